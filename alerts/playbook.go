@@ -1,0 +1,387 @@
+// Package alerts holds the playbook: the one file in which a service's
+// thresholds, durations, flags, ladders and limits are written.
+//
+// Everything else in backout is derived from a Playbook: package rules
+// generates the Prometheus rules from it, package remediation carries out its
+// plans. A Playbook that Load returned is valid; nothing behind it checks again.
+package alerts
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+// Playbook is one service's playbook, decoded and valid.
+type Playbook struct {
+	// Service is the name in the rules' service label and in every incident.
+	Service string `yaml:"service"`
+	// Release is the version being rolled out and the one to fall back to.
+	Release Release `yaml:"release"`
+	// Job is the Prometheus job whose up series tells that the service is scraped.
+	Job string `yaml:"job"`
+	// ScrapeInterval is S in the documentation: the distance of two polls.
+	ScrapeInterval model.Duration `yaml:"scrape_interval"`
+	// Alive is a PromQL expression, 1 while the service has traffic; the
+	// generator multiplies it by up.
+	Alive string `yaml:"alive"`
+	// Selector names sets of labels that queries refer to as $name.
+	Selectors map[string]string `yaml:"selectors,omitempty"`
+
+	Target     Target            `yaml:"target"`
+	Flags      []Flag            `yaml:"flags"`
+	Indicators []Indicator       `yaml:"indicators"`
+	Triggers   []Trigger         `yaml:"triggers"`
+	Stages     []Stage           `yaml:"stages"`
+	Plans      []Plan            `yaml:"plans"`
+	Dashboards map[string]string `yaml:"dashboards,omitempty"`
+	RunbookURL string            `yaml:"runbook_url,omitempty"`
+
+	Confirmation Confirmation   `yaml:"confirmation"`
+	Limits       Limits         `yaml:"limits"`
+	Warmup       model.Duration `yaml:"warmup"`
+	Watchdog     Watchdog       `yaml:"watchdog"`
+
+	// Hash is the lower-case hex SHA-256 of the file's bytes, Source the bytes.
+	Hash   string `yaml:"-"`
+	Source []byte `yaml:"-"`
+}
+
+// Release is the version being rolled out and the one before it.
+type Release struct {
+	Version  string `yaml:"version"`
+	Previous string `yaml:"previous"`
+}
+
+// Target is where the service runs.
+type Target struct {
+	Compose ComposeTarget `yaml:"compose"`
+	Probe   Probe         `yaml:"probe"`
+}
+
+// ComposeTarget is a service of a compose project on this machine.
+type ComposeTarget struct {
+	// ProjectDir is an absolute path.
+	ProjectDir string `yaml:"project_dir"`
+	Service    string `yaml:"service"`
+}
+
+// Probe is how a recreated service is seen to work: addresses on loopback or
+// the service's own network.
+type Probe struct {
+	Health  string         `yaml:"health"`
+	Version string         `yaml:"version,omitempty"`
+	Flags   string         `yaml:"flags,omitempty"`
+	Timeout model.Duration `yaml:"timeout"`
+}
+
+// Flag is a feature flag: an environment variable in the compose project's .env.
+type Flag struct {
+	Name        string `yaml:"name"`
+	Description string `yaml:"description,omitempty"`
+	Off         string `yaml:"off"`
+	Default     string `yaml:"default"`
+	Fallback    string `yaml:"fallback"`
+}
+
+// Indicator is a measured quantity. Its query may hold $window and $min_volume.
+type Indicator struct {
+	Name        string      `yaml:"name"`
+	Description string      `yaml:"description,omitempty"`
+	Query       string      `yaml:"query"`
+	Unit        string      `yaml:"unit"`
+	Target      *float64    `yaml:"target,omitempty"`
+	Alert       *AlertBound `yaml:"alert,omitempty"`
+	Dashboard   string      `yaml:"dashboard,omitempty"`
+}
+
+// AlertBound is an indicator's alert threshold: it warns, and rolls nothing back.
+type AlertBound struct {
+	Above     *float64       `yaml:"above,omitempty"`
+	Below     *float64       `yaml:"below,omitempty"`
+	Window    model.Duration `yaml:"window,omitempty"`
+	Sustained model.Duration `yaml:"sustained,omitempty"`
+	MinVolume float64        `yaml:"min_volume,omitempty"`
+}
+
+// Trigger is a condition that rolls back: an indicator beyond a bound, or a signal.
+type Trigger struct {
+	Name      string         `yaml:"name"`
+	Indicator string         `yaml:"indicator,omitempty"`
+	Signal    string         `yaml:"signal,omitempty"`
+	Above     *float64       `yaml:"above,omitempty"`
+	Below     *float64       `yaml:"below,omitempty"`
+	Window    model.Duration `yaml:"window,omitempty"`
+	Sustained model.Duration `yaml:"sustained,omitempty"`
+	MinVolume float64        `yaml:"min_volume,omitempty"`
+	Recovery  Recovery       `yaml:"recovery,omitempty"`
+	Plan      string         `yaml:"plan"`
+}
+
+// Recovery is the short window by which a trigger is judged after a step.
+type Recovery struct {
+	Window    model.Duration `yaml:"window"`
+	MinVolume float64        `yaml:"min_volume,omitempty"`
+}
+
+// Stage is one stage of the canary.
+type Stage struct {
+	Name     string         `yaml:"name"`
+	Traffic  string         `yaml:"traffic"`
+	Duration model.Duration `yaml:"duration,omitempty"`
+	Success  []Criterion    `yaml:"success,omitempty"`
+	// Rollback names triggers whose samples count only in this stage.
+	Rollback []string `yaml:"rollback,omitempty"`
+}
+
+// Criterion is a bound that an indicator must keep for a stage to succeed.
+type Criterion struct {
+	Indicator string         `yaml:"indicator"`
+	Above     *float64       `yaml:"above,omitempty"`
+	Below     *float64       `yaml:"below,omitempty"`
+	Window    model.Duration `yaml:"window,omitempty"`
+}
+
+// Plan is a ladder of steps.
+type Plan struct {
+	Name  string `yaml:"name"`
+	Steps []Step `yaml:"steps"`
+}
+
+// Step is one rung of a plan. Params is the action's own parameters, decoded
+// strictly by the action's kind.
+type Step struct {
+	Action    string
+	Settle    model.Duration
+	Timeout   model.Duration
+	Approval  *Approval
+	OnFailure OnFailure
+	Risk      Risk
+	Params    any
+}
+
+// Approval is how long a human's yes is waited for; silence is a no.
+type Approval struct {
+	Timeout model.Duration `yaml:"timeout"`
+}
+
+// OnFailure says what follows a step that failed and was undone.
+type OnFailure string
+
+// The two ways on after a failed step; wait is the default.
+const (
+	OnFailureWait OnFailure = "wait"
+	OnFailureNext OnFailure = "next"
+)
+
+// Risk is an action's risk class; higher is worse.
+type Risk int
+
+// The risk classes, in the order in which a plan's steps run.
+const (
+	Reversible Risk = iota + 1
+	Disruptive
+	Lossy
+)
+
+// String returns the name the API and the audit log use.
+func (r Risk) String() string {
+	switch r {
+	case Reversible:
+		return "reversible"
+	case Disruptive:
+		return "disruptive"
+	case Lossy:
+		return "lossy"
+	}
+	return fmt.Sprintf("Risk(%d)", int(r))
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (r Risk) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Risk) UnmarshalText(b []byte) error {
+	for _, k := range []Risk{Reversible, Disruptive, Lossy} {
+		if k.String() == string(b) {
+			*r = k
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown risk class %q", b)
+}
+
+// Confirmation says, by risk class, whether a step may run while Prometheus
+// does not answer.
+type Confirmation struct {
+	Reversible Confirm `yaml:"reversible"`
+	Disruptive Confirm `yaml:"disruptive"`
+	Lossy      Confirm `yaml:"lossy"`
+}
+
+// Confirm is how strictly a step needs the condition to be seen true.
+type Confirm string
+
+// The two strictnesses.
+const (
+	ConfirmIfReachable Confirm = "if_reachable"
+	ConfirmRequired    Confirm = "required"
+)
+
+// For returns the strictness for a risk class.
+func (c Confirmation) For(r Risk) Confirm {
+	switch r {
+	case Reversible:
+		return c.Reversible
+	case Disruptive:
+		return c.Disruptive
+	}
+	return c.Lossy
+}
+
+// Limits bounds how much automation may do. A zero Rate or count has been
+// replaced by its default by Load.
+type Limits struct {
+	PerTarget   Rate           `yaml:"per_target"`
+	PerService  Rate           `yaml:"per_service"`
+	BlastRadius Rate           `yaml:"blast_radius"`
+	Cooldown    model.Duration `yaml:"cooldown"`
+	// Breaker is the number of failed steps in a row that stops automation.
+	Breaker      int            `yaml:"breaker"`
+	ReopenWithin model.Duration `yaml:"reopen_within"`
+	CloseAfter   model.Duration `yaml:"close_after"`
+}
+
+// Rate is "count/window", such as 3/1h.
+type Rate struct {
+	Count  int
+	Window time.Duration
+}
+
+// ParseRate reads "3/1h".
+func ParseRate(s string) (Rate, error) {
+	for i := range s {
+		if s[i] != '/' {
+			continue
+		}
+		n, err := strconv.Atoi(s[:i])
+		if err != nil || n < 1 {
+			return Rate{}, fmt.Errorf("rate %q: the count before the slash is not a number above 0", s)
+		}
+		d, err := model.ParseDuration(s[i+1:])
+		if err != nil || d <= 0 {
+			return Rate{}, fmt.Errorf("rate %q: the window after the slash is not a duration such as 1h", s)
+		}
+		return Rate{Count: n, Window: time.Duration(d)}, nil
+	}
+	return Rate{}, fmt.Errorf("rate %q: write count/window, such as 3/1h", s)
+}
+
+// String returns the form ParseRate reads.
+func (r Rate) String() string {
+	return fmt.Sprintf("%d/%s", r.Count, model.Duration(r.Window))
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Rate) UnmarshalText(b []byte) (err error) {
+	*r, err = ParseRate(string(b))
+	return err
+}
+
+// Watchdog is the alert that always fires; its absence means blind.
+type Watchdog struct {
+	MaxAge model.Duration `yaml:"max_age"`
+}
+
+// ActionKind is what the loader must know of a kind of action. Package
+// remediation/action implements it; alerts does not know the kinds.
+type ActionKind interface {
+	// Name is the word in a step's action key.
+	Name() string
+	// Risk is the kind's risk class.
+	Risk() Risk
+	// NewParams returns a pointer to a fresh parameter struct with yaml tags;
+	// the loader decodes a step's own keys into it, strictly.
+	NewParams() any
+	// CheckParams reports what is wrong with decoded parameters in this
+	// playbook, as (key, problem, hint) triples; none where they are good.
+	CheckParams(pb *Playbook, params any) []ParamProblem
+}
+
+// ParamProblem is one fault in a step's parameters.
+type ParamProblem struct{ Key, Problem, Try string }
+
+// Trigger returns the named trigger, or nil.
+func (p *Playbook) Trigger(name string) *Trigger {
+	for i := range p.Triggers {
+		if p.Triggers[i].Name == name {
+			return &p.Triggers[i]
+		}
+	}
+	return nil
+}
+
+// Indicator returns the named indicator, or nil.
+func (p *Playbook) Indicator(name string) *Indicator {
+	for i := range p.Indicators {
+		if p.Indicators[i].Name == name {
+			return &p.Indicators[i]
+		}
+	}
+	return nil
+}
+
+// Plan returns the named plan, or nil.
+func (p *Playbook) Plan(name string) *Plan {
+	for i := range p.Plans {
+		if p.Plans[i].Name == name {
+			return &p.Plans[i]
+		}
+	}
+	return nil
+}
+
+// Flag returns the named flag, or nil.
+func (p *Playbook) Flag(name string) *Flag {
+	for i := range p.Flags {
+		if p.Flags[i].Name == name {
+			return &p.Flags[i]
+		}
+	}
+	return nil
+}
+
+// Stage returns the named stage, or nil.
+func (p *Playbook) Stage(name string) *Stage {
+	for i := range p.Stages {
+		if p.Stages[i].Name == name {
+			return &p.Stages[i]
+		}
+	}
+	return nil
+}
+
+// Bound returns a trigger's threshold, and whether values above it (rather
+// than below it) are beyond it. Zero for a signal.
+func (t *Trigger) Bound() (threshold float64, above bool) {
+	if t.Below != nil {
+		return *t.Below, false
+	}
+	if t.Above != nil {
+		return *t.Above, true
+	}
+	return 0, true
+}
+
+// Span is the trigger's window or its sustained duration, whichever it has.
+func (t *Trigger) Span() time.Duration {
+	if t.Sustained > 0 {
+		return time.Duration(t.Sustained)
+	}
+	return time.Duration(t.Window)
+}

@@ -1,0 +1,58 @@
+package remediation
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// ActionKind is one kind of action: one file in remediation/action.
+type ActionKind interface {
+	alerts.ActionKind
+	// Bind returns the action for one step of one playbook. It looks at
+	// nothing outside; an error means that the step can never run (a kind that
+	// is not built, say) and holds it with reason target.
+	Bind(pb *alerts.Playbook, params any) (Action, error)
+	// Target names what the step changes, such as
+	// "compose:/srv/social-intel/social-intel:FEATURE_ANALYTICS_ENABLED"; limits and
+	// cooldown count by it. Never empty, never a wildcard.
+	Target(pb *alerts.Playbook, params any) string
+}
+
+// Action changes one target to one wanted state. It must be safe to call
+// again after any crash: every method begins by looking.
+type Action interface {
+	// Look tells how the target stands, without any effect. op is the
+	// operation's id (incident and step); it tells our own half-way state from
+	// somebody else's. The error says why the target cannot be acted on.
+	Look(ctx context.Context, op string) (Look, error)
+	// Apply makes the target as wanted, from Untouched or HalfWay; before is
+	// the snapshot that the intent recorded. An error wrapped by InDoubt means
+	// that the effect may or may not have happened.
+	Apply(ctx context.Context, op string, before json.RawMessage) error
+	// Verify waits until the target is seen to work as wanted, or says why not.
+	Verify(ctx context.Context, op string) error
+	// Undo puts back what before holds, from any state that Apply left.
+	Undo(ctx context.Context, op string, before json.RawMessage) error
+}
+
+// Position is how a target stands relative to what an action wants.
+type Position string
+
+// The three positions.
+const (
+	// Wanted: already as wanted; nothing is to be done.
+	Wanted Position = "wanted"
+	// Untouched: our operation left no trace on it.
+	Untouched Position = "untouched"
+	// HalfWay: our operation was cut off in the middle.
+	HalfWay Position = "half_way"
+)
+
+// Look is what an action saw of its target. Snapshot goes into the audit log:
+// integers, strings, arrays and objects only, no secret, and enough for Undo.
+type Look struct {
+	Position Position
+	Snapshot json.RawMessage
+}

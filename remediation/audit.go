@@ -1,0 +1,61 @@
+package remediation
+
+import (
+	"time"
+)
+
+// Kind is what an audit entry records.
+type Kind string
+
+// The kinds of audit entries.
+const (
+	KindReceived    Kind = "received"
+	KindDuplicate   Kind = "duplicate"
+	KindOpened      Kind = "opened"
+	KindAttached    Kind = "attached"
+	KindPlanned     Kind = "planned"
+	KindHeld        Kind = "held"
+	KindApproved    Kind = "approved"
+	KindDenied      Kind = "denied"
+	KindIntent      Kind = "intent"
+	KindOutcome     Kind = "outcome"
+	KindInDoubt     Kind = "in_doubt"
+	KindVerified    Kind = "verified"
+	KindSettled     Kind = "settled"
+	KindEscalated   Kind = "escalated"
+	KindRecovered   Kind = "recovered"
+	KindResolved    Kind = "resolved"
+	KindClosed      Kind = "closed"
+	KindReopened    Kind = "reopened"
+	KindClaimed     Kind = "claimed"
+	KindReleased    Kind = "released"
+	KindRestored    Kind = "restored"
+	KindFrozen      Kind = "frozen"
+	KindThawed      Kind = "thawed"
+	KindSignal      Kind = "signal"
+	KindStage       Kind = "stage"
+	KindNotified    Kind = "notified"
+	KindLateOutcome Kind = "late_outcome"
+	KindDrift       Kind = "drift"
+	KindBlind       Kind = "blind"
+	KindCheckpoint  Kind = "checkpoint"
+	KindStarted     Kind = "started"
+)
+
+// Entry is one entry of the audit log. All keys are always present; a key
+// that does not apply is "" (detail: {}).
+type Entry struct {
+	Seq      int64     `json:"seq"`
+	Time     time.Time `json:"time"`
+	Kind     Kind      `json:"kind"`
+	Actor    string    `json:"actor"`
+	Service  string    `json:"service"`
+	Incident string    `json:"incident"`
+	Step     string    `json:"step"`
+	Action   string    `json:"action"`
+	// Detail holds strings, integers, booleans, null, arrays and objects with
+	// ASCII keys; measured values are decimal strings.
+	Detail map[string]any `json:"detail"`
+	Prev   string         `json:"prev"`
+	Hash   string         `json:"hash"`
+}

@@ -1,0 +1,228 @@
+package remediation
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// State is where an incident is in its life.
+type State string
+
+// The states of an incident. Confirming is the first, Closed the last.
+const (
+	Confirming State = "confirming"
+	Acting     State = "acting"
+	Settling   State = "settling"
+	Waiting    State = "waiting"
+	Recovered  State = "recovered"
+	Exhausted  State = "exhausted"
+	Closed     State = "closed"
+)
+
+// Reason says why a step is held.
+type Reason string
+
+// The hold reasons.
+const (
+	HoldMode           Reason = "mode"
+	HoldFrozen         Reason = "frozen"
+	HoldClaimed        Reason = "claimed"
+	HoldSilenced       Reason = "silenced"
+	HoldNoRollout      Reason = "no_rollout"
+	HoldUnconfirmed    Reason = "unconfirmed"
+	HoldNoData         Reason = "no_data"
+	HoldApproval       Reason = "approval"
+	HoldRateLimit      Reason = "rate_limit"
+	HoldBlastRadius    Reason = "blast_radius"
+	HoldCooldown       Reason = "cooldown"
+	HoldBreaker        Reason = "breaker"
+	HoldTarget         Reason = "target"
+	HoldUnknownTrigger Reason = "unknown_trigger"
+	HoldStepFailed     Reason = "step_failed"
+)
+
+// StepState is where a step of an incident's plan is.
+type StepState string
+
+// The states of a step. Pending and StepWaiting may still run; Intent is
+// running; all others are final, but for Failed, Undone and InDoubt, which a
+// claim and release make pending again.
+const (
+	StepPending  StepState = "pending"
+	StepWaiting  StepState = "waiting"
+	StepIntent   StepState = "intent"
+	StepDone     StepState = "done"
+	StepNoChange StepState = "no_change"
+	StepFailed   StepState = "failed"
+	StepUndone   StepState = "undone"
+	StepInDoubt  StepState = "in_doubt"
+	StepSkipped  StepState = "skipped"
+)
+
+// Incident is one service's trouble, from its first alert to its close: a row
+// of the store, changed only inside a transaction.
+type Incident struct {
+	ID      string `json:"id"`
+	Service string `json:"service"`
+	// Release is the rollout label of the alert that opened the incident, or
+	// the playbook's release where it had none.
+	Release string `json:"release"`
+	Drill   bool   `json:"drill"`
+	// PlaybookHash is the playbook this incident was opened with; a reload
+	// concerns later incidents only.
+	PlaybookHash string `json:"playbook_hash"`
+
+	State  State      `json:"state"`
+	Reason Reason     `json:"reason,omitempty"`
+	Why    string     `json:"why,omitempty"`
+	Until  *time.Time `json:"until,omitempty"`
+	// Since is when the state was entered.
+	Since time.Time `json:"since"`
+
+	Opened    time.Time  `json:"opened"`
+	Closed    *time.Time `json:"closed,omitempty"`
+	ClaimedBy string     `json:"claimed_by,omitempty"`
+
+	// RolloutActive tells that the incident's release was being rolled out when
+	// it opened: its right to disruptive steps, which a reopening keeps.
+	RolloutActive bool `json:"rollout_active,omitempty"`
+	// SettleFrom is t0 of lifecycle's settling; zero outside of it.
+	SettleFrom *time.Time `json:"settle_from,omitempty"`
+	// FalseSince is since when no trigger's expression has been seen true.
+	FalseSince *time.Time `json:"false_since,omitempty"`
+	// Paged holds what has been paged for already, by reason.
+	Paged []string `json:"paged,omitempty"`
+
+	Triggers []TriggerState `json:"triggers"`
+	Steps    []Step         `json:"steps"`
+
+	// Wake is when the engine looks at the incident next; zero: never.
+	Wake time.Time `json:"wake"`
+	// Version counts the writes of this row; Put refuses a stale one.
+	Version int64 `json:"version"`
+}
+
+// TriggerState is what an incident knows of one attached trigger.
+type TriggerState struct {
+	Trigger   string  `json:"trigger"`
+	Threshold float64 `json:"threshold"`
+	Above     bool    `json:"above"`
+	Signal    string  `json:"signal,omitempty"`
+	// Value is the last observed value, nil where there was none.
+	Value *float64 `json:"value,omitempty"`
+	// How many polls running were breaching, within the threshold, or empty
+	// while alive.
+	Breaching int `json:"breaching,omitempty"`
+	Stopped   int `json:"stopped,omitempty"`
+	Quiet     int `json:"quiet,omitempty"`
+}
+
+// Step is one rung of an incident's ladder.
+type Step struct {
+	Number    int              `json:"number"`
+	Action    string           `json:"action"`
+	Target    string           `json:"target"`
+	Risk      alerts.Risk      `json:"risk"`
+	State     StepState        `json:"state"`
+	Started   *time.Time       `json:"started,omitempty"`
+	Finished  *time.Time       `json:"finished,omitempty"`
+	Plan      string           `json:"plan"`
+	PlanIndex int              `json:"plan_index"`
+	Settle    time.Duration    `json:"settle"`
+	Timeout   time.Duration    `json:"timeout"`
+	Approve   time.Duration    `json:"approve,omitempty"`
+	OnFailure alerts.OnFailure `json:"on_failure"`
+	// Approved is who said yes; ApprovalAsked since when the question stands.
+	Approved      string          `json:"approved,omitempty"`
+	ApprovalAsked *time.Time      `json:"approval_asked,omitempty"`
+	Before        json.RawMessage `json:"before,omitempty"`
+	Verified      bool            `json:"verified,omitempty"`
+	Undoing       bool            `json:"undoing,omitempty"`
+	Error         string          `json:"error,omitempty"`
+}
+
+// ID is the step's name in the API and the audit log, such as "1-flag_off".
+func (s *Step) ID() string { return fmt.Sprintf("%d-%s", s.Number, s.Action) }
+
+// Alert is one alert as Alertmanager sent it.
+type Alert struct {
+	Status      string            `json:"status"` // "firing" or "resolved"
+	Fingerprint string            `json:"fingerprint"`
+	Labels      map[string]string `json:"labels"`
+}
+
+// Notification is one POST of Alertmanager, decoded.
+type Notification struct {
+	Receiver  string
+	GroupKey  string
+	Truncated uint64
+	Alerts    []Alert
+}
+
+// Accepted is the answer to a notification.
+type Accepted struct {
+	Accepted   int      `json:"accepted"`
+	Duplicates int      `json:"duplicates"`
+	Incidents  []string `json:"incidents"`
+}
+
+// AlertState is what the store keeps of an alert that named a trigger.
+type AlertState struct {
+	Fingerprint string
+	// Incident is the id the alert is attached to, "" where it is held
+	// (unknown_trigger).
+	Incident string
+	Service  string
+	Trigger  string
+	Active   bool
+	// LastSeen is when the alert was last received firing.
+	LastSeen time.Time
+}
+
+// Freeze stops steps (scope all) or promotions of one service, or of every
+// service where Service is "".
+type Freeze struct {
+	Service string     `json:"service"`
+	Scope   string     `json:"scope"`
+	Until   *time.Time `json:"until"`
+	By      string     `json:"by"`
+	Reason  string     `json:"reason"`
+	Since   time.Time  `json:"since"`
+}
+
+// Rollout is a service's rollout: state none, active, soaking, done,
+// rolled_back or aborted, with Held beside it.
+type Rollout struct {
+	Service    string     `json:"service"`
+	Release    string     `json:"release"`
+	Previous   string     `json:"previous"`
+	State      string     `json:"state"`
+	Stage      string     `json:"stage"`
+	Held       bool       `json:"held"`
+	Started    *time.Time `json:"started"`
+	StageSince *time.Time `json:"stage_since"`
+}
+
+// Effect is one intent that changed, or may have changed, a target: what the
+// limits count.
+type Effect struct {
+	Time     time.Time
+	Service  string
+	Action   string
+	Target   string
+	Incident string
+	Step     string
+	// Outcome is "", done, failed, undone or released (a human's release ends a
+	// row of failures).
+	Outcome string
+}
+
+// Beat is when a service's watchdog was last heard.
+type Beat struct {
+	Service string
+	Last    time.Time
+	Lost    bool
+}

@@ -1,0 +1,18 @@
+package remediation
+
+import "context"
+
+// Prometheus answers instant queries at the present time.
+type Prometheus interface {
+	// Query returns the value of an expression that gives a scalar or one
+	// sample; ok is false where it is empty. NaN counts as empty. More than one
+	// sample is an error.
+	Query(ctx context.Context, expr string) (value float64, ok bool, err error)
+}
+
+// Alertmanager knows which alerts a human has silenced.
+type Alertmanager interface {
+	// Silenced tells, of the given fingerprints, which are known and whether each
+	// known one is silenced.
+	Silenced(ctx context.Context, fingerprints []string) (map[string]bool, error)
+}

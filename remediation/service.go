@@ -1,0 +1,120 @@
+package remediation
+
+import (
+	"context"
+	"time"
+)
+
+// IncidentView is an incident as the API, the commands and the pages show it.
+type IncidentView struct {
+	ID        string        `json:"id"`
+	Service   string        `json:"service"`
+	Rollout   string        `json:"rollout"`
+	State     State         `json:"state"`
+	Reason    Reason        `json:"reason"`
+	Why       string        `json:"why"`
+	Until     *time.Time    `json:"until"`
+	Opened    time.Time     `json:"opened"`
+	Closed    *time.Time    `json:"closed"`
+	Triggers  []TriggerView `json:"triggers"`
+	Steps     []StepView    `json:"steps"`
+	Next      *Next         `json:"next"`
+	ClaimedBy string        `json:"claimed_by"`
+	Drill     bool          `json:"drill"`
+}
+
+// TriggerView is one attached alert.
+type TriggerView struct {
+	Trigger     string   `json:"trigger"`
+	Fingerprint string   `json:"fingerprint"`
+	Active      bool     `json:"active"`
+	Threshold   float64  `json:"threshold"`
+	Value       *float64 `json:"value"`
+}
+
+// StepView is one step.
+type StepView struct {
+	ID       string     `json:"id"`
+	Action   string     `json:"action"`
+	Target   string     `json:"target"`
+	Risk     string     `json:"risk"`
+	State    StepState  `json:"state"`
+	Started  *time.Time `json:"started"`
+	Finished *time.Time `json:"finished"`
+}
+
+// Next is what comes next, and when at the earliest.
+type Next struct {
+	Step string     `json:"step"`
+	At   *time.Time `json:"at"`
+}
+
+// RolloutView is a rollout with its stage's criteria.
+type RolloutView struct {
+	Rollout
+	PromotableAt *time.Time      `json:"promotable_at"`
+	Criteria     []CriterionView `json:"criteria"`
+}
+
+// CriterionView is one success criterion of the present stage, as observed.
+type CriterionView struct {
+	Name      string   `json:"name"`
+	Value     *float64 `json:"value"`
+	Threshold float64  `json:"threshold"`
+	OK        bool     `json:"ok"`
+}
+
+// Verb is a change that a human makes to an incident.
+type Verb string
+
+// The verbs of POST /api/v1/incidents/{id}/{verb}; restore comes later.
+const (
+	Approve Verb = "approve"
+	Deny    Verb = "deny"
+	Claim   Verb = "claim"
+	Release Verb = "release"
+	Close   Verb = "close"
+)
+
+// RefusedError is an answer to a change or a read that cannot be given.
+// Refusal tells the API which status fits.
+type RefusedError struct {
+	Refusal Refusal
+	Message string
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string { return e.Message }
+
+// Refusal is why a request was refused.
+type Refusal int
+
+// The refusals: the request is wrong (400), what it names does not exist
+// (404), its state forbids it (409).
+const (
+	Invalid Refusal = iota + 1
+	Missing
+	Conflict
+)
+
+// Service is all that the receiver needs of the engine; *Engine implements it.
+type Service interface {
+	// Accept commits a notification. Any error means that it is not committed.
+	Accept(ctx context.Context, n Notification) (Accepted, error)
+	Incidents(ctx context.Context, f IncidentFilter) ([]IncidentView, error)
+	Incident(ctx context.Context, id string) (IncidentView, error)
+	ChangeIncident(ctx context.Context, id string, verb Verb, step, actor, reason string) (IncidentView, error)
+	Entries(ctx context.Context, f EntryFilter) ([]Entry, error)
+	Head(ctx context.Context) (seq int64, hash string, err error)
+	Freezes(ctx context.Context) ([]Freeze, error)
+	// PutFreeze needs Scope, Reason and By.
+	PutFreeze(ctx context.Context, f Freeze) (Freeze, error)
+	// Thaw ends a service's freezes ("" ends those of every service).
+	Thaw(ctx context.Context, service, actor, reason string) ([]Freeze, error)
+	Rollouts(ctx context.Context) ([]RolloutView, error)
+	// DeclareRollout records a rollout that humans started. service may be ""
+	// where there is one playbook.
+	DeclareRollout(ctx context.Context, service, release, stage, actor, reason string) (RolloutView, error)
+	// Ready is nil once the engine runs and the store answers.
+	Ready(ctx context.Context) error
+}

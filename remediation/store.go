@@ -1,0 +1,121 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Store keeps everything that must outlive the process. A transaction that
+// Update returned nil for is on disk. Its conformance suite is
+// remediation/store/storetest.
+type Store interface {
+	// Update runs fn in a durable transaction: all of it or, where fn or the
+	// commit fails, none. Many Updates may share one commit (group commit), but
+	// each sees what those before it wrote and fails alone. fn may be run
+	// again, so it changes nothing but tx.
+	Update(ctx context.Context, fn func(tx Tx) error) error
+	// View runs fn on a consistent snapshot; it never waits for Update.
+	View(ctx context.Context, fn func(tx Tx) error) error
+	Close() error
+}
+
+// ErrNotFound: the row asked for does not exist.
+var ErrNotFound = errors.New("not found")
+
+// ErrStale: an incident was changed since it was read; read it again.
+var ErrStale = errors.New("stale version")
+
+// Tx is one transaction.
+type Tx interface {
+	IncidentTable
+	AlertTable
+	AuditTable
+	LimitTable
+	ServiceTable
+}
+
+// IncidentTable holds the incidents.
+type IncidentTable interface {
+	// Incident returns one, or ErrNotFound.
+	Incident(id string) (*Incident, error)
+	// Incidents returns those that match, oldest first.
+	Incidents(f IncidentFilter) ([]*Incident, error)
+	// PutIncident inserts (Version 0; it sets the ID "inc-N") or updates one,
+	// and counts Version up; ErrStale where the stored Version differs. A second
+	// open incident for the same service and drill is an error.
+	PutIncident(inc *Incident) error
+	// Due returns the ids of incidents whose Wake is set and not after now, and
+	// the earliest Wake after now (zero: none).
+	Due(now time.Time) (ids []string, next time.Time, err error)
+}
+
+// IncidentFilter selects incidents; the zero value selects all.
+type IncidentFilter struct {
+	Service string
+	Drill   *bool
+	// Open selects open incidents, Closed closed ones; neither: both.
+	Open, Closed bool
+	// After is an incident id; only later ones are returned.
+	After string
+	// Limit is the highest number returned (0: no limit); Newest returns the
+	// newest that many instead of the oldest, still oldest first.
+	Limit  int
+	Newest bool
+}
+
+// AlertTable holds alerts that named a trigger, by fingerprint.
+type AlertTable interface {
+	// Alert returns one, or ErrNotFound.
+	Alert(fingerprint string) (AlertState, error)
+	PutAlert(a AlertState) error
+	// Alerts returns an incident's, in the order in which they were first put.
+	Alerts(incident string) ([]AlertState, error)
+	// ActiveAlerts counts an incident's active alerts, and tells when the
+	// newest of its alerts was last seen firing.
+	ActiveAlerts(incident string) (n int, lastSeen time.Time, err error)
+}
+
+// AuditTable is the audit log: append-only.
+type AuditTable interface {
+	// Append gives e its Seq, Prev and Hash and adds it at the end.
+	Append(e Entry) (Entry, error)
+	// Entries returns those that match, oldest first.
+	Entries(f EntryFilter) ([]Entry, error)
+	// Head returns the last entry's Seq and Hash; 0 and 64 zeros where empty.
+	Head() (seq int64, hash string, err error)
+}
+
+// EntryFilter selects audit entries; the zero value selects all.
+type EntryFilter struct {
+	Incident string
+	Service  string
+	Kind     Kind
+	// After selects entries with a greater Seq.
+	After int64
+	Limit int // 0: no limit
+	// Newest returns the newest Limit entries instead, still oldest first.
+	Newest bool
+}
+
+// LimitTable counts effects.
+type LimitTable interface {
+	PutEffect(e Effect) error // by Incident and Step; the last one wins
+	// Effects returns those at or after since, oldest first, of one service
+	// ("" for all).
+	Effects(service string, since time.Time) ([]Effect, error)
+}
+
+// ServiceTable holds what is kept by service.
+type ServiceTable interface {
+	Freezes() ([]Freeze, error)
+	PutFreeze(f Freeze) error // by Service and Scope
+	DeleteFreeze(service, scope string) error
+	Rollouts() ([]Rollout, error)
+	PutRollout(r Rollout) error // by Service
+	Beats() ([]Beat, error)
+	PutBeat(b Beat) error // by Service
+	// Playbook returns the source of a playbook that PutPlaybook kept, or ErrNotFound.
+	Playbook(hash string) (source []byte, err error)
+	PutPlaybook(hash string, source []byte) error
+}
