@@ -56,3 +56,10 @@ type Look struct {
 	Position Position
 	Snapshot json.RawMessage
 }
+
+// Communicator marks a kind whose steps tell people something and change no
+// production: no gate, no settling and no failure of such a step holds the plan.
+type Communicator interface {
+	ActionKind
+	Communicates()
+}

@@ -91,7 +91,8 @@ type Incident struct {
 	RolloutActive bool `json:"rollout_active,omitempty"`
 	// SettleFrom is t0 of lifecycle's settling; zero outside of it.
 	SettleFrom *time.Time `json:"settle_from,omitempty"`
-	// FalseSince is since when no trigger's expression has been seen true.
+	// FalseSince is since when no trigger's expression has been seen true; for
+	// a closed incident, when one look after the close found all of them false.
 	FalseSince *time.Time `json:"false_since,omitempty"`
 	// Paged holds what has been paged for already, by reason.
 	Paged []string `json:"paged,omitempty"`
@@ -113,11 +114,11 @@ type TriggerState struct {
 	Signal    string  `json:"signal,omitempty"`
 	// Value is the last observed value, nil where there was none.
 	Value *float64 `json:"value,omitempty"`
-	// How many polls running were breaching, within the threshold, or empty
-	// while alive.
-	Breaching int `json:"breaching,omitempty"`
-	Stopped   int `json:"stopped,omitempty"`
-	Quiet     int `json:"quiet,omitempty"`
+	// Verdict is the last poll's; Breaching and Calm count how many polls
+	// running were breaching, and how many were stopped or quiet.
+	Verdict   Verdict `json:"verdict,omitempty"`
+	Breaching int     `json:"breaching,omitempty"`
+	Calm      int     `json:"calm,omitempty"`
 }
 
 // Step is one rung of an incident's ladder.
@@ -135,9 +136,11 @@ type Step struct {
 	Timeout   time.Duration    `json:"timeout"`
 	Approve   time.Duration    `json:"approve,omitempty"`
 	OnFailure alerts.OnFailure `json:"on_failure"`
-	// Approved is who said yes; ApprovalAsked since when the question stands.
+	// Approved is who said yes; ApprovalAsked since when the question stands,
+	// ApprovalPlan the plan it was asked of: a plan that grew asks again.
 	Approved      string          `json:"approved,omitempty"`
 	ApprovalAsked *time.Time      `json:"approval_asked,omitempty"`
+	ApprovalPlan  string          `json:"approval_plan,omitempty"`
 	Before        json.RawMessage `json:"before,omitempty"`
 	Verified      bool            `json:"verified,omitempty"`
 	Undoing       bool            `json:"undoing,omitempty"`
@@ -215,10 +218,22 @@ type Effect struct {
 	Target   string
 	Incident string
 	Step     string
-	// Outcome is "", done, failed, undone or released (a human's release ends a
-	// row of failures).
-	Outcome string
+	// Outcome is an Effect constant.
+	Outcome EffectOutcome
 }
+
+// EffectOutcome is what became of an effect.
+type EffectOutcome string
+
+// The outcomes. Limits count all but Untouched and Released; the breaker
+// counts Failed until a Done or a Released (a human's release) ends the row.
+const (
+	EffectRunning   EffectOutcome = ""
+	EffectDone      EffectOutcome = "done"
+	EffectFailed    EffectOutcome = "failed"
+	EffectUntouched EffectOutcome = "untouched"
+	EffectReleased  EffectOutcome = "released"
+)
 
 // Beat is when a service's watchdog was last heard.
 type Beat struct {

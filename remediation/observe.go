@@ -1,6 +1,13 @@
 package remediation
 
-import "context"
+import (
+	"context"
+	"errors"
+)
+
+// ErrNoAnswer is wrapped by a Prometheus whose server cannot be reached, is
+// overloaded or too slow. Any other error is an answer: the query is wrong.
+var ErrNoAnswer = errors.New("no answer")
 
 // Prometheus answers instant queries at the present time.
 type Prometheus interface {
