@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# Fetches the programs that the tests and the demo run beside backout, into .cache/ of this checkout: Debian's Docker
+# engine, docker-compose, Prometheus with promtool, and Alertmanager with amtool.
+#
+# Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
+# started and nothing outside this folder changes. A package that the machine already has installed is used as it is.
+# apt's lists live in .cache/ too, so it does not matter whether `apt-get update` was ever run.
+set -euo pipefail
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cache=$project/.cache
+bin=$cache/bin
+debian=$cache/debian
+root=$debian/root
+
+# One line a tool: the name it is called by, the package that has it, its path there.
+tools='docker                  docker.io               /usr/bin/docker
+docker-compose          docker-compose          /usr/bin/docker-compose
+prometheus              prometheus              /usr/bin/prometheus
+promtool                prometheus              /usr/bin/promtool
+prometheus-alertmanager prometheus-alertmanager /usr/bin/prometheus-alertmanager
+alertmanager            prometheus-alertmanager /usr/bin/prometheus-alertmanager
+amtool                  prometheus-alertmanager /usr/bin/amtool'
+
+# iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
+packages=(docker.io docker-compose prometheus prometheus-alertmanager iptables iproute2)
+
+# Never unpacked: a second C library beside the machine's own loader breaks every program, and the web pages of
+# Prometheus are not looked at here.
+never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-.*|adduser|init-system-helpers)$'
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+die() {
+  printf 'tools: %s\n' "$1" >&2
+  shift
+  for line in "$@"; do printf '  %s\n' "$line" >&2; done
+  exit 1
+}
+
+# The stamp changes with this file, with its place and with the Debian release, so that either one leads to a new look.
+stamp() {
+  printf '%s\n' "$project"
+  cksum <"${BASH_SOURCE[0]}"
+  cat /etc/debian_version 2>/dev/null || true
+}
+
+on_debian() {
+  grep -q '^ID=debian$' /etc/os-release 2>/dev/null && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null
+}
+
+# Elsewhere than on Debian nothing is fetched: the tools have to be there.
+check_path() {
+  local missing=() tool
+  for tool in docker docker-compose prometheus promtool amtool; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+  done
+  command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
+  if [ ${#missing[@]} -gt 0 ]; then
+    die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
+      "try: put them there (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, a Docker engine" \
+      "that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
+  fi
+  if ! command -v prometheus-alertmanager >/dev/null; then
+    ln -sf "$(command -v alertmanager)" "$bin/prometheus-alertmanager"
+  fi
+}
+
+apt() {
+  apt-get -q -y \
+    -o Dir::State::lists="$debian/lists" -o Dir::Cache="$debian/cache" -o Dir::Cache::archives="$debian/archives" \
+    -o Dir::Log="$debian/log" \
+    -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 \
+    -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o Acquire::IndexTargets::deb::CNF::DefaultEnabled=false \
+    -o APT::Update::Post-Invoke::= -o APT::Install-Recommends=false "$@"
+}
+
+# fetch downloads the packages that are not installed, with what they need, and unpacks them into $root.
+fetch() {
+  local log=$debian/fetch.log deb name
+  rm -rf "$debian"
+  mkdir -p "$debian"/{lists,cache,archives}/partial "$debian/log" "$root"
+  say "fetching Debian's ${packages[*]} into .cache/debian (unpacked there, not installed)"
+  # A source that cannot be reached matters only if it is the one that has the packages: the download tells.
+  apt update >"$log" 2>&1 || say "apt-get update had errors, going on (see $log)"
+  if ! apt install --download-only "${packages[@]}" >>"$log" 2>&1; then
+    tail -n 12 "$log" >&2
+    die "the packages could not be downloaded; the lines above are apt's, all of them in $log" \
+      "try: check that this machine reaches its Debian mirror (/etc/apt/sources.list, proxy settings), then run it again."
+  fi
+  for deb in "$debian"/archives/*.deb; do
+    [ -e "$deb" ] || break # all of them are installed already
+    name=$(basename "$deb")
+    name=${name%%_*}
+    if [[ $name =~ $never ]]; then continue; fi
+    dpkg-deb -x "$deb" "$root"
+  done
+  rm -rf "$debian"/{lists,cache,archives}
+}
+
+libraries() {
+  local dir found=
+  for dir in "$root"/usr/lib/*-linux-gnu* "$root"/lib/*-linux-gnu*; do
+    if [ -d "$dir" ]; then found+=${found:+:}$dir; fi
+  done
+  printf '%s' "$found"
+}
+
+# wrap writes $bin/NAME, which runs the unpacked program with the unpacked libraries.
+wrap() {
+  local name=$1 path=$2 runner=
+  if [ ! -e "$root$path" ]; then
+    [ -x "$path" ] || die "$path is neither installed nor unpacked, although its package should have it"
+    ln -sf "$path" "$bin/$name"
+    return
+  fi
+  if [ "$name" = docker-compose ]; then
+    runner=/usr/bin/python3
+    [ -x "$runner" ] || runner=$root/usr/bin/python3
+    runner="env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages' '$runner' -W ignore "
+  fi
+  rm -f "$bin/$name"
+  cat >"$bin/$name" <<END
+#!/bin/sh
+# Written by deploy/dev/tools.sh.
+LD_LIBRARY_PATH='$(libraries)'\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH
+exec $runner'$root$path' "\$@"
+END
+  chmod +x "$bin/$name"
+}
+
+# engine_env is read by engine.sh: where dockerd and its helpers are.
+write_engine_env() {
+  local libs
+  libs=$(libraries)
+  if [ -e "$root/usr/sbin/iptables-nft" ]; then
+    # Made by update-alternatives where the package is installed.
+    ln -sf iptables-nft "$root/usr/sbin/iptables"
+    ln -sf ip6tables-nft "$root/usr/sbin/ip6tables"
+  fi
+  cat >"$debian/engine.env" <<END
+PATH='$root/usr/sbin:$root/usr/bin:$root/sbin:$root/bin':\$PATH:/usr/sbin:/sbin
+LD_LIBRARY_PATH='$libs'\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+XTABLES_LIBDIR='${libs%%:*}/xtables'
+export PATH LD_LIBRARY_PATH
+[ ! -d "\$XTABLES_LIBDIR" ] || export XTABLES_LIBDIR
+END
+}
+
+up_to_date() { [ -e "$debian/stamp" ] && [ "$(cat "$debian/stamp")" = "$(stamp)" ]; }
+
+up_to_date && exit 0
+mkdir -p "$bin" "$debian"
+exec 9>"$cache/tools.lock"
+flock 9
+up_to_date && exit 0
+if on_debian; then
+  fetch
+  while read -r name _ path; do wrap "$name" "$path"; done <<<"$tools"
+  write_engine_env
+else
+  check_path
+fi
+stamp >"$debian/stamp"
+say "ready in .cache/bin"
