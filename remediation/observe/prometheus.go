@@ -1,0 +1,133 @@
+package observe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// maxQueryResponse is far more than one sample needs; it bounds what an
+// expression that matches a whole fleet by mistake can cost.
+const maxQueryResponse = 1 << 20
+
+// Prometheus implements remediation.Prometheus by instant queries.
+type Prometheus struct {
+	name    string
+	api     promv1.API
+	timeout time.Duration
+	log     *slog.Logger
+}
+
+var _ remediation.Prometheus = (*Prometheus)(nil)
+
+// NewPrometheus returns a client of the Prometheus at address, such as
+// http://127.0.0.1:9090. A query without an answer after timeout is given up.
+func NewPrometheus(address string, timeout time.Duration, transport http.RoundTripper, log *slog.Logger) (*Prometheus, error) {
+	u, err := parseBase("prometheus", address)
+	if err != nil {
+		return nil, err
+	}
+	if timeout <= 0 {
+		return nil, fmt.Errorf("prometheus: timeout %s is not above 0", timeout)
+	}
+	client, err := api.NewClient(api.Config{
+		Address:      u.String(),
+		RoundTripper: bounded{next: transport, max: maxQueryResponse},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prometheus at %s: %w", u.Redacted(), cause(err))
+	}
+	return &Prometheus{
+		name:    "prometheus at " + u.Redacted(),
+		api:     promv1.NewAPI(client),
+		timeout: timeout,
+		log:     log,
+	}, nil
+}
+
+// Query returns the present value of expr by the server's own clock: no time
+// is sent, since this machine's may differ. The error wraps
+// remediation.ErrNoAnswer where the server was silent, too slow or overloaded.
+func (p *Prometheus) Query(ctx context.Context, expr string) (value float64, ok bool, err error) {
+	asking, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	result, warnings, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
+	if err != nil {
+		return 0, false, p.failure(ctx, asking, err)
+	}
+	for _, w := range warnings {
+		p.log.Warn("prometheus warns about a query", "expr", expr, "warning", w)
+	}
+	for _, i := range infos {
+		p.log.Debug("prometheus remarks on a query", "expr", expr, "info", i)
+	}
+	value, ok, err = single(result)
+	if err != nil {
+		return 0, false, fmt.Errorf("%s: query %q: %w", p.name, expr, err)
+	}
+	return value, ok, nil
+}
+
+// single takes the value out of a result; NaN, as from 0/0, counts as empty.
+func single(result model.Value) (value float64, ok bool, err error) {
+	switch v := result.(type) {
+	case *model.Scalar:
+		value = float64(v.Value)
+	case model.Vector:
+		switch len(v) {
+		case 0:
+			return 0, false, nil
+		case 1:
+		default:
+			return 0, false, fmt.Errorf("%d samples where one is expected; aggregate them in the expression", len(v))
+		}
+		if v[0].Histogram != nil {
+			return 0, false, errors.New("the sample is a native histogram, not a number")
+		}
+		value = float64(v[0].Value)
+	default:
+		return 0, false, fmt.Errorf("result is a %s where a scalar or a vector is expected", result.Type())
+	}
+	if math.IsNaN(value) {
+		return 0, false, nil
+	}
+	return value, true, nil
+}
+
+// failure says what went wrong, and whether the server has answered at all.
+// ctx is the caller's, asking has our time limit.
+func (p *Prometheus) failure(ctx, asking context.Context, err error) error {
+	if ctx.Err() != nil { // the caller gave up: that says nothing of the server
+		return fmt.Errorf("%s: %w", p.name, ctx.Err())
+	}
+	if errors.Is(err, errTooLarge) {
+		return fmt.Errorf("%s: %w; aggregate in the expression", p.name, err)
+	}
+	if asking.Err() != nil {
+		return fmt.Errorf("%s: %w within %s", p.name, remediation.ErrNoAnswer, p.timeout)
+	}
+	var answer *promv1.Error
+	if !errors.As(err, &answer) {
+		return fmt.Errorf("%s: %w: %w", p.name, remediation.ErrNoAnswer, cause(err))
+	}
+	switch answer.Type {
+	case promv1.ErrTimeout, promv1.ErrCanceled, promv1.ErrServer:
+		return fmt.Errorf("%s: %w: %w", p.name, remediation.ErrNoAnswer, err)
+	case promv1.ErrClient:
+		if answer.Msg == fmt.Sprintf("client error: %d", http.StatusTooManyRequests) {
+			return fmt.Errorf("%s: %w: too many requests", p.name, remediation.ErrNoAnswer)
+		}
+		return fmt.Errorf("%s: %s; is this the base address of a Prometheus?", p.name, answer.Msg)
+	}
+	return fmt.Errorf("%s: %w", p.name, err)
+}

@@ -1,0 +1,209 @@
+package observe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/promslog"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// fakePrometheus answers /prefix/api/v1/query as the HTTP API documents it, and
+// fails the test on any request that the documentation does not allow or that
+// would make the answer depend on this machine's clock.
+func fakePrometheus(t *testing.T, status int, body string) string {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/prefix/api/v1/query" {
+			t.Errorf("path is %s", r.URL.Path)
+		}
+		if r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
+			t.Errorf("request is %s with content type %q", r.Method, r.Header.Get("Content-Type"))
+		}
+		if err := r.ParseForm(); err != nil {
+			t.Errorf("form: %v", err)
+		}
+		if r.Form.Has("time") {
+			t.Error("a time was sent: the server's own clock must count")
+		}
+		if r.Form.Get("query") != "up == 1" {
+			t.Errorf("query is %q", r.Form.Get("query"))
+		}
+		if r.Form.Get("timeout") != "2s" {
+			t.Errorf("evaluation timeout is %q", r.Form.Get("timeout"))
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		if _, err := w.Write([]byte(body)); err != nil {
+			t.Logf("client went away: %v", err)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL + "/prefix/"
+}
+
+func newPrometheus(t *testing.T, address string, timeout time.Duration) *Prometheus {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	p, err := NewPrometheus(address, timeout, transport, promslog.NewNopLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func data(kind, result string) string {
+	return fmt.Sprintf(`{"status":"success","data":{"resultType":%q,"result":%s}}`, kind, result)
+}
+
+func TestQueryReadsOneValue(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body  string
+		value float64
+		ok    bool
+	}{
+		"scalar":               {data("scalar", `[1435781451.781,"0.25"]`), 0.25, true},
+		"vector of one":        {data("vector", `[{"metric":{"a":"b"},"value":[1435781451.781,"0.25"]}]`), 0.25, true},
+		"zero is a value":      {data("vector", `[{"metric":{},"value":[1435781451.781,"0"]}]`), 0, true},
+		"empty vector":         {data("vector", `[]`), 0, false},
+		"NaN counts as empty":  {data("vector", `[{"metric":{},"value":[1435781451.781,"NaN"]}]`), 0, false},
+		"NaN scalar is empty":  {data("scalar", `[1435781451.781,"NaN"]`), 0, false},
+		"warnings are no fail": {`{"status":"success","warnings":["w"],"infos":["i"],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPrometheus(t, fakePrometheus(t, 200, tc.body), 2*time.Second)
+			value, ok, err := p.Query(t.Context(), "up == 1")
+			if err != nil || value != tc.value || ok != tc.ok {
+				t.Errorf("got %v, %v, %v; want %v, %v", value, ok, err, tc.value, tc.ok)
+			}
+		})
+	}
+}
+
+func TestQueryRefusesAnAnswerThatIsNotOneValue(t *testing.T) {
+	two := `[{"metric":{"i":"1"},"value":[1,"1"]},{"metric":{"i":"2"},"value":[1,"2"]}]`
+	for name, tc := range map[string]struct {
+		status int
+		body   string
+		word   string
+	}{
+		"two samples":        {200, data("vector", two), "2 samples"},
+		"a matrix":           {200, data("matrix", `[]`), "matrix"},
+		"a string":           {200, data("string", `[1,"x"]`), "string"},
+		"a native histogram": {200, data("vector", `[{"metric":{},"histogram":[1,{"count":"1","sum":"1","buckets":[]}]}]`), "histogram"},
+		"a wrong query":      {400, `{"status":"error","errorType":"bad_data","error":"1:3: parse error"}`, "parse error"},
+		"a failed execution": {422, `{"status":"error","errorType":"execution","error":"too many samples"}`, "too many samples"},
+		"not a Prometheus":   {404, `404 page not found`, "is this the base address"},
+		"a login page":       {200, `<html>`, "bad_response"},
+		"a huge answer":      {200, data("string", `[1,"`+strings.Repeat("x", maxQueryResponse)+`"]`), "larger than the limit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPrometheus(t, fakePrometheus(t, tc.status, tc.body), 2*time.Second)
+			_, ok, err := p.Query(t.Context(), "up == 1")
+			if err == nil || ok {
+				t.Fatalf("got ok %v, error %v; want an error", ok, err)
+			}
+			if errors.Is(err, remediation.ErrNoAnswer) {
+				t.Errorf("%v counts as no answer: a step could run unconfirmed", err)
+			}
+			if !strings.Contains(err.Error(), tc.word) || !strings.HasPrefix(err.Error(), "prometheus at http://") {
+				t.Errorf("error %q does not name the server and %q", err, tc.word)
+			}
+		})
+	}
+}
+
+func TestQueryTellsASilentServerFromAWrongQuery(t *testing.T) {
+	for name, tc := range map[string]struct {
+		status int
+		body   string
+	}{
+		"evaluation timed out": {503, `{"status":"error","errorType":"timeout","error":"query timed out"}`},
+		"shutting down":        {503, `{"status":"error","errorType":"canceled","error":"query was canceled"}`},
+		"proxy without server": {502, `bad gateway`},
+		"overloaded":           {429, `slow down`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPrometheus(t, fakePrometheus(t, tc.status, tc.body), 2*time.Second)
+			if _, _, err := p.Query(t.Context(), "up == 1"); !errors.Is(err, remediation.ErrNoAnswer) {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+	t.Run("nothing listens", func(t *testing.T) {
+		srv := httptest.NewServer(http.NotFoundHandler())
+		srv.Close()
+		p := newPrometheus(t, srv.URL, 2*time.Second)
+		_, _, err := p.Query(t.Context(), "up == 1")
+		if !errors.Is(err, remediation.ErrNoAnswer) || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("error is %v", err)
+		}
+	})
+	t.Run("it hangs", func(t *testing.T) {
+		p := newPrometheus(t, hanging(t), 50*time.Millisecond)
+		_, _, err := p.Query(t.Context(), "up == 1")
+		if !errors.Is(err, remediation.ErrNoAnswer) || !strings.Contains(err.Error(), "no answer within 50ms") {
+			t.Errorf("error is %v", err)
+		}
+	})
+	t.Run("the caller gives up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		p := newPrometheus(t, hanging(t), time.Minute)
+		_, _, err := p.Query(ctx, "up == 1")
+		if !errors.Is(err, context.Canceled) || errors.Is(err, remediation.ErrNoAnswer) {
+			t.Errorf("error is %v", err)
+		}
+	})
+}
+
+// hanging is a server that takes requests and never answers.
+func hanging(t *testing.T) string {
+	t.Helper()
+	end := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-end }))
+	t.Cleanup(srv.Close)
+	t.Cleanup(func() { close(end) })
+	return srv.URL
+}
+
+func TestWrongSettingsAreRefusedBeforeTheFirstRequest(t *testing.T) {
+	for _, address := range []string{"", "localhost:9090", "ftp://x", "http://", "http://[::1", "/path"} {
+		if _, err := NewPrometheus(address, time.Second, http.DefaultTransport, promslog.NewNopLogger()); err == nil {
+			t.Errorf("prometheus takes address %q", address)
+		}
+		if _, err := NewAlertmanager(address, time.Second, http.DefaultTransport); err == nil {
+			t.Errorf("alertmanager takes address %q", address)
+		}
+	}
+	if _, err := NewPrometheus("http://x", 0, http.DefaultTransport, promslog.NewNopLogger()); err == nil {
+		t.Error("prometheus takes a timeout of 0")
+	}
+	if _, err := NewAlertmanager("http://x", 0, http.DefaultTransport); err == nil {
+		t.Error("alertmanager takes a timeout of 0")
+	}
+}
+
+func TestErrorsDoNotShowAPassword(t *testing.T) {
+	p := newPrometheus(t, "http://user:hunter2@127.0.0.1:1", time.Second)
+	_, _, perr := p.Query(t.Context(), "up")
+	a, err := NewAlertmanager("http://user:hunter2@127.0.0.1:1", time.Second, &http.Transport{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, aerr := a.Silenced(t.Context(), []string{"f"})
+	_, uerr := NewPrometheus("ftp://user:hunter2@x", time.Second, http.DefaultTransport, promslog.NewNopLogger())
+	for _, err := range []error{perr, aerr, uerr} {
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("error is %v", err)
+		}
+	}
+}
