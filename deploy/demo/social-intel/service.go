@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/locotoki/backout/deploy/demo/breakage"
+)
+
+// masterFlag turns the analytics on: 1 for everybody, 0.1 for a tenth of the
+// requests, 0 or nothing for none.
+const masterFlag = "FEATURE_ANALYTICS_ENABLED"
+
+// firstVersion is the one that has no analytics to turn on.
+const firstVersion = "v1.0.0"
+
+type service struct {
+	settings
+	share   float64 // of the requests that get the feature
+	broken  atomic.Pointer[breakage.Breakage]
+	metrics *prometheus.Registry
+
+	requests  *prometheus.CounterVec
+	latency   *prometheus.HistogramVec
+	lag       prometheus.Gauge
+	dbSeconds *prometheus.HistogramVec
+	dbErrors  *prometheus.CounterVec
+	p1        prometheus.Counter
+}
+
+func newService(set settings, reg *prometheus.Registry) (*service, error) {
+	s := &service{
+		settings: set,
+		metrics:  reg,
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "si_requests_total", Help: "Requests by endpoint and status (success, error, api_error, db_error).",
+		}, []string{"endpoint", "status"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "si_latency_seconds", Help: "Time to answer, by endpoint.", Buckets: []float64{.05, .1, .2, .4, .8, 2},
+		}, []string{"endpoint"}),
+		lag: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "si_worker_lag_seconds", Help: "How far the background workers are behind.",
+		}),
+		dbSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "si_db_query_seconds", Help: "Time of a database query, by operation.",
+		}, []string{"operation"}),
+		dbErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "si_db_errors_total", Help: "Failed database queries by type and operation.",
+		}, []string{"type", "operation"}),
+		p1: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "si_p1_errors_total", Help: "Errors of the highest priority.",
+		}),
+	}
+	for _, c := range []prometheus.Collector{s.requests, s.latency, s.lag, s.dbSeconds, s.dbErrors, s.p1} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	if set.version != firstVersion {
+		share, err := strconv.ParseFloat(set.flags[masterFlag], 64)
+		if err == nil {
+			s.share = share
+		}
+	}
+	s.broken.Store(&breakage.Breakage{})
+	return s, nil
+}
+
+func (s *service) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health/", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]string{"status": "healthy", "version": s.version})
+	})
+	mux.Handle("GET /health/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]string{"version": s.version})
+	})
+	mux.HandleFunc("GET /flags", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.flags) })
+	mux.HandleFunc("GET /basic/views", s.counted(s.basic))
+	mux.HandleFunc("GET /analytics/trends", s.counted(s.analytics))
+	mux.HandleFunc("GET /analytics/forecast", s.counted(s.analytics))
+	return mux
+}
+
+func answer(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	// A client that went away is no matter of the service's.
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// counted measures a request the way the real service does: by its path, and
+// by a word for its end rather than by an HTTP code.
+func (s *service) counted(work func(r *http.Request) (status string)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		status := work(r)
+		s.requests.WithLabelValues(r.URL.Path, status).Inc()
+		s.latency.WithLabelValues(r.URL.Path).Observe(time.Since(start).Seconds())
+		if status != "success" {
+			answer(w, http.StatusInternalServerError, map[string]string{"error": status})
+			return
+		}
+		answer(w, http.StatusOK, map[string]string{"endpoint": r.URL.Path})
+	}
+}
+
+func (s *service) basic(*http.Request) string {
+	s.dbSeconds.WithLabelValues("select").Observe(0.002)
+	return "success"
+}
+
+// analytics is what the flag turns on. Off, it falls back to basic metrics.
+func (s *service) analytics(r *http.Request) string {
+	s.dbSeconds.WithLabelValues("aggregate").Observe(0.01)
+	b := s.broken.Load()
+	if !b.DespiteFlag && rand.Float64() >= s.share {
+		return "success"
+	}
+	if b.Latency > 0 {
+		select {
+		case <-time.After(b.Latency):
+		case <-r.Context().Done():
+		}
+	}
+	if rand.Float64() < b.Errors {
+		s.dbErrors.WithLabelValues("timeout", "aggregate").Inc()
+		return "db_error"
+	}
+	return "success"
+}
+
+// watchBreakage takes over what the breakage file says.
+func (s *service) watchBreakage(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		b, err := breakage.Read(s.breakage)
+		if err != nil {
+			log.Warn("breakage is as before", "err", err)
+		} else {
+			s.broken.Store(&b)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
