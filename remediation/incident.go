@@ -89,6 +89,8 @@ type Incident struct {
 	// RolloutActive tells that the incident's release was being rolled out when
 	// it opened: its right to disruptive steps, which a reopening keeps.
 	RolloutActive bool `json:"rollout_active,omitempty"`
+	// Intended tells that a first intent was written: the reaction is measured.
+	Intended bool `json:"intended,omitempty"`
 	// SettleFrom is t0 of lifecycle's settling; zero outside of it.
 	SettleFrom *time.Time `json:"settle_from,omitempty"`
 	// FalseSince is since when no trigger's expression has been seen true; for

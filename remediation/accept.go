@@ -1,0 +1,401 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Accept commits a notification: what was received, what it opened, attached
+// to or resolved, in one transaction. What follows from it is done later.
+func (e *Engine) Accept(ctx context.Context, n Notification) (Accepted, error) {
+	var a *accept
+	err := e.store.Update(ctx, func(tx Tx) error {
+		a = &accept{e: e, tx: tx, now: e.now(), changed: map[string]*Incident{}}
+		return a.run(n)
+	})
+	if err != nil {
+		return Accepted{}, fmt.Errorf("commit notification: %w", err)
+	}
+	if a.wake {
+		e.wakeUp()
+	}
+	return Accepted{Accepted: len(n.Alerts), Duplicates: len(a.duplicates), Incidents: a.incidents}, nil
+}
+
+// accept is one notification on its way into the store.
+type accept struct {
+	e   *Engine
+	tx  Tx
+	now time.Time
+
+	duplicates []any
+	incidents  []string
+	// changed holds the incidents to write at the end, open those looked up.
+	changed map[string]*Incident
+	open    map[incidentKey]*Incident
+	wake    bool
+}
+
+// incidentKey: one open incident for each.
+type incidentKey struct {
+	service string
+	drill   bool
+}
+
+func (a *accept) run(n Notification) error {
+	a.incidents, a.open = []string{}, map[incidentKey]*Incident{}
+	if err := a.received(n); err != nil {
+		return err
+	}
+	for _, al := range n.Alerts {
+		if err := a.alert(al); err != nil {
+			return fmt.Errorf("alert %s: %w", al.Fingerprint, err)
+		}
+	}
+	for _, inc := range a.changed {
+		if err := a.tx.PutIncident(inc); err != nil {
+			return err
+		}
+	}
+	if len(a.duplicates) == 0 {
+		return nil
+	}
+	return a.e.append(a.tx, Entry{Kind: KindDuplicate, Actor: actorAlertmanager, Detail: map[string]any{"alerts": a.duplicates}})
+}
+
+// received is the notification's own entry; it names every alert of it.
+func (a *accept) received(n Notification) error {
+	rows := make([]any, len(n.Alerts))
+	service := ""
+	for i, al := range n.Alerts {
+		rows[i] = map[string]any{"fingerprint": al.Fingerprint, "status": al.Status, "labels": pairs(al.Labels)}
+		if s := al.Labels["service"]; i == 0 {
+			service = s
+		} else if s != service {
+			service = ""
+		}
+	}
+	d := map[string]any{"receiver": n.Receiver, "group_key": n.GroupKey, "alerts": rows}
+	if n.Truncated > 0 {
+		d["truncated"] = int64(n.Truncated)
+		d["why"] = "Alertmanager left alerts out of this notification: set max_alerts to 0 in its webhook receiver"
+	}
+	return a.e.append(a.tx, Entry{Kind: KindReceived, Actor: actorAlertmanager, Service: service, Detail: d})
+}
+
+// alert takes one alert in: what it names is known by fingerprint, and by what
+// we hold open or closed ourselves.
+func (a *accept) alert(al Alert) error {
+	service, trigger := al.Labels["service"], al.Labels["trigger"]
+	if al.Labels["alertname"] == "Watchdog" && trigger == "" {
+		if al.Status == "firing" {
+			return a.e.beat(a.tx, service)
+		}
+		return nil
+	}
+	if trigger == "" {
+		return nil // nothing to remediate: accepted, recorded, and that is all
+	}
+	known, err := a.tx.Alert(al.Fingerprint)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	seen := err == nil
+	switch al.Status {
+	case "resolved":
+		return a.resolved(al, known, seen)
+	case "firing":
+		return a.firing(al, known, seen)
+	}
+	return a.hold(al, false, fmt.Sprintf("alert status %q is neither firing nor resolved", al.Status))
+}
+
+func (a *accept) resolved(al Alert, known AlertState, seen bool) error {
+	if !seen || !known.Active {
+		a.duplicate(al, known.Incident, "a resolved of something that is not active")
+		return nil
+	}
+	known.Active = false
+	if err := a.tx.PutAlert(known); err != nil {
+		return err
+	}
+	if known.Incident == "" {
+		return nil
+	}
+	inc, err := a.incident(known.Incident)
+	if err != nil {
+		return err
+	}
+	if !seenIn(a.incidents, inc.ID) {
+		a.incidents = append(a.incidents, inc.ID)
+	}
+	if inc.State != Settling && inc.State != Acting { // those have their own time
+		a.poke(inc)
+	}
+	return a.e.append(a.tx, Entry{Kind: KindResolved, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID,
+		Detail: map[string]any{"fingerprint": al.Fingerprint, "trigger": known.Trigger}})
+}
+
+func (a *accept) firing(al Alert, known AlertState, seen bool) error {
+	service, name := al.Labels["service"], al.Labels["trigger"]
+	if seen && known.Active {
+		known.LastSeen = a.now
+		if err := a.tx.PutAlert(known); err != nil {
+			return err
+		}
+		if known.Incident != "" {
+			repeat, err := a.repeats(al, known)
+			if repeat || err != nil {
+				return err
+			}
+		}
+	}
+	heldBefore := seen && known.Active && known.Incident == ""
+	if service == "" {
+		return a.hold(al, heldBefore, "the alert has no service label")
+	}
+	b := a.e.bookOf(service)
+	if b == nil {
+		return a.hold(al, heldBefore, fmt.Sprintf("no playbook for service %q is loaded", service))
+	}
+	inc, err := a.openIncident(b, al)
+	if err != nil {
+		return err
+	}
+	if inc != nil && inc.PlaybookHash != b.Hash {
+		if b, err = a.e.bookFor(context.Background(), inc); err != nil {
+			return err
+		}
+	}
+	t := b.Trigger(name)
+	if t == nil {
+		return a.hold(al, heldBefore, fmt.Sprintf("the playbook of %s has no trigger %q", service, name))
+	}
+	if t.Signal != "" {
+		return a.hold(al, heldBefore, fmt.Sprintf("trigger %q is a signal: a person raises it, an alert cannot", name))
+	}
+	return a.attach(b, inc, al)
+}
+
+// repeats records a firing alert that changes nothing: its incident is open,
+// or was closed a short while ago without any sign that the breach had ended.
+func (a *accept) repeats(al Alert, known AlertState) (bool, error) {
+	inc, err := a.incident(known.Incident)
+	if err != nil {
+		return false, err
+	}
+	if inc.State != Closed {
+		a.duplicate(al, inc.ID, "already attached and firing")
+		return true, nil
+	}
+	b, err := a.e.bookFor(context.Background(), inc)
+	if err != nil {
+		return false, err
+	}
+	if inc.FalseSince == nil && a.now.Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin) {
+		a.duplicate(al, inc.ID, "the incident is closed, and neither a resolved came nor was the expression false since")
+		return true, nil
+	}
+	return false, nil
+}
+
+// openIncident returns the incident that an alert belongs to: the open one, or
+// the one closed within reopen_within; nil where a new one is to be opened.
+func (a *accept) openIncident(b *book, al Alert) (*Incident, error) {
+	key := incidentKey{b.Service, al.Labels["drill"] == "true"}
+	if inc, ok := a.open[key]; ok {
+		return inc, nil
+	}
+	found, err := a.tx.Incidents(IncidentFilter{Service: key.service, Drill: &key.drill, Newest: true, Limit: 1})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	inc := found[0]
+	if c := a.changed[inc.ID]; c != nil {
+		inc = c
+	}
+	if inc.State == Closed {
+		if inc.Drill || a.now.Sub(*inc.Closed) > time.Duration(b.Limits.ReopenWithin) {
+			return nil, nil
+		}
+		return inc, nil
+	}
+	a.open[key] = inc
+	return inc, nil
+}
+
+// attach adds a firing alert to its incident, opening or reopening that first.
+func (a *accept) attach(b *book, inc *Incident, al Alert) error {
+	name := al.Labels["trigger"]
+	kind := KindAttached
+	switch {
+	case inc == nil:
+		var err error
+		if inc, err = a.newIncident(b, al); err != nil {
+			return err
+		}
+		kind = KindOpened
+	case inc.State == Closed:
+		inc.reopen(a.now)
+		a.poke(inc)
+		kind = KindReopened
+	}
+	a.open[incidentKey{inc.Service, inc.Drill}] = inc
+
+	known := inc.trigger(name) != nil
+	if !known {
+		x := b.expr.Triggers[name]
+		inc.Triggers = append(inc.Triggers, TriggerState{Trigger: name, Threshold: x.Threshold, Above: x.Above})
+	}
+	if inc.ID == "" {
+		if err := a.tx.PutIncident(inc); err != nil { // gives the id
+			return err
+		}
+	}
+	if !seenIn(a.incidents, inc.ID) {
+		a.incidents = append(a.incidents, inc.ID)
+	}
+	err := a.tx.PutAlert(AlertState{
+		Fingerprint: al.Fingerprint, Incident: inc.ID, Service: inc.Service, Trigger: name, Active: true, LastSeen: a.now,
+	})
+	if err != nil {
+		return err
+	}
+	en := Entry{Kind: kind, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
+		"trigger": name, "fingerprint": al.Fingerprint, "rollout": inc.Release,
+	}}
+	if kind == KindOpened {
+		en.Detail["playbook"] = inc.PlaybookHash
+	}
+	if inc.Drill {
+		en.Detail["drill"] = true
+	}
+	if err := a.e.append(a.tx, en); err != nil {
+		return err
+	}
+	if known {
+		return nil
+	}
+	added, err := b.addPlan(inc, b.Trigger(name).Plan)
+	if err != nil {
+		return err
+	}
+	switch inc.State {
+	case Waiting, Recovered:
+		a.poke(inc)
+	case Exhausted:
+		// Somebody must hear of it once more, and a new step may help.
+		inc.Paged = nil
+		if len(added) > 0 {
+			inc.State, inc.Since = Confirming, a.now
+		}
+		a.poke(inc)
+	}
+	a.changed[inc.ID] = inc
+	if len(added) == 0 {
+		return nil
+	}
+	return a.e.append(a.tx, Entry{Kind: KindPlanned, Actor: actorEngine, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
+		"trigger": name, "plan": b.Trigger(name).Plan, "steps": strings(added), "playbook": inc.PlaybookHash,
+	}})
+}
+
+func (a *accept) newIncident(b *book, al Alert) (*Incident, error) {
+	release := al.Labels["rollout"]
+	if release == "" {
+		release = b.Release.Version
+	}
+	rollout, err := rolloutOf(a.tx, b.Service)
+	if err != nil {
+		return nil, err
+	}
+	a.wake = true
+	return &Incident{
+		Service: b.Service, Drill: al.Labels["drill"] == "true", Release: release, PlaybookHash: b.Hash,
+		State: Confirming, Since: a.now, Opened: a.now, Wake: a.now,
+		RolloutActive: rollout.active() && rollout.Release == release,
+	}, nil
+}
+
+// reopen puts a closed incident back to its place in the ladder.
+func (inc *Incident) reopen(now time.Time) {
+	inc.State, inc.Reason, inc.Why, inc.Until = Confirming, "", "", nil
+	inc.Since, inc.Closed, inc.FalseSince, inc.SettleFrom, inc.Paged = now, nil, nil, nil, nil
+	inc.resetPolls()
+}
+
+// incident returns one as this notification has left it so far.
+func (a *accept) incident(id string) (*Incident, error) {
+	if inc := a.changed[id]; inc != nil {
+		return inc, nil
+	}
+	for _, inc := range a.open {
+		if inc.ID == id {
+			return inc, nil
+		}
+	}
+	return a.tx.Incident(id)
+}
+
+// poke lets the engine look at an incident at once.
+func (a *accept) poke(inc *Incident) {
+	inc.Wake = a.now
+	a.changed[inc.ID] = inc
+	a.wake = true
+}
+
+// hold records an alert that names something to do that is not known; again
+// is an alert that is held already, which changes nothing.
+func (a *accept) hold(al Alert, again bool, why string) error {
+	if again {
+		a.duplicate(al, "", why)
+		return nil
+	}
+	err := a.tx.PutAlert(AlertState{
+		Fingerprint: al.Fingerprint, Service: al.Labels["service"], Trigger: al.Labels["trigger"], Active: true, LastSeen: a.now,
+	})
+	if err != nil {
+		return err
+	}
+	a.e.metrics.holds.WithLabelValues(string(HoldUnknownTrigger)).Inc()
+	return a.e.append(a.tx, Entry{Kind: KindHeld, Actor: actorEngine, Service: al.Labels["service"], Detail: map[string]any{
+		"reason": string(HoldUnknownTrigger), "why": why, "trigger": al.Labels["trigger"], "fingerprint": al.Fingerprint,
+	}})
+}
+
+func (a *accept) duplicate(al Alert, incident, why string) {
+	a.duplicates = append(a.duplicates, map[string]any{
+		"fingerprint": al.Fingerprint, "status": al.Status, "incident": incident, "why": why,
+	})
+	if incident != "" && !seenIn(a.incidents, incident) {
+		a.incidents = append(a.incidents, incident)
+	}
+}
+
+func seenIn(ids []string, id string) bool { return slices.Contains(ids, id) }
+
+// pairs writes labels the way the audit log holds them: sorted, and as values,
+// since a label's name need not be ASCII.
+func pairs(labels map[string]string) []any {
+	names := make([]string, 0, len(labels))
+	for n := range labels {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	out := make([]any, len(names))
+	for i, n := range names {
+		out[i] = []any{n, labels[n]}
+	}
+	return out
+}
+
+func strings(in []string) []any {
+	out := make([]any, len(in))
+	for i, s := range in {
+		out[i] = s
+	}
+	return out
+}

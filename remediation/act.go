@@ -1,0 +1,421 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// tryStep runs the next step of the ladder, or holds it and says why. The
+// gates are asked first, then the target is looked at, and both are written with
+// the intent, whose transaction asks the gates once more.
+func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) error {
+	s := inc.next()
+	if s == nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			if err := q.begin(c); err != nil {
+				return err
+			}
+			return c.exhaust("the breach goes on after the last step of the plan")
+		})
+	}
+	if b.communicates(s) {
+		return e.tell(ctx, b, inc, s)
+	}
+	q.step = s
+	var err error
+	if q.silencedBy, err = e.silenced(ctx, inc); err != nil {
+		return err
+	}
+	held, err := e.holdIfClosed(ctx, b, inc, ev, t, q)
+	if held || err != nil {
+		return err
+	}
+	look, lookErr := e.look(ctx, b, inc, s)
+	ran := false
+	err = e.change(ctx, b, inc, func(c *change) error {
+		ran = false
+		s := c.inc.step(s.ID())
+		cq := q
+		cq.step = s
+		if err := q.begin(c); err != nil {
+			return err
+		}
+		ev.note(c.inc)
+		all, closed, err := c.gates(cq)
+		if err != nil {
+			return err
+		}
+		detail := ev.detail(b, c.inc.trigger(t.name()), map[string]any{"gates": gateRows(all)})
+		switch {
+		case closed != nil:
+			return c.hold(s, *closed, detail)
+		case lookErr != nil:
+			return c.hold(s, gateResult{reason: HoldTarget, why: lookErr.Error()}, detail)
+		}
+		detail["before"], detail["target"] = look.Snapshot, s.Target
+		if look.Position == Wanted {
+			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
+			s.State, s.Started, s.Finished, s.Verified = StepNoChange, &c.now, &c.now, true
+			e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc()
+			if err := c.audit(KindOutcome, actorEngine, s, detail); err != nil {
+				return err
+			}
+			c.startSettling()
+			return nil
+		}
+		ran = true
+		return c.intend(s, look, detail)
+	})
+	if err != nil || !ran {
+		return err
+	}
+	return e.runStep(ctx, b, inc.ID, s.ID())
+}
+
+// name is the trigger's name, "" for none.
+func (t *TriggerState) name() string {
+	if t == nil {
+		return ""
+	}
+	return t.Trigger
+}
+
+// begin writes what is known before the question is answered.
+func (q question) begin(c *change) error {
+	if q.poll != nil {
+		q.poll.count(c.inc)
+	}
+	if q.lead != nil {
+		return q.lead(c)
+	}
+	return nil
+}
+
+// holdIfClosed asks the gates before the target is looked at.
+func (e *Engine) holdIfClosed(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) (held bool, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		_, closed, err := c.gates(q)
+		held = closed != nil
+		return err
+	})
+	if err != nil || !held {
+		return held, err
+	}
+	return true, e.change(ctx, b, inc, func(c *change) error {
+		cq := q
+		cq.step = c.inc.step(q.step.ID())
+		if err := q.begin(c); err != nil {
+			return err
+		}
+		ev.note(c.inc)
+		all, closed, err := c.gates(cq)
+		if err != nil {
+			return err
+		}
+		if closed == nil {
+			return ErrStale // it opened meanwhile: ask again
+		}
+		return c.hold(cq.step, *closed, ev.detail(b, c.inc.trigger(t.name()), map[string]any{"gates": gateRows(all)}))
+	})
+}
+
+// lookTimeout bounds a look at a target, which has no effect.
+const lookTimeout = 30 * time.Second
+
+func (e *Engine) look(ctx context.Context, b *book, inc *Incident, s *Step) (Look, error) {
+	action, err := b.bind(s)
+	if err != nil {
+		return Look{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	defer cancel()
+	look, err := action.Look(ctx, inc.operation(s))
+	if err != nil {
+		return Look{}, err
+	}
+	switch look.Position {
+	case Wanted, Untouched, HalfWay:
+		return look, nil
+	}
+	return Look{}, fmt.Errorf("%s: position %q is none", s.ID(), look.Position)
+}
+
+// operation names one step of one incident for good; a fresh store that counts
+// incidents from 1 again gets other names.
+func (inc *Incident) operation(s *Step) string {
+	return fmt.Sprintf("%s/%s@%d", inc.ID, s.ID(), inc.Opened.Unix())
+}
+
+// intend commits that the step is about to change its target.
+func (c *change) intend(s *Step, look Look, detail map[string]any) error {
+	s.State, s.Started, s.Finished, s.Error = StepIntent, &c.now, nil, ""
+	s.Before, s.Undoing, s.Verified = look.Snapshot, false, false
+	c.inc.Paged = nil
+	c.enter(Acting, 0)
+	err := c.tx.PutEffect(Effect{
+		Time: c.now, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.ID(),
+	})
+	if err != nil {
+		return err
+	}
+	if !c.inc.Intended {
+		c.inc.Intended = true
+		c.e.metrics.reaction.Observe(c.now.Sub(c.inc.Opened).Seconds())
+	}
+	return c.audit(KindIntent, actorEngine, s, detail)
+}
+
+// stepTimeout is used where a step has none of its own.
+const stepTimeout = 2 * time.Minute
+
+// act calls one method of a step's action with the step's own time limit, which
+// a stop of the process does not cut short.
+func (e *Engine) act(ctx context.Context, b *book, s *Step, do func(context.Context, Action) error) error {
+	action, err := b.bind(s)
+	if err != nil {
+		return err
+	}
+	limit := s.Timeout
+	if limit <= 0 {
+		limit = stepTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	return do(ctx, action)
+}
+
+// runStep carries an intent out: effect, outcome, verification. It is safe to
+// begin again at any point, which is what a restart does.
+func (e *Engine) runStep(ctx context.Context, b *book, id, step string) error {
+	inc, s, err := e.read(ctx, id, step)
+	if err != nil {
+		return err
+	}
+	op := inc.operation(s)
+	err = e.act(ctx, b, s, func(ctx context.Context, a Action) error { return a.Apply(ctx, op, s.Before) })
+	if err != nil && isInDoubt(err) {
+		return e.resolveDoubt(ctx, b, inc, s, err)
+	}
+	if err != nil {
+		return e.undo(ctx, b, id, step, err)
+	}
+	return e.applied(ctx, b, inc, s, map[string]any{})
+}
+
+// applied records an effect that happened, and goes on to its verification.
+func (e *Engine) applied(ctx context.Context, b *book, inc *Incident, s *Step, detail map[string]any) error {
+	if after, err := e.look(ctx, b, inc, s); err == nil {
+		detail["after"] = after.Snapshot
+	}
+	err := e.record(ctx, b, inc.ID, func(c *change) error {
+		s := c.inc.step(s.ID())
+		s.State, s.Finished = StepDone, &c.now
+		detail["outcome"], detail["target"] = string(StepDone), s.Target
+		return c.outcome(s, EffectDone, detail)
+	})
+	if err != nil {
+		return err
+	}
+	return e.verify(ctx, b, inc.ID, s.ID())
+}
+
+// outcome writes a step's outcome for the audit log, the limits and the metrics.
+func (c *change) outcome(s *Step, eo EffectOutcome, detail map[string]any) error {
+	err := c.tx.PutEffect(Effect{
+		Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.ID(), Outcome: eo,
+	})
+	if err != nil {
+		return err
+	}
+	c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc()
+	c.e.metrics.duration.WithLabelValues(s.Action).Observe(c.now.Sub(*s.Started).Seconds())
+	return c.audit(KindOutcome, actorEngine, s, detail)
+}
+
+// verify waits until the target is seen to work; the state stays acting until
+// then. What does not work is undone.
+func (e *Engine) verify(ctx context.Context, b *book, id, step string) error {
+	inc, s, err := e.read(ctx, id, step)
+	if err != nil {
+		return err
+	}
+	op := inc.operation(s)
+	err = e.act(ctx, b, s, func(ctx context.Context, a Action) error { return a.Verify(ctx, op) })
+	if err != nil {
+		return e.undo(ctx, b, id, step, fmt.Errorf("verify: %w", err))
+	}
+	return e.record(ctx, b, id, func(c *change) error {
+		s := c.inc.step(step)
+		s.Verified = true
+		if err := c.audit(KindVerified, actorEngine, s, map[string]any{"target": s.Target}); err != nil {
+			return err
+		}
+		c.startSettling()
+		return nil
+	})
+}
+
+// undo puts back what a failed step found, with an intent and an outcome of
+// its own.
+func (e *Engine) undo(ctx context.Context, b *book, id, step string, cause error) error {
+	inc, s, err := e.read(ctx, id, step)
+	if err != nil {
+		return err
+	}
+	if !s.Undoing {
+		err := e.record(ctx, b, id, func(c *change) error {
+			s := c.inc.step(step)
+			s.Undoing, s.State, s.Error = true, StepIntent, cause.Error()
+			return c.audit(KindIntent, actorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	op := inc.operation(s)
+	undoErr := e.act(ctx, b, s, func(ctx context.Context, a Action) error { return a.Undo(ctx, op, s.Before) })
+	return e.record(ctx, b, id, func(c *change) error {
+		s := c.inc.step(step)
+		detail := map[string]any{"undo": true, "error": s.Error, "target": s.Target}
+		s.State, s.Finished = StepUndone, &c.now
+		if undoErr != nil {
+			s.State = StepFailed
+			detail["undo_error"] = undoErr.Error()
+		}
+		detail["outcome"] = string(s.State)
+		if err := c.outcome(s, EffectFailed, detail); err != nil {
+			return err
+		}
+		return c.afterFailure(s)
+	})
+}
+
+// afterFailure hands a failed step to a human, or, where the plan says so,
+// lets the next one run if the breach is seen to go on.
+func (c *change) afterFailure(s *Step) error {
+	c.inc.resetPolls()
+	s.Undoing = false
+	if s.OnFailure == alerts.OnFailureNext && s.State == StepUndone && c.inc.next() != nil {
+		c.enter(Confirming, c.b.poll())
+		return nil
+	}
+	why := fmt.Sprintf("%s failed and was undone: %s", s.ID(), s.Error)
+	if s.State == StepFailed {
+		why = fmt.Sprintf("%s failed and could not be undone: %s", s.ID(), s.Error)
+	}
+	if err := c.hold(nil, gateResult{reason: HoldStepFailed, why: why + "; claim and release the incident to try again"}, map[string]any{}); err != nil {
+		return err
+	}
+	return c.page(string(HoldStepFailed), why)
+}
+
+// resume goes on with a step that was cut off: by a crash, or by a stop.
+func (e *Engine) resume(ctx context.Context, b *book, inc *Incident, s *Step) error {
+	switch {
+	case s.Undoing:
+		return e.undo(ctx, b, inc.ID, s.ID(), fmt.Errorf("%s", s.Error))
+	case s.State == StepDone:
+		return e.verify(ctx, b, inc.ID, s.ID())
+	}
+	return e.resolveDoubt(ctx, b, inc, s, fmt.Errorf("backout was stopped between intent and outcome"))
+}
+
+// resolveDoubt looks at the target of an intent without a known outcome, and
+// never acts on it blindly.
+func (e *Engine) resolveDoubt(ctx context.Context, b *book, inc *Incident, s *Step, cause error) error {
+	look, err := e.look(ctx, b, inc, s)
+	if err != nil {
+		return e.stayInDoubt(ctx, b, inc, s, cause, err)
+	}
+	err = e.record(ctx, b, inc.ID, func(c *change) error {
+		s := c.inc.step(s.ID())
+		c.inc.Reason, c.inc.Why = "", ""
+		err := c.audit(KindInDoubt, actorEngine, s, map[string]any{
+			"why": cause.Error(), "seen": string(look.Position), "target": s.Target, "after": look.Snapshot,
+		})
+		if err != nil || look.Position != Untouched {
+			return err
+		}
+		// Nothing happened: the step is pending again, behind all its gates.
+		s.State, s.Error = StepPending, ""
+		err = c.tx.PutEffect(Effect{
+			Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.ID(), Outcome: EffectUntouched,
+		})
+		s.Started = nil
+		c.enter(Confirming, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	switch look.Position {
+	case Wanted:
+		return e.applied(ctx, b, inc, s, map[string]any{"why": "seen after being in doubt"})
+	case HalfWay:
+		op := inc.operation(s)
+		err := e.act(ctx, b, s, func(ctx context.Context, a Action) error { return a.Apply(ctx, op, s.Before) })
+		if err != nil {
+			return e.undo(ctx, b, inc.ID, s.ID(), err)
+		}
+		return e.applied(ctx, b, inc, s, map[string]any{"why": "found half-way and rolled forward"})
+	}
+	return nil
+}
+
+// stayInDoubt keeps a step whose target cannot be looked at as it is, and says
+// so once; the next look comes after S.
+func (e *Engine) stayInDoubt(ctx context.Context, b *book, inc *Incident, s *Step, cause, err error) error {
+	return e.record(ctx, b, inc.ID, func(c *change) error {
+		again := c.inc.Reason == HoldTarget
+		c.inc.State, c.inc.Reason, c.inc.Why = Acting, HoldTarget, err.Error()
+		c.inc.Wake = c.now.Add(c.b.poll())
+		if again {
+			return nil
+		}
+		s := c.inc.step(s.ID())
+		e.metrics.holds.WithLabelValues(string(HoldTarget)).Inc()
+		err := c.audit(KindInDoubt, actorEngine, s, map[string]any{
+			"why": cause.Error(), "reason": string(HoldTarget), "error": err.Error(), "target": s.Target,
+		})
+		if err != nil {
+			return err
+		}
+		return c.page(string(HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be looked at", s.ID()))
+	})
+}
+
+// tell hands a step that only tells people something on, and lets the plan go on.
+func (e *Engine) tell(ctx context.Context, b *book, inc *Incident, s *Step) error {
+	_, err := b.bind(s)
+	if err == nil {
+		err = fmt.Errorf("%s: this version sends no status updates", s.Action)
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		s := c.inc.step(s.ID())
+		s.State, s.Finished, s.Error = StepSkipped, &c.now, err.Error()
+		e.metrics.holds.WithLabelValues(string(HoldTarget)).Inc()
+		return c.audit(KindHeld, actorEngine, s, map[string]any{
+			"reason": string(HoldTarget), "why": err.Error() + "; the plan goes on without it", "target": s.Target,
+		})
+	})
+}
+
+// read returns an incident and one of its steps as they are now, even while
+// the process is being stopped.
+func (e *Engine) read(ctx context.Context, id, step string) (inc *Incident, s *Step, err error) {
+	err = e.store.View(context.WithoutCancel(ctx), func(tx Tx) (err error) {
+		inc, err = tx.Incident(id)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if s = inc.step(step); s == nil {
+		return nil, nil, fmt.Errorf("incident %s has no step %s", id, step)
+	}
+	return inc, s, nil
+}

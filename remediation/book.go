@@ -1,0 +1,252 @@
+package remediation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules"
+)
+
+// book is a playbook made ready to be carried out.
+type book struct {
+	*alerts.Playbook
+	expr  rules.Expressions
+	kinds map[string]ActionKind
+}
+
+func newBook(pb *alerts.Playbook, kinds []ActionKind) (*book, error) {
+	expr, err := rules.ExpressionsOf(pb)
+	if err != nil {
+		return nil, fmt.Errorf("expressions of playbook %s: %w", pb.Service, err)
+	}
+	b := &book{Playbook: pb, expr: expr, kinds: map[string]ActionKind{}}
+	for _, k := range kinds {
+		b.kinds[k.Name()] = k
+	}
+	return b, nil
+}
+
+// poll is S: the distance of two polls.
+func (b *book) poll() time.Duration { return time.Duration(b.ScrapeInterval) }
+
+// settleStart is W+2S over the attached triggers: before that, a recovery
+// window still holds samples from before the step.
+func (b *book) settleStart(inc *Incident) time.Duration {
+	return b.recoveryWindow(inc) + 2*b.poll()
+}
+
+// settleTime is how long a step is given: its own settle time, or what the
+// attached triggers' recovery windows need at least.
+func (b *book) settleTime(inc *Incident, s *Step) time.Duration {
+	return max(s.Settle, 2*b.recoveryWindow(inc)+4*b.poll())
+}
+
+func (b *book) recoveryWindow(inc *Incident) (w time.Duration) {
+	for _, t := range inc.Triggers {
+		w = max(w, b.expr.Triggers[t.Trigger].RecoveryWindow)
+	}
+	return w
+}
+
+// planStep returns the playbook's step that s was copied from.
+func (b *book) planStep(s *Step) (alerts.Step, error) {
+	plan := b.Plan(s.Plan)
+	if plan == nil || s.PlanIndex >= len(plan.Steps) {
+		return alerts.Step{}, fmt.Errorf("step %s: playbook has no step %d in plan %q", s.ID(), s.PlanIndex+1, s.Plan)
+	}
+	return plan.Steps[s.PlanIndex], nil
+}
+
+// bind returns the action that s stands for.
+func (b *book) bind(s *Step) (Action, error) {
+	step, err := b.planStep(s)
+	if err != nil {
+		return nil, err
+	}
+	kind := b.kinds[step.Action]
+	if kind == nil {
+		return nil, fmt.Errorf("step %s: no such kind of action: %s", s.ID(), step.Action)
+	}
+	return kind.Bind(b.Playbook, step.Params)
+}
+
+// communicates tells whether s only tells people something.
+func (b *book) communicates(s *Step) bool {
+	_, ok := b.kinds[s.Action].(Communicator)
+	return ok
+}
+
+// addPlan adds the steps of the named plan that the incident does not have
+// yet, and returns the ids of those added. A step is the same where action,
+// target and parameters are.
+func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
+	plan := b.Plan(name)
+	if plan == nil {
+		return nil, fmt.Errorf("playbook %s has no plan %q", b.Service, name)
+	}
+	has := map[string]bool{}
+	for i := range inc.Steps {
+		s, err := b.planStep(&inc.Steps[i])
+		if err != nil {
+			return nil, err
+		}
+		k, err := identity(s, inc.Steps[i].Target)
+		if err != nil {
+			return nil, err
+		}
+		has[k] = true
+	}
+	var added []string
+	for i, s := range plan.Steps {
+		kind := b.kinds[s.Action]
+		if kind == nil {
+			return nil, fmt.Errorf("plan %s: no such kind of action: %s", name, s.Action)
+		}
+		target := kind.Target(b.Playbook, s.Params)
+		k, err := identity(s, target)
+		if err != nil {
+			return nil, err
+		}
+		if has[k] {
+			continue
+		}
+		step := Step{
+			Number: len(inc.Steps) + 1, Action: s.Action, Target: target, Risk: kind.Risk(), State: StepPending,
+			Plan: name, PlanIndex: i,
+			Settle: time.Duration(s.Settle), Timeout: time.Duration(s.Timeout), OnFailure: s.OnFailure,
+		}
+		if s.Approval != nil {
+			step.Approve = time.Duration(s.Approval.Timeout)
+		}
+		inc.Steps = append(inc.Steps, step)
+		added = append(added, step.ID())
+	}
+	return added, nil
+}
+
+func identity(s alerts.Step, target string) (string, error) {
+	params, err := json.Marshal(s.Params)
+	if err != nil {
+		return "", fmt.Errorf("encode parameters of %s: %w", s.Action, err)
+	}
+	return s.Action + "\x00" + target + "\x00" + string(params), nil
+}
+
+// next returns the step that runs next: of those that may still run, the one
+// of the lowest risk, then the one added first. nil: none is left.
+func (inc *Incident) next() *Step {
+	var n *Step
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.State != StepPending && s.State != StepWaiting {
+			continue
+		}
+		if n == nil || s.Risk < n.Risk {
+			n = s
+		}
+	}
+	return n
+}
+
+// running returns the step whose effect or verification is under way, or nil.
+func (inc *Incident) running() *Step {
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.State == StepIntent || (s.State == StepDone && !s.Verified) {
+			return s
+		}
+	}
+	return nil
+}
+
+// step returns the step with an id, or nil.
+func (inc *Incident) step(id string) *Step {
+	for i := range inc.Steps {
+		if inc.Steps[i].ID() == id {
+			return &inc.Steps[i]
+		}
+	}
+	return nil
+}
+
+// ran tells whether any step of production has run, so that the recovery
+// expressions decide from then on.
+func (inc *Incident) ran(b *book) bool {
+	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
+		switch s.State {
+		case StepPending, StepWaiting, StepSkipped:
+			return false
+		}
+		return !b.communicates(&s)
+	})
+}
+
+// changed tells whether a step of this incident changed its target.
+func (inc *Incident) changed(b *book) bool {
+	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
+		return s.State == StepDone && !b.communicates(&s)
+	})
+}
+
+// lastRun returns the step that settled or failed last, or nil.
+func (inc *Incident) lastRun() *Step {
+	var last *Step
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.Finished != nil && s.State != StepSkipped && (last == nil || !s.Finished.Before(*last.Finished)) {
+			last = s
+		}
+	}
+	return last
+}
+
+// trigger returns the attached trigger's state, or nil.
+func (inc *Incident) trigger(name string) *TriggerState {
+	for i := range inc.Triggers {
+		if inc.Triggers[i].Trigger == name {
+			return &inc.Triggers[i]
+		}
+	}
+	return nil
+}
+
+// bookFor returns the playbook that an incident was opened with.
+func (e *Engine) bookFor(ctx context.Context, inc *Incident) (*book, error) {
+	e.mu.Lock()
+	b := e.byHash[inc.PlaybookHash]
+	e.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	var src []byte
+	err := e.store.View(ctx, func(tx Tx) (err error) {
+		src, err = tx.Playbook(inc.PlaybookHash)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read playbook %s of incident %s: %w", inc.PlaybookHash, inc.ID, err)
+	}
+	pb, err := parsePlaybook("playbook of "+inc.ID, src, alertKinds(e.kinds))
+	if err != nil {
+		return nil, fmt.Errorf("playbook of incident %s: %w", inc.ID, err)
+	}
+	if b, err = newBook(pb, e.kinds); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	e.byHash[inc.PlaybookHash] = b
+	e.mu.Unlock()
+	return b, nil
+}
+
+func alertKinds(kinds []ActionKind) []alerts.ActionKind {
+	out := make([]alerts.ActionKind, len(kinds))
+	for i, k := range kinds {
+		out[i] = k
+	}
+	return out
+}

@@ -1,0 +1,273 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+func refuse(r Refusal, format string, args ...any) error {
+	return &RefusedError{Refusal: r, Message: fmt.Sprintf(format, args...)}
+}
+
+// ChangeIncident carries out what a human decided. Every change needs a reason,
+// and is one audit entry with the human's name.
+func (e *Engine) ChangeIncident(ctx context.Context, id string, verb Verb, step, actor, reason string) (IncidentView, error) {
+	if reason == "" {
+		return IncidentView{}, refuse(Invalid, "a reason is required")
+	}
+	do, ok := verbs[verb]
+	if !ok {
+		return IncidentView{}, refuse(Invalid, "%q is nothing that can be done to an incident", verb)
+	}
+	var view IncidentView
+	err := e.store.Update(ctx, func(tx Tx) error {
+		inc, err := tx.Incident(id)
+		if errors.Is(err, ErrNotFound) {
+			return refuse(Missing, "there is no incident %s", id)
+		}
+		if err != nil {
+			return err
+		}
+		b, err := e.bookFor(ctx, inc)
+		if err != nil {
+			return err
+		}
+		if inc.State == Closed {
+			return refuse(Conflict, "incident %s is closed", id)
+		}
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		if err := do(c, step, actor, reason); err != nil {
+			return err
+		}
+		if err := tx.PutIncident(inc); err != nil {
+			return err
+		}
+		view, err = viewOf(tx, inc)
+		return err
+	})
+	if err != nil {
+		return IncidentView{}, err
+	}
+	e.wakeUp()
+	return view, nil
+}
+
+// verbs are the changes that a human can make.
+var verbs = map[Verb]func(c *change, step, actor, reason string) error{
+	Approve: (*change).approveStep,
+	Deny:    (*change).denyStep,
+	Claim:   (*change).claimIncident,
+	Release: (*change).releaseIncident,
+	Close:   (*change).closeByHand,
+}
+
+// asked returns the step whose approval the incident waits for: an answer that
+// comes after it has left that wait is void.
+func (c *change) asked(step string) (*Step, error) {
+	s := c.inc.step(step)
+	if s == nil {
+		return nil, refuse(Missing, "incident %s has no step %q", c.inc.ID, step)
+	}
+	if c.inc.State != Waiting || c.inc.Reason != HoldApproval || c.inc.next() != s || s.ApprovalPlan != c.inc.planHash() {
+		return nil, refuse(Conflict, "incident %s does not wait for an approval of %s: it is %s", c.inc.ID, step, c.inc.describe())
+	}
+	return s, nil
+}
+
+func (c *change) approveStep(step, actor, reason string) error {
+	s, err := c.asked(step)
+	if err != nil {
+		return err
+	}
+	if c.inc.Until != nil && !c.inc.Until.After(c.now) {
+		return refuse(Conflict, "the time to approve %s ended at %s", step, c.inc.Until.UTC().Format(time.RFC3339))
+	}
+	s.Approved = actor
+	c.inc.Wake = c.now
+	return c.audit(KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
+}
+
+func (c *change) denyStep(step, actor, reason string) error {
+	s, err := c.asked(step)
+	if err != nil {
+		return err
+	}
+	return c.deny(s, actor, reason)
+}
+
+func (c *change) claimIncident(_, actor, reason string) error {
+	if c.inc.ClaimedBy != "" {
+		return refuse(Conflict, "incident %s is claimed by %s", c.inc.ID, c.inc.ClaimedBy)
+	}
+	c.inc.ClaimedBy = actor
+	return c.audit(KindClaimed, actor, nil, map[string]any{"reason": reason})
+}
+
+// releaseIncident gives a claimed incident back to automation; what failed may
+// be tried again, and a row of failures is over.
+func (c *change) releaseIncident(_, actor, reason string) error {
+	if c.inc.ClaimedBy == "" {
+		return refuse(Conflict, "incident %s is not claimed", c.inc.ID)
+	}
+	c.inc.ClaimedBy = ""
+	if err := c.audit(KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
+		return err
+	}
+	err := c.tx.PutEffect(Effect{
+		Time: c.now, Service: c.inc.Service, Incident: c.inc.ID, Step: "release@" + c.now.UTC().Format(time.RFC3339Nano), Outcome: EffectReleased,
+	})
+	if err != nil {
+		return err
+	}
+	for i := range c.inc.Steps {
+		if s := &c.inc.Steps[i]; s.State == StepFailed || s.State == StepUndone {
+			s.State, s.Error, s.Verified = StepPending, "", false
+		}
+	}
+	c.inc.Paged = nil
+	switch c.inc.State {
+	case Waiting:
+		c.inc.resetPolls()
+		c.enter(Confirming, 0)
+	case Exhausted:
+		if c.inc.next() != nil {
+			c.inc.resetPolls()
+			c.enter(Confirming, 0)
+		}
+	}
+	return nil
+}
+
+func (c *change) closeByHand(_, actor, reason string) error {
+	if s := c.inc.running(); s != nil {
+		return refuse(Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.inc.ID, s.ID())
+	}
+	return c.close(actor, map[string]any{"reason": reason})
+}
+
+// describe says an incident's state in a few words.
+func (inc *Incident) describe() string {
+	if inc.Reason == "" {
+		return string(inc.State)
+	}
+	return fmt.Sprintf("%s (%s)", inc.State, inc.Reason)
+}
+
+// Freezes returns the freezes in force.
+func (e *Engine) Freezes(ctx context.Context) (out []Freeze, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		out, err = e.freezes(tx)
+		return err
+	})
+	return out, err
+}
+
+func (e *Engine) freezes(tx Tx) ([]Freeze, error) {
+	all, err := tx.Freezes()
+	if err != nil {
+		return nil, err
+	}
+	out := []Freeze{}
+	for _, f := range all {
+		if !f.ranOut(e.now()) {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+// PutFreeze stops steps, or promotions, until it runs out or is thawed.
+func (e *Engine) PutFreeze(ctx context.Context, f Freeze) (Freeze, error) {
+	switch {
+	case f.Scope != ScopeAll && f.Scope != ScopePromotions:
+		return Freeze{}, refuse(Invalid, "scope %q: write all or promotions", f.Scope)
+	case f.Reason == "":
+		return Freeze{}, refuse(Invalid, "a reason is required")
+	case f.ranOut(e.now()):
+		return Freeze{}, refuse(Invalid, "until %s is in the past", f.Until.UTC().Format(time.RFC3339))
+	case f.Service != "" && e.bookOf(f.Service) == nil:
+		return Freeze{}, refuse(Missing, "no playbook for service %q is loaded", f.Service)
+	}
+	f.Since = e.now().UTC()
+	detail := map[string]any{"scope": f.Scope, "reason": f.Reason}
+	if f.Until != nil {
+		u := f.Until.UTC()
+		f.Until = &u
+		detail["until"] = u.Format(time.RFC3339)
+	}
+	err := e.store.Update(ctx, func(tx Tx) error {
+		if err := tx.PutFreeze(f); err != nil {
+			return err
+		}
+		return e.append(tx, Entry{Kind: KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
+	})
+	if err != nil {
+		return Freeze{}, err
+	}
+	e.wakeUp()
+	return f, nil
+}
+
+// Thaw ends a service's freezes, of every scope; "" ends those that are for
+// every service.
+func (e *Engine) Thaw(ctx context.Context, service, actor, reason string) (left []Freeze, err error) {
+	if reason == "" {
+		return nil, refuse(Invalid, "a reason is required")
+	}
+	err = e.store.Update(ctx, func(tx Tx) error {
+		all, err := e.freezes(tx)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, f := range all {
+			if f.Service != service {
+				continue
+			}
+			found = true
+			if err := e.thaw(tx, f, actor, reason); err != nil {
+				return err
+			}
+		}
+		if !found {
+			return refuse(Missing, "%s is not frozen", orEvery(service))
+		}
+		left, err = e.freezes(tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.wakeUp()
+	return left, nil
+}
+
+// thaw ends one freeze, and lets what it held be looked at at once.
+func (e *Engine) thaw(tx Tx, f Freeze, actor, reason string) error {
+	if err := tx.DeleteFreeze(f.Service, f.Scope); err != nil {
+		return err
+	}
+	open, err := tx.Incidents(IncidentFilter{Service: f.Service, Open: true})
+	if err != nil {
+		return err
+	}
+	for _, inc := range open {
+		if inc.State != Waiting || inc.Reason != HoldFrozen {
+			continue
+		}
+		inc.Wake = e.now()
+		if err := tx.PutIncident(inc); err != nil {
+			return err
+		}
+	}
+	return e.append(tx, Entry{Kind: KindThawed, Actor: actor, Service: f.Service, Detail: map[string]any{"scope": f.Scope, "reason": reason}})
+}
+
+func orEvery(service string) string {
+	if service == "" {
+		return "every service"
+	}
+	return service
+}

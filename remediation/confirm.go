@@ -1,0 +1,247 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// confirm asks Prometheus whether what the alerts say is still true. Before
+// any step of ours has run, the triggers' own values decide; after one, their
+// recovery values do.
+func (e *Engine) confirm(ctx context.Context, b *book, inc *Incident) error {
+	warm, err := e.warmUntil(ctx, b, inc)
+	if err != nil {
+		return err
+	}
+	if warm.After(e.now()) {
+		return e.change(ctx, b, inc, func(c *change) error {
+			c.inc.Wake = warm
+			return nil
+		})
+	}
+	if inc.ran(b) {
+		return e.confirmByRecovery(ctx, b, inc)
+	}
+	return e.confirmByValue(ctx, b, inc)
+}
+
+// warmUntil is when the last step of ours on the service is old enough for its
+// values to mean something: a recreated container is slow at first.
+func (e *Engine) warmUntil(ctx context.Context, b *book, inc *Incident) (until time.Time, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		effects, err := tx.Effects(inc.Service, e.now().Add(-time.Duration(b.Warmup)))
+		for _, ef := range effects {
+			if t := ef.Time.Add(time.Duration(b.Warmup)); ef.counts() && t.After(until) {
+				until = t
+			}
+		}
+		return err
+	})
+	return until, err
+}
+
+func (e *Engine) confirmByValue(ctx context.Context, b *book, inc *Incident) error {
+	ev := e.readValues(ctx, b, inc)
+	if t := ev.beyond(inc); t != nil {
+		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true})
+	}
+	err := ev.failed()
+	if err != nil && errors.Is(err, ErrNoAnswer) {
+		return e.tryStep(ctx, b, inc, ev, nil, question{unanswered: err.Error()})
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.note(c.inc)
+		active, _, aerr := c.tx.ActiveAlerts(c.inc.ID)
+		switch {
+		case aerr != nil:
+			return aerr
+		case err != nil:
+			return c.hold(nil, gateResult{reason: HoldUnconfirmed, why: err.Error()}, ev.all(c.inc, map[string]any{}))
+		case active == 0:
+			return c.close(actorEngine, ev.all(c.inc, map[string]any{
+				"reason": "unconfirmed", "why": "no trigger is beyond its threshold and no alert is active",
+			}))
+		case ev.empty():
+			return c.hold(nil, gateResult{reason: HoldNoData, why: "the triggers' expressions have no value, and an alert is active"}, ev.all(c.inc, map[string]any{}))
+		}
+		return c.hold(nil, gateResult{reason: HoldUnconfirmed, why: "no trigger is beyond its threshold, and an alert is active"}, ev.all(c.inc, map[string]any{}))
+	})
+}
+
+func (e *Engine) confirmByRecovery(ctx context.Context, b *book, inc *Incident) error {
+	ev := e.pollRecovery(ctx, b, inc)
+	ev.count(inc)
+	if t := inc.breaching(certain); t != nil {
+		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev})
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.count(c.inc)
+		switch {
+		case c.inc.calm():
+			return c.recover(ev)
+		case ev.blind != "":
+			return c.hold(nil, gateResult{reason: HoldNoData, why: ev.blind}, ev.all(c.inc, map[string]any{}))
+		}
+		c.inc.Wake = c.now.Add(b.poll())
+		return nil
+	})
+}
+
+// waitFresh is how long a wait may last before its end asks for a new confirmation.
+const waitFresh = 2 * time.Minute
+
+// wait polls a held incident: it ends when the breach ends, or goes on when
+// what held it has gone and the breach has not.
+func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
+	if inc.ran(b) {
+		return e.waitAfterStep(ctx, b, inc)
+	}
+	if inc.Reason == HoldUnconfirmed || inc.Reason == HoldNoData {
+		return e.confirmByValue(ctx, b, inc)
+	}
+	// Nothing has run and the breach was confirmed once.
+	ev := e.pollRecovery(ctx, b, inc)
+	ev.count(inc)
+	if inc.calm() {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.count(c.inc)
+			return c.close(actorEngine, ev.all(c.inc, map[string]any{"reason": "ended", "why": "the breach ended before a step had run"}))
+		})
+	}
+	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
+		return err
+	}
+	values := e.readValues(ctx, b, inc)
+	t := values.beyond(inc)
+	if t == nil || t.Calm > 0 {
+		// Neither over nor seen to go on: look again.
+		return e.keepWaiting(ctx, b, inc, ev)
+	}
+	return e.resumeStep(ctx, b, inc, values, t, ev)
+}
+
+// waitAfterStep is wait once a step has run: only a recovery value that goes on
+// breaching lets the next one run.
+func (e *Engine) waitAfterStep(ctx context.Context, b *book, inc *Incident) error {
+	ev := e.pollRecovery(ctx, b, inc)
+	ev.count(inc)
+	if inc.calm() {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.count(c.inc)
+			return c.recover(ev)
+		})
+	}
+	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
+		return err
+	}
+	t := inc.breaching(certain)
+	if t == nil || inc.Reason == HoldStepFailed {
+		return e.keepWaiting(ctx, b, inc, ev)
+	}
+	return e.resumeStep(ctx, b, inc, ev, t, ev)
+}
+
+// resumeStep asks the gates again; after a long wait that opened, what was
+// confirmed then must be confirmed anew.
+func (e *Engine) resumeStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, poll evidence) error {
+	q := question{confirmed: true, poll: &poll}
+	if inc.ran(b) || e.now().Sub(inc.Since) <= waitFresh {
+		// Three breaching polls, or a value read just now, are a confirmation.
+		return e.tryStep(ctx, b, inc, ev, t, q)
+	}
+	open, err := e.gatesOpen(ctx, b, inc)
+	if err != nil {
+		return err
+	}
+	if !open {
+		return e.tryStep(ctx, b, inc, ev, t, q) // which holds, and says why
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		poll.count(c.inc)
+		c.enter(Confirming, 0)
+		return nil
+	})
+}
+
+// gatesOpen tells whether the next step would pass all gates, were it confirmed.
+func (e *Engine) gatesOpen(ctx context.Context, b *book, inc *Incident) (open bool, err error) {
+	by, err := e.silenced(ctx, inc)
+	if err != nil {
+		return false, err
+	}
+	err = e.store.View(ctx, func(tx Tx) error {
+		s := inc.next()
+		if s == nil {
+			open = true
+			return nil
+		}
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		_, closed, err := c.gates(question{step: s, confirmed: true, silencedBy: by})
+		open = closed == nil
+		return err
+	})
+	return open, err
+}
+
+func (e *Engine) keepWaiting(ctx context.Context, b *book, inc *Incident, ev evidence) error {
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.count(c.inc)
+		c.inc.Wake = c.now.Add(b.poll())
+		return nil
+	})
+}
+
+// lapse ends an approval that nobody gave: no answer is a no.
+func (e *Engine) lapse(ctx context.Context, b *book, inc *Incident) (bool, error) {
+	s := inc.next()
+	if inc.Reason != HoldApproval || s == nil || inc.Until == nil || inc.Until.After(e.now()) || s.Approved != "" {
+		return false, nil
+	}
+	return true, e.change(ctx, b, inc, func(c *change) error {
+		return c.deny(c.inc.next(), actorEngine, fmt.Sprintf("nobody answered within %s", s.Approve))
+	})
+}
+
+// deny skips a step; without another one the plan is at its end.
+func (c *change) deny(s *Step, actor, reason string) error {
+	s.State, s.Finished = StepSkipped, &c.now
+	if err := c.audit(KindDenied, actor, s, map[string]any{"reason": reason}); err != nil {
+		return err
+	}
+	if c.inc.next() == nil {
+		return c.exhaust("the last step was denied")
+	}
+	c.inc.resetPolls()
+	c.enter(Confirming, 0)
+	return nil
+}
+
+// hold keeps the incident waiting, polled every S. An entry is written when the
+// reason changes, not at each poll.
+func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
+	same := c.inc.State == Waiting && c.inc.Reason == g.reason
+	if !same {
+		c.inc.Since = c.now
+	}
+	c.inc.State, c.inc.Reason, c.inc.Why, c.inc.Until = Waiting, g.reason, g.why, g.until
+	c.inc.Wake = c.now.Add(c.b.poll())
+	if s != nil {
+		same = same && s.State == StepWaiting
+		s.State = StepWaiting
+		if g.reason == HoldApproval && (s.ApprovalAsked == nil || s.ApprovalPlan != c.inc.planHash()) {
+			s.ApprovalAsked, s.ApprovalPlan, s.Approved = &c.now, c.inc.planHash(), ""
+			same = false
+		}
+	}
+	if same {
+		return nil
+	}
+	detail["reason"], detail["why"] = string(g.reason), g.why
+	if g.until != nil {
+		detail["until"] = g.until.UTC().Format(time.RFC3339)
+	}
+	c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc()
+	return c.audit(KindHeld, actorEngine, s, detail)
+}

@@ -1,0 +1,46 @@
+package remediation
+
+import "context"
+
+// drill walks the whole ladder of a drill's incident: every gate is asked and
+// every target looked at, nothing is applied, each step ends skipped.
+func (e *Engine) drill(ctx context.Context, b *book, inc *Incident) error {
+	ev := e.readValues(ctx, b, inc)
+	t := ev.beyond(inc)
+	by, err := e.silenced(ctx, inc)
+	if err != nil {
+		return err
+	}
+	type seen struct {
+		look Look
+		err  error
+	}
+	looks := map[string]seen{}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		look, err := e.look(ctx, b, inc, s)
+		looks[s.ID()] = seen{look, err}
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.note(c.inc)
+		for s := c.inc.next(); s != nil; s = c.inc.next() {
+			all, _, err := c.gates(question{step: s, confirmed: t != nil, silencedBy: by})
+			if err != nil {
+				return err
+			}
+			detail := ev.detail(b, c.inc.trigger(t.name()), map[string]any{
+				"outcome": string(StepSkipped), "drill": true, "target": s.Target, "gates": gateRows(all),
+			})
+			if l := looks[s.ID()]; l.err != nil {
+				detail["error"] = l.err.Error()
+			} else {
+				detail["before"], detail["seen"] = l.look.Snapshot, string(l.look.Position)
+			}
+			s.State, s.Finished = StepSkipped, &c.now
+			if err := c.audit(KindOutcome, actorEngine, s, detail); err != nil {
+				return err
+			}
+		}
+		return c.close(actorEngine, ev.all(c.inc, map[string]any{"reason": "drill", "why": "a drill: all gates and targets were asked, nothing was applied"}))
+	})
+}

@@ -1,0 +1,409 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// Mode says whether the engine may act.
+type Mode string
+
+// The modes: Observe holds every step with reason mode, Act does not.
+const (
+	Observe Mode = "observe"
+	Act     Mode = "act"
+)
+
+// Options are all that an Engine needs.
+type Options struct {
+	Store        Store
+	Playbooks    []*alerts.Playbook
+	Kinds        []ActionKind
+	Prometheus   Prometheus
+	Alertmanager Alertmanager
+	Mode         Mode
+	// NoLossy, where not "", is why lossy steps are held: no tokens, say.
+	NoLossy string
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+// Engine takes notifications in and carries playbooks out. All that it must
+// not forget is in the store; a new Engine on the same store goes on where the
+// last one was cut off.
+type Engine struct {
+	store        Store
+	kinds        []ActionKind
+	prometheus   Prometheus
+	alertmanager Alertmanager
+	mode         Mode
+	noLossy      string
+	now          func() time.Time
+	log          *slog.Logger
+	metrics      *metrics
+
+	mu       sync.Mutex
+	books    map[string]*book // by service: what new incidents open with
+	byHash   map[string]*book
+	inFlight map[string]bool
+
+	// poke wakes Run when something may be due at once.
+	poke chan struct{}
+	wg   sync.WaitGroup
+}
+
+// New returns an engine and records its start in the audit log.
+func New(ctx context.Context, o Options) (*Engine, error) {
+	if o.Mode != Observe && o.Mode != Act {
+		return nil, fmt.Errorf("mode %q: write observe or act", o.Mode)
+	}
+	e := &Engine{
+		store: o.Store, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager,
+		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(),
+		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
+	}
+	if err := e.Reload(ctx, o.Playbooks); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Reload replaces the playbooks that later incidents open with. Open
+// incidents keep theirs. On error nothing has changed.
+func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook) error {
+	books := map[string]*book{}
+	loaded := []any{}
+	for _, pb := range pbs {
+		b, err := newBook(pb, e.kinds)
+		if err != nil {
+			return err
+		}
+		if books[pb.Service] != nil {
+			return fmt.Errorf("two playbooks for service %s", pb.Service)
+		}
+		books[pb.Service] = b
+		loaded = append(loaded, map[string]any{"service": pb.Service, "hash": pb.Hash, "release": pb.Release.Version})
+	}
+	err := e.store.Update(ctx, func(tx Tx) error {
+		beats, err := tx.Beats()
+		if err != nil {
+			return err
+		}
+		has := map[string]bool{}
+		for _, beat := range beats {
+			has[beat.Service] = true
+		}
+		for _, pb := range pbs {
+			if err := tx.PutPlaybook(pb.Hash, pb.Source); err != nil {
+				return err
+			}
+			if has[pb.Service] {
+				continue
+			}
+			// The watchdog's age counts from the first start.
+			if err := tx.PutBeat(Beat{Service: pb.Service, Last: e.now()}); err != nil {
+				return err
+			}
+		}
+		return e.append(tx, Entry{Kind: KindStarted, Actor: actorEngine, Detail: map[string]any{
+			"mode": string(e.mode), "playbooks": loaded,
+		}})
+	})
+	if err != nil {
+		return fmt.Errorf("record the start: %w", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.books = books
+	for _, b := range books {
+		e.byHash[b.Hash] = b
+	}
+	return nil
+}
+
+// The actors of entries that no human made.
+const (
+	actorEngine       = "engine"
+	actorAlertmanager = "alertmanager"
+)
+
+func (e *Engine) append(tx Tx, en Entry) error {
+	en.Time = e.now().UTC()
+	if en.Detail == nil {
+		en.Detail = map[string]any{}
+	}
+	_, err := tx.Append(en)
+	return err
+}
+
+func (e *Engine) bookOf(service string) *book {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.books[service]
+}
+
+func (e *Engine) allBooks() []*book {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make([]*book, 0, len(e.books))
+	for _, b := range e.books {
+		out = append(out, b)
+	}
+	return out
+}
+
+// housekeeping is how often the watchdog and freezes that ran out are looked at.
+const housekeeping = 5 * time.Second
+
+// Run works until ctx ends; steps that are running then are brought to their
+// outcome before it returns.
+func (e *Engine) Run(ctx context.Context) error {
+	defer e.wg.Wait()
+	keep := time.NewTicker(housekeeping)
+	defer keep.Stop()
+	for {
+		next, err := e.dispatch(ctx)
+		if err != nil && ctx.Err() == nil {
+			e.log.Error("cannot read what is due; trying again", "err", err)
+			next = e.now().Add(time.Second)
+		}
+		wait := time.Minute
+		if !next.IsZero() {
+			wait = max(next.Sub(e.now()), 0)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-e.poke:
+		case <-timer.C:
+		case <-keep.C:
+			if err := e.keepHouse(ctx); err != nil && ctx.Err() == nil {
+				e.log.Error("housekeeping failed; trying again", "err", err)
+			}
+		}
+		timer.Stop()
+	}
+}
+
+// wakeUp tells Run that something may be due.
+func (e *Engine) wakeUp() {
+	select {
+	case e.poke <- struct{}{}:
+	default:
+	}
+}
+
+// dispatch starts a worker for each incident that is due and has none.
+func (e *Engine) dispatch(ctx context.Context) (next time.Time, err error) {
+	var ids []string
+	err = e.store.View(ctx, func(tx Tx) error {
+		ids, next, err = tx.Due(e.now())
+		return err
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, id := range ids {
+		e.mu.Lock()
+		busy := e.inFlight[id]
+		e.inFlight[id] = true
+		e.mu.Unlock()
+		if busy {
+			continue // its worker pokes when it is done
+		}
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			err := e.advance(ctx, id)
+			if err != nil && ctx.Err() == nil {
+				e.log.Error("incident cannot advance; trying again", "incident", id, "err", err)
+				e.retryLater(ctx, id)
+			}
+			e.mu.Lock()
+			delete(e.inFlight, id)
+			e.mu.Unlock()
+			e.wakeUp()
+		}()
+	}
+	return next, nil
+}
+
+// retryLater puts an incident whose advance failed off for a second, so that
+// a store in trouble is not asked in a tight loop.
+func (e *Engine) retryLater(ctx context.Context, id string) {
+	err := e.store.Update(ctx, func(tx Tx) error {
+		inc, err := tx.Incident(id)
+		if err != nil {
+			return err
+		}
+		inc.Wake = e.now().Add(time.Second)
+		return tx.PutIncident(inc)
+	})
+	if err != nil {
+		select { // the store does not even take this: wait here instead
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Tick advances everything that is due now, one after another, and returns
+// when something is due next (zero: nothing is). Run does the same by itself;
+// Tick lets a test own the clock.
+func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
+	if err := e.keepHouse(ctx); err != nil {
+		return time.Time{}, err
+	}
+	for {
+		var ids []string
+		err := e.store.View(ctx, func(tx Tx) (err error) {
+			ids, next, err = tx.Due(e.now())
+			return err
+		})
+		if err != nil || len(ids) == 0 {
+			return next, err
+		}
+		for _, id := range ids {
+			if err := e.advance(ctx, id); err != nil {
+				return time.Time{}, err
+			}
+		}
+	}
+}
+
+// advance takes an incident as far as it goes now.
+func (e *Engine) advance(ctx context.Context, id string) error {
+	for ctx.Err() == nil {
+		var inc *Incident
+		err := e.store.View(ctx, func(tx Tx) (err error) {
+			inc, err = tx.Incident(id)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if inc.Wake.IsZero() || inc.Wake.After(e.now()) {
+			return nil
+		}
+		b, err := e.bookFor(ctx, inc)
+		if err != nil {
+			return err
+		}
+		// ErrStale: somebody changed it meanwhile; what was seen no longer counts.
+		if err := e.turn(ctx, b, inc); err != nil && !errors.Is(err, ErrStale) {
+			return fmt.Errorf("incident %s (%s): %w", id, inc.State, err)
+		}
+	}
+	return nil
+}
+
+// turn looks at what the incident's state asks for and commits one change.
+func (e *Engine) turn(ctx context.Context, b *book, inc *Incident) error {
+	if s := inc.running(); s != nil {
+		return e.resume(ctx, b, inc, s)
+	}
+	if inc.Drill && inc.State != Closed {
+		return e.drill(ctx, b, inc)
+	}
+	switch inc.State {
+	case Confirming:
+		return e.confirm(ctx, b, inc)
+	case Waiting:
+		return e.wait(ctx, b, inc)
+	case Settling:
+		return e.settle(ctx, b, inc)
+	case Recovered:
+		return e.watchRecovered(ctx, b, inc)
+	case Exhausted:
+		return e.watchExhausted(ctx, b, inc)
+	case Closed:
+		return e.watchClosed(ctx, b, inc)
+	}
+	return fmt.Errorf("state %q has no way on", inc.State)
+}
+
+// change is one transaction on one incident: the incident, its audit entries
+// and all that belongs to them are written together or not at all.
+type change struct {
+	e   *Engine
+	b   *book
+	tx  Tx
+	inc *Incident
+	now time.Time
+}
+
+// change runs fn on the incident as it was seen; where it is no longer as it
+// was seen, it fails with ErrStale and nothing is written.
+func (e *Engine) change(ctx context.Context, b *book, seen *Incident, fn func(c *change) error) error {
+	return e.store.Update(ctx, func(tx Tx) error {
+		inc, err := tx.Incident(seen.ID)
+		if err != nil {
+			return err
+		}
+		if inc.Version != seen.Version {
+			return ErrStale
+		}
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		if err := fn(c); err != nil {
+			return err
+		}
+		return tx.PutIncident(inc)
+	})
+}
+
+// record is change for what has happened already: it is written whatever else
+// changed meanwhile, and even while the process is being stopped.
+func (e *Engine) record(ctx context.Context, b *book, id string, fn func(c *change) error) error {
+	ctx = context.WithoutCancel(ctx)
+	return e.store.Update(ctx, func(tx Tx) error {
+		inc, err := tx.Incident(id)
+		if err != nil {
+			return err
+		}
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		if err := fn(c); err != nil {
+			return err
+		}
+		return tx.PutIncident(inc)
+	})
+}
+
+// audit adds an entry about the incident; s is the step it is about, or nil.
+func (c *change) audit(kind Kind, actor string, s *Step, detail map[string]any) error {
+	en := Entry{Kind: kind, Actor: actor, Service: c.inc.Service, Incident: c.inc.ID, Detail: detail}
+	if s != nil {
+		en.Step, en.Action = s.ID(), s.Action
+	}
+	return c.e.append(c.tx, en)
+}
+
+// enter moves the incident to a state that is not waiting, and looks again after d.
+func (c *change) enter(s State, d time.Duration) {
+	if c.inc.State != s {
+		c.inc.Since = c.now
+	}
+	c.inc.State, c.inc.Reason, c.inc.Why, c.inc.Until = s, "", "", nil
+	c.inc.Wake = c.now.Add(d)
+}
+
+// page raises a reason for which a human must come, once until it is cleared:
+// the metric backout_needs_human carries it, and a generated alert pages on that.
+func (c *change) page(reason, why string) error {
+	for _, p := range c.inc.Paged {
+		if p == reason {
+			return nil
+		}
+	}
+	c.inc.Paged = append(c.inc.Paged, reason)
+	return c.audit(KindNotified, actorEngine, nil, map[string]any{
+		"metric": "backout_needs_human", "reason": reason, "why": why,
+	})
+}

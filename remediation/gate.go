@@ -1,0 +1,330 @@
+package remediation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// gateResult is what one gate says of one step. Gates are closed by default: what
+// cannot be asked does not pass, except where the playbook says so.
+type gateResult struct {
+	gate   string
+	reason Reason // "" where the gate is open
+	why    string
+	until  *time.Time
+}
+
+// question is what the gates are asked: may this step run now?
+type question struct {
+	step *Step
+	// confirmed: the condition was seen true just now. unanswered: Prometheus
+	// gave no answer at all, with what it said instead.
+	confirmed  bool
+	unanswered string
+	// silencedBy says which alert a human has silenced, "" where none holds.
+	silencedBy string
+	// poll, where there was one, is counted with whatever becomes of the question.
+	poll *evidence
+	// lead, where not nil, writes what led to the question into the transaction
+	// that answers it.
+	lead func(*change) error
+}
+
+// gates asks every gate, in the order in which holds are reported, and
+// returns all answers and the first that is closed (nil: the step may run).
+func (c *change) gates(q question) (all []gateResult, closed *gateResult, err error) {
+	limits, err := c.limits(q.step)
+	if err != nil {
+		return nil, nil, err
+	}
+	freeze, err := c.frozen()
+	if err != nil {
+		return nil, nil, err
+	}
+	rollout, err := c.rollout(q.step)
+	if err != nil {
+		return nil, nil, err
+	}
+	confirm, err := c.confirmation(q)
+	if err != nil {
+		return nil, nil, err
+	}
+	all = append(all, c.mode(q.step), freeze, c.claim(), silence(q))
+	all = append(all, limits...)
+	all = append(all, rollout, c.approval(q.step), confirm)
+	for i := range all {
+		if all[i].reason != "" {
+			return all, &all[i], nil
+		}
+	}
+	return all, nil, nil
+}
+
+// gateRows writes answers the way the audit log holds them.
+func gateRows(all []gateResult) []any {
+	out := make([]any, len(all))
+	for i, g := range all {
+		out[i] = map[string]any{"gate": g.gate, "ok": g.reason == "", "why": g.why}
+	}
+	return out
+}
+
+func (c *change) mode(s *Step) gateResult {
+	switch {
+	case c.e.mode != Act:
+		return gateResult{gate: "mode", reason: HoldMode, why: "backout runs with --mode=observe: it acts on nothing"}
+	case s.Risk == alerts.Lossy && c.e.noLossy != "":
+		return gateResult{gate: "mode", reason: HoldMode, why: c.e.noLossy}
+	}
+	return gateResult{gate: "mode"}
+}
+
+func (c *change) frozen() (gateResult, error) {
+	freezes, err := c.tx.Freezes()
+	if err != nil {
+		return gateResult{}, err
+	}
+	for _, f := range freezes {
+		if f.Scope != ScopeAll || (f.Service != "" && f.Service != c.inc.Service) || f.ranOut(c.now) {
+			continue
+		}
+		return gateResult{gate: "freeze", reason: HoldFrozen, why: fmt.Sprintf("frozen by %s: %s", f.By, f.Reason), until: f.Until}, nil
+	}
+	return gateResult{gate: "freeze"}, nil
+}
+
+func (c *change) claim() gateResult {
+	if c.inc.ClaimedBy != "" {
+		return gateResult{gate: "claim", reason: HoldClaimed, why: "claimed by " + c.inc.ClaimedBy + ", who acts by hand until the claim is released"}
+	}
+	return gateResult{gate: "claim"}
+}
+
+func silence(q question) gateResult {
+	if q.silencedBy != "" {
+		return gateResult{gate: "silence", reason: HoldSilenced, why: q.silencedBy}
+	}
+	return gateResult{gate: "silence"}
+}
+
+// rollout: a release that is being rolled out may be backed out; without one,
+// only what is reversible may run; while another is, nothing may.
+func (c *change) rollout(s *Step) (gateResult, error) {
+	r, err := rolloutOf(c.tx, c.inc.Service)
+	if err != nil {
+		return gateResult{}, err
+	}
+	switch {
+	case r.active() && r.Release != c.inc.Release:
+		return gateResult{gate: "rollout", reason: HoldNoRollout,
+			why: fmt.Sprintf("release %s is being rolled out, and the alert is about %s", r.Release, c.inc.Release)}, nil
+	case r.active(), c.inc.RolloutActive, s.Risk == alerts.Reversible:
+		return gateResult{gate: "rollout"}, nil
+	}
+	return gateResult{gate: "rollout", reason: HoldNoRollout,
+		why: fmt.Sprintf("no rollout of %s is active, so only reversible steps may run: backout rollout start --declare", c.inc.Service)}, nil
+}
+
+func (c *change) approval(s *Step) gateResult {
+	if s.Approve == 0 && s.Risk != alerts.Lossy {
+		return gateResult{gate: "approval"}
+	}
+	if s.Approved != "" && s.ApprovalPlan == c.inc.planHash() {
+		return gateResult{gate: "approval", why: "approved by " + s.Approved}
+	}
+	asked := c.now
+	if s.ApprovalAsked != nil && s.ApprovalPlan == c.inc.planHash() {
+		asked = *s.ApprovalAsked
+	}
+	until := asked.Add(s.Approve)
+	return gateResult{gate: "approval", reason: HoldApproval, until: &until,
+		why: fmt.Sprintf("%s is %s: a commander must say yes, and no answer is a no", s.ID(), s.Risk)}
+}
+
+// confirmFresh is how young a notification must be for a reversible step to
+// run on it alone, while Prometheus does not answer.
+const confirmFresh = 2 * time.Minute
+
+func (c *change) confirmation(q question) (gateResult, error) {
+	if q.confirmed {
+		return gateResult{gate: "confirmation"}, nil
+	}
+	closed := gateResult{gate: "confirmation", reason: HoldUnconfirmed, why: "the condition is not seen to be true"}
+	if q.unanswered == "" {
+		return closed, nil
+	}
+	closed.why = q.unanswered
+	_, seen, err := c.tx.ActiveAlerts(c.inc.ID)
+	if err != nil {
+		return gateResult{}, err
+	}
+	if c.b.Confirmation.For(q.step.Risk) == alerts.ConfirmIfReachable && !c.inc.ran(c.b) && c.now.Sub(seen) < confirmFresh {
+		return gateResult{gate: "confirmation", why: fmt.Sprintf("not asked for a %s step: %s, and the notification is young", q.step.Risk, q.unanswered)}, nil
+	}
+	return closed, nil
+}
+
+// limits counts what has been done, from the store, so that a restart forgets none.
+func (c *change) limits(s *Step) ([]gateResult, error) {
+	l := c.b.Limits
+	mine, err := c.tx.Effects(c.inc.Service, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	everyone, err := c.tx.Effects("", c.now.Add(-l.BlastRadius.Window))
+	if err != nil {
+		return nil, err
+	}
+	here := func(ef Effect) bool { return ef.Action == s.Action && ef.Target == s.Target }
+	any := func(Effect) bool { return true }
+
+	cooldown := gateResult{gate: "cooldown"}
+	for _, ef := range mine {
+		until := ef.Time.Add(time.Duration(l.Cooldown))
+		if ef.counts() && here(ef) && until.After(c.now) {
+			cooldown = gateResult{gate: "cooldown", reason: HoldCooldown, until: &until,
+				why: fmt.Sprintf("%s ran on this target at %s", s.Action, ef.Time.UTC().Format(time.RFC3339))}
+		}
+	}
+	return []gateResult{
+		c.rate("per_target", HoldRateLimit, l.PerTarget, mine, here),
+		c.rate("per_service", HoldRateLimit, l.PerService, mine, any),
+		c.rate("blast_radius", HoldBlastRadius, l.BlastRadius, everyone, any),
+		cooldown,
+		breaker(l.Breaker, mine),
+	}, nil
+}
+
+func (c *change) rate(gate string, reason Reason, r alerts.Rate, effects []Effect, counts func(Effect) bool) gateResult {
+	var in []Effect
+	for _, ef := range effects {
+		if ef.counts() && counts(ef) && ef.Time.After(c.now.Add(-r.Window)) {
+			in = append(in, ef)
+		}
+	}
+	if len(in) < r.Count {
+		return gateResult{gate: gate}
+	}
+	until := in[len(in)-r.Count].Time.Add(r.Window)
+	return gateResult{gate: gate, reason: reason, until: &until, why: fmt.Sprintf("%d steps ran within the limit of %s", len(in), r)}
+}
+
+func breaker(limit int, effects []Effect) gateResult {
+	row := 0
+	for _, ef := range effects {
+		switch ef.Outcome {
+		case EffectFailed:
+			row++
+		case EffectDone, EffectReleased:
+			row = 0
+		}
+	}
+	if row < limit {
+		return gateResult{gate: "breaker"}
+	}
+	return gateResult{gate: "breaker", reason: HoldBreaker,
+		why: fmt.Sprintf("%d steps failed in a row: automation stops until somebody claims and releases an incident of this service", row)}
+}
+
+// counts tells whether limits count an effect.
+func (ef Effect) counts() bool {
+	return ef.Outcome != EffectUntouched && ef.Outcome != EffectReleased
+}
+
+// planHash names the ladder an approval was asked for.
+func (inc *Incident) planHash() string {
+	h := sha256.New()
+	fmt.Fprintln(h, inc.ID, inc.PlaybookHash)
+	for i := range inc.Steps {
+		fmt.Fprintln(h, inc.Steps[i].ID(), inc.Steps[i].Target)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// silenced asks Alertmanager whether a human has the active alerts. Alerts it
+// does not know, and no answer, hold nothing.
+func (e *Engine) silenced(ctx context.Context, inc *Incident) (string, error) {
+	var active []string
+	err := e.store.View(ctx, func(tx Tx) error {
+		all, err := tx.Alerts(inc.ID)
+		for _, a := range all {
+			if a.Active {
+				active = append(active, a.Fingerprint)
+			}
+		}
+		return err
+	})
+	if err != nil || len(active) == 0 {
+		return "", err
+	}
+	known, err := e.alertmanager.Silenced(ctx, active)
+	if err != nil {
+		e.log.Warn("alertmanager does not tell about silences; going on with the last status received", "incident", inc.ID, "err", err)
+		return "", nil
+	}
+	by := ""
+	for fp, silenced := range known {
+		if !silenced {
+			return "", nil // an alert that nobody silenced is reason enough
+		}
+		by = fp
+	}
+	if by == "" {
+		return "", nil
+	}
+	return fmt.Sprintf("alert %s is silenced in Alertmanager: a human has it", by), nil
+}
+
+// rolloutOf returns a service's rollout; state none where it has none.
+func rolloutOf(tx Tx, service string) (Rollout, error) {
+	all, err := tx.Rollouts()
+	if err != nil {
+		return Rollout{}, err
+	}
+	for _, r := range all {
+		if r.Service == service {
+			return r, nil
+		}
+	}
+	return Rollout{Service: service, State: RolloutNone, Stage: StageNone}, nil
+}
+
+// The states of a rollout, and the stage of none.
+const (
+	RolloutNone       = "none"
+	RolloutActive     = "active"
+	RolloutSoaking    = "soaking"
+	RolloutDone       = "done"
+	RolloutRolledBack = "rolled_back"
+	RolloutAborted    = "aborted"
+	StageNone         = "none"
+)
+
+func (r Rollout) active() bool { return r.State == RolloutActive || r.State == RolloutSoaking }
+
+// The scopes of a freeze.
+const (
+	ScopeAll        = "all"
+	ScopePromotions = "promotions"
+)
+
+func (f Freeze) ranOut(now time.Time) bool { return f.Until != nil && !f.Until.After(now) }
+
+// InDoubt marks an error after which the effect may or may not have happened.
+func InDoubt(err error) error { return &inDoubtError{err} }
+
+type inDoubtError struct{ error }
+
+func (e *inDoubtError) Unwrap() error { return e.error }
+
+// isInDoubt also counts a deadline: what it cut off may have been done.
+func isInDoubt(err error) bool {
+	var d *inDoubtError
+	return errors.As(err, &d) || errors.Is(err, context.DeadlineExceeded)
+}

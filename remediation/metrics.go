@@ -1,0 +1,217 @@
+package remediation
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counters; what the store knows is read from it at each scrape.
+type metrics struct {
+	steps    *prometheus.CounterVec
+	holds    *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	reaction prometheus.Histogram
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_steps_total", Help: "Steps that ended, by action and outcome.",
+		}, []string{"action", "outcome"}),
+		holds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_holds_total", Help: "Holds that began, by reason.",
+		}, []string{"reason"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "backout_step_duration_seconds", Help: "Intent to outcome of a step.",
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
+		}, []string{"action"}),
+		reaction: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "backout_reaction_seconds", Help: "Notification accepted to the first intent of its incident.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 120},
+		}),
+	}
+	for _, r := range []Reason{
+		HoldMode, HoldFrozen, HoldClaimed, HoldSilenced, HoldNoRollout, HoldUnconfirmed, HoldNoData, HoldApproval,
+		HoldRateLimit, HoldBlastRadius, HoldCooldown, HoldBreaker, HoldTarget, HoldUnknownTrigger, HoldStepFailed,
+	} {
+		m.holds.WithLabelValues(string(r)) // a first hold is an increase from 0
+	}
+	return m
+}
+
+var (
+	descIncidents = prometheus.NewDesc("backout_incidents_open", "Open incidents, without drills.", []string{"service"}, nil)
+	descHuman     = prometheus.NewDesc("backout_needs_human", "1 while an open, unclaimed incident waits for a person, by reason.", []string{"service", "reason"}, nil)
+	descFrozen    = prometheus.NewDesc("backout_frozen", "1 while a service is frozen for steps.", []string{"service"}, nil)
+	descWatchdog  = prometheus.NewDesc("backout_watchdog_age_seconds", "Seconds since the last watchdog alert.", []string{"service"}, nil)
+	descRemaining = prometheus.NewDesc("backout_rate_limit_remaining", "Steps that the limits still allow.", []string{"action", "service"}, nil)
+	descStage     = prometheus.NewDesc("rollout_stage", "1 for the stage that the rollout is in, 0 for every other; none is a stage.", []string{"service", "rollout", "stage"}, nil)
+	descTraffic   = prometheus.NewDesc("rollout_traffic_ratio", "Share of traffic that the present stage gives to the release.", []string{"service", "rollout"}, nil)
+	descUp        = prometheus.NewDesc("backout_store_up", "1 where the store answered this scrape.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
+	e.metrics.steps.Describe(ch)
+	e.metrics.holds.Describe(ch)
+	e.metrics.duration.Describe(ch)
+	e.metrics.reaction.Describe(ch)
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descRemaining, descStage, descTraffic, descUp} {
+		ch <- d
+	}
+}
+
+// scrapeTimeout bounds the store reads of one scrape.
+const scrapeTimeout = 5 * time.Second
+
+// Collect implements prometheus.Collector.
+func (e *Engine) Collect(ch chan<- prometheus.Metric) {
+	e.metrics.steps.Collect(ch)
+	e.metrics.holds.Collect(ch)
+	e.metrics.duration.Collect(ch)
+	e.metrics.reaction.Collect(ch)
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	up := 1.0
+	if err := e.store.View(ctx, func(tx Tx) error { return e.collect(tx, ch) }); err != nil {
+		e.log.Error("cannot read metrics from the store", "err", err)
+		up = 0
+	}
+	ch <- gauge(descUp, up)
+}
+
+func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
+	open, err := tx.Incidents(IncidentFilter{Open: true})
+	if err != nil {
+		return err
+	}
+	freezes, err := e.freezes(tx)
+	if err != nil {
+		return err
+	}
+	for _, b := range e.allBooks() {
+		n := 0
+		for _, inc := range open {
+			if inc.Service != b.Service || inc.Drill {
+				continue
+			}
+			n++
+			for reason := range inc.needsHuman() {
+				ch <- gauge(descHuman, 1, b.Service, reason)
+			}
+		}
+		ch <- gauge(descIncidents, float64(n), b.Service)
+		frozen := 0.0
+		for _, f := range freezes {
+			if f.Scope == ScopeAll && (f.Service == "" || f.Service == b.Service) {
+				frozen = 1
+			}
+		}
+		ch <- gauge(descFrozen, frozen, b.Service)
+		beat, err := beatOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		ch <- gauge(descWatchdog, e.now().Sub(beat.Last).Seconds(), b.Service)
+		if err := e.collectLimits(tx, b, ch); err != nil {
+			return err
+		}
+		if err := collectRollout(tx, b, ch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectLimits shows, for each kind of action in the playbook, how many
+// steps per_service and per_target still allow.
+func (e *Engine) collectLimits(tx Tx, b *book, ch chan<- prometheus.Metric) error {
+	effects, err := tx.Effects(b.Service, e.now().Add(-max(b.Limits.PerService.Window, b.Limits.PerTarget.Window)))
+	if err != nil {
+		return err
+	}
+	within := func(w time.Duration, match func(Effect) bool) (n int) {
+		for _, ef := range effects {
+			if ef.counts() && match(ef) && ef.Time.After(e.now().Add(-w)) {
+				n++
+			}
+		}
+		return n
+	}
+	all := b.Limits.PerService.Count - within(b.Limits.PerService.Window, func(Effect) bool { return true })
+	seen := map[string]bool{}
+	for _, p := range b.Plans {
+		for _, s := range p.Steps {
+			if seen[s.Action] {
+				continue
+			}
+			seen[s.Action] = true
+			target := b.kinds[s.Action].Target(b.Playbook, s.Params)
+			here := b.Limits.PerTarget.Count - within(b.Limits.PerTarget.Window, func(ef Effect) bool {
+				return ef.Action == s.Action && ef.Target == target
+			})
+			ch <- gauge(descRemaining, float64(max(min(all, here), 0)), s.Action, b.Service)
+		}
+	}
+	return nil
+}
+
+// collectRollout exports exactly one stage as 1, always: a gate that ended
+// because a series vanished would look like a recovery.
+func collectRollout(tx Tx, b *book, ch chan<- prometheus.Metric) error {
+	r, err := rolloutOf(tx, b.Service)
+	if err != nil {
+		return err
+	}
+	release, stage := r.Release, r.Stage
+	if release == "" {
+		release = b.Release.Version
+	}
+	if b.Stage(stage) == nil {
+		stage = StageNone
+	}
+	traffic := 0.0
+	for _, name := range append(stageNames(b.Playbook), StageNone) {
+		v := 0.0
+		if name == stage {
+			v = 1
+		}
+		ch <- gauge(descStage, v, b.Service, release, name)
+	}
+	if s := b.Stage(stage); s != nil {
+		if traffic, err = strconv.ParseFloat(s.Traffic, 64); err != nil {
+			return err
+		}
+	}
+	ch <- gauge(descTraffic, traffic, b.Service, release)
+	return nil
+}
+
+// needsHuman returns why a person must come; nobody needs to be called to an
+// incident that somebody has claimed.
+func (inc *Incident) needsHuman() map[string]bool {
+	out := map[string]bool{}
+	if inc.ClaimedBy != "" || inc.Drill || inc.State == Closed {
+		return out
+	}
+	for _, p := range inc.Paged {
+		out[p] = true
+	}
+	if inc.State == Waiting {
+		switch inc.Reason {
+		case HoldApproval, HoldTarget, HoldBreaker, HoldStepFailed, HoldNoData:
+			out[string(inc.Reason)] = true
+		}
+	}
+	if inc.State == Exhausted {
+		out[string(Exhausted)] = true
+	}
+	return out
+}

@@ -1,0 +1,226 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// startSettling begins t0: the step is verified, and its effect on the
+// indicators is waited for.
+func (c *change) startSettling() {
+	c.inc.resetPolls()
+	c.inc.SettleFrom = &c.now
+	c.enter(Settling, c.b.settleStart(c.inc))
+}
+
+// settle decides whether a step helped, by the recovery expressions alone.
+func (e *Engine) settle(ctx context.Context, b *book, inc *Incident) error {
+	if inc.SettleFrom == nil {
+		return fmt.Errorf("settling since when is not known")
+	}
+	// A trigger that attached meanwhile may need a longer window.
+	if start := inc.SettleFrom.Add(b.settleStart(inc)); start.After(e.now()) {
+		return e.change(ctx, b, inc, func(c *change) error {
+			c.inc.Wake = start
+			return nil
+		})
+	}
+	last := inc.lastRun()
+	if last == nil {
+		return fmt.Errorf("settling after no step")
+	}
+	deadline := inc.SettleFrom.Add(b.settleTime(inc, last))
+	ev := e.pollRecovery(ctx, b, inc)
+	ev.count(inc)
+	if inc.calm() {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.count(c.inc)
+			if err := c.settled(ev, last, "recovered"); err != nil {
+				return err
+			}
+			return c.recover(ev)
+		})
+	}
+	if e.now().Before(deadline) {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.count(c.inc)
+			c.inc.Wake = c.now.Add(b.poll())
+			if c.inc.Wake.After(deadline) {
+				c.inc.Wake = deadline
+			}
+			return nil
+		})
+	}
+	t := inc.breaching(1)
+	if t == nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.count(c.inc)
+			why := "the step has settled, and whether it helped cannot be told"
+			if ev.blind != "" {
+				why += ": " + ev.blind
+			}
+			if err := c.settled(ev, last, string(HoldNoData)); err != nil {
+				return err
+			}
+			if err := c.hold(nil, gateResult{reason: HoldNoData, why: why}, ev.all(c.inc, map[string]any{})); err != nil {
+				return err
+			}
+			return c.page(string(HoldNoData), why)
+		})
+	}
+	return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev, lead: func(c *change) error {
+		if err := c.settled(ev, last, string(Breaching)); err != nil {
+			return err
+		}
+		return c.escalated(ev, t, "the breach goes on after "+last.ID())
+	}})
+}
+
+// settled records what settling found.
+func (c *change) settled(ev evidence, s *Step, verdict string) error {
+	return c.audit(KindSettled, actorEngine, s, ev.all(c.inc, map[string]any{"verdict": verdict}))
+}
+
+// escalated records why the ladder is climbed; the step's own entries follow in
+// the same transaction.
+func (c *change) escalated(ev evidence, t *TriggerState, why string) error {
+	c.inc.SettleFrom = nil
+	return c.audit(KindEscalated, actorEngine, c.inc.next(), ev.detail(c.b, c.inc.trigger(t.name()), map[string]any{"why": why}))
+}
+
+// recover rests automation: every attached trigger has stopped, or is quiet.
+func (c *change) recover(ev evidence) error {
+	if err := c.audit(KindRecovered, actorEngine, nil, ev.all(c.inc, map[string]any{})); err != nil {
+		return err
+	}
+	for i := range c.inc.Steps {
+		s := &c.inc.Steps[i]
+		s.Approved, s.ApprovalAsked, s.ApprovalPlan = "", nil, ""
+		if s.State == StepWaiting {
+			s.State = StepPending
+		}
+	}
+	c.inc.SettleFrom, c.inc.FalseSince, c.inc.Paged = nil, nil, nil
+	c.inc.resetPolls()
+	c.enter(Recovered, c.b.poll())
+	return nil
+}
+
+// watchRecovered looks out for a relapse, and closes the incident once no
+// trigger's own expression has been true for close_after.
+func (e *Engine) watchRecovered(ctx context.Context, b *book, inc *Incident) error {
+	ev := e.pollRecovery(ctx, b, inc)
+	ev.count(inc)
+	values := e.readValues(ctx, b, inc)
+	if t := inc.breaching(certain); t != nil {
+		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev, lead: func(c *change) error {
+			return c.escalated(ev, t, "the breach came back after recovery")
+		}})
+	}
+	still := values.beyond(inc)
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.count(c.inc)
+		c.inc.Wake = c.now.Add(b.poll())
+		if still != nil || ev.blind != "" || values.failed() != nil {
+			c.inc.FalseSince = nil
+			return c.pageIfStill(still)
+		}
+		if c.inc.FalseSince == nil {
+			c.inc.FalseSince = &c.now
+		}
+		if c.now.Sub(*c.inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
+			return nil
+		}
+		return c.close(actorEngine, values.all(c.inc, map[string]any{
+			"reason": "recovered", "why": fmt.Sprintf("no trigger's expression has been true for %s", b.Limits.CloseAfter),
+		}))
+	})
+}
+
+// pageIfStill calls a human where the recovery expression says calm and the
+// trigger's own still says breach, longer than its window explains.
+func (c *change) pageIfStill(t *TriggerState) error {
+	if t == nil {
+		return nil
+	}
+	x := c.b.expr.Triggers[t.Trigger]
+	if c.now.Sub(c.inc.Since) < x.Window+x.RecoveryWindow {
+		return nil
+	}
+	return c.page("still_true", fmt.Sprintf("trigger %s is still true by its own expression, though its recovery expression is calm", t.Trigger))
+}
+
+// exhaust hands what is left after the last step to a human.
+func (c *change) exhaust(why string) error {
+	c.inc.SettleFrom = nil
+	c.enter(Exhausted, c.b.poll())
+	c.inc.Why = why
+	return c.page(string(Exhausted), why)
+}
+
+func (e *Engine) watchExhausted(ctx context.Context, b *book, inc *Incident) error {
+	ev := e.pollRecovery(ctx, b, inc)
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.count(c.inc)
+		if c.inc.calm() {
+			return c.recover(ev)
+		}
+		c.inc.Wake = c.now.Add(b.poll())
+		if len(c.inc.Paged) == 0 { // a trigger attached: page again
+			return c.page(string(Exhausted), c.inc.Why)
+		}
+		return nil
+	})
+}
+
+// close ends the incident. A rollout whose release was changed back is rolled back.
+func (c *change) close(actor string, detail map[string]any) error {
+	c.enter(Closed, 0)
+	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.Paged, c.inc.ClaimedBy = &c.now, nil, nil, nil, ""
+	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
+		return err
+	}
+	if c.inc.Drill || !c.inc.changed(c.b) {
+		return nil
+	}
+	r, err := rolloutOf(c.tx, c.inc.Service)
+	if err != nil || !r.active() || r.Release != c.inc.Release {
+		return err
+	}
+	r.State, r.Stage, r.StageSince = RolloutRolledBack, StageNone, &c.now
+	if err := c.tx.PutRollout(r); err != nil {
+		return err
+	}
+	return c.audit(KindStage, actorEngine, nil, map[string]any{
+		"state": r.State, "stage": r.Stage, "release": r.Release, "why": "a step of this incident backed the release out",
+	})
+}
+
+// watchClosed looks, while an alert of a closed incident is still active and a
+// repeat of it could reopen the incident, whether the expressions were false since.
+func (e *Engine) watchClosed(ctx context.Context, b *book, inc *Incident) error {
+	var active int
+	err := e.store.View(ctx, func(tx Tx) (err error) {
+		active, _, err = tx.ActiveAlerts(inc.ID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var values evidence
+	if active > 0 {
+		values = e.readValues(ctx, b, inc)
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		switch {
+		case active == 0 || c.now.Sub(*c.inc.Closed) > time.Duration(b.Limits.ReopenWithin):
+			c.inc.Wake = time.Time{}
+		case values.beyond(c.inc) == nil && values.failed() == nil:
+			c.inc.FalseSince, c.inc.Wake = &c.now, time.Time{}
+		default:
+			c.inc.Wake = c.now.Add(b.poll())
+		}
+		return nil
+	})
+}

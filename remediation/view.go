@@ -1,0 +1,145 @@
+package remediation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+)
+
+func compare(a, b string) int { return cmp.Compare(a, b) }
+
+// shownAlerts bounds how many alerts an incident's view lists: the newest.
+const shownAlerts = 1000
+
+// viewOf shows an incident as it is in this transaction.
+func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
+	all, err := tx.Alerts(inc.ID)
+	if err != nil {
+		return IncidentView{}, err
+	}
+	v := IncidentView{
+		ID: inc.ID, Service: inc.Service, Rollout: inc.Release, State: inc.State, Reason: inc.Reason, Why: inc.Why,
+		Until: utc(inc.Until), Opened: inc.Opened.UTC(), Closed: utc(inc.Closed),
+		Triggers: []TriggerView{}, Steps: []StepView{}, ClaimedBy: inc.ClaimedBy, Drill: inc.Drill,
+	}
+	for _, a := range all[max(len(all)-shownAlerts, 0):] {
+		t := TriggerView{Trigger: a.Trigger, Fingerprint: a.Fingerprint, Active: a.Active}
+		if st := inc.trigger(a.Trigger); st != nil {
+			t.Threshold, t.Value = st.Threshold, st.Value
+		}
+		v.Triggers = append(v.Triggers, t)
+	}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		v.Steps = append(v.Steps, StepView{
+			ID: s.ID(), Action: s.Action, Target: s.Target, Risk: s.Risk.String(), State: s.State,
+			Started: utc(s.Started), Finished: utc(s.Finished),
+		})
+	}
+	v.Next = inc.nextView()
+	return v, nil
+}
+
+// nextView says which step comes next, and when at the earliest.
+func (inc *Incident) nextView() *Next {
+	s := inc.next()
+	if s == nil || inc.State == Closed {
+		return nil
+	}
+	n := &Next{Step: s.ID()}
+	switch inc.State {
+	case Settling:
+		if last := inc.lastRun(); last != nil && inc.SettleFrom != nil {
+			at := inc.SettleFrom.Add(last.Settle)
+			n.At = utc(&at)
+		}
+	case Waiting:
+		if inc.Reason != HoldApproval { // whose until is when the answer is no
+			n.At = utc(inc.Until)
+		}
+	case Confirming:
+		at := inc.Wake
+		n.At = utc(&at)
+	}
+	return n
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// ViewIncidents lists incidents as they are in one transaction of any store.
+func ViewIncidents(tx Tx, f IncidentFilter) ([]IncidentView, error) {
+	all, err := tx.Incidents(f)
+	if err != nil {
+		return nil, err
+	}
+	out := []IncidentView{}
+	for _, inc := range all {
+		v, err := viewOf(tx, inc)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// ViewIncident shows one incident; a *RefusedError where there is none.
+func ViewIncident(tx Tx, id string) (IncidentView, error) {
+	inc, err := tx.Incident(id)
+	if errors.Is(err, ErrNotFound) {
+		return IncidentView{}, refuse(Missing, "there is no incident %s", id)
+	}
+	if err != nil {
+		return IncidentView{}, err
+	}
+	return viewOf(tx, inc)
+}
+
+// Incidents implements Service.
+func (e *Engine) Incidents(ctx context.Context, f IncidentFilter) (out []IncidentView, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		out, err = ViewIncidents(tx, f)
+		return err
+	})
+	return out, err
+}
+
+// Incident implements Service.
+func (e *Engine) Incident(ctx context.Context, id string) (v IncidentView, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		v, err = ViewIncident(tx, id)
+		return err
+	})
+	return v, err
+}
+
+// Entries implements Service.
+func (e *Engine) Entries(ctx context.Context, f EntryFilter) (out []Entry, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		out, err = tx.Entries(f)
+		return err
+	})
+	return out, err
+}
+
+// Head implements Service.
+func (e *Engine) Head(ctx context.Context) (seq int64, hash string, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		seq, hash, err = tx.Head()
+		return err
+	})
+	return seq, hash, err
+}
+
+// Ready implements Service.
+func (e *Engine) Ready(ctx context.Context) error {
+	_, _, err := e.Head(ctx)
+	return err
+}

@@ -1,0 +1,108 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// beat notes that a service's watchdog alert came; only loss and return are
+// audited.
+func (e *Engine) beat(tx Tx, service string) error {
+	b := e.bookOf(service)
+	if b == nil {
+		return nil // not ours: accepted, and recorded as received
+	}
+	old, err := beatOf(tx, service)
+	if err != nil {
+		return err
+	}
+	if err := tx.PutBeat(Beat{Service: service, Last: e.now()}); err != nil {
+		return err
+	}
+	if !old.Lost {
+		return nil
+	}
+	return e.append(tx, Entry{Kind: KindBlind, Actor: actorEngine, Service: service, Detail: map[string]any{
+		"blind": false, "why": "the watchdog is back",
+	}})
+}
+
+func beatOf(tx Tx, service string) (Beat, error) {
+	all, err := tx.Beats()
+	if err != nil {
+		return Beat{}, err
+	}
+	for _, b := range all {
+		if b.Service == service {
+			return b, nil
+		}
+	}
+	return Beat{Service: service}, nil
+}
+
+// keepHouse notices watchdogs that stay away, and ends freezes that ran out.
+func (e *Engine) keepHouse(ctx context.Context) error {
+	now := e.now()
+	late := func(beat Beat) bool {
+		b := e.bookOf(beat.Service)
+		return b != nil && !beat.Lost && now.Sub(beat.Last) > time.Duration(b.Watchdog.MaxAge)
+	}
+	due := false
+	err := e.store.View(ctx, func(tx Tx) error {
+		beats, err := tx.Beats()
+		if err != nil {
+			return err
+		}
+		for _, b := range beats {
+			due = due || late(b)
+		}
+		freezes, err := tx.Freezes()
+		for _, f := range freezes {
+			due = due || f.ranOut(now)
+		}
+		return err
+	})
+	if err != nil || !due {
+		return err
+	}
+	err = e.store.Update(ctx, func(tx Tx) error {
+		beats, err := tx.Beats()
+		if err != nil {
+			return err
+		}
+		for _, beat := range beats {
+			if !late(beat) {
+				continue
+			}
+			beat.Lost = true
+			if err := tx.PutBeat(beat); err != nil {
+				return err
+			}
+			err := e.append(tx, Entry{Kind: KindBlind, Actor: actorEngine, Service: beat.Service, Detail: map[string]any{
+				"blind": true,
+				"why":   fmt.Sprintf("no watchdog came for %s: Prometheus or Alertmanager may be down; nothing is rolled back because of it", now.Sub(beat.Last).Round(time.Second)),
+			}})
+			if err != nil {
+				return err
+			}
+		}
+		freezes, err := tx.Freezes()
+		if err != nil {
+			return err
+		}
+		for _, f := range freezes {
+			if !f.ranOut(now) {
+				continue
+			}
+			if err := e.thaw(tx, f, actorEngine, "it ran out"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		e.wakeUp()
+	}
+	return err
+}
