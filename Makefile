@@ -1,0 +1,84 @@
+# backout. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Tools that are built with Go, pinned here.
+PROMTOOL3 := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
+GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+# A clone whose git cannot be asked (another owner, an export) builds all the same.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+export PATH := $(CURDIR)/.cache/bin:$(PATH)
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+BRANCH   := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+INFO     := github.com/prometheus/common/version
+LDFLAGS  := -X $(INFO).Version=$(VERSION) -X $(INFO).Revision=$(REVISION) -X $(INFO).Branch=$(BRANCH)
+
+# make demo ONCE=1 ends by itself; SCENARIO picks another story than the first.
+DEMOFLAGS := $(if $(ONCE),--once) $(if $(SCENARIO),--scenario=$(SCENARIO))
+
+.PHONY: help
+help: ## List the targets
+	@echo 'backout: backs a bad rollout out. Targets:'
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: go ## Build bin/backout
+	@go build -ldflags '$(LDFLAGS)' -o bin/backout ./cmd/backout
+
+.PHONY: demo
+demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
+	@deploy/dev/engine.sh with bin/backout demo $(DEMOFLAGS)
+
+.PHONY: test
+test: tools promtool3 ## Run all tests, with the race detector
+	@deploy/dev/engine.sh with go test -race -timeout 14m ./...
+
+.PHONY: bench
+bench: tools ## Print the measurements as a table (without the race detector)
+	@deploy/dev/engine.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
+
+.PHONY: lint
+lint: go golangci-lint ## Run the linter (.golangci.yml) and go vet
+	@golangci-lint run ./...
+	@go vet ./...
+
+.PHONY: generate
+generate: build ## Write again what is generated from alerts/playbook.yaml
+	@bin/backout rules generate
+
+.PHONY: check-generated
+check-generated: build ## Fail if generated files differ from what the playbook says
+	@bin/backout rules generate --check
+
+.PHONY: vuln
+vuln: go ## Look the dependencies up in Go's vulnerability database (needs to reach it)
+	@deploy/dev/go.sh install govulncheck $(VULNCHECK)
+	@govulncheck ./...
+
+.PHONY: clean
+clean: ## Stop the private engine, and remove everything that is not in git's keeping
+	@deploy/dev/engine.sh stop
+	@rm -rf bin .cache .demo data
+
+# What the targets above need; each is quick where it was done before.
+
+.PHONY: go
+go:
+	@deploy/dev/go.sh check
+
+.PHONY: tools
+tools: go
+	@deploy/dev/tools.sh
+
+.PHONY: promtool3
+promtool3: go
+	@deploy/dev/go.sh install promtool3 $(PROMTOOL3) -tags=remove_all_sd
+
+.PHONY: golangci-lint
+golangci-lint: go
+	@deploy/dev/go.sh install golangci-lint $(GOLANGCI)

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The Go side of the tools.
+#
+#   go.sh check                             is the Go toolchain there, and as new as go.mod wants it?
+#   go.sh install NAME PACKAGE@VERSION ...  build a Go program into .cache/bin/NAME, unless it is there; what follows the
+#                                           version goes to `go install`
+set -euo pipefail
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+bin=$project/.cache/bin
+
+say() { printf 'go: %s\n' "$*" >&2; }
+
+check() {
+  local have want
+  want=$(sed -n 's/^go //p' "$project/go.mod")
+  if ! command -v go >/dev/null; then
+    say "Go is not in PATH; backout needs Go $want or later"
+    say "try: https://go.dev/doc/install, then PATH=\$PATH:/usr/local/go/bin"
+    exit 1
+  fi
+  # From a folder without a go.mod, so that a toolchain that is too old still answers.
+  have=$(cd / && GOTOOLCHAIN=local go env GOVERSION)
+  have=${have#go}
+  if [ "$(printf '%s\n%s\n' "$want" "${have%% *}" | sort -V | head -n 1)" != "$want" ]; then
+    # With GOTOOLCHAIN=auto, its default, the go command fetches the one that go.mod names.
+    if [ "$(cd / && go env GOTOOLCHAIN)" != local ] && (cd "$project" && go version >/dev/null 2>&1); then return; fi
+    say "Go $have is too old: backout needs $want or later (the go line of go.mod)"
+    say "try: https://go.dev/doc/install, or GOTOOLCHAIN=auto, with which this Go fetches a newer one"
+    exit 1
+  fi
+}
+
+install_tool() {
+  local name=$1 package=$2 mark=$bin/.$1.version want out
+  shift 2
+  want="$package $* $(go env GOVERSION)"
+  [ -x "$bin/$name" ] && [ "$(cat "$mark" 2>/dev/null)" = "$want" ] && return
+  mkdir -p "$bin"
+  exec 9>"$bin/.$name.lock"
+  flock 9
+  [ -x "$bin/$name" ] && [ "$(cat "$mark" 2>/dev/null)" = "$want" ] && return
+  say "building $name ($package) into .cache/bin, a few minutes the first time"
+  out=$(mktemp -d "$bin/.$name.XXXXXX")
+  # Outside of the project, since its go.mod has no say in a tool's dependencies.
+  if ! (cd / && GOBIN=$out GOFLAGS=-buildvcs=false go install -ldflags='-s -w' "$@" "$package"); then
+    rm -rf "$out"
+    say "$package could not be built; the lines above are the go command's"
+    exit 1
+  fi
+  mv "$out"/* "$bin/$name"
+  rm -rf "$out"
+  printf '%s\n' "$want" >"$mark"
+}
+
+case "${1:-}" in
+check) check ;;
+install)
+  shift
+  install_tool "$@"
+  ;;
+*)
+  say "usage: deploy/dev/go.sh check | install NAME PACKAGE@VERSION [FLAG...]"
+  exit 2
+  ;;
+esac
