@@ -1,0 +1,211 @@
+// Package demo shows backout's whole loop on one machine, with real parts: a
+// compose project with a service that breaks, Prometheus with the generated
+// rules, Alertmanager, and backout itself as a separate program. The
+// end-to-end tests run on the same stack.
+//
+// All that it makes is below one folder or carries one compose project's
+// label. It removes both when it ends; what a killed demo left is removed by
+// the next one in that folder. It listens on loopback only.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Options are what a demo needs. All are required.
+type Options struct {
+	// Dir is the folder to work in; it is removed at the end.
+	Dir string
+	// Backout is the binary to show.
+	Backout string
+	// DockerHost is the engine's address, as in $DOCKER_HOST.
+	DockerHost string
+	// Scenario is one of Scenarios.
+	Scenario string
+	// Until says when the demo ends.
+	Until Until
+	Out   io.Writer
+}
+
+// Until says when a demo ends.
+type Until int
+
+// A demo stays up until its context ends, or ends after the last stage.
+const (
+	Interrupted Until = iota
+	LastStage
+)
+
+// cleanUpWithin bounds the end of a demo.
+const cleanUpWithin = 2 * time.Minute
+
+// Run shows the loop. It returns nil only if every stage was seen and nothing
+// was left behind; the error wraps ErrMissing where something it needs is not
+// there, and ErrNotSeen where a stage was not seen.
+func Run(ctx context.Context, o Options) (err error) {
+	sc, err := scenarioOf(o.Scenario)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	set, version, err := o.settings(ctx)
+	if err != nil {
+		return err
+	}
+	out := &printer{out: o.Out}
+	out.write("backout demo: a bad rollout is backed out, on this machine only\n\n")
+	s, err := newStack(ctx, set)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpWithin)
+		defer cancel()
+		if cerr := errors.Join(s.close(ctx), s.removeImages(ctx)); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
+			return
+		}
+		out.write("\nEverything that was started is stopped, and %s is removed.\n", o.Dir)
+	}()
+	if err := s.show(ctx, out, version); err != nil {
+		return err
+	}
+	st := &story{scenario: sc, stack: s, out: out, log: &log{stack: s}}
+	if err := st.tell(ctx); err != nil {
+		if ctx.Err() == nil {
+			s.tails(out)
+		}
+		return err
+	}
+	out.write("\nEvery stage was seen.\n")
+	if o.Until == LastStage {
+		return out.err
+	}
+	s.invite(out)
+	<-ctx.Done()
+	return out.err
+}
+
+// settings looks for all that a demo needs, and says all that is missing.
+func (o Options) settings(ctx context.Context) (settings, string, error) {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return settings{}, "", err
+	}
+	tools, terr := findTools()
+	source, serr := checkout(filepath.Dir(dir))
+	engine, eerr := newEngine(o.DockerHost)
+	var version string
+	if eerr == nil {
+		version, eerr = engine.ping(ctx)
+	}
+	if eerr != nil {
+		eerr = fmt.Errorf("%w: %w: try: make demo, which starts a private engine, or set DOCKER_HOST", ErrMissing, eerr)
+	}
+	return settings{
+		dir: dir, backout: o.Backout, source: source, engine: engine, tools: tools,
+		// A name of its own for each folder, so that two checkouts on one engine stay apart.
+		project: fmt.Sprintf("backout-demo-%08x", crc32.ChecksumIEEE([]byte(dir))),
+		image:   "backout-demo/social-intel", mode: "act",
+	}, version, errors.Join(terr, serr, eerr)
+}
+
+// show starts the stack, telling where each part is.
+func (s *stack) show(ctx context.Context, out *printer, version string) error {
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	out.part("engine", "Docker "+version+" at "+s.engine.host)
+	if err := s.images(ctx); err != nil {
+		return err
+	}
+	out.part("images", s.image+":v1.0.0 and :v2.0.0, built from this checkout")
+	if err := s.up(ctx); err != nil {
+		return err
+	}
+	out.part("social-intel", s.url("service")+"  v2.0.0, "+flagName+"=1")
+	if err := s.startObservers(ctx); err != nil {
+		return err
+	}
+	out.part("Prometheus", s.url("prometheus")+"  with the generated rules")
+	out.part("Alertmanager", s.url("alertmanager")+"  with the generated routes")
+	if err := s.startBackout(ctx); err != nil {
+		return err
+	}
+	out.part("backout", s.url("backout")+"  --mode=act; user demo, password in "+s.path("demo.token"))
+	if err := s.declare(ctx); err != nil {
+		return err
+	}
+	out.part("rollout", "v2.0.0 is declared, at stage alpha")
+	if err := s.settled(ctx); err != nil {
+		return err
+	}
+	out.write("\n")
+	return out.err
+}
+
+// declare records the rollout that the demo is in the middle of.
+func (s *stack) declare(ctx context.Context) error {
+	_, err := s.command(ctx, "rollout", "start", "--declare", "--stage=alpha", "--reason=the demo's rollout")
+	return err
+}
+
+// settled waits until the service has been measured for long enough to be
+// called well: what follows is then the breach's doing.
+func (s *stack) settled(ctx context.Context) error {
+	return await(ctx, readyWithin, 200*time.Millisecond, func(ctx context.Context) error {
+		for expr, want := range map[string]string{
+			`backout:alive`: "1",
+			`backout:recovery_value{trigger="error_rate"} < bool 0.001`: "1",
+		} {
+			if got, _, err := s.query(ctx, expr); err != nil || got != want {
+				return errors.Join(fmt.Errorf("%s is %q in Prometheus, not %s", expr, got, want), err)
+			}
+		}
+		return nil
+	})
+}
+
+// invite says what can be looked at while the demo stays up.
+func (s *stack) invite(out *printer) {
+	for _, line := range []string{
+		"", "Look around:",
+		"  " + s.url("backout") + "/ in a browser (user demo, password below)",
+		"  " + s.url("prometheus") + "/alerts and " + s.url("alertmanager"),
+		"  " + s.backout + " audit list --url=" + s.url("backout") + " --token-file=" + s.path("demo.token"),
+		"  cat " + s.path("project", ".env"),
+		"The password is " + s.token["demo"] + ", for this run only.",
+		"Ctrl-C stops everything and removes it.",
+	} {
+		out.write("%s\n", line)
+	}
+}
+
+// tails prints the end of each program's output.
+func (s *stack) tails(out *printer) {
+	for _, p := range []*process{s.serve, s.alertmanager, s.prometheus} {
+		if p != nil {
+			out.write("\nThe end of %s's output:\n", p.name)
+			out.block(p.tail())
+		}
+	}
+}
+
+// Dir is where the demo works, below the present folder.
+func Dir() (string, error) {
+	at, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	root, err := checkout(at)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(root, ".demo"), nil
+}

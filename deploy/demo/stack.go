@@ -1,0 +1,273 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+
+	"github.com/locotoki/backout/deploy/demo/breakage"
+)
+
+//go:embed files
+var files embed.FS
+
+// flagName is the flag that the demo's playbook switches off.
+const flagName = "FEATURE_ANALYTICS_ENABLED"
+
+// settings are what a stack is started with.
+type settings struct {
+	dir     string // everything that the stack writes is below it
+	backout string // the binary under demonstration
+	source  string // a checkout, to build social-intel from
+	engine  *engine
+	tools   tools
+	project string // compose's project name
+	image   string // the images' repository
+	mode    string // observe or act
+	perHour int    // how many steps the playbook lets run in an hour
+}
+
+// stack is a whole installation on this machine: a compose project with
+// social-intel, Prometheus, Alertmanager and backout, all on loopback.
+type stack struct {
+	settings
+	client *http.Client
+	lock   *os.File
+
+	address map[string]string // host:port by name
+	token   map[string]string // by name, as in backout.yml
+
+	prometheus, alertmanager, serve *process
+}
+
+// newStack takes the folder into possession and cleans up what an earlier
+// stack of this folder has left.
+func newStack(ctx context.Context, set settings) (*stack, error) {
+	s := &stack{
+		settings: set, address: map[string]string{}, token: map[string]string{},
+		client: &http.Client{Timeout: 10 * time.Second},
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.EvalSymlinks(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	if s.dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	if s.lock, err = os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another demo runs in %s: try: end that one first", s.dir), s.lock.Close())
+	}
+	if err := s.clear(ctx); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
+	return s, nil
+}
+
+// clear ends and removes whatever a stack in this folder has made, but for
+// the folder itself and its lock.
+func (s *stack) clear(ctx context.Context) error {
+	if err := endLeftovers(s.dir); err != nil {
+		return err
+	}
+	if err := s.engine.purge(ctx, s.project); err != nil {
+		return fmt.Errorf("remove the containers of compose project %s: %w", s.project, err)
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			errs = append(errs, os.RemoveAll(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close ends everything and removes the folder.
+func (s *stack) close(ctx context.Context) error {
+	var errs []error
+	for _, p := range []*process{s.serve, s.alertmanager, s.prometheus} {
+		if p != nil {
+			errs = append(errs, p.stop())
+		}
+	}
+	errs = append(errs, s.clear(ctx), os.RemoveAll(s.dir), s.lock.Close())
+	return errors.Join(errs...)
+}
+
+// path is a path below the stack's folder.
+func (s *stack) path(elem ...string) string { return filepath.Join(append([]string{s.dir}, elem...)...) }
+
+func (s *stack) url(name string) string { return "http://" + s.address[name] }
+
+// prepare picks addresses and tokens and writes every file.
+func (s *stack) prepare(ctx context.Context) error {
+	if err := s.pickAddresses("service", "prometheus", "alertmanager", "backout"); err != nil {
+		return err
+	}
+	for _, d := range []string{"project/breakage"} {
+		if err := os.MkdirAll(s.path(d), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"am", "looker", "demo"} {
+		var b [16]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return err
+		}
+		s.token[name] = hex.EncodeToString(b[:])
+		if err := os.WriteFile(s.path(name+".token"), []byte(s.token[name]+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
+	_, port, err := net.SplitHostPort(s.address["service"])
+	if err != nil {
+		return err
+	}
+	values := map[string]any{
+		"Project": s.project, "Image": s.image, "Flag": "1", "PerHour": max(s.perHour, 3),
+		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
+		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),
+		"PrometheusURL":       s.url("prometheus"),
+		"AlertmanagerAddress": s.address["alertmanager"], "AlertmanagerURL": s.url("alertmanager"),
+		"BackoutAddress": s.address["backout"], "BackoutURL": s.url("backout"),
+	}
+	for from, to := range map[string]string{
+		"docker-compose.yml": "project/docker-compose.yml", "env": "project/.env", "playbook.yaml": "playbook.yaml",
+		"prometheus.yml": "prometheus.yml", "backout.yml": "backout.yml",
+	} {
+		if err := s.write(from, to, values); err != nil {
+			return err
+		}
+	}
+	return s.generate(ctx)
+}
+
+// write fills in one of the files. Compose's own is taken as it stands.
+func (s *stack) write(from, to string, values map[string]any) error {
+	text, err := fs.ReadFile(files, "files/"+from)
+	if err != nil {
+		return err
+	}
+	if from != "docker-compose.yml" {
+		t, err := template.New(from).Option("missingkey=error").Parse(string(text))
+		if err != nil {
+			return err
+		}
+		var out bytes.Buffer
+		if err := t.Execute(&out, values); err != nil {
+			return err
+		}
+		text = out.Bytes()
+	}
+	return os.WriteFile(s.path(to), text, 0o600)
+}
+
+// pickAddresses finds free ports on loopback. They are held until all are
+// found, so that none comes twice.
+func (s *stack) pickAddresses(names ...string) error {
+	for _, name := range names {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		s.address[name] = l.Addr().String()
+	}
+	return nil
+}
+
+// compose runs docker-compose in the project's folder, as an operator would.
+func (s *stack) compose(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, s.tools.compose, args...)
+	cmd.Dir = s.path("project")
+	cmd.Env = append(withoutFlags(os.Environ()), "DOCKER_HOST="+s.engine.host)
+	cmd.SysProcAttr = childAttributes()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("docker-compose %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// withoutFlags leaves out what would win over the project's .env.
+func withoutFlags(environ []string) []string {
+	var out []string
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "FEATURE_") && !strings.HasPrefix(name, "SOCIAL_INTEL_") && !strings.HasPrefix(name, "COMPOSE_") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// up starts or renews the compose project and waits until the service answers.
+func (s *stack) up(ctx context.Context) error {
+	if err := s.compose(ctx, "up", "-d"); err != nil {
+		return err
+	}
+	return await(ctx, readyWithin, 50*time.Millisecond, func(ctx context.Context) error {
+		_, err := fetch(ctx, s.client, s.url("service")+"/health/", "")
+		return err
+	})
+}
+
+// startObservers starts Prometheus and Alertmanager.
+func (s *stack) startObservers(ctx context.Context) (err error) {
+	s.prometheus, err = start(s.dir, "prometheus", s.tools.prometheus,
+		"--config.file="+s.path("prometheus.yml"), "--storage.tsdb.path="+s.path("prometheus"),
+		"--web.listen-address="+s.address["prometheus"], "--log.level=warn")
+	if err != nil {
+		return err
+	}
+	s.alertmanager, err = start(s.dir, "alertmanager", s.tools.alertmanager,
+		"--config.file="+s.path("alertmanager.yml"), "--storage.path="+s.path("alertmanager"),
+		"--web.listen-address="+s.address["alertmanager"], "--cluster.listen-address=", "--log.level=warn")
+	if err != nil {
+		return err
+	}
+	if err := s.prometheus.ready(ctx, s.client, s.url("prometheus")+"/-/ready"); err != nil {
+		return err
+	}
+	return s.alertmanager.ready(ctx, s.client, s.url("alertmanager")+"/-/ready")
+}
+
+// startBackout starts `backout serve`, the first time or again.
+func (s *stack) startBackout(ctx context.Context) (err error) {
+	s.serve, err = start(s.dir, "backout", s.backout, "serve",
+		"--config.file="+s.path("backout.yml"), "--playbook.file="+s.path("playbook.yaml"),
+		"--storage.dsn=sqlite:"+s.path("backout.db"), "--mode="+s.mode,
+		"--web.listen-address="+s.address["backout"], "--web.status-listen-address=")
+	if err != nil {
+		return err
+	}
+	return s.serve.ready(ctx, s.client, s.url("backout")+"/-/ready")
+}
+
+// breakWith makes the service fail from now on; the zero value mends it.
+func (s *stack) breakWith(b breakage.Breakage) error {
+	return breakage.Write(s.path("project", "breakage", "now.json"), b)
+}
