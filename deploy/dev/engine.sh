@@ -130,7 +130,9 @@ clean_up() {
   fi
   if [ -e "/sys/class/net/$bridge" ]; then ip link del "$bridge"; fi
   rm -rf "$run" "$pidfile"
+  # dockerd and its shims make these whatever the exec-root is; another engine's are not empty.
   rmdir /run/containerd/s /run/containerd 2>/dev/null || true
+  if [ ! -e /run/docker.sock ]; then rmdir /run/docker/plugins /run/docker 2>/dev/null || true; fi
 }
 
 stop_private() {

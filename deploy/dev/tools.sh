@@ -12,6 +12,7 @@ cache=$project/.cache
 bin=$cache/bin
 debian=$cache/debian
 root=$debian/root
+next=$cache/debian.next # becomes $debian when it is complete
 
 # One line a tool: the name it is called by, the package that has it, its path there.
 tools='docker                  docker.io               /usr/bin/docker
@@ -24,6 +25,9 @@ amtool                  prometheus-alertmanager /usr/bin/amtool'
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
 packages=(docker.io docker-compose prometheus prometheus-alertmanager iptables iproute2)
+# The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
+command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
+[ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 
 # Never unpacked: a second C library beside the machine's own loader breaks every program, and the web pages of
 # Prometheus are not looked at here.
@@ -67,34 +71,37 @@ check_path() {
 
 apt() {
   apt-get -q -y \
-    -o Dir::State::lists="$debian/lists" -o Dir::Cache="$debian/cache" -o Dir::Cache::archives="$debian/archives" \
-    -o Dir::Log="$debian/log" \
-    -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 \
+    -o Dir::State::lists="$next/lists" -o Dir::Cache="$next/cache" -o Dir::Cache::archives="$next/archives" \
+    -o Dir::Log="$next/log" -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" \
+    -o Acquire::Languages=none -o Acquire::Retries=3 \
     -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o Acquire::IndexTargets::deb::CNF::DefaultEnabled=false \
     -o APT::Update::Post-Invoke::= -o APT::Install-Recommends=false "$@"
 }
 
 # fetch downloads the packages that are not installed, with what they need, and unpacks them into $root.
 fetch() {
-  local log=$debian/fetch.log deb name
-  rm -rf "$debian"
-  mkdir -p "$debian"/{lists,cache,archives}/partial "$debian/log" "$root"
+  local log=$cache/apt.log deb name
+  rm -rf "$next"
+  mkdir -p "$next"/{lists,cache,archives}/partial "$next"/{log,root}
   say "fetching Debian's ${packages[*]} into .cache/debian (unpacked there, not installed)"
   # A source that cannot be reached matters only if it is the one that has the packages: the download tells.
-  apt update >"$log" 2>&1 || say "apt-get update had errors, going on (see $log)"
+  apt update >"$log" 2>&1 || say "apt-get update had errors, going on ($log)"
   if ! apt install --download-only "${packages[@]}" >>"$log" 2>&1; then
     tail -n 12 "$log" >&2
     die "the packages could not be downloaded; the lines above are apt's, all of them in $log" \
       "try: check that this machine reaches its Debian mirror (/etc/apt/sources.list, proxy settings), then run it again."
   fi
-  for deb in "$debian"/archives/*.deb; do
+  for deb in "$next"/archives/*.deb; do
     [ -e "$deb" ] || break # all of them are installed already
     name=$(basename "$deb")
     name=${name%%_*}
     if [[ $name =~ $never ]]; then continue; fi
-    dpkg-deb -x "$deb" "$root"
+    dpkg-deb -x "$deb" "$next/root"
   done
-  rm -rf "$debian"/{lists,cache,archives}
+  rm -rf "$next"/{lists,cache,archives,log} "$debian.old"
+  if [ -e "$debian" ]; then mv "$debian" "$debian.old"; fi
+  mv "$next" "$debian"
+  rm -rf "$debian.old"
 }
 
 libraries() {
@@ -105,28 +112,56 @@ libraries() {
   printf '%s' "$found"
 }
 
-# wrap writes $bin/NAME, which runs the unpacked program with the unpacked libraries.
+# wrap writes $bin/NAME, which runs the unpacked program with the unpacked libraries; a program that is installed gets a
+# link. The third and fourth argument stand before and behind the program in the command line.
 wrap() {
-  local name=$1 path=$2 runner=
+  local name=$1 path=$2 before=${3:-} after=${4:-}
   if [ ! -e "$root$path" ]; then
     [ -x "$path" ] || die "$path is neither installed nor unpacked, although its package should have it"
     ln -sf "$path" "$bin/$name"
     return
   fi
-  if [ "$name" = docker-compose ]; then
-    runner=/usr/bin/python3
-    [ -x "$runner" ] || runner=$root/usr/bin/python3
-    runner="env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages' '$runner' -W ignore "
-  fi
-  rm -f "$bin/$name"
-  cat >"$bin/$name" <<END
+  cat >"$bin/$name.next" <<END
 #!/bin/sh
 # Written by deploy/dev/tools.sh.
 LD_LIBRARY_PATH='$(libraries)'\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 export LD_LIBRARY_PATH
-exec $runner'$root$path' "\$@"
+exec $before'$root$path' $after"\$@"
 END
-  chmod +x "$bin/$name"
+  chmod +x "$bin/$name.next"
+  mv "$bin/$name.next" "$bin/$name"
+}
+
+wrap_all() {
+  local name path python=/usr/bin/python3
+  [ -x "$python" ] || python=$root/usr/bin/python3
+  while read -r name _ path; do
+    case $name in
+    docker-compose)
+      wrap "$name" "$path" "env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages' '$python' -W ignore "
+      ;;
+    *) wrap "$name" "$path" ;;
+    esac
+  done <<<"$tools"
+  if [ -e "$root/usr/bin/gcc" ]; then wrap_gcc; fi
+}
+
+# wrap_gcc makes $root the compiler's system root. The C library in it is the machine's own, by links.
+wrap_gcc() {
+  local dir file
+  for dir in "$root"/usr/lib/*-linux-gnu*; do
+    dir=/lib/$(basename "$dir")
+    mkdir -p "$root$dir"
+    for file in "$dir"/lib{c,m,mvec,dl,rt,pthread,gcc_s}.so.*; do
+      if [ -e "$file" ]; then ln -sf "$file" "$root$file"; fi
+    done
+  done
+  for file in /lib*/ld-linux-*.so.*; do
+    [ -e "$file" ] || continue
+    mkdir -p "$root$(dirname "$file")"
+    ln -sf "$file" "$root$file"
+  done
+  wrap gcc /usr/bin/gcc "env PATH='$root/usr/bin':\"\$PATH\" " "--sysroot='$root' "
 }
 
 # engine_env is read by engine.sh: where dockerd and its helpers are.
@@ -156,7 +191,7 @@ flock 9
 up_to_date && exit 0
 if on_debian; then
   fetch
-  while read -r name _ path; do wrap "$name" "$path"; done <<<"$tools"
+  wrap_all
   write_engine_env
 else
   check_path
