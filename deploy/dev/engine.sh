@@ -45,7 +45,8 @@ answers() { timeout 10 env PATH="$cache/bin:$PATH" docker -H "$1" version --form
 ours() {
   local pid
   pid=$(cat "$pidfile" 2>/dev/null) || return 1
-  [ -n "$pid" ] && tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF -- "--pidfile=$pidfile" || return 1
+  [ -n "$pid" ] && [ -r "/proc/$pid/cmdline" ] || return 1
+  tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "--pidfile=$pidfile" || return 1
   printf '%s' "$pid"
 }
 
@@ -188,13 +189,23 @@ leave() {
   if [ ! -e "$home/keep" ] && flock --nonblock --exclusive 8; then stop_private 2>/dev/null; fi
 }
 
+# The command runs in a process group of its own, so that a signal reaches all of it, and nothing of it stays behind.
 with() {
-  local status=0
+  local status=0 child
   locked enter
   trap 'locked leave' EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM HUP
-  DOCKER_HOST=$host PATH=$cache/bin:$PATH "$@" 8>&- 9>&- || status=$?
+  set -m
+  DOCKER_HOST=$host PATH=$cache/bin:$PATH "$@" <&0 8>&- 9>&- &
+  child=$!
+  set +m
+  trap 'kill -INT -- "-$child" 2>/dev/null' INT
+  trap 'kill -TERM -- "-$child" 2>/dev/null' TERM HUP
+  while :; do
+    status=0
+    wait "$child" || status=$?
+    kill -0 "$child" 2>/dev/null || break # a signal that came in between ends the wait, not the command
+  done
+  kill -TERM -- "-$child" 2>/dev/null || true
   exit "$status"
 }
 
@@ -214,6 +225,7 @@ stop) locked stop_private ;;
 status) find_engine || { say "no engine answers" && exit 1; } ;;
 env)
   host=$(find_engine) || die "no engine answers" "try: deploy/dev/engine.sh start"
+  # shellcheck disable=SC2016
   printf 'export DOCKER_HOST=%q\nexport PATH=%q:"$PATH"\n' "$host" "$cache/bin"
   ;;
 with)
