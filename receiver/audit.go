@@ -1,0 +1,70 @@
+package receiver
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// listEntries answers {"entries":[...],"next":SEQ}, oldest first; next is what
+// to pass as after to go on, now or once there is more.
+func (s *Server) listEntries(c echo.Context, _ string) error {
+	q, err := query(c, "incident", "service", "kind", "after", "limit")
+	if err != nil {
+		return err
+	}
+	n, err := limit(q)
+	if err != nil {
+		return err
+	}
+	f := remediation.EntryFilter{
+		Incident: q.Get("incident"),
+		Service:  q.Get("service"),
+		Kind:     remediation.Kind(q.Get("kind")),
+		Limit:    n,
+	}
+	if text := q.Get("after"); text != "" {
+		if f.After, err = strconv.ParseInt(text, 10, 64); err != nil || f.After < 0 {
+			return refuse(http.StatusBadRequest, "after %q is not the seq of an entry", text)
+		}
+	}
+	entries, err := s.service.Entries(c.Request().Context(), f)
+	if err != nil {
+		return err
+	}
+	next := f.After
+	body := []byte(`{"entries":[`)
+	for i, e := range entries {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		one, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		body = append(body, one...)
+		next = e.Seq
+	}
+	body = append(body, `],"next":`...)
+	body = strconv.AppendInt(body, next, 10)
+	s.writeBody(c.Response(), http.StatusOK, append(body, '}', '\n'))
+	return nil
+}
+
+func (s *Server) showHead(c echo.Context, _ string) error {
+	if _, err := query(c); err != nil {
+		return err
+	}
+	seq, hash, err := s.service.Head(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	return s.answer(c, struct {
+		Seq  int64  `json:"seq"`
+		Hash string `json:"hash"`
+	}{seq, hash})
+}

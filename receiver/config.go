@@ -1,0 +1,316 @@
+package receiver
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is the file of --config.file: where backout's neighbours are and who
+// may call it. It stands in this package because who may call is its larger
+// part; cmd passes the rest on. No secret stands in the file itself.
+type Config struct {
+	// PrometheusURL is asked for a trigger's value, each time for
+	// PrometheusTimeout at most.
+	PrometheusURL     string
+	PrometheusTimeout time.Duration
+	// AlertmanagerURL is asked for silences.
+	AlertmanagerURL string
+	// DockerHost is the Docker engine's address. A compose project outside of
+	// all of DockerProjects, absolute paths, is refused.
+	DockerHost     string
+	DockerProjects []string
+	// ExternalURL is where people and browsers reach this server; nil: at
+	// loopback only.
+	ExternalURL *url.URL
+	Tokens      []Token
+	// DSN is the content of storage.dsn_file, "" where there is none; it wins
+	// over --storage.dsn.
+	DSN string
+}
+
+// DefaultConfig is what holds where the file, or a key of it, is missing.
+func DefaultConfig() *Config {
+	return &Config{
+		PrometheusURL:     "http://127.0.0.1:9090",
+		PrometheusTimeout: 5 * time.Second,
+		AlertmanagerURL:   "http://127.0.0.1:9093",
+		DockerHost:        "unix:///var/run/docker.sock",
+	}
+}
+
+// LoadConfig reads a configuration file and the files that it names. All its
+// mistakes are reported together, each on a line of its own as
+// "FILE:LINE: what is wrong; try: what to write instead".
+func LoadConfig(path string) (*Config, error) {
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	r := &configReader{file: path, dir: filepath.Dir(path)}
+	cfg := DefaultConfig()
+	if root := r.parse(source); root != nil {
+		r.root(root, cfg)
+	}
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// configReader walks the file and collects its mistakes.
+type configReader struct {
+	file, dir string
+	mistakes  []mistake
+}
+
+type mistake struct {
+	line int
+	text string
+}
+
+func (r *configReader) failAt(line int, try, format string, args ...any) {
+	text := fmt.Sprintf("%s:%d: %s", r.file, line, fmt.Sprintf(format, args...))
+	if try != "" {
+		text += "; try: " + try
+	}
+	r.mistakes = append(r.mistakes, mistake{line, text})
+}
+
+func (r *configReader) fail(n *yaml.Node, try, format string, args ...any) {
+	r.failAt(n.Line, try, format, args...)
+}
+
+func (r *configReader) err() error {
+	slices.SortStableFunc(r.mistakes, func(a, b mistake) int { return cmp.Compare(a.line, b.line) })
+	errs := make([]error, len(r.mistakes))
+	for i, m := range r.mistakes {
+		errs[i] = errors.New(m.text)
+	}
+	return errors.Join(errs...)
+}
+
+// yamlLine takes the line out of an error of the YAML parser.
+var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+
+// parse returns the file's top node, nil where it is empty or broken.
+func (r *configReader) parse(source []byte) *yaml.Node {
+	dec := yaml.NewDecoder(bytes.NewReader(source))
+	var doc yaml.Node
+	if err := dec.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		line, text := 1, strings.TrimPrefix(err.Error(), "yaml: ")
+		if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
+			if n, err := strconv.Atoi(m[1]); err == nil {
+				line, text = n, m[2]
+			}
+		}
+		r.failAt(line, "", "not YAML: %s", text)
+		return nil
+	}
+	var more yaml.Node
+	if dec.Decode(&more) == nil {
+		r.fail(&more, "one document a file", "a second YAML document")
+	}
+	if len(doc.Content) == 0 {
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// field reads the value of one key.
+type field struct {
+	key  string
+	read func(*yaml.Node)
+}
+
+// fields reads a mapping; a null is an empty one.
+func (r *configReader) fields(n *yaml.Node, what string, known ...field) {
+	n = target(n)
+	if isNull(n) {
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		r.fail(n, "keys and values", "%s must be a mapping", what)
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		at := slices.IndexFunc(known, func(f field) bool { return f.key == key.Value })
+		switch {
+		case at < 0:
+			keys := make([]string, len(known))
+			for i, f := range known {
+				keys[i] = f.key
+			}
+			r.fail(key, "one of "+strings.Join(keys, ", "), "unknown key %q in %s", key.Value, what)
+		case seen[key.Value]:
+			r.fail(key, "one of them only", "key %q stands twice in %s", key.Value, what)
+		case !isNull(target(value)):
+			known[at].read(target(value))
+		}
+		seen[key.Value] = true
+	}
+}
+
+// each reads a list.
+func (r *configReader) each(n *yaml.Node, what string, read func(*yaml.Node)) {
+	if n.Kind != yaml.SequenceNode {
+		r.fail(n, "[...]", "%s must be a list", what)
+		return
+	}
+	for _, item := range n.Content {
+		read(target(item))
+	}
+}
+
+// text reads a string that is not empty, "" where it is none.
+func (r *configReader) text(n *yaml.Node, what string) string {
+	if n.Kind != yaml.ScalarNode || strings.TrimSpace(n.Value) == "" {
+		r.fail(n, "", "%s must be a text that is not empty", what)
+		return ""
+	}
+	return n.Value
+}
+
+// target follows an alias.
+func target(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+
+func (r *configReader) root(n *yaml.Node, cfg *Config) {
+	r.fields(n, "the configuration",
+		field{"prometheus", func(n *yaml.Node) {
+			r.fields(n, "prometheus",
+				field{"url", func(n *yaml.Node) { r.address(n, "prometheus.url", &cfg.PrometheusURL) }},
+				field{"timeout", func(n *yaml.Node) { r.duration(n, "prometheus.timeout", &cfg.PrometheusTimeout) }})
+		}},
+		field{"alertmanager", func(n *yaml.Node) {
+			r.fields(n, "alertmanager",
+				field{"url", func(n *yaml.Node) { r.address(n, "alertmanager.url", &cfg.AlertmanagerURL) }})
+		}},
+		field{"docker", func(n *yaml.Node) {
+			r.fields(n, "docker",
+				field{"host", func(n *yaml.Node) { cfg.DockerHost = r.dockerHost(n) }},
+				field{"projects", func(n *yaml.Node) {
+					r.each(n, "docker.projects", func(n *yaml.Node) { cfg.DockerProjects = append(cfg.DockerProjects, r.project(n)) })
+				}})
+		}},
+		field{"external_url", func(n *yaml.Node) { cfg.ExternalURL = r.externalURL(n) }},
+		field{"tokens", func(n *yaml.Node) { cfg.Tokens = r.tokens(n) }},
+		field{"storage", func(n *yaml.Node) {
+			r.fields(n, "storage",
+				field{"dsn_file", func(n *yaml.Node) { cfg.DSN = r.dsn(n) }})
+		}})
+}
+
+// url reads an http or https address without credentials.
+func (r *configReader) url(n *yaml.Node, what string) *url.URL {
+	text := r.text(n, what)
+	if text == "" {
+		return nil
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
+		r.fail(n, "http://127.0.0.1:9090", "%s must be an http or https address", what)
+	case u.User != nil:
+		r.fail(n, "the address without USER:PASSWORD@", "%s must not hold a secret", what)
+	case u.RawQuery != "" || u.Fragment != "":
+		r.fail(n, "the address up to its ? or #", "%s must have no query and no fragment", what)
+	default:
+		return u
+	}
+	return nil
+}
+
+func (r *configReader) address(n *yaml.Node, what string, into *string) {
+	if u := r.url(n, what); u != nil {
+		*into = strings.TrimSuffix(u.String(), "/")
+	}
+}
+
+func (r *configReader) externalURL(n *yaml.Node) *url.URL {
+	u := r.url(n, "external_url")
+	if u != nil && strings.Trim(u.Path, "/") != "" {
+		r.fail(n, u.Scheme+"://"+u.Host, "external_url must have no path: backout is served at the root of its host")
+		return nil
+	}
+	return u
+}
+
+func (r *configReader) duration(n *yaml.Node, what string, into *time.Duration) {
+	d, err := model.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || d <= 0 {
+		r.fail(n, "5s", "%s must be a duration above zero", what)
+		return
+	}
+	*into = time.Duration(d)
+}
+
+func (r *configReader) dockerHost(n *yaml.Node) string {
+	text := r.text(n, "docker.host")
+	u, err := url.Parse(text)
+	switch {
+	case text == "":
+	case err != nil || (u.Scheme != "unix" && u.Scheme != "tcp") || u.Host+u.Path == "":
+		r.fail(n, "unix:///var/run/docker.sock", "docker.host must be a unix:// or tcp:// address")
+	case u.User != nil:
+		r.fail(n, "the address without USER:PASSWORD@", "docker.host must not hold a secret")
+	}
+	return text
+}
+
+func (r *configReader) project(n *yaml.Node) string {
+	text := r.text(n, "a folder in docker.projects")
+	if text != "" && !filepath.IsAbs(text) {
+		r.fail(n, "the folder's full path, such as /srv/social-intel", "docker.projects: %q is not an absolute path", text)
+	}
+	return filepath.Clean(text)
+}
+
+func (r *configReader) dsn(n *yaml.Node) string {
+	name := r.text(n, "storage.dsn_file")
+	if name == "" {
+		return ""
+	}
+	content, err := os.ReadFile(r.path(name))
+	if err != nil {
+		r.fail(n, "a file that backout can read", "storage.dsn_file: %v", err)
+		return ""
+	}
+	dsn := strings.TrimSpace(string(content))
+	if dsn == "" || strings.ContainsAny(dsn, "\r\n") {
+		r.fail(n, "a file with one line, such as sqlite:/var/lib/backout/backout.db", "storage.dsn_file: %s does not hold one data source name", name)
+	}
+	return dsn
+}
+
+// path resolves a name against the configuration file's folder.
+func (r *configReader) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(r.dir, name)
+}

@@ -1,0 +1,254 @@
+package receiver
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// fakeService records what the receiver asks of the engine.
+type fakeService struct {
+	mu       sync.Mutex
+	accepted []remediation.Notification
+	changes  []string
+	freeze   remediation.Freeze
+
+	// accept, where set, runs inside Accept.
+	accept func(context.Context) error
+	// err is what all other methods return.
+	err       error
+	incidents []remediation.IncidentView
+	entries   []remediation.Entry
+	// incidentFilter and entryFilter are the last ones asked for.
+	incidentFilter remediation.IncidentFilter
+	entryFilter    remediation.EntryFilter
+}
+
+func (f *fakeService) Accept(ctx context.Context, n remediation.Notification) (remediation.Accepted, error) {
+	if f.accept != nil {
+		if err := f.accept(ctx); err != nil {
+			return remediation.Accepted{}, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.accepted = append(f.accepted, n)
+	return remediation.Accepted{Accepted: len(n.Alerts)}, nil
+}
+
+func (f *fakeService) took() []remediation.Notification {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.accepted
+}
+
+func (f *fakeService) change(words ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changes = append(f.changes, strings.Join(words, " "))
+}
+
+func (f *fakeService) Incidents(_ context.Context, filter remediation.IncidentFilter) ([]remediation.IncidentView, error) {
+	f.incidentFilter = filter
+	return f.incidents[:min(len(f.incidents), filter.Limit)], f.err
+}
+
+func (f *fakeService) Incident(_ context.Context, id string) (remediation.IncidentView, error) {
+	for _, inc := range f.incidents {
+		if inc.ID == id {
+			return inc, f.err
+		}
+	}
+	return remediation.IncidentView{}, &remediation.RefusedError{Refusal: remediation.Missing, Message: "there is no incident " + id}
+}
+
+func (f *fakeService) ChangeIncident(_ context.Context, id string, verb remediation.Verb, step, actor, reason string) (remediation.IncidentView, error) {
+	f.change(id, string(verb), step, actor, reason)
+	return remediation.IncidentView{ID: id}, f.err
+}
+
+func (f *fakeService) Entries(_ context.Context, filter remediation.EntryFilter) ([]remediation.Entry, error) {
+	f.entryFilter = filter
+	return f.entries, f.err
+}
+
+func (f *fakeService) Head(context.Context) (int64, string, error) { return 7, "abc", f.err }
+
+func (f *fakeService) Freezes(context.Context) ([]remediation.Freeze, error) { return nil, f.err }
+
+func (f *fakeService) PutFreeze(_ context.Context, fr remediation.Freeze) (remediation.Freeze, error) {
+	f.change("freeze", fr.Service, fr.Scope, fr.By, fr.Reason)
+	f.freeze = fr
+	return fr, f.err
+}
+
+func (f *fakeService) Thaw(_ context.Context, service, actor, reason string) ([]remediation.Freeze, error) {
+	f.change("thaw", service, actor, reason)
+	return nil, f.err
+}
+
+func (f *fakeService) Rollouts(context.Context) ([]remediation.RolloutView, error) {
+	return []remediation.RolloutView{
+		{Rollout: remediation.Rollout{Service: "a"}}, {Rollout: remediation.Rollout{Service: "b"}},
+	}, f.err
+}
+
+func (f *fakeService) DeclareRollout(_ context.Context, service, release, stage, actor, reason string) (remediation.RolloutView, error) {
+	f.change("declare", service, release, stage, actor, reason)
+	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: stage}}, f.err
+}
+
+func (f *fakeService) Ready(context.Context) error { return f.err }
+
+// bench is a server under test with what stands around it.
+type bench struct {
+	*Server
+	service  *fakeService
+	registry *prometheus.Registry
+	reloads  int
+	// reloadErr is what a reload ends with.
+	reloadErr error
+	log       *logBuffer
+}
+
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func newBench(t testing.TB, tokens ...Token) *bench {
+	t.Helper()
+	b := &bench{service: &fakeService{}, registry: prometheus.NewRegistry(), log: &logBuffer{}}
+	cfg := DefaultConfig()
+	cfg.Tokens = tokens
+	s, err := New(Options{
+		Service:  b.service,
+		Config:   cfg,
+		Registry: b.registry,
+		Logger:   slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Reload:   func(context.Context) error { b.reloads++; return b.reloadErr },
+		Now:      time.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Server = s
+	return b
+}
+
+func token(t testing.TB, name string, role Role) Token {
+	t.Helper()
+	tok, err := NewToken(name, role, name+"-secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+// request is one to a loopback address, as a command would send it.
+func request(method, path, body string) *http.Request {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.Host = "127.0.0.1:9099"
+	if body != "" || method != http.MethodGet {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return r
+}
+
+func as(r *http.Request, name string) *http.Request {
+	r.Header.Set("Authorization", "Bearer "+name+"-secret")
+	return r
+}
+
+func (b *bench) do(r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	b.ServeHTTP(w, r)
+	return w
+}
+
+func (b *bench) post(body string) *httptest.ResponseRecorder {
+	return b.do(request("POST", "/api/v1/webhook/alertmanager", body))
+}
+
+func (b *bench) counted(r result) float64 { return testutil.ToFloat64(b.results[r]) }
+
+// wantError checks that an answer is an error with this status and these words.
+func wantError(t *testing.T, w *httptest.ResponseRecorder, status int, words string) {
+	t.Helper()
+	var p map[string]string
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatalf("%d %q is no JSON: %v", w.Code, w.Body, err)
+	}
+	if w.Code != status || len(p) != 1 || !strings.Contains(p["error"], words) {
+		t.Errorf("answered %d %s; want %d with %q", w.Code, w.Body, status, words)
+	}
+	if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, "application/json") {
+		t.Errorf("Content-Type of an error is %q", got)
+	}
+}
+
+func wantOK(t *testing.T, w *httptest.ResponseRecorder, body string) {
+	t.Helper()
+	if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusOK || got != body {
+		t.Errorf("answered %d %s; want 200 %s", w.Code, got, body)
+	}
+}
+
+func payload(t testing.TB, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "testdata", "payloads", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20s: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func drain(t *testing.T, r *http.Response) string {
+	t.Helper()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}

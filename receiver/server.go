@@ -1,0 +1,237 @@
+// Package receiver is backout's HTTP side: Alertmanager's webhook, the API, the
+// metrics and the health addresses. It authenticates, bounds, decodes and
+// answers; all else is done by the remediation.Service behind it. cmd builds a
+// Server and serves it.
+//
+// Its invariants:
+//
+//   - The webhook answers 200 only after Service.Accept has returned without an
+//     error. Not committed, or too many bytes of bodies in flight: 503.
+//     Malformed: 400. Too large: 413. Never 429, which Alertmanager does not
+//     repeat.
+//   - One odd alert costs no other alert of its notification.
+//   - Without tokens nothing but the webhook and reading works, and only on
+//     loopback.
+//   - A web page of another site can change nothing: not with the credentials
+//     that a browser keeps, nor with a name that resolves to this machine.
+//   - Every error is answered as {"error": "..."}; no token is in an answer, a
+//     log line or a metric.
+package receiver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// Options is what New needs; every field is required.
+type Options struct {
+	Service remediation.Service
+	Config  *Config
+	// Registry takes the receiver's metrics, and is what /metrics shows.
+	Registry *prometheus.Registry
+	Logger   *slog.Logger
+	// Reload reads the configuration and the playbooks again, for /-/reload.
+	// Its error goes to the caller, a commander.
+	Reload func(context.Context) error
+	Now    func() time.Time
+}
+
+// Server answers backout's addresses. It is an http.Handler.
+type Server struct {
+	service remediation.Service
+	logger  *slog.Logger
+	reload  func(context.Context) error
+	now     func() time.Time
+	echo    *echo.Echo
+	bodies  *bodies
+	results results
+	access  atomic.Pointer[access]
+	// listening holds the addresses that Serve serves.
+	listening atomic.Pointer[[]string]
+	// headerTimeout bounds the arrival of a request's header, grace what is in
+	// flight when Serve ends.
+	headerTimeout, grace time.Duration
+}
+
+// New returns a server that is ready to serve.
+func New(o Options) (*Server, error) {
+	if o.Service == nil || o.Config == nil || o.Registry == nil || o.Logger == nil || o.Reload == nil || o.Now == nil {
+		return nil, errors.New("build receiver: an option is missing")
+	}
+	results, err := newResults(o.Registry)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		service:       o.Service,
+		logger:        o.Logger,
+		reload:        o.Reload,
+		now:           o.Now,
+		echo:          echo.New(),
+		bodies:        newBodies(maxBody, maxInFlight),
+		results:       results,
+		headerTimeout: readHeaderTimeout,
+		grace:         shutdownGrace,
+	}
+	s.access.Store(newAccess(o.Config))
+	s.echo.HTTPErrorHandler = s.fail
+	s.routes(o.Registry)
+	return s, nil
+}
+
+// Reconfigure takes over the tokens and the external URL of a configuration
+// that was read again. It refuses to drop the last token while an address
+// beyond loopback is served, and then changes nothing.
+func (s *Server) Reconfigure(cfg *Config) error {
+	if served := s.listening.Load(); served != nil {
+		if err := CheckListen(*served, cfg); err != nil {
+			return err
+		}
+	}
+	s.access.Store(newAccess(cfg))
+	return nil
+}
+
+func (s *Server) routes(registry *prometheus.Registry) {
+	e := s.echo
+	e.POST("/api/v1/webhook/alertmanager", s.webhook)
+
+	e.GET("/api/v1/incidents", s.read(s.listIncidents))
+	e.GET("/api/v1/incidents/:id", s.read(s.showIncident))
+	for _, v := range []remediation.Verb{remediation.Approve, remediation.Deny} {
+		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.decideStep(v)))
+	}
+	for _, v := range []remediation.Verb{remediation.Claim, remediation.Release, remediation.Close} {
+		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.changeIncident(v)))
+	}
+
+	e.GET("/api/v1/audit", s.read(s.listEntries))
+	e.GET("/api/v1/audit/head", s.read(s.showHead))
+
+	e.GET("/api/v1/freeze", s.read(s.listFreezes))
+	e.PUT("/api/v1/freeze", s.change(s.putFreeze))
+	e.DELETE("/api/v1/freeze", s.change(s.thaw))
+
+	e.GET("/api/v1/rollout", s.read(s.listRollouts))
+	e.POST("/api/v1/rollout/start", s.change(s.startRollout))
+
+	metrics := echo.WrapHandler(metricsHandler(registry, s.logger))
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		e.Add(method, "/metrics", metrics)
+		e.Add(method, "/-/healthy", s.healthy)
+		e.Add(method, "/-/ready", s.ready)
+	}
+	e.POST("/-/reload", s.change(s.reloadAll))
+}
+
+// ServeHTTP answers one request; a panic costs that request only.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+			panic(p) // net/http's own way to cut an answer off
+		}
+		s.logger.Error("panic while answering", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		s.write(w, http.StatusInternalServerError, problem{"internal error: the server's log has the details"})
+	}()
+	if s.logger.Enabled(r.Context(), slog.LevelDebug) {
+		start := s.now()
+		defer func() {
+			s.logger.Debug("answered", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "duration", s.now().Sub(start))
+		}()
+	}
+	s.echo.ServeHTTP(w, r)
+}
+
+// problem is the body of every error.
+type problem struct {
+	Error string `json:"error"`
+}
+
+// refuse is an error that is answered with this status and these words.
+func refuse(status int, format string, args ...any) error {
+	return echo.NewHTTPError(status, fmt.Sprintf(format, args...))
+}
+
+// fail answers an error; it is echo's error handler, so 404 and 405 come here
+// as well.
+func (s *Server) fail(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	r := c.Request()
+	status, words := http.StatusInternalServerError, "internal error: the server's log has the details"
+	var he *echo.HTTPError
+	var re *remediation.RefusedError
+	switch {
+	case errors.As(err, &re):
+		status, words = refusalStatus(re.Refusal), re.Message
+	case errors.As(err, &he):
+		status, words = he.Code, fmt.Sprint(he.Message)
+		switch status {
+		case http.StatusNotFound:
+			words = fmt.Sprintf("there is no %s %s", r.Method, r.URL.Path)
+		case http.StatusMethodNotAllowed:
+			words = fmt.Sprintf("%s is not a method of %s: Allow names those that are", r.Method, r.URL.Path)
+		}
+	}
+	if status == http.StatusInternalServerError {
+		s.logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	s.write(c.Response(), status, problem{words})
+}
+
+// refusalStatus is the status of a refusal of the engine; an unknown one is
+// the server's own fault.
+func refusalStatus(r remediation.Refusal) int {
+	switch r {
+	case remediation.Invalid:
+		return http.StatusBadRequest
+	case remediation.Missing:
+		return http.StatusNotFound
+	case remediation.Conflict:
+		return http.StatusConflict
+	}
+	return http.StatusInternalServerError
+}
+
+// answer writes an object with 200.
+func (s *Server) answer(c echo.Context, v any) error {
+	s.write(c.Response(), http.StatusOK, v)
+	return nil
+}
+
+func (s *Server) write(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		s.logger.Error("an answer cannot be written as JSON", "err", err)
+		status, body = http.StatusInternalServerError, []byte(`{"error":"internal error: the server's log has the details"}`)
+	}
+	s.writeBody(w, status, append(body, '\n'))
+}
+
+func (s *Server) writeBody(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	if _, err := w.Write(body); err != nil {
+		s.logger.Debug("the client went away before its answer", "err", err)
+	}
+}

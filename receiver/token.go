@@ -1,0 +1,157 @@
+package receiver
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Role is what the holder of a token may do.
+type Role string
+
+// The roles: Alertmanager posts notifications only, a Viewer reads, a Commander
+// does all.
+const (
+	Alertmanager Role = "alertmanager"
+	Viewer       Role = "viewer"
+	Commander    Role = "commander"
+)
+
+// Token is a caller. Only digests of it are kept: a Token that is printed by
+// mistake tells no secret.
+type Token struct {
+	// Name is the actor in the audit log, and the user of Basic.
+	Name string
+	Role Role
+
+	secret, user [sha256.Size]byte
+}
+
+// NewToken returns a token; secret must not be empty.
+func NewToken(name string, role Role, secret string) (Token, error) {
+	if secret == "" {
+		return Token{}, fmt.Errorf("token %q is empty", name)
+	}
+	return Token{Name: name, Role: role, secret: sha256.Sum256([]byte(secret)), user: sha256.Sum256([]byte(name))}, nil
+}
+
+// maxToken is the largest token file, in bytes.
+const maxToken = 4096
+
+// tokenName is what an audit entry can show and Basic can carry.
+var tokenName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
+
+// tokens reads the list of tokens and the files that it names.
+func (r *configReader) tokens(n *yaml.Node) []Token {
+	var list []Token
+	names, secrets := map[string]int{}, map[[sha256.Size]byte]string{}
+	r.each(n, "tokens", func(n *yaml.Node) {
+		t, ok := r.token(n)
+		if !ok {
+			return
+		}
+		if line, twice := names[t.Name]; twice {
+			r.fail(n, "a name of its own for each", "the token name %q stands in line %d already", t.Name, line)
+			return
+		}
+		names[t.Name] = n.Line
+		if other, twice := secrets[t.secret]; twice {
+			r.fail(n, "a secret of its own for each", "tokens %q and %q are the same secret: who did what could not be told", other, t.Name)
+			return
+		}
+		secrets[t.secret] = t.Name
+		list = append(list, t)
+	})
+	return list
+}
+
+func (r *configReader) token(n *yaml.Node) (Token, bool) {
+	before := len(r.mistakes)
+	var name, role, file string
+	var fileNode *yaml.Node
+	r.fields(n, "a token",
+		field{"name", func(n *yaml.Node) {
+			name = r.text(n, "a token's name")
+			if name != "" && !tokenName.MatchString(name) {
+				r.fail(n, "letters, digits and . _ @ -, 64 at most", "%q cannot be a token's name", name)
+			}
+		}},
+		field{"role", func(n *yaml.Node) {
+			role = r.text(n, "a token's role")
+			switch Role(role) {
+			case Alertmanager, Viewer, Commander, "":
+			default:
+				r.fail(n, "alertmanager, viewer or commander", "unknown role %q", role)
+			}
+		}},
+		field{"file", func(n *yaml.Node) { file, fileNode = r.text(n, "a token's file"), n }})
+	if len(r.mistakes) > before {
+		return Token{}, false
+	}
+	if name == "" || role == "" || file == "" {
+		r.fail(n, "{name: oncall, role: commander, file: oncall.token}", "a token needs name, role and file")
+		return Token{}, false
+	}
+	if name == "engine" || (name == "alertmanager" && Role(role) != Alertmanager) {
+		r.fail(n, "another name", "the name %q is backout's own in the audit log", name)
+		return Token{}, false
+	}
+	secret, err := readToken(r.path(file))
+	if err != nil {
+		try := "write one line into it, readable by its owner only"
+		if errors.Is(err, errOpenToOthers) {
+			try = "chmod 600 " + r.path(file)
+		}
+		r.fail(fileNode, try, "token %q: %v", name, err)
+		return Token{}, false
+	}
+	t, err := NewToken(name, Role(role), secret)
+	if err != nil {
+		r.fail(fileNode, "write the token into "+file, "%v", err)
+		return Token{}, false
+	}
+	return t, true
+}
+
+var errOpenToOthers = errors.New("group or others have access to it")
+
+// readToken reads a secret of one line that nobody else has access to. The
+// checks are made on the file that was opened, so that it cannot be exchanged
+// in between.
+func readToken(path string) (secret string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", err
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%s is not a regular file", path)
+	case info.Mode().Perm()&0o077 != 0:
+		return "", fmt.Errorf("%s has mode %04o: %w", path, info.Mode().Perm(), errOpenToOthers)
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	switch {
+	case err != nil:
+		return "", err
+	case len(content) > maxToken:
+		return "", fmt.Errorf("%s is larger than %d bytes", path, maxToken)
+	}
+	secret = strings.TrimSpace(string(content))
+	switch {
+	case secret == "":
+		return "", fmt.Errorf("%s is empty", path)
+	case strings.ContainsAny(secret, "\r\n\x00"):
+		return "", fmt.Errorf("%s holds more than one line", path)
+	}
+	return secret, nil
+}

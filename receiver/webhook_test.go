@@ -1,0 +1,474 @@
+package receiver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/alertmanager/template"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+const oneAlert = `{"version":"4","groupKey":"g","receiver":"r","alerts":[{"status":"firing","labels":{"alertname":"A","service":"s","trigger":"t"},"fingerprint":"00000000000000aa"}]}`
+
+func TestBothGenerationsOfAlertmanagerAreUnderstood(t *testing.T) {
+	for _, tc := range []struct {
+		file      string
+		statuses  []string
+		truncated uint64
+	}{
+		{"am025-single-firing-1.json", []string{"firing"}, 0},
+		{"am034-single-firing-1.json", []string{"firing"}, 0},
+		{"am025-single-resolved-1.json", []string{"resolved"}, 0},
+		{"am034-single-resolved-1.json", []string{"resolved"}, 0},
+		{"am025-grouped-firing-1.json", []string{"firing", "firing", "firing"}, 0},
+		{"am034-grouped-firing-1.json", []string{"firing", "firing", "firing"}, 0},
+		{"am025-grouped-resolved-1.json", []string{"resolved", "resolved", "resolved"}, 0},
+		{"am034-grouped-resolved-1.json", []string{"resolved", "resolved", "resolved"}, 0},
+		{"am025-repeat-firing-1.json", []string{"firing"}, 0},
+		{"am025-repeat-firing-2.json", []string{"firing"}, 0},
+		{"am034-repeat-firing-1.json", []string{"firing"}, 0},
+		{"am034-repeat-firing-2.json", []string{"firing"}, 0},
+		{"am025-truncated-firing-1.json", []string{"firing", "firing"}, 3},
+		{"am034-truncated-firing-1.json", []string{"firing", "firing"}, 3},
+		{"am025-unicode-firing-1.json", []string{"firing"}, 0},
+		{"am034-unicode-firing-1.json", []string{"firing"}, 0},
+	} {
+		t.Run(tc.file, func(t *testing.T) {
+			b, body := newBench(t), payload(t, tc.file)
+			wantOK(t, b.post(body), fmt.Sprintf(`{"accepted":%d,"duplicates":0,"incidents":[]}`, len(tc.statuses)))
+			if len(b.service.took()) != 1 {
+				t.Fatalf("%d notifications were committed", len(b.service.took()))
+			}
+			got := b.service.took()[0]
+			var sent struct {
+				template.Data
+				GroupKey string `json:"groupKey"`
+			}
+			if err := json.Unmarshal([]byte(body), &sent); err != nil {
+				t.Fatal(err)
+			}
+			if got.Receiver != sent.Receiver || got.GroupKey != sent.GroupKey || got.Truncated != tc.truncated {
+				t.Errorf("decoded %q %q %d", got.Receiver, got.GroupKey, got.Truncated)
+			}
+			if len(got.Alerts) != len(tc.statuses) {
+				t.Fatalf("decoded %d alerts", len(got.Alerts))
+			}
+			for i, a := range got.Alerts {
+				want := sent.Alerts[i]
+				if a.Status != tc.statuses[i] || a.Fingerprint != want.Fingerprint || fmt.Sprint(a.Labels) != fmt.Sprint(map[string]string(want.Labels)) {
+					t.Errorf("alert %d is %+v; sent was %+v", i, a, want)
+				}
+				if fp := fingerprint(a.Labels); fp != want.Fingerprint {
+					t.Errorf("the fingerprint of its labels is %s; Alertmanager says %s", fp, want.Fingerprint)
+				}
+			}
+			if b.counted(resultAccepted) != 1 || strings.Contains(b.log.String(), "odd alerts") {
+				t.Errorf("accepted counts %v; log: %s", b.counted(resultAccepted), b.log)
+			}
+		})
+	}
+}
+
+func TestEveryPayloadIsInATest(t *testing.T) {
+	files, err := filepath.Glob("../testdata/payloads/*.json")
+	if err != nil || len(files) != 17 {
+		t.Fatalf("%d payloads (%v): 16 are in TestBothGenerationsOfAlertmanagerAreUnderstood, 1 in TestABodyThatIsNoNotificationIsRefusedWithTheCause; add the new ones", len(files), err)
+	}
+}
+
+func TestABodyThatIsNoNotificationIsRefusedWithTheCause(t *testing.T) {
+	for name, tc := range map[string]struct{ body, words string }{
+		"custom payload":      {payload(t, "am034-custom-payload-na-1.json"), "lacks version, alerts, groupKey; the likely cause is a custom payload:"},
+		"empty":               {"", "malformed"},
+		"no JSON":             {"hello", "malformed JSON at byte 1"},
+		"cut off":             {oneAlert[:40], "malformed JSON at byte 40"},
+		"trailing":            {oneAlert + "{}", "malformed JSON"},
+		"null":                {"null", "lacks version, alerts, groupKey"},
+		"a list":              {"[1]", "the body cannot be a JSON array"},
+		"a string":            {`"x"`, "the body cannot be a JSON string"},
+		"no version":          {`{"groupKey":"g","alerts":[]}`, "lacks version;"},
+		"no alerts":           {`{"groupKey":"g","version":"4"}`, "lacks alerts;"},
+		"null alerts":         {`{"groupKey":"g","version":"4","alerts":null}`, "lacks alerts;"},
+		"no group key":        {`{"version":"4","alerts":[]}`, "lacks groupKey;"},
+		"version 3":           {`{"version":"3","groupKey":"g","alerts":[]}`, `version is "3"`},
+		"version is a number": {`{"version":4,"groupKey":"g","alerts":[]}`, "version cannot be a JSON number"},
+		"alerts is an object": {`{"version":"4","groupKey":"g","alerts":{}}`, "alerts cannot be a JSON object"},
+		"too deep":            {`{"version":"4","groupKey":"g","alerts":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, "malformed JSON"},
+		"negative truncation": {`{"version":"4","groupKey":"g","alerts":[],"truncatedAlerts":-1}`, "truncatedAlerts cannot be a JSON number"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			wantError(t, b.post(tc.body), http.StatusBadRequest, tc.words)
+			if n := len(b.service.took()); n != 0 {
+				t.Errorf("%d notifications were committed", n)
+			}
+			if b.counted(resultMalformed) != 1 {
+				t.Error("it was not counted as malformed")
+			}
+		})
+	}
+}
+
+func TestAnOddAlertIsRecordedAndLosesNoneBesideIt(t *testing.T) {
+	const good = `{"status":"firing","labels":{"alertname":"Good","service":"s"},"fingerprint":"00000000000000aa"}`
+	const noLabels = "cbf29ce484222325" // the fingerprint of no labels at all
+	for name, tc := range map[string]struct {
+		alert string
+		want  remediation.Alert
+		odd   string
+	}{
+		"an unknown status":    {`{"status":"suppressed","labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "suppressed", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
+		"no status":            {`{"labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Fingerprint: "1", Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
+		"a status of no text":  {`{"status":1,"labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Fingerprint: "1", Labels: map[string]string{"a": "b"}}, "status cannot be a JSON number"},
+		"no labels":            {`{"status":"firing"}`, remediation.Alert{Status: "firing", Fingerprint: noLabels, Labels: map[string]string{}}, "no labels"},
+		"labels are a list":    {`{"status":"firing","labels":[1],"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{}}, "labels cannot be a JSON array"},
+		"a label is a number":  {`{"status":"firing","labels":{"a":"b","n":5},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "b", "n": ""}}, "labels cannot be a JSON number"},
+		"no object":            {`5`, remediation.Alert{Fingerprint: noLabels, Labels: map[string]string{}}, "the body cannot be a JSON number"},
+		"null":                 {`null`, remediation.Alert{Fingerprint: noLabels, Labels: map[string]string{}}, "neither firing nor resolved"},
+		"a broken time":        {`{"status":"firing","labels":{"a":"b"},"fingerprint":"1","startsAt":"yesterday"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, ""},
+		"no fingerprint":       {`{"status":"firing","labels":{"a":"b"}}`, remediation.Alert{Status: "firing", Fingerprint: fingerprint(map[string]string{"a": "b"}), Labels: map[string]string{"a": "b"}}, ""},
+		"no service, no name":  {`{"status":"firing","labels":{"trigger":"t"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"trigger": "t"}}, ""},
+		"NUL and U+2028":       {`{"status":"firing","labels":{"a":"x\u0000y\u2028z` + "\u2028" + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "x\x00y\u2028z\u2028"}}, ""},
+		"half a surrogate":     {`{"status":"firing","labels":{"a":"\ud800"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "\ufffd"}}, ""},
+		"no UTF-8":             {"{\"status\":\"firing\",\"labels\":{\"a\":\"\xff\"},\"fingerprint\":\"1\"}", remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "\ufffd"}}, ""},
+		"a repeated status":    {`{"status":"firing","status":"resolved","labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "resolved", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, ""},
+		"repeated labels":      {`{"status":"firing","labels":{"a":"b","c":"d"},"labels":{"a":"x"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "x", "c": "d"}}, ""},
+		"a key nobody knows":   {`{"status":"firing","labels":{"a":"b"},"fingerprint":"1","new":{"x":[1]}}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, ""},
+		"a very long label":    {`{"status":"firing","labels":{"a":"` + strings.Repeat("x", 1<<20) + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": strings.Repeat("x", 1<<20)}}, ""},
+		"the same fingerprint": {good, remediation.Alert{Status: "firing", Fingerprint: "00000000000000aa", Labels: map[string]string{"alertname": "Good", "service": "s"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			w := b.post(`{"version":"4","groupKey":"g","alerts":[` + good + "," + tc.alert + "," + good + `]}`)
+			wantOK(t, w, `{"accepted":3,"duplicates":0,"incidents":[]}`)
+			alerts := b.service.took()[0].Alerts
+			for _, i := range []int{0, 2} {
+				if a := alerts[i]; a.Status != "firing" || a.Labels["alertname"] != "Good" || a.Fingerprint != "00000000000000aa" {
+					t.Errorf("the good alert beside it became %+v", a)
+				}
+			}
+			if fmt.Sprint(alerts[1]) != fmt.Sprint(tc.want) || alerts[1].Labels == nil {
+				t.Errorf("it became %+v; want %+v", alerts[1], tc.want)
+			}
+			if logged := strings.Contains(b.log.String(), "odd alerts"); logged != (tc.odd != "") {
+				t.Errorf("logged as odd: %v; log %s", logged, b.log)
+			}
+			if !strings.Contains(b.log.String(), tc.odd) {
+				t.Errorf("the log does not say %q: %s", tc.odd, b.log)
+			}
+		})
+	}
+}
+
+func TestOfRepeatedKeysTheLastWinsAndNoTwoAlertsAreMixed(t *testing.T) {
+	b := newBench(t)
+	wantOK(t, b.post(`{"version":"3","version":"4","groupKey":"g",
+		"alerts":[{"status":"firing","labels":{"trigger":"t","service":"s"},"fingerprint":"1"},{"status":"firing","labels":{"a":"b"}}],
+		"alerts":[{"status":"resolved","labels":{"x":"y"},"fingerprint":"2"}]}`), `{"accepted":1,"duplicates":0,"incidents":[]}`)
+	got := b.service.took()[0].Alerts
+	want := []remediation.Alert{{Status: "resolved", Fingerprint: "2", Labels: map[string]string{"x": "y"}}}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("decoded %+v", got)
+	}
+}
+
+func TestAnEmptyGroupIsAccepted(t *testing.T) {
+	b := newBench(t)
+	wantOK(t, b.post(`{"version":"4","groupKey":"g","alerts":[]}`), `{"accepted":0,"duplicates":0,"incidents":[]}`)
+	if len(b.service.took()) != 1 {
+		t.Error("it was not committed")
+	}
+}
+
+// manyAlerts is a body of n alerts.
+func manyAlerts(n int) string {
+	var s strings.Builder
+	s.WriteString(`{"version":"4","groupKey":"g","alerts":[`)
+	for i := range n {
+		if i > 0 {
+			s.WriteByte(',')
+		}
+		fmt.Fprintf(&s, `{"status":"firing","labels":{"alertname":"A","instance":"i%d","service":"s"},"annotations":{"summary":"%s"},"fingerprint":"%016x"}`, i, strings.Repeat("x", 200), i)
+	}
+	s.WriteString(`]}`)
+	return s.String()
+}
+
+func TestFiveThousandAlertsInOneBodyAreAllAccepted(t *testing.T) {
+	b := newBench(t)
+	wantOK(t, b.post(manyAlerts(5000)), `{"accepted":5000,"duplicates":0,"incidents":[]}`)
+	seen := map[string]bool{}
+	for _, a := range b.service.took()[0].Alerts {
+		seen[a.Fingerprint] = true
+	}
+	if len(seen) != 5000 {
+		t.Errorf("%d different alerts were committed", len(seen))
+	}
+	if used := b.bodies.used.Load(); used != 0 {
+		t.Errorf("%d bytes are still reserved", used)
+	}
+}
+
+func TestANineMebibyteBodyIsTooLarge(t *testing.T) {
+	large := strings.Repeat(" ", 9<<20)
+	for name, body := range map[string]io.Reader{
+		"its length announced": strings.NewReader(large),
+		"in chunks":            io.MultiReader(strings.NewReader(large)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			srv := httptest.NewServer(b)
+			defer srv.Close()
+			for range 2 { // the connection stays of use
+				resp, err := http.Post(srv.URL+"/api/v1/webhook/alertmanager", "application/json", body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text := drain(t, resp); resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(text, `"error":"the body is larger than 8 MiB"`) {
+					t.Errorf("answered %d %s", resp.StatusCode, text)
+				}
+				body = strings.NewReader(large)
+			}
+			if b.counted(resultTooLarge) != 2 || len(b.service.took()) != 0 || b.bodies.used.Load() != 0 {
+				t.Errorf("counted %v, committed %d, reserved %d", b.counted(resultTooLarge), len(b.service.took()), b.bodies.used.Load())
+			}
+		})
+	}
+}
+
+// TestAClientThatSendsBeforeItReadsSeesTheRefusal: such a one gets a broken
+// connection where the server closes without reading.
+func TestAClientThatSendsBeforeItReadsSeesTheRefusal(t *testing.T) {
+	b := newBench(t)
+	srv := httptest.NewServer(b)
+	defer srv.Close()
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := fmt.Fprintf(conn, "POST /api/v1/webhook/alertmanager HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", 9<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(conn, spaces{}, 9<<20); err != nil {
+		t.Fatalf("the connection broke while sending: %v", err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 413 ") {
+		t.Errorf("read %.60q, %v", answer, err)
+	}
+}
+
+type spaces struct{}
+
+func (spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+func TestABodyOfExactlyTheLimitIsRead(t *testing.T) {
+	for _, n := range []int{firstRead - 1, firstRead, firstRead + 1, 4*firstRead + 7, maxBody - 1, maxBody} {
+		b := newBench(t)
+		body := oneAlert + strings.Repeat(" ", n-len(oneAlert))
+		if w := b.post(body); w.Code != http.StatusOK {
+			t.Errorf("%d bytes: %d %s", n, w.Code, w.Body)
+		}
+		r := request("POST", "/api/v1/webhook/alertmanager", body)
+		r.ContentLength = -1 // in chunks
+		if w := b.do(r); w.Code != http.StatusOK || b.bodies.used.Load() != 0 {
+			t.Errorf("%d bytes in chunks: %d %s; %d reserved", n, w.Code, w.Body, b.bodies.used.Load())
+		}
+	}
+	b := newBench(t)
+	r := request("POST", "/api/v1/webhook/alertmanager", oneAlert+strings.Repeat(" ", maxBody+1-len(oneAlert)))
+	r.ContentLength = -1
+	wantError(t, b.do(r), http.StatusRequestEntityTooLarge, "larger than 8 MiB")
+}
+
+func TestTooManyBytesInFlightAnswer503UntilSomeAreDone(t *testing.T) {
+	b := newBench(t)
+	b.bodies = newBodies(maxBody, 3*firstRead)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	b.service.accept = func(context.Context) error { entered <- struct{}{}; <-leave; return nil }
+
+	done := make(chan *httptest.ResponseRecorder)
+	for range 3 {
+		go func() { done <- b.post(oneAlert) }()
+	}
+	for range 3 {
+		<-entered
+	}
+	w := b.post(oneAlert)
+	wantError(t, w, http.StatusServiceUnavailable, "too many bytes of notifications are in flight")
+	if w.Header().Get("Retry-After") == "" || b.counted(resultBusy) != 1 {
+		t.Errorf("headers %v, counted %v", w.Header(), b.counted(resultBusy))
+	}
+	close(leave)
+	for range 3 {
+		if w := <-done; w.Code != http.StatusOK {
+			t.Errorf("one that was in flight got %d %s", w.Code, w.Body)
+		}
+	}
+	go func() { <-entered }()
+	if w := b.post(oneAlert); w.Code != http.StatusOK {
+		t.Errorf("after that: %d %s", w.Code, w.Body)
+	}
+	if used := b.bodies.used.Load(); used != 0 {
+		t.Errorf("%d bytes are still reserved", used)
+	}
+}
+
+func TestABodyThatGrowsPastTheBoundIsGivenBack(t *testing.T) {
+	b := newBench(t)
+	b.bodies = newBodies(maxBody, 5*firstRead)
+	wantError(t, b.post(strings.Repeat(" ", 5*firstRead)), http.StatusServiceUnavailable, "in flight")
+	if used := b.bodies.used.Load(); used != 0 {
+		t.Errorf("%d bytes are still reserved", used)
+	}
+	if w := b.post(oneAlert); w.Code != http.StatusOK {
+		t.Errorf("a small one after it: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestAClientThatAnnouncesMuchAndSendsLittleHoldsLittle(t *testing.T) {
+	b := newBench(t)
+	pr, pw := io.Pipe()
+	r := httptest.NewRequest("POST", "/api/v1/webhook/alertmanager", pr)
+	r.ContentLength = maxBody
+	done := make(chan *httptest.ResponseRecorder)
+	go func() { done <- b.do(r) }()
+	if _, err := pw.Write([]byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	if used := b.bodies.used.Load(); used != firstRead {
+		t.Errorf("it holds %d bytes", used)
+	}
+	if err := pw.CloseWithError(io.ErrUnexpectedEOF); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-done, http.StatusServiceUnavailable, "not committed")
+	if b.bodies.used.Load() != 0 || len(b.service.took()) != 0 || b.counted(resultUnavailable) != 1 {
+		t.Errorf("reserved %d, committed %d", b.bodies.used.Load(), len(b.service.took()))
+	}
+}
+
+func TestWhatIsNotCommittedIsAnswered503(t *testing.T) {
+	for name, err := range map[string]error{
+		"a full disk":        errors.New("disk full at /secret/path"),
+		"a refusal":          &remediation.RefusedError{Refusal: remediation.Invalid, Message: "no"},
+		"a commit that hung": context.DeadlineExceeded,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.service.accept = func(ctx context.Context) error {
+				if _, bounded := ctx.Deadline(); !bounded {
+					t.Error("Accept is not bounded in time")
+				}
+				return err
+			}
+			w := b.post(oneAlert)
+			wantError(t, w, http.StatusServiceUnavailable, "not committed, send it again")
+			if strings.Contains(w.Body.String(), "secret") || !strings.Contains(b.log.String(), err.Error()) {
+				t.Errorf("the cause belongs into the log only: %s; log %s", w.Body, b.log)
+			}
+			if b.counted(resultUnavailable) != 1 || b.counted(resultAccepted) != 0 {
+				t.Error("it was not counted as unavailable")
+			}
+		})
+	}
+}
+
+func TestAPanicCostsOneRequest(t *testing.T) {
+	b := newBench(t)
+	b.service.accept = func(context.Context) error { panic("boom") }
+	wantError(t, b.post(oneAlert), http.StatusInternalServerError, "internal error")
+	if !strings.Contains(b.log.String(), "boom") || b.bodies.used.Load() != 0 {
+		t.Errorf("reserved %d; log %s", b.bodies.used.Load(), b.log)
+	}
+	b.service.accept = nil
+	if w := b.post(oneAlert); w.Code != http.StatusOK {
+		t.Errorf("the next one: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestEveryResultIsAMetricFromTheStart(t *testing.T) {
+	b := newBench(t)
+	w := b.do(request("GET", "/metrics", ""))
+	for _, r := range []string{"accepted", "malformed", "too_large", "busy", "unavailable", "unauthorized", "forbidden"} {
+		if line := `backout_notifications_total{result="` + r + `"} 0`; !slices.Contains(strings.Split(w.Body.String(), "\n"), line) {
+			t.Errorf("missing: %s", line)
+		}
+	}
+}
+
+// FuzzDecode: whatever comes in, each element of alerts comes out as one alert
+// that can be recorded, or the whole is refused.
+func FuzzDecode(f *testing.F) {
+	files, err := filepath.Glob("../testdata/payloads/*.json")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no payloads: %v", err)
+	}
+	for _, file := range files {
+		f.Add([]byte(payload(f, filepath.Base(file))))
+	}
+	for _, s := range []string{"", "null", oneAlert, `{"version":"4","groupKey":"g","alerts":[null,5,{},{"status":1},{"labels":{"a":null}}]}`, `{"alerts":[1],"ALERTS":[2,3],"version":"4","groupKey":"\u0000"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, _, err := decode(data)
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("a refusal without a word")
+			}
+			return
+		}
+		var elements struct {
+			Alerts []any `json:"alerts"`
+		}
+		if err := json.Unmarshal(data, &elements); err != nil {
+			t.Fatalf("it took what is no JSON: %v", err)
+		}
+		if len(n.Alerts) != len(elements.Alerts) {
+			t.Errorf("%d alerts of %d", len(n.Alerts), len(elements.Alerts))
+		}
+		for i, a := range n.Alerts {
+			if a.Fingerprint == "" || a.Labels == nil {
+				t.Errorf("alert %d cannot be recorded: %+v", i, a)
+			}
+		}
+		if n.GroupKey == "" {
+			t.Error("no group key")
+		}
+	})
+}
+
+func BenchmarkWebhook(b *testing.B) {
+	s := newBench(b)
+	s.service.accept = func(context.Context) error { return nil }
+	s.logger = slog.New(slog.DiscardHandler)
+	body := payload(b, "am034-grouped-firing-1.json")
+	b.ReportAllocs()
+	for b.Loop() {
+		if w := s.post(body); w.Code != http.StatusOK {
+			b.Fatal(w.Body)
+		}
+	}
+}
