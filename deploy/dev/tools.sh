@@ -55,13 +55,13 @@ on_debian() {
 # Elsewhere than on Debian nothing is fetched: the tools have to be there.
 check_path() {
   local missing=() tool
-  for tool in docker docker-compose prometheus promtool amtool; do
+  for tool in docker docker-compose prometheus promtool amtool gcc; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
   if [ ${#missing[@]} -gt 0 ]; then
     die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
-      "try: put them there (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, a Docker engine" \
+      "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, and a Docker engine" \
       "that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
   fi
   if ! command -v prometheus-alertmanager >/dev/null; then
