@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// auditPage is how many entries are asked for at once.
+const auditPage = 500
+
+func (c *commands) addAudit() {
+	audit := c.app.Command("audit", "The log of what was done and why.")
+	c.addAuditList(audit)
+	c.addAuditTail(audit)
+	c.addAuditVerify(audit)
+	c.addAuditExport(audit)
+}
+
+func (c *commands) addAuditList(parent *kingpin.CmdClause) {
+	clause := parent.Command("list", "List entries, oldest first.")
+	incident := clause.Flag("incident", "Of this incident only.").String()
+	kind := clause.Flag("kind", "Of this kind only, such as intent.").String()
+	after := wholeFlag(clause, "after", "Those after this seq.", 0, 0, math.MaxInt64)
+	limit := wholeFlag(clause, "limit", "How many at most.", 100, 1, 1000)
+	from, output := c.sourceFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		f := remediation.EntryFilter{Incident: *incident, Kind: remediation.Kind(*kind), After: *after, Limit: int(*limit)}
+		return from.with(ctx, func(src source) error {
+			entries, err := src.Entries(ctx, f)
+			if err != nil {
+				return err
+			}
+			next := *after
+			if len(entries) > 0 {
+				next = entries[len(entries)-1].Seq
+			}
+			if *output == outputJSON {
+				return c.printEntriesJSON(entries, next)
+			}
+			if err := c.printEntries(entries); err != nil {
+				return err
+			}
+			switch {
+			case len(entries) == 0:
+				return c.print("No entries.\n")
+			case len(entries) == int(*limit):
+				return c.print(fmt.Sprintf("There may be more: --after=%d\n", next))
+			}
+			return nil
+		})
+	})
+}
+
+func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
+	clause := parent.Command("tail", "Show the newest entries.")
+	lines := wholeFlag(clause, "lines", "How many.", 20, 0, math.MaxInt64)
+	follow := clause.Flag("follow", "Go on with new ones as they come.").Short('f').Bool()
+	from, output := c.sourceFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return from.with(ctx, func(src source) error {
+			head, _, err := src.Head(ctx)
+			if err != nil {
+				return err
+			}
+			at := max(head-*lines, 0)
+			show := func(entries []remediation.Entry) error {
+				at = entries[len(entries)-1].Seq
+				if *output == outputJSON {
+					return c.printEntryLines(entries)
+				}
+				return c.printEntries(entries)
+			}
+			if err := eachPage(ctx, src, at, show); err != nil || !*follow {
+				return err
+			}
+			tick := time.NewTicker(followEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-tick.C:
+				}
+				if err := eachPage(ctx, src, at, show); err != nil {
+					if ctx.Err() != nil {
+						return nil
+					}
+					return err
+				}
+			}
+		})
+	})
+}
+
+func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
+	clause := parent.Command("export", "Write every entry in its canonical form, one a line: hash is the SHA-256 of a line without its hash key.")
+	choiceFlag(clause, "output", "json: an export has no other form.", outputJSON, outputJSON)
+	from := c.sourceFlags(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return from.with(ctx, func(src source) error {
+			return eachPage(ctx, src, 0, c.printEntryLines)
+		})
+	})
+}
+
+// eachPage hands all entries after a seq to fn, a page at a time.
+func eachPage(ctx context.Context, src source, after int64, fn func([]remediation.Entry) error) error {
+	for {
+		page, err := src.Entries(ctx, remediation.EntryFilter{After: after, Limit: auditPage})
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		if last := page[len(page)-1].Seq; last > after {
+			after = last
+		} else {
+			return fmt.Errorf("entries after %d: the answer ends with %d", after, last)
+		}
+		if err := fn(page); err != nil {
+			return err
+		}
+	}
+}
+
+// printEntries writes entries for humans.
+func (c *commands) printEntries(entries []remediation.Entry) error {
+	var b strings.Builder
+	for _, e := range entries {
+		b.WriteString(entryText(e))
+	}
+	return c.print(b.String())
+}
+
+// entryText is one entry: a line of who, when and what, and one of why.
+func entryText(e remediation.Entry) string {
+	what := []string{string(e.Kind)}
+	for _, s := range []string{e.Service, e.Incident, e.Step} {
+		if s != "" {
+			what = append(what, s)
+		}
+	}
+	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, momentShort(e.Time), strings.Join(what, " "), e.Actor)
+	return cell(head, columns) + "\n" + wrap(strings.Repeat(" ", 8), detailText(e.Detail))
+}
+
+// printEntriesJSON writes one page as the API does.
+func (c *commands) printEntriesJSON(entries []remediation.Entry, next int64) error {
+	if entries == nil {
+		entries = []remediation.Entry{}
+	}
+	return c.printJSON(map[string]any{"entries": entries, "next": next})
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// detailFirst are the keys of an entry's detail that say most, in the order in
+// which they are told.
+var detailFirst = []string{"reason", "why", "error", "trigger", "value", "threshold", "until"}
+
+// detailLast are told only by --output=json: long, or of use to a program only.
+var detailLast = []string{"expr", "before", "after", "playbooks", "alerts", "fingerprint", "fingerprints"}
+
+// maxDetail is how much of a detail is told, in characters.
+const maxDetail = 300
+
+// detailText is the detail of an audit entry in one line.
+func detailText(detail map[string]any) string {
+	var parts []string
+	say := func(key string) {
+		if v, ok := detail[key]; ok {
+			if text := detailValue(key, v); text != "" {
+				parts = append(parts, strings.ReplaceAll(key, "_", " ")+" "+text)
+			}
+		}
+	}
+	for _, key := range detailFirst {
+		say(key)
+	}
+	rest := []string{}
+	for key := range detail {
+		if !slices.Contains(detailFirst, key) && !slices.Contains(detailLast, key) {
+			rest = append(rest, key)
+		}
+	}
+	slices.Sort(rest)
+	for _, key := range rest {
+		say(key)
+	}
+	return cell(strings.Join(parts, ", "), maxDetail)
+}
+
+func detailValue(key string, v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case bool, json.Number, int, int64, float64:
+		return fmt.Sprint(v)
+	case []any:
+		if key == "gates" {
+			return gatesText(v)
+		}
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
+}
+
+// gatesText names the gates that were closed; that all others were open goes
+// without saying.
+func gatesText(gates []any) string {
+	var closed []string
+	for _, g := range gates {
+		gate, ok := g.(map[string]any)
+		if !ok {
+			continue
+		}
+		if open, ok := gate["ok"].(bool); ok && !open {
+			closed = append(closed, fmt.Sprintf("%v (%v)", gate["gate"], gate["why"]))
+		}
+	}
+	if len(closed) == 0 {
+		return "all open"
+	}
+	return "closed: " + strings.Join(closed, ", ")
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+const (
+	defaultURL = "http://127.0.0.1:9099"
+	// maxAnswer is far above a page of audit entries with thousands of alerts each.
+	maxAnswer = 256 << 20
+	// askTimeout bounds one request to a server.
+	askTimeout = 30 * time.Second
+)
+
+// serverFlags say which server a command talks to, and as whom.
+type serverFlags struct {
+	url       *string
+	tokenFile *string
+	env       func(string) string
+}
+
+func (c *commands) serverFlags(clause *kingpin.CmdClause) serverFlags {
+	return serverFlags{
+		url: clause.Flag("url", "Address of a running `backout serve`; $BACKOUT_URL where not given, else "+defaultURL+".").
+			PlaceHolder("URL").String(),
+		tokenFile: clause.Flag("token-file", "File that holds a token of that server; $BACKOUT_TOKEN_FILE where not given.").
+			PlaceHolder("FILE").String(),
+		env: c.env,
+	}
+}
+
+// client speaks the API of one server.
+type client struct {
+	base  *url.URL
+	token string
+	http  *http.Client
+}
+
+// client returns a client of the server that the flags or the environment name.
+func (f serverFlags) client() (*client, error) {
+	address, tokenFile := *f.url, *f.tokenFile
+	if address == "" {
+		address = f.env("BACKOUT_URL")
+	}
+	if address == "" {
+		address = defaultURL
+	}
+	if tokenFile == "" {
+		tokenFile = f.env("BACKOUT_TOKEN_FILE")
+	}
+	base, err := url.Parse(address)
+	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
+		return nil, wrong("--url="+defaultURL, "--url: %q is not an http or https address", address)
+	}
+	if base.User != nil {
+		return nil, wrong("--token-file=FILE", "--url: an address with a name or password in it is not taken")
+	}
+	cl := &client{base: base, http: &http.Client{
+		Timeout:   askTimeout,
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second},
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // a token goes to the address that was named, nowhere else
+		},
+	}}
+	if tokenFile != "" {
+		b, err := os.ReadFile(tokenFile)
+		if err != nil {
+			return nil, wrong("", "--token-file: %w", err)
+		}
+		if cl.token = strings.TrimSpace(string(b)); cl.token == "" {
+			return nil, wrong("write the token into it, on one line", "--token-file: %s is empty", tokenFile)
+		}
+		if strings.ContainsFunc(cl.token, unprintable) || strings.Contains(cl.token, " ") {
+			return nil, wrong("write the token into it, on one line", "--token-file: %s holds more than one token", tokenFile)
+		}
+	}
+	return cl, nil
+}
+
+// ask sends a request and decodes the answer into into. query and body may be nil.
+func (cl *client) ask(ctx context.Context, method, path string, query url.Values, body, into any) (err error) {
+	u := cl.base.JoinPath(path)
+	u.RawQuery = query.Encode()
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), content)
+	if err != nil {
+		return fmt.Errorf("build request: %w", err)
+	}
+	if method != http.MethodGet {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if cl.token != "" {
+		req.Header.Set("Authorization", "Bearer "+cl.token)
+	}
+	resp, err := cl.http.Do(req)
+	if err != nil {
+		return cl.silent(err)
+	}
+	defer func() {
+		if cerr := resp.Body.Close(); cerr != nil && err == nil {
+			err = fmt.Errorf("server at %s: %w", cl.base, cerr)
+		}
+	}()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return cl.silent(err)
+	case len(answer) > maxAnswer:
+		return fmt.Errorf("server at %s: the answer is larger than %d bytes", cl.base, maxAnswer)
+	case resp.StatusCode != http.StatusOK:
+		return cl.refused(resp.StatusCode, answer)
+	}
+	dec := json.NewDecoder(bytes.NewReader(answer))
+	dec.UseNumber() // an audit entry's numbers must come out as they went in
+	if err := dec.Decode(into); err != nil {
+		return wrong("--url=ADDRESS of a backout server", "server at %s: the answer to %s %s is not backout's: %w", cl.base, method, path, err)
+	}
+	return nil
+}
+
+// silent says why there is no answer.
+func (cl *client) silent(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var timeout net.Error
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("stopped while asking the server at %s", cl.base)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &unreachable{wrong("start `backout serve`, or name another server with --url",
+			"no server answers at %s: connection refused; is serve running?", cl.base)}
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return &unreachable{wrong("", "the server at %s did not answer in time", cl.base)}
+	}
+	return &unreachable{wrong("", "no answer from the server at %s: %w", cl.base, err)}
+}
+
+// unreachable marks that no server answered, which may pass.
+type unreachable struct{ error }
+
+func (u *unreachable) Unwrap() error { return u.error }
+
+// refused turns an answer other than 200 into a sentence.
+func (cl *client) refused(status int, answer []byte) error {
+	var body struct {
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(answer, &body); err != nil || body.Error == "" {
+		return wrong("--url=ADDRESS of a backout server", "the server at %s answers %d %s, and not in backout's words",
+			cl.base, status, http.StatusText(status))
+	}
+	switch status {
+	case http.StatusUnauthorized:
+		return wrong("--token-file=FILE, with a token that the server's configuration lists", "%s", body.Error)
+	case http.StatusForbidden:
+		return wrong("--token-file=FILE, with the token of a commander", "%s", body.Error)
+	case http.StatusNotFound, http.StatusConflict:
+		return negative("", "%s", body.Error)
+	case http.StatusBadRequest:
+		return wrong("", "%s", body.Error)
+	case http.StatusServiceUnavailable:
+		return &unreachable{wrong("", "the server at %s cannot answer now: %s", cl.base, body.Error)}
+	}
+	return wrong("", "the server at %s answers %d: %s", cl.base, status, body.Error)
+}
+
+// Incidents implements source. The API gives the oldest first; all pages are
+// read, and the newest of them kept where that is asked for.
+func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) ([]remediation.IncidentView, error) {
+	q := url.Values{"limit": {"1000"}}
+	if f.Open {
+		q.Set("status", "open")
+	}
+	if f.Service != "" {
+		q.Set("service", f.Service)
+	}
+	all := []remediation.IncidentView{}
+	for {
+		var page struct {
+			Incidents []remediation.IncidentView `json:"incidents"`
+			Next      string                     `json:"next"`
+		}
+		if err := cl.ask(ctx, http.MethodGet, "api/v1/incidents", q, nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Incidents...)
+		if f.Newest && f.Limit > 0 && len(all) > f.Limit {
+			all = all[len(all)-f.Limit:]
+		}
+		if page.Next == "" || page.Next == q.Get("after") {
+			return all, nil
+		}
+		q.Set("after", page.Next)
+	}
+}
+
+// Incident implements source.
+func (cl *client) Incident(ctx context.Context, id string) (v remediation.IncidentView, err error) {
+	err = cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id), nil, nil, &v)
+	return v, err
+}
+
+// Entries implements source.
+func (cl *client) Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error) {
+	q := url.Values{"after": {strconv.FormatInt(f.After, 10)}, "limit": {strconv.Itoa(f.Limit)}}
+	if f.Incident != "" {
+		q.Set("incident", f.Incident)
+	}
+	if f.Kind != "" {
+		q.Set("kind", string(f.Kind))
+	}
+	var list struct {
+		Entries []remediation.Entry `json:"entries"`
+	}
+	err := cl.ask(ctx, http.MethodGet, "api/v1/audit", q, nil, &list)
+	return list.Entries, err
+}
+
+// Head implements source.
+func (cl *client) Head(ctx context.Context) (seq int64, hash string, err error) {
+	var head struct {
+		Seq  int64  `json:"seq"`
+		Hash string `json:"hash"`
+	}
+	err = cl.ask(ctx, http.MethodGet, "api/v1/audit/head", nil, nil, &head)
+	return head.Seq, head.Hash, err
+}
+
+// Rollouts implements source.
+func (cl *client) Rollouts(ctx context.Context) ([]remediation.RolloutView, error) {
+	var list struct {
+		Rollouts []remediation.RolloutView `json:"rollouts"`
+	}
+	err := cl.ask(ctx, http.MethodGet, "api/v1/rollout", nil, nil, &list)
+	return list.Rollouts, err
+}

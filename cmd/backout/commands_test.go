@@ -1,0 +1,413 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// result is what one run of the program left.
+type result struct {
+	status         int
+	stdout, stderr string
+}
+
+// backout runs the program in this process with an environment of its own.
+func backout(t *testing.T, env map[string]string, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	c := newCommands(func(name string) string { return env[name] }, &stdout, &stderr)
+	c.now = func() time.Time { return time.Date(2026, 1, 2, 15, 5, 0, 0, time.UTC) }
+	status := c.exec(t.Context(), args)
+	return result{status, stdout.String(), stderr.String()}
+}
+
+// exchange is a request that a test expects, and the answer to it.
+type exchange struct {
+	request string // "METHOD path?query"
+	body    string // JSON that the request carries; "" for none
+	status  int
+	answer  string
+}
+
+// server answers the exchanges in their order, and fails the test on anything
+// else. Every request must carry the token "s3cret" where withToken is given.
+func server(t *testing.T, token string, exchanges ...exchange) string {
+	t.Helper()
+	next := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if next == len(exchanges) {
+			t.Errorf("unexpected request %s %s", r.Method, r.URL)
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		e := exchanges[next]
+		next++
+		if got := r.Method + " " + r.URL.String(); got != e.request {
+			t.Errorf("request %d is %s, want %s", next, got, e.request)
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if !sameJSON(string(body), e.body) {
+			t.Errorf("%s carries %s, want %s", e.request, body, e.body)
+		}
+		if ct := r.Header.Get("Content-Type"); r.Method != http.MethodGet && ct != "application/json" {
+			t.Errorf("%s has content type %q", e.request, ct)
+		}
+		want := ""
+		if token != "" {
+			want = "Bearer " + token
+		}
+		if got := r.Header.Get("Authorization"); got != want {
+			t.Errorf("%s has authorization %q, want %q", e.request, got, want)
+		}
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.WriteHeader(e.status)
+		if _, err := io.WriteString(w, e.answer); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(func() {
+		srv.Close()
+		if next < len(exchanges) {
+			t.Errorf("%d of %d requests were never made", len(exchanges)-next, len(exchanges))
+		}
+	})
+	return srv.URL
+}
+
+func sameJSON(got, want string) bool {
+	if got == "" || want == "" {
+		return got == want
+	}
+	var g, w any
+	if json.Unmarshal([]byte(got), &g) != nil || json.Unmarshal([]byte(want), &w) != nil {
+		return false
+	}
+	return fmt.Sprint(g) == fmt.Sprint(w) // maps print in key order
+}
+
+func tokenFile(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(name, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+const settling = `{"id":"inc-7","service":"social-intel","rollout":"v2.0.0","state":"settling","reason":"","why":"","until":null,
+"opened":"2026-01-02T15:04:05Z","closed":null,
+"triggers":[{"trigger":"error_rate","fingerprint":"af1","active":true,"threshold":0.01,"value":0.0314159}],
+"steps":[
+ {"id":"1-flag_off","action":"flag_off","target":"compose:/srv/social-intel/social-intel:FEATURE_ANALYTICS_ENABLED","risk":"reversible","state":"done","started":"2026-01-02T15:04:06Z","finished":"2026-01-02T15:04:08Z"},
+ {"id":"2-image_retag","action":"image_retag","target":"compose:/srv/social-intel/social-intel","risk":"disruptive","state":"pending","started":null,"finished":null}],
+"next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z"},"claimed_by":"","drill":false}`
+
+func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T) {
+	url := server(t, "", exchange{"GET /api/v1/incidents/inc-7", "", 200, settling})
+	r := backout(t, nil, "incident", "show", "inc-7", "--url="+url)
+	if r.status != 0 || r.stderr != "" {
+		t.Fatalf("status %d, stderr %q", r.status, r.stderr)
+	}
+	for _, want := range []string{
+		"social-intel, release v2.0.0",
+		"settling: a step has run; it is being watched whether that was enough",
+		"error_rate: firing, last value 0.031416, threshold 0.01",
+		"1-flag_off", "done", "15:04:06 to 15:04:08 UTC",
+		"Next: 2-image_retag, not before 2026-01-02 15:09:08 UTC (in 4m8s), and only if it is still needed.",
+		"backout freeze --service=social-intel --reason=WHY",
+		"backout incident claim inc-7",
+	} {
+		if !said(r.stdout, want) {
+			t.Errorf("%q is not said in:\n%s", want, r.stdout)
+		}
+	}
+	fits(t, r.stdout)
+}
+
+// said tells whether text holds words, wherever its lines are broken.
+func said(text, words string) bool {
+	return strings.Contains(strings.Join(strings.Fields(text), " "), words)
+}
+
+// fits checks that every line can be read on a terminal of 80 columns, but for
+// words that cannot be broken.
+func fits(t *testing.T, text string) {
+	t.Helper()
+	for _, line := range strings.Split(text, "\n") {
+		if utf8.RuneCountInString(line) > columns && len(strings.Fields(line)) > 1 {
+			t.Errorf("%d columns: %s", utf8.RuneCountInString(line), line)
+		}
+	}
+}
+
+func TestAWaitForApprovalSaysHowToAnswer(t *testing.T) {
+	waiting := strings.NewReplacer(`"settling","reason":"","why":"","until":null`,
+		`"waiting","reason":"approval","why":"schema rollback loses data","until":"2026-01-02T15:34:05Z"`,
+		`"next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z"}`, `"next":{"step":"3-schema_rollback","at":null}`).Replace(settling)
+	url := server(t, "", exchange{"GET /api/v1/incidents/inc-7", "", 200, waiting})
+	r := backout(t, nil, "incident", "show", "inc-7", "--url="+url)
+	for _, want := range []string{
+		"backout approve inc-7 3-schema_rollback --reason=WHY", "backout deny inc-7 3-schema_rollback --reason=WHY",
+		"approval: schema rollback loses data", "2026-01-02 15:34:05 UTC", "Next: 3-schema_rollback, if it is still needed.",
+	} {
+		if !said(r.stdout, want) {
+			t.Errorf("%q is not said in:\n%s", want, r.stdout)
+		}
+	}
+	fits(t, r.stdout)
+}
+
+func TestWhatCameFromOutsideCannotDriveTheTerminal(t *testing.T) {
+	evil := strings.ReplaceAll(settling, "error_rate", `x\u001b[2J\u202e\ny`)
+	url := server(t, "",
+		exchange{"GET /api/v1/incidents/inc-7", "", 200, evil},
+		exchange{"GET /api/v1/incidents?limit=1000", "", 200, `{"incidents":[` + evil + `]}`},
+		exchange{"GET /api/v1/incidents/inc-8", "", 404, `{"error":"no\u001b[2J"}`})
+	for _, args := range [][]string{{"incident", "show", "inc-7"}, {"incident", "list"}, {"incident", "show", "inc-8"}} {
+		r := backout(t, nil, append(args, "--url="+url)...)
+		if strings.ContainsAny(r.stdout+r.stderr, "\x1b\u202e") {
+			t.Errorf("%v prints control characters: %q", args, r.stdout+r.stderr)
+		}
+	}
+}
+
+func TestCommandsSpeakTheAPI(t *testing.T) {
+	file := tokenFile(t)
+	freeze := `{"service":"social-intel","scope":"all","until":null,"by":"oncall","reason":"db move","since":"2026-01-02T15:04:05Z"}`
+	rollout := `{"service":"social-intel","release":"v2.0.0","previous":"v1.0.0","state":"active","stage":"alpha","held":false,
+		"started":"2026-01-02T15:04:05Z","stage_since":"2026-01-02T15:04:05Z","promotable_at":"2026-01-03T15:04:05Z",
+		"criteria":[{"name":"error_rate","value":0.0002,"threshold":0.001,"ok":true},{"name":"p95","value":null,"threshold":0.5,"ok":false}]}`
+	for name, tc := range map[string]struct {
+		args     []string
+		exchange exchange
+		says     []string
+	}{
+		"claim without a reason says so": {
+			[]string{"incident", "claim", "inc-7"},
+			exchange{"POST /api/v1/incidents/inc-7/claim", `{"reason":"claimed by hand, no reason given"}`, 200, settling},
+			[]string{"Incident inc-7"},
+		},
+		"release": {
+			[]string{"incident", "release", "inc-7", "--reason=looked at it"},
+			exchange{"POST /api/v1/incidents/inc-7/release", `{"reason":"looked at it"}`, 200, settling},
+			[]string{"Incident inc-7"},
+		},
+		"close, with an id that is no path": {
+			[]string{"incident", "close", "../7", "--reason=r"},
+			exchange{"POST /api/v1/incidents/..%2F7/close", `{"reason":"r"}`, 200, settling},
+			[]string{"Incident inc-7"},
+		},
+		"approve": {
+			[]string{"approve", "inc-7", "3-schema_rollback", "--reason=r"},
+			exchange{"POST /api/v1/incidents/inc-7/approve", `{"step":"3-schema_rollback","reason":"r"}`, 200, settling},
+			[]string{"Incident inc-7"},
+		},
+		"deny": {
+			[]string{"deny", "inc-7", "3-schema_rollback", "--reason=r"},
+			exchange{"POST /api/v1/incidents/inc-7/deny", `{"step":"3-schema_rollback","reason":"r"}`, 200, settling},
+			[]string{"Incident inc-7"},
+		},
+		"freeze": {
+			[]string{"freeze", "--service=social-intel", "--reason=db move"},
+			exchange{
+				"PUT /api/v1/freeze",
+				`{"service":"social-intel","scope":"all","until":null,"by":"","reason":"db move","since":"0001-01-01T00:00:00Z"}`, 200, freeze,
+			},
+			[]string{"Frozen: service social-intel", "until it is thawed", "by oncall: db", "backout thaw --service=social-intel --reason=WHY"},
+		},
+		"thaw": {
+			[]string{"thaw", "--reason=done & dusted"},
+			exchange{"DELETE /api/v1/freeze?reason=done+%26+dusted", "", 200, `{"freezes":[` + freeze + `]}`},
+			[]string{"Thawed: every service.", "Still frozen: service social-intel"},
+		},
+		"thaw the last": {
+			[]string{"thaw", "--service=social-intel", "--reason=r"},
+			exchange{"DELETE /api/v1/freeze?reason=r&service=social-intel", "", 200, `{"freezes":[]}`},
+			[]string{"Nothing is frozen now."},
+		},
+		"rollout start": {
+			[]string{"rollout", "start", "--declare", "--stage=alpha", "--reason=r"},
+			exchange{"POST /api/v1/rollout/start", `{"service":"","release":"","stage":"alpha","declare":true,"reason":"r"}`, 200, rollout},
+			[]string{"social-intel: release v2.0.0 is being rolled out, stage alpha; rolling back leads to", "error_rate: met (value 0.0002, bound 0.001)", "p95: no value"},
+		},
+		"rollout status": {
+			[]string{"rollout", "status"},
+			exchange{"GET /api/v1/rollout", "", 200, `{"rollouts":[` + rollout + `]}`},
+			[]string{"next stage from 2026-01-03 15:04:05 UTC on"},
+		},
+		"list": {
+			[]string{"incident", "list", "--status=open", "--service=social-intel"},
+			exchange{"GET /api/v1/incidents?limit=1000&service=social-intel&status=open", "", 200, `{"incidents":[` + settling + `]}`},
+			[]string{"inc-7 social-intel settling 2026-01-02 15:04:05 error_rate"},
+		},
+		"an empty list": {
+			[]string{"incident", "list"},
+			exchange{"GET /api/v1/incidents?limit=1000", "", 200, `{"incidents":[]}`},
+			[]string{"No incidents."},
+		},
+		"audit list": {
+			[]string{"audit", "list", "--incident=inc-7", "--kind=held", "--after=3", "--limit=1"},
+			exchange{
+				"GET /api/v1/audit?after=3&incident=inc-7&kind=held&limit=1", "", 200,
+				`{"entries":[{"seq":9,"time":"2026-01-02T15:04:05Z","kind":"held","actor":"engine","service":"social-intel","incident":"inc-7","step":"1-flag_off","action":"flag_off",
+				"detail":{"reason":"frozen","value":"0.0314","gates":[{"gate":"mode","ok":true,"why":""},{"gate":"freeze","ok":false,"why":"db move"}]},"prev":"aa","hash":"bb"}],"next":9}`,
+			},
+			[]string{"9 2026-01-02 15:04:05 held social-intel inc-7 1-flag_off, by engine", "reason frozen, value 0.0314, gates closed: freeze (db move)", "There may be more: --after=9"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := server(t, "s3cret", tc.exchange)
+			r := backout(t, map[string]string{"BACKOUT_URL": url}, append(tc.args, "--token-file="+file)...)
+			if r.status != 0 || r.stderr != "" {
+				t.Fatalf("status %d, stderr %q", r.status, r.stderr)
+			}
+			for _, want := range tc.says {
+				if !said(r.stdout, want) {
+					t.Errorf("%q is not said in:\n%s", want, r.stdout)
+				}
+			}
+			fits(t, r.stdout)
+
+			again := server(t, "s3cret", tc.exchange)
+			r = backout(t, map[string]string{"BACKOUT_URL": again, "BACKOUT_TOKEN_FILE": file}, append(tc.args, "--output=json")...)
+			if r.status != 0 || !json.Valid([]byte(r.stdout)) {
+				t.Errorf("with --output=json: status %d, stderr %q, stdout %q", r.status, r.stderr, r.stdout)
+			}
+		})
+	}
+}
+
+func TestAListReadsEveryPage(t *testing.T) {
+	two := strings.ReplaceAll(settling, "inc-7", "inc-8")
+	pages := []exchange{
+		{"GET /api/v1/incidents?limit=1000", "", 200, `{"incidents":[` + settling + `],"next":"inc-7"}`},
+		{"GET /api/v1/incidents?after=inc-7&limit=1000", "", 200, `{"incidents":[` + two + `]}`},
+	}
+	r := backout(t, nil, "incident", "list", "--limit=1", "--url="+server(t, "", pages...))
+	if r.status != 0 || strings.Contains(r.stdout, "inc-7") || !strings.Contains(r.stdout, "inc-8") {
+		t.Errorf("the newest one is not what is listed: %+v", r)
+	}
+}
+
+func TestARefusalIsASentenceWithAHint(t *testing.T) {
+	for name, tc := range map[string]struct {
+		status int
+		answer string
+		exit   int
+		says   string
+	}{
+		"no token":        {401, `{"error":"a known token is needed"}`, 2, "backout: a known token is needed\ntry: --token-file=FILE"},
+		"the wrong role":  {403, `{"error":"the role viewer does not allow this"}`, 2, "viewer does not allow this\ntry: --token-file=FILE"},
+		"unknown":         {404, `{"error":"there is no incident inc-7"}`, 1, "backout: there is no incident inc-7\n"},
+		"its state":       {409, `{"error":"inc-7 is closed"}`, 1, "backout: inc-7 is closed\n"},
+		"a wrong request": {400, `{"error":"a reason is required"}`, 2, "backout: a reason is required\n"},
+		"a broken server": {500, `{"error":"internal error"}`, 2, "answers 500: internal error\n"},
+		"a full server":   {503, `{"error":"the store does not answer"}`, 2, "cannot answer now: the store does not answer\n"},
+		"another program": {404, `<html>`, 2, "not in backout's words\ntry: --url=ADDRESS"},
+		"a strange yes":   {200, `<html>`, 2, "is not backout's"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := server(t, "", exchange{"POST /api/v1/incidents/inc-7/claim", `{"reason":"r"}`, tc.status, tc.answer})
+			r := backout(t, nil, "incident", "claim", "inc-7", "--reason=r", "--url="+url)
+			if r.status != tc.exit || r.stdout != "" || !strings.Contains(r.stderr, tc.says) {
+				t.Errorf("status %d, want %d; stdout %q; stderr %q, want %q", r.status, tc.exit, r.stdout, r.stderr, tc.says)
+			}
+		})
+	}
+}
+
+func TestAServerThatIsNotThereIsNamedWithAHint(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	srv.Close()
+	r := backout(t, nil, "incident", "list", "--url="+srv.URL)
+	if r.status != 2 || !strings.Contains(r.stderr, "no server answers at "+srv.URL) || !strings.Contains(r.stderr, "is serve running?") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestATokenIsNotSentToWhereARedirectPoints(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("the redirect was followed: %s", r.URL)
+	}))
+	defer elsewhere.Close()
+	srv := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer srv.Close()
+	r := backout(t, nil, "incident", "list", "--url="+srv.URL, "--token-file="+tokenFile(t))
+	if r.status != 2 || !strings.Contains(r.stderr, "307") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestWrongUsageIsOneSentenceAndStatusTwo(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for line, says := range map[string]string{
+		"":                                      "no command given",
+		"incident":                              "no command given\ntry: backout help incident",
+		"incident lst":                          `"lst"`,
+		"incident show":                         "'id' not provided\ntry: backout help incident show",
+		"incident show inc-1 inc-2":             "unexpected inc-2",
+		"incident list --statsu=open":           "--statsu",
+		"incident list --status=shut":           `--status: "shut" is none of open, all`,
+		"incident list --limit=0":               `--limit: "0" is not a whole number from 1`,
+		"incident list --output=yaml":           `--output: "yaml" is none of text, json`,
+		"incident list --url=localhost:9099":    "--url: ",
+		"incident list --url=http://u:p@x":      "not taken\ntry: --token-file=FILE",
+		"incident list --token-file=/not/there": "--token-file: open /not/there",
+		"incident list --token-file=" + empty:   "is empty",
+		"incident list --url=http://x --storage.dsn=sqlite:x": "two places to read from",
+		"audit list --after=-1":                               `--after: "-1"`,
+		"audit list --limit=1001":                             "from 1 to 1000",
+		"audit tail --lines=many":                             `--lines: "many"`,
+		"approve inc-1 --reason=r":                            "'step' not provided",
+		"approve inc-1 1-flag_off":                            "--reason",
+		"freeze":                                              "--reason",
+		"freeze --reason=r --for=-1h":                         `--for: "-1h" is not a duration`,
+		"freeze --reason=r --for=1fortnight":                  "is not a duration above 0, such as 30m",
+		"freeze --reason=r --scope=some":                      `--scope: "some" is none of all, promotions`,
+		"thaw":                                                "--reason",
+		"rollout start --declare":                             "--stage",
+		"rollout start --stage=alpha":                         "does not start rollouts by itself",
+	} {
+		t.Run(line, func(t *testing.T) {
+			r := backout(t, nil, strings.Fields(line)...)
+			if r.status != 2 || r.stdout != "" {
+				t.Errorf("status %d, stdout %q", r.status, r.stdout)
+			}
+			if !strings.HasPrefix(r.stderr, "backout: ") || !strings.Contains(r.stderr, says) || strings.Count(r.stderr, "\n") > 2 {
+				t.Errorf("stderr %q, want one sentence with %q", r.stderr, says)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersionAreAnswersAndNothingRuns(t *testing.T) {
+	for _, line := range []string{"--help", "help", "help incident show", "incident --help", "incident show --help", "incident claim --help"} {
+		r := backout(t, nil, strings.Fields(line)...)
+		if r.status != 0 || !strings.HasPrefix(r.stdout, "usage: backout") || r.stderr != "" {
+			t.Errorf("%s: %+v", line, r)
+		}
+		fits(t, r.stdout)
+	}
+	for _, line := range []string{"--version", "version"} {
+		r := backout(t, nil, line)
+		if r.status != 0 || !strings.HasPrefix(r.stdout, "backout, version") || strings.Contains(r.stdout, "usage") {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
+}

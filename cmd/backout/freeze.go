@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func (c *commands) addFreeze() {
+	c.addFreezeCommand()
+	c.addThaw()
+}
+
+func (c *commands) addFreezeCommand() {
+	clause := c.app.Command("freeze", "Stop backout from acting: no step begins. One that is running is brought to its end.")
+	service := clause.Flag("service", "This service only; every service where not given.").String()
+	scope := choiceFlag(clause, "scope", "all: steps and promotions; promotions: a rollout stays where it is, rollbacks still run.",
+		remediation.ScopeAll, remediation.ScopeAll, remediation.ScopePromotions)
+	length := spanFlag(clause, "for", "How long, such as 2h; until thawed where not given.")
+	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		f := remediation.Freeze{Service: *service, Scope: *scope, Reason: *reason}
+		if *length > 0 {
+			until := c.now().Add(*length).UTC()
+			f.Until = &until
+		}
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		var done remediation.Freeze
+		if err := cl.ask(ctx, http.MethodPut, "api/v1/freeze", nil, f, &done); err != nil {
+			return err
+		}
+		if *output == outputJSON {
+			return c.printJSON(done)
+		}
+		return c.print("Frozen: " + freezeText(done, c.now()) + "To end it:\n  " + thawCommand(done) + "\n")
+	})
+}
+
+func (c *commands) addThaw() {
+	clause := c.app.Command("thaw", "End a freeze, of every scope; what it held goes on after asking Prometheus again.")
+	service := clause.Flag("service", "The freeze of this service; the one of every service where not given.").String()
+	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		q := url.Values{"reason": {*reason}}
+		if *service != "" {
+			q.Set("service", *service)
+		}
+		var left struct {
+			Freezes []remediation.Freeze `json:"freezes"`
+		}
+		if err := cl.ask(ctx, http.MethodDelete, "api/v1/freeze", q, nil, &left); err != nil {
+			return err
+		}
+		if *output == outputJSON {
+			return c.printJSON(left)
+		}
+		var b strings.Builder
+		fmt.Fprintf(&b, "Thawed: %s.\n", everyOr(*service))
+		if len(left.Freezes) == 0 {
+			b.WriteString("Nothing is frozen now.\n")
+		}
+		for _, f := range left.Freezes {
+			b.WriteString("Still frozen: " + freezeText(f, c.now()))
+		}
+		return c.print(b.String())
+	})
+}
+
+// freezeText is a freeze in words, on lines of their own.
+func freezeText(f remediation.Freeze, now time.Time) string {
+	what := "no step runs and nothing is promoted"
+	if f.Scope == remediation.ScopePromotions {
+		what = "nothing is promoted, rollbacks still run"
+	}
+	until := "until it is thawed"
+	if f.Until != nil {
+		until = fmt.Sprintf("until %s (%s)", moment(*f.Until), distance(now, *f.Until))
+	}
+	by := "because"
+	if f.By != "" {
+		by = "by " + f.By
+	}
+	return everyOr(f.Service) + "\n" + wrap("  ", what+",") + wrap("  ", until+",") + wrap("  ", by+": "+f.Reason)
+}
+
+func thawCommand(f remediation.Freeze) string {
+	if f.Service == "" {
+		return "backout thaw --reason=WHY"
+	}
+	return "backout thaw --service=" + clean(f.Service) + " --reason=WHY"
+}
+
+func everyOr(service string) string {
+	if service == "" {
+		return "every service"
+	}
+	return "service " + clean(service)
+}

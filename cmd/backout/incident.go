@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// followEvery is how often --follow looks again.
+const followEvery = time.Second
+
+func (c *commands) addIncident() {
+	incident := c.app.Command("incident", "What happened to a service, and what is done about it.")
+	c.addIncidentList(incident)
+	c.addIncidentShow(incident)
+	c.addIncidentVerb(incident, remediation.Claim, "Take an incident over: no further step runs until it is released.",
+		"claimed by hand")
+	c.addIncidentVerb(incident, remediation.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.",
+		"released by hand")
+	c.addIncidentVerb(incident, remediation.Close, "Close an incident that backout cannot bring to an end by itself.",
+		"closed by hand")
+}
+
+func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
+	clause := parent.Command("list", "List incidents, oldest first.")
+	status := choiceFlag(clause, "status", "open: those that are not closed; all.", "all", "open", "all")
+	service := clause.Flag("service", "Of this service only.").String()
+	limit := wholeFlag(clause, "limit", "How many of the newest.", 100, 1, 1_000_000)
+	from, output := c.sourceFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return from.with(ctx, func(src source) error {
+			list, err := src.Incidents(ctx, remediation.IncidentFilter{
+				Service: *service, Open: *status == "open", Limit: int(*limit), Newest: true,
+			})
+			if err != nil {
+				return err
+			}
+			if *output == outputJSON {
+				return c.printJSON(map[string]any{"incidents": list})
+			}
+			text, err := incidentTable(list)
+			if err != nil {
+				return err
+			}
+			return c.print(text)
+		})
+	})
+}
+
+func (c *commands) addIncidentShow(parent *kingpin.CmdClause) {
+	clause := parent.Command("show", "Show one incident: what happened, what was done, what comes next, how to stop it.")
+	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	follow := clause.Flag("follow", "Show it again whenever it changes, until it is closed.").Bool()
+	from, output := c.sourceFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return from.with(ctx, func(src source) error {
+			if *follow {
+				return c.followIncident(ctx, src, *id, *output)
+			}
+			inc, err := src.Incident(ctx, *id)
+			if err != nil {
+				return err
+			}
+			return c.showIncident(inc, *output)
+		})
+	})
+}
+
+func (c *commands) showIncident(inc remediation.IncidentView, output string) error {
+	if output == outputJSON {
+		return c.printJSON(inc)
+	}
+	return c.print(incidentText(inc, c.now()))
+}
+
+// followIncident shows an incident whenever it changed. A server that is away
+// for a while does not end it: that is when one wants to know most.
+func (c *commands) followIncident(ctx context.Context, src source, id, output string) error {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	var last []byte
+	away := false
+	for {
+		inc, err := src.Incident(ctx, id)
+		var gone *unreachable
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &gone) && last != nil:
+			if !away {
+				if _, err := fmt.Fprintf(c.stderr, "backout: %v; asking again\n", gone); err != nil {
+					return err
+				}
+			}
+			away = true
+		case err != nil:
+			return err
+		default:
+			away = false
+			now, err := json.Marshal(inc)
+			if err != nil {
+				return fmt.Errorf("compare incident: %w", err)
+			}
+			if !bytes.Equal(now, last) {
+				if err := c.showChange(inc, output, last != nil); err != nil {
+					return err
+				}
+			}
+			last = now
+			if inc.State == remediation.Closed {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// showChange prints an incident as one of several; again: not the first.
+func (c *commands) showChange(inc remediation.IncidentView, output string, again bool) error {
+	if output == outputJSON {
+		return c.printJSONLine(inc)
+	}
+	if again {
+		if err := c.print("\n---- " + moment(c.now()) + "\n\n"); err != nil {
+			return err
+		}
+	}
+	return c.print(incidentText(inc, c.now()))
+}
+
+// addIncidentVerb adds a change of a whole incident. Its reason may be left
+// out, since at night a hand must be quick; the audit log then says that it was.
+func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb remediation.Verb, help, unsaid string) {
+	clause := parent.Command(string(verb), help)
+	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	reason := clause.Flag("reason", "Why, for the audit log.").Default(unsaid + ", no reason given").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return c.changeIncident(ctx, server, verb, *id, map[string]string{"reason": *reason}, *output)
+	})
+}
+
+func (c *commands) addApprove() {
+	c.addDecision(remediation.Approve, "Say yes to a step that waits for approval.")
+	c.addDecision(remediation.Deny, "Say no to a step that waits for approval; it is skipped.")
+}
+
+func (c *commands) addDecision(verb remediation.Verb, help string) {
+	clause := c.app.Command(string(verb), help)
+	id := clause.Arg("incident", "The incident, such as inc-1.").Required().String()
+	step := clause.Arg("step", "The step, such as 3-schema_rollback.").Required().String()
+	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return c.changeIncident(ctx, server, verb, *id, map[string]string{"step": *step, "reason": *reason}, *output)
+	})
+}
+
+func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb remediation.Verb, id string, body map[string]string, output string) error {
+	cl, err := server.client()
+	if err != nil {
+		return err
+	}
+	var inc remediation.IncidentView
+	path := "api/v1/incidents/" + url.PathEscape(id) + "/" + string(verb)
+	if err := cl.ask(ctx, http.MethodPost, path, nil, body, &inc); err != nil {
+		return err
+	}
+	return c.showIncident(inc, output)
+}

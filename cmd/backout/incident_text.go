@@ -1,0 +1,189 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// incidentTable is a list of incidents for humans.
+func incidentTable(list []remediation.IncidentView) (string, error) {
+	if len(list) == 0 {
+		return "No incidents.\n", nil
+	}
+	rows := [][]string{{"INCIDENT", "SERVICE", "STATE", "OPENED (UTC)", "TRIGGERS"}}
+	for _, inc := range list {
+		state := string(inc.State)
+		if inc.Reason != "" {
+			state += ", " + string(inc.Reason)
+		}
+		id := clean(inc.ID)
+		if inc.Drill {
+			id += " drill"
+		}
+		rows = append(rows, []string{
+			id, cell(inc.Service, 16), cell(state, 18), momentShort(inc.Opened), cell(strings.Join(triggerNames(inc), " "), 14),
+		})
+	}
+	text, err := table(rows)
+	return text + "\nbackout incident show ID tells the rest.\n", err
+}
+
+func triggerNames(inc remediation.IncidentView) []string {
+	var names []string
+	for _, t := range inc.Triggers {
+		if !slices.Contains(names, t.Trigger) {
+			names = append(names, t.Trigger)
+		}
+	}
+	return names
+}
+
+// incidentText is one incident for a human at night: what happened, what it
+// means, what was done, what comes next, how to stop it.
+func incidentText(inc remediation.IncidentView, now time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Incident %s", clean(inc.ID))
+	if inc.Drill {
+		b.WriteString(" (a drill: nothing is applied)")
+	}
+	b.WriteString("\n\n")
+	line := func(name, format string, args ...any) {
+		text := wrap(strings.Repeat(" ", 12), fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "  %-10s%s", name, strings.TrimPrefix(text, strings.Repeat(" ", 12)))
+	}
+	line("service", "%s, release %s", inc.Service, orDash(inc.Rollout))
+	line("state", "%s: %s", inc.State, meaning(inc))
+	if inc.Reason != "" {
+		why := string(inc.Reason)
+		if inc.Why != "" {
+			why += ": " + inc.Why
+		}
+		line("why", "%s", why)
+	}
+	if inc.Until != nil {
+		line("until", "%s (%s)", moment(*inc.Until), distance(now, *inc.Until))
+	}
+	if inc.ClaimedBy != "" {
+		line("claimed", "by %s: no step runs until it is released", inc.ClaimedBy)
+	}
+	line("opened", "%s (%s)", moment(inc.Opened), distance(now, inc.Opened))
+	if inc.Closed != nil {
+		line("closed", "%s (%s)", moment(*inc.Closed), distance(now, *inc.Closed))
+	}
+	triggersText(&b, inc)
+	stepsText(&b, inc, now)
+	if inc.State != remediation.Closed {
+		b.WriteString(handsText(inc))
+	}
+	return b.String()
+}
+
+// maxTriggers is how many alerts are listed; a flood would hide the rest.
+const maxTriggers = 10
+
+func triggersText(b *strings.Builder, inc remediation.IncidentView) {
+	b.WriteString("\nWhat fired\n")
+	for i, t := range inc.Triggers {
+		if i == maxTriggers {
+			fmt.Fprintf(b, "  and %d more; --output=json lists them\n", len(inc.Triggers)-i)
+			return
+		}
+		state := "resolved"
+		if t.Active {
+			state = "firing"
+		}
+		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
+			t.Trigger, state, valueOr(t.Value, "none"), number(t.Threshold))))
+	}
+	if len(inc.Triggers) == 0 {
+		b.WriteString("  nothing that is still known\n")
+	}
+}
+
+func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time) {
+	b.WriteString("\nWhat is done about it\n")
+	for _, s := range inc.Steps {
+		when := ""
+		switch {
+		case s.Started != nil && s.Finished != nil:
+			when = fmt.Sprintf("%s to %s UTC", s.Started.UTC().Format("15:04:05"), s.Finished.UTC().Format("15:04:05"))
+		case s.Started != nil:
+			when = "since " + s.Started.UTC().Format("15:04:05") + " UTC"
+		}
+		fmt.Fprintf(b, "  %-22s  %-10s  %-10s  %s", cell(s.ID, 40), s.State, s.Risk, when)
+		text := strings.TrimRight(b.String(), " ")
+		b.Reset()
+		b.WriteString(text + "\n" + wrap("      ", s.Target))
+	}
+	if len(inc.Steps) == 0 {
+		b.WriteString("  no steps yet\n")
+	}
+	b.WriteString("\n")
+	switch {
+	case inc.State == remediation.Closed:
+		b.WriteString("Next: nothing, it is closed.\n")
+	case inc.Next == nil:
+		b.WriteString("Next: no step is left.\n")
+	case inc.Next.At != nil && inc.Next.At.After(now):
+		b.WriteString(wrap("", fmt.Sprintf("Next: %s, not before %s (%s), and only if it is still needed.",
+			inc.Next.Step, moment(*inc.Next.At), distance(now, *inc.Next.At))))
+	default:
+		b.WriteString(wrap("", fmt.Sprintf("Next: %s, if it is still needed.", inc.Next.Step)))
+	}
+}
+
+// handsText is what a human can do now, as commands to copy.
+func handsText(inc remediation.IncidentView) string {
+	var b strings.Builder
+	command := func(what, command string) { fmt.Fprintf(&b, "  %s:\n    %s\n", what, command) }
+	id, service := clean(inc.ID), clean(inc.Service)
+	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval && inc.Next != nil {
+		b.WriteString("\nIt waits for a yes or no\n")
+		step := clean(inc.Next.Step)
+		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, step))
+		command("no, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
+	}
+	b.WriteString("\nTo stop it\n")
+	command("no more steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
+	if inc.ClaimedBy == "" {
+		command("take this incident over", "backout incident claim "+id)
+	} else {
+		command("give it back to backout", "backout incident release "+id)
+	}
+	if inc.State == remediation.Exhausted || inc.State == remediation.Waiting || inc.ClaimedBy != "" {
+		command("close it when you have mended it", "backout incident close "+id)
+	}
+	return b.String()
+}
+
+// meaning says in words what a state is.
+func meaning(inc remediation.IncidentView) string {
+	switch inc.State {
+	case remediation.Confirming:
+		return "Prometheus is asked whether the alert is true"
+	case remediation.Acting:
+		return "a step is running"
+	case remediation.Settling:
+		return "a step has run; it is being watched whether that was enough"
+	case remediation.Waiting:
+		return "no step runs for now"
+	case remediation.Recovered:
+		return "the trouble has stopped; it is watched a while longer"
+	case remediation.Exhausted:
+		return "every step has been tried and it goes on: this needs a human"
+	case remediation.Closed:
+		return "it is over"
+	}
+	return "this command does not know the state; it may be older than the server"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,221 @@
+// Command backout receives Alertmanager notifications and backs a bad rollout
+// out. This package holds flags, wiring and the words on the terminal only; a
+// file for each group of commands.
+//
+// What every command keeps to:
+//
+//   - Standard output has the answer, standard error has what went wrong. With
+//     --output=json the answer is JSON and nothing else.
+//   - Text for humans fits 80 columns, and its times are UTC.
+//   - The exit status is one of the three constants below.
+//   - What came from outside is never written to a terminal unescaped.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/version"
+)
+
+// The exit statuses.
+const (
+	statusFine     = 0
+	statusNegative = 1 // a negative answer: drift, a refusal, a broken chain
+	statusWrong    = 2 // wrong usage or configuration, or no answer to be had
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal asks to stop, and gives the next one back its usual effect.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// run is the program without its process: what it prints goes to stdout and
+// stderr, and it returns the exit status.
+func run(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) int {
+	return newCommands(env, stdout, stderr).exec(ctx, args)
+}
+
+// exec parses args and runs what they select.
+func (c *commands) exec(ctx context.Context, args []string) int {
+	name, err := c.parse(args)
+	if err == nil {
+		err = c.run[name](ctx)
+	}
+	if err == nil {
+		return statusFine
+	}
+	status, words := explain(err)
+	if words != "" {
+		if _, werr := fmt.Fprint(c.stderr, words); werr != nil {
+			return statusWrong
+		}
+	}
+	return status
+}
+
+// commands is the command line: the parser, and what each command runs.
+type commands struct {
+	app    *kingpin.Application
+	run    map[string]func(context.Context) error
+	env    func(string) string
+	stdout io.Writer
+	stderr io.Writer
+	now    func() time.Time
+}
+
+func newCommands(env func(string) string, stdout, stderr io.Writer) *commands {
+	c := &commands{
+		app: kingpin.New("backout", "Backs a bad rollout out when its alerts fire: flag off, then the "+
+			"image before, then the schema before. See `backout help COMMAND` for one command."),
+		run: map[string]func(context.Context) error{},
+		env: env, stdout: stdout, stderr: stderr, now: time.Now,
+	}
+	c.app.UsageWriter(stdout)
+	c.app.ErrorWriter(stderr)
+	c.app.Terminate(func(status int) { panic(parserEnds(status)) })
+	c.app.Version(version.Print("backout"))
+	c.app.HelpFlag.Short('h').Help("Show what the program or one command does.")
+	c.addServe()
+	c.addCheck()
+	c.addRules()
+	c.addIncident()
+	c.addApprove()
+	c.addFreeze()
+	c.addRollout()
+	c.addAudit()
+	c.addVersion()
+	return c
+}
+
+// parserEnds is panicked with where the parser would end the process, as after
+// --help: only main ends it. parse recovers it.
+type parserEnds int
+
+// parse returns the command that args select, with its flags set. Where the
+// parser has answered by itself, the error is errHelped or errAnsweredWrong.
+func (c *commands) parse(args []string) (name string, err error) {
+	defer func() {
+		switch end := recover().(type) {
+		case nil:
+		case parserEnds:
+			name, err = "", errHelped
+			if end != 0 {
+				err = errAnsweredWrong
+			}
+		default:
+			panic(end)
+		}
+	}()
+	pc, err := c.app.ParseContext(args)
+	help := "backout --help"
+	if pc != nil && pc.SelectedCommand != nil {
+		help = "backout help " + pc.SelectedCommand.FullCommand()
+	}
+	if err == nil && c.lacksCommand(pc) {
+		err = errors.New("no command given")
+	}
+	if err == nil {
+		name, err = c.app.Parse(args)
+	}
+	if err != nil {
+		return "", wrong(help, "%w", err)
+	}
+	return name, nil
+}
+
+// lacksCommand tells whether args end before a command that can run, and ask
+// neither for help nor for the version.
+func (c *commands) lacksCommand(pc *kingpin.ParseContext) bool {
+	for _, e := range pc.Elements {
+		if f, ok := e.Clause.(*kingpin.FlagClause); ok && f.Model().Hidden || ok && (f == c.app.HelpFlag || f == c.app.VersionFlag) {
+			return false
+		}
+	}
+	return pc.SelectedCommand == nil || len(pc.SelectedCommand.Model().Commands) > 0
+}
+
+// add registers what a command runs.
+func (c *commands) add(clause *kingpin.CmdClause, fn func(context.Context) error) {
+	c.run[clause.FullCommand()] = fn
+}
+
+func (c *commands) addVersion() {
+	clause := c.app.Command("version", "Print the version.")
+	asJSON := outputFlag(clause)
+	c.add(clause, func(context.Context) error {
+		if *asJSON == outputJSON {
+			return c.printJSON(map[string]string{
+				"version": version.Version, "revision": version.GetRevision(), "branch": version.Branch,
+				"build_date": version.BuildDate, "go_version": version.GoVersion,
+			})
+		}
+		return c.print(version.Print("backout") + "\n")
+	})
+}
+
+// print writes an answer.
+func (c *commands) print(s string) error {
+	_, err := io.WriteString(c.stdout, s)
+	return err
+}
+
+// failure is an error that knows its exit status and what to try.
+type failure struct {
+	error
+	status int
+	try    string
+}
+
+func (f *failure) Unwrap() error { return f.error }
+
+// wrong is a mistake on the command line or in a file it names, with what to try.
+func wrong(try string, format string, args ...any) error {
+	return &failure{error: fmt.Errorf(format, args...), status: statusWrong, try: try}
+}
+
+// negative is an answer that is no.
+func negative(try string, format string, args ...any) error {
+	return &failure{error: fmt.Errorf(format, args...), status: statusNegative, try: try}
+}
+
+// errAnswered ends a command whose answer has said already that it is no.
+var errAnswered = errors.New("answered")
+
+// errHelped ends a run in which the parser gave the answer: help, or the version.
+var errHelped = errors.New("helped")
+
+// errAnsweredWrong is the same for an answer that names wrong configuration.
+var errAnsweredWrong = errors.New("answered")
+
+// explain returns the exit status of an error, and what is said about it.
+func explain(err error) (status int, words string) {
+	switch {
+	case errors.Is(err, errHelped):
+		return statusFine, ""
+	case errors.Is(err, errAnswered):
+		return statusNegative, ""
+	case errors.Is(err, errAnsweredWrong):
+		return statusWrong, ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "backout: %s\n", cleanLines(err.Error()))
+	var f *failure
+	if !errors.As(err, &f) {
+		return statusWrong, b.String()
+	}
+	if f.try != "" {
+		fmt.Fprintf(&b, "try: %s\n", f.try)
+	}
+	return f.status, b.String()
+}

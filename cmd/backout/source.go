@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// source is where a command that reads has its answers from: a server's API or
+// a store that is opened for reading.
+type source interface {
+	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]remediation.IncidentView, error)
+	Incident(ctx context.Context, id string) (remediation.IncidentView, error)
+	// Entries needs a Limit, of 1000 at most.
+	Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error)
+	Head(ctx context.Context) (seq int64, hash string, err error)
+	Rollouts(ctx context.Context) ([]remediation.RolloutView, error)
+}
+
+// sourceFlags say where a command that reads has its answers from.
+type sourceFlags struct {
+	serverFlags
+	dsn *string
+}
+
+func (c *commands) sourceFlags(clause *kingpin.CmdClause) sourceFlags {
+	return sourceFlags{
+		serverFlags: c.serverFlags(clause),
+		dsn: clause.Flag("storage.dsn", "Read this database instead of asking a server, such as sqlite:./data/backout.db; serve may be running on it.").
+			PlaceHolder("DSN").String(),
+	}
+}
+
+// with runs fn on the source that the flags name.
+func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
+	if *f.dsn == "" {
+		cl, err := f.client()
+		if err != nil {
+			return err
+		}
+		return fn(cl)
+	}
+	if *f.url != "" {
+		return wrong("one of the two", "--url and --storage.dsn are two places to read from")
+	}
+	store, err := openForReading(ctx, *f.dsn)
+	if err != nil {
+		return err
+	}
+	return closing(store, fn(storeSource{store}))
+}
+
+// closing closes what was opened, and returns the first error.
+func closing(c io.Closer, err error) error {
+	if cerr := c.Close(); err == nil {
+		return cerr
+	}
+	return err
+}
+
+// storeSource reads a store.
+type storeSource struct{ store remediation.Store }
+
+// Incidents implements source.
+func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []remediation.IncidentView, err error) {
+	err = s.store.View(ctx, func(tx remediation.Tx) error {
+		out, err = remediation.ViewIncidents(tx, f)
+		return err
+	})
+	return out, err
+}
+
+// Incident implements source.
+func (s storeSource) Incident(ctx context.Context, id string) (v remediation.IncidentView, err error) {
+	err = s.store.View(ctx, func(tx remediation.Tx) error {
+		v, err = remediation.ViewIncident(tx, id)
+		return err
+	})
+	var refused *remediation.RefusedError
+	if errors.As(err, &refused) {
+		return v, negative("backout incident list", "%s", refused.Message)
+	}
+	return v, err
+}
+
+// Entries implements source.
+func (s storeSource) Entries(ctx context.Context, f remediation.EntryFilter) (out []remediation.Entry, err error) {
+	err = s.store.View(ctx, func(tx remediation.Tx) error {
+		out, err = tx.Entries(f)
+		return err
+	})
+	return out, err
+}
+
+// Head implements source.
+func (s storeSource) Head(ctx context.Context) (seq int64, hash string, err error) {
+	err = s.store.View(ctx, func(tx remediation.Tx) error {
+		seq, hash, err = tx.Head()
+		return err
+	})
+	return seq, hash, err
+}
+
+// Rollouts implements source; how a stage's criteria stand is not in a store.
+func (s storeSource) Rollouts(ctx context.Context) ([]remediation.RolloutView, error) {
+	out := []remediation.RolloutView{}
+	err := s.store.View(ctx, func(tx remediation.Tx) error {
+		all, err := tx.Rollouts()
+		for _, r := range all {
+			out = append(out, remediation.RolloutView{Rollout: r, Criteria: []remediation.CriterionView{}})
+		}
+		return err
+	})
+	return out, err
+}

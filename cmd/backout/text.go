@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/model"
+)
+
+// The values of --output.
+const (
+	outputText = "text"
+	outputJSON = "json"
+)
+
+const columns = 80
+
+func outputFlag(clause *kingpin.CmdClause) *string {
+	return choiceFlag(clause, "output", "How to print the answer: text or json.", outputText, outputText, outputJSON)
+}
+
+// printJSON writes v as indented JSON, with < > & as they are.
+func (c *commands) printJSON(v any) error {
+	return c.encode(v, "  ")
+}
+
+// printJSONLine writes v as JSON on one line, for answers that go on.
+func (c *commands) printJSONLine(v any) error {
+	return c.encode(v, "")
+}
+
+func (c *commands) encode(v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	return c.print(b.String())
+}
+
+// clean makes a string that came from outside safe to print: control and
+// format characters, line ends too, are shown as escapes.
+func clean(s string) string {
+	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
+		return s
+	}
+	q := strconv.Quote(s)
+	return strings.ReplaceAll(strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`), `\\`, `\`)
+}
+
+// cleanLines is clean for words of several lines.
+func cleanLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// cell is clean, cut to at most n characters.
+func cell(s string, n int) string {
+	s = clean(s)
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:n-3]) + "..."
+}
+
+// wrap breaks text at spaces so that it fits the terminal, with indent before
+// each line. A word that is too long, such as an address, stays whole.
+func wrap(indent, text string) string {
+	var b strings.Builder
+	line := ""
+	for _, word := range strings.Fields(clean(text)) {
+		if line != "" && len(indent)+utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > columns {
+			b.WriteString(indent + line + "\n")
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	if line != "" {
+		b.WriteString(indent + line + "\n")
+	}
+	return b.String()
+}
+
+// table lays rows out in columns; the first row is the head.
+func table(rows [][]string) (string, error) {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(w, strings.Join(r, "\t")); err != nil {
+			return "", err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return "", err
+	}
+	lines := strings.Split(b.String(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// moment is a time as humans read it.
+func moment(t time.Time) string {
+	return t.UTC().Format("2006-01-02 15:04:05") + " UTC"
+}
+
+// momentShort is moment in a column whose head says UTC.
+func momentShort(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
+
+// distance says how far t is from now, as exactly as matters: "2m10s ago", "in 4d3h".
+func distance(now, t time.Time) string {
+	d := t.Sub(now)
+	switch {
+	case d.Abs() > 48*time.Hour:
+		d = d.Round(time.Hour)
+	case d.Abs() > time.Hour:
+		d = d.Round(time.Minute)
+	default:
+		d = d.Round(time.Second)
+	}
+	switch {
+	case d == 0:
+		return "now"
+	case d < 0:
+		return model.Duration(-d).String() + " ago"
+	}
+	return "in " + model.Duration(d).String()
+}
+
+// number is a measured value, to five digits.
+func number(v float64) string { return strconv.FormatFloat(v, 'g', 5, 64) }
+
+// valueOr is number, or a word where there is no value.
+func valueOr(v *float64, none string) string {
+	if v == nil {
+		return none
+	}
+	return number(*v)
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/model"
+)
+
+// The flags' values below are the parser's own but for their errors, which
+// name the flag and say what to write.
+
+// choice is a flag with a fixed set of words.
+type choice struct {
+	flag    string
+	options []string
+	value   string
+}
+
+func choiceFlag(clause *kingpin.CmdClause, name, help, preset string, options ...string) *string {
+	v := &choice{flag: name, options: options}
+	f := clause.Flag(name, help).HintOptions(options...)
+	if preset != "" {
+		f = f.Default(preset)
+	}
+	f.SetValue(v)
+	return &v.value
+}
+
+// String implements kingpin.Value.
+func (v *choice) String() string { return v.value }
+
+// Set implements kingpin.Value.
+func (v *choice) Set(s string) error {
+	if !slices.Contains(v.options, s) {
+		return fmt.Errorf("--%s: %q is none of %s", v.flag, s, strings.Join(v.options, ", "))
+	}
+	v.value = s
+	return nil
+}
+
+// whole is a flag with a whole number.
+type whole struct {
+	flag     string
+	min, max int64
+	value    int64
+}
+
+func wholeFlag(clause *kingpin.CmdClause, name, help string, preset, least, most int64) *int64 {
+	v := &whole{flag: name, min: least, max: most}
+	clause.Flag(name, help).Default(strconv.FormatInt(preset, 10)).SetValue(v)
+	return &v.value
+}
+
+// String implements kingpin.Value.
+func (v *whole) String() string { return strconv.FormatInt(v.value, 10) }
+
+// Set implements kingpin.Value.
+func (v *whole) Set(s string) error {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < v.min || n > v.max {
+		return fmt.Errorf("--%s: %q is not a whole number from %d to %d", v.flag, s, v.min, v.max)
+	}
+	v.value = n
+	return nil
+}
+
+// span is a flag with a duration as Prometheus writes it.
+type span struct {
+	flag  string
+	value time.Duration
+}
+
+func spanFlag(clause *kingpin.CmdClause, name, help string) *time.Duration {
+	v := &span{flag: name}
+	clause.Flag(name, help).PlaceHolder("DURATION").SetValue(v)
+	return &v.value
+}
+
+// String implements kingpin.Value.
+func (v *span) String() string { return model.Duration(v.value).String() }
+
+// Set implements kingpin.Value.
+func (v *span) Set(s string) error {
+	d, err := model.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("--%s: %q is not a duration above 0, such as 30m or 2h", v.flag, s)
+	}
+	v.value = time.Duration(d)
+	return nil
+}
