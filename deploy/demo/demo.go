@@ -130,10 +130,13 @@ func (s *stack) show(ctx context.Context, out *printer, version string) error {
 		return err
 	}
 	out.part("social-intel", s.url("service")+"  v2.0.0, "+flagName+"=1")
-	if err := s.startObservers(ctx); err != nil {
+	if err := s.startPrometheus(ctx); err != nil {
 		return err
 	}
 	out.part("Prometheus", s.url("prometheus")+"  with the generated rules")
+	if err := s.startAlertmanager(ctx); err != nil {
+		return err
+	}
 	out.part("Alertmanager", s.url("alertmanager")+"  with the generated routes")
 	if err := s.startBackout(ctx); err != nil {
 		return err

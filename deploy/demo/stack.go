@@ -235,21 +235,23 @@ func (s *stack) up(ctx context.Context) error {
 	})
 }
 
-// startObservers starts Prometheus and Alertmanager.
-func (s *stack) startObservers(ctx context.Context) (err error) {
+// startPrometheus starts Prometheus with the generated rules.
+func (s *stack) startPrometheus(ctx context.Context) (err error) {
 	s.prometheus, err = start(s.dir, "prometheus", s.tools.prometheus,
 		"--config.file="+s.path("prometheus.yml"), "--storage.tsdb.path="+s.path("prometheus"),
 		"--web.listen-address="+s.address["prometheus"], "--log.level=warn")
 	if err != nil {
 		return err
 	}
+	return s.prometheus.ready(ctx, s.client, s.url("prometheus")+"/-/ready")
+}
+
+// startAlertmanager starts Alertmanager with the generated routes.
+func (s *stack) startAlertmanager(ctx context.Context) (err error) {
 	s.alertmanager, err = start(s.dir, "alertmanager", s.tools.alertmanager,
 		"--config.file="+s.path("alertmanager.yml"), "--storage.path="+s.path("alertmanager"),
 		"--web.listen-address="+s.address["alertmanager"], "--cluster.listen-address=", "--log.level=warn")
 	if err != nil {
-		return err
-	}
-	if err := s.prometheus.ready(ctx, s.client, s.url("prometheus")+"/-/ready"); err != nil {
 		return err
 	}
 	return s.alertmanager.ready(ctx, s.client, s.url("alertmanager")+"/-/ready")

@@ -2,11 +2,9 @@ package demo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -305,28 +303,17 @@ func (st *story) seeChain(ctx context.Context) (time.Time, []string, error) {
 	return time.Now(), []string{"backout audit verify: " + strings.TrimSpace(said)}, nil
 }
 
-// verify runs `backout audit verify` against the running server's own log,
-// with the head that the server names.
+// verify runs `backout audit verify` on the server's database, with the head
+// that the server names.
 func (s *stack) verify(ctx context.Context) (string, error) {
-	var head json.RawMessage
-	if err := s.ask(ctx, "backout", "/api/v1/audit/head", &head); err != nil {
-		return "", err
-	}
-	var h struct {
+	var head struct {
 		Seq  int64
 		Hash string
 	}
-	if err := json.Unmarshal(head, &h); err != nil {
+	if err := s.ask(ctx, "backout", "/api/v1/audit/head", &head); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, s.backout, "audit", "verify",
-		"--storage.dsn=sqlite:"+s.path("backout.db"), fmt.Sprintf("--head=%d:%s", h.Seq, h.Hash))
-	cmd.SysProcAttr = childAttributes()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("backout audit verify: %w: %s", err, out)
-	}
-	return string(out), nil
+	return s.run(ctx, "audit", "verify", "--storage.dsn=sqlite:"+s.path("backout.db"), fmt.Sprintf("--head=%d:%s", head.Seq, head.Hash))
 }
 
 // short cuts a value's digits to what a person reads.

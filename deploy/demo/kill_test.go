@@ -1,0 +1,197 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/deploy/demo/breakage"
+	"github.com/locotoki/backout/remediation"
+)
+
+// kills is how often backout is killed, each time in another incident.
+const kills = 25
+
+// latestKill is the longest time from the first notification to the kill: most
+// of an incident's steps, from its opening to its verification, lie within it.
+const latestKill = 900 * time.Millisecond
+
+func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
+	t.Parallel()
+	s := newTestStack(t, "killed", func(set *settings) { set.perHour = 1000 })
+	ctx := t.Context()
+	must(t, s.up(ctx))
+	must(t, s.startPrometheus(ctx))
+	must(t, s.startBackout(ctx))
+	must(t, s.declare(ctx))
+	breakNow(t, s, breakage.Breakage{Errors: 0.5, DespiteFlag: true})
+	until(t, "the breach is measured", func(ctx context.Context) error {
+		if got, _, err := s.query(ctx, `backout:trigger_value{trigger="error_rate"} > bool 0.01`); err != nil || got != "1" {
+			return fmt.Errorf("beyond the threshold: %q, %v", got, err)
+		}
+		return nil
+	})
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("moments of the kills: seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	l := &log{stack: s}
+	var accepted []string
+	for i := range kills {
+		after := time.Duration(random.Int64N(int64(latestKill)))
+		accepted = append(accepted, s.killRound(t, l, i, after)...)
+		if t.Failed() {
+			t.Fatalf("in round %d, killed %s after the first notification", i, after)
+		}
+	}
+
+	must(t, l.refresh(ctx))
+	known := map[string]bool{}
+	for i := range l.entries {
+		if e := &l.entries[i]; e.Kind == remediation.KindReceived {
+			for _, f := range fingerprints(e) {
+				known[f] = true
+			}
+		}
+	}
+	lost := 0
+	for _, f := range accepted {
+		if !known[f] {
+			lost++
+			t.Errorf("fingerprint %s was answered 200 and is in no received entry", f)
+		}
+	}
+	t.Logf("%d alerts accepted over %d kills, %d lost, %d audit entries", len(accepted), kills, lost, len(l.entries))
+	if len(accepted) < kills {
+		t.Errorf("only %d alerts were accepted: this proves little", len(accepted))
+	}
+	said, err := s.verify(ctx)
+	must(t, err)
+	t.Log(strings.TrimSpace(said))
+}
+
+// killRound opens one incident, kills backout after a while, and sees the
+// incident's step carried out once. It returns the fingerprints that were accepted.
+func (s *stack) killRound(t *testing.T, l *log, round int, after time.Duration) []string {
+	t.Helper()
+	ctx := t.Context()
+	must(t, s.flagOn(ctx))
+	begin := time.Now()
+	st := s.stream(fmt.Sprintf("round%d", round), 4, 5*time.Millisecond)
+	defer st.stop()
+	select {
+	case <-st.first:
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+	}
+	select {
+	case <-time.After(after):
+	case <-s.serve.done:
+		t.Fatalf("backout ended by itself: %v", s.serve.err)
+	}
+	must(t, s.serve.kill())
+	must(t, s.startBackout(ctx))
+
+	inc := s.untilStepVerified(t)
+	st.stop()
+	wantFlag(t, s, "0")
+	must(t, l.refresh(ctx))
+	if n := effects(l, inc.ID); n != 1 {
+		t.Errorf("incident %s has %d effects of its step, not 1", inc.ID, n)
+	}
+	created, err := s.created(ctx, begin)
+	must(t, err)
+	if created != 1 {
+		t.Errorf("%d containers were created for one step of incident %s", created, inc.ID)
+	}
+	list, err := s.engine.containers(ctx, s.project)
+	must(t, err)
+	if len(list) != 1 {
+		t.Errorf("%d containers are left, not 1: %v", len(list), list)
+	}
+	if _, err := s.command(ctx, "incident", "close", inc.ID, "--reason=the round is over"); err != nil {
+		t.Error(err)
+	}
+	return st.accepted
+}
+
+// flagOn turns the flag on the way an operator does.
+func (s *stack) flagOn(ctx context.Context) error {
+	file := s.path("project", ".env")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	on := strings.Replace(string(text), flagName+"=0", flagName+"=1", 1)
+	if err := os.WriteFile(file, []byte(on), 0o600); err != nil {
+		return err
+	}
+	if err := s.up(ctx); err != nil {
+		return err
+	}
+	if value, err := s.flag(ctx); err != nil || value != "1" {
+		return fmt.Errorf("the flag is %q after docker-compose up -d: %v", value, err)
+	}
+	return nil
+}
+
+// untilStepVerified waits until the open incident's first step is done and verified.
+func (s *stack) untilStepVerified(t *testing.T) remediation.IncidentView {
+	t.Helper()
+	var inc remediation.IncidentView
+	until(t, "the step is verified", func(ctx context.Context) error {
+		var answer struct{ Incidents []remediation.IncidentView }
+		if err := s.ask(ctx, "backout", "/api/v1/incidents?status=open", &answer); err != nil {
+			return err
+		}
+		if len(answer.Incidents) != 1 {
+			return fmt.Errorf("%d incidents are open", len(answer.Incidents))
+		}
+		inc = answer.Incidents[0]
+		if inc.State == remediation.Confirming || inc.State == remediation.Acting || inc.Steps[0].State != remediation.StepDone {
+			return fmt.Errorf("incident %s is %s (%s: %s), its step %s", inc.ID, inc.State, inc.Reason, inc.Why, inc.Steps[0].State)
+		}
+		return nil
+	})
+	return inc
+}
+
+// effects counts the outcomes of an incident that changed its target.
+func effects(l *log, incident string) (n int) {
+	for i := range l.entries {
+		if e := &l.entries[i]; e.Incident == incident && e.Kind == remediation.KindOutcome && text(e, "outcome") == string(remediation.StepDone) {
+			n++
+		}
+	}
+	return n
+}
+
+// fingerprints are those that a received entry names.
+func fingerprints(e *remediation.Entry) (out []string) {
+	rows, _ := e.Detail["alerts"].([]any)
+	for _, r := range rows {
+		if row, ok := r.(map[string]any); ok {
+			if f, ok := row["fingerprint"].(string); ok {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// created counts the containers that the engine made for the project since a time.
+func (s *stack) created(ctx context.Context, since time.Time) (int, error) {
+	filter := fmt.Sprintf(`{"label":[%q],"type":["container"],"event":["create"]}`, "com.docker.compose.project="+s.project)
+	stamp := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
+	var said []byte
+	err := s.engine.do(ctx, http.MethodGet, "/events", url.Values{
+		"since": {stamp(since)}, "until": {stamp(time.Now())}, "filters": {filter},
+	}, nil, &said)
+	return strings.Count(string(said), `"Action":"create"`), err
+}

@@ -1,0 +1,215 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/deploy/demo/breakage"
+	"github.com/locotoki/backout/remediation"
+)
+
+// shared is what all tests of the package have in common: built once.
+var shared settings
+
+// TestMain builds backout and the service's images. What is missing fails the
+// tests, with what to do about it.
+func TestMain(m *testing.M) {
+	ctx := context.Background()
+	s, err := build(ctx)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "end-to-end tests need Docker, docker-compose, Prometheus and Alertmanager: try: make test\n%v\n", err)
+		os.Exit(1)
+	}
+	shared = s.settings
+	code := m.Run()
+	if err := errors.Join(s.removeImages(ctx), os.RemoveAll(s.dir)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func build(ctx context.Context) (*stack, error) {
+	at, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	source, err := checkout(at)
+	if err != nil {
+		return nil, err
+	}
+	tools, err := findTools()
+	if err != nil {
+		return nil, err
+	}
+	host := os.Getenv("DOCKER_HOST")
+	if host == "" {
+		host = "unix:///var/run/docker.sock"
+	}
+	engine, err := newEngine(host)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := engine.ping(ctx); err != nil {
+		return nil, err
+	}
+	s := &stack{settings: settings{
+		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, tools: tools, mode: "act",
+		image: fmt.Sprintf("backout-e2e-%08x/social-intel", crc32.ChecksumIEEE([]byte(source))),
+	}}
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return nil, err
+	}
+	s.backout = s.path("backout")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", s.backout, "./cmd/backout")
+	cmd.Dir = source
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build backout: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	return s, s.images(ctx)
+}
+
+// generous is how long a test waits for what should come in seconds.
+const generous = 3 * time.Minute
+
+// newTestStack returns a stack of its own, prepared but with nothing running.
+// A killed run's leftovers of the same name are removed first.
+func newTestStack(t *testing.T, name string, change func(*settings)) *stack {
+	t.Helper()
+	set := shared
+	set.dir = filepath.Join(shared.dir, name)
+	set.project = fmt.Sprintf("backout-e2e-%08x-%s", crc32.ChecksumIEEE([]byte(set.dir)), name)
+	change(&set)
+	s, err := newStack(t.Context(), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, p := range []*process{s.serve, s.prometheus, s.alertmanager} {
+				if p != nil {
+					t.Logf("the end of %s's output:\n%s", p.name, p.tail())
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), cleanUpWithin)
+		defer cancel()
+		if err := s.close(ctx); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	must(t, s.prepare(t.Context()))
+	return s
+}
+
+// runningStack returns a stack with everything up, well, and a rollout declared.
+func runningStack(t *testing.T, name string, change func(*settings)) *stack {
+	t.Helper()
+	s := newTestStack(t, name, change)
+	ctx := t.Context()
+	must(t, s.up(ctx))
+	must(t, s.startPrometheus(ctx))
+	must(t, s.startAlertmanager(ctx))
+	must(t, s.startBackout(ctx))
+	must(t, s.declare(ctx))
+	must(t, s.settled(ctx))
+	return s
+}
+
+func asUsual(*settings) {}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, try func(ctx context.Context) error) {
+	t.Helper()
+	if err := await(t.Context(), generous, 100*time.Millisecond, try); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// breakNow makes the service fail.
+func breakNow(t *testing.T, s *stack, b breakage.Breakage) {
+	t.Helper()
+	must(t, s.breakWith(b))
+}
+
+// onlyIncident returns the one incident there is, once there is one.
+func (s *stack) onlyIncident(ctx context.Context) (remediation.IncidentView, error) {
+	var answer struct{ Incidents []remediation.IncidentView }
+	if err := s.ask(ctx, "backout", "/api/v1/incidents", &answer); err != nil {
+		return remediation.IncidentView{}, err
+	}
+	if n := len(answer.Incidents); n != 1 {
+		return remediation.IncidentView{}, fmt.Errorf("there are %d incidents, not 1", n)
+	}
+	return answer.Incidents[0], nil
+}
+
+// untilHeld waits until the incident waits for a reason.
+func untilHeld(t *testing.T, s *stack, reason remediation.Reason) remediation.IncidentView {
+	t.Helper()
+	var inc remediation.IncidentView
+	until(t, fmt.Sprintf("held for reason %q", reason), func(ctx context.Context) (err error) {
+		if inc, err = s.onlyIncident(ctx); err != nil {
+			return err
+		}
+		if inc.State != remediation.Waiting || inc.Reason != reason {
+			return fmt.Errorf("the incident is %s (%s: %s)", inc.State, inc.Reason, inc.Why)
+		}
+		return nil
+	})
+	return inc
+}
+
+// untilEntry waits for an audit entry of a kind and returns it.
+func untilEntry(t *testing.T, l *log, kind remediation.Kind) *remediation.Entry {
+	t.Helper()
+	var e *remediation.Entry
+	until(t, fmt.Sprintf("audit entry %q", kind), func(ctx context.Context) error {
+		if err := l.refresh(ctx); err != nil {
+			return err
+		}
+		if e = l.find(func(e *remediation.Entry) bool { return e.Kind == kind }); e == nil {
+			return fmt.Errorf("none among %d entries", len(l.entries))
+		}
+		return nil
+	})
+	return e
+}
+
+// kinds returns the entries of a kind that are in the log now.
+func kinds(t *testing.T, l *log, kind remediation.Kind) []remediation.Entry {
+	t.Helper()
+	must(t, l.refresh(t.Context()))
+	var out []remediation.Entry
+	for _, e := range l.entries {
+		if e.Kind == kind {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// wantFlag fails the test unless the container's service has the flag at value.
+func wantFlag(t *testing.T, s *stack, value string) {
+	t.Helper()
+	got, err := s.flag(t.Context())
+	must(t, err)
+	if got != value {
+		t.Errorf("the service has %s=%q, not %q", flagName, got, value)
+	}
+}
