@@ -12,6 +12,11 @@ VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
+# Where the machine has no certificates of the authorities, deploy/dev/tools.sh brings them.
+ifeq ($(wildcard /etc/ssl/certs/ca-certificates.crt)$(SSL_CERT_DIR),)
+export SSL_CERT_DIR := $(CURDIR)/.cache/debian/root/usr/share/ca-certificates/mozilla
+endif
+
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 BRANCH   := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
