@@ -33,7 +33,7 @@ help: ## List the targets
 
 .PHONY: build
 build: go ## Build bin/backout
-	@go build -ldflags '$(LDFLAGS)' -o bin/backout ./cmd/backout
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/backout ./cmd/backout
 
 .PHONY: demo
 demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
