@@ -59,6 +59,7 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 		if look.Position == Wanted {
 			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
 			s.State, s.Started, s.Finished, s.Verified = StepNoChange, &c.now, &c.now, true
+			c.inc.Ran = true
 			e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc()
 			if err := c.audit(KindOutcome, actorEngine, s, detail); err != nil {
 				return err
@@ -231,6 +232,7 @@ func (c *change) outcome(s *Step, eo EffectOutcome, detail map[string]any) error
 	if err != nil {
 		return err
 	}
+	c.inc.Ran = true
 	c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc()
 	c.e.metrics.duration.WithLabelValues(s.Action).Observe(c.now.Sub(*s.Started).Seconds())
 	return c.audit(KindOutcome, actorEngine, s, detail)

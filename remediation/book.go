@@ -173,23 +173,9 @@ func (inc *Incident) step(id string) *Step {
 	return nil
 }
 
-// ran tells whether any step of production has run, so that the recovery
-// expressions decide from then on.
-func (inc *Incident) ran(b *book) bool {
-	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
-		switch s.State {
-		case StepPending, StepWaiting, StepSkipped:
-			return false
-		}
-		return !b.communicates(&s)
-	})
-}
-
 // changed tells whether a step of this incident changed its target.
-func (inc *Incident) changed(b *book) bool {
-	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
-		return s.State == StepDone && !b.communicates(&s)
-	})
+func (inc *Incident) changed() bool {
+	return slices.ContainsFunc(inc.Steps, func(s Step) bool { return s.State == StepDone })
 }
 
 // lastRun returns the step that settled or failed last, or nil.

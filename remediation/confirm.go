@@ -21,7 +21,7 @@ func (e *Engine) confirm(ctx context.Context, b *book, inc *Incident) error {
 			return nil
 		})
 	}
-	if inc.ran(b) {
+	if inc.Ran {
 		return e.confirmByRecovery(ctx, b, inc)
 	}
 	return e.confirmByValue(ctx, b, inc)
@@ -95,7 +95,7 @@ const waitFresh = 2 * time.Minute
 // wait polls a held incident: it ends when the breach ends, or goes on when
 // what held it has gone and the breach has not.
 func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
-	if inc.ran(b) {
+	if inc.Ran {
 		return e.waitAfterStep(ctx, b, inc)
 	}
 	if inc.Reason == HoldUnconfirmed || inc.Reason == HoldNoData {
@@ -115,11 +115,25 @@ func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
 	}
 	values := e.readValues(ctx, b, inc)
 	t := values.beyond(inc)
-	if t == nil || t.Calm > 0 {
-		// Neither over nor seen to go on: look again.
+	if t != nil && t.Calm > 0 {
+		// The long window still says breach and the short one no longer does.
 		return e.keepWaiting(ctx, b, inc, ev)
 	}
-	return e.resumeStep(ctx, b, inc, values, t, ev)
+	open, err := e.gatesOpen(ctx, b, inc)
+	switch {
+	case err != nil:
+		return err
+	case t == nil && !open:
+		return e.keepWaiting(ctx, b, inc, ev)
+	case t != nil && (!open || e.now().Sub(inc.Since) <= waitFresh):
+		// Read just now; where a gate is closed, this says which one.
+		return e.tryStep(ctx, b, inc, values, t, question{confirmed: true, poll: &ev})
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.count(c.inc)
+		c.enter(Confirming, 0)
+		return nil
+	})
 }
 
 // waitAfterStep is wait once a step has run: only a recovery value that goes on
@@ -140,29 +154,8 @@ func (e *Engine) waitAfterStep(ctx context.Context, b *book, inc *Incident) erro
 	if t == nil || inc.Reason == HoldStepFailed {
 		return e.keepWaiting(ctx, b, inc, ev)
 	}
-	return e.resumeStep(ctx, b, inc, ev, t, ev)
-}
-
-// resumeStep asks the gates again; after a long wait that opened, what was
-// confirmed then must be confirmed anew.
-func (e *Engine) resumeStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, poll evidence) error {
-	q := question{confirmed: true, poll: &poll}
-	if inc.ran(b) || e.now().Sub(inc.Since) <= waitFresh {
-		// Three breaching polls, or a value read just now, are a confirmation.
-		return e.tryStep(ctx, b, inc, ev, t, q)
-	}
-	open, err := e.gatesOpen(ctx, b, inc)
-	if err != nil {
-		return err
-	}
-	if !open {
-		return e.tryStep(ctx, b, inc, ev, t, q) // which holds, and says why
-	}
-	return e.change(ctx, b, inc, func(c *change) error {
-		poll.count(c.inc)
-		c.enter(Confirming, 0)
-		return nil
-	})
+	// Three breaching polls are a confirmation, however long the wait was.
+	return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev})
 }
 
 // gatesOpen tells whether the next step would pass all gates, were it confirmed.
@@ -221,10 +214,10 @@ func (c *change) deny(s *Step, actor, reason string) error {
 // hold keeps the incident waiting, polled every S. An entry is written when the
 // reason changes, not at each poll.
 func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
-	same := c.inc.State == Waiting && c.inc.Reason == g.reason
-	if !same {
+	if c.inc.State != Waiting {
 		c.inc.Since = c.now
 	}
+	same := c.inc.State == Waiting && c.inc.Reason == g.reason
 	c.inc.State, c.inc.Reason, c.inc.Why, c.inc.Until = Waiting, g.reason, g.why, g.until
 	c.inc.Wake = c.now.Add(c.b.poll())
 	if s != nil {

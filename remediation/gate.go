@@ -164,7 +164,7 @@ func (c *change) confirmation(q question) (gateResult, error) {
 	if err != nil {
 		return gateResult{}, err
 	}
-	if c.b.Confirmation.For(q.step.Risk) == alerts.ConfirmIfReachable && !c.inc.ran(c.b) && c.now.Sub(seen) < confirmFresh {
+	if c.b.Confirmation.For(q.step.Risk) == alerts.ConfirmIfReachable && !c.inc.Ran && c.now.Sub(seen) < confirmFresh {
 		return gateResult{gate: "confirmation", why: fmt.Sprintf("not asked for a %s step: %s, and the notification is young", q.step.Risk, q.unanswered)}, nil
 	}
 	return closed, nil

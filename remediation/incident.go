@@ -89,6 +89,9 @@ type Incident struct {
 	// RolloutActive tells that the incident's release was being rolled out when
 	// it opened: its right to disruptive steps, which a reopening keeps.
 	RolloutActive bool `json:"rollout_active,omitempty"`
+	// Ran tells that a step of production has had its outcome: from then on the
+	// recovery expressions decide.
+	Ran bool `json:"ran,omitempty"`
 	// Intended tells that a first intent was written: the reaction is measured.
 	Intended bool `json:"intended,omitempty"`
 	// SettleFrom is t0 of lifecycle's settling; zero outside of it.

@@ -86,7 +86,11 @@ func (c *change) settled(ev evidence, s *Step, verdict string) error {
 // the same transaction.
 func (c *change) escalated(ev evidence, t *TriggerState, why string) error {
 	c.inc.SettleFrom = nil
-	return c.audit(KindEscalated, actorEngine, c.inc.next(), ev.detail(c.b, c.inc.trigger(t.name()), map[string]any{"why": why}))
+	s := c.inc.next()
+	if s == nil {
+		return nil // exhausted, which says so itself
+	}
+	return c.audit(KindEscalated, actorEngine, s, ev.detail(c.b, c.inc.trigger(t.name()), map[string]any{"why": why}))
 }
 
 // recover rests automation: every attached trigger has stopped, or is quiet.
@@ -181,7 +185,7 @@ func (c *change) close(actor string, detail map[string]any) error {
 	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
 		return err
 	}
-	if c.inc.Drill || !c.inc.changed(c.b) {
+	if c.inc.Drill || !c.inc.changed() {
 		return nil
 	}
 	r, err := rolloutOf(c.tx, c.inc.Service)
