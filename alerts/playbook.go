@@ -8,6 +8,7 @@ package alerts
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,7 +28,8 @@ type Playbook struct {
 	// Alive is a PromQL expression, 1 while the service has traffic; the
 	// generator multiplies it by up.
 	Alive string `yaml:"alive"`
-	// Selector names sets of labels that queries refer to as $name.
+	// Selectors names sets of label matchers that queries refer to as $name,
+	// inside of the braces: {$analytics,status!="success"}.
 	Selectors map[string]string `yaml:"selectors,omitempty"`
 
 	Target     Target            `yaml:"target"`
@@ -44,9 +46,15 @@ type Playbook struct {
 	Warmup       model.Duration `yaml:"warmup"`
 	Watchdog     Watchdog       `yaml:"watchdog"`
 
+	// Guide is what people do; nothing of it is acted on by itself.
+	Guide `yaml:",inline"`
+
 	// Hash is the lower-case hex SHA-256 of the file's bytes, Source the bytes.
 	Hash   string `yaml:"-"`
 	Source []byte `yaml:"-"`
+
+	// pos is where in the file each value stands.
+	pos position
 }
 
 // Release is the version being rolled out and the one before it.
@@ -86,16 +94,44 @@ type Flag struct {
 	Fallback    string `yaml:"fallback"`
 }
 
-// Indicator is a measured quantity. Its query may hold $window and $min_volume.
+// Indicator is a measured quantity.
 type Indicator struct {
-	Name        string      `yaml:"name"`
-	Description string      `yaml:"description,omitempty"`
-	Query       string      `yaml:"query"`
-	Unit        string      `yaml:"unit"`
-	Target      *float64    `yaml:"target,omitempty"`
-	Alert       *AlertBound `yaml:"alert,omitempty"`
-	Dashboard   string      `yaml:"dashboard,omitempty"`
+	Name        string `yaml:"name"`
+	Description string `yaml:"description,omitempty"`
+	// Query is a PromQL expression that gives one sample, without a
+	// comparison; Playbook.Expand fills its variables in. A windowed query
+	// holds $window (and $min_volume, as a guard against few requests) and is
+	// judged over a trigger's `window`. An instant query, such as one of a CPU
+	// gauge, holds no $window and is judged by `sustained`: at each moment of
+	// it.
+	Query string `yaml:"query"`
+	Unit  Unit   `yaml:"unit"`
+	// Target is the value aimed at.
+	Target *float64    `yaml:"target,omitempty"`
+	Alert  *AlertBound `yaml:"alert,omitempty"`
+	// Buckets are the upper bounds of the histogram that Query reads, where it
+	// reads one: a quantile is exact only at those.
+	Buckets []float64 `yaml:"buckets,omitempty"`
+	// Dashboard is a name, which Playbook.Dashboards may give an address.
+	Dashboard string `yaml:"dashboard,omitempty"`
 }
+
+// Instant tells an instant query from a windowed one.
+func (i *Indicator) Instant() bool { return !uses(i.Query, windowVariable) }
+
+// Unit is what an indicator is measured in.
+type Unit string
+
+// The units. A ratio is 0 to 1.
+const (
+	Ratio        Unit = "ratio"
+	Percent      Unit = "percent"
+	Seconds      Unit = "seconds"
+	Milliseconds Unit = "milliseconds"
+	Bytes        Unit = "bytes"
+	Count        Unit = "count"
+	PerSecond    Unit = "per_second"
+)
 
 // AlertBound is an indicator's alert threshold: it warns, and rolls nothing back.
 type AlertBound struct {
@@ -108,7 +144,8 @@ type AlertBound struct {
 
 // Trigger is a condition that rolls back: an indicator beyond a bound, or a signal.
 type Trigger struct {
-	Name      string         `yaml:"name"`
+	Name        string `yaml:"name"`
+	Description string `yaml:"description,omitempty"`
 	Indicator string         `yaml:"indicator,omitempty"`
 	Signal    string         `yaml:"signal,omitempty"`
 	Above     *float64       `yaml:"above,omitempty"`
@@ -128,20 +165,28 @@ type Recovery struct {
 
 // Stage is one stage of the canary.
 type Stage struct {
-	Name     string         `yaml:"name"`
-	Traffic  string         `yaml:"traffic"`
+	Name        string `yaml:"name"`
+	Description string `yaml:"description,omitempty"`
+	// Traffic is the share of the traffic, above 0 and at most 1, as the
+	// master flag takes it.
+	Traffic string `yaml:"traffic"`
+	// Duration is how long the stage lasts at least; the last one soaks that long.
 	Duration model.Duration `yaml:"duration,omitempty"`
 	Success  []Criterion    `yaml:"success,omitempty"`
 	// Rollback names triggers whose samples count only in this stage.
 	Rollback []string `yaml:"rollback,omitempty"`
 }
 
-// Criterion is a bound that an indicator must keep for a stage to succeed.
+// Criterion is a bound that an indicator must keep for a stage to succeed:
+// over Window where its query is windowed, at each moment of Sustained where
+// it is instant. Load has set one of the two.
 type Criterion struct {
 	Indicator string         `yaml:"indicator"`
 	Above     *float64       `yaml:"above,omitempty"`
 	Below     *float64       `yaml:"below,omitempty"`
 	Window    model.Duration `yaml:"window,omitempty"`
+	Sustained model.Duration `yaml:"sustained,omitempty"`
+	MinVolume float64        `yaml:"min_volume,omitempty"`
 }
 
 // Plan is a ladder of steps.
@@ -160,6 +205,9 @@ type Step struct {
 	OnFailure OnFailure
 	Risk      Risk
 	Params    any
+
+	// communicates: the step tells people something and changes no production.
+	communicates bool
 }
 
 // Approval is how long a human's yes is waited for; silence is a no.
@@ -364,6 +412,18 @@ func (p *Playbook) Stage(name string) *Stage {
 		}
 	}
 	return nil
+}
+
+// StagesOf returns the names of the stages that list the trigger under
+// rollback: it counts only in those. None: it counts always.
+func (p *Playbook) StagesOf(trigger string) []string {
+	var names []string
+	for _, s := range p.Stages {
+		if slices.Contains(s.Rollback, trigger) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // Bound returns a trigger's threshold, and whether values above it (rather

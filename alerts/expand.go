@@ -1,0 +1,45 @@
+package alerts
+
+import (
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+// The variables that every query knows; the other ones are selectors.
+const (
+	windowVariable    = "window"
+	minVolumeVariable = "min_volume"
+)
+
+var variable = regexp.MustCompile(`\$([A-Za-z_][A-Za-z0-9_]*)`)
+
+// Expand fills a query's variables in: $window, $min_volume and the playbook's
+// selectors. What is none of them stays as it stands.
+func (p *Playbook) Expand(query string, window time.Duration, minVolume float64) string {
+	return variable.ReplaceAllStringFunc(query, func(v string) string {
+		switch name := v[1:]; name {
+		case windowVariable:
+			return model.Duration(window).String()
+		case minVolumeVariable:
+			return strconv.FormatFloat(minVolume, 'f', -1, 64)
+		default:
+			if s, ok := p.Selectors[name]; ok {
+				return s
+			}
+			return v
+		}
+	})
+}
+
+// uses tells whether a query holds $name.
+func uses(query, name string) bool {
+	for _, m := range variable.FindAllStringSubmatch(query, -1) {
+		if m[1] == name {
+			return true
+		}
+	}
+	return false
+}

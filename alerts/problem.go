@@ -1,0 +1,117 @@
+package alerts
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is one thing that is wrong with a playbook, where, and what to write
+// instead.
+type Problem struct {
+	File string `json:"file"`
+	// Line is 0 where the problem is the file's own.
+	Line    int    `json:"line"`
+	Message string `json:"message"`
+	Try     string `json:"try,omitempty"`
+}
+
+// String returns "file:line: message", and the hint on a line of its own.
+func (p Problem) String() string {
+	var b strings.Builder
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d", p.Line)
+	}
+	b.WriteString(": " + p.Message)
+	if p.Try != "" {
+		b.WriteString("\n  try: " + p.Try)
+	}
+	return b.String()
+}
+
+// Problems are all that is wrong with a playbook, sorted by file and line.
+type Problems []Problem
+
+// Error implements error: one problem after the other.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sorted returns the problems in order, each once: what an anchor holds is
+// looked at again wherever it is used.
+func (ps Problems) sorted() Problems {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(ps)
+}
+
+// position is where each value of a playbook stands. A path is written like
+// triggers[0].window.
+type position struct {
+	file  string
+	lines map[string]int
+}
+
+// has tells whether the file itself holds the value.
+func (p position) has(path string) bool { _, ok := p.lines[path]; return ok }
+
+// line returns the value's line, or that of the nearest value around it.
+func (p position) line(path string) int {
+	for {
+		if n, ok := p.lines[path]; ok {
+			return n
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return p.lines[""]
+		}
+		path = path[:i]
+	}
+}
+
+// report collects problems by the path they are at.
+type report struct {
+	pos  position
+	list Problems
+	// bad holds the paths that a problem was reported for already: what else
+	// would be said of their value is not true.
+	bad map[string]bool
+}
+
+func newReport(file string) *report {
+	return &report{pos: position{file: file, lines: map[string]int{"": 1}}, bad: map[string]bool{}}
+}
+
+// at reports a problem of the value at path, unless it is known to be bad or
+// any of also is.
+func (r *report) at(path, message, try string, also ...string) {
+	for _, p := range append(also, path) {
+		if r.bad[p] {
+			return
+		}
+	}
+	r.list = append(r.list, Problem{File: r.pos.file, Line: r.pos.line(path), Message: message, Try: try})
+}
+
+// spoil reports a problem of the value at path and keeps others from judging it.
+func (r *report) spoil(path string, line int, message, try string) {
+	r.list = append(r.list, Problem{File: r.pos.file, Line: line, Message: message, Try: try})
+	r.bad[path] = true
+}
+
+// key and item extend a path.
+func key(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+func item(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
