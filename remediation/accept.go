@@ -299,7 +299,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 		return nil
 	}
 	return a.e.append(a.tx, Entry{Kind: KindPlanned, Actor: actorEngine, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
-		"trigger": name, "plan": b.Trigger(name).Plan, "steps": strings(added), "playbook": inc.PlaybookHash,
+		"trigger": name, "plan": b.Trigger(name).Plan, "steps": anys(added), "playbook": inc.PlaybookHash,
 	}})
 }
 
@@ -392,7 +392,7 @@ func pairs(labels map[string]string) []any {
 	return out
 }
 
-func strings(in []string) []any {
+func anys(in []string) []any {
 	out := make([]any, len(in))
 	for i, s := range in {
 		out[i] = s
