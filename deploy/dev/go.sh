@@ -32,7 +32,7 @@ check() {
 }
 
 install_tool() {
-  local name=$1 package=$2 mark=$bin/.$1.version want out
+  local name=$1 package=$2 mark=$bin/.$1.version log=$project/.cache/$1.log want out
   shift 2
   want="$package $* $(go env GOVERSION)"
   [ -x "$bin/$name" ] && [ "$(cat "$mark" 2>/dev/null)" = "$want" ] && return
@@ -43,9 +43,10 @@ install_tool() {
   say "building $name ($package) into .cache/bin, a few minutes the first time"
   out=$(mktemp -d "$bin/.$name.XXXXXX")
   # Outside of the project, since its go.mod has no say in a tool's dependencies.
-  if ! (cd / && GOBIN=$out GOFLAGS=-buildvcs=false go install -ldflags='-s -w' "$@" "$package"); then
+  if ! (cd / && GOBIN=$out GOFLAGS=-buildvcs=false go install -ldflags='-s -w' "$@" "$package" >"$log" 2>&1); then
     rm -rf "$out"
-    say "$package could not be built; the lines above are the go command's"
+    tail -n 12 "$log" >&2
+    say "$package could not be built; the lines above are the go command's, all of them in $log"
     exit 1
   fi
   mv "$out"/* "$bin/$name"

@@ -23,6 +23,9 @@ prometheus-alertmanager prometheus-alertmanager /usr/bin/prometheus-alertmanager
 alertmanager            prometheus-alertmanager /usr/bin/prometheus-alertmanager
 amtool                  prometheus-alertmanager /usr/bin/amtool'
 
+# What the machine itself has is asked for below, not what an earlier run brought.
+PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
+
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
 packages=(docker.io docker-compose prometheus prometheus-alertmanager iptables iproute2)
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
@@ -143,7 +146,7 @@ wrap_all() {
     *) wrap "$name" "$path" ;;
     esac
   done <<<"$tools"
-  if [ -e "$root/usr/bin/gcc" ]; then wrap_gcc; fi
+  if [ -e "$root/usr/bin/gcc" ]; then wrap_gcc; else rm -f "$bin/gcc"; fi
 }
 
 # wrap_gcc makes $root the compiler's system root. The C library in it is the machine's own, by links.
