@@ -189,7 +189,7 @@ func TestTheAuditLogIsListedAsItIsHashed(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || len(got.Entries) != 2 || got.Next != 9 {
 		t.Fatalf("%s: %v", w.Body, err)
 	}
-	for _, part := range []string{"\"<a & b>\u2028\"", `"time":"2026-01-02T03:04:05Z"`, `"seq":8`} {
+	for _, part := range []string{"\"<a & b>\u2028\"", `"time":"2026-01-02T03:04:05.000000Z"`, `"seq":8`} {
 		if !strings.Contains(string(got.Entries[0]), part) {
 			t.Errorf("%s lacks %q", got.Entries[0], part)
 		}

@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"encoding/json"
 	"net/http"
 	"strconv"
 
@@ -42,7 +41,8 @@ func (s *Server) listEntries(c echo.Context, _ string) error {
 		if i > 0 {
 			body = append(body, ',')
 		}
-		one, err := json.Marshal(e)
+		// Not json.Marshal, which would escape what the hash is over.
+		one, err := e.MarshalJSON()
 		if err != nil {
 			return err
 		}
