@@ -144,17 +144,17 @@ type AlertBound struct {
 
 // Trigger is a condition that rolls back: an indicator beyond a bound, or a signal.
 type Trigger struct {
-	Name        string `yaml:"name"`
-	Description string `yaml:"description,omitempty"`
-	Indicator string         `yaml:"indicator,omitempty"`
-	Signal    string         `yaml:"signal,omitempty"`
-	Above     *float64       `yaml:"above,omitempty"`
-	Below     *float64       `yaml:"below,omitempty"`
-	Window    model.Duration `yaml:"window,omitempty"`
-	Sustained model.Duration `yaml:"sustained,omitempty"`
-	MinVolume float64        `yaml:"min_volume,omitempty"`
-	Recovery  Recovery       `yaml:"recovery,omitempty"`
-	Plan      string         `yaml:"plan"`
+	Name        string         `yaml:"name"`
+	Description string         `yaml:"description,omitempty"`
+	Indicator   string         `yaml:"indicator,omitempty"`
+	Signal      string         `yaml:"signal,omitempty"`
+	Above       *float64       `yaml:"above,omitempty"`
+	Below       *float64       `yaml:"below,omitempty"`
+	Window      model.Duration `yaml:"window,omitempty"`
+	Sustained   model.Duration `yaml:"sustained,omitempty"`
+	MinVolume   float64        `yaml:"min_volume,omitempty"`
+	Recovery    Recovery       `yaml:"recovery,omitempty"`
+	Plan        string         `yaml:"plan"`
 }
 
 // Recovery is the short window by which a trigger is judged after a step.
@@ -175,6 +175,12 @@ type Stage struct {
 	Success  []Criterion    `yaml:"success,omitempty"`
 	// Rollback names triggers whose samples count only in this stage.
 	Rollback []string `yaml:"rollback,omitempty"`
+}
+
+// Share is the stage's traffic as a number; ok is false where it is none.
+func (s *Stage) Share() (share float64, ok bool) {
+	share, err := strconv.ParseFloat(s.Traffic, 64)
+	return share, err == nil
 }
 
 // Criterion is a bound that an indicator must keep for a stage to succeed:

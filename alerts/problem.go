@@ -64,16 +64,12 @@ func (p position) has(path string) bool { _, ok := p.lines[path]; return ok }
 
 // line returns the value's line, or that of the nearest value around it.
 func (p position) line(path string) int {
-	for {
+	for ; path != ""; path = parent(path) {
 		if n, ok := p.lines[path]; ok {
 			return n
 		}
-		i := strings.LastIndexAny(path, ".[")
-		if i < 0 {
-			return p.lines[""]
-		}
-		path = path[:i]
 	}
+	return p.lines[""]
 }
 
 // report collects problems by the path they are at.
@@ -89,15 +85,23 @@ func newReport(file string) *report {
 	return &report{pos: position{file: file, lines: map[string]int{"": 1}}, bad: map[string]bool{}}
 }
 
-// at reports a problem of the value at path, unless it is known to be bad or
+// at reports a problem of the value at path, unless it is known to be bad, or
 // any of also is.
 func (r *report) at(path, message, try string, also ...string) {
-	for _, p := range append(also, path) {
-		if r.bad[p] {
-			return
-		}
+	if r.isBad(path) || slices.ContainsFunc(also, r.isBad) {
+		return
 	}
 	r.list = append(r.list, Problem{File: r.pos.file, Line: r.pos.line(path), Message: message, Try: try})
+}
+
+// isBad tells whether a problem was reported of a value or of one around it.
+func (r *report) isBad(path string) bool {
+	for ; path != ""; path = parent(path) {
+		if r.bad[path] {
+			return true
+		}
+	}
+	return false
 }
 
 // spoil reports a problem of the value at path and keeps others from judging it.
@@ -113,5 +117,8 @@ func key(path, name string) string {
 	}
 	return path + "." + name
 }
+
+// parent takes the last key or index off a path.
+func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
 func item(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }

@@ -1,0 +1,213 @@
+package alerts
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+// Warnings returns what is allowed but seldom meant, sorted by line. A
+// Playbook that Load returned may have any number of them.
+func (p *Playbook) Warnings() []Problem {
+	l := &linter{report: &report{pos: p.pos}, pb: p}
+	for i := range p.Indicators {
+		l.indicator(&p.Indicators[i], item("indicators", i))
+	}
+	for i := range p.Triggers {
+		l.trigger(&p.Triggers[i], item("triggers", i))
+	}
+	l.stages()
+	for i := range p.Plans {
+		l.plan(&p.Plans[i], item("plans", i))
+	}
+	l.dashboards()
+	return l.list.sorted()
+}
+
+// linter collects warnings.
+type linter struct {
+	*report
+	pb *Playbook
+}
+
+// number writes a threshold as people do: 0.75, not 7.5e-01.
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+func (l *linter) indicator(ind *Indicator, path string) {
+	l.series(ind, path)
+	if ind.Target != nil {
+		l.value(ind, key(path, "target"), "the target", *ind.Target)
+	}
+	if a := ind.Alert; a != nil {
+		above := a.Above != nil
+		at, bound := key(path, "alert.below"), a.Below
+		if above {
+			at, bound = key(path, "alert.above"), a.Above
+		}
+		l.value(ind, at, "the alert threshold", *bound)
+		if t := ind.Target; t != nil && (above && *bound < *t || !above && *bound > *t) {
+			l.at(at, fmt.Sprintf("%s alerts at %s while its target of %s is still met", ind.Name, number(*bound), number(*t)), "let the alert threshold lie beyond the target")
+		}
+		l.guard(ind, key(path, "alert"), a.Window, a.MinVolume)
+	}
+	if ind.Alert == nil && ind.Target == nil && !l.used(ind.Name) {
+		l.at(path, fmt.Sprintf("the indicator %s is used by nothing", ind.Name), "give it an alert, a trigger or a criterion, or leave it out")
+	}
+}
+
+// used tells whether a trigger or a criterion names the indicator.
+func (l *linter) used(indicator string) bool {
+	of := func(c Criterion) bool { return c.Indicator == indicator }
+	if slices.ContainsFunc(l.pb.Triggers, func(t Trigger) bool { return t.Indicator == indicator }) {
+		return true
+	}
+	for _, s := range l.pb.Stages {
+		if slices.ContainsFunc(s.Success, of) {
+			return true
+		}
+	}
+	for _, a := range l.pb.SuccessCriteria {
+		if slices.ContainsFunc(a.Criteria, func(c SuccessCriterion) bool { return c.Measure != nil && of(*c.Measure) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// value warns of a bound that the indicator cannot measure well.
+func (l *linter) value(ind *Indicator, path, what string, bound float64) {
+	if ind.Unit == Ratio && (bound < 0 || bound > 1) {
+		l.at(path, fmt.Sprintf("%s of %s is %s, and a ratio lies between 0 and 1", what, ind.Name, number(bound)), fmt.Sprintf("write %s, or unit: percent", number(bound/100)))
+	}
+	if n := len(ind.Buckets); n > 0 && !slices.Contains(ind.Buckets, bound) {
+		i, _ := slices.BinarySearch(ind.Buckets, bound)
+		between := "above the last bucket"
+		switch {
+		case i == 0:
+			between = "below the first bucket, " + number(ind.Buckets[0])
+		case i < n:
+			between = fmt.Sprintf("between the buckets %s and %s", number(ind.Buckets[i-1]), number(ind.Buckets[i]))
+		}
+		l.at(path, fmt.Sprintf("%s of %s is %s, %s: the value there is an interpolation", what, ind.Name, number(bound), between), fmt.Sprintf("give the histogram a bucket of %s, or move the threshold to a bucket", number(bound)))
+	}
+}
+
+// guard warns of a window that few requests can decide.
+func (l *linter) guard(ind *Indicator, path string, window model.Duration, minVolume float64) {
+	if window == 0 {
+		return
+	}
+	switch has := uses(ind.Query, minVolumeVariable); {
+	case has && minVolume == 0:
+		l.at(path, fmt.Sprintf("%s has no min_volume: one request can decide it", path), "write how many requests must have been seen, such as min_volume: 100")
+	case !has && minVolume > 0:
+		l.at(key(path, "min_volume"), fmt.Sprintf("%s does nothing: the query of %s holds no $min_volume", key(path, "min_volume"), ind.Name), "put it into the query: ... >= $min_volume")
+	}
+	if least := 4 * l.pb.ScrapeInterval; window < least {
+		l.at(key(path, "window"), fmt.Sprintf("%s (%s) is shorter than four scrapes (%s): one lost scrape leaves it empty", key(path, "window"), window, least), "write at least "+least.String())
+	}
+}
+
+func (l *linter) trigger(t *Trigger, path string) {
+	if t.Signal != "" {
+		return
+	}
+	ind := l.pb.Indicator(t.Indicator)
+	bound, above := t.Bound()
+	at := key(path, "below")
+	if above {
+		at = key(path, "above")
+	}
+	l.value(ind, at, "the threshold", bound)
+	l.guard(ind, path, t.Window, t.MinVolume)
+	if a := ind.Alert; a != nil {
+		switch {
+		case above && a.Above != nil && bound <= *a.Above:
+			l.at(at, fmt.Sprintf("the trigger %s rolls back above %s, which is not beyond the alert threshold of %s, %s", t.Name, number(bound), ind.Name, number(*a.Above)), "let the alert threshold lie nearer to the target than the trigger's")
+		case !above && a.Below != nil && bound >= *a.Below:
+			l.at(at, fmt.Sprintf("the trigger %s rolls back below %s, which is not beyond the alert threshold of %s, %s", t.Name, number(bound), ind.Name, number(*a.Below)), "let the alert threshold lie nearer to the target than the trigger's")
+		}
+	}
+	if w := t.Recovery.Window; time.Duration(w) > t.Span() {
+		l.at(key(path, "recovery.window"), fmt.Sprintf("the recovery window of %s (%s) is longer than what it looks back (%s)", t.Name, w, model.Duration(t.Span())), "write a shorter one: a cure is seen sooner then")
+	}
+	for _, name := range l.pb.StagesOf(t.Name) {
+		if s := l.pb.Stage(name); time.Duration(s.Duration) < t.Span() {
+			l.at(path, fmt.Sprintf("the trigger %s looks back %s, longer than its stage %s lasts (%s)", t.Name, model.Duration(t.Span()), name, s.Duration), "shorten the window, or lengthen the stage")
+		}
+	}
+}
+
+func (l *linter) stages() {
+	measured, always := false, false
+	for _, t := range l.pb.Triggers {
+		if t.Signal == "" {
+			measured = true
+			always = always || len(l.pb.StagesOf(t.Name)) == 0
+		}
+	}
+	if measured && !always {
+		l.at("triggers", "every measured trigger counts in its stage only: outside of these, nothing rolls back by itself", "add a trigger that no stage lists under rollback")
+	}
+	for i, s := range l.pb.Stages {
+		for j, c := range s.Success {
+			l.criterion(c, item(key(item("stages", i), "success"), j))
+		}
+	}
+	for i, a := range l.pb.SuccessCriteria {
+		for j, c := range a.Criteria {
+			if c.Measure != nil {
+				l.criterion(*c.Measure, key(item(key(item("success_criteria", i), "criteria"), j), "measure"))
+			}
+		}
+	}
+}
+
+func (l *linter) criterion(c Criterion, path string) {
+	at, bound := key(path, "below"), c.Below
+	if c.Above != nil {
+		at, bound = key(path, "above"), c.Above
+	}
+	ind := l.pb.Indicator(c.Indicator)
+	if ind.Target != nil && *ind.Target == *bound {
+		return // said of the target
+	}
+	l.value(ind, at, "the criterion", *bound)
+}
+
+func (l *linter) plan(plan *Plan, path string) {
+	if !slices.ContainsFunc(l.pb.Triggers, func(t Trigger) bool { return t.Plan == plan.Name }) {
+		l.at(path, fmt.Sprintf("no trigger uses the plan %s", plan.Name), "name it in a trigger, or leave it out")
+	}
+	effects, worst := 0, Reversible
+	for j, s := range plan.Steps {
+		if !s.communicates {
+			effects++
+		}
+		if s.Risk < worst {
+			l.at(item(key(path, "steps"), j), fmt.Sprintf("%s is %s and stands behind a %s step, but runs before it: the pending step of the lowest risk is next", s.Action, s.Risk, worst), "write the steps in the order of their risk")
+		}
+		worst = max(worst, s.Risk)
+	}
+	if r := l.pb.Limits.PerService; effects > r.Count {
+		l.at(path, fmt.Sprintf("the plan %s has %d steps that change something, and limits.per_service (%s) lets %d run", plan.Name, effects, r, r.Count), "raise the limit, or shorten the plan")
+	}
+}
+
+// dashboards warns of names that lead nowhere, once each.
+func (l *linter) dashboards() {
+	if len(l.pb.Dashboards) == 0 {
+		return
+	}
+	seen := map[string]bool{}
+	for i, ind := range l.pb.Indicators {
+		if _, ok := l.pb.Dashboards[ind.Dashboard]; ok || ind.Dashboard == "" || seen[ind.Dashboard] {
+			continue
+		}
+		seen[ind.Dashboard] = true
+		l.at(key(item("indicators", i), "dashboard"), fmt.Sprintf("the dashboard %q has no address under dashboards", ind.Dashboard), "add it there, or name one that stands there")
+	}
+}

@@ -1,0 +1,134 @@
+package alerts
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed" // the default playbook
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFile bounds a playbook's size in bytes.
+const maxFile = 1 << 20
+
+// DefaultName is what problems of the embedded playbook name as their file.
+const DefaultName = "alerts/playbook.yaml"
+
+//go:embed playbook.yaml
+var defaultPlaybook []byte
+
+// Default returns the embedded playbook: social-intel, phase 2.
+func Default(kinds []ActionKind) (*Playbook, error) {
+	return Parse(DefaultName, defaultPlaybook, kinds)
+}
+
+// Load reads and checks a playbook's file. It refuses one that group or others
+// can write, since a playbook names what is run. What is wrong in the file
+// comes as Problems, all at once.
+func Load(path string, kinds []ActionKind) (*Playbook, error) {
+	// Before the file is opened, so that a pipe does not block.
+	before, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read playbook: %w", err)
+	}
+	if !before.Mode().IsRegular() {
+		return nil, Problems{{File: path, Message: "the playbook is not a plain file", Try: "give the path of a YAML file"}}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read playbook: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read playbook: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return nil, Problems{{File: path, Message: fmt.Sprintf("the playbook can be written by group or others (mode %04o)", mode), Try: "chmod go-w " + path}}
+	}
+	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read playbook: %w", err)
+	}
+	return Parse(path, src, kinds)
+}
+
+// Parse checks a playbook's text. name stands for the file in problems, which
+// come as Problems, all at once.
+func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
+	d := &decoder{report: newReport(name), kinds: kinds, open: map[*yaml.Node]bool{}}
+	root := d.document(src)
+	if root == nil {
+		return nil, d.list.sorted()
+	}
+	pb := &Playbook{}
+	d.value(root, reflect.ValueOf(pb).Elem(), "")
+	pb.fillDefaults(d.pos)
+	v := &validator{report: d.report, pb: pb, kinds: kinds}
+	if root.Kind == yaml.MappingNode {
+		v.validate()
+	}
+	if len(d.list) > 0 {
+		return nil, d.list.sorted()
+	}
+	sum := sha256.Sum256(src)
+	pb.Hash, pb.Source, pb.pos = hex.EncodeToString(sum[:]), bytes.Clone(src), d.pos
+	return pb, nil
+}
+
+// document returns the file's one document, or nil after a problem.
+func (d *decoder) document(src []byte) *yaml.Node {
+	fail := func(line int, message, try string) *yaml.Node {
+		d.spoil("", line, message, try)
+		return nil
+	}
+	if len(src) > maxFile {
+		return fail(0, fmt.Sprintf("the playbook is larger than %d KiB", maxFile>>10), "keep what is not a playbook elsewhere")
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(src))
+	var doc, more yaml.Node
+	err := dec.Decode(&doc)
+	switch {
+	case errors.Is(err, io.EOF):
+		return fail(0, "the playbook is empty", "begin with service: and the service's name")
+	case err != nil:
+		line, message := syntax(err)
+		return fail(line, message, "check indentation, quotes and brackets there and just above")
+	}
+	switch err := dec.Decode(&more); {
+	case err == nil:
+		return fail(more.Line, "a second document begins here", "write one playbook a file, without --- in the middle")
+	case !errors.Is(err, io.EOF):
+		line, message := syntax(err)
+		return fail(line, message, "check indentation, quotes and brackets there and just above")
+	}
+	if len(doc.Content) != 1 || doc.Content[0].ShortTag() == "!!null" {
+		return fail(0, "the playbook is empty", "begin with service: and the service's name")
+	}
+	return doc.Content[0]
+}
+
+var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
+
+// syntax takes the line out of a YAML error.
+func syntax(err error) (line int, message string) {
+	m := yamlError.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 0, "this is not YAML: " + err.Error()
+	}
+	if m[1] != "" {
+		// The expression lets only digits through; a number too long for an
+		// int leaves the line out.
+		line, _ = strconv.Atoi(m[1]) //nolint:errcheck // see above
+	}
+	return line, "this is not YAML: " + strings.TrimSpace(m[2])
+}

@@ -1,0 +1,212 @@
+package alerts
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/common/model"
+)
+
+// validator judges a decoded playbook. It says nothing about a value that the
+// decoder found bad.
+type validator struct {
+	*report
+	pb    *Playbook
+	kinds []ActionKind
+}
+
+func (v *validator) validate() {
+	v.service()
+	v.target()
+	v.flags()
+	v.selectors()
+	v.indicators()
+	v.triggers()
+	v.stages()
+	v.plans()
+	v.limits()
+	v.guide()
+}
+
+// The forms of names. What becomes a label, an alert's name or an environment
+// variable follows Prometheus's legacy rules; what becomes a container's or an
+// image's part follows Docker's.
+var (
+	identifier  = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "letters, digits and _, not beginning with a digit"}
+	plainName   = form{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`), "letters, digits, _ . and -, beginning with a letter or digit"}
+	imageTag    = form{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`), "an image tag such as v2.0.0"}
+	environment = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "an environment variable such as FEATURE_ANALYTICS_ENABLED"}
+)
+
+type form struct {
+	re   *regexp.Regexp
+	says string
+}
+
+// need reports a required value that is missing.
+func (v *validator) need(path string, missing bool, try string) bool {
+	if missing {
+		v.at(path, path+" is missing", try)
+	}
+	return !missing
+}
+
+// name reports a name that is missing or of the wrong form.
+func (v *validator) name(path, value string, f form, try string) bool {
+	if !v.need(path, value == "", try) {
+		return false
+	}
+	if len(value) > 128 || !f.re.MatchString(value) {
+		v.at(path, fmt.Sprintf("%s: %q is not a valid name", path, value), "write "+f.says)
+		return false
+	}
+	return true
+}
+
+// known reports a value that is none of values.
+func known[T ~string](v *validator, path string, value T, values ...T) {
+	if slices.Contains(values, value) {
+		return
+	}
+	words := make([]string, len(values))
+	for i, w := range values {
+		words[i] = string(w)
+	}
+	v.at(path, fmt.Sprintf("%s: unknown value %q", path, value), oneOf(string(value), words))
+}
+
+// positive reports a duration that is not above zero.
+func (v *validator) positive(path string, d model.Duration) bool {
+	if d <= 0 {
+		v.at(path, path+" is not above 0", "write a duration such as 5m")
+	}
+	return d > 0
+}
+
+// unique reports a name that was given before. Names that differ only in how
+// their words are joined would give one alert name.
+func (v *validator) unique(list string, n int, name func(int) string) {
+	first := map[string]int{}
+	for i := range n {
+		p := plain(name(i))
+		if p == "" {
+			continue
+		}
+		path := key(item(list, i), "name")
+		if j, ok := first[p]; ok {
+			v.at(path, fmt.Sprintf("%s: the name %q is taken by line %d (%s)", path, name(i), v.pos.line(key(item(list, j), "name")), name(j)), "give it another name")
+			continue
+		}
+		first[p] = i
+	}
+}
+
+func (v *validator) service() {
+	p := v.pb
+	v.name("service", p.Service, plainName, "write the service's name, such as social-intel")
+	if v.need("release", !v.pos.has("release"), "release: {version: v2.0.0, previous: v1.0.0}") {
+		ok := v.name("release.version", p.Release.Version, imageTag, "write the version that is rolled out, such as v2.0.0")
+		ok = v.name("release.previous", p.Release.Previous, imageTag, "write the version before it, such as v1.0.0") && ok
+		if ok && p.Release.Version == p.Release.Previous {
+			v.at("release.previous", "release.previous is the version itself: there is nothing to go back to", "write the version before it", "release.version")
+		}
+	}
+	if v.need("job", p.Job == "", "write the Prometheus job that scrapes the service") && strings.ContainsAny(p.Job, "\n\r\x00") {
+		v.at("job", "job holds a line break", "write the job's name as Prometheus has it")
+	}
+	v.positive("scrape_interval", p.ScrapeInterval)
+	if v.need("alive", p.Alive == "", "write an expression that is 1 while the service has traffic") {
+		v.expression("alive", "alive", p.Alive)
+	}
+	if p.RunbookURL != "" {
+		v.web("runbook_url", p.RunbookURL)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Dashboards)) {
+		v.web(key("dashboards", name), p.Dashboards[name])
+	}
+}
+
+func (v *validator) target() {
+	const compose, probe = "target.compose", "target.probe"
+	t := v.pb.Target
+	if !v.need("target", !v.pos.has("target"), "target: {compose: {project_dir: /srv/x, service: x}, probe: {health: http://127.0.0.1:9000/health/}}") {
+		return
+	}
+	if v.need(compose, !v.pos.has(compose), "compose: {project_dir: /srv/x, service: x}") {
+		v.name(key(compose, "service"), t.Compose.Service, plainName, "write one compose service; no name means no target, never all of them")
+		dir, path := t.Compose.ProjectDir, key(compose, "project_dir")
+		if v.need(path, dir == "", "write the absolute path of the compose project's folder") {
+			switch {
+			case !filepath.IsAbs(dir):
+				v.at(path, fmt.Sprintf("%s: %q is not an absolute path", path, dir), "write it from / on, such as /srv/social-intel")
+			case filepath.Clean(dir) != strings.TrimSuffix(dir, "/") || strings.ContainsAny(dir, "*?[\n\r\x00"):
+				v.at(path, fmt.Sprintf("%s: %q does not name one folder plainly", path, dir), "write it without wildcards, .. and double slashes, and not /")
+			}
+		}
+	}
+	if v.need(probe, !v.pos.has(probe), "probe: {health: http://127.0.0.1:9000/health/, timeout: 30s}") {
+		if v.need(key(probe, "health"), t.Probe.Health == "", "write the address that answers 200 while the service is well") {
+			v.web(key(probe, "health"), t.Probe.Health)
+		}
+		for name, address := range map[string]string{"version": t.Probe.Version, "flags": t.Probe.Flags} {
+			if address != "" {
+				v.web(key(probe, name), address)
+			}
+		}
+		v.positive(key(probe, "timeout"), t.Probe.Timeout)
+	}
+}
+
+// web reports an address that is not one of the web, or holds a password.
+func (v *validator) web(path, address string) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		v.at(path, fmt.Sprintf("%s: %q is not an address of http or https with a host", path, address), "write it like http://127.0.0.1:9000/health/")
+	case u.User != nil:
+		v.at(path, path+": the address holds a user or password", "leave it out: a playbook holds no secret")
+	}
+}
+
+func (v *validator) flags() {
+	v.unique("flags", len(v.pb.Flags), func(i int) string { return v.pb.Flags[i].Name })
+	for i, f := range v.pb.Flags {
+		path := item("flags", i)
+		v.name(key(path, "name"), f.Name, environment, "write "+environment.says)
+		v.need(key(path, "off"), !v.pos.has(key(path, "off")), `write the value that switches the feature off, such as off: "0"`)
+		for name, value := range map[string]string{"off": f.Off, "default": f.Default} {
+			if strings.ContainsAny(value, "\n\r\x00") {
+				v.at(key(path, name), fmt.Sprintf("%s holds a line break or a NUL", key(path, name)), "write a value that fits on a line of .env")
+			}
+		}
+	}
+}
+
+func (v *validator) limits() {
+	l := v.pb.Limits
+	v.positive("limits.reopen_within", l.ReopenWithin)
+	v.positive("limits.close_after", l.CloseAfter)
+	if l.Breaker < 1 {
+		v.at("limits.breaker", "limits.breaker is not above 0", "write how many failed steps in a row stop automation, such as 3")
+	}
+	for path, r := range map[string]Rate{"limits.per_target": l.PerTarget, "limits.per_service": l.PerService} {
+		if l.Cooldown > model.Duration(r.Window) && r.Count > 1 {
+			v.at("limits.cooldown", fmt.Sprintf("limits.cooldown (%s) is longer than the window of %s (%s)", l.Cooldown, path, r), "write a shorter cooldown", path)
+		}
+	}
+	for path, c := range map[string]Confirm{"reversible": v.pb.Confirmation.Reversible, "disruptive": v.pb.Confirmation.Disruptive, "lossy": v.pb.Confirmation.Lossy} {
+		known(v, key("confirmation", path), c, ConfirmIfReachable, ConfirmRequired)
+	}
+	if v.pb.Confirmation.Lossy == ConfirmIfReachable {
+		v.at("confirmation.lossy", "confirmation.lossy: a step that loses data must not run while nobody can see whether it is needed", "write lossy: required")
+	}
+	if least := 2 * v.pb.ScrapeInterval; v.pb.Watchdog.MaxAge < least || v.pb.Watchdog.MaxAge <= 0 {
+		v.at("watchdog.max_age", fmt.Sprintf("watchdog.max_age (%s) is shorter than two scrapes (%s)", v.pb.Watchdog.MaxAge, least), "write "+cmp.Or(max(5*minute, least), least).String(), "scrape_interval")
+	}
+}
