@@ -1,0 +1,126 @@
+package remediation
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+)
+
+// # The chain
+//
+// Entries are numbered 1, 2, 3, ... without a gap. An entry's prev is the hash
+// of the entry before it, 64 zeros for the first; its hash is the SHA-256 of its
+// canonical bytes, which hold prev. Who knows a later hash can therefore tell
+// that nothing before it was changed, left out or put in; an end that was cut
+// off shows only to who knows a head from elsewhere.
+//
+// A checkpoint is an ordinary entry whose detail names the entry before it once
+// more: {"hash": its prev, "seq": its seq - 1}. Pruning removes all entries
+// before a checkpoint and nothing else, so that a log begins either with seq 1
+// and 64 zeros, or with a checkpoint. No hash changes by it.
+
+// ZeroHash is the prev of the first entry.
+var ZeroHash = strings.Repeat("0", 64)
+
+// CheckpointDetail is the detail of a checkpoint that follows the given head.
+func CheckpointDetail(seq int64, hash string) map[string]any {
+	return map[string]any{"seq": seq, "hash": hash}
+}
+
+// BrokenChainError says where a chain breaks: at the first entry that does not
+// fit what is before it.
+type BrokenChainError struct {
+	Seq int64
+	Why string
+}
+
+// Error implements error.
+func (e *BrokenChainError) Error() string {
+	return fmt.Sprintf("the audit chain breaks at entry %d: %s", e.Seq, e.Why)
+}
+
+// Chain checks entries one after the other; the zero value waits for the first.
+type Chain struct {
+	begun bool
+	first int64
+	seq   int64
+	hash  string
+}
+
+// Add checks that e is the next entry; a *BrokenChainError says why it is not,
+// and the chain stays as it was.
+func (c *Chain) Add(e Entry) error {
+	broken := func(seq int64, format string, args ...any) error {
+		return &BrokenChainError{Seq: seq, Why: fmt.Sprintf(format, args...)}
+	}
+	prev, want := c.hash, c.seq+1
+	if !c.begun {
+		prev, want = ZeroHash, 1
+		if e.Kind == KindCheckpoint && e.Seq > 1 {
+			if why := checkpointFault(e); why != "" {
+				return broken(e.Seq, "%s", why)
+			}
+			prev, want = e.Prev, e.Seq
+		}
+	}
+	switch {
+	case e.Seq > want && !c.begun:
+		return broken(want, "the log begins with entry %d, which is no checkpoint", e.Seq)
+	case e.Seq > want:
+		return broken(want, "it is missing, entry %d follows", e.Seq)
+	case e.Seq < want:
+		return broken(e.Seq, "it stands where entry %d belongs", want)
+	case e.Prev != prev:
+		return broken(e.Seq, "its prev is %.80q, the hash before it is %q", e.Prev, prev)
+	case e.Sum() != e.Hash:
+		return broken(e.Seq, "its hash is %.80q, its content has %q", e.Hash, e.Sum())
+	}
+	if !c.begun {
+		c.begun, c.first = true, e.Seq
+	}
+	c.seq, c.hash = e.Seq, e.Hash
+	return nil
+}
+
+// Head returns the last entry's seq and hash; 0 and ZeroHash before the first.
+func (c *Chain) Head() (seq int64, hash string) {
+	if !c.begun {
+		return 0, ZeroHash
+	}
+	return c.seq, c.hash
+}
+
+// First returns the seq the chain begins with: 1, a later checkpoint's, or 0
+// before the first entry.
+func (c *Chain) First() int64 { return c.first }
+
+// checkpointFault says what is wrong with a checkpoint that begins a log.
+func checkpointFault(e Entry) string {
+	if len(e.Prev) != len(ZeroHash) || strings.Trim(e.Prev, "0123456789abcdef") != "" {
+		return fmt.Sprintf("a checkpoint whose prev %.80q is no hash", e.Prev)
+	}
+	if e.Detail["hash"] != e.Prev || e.Detail["seq"] != json.Number(strconv.FormatInt(e.Seq-1, 10)) {
+		return "a checkpoint that does not name the entry before it"
+	}
+	return ""
+}
+
+// VerifyChain checks all entries of a log, in order, and returns its head. The
+// error is a *BrokenChainError where the chain breaks, else what reading gave.
+func VerifyChain(entries iter.Seq2[Entry, error]) (seq int64, hash string, err error) {
+	var c Chain
+	for e, err := range entries {
+		if err != nil {
+			seq, hash = c.Head()
+			return seq, hash, err
+		}
+		if err := c.Add(e); err != nil {
+			seq, hash = c.Head()
+			return seq, hash, err
+		}
+	}
+	seq, hash = c.Head()
+	return seq, hash, nil
+}

@@ -1,0 +1,118 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// head is the end of the audit log.
+type head struct {
+	seq  int64
+	hash string
+}
+
+func readHead(t *tx) (head, error) {
+	h := head{hash: remediation.ZeroHash}
+	err := t.row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", nil, &h.seq, &h.hash)
+	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+		return head{}, fmt.Errorf("audit head: %w", err)
+	}
+	return h, nil
+}
+
+// Head implements remediation.AuditTable.
+func (t *tx) Head() (seq int64, hash string, err error) {
+	if t.head != nil {
+		if err := t.usable(); err != nil {
+			return 0, "", err
+		}
+		return t.head.seq, t.head.hash, nil
+	}
+	h, err := readHead(t)
+	return h.seq, h.hash, err
+}
+
+// Append implements remediation.AuditTable. The entry returned is in normal
+// form: its numbers are json.Number.
+func (t *tx) Append(e remediation.Entry) (remediation.Entry, error) {
+	if err := t.usable(); err != nil {
+		return remediation.Entry{}, err
+	}
+	if !t.write {
+		return remediation.Entry{}, ErrReadOnly
+	}
+	e.Seq, e.Prev, e.Hash = t.head.seq+1, t.head.hash, ""
+	e, err := e.Normal()
+	if err != nil {
+		return remediation.Entry{}, fmt.Errorf("append: %w", err)
+	}
+	b := e.Canonical()
+	e.Hash = remediation.SumOf(b)
+	_, err = t.exec("INSERT INTO audit (seq, kind, service, incident, hash, entry) VALUES (?, ?, ?, ?, ?, ?)",
+		e.Seq, string(e.Kind), e.Service, e.Incident, e.Hash, b)
+	if err != nil {
+		return remediation.Entry{}, fmt.Errorf("append audit entry %d: %w", e.Seq, err)
+	}
+	*t.head = head{e.Seq, e.Hash}
+	return e, nil
+}
+
+// Entries implements remediation.AuditTable. It fails on an entry whose
+// columns are not those of its bytes.
+func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
+	q := query{from: "SELECT seq, kind, service, incident, hash, entry FROM audit"}
+	// One index is used, that of the fewest entries: it answers in the order of
+	// seq. A plus hides a column from the others.
+	indexed := false
+	for _, c := range []struct{ column, value, partial string }{
+		{"incident", f.Incident, " AND incident <> ''"}, {"kind", string(f.Kind), ""}, {"service", f.Service, " AND service <> ''"},
+	} {
+		switch {
+		case c.value == "":
+		case indexed:
+			q.where("+"+c.column+" = ?", c.value)
+		default:
+			q.where(c.column+" = ?"+c.partial, c.value)
+			indexed = true
+		}
+	}
+	if f.After > 0 {
+		q.where("seq > ?", f.After)
+	}
+	out := []remediation.Entry{}
+	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(scan func(...any) error) error {
+		e, err := scanEntry(scan)
+		out = append(out, e)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the audit log: %w", err)
+	}
+	if f.Newest {
+		slices.Reverse(out)
+	}
+	return out, nil
+}
+
+// scanEntry reads an entry from its bytes and compares the columns with them.
+func scanEntry(scan func(...any) error) (remediation.Entry, error) {
+	var seq int64
+	var kind, service, incident, hash string
+	var canonical []byte
+	if err := scan(&seq, &kind, &service, &incident, &hash, &canonical); err != nil {
+		return remediation.Entry{}, err
+	}
+	e, err := remediation.ParseEntry(canonical, hash)
+	if err != nil {
+		return remediation.Entry{}, &remediation.BrokenChainError{Seq: seq, Why: err.Error()}
+	}
+	if e.Seq != seq || string(e.Kind) != kind || e.Service != service || e.Incident != incident {
+		return remediation.Entry{}, &remediation.BrokenChainError{
+			Seq: seq, Why: "the columns it is found by were changed: they are not those of its bytes",
+		}
+	}
+	return e, nil
+}

@@ -1,0 +1,179 @@
+package store
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+const idPrefix = "inc-"
+
+// number returns N of "inc-N".
+func number(id string) (int64, error) {
+	s, ok := strings.CutPrefix(id, idPrefix)
+	n, err := strconv.ParseInt(s, 10, 64)
+	if !ok || err != nil || n < 1 || s != strconv.FormatInt(n, 10) {
+		return 0, fmt.Errorf("incident %.80q: %w (an id is like inc-7)", id, remediation.ErrNotFound)
+	}
+	return n, nil
+}
+
+// Incident implements remediation.IncidentTable.
+func (t *tx) Incident(id string) (*remediation.Incident, error) {
+	n, err := number(id)
+	if err != nil {
+		return nil, err
+	}
+	var body []byte
+	if err := t.row("SELECT body FROM incidents WHERE n = ?", []any{n}, &body); err != nil {
+		return nil, fmt.Errorf("incident %s: %w", id, err)
+	}
+	return incidentOf(n, body)
+}
+
+func incidentOf(n int64, body []byte) (*remediation.Incident, error) {
+	inc := &remediation.Incident{}
+	if err := json.Unmarshal(body, inc); err != nil {
+		return nil, fmt.Errorf("incident %s%d as stored: %w", idPrefix, n, err)
+	}
+	return inc, nil
+}
+
+// Incidents implements remediation.IncidentTable.
+func (t *tx) Incidents(f remediation.IncidentFilter) ([]*remediation.Incident, error) {
+	q := query{from: "SELECT n, body FROM incidents"}
+	if f.Service != "" {
+		q.where("service = ?", f.Service)
+	}
+	if f.Drill != nil {
+		q.where("drill = ?", *f.Drill)
+	}
+	if f.Open != f.Closed {
+		// The literal lets SQLite use the index of open ones.
+		if f.Open {
+			q.where("open = 1")
+		} else {
+			q.where("open = 0")
+		}
+	}
+	if f.After != "" {
+		n, err := number(f.After)
+		if err != nil {
+			return nil, fmt.Errorf("incidents after: %w", err)
+		}
+		q.where("n > ?", n)
+	}
+	out := []*remediation.Incident{}
+	err := t.rows(q.text("n", f.Newest, f.Limit), q.args, func(scan func(...any) error) error {
+		var n int64
+		var body []byte
+		if err := scan(&n, &body); err != nil {
+			return err
+		}
+		inc, err := incidentOf(n, body)
+		out = append(out, inc)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list incidents: %w", err)
+	}
+	if f.Newest {
+		slices.Reverse(out)
+	}
+	return out, nil
+}
+
+// PutIncident implements remediation.IncidentTable.
+func (t *tx) PutIncident(inc *remediation.Incident) error {
+	if err := t.putIncident(inc); err != nil {
+		id := inc.ID
+		if id == "" {
+			id = "new"
+		}
+		return fmt.Errorf("put incident %s of service %q: %w", id, inc.Service, err)
+	}
+	return nil
+}
+
+func (t *tx) putIncident(inc *remediation.Incident) error {
+	wake, err := nanos(inc.Wake)
+	if err != nil {
+		return err
+	}
+	put := *inc
+	put.Version++
+	open := inc.State != remediation.Closed
+	var n int64
+	if inc.Version > 0 {
+		if n, err = number(inc.ID); err != nil {
+			return err
+		}
+		var version int64
+		if err := t.row("SELECT version FROM incidents WHERE n = ?", []any{n}, &version); err != nil {
+			return err
+		}
+		if version != inc.Version {
+			return fmt.Errorf("version %d, stored is %d: %w", inc.Version, version, remediation.ErrStale)
+		}
+	} else {
+		// The id stands in the body, so it must be known beforehand.
+		err := t.row("SELECT seq FROM sqlite_sequence WHERE name = 'incidents'", nil, &n)
+		if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+			return err
+		}
+		n++
+		put.ID = idPrefix + strconv.FormatInt(n, 10)
+	}
+	if open {
+		var other int64
+		err := t.row("SELECT n FROM incidents WHERE service = ? AND drill = ? AND open = 1", []any{inc.Service, inc.Drill}, &other)
+		if err == nil && other != n {
+			return fmt.Errorf("%s%d is open already", idPrefix, other)
+		}
+		if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+			return err
+		}
+	}
+	body, err := json.Marshal(&put)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`INSERT INTO incidents (n, service, drill, open, wake, version, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (n) DO UPDATE SET service = excluded.service, drill = excluded.drill, open = excluded.open,
+		wake = excluded.wake, version = excluded.version, body = excluded.body`,
+		n, inc.Service, inc.Drill, open, wake, put.Version, body)
+	if err != nil {
+		return err
+	}
+	inc.ID, inc.Version = put.ID, put.Version
+	return nil
+}
+
+// Due implements remediation.IncidentTable.
+func (t *tx) Due(now time.Time) (ids []string, next time.Time, err error) {
+	at, err := nanos(now)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	err = t.rows("SELECT n FROM incidents WHERE wake <= ? ORDER BY wake, n", []any{at}, func(scan func(...any) error) error {
+		var n int64
+		err := scan(&n)
+		ids = append(ids, idPrefix+strconv.FormatInt(n, 10))
+		return err
+	})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("list due incidents: %w", err)
+	}
+	var wake sql.NullInt64
+	if err := t.row("SELECT min(wake) FROM incidents WHERE wake > ?", []any{at}, &wake); err != nil {
+		return nil, time.Time{}, fmt.Errorf("next due incident: %w", err)
+	}
+	return ids, moment(wake), nil
+}

@@ -1,0 +1,42 @@
+package store
+
+import (
+	"strings"
+)
+
+// query is a SELECT whose conditions depend on a filter. Its text holds no
+// value, so that there are few texts to prepare.
+type query struct {
+	from  string
+	conds []string
+	args  []any
+}
+
+func (q *query) where(cond string, args ...any) {
+	q.conds = append(q.conds, cond)
+	q.args = append(q.args, args...)
+}
+
+// text orders by a column, newest first where asked, and bounds the number of
+// rows (0: not at all).
+func (q *query) text(order string, newest bool, limit int) string {
+	var b strings.Builder
+	b.WriteString(q.from)
+	for i, c := range q.conds {
+		if i == 0 {
+			b.WriteString(" WHERE ")
+		} else {
+			b.WriteString(" AND ")
+		}
+		b.WriteString(c)
+	}
+	b.WriteString(" ORDER BY " + order)
+	if newest {
+		b.WriteString(" DESC")
+	}
+	if limit > 0 {
+		b.WriteString(" LIMIT ?")
+		q.args = append(q.args, limit)
+	}
+	return b.String()
+}

@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+)
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+// migration is one step of the schema; the first leads to version 1.
+type migration struct{ name, sql string }
+
+// migrations returns all steps in the order of their files' names. A step that
+// was released is never changed.
+func migrations() []migration {
+	names, err := fs.Glob(migrationFiles, "migrations/*.sql")
+	if err != nil {
+		panic(err) // the pattern is a constant
+	}
+	slices.Sort(names)
+	out := make([]migration, len(names))
+	for i, n := range names {
+		b, err := migrationFiles.ReadFile(n)
+		if err != nil {
+			panic(err) // it is in this very program
+		}
+		out[i] = migration{name: n, sql: string(b)}
+	}
+	return out
+}
+
+// applicationID marks a SQLite file as backout's: "bkot".
+const applicationID = 0x626b6f74
+
+// migrate brings the schema up to date, each step in a transaction that also
+// counts the version up: a crash leaves a whole version behind.
+func migrate(c *conn, steps []migration) error {
+	have, err := schemaVersion(c, steps)
+	if err != nil {
+		return err
+	}
+	for i := have; i < len(steps); i++ {
+		script := fmt.Sprintf("BEGIN IMMEDIATE;\n%s\n;PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
+			steps[i].sql, applicationID, i+1)
+		if _, err := c.c.ExecContext(context.Background(), script); err != nil {
+			err = fmt.Errorf("bring the schema from version %d to %d (%s): %w", i, i+1, steps[i].name, err)
+			if _, rerr := c.c.ExecContext(context.Background(), "ROLLBACK"); rerr != nil {
+				err = errors.Join(err, rerr)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSchema refuses any schema but the newest, for reading.
+func checkSchema(c *conn, steps []migration) error {
+	have, err := schemaVersion(c, steps)
+	if err == nil && have < len(steps) {
+		err = fmt.Errorf("its schema has version %d, this program needs %d; try: start backout serve on it once", have, len(steps))
+	}
+	return err
+}
+
+// schemaVersion returns how many steps were taken; an error where the file is
+// not backout's or is newer than this program.
+func schemaVersion(c *conn, steps []migration) (int, error) {
+	var id, version, objects int
+	for query, v := range map[string]*int{
+		"PRAGMA application_id": &id, "PRAGMA user_version": &version, "SELECT count(*) FROM sqlite_schema": &objects,
+	} {
+		if err := c.c.QueryRowContext(context.Background(), query).Scan(v); err != nil {
+			return 0, fmt.Errorf("read the schema's version: %w", err)
+		}
+	}
+	switch {
+	case id != applicationID && (objects > 0 || version > 0):
+		return 0, errors.New("this SQLite file is another program's; try: another path in --storage.dsn")
+	case version > len(steps):
+		return 0, fmt.Errorf("its schema has version %d, this program knows %d; try: the newer backout that wrote it", version, len(steps))
+	}
+	return version, nil
+}

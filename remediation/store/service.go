@@ -1,0 +1,162 @@
+package store
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// PutEffect implements remediation.LimitTable.
+func (t *tx) PutEffect(e remediation.Effect) error {
+	at, err := nanos(e.Time)
+	if err == nil {
+		_, err = t.exec(`INSERT INTO effects (incident, step, time, service, action, target, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (incident, step) DO UPDATE SET time = excluded.time, service = excluded.service, action = excluded.action,
+			target = excluded.target, outcome = excluded.outcome`,
+			e.Incident, e.Step, at, e.Service, e.Action, e.Target, string(e.Outcome))
+	}
+	if err != nil {
+		return fmt.Errorf("put effect of %s %s: %w", e.Incident, e.Step, err)
+	}
+	return nil
+}
+
+// Effects implements remediation.LimitTable.
+func (t *tx) Effects(service string, since time.Time) ([]remediation.Effect, error) {
+	q := query{from: "SELECT incident, step, time, service, action, target, outcome FROM effects"}
+	if service != "" {
+		q.where("service = ?", service)
+	}
+	if at, err := nanos(since); err != nil {
+		return nil, fmt.Errorf("effects since: %w", err)
+	} else if at.Valid {
+		q.where("time >= ?", at)
+	}
+	out := []remediation.Effect{}
+	err := t.rows(q.text("time, n", false, 0), q.args, func(scan func(...any) error) error {
+		var e remediation.Effect
+		var at sql.NullInt64
+		err := scan(&e.Incident, &e.Step, &at, &e.Service, &e.Action, &e.Target, (*string)(&e.Outcome))
+		e.Time = moment(at)
+		out = append(out, e)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list effects: %w", err)
+	}
+	return out, nil
+}
+
+// Freezes implements remediation.ServiceTable.
+func (t *tx) Freezes() ([]remediation.Freeze, error) {
+	return bodies[remediation.Freeze](t, "freezes", "SELECT body FROM freezes ORDER BY service, scope")
+}
+
+// PutFreeze implements remediation.ServiceTable.
+func (t *tx) PutFreeze(f remediation.Freeze) error {
+	b, err := json.Marshal(f)
+	if err == nil {
+		_, err = t.exec("INSERT OR REPLACE INTO freezes (service, scope, body) VALUES (?, ?, ?)", f.Service, f.Scope, b)
+	}
+	if err != nil {
+		return fmt.Errorf("put freeze of service %q: %w", f.Service, err)
+	}
+	return nil
+}
+
+// DeleteFreeze implements remediation.ServiceTable; deleting what is not there
+// is no error.
+func (t *tx) DeleteFreeze(service, scope string) error {
+	if _, err := t.exec("DELETE FROM freezes WHERE service = ? AND scope = ?", service, scope); err != nil {
+		return fmt.Errorf("delete freeze of service %q: %w", service, err)
+	}
+	return nil
+}
+
+// Rollouts implements remediation.ServiceTable.
+func (t *tx) Rollouts() ([]remediation.Rollout, error) {
+	return bodies[remediation.Rollout](t, "rollouts", "SELECT body FROM rollouts ORDER BY service")
+}
+
+// PutRollout implements remediation.ServiceTable.
+func (t *tx) PutRollout(r remediation.Rollout) error {
+	b, err := json.Marshal(r)
+	if err == nil {
+		_, err = t.exec("INSERT OR REPLACE INTO rollouts (service, body) VALUES (?, ?)", r.Service, b)
+	}
+	if err != nil {
+		return fmt.Errorf("put rollout of service %q: %w", r.Service, err)
+	}
+	return nil
+}
+
+// bodies reads rows that are kept as JSON.
+func bodies[T any](t *tx, table, query string) ([]T, error) {
+	out := []T{}
+	err := t.rows(query, nil, func(scan func(...any) error) error {
+		var b []byte
+		if err := scan(&b); err != nil {
+			return err
+		}
+		var v T
+		err := json.Unmarshal(b, &v)
+		out = append(out, v)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", table, err)
+	}
+	return out, nil
+}
+
+// Beats implements remediation.ServiceTable.
+func (t *tx) Beats() ([]remediation.Beat, error) {
+	out := []remediation.Beat{}
+	err := t.rows("SELECT service, last, lost FROM beats ORDER BY service", nil, func(scan func(...any) error) error {
+		var b remediation.Beat
+		var last sql.NullInt64
+		err := scan(&b.Service, &last, &b.Lost)
+		b.Last = moment(last)
+		out = append(out, b)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list beats: %w", err)
+	}
+	return out, nil
+}
+
+// PutBeat implements remediation.ServiceTable.
+func (t *tx) PutBeat(b remediation.Beat) error {
+	last, err := nanos(b.Last)
+	if err == nil {
+		_, err = t.exec("INSERT OR REPLACE INTO beats (service, last, lost) VALUES (?, ?, ?)", b.Service, last, b.Lost)
+	}
+	if err != nil {
+		return fmt.Errorf("put beat of service %q: %w", b.Service, err)
+	}
+	return nil
+}
+
+// Playbook implements remediation.ServiceTable.
+func (t *tx) Playbook(hash string) ([]byte, error) {
+	var source []byte
+	if err := t.row("SELECT source FROM playbooks WHERE hash = ?", []any{hash}, &source); err != nil {
+		return nil, fmt.Errorf("playbook %.80q: %w", hash, err)
+	}
+	return source, nil
+}
+
+// PutPlaybook implements remediation.ServiceTable.
+func (t *tx) PutPlaybook(hash string, source []byte) error {
+	if source == nil {
+		source = []byte{}
+	}
+	if _, err := t.exec("INSERT INTO playbooks (hash, source) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING", hash, source); err != nil {
+		return fmt.Errorf("put playbook %.80q: %w", hash, err)
+	}
+	return nil
+}

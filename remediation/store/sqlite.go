@@ -1,0 +1,245 @@
+// Package store keeps what package remediation must not forget in an embedded
+// SQLite database.
+//
+// One process at a time writes a database file: Open takes a lock beside it,
+// which the kernel gives back however the process ends, and a second Open is
+// refused. Any number of processes read it meanwhile (OpenReadOnly).
+//
+// What Update answered nil for was synced to disk before (WAL,
+// synchronous=FULL). One goroutine commits, and Updates that wait at the same
+// time share a commit; each runs behind a savepoint and fails alone. The schema
+// is brought up to date by embedded migrations when a database is opened, each
+// in a transaction of its own; a schema newer than this program is refused.
+//
+// The audit log is kept as the canonical bytes that were hashed. Entries are
+// read from those bytes alone, and the columns they were found by are compared
+// with them, so that a change to either is noticed by whoever reads the entry;
+// VerifyAudit reads them all.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+var (
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("the store is closed")
+	// ErrReadOnly: something was written in a View or to a store that was
+	// opened for reading.
+	ErrReadOnly = errors.New("the transaction is read-only")
+)
+
+const (
+	// queueLength bounds how many Updates wait; further ones wait to be let in.
+	queueLength = 1024
+	// batchCalls and batchTime bound how long the first Update of a group
+	// commit waits for those that share it.
+	batchCalls = 128
+	batchTime  = 10 * time.Millisecond
+	// readers is how many Views run at once.
+	readers = 4
+)
+
+// SQLite is a remediation.Store in a file.
+type SQLite struct {
+	path     string
+	readOnly bool
+	lock     *os.File // nil where readOnly
+
+	reading chan *conn // free readers; nil stands for one not connected yet
+	rdb     *sql.DB
+
+	// The writer goroutine alone uses these.
+	wdb  *sql.DB
+	w    *conn // nil where it must connect anew
+	head head  // of the audit log, as committed
+
+	queue   chan *call
+	closing chan struct{} // closed by Close
+	stopped chan struct{} // closed when the writer is done
+	once    sync.Once
+	closed  error
+}
+
+var _ remediation.Store = (*SQLite)(nil)
+
+// Open opens the database that a dsn such as "sqlite:data/backout.db" names for
+// this process alone, creates it (and its folder) where it is missing, and
+// brings its schema up to date.
+func Open(dsn string) (*SQLite, error) { return open(dsn, migrations()) }
+
+func open(dsn string, steps []migration) (_ *SQLite, err error) {
+	path, err := pathOf(dsn)
+	if err != nil {
+		return nil, err
+	}
+	if err := create(path); err != nil {
+		return nil, fmt.Errorf("create database %q: %w", path, err)
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	s := newSQLite(path)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+		}
+	}()
+	if s.lock, err = lockFile(path); err != nil {
+		return nil, err
+	}
+	if s.wdb, err = openDB(path, "rw"); err != nil {
+		return nil, err
+	}
+	if s.w, err = s.connect(s.wdb, writerPragmas); err != nil {
+		return nil, err
+	}
+	if err := migrate(s.w, steps); err != nil {
+		return nil, fmt.Errorf("database %q: %w", path, err)
+	}
+	if s.head, err = readHead(&tx{c: s.w, ctx: context.Background()}); err != nil {
+		return nil, fmt.Errorf("database %q: %w", path, err)
+	}
+	if s.rdb, err = openDB(path, "ro"); err != nil {
+		return nil, err
+	}
+	go s.writer()
+	return s, nil
+}
+
+// OpenReadOnly opens a database for reading, whether or not another process
+// has it open. Update fails with ErrReadOnly.
+func OpenReadOnly(dsn string) (*SQLite, error) {
+	path, err := pathOf(dsn)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("open database for reading: %w; try: the --storage.dsn that backout serve runs with", err)
+	}
+	s := newSQLite(path)
+	s.readOnly = true
+	close(s.stopped)
+	if s.rdb, err = openDB(path, "ro"); err != nil {
+		return nil, err
+	}
+	err = s.view(context.Background(), func(t *tx) error { return checkSchema(t.c, migrations()) })
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("database %q: %w", path, err), s.release())
+	}
+	return s, nil
+}
+
+func newSQLite(path string) *SQLite {
+	s := &SQLite{
+		path: path, reading: make(chan *conn, readers),
+		queue: make(chan *call, queueLength), closing: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	for range readers {
+		s.reading <- nil
+	}
+	return s
+}
+
+// Close waits for running transactions and closes the database. Updates that
+// wait fail with ErrClosed. A second Close answers what the first did.
+func (s *SQLite) Close() error {
+	s.once.Do(func() {
+		close(s.closing)
+		<-s.stopped
+		var errs []error
+		for range readers {
+			if r := <-s.reading; r != nil {
+				errs = append(errs, r.close())
+			}
+		}
+		s.closed = errors.Join(append(errs, s.release())...)
+	})
+	return s.closed
+}
+
+// release closes what Open has opened so far, the lock last.
+func (s *SQLite) release() error {
+	var errs []error
+	if s.rdb != nil {
+		errs = append(errs, s.rdb.Close())
+	}
+	if s.w != nil {
+		errs = append(errs, s.w.close())
+	}
+	if s.wdb != nil {
+		errs = append(errs, s.wdb.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// pathOf returns the absolute path that a dsn names. A dsn of another scheme
+// may hold a password: none is repeated in an error.
+func pathOf(dsn string) (string, error) {
+	const try = "try: sqlite:PATH, such as sqlite:/var/lib/backout/backout.db"
+	scheme, path, ok := strings.Cut(dsn, ":")
+	switch {
+	case !ok:
+		return "", fmt.Errorf("the storage dsn has no scheme; %s", try)
+	case scheme == "postgres" || scheme == "postgresql":
+		return "", fmt.Errorf("storage in PostgreSQL is not built yet; %s", try)
+	case scheme != "sqlite":
+		return "", fmt.Errorf("unknown scheme %q in the storage dsn; %s", scheme, try)
+	case path == "" || strings.HasPrefix(path, ":memory:"):
+		return "", fmt.Errorf("the storage dsn names no file; %s", try)
+	case strings.HasPrefix(path, "//"):
+		return "", fmt.Errorf("the storage dsn's path begins with two slashes; %s", try)
+	case strings.ContainsRune(path, 0):
+		return "", fmt.Errorf("the storage dsn's path holds a NUL; %s", try)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("storage dsn: %w", err)
+	}
+	if strings.HasSuffix(path, "/") {
+		return "", fmt.Errorf("the storage dsn names a folder, %q; %s", path, try)
+	}
+	return abs, nil
+}
+
+// create makes the file for its owner alone; SQLite gives the files beside it
+// the same mode.
+func create(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// openDB prepares to connect to a file. A connection that is given back is
+// closed: the store keeps its own.
+func openDB(path, mode string) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", "file:"+strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)+"?mode="+mode)
+	if err != nil {
+		return nil, fmt.Errorf("open database %q: %w", path, err)
+	}
+	db.SetMaxIdleConns(0)
+	return db, nil
+}

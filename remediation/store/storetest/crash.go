@@ -1,0 +1,92 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// ErrCrash is what a store answers from its crash on.
+var ErrCrash = errors.New("the store crashed")
+
+// When says on which side of a commit a store crashes.
+type When int
+
+// The sides: nothing was written, or all of it was, and nobody was told.
+const (
+	BeforeCommit When = iota + 1
+	AfterCommit
+)
+
+// String names the side.
+func (w When) String() string {
+	switch w {
+	case BeforeCommit:
+		return "before"
+	case AfterCommit:
+		return "after"
+	}
+	return fmt.Sprintf("When(%d)", int(w))
+}
+
+// Crashing returns a store that crashes at its nth Update (the first is 1): the
+// Update and every later call fail with ErrCrash. The store behind it works on
+// and is not closed by it: what stands for the next process opens or uses that.
+func Crashing(store remediation.Store, n int, when When) remediation.Store {
+	return &crashing{store: store, left: n, when: when}
+}
+
+type crashing struct {
+	store remediation.Store
+	when  When
+
+	mu      sync.Mutex
+	left    int
+	crashed bool
+}
+
+// count tells whether this Update is the one, or comes after it.
+func (c *crashing) count() (now, over bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.crashed {
+		return false, true
+	}
+	c.left--
+	c.crashed = c.left <= 0
+	return c.crashed, false
+}
+
+func (c *crashing) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+	now, over := c.count()
+	switch {
+	case over:
+		return ErrCrash
+	case !now:
+		return c.store.Update(ctx, fn)
+	case c.when == AfterCommit:
+		if err := c.store.Update(ctx, fn); err != nil {
+			return errors.Join(ErrCrash, err)
+		}
+		return ErrCrash
+	}
+	return c.store.Update(ctx, func(tx remediation.Tx) error {
+		return errors.Join(ErrCrash, fn(tx))
+	})
+}
+
+func (c *crashing) View(ctx context.Context, fn func(remediation.Tx) error) error {
+	c.mu.Lock()
+	crashed := c.crashed
+	c.mu.Unlock()
+	if crashed {
+		return ErrCrash
+	}
+	return c.store.View(ctx, fn)
+}
+
+// Close leaves the store behind it open.
+func (c *crashing) Close() error { return nil }

@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// tx is one transaction, or one call's part of it.
+type tx struct {
+	ctx   context.Context
+	c     *conn
+	head  *head // of the audit log; nil where write is false
+	write bool
+	// alone tells that nothing before it shares the transaction.
+	alone bool
+	wrote bool
+	over  bool
+	// fault is the first statement's that failed. Nothing runs after it, since
+	// SQLite may have rolled everything back, and a statement would then commit
+	// by itself.
+	fault error
+}
+
+var _ remediation.Tx = (*tx)(nil)
+
+// errOver: a transaction was used after its function had returned.
+var errOver = errors.New("the transaction is over")
+
+func (t *tx) usable() error {
+	if t.over {
+		return errOver
+	}
+	return t.fault
+}
+
+// exec runs a statement that writes.
+func (t *tx) exec(query string, args ...any) (sql.Result, error) {
+	if err := t.usable(); err != nil {
+		return nil, err
+	}
+	if !t.write {
+		return nil, ErrReadOnly
+	}
+	if !t.wrote {
+		if !t.alone {
+			if err := t.c.control("SAVEPOINT part"); err != nil {
+				t.fault = err
+				return nil, err
+			}
+		}
+		t.wrote = true
+	}
+	r, err := t.c.exec(t.ctx, query, args...)
+	if err != nil {
+		t.fault = err
+	}
+	return r, err
+}
+
+// row reads one row into dest; ErrNotFound where there is none.
+func (t *tx) row(query string, args []any, dest ...any) error {
+	found := false
+	err := t.rows(query, args, func(scan func(...any) error) error {
+		found = true
+		return scan(dest...)
+	})
+	if err == nil && !found {
+		err = remediation.ErrNotFound
+	}
+	return err
+}
+
+// rows calls each for every row.
+func (t *tx) rows(query string, args []any, each func(scan func(...any) error) error) (err error) {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			t.fault = err
+		}
+	}()
+	st, err := t.c.stmt(query)
+	if err != nil {
+		return err
+	}
+	rows, err := st.QueryContext(t.ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := rows.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// keep makes the call's part one with the transaction.
+func (t *tx) keep() error {
+	if !t.wrote || t.alone {
+		return nil
+	}
+	return t.c.control("RELEASE part")
+}
+
+// discard rolls the call's part back.
+func (t *tx) discard() error {
+	if !t.wrote || t.alone {
+		return nil
+	}
+	if err := t.c.control("ROLLBACK TO part"); err != nil {
+		return err
+	}
+	return t.c.control("RELEASE part")
+}
+
+// nanos is how a time is kept: NULL for the zero time.
+func nanos(t time.Time) (sql.NullInt64, error) {
+	if t.IsZero() {
+		return sql.NullInt64{}, nil
+	}
+	n := t.UnixNano()
+	if !time.Unix(0, n).Equal(t) {
+		return sql.NullInt64{}, fmt.Errorf("the time %s cannot be kept: its year is not within 1678 to 2261", t)
+	}
+	return sql.NullInt64{Int64: n, Valid: true}, nil
+}
+
+// moment reads what nanos wrote.
+func moment(n sql.NullInt64) time.Time {
+	if !n.Valid {
+		return time.Time{}
+	}
+	return time.Unix(0, n.Int64).UTC()
+}

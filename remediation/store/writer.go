@@ -1,0 +1,245 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// call is one Update on its way. The writer hands it the transaction, and fn
+// runs in the goroutine of who called Update: a panic or a Goexit of fn stays
+// there.
+type call struct {
+	ctx    context.Context
+	taken  atomic.Bool // by the writer, or by its caller to drop it
+	turn   chan *tx    // nil: there is no transaction, answer says why
+	ran    chan error  // what fn returned
+	answer chan error  // what became of it
+}
+
+// errAbandoned: fn panicked or ended its goroutine.
+var errAbandoned = errors.New("the transaction was abandoned by a panic")
+
+// Update implements remediation.Store. A call whose ctx ends before its turn is
+// dropped, with ctx's error; from then on ctx is not looked at, and the answer
+// tells what became of the transaction. fn must not call Update.
+//
+// After a commit that failed (a full disk, say) all Updates that shared it get
+// the error, and the next one begins afresh.
+func (s *SQLite) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+	if s.readOnly {
+		return fmt.Errorf("update database %q: %w", s.path, ErrReadOnly)
+	}
+	c := &call{ctx: ctx, turn: make(chan *tx, 1), ran: make(chan error, 1), answer: make(chan error, 1)}
+	select {
+	case <-s.closing:
+		return ErrClosed
+	default:
+	}
+	select {
+	case s.queue <- c:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the store: %w", context.Cause(ctx))
+	case <-s.closing:
+		return ErrClosed
+	}
+	var t *tx
+	select {
+	case t = <-c.turn:
+	case <-ctx.Done():
+		if c.taken.CompareAndSwap(false, true) {
+			return fmt.Errorf("wait for the store: %w", context.Cause(ctx))
+		}
+		t = <-c.turn
+	case <-s.stopped:
+		if c.taken.CompareAndSwap(false, true) {
+			return ErrClosed
+		}
+		t = <-c.turn
+	}
+	if t != nil {
+		c.run(t, fn)
+	}
+	return <-c.answer
+}
+
+// run runs fn and tells the writer how it ended, in whichever way it did.
+func (c *call) run(t *tx, fn func(remediation.Tx) error) {
+	err := errAbandoned
+	defer func() {
+		t.over = true
+		c.ran <- err
+	}()
+	err = fn(t)
+}
+
+// writer commits until the store is closed.
+func (s *SQLite) writer() {
+	defer close(s.stopped)
+	for {
+		select {
+		case <-s.closing:
+			return
+		case c := <-s.queue:
+			s.group(c)
+		}
+	}
+}
+
+// group runs the calls that wait, and commits them together.
+func (s *SQLite) group(c *call) {
+	b := batch{s: s, end: time.Now().Add(batchTime)}
+	for c != nil {
+		if c.taken.CompareAndSwap(false, true) {
+			b.take(c)
+		}
+		c = b.next()
+	}
+	b.commit()
+}
+
+// batch is one group commit.
+type batch struct {
+	s     *SQLite
+	end   time.Time
+	begun bool
+	head  head    // of the audit log, as the calls so far left it
+	calls []*call // those that succeeded so far
+}
+
+// next returns a call that waits, while the batch has room.
+func (b *batch) next() *call {
+	if len(b.calls) >= batchCalls || time.Now().After(b.end) {
+		return nil
+	}
+	select {
+	case c := <-b.s.queue:
+		return c
+	default:
+		return nil
+	}
+}
+
+// take runs one call.
+func (b *batch) take(c *call) {
+	refuse := func(err error) {
+		c.answer <- err
+		c.turn <- nil
+	}
+	if err := c.ctx.Err(); err != nil {
+		refuse(fmt.Errorf("wait for the store: %w", context.Cause(c.ctx)))
+		return
+	}
+	if err := b.begin(); err != nil {
+		refuse(err)
+		return
+	}
+	// The first call has nothing before it to spare: all is rolled back where
+	// it fails. Later ones get a savepoint with their first write.
+	head := b.head
+	t := &tx{ctx: context.Background(), c: b.s.w, head: &b.head, write: true, alone: len(b.calls) == 0}
+	c.turn <- t
+	err := <-c.ran
+	if err == nil && t.fault == nil {
+		if err = t.keep(); err == nil {
+			b.calls = append(b.calls, c)
+			return
+		}
+		t.fault = err
+	}
+	b.head = head
+	switch {
+	case t.fault != nil:
+		// A statement failed, whatever fn made of it. SQLite may have rolled all
+		// of the transaction back (it may where the disk is full), and what came
+		// next would begin another: the batch ends here.
+		if err == nil {
+			err = t.fault
+		}
+		b.undo(err)
+	case t.alone && t.wrote:
+		b.undo(err)
+	default:
+		if rerr := t.discard(); rerr != nil {
+			b.undo(rerr)
+		}
+	}
+	c.answer <- err
+}
+
+// begin begins the transaction, where that was not done yet.
+func (b *batch) begin() error {
+	if b.begun {
+		return nil
+	}
+	s := b.s
+	if s.w == nil {
+		if err := s.reconnect(); err != nil {
+			return err
+		}
+	}
+	if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
+		s.drop()
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	b.begun, b.head = true, s.head
+	return nil
+}
+
+// undo rolls the whole batch back; the calls that had succeeded get cause.
+func (b *batch) undo(cause error) {
+	if err := b.s.w.control("ROLLBACK"); err != nil {
+		b.s.drop() // which rolls back too
+	}
+	b.begun = false
+	for _, c := range b.calls {
+		c.answer <- fmt.Errorf("the commit shared with others failed: %w", cause)
+	}
+	b.calls = nil
+}
+
+// commit makes the calls durable and tells them.
+func (b *batch) commit() {
+	if !b.begun {
+		return
+	}
+	if len(b.calls) == 0 {
+		b.undo(nil)
+		return
+	}
+	if err := b.s.w.control("COMMIT"); err != nil {
+		b.undo(fmt.Errorf("commit: %w", err))
+		return
+	}
+	b.s.head = b.head
+	for _, c := range b.calls {
+		c.answer <- nil
+	}
+}
+
+// drop gives the writer's connection up; the next batch connects anew.
+func (s *SQLite) drop() {
+	if s.w == nil {
+		return
+	}
+	_ = s.w.close() // it failed before: that error is the one to tell
+	s.w = nil
+}
+
+// reconnect connects anew and reads what is kept in memory.
+func (s *SQLite) reconnect() error {
+	w, err := s.connect(s.wdb, writerPragmas)
+	if err != nil {
+		return err
+	}
+	h, err := readHead(&tx{c: w, ctx: context.Background()})
+	if err != nil {
+		return errors.Join(err, w.close())
+	}
+	s.w, s.head = w, h
+	return nil
+}
