@@ -143,6 +143,13 @@ wrap_all() {
     docker-compose)
       wrap "$name" "$path" "env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages' '$python' -W ignore "
       ;;
+    prometheus-alertmanager | alertmanager)
+      # Debian's reads its default templates from /usr/share, and nowhere else: it sees the unpacked ones there, it alone.
+      # shellcheck disable=SC2016
+      wrap "$name" "$path" 'unshare --mount --propagation private sh -c '"'"'{
+  mount -t overlay overlay -o "lowerdir=$0/usr/share:/usr/share" /usr/share 2>/dev/null || mount --bind "$0/usr/share" /usr/share
+} && exec "$@"'"' '$root' "
+      ;;
     *) wrap "$name" "$path" ;;
     esac
   done <<<"$tools"
