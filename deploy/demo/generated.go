@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -18,6 +19,8 @@ func (s *stack) command(ctx context.Context, args ...string) (string, error) {
 
 // run runs one of backout's own commands.
 func (s *stack) run(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, s.backout, args...)
 	cmd.Dir = s.dir
 	cmd.SysProcAttr = childAttributes()

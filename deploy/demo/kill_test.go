@@ -142,7 +142,7 @@ func (s *stack) flagOn(ctx context.Context) error {
 }
 
 // untilStepVerified waits until the open incident's first step is done and verified.
-func (s *stack) untilStepVerified(t *testing.T) remediation.IncidentView {
+func (s *stack) untilStepVerified(t testing.TB) remediation.IncidentView {
 	t.Helper()
 	var inc remediation.IncidentView
 	until(t, "the step is verified", func(ctx context.Context) error {

@@ -82,7 +82,7 @@ const generous = 3 * time.Minute
 
 // newTestStack returns a stack of its own, prepared but with nothing running.
 // A killed run's leftovers of the same name are removed first.
-func newTestStack(t *testing.T, name string, change func(*settings)) *stack {
+func newTestStack(t testing.TB, name string, change func(*settings)) *stack {
 	t.Helper()
 	set := shared
 	set.dir = filepath.Join(shared.dir, name)
@@ -126,7 +126,7 @@ func runningStack(t *testing.T, name string, change func(*settings)) *stack {
 
 func asUsual(*settings) {}
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func must(t *testing.T, err error) {
 }
 
 // until waits for a condition.
-func until(t *testing.T, what string, try func(ctx context.Context) error) {
+func until(t testing.TB, what string, try func(ctx context.Context) error) {
 	t.Helper()
 	if err := await(t.Context(), generous, 100*time.Millisecond, try); err != nil {
 		t.Fatalf("%s: %v", what, err)

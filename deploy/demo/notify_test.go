@@ -40,12 +40,16 @@ func breach() map[string]string {
 
 // post sends a notification as Alertmanager; nil means that it was answered 200.
 func (s *stack) post(ctx context.Context, client *http.Client, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url("backout")+"/api/v1/webhook/alertmanager", bytes.NewReader(body))
+	return postTo(ctx, client, s.url("backout")+"/api/v1/webhook/alertmanager", s.token["am"], body)
+}
+
+func postTo(ctx context.Context, client *http.Client, url, token string, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+s.token["am"])
+	req.Header.Set("Authorization", "Bearer "+token)
 	res, err := client.Do(req)
 	if err != nil {
 		return err
@@ -56,7 +60,7 @@ func (s *stack) post(ctx context.Context, client *http.Client, body []byte) erro
 		return err
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("notification: %s: %s", res.Status, text)
+		return fmt.Errorf("post to %s: %s: %s", url, res.Status, text)
 	}
 	return nil
 }
