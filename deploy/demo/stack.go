@@ -118,7 +118,9 @@ func (s *stack) close(ctx context.Context) error {
 }
 
 // path is a path below the stack's folder.
-func (s *stack) path(elem ...string) string { return filepath.Join(append([]string{s.dir}, elem...)...) }
+func (s *stack) path(elem ...string) string {
+	return filepath.Join(append([]string{s.dir}, elem...)...)
+}
 
 func (s *stack) url(name string) string { return "http://" + s.address[name] }
 

@@ -193,7 +193,9 @@ func (st *story) seePosted(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, fmt.Errorf("no notification of trigger %s in the audit log", st.trigger)
 	}
 	st.incident = e.Incident
-	received := st.log.find(func(r *remediation.Entry) bool { return r.Kind == remediation.KindReceived && names(r, text(e, "fingerprint")) })
+	received := st.log.find(func(r *remediation.Entry) bool {
+		return r.Kind == remediation.KindReceived && names(r, text(e, "fingerprint"))
+	})
 	if received == nil {
 		return time.Time{}, nil, fmt.Errorf("no received entry names fingerprint %s", text(e, "fingerprint"))
 	}
