@@ -109,11 +109,20 @@ var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 // parse returns the file's top node, nil where it is empty or broken.
 func (r *configReader) parse(source []byte) *yaml.Node {
 	dec := yaml.NewDecoder(bytes.NewReader(source))
-	var doc yaml.Node
-	if err := dec.Decode(&doc); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil
+	var doc, more yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err == nil {
+		switch err = dec.Decode(&more); {
+		case err == nil:
+			r.fail(&more, "one document a file", "a second YAML document")
+		case errors.Is(err, io.EOF):
+			err = nil
 		}
+	}
+	if err != nil {
 		line, text := 1, strings.TrimPrefix(err.Error(), "yaml: ")
 		if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
 			if n, err := strconv.Atoi(m[1]); err == nil {
@@ -122,10 +131,6 @@ func (r *configReader) parse(source []byte) *yaml.Node {
 		}
 		r.failAt(line, "", "not YAML: %s", text)
 		return nil
-	}
-	var more yaml.Node
-	if dec.Decode(&more) == nil {
-		r.fail(&more, "one document a file", "a second YAML document")
 	}
 	if len(doc.Content) == 0 {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -102,6 +103,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"not YAML":             {"a: b\n  c: [", "2", "not YAML", ""},
 		"a list":               {"- a", "1", "the configuration must be a mapping", "keys and values"},
 		"a scalar in place":    {"prometheus: http://x", "1", "prometheus must be a mapping", "keys and values"},
+		"half a document":      {"docker: {}\n---\n[", "3", "not YAML", ""},
 		"two documents":        {"docker: {}\n---\ndocker: {}", "2", "a second YAML document", "one document"},
 		"no url":               {"prometheus: {url: localhost:9090}", "1", "prometheus.url must be an http or https address", "http://127.0.0.1:9090"},
 		"another scheme":       {"alertmanager: {url: 'ftp://x'}", "1", "alertmanager.url must be an http or https address", "http://"},
@@ -198,6 +200,16 @@ func TestATokenFileMayHaveAFullPathAndAnAliasedEntry(t *testing.T) {
 
 func TestAMissingConfigurationIsAnError(t *testing.T) {
 	if _, err := LoadConfig(filepath.Join(t.TempDir(), "none.yml")); err == nil || !strings.Contains(err.Error(), "none.yml") {
+		t.Errorf("said %v", err)
+	}
+}
+
+func TestANamedPipeIsRefusedAndNotWaitedFor(t *testing.T) {
+	dir := folder(t, map[string]string{"backout.yml": "tokens:\n  - {name: a, role: viewer, file: pipe}"})
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadConfig(filepath.Join(dir, "backout.yml")); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
 		t.Errorf("said %v", err)
 	}
 }

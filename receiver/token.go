@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -125,7 +126,8 @@ var errOpenToOthers = errors.New("group or others have access to it")
 // checks are made on the file that was opened, so that it cannot be exchanged
 // in between.
 func readToken(path string) (secret string, err error) {
-	f, err := os.Open(path)
+	// Without O_NONBLOCK, a named pipe would hold the start up for ever.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
 	}
