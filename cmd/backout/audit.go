@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -114,6 +117,15 @@ func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 func eachPage(ctx context.Context, src source, after int64, fn func([]remediation.Entry) error) error {
 	for {
 		page, err := src.Entries(ctx, remediation.EntryFilter{After: after, Limit: auditPage})
+		var breaks *remediation.BrokenChainError
+		if errors.As(err, &breaks) && breaks.Seq > after+1 && breaks.Seq <= after+auditPage {
+			// Those before the one that cannot be read are good, and come first.
+			good, rerr := src.Entries(ctx, remediation.EntryFilter{After: after, Limit: int(breaks.Seq - after - 1)})
+			if rerr != nil || len(good) == 0 {
+				return err
+			}
+			return cmp.Or(fn(good), err)
+		}
 		if err != nil {
 			return err
 		}
@@ -150,6 +162,20 @@ func entryText(e remediation.Entry) string {
 	}
 	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, momentShort(e.Time), strings.Join(what, " "), e.Actor)
 	return cell(head, columns) + "\n" + wrap(strings.Repeat(" ", 8), detailText(e.Detail))
+}
+
+// printEntryLines writes entries in their canonical form, one a line.
+func (c *commands) printEntryLines(entries []remediation.Entry) error {
+	var b bytes.Buffer
+	for _, e := range entries {
+		line, err := e.MarshalJSON()
+		if err != nil {
+			return err
+		}
+		b.Write(line)
+		b.WriteByte('\n')
+	}
+	return c.print(b.String())
 }
 
 // printEntriesJSON writes one page as the API does.

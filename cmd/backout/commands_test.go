@@ -25,7 +25,11 @@ type result struct {
 func backout(t *testing.T, env map[string]string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	c := newCommands(func(name string) string { return env[name] }, &stdout, &stderr)
+	var environ []string
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	c := newCommands(environ, &stdout, &stderr)
 	c.now = func() time.Time { return time.Date(2026, 1, 2, 15, 5, 0, 0, time.UTC) }
 	status := c.exec(t.Context(), args)
 	return result{status, stdout.String(), stderr.String()}
@@ -262,7 +266,7 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 			[]string{"audit", "list", "--incident=inc-7", "--kind=held", "--after=3", "--limit=1"},
 			exchange{
 				"GET /api/v1/audit?after=3&incident=inc-7&kind=held&limit=1", "", 200,
-				`{"entries":[{"seq":9,"time":"2026-01-02T15:04:05Z","kind":"held","actor":"engine","service":"social-intel","incident":"inc-7","step":"1-flag_off","action":"flag_off",
+				`{"entries":[{"seq":9,"time":"2026-01-02T15:04:05.000000Z","kind":"held","actor":"engine","service":"social-intel","incident":"inc-7","step":"1-flag_off","action":"flag_off",
 				"detail":{"reason":"frozen","value":"0.0314","gates":[{"gate":"mode","ok":true,"why":""},{"gate":"freeze","ok":false,"why":"db move"}]},"prev":"aa","hash":"bb"}],"next":9}`,
 			},
 			[]string{"9 2026-01-02 15:04:05 held social-intel inc-7 1-flag_off, by engine", "reason frozen, value 0.0314, gates closed: freeze (db move)", "There may be more: --after=9"},

@@ -24,6 +24,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
+
+	"github.com/locotoki/backout/remediation"
 )
 
 // The exit statuses.
@@ -37,13 +39,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks to stop, and gives the next one back its usual effect.
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
 // run is the program without its process: what it prints goes to stdout and
 // stderr, and it returns the exit status.
-func run(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) int {
-	return newCommands(env, stdout, stderr).exec(ctx, args)
+func run(ctx context.Context, args []string, environ []string, stdout, stderr io.Writer) int {
+	return newCommands(environ, stdout, stderr).exec(ctx, args)
 }
 
 // exec parses args and runs what they select.
@@ -66,20 +68,20 @@ func (c *commands) exec(ctx context.Context, args []string) int {
 
 // commands is the command line: the parser, and what each command runs.
 type commands struct {
-	app    *kingpin.Application
-	run    map[string]func(context.Context) error
-	env    func(string) string
-	stdout io.Writer
-	stderr io.Writer
-	now    func() time.Time
+	app     *kingpin.Application
+	run     map[string]func(context.Context) error
+	environ []string // NAME=VALUE, as of os.Environ
+	stdout  io.Writer
+	stderr  io.Writer
+	now     func() time.Time
 }
 
-func newCommands(env func(string) string, stdout, stderr io.Writer) *commands {
+func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c := &commands{
 		app: kingpin.New("backout", "Backs a bad rollout out when its alerts fire: flag off, then the "+
 			"image before, then the schema before. See `backout help COMMAND` for one command."),
-		run: map[string]func(context.Context) error{},
-		env: env, stdout: stdout, stderr: stderr, now: time.Now,
+		run:     map[string]func(context.Context) error{},
+		environ: environ, stdout: stdout, stderr: stderr, now: time.Now,
 	}
 	c.app.UsageWriter(stdout)
 	c.app.ErrorWriter(stderr)
@@ -94,6 +96,7 @@ func newCommands(env func(string) string, stdout, stderr io.Writer) *commands {
 	c.addFreeze()
 	c.addRollout()
 	c.addAudit()
+	c.addDemo()
 	c.addVersion()
 	return c
 }
@@ -143,6 +146,17 @@ func (c *commands) lacksCommand(pc *kingpin.ParseContext) bool {
 		}
 	}
 	return pc.SelectedCommand == nil || len(pc.SelectedCommand.Model().Commands) > 0
+}
+
+// env returns the value of an environment variable, "" where it is not set.
+func (c *commands) env(name string) string {
+	value := ""
+	for _, e := range c.environ {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			value = v // the last one wins
+		}
+	}
+	return value
 }
 
 // add registers what a command runs.
@@ -211,7 +225,11 @@ func explain(err error) (status int, words string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "backout: %s\n", cleanLines(err.Error()))
 	var f *failure
-	if !errors.As(err, &f) {
+	var breaks *remediation.BrokenChainError
+	switch {
+	case errors.As(err, &breaks):
+		f = &failure{status: statusNegative, try: "backout audit verify"}
+	case !errors.As(err, &f):
 		return statusWrong, b.String()
 	}
 	if f.try != "" {

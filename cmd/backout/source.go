@@ -47,7 +47,7 @@ func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
 	if *f.url != "" {
 		return wrong("one of the two", "--url and --storage.dsn are two places to read from")
 	}
-	store, err := openForReading(ctx, *f.dsn)
+	store, err := openForReading(*f.dsn)
 	if err != nil {
 		return err
 	}

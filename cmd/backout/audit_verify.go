@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// head is the end of a log, or what somebody noted down as its end.
+type head struct {
+	Seq  int64  `json:"seq"`
+	Hash string `json:"hash"`
+}
+
+func (h head) String() string { return fmt.Sprintf("%d:%s", h.Seq, h.Hash) }
+
+// headFlag is a flag SEQ:HASH; nil where it is not given.
+type headFlag struct{ head *head }
+
+// String implements kingpin.Value.
+func (f *headFlag) String() string {
+	if f.head == nil {
+		return ""
+	}
+	return f.head.String()
+}
+
+// Set implements kingpin.Value.
+func (f *headFlag) Set(s string) error {
+	seq, hash, ok := strings.Cut(s, ":")
+	n, err := strconv.ParseInt(seq, 10, 64)
+	if !ok || err != nil || n < 0 || len(hash) != len(remediation.ZeroHash) || strings.Trim(hash, "0123456789abcdef") != "" {
+		return fmt.Errorf("--head: %q is not SEQ:HASH, with a hash of 64 hexadecimal digits in lower case", s)
+	}
+	f.head = &head{n, hash}
+	return nil
+}
+
+// verdict is the answer of audit verify.
+type verdict struct {
+	OK bool `json:"ok"`
+	// Entries is how many were checked and are good.
+	Entries int64 `json:"entries"`
+	// Head is the last good entry.
+	Head   head    `json:"head"`
+	Broken *broken `json:"broken,omitempty"`
+}
+
+// broken is where the log is not what it must be.
+type broken struct {
+	Seq int64  `json:"seq"`
+	Why string `json:"why"`
+}
+
+func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
+	clause := parent.Command("verify", "Check that no entry was changed, left out or put in. That none was cut off at the end shows only with --head.")
+	var noted headFlag
+	clause.Flag("head", "An end that was noted down earlier, as SEQ:HASH: the log must contain it.").PlaceHolder("SEQ:HASH").SetValue(&noted)
+	from, output := c.sourceFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return from.with(ctx, func(src source) error {
+			v, err := verify(ctx, src, noted.head)
+			if err != nil {
+				return err
+			}
+			if *output == outputJSON {
+				err = c.printJSON(v)
+			} else {
+				err = c.print(v.text())
+			}
+			if err == nil && !v.OK {
+				err = errAnswered
+			}
+			return err
+		})
+	})
+}
+
+// verify checks the whole log, and that it contains the head that was noted.
+func verify(ctx context.Context, src source, noted *head) (verdict, error) {
+	var chain remediation.Chain
+	seen := noted == nil || *noted == head{0, remediation.ZeroHash}
+	err := eachPage(ctx, src, 0, func(entries []remediation.Entry) error {
+		for _, e := range entries {
+			if err := chain.Add(e); err != nil {
+				return err
+			}
+			if noted != nil && e.Seq == noted.Seq && e.Hash == noted.Hash {
+				seen = true
+			}
+		}
+		return nil
+	})
+	v := verdict{OK: true}
+	v.Head.Seq, v.Head.Hash = chain.Head()
+	if v.Head.Seq > 0 {
+		v.Entries = v.Head.Seq - chain.First() + 1
+	}
+	var breaks *remediation.BrokenChainError
+	switch {
+	case errors.As(err, &breaks):
+		v.OK, v.Broken = false, &broken{breaks.Seq, breaks.Why}
+	case err != nil:
+		return verdict{}, err
+	case !seen:
+		v.OK, v.Broken = false, &broken{noted.Seq, fmt.Sprintf("the log does not contain the head %s; it ends with %s", noted, v.Head)}
+		if noted.Seq < chain.First() {
+			v.Broken.Why = fmt.Sprintf("the log does not contain the head %s; it begins with entry %d, what was before is pruned", noted, chain.First())
+		}
+	}
+	return v, nil
+}
+
+func (v verdict) text() string {
+	if v.OK {
+		return fmt.Sprintf("ok: %d entries, head %s\n", v.Entries, v.Head)
+	}
+	return wrap("", fmt.Sprintf("broken: entry %d: %s", v.Broken.Seq, v.Broken.Why)) +
+		wrap("", fmt.Sprintf("The %d entries up to %s are good; nothing after them can be trusted.", v.Entries, v.Head))
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/common/promslog"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+func (c *commands) addCheck() {
+	clause := c.app.Command("check", "Check configuration, playbooks and the rules that come of them, and say everything that is wrong at once. Nothing is changed.")
+	files, output := c.settingsFlags(clause), outputFlag(clause)
+	c.add(clause, func(context.Context) error {
+		found, err := files.check()
+		if err != nil {
+			return err
+		}
+		if *output == outputJSON {
+			err = c.printJSON(found)
+		} else {
+			err = c.printFindings(found)
+		}
+		if err == nil && !found.OK {
+			err = errAnsweredWrong
+		}
+		return err
+	})
+}
+
+// findings are the answer of check.
+type findings struct {
+	OK       bool             `json:"ok"`
+	Errors   []alerts.Problem `json:"errors"`
+	Warnings []alerts.Problem `json:"warnings"`
+	// Checked names the playbooks that are good.
+	Checked []string `json:"checked"`
+}
+
+// printFindings puts errors where errors go, and the rest where answers go.
+func (c *commands) printFindings(f findings) error {
+	for _, p := range f.Errors {
+		if _, err := fmt.Fprintln(c.stderr, "error: "+cleanLines(p.String())); err != nil {
+			return err
+		}
+	}
+	var b strings.Builder
+	for _, p := range f.Warnings {
+		fmt.Fprintf(&b, "warning: %s\n", cleanLines(p.String()))
+	}
+	switch {
+	case !f.OK:
+		fmt.Fprintf(&b, "%s, %s\n", counted(len(f.Errors), "error"), counted(len(f.Warnings), "warning"))
+	case len(f.Warnings) > 0:
+		fmt.Fprintf(&b, "ok: %s; %s, which hold nothing up\n", strings.Join(f.Checked, ", "), counted(len(f.Warnings), "warning"))
+	default:
+		fmt.Fprintf(&b, "ok: %s\n", strings.Join(f.Checked, ", "))
+	}
+	return c.print(b.String())
+}
+
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// problems takes an error apart into what it is made of.
+func problems(err error) []alerts.Problem {
+	var many interface{ Unwrap() []error }
+	var list alerts.Problems
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &list) && list.Error() == err.Error():
+		return list
+	case errors.As(err, &many):
+		var all []alerts.Problem
+		for _, e := range many.Unwrap() {
+			all = append(all, problems(e)...)
+		}
+		return all
+	}
+	return []alerts.Problem{parseProblem(err.Error())}
+}
+
+// placed is how errors about a line of a file are written.
+var placed = regexp.MustCompile(`^(\S+?):(\d+): (?s:(.*))$`)
+
+func parseProblem(text string) alerts.Problem {
+	p := alerts.Problem{Message: text}
+	if m := placed.FindStringSubmatch(text); m != nil {
+		if n, err := strconv.Atoi(m[2]); err == nil {
+			p = alerts.Problem{File: m[1], Line: n, Message: m[3]}
+		}
+	}
+	if message, try, ok := strings.Cut(p.Message, "; try: "); ok {
+		p.Message, p.Try = message, try
+	}
+	return p
+}
+
+// check reads all the files and makes the rules, and goes on where one of them
+// is wrong.
+func (f settingsFlags) check() (findings, error) {
+	config, err := f.loadConfig()
+	errs := []error{err}
+	kinds, err := actionKinds(config, nil, promslog.NewNopLogger())
+	if err != nil {
+		return findings{}, err
+	}
+	found := findings{Errors: []alerts.Problem{}, Warnings: []alerts.Problem{}, Checked: []string{}}
+	playbooks, err := loadPlaybooks(*f.playbookFiles, playbookKinds(kinds.list))
+	errs = append(errs, err)
+	for _, pb := range playbooks {
+		found.Warnings = append(found.Warnings, pb.Warnings()...)
+		if _, err := generated([]*alerts.Playbook{pb}); err != nil {
+			errs = append(errs, fmt.Errorf("rules of %s: %w", pb.Service, err))
+			continue
+		}
+		found.Checked = append(found.Checked, pb.Service+" "+pb.Release.Version)
+	}
+	found.Errors = append(found.Errors, problems(errors.Join(errs...))...)
+	found.OK = len(found.Errors) == 0
+	return found, kinds.Close()
+}

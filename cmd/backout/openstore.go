@@ -1,0 +1,25 @@
+package main
+
+import (
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/store"
+)
+
+// openForServing opens the store for this process alone, and creates it where
+// it is missing.
+func openForServing(dsn string) (remediation.Store, error) {
+	s, err := store.Open(dsn)
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	return s, nil
+}
+
+// openForReading opens a store that is there, while serve may be running on it.
+func openForReading(dsn string) (remediation.Store, error) {
+	s, err := store.OpenReadOnly(dsn)
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	return s, nil
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/observe"
+)
+
+// outside is everything that serve talks to beyond its own store. Building it
+// speaks to nobody yet.
+type outside struct {
+	prometheus   remediation.Prometheus
+	alertmanager remediation.Alertmanager
+	kinds        *kinds
+	transport    *http.Transport
+}
+
+// alertmanagerTimeout bounds the question for silences, which holds a step up.
+const alertmanagerTimeout = 5 * time.Second
+
+func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside, error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
+	prom, err := observe.NewPrometheus(cfg.PrometheusURL, cfg.PrometheusTimeout, transport, logger)
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	am, err := observe.NewAlertmanager(cfg.AlertmanagerURL, alertmanagerTimeout, transport)
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	kinds, err := actionKinds(cfg, c.environ, logger)
+	if err != nil {
+		return nil, err
+	}
+	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, transport: transport}, nil
+}
+
+// Close ends the connections.
+func (o *outside) Close() error {
+	o.transport.CloseIdleConnections()
+	return o.kinds.Close()
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation"
+)
+
+// reloader reads the configuration and the playbooks again while serve runs.
+// Tokens, external_url and playbooks are taken over, all of them or, where
+// anything is wrong with the new ones, none. The rest of the configuration is
+// looked at when serve starts only.
+type reloader struct {
+	flags  settingsFlags
+	kinds  []alerts.ActionKind
+	engine *remediation.Engine
+	server *receiver.Server
+	log    *slog.Logger
+
+	mu     sync.Mutex // one reload at a time
+	config *receiver.Config
+}
+
+// reload is what SIGHUP and /-/reload do; both log how it went.
+func (r *reloader) reload(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	set, err := r.flags.load(r.kinds)
+	if err != nil {
+		return err
+	}
+	return r.take(ctx, set)
+}
+
+func (r *reloader) take(ctx context.Context, set settings) error {
+	if len(set.config.Tokens) == 0 && len(r.config.Tokens) > 0 {
+		return errors.New("the new configuration has no tokens, which would let everyone in; restart backout if that is wanted")
+	}
+	if err := r.server.Reconfigure(set.config); err != nil {
+		return err
+	}
+	if err := r.engine.Reload(ctx, set.playbooks); err != nil {
+		return errors.Join(err, r.server.Reconfigure(r.config))
+	}
+	for _, key := range fixedAtStart(r.config, set.config) {
+		r.log.Warn("a changed setting needs a restart to be taken over", "setting", key)
+	}
+	// Those settings stay as they are, and are named again at the next reload.
+	next := *r.config
+	next.Tokens, next.ExternalURL = set.config.Tokens, set.config.ExternalURL
+	r.config = &next
+	return nil
+}
+
+// fixedAtStart names the settings that differ and are not taken over.
+func fixedAtStart(old, changed *receiver.Config) []string {
+	var names []string
+	for name, same := range map[string]bool{
+		"prometheus":              old.PrometheusURL == changed.PrometheusURL && old.PrometheusTimeout == changed.PrometheusTimeout,
+		"alertmanager":            old.AlertmanagerURL == changed.AlertmanagerURL,
+		"docker":                  old.DockerHost == changed.DockerHost && slices.Equal(old.DockerProjects, changed.DockerProjects),
+		"storage":                 old.DSN == changed.DSN,
+		"tokens, for lossy steps": (len(old.Tokens) == 0) == (len(changed.Tokens) == 0),
+	} {
+		if !same {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// onSignal reloads at each SIGHUP until ctx ends.
+func (r *reloader) onSignal(ctx context.Context, hangup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			if err := r.reload(ctx); err != nil {
+				r.log.Error("nothing was reloaded, the old configuration and playbooks stay", "err", err)
+				continue
+			}
+			r.log.Info("reloaded")
+		}
+	}
+}

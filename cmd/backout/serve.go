@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/common/promslog"
+	promslogflag "github.com/prometheus/common/promslog/flag"
+
+	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation"
+)
+
+// defaultDSN is where the store is where nothing says otherwise.
+const defaultDSN = "sqlite:./data/backout.db"
+
+// serveFlags are the flags of serve.
+type serveFlags struct {
+	settingsFlags
+	dsn           *string
+	mode          *string
+	listen        *[]string
+	statusListen  *string
+	webConfigFile *string
+	log           promslog.Config
+}
+
+func (c *commands) addServe() {
+	clause := c.app.Command("serve", "Receive notifications and carry the playbooks out. Without any flag: the built-in playbook, "+
+		"a database in ./data, loopback only, and nothing is changed (--mode=observe).")
+	f := serveFlags{
+		settingsFlags: c.settingsFlags(clause),
+		dsn:           clause.Flag("storage.dsn", "The database; storage.dsn_file in the configuration wins over it.").Default(defaultDSN).String(),
+		mode: choiceFlag(clause, "mode", "observe: decide and record, and hold every step; act: carry the steps out.",
+			string(remediation.Observe), string(remediation.Observe), string(remediation.Act)),
+		listen: clause.Flag("web.listen-address", "Address to listen on; repeatable. Beyond loopback only where tokens are configured.").
+			Default("127.0.0.1:9099").Strings(),
+		statusListen: clause.Flag("web.status-listen-address", "Address of the public status page. This version has none yet, "+
+			"so the address is checked and not opened.").Default("127.0.0.1:9098").String(),
+		webConfigFile: clause.Flag("web.config.file", "File that turns on TLS, as of Prometheus's exporter-toolkit.").Default("").String(),
+		log:           promslog.Config{Level: promslog.NewLevel(), Format: promslog.NewFormat(), Writer: c.stderr},
+	}
+	clause.Flag(promslogflag.LevelFlagName, promslogflag.LevelFlagHelp).Default("info").HintOptions(promslog.LevelFlagOptions...).SetValue(f.log.Level)
+	clause.Flag(promslogflag.FormatFlagName, promslogflag.FormatFlagHelp).Default("logfmt").HintOptions(promslog.FormatFlagOptions...).SetValue(f.log.Format)
+	c.add(clause, func(ctx context.Context) error { return c.serve(ctx, f) })
+}
+
+// serve runs until ctx ends. It opens the store before the listeners, so that
+// a second serve on the same file is told about the file.
+func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+
+	logger := promslog.New(&f.log)
+	config, err := f.loadConfig()
+	if err != nil {
+		return wrong("backout check, with the same files", "%w", err)
+	}
+	out, err := c.outside(config, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = closing(out, err) }()
+	set, err := f.load(playbookKinds(out.kinds.list))
+	if err != nil {
+		return err
+	}
+	if err := f.checkAddresses(set.config); err != nil {
+		return err
+	}
+	dsn := *f.dsn
+	if set.config.DSN != "" {
+		dsn = set.config.DSN
+	}
+	store, err := openForServing(dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { err = closing(store, err) }()
+	listeners, err := listenOn(ctx, *f.listen)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, l := range listeners {
+			if cerr := l.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) && err == nil {
+				err = fmt.Errorf("close listener: %w", cerr)
+			}
+		}
+	}()
+
+	engine, err := remediation.New(ctx, remediation.Options{
+		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
+		Prometheus: out.prometheus, Alertmanager: out.alertmanager,
+		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), Now: time.Now, Logger: logger,
+	})
+	if err != nil {
+		return fmt.Errorf("start engine: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	for _, col := range []prometheus.Collector{
+		engine, versioncollector.NewCollector("backout"), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := registry.Register(col); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, config: set.config, log: logger}
+	server, err := receiver.New(receiver.Options{
+		Service: engine, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now,
+	})
+	if err != nil {
+		return fmt.Errorf("start receiver: %w", err)
+	}
+	re.server = server
+	go re.onSignal(ctx, hangup)
+
+	for _, l := range listeners {
+		logger.Info("backout is ready", "address", l.Addr().String(), "mode", *f.mode, "playbooks", set.describe())
+	}
+	return together(ctx,
+		engine.Run,
+		func(ctx context.Context) error { return server.Serve(ctx, listeners, *f.webConfigFile) })
+}
+
+// noLossy says why lossy steps are held whatever the playbook says, if they are.
+func noLossy(cfg *receiver.Config) string {
+	if len(cfg.Tokens) == 0 {
+		return "no tokens are configured, so nobody can be known to have approved it"
+	}
+	return ""
+}
+
+// checkAddresses refuses what must not be served, before anything is opened.
+func (f serveFlags) checkAddresses(cfg *receiver.Config) error {
+	err := errors.Join(receiver.CheckListen(*f.listen, cfg), receiver.CheckWebConfig(*f.webConfigFile))
+	if err != nil {
+		return wrong("", "%w", err)
+	}
+	if *f.statusListen != "" {
+		if _, _, err := net.SplitHostPort(*f.statusListen); err != nil {
+			return wrong("--web.status-listen-address=127.0.0.1:9098, or empty for none", "--web.status-listen-address: %w", err)
+		}
+	}
+	return nil
+}
+
+func listenOn(ctx context.Context, addresses []string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, address := range addresses {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			err = wrong("another --web.listen-address, or end what listens there", "--web.listen-address: %w", err)
+			for _, l := range listeners {
+				err = errors.Join(err, l.Close())
+			}
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+// together runs all until ctx ends or one of them does, ends the others, and
+// waits for them.
+func together(ctx context.Context, all ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(all))
+	for _, fn := range all {
+		go func() { ended <- fn(ctx) }()
+	}
+	var err error
+	for range all {
+		err = errors.Join(err, <-ended)
+		cancel()
+	}
+	return err
+}

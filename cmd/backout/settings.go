@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation"
+)
+
+// settingsFlags name the files that a server is set up by.
+type settingsFlags struct {
+	configFile    *string
+	playbookFiles *[]string
+}
+
+func (c *commands) settingsFlags(clause *kingpin.CmdClause) settingsFlags {
+	return settingsFlags{
+		configFile:    clause.Flag("config.file", "Configuration: the neighbours' addresses, tokens, storage. Every key has a default.").PlaceHolder("FILE").String(),
+		playbookFiles: playbookFlag(clause),
+	}
+}
+
+func playbookFlag(clause *kingpin.CmdClause) *[]string {
+	return clause.Flag("playbook.file", "Playbook of one service; repeatable. The built-in one where not given.").PlaceHolder("FILE").Strings()
+}
+
+// settings are those files, read and valid.
+type settings struct {
+	config    *receiver.Config
+	playbooks []*alerts.Playbook
+}
+
+// load reads all of them; its error has the mistakes of all.
+func (f settingsFlags) load(kinds []alerts.ActionKind) (settings, error) {
+	config, err := f.loadConfig()
+	playbooks, perr := loadPlaybooks(*f.playbookFiles, kinds)
+	if err := errors.Join(err, perr); err != nil {
+		return settings{}, wrong("backout check, with the same files", "%w", err)
+	}
+	return settings{config, playbooks}, nil
+}
+
+// loadConfig reads the configuration, or returns the default one where no file
+// is given; where the file is wrong, it returns the default one beside the error.
+func (f settingsFlags) loadConfig() (*receiver.Config, error) {
+	if *f.configFile == "" {
+		return receiver.DefaultConfig(), nil
+	}
+	config, err := receiver.LoadConfig(*f.configFile)
+	if err != nil {
+		return receiver.DefaultConfig(), err
+	}
+	return config, nil
+}
+
+// loadPlaybooks reads playbooks, or the built-in one where no file is given.
+// Its error has the problems of all of them; those that are good are returned
+// beside it.
+func loadPlaybooks(files []string, kinds []alerts.ActionKind) ([]*alerts.Playbook, error) {
+	if len(files) == 0 {
+		pb, err := alerts.Default(kinds)
+		if err != nil {
+			return nil, fmt.Errorf("built-in playbook: %w", err)
+		}
+		return []*alerts.Playbook{pb}, nil
+	}
+	var list []*alerts.Playbook
+	var errs []error
+	for _, file := range files {
+		pb, err := alerts.Load(file, kinds)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, pb)
+	}
+	return list, errors.Join(append(errs, alerts.CheckTogether(list))...)
+}
+
+// playbookKinds are the kinds as the playbooks' loader takes them.
+func playbookKinds(kinds []remediation.ActionKind) []alerts.ActionKind {
+	out := make([]alerts.ActionKind, len(kinds))
+	for i, k := range kinds {
+		out[i] = k
+	}
+	return out
+}
+
+// describe names the playbooks for a log line.
+func (s settings) describe() string {
+	var names []string
+	for _, pb := range s.playbooks {
+		names = append(names, pb.Service+"@"+pb.Release.Version)
+	}
+	return strings.Join(names, " ")
+}
