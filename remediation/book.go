@@ -216,7 +216,7 @@ func (e *Engine) bookFor(ctx context.Context, inc *Incident) (*book, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read playbook %s of incident %s: %w", inc.PlaybookHash, inc.ID, err)
 	}
-	pb, err := parsePlaybook("playbook of "+inc.ID, src, alertKinds(e.kinds))
+	pb, err := alerts.Parse("playbook of "+inc.ID, src, alertKinds(e.kinds))
 	if err != nil {
 		return nil, fmt.Errorf("playbook of incident %s: %w", inc.ID, err)
 	}

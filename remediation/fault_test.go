@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -154,7 +155,9 @@ func TestACrashAtEveryCommitLosesAndDoublesNothing(t *testing.T) {
 
 func crashAt(t *testing.T, when storetest.When, boundary int) (crashed bool) {
 	t.Helper()
-	w := newWorld(t)
+	// Few polls: every commit is a boundary, and one poll is like another.
+	w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
+		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 	w.declare("alpha")
 	w.breach("error_rate")
 	name := fmt.Sprintf("crash %v commit %d", when, boundary)
@@ -217,10 +220,10 @@ func crashAt(t *testing.T, when storetest.When, boundary int) (crashed bool) {
 	flag.verifyErr = nil
 	do(remediation.Claim)
 	do(remediation.Release)
-	run(12 * time.Minute)
+	run(8 * time.Minute)
 	before := flag.effects
 	w.calm("error_rate")
-	run(20 * time.Minute)
+	run(9 * time.Minute)
 	w.is("inc-1", remediation.Closed, "")
 	if flag.effects != before || w.target("schema_rollback").effects != 0 {
 		t.Fatalf("%s: effects after the cure", name)

@@ -137,7 +137,7 @@ func TestLimitsHoldAcrossARestart(t *testing.T) {
 		limits string
 		reason remediation.Reason
 	}{
-		{"cooldown", "per_target: 9/1h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 2h", remediation.HoldCooldown},
+		{"cooldown", "per_target: 9/3h, per_service: 9/3h, blast_radius: 9/10m, cooldown: 2h", remediation.HoldCooldown},
 		{"per target", "per_target: 1/2h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s", remediation.HoldRateLimit},
 		{"per service", "per_target: 9/1h, per_service: 1/2h, blast_radius: 9/10m, cooldown: 1s", remediation.HoldRateLimit},
 		{"blast radius", "per_target: 9/1h, per_service: 9/1h, blast_radius: 1/2h, cooldown: 1s", remediation.HoldBlastRadius},

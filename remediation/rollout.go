@@ -119,7 +119,7 @@ func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutVie
 	exprs := map[string]string{}
 	for _, cr := range stage.Success {
 		if ind := b.Indicator(cr.Indicator); ind != nil {
-			exprs[cr.Indicator] = expandQuery(b.Playbook, ind.Query, time.Duration(cr.Window), 0)
+			exprs[cr.Indicator] = b.Expand(ind.Query, time.Duration(cr.Window), 0)
 		}
 	}
 	got := e.query(ctx, exprs)
