@@ -63,3 +63,12 @@ type Communicator interface {
 	ActionKind
 	Communicates()
 }
+
+// Watcher is an Action whose target is watched once it is as wanted.
+type Watcher interface {
+	Action
+	// Watch reports what takes the target away from what was wanted, until ctx
+	// ends (nil) or the watch does (an error: it is begun again). It changes
+	// nothing: what somebody turned back on is told, not fought.
+	Watch(ctx context.Context, report func(what string)) error
+}

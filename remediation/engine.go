@@ -165,6 +165,7 @@ const housekeeping = 5 * time.Second
 // outcome before it returns.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.wg.Wait()
+	watches := map[string]context.CancelFunc{}
 	keep := time.NewTicker(housekeeping)
 	defer keep.Stop()
 	for {
@@ -187,6 +188,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-keep.C:
 			if err := e.keepHouse(ctx); err != nil && ctx.Err() == nil {
 				e.log.Error("housekeeping failed; trying again", "err", err)
+			}
+			if err := e.watchTargets(ctx, watches); err != nil && ctx.Err() == nil {
+				e.log.Error("cannot watch targets; trying again", "err", err)
 			}
 		}
 		timer.Stop()
@@ -248,10 +252,15 @@ func (e *Engine) retryLater(ctx context.Context, id string) {
 		return tx.PutIncident(inc)
 	})
 	if err != nil {
-		select { // the store does not even take this: wait here instead
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-		}
+		pause(ctx, time.Second) // the store does not even take this: wait here instead
+	}
+}
+
+// pause waits, or returns early where ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 type metrics struct {
 	steps    *prometheus.CounterVec
 	holds    *prometheus.CounterVec
+	drift    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	reaction prometheus.Histogram
 }
@@ -24,6 +25,9 @@ func newMetrics() *metrics {
 		holds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "backout_holds_total", Help: "Holds that began, by reason.",
 		}, []string{"reason"}),
+		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_drift_total", Help: "Targets seen to be no longer as a step left them.",
+		}, []string{"action", "service"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "backout_step_duration_seconds", Help: "Intent to outcome of a step.",
 			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
@@ -57,6 +61,7 @@ var (
 func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
 	e.metrics.steps.Describe(ch)
 	e.metrics.holds.Describe(ch)
+	e.metrics.drift.Describe(ch)
 	e.metrics.duration.Describe(ch)
 	e.metrics.reaction.Describe(ch)
 	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descRemaining, descStage, descTraffic, descUp} {
@@ -71,6 +76,7 @@ const scrapeTimeout = 5 * time.Second
 func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 	e.metrics.steps.Collect(ch)
 	e.metrics.holds.Collect(ch)
+	e.metrics.drift.Collect(ch)
 	e.metrics.duration.Collect(ch)
 	e.metrics.reaction.Collect(ch)
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)

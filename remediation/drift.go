@@ -1,0 +1,124 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+)
+
+// watched is a step whose target is held as it was made.
+type watched struct {
+	incident *Incident
+	step     Step
+}
+
+func (w watched) key() string { return w.incident.ID + "/" + w.step.ID() }
+
+// held returns the steps of each service's newest incident that hold a target:
+// until a later rollout of the service begins, nobody is meant to put it back.
+func (e *Engine) held(tx Tx) ([]watched, error) {
+	var out []watched
+	real := false
+	for _, b := range e.allBooks() {
+		newest, err := tx.Incidents(IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		r, err := rolloutOf(tx, b.Service)
+		if err != nil {
+			return nil, err
+		}
+		for _, inc := range newest {
+			if inc.State == Closed && r.active() {
+				continue
+			}
+			for _, s := range inc.Steps {
+				if s.State == StepNoChange || s.State == StepDone && s.Verified {
+					out = append(out, watched{inc, s})
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// watchTargets begins the watches that are missing and ends those that are
+// over. running holds the ends of those under way, by key; only Run calls it.
+func (e *Engine) watchTargets(ctx context.Context, running map[string]context.CancelFunc) error {
+	var held []watched
+	err := e.store.View(ctx, func(tx Tx) (err error) {
+		held, err = e.held(tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	want := map[string]bool{}
+	for _, w := range held {
+		want[w.key()] = true
+		if running[w.key()] != nil {
+			continue
+		}
+		b, err := e.bookFor(ctx, w.incident)
+		if err != nil {
+			return err
+		}
+		action, err := b.bind(&w.step)
+		if err != nil {
+			return err
+		}
+		watcher, ok := action.(Watcher)
+		if !ok {
+			running[w.key()] = func() {}
+			continue
+		}
+		wctx, cancel := context.WithCancel(ctx)
+		running[w.key()] = cancel
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			e.watch(wctx, w, watcher)
+		}()
+	}
+	for key, cancel := range running {
+		if !want[key] {
+			cancel()
+			delete(running, key)
+		}
+	}
+	return nil
+}
+
+// watch reports drift until ctx ends, beginning again where the watch breaks.
+func (e *Engine) watch(ctx context.Context, w watched, watcher Watcher) {
+	for ctx.Err() == nil {
+		err := watcher.Watch(ctx, func(what string) {
+			if err := e.drift(ctx, w, what); err != nil && ctx.Err() == nil {
+				e.log.Error("cannot record drift", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+			}
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		e.log.Warn("the watch of a target ended; beginning again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+		pause(ctx, housekeeping)
+	}
+}
+
+// drift records that a target is no longer as a step left it; once for each
+// thing that is seen.
+func (e *Engine) drift(ctx context.Context, w watched, what string) error {
+	return e.store.Update(ctx, func(tx Tx) error {
+		before, err := tx.Entries(EntryFilter{Incident: w.incident.ID, Kind: KindDrift})
+		if err != nil {
+			return err
+		}
+		for _, en := range before {
+			if en.Step == w.step.ID() && fmt.Sprint(en.Detail["why"]) == what {
+				return nil
+			}
+		}
+		e.metrics.drift.WithLabelValues(w.step.Action, w.incident.Service).Inc()
+		return e.append(tx, Entry{Kind: KindDrift, Actor: actorEngine, Service: w.incident.Service, Incident: w.incident.ID,
+			Step: w.step.ID(), Action: w.step.Action, Detail: map[string]any{"target": w.step.Target, "why": what}})
+	})
+}
