@@ -1,0 +1,240 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+)
+
+// blueprint is what a copy of a container is created from.
+type blueprint struct {
+	config   *container.Config
+	host     *container.HostConfig
+	networks map[string]*network.EndpointSettings
+}
+
+// blueprintOf takes a container apart. What inspect shows of the image's own
+// defaults is subtracted, so that they come from the image again; what the engine
+// assigned (address, MAC, host name, short-id alias) is left out; anonymous volumes
+// are named, so that the copy gets the same ones.
+func blueprintOf(r *replica, img *dockerspec.DockerOCIImageConfig) blueprint {
+	config := *r.Config
+	config.Labels = map[string]string{}
+	for k, v := range r.Config.Labels {
+		if have, ok := img.Labels[k]; !ok || have != v {
+			config.Labels[k] = v
+		}
+	}
+	for _, own := range []string{labelOperation, labelReplaces, labelName, labelImage} {
+		delete(config.Labels, own)
+	}
+	config.Env = slices.DeleteFunc(slices.Clone(config.Env), func(kv string) bool { return slices.Contains(img.Env, kv) })
+	config.ExposedPorts = maps.Clone(config.ExposedPorts)
+	maps.DeleteFunc(config.ExposedPorts, func(p nat.Port, _ struct{}) bool { _, ok := img.ExposedPorts[string(p)]; return ok })
+	config.Volumes = maps.Clone(config.Volumes)
+	maps.DeleteFunc(config.Volumes, func(v string, _ struct{}) bool { _, ok := img.Volumes[v]; return ok })
+	sameEntrypoint := slices.Equal(config.Entrypoint, img.Entrypoint)
+	sameCmd := slices.Equal(config.Cmd, img.Cmd)
+	switch {
+	case sameEntrypoint && sameCmd:
+		config.Entrypoint, config.Cmd = nil, nil
+	case sameEntrypoint && len(config.Cmd) > 0:
+		config.Entrypoint = nil
+	}
+	if config.User == img.User {
+		config.User = ""
+	}
+	if config.WorkingDir == img.WorkingDir {
+		config.WorkingDir = ""
+	}
+	if config.StopSignal == img.StopSignal {
+		config.StopSignal = ""
+	}
+	if reflect.DeepEqual(config.Healthcheck, img.Healthcheck) {
+		config.Healthcheck = nil
+	}
+	if slices.Equal(config.Shell, img.Shell) {
+		config.Shell = nil
+	}
+	config.OnBuild = nil
+	if config.Hostname == r.ID[:12] || r.HostConfig.UTSMode.IsHost() {
+		config.Hostname = ""
+	}
+
+	host := *r.HostConfig
+	host.ContainerIDFile = ""
+	host.Binds = slices.Clone(host.Binds)
+	host.Mounts = slices.Clone(host.Mounts)
+	keepAnonymousVolumes(r, &config, &host)
+	return blueprint{&config, &host, endpointsOf(r)}
+}
+
+// keepAnonymousVolumes names the volumes that only their place in the container
+// tells apart.
+func keepAnonymousVolumes(r *replica, config *container.Config, host *container.HostConfig) {
+	for _, m := range r.Mounts {
+		if m.Type != mount.TypeVolume || m.Name == "" {
+			continue
+		}
+		named := slices.ContainsFunc(host.Binds, func(b string) bool {
+			parts := strings.SplitN(b, ":", 3)
+			return len(parts) > 1 && parts[1] == m.Destination
+		})
+		for i := range host.Mounts {
+			if host.Mounts[i].Target == m.Destination {
+				if host.Mounts[i].Source == "" {
+					host.Mounts[i].Source = m.Name
+				}
+				named = true
+			}
+		}
+		if named {
+			continue
+		}
+		mode := "rw"
+		if !m.RW {
+			mode = "ro"
+		}
+		host.Binds = append(host.Binds, m.Name+":"+m.Destination+":"+mode)
+		delete(config.Volumes, m.Destination)
+	}
+}
+
+// endpointsOf returns a container's networks as they were asked for.
+func endpointsOf(r *replica) map[string]*network.EndpointSettings {
+	out := map[string]*network.EndpointSettings{}
+	if r.NetworkSettings == nil {
+		return out
+	}
+	for name, e := range r.NetworkSettings.Networks {
+		if e == nil {
+			continue
+		}
+		out[name] = &network.EndpointSettings{
+			IPAMConfig: e.IPAMConfig,
+			Links:      slices.Clone(e.Links),
+			Aliases:    slices.DeleteFunc(slices.Clone(e.Aliases), func(a string) bool { return a == r.ID[:12] }),
+			DriverOpts: maps.Clone(e.DriverOpts),
+			GwPriority: e.GwPriority,
+		}
+	}
+	return out
+}
+
+// setVariable puts name where it stood in env, or at the end; an unset s takes it out.
+func setVariable(env []string, name string, s setting) []string {
+	out := make([]string, 0, len(env)+1)
+	done := !s.set
+	for _, kv := range env {
+		if k, _, _ := strings.Cut(kv, "="); k != name {
+			out = append(out, kv)
+		} else if !done {
+			out = append(out, name+"="+s.value)
+			done = true
+		}
+	}
+	if !done {
+		out = append(out, name+"="+s.value)
+	}
+	return out
+}
+
+// change is how a copy differs from what it is a copy of.
+type change struct {
+	op       string
+	flag     string
+	value    setting
+	hash     string // compose's config-hash, "" to leave the old one
+	override string // the override file to name in the label, "" to leave it
+	tempName string
+}
+
+// create makes the copy, under a temporary name and not started.
+func (c *Client) create(ctx context.Context, r *replica, ch change) error {
+	img, err := c.api.ImageInspect(ctx, r.Image)
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("the image of container %s is gone from the engine (%s), so it cannot be recreated", r.name(), r.Config.Image)
+	}
+	if err != nil {
+		return fmt.Errorf("inspect image %s: %w", r.Image, err)
+	}
+	defaults := img.Config
+	if defaults == nil {
+		defaults = &dockerspec.DockerOCIImageConfig{}
+	}
+	bp := blueprintOf(r, defaults)
+	// The tag may have moved on; the copy is to run what its original runs.
+	if tagged, err := c.api.ImageInspect(ctx, r.Config.Image); err != nil || tagged.ID != r.Image {
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("inspect image %s: %w", r.Config.Image, err)
+		}
+		bp.config.Image = r.Image
+	}
+	bp.config.Env = setVariable(bp.config.Env, ch.flag, ch.value)
+	labels := bp.config.Labels
+	labels[labelOperation], labels[labelReplaces] = ch.op, r.ID
+	labels[labelName], labels[labelImage] = r.name(), r.Image
+	if ch.hash != "" {
+		labels[labelConfigHash] = ch.hash
+	}
+	if ch.override != "" {
+		labels[labelConfigFiles] += "," + ch.override
+	}
+
+	var endpoints *network.NetworkingConfig
+	for name, e := range bp.networks {
+		if primary(r, name) && bp.host.NetworkMode.IsUserDefined() {
+			// API 1.41 takes one; the others are connected before the start.
+			endpoints = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: e}}
+		}
+	}
+	created, err := c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, ch.tempName)
+	if err != nil {
+		return fmt.Errorf("create a copy of container %s: %w", r.name(), err)
+	}
+	for _, w := range created.Warnings {
+		c.log.Warn("engine warned on create", "container", r.name(), "warning", w)
+	}
+	return nil
+}
+
+// primary tells whether a network is the one that the container was created on.
+func primary(r *replica, name string) bool {
+	mode := string(r.HostConfig.NetworkMode)
+	if mode == "default" {
+		mode = "bridge"
+	}
+	return name == mode || r.NetworkSettings.Networks[name].NetworkID == mode
+}
+
+// connect gives a copy that was not started yet exactly the networks of its original.
+func (c *Client) connect(ctx context.Context, original, dup *replica) error {
+	want := endpointsOf(original)
+	for name, e := range want {
+		if _, ok := dup.NetworkSettings.Networks[name]; ok {
+			continue
+		}
+		if err := c.api.NetworkConnect(ctx, name, dup.ID, e); err != nil {
+			return fmt.Errorf("connect container %s to network %s: %w", dup.name(), name, err)
+		}
+	}
+	for name := range dup.NetworkSettings.Networks {
+		if _, ok := want[name]; ok {
+			continue
+		}
+		if err := c.api.NetworkDisconnect(ctx, name, dup.ID, false); err != nil {
+			return fmt.Errorf("disconnect container %s from network %s: %w", dup.name(), name, err)
+		}
+	}
+	return nil
+}

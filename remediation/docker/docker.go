@@ -1,0 +1,160 @@
+// Package docker switches flags off in compose projects, through the Docker
+// Engine API; it is the only package that knows Docker.
+//
+// A flag is an environment variable of a compose service. It is written first
+// where it lasts (the project's .env, and an override file where a literal or
+// the operator's shell would win over .env) and then in what runs: each replica
+// is replaced by a copy of itself that differs in the one variable only.
+//
+// Invariants:
+//   - Nothing outside of the configured project folders is read or written.
+//   - The files are written before the first container is touched, so that a
+//     human's docker-compose up -d at any moment ends with the flag off.
+//   - A replica is set aside, stopped and kept, until every replica's copy has
+//     been seen to work; then it is removed, but never its volumes.
+//   - A copy carries labels that name the operation and what it replaces. From
+//     these and the two names every half-way state is told apart; any of them
+//     can be rolled forward or undone.
+//   - What cannot be copied faithfully is refused before anything is changed.
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+	"github.com/docker/go-connections/sockets"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// Options configures a Client.
+type Options struct {
+	// Host is the engine's address, such as unix:///var/run/docker.sock.
+	Host string
+	// Projects are the folders that compose projects may lie in; a project
+	// outside of all of them is refused.
+	Projects []string
+	// Environ is the process's environment. The operator's compose tool gets its
+	// PATH, HOME and DOCKER_ variables, and nothing else of it.
+	Environ []string
+	Logger  *slog.Logger
+}
+
+// Client talks to one Docker engine. It is safe for concurrent use.
+type Client struct {
+	api      *client.Client
+	projects []string
+	environ  []string
+	probe    *http.Client
+	log      *slog.Logger
+	hashes   hashes
+}
+
+// New returns a client. It does not connect: an engine that is down shows when
+// a target is looked at.
+func New(o Options) (*Client, error) {
+	return newClient(o, func(rt http.RoundTripper) http.RoundTripper { return rt })
+}
+
+func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Client, error) {
+	if o.Logger == nil {
+		return nil, errors.New("docker client without a logger")
+	}
+	for _, p := range o.Projects {
+		if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
+			return nil, fmt.Errorf("docker.projects: %q is not an absolute path of a folder; try: /srv/social-intel", p)
+		}
+	}
+	u, err := client.ParseHostURL(o.Host)
+	if err != nil {
+		return nil, fmt.Errorf("docker.host %q: %w; try: unix:///var/run/docker.sock", o.Host, err)
+	}
+	transport := &http.Transport{}
+	if err := sockets.ConfigureTransport(transport, u.Scheme, u.Host); err != nil {
+		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
+	}
+	api, err := client.NewClientWithOpts(
+		client.WithHost(o.Host),
+		client.WithHTTPClient(&http.Client{Transport: wrap(transport), CheckRedirect: client.CheckRedirect}),
+		client.WithAPIVersionNegotiation(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
+	}
+	return &Client{
+		api: api, projects: o.Projects, environ: o.Environ, log: o.Logger,
+		probe: &http.Client{
+			Timeout:       probeAttempt,
+			Transport:     &http.Transport{DisableKeepAlives: true},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// Close waits for what runs in the background, at most hashTimeout, and frees
+// the client's connections.
+func (c *Client) Close() error {
+	c.hashes.running.Wait()
+	return c.api.Close()
+}
+
+// allowed returns path with its symbolic links resolved, if it lies in one of
+// the configured project folders.
+func (c *Client) allowed(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	for _, p := range c.projects {
+		root, err := filepath.EvalSymlinks(p)
+		if err != nil {
+			continue // a folder that is not there allows nothing
+		}
+		if real == root || strings.HasPrefix(real, root+string(filepath.Separator)) {
+			return real, nil
+		}
+	}
+	return "", fmt.Errorf("%s is outside of the allowed project folders; try: docker: {projects: [%s]} in the configuration file", path, filepath.Dir(path))
+}
+
+// doubtful marks an error after which it is not known whether the engine did
+// what it was asked: it gave no answer. An answer that says no leaves no doubt.
+func doubtful(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return remediation.InDoubt(fmt.Errorf("%w: %w", err, ctx.Err()))
+	}
+	var cut *url.Error
+	if client.IsErrConnectionFailed(err) || errors.As(err, &cut) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return remediation.InDoubt(err)
+	}
+	return err
+}
+
+// movedOn tells that something else changed the containers between our look and
+// our call: look again.
+func movedOn(err error) bool { return errdefs.IsNotFound(err) || errdefs.IsConflict(err) }
+
+// wait returns false if ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,155 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Compose compares a label on the container, config-hash, with the hash of what
+// its files say now; versions hash differently, so only the operator's own tool
+// can say it. A container with the old label is recreated once more by the next
+// up -d, with the flag off all the same: so a tool that is missing, slow or wrong
+// costs that, and nothing else.
+
+// hashTimeout bounds the compose tool, a Python program in its first generation.
+const hashTimeout = 15 * time.Second
+
+// hashes remembers what the tool answered, by a digest of everything it read:
+// looking at a target asks ahead, so that acting on it need not wait.
+type hashes struct {
+	mu      sync.Mutex
+	answers map[string]*hashAnswer
+	running sync.WaitGroup
+}
+
+type hashAnswer struct {
+	done chan struct{}
+	hash string
+	err  error
+}
+
+// maxAnswers bounds the memory; what is dropped is asked again.
+const maxAnswers = 32
+
+// hashQuestion is one run of the compose tool.
+type hashQuestion struct {
+	key     string // digest of what it depends on
+	dir     string
+	files   []string // given with -f; none: the tool finds its own
+	envFile string   // given with --env-file, if it is not the default one
+	service string
+	version string // of the compose that made the container
+	// assume is NAME=value for a variable whose .env is not written yet.
+	assume string
+}
+
+// ask runs the tool in the background, once for a key, and returns its answer-to-be.
+func (c *Client) ask(q hashQuestion) *hashAnswer {
+	h := &c.hashes
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a, ok := h.answers[q.key]; ok {
+		return a
+	}
+	if h.answers == nil || len(h.answers) >= maxAnswers {
+		h.answers = map[string]*hashAnswer{}
+	}
+	a := &hashAnswer{done: make(chan struct{})}
+	h.answers[q.key] = a
+	h.running.Go(func() {
+		defer close(a.done)
+		ctx, cancel := context.WithTimeout(context.Background(), hashTimeout)
+		defer cancel()
+		a.hash, a.err = c.runHash(ctx, q)
+	})
+	return a
+}
+
+// configHash waits for the tool; "" leaves the old label.
+func (c *Client) configHash(ctx context.Context, q hashQuestion) string {
+	a := c.ask(q)
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return ""
+	}
+	if a.err != nil {
+		c.log.Warn("compose tool gave no config hash; the next up -d recreates once more", "service", q.service, "err", a.err)
+	}
+	return a.hash
+}
+
+func (c *Client) runHash(ctx context.Context, q hashQuestion) (string, error) {
+	argv, err := c.composeTool(q.version)
+	if err != nil {
+		return "", err
+	}
+	if q.envFile != "" {
+		argv = append(argv, "--env-file", q.envFile)
+	}
+	for _, f := range q.files {
+		argv = append(argv, "-f", f)
+	}
+	argv = append(argv, "config", "--hash", q.service)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir = q.dir
+	cmd.WaitDelay = time.Second
+	for _, kv := range c.environ {
+		switch k, _, _ := strings.Cut(kv, "="); {
+		case k == "PATH", k == "HOME", strings.HasPrefix(k, "DOCKER_"):
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	if q.assume != "" {
+		cmd.Env = append(cmd.Env, q.assume)
+	}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	// What it writes to stderr may hold values of .env: it is not kept.
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s config --hash: %w", filepath.Base(argv[0]), err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if name, hash, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name == q.service && len(hash) == 64 {
+			return hash, nil
+		}
+	}
+	return "", fmt.Errorf("%s config --hash: no hash in its answer", filepath.Base(argv[0]))
+}
+
+// composeTool returns the tool of the generation that made the container.
+func (c *Client) composeTool(version string) ([]string, error) {
+	candidates := [][]string{{"docker", "compose"}, {"docker-compose"}}
+	if strings.HasPrefix(version, "1.") {
+		candidates = [][]string{{"docker-compose"}}
+	}
+	for _, argv := range candidates {
+		if path := c.lookPath(argv[0]); path != "" {
+			return append([]string{path}, argv[1:]...), nil
+		}
+	}
+	return nil, fmt.Errorf("no compose tool on PATH")
+}
+
+func (c *Client) lookPath(name string) string {
+	for _, kv := range c.environ {
+		dirs, ok := strings.CutPrefix(kv, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(dirs) {
+			path := filepath.Join(dir, name)
+			if info, err := os.Stat(path); filepath.IsAbs(dir) && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				return path
+			}
+		}
+	}
+	return ""
+}

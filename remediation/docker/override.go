@@ -1,0 +1,264 @@
+package docker
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// An override file is edited as text, at the places the YAML parser names, so
+// that everything else in it stays as the operator wrote it. Each line that is
+// added ends with overrideMark; lines with it go again when nothing is left
+// below them.
+
+const overrideMark = " # backout"
+
+const overrideHead = "# Written by backout: it holds a flag off where .env alone would not. Take the flag's line out to let .env decide again.\n"
+
+// overrideEntry is what an override file holds of one variable, as it goes into
+// a snapshot.
+type overrideEntry struct {
+	State entryState `json:"state"`
+	// Raw is the value as it stands in the file; of a list's item, all of the item.
+	Raw string `json:"raw,omitempty"`
+}
+
+// place is where a variable stands in an override file.
+type place struct {
+	path []*yaml.Node // the keys services, the service, environment; those that are there
+	env  *yaml.Node   // environment's value
+	node *yaml.Node   // the entry's value, or a list's item
+	key  *yaml.Node   // the entry's key, nil in a list
+}
+
+func findOverride(file []byte, service, name string) (place, error) {
+	var p place
+	var doc yaml.Node
+	if err := yaml.Unmarshal(file, &doc); err != nil {
+		return p, err
+	}
+	if doc.Kind == 0 {
+		return p, nil
+	}
+	at := doc.Content[0]
+	for _, key := range []string{"services", service, "environment"} {
+		k, v := entry(at, key)
+		if k == nil {
+			return p, nil
+		}
+		p.path, at = append(p.path, k), v
+	}
+	p.env = at
+	if p.key, p.node = entry(at, name); p.key != nil {
+		return p, nil
+	}
+	if at.Kind == yaml.SequenceNode {
+		for _, item := range at.Content {
+			if k, _, _ := strings.Cut(item.Value, "="); k == name {
+				p.node = item
+			}
+		}
+	}
+	return p, nil
+}
+
+// entry returns the key and value of a block or flow mapping; no alias is
+// followed, since what it stands for may be used elsewhere.
+func entry(n *yaml.Node, key string) (k, v *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		return nil, nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return n.Content[i], n.Content[i+1]
+		}
+	}
+	return nil, nil
+}
+
+// readOverrideEntry returns what an override file holds of name.
+func readOverrideEntry(file []byte, service, name string) (overrideEntry, error) {
+	p, err := findOverride(file, service, name)
+	if err != nil || p.node == nil {
+		return overrideEntry{State: entryAbsent}, err
+	}
+	from, to, err := scalarAt(file, p.node)
+	if err != nil {
+		return overrideEntry{}, err
+	}
+	return overrideEntry{State: entrySet, Raw: string(file[from:to])}, nil
+}
+
+// setOverride returns the override file with name set to the literal value for
+// service. An empty file becomes one of our own.
+func setOverride(file []byte, service, name, value string) ([]byte, error) {
+	if !plainValue.MatchString(value) || !plainValue.MatchString(service) {
+		return nil, fmt.Errorf("%s=%q for service %q: cannot be written to an override file; try: letters, digits and ._:/@%%+,- only", name, value, service)
+	}
+	p, err := findOverride(file, service, name)
+	if err != nil {
+		return nil, err
+	}
+	out := file
+	if p.node != nil {
+		from, to, err := scalarAt(file, p.node)
+		if err != nil {
+			return nil, err
+		}
+		text := strconv.Quote(value)
+		if p.key == nil {
+			text = strconv.Quote(name + "=" + value)
+		}
+		out = splice(file, from, to, text)
+	} else if out, err = insertOverride(file, p, service, name, value); err != nil {
+		return nil, err
+	}
+	return out, checkOverride(out, service, name, value)
+}
+
+func checkOverride(file []byte, service, name, value string) error {
+	r := composeReader{read: func(string) ([]byte, error) { return file, nil }}
+	if s, _, err := r.variable([]string{"override"}, service, name); err != nil || s != (setting{value, true}) {
+		return fmt.Errorf("%s cannot be set here for service %s (read back: %q, %v); try: set it by hand", name, service, s.value, err)
+	}
+	return nil
+}
+
+func insertOverride(file []byte, p place, service, name, value string) ([]byte, error) {
+	lines := []string{"services:", service + ":", "environment:", name + ": " + strconv.Quote(value)}
+	if len(bytes.TrimSpace(file)) == 0 {
+		return []byte(overrideHead + block(lines, 0)), nil
+	}
+	if len(p.path) == 0 {
+		if len(file) > 0 && file[len(file)-1] != '\n' {
+			return nil, fmt.Errorf("no services in it and no line end at its end; try: add a line end")
+		}
+		return append(append([]byte(nil), file...), block(lines, 0)...), nil
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(file, &doc); err != nil {
+		return nil, err
+	}
+	at := doc.Content[0]
+	for _, k := range p.path {
+		_, at = entry(at, k.Value)
+	}
+	if (at.Kind != yaml.MappingNode && at.Kind != yaml.SequenceNode) || at.Style&yaml.FlowStyle != 0 || len(at.Content) == 0 {
+		return nil, fmt.Errorf("line %d: %s is not a plain block; try: write it as one entry a line, or set %s by hand", p.path[len(p.path)-1].Line, p.path[len(p.path)-1].Value, name)
+	}
+	lines = lines[len(p.path):]
+	column := at.Content[0].Column
+	if at.Kind == yaml.SequenceNode {
+		column = at.Column
+		lines = []string{"- " + strconv.Quote(name+"="+value)}
+	}
+	from := lineStart(file, at.Content[0].Line)
+	return splice(file, from, from, block(lines, column-1)), nil
+}
+
+// block writes lines, each one deeper than the one before.
+func block(lines []string, indent int) string {
+	var b strings.Builder
+	for i, l := range lines {
+		fmt.Fprintf(&b, "%s%s%s\n", strings.Repeat(" ", indent+2*i), l, overrideMark)
+	}
+	return b.String()
+}
+
+// putOverrideEntry returns the override file with name as entry has it. It
+// returns nil where nothing but our own remarks would be left.
+func putOverrideEntry(file []byte, service, name string, e overrideEntry) ([]byte, error) {
+	p, err := findOverride(file, service, name)
+	if err != nil {
+		return nil, err
+	}
+	if e.State == entrySet {
+		if p.node == nil {
+			return nil, fmt.Errorf("%s is not there any more for service %s; try: set it by hand to %s", name, service, e.Raw)
+		}
+		from, to, err := scalarAt(file, p.node)
+		if err != nil {
+			return nil, err
+		}
+		return splice(file, from, to, e.Raw), nil
+	}
+	if p.node == nil {
+		return file, nil
+	}
+	file, err = dropLine(file, p.node.Line)
+	if err != nil {
+		return nil, err
+	}
+	// The keys above go with it if they were put there for it.
+	for i := len(p.path) - 1; i >= 0 && childless(file, p.path[:i+1]); i-- {
+		if file, err = dropLine(file, p.path[i].Line); err != nil {
+			break
+		}
+	}
+	if len(bytes.TrimSpace(bytes.TrimPrefix(file, []byte(overrideHead)))) == 0 {
+		return nil, nil
+	}
+	return file, nil
+}
+
+// childless tells whether nothing is left below a key.
+func childless(file []byte, path []*yaml.Node) bool {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(file, &doc); err != nil || doc.Kind == 0 {
+		return false
+	}
+	at := doc.Content[0]
+	for _, k := range path {
+		_, at = entry(at, k.Value)
+		if at == nil {
+			return false
+		}
+	}
+	return at.Kind == yaml.ScalarNode && at.ShortTag() == "!!null"
+}
+
+// dropLine takes out a line that we added.
+func dropLine(file []byte, line int) ([]byte, error) {
+	from, to := lineStart(file, line), lineStart(file, line+1)
+	if !bytes.HasSuffix(bytes.TrimRight(file[from:to], "\r\n"), []byte(overrideMark)) {
+		return file, fmt.Errorf("line %d was not written by backout; try: take it out by hand", line)
+	}
+	return splice(file, from, to, ""), nil
+}
+
+// lineStart returns where a line begins; the first is 1.
+func lineStart(file []byte, line int) int {
+	at := 0
+	for ; line > 1; line-- {
+		i := bytes.IndexByte(file[at:], '\n')
+		if i < 0 {
+			return len(file)
+		}
+		at += i + 1
+	}
+	return at
+}
+
+// scalarAt returns where a scalar on one line stands in the file.
+func scalarAt(file []byte, n *yaml.Node) (from, to int, err error) {
+	from = lineStart(file, n.Line)
+	for c := 1; c < n.Column && from < len(file); c++ {
+		_, size := utf8.DecodeRune(file[from:])
+		from += size
+	}
+	for to = from + 1; to <= len(file); to++ {
+		var v yaml.Node
+		if file[to-1] == '\n' || file[to-1] == '\r' {
+			break
+		}
+		if yaml.Unmarshal(file[from:to], &v) == nil && v.Kind != 0 && v.Content[0].Kind == yaml.ScalarNode &&
+			v.Content[0].Value == n.Value && v.Content[0].Style == n.Style && v.Content[0].Anchor == "" {
+			return from, to, nil
+		}
+	}
+	return 0, 0, fmt.Errorf("line %d: not a plain value on one line; try: write it as one, or set it by hand", n.Line)
+}

@@ -1,0 +1,184 @@
+package docker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+)
+
+// The way of one replica, from O (the original) to X (its copy):
+//
+//	O runs as NAME
+//	X is created as NAME_backout_ID, connected to O's networks, not started
+//	O gets restart=no, is stopped and renamed NAME_backout_old_ID
+//	X is renamed NAME, started and seen to work
+//	O is removed, once all replicas have come so far; its volumes stay
+//
+// Each step looks first whether it is done, so that this list, run again from
+// its top, goes on from wherever it was cut off.
+
+func shortID(op string) string {
+	sum := sha256.Sum256([]byte(op))
+	return hex.EncodeToString(sum[:4])
+}
+
+func tempName(base, op string) string  { return base + "_backout_" + shortID(op) }
+func asideName(base, op string) string { return base + "_backout_old_" + shortID(op) }
+
+// maxPasses bounds how often a service that others change at the same time is
+// looked at again.
+const maxPasses = 20
+
+// passes calls pass with the service's containers as they are until it says that
+// nothing was left to do. Containers that change between look and call mean
+// another pass.
+func (c *Client) passes(ctx context.Context, survey func(context.Context) (*fleet, error), pass func(*fleet) (done bool, err error)) error {
+	var last error
+	for range maxPasses {
+		f, err := survey(ctx)
+		if err != nil {
+			return doubtful(ctx, err)
+		}
+		done, err := pass(f)
+		switch {
+		case err == nil && done:
+			return nil
+		case err != nil && !movedOn(err):
+			return doubtful(ctx, err)
+		case err != nil:
+			if last = err; !wait(ctx, probeEvery) {
+				return doubtful(ctx, err)
+			}
+		}
+	}
+	return fmt.Errorf("the containers of the service keep changing: %w", last)
+}
+
+// advance brings a copy to where it runs in its original's place and is seen to
+// work. original is nil where it is gone already.
+func (c *Client) advance(ctx context.Context, f *fleet, op string, original, dup *replica, k check) error {
+	name := dup.label(labelName)
+	if holder := f.byName(name); holder != nil && holder != original && holder != dup {
+		return c.giveWay(ctx, original, dup)
+	}
+	if original != nil {
+		if dup.State.Status == "created" {
+			if err := c.connect(ctx, original, dup); err != nil {
+				return err
+			}
+		}
+		if err := c.setAside(ctx, original, asideName(name, op)); err != nil {
+			return err
+		}
+	}
+	if dup.name() != name {
+		if err := c.api.ContainerRename(ctx, dup.ID, name); err != nil {
+			return fmt.Errorf("rename container %s to %s: %w", dup.name(), name, err)
+		}
+	}
+	if !dup.running() {
+		if err := c.api.ContainerStart(ctx, dup.ID, container.StartOptions{}); err != nil {
+			return fmt.Errorf("start container %s: %w", name, err)
+		}
+	}
+	return c.works(ctx, dup.ID, k)
+}
+
+// giveWay removes a copy, and its original before it, where somebody put another
+// container in their place meanwhile.
+func (c *Client) giveWay(ctx context.Context, original, dup *replica) error {
+	if original != nil {
+		if err := c.remove(ctx, original); err != nil {
+			return err
+		}
+	}
+	return c.remove(ctx, dup)
+}
+
+// setAside stops a container for good and takes its name away.
+func (c *Client) setAside(ctx context.Context, r *replica, aside string) error {
+	if r.HostConfig.RestartPolicy.Name != container.RestartPolicyDisabled {
+		if err := c.setRestart(ctx, r, container.RestartPolicy{Name: container.RestartPolicyDisabled}); err != nil {
+			return err
+		}
+	}
+	if err := c.stop(ctx, r); err != nil {
+		return err
+	}
+	if r.name() == aside {
+		return nil
+	}
+	if err := c.api.ContainerRename(ctx, r.ID, aside); err != nil {
+		return fmt.Errorf("rename container %s to %s: %w", r.name(), aside, err)
+	}
+	return nil
+}
+
+func (c *Client) setRestart(ctx context.Context, r *replica, p container.RestartPolicy) error {
+	if _, err := c.api.ContainerUpdate(ctx, r.ID, container.UpdateConfig{RestartPolicy: p}); err != nil {
+		return fmt.Errorf("set restart policy %q of container %s: %w", p.Name, r.name(), err)
+	}
+	return nil
+}
+
+// stop honours the container's own stop signal and timeout.
+func (c *Client) stop(ctx context.Context, r *replica) error {
+	if !r.running() {
+		return nil
+	}
+	if err := c.api.ContainerStop(ctx, r.ID, container.StopOptions{}); err != nil {
+		return fmt.Errorf("stop container %s: %w", r.name(), err)
+	}
+	return nil
+}
+
+// remove never removes volumes.
+func (c *Client) remove(ctx context.Context, r *replica) error {
+	if err := c.api.ContainerRemove(ctx, r.ID, container.RemoveOptions{Force: true}); err != nil {
+		return fmt.Errorf("remove container %s: %w", r.name(), err)
+	}
+	return nil
+}
+
+// retreat puts the original back in the place of its copy, and removes the copy.
+// The copy goes last: until then its labels tell what is going on.
+func (c *Client) retreat(ctx context.Context, op string, original, dup *replica, running bool, policy container.RestartPolicy) error {
+	name := dup.label(labelName)
+	if err := c.stop(ctx, dup); err != nil {
+		return err
+	}
+	if dup.name() == name {
+		if err := c.api.ContainerRename(ctx, dup.ID, tempName(name, op)); err != nil {
+			return fmt.Errorf("rename container %s to %s: %w", name, tempName(name, op), err)
+		}
+	}
+	if err := c.bringBack(ctx, original, name, running, policy); err != nil {
+		return err
+	}
+	return c.remove(ctx, dup)
+}
+
+// bringBack gives a container that was set aside its name, restart policy and
+// life back.
+func (c *Client) bringBack(ctx context.Context, r *replica, name string, running bool, policy container.RestartPolicy) error {
+	if r.name() != name {
+		if err := c.api.ContainerRename(ctx, r.ID, name); err != nil {
+			return fmt.Errorf("rename container %s to %s: %w", r.name(), name, err)
+		}
+	}
+	if r.HostConfig.RestartPolicy != policy {
+		if err := c.setRestart(ctx, r, policy); err != nil {
+			return err
+		}
+	}
+	if running && !r.running() {
+		if err := c.api.ContainerStart(ctx, r.ID, container.StartOptions{}); err != nil {
+			return fmt.Errorf("start container %s: %w", name, err)
+		}
+	}
+	return nil
+}

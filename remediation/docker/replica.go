@@ -1,0 +1,211 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// Compose's labels.
+const (
+	labelProject     = "com.docker.compose.project"
+	labelService     = "com.docker.compose.service"
+	labelWorkingDir  = "com.docker.compose.project.working_dir"
+	labelConfigFiles = "com.docker.compose.project.config_files"
+	labelEnvFile     = "com.docker.compose.project.environment_file"
+	labelConfigHash  = "com.docker.compose.config-hash"
+	labelOneOff      = "com.docker.compose.oneoff"
+	labelVersion     = "com.docker.compose.version"
+)
+
+// Our labels, on a copy: the operation, the id of what it replaces, the name
+// that it is to take, and the image of what it replaces.
+const (
+	labelOperation = "backout.operation"
+	labelReplaces  = "backout.replaces"
+	labelName      = "backout.name"
+	labelImage     = "backout.image"
+)
+
+// replica is one container of a compose service, as inspected.
+type replica struct {
+	container.InspectResponse
+}
+
+func (r *replica) name() string           { return strings.TrimPrefix(r.Name, "/") }
+func (r *replica) label(k string) string  { return r.Config.Labels[k] }
+func (r *replica) running() bool          { return r.State.Running || r.State.Restarting }
+func (r *replica) ownedBy(op string) bool { return r.label(labelOperation) == op }
+
+// variable returns what the container's environment holds for name.
+func (r *replica) variable(name string) setting {
+	var s setting
+	for _, kv := range r.Config.Env {
+		if k, v, _ := strings.Cut(kv, "="); k == name {
+			s = setting{v, true}
+		}
+	}
+	return s
+}
+
+// fleet is all containers of one compose service, in any state, by name; and the
+// copies and the set-aside ones of an operation among them.
+type fleet struct {
+	dir      string
+	service  string
+	replicas []*replica
+}
+
+func (f *fleet) byID(id string) *replica {
+	for _, r := range f.replicas {
+		if r.ID == id {
+			return r
+		}
+	}
+	return nil
+}
+
+func (f *fleet) byName(name string) *replica {
+	for _, r := range f.replicas {
+		if r.name() == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// copyOf returns the operation's copy of a container, or nil.
+func (f *fleet) copyOf(op, id string) *replica {
+	for _, r := range f.replicas {
+		if r.ownedBy(op) && r.label(labelReplaces) == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// leftovers returns the copies of an operation that was cut off: not started yet,
+// not under their name, or with what they replace still there.
+func (f *fleet) leftovers(op string) []*replica {
+	var all []*replica
+	for _, r := range f.replicas {
+		if r.ownedBy(op) && (f.byID(r.label(labelReplaces)) != nil || r.name() != r.label(labelName) || r.State.Status == "created") {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// survey finds a service's containers.
+func (c *Client) survey(ctx context.Context, t alerts.ComposeTarget) (*fleet, error) {
+	dir, err := c.allowed(t.ProjectDir)
+	if err != nil {
+		return nil, fmt.Errorf("compose project: %w", err)
+	}
+	f := &fleet{dir: dir, service: t.Service}
+	list, err := c.api.ContainerList(ctx, container.ListOptions{
+		All: true, Filters: filters.NewArgs(filters.Arg("label", labelService+"="+t.Service)),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list containers of %s: %w", t.Service, err)
+	}
+	for _, s := range list {
+		if strings.EqualFold(s.Labels[labelOneOff], "true") || !sameDir(s.Labels[labelWorkingDir], dir) {
+			continue
+		}
+		in, err := c.api.ContainerInspect(ctx, s.ID)
+		if errdefs.IsNotFound(err) {
+			continue // it went between the list and now
+		}
+		if err != nil {
+			return nil, fmt.Errorf("inspect container %s: %w", s.ID, err)
+		}
+		f.replicas = append(f.replicas, &replica{in})
+	}
+	slices.SortFunc(f.replicas, func(a, b *replica) int { return strings.Compare(a.Name, b.Name) })
+	return f, nil
+}
+
+func sameDir(label, dir string) bool {
+	if label == "" || !filepath.IsAbs(label) {
+		return false
+	}
+	real, err := filepath.EvalSymlinks(label)
+	return err == nil && real == dir
+}
+
+// refuse says why a container cannot be copied faithfully, or returns nil.
+func (c *Client) refuse(ctx context.Context, replicas []*replica) error {
+	if len(replicas) == 0 {
+		return nil
+	}
+	for _, r := range replicas {
+		if err := r.shape(); err != nil {
+			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
+		}
+	}
+	// Whoever shares a namespace with one of them would be left with the dead one's.
+	all, err := c.api.ContainerList(ctx, container.ListOptions{All: true})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, s := range all {
+		if slices.ContainsFunc(replicas, func(r *replica) bool { return r.ID == s.ID }) {
+			continue
+		}
+		in, err := c.api.ContainerInspect(ctx, s.ID)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("inspect container %s: %w", s.ID, err)
+		}
+		for _, r := range replicas {
+			if dependsOn(in.HostConfig, r) {
+				return fmt.Errorf("container %s cannot be recreated: %s shares a namespace with it or links to it; try: docker-compose up -d, which recreates both", r.name(), strings.TrimPrefix(in.Name, "/"))
+			}
+		}
+	}
+	return nil
+}
+
+// shape says what of the container itself a copy could not have.
+func (r *replica) shape() error {
+	h := r.HostConfig
+	switch {
+	case r.label("com.docker.swarm.task.id") != "":
+		return fmt.Errorf("it is a task of a swarm service; try: docker service update")
+	case h.NetworkMode.IsContainer():
+		return fmt.Errorf("it uses another container's network (%s); try: docker-compose up -d", h.NetworkMode)
+	case h.PidMode.IsContainer():
+		return fmt.Errorf("it uses another container's process ids (%s); try: docker-compose up -d", h.PidMode)
+	case h.IpcMode.IsContainer():
+		return fmt.Errorf("it uses another container's IPC (%s); try: docker-compose up -d", h.IpcMode)
+	case len(h.Links) > 0:
+		return fmt.Errorf("it has legacy links; try: a network of its own for the project")
+	case h.AutoRemove:
+		return fmt.Errorf("it removes itself when it stops (--rm), so it could not be put back")
+	case r.State.Paused:
+		return fmt.Errorf("it is paused; try: docker unpause %s", r.name())
+	}
+	return nil
+}
+
+func dependsOn(h *container.HostConfig, r *replica) bool {
+	named := func(mode string) bool {
+		who, ok := strings.CutPrefix(mode, "container:")
+		return ok && (who == r.name() || len(who) >= 12 && strings.HasPrefix(r.ID, who))
+	}
+	if named(string(h.NetworkMode)) || named(string(h.PidMode)) || named(string(h.IpcMode)) {
+		return true
+	}
+	return slices.ContainsFunc(h.Links, func(l string) bool { return strings.HasPrefix(l, r.Name+":") })
+}
