@@ -17,6 +17,9 @@ import (
 // maxValues bounds what a file may grow to by its anchors.
 const maxValues = 100_000
 
+// oneValue is the hint where a list or a mapping stands instead of a value.
+const oneValue = "write one value, without brackets, braces and dashes"
+
 // decoder fills Go values from YAML nodes, strictly: what it does not know, or
 // cannot read, is a problem with a line. It goes on after each.
 type decoder struct {
@@ -30,9 +33,6 @@ type decoder struct {
 // value fills v, which is addressable, from n.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	if d.values++; d.values >= maxValues {
-		if d.values == maxValues {
-			d.spoil(path, n.Line, "the file's anchors make it too large", "write the values out, or use fewer anchors in anchors")
-		}
 		return
 	}
 	if n.Kind == yaml.AliasNode {
@@ -106,11 +106,15 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, path string) bool {
 		return false
 	}
 	if n.Kind != yaml.ScalarNode {
-		d.wrong(n, path, "plain text", "")
+		d.wrong(n, path, "plain text", oneValue)
 		return true
 	}
 	if err := u.UnmarshalText([]byte(n.Value)); err != nil {
-		d.spoil(path, n.Line, fmt.Sprintf("%s: %v", path, err), "")
+		try := "write a value of that form"
+		if _, ok := u.(*Rate); ok {
+			try = "write count/window, such as 3/1h"
+		}
+		d.spoil(path, n.Line, fmt.Sprintf("%s: %v", path, err), try)
 	}
 	return true
 }
@@ -119,7 +123,7 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, path string) bool {
 // YAML would read a number: it is taken as it is written.
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode {
-		d.wrong(n, path, kindName(v.Kind()), "")
+		d.wrong(n, path, kindName(v.Kind()), oneValue)
 		return
 	}
 	switch tag := n.ShortTag(); v.Kind() {
@@ -132,13 +136,13 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 			return
 		}
 		v.SetFloat(f)
-	case reflect.Int:
-		var i int
-		if tag != "!!int" || n.Decode(&i) != nil {
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		var i int64
+		if tag != "!!int" || n.Decode(&i) != nil || v.OverflowInt(i) {
 			d.wrong(n, path, "a whole number", "write it plainly, such as 3")
 			return
 		}
-		v.SetInt(int64(i))
+		v.SetInt(i)
 	case reflect.Bool:
 		var b bool
 		if tag != "!!bool" || n.Decode(&b) != nil {
@@ -147,7 +151,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		}
 		v.SetBool(b)
 	default:
-		d.spoil(path, n.Line, fmt.Sprintf("%s cannot be written in a playbook", path), "")
+		d.spoil(path, n.Line, fmt.Sprintf("%s cannot be written in a playbook", path), "leave it out")
 	}
 }
 
@@ -199,7 +203,8 @@ func (d *decoder) fill(es []entry, v reflect.Value, path string) {
 // unknown reports a key that is none of known.
 func (d *decoder) unknown(e entry, path string, known []string) {
 	try := "known keys here: " + strings.Join(known, ", ")
-	if s := nearest(e.name, known); s != "" {
+	missing := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return d.pos.has(key(path, k)) })
+	if s := nearest(e.name, missing); s != "" {
 		try = fmt.Sprintf("did you mean %s?", s)
 		// Its value was meant to be there: nobody shall say that it is missing.
 		d.bad[key(path, s)] = true

@@ -3,6 +3,7 @@ package alerts
 import (
 	"cmp"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -27,6 +28,11 @@ func (p *Playbook) fillDefaults(pos position) {
 	set("warmup", &p.Warmup, minute)
 	set("watchdog.max_age", &p.Watchdog.MaxAge, max(5*minute, 4*p.ScrapeInterval))
 	set("target.probe.timeout", &p.Target.Probe.Timeout, minute/2)
+
+	// One form for one folder: targets are told apart by it.
+	if dir := &p.Target.Compose.ProjectDir; len(*dir) > 1 {
+		*dir = strings.TrimSuffix(*dir, "/")
+	}
 
 	l := &p.Limits
 	for path, r := range map[string]struct {
@@ -72,7 +78,7 @@ func (p *Playbook) triggerDefaults(pos position) {
 		if !pos.has(key(path, "window")) {
 			t.Recovery.Window = p.recoveryWindow(t)
 		}
-		if span := t.Span(); !pos.has(key(path, "min_volume")) && span > 0 && t.MinVolume > 0 {
+		if span := time.Duration(t.Window); !pos.has(key(path, "min_volume")) && span > 0 && t.Sustained == 0 && t.MinVolume > 0 {
 			// The trigger's own rate, rounded down: never above it.
 			v := t.MinVolume * float64(t.Recovery.Window) / float64(span)
 			if v >= 1 {
@@ -137,7 +143,7 @@ func (p *Playbook) LeastSettle(plan string) model.Duration {
 func (p *Playbook) stageDefaults(pos position) {
 	for i := range p.Stages {
 		s, path := &p.Stages[i], item("stages", i)
-		if f, ok := s.Share(); ok && f == 1 && i == len(p.Stages)-1 && !pos.has(key(path, "duration")) {
+		if f, ok := s.Share(); ok && f >= 1 && i == len(p.Stages)-1 && !pos.has(key(path, "duration")) {
 			s.Duration = soak
 		}
 		for j := range s.Success {

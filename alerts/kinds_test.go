@@ -7,8 +7,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// kind is a kind of action for tests: no parameters but, where flagged, a flag
-// of the playbook's.
+// kind is a kind of action for tests: without parameters or, where flagged, with
+// those of flagParams.
 type kind struct {
 	name    string
 	risk    alerts.Risk
@@ -16,7 +16,11 @@ type kind struct {
 }
 
 type flagParams struct {
-	Flag string `yaml:"flag"`
+	Flag  string `yaml:"flag"`
+	Times int    `yaml:"times"`
+	Loud  bool   `yaml:"loud"`
+	// Odd is of a type that no playbook can hold.
+	Odd chan int `yaml:"odd"`
 }
 
 func (k kind) Name() string      { return k.name }

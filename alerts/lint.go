@@ -82,13 +82,18 @@ func (l *linter) value(ind *Indicator, path, what string, bound float64) {
 	if ind.Unit == Ratio && (bound < 0 || bound > 1) {
 		l.at(path, fmt.Sprintf("%s of %s is %s, and a ratio lies between 0 and 1", what, ind.Name, number(bound)), fmt.Sprintf("write %s, or unit: percent", number(bound/100)))
 	}
-	if n := len(ind.Buckets); n > 0 && !slices.Contains(ind.Buckets, bound) {
+	n := len(ind.Buckets)
+	if n == 0 {
+		return
+	}
+	if last := ind.Buckets[n-1]; bound >= last {
+		l.at(path, fmt.Sprintf("%s of %s is %s, and its last bucket is %s: a quantile above that reads as that", what, ind.Name, number(bound), number(last)), fmt.Sprintf("give the histogram a bucket above %s", number(bound)))
+		return
+	}
+	if !slices.Contains(ind.Buckets, bound) {
 		i, _ := slices.BinarySearch(ind.Buckets, bound)
-		between := "above the last bucket"
-		switch {
-		case i == 0:
-			between = "below the first bucket, " + number(ind.Buckets[0])
-		case i < n:
+		between := "below the first bucket, " + number(ind.Buckets[0])
+		if i > 0 {
 			between = fmt.Sprintf("between the buckets %s and %s", number(ind.Buckets[i-1]), number(ind.Buckets[i]))
 		}
 		l.at(path, fmt.Sprintf("%s of %s is %s, %s: the value there is an interpolation", what, ind.Name, number(bound), between), fmt.Sprintf("give the histogram a bucket of %s, or move the threshold to a bucket", number(bound)))

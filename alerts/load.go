@@ -72,6 +72,9 @@ func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
 	}
 	pb := &Playbook{}
 	d.value(root, reflect.ValueOf(pb).Elem(), "")
+	if d.values >= maxValues {
+		return nil, Problems{{File: name, Line: 1, Message: fmt.Sprintf("the playbook holds more than %d values, by its anchors or by itself", maxValues), Try: "write anchors out where they stand in other anchors"}}
+	}
 	pb.fillDefaults(d.pos)
 	v := &validator{report: d.report, pb: pb, kinds: kinds}
 	if root.Kind == yaml.MappingNode {

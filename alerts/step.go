@@ -98,6 +98,7 @@ func (d *decoder) actions() []string {
 
 // oneOf is the hint for a name that is none of names.
 func oneOf(word string, names []string) string {
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 	if len(names) == 0 {
 		return "none is defined: define it, or leave this out"
 	}

@@ -145,7 +145,7 @@ func (v *validator) target() {
 			switch {
 			case !filepath.IsAbs(dir):
 				v.at(path, fmt.Sprintf("%s: %q is not an absolute path", path, dir), "write it from / on, such as /srv/social-intel")
-			case filepath.Clean(dir) != strings.TrimSuffix(dir, "/") || strings.ContainsAny(dir, "*?[\n\r\x00"):
+			case dir == "/" || filepath.Clean(dir) != dir || strings.ContainsAny(dir, "*?[\n\r\x00"):
 				v.at(path, fmt.Sprintf("%s: %q does not name one folder plainly", path, dir), "write it without wildcards, .. and double slashes, and not /")
 			}
 		}

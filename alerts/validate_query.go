@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -60,7 +61,8 @@ func (v *validator) expression(path, what, query string) {
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
 		if s, ok := n.(*parser.VectorSelector); ok {
 			for _, m := range s.LabelMatchers {
-				if !model.LegacyValidation.IsValidLabelName(m.Name) || m.Name == model.MetricNameLabel && !model.LegacyValidation.IsValidMetricName(m.Value) && s.Name != "" {
+				if !model.LegacyValidation.IsValidLabelName(m.Name) ||
+					m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual && !model.LegacyValidation.IsValidMetricName(m.Value) {
 					v.at(path, fmt.Sprintf("%s: the name in %s is not valid before Prometheus 3", what, m), "use metrics and labels of letters, digits, _ and :")
 				}
 			}

@@ -146,7 +146,7 @@ func (v *validator) condition(t *Trigger, path string) {
 		v.at(at, at+" is below 0", "leave it out: it follows from the trigger's own")
 	case t.Sustained > 0 && r > 0:
 		v.at(at, fmt.Sprintf("%s: sustained values have no volume", at), "leave it out")
-	case span > 0 && r/float64(w) > t.MinVolume/float64(span):
+	case span > 0 && t.MinVolume >= 0 && r/float64(w) > t.MinVolume/float64(span):
 		most := t.MinVolume * float64(w) / float64(span)
 		v.at(at, fmt.Sprintf("%s (%v in %s) asks for more requests than the trigger itself (%v in %s): few requests would look like a cure", at, r, w, t.MinVolume, model.Duration(span)),
 			fmt.Sprintf("write at most %d", int(most)), key(path, "window"), key(path, "min_volume"))
