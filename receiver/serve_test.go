@@ -84,11 +84,13 @@ func TestWhatIsInFlightWhenToldToStopIsCommittedAndAnswered(t *testing.T) {
 	go func() { ended <- stop() }()
 	eventually(t, "no new connection is taken", func() bool {
 		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			err = conn.Close()
-			return false
+		if err != nil {
+			return true
 		}
-		return true
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		return false
 	})
 	select {
 	case err := <-ended:
@@ -115,15 +117,20 @@ func TestARequestThatDoesNotEndIsCutOffAfterTheGrace(t *testing.T) {
 	address, stop := b.serve(t, "")
 	answered := make(chan error, 1)
 	go func() {
-		_, err := http.Post("http://"+address+"/api/v1/webhook/alertmanager", "application/json", strings.NewReader(oneAlert))
-		answered <- err
+		resp, err := http.Post("http://"+address+"/api/v1/webhook/alertmanager", "application/json", strings.NewReader(oneAlert))
+		if err == nil {
+			err = resp.Body.Close()
+			answered <- errors.Join(err, errors.New("answered "+resp.Status))
+			return
+		}
+		answered <- nil
 	}()
 	<-entered
 	if err := stop(); err == nil || !strings.Contains(err.Error(), "did not end in time") {
 		t.Errorf("serve: %v", err)
 	}
-	if err := <-answered; err == nil {
-		t.Error("the client got an answer of what was not committed")
+	if err := <-answered; err != nil {
+		t.Errorf("the client got an answer of what was not committed: %v", err)
 	}
 	close(leave)
 }
@@ -237,12 +244,12 @@ func TestASlowHeaderIsCutOff(t *testing.T) {
 
 func TestAHugeHeaderIsRefused(t *testing.T) {
 	address, _ := newBench(t).serve(t, "")
-	r, err := http.NewRequest("GET", "http://"+address+"/-/healthy", nil)
+	r, err := http.NewRequest(http.MethodGet, "http://"+address+"/-/healthy", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header.Set("X-Large", strings.Repeat("x", 2*maxHeaderBytes))
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := new(http.Client).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +354,7 @@ func TestTLSAndClientCertificates(t *testing.T) {
 			b := newBench(t, token(t, "am", Alertmanager))
 			address, _ := b.serve(t, filepath.Join(dir, tc.config))
 			post := func(secret string) (*http.Response, error) {
-				r, err := http.NewRequest("POST", "https://"+address+"/api/v1/webhook/alertmanager", strings.NewReader(oneAlert))
+				r, err := http.NewRequest(http.MethodPost, "https://"+address+"/api/v1/webhook/alertmanager", strings.NewReader(oneAlert))
 				if err != nil {
 					t.Fatal(err)
 				}

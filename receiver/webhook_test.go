@@ -351,7 +351,7 @@ func TestABodyThatGrowsPastTheBoundIsGivenBack(t *testing.T) {
 func TestAClientThatAnnouncesMuchAndSendsLittleHoldsLittle(t *testing.T) {
 	b := newBench(t)
 	pr, pw := io.Pipe()
-	r := httptest.NewRequest("POST", "/api/v1/webhook/alertmanager", pr)
+	r := httptest.NewRequest(http.MethodPost, "/api/v1/webhook/alertmanager", pr)
 	r.ContentLength = maxBody
 	done := make(chan *httptest.ResponseRecorder)
 	go func() { done <- b.do(r) }()
