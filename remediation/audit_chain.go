@@ -101,7 +101,8 @@ func checkpointFault(e Entry) string {
 	if len(e.Prev) != len(ZeroHash) || strings.Trim(e.Prev, "0123456789abcdef") != "" {
 		return fmt.Sprintf("a checkpoint whose prev %.80q is no hash", e.Prev)
 	}
-	if e.Detail["hash"] != e.Prev || e.Detail["seq"] != json.Number(strconv.FormatInt(e.Seq-1, 10)) {
+	n, err := e.Normal()
+	if err != nil || n.Detail["hash"] != e.Prev || n.Detail["seq"] != json.Number(strconv.FormatInt(e.Seq-1, 10)) {
 		return "a checkpoint that does not name the entry before it"
 	}
 	return ""

@@ -30,10 +30,28 @@ func (e Entry) Normal() (Entry, error) {
 	return e, nil
 }
 
+// Seal makes e the entry that follows the given head: it gives it Seq, Prev and
+// Hash, and returns it in normal form with its canonical bytes.
+func (e Entry) Seal(seq int64, hash string) (sealed Entry, canonical []byte, err error) {
+	e.Seq, e.Prev, e.Hash = seq+1, hash, ""
+	if sealed, err = e.Normal(); err != nil {
+		return Entry{}, nil, err
+	}
+	canonical = sealed.encode(withoutHash)
+	sealed.Hash = SumOf(canonical)
+	return sealed, canonical, nil
+}
+
 // Canonical returns the bytes that Hash is the sum of: the entry without Hash,
 // in the form that canonical.go specifies. It is nil for an entry that has no
 // such form; Normal says why.
-func (e Entry) Canonical() []byte { return e.encode(false) }
+func (e Entry) Canonical() []byte {
+	n, err := e.Normal()
+	if err != nil {
+		return nil
+	}
+	return n.encode(withoutHash)
+}
 
 // Sum returns what Hash must be: the lower-case hexadecimal SHA-256 of
 // Canonical. It is "", which no Hash is, for an entry that has no such form.
@@ -55,27 +73,28 @@ func SumOf(canonical []byte) string {
 // export. json.Marshal and an Encoder that escapes HTML rewrite its strings;
 // the JSON then means the same, but its bytes are not what was hashed.
 func (e Entry) MarshalJSON() ([]byte, error) {
-	b := e.encode(true)
-	if b == nil {
-		_, err := e.Normal()
-		return nil, err
-	}
-	return b, nil
-}
-
-func (e Entry) encode(withHash bool) []byte {
 	n, err := e.Normal()
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	b := make([]byte, 0, 512)
+	return n.encode(withHash), nil
+}
+
+// hashKey says whether an encoded entry has its key "hash".
+type hashKey int
+
+const (
+	withoutHash hashKey = iota + 1
+	withHash
+)
+
+// encode writes an entry that is in normal form.
+func (n Entry) encode(hash hashKey) []byte {
+	b := make([]byte, 0, 1024)
 	b = appendString(append(b, `{"action":`...), n.Action)
 	b = appendString(append(b, `,"actor":`...), n.Actor)
-	b, ok := appendValue(append(b, `,"detail":`...), n.Detail)
-	if !ok {
-		return nil
-	}
-	if withHash {
+	b = appendMap(append(b, `,"detail":`...), n.Detail)
+	if hash == withHash {
 		b = appendString(append(b, `,"hash":`...), n.Hash)
 	}
 	b = appendString(append(b, `,"incident":`...), n.Incident)
@@ -102,7 +121,7 @@ func (e *Entry) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("audit entry: %w", err)
 	}
 	for _, k := range entryKeys {
-		if _, ok := keys[k]; !ok {
+		if v, ok := keys[k]; !ok || string(v) == "null" {
 			return fmt.Errorf("audit entry: no key %q", k)
 		}
 	}
@@ -131,7 +150,7 @@ func ParseEntry(canonical []byte, hash string) (Entry, error) {
 	if err := e.decode(canonical, hash); err != nil {
 		return Entry{}, err
 	}
-	if !bytes.Equal(e.Canonical(), canonical) {
+	if !bytes.Equal(e.encode(withoutHash), canonical) {
 		return Entry{}, fmt.Errorf("audit entry %d: its bytes are not in canonical form", e.Seq)
 	}
 	return e, nil

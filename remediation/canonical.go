@@ -239,47 +239,44 @@ func normalOther(v any, depth int) (any, error) {
 	return nil, fmt.Errorf(": a %T has no canonical form; give strings, integers, booleans, lists and maps of them", v)
 }
 
-// appendValue writes a normal value; ok is false where v is none.
-func appendValue(b []byte, v any) (_ []byte, ok bool) {
+// appendValue writes a value in normal form.
+func appendValue(b []byte, v any) []byte {
 	switch v := v.(type) {
-	case nil:
-		return append(b, "null"...), true
 	case bool:
-		return strconv.AppendBool(b, v), true
+		return strconv.AppendBool(b, v)
 	case string:
-		return appendString(b, v), true
+		return appendString(b, v)
 	case json.Number:
-		return append(b, v...), true
+		return append(b, v...)
 	case []any:
 		b = append(b, '[')
 		for i, e := range v {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			if b, ok = appendValue(b, e); !ok {
-				return b, false
-			}
+			b = appendValue(b, e)
 		}
-		return append(b, ']'), true
+		return append(b, ']')
 	case map[string]any:
-		keys := make([]string, 0, len(v))
-		for k := range v {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		b = append(b, '{')
-		for i, k := range keys {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = append(appendString(b, k), ':')
-			if b, ok = appendValue(b, v[k]); !ok {
-				return b, false
-			}
-		}
-		return append(b, '}'), true
+		return appendMap(b, v)
 	}
-	return b, false
+	return append(b, "null"...) // normal form has no other type
+}
+
+func appendMap(b []byte, m map[string]any) []byte {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	b = append(b, '{')
+	for i, k := range keys {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendValue(append(appendString(b, k), ':'), m[k])
+	}
+	return append(b, '}')
 }
 
 // appendString writes a string of valid UTF-8.

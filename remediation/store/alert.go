@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -9,17 +10,39 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
+// place is where an alert is attached and whether it is active: what a Put needs
+// to know of the row before it.
+type place struct {
+	exists   bool
+	incident string
+	active   bool
+}
+
 // Alert implements remediation.AlertTable.
 func (t *tx) Alert(fingerprint string) (remediation.AlertState, error) {
 	a := remediation.AlertState{Fingerprint: fingerprint}
 	var seen sql.NullInt64
 	err := t.row("SELECT incident, service, trigger, active, last_seen FROM alerts WHERE fingerprint = ?", []any{fingerprint},
 		&a.Incident, &a.Service, &a.Trigger, &a.Active, &seen)
+	if err == nil || errors.Is(err, remediation.ErrNotFound) {
+		t.remember(fingerprint, place{err == nil, a.Incident, a.Active})
+	}
 	if err != nil {
 		return remediation.AlertState{}, fmt.Errorf("alert %.80q: %w", fingerprint, err)
 	}
 	a.LastSeen = moment(seen)
 	return a, nil
+}
+
+// remember spares the Put that follows a read its own.
+func (t *tx) remember(fingerprint string, p place) {
+	if !t.write {
+		return
+	}
+	if t.places == nil {
+		t.places = map[string]place{}
+	}
+	t.places[fingerprint] = p
 }
 
 // Alerts implements remediation.AlertTable.
@@ -53,41 +76,57 @@ func (t *tx) putAlert(a remediation.AlertState) error {
 	if err != nil {
 		return err
 	}
-	active := 0
-	if a.Active {
-		active = 1
+	before, ok := t.places[a.Fingerprint]
+	if !ok {
+		if _, err := t.Alert(a.Fingerprint); err != nil && !errors.Is(err, remediation.ErrNotFound) {
+			return err
+		}
+		before = t.places[a.Fingerprint]
 	}
-	var before string // the incident it was attached to
-	var wasActive int
-	err = t.row("SELECT incident, active FROM alerts WHERE fingerprint = ?", []any{a.Fingerprint}, &before, &wasActive)
-	if errors.Is(err, remediation.ErrNotFound) {
-		_, err = t.exec("INSERT INTO alerts (fingerprint, incident, service, trigger, active, last_seen) VALUES (?, ?, ?, ?, ?, ?)",
-			a.Fingerprint, a.Incident, a.Service, a.Trigger, active, seen)
-		before = a.Incident
-	} else if err == nil {
+	if before.exists {
 		_, err = t.exec("UPDATE alerts SET incident = ?, service = ?, trigger = ?, active = ?, last_seen = ? WHERE fingerprint = ?",
-			a.Incident, a.Service, a.Trigger, active, seen, a.Fingerprint)
+			a.Incident, a.Service, a.Trigger, a.Active, seen, a.Fingerprint)
+	} else {
+		_, err = t.exec("INSERT INTO alerts (fingerprint, incident, service, trigger, active, last_seen) VALUES (?, ?, ?, ?, ?, ?)",
+			a.Fingerprint, a.Incident, a.Service, a.Trigger, a.Active, seen)
 	}
 	if err != nil {
 		return err
 	}
-	if before == a.Incident {
-		return t.count(a.Incident, active-wasActive)
+	if before.active {
+		t.totals.add(before.incident, -1)
 	}
-	if err := t.count(before, -wasActive); err != nil {
-		return err
+	if a.Active {
+		t.totals.add(a.Incident, 1)
 	}
-	return t.count(a.Incident, active)
+	t.remember(a.Fingerprint, place{true, a.Incident, a.Active})
+	return nil
 }
 
-// count adds to the number of an incident's active alerts.
-func (t *tx) count(incident string, n int) error {
-	if n == 0 {
-		return nil
+// totals are changes to the numbers of incidents' active alerts that are not
+// written yet. A batch writes them once, with its commit.
+type totals map[string]int
+
+func (t *totals) add(incident string, n int) {
+	if *t == nil {
+		*t = totals{}
 	}
-	_, err := t.exec(`INSERT INTO alert_totals (incident, active) VALUES (?, ?)
-		ON CONFLICT (incident) DO UPDATE SET active = active + excluded.active`, incident, n)
-	return err
+	(*t)[incident] += n
+}
+
+// write adds the changes to the table.
+func (t totals) write(c *conn) error {
+	for incident, n := range t {
+		if n == 0 {
+			continue
+		}
+		_, err := c.exec(context.Background(), `INSERT INTO alert_totals (incident, active) VALUES (?, ?)
+			ON CONFLICT (incident) DO UPDATE SET active = active + excluded.active`, incident, n)
+		if err != nil {
+			return fmt.Errorf("count active alerts of %.80q: %w", incident, err)
+		}
+	}
+	return nil
 }
 
 // ActiveAlerts implements remediation.AlertTable.
@@ -98,5 +137,5 @@ func (t *tx) ActiveAlerts(incident string) (n int, lastSeen time.Time, err error
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("active alerts of %.80q: %w", incident, err)
 	}
-	return n, moment(seen), nil
+	return n + t.batchTotals[incident] + t.totals[incident], moment(seen), nil
 }

@@ -44,15 +44,12 @@ func (t *tx) Append(e remediation.Entry) (remediation.Entry, error) {
 	if !t.write {
 		return remediation.Entry{}, ErrReadOnly
 	}
-	e.Seq, e.Prev, e.Hash = t.head.seq+1, t.head.hash, ""
-	e, err := e.Normal()
+	e, canonical, err := e.Seal(t.head.seq, t.head.hash)
 	if err != nil {
 		return remediation.Entry{}, fmt.Errorf("append: %w", err)
 	}
-	b := e.Canonical()
-	e.Hash = remediation.SumOf(b)
 	_, err = t.exec("INSERT INTO audit (seq, kind, service, incident, hash, entry) VALUES (?, ?, ?, ?, ?, ?)",
-		e.Seq, string(e.Kind), e.Service, e.Incident, e.Hash, b)
+		e.Seq, string(e.Kind), e.Service, e.Incident, e.Hash, canonical)
 	if err != nil {
 		return remediation.Entry{}, fmt.Errorf("append audit entry %d: %w", e.Seq, err)
 	}

@@ -141,7 +141,7 @@ func (t *tx) putIncident(inc *remediation.Incident) error {
 			return err
 		}
 	}
-	body, err := json.Marshal(&put)
+	body, err := marshal(&put)
 	if err != nil {
 		return err
 	}

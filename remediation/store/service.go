@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -57,7 +58,7 @@ func (t *tx) Freezes() ([]remediation.Freeze, error) {
 
 // PutFreeze implements remediation.ServiceTable.
 func (t *tx) PutFreeze(f remediation.Freeze) error {
-	b, err := json.Marshal(f)
+	b, err := marshal(f)
 	if err == nil {
 		_, err = t.exec("INSERT OR REPLACE INTO freezes (service, scope, body) VALUES (?, ?, ?)", f.Service, f.Scope, b)
 	}
@@ -83,7 +84,7 @@ func (t *tx) Rollouts() ([]remediation.Rollout, error) {
 
 // PutRollout implements remediation.ServiceTable.
 func (t *tx) PutRollout(r remediation.Rollout) error {
-	b, err := json.Marshal(r)
+	b, err := marshal(r)
 	if err == nil {
 		_, err = t.exec("INSERT OR REPLACE INTO rollouts (service, body) VALUES (?, ?)", r.Service, b)
 	}
@@ -91,6 +92,18 @@ func (t *tx) PutRollout(r remediation.Rollout) error {
 		return fmt.Errorf("put rollout of service %q: %w", r.Service, err)
 	}
 	return nil
+}
+
+// marshal is json.Marshal without the escapes that it adds for HTML, which would
+// change the bytes of what others wrote (a step's snapshot).
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // bodies reads rows that are kept as JSON.

@@ -14,8 +14,13 @@ import (
 type tx struct {
 	ctx   context.Context
 	c     *conn
-	head  *head // of the audit log; nil where write is false
 	write bool
+	head  *head // of the audit log; nil where write is false
+	// places are alerts read or put; totals this part's changes to the numbers
+	// of active alerts, batchTotals those of the parts before it.
+	places      map[string]place
+	totals      totals
+	batchTotals totals
 	// alone tells that nothing before it shares the transaction.
 	alone bool
 	wrote bool

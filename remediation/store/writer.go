@@ -109,6 +109,8 @@ type batch struct {
 	begun bool
 	head  head    // of the audit log, as the calls so far left it
 	calls []*call // those that succeeded so far
+	// totals are the alert counts that they changed.
+	totals totals
 }
 
 // next returns a call that waits, while the batch has room.
@@ -141,12 +143,17 @@ func (b *batch) take(c *call) {
 	// The first call has nothing before it to spare: all is rolled back where
 	// it fails. Later ones get a savepoint with their first write.
 	head := b.head
-	t := &tx{ctx: context.Background(), c: b.s.w, head: &b.head, write: true, alone: len(b.calls) == 0}
+	t := &tx{
+		ctx: context.Background(), c: b.s.w, write: true, head: &b.head, batchTotals: b.totals, alone: len(b.calls) == 0,
+	}
 	c.turn <- t
 	err := <-c.ran
 	if err == nil && t.fault == nil {
 		if err = t.keep(); err == nil {
 			b.calls = append(b.calls, c)
+			for incident, n := range t.totals {
+				b.totals.add(incident, n)
+			}
 			return
 		}
 		t.fault = err
@@ -199,7 +206,7 @@ func (b *batch) undo(cause error) {
 	for _, c := range b.calls {
 		c.answer <- fmt.Errorf("the commit shared with others failed: %w", cause)
 	}
-	b.calls = nil
+	b.calls, b.totals = nil, nil
 }
 
 // commit makes the calls durable and tells them.
@@ -211,7 +218,11 @@ func (b *batch) commit() {
 		b.undo(nil)
 		return
 	}
-	if err := b.s.w.control("COMMIT"); err != nil {
+	err := b.totals.write(b.s.w)
+	if err == nil {
+		err = b.s.w.control("COMMIT")
+	}
+	if err != nil {
 		b.undo(fmt.Errorf("commit: %w", err))
 		return
 	}

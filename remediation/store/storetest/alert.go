@@ -1,0 +1,136 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+var alertTests = []test{
+	{"an alert reads back as it was put, whatever its texts", func(s *suite) {
+		var want []remediation.AlertState
+		for i, x := range odd {
+			want = append(want, remediation.AlertState{
+				Fingerprint: fmt.Sprint(i) + x, Incident: x, Service: x, Trigger: x, Active: i%2 == 0, LastSeen: noon.Add(time.Duration(i)),
+			})
+		}
+		want = append(want, remediation.AlertState{Fingerprint: "never seen"})
+		s.update(func(tx remediation.Tx) error {
+			for _, a := range want {
+				if err := tx.PutAlert(a); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		s.both(func(tx remediation.Tx) error {
+			for _, a := range want {
+				got, err := tx.Alert(a.Fingerprint)
+				if err != nil || got != a {
+					return fmt.Errorf("put %+v, got %+v (%v)", a, got, err)
+				}
+				if of, err := tx.Alerts(a.Incident); err != nil || !slices.Contains(of, a) {
+					return fmt.Errorf("alerts of %q: %v (%v)", a.Incident, of, err)
+				}
+			}
+			if _, err := tx.Alert("nobody"); !errors.Is(err, remediation.ErrNotFound) {
+				return fmt.Errorf("an unknown fingerprint: %w", err)
+			}
+			return nil
+		})
+	}},
+	{"an incident's alerts stand in the order in which they were first put", func(s *suite) {
+		for _, fp := range []string{"c", "a", "b", "a", "c"} {
+			s.update(func(tx remediation.Tx) error {
+				return tx.PutAlert(remediation.AlertState{Fingerprint: fp, Incident: "inc-1", LastSeen: noon.Add(-time.Hour)})
+			})
+		}
+		s.update(func(tx remediation.Tx) error {
+			return tx.PutAlert(remediation.AlertState{Fingerprint: "b", Incident: "inc-1", Active: true, LastSeen: noon.Add(-2 * time.Hour)})
+		})
+		s.both(func(tx remediation.Tx) error {
+			all, err := tx.Alerts("inc-1")
+			fps := []string{}
+			for _, a := range all {
+				fps = append(fps, a.Fingerprint)
+			}
+			if !slices.Equal(fps, []string{"c", "a", "b"}) {
+				return fmt.Errorf("got %v (%v)", fps, err)
+			}
+			return err
+		})
+	}},
+	{"active alerts are counted through every change", func(s *suite) {
+		put := func(fp, incident string, active bool, seen time.Time) func(remediation.Tx) error {
+			return func(tx remediation.Tx) error {
+				return tx.PutAlert(remediation.AlertState{Fingerprint: fp, Incident: incident, Active: active, LastSeen: seen})
+			}
+		}
+		is := func(incident string, n int, seen time.Time) func(tx remediation.Tx) error {
+			return func(tx remediation.Tx) error {
+				got, last, err := tx.ActiveAlerts(incident)
+				if got != n || !last.Equal(seen) || last.IsZero() != seen.IsZero() {
+					return fmt.Errorf("%s has %d active, last seen %s, want %d, %s (%v)", incident, got, last, n, seen, err)
+				}
+				return err
+			}
+		}
+		later := noon.Add(time.Minute)
+		for i, step := range []struct {
+			do, then func(remediation.Tx) error
+		}{
+			{nil, is("inc-1", 0, time.Time{})},
+			{put("a", "inc-1", true, noon), is("inc-1", 1, noon)},
+			{put("a", "inc-1", true, later), is("inc-1", 1, later)},
+			{put("b", "inc-1", true, noon), is("inc-1", 2, later)},
+			{put("c", "inc-1", false, noon), is("inc-1", 2, later)},
+			{put("a", "inc-1", false, later), is("inc-1", 1, later)},
+			{put("a", "inc-2", true, later), is("inc-1", 1, noon)}, // it moved
+			{nil, is("inc-2", 1, later)},
+			{put("b", "inc-2", false, noon), is("inc-1", 0, noon)},
+			{put("c", "", true, later), is("inc-1", 0, time.Time{})},
+			{nil, is("inc-2", 1, later)},
+			{put("a", "inc-2", true, noon.Add(-time.Hour)), is("inc-2", 1, noon)}, // seen earlier than thought
+		} {
+			// Within the Update, and after it.
+			s.update(func(tx remediation.Tx) error {
+				if step.do != nil {
+					if err := step.do(tx); err != nil {
+						return err
+					}
+				}
+				if err := step.then(tx); err != nil {
+					return fmt.Errorf("step %d, within its Update: %w", i, err)
+				}
+				return nil
+			})
+			s.both(step.then)
+		}
+	}},
+	{"one Update may change one alert often", func(s *suite) {
+		s.update(func(tx remediation.Tx) error {
+			for i := range 10 {
+				a := remediation.AlertState{Fingerprint: "a", Incident: fmt.Sprint("inc-", i%3), Active: i%4 != 0, LastSeen: noon}
+				if err := tx.PutAlert(a); err != nil {
+					return err
+				}
+				if got, err := tx.Alert("a"); err != nil || got != a {
+					return fmt.Errorf("round %d: %+v (%v)", i, got, err)
+				}
+				for k := range 3 {
+					want := 0
+					if k == i%3 && a.Active {
+						want = 1
+					}
+					if n, _, err := tx.ActiveAlerts(fmt.Sprint("inc-", k)); err != nil || n != want {
+						return fmt.Errorf("round %d: inc-%d has %d active, want %d (%v)", i, k, n, want, err)
+					}
+				}
+			}
+			return nil
+		})
+	}},
+}
