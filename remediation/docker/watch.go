@@ -54,3 +54,10 @@ func (c *Client) WatchFlag(ctx context.Context, t alerts.ComposeTarget, flag ale
 		}
 	}
 }
+
+// Watch implements remediation.Watcher.
+func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
+	return a.c.WatchFlag(ctx, a.target.Compose, a.flag, func(container, value string) {
+		report(fmt.Sprintf("container %s runs with %s=%s while it is held at %s", container, a.flag.Name, value, a.flag.Off))
+	})
+}
