@@ -45,7 +45,7 @@ test: tools promtool3 ## Run all tests, with the race detector
 
 .PHONY: bench
 bench: tools ## Print the measurements as a table (without the race detector)
-	@deploy/dev/engine.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
+	@deploy/dev/engine.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/demo/
 
 .PHONY: lint
 lint: go golangci-lint ## Run the linter (.golangci.yml) and go vet
