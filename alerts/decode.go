@@ -17,6 +17,9 @@ import (
 // maxValues bounds what a file may grow to by its anchors.
 const maxValues = 100_000
 
+// longest is the longest duration; sums of some of them do not overflow.
+const longest = model.Duration(366 * 24 * time.Hour)
+
 // oneValue is the hint where a list or a mapping stands instead of a value.
 const oneValue = "write one value, without brackets, braces and dashes"
 
@@ -96,6 +99,10 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, path string) bool {
 		t, err := model.ParseDuration(n.Value)
 		if err != nil {
 			d.wrong(n, path, "a duration", try)
+			return true
+		}
+		if t > longest {
+			d.spoil(path, n.Line, fmt.Sprintf("%s (%s) is longer than a year", path, t), "write a shorter duration")
 			return true
 		}
 		v.SetInt(int64(t))

@@ -39,7 +39,7 @@ func (k kind) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamProblem
 		return nil
 	}
 	if p.Flag == "" {
-		return []alerts.ParamProblem{{Key: "flag", Problem: "no flag is named", Try: "flag: " + pb.Flags[0].Name}}
+		return []alerts.ParamProblem{{Key: "flag", Problem: "no flag is named", Try: "write flag: and one of flags"}}
 	}
 	if pb.Flag(p.Flag) == nil {
 		var names []string

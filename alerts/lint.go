@@ -13,6 +13,7 @@ import (
 // Playbook that Load returned may have any number of them.
 func (p *Playbook) Warnings() []Problem {
 	l := &linter{report: &report{pos: p.pos}, pb: p}
+	l.series("alive", p.Alive)
 	for i := range p.Indicators {
 		l.indicator(&p.Indicators[i], item("indicators", i))
 	}
@@ -37,7 +38,7 @@ type linter struct {
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 func (l *linter) indicator(ind *Indicator, path string) {
-	l.series(ind, path)
+	l.series(key(path, "query"), ind.Query)
 	if ind.Target != nil {
 		l.value(ind, key(path, "target"), "the target", *ind.Target)
 	}

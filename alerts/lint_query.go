@@ -9,13 +9,13 @@ import (
 
 // series warns of a query that may give more than one sample: the engine
 // cannot judge by those.
-func (l *linter) series(ind *Indicator, path string) {
-	expr, err := l.pb.parse(ind.Query)
+func (l *linter) series(path, query string) {
+	expr, err := l.pb.parse(query)
 	if err != nil || single(expr) {
 		// A Playbook that Load returned parses; another one is not linted here.
 		return
 	}
-	l.at(key(path, "query"), fmt.Sprintf("the query of %s may give more than one series", ind.Name), "put sum(...) or max(...) around it")
+	l.at(path, fmt.Sprintf("%s may give more than one series", path), "put sum(...) or max(...) around it")
 }
 
 // single tells whether an expression surely gives at most one sample.

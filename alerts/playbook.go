@@ -363,7 +363,8 @@ type ActionKind interface {
 	// the loader decodes a step's own keys into it, strictly.
 	NewParams() any
 	// CheckParams reports what is wrong with decoded parameters in this
-	// playbook, as (key, problem, hint) triples; none where they are good.
+	// playbook, as (key, problem, hint) triples; none where they are good. pb is
+	// not known to be valid yet: a list may be empty, a name "".
 	CheckParams(pb *Playbook, params any) []ParamProblem
 }
 
