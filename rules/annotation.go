@@ -1,0 +1,133 @@
+package rules
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/template"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// notes are the annotations that every alert of an indicator has; ind is nil
+// for one that belongs to none.
+func notes(pb *alerts.Playbook, ind *alerts.Indicator) map[string]string {
+	n := map[string]string{}
+	if pb.RunbookURL != "" {
+		n["runbook_url"] = escape(pb.RunbookURL)
+	}
+	board := ""
+	if ind != nil {
+		board = ind.Dashboard
+	}
+	for i := 0; board == "" && i < len(pb.Indicators); i++ {
+		board = pb.Indicators[i].Dashboard
+	}
+	if url, ok := pb.Dashboards[board]; ok {
+		board = url
+	}
+	if board != "" {
+		n["dashboard"] = escape(board)
+	}
+	return n
+}
+
+// escape keeps the playbook's words from being read as a template.
+func escape(s string) string { return strings.ReplaceAll(s, "{{", `{{"{{"}}`) }
+
+// sentence is a text as a sentence behind another one, or nothing.
+func sentence(s string) string {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return ""
+	}
+	return " " + strings.TrimRight(s, ".") + "."
+}
+
+// measured says by a template what was measured, and against what.
+func measured(u alerts.Unit, b bound) string {
+	return fmt.Sprintf("Measured %s, %s.", inUnit(u), escape(b.words(u)))
+}
+
+// words are the bound as a person says it.
+func (b bound) words(u alerts.Unit) string {
+	side, over := "below", "over"
+	if b.above {
+		side = "above"
+	}
+	if b.sustained > 0 {
+		over = "for"
+	}
+	return fmt.Sprintf("%s %s %s %s", side, quantity(u, b.threshold), over, duration(b.span()))
+}
+
+// inUnit is the template of $value in a unit.
+func inUnit(u alerts.Unit) string {
+	switch u {
+	case alerts.Ratio:
+		return "{{ $value | humanizePercentage }}"
+	case alerts.Percent:
+		return `{{ $value | printf "%.4g" }}%`
+	case alerts.Seconds:
+		return "{{ $value | humanizeDuration }}"
+	case alerts.Milliseconds:
+		return `{{ $value | printf "%.4g" }} ms`
+	case alerts.Bytes:
+		return "{{ $value | humanize1024 }}B"
+	case alerts.Count:
+		return `{{ $value | printf "%.4g" }}`
+	case alerts.PerSecond:
+		return "{{ $value | humanize }} a second"
+	}
+	return "{{ $value | humanize }}"
+}
+
+// quantity is a threshold in a unit.
+func quantity(u alerts.Unit, f float64) string {
+	switch u {
+	case alerts.Ratio:
+		return fmt.Sprintf("%.6g%%", f*100)
+	case alerts.Percent:
+		return number(f) + "%"
+	case alerts.Seconds:
+		return number(f) + " s"
+	case alerts.Milliseconds:
+		return number(f) + " ms"
+	case alerts.Bytes:
+		return number(f) + " B"
+	case alerts.PerSecond:
+		return number(f) + " a second"
+	case alerts.Count:
+	}
+	return number(f)
+}
+
+// templateHead is what Prometheus puts before each template.
+const templateHead = "{{$labels := .Labels}}{{$value := .Value}}"
+
+// checkTemplates carries out an alert's templates as Prometheus does: a bad
+// one is found neither by promtool nor by a start of Prometheus, and reaches
+// people as an error text.
+func checkTemplates(r rule, labels map[string]string) error {
+	number := func(float64) string { return "1" }
+	functions := template.FuncMap{
+		"humanize": number, "humanize1024": number, "humanizeDuration": number, "humanizePercentage": number,
+	}
+	texts := map[string]string{}
+	for k, v := range r.Annotations {
+		texts["annotation "+k] = v
+	}
+	for k, v := range r.Labels {
+		texts["label "+k] = v
+	}
+	for what, text := range texts {
+		t, err := template.New(what).Funcs(functions).Option("missingkey=error").Parse(templateHead + text)
+		if err == nil {
+			err = t.Execute(io.Discard, map[string]any{"Labels": labels, "Value": 1.5})
+		}
+		if err != nil {
+			return fmt.Errorf("alert %s: template of %s: %w", r.Alert, what, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package rules
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// ruleFile, group and rule are a rule file of Prometheus, in the keys that
+// Prometheus 2.42 knows.
+type ruleFile struct {
+	Groups []group `yaml:"groups"`
+}
+
+type group struct {
+	Name     string         `yaml:"name"`
+	Interval model.Duration `yaml:"interval"`
+	Rules    []rule         `yaml:"rules"`
+}
+
+type rule struct {
+	Record      string            `yaml:"record,omitempty"`
+	Alert       string            `yaml:"alert,omitempty"`
+	Expr        string            `yaml:"expr"`
+	For         model.Duration    `yaml:"for,omitempty"`
+	Labels      map[string]string `yaml:"labels,omitempty"`
+	Annotations map[string]string `yaml:"annotations,omitempty"`
+}
+
+// The recordings' names. Each has the label service, and trigger or indicator.
+const (
+	aliveRecording     = "backout:alive"
+	triggerRecording   = "backout:trigger_value"
+	recoveryRecording  = "backout:recovery_value"
+	indicatorRecording = "backout:indicator_value"
+)
+
+// The severities.
+const (
+	critical = "critical"
+	warning  = "warning"
+	none     = "none"
+)
+
+// groupOf returns a service's rules: one group, since rules of different
+// groups see each other an evaluation late, and since the watchdog then shows
+// that they are evaluated.
+func groupOf(pb *alerts.Playbook) (group, error) {
+	alive, err := aliveOf(pb)
+	if err != nil {
+		return group{}, err
+	}
+	g := group{Name: pb.Service, Interval: pb.ScrapeInterval, Rules: []rule{
+		{Record: aliveRecording, Expr: alive, Labels: map[string]string{"service": pb.Service}},
+	}}
+	if len(pb.Stages) > 0 {
+		g.Rules = append(g.Rules, stageRule(pb))
+	}
+	for i := range pb.Indicators {
+		more, err := indicatorRules(pb, &pb.Indicators[i])
+		if err != nil {
+			return group{}, fmt.Errorf("indicator %s: %w", pb.Indicators[i].Name, err)
+		}
+		g.Rules = append(g.Rules, more...)
+	}
+	for i := range pb.Triggers {
+		more, err := triggerRules(pb, &pb.Triggers[i])
+		if err != nil {
+			return group{}, err
+		}
+		g.Rules = append(g.Rules, more...)
+	}
+	guards, err := guardsOf(pb)
+	if err != nil {
+		return group{}, err
+	}
+	for _, gd := range guards {
+		g.Rules = append(g.Rules, gd.rule)
+	}
+	return g, nil
+}
+
+// indicatorRules are an indicator's alert threshold, where it has one.
+func indicatorRules(pb *alerts.Playbook, ind *alerts.Indicator) ([]rule, error) {
+	a := ind.Alert
+	if a == nil {
+		return nil, nil
+	}
+	b := alertBound(a)
+	q, err := queryOf(pb, ind.Name, b)
+	if err != nil {
+		return nil, err
+	}
+	value, _, err := q.value()
+	if err != nil {
+		return nil, err
+	}
+	labels := map[string]string{"service": pb.Service, "indicator": ind.Name}
+	note := notes(pb, ind)
+	note["summary"] = escape(fmt.Sprintf("%s: %s is %s", pb.Service, ind.Name, b.words(ind.Unit)))
+	note["description"] = measured(ind.Unit, b) + escape(sentence(ind.Description)+" Nothing is rolled back because of this alert.")
+	return []rule{
+		{Record: indicatorRecording, Expr: value, Labels: labels},
+		{
+			Alert:       alertName(ind, b),
+			Expr:        fmt.Sprintf("%s %s", selectorOf(indicatorRecording, "service", pb.Service, "indicator", ind.Name), b.comparison()),
+			Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning},
+			Annotations: note,
+		},
+	}, nil
+}
+
+func alertBound(a *alerts.AlertBound) bound {
+	b := bound{above: a.Above != nil, window: a.Window, sustained: a.Sustained, minVolume: a.MinVolume}
+	if b.above {
+		b.threshold = *a.Above
+	} else if a.Below != nil {
+		b.threshold = *a.Below
+	}
+	return b
+}
+
+func alertName(ind *alerts.Indicator, b bound) string {
+	if b.above {
+		return camel(ind.Name) + "High"
+	}
+	return camel(ind.Name) + "Low"
+}
+
+// triggerRules are a trigger's recordings and its alert, which is the one that
+// backout acts on.
+func triggerRules(pb *alerts.Playbook, t *alerts.Trigger) ([]rule, error) {
+	alert := rule{
+		Alert: rollbackAlert(t),
+		Labels: map[string]string{
+			"service": pb.Service, "trigger": t.Name, "rollout": escape(pb.Release.Version), "severity": critical,
+		},
+	}
+	ind := pb.Indicator(t.Indicator)
+	note := notes(pb, ind)
+	plan := fmt.Sprintf(" backout carries out the plan %s.", t.Plan)
+	if stages := pb.StagesOf(t.Name); len(stages) > 0 {
+		plan = fmt.Sprintf(" It counts in the stage %s only.%s", strings.Join(stages, ", "), plan)
+	}
+	note["summary"] = escape(fmt.Sprintf("%s: rollback of %s: %s", pb.Service, pb.Release.Version, t.Name))
+	alert.Annotations = note
+	if t.Signal != "" {
+		note["description"] = escape(fmt.Sprintf("A human raised the signal %s.%s%s", t.Signal, sentence(t.Description), plan))
+		alert.Expr = fmt.Sprintf("max(%s) == 1", selectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal))
+		return []rule{alert}, nil
+	}
+	j, err := judge(pb, t)
+	if err != nil {
+		return nil, err
+	}
+	b := bound{threshold: j.Threshold, above: j.Above, window: t.Window, sustained: t.Sustained}
+	note["description"] = measured(ind.Unit, b) + escape(sentence(t.Description)+plan)
+	alert.Expr = fmt.Sprintf("%s %s", selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name), b.comparison())
+	labels := map[string]string{"service": pb.Service, "trigger": t.Name}
+	return append(j.gates,
+		rule{Record: triggerRecording, Expr: j.Value, Labels: labels},
+		alert,
+		rule{Record: recoveryRecording, Expr: j.Recovery, Labels: labels},
+	), nil
+}
+
+func rollbackAlert(t *alerts.Trigger) string { return "Rollback" + camel(t.Name) }
+
+// comparison is the bound with a plain number.
+func (b bound) comparison() string {
+	if b.above {
+		return "> " + number(b.threshold)
+	}
+	return "< " + number(b.threshold)
+}
+
+func (b bound) span() time.Duration { return time.Duration(max(b.window, b.sustained)) }
+
+// selectorOf writes name{key="value",...}.
+func selectorOf(name string, pairs ...string) string {
+	var matchers []string
+	for i := 0; i+1 < len(pairs); i += 2 {
+		matchers = append(matchers, pairs[i]+"="+strconv.Quote(pairs[i+1]))
+	}
+	return fmt.Sprintf("%s{%s}", name, strings.Join(matchers, ","))
+}
+
+// number writes a number plainly, without an exponent.
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+// camel makes ErrorRate of error_rate.
+func camel(name string) string {
+	var b strings.Builder
+	for _, w := range strings.FieldsFunc(name, func(r rune) bool { return r == '_' || r == '-' || r == '.' }) {
+		b.WriteString(strings.ToUpper(w[:1]) + w[1:])
+	}
+	return b.String()
+}

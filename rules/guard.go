@@ -1,0 +1,146 @@
+package rules
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// A guard tells that backout, or what it judges by, does not work: silence
+// would else look like health. Guards carry no trigger label; nothing is
+// rolled back because of one.
+type guard struct {
+	rule
+	// subject is the indicator it guards, nil for the service or backout.
+	subject *alerts.Indicator
+}
+
+// The guards' alert names.
+const (
+	noTraffic              = "NoTraffic"
+	serviceDown            = "ServiceDown"
+	indicatorAbsent        = "IndicatorAbsent"
+	stageMetricAbsent      = "StageMetricAbsent"
+	backoutDown            = "BackoutDown"
+	remediationHeld        = "RemediationHeld"
+	remediationFailed      = "RemediationFailed"
+	frozenOverADay         = "FrozenOverADay"
+	ruleEvaluationFailures = "RuleEvaluationFailures"
+	watchdog               = "Watchdog"
+)
+
+// backoutJob is the Prometheus job that scrapes backout (deploy/prometheus.yml).
+const backoutJob = "backout"
+
+// patience is how long data may be away before somebody is told: longer than a
+// recreated container needs to come back.
+func patience(pb *alerts.Playbook) time.Duration { return 20 * time.Duration(pb.ScrapeInterval) }
+
+// bridge is a range that hides a failed scrape.
+func bridge(pb *alerts.Playbook) time.Duration { return 4 * time.Duration(pb.ScrapeInterval) }
+
+// guardsOf returns a service's guards; the watchdog is the last rule of the
+// group, so that it beats only while all of them are evaluated.
+func guardsOf(pb *alerts.Playbook) ([]guard, error) {
+	var guards []guard
+	add := func(name, severity, expr string, wait time.Duration, summary, description string) {
+		note := notes(pb, nil)
+		note["summary"] = escape(pb.Service+": ") + summary
+		note["description"] = description
+		guards = append(guards, guard{rule: rule{
+			Alert: name, Expr: expr, For: model.Duration(wait),
+			Labels: map[string]string{"service": pb.Service, "severity": severity}, Annotations: note,
+		}})
+	}
+	service := strconv.Quote(pb.Service)
+	up := fmt.Sprintf("min(up{job=%s})", strconv.Quote(pb.Job))
+
+	add(serviceDown, warning, fmt.Sprintf("(%s or vector(0)) == 0", up), patience(pb),
+		"is not scraped", escape(fmt.Sprintf("A target of the job %s is down, or Prometheus knows none. backout cannot see how the service is, and rolls nothing back because of that.", pb.Job)))
+	add(noTraffic, warning, fmt.Sprintf("%s == 0\nand on () %s == 1", selectorOf(aliveRecording, "service", pb.Service), up), patience(pb),
+		"is up and gets no requests", "The service is scraped, but its alive expression says no. Without requests no trigger can tell anything.")
+
+	for i := range pb.Indicators {
+		g, err := absentGuard(pb, &pb.Indicators[i])
+		if err != nil {
+			return nil, fmt.Errorf("indicator %s: %w", pb.Indicators[i].Name, err)
+		}
+		if g != nil {
+			guards = append(guards, *g)
+		}
+	}
+	if len(pb.Stages) > 0 {
+		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, duration(bridge(pb))), patience(pb),
+			"no stage is known", "backout exports rollout_stage for every stage and for none. Without it no trigger of a stage can fire.")
+	}
+	add(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*bridge(pb),
+		"backout is down", "No backout is scraped, or it cannot read its store. Nothing is rolled back by itself: follow the runbook by hand.")
+	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
+		"a rollback waits for a person ({{ $labels.reason }})", "An open incident goes no further by itself. See backout incident list, then approve, claim or close it.")
+	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
+		"a step of a rollback failed", "The step was undone where it could be. See backout incident list; claim and release the incident to have it tried again.")
+	// The first looks at a whole day, the second bridges an hour in which backout was not scraped a day ago.
+	add(frozenOverADay, warning, fmt.Sprintf("max by (service) (min_over_time(backout_frozen{service=%[1]s}[1d])) == 1\nand on (service) max by (service) (last_over_time(backout_frozen{service=%[1]s}[1h] offset 1d)) == 1", service), 0,
+		"frozen for more than a day", "backout takes no step while it is frozen. Thaw it: backout thaw --reason=...")
+	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)), duration(patience(pb))), 0,
+		"rules could not be evaluated", escape(fmt.Sprintf("Rules of the group %s failed: what they would have told is missing.", pb.Service)))
+	add(watchdog, none, "vector(1)", 0, "the alerts' way to backout works", "It always fires. backout takes its absence for blindness: nothing is promoted.")
+	return guards, nil
+}
+
+// absentGuard watches that an indicator has series at all, whatever their
+// volume. It is quiet while no rollout is on: what a feature that is off does
+// not export, nobody misses.
+func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
+	window := judgedOver(pb, ind.Name)
+	if window == 0 {
+		return nil, nil
+	}
+	q := &query{pb: pb, Indicator: ind, bound: bound{above: true}}
+	text := q.at(window, 0)
+	if ind.Instant() {
+		var err error
+		if text, err = fresh(text, q.scrape()); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := parse(text); err != nil {
+		return nil, err
+	}
+	expr := fmt.Sprintf("absent(%s)", single("max", text))
+	if len(pb.Stages) > 0 {
+		expr += fmt.Sprintf("\nunless on () max(rollout_stage{service=%s,stage=\"none\"}) == 1", strconv.Quote(pb.Service))
+	}
+	note := notes(pb, ind)
+	note["summary"] = escape(fmt.Sprintf("%s: %s has no series", pb.Service, ind.Name))
+	note["description"] = escape(fmt.Sprintf("What measures %s is not there: nothing that depends on it can fire. Look whether its exporter is scraped and its labels are those of the playbook.", ind.Name))
+	return &guard{subject: ind, rule: rule{
+		Alert: indicatorAbsent, Expr: expr, For: model.Duration(patience(pb)),
+		Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning},
+		Annotations: note,
+	}}, nil
+}
+
+// judgedOver is the shortest time over which an alert or a trigger judges an
+// indicator; 0 where none does.
+func judgedOver(pb *alerts.Playbook, indicator string) (shortest time.Duration) {
+	see := func(d time.Duration) {
+		if d > 0 && (shortest == 0 || d < shortest) {
+			shortest = d
+		}
+	}
+	if ind := pb.Indicator(indicator); ind != nil && ind.Alert != nil {
+		see(alertBound(ind.Alert).span())
+	}
+	for i := range pb.Triggers {
+		if t := &pb.Triggers[i]; t.Indicator == indicator {
+			see(t.Span())
+		}
+	}
+	return shortest
+}
