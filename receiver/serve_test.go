@@ -47,6 +47,14 @@ func (b *bench) serve(t *testing.T, webConfig string) (address string, stop func
 	return l.Addr().String(), stop
 }
 
+// ended is a context that has ended: Serve returns at once, whether it refuses
+// or not.
+func ended(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
 func TestItServesUntilTold(t *testing.T) {
 	b := newBench(t)
 	address, stop := b.serve(t, "")
@@ -192,7 +200,7 @@ func TestServeItselfRefusesToListenBeyondLoopbackWithoutTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newBench(t).Serve(t.Context(), []net.Listener{l}, ""); err == nil || !strings.Contains(err.Error(), "beyond loopback") {
+	if err := newBench(t).Serve(ended(t), []net.Listener{l}, ""); err == nil || !strings.Contains(err.Error(), "beyond loopback") {
 		t.Errorf("serve: %v", err)
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -419,7 +427,7 @@ func TestAWebConfigurationThatDoesNotFitIsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := newBench(t).Serve(t.Context(), []net.Listener{l}, path); err == nil {
+			if err := newBench(t).Serve(ended(t), []net.Listener{l}, path); err == nil {
 				t.Error("it was served")
 			}
 		})
