@@ -45,13 +45,13 @@ type findings struct {
 // printFindings puts errors where errors go, and the rest where answers go.
 func (c *commands) printFindings(f findings) error {
 	for _, p := range f.Errors {
-		if _, err := fmt.Fprintln(c.stderr, "error: "+cleanLines(p.String())); err != nil {
+		if _, err := fmt.Fprintln(c.stderr, "error: "+problemText(p)); err != nil {
 			return err
 		}
 	}
 	var b strings.Builder
 	for _, p := range f.Warnings {
-		fmt.Fprintf(&b, "warning: %s\n", cleanLines(p.String()))
+		fmt.Fprintf(&b, "warning: %s\n", problemText(p))
 	}
 	switch {
 	case !f.OK:
@@ -62,6 +62,16 @@ func (c *commands) printFindings(f findings) error {
 		fmt.Fprintf(&b, "ok: %s\n", strings.Join(f.Checked, ", "))
 	}
 	return c.print(b.String())
+}
+
+// problemText is a problem as editors and humans read it: its first line, with
+// the place, is not broken, however long it is.
+func problemText(p alerts.Problem) string {
+	text := cleanLines(p.String())
+	if p.File == "" {
+		return strings.TrimPrefix(text, ": ")
+	}
+	return text
 }
 
 func counted(n int, thing string) string {
@@ -121,7 +131,7 @@ func (f settingsFlags) check() (findings, error) {
 	for _, pb := range playbooks {
 		found.Warnings = append(found.Warnings, pb.Warnings()...)
 		if _, err := generated([]*alerts.Playbook{pb}); err != nil {
-			errs = append(errs, fmt.Errorf("rules of %s: %w", pb.Service, err))
+			errs = append(errs, err)
 			continue
 		}
 		found.Checked = append(found.Checked, pb.Service+" "+pb.Release.Version)

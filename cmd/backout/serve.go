@@ -129,6 +129,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	for _, l := range listeners {
 		logger.Info("backout is ready", "address", l.Addr().String(), "mode", *f.mode, "playbooks", set.describe())
 	}
+	defer context.AfterFunc(ctx, func() { logger.Info("stopping: what is in flight is finished first") })()
 	return together(ctx,
 		engine.Run,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners, *f.webConfigFile) })

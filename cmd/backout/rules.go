@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/common/promslog"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/rules"
+)
+
+func (c *commands) addRules() {
+	parent := c.app.Command("rules", "The Prometheus rules that come of a playbook.")
+	clause := parent.Command("generate", "Write the rules, their tests and Alertmanager's configuration.")
+	files := playbookFlag(clause)
+	check := clause.Flag("check", "Write nothing; exit 1 and name the files where they are not what would be written.").Bool()
+	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into.").Default(".").PlaceHolder("DIR").String()
+	c.add(clause, func(context.Context) error {
+		kinds, err := actionKinds(receiver.DefaultConfig(), c.environ, promslog.NewNopLogger())
+		if err != nil {
+			return err
+		}
+		playbooks, err := loadPlaybooks(*files, playbookKinds(kinds.list))
+		if err := closing(kinds, err); err != nil {
+			return wrong("backout check, with the same playbooks", "%w", err)
+		}
+		made, err := generated(playbooks)
+		if err != nil {
+			return wrong("", "%w", err)
+		}
+		stale, err := staleFiles(*dir, made)
+		if err != nil {
+			return err
+		}
+		if *check {
+			return c.reportStale(stale, len(made))
+		}
+		return c.writeFiles(*dir, stale, len(made))
+	})
+}
+
+// generated returns the files of all playbooks, each once.
+func generated(playbooks []*alerts.Playbook) ([]rules.File, error) {
+	var all []rules.File
+	seen := map[string][]byte{}
+	for _, pb := range playbooks {
+		files, err := rules.Generate(pb)
+		if err != nil {
+			return nil, fmt.Errorf("generate rules of %s: %w", pb.Service, err)
+		}
+		for _, f := range files {
+			if other, ok := seen[f.Name]; ok {
+				if !bytes.Equal(other, f.Content) {
+					return nil, fmt.Errorf("two of the playbooks want another %s; generate each with an --output of its own", f.Name)
+				}
+				continue
+			}
+			seen[f.Name] = f.Content
+			all = append(all, f)
+		}
+	}
+	return all, nil
+}
+
+// staleFile is a file that is not what the playbook says.
+type staleFile struct {
+	rules.File
+	// State is "missing" or "differs".
+	State string
+}
+
+func staleFiles(dir string, made []rules.File) ([]staleFile, error) {
+	var stale []staleFile
+	for _, f := range made {
+		have, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(f.Name)))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			stale = append(stale, staleFile{f, "missing"})
+		case err != nil:
+			return nil, wrong("", "--output: %w", err)
+		case !bytes.Equal(have, f.Content):
+			stale = append(stale, staleFile{f, "differs"})
+		}
+	}
+	return stale, nil
+}
+
+func (c *commands) reportStale(stale []staleFile, all int) error {
+	if len(stale) == 0 {
+		return c.print(fmt.Sprintf("ok: %s as generated\n", counted(all, "file")))
+	}
+	var b strings.Builder
+	for _, f := range stale {
+		fmt.Fprintf(&b, "%s: %s\n", f.State, f.Name)
+	}
+	b.WriteString("To write them: backout rules generate, with the same playbooks and --output.\n")
+	if err := c.print(b.String()); err != nil {
+		return err
+	}
+	return errAnswered
+}
+
+func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
+	var b strings.Builder
+	for _, f := range stale {
+		if err := writeFile(filepath.Join(dir, filepath.FromSlash(f.Name)), f.Content); err != nil {
+			return wrong("", "--output: %w", err)
+		}
+		fmt.Fprintf(&b, "wrote %s\n", f.Name)
+		for _, w := range f.Warnings {
+			fmt.Fprintf(&b, "  warning: %s\n", cleanLines(w))
+		}
+	}
+	fmt.Fprintf(&b, "%s written, %d as they were\n", counted(len(stale), "file"), all-len(stale))
+	return c.print(b.String())
+}
+
+// writeFile writes a file whole or not at all: Prometheus may read it at any time.
+func writeFile(name string, content []byte) (err error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
