@@ -33,46 +33,61 @@ func (s *stack) flag(ctx context.Context) (string, error) {
 	return flags[flagName], err
 }
 
-// alert is an alert as Prometheus has it.
-type alert struct {
-	rule, state string
-	// since is when its condition became true; seen when the rule was last evaluated.
-	since, seen time.Time
-	value       string
+// rule is a rule as Prometheus has it loaded.
+type rule struct {
+	Name           string
+	Query          string
+	Labels         map[string]string
+	LastEvaluation time.Time
+	Alerts         []struct{ State, Value string }
 }
 
-// alertOf returns the alert of a trigger, or nil where it is neither pending nor firing.
-func (s *stack) alertOf(ctx context.Context, trigger string) (*alert, error) {
+// rules are the rules of a type (record or alert) for a trigger.
+func (s *stack) rules(ctx context.Context, kind, trigger string) ([]rule, error) {
 	var answer struct {
-		Data struct {
-			Groups []struct {
-				Rules []struct {
-					Name           string
-					Labels         map[string]string
-					LastEvaluation time.Time
-					Alerts         []struct {
-						Labels   map[string]string
-						State    string
-						ActiveAt time.Time
-						Value    string
-					}
-				}
-			}
-		}
+		Data struct{ Groups []struct{ Rules []rule } }
 	}
-	if err := s.ask(ctx, "prometheus", "/api/v1/rules?type=alert", &answer); err != nil {
+	if err := s.ask(ctx, "prometheus", "/api/v1/rules?type="+kind, &answer); err != nil {
 		return nil, err
 	}
+	var out []rule
 	for _, g := range answer.Data.Groups {
 		for _, r := range g.Rules {
-			for _, a := range r.Alerts {
-				if a.Labels["trigger"] == trigger {
-					return &alert{rule: r.Name, state: a.State, since: a.ActiveAt, seen: r.LastEvaluation, value: a.Value}, nil
-				}
+			if r.Labels["trigger"] == trigger {
+				out = append(out, r)
 			}
 		}
 	}
-	return nil, nil
+	return out, nil
+}
+
+// recording returns the expression that a generated recording holds.
+func (s *stack) recording(ctx context.Context, name, trigger string) (string, error) {
+	rules, err := s.rules(ctx, "record", trigger)
+	if err != nil {
+		return "", err
+	}
+	for _, r := range rules {
+		if r.Name == name {
+			return r.Query, nil
+		}
+	}
+	return "", fmt.Errorf("Prometheus has no recording %s of trigger %s", name, trigger)
+}
+
+// alertOf returns the trigger's alerting rule and its alert's state and value,
+// "" where it has no alert.
+func (s *stack) alertOf(ctx context.Context, trigger string) (r rule, state, value string, err error) {
+	rules, err := s.rules(ctx, "alert", trigger)
+	if err != nil {
+		return rule{}, "", "", err
+	}
+	for _, r := range rules {
+		for _, a := range r.Alerts {
+			return r, a.State, a.Value, nil
+		}
+	}
+	return rule{}, "", "", nil
 }
 
 // query returns the one value of an expression, false where it has none.

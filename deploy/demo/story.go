@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,10 +15,11 @@ import (
 
 // scenario is one way to break the service.
 type scenario struct {
-	breakage breakage.Breakage
-	trigger  string // of the demo's playbook
-	what     string
-	unit     string
+	breakage  breakage.Breakage
+	trigger   string // of the demo's playbook
+	threshold string // as that playbook has it
+	what      string
+	unit      string
 }
 
 // Scenarios are the names of the ways in which the demo can break its service.
@@ -26,9 +28,9 @@ func Scenarios() []string { return []string{"errors", "latency"} }
 func scenarioOf(name string) (scenario, error) {
 	switch name {
 	case "errors":
-		return scenario{breakage.Breakage{Errors: 0.5}, "error_rate", "half of the analytics requests fail from now on", "error rate"}, nil
+		return scenario{breakage.Breakage{Errors: 0.5}, "error_rate", "0.01", "half of the analytics requests fail from now on", "error rate"}, nil
 	case "latency":
-		return scenario{breakage.Breakage{Latency: 1200 * time.Millisecond}, "p95_latency", "analytics requests take 1.2s from now on", "p95 latency in seconds"}, nil
+		return scenario{breakage.Breakage{Latency: 1200 * time.Millisecond}, "p95_latency", "0.75", "analytics requests take 1.2s from now on", "p95 latency in seconds"}, nil
 	}
 	return scenario{}, fmt.Errorf("scenario %q is none: try: %s", name, strings.Join(Scenarios(), " or "))
 }
@@ -154,31 +156,42 @@ func (st *story) get(ctx context.Context, url string) (status int, err error) {
 	return res.StatusCode, res.Body.Close()
 }
 
+// seePending sees the condition become true, in the samples that Prometheus
+// has, by the generated rule's own expression.
 func (st *story) seePending(ctx context.Context) (time.Time, []string, error) {
-	a, err := st.stack.alertOf(ctx, st.trigger)
-	switch {
-	case err != nil:
+	expr, err := st.stack.recording(ctx, "backout:trigger_value", st.trigger)
+	if err != nil {
 		return time.Time{}, nil, err
-	case a == nil:
-		return time.Time{}, nil, fmt.Errorf("no alert of trigger %s in Prometheus", st.trigger)
-	case a.state != "pending":
-		return time.Time{}, nil, fatal(fmt.Errorf("the alert %s is %s already", a.rule, a.state))
 	}
-	return a.since, []string{fmt.Sprintf("%s: %s %s is beyond the threshold", a.rule, st.unit, short(a.value)),
-		"Prometheus has seen the generated rule's condition true, and looks once more."}, nil
+	value, beyond, err := st.stack.query(ctx, fmt.Sprintf("(%s) > %s", expr, st.threshold))
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	if !beyond {
+		return time.Time{}, nil, fmt.Errorf("%s is not above %s in Prometheus's samples", st.unit, st.threshold)
+	}
+	// When the newest sample was taken is when it became so.
+	stamp, _, err := st.stack.query(ctx, `max(timestamp(up{job="social-intel"}))`)
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	seconds, err := strconv.ParseFloat(stamp, 64)
+	if err != nil {
+		return time.Time{}, nil, fmt.Errorf("the newest sample's time: %w", err)
+	}
+	return time.UnixMicro(int64(seconds * 1e6)), []string{fmt.Sprintf("%s %s is above %s, over the last 15s", st.unit, short(value), st.threshold),
+		"A sliding window needs no `for`: the rule fires when it is evaluated next."}, nil
 }
 
 func (st *story) seeFiring(ctx context.Context) (time.Time, []string, error) {
-	a, err := st.stack.alertOf(ctx, st.trigger)
-	switch {
-	case err != nil:
+	r, state, value, err := st.stack.alertOf(ctx, st.trigger)
+	if err != nil {
 		return time.Time{}, nil, err
-	case a == nil:
-		return time.Time{}, nil, fmt.Errorf("no alert of trigger %s in Prometheus", st.trigger)
-	case a.state != "firing":
-		return time.Time{}, nil, fmt.Errorf("the alert %s is %s", a.rule, a.state)
 	}
-	return a.seen, []string{fmt.Sprintf("%s: %s %s", a.rule, st.unit, short(a.value)),
+	if state != "firing" {
+		return time.Time{}, nil, fmt.Errorf("no alert of trigger %s fires in Prometheus (state %q)", st.trigger, state)
+	}
+	return r.LastEvaluation, []string{fmt.Sprintf("%s: %s %s", r.Name, st.unit, short(value)),
 		"Prometheus hands it to Alertmanager, which posts it without waiting for others."}, nil
 }
 
