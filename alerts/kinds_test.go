@@ -7,12 +7,23 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// kind is a kind of action for tests: without parameters or, where flagged, with
-// those of flagParams.
+// kind is a kind of action for tests; params are of the type that params makes.
 type kind struct {
-	name    string
-	risk    alerts.Risk
-	flagged bool
+	name   string
+	risk   alerts.Risk
+	params func() any
+}
+
+type noParams struct{}
+
+type pageParams struct {
+	Status  string `yaml:"status"`
+	Message string `yaml:"message"`
+}
+
+type commandParams struct {
+	Dir     string   `yaml:"dir"`
+	Command []string `yaml:"command"`
 }
 
 type flagParams struct {
@@ -26,12 +37,7 @@ type flagParams struct {
 func (k kind) Name() string      { return k.name }
 func (k kind) Risk() alerts.Risk { return k.risk }
 
-func (k kind) NewParams() any {
-	if k.flagged {
-		return &flagParams{}
-	}
-	return &struct{}{}
-}
+func (k kind) NewParams() any { return k.params() }
 
 func (k kind) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamProblem {
 	p, ok := params.(*flagParams)
@@ -58,9 +64,9 @@ func (teller) Communicates() {}
 
 func kinds() []alerts.ActionKind {
 	return []alerts.ActionKind{
-		kind{name: "flag_off", risk: alerts.Reversible, flagged: true},
-		kind{name: "image_retag", risk: alerts.Disruptive},
-		kind{name: "schema_rollback", risk: alerts.Lossy},
-		teller{kind{name: "status_page", risk: alerts.Reversible}},
+		kind{"flag_off", alerts.Reversible, func() any { return &flagParams{} }},
+		kind{"image_retag", alerts.Disruptive, func() any { return &noParams{} }},
+		kind{"schema_rollback", alerts.Lossy, func() any { return &commandParams{} }},
+		teller{kind{"status_page", alerts.Reversible, func() any { return &pageParams{} }}},
 	}
 }
