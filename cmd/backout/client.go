@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -87,8 +88,8 @@ func (f serverFlags) client() (*client, error) {
 		if cl.token = strings.TrimSpace(string(b)); cl.token == "" {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s is empty", tokenFile)
 		}
-		if strings.ContainsFunc(cl.token, unprintable) || strings.Contains(cl.token, " ") {
-			return nil, wrong("write the token into it, on one line", "--token-file: %s holds more than one token", tokenFile)
+		if strings.ContainsFunc(cl.token, unicode.IsControl) {
+			return nil, wrong("write the token into it, on one line", "--token-file: %s holds more than one line", tokenFile)
 		}
 	}
 	return cl, nil

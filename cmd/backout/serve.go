@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -61,7 +62,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
-	logger := promslog.New(&f.log)
+	logger := slog.New(utcHandler{promslog.New(&f.log).Handler()})
 	config, err := f.loadConfig()
 	if err != nil {
 		return wrong("backout check, with the same files", "%w", err)
