@@ -6,31 +6,26 @@ import (
 
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
-
-	"github.com/locotoki/backout/alerts"
 )
 
-// WatchFlag reports every container of a compose service that starts, or already
-// runs, with another value of flag than its off value, until ctx ends (nil) or
-// the engine's events do (an error: call it again). It changes nothing: a flag
-// that comes back on while it is held off is told, not fought. Copies that our own
-// operations start are never reported, since they have the value that was meant.
-func (c *Client) WatchFlag(ctx context.Context, t alerts.ComposeTarget, flag alerts.Flag, report func(container, value string)) error {
+// Watch implements remediation.Watcher: it reports every container of the service
+// that starts, or already runs, with another value of the flag than its off value.
+func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Subscribed before the first look, so that nothing falls between.
-	started, failed := c.api.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
+	started, failed := a.c.api.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
 		filters.Arg("type", string(events.ContainerEventType)),
 		filters.Arg("event", string(events.ActionStart)),
-		filters.Arg("label", labelService+"="+t.Service),
+		filters.Arg("label", labelService+"="+a.target.Compose.Service),
 	)})
-	f, err := c.survey(ctx, t)
+	f, err := a.survey(ctx)
 	if err != nil {
 		return err
 	}
 	tell := func(r *replica) {
-		if v := r.variable(flag.Name); r.running() && v != (setting{flag.Off, true}) {
-			report(r.name(), v.value)
+		if v := r.variable(a.flag.Name); r.running() && v != a.want() {
+			report(fmt.Sprintf("container %s (%s) runs with %s=%s", r.name(), r.ID[:12], a.flag.Name, v.value))
 		}
 	}
 	for _, r := range f.replicas {
@@ -39,25 +34,20 @@ func (c *Client) WatchFlag(ctx context.Context, t alerts.ComposeTarget, flag ale
 	for {
 		select {
 		case e := <-started:
-			dir := f.dir
-			if !sameDir(e.Actor.Attributes[labelWorkingDir], dir) {
+			if !sameDir(e.Actor.Attributes[labelWorkingDir], f.dir) {
 				continue
 			}
-			if in, err := c.api.ContainerInspect(ctx, e.Actor.ID); err == nil {
+			in, err := a.c.api.ContainerInspect(ctx, e.Actor.ID)
+			if err == nil {
 				tell(&replica{in})
+			} else if !movedOn(err) && ctx.Err() == nil {
+				return fmt.Errorf("inspect container %s: %w", e.Actor.ID, err)
 			}
 		case err := <-failed:
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("watch containers of %s: %w", t.Service, err)
+			return fmt.Errorf("watch containers of %s: %w", a.target.Compose.Service, err)
 		}
 	}
-}
-
-// Watch implements remediation.Watcher.
-func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
-	return a.c.WatchFlag(ctx, a.target.Compose, a.flag, func(container, value string) {
-		report(fmt.Sprintf("container %s runs with %s=%s while it is held at %s", container, a.flag.Name, value, a.flag.Off))
-	})
 }

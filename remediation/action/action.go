@@ -1,0 +1,34 @@
+// Package action holds the kinds of actions that a playbook's steps can name.
+//
+// A kind is one file here and one line in Kinds. The file owns the parameters'
+// type and their check, the target's name and, where the kind is built, what it
+// does; what needs an outside system is behind a small interface in the same file.
+package action
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// Kinds returns every kind there is.
+func Kinds(flags Flags) []remediation.ActionKind {
+	return []remediation.ActionKind{
+		statusPage{},
+		flagOff{flags},
+		imageRetag{},
+		schemaRollback{},
+	}
+}
+
+// notBuilt is why a kind cannot be bound in this version.
+func notBuilt(name string) error {
+	return fmt.Errorf("%s is not built in this version: it can stand in a playbook, but is not carried out", name)
+}
+
+// composeTarget names a compose service, for the limits and the audit log.
+func composeTarget(pb *alerts.Playbook) string {
+	return "compose:" + strings.TrimRight(pb.Target.Compose.ProjectDir, "/") + "/" + pb.Target.Compose.Service
+}

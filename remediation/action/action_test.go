@@ -1,0 +1,130 @@
+package action
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+type noFlags struct{ asked []alerts.Flag }
+
+func (n *noFlags) FlagOff(_ alerts.Target, f alerts.Flag) (remediation.Action, error) {
+	n.asked = append(n.asked, f)
+	return nil, nil
+}
+
+func playbook() *alerts.Playbook {
+	return &alerts.Playbook{
+		Service: "social-intel",
+		Target:  alerts.Target{Compose: alerts.ComposeTarget{ProjectDir: "/srv/social-intel/", Service: "web"}},
+		Flags:   []alerts.Flag{{Name: "A", Off: "0"}, {Name: "B", Off: "false"}},
+	}
+}
+
+func kindNamed(t *testing.T, flags Flags, name string) remediation.ActionKind {
+	t.Helper()
+	for _, k := range Kinds(flags) {
+		if k.Name() == name {
+			return k
+		}
+	}
+	t.Fatalf("no kind %s", name)
+	return nil
+}
+
+func TestEveryKindHasItsOwnNameAndTarget(t *testing.T) {
+	seen := map[string]bool{}
+	for _, k := range Kinds(&noFlags{}) {
+		p := k.NewParams()
+		if f, ok := p.(*flagOffParams); ok {
+			f.Flag = "A"
+		}
+		target := k.Target(playbook(), p)
+		if target == "" || strings.Contains(target, "*") || seen[target] || seen[k.Name()] {
+			t.Errorf("%s: target %q", k.Name(), target)
+		}
+		seen[target], seen[k.Name()] = true, true
+		if problems := k.CheckParams(playbook(), p); len(problems) > 0 {
+			t.Errorf("%s: the default playbook's parameters are refused: %v", k.Name(), problems)
+		}
+	}
+}
+
+func TestRisksAreTheDesigns(t *testing.T) {
+	for name, want := range map[string]alerts.Risk{
+		"flag_off": alerts.Reversible, "status_page": alerts.Reversible, "image_retag": alerts.Disruptive, "schema_rollback": alerts.Lossy,
+	} {
+		if got := kindNamed(t, &noFlags{}, name).Risk(); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestOnlyTheStatusPageCommunicates(t *testing.T) {
+	for _, k := range Kinds(&noFlags{}) {
+		if _, ok := k.(remediation.Communicator); ok != (k.Name() == "status_page") {
+			t.Errorf("%s: communicator is %v", k.Name(), ok)
+		}
+	}
+}
+
+func TestFlagOffBindsTheFlagOfThePlaybook(t *testing.T) {
+	flags := &noFlags{}
+	k := kindNamed(t, flags, "flag_off")
+	if _, err := k.Bind(playbook(), &flagOffParams{Flag: "B"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(flags.asked) != 1 || flags.asked[0].Name != "B" || flags.asked[0].Off != "false" {
+		t.Errorf("asked for %+v", flags.asked)
+	}
+	if got := k.Target(playbook(), &flagOffParams{Flag: "B"}); got != "compose:/srv/social-intel/web:B" {
+		t.Errorf("target %q", got)
+	}
+	if _, err := k.Bind(playbook(), &flagOffParams{Flag: "NONE"}); err == nil {
+		t.Error("a flag that is not in the playbook was bound")
+	}
+}
+
+func TestKindsThatAreNotBuiltSaySo(t *testing.T) {
+	for _, name := range []string{"image_retag", "schema_rollback", "status_page"} {
+		k := kindNamed(t, &noFlags{}, name)
+		if _, err := k.Bind(playbook(), k.NewParams()); err == nil || !strings.Contains(err.Error(), "not built in this version") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestParametersAreChecked(t *testing.T) {
+	for _, c := range []struct {
+		kind   string
+		params any
+		keys   []string
+	}{
+		{"flag_off", &flagOffParams{}, []string{"flag"}},
+		{"flag_off", &flagOffParams{Flag: "C"}, []string{"flag"}},
+		{"image_retag", &imageRetagParams{Image: "social-intel", Previous: "v1.0.0"}, nil},
+		{"image_retag", &imageRetagParams{Image: "registry.example.com:5000/a/b", Previous: "v1"}, nil},
+		{"image_retag", &imageRetagParams{Image: "a:latest", Previous: "b:c"}, []string{"image", "previous"}},
+		{"schema_rollback", &schemaRollbackParams{Command: []string{"./rollback_to_v1.sh"}, Dir: "/srv/db"}, nil},
+		{"schema_rollback", &schemaRollbackParams{Flyway: &flywayParams{Dir: "/m", Version: "1.0.0", DSNFile: "/d"}}, nil},
+		{"schema_rollback", &schemaRollbackParams{Command: []string{"rollback"}}, []string{"command"}},
+		{"schema_rollback", &schemaRollbackParams{Dir: "x"}, []string{"dir", "dir"}},
+		{"schema_rollback", &schemaRollbackParams{Command: []string{"/x"}, Flyway: &flywayParams{}}, []string{"command", "flyway.dir", "flyway.version", "flyway.dsn_file"}},
+		{"status_page", &statusPageParams{Status: "partial_outage", Components: []string{"API"}}, nil},
+		{"status_page", &statusPageParams{Status: "bad", Components: []string{" "}}, []string{"status", "components"}},
+	} {
+		var keys []string
+		for _, p := range kindNamed(t, &noFlags{}, c.kind).CheckParams(playbook(), c.params) {
+			keys = append(keys, p.Key)
+			if p.Problem == "" || p.Try == "" {
+				t.Errorf("%s %+v: %+v says too little", c.kind, c.params, p)
+			}
+		}
+		if !slices.Equal(keys, c.keys) {
+			t.Errorf("%s %+v: problems at %v, want %v", c.kind, c.params, keys, c.keys)
+		}
+	}
+}

@@ -1,0 +1,332 @@
+// Package actiontest is the conformance suite for actions: what the engine relies
+// on, whatever an action changes.
+//
+// It also has Board, an action on nothing but memory that can be made to fail at
+// any point.
+package actiontest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// Fixture is one action on one target, untouched.
+type Fixture struct {
+	Action remediation.Action
+	// State describes all that Undo is to restore. Ours and another's hand give
+	// the same text for the same state.
+	State func(t *testing.T) string
+	// Effects counts the changes made to the target so far, by anybody.
+	Effects func(t *testing.T) int
+	// Meddle changes the target as somebody else would, from any state to one
+	// that is not wanted.
+	Meddle func(t *testing.T)
+	// Cut returns the same action with its n-th outside call that changes
+	// something (from 0) meeting a fault. fired tells afterwards whether there was
+	// such a call.
+	Cut func(t *testing.T, n int, f Fault) (a remediation.Action, fired func() bool)
+	// Secrets are texts near the target that must never be told.
+	Secrets []string
+}
+
+// Fault is what happens to one outside call.
+type Fault string
+
+// The faults.
+const (
+	Before Fault = "cut before the effect" // the call never arrives
+	After  Fault = "cut after the effect"  // its answer never arrives
+	Hang   Fault = "no answer"             // the effect happens; the answer waits for the context's end
+)
+
+// maxCalls ends a suite whose action never finishes.
+const maxCalls = 200
+
+// Run runs the suite; setup makes a fresh target for each part of it.
+func Run(t *testing.T, setup func(t *testing.T) *Fixture) {
+	parts := []struct {
+		name string
+		run  func(*testing.T, *run)
+	}{
+		{"looking changes nothing", lookingChangesNothing},
+		{"applying twice changes once", applyingTwiceChangesOnce},
+		{"undo restores, and twice is as once", undoRestores},
+		{"undo before anything was done changes nothing", undoOfNothing},
+		{"a target that changed in between is looked at again", changedInBetween},
+		{"a cut-off apply is rolled forward from every point", func(t *testing.T, r *run) { cutOff(t, r, forward) }},
+		{"a cut-off apply is undone from every point", func(t *testing.T, r *run) { cutOff(t, r, back) }},
+		{"a cut-off undo is undone again", cutOffUndo},
+		{"a timeout leaves doubt that looking resolves", timeout},
+	}
+	for _, p := range parts {
+		t.Run(p.name, func(t *testing.T) {
+			r := &run{Fixture: setup(t)}
+			p.run(t, r)
+			for _, said := range r.said {
+				for _, s := range r.Secrets {
+					if strings.Contains(said, s) {
+						t.Errorf("a secret was told: %s", said)
+					}
+				}
+			}
+		})
+	}
+}
+
+// run is a fixture and everything its action said.
+type run struct {
+	*Fixture
+	said []string
+	ops  int
+}
+
+// op returns a fresh operation's id, in the engine's form.
+func (r *run) op() string {
+	r.ops++
+	return fmt.Sprintf("inc-%d/1-test@1700000000", r.ops)
+}
+
+func (r *run) hear(err error) error {
+	if err != nil {
+		r.said = append(r.said, err.Error())
+	}
+	return err
+}
+
+func (r *run) look(t *testing.T, op string) remediation.Look {
+	t.Helper()
+	look, err := r.Action.Look(t.Context(), op)
+	if r.hear(err) != nil {
+		t.Fatalf("look: %v", err)
+	}
+	r.said = append(r.said, string(look.Snapshot))
+	if err := onlyWhatAuditTakes(look.Snapshot); err != nil {
+		t.Fatalf("snapshot %s: %v", look.Snapshot, err)
+	}
+	return look
+}
+
+func (r *run) expect(t *testing.T, op string, want remediation.Position) remediation.Look {
+	t.Helper()
+	look := r.look(t, op)
+	if look.Position != want {
+		t.Fatalf("position is %s, want %s; state:\n%s", look.Position, want, r.State(t))
+	}
+	return look
+}
+
+func (r *run) apply(t *testing.T, op string, before json.RawMessage) {
+	t.Helper()
+	if err := r.hear(r.Action.Apply(t.Context(), op, before)); err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+	r.expect(t, op, remediation.Wanted)
+	if err := r.hear(r.Action.Verify(t.Context(), op)); err != nil {
+		t.Fatalf("verify: %v", err)
+	}
+}
+
+func (r *run) undo(t *testing.T, op string, before json.RawMessage, want string) {
+	t.Helper()
+	if err := r.hear(r.Action.Undo(t.Context(), op, before)); err != nil {
+		t.Fatalf("undo: %v", err)
+	}
+	if got := r.State(t); got != want {
+		t.Fatalf("undo left\n%s\nwant\n%s", got, want)
+	}
+}
+
+// onlyWhatAuditTakes refuses what the canonical form of an audit entry lacks.
+func onlyWhatAuditTakes(raw json.RawMessage) error {
+	d := json.NewDecoder(strings.NewReader(string(raw)))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return err
+	}
+	var walk func(v any) error
+	walk = func(v any) error {
+		switch v := v.(type) {
+		case map[string]any:
+			for k, e := range v {
+				if err := walk(e); err != nil {
+					return fmt.Errorf("%s: %w", k, err)
+				}
+			}
+		case []any:
+			for _, e := range v {
+				if err := walk(e); err != nil {
+					return err
+				}
+			}
+		case string:
+		case json.Number:
+			if strings.ContainsAny(v.String(), ".eE") {
+				return fmt.Errorf("%s is not an integer", v)
+			}
+		default:
+			return fmt.Errorf("%v is not an integer, string, array or object", v)
+		}
+		return nil
+	}
+	return walk(v)
+}
+
+func lookingChangesNothing(t *testing.T, r *run) {
+	op := r.op()
+	state, effects := r.State(t), r.Effects(t)
+	first := r.expect(t, op, remediation.Untouched)
+	second := r.expect(t, op, remediation.Untouched)
+	if string(first.Snapshot) != string(second.Snapshot) {
+		t.Errorf("two looks differ:\n%s\n%s", first.Snapshot, second.Snapshot)
+	}
+	if got := r.State(t); got != state || r.Effects(t) != effects {
+		t.Errorf("looking changed\n%s\nto\n%s", state, got)
+	}
+}
+
+func applyingTwiceChangesOnce(t *testing.T, r *run) {
+	op := r.op()
+	before := r.expect(t, op, remediation.Untouched).Snapshot
+	r.apply(t, op, before)
+	state, effects := r.State(t), r.Effects(t)
+	r.apply(t, op, before)
+	if got := r.State(t); got != state {
+		t.Errorf("applied again, it became\n%s\nfrom\n%s", got, state)
+	}
+	if n := r.Effects(t); n != effects {
+		t.Errorf("applied again, it changed %d more", n-effects)
+	}
+	r.expect(t, r.op(), remediation.Wanted) // for another operation too
+}
+
+func undoRestores(t *testing.T, r *run) {
+	op, state := r.op(), r.State(t)
+	before := r.look(t, op).Snapshot
+	r.apply(t, op, before)
+	r.undo(t, op, before, state)
+	effects := r.Effects(t)
+	r.undo(t, op, before, state)
+	if n := r.Effects(t); n != effects {
+		t.Errorf("undone again, it changed %d more", n-effects)
+	}
+	r.expect(t, r.op(), remediation.Untouched)
+}
+
+func undoOfNothing(t *testing.T, r *run) {
+	op, state, effects := r.op(), r.State(t), r.Effects(t)
+	r.undo(t, op, r.look(t, op).Snapshot, state)
+	if n := r.Effects(t); n != effects {
+		t.Errorf("it changed %d", n-effects)
+	}
+}
+
+func changedInBetween(t *testing.T, r *run) {
+	op := r.op()
+	before := r.look(t, op).Snapshot
+	r.Meddle(t)
+	r.apply(t, op, before)
+
+	op = r.op()
+	r.Meddle(t)
+	look := r.look(t, op)
+	if look.Position == remediation.Wanted {
+		t.Fatal("somebody turned it back, and it still counts as wanted")
+	}
+	r.apply(t, op, look.Snapshot)
+}
+
+// forward and back resolve a cut-off operation; both leave the target as it was
+// before the operation, for the next.
+func forward(t *testing.T, r *run, op string, before json.RawMessage, state string) {
+	t.Helper()
+	if look := r.look(t, op); look.Position != remediation.Wanted {
+		if look.Position == remediation.Untouched {
+			before = look.Snapshot // the engine begins again
+		}
+		r.apply(t, op, before)
+	}
+	r.undo(t, op, before, state)
+}
+
+func back(t *testing.T, r *run, op string, before json.RawMessage, state string) {
+	t.Helper()
+	r.look(t, op)
+	r.undo(t, op, before, state)
+	if look := r.look(t, r.op()); look.Position != remediation.Untouched {
+		t.Fatalf("after undo the position is %s", look.Position)
+	}
+}
+
+func cutOff(t *testing.T, r *run, resolve func(*testing.T, *run, string, json.RawMessage, string)) {
+	state := r.State(t)
+	for _, fault := range []Fault{Before, After} {
+		for n := 0; ; n++ {
+			if n == maxCalls {
+				t.Fatalf("more than %d outside calls", maxCalls)
+			}
+			op := r.op()
+			before := r.look(t, op).Snapshot
+			a, fired := r.Cut(t, n, fault)
+			err := r.hear(a.Apply(t.Context(), op, before))
+			if !fired() {
+				if err != nil {
+					t.Fatalf("apply without a fault: %v", err)
+				}
+				if n == 0 {
+					t.Fatal("apply makes no outside call")
+				}
+				r.undo(t, op, before, state)
+				break
+			}
+			if !t.Run(fmt.Sprintf("call %d %s", n, fault), func(t *testing.T) { resolve(t, r, op, before, state) }) {
+				return
+			}
+		}
+	}
+}
+
+func cutOffUndo(t *testing.T, r *run) {
+	state := r.State(t)
+	for _, fault := range []Fault{Before, After} {
+		for n := 0; n < maxCalls; n++ {
+			op := r.op()
+			before := r.look(t, op).Snapshot
+			r.apply(t, op, before)
+			a, fired := r.Cut(t, n, fault)
+			err := r.hear(a.Undo(t.Context(), op, before))
+			if !fired() && err != nil {
+				t.Fatalf("undo without a fault: %v", err)
+			}
+			if !t.Run(fmt.Sprintf("call %d %s", n, fault), func(t *testing.T) { r.undo(t, op, before, state) }) {
+				return
+			}
+			if !fired() {
+				break
+			}
+		}
+	}
+}
+
+func timeout(t *testing.T, r *run) {
+	op, state := r.op(), r.State(t)
+	before := r.look(t, op).Snapshot
+	a, fired := r.Cut(t, 0, Hang)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	err := r.hear(a.Apply(ctx, op, before))
+	if err == nil || !fired() {
+		t.Fatalf("apply ended with %v though its call was never answered", err)
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the error does not tell of the deadline, so it would not count as in doubt: %v", err)
+	}
+	forward(t, r, op, before, state)
+}

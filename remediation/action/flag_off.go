@@ -1,0 +1,65 @@
+package action
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// Flags switches flags off where a service runs; remediation/docker does it in
+// compose projects.
+type Flags interface {
+	// FlagOff returns the action that gives flag its off value on target. It
+	// looks at nothing outside.
+	FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Action, error)
+}
+
+// flagOff sets a flag of the playbook to its off value.
+type flagOff struct{ flags Flags }
+
+type flagOffParams struct {
+	// Flag is the name of one of the playbook's flags.
+	Flag string `yaml:"flag"`
+}
+
+func (flagOff) Name() string      { return "flag_off" }
+func (flagOff) Risk() alerts.Risk { return alerts.Reversible }
+func (flagOff) NewParams() any    { return &flagOffParams{} }
+
+func (flagOff) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamProblem {
+	p := params.(*flagOffParams)
+	if pb.Flag(p.Flag) != nil {
+		return nil
+	}
+	names := make([]string, 0, len(pb.Flags))
+	for _, f := range pb.Flags {
+		names = append(names, f.Name)
+	}
+	try := "declare it under flags:"
+	if len(names) > 0 {
+		try = "one of " + strings.Join(names, ", ")
+	}
+	if p.Flag == "" {
+		return []alerts.ParamProblem{{Key: "flag", Problem: "no flag is named", Try: try}}
+	}
+	return []alerts.ParamProblem{{Key: "flag", Problem: fmt.Sprintf("there is no flag %q", p.Flag), Try: try}}
+}
+
+func (flagOff) Target(pb *alerts.Playbook, params any) string {
+	return composeTarget(pb) + ":" + params.(*flagOffParams).Flag
+}
+
+func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
+	name := params.(*flagOffParams).Flag
+	flag := pb.Flag(name)
+	if flag == nil {
+		return nil, fmt.Errorf("flag_off: the playbook has no flag %q", name)
+	}
+	a, err := k.flags.FlagOff(pb.Target, *flag)
+	if err != nil {
+		return nil, fmt.Errorf("flag_off: %w", err)
+	}
+	return a, nil
+}

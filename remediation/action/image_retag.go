@@ -1,0 +1,48 @@
+package action
+
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// imageRetag puts the previous version's image back under the tag that the
+// compose service runs.
+type imageRetag struct{}
+
+type imageRetagParams struct {
+	// Image is the repository whose latest tag is moved, without a tag; the
+	// compose service's own by default.
+	Image string `yaml:"image"`
+	// Previous is the tag to go back to; the release's previous by default.
+	Previous string `yaml:"previous"`
+}
+
+var (
+	imageName = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]*(:[0-9]+/[a-z0-9._/-]+)?$`)
+	imageTag  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+)
+
+func (imageRetag) Name() string      { return "image_retag" }
+func (imageRetag) Risk() alerts.Risk { return alerts.Disruptive }
+func (imageRetag) NewParams() any    { return &imageRetagParams{} }
+
+func (imageRetag) CheckParams(_ *alerts.Playbook, params any) []alerts.ParamProblem {
+	p := params.(*imageRetagParams)
+	var problems []alerts.ParamProblem
+	if p.Image != "" && !imageName.MatchString(p.Image) {
+		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: fmt.Sprintf("%q is not an image's name without a tag", p.Image), Try: "image: social-intel"})
+	}
+	if p.Previous != "" && !imageTag.MatchString(p.Previous) {
+		problems = append(problems, alerts.ParamProblem{Key: "previous", Problem: fmt.Sprintf("%q is not a tag", p.Previous), Try: "previous: v1.0.0"})
+	}
+	return problems
+}
+
+func (imageRetag) Target(pb *alerts.Playbook, _ any) string { return composeTarget(pb) + ":image" }
+
+func (k imageRetag) Bind(*alerts.Playbook, any) (remediation.Action, error) {
+	return nil, notBuilt(k.Name())
+}

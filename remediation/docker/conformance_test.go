@@ -1,0 +1,72 @@
+package docker
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action/actiontest"
+)
+
+var errCut = errors.New("connection cut by the test")
+
+// cut makes the n-th changing request meet a fault.
+func cut(n int, f actiontest.Fault) (trip func(*http.Request, http.RoundTripper) (*http.Response, error), fired func() bool) {
+	calls, hit := 0, false
+	trip = func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		calls++
+		if calls-1 != n {
+			return next.RoundTrip(req)
+		}
+		hit = true
+		if f == actiontest.Before {
+			return nil, errCut
+		}
+		res, err := next.RoundTrip(req)
+		if err != nil {
+			return nil, err
+		}
+		if err := res.Body.Close(); err != nil {
+			return nil, err
+		}
+		if f == actiontest.Hang {
+			<-req.Context().Done()
+			return nil, req.Context().Err()
+		}
+		return nil, errCut
+	}
+	return trip, func() bool { return hit }
+}
+
+func (w *world) fixture() *actiontest.Fixture {
+	return &actiontest.Fixture{
+		Action:  w.action(),
+		State:   func(t *testing.T) string { return w.state() },
+		Effects: func(t *testing.T) int { return int(w.changes.Load()) },
+		Meddle: func(t *testing.T) {
+			w.takeDown()
+			w.write(".env", "PASSWORD="+secret+"\nFLAG=0.5\n")
+			w.start("0.5")
+		},
+		Cut: func(t *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
+			trip, fired := cut(n, f)
+			a, err := w.client(trip).FlagOff(w.target, w.flag)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a, fired
+		},
+		Secrets: []string{secret},
+	}
+}
+
+func TestFlagOffConforms(t *testing.T) {
+	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+		w := newWorld(t)
+		w.write("docker-compose.yml", w.webFile())
+		w.write(".env", "# settings\nFLAG=1 # on\nPASSWORD="+secret+"\n")
+		w.start("1")
+		return w.fixture()
+	})
+}

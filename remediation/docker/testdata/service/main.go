@@ -1,0 +1,64 @@
+// Command service is what the tests run in containers: it serves its health and
+// its environment, and breaks as its environment tells it to.
+//
+//	BREAKS_WHEN_OFF=crash    it ends a moment after its start while FLAG is 0
+//	BREAKS_WHEN_OFF=sick     it is unhealthy while FLAG is 0
+//	BREAKS_WHEN_OFF=deaf     it serves another value of FLAG than it has
+//
+// "service check" is its healthcheck.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	breaks := ""
+	if os.Getenv("FLAG") == "0" {
+		breaks = os.Getenv("BREAKS_WHEN_OFF")
+	}
+	if len(os.Args) > 1 && os.Args[1] == "check" {
+		res, err := http.Get("http://127.0.0.1:9000/health/")
+		if err != nil || res.StatusCode != http.StatusOK {
+			os.Exit(1)
+		}
+		return
+	}
+	if breaks == "crash" {
+		time.Sleep(50 * time.Millisecond)
+		os.Exit(3)
+	}
+	http.HandleFunc("GET /health/", func(w http.ResponseWriter, _ *http.Request) {
+		if breaks == "sick" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	http.HandleFunc("GET /flags", func(w http.ResponseWriter, _ *http.Request) {
+		flags := map[string]string{}
+		for _, kv := range os.Environ() {
+			if k, v, _ := strings.Cut(kv, "="); strings.HasPrefix(k, "FLAG") {
+				flags[k] = v
+			}
+		}
+		if breaks == "deaf" {
+			flags["FLAG"] = "1"
+		}
+		if err := json.NewEncoder(w).Encode(flags); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	})
+	go func() {
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(":9000", nil))
+		os.Exit(1)
+	}()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+}

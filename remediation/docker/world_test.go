@@ -1,0 +1,427 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/build"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+	"github.com/docker/go-connections/nat"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// runID tells this run's containers, networks and images from all others.
+var runID = fmt.Sprintf("backouttest%d", os.Getpid())
+
+// testImage is built once a run; TestMain removes it.
+var testImage = sync.OnceValues(buildImage)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if api, err := engine(); err == nil {
+		if _, err := api.ImageRemove(context.Background(), runID+":latest", image.RemoveOptions{Force: true}); err != nil && !strings.Contains(err.Error(), "No such image") {
+			fmt.Fprintln(os.Stderr, "cleaning up:", err)
+		}
+	}
+	os.Exit(code)
+}
+
+func engine() (*client.Client, error) {
+	host := os.Getenv("DOCKER_HOST")
+	if host == "" {
+		return nil, fmt.Errorf("no Docker engine: DOCKER_HOST is not set; try: make test")
+	}
+	return client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+}
+
+func buildImage() (string, error) {
+	api, err := engine()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "backout-image-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	bin := filepath.Join(dir, "service")
+	cmd := exec.Command("go", "build", "-o", bin, "./testdata/service")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the test service: %w\n%s", err, out)
+	}
+	service, err := os.ReadFile(bin)
+	if err != nil {
+		return "", err
+	}
+	const dockerfile = `FROM scratch
+COPY service /service
+ENV MODE=image FLAG_OF_IMAGE=1
+LABEL maker=image
+VOLUME /data
+WORKDIR /data
+EXPOSE 9000
+HEALTHCHECK --interval=200ms --retries=2 CMD ["/service", "check"]
+ENTRYPOINT ["/service"]
+`
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for name, data := range map[string][]byte{"Dockerfile": []byte(dockerfile), "service": service} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+			return "", err
+		}
+		if _, err := w.Write(data); err != nil {
+			return "", err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	res, err := api.ImageBuild(context.Background(), &archive, build.ImageBuildOptions{Tags: []string{runID + ":latest"}, Remove: true, ForceRemove: true})
+	if err != nil {
+		return "", fmt.Errorf("build the test image: %w", err)
+	}
+	defer res.Body.Close()
+	log, err := io.ReadAll(res.Body)
+	if err != nil || !bytes.Contains(log, []byte("Successfully tagged")) {
+		return "", fmt.Errorf("build the test image: %v\n%s", err, log)
+	}
+	return runID + ":latest", nil
+}
+
+var worlds atomic.Int32
+
+// world is one compose project on the real engine.
+type world struct {
+	*testing.T
+	api     *client.Client
+	dir     string
+	project string
+	port    int
+	target  alerts.Target
+	flag    alerts.Flag
+	changes atomic.Int32 // requests that change something
+	environ []string
+}
+
+const secret = "hunter2-of-another-variable"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	api, err := engine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := testImage(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, api: api, dir: dir, project: fmt.Sprintf("%sw%d", runID, worlds.Add(1)), flag: alerts.Flag{Name: "FLAG", Off: "0"}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.port = l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	base := fmt.Sprintf("http://127.0.0.1:%d", w.port)
+	w.target = alerts.Target{
+		Compose: alerts.ComposeTarget{ProjectDir: dir, Service: "web"},
+		Probe:   alerts.Probe{Health: base + "/health/", Flags: base + "/flags"},
+	}
+	if err := w.target.Probe.Timeout.Set("20s"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.clean)
+	return w
+}
+
+// clean takes away everything of the project.
+func (w *world) clean() {
+	ctx := context.Background()
+	mine := filters.NewArgs(filters.Arg("label", labelProject+"="+w.project))
+	list, err := w.api.ContainerList(ctx, container.ListOptions{All: true, Filters: mine})
+	if err != nil {
+		w.Error(err)
+	}
+	for _, c := range list {
+		if err := w.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !movedOn(err) {
+			w.Error(err)
+		}
+		for _, m := range c.Mounts {
+			if m.Name != "" {
+				if err := w.api.VolumeRemove(ctx, m.Name, true); err != nil && !movedOn(err) {
+					w.Error(err)
+				}
+			}
+		}
+	}
+	nets, err := w.api.NetworkList(ctx, network.ListOptions{Filters: mine})
+	if err != nil {
+		w.Error(err)
+	}
+	for _, n := range nets {
+		if err := w.api.NetworkRemove(ctx, n.ID); err != nil {
+			w.Error(err)
+		}
+	}
+	if err := w.api.Close(); err != nil {
+		w.Error(err)
+	}
+}
+
+func (w *world) write(name, text string) {
+	w.Helper()
+	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) read(name string) string {
+	w.Helper()
+	b, err := os.ReadFile(filepath.Join(w.dir, name))
+	if os.IsNotExist(err) {
+		return "(no " + name + ")"
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return string(b)
+}
+
+// compose runs Debian's docker-compose in the project, from a shell with extra
+// variables.
+func (w *world) compose(shell []string, args ...string) string {
+	w.Helper()
+	cmd := exec.Command("docker-compose", args...)
+	cmd.Dir = w.dir
+	cmd.Env = append(os.Environ(), append([]string{"COMPOSE_PROJECT_NAME=" + w.project}, shell...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.Fatalf("docker-compose %v: %v (try: make test, which fetches it)\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// transport is the client's way to the engine, watched and broken by tests.
+type transport struct {
+	next  http.RoundTripper
+	trip  func(req *http.Request, next http.RoundTripper) (*http.Response, error)
+	world *world
+}
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		return t.next.RoundTrip(req)
+	}
+	t.world.changes.Add(1)
+	if t.trip == nil {
+		return t.next.RoundTrip(req)
+	}
+	return t.trip(req, t.next)
+}
+
+func (w *world) client(trip func(*http.Request, http.RoundTripper) (*http.Response, error)) *Client {
+	w.Helper()
+	c, err := newClient(Options{
+		Host: os.Getenv("DOCKER_HOST"), Projects: []string{w.dir}, Environ: w.environ, Logger: slog.New(slog.DiscardHandler),
+	}, func(rt http.RoundTripper) http.RoundTripper { return &transport{rt, trip, w} })
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			w.Error(err)
+		}
+	})
+	return c
+}
+
+func (w *world) action() remediation.Action {
+	w.Helper()
+	a, err := w.client(nil).FlagOff(w.target, w.flag)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return a
+}
+
+// containers returns the service's containers as inspected, by name.
+func (w *world) containers(service string) []*replica {
+	w.Helper()
+	list, err := w.api.ContainerList(w.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(
+		filters.Arg("label", labelProject+"="+w.project), filters.Arg("label", labelService+"="+service))})
+	if err != nil {
+		w.Fatal(err)
+	}
+	var all []*replica
+	for _, s := range list {
+		in, err := w.api.ContainerInspect(w.Context(), s.ID)
+		if err != nil {
+			w.Fatal(err)
+		}
+		all = append(all, &replica{in})
+	}
+	slices.SortFunc(all, func(a, b *replica) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+func (w *world) one() *replica {
+	w.Helper()
+	all := w.containers("web")
+	if len(all) != 1 {
+		w.Fatalf("%d containers, want one: %s", len(all), w.state())
+	}
+	return all[0]
+}
+
+func (w *world) flagOf(r *replica) string { return r.variable("FLAG").value }
+
+// webFile is a compose file of one service with everything that has to survive.
+func (w *world) webFile() string {
+	return fmt.Sprintf(`version: "3.8"
+services:
+  web:
+    image: %s
+    restart: unless-stopped
+    environment:
+      FLAG: "${FLAG:-0}"
+      PASSWORD: "${PASSWORD}"
+    ports: ["127.0.0.1:%d:9000"]
+`, runID+":latest", w.port)
+}
+
+// start creates the container that compose would create, through the API, which
+// is quicker.
+func (w *world) start(value string, change ...func(*container.Config, *container.HostConfig)) {
+	w.Helper()
+	config := &container.Config{
+		Image: runID + ":latest", Env: []string{"FLAG=" + value, "PASSWORD=" + secret},
+		Labels: map[string]string{
+			labelProject: w.project, labelService: "web", labelWorkingDir: w.dir, labelConfigFiles: "docker-compose.yml",
+			labelOneOff: "False", labelVersion: "1.29.2", labelConfigHash: "old", "com.docker.compose.container-number": "1",
+		},
+	}
+	host := &container.HostConfig{
+		RestartPolicy: container.RestartPolicy{Name: "on-failure", MaximumRetryCount: 3},
+		PortBindings:  nat.PortMap{"9000/tcp": {{HostIP: "127.0.0.1", HostPort: fmt.Sprint(w.port)}}},
+		NetworkMode:   container.NetworkMode(w.project + "_front"),
+	}
+	for _, c := range change {
+		c(config, host)
+	}
+	endpoints := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
+	for _, n := range []string{"_front", "_back"} {
+		if _, err := w.api.NetworkInspect(w.Context(), w.project+n, network.InspectOptions{}); movedOn(err) {
+			_, err := w.api.NetworkCreate(w.Context(), w.project+n, network.CreateOptions{Labels: map[string]string{labelProject: w.project}})
+			if err != nil {
+				w.Fatal(err)
+			}
+		}
+	}
+	if host.NetworkMode.IsUserDefined() {
+		endpoints.EndpointsConfig[w.project+"_front"] = &network.EndpointSettings{Aliases: []string{"web", "front"}}
+	}
+	created, err := w.api.ContainerCreate(w.Context(), config, host, endpoints, nil, w.project+"_web_1")
+	if err != nil {
+		w.Fatal(err)
+	}
+	if host.NetworkMode.IsUserDefined() {
+		if err := w.api.NetworkConnect(w.Context(), w.project+"_back", created.ID, &network.EndpointSettings{Aliases: []string{"web"}}); err != nil {
+			w.Fatal(err)
+		}
+	}
+	if err := w.api.ContainerStart(w.Context(), created.ID, container.StartOptions{}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// takeDown removes the service's containers, as docker-compose rm -f does.
+func (w *world) takeDown() {
+	w.Helper()
+	for _, r := range w.containers("web") {
+		if err := w.api.ContainerRemove(w.Context(), r.ID, container.RemoveOptions{Force: true}); err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
+// state is everything that must be as it was: the files, and of each container
+// all that inspect shows but what the engine assigns anew.
+func (w *world) state() string {
+	w.Helper()
+	var b strings.Builder
+	for _, name := range []string{".env", "docker-compose.override.yml"} {
+		fmt.Fprintf(&b, "--- %s\n%s\n", name, w.read(name))
+	}
+	for _, r := range w.containers("web") {
+		fmt.Fprintf(&b, "--- %s %s\n%s\n", r.name(), r.State.Status, w.essence(r))
+	}
+	return b.String()
+}
+
+// essence is what inspect shows of a container, without what a recreation by
+// compose changes too, and with anonymous volumes written as the named ones that
+// they become.
+func (w *world) essence(r *replica) string {
+	w.Helper()
+	config, host := *r.Config, *r.HostConfig
+	config.Hostname, config.Volumes = "", nil
+	config.Env = slices.Sorted(slices.Values(config.Env))
+	config.Labels = maps.Clone(config.Labels)
+	maps.DeleteFunc(config.Labels, func(k, _ string) bool { return strings.HasPrefix(k, "backout.") || k == labelConfigHash })
+	host.Binds = nil
+	var mounts []string
+	for _, m := range r.Mounts {
+		mounts = append(mounts, fmt.Sprintf("%s %s %s rw=%t", m.Type, m.Name+m.Source, m.Destination, m.RW))
+	}
+	slices.Sort(mounts)
+	networks := endpointsOf(r)
+	out, err := json.MarshalIndent(map[string]any{
+		"name": r.name(), "image": r.Image, "config": config, "host": host, "mounts": mounts, "networks": networks,
+		"running": r.State.Running, "restarts": r.RestartCount, "path": r.Path, "args": r.Args,
+	}, "", " ")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return string(out)
+}
+
+// eventually polls a condition.
+func (w *world) eventually(what string, ok func() bool) {
+	w.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			w.Fatalf("not within 30 s: %s", what)
+		}
+		wait(w.Context(), 20*time.Millisecond)
+	}
+}
