@@ -15,7 +15,7 @@ import (
 )
 
 // maxValues bounds what a file may grow to by its anchors.
-const maxValues = 100_000
+const maxValues = 20_000
 
 // longest is the longest duration; sums of some of them do not overflow.
 const longest = model.Duration(366 * 24 * time.Hour)
