@@ -8,21 +8,8 @@ import (
 	"strings"
 )
 
-// # The chain
-//
-// Entries are numbered 1, 2, 3, ... without a gap. An entry's prev is the hash
-// of the entry before it, 64 zeros for the first; its hash is the SHA-256 of its
-// canonical bytes, which hold prev. Who knows a later hash can therefore tell
-// that nothing before it was changed, left out or put in; an end that was cut
-// off shows only to who knows a head from elsewhere.
-//
-// A checkpoint is an ordinary entry whose detail names the entry before it once
-// more: {"hash": its prev, "seq": its seq - 1}. Pruning removes all entries
-// before a checkpoint and nothing else, so that a log begins either with seq 1
-// and 64 zeros, or with a checkpoint. No hash changes by it.
-
 // ZeroHash is the prev of the first entry.
-var ZeroHash = strings.Repeat("0", 64)
+const ZeroHash = "0000000000000000000000000000000000000000000000000000000000000000"
 
 // CheckpointDetail is the detail of a checkpoint that follows the given head.
 func CheckpointDetail(seq int64, hash string) map[string]any {
@@ -42,6 +29,17 @@ func (e *BrokenChainError) Error() string {
 }
 
 // Chain checks entries one after the other; the zero value waits for the first.
+//
+// Entries are numbered 1, 2, 3, ... without a gap. An entry's prev is the hash
+// of the entry before it, 64 zeros for the first; its hash is the SHA-256 of its
+// canonical bytes, which hold prev. Who knows a later hash can therefore tell
+// that nothing before it was changed, left out or put in; an end that was cut
+// off shows only to who knows a head from elsewhere.
+//
+// A checkpoint is an ordinary entry whose detail names the entry before it once
+// more: {"hash": its prev, "seq": its seq - 1}. Pruning removes all entries
+// before a checkpoint and nothing else, so that a log begins either with seq 1
+// and 64 zeros, or with a checkpoint. No hash changes by it.
 type Chain struct {
 	begun bool
 	first int64
@@ -74,8 +72,13 @@ func (c *Chain) Add(e Entry) error {
 		return broken(e.Seq, "it stands where entry %d belongs", want)
 	case e.Prev != prev:
 		return broken(e.Seq, "its prev is %.80q, the hash before it is %q", e.Prev, prev)
-	case e.Sum() != e.Hash:
-		return broken(e.Seq, "its hash is %.80q, its content has %q", e.Hash, e.Sum())
+	}
+	switch sum := e.Sum(); sum {
+	case "":
+		return broken(e.Seq, "its content has no canonical form")
+	case e.Hash:
+	default:
+		return broken(e.Seq, "its hash is %.80q, its content has %q", e.Hash, sum)
 	}
 	if !c.begun {
 		c.begun, c.first = true, e.Seq

@@ -17,33 +17,6 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// # The canonical JSON of an audit entry
-//
-// What is hashed is one JSON object in UTF-8, without any space between its
-// tokens and without a line end:
-//
-//	{"action":S,"actor":S,"detail":O,"incident":S,"kind":S,"prev":S,"seq":I,"service":S,"step":S,"time":S}
-//
-//   - The keys of every object are ASCII and stand in the order of their bytes.
-//     An object has no key twice.
-//   - A string S escapes only `"`, `\` and U+0000 to U+001F: the short forms
-//     \" \\ \b \t \n \f \r, otherwise \u00xx in lower-case hexadecimal. Everything
-//     else is raw UTF-8: U+007F, U+2028, <, > and & too. A byte that is not part
-//     of valid UTF-8 was replaced by U+FFFD, each byte by one.
-//   - A number I is an integer without fraction, exponent, leading zeros or
-//     "-0", of any size up to 1,000 digits. Measured values are strings.
-//   - detail O holds strings, integers, true, false, null, arrays and objects,
-//     nested at most 32 deep.
-//   - time is RFC 3339 in UTC with six digits of microseconds and a Z:
-//     "2026-11-22T03:00:00.000000Z".
-//
-// These are the bytes that Python's
-//
-//	json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-//
-// gives for the entry without its key "hash". As JSON (an export's line, the
-// API) an entry is the same object with "hash" in its place after "detail".
-
 // timeFormat is how an entry's time is written.
 const timeFormat = "2006-01-02T15:04:05.000000Z"
 

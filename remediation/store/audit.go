@@ -60,6 +60,22 @@ func (t *tx) Append(e remediation.Entry) (remediation.Entry, error) {
 // Entries implements remediation.AuditTable. It fails on an entry whose
 // columns are not those of its bytes.
 func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
+	out := []remediation.Entry{}
+	err := t.eachEntry(f, func(e remediation.Entry) error {
+		out = append(out, e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if f.Newest {
+		slices.Reverse(out)
+	}
+	return out, nil
+}
+
+// eachEntry calls each for the entries that match, newest first where f says so.
+func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) error) error {
 	q := query{from: "SELECT seq, kind, service, incident, hash, entry FROM audit"}
 	// One index is used, that of the fewest entries: it answers in the order of
 	// seq. A plus hides a column from the others.
@@ -79,19 +95,17 @@ func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
 	if f.After > 0 {
 		q.where("seq > ?", f.After)
 	}
-	out := []remediation.Entry{}
 	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(scan func(...any) error) error {
 		e, err := scanEntry(scan)
-		out = append(out, e)
-		return err
+		if err != nil {
+			return err
+		}
+		return each(e)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the audit log: %w", err)
+		return fmt.Errorf("read the audit log: %w", err)
 	}
-	if f.Newest {
-		slices.Reverse(out)
-	}
-	return out, nil
+	return nil
 }
 
 // scanEntry reads an entry from its bytes and compares the columns with them.

@@ -40,13 +40,18 @@ func (s *SQLite) connect(db *sql.DB, pragmas []string) (_ *conn, err error) {
 	return c, nil
 }
 
-// close ends the connection itself, not only its hold on it.
+// close ends the connection. The statements go first: SQLite keeps a connection
+// and its locks as long as one is left.
 func (c *conn) close() error {
 	var errs []error
-	for _, st := range c.stmts {
+	for query, st := range c.stmts {
 		errs = append(errs, st.Close())
+		delete(c.stmts, query)
 	}
-	return errors.Join(append(errs, c.c.Close())...)
+	if err := c.c.Close(); !errors.Is(err, sql.ErrConnDone) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // stmt prepares a query once.

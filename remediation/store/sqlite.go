@@ -63,8 +63,11 @@ type SQLite struct {
 
 	// The writer goroutine alone uses these.
 	wdb  *sql.DB
-	w    *conn // nil where it must connect anew
-	head head  // of the audit log, as committed
+	w    *conn
+	head head // of the audit log, as committed
+
+	// at, where a test sets it, is called as a batch passes each point.
+	at func(point)
 
 	queue   chan *call
 	closing chan struct{} // closed by Close

@@ -102,6 +102,23 @@ func (s *SQLite) group(c *call) {
 	b.commit()
 }
 
+// point is a moment in the life of a batch.
+type point string
+
+const (
+	pointBegun     point = "begun"     // nothing is written yet
+	pointRan       point = "ran"       // one more call has run
+	pointCommit    point = "commit"    // all have
+	pointCommitted point = "committed" // it is durable, and nobody was told
+	pointAnswered  point = "answered"
+)
+
+func (s *SQLite) pass(p point) {
+	if s.at != nil {
+		s.at(p)
+	}
+}
+
 // batch is one group commit.
 type batch struct {
 	s     *SQLite
@@ -148,6 +165,7 @@ func (b *batch) take(c *call) {
 	}
 	c.turn <- t
 	err := <-c.ran
+	b.s.pass(pointRan)
 	if err == nil && t.fault == nil {
 		if err = t.keep(); err == nil {
 			b.calls = append(b.calls, c)
@@ -184,24 +202,25 @@ func (b *batch) begin() error {
 		return nil
 	}
 	s := b.s
-	if s.w == nil {
-		if err := s.reconnect(); err != nil {
-			return err
+	if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
+		// The connection was lost, or is in a state that it should not be in.
+		if rerr := s.reconnect(); rerr != nil {
+			return fmt.Errorf("begin transaction: %w", errors.Join(err, rerr))
+		}
+		if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
+			return fmt.Errorf("begin transaction: %w", err)
 		}
 	}
-	if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
-		s.drop()
-		return fmt.Errorf("begin transaction: %w", err)
-	}
 	b.begun, b.head = true, s.head
+	s.pass(pointBegun)
 	return nil
 }
 
 // undo rolls the whole batch back; the calls that had succeeded get cause.
 func (b *batch) undo(cause error) {
-	if err := b.s.w.control("ROLLBACK"); err != nil {
-		b.s.drop() // which rolls back too
-	}
+	// It fails where SQLite has rolled back already. If it failed otherwise, the
+	// next BEGIN will.
+	_ = b.s.w.control("ROLLBACK")
 	b.begun = false
 	for _, c := range b.calls {
 		c.answer <- fmt.Errorf("the commit shared with others failed: %w", cause)
@@ -218,6 +237,7 @@ func (b *batch) commit() {
 		b.undo(nil)
 		return
 	}
+	b.s.pass(pointCommit)
 	err := b.totals.write(b.s.w)
 	if err == nil {
 		err = b.s.w.control("COMMIT")
@@ -226,23 +246,19 @@ func (b *batch) commit() {
 		b.undo(fmt.Errorf("commit: %w", err))
 		return
 	}
+	b.s.pass(pointCommitted)
 	b.s.head = b.head
 	for _, c := range b.calls {
 		c.answer <- nil
 	}
-}
-
-// drop gives the writer's connection up; the next batch connects anew.
-func (s *SQLite) drop() {
-	if s.w == nil {
-		return
-	}
-	_ = s.w.close() // it failed before: that error is the one to tell
-	s.w = nil
+	b.s.pass(pointAnswered)
 }
 
 // reconnect connects anew and reads what is kept in memory.
 func (s *SQLite) reconnect() error {
+	if err := s.w.close(); err != nil {
+		return err
+	}
 	w, err := s.connect(s.wdb, writerPragmas)
 	if err != nil {
 		return err

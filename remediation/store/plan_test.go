@@ -1,0 +1,99 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// TestQueriesOfLargeTablesUseAnIndex asks SQLite how it would run what the tables
+// run: a scan of a million rows would only show in the field.
+func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
+	s := openTemp(t)
+	drill := false
+	use := func(tx remediation.Tx) error {
+		inc := &remediation.Incident{Service: "a", State: remediation.Confirming, Wake: time.Now()}
+		if err := tx.PutIncident(inc); err != nil {
+			return err
+		}
+		if err := whole("x")(tx); err != nil {
+			return err
+		}
+		if err := tx.PutAlert(remediation.AlertState{Fingerprint: "x", Incident: "inc-2"}); err != nil {
+			return err
+		}
+		for _, f := range []remediation.IncidentFilter{
+			{Service: "a", Drill: &drill, Newest: true, Limit: 1}, {Open: true}, {Service: "a", Open: true}, {After: "inc-1", Limit: 10}, {Newest: true, Limit: 10},
+		} {
+			if _, err := tx.Incidents(f); err != nil {
+				return err
+			}
+		}
+		for _, f := range []remediation.EntryFilter{
+			{Incident: "a"}, {Service: "a"}, {Kind: "a"}, {Incident: "a", Service: "a", Kind: "a"}, {Service: "a", Kind: "a"}, {After: 5, Limit: 10}, {Incident: "a", After: 5},
+		} {
+			if _, err := tx.Entries(f); err != nil {
+				return err
+			}
+		}
+		for _, service := range []string{"", "a"} {
+			if _, err := tx.Effects(service, time.Now()); err != nil {
+				return err
+			}
+		}
+		if _, _, err := tx.Due(time.Now()); err != nil {
+			return err
+		}
+		if _, _, err := tx.ActiveAlerts("a"); err != nil {
+			return err
+		}
+		_, err := tx.Alerts("a")
+		return err
+	}
+	checked := 0
+	err := s.Update(t.Context(), func(x remediation.Tx) error {
+		if err := use(x); err != nil {
+			return err
+		}
+		c := x.(*tx).c
+		for query := range c.stmts {
+			if !strings.HasPrefix(query, "SELECT") && !strings.HasPrefix(query, "UPDATE") {
+				continue
+			}
+			rows, err := c.c.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+			if err != nil {
+				return fmt.Errorf("%s: %w", query, err)
+			}
+			defer rows.Close() //nolint:errcheck // rows.Err is looked at
+			for rows.Next() {
+				var id, parent, unused int
+				var detail string
+				if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+					return err
+				}
+				checked++
+				// Walking a table in the order asked for, up to a limit, is no scan;
+				// sqlite_sequence has one row.
+				scan := strings.HasPrefix(detail, "SCAN") && !strings.Contains(query, "LIMIT") && detail != "SCAN sqlite_sequence" &&
+					!strings.Contains(detail, "incidents_open") && detail != "SCAN CONSTANT ROW"
+				sort := strings.Contains(detail, "TEMP B-TREE") && (strings.Contains(query, "FROM audit") || strings.Contains(query, "LIMIT"))
+				if scan || sort {
+					t.Errorf("%s\n\t%s", query, detail)
+				}
+			}
+			if err := rows.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if checked < 20 {
+		t.Fatalf("only %d lines of plans were seen", checked)
+	}
+}

@@ -1,0 +1,103 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func TestATamperedAuditLogIsNoticed(t *testing.T) {
+	for name, c := range map[string]struct {
+		query string
+		seq   int64
+		why   string
+	}{
+		"text":              {"UPDATE audit SET entry = CAST(replace(CAST(entry AS TEXT), '\"actor\":\"7\"', '\"actor\":\"8\"') AS BLOB) WHERE seq = 8", 8, "hash"},
+		"spaces":            {"UPDATE audit SET entry = CAST(CAST(entry AS TEXT) || ' ' AS BLOB) WHERE seq = 8", 8, "canonical form"},
+		"no JSON":           {"UPDATE audit SET entry = x'00' WHERE seq = 8", 8, "invalid"},
+		"hash":              {"UPDATE audit SET hash = (SELECT hash FROM audit WHERE seq = 7) WHERE seq = 8", 8, "hash"},
+		"kind's column":     {"UPDATE audit SET kind = 'intent' WHERE seq = 8", 8, "columns"},
+		"incident's":        {"UPDATE audit SET incident = '' WHERE seq = 8", 8, "columns"},
+		"service's":         {"UPDATE audit SET service = 'b' WHERE seq = 8", 8, "columns"},
+		"a missing entry":   {"DELETE FROM audit WHERE seq = 8", 8, "missing"},
+		"a cut-off head":    {"DELETE FROM audit WHERE seq <= 8", 1, "begins with entry 9"},
+		"a moved entry":     {"UPDATE audit SET seq = 100 WHERE seq = 8", 8, "missing"},
+		"one after the end": {"INSERT INTO audit SELECT 21, kind, service, incident, hash, entry FROM audit WHERE seq = 8", 21, "columns"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "backout.db")
+			s, err := Open("sqlite:" + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 20 {
+				err := s.Update(t.Context(), func(tx remediation.Tx) error {
+					_, err := tx.Append(remediation.Entry{Kind: remediation.KindHeld, Actor: fmt.Sprint(i), Service: "a", Incident: "inc-1"})
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if seq, hash, err := s.VerifyAudit(t.Context()); err != nil || seq != 20 || hash == remediation.ZeroHash {
+				t.Fatalf("before: %d %s %v", seq, hash, err)
+			}
+			closeStore(t, s)
+			raw(t, path, c.query)
+			r, err := OpenReadOnly("sqlite:" + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeStore(t, r)
+			_, _, err = r.VerifyAudit(t.Context())
+			var broken *remediation.BrokenChainError
+			if !errors.As(err, &broken) || broken.Seq != c.seq || !strings.Contains(broken.Why, c.why) {
+				t.Fatalf("got %v, want entry %d and %q", err, c.seq, c.why)
+			}
+		})
+	}
+}
+
+func TestALogPrunedToACheckpointVerifies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "backout.db")
+	s, err := Open("sqlite:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		err := s.Update(t.Context(), func(tx remediation.Tx) error {
+			e := remediation.Entry{Kind: remediation.KindStarted}
+			if i == 9 {
+				seq, hash, err := tx.Head()
+				if err != nil {
+					return err
+				}
+				e.Kind, e.Detail = remediation.KindCheckpoint, remediation.CheckpointDetail(seq, hash)
+			}
+			_, err := tx.Append(e)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeStore(t, s)
+	raw(t, path, "DELETE FROM audit WHERE seq < 10")
+	if s, err = Open("sqlite:" + path); err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	if err := s.Update(t.Context(), func(tx remediation.Tx) error {
+		_, err := tx.Append(remediation.Entry{Kind: remediation.KindStarted})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if seq, _, err := s.VerifyAudit(t.Context()); err != nil || seq != 21 {
+		t.Fatalf("head %d: %v", seq, err)
+	}
+}
