@@ -32,6 +32,10 @@ var _ remediation.Alertmanager = (*Alertmanager)(nil)
 // NewAlertmanager returns a client of the Alertmanager at address, such as
 // http://127.0.0.1:9093 (with the path prefix, where it has one).
 func NewAlertmanager(address string, timeout time.Duration, transport http.RoundTripper) (*Alertmanager, error) {
+	return newAlertmanager(address, timeout, bounded{next: transport, max: maxAlertsResponse})
+}
+
+func newAlertmanager(address string, timeout time.Duration, transport bounded) (*Alertmanager, error) {
 	u, err := parseBase("alertmanager", address)
 	if err != nil {
 		return nil, err
@@ -47,7 +51,7 @@ func NewAlertmanager(address string, timeout time.Duration, transport http.Round
 	return &Alertmanager{
 		name:    "alertmanager at " + u.Redacted(),
 		alerts:  alerts.String(),
-		client:  &http.Client{Transport: bounded{next: transport, max: maxAlertsResponse}},
+		client:  &http.Client{Transport: transport},
 		timeout: timeout,
 	}, nil
 }

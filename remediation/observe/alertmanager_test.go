@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// testLimit is far below the real one, so that going past it is quick.
+const testLimit = 1 << 16
+
 // fakeAlertmanager answers /prefix/api/v2/alerts as its OpenAPI document has it.
 func fakeAlertmanager(t *testing.T, status int, contentType, body string) *Alertmanager {
 	t.Helper()
@@ -29,14 +32,14 @@ func fakeAlertmanager(t *testing.T, status int, contentType, body string) *Alert
 		}
 	}))
 	t.Cleanup(srv.Close)
-	return newAlertmanager(t, srv.URL+"/prefix")
+	return testAlertmanager(t, srv.URL+"/prefix")
 }
 
-func newAlertmanager(t *testing.T, address string) *Alertmanager {
+func testAlertmanager(t *testing.T, address string) *Alertmanager {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	a, err := NewAlertmanager(address, 2*time.Second, transport)
+	a, err := newAlertmanager(address, patience, bounded{next: transport, max: testLimit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +81,7 @@ func TestNoAlertsMeansNoneIsKnown(t *testing.T) {
 }
 
 func TestNoFingerprintsAskNothing(t *testing.T) {
-	got, err := newAlertmanager(t, "http://127.0.0.1:1").Silenced(t.Context(), nil)
+	got, err := testAlertmanager(t, "http://127.0.0.1:1").Silenced(t.Context(), nil)
 	if err != nil || len(got) != 0 {
 		t.Errorf("got %v, %v", got, err)
 	}
@@ -101,7 +104,7 @@ func TestSilencedRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		"an alert without state": {200, "application/json", `[{"fingerprint":"aaaa"}]`, "no fingerprint or no status"},
 		"too much": {
 			200, "application/json",
-			`[{"annotations":{"a":"` + strings.Repeat("x", maxAlertsResponse) + `"}}]`, "larger than the limit",
+			`[{"annotations":{"a":"` + strings.Repeat("x", testLimit) + `"}}]`, "larger than the limit",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,6 +15,9 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
+// patience is a time limit that no test that passes comes near.
+const patience = time.Minute
+
 // fakePrometheus answers /prefix/api/v1/query as the HTTP API documents it, and
 // fails the test on any request that the documentation does not allow or that
 // would make the answer depend on this machine's clock.
@@ -36,7 +39,7 @@ func fakePrometheus(t *testing.T, status int, body string) string {
 		if r.Form.Get("query") != "up == 1" {
 			t.Errorf("query is %q", r.Form.Get("query"))
 		}
-		if r.Form.Get("timeout") != "2s" {
+		if r.Form.Get("timeout") != "1m0s" {
 			t.Errorf("evaluation timeout is %q", r.Form.Get("timeout"))
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -79,7 +82,7 @@ func TestQueryReadsOneValue(t *testing.T) {
 		"warnings are no fail": {`{"status":"success","warnings":["w"],"infos":["i"],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPrometheus(t, fakePrometheus(t, 200, tc.body), 2*time.Second)
+			p := newPrometheus(t, fakePrometheus(t, 200, tc.body), patience)
 			value, ok, err := p.Query(t.Context(), "up == 1")
 			if err != nil || value != tc.value || ok != tc.ok {
 				t.Errorf("got %v, %v, %v; want %v, %v", value, ok, err, tc.value, tc.ok)
@@ -106,7 +109,7 @@ func TestQueryRefusesAnAnswerThatIsNotOneValue(t *testing.T) {
 		"a huge answer":      {200, data("string", `[1,"`+strings.Repeat("x", maxQueryResponse)+`"]`), "larger than the limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPrometheus(t, fakePrometheus(t, tc.status, tc.body), 2*time.Second)
+			p := newPrometheus(t, fakePrometheus(t, tc.status, tc.body), patience)
 			_, ok, err := p.Query(t.Context(), "up == 1")
 			if err == nil || ok {
 				t.Fatalf("got ok %v, error %v; want an error", ok, err)
@@ -132,7 +135,7 @@ func TestQueryTellsASilentServerFromAWrongQuery(t *testing.T) {
 		"overloaded":           {429, `slow down`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPrometheus(t, fakePrometheus(t, tc.status, tc.body), 2*time.Second)
+			p := newPrometheus(t, fakePrometheus(t, tc.status, tc.body), patience)
 			if _, _, err := p.Query(t.Context(), "up == 1"); !errors.Is(err, remediation.ErrNoAnswer) {
 				t.Errorf("error is %v", err)
 			}
@@ -141,7 +144,7 @@ func TestQueryTellsASilentServerFromAWrongQuery(t *testing.T) {
 	t.Run("nothing listens", func(t *testing.T) {
 		srv := httptest.NewServer(http.NotFoundHandler())
 		srv.Close()
-		p := newPrometheus(t, srv.URL, 2*time.Second)
+		p := newPrometheus(t, srv.URL, patience)
 		_, _, err := p.Query(t.Context(), "up == 1")
 		if !errors.Is(err, remediation.ErrNoAnswer) || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("error is %v", err)
