@@ -44,6 +44,10 @@ func TestIncidentsAreListedInPages(t *testing.T) {
 	if f := b.service.incidentFilter; !f.Open || f.Closed || f.Service != "s" || f.After != "inc-2" || f.Limit != 101 {
 		t.Errorf("asked for %+v", f)
 	}
+	page("?limit=5000")
+	if f := b.service.incidentFilter; f.Limit != 1001 {
+		t.Errorf("asked for %+v", f)
+	}
 	page("?status=closed&limit=99999999999999999999")
 	if f := b.service.incidentFilter; f.Open || !f.Closed || f.Limit != 1001 {
 		t.Errorf("asked for %+v", f)
