@@ -49,10 +49,10 @@ func (t *tx) remember(fingerprint string, p place) {
 func (t *tx) Alerts(incident string) ([]remediation.AlertState, error) {
 	out := []remediation.AlertState{}
 	err := t.rows("SELECT fingerprint, service, trigger, active, last_seen FROM alerts WHERE incident = ? ORDER BY n", []any{incident},
-		func(scan func(...any) error) error {
+		func(r row) error {
 			a := remediation.AlertState{Incident: incident}
 			var seen sql.NullInt64
-			err := scan(&a.Fingerprint, &a.Service, &a.Trigger, &a.Active, &seen)
+			err := r.scan(&a.Fingerprint, &a.Service, &a.Trigger, &a.Active, &seen)
 			a.LastSeen = moment(seen)
 			out = append(out, a)
 			return err
@@ -84,10 +84,10 @@ func (t *tx) putAlert(a remediation.AlertState) error {
 		before = t.places[a.Fingerprint]
 	}
 	if before.exists {
-		_, err = t.exec("UPDATE alerts SET incident = ?, service = ?, trigger = ?, active = ?, last_seen = ? WHERE fingerprint = ?",
+		err = t.exec("UPDATE alerts SET incident = ?, service = ?, trigger = ?, active = ?, last_seen = ? WHERE fingerprint = ?",
 			a.Incident, a.Service, a.Trigger, a.Active, seen, a.Fingerprint)
 	} else {
-		_, err = t.exec("INSERT INTO alerts (fingerprint, incident, service, trigger, active, last_seen) VALUES (?, ?, ?, ?, ?, ?)",
+		err = t.exec("INSERT INTO alerts (fingerprint, incident, service, trigger, active, last_seen) VALUES (?, ?, ?, ?, ?, ?)",
 			a.Fingerprint, a.Incident, a.Service, a.Trigger, a.Active, seen)
 	}
 	if err != nil {
@@ -120,7 +120,7 @@ func (t totals) write(c *conn) error {
 		if n == 0 {
 			continue
 		}
-		_, err := c.exec(context.Background(), `INSERT INTO alert_totals (incident, active) VALUES (?, ?)
+		err := c.exec(context.Background(), `INSERT INTO alert_totals (incident, active) VALUES (?, ?)
 			ON CONFLICT (incident) DO UPDATE SET active = active + excluded.active`, incident, n)
 		if err != nil {
 			return fmt.Errorf("count active alerts of %.80q: %w", incident, err)

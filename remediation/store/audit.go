@@ -48,7 +48,7 @@ func (t *tx) Append(e remediation.Entry) (remediation.Entry, error) {
 	if err != nil {
 		return remediation.Entry{}, fmt.Errorf("append: %w", err)
 	}
-	_, err = t.exec("INSERT INTO audit (seq, kind, service, incident, hash, entry) VALUES (?, ?, ?, ?, ?, ?)",
+	err = t.exec("INSERT INTO audit (seq, kind, service, incident, hash, entry) VALUES (?, ?, ?, ?, ?, ?)",
 		e.Seq, string(e.Kind), e.Service, e.Incident, e.Hash, canonical)
 	if err != nil {
 		return remediation.Entry{}, fmt.Errorf("append audit entry %d: %w", e.Seq, err)
@@ -95,8 +95,8 @@ func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) e
 	if f.After > 0 {
 		q.where("seq > ?", f.After)
 	}
-	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(scan func(...any) error) error {
-		e, err := scanEntry(scan)
+	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(r row) error {
+		e, err := scanEntry(r)
 		if err != nil {
 			return err
 		}
@@ -109,11 +109,11 @@ func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) e
 }
 
 // scanEntry reads an entry from its bytes and compares the columns with them.
-func scanEntry(scan func(...any) error) (remediation.Entry, error) {
+func scanEntry(r row) (remediation.Entry, error) {
 	var seq int64
 	var kind, service, incident, hash string
 	var canonical []byte
-	if err := scan(&seq, &kind, &service, &incident, &hash, &canonical); err != nil {
+	if err := r.scan(&seq, &kind, &service, &incident, &hash, &canonical); err != nil {
 		return remediation.Entry{}, err
 	}
 	e, err := remediation.ParseEntry(canonical, hash)

@@ -26,8 +26,7 @@ func openTemp(t *testing.T) *SQLite {
 // script runs SQL of a test's own within an Update, as if a table did it.
 func script(query string) func(remediation.Tx) error {
 	return func(x remediation.Tx) error {
-		_, err := x.(*tx).exec(query)
-		return err
+		return x.(*tx).exec(query)
 	}
 }
 
@@ -84,8 +83,7 @@ func TestAFullDiskIsAnErrorUntilThereIsRoomAgain(t *testing.T) {
 	pages := func(n int) {
 		t.Helper()
 		err := s.Update(t.Context(), func(x remediation.Tx) error {
-			_, err := x.(*tx).c.c.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", n))
-			return err
+			return x.(*tx).c.script(fmt.Sprintf("PRAGMA max_page_count = %d", n))
 		})
 		if err != nil {
 			t.Fatal(err)

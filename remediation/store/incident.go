@@ -74,10 +74,10 @@ func (t *tx) Incidents(f remediation.IncidentFilter) ([]*remediation.Incident, e
 		q.where("n > ?", n)
 	}
 	out := []*remediation.Incident{}
-	err := t.rows(q.text(order, f.Newest, f.Limit), q.args, func(scan func(...any) error) error {
+	err := t.rows(q.text(order, f.Newest, f.Limit), q.args, func(r row) error {
 		var n int64
 		var body []byte
-		if err := scan(&n, &body); err != nil {
+		if err := r.scan(&n, &body); err != nil {
 			return err
 		}
 		inc, err := incidentOf(n, body)
@@ -148,7 +148,7 @@ func (t *tx) putIncident(inc *remediation.Incident) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(`INSERT INTO incidents (n, service, drill, open, wake, version, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+	err = t.exec(`INSERT INTO incidents (n, service, drill, open, wake, version, body) VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (n) DO UPDATE SET service = excluded.service, drill = excluded.drill, open = excluded.open,
 		wake = excluded.wake, version = excluded.version, body = excluded.body`,
 		n, inc.Service, inc.Drill, open, wake, put.Version, body)
@@ -165,9 +165,9 @@ func (t *tx) Due(now time.Time) (ids []string, next time.Time, err error) {
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	err = t.rows("SELECT n FROM incidents WHERE wake <= ? ORDER BY wake, n", []any{at}, func(scan func(...any) error) error {
+	err = t.rows("SELECT n FROM incidents WHERE wake <= ? ORDER BY wake, n", []any{at}, func(r row) error {
 		var n int64
-		err := scan(&n)
+		err := r.scan(&n)
 		ids = append(ids, idPrefix+strconv.FormatInt(n, 10))
 		return err
 	})

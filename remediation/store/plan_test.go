@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,33 +61,29 @@ func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
 			return err
 		}
 		c := x.(*tx).c
-		for query := range c.stmts {
+		for _, query := range slices.Sorted(maps.Keys(c.stmts)) {
 			if !strings.HasPrefix(query, "SELECT") && !strings.HasPrefix(query, "UPDATE") {
 				continue
 			}
-			rows, err := c.c.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
-			if err != nil {
-				return fmt.Errorf("%s: %w", query, err)
-			}
-			defer rows.Close() //nolint:errcheck // rows.Err is looked at
-			for rows.Next() {
+			err := c.query(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?")), func(r row) error {
 				var id, parent, unused int
 				var detail string
-				if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				if err := r.scan(&id, &parent, &unused, &detail); err != nil {
 					return err
 				}
 				checked++
 				// Walking a table in the order asked for, up to a limit, is no scan;
-				// sqlite_sequence has one row.
-				scan := strings.HasPrefix(detail, "SCAN") && !strings.Contains(query, "LIMIT") && detail != "SCAN sqlite_sequence" &&
+				// the schema and sqlite_sequence are small.
+				scan := strings.HasPrefix(detail, "SCAN") && !strings.Contains(query, "LIMIT") && detail != "SCAN sqlite_sequence" && detail != "SCAN sqlite_master" &&
 					!strings.Contains(detail, "incidents_open") && detail != "SCAN CONSTANT ROW"
 				sort := strings.Contains(detail, "TEMP B-TREE") && (strings.Contains(query, "FROM audit") || strings.Contains(query, "LIMIT"))
 				if scan || sort {
 					t.Errorf("%s\n\t%s", query, detail)
 				}
-			}
-			if err := rows.Err(); err != nil {
-				return err
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", query, err)
 			}
 		}
 		return nil

@@ -47,9 +47,9 @@ func migrate(c *conn, steps []migration) error {
 	for i := have; i < len(steps); i++ {
 		script := fmt.Sprintf("BEGIN IMMEDIATE;\n%s\n;PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
 			steps[i].sql, applicationID, i+1)
-		if _, err := c.c.ExecContext(context.Background(), script); err != nil {
+		if err := c.script(script); err != nil {
 			err = fmt.Errorf("bring the schema from version %d to %d (%s): %w", i, i+1, steps[i].name, err)
-			if _, rerr := c.c.ExecContext(context.Background(), "ROLLBACK"); rerr != nil {
+			if rerr := c.script("ROLLBACK"); rerr != nil {
 				err = errors.Join(err, rerr)
 			}
 			return err
@@ -74,7 +74,7 @@ func schemaVersion(c *conn, steps []migration) (int, error) {
 	for query, v := range map[string]*int{
 		"PRAGMA application_id": &id, "PRAGMA user_version": &version, "SELECT count(*) FROM sqlite_schema": &objects,
 	} {
-		if err := c.c.QueryRowContext(context.Background(), query).Scan(v); err != nil {
+		if err := c.query(context.Background(), query, nil, func(r row) error { return r.scan(v) }); err != nil {
 			return 0, fmt.Errorf("read the schema's version: %w", err)
 		}
 	}

@@ -32,14 +32,15 @@ func raw(t *testing.T, path, query string) {
 
 // childMigrates dies in the middle of a migration.
 func childMigrates(dsn string) error {
-	err := sqlite.RegisterScalarFunction("die", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
+	d := &sqlite.Driver{}
+	err := d.RegisterScalarFunction("die", 0, func(*sqlite.FunctionContext, []driver.Value) (driver.Value, error) {
 		die()
 		return nil, nil
 	})
 	if err != nil {
 		return err
 	}
-	_, err = open(dsn, withNext("CREATE TABLE half (a); INSERT INTO half VALUES (1); DROP TABLE beats; INSERT INTO half SELECT die();"))
+	_, err = open(dsn, d, withNext("CREATE TABLE half (a); INSERT INTO half VALUES (1); DROP TABLE beats; INSERT INTO half SELECT die();"))
 	return fmt.Errorf("the migration did not die: %w", err)
 }
 
@@ -61,7 +62,7 @@ func TestACrashWithinAMigrationLeavesTheVersionBefore(t *testing.T) {
 	}
 	reopened(t, "sqlite:"+path, []string{"x"})
 	// And the migration can still be made.
-	s, err = open("sqlite:"+path, withNext("CREATE TABLE half (a);"))
+	s, err = open("sqlite:"+path, &sqlite.Driver{}, withNext("CREATE TABLE half (a);"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestACrashWithinAMigrationLeavesTheVersionBefore(t *testing.T) {
 
 func TestAMigrationThatFailsLeavesTheVersionBefore(t *testing.T) {
 	dsn := "sqlite:" + filepath.Join(t.TempDir(), "backout.db")
-	_, err := open(dsn, withNext("CREATE TABLE half (a); DROP TABLE beats; INSERT INTO nowhere VALUES (1);"))
+	_, err := open(dsn, &sqlite.Driver{}, withNext("CREATE TABLE half (a); DROP TABLE beats; INSERT INTO nowhere VALUES (1);"))
 	if err == nil || !strings.Contains(err.Error(), "from version 1 to 2 (next.sql)") {
 		t.Fatalf("got %v", err)
 	}
@@ -79,7 +80,7 @@ func TestAMigrationThatFailsLeavesTheVersionBefore(t *testing.T) {
 
 func TestANewerSchemaIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backout.db")
-	s, err := open("sqlite:"+path, withNext("CREATE TABLE later (a);"))
+	s, err := open("sqlite:"+path, &sqlite.Driver{}, withNext("CREATE TABLE later (a);"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 func (t *tx) PutEffect(e remediation.Effect) error {
 	at, err := nanos(e.Time)
 	if err == nil {
-		_, err = t.exec(`INSERT INTO effects (incident, step, time, service, action, target, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)
+		err = t.exec(`INSERT INTO effects (incident, step, time, service, action, target, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (incident, step) DO UPDATE SET time = excluded.time, service = excluded.service, action = excluded.action,
 			target = excluded.target, outcome = excluded.outcome`,
 			e.Incident, e.Step, at, e.Service, e.Action, e.Target, string(e.Outcome))
@@ -37,10 +37,10 @@ func (t *tx) Effects(service string, since time.Time) ([]remediation.Effect, err
 		q.where("time >= ?", at)
 	}
 	out := []remediation.Effect{}
-	err := t.rows(q.text("time, n", false, 0), q.args, func(scan func(...any) error) error {
+	err := t.rows(q.text("time, n", false, 0), q.args, func(r row) error {
 		var e remediation.Effect
 		var at sql.NullInt64
-		err := scan(&e.Incident, &e.Step, &at, &e.Service, &e.Action, &e.Target, (*string)(&e.Outcome))
+		err := r.scan(&e.Incident, &e.Step, &at, &e.Service, &e.Action, &e.Target, (*string)(&e.Outcome))
 		e.Time = moment(at)
 		out = append(out, e)
 		return err
@@ -60,7 +60,7 @@ func (t *tx) Freezes() ([]remediation.Freeze, error) {
 func (t *tx) PutFreeze(f remediation.Freeze) error {
 	b, err := marshal(f)
 	if err == nil {
-		_, err = t.exec("INSERT OR REPLACE INTO freezes (service, scope, body) VALUES (?, ?, ?)", f.Service, f.Scope, b)
+		err = t.exec("INSERT OR REPLACE INTO freezes (service, scope, body) VALUES (?, ?, ?)", f.Service, f.Scope, b)
 	}
 	if err != nil {
 		return fmt.Errorf("put freeze of service %q: %w", f.Service, err)
@@ -71,7 +71,7 @@ func (t *tx) PutFreeze(f remediation.Freeze) error {
 // DeleteFreeze implements remediation.ServiceTable; deleting what is not there
 // is no error.
 func (t *tx) DeleteFreeze(service, scope string) error {
-	if _, err := t.exec("DELETE FROM freezes WHERE service = ? AND scope = ?", service, scope); err != nil {
+	if err := t.exec("DELETE FROM freezes WHERE service = ? AND scope = ?", service, scope); err != nil {
 		return fmt.Errorf("delete freeze of service %q: %w", service, err)
 	}
 	return nil
@@ -86,7 +86,7 @@ func (t *tx) Rollouts() ([]remediation.Rollout, error) {
 func (t *tx) PutRollout(r remediation.Rollout) error {
 	b, err := marshal(r)
 	if err == nil {
-		_, err = t.exec("INSERT OR REPLACE INTO rollouts (service, body) VALUES (?, ?)", r.Service, b)
+		err = t.exec("INSERT OR REPLACE INTO rollouts (service, body) VALUES (?, ?)", r.Service, b)
 	}
 	if err != nil {
 		return fmt.Errorf("put rollout of service %q: %w", r.Service, err)
@@ -109,9 +109,9 @@ func marshal(v any) ([]byte, error) {
 // bodies reads rows that are kept as JSON.
 func bodies[T any](t *tx, table, query string) ([]T, error) {
 	out := []T{}
-	err := t.rows(query, nil, func(scan func(...any) error) error {
+	err := t.rows(query, nil, func(r row) error {
 		var b []byte
-		if err := scan(&b); err != nil {
+		if err := r.scan(&b); err != nil {
 			return err
 		}
 		var v T
@@ -128,10 +128,10 @@ func bodies[T any](t *tx, table, query string) ([]T, error) {
 // Beats implements remediation.ServiceTable.
 func (t *tx) Beats() ([]remediation.Beat, error) {
 	out := []remediation.Beat{}
-	err := t.rows("SELECT service, last, lost FROM beats ORDER BY service", nil, func(scan func(...any) error) error {
+	err := t.rows("SELECT service, last, lost FROM beats ORDER BY service", nil, func(r row) error {
 		var b remediation.Beat
 		var last sql.NullInt64
-		err := scan(&b.Service, &last, &b.Lost)
+		err := r.scan(&b.Service, &last, &b.Lost)
 		b.Last = moment(last)
 		out = append(out, b)
 		return err
@@ -146,7 +146,7 @@ func (t *tx) Beats() ([]remediation.Beat, error) {
 func (t *tx) PutBeat(b remediation.Beat) error {
 	last, err := nanos(b.Last)
 	if err == nil {
-		_, err = t.exec("INSERT OR REPLACE INTO beats (service, last, lost) VALUES (?, ?, ?)", b.Service, last, b.Lost)
+		err = t.exec("INSERT OR REPLACE INTO beats (service, last, lost) VALUES (?, ?, ?)", b.Service, last, b.Lost)
 	}
 	if err != nil {
 		return fmt.Errorf("put beat of service %q: %w", b.Service, err)
@@ -168,7 +168,7 @@ func (t *tx) PutPlaybook(hash string, source []byte) error {
 	if source == nil {
 		source = []byte{}
 	}
-	if _, err := t.exec("INSERT INTO playbooks (hash, source) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING", hash, source); err != nil {
+	if err := t.exec("INSERT INTO playbooks (hash, source) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING", hash, source); err != nil {
 		return fmt.Errorf("put playbook %.80q: %w", hash, err)
 	}
 	return nil

@@ -19,7 +19,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -28,7 +27,7 @@ import (
 	"sync"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
 
 	"github.com/locotoki/backout/remediation"
 )
@@ -58,11 +57,11 @@ type SQLite struct {
 	readOnly bool
 	lock     *os.File // nil where readOnly
 
+	driver *sqlite.Driver
+
 	reading chan *conn // free readers; nil stands for one not connected yet
-	rdb     *sql.DB
 
 	// The writer goroutine alone uses these.
-	wdb  *sql.DB
 	w    *conn
 	head head // of the audit log, as committed
 
@@ -81,9 +80,9 @@ var _ remediation.Store = (*SQLite)(nil)
 // Open opens the database that a dsn such as "sqlite:data/backout.db" names for
 // this process alone, creates it (and its folder) where it is missing, and
 // brings its schema up to date.
-func Open(dsn string) (*SQLite, error) { return open(dsn, migrations()) }
+func Open(dsn string) (*SQLite, error) { return open(dsn, &sqlite.Driver{}, migrations()) }
 
-func open(dsn string, steps []migration) (_ *SQLite, err error) {
+func open(dsn string, driver *sqlite.Driver, steps []migration) (_ *SQLite, err error) {
 	path, err := pathOf(dsn)
 	if err != nil {
 		return nil, err
@@ -94,7 +93,7 @@ func open(dsn string, steps []migration) (_ *SQLite, err error) {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := newSQLite(path)
+	s := newSQLite(path, driver)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
@@ -103,10 +102,7 @@ func open(dsn string, steps []migration) (_ *SQLite, err error) {
 	if s.lock, err = lockFile(path); err != nil {
 		return nil, err
 	}
-	if s.wdb, err = openDB(path, "rw"); err != nil {
-		return nil, err
-	}
-	if s.w, err = s.connect(s.wdb, writerPragmas); err != nil {
+	if s.w, err = s.connect("rw", writerPragmas); err != nil {
 		return nil, err
 	}
 	if err := migrate(s.w, steps); err != nil {
@@ -114,9 +110,6 @@ func open(dsn string, steps []migration) (_ *SQLite, err error) {
 	}
 	if s.head, err = readHead(&tx{c: s.w, ctx: context.Background()}); err != nil {
 		return nil, fmt.Errorf("database %q: %w", path, err)
-	}
-	if s.rdb, err = openDB(path, "ro"); err != nil {
-		return nil, err
 	}
 	go s.writer()
 	return s, nil
@@ -132,12 +125,9 @@ func OpenReadOnly(dsn string) (*SQLite, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open database for reading: %w; try: the --storage.dsn that backout serve runs with", err)
 	}
-	s := newSQLite(path)
+	s := newSQLite(path, &sqlite.Driver{})
 	s.readOnly = true
 	close(s.stopped)
-	if s.rdb, err = openDB(path, "ro"); err != nil {
-		return nil, err
-	}
 	err = s.view(context.Background(), func(t *tx) error { return checkSchema(t.c, migrations()) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database %q: %w", path, err), s.release())
@@ -145,9 +135,9 @@ func OpenReadOnly(dsn string) (*SQLite, error) {
 	return s, nil
 }
 
-func newSQLite(path string) *SQLite {
+func newSQLite(path string, driver *sqlite.Driver) *SQLite {
 	s := &SQLite{
-		path: path, reading: make(chan *conn, readers),
+		path: path, driver: driver, reading: make(chan *conn, readers),
 		queue: make(chan *call, queueLength), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for range readers {
@@ -176,14 +166,8 @@ func (s *SQLite) Close() error {
 // release closes what Open has opened so far, the lock last.
 func (s *SQLite) release() error {
 	var errs []error
-	if s.rdb != nil {
-		errs = append(errs, s.rdb.Close())
-	}
 	if s.w != nil {
 		errs = append(errs, s.w.close())
-	}
-	if s.wdb != nil {
-		errs = append(errs, s.wdb.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
@@ -234,15 +218,4 @@ func create(path string) error {
 		return err
 	}
 	return f.Close()
-}
-
-// openDB prepares to connect to a file. A connection that is given back is
-// closed: the store keeps its own.
-func openDB(path, mode string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", "file:"+strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)+"?mode="+mode)
-	if err != nil {
-		return nil, fmt.Errorf("open database %q: %w", path, err)
-	}
-	db.SetMaxIdleConns(0)
-	return db, nil
 }

@@ -44,35 +44,32 @@ func (t *tx) usable() error {
 }
 
 // exec runs a statement that writes.
-func (t *tx) exec(query string, args ...any) (sql.Result, error) {
+func (t *tx) exec(query string, args ...any) error {
 	if err := t.usable(); err != nil {
-		return nil, err
+		return err
 	}
 	if !t.write {
-		return nil, ErrReadOnly
+		return ErrReadOnly
 	}
 	if !t.wrote {
 		if !t.alone {
 			if err := t.c.control("SAVEPOINT part"); err != nil {
 				t.fault = err
-				return nil, err
+				return err
 			}
 		}
 		t.wrote = true
 	}
-	r, err := t.c.exec(t.ctx, query, args...)
-	if err != nil {
-		t.fault = err
-	}
-	return r, err
+	t.fault = t.c.exec(t.ctx, query, args...)
+	return t.fault
 }
 
 // row reads one row into dest; ErrNotFound where there is none.
 func (t *tx) row(query string, args []any, dest ...any) error {
 	found := false
-	err := t.rows(query, args, func(scan func(...any) error) error {
+	err := t.rows(query, args, func(r row) error {
 		found = true
-		return scan(dest...)
+		return r.scan(dest...)
 	})
 	if err == nil && !found {
 		err = remediation.ErrNotFound
@@ -81,34 +78,12 @@ func (t *tx) row(query string, args []any, dest ...any) error {
 }
 
 // rows calls each for every row.
-func (t *tx) rows(query string, args []any, each func(scan func(...any) error) error) (err error) {
+func (t *tx) rows(query string, args []any, each func(row) error) error {
 	if err := t.usable(); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			t.fault = err
-		}
-	}()
-	st, err := t.c.stmt(query)
-	if err != nil {
-		return err
-	}
-	rows, err := st.QueryContext(t.ctx, args...)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := rows.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	for rows.Next() {
-		if err := each(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	t.fault = t.c.query(t.ctx, query, args, each)
+	return t.fault
 }
 
 // keep makes the call's part one with the transaction.

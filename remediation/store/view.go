@@ -30,7 +30,7 @@ func (s *SQLite) view(ctx context.Context, fn func(*tx) error) error {
 	}
 	defer func() { s.reading <- c }()
 	if c == nil {
-		fresh, err := s.connect(s.rdb, readerPragmas)
+		fresh, err := s.connect("ro", readerPragmas)
 		if err != nil {
 			return err
 		}

@@ -259,7 +259,7 @@ func (s *SQLite) reconnect() error {
 	if err := s.w.close(); err != nil {
 		return err
 	}
-	w, err := s.connect(s.wdb, writerPragmas)
+	w, err := s.connect("rw", writerPragmas)
 	if err != nil {
 		return err
 	}
