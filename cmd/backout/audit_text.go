@@ -12,7 +12,7 @@ import (
 var detailFirst = []string{"reason", "why", "error", "trigger", "value", "threshold", "until"}
 
 // detailLast are told only by --output=json: long, or of use to a program only.
-var detailLast = []string{"expr", "before", "after", "playbooks", "alerts", "fingerprint", "fingerprints"}
+var detailLast = []string{"expr", "before", "after", "playbook", "playbooks", "alerts", "fingerprint", "fingerprints"}
 
 // maxDetail is how much of a detail is told, in characters.
 const maxDetail = 300
@@ -55,12 +55,28 @@ func detailValue(key string, v any) string {
 		if key == "gates" {
 			return gatesText(v)
 		}
+		if text, ok := wordsText(v); ok {
+			return text
+		}
 	}
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprint(v)
 	}
 	return string(b)
+}
+
+// wordsText joins a list of strings.
+func wordsText(list []any) (string, bool) {
+	words := make([]string, len(list))
+	for i, v := range list {
+		s, ok := v.(string)
+		if !ok {
+			return "", false
+		}
+		words[i] = s
+	}
+	return strings.Join(words, " "), true
 }
 
 // gatesText names the gates that were closed; that all others were open goes

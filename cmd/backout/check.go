@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules"
 )
 
 func (c *commands) addCheck() {
@@ -130,7 +131,7 @@ func (f settingsFlags) check() (findings, error) {
 	errs = append(errs, err)
 	for _, pb := range playbooks {
 		found.Warnings = append(found.Warnings, pb.Warnings()...)
-		if _, err := generated([]*alerts.Playbook{pb}); err != nil {
+		if err := rules.Check(pb); err != nil {
 			errs = append(errs, err)
 			continue
 		}

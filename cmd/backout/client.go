@@ -198,6 +198,9 @@ func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) (
 	if f.Open {
 		q.Set("status", "open")
 	}
+	if f.Closed {
+		q.Set("status", "closed")
+	}
 	if f.Service != "" {
 		q.Set("service", f.Service)
 	}

@@ -367,7 +367,7 @@ func TestWrongUsageIsOneSentenceAndStatusTwo(t *testing.T) {
 		"incident show":                         "'id' not provided\ntry: backout help incident show",
 		"incident show inc-1 inc-2":             "unexpected inc-2",
 		"incident list --statsu=open":           "--statsu",
-		"incident list --status=shut":           `--status: "shut" is none of open, all`,
+		"incident list --status=shut":           `--status: "shut" is none of open, closed, all`,
 		"incident list --limit=0":               `--limit: "0" is not a whole number from 1`,
 		"incident list --output=yaml":           `--output: "yaml" is none of text, json`,
 		"incident list --url=localhost:9099":    "--url: ",

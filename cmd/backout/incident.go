@@ -32,14 +32,14 @@ func (c *commands) addIncident() {
 
 func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 	clause := parent.Command("list", "List incidents, oldest first.")
-	status := choiceFlag(clause, "status", "open: those that are not closed; all.", "all", "open", "all")
+	status := choiceFlag(clause, "status", "open: those that are not closed; closed; all.", "all", "open", "closed", "all")
 	service := clause.Flag("service", "Of this service only.").String()
 	limit := wholeFlag(clause, "limit", "How many of the newest.", 100, 1, 1_000_000)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
 			list, err := src.Incidents(ctx, remediation.IncidentFilter{
-				Service: *service, Open: *status == "open", Limit: int(*limit), Newest: true,
+				Service: *service, Open: *status == "open", Closed: *status == "closed", Limit: int(*limit), Newest: true,
 			})
 			if err != nil {
 				return err

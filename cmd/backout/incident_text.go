@@ -147,7 +147,7 @@ func handsText(inc remediation.IncidentView) string {
 		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, step))
 		command("no, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
 	}
-	b.WriteString("\nTo stop it\n")
+	b.WriteString("\nTo stop it, or to step in\n")
 	command("no more steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
 	if inc.ClaimedBy == "" {
 		command("take this incident over", "backout incident claim "+id)

@@ -30,7 +30,7 @@ func (c *commands) addRules() {
 		}
 		playbooks, err := loadPlaybooks(*files, playbookKinds(kinds.list))
 		if err := closing(kinds, err); err != nil {
-			return wrong("backout check, with the same playbooks", "%w", err)
+			return wrong("", "%w", err)
 		}
 		made, err := generated(playbooks)
 		if err != nil {

@@ -65,7 +65,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	logger := slog.New(utcHandler{promslog.New(&f.log).Handler()})
 	config, err := f.loadConfig()
 	if err != nil {
-		return wrong("backout check, with the same files", "%w", err)
+		return wrong("", "%w", err)
 	}
 	out, err := c.outside(config, logger)
 	if err != nil {

@@ -40,7 +40,7 @@ func (f settingsFlags) load(kinds []alerts.ActionKind) (settings, error) {
 	config, err := f.loadConfig()
 	playbooks, perr := loadPlaybooks(*f.playbookFiles, kinds)
 	if err := errors.Join(err, perr); err != nil {
-		return settings{}, wrong("backout check, with the same files", "%w", err)
+		return settings{}, wrong("", "%w", err)
 	}
 	return settings{config, playbooks}, nil
 }

@@ -1,0 +1,10 @@
+package rules
+
+import "github.com/locotoki/backout/alerts"
+
+// Check makes a valid playbook's rules and reads them as Prometheus does. It
+// leaves out their tests, which take Generate most of its time.
+func Check(pb *alerts.Playbook) error {
+	_, err := generateRules(pb)
+	return err
+}
