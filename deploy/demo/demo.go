@@ -112,7 +112,7 @@ func (o Options) settings(ctx context.Context) (settings, string, error) {
 		dir: dir, backout: o.Backout, source: source, engine: engine, tools: tools,
 		// A name of its own for each folder, so that two checkouts on one engine stay apart.
 		project: fmt.Sprintf("backout-demo-%08x", crc32.ChecksumIEEE([]byte(dir))),
-		image:   "backout-demo/social-intel", mode: "act",
+		image:   "backout-demo/social-intel", mode: "act", limits: oneBreach,
 	}, version, errors.Join(terr, serr, eerr)
 }
 

@@ -62,7 +62,7 @@ func build(ctx context.Context) (*stack, error) {
 		return nil, err
 	}
 	s := &stack{settings: settings{
-		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, tools: tools, mode: "act",
+		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, tools: tools, mode: "act", limits: oneBreach,
 		image: fmt.Sprintf("backout-e2e-%08x/social-intel", crc32.ChecksumIEEE([]byte(source))),
 	}}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
@@ -125,6 +125,9 @@ func runningStack(t *testing.T, name string, change func(*settings)) *stack {
 }
 
 func asUsual(*settings) {}
+
+// manyBreaches lets one breach after another be a new incident, and be acted on.
+var manyBreaches = limits{PerHour: 1000, ReopenWithin: "1s"}
 
 func must(t testing.TB, err error) {
 	t.Helper()

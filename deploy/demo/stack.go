@@ -38,8 +38,18 @@ type settings struct {
 	project string // compose's project name
 	image   string // the images' repository
 	mode    string // observe or act
-	perHour int    // how many steps the playbook lets run in an hour
+	limits  limits
 }
+
+// limits are those of the demo's playbook that one breach never meets, and
+// many breaches in a row do.
+type limits struct {
+	PerHour      int    // how many steps may run in an hour
+	ReopenWithin string // how long a closed incident takes a new alert
+}
+
+// oneBreach are the limits for a single breach.
+var oneBreach = limits{PerHour: 3, ReopenWithin: "1h"}
 
 // stack is a whole installation on this machine: a compose project with
 // social-intel, Prometheus, Alertmanager and backout, all on loopback.
@@ -149,7 +159,7 @@ func (s *stack) prepare(ctx context.Context) error {
 		return err
 	}
 	values := map[string]any{
-		"Project": s.project, "Image": s.image, "Flag": "1", "PerHour": max(s.perHour, 3),
+		"Project": s.project, "Image": s.image, "Flag": "1", "Limits": s.limits,
 		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
 		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),
 		"PrometheusURL":       s.url("prometheus"),
