@@ -46,6 +46,7 @@ type hashQuestion struct {
 	envFile string   // given with --env-file, if it is not the default one
 	service string
 	version string // of the compose that made the container
+	project string // its name, which goes into the hash with the networks' names
 	// assume is NAME=value for a variable whose .env is not written yet.
 	assume string
 }
@@ -90,6 +91,9 @@ func (c *Client) runHash(ctx context.Context, q hashQuestion) (string, error) {
 	argv, err := c.composeTool(q.version)
 	if err != nil {
 		return "", err
+	}
+	if q.project != "" {
+		argv = append(argv, "-p", q.project)
 	}
 	if q.envFile != "" {
 		argv = append(argv, "--env-file", q.envFile)

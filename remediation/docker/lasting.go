@@ -40,6 +40,7 @@ type lasting struct {
 	// files as they were read.
 	whenOff, asIs hashQuestion
 	version       string
+	project       string
 }
 
 // fileState is one file's part of a snapshot.
@@ -153,7 +154,7 @@ func (c *Client) locate(f *fleet, l *lasting) error {
 				l.files = append(l.files, within(f.dir, name))
 			}
 		}
-		l.version = newest.label(labelVersion)
+		l.version, l.project = newest.label(labelVersion), newest.label(labelProject)
 	}
 	if len(l.files) == 0 {
 		for _, name := range composeNames {
@@ -232,7 +233,7 @@ func (l *lasting) labelFor(r *replica) string {
 
 // ask is the question to the compose tool about the files as they were read.
 func (l *lasting) ask(f *fleet, read map[string][32]byte) hashQuestion {
-	q := hashQuestion{dir: f.dir, service: f.service, version: l.version}
+	q := hashQuestion{dir: f.dir, service: f.service, version: l.version, project: l.project}
 	if l.explicit {
 		q.files = l.files
 	}
@@ -245,7 +246,7 @@ func (l *lasting) ask(f *fleet, read map[string][32]byte) hashQuestion {
 	}
 	slices.Sort(paths)
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%q %q %q %q\n", q.dir, q.service, q.files, q.version)
+	fmt.Fprintf(sum, "%q %q %q %q %q\n", q.dir, q.service, q.files, q.version, q.project)
 	for _, p := range paths {
 		fmt.Fprintf(sum, "%q %x\n", p, read[p])
 	}

@@ -84,7 +84,7 @@ LABEL maker=image
 VOLUME /data
 WORKDIR /data
 EXPOSE 9000
-HEALTHCHECK --interval=200ms --retries=2 CMD ["/service", "check"]
+HEALTHCHECK --interval=100ms --retries=2 CMD ["/service", "check"]
 ENTRYPOINT ["/service"]
 `
 	var archive bytes.Buffer
@@ -220,14 +220,27 @@ func (w *world) read(name string) string {
 // variables.
 func (w *world) compose(shell []string, args ...string) string {
 	w.Helper()
+	out, err := w.runCompose(shell, args...)
+	if err != nil {
+		w.Fatalf("docker-compose %v: %v (try: make test, which fetches it)\n%s", args, err, out)
+	}
+	return out
+}
+
+// tryCompose is compose where its failure is not ours.
+func (w *world) tryCompose(args ...string) {
+	w.Helper()
+	if out, err := w.runCompose(nil, args...); err != nil {
+		w.Logf("docker-compose %v: %v\n%s", args, err, out)
+	}
+}
+
+func (w *world) runCompose(shell []string, args ...string) (string, error) {
 	cmd := exec.Command("docker-compose", args...)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), append([]string{"COMPOSE_PROJECT_NAME=" + w.project}, shell...)...)
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		w.Fatalf("docker-compose %v: %v (try: make test, which fetches it)\n%s", args, err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
 // transport is the client's way to the engine, watched and broken by tests.
@@ -396,7 +409,9 @@ func (w *world) essence(r *replica) string {
 	config.Hostname, config.Volumes = "", nil
 	config.Env = slices.Sorted(slices.Values(config.Env))
 	config.Labels = maps.Clone(config.Labels)
-	maps.DeleteFunc(config.Labels, func(k, _ string) bool { return strings.HasPrefix(k, "backout.") || k == labelConfigHash })
+	maps.DeleteFunc(config.Labels, func(k, _ string) bool {
+		return slices.Contains([]string{labelOperation, labelReplaces, labelName, labelImage, labelConfigHash}, k)
+	})
 	host.Binds = nil
 	var mounts []string
 	for _, m := range r.Mounts {
@@ -412,6 +427,23 @@ func (w *world) essence(r *replica) string {
 		w.Fatal(err)
 	}
 	return string(out)
+}
+
+// diff is the lines that differ, as far as that is easy to see.
+func diff(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	var out []string
+	for _, l := range g {
+		if !slices.Contains(w, l) {
+			out = append(out, "+ "+l)
+		}
+	}
+	for _, l := range w {
+		if !slices.Contains(g, l) {
+			out = append(out, "- "+l)
+		}
+	}
+	return strings.Join(out, "\n")
 }
 
 // eventually polls a condition.

@@ -265,54 +265,56 @@ func back(t *testing.T, r *run, op string, before json.RawMessage, state string)
 	}
 }
 
+// faultAt is the n-th fault of a series that meets every state there is between
+// two outside calls: cut before a call is the same as cut after the one before.
+func faultAt(n int) (call int, f Fault) {
+	if n == 0 {
+		return 0, Before
+	}
+	return n - 1, After
+}
+
 func cutOff(t *testing.T, r *run, resolve func(*testing.T, *run, string, json.RawMessage, string)) {
 	state := r.State(t)
-	for _, fault := range []Fault{Before, After} {
-		for n := 0; ; n++ {
-			if n == maxCalls {
-				t.Fatalf("more than %d outside calls", maxCalls)
+	for n := range maxCalls {
+		op := r.op()
+		before := r.look(t, op).Snapshot
+		call, fault := faultAt(n)
+		a, fired := r.Cut(t, call, fault)
+		err := r.hear(a.Apply(t.Context(), op, before))
+		if !fired() {
+			if err != nil {
+				t.Fatalf("apply without a fault: %v", err)
 			}
-			op := r.op()
-			before := r.look(t, op).Snapshot
-			a, fired := r.Cut(t, n, fault)
-			err := r.hear(a.Apply(t.Context(), op, before))
-			if !fired() {
-				if err != nil {
-					t.Fatalf("apply without a fault: %v", err)
-				}
-				if n == 0 {
-					t.Fatal("apply makes no outside call")
-				}
-				r.undo(t, op, before, state)
-				break
+			if n < 2 {
+				t.Fatal("apply makes no outside call")
 			}
-			if !t.Run(fmt.Sprintf("call %d %s", n, fault), func(t *testing.T) { resolve(t, r, op, before, state) }) {
-				return
-			}
+			return
+		}
+		if !t.Run(fmt.Sprintf("call %d %s", call, fault), func(t *testing.T) { resolve(t, r, op, before, state) }) {
+			return
 		}
 	}
+	t.Fatalf("more than %d outside calls", maxCalls)
 }
 
 func cutOffUndo(t *testing.T, r *run) {
 	state := r.State(t)
-	for _, fault := range []Fault{Before, After} {
-		for n := 0; n < maxCalls; n++ {
-			op := r.op()
-			before := r.look(t, op).Snapshot
-			r.apply(t, op, before)
-			a, fired := r.Cut(t, n, fault)
-			err := r.hear(a.Undo(t.Context(), op, before))
-			if !fired() && err != nil {
-				t.Fatalf("undo without a fault: %v", err)
-			}
-			if !t.Run(fmt.Sprintf("call %d %s", n, fault), func(t *testing.T) { r.undo(t, op, before, state) }) {
-				return
-			}
-			if !fired() {
-				break
-			}
+	for n := range maxCalls {
+		op := r.op()
+		before := r.look(t, op).Snapshot
+		r.apply(t, op, before)
+		call, fault := faultAt(n)
+		a, fired := r.Cut(t, call, fault)
+		err := r.hear(a.Undo(t.Context(), op, before))
+		if !fired() && err != nil {
+			t.Fatalf("undo without a fault: %v", err)
+		}
+		if !t.Run(fmt.Sprintf("call %d %s", call, fault), func(t *testing.T) { r.undo(t, op, before, state) }) || !fired() {
+			return
 		}
 	}
+	t.Fatalf("more than %d outside calls", maxCalls)
 }
 
 func timeout(t *testing.T, r *run) {

@@ -1,0 +1,256 @@
+package docker
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action/actiontest"
+)
+
+const op = "inc-7/1-flag_off@1700000000"
+
+func plainWorld(t *testing.T, change ...func(*container.Config, *container.HostConfig)) *world {
+	w := newWorld(t)
+	w.write("docker-compose.yml", w.webFile())
+	w.write(".env", "# settings\nFLAG=1 # on\nPASSWORD="+secret+"\n")
+	w.start("1", change...)
+	return w
+}
+
+func breaksWhenOff(how string) func(*container.Config, *container.HostConfig) {
+	return func(c *container.Config, h *container.HostConfig) {
+		c.Env = append(c.Env, "BREAKS_WHEN_OFF="+how)
+		h.RestartPolicy = container.RestartPolicy{Name: "always"}
+	}
+}
+
+func TestUndoOfACutOffApplyBringsTheSameContainerBack(t *testing.T) {
+	w := plainWorld(t)
+	id, state := w.one().ID, w.state()
+	whole := w.action()
+	for n := 0; ; n++ {
+		op := fmt.Sprintf("inc-%d/1-flag_off@1", n)
+		look, err := whole.Look(t.Context(), op)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trip, fired := cut(n, actiontest.After)
+		a, err := w.client(trip).FlagOff(w.target, w.flag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = a.Apply(t.Context(), op, look.Snapshot)
+		if !fired() {
+			t.Fatalf("all %d calls passed, and the last one was not the removal of the old container: %v", n, err)
+		}
+		gone := true
+		for _, r := range w.containers("web") {
+			gone = gone && r.ID != id
+		}
+		if gone {
+			if n < 6 {
+				t.Fatalf("the old container is gone after %d calls", n+1)
+			}
+			return // removed, as the last call of all
+		}
+		if err := whole.Undo(t.Context(), op, look.Snapshot); err != nil {
+			t.Fatalf("undo after call %d: %v", n, err)
+		}
+		if got := w.one().ID; got != id || w.state() != state {
+			t.Fatalf("undo after call %d: container %s, was %s; state:\n%s", n, got, id, diff(w.state(), state))
+		}
+	}
+}
+
+func TestACopyThatDoesNotWorkIsUndone(t *testing.T) {
+	for how, want := range map[string]string{"crash": "restarted", "sick": "unhealthy", "deaf": "serves FLAG=1"} {
+		t.Run(how, func(t *testing.T) {
+			w := plainWorld(t, breaksWhenOff(how))
+			if err := w.target.Probe.Timeout.Set("3s"); err != nil {
+				t.Fatal(err)
+			}
+			w.eventually("the service answers", func() bool {
+				res, err := http.Get(w.target.Probe.Health)
+				return err == nil && res.Body.Close() == nil && res.StatusCode == http.StatusOK
+			})
+			id, state := w.one().ID, w.state()
+			a := w.action()
+			look, err := a.Look(t.Context(), op)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = a.Apply(t.Context(), op, look.Snapshot)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Fatalf("apply: %v, want word of %q", err, want)
+			}
+			if strings.Contains(fmt.Sprintf("%T", err), "inDoubt") {
+				t.Errorf("a copy that is seen to be broken leaves no doubt: %T", err)
+			}
+			if err := a.Undo(t.Context(), op, look.Snapshot); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.one().ID; got != id || w.state() != state {
+				t.Errorf("container %s, was %s; state:\n%s", got, id, diff(w.state(), state))
+			}
+		})
+	}
+}
+
+func TestAServiceThatIsDownIsAsWantedOnceTheFileSaysOff(t *testing.T) {
+	w := plainWorld(t)
+	w.takeDown()
+	a := w.action()
+	look, err := a.Look(t.Context(), op)
+	if err != nil || look.Position != remediation.Untouched {
+		t.Fatalf("%s, %v", look.Position, err)
+	}
+	if err := a.Apply(t.Context(), op, look.Snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Verify(t.Context(), op); err != nil {
+		t.Fatal(err)
+	}
+	if look, err = a.Look(t.Context(), op); err != nil || look.Position != remediation.Wanted {
+		t.Fatalf("%s, %v", look.Position, err)
+	}
+	if !strings.Contains(w.read(".env"), "FLAG=0 # on") || len(w.containers("web")) != 0 {
+		t.Errorf("state:\n%s", w.state())
+	}
+}
+
+func TestAStoppedReplicaIsLeftAlone(t *testing.T) {
+	w := plainWorld(t)
+	id := w.one().ID
+	if err := w.api.ContainerStop(t.Context(), id, container.StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	a := w.action()
+	if err := a.Apply(t.Context(), op, nil); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.one(); r.ID != id || r.running() {
+		t.Errorf("state:\n%s", w.state())
+	}
+	if err := a.Verify(t.Context(), op); err == nil {
+		t.Error("a service of which nothing runs was verified")
+	}
+}
+
+// shapes that a copy could not have.
+func TestShapesThatCannotBeCopiedAreRefusedBeforeAnythingIsChanged(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		change     func(*world) func(*container.Config, *container.HostConfig)
+		after      func(*testing.T, *world)
+	}{
+		{"removes itself", "--rm", func(*world) func(*container.Config, *container.HostConfig) {
+			return func(_ *container.Config, h *container.HostConfig) {
+				h.AutoRemove, h.RestartPolicy = true, container.RestartPolicy{}
+			}
+		}, nil},
+		{"swarm task", "swarm", func(*world) func(*container.Config, *container.HostConfig) {
+			return func(c *container.Config, _ *container.HostConfig) { c.Labels["com.docker.swarm.task.id"] = "x" }
+		}, nil},
+		{"another's network", "another container's network", func(w *world) func(*container.Config, *container.HostConfig) {
+			return func(c *container.Config, h *container.HostConfig) {
+				h.NetworkMode, h.PortBindings = container.NetworkMode("container:"+w.bystander(nil)), nil
+			}
+		}, nil},
+		{"another's process ids", "process ids", func(w *world) func(*container.Config, *container.HostConfig) {
+			return func(_ *container.Config, h *container.HostConfig) {
+				h.PidMode = container.PidMode("container:" + w.bystander(nil))
+			}
+		}, nil},
+		{"another in its network", "shares a namespace", nil, func(t *testing.T, w *world) {
+			w.bystander(&container.HostConfig{NetworkMode: container.NetworkMode("container:" + w.one().ID)})
+		}},
+		{"another in its IPC", "shares a namespace", func(*world) func(*container.Config, *container.HostConfig) {
+			return func(_ *container.Config, h *container.HostConfig) { h.IpcMode = "shareable" }
+		}, func(t *testing.T, w *world) {
+			w.bystander(&container.HostConfig{IpcMode: container.IpcMode("container:" + w.one().name())})
+		}},
+		{"paused", "paused", nil, func(t *testing.T, w *world) {
+			if err := w.api.ContainerPause(t.Context(), w.one().ID); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("docker-compose.yml", w.webFile())
+			w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
+			if c.change != nil {
+				w.start("1", c.change(w))
+			} else {
+				w.start("1")
+			}
+			if c.after != nil {
+				c.after(t, w)
+			}
+			state, changes := w.state(), w.changes.Load()
+			a := w.action()
+			if _, err := a.Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("look: %v, want word of %q", err, c.want)
+			}
+			if err := a.Apply(t.Context(), op, []byte(`{"env":{"path":"`+w.dir+`/.env","entry":{"state":"set","raw":"1"}},"replicas":[]}`)); err == nil {
+				t.Error("applied all the same")
+			}
+			if got := w.state(); got != state || w.changes.Load() != changes {
+				t.Errorf("changed:\n%s", diff(got, state))
+			}
+		})
+	}
+}
+
+// bystander starts another container of the project and returns its id.
+func (w *world) bystander(h *container.HostConfig) string {
+	w.Helper()
+	if h == nil {
+		h = &container.HostConfig{NetworkMode: "none"}
+	}
+	created, err := w.api.ContainerCreate(w.Context(), &container.Config{
+		Image: runID + ":latest", Labels: map[string]string{labelProject: w.project}, Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+	}, h, nil, nil, w.project+"_bystander")
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := w.api.ContainerStart(w.Context(), created.ID, container.StartOptions{}); err != nil {
+		w.Fatal(err)
+	}
+	return created.ID
+}
+
+func TestWatchTellsOfAFlagThatComesBackOn(t *testing.T) {
+	w := plainWorld(t)
+	a := w.action()
+	if err := a.Apply(t.Context(), op, nil); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 10)
+	ended := make(chan error, 1)
+	ctx := t.Context()
+	go func() { ended <- a.(remediation.Watcher).Watch(ctx, func(what string) { told <- what }) }()
+	// The watch has begun once it tells of this one: a human's.
+	w.takeDown()
+	w.start("0.5")
+	select {
+	case what := <-told:
+		if !strings.Contains(what, "FLAG=0.5") || !strings.Contains(what, w.project+"_web_1") {
+			t.Errorf("told %q", what)
+		}
+	case err := <-ended:
+		t.Fatalf("the watch ended: %v", err)
+	}
+	if len(told) > 0 {
+		// The subscription and the first look may both see it; a third time would be a mistake.
+		<-told
+	}
+	if len(told) > 0 {
+		t.Errorf("told again: %q", <-told)
+	}
+}
