@@ -19,6 +19,7 @@ func openTemp(t *testing.T) *SQLite {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.maxWait = time.Hour // a slow machine must not split what a test means as one batch
 	t.Cleanup(func() { closeStore(t, s) })
 	return s
 }

@@ -43,10 +43,10 @@ var (
 const (
 	// queueLength bounds how many Updates wait; further ones wait to be let in.
 	queueLength = 1024
-	// batchCalls and batchTime bound how long the first Update of a group
-	// commit waits for those that share it.
-	batchCalls = 128
-	batchTime  = 10 * time.Millisecond
+	// maxCalls and maxWait bound how long the first Update of a group commit
+	// waits for those that share it.
+	maxCalls = 128
+	maxWait  = 10 * time.Millisecond
 	// readers is how many Views run at once.
 	readers = 4
 )
@@ -67,6 +67,8 @@ type SQLite struct {
 
 	// at, where a test sets it, is called as a batch passes each point.
 	at func(point)
+	// maxWait is the constant, but for tests that need one batch.
+	maxWait time.Duration
 
 	queue   chan *call
 	closing chan struct{} // closed by Close
@@ -137,7 +139,7 @@ func OpenReadOnly(dsn string) (*SQLite, error) {
 
 func newSQLite(path string, driver *sqlite.Driver) *SQLite {
 	s := &SQLite{
-		path: path, driver: driver, reading: make(chan *conn, readers),
+		path: path, driver: driver, reading: make(chan *conn, readers), maxWait: maxWait,
 		queue: make(chan *call, queueLength), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	for range readers {

@@ -92,7 +92,7 @@ func (s *SQLite) writer() {
 
 // group runs the calls that wait, and commits them together.
 func (s *SQLite) group(c *call) {
-	b := batch{s: s, end: time.Now().Add(batchTime)}
+	b := batch{s: s, end: time.Now().Add(s.maxWait)}
 	for c != nil {
 		if c.taken.CompareAndSwap(false, true) {
 			b.take(c)
@@ -132,7 +132,7 @@ type batch struct {
 
 // next returns a call that waits, while the batch has room.
 func (b *batch) next() *call {
-	if len(b.calls) >= batchCalls || time.Now().After(b.end) {
+	if len(b.calls) >= maxCalls || time.Now().After(b.end) {
 		return nil
 	}
 	select {
