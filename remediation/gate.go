@@ -239,12 +239,12 @@ func (ef Effect) counts() bool {
 
 // planHash names the ladder an approval was asked for.
 func (inc *Incident) planHash() string {
-	h := sha256.New()
-	fmt.Fprintln(h, inc.ID, inc.PlaybookHash)
+	ladder := []byte(inc.ID + "\n" + inc.PlaybookHash + "\n")
 	for i := range inc.Steps {
-		fmt.Fprintln(h, inc.Steps[i].ID(), inc.Steps[i].Target)
+		ladder = fmt.Appendln(ladder, inc.Steps[i].ID(), inc.Steps[i].Target)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	sum := sha256.Sum256(ladder)
+	return hex.EncodeToString(sum[:])
 }
 
 // silenced asks Alertmanager whether a human has the active alerts. Alerts it

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -140,7 +139,7 @@ func (w *world) newEngine(st remediation.Store) *remediation.Engine {
 func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 	return remediation.New(w.ctx, remediation.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.am,
-		Mode: w.mode, NoLossy: w.noLossy, Now: func() time.Time { return w.now }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Mode: w.mode, NoLossy: w.noLossy, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
