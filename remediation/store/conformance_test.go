@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -18,4 +19,40 @@ func TestSQLiteIsAStore(t *testing.T) {
 		}
 		return s
 	})
+}
+
+func TestACrashingStoreCrashesOnceAndStaysDown(t *testing.T) {
+	for when, want := range map[storetest.When]int64{storetest.BeforeCommit: 2, storetest.AfterCommit: 3} {
+		s, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(tx remediation.Tx) error {
+			_, err := tx.Append(remediation.Entry{Kind: remediation.KindStarted})
+			return err
+		}
+		c := storetest.Crashing(s, 3, when)
+		for i := 1; i <= 5; i++ {
+			if err := c.Update(t.Context(), write); (i < 3) != (err == nil) || err != nil && !errors.Is(err, storetest.ErrCrash) {
+				t.Errorf("%v: Update %d: %v", when, i, err)
+			}
+		}
+		head := int64(-1)
+		read := func(tx remediation.Tx) (err error) {
+			head, _, err = tx.Head()
+			return err
+		}
+		if err := c.View(t.Context(), read); !errors.Is(err, storetest.ErrCrash) {
+			t.Errorf("%v: View: %v", when, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := s.View(t.Context(), read); err != nil || head != want {
+			t.Errorf("%v: the store behind has %d entries, want %d (%v)", when, head, want, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
