@@ -83,7 +83,7 @@ func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 			if err := eachPage(ctx, src, at, show); err != nil || !*follow {
 				return err
 			}
-			tick := time.NewTicker(followEvery)
+			tick := time.NewTicker(c.every)
 			defer tick.Stop()
 			for {
 				select {

@@ -1,115 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-	"unicode/utf8"
 )
-
-// result is what one run of the program left.
-type result struct {
-	status         int
-	stdout, stderr string
-}
-
-// backout runs the program in this process with an environment of its own.
-func backout(t *testing.T, env map[string]string, args ...string) result {
-	t.Helper()
-	var stdout, stderr bytes.Buffer
-	var environ []string
-	for name, value := range env {
-		environ = append(environ, name+"="+value)
-	}
-	c := newCommands(environ, &stdout, &stderr)
-	c.now = func() time.Time { return time.Date(2026, 1, 2, 15, 5, 0, 0, time.UTC) }
-	status := c.exec(t.Context(), args)
-	return result{status, stdout.String(), stderr.String()}
-}
-
-// exchange is a request that a test expects, and the answer to it.
-type exchange struct {
-	request string // "METHOD path?query"
-	body    string // JSON that the request carries; "" for none
-	status  int
-	answer  string
-}
-
-// server answers the exchanges in their order, and fails the test on anything
-// else. Every request must carry the token "s3cret" where withToken is given.
-func server(t *testing.T, token string, exchanges ...exchange) string {
-	t.Helper()
-	next := 0
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if next == len(exchanges) {
-			t.Errorf("unexpected request %s %s", r.Method, r.URL)
-			w.WriteHeader(http.StatusTeapot)
-			return
-		}
-		e := exchanges[next]
-		next++
-		if got := r.Method + " " + r.URL.String(); got != e.request {
-			t.Errorf("request %d is %s, want %s", next, got, e.request)
-		}
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		if !sameJSON(string(body), e.body) {
-			t.Errorf("%s carries %s, want %s", e.request, body, e.body)
-		}
-		if ct := r.Header.Get("Content-Type"); r.Method != http.MethodGet && ct != "application/json" {
-			t.Errorf("%s has content type %q", e.request, ct)
-		}
-		want := ""
-		if token != "" {
-			want = "Bearer " + token
-		}
-		if got := r.Header.Get("Authorization"); got != want {
-			t.Errorf("%s has authorization %q, want %q", e.request, got, want)
-		}
-		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		w.WriteHeader(e.status)
-		if _, err := io.WriteString(w, e.answer); err != nil {
-			t.Error(err)
-		}
-	}))
-	t.Cleanup(func() {
-		srv.Close()
-		if next < len(exchanges) {
-			t.Errorf("%d of %d requests were never made", len(exchanges)-next, len(exchanges))
-		}
-	})
-	return srv.URL
-}
-
-func sameJSON(got, want string) bool {
-	if got == "" || want == "" {
-		return got == want
-	}
-	var g, w any
-	if json.Unmarshal([]byte(got), &g) != nil || json.Unmarshal([]byte(want), &w) != nil {
-		return false
-	}
-	return fmt.Sprint(g) == fmt.Sprint(w) // maps print in key order
-}
-
-func tokenFile(t *testing.T) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(name, []byte("s3cret\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
 
 const settling = `{"id":"inc-7","service":"social-intel","rollout":"v2.0.0","state":"settling","reason":"","why":"","until":null,
 "opened":"2026-01-02T15:04:05Z","closed":null,
@@ -139,22 +39,6 @@ func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T
 		}
 	}
 	fits(t, r.stdout)
-}
-
-// said tells whether text holds words, wherever its lines are broken.
-func said(text, words string) bool {
-	return strings.Contains(strings.Join(strings.Fields(text), " "), words)
-}
-
-// fits checks that every line can be read on a terminal of 80 columns, but for
-// words that cannot be broken.
-func fits(t *testing.T, text string) {
-	t.Helper()
-	for _, line := range strings.Split(text, "\n") {
-		if utf8.RuneCountInString(line) > columns && len(strings.Fields(line)) > 1 {
-			t.Errorf("%d columns: %s", utf8.RuneCountInString(line), line)
-		}
-	}
 }
 
 func TestAWaitForApprovalSaysHowToAnswer(t *testing.T) {
@@ -291,6 +175,47 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 				t.Errorf("with --output=json: status %d, stderr %q, stdout %q", r.status, r.stderr, r.stdout)
 			}
 		})
+	}
+}
+
+func TestFollowShowsEachChangeOnceOutlivesARestartAndEndsWithTheIncident(t *testing.T) {
+	closed := strings.NewReplacer(`"settling"`, `"closed"`, `"closed":null`, `"closed":"2026-01-02T15:20:00Z"`).Replace(settling)
+	get := func(status int, answer string) exchange {
+		return exchange{"GET /api/v1/incidents/inc-7", "", status, answer}
+	}
+	for _, output := range []string{"text", "json"} {
+		url := server(t, "", get(200, settling), get(200, settling), get(503, `{"error":"starting"}`), get(503, `{"error":"starting"}`), get(200, settling), get(200, closed))
+		r := backout(t, nil, "incident", "show", "inc-7", "--follow", "--url="+url, "--output="+output)
+		if r.status != 0 || strings.Count(r.stderr, "asking again") != 1 {
+			t.Errorf("%s: status %d, stderr %q", output, r.status, r.stderr)
+		}
+		shown := strings.Count(r.stdout, "Incident inc-7") + strings.Count(r.stdout, `{"id":"inc-7"`)
+		if shown != 2 {
+			t.Errorf("%s: shown %d times, want 2:\n%s", output, shown, r.stdout)
+		}
+	}
+	r := backout(t, nil, "incident", "show", "inc-7", "--follow", "--url="+server(t, "", get(404, `{"error":"there is no incident inc-7"}`)))
+	if r.status != 1 || !strings.Contains(r.stderr, "no incident") {
+		t.Errorf("following nothing: %+v", r)
+	}
+}
+
+func TestAFollowedTailPrintsNewEntriesUntilItIsStopped(t *testing.T) {
+	entry := func(seq int) string {
+		return fmt.Sprintf(`{"seq":%d,"time":"2026-01-02T15:04:05.000000Z","kind":"frozen","actor":"oncall","service":"","incident":"","step":"","action":"","detail":{},"prev":"aa","hash":"bb"}`, seq)
+	}
+	page := func(after, seq int) exchange {
+		entries := ""
+		if seq > 0 {
+			entries = entry(seq)
+		}
+		return exchange{fmt.Sprintf("GET /api/v1/audit?after=%d&limit=500", after), "", 200, `{"entries":[` + entries + `]}`}
+	}
+	url := server(t, "", exchange{"GET /api/v1/audit/head", "", 200, `{"seq":8,"hash":"bb"}`},
+		page(7, 8), page(8, 0), page(8, 0), page(8, 9))
+	r := backoutUntil(t, "     9  ", nil, "audit", "tail", "--lines=1", "--follow", "--url="+url)
+	if r.status != 0 || r.stderr != "" || !said(r.stdout, "8 2026-01-02") || !said(r.stdout, "9 2026-01-02") {
+		t.Errorf("%+v", r)
 	}
 }
 

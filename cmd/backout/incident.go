@@ -15,9 +15,6 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// followEvery is how often --follow looks again.
-const followEvery = time.Second
-
 func (c *commands) addIncident() {
 	incident := c.app.Command("incident", "What happened to a service, and what is done about it.")
 	c.addIncidentList(incident)
@@ -85,7 +82,7 @@ func (c *commands) showIncident(inc remediation.IncidentView, output string) err
 // followIncident shows an incident whenever it changed. A server that is away
 // for a while does not end it: that is when one wants to know most.
 func (c *commands) followIncident(ctx context.Context, src source, id, output string) error {
-	tick := time.NewTicker(followEvery)
+	tick := time.NewTicker(c.every)
 	defer tick.Stop()
 	var last []byte
 	away := false

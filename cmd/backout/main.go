@@ -74,6 +74,8 @@ type commands struct {
 	stdout  io.Writer
 	stderr  io.Writer
 	now     func() time.Time
+	// every is how often --follow looks again.
+	every time.Duration
 }
 
 func newCommands(environ []string, stdout, stderr io.Writer) *commands {
@@ -81,7 +83,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 		app: kingpin.New("backout", "Backs a bad rollout out when its alerts fire: flag off, then the "+
 			"image before, then the schema before. See `backout help COMMAND` for one command."),
 		run:     map[string]func(context.Context) error{},
-		environ: environ, stdout: stdout, stderr: stderr, now: time.Now,
+		environ: environ, stdout: stdout, stderr: stderr, now: time.Now, every: time.Second,
 	}
 	c.app.UsageWriter(stdout)
 	c.app.ErrorWriter(stderr)
