@@ -69,7 +69,8 @@ func build(ctx context.Context) (*stack, error) {
 		return nil, err
 	}
 	s.backout = s.path("backout")
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", s.backout, "./cmd/backout")
+	args := append([]string{"build", "-buildvcs=false", "-o", s.backout}, raceFlags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/backout")...)
 	cmd.Dir = source
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build backout: %w\n%s", err, bytes.TrimSpace(out))
@@ -102,6 +103,10 @@ func newTestStack(t testing.TB, name string, change func(*settings)) *stack {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), cleanUpWithin)
 		defer cancel()
+		said, err := os.ReadFile(s.path("backout.log"))
+		if err == nil && bytes.Contains(said, []byte("DATA RACE")) {
+			t.Errorf("backout has a data race:\n%s", said)
+		}
 		if err := s.close(ctx); err != nil {
 			t.Errorf("clean up: %v", err)
 		}
