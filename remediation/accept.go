@@ -36,6 +36,7 @@ type accept struct {
 	// changed holds the incidents to write at the end, open those looked up.
 	changed map[string]*Incident
 	open    map[incidentKey]*Incident
+	read    map[string]*Incident
 	wake    bool
 }
 
@@ -46,7 +47,7 @@ type incidentKey struct {
 }
 
 func (a *accept) run(n Notification) error {
-	a.incidents, a.open = []string{}, map[incidentKey]*Incident{}
+	a.incidents, a.open, a.read = []string{}, map[incidentKey]*Incident{}, map[string]*Incident{}
 	if err := a.received(n); err != nil {
 		return err
 	}
@@ -171,6 +172,9 @@ func (a *accept) firing(al Alert, known AlertState, seen bool) error {
 		}
 	}
 	t := b.Trigger(name)
+	if current := a.e.bookOf(service); t == nil && inc != nil && inc.State == Closed && current.Trigger(name) != nil {
+		inc, b, t = nil, current, current.Trigger(name) // a trigger that came with a reload after the close
+	}
 	if t == nil {
 		return a.hold(al, heldBefore, fmt.Sprintf("the playbook of %s has no trigger %q", service, name))
 	}
@@ -213,13 +217,20 @@ func (a *accept) openIncident(b *book, al Alert) (*Incident, error) {
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	inc := found[0]
-	if c := a.changed[inc.ID]; c != nil {
-		inc = c
+	inc, err := a.incident(found[0].ID)
+	if err != nil {
+		return nil, err
 	}
 	if inc.State == Closed {
 		if inc.Drill || a.now.Sub(*inc.Closed) > time.Duration(b.Limits.ReopenWithin) {
 			return nil, nil
+		}
+		r, err := rolloutOf(a.tx, b.Service)
+		if err != nil {
+			return nil, err
+		}
+		if r.active() && r.Started != nil && r.Started.After(*inc.Closed) {
+			return nil, nil // a new rollout, a new ladder
 		}
 		return inc, nil
 	}
@@ -243,8 +254,6 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 		a.poke(inc)
 		kind = KindReopened
 	}
-	a.open[incidentKey{inc.Service, inc.Drill}] = inc
-
 	known := inc.trigger(name) != nil
 	if !known {
 		x := b.expr.Triggers[name]
@@ -255,6 +264,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 			return err
 		}
 	}
+	a.open[incidentKey{inc.Service, inc.Drill}], a.read[inc.ID] = inc, inc
 	if !seenIn(a.incidents, inc.ID) {
 		a.incidents = append(a.incidents, inc.ID)
 	}
@@ -284,6 +294,11 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 		return err
 	}
 	switch inc.State {
+	case Settling:
+		if last := inc.lastRun(); last != nil && inc.SettleFrom != nil {
+			until := inc.SettleFrom.Add(b.settleTime(inc, last))
+			inc.SettleUntil = &until
+		}
 	case Waiting, Recovered:
 		a.poke(inc)
 	case Exhausted:
@@ -332,12 +347,12 @@ func (a *accept) incident(id string) (*Incident, error) {
 	if inc := a.changed[id]; inc != nil {
 		return inc, nil
 	}
-	for _, inc := range a.open {
-		if inc.ID == id {
-			return inc, nil
-		}
+	if inc := a.read[id]; inc != nil {
+		return inc, nil
 	}
-	return a.tx.Incident(id)
+	inc, err := a.tx.Incident(id)
+	a.read[id] = inc
+	return inc, err
 }
 
 // poke lets the engine look at an incident at once.

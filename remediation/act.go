@@ -13,12 +13,24 @@ import (
 // the intent, whose transaction asks the gates once more.
 func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) error {
 	s := inc.next()
-	if s == nil {
+	if s == nil && inc.unhandled() == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			if err := q.begin(c); err != nil {
 				return err
 			}
 			return c.exhaust("the breach goes on after the last step of the plan")
+		})
+	}
+	if f := inc.unhandled(); f != nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			if err := q.begin(c); err != nil {
+				return err
+			}
+			why := f.ID() + " failed: claim and release the incident to try again"
+			if err := c.hold(nil, gateResult{reason: HoldStepFailed, why: why}, ev.detail(b, c.inc.trigger(t.name()), map[string]any{})); err != nil {
+				return err
+			}
+			return c.page(string(HoldStepFailed), why)
 		})
 	}
 	if b.communicates(s) {
@@ -48,7 +60,10 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 		if err != nil {
 			return err
 		}
-		detail := ev.detail(b, c.inc.trigger(t.name()), map[string]any{"gates": gateRows(all)})
+		detail, err := c.evidence(ev, t, map[string]any{"gates": gateRows(all)})
+		if err != nil {
+			return err
+		}
 		switch {
 		case closed != nil:
 			return c.hold(s, *closed, detail)
@@ -59,7 +74,7 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 		if look.Position == Wanted {
 			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
 			s.State, s.Started, s.Finished, s.Verified = StepNoChange, &c.now, &c.now, true
-			c.inc.Ran = true
+			c.inc.Ran, c.inc.LastHeld = true, ""
 			e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc()
 			if err := c.audit(KindOutcome, actorEngine, s, detail); err != nil {
 				return err
@@ -95,6 +110,31 @@ func (q question) begin(c *change) error {
 	return nil
 }
 
+// evidence puts what a decision rests on into an audit entry's detail: the
+// trigger, an alert of it, the expression and what it gave. Where no trigger was
+// seen beyond its threshold, the first one stands for the question.
+func (c *change) evidence(ev evidence, t *TriggerState, d map[string]any) (map[string]any, error) {
+	t = c.inc.trigger(t.name())
+	if t == nil && len(c.inc.Triggers) > 0 {
+		t = &c.inc.Triggers[0]
+	}
+	if t == nil {
+		return d, nil
+	}
+	all, err := c.tx.Alerts(c.inc.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		if a.Trigger == t.Trigger {
+			if d["fingerprint"] = a.Fingerprint; a.Active {
+				break
+			}
+		}
+	}
+	return ev.detail(c.b, t, d), nil
+}
+
 // holdIfClosed asks the gates before the target is looked at.
 func (e *Engine) holdIfClosed(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) (held bool, err error) {
 	err = e.store.View(ctx, func(tx Tx) error {
@@ -120,7 +160,11 @@ func (e *Engine) holdIfClosed(ctx context.Context, b *book, inc *Incident, ev ev
 		if closed == nil {
 			return ErrStale // it opened meanwhile: ask again
 		}
-		return c.hold(cq.step, *closed, ev.detail(b, c.inc.trigger(t.name()), map[string]any{"gates": gateRows(all)}))
+		detail, err := c.evidence(ev, t, map[string]any{"gates": gateRows(all)})
+		if err != nil {
+			return err
+		}
+		return c.hold(cq.step, *closed, detail)
 	})
 }
 
@@ -154,11 +198,14 @@ func (inc *Incident) operation(s *Step) string {
 // intend commits that the step is about to change its target.
 func (c *change) intend(s *Step, look Look, detail map[string]any) error {
 	s.State, s.Started, s.Finished, s.Error = StepIntent, &c.now, nil, ""
-	s.Before, s.Undoing, s.Verified = look.Snapshot, false, false
-	c.inc.Paged = nil
+	s.Undoing, s.Verified = false, false
+	if look.Position != HalfWay || s.Before == nil { // what a failed undo left is nothing to go back to
+		s.Before = look.Snapshot
+	}
+	c.inc.Paged, c.inc.LastHeld = nil, ""
 	c.enter(Acting, 0)
 	err := c.tx.PutEffect(Effect{
-		Time: c.now, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.ID(),
+		Time: c.now, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.attempt(),
 	})
 	if err != nil {
 		return err
@@ -169,6 +216,10 @@ func (c *change) intend(s *Step, look Look, detail map[string]any) error {
 	}
 	return c.audit(KindIntent, actorEngine, s, detail)
 }
+
+// attempt names one try of a step, so that a second try does not hide the
+// first from the limits.
+func (s *Step) attempt() string { return fmt.Sprintf("%s@%d", s.ID(), s.Started.UnixNano()) }
 
 // stepTimeout is used where a step has none of its own.
 const stepTimeout = 2 * time.Minute
@@ -227,7 +278,7 @@ func (e *Engine) applied(ctx context.Context, b *book, inc *Incident, s *Step, d
 // outcome writes a step's outcome for the audit log, the limits and the metrics.
 func (c *change) outcome(s *Step, eo EffectOutcome, detail map[string]any) error {
 	err := c.tx.PutEffect(Effect{
-		Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.ID(), Outcome: eo,
+		Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.attempt(), Outcome: eo,
 	})
 	if err != nil {
 		return err
@@ -301,7 +352,7 @@ func (e *Engine) undo(ctx context.Context, b *book, id, step string, cause error
 func (c *change) afterFailure(s *Step) error {
 	c.inc.resetPolls()
 	s.Undoing = false
-	if s.OnFailure == alerts.OnFailureNext && s.State == StepUndone && c.inc.next() != nil {
+	if s.OnFailure == alerts.OnFailureNext && s.State == StepUndone && c.inc.next() != nil && c.inc.unhandled() == nil {
 		c.enter(Confirming, c.b.poll())
 		return nil
 	}
@@ -333,19 +384,23 @@ func (e *Engine) resolveDoubt(ctx context.Context, b *book, inc *Incident, s *St
 	if err != nil {
 		return e.stayInDoubt(ctx, b, inc, s, cause, err)
 	}
+	if look.Position == Untouched && s.Doubts > 0 {
+		return e.undo(ctx, b, inc.ID, s.ID(), cause)
+	}
 	err = e.record(ctx, b, inc.ID, func(c *change) error {
 		s := c.inc.step(s.ID())
-		c.inc.Reason, c.inc.Why = "", ""
+		c.inc.Reason, c.inc.Why, c.inc.Paged = "", "", nil
 		err := c.audit(KindInDoubt, actorEngine, s, map[string]any{
 			"why": cause.Error(), "seen": string(look.Position), "target": s.Target, "after": look.Snapshot,
 		})
 		if err != nil || look.Position != Untouched {
 			return err
 		}
+		s.Doubts++
 		// Nothing happened: the step is pending again, behind all its gates.
 		s.State, s.Error = StepPending, ""
 		err = c.tx.PutEffect(Effect{
-			Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.ID(), Outcome: EffectUntouched,
+			Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.attempt(), Outcome: EffectUntouched,
 		})
 		s.Started = nil
 		c.enter(Confirming, 0)

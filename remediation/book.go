@@ -152,6 +152,20 @@ func (inc *Incident) next() *Step {
 	return n
 }
 
+// unhandled returns a step that failed and that neither the plan nor a human
+// let the ladder go past, or nil.
+func (inc *Incident) unhandled() *Step {
+	next := inc.next()
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.State == StepFailed || s.State == StepUndone &&
+			(s.OnFailure != alerts.OnFailureNext || next != nil && next.Risk == alerts.Lossy) {
+			return s
+		}
+	}
+	return nil
+}
+
 // running returns the step whose effect or verification is under way, or nil.
 func (inc *Incident) running() *Step {
 	for i := range inc.Steps {
@@ -173,9 +187,11 @@ func (inc *Incident) step(id string) *Step {
 	return nil
 }
 
-// changed tells whether a step of this incident changed its target.
+// changed tells whether a step of this incident changed its target, or may have.
 func (inc *Incident) changed() bool {
-	return slices.ContainsFunc(inc.Steps, func(s Step) bool { return s.State == StepDone })
+	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
+		return s.State == StepDone || s.State == StepFailed || s.State == StepInDoubt
+	})
 }
 
 // lastRun returns the step that settled or failed last, or nil.

@@ -112,6 +112,7 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 		return refuse(Conflict, "incident %s is not claimed", c.inc.ID)
 	}
 	c.inc.ClaimedBy = ""
+	c.inc.voidApprovals()
 	if err := c.audit(KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
 		return err
 	}
@@ -123,10 +124,10 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 	}
 	for i := range c.inc.Steps {
 		if s := &c.inc.Steps[i]; s.State == StepFailed || s.State == StepUndone {
-			s.State, s.Error, s.Verified = StepPending, "", false
+			s.State, s.Error, s.Verified, s.Doubts = StepPending, "", false, 0
 		}
 	}
-	c.inc.Paged = nil
+	c.inc.Paged, c.inc.LastHeld = nil, ""
 	switch c.inc.State {
 	case Waiting:
 		c.inc.resetPolls()
@@ -140,7 +141,16 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 	return nil
 }
 
+// closeByHand ends an incident for a human, who then also answers for a step in
+// doubt whose target cannot be looked at.
 func (c *change) closeByHand(_, actor, reason string) error {
+	if s := c.inc.running(); s != nil && s.State == StepIntent && c.inc.Reason == HoldTarget {
+		s.State, s.Finished = StepInDoubt, &c.now
+		err := c.outcome(s, EffectFailed, map[string]any{"outcome": string(StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
+		if err != nil {
+			return err
+		}
+	}
 	if s := c.inc.running(); s != nil {
 		return refuse(Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.inc.ID, s.ID())
 	}

@@ -43,16 +43,30 @@ func (e *Engine) warmUntil(ctx context.Context, b *book, inc *Incident) (until t
 }
 
 func (e *Engine) confirmByValue(ctx context.Context, b *book, inc *Incident) error {
-	ev := e.readValues(ctx, b, inc)
+	return e.confirmValues(ctx, b, inc, e.readValues(ctx, b, inc), nil)
+}
+
+// confirmValues decides by the triggers' own values; poll is a recovery poll to
+// be counted with it, or nil.
+func (e *Engine) confirmValues(ctx context.Context, b *book, inc *Incident, ev evidence, poll *evidence) error {
 	if t := ev.beyond(inc); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true})
+		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: poll})
 	}
 	err := ev.failed()
 	if err != nil && errors.Is(err, ErrNoAnswer) {
-		return e.tryStep(ctx, b, inc, ev, nil, question{unanswered: err.Error()})
+		return e.tryStep(ctx, b, inc, ev, nil, question{unanswered: err.Error(), poll: poll})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
+		if poll != nil {
+			poll.count(c.inc)
+		}
 		ev.note(c.inc)
+		switch {
+		case err != nil || !c.inc.calm():
+			c.inc.FalseSince = nil
+		case c.inc.FalseSince == nil:
+			c.inc.FalseSince = &c.now
+		}
 		active, _, aerr := c.tx.ActiveAlerts(c.inc.ID)
 		switch {
 		case aerr != nil:
@@ -99,7 +113,7 @@ func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
 		return e.waitAfterStep(ctx, b, inc)
 	}
 	if inc.Reason == HoldUnconfirmed || inc.Reason == HoldNoData {
-		return e.confirmByValue(ctx, b, inc)
+		return e.waitUnconfirmed(ctx, b, inc)
 	}
 	// Nothing has run and the breach was confirmed once.
 	ev := e.pollRecovery(ctx, b, inc)
@@ -133,6 +147,27 @@ func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
 		ev.count(c.inc)
 		c.enter(Confirming, 0)
 		return nil
+	})
+}
+
+// waitUnconfirmed polls an incident that was never confirmed. It ends when the
+// condition turns out true, with the last alert, or, for an alert whose
+// resolved never comes, once nothing has been true for close_after.
+func (e *Engine) waitUnconfirmed(ctx context.Context, b *book, inc *Incident) error {
+	ev := e.pollRecovery(ctx, b, inc)
+	ev.count(inc)
+	values := e.readValues(ctx, b, inc)
+	if !inc.calm() || values.beyond(inc) != nil || values.failed() != nil {
+		return e.confirmValues(ctx, b, inc, values, &ev)
+	}
+	if inc.FalseSince == nil || e.now().Sub(*inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
+		return e.confirmValues(ctx, b, inc, values, &ev)
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.count(c.inc)
+		return c.close(actorEngine, values.all(c.inc, map[string]any{
+			"reason": "ended", "why": fmt.Sprintf("never confirmed, and nothing was true for %s", b.Limits.CloseAfter),
+		}))
 	})
 }
 
@@ -189,12 +224,25 @@ func (e *Engine) keepWaiting(ctx context.Context, b *book, inc *Incident, ev evi
 // lapse ends an approval that nobody gave: no answer is a no.
 func (e *Engine) lapse(ctx context.Context, b *book, inc *Incident) (bool, error) {
 	s := inc.next()
-	if inc.Reason != HoldApproval || s == nil || inc.Until == nil || inc.Until.After(e.now()) || s.Approved != "" {
+	if inc.Reason != HoldApproval || s == nil || inc.Until == nil || inc.Until.After(e.now()) ||
+		s.ApprovalAsked == nil || s.ApprovalPlan != inc.planHash() {
 		return false, nil
 	}
 	return true, e.change(ctx, b, inc, func(c *change) error {
-		return c.deny(c.inc.next(), actorEngine, fmt.Sprintf("nobody answered within %s", s.Approve))
+		why := fmt.Sprintf("nobody answered within %s", s.Approve)
+		if s.Approved != "" {
+			why = fmt.Sprintf("approved by %s, and could not run within %s", s.Approved, s.Approve)
+		}
+		return c.deny(c.inc.next(), actorEngine, why)
 	})
+}
+
+// voidApprovals forgets questions and answers: the wait that asked is over.
+func (inc *Incident) voidApprovals() {
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		s.Approved, s.ApprovalAsked, s.ApprovalPlan = "", nil, ""
+	}
 }
 
 // deny skips a step; without another one the plan is at its end.
@@ -217,11 +265,16 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 	if c.inc.State != Waiting {
 		c.inc.Since = c.now
 	}
-	same := c.inc.State == Waiting && c.inc.Reason == g.reason
+	same := c.inc.LastHeld == g.reason
+	c.inc.LastHeld = g.reason
+	if g.reason != HoldApproval {
+		c.inc.voidApprovals()
+	}
 	c.inc.State, c.inc.Reason, c.inc.Why, c.inc.Until = Waiting, g.reason, g.why, g.until
 	c.inc.Wake = c.now.Add(c.b.poll())
 	if s != nil {
-		same = same && s.State == StepWaiting
+		same = same && s.ID() == c.inc.LastHeldStep
+		c.inc.LastHeldStep = s.ID()
 		s.State = StepWaiting
 		if g.reason == HoldApproval && (s.ApprovalAsked == nil || s.ApprovalPlan != c.inc.planHash()) {
 			s.ApprovalAsked, s.ApprovalPlan, s.Approved = &c.now, c.inc.planHash(), ""

@@ -64,7 +64,9 @@ func (e *Engine) watchTargets(ctx context.Context, running map[string]context.Ca
 		}
 		action, err := b.bind(&w.step)
 		if err != nil {
-			return err
+			e.log.Warn("a target cannot be watched", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+			running[w.key()] = func() {}
+			continue
 		}
 		watcher, ok := action.(Watcher)
 		if !ok {

@@ -135,14 +135,14 @@ func (c *change) approval(s *Step) gateResult {
 	if s.Approve == 0 && s.Risk != alerts.Lossy {
 		return gateResult{gate: "approval"}
 	}
-	if s.Approved != "" && s.ApprovalPlan == c.inc.planHash() {
-		return gateResult{gate: "approval", why: "approved by " + s.Approved}
-	}
 	asked := c.now
 	if s.ApprovalAsked != nil && s.ApprovalPlan == c.inc.planHash() {
 		asked = *s.ApprovalAsked
 	}
 	until := asked.Add(s.Approve)
+	if s.Approved != "" && s.ApprovalPlan == c.inc.planHash() && until.After(c.now) {
+		return gateResult{gate: "approval", why: "approved by " + s.Approved}
+	}
 	return gateResult{gate: "approval", reason: HoldApproval, until: &until,
 		why: fmt.Sprintf("%s is %s: a commander must say yes, and no answer is a no", s.ID(), s.Risk)}
 }
@@ -160,11 +160,11 @@ func (c *change) confirmation(q question) (gateResult, error) {
 		return closed, nil
 	}
 	closed.why = q.unanswered
-	_, seen, err := c.tx.ActiveAlerts(c.inc.ID)
+	active, seen, err := c.tx.ActiveAlerts(c.inc.ID)
 	if err != nil {
 		return gateResult{}, err
 	}
-	if c.b.Confirmation.For(q.step.Risk) == alerts.ConfirmIfReachable && !c.inc.Ran && c.now.Sub(seen) < confirmFresh {
+	if c.b.Confirmation.For(q.step.Risk) == alerts.ConfirmIfReachable && !c.inc.Ran && active > 0 && c.now.Sub(seen) < confirmFresh {
 		return gateResult{gate: "confirmation", why: fmt.Sprintf("not asked for a %s step: %s, and the notification is young", q.step.Risk, q.unanswered)}, nil
 	}
 	return closed, nil
@@ -267,6 +267,9 @@ func (e *Engine) silenced(ctx context.Context, inc *Incident) (string, error) {
 	if err != nil {
 		e.log.Warn("alertmanager does not tell about silences; going on with the last status received", "incident", inc.ID, "err", err)
 		return "", nil
+	}
+	if len(known) < len(active) {
+		return "", nil // what it does not know, nobody silenced
 	}
 	by := ""
 	for fp, silenced := range known {

@@ -96,9 +96,15 @@ type Incident struct {
 	Intended bool `json:"intended,omitempty"`
 	// SettleFrom is t0 of lifecycle's settling; zero outside of it.
 	SettleFrom *time.Time `json:"settle_from,omitempty"`
+	// SettleUntil is when a breach that goes on lets the next step run.
+	SettleUntil *time.Time `json:"settle_until,omitempty"`
 	// FalseSince is since when no trigger's expression has been seen true; for
 	// a closed incident, when one look after the close found all of them false.
 	FalseSince *time.Time `json:"false_since,omitempty"`
+	// LastHeld and LastHeldStep are the hold that was written last: it is not
+	// written again until something else has happened.
+	LastHeld     Reason `json:"last_held,omitempty"`
+	LastHeldStep string `json:"last_held_step,omitempty"`
 	// Paged holds what has been paged for already, by reason.
 	Paged []string `json:"paged,omitempty"`
 
@@ -148,8 +154,10 @@ type Step struct {
 	ApprovalPlan  string          `json:"approval_plan,omitempty"`
 	Before        json.RawMessage `json:"before,omitempty"`
 	Verified      bool            `json:"verified,omitempty"`
-	Undoing       bool            `json:"undoing,omitempty"`
-	Error         string          `json:"error,omitempty"`
+	// Doubts counts tries that ended in doubt and left the target untouched.
+	Doubts  int    `json:"doubts,omitempty"`
+	Undoing bool   `json:"undoing,omitempty"`
+	Error   string `json:"error,omitempty"`
 }
 
 // ID is the step's name in the API and the audit log, such as "1-flag_off".

@@ -80,7 +80,7 @@ func TestAnUnconfirmedWaitActsOnceTheConditionIsTrue(t *testing.T) {
 	w := newWorld(t)
 	w.calm("error_rate")
 	id := w.fire("error_rate", "fp1")
-	w.pass(10 * time.Minute)
+	w.pass(4 * time.Minute)
 	w.is(id, remediation.Waiting, remediation.HoldUnconfirmed)
 	w.breach("error_rate")
 	w.pass(15 * time.Second)

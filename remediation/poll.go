@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 )
@@ -122,9 +123,17 @@ func (ev evidence) note(inc *Incident) {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
 		if r, ok := ev.values[t.Trigger]; ok {
-			t.Value = r.value
+			t.Value = finite(r.value)
 		}
 	}
+}
+
+// finite leaves infinity out, which JSON does not have; the audit log holds it as text.
+func finite(v *float64) *float64 {
+	if v == nil || math.IsInf(*v, 0) {
+		return nil
+	}
+	return v
 }
 
 // count takes a poll of the recovery expressions into the incident's counters.

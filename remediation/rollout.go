@@ -45,12 +45,19 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 			return err
 		}
 		for _, inc := range open {
+			if inc.State == Waiting && inc.Reason == HoldNoRollout && inc.Release == release {
+				inc.Wake = now // this is what it waits for
+				if err := tx.PutIncident(inc); err != nil {
+					return err
+				}
+				continue
+			}
 			if !inc.Drill {
 				return refuse(Conflict, "incident %s of %s is open (%s)", inc.ID, b.Service, inc.describe())
 			}
 		}
 		if old.active() {
-			r.Started = old.Started // the same rollout, declared to be at another stage
+			r.Started, r.Held = old.Started, old.Held // the same rollout, declared to be at another stage
 		}
 		if err := tx.PutRollout(r); err != nil {
 			return err
@@ -62,6 +69,7 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 	if err != nil {
 		return RolloutView{}, err
 	}
+	e.wakeUp()
 	return e.rolloutView(ctx, b, r), nil
 }
 
@@ -130,7 +138,7 @@ func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutVie
 }
 
 func criterion(cr alerts.Criterion, r reading) CriterionView {
-	v := CriterionView{Name: cr.Indicator, Value: r.value}
+	v := CriterionView{Name: cr.Indicator, Value: finite(r.value)}
 	switch {
 	case cr.Above != nil:
 		v.Threshold = *cr.Above

@@ -10,7 +10,11 @@ import (
 // indicators is waited for.
 func (c *change) startSettling() {
 	c.inc.resetPolls()
-	c.inc.SettleFrom = &c.now
+	c.inc.SettleFrom, c.inc.LastHeld = &c.now, ""
+	if last := c.inc.lastRun(); last != nil {
+		until := c.now.Add(c.b.settleTime(c.inc, last))
+		c.inc.SettleUntil = &until
+	}
 	c.enter(Settling, c.b.settleStart(c.inc))
 }
 
@@ -45,6 +49,7 @@ func (e *Engine) settle(ctx context.Context, b *book, inc *Incident) error {
 	if e.now().Before(deadline) {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.count(c.inc)
+			c.inc.SettleUntil = &deadline
 			c.inc.Wake = c.now.Add(b.poll())
 			if c.inc.Wake.After(deadline) {
 				c.inc.Wake = deadline
@@ -90,7 +95,11 @@ func (c *change) escalated(ev evidence, t *TriggerState, why string) error {
 	if s == nil {
 		return nil // exhausted, which says so itself
 	}
-	return c.audit(KindEscalated, actorEngine, s, ev.detail(c.b, c.inc.trigger(t.name()), map[string]any{"why": why}))
+	detail, err := c.evidence(ev, t, map[string]any{"why": why})
+	if err != nil {
+		return err
+	}
+	return c.audit(KindEscalated, actorEngine, s, detail)
 }
 
 // recover rests automation: every attached trigger has stopped, or is quiet.
@@ -98,14 +107,14 @@ func (c *change) recover(ev evidence) error {
 	if err := c.audit(KindRecovered, actorEngine, nil, ev.all(c.inc, map[string]any{})); err != nil {
 		return err
 	}
+	c.inc.voidApprovals()
 	for i := range c.inc.Steps {
 		s := &c.inc.Steps[i]
-		s.Approved, s.ApprovalAsked, s.ApprovalPlan = "", nil, ""
 		if s.State == StepWaiting {
 			s.State = StepPending
 		}
 	}
-	c.inc.SettleFrom, c.inc.FalseSince, c.inc.Paged = nil, nil, nil
+	c.inc.SettleFrom, c.inc.FalseSince, c.inc.Paged, c.inc.LastHeld = nil, nil, nil, ""
 	c.inc.resetPolls()
 	c.enter(Recovered, c.b.poll())
 	return nil
@@ -181,6 +190,8 @@ func (e *Engine) watchExhausted(ctx context.Context, b *book, inc *Incident) err
 // close ends the incident. A rollout whose release was changed back is rolled back.
 func (c *change) close(actor string, detail map[string]any) error {
 	c.enter(Closed, 0)
+	c.inc.voidApprovals()
+	c.inc.LastHeld = ""
 	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.Paged, c.inc.ClaimedBy = &c.now, nil, nil, nil, ""
 	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
 		return err

@@ -44,16 +44,13 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 // nextView says which step comes next, and when at the earliest.
 func (inc *Incident) nextView() *Next {
 	s := inc.next()
-	if s == nil || inc.State == Closed {
+	if s == nil || inc.State == Closed || inc.unhandled() != nil {
 		return nil
 	}
 	n := &Next{Step: s.ID()}
 	switch inc.State {
 	case Settling:
-		if last := inc.lastRun(); last != nil && inc.SettleFrom != nil {
-			at := inc.SettleFrom.Add(last.Settle)
-			n.At = utc(&at)
-		}
+		n.At = utc(inc.SettleUntil)
 	case Waiting:
 		if inc.Reason != HoldApproval { // whose until is when the answer is no
 			n.At = utc(inc.Until)

@@ -335,11 +335,9 @@ type fakePrometheus struct {
 	value, recovery map[string]float64 // absent: no value
 	alive, age      float64
 	err             error
-	asked           int
 }
 
 func (p *fakePrometheus) Query(_ context.Context, expr string) (float64, bool, error) {
-	p.asked++
 	if p.err != nil {
 		return 0, false, p.err
 	}
@@ -422,7 +420,8 @@ func (k *tellingKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 }
 
 func (tg *target) Look(context.Context, string) (remediation.Look, error) {
-	return remediation.Look{Position: tg.at(), Snapshot: json.RawMessage(`{"flag":"1"}`)}, tg.lookErr
+	flag := map[remediation.Position]string{remediation.Untouched: "1", remediation.HalfWay: "half", remediation.Wanted: "0"}[tg.at()]
+	return remediation.Look{Position: tg.at(), Snapshot: json.RawMessage(`{"flag":"` + flag + `"}`)}, tg.lookErr
 }
 
 func (tg *target) Apply(context.Context, string, json.RawMessage) error {
