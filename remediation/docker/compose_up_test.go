@@ -13,6 +13,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action/actiontest"
 )
 
 // subnet finds a free one on the engine, for a static address.
@@ -248,8 +249,7 @@ func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			trip, _ := cut(n, "cut after the effect")
-			a, err := w.client(trip).FlagOff(w.target, w.flag)
+			a, err := w.client(&fault{n: n, kind: actiontest.After}).FlagOff(w.target, w.flag)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -290,8 +290,7 @@ func TestAHumansDownInTheMiddleStaysDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trip, _ := cut(3, "cut after the effect")
-	a, err := w.client(trip).FlagOff(w.target, w.flag)
+	a, err := w.client(&fault{n: 3, kind: actiontest.After}).FlagOff(w.target, w.flag)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,32 +11,35 @@ import (
 
 var errCut = errors.New("connection cut by the test")
 
-// cut makes the n-th changing request meet a fault.
-func cut(n int, f actiontest.Fault) (trip func(*http.Request, http.RoundTripper) (*http.Response, error), fired func() bool) {
-	calls, hit := 0, false
-	trip = func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
-		calls++
-		if calls-1 != n {
-			return next.RoundTrip(req)
-		}
-		hit = true
-		if f == actiontest.Before {
-			return nil, errCut
-		}
-		res, err := next.RoundTrip(req)
-		if err != nil {
-			return nil, err
-		}
-		if err := res.Body.Close(); err != nil {
-			return nil, err
-		}
-		if f == actiontest.Hang {
-			<-req.Context().Done()
-			return nil, req.Context().Err()
-		}
+// fault is what the n-th changing request meets.
+type fault struct {
+	n     int
+	kind  actiontest.Fault
+	calls int
+	hit   bool
+}
+
+func (f *fault) roundTrip(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+	f.calls++
+	if f.calls-1 != f.n {
+		return next.RoundTrip(req)
+	}
+	f.hit = true
+	if f.kind == actiontest.Before {
 		return nil, errCut
 	}
-	return trip, func() bool { return hit }
+	res, err := next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := res.Body.Close(); err != nil {
+		return nil, err
+	}
+	if f.kind == actiontest.Hang {
+		<-req.Context().Done()
+		return nil, req.Context().Err()
+	}
+	return nil, errCut
 }
 
 func (w *world) fixture() *actiontest.Fixture {
@@ -50,12 +53,12 @@ func (w *world) fixture() *actiontest.Fixture {
 			w.start("0.5")
 		},
 		Cut: func(t *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
-			trip, fired := cut(n, f)
-			a, err := w.client(trip).FlagOff(w.target, w.flag)
+			broken := &fault{n: n, kind: f}
+			a, err := w.client(broken).FlagOff(w.target, w.flag)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return a, fired
+			return a, func() bool { return broken.hit }
 		},
 		Secrets: []string{secret},
 	}

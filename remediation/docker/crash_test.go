@@ -39,13 +39,13 @@ func TestUndoOfACutOffApplyBringsTheSameContainerBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		trip, fired := cut(n, actiontest.After)
-		a, err := w.client(trip).FlagOff(w.target, w.flag)
+		broken := &fault{n: n, kind: actiontest.After}
+		a, err := w.client(broken).FlagOff(w.target, w.flag)
 		if err != nil {
 			t.Fatal(err)
 		}
 		err = a.Apply(t.Context(), op, look.Snapshot)
-		if !fired() {
+		if !broken.hit {
 			t.Fatalf("all %d calls passed, and the last one was not the removal of the old container: %v", n, err)
 		}
 		gone := true

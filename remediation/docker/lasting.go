@@ -245,12 +245,12 @@ func (l *lasting) ask(f *fleet, read map[string][32]byte) hashQuestion {
 		paths = append(paths, p)
 	}
 	slices.Sort(paths)
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%q %q %q %q %q\n", q.dir, q.service, q.files, q.version, q.project)
+	all := fmt.Appendf(nil, "%q %q %q %q %q\n", q.dir, q.service, q.files, q.version, q.project)
 	for _, p := range paths {
-		fmt.Fprintf(sum, "%q %x\n", p, read[p])
+		all = fmt.Appendf(all, "%q %x\n", p, read[p])
 	}
-	q.key = hex.EncodeToString(sum.Sum(nil))
+	sum := sha256.Sum256(all)
+	q.key = hex.EncodeToString(sum[:])
 	return q
 }
 

@@ -103,7 +103,7 @@ func setOverride(file []byte, service, name, value string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := file
+	var out []byte
 	if p.node != nil {
 		from, to, err := scalarAt(file, p.node)
 		if err != nil {
@@ -122,8 +122,12 @@ func setOverride(file []byte, service, name, value string) ([]byte, error) {
 
 func checkOverride(file []byte, service, name, value string) error {
 	r := composeReader{read: func(string) ([]byte, error) { return file, nil }}
-	if s, _, err := r.variable([]string{"override"}, service, name); err != nil || s != (setting{value, true}) {
-		return fmt.Errorf("%s cannot be set here for service %s (read back: %q, %v); try: set it by hand", name, service, s.value, err)
+	s, _, err := r.variable([]string{"the override file"}, service, name)
+	if err != nil {
+		return err
+	}
+	if s != (setting{value, true}) {
+		return fmt.Errorf("%s cannot be set here for service %s (read back: %q); try: set it by hand", name, service, s.value)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ var errBroken = errors.New("container does not stay up")
 // healthy by its own healthcheck where that answers in time, and by the probe's
 // addresses.
 func (c *Client) works(ctx context.Context, id string, k check) error {
-	deadline, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("not within %s", k.timeout))
+	deadline, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("within %s", k.timeout))
 	defer cancel()
 	started := time.Now()
 	var last error
@@ -73,9 +73,17 @@ func (c *Client) works(ctx context.Context, id string, k check) error {
 			if ctx.Err() != nil {
 				return fmt.Errorf("wait for container %s: %w", id, ctx.Err())
 			}
-			return fmt.Errorf("container %s does not work: %w: %v", strings.TrimPrefix(in.Name, "/"), last, context.Cause(deadline))
+			// As text: an address that does not answer leaves no doubt about the engine.
+			return fmt.Errorf("container %s does not work %w: %s", id, context.Cause(deadline), text(last))
 		}
 	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return "the engine was too slow to tell"
+	}
+	return err.Error()
 }
 
 // settled judges a container by the engine's word on it.
@@ -125,7 +133,8 @@ func (c *Client) answers(ctx context.Context, k check) error {
 	if !ok {
 		return fmt.Errorf("flags: %s does not list %s", k.flags, k.flag)
 	}
-	if got := flagText(raw); !strings.EqualFold(got, k.value.value) && !(off(got) && off(k.value.value)) {
+	got := flagText(raw)
+	if same := strings.EqualFold(got, k.value.value) || off(got) && off(k.value.value); !same {
 		return fmt.Errorf("flags: %s serves %s=%s, want %s", k.flags, k.flag, got, k.value.value)
 	}
 	return nil

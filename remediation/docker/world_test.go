@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -57,7 +58,7 @@ func engine() (*client.Client, error) {
 	return client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
 }
 
-func buildImage() (string, error) {
+func buildImage() (tag string, err error) {
 	api, err := engine()
 	if err != nil {
 		return "", err
@@ -66,7 +67,7 @@ func buildImage() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	bin := filepath.Join(dir, "service")
 	cmd := exec.Command("go", "build", "-o", bin, "./testdata/service")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -104,10 +105,12 @@ ENTRYPOINT ["/service"]
 	if err != nil {
 		return "", fmt.Errorf("build the test image: %w", err)
 	}
-	defer res.Body.Close()
 	log, err := io.ReadAll(res.Body)
-	if err != nil || !bytes.Contains(log, []byte("Successfully tagged")) {
-		return "", fmt.Errorf("build the test image: %v\n%s", err, log)
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return "", fmt.Errorf("build the test image: %w", err)
+	}
+	if !bytes.Contains(log, []byte("Successfully tagged")) {
+		return "", fmt.Errorf("build the test image:\n%s", log)
 	}
 	return runID + ":latest", nil
 }
@@ -131,6 +134,7 @@ const secret = "hunter2-of-another-variable"
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	t.Parallel() // most of a test is waiting for the engine
 	api, err := engine()
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +250,7 @@ func (w *world) runCompose(shell []string, args ...string) (string, error) {
 // transport is the client's way to the engine, watched and broken by tests.
 type transport struct {
 	next  http.RoundTripper
-	trip  func(req *http.Request, next http.RoundTripper) (*http.Response, error)
+	fault *fault
 	world *world
 }
 
@@ -255,17 +259,17 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.next.RoundTrip(req)
 	}
 	t.world.changes.Add(1)
-	if t.trip == nil {
+	if t.fault == nil {
 		return t.next.RoundTrip(req)
 	}
-	return t.trip(req, t.next)
+	return t.fault.roundTrip(req, t.next)
 }
 
-func (w *world) client(trip func(*http.Request, http.RoundTripper) (*http.Response, error)) *Client {
+func (w *world) client(f *fault) *Client {
 	w.Helper()
 	c, err := newClient(Options{
 		Host: os.Getenv("DOCKER_HOST"), Projects: []string{w.dir}, Environ: w.environ, Logger: slog.New(slog.DiscardHandler),
-	}, func(rt http.RoundTripper) http.RoundTripper { return &transport{rt, trip, w} })
+	}, func(rt http.RoundTripper) http.RoundTripper { return &transport{rt, f, w} })
 	if err != nil {
 		w.Fatal(err)
 	}
