@@ -30,10 +30,10 @@ var alertTests = []test{
 			for _, a := range want {
 				got, err := tx.Alert(a.Fingerprint)
 				if err != nil || got != a {
-					return fmt.Errorf("put %+v, got %+v (%v)", a, got, err)
+					return fmt.Errorf("put %+v, got %+v (%w)", a, got, err)
 				}
 				if of, err := tx.Alerts(a.Incident); err != nil || !slices.Contains(of, a) {
-					return fmt.Errorf("alerts of %q: %v (%v)", a.Incident, of, err)
+					return fmt.Errorf("alerts of %q: %v (%w)", a.Incident, of, err)
 				}
 			}
 			if _, err := tx.Alert("nobody"); !errors.Is(err, remediation.ErrNotFound) {
@@ -58,7 +58,7 @@ var alertTests = []test{
 				fps = append(fps, a.Fingerprint)
 			}
 			if !slices.Equal(fps, []string{"c", "a", "b"}) {
-				return fmt.Errorf("got %v (%v)", fps, err)
+				return fmt.Errorf("got %v (%w)", fps, err)
 			}
 			return err
 		})
@@ -73,7 +73,7 @@ var alertTests = []test{
 			return func(tx remediation.Tx) error {
 				got, last, err := tx.ActiveAlerts(incident)
 				if got != n || !last.Equal(seen) || last.IsZero() != seen.IsZero() {
-					return fmt.Errorf("%s has %d active, last seen %s, want %d, %s (%v)", incident, got, last, n, seen, err)
+					return fmt.Errorf("%s has %d active, last seen %s, want %d, %s (%w)", incident, got, last, n, seen, err)
 				}
 				return err
 			}
@@ -118,7 +118,7 @@ var alertTests = []test{
 					return err
 				}
 				if got, err := tx.Alert("a"); err != nil || got != a {
-					return fmt.Errorf("round %d: %+v (%v)", i, got, err)
+					return fmt.Errorf("round %d: %+v (%w)", i, got, err)
 				}
 				for k := range 3 {
 					want := 0
@@ -126,7 +126,7 @@ var alertTests = []test{
 						want = 1
 					}
 					if n, _, err := tx.ActiveAlerts(fmt.Sprint("inc-", k)); err != nil || n != want {
-						return fmt.Errorf("round %d: inc-%d has %d active, want %d (%v)", i, k, n, want, err)
+						return fmt.Errorf("round %d: inc-%d has %d active, want %d (%w)", i, k, n, want, err)
 					}
 				}
 			}

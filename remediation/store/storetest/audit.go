@@ -46,7 +46,7 @@ var auditTests = []test{
 				}
 				of, err := tx.Entries(remediation.EntryFilter{Incident: e.Incident})
 				if err != nil || len(of) != 1 || of[0].Seq != e.Seq {
-					return fmt.Errorf("entries of incident %q: %v (%v)", e.Incident, of, err)
+					return fmt.Errorf("entries of incident %q: %v (%w)", e.Incident, of, err)
 				}
 			}
 			return nil
@@ -57,7 +57,7 @@ var auditTests = []test{
 		s.both(func(tx remediation.Tx) error {
 			seq, hash, err := tx.Head()
 			if seq != 0 || hash != remediation.ZeroHash {
-				return fmt.Errorf("head %d %q (%v)", seq, hash, err)
+				return fmt.Errorf("head %d %q (%w)", seq, hash, err)
 			}
 			return err
 		})

@@ -80,7 +80,7 @@ var incidentTests = []test{
 			}
 			all, err := tx.Incidents(remediation.IncidentFilter{Service: inc.Service})
 			if err != nil || len(all) != 1 || !reflect.DeepEqual(all[0], inc) {
-				return fmt.Errorf("listed %v (%v)", all, err)
+				return fmt.Errorf("listed %v (%w)", all, err)
 			}
 			return nil
 		})
@@ -171,7 +171,7 @@ var incidentTests = []test{
 		s.view(func(tx remediation.Tx) error {
 			open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
 			if ids := incidentIDs(open); !slices.Equal(ids, []string{"inc-2", "inc-3", "inc-4"}) {
-				return fmt.Errorf("open are %v (%v)", ids, err)
+				return fmt.Errorf("open are %v (%w)", ids, err)
 			}
 			return err
 		})
@@ -251,7 +251,7 @@ var incidentTests = []test{
 				ids, next, err := tx.Due(now)
 				slices.Sort(ids)
 				if !slices.Equal(ids, want) || !next.Equal(wantNext) || next.IsZero() != wantNext.IsZero() {
-					return fmt.Errorf("at %s due are %v, next %s (%v)", now, ids, next, err)
+					return fmt.Errorf("at %s due are %v, next %s (%w)", now, ids, next, err)
 				}
 				return err
 			}

@@ -43,7 +43,7 @@ var serviceTests = []test{
 			s.both(func(tx remediation.Tx) error {
 				got, err := tx.Effects(c.service, c.since)
 				if !slices.Equal(got, c.want) {
-					return fmt.Errorf("effects of %q since %s: %+v, want %+v (%v)", c.service, c.since, got, c.want, err)
+					return fmt.Errorf("effects of %q since %s: %+v, want %+v (%w)", c.service, c.since, got, c.want, err)
 				}
 				return err
 			})
@@ -63,7 +63,7 @@ var serviceTests = []test{
 		s.both(func(tx remediation.Tx) error {
 			got, err := tx.Freezes()
 			if !reflect.DeepEqual(got, all) {
-				return fmt.Errorf("got %+v, want %+v (%v)", got, all, err)
+				return fmt.Errorf("got %+v, want %+v (%w)", got, all, err)
 			}
 			return err
 		})
@@ -80,7 +80,7 @@ var serviceTests = []test{
 		s.both(func(tx remediation.Tx) error {
 			got, err := tx.Rollouts()
 			if !reflect.DeepEqual(got, all) {
-				return fmt.Errorf("got %+v, want %+v (%v)", got, all, err)
+				return fmt.Errorf("got %+v, want %+v (%w)", got, all, err)
 			}
 			return err
 		})
@@ -93,7 +93,7 @@ var serviceTests = []test{
 		s.both(func(tx remediation.Tx) error {
 			got, err := tx.Beats()
 			if !slices.Equal(got, all) {
-				return fmt.Errorf("got %+v, want %+v (%v)", got, all, err)
+				return fmt.Errorf("got %+v, want %+v (%w)", got, all, err)
 			}
 			return err
 		})
@@ -113,7 +113,7 @@ var serviceTests = []test{
 		s.both(func(tx remediation.Tx) error {
 			for h, want := range sources {
 				if got, err := tx.Playbook(h); err != nil || !bytes.Equal(got, want) {
-					return fmt.Errorf("playbook %s: %d bytes (%v)", h, len(got), err)
+					return fmt.Errorf("playbook %s: %d bytes (%w)", h, len(got), err)
 				}
 			}
 			if _, err := tx.Playbook("h4"); !errors.Is(err, remediation.ErrNotFound) {

@@ -48,7 +48,8 @@ var transactionTests = []test{
 			}
 			if len(incs) != 1 || active != 0 || len(effects)+len(freezes)+len(rollouts)+len(beats) > 0 || seq != 0 || hash != remediation.ZeroHash ||
 				!errors.Is(err2, remediation.ErrNotFound) || !errors.Is(err8, remediation.ErrNotFound) {
-				return fmt.Errorf("something is left: %v %v %v %v %v %v %v %v %v", incs, err2, active, effects, freezes, rollouts, beats, err8, seq)
+				return fmt.Errorf("something is left: %v, alert %w, %d active, %v, %v, %v, %v, playbook %w, head %d",
+					incs, err2, active, effects, freezes, rollouts, beats, err8, seq)
 			}
 			return nil
 		}
@@ -69,7 +70,7 @@ var transactionTests = []test{
 				return err
 			}
 			if seq, hash, err := tx.Head(); len(es) != 2 || seq != 2 || err != nil || hash != es[1].Hash {
-				return fmt.Errorf("%d entries, head %d %s (%v)", len(es), seq, hash, err)
+				return fmt.Errorf("%d entries, head %d %s (%w)", len(es), seq, hash, err)
 			}
 			return nil
 		})
@@ -128,7 +129,7 @@ var transactionTests = []test{
 			}
 			n, _, err := tx.ActiveAlerts("inc-1")
 			if len(beats) != len(want) || n != len(want) {
-				return fmt.Errorf("%d beats and %d active alerts, want %d (%v)", len(beats), n, len(want), err)
+				return fmt.Errorf("%d beats and %d active alerts, want %d (%w)", len(beats), n, len(want), err)
 			}
 			return err
 		})
