@@ -141,7 +141,7 @@ func (s *stack) show(ctx context.Context, out *printer, version string) error {
 	if err := s.startBackout(ctx); err != nil {
 		return err
 	}
-	out.part("backout", s.url("backout")+"  --mode=act; user demo, password in "+s.path("demo.token"))
+	out.part("backout", s.url("backout")+"  with --mode=act")
 	if err := s.declare(ctx); err != nil {
 		return err
 	}
@@ -177,13 +177,15 @@ func (s *stack) settled(ctx context.Context) error {
 
 // invite says what can be looked at while the demo stays up.
 func (s *stack) invite(out *printer) {
+	remote := " --url=" + s.url("backout") + " --token-file=" + s.path("demo.token")
 	for _, line := range []string{
-		"", "Look around:",
-		"  " + s.url("backout") + "/ in a browser (user demo, password below)",
-		"  " + s.url("prometheus") + "/alerts and " + s.url("alertmanager"),
-		"  " + s.backout + " audit list --url=" + s.url("backout") + " --token-file=" + s.path("demo.token"),
+		"", "It stays up. To look around:",
+		"  " + s.url("prometheus") + "/alerts",
+		"  " + s.url("alertmanager"),
+		"  " + s.url("backout") + "/api/v1/incidents   (user demo, password " + s.token["demo"] + ")",
+		"  " + s.backout + " audit list" + remote,
+		"  " + s.backout + " incident list" + remote,
 		"  cat " + s.path("project", ".env"),
-		"The password is " + s.token["demo"] + ", for this run only.",
 		"Ctrl-C stops everything and removes it.",
 	} {
 		out.write("%s\n", line)

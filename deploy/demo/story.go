@@ -19,7 +19,8 @@ type scenario struct {
 	trigger   string // of the demo's playbook
 	threshold string // as that playbook has it
 	what      string
-	unit      string
+	measure   string
+	show      func(value float64) string
 }
 
 // Scenarios are the names of the ways in which the demo can break its service.
@@ -28,9 +29,15 @@ func Scenarios() []string { return []string{"errors", "latency"} }
 func scenarioOf(name string) (scenario, error) {
 	switch name {
 	case "errors":
-		return scenario{breakage.Breakage{Errors: 0.5}, "error_rate", "0.01", "half of the analytics requests fail from now on", "error rate"}, nil
+		return scenario{
+			breakage.Breakage{Errors: 0.5}, "error_rate", "0.01", "half of the analytics requests fail from now on",
+			"error rate", func(v float64) string { return fmt.Sprintf("%.1f%%", v*100) },
+		}, nil
 	case "latency":
-		return scenario{breakage.Breakage{Latency: 1200 * time.Millisecond}, "p95_latency", "0.75", "analytics requests take 1.2s from now on", "p95 latency in seconds"}, nil
+		return scenario{
+			breakage.Breakage{Latency: 1200 * time.Millisecond}, "p95_latency", "0.75", "analytics requests take 1.2s from now on",
+			"p95 latency", func(v float64) string { return fmt.Sprintf("%.2fs", v) },
+		}, nil
 	}
 	return scenario{}, fmt.Errorf("scenario %q is none: try: %s", name, strings.Join(Scenarios(), " or "))
 }
@@ -168,7 +175,7 @@ func (st *story) seePending(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, err
 	}
 	if !beyond {
-		return time.Time{}, nil, fmt.Errorf("%s is not above %s in Prometheus's samples", st.unit, st.threshold)
+		return time.Time{}, nil, fmt.Errorf("%s is not above %s in Prometheus's samples", st.measure, st.value(st.threshold))
 	}
 	// When the newest sample was taken is when it became so.
 	stamp, _, err := st.stack.query(ctx, `max(timestamp(up{job="social-intel"}))`)
@@ -179,7 +186,7 @@ func (st *story) seePending(ctx context.Context) (time.Time, []string, error) {
 	if err != nil {
 		return time.Time{}, nil, fmt.Errorf("the newest sample's time: %w", err)
 	}
-	return time.UnixMicro(int64(seconds * 1e6)), []string{fmt.Sprintf("%s %s is above %s, over the last 15s", st.unit, short(value), st.threshold),
+	return time.UnixMicro(int64(seconds * 1e6)), []string{fmt.Sprintf("%s over the last 15s is %s, above %s", st.measure, st.value(value), st.value(st.threshold)),
 		"A sliding window needs no `for`: the rule fires when it is evaluated next."}, nil
 }
 
@@ -191,7 +198,7 @@ func (st *story) seeFiring(ctx context.Context) (time.Time, []string, error) {
 	if state != "firing" {
 		return time.Time{}, nil, fmt.Errorf("no alert of trigger %s fires in Prometheus (state %q)", st.trigger, state)
 	}
-	return r.LastEvaluation, []string{fmt.Sprintf("%s: %s %s", r.Name, st.unit, short(value)),
+	return r.LastEvaluation, []string{fmt.Sprintf("%s: %s %s", r.Name, st.measure, st.value(value)),
 		"Prometheus hands it to Alertmanager, which posts it without waiting for others."}, nil
 }
 
@@ -235,7 +242,7 @@ func (st *story) seeConfirmed(ctx context.Context) (time.Time, []string, error) 
 	if text(e, "value") == "" {
 		return time.Time{}, nil, fatal(fmt.Errorf("the step ran without a value from Prometheus: %v", e.Detail["gates"]))
 	}
-	return e.Time, []string{fmt.Sprintf("Prometheus says %s now; the threshold is %s", short(text(e, "value")), short(text(e, "threshold"))),
+	return e.Time, []string{fmt.Sprintf("Prometheus says %s now; the threshold is %s", st.value(text(e, "value")), st.value(text(e, "threshold"))),
 		"The expression, the value and every gate's answer are in the audit log."}, nil
 }
 
@@ -292,7 +299,8 @@ func (st *story) seeClosed(ctx context.Context) (time.Time, []string, error) {
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	return e.Time, []string{fmt.Sprintf("incident %s", st.incident)}, nil
+	return e.Time, []string{fmt.Sprintf("incident %s is over", st.incident),
+		"What is left to show: that a later command of an operator does not undo it."}, nil
 }
 
 // seeFlagStaysOff does what an operator might do next.
@@ -307,7 +315,7 @@ func (st *story) seeFlagStaysOff(ctx context.Context) (time.Time, []string, erro
 	if value != "0" {
 		return time.Time{}, nil, fatal(fmt.Errorf("after docker-compose up -d the service says %s=%s", flagName, value))
 	}
-	return time.Now(), []string{"docker-compose up -d by hand leaves it off"}, nil
+	return time.Now(), []string{"docker-compose up -d by hand leaves it off, since .env says so"}, nil
 }
 
 func (st *story) seeChain(ctx context.Context) (time.Time, []string, error) {
@@ -315,7 +323,7 @@ func (st *story) seeChain(ctx context.Context) (time.Time, []string, error) {
 	if err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
-	return time.Now(), []string{"backout audit verify: " + strings.TrimSpace(said)}, nil
+	return time.Now(), []string{"backout audit verify says " + strings.TrimSpace(said)}, nil
 }
 
 // verify runs `backout audit verify` on the server's database, with the head
@@ -331,11 +339,11 @@ func (s *stack) verify(ctx context.Context) (string, error) {
 	return s.run(ctx, "audit", "verify", "--storage.dsn=sqlite:"+s.path("backout.db"), fmt.Sprintf("--head=%d:%s", head.Seq, head.Hash))
 }
 
-// short cuts a value's digits to what a person reads.
-func short(value string) string {
-	var f float64
-	if _, err := fmt.Sscanf(value, "%g", &f); err != nil {
-		return value
+// value writes what was measured for a person.
+func (sc scenario) value(text string) string {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return text
 	}
-	return fmt.Sprintf("%.3g", f)
+	return sc.show(v)
 }
