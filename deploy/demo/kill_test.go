@@ -32,10 +32,11 @@ func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	must(t, s.declare(ctx))
 	breakNow(t, s, breakage.Breakage{Errors: 0.5, DespiteFlag: true})
 	until(t, "the breach is measured", func(ctx context.Context) error {
-		if got, _, err := s.query(ctx, `backout:trigger_value{trigger="error_rate"} > bool 0.01`); err != nil || got != "1" {
-			return fmt.Errorf("beyond the threshold: %q, %v", got, err)
+		got, _, err := s.query(ctx, `backout:trigger_value{trigger="error_rate"} > bool 0.01`)
+		if err == nil && got != "1" {
+			err = fmt.Errorf("beyond the threshold: %q", got)
 		}
-		return nil
+		return err
 	})
 
 	seed := uint64(time.Now().UnixNano())
@@ -165,10 +166,11 @@ func (s *stack) flagOn(ctx context.Context) error {
 	if err := s.up(ctx); err != nil {
 		return err
 	}
-	if value, err := s.flag(ctx); err != nil || value != "1" {
-		return fmt.Errorf("the flag is %q after docker-compose up -d: %v", value, err)
+	value, err := s.flag(ctx)
+	if err == nil && value != "1" {
+		err = fmt.Errorf("the flag is %q after docker-compose up -d", value)
 	}
-	return nil
+	return err
 }
 
 // untilStepVerified waits until the open incident's first step is done and verified.

@@ -72,7 +72,7 @@ func (s *stack) recording(ctx context.Context, name, trigger string) (string, er
 			return r.Query, nil
 		}
 	}
-	return "", fmt.Errorf("Prometheus has no recording %s of trigger %s", name, trigger)
+	return "", fmt.Errorf("no recording %s of trigger %s in Prometheus", name, trigger)
 }
 
 // alertOf returns the trigger's alerting rule and its alert's state and value,

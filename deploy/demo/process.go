@@ -37,11 +37,11 @@ func start(dir, name, path string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	defer out.Close()
 	p.cmd = exec.Command(path, args...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
 	p.cmd.SysProcAttr = childAttributes()
-	if err := p.cmd.Start(); err != nil {
+	err = p.cmd.Start()
+	if err := errors.Join(err, out.Close()); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {
@@ -120,7 +120,7 @@ func (p *process) ready(ctx context.Context, client *http.Client, url string) er
 	err := await(ctx, readyWithin, 50*time.Millisecond, func(ctx context.Context) error {
 		select {
 		case <-p.done:
-			return fatal(fmt.Errorf("it ended: %v", p.err))
+			return fatal(fmt.Errorf("it ended: %s", p.cmd.ProcessState))
 		default:
 		}
 		_, err := fetch(ctx, client, url, "")

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -200,15 +201,21 @@ func (s *stack) write(from, to string, values map[string]any) error {
 // pickAddresses finds free ports on loopback. They are held until all are
 // found, so that none comes twice.
 func (s *stack) pickAddresses(names ...string) error {
+	var held []io.Closer
+	var errs []error
 	for _, name := range names {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			break
 		}
-		defer l.Close()
+		held = append(held, l)
 		s.address[name] = l.Addr().String()
 	}
-	return nil
+	for _, l := range held {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // compose runs docker-compose in the project's folder, as an operator would.
