@@ -89,10 +89,15 @@ func newTestStack(t testing.TB, name string, change func(*settings)) *stack {
 	set.dir = filepath.Join(shared.dir, name)
 	set.project = fmt.Sprintf("backout-e2e-%08x-%s", crc32.ChecksumIEEE([]byte(set.dir)), name)
 	change(&set)
-	s, err := newStack(t.Context(), set)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var s *stack
+	// The same test may run more than once at a time (-count): one after the other.
+	must(t, await(t.Context(), 4*generous, time.Second, func(ctx context.Context) (err error) {
+		s, err = newStack(ctx, set)
+		if err != nil && !errors.Is(err, errBusy) {
+			err = fatal(err)
+		}
+		return err
+	}))
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, p := range []*process{s.serve, s.prometheus, s.alertmanager} {

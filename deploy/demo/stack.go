@@ -65,6 +65,9 @@ type stack struct {
 	prometheus, alertmanager, serve *process
 }
 
+// errBusy: the folder is another stack's.
+var errBusy = errors.New("another demo runs")
+
 // newStack takes the folder into possession and cleans up what an earlier
 // stack of this folder has left.
 func newStack(ctx context.Context, set settings) (*stack, error) {
@@ -86,7 +89,7 @@ func newStack(ctx context.Context, set settings) (*stack, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another demo runs in %s: try: end that one first", s.dir), s.lock.Close())
+		return nil, errors.Join(fmt.Errorf("%w in %s: try: end that one first", errBusy, s.dir), s.lock.Close())
 	}
 	if err := s.clear(ctx); err != nil {
 		return nil, errors.Join(err, s.lock.Close())
