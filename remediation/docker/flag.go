@@ -323,7 +323,7 @@ func (a *flagOff) undoPass(ctx context.Context, op string, snap snapshot, f *fle
 			var as bool
 			as, err = a.recreateOld(ctx, op, s, f)
 			done = done && as
-		case o.name() == asideName(s.Name, op), o.name() == s.Name && (!o.running() || o.HostConfig.RestartPolicy != s.policy()):
+		case o.name() == asideName(s.Name, op), o.name() == s.Name && (!o.running() || !o.restartsBy(s.policy())):
 			done, err = false, a.c.bringBack(ctx, o, s.Name, true, s.policy())
 		}
 		if err != nil {

@@ -54,6 +54,9 @@ func (c *Client) passes(ctx context.Context, survey func(context.Context) (*flee
 			}
 		}
 	}
+	if last == nil {
+		return fmt.Errorf("the containers of the service do not come to rest")
+	}
 	return fmt.Errorf("the containers of the service keep changing: %w", last)
 }
 
@@ -100,7 +103,7 @@ func (c *Client) giveWay(ctx context.Context, original, dup *replica) error {
 
 // setAside stops a container for good and takes its name away.
 func (c *Client) setAside(ctx context.Context, r *replica, aside string) error {
-	if r.HostConfig.RestartPolicy.Name != container.RestartPolicyDisabled {
+	if !r.HostConfig.RestartPolicy.IsNone() {
 		if err := c.setRestart(ctx, r, container.RestartPolicy{Name: container.RestartPolicyDisabled}); err != nil {
 			return err
 		}
@@ -169,7 +172,7 @@ func (c *Client) bringBack(ctx context.Context, r *replica, name string, running
 			return fmt.Errorf("rename container %s to %s: %w", r.name(), name, err)
 		}
 	}
-	if r.HostConfig.RestartPolicy != policy {
+	if !r.restartsBy(policy) {
 		if err := c.setRestart(ctx, r, policy); err != nil {
 			return err
 		}

@@ -45,6 +45,12 @@ func (r *replica) label(k string) string  { return r.Config.Labels[k] }
 func (r *replica) running() bool          { return r.State.Running || r.State.Restarting }
 func (r *replica) ownedBy(op string) bool { return r.label(labelOperation) == op }
 
+// restartsBy compares restart policies; the engine takes none by two names.
+func (r *replica) restartsBy(p container.RestartPolicy) bool {
+	now := r.HostConfig.RestartPolicy
+	return now == p || now.IsNone() && p.IsNone()
+}
+
 // variable returns what the container's environment holds for name.
 func (r *replica) variable(name string) setting {
 	var s setting

@@ -5,6 +5,8 @@
 //	BREAKS_WHEN_OFF=sick     it is unhealthy while FLAG is 0
 //	BREAKS_WHEN_OFF=deaf     it serves another value of FLAG than it has
 //
+// LISTEN is its address, :9000 by default.
+//
 // "service check" is its healthcheck.
 package main
 
@@ -54,8 +56,12 @@ func main() {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	})
+	listen := os.Getenv("LISTEN")
+	if listen == "" {
+		listen = ":9000"
+	}
 	go func() {
-		fmt.Fprintln(os.Stderr, http.ListenAndServe(":9000", nil))
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(listen, nil))
 		os.Exit(1)
 	}()
 	stop := make(chan os.Signal, 1)
