@@ -387,6 +387,13 @@ func (w *world) takeDown() {
 		if err := w.api.ContainerRemove(w.Context(), r.ID, container.RemoveOptions{Force: true}); err != nil {
 			w.Fatal(err)
 		}
+		for _, m := range r.Mounts {
+			if m.Name != "" {
+				if err := w.api.VolumeRemove(w.Context(), m.Name, true); err != nil && !movedOn(err) {
+					w.Fatal(err)
+				}
+			}
+		}
 	}
 }
 
