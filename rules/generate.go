@@ -36,23 +36,26 @@ func Generate(pb *alerts.Playbook) ([]File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate the rules' tests: %w", err)
 	}
-	head := header(pb)
-	for _, m := range missing {
-		head += "# Not covered: " + m + "\n"
-	}
-	testFile, err := marshal(head, tests)
-	if err != nil {
-		return nil, err
+	files := []File{{Name: "rules/" + pb.Service + ".rules.yml", Content: rulesFile}}
+	for i, t := range tests {
+		f := File{Name: "rules/" + pb.Service + t.infix + ".test.yml"}
+		head := header(pb)
+		if i == 0 {
+			f.Warnings = missing
+			for _, m := range missing {
+				head += "# Not covered: " + m + "\n"
+			}
+		}
+		if f.Content, err = marshal(head, t.testFile); err != nil {
+			return nil, err
+		}
+		files = append(files, f)
 	}
 	am, err := marshal(header(pb)+amHeader, alertmanagerOf(pb))
 	if err != nil {
 		return nil, err
 	}
-	return []File{
-		{Name: "rules/" + pb.Service + ".rules.yml", Content: rulesFile},
-		{Name: "rules/" + pb.Service + ".test.yml", Content: testFile, Warnings: missing},
-		{Name: "deploy/alertmanager.yml", Content: am},
-	}, nil
+	return append(files, File{Name: "deploy/alertmanager.yml", Content: am}), nil
 }
 
 // generateRules returns the rule file, checked.

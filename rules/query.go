@@ -208,6 +208,8 @@ type selector struct {
 	// back is how far the subqueries around it and its own range and offset
 	// reach back.
 	back time.Duration
+	// call is the function around the range, or "".
+	call string
 }
 
 // plain tells a selector that reads the present.
@@ -224,11 +226,14 @@ func selectorsOf(expr parser.Expr) []selector {
 			return nil
 		}
 		s := selector{vector: v, back: max(0, v.OriginalOffset)}
-		for _, p := range path {
+		for i, p := range path {
 			switch p := p.(type) {
 			case *parser.MatrixSelector:
 				s.matrix = p
 				s.back += p.Range
+				if c, ok := path[max(0, i-1)].(*parser.Call); ok {
+					s.call = c.Func.Name
+				}
 			case *parser.SubqueryExpr:
 				s.back += p.Range + max(0, p.OriginalOffset)
 			}

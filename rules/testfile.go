@@ -1,6 +1,10 @@
 package rules
 
-import "github.com/prometheus/common/model"
+import (
+	"time"
+
+	"github.com/prometheus/common/model"
+)
 
 // testFile and what is in it are a test file of promtool, in the keys that
 // promtool 2.42 knows.
@@ -15,7 +19,28 @@ type testCase struct {
 	Interval model.Duration `yaml:"interval"`
 	Series   []inputSeries  `yaml:"input_series"`
 	Checks   []exprCheck    `yaml:"promql_expr_test"`
+	// pace is how often the rules must be evaluated for it.
+	pace pace `yaml:"-"`
 }
+
+// pace is how often a test evaluates the rules. Most of promtool's time is
+// spent on that, so a test has no finer one than it needs.
+type pace int
+
+const (
+	// coarse is every eighth scrape, for what reads the scraped series only.
+	coarse pace = iota
+	// everyScrape is for what reads recordings over a range.
+	everyScrape
+	// slow is every quarter of an hour, for what takes a day.
+	slow
+)
+
+// coarsely is how many scrapes lie between two evaluations of a coarse test.
+const coarsely = 8
+
+// slowly is how far apart the samples and evaluations of a slow test are.
+const slowly = 15 * time.Minute
 
 type inputSeries struct {
 	Series string `yaml:"series"`

@@ -1,8 +1,303 @@
 package rules
 
-import "github.com/locotoki/backout/alerts"
+import (
+	"errors"
+	"fmt"
+	"time"
 
-// testsOf returns the promtool tests, and what they do not cover.
-func testsOf(pb *alerts.Playbook) (testFile, []string, error) {
-	return testFile{RuleFiles: []string{pb.Service + ".rules.yml"}, EvaluationInterval: pb.ScrapeInterval}, nil, nil
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// namedTests is one test file, with what stands between the service's name and
+// the ending in its name.
+type namedTests struct {
+	infix string
+	testFile
+}
+
+// testsOf returns the promtool tests of a playbook's rules, and what they do
+// not cover: a query for which no series could be made up.
+func testsOf(pb *alerts.Playbook) ([]namedTests, []string, error) {
+	cases, missing, err := casesOf(pb)
+	if err != nil {
+		return nil, nil, err
+	}
+	var files []namedTests
+	for _, f := range []struct {
+		pace  pace
+		infix string
+		every model.Duration
+	}{{everyScrape, "", pb.ScrapeInterval}, {coarse, ".coarse", coarsely * pb.ScrapeInterval}, {slow, ".slow", model.Duration(slowly)}} {
+		file := testFile{RuleFiles: []string{pb.Service + ".rules.yml"}, EvaluationInterval: f.every, Tests: []testCase{}}
+		for _, c := range cases {
+			if c.pace == f.pace {
+				file.Tests = append(file.Tests, c)
+			}
+		}
+		files = append(files, namedTests{f.infix, file})
+	}
+	return files, missing, nil
+}
+
+func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error) {
+	sim := newSimulator(time.Duration(pb.ScrapeInterval))
+	defer func() { err = errors.Join(err, sim.close()) }()
+	for i := range pb.Indicators {
+		ind := &pb.Indicators[i]
+		if ind.Alert == nil {
+			continue
+		}
+		c, err := indicatorSubject(sim, pb, ind)
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("alert %s of indicator %s: %v", alertName(ind, alertBound(ind.Alert)), ind.Name, err))
+			continue
+		}
+		more, err := c.thresholdTests()
+		if err != nil {
+			return nil, nil, err
+		}
+		cases = append(cases, more...)
+	}
+	for i := range pb.Triggers {
+		t := &pb.Triggers[i]
+		if t.Signal != "" {
+			cases = append(cases, signalTest(pb, t))
+			continue
+		}
+		c, err := triggerSubject(sim, pb, t)
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("trigger %s: %v", t.Name, err))
+			continue
+		}
+		more, err := c.triggerTests()
+		if err != nil {
+			return nil, nil, err
+		}
+		cases = append(cases, more...)
+	}
+	guards, more, err := guardTests(sim, pb)
+	if err != nil {
+		return nil, nil, err
+	}
+	cases = append(cases, guards...)
+	return cases, append(missing, more...), nil
+}
+
+// subject is what is tested: an indicator's alert or a trigger, with series
+// that can be brought to both sides of its threshold.
+type subject struct {
+	*feed
+	*query
+	name  string
+	alert rule
+	// recording selects what the alert compares.
+	recording string
+	// identity are the recording's labels.
+	identity map[string]string
+	trigger  *alerts.Trigger
+	stages   []string
+	judged   judgement
+	// inside and beyond lie just on either side of the threshold; good and
+	// strong far off.
+	inside, beyond, good, strong []level
+	// strongValue is the query's value at strong.
+	strongValue float64
+}
+
+func indicatorSubject(sim *simulator, pb *alerts.Playbook, ind *alerts.Indicator) (*subject, error) {
+	rs, err := indicatorRules(pb, ind)
+	if err != nil {
+		return nil, err
+	}
+	q, err := queryOf(pb, ind.Name, alertBound(ind.Alert))
+	if err != nil {
+		return nil, err
+	}
+	s := &subject{
+		query: q, name: rs[1].Alert, alert: rs[1], recording: selectorOf(indicatorRecording, "service", pb.Service, "indicator", ind.Name),
+		identity: rs[0].Labels,
+	}
+	return s, s.solve(sim, 0)
+}
+
+func triggerSubject(sim *simulator, pb *alerts.Playbook, t *alerts.Trigger) (*subject, error) {
+	rs, err := triggerRules(pb, t)
+	if err != nil {
+		return nil, err
+	}
+	threshold, above := t.Bound()
+	q, err := queryOf(pb, t.Indicator, bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained, minVolume: t.MinVolume})
+	if err != nil {
+		return nil, err
+	}
+	s := &subject{
+		query: q, trigger: t, stages: pb.StagesOf(t.Name),
+		recording: selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name),
+		identity:  map[string]string{"service": pb.Service, "trigger": t.Name},
+	}
+	for _, r := range rs {
+		if r.Alert != "" {
+			s.name, s.alert = r.Alert, r
+		}
+	}
+	if s.judged, err = judge(pb, t); err != nil {
+		return nil, err
+	}
+	return s, s.solve(sim, t.Recovery.MinVolume/time.Duration(t.Recovery.Window).Seconds())
+}
+
+// solve makes up the series. volume is how many events a second are needed
+// beside those of the query's own guard.
+func (s *subject) solve(sim *simulator, volume float64) (err error) {
+	if w := time.Duration(s.window).Seconds(); w > 0 {
+		volume = max(volume, s.minVolume/w)
+	}
+	if s.feed, err = feedOf(sim, s.pb, s.at(time.Duration(s.window), s.minVolume), boundsFor(s.Indicator, s.threshold), volume); err != nil {
+		return err
+	}
+	if err := s.findKnobs(); err != nil {
+		return err
+	}
+	need := func(to *[]level, what string, ranges ...within) {
+		for _, w := range ranges {
+			if err != nil || *to != nil {
+				return
+			}
+			var levels []level
+			var ok bool
+			if levels, ok, err = s.find(w); ok {
+				*to = levels
+			}
+		}
+		if err == nil && *to == nil {
+			err = fmt.Errorf("no series could be made up that bring its query %s the threshold %s", what, number(s.threshold))
+		}
+	}
+	need(&s.inside, "just inside of", s.around(-0.08, -0.03))
+	need(&s.beyond, "just beyond", s.around(0.03, 0.08))
+	need(&s.good, "well inside of", s.around(-0.6, -0.4), s.around(-0.4, -0.1), s.around(-0.1, -0.03))
+	need(&s.strong, "well beyond", s.around(3, 4), s.around(0.8, 1.2), s.around(0.3, 0.5), s.around(0.1, 0.2), s.around(0.03, 0.1))
+	if err != nil {
+		return err
+	}
+	s.strongValue, err = s.feed.value(s.strong)
+	return err
+}
+
+// boundsFor are the indicator's buckets, or some around the threshold where it
+// does not name them.
+func boundsFor(ind *alerts.Indicator, threshold float64) []float64 {
+	if len(ind.Buckets) > 0 {
+		return ind.Buckets
+	}
+	t := max(threshold, 1e-3)
+	return []float64{t / 4, t / 2, t, 2 * t, 4 * t}
+}
+
+// around is a range of values, as parts of the threshold beyond it. Where the
+// threshold is zero, inside is zero itself, and beyond one event or several.
+func (s *subject) around(from, to float64) within {
+	t := s.threshold
+	if t == 0 {
+		if to < 0 {
+			return within{0, 0}
+		}
+		from, to, t = 30*from, 30*to, 1
+	} else if t < 0 {
+		t = -t
+	}
+	if !s.above {
+		from, to = -to, -from
+	}
+	return within{s.threshold + from*t, s.threshold + to*t}
+}
+
+// over is how far the alert's value looks back, in scrapes, and some more.
+func (s *subject) over() int {
+	span := s.span()
+	if s.Instant() {
+		span += s.back
+	}
+	return aligned(int(span/s.scrape()) + coarsely + 2)
+}
+
+// aligned is the next scrape at which a coarse test evaluates the rules.
+func aligned(scrape int) int { return (scrape + coarsely - 1) / coarsely * coarsely }
+
+// testCase is one test: what is fed, and what must then be seen.
+func (s *subject) testCase(name string, sc script, extra []inputSeries, checks ...exprCheck) testCase {
+	c := testCase{Name: s.name + ": " + name, Interval: s.pb.ScrapeInterval, Checks: checks}
+	for i := range s.families {
+		for _, t := range s.families[i].series(sc, i, s.scrape()) {
+			c.Series = append(c.Series, t.input())
+		}
+	}
+	c.Series = append(c.Series, extra...)
+	return c
+}
+
+// at the given scrape, counted from 0.
+func scrapeTime(n int, scrape time.Duration) model.Duration {
+	return model.Duration(time.Duration(n) * scrape)
+}
+
+// beyondIs checks the comparison of the alert's value, which exists.
+func (s *subject) beyondIs(yes bool, scrape int) exprCheck {
+	return s.compare(s.recording, yes, scrape)
+}
+
+func (s *subject) compare(recording string, yes bool, scrape int) exprCheck {
+	op := "<"
+	if s.above {
+		op = ">"
+	}
+	v := 0.0
+	if yes {
+		v = 1
+	}
+	return exprCheck{
+		Expr: fmt.Sprintf("%s %s bool %s", recording, op, number(s.threshold)), At: scrapeTime(scrape, s.scrape()),
+		Samples: []sample{{Labels: written("", s.identity), Value: v}},
+	}
+}
+
+// hasNoValue checks that an expression is empty, or not a number.
+func hasNoValue(expr string, scrape int, every time.Duration) exprCheck {
+	return exprCheck{Expr: expr + " > -Inf", At: scrapeTime(scrape, every), Samples: []sample{}}
+}
+
+// silent and fires check the alert itself.
+func (s *subject) silent(scrape int) exprCheck { return silent(s.alert, scrape, s.scrape()) }
+func (s *subject) fires(scrape int) exprCheck  { return fires(s.alert, scrape, s.scrape()) }
+
+func silent(alert rule, scrape int, every time.Duration) exprCheck {
+	return exprCheck{
+		Expr: fmt.Sprintf("count(%s) or vector(0)", firing(alert)), At: scrapeTime(scrape, every),
+		Samples: []sample{{Labels: "{}", Value: 0}},
+	}
+}
+
+// fires expects an alert with all of its labels, and more where more are given.
+func fires(alert rule, scrape int, every time.Duration, more ...string) exprCheck {
+	all := map[string]string{"alertname": alert.Alert, "alertstate": "firing"}
+	for k, v := range alert.Labels {
+		all[k] = v
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		all[more[i]] = more[i+1]
+	}
+	return exprCheck{
+		Expr: firing(alert), At: scrapeTime(scrape, every),
+		Samples: []sample{{Labels: written("ALERTS", all), Value: 1}},
+	}
+}
+
+func firing(alert rule) string {
+	pairs := []string{"alertname", alert.Alert, "alertstate", "firing", "service", alert.Labels["service"]}
+	if ind := alert.Labels["indicator"]; ind != "" {
+		pairs = append(pairs, "indicator", ind)
+	}
+	return selectorOf("ALERTS", pairs...)
 }

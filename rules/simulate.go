@@ -1,0 +1,157 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/util/annotations"
+)
+
+// simulator evaluates expressions on made-up series with Prometheus's own
+// engine: it finds the input of the generated tests, promtool then judges.
+type simulator struct {
+	engine *promql.Engine
+	scrape time.Duration
+}
+
+func newSimulator(scrape time.Duration) *simulator {
+	return &simulator{scrape: scrape, engine: promql.NewEngine(promql.EngineOpts{
+		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: promQL(), EnableAtModifier: true, EnableNegativeOffset: true,
+		NoStepSubqueryIntervalFn: func(int64) int64 { return scrape.Milliseconds() },
+	})}
+}
+
+func (s *simulator) close() error { return s.engine.Close() }
+
+// madeUp is one series with a sample at each scrape; NaN is none.
+type madeUp struct {
+	labels labels.Labels
+	values []float64
+}
+
+// value evaluates an expression that gives one sample, at the given scrape; ok
+// is false where it is empty or not a number.
+func (s *simulator) value(series []madeUp, expr string, scrape int) (v float64, ok bool, err error) {
+	at := time.Duration(scrape) * s.scrape
+	q, err := s.engine.NewInstantQuery(context.Background(), s.over(series), promql.NewPrometheusQueryOpts(false, 0, nil), expr, time.UnixMilli(at.Milliseconds()))
+	if err != nil {
+		return 0, false, fmt.Errorf("evaluate %q: %w", expr, err)
+	}
+	defer q.Close()
+	r := q.Exec(context.Background())
+	if r.Err != nil {
+		return 0, false, fmt.Errorf("evaluate %q: %w", expr, r.Err)
+	}
+	vector, err := r.Vector()
+	if err != nil {
+		return 0, false, fmt.Errorf("evaluate %q: %w", expr, err)
+	}
+	if len(vector) == 0 || math.IsNaN(vector[0].F) {
+		return 0, false, nil
+	}
+	if len(vector) > 1 {
+		return 0, false, fmt.Errorf("evaluate %q: %d samples, want one", expr, len(vector))
+	}
+	return vector[0].F, true, nil
+}
+
+// over makes the series queryable.
+func (s *simulator) over(series []madeUp) storage.Queryable {
+	return storage.QueryableFunc(func(mint, maxt int64) (storage.Querier, error) {
+		return &querier{series: series, mint: mint, maxt: maxt, step: s.scrape.Milliseconds()}, nil
+	})
+}
+
+type querier struct {
+	series           []madeUp
+	mint, maxt, step int64
+}
+
+// Select implements storage.Querier.
+func (q *querier) Select(_ context.Context, _ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	mint, maxt := q.mint, q.maxt
+	if hints != nil {
+		mint, maxt = hints.Start, hints.End
+	}
+	set := &seriesSet{}
+	for _, s := range q.series {
+		if !matchesAll(matchers, s.labels) {
+			continue
+		}
+		var points []chunks.Sample
+		for i, v := range s.values {
+			t := int64(i) * q.step
+			if t >= mint && t <= maxt && !math.IsNaN(v) {
+				points = append(points, point{t, v})
+			}
+		}
+		if len(points) > 0 {
+			set.series = append(set.series, storage.NewListSeries(s.labels, points))
+		}
+	}
+	return set
+}
+
+func matchesAll(matchers []*labels.Matcher, l labels.Labels) bool {
+	for _, m := range matchers {
+		if !m.Matches(l.Get(m.Name)) {
+			return false
+		}
+	}
+	return true
+}
+
+var errNotKept = errors.New("made-up series have no index of labels")
+
+// LabelValues implements storage.LabelQuerier.
+func (q *querier) LabelValues(context.Context, string, *storage.LabelHints, ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return nil, nil, errNotKept
+}
+
+// LabelNames implements storage.LabelQuerier.
+func (q *querier) LabelNames(context.Context, *storage.LabelHints, ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return nil, nil, errNotKept
+}
+
+// Close implements storage.LabelQuerier.
+func (q *querier) Close() error { return nil }
+
+type seriesSet struct {
+	series []storage.Series
+	next   int
+}
+
+// Next implements storage.SeriesSet.
+func (s *seriesSet) Next() bool { s.next++; return s.next <= len(s.series) }
+
+// At implements storage.SeriesSet.
+func (s *seriesSet) At() storage.Series { return s.series[s.next-1] }
+
+// Err implements storage.SeriesSet.
+func (s *seriesSet) Err() error { return nil }
+
+// Warnings implements storage.SeriesSet.
+func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+
+// point implements chunks.Sample.
+type point struct {
+	t int64
+	v float64
+}
+
+func (p point) T() int64                      { return p.t }
+func (p point) ST() int64                     { return 0 }
+func (p point) F() float64                    { return p.v }
+func (p point) H() *histogram.Histogram       { return nil }
+func (p point) FH() *histogram.FloatHistogram { return nil }
+func (p point) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
+func (p point) Copy() chunks.Sample           { return p }

@@ -1,0 +1,212 @@
+package rules
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// guardTests show each guard silent while all is well, and firing when what it
+// guards has been away for long enough.
+func guardTests(sim *simulator, pb *alerts.Playbook) (cases []testCase, missing []string, err error) {
+	guards, err := guardsOf(pb)
+	if err != nil {
+		return nil, nil, err
+	}
+	w := watch{pb: pb, sim: sim, every: time.Duration(pb.ScrapeInterval), rules: map[string]rule{}}
+	for _, g := range guards {
+		w.rules[g.Alert] = g.rule
+	}
+	serviceCases, err := w.service()
+	if err != nil {
+		missing = append(missing, fmt.Sprintf("guards %s and %s: %v", serviceDown, noTraffic, err))
+	}
+	cases = append(cases, serviceCases...)
+	for _, g := range guards {
+		if g.subject == nil {
+			continue
+		}
+		c, err := w.indicator(g)
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("guard %s of indicator %s: %v", indicatorAbsent, g.subject.Name, err))
+			continue
+		}
+		cases = append(cases, c)
+	}
+	if len(pb.Stages) > 0 {
+		cases = append(cases, w.stage())
+	}
+	return append(cases, w.backout()...), missing, nil
+}
+
+// watch makes the guards' tests.
+type watch struct {
+	pb    *alerts.Playbook
+	sim   *simulator
+	every time.Duration
+	rules map[string]rule
+}
+
+func (w *watch) silent(name string, scrape int) exprCheck {
+	return silent(w.rules[name], scrape, w.every)
+}
+
+func (w *watch) fires(name string, scrape int, more ...string) exprCheck {
+	return fires(w.rules[name], scrape, w.every, more...)
+}
+
+func (w *watch) test(name string, series []inputSeries, checks ...exprCheck) testCase {
+	return testCase{Name: name, Interval: w.pb.ScrapeInterval, Series: series, Checks: checks}
+}
+
+// wait is a guard's patience in scrapes.
+func (w *watch) wait(name string) int {
+	return int((time.Duration(w.rules[name].For) + w.every - 1) / w.every)
+}
+
+// ownSeries is one of backout's or Prometheus's own metrics.
+func ownSeries(name string, lset map[string]string, job string, runs ...run) inputSeries {
+	all := map[string]string{"job": job, "instance": job}
+	for k, v := range lset {
+		all[k] = v
+	}
+	return track{name: name, labels: all, runs: runs}.input()
+}
+
+// service shows the guards of the service itself.
+func (w *watch) service() ([]testCase, error) {
+	alive := w.pb.Expand(w.pb.Alive, 0, 0)
+	f, err := feedOf(w.sim, w.pb, alive, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	idle := append([]level(nil), f.normal...)
+	down := append([]level(nil), f.normal...)
+	for i, fam := range f.families {
+		if fam.shape == fixed {
+			down[i] = level{}
+		} else {
+			idle[i], down[i] = level{}, level{absent: true}
+		}
+	}
+	for want, levels := range map[float64][]level{1: f.normal, 0: idle} {
+		if v, err := f.value(levels); err != nil || v != want {
+			return nil, fmt.Errorf("alive is %v and not %v (%v) for series that were made up for it", v, want, err)
+		}
+	}
+	n, long := f.steady(), f.steady()+w.wait(serviceDown)+2*coarsely+2
+	feed := func(levels []level) (series []inputSeries) {
+		for i := range f.families {
+			for _, t := range f.families[i].series(script{{scrapes: n, levels: f.normal}, {scrapes: long, levels: levels}}, i, w.every) {
+				series = append(series, t.input())
+			}
+		}
+		return series
+	}
+	recorded := selectorOf(aliveRecording, "service", w.pb.Service)
+	aliveIs := func(v float64, scrape int) exprCheck {
+		return exprCheck{Expr: recorded, At: scrapeTime(scrape, w.every), Samples: []sample{{Labels: recorded, Value: v}}}
+	}
+	last, early := n+long-1, n+w.wait(serviceDown)-1
+	return []testCase{
+		w.test(noTraffic+": fires where the service is up and gets no requests for long", feed(idle),
+			aliveIs(1, n-1), w.silent(noTraffic, n-1), w.silent(noTraffic, early), aliveIs(0, last), w.fires(noTraffic, last), w.silent(serviceDown, last)),
+		w.test(serviceDown+": fires where it is not scraped for long", feed(down),
+			w.silent(serviceDown, n-1), aliveIs(0, aligned(n)), w.silent(serviceDown, early), aliveIs(0, last), w.fires(serviceDown, last), w.silent(noTraffic, last)),
+		w.test(serviceDown+": fires where Prometheus knows no target", nil, w.silent(serviceDown, w.wait(serviceDown)-1), w.fires(serviceDown, w.wait(serviceDown)+coarsely)),
+	}, nil
+}
+
+// indicator shows the guard of one indicator.
+func (w *watch) indicator(g guard) (testCase, error) {
+	q := query{pb: w.pb, Indicator: g.subject}
+	f, err := feedOf(w.sim, w.pb, q.at(judgedOver(w.pb, g.subject.Name), 0), boundsFor(g.subject, 1), 0)
+	if err != nil {
+		return testCase{}, err
+	}
+	if v, err := f.value(f.normal); err != nil || math.IsNaN(v) {
+		return testCase{}, fmt.Errorf("no series could be made up that give it a value: %w", err)
+	}
+	gone := make([]level, len(f.families))
+	for i, fam := range f.families {
+		gone[i] = level{at: 1, absent: fam.shape != fixed}
+	}
+	n, wait := f.steady(), w.wait(indicatorAbsent)
+	long := f.steady() + wait + 2*coarsely + 2
+	var series []inputSeries
+	for i := range f.families {
+		for _, t := range f.families[i].series(script{{scrapes: n, levels: f.normal}, {scrapes: long + 2*coarsely, levels: gone}}, i, w.every) {
+			series = append(series, t.input())
+		}
+	}
+	checks := []exprCheck{
+		silent(g.rule, n-1, w.every), silent(g.rule, n+wait-1, w.every), fires(g.rule, n+long-1, w.every),
+	}
+	name := fmt.Sprintf("%s: fires where %s has no series for long", indicatorAbsent, g.subject.Name)
+	if len(w.pb.Stages) > 0 {
+		name += ", and only while a rollout is on"
+		series = append(series, stageSeries(w.pb.Service, w.pb.Release.Version, in(w.pb.Stages[0].Name, n+long), in(noStage, 2*coarsely))...)
+		checks = append(checks, silent(g.rule, n+long+2*coarsely-1, w.every))
+	}
+	return w.test(name, series, checks...), nil
+}
+
+// stage shows the guard of the stage's metric, and the recording of the stage.
+func (w *watch) stage() testCase {
+	first := w.pb.Stages[0].Name
+	n, bridged := 10, int(max(time.Minute, bridge(w.pb))/w.every)
+	wait := int(bridge(w.pb)/w.every) + w.wait(stageMetricAbsent)
+	series := stageSeries(w.pb.Service, w.pb.Release.Version, in(first, n), in("", wait+4))
+	stage := selectorOf(stageRecording, "service", w.pb.Service, "stage", first)
+	c := w.test(stageMetricAbsent+": fires where nobody tells the stage for long; a short absence is bridged", series,
+		exprCheck{Expr: stage, At: scrapeTime(n-2+bridged, w.every), Samples: []sample{{Labels: stage, Value: 1}}},
+		exprCheck{Expr: stage, At: scrapeTime(n+1+bridged, w.every), Samples: []sample{}},
+		w.silent(stageMetricAbsent, n-1), w.silent(stageMetricAbsent, n+w.wait(stageMetricAbsent)-1), w.fires(stageMetricAbsent, n+wait+2))
+	c.pace = everyScrape
+	return c
+}
+
+// backout shows the guards of backout itself and of what carries its alerts.
+func (w *watch) backout() []testCase {
+	wait := w.wait(backoutDown)
+	n := aligned(wait + 2*coarsely + 2)
+	human := func(reason string) inputSeries {
+		return ownSeries("backout_needs_human", map[string]string{"service": w.pb.Service, "reason": reason}, backoutJob, run{n: coarsely, absent: true}, run{from: 1, n: coarsely})
+	}
+	return []testCase{
+		w.test(backoutDown+": fires where no backout is scraped", []inputSeries{ownSeries("up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n})},
+			w.silent(backoutDown, n-1), w.silent(backoutDown, n+wait-1), w.fires(backoutDown, 2*n-1)),
+		w.test(backoutDown+": fires where it cannot read its store", []inputSeries{
+			ownSeries("up", nil, backoutJob, run{from: 1, n: 2 * n}), ownSeries("backout_store_up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n}),
+		}, w.silent(backoutDown, n-1), w.fires(backoutDown, 2*n-1)),
+		w.test(remediationHeld+": fires where an incident waits for a person", []inputSeries{human("approval")},
+			w.silent(remediationHeld, coarsely-1), w.fires(remediationHeld, coarsely+1, "reason", "approval"), w.silent(remediationFailed, coarsely+1)),
+		w.test(remediationFailed+": fires where a step failed", []inputSeries{human("step_failed")},
+			w.silent(remediationFailed, coarsely-1), w.fires(remediationFailed, coarsely+1, "reason", "step_failed"), w.silent(remediationHeld, coarsely+1)),
+		w.frozen(),
+		w.test(ruleEvaluationFailures+": fires where a rule of the group failed", []inputSeries{
+			ownSeries("prometheus_rule_evaluation_failures_total", map[string]string{"rule_group": "/etc/prometheus/rules/" + w.pb.Service + ".rules.yml;" + w.pb.Service}, "prometheus", run{n: coarsely}, run{from: 1, n: 2 * coarsely}),
+		}, w.silent(ruleEvaluationFailures, coarsely-1), w.fires(ruleEvaluationFailures, 2*coarsely)),
+		{
+			Name: watchdog + ": always fires", Interval: w.pb.ScrapeInterval,
+			Checks: []exprCheck{w.fires(watchdog, 1), {Expr: "absent(" + selectorOf("ALERTS", "alertname", watchdog, "severity", none) + ")", At: model.Duration(w.every), Samples: []sample{}}},
+		},
+	}
+}
+
+// frozen shows the guard of a long freeze: frozen for half a day, thawed for a
+// moment, then frozen for more than a day.
+func (w *watch) frozen() testCase {
+	half := int(12 * time.Hour / slowly)
+	alert := w.rules[frozenOverADay]
+	return testCase{
+		Name: frozenOverADay + ": fires a day after the last thaw", Interval: model.Duration(slowly), pace: slow,
+		Series: []inputSeries{ownSeries("backout_frozen", map[string]string{"service": w.pb.Service}, backoutJob,
+			run{from: 1, n: half}, run{from: 0, n: 1}, run{from: 1, n: 2*half + 12})},
+		Checks: []exprCheck{silent(alert, 2*half+6, slowly), silent(alert, 3*half-3, slowly), fires(alert, 3*half+6, slowly)},
+	}
+}

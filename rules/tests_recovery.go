@@ -1,0 +1,301 @@
+package rules
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// triggerTests show a trigger's alert, its recovery and its stages.
+func (s *subject) triggerTests() ([]testCase, error) {
+	cases, err := s.thresholdTests()
+	if err != nil {
+		return nil, err
+	}
+	more, err := s.recoveryTests()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	cases = append(cases, more...)
+	if len(s.stages) > 0 {
+		cases = append(cases, s.paced([]testCase{s.stageTest()})...)
+	}
+	if s.countsBirths() {
+		cases = append(cases, s.paced(s.birthTests())...)
+	}
+	return cases, nil
+}
+
+// recoveryTests show what the engine sees after a step at the beginning of the
+// second phase.
+func (s *subject) recoveryTests() ([]testCase, error) {
+	// The earliest verdict is W + 2S after the step.
+	wait := int(s.judged.RecoveryWindow/s.scrape()) + 2
+	step := s.over() + aligned(wait) - wait
+	verdict := step + wait
+	recovery := selectorOf(recoveryRecording, "service", s.pb.Service, "trigger", s.trigger.Name)
+	alive := selectorOf(aliveRecording, "service", s.pb.Service)
+	end := verdict + s.over()
+	// The stage ends with the step: a recovery must not depend on it.
+	stages := func() []inputSeries {
+		if len(s.stages) == 0 {
+			return nil
+		}
+		return s.staged(in(s.stages[0], step), in(noStage, end-step))
+	}
+	then := func(levels []level, restart bool) script {
+		return script{{scrapes: step, levels: s.strong}, {scrapes: end - step, levels: levels, restart: restart}}
+	}
+	aliveIs := func(v float64) exprCheck {
+		return exprCheck{Expr: alive, At: scrapeTime(verdict, s.scrape()), Samples: []sample{{Labels: alive, Value: v}}}
+	}
+	before := []exprCheck{s.compare(recovery, true, step-1)}
+	if len(s.stages) == 0 {
+		before = append(before, s.beyondIs(true, step-1))
+	}
+	seen := func(more ...exprCheck) []exprCheck { return append(before[:len(before):len(before)], more...) }
+
+	cured, err := s.cured()
+	if err != nil {
+		return nil, err
+	}
+	checks := seen(s.compare(recovery, false, verdict), aliveIs(1))
+	if trap, err := s.stillTrue(then(cured, true), verdict); err != nil {
+		return nil, err
+	} else if trap {
+		checks = append(checks, s.beyondIs(true, verdict))
+	}
+	cases := []testCase{
+		s.testCase("cured: the recovery value says so after W + 2S, the trigger's own may not yet", then(cured, true), stages(),
+			append(checks, s.silent(end-1))...),
+		s.testCase("not cured: it goes on after the step", then(s.strong, true), stages(),
+			seen(s.compare(recovery, true, verdict), aliveIs(1))...),
+	}
+	gone, err := s.judgedBlind(then(s.gone(), false), verdict)
+	if err != nil {
+		return nil, err
+	}
+	vanished := seen(aliveIs(0), s.silent(end-1))
+	if gone {
+		vanished = append(vanished, hasNoValue(recovery, verdict, s.scrape()))
+	}
+	cases = append(cases, s.testCase("vanished: the service died after the step, the alert ends, nothing is cured", then(s.gone(), false), stages(), vanished...))
+	if s.guardsVolume() {
+		cases = append(cases, s.testCase("no traffic: up, but nobody asks it anything", then(s.still(false), false), stages(),
+			seen(hasNoValue(recovery, verdict, s.scrape()), aliveIs(0))...))
+		if s.aliveElsewhere() {
+			cases = append(cases, s.testCase("quiet: the feature's own traffic is gone, the service is well", then(s.still(true), false), stages(),
+				seen(hasNoValue(recovery, verdict, s.scrape()), aliveIs(1))...))
+		}
+	}
+	if s.Instant() {
+		cases = append(cases, s.dipTest(recovery))
+	}
+	return cases, nil
+}
+
+// dipTest shows that one good sample is no cure.
+func (s *subject) dipTest(recovery string) testCase {
+	at := s.over() + coarsely
+	checks := []exprCheck{s.compare(recovery, true, at)}
+	if len(s.stages) == 0 {
+		checks = append(checks, s.beyondIs(true, at-2))
+		if s.back == 0 {
+			checks = append(checks, s.beyondIs(false, at))
+		}
+	}
+	return s.testCase("one good sample ends the trigger and is no cure",
+		script{{scrapes: at - 1, levels: s.strong}, {scrapes: 1, levels: s.good}, {scrapes: 3, levels: s.strong}}, s.always(at+3), checks...)
+}
+
+// cured are the levels after a step that helped. A new process has no series
+// of what has not happened yet, where the query can do without it.
+func (s *subject) cured() ([]level, error) {
+	for _, k := range s.knobs {
+		if s.families[k.family].shape != counter || s.good[k.family] == s.normal[k.family] {
+			continue
+		}
+		levels := append([]level(nil), s.good...)
+		levels[k.family] = level{absent: true}
+		v, err := s.feed.value(levels)
+		if err != nil {
+			return nil, err
+		}
+		if !math.IsNaN(v) && s.around(-2, 0).has(v) {
+			return levels, nil
+		}
+	}
+	return s.good, nil
+}
+
+// stillTrue tells whether the trigger's own expression, were it not gated by a
+// stage, is clearly still beyond the threshold.
+func (s *subject) stillTrue(sc script, scrape int) (bool, error) {
+	if len(s.stages) > 0 {
+		return false, nil
+	}
+	v, ok, err := s.sim.value(s.madeUp(sc), s.judged.Value, scrape)
+	if err != nil || !ok {
+		return false, err
+	}
+	margin := 0.1 * math.Abs(s.threshold)
+	if s.above {
+		return v > s.threshold+margin, nil
+	}
+	return v < s.threshold-margin, nil
+}
+
+// judgedBlind tells whether the recovery value is empty at a scrape. A query
+// that falls back on zero is not; alive says then that nothing is known.
+func (s *subject) judgedBlind(sc script, scrape int) (bool, error) {
+	_, ok, err := s.sim.value(s.madeUp(sc), s.judged.Recovery, scrape)
+	return !ok, err
+}
+
+// gone are the levels of a service that died, with all that it exports; up is
+// written by Prometheus and stays, at 0.
+func (s *subject) gone() []level {
+	levels := make([]level, len(s.families))
+	for i := range levels {
+		levels[i] = level{absent: s.families[i].shape != fixed}
+	}
+	return levels
+}
+
+// still are the levels without traffic: counters stand still. Those that only
+// alive reads go on where the rest of the service is used.
+func (s *subject) still(elsewhere bool) []level {
+	levels := append([]level(nil), s.strong...)
+	for i, f := range s.families {
+		switch f.shape {
+		case counter:
+			if !elsewhere || f.specific > 0 {
+				levels[i].at = 0
+			}
+		case buckets:
+			levels[i].at = stopped
+		case gauge, fixed:
+		}
+	}
+	return levels
+}
+
+func (s *subject) aliveElsewhere() bool {
+	for _, f := range s.families {
+		if f.shape == counter && f.specific == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *subject) guardsVolume() bool {
+	w := time.Duration(s.window)
+	return s.trigger.Recovery.MinVolume > 0 && s.at(w, 1) != s.at(w, 2)
+}
+
+// stageTest shows that what happened before the stage does not count, and
+// that a short absence of backout does not end the stage.
+func (s *subject) stageTest() testCase {
+	n := s.over()
+	before := noStage
+	for _, st := range s.pb.Stages {
+		if st.Name == s.stages[0] {
+			break
+		}
+		before = st.Name
+	}
+	// A sustained breach goes on into the stage, for half of its time; one in a
+	// window has ended when the stage begins.
+	entry, length := s.good, n
+	if s.sustained > 0 {
+		entry, length = s.strong, int(s.span()/s.scrape())/2
+	}
+	within := n + length
+	gap := within + n
+	end := gap + 6
+	stays := []stay{in(before, n), in(s.stages[0], length), in(s.stages[0], n), in("", 2), in(s.stages[0], 4)}
+	return s.testCase(fmt.Sprintf("counts only what is measured in %s", s.stages[0]),
+		script{{scrapes: n, levels: s.strong}, {scrapes: length, levels: entry}, {scrapes: end - within, levels: s.strong}}, s.staged(stays...),
+		s.silent(n-1), hasNoValue(s.recording, n-1, s.scrape()),
+		s.silent(n+2), s.silent(n+length/2), s.silent(within-1),
+		s.beyondIs(true, gap-1), s.fires(gap-1), s.fires(gap+1))
+}
+
+// countsBirths tells whether the query compares a counter's present with its
+// past: it counts a series that is born with its first event.
+func (s *subject) countsBirths() bool {
+	for i := range s.families {
+		if s.birth(i) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *subject) birth(family int) bool {
+	f := &s.families[family]
+	if f.shape != counter || f.specific == 0 {
+		return false
+	}
+	expr, err := parse(s.at(time.Duration(s.window), s.minVolume))
+	if err != nil {
+		return false
+	}
+	for _, sel := range selectorsOf(expr) {
+		if sel.vector.Name == f.name && sel.matrix == nil && !plain(sel.vector) {
+			return true
+		}
+	}
+	return false
+}
+
+// birthTests are those of a counter that is born with its first event.
+func (s *subject) birthTests() []testCase {
+	n := s.over()
+	before, born, old := append([]level(nil), s.good...), append([]level(nil), s.good...), append([]level(nil), s.good...)
+	one, seven := 1.0, 7.0
+	for i := range s.families {
+		if s.birth(i) {
+			before[i], born[i], old[i] = level{absent: true}, level{from: &one}, level{from: &seven}
+		}
+	}
+	cases := []testCase{
+		s.testCase("the first event on a target that was scraped before fires",
+			script{{scrapes: n, levels: before}, {scrapes: n, levels: born}}, s.always(2*n), s.silent(n-1), s.fires(n+3)),
+	}
+	var never []exprCheck
+	for at := 2; at < 2*n; at += max(1, n/4) {
+		never = append(never, s.silent(at))
+	}
+	cases = append(cases, s.testCase("silent where Prometheus starts on a process with seven old events",
+		script{{scrapes: 2 * n, levels: old}}, s.always(2*n), never...))
+	if len(s.stages) > 0 {
+		never = nil
+		for at := n; at < 2*n; at += max(1, n/8) {
+			never = append(never, s.silent(at))
+		}
+		cases = append(cases, s.testCase("the first event just before the stage does not count",
+			script{{scrapes: n - 2, levels: before}, {scrapes: n + 2, levels: born}}, s.staged(in(noStage, n), in(s.stages[0], n)), never...))
+	}
+	return cases
+}
+
+// signalTest shows that a signal's alert follows the signal.
+func signalTest(pb *alerts.Playbook, t *alerts.Trigger) testCase {
+	every := time.Duration(pb.ScrapeInterval)
+	alert := rule{Alert: rollbackAlert(t), Labels: map[string]string{
+		"service": pb.Service, "trigger": t.Name, "rollout": pb.Release.Version, "severity": critical,
+	}}
+	s := track{
+		name:   "rollout_signal",
+		labels: map[string]string{"service": pb.Service, "signal": t.Signal, "job": backoutJob, "instance": "backout"},
+		runs:   []run{{from: 0, n: coarsely}, {from: 1, n: coarsely}},
+	}
+	return testCase{
+		Name: alert.Alert + ": follows the signal", Interval: pb.ScrapeInterval, Series: []inputSeries{s.input()},
+		Checks: []exprCheck{silent(alert, coarsely-1, every), fires(alert, coarsely+1, every)},
+	}
+}
