@@ -94,8 +94,12 @@ func (w *watch) service() ([]testCase, error) {
 		}
 	}
 	for want, levels := range map[float64][]level{1: f.normal, 0: idle} {
-		if v, err := f.value(levels); err != nil || v != want {
-			return nil, fmt.Errorf("alive is %v and not %v (%v) for series that were made up for it", v, want, err)
+		v, err := f.value(levels)
+		if err != nil {
+			return nil, fmt.Errorf("alive of series that were made up for it: %w", err)
+		}
+		if v != want {
+			return nil, fmt.Errorf("alive is %v and not %v for series that were made up for it", v, want)
 		}
 	}
 	n, long := f.steady(), f.steady()+w.wait(serviceDown)+2*coarsely+2
