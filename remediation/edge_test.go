@@ -377,3 +377,21 @@ func TestAPageEndsWithItsReason(t *testing.T) {
 		t.Fatal(inc.Paged)
 	}
 }
+
+func TestTargetsAreLookedAtAheadWithoutAnyEffect(t *testing.T) {
+	w := newWorld(t)
+	looked := make(chan string, 100)
+	w.target("flag_off").onLook = func(op string) { looked <- op }
+	for _, k := range []string{"image_retag", "schema_rollback", "restart"} {
+		w.target(k) // made before Run looks at them from a goroutine of its own
+	}
+	ctx, stop := context.WithCancel(w.ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- w.engine.Run(ctx) }()
+	op := <-looked
+	stop()
+	w.must(<-ended)
+	if op != "ahead" || w.target("flag_off").effects != 0 {
+		t.Fatalf("looked for %q, with %d effects", op, w.target("flag_off").effects)
+	}
+}

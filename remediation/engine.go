@@ -165,6 +165,13 @@ const housekeeping = 5 * time.Second
 // outcome before it returns.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.wg.Wait()
+	if e.mode == Act {
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			e.lookAhead(ctx)
+		}()
+	}
 	watches := map[string]context.CancelFunc{}
 	keep := time.NewTicker(housekeeping)
 	defer keep.Stop()

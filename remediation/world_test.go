@@ -386,6 +386,8 @@ type target struct {
 	duringApply func()
 	// cut makes Apply stop half-way with applyErr.
 	cut bool
+	// onLook, where set, is told of each look.
+	onLook func(op string)
 }
 
 func (tg *target) at() remediation.Position {
@@ -419,7 +421,10 @@ func (k *tellingKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 	return nil, errors.New("status_page is not built in this version")
 }
 
-func (tg *target) Look(context.Context, string) (remediation.Look, error) {
+func (tg *target) Look(_ context.Context, op string) (remediation.Look, error) {
+	if tg.onLook != nil {
+		tg.onLook(op)
+	}
 	flag := map[remediation.Position]string{remediation.Untouched: "1", remediation.HalfWay: "half", remediation.Wanted: "0"}[tg.at()]
 	return remediation.Look{Position: tg.at(), Snapshot: json.RawMessage(`{"flag":"` + flag + `"}`)}, tg.lookErr
 }

@@ -30,19 +30,6 @@ func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Ac
 	return &flagOff{c: c, target: target, flag: flag}, nil
 }
 
-// Warm does ahead what makes FlagOff's action quick: it asks the operator's compose
-// tool for the hash that a container with the flag off will have, a second or two
-// of work, in the background. The answer is kept for as long as the project's files
-// stay as they are. It changes nothing, and its error is what Look would say.
-func (c *Client) Warm(ctx context.Context, target alerts.Target, flag alerts.Flag) error {
-	a, err := c.FlagOff(target, flag)
-	if err != nil {
-		return err
-	}
-	_, err = a.Look(ctx, "warm")
-	return err
-}
-
 type flagOff struct {
 	c      *Client
 	target alerts.Target
