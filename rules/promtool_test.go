@@ -119,48 +119,76 @@ func TestAlertsGoWhereTheyShould(t *testing.T) {
 	}
 }
 
-// Each of these faults was once made in rules like these. A generated test
-// finds it.
+// Each of these faults is easily made in rules like these. The generated test
+// that is named finds it.
 func TestTheGeneratedTestsFindFaultsInTheRules(t *testing.T) {
 	files := generate(t, smallPlaybook())
-	good := files["rules/social-intel.rules.yml"]
-	const stage = `and on () backout:stage{service="social-intel",stage=~"gamma|delta"}`
-	for _, c := range []struct{ name, old, new, file string }{
-		{"no volume guard", ">= 100)", ">= 0)", "coarse"},
-		{"the recovery is gated by the stage", "[2m])) >= 13)\n", "[2m])) >= 13) and on () backout:stage{stage=\"gamma\"}\n", "coarse"},
-		{"the trigger's window judges the recovery", "[2m]))", "[15m]))", "coarse"},
-		{"one sample above is enough", "min_over_time(db_cpu[10m])", "max_over_time(db_cpu[10m])", "coarse"},
-		{"one good sample is a cure", "max_over_time(db_cpu[2m])", "min_over_time(db_cpu[2m])", "coarse"},
-		{"the error series is needed for a value", " or 0 * sum(increase(si_requests_total[2m]))", "", "coarse"},
-		{"alive does not look at up", `(min(up{job="social-intel"}) == bool 1) * `, "", "coarse"},
-		{"the threshold is off", "> 0.01\n", "> 0.0112\n", "coarse"},
-		{"the bound's side is wrong", "> 85\n", "< 85\n", "coarse"},
-		{"samples from before the stage count", stage, "", ""},
-		{"an instant value from before the stage counts", `and on () backout:stage{service="social-intel",stage="delta"}`, "", ""},
-		{"a restart of backout ends the stage", "{service=\"social-intel\"}[1m])) == 1", "{service=\"social-intel\"}[15s])) == 1", ""},
-		{"too short a wait for the absence of a stage", "for: 5m", "for: 1m", ""},
+	const rulesFile = "rules/social-intel.rules.yml"
+	good := files[rulesFile]
+	for _, c := range []struct{ name, old, new, finder string }{
+		{"no volume guard", ">= 100)", ">= 0)", "RollbackErrorRate: silent with a little less"},
+		{"no volume guard in the stage", ">= 100)", ">= 0)", "RollbackGammaErrorRate: silent with a little less"},
+		{"no volume guard of the recovery", ">= 13)", ">= 0)", "RollbackErrorRate: too few"},
+		{"the recovery is gated by the stage", "[2m])) >= 13)\n", "[2m])) >= 13) and on () backout:stage{stage=\"gamma\"}\n", "RollbackGammaErrorRate: not cured"},
+		{"the trigger's window judges the recovery", "[2m]))", "[15m]))", "RollbackErrorRate: cured"},
+		{"one sample above is enough", "min_over_time(db_cpu[10m])", "max_over_time(db_cpu[10m])", "RollbackDbCpu: silent before"},
+		{"one good sample is a cure", "max_over_time(db_cpu[2m])", "min_over_time(db_cpu[2m])", "RollbackDbCpu: one good sample"},
+		{"the error series is needed for a value", " or 0 * sum(increase(si_requests_total[2m]))", "", "RollbackErrorRate: cured"},
+		{"alive does not look at up", `(min(up{job="social-intel"}) == bool 1) * `, "", "ServiceDown: fires where it is not scraped"},
+		{"the threshold is a little too high", "> 0.01\n", "> 0.0112\n", "RollbackErrorRate: silent just inside"},
+		{"the bound has the wrong side", "> 85\n", "< 85\n", "RollbackDbCpu: silent just inside"},
+		{"samples from before the stage count", `and on () backout:stage{service="social-intel",stage=~"gamma|delta"}`, "", "RollbackGammaErrorRate: counts only"},
+		{"an instant value from before the stage counts", `and on () backout:stage{service="social-intel",stage="delta"}`, "", "RollbackDeltaCpu: counts only"},
+		{"a restart of backout ends the stage", `{service="social-intel"}[1m])) == 1`, `{service="social-intel"}[15s])) == 1`, "StageMetricAbsent"},
+		{"the absence of a stage is told too early", "for: 5m", "for: 1m", "StageMetricAbsent"},
+		{"a day of freeze is not looked at as a whole", "min_over_time(backout_frozen", "last_over_time(backout_frozen", "FrozenOverADay"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			if !strings.Contains(good, c.old) {
 				t.Fatalf("the rules hold no %q", c.old)
 			}
-			bad := map[string]string{}
-			for name, content := range files {
-				bad[name] = content
+			try := map[string]string{"one.test.yml": only(t, files, c.finder), rulesFile: good}
+			dir := write(t, try)
+			if out, ok := tool(t, "promtool", "test", "rules", filepath.Join(dir, "one.test.yml")); !ok {
+				t.Fatalf("it fails without the fault: %s", out)
 			}
-			bad["rules/social-intel.rules.yml"] = strings.ReplaceAll(good, c.old, c.new)
-			file := "social-intel.test.yml"
-			if c.file != "" {
-				file = "social-intel." + c.file + ".test.yml"
+			try[rulesFile] = strings.ReplaceAll(good, c.old, c.new)
+			dir = write(t, try)
+			if out, ok := tool(t, "promtool", "check", "rules", filepath.Join(dir, "social-intel.rules.yml")); !ok {
+				t.Fatalf("the fault is not one of meaning: %s", out)
 			}
-			out, ok := tool(t, "promtool", "test", "rules", filepath.Join(write(t, bad), file))
-			if ok {
-				t.Error("no generated test found it")
-			}
-			if strings.Contains(out, "rule_files") || strings.Contains(out, "parse error") || strings.Contains(out, "could not parse") {
-				t.Errorf("the fault is none of meaning: %s", out)
+			if _, ok := tool(t, "promtool", "test", "rules", filepath.Join(dir, "one.test.yml")); ok {
+				t.Errorf("%q does not find it", c.finder)
 			}
 		})
 	}
+}
+
+// only is the test file that holds the tests of the given name, with them alone.
+func only(t *testing.T, files map[string]string, name string) string {
+	t.Helper()
+	for _, file := range testFiles {
+		var all map[string]any
+		if err := yaml.Unmarshal([]byte(files["rules/"+file]), &all); err != nil {
+			t.Fatal(err)
+		}
+		var kept []any
+		tests, _ := all["tests"].([]any)
+		for _, one := range tests {
+			if test, _ := one.(map[string]any); strings.HasPrefix(fmt.Sprint(test["name"]), name) {
+				kept = append(kept, one)
+			}
+		}
+		if len(kept) == 0 {
+			continue
+		}
+		all["tests"] = kept
+		text, err := yaml.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	t.Fatalf("no generated test is called %q", name)
+	return ""
 }

@@ -85,6 +85,14 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 	if s.guardsVolume() {
 		cases = append(cases, s.testCase("no traffic: up, but nobody asks it anything", then(s.still(false), false), stages(),
 			seen(hasNoValue(recovery, verdict, s.scrape()), aliveIs(0))...))
+		few, ok, err := s.tooFew()
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			cases = append(cases, s.testCase(fmt.Sprintf("too few: a little less than %s events after the step are no verdict", number(s.trigger.Recovery.MinVolume)),
+				then(few, true), stages(), seen(hasNoValue(recovery, verdict, s.scrape()))...))
+		}
 		if s.aliveElsewhere() {
 			cases = append(cases, s.testCase("quiet: the feature's own traffic is gone, the service is well", then(s.still(true), false), stages(),
 				seen(hasNoValue(recovery, verdict, s.scrape()), aliveIs(1))...))
@@ -180,6 +188,14 @@ func (s *subject) still(elsewhere bool) []level {
 		}
 	}
 	return levels
+}
+
+// tooFew are bad levels with a volume just below the recovery's own.
+func (s *subject) tooFew() ([]level, bool, error) {
+	r := *s.feed
+	r.text, r.back = s.judged.Recovery, s.judged.RecoveryWindow
+	factor, ok, err := r.volume(s.strong)
+	return s.thinned(s.strong, 0.93*factor), ok, err
 }
 
 func (s *subject) aliveElsewhere() bool {
