@@ -41,7 +41,7 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
 
 .PHONY: test
 test: tools promtool3 ## Run all tests, with the race detector
-	@deploy/dev/engine.sh with go test -race -timeout 14m ./...
+	@deploy/dev/engine.sh with go test -race -timeout 30m ./...
 
 .PHONY: bench
 bench: tools ## Print the measurements as a table (without the race detector)
