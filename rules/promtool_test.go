@@ -131,7 +131,7 @@ func TestTheGeneratedTestsFindFaultsInTheRules(t *testing.T) {
 		{"no volume guard of the recovery", ">= 13)", ">= 0)", "RollbackErrorRate: too few"},
 		{"the recovery is gated by the stage", "[2m])) >= 13)\n", "[2m])) >= 13) and on () backout:stage{stage=\"gamma\"}\n", "RollbackGammaErrorRate: not cured"},
 		{"the trigger's window judges the recovery", "[2m]))", "[15m]))", "RollbackErrorRate: cured"},
-		{"one sample above is enough", "min_over_time(db_cpu[10m])", "max_over_time(db_cpu[10m])", "RollbackDbCpu: silent before"},
+		{"one sample above is enough", "min_over_time(db_cpu[10m])", "max_over_time(db_cpu[10m])", "RollbackDbCpu: silent just inside"},
 		{"one good sample is a cure", "max_over_time(db_cpu[2m])", "min_over_time(db_cpu[2m])", "RollbackDbCpu: one good sample"},
 		{"the error series is needed for a value", " or 0 * sum(increase(si_requests_total[2m]))", "", "RollbackErrorRate: cured"},
 		{"alive does not look at up", `(min(up{job="social-intel"}) == bool 1) * `, "", "ServiceDown: fires where it is not scraped"},

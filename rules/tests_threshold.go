@@ -8,23 +8,18 @@ import (
 // thresholdTests show, for an alert, silence just inside of the threshold, the
 // duration or the volume, and firing just beyond.
 func (s *subject) thresholdTests() ([]testCase, error) {
-	n := s.over()
-	cases := []testCase{s.testCase("silent just inside of its threshold, fires just beyond",
-		script{{scrapes: n, levels: s.inside}, {scrapes: n + s.over(), levels: s.beyond}}, s.always(2*n+s.over()),
-		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1+s.over()), s.fires(2*n-1+s.over()))}
 	if s.sustained > 0 {
-		cases = append(cases, s.sustainedTest())
-	} else {
-		more, err := s.volumeTests()
-		if err != nil {
-			return nil, err
-		}
-		cases = append(cases, more...)
+		return s.paced([]testCase{s.sustainedTest()}), nil
 	}
-	return s.paced(cases), nil
+	n := s.over()
+	cases, err := s.volumeTests()
+	return append([]testCase{s.testCase("silent just inside of its threshold, fires just beyond",
+		script{{scrapes: n, levels: s.inside}, {scrapes: n, levels: s.beyond}}, s.always(2*n),
+		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}, cases...), err
 }
 
-// paced has the rules evaluated at each scrape where a stage's recordings count.
+// paced has the rules evaluated at each scrape, which is when a stage's
+// recordings have their samples.
 func (s *subject) paced(cases []testCase) []testCase {
 	if len(s.stages) > 0 {
 		for i := range cases {
@@ -34,13 +29,13 @@ func (s *subject) paced(cases []testCase) []testCase {
 	return cases
 }
 
-// sustainedTest shows that it takes the whole duration.
+// sustainedTest shows that it takes the threshold and the whole duration.
 func (s *subject) sustainedTest() testCase {
-	n, d, inner := s.over(), int(time.Duration(s.sustained)/s.scrape()), int(s.back/s.scrape())
+	n, d, inner := s.over(), int(time.Duration(s.bound.sustained)/s.scrape()), int(s.back/s.scrape())
 	early, late := n+d-3, aligned(n+d+inner+3)
-	return s.testCase(fmt.Sprintf("silent before %s of it have passed, fires after", s.sustained),
-		script{{scrapes: n, levels: s.good}, {scrapes: late - n + 2, levels: s.beyond}}, s.always(late+2),
-		s.beyondIs(false, early), s.silent(early), s.beyondIs(true, late), s.fires(late))
+	return s.testCase(fmt.Sprintf("silent just inside of its threshold and before %s beyond it have passed, fires after", s.bound.sustained),
+		script{{scrapes: n, levels: s.inside}, {scrapes: late - n + 2, levels: s.beyond}}, s.always(late+2),
+		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(false, early), s.silent(early), s.beyondIs(true, late), s.fires(late))
 }
 
 // volumeTests show that too few events are no rate, however bad they are.
