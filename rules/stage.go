@@ -52,7 +52,7 @@ func (q *query) gated(pb *alerts.Playbook, t *alerts.Trigger, stages []string) (
 		return "", nil, err
 	}
 	for _, s := range selectorsOf(expr) {
-		if !plain(s.vector) {
+		if s.matrix == nil && !plain(s.vector) {
 			return g.sampled(strings.TrimSpace(text[s.vector.PosRange.Start:s.vector.PosRange.End]))
 		}
 	}
