@@ -15,7 +15,7 @@ import (
 // View let grow.
 var writerPragmas = []string{
 	"busy_timeout = 5000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF",
-	"cache_size = -8000", "wal_autocheckpoint = 2000", "journal_size_limit = 67108864",
+	"cache_size = -8000", "wal_autocheckpoint = 8000", "journal_size_limit = 67108864",
 }
 
 var readerPragmas = []string{
