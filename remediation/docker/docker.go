@@ -28,6 +28,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -58,6 +59,9 @@ type Client struct {
 	probe    *http.Client
 	log      *slog.Logger
 	hashes   hashes
+
+	agreeing sync.Mutex
+	agreed   bool
 }
 
 // New returns a client. It does not connect: an engine that is down shows when
@@ -99,6 +103,24 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
+}
+
+// agree settles on an API version with the engine, once. The library would do so
+// in its first call, where another call at the same time reads the version that
+// it writes.
+func (c *Client) agree(ctx context.Context) error {
+	c.agreeing.Lock()
+	defer c.agreeing.Unlock()
+	if c.agreed {
+		return nil
+	}
+	ping, err := c.api.Ping(ctx)
+	if err != nil {
+		return fmt.Errorf("reach the docker engine: %w", err)
+	}
+	c.api.NegotiateAPIVersionPing(ping)
+	c.agreed = true
+	return nil
 }
 
 // Close waits for what runs in the background, at most hashTimeout, and frees

@@ -116,6 +116,9 @@ func (c *Client) survey(ctx context.Context, t alerts.ComposeTarget) (*fleet, er
 	if err != nil {
 		return nil, fmt.Errorf("compose project: %w", err)
 	}
+	if err := c.agree(ctx); err != nil {
+		return nil, err
+	}
 	f := &fleet{dir: dir, service: t.Service}
 	list, err := c.api.ContainerList(ctx, container.ListOptions{
 		All: true, Filters: filters.NewArgs(filters.Arg("label", labelService+"="+t.Service)),

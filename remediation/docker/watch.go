@@ -13,6 +13,9 @@ import (
 func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := a.c.agree(ctx); err != nil {
+		return err
+	}
 	// Subscribed before the first look, so that nothing falls between.
 	started, failed := a.c.api.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
 		filters.Arg("type", string(events.ContainerEventType)),
