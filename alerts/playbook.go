@@ -83,15 +83,39 @@ type Probe struct {
 	Version string         `yaml:"version,omitempty"`
 	Flags   string         `yaml:"flags,omitempty"`
 	Timeout model.Duration `yaml:"timeout"`
+	// Smoke are checks of what the service is for; each must hold after an image
+	// was changed, and in backout verify.
+	Smoke []SmokeCheck `yaml:"smoke,omitempty"`
 }
 
-// Flag is a feature flag: an environment variable in the compose project's .env.
+// SmokeCheck is one request and what its answer must be.
+type SmokeCheck struct {
+	Name string `yaml:"name"`
+	URL  string `yaml:"url"`
+	// Status is the HTTP status of the answer; 200 by default.
+	Status int `yaml:"status,omitempty"`
+	// Contains must stand in the answer's first MiB, where it is not "".
+	Contains string `yaml:"contains,omitempty"`
+}
+
+// LaunchDarklyFlag is where LaunchDarkly keeps a flag.
+type LaunchDarklyFlag struct {
+	Project     string `yaml:"project"`
+	Environment string `yaml:"environment"`
+	Key         string `yaml:"key"`
+}
+
+// Flag is a feature flag: an environment variable in the compose project's .env,
+// or one that LaunchDarkly keeps.
 type Flag struct {
 	Name        string `yaml:"name"`
 	Description string `yaml:"description,omitempty"`
 	Off         string `yaml:"off"`
 	Default     string `yaml:"default"`
 	Fallback    string `yaml:"fallback"`
+	// LaunchDarkly, where it is not nil, keeps the flag instead of the
+	// compose project; off is then the flag's off variation.
+	LaunchDarkly *LaunchDarklyFlag `yaml:"launchdarkly,omitempty"`
 }
 
 // Indicator is a measured quantity.

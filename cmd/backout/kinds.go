@@ -24,7 +24,7 @@ func actionKinds(cfg *receiver.Config, environ []string, logger *slog.Logger) (*
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	return &kinds{list: action.Kinds(client), docker: client}, nil
+	return &kinds{list: action.Kinds(action.Tools{Flags: client}), docker: client}, nil
 }
 
 // Close ends the connections.

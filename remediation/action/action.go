@@ -13,13 +13,20 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
+// Tools are what the kinds act through.
+type Tools struct {
+	Flags   Flags
+	Images  Images
+	Schemas Schemas
+}
+
 // Kinds returns every kind there is.
-func Kinds(flags Flags) []remediation.ActionKind {
+func Kinds(t Tools) []remediation.ActionKind {
 	return []remediation.ActionKind{
 		statusPage{},
-		flagOff{flags},
-		imageRetag{},
-		schemaRollback{},
+		flagOff{t.Flags},
+		imageRetag{t.Images},
+		schemaRollback{t.Schemas, t.Images},
 	}
 }
 

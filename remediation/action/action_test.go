@@ -26,7 +26,7 @@ func playbook() *alerts.Playbook {
 
 func kindNamed(t *testing.T, flags Flags, name string) remediation.ActionKind {
 	t.Helper()
-	for _, k := range Kinds(flags) {
+	for _, k := range Kinds(Tools{Flags: flags}) {
 		if k.Name() == name {
 			return k
 		}
@@ -37,7 +37,7 @@ func kindNamed(t *testing.T, flags Flags, name string) remediation.ActionKind {
 
 func TestEveryKindHasItsOwnNameAndTarget(t *testing.T) {
 	seen := map[string]bool{}
-	for _, k := range Kinds(&noFlags{}) {
+	for _, k := range Kinds(Tools{Flags: &noFlags{}}) {
 		p := k.NewParams()
 		if f, ok := p.(*flagOffParams); ok {
 			f.Flag = "A"
@@ -64,7 +64,7 @@ func TestRisksAreTheDesigns(t *testing.T) {
 }
 
 func TestOnlyTheStatusPageCommunicates(t *testing.T) {
-	for _, k := range Kinds(&noFlags{}) {
+	for _, k := range Kinds(Tools{Flags: &noFlags{}}) {
 		if _, ok := k.(remediation.Communicator); ok != (k.Name() == "status_page") {
 			t.Errorf("%s: communicator is %v", k.Name(), ok)
 		}

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 
@@ -8,9 +9,21 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
+// Images changes which image a service runs; remediation/docker does it in
+// compose projects.
+type Images interface {
+	// ImageRetag returns the action that moves image's latest tag to previous and
+	// recreates the service; image "" is the compose service's own. It looks at
+	// nothing outside.
+	ImageRetag(target alerts.Target, image, previous string) (remediation.Action, error)
+	// Runs says why not every running replica runs image:version, or returns
+	// nil; image "" is the compose service's own.
+	Runs(ctx context.Context, target alerts.Target, image, version string) error
+}
+
 // imageRetag puts the previous version's image back under the tag that the
 // compose service runs.
-type imageRetag struct{}
+type imageRetag struct{ images Images }
 
 type imageRetagParams struct {
 	// Image is the repository whose latest tag is moved, without a tag; the

@@ -11,9 +11,18 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
+// Schemas takes a database's schema back; remediation/postgres does it.
+type Schemas interface {
+	// Rollback looks at nothing outside.
+	Rollback(s remediation.SchemaRollback) (remediation.Action, error)
+}
+
 // schemaRollback undoes a database's migrations: by Flyway's undo scripts, or by
 // a command that the playbook names.
-type schemaRollback struct{}
+type schemaRollback struct {
+	schemas Schemas
+	images  Images
+}
 
 type schemaRollbackParams struct {
 	Flyway  *flywayParams `yaml:"flyway"`

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
 )
@@ -44,6 +45,7 @@ func (f *fault) roundTrip(req *http.Request, next http.RoundTripper) (*http.Resp
 
 func (w *world) fixture() *actiontest.Fixture {
 	return &actiontest.Fixture{
+		Risk:    alerts.Reversible,
 		Action:  w.action(),
 		State:   func(t *testing.T) string { return w.state() },
 		Effects: func(t *testing.T) int { return int(w.changes.Load()) },

@@ -14,12 +14,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
 // Fixture is one action on one target, untouched.
 type Fixture struct {
 	Action remediation.Action
+	// Risk is the kind's: what is reversible is done to a target that changed
+	// in between, anything else is refused.
+	Risk alerts.Risk
 	// State describes all that Undo is to restore. Ours and another's hand give
 	// the same text for the same state.
 	State func(t *testing.T) string
@@ -232,7 +236,11 @@ func changedInBetween(t *testing.T, r *run) {
 	op := r.op()
 	before := r.look(t, op).Snapshot
 	r.Meddle(t)
-	r.apply(t, op, before)
+	if r.Risk == alerts.Reversible {
+		r.apply(t, op, before)
+	} else {
+		refusesWhatChanged(t, r, op, before)
+	}
 
 	op = r.op()
 	r.Meddle(t)
@@ -241,6 +249,21 @@ func changedInBetween(t *testing.T, r *run) {
 		t.Fatal("somebody turned it back, and it still counts as wanted")
 	}
 	r.apply(t, op, look.Snapshot)
+}
+
+func refusesWhatChanged(t *testing.T, r *run, op string, before json.RawMessage) {
+	t.Helper()
+	state := r.State(t)
+	err := r.hear(r.Action.Apply(t.Context(), op, before))
+	if err == nil {
+		t.Fatal("a target that changed in between was changed")
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("the refusal leaves doubt: %v", err)
+	}
+	if got := r.State(t); got != state {
+		t.Fatalf("the refusal changed\n%s\nto\n%s", state, got)
+	}
 }
 
 // forward and back resolve a cut-off operation; both leave the target as it was

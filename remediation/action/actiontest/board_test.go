@@ -9,8 +9,9 @@ import (
 
 func TestBoardConforms(t *testing.T) {
 	Run(t, func(*testing.T) *Fixture {
-		b := NewBoard("board", alerts.Disruptive, 3)
+		b := NewBoard("board", alerts.Reversible, 3)
 		return &Fixture{
+			Risk:    alerts.Reversible,
 			Action:  b,
 			State:   func(*testing.T) string { return b.State() },
 			Effects: func(*testing.T) int { return len(b.Effects()) },

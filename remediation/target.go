@@ -1,0 +1,41 @@
+package remediation
+
+import (
+	"context"
+	"time"
+)
+
+// Check is one thing that was asked of a running service, and what came of it.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// SchemaRollback says how a database's schema goes back to its previous version.
+type SchemaRollback struct {
+	Service string
+	// DSNFile holds the database's address with its password; an absolute path.
+	DSNFile string
+	// Roles are the application's: they cannot log in while the schema changes.
+	Roles []string
+	// Flyway or Command: one of them is set.
+	Flyway *Flyway
+	// Command is an argument list; no shell reads it. It runs in Dir.
+	Command []string
+	Dir     string
+	// Wanted is a query of one boolean: true once the command has done its work.
+	Wanted string
+	// LockTimeout and StatementTimeout bound the database's waits.
+	LockTimeout, StatementTimeout time.Duration
+	// Tolerated asks whether the code that runs now tolerates the older schema;
+	// an error says why not, and nothing is changed.
+	Tolerated func(ctx context.Context) error
+}
+
+// Flyway says where versioned and undo scripts are, and to which version the
+// schema goes back.
+type Flyway struct {
+	Dir     string
+	Version string
+}
