@@ -30,12 +30,14 @@ func (k kind) NewParams() any {
 
 func (k kind) CheckParams(*alerts.Playbook, any) []alerts.ParamProblem { return nil }
 
+var kinds = []alerts.ActionKind{
+	kind{"flag_off", alerts.Reversible}, kind{"image_retag", alerts.Disruptive},
+	kind{"schema_rollback", alerts.Lossy}, kind{"status_page", alerts.Reversible},
+}
+
 func defaultPlaybook(t *testing.T) *alerts.Playbook {
 	t.Helper()
-	pb, err := alerts.Default([]alerts.ActionKind{
-		kind{"flag_off", alerts.Reversible}, kind{"image_retag", alerts.Disruptive},
-		kind{"schema_rollback", alerts.Lossy}, kind{"status_page", alerts.Reversible},
-	})
+	pb, err := alerts.Default(kinds)
 	if err != nil {
 		t.Fatal(err)
 	}

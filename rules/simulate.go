@@ -21,16 +21,21 @@ import (
 type simulator struct {
 	engine *promql.Engine
 	scrape time.Duration
+	// coarse is how many scrapes lie between two evaluations of a coarse test.
+	coarse int
 }
 
 func newSimulator(scrape time.Duration) *simulator {
-	return &simulator{scrape: scrape, engine: promql.NewEngine(promql.EngineOpts{
+	return &simulator{scrape: scrape, coarse: coarsely(scrape), engine: promql.NewEngine(promql.EngineOpts{
 		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: promQL(), EnableAtModifier: true, EnableNegativeOffset: true,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return scrape.Milliseconds() },
 	})}
 }
 
 func (s *simulator) close() error { return s.engine.Close() }
+
+// aligned is the next scrape at which a coarse test evaluates the rules.
+func (s *simulator) aligned(scrape int) int { return (scrape + s.coarse - 1) / s.coarse * s.coarse }
 
 // madeUp is one series with a sample at each scrape; NaN is none.
 type madeUp struct {

@@ -53,7 +53,7 @@ func feedOf(sim *simulator, pb *alerts.Playbook, text string, bounds []float64, 
 }
 
 // steady is how many scrapes until only the present level counts.
-func (m *feed) steady() int { return int(m.back/m.sim.scrape) + coarsely + 4 }
+func (m *feed) steady() int { return int(m.back/m.sim.scrape) + m.sim.coarse + 4 }
 
 // value is the query's value after a long time of the same levels; NaN: none.
 func (m *feed) value(levels []level) (float64, error) {

@@ -28,7 +28,7 @@ type testCase struct {
 type pace int
 
 const (
-	// coarse is every eighth scrape, for what reads the scraped series only.
+	// coarse is some four minutes apart, for what reads the scraped series only.
 	coarse pace = iota
 	// everyScrape is for what reads recordings over a range.
 	everyScrape
@@ -36,8 +36,11 @@ const (
 	slow
 )
 
-// coarsely is how many scrapes lie between two evaluations of a coarse test.
-const coarsely = 8
+// coarsely is how many scrapes lie between two evaluations of a coarse test:
+// so many that a check between them still finds what the last one recorded.
+func coarsely(scrape time.Duration) int {
+	return max(1, min(16, int(4*time.Minute/scrape)))
+}
 
 // slowly is how far apart the samples and evaluations of a slow test are.
 const slowly = 15 * time.Minute

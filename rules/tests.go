@@ -29,7 +29,7 @@ func testsOf(pb *alerts.Playbook) ([]namedTests, []string, error) {
 		pace  pace
 		infix string
 		every model.Duration
-	}{{everyScrape, "", pb.ScrapeInterval}, {coarse, ".coarse", coarsely * pb.ScrapeInterval}, {slow, ".slow", model.Duration(slowly)}} {
+	}{{everyScrape, "", pb.ScrapeInterval}, {coarse, ".coarse", model.Duration(coarsely(time.Duration(pb.ScrapeInterval))) * pb.ScrapeInterval}, {slow, ".slow", model.Duration(slowly)}} {
 		file := testFile{RuleFiles: []string{pb.Service + ".rules.yml"}, EvaluationInterval: f.every, Tests: []testCase{}}
 		for _, c := range cases {
 			if c.pace == f.pace {
@@ -63,7 +63,7 @@ func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error
 	for i := range pb.Triggers {
 		t := &pb.Triggers[i]
 		if t.Signal != "" {
-			cases = append(cases, signalTest(pb, t))
+			cases = append(cases, signalTest(sim, pb, t))
 			continue
 		}
 		c, err := triggerSubject(sim, pb, t)
@@ -220,11 +220,8 @@ func (s *subject) over() int {
 	if s.Instant() {
 		span += s.back
 	}
-	return aligned(int(span/s.scrape()) + coarsely + 2)
+	return s.sim.aligned(int(span/s.scrape()) + s.sim.coarse + 2)
 }
-
-// aligned is the next scrape at which a coarse test evaluates the rules.
-func aligned(scrape int) int { return (scrape + coarsely - 1) / coarsely * coarsely }
 
 // testCase is one test: what is fed, and what must then be seen.
 func (s *subject) testCase(name string, sc script, extra []inputSeries, checks ...exprCheck) testCase {

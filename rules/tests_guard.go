@@ -102,7 +102,7 @@ func (w *watch) service() ([]testCase, error) {
 			return nil, fmt.Errorf("alive is %v and not %v for series that were made up for it", v, want)
 		}
 	}
-	n, long := f.steady(), f.steady()+w.wait(serviceDown)+2*coarsely+2
+	n, long := w.sim.aligned(f.steady()), f.steady()+w.wait(serviceDown)+3*w.sim.coarse
 	feed := func(levels []level) (series []inputSeries) {
 		for i := range f.families {
 			for _, t := range f.families[i].series(script{{scrapes: n, levels: f.normal}, {scrapes: long, levels: levels}}, i, w.every) {
@@ -120,8 +120,8 @@ func (w *watch) service() ([]testCase, error) {
 		w.test(noTraffic+": fires where the service is up and gets no requests for long", feed(idle),
 			aliveIs(1, n-1), w.silent(noTraffic, n-1), w.silent(noTraffic, early), aliveIs(0, last), w.fires(noTraffic, last), w.silent(serviceDown, last)),
 		w.test(serviceDown+": fires where it is not scraped for long", feed(down),
-			w.silent(serviceDown, n-1), aliveIs(0, aligned(n)), w.silent(serviceDown, early), aliveIs(0, last), w.fires(serviceDown, last), w.silent(noTraffic, last)),
-		w.test(serviceDown+": fires where Prometheus knows no target", nil, w.silent(serviceDown, w.wait(serviceDown)-1), w.fires(serviceDown, w.wait(serviceDown)+coarsely)),
+			w.silent(serviceDown, n-1), aliveIs(0, n), w.silent(serviceDown, early), aliveIs(0, last), w.fires(serviceDown, last), w.silent(noTraffic, last)),
+		w.test(serviceDown+": fires where Prometheus knows no target", nil, w.silent(serviceDown, w.wait(serviceDown)-1), w.fires(serviceDown, w.wait(serviceDown)+w.sim.coarse)),
 	}, nil
 }
 
@@ -140,10 +140,10 @@ func (w *watch) indicator(g guard) (testCase, error) {
 		gone[i] = level{at: 1, absent: fam.shape != fixed}
 	}
 	n, wait := f.steady(), w.wait(indicatorAbsent)
-	long := f.steady() + wait + 2*coarsely + 2
+	long := f.steady() + wait + 2*w.sim.coarse + 2
 	var series []inputSeries
 	for i := range f.families {
-		for _, t := range f.families[i].series(script{{scrapes: n, levels: f.normal}, {scrapes: long + 2*coarsely, levels: gone}}, i, w.every) {
+		for _, t := range f.families[i].series(script{{scrapes: n, levels: f.normal}, {scrapes: long + 2*w.sim.coarse, levels: gone}}, i, w.every) {
 			series = append(series, t.input())
 		}
 	}
@@ -153,8 +153,8 @@ func (w *watch) indicator(g guard) (testCase, error) {
 	name := fmt.Sprintf("%s: fires where %s has no series for long", indicatorAbsent, g.subject.Name)
 	if len(w.pb.Stages) > 0 {
 		name += ", and only while a rollout is on"
-		series = append(series, stageSeries(w.pb.Service, w.pb.Release.Version, in(w.pb.Stages[0].Name, n+long), in(noStage, 2*coarsely))...)
-		checks = append(checks, silent(g.rule, n+long+2*coarsely-1, w.every))
+		series = append(series, stageSeries(w.pb.Service, w.pb.Release.Version, in(w.pb.Stages[0].Name, n+long), in(noStage, 2*w.sim.coarse))...)
+		checks = append(checks, silent(g.rule, n+long+2*w.sim.coarse-1, w.every))
 	}
 	return w.test(name, series, checks...), nil
 }
@@ -177,9 +177,9 @@ func (w *watch) stage() testCase {
 // backout shows the guards of backout itself and of what carries its alerts.
 func (w *watch) backout() []testCase {
 	wait := w.wait(backoutDown)
-	n := aligned(wait + 2*coarsely + 2)
+	n := w.sim.aligned(wait + 2*w.sim.coarse + 2)
 	human := func(reason string) inputSeries {
-		return ownSeries("backout_needs_human", map[string]string{"service": w.pb.Service, "reason": reason}, backoutJob, run{n: coarsely, absent: true}, run{from: 1, n: coarsely})
+		return ownSeries("backout_needs_human", map[string]string{"service": w.pb.Service, "reason": reason}, backoutJob, run{n: w.sim.coarse, absent: true}, run{from: 1, n: w.sim.coarse})
 	}
 	return []testCase{
 		w.test(backoutDown+": fires where no backout is scraped", []inputSeries{ownSeries("up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n})},
@@ -188,13 +188,13 @@ func (w *watch) backout() []testCase {
 			ownSeries("up", nil, backoutJob, run{from: 1, n: 2 * n}), ownSeries("backout_store_up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n}),
 		}, w.silent(backoutDown, n-1), w.fires(backoutDown, 2*n-1)),
 		w.test(remediationHeld+": fires where an incident waits for a person", []inputSeries{human("approval")},
-			w.silent(remediationHeld, coarsely-1), w.fires(remediationHeld, coarsely+1, "reason", "approval"), w.silent(remediationFailed, coarsely+1)),
+			w.silent(remediationHeld, w.sim.coarse-1), w.fires(remediationHeld, w.sim.coarse+1, "reason", "approval"), w.silent(remediationFailed, w.sim.coarse+1)),
 		w.test(remediationFailed+": fires where a step failed", []inputSeries{human("step_failed")},
-			w.silent(remediationFailed, coarsely-1), w.fires(remediationFailed, coarsely+1, "reason", "step_failed"), w.silent(remediationHeld, coarsely+1)),
+			w.silent(remediationFailed, w.sim.coarse-1), w.fires(remediationFailed, w.sim.coarse+1, "reason", "step_failed"), w.silent(remediationHeld, w.sim.coarse+1)),
 		w.frozen(),
 		w.test(ruleEvaluationFailures+": fires where a rule of the group failed", []inputSeries{
-			ownSeries("prometheus_rule_evaluation_failures_total", map[string]string{"rule_group": "/etc/prometheus/rules/" + w.pb.Service + ".rules.yml;" + w.pb.Service}, "prometheus", run{n: coarsely}, run{from: 1, n: 2 * coarsely}),
-		}, w.silent(ruleEvaluationFailures, coarsely-1), w.fires(ruleEvaluationFailures, 2*coarsely)),
+			ownSeries("prometheus_rule_evaluation_failures_total", map[string]string{"rule_group": "/etc/prometheus/rules/" + w.pb.Service + ".rules.yml;" + w.pb.Service}, "prometheus", run{n: w.sim.coarse}, run{from: 1, n: 2 * w.sim.coarse}),
+		}, w.silent(ruleEvaluationFailures, w.sim.coarse-1), w.fires(ruleEvaluationFailures, 2*w.sim.coarse)),
 		{
 			Name: watchdog + ": always fires", Interval: w.pb.ScrapeInterval,
 			Checks: []exprCheck{w.fires(watchdog, 1), {Expr: "absent(" + selectorOf("ALERTS", "alertname", watchdog, "severity", none) + ")", At: model.Duration(w.every), Samples: []sample{}}},

@@ -33,7 +33,7 @@ func (s *subject) triggerTests() ([]testCase, error) {
 func (s *subject) recoveryTests() ([]testCase, error) {
 	// The earliest verdict is W + 2S after the step.
 	wait := int(s.judged.RecoveryWindow/s.scrape()) + 2
-	step := s.over() + aligned(wait) - wait
+	step := s.over() + s.sim.aligned(wait) - wait
 	verdict := step + wait
 	recovery := selectorOf(recoveryRecording, "service", s.pb.Service, "trigger", s.trigger.Name)
 	alive := selectorOf(aliveRecording, "service", s.pb.Service)
@@ -106,7 +106,7 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 
 // dipTest shows that one good sample is no cure.
 func (s *subject) dipTest(recovery string) testCase {
-	at := s.over() + coarsely
+	at := s.over() + s.sim.coarse
 	checks := []exprCheck{s.compare(recovery, true, at)}
 	if len(s.stages) == 0 {
 		checks = append(checks, s.beyondIs(true, at-2))
@@ -300,18 +300,18 @@ func (s *subject) birthTests() []testCase {
 }
 
 // signalTest shows that a signal's alert follows the signal.
-func signalTest(pb *alerts.Playbook, t *alerts.Trigger) testCase {
-	every := time.Duration(pb.ScrapeInterval)
+func signalTest(sim *simulator, pb *alerts.Playbook, t *alerts.Trigger) testCase {
+	every, n := time.Duration(pb.ScrapeInterval), sim.coarse
 	alert := rule{Alert: rollbackAlert(t), Labels: map[string]string{
 		"service": pb.Service, "trigger": t.Name, "rollout": pb.Release.Version, "severity": critical,
 	}}
 	s := track{
 		name:   "rollout_signal",
 		labels: map[string]string{"service": pb.Service, "signal": t.Signal, "job": backoutJob, "instance": "backout"},
-		runs:   []run{{from: 0, n: coarsely}, {from: 1, n: coarsely}},
+		runs:   []run{{from: 0, n: n}, {from: 1, n: n}},
 	}
 	return testCase{
 		Name: alert.Alert + ": follows the signal", Interval: pb.ScrapeInterval, Series: []inputSeries{s.input()},
-		Checks: []exprCheck{silent(alert, coarsely-1, every), fires(alert, coarsely+1, every)},
+		Checks: []exprCheck{silent(alert, n-1, every), fires(alert, n+1, every)},
 	}
 }

@@ -32,7 +32,7 @@ func (s *subject) paced(cases []testCase) []testCase {
 // sustainedTest shows that it takes the threshold and the whole duration.
 func (s *subject) sustainedTest() testCase {
 	n, d, inner := s.over(), int(time.Duration(s.sustained)/s.scrape()), int(s.back/s.scrape())
-	early, late := n+d-3, aligned(n+d+inner+3)
+	early, late := n+d-3, s.sim.aligned(n+d+inner+3)
 	return s.testCase(fmt.Sprintf("silent just inside of its threshold and before %s beyond it have passed, fires after", s.sustained),
 		script{{scrapes: n, levels: s.inside}, {scrapes: late - n + 2, levels: s.beyond}}, s.always(late+2),
 		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(false, early), s.silent(early), s.beyondIs(true, late), s.fires(late))
