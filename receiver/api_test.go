@@ -94,6 +94,8 @@ func TestAChangeReachesTheEngineWithItsActorAndReason(t *testing.T) {
 		{"POST", "/api/v1/incidents/inc-1/claim", `{"reason":"mine"}`, "inc-1 claim  oncall mine"},
 		{"POST", "/api/v1/incidents/inc-1/release", `{"reason":"done"}`, "inc-1 release  oncall done"},
 		{"POST", "/api/v1/incidents/inc-1/close", `{"reason":"over"}`, "inc-1 close  oncall over"},
+		{"POST", "/api/v1/incidents/inc-1/restore", `{"reason":"false alarm"}`, "inc-1 restore false oncall false alarm"},
+		{"POST", "/api/v1/incidents/inc-1/restore", `{"reason":"r","force":true}`, "inc-1 restore true oncall r"},
 		{"PUT", "/api/v1/freeze", `{"service":"s","scope":"promotions","reason":"r"}`, "freeze s promotions oncall r"},
 		{"PUT", "/api/v1/freeze", `{"service":"","scope":"all","until":null,"by":"somebody else","reason":"r"}`, "freeze  all oncall r"},
 		{"PUT", "/api/v1/freeze", `{"reason":"r"}`, "freeze  all oncall r"},
@@ -110,6 +112,7 @@ func TestAChangeReachesTheEngineWithItsActorAndReason(t *testing.T) {
 }
 
 func TestAChangeThatIsNotUnderstoodChangesNothing(t *testing.T) {
+	const restore = "/api/v1/incidents/inc-1/restore"
 	const claim, approve, freeze, start = "/api/v1/incidents/inc-1/claim", "/api/v1/incidents/inc-1/approve", "/api/v1/freeze", "/api/v1/rollout/start"
 	for _, tc := range []struct {
 		method, path, body string
@@ -126,6 +129,8 @@ func TestAChangeThatIsNotUnderstoodChangesNothing(t *testing.T) {
 		{"POST", claim, `{"reason":5}`, 400, "reason cannot be a JSON number"},
 		{"POST", claim, `["r"]`, 400, "cannot be a JSON array"},
 		{"POST", claim, `{"reason":"` + strings.Repeat("x", maxChange) + `"}`, 413, "larger than 64 KiB"},
+		{"POST", restore, `{"force":true}`, 400, "reason is required"},
+		{"POST", restore, `{"reason":"r","force":"yes"}`, 400, "force cannot be a JSON string"},
 		{"POST", approve, `{"reason":"r"}`, 400, "step is required"},
 		{"POST", approve, `{"step":"1-x"}`, 400, "reason is required"},
 		{"PUT", freeze, `{"scope":"all"}`, 400, "reason is required"},
@@ -237,7 +242,6 @@ func TestWhatIsNotThereIsAJSONError(t *testing.T) {
 		words        string
 	}{
 		{"GET", "/nowhere", 404, "there is no GET /nowhere"},
-		{"POST", "/api/v1/incidents/inc-1/restore", 404, "there is no POST /api/v1/incidents/inc-1/restore"},
 		{"POST", "/api/v1/signals/p1-error", 404, "there is no POST"},
 		{"GET", "/api/v1/webhook/alertmanager", 405, "GET is not a method of /api/v1/webhook/alertmanager"},
 		{"POST", "/api/v1/incidents", 405, "POST is not a method"},

@@ -88,6 +88,26 @@ func (s *Server) changeIncident(verb remediation.Verb) handler {
 	}
 }
 
+// restoreIncident begins to put back what an incident's steps changed.
+func (s *Server) restoreIncident(c echo.Context, actor string) error {
+	var in struct {
+		Reason string `json:"reason"`
+		Force  bool   `json:"force"`
+	}
+	if err := decodeChange(c, &in); err != nil {
+		return err
+	}
+	reason, err := checkReason(in.Reason)
+	if err != nil {
+		return err
+	}
+	inc, err := s.service.Restore(c.Request().Context(), c.Param("id"), remediation.RestoreRequest{Actor: actor, Reason: reason, Force: in.Force})
+	if err != nil {
+		return err
+	}
+	return s.answer(c, whole(inc))
+}
+
 func (s *Server) apply(c echo.Context, verb remediation.Verb, step, actor, reason string) error {
 	reason, err := checkReason(reason)
 	if err != nil {

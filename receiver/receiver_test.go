@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -78,6 +79,11 @@ func (f *fakeService) Incident(_ context.Context, id string) (remediation.Incide
 
 func (f *fakeService) ChangeIncident(_ context.Context, id string, verb remediation.Verb, step, actor, reason string) (remediation.IncidentView, error) {
 	f.change(id, string(verb), step, actor, reason)
+	return remediation.IncidentView{ID: id}, f.err
+}
+
+func (f *fakeService) Restore(_ context.Context, id string, r remediation.RestoreRequest) (remediation.IncidentView, error) {
+	f.change(id, "restore", fmt.Sprint(r.Force), r.Actor, r.Reason)
 	return remediation.IncidentView{ID: id}, f.err
 }
 

@@ -116,6 +116,7 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	for _, v := range []remediation.Verb{remediation.Claim, remediation.Release, remediation.Close} {
 		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.changeIncident(v)))
 	}
+	e.POST("/api/v1/incidents/:id/restore", s.change(s.restoreIncident))
 
 	e.GET("/api/v1/audit", s.read(s.listEntries))
 	e.GET("/api/v1/audit/head", s.read(s.showHead))

@@ -67,6 +67,22 @@ func (a *accept) run(n Notification) error {
 	return a.e.append(a.tx, Entry{Kind: KindDuplicate, Actor: actorAlertmanager, Detail: map[string]any{"alerts": a.duplicates}})
 }
 
+// again takes alerts in that were received before, and belong elsewhere now.
+func (a *accept) again(all []Alert) error {
+	a.changed, a.open, a.read = map[string]*Incident{}, map[incidentKey]*Incident{}, map[string]*Incident{}
+	for _, al := range all {
+		if err := a.alert(al); err != nil {
+			return fmt.Errorf("alert %s: %w", al.Fingerprint, err)
+		}
+	}
+	for _, inc := range a.changed {
+		if err := a.tx.PutIncident(inc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // received is the notification's own entry; it names every alert of it.
 func (a *accept) received(n Notification) error {
 	rows := make([]any, len(n.Alerts))
@@ -222,7 +238,7 @@ func (a *accept) openIncident(b *book, al Alert) (*Incident, error) {
 		return nil, err
 	}
 	if inc.State == Closed {
-		if inc.Drill || a.now.Sub(*inc.Closed) > time.Duration(b.Limits.ReopenWithin) {
+		if inc.Drill || inc.Restored != "" || a.now.Sub(*inc.Closed) > time.Duration(b.Limits.ReopenWithin) {
 			return nil, nil
 		}
 		r, err := rolloutOf(a.tx, b.Service)

@@ -110,6 +110,13 @@ func (e *Engine) watch(ctx context.Context, w watched, watcher Watcher) {
 // thing that is seen.
 func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 	return e.store.Update(ctx, func(tx Tx) error {
+		inc, err := tx.Incident(w.incident.ID)
+		if err != nil {
+			return err
+		}
+		if s := inc.step(w.step.ID()); s == nil || s.State != w.step.State {
+			return nil // it is being put back: that is no drift
+		}
 		before, err := tx.Entries(EntryFilter{Incident: w.incident.ID, Kind: KindDrift})
 		if err != nil {
 			return err

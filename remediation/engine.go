@@ -323,6 +323,9 @@ func (e *Engine) advance(ctx context.Context, id string) error {
 
 // turn looks at what the incident's state asks for and commits one change.
 func (e *Engine) turn(ctx context.Context, b *book, inc *Incident) error {
+	if inc.Restore != nil {
+		return e.restore(ctx, b, inc)
+	}
 	if s := inc.running(); s != nil {
 		return e.resume(ctx, b, inc, s)
 	}

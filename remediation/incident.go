@@ -105,6 +105,12 @@ type Incident struct {
 	// written again until something else has happened.
 	LastHeld     Reason `json:"last_held,omitempty"`
 	LastHeldStep string `json:"last_held_step,omitempty"`
+	// Restore is the restoring under way, nil where none is; Restored is who
+	// restored the incident, once that is done.
+	Restore  *Restore `json:"restore,omitempty"`
+	Restored string   `json:"restored,omitempty"`
+	// RolledBack is the rollout as it was before this incident's close ended it.
+	RolledBack *Rollout `json:"rolled_back,omitempty"`
 	// Paged holds what has been paged for already, by reason.
 	Paged []string `json:"paged,omitempty"`
 
@@ -158,6 +164,16 @@ type Step struct {
 	Doubts  int    `json:"doubts,omitempty"`
 	Undoing bool   `json:"undoing,omitempty"`
 	Error   string `json:"error,omitempty"`
+}
+
+// Restore is what a commander asked for: the steps' targets as they were before.
+type Restore struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	Began  time.Time `json:"began"`
+	// Active are the fingerprints of alerts that were firing then: what fires
+	// later is new trouble.
+	Active []string `json:"active,omitempty"`
 }
 
 // ID is the step's name in the API and the audit log, such as "1-flag_off".

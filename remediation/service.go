@@ -47,6 +47,9 @@ type StepView struct {
 type Next struct {
 	Step string     `json:"step"`
 	At   *time.Time `json:"at"`
+	// What says in words what it waits for ("it runs ..."), Unless what would stop it.
+	What   string   `json:"what"`
+	Unless []string `json:"unless"`
 }
 
 // RolloutView is a rollout with its stage's criteria.
@@ -64,10 +67,17 @@ type CriterionView struct {
 	OK        bool     `json:"ok"`
 }
 
+// RestoreRequest asks for an incident's targets as they were before its steps.
+type RestoreRequest struct {
+	Actor, Reason string
+	// Force restores although a trigger is breaching, or data was lost.
+	Force bool
+}
+
 // Verb is a change that a human makes to an incident.
 type Verb string
 
-// The verbs of POST /api/v1/incidents/{id}/{verb}; restore comes later.
+// The verbs of POST /api/v1/incidents/{id}/{verb}; restore has a method of its own.
 const (
 	Approve Verb = "approve"
 	Deny    Verb = "deny"
@@ -104,6 +114,9 @@ type Service interface {
 	Incidents(ctx context.Context, f IncidentFilter) ([]IncidentView, error)
 	Incident(ctx context.Context, id string) (IncidentView, error)
 	ChangeIncident(ctx context.Context, id string, verb Verb, step, actor, reason string) (IncidentView, error)
+	// Restore begins to put back what an incident's steps changed, the last one
+	// first; the incident is closed once that is done.
+	Restore(ctx context.Context, id string, r RestoreRequest) (IncidentView, error)
 	Entries(ctx context.Context, f EntryFilter) ([]Entry, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
 	Freezes(ctx context.Context) ([]Freeze, error)

@@ -193,6 +193,7 @@ func (c *change) close(actor string, detail map[string]any) error {
 	c.inc.voidApprovals()
 	c.inc.LastHeld = ""
 	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.Paged, c.inc.ClaimedBy = &c.now, nil, nil, nil, ""
+	c.inc.Restore = nil
 	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
 		return err
 	}
@@ -203,6 +204,8 @@ func (c *change) close(actor string, detail map[string]any) error {
 	if err != nil || !r.active() || r.Release != c.inc.Release {
 		return err
 	}
+	was := r
+	c.inc.RolledBack = &was
 	r.State, r.Stage, r.StageSince = RolloutRolledBack, StageNone, &c.now
 	if err := c.tx.PutRollout(r); err != nil {
 		return err

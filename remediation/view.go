@@ -4,7 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 func compare(a, b string) int { return cmp.Compare(a, b) }
@@ -41,25 +46,62 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 	return v, nil
 }
 
-// nextView says which step comes next, and when at the earliest.
+// nextView says which step comes next, when at the earliest, and what would stop it.
 func (inc *Incident) nextView() *Next {
+	if inc.Restore != nil {
+		return inc.nextRestored()
+	}
 	s := inc.next()
 	if s == nil || inc.State == Closed || inc.unhandled() != nil {
 		return nil
 	}
-	n := &Next{Step: s.ID()}
+	n := &Next{Step: s.ID(), What: "it runs when what holds it is gone, if the breach is still there"}
 	switch inc.State {
-	case Settling:
-		n.At = utc(inc.SettleUntil)
-	case Waiting:
-		if inc.Reason != HoldApproval { // whose until is when the answer is no
-			n.At = utc(inc.Until)
-		}
 	case Confirming:
 		at := inc.Wake
-		n.At = utc(&at)
+		n.At, n.What = utc(&at), "it runs as soon as Prometheus confirms the breach"
+	case Acting:
+		n.What = "it runs if the breach goes on after the step that runs now"
+	case Settling:
+		n.At, n.What = utc(inc.SettleUntil), "it runs then if the breach is seen to go on"
+	case Recovered:
+		n.What = "it runs if the breach comes back before the incident closes"
+	case Waiting:
+		if inc.Reason == HoldApproval { // whose until is when the answer is no
+			n.What = "it runs once a commander approves it"
+			break
+		}
+		n.At = utc(inc.Until)
 	}
+	if inc.State != Recovered {
+		n.Unless = append(n.Unless, fmt.Sprintf("the breach ends: %d looks running without it", certain))
+	}
+	switch {
+	case inc.State == Waiting && inc.Reason == HoldApproval && inc.Until != nil:
+		n.Unless = append(n.Unless, "nobody approves it before "+inc.Until.UTC().Format(time.RFC3339))
+	case s.Approve > 0 || s.Risk == alerts.Lossy:
+		n.Unless = append(n.Unless, fmt.Sprintf("nobody approves it within %s of being asked", model.Duration(s.Approve)))
+	}
+	if inc.ClaimedBy != "" {
+		n.What = "it would come next, if the incident were not claimed"
+		n.Unless = append(n.Unless, inc.ClaimedBy+" keeps the claim")
+	} else {
+		n.Unless = append(n.Unless, "somebody claims the incident")
+	}
+	n.Unless = append(n.Unless, "somebody freezes the service, or silences its alerts")
 	return n
+}
+
+// nextRestored says which step is put back next.
+func (inc *Incident) nextRestored() *Next {
+	s := inc.toRestore()
+	if s == nil {
+		return nil
+	}
+	return &Next{
+		Step: s.ID(), What: "it is being put back as it was before, for " + inc.Restore.By,
+		Unless: []string{"its target was changed by somebody since", "somebody freezes the service"},
+	}
 }
 
 func utc(t *time.Time) *time.Time {

@@ -25,6 +25,7 @@ func (c *commands) addIncident() {
 		"released by hand")
 	c.addIncidentVerb(incident, remediation.Close, "Close an incident that backout cannot bring to an end by itself.",
 		"closed by hand")
+	c.addIncidentRestore(incident)
 }
 
 func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
@@ -146,7 +147,18 @@ func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb remediation.V
 	reason := clause.Flag("reason", "Why, for the audit log.").Default(unsaid + ", no reason given").String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		return c.changeIncident(ctx, server, verb, *id, map[string]string{"reason": *reason}, *output)
+		return c.changeIncident(ctx, server, verb, *id, map[string]any{"reason": *reason}, *output)
+	})
+}
+
+func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
+	clause := parent.Command("restore", "Put back what an incident's steps changed, the last one first (never data). The rollout is then active again, and held.")
+	id := clause.Arg("id", "The incident, such as inc-1; it must be recovered or closed.").Required().String()
+	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	force := clause.Flag("force", "Restore although a trigger is breaching, or although data was lost.").Bool()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return c.changeIncident(ctx, server, "restore", *id, map[string]any{"reason": *reason, "force": *force}, *output)
 	})
 }
 
@@ -162,11 +174,11 @@ func (c *commands) addDecision(verb remediation.Verb, help string) {
 	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		return c.changeIncident(ctx, server, verb, *id, map[string]string{"step": *step, "reason": *reason}, *output)
+		return c.changeIncident(ctx, server, verb, *id, map[string]any{"step": *step, "reason": *reason}, *output)
 	})
 }
 
-func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb remediation.Verb, id string, body map[string]string, output string) error {
+func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb remediation.Verb, id string, body map[string]any, output string) error {
 	cl, err := server.client()
 	if err != nil {
 		return err

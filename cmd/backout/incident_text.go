@@ -129,10 +129,19 @@ func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time) 
 	case inc.Next == nil:
 		b.WriteString("Next: no step is left.\n")
 	case inc.Next.At != nil && inc.Next.At.After(now):
-		b.WriteString(wrap("", fmt.Sprintf("Next: %s, not before %s (%s), and only if it is still needed.",
-			inc.Next.Step, moment(*inc.Next.At), distance(now, *inc.Next.At))))
+		b.WriteString(wrap("", fmt.Sprintf("Next: %s, not before %s (%s): %s.",
+			inc.Next.Step, moment(*inc.Next.At), distance(now, *inc.Next.At), inc.Next.What)))
 	default:
-		b.WriteString(wrap("", fmt.Sprintf("Next: %s, if it is still needed.", inc.Next.Step)))
+		b.WriteString(wrap("", fmt.Sprintf("Next: %s: %s.", inc.Next.Step, inc.Next.What)))
+	}
+	if inc.Next != nil {
+		for i, u := range inc.Next.Unless {
+			word := "unless"
+			if i > 0 {
+				word = "or"
+			}
+			b.WriteString(wrap("  ", word+" "+u))
+		}
 	}
 }
 
