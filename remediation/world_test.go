@@ -386,6 +386,8 @@ type target struct {
 	duringApply func()
 	// cut makes Apply stop half-way with applyErr.
 	cut bool
+	// onUndo, where set, runs inside Undo after its effect.
+	onUndo func()
 	// onLook, where set, is told of each look.
 	onLook func(op string)
 }
@@ -455,5 +457,8 @@ func (tg *target) Undo(context.Context, string, json.RawMessage) error {
 	}
 	tg.position = remediation.Untouched
 	tg.undone++
+	if tg.onUndo != nil {
+		tg.onUndo()
+	}
 	return nil
 }
