@@ -38,14 +38,25 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 	}
 	q.step = s
 	var err error
-	if q.silencedBy, err = e.silenced(ctx, inc); err != nil {
+	if q.early.of(s) {
+		q.silencedBy, err = q.early.silencedBy, q.early.silenceErr
+	} else {
+		q.silencedBy, err = e.silenced(ctx, inc)
+	}
+	if err != nil {
 		return err
 	}
 	held, err := e.holdIfClosed(ctx, b, inc, ev, t, q)
 	if held || err != nil {
 		return err
 	}
-	look, lookErr := e.look(ctx, b, inc, s)
+	var look Look
+	var lookErr error
+	if q.early.of(s) {
+		look, lookErr = q.early.look, q.early.lookErr
+	} else {
+		look, lookErr = e.look(ctx, b, inc, s)
+	}
 	ran := false
 	err = e.change(ctx, b, inc, func(c *change) error {
 		ran = false
@@ -221,8 +232,11 @@ func (c *change) intend(s *Step, look Look, detail map[string]any) error {
 // first from the limits.
 func (s *Step) attempt() string { return fmt.Sprintf("%s@%d", s.ID(), s.Started.UnixNano()) }
 
-// stepTimeout is used where a step has none of its own.
-const stepTimeout = 2 * time.Minute
+// stepTimeouts are used where a step has none of its own. What loses data takes a
+// snapshot first, however long that takes.
+var stepTimeouts = map[alerts.Risk]time.Duration{
+	alerts.Reversible: 2 * time.Minute, alerts.Disruptive: 5 * time.Minute, alerts.Lossy: time.Hour,
+}
 
 // act calls one method of a step's action with the step's own time limit, which
 // a stop of the process does not cut short.
@@ -233,7 +247,7 @@ func (e *Engine) act(ctx context.Context, b *book, s *Step, do func(context.Cont
 	}
 	limit := s.Timeout
 	if limit <= 0 {
-		limit = stepTimeout
+		limit = stepTimeouts[s.Risk]
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()

@@ -24,7 +24,9 @@ func (e *Engine) confirm(ctx context.Context, b *book, inc *Incident) error {
 	if inc.Ran {
 		return e.confirmByRecovery(ctx, b, inc)
 	}
-	return e.confirmByValue(ctx, b, inc)
+	early := e.askEarly(ctx, b, inc)
+	defer early.wait()
+	return e.confirmValues(ctx, b, inc, e.readValues(ctx, b, inc), question{early: early})
 }
 
 // warmUntil is when the last step of ours on the service is old enough for its
@@ -42,23 +44,21 @@ func (e *Engine) warmUntil(ctx context.Context, b *book, inc *Incident) (until t
 	return until, err
 }
 
-func (e *Engine) confirmByValue(ctx context.Context, b *book, inc *Incident) error {
-	return e.confirmValues(ctx, b, inc, e.readValues(ctx, b, inc), nil)
-}
-
-// confirmValues decides by the triggers' own values; poll is a recovery poll to
-// be counted with it, or nil.
-func (e *Engine) confirmValues(ctx context.Context, b *book, inc *Incident, ev evidence, poll *evidence) error {
+// confirmValues decides by the triggers' own values; q holds what is known
+// beside them.
+func (e *Engine) confirmValues(ctx context.Context, b *book, inc *Incident, ev evidence, q question) error {
 	if t := ev.beyond(inc); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: poll})
+		q.confirmed = true
+		return e.tryStep(ctx, b, inc, ev, t, q)
 	}
 	err := ev.failed()
 	if err != nil && errors.Is(err, ErrNoAnswer) {
-		return e.tryStep(ctx, b, inc, ev, nil, question{unanswered: err.Error(), poll: poll})
+		q.unanswered = err.Error()
+		return e.tryStep(ctx, b, inc, ev, nil, q)
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
-		if poll != nil {
-			poll.count(c.inc)
+		if q.poll != nil {
+			q.poll.count(c.inc)
 		}
 		ev.note(c.inc)
 		switch {
@@ -158,10 +158,10 @@ func (e *Engine) waitUnconfirmed(ctx context.Context, b *book, inc *Incident) er
 	ev.count(inc)
 	values := e.readValues(ctx, b, inc)
 	if !inc.calm() || values.beyond(inc) != nil || values.failed() != nil {
-		return e.confirmValues(ctx, b, inc, values, &ev)
+		return e.confirmValues(ctx, b, inc, values, question{poll: &ev})
 	}
 	if inc.FalseSince == nil || e.now().Sub(*inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
-		return e.confirmValues(ctx, b, inc, values, &ev)
+		return e.confirmValues(ctx, b, inc, values, question{poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)

@@ -29,6 +29,8 @@ type question struct {
 	unanswered string
 	// silencedBy says which alert a human has silenced, "" where none holds.
 	silencedBy string
+	// early holds answers that were asked for beforehand, nil where none were.
+	early *early
 	// poll, where there was one, is counted with whatever becomes of the question.
 	poll *evidence
 	// lead, where not nil, writes what led to the question into the transaction

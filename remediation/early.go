@@ -1,0 +1,51 @@
+package remediation
+
+import "context"
+
+// early is what is asked while Prometheus is asked for the condition: before the
+// first step of an incident, time counts most. All of it is without effect, and
+// the gates and the action ask again before anything is done.
+type early struct {
+	step       string
+	done       chan struct{}
+	silencedBy string
+	silenceErr error
+	look       Look
+	lookErr    error
+}
+
+// askEarly begins to ask; nil where the next step is not the first that acts.
+// Whoever calls it waits for it.
+func (e *Engine) askEarly(ctx context.Context, b *book, inc *Incident) *early {
+	s := inc.next()
+	if inc.Intended || e.mode != Act || s == nil || b.communicates(s) {
+		return nil
+	}
+	a := &early{step: s.ID(), done: make(chan struct{})}
+	silence := make(chan struct{})
+	go func() {
+		defer close(silence)
+		a.silencedBy, a.silenceErr = e.silenced(ctx, inc)
+	}()
+	go func() {
+		defer close(a.done)
+		a.look, a.lookErr = e.look(ctx, b, inc, s)
+		<-silence
+	}()
+	return a
+}
+
+func (a *early) wait() {
+	if a != nil {
+		<-a.done
+	}
+}
+
+// of tells whether the answers are about step s, and waits for them.
+func (a *early) of(s *Step) bool {
+	if a == nil || a.step != s.ID() {
+		return false
+	}
+	<-a.done
+	return true
+}
