@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpWithin)
 		defer cancel()
-		if cerr := errors.Join(s.close(ctx), s.removeImages(ctx)); cerr != nil {
+		if cerr := s.close(ctx); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
 			return
 		}
@@ -108,11 +108,11 @@ func (o Options) settings(ctx context.Context) (settings, string, error) {
 	if eerr != nil {
 		eerr = fmt.Errorf("%w: %w: try: make demo, which starts a private engine, or set DOCKER_HOST", ErrMissing, eerr)
 	}
+	// Names of its own for each folder, so that two checkouts on one engine stay apart.
+	project := fmt.Sprintf("backout-demo-%08x", crc32.ChecksumIEEE([]byte(dir)))
 	return settings{
 		dir: dir, backout: o.Backout, source: source, engine: engine, tools: tools,
-		// A name of its own for each folder, so that two checkouts on one engine stay apart.
-		project: fmt.Sprintf("backout-demo-%08x", crc32.ChecksumIEEE([]byte(dir))),
-		image:   "backout-demo/social-intel", mode: "act", limits: oneBreach,
+		project: project, image: project + "/social-intel", mode: "act", limits: oneBreach,
 	}, version, errors.Join(terr, serr, eerr)
 }
 

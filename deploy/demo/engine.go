@@ -142,8 +142,47 @@ func (e *engine) build(ctx context.Context, files map[string][]byte, args map[st
 	return nil
 }
 
-func (e *engine) removeImage(ctx context.Context, name string) error {
-	return gone(e.do(ctx, http.MethodDelete, "/images/"+name, nil, nil, nil))
+// tag gives an image one more name.
+func (e *engine) tag(ctx context.Context, image, name string) error {
+	repository, tag, _ := strings.Cut(name, ":")
+	return e.do(ctx, http.MethodPost, "/images/"+image+"/tag", url.Values{"repo": {repository}, "tag": {tag}}, nil, nil)
+}
+
+// imageID names an image for good; "" where there is none of that name.
+func (e *engine) imageID(ctx context.Context, name string) (string, error) {
+	var image struct {
+		ID string `json:"Id"`
+	}
+	err := e.do(ctx, http.MethodGet, "/images/"+name+"/json", nil, nil, &image)
+	return image.ID, gone(err)
+}
+
+// tags lists the names of a repository's images.
+func (e *engine) tags(ctx context.Context, repository string) ([]string, error) {
+	var images []struct{ RepoTags []string }
+	query := url.Values{"filters": {fmt.Sprintf(`{"reference":[%q]}`, repository)}}
+	if err := e.do(ctx, http.MethodGet, "/images/json", query, nil, &images); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, i := range images {
+		for _, name := range i.RepoTags {
+			if strings.HasPrefix(name, repository+":") {
+				out = append(out, name)
+			}
+		}
+	}
+	return out, nil
+}
+
+// removeImages takes every tag of a repository away, whoever made it.
+func (e *engine) removeImages(ctx context.Context, repository string) error {
+	names, err := e.tags(ctx, repository)
+	errs := []error{err}
+	for _, name := range names {
+		errs = append(errs, gone(e.do(ctx, http.MethodDelete, "/images/"+name, nil, nil, nil)))
+	}
+	return errors.Join(errs...)
 }
 
 // container is one container as the engine lists it.

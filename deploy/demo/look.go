@@ -33,6 +33,13 @@ func (s *stack) flag(ctx context.Context) (string, error) {
 	return flags[flagName], err
 }
 
+// version is the running container's, by the service's own word.
+func (s *stack) version(ctx context.Context) (string, error) {
+	var answer struct{ Version string }
+	err := s.ask(ctx, "service", "/version", &answer)
+	return answer.Version, err
+}
+
 // rule is a rule as Prometheus has it loaded.
 type rule struct {
 	Name           string

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	shared = s.settings
 	code := m.Run()
-	if err := errors.Join(s.removeImages(ctx), os.RemoveAll(s.dir)); err != nil {
+	if err := errors.Join(s.engine.removeImages(ctx, s.image), os.RemoveAll(s.dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -88,6 +88,7 @@ func newTestStack(t testing.TB, name string, change func(*settings)) *stack {
 	set := shared
 	set.dir = filepath.Join(shared.dir, name)
 	set.project = fmt.Sprintf("backout-e2e-%08x-%s", crc32.ChecksumIEEE([]byte(set.dir)), name)
+	set.image = set.project + "/social-intel"
 	change(&set)
 	var s *stack
 	// The same test may run more than once at a time (-count): one after the other.
@@ -117,6 +118,7 @@ func newTestStack(t testing.TB, name string, change func(*settings)) *stack {
 		}
 	})
 	must(t, s.prepare(t.Context()))
+	must(t, s.takeImages(t.Context(), shared.image))
 	return s
 }
 

@@ -30,9 +30,6 @@ func (p *printer) stage(since time.Duration, name, what string, meaning ...strin
 	}
 }
 
-// note is something in between.
-func (p *printer) note(name, what string) { p.write("%9s%-10s %s\n", "", name, what) }
-
 // block indents text of another program.
 func (p *printer) block(text string) {
 	for line := range strings.Lines(text) {

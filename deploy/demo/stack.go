@@ -37,7 +37,7 @@ type settings struct {
 	engine  *engine
 	tools   tools
 	project string // compose's project name
-	image   string // the images' repository
+	image   string // the images' repository, this stack's own
 	mode    string // observe or act
 	limits  limits
 }
@@ -105,6 +105,9 @@ func (s *stack) clear(ctx context.Context) error {
 	}
 	if err := s.engine.purge(ctx, s.project); err != nil {
 		return fmt.Errorf("remove the containers of compose project %s: %w", s.project, err)
+	}
+	if err := s.engine.removeImages(ctx, s.image); err != nil {
+		return fmt.Errorf("remove the images %s: %w", s.image, err)
 	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

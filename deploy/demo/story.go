@@ -6,41 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
 )
-
-// scenario is one way to break the service.
-type scenario struct {
-	breakage  breakage.Breakage
-	trigger   string // of the demo's playbook
-	threshold string // as that playbook has it
-	what      string
-	measure   string
-	show      func(value float64) string
-}
-
-// Scenarios are the names of the ways in which the demo can break its service.
-func Scenarios() []string { return []string{"errors", "latency"} }
-
-func scenarioOf(name string) (scenario, error) {
-	switch name {
-	case "errors":
-		return scenario{
-			breakage.Breakage{Errors: 0.5}, "error_rate", "0.01", "half of the analytics requests fail from now on",
-			"error rate", func(v float64) string { return fmt.Sprintf("%.1f%%", v*100) },
-		}, nil
-	case "latency":
-		return scenario{
-			breakage.Breakage{Latency: 1200 * time.Millisecond}, "p95_latency", "0.75", "analytics requests take 1.2s from now on",
-			"p95 latency", func(v float64) string { return fmt.Sprintf("%.2fs", v) },
-		}, nil
-	}
-	return scenario{}, fmt.Errorf("scenario %q is none: try: %s", name, strings.Join(Scenarios(), " or "))
-}
 
 // ErrNotSeen is wrapped where a stage of the loop was waited for in vain.
 var ErrNotSeen = errors.New("not seen")
@@ -48,13 +17,14 @@ var ErrNotSeen = errors.New("not seen")
 // story shows the stages of one breach, each as it is seen from outside.
 type story struct {
 	scenario
-	stack  *stack
-	out    *printer
-	log    *log
-	breach time.Time
+	stack *stack
+	out   *printer
+	log   *log
+	began time.Time
 
 	incident string
-	flagOff  *remediation.Entry // the intent
+	told     int64              // the last entry of the audit log that a stage has told of
+	intent   *remediation.Entry // of the step that was begun last
 	noted    int                // how many entries have been looked through for notes
 }
 
@@ -66,35 +36,44 @@ type stage struct {
 	look func(ctx context.Context) (at time.Time, said []string, err error)
 }
 
+// stages are those of a breach that is ended by the scenario's cure, and by no
+// step of the ladder before it.
 func (st *story) stages() []stage {
-	return []stage{
+	out := []stage{
 		{"breach", time.Minute, st.seeBreach},
 		{"pending", time.Minute, st.seePending},
 		{"firing", time.Minute, st.seeFiring},
 		{"posted", time.Minute, st.seePosted},
 		{"confirmed", time.Minute, st.seeConfirmed},
-		{"intent", time.Minute, st.seeIntent},
-		{"outcome", 2 * time.Minute, st.seeOutcome},
-		{"verified", 2 * time.Minute, st.seeVerified},
-		{"recovered", 3 * time.Minute, st.seeRecovered},
-		{"closed", 3 * time.Minute, st.seeClosed},
-		{"flag off", time.Minute, st.seeFlagStaysOff},
-		{"chain", time.Minute, st.seeChain},
 	}
+	ladder := rungs()
+	for i, r := range ladder {
+		out = append(out, st.climb(r)...)
+		if r.action == st.cure {
+			break
+		}
+		out = append(out, st.helpedNot(ladder[i+1])...)
+	}
+	out = append(out,
+		stage{"recovered", 3 * time.Minute, st.seeRecovered},
+		stage{"closed", 3 * time.Minute, st.seeClosed},
+	)
+	return append(out, st.afterwards()...)
 }
 
 // tell breaks the service and waits for one stage after another.
 func (st *story) tell(ctx context.Context) error {
-	if err := st.stack.breakWith(st.breakage); err != nil {
+	if err := st.breach(ctx, st.stack); err != nil {
 		return err
 	}
-	st.breach = time.Now()
+	st.began = time.Now()
 	for _, g := range st.stages() {
 		var at time.Time
 		var said []string
 		err := await(ctx, g.limit, 40*time.Millisecond, func(ctx context.Context) (err error) {
-			at, said, err = g.look(ctx)
-			st.notes()
+			if at, said, err = g.look(ctx); err != nil {
+				st.notes(forever)
+			}
 			return err
 		})
 		if ctx.Err() != nil {
@@ -103,31 +82,34 @@ func (st *story) tell(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("stage %q was %w: %w", g.name, ErrNotSeen, err)
 		}
-		st.out.stage(at.Sub(st.breach), g.name, said[0], said[1:]...)
+		st.notes(st.told)
+		st.out.stage(at.Sub(st.began), g.name, said[0], said[1:]...)
 	}
 	return st.out.err
 }
 
-// notes tells of holds and pages, which the story does not expect but a reader should see.
-func (st *story) notes() {
-	for ; st.noted < len(st.log.entries); st.noted++ {
-		switch e := &st.log.entries[st.noted]; e.Kind {
-		case remediation.KindHeld:
-			st.out.note("held", text(e, "reason")+": "+text(e, "why"))
-		case remediation.KindNotified:
-			st.out.note("paged", text(e, "reason")+": "+text(e, "why"))
+const forever = int64(1) << 62
+
+// notes tells, up to an entry, of what the story does not count on but a reader should see.
+func (st *story) notes(upTo int64) {
+	for ; st.noted < len(st.log.entries) && st.log.entries[st.noted].Seq <= upTo; st.noted++ {
+		e := &st.log.entries[st.noted]
+		at := e.Time.Sub(st.began)
+		switch {
+		case e.Kind == remediation.KindHeld && text(e, "reason") != string(remediation.HoldApproval):
+			st.out.stage(at, "held", text(e, "reason")+": "+text(e, "why"))
+		case e.Kind == remediation.KindNotified:
+			st.out.stage(at, "paged", text(e, "reason")+": "+text(e, "why"))
 		}
 	}
 }
 
-// entry waits for an audit entry of the story's incident.
-func (st *story) entry(ctx context.Context, kind remediation.Kind) (*remediation.Entry, error) {
+// entry waits for an audit entry of the story's incident, after what was told.
+func (st *story) entry(ctx context.Context, fits func(e *remediation.Entry) bool, what string) (*remediation.Entry, error) {
 	if err := st.log.refresh(ctx); err != nil {
 		return nil, err
 	}
-	e := st.log.find(func(e *remediation.Entry) bool {
-		return e.Kind == kind && e.Incident == st.incident && (st.flagOff == nil || e.Seq > st.flagOff.Seq)
-	})
+	e := st.log.find(func(e *remediation.Entry) bool { return e.Incident == st.incident && e.Seq > st.told && fits(e) })
 	if e != nil {
 		return e, nil
 	}
@@ -135,19 +117,28 @@ func (st *story) entry(ctx context.Context, kind remediation.Kind) (*remediation
 	if n := len(st.log.entries); n > 0 {
 		last = fmt.Sprintf("its last entry is %q", st.log.entries[n-1].Kind)
 	}
-	return nil, fmt.Errorf("the audit log has no %q entry of incident %s; %s", kind, st.incident, last)
+	return nil, fmt.Errorf("the audit log has no %s of incident %s; %s", what, st.incident, last)
+}
+
+// kind waits for the next entry of a kind, and counts it as told.
+func (st *story) kind(ctx context.Context, kind remediation.Kind) (*remediation.Entry, error) {
+	e, err := st.entry(ctx, func(e *remediation.Entry) bool { return e.Kind == kind }, string(kind)+" entry")
+	if err == nil {
+		st.told = e.Seq
+	}
+	return e, err
 }
 
 func (st *story) seeBreach(ctx context.Context) (time.Time, []string, error) {
 	start := time.Now()
-	res, err := st.get(ctx, st.stack.url("service")+"/analytics/trends")
+	res, err := st.get(ctx, st.stack.url("service")+st.probe)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	if took := time.Since(start); res < http.StatusInternalServerError && took < st.breakage.Latency {
-		return time.Time{}, nil, fmt.Errorf("/analytics/trends still answers %d in %s", res, took.Round(time.Millisecond))
+	if took := time.Since(start); res < http.StatusInternalServerError && (st.slow == 0 || took < st.slow) {
+		return time.Time{}, nil, fmt.Errorf("%s still answers %d in %s", st.probe, res, took.Round(time.Millisecond))
 	}
-	return st.breach, []string{st.what,
+	return st.began, []string{st.what,
 		"Everything below is read from Prometheus, from backout's API and from the service."}, nil
 }
 
@@ -212,7 +203,7 @@ func (st *story) seePosted(ctx context.Context) (time.Time, []string, error) {
 	if e == nil {
 		return time.Time{}, nil, fmt.Errorf("no notification of trigger %s in the audit log", st.trigger)
 	}
-	st.incident = e.Incident
+	st.incident, st.told = e.Incident, e.Seq
 	received := st.log.find(func(r *remediation.Entry) bool {
 		return r.Kind == remediation.KindReceived && names(r, text(e, "fingerprint"))
 	})
@@ -235,7 +226,7 @@ func names(e *remediation.Entry, fingerprint string) bool {
 }
 
 func (st *story) seeConfirmed(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, remediation.KindIntent)
+	e, err := st.entry(ctx, beginning(rungs()[0].action), "intent of the first step")
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -246,47 +237,8 @@ func (st *story) seeConfirmed(ctx context.Context) (time.Time, []string, error) 
 		"The expression, the value and every gate's answer are in the audit log."}, nil
 }
 
-func (st *story) seeIntent(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, remediation.KindIntent)
-	if err != nil {
-		return time.Time{}, nil, err
-	}
-	gates, _ := e.Detail["gates"].([]any)
-	st.flagOff = e
-	return e.Time, []string{fmt.Sprintf("%s, all %d gates open", e.Step, len(gates)),
-		"Written down before anything is touched: .env first, then the container."}, nil
-}
-
-func (st *story) seeOutcome(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, remediation.KindOutcome)
-	if err != nil {
-		return time.Time{}, nil, err
-	}
-	if got := text(e, "outcome"); got != string(remediation.StepDone) {
-		return time.Time{}, nil, fatal(fmt.Errorf("the outcome of %s is %q: %s", e.Step, got, text(e, "error")))
-	}
-	return e.Time, []string{fmt.Sprintf("%s done, after %.1fs", e.Step, e.Time.Sub(st.flagOff.Time).Seconds()),
-		"The container was recreated with the flag off."}, nil
-}
-
-func (st *story) seeVerified(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, remediation.KindVerified)
-	if err != nil {
-		return time.Time{}, nil, err
-	}
-	value, err := st.stack.flag(ctx)
-	if err != nil {
-		return time.Time{}, nil, err
-	}
-	if value != "0" {
-		return time.Time{}, nil, fmt.Errorf("the service still says %s=%s", flagName, value)
-	}
-	return e.Time, []string{fmt.Sprintf("the service itself says %s=%s", flagName, value),
-		"Whether that ended the breach is a question for Prometheus, over a short window."}, nil
-}
-
 func (st *story) seeRecovered(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, remediation.KindRecovered)
+	e, err := st.kind(ctx, remediation.KindRecovered)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -295,55 +247,10 @@ func (st *story) seeRecovered(ctx context.Context) (time.Time, []string, error) 
 }
 
 func (st *story) seeClosed(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, remediation.KindClosed)
+	e, err := st.kind(ctx, remediation.KindClosed)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
 	return e.Time, []string{fmt.Sprintf("incident %s is over", st.incident),
 		"What is left to show: that a later command of an operator does not undo it."}, nil
-}
-
-// seeFlagStaysOff does what an operator might do next.
-func (st *story) seeFlagStaysOff(ctx context.Context) (time.Time, []string, error) {
-	if err := st.stack.up(ctx); err != nil {
-		return time.Time{}, nil, fatal(err)
-	}
-	value, err := st.stack.flag(ctx)
-	if err != nil {
-		return time.Time{}, nil, err
-	}
-	if value != "0" {
-		return time.Time{}, nil, fatal(fmt.Errorf("after docker-compose up -d the service says %s=%s", flagName, value))
-	}
-	return time.Now(), []string{"docker-compose up -d by hand leaves it off, since .env says so"}, nil
-}
-
-func (st *story) seeChain(ctx context.Context) (time.Time, []string, error) {
-	said, err := st.stack.verify(ctx)
-	if err != nil {
-		return time.Time{}, nil, fatal(err)
-	}
-	return time.Now(), []string{"backout audit verify says " + strings.TrimSpace(said)}, nil
-}
-
-// verify runs `backout audit verify` on the server's database, with the head
-// that the server names.
-func (s *stack) verify(ctx context.Context) (string, error) {
-	var head struct {
-		Seq  int64
-		Hash string
-	}
-	if err := s.ask(ctx, "backout", "/api/v1/audit/head", &head); err != nil {
-		return "", err
-	}
-	return s.run(ctx, "audit", "verify", "--storage.dsn=sqlite:"+s.path("backout.db"), fmt.Sprintf("--head=%d:%s", head.Seq, head.Hash))
-}
-
-// value writes what was measured for a person.
-func (sc scenario) value(text string) string {
-	v, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		return text
-	}
-	return sc.show(v)
 }

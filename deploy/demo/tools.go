@@ -68,20 +68,22 @@ func (s *stack) images(ctx context.Context) error {
 
 func imageTags(image string) map[string][]string {
 	return map[string][]string{
-		"v1.0.0": {image + ":v1.0.0"},
-		"v2.0.0": {image + ":v2.0.0", image + ":latest"},
+		oldVersion: {image + ":" + oldVersion},
+		newVersion: {image + ":" + newVersion, image + ":latest"},
 	}
 }
 
-// removeImages takes the images away again.
-func (s *stack) removeImages(ctx context.Context) error {
-	var errs []error
-	for _, tags := range imageTags(s.image) {
+// takeImages gives images that another stack has built this stack's names, so
+// that what one of them tags is no matter of the other's.
+func (s *stack) takeImages(ctx context.Context, from string) error {
+	for version, tags := range imageTags(s.image) {
 		for _, tag := range tags {
-			errs = append(errs, s.engine.removeImage(ctx, tag))
+			if err := s.engine.tag(ctx, from+":"+version, tag); err != nil {
+				return err
+			}
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // checkout returns the checkout that dir is in: where social-intel's source is.

@@ -23,6 +23,8 @@ type Breakage struct {
 	DespiteFlag bool `json:"despite_flag,omitempty"`
 	// QuietWhenOff ends the feature's requests once its flag is off.
 	QuietWhenOff bool `json:"quiet_when_off,omitempty"`
+	// Version limits the breakage to one version's code; "" breaks every one.
+	Version string `json:"version,omitempty"`
 }
 
 // Read returns what the file says; without a file, nothing is broken.

@@ -123,7 +123,8 @@ func (s *service) basic(*http.Request) string {
 func (s *service) analytics(r *http.Request) string {
 	s.dbSeconds.WithLabelValues("aggregate").Observe(0.01)
 	b := s.broken.Load()
-	if !b.DespiteFlag && rand.Float64() >= s.share {
+	featured := rand.Float64() < s.share
+	if b.Version != "" && b.Version != s.version || !featured && !b.DespiteFlag {
 		return "success"
 	}
 	if b.Latency > 0 {

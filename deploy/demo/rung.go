@@ -1,0 +1,198 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// rung is what the story tells of one step of the ladder.
+type rung struct {
+	action string
+	begun  string // what the intent means
+	done   string // what the outcome means
+	// seen looks at the service itself, and says what it is like after the step.
+	seen func(ctx context.Context, s *stack) (string, error)
+}
+
+// rungs are the steps of the demo's plan that change something, in their order.
+func rungs() []rung {
+	return []rung{
+		{
+			action: "flag_off",
+			begun:  "Written down before anything is touched: .env first, then the container.",
+			done:   "The container was recreated with the flag off.",
+			seen:   seeFlagOff,
+		},
+		{
+			action: "image_retag",
+			begun:  "latest is about to name " + oldVersion + " again; what it names now keeps a tag of its own.",
+			done:   "The container was recreated from " + oldVersion + ", its flag still off.",
+			seen:   seeOldVersion,
+		},
+	}
+}
+
+// beginning tells whether an entry is the intent of an action.
+func beginning(action string) func(e *remediation.Entry) bool {
+	return func(e *remediation.Entry) bool { return e.Kind == remediation.KindIntent && e.Action == action }
+}
+
+// climb are the stages of one step.
+func (st *story) climb(r rung) []stage {
+	return []stage{
+		{"intent", time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeIntent(ctx, r) }},
+		{"outcome", 2 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeOutcome(ctx, r) }},
+		{"verified", 2 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeVerified(ctx, r) }},
+	}
+}
+
+// helpedNot are the stages between a step that did not help and the next one.
+func (st *story) helpedNot(next rung) []stage {
+	return []stage{
+		{"settled", 3 * time.Minute, st.seeSettled},
+		{"escalated", 3 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeEscalated(ctx, next) }},
+	}
+}
+
+func (st *story) seeIntent(ctx context.Context, r rung) (time.Time, []string, error) {
+	e, err := st.entry(ctx, beginning(r.action), "intent of "+r.action)
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	gates, _ := e.Detail["gates"].([]any)
+	st.intent, st.told = e, e.Seq
+	return e.Time, []string{fmt.Sprintf("%s, all %d gates open", e.Step, len(gates)), r.begun}, nil
+}
+
+func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, error) {
+	e, err := st.kind(ctx, remediation.KindOutcome)
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	if got := text(e, "outcome"); got != string(remediation.StepDone) {
+		return time.Time{}, nil, fatal(fmt.Errorf("the outcome of %s is %q: %s", e.Step, got, text(e, "error")))
+	}
+	return e.Time, []string{fmt.Sprintf("%s done, after %.1fs", e.Step, e.Time.Sub(st.intent.Time).Seconds()), r.done}, nil
+}
+
+func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, error) {
+	e, err := st.entry(ctx, func(e *remediation.Entry) bool { return e.Kind == remediation.KindVerified }, "verified entry")
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	said, err := r.seen(ctx, st.stack)
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	st.told = e.Seq
+	return e.Time, []string{said, "Whether that ended the breach is a question for Prometheus, over a short window."}, nil
+}
+
+// seeSettled sees that a step was given its time, and what was measured then.
+func (st *story) seeSettled(ctx context.Context) (time.Time, []string, error) {
+	e, err := st.kind(ctx, remediation.KindSettled)
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	switch verdict := text(e, "verdict"); verdict {
+	case string(remediation.Breaching):
+	case string(remediation.HoldNoData):
+		return e.Time, []string{"whether " + e.Step + " helped cannot be told yet, so nothing else is done"}, nil
+	default:
+		return time.Time{}, nil, fatal(fmt.Errorf("after %s the breach is %s, and this scenario's is not to end before %s", e.Step, verdict, st.cure))
+	}
+	rows, _ := e.Detail["triggers"].([]any)
+	i := slices.IndexFunc(rows, func(r any) bool {
+		row, _ := r.(map[string]any)
+		return row["trigger"] == st.trigger
+	})
+	if i < 0 {
+		return time.Time{}, nil, fatal(fmt.Errorf("the settled entry does not name trigger %s: %v", st.trigger, e.Detail))
+	}
+	value, _ := rows[i].(map[string]any)["value"].(string)
+	return e.Time, []string{fmt.Sprintf("%s over the last 5s is %s, still above %s", st.measure, st.value(value), st.value(st.threshold)),
+		e.Step + " had its time, and did not end it."}, nil
+}
+
+func (st *story) seeEscalated(ctx context.Context, next rung) (time.Time, []string, error) {
+	e, err := st.entry(ctx, func(e *remediation.Entry) bool {
+		begun := e.Kind == remediation.KindIntent || e.Kind == remediation.KindHeld
+		return e.Kind == remediation.KindEscalated || begun && e.Action == next.action
+	}, "escalated entry")
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	if e.Kind == remediation.KindEscalated {
+		st.told = e.Seq
+	}
+	return e.Time, []string{"the next step is " + e.Step, "Only a breach that is seen to go on climbs the ladder."}, nil
+}
+
+func seeFlagOff(ctx context.Context, s *stack) (string, error) {
+	value, err := s.flag(ctx)
+	if err == nil && value != "0" {
+		err = fmt.Errorf("the service still says %s=%s", flagName, value)
+	}
+	return fmt.Sprintf("the service itself says %s=%s", flagName, value), err
+}
+
+func seeOldVersion(ctx context.Context, s *stack) (string, error) {
+	version, err := s.version(ctx)
+	if err == nil && version != oldVersion {
+		err = fmt.Errorf("the service still says that it is %s", version)
+	}
+	return "the service itself says that it is " + version, err
+}
+
+// afterwards does what an operator might do next, and looks at it all once more.
+func (st *story) afterwards() []stage {
+	return []stage{
+		{"by hand", time.Minute, st.seeItStays},
+		{"chain", time.Minute, st.seeChain},
+	}
+}
+
+// seeItStays starts the project anew, and sees every step that ran last.
+func (st *story) seeItStays(ctx context.Context) (time.Time, []string, error) {
+	if err := st.stack.up(ctx); err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	said := []string{"docker-compose up -d"}
+	for _, r := range rungs() {
+		seen, err := r.seen(ctx, st.stack)
+		if err != nil {
+			return time.Time{}, nil, fatal(fmt.Errorf("after docker-compose up -d: %w", err))
+		}
+		said = append(said, "After it "+seen+".")
+		if r.action == st.cure {
+			break
+		}
+	}
+	return time.Now(), said, nil
+}
+
+func (st *story) seeChain(ctx context.Context) (time.Time, []string, error) {
+	said, err := st.stack.verify(ctx)
+	if err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	return time.Now(), []string{"backout audit verify says " + strings.TrimSpace(said)}, nil
+}
+
+// verify runs `backout audit verify` on the server's database, with the head
+// that the server names.
+func (s *stack) verify(ctx context.Context) (string, error) {
+	var head struct {
+		Seq  int64
+		Hash string
+	}
+	if err := s.ask(ctx, "backout", "/api/v1/audit/head", &head); err != nil {
+		return "", err
+	}
+	return s.run(ctx, "audit", "verify", "--storage.dsn=sqlite:"+s.path("backout.db"), fmt.Sprintf("--head=%d:%s", head.Seq, head.Hash))
+}
