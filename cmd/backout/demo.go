@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 
 	"github.com/locotoki/backout/deploy/demo"
 )
@@ -13,7 +14,7 @@ func (c *commands) addDemo() {
 	clause := c.app.Command("demo", "Show the whole loop on this machine: a service breaks, and is backed out. "+
 		"Needs a checkout, Docker, docker-compose, Prometheus and Alertmanager; `make demo` gets them.")
 	once := clause.Flag("once", "End after the last stage; exit 0 only if every stage was seen.").Bool()
-	scenario := clause.Flag("scenario", "How the service breaks: errors or latency.").Default("errors").Enum(demo.Scenarios()...)
+	scenario := clause.Flag("scenario", "How the service breaks: "+strings.Join(demo.Scenarios(), ", ")+".").Default("errors").Enum(demo.Scenarios()...)
 	c.add(clause, func(ctx context.Context) error {
 		dir, err := demo.Dir()
 		if err != nil {
