@@ -37,15 +37,15 @@ build: go ## Build bin/backout
 
 .PHONY: demo
 demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
-	@deploy/dev/engine.sh with bin/backout demo $(DEMOFLAGS)
+	@deploy/dev/engine.sh with deploy/dev/postgres.sh with bin/backout demo $(DEMOFLAGS)
 
 .PHONY: test
 test: tools promtool3 ## Run all tests, with the race detector
-	@deploy/dev/engine.sh with go test -race -timeout 30m ./...
+	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -race -timeout 30m ./...
 
 .PHONY: bench
 bench: tools ## Print the measurements as a table (without the race detector)
-	@deploy/dev/engine.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/demo/
+	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/demo/
 
 .PHONY: lint
 lint: go golangci-lint ## Run the linter (.golangci.yml) and go vet
@@ -66,8 +66,9 @@ vuln: go ## Look the dependencies up in Go's vulnerability database (needs to re
 	@govulncheck ./...
 
 .PHONY: clean
-clean: ## Stop the private engine, and remove everything that is not in git's keeping
+clean: ## Stop the private engine and database, and remove everything that is not in git's keeping
 	@deploy/dev/engine.sh stop
+	@deploy/dev/postgres.sh stop
 	@rm -rf bin .cache .demo data
 
 # What the targets above need; each is quick where it was done before.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the programs that the tests and the demo run beside backout, into .cache/ of this checkout: Debian's Docker
-# engine, docker-compose, Prometheus with promtool, and Alertmanager with amtool.
+# engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, and PostgreSQL.
 #
 # Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
 # started and nothing outside this folder changes. A package that the machine already has installed is used as it is.
@@ -22,19 +22,21 @@ promtool                prometheus              /usr/bin/promtool
 prometheus-alertmanager prometheus-alertmanager /usr/bin/prometheus-alertmanager
 alertmanager            prometheus-alertmanager /usr/bin/prometheus-alertmanager
 amtool                  prometheus-alertmanager /usr/bin/amtool'
+# PostgreSQL's are in a folder that is named after its version.
+database='initdb postgres pg_isready pg_dump pg_restore psql'
 
 # What the machine itself has is asked for below, not what an earlier run brought.
 PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
-packages=(docker.io docker-compose prometheus prometheus-alertmanager iptables iproute2)
+packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2)
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 
-# Never unpacked: a second C library beside the machine's own loader breaks every program, and the web pages of
-# Prometheus are not looked at here.
-never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-.*|adduser|init-system-helpers)$'
+# Never unpacked: a second C library beside the machine's own loader breaks every program, the web pages of Prometheus
+# are not looked at here, and PostgreSQL compiles no query and needs no locale but C.
+never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-.*|adduser|init-system-helpers|libllvm.*|locales)$'
 
 say() { printf 'tools: %s\n' "$*" >&2; }
 die() {
@@ -58,14 +60,14 @@ on_debian() {
 # Elsewhere than on Debian nothing is fetched: the tools have to be there.
 check_path() {
   local missing=() tool
-  for tool in docker docker-compose prometheus promtool amtool gcc; do
+  for tool in docker docker-compose prometheus promtool amtool gcc $database; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
   if [ ${#missing[@]} -gt 0 ]; then
     die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
-      "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, and a Docker engine" \
-      "that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
+      "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, PostgreSQL 15 or later with" \
+      "its programs in PATH, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
   fi
   if ! command -v prometheus-alertmanager >/dev/null; then
     ln -sf "$(command -v alertmanager)" "$bin/prometheus-alertmanager"
@@ -153,7 +155,20 @@ wrap_all() {
     *) wrap "$name" "$path" ;;
     esac
   done <<<"$tools"
+  path=$(programs_of_database)
+  for name in $database; do wrap "$name" "$path/$name"; done
   if [ -e "$root/usr/bin/gcc" ]; then wrap_gcc; else rm -f "$bin/gcc"; fi
+}
+
+# programs_of_database prints the folder of the newest PostgreSQL that is unpacked or installed as a whole. The unpacked
+# one finds its files relative to its program.
+programs_of_database() {
+  local dir found=
+  for dir in {"$root",}/usr/lib/postgresql/*/bin; do
+    if [ -x "$dir/postgres" ] && [ -x "$dir/pg_dump" ]; then found+=${dir#"$root"}$'\n'; fi
+  done
+  [ -n "$found" ] || die "PostgreSQL's programs are neither installed nor unpacked, although its packages should have them"
+  sort -V <<<"${found%$'\n'}" | tail -n 1
 }
 
 # wrap_gcc makes $root the compiler's system root. The C library in it is the machine's own, by links.

@@ -1,0 +1,247 @@
+#!/usr/bin/env bash
+# A PostgreSQL server for the tests and the demo.
+#
+#   postgres.sh start        make sure that a server answers, and print its address; it stays until stop
+#   postgres.sh stop         stop the server of this checkout, if it runs; another server is never touched
+#   postgres.sh status       print the address and exit 0 if a server answers, else exit 1
+#   postgres.sh env          print shell lines that set the two variables below, for eval
+#   postgres.sh with CMD...  run a command with the two variables set; a server that was started for it, and that nobody
+#                            else uses, is stopped after it
+#
+#   BACKOUT_POSTGRES_DSN     postgres://USER:PASSWORD@127.0.0.1:PORT/postgres, of a superuser
+#   BACKOUT_POSTGRES_SOCKET  the folder of the server's unix socket, which can be mounted into a container
+#
+# A server that listens at the address in BACKOUT_POSTGRES_DSN is used. Otherwise one is started, with its data, its
+# password and its log in .cache/postgres. It keeps nothing: each start makes a new cluster, and it never waits for the
+# disk. As root it runs as nobody, since PostgreSQL refuses to run as root. Both ways in ask for the password.
+#
+# Calls may run side by side: start and stop take .cache/postgres.lock, `with` holds .cache/postgres.users shared.
+set -euo pipefail
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cache=$project/.cache
+home=$cache/postgres
+data=$home/data
+id=$(printf '%s' "$project" | cksum | cut -d' ' -f1)
+PATH=$cache/bin:$PATH
+
+# The socket in the folder is called .s.PGSQL.PORT, and a socket's path ends at 107 bytes.
+socket=$home/run
+if [ ${#socket} -gt 90 ]; then socket=${TMPDIR:-/tmp}/backout-postgres-$id; fi
+
+say() { printf 'postgres: %s\n' "$*" >&2; }
+die() {
+  printf 'postgres: %s\n' "$1" >&2
+  shift
+  for line in "$@"; do printf '  %s\n' "$line" >&2; done
+  exit 1
+}
+
+# as_server runs a program as the user that the server runs as. That user may read below folders that only root can
+# enter, so that the checkout may lie anywhere.
+as_server() {
+  if [ "$(id -u)" = 0 ]; then
+    setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
+      --bounding-set=-all,+dac_read_search --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search "$@"
+  else
+    "$@"
+  fi
+}
+
+# ours prints the pid of this checkout's server: the pid file alone proves nothing, a pid may have been used again.
+ours() {
+  local pid
+  pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
+  [ -n "$pid" ] && [ -r "/proc/$pid/cmdline" ] || return 1
+  tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$data" || return 1
+  printf '%s' "$pid"
+}
+
+# given tells whether a server listens at the address in the environment, which may be ours.
+given() {
+  local host_port='@([^/:@]+):([0-9]+)/'
+  [[ ${BACKOUT_POSTGRES_DSN:-} =~ $host_port ]] || return 1
+  (exec 3<>"/dev/tcp/${BASH_REMATCH[1]}/${BASH_REMATCH[2]}") 2>/dev/null
+}
+
+# find_server sets dsn and folder to those of a server that answers.
+find_server() {
+  local port
+  if given; then
+    dsn=$BACKOUT_POSTGRES_DSN
+    folder=${BACKOUT_POSTGRES_SOCKET:-}
+  elif ours >/dev/null && port=$(cat "$home/port" 2>/dev/null) && pg_isready -q -t 10 -h "$socket" -p "$port"; then
+    dsn=postgres://postgres:$(cat "$home/password")@127.0.0.1:$port/postgres
+    folder=$socket
+  else
+    return 1
+  fi
+}
+
+# configure writes what differs from the defaults. Nothing here outlives its tests, so nothing waits for the disk.
+configure() {
+  cat >>"$data/postgresql.conf" <<END
+listen_addresses = '127.0.0.1'
+unix_socket_directories = '$socket'
+max_connections = 200
+shared_buffers = 32MB
+fsync = off
+full_page_writes = off
+jit = off
+timezone = 'GMT'
+log_timezone = 'GMT'
+log_line_prefix = '%m [%p] %q%u@%d '
+END
+}
+
+start_private() {
+  local program password
+  for program in initdb postgres pg_isready psql; do
+    command -v "$program" >/dev/null || die "no PostgreSQL answers, and $program is not there to start one" \
+      "try: deploy/dev/tools.sh (Debian), or start a server and set BACKOUT_POSTGRES_DSN and BACKOUT_POSTGRES_SOCKET."
+  done
+  clean_up
+  say "no server answers: starting one (data in .cache/postgres)"
+  mkdir -p "$home" "$socket"
+  chmod 755 "$home" "$socket"
+  password=$(head -c 18 /dev/urandom | base64 | tr -d '+/=')
+  (umask 077 && printf '%s\n' "$password" >"$home/password" && : >"$home/server.log")
+  mkdir -m 700 "$data"
+  if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$data" "$socket"; fi
+  # Root opens the password's file and the log; the server's user gets them open.
+  if ! (cd "$data" && as_server initdb --pgdata="$data" --username=postgres --auth=scram-sha-256 --pwfile=/dev/stdin \
+    --no-locale --encoding=UTF8 --no-sync) <"$home/password" >"$home/server.log" 2>&1; then
+    tail -n 8 "$home/server.log" >&2
+    die "the cluster could not be made; the lines above are the end of $home/server.log"
+  fi
+  configure
+  listen
+}
+
+# listen starts the server at a port that is free. Another process may take it in between: then the next one is tried.
+listen() {
+  local port pid
+  for _ in $(seq 20); do
+    port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000)) # below what the kernel hands out by itself
+    (cd "$data" && exec 8>&- 9>&- && as_server setsid postgres -D "$data" -p "$port" </dev/null >>"$home/server.log" 2>&1) &
+    pid=$!
+    for _ in $(seq 300); do
+      if pg_isready -q -t 5 -h "$socket" -p "$port"; then
+        printf '%s\n' "$port" >"$home/port"
+        find_server || die "the server came up and does not answer: see $home/server.log"
+        say "ready, pid $(ours), port $port, socket in $socket"
+        return
+      fi
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.1
+    done
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" || true
+    tail -n 20 "$home/server.log" | grep -q 'Address already in use' || break
+  done
+  tail -n 8 "$home/server.log" >&2
+  die "the server did not come up; the lines above are the end of $home/server.log"
+}
+
+# clean_up takes away what a server that ended leaves.
+clean_up() {
+  ! ours >/dev/null || return 0
+  rm -rf "$data" "$socket" "$home/port" "$home/password"
+}
+
+stop_private() {
+  local pid
+  rm -f "$home/keep"
+  if ! pid=$(ours); then
+    clean_up
+    return 0
+  fi
+  kill -INT "$pid" # fast shutdown: sessions are ended
+  for _ in $(seq 300); do
+    if ! kill -0 "$pid" 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+  if kill -0 "$pid" 2>/dev/null; then
+    say "the server ($pid) did not end within 30s, ending it at once"
+    kill -QUIT "$pid"
+    for _ in $(seq 100); do
+      if ! kill -0 "$pid" 2>/dev/null; then break; fi
+      sleep 0.1
+    done
+  fi
+  clean_up
+  say "server stopped"
+}
+
+# locked runs one of the functions above with nobody else doing so.
+locked() {
+  mkdir -p "$cache"
+  exec 9>"$cache/postgres.lock"
+  flock 9
+  "$@"
+  exec 9>&-
+}
+
+start() { find_server || start_private; }
+
+keep() {
+  start
+  if [ "$folder" = "$socket" ]; then : >"$home/keep"; fi
+}
+
+# leave is the end of `with`: the server stays if somebody asked it to, or if another `with` is running.
+leave() {
+  exec 8>&-
+  exec 8>"$cache/postgres.users"
+  if [ ! -e "$home/keep" ] && flock --nonblock --exclusive 8; then stop_private 2>/dev/null; fi
+}
+
+# The command runs in a process group of its own, so that a signal reaches all of it, and nothing of it stays behind.
+with() {
+  local status=0 child
+  locked enter
+  trap 'locked leave' EXIT
+  set -m
+  BACKOUT_POSTGRES_DSN=$dsn BACKOUT_POSTGRES_SOCKET=$folder "$@" <&0 8>&- 9>&- &
+  child=$!
+  set +m
+  trap 'kill -INT -- "-$child" 2>/dev/null' INT
+  trap 'kill -TERM -- "-$child" 2>/dev/null' TERM HUP
+  while :; do
+    status=0
+    wait "$child" || status=$?
+    kill -0 "$child" 2>/dev/null || break # a signal that came in between ends the wait, not the command
+  done
+  kill -TERM -- "-$child" 2>/dev/null || true
+  exit "$status"
+}
+
+enter() {
+  exec 8>"$cache/postgres.users"
+  flock --shared 8
+  start
+}
+
+dsn=
+folder=
+case "${1:-}" in
+start)
+  locked keep
+  printf '%s\n' "$dsn"
+  ;;
+stop) locked stop_private ;;
+status)
+  find_server || { say "no server answers" && exit 1; }
+  printf '%s\n' "$dsn"
+  ;;
+env)
+  find_server || die "no server answers" "try: deploy/dev/postgres.sh start"
+  printf 'export BACKOUT_POSTGRES_DSN=%q\nexport BACKOUT_POSTGRES_SOCKET=%q\n' "$dsn" "$folder"
+  ;;
+with)
+  shift
+  [ $# -gt 0 ] || die "with needs a command"
+  with "$@"
+  ;;
+*) die "usage: deploy/dev/postgres.sh start | stop | status | env | with COMMAND..." ;;
+esac
