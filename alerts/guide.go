@@ -74,6 +74,23 @@ type IncidentCall struct {
 // StatusPage is what the public status page shows of the service.
 type StatusPage struct {
 	Components []Component `yaml:"components"`
+	// Title is an incident's headline; made of the components by default.
+	Title string `yaml:"title,omitempty"`
+	// Messages are what customers read where a step has no words of its own.
+	Messages StatusMessages `yaml:"messages,omitempty"`
+	// NotifySubscribers: the page writes to those who asked for it.
+	NotifySubscribers bool `yaml:"notify_subscribers,omitempty"`
+}
+
+// StatusMessages are the words for each part of an incident's life.
+type StatusMessages struct {
+	// Investigating: it may have come back after it was solved.
+	Investigating string `yaml:"investigating,omitempty"`
+	// Identified: it goes on, or came back.
+	Identified string `yaml:"identified,omitempty"`
+	// Monitoring: it has stopped, and is watched.
+	Monitoring string `yaml:"monitoring,omitempty"`
+	Resolved   string `yaml:"resolved,omitempty"`
 }
 
 // Component is one line of the status page.

@@ -302,6 +302,11 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 	if err := a.e.append(a.tx, en); err != nil {
 		return err
 	}
+	if kind == KindReopened {
+		if err := (&change{e: a.e, b: b, tx: a.tx, inc: inc, now: a.now}).follow(PublicInvestigating); err != nil {
+			return err
+		}
+	}
 	if known {
 		return nil
 	}

@@ -12,6 +12,19 @@ import (
 // gates are asked first, then the target is looked at, and both are written with
 // the intent, whose transaction asks the gates once more.
 func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) error {
+	var err error
+	if q.early != nil {
+		q.early.wait()
+		q.silencedBy, err = q.early.silencedBy, q.early.silenceErr
+	} else {
+		q.silencedBy, err = e.silenced(ctx, inc)
+	}
+	if err != nil {
+		return err
+	}
+	if inc, err = e.tellAhead(ctx, b, inc, q); err != nil {
+		return err
+	}
 	s := inc.next()
 	if s == nil && inc.unhandled() == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
@@ -33,19 +46,7 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 			return c.page(string(HoldStepFailed), why)
 		})
 	}
-	if b.communicates(s) {
-		return e.tell(ctx, b, inc, s)
-	}
 	q.step = s
-	var err error
-	if q.early.of(s) {
-		q.silencedBy, err = q.early.silencedBy, q.early.silenceErr
-	} else {
-		q.silencedBy, err = e.silenced(ctx, inc)
-	}
-	if err != nil {
-		return err
-	}
 	held, err := e.holdIfClosed(ctx, b, inc, ev, t, q)
 	if held || err != nil {
 		return err
@@ -116,7 +117,12 @@ func (q question) begin(c *change) error {
 		q.poll.count(c.inc)
 	}
 	if q.lead != nil {
-		return q.lead(c)
+		if err := q.lead(c); err != nil {
+			return err
+		}
+	}
+	if q.confirmed {
+		return c.follow(PublicIdentified)
 	}
 	return nil
 }
@@ -456,22 +462,6 @@ func (e *Engine) stayInDoubt(ctx context.Context, b *book, inc *Incident, s *Ste
 			return err
 		}
 		return c.page(string(HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be looked at", s.ID()))
-	})
-}
-
-// tell hands a step that only tells people something on, and lets the plan go on.
-func (e *Engine) tell(ctx context.Context, b *book, inc *Incident, s *Step) error {
-	_, err := b.bind(s)
-	if err == nil {
-		err = fmt.Errorf("%s: this version sends no status updates", s.Action)
-	}
-	return e.change(ctx, b, inc, func(c *change) error {
-		s := c.inc.step(s.ID())
-		s.State, s.Finished, s.Error = StepSkipped, &c.now, err.Error()
-		e.metrics.holds.WithLabelValues(string(HoldTarget)).Inc()
-		return c.audit(KindHeld, actorEngine, s, map[string]any{
-			"reason": string(HoldTarget), "why": err.Error() + "; the plan goes on without it", "target": s.Target,
-		})
 	})
 }
 

@@ -62,6 +62,8 @@ type Look struct {
 type Communicator interface {
 	ActionKind
 	Communicates()
+	// Announce says what one step of one playbook tells the public.
+	Announce(pb *alerts.Playbook, params any) Announcement
 }
 
 // Watcher is an Action whose target is watched once it is as wanted.

@@ -74,12 +74,6 @@ func (b *book) bind(s *Step) (Action, error) {
 	return kind.Bind(b.Playbook, step.Params)
 }
 
-// communicates tells whether s only tells people something.
-func (b *book) communicates(s *Step) bool {
-	_, ok := b.kinds[s.Action].(Communicator)
-	return ok
-}
-
 // addPlan adds the steps of the named plan that the incident does not have
 // yet, and returns the ids of those added. A step is the same where action,
 // target and parameters are.
@@ -119,6 +113,7 @@ func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
 			Plan: name, PlanIndex: i,
 			Settle: time.Duration(s.Settle), Timeout: time.Duration(s.Timeout), OnFailure: s.OnFailure,
 		}
+		_, step.Tells = kind.(Communicator)
 		if s.Approval != nil {
 			step.Approve = time.Duration(s.Approval.Timeout)
 		}
@@ -136,13 +131,14 @@ func identity(s alerts.Step, target string) (string, error) {
 	return s.Action + "\x00" + target + "\x00" + string(params), nil
 }
 
-// next returns the step that runs next: of those that may still run, the one
-// of the lowest risk, then the one added first. nil: none is left.
+// next returns the step that acts next: of those that may still run, the one
+// of the lowest risk, then the one added first. nil: none is left. What only
+// tells people something is passed over: toTell.
 func (inc *Incident) next() *Step {
 	var n *Step
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
-		if s.State != StepPending && s.State != StepWaiting {
+		if s.Tells || !s.open() {
 			continue
 		}
 		if n == nil || s.Risk < n.Risk {
@@ -150,6 +146,23 @@ func (inc *Incident) next() *Step {
 		}
 	}
 	return n
+}
+
+// open tells whether a step may still run.
+func (s *Step) open() bool { return s.State == StepPending || s.State == StepWaiting }
+
+// toTell returns the step that tells people something next: one whose plan has
+// come to it, since no step before it is left to act. nil: there is none.
+func (inc *Incident) toTell() *Step {
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.Tells && s.open() && !slices.ContainsFunc(inc.Steps, func(b Step) bool {
+			return b.open() && !b.Tells && b.Plan == s.Plan && b.PlanIndex < s.PlanIndex
+		}) {
+			return s
+		}
+	}
+	return nil
 }
 
 // unhandled returns a step that failed and that neither the plan nor a human
@@ -190,7 +203,7 @@ func (inc *Incident) step(id string) *Step {
 // changed tells whether a step of this incident changed its target, or may have.
 func (inc *Incident) changed() bool {
 	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
-		return s.State == StepDone || s.State == StepFailed || s.State == StepInDoubt
+		return !s.Tells && (s.State == StepDone || s.State == StepFailed || s.State == StepInDoubt)
 	})
 }
 
@@ -199,7 +212,7 @@ func (inc *Incident) lastRun() *Step {
 	var last *Step
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
-		if s.Finished != nil && s.State != StepSkipped && (last == nil || !s.Finished.Before(*last.Finished)) {
+		if s.Finished != nil && !s.Tells && s.State != StepSkipped && (last == nil || !s.Finished.Before(*last.Finished)) {
 			last = s
 		}
 	}

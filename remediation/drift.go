@@ -32,7 +32,7 @@ func (e *Engine) held(tx Tx) ([]watched, error) {
 				continue
 			}
 			for _, s := range inc.Steps {
-				if s.State == StepNoChange || s.State == StepDone && s.Verified {
+				if s.State == StepNoChange || s.State == StepDone && s.Verified && !s.Tells {
 					out = append(out, watched{inc, s})
 				}
 			}

@@ -18,12 +18,22 @@ func (e *Engine) drill(ctx context.Context, b *book, inc *Incident) error {
 	looks := map[string]seen{}
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
+		if s.Tells {
+			continue // nobody is told of a drill
+		}
 		look, err := e.look(ctx, b, inc, s)
 		looks[s.ID()] = seen{look, err}
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.note(c.inc)
-		for s := c.inc.next(); s != nil; s = c.inc.next() {
+		for {
+			s := c.inc.toTell()
+			if s == nil {
+				s = c.inc.next()
+			}
+			if s == nil {
+				break
+			}
 			all, _, err := c.gates(question{step: s, confirmed: t != nil, silencedBy: by})
 			if err != nil {
 				return err
@@ -31,7 +41,9 @@ func (e *Engine) drill(ctx context.Context, b *book, inc *Incident) error {
 			detail := ev.detail(b, c.inc.trigger(t.name()), map[string]any{
 				"outcome": string(StepSkipped), "drill": true, "target": s.Target, "gates": gateRows(all),
 			})
-			if l := looks[s.ID()]; l.err != nil {
+			if l, looked := looks[s.ID()]; !looked {
+				detail["why"] = "nobody is told of a drill"
+			} else if l.err != nil {
 				detail["error"] = l.err.Error()
 			} else {
 				detail["before"], detail["seen"] = l.look.Snapshot, string(l.look.Position)

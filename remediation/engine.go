@@ -30,8 +30,10 @@ type Options struct {
 	Mode         Mode
 	// NoLossy, where not "", is why lossy steps are held: no tokens, say.
 	NoLossy string
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// StatusPages are told what the built-in page shows.
+	StatusPages []Channel
+	Now         func() time.Time
+	Logger      *slog.Logger
 }
 
 // Engine takes notifications in and carries playbooks out. All that it must
@@ -47,6 +49,7 @@ type Engine struct {
 	now          func() time.Time
 	log          *slog.Logger
 	metrics      *metrics
+	outbox       *outbox
 
 	mu       sync.Mutex
 	books    map[string]*book // by service: what new incidents open with
@@ -63,8 +66,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Mode != Observe && o.Mode != Act {
 		return nil, fmt.Errorf("mode %q: write observe or act", o.Mode)
 	}
+	out, err := newOutbox(o.StatusPages)
+	if err != nil {
+		return nil, err
+	}
 	e := &Engine{
-		store: o.Store, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager,
+		outbox: out,
+		store:  o.Store, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager,
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}
@@ -110,6 +118,9 @@ func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook) error {
 			if err := tx.PutBeat(Beat{Service: pb.Service, Last: e.now()}); err != nil {
 				return err
 			}
+		}
+		if err := e.dropUnknown(tx); err != nil {
+			return err
 		}
 		return e.append(tx, Entry{Kind: KindStarted, Actor: actorEngine, Detail: map[string]any{
 			"mode": string(e.mode), "playbooks": loaded,
@@ -172,6 +183,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.lookAhead(ctx)
 		}()
 	}
+	e.deliverAll(ctx)
 	watches := map[string]context.CancelFunc{}
 	keep := time.NewTicker(housekeeping)
 	defer keep.Stop()
@@ -206,6 +218,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // wakeUp tells Run that something may be due.
 func (e *Engine) wakeUp() {
+	e.outbox.wakeUp()
 	select {
 	case e.poke <- struct{}{}:
 	default:
@@ -271,7 +284,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Tick advances everything that is due now, one after another, and returns
+// Tick advances everything that is due now, one after another, then delivers
+// what is due in the outbox, and returns
 // when something is due next (zero: nothing is). Run does the same by itself;
 // Tick lets a test own the clock.
 func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
@@ -284,8 +298,11 @@ func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
 			ids, next, err = tx.Due(e.now())
 			return err
 		})
-		if err != nil || len(ids) == 0 {
-			return next, err
+		if err != nil {
+			return time.Time{}, err
+		}
+		if len(ids) == 0 {
+			return e.deliverEach(ctx, next)
 		}
 		for _, id := range ids {
 			if err := e.advance(ctx, id); err != nil {

@@ -160,6 +160,8 @@ type Step struct {
 	ApprovalPlan  string          `json:"approval_plan,omitempty"`
 	Before        json.RawMessage `json:"before,omitempty"`
 	Verified      bool            `json:"verified,omitempty"`
+	// Tells: the step only tells people something, and changes no target.
+	Tells bool `json:"tells,omitempty"`
 	// Doubts counts tries that ended in doubt and left the target untouched.
 	Doubts  int    `json:"doubts,omitempty"`
 	Undoing bool   `json:"undoing,omitempty"`

@@ -15,6 +15,8 @@ type metrics struct {
 	drift    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	reaction prometheus.Histogram
+	// deliveries counts tries of messages, by channel and what became of them.
+	deliveries *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -36,6 +38,9 @@ func newMetrics() *metrics {
 			Name: "backout_reaction_seconds", Help: "Notification accepted to the first intent of its incident.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 120},
 		}),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_outbox_deliveries_total", Help: "Tries to deliver a message, by channel and result: delivered, failed (tried again) or dropped.",
+		}, []string{"channel", "result"}),
 	}
 	for _, r := range []Reason{
 		HoldMode, HoldFrozen, HoldClaimed, HoldSilenced, HoldNoRollout, HoldUnconfirmed, HoldNoData, HoldApproval,
@@ -54,6 +59,7 @@ var (
 	descRemaining = prometheus.NewDesc("backout_rate_limit_remaining", "Steps that the limits still allow.", []string{"action", "service"}, nil)
 	descStage     = prometheus.NewDesc("rollout_stage", "1 for the stage that the rollout is in, 0 for every other; none is a stage.", []string{"service", "rollout", "stage"}, nil)
 	descTraffic   = prometheus.NewDesc("rollout_traffic_ratio", "Share of traffic that the present stage gives to the release.", []string{"service", "rollout"}, nil)
+	descPending   = prometheus.NewDesc("backout_outbox_pending", "Messages that are not delivered yet.", nil, nil)
 	descUp        = prometheus.NewDesc("backout_store_up", "1 where the store answered this scrape.", nil, nil)
 )
 
@@ -64,7 +70,8 @@ func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
 	e.metrics.drift.Describe(ch)
 	e.metrics.duration.Describe(ch)
 	e.metrics.reaction.Describe(ch)
-	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descRemaining, descStage, descTraffic, descUp} {
+	e.metrics.deliveries.Describe(ch)
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descRemaining, descStage, descTraffic, descPending, descUp} {
 		ch <- d
 	}
 }
@@ -79,6 +86,7 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 	e.metrics.drift.Collect(ch)
 	e.metrics.duration.Collect(ch)
 	e.metrics.reaction.Collect(ch)
+	e.metrics.deliveries.Collect(ch)
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	up := 1.0
@@ -102,6 +110,15 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 	if err != nil {
 		return err
 	}
+	pending, err := tx.PendingMessages()
+	if err != nil {
+		return err
+	}
+	waiting := 0
+	for _, n := range pending {
+		waiting += n
+	}
+	ch <- gauge(descPending, float64(waiting))
 	for _, b := range e.allBooks() {
 		n := 0
 		for _, inc := range open {

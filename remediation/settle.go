@@ -107,6 +107,9 @@ func (c *change) recover(ev evidence) error {
 	if err := c.audit(KindRecovered, actorEngine, nil, ev.all(c.inc, map[string]any{})); err != nil {
 		return err
 	}
+	if err := c.follow(PublicMonitoring); err != nil {
+		return err
+	}
 	c.inc.voidApprovals()
 	for i := range c.inc.Steps {
 		s := &c.inc.Steps[i]
@@ -195,6 +198,9 @@ func (c *change) close(actor string, detail map[string]any) error {
 	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.Paged, c.inc.ClaimedBy = &c.now, nil, nil, nil, ""
 	c.inc.Restore = nil
 	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
+		return err
+	}
+	if err := c.follow(PublicResolved); err != nil {
 		return err
 	}
 	if c.inc.Drill || !c.inc.changed() {

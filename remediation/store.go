@@ -33,6 +33,8 @@ type Tx interface {
 	AuditTable
 	LimitTable
 	ServiceTable
+	PublicTable
+	OutboxTable
 }
 
 // IncidentTable holds the incidents.
@@ -118,4 +120,29 @@ type ServiceTable interface {
 	// Playbook returns the source of a playbook that PutPlaybook kept, or ErrNotFound.
 	Playbook(hash string) (source []byte, err error)
 	PutPlaybook(hash string, source []byte) error
+}
+
+// PublicTable holds what the public is told, by incident.
+type PublicTable interface {
+	// PublicIncident returns what was told of an incident, or ErrNotFound.
+	PublicIncident(incident string) (PublicIncident, error)
+	PutPublicIncident(p PublicIncident) error // by Incident
+	// PublicIncidents returns those that are not resolved, and those resolved
+	// at or after since, in the order in which they were first put.
+	PublicIncidents(since time.Time) ([]PublicIncident, error)
+}
+
+// OutboxTable holds messages until they are delivered.
+type OutboxTable interface {
+	// PutMessage adds one (ID 0; it sets the ID, higher than any before), or
+	// replaces one; ErrNotFound where that is gone.
+	PutMessage(m *Message) error
+	// Message returns one, or ErrNotFound.
+	Message(id int64) (Message, error)
+	// FirstMessages returns, of each key of a channel, the message with the
+	// lowest ID: the one to be delivered next. Lowest first.
+	FirstMessages(channel string) ([]Message, error)
+	DeleteMessage(id int64) error
+	// PendingMessages counts the messages of each channel that has any.
+	PendingMessages() (map[string]int, error)
 }

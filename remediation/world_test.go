@@ -34,6 +34,9 @@ type world struct {
 	targets map[string]*target
 	mode    remediation.Mode
 	noLossy string
+	// announcement is what every status_page step tells, pages whom.
+	announcement remediation.Announcement
+	pages        []remediation.Channel
 }
 
 // playbook is a service with two triggers and the whole ladder. S = 15s, W = 2m.
@@ -83,6 +86,7 @@ func newWorld(t *testing.T, edit ...func(string) string) *world {
 	w := &world{
 		t: t, ctx: context.Background(), dir: t.TempDir(), now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
 		am: &fakeAlertmanager{silenced: map[string]bool{}}, targets: map[string]*target{}, mode: remediation.Act,
+		announcement: remediation.Announcement{Components: []string{"Analytics"}, Status: remediation.PartialOutage},
 	}
 	src := playbook
 	for _, e := range edit {
@@ -139,7 +143,7 @@ func (w *world) newEngine(st remediation.Store) *remediation.Engine {
 func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 	return remediation.New(w.ctx, remediation.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.am,
-		Mode: w.mode, NoLossy: w.noLossy, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
+		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -419,8 +423,11 @@ func (k *fakeKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 type tellingKind struct{ fakeKind }
 
 func (k *tellingKind) Communicates() {}
+func (k *tellingKind) Announce(*alerts.Playbook, any) remediation.Announcement {
+	return k.w.announcement
+}
 func (k *tellingKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
-	return nil, errors.New("status_page is not built in this version")
+	return nil, errors.New("status_page has no target")
 }
 
 func (tg *target) Look(_ context.Context, op string) (remediation.Look, error) {

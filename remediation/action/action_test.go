@@ -89,7 +89,7 @@ func TestFlagOffBindsTheFlagOfThePlaybook(t *testing.T) {
 }
 
 func TestKindsThatAreNotBuiltSaySo(t *testing.T) {
-	for _, name := range []string{"image_retag", "schema_rollback", "status_page"} {
+	for _, name := range []string{"image_retag", "schema_rollback"} {
 		k := kindNamed(t, &noFlags{}, name)
 		if _, err := k.Bind(playbook(), k.NewParams()); err == nil || !strings.Contains(err.Error(), "not built in this version") {
 			t.Errorf("%s: %v", name, err)

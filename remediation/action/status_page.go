@@ -1,6 +1,7 @@
 package action
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,8 +10,9 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// statusPage tells the public how the service is. It changes no production, so
-// that nothing holds it and it holds nothing.
+// statusPage tells the public how the service is: on the built-in page and, by
+// the outbox, on those that are configured. It changes no production, so that
+// nothing holds it and it holds nothing.
 type statusPage struct{}
 
 type statusPageParams struct {
@@ -22,29 +24,73 @@ type statusPageParams struct {
 	Message string `yaml:"message"`
 }
 
-var componentStatuses = []string{"operational", "degraded_performance", "partial_outage", "major_outage", "under_maintenance"}
+// maxMessage is how much pages take, in characters, with room to spare.
+const maxMessage = 5000
 
 func (statusPage) Name() string      { return "status_page" }
 func (statusPage) Risk() alerts.Risk { return alerts.Reversible }
 func (statusPage) NewParams() any    { return &statusPageParams{} }
 func (statusPage) Communicates()     {}
 
-func (statusPage) CheckParams(_ *alerts.Playbook, params any) []alerts.ParamProblem {
+func (statusPage) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamProblem {
 	p := params.(*statusPageParams)
 	var problems []alerts.ParamProblem
-	if p.Status != "" && !slices.Contains(componentStatuses, p.Status) {
-		problems = append(problems, alerts.ParamProblem{Key: "status", Problem: fmt.Sprintf("%q is no component's status", p.Status), Try: "one of " + strings.Join(componentStatuses, ", ")})
+	bad := func(key, try, problem string, args ...any) {
+		problems = append(problems, alerts.ParamProblem{Key: key, Problem: fmt.Sprintf(problem, args...), Try: try})
 	}
-	for i, c := range p.Components {
-		if strings.TrimSpace(c) == "" {
-			problems = append(problems, alerts.ParamProblem{Key: "components", Problem: fmt.Sprintf("number %d has no name", i+1), Try: "components: [Analytics API]"})
+	if status := remediation.ComponentStatus(p.Status); p.Status != "" && !slices.Contains(remediation.ComponentStatuses(), status) {
+		var known []string
+		for _, s := range remediation.ComponentStatuses() {
+			known = append(known, string(s))
 		}
+		bad("status", "one of "+strings.Join(known, ", "), "%q is no component's status", p.Status)
+	}
+	declared := declaredComponents(pb)
+	for i, c := range p.Components {
+		switch {
+		case strings.TrimSpace(c) == "":
+			bad("components", "components: [Analytics API]", "number %d has no name", i+1)
+		case len(declared) > 0 && !slices.Contains(declared, c):
+			bad("components", "one of "+strings.Join(declared, ", ")+", or declare it there", "communications.status_page has no component %q", c)
+		case slices.Contains(p.Components[:i], c):
+			bad("components", "leave it out", "%q stands there twice", c)
+		}
+	}
+	if n := len([]rune(p.Message)); n > maxMessage {
+		bad("message", fmt.Sprintf("write at most %d", maxMessage), "it has %d characters", n)
 	}
 	return problems
 }
 
+// declaredComponents are those that the playbook shows on the status page.
+func declaredComponents(pb *alerts.Playbook) []string {
+	if pb.Communications == nil || pb.Communications.StatusPage == nil {
+		return nil
+	}
+	var names []string
+	for _, c := range pb.Communications.StatusPage.Components {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
 func (statusPage) Target(pb *alerts.Playbook, _ any) string { return "status_page:" + pb.Service }
 
-func (k statusPage) Bind(*alerts.Playbook, any) (remediation.Action, error) {
-	return nil, notBuilt(k.Name())
+// Announce implements remediation.Communicator.
+func (statusPage) Announce(pb *alerts.Playbook, params any) remediation.Announcement {
+	p := params.(*statusPageParams)
+	a := remediation.Announcement{
+		Components: p.Components, Status: remediation.ComponentStatus(p.Status), Words: strings.TrimSpace(p.Message),
+	}
+	if len(a.Components) == 0 {
+		a.Components = declaredComponents(pb)
+	}
+	return a
 }
+
+// errTells is why there is nothing to act on.
+var errTells = errors.New("status_page tells people something: it has no target that could be looked at or changed")
+
+// Bind fails: what is told goes through the outbox, with the transaction that the
+// step is over with.
+func (statusPage) Bind(*alerts.Playbook, any) (remediation.Action, error) { return nil, errTells }

@@ -52,7 +52,19 @@ func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
 		if _, _, err := tx.ActiveAlerts("a"); err != nil {
 			return err
 		}
-		_, err := tx.Alerts("a")
+		if _, err := tx.Alerts("a"); err != nil {
+			return err
+		}
+		if err := tx.PutMessage(&remediation.Message{Channel: "a", Key: "a"}); err != nil {
+			return err
+		}
+		if _, err := tx.FirstMessages("a"); err != nil {
+			return err
+		}
+		if _, err := tx.PublicIncidents(time.Now()); err != nil {
+			return err
+		}
+		_, err := tx.PendingMessages()
 		return err
 	}
 	checked := 0
@@ -73,9 +85,9 @@ func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
 				}
 				checked++
 				// Walking a table in the order asked for, up to a limit, is no scan;
-				// the schema and sqlite_sequence are small.
+				// the schema and sqlite_sequence are small, and so is the outbox.
 				scan := strings.HasPrefix(detail, "SCAN") && !strings.Contains(query, "LIMIT") && detail != "SCAN sqlite_sequence" && detail != "SCAN sqlite_master" &&
-					!strings.Contains(detail, "incidents_open") && detail != "SCAN CONSTANT ROW"
+					!strings.Contains(detail, "incidents_open") && !strings.Contains(detail, "outbox_order") && detail != "SCAN CONSTANT ROW"
 				sort := strings.Contains(detail, "TEMP B-TREE") && (strings.Contains(query, "FROM audit") || strings.Contains(query, "LIMIT"))
 				if scan || sort {
 					t.Errorf("%s\n\t%s", query, detail)

@@ -107,9 +107,9 @@ func marshal(v any) ([]byte, error) {
 }
 
 // bodies reads rows that are kept as JSON.
-func bodies[T any](t *tx, table, query string) ([]T, error) {
+func bodies[T any](t *tx, table, query string, args ...any) ([]T, error) {
 	out := []T{}
-	err := t.rows(query, nil, func(r row) error {
+	err := t.rows(query, args, func(r row) error {
 		var b []byte
 		if err := r.scan(&b); err != nil {
 			return err

@@ -1,0 +1,317 @@
+package remediation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Message is one thing to tell through one channel. It is written with the state
+// change that it tells of, and stays in the outbox until it is delivered or can
+// never be.
+type Message struct {
+	// ID counts up; messages of one channel and key are delivered in its order.
+	ID      int64  `json:"-"`
+	Channel string `json:"channel"`
+	Key     string `json:"key"`
+	// Service, Incident and Step are what it is about; What says it in a few
+	// words, for the audit log.
+	Service  string `json:"service"`
+	Incident string `json:"incident"`
+	Step     string `json:"step,omitempty"`
+	What     string `json:"what"`
+	// Body is what the channel understands.
+	Body    json.RawMessage `json:"body"`
+	Created time.Time       `json:"created"`
+	// Attempts counts the tries that failed, Error is the last one's, Next when
+	// it is tried again.
+	Attempts int       `json:"attempts,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Next     time.Time `json:"next"`
+}
+
+// Channel carries messages to people: a status page, a chat, mail. What it
+// returns nil for was delivered. An error wrapped by Undeliverable will not get
+// better by trying again, one wrapped by RetryAfter not before its time; any
+// other is tried again. A message may come twice (after a crash, say): the
+// channel sees to it that it has the effect of once.
+type Channel interface {
+	// Name is unique, and stays the same across restarts.
+	Name() string
+	Deliver(ctx context.Context, m Message) error
+}
+
+// Undeliverable marks an error that trying again does not mend.
+func Undeliverable(err error) error { return &undeliverableError{err} }
+
+type undeliverableError struct{ error }
+
+func (e *undeliverableError) Unwrap() error { return e.error }
+
+// RetryAfter marks an error of a channel that wants to be left alone for a while.
+func RetryAfter(d time.Duration, err error) error { return &retryAfterError{err, d} }
+
+type retryAfterError struct {
+	error
+	after time.Duration
+}
+
+func (e *retryAfterError) Unwrap() error { return e.error }
+
+const (
+	// deliverTimeout bounds one delivery.
+	deliverTimeout = time.Minute
+	// retryFirst doubles with each attempt, up to retryMost.
+	retryFirst = 2 * time.Second
+	retryMost  = 5 * time.Minute
+	// longestRest bounds what a channel may ask for by RetryAfter.
+	longestRest = time.Hour
+)
+
+// outbox delivers messages, each channel by itself: one that is down, or slow,
+// keeps no other waiting, and never a step.
+type outbox struct {
+	channels []Channel
+	// poke wakes the worker of the channel with the same index.
+	poke []chan struct{}
+
+	mu sync.Mutex
+	// rest is until when a channel wants to be left alone.
+	rest map[string]time.Time
+}
+
+func newOutbox(channels []Channel) (*outbox, error) {
+	o := &outbox{channels: channels, rest: map[string]time.Time{}}
+	seen := map[string]bool{}
+	for _, ch := range channels {
+		if ch.Name() == "" || seen[ch.Name()] {
+			return nil, fmt.Errorf("two channels are named %q, or one is not named at all", ch.Name())
+		}
+		seen[ch.Name()] = true
+		o.poke = append(o.poke, make(chan struct{}, 1))
+	}
+	return o, nil
+}
+
+// wakeUp tells the workers that a message may have come.
+func (o *outbox) wakeUp() {
+	for _, p := range o.poke {
+		select {
+		case p <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (o *outbox) resting(channel string) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.rest[channel]
+}
+
+func (o *outbox) letRest(channel string, until time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rest[channel] = until
+}
+
+// dropUnknown gives up what was meant for channels that are no longer there:
+// told much later, it would be wrong.
+func (e *Engine) dropUnknown(tx Tx) error {
+	pending, err := tx.PendingMessages()
+	if err != nil {
+		return err
+	}
+	for _, ch := range e.outbox.channels {
+		delete(pending, ch.Name())
+	}
+	for channel, left := range pending {
+		for left > 0 {
+			heads, err := tx.FirstMessages(channel)
+			if err != nil {
+				return err
+			}
+			for _, m := range heads {
+				if err := e.settleMessage(tx, m, "dropped", errors.New("the channel is not configured any more")); err != nil {
+					return err
+				}
+			}
+			left -= max(len(heads), 1)
+		}
+	}
+	return nil
+}
+
+// settleMessage takes a message out of the outbox and records what became of it.
+func (e *Engine) settleMessage(tx Tx, m Message, outcome string, failure error) error {
+	if err := tx.DeleteMessage(m.ID); err != nil {
+		return err
+	}
+	detail := map[string]any{"channel": m.Channel, "what": m.What, "attempts": m.Attempts, "outcome": outcome}
+	if failure != nil {
+		detail["error"] = failure.Error()
+	}
+	return e.append(tx, Entry{Kind: KindNotified, Actor: actorEngine, Service: m.Service, Incident: m.Incident, Step: m.Step, Detail: detail})
+}
+
+// outboxEvery is the longest a worker waits before it looks again.
+const outboxEvery = time.Minute
+
+// deliverAll runs one worker for each channel until ctx ends.
+func (e *Engine) deliverAll(ctx context.Context) {
+	for i, ch := range e.outbox.channels {
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			e.deliverTo(ctx, ch, e.outbox.poke[i])
+		}()
+	}
+}
+
+func (e *Engine) deliverTo(ctx context.Context, ch Channel, poke <-chan struct{}) {
+	for ctx.Err() == nil {
+		next, err := e.deliverDue(ctx, ch)
+		wait := outboxEvery
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			e.log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
+			pause(ctx, time.Second)
+			continue
+		case !next.IsZero():
+			wait = min(max(next.Sub(e.now()), 0), outboxEvery)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-poke:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// deliverEach delivers what is due on every channel, and returns when something
+// is due next: of that, and of what was known to be due at next.
+func (e *Engine) deliverEach(ctx context.Context, next time.Time) (time.Time, error) {
+	for _, ch := range e.outbox.channels {
+		due, err := e.deliverDue(ctx, ch)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
+	}
+	return next, nil
+}
+
+// deliverDue delivers what is due on one channel, and returns when something is
+// due next (zero: nothing is left). A message that fails holds those behind it of
+// the same key, and no others.
+func (e *Engine) deliverDue(ctx context.Context, ch Channel) (next time.Time, err error) {
+	for ctx.Err() == nil {
+		if rest := e.outbox.resting(ch.Name()); rest.After(e.now()) {
+			pending := 0
+			err := e.store.View(ctx, func(tx Tx) error {
+				all, err := tx.PendingMessages()
+				pending = all[ch.Name()]
+				return err
+			})
+			if err != nil || pending == 0 {
+				return time.Time{}, err
+			}
+			return rest, nil
+		}
+		var heads []Message
+		err := e.store.View(ctx, func(tx Tx) (err error) {
+			heads, err = tx.FirstMessages(ch.Name())
+			return err
+		})
+		if err != nil {
+			return time.Time{}, err
+		}
+		next = time.Time{}
+		tried := false
+		for _, m := range heads {
+			if m.Next.After(e.now()) {
+				if next.IsZero() || m.Next.Before(next) {
+					next = m.Next
+				}
+				continue
+			}
+			tried = true
+			if err := e.deliver(ctx, ch, m); err != nil {
+				return time.Time{}, err
+			}
+			if e.outbox.resting(ch.Name()).After(e.now()) {
+				break
+			}
+		}
+		if !tried {
+			return next, nil
+		}
+	}
+	return time.Time{}, ctx.Err()
+}
+
+// deliver tries one message once and records what came of it. A try that the
+// end of the process cuts off does not count: it is repeated after the start.
+func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
+	dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+	failure := ch.Deliver(dctx, m)
+	cancel()
+	if failure != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var wait *retryAfterError
+	var never *undeliverableError
+	result := "delivered"
+	switch {
+	case errors.As(failure, &never):
+		result = "dropped"
+		e.log.Error("a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
+	case failure != nil:
+		result = "failed"
+		e.log.Warn("a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
+			"attempt", m.Attempts+1, "err", failure)
+	}
+	err := e.store.Update(context.WithoutCancel(ctx), func(tx Tx) error {
+		m, err := tx.Message(m.ID)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		m.Attempts++
+		if result == "failed" {
+			m.Error, m.Next = failure.Error(), e.now().Add(backoff(m.Attempts))
+			return tx.PutMessage(&m)
+		}
+		return e.settleMessage(tx, m, result, failure)
+	})
+	if err != nil {
+		return err
+	}
+	e.metrics.deliveries.WithLabelValues(m.Channel, result).Inc()
+	if errors.As(failure, &wait) {
+		e.outbox.letRest(m.Channel, e.now().Add(min(max(wait.after, 0), longestRest)))
+	}
+	return nil
+}
+
+// backoff is how long to wait after a number of failed attempts: twice as long
+// each time, less a random part, so that not all come back at once.
+func backoff(attempts int) time.Duration {
+	d := retryMost
+	if shift := attempts - 1; shift < 8 {
+		d = min(retryFirst<<shift, retryMost)
+	}
+	return d/2 + rand.N(d/2)
+}

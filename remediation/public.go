@@ -1,0 +1,137 @@
+package remediation
+
+import (
+	"slices"
+	"time"
+)
+
+// PublicStatus is how far an incident is, in the words of status pages.
+type PublicStatus string
+
+// The statuses, as Atlassian's pages have them.
+const (
+	PublicInvestigating PublicStatus = "investigating"
+	PublicIdentified    PublicStatus = "identified"
+	PublicMonitoring    PublicStatus = "monitoring"
+	PublicResolved      PublicStatus = "resolved"
+)
+
+// ComponentStatus is how one component of a status page is.
+type ComponentStatus string
+
+// The statuses of a component.
+const (
+	Operational         ComponentStatus = "operational"
+	DegradedPerformance ComponentStatus = "degraded_performance"
+	PartialOutage       ComponentStatus = "partial_outage"
+	MajorOutage         ComponentStatus = "major_outage"
+	UnderMaintenance    ComponentStatus = "under_maintenance"
+)
+
+// ComponentStatuses are all of them, from the least to the worst.
+func ComponentStatuses() []ComponentStatus {
+	return []ComponentStatus{Operational, UnderMaintenance, DegradedPerformance, PartialOutage, MajorOutage}
+}
+
+// Impact is how grave an incident is for the public.
+type Impact string
+
+// The impacts.
+const (
+	ImpactNone     Impact = "none"
+	ImpactMinor    Impact = "minor"
+	ImpactMajor    Impact = "major"
+	ImpactCritical Impact = "critical"
+)
+
+// PublicIncident is all that the public is told of one incident: words for
+// customers, nothing of what happens inside.
+type PublicIncident struct {
+	// Incident is the id of the incident that it tells of.
+	Incident string `json:"incident"`
+	Service  string `json:"service"`
+	// Name is the headline; it stays as it was first told.
+	Name       string            `json:"name"`
+	Status     PublicStatus      `json:"status"`
+	Impact     Impact            `json:"impact"`
+	Components []PublicComponent `json:"components"`
+	// Updates are all that was told, oldest first.
+	Updates []PublicUpdate `json:"updates"`
+	Created time.Time      `json:"created"`
+	Updated time.Time      `json:"updated"`
+	// Resolved is nil until the incident is over.
+	Resolved *time.Time `json:"resolved,omitempty"`
+}
+
+// PublicComponent is one component that an incident concerns.
+type PublicComponent struct {
+	Name   string          `json:"name"`
+	Status ComponentStatus `json:"status"`
+	// Trouble is its status while the incident goes on.
+	Trouble ComponentStatus `json:"trouble"`
+}
+
+// PublicUpdate is one thing told. Number counts an incident's updates from 1.
+type PublicUpdate struct {
+	Number int          `json:"number"`
+	Time   time.Time    `json:"time"`
+	Status PublicStatus `json:"status"`
+	Words  string       `json:"words"`
+}
+
+// trouble gives components a status ("": as it is, degraded where they are new)
+// and takes the impact from all of them.
+func (p *PublicIncident) trouble(names []string, status ComponentStatus) {
+	for _, name := range names {
+		i := slices.IndexFunc(p.Components, func(c PublicComponent) bool { return c.Name == name })
+		if i < 0 {
+			i = len(p.Components)
+			p.Components = append(p.Components, PublicComponent{Name: name, Trouble: DegradedPerformance})
+		}
+		if status != "" {
+			p.Components[i].Trouble = status
+		}
+	}
+	p.Impact = ImpactNone
+	order := []Impact{ImpactNone, ImpactMinor, ImpactMajor, ImpactCritical}
+	for i := range p.Components {
+		c := &p.Components[i]
+		c.Status = c.Trouble
+		if x := c.Status.impact(); slices.Index(order, x) > slices.Index(order, p.Impact) {
+			p.Impact = x
+		}
+	}
+}
+
+// impact is how grave it is that a component is so; "" for no status at all.
+func (s ComponentStatus) impact() Impact {
+	switch s {
+	case Operational, UnderMaintenance:
+		return ImpactNone
+	case DegradedPerformance:
+		return ImpactMinor
+	case PartialOutage:
+		return ImpactMajor
+	case MajorOutage:
+		return ImpactCritical
+	}
+	return ""
+}
+
+// sayable tells whether every component has a status that pages know.
+func (p *PublicIncident) sayable() bool {
+	return !slices.ContainsFunc(p.Components, func(c PublicComponent) bool { return c.Status.impact() == "" })
+}
+
+// PublicMessage is the body of a message to a status page: the incident as it is
+// to stand there, and the update that is new.
+type PublicMessage struct {
+	// Key names the incident for good, on a page that others use too.
+	Key        string            `json:"key"`
+	Name       string            `json:"name"`
+	Impact     Impact            `json:"impact"`
+	Components []PublicComponent `json:"components"`
+	Update     PublicUpdate      `json:"update"`
+	// NotifySubscribers: the page may write to those who asked for it.
+	NotifySubscribers bool `json:"notify_subscribers"`
+}

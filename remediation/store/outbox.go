@@ -1,0 +1,152 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// PublicIncident implements remediation.PublicTable.
+func (t *tx) PublicIncident(incident string) (remediation.PublicIncident, error) {
+	var p remediation.PublicIncident
+	var body []byte
+	err := t.row("SELECT body FROM public_incidents WHERE incident = ?", []any{incident}, &body)
+	if err == nil {
+		err = json.Unmarshal(body, &p)
+	}
+	if err != nil {
+		return remediation.PublicIncident{}, fmt.Errorf("what the public was told of incident %.80q: %w", incident, err)
+	}
+	return p, nil
+}
+
+// PutPublicIncident implements remediation.PublicTable.
+func (t *tx) PutPublicIncident(p remediation.PublicIncident) error {
+	var at time.Time
+	if p.Resolved != nil {
+		at = *p.Resolved
+	}
+	resolved, err := nanos(at)
+	var body []byte
+	if err == nil {
+		body, err = marshal(p)
+	}
+	if err == nil {
+		err = t.exec(`INSERT INTO public_incidents (incident, resolved, body) VALUES (?, ?, ?)
+			ON CONFLICT (incident) DO UPDATE SET resolved = excluded.resolved, body = excluded.body`, p.Incident, resolved, body)
+	}
+	if err != nil {
+		return fmt.Errorf("put what the public is told of incident %.80q: %w", p.Incident, err)
+	}
+	return nil
+}
+
+// PublicIncidents implements remediation.PublicTable.
+func (t *tx) PublicIncidents(since time.Time) ([]remediation.PublicIncident, error) {
+	q, order := query{from: "SELECT body FROM public_incidents"}, "n"
+	if at, err := nanos(since); err != nil {
+		return nil, fmt.Errorf("public incidents since: %w", err)
+	} else if at.Valid {
+		// Few match, which the index finds; the plus keeps SQLite from walking all.
+		q.where("(resolved IS NULL OR resolved >= ?)", at)
+		order = "+n"
+	}
+	return bodies[remediation.PublicIncident](t, "public incidents", q.text(order, false, 0), q.args...)
+}
+
+// PutMessage implements remediation.OutboxTable.
+func (t *tx) PutMessage(m *remediation.Message) error {
+	if err := t.putMessage(m); err != nil {
+		return fmt.Errorf("put message %d to %q: %w", m.ID, m.Channel, err)
+	}
+	return nil
+}
+
+func (t *tx) putMessage(m *remediation.Message) error {
+	body, err := marshal(m)
+	if err != nil {
+		return err
+	}
+	if m.ID > 0 {
+		if _, err := t.Message(m.ID); err != nil {
+			return err
+		}
+		return t.exec("UPDATE outbox SET channel = ?, key = ?, body = ? WHERE n = ?", m.Channel, m.Key, body, m.ID)
+	}
+	var last int64
+	err = t.row("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'", nil, &last)
+	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+		return err
+	}
+	if err := t.exec("INSERT INTO outbox (n, channel, key, body) VALUES (?, ?, ?, ?)", last+1, m.Channel, m.Key, body); err != nil {
+		return err
+	}
+	m.ID = last + 1
+	return nil
+}
+
+// Message implements remediation.OutboxTable.
+func (t *tx) Message(id int64) (remediation.Message, error) {
+	var body []byte
+	if err := t.row("SELECT body FROM outbox WHERE n = ?", []any{id}, &body); err != nil {
+		return remediation.Message{}, fmt.Errorf("message %d: %w", id, err)
+	}
+	return messageOf(id, body)
+}
+
+func messageOf(id int64, body []byte) (remediation.Message, error) {
+	var m remediation.Message
+	if err := json.Unmarshal(body, &m); err != nil {
+		return remediation.Message{}, fmt.Errorf("message %d as stored: %w", id, err)
+	}
+	m.ID = id
+	return m, nil
+}
+
+// FirstMessages implements remediation.OutboxTable.
+func (t *tx) FirstMessages(channel string) ([]remediation.Message, error) {
+	out := []remediation.Message{}
+	err := t.rows("SELECT n, body FROM outbox WHERE n IN (SELECT min(n) FROM outbox WHERE channel = ? GROUP BY key) ORDER BY n",
+		[]any{channel}, func(r row) error {
+			var n int64
+			var body []byte
+			if err := r.scan(&n, &body); err != nil {
+				return err
+			}
+			m, err := messageOf(n, body)
+			out = append(out, m)
+			return err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("list messages to %q: %w", channel, err)
+	}
+	return out, nil
+}
+
+// DeleteMessage implements remediation.OutboxTable; deleting what is not there
+// is no error.
+func (t *tx) DeleteMessage(id int64) error {
+	if err := t.exec("DELETE FROM outbox WHERE n = ?", id); err != nil {
+		return fmt.Errorf("delete message %d: %w", id, err)
+	}
+	return nil
+}
+
+// PendingMessages implements remediation.OutboxTable.
+func (t *tx) PendingMessages() (map[string]int, error) {
+	out := map[string]int{}
+	err := t.rows("SELECT channel, count(*) FROM outbox GROUP BY channel", nil, func(r row) error {
+		var channel string
+		var n int
+		err := r.scan(&channel, &n)
+		out[channel] = n
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("count messages: %w", err)
+	}
+	return out, nil
+}
