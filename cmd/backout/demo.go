@@ -12,7 +12,7 @@ import (
 // addDemo adds the command that shows the whole loop on this machine.
 func (c *commands) addDemo() {
 	clause := c.app.Command("demo", "Show the whole loop on this machine: a service breaks, and is backed out. "+
-		"Needs a checkout, Docker, docker-compose, Prometheus and Alertmanager; `make demo` gets them.")
+		"Needs a checkout, Docker, docker-compose, Prometheus, Alertmanager and PostgreSQL; `make demo` gets them.")
 	once := clause.Flag("once", "End after the last stage; exit 0 only if every stage was seen.").Bool()
 	scenario := clause.Flag("scenario", "How the service breaks: "+strings.Join(demo.Scenarios(), ", ")+".").Default("errors").Enum(demo.Scenarios()...)
 	c.add(clause, func(ctx context.Context) error {
@@ -28,7 +28,7 @@ func (c *commands) addDemo() {
 		if host == "" {
 			host = "unix:///var/run/docker.sock"
 		}
-		o := demo.Options{Dir: dir, Backout: self, DockerHost: host, Scenario: *scenario, Out: c.stdout}
+		o := demo.Options{Dir: dir, Backout: self, DockerHost: host, Env: c.env, Scenario: *scenario, Out: c.stdout}
 		if *once {
 			o.Until = demo.LastStage
 		}

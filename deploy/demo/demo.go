@@ -27,6 +27,8 @@ type Options struct {
 	Backout string
 	// DockerHost is the engine's address, as in $DOCKER_HOST.
 	DockerHost string
+	// Env reads the environment, which names a PostgreSQL to use.
+	Env func(string) string
 	// Scenario is one of Scenarios.
 	Scenario string
 	// Until says when the demo ends.
@@ -54,7 +56,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMissing, err)
 	}
-	set, version, err := o.settings(ctx)
+	set, versions, err := o.settings(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		out.write("\nEverything that was started is stopped, and %s is removed.\n", o.Dir)
 	}()
-	if err := s.show(ctx, out, version); err != nil {
+	if err := s.show(ctx, out, versions); err != nil {
 		return err
 	}
 	st := &story{scenario: sc, stack: s, out: out, log: &log{stack: s}}
@@ -92,36 +94,42 @@ func Run(ctx context.Context, o Options) (err error) {
 	return out.err
 }
 
+// versions are those of what was found on this machine.
+type versions struct{ engine, database string }
+
 // settings looks for all that a demo needs, and says all that is missing.
-func (o Options) settings(ctx context.Context) (settings, string, error) {
+func (o Options) settings(ctx context.Context) (settings, versions, error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
-		return settings{}, "", err
+		return settings{}, versions{}, err
 	}
 	tools, terr := findTools()
 	source, serr := checkout(filepath.Dir(dir))
 	engine, eerr := newEngine(o.DockerHost)
-	var version string
+	var found versions
 	if eerr == nil {
-		version, eerr = engine.ping(ctx)
+		found.engine, eerr = engine.ping(ctx)
 	}
 	if eerr != nil {
 		eerr = fmt.Errorf("%w: %w: try: make demo, which starts a private engine, or set DOCKER_HOST", ErrMissing, eerr)
 	}
+	db, pg, perr := findCluster(ctx, o.Env)
+	found.database = pg
 	// Names of its own for each folder, so that two checkouts on one engine stay apart.
 	project := fmt.Sprintf("backout-demo-%08x", crc32.ChecksumIEEE([]byte(dir)))
 	return settings{
-		dir: dir, backout: o.Backout, source: source, engine: engine, tools: tools,
+		dir: dir, backout: o.Backout, source: source, engine: engine, cluster: db, tools: tools,
 		project: project, image: project + "/social-intel", mode: "act", limits: oneBreach,
-	}, version, errors.Join(terr, serr, eerr)
+	}, found, errors.Join(terr, serr, eerr, perr)
 }
 
 // show starts the stack, telling where each part is.
-func (s *stack) show(ctx context.Context, out *printer, version string) error {
+func (s *stack) show(ctx context.Context, out *printer, found versions) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	out.part("engine", "Docker "+version+" at "+s.engine.host)
+	out.part("engine", "Docker "+found.engine+" at "+s.engine.host)
+	out.part("database", s.database()+" in PostgreSQL "+found.database+", with the schema of "+newVersion)
 	if err := s.images(ctx); err != nil {
 		return err
 	}

@@ -154,13 +154,7 @@ func moment(l *log, incident string, at time.Time) string {
 
 // flagOn turns the flag on the way an operator does.
 func (s *stack) flagOn(ctx context.Context) error {
-	file := s.path("project", ".env")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	on := strings.Replace(string(text), flagName+"=0", flagName+"=1", 1)
-	if err := os.WriteFile(file, []byte(on), 0o600); err != nil {
+	if err := s.setFlag("1"); err != nil {
 		return err
 	}
 	if err := s.up(ctx); err != nil {
@@ -171,6 +165,22 @@ func (s *stack) flagOn(ctx context.Context) error {
 		err = fmt.Errorf("the flag is %q after docker-compose up -d", value)
 	}
 	return err
+}
+
+// setFlag edits .env, which a container started later takes over.
+func (s *stack) setFlag(value string) error {
+	file := s.path("project", ".env")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	for i, line := range lines {
+		if strings.HasPrefix(line, flagName+"=") {
+			lines[i] = flagName + "=" + value + "\n"
+		}
+	}
+	return os.WriteFile(file, []byte(strings.Join(lines, "")), 0o600)
 }
 
 // untilStepVerified waits until the open incident's first step is done and verified.

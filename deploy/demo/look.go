@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -38,6 +39,19 @@ func (s *stack) version(ctx context.Context) (string, error) {
 	var answer struct{ Version string }
 	err := s.ask(ctx, "service", "/version", &answer)
 	return answer.Version, err
+}
+
+// answers is the status that the service answers a path with.
+func (s *stack) answers(ctx context.Context, path string) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url("service")+path, nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := s.client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return res.StatusCode, res.Body.Close()
 }
 
 // rule is a rule as Prometheus has it loaded.

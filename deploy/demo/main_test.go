@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	ctx := context.Background()
 	s, err := build(ctx)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "end-to-end tests need Docker, docker-compose, Prometheus and Alertmanager: try: make test\n%v\n", err)
+		fmt.Fprintf(os.Stderr, "end-to-end tests need Docker, docker-compose, Prometheus, Alertmanager and PostgreSQL: try: make test\n%v\n", err)
 		os.Exit(1)
 	}
 	shared = s.settings
@@ -61,8 +61,12 @@ func build(ctx context.Context) (*stack, error) {
 	if _, err := engine.ping(ctx); err != nil {
 		return nil, err
 	}
+	db, _, err := findCluster(ctx, os.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	s := &stack{settings: settings{
-		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, tools: tools, mode: "act", limits: oneBreach,
+		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", limits: oneBreach,
 		image: fmt.Sprintf("backout-e2e-%08x/social-intel", crc32.ChecksumIEEE([]byte(source))),
 	}}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {

@@ -35,6 +35,7 @@ type settings struct {
 	backout string // the binary under demonstration
 	source  string // a checkout, to build social-intel from
 	engine  *engine
+	cluster cluster
 	tools   tools
 	project string // compose's project name
 	image   string // the images' repository, this stack's own
@@ -109,6 +110,9 @@ func (s *stack) clear(ctx context.Context) error {
 	if err := s.engine.removeImages(ctx, s.image); err != nil {
 		return fmt.Errorf("remove the images %s: %w", s.image, err)
 	}
+	if err := s.dropDatabase(ctx); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
@@ -146,20 +150,34 @@ func (s *stack) prepare(ctx context.Context) error {
 	if err := s.pickAddresses("service", "prometheus", "alertmanager", "backout"); err != nil {
 		return err
 	}
-	for _, d := range []string{"project/breakage"} {
+	for _, d := range []string{"project/breakage", "project/secrets", "migrations"} {
 		if err := os.MkdirAll(s.path(d), 0o755); err != nil {
 			return err
 		}
 	}
-	for _, name := range []string{"am", "looker", "demo"} {
+	for _, name := range []string{"am", "looker", "demo", "database"} {
 		var b [16]byte
 		if _, err := rand.Read(b[:]); err != nil {
 			return err
 		}
 		s.token[name] = hex.EncodeToString(b[:])
-		if err := os.WriteFile(s.path(name+".token"), []byte(s.token[name]+"\n"), 0o600); err != nil {
+		file := s.path(name + ".token")
+		if name == "database" {
+			file = s.path("project", "secrets", "database.password")
+		}
+		if err := os.WriteFile(file, []byte(s.token[name]+"\n"), 0o600); err != nil {
 			return err
 		}
+	}
+	dsn, err := s.adminDSN()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(s.path("database.dsn"), []byte(dsn+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := s.writeMigrations(); err != nil {
+		return err
 	}
 	_, port, err := net.SplitHostPort(s.address["service"])
 	if err != nil {
@@ -172,6 +190,8 @@ func (s *stack) prepare(ctx context.Context) error {
 		"PrometheusURL":       s.url("prometheus"),
 		"AlertmanagerAddress": s.address["alertmanager"], "AlertmanagerURL": s.url("alertmanager"),
 		"BackoutAddress": s.address["backout"], "BackoutURL": s.url("backout"),
+		"Sockets": s.cluster.socket, "Database": s.databaseURL(s.role(), "/run/postgresql"), "Role": s.role(),
+		"DSNFile": s.path("database.dsn"), "Migrations": s.path("migrations"),
 	}
 	for from, to := range map[string]string{
 		"docker-compose.yml": "project/docker-compose.yml", "env": "project/.env", "playbook.yaml": "playbook.yaml",
@@ -181,7 +201,10 @@ func (s *stack) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.generate(ctx)
+	if err := s.generate(ctx); err != nil {
+		return err
+	}
+	return s.createDatabase(ctx)
 }
 
 // write fills in one of the files. Compose's own is taken as it stands.

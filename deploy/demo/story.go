@@ -131,7 +131,7 @@ func (st *story) kind(ctx context.Context, kind remediation.Kind) (*remediation.
 
 func (st *story) seeBreach(ctx context.Context) (time.Time, []string, error) {
 	start := time.Now()
-	res, err := st.get(ctx, st.stack.url("service")+st.probe)
+	res, err := st.stack.answers(ctx, st.probe)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -140,18 +140,6 @@ func (st *story) seeBreach(ctx context.Context) (time.Time, []string, error) {
 	}
 	return st.began, []string{st.what,
 		"Everything below is read from Prometheus, from backout's API and from the service."}, nil
-}
-
-func (st *story) get(ctx context.Context, url string) (status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, err
-	}
-	res, err := st.stack.client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	return res.StatusCode, res.Body.Close()
 }
 
 // seePending sees the condition become true, in the samples that Prometheus

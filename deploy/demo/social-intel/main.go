@@ -37,6 +37,8 @@ type settings struct {
 	breakage string
 	rate     int // requests a second that it sends itself
 	flags    map[string]string
+
+	database, passwordFile string
 }
 
 func readSettings(environ []string) (settings, error) {
@@ -56,6 +58,10 @@ func readSettings(environ []string) (settings, error) {
 				return s, fmt.Errorf("SOCIAL_INTEL_RATE %q: not a number of requests a second from 0 to 1000", value)
 			}
 			s.rate = n
+		case name == "SOCIAL_INTEL_DATABASE":
+			s.database = value
+		case name == "SOCIAL_INTEL_DATABASE_PASSWORD_FILE":
+			s.passwordFile = value
 		case strings.HasPrefix(name, "FEATURE_"):
 			s.flags[name] = value
 		}
@@ -68,7 +74,11 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	svc, err := newService(set, prometheus.NewRegistry())
+	db, err := newDatabase(set.database, set.passwordFile)
+	if err != nil {
+		return err
+	}
+	svc, err := newService(set, db, prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -25,6 +26,7 @@ const firstVersion = "v1.0.0"
 
 type service struct {
 	settings
+	db      *database
 	share   float64 // of the requests that get the feature
 	broken  atomic.Pointer[breakage.Breakage]
 	metrics *prometheus.Registry
@@ -37,10 +39,10 @@ type service struct {
 	p1        prometheus.Counter
 }
 
-func newService(set settings, reg *prometheus.Registry) (*service, error) {
+func newService(set settings, db *database, reg *prometheus.Registry) (*service, error) {
 	s := &service{
-		settings: set,
-		metrics:  reg,
+		settings: set, db: db,
+		metrics: reg,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "si_requests_total", Help: "Requests by endpoint and status (success, error, api_error, db_error).",
 		}, []string{"endpoint", "status"}),
@@ -114,30 +116,54 @@ func (s *service) counted(work func(r *http.Request) (status string)) http.Handl
 	}
 }
 
-func (s *service) basic(*http.Request) string {
-	s.dbSeconds.WithLabelValues("select").Observe(0.002)
+// basic counts a view, which both versions do.
+func (s *service) basic(r *http.Request) string {
+	return s.asked("insert", func() error { return s.db.record(r.Context()) })
+}
+
+// asked measures a question to the database and says how it ended.
+func (s *service) asked(operation string, ask func() error) string {
+	start := time.Now()
+	err := ask()
+	s.dbSeconds.WithLabelValues(operation).Observe(time.Since(start).Seconds())
+	if err != nil {
+		s.dbErrors.WithLabelValues(kindOf(err), operation).Inc()
+		return "db_error"
+	}
 	return "success"
+}
+
+// kindOf names a database error the way the metric's label does.
+func kindOf(err error) string {
+	switch {
+	case errors.Is(err, errAway):
+		return "connection"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	}
+	return "query"
 }
 
 // analytics is what the flag turns on. Off, it falls back to basic metrics.
 func (s *service) analytics(r *http.Request) string {
-	s.dbSeconds.WithLabelValues("aggregate").Observe(0.01)
 	b := s.broken.Load()
 	featured := rand.Float64() < s.share
-	if b.Version != "" && b.Version != s.version || !featured && !b.DespiteFlag {
-		return "success"
-	}
-	if b.Latency > 0 {
-		select {
-		case <-time.After(b.Latency):
-		case <-r.Context().Done():
+	if (featured || b.DespiteFlag) && (b.Version == "" || b.Version == s.version) {
+		if b.Latency > 0 {
+			select {
+			case <-time.After(b.Latency):
+			case <-r.Context().Done():
+			}
+		}
+		if rand.Float64() < b.Errors {
+			s.dbErrors.WithLabelValues("timeout", "aggregate").Inc()
+			return "db_error"
 		}
 	}
-	if rand.Float64() < b.Errors {
-		s.dbErrors.WithLabelValues("timeout", "aggregate").Inc()
-		return "db_error"
+	if !featured {
+		return "success"
 	}
-	return "success"
+	return s.asked("aggregate", func() error { return s.db.trend(r.Context()) })
 }
 
 // watchBreakage takes over what the breakage file says.
