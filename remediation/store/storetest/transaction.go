@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/locotoki/backout/remediation"
 )
@@ -27,6 +28,8 @@ var transactionTests = []test{
 				tx.PutRollout(remediation.Rollout{Service: "lost"}),
 				tx.PutBeat(remediation.Beat{Service: "lost"}),
 				tx.PutPlaybook("lost", nil),
+				tx.PutPublicIncident(remediation.PublicIncident{Incident: "lost"}),
+				tx.PutMessage(&remediation.Message{Channel: "lost"}),
 				errMine,
 			)
 		})
@@ -43,13 +46,15 @@ var transactionTests = []test{
 			beats, err7 := tx.Beats()
 			_, err8 := tx.Playbook("lost")
 			seq, hash, err9 := tx.Head()
-			if err := errors.Join(err1, err3, err4, err5, err6, err7, err9); err != nil {
+			public, err10 := tx.PublicIncidents(time.Time{})
+			pending, err11 := tx.PendingMessages()
+			if err := errors.Join(err1, err3, err4, err5, err6, err7, err9, err10, err11); err != nil {
 				return err
 			}
-			if len(incs) != 1 || active != 0 || len(effects)+len(freezes)+len(rollouts)+len(beats) > 0 || seq != 0 || hash != remediation.ZeroHash ||
+			if len(incs) != 1 || active != 0 || len(effects)+len(freezes)+len(rollouts)+len(beats)+len(public)+len(pending) > 0 || seq != 0 || hash != remediation.ZeroHash ||
 				!errors.Is(err2, remediation.ErrNotFound) || !errors.Is(err8, remediation.ErrNotFound) {
-				return fmt.Errorf("something is left: %v, alert %w, %d active, %v, %v, %v, %v, playbook %w, head %d",
-					incs, err2, active, effects, freezes, rollouts, beats, err8, seq)
+				return fmt.Errorf("something is left: %v, alert %w, %d active, %v, %v, %v, %v, %v, %v, playbook %w, head %d",
+					incs, err2, active, effects, freezes, rollouts, beats, public, pending, err8, seq)
 			}
 			return nil
 		}
@@ -201,6 +206,10 @@ var transactionTests = []test{
 			"PutRollout":   func(tx remediation.Tx) error { return tx.PutRollout(remediation.Rollout{Service: "x"}) },
 			"PutBeat":      func(tx remediation.Tx) error { return tx.PutBeat(remediation.Beat{Service: "x"}) },
 			"PutPlaybook":  func(tx remediation.Tx) error { return tx.PutPlaybook("x", []byte("x")) },
+
+			"PutPublicIncident": func(tx remediation.Tx) error { return tx.PutPublicIncident(remediation.PublicIncident{Incident: "x"}) },
+			"PutMessage":        func(tx remediation.Tx) error { return tx.PutMessage(&remediation.Message{Channel: "x"}) },
+			"DeleteMessage":     func(tx remediation.Tx) error { return tx.DeleteMessage(1) },
 		}
 		for name, write := range writes {
 			if err := s.store.View(s.ctx, write); err == nil {
