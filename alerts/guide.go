@@ -2,7 +2,7 @@ package alerts
 
 import "github.com/prometheus/common/model"
 
-// Guide is the part of a playbook that people carry out: who is told, what is
+// Guide is the part of a playbook that is about people: who is told, what is
 // done by hand before, during and after a rollout, and who does it. Every part
 // of it may be left out.
 type Guide struct {

@@ -46,7 +46,7 @@ type Playbook struct {
 	Warmup       model.Duration `yaml:"warmup"`
 	Watchdog     Watchdog       `yaml:"watchdog"`
 
-	// Guide is what people do; nothing of it is acted on by itself.
+	// Guide is what people do, and what they are told.
 	Guide `yaml:",inline"`
 
 	// Hash is the lower-case hex SHA-256 of the file's bytes, Source the bytes.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 	_ "time/tzdata" // the same zones on every machine
+	"unicode/utf8"
 )
 
 var (
@@ -90,6 +91,7 @@ func (v *validator) communications(c *Communications) {
 		for i, k := range s.Components {
 			v.need(key(item(at, i), "name"), strings.TrimSpace(k.Name) == "", "write the component's name as the page shows it")
 		}
+		v.statusWords(s, key(path, "status_page"))
 	}
 	if m := c.Mail; m != nil {
 		at := key(path, "mail")
@@ -103,6 +105,28 @@ func (v *validator) communications(c *Communications) {
 	}
 	if b := c.SupportBrief; b != nil {
 		v.need(key(path, "support_brief.points"), len(b.Points) == 0, "write what customer support shall say")
+	}
+}
+
+// What status pages take, in characters.
+const (
+	longestTitle   = 255
+	longestMessage = 5000
+)
+
+func (v *validator) statusWords(s *StatusPage, path string) {
+	at := key(path, "title")
+	if n := utf8.RuneCountInString(strings.TrimSpace(s.Title)); v.pos.has(at) && (n == 0 || n > longestTitle || strings.ContainsAny(s.Title, "\r\n")) {
+		v.at(at, fmt.Sprintf("%s: a headline is one line of 1 to %d characters", at, longestTitle), "write it like Analytics is slow, or leave it out")
+	}
+	m := s.Messages
+	for name, words := range map[string]string{
+		"investigating": m.Investigating, "identified": m.Identified, "monitoring": m.Monitoring, "resolved": m.Resolved,
+	} {
+		at := key(path, "messages."+name)
+		if n := utf8.RuneCountInString(strings.TrimSpace(words)); v.pos.has(at) && (n == 0 || n > longestMessage) {
+			v.at(at, fmt.Sprintf("%s has %d characters, and 1 to %d can be told", at, n, longestMessage), "write a sentence for customers, or leave it out")
+		}
 	}
 }
 
