@@ -143,7 +143,7 @@ func runningStack(t *testing.T, name string, change func(*settings)) *stack {
 func asUsual(*settings) {}
 
 // manyBreaches lets one breach after another be a new incident, and be acted on.
-var manyBreaches = limits{PerHour: 1000, ReopenWithin: "1s"}
+var manyBreaches = limits{PerHour: 1000, ReopenWithin: "1ms"}
 
 func must(t testing.TB, err error) {
 	t.Helper()
