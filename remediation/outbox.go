@@ -50,6 +50,9 @@ func Undeliverable(err error) error { return &undeliverableError{err} }
 
 type undeliverableError struct{ error }
 
+// Undeliverable tells the error from others, for whoever has no need of its type.
+func (e *undeliverableError) Undeliverable() {}
+
 func (e *undeliverableError) Unwrap() error { return e.error }
 
 // RetryAfter marks an error of a channel that wants to be left alone for a while.
@@ -59,6 +62,9 @@ type retryAfterError struct {
 	error
 	after time.Duration
 }
+
+// RetryAfter is how long the channel wants to be left alone.
+func (e *retryAfterError) RetryAfter() time.Duration { return e.after }
 
 func (e *retryAfterError) Unwrap() error { return e.error }
 

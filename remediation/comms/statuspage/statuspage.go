@@ -1,0 +1,292 @@
+// Package statuspage carries what the public is told to a page of Atlassian
+// Statuspage, as a channel of package remediation.
+//
+// The page's API has no idempotency key, so each delivery begins by looking: our
+// own key and the number of the last update stand in the incident's metadata. An
+// update that is there already is not sent again, whatever became of its answer; an
+// incident is opened only where none of ours is unresolved. What somebody resolved or
+// deleted by hand is opened again only by an update that says that the trouble goes
+// on; one that says it is over has then nothing left to tell, but for the components.
+//
+// The API takes one request a second of one key; requests are paced, and an answer
+// that asks for rest rests the whole channel. Subscribers are written to only where
+// the playbook says so.
+package statuspage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// Name is the channel's name in the outbox and the audit log.
+const Name = "statuspage"
+
+// Options are all that a Page needs.
+type Options struct {
+	// URL is the API's address without its version: https://api.statuspage.io.
+	URL string
+	// Page is the page's id, Key an API key; it is never told.
+	Page, Key string
+	Transport http.RoundTripper
+	Now       func() time.Time
+	// Wait returns after a time, or with an error once ctx ends.
+	Wait   func(ctx context.Context, d time.Duration) error
+	Logger *slog.Logger
+}
+
+// Page is one status page; it implements remediation.Channel.
+type Page struct {
+	base   string
+	key    string
+	client *http.Client
+	now    func() time.Time
+	wait   func(ctx context.Context, d time.Duration) error
+	log    *slog.Logger
+
+	mu sync.Mutex
+	// next is when the next request may be sent.
+	next time.Time
+	// components are those of the page as read at readAt, by name.
+	components map[string][]component
+	readAt     time.Time
+}
+
+var _ remediation.Channel = (*Page)(nil)
+
+// New speaks to nobody yet.
+func New(o Options) (*Page, error) {
+	u, err := url.Parse(o.URL)
+	switch {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+		return nil, errors.New("statuspage: the url is no address; try: https://api.statuspage.io")
+	case o.Page == "" || o.Key == "":
+		return nil, errors.New("statuspage: the page's id and an API key are needed")
+	}
+	return &Page{
+		base: strings.TrimSuffix(o.URL, "/") + "/v1/pages/" + url.PathEscape(o.Page), key: o.Key,
+		client: &http.Client{
+			Transport: o.Transport,
+			// The key goes to nobody else.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		now: o.Now, wait: o.Wait, log: o.Logger,
+	}, nil
+}
+
+// Name implements remediation.Channel.
+func (p *Page) Name() string { return Name }
+
+// incident is what is sent of one, and read back.
+type incident struct {
+	Name   string                    `json:"name,omitempty"` // when it is opened only
+	Status remediation.PublicStatus  `json:"status"`
+	Body   string                    `json:"body"`
+	IDs    []string                  `json:"component_ids,omitempty"`
+	States map[string]componentState `json:"components,omitempty"`
+	Impact remediation.Impact        `json:"impact_override"`
+	// Notify is the API's true by default, and so is always sent.
+	Notify   bool            `json:"deliver_notifications"`
+	Metadata map[string]mark `json:"metadata"`
+}
+
+type componentState = remediation.ComponentStatus
+
+// mark is what we know an incident of ours by: it stands in its metadata under
+// ours, which takes objects only.
+type mark struct {
+	Incident string `json:"incident"`
+	Update   string `json:"update"`
+}
+
+const ours = "backout"
+
+// longestName is the API's, in characters.
+const longestName = 255
+
+// Deliver implements remediation.Channel.
+func (p *Page) Deliver(ctx context.Context, m remediation.Message) error {
+	var msg remediation.PublicMessage
+	if err := json.Unmarshal(m.Body, &msg); err != nil {
+		return remediation.Undeliverable(fmt.Errorf("statuspage: decode message: %w", err))
+	}
+	knew := p.knows()
+	err := p.deliver(ctx, msg)
+	var s *statusError
+	if knew && errors.As(err, &s) && s.code == http.StatusUnprocessableEntity {
+		p.forget() // a component may be gone since
+		err = p.deliver(ctx, msg)
+	}
+	return err
+}
+
+func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error {
+	found, err := p.unresolved(ctx, msg.Key)
+	if err != nil {
+		return err
+	}
+	if found != nil && found.update >= msg.Update.Number {
+		return nil // it came before, and only its answer was lost
+	}
+	known, err := p.known(ctx, msg.Components)
+	if err != nil {
+		return err
+	}
+	in := incident{
+		Status: msg.Update.Status, Body: msg.Update.Words, Impact: msg.Impact, Notify: msg.NotifySubscribers,
+		Metadata: map[string]mark{ours: {Incident: msg.Key, Update: strconv.Itoa(msg.Update.Number)}},
+		States:   map[string]componentState{},
+	}
+	for _, c := range msg.Components {
+		if k, ok := known[c.Name]; ok {
+			in.IDs, in.States[k.ID] = append(in.IDs, k.ID), c.Status
+		}
+	}
+	if found != nil {
+		err := p.call(ctx, http.MethodPatch, "/incidents/"+url.PathEscape(found.id), map[string]incident{"incident": in}, nil)
+		var s *statusError
+		if !errors.As(err, &s) || s.code != http.StatusNotFound {
+			return err
+		}
+		p.log.Warn("the incident was deleted from the status page", "incident", msg.Key)
+	}
+	switch msg.Update.Status {
+	case remediation.PublicMonitoring:
+		return nil // nothing stands there that could be better
+	case remediation.PublicResolved:
+		return p.restore(ctx, msg.Components)
+	}
+	in.Name = msg.Name
+	if r := []rune(in.Name); len(r) > longestName {
+		in.Name = string(r[:longestName])
+	}
+	return p.call(ctx, http.MethodPost, "/incidents", map[string]incident{"incident": in}, nil)
+}
+
+// restore gives components back what we took from them, where the incident that
+// would do so is gone. What somebody has changed since is left alone.
+func (p *Page) restore(ctx context.Context, told []remediation.PublicComponent) error {
+	p.forget()
+	known, err := p.known(ctx, told)
+	if err != nil {
+		return err
+	}
+	for _, c := range told {
+		k, ok := known[c.Name]
+		if !ok || k.Status != c.Trouble || k.Status == c.Status {
+			continue
+		}
+		err := p.call(ctx, http.MethodPatch, "/components/"+url.PathEscape(k.ID),
+			map[string]map[string]componentState{"component": {"status": c.Status}}, nil)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ourIncident is an incident of ours, as the page has it.
+type ourIncident struct {
+	id     string
+	update int
+}
+
+// unresolved looks for an incident of ours among those that go on; nil: there
+// is none.
+func (p *Page) unresolved(ctx context.Context, key string) (*ourIncident, error) {
+	var found *ourIncident
+	err := p.pages(ctx, "/incidents/unresolved", func(raw json.RawMessage) error {
+		var in struct {
+			ID       string                     `json:"id"`
+			Metadata map[string]json.RawMessage `json:"metadata"`
+		}
+		var m mark
+		if json.Unmarshal(raw, &in) != nil || json.Unmarshal(in.Metadata[ours], &m) != nil || m.Incident != key || in.ID == "" {
+			return nil // somebody else's, whatever is in it
+		}
+		n, err := strconv.Atoi(m.Update)
+		if err != nil {
+			return fmt.Errorf("statuspage: incident %s has the update %q in its metadata", in.ID, m.Update)
+		}
+		found = &ourIncident{in.ID, n}
+		return nil
+	})
+	return found, err
+}
+
+// component is one of the page's.
+type component struct {
+	ID     string         `json:"id"`
+	Name   string         `json:"name"`
+	Status componentState `json:"status"`
+	// Group: it only holds others.
+	Group bool `json:"group"`
+}
+
+// componentsFresh is how old what is known of the components may be while a name
+// is looked for that is not among them.
+const componentsFresh = 10 * time.Minute
+
+// known returns the page's components of those names. One that the page does not
+// have, or has twice, is left out and logged: the incident is told all the same.
+func (p *Page) known(ctx context.Context, told []remediation.PublicComponent) (map[string]component, error) {
+	p.mu.Lock()
+	all, age := p.components, p.now().Sub(p.readAt)
+	p.mu.Unlock()
+	missing := all == nil
+	for _, c := range told {
+		missing = missing || len(all[c.Name]) != 1 && age > componentsFresh
+	}
+	if missing && len(told) > 0 {
+		all = map[string][]component{}
+		err := p.pages(ctx, "/components", func(raw json.RawMessage) error {
+			var c component
+			if err := json.Unmarshal(raw, &c); err != nil || c.ID == "" {
+				return fmt.Errorf("statuspage: a component of the page is not understood: %w", err)
+			}
+			if !c.Group {
+				all[c.Name] = append(all[c.Name], c)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.mu.Lock()
+		p.components, p.readAt = all, p.now()
+		p.mu.Unlock()
+	}
+	out := map[string]component{}
+	for _, c := range told {
+		if list := all[c.Name]; len(list) == 1 {
+			out[c.Name] = list[0]
+		} else {
+			p.log.Warn("a component is not shown on the status page: the page must have one of that name", "component", c.Name, "found", len(list))
+		}
+	}
+	return out, nil
+}
+
+// forget lets the components be read again.
+func (p *Page) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.components = nil
+}
+
+// knows tells whether the components were read before.
+func (p *Page) knows() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.components != nil
+}
