@@ -160,6 +160,24 @@ func (v *validator) target() {
 			}
 		}
 		v.positive(key(probe, "timeout"), t.Probe.Timeout)
+		v.smoke(key(probe, "smoke"), t.Probe.Smoke)
+	}
+}
+
+// smoke judges the checks that must hold after an image was changed.
+func (v *validator) smoke(list string, checks []SmokeCheck) {
+	v.unique(list, len(checks), func(i int) string { return checks[i].Name })
+	for i, s := range checks {
+		path := item(list, i)
+		if v.need(key(path, "name"), s.Name == "", "write what it shows, such as name: trends are listed") && strings.ContainsAny(s.Name, "\n\r\x00") {
+			v.at(key(path, "name"), key(path, "name")+" holds a line break", "write it on one line")
+		}
+		if v.need(key(path, "url"), s.URL == "", "write the address that is asked, such as url: http://127.0.0.1:9000/api/trends") {
+			v.web(key(path, "url"), s.URL)
+		}
+		if status := key(path, "status"); v.pos.has(status) && (s.Status < 100 || s.Status > 599) {
+			v.at(status, fmt.Sprintf("%s: %d is no HTTP status", status, s.Status), "write one from 100 to 599; 200 where it is left out")
+		}
 	}
 }
 
