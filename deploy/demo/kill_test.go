@@ -24,7 +24,7 @@ const latestKill = 1200 * time.Millisecond
 
 func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	t.Parallel()
-	s := newTestStack(t, "killed", func(set *settings) { set.limits = manyBreaches })
+	s := newTestStack(t, "killed", func(set *settings) { set.limits, set.ladder = manyBreaches, []string{"flag_off"} })
 	ctx := t.Context()
 	must(t, s.up(ctx))
 	must(t, s.startPrometheus(ctx))

@@ -61,7 +61,7 @@ func TestABreachThatGoesOnLeadsToTheNextStepWhichHolds(t *testing.T) {
 	breakNow(t, s, breakage.Breakage{Errors: 0.5, DespiteFlag: true})
 	inc := untilHeld(t, s, remediation.HoldTarget)
 
-	if len(inc.Steps) != 2 || inc.Steps[0].State != remediation.StepDone || inc.Steps[1].State != remediation.StepWaiting {
+	if len(inc.Steps) != 4 || inc.Steps[1].State != remediation.StepDone || inc.Steps[3].State != remediation.StepWaiting {
 		t.Errorf("the steps are %+v, not flag_off done and image_retag waiting", inc.Steps)
 	}
 	l := &log{stack: s}

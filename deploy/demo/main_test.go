@@ -66,7 +66,7 @@ func build(ctx context.Context) (*stack, error) {
 		return nil, err
 	}
 	s := &stack{settings: settings{
-		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", limits: oneBreach,
+		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", limits: oneBreach, ladder: wholeLadder(),
 		image: fmt.Sprintf("backout-e2e-%08x/social-intel", crc32.ChecksumIEEE([]byte(source))),
 	}}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {

@@ -70,7 +70,7 @@ func (st *story) seeIntent(ctx context.Context, r rung) (time.Time, []string, er
 }
 
 func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, error) {
-	e, err := st.kind(ctx, remediation.KindOutcome)
+	e, err := st.of(ctx, remediation.KindOutcome, r.action)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -81,7 +81,7 @@ func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, e
 }
 
 func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, error) {
-	e, err := st.entry(ctx, func(e *remediation.Entry) bool { return e.Kind == remediation.KindVerified }, "verified entry")
+	e, err := st.of(ctx, remediation.KindVerified, r.action)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -89,7 +89,6 @@ func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, 
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	st.told = e.Seq
 	return e.Time, []string{said, "Whether that ended the breach is a question for Prometheus, over a short window."}, nil
 }
 

@@ -41,7 +41,11 @@ type settings struct {
 	image   string // the images' repository, this stack's own
 	mode    string // observe or act
 	limits  limits
+	ladder  []string // the actions of the playbook's plan
 }
+
+// wholeLadder is the plan of the real playbook, step by step.
+func wholeLadder() []string { return []string{"status_page", "flag_off", "status_page", "image_retag"} }
 
 // limits are those of the demo's playbook that one breach never meets, and
 // many breaches in a row do.
@@ -51,7 +55,7 @@ type limits struct {
 }
 
 // oneBreach are the limits for a single breach.
-var oneBreach = limits{PerHour: 3, ReopenWithin: "1h"}
+var oneBreach = limits{PerHour: 6, ReopenWithin: "1h"}
 
 // stack is a whole installation on this machine: a compose project with
 // social-intel, Prometheus, Alertmanager and backout, all on loopback.
@@ -184,7 +188,7 @@ func (s *stack) prepare(ctx context.Context) error {
 		return err
 	}
 	values := map[string]any{
-		"Project": s.project, "Image": s.image, "Flag": "1", "Limits": s.limits,
+		"Project": s.project, "Image": s.image, "Flag": "1", "Limits": s.limits, "Ladder": s.ladder,
 		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
 		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),
 		"PrometheusURL":       s.url("prometheus"),

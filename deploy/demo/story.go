@@ -90,12 +90,14 @@ func (st *story) tell(ctx context.Context) error {
 
 const forever = int64(1) << 62
 
-// notes tells, up to an entry, of what the story does not count on but a reader should see.
+// notes tells, up to an entry, of what no stage waits for but a reader should see.
 func (st *story) notes(upTo int64) {
 	for ; st.noted < len(st.log.entries) && st.log.entries[st.noted].Seq <= upTo; st.noted++ {
 		e := &st.log.entries[st.noted]
 		at := e.Time.Sub(st.began)
 		switch {
+		case text(e, "words") != "":
+			st.out.stage(at, "public", "the status page says: "+text(e, "words"))
 		case e.Kind == remediation.KindHeld && text(e, "reason") != string(remediation.HoldApproval):
 			st.out.stage(at, "held", text(e, "reason")+": "+text(e, "why"))
 		case e.Kind == remediation.KindNotified:
@@ -123,6 +125,15 @@ func (st *story) entry(ctx context.Context, fits func(e *remediation.Entry) bool
 // kind waits for the next entry of a kind, and counts it as told.
 func (st *story) kind(ctx context.Context, kind remediation.Kind) (*remediation.Entry, error) {
 	e, err := st.entry(ctx, func(e *remediation.Entry) bool { return e.Kind == kind }, string(kind)+" entry")
+	if err == nil {
+		st.told = e.Seq
+	}
+	return e, err
+}
+
+// of waits for the next entry of a kind about an action, and counts it as told.
+func (st *story) of(ctx context.Context, kind remediation.Kind, action string) (*remediation.Entry, error) {
+	e, err := st.entry(ctx, func(e *remediation.Entry) bool { return e.Kind == kind && e.Action == action }, fmt.Sprintf("%s entry of %s", kind, action))
 	if err == nil {
 		st.told = e.Seq
 	}
