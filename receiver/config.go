@@ -40,6 +40,8 @@ type Config struct {
 	// DSN is the content of storage.dsn_file, "" where there is none; it wins
 	// over --storage.dsn.
 	DSN string
+	// Statuspage is told what the built-in status page shows; nil: none is.
+	Statuspage *Statuspage
 }
 
 // DefaultConfig is what holds where the file, or a key of it, is missing.
@@ -227,7 +229,8 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		field{"storage", func(n *yaml.Node) {
 			r.fields(n, "storage",
 				field{"dsn_file", func(n *yaml.Node) { cfg.DSN = r.dsn(n) }})
-		}})
+		}},
+		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }})
 }
 
 // url reads an http or https address without credentials.

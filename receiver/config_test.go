@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,7 +41,8 @@ tokens:
   - {name: eye,   role: viewer, file: eye.token}
   - {name: oncall, role: commander,   file: oncall.token}
 storage:      {dsn_file: dsn}
-`, "am.token": "a\n", "eye.token": "b", "oncall.token": " c \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
+statuspage:   {url: http://127.0.0.1:8080/, page: kctbh9vrtdwd, api_key_file: page.key}
+`, "page.key": "page-secret\n", "am.token": "a\n", "eye.token": "b", "oncall.token": " c \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +54,14 @@ storage:      {dsn_file: dsn}
 	}
 	if cfg.ExternalURL == nil || cfg.ExternalURL.Host != "backout.example.com" || cfg.DSN != "sqlite:/var/lib/backout.db" {
 		t.Errorf("the rest: %+v", cfg)
+	}
+	if want := (Statuspage{URL: "http://127.0.0.1:8080", Page: "kctbh9vrtdwd", Key: NewSecret("page-secret")}); cfg.Statuspage == nil || *cfg.Statuspage != want {
+		t.Errorf("status page: %+v", cfg.Statuspage)
+	}
+	for _, shown := range []string{fmt.Sprint(cfg.Statuspage), fmt.Sprintf("%+v %#v %s %x", *cfg.Statuspage, *cfg.Statuspage, cfg.Statuspage.Key, cfg.Statuspage.Key)} {
+		if strings.Contains(shown, "page-secret") || strings.Contains(shown, fmt.Sprintf("%x", "page-secret")) {
+			t.Errorf("the key is shown: %s", shown)
+		}
 	}
 	var tokens []string
 	for i, secret := range []string{"a", "b", "c"} {
@@ -96,7 +106,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		words   string
 		try     string
 	}{
-		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, external_url, tokens, storage"},
+		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, external_url, tokens, storage, statuspage"},
 		"unknown inner key":    {"prometheus:\n  uri: x", "2", `unknown key "uri" in prometheus`, "one of url, timeout"},
 		"unknown token key":    {"tokens:\n  - {name: a, role: viewer, secret: x}", "2", `unknown key "secret" in a token`, "one of name, role, file"},
 		"key twice":            {"docker: {}\ndocker: {}", "2", `key "docker" stands twice`, "one of them only"},
@@ -133,6 +143,13 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"a folder":             {"tokens:\n  - {name: a, role: viewer, file: .}", "2", "is not a regular file", ""},
 		"a huge token":         {"tokens:\n  - {name: a, role: viewer, file: huge.token}", "2", "larger than 4096 bytes", ""},
 		"no dsn file":          {"storage: {dsn_file: none}", "1", "no such file", "a file that backout can read"},
+		"half a status page":   {"statuspage: {page: abc}", "1", "statuspage needs page and api_key_file", "{page: kctbh9vrtdwd"},
+		"an odd page":          {"statuspage: {page: a/b, api_key_file: am.token}", "1", `"a/b" is no id of a page`, "kctbh9vrtdwd"},
+		"a page in the clear":  {"statuspage: {url: 'http://page.example.com', page: abc, api_key_file: am.token}", "1", "statuspage.url must be https", "https://api.statuspage.io"},
+		"a page's password":    {"statuspage: {url: 'https://u:hunter2@x', page: abc, api_key_file: am.token}", "1", "statuspage.url must not hold a secret", "without USER:PASSWORD@"},
+		"no key file":          {"statuspage: {page: abc, api_key_file: none}", "1", "no such file", "readable by its owner only"},
+		"two keys":             {"statuspage: {page: abc, api_key_file: two.token}", "1", "more than one line", "one line"},
+		"a key of no name":     {"statuspage: {page: abc, api_key: am.token}", "1", `unknown key "api_key" in statuspage`, "one of url, page, api_key_file"},
 		"empty dsn file":       {"storage: {dsn_file: empty.token}", "1", "does not hold one data source name", "sqlite:"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -181,6 +198,13 @@ func TestATokenFileThatOthersHaveAccessToIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := LoadConfig(filepath.Join(dir, "backout.yml"))
+		keyed := filepath.Join(dir, "keyed.yml")
+		if werr := os.WriteFile(keyed, []byte("statuspage: {page: abc, api_key_file: a.token}"), 0o600); werr != nil {
+			t.Fatal(werr)
+		}
+		if _, kerr := LoadConfig(keyed); refused != (kerr != nil) || refused && !strings.Contains(kerr.Error(), "try: chmod 600 ") {
+			t.Errorf("an API key with mode %o: %v", mode, kerr)
+		}
 		if refused != (err != nil) {
 			t.Errorf("mode %o: %v", mode, err)
 		}

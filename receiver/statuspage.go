@@ -1,0 +1,73 @@
+package receiver
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Statuspage is a page of Atlassian Statuspage that is told what the built-in one
+// shows.
+type Statuspage struct {
+	// URL is the API's address without its version.
+	URL string
+	// Page is the page's id.
+	Page string
+	// Key is the content of api_key_file.
+	Key Secret
+}
+
+// statuspageURL is where Atlassian has the API.
+const statuspageURL = "https://api.statuspage.io"
+
+var statuspageID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// statuspage reads where incidents are told; nil where that is wrong.
+func (r *configReader) statuspage(n *yaml.Node) *Statuspage {
+	before := len(r.mistakes)
+	s, file, fileNode := &Statuspage{URL: statuspageURL}, "", n
+	r.fields(n, "statuspage",
+		field{"url", func(n *yaml.Node) {
+			u := r.url(n, "statuspage.url")
+			if u == nil {
+				return
+			}
+			if s.URL = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
+				r.fail(n, statuspageURL, "statuspage.url must be https, since the key goes there")
+			}
+		}},
+		field{"page", func(n *yaml.Node) {
+			if s.Page = r.text(n, "statuspage.page"); s.Page != "" && !statuspageID.MatchString(s.Page) {
+				r.fail(n, "the id that stands in the page's API settings, such as kctbh9vrtdwd", "%q is no id of a page", s.Page)
+			}
+		}},
+		field{"api_key_file", func(n *yaml.Node) { file, fileNode = r.text(n, "statuspage.api_key_file"), n }})
+	if len(r.mistakes) > before {
+		return nil
+	}
+	if s.Page == "" || file == "" {
+		r.fail(n, "{page: kctbh9vrtdwd, api_key_file: statuspage.key}", "statuspage needs page and api_key_file")
+		return nil
+	}
+	key, err := readToken(r.path(file))
+	if err != nil {
+		try := "write the API key into it as one line, readable by its owner only"
+		if errors.Is(err, errOpenToOthers) {
+			try = "chmod 600 " + r.path(file)
+		}
+		r.fail(fileNode, try, "statuspage.api_key_file: %v", err)
+		return nil
+	}
+	s.Key = NewSecret(key)
+	return s
+}
+
+// Same tells whether both name one page and one key; either may be nil.
+func (s *Statuspage) Same(other *Statuspage) bool {
+	if s == nil || other == nil {
+		return s == other
+	}
+	return *s == *other
+}
