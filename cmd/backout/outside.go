@@ -16,6 +16,7 @@ type outside struct {
 	prometheus   remediation.Prometheus
 	alertmanager remediation.Alertmanager
 	kinds        *kinds
+	pages        []remediation.Channel
 	transport    *http.Transport
 }
 
@@ -32,11 +33,15 @@ func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside,
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
+	pages, err := statusPages(cfg, transport, logger)
+	if err != nil {
+		return nil, err
+	}
 	kinds, err := actionKinds(cfg, c.environ, logger)
 	if err != nil {
 		return nil, err
 	}
-	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, transport: transport}, nil
+	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, transport: transport}, nil
 }
 
 // Close ends the connections.
