@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,12 @@ func rungs() []rung {
 			done:   "The container was recreated from " + oldVersion + ", its flag still off.",
 			seen:   seeOldVersion,
 		},
+		{
+			action: "schema_rollback",
+			begun:  "The service is cut off its tables first, and pg_dump takes a snapshot: without one, nothing is undone.",
+			done:   "The undo scripts ran in one transaction, and the service was let back in.",
+			seen:   seeOldSchema,
+		},
 	}
 }
 
@@ -44,11 +51,18 @@ func beginning(action string) func(e *remediation.Entry) bool {
 
 // climb are the stages of one step.
 func (st *story) climb(r rung) []stage {
-	return []stage{
+	var asked []stage
+	if r.action == "schema_rollback" {
+		asked = []stage{
+			{"held", time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeHeld(ctx, r) }},
+			{"approved", time.Minute, st.seeApproved},
+		}
+	}
+	return append(asked, []stage{
 		{"intent", time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeIntent(ctx, r) }},
 		{"outcome", 2 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeOutcome(ctx, r) }},
 		{"verified", 2 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeVerified(ctx, r) }},
-	}
+	}...)
 }
 
 // helpedNot are the stages between a step that did not help and the next one.
@@ -57,6 +71,32 @@ func (st *story) helpedNot(next rung) []stage {
 		{"settled", 3 * time.Minute, st.seeSettled},
 		{"escalated", 3 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeEscalated(ctx, next) }},
 	}
+}
+
+// seeHeld sees that what loses data waits for a human's yes.
+func (st *story) seeHeld(ctx context.Context, r rung) (time.Time, []string, error) {
+	e, err := st.entry(ctx, func(e *remediation.Entry) bool {
+		return e.Kind == remediation.KindHeld && e.Action == r.action && text(e, "reason") == string(remediation.HoldApproval)
+	}, "hold of "+r.action+" for an approval")
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	st.held, st.told = e, e.Seq
+	return e.Time, []string{"for an approval: " + text(e, "why")}, nil
+}
+
+// seeApproved plays the commander, who says yes.
+func (st *story) seeApproved(ctx context.Context) (time.Time, []string, error) {
+	const reason = "neither the flag nor the image helped"
+	e, err := st.of(ctx, remediation.KindApproved, st.held.Action)
+	if err != nil {
+		if _, err := st.stack.command(ctx, "approve", st.incident, st.held.Step, "--reason="+reason); err != nil {
+			return time.Time{}, nil, err
+		}
+		return time.Time{}, nil, err
+	}
+	return e.Time, []string{"by the user " + e.Actor + ", whom this demo plays:",
+		fmt.Sprintf("backout approve %s %s --reason='%s'", st.incident, st.held.Step, reason)}, nil
 }
 
 func (st *story) seeIntent(ctx context.Context, r rung) (time.Time, []string, error) {
@@ -77,7 +117,11 @@ func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, e
 	if got := text(e, "outcome"); got != string(remediation.StepDone) {
 		return time.Time{}, nil, fatal(fmt.Errorf("the outcome of %s is %q: %s", e.Step, got, text(e, "error")))
 	}
-	return e.Time, []string{fmt.Sprintf("%s done, after %.1fs", e.Step, e.Time.Sub(st.intent.Time).Seconds()), r.done}, nil
+	said := []string{fmt.Sprintf("%s done, after %.1fs", e.Step, e.Time.Sub(st.intent.Time).Seconds()), r.done}
+	if path, size, sum := snapshotOf(e); path != "" {
+		said = append(said, fmt.Sprintf("The snapshot: %d bytes, SHA-256 %s, in", size, sum), path)
+	}
+	return e.Time, said, nil
 }
 
 func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, error) {
@@ -146,6 +190,34 @@ func seeOldVersion(ctx context.Context, s *stack) (string, error) {
 		err = fmt.Errorf("the service still says that it is %s", version)
 	}
 	return "the service itself says that it is " + version, err
+}
+
+// snapshotOf is what an outcome says of the snapshot that was taken first; "" where there is none.
+func snapshotOf(e *remediation.Entry) (path string, size int64, sum string) {
+	after, _ := e.Detail["after"].(map[string]any)
+	dump, _ := after["dump"].(map[string]any)
+	path, _ = dump["path"].(string)
+	sum, _ = dump["sha256"].(string)
+	if n, ok := dump["size"].(float64); ok {
+		size = int64(n)
+	}
+	return path, size, sum
+}
+
+// seeOldSchema sees that the schema is the older one, and that it is written to.
+func seeOldSchema(ctx context.Context, s *stack) (string, error) {
+	version, err := s.schema(ctx)
+	if err != nil {
+		return "", err
+	}
+	if "v"+version != oldVersion {
+		return "", fmt.Errorf("the schema is still at version %s", version)
+	}
+	status, err := s.answers(ctx, "/basic/views")
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("the service answers %d when it is to write a view", status)
+	}
+	return "the schema is at version " + version + ", and the service writes to it", err
 }
 
 // afterwards does what an operator might do next, and looks at it all once more.

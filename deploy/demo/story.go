@@ -24,6 +24,7 @@ type story struct {
 
 	incident string
 	told     int64              // the last entry of the audit log that a stage has told of
+	held     *remediation.Entry // of the step that waits for an approval
 	intent   *remediation.Entry // of the step that was begun last
 	noted    int                // how many entries have been looked through for notes
 }
