@@ -77,6 +77,10 @@ func (f *fakeService) Incident(_ context.Context, id string) (remediation.Incide
 	return remediation.IncidentView{}, &remediation.RefusedError{Refusal: remediation.Missing, Message: "there is no incident " + id}
 }
 
+func (f *fakeService) Plot(_ context.Context, id, trigger string) (remediation.Plot, error) {
+	return remediation.Plot{Incident: id, Trigger: trigger}, f.err
+}
+
 func (f *fakeService) ChangeIncident(_ context.Context, id string, verb remediation.Verb, step, actor, reason string) (remediation.IncidentView, error) {
 	f.change(id, string(verb), step, actor, reason)
 	return remediation.IncidentView{ID: id}, f.err

@@ -27,7 +27,9 @@ type Options struct {
 	Kinds        []ActionKind
 	Prometheus   Prometheus
 	Alertmanager Alertmanager
-	Mode         Mode
+	// History draws plots; without it they show what the audit log holds.
+	History History
+	Mode    Mode
 	// NoLossy, where not "", is why lossy steps are held: no tokens, say.
 	NoLossy string
 	// StatusPages are told what the built-in page shows.
@@ -44,6 +46,7 @@ type Engine struct {
 	kinds        []ActionKind
 	prometheus   Prometheus
 	alertmanager Alertmanager
+	history      History
 	mode         Mode
 	noLossy      string
 	now          func() time.Time
@@ -72,7 +75,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		outbox: out,
-		store:  o.Store, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager,
+		store:  o.Store, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager, history: o.History,
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}

@@ -113,6 +113,9 @@ type Service interface {
 	Accept(ctx context.Context, n Notification) (Accepted, error)
 	Incidents(ctx context.Context, f IncidentFilter) ([]IncidentView, error)
 	Incident(ctx context.Context, id string) (IncidentView, error)
+	// Plot shows one of an incident's triggers around it; trigger "" is the
+	// first that has an expression.
+	Plot(ctx context.Context, id, trigger string) (Plot, error)
 	ChangeIncident(ctx context.Context, id string, verb Verb, step, actor, reason string) (IncidentView, error)
 	// Restore begins to put back what an incident's steps changed, the last one
 	// first; the incident is closed once that is done.

@@ -37,6 +37,8 @@ type world struct {
 	// announcement is what every status_page step tells, pages whom.
 	announcement remediation.Announcement
 	pages        []remediation.Channel
+	// history draws plots, where set.
+	history remediation.History
 }
 
 // playbook is a service with two triggers and the whole ladder. S = 15s, W = 2m.
@@ -142,7 +144,7 @@ func (w *world) newEngine(st remediation.Store) *remediation.Engine {
 
 func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 	return remediation.New(w.ctx, remediation.Options{
-		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.am,
+		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.am, History: w.history,
 		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
 	})
 }

@@ -13,7 +13,7 @@ import (
 // outside is everything that serve talks to beyond its own store. Building it
 // speaks to nobody yet.
 type outside struct {
-	prometheus   remediation.Prometheus
+	prometheus   *observe.Prometheus
 	alertmanager remediation.Alertmanager
 	kinds        *kinds
 	pages        []remediation.Channel

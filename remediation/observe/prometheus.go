@@ -20,7 +20,8 @@ import (
 // expression that matches a whole fleet by mistake can cost.
 const maxQueryResponse = 1 << 20
 
-// Prometheus implements remediation.Prometheus by instant queries.
+// Prometheus implements remediation.Prometheus by instant queries, and
+// remediation.History by range queries.
 type Prometheus struct {
 	name    string
 	api     promv1.API
@@ -28,7 +29,10 @@ type Prometheus struct {
 	log     *slog.Logger
 }
 
-var _ remediation.Prometheus = (*Prometheus)(nil)
+var (
+	_ remediation.Prometheus = (*Prometheus)(nil)
+	_ remediation.History    = (*Prometheus)(nil)
+)
 
 // NewPrometheus returns a client of the Prometheus at address, such as
 // http://127.0.0.1:9090. A query without an answer after timeout is given up.
@@ -102,6 +106,47 @@ func single(result model.Value) (value float64, ok bool, err error) {
 		return 0, false, nil
 	}
 	return value, true, nil
+}
+
+// QueryRange returns the values of expr at from, from+step and so on up to to;
+// NaN and infinities are left out. Its errors are those of Query.
+func (p *Prometheus) QueryRange(ctx context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
+	asking, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	result, warnings, _, err := p.api.QueryRange(asking, expr, promv1.Range{Start: from, End: to, Step: step}, promv1.WithTimeout(p.timeout))
+	if err != nil {
+		return nil, p.failure(ctx, asking, err)
+	}
+	for _, w := range warnings {
+		p.log.Warn("prometheus warns about a query", "expr", expr, "warning", w)
+	}
+	points, err := line(result)
+	if err != nil {
+		return nil, fmt.Errorf("%s: query range %q: %w", p.name, expr, err)
+	}
+	return points, nil
+}
+
+// line takes the finite values out of a range's result.
+func line(result model.Value) ([]remediation.Point, error) {
+	matrix, ok := result.(model.Matrix)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("result is a %s where a matrix is expected", result.Type())
+	case len(matrix) == 0:
+		return nil, nil
+	case len(matrix) > 1:
+		return nil, fmt.Errorf("%d series where one is expected; aggregate them in the expression", len(matrix))
+	case len(matrix[0].Histograms) > 0:
+		return nil, errors.New("the samples are native histograms, not numbers")
+	}
+	var points []remediation.Point
+	for _, v := range matrix[0].Values {
+		if f := float64(v.Value); !math.IsNaN(f) && !math.IsInf(f, 0) {
+			points = append(points, remediation.Point{Time: v.Timestamp.Time().UTC(), Value: f})
+		}
+	}
+	return points, nil
 }
 
 // failure says what went wrong, and whether the server has answered at all.

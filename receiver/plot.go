@@ -1,0 +1,358 @@
+package receiver
+
+import (
+	"fmt"
+	"html"
+	"html/template"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// A plot's measures, in its own pixels; a page scales it to what room there is.
+const (
+	plotWidth  = 640
+	plotLeft   = 64
+	plotRight  = 12
+	plotInner  = 190 // height of the field the line is in
+	plotBottom = 36
+	plotLane   = 15 // height of one row of marks' labels
+	plotLanes  = 4  // rows of labels at most; what does not fit has its number
+	plotChar   = 6.2
+)
+
+// plotStyle is what a plot's file brings with it; a page has the like in its
+// own style sheet, since its policy takes none from elsewhere.
+const plotStyle = `<style>@media (prefers-color-scheme: dark){` +
+	`.plot-paper{fill:#16191d}.plot-text{fill:#d7dbe0}.plot-grid{stroke:#343a41}.plot-axis{stroke:#8a929b}` +
+	`.plot-line{stroke:#6cb2ff}.plot-dot{fill:#6cb2ff}.plot-threshold{stroke:#ff8a80}.plot-threshold-text{fill:#ff8a80}` +
+	`.plot-mark{stroke:#e0b050}.plot-mark-text{fill:#e0b050}}</style>`
+
+// plotSVG draws a plot for a page: the line, the threshold, and what was done
+// when. It needs nothing from elsewhere, and its colours are attributes, which
+// the classes plot-* override.
+func plotSVG(p remediation.Plot) template.HTML {
+	return template.HTML(drawPlot(p, "")) //nolint:gosec // every string in it went through plotText
+}
+
+// PlotFile draws a plot as a file of its own.
+func PlotFile(p remediation.Plot) []byte {
+	return []byte(drawPlot(p, plotStyle) + "\n")
+}
+
+// canvas turns values and times into places.
+type canvas struct {
+	strings.Builder
+	p           remediation.Plot
+	top         float64
+	least, most float64 // of the value axis
+}
+
+func (c *canvas) x(t time.Time) float64 {
+	span := c.p.To.Sub(c.p.From)
+	if span <= 0 {
+		return plotLeft
+	}
+	share := float64(t.Sub(c.p.From)) / float64(span)
+	return plotLeft + min(max(share, 0), 1)*(plotWidth-plotLeft-plotRight)
+}
+
+func (c *canvas) y(v float64) float64 {
+	return c.top + plotInner*(1-(v-c.least)/(c.most-c.least))
+}
+
+func (c *canvas) add(format string, args ...any) { fmt.Fprintf(c, format, args...) }
+
+func drawPlot(p remediation.Plot, style string) string {
+	lanes, used := plotLabels(p)
+	c := &canvas{p: p, top: 10 + plotLane*float64(used)}
+	ticks := c.scale()
+	height := int(c.top) + plotInner + plotBottom
+	id := plotID(p)
+	c.add(`<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" aria-labelledby="%s-title %s-desc" viewBox="0 0 %d %d" width="%d" height="%d" font-family="system-ui, sans-serif" font-size="11">`,
+		id, id, plotWidth, height, plotWidth, height)
+	c.add(`%s<title id="%s-title">%s of %s</title><desc id="%s-desc">%s</desc>`,
+		style, id, plotText(p.Trigger, 80), plotText(p.Incident, 80), id, plotText(plotWords(p), 2000))
+	c.add(`<rect class="plot-paper" width="%d" height="%d" fill="#ffffff"/>`, plotWidth, height)
+	for _, v := range ticks {
+		c.add(`<line class="plot-grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#e3e6ea"/>`, plotLeft, plotWidth-plotRight, c.y(v), c.y(v))
+		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="end" fill="#3a4149">%s</text>`, plotLeft-6, c.y(v)+4, plotText(measure(v, p.Unit), 12))
+	}
+	c.times(height)
+	c.marks(lanes)
+	y := c.y(p.Threshold)
+	c.add(`<line class="plot-threshold" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#c62828" stroke-width="1.5" stroke-dasharray="6 3"/>`, plotLeft, plotWidth-plotRight, y, y)
+	c.add(`<text class="plot-threshold-text" x="%d" y="%.1f" text-anchor="end" fill="#c62828">%s</text>`, plotWidth-plotRight-2, y-4, plotText(bound(p), 40))
+	c.line()
+	c.WriteString(`</svg>`)
+	return c.String()
+}
+
+// scale chooses the value axis, and returns where its grid lies.
+func (c *canvas) scale() []float64 {
+	least, most := min(0, c.p.Threshold), max(0, c.p.Threshold)
+	for _, pt := range c.p.Points {
+		least, most = min(least, pt.Value), max(most, pt.Value)
+	}
+	if most == least {
+		most = least + 1
+	}
+	step := niceStep((most - least) / 4)
+	c.least, c.most = math.Floor(least/step)*step, math.Ceil(most/step*1.02)*step
+	var ticks []float64
+	for i := 0; i <= 12; i++ {
+		v := c.least + float64(i)*step
+		if v > c.most+step/2 {
+			break
+		}
+		ticks = append(ticks, v)
+	}
+	return ticks
+}
+
+// niceStep is 1, 2 or 5 times a power of ten, and at least least.
+func niceStep(least float64) float64 {
+	power := math.Pow(10, math.Floor(math.Log10(least)))
+	for _, n := range []float64{1, 2, 5} {
+		if n*power >= least {
+			return n * power
+		}
+	}
+	return 10 * power
+}
+
+// plotSteps are the distances of the time axis's labels.
+func plotSteps() []time.Duration {
+	const day = 24 * time.Hour
+	return []time.Duration{
+		time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute,
+		15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 12 * time.Hour, day, 2 * day, 7 * day, 30 * day,
+	}
+}
+
+// times draws the time axis.
+func (c *canvas) times(height int) {
+	span := c.p.To.Sub(c.p.From)
+	step := span/5 + 1
+	for _, s := range plotSteps() {
+		if s >= span/6 {
+			step = s
+			break
+		}
+	}
+	form := "15:04"
+	switch {
+	case step < time.Minute:
+		form = "15:04:05"
+	case span > 24*time.Hour:
+		form = "Jan 2 15:04"
+	}
+	base := c.top + plotInner
+	c.add(`<line class="plot-axis" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, plotLeft, plotWidth-plotRight, base, base)
+	from := c.p.From.UTC().Truncate(step)
+	for i := 0; i < 20; i++ {
+		t := from.Add(time.Duration(i) * step)
+		if t.After(c.p.To) {
+			break
+		}
+		if x := c.x(t); !t.Before(c.p.From) && x < plotWidth-plotRight-14 {
+			c.add(`<line class="plot-axis" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, x, x, base, base+4)
+			c.add(`<text class="plot-text" x="%.1f" y="%.1f" text-anchor="middle" fill="#3a4149">%s</text>`, x, base+16, t.Format(form))
+		}
+	}
+	c.add(`<text class="plot-text" x="%d" y="%d" text-anchor="end" fill="#3a4149">%s UTC</text>`, plotWidth-plotRight, height-5, c.p.From.UTC().Format("2006-01-02"))
+}
+
+// label is where a mark's words stand; lane -1: there is no room for them.
+type label struct {
+	text string
+	lane int
+	left bool // the words end at the mark
+}
+
+// plotLabels gives each mark's words a row in which they run into no others,
+// and says how many rows that takes.
+func plotLabels(p remediation.Plot) (labels []label, used int) {
+	c := &canvas{p: p}
+	var ends [plotLanes]float64
+	for _, m := range p.Marks {
+		text := cut(m.Label, 28)
+		x, width := c.x(m.Time), float64(len([]rune(text)))*plotChar+8
+		l := label{text: text, lane: -1, left: x+width > plotWidth-2}
+		begin := x
+		if l.left {
+			begin = x - width
+		}
+		for i := range ends {
+			if begin >= ends[i] {
+				l.lane, ends[i], used = i, begin+width, max(used, i+1)
+				break
+			}
+		}
+		labels = append(labels, l)
+	}
+	return labels, used
+}
+
+func (c *canvas) marks(labels []label) {
+	for i, m := range c.p.Marks {
+		x, l := c.x(m.Time), labels[i]
+		y := c.top
+		if l.lane >= 0 {
+			y = 8 + plotLane*float64(l.lane)
+		}
+		c.add(`<line class="plot-mark" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#8a5a00"/>`, x, x, y, c.top+plotInner)
+		if l.lane < 0 {
+			continue
+		}
+		anchor, dx := "start", 3.0
+		if l.left {
+			anchor, dx = "end", -3
+		}
+		c.add(`<text class="plot-mark-text" x="%.1f" y="%.1f" text-anchor="%s" fill="#8a5a00">%s</text>`, x+dx, y+8, anchor, plotText(l.text, 28))
+	}
+}
+
+// line draws the values: a line where they follow each other, dots where what
+// lies between them is not known.
+func (c *canvas) line() {
+	step := time.Duration(c.p.Step)
+	var run []remediation.Point
+	flush := func() {
+		switch {
+		case len(run) == 1:
+			c.add(`<circle class="plot-dot" cx="%.1f" cy="%.1f" r="3" fill="#1565c0"/>`, c.x(run[0].Time), c.y(run[0].Value))
+		case len(run) > 1:
+			c.WriteString(`<polyline class="plot-line" fill="none" stroke="#1565c0" stroke-width="2" stroke-linejoin="round" points="`)
+			for i, pt := range run {
+				if i > 0 {
+					c.WriteByte(' ')
+				}
+				c.add("%.1f,%.1f", c.x(pt.Time), c.y(pt.Value))
+			}
+			c.WriteString(`"/>`)
+		}
+		run = run[:0]
+	}
+	for i, pt := range c.p.Points {
+		if i > 0 && (step == 0 || pt.Time.Sub(c.p.Points[i-1].Time) > step+step/2) {
+			flush()
+		}
+		run = append(run, pt)
+	}
+	flush()
+	if len(c.p.Points) == 0 {
+		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="middle" fill="#3a4149">no values are known</text>`, plotWidth/2, c.top+plotInner/2)
+	}
+}
+
+// plotWords says in words what a plot shows, for those who do not see it.
+func plotWords(p remediation.Plot) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", p.Trigger, p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format("15:04"), bound(p))
+	if n := len(p.Points); n > 0 {
+		worst := p.Points[0]
+		for _, pt := range p.Points {
+			if (pt.Value > worst.Value) == p.Above && pt.Value != worst.Value {
+				worst = pt
+			}
+		}
+		word := "Lowest"
+		if p.Above {
+			word = "Highest"
+		}
+		fmt.Fprintf(&b, " %s %s at %s, last %s.", word, measure(worst.Value, p.Unit), worst.Time.UTC().Format("15:04:05"), measure(p.Points[n-1].Value, p.Unit))
+	}
+	for i, m := range p.Marks {
+		sep := ","
+		if i == 0 {
+			sep = " Marks:"
+		}
+		fmt.Fprintf(&b, "%s %s at %s", sep, m.Label, m.Time.UTC().Format("15:04:05"))
+	}
+	if p.Note != "" {
+		b.WriteString(". Note: " + p.Note)
+	}
+	return b.String()
+}
+
+// bound is the threshold in words.
+func bound(p remediation.Plot) string {
+	if p.Above {
+		return "threshold: above " + measure(p.Threshold, p.Unit)
+	}
+	return "threshold: below " + measure(p.Threshold, p.Unit)
+}
+
+// measure writes a value with its unit, to four digits.
+func measure(v float64, u alerts.Unit) string {
+	short := func(v float64) string { return strconv.FormatFloat(roundTo(v, 4), 'f', -1, 64) }
+	switch u {
+	case alerts.Ratio:
+		return short(v*100) + "%"
+	case alerts.Percent:
+		return short(v) + "%"
+	case alerts.Seconds:
+		if v != 0 && math.Abs(v) < 1 {
+			return short(v*1000) + "ms"
+		}
+		return short(v) + "s"
+	case alerts.Milliseconds:
+		return short(v) + "ms"
+	case alerts.Bytes:
+		for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+			if math.Abs(v) < 1024 {
+				return short(v) + unit
+			}
+			v /= 1024
+		}
+		return short(v) + "TiB"
+	case alerts.PerSecond:
+		return short(v) + "/s"
+	}
+	return short(v)
+}
+
+// roundTo rounds to n significant digits.
+func roundTo(v float64, n int) float64 {
+	r, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', n, 64), 64)
+	if err != nil {
+		return v
+	}
+	return r
+}
+
+// plotText makes words from outside safe in an SVG file: what XML does not
+// take, or would turn the line round, is replaced.
+func plotText(s string, most int) string {
+	return html.EscapeString(cut(s, most))
+}
+
+// cut makes words printable, and at most n characters long.
+func cut(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+// plotID is a name for a plot's title that no other plot of a page has.
+func plotID(p remediation.Plot) string {
+	return "plot-" + strings.Map(func(r rune) rune {
+		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+			return r
+		}
+		return '-'
+	}, cut(p.Incident+"-"+p.Trigger, 100))
+}

@@ -1,0 +1,206 @@
+package receiver
+
+import (
+	"encoding/xml"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares with a file of testdata, or writes it with -update.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; to write it: go test ./receiver -update", err)
+	}
+	if string(want) != string(got) {
+		t.Errorf("%s is another; to see it: go test ./receiver -update && git diff\n%s", path, got)
+	}
+}
+
+var plotOpened = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+
+// breachPlot is an error rate that rises, is backed out and falls.
+func breachPlot() remediation.Plot {
+	p := remediation.Plot{
+		Incident: "inc-7", Trigger: "error_rate", Unit: "ratio", Threshold: 0.01, Above: true,
+		From: plotOpened.Add(-15 * time.Minute), To: plotOpened.Add(25 * time.Minute), Step: model.Duration(15 * time.Second),
+	}
+	at := func(d time.Duration) time.Time { return plotOpened.Add(d) }
+	p.Marks = []remediation.Mark{
+		{Time: at(0), Kind: remediation.KindOpened, Label: "opened"},
+		{Time: at(500 * time.Millisecond), Kind: remediation.KindIntent, Label: "1-flag_off"},
+		{Time: at(7 * time.Minute), Kind: remediation.KindIntent, Label: "2-image_retag"},
+		{Time: at(14 * time.Minute), Kind: remediation.KindRecovered, Label: "recovered"},
+		{Time: at(24 * time.Minute), Kind: remediation.KindClosed, Label: "closed"},
+	}
+	for t := p.From; !t.After(p.To); t = t.Add(15 * time.Second) {
+		d := t.Sub(plotOpened)
+		v := 0.001
+		switch {
+		case d > 3*time.Minute && d < 5*time.Minute:
+			continue // a gap
+		case d > 14*time.Minute:
+			v = 0.0005
+		case d > 0:
+			v = 0.032 - 0.002*d.Minutes()
+		case d > -6*time.Minute:
+			v = 0.001 + (6+d.Minutes())*0.004
+		}
+		p.Points = append(p.Points, remediation.Point{Time: t, Value: v})
+	}
+	return p
+}
+
+// evidencePlot has what an audit log holds: few values, and no line between them.
+func evidencePlot() remediation.Plot {
+	p := breachPlot()
+	p.Step, p.Note, p.Unit, p.Above, p.Threshold = 0, "these are the values that the audit log holds", "", false, 99.5
+	p.Points = []remediation.Point{{Time: plotOpened, Value: 91.25}, {Time: plotOpened.Add(7 * time.Minute), Value: 97}, {Time: plotOpened.Add(14 * time.Minute), Value: 100}}
+	return p
+}
+
+func TestPlotsAreDrawnAsTheyWere(t *testing.T) {
+	golden(t, "plot.svg", PlotFile(breachPlot()))
+	golden(t, "plot-evidence.svg", PlotFile(evidencePlot()))
+}
+
+// elements reads an SVG file strictly, and returns its elements' names and its text.
+func elements(t *testing.T, svg string) (names []string, text string) {
+	t.Helper()
+	dec := xml.NewDecoder(strings.NewReader(svg))
+	for {
+		tok, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return names, text
+		}
+		if err != nil {
+			t.Fatalf("not well-formed: %v in %s", err, svg)
+		}
+		switch tok := tok.(type) {
+		case xml.StartElement:
+			names = append(names, tok.Name.Local)
+			for _, a := range tok.Attr {
+				if a.Name.Local == "href" || strings.HasPrefix(a.Name.Local, "on") || a.Name.Local == "style" || strings.Contains(a.Value, "url(") {
+					t.Errorf("attribute %s=%q", a.Name.Local, a.Value)
+				}
+			}
+		case xml.CharData:
+			text += string(tok) + "\n"
+		}
+	}
+}
+
+func TestAPlotSaysInWordsWhatItShows(t *testing.T) {
+	svg := string(plotSVG(breachPlot()))
+	names, text := elements(t, svg)
+	if !strings.Contains(svg, `role="img"`) || !strings.Contains(strings.Join(names, " "), "title desc") {
+		t.Errorf("no image with a title and a description: %v", names)
+	}
+	for _, want := range []string{
+		"error_rate of inc-7", "threshold: above 1%", "1-flag_off", "2-image_retag", "recovered", "03:10", "2026-11-22 UTC",
+		"Highest 3.1", "opened at 03:00:00", "2%",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not said in %s", want, text)
+		}
+	}
+	if strings.Contains(svg, "<style") {
+		t.Error("a page's plot brings a style sheet, which the page's policy refuses")
+	}
+	if n := strings.Count(svg, "<polyline"); n != 2 {
+		t.Errorf("%d lines, want one on either side of the gap", n)
+	}
+	if n := strings.Count(string(plotSVG(evidencePlot())), "<circle"); n != 3 {
+		t.Errorf("%d dots of evidence, want 3", n)
+	}
+}
+
+var place = regexp.MustCompile(`(?:x|y|x1|x2|y1|y2|cx|cy)="(-?[0-9.]+|NaN|[-+]Inf)"`)
+
+func TestAPlotOfAnythingStaysInItsFrame(t *testing.T) {
+	hostile := "</svg><script>alert(1)</script>\x1b[2J\x00\u202e\"'&" + strings.Repeat("x", 10_000)
+	for name, edit := range map[string]func(*remediation.Plot){
+		"hostile words": func(p *remediation.Plot) {
+			p.Trigger, p.Incident, p.Note, p.Unit, p.Marks[0].Label = hostile, hostile, hostile, "\"><b>", hostile
+		},
+		"nothing":         func(p *remediation.Plot) { p.Points, p.Marks = nil, nil },
+		"no time":         func(p *remediation.Plot) { p.To = p.From },
+		"backwards":       func(p *remediation.Plot) { p.To = p.From.Add(-time.Hour) },
+		"one second":      func(p *remediation.Plot) { p.To = p.From.Add(time.Second) },
+		"three years":     func(p *remediation.Plot) { p.To = p.From.Add(3 * 365 * 24 * time.Hour) },
+		"all zero":        func(p *remediation.Plot) { p.Threshold = 0; p.Points = []remediation.Point{{Time: p.From}} },
+		"below zero":      func(p *remediation.Plot) { p.Threshold = -5; p.Points = []remediation.Point{{Time: p.From, Value: -1e6}} },
+		"huge":            func(p *remediation.Plot) { p.Points = []remediation.Point{{Time: p.From, Value: 1e300}} },
+		"tiny":            func(p *remediation.Plot) { p.Threshold = 1e-300; p.Points = nil },
+		"the far future":  func(p *remediation.Plot) { p.Points[0].Time = p.To.Add(100 * time.Hour) },
+		"a hundred marks": func(p *remediation.Plot) { p.Marks = append(p.Marks, make([]remediation.Mark, 100)...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := breachPlot()
+			edit(&p)
+			svg := string(PlotFile(p))
+			names, _ := elements(t, svg)
+			for _, n := range names {
+				if n == "script" || n == "b" {
+					t.Errorf("element %s", n)
+				}
+			}
+			if len(svg) > 64<<10 || strings.ContainsAny(svg, "\x1b\x00\u202e") {
+				t.Errorf("%d bytes of %.300q", len(svg), svg)
+			}
+			for _, m := range place.FindAllStringSubmatch(svg, -1) {
+				if f, err := strconv.ParseFloat(m[1], 64); err != nil || f < -10 || f > 1000 {
+					t.Errorf("place %s", m[0])
+				}
+			}
+		})
+	}
+}
+
+func TestMeasuresHaveTheirUnits(t *testing.T) {
+	for _, tc := range []struct {
+		v    float64
+		unit string
+		want string
+	}{
+		{0.0123456, "ratio", "1.235%"},
+		{85, "percent", "85%"},
+		{0.75, "seconds", "750ms"},
+		{1.5, "seconds", "1.5s"},
+		{300, "milliseconds", "300ms"},
+		{3 << 20, "bytes", "3MiB"},
+		{1 << 50, "bytes", "1024TiB"},
+		{12, "per_second", "12/s"},
+		{1e6, "count", "1000000"},
+		{0.1 + 0.2, "", "0.3"},
+	} {
+		if got := measure(tc.v, alerts.Unit(tc.unit)); got != tc.want {
+			t.Errorf("%v %s is %s, want %s", tc.v, tc.unit, got, tc.want)
+		}
+	}
+}
