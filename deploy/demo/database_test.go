@@ -83,6 +83,15 @@ func (s *stack) rows(ctx context.Context, query string) (n int, err error) {
 	return n, err
 }
 
+// inCluster counts the databases and roles that are called as the stack's are.
+func (s *stack) inCluster(ctx context.Context) (databases, roles int, err error) {
+	err = s.cluster.with(ctx, "", func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `SELECT (SELECT count(*) FROM pg_database WHERE datname = $1), (SELECT count(*) FROM pg_roles WHERE rolname = $2)`,
+			s.database(), s.role()).Scan(&databases, &roles)
+	})
+	return databases, roles, err
+}
+
 // untilAnswered waits until the service answers a path with a status.
 func (s *stack) untilAnswered(t *testing.T, path string, status int) {
 	t.Helper()

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -29,6 +32,13 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	shared = s.settings
+	// Stacks wait for their windows most of the time: more of them than there are processors fit side by side.
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err) // a number is one
+		}
+	}
 	code := m.Run()
 	if err := errors.Join(s.engine.removeImages(ctx, s.image), os.RemoveAll(s.dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -198,8 +199,8 @@ func snapshotOf(e *remediation.Entry) (path string, size int64, sum string) {
 	dump, _ := after["dump"].(map[string]any)
 	path, _ = dump["path"].(string)
 	sum, _ = dump["sha256"].(string)
-	if n, ok := dump["size"].(float64); ok {
-		size = int64(n)
+	if n, ok := dump["size"].(json.Number); ok {
+		size, _ = n.Int64()
 	}
 	return path, size, sum
 }
