@@ -40,6 +40,9 @@ type Config struct {
 	// DSN is the content of storage.dsn_file, "" where there is none; it wins
 	// over --storage.dsn.
 	DSN string
+	// SnapshotDir is where the snapshots of databases are kept. One that is not
+	// absolute begins at the working folder, as that of --storage.dsn does.
+	SnapshotDir string
 	// Statuspage is told what the built-in status page shows; nil: none is.
 	Statuspage *Statuspage
 }
@@ -51,6 +54,7 @@ func DefaultConfig() *Config {
 		PrometheusTimeout: 5 * time.Second,
 		AlertmanagerURL:   "http://127.0.0.1:9093",
 		DockerHost:        "unix:///var/run/docker.sock",
+		SnapshotDir:       "data/snapshots",
 	}
 }
 
@@ -229,6 +233,10 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		field{"storage", func(n *yaml.Node) {
 			r.fields(n, "storage",
 				field{"dsn_file", func(n *yaml.Node) { cfg.DSN = r.dsn(n) }})
+		}},
+		field{"snapshots", func(n *yaml.Node) {
+			r.fields(n, "snapshots",
+				field{"dir", func(n *yaml.Node) { cfg.SnapshotDir = r.text(n, "snapshots.dir") }})
 		}},
 		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }})
 }

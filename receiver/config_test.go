@@ -41,6 +41,7 @@ tokens:
   - {name: eye,   role: viewer, file: eye.token}
   - {name: oncall, role: commander,   file: oncall.token}
 storage:      {dsn_file: dsn}
+snapshots:    {dir: /var/lib/backout/snapshots}
 statuspage:   {url: http://127.0.0.1:8080/, page: kctbh9vrtdwd, api_key_file: page.key}
 `, "page.key": "page-secret\n", "am.token": "a\n", "eye.token": "b", "oncall.token": " c \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
 	if err != nil {
@@ -52,7 +53,7 @@ statuspage:   {url: http://127.0.0.1:8080/, page: kctbh9vrtdwd, api_key_file: pa
 	if cfg.DockerHost != "tcp://127.0.0.1:2375" || strings.Join(cfg.DockerProjects, " ") != "/srv/social-intel /srv/other" {
 		t.Errorf("docker: %+v", cfg)
 	}
-	if cfg.ExternalURL == nil || cfg.ExternalURL.Host != "backout.example.com" || cfg.DSN != "sqlite:/var/lib/backout.db" {
+	if cfg.ExternalURL == nil || cfg.ExternalURL.Host != "backout.example.com" || cfg.DSN != "sqlite:/var/lib/backout.db" || cfg.SnapshotDir != "/var/lib/backout/snapshots" {
 		t.Errorf("the rest: %+v", cfg)
 	}
 	if want := (Statuspage{URL: "http://127.0.0.1:8080", Page: "kctbh9vrtdwd", Key: NewSecret("page-secret")}); cfg.Statuspage == nil || *cfg.Statuspage != want {
@@ -106,7 +107,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		words   string
 		try     string
 	}{
-		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, external_url, tokens, storage, statuspage"},
+		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, external_url, tokens, storage, snapshots, statuspage"},
 		"unknown inner key":    {"prometheus:\n  uri: x", "2", `unknown key "uri" in prometheus`, "one of url, timeout"},
 		"unknown token key":    {"tokens:\n  - {name: a, role: viewer, secret: x}", "2", `unknown key "secret" in a token`, "one of name, role, file"},
 		"key twice":            {"docker: {}\ndocker: {}", "2", `key "docker" stands twice`, "one of them only"},

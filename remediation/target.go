@@ -15,6 +15,8 @@ type Check struct {
 // SchemaRollback says how a database's schema goes back to its previous version.
 type SchemaRollback struct {
 	Service string
+	// Version is what the code goes back to, such as v1.0.0; a command is told.
+	Version string
 	// DSNFile holds the database's address with its password; an absolute path.
 	DSNFile string
 	// Roles are the application's: they cannot log in while the schema changes.
@@ -26,6 +28,11 @@ type SchemaRollback struct {
 	Dir     string
 	// Wanted is a query of one boolean: true once the command has done its work.
 	Wanted string
+	// Restartable: a command or a script that runs outside of a transaction may be
+	// run again after a crash. Otherwise, where it left its mark, a human decides.
+	Restartable bool
+	// Tables are those whose rows are counted; none: all.
+	Tables []string
 	// LockTimeout and StatementTimeout bound the database's waits.
 	LockTimeout, StatementTimeout time.Duration
 	// Tolerated asks whether the code that runs now tolerates the older schema;

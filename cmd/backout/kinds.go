@@ -7,6 +7,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action"
 	"github.com/locotoki/backout/remediation/docker"
+	"github.com/locotoki/backout/remediation/postgres"
 )
 
 // kinds are the kinds of actions, and what they act through.
@@ -24,7 +25,11 @@ func actionKinds(cfg *receiver.Config, environ []string, logger *slog.Logger) (*
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	return &kinds{list: action.Kinds(action.Tools{Flags: client}), docker: client}, nil
+	schemas, err := postgres.New(postgres.Options{SnapshotDir: cfg.SnapshotDir, Environ: environ, Logger: logger})
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	return &kinds{list: action.Kinds(action.Tools{Flags: client, Schemas: schemas}), docker: client}, nil
 }
 
 // Close ends the connections.

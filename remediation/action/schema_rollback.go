@@ -1,9 +1,15 @@
 package action
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/prometheus/common/model"
 
@@ -25,10 +31,24 @@ type schemaRollback struct {
 }
 
 type schemaRollbackParams struct {
-	Flyway  *flywayParams `yaml:"flyway"`
-	Command []string      `yaml:"command"` // argv; no shell reads it
+	// DSNFile holds the database's address with its password, as
+	// postgres://USER:PASSWORD@HOST:PORT/DATABASE; an absolute path.
+	DSNFile string `yaml:"dsn_file"`
+	// ApplicationRoles are those that the application connects as.
+	ApplicationRoles []string `yaml:"application_roles"`
+	// RunsWith are the versions of the code that tolerate the older schema; the
+	// release's previous one by default.
+	RunsWith []string      `yaml:"runs_with"`
+	Flyway   *flywayParams `yaml:"flyway"`
+	Command  []string      `yaml:"command"` // argv; no shell reads it
 	// Dir is where the command runs; an absolute path.
 	Dir string `yaml:"dir"`
+	// Wanted is a query of one boolean: true once the command has done its work.
+	Wanted string `yaml:"wanted"`
+	// Restartable: what runs outside of a transaction may be run again after a crash.
+	Restartable bool `yaml:"restartable"`
+	// Tables are those whose rows are counted; all by default.
+	Tables []string `yaml:"tables"`
 	// LockTimeout and StatementTimeout bound the database's waits.
 	LockTimeout      model.Duration `yaml:"lock_timeout"`
 	StatementTimeout model.Duration `yaml:"statement_timeout"`
@@ -38,7 +58,7 @@ type schemaRollbackParams struct {
 type flywayParams struct {
 	Dir     string `yaml:"dir"`
 	Version string `yaml:"version"`
-	// DSNFile holds the database's address with its password.
+	// DSNFile is where dsn_file of the step may stand, too.
 	DSNFile string `yaml:"dsn_file"`
 }
 
@@ -54,6 +74,45 @@ func (schemaRollback) CheckParams(_ *alerts.Playbook, params any) []alerts.Param
 	bad := func(key, try, problem string, args ...any) {
 		problems = append(problems, alerts.ParamProblem{Key: key, Problem: fmt.Sprintf(problem, args...), Try: try})
 	}
+	p.checkCommand(bad)
+	if f := p.Flyway; f != nil {
+		if !filepath.IsAbs(f.Dir) {
+			bad("flyway.dir", "dir: /srv/social-intel/db/migrations", "%q is not an absolute path", f.Dir)
+		}
+		if !flywayVersion.MatchString(f.Version) {
+			bad("flyway.version", "version: 1.0.0", "%q is not a version", f.Version)
+		}
+		switch {
+		case f.DSNFile != "" && p.DSNFile != "":
+			bad("flyway.dsn_file", "dsn_file of the step alone", "dsn_file is given twice")
+		case f.DSNFile != "" && !filepath.IsAbs(f.DSNFile), f.DSNFile == "" && p.DSNFile == "":
+			bad("flyway.dsn_file", "dsn_file: /etc/backout/database.dsn", "%q is not an absolute path", f.DSNFile)
+		}
+	}
+	if p.DSNFile != "" && !filepath.IsAbs(p.DSNFile) {
+		bad("dsn_file", "dsn_file: /etc/backout/database.dsn", "%q is not an absolute path", p.DSNFile)
+	}
+	each := func(key, try, what string, names []string, ok func(string) bool) {
+		for i, name := range names {
+			if !ok(name) {
+				bad(key, try, "%q is no %s", name, what)
+			} else if slices.Contains(names[:i], name) {
+				bad(key, try, "%q stands twice", name)
+			}
+		}
+	}
+	each("application_roles", "application_roles: [social_intel]", "role", p.ApplicationRoles, isName)
+	each("runs_with", "runs_with: [v1.0.0]", "tag of an image", p.RunsWith, imageTag.MatchString)
+	each("tables", "tables: [public.posts]", "table", p.Tables, isName)
+	return problems
+}
+
+// isName tells whether a text can be what PostgreSQL calls something.
+func isName(text string) bool {
+	return strings.TrimSpace(text) != "" && !strings.ContainsAny(text, "\x00\r\n")
+}
+
+func (p *schemaRollbackParams) checkCommand(bad func(key, try, problem string, args ...any)) {
 	if p.Flyway != nil && len(p.Command) > 0 {
 		bad("command", "leave one of them out", "flyway and command are both given")
 	}
@@ -66,22 +125,48 @@ func (schemaRollback) CheckParams(_ *alerts.Playbook, params any) []alerts.Param
 	if p.Dir != "" && len(p.Command) == 0 {
 		bad("dir", "command: [./rollback_to_v1.sh]", "there is no command to run in it")
 	}
-	if f := p.Flyway; f != nil {
-		if !filepath.IsAbs(f.Dir) {
-			bad("flyway.dir", "dir: /srv/social-intel/db/migrations", "%q is not an absolute path", f.Dir)
-		}
-		if !flywayVersion.MatchString(f.Version) {
-			bad("flyway.version", "version: 1.0.0", "%q is not a version", f.Version)
-		}
-		if !filepath.IsAbs(f.DSNFile) {
-			bad("flyway.dsn_file", "dsn_file: /etc/backout/database.dsn", "%q is not an absolute path", f.DSNFile)
-		}
+	if p.Wanted != "" && len(p.Command) == 0 {
+		bad("wanted", "leave it out", "it tells whether a command has done its work, and there is none")
 	}
-	return problems
 }
 
 func (schemaRollback) Target(pb *alerts.Playbook, _ any) string { return "schema:" + pb.Service }
 
-func (k schemaRollback) Bind(*alerts.Playbook, any) (remediation.Action, error) {
-	return nil, notBuilt(k.Name())
+func (k schemaRollback) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
+	p := params.(*schemaRollbackParams)
+	if k.schemas == nil {
+		return nil, notBuilt(k.Name())
+	}
+	s := remediation.SchemaRollback{
+		Service: pb.Service, Version: pb.Release.Previous, DSNFile: p.DSNFile, Roles: p.ApplicationRoles,
+		Command: p.Command, Dir: p.Dir, Wanted: p.Wanted, Restartable: p.Restartable, Tables: p.Tables,
+		LockTimeout: time.Duration(p.LockTimeout), StatementTimeout: time.Duration(p.StatementTimeout),
+	}
+	if f := p.Flyway; f != nil {
+		s.Flyway = &remediation.Flyway{Dir: f.Dir, Version: f.Version}
+		s.DSNFile = cmp.Or(p.DSNFile, f.DSNFile)
+	}
+	versions := p.RunsWith
+	if len(versions) == 0 {
+		versions = []string{pb.Release.Previous}
+	}
+	s.Tolerated = func(ctx context.Context) error { return k.tolerated(ctx, pb.Target, versions) }
+	return k.schemas.Rollback(s)
+}
+
+// tolerated asks whether one of the versions is what runs. Where nothing runs,
+// nothing breaks.
+func (k schemaRollback) tolerated(ctx context.Context, target alerts.Target, versions []string) error {
+	if k.images == nil {
+		return errors.New("which version runs cannot be asked")
+	}
+	var why []string
+	for _, v := range versions {
+		err := k.images.Runs(ctx, target, "", v)
+		if err == nil {
+			return nil
+		}
+		why = append(why, err.Error())
+	}
+	return fmt.Errorf("%s; try: image_retag before schema_rollback, or runs_with: with the version that runs", strings.Join(why, "; "))
 }

@@ -1,0 +1,158 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// maxDSN bounds what is read as an address.
+const maxDSN = 8 << 10
+
+// address is where the database is, and who we are there.
+type address struct {
+	config   *pgx.ConnConfig
+	query    url.Values
+	password string
+}
+
+// known are the parameters of an address that pg_dump and scripts get too, and
+// the variable of each.
+func known() map[string]string {
+	return map[string]string{
+		"host": "PGHOST", "port": "PGPORT", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT",
+		"sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY", "connect_timeout": "PGCONNECT_TIMEOUT",
+	}
+}
+
+// readAddress reads a file that holds postgres://USER:PASSWORD@HOST:PORT/DATABASE.
+// No error tells what is in it.
+func readAddress(file string) (*address, error) {
+	if err := private(file); err != nil {
+		return nil, fmt.Errorf("dsn_file: %w", err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("dsn_file: %w", err)
+	}
+	a, err := parseAddress(strings.TrimSpace(string(content)))
+	if err != nil {
+		return nil, fmt.Errorf("dsn_file %s: %w", file, err)
+	}
+	return a, nil
+}
+
+// private refuses a file that others than its owner and its group can read.
+func private(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s is missing; try: write postgres://USER:PASSWORD@HOST:PORT/DATABASE into it, and chmod 600", file)
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Size() > maxDSN:
+		return fmt.Errorf("%s is no file with one line", file)
+	case info.Mode().Perm()&0o027 != 0:
+		return fmt.Errorf("%s can be read by others, or written by its group (mode %#o); try: chmod 600 %s", file, info.Mode().Perm(), file)
+	}
+	return nil
+}
+
+func parseAddress(text string) (*address, error) {
+	form := "; try: postgres://USER:PASSWORD@HOST:PORT/DATABASE, with % and two digits for odd characters"
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || strings.ContainsAny(text, " \r\n") {
+		return nil, errors.New("it does not hold the address of a PostgreSQL database" + form)
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, errors.New("the address's parameters cannot be read" + form)
+	}
+	for key := range query {
+		if _, ok := known()[key]; !ok {
+			return nil, fmt.Errorf("the address's parameter %q is not passed on; try: sslmode, sslrootcert, sslcert, sslkey, connect_timeout, host or port only", key)
+		}
+	}
+	if u.User.Username() == "" || strings.Trim(u.Path, "/") == "" {
+		return nil, errors.New("the address names no user or no database" + form)
+	}
+	if strings.Contains(u.Host, ",") || strings.Contains(query.Get("host"), ",") {
+		return nil, errors.New("the address names several hosts" + form)
+	}
+	if u.Host == "" && query.Get("host") == "" {
+		return nil, errors.New("the address names no host" + form)
+	}
+	// What it leaves out is not taken from the environment.
+	if query.Get("sslmode") == "" {
+		query.Set("sslmode", "prefer")
+	}
+	if u.Port() == "" && query.Get("port") == "" {
+		query.Set("port", "5432")
+	}
+	u.RawQuery = query.Encode()
+	config, err := pgx.ParseConfig(u.String())
+	if err != nil {
+		return nil, errors.New("the address cannot be used" + form) // the cause may quote it
+	}
+	if _, ok := u.User.Password(); !ok {
+		config.Password = "" // not from ~/.pgpass either: programs that we start could not read it
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	return &address{config: config, query: query, password: config.Password}, nil
+}
+
+// environ are the variables by which PostgreSQL's own programs find the database.
+func (a *address) environ() []string {
+	env := []string{
+		"PGHOST=" + a.config.Host, fmt.Sprintf("PGPORT=%d", a.config.Port), "PGUSER=" + a.config.User, "PGDATABASE=" + a.config.Database,
+	}
+	for key, name := range known() {
+		if value := a.query.Get(key); value != "" && key != "host" && key != "port" {
+			env = append(env, name+"="+value)
+		}
+	}
+	slices.Sort(env)
+	return env
+}
+
+// passLine is the line of a password file that fits every address.
+func (a *address) passLine() string {
+	return "*:*:*:*:" + strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(a.password) + "\n"
+}
+
+// scrub takes the password out of a text.
+func (a *address) scrub(text string) string {
+	if len(a.password) < 3 { // no secret, and part of many words
+		return text
+	}
+	for _, p := range []string{a.password, url.QueryEscape(a.password), url.PathEscape(a.password)} {
+		text = strings.ReplaceAll(text, p, "[password]")
+	}
+	return text
+}
+
+// scrubbed is an error whose text has no password in it.
+type scrubbed struct {
+	text string
+	err  error
+}
+
+func (e *scrubbed) Error() string { return e.text }
+func (e *scrubbed) Unwrap() error { return e.err }
+
+func (a *address) scrubError(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if clean := a.scrub(text); clean != text {
+		return &scrubbed{text: clean, err: err}
+	}
+	return err
+}
