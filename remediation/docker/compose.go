@@ -14,9 +14,9 @@ type setting struct {
 	set   bool
 }
 
-// composeReader answers one question about a compose project: which value would
-// a container of a service get for a variable, if it were created from a shell
-// that does not set it. It reads no more of the files than that needs, so that a
+// composeReader answers questions about a compose project: which value would a
+// container of a service get for a variable, and which image, if it were created
+// from a shell that sets nothing of either. It reads no more of the files than that needs, so that a
 // variable which only the operator's shell has does not stand in the way.
 type composeReader struct {
 	env  map[string]setting // the .env file
@@ -24,7 +24,7 @@ type composeReader struct {
 }
 
 // composeFile is the part of a compose file that says what is in a service's
-// environment.
+// environment, and which image it is made from.
 type composeFile struct {
 	Include  []yaml.Node               `yaml:"include"`
 	Services map[string]composeService `yaml:"services"`
@@ -34,33 +34,41 @@ type composeService struct {
 	Environment yaml.Node `yaml:"environment"`
 	EnvFile     yaml.Node `yaml:"env_file"`
 	Extends     yaml.Node `yaml:"extends"`
+	Image       yaml.Node `yaml:"image"`
+	PullPolicy  yaml.Node `yaml:"pull_policy"`
 }
 
 // variable returns what service gets for name from files, the later ones over
 // the earlier ones. found is false where no file has the service.
 func (r composeReader) variable(files []string, service, name string) (s setting, found bool, err error) {
+	layers, err := r.layers(files, service)
+	if err != nil {
+		return setting{}, false, err
+	}
 	var fromFile setting // of env_file, which any environment entry beats
-	var entry setting
-	for _, path := range files {
-		e, f, ok, err := r.inFile(path, service, name, 0)
-		if err != nil {
-			return setting{}, false, err
-		}
-		found = found || ok
-		if e != nil {
-			entry = setting{set: true}
-			if s, err = r.expand(*e, name); err != nil {
-				return setting{}, false, fmt.Errorf("%s: service %s: environment: %s: %w", path, service, name, err)
-			}
-		}
-		if f.set {
+	set := false
+	for _, l := range layers {
+		if f, err := r.inEnvFiles(l, name); err != nil {
+			return setting{}, false, fmt.Errorf("%s: service %s: env_file: %w", l.path, service, err)
+		} else if f.set {
 			fromFile = f
 		}
+		e, err := environmentEntry(&l.Environment, name)
+		if err != nil {
+			return setting{}, false, fmt.Errorf("%s: service %s: environment: %w", l.path, service, err)
+		}
+		if e == nil {
+			continue
+		}
+		set = true
+		if s, err = r.expand(*e, name); err != nil {
+			return setting{}, false, fmt.Errorf("%s: service %s: environment: %s: %w", l.path, service, name, err)
+		}
 	}
-	if !entry.set {
+	if !set {
 		s = fromFile
 	}
-	return s, found, nil
+	return s, len(layers) > 0, nil
 }
 
 // rawEntry is an entry of environment; bare is one without a value of its own.
@@ -80,10 +88,28 @@ func (r composeReader) expand(e rawEntry, name string) (setting, error) {
 // maxDepth ends extends and include that go round in a circle.
 const maxDepth = 16
 
-func (r composeReader) inFile(path, service, name string, depth int) (e *rawEntry, fromFile setting, found bool, err error) {
-	fail := func(err error) (*rawEntry, setting, bool, error) {
-		return nil, setting{}, false, fmt.Errorf("read compose file %s: %w", path, err)
+// layer is one definition of a service, and the file it is in.
+type layer struct {
+	composeService
+	path string
+}
+
+// layers returns what files say of a service: what it extends before it, and the
+// later files after the earlier ones.
+func (r composeReader) layers(files []string, service string) ([]layer, error) {
+	var all []layer
+	for _, path := range files {
+		l, err := r.inFile(path, service, 0)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l...)
 	}
+	return all, nil
+}
+
+func (r composeReader) inFile(path, service string, depth int) ([]layer, error) {
+	fail := func(err error) ([]layer, error) { return nil, fmt.Errorf("read compose file %s: %w", path, err) }
 	if depth > maxDepth {
 		return fail(fmt.Errorf("extends or include goes more than %d deep", maxDepth))
 	}
@@ -99,47 +125,44 @@ func (r composeReader) inFile(path, service, name string, depth int) (e *rawEntr
 	if !ok {
 		for _, inc := range file.Include {
 			for _, p := range scalars(&inc) {
-				e, fromFile, found, err = r.inFile(within(filepath.Dir(path), p), service, name, depth+1)
-				if err != nil || found {
-					return e, fromFile, found, err
+				if found, err := r.inFile(within(filepath.Dir(path), p), service, depth+1); err != nil || len(found) > 0 {
+					return found, err
 				}
 			}
 		}
-		return nil, setting{}, false, nil
+		return nil, nil
 	}
+	var all []layer
 	if base, in := extended(&svc.Extends); base != "" {
 		from := path
 		if in != "" {
 			from = within(filepath.Dir(path), in)
 		}
-		if e, fromFile, _, err = r.inFile(from, base, name, depth+1); err != nil {
+		if all, err = r.inFile(from, base, depth+1); err != nil {
 			return fail(err)
 		}
 	}
-	for _, p := range scalars(&svc.EnvFile) {
+	return append(all, layer{svc, path}), nil
+}
+
+// inEnvFiles returns what a layer's env_file has for a variable.
+func (r composeReader) inEnvFiles(l layer, name string) (s setting, err error) {
+	for _, p := range scalars(&l.EnvFile) {
 		p, err := interpolate(p, r.env)
 		if err != nil {
-			return fail(fmt.Errorf("env_file: %w", err))
+			return setting{}, err
 		}
-		env, err := r.read(within(filepath.Dir(path), p))
+		env, err := r.read(within(filepath.Dir(l.path), p))
 		if err != nil {
 			continue // it may be optional; compose itself says so if it is not
 		}
 		if b, ok := lastEnv(env, name); ok {
-			fromFile = setting{b.value, true}
-			if b.bare {
-				fromFile = r.env[name]
+			if s = (setting{b.value, true}); b.bare {
+				s = r.env[name]
 			}
 		}
 	}
-	own, err := environmentEntry(&svc.Environment, name)
-	if err != nil {
-		return fail(fmt.Errorf("service %s: environment: %w", service, err))
-	}
-	if own != nil {
-		e = own
-	}
-	return e, fromFile, true, nil
+	return s, nil
 }
 
 func within(dir, path string) string {

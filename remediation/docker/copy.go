@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -26,19 +27,23 @@ type blueprint struct {
 // blueprintOf takes a container apart. What inspect shows of the image's own
 // defaults is subtracted, so that they come from the image again; what the engine
 // assigned (address, MAC, host name, short-id alias) is left out; anonymous volumes
-// are named, so that the copy gets the same ones.
-func blueprintOf(r *replica, img *dockerspec.DockerOCIImageConfig) blueprint {
+// are named, so that the copy gets the same ones. What compose wrote stays, even
+// where it wrote the same onto an image that it built.
+func blueprintOf(r *replica, img *dockerspec.DockerOCIImageConfig, keeps func(name string) bool) blueprint {
 	config := *r.Config
 	config.Labels = map[string]string{}
 	for k, v := range r.Config.Labels {
-		if have, ok := img.Labels[k]; !ok || have != v {
+		if have, ok := img.Labels[k]; !ok || have != v || strings.HasPrefix(k, labelsOfCompose) {
 			config.Labels[k] = v
 		}
 	}
 	for _, own := range []string{labelOperation, labelReplaces, labelName, labelImage} {
 		delete(config.Labels, own)
 	}
-	config.Env = slices.DeleteFunc(slices.Clone(config.Env), func(kv string) bool { return slices.Contains(img.Env, kv) })
+	config.Env = slices.DeleteFunc(slices.Clone(config.Env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(img.Env, kv) && (keeps == nil || !keeps(name))
+	})
 	config.ExposedPorts = maps.Clone(config.ExposedPorts)
 	maps.DeleteFunc(config.ExposedPorts, func(p nat.Port, _ struct{}) bool { _, ok := img.ExposedPorts[string(p)]; return ok })
 	config.Volumes = maps.Clone(config.Volumes)
@@ -60,9 +65,7 @@ func blueprintOf(r *replica, img *dockerspec.DockerOCIImageConfig) blueprint {
 	if config.StopSignal == img.StopSignal {
 		config.StopSignal = ""
 	}
-	if reflect.DeepEqual(config.Healthcheck, img.Healthcheck) {
-		config.Healthcheck = nil
-	}
+	config.Healthcheck = ownHealthcheck(config.Healthcheck, img.Healthcheck)
 	if slices.Equal(config.Shell, img.Shell) {
 		config.Shell = nil
 	}
@@ -77,6 +80,32 @@ func blueprintOf(r *replica, img *dockerspec.DockerOCIImageConfig) blueprint {
 	host.Mounts = slices.Clone(host.Mounts)
 	keepAnonymousVolumes(r, &config, &host)
 	return blueprint{&config, &host, endpointsOf(r)}
+}
+
+// ownHealthcheck is what a container has of its own: the engine fills each part
+// that is left out from the image.
+func ownHealthcheck(h, img *dockerspec.HealthcheckConfig) *dockerspec.HealthcheckConfig {
+	if h == nil || img == nil {
+		return h
+	}
+	own := *h
+	if slices.Equal(own.Test, img.Test) {
+		own.Test = nil
+	}
+	for mine, theirs := range map[*time.Duration]time.Duration{
+		&own.Interval: img.Interval, &own.Timeout: img.Timeout, &own.StartPeriod: img.StartPeriod, &own.StartInterval: img.StartInterval,
+	} {
+		if *mine == theirs {
+			*mine = 0
+		}
+	}
+	if own.Retries == img.Retries {
+		own.Retries = 0
+	}
+	if reflect.DeepEqual(own, dockerspec.HealthcheckConfig{}) {
+		return nil
+	}
+	return &own
 }
 
 // keepAnonymousVolumes names the volumes that only their place in the container
@@ -151,16 +180,20 @@ func setVariable(env []string, name string, s setting) []string {
 
 // change is how a copy differs from what it is a copy of.
 type change struct {
-	op       string
-	flag     string
-	value    setting
-	hash     string // compose's config-hash, "" to leave the old one
-	override string // the override file to name in the label, "" to leave it
-	tempName string
+	image namedImage // what it runs; by default what its original does
+	hash  string     // compose's config-hash, "" to leave the old one
+	// keeps tells a variable that the service itself sets, though its value is the
+	// old image's default too; nil: none.
+	keeps func(name string) bool
+	edit  func(original *replica, to *container.Config)
 }
 
+// namedImage is an image by id, and the reference that a container created from
+// it is to show.
+type namedImage struct{ name, id string }
+
 // create makes the copy, under a temporary name and not started.
-func (c *Client) create(ctx context.Context, r *replica, ch change) error {
+func (c *Client) create(ctx context.Context, op string, r *replica, ch change) error {
 	img, err := c.api.ImageInspect(ctx, r.Image)
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("the image of container %s is gone from the engine (%s), so it cannot be recreated", r.name(), r.Config.Image)
@@ -172,23 +205,27 @@ func (c *Client) create(ctx context.Context, r *replica, ch change) error {
 	if defaults == nil {
 		defaults = &dockerspec.DockerOCIImageConfig{}
 	}
-	bp := blueprintOf(r, defaults)
-	// The tag may have moved on; the copy is to run what its original runs.
-	if tagged, err := c.api.ImageInspect(ctx, r.Config.Image); err != nil || tagged.ID != r.Image {
-		if err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("inspect image %s: %w", r.Config.Image, err)
-		}
-		bp.config.Image = r.Image
+	bp := blueprintOf(r, defaults, ch.keeps)
+	wanted := ch.image
+	if wanted.id == "" {
+		wanted = namedImage{r.Config.Image, r.Image}
 	}
-	bp.config.Env = setVariable(bp.config.Env, ch.flag, ch.value)
+	// The name may mean another image by now; the id does not.
+	named, err := c.imageID(ctx, wanted.name)
+	if err != nil {
+		return err
+	}
+	if bp.config.Image = wanted.name; named != wanted.id {
+		bp.config.Image = wanted.id
+	}
 	labels := bp.config.Labels
-	labels[labelOperation], labels[labelReplaces] = ch.op, r.ID
+	labels[labelOperation], labels[labelReplaces] = op, r.ID
 	labels[labelName], labels[labelImage] = r.name(), r.Image
 	if ch.hash != "" {
 		labels[labelConfigHash] = ch.hash
 	}
-	if ch.override != "" {
-		labels[labelConfigFiles] += "," + ch.override
+	if ch.edit != nil {
+		ch.edit(r, bp.config)
 	}
 
 	var endpoints *network.NetworkingConfig
@@ -198,7 +235,7 @@ func (c *Client) create(ctx context.Context, r *replica, ch change) error {
 			endpoints = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: e}}
 		}
 	}
-	created, err := c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, ch.tempName)
+	created, err := c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, tempName(r.name(), op))
 	if err != nil {
 		return fmt.Errorf("create a copy of container %s: %w", r.name(), err)
 	}

@@ -44,44 +44,44 @@ type snapshot struct {
 	Replicas []replicaState            `json:"replicas"`
 }
 
-type replicaState struct {
-	ID      string       `json:"id"`
-	Name    string       `json:"name"`
-	Image   string       `json:"image"`
-	ImageID string       `json:"image_id"`
-	State   string       `json:"state"`
-	Value   *string      `json:"value,omitempty"` // of the flag; absent: not set
-	Restart restartState `json:"restart"`
-}
-
-type restartState struct {
-	Name string `json:"name"`
-	Max  int    `json:"max"`
-}
-
-func (s replicaState) running() bool {
-	return s.State == container.StateRunning || s.State == container.StateRestarting
-}
-
-func (s replicaState) policy() container.RestartPolicy {
-	return container.RestartPolicy{Name: container.RestartPolicyMode(s.Restart.Name), MaximumRetryCount: s.Restart.Max}
-}
-
 func (a *flagOff) want() setting { return setting{a.flag.Off, true} }
 
 func (a *flagOff) survey(ctx context.Context) (*fleet, error) {
 	return a.c.survey(ctx, a.target.Compose)
 }
 
-// on returns the running replicas that are still to be replaced.
-func (a *flagOff) on(f *fleet, op string) []*replica {
-	var on []*replica
-	for _, r := range f.replicas {
-		if r.running() && r.variable(a.flag.Name) != a.want() && f.copyOf(op, r.ID) == nil {
-			on = append(on, r)
-		}
+// due tells a replica that is still to be replaced.
+func (a *flagOff) due(r *replica) bool { return r.variable(a.flag.Name) != a.want() }
+
+func (a *flagOff) check() check { return checkOf(a.target.Probe, a.flag.Name, a.want()) }
+
+// replacement is how an operation replaces the replicas that have the flag on.
+func (a *flagOff) replacement(op string, snap snapshot) *replacement {
+	return &replacement{
+		c: a.c, op: op, compose: a.target.Compose, check: a.check(), due: a.due,
+		forward: func(ctx context.Context, f *fleet) (change, error) {
+			l, err := a.c.lastingOf(f, a.flag)
+			if err != nil {
+				return change{}, err
+			}
+			return change{hash: a.c.configHash(ctx, l.whenOff), edit: func(r *replica, to *container.Config) {
+				to.Env = setVariable(to.Env, a.flag.Name, a.want())
+				if override := l.labelFor(r); snap.Override != nil && override != "" {
+					to.Labels[labelConfigFiles] += "," + override
+				}
+			}}, nil
+		},
+		differs: func(now *replica, was replicaState) bool { return now.variable(a.flag.Name) != was.value() },
+		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
+			l, err := a.c.lastingOf(f, a.flag)
+			if err != nil {
+				return change{}, err
+			}
+			return change{hash: a.c.configHash(ctx, l.asIs), edit: func(_ *replica, to *container.Config) {
+				to.Env = setVariable(to.Env, a.flag.Name, was.value())
+			}}, nil
+		},
 	}
-	return on
 }
 
 // Look implements remediation.Action.
@@ -100,7 +100,7 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 	if err != nil {
 		return none, snapshot{}, err
 	}
-	on, left := a.on(f, op), f.leftovers(op)
+	on, left := f.due(op, a.due), f.leftovers(op)
 	if err := a.c.refuse(ctx, on); err != nil {
 		return none, snapshot{}, err
 	}
@@ -112,8 +112,7 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 		if r.ownedBy(op) {
 			continue // its original stands for it, or the intent's snapshot does
 		}
-		s := replicaState{ID: r.ID, Name: r.name(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status,
-			Restart: restartState{string(r.HostConfig.RestartPolicy.Name), r.HostConfig.RestartPolicy.MaximumRetryCount}}
+		s := stateOf(r)
 		if v := r.variable(a.flag.Name); v.set {
 			s.Value = &v.value
 		}
@@ -146,13 +145,13 @@ func (a *flagOff) Apply(ctx context.Context, op string, before json.RawMessage) 
 		return doubtful(ctx, err)
 	}
 	// Before the first file is written: a copy that has begun was looked at then.
-	if err := a.c.refuse(ctx, a.on(f, op)); err != nil {
+	if err := a.c.refuse(ctx, f.due(op, a.due)); err != nil {
 		return doubtful(ctx, err)
 	}
 	if err := a.writeFiles(snap, f.service); err != nil {
 		return err
 	}
-	return a.c.passes(ctx, a.survey, func(f *fleet) (bool, error) { return a.applyPass(ctx, op, snap, f) })
+	return a.replacement(op, snap).apply(ctx)
 }
 
 // parse reads a snapshot; without one, what is there now is it.
@@ -183,52 +182,6 @@ func (a *flagOff) writeFiles(snap snapshot, service string) error {
 	return a.c.editProjectFile(snap.Env.Path, func(b []byte) ([]byte, error) { return setEnv(b, a.flag.Name, a.flag.Off) })
 }
 
-// applyPass does everything that is to be done to the containers as they are.
-func (a *flagOff) applyPass(ctx context.Context, op string, snap snapshot, f *fleet) (done bool, err error) {
-	k := checkOf(a.target.Probe, a.flag.Name, a.want())
-	on, left := a.on(f, op), f.leftovers(op)
-	if len(on) == 0 && len(left) == 0 {
-		return true, nil
-	}
-	if len(on) > 0 {
-		return false, a.createCopies(ctx, op, snap, f, on)
-	}
-	for _, dup := range left {
-		if err := a.c.advance(ctx, f, op, f.byID(dup.label(labelReplaces)), dup, k); err != nil {
-			return false, err
-		}
-	}
-	for _, dup := range left {
-		if o := f.byID(dup.label(labelReplaces)); o != nil {
-			if err := a.c.remove(ctx, o); err != nil {
-				return false, err
-			}
-		}
-	}
-	return false, nil
-}
-
-func (a *flagOff) createCopies(ctx context.Context, op string, snap snapshot, f *fleet, on []*replica) error {
-	l, err := a.c.lastingOf(f, a.flag)
-	if err != nil {
-		return err
-	}
-	hash := a.c.configHash(ctx, l.whenOff)
-	for _, r := range on {
-		if err := r.shape(); err != nil {
-			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
-		}
-		ch := change{op: op, flag: a.flag.Name, value: a.want(), hash: hash, tempName: tempName(r.name(), op)}
-		if snap.Override != nil {
-			ch.override = l.labelFor(r)
-		}
-		if err := a.c.create(ctx, r, ch); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Verify implements remediation.Action.
 func (a *flagOff) Verify(ctx context.Context, op string) error {
 	f, err := a.survey(ctx)
@@ -244,7 +197,7 @@ func (a *flagOff) Verify(ctx context.Context, op string) error {
 		if v := r.variable(a.flag.Name); v != a.want() {
 			return fmt.Errorf("container %s runs with %s=%q", r.name(), a.flag.Name, v.value)
 		}
-		if err := a.c.works(ctx, r.ID, checkOf(a.target.Probe, a.flag.Name, a.want())); err != nil {
+		if err := a.c.works(ctx, r.ID, a.check()); err != nil {
 			return err
 		}
 	}
@@ -266,7 +219,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if err := a.restoreFiles(snap); err != nil {
 		return err
 	}
-	return a.c.passes(ctx, a.survey, func(f *fleet) (bool, error) { return a.undoPass(ctx, op, snap, f) })
+	return a.replacement(op, snap).undo(ctx, snap.Replicas)
 }
 
 func (a *flagOff) restoreFiles(snap snapshot) error {
@@ -285,92 +238,5 @@ func (a *flagOff) restoreFiles(snap snapshot) error {
 			return nil, nil
 		}
 		return putOverrideEntry(b, a.target.Compose.Service, a.flag.Name, snap.Override.Entry)
-	})
-}
-
-// undoPass puts originals back; what is gone for good is recreated with the
-// value it had.
-func (a *flagOff) undoPass(ctx context.Context, op string, snap snapshot, f *fleet) (done bool, err error) {
-	if left := f.leftovers(op); len(left) > 0 {
-		for _, dup := range left {
-			if err := a.undoCopy(ctx, op, snap, f, dup); err != nil {
-				return false, err
-			}
-		}
-		return false, nil
-	}
-	done = true
-	for _, s := range snap.Replicas {
-		if !s.running() {
-			continue
-		}
-		o := f.byID(s.ID)
-		switch {
-		case o == nil:
-			var as bool
-			as, err = a.recreateOld(ctx, op, s, f)
-			done = done && as
-		case o.name() == asideName(s.Name, op), o.name() == s.Name && (!o.running() || !o.restartsBy(s.policy())):
-			done, err = false, a.c.bringBack(ctx, o, s.Name, true, s.policy())
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return done, nil
-}
-
-// undoCopy takes one copy back.
-func (a *flagOff) undoCopy(ctx context.Context, op string, snap snapshot, f *fleet, dup *replica) error {
-	o, holder := f.byID(dup.label(labelReplaces)), f.byName(dup.label(labelName))
-	switch {
-	case holder != nil && holder != o && holder != dup:
-		return a.c.giveWay(ctx, o, dup)
-	case o == nil && holder != dup:
-		return a.c.remove(ctx, dup)
-	case o == nil:
-		return a.c.bringBack(ctx, dup, dup.name(), true, dup.HostConfig.RestartPolicy)
-	}
-	policy := dup.HostConfig.RestartPolicy // as the original had it
-	for _, s := range snap.Replicas {
-		if s.ID == o.ID {
-			policy = s.policy()
-		}
-	}
-	return a.c.retreat(ctx, op, o, dup, true, policy)
-}
-
-// recreateOld makes the container that has a replica's name now a copy with the
-// old value. Where nobody runs under the name, a human took the service down, and
-// it stays so.
-func (a *flagOff) recreateOld(ctx context.Context, op string, s replicaState, f *fleet) (done bool, err error) {
-	undo := op + "/undo"
-	for _, dup := range f.leftovers(undo) {
-		if dup.label(labelName) != s.Name {
-			continue
-		}
-		o := f.byID(dup.label(labelReplaces))
-		if err := a.c.advance(ctx, f, undo, o, dup, check{timeout: 5 * aloneTimeout}); err != nil || o == nil {
-			return false, err
-		}
-		return false, a.c.remove(ctx, o)
-	}
-	value := setting{}
-	if s.Value != nil {
-		value = setting{*s.Value, true}
-	}
-	now := f.byName(s.Name)
-	if now == nil || !now.running() || now.variable(a.flag.Name) == value {
-		return true, nil
-	}
-	if err := a.c.refuse(ctx, []*replica{now}); err != nil {
-		return false, err
-	}
-	l, err := a.c.lastingOf(f, a.flag)
-	if err != nil {
-		return false, err
-	}
-	return false, a.c.create(ctx, now, change{
-		op: undo, flag: a.flag.Name, value: value, hash: a.c.configHash(ctx, l.asIs), tempName: tempName(s.Name, undo),
 	})
 }

@@ -1,13 +1,7 @@
 package docker
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/locotoki/backout/alerts"
@@ -16,16 +10,7 @@ import (
 // lasting is where a flag lasts: the project's .env and, where that does not
 // decide, an override file.
 type lasting struct {
-	envPath string
-	// files are the compose files in effect, without the override that would be
-	// written; explicit tells that somebody named them with -f or COMPOSE_FILE.
-	files    []string
-	explicit bool
-	// override is the override file, there or not; "" where explicit.
-	override string
-	// overrideLabel is the name that the config_files label must learn of, if any.
-	overrideLabel string
-
+	project
 	env   fileState[envEntry]
 	extra fileState[overrideEntry]
 
@@ -39,8 +24,6 @@ type lasting struct {
 	// whenOff and asIs ask compose for its hash with the flag written, and with the
 	// files as they were read.
 	whenOff, asIs hashQuestion
-	version       string
-	project       string
 }
 
 // fileState is one file's part of a snapshot.
@@ -51,17 +34,13 @@ type fileState[E any] struct {
 	Entry   E      `json:"entry"`
 }
 
-var (
-	composeNames  = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
-	overrideNames = []string{"docker-compose.override.yml", "docker-compose.override.yaml", "compose.override.yml", "compose.override.yaml"}
-)
-
 // lastingOf reads where a flag lasts. It changes nothing.
 func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
-	l := &lasting{}
-	if err := c.locate(f, l); err != nil {
+	p, err := c.locate(f)
+	if err != nil {
 		return nil, err
 	}
+	l := &lasting{project: p}
 	env, missing, err := c.readOptional(l.envPath)
 	if err != nil {
 		return nil, err
@@ -75,7 +54,6 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 		return nil, fmt.Errorf("%s: %w", l.envPath, err)
 	}
 
-	files := l.files
 	if l.override != "" {
 		extra, missing, err := c.readOptional(l.override)
 		if err != nil {
@@ -86,26 +64,14 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 			return nil, fmt.Errorf("%s: %w", l.override, err)
 		}
 		l.extraOff = checkOverride(extra, f.service, flag.Name, flag.Off) == nil
-		if missing == "" {
-			files = append(slices.Clone(files), l.override)
-		}
 	}
 
 	resolve := func(env []byte) (setting, hashQuestion, error) {
-		read := map[string][32]byte{}
-		r := composeReader{env: environment(env), read: func(path string) ([]byte, error) {
-			data, err := c.readProjectFile(path)
-			if path == l.envPath {
-				data, err = env, nil
-			}
-			read[path] = sha256.Sum256(data)
-			return data, err
-		}}
+		r, files, read := c.reader(l.project, env)
 		s, found, err := r.variable(files, f.service, flag.Name)
 		if err == nil && !found {
 			err = fmt.Errorf("service %s is in none of %s", f.service, strings.Join(files, ", "))
 		}
-		read[l.envPath] = sha256.Sum256(env)
 		return s, l.ask(f, read), err
 	}
 	want := setting{flag.Off, true}
@@ -129,129 +95,9 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 	}
 	if l.literal && l.explicit {
 		return nil, fmt.Errorf("%s is set in %s itself, and these files are named by hand (-f or COMPOSE_FILE), so that no override file would be read; try: write %s: ${%s:-%s} there",
-			flag.Name, strings.Join(files, ", "), flag.Name, flag.Name, flag.Off)
+			flag.Name, strings.Join(l.files, ", "), flag.Name, flag.Name, flag.Off)
 	}
 	return l, nil
-}
-
-// locate finds the project's files from the newest container's labels, or, where
-// there is none, as compose would find them itself.
-func (c *Client) locate(f *fleet, l *lasting) error {
-	var newest *replica
-	for _, r := range f.replicas {
-		if newest == nil || r.Created > newest.Created {
-			newest = r
-		}
-	}
-	l.envPath = filepath.Join(f.dir, ".env")
-	if newest != nil {
-		if label := newest.label(labelEnvFile); label != "" {
-			all := strings.Split(label, ",") // the last one wins
-			l.envPath = within(f.dir, all[len(all)-1])
-		}
-		for _, name := range strings.Split(newest.label(labelConfigFiles), ",") {
-			if name != "" {
-				l.files = append(l.files, within(f.dir, name))
-			}
-		}
-		l.version, l.project = newest.label(labelVersion), newest.label(labelProject)
-	}
-	if len(l.files) == 0 {
-		for _, name := range composeNames {
-			if path := filepath.Join(f.dir, name); c.there(path) {
-				l.files = []string{path}
-				break
-			}
-		}
-		for _, name := range overrideNames {
-			if path := filepath.Join(f.dir, name); len(l.files) == 1 && c.there(path) {
-				l.files = append(l.files, path)
-			}
-		}
-	}
-	if len(l.files) == 0 {
-		return fmt.Errorf("no compose file in %s; try: one of %s", f.dir, strings.Join(composeNames, ", "))
-	}
-	for _, path := range append(slices.Clone(l.files), l.envPath) {
-		if _, err := c.allowed(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("compose project: %w", err)
-		}
-	}
-	return c.locateOverride(f, l)
-}
-
-// locateOverride tells whether compose, run without -f, would read an override
-// file beside what the containers were made from.
-func (c *Client) locateOverride(f *fleet, l *lasting) error {
-	base := l.files[0]
-	if !slices.Contains(composeNames, filepath.Base(base)) || len(l.files) > 2 {
-		l.explicit = true
-		return nil
-	}
-	if len(l.files) == 2 {
-		if !slices.Contains(overrideNames, filepath.Base(l.files[1])) {
-			l.explicit = true
-			return nil
-		}
-		l.override, l.files = l.files[1], l.files[:1]
-		return nil
-	}
-	dir := filepath.Dir(base)
-	for _, name := range overrideNames {
-		path := filepath.Join(dir, name)
-		data, missing, err := c.readOptional(path)
-		if err != nil {
-			return err
-		}
-		if missing != "" {
-			continue
-		}
-		if !strings.Contains(string(data), overrideMark) {
-			// It is there and was not read: the file was named by hand.
-			l.explicit = true
-			return nil
-		}
-		l.override, l.overrideLabel = path, name
-		return nil
-	}
-	name := "docker-compose.override.yml"
-	if strings.HasPrefix(filepath.Base(base), "compose.") {
-		name = "compose.override.yml"
-	}
-	l.override, l.overrideLabel = filepath.Join(dir, name), name
-	return nil
-}
-
-// labelFor is how the config_files label would name the override file.
-func (l *lasting) labelFor(r *replica) string {
-	first, _, _ := strings.Cut(r.label(labelConfigFiles), ",")
-	if l.overrideLabel == "" || first == "" {
-		return ""
-	}
-	return filepath.Join(filepath.Dir(first), l.overrideLabel)
-}
-
-// ask is the question to the compose tool about the files as they were read.
-func (l *lasting) ask(f *fleet, read map[string][32]byte) hashQuestion {
-	q := hashQuestion{dir: f.dir, service: f.service, version: l.version, project: l.project}
-	if l.explicit {
-		q.files = l.files
-	}
-	if l.envPath != filepath.Join(f.dir, ".env") {
-		q.envFile = l.envPath
-	}
-	paths := make([]string, 0, len(read))
-	for p := range read {
-		paths = append(paths, p)
-	}
-	slices.Sort(paths)
-	all := fmt.Appendf(nil, "%q %q %q %q %q\n", q.dir, q.service, q.files, q.version, q.project)
-	for _, p := range paths {
-		all = fmt.Appendf(all, "%q %x\n", p, read[p])
-	}
-	sum := sha256.Sum256(all)
-	q.key = hex.EncodeToString(sum[:])
-	return q
 }
 
 // predictable tells whether the compose tool can be asked before the files are
@@ -266,18 +112,4 @@ func environment(env []byte) map[string]setting {
 		}
 	}
 	return m
-}
-
-func (c *Client) there(path string) bool {
-	_, missing, err := c.readOptional(path)
-	return err == nil && missing == ""
-}
-
-// readOptional reads a file that need not be there.
-func (c *Client) readOptional(path string) (data []byte, missing string, err error) {
-	data, err = c.readProjectFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "yes", nil
-	}
-	return data, "", err
 }

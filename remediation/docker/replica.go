@@ -16,6 +16,7 @@ import (
 
 // Compose's labels.
 const (
+	labelsOfCompose  = "com.docker.compose."
 	labelProject     = "com.docker.compose.project"
 	labelService     = "com.docker.compose.service"
 	labelWorkingDir  = "com.docker.compose.project.working_dir"
@@ -24,6 +25,7 @@ const (
 	labelConfigHash  = "com.docker.compose.config-hash"
 	labelOneOff      = "com.docker.compose.oneoff"
 	labelVersion     = "com.docker.compose.version"
+	labelImageOf     = "com.docker.compose.image" // the image's id, as of its second generation on
 )
 
 // Our labels, on a copy: the operation, the id of what it replaces, the name
@@ -96,6 +98,17 @@ func (f *fleet) copyOf(op, id string) *replica {
 		}
 	}
 	return nil
+}
+
+// due returns the running replicas that an operation is still to replace.
+func (f *fleet) due(op string, due func(*replica) bool) []*replica {
+	var all []*replica
+	for _, r := range f.replicas {
+		if r.running() && due(r) && f.copyOf(op, r.ID) == nil {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // leftovers returns the copies of an operation that was cut off: not started yet,

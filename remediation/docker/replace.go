@@ -1,0 +1,209 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// replacement is how one operation replaces the running replicas of a service by
+// copies that differ from them in one thing, and how it puts them back. It looks at
+// the service again before each pass, so that it goes on from any half-way state.
+type replacement struct {
+	c       *Client
+	op      string
+	compose alerts.ComposeTarget
+	check   check // what a copy must show
+	// due tells a running replica that is still to be replaced.
+	due func(*replica) bool
+	// forward says how copies are to differ from what they replace.
+	forward func(context.Context, *fleet) (change, error)
+	// differs tells whether what runs under a replica's name now is to become
+	// again what the replica was; backward says how.
+	differs  func(now *replica, was replicaState) bool
+	backward func(context.Context, *fleet, replicaState) (change, error)
+}
+
+// replicaState is one replica as a snapshot records it.
+type replicaState struct {
+	ID      string       `json:"id"`
+	Name    string       `json:"name"`
+	Image   string       `json:"image"`
+	ImageID string       `json:"image_id"`
+	State   string       `json:"state"`
+	Value   *string      `json:"value,omitempty"` // of a flag; absent: not set
+	Restart restartState `json:"restart"`
+}
+
+type restartState struct {
+	Name string `json:"name"`
+	Max  int    `json:"max"`
+}
+
+func (s replicaState) running() bool {
+	return s.State == container.StateRunning || s.State == container.StateRestarting
+}
+
+func (s replicaState) policy() container.RestartPolicy {
+	return container.RestartPolicy{Name: container.RestartPolicyMode(s.Restart.Name), MaximumRetryCount: s.Restart.Max}
+}
+
+// value is what the replica had for the flag.
+func (s replicaState) value() setting {
+	if s.Value == nil {
+		return setting{}
+	}
+	return setting{*s.Value, true}
+}
+
+func stateOf(r *replica) replicaState {
+	return replicaState{ID: r.ID, Name: r.name(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status,
+		Restart: restartState{string(r.HostConfig.RestartPolicy.Name), r.HostConfig.RestartPolicy.MaximumRetryCount}}
+}
+
+func (p *replacement) survey(ctx context.Context) (*fleet, error) { return p.c.survey(ctx, p.compose) }
+
+// apply replaces every replica that is due.
+func (p *replacement) apply(ctx context.Context) error {
+	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.applyPass(ctx, f) })
+}
+
+// applyPass does everything that is to be done to the containers as they are.
+func (p *replacement) applyPass(ctx context.Context, f *fleet) (done bool, err error) {
+	due, left := f.due(p.op, p.due), f.leftovers(p.op)
+	if len(due) == 0 && len(left) == 0 {
+		return true, nil
+	}
+	if len(due) > 0 {
+		return false, p.createCopies(ctx, f, due)
+	}
+	for _, dup := range left {
+		if err := p.c.advance(ctx, f, p.op, f.byID(dup.label(labelReplaces)), dup, p.check); err != nil {
+			return false, err
+		}
+	}
+	for _, dup := range left {
+		if o := f.byID(dup.label(labelReplaces)); o != nil {
+			if err := p.c.remove(ctx, o); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+func (p *replacement) createCopies(ctx context.Context, f *fleet, due []*replica) error {
+	ch, err := p.forward(ctx, f)
+	if err != nil {
+		return err
+	}
+	for _, r := range due {
+		if err := r.shape(); err != nil {
+			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
+		}
+		if err := p.c.create(ctx, p.op, r, ch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undo puts replicas back as they were.
+func (p *replacement) undo(ctx context.Context, were []replicaState) error {
+	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
+		if done, err := p.takeBack(ctx, f, were); !done || err != nil {
+			return false, err
+		}
+		return p.restore(ctx, f, were)
+	})
+}
+
+// takeBack takes every copy back that is not in its place yet, or whose original
+// is still there.
+func (p *replacement) takeBack(ctx context.Context, f *fleet, were []replicaState) (done bool, err error) {
+	left := f.leftovers(p.op)
+	for _, dup := range left {
+		if err := p.undoCopy(ctx, f, dup, were); err != nil {
+			return false, err
+		}
+	}
+	return len(left) == 0, nil
+}
+
+// undoCopy takes one copy back.
+func (p *replacement) undoCopy(ctx context.Context, f *fleet, dup *replica, were []replicaState) error {
+	o, holder := f.byID(dup.label(labelReplaces)), f.byName(dup.label(labelName))
+	switch {
+	case holder != nil && holder != o && holder != dup:
+		return p.c.giveWay(ctx, o, dup)
+	case o == nil && holder != dup:
+		return p.c.remove(ctx, dup)
+	case o == nil:
+		return p.c.bringBack(ctx, dup, dup.name(), true, dup.HostConfig.RestartPolicy)
+	}
+	policy := dup.HostConfig.RestartPolicy // as the original had it
+	for _, s := range were {
+		if s.ID == o.ID {
+			policy = s.policy()
+		}
+	}
+	return p.c.retreat(ctx, p.op, o, dup, true, policy)
+}
+
+// restore puts originals back; what is gone for good is recreated as it was.
+func (p *replacement) restore(ctx context.Context, f *fleet, were []replicaState) (done bool, err error) {
+	done = true
+	for _, s := range were {
+		if !s.running() {
+			continue
+		}
+		o := f.byID(s.ID)
+		switch {
+		case o == nil:
+			var as bool
+			as, err = p.recreateOld(ctx, f, s)
+			done = done && as
+		case o.name() == asideName(s.Name, p.op), o.name() == s.Name && (!o.running() || !o.restartsBy(s.policy())):
+			done, err = false, p.c.bringBack(ctx, o, s.Name, true, s.policy())
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return done, nil
+}
+
+// undoing is the operation that recreates what an operation removed.
+func undoing(op string) string { return op + "/undo" }
+
+// recreateOld makes the container that has a replica's name now a copy as the
+// replica was. Where nobody runs under the name, a human took the service down, and
+// it stays so.
+func (p *replacement) recreateOld(ctx context.Context, f *fleet, s replicaState) (done bool, err error) {
+	undo := undoing(p.op)
+	for _, dup := range f.leftovers(undo) {
+		if dup.label(labelName) != s.Name {
+			continue
+		}
+		o := f.byID(dup.label(labelReplaces))
+		if err := p.c.advance(ctx, f, undo, o, dup, check{timeout: 5 * aloneTimeout}); err != nil || o == nil {
+			return false, err
+		}
+		return false, p.c.remove(ctx, o)
+	}
+	now := f.byName(s.Name)
+	if now == nil || !now.running() || !p.differs(now, s) {
+		return true, nil
+	}
+	if err := p.c.refuse(ctx, []*replica{now}); err != nil {
+		return false, err
+	}
+	ch, err := p.backward(ctx, f, s)
+	if err != nil {
+		return false, err
+	}
+	return false, p.c.create(ctx, undo, now, ch)
+}
