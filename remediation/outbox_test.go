@@ -306,6 +306,10 @@ func tellingCrash(t *testing.T, when storetest.When, boundary int) (crashed bool
 func TestTheRunningEngineDeliversBesideItsSteps(t *testing.T) {
 	hangs, up := &page{name: "hangs", block: make(chan struct{})}, &page{name: "up"}
 	w := withPages(t, []*page{hangs, up}, telling()...)
+	for _, k := range w.kinds() {
+		w.target(k.Name()) // several look at once: from here on nothing of them changes
+	}
+	w.target("flag_off").position = remediation.Wanted
 	w.declare("alpha")
 	w.breach("error_rate")
 	ctx, cancel := context.WithCancel(w.ctx)
@@ -316,7 +320,7 @@ func TestTheRunningEngineDeliversBesideItsSteps(t *testing.T) {
 		w.must(<-ended)
 	}()
 	w.post("firing", "error_rate", "fp1")
-	until(t, "the flag is off", func() bool { return w.incident("inc-1").Steps[1].State == remediation.StepDone })
+	until(t, "the next step is over", func() bool { return w.incident("inc-1").Steps[1].State == remediation.StepNoChange })
 	until(t, "the other page is told", func() bool { return slices.Equal(up.says(), inOrder[:1]) })
 	if got := hangs.says(); len(got) != 0 {
 		t.Fatalf("the page that hangs was told %v", got)
