@@ -37,6 +37,13 @@ type fakeService struct {
 	// incidentFilter and entryFilter are the last ones asked for.
 	incidentFilter remediation.IncidentFilter
 	entryFilter    remediation.EntryFilter
+	// search is the last one asked for, found its answer but for the entries.
+	search   remediation.Search
+	found    remediation.Found
+	overview remediation.Overview
+	public   remediation.PublicPage
+	rollouts []remediation.RolloutView
+	plot     remediation.Plot
 }
 
 func (f *fakeService) Accept(ctx context.Context, n remediation.Notification) (remediation.Accepted, error) {
@@ -78,7 +85,9 @@ func (f *fakeService) Incident(_ context.Context, id string) (remediation.Incide
 }
 
 func (f *fakeService) Plot(_ context.Context, id, trigger string) (remediation.Plot, error) {
-	return remediation.Plot{Incident: id, Trigger: trigger}, f.err
+	p := f.plot
+	p.Incident, p.Trigger = id, trigger
+	return p, f.err
 }
 
 func (f *fakeService) ChangeIncident(_ context.Context, id string, verb remediation.Verb, step, actor, reason string) (remediation.IncidentView, error) {
@@ -94,6 +103,25 @@ func (f *fakeService) Restore(_ context.Context, id string, r remediation.Restor
 func (f *fakeService) Entries(_ context.Context, filter remediation.EntryFilter) ([]remediation.Entry, error) {
 	f.entryFilter = filter
 	return f.entries, f.err
+}
+
+func (f *fakeService) Search(_ context.Context, q remediation.Search) (remediation.Found, error) {
+	f.search = q
+	found := f.found
+	found.Entries = f.entries
+	return found, f.err
+}
+
+func (f *fakeService) Overview(context.Context) (remediation.Overview, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.overview, f.err
+}
+
+func (f *fakeService) PublicPage(context.Context, time.Duration) (remediation.PublicPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.public, f.err
 }
 
 func (f *fakeService) Head(context.Context) (int64, string, error) { return 7, "abc", f.err }
@@ -112,6 +140,9 @@ func (f *fakeService) Thaw(_ context.Context, service, actor, reason string) ([]
 }
 
 func (f *fakeService) Rollouts(context.Context) ([]remediation.RolloutView, error) {
+	if f.rollouts != nil {
+		return f.rollouts, f.err
+	}
 	return []remediation.RolloutView{
 		{Rollout: remediation.Rollout{Service: "a"}}, {Rollout: remediation.Rollout{Service: "b"}},
 	}, f.err

@@ -153,37 +153,13 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 	return nil
 }
 
-// collectLimits shows, for each kind of action in the playbook, how many
-// steps per_service and per_target still allow.
+// collectLimits shows how many steps the limits still allow.
 func (e *Engine) collectLimits(tx Tx, b *book, ch chan<- prometheus.Metric) error {
-	effects, err := tx.Effects(b.Service, e.now().Add(-max(b.Limits.PerService.Window, b.Limits.PerTarget.Window)))
-	if err != nil {
-		return err
+	left, err := e.limitsLeft(tx, b)
+	for _, l := range left {
+		ch <- gauge(descRemaining, float64(l.Left), l.Action, b.Service)
 	}
-	within := func(w time.Duration, match func(Effect) bool) (n int) {
-		for _, ef := range effects {
-			if ef.counts() && match(ef) && ef.Time.After(e.now().Add(-w)) {
-				n++
-			}
-		}
-		return n
-	}
-	all := b.Limits.PerService.Count - within(b.Limits.PerService.Window, func(Effect) bool { return true })
-	seen := map[string]bool{}
-	for _, p := range b.Plans {
-		for _, s := range p.Steps {
-			if seen[s.Action] {
-				continue
-			}
-			seen[s.Action] = true
-			target := b.kinds[s.Action].Target(b.Playbook, s.Params)
-			here := b.Limits.PerTarget.Count - within(b.Limits.PerTarget.Window, func(ef Effect) bool {
-				return ef.Action == s.Action && ef.Target == target
-			})
-			ch <- gauge(descRemaining, float64(max(min(all, here), 0)), s.Action, b.Service)
-		}
-	}
-	return nil
+	return err
 }
 
 // collectRollout exports exactly one stage as 1, always: a gate that ended

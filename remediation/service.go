@@ -121,6 +121,8 @@ type Service interface {
 	// first; the incident is closed once that is done.
 	Restore(ctx context.Context, id string, r RestoreRequest) (IncidentView, error)
 	Entries(ctx context.Context, f EntryFilter) ([]Entry, error)
+	// Search pages back through the audit log; it never takes long.
+	Search(ctx context.Context, q Search) (Found, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
 	Freezes(ctx context.Context) ([]Freeze, error)
 	// PutFreeze needs Scope, Reason and By.
@@ -131,6 +133,10 @@ type Service interface {
 	// DeclareRollout records a rollout that humans started. service may be ""
 	// where there is one playbook.
 	DeclareRollout(ctx context.Context, service, release, stage, actor, reason string) (RolloutView, error)
+	// Overview is all that matters now.
+	Overview(ctx context.Context) (Overview, error)
+	// PublicPage is what the public is told, and was told for as long as past.
+	PublicPage(ctx context.Context, past time.Duration) (PublicPage, error)
 	// Ready is nil once the engine runs and the store answers.
 	Ready(ctx context.Context) error
 }

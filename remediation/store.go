@@ -93,8 +93,12 @@ type EntryFilter struct {
 	Incident string
 	Service  string
 	Kind     Kind
-	// After selects entries with a greater Seq.
-	After int64
+	// After selects entries with a greater Seq, Before (where not 0) those with a
+	// smaller one.
+	After, Before int64
+	// Text selects entries in whose canonical bytes it stands; of letters, those
+	// of ASCII match in either case.
+	Text  string
 	Limit int // 0: no limit
 	// Newest returns the newest Limit entries instead, still oldest first.
 	Newest bool

@@ -95,6 +95,12 @@ func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) e
 	if f.After > 0 {
 		q.where("seq > ?", f.After)
 	}
+	if f.Before > 0 {
+		q.where("seq < ?", f.Before)
+	}
+	if f.Text != "" {
+		q.where("instr(lower(CAST(entry AS TEXT)), lower(?)) > 0", f.Text)
+	}
 	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(r row) error {
 		e, err := scanEntry(r)
 		if err != nil {
