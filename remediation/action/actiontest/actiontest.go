@@ -38,6 +38,11 @@ type Fixture struct {
 	Cut func(t *testing.T, n int, f Fault) (a remediation.Action, fired func() bool)
 	// Secrets are texts near the target that must never be told.
 	Secrets []string
+	// Lost and Reset are a lossy action's. Lost tells whether the effect that
+	// nothing undoes has happened; Reset brings the target back to untouched, as a
+	// human would.
+	Lost  func(t *testing.T) bool
+	Reset func(t *testing.T)
 }
 
 // Fault is what happens to one outside call.
@@ -53,12 +58,16 @@ const (
 // maxCalls ends a suite whose action never finishes.
 const maxCalls = 200
 
-// Run runs the suite; setup makes a fresh target for each part of it.
+// part is one statement of the suite.
+type part struct {
+	name string
+	run  func(*testing.T, *run)
+}
+
+// Run runs the suite over an action that undo restores; setup makes a fresh
+// target for each part of it.
 func Run(t *testing.T, setup func(t *testing.T) *Fixture) {
-	parts := []struct {
-		name string
-		run  func(*testing.T, *run)
-	}{
+	runParts(t, setup, false, []part{
 		{"looking changes nothing", lookingChangesNothing},
 		{"applying twice changes once", applyingTwiceChangesOnce},
 		{"undo restores, and twice is as once", undoRestores},
@@ -68,10 +77,16 @@ func Run(t *testing.T, setup func(t *testing.T) *Fixture) {
 		{"a cut-off apply is undone from every point", func(t *testing.T, r *run) { cutOff(t, r, back) }},
 		{"a cut-off undo is undone again", cutOffUndo},
 		{"a timeout leaves doubt that looking resolves", timeout},
-	}
+	})
+}
+
+func runParts(t *testing.T, setup func(t *testing.T) *Fixture, lossy bool, parts []part) {
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) {
 			r := &run{Fixture: setup(t)}
+			if (r.Risk == alerts.Lossy) != lossy || (r.Lost != nil) != lossy || (r.Reset != nil) != lossy {
+				t.Fatal("a lossy action has Lost and Reset and is given to RunLossy, any other to Run")
+			}
 			p.run(t, r)
 			for _, said := range r.said {
 				for _, s := range r.Secrets {
@@ -276,13 +291,13 @@ func forward(t *testing.T, r *run, op string, before json.RawMessage, state stri
 		}
 		r.apply(t, op, before)
 	}
-	r.undo(t, op, before, state)
+	r.backToUntouched(t, op, before, state)
 }
 
 func back(t *testing.T, r *run, op string, before json.RawMessage, state string) {
 	t.Helper()
 	r.look(t, op)
-	r.undo(t, op, before, state)
+	r.backToUntouched(t, op, before, state)
 	if look := r.look(t, r.op()); look.Position != remediation.Untouched {
 		t.Fatalf("after undo the position is %s", look.Position)
 	}
@@ -322,11 +337,17 @@ func cutOff(t *testing.T, r *run, resolve func(*testing.T, *run, string, json.Ra
 }
 
 func cutOffUndo(t *testing.T, r *run) {
+	undoCutOff(t, r, func(op string, before json.RawMessage) { r.apply(t, op, before) })
+}
+
+// undoCutOff undoes what apply did, again and again, cut off at each of its calls.
+func undoCutOff(t *testing.T, r *run, apply func(op string, before json.RawMessage)) {
+	t.Helper()
 	state := r.State(t)
 	for n := range maxCalls {
 		op := r.op()
 		before := r.look(t, op).Snapshot
-		r.apply(t, op, before)
+		apply(op, before)
 		call, fault := faultAt(n)
 		a, fired := r.Cut(t, call, fault)
 		err := r.hear(a.Undo(t.Context(), op, before))

@@ -1,0 +1,147 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action/actiontest"
+)
+
+var errCut = errors.New("cut by the test")
+
+// fault is what the n-th call that changes something meets: a statement on the
+// wire, or a file or a program.
+type fault struct {
+	n    int // -1: none
+	kind actiontest.Fault
+
+	mu    sync.Mutex
+	calls []string
+	hit   bool
+}
+
+// next counts a call. Once one was cut off before or after, the process is as dead.
+func (f *fault) next(what string) (meets actiontest.Fault, dead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.hit {
+		return "", f.kind != actiontest.Hang
+	}
+	f.calls = append(f.calls, what)
+	if len(f.calls)-1 != f.n {
+		return "", false
+	}
+	f.hit = true
+	return f.kind, false
+}
+
+func (f *fault) fired() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hit
+}
+
+func (f *fault) seams() *seams {
+	return &seams{
+		dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+			return &wire{Conn: conn, f: f}, err
+		},
+		do: func(ctx context.Context, what string, do func(context.Context) error) error {
+			meets, dead := f.next(what)
+			switch {
+			case dead, meets == actiontest.Before:
+				return errCut
+			case meets == "":
+				return do(ctx)
+			}
+			if err := do(ctx); err != nil {
+				return err
+			}
+			if meets == actiontest.Hang {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return errCut
+		},
+	}
+}
+
+// wire is a connection to the server. What changes something is a message Q.
+type wire struct {
+	net.Conn
+	f     *fault
+	meets atomic.Value // actiontest.Fault, of the answer
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	if len(p) < 6 || p[0] != 'Q' || int(binary.BigEndian.Uint32(p[1:]))+1 != len(p) {
+		return w.Conn.Write(p)
+	}
+	meets, dead := w.f.next(string(p[5 : len(p)-1]))
+	if dead || meets == actiontest.Before {
+		return 0, errors.Join(errCut, w.Close())
+	}
+	if meets != "" {
+		w.meets.Store(meets)
+	}
+	return w.Conn.Write(p)
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	meets, _ := w.meets.Load().(actiontest.Fault)
+	if meets == "" {
+		return w.Conn.Read(p)
+	}
+	for {
+		// The answer is there, and nobody hears it.
+		if _, err := w.Conn.Read(p); err != nil {
+			return 0, err
+		}
+		if meets == actiontest.After {
+			return 0, errors.Join(errCut, w.Close())
+		}
+	}
+}
+
+func (w *world) fixture() *actiontest.Fixture {
+	ours := &fault{n: -1}
+	meddled := 0
+	return &actiontest.Fixture{
+		Risk:   alerts.Lossy,
+		Action: w.action(ours.seams()),
+		State:  func(*testing.T) string { return w.state() },
+		Effects: func(*testing.T) int {
+			ours.mu.Lock()
+			defer ours.mu.Unlock()
+			return len(ours.calls) + meddled
+		},
+		// Somebody migrates on.
+		Meddle: func(*testing.T) {
+			meddled++
+			n := 2 + meddled
+			w.write(fmt.Sprintf("U%d.0__back.sql", n), fmt.Sprintf("DROP TABLE more_%d;", n))
+			w.write(fmt.Sprintf("V%d.0__more.sql", n), fmt.Sprintf("CREATE TABLE more_%d ();", n))
+			w.migrate(fmt.Sprintf("V%d.0__more.sql", n))
+		},
+		Cut: func(_ *testing.T, n int, kind actiontest.Fault) (remediation.Action, func() bool) {
+			f := &fault{n: n, kind: kind}
+			return w.action(f.seams()), f.fired
+		},
+		Secrets: w.secrets(),
+		Lost:    func(*testing.T) bool { return w.lost() },
+		Reset:   func(*testing.T) { w.reset() },
+	}
+}
+
+func TestRollbackByUndoScriptsConforms(t *testing.T) {
+	actiontest.RunLossy(t, func(t *testing.T) *actiontest.Fixture { return newWorld(t).fixture() })
+}
