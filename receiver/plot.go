@@ -87,7 +87,11 @@ func drawPlot(p remediation.Plot, style string) string {
 	c.marks(lanes)
 	y := c.y(p.Threshold)
 	c.add(`<line class="plot-threshold" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#c62828" stroke-width="1.5" stroke-dasharray="6 3"/>`, plotLeft, plotWidth-plotRight, y, y)
-	c.add(`<text class="plot-threshold-text" x="%d" y="%.1f" text-anchor="end" fill="#c62828">%s</text>`, plotWidth-plotRight-2, y-4, plotText(bound(p), 40))
+	dy := -4.0 // on the side where a good value is not
+	if !p.Above {
+		dy = 13
+	}
+	c.add(`<text class="plot-threshold-text" x="%d" y="%.1f" fill="#c62828">%s</text>`, plotLeft+4, y+dy, plotText(bound(p), 40))
 	c.line()
 	c.WriteString(`</svg>`)
 	return c.String()
@@ -95,9 +99,15 @@ func drawPlot(p remediation.Plot, style string) string {
 
 // scale chooses the value axis, and returns where its grid lies.
 func (c *canvas) scale() []float64 {
-	least, most := min(0, c.p.Threshold), max(0, c.p.Threshold)
+	least, most := c.p.Threshold, c.p.Threshold
 	for _, pt := range c.p.Points {
 		least, most = min(least, pt.Value), max(most, pt.Value)
+	}
+	if least > 0 && least < most/2 {
+		least = 0
+	}
+	if most-least <= math.Abs(most)/1e6 { // one value: it lies between 0 and 1.25 times it
+		least, most = min(0, least), max(0, most*1.25)
 	}
 	if most == least {
 		most = least + 1
@@ -165,6 +175,7 @@ func (c *canvas) times(height int) {
 			c.add(`<text class="plot-text" x="%.1f" y="%.1f" text-anchor="middle" fill="#3a4149">%s</text>`, x, base+16, t.Format(form))
 		}
 	}
+	c.add(`<text class="plot-text" x="%d" y="%d" fill="#3a4149">%s</text>`, plotLeft, height-5, plotText(c.p.Trigger, 60))
 	c.add(`<text class="plot-text" x="%d" y="%d" text-anchor="end" fill="#3a4149">%s UTC</text>`, plotWidth-plotRight, height-5, c.p.From.UTC().Format("2006-01-02"))
 }
 
@@ -350,7 +361,7 @@ func cut(s string, n int) string {
 // plotID is a name for a plot's title that no other plot of a page has.
 func plotID(p remediation.Plot) string {
 	return "plot-" + strings.Map(func(r rune) rune {
-		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+		if r < unicode.MaxASCII && (r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r)) {
 			return r
 		}
 		return '-'
