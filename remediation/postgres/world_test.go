@@ -129,6 +129,12 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// byCommand is for a playbook that names the script of rollout-playbook.md.
+func (w *world) byCommand() {
+	w.spec.Flyway, w.spec.Command, w.spec.Dir = nil, []string{"./rollback_to_v1.sh"}, w.dir
+	w.spec.Wanted = "SELECT to_regclass('public.forecasts') IS NULL"
+}
+
 // superuser2 connects for a cleanup, when the test's context is over.
 func superuser2(t *testing.T) *pgx.Conn {
 	conn, err := pgx.Connect(context.Background(), os.Getenv("BACKOUT_POSTGRES_DSN"))
