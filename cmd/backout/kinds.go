@@ -29,7 +29,7 @@ func actionKinds(cfg *receiver.Config, environ []string, logger *slog.Logger) (*
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	return &kinds{list: action.Kinds(action.Tools{Flags: client, Schemas: schemas}), docker: client}, nil
+	return &kinds{list: action.Kinds(action.Tools{Flags: client, Images: client, Schemas: schemas}), docker: client}, nil
 }
 
 // Close ends the connections.

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -16,9 +17,19 @@ func (n *noFlags) FlagOff(_ alerts.Target, f alerts.Flag) (remediation.Action, e
 	return nil, nil
 }
 
+type noImages struct{ asked []string }
+
+func (n *noImages) ImageRetag(t alerts.Target, image, previous string) (remediation.Action, error) {
+	n.asked = append(n.asked, t.Compose.Service, image, previous)
+	return nil, nil
+}
+
+func (*noImages) Runs(context.Context, alerts.Target, string, string) error { return nil }
+
 func playbook() *alerts.Playbook {
 	return &alerts.Playbook{
 		Service: "social-intel",
+		Release: alerts.Release{Version: "v2.0.0", Previous: "v1.0.0"},
 		Target:  alerts.Target{Compose: alerts.ComposeTarget{ProjectDir: "/srv/social-intel/", Service: "web"}},
 		Flags:   []alerts.Flag{{Name: "A", Off: "0"}, {Name: "B", Off: "false"}},
 	}
@@ -88,8 +99,21 @@ func TestFlagOffBindsTheFlagOfThePlaybook(t *testing.T) {
 	}
 }
 
+func TestImageRetagBindsTheReleasesPreviousVersionUnlessItNamesOne(t *testing.T) {
+	images := &noImages{}
+	k := imageRetag{images}
+	for _, p := range []*imageRetagParams{{}, {Image: "other", Previous: "v0.9"}} {
+		if _, err := k.Bind(playbook(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{"web", "", "v1.0.0", "web", "other", "v0.9"}; !slices.Equal(images.asked, want) {
+		t.Errorf("asked for %q, want %q", images.asked, want)
+	}
+}
+
 func TestKindsThatAreNotBuiltSaySo(t *testing.T) {
-	for _, name := range []string{"image_retag", "schema_rollback"} {
+	for _, name := range []string{"schema_rollback"} {
 		k := kindNamed(t, &noFlags{}, name)
 		if _, err := k.Bind(playbook(), k.NewParams()); err == nil || !strings.Contains(err.Error(), "not built in this version") {
 			t.Errorf("%s: %v", name, err)

@@ -1,6 +1,7 @@
 package action
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -56,6 +57,11 @@ func (imageRetag) CheckParams(_ *alerts.Playbook, params any) []alerts.ParamProb
 
 func (imageRetag) Target(pb *alerts.Playbook, _ any) string { return composeTarget(pb) + ":image" }
 
-func (k imageRetag) Bind(*alerts.Playbook, any) (remediation.Action, error) {
-	return nil, notBuilt(k.Name())
+func (k imageRetag) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
+	p := params.(*imageRetagParams)
+	a, err := k.images.ImageRetag(pb.Target, p.Image, cmp.Or(p.Previous, pb.Release.Previous))
+	if err != nil {
+		return nil, fmt.Errorf("image_retag: %w", err)
+	}
+	return a, nil
 }

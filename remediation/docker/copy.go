@@ -210,6 +210,9 @@ func (c *Client) create(ctx context.Context, op string, r *replica, ch change) e
 	if wanted.id == "" {
 		wanted = namedImage{r.Config.Image, r.Image}
 	}
+	if wanted.name == "" {
+		wanted.name = r.Config.Image
+	}
 	// The name may mean another image by now; the id does not.
 	named, err := c.imageID(ctx, wanted.name)
 	if err != nil {

@@ -31,6 +31,8 @@ type check struct {
 	timeout       time.Duration
 	flag          string
 	value         setting // what flags must list for flag, if it is set
+	// also is asked once the service is healthy; nil: nothing.
+	also func(context.Context) error
 }
 
 func checkOf(p alerts.Probe, flag string, value setting) check {
@@ -58,15 +60,17 @@ func (c *Client) works(ctx context.Context, id string, k check) error {
 		case err != nil && deadline.Err() == nil:
 			return fmt.Errorf("inspect container %s: %w", id, err)
 		case err == nil:
-			var ready bool
-			ready, last = settled(in, started, k)
-			if errors.Is(last, errBroken) {
-				return last
+			ready, err := settled(in, started, k)
+			if errors.Is(err, errBroken) {
+				return err
 			}
-			if ready && last == nil {
-				if last = c.answers(deadline, k); last == nil {
+			if ready && err == nil {
+				if err = c.answers(deadline, k); err == nil {
 					return nil
 				}
+			}
+			if last == nil || deadline.Err() == nil { // what was said before the end says more
+				last = err
 			}
 		}
 		if !wait(deadline, probeEvery) {
@@ -118,6 +122,11 @@ func (c *Client) answers(ctx context.Context, k check) error {
 			return fmt.Errorf("health: %w", err)
 		}
 	}
+	if k.also != nil {
+		if err := k.also(ctx); err != nil {
+			return err
+		}
+	}
 	if k.flags == "" || !k.value.set {
 		return nil
 	}
@@ -159,21 +168,25 @@ func off(s string) bool {
 	return false
 }
 
+// get returns what an address answers, if the answer is good.
 func (c *Client) get(ctx context.Context, url string) ([]byte, error) {
+	status, body, err := c.request(ctx, url)
+	if err == nil && status/100 != 2 {
+		err = fmt.Errorf("%s answers %d %s", url, status, http.StatusText(status))
+	}
+	return body, err
+}
+
+// request returns an answer's status and its first MiB. It follows no redirection.
+func (c *Client) request(ctx context.Context, url string) (status int, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	res, err := c.probe.Do(req)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return nil, err
-	}
-	if res.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("%s answers %s", url, res.Status)
-	}
-	return body, nil
+	body, err = io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	return res.StatusCode, body, errors.Join(err, res.Body.Close())
 }

@@ -148,6 +148,13 @@ func (l *project) ask(f *fleet, read map[string][32]byte) hashQuestion {
 	for _, p := range paths {
 		all = fmt.Appendf(all, "%q %x\n", p, read[p])
 	}
+	// The first generation's hash has the image in it.
+	var images []string
+	for _, r := range f.replicas {
+		images = append(images, r.Image)
+	}
+	slices.Sort(images)
+	all = fmt.Appendf(all, "%q\n", slices.Compact(images))
 	sum := sha256.Sum256(all)
 	q.key = hex.EncodeToString(sum[:])
 	return q

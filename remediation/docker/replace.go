@@ -121,6 +121,11 @@ func (p *replacement) undo(ctx context.Context, were []replicaState) error {
 	})
 }
 
+// retract takes back no more than copies: whatever runs besides is somebody else's.
+func (p *replacement) retract(ctx context.Context, were []replicaState) error {
+	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.takeBack(ctx, f, were) })
+}
+
 // takeBack takes every copy back that is not in its place yet, or whose original
 // is still there.
 func (p *replacement) takeBack(ctx context.Context, f *fleet, were []replicaState) (done bool, err error) {

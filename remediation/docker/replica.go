@@ -25,7 +25,7 @@ const (
 	labelConfigHash  = "com.docker.compose.config-hash"
 	labelOneOff      = "com.docker.compose.oneoff"
 	labelVersion     = "com.docker.compose.version"
-	labelImageOf     = "com.docker.compose.image" // the image's id, as of its second generation on
+	labelOfImage     = "com.docker.compose.image" // the image's id, as of its second generation on
 )
 
 // Our labels, on a copy: the operation, the id of what it replaces, the name

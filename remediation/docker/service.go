@@ -85,8 +85,8 @@ func (c *Client) definitionOf(f *fleet) (definition, error) {
 	return d, err
 }
 
-// question asks compose for its hash of the service as the files are, once the
-// image is id: the first generation's hash has the image in it.
+// question asks compose for its hash of the service as the files are, while its
+// image's name stands for id.
 func (d definition) question(f *fleet, id string) hashQuestion {
 	q := d.ask(f, d.read)
 	q.key += " " + id

@@ -6,29 +6,65 @@ import (
 
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 // Watch implements remediation.Watcher: it reports every container of the service
 // that starts, or already runs, with another value of the flag than its off value.
 func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
+	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
+		if v := r.variable(a.flag.Name); v != a.want() {
+			return a.flag.Name + "=" + v.value
+		}
+		return ""
+	}, report)
+}
+
+// Watch implements remediation.Watcher: it reports every container of the service
+// that starts, or already runs, from another image than the previous version's.
+func (a *imageRetag) Watch(ctx context.Context, report func(what string)) error {
+	f, err := a.c.survey(ctx, a.target.Compose)
+	if err != nil {
+		return err
+	}
+	name, previous, err := a.c.versionOf(ctx, f, a.image, a.version)
+	if err != nil {
+		return err
+	}
+	if previous == "" { // cleaned up: what runs cannot be held against it
+		<-ctx.Done()
+		return nil
+	}
+	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
+		if r.Image != previous {
+			return fmt.Sprintf("image %s (%s), and not %s", r.Config.Image, shortImage(r.Image), name)
+		}
+		return ""
+	}, report)
+}
+
+// watch reports, until ctx ends, every container of a service that starts or
+// already runs with something wrong, which is "" where nothing is.
+func (c *Client) watch(ctx context.Context, t alerts.ComposeTarget, wrong func(*replica) string, report func(what string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := a.c.agree(ctx); err != nil {
+	if err := c.agree(ctx); err != nil {
 		return err
 	}
 	// Subscribed before the first look, so that nothing falls between.
-	started, failed := a.c.api.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
+	started, failed := c.api.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
 		filters.Arg("type", string(events.ContainerEventType)),
 		filters.Arg("event", string(events.ActionStart)),
-		filters.Arg("label", labelService+"="+a.target.Compose.Service),
+		filters.Arg("label", labelService+"="+t.Service),
 	)})
-	f, err := a.survey(ctx)
+	f, err := c.survey(ctx, t)
 	if err != nil {
 		return err
 	}
 	tell := func(r *replica) {
-		if v := r.variable(a.flag.Name); r.running() && v != a.want() {
-			report(fmt.Sprintf("container %s (%s) runs with %s=%s", r.name(), r.ID[:12], a.flag.Name, v.value))
+		if what := wrong(r); r.running() && what != "" {
+			report(fmt.Sprintf("container %s (%s) runs with %s", r.name(), r.ID[:12], what))
 		}
 	}
 	for _, r := range f.replicas {
@@ -40,7 +76,7 @@ func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
 			if !sameDir(e.Actor.Attributes[labelWorkingDir], f.dir) {
 				continue
 			}
-			in, err := a.c.api.ContainerInspect(ctx, e.Actor.ID)
+			in, err := c.api.ContainerInspect(ctx, e.Actor.ID)
 			if err == nil {
 				tell(&replica{in})
 			} else if !movedOn(err) && ctx.Err() == nil {
@@ -50,7 +86,7 @@ func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("watch containers of %s: %w", a.target.Compose.Service, err)
+			return fmt.Errorf("watch containers of %s: %w", t.Service, err)
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docker/docker/api/types/build"
+	buildapi "github.com/docker/docker/api/types/build"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -37,17 +37,32 @@ import (
 // runID tells this run's containers, networks and images from all others.
 var runID = fmt.Sprintf("backouttest%d", os.Getpid())
 
-// testImage is built once a run; TestMain removes it.
+// testImage is built once a run, and what is made from it once it is asked for;
+// TestMain removes all of them.
 var testImage = sync.OnceValues(buildImage)
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if api, err := engine(); err == nil {
-		if _, err := api.ImageRemove(context.Background(), runID+":latest", image.RemoveOptions{Force: true}); err != nil && !strings.Contains(err.Error(), "No such image") {
-			fmt.Fprintln(os.Stderr, "cleaning up:", err)
-		}
+	if err := removeImages(); err != nil {
+		fmt.Fprintln(os.Stderr, "cleaning up:", err)
 	}
 	os.Exit(code)
+}
+
+// removeImages removes the images of this run: all are labelled with it.
+func removeImages() error {
+	api, err := engine()
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	all, err := api.ImageList(ctx, image.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", "run="+runID))})
+	for _, img := range all {
+		if _, rerr := api.ImageRemove(ctx, img.ID, image.RemoveOptions{Force: true, PruneChildren: true}); rerr != nil && !movedOn(rerr) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return errors.Join(err, api.Close())
 }
 
 func engine() (*client.Client, error) {
@@ -59,10 +74,6 @@ func engine() (*client.Client, error) {
 }
 
 func buildImage() (tag string, err error) {
-	api, err := engine()
-	if err != nil {
-		return "", err
-	}
 	dir, err := os.MkdirTemp("", "backout-image-")
 	if err != nil {
 		return "", err
@@ -78,41 +89,55 @@ func buildImage() (tag string, err error) {
 	if err != nil {
 		return "", err
 	}
-	const dockerfile = `FROM scratch
+	// A healthcheck costs the engine more than the service.
+	return build(runID+":latest", `FROM scratch
 COPY service /service
 ENV MODE=image FLAG_OF_IMAGE=1
-LABEL maker=image
+LABEL maker=image run=`+runID+`
 VOLUME /data
 WORKDIR /data
 EXPOSE 9000
-HEALTHCHECK --interval=100ms --retries=2 CMD ["/service", "check"]
+HEALTHCHECK --interval=400ms --retries=2 CMD ["/service", "check"]
 ENTRYPOINT ["/service"]
-`
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	for name, data := range map[string][]byte{"Dockerfile": []byte(dockerfile), "service": service} {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
-			return "", err
-		}
-		if _, err := w.Write(data); err != nil {
-			return "", err
-		}
-	}
-	if err := w.Close(); err != nil {
+`, map[string][]byte{"service": service})
+}
+
+// build builds an image from a Dockerfile and files beside it.
+func build(tag, dockerfile string, files map[string][]byte) (string, error) {
+	api, err := engine()
+	if err != nil {
 		return "", err
 	}
-	res, err := api.ImageBuild(context.Background(), &archive, build.ImageBuildOptions{Tags: []string{runID + ":latest"}, Remove: true, ForceRemove: true})
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for name, data := range files {
+		if err := addFile(w, name, data); err != nil {
+			return "", err
+		}
+	}
+	if err := errors.Join(addFile(w, "Dockerfile", []byte(dockerfile)), w.Close()); err != nil {
+		return "", err
+	}
+	res, err := api.ImageBuild(context.Background(), &archive, buildapi.ImageBuildOptions{Tags: []string{tag}, Remove: true, ForceRemove: true})
 	if err != nil {
-		return "", fmt.Errorf("build the test image: %w", err)
+		return "", fmt.Errorf("build image %s: %w", tag, err)
 	}
 	log, err := io.ReadAll(res.Body)
-	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return "", fmt.Errorf("build the test image: %w", err)
+	if err := errors.Join(err, res.Body.Close(), api.Close()); err != nil {
+		return "", fmt.Errorf("build image %s: %w", tag, err)
 	}
 	if !bytes.Contains(log, []byte("Successfully tagged")) {
-		return "", fmt.Errorf("build the test image:\n%s", log)
+		return "", fmt.Errorf("build image %s:\n%s", tag, log)
 	}
-	return runID + ":latest", nil
+	return tag, nil
+}
+
+func addFile(w *tar.Writer, name string, data []byte) error {
+	if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+		return err
+	}
+	_, err := w.Write(data)
+	return err
 }
 
 var worlds atomic.Int32
@@ -123,6 +148,7 @@ type world struct {
 	api     *client.Client
 	dir     string
 	project string
+	image   string // what start and webFile name
 	port    int
 	target  alerts.Target
 	flag    alerts.Flag
@@ -146,7 +172,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, api: api, dir: dir, project: fmt.Sprintf("%sw%d", runID, worlds.Add(1)), flag: alerts.Flag{Name: "FLAG", Off: "0"}}
+	w := &world{T: t, api: api, dir: dir, project: fmt.Sprintf("%sw%d", runID, worlds.Add(1)), image: runID + ":latest", flag: alerts.Flag{Name: "FLAG", Off: "0"}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -184,6 +210,17 @@ func (w *world) clean() {
 				if err := w.api.VolumeRemove(ctx, m.Name, true); err != nil && !movedOn(err) {
 					w.Error(err)
 				}
+			}
+		}
+	}
+	images, err := w.api.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", w.project))})
+	if err != nil {
+		w.Error(err)
+	}
+	for _, img := range images {
+		for _, t := range img.RepoTags {
+			if _, err := w.api.ImageRemove(ctx, t, image.RemoveOptions{Force: true}); err != nil && !movedOn(err) {
+				w.Error(err)
 			}
 		}
 	}
@@ -332,7 +369,7 @@ services:
       FLAG: "${FLAG:-0}"
       PASSWORD: "${PASSWORD}"
     ports: ["127.0.0.1:%d:9000"]
-`, runID+":latest", w.port)
+`, w.image, w.port)
 }
 
 // start creates the container that compose would create, through the API, which
@@ -340,7 +377,7 @@ services:
 func (w *world) start(value string, change ...func(*container.Config, *container.HostConfig)) {
 	w.Helper()
 	config := &container.Config{
-		Image: runID + ":latest", Env: []string{"FLAG=" + value, "PASSWORD=" + secret},
+		Image: w.image, Env: []string{"FLAG=" + value, "PASSWORD=" + secret},
 		Labels: map[string]string{
 			labelProject: w.project, labelService: "web", labelWorkingDir: w.dir, labelConfigFiles: "docker-compose.yml",
 			labelOneOff: "False", labelVersion: "1.29.2", labelConfigHash: "old", "com.docker.compose.container-number": "1",
@@ -405,10 +442,28 @@ func (w *world) state() string {
 	for _, name := range []string{".env", "docker-compose.override.yml"} {
 		fmt.Fprintf(&b, "--- %s\n%s\n", name, w.read(name))
 	}
+	fmt.Fprintf(&b, "--- tags\n%s\n", strings.Join(w.tags(), "\n"))
 	for _, r := range w.containers("web") {
 		fmt.Fprintf(&b, "--- %s %s\n%s\n", r.name(), r.State.Status, w.essence(r))
 	}
 	return b.String()
+}
+
+// tags returns the names that images have in the world's own repository.
+func (w *world) tags() []string {
+	w.Helper()
+	list, err := w.api.ImageList(w.Context(), image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", w.project))})
+	if err != nil {
+		w.Fatal(err)
+	}
+	var all []string
+	for _, img := range list {
+		for _, t := range img.RepoTags {
+			all = append(all, t+" "+img.ID)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // essence is what inspect shows of a container, without what a recreation by

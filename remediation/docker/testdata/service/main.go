@@ -4,6 +4,9 @@
 //	BREAKS_WHEN_OFF=crash    it ends a moment after its start while FLAG is 0
 //	BREAKS_WHEN_OFF=sick     it is unhealthy while FLAG is 0
 //	BREAKS_WHEN_OFF=deaf     it serves another value of FLAG than it has
+//	BREAKS=crash|sick        the same, whatever FLAG is
+//
+// It serves VERSION too, as JSON.
 //
 // LISTEN is its address, :9000 by default.
 //
@@ -22,7 +25,7 @@ import (
 )
 
 func main() {
-	breaks := ""
+	breaks := os.Getenv("BREAKS")
 	if os.Getenv("FLAG") == "0" {
 		breaks = os.Getenv("BREAKS_WHEN_OFF")
 	}
@@ -53,6 +56,11 @@ func main() {
 			flags["FLAG"] = "1"
 		}
 		if err := json.NewEncoder(w).Encode(flags); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	})
+	http.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
+		if err := json.NewEncoder(w).Encode(map[string]string{"version": os.Getenv("VERSION")}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	})

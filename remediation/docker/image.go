@@ -1,0 +1,323 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// ImageRetag returns the action that moves the latest tag of a compose service's
+// image to its previous version, and recreates what runs from it. image "" is the
+// compose service's own repository.
+//
+// Wanted means: latest names the previous image, and every running replica runs
+// it. A service of which nothing runs is as wanted once the tag is. HalfWay means:
+// this operation keeps an image that latest names still or did, or a copy of its
+// own is not in its place yet. Somebody who moves latest to a third image takes the
+// service over: the target is Untouched then, and Undo takes back no more than what
+// is left of this operation's containers.
+//
+// The displaced image keeps a tag of its own (displacedTag), made before anything
+// else; Undo takes it away as the last thing. The tag is moved before the first
+// container is touched, so that a human's docker-compose up -d at any moment ends
+// with the previous image.
+func (c *Client) ImageRetag(target alerts.Target, image, previous string) (remediation.Action, error) {
+	switch {
+	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
+		return nil, errors.New("target.compose needs project_dir and service")
+	case previous == "" || previous == latestTag || strings.ContainsAny(previous, ":/@ "):
+		return nil, fmt.Errorf("previous version %q is not a tag to go back to; try: v1.0.0", previous)
+	}
+	return &imageRetag{c: c, target: target, image: image, version: previous}, nil
+}
+
+type imageRetag struct {
+	c              *Client
+	target         alerts.Target
+	image, version string
+}
+
+// imageSnapshot is what an intent records: images, tags and replicas, and nothing
+// of an environment.
+type imageSnapshot struct {
+	Image      string         `json:"image"`              // the tag that is moved
+	ImageID    string         `json:"image_id,omitempty"` // what it names; absent: nothing
+	Previous   string         `json:"previous"`
+	PreviousID string         `json:"previous_id"`
+	Displaced  []displaced    `json:"displaced"` // images that lose what names or uses them
+	Replicas   []replicaState `json:"replicas"`
+}
+
+// standing is how a service and its images are now.
+type standing struct {
+	*fleet
+	definition
+	snap imageSnapshot
+	due  []*replica
+	left []*replica
+	kept []displaced // by this operation, so far
+}
+
+func (a *imageRetag) stand(ctx context.Context, op string) (standing, error) {
+	f, err := a.c.survey(ctx, a.target.Compose)
+	if err != nil {
+		return standing{}, err
+	}
+	st := standing{fleet: f}
+	if st.definition, err = a.c.definitionOf(f); err != nil {
+		return standing{}, err
+	}
+	repo, err := st.moves(f, a.image)
+	if err != nil {
+		return standing{}, err
+	}
+	st.snap = imageSnapshot{Image: repo + ":" + latestTag, Previous: repo + ":" + a.version, Displaced: []displaced{}, Replicas: []replicaState{}}
+	if st.snap.ImageID, err = a.c.imageID(ctx, st.snap.Image); err != nil {
+		return standing{}, err
+	}
+	if st.snap.PreviousID, err = a.c.imageID(ctx, st.snap.Previous); err != nil {
+		return standing{}, err
+	}
+	if st.snap.PreviousID == "" {
+		return standing{}, missing(st.snap.Previous)
+	}
+	if st.kept, err = a.c.displacedBy(ctx, repo, op); err != nil {
+		return standing{}, err
+	}
+	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
+	if err := a.c.refuse(ctx, st.due); err != nil {
+		return standing{}, err
+	}
+	var ids []string
+	if st.snap.ImageID != "" && st.snap.ImageID != st.snap.PreviousID {
+		ids = append(ids, st.snap.ImageID)
+	}
+	for _, r := range st.due {
+		ids = append(ids, r.Image)
+	}
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		st.snap.Displaced = append(st.snap.Displaced, displaced{displacedName(repo, id, op), id})
+	}
+	for _, r := range f.replicas {
+		if !r.ownedBy(op) { // its original stands for it, or the intent's snapshot does
+			st.snap.Replicas = append(st.snap.Replicas, stateOf(r))
+		}
+	}
+	return st, nil
+}
+
+// missing is a version that cannot be gone back to.
+func missing(name string) error {
+	return fmt.Errorf("there is no image %s on this engine; try: docker pull %s, or docker tag it from what it was built as", name, name)
+}
+
+func (a *imageRetag) due(previous string) func(*replica) bool {
+	return func(r *replica) bool { return r.Image != previous }
+}
+
+func (st standing) position() remediation.Position {
+	now := st.snap.ImageID
+	switch {
+	case len(st.left) > 0:
+		return remediation.HalfWay
+	case now == st.snap.PreviousID && len(st.due) == 0:
+		return remediation.Wanted
+	case len(st.kept) > 0 && (now == "" || now == st.snap.PreviousID || keeps(st.kept, now)):
+		return remediation.HalfWay
+	}
+	return remediation.Untouched
+}
+
+func keeps(kept []displaced, id string) bool {
+	return slices.ContainsFunc(kept, func(d displaced) bool { return d.ImageID == id })
+}
+
+// Look implements remediation.Action.
+func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, error) {
+	st, err := a.stand(ctx, op)
+	if err != nil {
+		return remediation.Look{}, err
+	}
+	raw, err := json.Marshal(st.snap)
+	return remediation.Look{Position: st.position(), Snapshot: raw}, err
+}
+
+// Apply implements remediation.Action.
+func (a *imageRetag) Apply(ctx context.Context, op string, before json.RawMessage) error {
+	st, err := a.stand(ctx, op)
+	if err != nil {
+		return doubtful(ctx, err)
+	}
+	was := st.snap
+	if len(before) > 0 {
+		if was, err = a.parse(before); err != nil {
+			return err
+		}
+	}
+	position := st.position()
+	if position == remediation.Wanted {
+		return nil
+	}
+	if err := st.changedSince(was, position); err != nil {
+		return err
+	}
+	for _, d := range st.snap.Displaced {
+		if slices.Contains(st.kept, d) {
+			continue
+		}
+		if err := a.c.tag(ctx, d.ImageID, d.Tag); err != nil {
+			return doubtful(ctx, err)
+		}
+	}
+	if st.snap.ImageID != was.PreviousID {
+		if err := a.c.tag(ctx, was.PreviousID, was.Image); err != nil {
+			return doubtful(ctx, err)
+		}
+	}
+	return a.replacement(op, was).apply(ctx)
+}
+
+func (a *imageRetag) parse(before json.RawMessage) (imageSnapshot, error) {
+	var snap imageSnapshot
+	if err := json.Unmarshal(before, &snap); err != nil {
+		return snap, fmt.Errorf("snapshot of %s: %w", a.target.Compose.Service, err)
+	}
+	if snap.Image == "" || snap.PreviousID == "" {
+		return snap, fmt.Errorf("snapshot of %s names no image", a.target.Compose.Service)
+	}
+	return snap, nil
+}
+
+// changedSince says what somebody else changed since a snapshot was taken, so
+// that going on would undo their work; or returns nil. What this operation left
+// half-way is no change, and neither are containers that a human recreates then.
+func (st standing) changedSince(was imageSnapshot, position remediation.Position) error {
+	now := st.snap
+	const try = "nothing was changed; try: look at what is there now"
+	switch {
+	case now.Image != was.Image || now.Previous != was.Previous:
+		return fmt.Errorf("service %s named %s and now names %s; %s", st.service, was.Image, now.Image, try)
+	case now.PreviousID != was.PreviousID:
+		return fmt.Errorf("%s was image %s and is now %s; %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID), try)
+	case now.ImageID == was.ImageID:
+	case position == remediation.HalfWay && (now.ImageID == "" || now.ImageID == was.PreviousID || keeps(st.kept, now.ImageID)):
+	default:
+		return fmt.Errorf("somebody moved %s from image %s to %s in between; %s", was.Image, shortImage(was.ImageID), shortImage(now.ImageID), try)
+	}
+	if position == remediation.HalfWay {
+		return nil
+	}
+	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
+	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
+		return fmt.Errorf("somebody recreated the containers of %s in between; %s", st.service, try)
+	}
+	return nil
+}
+
+// replacement is how an operation replaces the replicas that run another image.
+func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
+	return &replacement{
+		c: a.c, op: op, compose: a.target.Compose, check: a.check(), due: a.due(snap.PreviousID),
+		forward: func(ctx context.Context, f *fleet) (change, error) {
+			d, err := a.c.definitionOf(f)
+			if err != nil {
+				return change{}, err
+			}
+			return a.c.toImage(ctx, f, d, namedImage{d.image, snap.PreviousID}), nil
+		},
+		// What runs a third image by now is somebody else's.
+		differs: func(now *replica, was replicaState) bool {
+			return now.Image == snap.PreviousID && was.ImageID != snap.PreviousID
+		},
+		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
+			to := namedImage{was.Image, was.ImageID}
+			d, err := a.c.definitionOf(f)
+			if err == nil && was.ImageID == snap.ImageID {
+				return a.c.toImage(ctx, f, d, to), nil
+			}
+			// Compose's hash is of what latest names; and going back waits for no file.
+			return change{image: to, edit: noteImage(to)}, nil
+		},
+	}
+}
+
+// toImage is the change to another image, as compose would make it: what the
+// project's files set stays, and what the old image brought along goes.
+func (c *Client) toImage(ctx context.Context, f *fleet, d definition, to namedImage) change {
+	return change{image: to, hash: c.configHash(ctx, d.question(f, to.id)), keeps: d.sets(f), edit: noteImage(to)}
+}
+
+// noteImage names the image in compose's own label, where there is one.
+func noteImage(to namedImage) func(*replica, *container.Config) {
+	return func(r *replica, config *container.Config) {
+		if r.label(labelOfImage) != "" {
+			config.Labels[labelOfImage] = to.id
+		}
+	}
+}
+
+// Undo implements remediation.Action.
+func (a *imageRetag) Undo(ctx context.Context, op string, before json.RawMessage) error {
+	if len(before) == 0 {
+		return fmt.Errorf("undo %s: no snapshot", a.target.Compose.Service)
+	}
+	was, err := a.parse(before)
+	if err != nil {
+		return err
+	}
+	return doubtful(ctx, a.undo(ctx, op, was))
+}
+
+func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) error {
+	f, err := a.c.survey(ctx, a.target.Compose)
+	if err != nil {
+		return err
+	}
+	now, err := a.c.imageID(ctx, was.Image)
+	if err != nil {
+		return err
+	}
+	kept, err := a.c.displacedBy(ctx, parseReference(was.Image).repo, op)
+	if err != nil {
+		return err
+	}
+	ours := func(r *replica) bool { return r.ownedBy(op) || r.ownedBy(undoing(op)) }
+	switch {
+	case len(kept) > 0 || slices.ContainsFunc(f.replicas, ours):
+	case now == was.PreviousID && was.ImageID != was.PreviousID:
+		return fmt.Errorf("%s is image %s, and nothing is left that tells whether backout moved it; try: docker tag %s %s, and docker-compose up -d %s",
+			was.Image, shortImage(now), shortImage(was.ImageID), was.Image, f.service)
+	default:
+		return nil // it never began, or was undone
+	}
+	p := a.replacement(op, was)
+	if now != "" && now != was.PreviousID && now != was.ImageID {
+		return p.retract(ctx, was.Replicas)
+	}
+	switch {
+	case now == was.ImageID:
+	case was.ImageID == "":
+		err = a.c.untag(ctx, was.Image)
+	default:
+		err = a.c.tag(ctx, was.ImageID, was.Image)
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.undo(ctx, was.Replicas); err != nil {
+		return err
+	}
+	if f, err = a.c.survey(ctx, a.target.Compose); err != nil {
+		return err
+	}
+	return a.c.forget(ctx, f, kept)
+}

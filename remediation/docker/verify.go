@@ -1,0 +1,277 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// The names of the checks; a smoke check's is its own behind smokePrefix.
+const (
+	checkImage   = "image"
+	checkVersion = "version"
+	checkHealth  = "health"
+	smokePrefix  = "smoke: "
+)
+
+// Verify asks a running service whether it is a version, and whether it works:
+// every running replica runs image:version, the version address names it, the
+// service is healthy and was not restarted, and the playbook's smoke checks hold.
+// image "" is the compose service's own repository. What does not hold yet is asked
+// again within the probe's timeout. The error says why nothing could be asked.
+func (c *Client) Verify(ctx context.Context, target alerts.Target, image, version string) ([]remediation.Check, error) {
+	f, err := c.survey(ctx, target.Compose)
+	if err != nil {
+		return nil, err
+	}
+	why, err := c.runs(ctx, f, image, version)
+	if err != nil {
+		return nil, err
+	}
+	checks := []remediation.Check{why}
+	patience := checkOf(target.Probe, "", setting{}).timeout
+	deadline := time.Now().Add(patience)
+	// Health first: who waits for a service that ended waits for nothing.
+	health, broken := c.healthy(ctx, f, target.Probe)
+	if broken || len(f.running()) == 0 {
+		deadline = time.Now()
+	}
+	if address := target.Probe.Version; address != "" {
+		checks = append(checks, c.insist(ctx, deadline, checkVersion, address+" names "+version, func(ctx context.Context) error {
+			return c.namesVersion(ctx, address, version)
+		}))
+	}
+	checks = append(checks, health)
+	for _, s := range target.Probe.Smoke {
+		checks = append(checks, c.insist(ctx, deadline, smokePrefix+s.Name, s.URL+" answers as it should", func(ctx context.Context) error {
+			return c.smoke(ctx, s)
+		}))
+	}
+	return checks, ctx.Err()
+}
+
+// Runs says why not every running replica of a service runs image:version, or
+// returns nil; image "" is the compose service's own repository.
+func (c *Client) Runs(ctx context.Context, target alerts.Target, image, version string) error {
+	f, err := c.survey(ctx, target.Compose)
+	if err != nil {
+		return err
+	}
+	check, err := c.runs(ctx, f, image, version)
+	if err == nil && !check.OK {
+		err = errors.New(check.Detail)
+	}
+	return err
+}
+
+// running returns the replicas that run.
+func (f *fleet) running() []*replica {
+	var all []*replica
+	for _, r := range f.replicas {
+		if r.running() {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// versionOf returns the name and the id ("": there is none) of an image's version;
+// image "" is the compose service's own repository.
+func (c *Client) versionOf(ctx context.Context, f *fleet, image, version string) (name, id string, err error) {
+	if image == "" {
+		d, err := c.definitionOf(f)
+		if err != nil {
+			return "", "", err
+		}
+		ref, err := d.runs(f)
+		if err != nil {
+			return "", "", err
+		}
+		image = ref.repo
+	}
+	name = parseReference(image).repo + ":" + version
+	id, err = c.imageID(ctx, name)
+	return name, id, err
+}
+
+// runs checks which image the replicas run.
+func (c *Client) runs(ctx context.Context, f *fleet, image, version string) (remediation.Check, error) {
+	no := func(err error) (remediation.Check, error) {
+		return remediation.Check{Name: checkImage, Detail: err.Error()}, nil
+	}
+	name, id, err := c.versionOf(ctx, f, image, version)
+	if err != nil {
+		return remediation.Check{}, err
+	}
+	running := f.running()
+	switch {
+	case id == "":
+		return no(missing(name))
+	case len(running) == 0:
+		return no(fmt.Errorf("no container of %s is running; try: docker-compose up -d %s", f.service, f.service))
+	}
+	for _, r := range running {
+		if r.Image != id {
+			return no(fmt.Errorf("container %s runs image %s (%s), and not %s (%s)", r.name(), r.Config.Image, shortImage(r.Image), name, shortImage(id)))
+		}
+	}
+	which := "the one container runs"
+	if n := len(running); n > 1 {
+		which = fmt.Sprintf("all %d containers run", n)
+	}
+	return remediation.Check{Name: checkImage, OK: true, Detail: fmt.Sprintf("%s %s (%s)", which, name, shortImage(id))}, nil
+}
+
+// healthy checks that every running replica is up and healthy; broken tells that
+// waiting does not cure it.
+func (c *Client) healthy(ctx context.Context, f *fleet, p alerts.Probe) (h remediation.Check, broken bool) {
+	h.Name, h.Detail = checkHealth, "no container of "+f.service+" is running"
+	k := checkOf(p, "", setting{})
+	for _, r := range f.running() {
+		if err := c.works(ctx, r.ID, check{health: k.health, timeout: k.timeout}); err != nil {
+			h.OK, h.Detail = false, err.Error()
+			return h, errors.Is(err, errBroken)
+		}
+		h.OK, h.Detail = true, "up without a restart, and healthy"
+		if k.health != "" {
+			h.Detail = k.health + " answers; " + h.Detail
+		}
+	}
+	return h, false
+}
+
+// insist asks until the answer is good or the deadline is over, and once at least.
+func (c *Client) insist(ctx context.Context, deadline time.Time, name, good string, ask func(context.Context) error) remediation.Check {
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return remediation.Check{Name: name, OK: true, Detail: good}
+		}
+		if time.Now().After(deadline) || !wait(ctx, probeEvery) {
+			return remediation.Check{Name: name, Detail: err.Error()}
+		}
+	}
+}
+
+// namesVersion asks the version address: its answer is the version, as text or as
+// JSON with the key version. A v before the number may be left out.
+func (c *Client) namesVersion(ctx context.Context, address, version string) error {
+	body, err := c.get(ctx, address)
+	if err != nil {
+		return err
+	}
+	said, ok := versionIn(body)
+	if !ok {
+		return fmt.Errorf("%s names no version: its answer is neither one word nor JSON with the key version", address)
+	}
+	if strings.TrimPrefix(said, "v") != strings.TrimPrefix(version, "v") {
+		return fmt.Errorf("%s names version %q, want %s", address, said, version)
+	}
+	return nil
+}
+
+// maxVersion is how long a version may be, as a tag may.
+const maxVersion = 128
+
+func versionIn(body []byte) (string, bool) {
+	body = bytes.TrimSpace(body)
+	var object struct {
+		Version *string `json:"version"`
+	}
+	said := string(body)
+	if err := json.Unmarshal(body, &object); err == nil && object.Version != nil {
+		said = *object.Version
+	} else {
+		var quoted string
+		if json.Unmarshal(body, &quoted) == nil {
+			said = quoted
+		}
+	}
+	return said, said != "" && len(said) <= maxVersion && !strings.ContainsAny(said, " \t\r\n{}<>")
+}
+
+// smoke asks one smoke check. The answer itself is not told: it is the service's
+// data.
+func (c *Client) smoke(ctx context.Context, s alerts.SmokeCheck) error {
+	status, body, err := c.request(ctx, s.URL)
+	if err != nil {
+		return err
+	}
+	want := s.Status
+	if want == 0 {
+		want = http.StatusOK
+	}
+	switch {
+	case status != want:
+		return fmt.Errorf("%s answers %d, want %d", s.URL, status, want)
+	case !bytes.Contains(body, []byte(s.Contains)):
+		return fmt.Errorf("%s answers %d without %q in it", s.URL, status, s.Contains)
+	}
+	return nil
+}
+
+// check is what a copy must show: all that Verify asks of it.
+func (a *imageRetag) check() check {
+	k := checkOf(a.target.Probe, "", setting{})
+	k.also = func(ctx context.Context) error {
+		if address := a.target.Probe.Version; address != "" {
+			if err := a.c.namesVersion(ctx, address, a.version); err != nil {
+				return fmt.Errorf("%s: %w", checkVersion, err)
+			}
+		}
+		for _, s := range a.target.Probe.Smoke {
+			if err := a.c.smoke(ctx, s); err != nil {
+				return fmt.Errorf("%s%s: %w", smokePrefix, s.Name, err)
+			}
+		}
+		return nil
+	}
+	return k
+}
+
+// Verify implements remediation.Action: the same checks as Client.Verify. A service
+// that somebody took down, or stopped before, has no more to show than its tag.
+func (a *imageRetag) Verify(ctx context.Context, op string) error {
+	f, err := a.c.survey(ctx, a.target.Compose)
+	if err != nil {
+		return err
+	}
+	if len(f.running()) == 0 {
+		return a.verifyStopped(ctx, op, f)
+	}
+	checks, err := a.c.Verify(ctx, a.target, a.image, a.version)
+	if err != nil {
+		return err
+	}
+	var failed []string
+	for _, c := range checks {
+		if !c.OK {
+			failed = append(failed, c.Name+": "+c.Detail)
+		}
+	}
+	if len(failed) > 0 {
+		return errors.New(strings.Join(failed, "; "))
+	}
+	return nil
+}
+
+func (a *imageRetag) verifyStopped(ctx context.Context, op string, f *fleet) error {
+	for _, r := range f.replicas {
+		if r.ownedBy(op) {
+			return fmt.Errorf("container %s, recreated from %s, is %s (exit status %d)", r.name(), r.Config.Image, r.State.Status, r.State.ExitCode)
+		}
+	}
+	look, err := a.Look(ctx, op)
+	if err == nil && look.Position != remediation.Wanted {
+		err = fmt.Errorf("%s is %s, and nothing of it runs", a.target.Compose.Service, look.Position)
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package docker
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/docker/docker/api/types/image"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// The versions of the test service. What an image has of its own is named after its
+// version, so that it shows where one is carried over onto the other.
+var (
+	versionOne = version("one", `ENV VERSION=v1.0.0 MODE=one ONLY_ONE=1
+LABEL generation=one only-one=yes
+CMD ["serve", "one"]
+STOPSIGNAL SIGTERM
+`)
+	versionTwo = version("two", `ENV VERSION=v2.0.0 MODE=two ONLY_TWO=1
+LABEL generation=two only-two=yes
+CMD ["serve", "two"]
+USER 0:0
+WORKDIR /two
+EXPOSE 9002
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=500ms --retries=3 CMD ["/service", "check", "two"]
+`)
+	versionThree = version("three", "ENV VERSION=v3.0.0\n")
+	crashingOne  = version("crash", "ENV VERSION=v1.0.0 BREAKS=crash\n")
+	sickOne      = version("sick", "ENV VERSION=v1.0.0 BREAKS=sick\n")
+	otherOne     = version("other", "ENV VERSION=v0.9.0\n")
+)
+
+// version returns what builds an image from the test image, once a run, and gives
+// its id.
+func version(name, lines string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		base, err := testImage()
+		if err != nil {
+			return "", err
+		}
+		tag, err := build(runID+":"+name, "FROM "+base+"\n"+lines, nil)
+		if err != nil {
+			return "", err
+		}
+		api, err := engine()
+		if err != nil {
+			return "", err
+		}
+		defer api.Close()
+		in, err := api.ImageInspect(context.Background(), tag)
+		return in.ID, err
+	})
+}
+
+// imageWorld is a project whose service runs v2.0.0 as latest of a repository of its
+// own; previous is what its v1.0.0 is.
+func imageWorld(t *testing.T, previous func() (string, error)) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.image = w.project
+	w.tag("v1.0.0", previous)
+	w.tag("v2.0.0", versionTwo)
+	w.tag("latest", versionTwo)
+	base := strings.TrimSuffix(w.target.Probe.Health, "/health/")
+	w.target.Probe.Version = base + "/version"
+	w.target.Probe.Smoke = []alerts.SmokeCheck{
+		{Name: "flags are served", URL: base + "/flags", Contains: `"FLAG"`},
+		{Name: "nothing else is", URL: base + "/nothing", Status: 404},
+	}
+	w.write("docker-compose.yml", w.webFile())
+	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
+	return w
+}
+
+// tag gives an image a tag in the world's repository, and returns its id.
+func (w *world) tag(tag string, img func() (string, error)) string {
+	w.Helper()
+	id, err := img()
+	if err == nil {
+		err = w.api.ImageTag(w.Context(), id, w.project+":"+tag)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return id
+}
+
+// untag takes a tag of the world's repository away.
+func (w *world) untag(tag string) {
+	w.Helper()
+	if _, err := w.api.ImageRemove(w.Context(), w.project+":"+tag, image.RemoveOptions{}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) idOf(img func() (string, error)) string {
+	w.Helper()
+	id, err := img()
+	if err != nil {
+		w.Fatal(err)
+	}
+	return id
+}
+
+// retag is the action, whose calls meet f.
+func (w *world) retag(f *fault) remediation.Action {
+	w.Helper()
+	a, err := w.client(f).ImageRetag(w.target, "", "v1.0.0")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return a
+}
+
+// look is Look, at a position.
+func (w *world) look(a remediation.Action, op string, want remediation.Position) []byte {
+	w.Helper()
+	look, err := a.Look(w.Context(), op)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if look.Position != want {
+		w.Fatalf("position is %s, want %s:\n%s", look.Position, want, w.state())
+	}
+	return look.Snapshot
+}
+
+// serves fails unless the one container runs an image under its own name.
+func (w *world) serves(img func() (string, error)) *replica {
+	w.Helper()
+	r := w.one()
+	if r.Image != w.idOf(img) || !r.running() || r.name() != w.project+"_web_1" {
+		w.Fatalf("it runs %s, want %s:\n%s", r.Image, w.idOf(img), w.state())
+	}
+	return r
+}
