@@ -331,6 +331,14 @@ func TestAFailedStepKeepsThePlanFromTellingOn(t *testing.T) {
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
 	w.pass(30 * time.Minute)
 	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified)
+	w.calm("error_rate")
+	w.pass(time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.breach("error_rate") // the plan stops at the failed step, which the public need not know
+	w.pass(time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.steps(id, remediation.StepDone, remediation.StepUndone, remediation.StepPending, remediation.StepPending, remediation.StepPending)
+	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified, remediation.PublicMonitoring, remediation.PublicIdentified)
 }
 
 func TestADrillTellsNobody(t *testing.T) {

@@ -292,6 +292,11 @@ func tellingCrash(t *testing.T, when storetest.When, boundary int) (crashed bool
 	if !slices.Equal(p.says(), want) || w.pending() != 0 {
 		t.Fatalf("%s: the page was told %v; %d messages wait; log: %v", name, p.says(), w.pending(), w.log("inc-1"))
 	}
+	for _, en := range w.entries("inc-1") {
+		if en.Kind == remediation.KindSettled && en.Action == "status_page" {
+			t.Fatalf("%s: what only told is said to have settled: %v", name, w.log("inc-1"))
+		}
+	}
 	if n := len(w.notified("inc-1")); n != 4 {
 		t.Fatalf("%s: %d deliveries are in the log: %q", name, n, w.notified("inc-1"))
 	}
