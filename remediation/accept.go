@@ -326,7 +326,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 		// Somebody must hear of it once more, and a new step may help.
 		inc.Paged = nil
 		if len(added) > 0 {
-			inc.State, inc.Since = Confirming, a.now
+			inc.State, inc.Why, inc.Since = Confirming, "", a.now
 		}
 		a.poke(inc)
 	}

@@ -101,6 +101,10 @@ type Incident struct {
 	// FalseSince is since when no trigger's expression has been seen true; for
 	// a closed incident, when one look after the close found all of them false.
 	FalseSince *time.Time `json:"false_since,omitempty"`
+	// BlindSince is since when a recovered incident cannot be watched.
+	BlindSince *time.Time `json:"blind_since,omitempty"`
+	// Polled is when a poll was last counted: two of one sample are one.
+	Polled time.Time `json:"polled"`
 	// LastHeld and LastHeldStep are the hold that was written last: it is not
 	// written again until something else has happened.
 	LastHeld     Reason `json:"last_held,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // Verdict is what one poll says of one trigger.
@@ -38,6 +39,10 @@ type evidence struct {
 	recovery bool
 	// blind says why the recovery readings cannot be trusted; "" where they can.
 	blind string
+	// at is when the recovery expressions were asked, every how long after that
+	// an answer can be another.
+	at    time.Time
+	every time.Duration
 }
 
 // readValues asks for each attached trigger's own value.
@@ -61,8 +66,9 @@ func (e *Engine) pollRecovery(ctx context.Context, b *book, inc *Incident) evide
 			exprs[t.Trigger] = x.Recovery
 		}
 	}
+	ev := evidence{recovery: true, at: e.now(), every: b.poll()}
 	got := e.query(ctx, exprs)
-	ev := evidence{values: got, recovery: true}
+	ev.values = got
 	switch a, up := got[age], got[alive]; {
 	case a.err != nil:
 		ev.blind = a.err.Error()
@@ -136,9 +142,17 @@ func finite(v *float64) *float64 {
 	return v
 }
 
-// count takes a poll of the recovery expressions into the incident's counters.
+// count takes a poll of the recovery expressions into the incident's counters. A
+// poll that comes sooner than S after the one before, since an alert or a human
+// made the engine look, sees the same samples: it can end a row, and not lengthen it.
 func (ev evidence) count(inc *Incident) {
 	ev.note(inc)
+	more := 1
+	if d := ev.at.Sub(inc.Polled); d >= 0 && d < ev.every {
+		more = 0
+	} else {
+		inc.Polled = ev.at
+	}
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
 		r, ok := ev.values[t.Trigger]
@@ -149,11 +163,11 @@ func (ev evidence) count(inc *Incident) {
 		case ev.blind != "":
 			t.Verdict, t.Breaching, t.Calm = Blind, 0, 0
 		case r.value == nil:
-			t.Verdict, t.Breaching, t.Calm = Quiet, 0, t.Calm+1
+			t.Verdict, t.Breaching, t.Calm = Quiet, 0, max(t.Calm+more, 1)
 		case t.beyond(*r.value):
-			t.Verdict, t.Breaching, t.Calm = Breaching, t.Breaching+1, 0
+			t.Verdict, t.Breaching, t.Calm = Breaching, max(t.Breaching+more, 1), 0
 		default:
-			t.Verdict, t.Breaching, t.Calm = Stopped, 0, t.Calm+1
+			t.Verdict, t.Breaching, t.Calm = Stopped, 0, max(t.Calm+more, 1)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -36,6 +37,7 @@ func (e *Engine) settle(ctx context.Context, b *book, inc *Incident) error {
 	}
 	deadline := inc.SettleFrom.Add(b.settleTime(inc, last))
 	ev := e.pollRecovery(ctx, b, inc)
+	ev.every = 0 // nothing but the deadline makes a poll come sooner here
 	ev.count(inc)
 	if inc.calm() {
 		return e.change(ctx, b, inc, func(c *change) error {
@@ -117,7 +119,7 @@ func (c *change) recover(ev evidence) error {
 			s.State = StepPending
 		}
 	}
-	c.inc.SettleFrom, c.inc.FalseSince, c.inc.Paged, c.inc.LastHeld = nil, nil, nil, ""
+	c.inc.SettleFrom, c.inc.FalseSince, c.inc.BlindSince, c.inc.Paged, c.inc.LastHeld = nil, nil, nil, nil, ""
 	c.inc.resetPolls()
 	c.enter(Recovered, c.b.poll())
 	return nil
@@ -138,7 +140,14 @@ func (e *Engine) watchRecovered(ctx context.Context, b *book, inc *Incident) err
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)
 		c.inc.Wake = c.now.Add(b.poll())
-		if still != nil || ev.blind != "" || values.failed() != nil {
+		unknown := ev.blind
+		if err := values.failed(); unknown == "" && err != nil {
+			unknown = err.Error()
+		}
+		if err := c.pageIfBlind(unknown); err != nil {
+			return err
+		}
+		if still != nil || unknown != "" {
 			c.inc.FalseSince = nil
 			return c.pageIfStill(still)
 		}
@@ -165,6 +174,28 @@ func (c *change) pageIfStill(t *TriggerState) error {
 		return nil
 	}
 	return c.page("still_true", fmt.Sprintf("trigger %s is still true by its own expression, though its recovery expression is calm", t.Trigger))
+}
+
+// pageIfBlind calls a human where a recovered incident has not been watched for as
+// long as its triggers look back: the service died, say, after a step of ours.
+func (c *change) pageIfBlind(why string) error {
+	if why == "" {
+		c.inc.BlindSince = nil
+		c.inc.Paged = slices.DeleteFunc(c.inc.Paged, func(p string) bool { return p == string(HoldNoData) })
+		return nil
+	}
+	if c.inc.BlindSince == nil {
+		c.inc.BlindSince = &c.now
+	}
+	var back time.Duration
+	for _, t := range c.inc.Triggers {
+		x := c.b.expr.Triggers[t.Trigger]
+		back = max(back, x.Window+x.RecoveryWindow)
+	}
+	if c.now.Sub(*c.inc.BlindSince) < back {
+		return nil
+	}
+	return c.page(string(HoldNoData), "whether the recovery lasts cannot be told: "+why)
 }
 
 // exhaust hands what is left after the last step to a human.
