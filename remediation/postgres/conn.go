@@ -153,6 +153,9 @@ func (w *work) await(ctx context.Context, otherwise string, is func() (bool, err
 	defer limit.Stop()
 	for {
 		ok, err := is()
+		if err != nil && ctx.Err() != nil {
+			return fmt.Errorf("%s: %w", otherwise, ctx.Err())
+		}
 		if ok || err != nil {
 			return err
 		}

@@ -50,14 +50,20 @@ func (w *work) canDump(ctx context.Context, st *state) error {
 				path, m[1], st.server/10000, st.server/10000)
 		}
 	}
-	return w.hasRoom(ctx)
+	var need int64
+	err := w.conn.QueryRow(ctx, `SELECT coalesce(sum(pg_table_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^(pg_|information_schema$)'`).Scan(&need)
+	if err != nil {
+		return fmt.Errorf("size of the database: %w", err)
+	}
+	return w.c.hasRoom(need)
 }
 
-// hasRoom says why the snapshot's folder cannot take one. A folder that is
-// missing is made later: the one above it counts. A compressed dump without
-// indexes is smaller than its tables.
-func (w *work) hasRoom(ctx context.Context) error {
-	dir := w.c.dir
+// hasRoom says why the snapshot's folder cannot take the tables of a database. A
+// folder that is missing is made later: the one above it counts. A compressed dump
+// without indexes is smaller than its tables.
+func (c *Client) hasRoom(need int64) error {
+	dir := c.dir
 	for {
 		info, err := os.Stat(dir)
 		if err == nil && !info.IsDir() {
@@ -78,12 +84,6 @@ func (w *work) hasRoom(ctx context.Context) error {
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("no snapshot, no rollback: room in %s: %w", dir, err)
-	}
-	var need int64
-	err := w.conn.QueryRow(ctx, `SELECT coalesce(sum(pg_table_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^(pg_|information_schema$)'`).Scan(&need)
-	if err != nil {
-		return fmt.Errorf("size of the database: %w", err)
 	}
 	if free := int64(disk.Bavail) * int64(disk.Bsize); free < need { //nolint:unconvert // other types elsewhere
 		return fmt.Errorf("no snapshot, no rollback: %s has %d MiB left, the tables have %d MiB; try: snapshots: {dir: ...}", dir, free>>20, need>>20)

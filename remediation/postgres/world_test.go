@@ -78,11 +78,12 @@ func random() string {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	t.Parallel() // they mostly wait for the server
 	w := &world{t: t, name: "backout_test_" + random(), secret: "s3cret:" + random() + `\%/?`, environ: os.Environ()}
 	w.owner, w.app = w.name+"_owner", w.name+"_app"
 	cluster := superuser(t, "")
 	t.Cleanup(func() {
-		cluster := superuser2(t)
+		cluster := lastly(t)
 		for _, sql := range []string{"DROP DATABASE IF EXISTS " + w.name + " WITH (FORCE)", "DROP ROLE IF EXISTS " + w.app, "DROP ROLE IF EXISTS " + w.owner} {
 			if _, err := cluster.Exec(context.Background(), sql); err != nil {
 				t.Error(err)
@@ -135,8 +136,8 @@ func (w *world) byCommand() {
 	w.spec.Wanted = "SELECT to_regclass('public.forecasts') IS NULL"
 }
 
-// superuser2 connects for a cleanup, when the test's context is over.
-func superuser2(t *testing.T) *pgx.Conn {
+// lastly connects for a cleanup, when the test's context is over.
+func lastly(t *testing.T) *pgx.Conn {
 	conn, err := pgx.Connect(context.Background(), os.Getenv("BACKOUT_POSTGRES_DSN"))
 	if err != nil {
 		t.Fatal(err)
@@ -151,6 +152,10 @@ func (w *world) address(user, password string) string {
 	}
 	u.User, u.Path = url.UserPassword(user, password), "/"+w.name
 	return u.String()
+}
+
+func (w *world) secretURL() string {
+	return strings.SplitN(strings.SplitN(w.dsn(), ":", 3)[2], "@", 2)[0]
 }
 
 func (w *world) dsn() string { return w.address(w.owner, w.secret) }

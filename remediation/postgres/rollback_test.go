@@ -1,0 +1,444 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action/actiontest"
+)
+
+func parsed(t *testing.T, raw json.RawMessage) snapshot {
+	t.Helper()
+	s, err := parseSnapshot(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *s
+}
+
+func counts(all []rows) string {
+	var b strings.Builder
+	for _, r := range all {
+		fmt.Fprintf(&b, "%s=%d%s ", r.Table, r.Rows, strings.ReplaceAll(string(r.Estimated), "yes", " (estimated)"))
+	}
+	return b.String()
+}
+
+func TestTheSchemaGoesBackWithItsHistoryAndARecordOfWhatWasLost(t *testing.T) {
+	w := newWorld(t)
+	before := w.untouched()
+	s := parsed(t, before.Snapshot)
+	if s.Version != "2.0.0" || s.Target != "1.0.0" || s.Transaction != "one" || s.Database != w.name || len(s.Scripts) != 1 || s.Dump != nil {
+		t.Errorf("before: %s", before.Snapshot)
+	}
+	script, err := os.ReadFile(filepath.Join(w.dir, undo2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := sha256.Sum256(script); s.Scripts[0] != (scriptState{undo2, "2.0.0", hex.EncodeToString(sum[:]), "yes"}) {
+		t.Errorf("scripts: %+v", s.Scripts)
+	}
+	if got := counts(s.Rows); got != "public.channels=2 public.forecasts=5 public.posts=10 public.recommendations=1 " {
+		t.Errorf("rows: %s", got)
+	}
+
+	w.apply()
+	s = parsed(t, w.position(op, remediation.Wanted).Snapshot)
+	if s.Version != "1.0.0" || s.Phase != finished || s.Dump == nil {
+		t.Fatalf("after: %+v", s)
+	}
+	if got := counts(s.Before); got != "public.channels=2 public.forecasts=5 public.posts=10 public.recommendations=1 " {
+		t.Errorf("rows before: %s", got)
+	}
+	if got := counts(s.After); got != "public.channels=2 public.posts=10 " {
+		t.Errorf("rows after: %s", got)
+	}
+	content, err := os.ReadFile(s.Dump.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := sha256.Sum256(content); int64(len(content)) != s.Dump.Size || hex.EncodeToString(sum[:]) != s.Dump.SHA256 || s.Dump.Size == 0 {
+		t.Errorf("dump: %+v", s.Dump)
+	}
+	if info, err := os.Stat(s.Dump.Path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode of the snapshot: %v, %v", info.Mode(), err)
+	}
+	if got := w.files(); got != ".dump .json" {
+		t.Errorf("left: %s", got)
+	}
+	if err := w.login(); err != nil {
+		t.Errorf("the application cannot log in: %v", err)
+	}
+
+	// As flyway undo writes it.
+	got := w.text(`SELECT concat_ws('|', installed_rank, version, description, type, script, checksum, installed_by = '` + w.owner + `', success)
+		FROM flyway_schema_history ORDER BY installed_rank DESC LIMIT 1`)
+	if want := "3|2.0.0|rollback analytics|UNDO_SQL|" + undo2 + "|-385167801|t|t"; got != want {
+		t.Errorf("history: %s, want %s", got, want)
+	}
+	// And it can be migrated again, and taken back again by another operation.
+	w.migrate("V2.0.0__analytics.sql")
+	next := "inc-8/3-schema_rollback@1800000000"
+	before = w.position(next, remediation.Untouched)
+	if err := w.action(nil).Apply(t.Context(), next, before.Snapshot); err != nil {
+		t.Fatal(err)
+	}
+	w.position(next, remediation.Wanted)
+}
+
+func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
+	w := newWorld(t)
+	state := w.state()
+	w.apply()
+	err := w.action(nil).Undo(t.Context(), op, nil)
+	w.says(err, "the schema is at its previous version", "data is never restored by backout", "try: pg_restore --clean --if-exists --dbname="+w.name)
+	// What the error says, by a human's hand.
+	_, line, _ := strings.Cut(err.Error(), "try: ")
+	args := strings.Fields(line)
+	cmd := exec.CommandContext(t.Context(), args[0], append(args[1:], "--single-transaction")...)
+	admin, err := pgx.ParseConfig(os.Getenv("BACKOUT_POSTGRES_DSN"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err := parseAddress(w.address(admin.User, admin.Password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(append(os.Environ(), address.environ()...), "PGPASSWORD="+admin.Password)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := w.state(); got != state {
+		t.Errorf("restored:\n%s\nwas:\n%s", got, state)
+	}
+}
+
+func TestTheApplicationIsCutOffBeforeTheSnapshotAndLetBackAtTheEnd(t *testing.T) {
+	w := newWorld(t)
+	session, err := pgx.Connect(t.Context(), w.address(w.app, "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close(context.Background())
+	if _, err := session.Exec(t.Context(), "BEGIN; INSERT INTO posts (channel, body) VALUES (1, 'never committed')"); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	s := (&fault{n: -1}).seams()
+	do := s.do
+	s.do = func(ctx context.Context, what string, f func(context.Context) error) error {
+		if what == "pg_dump" {
+			if err := w.login(); err == nil || !strings.Contains(err.Error(), "not permitted to log in") {
+				t.Errorf("the application while the snapshot is taken: %v", err)
+			}
+			if err := session.Ping(ctx); err == nil {
+				t.Error("a session of the application goes on while the snapshot is taken")
+			}
+		}
+		seen = append(seen, what)
+		return do(ctx, what, f)
+	}
+	before := w.untouched().Snapshot
+	if err := w.action(s).Apply(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(seen, ", "); got != "manifest begun, manifest cut_off, pg_dump, snapshot, manifest dumped, manifest dumped, manifest changed, manifest finished" {
+		t.Errorf("seen: %s", got)
+	}
+	if err := w.login(); err != nil {
+		t.Error(err)
+	}
+	if n := w.text("SELECT count(*)::text FROM posts"); n != "10" {
+		t.Errorf("%s posts", n)
+	}
+}
+
+func TestARoleThatCouldNotLogInBeforeStaysSo(t *testing.T) {
+	w := newWorld(t)
+	w.exec("ALTER ROLE " + w.app + " NOLOGIN")
+	s := parsed(t, w.untouched().Snapshot)
+	if len(s.Roles) != 1 || s.Roles[0] != (role{w.app, "no"}) {
+		t.Errorf("roles: %+v", s.Roles)
+	}
+	before, err := w.raw(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.action(nil).Apply(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if w.login() == nil {
+		t.Error("a role that somebody had cut off was let in")
+	}
+}
+
+func (w *world) raw(s snapshot) (json.RawMessage, error) { return json.Marshal(s) }
+
+func TestAScriptThatFailsLeavesNothingBehind(t *testing.T) {
+	w := newWorld(t)
+	w.write("V3__more.sql", "CREATE TABLE more ()")
+	w.write("U3__more.sql", "DROP TABLE more;")
+	w.migrate("V3__more.sql")
+	w.write(undo2, "DROP TABLE recommendations;\n\nDROP TABLE forecast;\n")
+	state := w.state()
+	before := w.untouched().Snapshot
+	err := w.action(nil).Apply(t.Context(), op, before)
+	w.says(err, undo2, `table "forecast" does not exist`)
+	if isInDoubt(err) {
+		t.Errorf("what the server refuses leaves no doubt: %v", err)
+	}
+	if err := w.action(nil).Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.state(); got != state {
+		t.Errorf("left\n%s\nof\n%s", got, state)
+	}
+	if err := w.login(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestABlockedTableEndsByTheLockTimeout(t *testing.T) {
+	w := newWorld(t)
+	w.spec.LockTimeout = 300 * time.Millisecond
+	state, before := w.state(), w.untouched().Snapshot
+	blocker := superuser(t, w.name)
+	block := func(table string) {
+		if _, err := blocker.PgConn().Exec(t.Context(), "BEGIN; LOCK TABLE "+table+" IN SHARE UPDATE EXCLUSIVE MODE").ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, table := range []string{"posts", "flyway_schema_history"} {
+		block(table)
+		err := w.action(nil).Apply(t.Context(), op, before)
+		w.says(err, "lock timeout")
+		if isInDoubt(err) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a lock that was not to be had leaves no doubt: %v", err)
+		}
+		if err := w.action(nil).Undo(t.Context(), op, before); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.state(); got != state {
+			t.Errorf("left\n%s\nof\n%s", got, state)
+		}
+		if _, err := blocker.PgConn().Exec(t.Context(), "ROLLBACK").ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := (&fault{n: -1}).seams()
+	s.do = func(ctx context.Context, what string, do func(context.Context) error) error {
+		if what == "pg_dump" {
+			if _, err := blocker.PgConn().Exec(ctx, "BEGIN; LOCK TABLE posts").ReadAll(); err != nil {
+				return err
+			}
+		}
+		return do(ctx)
+	}
+	err := w.action(s).Apply(t.Context(), op, before) // not even pg_dump gets at it
+	w.says(err, "no snapshot, no rollback", "pg_dump", "LOCK TABLE public.posts")
+}
+
+func TestASlowStatementEndsByTheStatementTimeout(t *testing.T) {
+	w := newWorld(t)
+	w.spec.StatementTimeout = 300 * time.Millisecond
+	w.write(undo2, "SELECT pg_sleep(60);")
+	before := w.untouched().Snapshot
+	w.says(w.action(nil).Apply(t.Context(), op, before), undo2, "statement timeout")
+	if err := w.action(nil).Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWithoutASnapshotThereIsNoRollback(t *testing.T) {
+	for name, script := range map[string]string{
+		"pg_dump fails":             "case $1 in --version) echo 'pg_dump (PostgreSQL) 99.1';; *) echo 'no such luck' >&2; exit 1;; esac",
+		"pg_dump writes nothing":    "case $1 in --version) echo 'pg_dump (PostgreSQL) 99.1';; esac",
+		"pg_dump writes half of it": "case $1 in --version) echo 'pg_dump (PostgreSQL) 99.1';; *) for a; do case $a in --file=*) echo PGDMP >${a#--file=};; esac; done;; esac",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.program("pg_dump", script)
+			state, before := w.state(), w.untouched().Snapshot
+			err := w.action(nil).Apply(t.Context(), op, before)
+			w.says(err, "no snapshot, no rollback")
+			if w.lost() {
+				t.Fatal("the schema went back without a snapshot")
+			}
+			if err := w.action(nil).Undo(t.Context(), op, before); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.state(); got != state {
+				t.Errorf("left\n%s\nof\n%s", got, state)
+			}
+			if got := w.files(); got != ".json" {
+				t.Errorf("left: %s", got)
+			}
+		})
+	}
+}
+
+func TestASnapshotThatIsWholeIsNotTakenTwice(t *testing.T) {
+	w := newWorld(t)
+	cut := func(op string, before json.RawMessage) {
+		t.Helper()
+		s := (&fault{n: -1}).seams()
+		s.do = func(ctx context.Context, what string, f func(context.Context) error) error {
+			if err := f(ctx); err != nil || what != "manifest dumped" {
+				return err
+			}
+			return errCut
+		}
+		if err := w.action(s).Apply(t.Context(), op, before); !errors.Is(err, errCut) {
+			t.Fatal(err)
+		}
+	}
+	before := w.untouched().Snapshot
+	cut(op, before)
+	taken := 0
+	counting := (&fault{n: -1}).seams()
+	counting.do = func(ctx context.Context, what string, f func(context.Context) error) error {
+		if what == "pg_dump" {
+			taken++
+		}
+		return f(ctx)
+	}
+	if err := w.action(counting).Apply(t.Context(), op, before); err != nil || taken != 0 {
+		t.Errorf("%v, %d snapshots more though the first one was whole", err, taken)
+	}
+
+	w.reset()
+	op := "inc-8/1-x@1"
+	before = w.position(op, remediation.Untouched).Snapshot
+	cut(op, before)
+	w.exec("ALTER ROLE " + w.app + " LOGIN") // somebody lets the application in: it may write
+	if err := w.action(counting).Apply(t.Context(), op, before); err != nil || taken != 1 {
+		t.Errorf("%v, %d snapshots more", err, taken)
+	}
+}
+
+func TestTwoRollbacksDoNotRunAtOnce(t *testing.T) {
+	w := newWorld(t)
+	before := w.untouched().Snapshot
+	other := superuser(t, w.name)
+	if _, err := other.Exec(t.Context(), "SELECT pg_advisory_lock($1)", int64(lockKey)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	w.says(w.action(nil).Apply(ctx, op, before), "another rollback works on this database")
+	if w.lost() || w.login() != nil {
+		t.Error("it went on all the same")
+	}
+}
+
+func TestACommitThatIsNotAnsweredIsResolvedByLooking(t *testing.T) {
+	for _, kind := range []actiontest.Fault{actiontest.Before, actiontest.After} {
+		t.Run(string(kind), func(t *testing.T) {
+			w := newWorld(t)
+			before := w.untouched().Snapshot
+			f := &fault{n: -1}
+			if err := w.action(f.seams()).Apply(t.Context(), op, before); err != nil {
+				t.Fatal(err)
+			}
+			w.reset()
+			at := -1
+			for i, call := range f.calls {
+				if call == "COMMIT" {
+					at = i
+				}
+			}
+			op := "inc-8/1-x@1"
+			before = w.position(op, remediation.Untouched).Snapshot
+			f = &fault{n: at, kind: kind}
+			err := w.action(f.seams()).Apply(t.Context(), op, before)
+			if !isInDoubt(err) || f.calls[at] != "COMMIT" {
+				t.Fatalf("%v, at %q", err, f.calls[at])
+			}
+			w.says(err, "commit", "the snapshot is "+w.snapshots)
+			if w.lost() != (kind == actiontest.After) {
+				t.Fatal("the cut was elsewhere")
+			}
+			if w.login() == nil {
+				t.Error("the application was let in though nobody knows how the schema is")
+			}
+			w.position(op, remediation.HalfWay)
+			if err := w.action(nil).Apply(t.Context(), op, before); err != nil {
+				t.Fatal(err)
+			}
+			s := parsed(t, w.position(op, remediation.Wanted).Snapshot)
+			if got := counts(s.Before) + "-> " + counts(s.After); got != "public.channels=2 public.forecasts=5 public.posts=10 public.recommendations=1 -> public.channels=2 public.posts=10 " {
+				t.Errorf("rows: %s", got)
+			}
+		})
+	}
+}
+
+func TestThePasswordIsToldNowhere(t *testing.T) {
+	w := newWorld(t)
+	argv := filepath.Join(t.TempDir(), "argv")
+	dump, err := exec.LookPath("pg_dump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.program("pg_dump", `echo "$@" >>`+argv+`; env >>`+argv+`; exec `+dump+` "$@"`)
+	look := w.untouched()
+	w.apply()
+	w.tellsNothing(string(look.Snapshot))
+	w.tellsNothing(string(w.position(op, remediation.Wanted).Snapshot))
+	w.tellsNothing(w.log.String())
+	said, err := os.ReadFile(argv)
+	if err != nil || !strings.Contains(string(said), "--format=custom") || !strings.Contains(string(said), "PGPASSFILE=") {
+		t.Errorf("%v: %s", err, said)
+	}
+	w.tellsNothing(string(said))
+	err = filepath.WalkDir(w.snapshots, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		w.tellsNothing(string(content))
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if w.log.Len() == 0 {
+		t.Error("nothing was logged")
+	}
+}
+
+func TestASchemaOfItsOwnIsFound(t *testing.T) {
+	w := newWorld(t)
+	w.exec("ALTER SCHEMA public RENAME TO social; CREATE SCHEMA public")
+	before := w.untouched().Snapshot
+	if err := w.action(nil).Apply(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	s := parsed(t, w.position(op, remediation.Wanted).Snapshot)
+	if got := counts(s.After); got != "social.channels=2 social.posts=10 " {
+		t.Errorf("rows: %s", got)
+	}
+}
+
+func TestOnlyTheTablesThatAreNamedAreCounted(t *testing.T) {
+	w := newWorld(t)
+	w.spec.Tables = []string{"posts", "public.forecasts"}
+	w.apply()
+	s := parsed(t, w.position(op, remediation.Wanted).Snapshot)
+	if got := counts(s.Before) + "-> " + counts(s.After); got != "public.forecasts=5 public.posts=10 -> public.posts=10 " {
+		t.Errorf("rows: %s", got)
+	}
+}
