@@ -107,6 +107,7 @@ func (s *Server) Serve(ctx context.Context, listeners []net.Listener, webConfigF
 	case failed = <-ended:
 		running--
 	}
+	s.end.Do(func() { close(s.ending) })
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.grace)
 	defer cancel()
 	shut := make(chan error, len(servers))

@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,15 @@ type Server struct {
 	bodies  *bodies
 	results results
 	access  atomic.Pointer[access]
+	pages   *pages
+	csrf    csrf
+	dones   dones
+	// streams counts those of events that are open, each of which looks every
+	// eventsEvery; ending is closed when Serve begins to end.
+	streams     atomic.Int64
+	eventsEvery time.Duration
+	ending      chan struct{}
+	end         sync.Once
 	// listening holds the addresses that Serve serves.
 	listening atomic.Pointer[[]string]
 	// headerTimeout bounds the arrival of a request's header, grace what is in
@@ -74,7 +84,15 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	pages, err := newPages()
+	if err != nil {
+		return nil, fmt.Errorf("build receiver: %w", err)
+	}
 	s := &Server{
+		pages:         pages,
+		csrf:          newCSRF(),
+		eventsEvery:   eventsEvery,
+		ending:        make(chan struct{}),
 		service:       o.Service,
 		logger:        o.Logger,
 		reload:        o.Reload,
@@ -127,6 +145,8 @@ func (s *Server) routes(registry *prometheus.Registry) {
 
 	e.GET("/api/v1/rollout", s.read(s.listRollouts))
 	e.POST("/api/v1/rollout/start", s.change(s.startRollout))
+
+	s.consoleRoutes()
 
 	metrics := echo.WrapHandler(metricsHandler(registry, s.logger))
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -193,6 +213,10 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 	if status == http.StatusInternalServerError {
 		s.logger.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	if wantsPage(r) {
+		s.failPage(c, status, words)
+		return
 	}
 	s.write(c.Response(), status, problem{words})
 }

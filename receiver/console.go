@@ -1,0 +1,238 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// consoleRoutes are the pages, what they load, and the forms on them.
+func (s *Server) consoleRoutes() {
+	e := s.echo
+	e.GET("/", s.read(s.nowPage))
+	e.GET("/incidents/:id", s.read(s.incidentPage))
+	e.GET("/audit", s.read(s.auditPage))
+	e.GET("/audit/export", s.read(s.exportAudit))
+	e.GET("/rollout", s.read(s.rolloutPage))
+	e.GET("/events", s.read(s.events))
+	e.GET("/static/:file", s.static)
+
+	e.POST("/incidents/:id/:verb", s.form(s.postIncident))
+	e.POST("/freeze", s.form(s.postFreeze))
+	e.POST("/thaw", s.form(s.postThaw))
+}
+
+// nowPage shows what is open, and what could stop it.
+func (s *Server) nowPage(c echo.Context, _ string) error {
+	if _, err := query(c, "done"); err != nil {
+		return err
+	}
+	o, err := s.service.Overview(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	f, err := s.liveFrame(c, "Now", o)
+	if err != nil {
+		return err
+	}
+	data := struct {
+		frame
+		remediation.Overview
+		Stories, Recent []story
+		Asking          []story
+		Blind           []remediation.ServiceNow
+	}{frame: f, Overview: o}
+	for _, v := range o.Incidents {
+		st := newStory(v, o)
+		data.Stories = append(data.Stories, st)
+		if st.Asks {
+			data.Asking = append(data.Asking, st)
+		}
+	}
+	for _, v := range o.Recent {
+		data.Recent = append(data.Recent, newStory(v, o))
+	}
+	for _, sv := range o.Services {
+		if sv.Watchdog != nil && o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge {
+			data.Blind = append(data.Blind, sv)
+		}
+	}
+	return s.showPage(c, http.StatusOK, "now", data)
+}
+
+const (
+	// firstEvents and lastEvents are what an incident's page shows of its time line.
+	firstEvents = 40
+	lastEvents  = 160
+	// plotBudget is how long a page waits for its plot.
+	plotBudget = 1500 * time.Millisecond
+)
+
+// incidentPage tells one incident whole.
+func (s *Server) incidentPage(c echo.Context, _ string) error {
+	if _, err := query(c, "done", "trigger"); err != nil {
+		return err
+	}
+	ctx, id := c.Request().Context(), c.Param("id")
+	o, err := s.service.Overview(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := s.service.Incident(ctx, id)
+	if err != nil {
+		return err
+	}
+	events, skipped, err := s.timeLine(ctx, id)
+	if err != nil {
+		return err
+	}
+	f, err := s.liveFrame(c, "Incident "+plain(id, 40), o)
+	if err != nil {
+		return err
+	}
+	data := struct {
+		frame
+		story
+		Now           time.Time // of the two above
+		Story         story     // the one above, whole
+		Events, Holds []event
+		Skipped       bool
+		Plot          any
+		PlotNote      string
+		PlotOf        string
+		Freezes       []remediation.Freeze
+	}{frame: f, story: newStory(v, o), Now: o.Time, Events: events, Skipped: skipped}
+	data.Story = data.story
+	for _, e := range events {
+		if e.Kind == remediation.KindHeld {
+			data.Holds = append(data.Holds, e)
+		}
+	}
+	slices.Reverse(data.Holds)
+	data.Freezes = freezesOf(o, v.Service)
+	data.PlotOf = c.QueryParam("trigger")
+	data.Plot, data.PlotNote = s.plotOf(ctx, id, data.PlotOf)
+	return s.showPage(c, http.StatusOK, "incident", data)
+}
+
+// freezesOf are the freezes that concern a service.
+func freezesOf(o remediation.Overview, service string) (out []remediation.Freeze) {
+	for _, f := range o.Freezes {
+		if f.Service == "" || f.Service == service {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// plotOf is an incident's plot, or why there is none: a page does not wait long
+// for a Prometheus that hangs.
+func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, note string) {
+	ctx, cancel := context.WithTimeout(ctx, plotBudget)
+	defer cancel()
+	p, err := s.service.Plot(ctx, id, trigger)
+	var refused *remediation.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return nil, refused.Message
+	case ctx.Err() != nil:
+		return nil, "Prometheus takes too long to answer; everything else on this page is complete."
+	case err != nil:
+		s.logger.Warn("an incident's plot cannot be drawn", "incident", id, "err", err)
+		return nil, "The plot cannot be drawn; the server's log says why."
+	case len(p.Points) == 0:
+		return nil, "There is no value to draw: neither Prometheus nor the audit log has one."
+	}
+	return plotSVG(p), p.Note
+}
+
+// timeLine is an incident's audit entries, oldest first; skipped: there are more
+// between the first and the last ones.
+func (s *Server) timeLine(ctx context.Context, id string) (events []event, skipped bool, err error) {
+	newest, err := s.service.Entries(ctx, remediation.EntryFilter{Incident: id, Newest: true, Limit: lastEvents})
+	if err != nil {
+		return nil, false, err
+	}
+	var first []remediation.Entry
+	if len(newest) == lastEvents {
+		if first, err = s.service.Entries(ctx, remediation.EntryFilter{Incident: id, Limit: firstEvents, Before: newest[0].Seq}); err != nil {
+			return nil, false, err
+		}
+		skipped = len(first) == firstEvents
+	}
+	for _, e := range append(first, newest...) {
+		events = append(events, newEvent(e))
+	}
+	return events, skipped, nil
+}
+
+// rolloutPage shows every service's rollout and how its stage does.
+func (s *Server) rolloutPage(c echo.Context, _ string) error {
+	if _, err := query(c, "done"); err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	o, err := s.service.Overview(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := s.service.Rollouts(ctx)
+	if err != nil {
+		return err
+	}
+	type rollout struct {
+		remediation.RolloutView
+		Stages   []string
+		Traffic  string
+		Criteria []criterion
+		Open     []remediation.IncidentView
+		Freezes  []remediation.Freeze
+		Met      int
+	}
+	f, err := s.liveFrame(c, "Rollout", o)
+	if err != nil {
+		return err
+	}
+	data := struct {
+		frame
+		Rollouts []rollout
+	}{frame: f}
+	for _, r := range all {
+		one := rollout{RolloutView: r}
+		sv, _ := serviceOf(o, r.Service)
+		one.Stages, one.Traffic = sv.Stages, sv.Traffic
+		for _, inc := range o.Incidents {
+			if inc.Service == r.Service && !inc.Drill {
+				one.Open = append(one.Open, inc)
+			}
+		}
+		one.Freezes = freezesOf(o, r.Service)
+		for _, cr := range r.Criteria {
+			one.Criteria = append(one.Criteria, newCriterion(cr))
+			if cr.OK {
+				one.Met++
+			}
+		}
+		data.Rollouts = append(data.Rollouts, one)
+	}
+	return s.showPage(c, http.StatusOK, "rollout", data)
+}
+
+type criterion struct {
+	Name, Value, Threshold string
+	OK                     bool
+}
+
+func newCriterion(cr remediation.CriterionView) criterion {
+	out := criterion{Name: cr.Name, Value: "no data", Threshold: measure(cr.Threshold, ""), OK: cr.OK}
+	if cr.Value != nil {
+		out.Value = measure(*cr.Value, "")
+	}
+	return out
+}

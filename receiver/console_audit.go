@@ -1,0 +1,237 @@
+package receiver
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+const (
+	// auditPageSize is how many entries a page of the audit log has.
+	auditPageSize = 50
+	// maxSearch is the longest text that is searched for, in characters.
+	maxSearch = 200
+	// exportBatch is how many entries an export reads at once, exportPatience how
+	// long it waits for a reader to take them.
+	exportBatch    = 1000
+	exportPatience = 30 * time.Second
+)
+
+// kindNames are the kinds that the audit page's filter offers, in its order.
+var kindNames = []remediation.Kind{
+	remediation.KindOpened, remediation.KindAttached, remediation.KindReopened, remediation.KindPlanned, remediation.KindHeld,
+	remediation.KindApproved, remediation.KindDenied, remediation.KindIntent, remediation.KindOutcome, remediation.KindInDoubt,
+	remediation.KindVerified, remediation.KindSettled, remediation.KindEscalated, remediation.KindRecovered, remediation.KindResolved,
+	remediation.KindClosed, remediation.KindClaimed, remediation.KindReleased, remediation.KindRestored, remediation.KindFrozen,
+	remediation.KindThawed, remediation.KindSignal, remediation.KindStage, remediation.KindNotified, remediation.KindLateOutcome,
+	remediation.KindDrift, remediation.KindBlind, remediation.KindReceived, remediation.KindDuplicate, remediation.KindCheckpoint,
+	remediation.KindStarted,
+}
+
+// auditFilter is what the audit page's form holds.
+type auditFilter struct {
+	Service, Kind, Incident, From, To, Text string
+}
+
+// values are the filter's as a query.
+func (f auditFilter) values() url.Values {
+	v := url.Values{}
+	for name, text := range map[string]string{
+		"service": f.Service, "kind": f.Kind, "incident": f.Incident, "from": f.From, "to": f.To, "text": f.Text,
+	} {
+		if text != "" {
+			v.Set(name, text)
+		}
+	}
+	return v
+}
+
+// auditPage shows the audit log, newest first.
+func (s *Server) auditPage(c echo.Context, _ string) error {
+	q, err := query(c, "service", "kind", "incident", "from", "to", "text", "before")
+	if err != nil {
+		return err
+	}
+	f := auditFilter{
+		Service: q.Get("service"), Kind: q.Get("kind"), Incident: q.Get("incident"),
+		From: q.Get("from"), To: q.Get("to"), Text: strings.TrimSpace(q.Get("text")),
+	}
+	search, err := f.search(q.Get("before"))
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	found, err := s.service.Search(ctx, search)
+	if err != nil {
+		return err
+	}
+	o, err := s.service.Overview(ctx)
+	if err != nil {
+		return err
+	}
+	data := struct {
+		frame
+		Filter          auditFilter
+		Kinds           []remediation.Kind
+		Services        []remediation.ServiceNow
+		Entries         []event
+		Found           remediation.Found
+		Filtered, Full  bool
+		Older, Newest   string
+		Export          string
+		Chain           chainState
+		Before          int64
+		UnknownService  bool
+		UnknownIncident string
+	}{
+		frame: s.frame(c, "Audit log"), Filter: f, Kinds: kindNames, Services: o.Services, Found: found,
+		Filtered: len(f.values()) > 0, Full: len(found.Entries) == auditPageSize, Before: search.Before,
+		Chain: checkChain(found.Entries),
+	}
+	data.UnknownService = f.Service != ""
+	for _, sv := range o.Services {
+		data.UnknownService = data.UnknownService && sv.Service != f.Service
+	}
+	for _, e := range found.Entries {
+		data.Entries = append(data.Entries, newEvent(e))
+	}
+	v := f.values()
+	data.Newest = "/audit?" + v.Encode()
+	if found.Before > 0 {
+		v.Set("before", strconv.FormatInt(found.Before, 10))
+		data.Older = "/audit?" + v.Encode()
+	}
+	export := url.Values{}
+	for _, name := range []string{"service", "kind", "incident"} {
+		if v.Has(name) {
+			export.Set(name, v.Get(name))
+		}
+	}
+	data.Export = "/audit/export?" + export.Encode()
+	return s.showPage(c, http.StatusOK, "audit", data)
+}
+
+func (f auditFilter) search(before string) (remediation.Search, error) {
+	q := remediation.Search{
+		Service: f.Service, Incident: f.Incident, Kind: remediation.Kind(f.Kind), Text: f.Text, Limit: auditPageSize,
+	}
+	if utf8.RuneCountInString(f.Text) > maxSearch {
+		return q, refuse(http.StatusBadRequest, "the text to search for is longer than %d characters", maxSearch)
+	}
+	for _, t := range []struct {
+		name, text string
+		into       *time.Time
+	}{{"from", f.From, &q.From}, {"to", f.To, &q.To}} {
+		if t.text == "" {
+			continue
+		}
+		at, err := parseMoment(t.text)
+		if err != nil {
+			return q, refuse(http.StatusBadRequest, "%s %q is no time such as 2026-11-22T03:00 (in UTC)", t.name, t.text)
+		}
+		*t.into = at
+	}
+	if before != "" {
+		n, err := strconv.ParseInt(before, 10, 64)
+		if err != nil || n < 1 {
+			return q, refuse(http.StatusBadRequest, "before %q is not the seq of an entry", before)
+		}
+		q.Before = n
+	}
+	return q, nil
+}
+
+// parseMoment reads what a browser's field for a time sends, as UTC, and RFC 3339.
+func parseMoment(text string) (time.Time, error) {
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", "2006-01-02", "2006-01-02 15:04"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Parse(time.RFC3339, text)
+}
+
+// chainState is what can be said of the chain from one page of it.
+type chainState struct {
+	Checked int
+	// Linked: the entries follow one another without a gap, so that each one's prev was
+	// compared too.
+	Linked bool
+	// Broken is the Seq of an entry that is not what its hash says, 0 for none.
+	Broken int64
+}
+
+// checkChain looks at the hashes of entries, newest first.
+func checkChain(entries []remediation.Entry) chainState {
+	st := chainState{Checked: len(entries), Linked: len(entries) > 1}
+	for i, e := range entries {
+		if e.Sum() != e.Hash {
+			st.Broken = e.Seq
+			return st
+		}
+		if i == 0 {
+			continue
+		}
+		newer := entries[i-1]
+		if newer.Seq != e.Seq+1 {
+			st.Linked = false
+		} else if newer.Prev != e.Hash {
+			st.Broken = newer.Seq
+			return st
+		}
+	}
+	return st
+}
+
+// exportAudit writes the log, or what of it is asked for, one entry a line, as
+// `backout audit export` does.
+func (s *Server) exportAudit(c echo.Context, _ string) error {
+	q, err := query(c, "service", "kind", "incident")
+	if err != nil {
+		return err
+	}
+	f := remediation.EntryFilter{
+		Service: q.Get("service"), Kind: remediation.Kind(q.Get("kind")), Incident: q.Get("incident"), Limit: exportBatch,
+	}
+	w, control := c.Response(), http.NewResponseController(c.Response())
+	for first := true; ; first = false {
+		entries, err := s.service.Entries(c.Request().Context(), f)
+		if err != nil && first {
+			return err
+		}
+		if err != nil {
+			// The status is sent: only a broken connection tells that this is not all.
+			s.logger.Error("an export of the audit log was cut off", "after", f.After, "err", err)
+			panic(http.ErrAbortHandler)
+		}
+		if first {
+			h := w.Header()
+			h.Set("Content-Type", "application/x-ndjson; charset=utf-8")
+			h.Set("Content-Disposition", `attachment; filename="backout-audit.ndjson"`)
+			h.Set("Cache-Control", "no-store")
+			h.Set("X-Content-Type-Options", "nosniff")
+		}
+		var lines []byte
+		for _, e := range entries {
+			line, err := e.MarshalJSON()
+			if err != nil {
+				return fmt.Errorf("export audit entry %d: %w", e.Seq, err)
+			}
+			lines = append(append(lines, line...), '\n')
+			f.After = e.Seq
+		}
+		// A recorder of a test has no deadlines; a connection always has.
+		_ = control.SetWriteDeadline(time.Now().Add(exportPatience))
+		if _, err := w.Write(lines); err != nil || len(entries) < exportBatch {
+			return nil
+		}
+	}
+}

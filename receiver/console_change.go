@@ -1,0 +1,150 @@
+package receiver
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// backTo are the pages that a change leads back to.
+var backTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64})?$`)
+
+// fields reads a form: a field that is not known, or stands twice, is refused.
+func fields(c echo.Context, known ...string) (url.Values, error) {
+	form := c.Request().PostForm
+	for name, list := range form {
+		if name != "csrf" && name != "back" && !slices.Contains(known, name) {
+			return nil, refuse(http.StatusBadRequest, "unknown field %q", name)
+		}
+		if len(list) > 1 {
+			return nil, refuse(http.StatusBadRequest, "field %q stands twice", name)
+		}
+	}
+	return form, nil
+}
+
+// finish leads from a change to the page that tells what it did, so that a reload
+// does not make it again.
+func (s *Server) finish(c echo.Context, actor, what, reason, fallback string) error {
+	target := c.Request().PostFormValue("back")
+	if !backTo.MatchString(target) {
+		target = fallback
+	}
+	id := s.dones.put(done{Actor: actor, What: what, Reason: reason, At: s.now().UTC()})
+	h := c.Response().Header()
+	h.Set("Cache-Control", "no-store")
+	return c.Redirect(http.StatusSeeOther, target+"?done="+id+"#result")
+}
+
+// postIncident changes an incident as the API's address of the same name does.
+func (s *Server) postIncident(c echo.Context, actor string) error {
+	form, err := fields(c, "reason", "step", "force")
+	if err != nil {
+		return err
+	}
+	reason, err := checkReason(form.Get("reason"))
+	if err != nil {
+		return err
+	}
+	ctx, id, verb := c.Request().Context(), c.Param("id"), remediation.Verb(c.Param("verb"))
+	step, what := "", ""
+	switch verb {
+	case remediation.Approve, remediation.Deny:
+		if step = form.Get("step"); step == "" {
+			return refuse(http.StatusBadRequest, "the form names no step")
+		}
+		what = map[remediation.Verb]string{remediation.Approve: "approved", remediation.Deny: "denied"}[verb] + " " + step + " of " + id
+	case remediation.Claim:
+		what = "claimed " + id + ": no step runs until it is released"
+	case remediation.Release:
+		what = "released " + id + ": backout goes on by itself"
+	case remediation.Close:
+		what = "closed " + id
+	case "restore":
+		r := remediation.RestoreRequest{Actor: actor, Reason: reason, Force: form.Get("force") == "yes"}
+		if _, err := s.service.Restore(ctx, id, r); err != nil {
+			return err
+		}
+		return s.finish(c, actor, "began to restore what "+id+" changed", reason, "/incidents/"+id)
+	default:
+		return echo.ErrNotFound
+	}
+	if _, err := s.service.ChangeIncident(ctx, id, verb, step, actor, reason); err != nil {
+		return err
+	}
+	return s.finish(c, actor, what, reason, "/incidents/"+id)
+}
+
+// postFreeze stops steps, or promotions.
+func (s *Server) postFreeze(c echo.Context, actor string) error {
+	form, err := fields(c, "service", "scope", "for", "reason")
+	if err != nil {
+		return err
+	}
+	reason, err := checkReason(form.Get("reason"))
+	if err != nil {
+		return err
+	}
+	// The empty name means every service, so it must not come of a field that is missing.
+	if !form.Has("service") {
+		return refuse(http.StatusBadRequest, "the form names no service")
+	}
+	f := remediation.Freeze{Service: form.Get("service"), Scope: form.Get("scope"), By: actor, Reason: reason}
+	if f.Scope == "" {
+		f.Scope = remediation.ScopeAll
+	}
+	until := "until it is thawed"
+	if text := form.Get("for"); text != "" {
+		d, err := model.ParseDuration(text)
+		if err != nil || d <= 0 {
+			return refuse(http.StatusBadRequest, "%q is no duration such as 30m or 4h", text)
+		}
+		at := s.now().Add(time.Duration(d)).UTC()
+		f.Until = &at
+		until = "until " + at.Format("2 Jan 15:04:05") + " UTC"
+	}
+	set, err := s.service.PutFreeze(c.Request().Context(), f)
+	if err != nil {
+		return err
+	}
+	what := "all steps"
+	if set.Scope == remediation.ScopePromotions {
+		what = "promotions"
+	}
+	return s.finish(c, actor, fmt.Sprintf("froze %s of %s %s", what, serviceWords(set.Service), until), reason, "/")
+}
+
+// postThaw ends a service's freezes.
+func (s *Server) postThaw(c echo.Context, actor string) error {
+	form, err := fields(c, "service", "reason")
+	if err != nil {
+		return err
+	}
+	reason, err := checkReason(form.Get("reason"))
+	if err != nil {
+		return err
+	}
+	if !form.Has("service") {
+		return refuse(http.StatusBadRequest, "the form names no service")
+	}
+	if _, err := s.service.Thaw(c.Request().Context(), form.Get("service"), actor, reason); err != nil {
+		return err
+	}
+	return s.finish(c, actor, "thawed "+serviceWords(form.Get("service")), reason, "/")
+}
+
+func serviceWords(name string) string {
+	if strings.TrimSpace(name) == "" {
+		return "every service"
+	}
+	return name
+}

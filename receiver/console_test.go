@@ -1,0 +1,200 @@
+package receiver
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// browse asks for a page as a browser does.
+func (s *shop) browse(path, name string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("GET", path, nil)
+	r.Host = "127.0.0.1:9099"
+	r.Header.Set("Accept", "text/html,application/xhtml+xml")
+	if name != "" {
+		r.SetBasicAuth(name, name+"-secret")
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+var csrfField = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
+
+// page is a page that is there, as that user sees it.
+func (s *shop) page(path, name string) string {
+	s.t.Helper()
+	w := s.browse(path, name)
+	if w.Code != http.StatusOK {
+		s.t.Fatalf("GET %s as %s answers %d: %s", path, name, w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// send posts a form as the browser does that shows path.
+func (s *shop) send(path, from, name string, form url.Values, edit ...func(*http.Request)) *httptest.ResponseRecorder {
+	s.t.Helper()
+	if !form.Has("csrf") {
+		m := csrfField.FindStringSubmatch(s.page(from, name))
+		if m == nil {
+			s.t.Fatalf("%s has no form for %s", from, name)
+		}
+		form.Set("csrf", m[1])
+	}
+	r := httptest.NewRequest("POST", path, strings.NewReader(form.Encode()))
+	r.Host = "127.0.0.1:9099"
+	r.Header.Set("Accept", "text/html")
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Origin", "http://127.0.0.1:9099")
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	r.SetBasicAuth(name, name+"-secret")
+	for _, e := range edit {
+		e(r)
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+// goldenPage compares a page with the file of that name; what changes from run to
+// run is left out.
+func goldenPage(t *testing.T, name, got string) {
+	t.Helper()
+	got = csrfField.ReplaceAllString(got, `name="csrf" value="TOKEN"`)
+	got = regexp.MustCompile(`/static/([a-z]+)-[0-9a-f]{12}\.`).ReplaceAllString(got, "/static/$1-HASH.")
+	got = regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(got, "HASH")
+	got = regexp.MustCompile(`data-stamp="[0-9a-f]+"`).ReplaceAllString(got, `data-stamp="STAMP"`)
+	got = regexp.MustCompile(`(hash|HASH|:)( <code>|)[0-9a-f]{12}`).ReplaceAllString(got, "${1}${2}HASH")
+	golden(t, name, []byte(got))
+}
+
+func TestThePagesAreAsTheGoldenFilesSay(t *testing.T) {
+	s := newShop(t)
+	goldenPage(t, "now-empty.html", s.page("/", "eve"))
+	id := s.breach()
+	s.pass(90 * time.Second)
+	goldenPage(t, "now-settling.html", s.page("/", "eve"))
+	goldenPage(t, "now-viewer.html", s.page("/", "ann"))
+	s.asks(id)
+	goldenPage(t, "now-asking.html", s.page("/", "eve"))
+	goldenPage(t, "incident-asking.html", s.page("/incidents/"+id, "eve"))
+	goldenPage(t, "rollout.html", s.page("/rollout", "ann"))
+	goldenPage(t, "audit.html", s.page("/audit", "ann"))
+	goldenPage(t, "audit-nothing.html", s.page("/audit?text=nowhere-to-be-found", "ann"))
+	goldenPage(t, "error-missing.html", s.browse("/incidents/inc-99", "ann").Body.String())
+}
+
+func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPage(t *testing.T) {
+	s := newShop(t)
+	id := s.breach()
+	at := "/incidents/" + id
+	change := func(verb string, form url.Values, words string) {
+		t.Helper()
+		w := s.send(at+"/"+verb, at, "eve", form)
+		if w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), at+"?done=") {
+			t.Fatalf("%s answers %d to %q: %s", verb, w.Code, w.Header().Get("Location"), w.Body)
+		}
+		told := strings.TrimSuffix(w.Header().Get("Location"), "#result")
+		page := s.page(told, "eve")
+		if !strings.Contains(page, "eve "+words) || !strings.Contains(page, "<q>"+form.Get("reason")+"</q>") {
+			t.Errorf("the page after %s does not tell %q with its reason", verb, words)
+		}
+		if strings.Contains(s.page(told, "ann"), "eve "+words) {
+			t.Errorf("somebody else is told of %s as their own change", verb)
+		}
+	}
+	change("claim", url.Values{"reason": {"I look at it"}}, "claimed "+id)
+	change("release", url.Values{"reason": {"nothing found"}}, "released "+id)
+	s.asks(id)
+	change("deny", url.Values{"reason": {"the schema stays"}, "step": {"4-schema_rollback"}}, "denied 4-schema_rollback")
+	s.reads(0, 0)
+	change("close", url.Values{"reason": {"mended"}}, "closed "+id)
+	change("restore", url.Values{"reason": {"v3 is out"}, "force": {"yes"}}, "began to restore")
+
+	entries, err := s.engine.Entries(t.Context(), remediation.EntryFilter{Incident: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	why := map[remediation.Kind]string{}
+	for _, e := range entries {
+		if e.Actor == "eve" {
+			why[e.Kind], _ = e.Detail["reason"].(string)
+		}
+	}
+	for kind, want := range map[remediation.Kind]string{
+		"claimed": "I look at it", "released": "nothing found", "denied": "the schema stays", "closed": "mended",
+	} {
+		if why[kind] != want {
+			t.Errorf("the audit log holds %q as eve's reason for %s, want %q", why[kind], kind, want)
+		}
+	}
+}
+
+func TestAnApprovalOnTheNowPageLetsTheStepRun(t *testing.T) {
+	s := newShop(t)
+	id := s.breach()
+	s.asks(id)
+	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"restored on staging"}, "step": {"4-schema_rollback"}, "back": {"/"}})
+	if w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/?done=") {
+		t.Fatal(w.Code, w.Header(), w.Body)
+	}
+	s.pass(15 * time.Second)
+	if !s.targets["schema_rollback"].changed {
+		t.Error("the approved step did not run")
+	}
+}
+
+func TestAFreezeAndItsThawComeFromTheNowPage(t *testing.T) {
+	s := newShop(t)
+	w := s.send("/freeze", "/", "eve", url.Values{"service": {"shop"}, "scope": {"all"}, "for": {"1h"}, "reason": {"<b>fire</b> drill"}})
+	if w.Code != http.StatusSeeOther {
+		t.Fatal(w.Code, w.Body)
+	}
+	page := s.page(strings.TrimSuffix(w.Header().Get("Location"), "#result"), "eve")
+	for _, want := range []string{"eve froze all steps of shop until 22 Nov 04:00:00 UTC", "&lt;b&gt;fire&lt;/b&gt; drill", "Frozen: <bdi>shop</bdi>", `action="/thaw"`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not hold %q", want)
+		}
+	}
+	if w = s.send("/thaw", "/", "eve", url.Values{"service": {"shop"}, "reason": {"over"}}); w.Code != http.StatusSeeOther {
+		t.Fatal(w.Code, w.Body)
+	}
+	if strings.Contains(s.page("/", "eve"), "Frozen:") {
+		t.Error("the page still shows the freeze")
+	}
+}
+
+func TestAFormThatNamesNoServiceFreezesNothing(t *testing.T) {
+	s := newShop(t)
+	w := s.send("/freeze", "/", "eve", url.Values{"reason": {"r"}})
+	if w.Code != http.StatusBadRequest {
+		t.Error(w.Code, w.Body)
+	}
+	if w = s.send("/thaw", "/", "eve", url.Values{"reason": {"r"}}); w.Code != http.StatusBadRequest {
+		t.Error(w.Code, w.Body)
+	}
+	if list, err := s.engine.Freezes(t.Context()); err != nil || len(list) != 0 {
+		t.Error(list, err)
+	}
+}
+
+func TestARefusedChangeSaysSoAndKeepsTheWords(t *testing.T) {
+	s := newShop(t)
+	id := s.breach()
+	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"long thoughts"}, "step": {"2-flag_off"}, "back": {"/incidents/" + id}})
+	body := w.Body.String()
+	for _, want := range []string{"Nothing was changed", "does not wait for an approval", "<q>long thoughts</q>", `href="/incidents/` + id + `"`} {
+		if w.Code != http.StatusConflict || !strings.Contains(body, want) {
+			t.Errorf("%d without %q: %s", w.Code, want, body)
+		}
+	}
+	if w = s.send("/incidents/"+id+"/claim", "/", "eve", url.Values{"reason": {" "}}); w.Code != http.StatusBadRequest {
+		t.Error("a change without a reason answers", w.Code)
+	}
+}

@@ -1,0 +1,90 @@
+package receiver
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// evidenceFirst are the keys of an entry's detail that say most, in the order in
+// which they are shown; all others follow by name.
+var evidenceFirst = []string{"reason", "why", "error", "trigger", "value", "threshold", "verdict", "outcome", "until", "expr", "gates"}
+
+// shownGates bounds what a list of gates shows.
+const shownGates = 50
+
+// evidenceOf is an entry's detail, line by line.
+func evidenceOf(detail map[string]any) []evidenceLine {
+	keys := make([]string, 0, len(detail))
+	for k := range detail {
+		keys = append(keys, k)
+	}
+	rank := func(k string) int {
+		if i := slices.Index(evidenceFirst, k); i >= 0 {
+			return i
+		}
+		return len(evidenceFirst)
+	}
+	slices.SortFunc(keys, func(a, b string) int {
+		if d := rank(a) - rank(b); d != 0 {
+			return d
+		}
+		return bytes.Compare([]byte(a), []byte(b))
+	})
+	out := make([]evidenceLine, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, newEvidence(k, detail[k]))
+	}
+	return out
+}
+
+func newEvidence(key string, v any) evidenceLine {
+	line := evidenceLine{Key: key}
+	switch v := v.(type) {
+	case nil:
+		line.Value = "none"
+	case string:
+		line.Value = v
+	case bool, json.Number, int, int64:
+		line.Value = fmt.Sprint(v)
+	case []any:
+		if gates, ok := gatesOf(v); key == "gates" && ok {
+			line.Gates = gates
+			return line
+		}
+		line.Value, line.Long = indented(v)
+	default:
+		line.Value, line.Long = indented(v)
+	}
+	return line
+}
+
+func indented(v any) (text string, long bool) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v), false
+	}
+	if len(b) < 80 {
+		return string(b), false
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, b, "", "  "); err != nil {
+		return string(b), false
+	}
+	return out.String(), true
+}
+
+func gatesOf(all []any) ([]gateLine, bool) {
+	var out []gateLine
+	for _, g := range all[:min(len(all), shownGates)] {
+		m, ok := g.(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		open, _ := m["ok"].(bool)
+		why, _ := m["why"].(string)
+		out = append(out, gateLine{Gate: fmt.Sprint(m["gate"]), Why: why, Open: open})
+	}
+	return out, true
+}

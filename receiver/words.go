@@ -1,0 +1,172 @@
+package receiver
+
+import (
+	"fmt"
+	"html"
+	"html/template"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// shownText is how much of a text from elsewhere a page shows.
+const shownText = 400
+
+// functions are what templates call.
+func (p *pages) functions() template.FuncMap {
+	return template.FuncMap{
+		"static": func(name string) (string, error) {
+			if p.names[name] == "" {
+				return "", fmt.Errorf("there is no static file %q", name)
+			}
+			return p.names[name], nil
+		},
+		"plain":   func(s any) string { return plain(fmt.Sprint(s), shownText) },
+		"long":    func(s any) string { return plain(fmt.Sprint(s), 8<<10) },
+		"when":    when,
+		"since":   since,
+		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"measure": func(v float64, u alerts.Unit) string { return measure(v, u) },
+		"span":    func(d time.Duration) string { return model.Duration(d).String() },
+		"words":   func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
+		"short": func(s string) string {
+			if len(s) > 12 {
+				return s[:12]
+			}
+			return s
+		},
+		"percent": percent,
+		// What a part needs, put together for it.
+		"freezesOf": func(all []remediation.Freeze, csrf, back string, now time.Time, id string) any {
+			return struct {
+				Freezes        []remediation.Freeze
+				CSRF, Back, ID string
+				Now            time.Time
+			}{all, csrf, back, id, now}
+		},
+		"freezeOf": func(service string, services []remediation.ServiceNow, csrf, back, id string) any {
+			return struct {
+				Service, CSRF, Back, ID string
+				Services                []remediation.ServiceNow
+			}{service, csrf, back, id, services}
+		},
+		"approvalOf": func(s story, csrf, back string) any {
+			return struct {
+				Story      story
+				CSRF, Back string
+			}{s, csrf, back}
+		},
+		"verbOf": func(incident, csrf, verb, label, explain, button string) any {
+			return struct {
+				Incident, CSRF, Verb, Label, Explain, Button string
+				Open                                         bool
+			}{incident, csrf, verb, label, explain, button, false}
+		},
+	}
+}
+
+// plain makes a text from elsewhere harmless: what a reader would not see, or would
+// see something else by (control sequences, marks that turn the direction), shows as its
+// number; what is too long is cut, and says so. Templates escape the rest.
+func plain(s string, most int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n++; n > most {
+			fmt.Fprintf(&b, "… (%d more characters)", len([]rune(s))-most)
+			break
+		}
+		switch {
+		case r == '\n' || r == '\t':
+			b.WriteByte(' ')
+		case !unicode.IsPrint(r): // control, format (direction marks, zero width), private, line separators
+			fmt.Fprintf(&b, "[U+%04X]", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// when is a moment: its time of day, with the date where that is not today's.
+func when(now time.Time, at any) template.HTML {
+	t, ok := moment(at)
+	if !ok {
+		return "never"
+	}
+	layout := "15:04:05"
+	if y, m, d := t.Date(); now.UTC().Format(time.DateOnly) != fmt.Sprintf("%04d-%02d-%02d", y, m, d) {
+		layout = "2 Jan 2006 15:04:05"
+	}
+	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s UTC</time>`, //nolint:gosec // of a time
+		t.Format(time.RFC3339), html.EscapeString(t.Format(layout))))
+}
+
+// since is how far a moment is from now; the script counts on.
+func since(now time.Time, at any) template.HTML {
+	t, ok := moment(at)
+	if !ok {
+		return "never"
+	}
+	return template.HTML(fmt.Sprintf(`<span data-at="%d">%s</span>`, t.UnixMilli(), distance(now, t))) //nolint:gosec // of a time
+}
+
+func moment(at any) (time.Time, bool) {
+	switch at := at.(type) {
+	case time.Time:
+		return at.UTC(), !at.IsZero()
+	case *time.Time:
+		if at != nil {
+			return at.UTC(), true
+		}
+	}
+	return time.Time{}, false
+}
+
+// distance says how far t is from now, in two units at most; console.js says the
+// same.
+func distance(now, t time.Time) string {
+	d := t.Sub(now).Round(time.Second)
+	if d == 0 {
+		return "now"
+	}
+	text := ""
+	units := []struct {
+		of   time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
+	left, said := d.Abs(), 0
+	for _, u := range units {
+		n := left / u.of
+		left -= n * u.of
+		if n == 0 && said == 0 {
+			continue
+		}
+		if n > 0 {
+			text += fmt.Sprintf("%d%s ", n, u.name)
+		}
+		if said++; said == 2 {
+			break
+		}
+	}
+	text = strings.TrimSpace(text)
+	if d > 0 {
+		return "in " + text
+	}
+	return text + " ago"
+}
+
+// percent shows a share such as "0.05"; what is none shows as it is.
+func percent(share string) string {
+	var v float64
+	if _, err := fmt.Sscanf(share, "%g", &v); err != nil {
+		return share
+	}
+	return measure(v, alerts.Ratio)
+}
