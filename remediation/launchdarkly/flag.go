@@ -1,0 +1,174 @@
+package launchdarkly
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// flag is what matters of a flag as the API answers it.
+type flag struct {
+	Key          string                 `json:"key"`
+	Archived     bool                   `json:"archived"`
+	Variations   []variation            `json:"variations"`
+	Environments map[string]environment `json:"environments"`
+}
+
+type variation struct {
+	Value json.RawMessage `json:"value"`
+}
+
+// environment is a flag's configuration in one environment.
+type environment struct {
+	On           *bool `json:"on"`
+	OffVariation *int  `json:"offVariation"`
+	Version      int64 `json:"version"`
+	Archived     bool  `json:"archived"`
+}
+
+func (e environment) state() state {
+	if e.On != nil && *e.On {
+		return on
+	}
+	return off
+}
+
+// errOdd is an answer that does not say what was asked for.
+var errOdd = errors.New("the answer does not help")
+
+// read asks for the flag in its environment.
+func (a *flagOff) read(ctx context.Context) (flag, error) {
+	var f flag
+	err := a.c.get(ctx, a.path()+"?env="+url.QueryEscape(a.at.Environment), &f)
+	if err != nil {
+		return flag{}, fmt.Errorf("look at %s: %w", a.name(), err)
+	}
+	odd := func(format string, args ...any) error {
+		return fmt.Errorf("look at %s: %w: %s", a.name(), errOdd, fmt.Sprintf(format, args...))
+	}
+	env, ok := f.Environments[a.at.Environment]
+	switch {
+	case f.Key != a.at.Key:
+		return flag{}, odd("it is of flag %q", f.Key)
+	case !ok:
+		return flag{}, odd("there is no such environment, or the token may not see it; try: another launchdarkly.environment in the playbook's flags")
+	case env.On == nil:
+		return flag{}, odd("it does not tell whether the flag is on")
+	}
+	return f, nil
+}
+
+func (a *flagOff) path() string {
+	return "/api/v2/flags/" + url.PathEscape(a.at.Project) + "/" + url.PathEscape(a.at.Key)
+}
+
+// meansOff refuses a flag of which nobody can tell that off helps.
+func (a *flagOff) meansOff(f flag) error {
+	env := f.Environments[a.at.Environment]
+	switch n := env.OffVariation; {
+	case f.Archived || env.Archived:
+		return fmt.Errorf("%s is archived; try: restore it in LaunchDarkly, or take it out of the playbook's plans", a.name())
+	case n == nil:
+		return fmt.Errorf("%s has no off variation: while it is off, the service takes what its code falls back to, which cannot be seen here; try: choose an off variation in LaunchDarkly", a.name())
+	case *n < 0 || *n >= len(f.Variations):
+		return fmt.Errorf("%s has %d variations, and its off variation is number %d", a.name(), len(f.Variations), *n)
+	case !means(f.Variations[*n].Value, a.flag.Off):
+		return fmt.Errorf("%s serves another value while it is off than %q, which the playbook's flag %s has as off; try: choose another off variation in LaunchDarkly, or write its value as off in the playbook",
+			a.name(), a.flag.Off, a.flag.Name)
+	}
+	return nil
+}
+
+// means tells whether a variation's value is what the playbook calls off. A
+// boolean may be written as environment variables have it: 0 is false.
+func means(value json.RawMessage, text string) bool {
+	var v any
+	if err := json.Unmarshal(value, &v); err != nil {
+		return false
+	}
+	switch v := v.(type) {
+	case bool:
+		b, err := strconv.ParseBool(text)
+		return err == nil && b == v
+	case string:
+		return v == text
+	case float64:
+		n, err := strconv.ParseFloat(text, 64)
+		return err == nil && n == v
+	}
+	var want any
+	return json.Unmarshal([]byte(text), &want) == nil && equal(v, want)
+}
+
+// equal compares two decoded values by their encoding, which sorts keys.
+func equal(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+// patch is the body of a semantic patch.
+type patch struct {
+	EnvironmentKey string        `json:"environmentKey"`
+	Comment        string        `json:"comment"`
+	Instructions   []instruction `json:"instructions"`
+}
+
+type instruction struct {
+	Kind string `json:"kind"`
+}
+
+// kindOf is the instruction that makes a flag so.
+func kindOf(want state) string {
+	if want == on {
+		return "turnFlagOn"
+	}
+	return "turnFlagOff"
+}
+
+// turn makes the flag as wanted, looking before each try.
+func (a *flagOff) turn(ctx context.Context, want state, comment string) error {
+	body := patch{a.at.Environment, comment, []instruction{{kindOf(want)}}}
+	var last error
+	for n := range tries {
+		if n > 0 {
+			if err := a.c.wait(ctx, pause(n)); err != nil {
+				return doubtful(fmt.Errorf("%w: %w", last, err))
+			}
+		}
+		f, err := a.read(ctx)
+		if err != nil {
+			return doubtful(err)
+		}
+		if f.Environments[a.at.Environment].state() == want {
+			return nil
+		}
+		// What is scheduled for later does not hold a rollback up.
+		_, err = a.c.send(ctx, http.MethodPatch, a.path()+"?ignoreConflicts=true", body)
+		if err == nil {
+			return nil
+		}
+		last = fmt.Errorf("turn %s %s: %w", a.name(), want, err)
+		var s *statusError
+		if !errors.As(err, &s) || !s.again() {
+			break
+		}
+	}
+	return doubtful(last)
+}
+
+// doubtful marks an error after which it is not known how the flag stands: there
+// was no answer, or none of whoever decides. The engine looks until it can see.
+func doubtful(err error) error {
+	var s *statusError
+	if errors.As(err, &s) && s.code < http.StatusInternalServerError && s.code != http.StatusTooManyRequests || errors.Is(err, errOdd) {
+		return err
+	}
+	return remediation.InDoubt(err)
+}
