@@ -203,6 +203,11 @@ func (v *validator) flags() {
 				v.at(key(path, name), fmt.Sprintf("%s holds a line break or a NUL", key(path, name)), "write a value that fits on a line of .env")
 			}
 		}
+		if at := key(path, "launchdarkly"); f.LaunchDarkly != nil {
+			v.name(key(at, "project"), f.LaunchDarkly.Project, plainName, "write the key of the flag's project, such as social-intel")
+			v.name(key(at, "environment"), f.LaunchDarkly.Environment, plainName, "write the key of one environment, such as production")
+			v.name(key(at, "key"), f.LaunchDarkly.Key, plainName, "write the flag's key as LaunchDarkly has it, such as analytics-enabled")
+		}
 	}
 }
 
