@@ -45,6 +45,8 @@ type Config struct {
 	SnapshotDir string
 	// Statuspage is told what the built-in status page shows; nil: none is.
 	Statuspage *Statuspage
+	// LaunchDarkly keeps flags; nil: none does.
+	LaunchDarkly *LaunchDarkly
 }
 
 // DefaultConfig is what holds where the file, or a key of it, is missing.
@@ -238,7 +240,8 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 			r.fields(n, "snapshots",
 				field{"dir", func(n *yaml.Node) { cfg.SnapshotDir = r.text(n, "snapshots.dir") }})
 		}},
-		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }})
+		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }},
+		field{"launchdarkly", func(n *yaml.Node) { cfg.LaunchDarkly = r.launchDarkly(n) }})
 }
 
 // url reads an http or https address without credentials.

@@ -43,7 +43,8 @@ tokens:
 storage:      {dsn_file: dsn}
 snapshots:    {dir: /var/lib/backout/snapshots}
 statuspage:   {url: http://127.0.0.1:8080/, page: kctbh9vrtdwd, api_key_file: page.key}
-`, "page.key": "page-secret\n", "am.token": "a\n", "eye.token": "b", "oncall.token": " c \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
+launchdarkly: {url: https://app.launchdarkly.us/, token_file: flags.token}
+`, "flags.token": "flags-secret\n", "page.key": "page-secret\n", "am.token": "a\n", "eye.token": "b", "oncall.token": " c \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +60,11 @@ statuspage:   {url: http://127.0.0.1:8080/, page: kctbh9vrtdwd, api_key_file: pa
 	if want := (Statuspage{URL: "http://127.0.0.1:8080", Page: "kctbh9vrtdwd", Key: NewSecret("page-secret")}); cfg.Statuspage == nil || *cfg.Statuspage != want {
 		t.Errorf("status page: %+v", cfg.Statuspage)
 	}
-	for _, shown := range []string{fmt.Sprint(cfg.Statuspage), fmt.Sprintf("%+v %#v %s %x", *cfg.Statuspage, *cfg.Statuspage, cfg.Statuspage.Key, cfg.Statuspage.Key)} {
-		if strings.Contains(shown, "page-secret") || strings.Contains(shown, fmt.Sprintf("%x", "page-secret")) {
+	if want := (LaunchDarkly{URL: "https://app.launchdarkly.us", Token: NewSecret("flags-secret")}); cfg.LaunchDarkly == nil || *cfg.LaunchDarkly != want {
+		t.Errorf("LaunchDarkly: %+v", cfg.LaunchDarkly)
+	}
+	for _, shown := range []string{fmt.Sprintf("%v %+v %#v", cfg.LaunchDarkly, *cfg.LaunchDarkly, *cfg.LaunchDarkly), fmt.Sprint(cfg.Statuspage), fmt.Sprintf("%+v %#v %s %x", *cfg.Statuspage, *cfg.Statuspage, cfg.Statuspage.Key, cfg.Statuspage.Key)} {
+		if strings.Contains(shown, "page-secret") || strings.Contains(shown, "flags-secret") || strings.Contains(shown, fmt.Sprintf("%x", "page-secret")) {
 			t.Errorf("the key is shown: %s", shown)
 		}
 	}
@@ -151,6 +155,10 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"no key file":          {"statuspage: {page: abc, api_key_file: none}", "1", "no such file", "readable by its owner only"},
 		"two keys":             {"statuspage: {page: abc, api_key_file: two.token}", "1", "more than one line", "one line"},
 		"a key of no name":     {"statuspage: {page: abc, api_key: am.token}", "1", `unknown key "api_key" in statuspage`, "one of url, page, api_key_file"},
+		"no token for flags":   {"launchdarkly: {}", "1", "launchdarkly needs token_file", "{token_file: launchdarkly.token}"},
+		"flags in the clear":   {"launchdarkly: {url: 'http://ld.example.com', token_file: am.token}", "1", "launchdarkly.url must be https", "https://app.launchdarkly.com"},
+		"no file for flags":    {"launchdarkly: {token_file: none}", "1", "launchdarkly.token_file: open", "readable by its owner only"},
+		"a token in the file":  {"launchdarkly: {token: api-123}", "1", `unknown key "token" in launchdarkly`, "one of url, token_file"},
 		"empty dsn file":       {"storage: {dsn_file: empty.token}", "1", "does not hold one data source name", "sqlite:"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,6 +210,13 @@ func TestATokenFileThatOthersHaveAccessToIsRefused(t *testing.T) {
 		keyed := filepath.Join(dir, "keyed.yml")
 		if werr := os.WriteFile(keyed, []byte("statuspage: {page: abc, api_key_file: a.token}"), 0o600); werr != nil {
 			t.Fatal(werr)
+		}
+		flags := filepath.Join(dir, "flags.yml")
+		if werr := os.WriteFile(flags, []byte("launchdarkly: {token_file: a.token}"), 0o600); werr != nil {
+			t.Fatal(werr)
+		}
+		if _, ferr := LoadConfig(flags); refused != (ferr != nil) || refused && !strings.Contains(ferr.Error(), "try: chmod 600 ") {
+			t.Errorf("an access token with mode %o: %v", mode, ferr)
 		}
 		if _, kerr := LoadConfig(keyed); refused != (kerr != nil) || refused && !strings.Contains(kerr.Error(), "try: chmod 600 ") {
 			t.Errorf("an API key with mode %o: %v", mode, kerr)

@@ -1,0 +1,62 @@
+package receiver
+
+import (
+	"errors"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// LaunchDarkly is the account that keeps flags.
+type LaunchDarkly struct {
+	// URL is where LaunchDarkly is, without the API's path.
+	URL string
+	// Token is the content of token_file.
+	Token Secret
+}
+
+// launchDarklyURL is where the instance for everybody is; others have their own.
+const launchDarklyURL = "https://app.launchdarkly.com"
+
+// launchDarkly reads who keeps flags; nil where that is wrong.
+func (r *configReader) launchDarkly(n *yaml.Node) *LaunchDarkly {
+	before := len(r.mistakes)
+	l, file, fileNode := &LaunchDarkly{URL: launchDarklyURL}, "", n
+	r.fields(n, "launchdarkly",
+		field{"url", func(n *yaml.Node) {
+			u := r.url(n, "launchdarkly.url")
+			if u == nil {
+				return
+			}
+			if l.URL = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
+				r.fail(n, launchDarklyURL, "launchdarkly.url must be https, since the token goes there")
+			}
+		}},
+		field{"token_file", func(n *yaml.Node) { file, fileNode = r.text(n, "launchdarkly.token_file"), n }})
+	if len(r.mistakes) > before {
+		return nil
+	}
+	if file == "" {
+		r.fail(n, "{token_file: launchdarkly.token}", "launchdarkly needs token_file")
+		return nil
+	}
+	token, err := readToken(r.path(file))
+	if err != nil {
+		try := "write the access token into it as one line, readable by its owner only"
+		if errors.Is(err, errOpenToOthers) {
+			try = "chmod 600 " + r.path(file)
+		}
+		r.fail(fileNode, try, "launchdarkly.token_file: %v", err)
+		return nil
+	}
+	l.Token = NewSecret(token)
+	return l
+}
+
+// Same tells whether both are one account and one token; either may be nil.
+func (l *LaunchDarkly) Same(other *LaunchDarkly) bool {
+	if l == nil || other == nil {
+		return l == other
+	}
+	return *l == *other
+}
