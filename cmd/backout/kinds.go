@@ -2,11 +2,14 @@ package main
 
 import (
 	"log/slog"
+	"net/http"
+	"time"
 
 	"github.com/locotoki/backout/receiver"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action"
 	"github.com/locotoki/backout/remediation/docker"
+	"github.com/locotoki/backout/remediation/launchdarkly"
 	"github.com/locotoki/backout/remediation/postgres"
 )
 
@@ -14,6 +17,8 @@ import (
 type kinds struct {
 	list   []remediation.ActionKind
 	docker *docker.Client
+	// transport leads to those who keep flags elsewhere.
+	transport *http.Transport
 }
 
 // actionKinds builds them. Nothing is connected to until a target is looked
@@ -29,8 +34,20 @@ func actionKinds(cfg *receiver.Config, environ []string, logger *slog.Logger) (*
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	return &kinds{list: action.Kinds(action.Tools{Flags: client, Images: client, Schemas: schemas}), docker: client}, nil
+	tools := action.Tools{Flags: client, Images: client, Schemas: schemas}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute}
+	if l := cfg.LaunchDarkly; l != nil {
+		flags, err := launchdarkly.New(launchdarkly.Options{URL: l.URL, Token: l.Token.Reveal(), Transport: transport, Now: time.Now, Wait: wait})
+		if err != nil {
+			return nil, wrong("", "%w", err)
+		}
+		tools.LaunchDarkly = flags
+	}
+	return &kinds{list: action.Kinds(tools), docker: client, transport: transport}, nil
 }
 
 // Close ends the connections.
-func (k *kinds) Close() error { return k.docker.Close() }
+func (k *kinds) Close() error {
+	k.transport.CloseIdleConnections()
+	return k.docker.Close()
+}

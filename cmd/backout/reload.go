@@ -67,6 +67,7 @@ func fixedAtStart(old, changed *receiver.Config) []string {
 		"alertmanager":            old.AlertmanagerURL == changed.AlertmanagerURL,
 		"docker":                  old.DockerHost == changed.DockerHost && slices.Equal(old.DockerProjects, changed.DockerProjects),
 		"storage":                 old.DSN == changed.DSN,
+		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
 		"statuspage":              old.Statuspage.Same(changed.Statuspage),
 		"tokens, for lossy steps": (len(old.Tokens) == 0) == (len(changed.Tokens) == 0),
 	} {

@@ -15,16 +15,18 @@ import (
 
 // Tools are what the kinds act through.
 type Tools struct {
-	Flags   Flags
-	Images  Images
-	Schemas Schemas
+	Flags Flags
+	// LaunchDarkly may be nil: a step on a flag that it keeps is then not bound.
+	LaunchDarkly Flags
+	Images       Images
+	Schemas      Schemas
 }
 
 // Kinds returns every kind there is.
 func Kinds(t Tools) []remediation.ActionKind {
 	return []remediation.ActionKind{
 		statusPage{},
-		flagOff{t.Flags},
+		flagOff{t.Flags, t.LaunchDarkly},
 		imageRetag{t.Images},
 		schemaRollback{t.Schemas, t.Images},
 	}

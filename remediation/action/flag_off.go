@@ -8,8 +8,8 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Flags switches flags off where a service runs; remediation/docker does it in
-// compose projects.
+// Flags switches flags off where they are kept: remediation/docker in compose
+// projects, remediation/launchdarkly in LaunchDarkly.
 type Flags interface {
 	// FlagOff returns the action that gives flag its off value on target. It
 	// looks at nothing outside.
@@ -17,7 +17,11 @@ type Flags interface {
 }
 
 // flagOff sets a flag of the playbook to its off value.
-type flagOff struct{ flags Flags }
+type flagOff struct {
+	flags Flags
+	// launchDarkly has the flags that LaunchDarkly keeps; nil: it is not configured.
+	launchDarkly Flags
+}
 
 type flagOffParams struct {
 	// Flag is the name of one of the playbook's flags.
@@ -48,7 +52,23 @@ func (flagOff) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamProble
 }
 
 func (flagOff) Target(pb *alerts.Playbook, params any) string {
-	return composeTarget(pb) + ":" + params.(*flagOffParams).Flag
+	name := params.(*flagOffParams).Flag
+	if flag := pb.Flag(name); flag != nil && flag.LaunchDarkly != nil {
+		at := flag.LaunchDarkly
+		return "launchdarkly:" + at.Project + "/" + at.Environment + "/" + at.Key
+	}
+	return composeTarget(pb) + ":" + name
+}
+
+// keeper is who keeps a flag.
+func (k flagOff) keeper(flag *alerts.Flag) (Flags, error) {
+	switch {
+	case flag.LaunchDarkly == nil:
+		return k.flags, nil
+	case k.launchDarkly == nil:
+		return nil, fmt.Errorf("LaunchDarkly keeps the flag %s, and is not configured; try: launchdarkly: {token_file: launchdarkly.token} in the configuration file", flag.Name)
+	}
+	return k.launchDarkly, nil
 }
 
 func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
@@ -57,7 +77,11 @@ func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, erro
 	if flag == nil {
 		return nil, fmt.Errorf("flag_off: the playbook has no flag %q", name)
 	}
-	a, err := k.flags.FlagOff(pb.Target, *flag)
+	flags, err := k.keeper(flag)
+	if err != nil {
+		return nil, fmt.Errorf("flag_off: %w", err)
+	}
+	a, err := flags.FlagOff(pb.Target, *flag)
 	if err != nil {
 		return nil, fmt.Errorf("flag_off: %w", err)
 	}
