@@ -123,15 +123,17 @@ func (a *address) environ() []string {
 
 // passLine is the line of a password file that fits every address.
 func (a *address) passLine() string {
-	return "*:*:*:*:" + strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(a.password) + "\n"
+	return "*:*:*:*:" + a.escaped() + "\n"
 }
+
+func (a *address) escaped() string { return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(a.password) }
 
 // scrub takes the password out of a text.
 func (a *address) scrub(text string) string {
 	if len(a.password) < 3 { // no secret, and part of many words
 		return text
 	}
-	for _, p := range []string{a.password, url.QueryEscape(a.password), url.PathEscape(a.password)} {
+	for _, p := range []string{a.password, a.escaped(), url.QueryEscape(a.password), url.PathEscape(a.password), url.UserPassword("", a.password).String()[1:]} {
 		text = strings.ReplaceAll(text, p, "[password]")
 	}
 	return text

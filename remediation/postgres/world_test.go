@@ -355,7 +355,7 @@ func (w *world) tellsNothing(text string) {
 }
 
 func (w *world) secrets() []string {
-	return []string{w.secret, url.QueryEscape(w.secret), url.PathEscape(w.secret), w.secret[:13]}
+	return []string{w.secret, url.QueryEscape(w.secret), url.PathEscape(w.secret), w.secret[7:19]}
 }
 
 // login says why the application cannot log in.
