@@ -134,6 +134,15 @@ func TestParametersAreChecked(t *testing.T) {
 		{"image_retag", &imageRetagParams{Image: "a:latest", Previous: "b:c"}, []string{"image", "previous"}},
 		{"schema_rollback", &schemaRollbackParams{Command: []string{"./rollback_to_v1.sh"}, Dir: "/srv/db"}, nil},
 		{"schema_rollback", &schemaRollbackParams{Flyway: &flywayParams{Dir: "/m", Version: "1.0.0", DSNFile: "/d"}}, nil},
+		{"schema_rollback", &schemaRollbackParams{
+			DSNFile: "/d", ApplicationRoles: []string{"social_intel"}, RunsWith: []string{"v1.0.0"}, Tables: []string{"public.posts"},
+			Flyway: &flywayParams{Dir: "/m", Version: "1.0.0"},
+		}, nil},
+		{"schema_rollback", &schemaRollbackParams{
+			DSNFile: "d", ApplicationRoles: []string{"a", " ", "a"}, RunsWith: []string{"a:b"}, Tables: []string{""}, Wanted: "SELECT true",
+		}, []string{"wanted", "dsn_file", "application_roles", "application_roles", "runs_with", "tables"}},
+		{"schema_rollback", &schemaRollbackParams{DSNFile: "/d", Flyway: &flywayParams{Dir: "/m", Version: "1.0.0", DSNFile: "/d"}}, []string{"flyway.dsn_file"}},
+		{"schema_rollback", &schemaRollbackParams{Flyway: &flywayParams{Dir: "/m", Version: "1.0.0"}}, []string{"flyway.dsn_file"}},
 		{"schema_rollback", &schemaRollbackParams{Command: []string{"rollback"}}, []string{"command"}},
 		{"schema_rollback", &schemaRollbackParams{Dir: "x"}, []string{"dir", "dir"}},
 		{"schema_rollback", &schemaRollbackParams{Command: []string{"/x"}, Flyway: &flywayParams{}}, []string{"command", "flyway.dir", "flyway.version", "flyway.dsn_file"}},
