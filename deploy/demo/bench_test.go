@@ -117,7 +117,7 @@ func benchStack(b *testing.B, name, mode string) *stack {
 		_, _ = fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[%d,"1"]}]}}`, time.Now().Unix())
 	}))
 	b.Cleanup(prom.Close)
-	s := newTestStack(b, name, func(set *settings) { set.mode, set.limits, set.ladder = mode, manyBreaches, []string{"flag_off"} })
+	s := newTestStack(b, name, func(set *settings) { set.mode, set.limits, set.plan = mode, manyBreaches, steps("flag_off") })
 	cfg, err := os.ReadFile(s.path("backout.yml"))
 	must(b, err)
 	cfg = bytes.Replace(cfg, []byte(s.url("prometheus")), []byte(prom.URL), 1)

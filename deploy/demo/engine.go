@@ -180,17 +180,22 @@ func (e *engine) removeImages(ctx context.Context, repository string) error {
 	names, err := e.tags(ctx, repository)
 	errs := []error{err}
 	for _, name := range names {
-		errs = append(errs, gone(e.do(ctx, http.MethodDelete, "/images/"+name, nil, nil, nil)))
+		errs = append(errs, e.removeImage(ctx, name))
 	}
 	return errors.Join(errs...)
 }
 
+func (e *engine) removeImage(ctx context.Context, name string) error {
+	return gone(e.do(ctx, http.MethodDelete, "/images/"+name, nil, nil, nil))
+}
+
 // container is one container as the engine lists it.
 type container struct {
-	ID     string `json:"Id"`
-	Names  []string
-	State  string
-	Labels map[string]string
+	ID      string `json:"Id"`
+	Names   []string
+	State   string
+	ImageID string
+	Labels  map[string]string
 }
 
 func projectFilter(project string) string {

@@ -3,15 +3,12 @@ package demo
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -24,24 +21,11 @@ const latestKill = 1200 * time.Millisecond
 
 func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	t.Parallel()
-	s := newTestStack(t, "killed", func(set *settings) { set.limits, set.ladder = manyBreaches, []string{"flag_off"} })
+	s := newTestStack(t, "killed", func(set *settings) { set.limits, set.plan = manyBreaches, steps("flag_off") })
 	ctx := t.Context()
-	must(t, s.up(ctx))
-	must(t, s.startPrometheus(ctx))
-	must(t, s.startBackout(ctx))
-	must(t, s.declare(ctx))
-	breakNow(t, s, breakage.Breakage{Errors: 0.5, DespiteFlag: true})
-	until(t, "the breach is measured", func(ctx context.Context) error {
-		got, _, err := s.query(ctx, `backout:trigger_value{trigger="error_rate"} > bool 0.01`)
-		if err == nil && got != "1" {
-			err = fmt.Errorf("beyond the threshold: %q", got)
-		}
-		return err
-	})
+	s.breaching(t)
 
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("moments of the kills: seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := chance(t)
 	l := &log{stack: s}
 	var accepted []string
 	hit := map[string]int{}
@@ -168,34 +152,17 @@ func (s *stack) flagOn(ctx context.Context) error {
 }
 
 // setFlag edits .env, which a container started later takes over.
-func (s *stack) setFlag(value string) error {
-	file := s.path("project", ".env")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	lines := strings.SplitAfter(string(text), "\n")
-	for i, line := range lines {
-		if strings.HasPrefix(line, flagName+"=") {
-			lines[i] = flagName + "=" + value + "\n"
-		}
-	}
-	return os.WriteFile(file, []byte(strings.Join(lines, "")), 0o600)
-}
+func (s *stack) setFlag(value string) error { return s.setEnv(flagName, value) }
 
 // untilStepVerified waits until the open incident's first step is done and verified.
 func (s *stack) untilStepVerified(t testing.TB) remediation.IncidentView {
 	t.Helper()
 	var inc remediation.IncidentView
 	until(t, "the step is verified", func(ctx context.Context) error {
-		var answer struct{ Incidents []remediation.IncidentView }
-		if err := s.ask(ctx, "backout", "/api/v1/incidents?status=open", &answer); err != nil {
+		var err error
+		if inc, err = s.openIncident(ctx); err != nil {
 			return err
 		}
-		if len(answer.Incidents) != 1 {
-			return fmt.Errorf("%d incidents are open", len(answer.Incidents))
-		}
-		inc = answer.Incidents[0]
 		if inc.State == remediation.Confirming || inc.State == remediation.Acting || inc.Steps[0].State != remediation.StepDone {
 			return fmt.Errorf("incident %s is %s (%s: %s), its step %s", inc.ID, inc.State, inc.Reason, inc.Why, inc.Steps[0].State)
 		}

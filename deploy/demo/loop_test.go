@@ -26,51 +26,43 @@ func TestABreachTheFlagCausedIsCuredByTheFlag(t *testing.T) {
 	must(t, err)
 	wantFlag(t, s, "1")
 
-	sc, err := scenarioOf("errors")
-	must(t, err)
-	var said bytes.Buffer
-	st := &story{scenario: sc, stack: s, out: &printer{out: &said}, log: &log{stack: s}}
-	if err := st.tell(t.Context()); err != nil {
-		t.Fatalf("%v, after:\n%s", err, said.String())
-	}
-	t.Logf("what the demo says:\n%s", said.String())
+	st := tellStory(t, s, "errors")
 
 	after, err := os.ReadFile(s.path("project", ".env"))
 	must(t, err)
 	if want := strings.Replace(string(before), flagName+"=1", flagName+"=0", 1); string(after) != want {
 		t.Errorf(".env is\n%s\nand should differ from what it was in the flag alone:\n%s", after, want)
 	}
-	inc, err := s.onlyIncident(t.Context())
-	must(t, err)
-	if inc.State != remediation.Closed {
-		t.Errorf("the incident is %s, not closed", inc.State)
-	}
-	if n := len(kinds(t, st.log, remediation.KindIntent)); n != 1 {
-		t.Errorf("%d steps were begun, and one was needed", n)
-	}
-	env, running, err := s.inspect(t.Context())
-	must(t, err)
-	if running != 1 || env[flagName] != "0" {
-		t.Errorf("%d containers run, with %s=%q; one with it off was wanted", running, flagName, env[flagName])
-	}
+	s.wantSteps(t, st.log, "flag_off")
+	s.wantOneContainer(t, newVersion)
 }
 
-func TestABreachThatGoesOnLeadsToTheNextStepWhichHolds(t *testing.T) {
+func TestAStepThatCannotBeDoneHoldsTheLadderAndSaysWhy(t *testing.T) {
 	t.Parallel()
 	s := runningStack(t, "not-cured", asUsual)
-	breakNow(t, s, breakage.Breakage{Errors: 0.5, DespiteFlag: true})
+	ctx := t.Context()
+	must(t, s.engine.removeImage(ctx, s.image+":"+oldVersion))
+	before, err := s.engine.imageID(ctx, s.image+":latest")
+	must(t, err)
+	breakNow(t, s, everythingFails)
 	inc := untilHeld(t, s, remediation.HoldTarget)
 
-	if len(inc.Steps) != 4 || inc.Steps[1].State != remediation.StepDone || inc.Steps[3].State != remediation.StepWaiting {
-		t.Errorf("the steps are %+v, not flag_off done and image_retag waiting", inc.Steps)
+	if !strings.Contains(inc.Why, s.image+":"+oldVersion) {
+		t.Errorf("the incident says %q, which does not name the image that is missing", inc.Why)
 	}
 	l := &log{stack: s}
-	settled, held := untilEntry(t, l, remediation.KindVerified), kinds(t, l, remediation.KindHeld)
-	last := held[len(held)-1]
-	if wait := last.Time.Sub(settled.Time); wait < 14*time.Second {
+	s.wantSteps(t, l, "flag_off")
+	settled := s.untilStep(t, l, remediation.KindVerified, "flag_off")
+	held := s.untilStep(t, l, remediation.KindHeld, "image_retag")
+	if wait := held.Time.Sub(settled.Time); wait < 14*time.Second {
 		t.Errorf("the next step was looked at %s after the first, before it had time to settle", wait)
 	}
-	wantFlag(t, s, "0")
+	after, err := s.engine.imageID(ctx, s.image+":latest")
+	must(t, err)
+	if after != before {
+		t.Errorf("latest was %s and is %s", before, after)
+	}
+	s.wantOneContainer(t, newVersion)
 }
 
 func TestAServiceThatDiesAfterTheStepIsNotCalledRecovered(t *testing.T) {

@@ -76,7 +76,7 @@ func build(ctx context.Context) (*stack, error) {
 		return nil, err
 	}
 	s := &stack{settings: settings{
-		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", limits: oneBreach, ladder: wholeLadder(),
+		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", limits: oneBreach, plan: wholeLadder(),
 		image: fmt.Sprintf("backout-e2e-%08x/social-intel", crc32.ChecksumIEEE([]byte(source))),
 	}}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
@@ -151,6 +151,9 @@ func runningStack(t *testing.T, name string, change func(*settings)) *stack {
 }
 
 func asUsual(*settings) {}
+
+// steps are a plan of a few actions only.
+func steps(actions ...string) plan { return plan{Actions: actions, Approval: "5m"} }
 
 // manyBreaches lets one breach after another be a new incident, and be acted on.
 var manyBreaches = limits{PerHour: 1000, ReopenWithin: "1ms"}

@@ -83,7 +83,7 @@ func (st *story) seeHeld(ctx context.Context, r rung) (time.Time, []string, erro
 		return time.Time{}, nil, err
 	}
 	st.held, st.told = e, e.Seq
-	return e.Time, []string{"for an approval: " + text(e, "why")}, nil
+	return e.Time, []string{"for an approval, until " + text(e, "until") + ":", text(e, "why")}, nil
 }
 
 // seeApproved plays the commander, who says yes.
@@ -251,7 +251,7 @@ func (st *story) seeItStays(ctx context.Context) (time.Time, []string, error) {
 func (st *story) seeChain(ctx context.Context) (time.Time, []string, error) {
 	said, err := st.stack.verify(ctx)
 	if err != nil {
-		return time.Time{}, nil, fatal(err)
+		return time.Time{}, nil, err
 	}
 	return time.Now(), []string{"backout audit verify says " + strings.TrimSpace(said)}, nil
 }

@@ -49,6 +49,12 @@ func scenarios() []scenario {
 			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent,
 			cure: "image_retag",
 		},
+		{
+			name: "schema", what: "a channel goes viral: what the schema of v2.0.0 adds its views up in is full, and no view can be written",
+			breach: func(ctx context.Context, s *stack) error { return s.goViral(ctx) }, probe: "/basic/views",
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent,
+			cure: "schema_rollback",
+		},
 	}
 }
 

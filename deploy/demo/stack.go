@@ -41,11 +41,19 @@ type settings struct {
 	image   string // the images' repository, this stack's own
 	mode    string // observe or act
 	limits  limits
-	ladder  []string // the actions of the playbook's plan
+	plan    plan
+}
+
+// plan is the ladder of the demo's playbook.
+type plan struct {
+	Actions  []string
+	Approval string // how long a lossy step's question stands
 }
 
 // wholeLadder is the plan of the real playbook, step by step.
-func wholeLadder() []string { return []string{"status_page", "flag_off", "status_page", "image_retag"} }
+func wholeLadder() plan {
+	return plan{Actions: []string{"status_page", "flag_off", "status_page", "image_retag", "schema_rollback"}, Approval: "5m"}
+}
 
 // limits are those of the demo's playbook that one breach never meets, and
 // many breaches in a row do.
@@ -183,25 +191,11 @@ func (s *stack) prepare(ctx context.Context) error {
 	if err := s.writeMigrations(); err != nil {
 		return err
 	}
-	_, port, err := net.SplitHostPort(s.address["service"])
-	if err != nil {
-		return err
-	}
-	values := map[string]any{
-		"Project": s.project, "Image": s.image, "Flag": "1", "Limits": s.limits, "Ladder": s.ladder,
-		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
-		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),
-		"PrometheusURL":       s.url("prometheus"),
-		"AlertmanagerAddress": s.address["alertmanager"], "AlertmanagerURL": s.url("alertmanager"),
-		"BackoutAddress": s.address["backout"], "BackoutURL": s.url("backout"),
-		"Sockets": s.cluster.socket, "Database": s.databaseURL(s.role(), "/run/postgresql"), "Role": s.role(),
-		"DSNFile": s.path("database.dsn"), "Migrations": s.path("migrations"),
-	}
 	for from, to := range map[string]string{
 		"docker-compose.yml": "project/docker-compose.yml", "env": "project/.env", "playbook.yaml": "playbook.yaml",
 		"prometheus.yml": "prometheus.yml", "backout.yml": "backout.yml",
 	} {
-		if err := s.write(from, to, values); err != nil {
+		if err := s.write(from, to); err != nil {
 			return err
 		}
 	}
@@ -211,8 +205,23 @@ func (s *stack) prepare(ctx context.Context) error {
 	return s.createDatabase(ctx)
 }
 
+// values are what the files are filled in with.
+func (s *stack) values() map[string]any {
+	_, port, _ := strings.Cut(s.address["service"], ":")
+	return map[string]any{
+		"Project": s.project, "Image": s.image, "Flag": "1", "Limits": s.limits, "Plan": s.plan,
+		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
+		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),
+		"PrometheusURL":       s.url("prometheus"),
+		"AlertmanagerAddress": s.address["alertmanager"], "AlertmanagerURL": s.url("alertmanager"),
+		"BackoutAddress": s.address["backout"], "BackoutURL": s.url("backout"),
+		"Sockets": s.cluster.socket, "Database": s.databaseURL(s.role(), "/run/postgresql"), "Role": s.role(),
+		"DSNFile": s.path("database.dsn"), "Migrations": s.path("migrations"), "Snapshots": s.path("snapshots"),
+	}
+}
+
 // write fills in one of the files. Compose's own is taken as it stands.
-func (s *stack) write(from, to string, values map[string]any) error {
+func (s *stack) write(from, to string) error {
 	text, err := fs.ReadFile(files, "files/"+from)
 	if err != nil {
 		return err
@@ -223,7 +232,7 @@ func (s *stack) write(from, to string, values map[string]any) error {
 			return err
 		}
 		var out bytes.Buffer
-		if err := t.Execute(&out, values); err != nil {
+		if err := t.Execute(&out, s.values()); err != nil {
 			return err
 		}
 		text = out.Bytes()
