@@ -88,7 +88,6 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.app.UsageWriter(stdout)
 	c.app.ErrorWriter(stderr)
 	c.app.Terminate(func(status int) { panic(parserEnds(status)) })
-	c.app.Version(version.Print("backout"))
 	c.app.HelpFlag.Short('h').Help("Show what the program or one command does.")
 	c.addServe()
 	c.addCheck()
@@ -98,6 +97,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addFreeze()
 	c.addRollout()
 	c.addAudit()
+	c.addVerify()
 	c.addDemo()
 	c.addVersion()
 	return c
@@ -122,6 +122,11 @@ func (c *commands) parse(args []string) (name string, err error) {
 			panic(end)
 		}
 	}()
+	// Not a flag of the parser: each command would have it, and verify's --version
+	// is another.
+	if len(args) > 0 && args[0] == "--version" {
+		args = append([]string{"version"}, args[1:]...)
+	}
 	pc, err := c.app.ParseContext(args)
 	help := "backout --help"
 	if pc != nil && pc.SelectedCommand != nil {
@@ -139,11 +144,11 @@ func (c *commands) parse(args []string) (name string, err error) {
 	return name, nil
 }
 
-// lacksCommand tells whether args end before a command that can run, and ask
-// neither for help nor for the version.
+// lacksCommand tells whether args end before a command that can run, and do not
+// ask for help.
 func (c *commands) lacksCommand(pc *kingpin.ParseContext) bool {
 	for _, e := range pc.Elements {
-		if f, ok := e.Clause.(*kingpin.FlagClause); ok && f.Model().Hidden || ok && (f == c.app.HelpFlag || f == c.app.VersionFlag) {
+		if f, ok := e.Clause.(*kingpin.FlagClause); ok && (f.Model().Hidden || f == c.app.HelpFlag) {
 			return false
 		}
 	}
@@ -167,7 +172,7 @@ func (c *commands) add(clause *kingpin.CmdClause, fn func(context.Context) error
 }
 
 func (c *commands) addVersion() {
-	clause := c.app.Command("version", "Print the version.")
+	clause := c.app.Command("version", "Print the version, as backout --version does.")
 	asJSON := outputFlag(clause)
 	c.add(clause, func(context.Context) error {
 		if *asJSON == outputJSON {

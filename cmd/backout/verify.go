@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/prometheus/common/promslog"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// imageTag is what a version must be to be the tag of an image.
+var imageTag = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+
+func (c *commands) addVerify() {
+	clause := c.app.Command("verify", "Ask whether a service runs a version, and whether it works: its image, the version it names, "+
+		"its health, and the playbook's smoke checks. It needs no server, and changes nothing. Exit status 1 where a check failed.")
+	release := clause.Flag("version", "The version that is to run, such as v1.0.0: the image's tag.").Required().PlaceHolder("VERSION").String()
+	files, output := c.settingsFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		if !imageTag.MatchString(*release) {
+			return wrong("--version=v1.0.0", "--version: %q is not the tag of an image", *release)
+		}
+		v, err := c.verify(ctx, files, *release)
+		if err != nil {
+			return err
+		}
+		if *output == outputJSON {
+			err = c.printJSON(v)
+		} else {
+			err = c.print(v.text())
+		}
+		if err == nil && !v.OK {
+			err = errAnswered
+		}
+		return err
+	})
+}
+
+// verification is the answer of verify.
+type verification struct {
+	OK      bool                `json:"ok"`
+	Service string              `json:"service"`
+	Version string              `json:"version"`
+	Checks  []remediation.Check `json:"checks"`
+}
+
+func (c *commands) verify(ctx context.Context, files settingsFlags, release string) (v verification, err error) {
+	config, err := files.loadConfig()
+	if err != nil {
+		return v, wrong("", "%w", err)
+	}
+	kinds, err := actionKinds(config, c.environ, promslog.NewNopLogger())
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = closing(kinds, err) }()
+	set, err := files.load(playbookKinds(kinds.list))
+	if err != nil {
+		return v, err
+	}
+	if n := len(set.playbooks); n != 1 {
+		return v, wrong("verify once for each --playbook.file", "%d playbooks are given, and --version is of one service", n)
+	}
+	pb := set.playbooks[0]
+	v = verification{OK: true, Service: pb.Service, Version: release}
+	v.Checks, err = kinds.docker.Verify(ctx, pb.Target, "", release)
+	if err != nil {
+		return v, fmt.Errorf("verify %s: %w", pb.Service, err)
+	}
+	for _, check := range v.Checks {
+		v.OK = v.OK && check.OK
+	}
+	return v, nil
+}
+
+// text is the answer for humans: a line for each check, and what they come to.
+func (v verification) text() string {
+	const indent = "        "
+	var b strings.Builder
+	failed := 0
+	for _, check := range v.Checks {
+		word := "ok"
+		if !check.OK {
+			word = "failed"
+			failed++
+		}
+		b.WriteString(fmt.Sprintf("%-*s", len(indent), word) + strings.TrimPrefix(wrap(indent, check.Name+": "+check.Detail), indent))
+	}
+	if failed > 0 {
+		b.WriteString(wrap("", fmt.Sprintf("%s is not verified as %s: %d of %s failed.", v.Service, v.Version, failed, counted(len(v.Checks), "check"))))
+	} else {
+		b.WriteString(wrap("", fmt.Sprintf("%s runs %s and works: %s.", v.Service, v.Version, counted(len(v.Checks), "check"))))
+	}
+	return b.String()
+}
