@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the programs that the tests and the demo run beside backout, into .cache/ of this checkout: Debian's Docker
-# engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, and PostgreSQL.
+# engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, and Chromium.
 #
 # Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
 # started and nothing outside this folder changes. A package that the machine already has installed is used as it is.
@@ -21,7 +21,8 @@ prometheus              prometheus              /usr/bin/prometheus
 promtool                prometheus              /usr/bin/promtool
 prometheus-alertmanager prometheus-alertmanager /usr/bin/prometheus-alertmanager
 alertmanager            prometheus-alertmanager /usr/bin/prometheus-alertmanager
-amtool                  prometheus-alertmanager /usr/bin/amtool'
+amtool                  prometheus-alertmanager /usr/bin/amtool
+chromium                chromium                /usr/lib/chromium/chromium'
 # PostgreSQL's are in a folder that is named after its version.
 database='initdb postgres pg_isready pg_dump pg_restore psql'
 
@@ -29,14 +30,14 @@ database='initdb postgres pg_isready pg_dump pg_restore psql'
 PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
-packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2)
+packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core)
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 
 # Never unpacked: a second C library beside the machine's own loader breaks every program, the web pages of Prometheus
-# are not looked at here, and PostgreSQL compiles no query and needs no locale but C.
-never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-.*|adduser|init-system-helpers|libllvm.*|locales)$'
+# are not looked at here, PostgreSQL compiles no query and needs no locale but C, and one family of fonts is enough.
+never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-([^d]|d[^e]).*|adduser|init-system-helpers|libllvm.*|locales)$'
 
 say() { printf 'tools: %s\n' "$*" >&2; }
 die() {
@@ -60,14 +61,14 @@ on_debian() {
 # Elsewhere than on Debian nothing is fetched: the tools have to be there.
 check_path() {
   local missing=() tool
-  for tool in docker docker-compose prometheus promtool amtool gcc $database; do
+  for tool in docker docker-compose prometheus promtool amtool chromium gcc $database; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
   if [ ${#missing[@]} -gt 0 ]; then
     die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
       "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, PostgreSQL 15 or later with" \
-      "its programs in PATH, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
+      "its programs in PATH, Chromium, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
   fi
   if ! command -v prometheus-alertmanager >/dev/null; then
     ln -sf "$(command -v alertmanager)" "$bin/prometheus-alertmanager"
@@ -111,7 +112,7 @@ fetch() {
 
 libraries() {
   local dir found=
-  for dir in "$root"/usr/lib/*-linux-gnu* "$root"/lib/*-linux-gnu*; do
+  for dir in "$root"/usr/lib/*-linux-gnu* "$root"/lib/*-linux-gnu* "$root"/usr/lib/*-linux-gnu*/pulseaudio; do
     if [ -d "$dir" ]; then found+=${found:+:}$dir; fi
   done
   printf '%s' "$found"
@@ -152,6 +153,7 @@ wrap_all() {
   mount -t overlay overlay -o "lowerdir=$0/usr/share:/usr/share" /usr/share 2>/dev/null || mount --bind "$0/usr/share" /usr/share
 } && exec "$@"'"' '$root' "
       ;;
+    chromium) wrap "$name" "$path" "env FONTCONFIG_FILE='$debian/fonts.conf' " ;;
     *) wrap "$name" "$path" ;;
     esac
   done <<<"$tools"
@@ -207,6 +209,15 @@ export PATH LD_LIBRARY_PATH
 END
 }
 
+# write_fonts is read by Chromium: it shows no letter without a font, the machine's or the unpacked one.
+write_fonts() {
+  cat >"$debian/fonts.conf" <<END
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>/usr/share/fonts</dir><dir>$root/usr/share/fonts</dir><cachedir>$debian/fontcache</cachedir></fontconfig>
+END
+}
+
 up_to_date() { [ -e "$debian/stamp" ] && [ "$(cat "$debian/stamp")" = "$(stamp)" ]; }
 
 up_to_date && exit 0
@@ -218,6 +229,7 @@ if on_debian; then
   fetch
   wrap_all
   write_engine_env
+  write_fonts
 else
   check_path
 fi
