@@ -265,8 +265,11 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 	if c.inc.State != Waiting {
 		c.inc.Since = c.now
 	}
-	same := c.inc.LastHeld == g.reason
-	c.inc.LastHeld = g.reason
+	same := c.inc.LastHeld == g.reason && (g.reason != HoldRateLimit || c.inc.LastHeldGate == g.gate)
+	c.inc.LastHeld, c.inc.LastHeldGate = g.reason, g.gate
+	if c.inc.State != Waiting || c.inc.Reason != g.reason {
+		c.inc.Paged = nil // what was paged for is over: something else holds now
+	}
 	if g.reason != HoldApproval {
 		c.inc.voidApprovals()
 	}

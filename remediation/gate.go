@@ -191,7 +191,7 @@ func (c *change) limits(s *Step) ([]gateResult, error) {
 		until := ef.Time.Add(time.Duration(l.Cooldown))
 		if ef.counts() && here(ef) && until.After(c.now) {
 			cooldown = gateResult{gate: "cooldown", reason: HoldCooldown, until: &until,
-				why: fmt.Sprintf("%s ran on this target at %s", s.Action, ef.Time.UTC().Format(time.RFC3339))}
+				why: fmt.Sprintf("limit cooldown %s: %s ran on this target at %s", l.Cooldown, s.Action, ef.Time.UTC().Format(time.RFC3339))}
 		}
 	}
 	return []gateResult{
@@ -214,7 +214,7 @@ func (c *change) rate(gate string, reason Reason, r alerts.Rate, effects []Effec
 		return gateResult{gate: gate}
 	}
 	until := in[len(in)-r.Count].Time.Add(r.Window)
-	return gateResult{gate: gate, reason: reason, until: &until, why: fmt.Sprintf("%d steps ran within the limit of %s", len(in), r)}
+	return gateResult{gate: gate, reason: reason, until: &until, why: fmt.Sprintf("limit %s %s: it has been reached, with %d within its window", gate, r, len(in))}
 }
 
 func breaker(limit int, effects []Effect) gateResult {
@@ -231,7 +231,7 @@ func breaker(limit int, effects []Effect) gateResult {
 		return gateResult{gate: "breaker"}
 	}
 	return gateResult{gate: "breaker", reason: HoldBreaker,
-		why: fmt.Sprintf("%d steps failed in a row: automation stops until somebody claims and releases an incident of this service", row)}
+		why: fmt.Sprintf("limit breaker %d: %d steps failed in a row, and automation stops until somebody claims and releases an incident of this service", limit, row)}
 }
 
 // counts tells whether limits count an effect.

@@ -105,9 +105,10 @@ type Incident struct {
 	BlindSince *time.Time `json:"blind_since,omitempty"`
 	// Polled is when a poll was last counted: two of one sample are one.
 	Polled time.Time `json:"polled"`
-	// LastHeld and LastHeldStep are the hold that was written last: it is not
-	// written again until something else has happened.
+	// LastHeld, LastHeldGate and LastHeldStep are the hold that was written last:
+	// it is not written again until something else has happened.
 	LastHeld     Reason `json:"last_held,omitempty"`
+	LastHeldGate string `json:"last_held_gate,omitempty"`
 	LastHeldStep string `json:"last_held_step,omitempty"`
 	// Restore is the restoring under way, nil where none is; Restored is who
 	// restored the incident, once that is done.
