@@ -69,7 +69,7 @@ func breachPlot() remediation.Plot {
 		case d > 0:
 			v = 0.032 - 0.002*d.Minutes()
 		case d > -6*time.Minute:
-			v = 0.001 + (6+d.Minutes())*0.004
+			v = 0.001 + (6+d.Minutes())*0.0042
 		}
 		p.Points = append(p.Points, remediation.Point{Time: t, Value: v})
 	}
@@ -148,13 +148,16 @@ func TestAPlotOfAnythingStaysInItsFrame(t *testing.T) {
 		"hostile words": func(p *remediation.Plot) {
 			p.Trigger, p.Incident, p.Note, p.Unit, p.Marks[0].Label = hostile, hostile, hostile, "\"><b>", hostile
 		},
-		"nothing":         func(p *remediation.Plot) { p.Points, p.Marks = nil, nil },
-		"no time":         func(p *remediation.Plot) { p.To = p.From },
-		"backwards":       func(p *remediation.Plot) { p.To = p.From.Add(-time.Hour) },
-		"one second":      func(p *remediation.Plot) { p.To = p.From.Add(time.Second) },
-		"three years":     func(p *remediation.Plot) { p.To = p.From.Add(3 * 365 * 24 * time.Hour) },
-		"all zero":        func(p *remediation.Plot) { p.Threshold = 0; p.Points = []remediation.Point{{Time: p.From}} },
-		"below zero":      func(p *remediation.Plot) { p.Threshold = -5; p.Points = []remediation.Point{{Time: p.From, Value: -1e6}} },
+		"nothing":     func(p *remediation.Plot) { p.Points, p.Marks = nil, nil },
+		"no time":     func(p *remediation.Plot) { p.To = p.From },
+		"backwards":   func(p *remediation.Plot) { p.To = p.From.Add(-time.Hour) },
+		"one second":  func(p *remediation.Plot) { p.To = p.From.Add(time.Second) },
+		"three years": func(p *remediation.Plot) { p.To = p.From.Add(3 * 365 * 24 * time.Hour) },
+		"all zero":    func(p *remediation.Plot) { p.Threshold = 0; p.Points = []remediation.Point{{Time: p.From}} },
+		"below zero": func(p *remediation.Plot) {
+			p.Threshold = -5
+			p.Points = []remediation.Point{{Time: p.From, Value: -1e6}}
+		},
 		"huge":            func(p *remediation.Plot) { p.Points = []remediation.Point{{Time: p.From, Value: 1e300}} },
 		"tiny":            func(p *remediation.Plot) { p.Threshold = 1e-300; p.Points = nil },
 		"the far future":  func(p *remediation.Plot) { p.Points[0].Time = p.To.Add(100 * time.Hour) },
@@ -203,4 +206,18 @@ func TestMeasuresHaveTheirUnits(t *testing.T) {
 			t.Errorf("%v %s is %s, want %s", tc.v, tc.unit, got, tc.want)
 		}
 	}
+}
+
+func TestTheAPIGivesAPlotToViewers(t *testing.T) {
+	b := newBench(t, token(t, "eve", Viewer))
+	b.service.plot = breachPlot()
+	b.service.plot.Points, b.service.plot.Marks = b.service.plot.Points[:1], b.service.plot.Marks[:1]
+	const path = "/api/v1/incidents/inc-9/plot?trigger=latency"
+	wantOK(t, b.do(as(request("GET", path, ""), "eve")), `{"incident":"inc-9","trigger":"latency","unit":"ratio","threshold":0.01,"above":true,`+
+		`"from":"2026-11-22T02:45:00Z","to":"2026-11-22T03:25:00Z","step":"15s","note":"",`+
+		`"points":[{"time":"2026-11-22T02:45:00Z","value":0.001}],"marks":[{"time":"2026-11-22T03:00:00Z","kind":"opened","label":"opened"}]}`)
+	wantError(t, b.do(request("GET", path, "")), 401, "token")
+	wantError(t, b.do(as(request("GET", path+"&step=1", ""), "eve")), 400, `unknown parameter "step"`)
+	b.service.err = &remediation.RefusedError{Refusal: remediation.Missing, Message: "incident inc-9 has no trigger"}
+	wantError(t, b.do(as(request("GET", path, ""), "eve")), 404, "has no trigger")
 }

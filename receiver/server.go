@@ -128,6 +128,7 @@ func (s *Server) routes(registry *prometheus.Registry) {
 
 	e.GET("/api/v1/incidents", s.read(s.listIncidents))
 	e.GET("/api/v1/incidents/:id", s.read(s.showIncident))
+	e.GET("/api/v1/incidents/:id/plot", s.read(s.showPlot))
 	for _, v := range []remediation.Verb{remediation.Approve, remediation.Deny} {
 		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.decideStep(v)))
 	}

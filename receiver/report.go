@@ -1,0 +1,379 @@
+package receiver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// Report is a post-incident report: an incident and its part of the audit log,
+// put in the order in which people ask about it. Markdown writes it.
+type Report struct {
+	Incident remediation.IncidentView `json:"incident"`
+	Made     time.Time                `json:"made"`
+	// Summary are sentences.
+	Summary   []string         `json:"summary"`
+	Durations []ReportDuration `json:"durations"`
+	Actions   []ReportAction   `json:"actions"`
+	Holds     []ReportHold     `json:"holds"`
+	People    []ReportDecision `json:"people"`
+	Questions []string         `json:"questions"`
+	// Entries are the incident's, and the freezes and blindness of its time.
+	Entries []remediation.Entry `json:"entries"`
+	Plots   []remediation.Plot  `json:"plots"`
+}
+
+// ReportDuration is the time between two moments; Took is nil where one of them
+// is not known, and Note says why, or how exact it is.
+type ReportDuration struct {
+	Name string          `json:"name"`
+	Took *model.Duration `json:"took"`
+	Note string          `json:"note"`
+}
+
+// ReportAction is one try of a step, or of its undoing.
+type ReportAction struct {
+	Step    string     `json:"step"`
+	Undo    bool       `json:"undo"`
+	Target  string     `json:"target"`
+	Began   *time.Time `json:"began"` // nil where nothing had to be done
+	Ended   *time.Time `json:"ended"`
+	Outcome string     `json:"outcome"` // "" where none was recorded
+	By      string     `json:"by"`      // who approved or asked for it
+	Why     string     `json:"why"`
+	Error   string     `json:"error"`
+	Before  any        `json:"before"`
+	After   any        `json:"after"`
+}
+
+// ReportHold is one reason for which no step ran.
+type ReportHold struct {
+	Time   time.Time          `json:"time"`
+	Step   string             `json:"step"`
+	Reason remediation.Reason `json:"reason"`
+	Why    string             `json:"why"`
+	Until  string             `json:"until"`
+	// Lasted is how long it was before something else happened; nil: it goes on.
+	Lasted *model.Duration `json:"lasted"`
+}
+
+// ReportDecision is what a person did.
+type ReportDecision struct {
+	Time  time.Time `json:"time"`
+	Actor string    `json:"actor"`
+	What  string    `json:"what"`
+	Why   string    `json:"why"`
+}
+
+// ReportSource is what a report is made from: a Service, a server's API, a store.
+type ReportSource interface {
+	Incident(ctx context.Context, id string) (remediation.IncidentView, error)
+	// Entries is called with a Limit of maxLimit at most.
+	Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error)
+	Plot(ctx context.Context, id, trigger string) (remediation.Plot, error)
+}
+
+// reportPlots bounds the plots of a report.
+const reportPlots = 6
+
+// NewReport reads all that a report of the incident needs.
+func NewReport(ctx context.Context, src ReportSource, id string, now time.Time) (*Report, error) {
+	inc, err := src.Incident(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Incident: whole(inc), Made: now.UTC(), Plots: []remediation.Plot{}}
+	if r.Entries, err = reportEntries(ctx, src, inc); err != nil {
+		return nil, err
+	}
+	var seen []string
+	for _, t := range inc.Triggers {
+		if slices.Contains(seen, t.Trigger) || len(r.Plots) == reportPlots {
+			continue
+		}
+		seen = append(seen, t.Trigger)
+		p, err := src.Plot(ctx, id, t.Trigger)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err == nil { // a signal has no plot, and no plot must cost the report
+			r.Plots = append(r.Plots, p)
+		}
+	}
+	r.actions()
+	r.holds()
+	r.people()
+	r.durations()
+	r.summary()
+	r.questions()
+	return r, nil
+}
+
+// reportEntries returns the incident's entries, and those of freezes and
+// blindness in its time, oldest first.
+func reportEntries(ctx context.Context, src ReportSource, inc remediation.IncidentView) ([]remediation.Entry, error) {
+	all, err := everyEntry(ctx, src, remediation.EntryFilter{Incident: inc.ID})
+	if err != nil {
+		return nil, err
+	}
+	for _, kind := range []remediation.Kind{remediation.KindFrozen, remediation.KindThawed, remediation.KindBlind} {
+		some, err := everyEntry(ctx, src, remediation.EntryFilter{Kind: kind})
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range some {
+			during := !e.Time.Before(inc.Opened) && (inc.Closed == nil || !e.Time.After(*inc.Closed))
+			if during && (e.Service == "" || e.Service == inc.Service) {
+				all = append(all, e)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b remediation.Entry) int { return int(a.Seq - b.Seq) })
+	return all, nil
+}
+
+func everyEntry(ctx context.Context, src ReportSource, f remediation.EntryFilter) ([]remediation.Entry, error) {
+	all := []remediation.Entry{}
+	for f.Limit = maxLimit; ; {
+		page, err := src.Entries(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if len(page) < f.Limit || page[len(page)-1].Seq <= f.After {
+			return all, nil
+		}
+		f.After = page[len(page)-1].Seq
+	}
+}
+
+// detailText returns the first of an entry's texts under the keys that is not empty.
+func detailText(e remediation.Entry, keys ...string) string {
+	for _, k := range keys {
+		if s, ok := e.Detail[k].(string); ok && s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// actions pairs intents with their outcomes.
+func (r *Report) actions() {
+	r.Actions = []ReportAction{}
+	approved := map[string]string{}
+	for _, e := range r.Entries {
+		undo, _ := e.Detail["undo"].(bool)
+		at := e.Time.UTC()
+		switch e.Kind {
+		case remediation.KindApproved:
+			approved[e.Step] = e.Actor
+		case remediation.KindIntent:
+			a := ReportAction{
+				Step: e.Step, Undo: undo, Target: detailText(e, "target"), Began: &at, By: approved[e.Step],
+				Before: e.Detail["before"], Why: detailText(e, "why", "reason"),
+			}
+			if undo {
+				a.Before, a.After = nil, e.Detail["after"]
+				if a.By = ""; e.Actor != "engine" {
+					a.By = e.Actor
+				}
+				r.failed(e)
+			}
+			r.Actions = append(r.Actions, a)
+		case remediation.KindOutcome, remediation.KindLateOutcome, remediation.KindInDoubt:
+			a := r.begun(e.Step, undo)
+			if a == nil {
+				r.Actions = append(r.Actions, ReportAction{Step: e.Step, Undo: undo, Target: detailText(e, "target"), Before: e.Detail["before"]})
+				a = &r.Actions[len(r.Actions)-1]
+			}
+			a.Error, a.Outcome = detailText(e, "error", "undo_error"), detailText(e, "outcome")
+			if why := detailText(e, "why"); why != "" {
+				a.Why = why
+			}
+			if e.Kind == remediation.KindInDoubt {
+				if a.Outcome = "in_doubt"; detailText(e, "seen") != string(remediation.Untouched) {
+					continue // an outcome may still follow
+				}
+			}
+			a.Ended = &at
+			if after := e.Detail["after"]; after != nil {
+				a.After = after
+			}
+		}
+	}
+}
+
+// failed ends the step that an undoing undoes because it failed; one that was
+// done is undone for having failed its verification.
+func (r *Report) failed(undo remediation.Entry) {
+	why := detailText(undo, "error")
+	if why == "" {
+		return // somebody asked for it
+	}
+	for i := len(r.Actions) - 1; i >= 0; i-- {
+		if a := &r.Actions[i]; a.Step == undo.Step && !a.Undo {
+			if at := undo.Time.UTC(); a.Ended == nil {
+				a.Ended = &at
+			}
+			a.Outcome, a.Error = string(remediation.StepFailed), why
+			return
+		}
+	}
+}
+
+// begun returns the last action of that step that has no end yet, or nil.
+func (r *Report) begun(step string, undo bool) *ReportAction {
+	for i := len(r.Actions) - 1; i >= 0; i-- {
+		if a := &r.Actions[i]; a.Step == step && a.Undo == undo {
+			if a.Ended != nil {
+				return nil
+			}
+			return a
+		}
+	}
+	return nil
+}
+
+// holds tells what was held, and for how long.
+func (r *Report) holds() {
+	r.Holds = []ReportHold{}
+	open := -1
+	for _, e := range r.Entries {
+		if e.Incident == "" || e.Kind == remediation.KindNotified || e.Kind == remediation.KindResolved {
+			continue // neither ends a hold
+		}
+		if open >= 0 {
+			d := model.Duration(e.Time.Sub(r.Holds[open].Time).Round(time.Millisecond))
+			r.Holds[open].Lasted, open = &d, -1
+		}
+		if e.Kind == remediation.KindHeld {
+			r.Holds = append(r.Holds, ReportHold{
+				Time: e.Time.UTC(), Step: e.Step, Reason: remediation.Reason(detailText(e, "reason")),
+				Why: detailText(e, "why"), Until: detailText(e, "until"),
+			})
+			open = len(r.Holds) - 1
+		}
+	}
+}
+
+// people tells who did what, and why.
+func (r *Report) people() {
+	r.People = []ReportDecision{}
+	for _, e := range r.Entries {
+		if e.Actor == "engine" || e.Actor == "alertmanager" || e.Actor == "" || e.Kind == remediation.KindIntent {
+			continue
+		}
+		what := strings.ReplaceAll(string(e.Kind), "_", " ")
+		if e.Step != "" {
+			what += " " + e.Step
+		}
+		if scope := detailText(e, "scope"); scope != "" {
+			what += ", scope " + scope
+		}
+		if until := detailText(e, "until"); until != "" {
+			what += ", until " + until
+		}
+		r.People = append(r.People, ReportDecision{Time: e.Time.UTC(), Actor: e.Actor, What: what, Why: detailText(e, "reason", "why")})
+	}
+}
+
+// first and last return an entry of the incident of that kind, or nil.
+func (r *Report) first(kind remediation.Kind) *remediation.Entry {
+	for i := range r.Entries {
+		if e := &r.Entries[i]; e.Kind == kind && e.Detail["undo"] != true {
+			return e
+		}
+	}
+	return nil
+}
+
+func (r *Report) last(kind remediation.Kind) *remediation.Entry {
+	for i := len(r.Entries) - 1; i >= 0; i-- {
+		if e := &r.Entries[i]; e.Kind == kind && e.Detail["undo"] != true {
+			return e
+		}
+	}
+	return nil
+}
+
+// durations measures how long each part took.
+func (r *Report) durations() {
+	moment := func(e *remediation.Entry) *time.Time {
+		if e == nil {
+			return nil
+		}
+		return &e.Time
+	}
+	opened, intent := moment(r.first(remediation.KindOpened)), moment(r.first(remediation.KindIntent))
+	recovered, closed := moment(r.last(remediation.KindRecovered)), r.Incident.Closed
+	breach, exact := r.breach(opened)
+	add := func(name string, from, to *time.Time, note, missing string) {
+		d := ReportDuration{Name: name, Note: missing}
+		if from != nil && to != nil && !to.Before(*from) {
+			took := model.Duration(to.Sub(*from).Round(time.Millisecond))
+			d.Took, d.Note = &took, note
+		}
+		r.Durations = append(r.Durations, d)
+	}
+	add("breach to post", breach, opened, exact, exact)
+	add("post to intent", opened, intent, "", "no step began")
+	note := ""
+	if n := r.count(remediation.KindRecovered); n > 1 {
+		note = fmt.Sprintf("to the last of %d recoveries", n)
+	}
+	missing := "it has not recovered"
+	if intent == nil {
+		missing = "no step began"
+	}
+	add("intent to recovered", intent, recovered, note, missing)
+	add("opened to closed", &r.Incident.Opened, closed, "", "it is not closed")
+}
+
+func (r *Report) count(kind remediation.Kind) (n int) {
+	for _, e := range r.Entries {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// breach returns when the value went beyond its threshold the last time before
+// the incident was opened, by the first plot that knows, and how exact that is.
+func (r *Report) breach(opened *time.Time) (*time.Time, string) {
+	if opened == nil {
+		return nil, "the incident's opening is not in the log any more"
+	}
+	for _, p := range r.Plots {
+		if p.Step == 0 {
+			continue
+		}
+		var began *time.Time
+		before := false
+		for _, pt := range p.Points {
+			if pt.Time.After(*opened) {
+				break
+			}
+			switch {
+			case pt.Value == p.Threshold || (pt.Value > p.Threshold) != p.Above:
+				began, before = nil, true
+			case began == nil:
+				at := pt.Time
+				began = &at
+			}
+		}
+		if began != nil && before {
+			return began, fmt.Sprintf("%s, by Prometheus every %s", p.Trigger, p.Step)
+		}
+		if began != nil {
+			return nil, p.Trigger + " was beyond its threshold before the plot begins"
+		}
+	}
+	return nil, "Prometheus does not hold when the breach began"
+}

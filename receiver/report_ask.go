@@ -1,0 +1,179 @@
+package receiver
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// summary tells the incident in a few sentences.
+func (r *Report) summary() {
+	inc := r.Incident
+	say := func(format string, args ...any) { r.Summary = append(r.Summary, fmt.Sprintf(format, args...)) }
+	var names []string
+	for _, t := range inc.Triggers {
+		if !slices.Contains(names, t.Trigger) {
+			names = append(names, t.Trigger)
+		}
+	}
+	kind := "incident"
+	if inc.Drill {
+		kind = "drill, in which nothing is applied"
+	}
+	say("%s of service %s, release %s: %s %s.", inc.ID, inc.Service, dash(inc.Rollout), kind, openedBy(names))
+	var done, back, not []string
+	for _, a := range r.Actions {
+		switch outcome := remediation.StepState(a.Outcome); {
+		case outcome == remediation.StepDone && !a.Undo:
+			done = append(done, a.Step)
+		case outcome == remediation.StepUndone && a.Undo:
+			back = append(back, a.Step)
+		case a.Undo:
+			not = append(not, "undo of "+a.Step+" ("+dash(strings.ReplaceAll(a.Outcome, "_", " "))+")")
+		default:
+			not = append(not, a.Step+" ("+dash(strings.ReplaceAll(a.Outcome, "_", " "))+")")
+		}
+	}
+	switch {
+	case len(done) > 0:
+		say("backout did %s.", strings.Join(done, ", "))
+	default:
+		say("backout changed nothing that stayed changed.")
+	}
+	if len(not) > 0 {
+		say("Without effect, or failed: %s.", strings.Join(not, ", "))
+	}
+	if len(back) > 0 {
+		say("Put back as it was: %s.", strings.Join(back, ", "))
+	}
+	recovered := r.last(remediation.KindRecovered)
+	switch {
+	case recovered != nil && inc.Closed != nil:
+		say("The breach was seen to have stopped at %s; the incident was closed at %s.", r.at(recovered.Time), r.at(*inc.Closed))
+	case inc.Closed != nil:
+		why := ""
+		if e := r.last(remediation.KindClosed); e != nil {
+			why = ": " + detailText(*e, "why", "reason")
+		}
+		say("The incident was closed at %s%s.", r.at(*inc.Closed), strings.TrimSuffix(why, ": "))
+	default:
+		say("The incident is not over: its state is %s%s.", inc.State, because(inc))
+	}
+	if n := len(r.Holds); n > 0 {
+		say("Steps were held %s; see what was held and why.", times(n))
+	}
+}
+
+func because(inc remediation.IncidentView) string {
+	if inc.Reason == "" {
+		return ""
+	}
+	return " (" + string(inc.Reason) + ")"
+}
+
+func openedBy(names []string) string {
+	if len(names) == 0 {
+		return "of a trigger that is not known any more"
+	}
+	return "opened by " + strings.Join(names, ", ")
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// holdQuestions are what a hold leaves to ask.
+var holdQuestions = map[remediation.Reason]string{
+	remediation.HoldMode:           "backout only observed. Should it have acted?",
+	remediation.HoldFrozen:         "A freeze held steps. Was it meant to hold these?",
+	remediation.HoldSilenced:       "A silence held steps. Did whoever set it know that it does?",
+	remediation.HoldNoRollout:      "No rollout of the release was declared, so steps were held. Why not?",
+	remediation.HoldUnconfirmed:    "Alert and expression did not agree, so steps were held. Is the rule right?",
+	remediation.HoldNoData:         "Prometheus had no data to tell by. Why not?",
+	remediation.HoldRateLimit:      "A rate limit held steps. Is it right?",
+	remediation.HoldBlastRadius:    "The blast radius held steps. Is it right, and why did so much run at once?",
+	remediation.HoldCooldown:       "A cooldown held steps. Why was the same needed again so soon?",
+	remediation.HoldBreaker:        "The breaker held steps. What made so many fail in a row?",
+	remediation.HoldTarget:         "A target was not as its step needs it. Why?",
+	remediation.HoldUnknownTrigger: "The playbook did not know a trigger. Which of the two is wrong?",
+}
+
+// questions are what the log leaves open.
+func (r *Report) questions() {
+	r.Questions = []string{"What caused the breach? backout does not know."}
+	ask := func(format string, args ...any) {
+		if q := fmt.Sprintf(format, args...); !slices.Contains(r.Questions, q) {
+			r.Questions = append(r.Questions, q)
+		}
+	}
+	for _, e := range r.Entries {
+		switch e.Kind {
+		case remediation.KindHeld:
+			if q := holdQuestions[remediation.Reason(detailText(e, "reason"))]; q != "" {
+				ask("%s", q)
+			}
+		case remediation.KindIntent:
+			if why := detailText(e, "error"); why != "" && e.Detail["undo"] == true {
+				ask("Why did %s fail (%s)?", e.Step, why)
+			}
+		case remediation.KindOutcome, remediation.KindLateOutcome:
+			switch failed := detailText(e, "outcome") == string(remediation.StepFailed); {
+			case failed && e.Detail["undo"] == true:
+				ask("%s could not be put back (%s). How was its target left?", e.Step, dash(detailText(e, "undo_error", "error")))
+			case failed:
+				ask("Why did %s fail (%s)?", e.Step, dash(detailText(e, "error", "why")))
+			}
+		case remediation.KindInDoubt:
+			ask("%s was in doubt (%s). Is its target as the log says?", e.Step, dash(detailText(e, "error", "why")))
+		case remediation.KindDrift:
+			ask("Who changed %s behind backout's back (%s)?", dash(detailText(e, "target")), dash(detailText(e, "why")))
+		case remediation.KindDenied:
+			if e.Actor == "engine" {
+				ask("Approval of %s was asked for and not given in time (%s). Who should have answered?", e.Step, dash(detailText(e, "reason")))
+			}
+		case remediation.KindReopened:
+			ask("The incident was reopened. Why did the breach come back?")
+		case remediation.KindBlind:
+			if e.Detail["blind"] == true {
+				ask("The watchdog stayed away during the incident. Was monitoring down?")
+			}
+		case remediation.KindNotified:
+			if detailText(e, "reason") == "still_true" {
+				ask("The trigger stayed true by its own expression after recovery. Is its window too long?")
+			}
+		}
+	}
+	r.questionsOfTheEnd(ask)
+}
+
+func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
+	inc := r.Incident
+	worked := slices.ContainsFunc(r.Actions, func(a ReportAction) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
+	switch {
+	case inc.State == remediation.Exhausted:
+		ask("Every step was tried and the breach goes on. What else can be done?")
+	case inc.Closed == nil:
+		ask("The incident is not over. What is still to be done?")
+	case !worked && inc.Reason != remediation.HoldUnconfirmed && !inc.Drill:
+		ask("backout changed nothing, and it ended. What ended it?")
+	}
+	for _, d := range r.Durations {
+		if d.Name == "breach to post" && d.Took != nil && *d.Took > model.Duration(alertsLate) {
+			ask("The alert came %s after the breach began. Is its window longer than it must be?", d.Took)
+		}
+	}
+}

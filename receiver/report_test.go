@@ -1,0 +1,277 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// told is a source of one incident and its log, a page at a time.
+type told struct {
+	incident remediation.IncidentView
+	entries  []remediation.Entry
+	plot     func(trigger string) (remediation.Plot, error)
+}
+
+func (s *told) Incident(context.Context, string) (remediation.IncidentView, error) {
+	return s.incident, nil
+}
+
+func (s *told) Entries(_ context.Context, f remediation.EntryFilter) (out []remediation.Entry, _ error) {
+	for _, e := range s.entries {
+		if e.Seq > f.After && (f.Incident == "" || e.Incident == f.Incident) && (f.Kind == "" || e.Kind == f.Kind) && len(out) < f.Limit {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+func (s *told) Plot(_ context.Context, _, trigger string) (remediation.Plot, error) {
+	return s.plot(trigger)
+}
+
+// log adds an entry of the incident, that long after it was opened.
+func (s *told) log(after time.Duration, kind remediation.Kind, actor, step string, detail map[string]any) {
+	if detail == nil {
+		detail = map[string]any{}
+	}
+	e := remediation.Entry{
+		Seq: int64(len(s.entries) + 41), Time: plotOpened.Add(after), Kind: kind, Actor: actor, Service: "social-intel",
+		Incident: "inc-7", Step: step, Detail: detail, Hash: strings.Repeat("ab", 32),
+	}
+	if kind == remediation.KindFrozen || kind == remediation.KindThawed {
+		e.Incident = ""
+	}
+	s.entries = append(s.entries, e)
+}
+
+// aLadder is an incident that took two steps, the second of which failed at first.
+func aLadder() *told {
+	at := func(d time.Duration) *time.Time { t := plotOpened.Add(d); return &t }
+	s := &told{incident: remediation.IncidentView{
+		ID: "inc-7", Service: "social-intel", Rollout: "v2.0.0", State: remediation.Closed, Opened: plotOpened, Closed: at(24 * time.Minute),
+		Triggers: []remediation.TriggerView{{Trigger: "error_rate", Fingerprint: "af1", Threshold: 0.01}, {Trigger: "error_rate", Fingerprint: "af2"}, {Trigger: "breach_of_trust"}},
+	}, plot: func(trigger string) (remediation.Plot, error) {
+		if trigger != "error_rate" {
+			return remediation.Plot{}, errors.New("no expression")
+		}
+		return breachPlot(), nil
+	}}
+	const m = time.Minute
+	measured := func(value string, more ...any) map[string]any {
+		d := map[string]any{"trigger": "error_rate", "threshold": "0.01", "value": value, "expr": `sum(increase(errors[15m])) / sum(increase(requests[15m]))`}
+		for i := 0; i+1 < len(more); i += 2 {
+			d[more[i].(string)] = more[i+1]
+		}
+		return d
+	}
+	engine := "engine"
+	s.log(0, remediation.KindOpened, "alertmanager", "", map[string]any{"trigger": "error_rate", "fingerprint": "af1"})
+	s.log(0, remediation.KindPlanned, engine, "", map[string]any{"steps": []any{"1-flag_off", "2-image_retag", "3-schema_rollback"}, "plan": "ladder"})
+	s.log(20*time.Millisecond, remediation.KindHeld, engine, "1-flag_off", measured("0.025", "reason", "frozen", "why", "every service is frozen by eve: db move", "until", "2026-11-22T04:00:00Z"))
+	s.log(90*time.Second, remediation.KindThawed, "oncall", "", map[string]any{"scope": "all", "reason": "db move is over"})
+	s.log(95*time.Second, remediation.KindIntent, engine, "1-flag_off", measured("0.03", "target", "compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED", "before", map[string]any{"flag": "1"}))
+	s.log(97*time.Second, remediation.KindOutcome, engine, "1-flag_off", map[string]any{"outcome": "done", "after": map[string]any{"flag": "0"}})
+	s.log(98*time.Second, remediation.KindVerified, engine, "1-flag_off", nil)
+	s.log(7*m, remediation.KindSettled, engine, "1-flag_off", map[string]any{"verdict": "breaching", "triggers": []any{map[string]any{"trigger": "error_rate", "value": "0.02", "threshold": "0.01", "verdict": "breaching"}}})
+	s.log(7*m, remediation.KindIntent, engine, "2-image_retag", measured("0.02", "target", "compose:/srv/social-intel"))
+	s.log(7*m+3*time.Second, remediation.KindIntent, engine, "2-image_retag", map[string]any{"undo": true, "target": "compose:/srv/social-intel", "error": "verify: health is 503", "after": map[string]any{"image": "sha256:aa"}})
+	s.log(7*m+5*time.Second, remediation.KindOutcome, engine, "2-image_retag", map[string]any{"undo": true, "outcome": "undone", "error": "verify: health is 503"})
+	s.log(7*m+5*time.Second, remediation.KindHeld, engine, "", measured("0.02", "reason", "step_failed", "why", "2-image_retag failed"))
+	s.log(8*m, remediation.KindClaimed, "oncall", "", map[string]any{"reason": "looking at @the image"})
+	s.log(9*m, remediation.KindReleased, "oncall", "", map[string]any{"reason": "registry was full"})
+	s.log(9*m, remediation.KindIntent, engine, "2-image_retag", measured("0.018", "target", "compose:/srv/social-intel"))
+	s.log(9*m+4*time.Second, remediation.KindOutcome, engine, "2-image_retag", map[string]any{"outcome": "done"})
+	s.log(10*m, remediation.KindDrift, engine, "1-flag_off", map[string]any{"target": "compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED", "why": "the flag is on again"})
+	s.log(14*m, remediation.KindRecovered, engine, "", map[string]any{"triggers": []any{map[string]any{"trigger": "error_rate", "value": "0.001", "threshold": "0.01", "verdict": "stopped"}}})
+	s.log(15*m, remediation.KindDenied, engine, "3-schema_rollback", map[string]any{"reason": "nobody answered within 30m"})
+	s.log(24*m, remediation.KindClosed, engine, "", map[string]any{"reason": "recovered", "why": "no trigger's expression has been true for 5m"})
+	s.log(25*m, remediation.KindFrozen, "oncall", "", map[string]any{"scope": "all", "reason": "after the incident"})
+	return s
+}
+
+func reportOf(t *testing.T, s *told) *Report {
+	t.Helper()
+	r, err := NewReport(t.Context(), s, "inc-7", plotOpened.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestAReportTellsTheIncident(t *testing.T) {
+	r := reportOf(t, aLadder())
+	golden(t, "report.md", r.Markdown([]string{"inc (7)-error_rate.svg"}))
+	golden(t, "report-terminal.md", r.Markdown(nil))
+}
+
+func TestAReportMeasuresFromBreachToPostToIntentToRecovery(t *testing.T) {
+	got := map[string]string{}
+	for _, d := range reportOf(t, aLadder()).Durations {
+		got[d.Name] = "-"
+		if d.Took != nil {
+			got[d.Name] = d.Took.String()
+		}
+	}
+	// The plot is beyond 1% from 2:56:15 on, its first point there.
+	want := map[string]string{"breach to post": "3m45s", "post to intent": "1m35s", "intent to recovered": "12m25s", "opened to closed": "24m"}
+	for name := range want {
+		if got[name] != want[name] {
+			t.Errorf("%s took %s, want %s", name, got[name], want[name])
+		}
+	}
+
+	s := aLadder()
+	s.incident.Closed = nil
+	s.entries = s.entries[:3]
+	p := breachPlot()
+	p.Step = 0
+	s.plot = func(string) (remediation.Plot, error) { return p, nil }
+	for _, d := range reportOf(t, s).Durations {
+		if d.Took != nil || d.Note == "" {
+			t.Errorf("%s took %v (%s), and nothing is known of it", d.Name, d.Took, d.Note)
+		}
+	}
+}
+
+func TestAReportAsksWhatTheLogLeavesOpen(t *testing.T) {
+	all := strings.Join(reportOf(t, aLadder()).Questions, "\n")
+	for _, want := range []string{
+		"A freeze held steps", "Why did 2-image_retag fail (verify: health is 503)", "Approval of 3-schema_rollback was asked for",
+		"Who changed compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED behind",
+	} {
+		if strings.Count(all, want) != 1 {
+			t.Errorf("%q is not asked once in:\n%s", want, all)
+		}
+	}
+	s := aLadder()
+	s.incident.State, s.incident.Closed = remediation.Exhausted, nil
+	s.log(26*time.Minute, remediation.KindInDoubt, "engine", "2-image_retag", map[string]any{"error": "cut off"})
+	s.log(26*time.Minute, remediation.KindReopened, "alertmanager", "", nil)
+	s.log(26*time.Minute, remediation.KindBlind, "engine", "", map[string]any{"blind": true})
+	all = strings.Join(reportOf(t, s).Questions, "\n")
+	for _, want := range []string{"was in doubt (cut off)", "was reopened", "watchdog stayed away", "Every step was tried"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not asked in:\n%s", want, all)
+		}
+	}
+}
+
+func TestAReportHoldsNoFreezeOfAnotherTime(t *testing.T) {
+	r := reportOf(t, aLadder())
+	has := func(kind remediation.Kind) bool {
+		return slices.ContainsFunc(r.Entries, func(e remediation.Entry) bool { return e.Kind == kind })
+	}
+	if !has(remediation.KindThawed) || has(remediation.KindFrozen) {
+		t.Error("the thaw of the incident's time and no freeze after it is wanted")
+	}
+}
+
+func TestAReportReadsALongLogToItsEnd(t *testing.T) {
+	s := aLadder()
+	for range 2*maxLimit + 5 {
+		s.log(25*time.Minute, remediation.KindResolved, "alertmanager", "", map[string]any{"trigger": "error_rate"})
+	}
+	if n := len(reportOf(t, s).Entries); n < 2*maxLimit+5 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+func TestNothingFromOutsideIsMarkdown(t *testing.T) {
+	hostile := "a|b `c` ``` **d** [e](http://f) <img src=x onerror=alert(1)> ![g](h) @everyone #1 &lt; :boom: \n# i\n\n---\n```\n\x1b[2J\u202e\x00" + strings.Repeat("x", 10_000)
+	s := aLadder()
+	s.incident.Service, s.incident.Rollout = hostile, hostile
+	for i := range s.incident.Triggers {
+		s.incident.Triggers[i].Trigger = hostile
+	}
+	s.plot = func(string) (remediation.Plot, error) {
+		p := breachPlot()
+		p.Trigger, p.Note, p.Marks[0].Label = hostile, hostile, hostile
+		return p, nil
+	}
+	for i := range s.entries {
+		e := &s.entries[i]
+		e.Actor, e.Service, e.Step = hostile, s.incident.Service, hostile
+		for k, v := range e.Detail {
+			if _, ok := v.(string); ok && k != "outcome" && k != "reason" {
+				e.Detail[k] = hostile
+			}
+		}
+		e.Detail["before"] = map[string]any{"flag": hostile}
+	}
+	text := string(reportOf(t, s).Markdown([]string{"inc-7.svg"}))
+	if strings.ContainsAny(text, "\x1b\u202e\x00") || len(text) > 300<<10 {
+		t.Errorf("control characters, or %d bytes", len(text))
+	}
+	for i, line := range strings.Split(outsideCode(text), "\n") {
+		for _, bad := range []string{"<img", "**d", "[e](", "![g]", "@everyone", "#1", "http://", "&lt", ":boom:"} {
+			if strings.Contains(line, bad) && !strings.Contains(line, `\`+bad) {
+				t.Errorf("line %d has %q: %.200s", i+1, bad, line)
+			}
+		}
+		if strings.HasPrefix(line, "# i") || strings.HasPrefix(line, "---") {
+			t.Errorf("line %d begins a block: %.200s", i+1, line)
+		}
+	}
+	for _, row := range strings.Split(text, "\n") {
+		if strings.HasPrefix(row, "| 4") && strings.Count(strings.ReplaceAll(row, `\|`, ""), "|") != 6 && strings.Count(strings.ReplaceAll(row, `\|`, ""), "|") != 9 {
+			t.Errorf("a cell ends early: %.300s", row)
+		}
+	}
+}
+
+// outsideCode is Markdown without what is in its code spans and blocks.
+func outsideCode(text string) string {
+	var out strings.Builder
+	fence := ""
+	for _, line := range strings.Split(text, "\n") {
+		switch {
+		case fence != "":
+			if strings.TrimSpace(line) == fence {
+				fence = ""
+			}
+			continue
+		case strings.HasPrefix(line, "```"):
+			fence = line[:len(line)-len(strings.TrimLeft(line, "`"))]
+			continue
+		}
+		for line != "" {
+			switch {
+			case line[0] == '\\' && len(line) > 1:
+				out.WriteString(line[:2])
+				line = line[2:]
+			case line[0] == '`':
+				run := line[:len(line)-len(strings.TrimLeft(line, "`"))]
+				rest := line[len(run):]
+				end := closing(rest, run)
+				if end < 0 {
+					panic(fmt.Sprintf("a code span has no end: %.200q", line))
+				}
+				line = rest[end+len(run):]
+			default:
+				out.WriteByte(line[0])
+				line = line[1:]
+			}
+		}
+		out.WriteByte('\n')
+	}
+	return out.String()
+}
+
+// closing returns where a run of exactly these backticks is, or -1.
+func closing(s, run string) int {
+	for i := 0; i < len(s); {
+		n := len(s[i:]) - len(strings.TrimLeft(s[i:], "`"))
+		if n == len(run) {
+			return i
+		}
+		i += max(n, 1)
+	}
+	return -1
+}
