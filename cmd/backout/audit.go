@@ -64,7 +64,7 @@ func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 	clause := parent.Command("tail", "Show the newest entries.")
 	lines := wholeFlag(clause, "lines", "How many.", 20, 0, math.MaxInt64)
-	follow := clause.Flag("follow", "Go on with new ones as they come.").Short('f').Bool()
+	follow := clause.Flag("follow", "Go on with new ones as they come; a server that is away is asked again.").Short('f').Bool()
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -73,33 +73,53 @@ func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 				return err
 			}
 			at := max(head-*lines, 0)
-			show := func(entries []remediation.Entry) error {
-				at = entries[len(entries)-1].Seq
-				if *output == outputJSON {
-					return c.printEntryLines(entries)
-				}
-				return c.printEntries(entries)
+			more := func() error {
+				return eachPage(ctx, src, at, func(entries []remediation.Entry) error {
+					at = entries[len(entries)-1].Seq
+					if *output == outputJSON {
+						return c.printEntryLines(entries)
+					}
+					return c.printEntries(entries)
+				})
 			}
-			if err := eachPage(ctx, src, at, show); err != nil || !*follow {
+			if err := more(); err != nil || !*follow {
 				return err
 			}
-			tick := time.NewTicker(c.every)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-tick.C:
-				}
-				if err := eachPage(ctx, src, at, show); err != nil {
-					if ctx.Err() != nil {
-						return nil
-					}
+			return c.again(ctx, more)
+		})
+	})
+}
+
+// again runs look at every tick until ctx ends or it fails. A server that is
+// away for a while ends nothing, and is told about once each time.
+func (c *commands) again(ctx context.Context, look func() error) error {
+	tick := time.NewTicker(c.every)
+	defer tick.Stop()
+	away := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := look()
+		var gone *unreachable
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &gone):
+			if !away {
+				if _, err := fmt.Fprintf(c.stderr, "backout: %s; asking again\n", cleanLines(gone.Error())); err != nil {
 					return err
 				}
 			}
-		})
-	})
+			away = true
+		case err != nil:
+			return err
+		default:
+			away = false
+		}
+	}
 }
 
 func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
@@ -108,7 +128,14 @@ func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
-			return eachPage(ctx, src, 0, c.printEntryLines)
+			work := c.progress()
+			defer work.done()
+			return eachPage(ctx, src, 0, func(entries []remediation.Entry) error {
+				if !isTerminal(c.stdout) {
+					work.say("entry %d", entries[len(entries)-1].Seq)
+				}
+				return c.printEntryLines(entries)
+			})
 		})
 	})
 }
@@ -160,7 +187,7 @@ func entryText(e remediation.Entry) string {
 			what = append(what, s)
 		}
 	}
-	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, momentShort(e.Time), strings.Join(what, " "), e.Actor)
+	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, momentShort(e.Time), cell(strings.Join(what, " "), 60), cell(e.Actor, 24))
 	return cell(head, columns) + "\n" + wrap(strings.Repeat(" ", 8), detailText(e.Detail))
 }
 
@@ -174,6 +201,9 @@ func (c *commands) printEntryLines(entries []remediation.Entry) error {
 		}
 		b.Write(line)
 		b.WriteByte('\n')
+	}
+	if isTerminal(c.stdout) { // elsewhere every byte counts: they are what was hashed
+		return c.print(harmless(b.String()))
 	}
 	return c.print(b.String())
 }

@@ -65,7 +65,9 @@ func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
-			v, err := verify(ctx, src, noted.head)
+			work := c.progress()
+			v, err := verify(ctx, src, noted.head, work)
+			work.done()
 			if err != nil {
 				return err
 			}
@@ -83,10 +85,11 @@ func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
 }
 
 // verify checks the whole log, and that it contains the head that was noted.
-func verify(ctx context.Context, src source, noted *head) (verdict, error) {
+func verify(ctx context.Context, src source, noted *head, work *progress) (verdict, error) {
 	var chain remediation.Chain
 	seen := noted == nil || *noted == head{0, remediation.ZeroHash}
 	err := eachPage(ctx, src, 0, func(entries []remediation.Entry) error {
+		work.say("checked up to entry %d", entries[0].Seq-1)
 		for _, e := range entries {
 			if err := chain.Add(e); err != nil {
 				return err

@@ -230,6 +230,12 @@ func (cl *client) Incident(ctx context.Context, id string) (v remediation.Incide
 	return v, err
 }
 
+// Plot implements source.
+func (cl *client) Plot(ctx context.Context, id, trigger string) (p remediation.Plot, err error) {
+	err = cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id)+"/plot", url.Values{"trigger": {trigger}}, nil, &p)
+	return p, err
+}
+
 // Entries implements source.
 func (cl *client) Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error) {
 	q := url.Values{"after": {strconv.FormatInt(f.After, 10)}, "limit": {strconv.Itoa(f.Limit)}}

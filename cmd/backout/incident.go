@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -19,6 +18,7 @@ func (c *commands) addIncident() {
 	incident := c.app.Command("incident", "What happened to a service, and what is done about it.")
 	c.addIncidentList(incident)
 	c.addIncidentShow(incident)
+	c.addIncidentReport(incident)
 	c.addIncidentVerb(incident, remediation.Claim, "Take an incident over: no further step runs until it is released.",
 		"claimed by hand")
 	c.addIncidentVerb(incident, remediation.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.",
@@ -45,11 +45,7 @@ func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 			if *output == outputJSON {
 				return c.printJSON(map[string]any{"incidents": list})
 			}
-			text, err := incidentTable(list)
-			if err != nil {
-				return err
-			}
-			return c.print(text)
+			return c.print(incidentTable(list, c.painter()))
 		})
 	})
 }
@@ -77,53 +73,44 @@ func (c *commands) showIncident(inc remediation.IncidentView, output string) err
 	if output == outputJSON {
 		return c.printJSON(inc)
 	}
-	return c.print(incidentText(inc, c.now()))
+	return c.print(incidentText(inc, c.now(), c.painter()))
 }
+
+// errOver ends a following.
+var errOver = errors.New("over")
 
 // followIncident shows an incident whenever it changed. A server that is away
 // for a while does not end it: that is when one wants to know most.
 func (c *commands) followIncident(ctx context.Context, src source, id, output string) error {
-	tick := time.NewTicker(c.every)
-	defer tick.Stop()
 	var last []byte
-	away := false
-	for {
+	look := func() error {
 		inc, err := src.Incident(ctx, id)
-		var gone *unreachable
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.As(err, &gone) && last != nil:
-			if !away {
-				if _, err := fmt.Fprintf(c.stderr, "backout: %v; asking again\n", gone); err != nil {
-					return err
-				}
-			}
-			away = true
-		case err != nil:
+		if err != nil {
 			return err
-		default:
-			away = false
-			now, err := json.Marshal(inc)
-			if err != nil {
-				return fmt.Errorf("compare incident: %w", err)
-			}
-			if !bytes.Equal(now, last) {
-				if err := c.showChange(inc, output, last != nil); err != nil {
-					return err
-				}
-			}
-			last = now
-			if inc.State == remediation.Closed {
-				return nil
+		}
+		now, err := json.Marshal(inc)
+		if err != nil {
+			return fmt.Errorf("compare incident: %w", err)
+		}
+		if !bytes.Equal(now, last) {
+			if err := c.showChange(inc, output, last != nil); err != nil {
+				return err
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		last = now
+		if inc.State == remediation.Closed {
+			return errOver
 		}
+		return nil
 	}
+	err := look()
+	if err == nil {
+		err = c.again(ctx, look)
+	}
+	if errors.Is(err, errOver) {
+		return nil
+	}
+	return err
 }
 
 // showChange prints an incident as one of several; again: not the first.
@@ -136,7 +123,7 @@ func (c *commands) showChange(inc remediation.IncidentView, output string, again
 			return err
 		}
 	}
-	return c.print(incidentText(inc, c.now()))
+	return c.print(incidentText(inc, c.now(), c.painter()))
 }
 
 // addIncidentVerb adds a change of a whole incident. Its reason may be left

@@ -10,26 +10,26 @@ import (
 )
 
 // incidentTable is a list of incidents for humans.
-func incidentTable(list []remediation.IncidentView) (string, error) {
+func incidentTable(list []remediation.IncidentView, p painter) string {
 	if len(list) == 0 {
-		return "No incidents.\n", nil
+		return "No incidents.\n"
 	}
 	rows := [][]string{{"INCIDENT", "SERVICE", "STATE", "OPENED (UTC)", "TRIGGERS"}}
+	tones := map[[2]int]tone{}
 	for _, inc := range list {
 		state := string(inc.State)
 		if inc.Reason != "" {
 			state += ", " + string(inc.Reason)
 		}
-		id := clean(inc.ID)
 		if inc.Drill {
-			id += " drill"
+			state = "drill, " + state
 		}
+		tones[[2]int{len(rows), 2}] = stateTone(inc.State)
 		rows = append(rows, []string{
-			id, cell(inc.Service, 16), cell(state, 18), momentShort(inc.Opened), cell(strings.Join(triggerNames(inc), " "), 14),
+			cell(inc.ID, 10), cell(inc.Service, 12), cell(state, 18), momentShort(inc.Opened), cell(strings.Join(triggerNames(inc), " "), 13),
 		})
 	}
-	text, err := table(rows)
-	return text + "\nbackout incident show ID tells the rest.\n", err
+	return table(rows, p, tones) + "\nbackout incident show ID tells the rest.\n"
 }
 
 func triggerNames(inc remediation.IncidentView) []string {
@@ -44,7 +44,7 @@ func triggerNames(inc remediation.IncidentView) []string {
 
 // incidentText is one incident for a human at night: what happened, what it
 // means, what was done, what comes next, how to stop it.
-func incidentText(inc remediation.IncidentView, now time.Time) string {
+func incidentText(inc remediation.IncidentView, now time.Time, p painter) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Incident %s", clean(inc.ID))
 	if inc.Drill {
@@ -57,6 +57,10 @@ func incidentText(inc remediation.IncidentView, now time.Time) string {
 	}
 	line("service", "%s, release %s", inc.Service, orDash(inc.Rollout))
 	line("state", "%s: %s", inc.State, meaning(inc))
+	state := b.String()
+	b.Reset()
+	word := clean(string(inc.State))
+	b.WriteString(strings.Replace(state, "state     "+word, "state     "+p.paint(stateTone(inc.State), word), 1))
 	if inc.Reason != "" {
 		why := string(inc.Reason)
 		if inc.Why != "" {
@@ -75,7 +79,7 @@ func incidentText(inc remediation.IncidentView, now time.Time) string {
 		line("closed", "%s (%s)", moment(*inc.Closed), distance(now, *inc.Closed))
 	}
 	triggersText(&b, inc)
-	stepsText(&b, inc, now)
+	stepsText(&b, inc, now, p)
 	if inc.State != remediation.Closed {
 		b.WriteString(handsText(inc))
 	}
@@ -104,7 +108,7 @@ func triggersText(b *strings.Builder, inc remediation.IncidentView) {
 	}
 }
 
-func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time) {
+func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, p painter) {
 	b.WriteString("\nWhat is done about it\n")
 	for _, s := range inc.Steps {
 		when := ""
@@ -114,10 +118,10 @@ func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time) 
 		case s.Started != nil:
 			when = "since " + s.Started.UTC().Format("15:04:05") + " UTC"
 		}
-		fmt.Fprintf(b, "  %-22s  %-10s  %-10s  %s", cell(s.ID, 40), s.State, s.Risk, when)
-		text := strings.TrimRight(b.String(), " ")
-		b.Reset()
-		b.WriteString(text + "\n" + wrap("      ", s.Target))
+		state := cell(string(s.State), 10)
+		pad := strings.Repeat(" ", 10-width(state))
+		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", cell(s.ID, 20), p.paint(stepTone(s.State), state), pad, cell(s.Risk, 10), when)
+		b.WriteString(strings.TrimRight(text, " ") + "\n" + wrap("      ", s.Target))
 	}
 	if len(inc.Steps) == 0 {
 		b.WriteString("  no steps yet\n")

@@ -99,6 +99,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addAudit()
 	c.addVerify()
 	c.addDemo()
+	c.addCompletion()
 	c.addVersion()
 	return c
 }

@@ -32,7 +32,9 @@ func (c *commands) addRules() {
 		if err := closing(kinds, err); err != nil {
 			return wrong("", "%w", err)
 		}
-		made, err := generated(playbooks)
+		work := c.progress()
+		made, err := generated(playbooks, work)
+		work.done()
 		if err != nil {
 			return wrong("", "%w", err)
 		}
@@ -48,10 +50,11 @@ func (c *commands) addRules() {
 }
 
 // generated returns the files of all playbooks, each once.
-func generated(playbooks []*alerts.Playbook) ([]rules.File, error) {
+func generated(playbooks []*alerts.Playbook, work *progress) ([]rules.File, error) {
 	var all []rules.File
 	seen := map[string][]byte{}
-	for _, pb := range playbooks {
+	for i, pb := range playbooks {
+		work.say("playbook %d of %d: %s", i+1, len(playbooks), pb.Service)
 		files, err := rules.Generate(pb)
 		if err != nil {
 			return nil, fmt.Errorf("generate rules of %s: %w", pb.Service, err)

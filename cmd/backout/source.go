@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -15,6 +16,7 @@ import (
 type source interface {
 	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]remediation.IncidentView, error)
 	Incident(ctx context.Context, id string) (remediation.IncidentView, error)
+	Plot(ctx context.Context, id, trigger string) (remediation.Plot, error)
 	// Entries needs a Limit, of 1000 at most.
 	Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
@@ -25,6 +27,7 @@ type source interface {
 type sourceFlags struct {
 	serverFlags
 	dsn *string
+	now func() time.Time
 }
 
 func (c *commands) sourceFlags(clause *kingpin.CmdClause) sourceFlags {
@@ -32,6 +35,7 @@ func (c *commands) sourceFlags(clause *kingpin.CmdClause) sourceFlags {
 		serverFlags: c.serverFlags(clause),
 		dsn: clause.Flag("storage.dsn", "Read this database instead of asking a server, such as sqlite:./data/backout.db; serve may be running on it.").
 			PlaceHolder("DSN").String(),
+		now: func() time.Time { return c.now() },
 	}
 }
 
@@ -51,7 +55,7 @@ func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
 	if err != nil {
 		return err
 	}
-	return closing(store, fn(storeSource{store}))
+	return closing(store, fn(storeSource{store, f.now}))
 }
 
 // closing closes what was opened, and returns the first error.
@@ -63,7 +67,10 @@ func closing(c io.Closer, err error) error {
 }
 
 // storeSource reads a store.
-type storeSource struct{ store remediation.Store }
+type storeSource struct {
+	store remediation.Store
+	now   func() time.Time
+}
 
 // Incidents implements source.
 func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []remediation.IncidentView, err error) {
@@ -85,6 +92,16 @@ func (s storeSource) Incident(ctx context.Context, id string) (v remediation.Inc
 		return v, negative("backout incident list", "%s", refused.Message)
 	}
 	return v, err
+}
+
+// Plot implements source: a store holds what was measured when something was
+// decided, and nothing between.
+func (s storeSource) Plot(ctx context.Context, id, trigger string) (p remediation.Plot, err error) {
+	err = s.store.View(ctx, func(tx remediation.Tx) error {
+		p, err = remediation.PlotOfLog(tx, id, trigger, s.now())
+		return err
+	})
+	return p, err
 }
 
 // Entries implements source.

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -45,8 +45,31 @@ func (c *commands) encode(v any, indent string) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	return c.print(b.String())
+	return c.print(harmless(b.String()))
 }
+
+// harmless writes in JSON the characters that JSON lets pass and a terminal may
+// obey (C1 controls, direction marks) as escapes, which mean the same.
+func harmless(text string) string {
+	if !strings.ContainsFunc(text, obeyed) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case !obeyed(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+func obeyed(r rune) bool { return r != '\n' && r != utf8.RuneError && unprintable(r) }
 
 // clean makes a string that came from outside safe to print: control and
 // format characters, line ends too, are shown as escapes.
@@ -69,13 +92,21 @@ func cleanLines(s string) string {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// cell is clean, cut to at most n characters.
+// cell is clean, cut to at most n columns.
 func cell(s string, n int) string {
 	s = clean(s)
-	if utf8.RuneCountInString(s) <= n {
+	if width(s) <= n && utf8.RuneCountInString(s) <= 4*n { // marks upon marks take no column
 		return s
 	}
-	return string([]rune(s)[:n-3]) + "..."
+	end, columns, count := 0, 0, 0
+	for i, r := range s {
+		if columns += width(string(r)); columns > n-3 || count == 4*n {
+			break
+		}
+		count++
+		end = i + utf8.RuneLen(r)
+	}
+	return s[:end] + "..."
 }
 
 // wrap breaks text at spaces so that it fits the terminal, with indent before
@@ -84,7 +115,7 @@ func wrap(indent, text string) string {
 	var b strings.Builder
 	line := ""
 	for _, word := range strings.Fields(clean(text)) {
-		if line != "" && len(indent)+utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > columns {
+		if line != "" && len(indent)+width(line)+1+width(word) > columns {
 			b.WriteString(indent + line + "\n")
 			line = ""
 		}
@@ -99,23 +130,29 @@ func wrap(indent, text string) string {
 	return b.String()
 }
 
-// table lays rows out in columns; the first row is the head.
-func table(rows [][]string) (string, error) {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, r := range rows {
-		if _, err := fmt.Fprintln(w, strings.Join(r, "\t")); err != nil {
-			return "", err
+// table lays rows out in columns; the first row is the head. tones colours
+// cells, by row and column.
+func table(rows [][]string, p painter, tones map[[2]int]tone) string {
+	var widths []int
+	for _, row := range rows {
+		for i, text := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], width(text))
 		}
 	}
-	if err := w.Flush(); err != nil {
-		return "", err
+	var b strings.Builder
+	for y, row := range rows {
+		for x, text := range row {
+			b.WriteString(p.paint(tones[[2]int{y, x}], text))
+			if x < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", widths[x]-width(text)+2))
+			}
+		}
+		b.WriteByte('\n')
 	}
-	lines := strings.Split(b.String(), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
-	}
-	return strings.Join(lines, "\n"), nil
+	return b.String()
 }
 
 // moment is a time as humans read it.

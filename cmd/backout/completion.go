@@ -1,0 +1,21 @@
+package main
+
+import (
+	"context"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// completionScripts are the parser's own, by shell.
+func completionScripts() map[string]string {
+	return map[string]string{"bash": kingpin.BashCompletionTemplate, "zsh": kingpin.ZshCompletionTemplate}
+}
+
+func (c *commands) addCompletion() {
+	clause := c.app.Command("completion", "Print what makes a shell complete commands and flags. bash: source <(backout completion bash); "+
+		"zsh, after compinit: source <(backout completion zsh).")
+	shell := clause.Arg("shell", "bash or zsh.").Required().HintOptions("bash", "zsh").Enum("bash", "zsh")
+	c.add(clause, func(context.Context) error {
+		return c.app.UsageForContextWithTemplate(&kingpin.ParseContext{}, 2, completionScripts()[*shell])
+	})
+}

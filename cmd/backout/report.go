@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"unicode"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/receiver"
+)
+
+// reportOutput is a flag whose value is text, json, or the file to write.
+type reportOutput struct{ value string }
+
+// String implements kingpin.Value.
+func (v *reportOutput) String() string { return v.value }
+
+// Set implements kingpin.Value.
+func (v *reportOutput) Set(s string) error {
+	switch {
+	case s == "-":
+		s = outputText
+	case s != outputText && s != outputJSON && !strings.HasSuffix(s, ".md"):
+		return fmt.Errorf("--output: %q is none of text, -, json, or a file whose name ends in .md", s)
+	}
+	v.value = s
+	return nil
+}
+
+func (c *commands) addIncidentReport(parent *kingpin.CmdClause) {
+	clause := parent.Command("report", "Write a post-incident report in Markdown: what happened, what was done and held and why, how long it took, what is open.")
+	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	var output reportOutput
+	clause.Flag("output", "A file, such as inc-1.md, with the plots as SVG files beside it; text or - for the terminal; json.").
+		PlaceHolder("FILE.md").Default(outputText).SetValue(&output)
+	from := c.sourceFlags(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return from.with(ctx, func(src source) error {
+			report, err := receiver.NewReport(ctx, src, *id, c.now())
+			if err != nil {
+				return err
+			}
+			switch output.value {
+			case outputJSON:
+				return c.printJSON(report)
+			case outputText:
+				return c.print(string(report.Markdown(nil)))
+			}
+			return c.writeReport(report, output.value)
+		})
+	})
+}
+
+// writeReport writes a report and its plots: GitHub shows a picture that is a
+// file beside the text, and none that is part of it.
+func (c *commands) writeReport(report *receiver.Report, name string) error {
+	dir, base := filepath.Split(name)
+	var files []string
+	for _, p := range report.Plots {
+		file := strings.TrimSuffix(base, ".md") + "-" + fileWord(p.Trigger) + ".svg"
+		if err := writeFile(filepath.Join(dir, file), receiver.PlotFile(p)); err != nil {
+			return wrong("", "--output: %w", err)
+		}
+		files = append(files, file)
+	}
+	if err := writeFile(name, report.Markdown(files)); err != nil {
+		return wrong("", "--output: %w", err)
+	}
+	var b strings.Builder
+	for _, file := range append([]string{base}, files...) {
+		fmt.Fprintf(&b, "wrote %s\n", clean(filepath.Join(dir, file)))
+	}
+	return c.print(b.String())
+}
+
+// fileWord makes a word that came from outside a part of a file's name.
+func fileWord(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_') {
+			return r
+		}
+		return '-'
+	}, s[:min(len(s), 60)])
+}

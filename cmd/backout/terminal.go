@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// terminal is a writer that says of itself whether somebody looks at it.
+type terminal interface{ Terminal() bool }
+
+// isTerminal tells whether somebody looks at what is written to w.
+func isTerminal(w io.Writer) bool {
+	switch w := w.(type) {
+	case terminal:
+		return w.Terminal()
+	case *os.File:
+		info, err := w.Stat()
+		return err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return false
+}
+
+// tone is what a word means for its reader.
+type tone int
+
+const (
+	plain tone = iota
+	bad
+	attention
+	good
+)
+
+// painter colours words, or leaves them as they are.
+type painter interface {
+	paint(t tone, s string) string
+}
+
+type (
+	noColour struct{}
+	ansi     struct{}
+)
+
+func (noColour) paint(_ tone, s string) string { return s }
+
+func (ansi) paint(t tone, s string) string {
+	code := map[tone]string{bad: "31", attention: "33", good: "32"}[t]
+	if code == "" || s == "" {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+// painter colours what goes to a terminal, unless NO_COLOR (no-color.org) or a
+// terminal that cannot is in the way.
+func (c *commands) painter() painter {
+	if c.env("NO_COLOR") != "" || c.env("TERM") == "dumb" || !isTerminal(c.stdout) {
+		return noColour{}
+	}
+	return ansi{}
+}
+
+// stateTone is what an incident's state means.
+func stateTone(s remediation.State) tone {
+	switch s {
+	case remediation.Exhausted, remediation.Waiting:
+		return bad
+	case remediation.Confirming, remediation.Acting, remediation.Settling:
+		return attention
+	case remediation.Recovered:
+		return good
+	}
+	return plain
+}
+
+// stepTone is what a step's state means.
+func stepTone(s remediation.StepState) tone {
+	switch s {
+	case remediation.StepFailed, remediation.StepInDoubt:
+		return bad
+	case remediation.StepIntent, remediation.StepWaiting, remediation.StepUndone:
+		return attention
+	case remediation.StepDone:
+		return good
+	}
+	return plain
+}
+
+// width is how many columns of a terminal a printable text takes.
+func width(s string) (n int) {
+	for _, r := range s {
+		switch {
+		case unicode.In(r, unicode.Mn, unicode.Me):
+		case r >= 0x1100 && (r <= 0x115f || r >= 0x2e80 && r <= 0xa4cf || r >= 0xac00 && r <= 0xd7a3 ||
+			r >= 0xf900 && r <= 0xfaff || r >= 0xfe30 && r <= 0xfe6f || r >= 0xff00 && r <= 0xff60 ||
+			r >= 0xffe0 && r <= 0xffe6 || r >= 0x1f300 && r <= 0x1faff || r >= 0x20000 && r <= 0x3fffd):
+			n += 2 // as Unicode's East Asian Width has them: W and F
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+const (
+	// progressAfter is how long work takes before it is told how far it is.
+	progressAfter = time.Second
+	progressEvery = 200 * time.Millisecond
+)
+
+// progress tells on a terminal's last line how far some work is.
+type progress struct {
+	w     io.Writer
+	began time.Time
+	stop  chan struct{}
+	ended sync.WaitGroup
+
+	mu   sync.Mutex
+	text string
+}
+
+// progress begins; it says nothing within the first second, and nothing at all
+// where standard error is no terminal.
+func (c *commands) progress() *progress {
+	p := &progress{w: c.stderr, began: time.Now(), stop: make(chan struct{})}
+	if isTerminal(c.stderr) && c.env("TERM") != "dumb" {
+		p.ended.Add(1)
+		go p.show(progressAfter, progressEvery)
+	}
+	return p
+}
+
+// say replaces what is told.
+func (p *progress) say(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text = fmt.Sprintf(format, args...)
+}
+
+// show writes over what it wrote before, and takes it away at the end. What
+// cannot be told stops no work.
+func (p *progress) show(after, every time.Duration) {
+	defer p.ended.Done()
+	wait := time.NewTimer(after)
+	defer wait.Stop()
+	shown := 0
+	for {
+		select {
+		case <-p.stop:
+			if shown > 0 {
+				fmt.Fprint(p.w, "\r"+strings.Repeat(" ", shown)+"\r") //nolint:errcheck // nothing is left to be told
+			}
+			return
+		case <-wait.C:
+		}
+		p.mu.Lock()
+		text := cell(fmt.Sprintf("%s (%s)", p.text, time.Since(p.began).Round(time.Second)), columns-1)
+		p.mu.Unlock()
+		if _, err := fmt.Fprint(p.w, "\r"+text+strings.Repeat(" ", max(shown-width(text), 0))); err != nil {
+			return
+		}
+		shown = width(text)
+		wait.Reset(every)
+	}
+}
+
+// done takes away what was told.
+func (p *progress) done() {
+	close(p.stop)
+	p.ended.Wait()
+}
