@@ -22,8 +22,11 @@ type pageParams struct {
 }
 
 type commandParams struct {
+	DSNFile string   `yaml:"dsn_file"`
+	Roles   []string `yaml:"application_roles"`
 	Dir     string   `yaml:"dir"`
 	Command []string `yaml:"command"`
+	Wanted  string   `yaml:"wanted"`
 }
 
 type flagParams struct {

@@ -23,8 +23,11 @@ func (k kind) NewParams() any {
 		Flag    string   `yaml:"flag"`
 		Status  string   `yaml:"status"`
 		Message string   `yaml:"message"`
+		DSNFile string   `yaml:"dsn_file"`
+		Roles   []string `yaml:"application_roles"`
 		Dir     string   `yaml:"dir"`
 		Command []string `yaml:"command"`
+		Wanted  string   `yaml:"wanted"`
 	}{}
 }
 
