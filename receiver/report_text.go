@@ -27,7 +27,7 @@ const (
 func (r *Report) Markdown(files []string) []byte {
 	w := &markdown{}
 	w.line("# Incident %s: %s", code(r.Incident.ID), code(r.Incident.Service))
-	w.line("Opened on %s. Made by backout on %s from its audit log; times are UTC.", day(r.Incident.Opened), day(r.Made))
+	w.line("Opened on %s. Made by backout on %s from its audit log; times are UTC.", reportMoment(r.Incident.Opened), reportMoment(r.Made))
 	w.line("## Summary")
 	for _, s := range r.Summary {
 		w.item("%s", prose(s))
@@ -308,7 +308,7 @@ func (r *Report) at(t time.Time) string {
 	return t.Format(time.DateTime)
 }
 
-func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" }
+func reportMoment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" }
 
 // spanText is a duration, without what is too small to matter.
 func spanText(d model.Duration) string {
