@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -32,16 +33,49 @@ func (e *Engine) confirm(ctx context.Context, b *book, inc *Incident) error {
 // warmUntil is when the last step of ours on the service is old enough for its
 // values to mean something: a recreated container is slow at first.
 func (e *Engine) warmUntil(ctx context.Context, b *book, inc *Incident) (until time.Time, err error) {
+	warmup := time.Duration(b.Warmup)
 	err = e.store.View(ctx, func(tx Tx) error {
-		effects, err := tx.Effects(inc.Service, e.now().Add(-time.Duration(b.Warmup)))
+		effects, err := tx.Effects(inc.Service, e.now().Add(-warmup-longestStep))
 		for _, ef := range effects {
-			if t := ef.Time.Add(time.Duration(b.Warmup)); ef.counts() && t.After(until) {
+			if !ef.counts() {
+				continue
+			}
+			ended, err := endOf(tx, ef)
+			if err != nil {
+				return err
+			}
+			if t := ended.Add(warmup); t.After(until) {
 				until = t
 			}
 		}
 		return err
 	})
 	return until, err
+}
+
+// longestStep bounds how long before its outcome an intent that matters to a
+// warmup was written.
+const longestStep = 2 * time.Hour
+
+// endOf is when an effect had its outcome: until then the target was being
+// changed. A later try of the same step ends later, and is as good an answer.
+func endOf(tx Tx, ef Effect) (time.Time, error) {
+	inc, err := tx.Incident(ef.Incident)
+	if errors.Is(err, ErrNotFound) {
+		return ef.Time, nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	id, _, _ := strings.Cut(ef.Step, "@")
+	s := inc.step(id)
+	if s == nil || s.Finished == nil || s.Finished.Before(ef.Time) {
+		return ef.Time, nil
+	}
+	if s.Verified && inc.SettleFrom != nil && inc.SettleFrom.After(*s.Finished) {
+		return *inc.SettleFrom, nil
+	}
+	return *s.Finished, nil
 }
 
 // confirmValues decides by the triggers' own values; q holds what is known
@@ -291,6 +325,6 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 	if g.until != nil {
 		detail["until"] = g.until.UTC().Format(time.RFC3339)
 	}
-	c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc()
+	counted(c.tx, c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc)
 	return c.audit(KindHeld, actorEngine, s, detail)
 }

@@ -75,7 +75,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		outbox: out,
-		store:  o.Store, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager, history: o.History,
+		store:  tally{o.Store}, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager, history: o.History,
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}

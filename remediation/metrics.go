@@ -119,18 +119,23 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 		waiting += n
 	}
 	ch <- gauge(descPending, float64(waiting))
-	for _, b := range e.allBooks() {
-		n := 0
-		for _, inc := range open {
-			if inc.Service != b.Service || inc.Drill {
-				continue
-			}
-			n++
-			for reason := range inc.needsHuman() {
-				ch <- gauge(descHuman, 1, b.Service, reason)
-			}
+	incidents := map[string]int{}
+	for _, inc := range open { // also those of a service that a reload left out
+		if inc.Drill {
+			continue
 		}
-		ch <- gauge(descIncidents, float64(n), b.Service)
+		incidents[inc.Service]++
+		for reason := range inc.needsHuman() {
+			ch <- gauge(descHuman, 1, inc.Service, reason)
+		}
+	}
+	for _, b := range e.allBooks() {
+		incidents[b.Service] += 0
+	}
+	for service, n := range incidents {
+		ch <- gauge(descIncidents, float64(n), service)
+	}
+	for _, b := range e.allBooks() {
 		frozen := 0.0
 		for _, f := range freezes {
 			if f.Scope == ScopeAll && (f.Service == "" || f.Service == b.Service) {
