@@ -38,6 +38,8 @@ type page struct {
 	got, applied []remediation.PublicMessage
 	// block, where set, is waited for.
 	block chan struct{}
+	// meanwhile, where set, happens while a message is on its way.
+	meanwhile func(m remediation.Message)
 }
 
 func (p *page) Name() string { return p.name }
@@ -49,6 +51,9 @@ func (p *page) Deliver(ctx context.Context, m remediation.Message) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if p.meanwhile != nil {
+		p.meanwhile(m)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -348,6 +353,11 @@ func TestADrillTellsNobody(t *testing.T) {
 	id := w.fire("error_rate", "fp9", "drill", "true")
 	w.is(id, remediation.Closed, "")
 	w.steps(id, remediation.StepSkipped, remediation.StepSkipped, remediation.StepSkipped, remediation.StepSkipped, remediation.StepSkipped)
+	for _, en := range w.entries(id) {
+		if en.Action == "status_page" && (en.Detail["error"] != nil || en.Detail["why"] == nil) {
+			t.Errorf("the drill says %v", en.Detail)
+		}
+	}
 	w.pass(time.Hour)
 	if w.public(id) != nil || p.calls != 0 {
 		t.Fatalf("a drill told %+v", w.public(id))

@@ -218,6 +218,20 @@ func TestMessagesSurviveARestartAndThoseToNobodyAreDropped(t *testing.T) {
 	verify(t, w)
 }
 
+func TestAMessageThatIsGoneWhenItArrivesIsRecordedOnce(t *testing.T) {
+	for _, failure := range []error{nil, errDown} {
+		p := &page{name: "far", down: failure}
+		w := withPages(t, []*page{p}, telling()...)
+		p.meanwhile = func(m remediation.Message) {
+			w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error { return tx.DeleteMessage(m.ID) }))
+		}
+		id := w.open()
+		if got := w.notified(id); len(got) != 0 || w.pending() != 0 {
+			t.Errorf("%d wait, and the log has %q", w.pending(), got)
+		}
+	}
+}
+
 func TestTwoChannelsOfOneNameAreRefused(t *testing.T) {
 	w := newWorld(t)
 	w.pages = []remediation.Channel{&page{name: "far"}, &page{name: "far"}}

@@ -60,6 +60,7 @@ type answer struct {
 	code       int // 0: the connection is cut
 	text       string
 	retryAfter string
+	location   string
 	// effect: what was asked is done nevertheless.
 	effect bool
 	// first, where set, happens before the request is looked at.
@@ -142,6 +143,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		if a.retryAfter != "" {
 			w.Header().Set("Retry-After", a.retryAfter)
+		}
+		if a.location != "" {
+			w.Header().Set("Location", a.location)
 		}
 		w.WriteHeader(a.code)
 		if _, err := io.WriteString(w, a.text); err != nil {

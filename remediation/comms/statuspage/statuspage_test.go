@@ -254,8 +254,8 @@ func TestWhatIsRefusedForGoodIsNotTriedAgain(t *testing.T) {
 func TestTheKeyIsNotTakenElsewhere(t *testing.T) {
 	x := begin(t)
 	elsewhere := newFake(t)
-	x.then(1, answer{code: http.StatusTemporaryRedirect, text: elsewhere.url})
-	if err := x.deliver(life[0]); err == nil || len(elsewhere.requests) > 0 {
+	x.then(1, answer{code: http.StatusTemporaryRedirect, location: elsewhere.url + "/v1/pages/" + pageID + "/incidents/unresolved"})
+	if err := x.deliver(life[0]); !undeliverable(err) || len(elsewhere.requests) > 0 {
 		t.Errorf("followed to %v: %v", elsewhere.requests, err)
 	}
 }
