@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 )
@@ -16,6 +17,6 @@ func (c *commands) addCompletion() {
 		"zsh, after compinit: source <(backout completion zsh).")
 	shell := clause.Arg("shell", "bash or zsh.").Required().HintOptions("bash", "zsh").Enum("bash", "zsh")
 	c.add(clause, func(context.Context) error {
-		return c.app.UsageForContextWithTemplate(&kingpin.ParseContext{}, 2, completionScripts()[*shell])
+		return c.print(strings.ReplaceAll(completionScripts()[*shell], "{{.App.Name}}", c.app.Name))
 	})
 }

@@ -136,7 +136,8 @@ func (c *commands) parse(args []string) (name string, err error) {
 	if err == nil && c.lacksCommand(pc) {
 		err = errors.New("no command given")
 	}
-	if err == nil {
+	// A shell that completes asks about a line that is not whole yet.
+	if err == nil || len(args) > 0 && args[0] == "--completion-bash" {
 		name, err = c.app.Parse(args)
 	}
 	if err != nil {
