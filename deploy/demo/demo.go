@@ -78,7 +78,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := s.show(ctx, out, versions); err != nil {
 		return err
 	}
-	st := &story{scenario: sc, stack: s, out: out, log: &log{stack: s}}
+	st := &story{scenario: sc, stack: s, out: out, log: &log{stack: s}, within: stageWithin}
 	if err := st.tell(ctx); err != nil {
 		if ctx.Err() == nil {
 			s.tails(out)

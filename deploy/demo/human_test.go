@@ -81,8 +81,17 @@ func (s *stack) startOver(t *testing.T, action string) {
 	if action == "image_retag" {
 		must(t, s.engine.tag(t.Context(), s.image+":"+newVersion, s.image+":latest"))
 	}
-	must(t, s.up(t.Context()))
+	must(t, s.upAnew(t.Context()))
 	must(t, s.migrate(t.Context()))
+}
+
+// upAnew starts the project with what is set now. Where docker-compose was too
+// slow to tell backout its hash, an up -d would leave the container as it is.
+func (s *stack) upAnew(ctx context.Context) error {
+	if err := s.compose(ctx, "up", "-d", "--force-recreate"); err != nil {
+		return err
+	}
+	return s.untilHealthy(ctx)
 }
 
 // untilDone waits until the incident's only step is done, claiming and releasing

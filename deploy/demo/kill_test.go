@@ -141,7 +141,7 @@ func (s *stack) flagOn(ctx context.Context) error {
 	if err := s.setFlag("1"); err != nil {
 		return err
 	}
-	if err := s.up(ctx); err != nil {
+	if err := s.upAnew(ctx); err != nil {
 		return err
 	}
 	value, err := s.flag(ctx)

@@ -25,7 +25,7 @@ func tellStory(t *testing.T, s *stack, name string) *story {
 	sc, err := scenarioOf(name)
 	must(t, err)
 	var said bytes.Buffer
-	st := &story{scenario: sc, stack: s, out: &printer{out: &said}, log: &log{stack: s}}
+	st := &story{scenario: sc, stack: s, out: &printer{out: &said}, log: &log{stack: s}, within: generous}
 	if err := st.tell(t.Context()); err != nil {
 		t.Fatalf("%v, after:\n%s", err, said.String())
 	}

@@ -55,22 +55,22 @@ func (st *story) climb(r rung) []stage {
 	var asked []stage
 	if r.action == "schema_rollback" {
 		asked = []stage{
-			{"held", time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeHeld(ctx, r) }},
-			{"approved", time.Minute, st.seeApproved},
+			{"held", func(ctx context.Context) (time.Time, []string, error) { return st.seeHeld(ctx, r) }},
+			{"approved", st.seeApproved},
 		}
 	}
 	return append(asked, []stage{
-		{"intent", time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeIntent(ctx, r) }},
-		{"outcome", 2 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeOutcome(ctx, r) }},
-		{"verified", 2 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeVerified(ctx, r) }},
+		{"intent", func(ctx context.Context) (time.Time, []string, error) { return st.seeIntent(ctx, r) }},
+		{"outcome", func(ctx context.Context) (time.Time, []string, error) { return st.seeOutcome(ctx, r) }},
+		{"verified", func(ctx context.Context) (time.Time, []string, error) { return st.seeVerified(ctx, r) }},
 	}...)
 }
 
 // helpedNot are the stages between a step that did not help and the next one.
 func (st *story) helpedNot(next rung) []stage {
 	return []stage{
-		{"settled", 3 * time.Minute, st.seeSettled},
-		{"escalated", 3 * time.Minute, func(ctx context.Context) (time.Time, []string, error) { return st.seeEscalated(ctx, next) }},
+		{"settled", st.seeSettled},
+		{"escalated", func(ctx context.Context) (time.Time, []string, error) { return st.seeEscalated(ctx, next) }},
 	}
 }
 
@@ -223,10 +223,11 @@ func seeOldSchema(ctx context.Context, s *stack) (string, error) {
 
 // afterwards does what an operator might do next, and looks at it all once more.
 func (st *story) afterwards() []stage {
-	return []stage{
-		{"by hand", time.Minute, st.seeItStays},
-		{"chain", time.Minute, st.seeChain},
+	out := []stage{{"by hand", st.seeItStays}}
+	if st.cure != rungs()[0].action { // the release is gone, not just its feature
+		out = append(out, stage{"verify", st.seeVerification})
 	}
+	return append(out, stage{"chain", st.seeChain})
 }
 
 // seeItStays starts the project anew, and sees every step that ran last.
@@ -244,6 +245,20 @@ func (st *story) seeItStays(ctx context.Context) (time.Time, []string, error) {
 		if r.action == st.cure {
 			break
 		}
+	}
+	return time.Now(), said, nil
+}
+
+// seeVerification has backout check what a release engineer would.
+func (st *story) seeVerification(ctx context.Context) (time.Time, []string, error) {
+	s := st.stack
+	out, err := s.run(ctx, "verify", "--version="+oldVersion, "--config.file="+s.path("backout.yml"), "--playbook.file="+s.path("playbook.yaml"))
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	said := []string{"backout verify --version=" + oldVersion + " says:"}
+	for line := range strings.Lines(out) {
+		said = append(said, strings.TrimRight(line, "\n"))
 	}
 	return time.Now(), said, nil
 }

@@ -290,6 +290,11 @@ func (s *stack) up(ctx context.Context) error {
 	if err := s.compose(ctx, "up", "-d"); err != nil {
 		return err
 	}
+	return s.untilHealthy(ctx)
+}
+
+// untilHealthy waits until the service answers.
+func (s *stack) untilHealthy(ctx context.Context) error {
 	return await(ctx, readyWithin, 50*time.Millisecond, func(ctx context.Context) error {
 		_, err := fetch(ctx, s.client, s.url("service")+"/health/", "")
 		return err

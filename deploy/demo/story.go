@@ -17,10 +17,11 @@ var ErrNotSeen = errors.New("not seen")
 // story shows the stages of one breach, each as it is seen from outside.
 type story struct {
 	scenario
-	stack *stack
-	out   *printer
-	log   *log
-	began time.Time
+	stack  *stack
+	out    *printer
+	log    *log
+	within time.Duration // how long a stage is waited for
+	began  time.Time
 
 	incident string
 	told     int64              // the last entry of the audit log that a stage has told of
@@ -29,10 +30,12 @@ type story struct {
 	noted    int                // how many entries have been looked through for notes
 }
 
-// stage is one thing that must be seen, within a limit.
+// stageWithin is how long the demo waits for a stage.
+const stageWithin = 3 * time.Minute
+
+// stage is one thing that must be seen.
 type stage struct {
-	name  string
-	limit time.Duration
+	name string
 	// look returns when it happened and what is said about it; an error says what is there instead.
 	look func(ctx context.Context) (at time.Time, said []string, err error)
 }
@@ -41,11 +44,11 @@ type stage struct {
 // step of the ladder before it.
 func (st *story) stages() []stage {
 	out := []stage{
-		{"breach", time.Minute, st.seeBreach},
-		{"pending", time.Minute, st.seePending},
-		{"firing", time.Minute, st.seeFiring},
-		{"posted", time.Minute, st.seePosted},
-		{"confirmed", time.Minute, st.seeConfirmed},
+		{"breach", st.seeBreach},
+		{"pending", st.seePending},
+		{"firing", st.seeFiring},
+		{"posted", st.seePosted},
+		{"confirmed", st.seeConfirmed},
 	}
 	ladder := rungs()
 	for i, r := range ladder {
@@ -56,8 +59,8 @@ func (st *story) stages() []stage {
 		out = append(out, st.helpedNot(ladder[i+1])...)
 	}
 	out = append(out,
-		stage{"recovered", 3 * time.Minute, st.seeRecovered},
-		stage{"closed", 3 * time.Minute, st.seeClosed},
+		stage{"recovered", st.seeRecovered},
+		stage{"closed", st.seeClosed},
 	)
 	return append(out, st.afterwards()...)
 }
@@ -71,7 +74,7 @@ func (st *story) tell(ctx context.Context) error {
 	for _, g := range st.stages() {
 		var at time.Time
 		var said []string
-		err := await(ctx, g.limit, 40*time.Millisecond, func(ctx context.Context) (err error) {
+		err := await(ctx, st.within, 40*time.Millisecond, func(ctx context.Context) (err error) {
 			if at, said, err = g.look(ctx); err != nil {
 				st.notes(forever)
 			}
