@@ -58,13 +58,19 @@ func newStory(v remediation.IncidentView, o remediation.Overview) story {
 	for _, st := range v.Steps {
 		if st.Started != nil || st.State == remediation.StepSkipped {
 			s.Done = append(s.Done, st)
-			s.Restorable = s.Restorable || st.State == remediation.StepDone
+			s.Restorable = s.Restorable || (st.State == remediation.StepDone && !slices.Contains(now.Tells, st.Action))
 		}
 	}
 	s.Asks = v.State == remediation.Waiting && v.Reason == remediation.HoldApproval && v.Next != nil
 	s.Restorable = s.Restorable && !v.Drill && (v.State == remediation.Recovered || v.State == remediation.Closed)
 	s.Headline, s.Tone = headline(v)
-	s.Helped = helped(v, s.Done)
+	var acted []remediation.StepView
+	for _, st := range s.Done {
+		if !slices.Contains(now.Tells, st.Action) {
+			acted = append(acted, st)
+		}
+	}
+	s.Helped = helped(v, acted)
 	if v.State != remediation.Closed && v.Reason != "" {
 		s.Why, s.WhyEnds = holdWords(v.Reason)
 	}
@@ -164,7 +170,13 @@ func helped(v remediation.IncidentView, ran []remediation.StepView) string {
 	if last == "" {
 		return "Nothing has been done yet."
 	}
-	return "Not enough: the breach was seen to go on after " + last + ", or cannot be told."
+	switch v.Reason {
+	case remediation.HoldNoData, remediation.HoldUnconfirmed:
+		return "It cannot be told whether " + last + " has helped."
+	case remediation.HoldStepFailed:
+		return "No: a step failed after " + last + "."
+	}
+	return "Not enough: the breach goes on after " + last + "."
 }
 
 // holdWords say what a reason means, and what ends it.
@@ -239,7 +251,7 @@ var kindWords = map[remediation.Kind][2]string{
 	remediation.KindInDoubt:     {"In doubt:", "bad"},
 	remediation.KindVerified:    {"Verified", "good"},
 	remediation.KindSettled:     {"Watched:", ""},
-	remediation.KindEscalated:   {"Goes on, or needs a human", "bad"},
+	remediation.KindEscalated:   {"Goes on to", "bad"},
 	remediation.KindRecovered:   {"Recovered", "good"},
 	remediation.KindResolved:    {"Alertmanager says resolved:", ""},
 	remediation.KindClosed:      {"Closed", "over"},
@@ -288,6 +300,10 @@ func newEvent(e remediation.Entry) event {
 		subject = text("what")
 		if subject == "" {
 			subject = text("status")
+		}
+	case remediation.KindEscalated:
+		if subject == "" {
+			ev.Title = "Needs a human"
 		}
 	case remediation.KindFrozen, remediation.KindThawed:
 		if subject = e.Service; subject == "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"html/template"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -13,6 +14,14 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
+
+// capital begins a word as a sentence begins.
+func capital(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
 
 // shownText is how much of a text from elsewhere a page shows.
 const shownText = 400
@@ -33,14 +42,37 @@ func (p *pages) functions() template.FuncMap {
 		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"measure": func(v float64, u alerts.Unit) string { return measure(v, u) },
 		"span":    func(d time.Duration) string { return model.Duration(d).String() },
-		"words":   func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
+		"words":   func(s any) string { return strings.ReplaceAll(plain(fmt.Sprint(s), 60), "_", " ") },
 		"short": func(s string) string {
-			if len(s) > 12 {
+			if s = plain(s, 100); len(s) > 12 {
 				return s[:12]
 			}
 			return s
 		},
 		"percent": percent,
+		// A state as the name of a class.
+		"tag": func(s any) string {
+			return strings.Map(func(r rune) rune {
+				if r == '_' || (r >= 'a' && r <= 'z') {
+					return r
+				}
+				return -1
+			}, plain(fmt.Sprint(s), 20))
+		},
+		"isID": func(id string) bool { return backTo.MatchString("/incidents/" + id) },
+		"day":  publicMoment,
+		"newestFirst": func(all []remediation.PublicUpdate) []remediation.PublicUpdate {
+			all = slices.Clone(all)
+			slices.Reverse(all)
+			return all
+		},
+		"publicWord": func(s remediation.PublicStatus) string { return capital(string(s)) },
+		"component": func(s remediation.ComponentStatus) string {
+			if s == remediation.DegradedPerformance {
+				return "Slow, or not all of it works"
+			}
+			return capital(strings.ReplaceAll(string(s), "_", " "))
+		},
 		// What a part needs, put together for it.
 		"freezesOf": func(all []remediation.Freeze, csrf, back string, now time.Time, id string) any {
 			return struct {
@@ -166,7 +198,7 @@ func distance(now, t time.Time) string {
 func percent(share string) string {
 	var v float64
 	if _, err := fmt.Sscanf(share, "%g", &v); err != nil {
-		return share
+		return plain(share, 20)
 	}
 	return measure(v, alerts.Ratio)
 }

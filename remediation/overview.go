@@ -38,6 +38,8 @@ type ServiceNow struct {
 	WatchdogMaxAge time.Duration `json:"watchdog_max_age"`
 	Limits         []LimitLeft   `json:"limits"`
 	Triggers       []TriggerNow  `json:"triggers"`
+	// Tells are the actions that only tell people something, and change no target.
+	Tells []string `json:"tells"`
 	// Call is where the service's incidents are talked about, "" where nowhere.
 	Call string `json:"call,omitempty"`
 }
@@ -104,7 +106,7 @@ func (e *Engine) overview(tx Tx) (Overview, error) {
 }
 
 func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
-	s := ServiceNow{Service: b.Service, Stages: stageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge)}
+	s := ServiceNow{Service: b.Service, Limits: []LimitLeft{}, Stages: stageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge)}
 	var err error
 	if s.Rollout, err = rolloutOf(tx, b.Service); err != nil {
 		return ServiceNow{}, err
@@ -130,7 +132,15 @@ func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
 		}
 		s.Triggers = append(s.Triggers, now)
 	}
-	s.Limits, err = e.limitsLeft(tx, b)
+	s.Tells = []string{}
+	limits, err := e.limitsLeft(tx, b)
+	for _, l := range limits {
+		if _, ok := b.kinds[l.Action].(Communicator); ok {
+			s.Tells = append(s.Tells, l.Action)
+		} else {
+			s.Limits = append(s.Limits, l)
+		}
+	}
 	return s, err
 }
 

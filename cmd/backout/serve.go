@@ -27,17 +27,20 @@ const defaultDSN = "sqlite:./data/backout.db"
 // serveFlags are the flags of serve.
 type serveFlags struct {
 	settingsFlags
-	dsn           *string
-	mode          *string
-	listen        *[]string
-	statusListen  *string
-	webConfigFile *string
-	log           promslog.Config
+	dsn          *string
+	mode         *string
+	listen       *[]string
+	statusListen *string
+	// statusListenSet: the address is not the default.
+	statusListenSet *bool
+	webConfigFile   *string
+	log             promslog.Config
 }
 
 func (c *commands) addServe() {
 	clause := c.app.Command("serve", "Receive notifications and carry the playbooks out. Without any flag: the built-in playbook, "+
 		"a database in ./data, loopback only, and nothing is changed (--mode=observe).")
+	var statusListenSet bool
 	f := serveFlags{
 		settingsFlags: c.settingsFlags(clause),
 		dsn:           clause.Flag("storage.dsn", "The database; storage.dsn_file in the configuration wins over it.").Default(defaultDSN).String(),
@@ -45,10 +48,11 @@ func (c *commands) addServe() {
 			string(remediation.Observe), string(remediation.Observe), string(remediation.Act)),
 		listen: clause.Flag("web.listen-address", "Address to listen on; repeatable. Beyond loopback only where tokens are configured.").
 			Default("127.0.0.1:9099").Strings(),
-		statusListen: clause.Flag("web.status-listen-address", "Address of the public status page. This version has none yet, "+
-			"so the address is checked and not opened.").Default("127.0.0.1:9098").String(),
-		webConfigFile: clause.Flag("web.config.file", "File that turns on TLS, as of Prometheus's exporter-toolkit.").Default("").String(),
-		log:           promslog.Config{Level: promslog.NewLevel(), Format: promslog.NewFormat(), Writer: c.stderr},
+		statusListen: clause.Flag("web.status-listen-address", "Address of the public status page, which asks for no token; empty for none.").
+			Default("127.0.0.1:9098").IsSetByUser(&statusListenSet).String(),
+		statusListenSet: &statusListenSet,
+		webConfigFile:   clause.Flag("web.config.file", "File that turns on TLS, as of Prometheus's exporter-toolkit.").Default("").String(),
+		log:             promslog.Config{Level: promslog.NewLevel(), Format: promslog.NewFormat(), Writer: c.stderr},
 	}
 	clause.Flag(promslogflag.LevelFlagName, promslogflag.LevelFlagHelp).Default("info").HintOptions(promslog.LevelFlagOptions...).SetValue(f.log.Level)
 	clause.Flag(promslogflag.FormatFlagName, promslogflag.FormatFlagHelp).Default("logfmt").HintOptions(promslog.FormatFlagOptions...).SetValue(f.log.Format)
@@ -125,6 +129,10 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		return fmt.Errorf("start receiver: %w", err)
 	}
 	re.server = server
+	public, err := f.publicPage(ctx, engine, logger)
+	if err != nil {
+		return err
+	}
 	go re.onSignal(ctx, hangup)
 
 	for _, l := range listeners {
@@ -133,6 +141,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	defer context.AfterFunc(ctx, func() { logger.Info("stopping: what is in flight is finished first") })()
 	return together(ctx,
 		engine.Run,
+		public,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners, *f.webConfigFile) })
 }
 

@@ -70,9 +70,14 @@
     var el = focused && document.getElementById(focused);
     if (el && el !== document.activeElement) el.focus({ preventScroll: true });
   }
+  // later puts off what is new until the form is left.
+  function later() {
+    again = true;
+    say(', changed since: it shows when you leave the form', true);
+  }
   function load() {
     if (busy) { again = true; return; }
-    if (writing()) { again = true; say(', changed since: it shows when you leave the form', true); return; }
+    if (writing()) { later(); return; }
     busy = true; again = false;
     var wait = Math.max(0, last + 1000 - Date.now());
     setTimeout(function () {
@@ -81,14 +86,14 @@
         if (!r.ok) throw new Error(String(r.status));
         return r.text();
       }).then(function (text) {
-        if (writing()) { again = true; return; }
+        if (writing()) { later(); return; }
         replace(new DOMParser().parseFromString(text, 'text/html'));
         say(', live', false);
       }).catch(function () {
         say(', not live: the server does not answer', true);
       }).then(function () {
         busy = false;
-        if (again && !writing()) load();
+        if (again) load();
       });
     }, wait);
   }

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation"
+)
+
+// publicPage opens the listener of the public status page, and returns what serves
+// it; with no address, nothing does. The default address may be another backout's: telling
+// the public never keeps a remediation from starting, so that is only said.
+func (f serveFlags) publicPage(ctx context.Context, engine *remediation.Engine, logger *slog.Logger) (func(context.Context) error, error) {
+	if *f.statusListen == "" {
+		return nothing, nil
+	}
+	page, err := receiver.NewStatusPage(engine, logger, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", *f.statusListen)
+	if err != nil && !*f.statusListenSet {
+		logger.Warn("the public status page is not served: its default address is taken; --web.status-listen-address gives it another",
+			"address", *f.statusListen, "err", err)
+		return nothing, nil
+	}
+	if err != nil {
+		return nil, wrong("another address, or empty for none", "--web.status-listen-address: %w", err)
+	}
+	logger.Info("the public status page is served", "address", l.Addr().String())
+	return func(ctx context.Context) error { return page.Serve(ctx, l) }, nil
+}
+
+// nothing is served until ctx ends.
+func nothing(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}

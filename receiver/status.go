@@ -1,0 +1,197 @@
+package receiver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// PublicSource is all that the public page needs of the engine.
+type PublicSource interface {
+	PublicPage(ctx context.Context, past time.Duration) (remediation.PublicPage, error)
+}
+
+// StatusPage is the public status page: words for customers, and nothing of what
+// happens inside. It is an http.Handler for a listener of its own, which has none of the
+// console's addresses and asks for no token.
+type StatusPage struct {
+	source PublicSource
+	logger *slog.Logger
+	now    func() time.Time
+	pages  *pages
+	mux    *http.ServeMux
+
+	mu   sync.Mutex
+	made time.Time
+	// html and json are what was made last.
+	html, json statusBody
+}
+
+// statusBody is an answer with its tag.
+type statusBody struct {
+	body []byte
+	etag string
+}
+
+const (
+	// statusPast is how long the page shows what is resolved.
+	statusPast = 14 * 24 * time.Hour
+	// statusFresh is how long an answer is given again without a look at the store, so
+	// that the public cannot keep it busy.
+	statusFresh = 2 * time.Second
+	// statusMaxAge is how long caches may keep an answer, in seconds.
+	statusMaxAge = 15
+	// statusTimeout bounds making one.
+	statusTimeout = 5 * time.Second
+)
+
+// NewStatusPage returns the page of a source.
+func NewStatusPage(source PublicSource, logger *slog.Logger, now func() time.Time) (*StatusPage, error) {
+	pages, err := newPages()
+	if err != nil {
+		return nil, fmt.Errorf("build status page: %w", err)
+	}
+	p := &StatusPage{source: source, logger: logger, now: now, pages: pages, mux: http.NewServeMux()}
+	p.mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		p.answer(w, r, "text/html; charset=utf-8", func() statusBody { return p.html })
+	})
+	p.mux.HandleFunc("GET /status/api/v2/summary.json", func(w http.ResponseWriter, r *http.Request) {
+		// Pages of others may show it: it is public.
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		p.answer(w, r, "application/json; charset=utf-8", func() statusBody { return p.json })
+	})
+	p.mux.HandleFunc("GET /static/{file}", func(w http.ResponseWriter, r *http.Request) {
+		f, ok := pages.files[r.PathValue("file")]
+		if !ok || strings.HasPrefix(f.kind, "text/javascript") { // the public page has no script
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", f.kind)
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		p.write(w, f.body)
+	})
+	p.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/status", http.StatusFound)
+	})
+	return p, nil
+}
+
+// statusPolicy lets the page load its own style and nothing else.
+const statusPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// ServeHTTP implements http.Handler.
+func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	pageHeaders(w.Header(), statusPolicy)
+	w.Header().Del("Content-Type") // each answer says its own
+	p.mux.ServeHTTP(w, r)
+}
+
+func (p *StatusPage) answer(w http.ResponseWriter, r *http.Request, kind string, which func() statusBody) {
+	p.mu.Lock()
+	err := p.refresh(r.Context())
+	b := which()
+	p.mu.Unlock()
+	h := w.Header()
+	if err != nil {
+		p.logger.Error("the public status page cannot be made", "err", err)
+		h.Set("Cache-Control", "no-store")
+		h.Set("Retry-After", "30")
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		p.write(w, []byte("The status is not known right now. Please look again in a minute.\n"))
+		return
+	}
+	h.Set("Content-Type", kind)
+	h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", statusMaxAge))
+	h.Set("ETag", b.etag)
+	for _, tag := range strings.Split(r.Header.Get("If-None-Match"), ",") {
+		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == b.etag || tag == "*" {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	p.write(w, b.body)
+}
+
+func (p *StatusPage) write(w http.ResponseWriter, body []byte) {
+	if _, err := w.Write(body); err != nil {
+		p.logger.Debug("the client went away before its answer", "err", err)
+	}
+}
+
+// refresh makes both answers anew where they are old; p.mu is held.
+func (p *StatusPage) refresh(ctx context.Context) error {
+	now := p.now()
+	if age := now.Sub(p.made); !p.made.IsZero() && age >= 0 && age < statusFresh {
+		return nil
+	}
+	// Whoever asked first may go away; the others wait for the same answer.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
+	defer cancel()
+	page, err := p.source.PublicPage(ctx, statusPast)
+	if err != nil {
+		return err
+	}
+	// Its time is that of the last change, not of this request: an answer that says
+	// nothing new is the same to the byte, and caches see that.
+	page.Time = lastChange(page)
+	summary, err := json.Marshal(summarize(page))
+	if err != nil {
+		return fmt.Errorf("write summary: %w", err)
+	}
+	html, err := p.pages.renderStatus(statusView{PublicPage: page, Overall: overall(page)})
+	if err != nil {
+		return err
+	}
+	p.html, p.json, p.made = tagged(html), tagged(append(summary, '\n')), now
+	return nil
+}
+
+func tagged(body []byte) statusBody {
+	sum := sha256.Sum256(body)
+	return statusBody{body, `"` + hex.EncodeToString(sum[:12]) + `"`}
+}
+
+// lastChange is when the public was last told anything, zero where it never was.
+func lastChange(p remediation.PublicPage) (at time.Time) {
+	for _, all := range [][]remediation.PublicIncident{p.Open, p.Past} {
+		for _, inc := range all {
+			if inc.Updated.After(at) {
+				at = inc.Updated.UTC()
+			}
+		}
+	}
+	return at
+}
+
+// Serve serves the page on a listener until ctx ends, and closes it.
+func (p *StatusPage) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler: p, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: readTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the status page: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	if err := stop(grace, srv); err != nil {
+		return fmt.Errorf("serve the status page: %w", err)
+	}
+	<-ended
+	return nil
+}
