@@ -66,7 +66,7 @@ func (c *canvas) y(v float64) float64 {
 	return c.top + plotInner*(1-(v-c.least)/(c.most-c.least))
 }
 
-func (c *canvas) add(format string, args ...any) { fmt.Fprintf(c, format, args...) }
+func (c *canvas) add(format string, args ...any) { fmt.Fprintf(&c.Builder, format, args...) }
 
 func drawPlot(p remediation.Plot, style string) string {
 	lanes, used := plotLabels(p)

@@ -51,16 +51,18 @@ func (r *Report) Markdown(files []string) []byte {
 // markdown is written block by block.
 type markdown struct{ bytes.Buffer }
 
-func (w *markdown) line(format string, args ...any) { fmt.Fprintf(w, format+"\n\n", args...) }
-func (w *markdown) item(format string, args ...any) { fmt.Fprintf(w, "- "+format+"\n", args...) }
-func (w *markdown) end()                            { w.WriteByte('\n') }
+func (w *markdown) line(format string, args ...any) { fmt.Fprintf(&w.Buffer, format+"\n\n", args...) }
+func (w *markdown) item(format string, args ...any) {
+	fmt.Fprintf(&w.Buffer, "- "+format+"\n", args...)
+}
+func (w *markdown) end() { w.WriteByte('\n') }
 
 // table writes rows whose cells are Markdown already.
 func (w *markdown) table(head string, rows [][]string) {
 	names := strings.Split(head, "|")
-	fmt.Fprintf(w, "| %s |\n|%s\n", strings.Join(names, " | "), strings.Repeat(" --- |", len(names)))
+	fmt.Fprintf(&w.Buffer, "| %s |\n|%s\n", strings.Join(names, " | "), strings.Repeat(" --- |", len(names)))
 	for _, row := range rows {
-		fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
+		fmt.Fprintf(&w.Buffer, "| %s |\n", strings.Join(row, " | "))
 	}
 	w.end()
 }
@@ -286,7 +288,7 @@ func prose(s string) string {
 		case r == '@':
 			b.WriteString("`@`") // even an escaped one calls somebody
 		case strings.ContainsRune("\\`*_{}[]<>#|~&!$^", r),
-			r == ':' && i+1 < len(text) && text[i+1] != ' ' && !(i > 0 && isDigit(text[i-1]) && isDigit(text[i+1])): // an address, an emoji
+			r == ':' && !harmlessColon(text, i):
 			b.WriteByte('\\')
 			b.WriteRune(r)
 		default:
@@ -294,6 +296,15 @@ func prose(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// harmlessColon: it begins no emoji and is in no address, as before a space or
+// in a time of day.
+func harmlessColon(text string, i int) bool {
+	if i+1 == len(text) || text[i+1] == ' ' {
+		return true
+	}
+	return i > 0 && isDigit(text[i-1]) && isDigit(text[i+1])
 }
 
 func isDigit(b byte) bool { return b >= '0' && b <= '9' }
