@@ -146,7 +146,8 @@ func (a *flagOff) Verify(ctx context.Context, _ string) error {
 }
 
 // Undo implements remediation.Action. A flag that was off before stays off, and one
-// that is on again is left alone.
+// that is on again is left alone. Who switched it off, an answer does not tell: what
+// goes back is what the snapshot says, unless the flag is not the one it was.
 func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) error {
 	var was snapshot
 	if err := json.Unmarshal(before, &was); err != nil {
@@ -159,6 +160,13 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	case off:
 		return nil
 	case on:
+		f, err := a.read(ctx)
+		if err != nil {
+			return doubtful(err)
+		}
+		if now := f.Environments[a.at.Environment].Version; now < was.Version {
+			return fmt.Errorf("%s is at version %d and was at %d: it was made anew since; try: switch it on in LaunchDarkly, if that is wanted", a.name(), now, was.Version)
+		}
 		return a.turn(ctx, on, fmt.Sprintf("backout: %s switched on again, as before rollback step %s", a.flag.Name, op))
 	}
 	return fmt.Errorf("snapshot of %s: it was neither on nor off", a.name())

@@ -271,6 +271,19 @@ func TestUndoNeedsTheSnapshotOfThisFlag(t *testing.T) {
 	}
 }
 
+func TestAFlagThatWasMadeAnewIsNotSwitchedOnByUndo(t *testing.T) {
+	f := newFake(t)
+	a := f.action(http.DefaultTransport)
+	before := look(t, a)
+	f.envs["production"] = &fakeEnv{OffVariation: number(1), Version: 1}
+	if err := a.Undo(t.Context(), op, before.Snapshot); err == nil || !strings.Contains(err.Error(), "is at version 1 and was at 61") {
+		t.Error(err)
+	}
+	if f.patches() > 0 {
+		t.Error(f.comments)
+	}
+}
+
 func TestAnOffVariationIsComparedAsThePlaybookWritesIt(t *testing.T) {
 	for _, c := range []struct {
 		value, off string
