@@ -199,7 +199,7 @@ func (w *world) metric(family, label string) float64 {
 func TestMessagesSurviveARestartAndThoseToNobodyAreDropped(t *testing.T) {
 	p := &page{name: "far", down: errDown}
 	w := withPages(t, []*page{p}, telling()...)
-	id := life(w)
+	life(w)
 	w.start()
 	p.down = nil
 	w.pass(5 * time.Minute)
@@ -209,7 +209,7 @@ func TestMessagesSurviveARestartAndThoseToNobodyAreDropped(t *testing.T) {
 
 	p = &page{name: "far", down: errDown}
 	w = withPages(t, []*page{p}, telling()...)
-	id = life(w)
+	id := life(w)
 	w.pages = []remediation.Channel{&page{name: "other"}}
 	w.start()
 	if w.pending() != 0 || len(w.notified(id)) != 3 || !strings.Contains(w.notified(id)[2], "dropped") {

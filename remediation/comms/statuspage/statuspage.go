@@ -206,22 +206,31 @@ type ourIncident struct {
 func (p *Page) unresolved(ctx context.Context, key string) (*ourIncident, error) {
 	var found *ourIncident
 	err := p.pages(ctx, "/incidents/unresolved", func(raw json.RawMessage) error {
-		var in struct {
-			ID       string                     `json:"id"`
-			Metadata map[string]json.RawMessage `json:"metadata"`
+		in, err := readIncident(raw, key)
+		if in != nil {
+			found = in
 		}
-		var m mark
-		if json.Unmarshal(raw, &in) != nil || json.Unmarshal(in.Metadata[ours], &m) != nil || m.Incident != key || in.ID == "" {
-			return nil // somebody else's, whatever is in it
-		}
-		n, err := strconv.Atoi(m.Update)
-		if err != nil {
-			return fmt.Errorf("statuspage: incident %s has the update %q in its metadata", in.ID, m.Update)
-		}
-		found = &ourIncident{in.ID, n}
-		return nil
+		return err
 	})
 	return found, err
+}
+
+// readIncident returns an incident that has our key; nil for somebody else's,
+// whatever is in it.
+func readIncident(raw json.RawMessage, key string) (*ourIncident, error) {
+	var in struct {
+		ID       string                     `json:"id"`
+		Metadata map[string]json.RawMessage `json:"metadata"`
+	}
+	var m mark
+	if json.Unmarshal(raw, &in) != nil || json.Unmarshal(in.Metadata[ours], &m) != nil || m.Incident != key || in.ID == "" {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(m.Update)
+	if err != nil {
+		return nil, fmt.Errorf("statuspage: incident %s has the update %q in its metadata", in.ID, m.Update)
+	}
+	return &ourIncident{in.ID, n}, nil
 }
 
 // component is one of the page's.

@@ -76,7 +76,7 @@ func begin(t *testing.T, components ...string) *test {
 
 // deliver delivers one message and returns why not.
 func (x *test) deliver(m remediation.Message) error {
-	err := x.page.Deliver(x.T.Context(), m)
+	err := x.page.Deliver(x.Context(), m)
 	if err != nil && strings.Contains(err.Error(), apiKey) {
 		x.Error("the error tells the key")
 	}
