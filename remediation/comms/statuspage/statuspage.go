@@ -223,7 +223,8 @@ func readIncident(raw json.RawMessage, key string) (*ourIncident, error) {
 		Metadata map[string]json.RawMessage `json:"metadata"`
 	}
 	var m mark
-	if json.Unmarshal(raw, &in) != nil || json.Unmarshal(in.Metadata[ours], &m) != nil || m.Incident != key || in.ID == "" {
+	read := json.Unmarshal(raw, &in) == nil && json.Unmarshal(in.Metadata[ours], &m) == nil
+	if !read || m.Incident != key || in.ID == "" {
 		return nil, nil
 	}
 	n, err := strconv.Atoi(m.Update)
