@@ -160,13 +160,16 @@ func TestAHumanInTheMiddleOfTheLadderIsNeitherFoughtNorUndone(t *testing.T) {
 	s.wantOneContainer(t, oldVersion)
 
 	// While a commander is asked: all of it away and back again.
-	inc := untilHeld(t, s, remediation.HoldApproval)
+	untilHeld(t, s, remediation.HoldApproval)
 	must(t, s.compose(ctx, "down"))
 	must(t, s.up(ctx))
 	s.wantOneContainer(t, oldVersion)
 
-	_, err := s.command(ctx, "deny", inc.ID, inc.Next.Step, "--reason=not without the DBA")
-	must(t, err)
+	until(t, "the answer is taken", func(ctx context.Context) error {
+		inc := untilHeld(t, s, remediation.HoldApproval)
+		_, err := s.command(ctx, "deny", inc.ID, inc.Next.Step, "--reason=not without the DBA")
+		return err
+	})
 	s.untilExhausted(t, "schema_rollback")
 	s.wantOneContainer(t, oldVersion)
 	s.wantSchema(t, newVersion)

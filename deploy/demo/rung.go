@@ -134,6 +134,9 @@ func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, 
 	if err != nil {
 		return time.Time{}, nil, err
 	}
+	if r.action != rungs()[0].action {
+		return e.Time, []string{said}, nil
+	}
 	return e.Time, []string{said, "Whether that ended the breach is a question for Prometheus, over a short window."}, nil
 }
 
@@ -160,7 +163,7 @@ func (st *story) seeSettled(ctx context.Context) (time.Time, []string, error) {
 	}
 	value, _ := rows[i].(map[string]any)["value"].(string)
 	return e.Time, []string{fmt.Sprintf("%s over the last 5s is %s, still above %s", st.measure, st.value(value), st.value(st.threshold)),
-		e.Step + " had its time, and did not end it."}, nil
+		e.Step + " had its time and did not end it: only that leads to the next step."}, nil
 }
 
 func (st *story) seeEscalated(ctx context.Context, next rung) (time.Time, []string, error) {
@@ -174,7 +177,7 @@ func (st *story) seeEscalated(ctx context.Context, next rung) (time.Time, []stri
 	if e.Kind == remediation.KindEscalated {
 		st.told = e.Seq
 	}
-	return e.Time, []string{"the next step is " + e.Step, "Only a breach that is seen to go on climbs the ladder."}, nil
+	return e.Time, []string{"the next step is " + e.Step}, nil
 }
 
 func seeFlagOff(ctx context.Context, s *stack) (string, error) {

@@ -44,13 +44,13 @@ func scenarios() []scenario {
 			cure: "flag_off",
 		},
 		{
-			name: "image", what: "half of the requests that v2.0.0's code answers fail from now on, with the flag on or off",
+			name: "image", what: "half of the analytics requests to v2.0.0 fail from now on, with its flag on or off",
 			breach: breakingWith(breakage.Breakage{Errors: 0.5, DespiteFlag: true, Version: newVersion}), probe: "/analytics/trends",
 			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent,
 			cure: "image_retag",
 		},
 		{
-			name: "schema", what: "a channel goes viral: what the schema of v2.0.0 adds its views up in is full, and no view can be written",
+			name: "schema", what: "a channel goes viral: the total that v2.0.0's schema keeps of its views is an integer, and full; no view can be written",
 			breach: func(ctx context.Context, s *stack) error { return s.goViral(ctx) }, probe: "/basic/views",
 			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent,
 			cure: "schema_rollback",
