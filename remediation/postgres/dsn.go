@@ -126,7 +126,9 @@ func (a *address) passLine() string {
 	return "*:*:*:*:" + a.escaped() + "\n"
 }
 
-func (a *address) escaped() string { return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(a.password) }
+func (a *address) escaped() string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(a.password)
+}
 
 // scrub takes the password out of a text.
 func (a *address) scrub(text string) string {
