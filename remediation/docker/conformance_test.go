@@ -54,13 +54,9 @@ func (w *world) fixture() *actiontest.Fixture {
 			w.write(".env", "PASSWORD="+secret+"\nFLAG=0.5\n")
 			w.start("0.5")
 		},
-		Cut: func(t *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
+		Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
 			broken := &fault{n: n, kind: f}
-			a, err := w.client(broken).FlagOff(w.target, w.flag)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return a, func() bool { return broken.hit }
+			return w.actionWith(broken), func() bool { return broken.hit }
 		},
 		Secrets: []string{secret},
 	}

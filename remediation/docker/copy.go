@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -181,19 +182,20 @@ func setVariable(env []string, name string, s setting) []string {
 // change is how a copy differs from what it is a copy of.
 type change struct {
 	image namedImage // what it runs; by default what its original does
-	hash  string     // compose's config-hash, "" to leave the old one
+	hash  string     // compose's config-hash, "" where nothing could tell it
 	// keeps tells a variable that the service itself sets, though its value is the
 	// old image's default too; nil: none.
-	keeps func(name string) bool
-	edit  func(original *replica, to *container.Config)
+	keeps   func(name string) bool
+	restart container.RestartPolicy
+	edit    func(original *replica, to *container.Config)
 }
 
 // namedImage is an image by id, and the reference that a container created from
 // it is to show.
 type namedImage struct{ name, id string }
 
-// create makes the copy, under a temporary name and not started.
-func (c *Client) create(ctx context.Context, op string, r *replica, ch change) error {
+// create makes the copy that is to run as name, under a temporary one and not started.
+func (c *Client) create(ctx context.Context, op, name string, r *replica, ch change) error {
 	img, err := c.api.ImageInspect(ctx, r.Image)
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("the image of container %s is gone from the engine (%s), so it cannot be recreated", r.name(), r.Config.Image)
@@ -221,11 +223,12 @@ func (c *Client) create(ctx context.Context, op string, r *replica, ch change) e
 	if bp.config.Image = wanted.name; named != wanted.id {
 		bp.config.Image = wanted.id
 	}
+	bp.host.RestartPolicy = ch.restart
 	labels := bp.config.Labels
 	labels[labelOperation], labels[labelReplaces] = op, r.ID
-	labels[labelName], labels[labelImage] = r.name(), r.Image
-	if ch.hash != "" {
-		labels[labelConfigHash] = ch.hash
+	labels[labelName], labels[labelImage] = name, r.Image
+	if labels[labelConfigHash] != "" {
+		labels[labelConfigHash] = cmp.Or(ch.hash, hashUnknown)
 	}
 	if ch.edit != nil {
 		ch.edit(r, bp.config)
@@ -238,7 +241,7 @@ func (c *Client) create(ctx context.Context, op string, r *replica, ch change) e
 			endpoints = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: e}}
 		}
 	}
-	created, err := c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, tempName(r.name(), op))
+	created, err := c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, tempName(name, op))
 	if err != nil {
 		return fmt.Errorf("create a copy of container %s: %w", r.name(), err)
 	}

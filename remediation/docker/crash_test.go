@@ -30,29 +30,32 @@ func breaksWhenOff(how string) func(*container.Config, *container.HostConfig) {
 }
 
 func TestUndoOfACutOffApplyBringsTheSameContainerBack(t *testing.T) {
-	for _, policy := range []container.RestartPolicyMode{"", container.RestartPolicyAlways} {
-		t.Run("restart="+string(policy), func(t *testing.T) { undoFromEveryCall(t, policy) })
+	restart := func(policy container.RestartPolicyMode) func(*container.Config, *container.HostConfig) {
+		return func(_ *container.Config, h *container.HostConfig) {
+			h.RestartPolicy = container.RestartPolicy{Name: policy}
+		}
 	}
+	for _, policy := range []container.RestartPolicyMode{"", container.RestartPolicyAlways} {
+		t.Run("flag_off, restart="+string(policy), func(t *testing.T) {
+			w := plainWorld(t, restart(policy))
+			undoFromEveryCall(t, w, w.actionWith)
+		})
+	}
+	t.Run("image_retag", func(t *testing.T) {
+		w := imageWorld(t, versionOne)
+		w.start("1", restart(container.RestartPolicyAlways))
+		undoFromEveryCall(t, w, w.retag)
+	})
 }
 
-func undoFromEveryCall(t *testing.T, policy container.RestartPolicyMode) {
-	w := plainWorld(t, func(_ *container.Config, h *container.HostConfig) {
-		h.RestartPolicy = container.RestartPolicy{Name: policy}
-	})
+func undoFromEveryCall(t *testing.T, w *world, bind func(*fault) remediation.Action) {
 	id, state := w.one().ID, w.state()
-	whole := w.action()
+	whole := bind(nil)
 	for n := 0; ; n++ {
-		op := fmt.Sprintf("inc-%d/1-flag_off@1", n)
-		look, err := whole.Look(t.Context(), op)
-		if err != nil {
-			t.Fatal(err)
-		}
+		op := fmt.Sprintf("inc-%d/1-test@1", n)
+		before := w.look(whole, op, remediation.Untouched)
 		broken := &fault{n: n, kind: actiontest.After}
-		a, err := w.client(broken).FlagOff(w.target, w.flag)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = a.Apply(t.Context(), op, look.Snapshot)
+		err := bind(broken).Apply(t.Context(), op, before)
 		if !broken.hit {
 			t.Fatalf("all %d calls passed, and the last one was not the removal of the old container: %v", n, err)
 		}
@@ -66,7 +69,7 @@ func undoFromEveryCall(t *testing.T, policy container.RestartPolicyMode) {
 			}
 			return // removed, as the last call of all
 		}
-		if err := whole.Undo(t.Context(), op, look.Snapshot); err != nil {
+		if err := whole.Undo(t.Context(), op, before); err != nil {
 			t.Fatalf("undo after call %d: %v", n, err)
 		}
 		if got := w.one().ID; got != id || w.state() != state {

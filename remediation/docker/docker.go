@@ -1,15 +1,20 @@
-// Package docker switches flags off in compose projects, through the Docker
-// Engine API; it is the only package that knows Docker.
+// Package docker switches flags off in compose projects, puts their previous
+// images back, and verifies what runs, through the Docker Engine API; it is the
+// only package that knows Docker.
 //
 // A flag is an environment variable of a compose service. It is written first
 // where it lasts (the project's .env, and an override file where a literal or
 // the operator's shell would win over .env) and then in what runs: each replica
-// is replaced by a copy of itself that differs in the one variable only.
+// is replaced by a copy of itself that differs in the one variable only. An image
+// is put back by its tag first, and then by copies that differ in the image and in
+// what images bring along.
 //
 // Invariants:
 //   - Nothing outside of the configured project folders is read or written.
-//   - The files are written before the first container is touched, so that a
-//     human's docker-compose up -d at any moment ends with the flag off.
+//   - The files are written, and the tag is moved, before the first container is
+//     touched, so that a human's docker-compose up -d at any moment ends with the
+//     flag off, and with the previous image.
+//   - An image that is displaced keeps a tag of its own.
 //   - A replica is set aside, stopped and kept, until every replica's copy has
 //     been seen to work; then it is removed, but never its volumes.
 //   - A copy carries labels that name the operation and what it replaces. From

@@ -58,7 +58,7 @@ func (a *flagOff) check() check { return checkOf(a.target.Probe, a.flag.Name, a.
 // replacement is how an operation replaces the replicas that have the flag on.
 func (a *flagOff) replacement(op string, snap snapshot) *replacement {
 	return &replacement{
-		c: a.c, op: op, compose: a.target.Compose, check: a.check(), due: a.due,
+		c: a.c, op: op, compose: a.target.Compose, check: a.check(), were: snap.Replicas, due: a.due,
 		forward: func(ctx context.Context, f *fleet) (change, error) {
 			l, err := a.c.lastingOf(f, a.flag)
 			if err != nil {
@@ -219,7 +219,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if err := a.restoreFiles(snap); err != nil {
 		return err
 	}
-	return a.replacement(op, snap).undo(ctx, snap.Replicas)
+	return a.replacement(op, snap).undo(ctx)
 }
 
 func (a *flagOff) restoreFiles(snap snapshot) error {

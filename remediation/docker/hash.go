@@ -14,9 +14,14 @@ import (
 
 // Compose compares a label on the container, config-hash, with the hash of what
 // its files say now; versions hash differently, so only the operator's own tool
-// can say it. A container with the old label is recreated once more by the next
+// can say it. A container with another label is recreated once more by the next
 // up -d, with the flag off all the same: so a tool that is missing, slow or wrong
-// costs that, and nothing else.
+// costs that, and nothing else. The old label must not stay on a copy: where
+// somebody turns the change back, it would be right again, and the copy would be
+// taken for what it is a copy of.
+
+// hashUnknown is the label where nothing could tell the hash. No hash is like it.
+const hashUnknown = "unknown"
 
 // hashTimeout bounds the compose tool, a Python program in its first generation.
 const hashTimeout = 15 * time.Second
@@ -73,7 +78,7 @@ func (c *Client) ask(q hashQuestion) *hashAnswer {
 	return a
 }
 
-// configHash waits for the tool; "" leaves the old label.
+// configHash waits for the tool; "" where it does not tell.
 func (c *Client) configHash(ctx context.Context, q hashQuestion) string {
 	a := c.ask(q)
 	select {

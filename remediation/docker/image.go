@@ -226,7 +226,7 @@ func (st standing) changedSince(was imageSnapshot, position remediation.Position
 // replacement is how an operation replaces the replicas that run another image.
 func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
 	return &replacement{
-		c: a.c, op: op, compose: a.target.Compose, check: a.check(), due: a.due(snap.PreviousID),
+		c: a.c, op: op, compose: a.target.Compose, check: a.check(), were: snap.Replicas, due: a.due(snap.PreviousID),
 		forward: func(ctx context.Context, f *fleet) (change, error) {
 			d, err := a.c.definitionOf(f)
 			if err != nil {
@@ -301,7 +301,7 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 	}
 	p := a.replacement(op, was)
 	if now != "" && now != was.PreviousID && now != was.ImageID {
-		return p.retract(ctx, was.Replicas)
+		return p.retract(ctx)
 	}
 	switch {
 	case now == was.ImageID:
@@ -313,7 +313,7 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 	if err != nil {
 		return err
 	}
-	if err := p.undo(ctx, was.Replicas); err != nil {
+	if err := p.undo(ctx); err != nil {
 		return err
 	}
 	if f, err = a.c.survey(ctx, a.target.Compose); err != nil {

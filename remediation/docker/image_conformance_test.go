@@ -11,7 +11,7 @@ import (
 func TestImageRetagConforms(t *testing.T) {
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := imageWorld(t, versionOne)
-		w.start("1")
+		w.start("1", w.noted)
 		return &actiontest.Fixture{
 			Risk:    alerts.Disruptive,
 			Action:  w.retag(nil),
@@ -20,7 +20,7 @@ func TestImageRetagConforms(t *testing.T) {
 			Meddle: func(*testing.T) {
 				w.takeDown()
 				w.tag("latest", versionTwo)
-				w.start("0.5")
+				w.start("0.5", w.noted)
 			},
 			Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
 				broken := &fault{n: n, kind: f}

@@ -17,6 +17,7 @@ type replacement struct {
 	op      string
 	compose alerts.ComposeTarget
 	check   check // what a copy must show
+	were    []replicaState
 	// due tells a running replica that is still to be replaced.
 	due func(*replica) bool
 	// forward says how copies are to differ from what they replace.
@@ -104,34 +105,58 @@ func (p *replacement) createCopies(ctx context.Context, f *fleet, due []*replica
 		if err := r.shape(); err != nil {
 			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
 		}
-		if err := p.c.create(ctx, p.op, r, ch); err != nil {
+		// An original that was set aside, and that somebody started then, has
+		// neither its own name nor its restart policy.
+		ch.restart = p.policyOf(r.ID, r)
+		if err := p.c.create(ctx, p.op, p.nameOf(r), r, ch); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// nameOf is the name that a replica has where it is not set aside.
+func (p *replacement) nameOf(r *replica) string {
+	for _, s := range p.were {
+		if s.ID == r.ID && r.name() == asideName(s.Name, p.op) {
+			return s.Name
+		}
+	}
+	return r.name()
+}
+
+// policyOf is the restart policy that a replica had, or what r has where no
+// snapshot knows it.
+func (p *replacement) policyOf(id string, r *replica) container.RestartPolicy {
+	for _, s := range p.were {
+		if s.ID == id {
+			return s.policy()
+		}
+	}
+	return r.HostConfig.RestartPolicy
+}
+
 // undo puts replicas back as they were.
-func (p *replacement) undo(ctx context.Context, were []replicaState) error {
+func (p *replacement) undo(ctx context.Context) error {
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
-		if done, err := p.takeBack(ctx, f, were); !done || err != nil {
+		if done, err := p.takeBack(ctx, f); !done || err != nil {
 			return false, err
 		}
-		return p.restore(ctx, f, were)
+		return p.restore(ctx, f)
 	})
 }
 
 // retract takes back no more than copies: whatever runs besides is somebody else's.
-func (p *replacement) retract(ctx context.Context, were []replicaState) error {
-	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.takeBack(ctx, f, were) })
+func (p *replacement) retract(ctx context.Context) error {
+	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.takeBack(ctx, f) })
 }
 
 // takeBack takes every copy back that is not in its place yet, or whose original
 // is still there.
-func (p *replacement) takeBack(ctx context.Context, f *fleet, were []replicaState) (done bool, err error) {
+func (p *replacement) takeBack(ctx context.Context, f *fleet) (done bool, err error) {
 	left := f.leftovers(p.op)
 	for _, dup := range left {
-		if err := p.undoCopy(ctx, f, dup, were); err != nil {
+		if err := p.undoCopy(ctx, f, dup); err != nil {
 			return false, err
 		}
 	}
@@ -139,7 +164,7 @@ func (p *replacement) takeBack(ctx context.Context, f *fleet, were []replicaStat
 }
 
 // undoCopy takes one copy back.
-func (p *replacement) undoCopy(ctx context.Context, f *fleet, dup *replica, were []replicaState) error {
+func (p *replacement) undoCopy(ctx context.Context, f *fleet, dup *replica) error {
 	o, holder := f.byID(dup.label(labelReplaces)), f.byName(dup.label(labelName))
 	switch {
 	case holder != nil && holder != o && holder != dup:
@@ -149,19 +174,13 @@ func (p *replacement) undoCopy(ctx context.Context, f *fleet, dup *replica, were
 	case o == nil:
 		return p.c.bringBack(ctx, dup, dup.name(), true, dup.HostConfig.RestartPolicy)
 	}
-	policy := dup.HostConfig.RestartPolicy // as the original had it
-	for _, s := range were {
-		if s.ID == o.ID {
-			policy = s.policy()
-		}
-	}
-	return p.c.retreat(ctx, p.op, o, dup, true, policy)
+	return p.c.retreat(ctx, p.op, o, dup, true, p.policyOf(o.ID, dup))
 }
 
 // restore puts originals back; what is gone for good is recreated as it was.
-func (p *replacement) restore(ctx context.Context, f *fleet, were []replicaState) (done bool, err error) {
+func (p *replacement) restore(ctx context.Context, f *fleet) (done bool, err error) {
 	done = true
-	for _, s := range were {
+	for _, s := range p.were {
 		if !s.running() {
 			continue
 		}
@@ -210,5 +229,6 @@ func (p *replacement) recreateOld(ctx context.Context, f *fleet, s replicaState)
 	if err != nil {
 		return false, err
 	}
-	return false, p.c.create(ctx, undo, now, ch)
+	ch.restart = s.policy()
+	return false, p.c.create(ctx, undo, s.Name, now, ch)
 }

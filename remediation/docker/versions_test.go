@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 
 	"github.com/locotoki/backout/alerts"
@@ -90,6 +91,11 @@ func (w *world) tag(tag string, img func() (string, error)) string {
 	return id
 }
 
+// noted labels a container as compose's second generation does.
+func (w *world) noted(c *container.Config, _ *container.HostConfig) {
+	c.Labels[labelOfImage] = w.idOf(versionTwo)
+}
+
 // untag takes a tag of the world's repository away.
 func (w *world) untag(tag string) {
 	w.Helper()
@@ -135,7 +141,7 @@ func (w *world) serves(img func() (string, error)) *replica {
 	w.Helper()
 	r := w.one()
 	if r.Image != w.idOf(img) || !r.running() || r.name() != w.project+"_web_1" {
-		w.Fatalf("it runs %s, want %s:\n%s", r.Image, w.idOf(img), w.state())
+		w.Fatalf("it runs %s, want %s; labels %q:\n%s", r.Image, w.idOf(img), r.Config.Labels, w.state())
 	}
 	return r
 }

@@ -318,9 +318,12 @@ func (w *world) client(f *fault) *Client {
 	return c
 }
 
-func (w *world) action() remediation.Action {
+func (w *world) action() remediation.Action { return w.actionWith(nil) }
+
+// actionWith is the action, whose calls meet f.
+func (w *world) actionWith(f *fault) remediation.Action {
 	w.Helper()
-	a, err := w.client(nil).FlagOff(w.target, w.flag)
+	a, err := w.client(f).FlagOff(w.target, w.flag)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -474,6 +477,8 @@ func (w *world) essence(r *replica) string {
 	config, host := *r.Config, *r.HostConfig
 	config.Hostname, config.Volumes = "", nil
 	config.Env = slices.Sorted(slices.Values(config.Env))
+	// The first generation of compose notes there what it recreated.
+	config.Env = slices.DeleteFunc(config.Env, func(kv string) bool { return strings.HasPrefix(kv, "affinity:container=") })
 	config.Labels = maps.Clone(config.Labels)
 	maps.DeleteFunc(config.Labels, func(k, _ string) bool {
 		return slices.Contains([]string{labelOperation, labelReplaces, labelName, labelImage, labelConfigHash}, k)
