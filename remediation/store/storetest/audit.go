@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -132,6 +133,8 @@ var auditTests = []test{
 			{}, {Incident: "inc-1"}, {Incident: "inc-9"}, {Service: "a"}, {Kind: remediation.KindIntent}, {Kind: "nothing"}, {Service: "a", Kind: remediation.KindIntent},
 			{Incident: "inc-2", Kind: remediation.KindReceived}, {Incident: "inc-2", Service: "b"}, {Incident: "inc-1", Service: "b", Kind: remediation.KindIntent},
 			{After: 20}, {After: 24}, {After: -5}, {Incident: "inc-1", After: 9}, {Kind: remediation.KindIntent, After: 7},
+			{Before: 5}, {Before: 1}, {Before: 99}, {After: 4, Before: 9}, {Service: "a", Before: 12}, {Text: "INC-1"}, {Text: "inc-_"}, {Text: "%"},
+			{Text: "inc-1", Kind: remediation.KindIntent, Before: 20},
 		} {
 			for _, limit := range []int{0, 1, 3, 100} {
 				for _, newest := range []bool{false, true} {
@@ -142,7 +145,8 @@ var auditTests = []test{
 						e := remediation.Entry{Kind: []remediation.Kind{remediation.KindReceived, remediation.KindIntent}[i%2],
 							Service: []string{"", "a", "b"}[i%3], Incident: []string{"", "inc-1", "inc-2", "inc-11"}[i/6]}
 						if (f.Kind == "" || f.Kind == e.Kind) && (f.Service == "" || f.Service == e.Service) &&
-							(f.Incident == "" || f.Incident == e.Incident) && int64(i+1) > f.After {
+							(f.Incident == "" || f.Incident == e.Incident) && int64(i+1) > f.After && (f.Before == 0 || int64(i+1) < f.Before) &&
+							strings.Contains(strings.ToLower(e.Incident), strings.ToLower(f.Text)) {
 							want = append(want, int64(i+1))
 						}
 					}
