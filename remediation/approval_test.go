@@ -319,3 +319,15 @@ func TestAPageEndsWhereTheIncidentWaitsForSomethingElse(t *testing.T) {
 		t.Fatalf("there is data again, and %v is paged for still", p)
 	}
 }
+
+func TestAYesIsForThePlanThatWasShown(t *testing.T) {
+	w, id := toSchema(t)
+	w.must(w.change(id, remediation.Approve, fullSchema))
+	w.breach("latency")
+	w.post("firing", "latency", "fp2") // before the engine has come to it
+	w.tick()
+	w.steps(id, done, done, done, done, waits, done)
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldApproval)
+	w.effects(1, 1, 0)
+}
