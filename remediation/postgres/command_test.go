@@ -295,7 +295,9 @@ func TestACommandThatSurvivesBackoutIsWaitedFor(t *testing.T) {
 	if a := <-looked; a.err != nil || a.Position != remediation.HalfWay {
 		t.Fatalf("%s, %v", a.Position, a.err)
 	}
-	<-dead
+	if err := <-dead; err != nil {
+		t.Fatal(err)
+	}
 	if err := w.action(nil).Apply(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}

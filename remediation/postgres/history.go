@@ -113,7 +113,7 @@ func findHistory(ctx context.Context, q querier) (pgx.Identifier, error) {
 	case err != nil:
 		return nil, fmt.Errorf("look for %s: %w", historyTable, err)
 	case len(schemas) == 0:
-		return nil, fmt.Errorf("the database has no %s: Flyway does not keep its schema; try: command: instead of flyway:", historyTable)
+		return nil, fmt.Errorf("the database has no %s: Flyway does not keep its schema; try: command and wanted instead of flyway", historyTable)
 	case len(schemas) > 1 && !first:
 		return nil, fmt.Errorf("%s is in several schemas (%s); try: ALTER ROLE ... SET search_path", historyTable, strings.Join(schemas, ", "))
 	}

@@ -33,7 +33,6 @@ type world struct {
 	secret     string // the owner's password
 	dir        string // migrations
 	snapshots  string
-	path       string // PATH
 	environ    []string
 	spec       remediation.SchemaRollback
 	tolerates  error
