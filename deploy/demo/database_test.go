@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -41,6 +42,11 @@ func TestTheServiceLivesThroughALossOfItsDatabase(t *testing.T) {
 		t.Error("what was seen while the database was away was not written later")
 	}
 	s.untilAnswered(t, "/analytics/trends", http.StatusOK)
+	metrics, err := fetch(ctx, s.client, s.url("service")+"/health/metrics", "")
+	must(t, err)
+	if line := `si_requests_total{endpoint="/basic/views",status="db_error"}`; strings.Contains(string(metrics), line) {
+		t.Errorf("basic metrics failed meanwhile: %s is there", line)
+	}
 }
 
 func TestWhatTheNewSchemaBreaksOnlyTheOldOneMends(t *testing.T) {
