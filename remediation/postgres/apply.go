@@ -140,12 +140,18 @@ func (w *work) finish(ctx context.Context) error {
 	if !st.wanted {
 		return definite("the schema is not as wanted after all of it was run")
 	}
-	if w.m.Phase != changed {
-		if err := w.save(ctx, func(m *manifest) { m.Phase, m.Running = changed, "" }); err != nil {
+	if w.m.Phase != changed || w.m.After == nil {
+		after := w.m.After
+		if after == nil { // what ran was cut off, and ended without us
+			if after, err = w.countAll(ctx, w.conn); err != nil {
+				return err
+			}
+		}
+		if err := w.save(ctx, func(m *manifest) { m.Phase, m.Running, m.After = changed, "", after }); err != nil {
 			return err
 		}
 	}
-	if err := w.letBack(ctx); err != nil {
+	if err := errors.Join(w.letBack(ctx), w.tidy()); err != nil {
 		return err
 	}
 	return w.save(ctx, func(m *manifest) { m.Phase = finished })

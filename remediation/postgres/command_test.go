@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action/actiontest"
 )
 
 // script makes the command one of the test's own.
@@ -259,7 +260,7 @@ func running(pid int) bool {
 
 func TestACommandThatSurvivesBackoutIsWaitedFor(t *testing.T) {
 	w := newWorld(t)
-	w.script(`echo $$ >child; while [ ! -e go ]; do sleep 0.05; done; ` + rollBack)
+	w.script(`cp "$PGPASSFILE" mine; export PGPASSFILE=mine; echo $$ >child; while [ ! -e go ]; do sleep 0.05; done; ` + rollBack + ` -c 'CREATE TABLE once ()'`)
 	before := w.untouched().Snapshot
 	// The process dies while the command runs, as far as the rest of it can tell.
 	dead := make(chan error, 1)
@@ -304,5 +305,38 @@ func TestACommandThatSurvivesBackoutIsWaitedFor(t *testing.T) {
 	w.position(op, remediation.Wanted)
 	if m, err := readManifest(w.action(nil).(*rollback).base(op) + ".json"); err != nil || m.Attempt != 1 {
 		t.Errorf("%+v, %v", m, err)
+	} else if got := counts(m.Before) + "-> " + counts(m.After); got != "public.channels=2 public.forecasts=5 public.posts=10 public.recommendations=1 -> public.channels=2 public.once=0 public.posts=10 " {
+		t.Errorf("rows: %s", got)
+	}
+	if w.text("SELECT count(*)::text FROM pg_class WHERE relname = 'once'") != "1" {
+		t.Error("the command did not run once")
+	}
+}
+
+func TestWhatACrashLeftOfThePasswordIsRemoved(t *testing.T) {
+	for name, resolve := range map[string]func(a remediation.Action, before []byte) error{
+		"forward": func(a remediation.Action, before []byte) error { return a.Apply(t.Context(), op, before) },
+		"back":    func(a remediation.Action, before []byte) error { return a.Undo(t.Context(), op, before) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			before := w.untouched().Snapshot
+			f := &fault{n: 3, kind: actiontest.After}
+			if err := w.action(f.seams()).Apply(t.Context(), op, before); err == nil {
+				t.Fatal("it was not cut off")
+			}
+			base := w.action(nil).(*rollback).base(op)
+			for _, left := range []string{"-1.pgpass", "-1.dump.partial"} {
+				if err := os.WriteFile(base+left, []byte(w.secret), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := resolve(w.action(nil), before); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.files(); strings.Contains(got, "pgpass") || strings.Contains(got, "partial") {
+				t.Errorf("left: %s", got)
+			}
+		})
 	}
 }

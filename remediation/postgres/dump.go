@@ -172,6 +172,11 @@ func remove(path string) error {
 	return nil
 }
 
+// tidy removes what a crash left of the present attempt.
+func (w *work) tidy() error {
+	return errors.Join(remove(w.file(".pgpass")), remove(w.file(".dump.partial")))
+}
+
 // withPassword gives do the variables by which a program finds the database;
 // the password is in a file that is gone after it.
 func (w *work) withPassword(do func(env []string) error) error {

@@ -66,7 +66,7 @@ func (w *work) undo(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := w.letBack(ctx); err != nil {
+	if err := errors.Join(w.letBack(ctx), w.tidy()); err != nil {
 		return err
 	}
 	return w.save(ctx, func(m *manifest) { m.Phase = undone })
