@@ -37,7 +37,7 @@ const (
 	// searchWindow is how many entries are looked through in one query, and
 	// searchMost in one search.
 	searchWindow = 2_500
-	searchMost   = 20_000
+	searchMost   = 5_000
 )
 
 // Search implements Service.
