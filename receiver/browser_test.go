@@ -67,7 +67,7 @@ func newBrowser(t testing.TB) context.Context {
 }
 
 // newTab opens a tab for a server; name logs in.
-func newTab(t testing.TB, browser context.Context, url, name string) *tab {
+func newTab(browser context.Context, t testing.TB, url, name string) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
@@ -316,7 +316,7 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			s := newShop(t)
 			server := httptest.NewServer(s)
 			t.Cleanup(server.Close)
-			b := newTab(t, browser, server.URL, "eve")
+			b := newTab(browser, t, server.URL, "eve")
 			b.on(on)
 			b.open("/")
 			b.waits("No incident is open")
@@ -387,7 +387,7 @@ func TestEveryPageCanBeReadNamedAndReachedOnEveryScreen(t *testing.T) {
 			}
 		}
 	}
-	b := newTab(t, browser, server.URL, "eve")
+	b := newTab(browser, t, server.URL, "eve")
 	look(b, "now-settling", "/")
 	b.on(desk)
 	b.open("/")
@@ -407,7 +407,7 @@ func TestEveryPageCanBeReadNamedAndReachedOnEveryScreen(t *testing.T) {
 	b.shoot("phone-incident-open")
 	status := httptest.NewServer(public(t, s.engine, s.clock))
 	t.Cleanup(status.Close)
-	look(newTab(t, browser, status.URL, ""), "status", "/status")
-	viewer := newTab(t, browser, server.URL, "ann")
+	look(newTab(browser, t, status.URL, ""), "status", "/status")
+	viewer := newTab(browser, t, server.URL, "ann")
 	look(viewer, "now-viewer", "/")
 }

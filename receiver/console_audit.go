@@ -230,7 +230,10 @@ func (s *Server) exportAudit(c echo.Context, _ string) error {
 		}
 		// A recorder of a test has no deadlines; a connection always has.
 		_ = control.SetWriteDeadline(time.Now().Add(exportPatience))
-		if _, err := w.Write(lines); err != nil || len(entries) < exportBatch {
+		if _, err := w.Write(lines); err != nil {
+			return fmt.Errorf("export the audit log: %w", err)
+		}
+		if len(entries) < exportBatch {
 			return nil
 		}
 	}

@@ -189,7 +189,7 @@ func TestAStreamTellsOfAChangeAndEndsWithTheServer(t *testing.T) {
 	s := newShop(t)
 	server := httptest.NewServer(s)
 	defer server.Close()
-	r, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+"/events", nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 
 // browse asks for a page as a browser does.
 func (s *shop) browse(path, name string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest("GET", path, nil)
+	r := httptest.NewRequest(http.MethodGet, path, nil)
 	r.Host = "127.0.0.1:9099"
 	r.Header.Set("Accept", "text/html,application/xhtml+xml")
 	if name != "" {
@@ -47,7 +47,7 @@ func (s *shop) send(path, from, name string, form url.Values, edit ...func(*http
 		}
 		form.Set("csrf", m[1])
 	}
-	r := httptest.NewRequest("POST", path, strings.NewReader(form.Encode()))
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form.Encode()))
 	r.Host = "127.0.0.1:9099"
 	r.Header.Set("Accept", "text/html")
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

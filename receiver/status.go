@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -192,6 +193,8 @@ func (p *StatusPage) Serve(ctx context.Context, l net.Listener) error {
 	if err := stop(grace, srv); err != nil {
 		return fmt.Errorf("serve the status page: %w", err)
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the status page: %w", err)
+	}
 	return nil
 }

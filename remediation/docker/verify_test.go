@@ -84,7 +84,7 @@ func TestTheServiceIsAskedUntilItAnswersAsItShould(t *testing.T) {
 		case "/away":
 			http.Redirect(w, r, "/", http.StatusFound)
 		}
-		fmt.Fprint(w, `{"version": "1.0.0", "trends": ["hunter2"]}`)
+		_, _ = fmt.Fprint(w, `{"version": "1.0.0", "trends": ["hunter2"]}`)
 	}))
 	defer server.Close()
 	c, err := New(Options{Host: "unix:///nowhere.sock", Logger: slog.New(slog.DiscardHandler)})
