@@ -76,6 +76,7 @@ func TestWhatWouldNotGoBackIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 		{name: "another image", want: "was made from", file: names("image: other")},
 		{name: "another repository", want: "and not social-intel", file: plain, image: "social-intel"},
 		{name: "a variable of the shell", want: "TAG is required", file: names(`image: "` + w.project + `:${TAG:?}"`)},
+		{name: "no name", want: "is not an image's name", file: names("image: \"a b?c\"")},
 		{name: "pulled each time", want: "pull_policy: always", file: names("image: " + w.project + "\n    pull_policy: always")},
 		{name: "not in the files", want: "is in none of", file: "version: \"3.8\"\nservices: {db: {image: x}}\n"},
 		{name: "paused", want: "docker unpause", file: plain, before: func() {
@@ -100,7 +101,7 @@ func TestWhatWouldNotGoBackIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "try: ") && c.name != "not in the files" && c.name != "a variable of the shell" {
+		if _, err := a.Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "try: ") && !slices.Contains([]string{"not in the files", "a variable of the shell", "no name"}, c.name) {
 			t.Errorf("%s: look: %v, want word of %q and what to try", c.name, err, c.want)
 		}
 		if err := a.Apply(t.Context(), op, nil); !meant(err) {

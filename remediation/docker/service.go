@@ -3,6 +3,7 @@ package docker
 import (
 	"crypto/sha256"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -104,16 +105,23 @@ func (d definition) sets(f *fleet) func(name string) bool {
 // runs returns the image that a service's files name; where they only build one,
 // that is what its containers were made from.
 func (d definition) runs(f *fleet) (reference, error) {
-	if d.image != "" {
-		return parseReference(d.image), nil
-	}
+	name := d.image
 	for _, r := range f.replicas {
-		if !byID(r.Config.Image) {
-			return parseReference(r.Config.Image), nil
+		if name == "" && !byID(r.Config.Image) {
+			name = r.Config.Image
 		}
 	}
-	return reference{}, fmt.Errorf("%s: service %s names no image; try: image: %s", d.namedBy.path, f.service, f.service)
+	switch {
+	case name != "" && (!plainImage.MatchString(name) || strings.Contains(name, "..")):
+		return reference{}, fmt.Errorf("%s: service %s: image %q is not an image's name", d.path, f.service, name)
+	case name != "":
+		return parseReference(name), nil
+	}
+	return reference{}, fmt.Errorf("%s: service %s names no image; try: image: %s", d.path, f.service, f.service)
 }
+
+// plainImage is what may go into a call's address.
+var plainImage = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@/-]*$`)
 
 // byID tells an image that is not given by its name.
 func byID(image string) bool { return strings.HasPrefix(image, "sha256:") }
@@ -126,7 +134,7 @@ func (d definition) moves(f *fleet, image string) (repo string, err error) {
 	if err != nil {
 		return "", err
 	}
-	at := fmt.Sprintf("%s: service %s", d.namedBy.path, f.service)
+	at := fmt.Sprintf("%s: service %s", d.path, f.service)
 	if image != "" && parseReference(image).repo != ref.repo {
 		return "", fmt.Errorf("%s runs %s, and not %s, whose latest tag would be moved; try: leave image out of the step, or name the service's own there",
 			at, ref, parseReference(image).repo)
