@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +44,12 @@ var runID = fmt.Sprintf("backouttest%d", os.Getpid())
 var testImage = sync.OnceValues(buildImage)
 
 func TestMain(m *testing.M) {
+	// Half of a test's time is waiting for a healthcheck: two a core keep it busy.
+	flag.Parse()
+	if err := flag.Set("test.parallel", fmt.Sprint(2*runtime.GOMAXPROCS(0))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 	code := m.Run()
 	if err := removeImages(); err != nil {
 		fmt.Fprintln(os.Stderr, "cleaning up:", err)
