@@ -43,7 +43,8 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
 
 .PHONY: test
-test: tools promtool3 ## Run all tests, with the race detector
+test: tools promtool3 ## Run all tests, with the race detector (but for those in a browser)
+	@go test ./receiver
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -race $(NORACE) -timeout 30m ./...
 
 .PHONY: bench
