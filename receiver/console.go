@@ -44,19 +44,19 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 	data := struct {
 		frame
 		remediation.Overview
-		Stories, Recent []story
-		Asking          []story
+		Stories, Recent []remediation.Story
+		Asking          []remediation.Story
 		Blind           []remediation.ServiceNow
 	}{frame: f, Overview: o}
 	for _, v := range o.Incidents {
-		st := newStory(v, o)
+		st := storyOf(v, o)
 		data.Stories = append(data.Stories, st)
 		if st.Asks {
 			data.Asking = append(data.Asking, st)
 		}
 	}
 	for _, v := range o.Recent {
-		data.Recent = append(data.Recent, newStory(v, o))
+		data.Recent = append(data.Recent, storyOf(v, o))
 	}
 	for _, sv := range o.Services {
 		if sv.Watchdog != nil && o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge {
@@ -92,23 +92,21 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.liveFrame(c, "Incident "+plain(id, 40), o)
+	f, err := s.liveFrame(c, "Incident "+remediation.Plain(id, 40), o)
 	if err != nil {
 		return err
 	}
 	data := struct {
 		frame
-		story
+		remediation.Story
 		Now           time.Time // of the two above
-		Story         story     // the one above, whole
 		Events, Holds []event
 		Skipped       bool
 		Plot          any
 		PlotNote      string
 		PlotOf        string
 		Freezes       []remediation.Freeze
-	}{frame: f, story: newStory(v, o), Now: o.Time, Events: events, Skipped: skipped}
-	data.Story = data.story
+	}{frame: f, Story: storyOf(v, o), Now: o.Time, Events: events, Skipped: skipped}
 	for _, e := range events {
 		if e.Kind == remediation.KindHeld {
 			data.Holds = append(data.Holds, e)
@@ -230,9 +228,9 @@ type criterion struct {
 }
 
 func newCriterion(cr remediation.CriterionView) criterion {
-	out := criterion{Name: cr.Name, Value: "no data", Threshold: measure(cr.Threshold, ""), OK: cr.OK}
+	out := criterion{Name: cr.Name, Value: "no data", Threshold: remediation.Measure(cr.Threshold, ""), OK: cr.OK}
 	if cr.Value != nil {
-		out.Value = measure(*cr.Value, "")
+		out.Value = remediation.Measure(*cr.Value, "")
 	}
 	return out
 }

@@ -5,12 +5,10 @@ import (
 	"html"
 	"html/template"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -81,7 +79,7 @@ func drawPlot(p remediation.Plot, style string) string {
 	c.add(`<rect class="plot-paper" width="%d" height="%d" fill="#ffffff"/>`, plotWidth, height)
 	for _, v := range ticks {
 		c.add(`<line class="plot-grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#e3e6ea"/>`, plotLeft, plotWidth-plotRight, c.y(v), c.y(v))
-		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="end" fill="#3a4149">%s</text>`, plotLeft-6, c.y(v)+4, plotText(measure(v, p.Unit), 12))
+		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="end" fill="#3a4149">%s</text>`, plotLeft-6, c.y(v)+4, plotText(remediation.Measure(v, p.Unit), 12))
 	}
 	c.times(height)
 	c.marks(lanes)
@@ -277,7 +275,7 @@ func plotWords(p remediation.Plot) string {
 		if p.Above {
 			word = "Highest"
 		}
-		fmt.Fprintf(&b, " %s %s at %s, last %s.", word, measure(worst.Value, p.Unit), worst.Time.UTC().Format("15:04:05"), measure(p.Points[n-1].Value, p.Unit))
+		fmt.Fprintf(&b, " %s %s at %s, last %s.", word, remediation.Measure(worst.Value, p.Unit), worst.Time.UTC().Format("15:04:05"), remediation.Measure(p.Points[n-1].Value, p.Unit))
 	}
 	for i, m := range p.Marks {
 		sep := ","
@@ -295,47 +293,9 @@ func plotWords(p remediation.Plot) string {
 // bound is the threshold in words.
 func bound(p remediation.Plot) string {
 	if p.Above {
-		return "threshold: above " + measure(p.Threshold, p.Unit)
+		return "threshold: above " + remediation.Measure(p.Threshold, p.Unit)
 	}
-	return "threshold: below " + measure(p.Threshold, p.Unit)
-}
-
-// measure writes a value with its unit, to four digits.
-func measure(v float64, u alerts.Unit) string {
-	short := func(v float64) string { return strconv.FormatFloat(roundTo(v, 4), 'f', -1, 64) }
-	switch u {
-	case alerts.Ratio:
-		return short(v*100) + "%"
-	case alerts.Percent:
-		return short(v) + "%"
-	case alerts.Seconds:
-		if v != 0 && math.Abs(v) < 1 {
-			return short(v*1000) + "ms"
-		}
-		return short(v) + "s"
-	case alerts.Milliseconds:
-		return short(v) + "ms"
-	case alerts.Bytes:
-		for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
-			if math.Abs(v) < 1024 {
-				return short(v) + unit
-			}
-			v /= 1024
-		}
-		return short(v) + "TiB"
-	case alerts.PerSecond:
-		return short(v) + "/s"
-	}
-	return short(v)
-}
-
-// roundTo rounds to n significant digits.
-func roundTo(v float64, n int) float64 {
-	r, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', n, 64), 64)
-	if err != nil {
-		return v
-	}
-	return r
+	return "threshold: below " + remediation.Measure(p.Threshold, p.Unit)
 }
 
 // plotText makes words from outside safe in an SVG file: what XML does not

@@ -202,7 +202,7 @@ func TestMeasuresHaveTheirUnits(t *testing.T) {
 		{1e6, "count", "1000000"},
 		{0.1 + 0.2, "", "0.3"},
 	} {
-		if got := measure(tc.v, alerts.Unit(tc.unit)); got != tc.want {
+		if got := remediation.Measure(tc.v, alerts.Unit(tc.unit)); got != tc.want {
 			t.Errorf("%v %s is %s, want %s", tc.v, tc.unit, got, tc.want)
 		}
 	}

@@ -158,7 +158,7 @@ func (w *markdown) block(name string, v any) {
 	}
 	text := strings.Split(string(b), "\n")
 	for i := range text {
-		text[i] = plain(text[i], reportJSON)
+		text[i] = remediation.Plain(text[i], reportJSON)
 	}
 	joined := strings.Join(text, "\n")
 	if runes := []rune(joined); len(runes) > reportJSON {
@@ -176,7 +176,7 @@ func (r *Report) writeHolds(w *markdown) {
 	}
 	var rows [][]string
 	for _, h := range r.Holds {
-		means, _ := holdWords(h.Reason)
+		means, _ := remediation.HoldWords(h.Reason)
 		lasted := "goes on"
 		if h.Lasted != nil {
 			lasted = spanText(*h.Lasted)
@@ -243,14 +243,14 @@ func (r *Report) writeEvidence(w *markdown) {
 	w.table("audit|time|decision|trigger|value|threshold|verdict|expression", rows)
 	for i, expr := range exprs {
 		w.line("Expression %d:", i+1)
-		w.line("%s", fenced("promql", plain(expr, reportJSON)))
+		w.line("%s", fenced("promql", remediation.Plain(expr, reportJSON)))
 	}
 }
 
 // code shows a name or a value as it is: nothing in it is Markdown, a mention
 // or an address. It may stand in a table.
 func code(s string) string {
-	s = strings.ReplaceAll(plain(s, reportText), "|", `\|`)
+	s = strings.ReplaceAll(remediation.Plain(s, reportText), "|", `\|`)
 	if strings.TrimSpace(s) == "" {
 		return "-"
 	}
@@ -282,7 +282,7 @@ func longestRun(s string, of rune) (longest int) {
 // HTML, an address or a mention shows as it is.
 func prose(s string) string {
 	var b strings.Builder
-	text := plain(s, reportText)
+	text := remediation.Plain(s, reportText)
 	for i, r := range text {
 		switch {
 		case r == '@':

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/prometheus/common/model"
 
@@ -35,16 +34,16 @@ func (p *pages) functions() template.FuncMap {
 			}
 			return p.names[name], nil
 		},
-		"plain":   func(s any) string { return plain(fmt.Sprint(s), shownText) },
-		"long":    func(s any) string { return plain(fmt.Sprint(s), 8<<10) },
+		"plain":   func(s any) string { return remediation.Plain(fmt.Sprint(s), shownText) },
+		"long":    func(s any) string { return remediation.Plain(fmt.Sprint(s), 8<<10) },
 		"when":    when,
 		"since":   since,
 		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"measure": func(v float64, u alerts.Unit) string { return measure(v, u) },
+		"measure": func(v float64, u alerts.Unit) string { return remediation.Measure(v, u) },
 		"span":    func(d time.Duration) string { return model.Duration(d).String() },
-		"words":   func(s any) string { return strings.ReplaceAll(plain(fmt.Sprint(s), 60), "_", " ") },
+		"words":   func(s any) string { return strings.ReplaceAll(remediation.Plain(fmt.Sprint(s), 60), "_", " ") },
 		"short": func(s string) string {
-			if s = plain(s, 100); len(s) > 12 {
+			if s = remediation.Plain(s, 100); len(s) > 12 {
 				return s[:12]
 			}
 			return s
@@ -57,7 +56,7 @@ func (p *pages) functions() template.FuncMap {
 					return r
 				}
 				return -1
-			}, plain(fmt.Sprint(s), 20))
+			}, remediation.Plain(fmt.Sprint(s), 20))
 		},
 		"isID": func(id string) bool { return backTo.MatchString("/incidents/" + id) },
 		"day":  publicMoment,
@@ -87,9 +86,9 @@ func (p *pages) functions() template.FuncMap {
 				Services                []remediation.ServiceNow
 			}{service, csrf, back, id, services}
 		},
-		"approvalOf": func(s story, csrf, back string) any {
+		"approvalOf": func(s remediation.Story, csrf, back string) any {
 			return struct {
-				Story      story
+				Story      remediation.Story
 				CSRF, Back string
 			}{s, csrf, back}
 		},
@@ -100,30 +99,6 @@ func (p *pages) functions() template.FuncMap {
 			}{incident, csrf, verb, label, explain, button, false}
 		},
 	}
-}
-
-// plain makes a text from elsewhere harmless: what a reader would not see, or would
-// see something else by (control sequences, marks that turn the direction), shows as its
-// number; what is too long is cut, and says so. Templates escape the rest.
-func plain(s string, most int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n++; n > most {
-			fmt.Fprintf(&b, "… (%d more characters)", len([]rune(s))-most)
-			break
-		}
-		switch {
-		case r == '\n' || r == '\t':
-			b.WriteByte(' ')
-		case !unicode.IsPrint(r): // control, format (direction marks, zero width), private, line separators
-			fmt.Fprintf(&b, "[U+%04X]", r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
 }
 
 // when is a moment: its time of day, with the date where that is not today's.
@@ -146,7 +121,7 @@ func since(now time.Time, at any) template.HTML {
 	if !ok {
 		return "never"
 	}
-	return template.HTML(fmt.Sprintf(`<span data-at="%d">%s</span>`, t.UnixMilli(), distance(now, t))) //nolint:gosec // of a time
+	return template.HTML(fmt.Sprintf(`<span data-at="%d">%s</span>`, t.UnixMilli(), remediation.Distance(now, t))) //nolint:gosec // of a time
 }
 
 func moment(at any) (time.Time, bool) {
@@ -161,44 +136,11 @@ func moment(at any) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// distance says how far t is from now, in two units at most; console.js says the
-// same.
-func distance(now, t time.Time) string {
-	d := t.Sub(now).Round(time.Second)
-	if d == 0 {
-		return "now"
-	}
-	text := ""
-	units := []struct {
-		of   time.Duration
-		name string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
-	left, said := d.Abs(), 0
-	for _, u := range units {
-		n := left / u.of
-		left -= n * u.of
-		if n == 0 && said == 0 {
-			continue
-		}
-		if n > 0 {
-			text += fmt.Sprintf("%d%s ", n, u.name)
-		}
-		if said++; said == 2 {
-			break
-		}
-	}
-	text = strings.TrimSpace(text)
-	if d > 0 {
-		return "in " + text
-	}
-	return text + " ago"
-}
-
 // percent shows a share such as "0.05"; what is none shows as it is.
 func percent(share string) string {
 	var v float64
 	if _, err := fmt.Sscanf(share, "%g", &v); err != nil {
-		return plain(share, 20)
+		return remediation.Plain(share, 20)
 	}
-	return measure(v, alerts.Ratio)
+	return remediation.Measure(v, alerts.Ratio)
 }

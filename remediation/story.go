@@ -1,0 +1,203 @@
+package remediation
+
+import (
+	"slices"
+	"time"
+)
+
+// Story is an incident as a commander asks for it: what broke, what was done,
+// whether it helped, what comes next.
+type Story struct {
+	IncidentView
+	Now time.Time
+	// State in a few words, and Tone for its colour: bad, wait, good or over.
+	Headline, Tone string
+	Broke          []Broken
+	// More is how many alerts there are beyond those in Broke.
+	More   int
+	Done   []StepView
+	Helped string
+	// Asks: a step waits for a yes or no. Undoable: something can be put back.
+	Asks, Restorable bool
+	// Why says in words why no step runs; WhyEnds how that ends.
+	Why, WhyEnds string
+	Call         string
+}
+
+// Broken is one trigger: its last value against its threshold.
+type Broken struct {
+	Trigger, Value, Bound string
+	Active, Beyond        bool
+	Alerts                int
+}
+
+// shownTriggers is how many triggers are listed before the rest is counted.
+const shownTriggers = 8
+
+// NewStory tells v as it is at now; s is its service's, as far as it is known.
+func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
+	s := Story{IncidentView: v, Now: now, Call: service.Call}
+	for _, t := range v.Triggers {
+		i := slices.IndexFunc(s.Broke, func(b Broken) bool { return b.Trigger == t.Trigger })
+		if i < 0 {
+			if len(s.Broke) == shownTriggers {
+				s.More++
+				continue
+			}
+			i = len(s.Broke)
+			s.Broke = append(s.Broke, newBroken(t, service))
+		}
+		s.Broke[i].Alerts++
+		s.Broke[i].Active = s.Broke[i].Active || t.Active
+	}
+	for _, st := range v.Steps {
+		if st.Started != nil || st.State == StepSkipped {
+			s.Done = append(s.Done, st)
+			s.Restorable = s.Restorable || (st.State == StepDone && !slices.Contains(service.Tells, st.Action))
+		}
+	}
+	s.Asks = v.State == Waiting && v.Reason == HoldApproval && v.Next != nil
+	s.Restorable = s.Restorable && !v.Drill && (v.State == Recovered || v.State == Closed)
+	s.Headline, s.Tone = headline(v)
+	var acted []StepView
+	for _, st := range s.Done {
+		if !slices.Contains(service.Tells, st.Action) {
+			acted = append(acted, st)
+		}
+	}
+	s.Helped = helped(v, acted)
+	if v.State != Closed && v.Reason != "" {
+		s.Why, s.WhyEnds = HoldWords(v.Reason)
+	}
+	return s
+}
+
+func newBroken(t TriggerView, s ServiceNow) Broken {
+	b := Broken{Trigger: t.Trigger, Value: "no value"}
+	var known TriggerNow
+	for _, k := range s.Triggers {
+		if k.Name == t.Trigger {
+			known = k
+			b.Bound = "above "
+			if !k.Above {
+				b.Bound = "below "
+			}
+		}
+	}
+	b.Bound += Measure(t.Threshold, known.Unit)
+	if t.Value != nil {
+		b.Value = Measure(*t.Value, known.Unit)
+		b.Beyond = known.Name != "" && (*t.Value > t.Threshold) == known.Above && *t.Value != t.Threshold
+	}
+	return b
+}
+
+// headline is the state as one says it, and its colour.
+func headline(v IncidentView) (words, tone string) {
+	if v.ClaimedBy != "" && v.State != Closed {
+		return "Claimed by " + v.ClaimedBy + ": no step runs", "wait"
+	}
+	switch v.State {
+	case Confirming:
+		return "Checking whether the alert is true", "bad"
+	case Acting:
+		return "A step is running", "bad"
+	case Settling:
+		return "A step has run: watching whether it helped", "wait"
+	case Waiting:
+		if v.Reason == HoldApproval {
+			return "Waits for your yes or no", "bad"
+		}
+		return "On hold: no step runs", "bad"
+	case Recovered:
+		return "Recovered: still being watched", "good"
+	case Exhausted:
+		return "Every step was tried: this needs a human", "bad"
+	case Closed:
+		if v.Reason == HoldUnconfirmed {
+			return "Closed: there was no breach", "over"
+		}
+		return "Closed", "over"
+	}
+	return string(v.State), "wait"
+}
+
+// helped answers whether what was done has helped.
+func helped(v IncidentView, ran []StepView) string {
+	last := ""
+	for _, st := range ran {
+		if st.State == StepDone || st.State == StepIntent {
+			last = st.ID
+		}
+	}
+	switch v.State {
+	case Recovered:
+		if last == "" {
+			return "The breach has stopped without a step of backout."
+		}
+		return "Yes: the breach stopped after " + last + "."
+	case Closed:
+		switch {
+		case v.Reason == HoldUnconfirmed:
+			return "There was nothing to help: Prometheus did not confirm the breach."
+		case last == "":
+			return "It is over, without a step of backout."
+		}
+		return "It is over. The last step was " + last + "."
+	case Settling:
+		return "Not known yet: " + last + " has run, and the indicator is being watched."
+	case Exhausted:
+		return "No: nothing that could be done has helped. This needs a human."
+	case Acting:
+		if last != "" {
+			return "Not known yet: " + last + " is running."
+		}
+	}
+	if last == "" {
+		return "Nothing has been done yet."
+	}
+	switch v.Reason {
+	case HoldNoData, HoldUnconfirmed:
+		return "It cannot be told whether " + last + " has helped."
+	case HoldStepFailed:
+		return "No: a step failed after " + last + "."
+	}
+	return "Not enough: the breach goes on after " + last + "."
+}
+
+// HoldWords say what a reason means, and what ends it.
+func HoldWords(r Reason) (means, ends string) {
+	switch r {
+	case HoldMode:
+		return "backout only observes", "Start it with --mode=act to let it act."
+	case HoldFrozen:
+		return "steps are frozen", "Thaw it, or let the freeze run out."
+	case HoldClaimed:
+		return "somebody has claimed the incident", "Whoever has it releases it."
+	case HoldSilenced:
+		return "its alerts are silenced in Alertmanager", "Expire the silence in Alertmanager."
+	case HoldNoRollout:
+		return "the release is not being rolled out", "Declare the rollout: backout rollout start --declare."
+	case HoldUnconfirmed:
+		return "Prometheus does not confirm the breach", "It goes on by itself if Prometheus sees the breach."
+	case HoldNoData:
+		return "Prometheus has no data to tell", "It goes on by itself once there is data. Look at the service and at Prometheus."
+	case HoldApproval:
+		return "the next step needs a commander's approval", "Approve or deny it here."
+	case HoldRateLimit:
+		return "there were too many steps of late", "It goes on by itself when the limit's window has passed."
+	case HoldBlastRadius:
+		return "there were too many steps on all services of late", "It goes on by itself when the limit's window has passed."
+	case HoldCooldown:
+		return "the same was done to the same target a moment ago", "It goes on by itself after the cooldown."
+	case HoldBreaker:
+		return "too many steps in a row have failed", "Claim the incident, mend the cause, release it."
+	case HoldTarget:
+		return "the target is not as the step needs it", "Mend the target; then claim and release."
+	case HoldUnknownTrigger:
+		return "the playbook does not know the trigger", "Correct the playbook or the rule."
+	case HoldStepFailed:
+		return "a step failed", "Claim the incident, mend the cause, release it to try again."
+	}
+	return string(r), ""
+}

@@ -1,0 +1,113 @@
+package remediation
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Telling is an audit entry as a time line tells it.
+type Telling struct {
+	Entry
+	// Title says what happened, Why the reason that the entry gives; Tone is for
+	// its colour: bad, wait, good, act, human, over or none.
+	Title, Tone, Why string
+}
+
+// Tell puts an entry into words.
+func Tell(e Entry) Telling {
+	words, ok := kindWords[e.Kind]
+	if !ok {
+		words = [2]string{string(e.Kind), ""}
+	}
+	ev := Telling{Entry: e, Title: words[0], Tone: words[1]}
+	text := func(key string) string { s, _ := e.Detail[key].(string); return s }
+	subject := e.Step
+	switch e.Kind {
+	case KindOpened, KindAttached, KindReopened, KindResolved:
+		subject = text("trigger")
+	case KindHeld:
+		subject, _ = HoldWords(Reason(text("reason")))
+	case KindPlanned:
+		subject = listed(e.Detail["steps"])
+	case KindOutcome, KindLateOutcome:
+		subject = strings.TrimSpace(e.Step + " " + strings.ReplaceAll(text("outcome"), "_", " "))
+		switch StepState(text("outcome")) {
+		case StepDone, StepNoChange:
+			ev.Tone = "good"
+		case StepFailed, StepUndone, StepInDoubt:
+			ev.Tone = "bad"
+		}
+	case KindSettled:
+		subject = strings.ReplaceAll(text("verdict"), "_", " ")
+	case KindNotified:
+		subject = text("what")
+		if subject == "" {
+			subject = text("status")
+		}
+	case KindEscalated:
+		if subject == "" {
+			ev.Title = "Needs a human"
+		}
+	case KindFrozen, KindThawed:
+		if subject = e.Service; subject == "" {
+			subject = "every service"
+		}
+	case KindStage:
+		subject = strings.TrimSpace(text("release") + " " + text("stage"))
+	}
+	if undo, _ := e.Detail["undo"].(bool); undo {
+		ev.Title = "Undo, " + strings.ToLower(ev.Title[:1]) + ev.Title[1:]
+	}
+	ev.Title = strings.TrimSpace(ev.Title + " " + subject)
+	for _, key := range []string{"error", "why", "words", "reason"} {
+		if ev.Why = text(key); ev.Why != "" {
+			break
+		}
+	}
+	return ev
+}
+
+// kindWords are the kinds of entries as a time line tells them.
+var kindWords = map[Kind][2]string{
+	KindReceived:    {"Notification received", ""},
+	KindDuplicate:   {"The same again", ""},
+	KindOpened:      {"Incident opened by", "bad"},
+	KindAttached:    {"Another alert joined:", "bad"},
+	KindPlanned:     {"Planned:", ""},
+	KindHeld:        {"Did not act:", "wait"},
+	KindApproved:    {"Approved", "human"},
+	KindDenied:      {"Denied", "human"},
+	KindIntent:      {"Begins", "act"},
+	KindOutcome:     {"Outcome:", "act"},
+	KindInDoubt:     {"In doubt:", "bad"},
+	KindVerified:    {"Verified", "good"},
+	KindSettled:     {"Watched:", ""},
+	KindEscalated:   {"Goes on to", "bad"},
+	KindRecovered:   {"Recovered", "good"},
+	KindResolved:    {"Alertmanager says resolved:", ""},
+	KindClosed:      {"Closed", "over"},
+	KindReopened:    {"Reopened by", "bad"},
+	KindClaimed:     {"Claimed", "human"},
+	KindReleased:    {"Released", "human"},
+	KindRestored:    {"Restored", "human"},
+	KindFrozen:      {"Frozen", "human"},
+	KindThawed:      {"Thawed", "human"},
+	KindSignal:      {"Signal", "human"},
+	KindStage:       {"Rollout", "human"},
+	KindNotified:    {"Told:", ""},
+	KindLateOutcome: {"Outcome, late:", "bad"},
+	KindDrift:       {"Changed behind our back:", "bad"},
+	KindBlind:       {"Watchdog", "bad"},
+	KindCheckpoint:  {"Log pruned up to here", ""},
+	KindStarted:     {"backout started", ""},
+}
+
+// listed joins a list of strings from an entry's detail.
+func listed(v any) string {
+	all, _ := v.([]any)
+	words := make([]string, len(all))
+	for i, w := range all {
+		words[i] = fmt.Sprint(w)
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,107 @@
+package remediation
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// Plain makes a text from elsewhere harmless: what a reader would not see, or would
+// see something else by (control sequences, marks that turn the direction), shows as its
+// number; what is too long is cut, and says so. Templates escape the rest.
+func Plain(s string, most int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n++; n > most {
+			fmt.Fprintf(&b, "… (%d more characters)", len([]rune(s))-most)
+			break
+		}
+		switch {
+		case r == '\n' || r == '\t':
+			b.WriteByte(' ')
+		case !unicode.IsPrint(r): // control, format (direction marks, zero width), private, line separators
+			fmt.Fprintf(&b, "[U+%04X]", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// Measure writes a value with its unit, to four digits.
+func Measure(v float64, u alerts.Unit) string {
+	short := func(v float64) string { return strconv.FormatFloat(roundTo(v, 4), 'f', -1, 64) }
+	switch u {
+	case alerts.Ratio:
+		return short(v*100) + "%"
+	case alerts.Percent:
+		return short(v) + "%"
+	case alerts.Seconds:
+		if v != 0 && math.Abs(v) < 1 {
+			return short(v*1000) + "ms"
+		}
+		return short(v) + "s"
+	case alerts.Milliseconds:
+		return short(v) + "ms"
+	case alerts.Bytes:
+		for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+			if math.Abs(v) < 1024 {
+				return short(v) + unit
+			}
+			v /= 1024
+		}
+		return short(v) + "TiB"
+	case alerts.PerSecond:
+		return short(v) + "/s"
+	}
+	return short(v)
+}
+
+// roundTo rounds to n significant digits.
+func roundTo(v float64, n int) float64 {
+	r, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', n, 64), 64)
+	if err != nil {
+		return v
+	}
+	return r
+}
+
+// Distance says how far t is from now, in two units at most; console.js says the
+// same.
+func Distance(now, t time.Time) string {
+	d := t.Sub(now).Round(time.Second)
+	if d == 0 {
+		return "now"
+	}
+	text := ""
+	units := []struct {
+		of   time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
+	left, said := d.Abs(), 0
+	for _, u := range units {
+		n := left / u.of
+		left -= n * u.of
+		if n == 0 && said == 0 {
+			continue
+		}
+		if n > 0 {
+			text += fmt.Sprintf("%d%s ", n, u.name)
+		}
+		if said++; said == 2 {
+			break
+		}
+	}
+	text = strings.TrimSpace(text)
+	if d > 0 {
+		return "in " + text
+	}
+	return text + " ago"
+}
