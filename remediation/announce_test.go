@@ -44,12 +44,12 @@ type page struct {
 
 func (p *page) Name() string { return p.name }
 
-func (p *page) Deliver(ctx context.Context, m remediation.Message) error {
+func (p *page) Deliver(ctx context.Context, m remediation.Message) (receipt string, err error) {
 	if p.block != nil {
 		select {
 		case <-p.block:
 		case <-ctx.Done():
-			return ctx.Err()
+			return "", ctx.Err()
 		}
 	}
 	if p.meanwhile != nil {
@@ -59,23 +59,23 @@ func (p *page) Deliver(ctx context.Context, m remediation.Message) error {
 	defer p.mu.Unlock()
 	p.calls++
 	if p.down != nil {
-		return p.down
+		return "", p.down
 	}
 	if len(p.errs) > 0 {
 		err := p.errs[0]
 		if p.errs = p.errs[1:]; err != nil {
-			return err
+			return "", err
 		}
 	}
 	var b remediation.PublicMessage
 	if err := json.Unmarshal(m.Body, &b); err != nil {
-		return err
+		return "", err
 	}
 	p.got = append(p.got, b)
 	if n := len(p.applied); n == 0 || p.applied[n-1].Key != b.Key || p.applied[n-1].Update.Number < b.Update.Number {
 		p.applied = append(p.applied, b)
 	}
-	return nil
+	return "", nil
 }
 
 // says is what the page was told, in short.

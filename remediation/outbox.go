@@ -24,6 +24,11 @@ type Message struct {
 	Incident string `json:"incident"`
 	Step     string `json:"step,omitempty"`
 	What     string `json:"what"`
+	// Unrecorded: that it was delivered is not worth an audit entry; that it could
+	// not be is.
+	Unrecorded bool `json:"unrecorded,omitempty"`
+	// Receipt is what the channel last returned for the key; "" where it never did.
+	Receipt string `json:"-"`
 	// Body is what the channel understands.
 	Body    json.RawMessage `json:"body"`
 	Created time.Time       `json:"created"`
@@ -42,7 +47,10 @@ type Message struct {
 type Channel interface {
 	// Name is unique, and stays the same across restarts.
 	Name() string
-	Deliver(ctx context.Context, m Message) error
+	// Deliver returns what it wants to know with the key's next message: where in
+	// a chat it stands, say. "" keeps what it returned before; what comes with an
+	// error is kept too.
+	Deliver(ctx context.Context, m Message) (receipt string, err error)
 }
 
 // Undeliverable marks an error that trying again does not mend.
@@ -152,10 +160,22 @@ func (e *Engine) dropUnknown(tx Tx) error {
 	return nil
 }
 
+// receiptOf is what a channel last returned for a key, "" where it never did.
+func receiptOf(tx Tx, channel, key string) (string, error) {
+	r, err := tx.Receipt(channel, key)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	return r, err
+}
+
 // settleMessage takes a message out of the outbox and records what became of it.
 func (e *Engine) settleMessage(tx Tx, m Message, outcome string, failure error) error {
 	if err := tx.DeleteMessage(m.ID); err != nil {
 		return err
+	}
+	if m.Unrecorded && failure == nil {
+		return nil
 	}
 	detail := map[string]any{"channel": m.Channel, "what": m.What, "attempts": m.Attempts, "outcome": outcome}
 	if failure != nil {
@@ -237,6 +257,11 @@ func (e *Engine) deliverDue(ctx context.Context, ch Channel) (next time.Time, er
 		var heads []Message
 		err := e.store.View(ctx, func(tx Tx) (err error) {
 			heads, err = tx.FirstMessages(ch.Name())
+			for i := range heads {
+				if err == nil {
+					heads[i].Receipt, err = receiptOf(tx, heads[i].Channel, heads[i].Key)
+				}
+			}
 			return err
 		})
 		if err != nil {
@@ -270,9 +295,10 @@ func (e *Engine) deliverDue(ctx context.Context, ch Channel) (next time.Time, er
 // end of the process cuts off does not count: it is repeated after the start.
 func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 	dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
-	failure := ch.Deliver(dctx, m)
+	receipt, failure := ch.Deliver(dctx, m)
 	cancel()
-	if failure != nil && ctx.Err() != nil {
+	cutOff := failure != nil && ctx.Err() != nil
+	if cutOff && receipt == "" {
 		return ctx.Err()
 	}
 	var wait *retryAfterError
@@ -288,6 +314,11 @@ func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 			"attempt", m.Attempts+1, "err", failure)
 	}
 	err := e.store.Update(context.WithoutCancel(ctx), func(tx Tx) error {
+		if receipt != "" {
+			if err := tx.PutReceipt(m.Channel, m.Key, receipt); err != nil || cutOff {
+				return err
+			}
+		}
 		m, err := tx.Message(m.ID)
 		if errors.Is(err, ErrNotFound) {
 			return nil
@@ -302,6 +333,9 @@ func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 		}
 		return e.settleMessage(tx, m, result, failure)
 	})
+	if err == nil && cutOff {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}

@@ -149,4 +149,7 @@ type OutboxTable interface {
 	DeleteMessage(id int64) error
 	// PendingMessages counts the messages of each channel that has any.
 	PendingMessages() (map[string]int, error)
+	// Receipt returns what was kept of a channel's key, or ErrNotFound.
+	Receipt(channel, key string) (string, error)
+	PutReceipt(channel, key, value string) error
 }

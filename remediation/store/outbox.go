@@ -150,3 +150,21 @@ func (t *tx) PendingMessages() (map[string]int, error) {
 	}
 	return out, nil
 }
+
+// Receipt implements remediation.OutboxTable.
+func (t *tx) Receipt(channel, key string) (value string, err error) {
+	if err := t.row("SELECT value FROM receipts WHERE channel = ? AND key = ?", []any{channel, key}, &value); err != nil {
+		return "", fmt.Errorf("receipt of %.80q from %.80q: %w", key, channel, err)
+	}
+	return value, nil
+}
+
+// PutReceipt implements remediation.OutboxTable.
+func (t *tx) PutReceipt(channel, key, value string) error {
+	err := t.exec(`INSERT INTO receipts (channel, key, value) VALUES (?, ?, ?)
+		ON CONFLICT (channel, key) DO UPDATE SET value = excluded.value`, channel, key, value)
+	if err != nil {
+		return fmt.Errorf("put receipt of %.80q from %.80q: %w", key, channel, err)
+	}
+	return nil
+}

@@ -115,19 +115,19 @@ const ours = "backout"
 const longestName = 255
 
 // Deliver implements remediation.Channel.
-func (p *Page) Deliver(ctx context.Context, m remediation.Message) error {
+func (p *Page) Deliver(ctx context.Context, m remediation.Message) (receipt string, err error) {
 	var msg remediation.PublicMessage
 	if err := json.Unmarshal(m.Body, &msg); err != nil {
-		return remediation.Undeliverable(fmt.Errorf("statuspage: decode message: %w", err))
+		return "", remediation.Undeliverable(fmt.Errorf("statuspage: decode message: %w", err))
 	}
 	knew := p.knows()
-	err := p.deliver(ctx, msg)
+	err = p.deliver(ctx, msg)
 	var s *statusError
 	if knew && errors.As(err, &s) && s.code == http.StatusUnprocessableEntity {
 		p.forget() // a component may be gone since
 		err = p.deliver(ctx, msg)
 	}
-	return err
+	return "", err
 }
 
 func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error {

@@ -76,7 +76,7 @@ func begin(t *testing.T, components ...string) *test {
 
 // deliver delivers one message and returns why not.
 func (x *test) deliver(m remediation.Message) error {
-	err := x.page.Deliver(x.Context(), m)
+	_, err := x.page.Deliver(x.Context(), m)
 	if err != nil && strings.Contains(err.Error(), apiKey) {
 		x.Error("the error tells the key")
 	}
@@ -393,7 +393,7 @@ func TestADeliveryEndsWithItsContext(t *testing.T) {
 	x := begin(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := x.page.Deliver(ctx, life[0]); !errors.Is(err, context.Canceled) {
+	if _, err := x.page.Deliver(ctx, life[0]); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }

@@ -40,12 +40,28 @@ func first(channel string, want ...int64) func(remediation.Tx) error {
 }
 
 var outboxTests = []test{
+	{"what a channel returned is kept by its key, and the last one wins", func(s *suite) {
+		for _, x := range odd {
+			s.update(func(tx remediation.Tx) error {
+				if _, err := tx.Receipt(x, x); !errors.Is(err, remediation.ErrNotFound) {
+					return fmt.Errorf("a receipt that nobody gave: %w", err)
+				}
+				return errors.Join(tx.PutReceipt(x, x, "first"), tx.PutReceipt(x, x, x), tx.PutReceipt(x, "other"+x, "other"))
+			})
+			s.both(func(tx remediation.Tx) error {
+				if got, err := tx.Receipt(x, x); err != nil || got != x {
+					return fmt.Errorf("the receipt is %q, want %q (%w)", got, x, err)
+				}
+				return nil
+			})
+		}
+	}},
 	{"a message reads back as it was put, whatever its texts", func(s *suite) {
 		want := map[int64]remediation.Message{}
 		for _, x := range append(slices.Clone(odd), "full") {
 			m := remediation.Message{}
 			fill(reflect.ValueOf(&m).Elem())
-			m.ID, m.Channel, m.Key, m.What = 0, x, x, x
+			m.ID, m.Channel, m.Key, m.What, m.Receipt = 0, x, x, x, ""
 			s.update(func(tx remediation.Tx) error { return tx.PutMessage(&m) })
 			want[m.ID] = m
 		}
