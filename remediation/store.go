@@ -35,6 +35,7 @@ type Tx interface {
 	ServiceTable
 	PublicTable
 	OutboxTable
+	PreflightTable
 }
 
 // IncidentTable holds the incidents.
@@ -152,4 +153,11 @@ type OutboxTable interface {
 	// Receipt returns what was kept of a channel's key, or ErrNotFound.
 	Receipt(channel, key string) (string, error)
 	PutReceipt(channel, key, value string) error
+}
+
+// PreflightTable holds preflights, by service.
+type PreflightTable interface {
+	// Preflight returns a service's, or ErrNotFound.
+	Preflight(service string) (Preflight, error)
+	PutPreflight(p Preflight) error // by Service
 }

@@ -1,0 +1,202 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// Proved is what a proof came to.
+type Proved string
+
+// What proofs come to. Where nothing could tell, it is CannotTell: a human may
+// sign for that, and not for a Fail.
+const (
+	Pass       Proved = "pass"
+	Fail       Proved = "fail"
+	CannotTell Proved = "cannot_tell"
+)
+
+// Finding is what a proof came to, what was seen, and what to do next.
+type Finding struct {
+	Result   Proved `json:"result"`
+	Evidence string `json:"evidence"`
+	Next     string `json:"next,omitempty"`
+}
+
+// Proof is one thing that can be proved before a rollout starts. Prove leaves
+// nothing behind, however it ends.
+type Proof struct {
+	// ID is unique in a preflight and the same in the next one, such as
+	// image_retag/previous_image.
+	ID string
+	// Name says in a few words what is proved.
+	Name  string
+	Prove func(ctx context.Context) Finding
+}
+
+// Prover is an Action that can prove beforehand that it would work.
+type Prover interface {
+	Action
+	Proofs() []Proof
+}
+
+// ProvingKind is a kind that has more to prove of a step than its action has.
+type ProvingKind interface {
+	ActionKind
+	Proofs(pb *alerts.Playbook, params any) ([]Proof, error)
+}
+
+// Sweeper is an Action whose proofs leave something behind where the process is
+// killed in their midst.
+type Sweeper interface {
+	Action
+	Sweep(ctx context.Context) error
+}
+
+// Accepter is a Channel that can tell whether it would deliver: its address
+// answers, and its credentials are good. Nobody is told anything.
+type Accepter interface {
+	Channel
+	Accepts(ctx context.Context) error
+}
+
+// Surroundings are what a preflight asks of what lies around a service.
+type Surroundings interface {
+	// Rules returns the rules that Prometheus has loaded.
+	Rules(ctx context.Context) ([]LoadedRule, error)
+	// LabelValues returns the values of a label on the series of a selector.
+	LabelValues(ctx context.Context, selector, label string) ([]string, error)
+	// Clocks tells how far other clocks are from ours.
+	Clocks(ctx context.Context) []Clock
+	// RaiseAlert posts an alert to Alertmanager, which ends it at until.
+	RaiseAlert(ctx context.Context, labels map[string]string, until time.Time) error
+	// Page returns the status that an address answers; no redirection is followed.
+	Page(ctx context.Context, address string) (status int, err error)
+}
+
+// LoadedRule is a rule that Prometheus has loaded.
+type LoadedRule struct {
+	Group, Name string
+	Alert       bool
+	Expr        string
+	For         time.Duration
+	Labels      map[string]string
+	Annotations map[string]string
+	// Error is why its last evaluation failed, "" where it did not.
+	Error string
+}
+
+// Clock is another clock; Ahead is how far it is before ours, negative behind.
+type Clock struct {
+	Of    string
+	Ahead time.Duration
+	Err   error
+}
+
+// Passed is a Finding of what was seen to be as it should be.
+func Passed(evidence string) Finding { return Finding{Result: Pass, Evidence: evidence} }
+
+// FindingOf is what an error means to a proof: an effect or an answer in doubt
+// tells nothing, everything else is a failure. What stands behind "; try: " is what
+// to do next.
+func FindingOf(err error) Finding {
+	if err == nil {
+		return Finding{Result: Pass}
+	}
+	f := Finding{Result: Fail}
+	if isInDoubt(err) || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		f.Result = CannotTell
+	}
+	f.Evidence, f.Next, _ = strings.Cut(err.Error(), "; try: ")
+	return f
+}
+
+// Unknown is a Finding of what could not be told.
+func Unknown(evidence, next string) Finding {
+	return Finding{Result: CannotTell, Evidence: evidence, Next: next}
+}
+
+// Failed is a Finding of what is not as it should be.
+func Failed(evidence, next string) Finding {
+	return Finding{Result: Fail, Evidence: evidence, Next: next}
+}
+
+// PreflightItem is one line of a preflight: a proof, or a piece of people's work.
+type PreflightItem struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// Owner is who answers for a piece of people's work; "" for a proof.
+	Owner string `json:"owner"`
+	// Before: a rollout does not start without it.
+	Before bool `json:"before"`
+	Finding
+	Signed *Signature `json:"signed"`
+}
+
+// Signature is a human's word that something is so, for one release.
+type Signature struct {
+	Item    string    `json:"item"`
+	Release string    `json:"release"`
+	By      string    `json:"by"`
+	Actor   string    `json:"actor"`
+	Reason  string    `json:"reason"`
+	Time    time.Time `json:"time"`
+}
+
+// Preflight is what is kept of a service's preflights: the last run that came to
+// its end, and what humans signed for.
+type Preflight struct {
+	Service    string        `json:"service"`
+	Run        *PreflightRun `json:"run"`
+	Signatures []Signature   `json:"signatures"`
+}
+
+// PreflightRun is one run.
+type PreflightRun struct {
+	Release string `json:"release"`
+	// Playbook is the hash of the playbook that was proved.
+	Playbook string          `json:"playbook"`
+	By       string          `json:"by"`
+	Reason   string          `json:"reason"`
+	Started  time.Time       `json:"started"`
+	Finished time.Time       `json:"finished"`
+	Items    []PreflightItem `json:"items"`
+}
+
+// PreflightView is a preflight as the API and the commands show it.
+type PreflightView struct {
+	Service string `json:"service"`
+	Release string `json:"release"`
+	// Running: Items are those of the run that goes on; what is not proved yet is
+	// not in it, and Left counts it.
+	Running  bool            `json:"running"`
+	Left     int             `json:"left"`
+	By       string          `json:"by"`
+	Started  *time.Time      `json:"started"`
+	Finished *time.Time      `json:"finished"`
+	Items    []PreflightItem `json:"items"`
+	// Missing says why a rollout would not start; empty where it would.
+	Missing []string `json:"missing"`
+}
+
+// signed returns who signed an item for a release, or nil.
+func (p Preflight) signed(item, release string) *Signature {
+	for i := range p.Signatures {
+		if s := &p.Signatures[i]; s.Item == item && s.Release == release {
+			return s
+		}
+	}
+	return nil
+}
+
+// sign adds a signature in the place of an earlier one of the same item; those of
+// other releases count no more, and go.
+func (p *Preflight) sign(s Signature) {
+	p.Signatures = slices.DeleteFunc(p.Signatures, func(old Signature) bool { return old.Item == s.Item || old.Release != s.Release })
+	p.Signatures = append(p.Signatures, s)
+}

@@ -1,0 +1,122 @@
+package remediation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// peoplesItems are the pieces of a playbook's work that no machine can check, in
+// the playbook's order: all of them are signed for by a human.
+func peoplesItems(pb *alerts.Playbook) []PreflightItem {
+	l := &workList{lead: "Rollout Lead"}
+	if len(pb.Team) > 0 {
+		l.lead = owns(pb.Team[0].Role, pb.Team[0].Name)
+	}
+	for _, m := range pb.Team {
+		seen := "nobody is named for it in the playbook"
+		if m.Name != "" {
+			seen = "the playbook names " + m.Name
+		}
+		l.add("team", m.Role, owns(m.Role, m.Name), true, seen)
+	}
+	for _, c := range pb.Checklist {
+		seen := said(c.Status)
+		if c.Notes != "" {
+			seen = c.Notes + "; " + seen
+		}
+		l.add("checklist", c.Item, c.Owner, true, seen)
+	}
+	for _, p := range pb.Phases {
+		owner := l.lead
+		for _, t := range pb.Timeline {
+			if strings.EqualFold(t.Activity, p.Name) {
+				owner = t.Owner
+			}
+		}
+		for _, t := range p.Tasks {
+			for _, item := range t.Items {
+				l.add("phase", item, owner, before(p.When), p.Name+": "+t.Name)
+			}
+		}
+	}
+	for _, t := range pb.Timeline {
+		l.add("timeline", t.Activity, t.Owner, before(t.Day), t.Day+"; "+said(t.Status))
+	}
+	for _, t := range pb.PostRollout {
+		for _, item := range t.Items {
+			l.add("after", item, l.lead, false, "after the rollout: "+t.Name)
+		}
+	}
+	return l.items
+}
+
+// workList gathers pieces of work, each under an id of its own.
+type workList struct {
+	lead  string
+	items []PreflightItem
+}
+
+func (l *workList) add(list, name, owner string, before bool, seen string) {
+	id := list + "/" + slug(name)
+	taken := func(id string) bool {
+		return slices.ContainsFunc(l.items, func(it PreflightItem) bool { return it.ID == id })
+	}
+	for n, base := 2, id; taken(id); n++ {
+		id = fmt.Sprintf("%s-%d", base, n)
+	}
+	l.items = append(l.items, PreflightItem{
+		ID: id, Name: name, Owner: owner, Before: before,
+		Finding: Unknown(seen+"; nobody has signed for it", "backout preflight sign "+id+" --by=NAME --reason=WHY"),
+	})
+}
+
+// before tells whether the playbook puts a day or a phase before the start: T-7, or
+// "T-7 days". What it does not say counts as before.
+func before(when string) bool {
+	when = strings.TrimSpace(strings.ToUpper(when))
+	switch {
+	case strings.HasPrefix(when, "T-"), strings.HasPrefix(when, "DAY -"):
+		return true
+	case when == "T", strings.HasPrefix(when, "T+"), strings.HasPrefix(when, "T "), strings.HasPrefix(when, "DAY"):
+		return false
+	}
+	return true
+}
+
+func owns(role, name string) string {
+	if name == "" {
+		return role
+	}
+	return name + " (" + role + ")"
+}
+
+func said(s alerts.Status) string {
+	if s == "" {
+		s = alerts.StatusPending
+	}
+	return "the playbook has it as " + strings.ReplaceAll(string(s), "_", " ")
+}
+
+// slug is a text as it is easy to type: lower-case letters and digits between
+// hyphens.
+func slug(text string) string {
+	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+	const longest = 60
+	out := ""
+	for _, w := range words {
+		if out != "" && len(out)+1+len(w) > longest {
+			break
+		}
+		if out != "" {
+			out += "-"
+		}
+		out += w
+	}
+	if out == "" {
+		return "item"
+	}
+	return out
+}

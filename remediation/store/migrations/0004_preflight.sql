@@ -1,0 +1,5 @@
+-- The last preflight of a service, and what humans signed for.
+CREATE TABLE preflights (
+  service TEXT PRIMARY KEY,
+  body    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
