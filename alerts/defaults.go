@@ -71,6 +71,9 @@ func (p *Playbook) fillDefaults(pos position) {
 func (p *Playbook) triggerDefaults(pos position) {
 	for i := range p.Triggers {
 		t := &p.Triggers[i]
+		if !pos.has(key(item("triggers", i), "severity")) {
+			t.Severity = DefaultSeverity
+		}
 		if t.Signal != "" {
 			continue
 		}

@@ -178,8 +178,14 @@ type Trigger struct {
 	Sustained   model.Duration `yaml:"sustained,omitempty"`
 	MinVolume   float64        `yaml:"min_volume,omitempty"`
 	Recovery    Recovery       `yaml:"recovery,omitempty"`
-	Plan        string         `yaml:"plan"`
+	// Severity is how grave an incident of it is, from 1 to 5, the gravest.
+	Severity int    `yaml:"severity,omitempty"`
+	Plan     string `yaml:"plan"`
 }
+
+// DefaultSeverity is that of a trigger that names none: what rolls a release back
+// is graver than an alert.
+const DefaultSeverity = 3
 
 // Recovery is the short window by which a trigger is judged after a step.
 type Recovery struct {

@@ -102,6 +102,9 @@ func (v *validator) triggers() {
 			}
 			v.at(key(path, "plan"), fmt.Sprintf("%s: there is no plan %q", key(path, "plan"), t.Plan), oneOf(t.Plan, names))
 		}
+		if at := key(path, "severity"); t.Severity < 1 || t.Severity > 5 {
+			v.at(at, fmt.Sprintf("%s: %d is no severity", at, t.Severity), "write 1 to 5, the gravest, or leave it out for 3")
+		}
 		signal, indicator := key(path, "signal"), key(path, "indicator")
 		switch hasS, hasI := v.pos.has(signal), v.pos.has(indicator); {
 		case hasS && hasI:

@@ -172,7 +172,7 @@ func (c *change) publish(p *PublicIncident, status PublicStatus, words string, s
 	if err != nil {
 		return fmt.Errorf("encode update %d of incident %s: %w", u.Number, c.inc.ID, err)
 	}
-	for _, ch := range c.e.outbox.channels {
+	for _, ch := range c.e.statusPages {
 		m := Message{
 			Channel: ch.Name(), Key: c.inc.ID, Service: c.inc.Service, Incident: c.inc.ID,
 			What: fmt.Sprintf("update %d: %s", u.Number, status), Body: body, Created: c.now, Next: c.now,

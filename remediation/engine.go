@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,8 +35,14 @@ type Options struct {
 	NoLossy string
 	// StatusPages are told what the built-in page shows.
 	StatusPages []Channel
-	Now         func() time.Time
-	Logger      *slog.Logger
+	// Team are told, beside the audit log, what those who run a service must know:
+	// each takes a TeamMessage.
+	Team []Channel
+	// Mail writes to those whom the playbook names once an incident lasts too
+	// long: each takes a PublicMessage.
+	Mail   []Channel
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 // Engine takes notifications in and carries playbooks out. All that it must
@@ -53,6 +60,8 @@ type Engine struct {
 	log          *slog.Logger
 	metrics      *metrics
 	outbox       *outbox
+	// statusPages, team and mail are the outbox's channels, by what they take.
+	statusPages, team, mail []Channel
 
 	mu       sync.Mutex
 	books    map[string]*book // by service: what new incidents open with
@@ -69,16 +78,17 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Mode != Observe && o.Mode != Act {
 		return nil, fmt.Errorf("mode %q: write observe or act", o.Mode)
 	}
-	out, err := newOutbox(o.StatusPages)
+	out, err := newOutbox(slices.Concat(o.StatusPages, o.Team, o.Mail))
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{
-		outbox: out,
-		store:  tally{o.Store}, kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager, history: o.History,
+		outbox: out, statusPages: o.StatusPages, team: o.Team, mail: o.Mail,
+		kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager, history: o.History,
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}
+	e.store = tally{telling{o.Store, e.tellTeam}}
 	if err := e.Reload(ctx, o.Playbooks); err != nil {
 		return nil, err
 	}

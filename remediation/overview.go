@@ -40,8 +40,10 @@ type ServiceNow struct {
 	Triggers       []TriggerNow  `json:"triggers"`
 	// Tells are the actions that only tell people something, and change no target.
 	Tells []string `json:"tells"`
-	// Call is where the service's incidents are talked about, "" where nowhere.
-	Call string `json:"call,omitempty"`
+	// Call is where the service's grave incidents are talked about, "" where the
+	// playbook does not say; CallAbove is the severity above which one is.
+	Call      string `json:"call,omitempty"`
+	CallAbove *int   `json:"call_above,omitempty"`
 }
 
 // TriggerNow is how a trigger's values are to be read.
@@ -49,6 +51,8 @@ type TriggerNow struct {
 	Name  string      `json:"name"`
 	Unit  alerts.Unit `json:"unit"`
 	Above bool        `json:"above"`
+	// Severity is how grave a breach of it is, 5 the gravest.
+	Severity int `json:"severity"`
 }
 
 // LimitLeft is how many steps of an action the limits still allow.
@@ -106,7 +110,7 @@ func (e *Engine) overview(tx Tx) (Overview, error) {
 }
 
 func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
-	s := ServiceNow{Service: b.Service, Limits: []LimitLeft{}, Stages: stageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge)}
+	s := b.reading()
 	var err error
 	if s.Rollout, err = rolloutOf(tx, b.Service); err != nil {
 		return ServiceNow{}, err
@@ -121,27 +125,39 @@ func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
 	if !beat.Last.IsZero() {
 		s.Watchdog = utc(&beat.Last)
 	}
-	if m := b.Communications; m != nil && m.IncidentCall != nil {
-		s.Call = m.IncidentCall.URL
+	limits, err := e.limitsLeft(tx, b)
+	for _, l := range limits {
+		if !slices.Contains(s.Tells, l.Action) {
+			s.Limits = append(s.Limits, l)
+		}
 	}
-	s.Triggers = []TriggerNow{}
+	return s, err
+}
+
+// reading is what the playbook says of how a service's incidents are to be read.
+func (b *book) reading() ServiceNow {
+	s := ServiceNow{
+		Service: b.Service, Limits: []LimitLeft{}, Stages: stageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
+		Triggers: []TriggerNow{}, Tells: []string{},
+	}
+	if m := b.Communications; m != nil && m.IncidentCall != nil {
+		s.Call, s.CallAbove = m.IncidentCall.URL, &m.IncidentCall.SeverityAbove
+	}
 	for _, t := range b.Triggers {
-		now := TriggerNow{Name: t.Name, Above: t.Above != nil}
+		now := TriggerNow{Name: t.Name, Above: t.Above != nil, Severity: t.Severity}
 		if ind := b.Indicator(t.Indicator); ind != nil {
 			now.Unit = ind.Unit
 		}
 		s.Triggers = append(s.Triggers, now)
 	}
-	s.Tells = []string{}
-	limits, err := e.limitsLeft(tx, b)
-	for _, l := range limits {
-		if _, ok := b.kinds[l.Action].(Communicator); ok {
-			s.Tells = append(s.Tells, l.Action)
-		} else {
-			s.Limits = append(s.Limits, l)
+	for _, p := range b.Plans {
+		for _, step := range p.Steps {
+			if _, ok := b.kinds[step.Action].(Communicator); ok && !slices.Contains(s.Tells, step.Action) {
+				s.Tells = append(s.Tells, step.Action)
+			}
 		}
 	}
-	return s, err
+	return s
 }
 
 // limitsLeft tells, for each kind of action in the playbook, how many steps

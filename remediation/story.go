@@ -1,8 +1,11 @@
 package remediation
 
 import (
+	"cmp"
 	"slices"
 	"time"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 // Story is an incident as a commander asks for it: what broke, what was done,
@@ -21,7 +24,11 @@ type Story struct {
 	Asks, Restorable bool
 	// Why says in words why no step runs; WhyEnds how that ends.
 	Why, WhyEnds string
-	Call         string
+	// Severity is the gravest of its triggers'; StartCall: it is grave enough for
+	// a call, which Call is the address of, where the playbook has one.
+	Severity  int
+	StartCall bool
+	Call      string
 }
 
 // Broken is one trigger: its last value against its threshold.
@@ -36,7 +43,17 @@ const shownTriggers = 8
 
 // NewStory tells v as it is at now; s is its service's, as far as it is known.
 func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
-	s := Story{IncidentView: v, Now: now, Call: service.Call}
+	s := Story{IncidentView: v, Now: now}
+	for _, t := range v.Triggers {
+		for _, k := range service.Triggers {
+			if k.Name == t.Trigger {
+				s.Severity = max(s.Severity, k.Severity)
+			}
+		}
+	}
+	if s.Severity = cmp.Or(s.Severity, alerts.DefaultSeverity); service.CallAbove != nil && s.Severity > *service.CallAbove {
+		s.StartCall, s.Call = true, service.Call
+	}
 	for _, t := range v.Triggers {
 		i := slices.IndexFunc(s.Broke, func(b Broken) bool { return b.Trigger == t.Trigger })
 		if i < 0 {

@@ -48,6 +48,12 @@ func Tell(e Entry) Telling {
 		if subject == "" {
 			ev.Title = "Needs a human"
 		}
+	case KindBlind:
+		if blind, _ := e.Detail["blind"].(bool); blind {
+			subject = "is away: backout is blind"
+		} else {
+			subject, ev.Tone = "is back", "good"
+		}
 	case KindFrozen, KindThawed:
 		if subject = e.Service; subject == "" {
 			subject = "every service"

@@ -37,6 +37,7 @@ type world struct {
 	// announcement is what every status_page step tells, pages whom.
 	announcement remediation.Announcement
 	pages        []remediation.Channel
+	team, mail   []remediation.Channel
 	// history draws plots, where set.
 	history remediation.History
 }
@@ -145,7 +146,7 @@ func (w *world) newEngine(st remediation.Store) *remediation.Engine {
 func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 	return remediation.New(w.ctx, remediation.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.am, History: w.history,
-		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
+		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

@@ -1,0 +1,238 @@
+package remediation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// TeamMessage is the body of a message to those who run a service.
+type TeamMessage struct {
+	// Channel is where they talk, as the playbook writes it: "#incidents".
+	Channel string `json:"channel"`
+	// Story is the incident as it stands with what is told; nil for what concerns
+	// no incident.
+	Story *Story `json:"story,omitempty"`
+	// Told is what is new; nothing where only the incident's state has changed.
+	Told []TeamLine `json:"told,omitempty"`
+}
+
+// TeamLine is one thing that happened, as the audit log has it.
+type TeamLine struct {
+	Kind  Kind      `json:"kind"`
+	Time  time.Time `json:"time"`
+	Actor string    `json:"actor"`
+	// Title says what happened, Why the reason; Tone is that of Telling.
+	Title string `json:"title"`
+	Tone  string `json:"tone,omitempty"`
+	Why   string `json:"why,omitempty"`
+	// Seq and Hash are the entry's: told to people, they show a log that was cut off.
+	Seq  int64  `json:"seq"`
+	Hash string `json:"hash"`
+}
+
+// What of an incident's audit entries its team is told: startsTelling also where
+// nothing was told of the incident before, since an alert that proves to be
+// nothing concerns nobody; goesOnTelling once it was; movesOn only brings
+// what was told up to date.
+var (
+	startsTelling = []Kind{KindHeld, KindOutcome, KindInDoubt, KindEscalated, KindClaimed, KindLateOutcome, KindDrift, KindRestored}
+	goesOnTelling = []Kind{
+		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified,
+	}
+	movesOn = []Kind{KindIntent, KindVerified, KindSettled}
+	// tellsService are told without an incident.
+	tellsService = []Kind{KindHeld, KindFrozen, KindThawed, KindSignal, KindStage, KindBlind, KindDrift}
+)
+
+// telling is a store whose transactions tell the team what they did: the message
+// is in the outbox with the change that it tells of.
+type telling struct {
+	Store
+	tell func(tx Tx, entries []Entry) error
+}
+
+// Update implements Store.
+func (s telling) Update(ctx context.Context, fn func(tx Tx) error) error {
+	return s.Store.Update(ctx, func(tx Tx) error {
+		t := &tellingTx{Tx: tx}
+		if err := fn(t); err != nil {
+			return err
+		}
+		return s.tell(tx, t.entries)
+	})
+}
+
+// tellingTx keeps the entries that a transaction has written.
+type tellingTx struct {
+	Tx
+	entries []Entry
+}
+
+// Append implements AuditTable.
+func (t *tellingTx) Append(e Entry) (Entry, error) {
+	sealed, err := t.Tx.Append(e)
+	if err == nil {
+		t.entries = append(t.entries, sealed)
+	}
+	return sealed, err
+}
+
+// tellTeam puts a message for each incident, and each service, of which the
+// entries tell something.
+func (e *Engine) tellTeam(tx Tx, entries []Entry) error {
+	if len(e.team) == 0 {
+		return nil
+	}
+	var done []string
+	for i, first := range entries {
+		about := first.Incident
+		if about == "" {
+			about = "service/" + first.Service
+		}
+		if slices.Contains(done, about) {
+			continue
+		}
+		done = append(done, about)
+		same := slices.DeleteFunc(slices.Clone(entries[i:]), func(en Entry) bool {
+			return en.Incident != first.Incident || en.Service != first.Service && first.Incident == ""
+		})
+		var err error
+		if first.Incident == "" {
+			err = e.tellOfService(tx, first.Service, same)
+		} else {
+			err = e.tellOfIncident(tx, first.Incident, same)
+		}
+		if err != nil {
+			return fmt.Errorf("tell the team of %s: %w", about, err)
+		}
+	}
+	return nil
+}
+
+// tellOfIncident tells what is new of one incident.
+func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
+	begins, moves := false, false
+	m := TeamMessage{}
+	for _, en := range entries {
+		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed)
+		begins = begins || starts || en.Kind == KindIntent
+		moves = moves || slices.Contains(movesOn, en.Kind)
+		// What other channels delivered is for the audit log alone.
+		notified := en.Kind == KindNotified && en.Detail["channel"] != ownPage
+		if (starts || slices.Contains(goesOnTelling, en.Kind)) && !notified {
+			m.Told = append(m.Told, lineOf(en))
+		}
+	}
+	if len(m.Told) == 0 && !moves {
+		return nil
+	}
+	inc, err := tx.Incident(id)
+	if err != nil || inc.Drill {
+		return err
+	}
+	b := e.bookOf(inc.Service)
+	if b == nil || b.teamChannel() == "" {
+		return nil
+	}
+	for _, ch := range e.team {
+		_, err := tx.Receipt(ch.Name(), id)
+		told := err == nil
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if !told && !begins {
+			continue
+		}
+		if m.Story == nil {
+			v, err := viewOf(tx, inc)
+			if err != nil {
+				return err
+			}
+			story := NewStory(v, b.reading(), e.now().UTC())
+			m.Channel, m.Story = b.teamChannel(), &story
+		}
+		if !told { // from now on it is: the channel's own receipt replaces this one
+			if err := tx.PutReceipt(ch.Name(), id, ""); err != nil {
+				return err
+			}
+		}
+		err = e.putTeamMessage(tx, ch, m, Message{
+			Key: id, Service: inc.Service, Incident: id, What: "the incident: " + story(m), Unrecorded: told,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// story is what a message is about, for the audit log.
+func story(m TeamMessage) string {
+	if len(m.Told) > 0 {
+		return m.Told[0].Title
+	}
+	return m.Story.Headline
+}
+
+// tellOfService tells those who run a service, or all of them, of what concerns
+// no incident.
+func (e *Engine) tellOfService(tx Tx, service string, entries []Entry) error {
+	var told []TeamLine
+	for _, en := range entries {
+		if slices.Contains(tellsService, en.Kind) {
+			told = append(told, lineOf(en))
+		}
+	}
+	if len(told) == 0 {
+		return nil
+	}
+	var channels []string
+	for _, b := range e.allBooks() {
+		if c := b.teamChannel(); c != "" && (service == "" || b.Service == service) && !slices.Contains(channels, c) {
+			channels = append(channels, c)
+		}
+	}
+	slices.Sort(channels)
+	for _, c := range channels {
+		for _, ch := range e.team {
+			m := TeamMessage{Channel: c, Told: told}
+			err := e.putTeamMessage(tx, ch, m, Message{Key: "service/" + service, Service: service, What: story(m), Unrecorded: true})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (e *Engine) putTeamMessage(tx Tx, ch Channel, m TeamMessage, out Message) error {
+	var err error
+	if out.Body, err = json.Marshal(m); err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	out.Channel, out.Created, out.Next = ch.Name(), e.now(), e.now()
+	if err := tx.PutMessage(&out); err != nil {
+		return err
+	}
+	counted(tx, e.outbox.wakeUp)
+	return nil
+}
+
+func lineOf(e Entry) TeamLine {
+	t := Tell(e)
+	return TeamLine{
+		Kind: e.Kind, Time: e.Time, Actor: e.Actor, Title: t.Title, Tone: t.Tone, Why: t.Why, Seq: e.Seq, Hash: e.Hash,
+	}
+}
+
+// teamChannel is where those who run the service talk, "" where nowhere.
+func (b *book) teamChannel() string {
+	if b.Communications == nil {
+		return ""
+	}
+	return b.Communications.SlackChannel
+}
