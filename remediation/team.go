@@ -13,8 +13,8 @@ import (
 type TeamMessage struct {
 	// Channel is where they talk, as the playbook writes it: "#incidents".
 	Channel string `json:"channel"`
-	// Story is the incident as it stands with what is told; nil for what concerns
-	// no incident.
+	// Story is the incident as it stands with what is told, without its single
+	// alerts; nil for what concerns no incident.
 	Story *Story `json:"story,omitempty"`
 	// Told is what is new; nothing where only the incident's state has changed.
 	Told []TeamLine `json:"told,omitempty"`
@@ -153,6 +153,7 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 				return err
 			}
 			story := NewStory(v, b.reading(), e.now().UTC())
+			story.Triggers = nil // up to a thousand alerts: Broke counts them
 			m.Channel, m.Story = b.teamChannel(), &story
 		}
 		if !told { // from now on it is: the channel's own receipt replaces this one
