@@ -13,6 +13,7 @@ type Guide struct {
 	PostRollout     []Task            `yaml:"post_rollout,omitempty"`
 	Timeline        []TimelineEntry   `yaml:"timeline,omitempty"`
 	Team            []Member          `yaml:"team,omitempty"`
+	Preflight       *PreflightChecks  `yaml:"preflight,omitempty"`
 }
 
 // Communications says who is told of an incident, where and when.

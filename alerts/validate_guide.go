@@ -55,6 +55,7 @@ func (v *validator) guide() {
 	for i, m := range g.Team {
 		v.need(key(item("team", i), "role"), m.Role == "", "write the role, such as Rollout Lead")
 	}
+	v.preflight(g.Preflight)
 	if g.Communications != nil {
 		v.communications(g.Communications)
 	}

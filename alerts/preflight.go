@@ -1,0 +1,30 @@
+package alerts
+
+import "github.com/prometheus/common/model"
+
+// PreflightChecks are what a preflight asks beside what the rest of the playbook says.
+type PreflightChecks struct {
+	ReplicationLag *ReplicationLag `yaml:"replication_lag,omitempty"`
+}
+
+// ReplicationLag is how far replicas of the database may be behind. Without it, the
+// database itself is asked where a step knows it.
+type ReplicationLag struct {
+	// Query gives the lag in seconds.
+	Query string `yaml:"query"`
+	// Below is what it must be below; 5s by default.
+	Below model.Duration `yaml:"below,omitempty"`
+}
+
+func (v *validator) preflight(c *PreflightChecks) {
+	if c == nil || c.ReplicationLag == nil {
+		return
+	}
+	const path = "preflight.replication_lag.query"
+	if v.need(path, c.ReplicationLag.Query == "", "write an expression that gives seconds, such as max(pg_replication_lag_seconds)") {
+		v.expression(path, path, c.ReplicationLag.Query)
+		if uses(c.ReplicationLag.Query, windowVariable) {
+			v.at(path, path+" holds $window, which only indicators have", "write a fixed range, such as [2m]")
+		}
+	}
+}
