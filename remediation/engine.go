@@ -67,6 +67,8 @@ type Engine struct {
 	books    map[string]*book // by service: what new incidents open with
 	byHash   map[string]*book
 	inFlight map[string]bool
+	// loggedHead is what the process's log was last told of the audit log's end.
+	loggedHead toldHead
 
 	// poke wakes Run when something may be due at once.
 	poke chan struct{}

@@ -191,6 +191,12 @@ func (e *Engine) tellOfService(tx Tx, service string, entries []Entry) error {
 	if len(told) == 0 {
 		return nil
 	}
+	return e.tellChannels(tx, service, told)
+}
+
+// tellChannels tells those who run a service ("": all of them), once where they
+// share a channel.
+func (e *Engine) tellChannels(tx Tx, service string, told []TeamLine) error {
 	var channels []string
 	for _, b := range e.allBooks() {
 		if c := b.teamChannel(); c != "" && (service == "" || b.Service == service) && !slices.Contains(channels, c) {

@@ -20,6 +20,8 @@ type chat struct {
 	got []remediation.TeamMessage
 	// receipts are those that each message came with.
 	receipts []string
+	// heads are where the audit log was said to end.
+	heads []remediation.TeamLine
 	down     error
 }
 
@@ -34,6 +36,10 @@ func (c *chat) Deliver(_ context.Context, m remediation.Message) (string, error)
 	var b remediation.TeamMessage
 	if err := json.Unmarshal(m.Body, &b); err != nil {
 		return "", err
+	}
+	if b.Story == nil && b.Told[0].Kind == "" {
+		c.heads = append(c.heads, b.Told[0])
+		return "", nil
 	}
 	c.got, c.receipts = append(c.got, b), append(c.receipts, m.Receipt)
 	return "at " + m.Key, nil
@@ -181,5 +187,29 @@ func TestAnIncidentGraverThanThePlaybooksBoundStartsACall(t *testing.T) {
 		if s := c.got[1].Story; s.StartCall != want || (s.Call != "") != want || s.Severity != alerts.DefaultSeverity {
 			t.Errorf("a call above %d: %+v", above, s)
 		}
+	}
+}
+
+func TestTheTeamIsToldOnceADayWhereTheAuditLogEnds(t *testing.T) {
+	w, c := withTeam(t)
+	w.tick()
+	seq, hash, err := w.engine.Head(w.ctx)
+	w.must(err)
+	if got := c.heads; len(got) != 1 || got[0].Seq != seq || got[0].Hash != hash || !strings.Contains(got[0].Why, hash) {
+		t.Fatalf("at the start the team was told %+v, want entry %d", got, seq)
+	}
+	w.declare("alpha") // it moves
+	w.start()
+	w.now = w.now.Add(23 * time.Hour)
+	w.tick()
+	if n := len(c.heads); n != 1 {
+		t.Fatalf("told %d times within a day", n)
+	}
+	for range 3 {
+		w.now = w.now.Add(2 * time.Hour)
+		w.tick()
+	}
+	if n := len(c.heads); n != 2 {
+		t.Fatalf("told %d times in a day and more, want 2", n)
 	}
 }

@@ -43,6 +43,9 @@ func beatOf(tx Tx, service string) (Beat, error) {
 
 // keepHouse notices watchdogs that stay away, and ends freezes that ran out.
 func (e *Engine) keepHouse(ctx context.Context) error {
+	if err := e.tellHead(ctx); err != nil {
+		return err
+	}
 	now := e.now()
 	late := func(beat Beat) bool {
 		b := e.bookOf(beat.Service)
