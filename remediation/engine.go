@@ -35,6 +35,11 @@ type Options struct {
 	NoLossy string
 	// StatusPages are told what the built-in page shows.
 	StatusPages []Channel
+	// Surroundings are what a preflight asks; nil: it cannot tell what lies around.
+	Surroundings Surroundings
+	// DrillPatience is how long a preflight's drill alert may take to come back;
+	// 0: as long as is wise.
+	DrillPatience time.Duration
 	// Team are told, beside the audit log, what those who run a service must know:
 	// each takes a TeamMessage.
 	Team []Channel
@@ -60,6 +65,7 @@ type Engine struct {
 	log          *slog.Logger
 	metrics      *metrics
 	outbox       *outbox
+	proving      *proving
 	// statusPages, team and mail are the outbox's channels, by what they take.
 	statusPages, team, mail []Channel
 
@@ -91,6 +97,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}
 	e.store = tally{telling{o.Store, e.tellTeam}}
+	e.proving = newProving(o.Surroundings, o.DrillPatience)
 	if err := e.Reload(ctx, o.Playbooks); err != nil {
 		return nil, err
 	}
@@ -199,6 +206,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		}()
 	}
 	e.deliverAll(ctx)
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		e.proveAll(ctx)
+	}()
 	watches := map[string]context.CancelFunc{}
 	keep := time.NewTicker(housekeeping)
 	defer keep.Stop()

@@ -1,0 +1,168 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+const (
+	// maxSkew is how far another clock may be from ours; Date headers have whole seconds.
+	maxSkew = 2 * time.Second
+	// routePatience is how long a drill alert may take to come back; a new group of
+	// the generated route is sent at once.
+	routePatience = 45 * time.Second
+	routeEvery    = 100 * time.Millisecond
+	// drillLasts is when Alertmanager ends a drill alert by itself.
+	drillLasts = 2 * time.Minute
+	// defaultLag is the most that a replica may lag where the playbook does not say.
+	defaultLag = 5 * time.Second
+)
+
+// clockProofs compare clocks: approvals, windows and the watchdog's age rest on them.
+func (e *Engine) clockProofs() []Proof {
+	return []Proof{{ID: "clock/skew", Name: "the clocks agree", Prove: func(ctx context.Context) Finding {
+		if e.proving.around == nil {
+			return noSurroundings()
+		}
+		var seen []string
+		for _, c := range e.proving.around.Clocks(ctx) {
+			if c.Err != nil {
+				return FindingOf(fmt.Errorf("the clock of %s: %w", c.Of, c.Err))
+			}
+			if c.Ahead.Abs() >= maxSkew {
+				return Failed(fmt.Sprintf("the clock of %s is %s from ours", c.Of, c.Ahead.Round(100*time.Millisecond)), "set both by NTP")
+			}
+			seen = append(seen, fmt.Sprintf("%s %s", c.Of, c.Ahead.Round(100*time.Millisecond)))
+		}
+		return Passed("within " + maxSkew.String() + ": " + strings.Join(seen, ", "))
+	}}}
+}
+
+// lagProofs ask the playbook's query for how far replicas are behind. Without one,
+// whoever knows the database proves the same id.
+func (e *Engine) lagProofs(b *book) []Proof {
+	if b.Preflight == nil || b.Preflight.ReplicationLag == nil {
+		return nil
+	}
+	lag := b.Preflight.ReplicationLag
+	most := time.Duration(lag.Below)
+	if most <= 0 {
+		most = defaultLag
+	}
+	return []Proof{{ID: "replication/lag", Name: "replicas lag less than " + most.String(), Prove: func(ctx context.Context) Finding {
+		value, ok, err := e.prometheus.Query(ctx, lag.Query)
+		if err != nil {
+			return FindingOf(err)
+		}
+		if !ok {
+			return Unknown("the query of preflight.replication_lag has no value", "correct it, or sign for the replicas")
+		}
+		return LagFinding(time.Duration(value*float64(time.Second)), most)
+	}}}
+}
+
+// LagFinding judges how far a replica is behind.
+func LagFinding(lag, most time.Duration) Finding {
+	if lag < most {
+		return Passed(fmt.Sprintf("the lag is %s", lag.Round(time.Millisecond)))
+	}
+	return Failed(fmt.Sprintf("the lag is %s, and must be below %s", lag.Round(time.Millisecond), most), "look what keeps the replica busy")
+}
+
+// routeProofs let a drill alert of each trigger go through Alertmanager.
+func (e *Engine) routeProofs(b *book) []Proof {
+	if len(b.Triggers) == 0 {
+		return nil
+	}
+	return []Proof{{ID: "alertmanager/routes", Name: "Alertmanager brings each trigger here", Prove: func(ctx context.Context) Finding {
+		if e.proving.around == nil {
+			return noSurroundings()
+		}
+		return e.sendDrills(ctx, b)
+	}}}
+}
+
+// sendDrills raises one alert for each trigger, as its rule would, but marked drill
+// and of no severity: nobody is paged by it.
+func (e *Engine) sendDrills(ctx context.Context, b *book) Finding {
+	all, err := b.generated()
+	if err != nil {
+		return FindingOf(err)
+	}
+	nonce := strconv.FormatInt(e.now().UnixNano(), 36)
+	missing := map[string]string{} // trigger by fingerprint
+	for _, r := range all {
+		trigger := r.Labels["trigger"]
+		if !r.Alert || trigger == "" {
+			continue
+		}
+		l := maps.Clone(r.Labels)
+		l["alertname"], l["severity"], l["drill"], l["rollout"], l["preflight"] = r.Name, "none", "true", b.Release.Version, nonce
+		set := model.LabelSet{}
+		for k, v := range l {
+			set[model.LabelName(k)] = model.LabelValue(v)
+		}
+		missing[set.Fingerprint().String()] = trigger
+		if err := e.proving.around.RaiseAlert(ctx, l, time.Now().Add(drillLasts)); err != nil {
+			return FindingOf(fmt.Errorf("raise a drill alert of %s: %w", trigger, err))
+		}
+	}
+	sent := len(missing)
+	began := time.Now()
+	incidents, err := e.awaitDrills(ctx, missing)
+	if err != nil {
+		return FindingOf(err)
+	}
+	if len(missing) > 0 {
+		names := slices.Sorted(maps.Values(missing))
+		return Failed(fmt.Sprintf("no drill alert of %s came back within %s", strings.Join(names, ", "), e.proving.patience),
+			"route trigger!=\"\" to the webhook of this backout first of all, as the generated alertmanager.yml does, and see that nothing silences it")
+	}
+	return Passed(fmt.Sprintf("%d drill alerts came back within %s, as %s", sent, time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
+}
+
+// awaitDrills takes out of missing what has come back as a drill.
+func (e *Engine) awaitDrills(ctx context.Context, missing map[string]string) (incidents []string, err error) {
+	deadline, cancel := context.WithTimeout(ctx, e.proving.patience)
+	defer cancel()
+	for {
+		err = e.store.View(ctx, func(tx Tx) error {
+			for fingerprint := range missing {
+				a, err := tx.Alert(fingerprint)
+				if errors.Is(err, ErrNotFound) {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				inc, err := tx.Incident(a.Incident)
+				if err != nil {
+					return err
+				}
+				if !inc.Drill {
+					return fmt.Errorf("the drill alert of %s came back as incident %s, which is no drill", missing[fingerprint], inc.ID)
+				}
+				if !slices.Contains(incidents, inc.ID) {
+					incidents = append(incidents, inc.ID)
+				}
+				delete(missing, fingerprint)
+			}
+			return nil
+		})
+		if err != nil || len(missing) == 0 {
+			return incidents, err
+		}
+		pause(deadline, routeEvery)
+		if deadline.Err() != nil {
+			return incidents, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// proofTimeout bounds one proof.
+const proofTimeout = 3 * time.Minute
+
+// proving is the preflights that are asked for and those that run, by service.
+type proving struct {
+	around   Surroundings
+	patience time.Duration // with drill alerts
+	asked    chan string
+
+	mu   sync.Mutex
+	runs map[string]*proofRun
+}
+
+// proofRun is a preflight that goes on.
+type proofRun struct {
+	PreflightRun
+	left int
+}
+
+func newProving(around Surroundings, patience time.Duration) *proving {
+	if patience <= 0 {
+		patience = routePatience
+	}
+	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*proofRun{}}
+}
+
+// StartPreflight implements Service: the proofs run in the background, one service
+// after the other.
+func (e *Engine) StartPreflight(ctx context.Context, service, actor, reason string) (PreflightView, error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return PreflightView{}, err
+	}
+	if reason == "" {
+		reason = "preflight of " + b.Release.Version
+	}
+	p := e.proving
+	p.mu.Lock()
+	if old := p.runs[b.Service]; old != nil {
+		p.mu.Unlock()
+		return PreflightView{}, refuse(Conflict, "a preflight of %s runs already, for %s: wait for it", b.Service, old.By)
+	}
+	p.runs[b.Service] = &proofRun{left: len(e.proofs(b)), PreflightRun: PreflightRun{
+		Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.now().UTC(), Items: []PreflightItem{},
+	}}
+	p.mu.Unlock()
+	select {
+	case p.asked <- b.Service:
+	case <-ctx.Done():
+		p.end(b.Service)
+		return PreflightView{}, ctx.Err()
+	}
+	return e.Preflight(ctx, b.Service)
+}
+
+func (p *proving) end(service string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.runs, service)
+}
+
+// now returns a copy of the run that goes on, or nil.
+func (p *proving) now(service string) *proofRun {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	run := p.runs[service]
+	if run == nil {
+		return nil
+	}
+	copied := *run
+	copied.Items = append([]PreflightItem{}, run.Items...)
+	return &copied
+}
+
+func (p *proving) found(run *proofRun, item PreflightItem) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	run.Items = append(run.Items, item)
+	run.left = max(run.left-1, 0)
+}
+
+// proveAll runs the preflights that are asked for until ctx ends. It begins with
+// what an earlier process left behind when it was killed.
+func (e *Engine) proveAll(ctx context.Context) {
+	for _, b := range e.allBooks() {
+		e.sweep(ctx, b)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case service := <-e.proving.asked:
+			if err := e.prove(ctx, service); err != nil && ctx.Err() == nil {
+				e.log.Error("a preflight was not recorded", "service", service, "err", err)
+			}
+		}
+	}
+}
+
+// sweep takes away what proofs left behind.
+func (e *Engine) sweep(ctx context.Context, b *book) {
+	for _, s := range b.provable() {
+		sweeper, ok := s.action.(Sweeper)
+		if !ok {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+		err := sweeper.Sweep(ctx)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			e.log.Warn("what a preflight may have left behind cannot be taken away", "service", b.Service, "action", s.kind.Name(), "err", err)
+		}
+	}
+}
+
+// prove runs one preflight to its end and records it.
+func (e *Engine) prove(ctx context.Context, service string) error {
+	defer e.proving.end(service)
+	e.proving.mu.Lock()
+	run := e.proving.runs[service]
+	e.proving.mu.Unlock()
+	b := e.bookOf(service)
+	if run == nil || b == nil {
+		return fmt.Errorf("no playbook for service %q is loaded any more", service)
+	}
+	run.Release, run.Playbook = b.Release.Version, b.Hash
+	for _, p := range e.proofs(b) {
+		finding := e.tryProof(ctx, p)
+		if ctx.Err() != nil {
+			return ctx.Err() // backout stops: what was found so far proves nothing
+		}
+		e.proving.found(run, PreflightItem{ID: p.ID, Name: p.Name, Before: true, Finding: finding})
+	}
+	return e.store.Update(ctx, func(tx Tx) error {
+		kept, err := preflightOf(tx, service)
+		if err != nil {
+			return err
+		}
+		done := run.PreflightRun
+		done.Finished = e.now().UTC()
+		kept.Run = &done
+		if err := tx.PutPreflight(kept); err != nil {
+			return err
+		}
+		return e.append(tx, Entry{Kind: KindVerified, Actor: done.By, Service: service, Detail: done.detail()})
+	})
+}
+
+// tryProof gives a proof its time; one that panics proves nothing.
+func (e *Engine) tryProof(ctx context.Context, p Proof) (f Finding) {
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			e.log.Error("a proof panicked", "proof", p.ID, "panic", fmt.Sprint(r))
+			f = Unknown("the proof broke off by a fault of backout", "the server's log has the details")
+		}
+	}()
+	f = p.Prove(ctx)
+	switch f.Result {
+	case Pass, Fail, CannotTell:
+		return f
+	}
+	return Unknown(fmt.Sprintf("the proof came to %q, which is nothing", f.Result), "")
+}
+
+// detail is what the audit log has of a run.
+func (r *PreflightRun) detail() map[string]any {
+	count := map[Proved]int64{}
+	failed, unknown := []any{}, []any{}
+	for _, it := range r.Items {
+		count[it.Result]++
+		switch it.Result {
+		case Fail:
+			failed = append(failed, map[string]any{"item": it.ID, "evidence": it.Evidence})
+		case CannotTell:
+			unknown = append(unknown, map[string]any{"item": it.ID, "evidence": it.Evidence})
+		}
+	}
+	return map[string]any{
+		"what": "preflight", "release": r.Release, "playbook": r.Playbook, "reason": r.Reason,
+		"passed": count[Pass], "failed": failed, "cannot_tell": unknown,
+	}
+}
+
+func preflightOf(tx Tx, service string) (Preflight, error) {
+	p, err := tx.Preflight(service)
+	if errors.Is(err, ErrNotFound) {
+		return Preflight{Service: service}, nil
+	}
+	return p, err
+}
+
+// Preflight implements Service.
+func (e *Engine) Preflight(ctx context.Context, service string) (v PreflightView, err error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return PreflightView{}, err
+	}
+	err = e.store.View(ctx, func(tx Tx) error {
+		v, err = e.preflightView(tx, b)
+		return err
+	})
+	return v, err
+}
+
+func (e *Engine) preflightView(tx Tx, b *book) (PreflightView, error) {
+	kept, err := preflightOf(tx, b.Service)
+	if err != nil {
+		return PreflightView{}, err
+	}
+	v := PreflightView{Service: b.Service, Release: b.Release.Version, Items: []PreflightItem{}}
+	run := kept.Run
+	if now := e.proving.now(b.Service); now != nil {
+		v.Running, v.Left, run = true, now.left, &now.PreflightRun
+	}
+	if run != nil {
+		v.Release, v.By, v.Started, v.Items = run.Release, run.By, utc(&run.Started), append(v.Items, run.Items...)
+		if !v.Running {
+			v.Finished = utc(&run.Finished)
+		}
+	}
+	v.Items = append(v.Items, peoplesItems(b.Playbook)...)
+	for i := range v.Items {
+		v.Items[i].take(kept.signed(v.Items[i].ID, b.Release.Version))
+	}
+	v.Missing, err = e.unproven(tx, b.Service, b.Release.Version)
+	return v, err
+}
+
+// take notes who signed for an item, which then is as good as seen, unless it was
+// seen to fail.
+func (it *PreflightItem) take(s *Signature) {
+	it.Signed = s
+	if s != nil && it.Owner != "" {
+		it.Finding = Passed("signed by " + s.By + ": " + s.Reason)
+	}
+}

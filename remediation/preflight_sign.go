@@ -1,0 +1,140 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// preflightAge is how long a preflight proves anything.
+const preflightAge = 24 * time.Hour
+
+// SignRequest is a human's word for one item of a preflight.
+type SignRequest struct {
+	Service string
+	// Item is its id, or the part of it behind the slash where that is enough.
+	Item string
+	// By is who says so; Actor where it is "".
+	By            string
+	Actor, Reason string
+}
+
+// SignPreflight implements Service. What was seen to fail cannot be signed for.
+func (e *Engine) SignPreflight(ctx context.Context, r SignRequest) (v PreflightView, err error) {
+	switch {
+	case strings.TrimSpace(r.Reason) == "":
+		return v, refuse(Invalid, "a reason is required")
+	case r.Item == "":
+		return v, refuse(Invalid, "name the item to sign for")
+	}
+	b, err := e.oneBook(r.Service)
+	if err != nil {
+		return v, err
+	}
+	if r.By == "" {
+		r.By = r.Actor
+	}
+	err = e.store.Update(ctx, func(tx Tx) error {
+		kept, err := preflightOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		item, err := signable(kept, b, r.Item)
+		if err != nil {
+			return err
+		}
+		kept.sign(Signature{Item: item.ID, Release: b.Release.Version, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.now().UTC()})
+		if err := tx.PutPreflight(kept); err != nil {
+			return err
+		}
+		err = e.append(tx, Entry{Kind: KindApproved, Actor: r.Actor, Service: b.Service, Detail: map[string]any{
+			"what": "preflight", "item": item.ID, "name": item.Name, "owner": item.Owner, "by": r.By, "reason": r.Reason, "release": b.Release.Version,
+		}})
+		if err != nil {
+			return err
+		}
+		v, err = e.preflightView(tx, b)
+		return err
+	})
+	return v, err
+}
+
+// signable finds the item that a human means, and refuses where a signature would
+// say nothing.
+func signable(kept Preflight, b *book, name string) (PreflightItem, error) {
+	all := peoplesItems(b.Playbook)
+	if kept.Run != nil && kept.Run.Release == b.Release.Version {
+		all = append(all, kept.Run.Items...)
+	}
+	var found []PreflightItem
+	for _, it := range all {
+		_, short, _ := strings.Cut(it.ID, "/")
+		if it.ID == name {
+			found = []PreflightItem{it}
+			break
+		}
+		if short == name || strings.EqualFold(it.Name, name) {
+			found = append(found, it)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return PreflightItem{}, refuse(Missing, "the preflight of %s has no item %q: backout preflight show lists them", b.Service, name)
+	case len(found) > 1:
+		var ids []string
+		for _, it := range found {
+			ids = append(ids, it.ID)
+		}
+		return PreflightItem{}, refuse(Conflict, "%q may be any of %s: name one of them", name, strings.Join(ids, ", "))
+	case found[0].Result == Fail:
+		return PreflightItem{}, refuse(Conflict, "%s was seen to fail, and no signature mends that: %s", found[0].ID, found[0].Evidence)
+	case found[0].Result == Pass:
+		return PreflightItem{}, refuse(Conflict, "%s was seen to pass: there is nothing to sign for", found[0].ID)
+	}
+	return found[0], nil
+}
+
+// unproven says why a rollout of release must not start: what the last preflight
+// did not see, and what nobody has signed for. Empty: it may.
+func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
+	b := e.bookOf(service)
+	if b == nil {
+		return []string{fmt.Sprintf("no playbook for service %q is loaded", service)}, nil
+	}
+	kept, err := preflightOf(tx, service)
+	if err != nil {
+		return nil, err
+	}
+	const again = "; try: backout preflight"
+	missing := []string{}
+	run := kept.Run
+	switch {
+	case run == nil:
+		missing = append(missing, "no preflight was run"+again)
+	case run.Release != release:
+		missing = append(missing, fmt.Sprintf("the last preflight was of release %s, not of %s%s", run.Release, release, again))
+	case run.Playbook != b.Hash:
+		missing = append(missing, "the playbook has changed since the last preflight"+again)
+	case e.now().Sub(run.Finished) > preflightAge:
+		missing = append(missing, fmt.Sprintf("the last preflight ended at %s, which is over %s ago%s", run.Finished.UTC().Format(time.RFC3339), "24h", again))
+	}
+	items := peoplesItems(b.Playbook)
+	if run != nil && run.Release == release {
+		items = append(run.Items[:len(run.Items):len(run.Items)], items...)
+	}
+	for _, it := range items {
+		switch {
+		case !it.Before || it.Result == Pass:
+		case it.Result == Fail:
+			missing = append(missing, it.ID+" failed: "+it.Evidence)
+		case kept.signed(it.ID, release) == nil:
+			why := it.ID + " could not be told: " + it.Evidence
+			if it.Owner != "" {
+				why = fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner)
+			}
+			missing = append(missing, why)
+		}
+	}
+	return missing, nil
+}
