@@ -113,6 +113,9 @@ type Flag struct {
 	Off         string `yaml:"off"`
 	Default     string `yaml:"default"`
 	Fallback    string `yaml:"fallback"`
+	// Master: its value is the share of the traffic, which stages set. One flag at
+	// most is; where none is, the first one.
+	Master bool `yaml:"master,omitempty"`
 	// LaunchDarkly, where it is not nil, keeps the flag instead of the
 	// compose project; off is then the flag's off variation.
 	LaunchDarkly *LaunchDarklyFlag `yaml:"launchdarkly,omitempty"`
@@ -437,6 +440,19 @@ func (p *Playbook) Flag(name string) *Flag {
 		if p.Flags[i].Name == name {
 			return &p.Flags[i]
 		}
+	}
+	return nil
+}
+
+// Master returns the flag whose value is the share of the traffic, or nil.
+func (p *Playbook) Master() *Flag {
+	for i := range p.Flags {
+		if p.Flags[i].Master {
+			return &p.Flags[i]
+		}
+	}
+	if len(p.Flags) > 0 {
+		return &p.Flags[0]
 	}
 	return nil
 }

@@ -196,6 +196,9 @@ func (v *validator) flags() {
 	v.unique("flags", len(v.pb.Flags), func(i int) string { return v.pb.Flags[i].Name })
 	for i, f := range v.pb.Flags {
 		path := item("flags", i)
+		if m := v.pb.Master(); f.Master && m.Name != f.Name {
+			v.at(key(path, "master"), fmt.Sprintf("%s: %s is the master flag already", key(path, "master"), m.Name), "leave it to one flag")
+		}
 		v.name(key(path, "name"), f.Name, environment, "write "+environment.says)
 		v.need(key(path, "off"), !v.pos.has(key(path, "off")), `write the value that switches the feature off, such as off: "0"`)
 		for name, value := range map[string]string{"off": f.Off, "default": f.Default} {

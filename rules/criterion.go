@@ -1,0 +1,36 @@
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// CriterionExpression is the expression that tells how a criterion of success
+// stands at the present time: the value that its bound is compared with, over its
+// window or at each moment of its sustained time. It has no value where there is
+// too little to judge by.
+func CriterionExpression(pb *alerts.Playbook, c *alerts.Criterion) (string, error) {
+	// Whatever is nearest to leaving the bound counts: a criterion that wants a
+	// value below is judged by the highest one.
+	above := c.Below != nil
+	q, err := queryOf(pb, c.Indicator, bound{above: above, window: c.Window, sustained: c.Sustained, minVolume: c.MinVolume})
+	if err != nil {
+		return "", fmt.Errorf("criterion %s: %w", c.Indicator, err)
+	}
+	var text string
+	if q.Instant() {
+		most := "max_over_time"
+		if !above {
+			most = "min_over_time"
+		}
+		text, _, err = q.sustainedOver(most, time.Duration(c.Sustained))
+	} else {
+		text, _, err = q.value()
+	}
+	if err != nil {
+		return "", fmt.Errorf("criterion %s: %w", c.Indicator, err)
+	}
+	return text, nil
+}
