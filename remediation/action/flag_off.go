@@ -1,6 +1,7 @@
 package action
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -86,4 +87,32 @@ func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, erro
 		return nil, fmt.Errorf("flag_off: %w", err)
 	}
 	return a, nil
+}
+
+// knower is an action that can prove of its flag that the service knows it.
+type knower interface{ Known() remediation.Proof }
+
+// Proofs implements remediation.ProvingKind: the step's own flag is proved in full,
+// the playbook's others to be known.
+func (k flagOff) Proofs(pb *alerts.Playbook, params any) ([]remediation.Proof, error) {
+	var all []remediation.Proof
+	for _, flag := range pb.Flags {
+		a, err := k.Bind(pb, &flagOffParams{Flag: flag.Name})
+		if err != nil {
+			return nil, err
+		}
+		prover, proves := a.(remediation.Prover)
+		known, knows := a.(knower)
+		switch {
+		case proves && flag.Name == params.(*flagOffParams).Flag:
+			all = append(all, prover.Proofs()...)
+		case knows:
+			all = append(all, known.Known())
+		default:
+			all = append(all, remediation.Proof{ID: "flag/" + flag.Name + "/known", Name: flag.Name + " is there, and can be switched off", Prove: func(ctx context.Context) remediation.Finding {
+				return remediation.LookProof(ctx, a)
+			}})
+		}
+	}
+	return all, nil
 }

@@ -1,0 +1,18 @@
+package statuspage
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestAPageThatWouldTakeAMessageAcceptsAndIsToldNothing(t *testing.T) {
+	x := begin(t, "API")
+	if err := x.page.Accepts(t.Context()); err != nil {
+		t.Errorf("%v", err)
+	}
+	x.shows("", "operational")
+	x.page.key = "another"
+	if err := x.page.Accepts(t.Context()); err == nil || !strings.Contains(err.Error(), "try: another key") {
+		t.Errorf("with another key: %v", err)
+	}
+}

@@ -1,0 +1,339 @@
+package docker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// labelPreflight marks a container that is started aside to see whether it works;
+// its value names the service. It has no other label, so that neither compose nor a
+// proxy that goes by labels takes it for one of the service's own.
+const labelPreflight = "backout.preflight"
+
+// removeTimeout bounds the removal of a container that was started aside, which is
+// not given up when the proof is.
+const removeTimeout = 30 * time.Second
+
+func asideKey(t alerts.ComposeTarget) string { return t.ProjectDir + "/" + t.Service }
+
+// sweep removes what a process that was killed in the midst of a proof left behind.
+func (c *Client) sweep(ctx context.Context, t alerts.ComposeTarget) error {
+	if err := c.agree(ctx); err != nil {
+		return err
+	}
+	list, err := c.api.ContainerList(ctx, container.ListOptions{
+		All: true, Filters: filters.NewArgs(filters.Arg("label", labelPreflight+"="+asideKey(t))),
+	})
+	if err != nil {
+		return fmt.Errorf("list what was started aside: %w", err)
+	}
+	for _, s := range list {
+		if err := c.removeAside(ctx, s.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeAside takes the anonymous volumes along, which are the container's alone.
+func (c *Client) removeAside(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	err := c.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err != nil && !movedOn(err) {
+		return fmt.Errorf("remove container %s, which was started aside: %w; try: docker rm -fv %s", shortImage(id), err, shortImage(id))
+	}
+	return nil
+}
+
+// aside is a container that is started beside a service's own, to see whether it
+// works: on the service's networks but without its names there, without published
+// ports, with its volumes read-only.
+type aside struct {
+	c      *Client
+	target alerts.Target
+	image  string // by id; "": what the service runs
+	edit   func(*container.Config)
+	// check is what it must show, by the service's own addresses.
+	check check
+	// version is an address that must name wants, by the service's own.
+	version, wants string
+}
+
+// errNoPattern: there is no container to take the settings from.
+var errNoPattern = errors.New("no container of the service is there to take its settings from")
+
+// run starts it, waits until it is seen to work, and removes it. seen says what it
+// was asked.
+func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
+	f = remediation.FindingOf(doubtful(ctx, a.c.sweep(ctx, a.target.Compose)))
+	if f.Result != remediation.Pass {
+		return "", f
+	}
+	like, bp, err := a.blueprint(ctx)
+	if errors.Is(err, errNoPattern) {
+		return "", remediation.Unknown(err.Error(), "docker-compose up -d "+a.target.Compose.Service)
+	}
+	if err != nil {
+		return "", remediation.FindingOf(doubtful(ctx, err))
+	}
+	if mode := bp.host.NetworkMode; mode.IsHost() || mode.IsContainer() || mode.IsNone() {
+		return "", remediation.Unknown("the service has network_mode: "+string(mode)+", so that nothing can be started beside it", "try it by hand, and sign for it")
+	}
+	id, err := a.create(ctx, bp)
+	if id != "" {
+		defer func() {
+			if rerr := a.c.removeAside(ctx, id); rerr != nil {
+				f = remediation.FindingOf(rerr)
+			}
+		}()
+	}
+	if err == nil {
+		err = a.c.api.ContainerStart(ctx, id, container.StartOptions{})
+	}
+	if err != nil {
+		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("start a container aside: %w", err)))
+	}
+	return a.watch(ctx, id, like, bp)
+}
+
+// blueprint is the service's own container, less all that only one can have.
+func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
+	f, err := a.c.survey(ctx, a.target.Compose)
+	if err != nil {
+		return nil, blueprint{}, err
+	}
+	var like *replica
+	for _, r := range f.replicas {
+		if like == nil || r.running() && !like.running() {
+			like = r
+		}
+	}
+	if like == nil {
+		return nil, blueprint{}, errNoPattern
+	}
+	img, err := a.c.api.ImageInspect(ctx, like.Image)
+	if err != nil {
+		return nil, blueprint{}, fmt.Errorf("inspect image %s: %w", like.Image, err)
+	}
+	defaults := img.Config
+	if defaults == nil {
+		defaults = &dockerspec.DockerOCIImageConfig{}
+	}
+	d, err := a.c.definitionOf(f)
+	if err != nil {
+		return nil, blueprint{}, err
+	}
+	bp := blueprintOf(like, defaults, d.sets(f))
+	bp.config.Image = like.Image
+	if a.image != "" {
+		bp.config.Image = a.image
+	}
+	bp.config.Labels = map[string]string{labelPreflight: asideKey(a.target.Compose)}
+	bp.config.Hostname, bp.config.Domainname = "", ""
+	bp.host.PortBindings, bp.host.PublishAllPorts, bp.host.Links = nil, false, nil
+	bp.host.RestartPolicy, bp.host.AutoRemove = container.RestartPolicy{Name: container.RestartPolicyDisabled}, false
+	for i, b := range bp.host.Binds {
+		bp.host.Binds[i] = readOnly(b)
+	}
+	for i := range bp.host.Mounts {
+		if bp.host.Mounts[i].Type != "tmpfs" {
+			bp.host.Mounts[i].ReadOnly = true
+		}
+	}
+	for name := range bp.networks {
+		bp.networks[name] = &network.EndpointSettings{}
+	}
+	if a.edit != nil {
+		a.edit(bp.config)
+	}
+	return like, bp, nil
+}
+
+// readOnly makes a bind (source:target[:options]) read-only.
+func readOnly(bind string) string {
+	parts := strings.SplitN(bind, ":", 3)
+	if len(parts) < 2 {
+		return bind
+	}
+	options := []string{"ro"}
+	if len(parts) == 3 {
+		for _, o := range strings.Split(parts[2], ",") {
+			if o != "ro" && o != "rw" {
+				options = append(options, o)
+			}
+		}
+	}
+	return parts[0] + ":" + parts[1] + ":" + strings.Join(options, ",")
+}
+
+// create gives it a name that nothing else has.
+func (a aside) create(ctx context.Context, bp blueprint) (id string, err error) {
+	var random [4]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", err
+	}
+	name := a.target.Compose.Service + "_backout_preflight_" + hex.EncodeToString(random[:])
+	var endpoints *network.NetworkingConfig
+	first := string(bp.host.NetworkMode)
+	if _, ok := bp.networks[first]; ok && bp.host.NetworkMode.IsUserDefined() {
+		endpoints = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{first: bp.networks[first]}}
+	}
+	created, err := a.c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, name)
+	if err != nil {
+		return "", err
+	}
+	in, err := a.c.api.ContainerInspect(ctx, created.ID)
+	if err != nil {
+		return created.ID, err
+	}
+	for name, e := range bp.networks {
+		if _, has := in.NetworkSettings.Networks[name]; has {
+			continue
+		}
+		if err := a.c.api.NetworkConnect(ctx, name, created.ID, e); err != nil {
+			return created.ID, fmt.Errorf("connect it to network %s: %w", name, err)
+		}
+	}
+	return created.ID, nil
+}
+
+// watch waits until it is seen to work.
+func (a aside) watch(ctx context.Context, id string, like *replica, bp blueprint) (seen string, f remediation.Finding) {
+	in, err := a.c.api.ContainerInspect(ctx, id)
+	if err != nil {
+		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("inspect what was started aside: %w", err)))
+	}
+	k := a.check
+	var own []string // what could not be asked of it
+	k.health = translate(a.check.health, like, in, &own)
+	k.flags = translate(a.check.flags, like, in, &own)
+	version := translate(a.version, like, in, &own)
+	if version != "" {
+		k.also = func(ctx context.Context) error { return a.c.namesVersion(ctx, version, a.wants) }
+	}
+	began := time.Now()
+	if err := a.c.works(ctx, id, k); err != nil {
+		return "", a.judge(ctx, err, []string{k.health, k.flags, version}, bp)
+	}
+	seen = fmt.Sprintf("a container started aside from image %s works after %s", shortImage(bp.config.Image), time.Since(began).Round(100*time.Millisecond))
+	if len(own) > 0 {
+		return seen, remediation.Unknown(seen+", but "+strings.Join(own, " and ")+" is no address of the container itself, and could not be asked",
+			"name the published port under probe:, or try it by hand")
+	}
+	return seen, remediation.Passed(seen + ", and was removed")
+}
+
+// judge tells a container that does not work from one that could not be asked.
+func (a aside) judge(ctx context.Context, err error, addresses []string, bp blueprint) remediation.Finding {
+	if ctx.Err() != nil {
+		return remediation.FindingOf(ctx.Err())
+	}
+	f := remediation.FindingOf(fmt.Errorf("started aside: %w", err))
+	if !errors.Is(err, errBroken) {
+		for _, address := range addresses {
+			if address != "" && !reachable(address) {
+				return remediation.Unknown(f.Evidence+"; the container's own address cannot be reached from here", "run backout on the engine's machine, or try it by hand")
+			}
+		}
+	}
+	if f.Result == remediation.Fail && (len(bp.host.Binds) > 0 || len(bp.host.Mounts) > 0) {
+		return remediation.Unknown(f.Evidence+"; its volumes were read-only, which may be why", "try it by hand, and sign for it")
+	}
+	f.Next = "docker run it, and look at its log"
+	return f
+}
+
+// reachable tells whether an address's host answers at all: to refuse is an answer.
+func reachable(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	conn, err := net.DialTimeout("tcp", u.Host, probeAttempt)
+	if err != nil {
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}
+	return conn.Close() == nil
+}
+
+// translate leads an address of the service to a container that is like one of its
+// own: a published port to the port behind it, on the container's own address. Where
+// that cannot be told, it is "", and the address is added to not.
+func translate(address string, like *replica, in container.InspectResponse, not *[]string) string {
+	if address == "" {
+		return ""
+	}
+	u, err := url.Parse(address)
+	ip := addressOf(in)
+	if err != nil || ip == "" {
+		*not = append(*not, address)
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	inner := behind(port, like)
+	if loopback := net.ParseIP(u.Hostname()).IsLoopback() || u.Hostname() == "localhost"; inner == "" && !loopback {
+		inner = port // the service's own name: the port is the container's
+	}
+	if inner == "" {
+		*not = append(*not, address)
+		return ""
+	}
+	u.Host = net.JoinHostPort(ip, inner)
+	return u.String()
+}
+
+// behind is the container's port that is published as port, "" where none is.
+func behind(port string, like *replica) string {
+	sources := []nat.PortMap{like.HostConfig.PortBindings}
+	if like.NetworkSettings != nil {
+		sources = append(sources, like.NetworkSettings.Ports)
+	}
+	for _, ports := range sources {
+		for inner, bindings := range ports {
+			for _, b := range bindings {
+				if b.HostPort == port && inner.Proto() == "tcp" {
+					return strconv.Itoa(inner.Int())
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// addressOf is a started container's address on its first network.
+func addressOf(in container.InspectResponse) string {
+	if in.NetworkSettings == nil {
+		return ""
+	}
+	if e := in.NetworkSettings.Networks[string(in.HostConfig.NetworkMode)]; e != nil && e.IPAddress != "" {
+		return e.IPAddress
+	}
+	for _, e := range in.NetworkSettings.Networks {
+		if e != nil && e.IPAddress != "" {
+			return e.IPAddress
+		}
+	}
+	return ""
+}

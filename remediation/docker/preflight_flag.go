@@ -1,0 +1,123 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+var (
+	_ remediation.Prover  = (*flagOff)(nil)
+	_ remediation.Sweeper = (*flagOff)(nil)
+)
+
+// Proofs implements remediation.Prover.
+func (a *flagOff) Proofs() []remediation.Proof {
+	return []remediation.Proof{
+		a.Known(),
+		{ID: "flag/" + a.flag.Name + "/lasts", Name: ".env can be written and decides on " + a.flag.Name, Prove: a.proveLasts},
+		{ID: "flag/" + a.flag.Name + "/off", Name: a.flag.Name + "=" + a.flag.Off + " is accepted, and leads to the fallback", Prove: a.proveOff},
+	}
+}
+
+// Sweep implements remediation.Sweeper.
+func (a *flagOff) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.target.Compose) }
+
+// Known is the proof that the service knows the flag.
+func (a *flagOff) Known() remediation.Proof {
+	return remediation.Proof{ID: "flag/" + a.flag.Name + "/known", Name: "the service knows " + a.flag.Name, Prove: a.proveKnown}
+}
+
+func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
+	if address := a.target.Probe.Flags; address != "" {
+		body, err := a.c.get(ctx, address)
+		if err != nil {
+			return remediation.Unknown("the service does not tell its flags: "+err.Error(), "see that it runs")
+		}
+		var flags map[string]json.RawMessage
+		if err := json.Unmarshal(body, &flags); err != nil {
+			return remediation.Failed(address+" gives no JSON object of flags", "probe: {flags: ...} with an address that does")
+		}
+		raw, ok := flags[a.flag.Name]
+		if !ok {
+			return remediation.Failed(fmt.Sprintf("%s does not list %s", address, a.flag.Name), "correct the flag's name under flags:, or the service")
+		}
+		return remediation.Passed(fmt.Sprintf("%s lists it as %s", address, flagText(raw)))
+	}
+	f, err := a.survey(ctx)
+	if err != nil {
+		return remediation.FindingOf(doubtful(ctx, err))
+	}
+	d, err := a.c.definitionOf(f)
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	known := d.sets(f)(a.flag.Name)
+	for _, r := range f.replicas {
+		known = known || r.variable(a.flag.Name).set
+	}
+	if !known {
+		return remediation.Failed(fmt.Sprintf("neither a container of %s nor %s has the variable %s", f.service, strings.Join(d.files, ", "), a.flag.Name),
+			"correct the flag's name under flags:, or hand it to the service there")
+	}
+	return remediation.Unknown("the service is given the variable; whether its code reads it cannot be seen", "probe: {flags: ...} with an address that lists flags, or sign for it")
+}
+
+// proveLasts sees that a flag written into .env is what the next container gets.
+func (a *flagOff) proveLasts(ctx context.Context) remediation.Finding {
+	f, err := a.survey(ctx)
+	if err != nil {
+		return remediation.FindingOf(doubtful(ctx, err))
+	}
+	l, err := a.c.lastingOf(f, a.flag)
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	name, files := a.flag.Name, strings.Join(l.files, ", ")
+	if l.override != "" && l.extra.Missing == "" {
+		files += ", " + l.override
+	}
+	switch {
+	case l.literal && !l.now.set:
+		return remediation.Failed(fmt.Sprintf("no environment: in %s takes %s from .env", files, name), fmt.Sprintf("%s: ${%s:-%s} there", name, name, a.flag.Off))
+	case l.literal:
+		return remediation.Failed(fmt.Sprintf("%s is set in %s itself, which overrules .env", name, files), fmt.Sprintf("%s: ${%s:-%s} there", name, name, a.flag.Off))
+	case l.shell:
+		return remediation.Failed(fmt.Sprintf("a container runs with another %s than the files give: a shell's variable overrules .env", name),
+			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.service))
+	}
+	const mayWrite, mayEnter = 2, 1
+	dir, err := a.c.allowed(filepath.Dir(l.envPath))
+	if err == nil {
+		err = syscall.Access(dir, mayWrite|mayEnter)
+	}
+	if err == nil && l.env.Missing == "" {
+		err = syscall.Access(l.envPath, mayWrite)
+	}
+	if err != nil {
+		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.envPath, err), "give backout the right to write it and its folder")
+	}
+	return remediation.Passed(l.envPath + " can be written, and decides")
+}
+
+// proveOff starts a container with the flag off, and asks it.
+func (a *flagOff) proveOff(ctx context.Context) remediation.Finding {
+	seen, f := aside{c: a.c, target: a.target, check: a.check(), edit: func(to *container.Config) {
+		to.Env = setVariable(to.Env, a.flag.Name, a.want())
+	}}.run(ctx)
+	if f.Result != remediation.Pass {
+		return f
+	}
+	if a.target.Probe.Flags == "" {
+		return remediation.Unknown(seen+" with "+a.flag.Name+"="+a.flag.Off+"; which behaviour it falls back to cannot be seen (expected: "+a.flag.Fallback+")",
+			"probe: {flags: ...} with an address that lists flags, or sign for it")
+	}
+	return remediation.Passed(seen + ", serves " + a.flag.Name + " as off, and was removed")
+}

@@ -1,0 +1,215 @@
+package observe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// maxRulesResponse holds some ten thousand rules.
+const maxRulesResponse = 64 << 20
+
+// Surroundings implements remediation.Surroundings for one Prometheus and one
+// Alertmanager.
+type Surroundings struct {
+	prometheus   *Prometheus
+	alertmanager string // named, for errors
+	alerts       string // where alerts are posted
+	clocks       []clockAt
+	client       *http.Client
+	timeout      time.Duration
+	now          func() time.Time
+}
+
+type clockAt struct{ of, address string }
+
+var _ remediation.Surroundings = (*Surroundings)(nil)
+
+// SurroundingsOptions are all that Surroundings need.
+type SurroundingsOptions struct {
+	Prometheus, Alertmanager string // base addresses
+	Timeout                  time.Duration
+	Transport                http.RoundTripper
+	Now                      func() time.Time
+	Logger                   *slog.Logger
+}
+
+// NewSurroundings speaks to nobody yet.
+func NewSurroundings(o SurroundingsOptions) (*Surroundings, error) {
+	prom, err := NewPrometheus(o.Prometheus, o.Timeout, o.Transport, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	am, err := parseBase("alertmanager", o.Alertmanager)
+	if err != nil {
+		return nil, err
+	}
+	base, err := parseBase("prometheus", o.Prometheus)
+	if err != nil {
+		return nil, err
+	}
+	transport := bounded{next: o.Transport, max: maxRulesResponse}
+	asker, err := api.NewClient(api.Config{Address: base.String(), RoundTripper: transport})
+	if err != nil {
+		return nil, fmt.Errorf("prometheus at %s: %w", base.Redacted(), cause(err))
+	}
+	prom.api = promv1.NewAPI(asker)
+	return &Surroundings{
+		prometheus: prom, alertmanager: "alertmanager at " + am.Redacted(), alerts: am.JoinPath("api", "v2", "alerts").String(),
+		clocks: []clockAt{
+			{"prometheus", base.JoinPath("-", "ready").String()},
+			{"alertmanager", am.JoinPath("-", "ready").String()},
+		},
+		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}},
+		timeout: o.Timeout, now: o.Now,
+	}, nil
+}
+
+// Rules implements remediation.Surroundings.
+func (s *Surroundings) Rules(ctx context.Context) ([]remediation.LoadedRule, error) {
+	asking, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	answer, err := s.prometheus.api.Rules(asking, nil)
+	if err != nil {
+		return nil, s.prometheus.failure(ctx, asking, err)
+	}
+	var out []remediation.LoadedRule
+	for _, g := range answer.Groups {
+		for _, r := range g.Rules {
+			l := remediation.LoadedRule{Group: g.Name}
+			switch r := r.(type) {
+			case promv1.RecordingRule:
+				l.Name, l.Expr, l.Labels, l.Error = r.Name, r.Query, plain(r.Labels), r.LastError
+			case promv1.AlertingRule:
+				l.Name, l.Expr, l.Labels, l.Error = r.Name, r.Query, plain(r.Labels), r.LastError
+				l.Alert, l.Annotations, l.For = true, plain(r.Annotations), time.Duration(r.Duration*float64(time.Second))
+			default:
+				return nil, fmt.Errorf("%s: group %s has a rule of an unknown kind", s.prometheus.name, g.Name)
+			}
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
+func plain(set model.LabelSet) map[string]string {
+	out := make(map[string]string, len(set))
+	for k, v := range maps.All(set) {
+		out[string(k)] = string(v)
+	}
+	return out
+}
+
+// LabelValues implements remediation.Surroundings, over the last hour.
+func (s *Surroundings) LabelValues(ctx context.Context, selector, label string) ([]string, error) {
+	asking, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	now := s.now()
+	values, _, _, err := s.prometheus.api.LabelValues(asking, label, []string{selector}, now.Add(-time.Hour), now.Add(time.Minute))
+	if err != nil {
+		return nil, s.prometheus.failure(ctx, asking, err)
+	}
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = string(v)
+	}
+	return out, nil
+}
+
+// Clocks implements remediation.Surroundings, by the Date of an answer. That has
+// whole seconds, which are taken as half over.
+func (s *Surroundings) Clocks(ctx context.Context) []remediation.Clock {
+	out := make([]remediation.Clock, len(s.clocks))
+	for i, c := range s.clocks {
+		out[i].Of = c.of
+		out[i].Ahead, out[i].Err = s.ahead(ctx, c.address)
+	}
+	return out
+}
+
+func (s *Surroundings) ahead(ctx context.Context, address string) (time.Duration, error) {
+	asked := s.now()
+	resp, err := s.request(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return 0, err
+	}
+	answered := s.now()
+	theirs, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return 0, errors.New("its answer has no Date")
+	}
+	middle := asked.Add(answered.Sub(asked) / 2)
+	return theirs.Add(time.Second / 2).Sub(middle), nil
+}
+
+// RaiseAlert implements remediation.Surroundings.
+func (s *Surroundings) RaiseAlert(ctx context.Context, labels map[string]string, until time.Time) error {
+	body, err := json.Marshal([]map[string]any{{
+		"labels": labels, "startsAt": s.now().UTC().Format(time.RFC3339Nano), "endsAt": until.UTC().Format(time.RFC3339Nano),
+		"annotations": map[string]string{"summary": "A drill of backout's preflight: nothing is wrong, and nothing is to be done."},
+	}})
+	if err != nil {
+		return err
+	}
+	resp, err := s.request(ctx, http.MethodPost, s.alerts, body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("answer is %s", resp.Status)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: post an alert: %w", s.alertmanager, err)
+	}
+	return nil
+}
+
+// Page implements remediation.Surroundings.
+func (s *Surroundings) Page(ctx context.Context, address string) (int, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return 0, fmt.Errorf("%q is not an http or https address", address)
+	}
+	resp, err := s.request(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, nil
+}
+
+// request returns an answer without its body, which is read to its end. No answer
+// in time is remediation.ErrNoAnswer.
+func (s *Surroundings) request(ctx context.Context, method, address string, body []byte) (_ *http.Response, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
+	if err != nil {
+		return nil, cause(err)
+	}
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", remediation.ErrNoAnswer, strings.TrimSpace(cause(err).Error()))
+	}
+	_, rerr := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+	if err := errors.Join(rerr, resp.Body.Close()); err != nil {
+		return nil, fmt.Errorf("%w: %w", remediation.ErrNoAnswer, err)
+	}
+	return resp, nil
+}
