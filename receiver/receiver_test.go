@@ -153,6 +153,35 @@ func (f *fakeService) DeclareRollout(_ context.Context, service, release, stage,
 	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: stage}}, f.err
 }
 
+func (f *fakeService) Preflight(_ context.Context, service string) (remediation.PreflightView, error) {
+	return remediation.PreflightView{Service: service}, f.err
+}
+
+func (f *fakeService) StartPreflight(_ context.Context, service, actor, reason string) (remediation.PreflightView, error) {
+	f.change("preflight", service, actor, reason)
+	return remediation.PreflightView{Service: service, Running: true}, f.err
+}
+
+func (f *fakeService) SignPreflight(_ context.Context, r remediation.SignRequest) (remediation.PreflightView, error) {
+	f.change("sign", r.Service, r.Item, r.By, r.Actor, r.Reason)
+	return remediation.PreflightView{Service: r.Service}, f.err
+}
+
+func (f *fakeService) StartRollout(_ context.Context, r remediation.RolloutStart) (remediation.RolloutView, error) {
+	f.change("start", r.Service, r.Release, r.Stage, r.Actor, r.Reason, fmt.Sprint(r.Auto))
+	return remediation.RolloutView{Rollout: remediation.Rollout{Service: r.Service, Promotion: &remediation.Promotion{To: "alpha"}}}, f.err
+}
+
+func (f *fakeService) ChangeRollout(_ context.Context, c remediation.RolloutChange) (remediation.RolloutView, error) {
+	f.change("rollout", string(c.Verb), c.Service, c.Actor, c.Reason, fmt.Sprint(c.Force))
+	return remediation.RolloutView{Rollout: remediation.Rollout{Service: c.Service}}, f.err
+}
+
+func (f *fakeService) WaitForPromotion(_ context.Context, service string) (remediation.RolloutView, error) {
+	f.change("wait", service)
+	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: "alpha"}}, f.err
+}
+
 func (f *fakeService) Ready(context.Context) error { return f.err }
 
 // bench is a server under test with what stands around it.

@@ -147,6 +147,10 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e.GET("/api/v1/rollout", s.read(s.listRollouts))
 	e.POST("/api/v1/rollout/start", s.change(s.startRollout))
 
+	e.GET("/api/v1/preflight", s.read(s.showPreflight))
+	e.POST("/api/v1/preflight", s.change(s.startPreflight))
+	e.POST("/api/v1/preflight/sign", s.change(s.signPreflight))
+
 	s.consoleRoutes()
 
 	metrics := echo.WrapHandler(metricsHandler(registry, s.logger))

@@ -1,0 +1,280 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+const (
+	// proofName is how a proof's sessions are called.
+	proofName = "backout preflight"
+	// tryLocks bounds how long a trial waits for a table that the application uses,
+	// and so how long the application may wait behind it; tryTimeout the whole trial.
+	tryLocks   = 2 * time.Second
+	tryTimeout = 30 * time.Second
+	// maxLag is how far a replica may be behind.
+	maxLag = 5 * time.Second
+)
+
+var _ remediation.Prover = (*rollback)(nil)
+
+// Proofs implements remediation.Prover.
+func (r *rollback) Proofs() []remediation.Proof {
+	return []remediation.Proof{
+		{ID: "schema/access", Name: "the database can be reached, and the application cut off from it", Prove: r.proveAccess},
+		{ID: "schema/scripts", Name: "the way back of the schema is complete", Prove: r.proveScripts},
+		{ID: "schema/tried", Name: "the way back of the schema was tried, and rolled back", Prove: r.proveTried},
+		{ID: "schema/snapshot", Name: "a snapshot of the database can be taken", Prove: r.proveSnapshot},
+		{ID: "replication/lag", Name: "replicas lag less than " + maxLag.String(), Prove: r.proveLag},
+	}
+}
+
+// prove connects for one proof.
+func (r *rollback) prove(ctx context.Context, do func(w *work) (remediation.Finding, error)) (f remediation.Finding) {
+	err := r.with(ctx, proofName, proofName, func(w *work) (err error) {
+		f, err = do(w)
+		f.Evidence = w.addr.scrub(f.Evidence)
+		return err
+	})
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	return f
+}
+
+func (r *rollback) proveAccess(ctx context.Context) remediation.Finding {
+	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+		st, err := w.survey(ctx)
+		if err == nil {
+			err = w.notLeftOut(st)
+		}
+		if err != nil {
+			return remediation.Finding{}, err
+		}
+		names := make([]string, len(st.roles))
+		for i, role := range st.roles {
+			names[i] = role.Name
+		}
+		return remediation.Passed(fmt.Sprintf("database %s of PostgreSQL %d; %s can be cut off", st.database, st.server/10000, strings.Join(names, ", "))), nil
+	})
+}
+
+// way is what leads back: the undo scripts of the versions above the target, the
+// latest first, and before them the versions of these that are not applied yet, so
+// that a way back can be proved before the way there was taken.
+type way struct {
+	there, back []script
+	applied     int
+}
+
+func (w *work) way(ctx context.Context) (way, error) {
+	h, err := readHistory(ctx, w.conn)
+	if err != nil {
+		return way{}, err
+	}
+	if err := h.check(w.target, w.spec.Flyway.Version); err != nil {
+		return way{}, err
+	}
+	found, err := readScripts(w.spec.Flyway.Dir)
+	if err != nil {
+		return way{}, err
+	}
+	out := way{applied: len(h.above(w.target))}
+	out.back, err = found.undoPlan(h, w.target)
+	problems := []error{err}
+	for _, v := range found.versions {
+		if v.version.compare(w.target) <= 0 || h.isApplied(v.version) {
+			continue
+		}
+		out.there = append(out.there, v)
+		u := find(found.undo, v.version)
+		if u == nil {
+			problems = append(problems, fmt.Errorf("version %s has no undo script in %s; try: write U%s__rollback.sql", v.versionText, found.dir, v.versionText))
+			continue
+		}
+		if err := u.runnable(); err != nil {
+			problems = append(problems, err)
+		}
+		out.back = append(out.back, *u)
+	}
+	slices.SortStableFunc(out.back, func(a, b script) int { return b.version.compare(a.version) })
+	return out, errors.Join(problems...)
+}
+
+func (r *rollback) proveScripts(ctx context.Context) remediation.Finding {
+	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+		if w.spec.Flyway == nil {
+			c, err := w.readCommand()
+			if err != nil {
+				return remediation.Finding{}, err
+			}
+			done, err := w.askWanted(ctx)
+			if err != nil {
+				return remediation.Finding{}, err
+			}
+			return remediation.Passed(fmt.Sprintf("the command %s is there, and wanted answers %t", strings.Join(c.Argv, " "), done)), nil
+		}
+		way, err := w.way(ctx)
+		if err != nil {
+			return remediation.Finding{}, err
+		}
+		if len(way.back) == 0 {
+			return remediation.Unknown(fmt.Sprintf("%s has no version above %s, and none is applied: there is nothing to go back from", w.spec.Flyway.Dir, w.spec.Flyway.Version),
+				"put the release's migrations there, or sign for it"), nil
+		}
+		return remediation.Passed(fmt.Sprintf("%d versions above %s (%d applied), each with its undo script", len(way.back), w.spec.Flyway.Version, way.applied)), nil
+	})
+}
+
+// proveTried runs the way there, as far as it was not taken, and the way back, in a
+// transaction that is rolled back.
+func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
+	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+		const byHand = "try it on a copy of the database, and sign for it"
+		if w.spec.Flyway == nil {
+			return remediation.Unknown("a command cannot be tried without effect", byHand), nil
+		}
+		way, err := w.way(ctx)
+		if err != nil {
+			return remediation.Finding{}, err
+		}
+		all := slices.Concat(way.there, way.back)
+		if len(all) == 0 {
+			return remediation.Unknown("there is no version to go back from", byHand), nil
+		}
+		for _, s := range all {
+			if s.alone {
+				return remediation.Unknown(s.path+" cannot run in a transaction, and so cannot be tried without effect", byHand), nil
+			}
+		}
+		for _, s := range way.there {
+			if err := s.runnable(); err != nil {
+				return remediation.Unknown("the way there cannot be gone for a trial, as "+s.path+" is Flyway's to run", byHand), nil
+			}
+		}
+		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+		defer cancel()
+		began := time.Now()
+		err = w.try(ctx, way)
+		var refusal *pgconn.PgError
+		switch {
+		case errors.As(err, &refusal) && (refusal.Code == "55P03" || refusal.Code == "57014"):
+			return remediation.Unknown(err.Error()+": the tables are in use, and the application is not kept waiting for a trial", "try again at a quieter time, or "+byHand), nil
+		case err != nil:
+			return remediation.Finding{}, err
+		}
+		return remediation.Passed(fmt.Sprintf("%d scripts ran in %s, in a transaction that was rolled back", len(all), time.Since(began).Round(time.Millisecond))), nil
+	})
+}
+
+// try runs scripts in a transaction and ends it by ROLLBACK, whatever comes. A
+// session that breaks off is rolled back by the server.
+func (w *work) try(ctx context.Context, way way) (err error) {
+	conn, err := w.connect(ctx, proofName)
+	if err != nil {
+		return err
+	}
+	defer part(ctx, conn)
+	h, err := w.begin(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if rerr := change(context.WithoutCancel(ctx), conn, "ROLLBACK"); rerr != nil && err == nil {
+			err = fmt.Errorf("roll the trial back: %w", rerr)
+		}
+	}()
+	limits := "SET LOCAL lock_timeout = " + milliseconds(min(tryLocks, w.spec.LockTimeout)) + "; SET LOCAL statement_timeout = " + milliseconds(tryTimeout)
+	if err := change(ctx, conn, limits); err != nil {
+		return err
+	}
+	for _, s := range way.there {
+		if err := runTrial(ctx, conn, s, "script"); err != nil {
+			return err
+		}
+	}
+	for _, s := range way.back {
+		if err := runTrial(ctx, conn, s, "undo script"); err != nil {
+			return err
+		}
+		if h.isApplied(s.version) {
+			if err := h.undone(ctx, conn, s, 0); err != nil {
+				return err
+			}
+		}
+	}
+	// What is deferred to the commit would fail there.
+	if err := change(ctx, conn, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+		return fmt.Errorf("the undo scripts leave a constraint broken: %w; try: mend the scripts", err)
+	}
+	return nil
+}
+
+// runTrial runs one script. One that would end the transaction was refused before,
+// since what follows it would stay.
+func runTrial(ctx context.Context, conn *pgx.Conn, s script, what string) error {
+	if err := change(ctx, conn, s.text); err != nil {
+		return fmt.Errorf("%s %s fails: %w; try: mend the script", what, s.path, err)
+	}
+	if conn.PgConn().TxStatus() != 'T' {
+		return fmt.Errorf("%s %s ended the transaction that it was tried in", what, s.path)
+	}
+	return nil
+}
+
+// proveSnapshot asks for all that a snapshot needs, and dumps the schema to nowhere.
+func (r *rollback) proveSnapshot(ctx context.Context) remediation.Finding {
+	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+		st := &state{}
+		err := w.conn.QueryRow(ctx, "SELECT current_database(), current_setting('server_version_num')::int").Scan(&st.database, &st.server)
+		if err != nil {
+			return remediation.Finding{}, fmt.Errorf("look at the database: %w", err)
+		}
+		if err := w.canDump(ctx, st); err != nil {
+			return remediation.Finding{}, err
+		}
+		pgDump, err := w.c.program("pg_dump")
+		if err != nil {
+			return remediation.Finding{}, err
+		}
+		err = w.withPassword(func(env []string) error {
+			_, err := w.c.run(ctx, env, pgDump, "--format=custom", "--schema-only", "--no-password",
+				"--lock-wait-timeout="+milliseconds(w.spec.LockTimeout), "--file="+os.DevNull)
+			return err
+		})
+		if err != nil {
+			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
+		}
+		return remediation.Passed("pg_dump reads the schema, and there is room for the tables in " + w.c.dir), nil
+	})
+}
+
+// proveLag asks the primary how far its replicas are behind.
+func (r *rollback) proveLag(ctx context.Context) remediation.Finding {
+	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+		var replicas, hidden int
+		var lag float64
+		err := w.conn.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE state IS NULL), coalesce(max(extract(epoch FROM replay_lag)), 0)::float8
+			FROM pg_stat_replication`).Scan(&replicas, &hidden, &lag)
+		const query = "preflight: {replication_lag: {query: ...}} in the playbook, or sign for it"
+		switch {
+		case err != nil:
+			return remediation.Finding{}, fmt.Errorf("look at pg_stat_replication: %w", err)
+		case hidden > 0:
+			return remediation.Unknown("pg_stat_replication is hidden from "+w.addr.config.User, "GRANT pg_monitor TO it, or "+query), nil
+		case replicas == 0:
+			return remediation.Unknown("no replica is connected to this database", query), nil
+		}
+		return remediation.LagFinding(time.Duration(lag*float64(time.Second)), maxLag), nil
+	})
+}
