@@ -251,7 +251,11 @@ func (s *shop) Silenced(context.Context, []string) (map[string]bool, error) {
 }
 
 // shopTarget is what an action of the shop changes.
-type shopTarget struct{ changed bool }
+type shopTarget struct {
+	changed bool
+	// fail is what its change ends with.
+	fail error
+}
 
 func (g *shopTarget) Look(context.Context, string) (remediation.Look, error) {
 	if g.changed {
@@ -261,6 +265,9 @@ func (g *shopTarget) Look(context.Context, string) (remediation.Look, error) {
 }
 
 func (g *shopTarget) Apply(context.Context, string, json.RawMessage) error {
+	if g.fail != nil {
+		return g.fail
+	}
 	g.changed = true
 	return nil
 }

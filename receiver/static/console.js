@@ -117,4 +117,8 @@
     };
   }
   listen();
+  // A page that was left may be kept whole, with its stream: six of those, and the
+  // browser would open no seventh connection to this server.
+  addEventListener('pagehide', function () { stream.close(); });
+  addEventListener('pageshow', function (e) { if (e.persisted) listen(); });
 })();

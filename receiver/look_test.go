@@ -1,0 +1,310 @@
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// look is one page of the console in one state: what somebody sees who opens it then.
+type look struct {
+	name   string
+	status int
+	header http.Header
+	body   string
+}
+
+func taken(name string, w *httptest.ResponseRecorder) look {
+	return look{name, w.Code, w.Header(), w.Body.String()}
+}
+
+// looks are the pages in all the states that they can be in, each made by an engine
+// that came to it by itself.
+func looks(t testing.TB) (all []look) {
+	t.Helper()
+	all = append(all, nowLooks(t)...)
+	for name, make := range incidentStates {
+		s := newShop(t)
+		id := make(t, s)
+		all = append(all, taken("incident-"+name, s.browse("/incidents/"+id, "eve")))
+		if name == "approval" || name == "closed" {
+			all = append(all, taken("incident-"+name+"-viewer", s.browse("/incidents/"+id, "ann")))
+		}
+	}
+	all = append(all, auditLooks(t)...)
+	all = append(all, rolloutLooks(t)...)
+	return append(all, errorLooks(t)...)
+}
+
+// must is for what a state needs to come about.
+func must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func (s *shop) verb(id string, v remediation.Verb, step, reason string) {
+	s.t.Helper()
+	must[remediation.IncidentView](s.t)(s.engine.ChangeIncident(s.t.Context(), id, v, step, "eve", reason))
+}
+
+// incidentStates bring an incident into each of its states.
+var incidentStates = map[string]func(t testing.TB, s *shop) string{
+	"confirming": func(t testing.TB, s *shop) string {
+		s.beat()
+		s.declare()
+		return must[remediation.Accepted](t)(s.engine.Accept(t.Context(), firing("fp1"))).Incidents[0]
+	},
+	"unconfirmed": func(t testing.TB, s *shop) string {
+		s.beat()
+		s.declare()
+		s.reads(0.002, 0.002)
+		id := s.fire("fp1")
+		s.pass(time.Minute)
+		return id
+	},
+	"settling": func(_ testing.TB, s *shop) string {
+		id := s.breach()
+		s.pass(90 * time.Second)
+		return id
+	},
+	"approval": func(_ testing.TB, s *shop) string {
+		id := s.breach()
+		s.asks(id)
+		return id
+	},
+	"failed": func(_ testing.TB, s *shop) string {
+		s.targets["flag_off"] = &shopTarget{fail: errors.New("write /srv/shop/.env: no space left on device; try: free some, then claim and release")}
+		id := s.breach()
+		s.pass(time.Minute)
+		return id
+	},
+	"exhausted": func(_ testing.TB, s *shop) string {
+		id := s.breach()
+		s.asks(id)
+		s.verb(id, remediation.Deny, "4-schema_rollback", "the schema stays")
+		s.pass(time.Minute)
+		return id
+	},
+	"recovered": recovered,
+	"closed": func(t testing.TB, s *shop) string {
+		id := recovered(t, s)
+		s.pass(20 * time.Minute)
+		return id
+	},
+	"drill": func(_ testing.TB, s *shop) string {
+		s.beat()
+		s.declare()
+		s.reads(0.031, 0.034)
+		return s.fire("fp-drill", "drill", "true")
+	},
+	"claimed": func(_ testing.TB, s *shop) string {
+		id := s.breach()
+		s.verb(id, remediation.Claim, "", "I look at the database first")
+		s.pass(7 * time.Minute)
+		return id
+	},
+	"restored": func(t testing.TB, s *shop) string {
+		id := recovered(t, s)
+		must[remediation.IncidentView](t)(s.engine.Restore(t.Context(), id, remediation.RestoreRequest{Actor: "eve", Reason: "v2.0.1 is out", Force: true}))
+		s.pass(time.Minute)
+		return id
+	},
+	"frozen": func(t testing.TB, s *shop) string {
+		until := s.clock().Add(time.Hour)
+		must[remediation.Freeze](t)(s.engine.PutFreeze(t.Context(), remediation.Freeze{Service: "shop", Scope: "all", By: "eve", Reason: "a migration runs until four", Until: &until}))
+		id := s.breach()
+		s.pass(time.Minute)
+		return id
+	},
+}
+
+func recovered(_ testing.TB, s *shop) string {
+	id := s.breach()
+	s.reads(0.031, 0.0004)
+	s.pass(4 * time.Minute)
+	return id
+}
+
+func firing(fingerprint string) remediation.Notification {
+	return remediation.Notification{Receiver: "backout", GroupKey: "{}", Alerts: []remediation.Alert{{
+		Status: "firing", Fingerprint: fingerprint,
+		Labels: map[string]string{"alertname": "Rollback", "service": "shop", "trigger": "error_rate", "rollout": "v2"},
+	}}}
+}
+
+func nowLooks(t testing.TB) (all []look) {
+	s := newShop(t)
+	all = append(all, taken("now-first", s.browse("/", "eve")))
+	s.beat()
+	all = append(all, taken("now-calm", s.browse("/", "eve")))
+	s.pass(9 * time.Minute)
+	all = append(all, taken("now-blind", s.browse("/", "eve")))
+
+	s = newShop(t)
+	id := s.breach()
+	s.pass(90 * time.Second)
+	all = append(all, taken("now-one", s.browse("/", "eve")))
+	must[remediation.Freeze](t)(s.engine.PutFreeze(t.Context(), remediation.Freeze{Scope: "all", By: "eve", Reason: "the change board said so"}))
+	s.pass(10 * time.Second)
+	all = append(all, taken("now-frozen", s.browse("/", "eve")), taken("now-frozen-viewer", s.browse("/", "ann")))
+	must[[]remediation.Freeze](t)(s.engine.Thaw(t.Context(), "", "eve", "over"))
+	s.asks(id)
+	all = append(all, taken("now-asking", s.browse("/", "eve")), taken("now-asking-viewer", s.browse("/", "ann")))
+	b := newBench(t, token(t, "eve", Commander))
+	b.service.overview = crowd(12)
+	r := as(request("GET", "/", ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	return append(all, taken("now-many", b.do(r)))
+}
+
+// crowd is an overview of n services, each with an incident.
+func crowd(n int) remediation.Overview {
+	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	o := remediation.Overview{Time: now, Mode: remediation.Act, HeadSeq: 4711, HeadHash: strings.Repeat("ab", 32)}
+	for i := range n {
+		name := fmt.Sprintf("service-%02d", i)
+		ran, soon := now.Add(-time.Duration(i+1)*time.Minute), now.Add(time.Duration(i)*37*time.Second)
+		value := 0.01 + float64(i)/300
+		inc := remediation.IncidentView{
+			ID: fmt.Sprintf("inc-%d", i+1), Service: name, Rollout: "v2.0.0", Opened: now.Add(-time.Duration(i*3+2) * time.Minute),
+			State:    []remediation.State{remediation.Confirming, remediation.Acting, remediation.Settling, remediation.Waiting, remediation.Recovered, remediation.Exhausted}[i%6],
+			Triggers: []remediation.TriggerView{{Trigger: "error_rate", Fingerprint: "fp", Active: true, Threshold: 0.01, Value: &value}},
+			Steps: []remediation.StepView{
+				{ID: "1-flag_off", Action: "flag_off", Target: "compose:/srv/" + name + "/" + name + "#FEATURE_ANALYTICS_ENABLED", Risk: "reversible", State: remediation.StepDone, Started: &ran, Finished: &ran},
+				{ID: "2-image_retag", Action: "image_retag", Target: "compose:/srv/" + name + "/" + name, Risk: "disruptive", State: remediation.StepPending},
+			},
+			Next: &remediation.Next{Step: "2-image_retag", At: &soon, What: "it runs then if the breach is seen to go on", Unless: []string{"somebody claims the incident"}},
+		}
+		switch inc.State {
+		case remediation.Waiting:
+			inc.Reason, inc.Why = remediation.HoldRateLimit, "6 steps on "+name+" within 1h, 6 are allowed"
+		case remediation.Exhausted:
+			inc.Next = nil
+		}
+		if i == n-1 {
+			inc.ClaimedBy = "eve"
+		}
+		o.Incidents = append(o.Incidents, inc)
+		beat := now.Add(-20 * time.Second)
+		o.Services = append(o.Services, remediation.ServiceNow{
+			Service: name, Stages: []string{"alpha", "beta"}, Traffic: "0.1", Watchdog: &beat, WatchdogMaxAge: 5 * time.Minute,
+			Limits:   []remediation.LimitLeft{{Action: "flag_off", Left: 0, Most: 3}, {Action: "image_retag", Left: 2, Most: 3}},
+			Triggers: []remediation.TriggerNow{{Name: "error_rate", Unit: "ratio", Above: true, Severity: 2}},
+			Rollout:  remediation.Rollout{Service: name, Release: "v2.0.0", Previous: "v1.0.0", State: remediation.RolloutActive, Stage: "beta"},
+		})
+	}
+	return o
+}
+
+func auditLooks(t testing.TB) []look {
+	empty := newBench(t, token(t, "eve", Commander))
+	r := as(request("GET", "/audit", ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	none := taken("audit-empty", empty.do(r))
+	s := newShop(t)
+	s.asks(s.breach())
+	at := func(name, query string) look { return taken(name, s.browse("/audit"+query, "eve")) }
+	return []look{
+		none, at("audit-all", ""), at("audit-filtered", "?kind=held&service=shop"), at("audit-nothing", "?text=nowhere&kind=denied"),
+		at("audit-hostile", "?text="+url.QueryEscape(`<script>alert(1)</script>`+"\u202e"+strings.Repeat("W", 100))),
+		at("audit-unknown", "?service=gone&incident=inc-404"), at("audit-bad", "?from=yesterday"),
+	}
+}
+
+func rolloutLooks(t testing.TB) (all []look) {
+	s := newShop(t)
+	all = append(all, taken("rollout-none", s.browse("/rollout", "eve")))
+	s.beat()
+	s.declare()
+	s.pass(3 * time.Hour)
+	all = append(all, taken("rollout-active", s.browse("/rollout", "eve")), taken("rollout-active-viewer", s.browse("/rollout", "ann")))
+	s = newShop(t)
+	s.asks(s.breach())
+	all = append(all, taken("rollout-incident", s.browse("/rollout", "eve")))
+	s = newShop(t)
+	incidentStates["closed"](t, s)
+	return append(all, taken("rollout-rolled-back", s.browse("/rollout", "eve")))
+}
+
+func errorLooks(t testing.TB) []look {
+	s := newShop(t)
+	id := s.breach()
+	conflict := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{
+		"reason": {"the snapshot was restored on staging and is good"}, "step": {"4-schema_rollback"}, "back": {"/incidents/" + id},
+	})
+	token := csrfField.FindStringSubmatch(s.page("/", "eve"))[1]
+	forbidden := s.send("/freeze", "/", "ann", url.Values{"service": {"shop"}, "reason": {"I would like to"}, "csrf": {token}})
+	broken := newBench(t)
+	broken.service.err = errors.New("read the store: disk I/O error")
+	r := request("GET", "/", "")
+	r.Header.Set("Accept", "text/html")
+	return []look{
+		taken("error-401", s.browse("/", "")), taken("error-403", forbidden), taken("error-404", s.browse("/incidents/inc-99", "eve")),
+		taken("error-404-address", s.browse("/nowhere", "ann")), taken("error-409", conflict), taken("error-500", broken.do(r)),
+	}
+}
+
+// statusLooks are those of the public page.
+func statusLooks(t testing.TB) (all []look) {
+	at := func(s *shop, name string) look { return taken("status-"+name, visit(public(t, s.engine, s.clock), "GET", "/status")) }
+	s := newShop(t)
+	all = append(all, at(s, "calm"))
+	s.breach()
+	s.pass(time.Minute)
+	all = append(all, at(s, "trouble"))
+	s.reads(0, 0)
+	s.pass(4 * time.Minute)
+	all = append(all, at(s, "monitoring"))
+	s.pass(20 * time.Minute)
+	return append(all, at(s, "history"))
+}
+
+var stampField = regexp.MustCompile(`data-stamp="[0-9a-f]+"`)
+
+// replay serves looks at /NAME, as they were taken, with what they load.
+func replay(t testing.TB, all []look, files http.Handler) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle("/static/", files)
+	// What is shown is never out of date.
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "retry: 600000\nevent: hello\ndata: STAMP\n\n")
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		<-r.Context().Done()
+	})
+	for _, l := range all {
+		mux.HandleFunc("/"+l.name, func(w http.ResponseWriter, _ *http.Request) {
+			for k, v := range l.header {
+				if k != "Www-Authenticate" {
+					w.Header()[k] = v
+				}
+			}
+			w.WriteHeader(l.status)
+			fmt.Fprint(w, stampField.ReplaceAllString(l.body, `data-stamp="STAMP"`))
+		})
+	}
+	server := httptest.NewUnstartedServer(mux)
+	ctx, cancel := context.WithCancel(context.Background())
+	server.Config.BaseContext = func(net.Listener) context.Context { return ctx }
+	server.Start()
+	t.Cleanup(func() { cancel(); server.Close() })
+	return server.URL
+}
