@@ -167,6 +167,21 @@ func (f *fakeService) SignPreflight(_ context.Context, r remediation.SignRequest
 	return remediation.PreflightView{Service: r.Service}, f.err
 }
 
+func (f *fakeService) StartRollout(_ context.Context, r remediation.RolloutStart) (remediation.RolloutView, error) {
+	f.change("start", r.Service, r.Release, r.Stage, r.Actor, r.Reason, fmt.Sprint(r.Auto))
+	return remediation.RolloutView{Rollout: remediation.Rollout{Service: r.Service, Promotion: &remediation.Promotion{To: "alpha"}}}, f.err
+}
+
+func (f *fakeService) ChangeRollout(_ context.Context, c remediation.RolloutChange) (remediation.RolloutView, error) {
+	f.change("rollout", string(c.Verb), c.Service, c.Actor, c.Reason, fmt.Sprint(c.Force))
+	return remediation.RolloutView{Rollout: remediation.Rollout{Service: c.Service}}, f.err
+}
+
+func (f *fakeService) WaitForPromotion(_ context.Context, service string) (remediation.RolloutView, error) {
+	f.change("wait", service)
+	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: "alpha"}}, f.err
+}
+
 func (f *fakeService) Ready(context.Context) error { return f.err }
 
 // bench is a server under test with what stands around it.

@@ -132,7 +132,8 @@ func identity(s alerts.Step, target string) (string, error) {
 }
 
 // next returns the step that acts next: of those that may still run, the one
-// of the lowest risk, then the one added first. nil: none is left. What only
+// of the lowest risk, then the one added first; while a rollout is aborted, the
+// first one that is listed. nil: none is left. What only
 // tells people something is passed over: toTell.
 func (inc *Incident) next() *Step {
 	var n *Step
@@ -141,7 +142,7 @@ func (inc *Incident) next() *Step {
 		if s.Tells || !s.open() {
 			continue
 		}
-		if n == nil || s.Risk < n.Risk {
+		if n == nil || s.Risk < n.Risk && !inc.aborting() {
 			n = s
 		}
 	}

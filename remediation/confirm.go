@@ -12,6 +12,9 @@ import (
 // any step of ours has run, the triggers' own values decide; after one, their
 // recovery values do.
 func (e *Engine) confirm(ctx context.Context, b *book, inc *Incident) error {
+	if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
+		return err
+	}
 	warm, err := e.warmUntil(ctx, b, inc)
 	if err != nil {
 		return err
@@ -285,7 +288,7 @@ func (c *change) deny(s *Step, actor, reason string) error {
 	if err := c.audit(KindDenied, actor, s, map[string]any{"reason": reason}); err != nil {
 		return err
 	}
-	if c.inc.next() == nil {
+	if c.inc.next() == nil && !c.inc.aborting() {
 		return c.exhaust("the last step was denied")
 	}
 	c.inc.resetPolls()

@@ -117,6 +117,9 @@ func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 		if s := inc.step(w.step.ID()); s == nil || s.State != w.step.State {
 			return nil // it is being put back: that is no drift
 		}
+		if r, err := rolloutOf(tx, inc.Service); err != nil || inc.State == Closed && r.active() {
+			return err // a later rollout has it
+		}
 		before, err := tx.Entries(EntryFilter{Incident: w.incident.ID, Kind: KindDrift})
 		if err != nil {
 			return err

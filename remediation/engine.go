@@ -76,6 +76,12 @@ type Engine struct {
 	// loggedHead is what the process's log was last told of the audit log's end.
 	loggedHead toldHead
 
+	// ownIntents are the promotions whose intents this process has written, and not
+	// yet begun, by their operation.
+	ownIntents sync.Map
+	// autos is held while rollouts are promoted by themselves.
+	autos sync.Mutex
+
 	// poke wakes Run when something may be due at once.
 	poke chan struct{}
 	wg   sync.WaitGroup
@@ -215,7 +221,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	keep := time.NewTicker(housekeeping)
 	defer keep.Stop()
 	for {
-		next, err := e.dispatch(ctx)
+		next, err := e.dispatchAll(ctx)
 		if err != nil && ctx.Err() == nil {
 			e.log.Error("cannot read what is due; trying again", "err", err)
 			next = e.now().Add(time.Second)
@@ -235,6 +241,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			if err := e.keepHouse(ctx); err != nil && ctx.Err() == nil {
 				e.log.Error("housekeeping failed; trying again", "err", err)
 			}
+			e.autoPromoteBeside(ctx)
 			if err := e.watchTargets(ctx, watches); err != nil && ctx.Err() == nil {
 				e.log.Error("cannot watch targets; trying again", "err", err)
 			}
@@ -319,9 +326,16 @@ func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
 	if err := e.keepHouse(ctx); err != nil {
 		return time.Time{}, err
 	}
+	if err := e.autoPromote(ctx); err != nil {
+		return time.Time{}, err
+	}
 	for {
+		promotion, err := e.tickPromotions(ctx)
+		if err != nil {
+			return time.Time{}, err
+		}
 		var ids []string
-		err := e.store.View(ctx, func(tx Tx) (err error) {
+		err = e.store.View(ctx, func(tx Tx) (err error) {
 			ids, next, err = tx.Due(e.now())
 			return err
 		})
@@ -329,7 +343,7 @@ func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
 			return time.Time{}, err
 		}
 		if len(ids) == 0 {
-			return e.deliverEach(ctx, next)
+			return e.deliverEach(ctx, sooner(next, promotion))
 		}
 		for _, id := range ids {
 			if err := e.advance(ctx, id); err != nil {
@@ -375,6 +389,9 @@ func (e *Engine) turn(ctx context.Context, b *book, inc *Incident) error {
 	}
 	if inc.Drill && inc.State != Closed {
 		return e.drill(ctx, b, inc)
+	}
+	if inc.aborting() && inc.State != Closed {
+		return e.abort(ctx, b, inc)
 	}
 	switch inc.State {
 	case Confirming:

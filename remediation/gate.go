@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -183,6 +184,7 @@ func (c *change) limits(s *Step) ([]gateResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	mine, everyone = slices.DeleteFunc(mine, Effect.forward), slices.DeleteFunc(everyone, Effect.forward)
 	here := func(ef Effect) bool { return ef.Action == s.Action && ef.Target == s.Target }
 	any := func(Effect) bool { return true }
 
@@ -238,6 +240,10 @@ func breaker(limit int, effects []Effect) gateResult {
 func (ef Effect) counts() bool {
 	return ef.Outcome != EffectUntouched && ef.Outcome != EffectReleased
 }
+
+// forward tells an effect of a promotion: the way back has limits of its own, and
+// never waits for what led forward.
+func (ef Effect) forward() bool { return ef.Action == actionFlagSet }
 
 // planHash names the ladder an approval was asked for.
 func (inc *Incident) planHash() string {

@@ -114,6 +114,8 @@ type Incident struct {
 	// restored the incident, once that is done.
 	Restore  *Restore `json:"restore,omitempty"`
 	Restored string   `json:"restored,omitempty"`
+	// Abort is a commander's order to back the rollout out, nil where none was given.
+	Abort *Abort `json:"abort,omitempty"`
 	// RolledBack is the rollout as it was before this incident's close ended it.
 	RolledBack *Rollout `json:"rolled_back,omitempty"`
 	// Paged holds what has been paged for already, by reason.
@@ -243,6 +245,12 @@ type Rollout struct {
 	Held       bool       `json:"held"`
 	Started    *time.Time `json:"started"`
 	StageSince *time.Time `json:"stage_since"`
+	// Auto: it is promoted by itself as soon as nothing is missing.
+	Auto bool `json:"auto,omitempty"`
+	// Missing is what held such a promotion when that was written last.
+	Missing string `json:"missing,omitempty"`
+	// Promotion is the change of stage that is under way, nil where none is.
+	Promotion *Promotion `json:"promotion,omitempty"`
 }
 
 // Effect is one intent that changed, or may have changed, a target: what the

@@ -194,6 +194,11 @@ func collectRollout(tx Tx, b *book, ch chan<- prometheus.Metric) error {
 			return err
 		}
 	}
+	if n := len(b.Stages); r.State == RolloutDone && n > 0 { // it stays as the last stage left it
+		if traffic, err = strconv.ParseFloat(b.Stages[n-1].Traffic, 64); err != nil {
+			return err
+		}
+	}
 	ch <- gauge(descTraffic, traffic, b.Service, release)
 	return nil
 }

@@ -169,7 +169,7 @@ func (e *Engine) limitsLeft(tx Tx, b *book) ([]LimitLeft, error) {
 	}
 	within := func(w time.Duration, match func(Effect) bool) (n int) {
 		for _, ef := range effects {
-			if ef.counts() && match(ef) && ef.Time.After(e.now().Add(-w)) {
+			if ef.counts() && !ef.forward() && match(ef) && ef.Time.After(e.now().Add(-w)) {
 				n++
 			}
 		}

@@ -180,6 +180,9 @@ func (c *change) nothingSince() error {
 	if err != nil {
 		return err
 	}
+	if r.Promotion != nil {
+		return refuse(Conflict, "%s is under way", r.Promotion.step())
+	}
 	if r.active() && (r.Release != c.inc.Release || c.inc.RolledBack != nil) {
 		return refuse(Conflict, "another rollout has begun since: %s is at stage %s", r.Release, r.Stage)
 	}

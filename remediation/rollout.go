@@ -3,6 +3,8 @@ package remediation
 import (
 	"context"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -30,12 +32,15 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 	now := e.now().UTC()
 	r := Rollout{
 		Service: b.Service, Release: release, Previous: b.Release.Previous,
-		State: RolloutActive, Stage: stage, Started: &now, StageSince: &now,
+		State: b.stateIn(stage), Stage: stage, Started: &now, StageSince: &now,
 	}
 	err = e.store.Update(ctx, func(tx Tx) error {
 		old, err := rolloutOf(tx, b.Service)
 		if err != nil {
 			return err
+		}
+		if old.Promotion != nil {
+			return refuse(Conflict, "%s of %s is under way", old.Promotion.step(), b.Service)
 		}
 		if old.active() && old.Release != release {
 			return refuse(Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
@@ -57,7 +62,7 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 			}
 		}
 		if old.active() {
-			r.Started, r.Held = old.Started, old.Held // the same rollout, declared to be at another stage
+			r.Started, r.Held, r.Auto = old.Started, old.Held, old.Auto // the same rollout, declared to be at another stage
 		}
 		if err := tx.PutRollout(r); err != nil {
 			return err
@@ -113,26 +118,40 @@ func (e *Engine) Rollouts(ctx context.Context) ([]RolloutView, error) {
 	return out, nil
 }
 
-// rolloutView asks Prometheus how the stage's success criteria stand.
+// rolloutView asks Prometheus how the stage does, and says what is missing for the
+// next one.
 func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutView {
-	v := RolloutView{Rollout: r, Criteria: []CriterionView{}}
+	if r.Promotion != nil { // what its action keeps for itself concerns nobody else
+		p := *r.Promotion
+		p.Before, p.Was = nil, nil
+		r.Promotion = &p
+	}
+	v := RolloutView{Rollout: r, Criteria: []CriterionView{}, Timeline: b.timeline(r)}
 	stage := b.Stage(r.Stage)
 	if !r.active() || stage == nil {
 		return v
 	}
-	if r.StageSince != nil {
-		at := r.StageSince.Add(time.Duration(stage.Duration))
-		v.PromotableAt = &at
-	}
-	exprs := map[string]string{}
-	for _, cr := range stage.Success {
-		if ind := b.Indicator(cr.Indicator); ind != nil {
-			exprs[cr.Indicator] = b.Expand(ind.Query, time.Duration(cr.Window), 0)
+	v.Traffic, v.PromotableAt = stage.Traffic, b.promotableAt(r)
+	a := e.askStage(ctx, b, r)
+	v.Criteria = a.criteria
+	err := e.store.View(ctx, func(tx Tx) error {
+		open, err := openIncident(tx, b.Service)
+		if err != nil {
+			return err
 		}
-	}
-	got := e.query(ctx, exprs)
-	for _, cr := range stage.Success {
-		v.Criteria = append(v.Criteria, criterion(cr, got[cr.Indicator]))
+		if open != nil {
+			v.Incident = open.ID
+		}
+		if next := b.nextStage(r.Stage); next != nil {
+			v.Next = next.Name
+			v.Gates, err = e.promotable(tx, b, r, a)
+			return err
+		}
+		v.Gates, err = e.finishable(tx, b, r, a)
+		return err
+	})
+	if err != nil {
+		e.log.Warn("cannot tell what a rollout's next stage is missing", "service", b.Service, "err", err)
 	}
 	return v
 }
@@ -141,13 +160,30 @@ func criterion(cr alerts.Criterion, r reading) CriterionView {
 	v := CriterionView{Name: cr.Indicator, Value: finite(r.value)}
 	switch {
 	case cr.Above != nil:
-		v.Threshold = *cr.Above
+		v.Threshold, v.Bound = *cr.Above, "above"
 		v.OK = r.value != nil && *r.value > v.Threshold
 	case cr.Below != nil:
-		v.Threshold = *cr.Below
+		v.Threshold, v.Bound = *cr.Below, "below"
 		v.OK = r.value != nil && *r.value < v.Threshold
 	}
 	return v
+}
+
+// timeline gives the playbook's days their dates: T is the day of the start.
+func (b *book) timeline(r Rollout) []TimelineDay {
+	out := []TimelineDay{}
+	for _, t := range b.Timeline {
+		day := TimelineDay{Day: t.Day, Activity: t.Activity, Owner: t.Owner}
+		days, err := strconv.Atoi(strings.TrimPrefix(t.Day, "T"))
+		if t.Day == "T" {
+			days, err = 0, nil
+		}
+		if err == nil && r.Started != nil { // without a start there is no T
+			day.Date = r.Started.UTC().AddDate(0, 0, days).Format(time.DateOnly)
+		}
+		out = append(out, day)
+	}
+	return out
 }
 
 func stageNames(pb *alerts.Playbook) []string {

@@ -57,6 +57,23 @@ type RolloutView struct {
 	Rollout
 	PromotableAt *time.Time      `json:"promotable_at"`
 	Criteria     []CriterionView `json:"criteria"`
+	// Traffic is the stage's share of it, Next the stage after it, Incident the open one.
+	Traffic  string `json:"traffic,omitempty"`
+	Next     string `json:"next,omitempty"`
+	Incident string `json:"incident,omitempty"`
+	// Gates are those of the next stage or, in the last one, of the rollout's end.
+	Gates []StageGate `json:"gates,omitempty"`
+	// Timeline is the playbook's, with its dates since the start.
+	Timeline []TimelineDay `json:"timeline,omitempty"`
+}
+
+// TimelineDay is one day of the playbook's timeline.
+type TimelineDay struct {
+	Day string `json:"day"`
+	// Date is "" before the start.
+	Date     string `json:"date,omitempty"`
+	Activity string `json:"activity"`
+	Owner    string `json:"owner"`
 }
 
 // CriterionView is one success criterion of the present stage, as observed.
@@ -65,6 +82,8 @@ type CriterionView struct {
 	Value     *float64 `json:"value"`
 	Threshold float64  `json:"threshold"`
 	OK        bool     `json:"ok"`
+	// Bound tells on which side of the threshold the value must be: above or below.
+	Bound string `json:"bound,omitempty"`
 }
 
 // RestoreRequest asks for an incident's targets as they were before its steps.
@@ -139,6 +158,12 @@ type Service interface {
 	// StartPreflight begins one; Preflight tells how it goes.
 	StartPreflight(ctx context.Context, service, actor, reason string) (PreflightView, error)
 	SignPreflight(ctx context.Context, r SignRequest) (PreflightView, error)
+	// StartRollout sets the first stage's traffic; ChangeRollout is everything after
+	// it. Both answer once that is committed: WaitForPromotion returns when no traffic
+	// is being set any more, or ctx ends.
+	StartRollout(ctx context.Context, r RolloutStart) (RolloutView, error)
+	ChangeRollout(ctx context.Context, c RolloutChange) (RolloutView, error)
+	WaitForPromotion(ctx context.Context, service string) (RolloutView, error)
 	// Overview is all that matters now.
 	Overview(ctx context.Context) (Overview, error)
 	// PublicPage is what the public is told, and was told for as long as past.

@@ -12,6 +12,11 @@ import (
 func (c *change) startSettling() {
 	c.inc.resetPolls()
 	c.inc.SettleFrom, c.inc.LastHeld = &c.now, ""
+	if c.inc.aborting() { // nothing is waited for
+		c.inc.SettleFrom = nil
+		c.enter(Acting, 0)
+		return
+	}
 	if last := c.inc.lastRun(); last != nil {
 		until := c.now.Add(c.b.settleTime(c.inc, last))
 		c.inc.SettleUntil = &until
@@ -228,6 +233,9 @@ func (c *change) close(actor string, detail map[string]any) error {
 	c.inc.LastHeld = ""
 	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.Paged, c.inc.ClaimedBy = &c.now, nil, nil, nil, ""
 	c.inc.Restore = nil
+	if c.inc.aborting() {
+		c.inc.Abort.Ended = &c.now
+	}
 	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
 		return err
 	}
@@ -237,19 +245,11 @@ func (c *change) close(actor string, detail map[string]any) error {
 	if c.inc.Drill || !c.inc.changed() {
 		return nil
 	}
-	r, err := rolloutOf(c.tx, c.inc.Service)
-	if err != nil || !r.active() || r.Release != c.inc.Release {
-		return err
+	ended := RolloutRolledBack
+	if c.inc.Abort != nil {
+		ended = RolloutAborted
 	}
-	was := r
-	c.inc.RolledBack = &was
-	r.State, r.Stage, r.StageSince = RolloutRolledBack, StageNone, &c.now
-	if err := c.tx.PutRollout(r); err != nil {
-		return err
-	}
-	return c.audit(KindStage, actorEngine, nil, map[string]any{
-		"state": r.State, "stage": r.Stage, "release": r.Release, "why": "a step of this incident backed the release out",
-	})
+	return c.endRollout(ended, actorEngine, "a step of this incident backed the release out")
 }
 
 // watchClosed looks, while an alert of a closed incident is still active and a

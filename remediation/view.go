@@ -73,7 +73,10 @@ func (inc *Incident) nextView() *Next {
 		}
 		n.At = utc(inc.Until)
 	}
-	if inc.State != Recovered {
+	if inc.aborting() && (inc.State != Waiting || inc.Reason != HoldApproval) {
+		n.What = "it runs as listed, since " + inc.Abort.By + " aborts the rollout"
+	}
+	if inc.State != Recovered && !inc.aborting() {
 		n.Unless = append(n.Unless, fmt.Sprintf("the breach ends: %d looks running without it", certain))
 	}
 	switch {

@@ -1,0 +1,289 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// Abort is a commander's order to back a rollout out. It stands in place of
+// confirmation: the listed steps run in their order, each verified, without waiting
+// whether it helped, and without asking Prometheus. What is lossy still needs its
+// approval.
+type Abort struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	Began  time.Time `json:"began"`
+	// Ended is when its last step was verified, or somebody closed the incident.
+	Ended *time.Time `json:"ended,omitempty"`
+}
+
+// aborting tells whether an order to back the rollout out is being carried out.
+func (inc *Incident) aborting() bool { return inc.Abort != nil && inc.Abort.Ended == nil }
+
+// backPlan is the plan that an abort runs: that of the playbook's first trigger
+// which counts in every stage or, where there is none, of its first one.
+func (b *book) backPlan() *alerts.Plan {
+	for _, t := range b.Triggers {
+		if len(b.StagesOf(t.Name)) == 0 {
+			return b.Plan(t.Plan)
+		}
+	}
+	if len(b.Triggers) > 0 {
+		return b.Plan(b.Triggers[0].Plan)
+	}
+	if len(b.Plans) > 0 {
+		return &b.Plans[0]
+	}
+	return nil
+}
+
+// abortRollout opens an incident without alerts that backs the active rollout
+// out, or gives the open one that order.
+func (e *Engine) abortRollout(ctx context.Context, b *book, in RolloutChange) (RolloutView, error) {
+	if e.mode != Act {
+		return RolloutView{}, refuse(Conflict, "backout runs with --mode=observe: it acts on nothing; switch the release off by hand")
+	}
+	return e.onRollout(ctx, b, func(tx Tx, r *Rollout) error {
+		now := e.now()
+		inc, err := openIncident(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		ib := b
+		if inc == nil {
+			inc = &Incident{
+				Service: b.Service, Release: r.Release, PlaybookHash: b.Hash, State: Acting, Since: now, Opened: now, RolloutActive: true,
+			}
+			if err := tx.PutIncident(inc); err != nil { // gives the id
+				return err
+			}
+			err := e.append(tx, Entry{Kind: KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
+				"abort": true, "reason": in.Reason, "rollout": inc.Release, "playbook": inc.PlaybookHash,
+			}})
+			if err != nil {
+				return err
+			}
+		} else if ib, err = e.bookFor(context.WithoutCancel(ctx), inc); err != nil {
+			return err
+		}
+		c := &change{e: e, b: ib, tx: tx, inc: inc, now: now}
+		if err := c.beginAbort(*r, in); err != nil {
+			return err
+		}
+		return tx.PutIncident(inc)
+	})
+}
+
+// beginAbort gives an incident the order, or refuses.
+func (c *change) beginAbort(r Rollout, in RolloutChange) error {
+	inc := c.inc
+	s := inc.running()
+	switch {
+	case inc.Release != r.Release:
+		return refuse(Conflict, "incident %s is about release %s, and %s is being rolled out", inc.ID, inc.Release, r.Release)
+	case inc.aborting():
+		return refuse(Conflict, "%s has ordered that already: incident %s is %s", inc.Abort.By, inc.ID, inc.describe())
+	case inc.Restore != nil:
+		return refuse(Conflict, "incident %s is being restored by %s", inc.ID, inc.Restore.By)
+	case s != nil:
+		return refuse(Conflict, "incident %s is in the middle of %s: order it again when the step has its outcome", inc.ID, s.ID())
+	case inc.ClaimedBy != "" && inc.ClaimedBy != in.Actor:
+		return refuse(Conflict, "incident %s is claimed by %s, who acts by hand until the claim is released", inc.ID, inc.ClaimedBy)
+	}
+	plan := c.b.backPlan()
+	if plan == nil {
+		return refuse(Conflict, "the playbook of %s has no plan that leads back", inc.Service)
+	}
+	added, err := c.b.addPlan(inc, plan.Name)
+	if err != nil {
+		return err
+	}
+	inc.Abort = &Abort{By: in.Actor, Reason: in.Reason, Began: c.now}
+	inc.voidApprovals()
+	inc.resetPolls()
+	inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.LastHeld, inc.Paged = nil, nil, nil, "", nil
+	c.enter(Acting, 0)
+	err = c.audit(KindStage, in.Actor, nil, map[string]any{
+		"state": r.State, "stage": r.Stage, "release": r.Release, "previous": r.Previous, "abort": "begun", "reason": in.Reason,
+	})
+	if err != nil || len(added) == 0 {
+		return err
+	}
+	return c.audit(KindPlanned, in.Actor, nil, map[string]any{"plan": plan.Name, "steps": anys(added), "playbook": inc.PlaybookHash})
+}
+
+// abort runs the next listed step, or ends the abort.
+func (e *Engine) abort(ctx context.Context, b *book, inc *Incident) error {
+	waits, err := e.waitsForPromotion(ctx, b, inc)
+	if waits || err != nil {
+		return err
+	}
+	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
+		return err
+	}
+	if inc, err = e.tellAhead(ctx, b, inc, question{confirmed: true}); err != nil {
+		return err
+	}
+	if f := inc.unhandled(); f != nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			why := f.ID() + " failed: claim and release the incident to try again"
+			if err := c.hold(nil, gateResult{reason: HoldStepFailed, why: why}, map[string]any{}); err != nil {
+				return err
+			}
+			return c.page(string(HoldStepFailed), why)
+		})
+	}
+	s := inc.next()
+	if s == nil {
+		return e.change(ctx, b, inc, (*change).endAbort)
+	}
+	look, lookErr, err := e.lookIfOpen(ctx, b, inc, s)
+	if err != nil {
+		return err
+	}
+	ran := false
+	err = e.change(ctx, b, inc, func(c *change) error {
+		ran = false
+		s := c.inc.step(s.ID())
+		all, closed, err := c.abortGates(s)
+		if err != nil {
+			return err
+		}
+		detail := map[string]any{"gates": gateRows(all), "abort": c.inc.Abort.By, "reason": c.inc.Abort.Reason}
+		switch {
+		case closed != nil:
+			return c.hold(s, *closed, detail)
+		case errors.Is(lookErr, errNotLooked):
+			return ErrStale // the gates opened meanwhile
+		case lookErr != nil:
+			return c.hold(s, gateResult{reason: HoldTarget, why: lookErr.Error()}, detail)
+		}
+		detail["before"], detail["target"] = look.Snapshot, s.Target
+		if look.Position == Wanted {
+			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
+			s.State, s.Started, s.Finished, s.Verified = StepNoChange, &c.now, &c.now, true
+			c.inc.Ran, c.inc.LastHeld = true, ""
+			counted(c.tx, e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc)
+			c.enter(Acting, 0)
+			return c.audit(KindOutcome, actorEngine, s, detail)
+		}
+		ran = true
+		return c.intend(s, look, detail)
+	})
+	if err != nil || !ran {
+		return err
+	}
+	return e.runStep(ctx, b, inc.ID, s.ID())
+}
+
+// errNotLooked: a gate was shut, so that the target was not looked at.
+var errNotLooked = errors.New("not looked at")
+
+// lookIfOpen looks at a step's target where its gates are open.
+func (e *Engine) lookIfOpen(ctx context.Context, b *book, inc *Incident, s *Step) (look Look, lookErr, err error) {
+	open := false
+	err = e.store.View(ctx, func(tx Tx) error {
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		_, closed, err := c.abortGates(s)
+		open = closed == nil
+		return err
+	})
+	if err != nil || !open {
+		return Look{}, errNotLooked, err
+	}
+	look, lookErr = e.look(ctx, b, inc, s)
+	return look, lookErr, nil
+}
+
+// abortGates asks the gates that hold a commander's order: neither confirmation nor
+// a silence, and not the cooldown, which keeps automation from repeating itself.
+func (c *change) abortGates(s *Step) (all []gateResult, closed *gateResult, err error) {
+	limits, err := c.limits(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	freeze, err := c.frozen()
+	if err != nil {
+		return nil, nil, err
+	}
+	rollout, err := c.rollout(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	claim := c.claim()
+	if c.inc.ClaimedBy == c.inc.Abort.By {
+		claim = gateResult{gate: "claim"}
+	}
+	all = append([]gateResult{c.mode(s), freeze, claim}, limits...)
+	all = append(all, rollout, c.approval(s))
+	for i := range all {
+		if all[i].reason == HoldCooldown {
+			all[i] = gateResult{gate: "cooldown", why: "not asked of a commander's order"}
+		}
+	}
+	for i := range all {
+		if all[i].reason != "" {
+			return all, &all[i], nil
+		}
+	}
+	return all, nil, nil
+}
+
+// endAbort ends the rollout: every step was verified or is skipped. Triggers that
+// are attached to the same incident still need their recovery.
+func (c *change) endAbort() error {
+	inc := c.inc
+	if err := c.endRollout(RolloutAborted, inc.Abort.By, inc.Abort.Reason); err != nil {
+		return err
+	}
+	inc.Abort.Ended = &c.now
+	switch {
+	case len(inc.Triggers) == 0:
+		return c.close(inc.Abort.By, map[string]any{"reason": "aborted", "why": fmt.Sprintf("every step of the way back was verified; ordered by %s: %s", inc.Abort.By, inc.Abort.Reason)})
+	case inc.lastRun() != nil:
+		c.startSettling()
+	default:
+		c.enter(Confirming, 0)
+	}
+	return nil
+}
+
+// endRollout ends the active rollout of the incident's release, and keeps how it was.
+func (c *change) endRollout(state, actor, why string) error {
+	r, err := rolloutOf(c.tx, c.inc.Service)
+	if err != nil || !r.active() || r.Release != c.inc.Release {
+		return err
+	}
+	was := r
+	was.Promotion = nil
+	c.inc.RolledBack = &was
+	r.State, r.Stage, r.StageSince = state, StageNone, &c.now
+	if err := c.tx.PutRollout(r); err != nil {
+		return err
+	}
+	return c.audit(KindStage, actor, nil, map[string]any{"state": r.State, "stage": r.Stage, "release": r.Release, "why": why})
+}
+
+// waitsForPromotion lets an incident wait for a promotion that has its intent, at
+// most for as long as that may take.
+func (e *Engine) waitsForPromotion(ctx context.Context, b *book, inc *Incident) (bool, error) {
+	until, err := e.promotionUntil(ctx, inc.Service)
+	if err != nil || !until.After(e.now()) {
+		return false, err
+	}
+	return true, e.change(ctx, b, inc, func(c *change) error {
+		r, err := rolloutOf(c.tx, c.inc.Service)
+		switch {
+		case err != nil:
+			return err
+		case r.Promotion == nil:
+			return ErrStale // it has ended: go on
+		}
+		c.inc.Wake = r.Promotion.Until // its end wakes the incident
+		return nil
+	})
+}

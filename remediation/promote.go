@@ -1,0 +1,248 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// RolloutStart asks for a rollout's start.
+type RolloutStart struct {
+	// Service may be "" where there is one playbook, Release for the playbook's,
+	// Stage for the first one.
+	Service, Release, Stage, Actor, Reason string
+	// Auto: it is promoted by itself as soon as nothing is missing.
+	Auto bool
+}
+
+// RolloutVerb is a change that a human makes to a rollout.
+type RolloutVerb string
+
+// The verbs of POST /api/v1/rollout/{verb}; start has a method of its own.
+const (
+	RolloutPromote RolloutVerb = "promote"
+	RolloutHold    RolloutVerb = "hold"
+	RolloutResume  RolloutVerb = "resume"
+	RolloutAbort   RolloutVerb = "abort"
+	RolloutFinish  RolloutVerb = "finish"
+)
+
+// RolloutChange asks for one of them. Force opens every gate of promote and finish
+// that is not firm.
+type RolloutChange struct {
+	Service, Actor, Reason string
+	Verb                   RolloutVerb
+	Force                  bool
+}
+
+// StartRollout begins a rollout: it commits that the first stage's traffic is about
+// to be set. WaitForPromotion tells how that came out.
+func (e *Engine) StartRollout(ctx context.Context, in RolloutStart) (RolloutView, error) {
+	if in.Reason == "" {
+		return RolloutView{}, refuse(Invalid, "a reason is required")
+	}
+	b, err := e.oneBook(in.Service)
+	if err != nil {
+		return RolloutView{}, err
+	}
+	release := in.Release
+	if release == "" {
+		release = b.Release.Version
+	}
+	if release != b.Release.Version {
+		return RolloutView{}, refuse(Conflict, "the playbook of %s is about release %s, not %s: its thresholds and its way back are that one's", b.Service, b.Release.Version, release)
+	}
+	stage := b.nextStage(StageNone)
+	if in.Stage != "" {
+		stage = b.Stage(in.Stage)
+	}
+	if stage == nil {
+		return RolloutView{}, refuse(Invalid, "the playbook of %s has no stage %q: its stages are %v", b.Service, in.Stage, stageNames(b.Playbook))
+	}
+	now := e.now().UTC()
+	fresh := Rollout{
+		Service: b.Service, Release: release, Previous: b.Release.Previous, State: RolloutActive, Stage: StageNone,
+		Started: &now, StageSince: &now, Auto: in.Auto,
+	}
+	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx Tx, old Rollout) (Rollout, map[string]any, error) {
+		if old.active() {
+			return Rollout{}, nil, refuse(Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
+		}
+		gates, err := e.startable(tx, b)
+		if err != nil {
+			return Rollout{}, nil, err
+		}
+		if firmly, others := missing(gates); len(firmly)+len(others) > 0 {
+			return Rollout{}, nil, refuse(Conflict, "release %s of %s is not started: %s", release, b.Service, whys(append(firmly, others...)))
+		}
+		r := fresh
+		old.Promotion = nil
+		r.Promotion = &Promotion{Was: &old}
+		return r, map[string]any{"gates": stageRows(gates)}, nil
+	})
+}
+
+// promote begins a rollout's way into its next stage.
+func (e *Engine) promote(ctx context.Context, b *book, in RolloutChange) (RolloutView, error) {
+	seen, err := e.rolloutNow(ctx, b)
+	if err != nil {
+		return RolloutView{}, err
+	}
+	if err := promotableState(b, seen); err != nil {
+		return RolloutView{}, err
+	}
+	stage := b.nextStage(seen.Stage)
+	a := e.askStage(ctx, b, seen)
+	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx Tx, r Rollout) (Rollout, map[string]any, error) {
+		if err := unchanged(seen, r); err != nil {
+			return Rollout{}, nil, err
+		}
+		gates, err := e.promotable(tx, b, r, a)
+		if err != nil {
+			return Rollout{}, nil, err
+		}
+		firmly, others := missing(gates)
+		if len(firmly) > 0 || len(others) > 0 && !in.Force {
+			return Rollout{}, nil, &notYet{refuse(Conflict, "release %s of %s is not promoted to %s: %s", r.Release, r.Service, stage.Name, whys(append(firmly, others...))), gateNames(append(firmly, others...))}
+		}
+		detail := map[string]any{"gates": stageRows(gates)}
+		if len(others) > 0 {
+			detail["forced"] = anys(gateNames(others))
+		}
+		r.Promotion = &Promotion{}
+		return r, detail, nil
+	})
+}
+
+// notYet is a refusal with the names of the gates that are shut.
+type notYet struct {
+	error
+	gates []string
+}
+
+func (n *notYet) Unwrap() error { return n.error }
+
+// promotableState refuses where there is no next stage to go to.
+func promotableState(b *book, r Rollout) error {
+	switch {
+	case !r.active():
+		return refuse(Conflict, "no rollout of %s is active", b.Service)
+	case r.Promotion != nil:
+		return refuse(Conflict, "%s of %s is under way", r.Promotion.step(), b.Service)
+	case b.nextStage(r.Stage) == nil && b.Stage(r.Stage) != nil:
+		return refuse(Conflict, "release %s of %s is in its last stage, %s: backout rollout finish ends the rollout", r.Release, b.Service, r.Stage)
+	case b.nextStage(r.Stage) == nil:
+		return refuse(Conflict, "the playbook of %s has no stage %q any more: its stages are %v", b.Service, r.Stage, stageNames(b.Playbook))
+	}
+	return nil
+}
+
+// unchanged refuses where a rollout is not as it was when Prometheus was asked.
+func unchanged(seen, now Rollout) error {
+	same := seen.State == now.State && seen.Stage == now.Stage && seen.Release == now.Release && now.Promotion == nil &&
+		(seen.StageSince == nil) == (now.StageSince == nil) && (seen.StageSince == nil || seen.StageSince.Equal(*now.StageSince))
+	if same {
+		return nil
+	}
+	return refuse(Conflict, "the rollout of %s changed meanwhile: look at it again", now.Service)
+}
+
+// intendPromotion commits that the traffic is about to be set for a stage, or
+// refuses. begin asks the gates in the transaction, and gives the rollout with a
+// Promotion to fill in.
+func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Stage, actor, reason string,
+	begin func(tx Tx, r Rollout) (Rollout, map[string]any, error),
+) (RolloutView, error) {
+	flag := b.Master()
+	if flag == nil {
+		return RolloutView{}, refuse(Conflict, "the playbook of %s has no flag that could carry the traffic", b.Service)
+	}
+	now := e.now().UTC()
+	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
+	target, look, lookErr := b.lookAtTraffic(ctx, flag.Name, stage.Traffic, op)
+	var done Rollout
+	err := e.store.Update(ctx, func(tx Tx) error {
+		old, err := rolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if old.Promotion != nil {
+			return refuse(Conflict, "%s of %s is under way", old.Promotion.step(), b.Service)
+		}
+		r, detail, err := begin(tx, old)
+		if err != nil {
+			return err
+		}
+		if lookErr != nil {
+			return refuse(Conflict, "the traffic cannot be set: %s", lookErr)
+		}
+		p := r.Promotion
+		*p = Promotion{
+			From: old.Stage, To: stage.Name, Flag: flag.Name, Value: stage.Traffic, Target: target, By: actor, Reason: reason, Op: op,
+			Started: now, Until: now.Add(promotionForward + promotionBack), Wake: now, Playbook: b.Hash, Before: look.Snapshot, Was: p.Was,
+		}
+		if p.Was != nil {
+			p.From = StageNone
+		}
+		c := &promoting{e: e, tx: tx, b: b, r: r, p: p, now: now}
+		detail["reason"], detail["before"], detail["value"], detail["to"] = reason, p.Before, p.Value, p.To
+		if look.Position == Wanted { // a human set it, say
+			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
+			if err := c.audit(KindOutcome, actor, detail); err != nil {
+				return err
+			}
+			if err := c.arrive(); err != nil {
+				return err
+			}
+			done = c.r
+			return tx.PutRollout(c.r)
+		}
+		if err := c.effect(now, EffectRunning); err != nil {
+			return err
+		}
+		if err := c.audit(KindIntent, actor, detail); err != nil {
+			return err
+		}
+		done = c.r
+		return tx.PutRollout(c.r)
+	})
+	if err != nil {
+		return RolloutView{}, err
+	}
+	e.ownIntents.Store(op, true)
+	e.wakeUp()
+	return e.rolloutView(ctx, b, done), nil
+}
+
+// promotionLook is the distance of two looks at a promotion that is waited for.
+const promotionLook = 100 * time.Millisecond
+
+// WaitForPromotion implements Service: it returns the rollout once no promotion of
+// it is under way, or as it is when ctx ends.
+func (e *Engine) WaitForPromotion(ctx context.Context, service string) (RolloutView, error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return RolloutView{}, err
+	}
+	for {
+		r, err := e.rolloutNow(context.WithoutCancel(ctx), b)
+		if err != nil {
+			return RolloutView{}, err
+		}
+		if r.Promotion == nil || ctx.Err() != nil {
+			return e.rolloutView(context.WithoutCancel(ctx), b, r), nil
+		}
+		pause(ctx, promotionLook)
+	}
+}
+
+// rolloutNow reads a service's rollout.
+func (e *Engine) rolloutNow(ctx context.Context, b *book) (r Rollout, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		r, err = rolloutOf(tx, b.Service)
+		return err
+	})
+	return r, err
+}

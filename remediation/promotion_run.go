@@ -1,0 +1,318 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// duePromotions returns the services whose promotions are to be gone on with, and
+// when the next one is.
+func (e *Engine) duePromotions(ctx context.Context) (due []string, next time.Time, err error) {
+	now := e.now()
+	err = e.store.View(ctx, func(tx Tx) error {
+		all, err := tx.Rollouts()
+		for _, r := range all {
+			switch p := r.Promotion; {
+			case p == nil:
+			case !p.Wake.After(now):
+				due = append(due, r.Service)
+			case next.IsZero() || p.Wake.Before(next):
+				next = p.Wake
+			}
+		}
+		return err
+	})
+	return due, next, err
+}
+
+// dispatchPromotions starts a worker for each promotion that is due and has none.
+func (e *Engine) dispatchPromotions(ctx context.Context) (next time.Time, err error) {
+	due, next, err := e.duePromotions(ctx)
+	for _, service := range due {
+		key := "rollout/" + service
+		e.mu.Lock()
+		busy := e.inFlight[key]
+		e.inFlight[key] = true
+		e.mu.Unlock()
+		if busy {
+			continue
+		}
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			if err := e.runPromotion(ctx, service); err != nil && ctx.Err() == nil {
+				e.log.Error("promotion cannot go on; trying again", "service", service, "err", err)
+				pause(ctx, time.Second)
+			}
+			e.mu.Lock()
+			delete(e.inFlight, key)
+			e.mu.Unlock()
+			e.wakeUp()
+		}()
+	}
+	return next, err
+}
+
+// dispatchAll starts a worker for each incident and each promotion that is due
+// and has none.
+func (e *Engine) dispatchAll(ctx context.Context) (next time.Time, err error) {
+	incident, err := e.dispatch(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	promotion, err := e.dispatchPromotions(ctx)
+	return sooner(incident, promotion), err
+}
+
+// sooner returns the sooner of two moments, of which the zero one is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// autoPromoteBeside promotes what goes on by itself, beside the engine's loop: what
+// is asked of Prometheus may take its time, and one such round is enough.
+func (e *Engine) autoPromoteBeside(ctx context.Context) {
+	if !e.autos.TryLock() {
+		return
+	}
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		defer e.autos.Unlock()
+		if err := e.autoPromote(ctx); err != nil && ctx.Err() == nil {
+			e.log.Error("cannot promote by itself; trying again", "err", err)
+		}
+	}()
+}
+
+// tickPromotions is dispatchPromotions for Tick: one after another.
+func (e *Engine) tickPromotions(ctx context.Context) (next time.Time, err error) {
+	for {
+		due, next, err := e.duePromotions(ctx)
+		if err != nil || len(due) == 0 {
+			return next, err
+		}
+		for _, service := range due {
+			if err := e.runPromotion(ctx, service); err != nil {
+				return time.Time{}, err
+			}
+		}
+	}
+}
+
+// runPromotion takes a promotion as far as it goes now: effect, outcome,
+// verification. It is safe to begin again at any point, which is what a restart
+// does: an intent that this process did not write itself is looked at first.
+func (e *Engine) runPromotion(ctx context.Context, service string) error {
+	var r Rollout
+	err := e.store.View(ctx, func(tx Tx) (err error) {
+		r, err = rolloutOf(tx, service)
+		return err
+	})
+	p := r.Promotion
+	if err != nil || p == nil {
+		return err
+	}
+	b, err := e.bookFor(ctx, &Incident{ID: "rollout/" + service, PlaybookHash: p.Playbook})
+	if err != nil {
+		return err
+	}
+	_, action, err := b.setter(p.Flag, p.Value)
+	if err != nil {
+		return err
+	}
+	// Known once, so that a second try looks first.
+	_, own := e.ownIntents.LoadAndDelete(p.Op)
+	switch {
+	case p.Undoing:
+		return e.undoPromotion(ctx, b, p, action, errors.New(p.Error))
+	case p.Applied:
+		return e.verifyPromotion(ctx, b, p, action)
+	case !own:
+		return e.doubtPromotion(ctx, b, p, action, errors.New("backout was stopped between intent and outcome"))
+	}
+	return e.applyPromotion(ctx, b, p, action)
+}
+
+// limited bounds one call of a promotion's action; a stop of the process does not
+// cut it short.
+func limited(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	return do(ctx)
+}
+
+func (e *Engine) applyPromotion(ctx context.Context, b *book, p *Promotion, action Action) error {
+	err := limited(ctx, promotionForward, func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
+	switch {
+	case err != nil && isInDoubt(err):
+		return e.doubtPromotion(ctx, b, p, action, err)
+	case err != nil:
+		return e.undoPromotion(ctx, b, p, action, err)
+	}
+	if err := e.promotionApplied(ctx, b, p, action, map[string]any{}); err != nil {
+		return err
+	}
+	return e.verifyPromotion(ctx, b, p, action)
+}
+
+// promotionApplied records an effect that happened.
+func (e *Engine) promotionApplied(ctx context.Context, b *book, p *Promotion, action Action, detail map[string]any) error {
+	look := func(ctx context.Context) (err error) {
+		after, err := action.Look(ctx, p.Op)
+		if err == nil {
+			detail["after"] = after.Snapshot
+		}
+		return err
+	}
+	if err := limited(ctx, lookTimeout, look); err != nil {
+		e.log.Warn("a promotion's target cannot be looked at after its effect", "service", b.Service, "err", err)
+	}
+	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		c.p.Applied = true
+		return c.outcome(StepDone, EffectDone, detail)
+	})
+}
+
+// verifyPromotion waits until the target is seen to work with the new value; the
+// stage stays until then.
+func (e *Engine) verifyPromotion(ctx context.Context, b *book, p *Promotion, action Action) error {
+	err := limited(ctx, promotionForward, func(ctx context.Context) error { return action.Verify(ctx, p.Op) })
+	if err != nil {
+		return e.undoPromotion(ctx, b, p, action, fmt.Errorf("verify: %w", err))
+	}
+	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		if err := c.audit(KindVerified, actorEngine, map[string]any{"value": c.p.Value}); err != nil {
+			return err
+		}
+		if err := c.effect(c.now, EffectDone); err != nil { // the warmup counts from here
+			return err
+		}
+		return c.arrive()
+	})
+}
+
+// undoPromotion puts the traffic back as it was, with an intent and an outcome of
+// its own. Where an incident has waited long enough, its steps have the target.
+func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, action Action, cause error) error {
+	left := false
+	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		open, err := openIncident(c.tx, c.r.Service)
+		if err != nil {
+			return err
+		}
+		if left = open != nil && !c.now.Before(c.p.Until); left {
+			return c.leaveTo(open, cause)
+		}
+		if c.p.Undoing {
+			return nil
+		}
+		c.p.Undoing, c.p.Error = true, cause.Error()
+		if open == nil { // nobody waits: it has its whole time
+			c.p.Until = c.now.Add(promotionBack)
+		}
+		return c.audit(KindIntent, actorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
+	})
+	if err != nil || left {
+		return err
+	}
+	undoErr := limited(ctx, promotionBack, func(ctx context.Context) error { return action.Undo(ctx, p.Op, p.Before) })
+	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		detail := map[string]any{"undo": true, "error": c.p.Error}
+		s, why := StepUndone, c.p.Error+"; the traffic is as it was"
+		if undoErr != nil {
+			s, why = StepFailed, fmt.Sprintf("%s; and it could not be undone: %s", c.p.Error, undoErr)
+			detail["undo_error"] = undoErr.Error()
+		}
+		if err := c.outcome(s, EffectFailed, detail); err != nil {
+			return err
+		}
+		return c.fall(s, why)
+	})
+}
+
+// leaveTo ends a promotion whose target an incident's steps have.
+func (c *promoting) leaveTo(inc *Incident, cause error) error {
+	why := fmt.Sprintf("%s; its target is left to incident %s", cause, inc.ID)
+	if err := c.outcome(StepFailed, EffectFailed, map[string]any{"error": cause.Error(), "why": why}); err != nil {
+		return err
+	}
+	return c.fall(StepFailed, why)
+}
+
+// doubtPromotion looks at a target of which it is not known what became of it:
+// it is as wanted, untouched, or half-way.
+func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, action Action, cause error) error {
+	var look Look
+	lookErr := limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
+		look, err = action.Look(ctx, p.Op)
+		return err
+	})
+	forward := false
+	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		forward = false
+		open, err := openIncident(c.tx, c.r.Service)
+		if err != nil {
+			return err
+		}
+		late := open != nil && !c.now.Before(c.p.Until)
+		if lookErr != nil {
+			if late {
+				return c.leaveTo(open, fmt.Errorf("%w: %w", cause, lookErr))
+			}
+			c.p.Wake = c.now.Add(b.poll())
+			if c.p.Doubted {
+				return nil
+			}
+			c.p.Doubted = true
+			return c.audit(KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "error": lookErr.Error(), "reason": string(HoldTarget)})
+		}
+		err = c.audit(KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "seen": string(look.Position), "after": look.Snapshot})
+		switch {
+		case err != nil:
+			return err
+		case look.Position == Untouched:
+			if err := c.effect(c.now, EffectUntouched); err != nil {
+				return err
+			}
+			return c.fall(StepPending, cause.Error()+"; nothing was changed, and it may be asked for again")
+		case late:
+			return c.leaveTo(open, cause)
+		}
+		forward = true
+		if open == nil && c.p.Until.Before(c.now.Add(promotionForward+promotionBack)) {
+			c.p.Until = c.now.Add(promotionForward + promotionBack)
+		}
+		return nil
+	})
+	if err != nil || !forward {
+		return err
+	}
+	if look.Position == HalfWay {
+		err := limited(ctx, promotionForward, func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
+		if err != nil {
+			return e.undoPromotion(ctx, b, p, action, err)
+		}
+	}
+	why := map[string]any{"why": "seen after being in doubt"}
+	if err := e.promotionApplied(ctx, b, p, action, why); err != nil {
+		return err
+	}
+	return e.verifyPromotion(ctx, b, p, action)
+}
+
+// openIncident returns a service's open incident, or nil; a drill is none.
+func openIncident(tx Tx, service string) (*Incident, error) {
+	open, err := tx.Incidents(IncidentFilter{Service: service, Open: true})
+	for _, inc := range open {
+		if !inc.Drill {
+			return inc, err
+		}
+	}
+	return nil, err
+}

@@ -1,0 +1,157 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"strings"
+)
+
+// ChangeRollout carries out what a human decided about a rollout.
+func (e *Engine) ChangeRollout(ctx context.Context, in RolloutChange) (RolloutView, error) {
+	if in.Reason == "" {
+		return RolloutView{}, refuse(Invalid, "a reason is required")
+	}
+	b, err := e.oneBook(in.Service)
+	if err != nil {
+		return RolloutView{}, err
+	}
+	switch in.Verb {
+	case RolloutPromote:
+		return e.promote(ctx, b, in)
+	case RolloutHold:
+		return e.holdRollout(ctx, b, in)
+	case RolloutResume:
+		return e.resumeRollout(ctx, b, in)
+	case RolloutFinish:
+		return e.finishRollout(ctx, b, in)
+	case RolloutAbort:
+		return e.abortRollout(ctx, b, in)
+	}
+	return RolloutView{}, refuse(Invalid, "%q is nothing that can be done to a rollout", in.Verb)
+}
+
+// onRollout changes a service's active rollout in one transaction.
+func (e *Engine) onRollout(ctx context.Context, b *book, fn func(tx Tx, r *Rollout) error) (RolloutView, error) {
+	var done Rollout
+	err := e.store.Update(ctx, func(tx Tx) error {
+		r, err := rolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if !r.active() {
+			return refuse(Conflict, "no rollout of %s is active", b.Service)
+		}
+		if err := fn(tx, &r); err != nil {
+			return err
+		}
+		done = r
+		return tx.PutRollout(r)
+	})
+	if err != nil {
+		return RolloutView{}, err
+	}
+	e.wakeUp()
+	return e.rolloutView(ctx, b, done), nil
+}
+
+// holdRollout keeps a rollout in its stage; triggers work as ever.
+func (e *Engine) holdRollout(ctx context.Context, b *book, in RolloutChange) (RolloutView, error) {
+	return e.onRollout(ctx, b, func(tx Tx, r *Rollout) error {
+		if r.Held {
+			return refuse(Conflict, "the rollout of %s is held already", b.Service)
+		}
+		r.Held = true
+		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason})
+	})
+}
+
+// resumeRollout lets a held rollout go on.
+func (e *Engine) resumeRollout(ctx context.Context, b *book, in RolloutChange) (RolloutView, error) {
+	return e.onRollout(ctx, b, func(tx Tx, r *Rollout) error {
+		if !r.Held {
+			return refuse(Conflict, "the rollout of %s is not held", b.Service)
+		}
+		r.Held, r.Missing = false, ""
+		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason, "held": false})
+	})
+}
+
+// finishRollout ends a rollout that has soaked: the release stays.
+func (e *Engine) finishRollout(ctx context.Context, b *book, in RolloutChange) (RolloutView, error) {
+	seen, err := e.rolloutNow(ctx, b)
+	if err != nil {
+		return RolloutView{}, err
+	}
+	a := e.askStage(ctx, b, seen)
+	return e.onRollout(ctx, b, func(tx Tx, r *Rollout) error {
+		if r.Promotion != nil {
+			return refuse(Conflict, "%s of %s is under way", r.Promotion.step(), b.Service)
+		}
+		if err := unchanged(seen, *r); err != nil {
+			return err
+		}
+		gates, err := e.finishable(tx, b, *r, a)
+		if err != nil {
+			return err
+		}
+		firmly, others := missing(gates)
+		if len(firmly) > 0 || len(others) > 0 && !in.Force {
+			return refuse(Conflict, "the rollout of %s is not finished: %s", b.Service, whys(append(firmly, others...)))
+		}
+		from, now := r.Stage, e.now().UTC()
+		r.State, r.Stage, r.StageSince, r.Held, r.Missing = RolloutDone, StageNone, &now, false, ""
+		detail := map[string]any{"reason": in.Reason, "from": from, "gates": stageRows(gates)}
+		if len(others) > 0 {
+			detail["forced"] = anys(gateNames(others))
+		}
+		return e.stageEntry(tx, *r, in.Actor, detail)
+	})
+}
+
+// autoReason is the reason of a promotion that backout made by itself.
+const autoReason = "nothing is missing, and the rollout was started with --auto"
+
+// autoPromote promotes the rollouts that go on by themselves, where nothing is
+// missing. What is missing is written when it is something else than before.
+func (e *Engine) autoPromote(ctx context.Context) error {
+	var errs []error
+	for _, b := range e.allBooks() {
+		r, err := e.rolloutNow(ctx, b)
+		if err != nil {
+			return err
+		}
+		if !r.Auto || r.Held || promotableState(b, r) != nil || !b.lasted(r, e.now()).OK {
+			continue
+		}
+		_, err = e.promote(ctx, b, RolloutChange{Service: b.Service, Actor: actorEngine, Reason: autoReason, Verb: RolloutPromote})
+		var refused *RefusedError
+		if errors.As(err, &refused) {
+			err = e.noteMissing(ctx, b, r, err)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// noteMissing writes why a rollout was not promoted by itself, once for each reason.
+func (e *Engine) noteMissing(ctx context.Context, b *book, seen Rollout, refusal error) error {
+	names, why := "target", refusal.Error()
+	var gates *notYet
+	if errors.As(refusal, &gates) {
+		names = strings.Join(gates.gates, ", ")
+	}
+	if seen.Missing == names {
+		return nil
+	}
+	return e.store.Update(ctx, func(tx Tx) error {
+		r, err := rolloutOf(tx, b.Service)
+		if err != nil || unchanged(seen, r) != nil || r.Missing == names {
+			return err
+		}
+		r.Missing = names
+		if err := tx.PutRollout(r); err != nil {
+			return err
+		}
+		return e.stageEntry(tx, r, actorEngine, map[string]any{"promotion": "refused", "missing": names, "why": why})
+	})
+}
