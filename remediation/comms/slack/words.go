@@ -1,0 +1,280 @@
+package slack
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/slack-go/slack"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// The ids of the buttons, which receiver's POST /slack/interactions knows.
+const (
+	actionApprove = "backout_approve"
+	actionDeny    = "backout_deny"
+)
+
+// question is the value of a button: what is answered.
+type question struct {
+	Incident string `json:"incident"`
+	Step     string `json:"step"`
+}
+
+// incident is an incident's message: what broke, what was done, whether it helped,
+// what comes next and when, and how to stop it.
+func (c *Chat) incident(msg remediation.TeamMessage, r receipt) (fallback string, blocks []slack.Block) {
+	s := msg.Story
+	head := fmt.Sprintf("%s *%s: %s*", tone(s.Tone), words(s.Service), words(s.Headline))
+	add := func(lines ...string) { blocks = append(blocks, sections(lines, 4)...) }
+	add(append([]string{head}, asks(s)...)...)
+	if s.Asks {
+		blocks = append(blocks, c.answers(s)...)
+	}
+	add(broke(s)...)
+	add(done(s)...)
+	add(next(s)...)
+	if s.State != remediation.Closed {
+		add(stop(s))
+	}
+	if line := call(s); line != "" {
+		add(line)
+	}
+	blocks = append(blocks, small(c.footer(s, r)))
+
+	fallback = fmt.Sprintf("%s %s: %s", tone(s.Tone), words(s.Service), words(s.Headline))
+	if len(s.Broke) > 0 {
+		b := s.Broke[0]
+		fallback += fmt.Sprintf(". %s %s, trigger is %s", words(b.Trigger), words(b.Value), words(b.Bound))
+	}
+	if size(fallback) > mostFallback {
+		fallback = fmt.Sprintf("%s %s", tone(s.Tone), words(s.Headline))
+	}
+	return fallback, blocks
+}
+
+// asks puts the question that waits for an answer.
+func asks(s *remediation.Story) []string {
+	if !s.Asks || s.Next == nil {
+		return nil
+	}
+	line := "*Yes or no?* Run " + code(s.Next.Step)
+	if st := stepOf(s, s.Next.Step); st != nil {
+		line += " on " + code(st.Target) + " (" + words(st.Risk)
+		if isLossy(st) {
+			line += ": *data can be lost*"
+		}
+		line += ")"
+	}
+	line += "."
+	if s.Until != nil {
+		line += " Without an answer it is *no* " + at(*s.Until) + "."
+	}
+	return []string{line}
+}
+
+// answers are the buttons, where answers come back to us.
+func (c *Chat) answers(s *remediation.Story) []slack.Block {
+	value, err := json.Marshal(question{s.ID, s.Next.Step})
+	if !c.buttons || err != nil || len(value) > 2000 {
+		return []slack.Block{small(fmt.Sprintf("Answer in the console, or with %s", command("backout approve "+s.ID+" "+s.Next.Step+" --reason=WHY")))}
+	}
+	yes := slack.NewButtonBlockElement(actionApprove, string(value), plain("Approve"))
+	yes.Style = slack.StylePrimary
+	if st := stepOf(s, s.Next.Step); st == nil || isLossy(st) {
+		yes.Style = slack.StyleDanger
+	}
+	return []slack.Block{slack.NewActionBlock("", yes, slack.NewButtonBlockElement(actionDeny, string(value), plain("Deny")))}
+}
+
+func stepOf(s *remediation.Story, id string) *remediation.StepView {
+	for i := range s.Steps {
+		if s.Steps[i].ID == id {
+			return &s.Steps[i]
+		}
+	}
+	return nil
+}
+
+func isLossy(st *remediation.StepView) bool { return st.Risk == alerts.Lossy.String() }
+
+func broke(s *remediation.Story) []string {
+	var lines []string
+	for _, b := range s.Broke {
+		value := words(b.Value)
+		if b.Beyond {
+			value = "*" + value + "*"
+		}
+		state := "over"
+		if b.Active {
+			state = "firing"
+		}
+		line := fmt.Sprintf("%s is %s, trigger is %s (%s", code(b.Trigger), value, words(b.Bound), state)
+		if b.Alerts > 1 {
+			line += fmt.Sprintf(", %d alerts", b.Alerts)
+		}
+		lines = append(lines, line+")")
+	}
+	if s.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more alerts", s.More))
+	}
+	return titled("What broke", lines, "no alert of it is still known")
+}
+
+func done(s *remediation.Story) []string {
+	var lines []string
+	for _, st := range s.Done {
+		line := code(st.ID) + " " + strings.ReplaceAll(words(string(st.State)), "_", " ")
+		if st.State == remediation.StepIntent {
+			line = code(st.ID) + " is running"
+		}
+		switch {
+		case st.Finished != nil:
+			line += " " + at(*st.Finished)
+		case st.Started != nil:
+			line += " since " + at(*st.Started)
+		}
+		lines = append(lines, line)
+	}
+	return append(titled("What was done", lines, "nothing yet"), "*Did it help?* "+words(s.Helped))
+}
+
+// titled puts a title before lines: on the same line where there is one of them.
+func titled(title string, lines []string, none string) []string {
+	switch len(lines) {
+	case 0:
+		return []string{"*" + title + "* " + none}
+	case 1:
+		return []string{"*" + title + "* " + lines[0]}
+	}
+	out := []string{"*" + title + "*"}
+	for _, l := range lines {
+		out = append(out, "• "+l)
+	}
+	return out
+}
+
+func next(s *remediation.Story) []string {
+	var line string
+	switch {
+	case s.State == remediation.Closed:
+		line = "*What comes next* nothing: it is closed"
+		if s.Closed != nil {
+			line += " " + at(*s.Closed)
+		}
+	case s.Next == nil:
+		line = "*What comes next* no step is left; backout goes on watching"
+	default:
+		line = "*What comes next* " + code(s.Next.Step)
+		if s.Next.At != nil {
+			line += ", " + at(*s.Next.At) + " at the earliest"
+		}
+		line += ": " + words(s.Next.What)
+		if len(s.Next.Unless) > 0 {
+			line += ". Not if " + words(strings.Join(s.Next.Unless, "; or "))
+		}
+	}
+	lines := []string{line + "."}
+	if s.Why != "" {
+		why := "*Why it waits* " + words(s.Why)
+		if s.IncidentView.Why != "" {
+			why += ": " + words(s.IncidentView.Why)
+		}
+		why += "."
+		if s.WhyEnds != "" {
+			why += " " + words(s.WhyEnds)
+		}
+		if s.Until != nil && !s.Asks {
+			why += " Until " + at(*s.Until) + "."
+		}
+		lines = append(lines, why)
+	}
+	return lines
+}
+
+// stop says how: an id and a service's name are of harmless characters.
+func stop(s *remediation.Story) string {
+	verb, means := "claim", "no step runs until you release it"
+	if s.ClaimedBy != "" {
+		verb, means = "release", "gives it back to backout"
+	}
+	return fmt.Sprintf("*How to stop it* %s (%s), or %s", command("backout incident "+verb+" "+s.ID+" --reason=WHY"), means,
+		command("backout freeze --service="+s.Service+" --reason=WHY"))
+}
+
+func call(s *remediation.Story) string {
+	if !s.StartCall || s.State == remediation.Closed {
+		return ""
+	}
+	line := fmt.Sprintf("📞 *Start an incident call* (severity %d)", s.Severity)
+	if l := link(s.Call, "join it here"); l != "" {
+		line += ": " + l
+	}
+	return line
+}
+
+func (c *Chat) footer(s *remediation.Story, r receipt) string {
+	parts := []string{words(s.ID)}
+	if l := link(c.console+"/incidents/"+s.ID, "Open "+words(s.ID)+" in the console"); c.console != "" && l != "" {
+		parts[0] = l
+	}
+	parts = append(parts, "release "+words(s.Rollout), "opened "+at(s.Opened))
+	if r.Hash != "" {
+		parts = append(parts, fmt.Sprintf("audit head %d:%s", r.Seq, words(short(r.Hash))))
+	}
+	return strings.Join(parts, " · ")
+}
+
+// reply tells a thread what is new.
+func (c *Chat) reply(msg remediation.TeamMessage) (fallback string, blocks []slack.Block) {
+	lines := told(msg.Told)
+	last := msg.Told[len(msg.Told)-1]
+	blocks = sections(lines, mostBlocks-2)
+	ends := false
+	for _, l := range msg.Told {
+		ends = ends || l.Kind == remediation.KindClosed
+	}
+	if ends {
+		head := fmt.Sprintf("%d:%s", last.Seq, last.Hash)
+		text := fmt.Sprintf("The audit log's head is `%s`. That nothing of it was altered or cut off shows later by\n`backout audit verify --head=%s`", words(head), words(head))
+		blocks = append(blocks, slack.NewSectionBlock(mrkdwn(text), nil, nil))
+	} else {
+		blocks = append(blocks, small(fmt.Sprintf("audit head %d:%s", last.Seq, words(short(last.Hash)))))
+	}
+	return andMore(tone(msg.Told[0].Tone)+" "+words(msg.Told[0].Title), len(lines)-1), blocks
+}
+
+// plainNotice tells what concerns no incident.
+func (c *Chat) plainNotice(service string, msg remediation.TeamMessage) (fallback string, blocks []slack.Block) {
+	lines := told(msg.Told)
+	last := msg.Told[len(msg.Told)-1]
+	foot := fmt.Sprintf("audit head %d:%s", last.Seq, words(short(last.Hash)))
+	if service != "" {
+		foot = words(service) + " · " + foot
+	}
+	if l := link(c.console+"/", "console"); c.console != "" && l != "" {
+		foot += " · " + l
+	}
+	return andMore(tone(msg.Told[0].Tone)+" "+words(msg.Told[0].Title), len(lines)-1), append(sections(lines, mostBlocks-1), small(foot))
+}
+
+func andMore(text string, more int) string {
+	if more > 0 {
+		text += fmt.Sprintf(" (and %d more)", more)
+	}
+	return text
+}
+
+func told(all []remediation.TeamLine) []string {
+	var lines []string
+	for _, l := range all {
+		line := fmt.Sprintf("%s *%s* %s by %s", tone(l.Tone), words(l.Title), at(l.Time), code(l.Actor))
+		if l.Why != "" {
+			line += ": " + words(l.Why)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
