@@ -96,6 +96,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addApprove()
 	c.addFreeze()
 	c.addRollout()
+	c.addPreflight()
 	c.addAudit()
 	c.addVerify()
 	c.addDemo()

@@ -17,6 +17,7 @@ type outside struct {
 	alertmanager remediation.Alertmanager
 	kinds        *kinds
 	pages        []remediation.Channel
+	around       *observe.Surroundings
 	transport    *http.Transport
 }
 
@@ -33,6 +34,12 @@ func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside,
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
+	around, err := observe.NewSurroundings(observe.SurroundingsOptions{
+		Prometheus: cfg.PrometheusURL, Alertmanager: cfg.AlertmanagerURL, Timeout: cfg.PrometheusTimeout, Transport: transport, Now: time.Now, Logger: logger,
+	})
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
 	pages, err := statusPages(cfg, transport, logger)
 	if err != nil {
 		return nil, err
@@ -41,7 +48,7 @@ func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside,
 	if err != nil {
 		return nil, err
 	}
-	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, transport: transport}, nil
+	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, around: around, transport: transport}, nil
 }
 
 // Close ends the connections.

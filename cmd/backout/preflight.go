@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func (c *commands) addPreflight() {
+	preflight := c.app.Command("preflight", "Prove, before a rollout starts, that going back will work; and sign for what no machine can check.")
+	c.addPreflightRun(preflight)
+	c.addPreflightShow(preflight)
+	c.addPreflightSign(preflight)
+}
+
+func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
+	clause := parent.Command("run", "Run it on the server, and show each item as its result comes. Exit status 1 where one failed.").Default()
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		v, err := c.runPreflight(ctx, cl, *service, *reason, *output)
+		if err != nil {
+			return err
+		}
+		return c.answerPreflight(v, *output, preflightEnd(v))
+	})
+}
+
+func (c *commands) addPreflightShow(parent *kingpin.CmdClause) {
+	clause := parent.Command("show", "Show how the last one ended, and what people have to sign for. Exit status 1 where an item failed.")
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		v, err := cl.preflight(ctx, *service)
+		if err != nil {
+			return err
+		}
+		var b strings.Builder
+		for _, it := range v.Items {
+			if it.Owner == "" {
+				b.WriteString(preflightItem(it))
+			}
+		}
+		return c.answerPreflight(v, *output, b.String()+preflightEnd(v))
+	})
+}
+
+func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
+	clause := parent.Command("sign", "Say that items are so, for this release: each is in the audit log with your name. What failed cannot be signed for.")
+	items := clause.Arg("item", "Items as `backout preflight show` names them.").Required().Strings()
+	by := clause.Flag("by", "Who says so; the token's name where not given.").String()
+	reason := clause.Flag("reason", "Why it is so, for the audit log.").Required().String()
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		var v remediation.PreflightView
+		for _, item := range *items {
+			body := map[string]any{"service": *service, "item": item, "by": *by, "reason": *reason}
+			if err := cl.ask(ctx, http.MethodPost, "api/v1/preflight/sign", nil, body, &v); err != nil {
+				return err
+			}
+			if *output != outputJSON {
+				if err := c.print("Signed: " + clean(item) + "\n"); err != nil {
+					return err
+				}
+			}
+		}
+		if *output == outputJSON {
+			return c.printJSON(v)
+		}
+		return c.print(preflightMissing(v))
+	})
+}
+
+func (cl *client) preflight(ctx context.Context, service string) (v remediation.PreflightView, err error) {
+	q := url.Values{}
+	if service != "" {
+		q.Set("service", service)
+	}
+	err = cl.ask(ctx, http.MethodGet, "api/v1/preflight", q, nil, &v)
+	return v, err
+}
+
+// runPreflight starts one and waits for its end, which ctx cuts off for us alone.
+func (c *commands) runPreflight(ctx context.Context, cl *client, service, reason, output string) (v remediation.PreflightView, err error) {
+	body := map[string]any{"service": service, "reason": reason}
+	if err := cl.ask(ctx, http.MethodPost, "api/v1/preflight", nil, body, &v); err != nil {
+		return v, err
+	}
+	service = v.Service
+	started := v.Started
+	shown := 0
+	for {
+		proofs := v.Items[:0:0]
+		for _, it := range v.Items {
+			if it.Owner == "" {
+				proofs = append(proofs, it)
+			}
+		}
+		for ; output != outputJSON && shown < len(proofs); shown++ {
+			if err := c.print(preflightItem(proofs[shown])); err != nil {
+				return v, err
+			}
+		}
+		if v.Started == nil || started == nil || !v.Started.Equal(*started) {
+			return v, negative("backout preflight", "the server stopped in the midst of the preflight")
+		}
+		if !v.Running {
+			return v, nil
+		}
+		select {
+		case <-ctx.Done():
+			return v, ctx.Err()
+		case <-time.After(c.every):
+		}
+		if v, err = cl.preflight(ctx, service); err != nil {
+			return v, err
+		}
+	}
+}
+
+// answerPreflight prints the answer; what failed makes it a no.
+func (c *commands) answerPreflight(v remediation.PreflightView, output, text string) error {
+	var err error
+	if output == outputJSON {
+		err = c.printJSON(v)
+	} else {
+		err = c.print(text)
+	}
+	if err != nil {
+		return err
+	}
+	for _, it := range v.Items {
+		if it.Result == remediation.Fail {
+			return errAnswered
+		}
+	}
+	return nil
+}
+
+// preflightWords are the results as they stand before an item.
+var preflightWords = map[remediation.Proved]string{
+	remediation.Pass: "pass         ", remediation.Fail: "FAIL         ", remediation.CannotTell: "cannot tell  ",
+}
+
+// preflightItem is one item for humans.
+func preflightItem(it remediation.PreflightItem) string {
+	indent := strings.Repeat(" ", 13)
+	var b strings.Builder
+	b.WriteString(preflightWords[it.Result] + clean(it.ID) + ": " + clean(it.Name) + "\n")
+	b.WriteString(wrap(indent, clean(it.Evidence)))
+	if s := it.Signed; s != nil && it.Owner == "" {
+		b.WriteString(wrap(indent, fmt.Sprintf("signed by %s: %s", clean(s.By), clean(s.Reason))))
+	} else if it.Next != "" && it.Result != remediation.Pass {
+		b.WriteString(wrap(indent, "try: "+clean(it.Next)))
+	}
+	return b.String()
+}
+
+// preflightEnd is what people have to sign for, and what it all comes to.
+func preflightEnd(v remediation.PreflightView) string {
+	var b strings.Builder
+	b.WriteString("\nWhat people sign for:\n")
+	for _, it := range v.Items {
+		if it.Owner == "" {
+			continue
+		}
+		word := "open"
+		switch {
+		case it.Signed != nil:
+			word = "signed"
+		case !it.Before:
+			word = "later"
+		}
+		line := fmt.Sprintf("%s: %s (%s)", word, clean(it.ID), clean(it.Owner))
+		if it.Signed != nil {
+			line += ", by " + clean(it.Signed.By)
+		}
+		b.WriteString(wrap("  ", line))
+	}
+	count := map[remediation.Proved]int{}
+	for _, it := range v.Items {
+		if it.Owner == "" {
+			count[it.Result]++
+		}
+	}
+	if v.Finished == nil {
+		b.WriteString("\nNo preflight has come to its end yet.\n")
+	} else {
+		fmt.Fprintf(&b, "\n%d passed, %d failed, %d could not be told; ended %s.\n",
+			count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], moment(*v.Finished))
+	}
+	return b.String() + preflightMissing(v)
+}
+
+// preflightMissing says whether a rollout would start.
+func preflightMissing(v remediation.PreflightView) string {
+	if len(v.Missing) == 0 {
+		return wrap("", fmt.Sprintf("All that has to be there before %s of %s starts is there.", clean(v.Release), clean(v.Service)))
+	}
+	var b strings.Builder
+	b.WriteString(wrap("", fmt.Sprintf("%s of %s would not start yet:", clean(v.Release), clean(v.Service))))
+	unsigned := 0
+	for _, m := range v.Missing {
+		if preflightOfPeople(v, m) {
+			unsigned++
+			continue
+		}
+		b.WriteString(wrap("  ", clean(m)))
+	}
+	if unsigned > 0 {
+		b.WriteString(wrap("  ", fmt.Sprintf("%d pieces of people's work are open; try: backout preflight sign ITEM --by=NAME --reason=WHY", unsigned)))
+	}
+	return b.String()
+}
+
+// preflightOfPeople tells whether what is missing is a piece of people's work, which
+// is listed by itself.
+func preflightOfPeople(v remediation.PreflightView, missing string) bool {
+	return slices.ContainsFunc(v.Items, func(it remediation.PreflightItem) bool {
+		return it.Owner != "" && strings.HasPrefix(missing, it.ID+" ")
+	})
+}
