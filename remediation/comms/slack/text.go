@@ -15,10 +15,12 @@ import (
 )
 
 const (
-	// mostSection is Slack's bound for the text of one section, mostBlocks for the
-	// blocks of a message, less what we add; both in characters as JavaScript counts.
+	// mostSection is Slack's bound for the text of one section, in characters as
+	// JavaScript counts. A message has 50 blocks and 40,000 characters at most: mostPart
+	// bounds the sections of a part of an incident's message, mostReply those of a reply.
 	mostSection = 3000
-	mostBlocks  = 45
+	mostPart    = 2
+	mostReply   = 8
 	// mostFallback bounds what a phone's notification shows.
 	mostFallback = 600
 	// mostValue and mostWords bound one value, and one sentence, from outside.

@@ -28,7 +28,7 @@ type question struct {
 func (c *Chat) incident(msg remediation.TeamMessage, r receipt) (fallback string, blocks []slack.Block) {
 	s := msg.Story
 	head := fmt.Sprintf("%s *%s: %s*", tone(s.Tone), words(s.Service), words(s.Headline))
-	add := func(lines ...string) { blocks = append(blocks, sections(lines, 4)...) }
+	add := func(lines ...string) { blocks = append(blocks, sections(lines, mostPart)...) }
 	add(append([]string{head}, asks(s)...)...)
 	if s.Asks {
 		blocks = append(blocks, c.answers(s)...)
@@ -231,7 +231,7 @@ func (c *Chat) footer(s *remediation.Story, r receipt) string {
 func (c *Chat) reply(msg remediation.TeamMessage) (fallback string, blocks []slack.Block) {
 	lines := told(msg.Told)
 	last := msg.Told[len(msg.Told)-1]
-	blocks = sections(lines, mostBlocks-2)
+	blocks = sections(lines, mostReply)
 	ends := false
 	for _, l := range msg.Told {
 		ends = ends || l.Kind == remediation.KindClosed
@@ -257,7 +257,7 @@ func (c *Chat) plainNotice(service string, msg remediation.TeamMessage) (fallbac
 	if l := link(c.console+"/", "console"); c.console != "" && l != "" {
 		foot += " · " + l
 	}
-	return andMore(tone(msg.Told[0].Tone)+" "+words(msg.Told[0].Title), len(lines)-1), append(sections(lines, mostBlocks-1), small(foot))
+	return andMore(tone(msg.Told[0].Tone)+" "+words(msg.Told[0].Title), len(lines)-1), append(sections(lines, mostReply), small(foot))
 }
 
 func andMore(text string, more int) string {

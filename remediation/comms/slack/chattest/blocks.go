@@ -47,7 +47,7 @@ func checkBlocks(raw string, markup func(string)) string {
 	if len(blocks) == 0 || len(blocks) > 50 {
 		return fmt.Sprintf("%d blocks", len(blocks))
 	}
-	actions := map[string]bool{}
+	actions, total := map[string]bool{}, 0
 	for _, b := range blocks {
 		switch b.Type {
 		case "section":
@@ -58,6 +58,7 @@ func checkBlocks(raw string, markup func(string)) string {
 				return "Slack would look for links and names in a section by itself"
 			}
 			markup(b.Text.Text)
+			total += size(b.Text.Text)
 		case "context":
 			if len(b.Elements) == 0 || len(b.Elements) > 10 {
 				return "a context has no elements, or too many"
@@ -68,6 +69,7 @@ func checkBlocks(raw string, markup func(string)) string {
 					return fmt.Sprintf("a context has the element %+v", e)
 				}
 				markup(text)
+				total += size(text)
 			}
 		case "actions":
 			if len(b.Elements) == 0 || len(b.Elements) > 25 {
@@ -87,6 +89,9 @@ func checkBlocks(raw string, markup func(string)) string {
 		default:
 			return "a block of type " + b.Type
 		}
+	}
+	if total > 40000 {
+		return fmt.Sprintf("%d characters in all", total)
 	}
 	return ""
 }
