@@ -32,6 +32,12 @@ func addresses() []address {
 		{"PUT", "/api/v1/freeze", reason, changeState},
 		{"DELETE", "/api/v1/freeze?service=&reason=r", "", changeState},
 		{"POST", "/api/v1/rollout/start", `{"stage":"alpha","declare":true,"reason":"r"}`, changeState},
+		{"POST", "/api/v1/rollout/start", `{"reason":"r"}`, changeState},
+		{"POST", "/api/v1/rollout/promote", `{"reason":"r"}`, changeState},
+		{"POST", "/api/v1/rollout/hold", `{"reason":"r"}`, changeState},
+		{"POST", "/api/v1/rollout/resume", `{"reason":"r"}`, changeState},
+		{"POST", "/api/v1/rollout/finish", `{"reason":"r"}`, changeState},
+		{"POST", "/api/v1/rollout/abort", `{"reason":"r"}`, changeState},
 		{"POST", "/-/reload", "", changeState},
 	}
 }

@@ -102,10 +102,16 @@ func TestAChangeReachesTheEngineWithItsActorAndReason(t *testing.T) {
 		{"DELETE", "/api/v1/freeze?service=s&reason=all+clear", "", "thaw s oncall all clear"},
 		{"DELETE", "/api/v1/freeze?service=&reason=r", "", "thaw  oncall r"},
 		{"POST", "/api/v1/rollout/start", `{"service":"s","release":"v2","stage":"alpha","declare":true,"reason":"go"}`, "declare s v2 alpha oncall go"},
+		{"POST", "/api/v1/rollout/start", `{"service":"s","release":"v2","auto":true,"reason":"go"}`, "start s v2  oncall go true, wait s"},
+		{"POST", "/api/v1/rollout/promote", `{"service":"s","force":true,"reason":"go"}`, "rollout promote s oncall go true"},
+		{"POST", "/api/v1/rollout/hold", `{"reason":"r"}`, "rollout hold  oncall r false"},
+		{"POST", "/api/v1/rollout/resume", `{"reason":"r"}`, "rollout resume  oncall r false"},
+		{"POST", "/api/v1/rollout/finish", `{"reason":"r","force":true}`, "rollout finish  oncall r true"},
+		{"POST", "/api/v1/rollout/abort", `{"service":"s","reason":"r"}`, "rollout abort s oncall r false"},
 	} {
 		b := newBench(t, token(t, "oncall", Commander))
 		w := b.do(as(request(tc.method, tc.path, tc.body), "oncall"))
-		if w.Code != 200 || len(b.service.changes) != 1 || b.service.changes[0] != tc.want {
+		if w.Code != 200 || strings.Join(b.service.changes, ", ") != tc.want {
 			t.Errorf("%s %s: %d %s; changes %q; want %q", tc.method, tc.path, w.Code, w.Body, b.service.changes, tc.want)
 		}
 	}
@@ -138,7 +144,10 @@ func TestAChangeThatIsNotUnderstoodChangesNothing(t *testing.T) {
 		{"PUT", freeze, `{"reason":"r","until":"tomorrow"}`, 400, "tomorrow"},
 		{"DELETE", freeze + "?service=s", "", 400, "reason is required"},
 		{"DELETE", freeze + "?sevrice=s&reason=r", "", 400, `unknown parameter "sevrice"`},
-		{"POST", start, `{"stage":"alpha","reason":"r"}`, 400, `"declare": true`},
+		{"POST", start, `{"stage":"alpha","declare":true,"auto":true,"reason":"r"}`, 400, "theirs to promote"},
+		{"POST", "/api/v1/rollout/promote", `{"force":true}`, 400, "reason is required"},
+		{"POST", "/api/v1/rollout/hold", `{"reason":"r","force":true}`, 400, "hold takes no force"},
+		{"POST", "/api/v1/rollout/abort", `{"reason":"r","stage":"alpha"}`, 400, `unknown field "stage"`},
 		{"POST", start, `{"stage":"alpha","declare":true}`, 400, "reason is required"},
 		{"POST", start, `{"stage":"alpha","declare":true,"reason":"r","force":true}`, 400, `unknown field "force"`},
 	} {

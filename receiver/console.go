@@ -24,6 +24,7 @@ func (s *Server) consoleRoutes() {
 	e.GET("/static/:file", s.static)
 
 	e.POST("/incidents/:id/:verb", s.form(s.postIncident))
+	e.POST("/rollout/:verb", s.form(s.postRollout))
 	e.POST("/freeze", s.form(s.postFreeze))
 	e.POST("/thaw", s.form(s.postThaw))
 }
@@ -106,6 +107,7 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		PlotNote      string
 		PlotOf        string
 		Freezes       []remediation.Freeze
+		Abortable     bool
 	}{frame: f, Story: storyOf(v, o), Now: o.Time, Events: events, Skipped: skipped}
 	for _, e := range events {
 		if e.Kind == remediation.KindHeld {
@@ -113,10 +115,21 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		}
 	}
 	slices.Reverse(data.Holds)
-	data.Freezes = freezesOf(o, v.Service)
+	data.Freezes, data.Abortable = freezesOf(o, v.Service), abortable(v, o)
 	data.PlotOf = c.QueryParam("trigger")
 	data.Plot, data.PlotNote = s.plotOf(ctx, id, data.PlotOf)
 	return s.showPage(c, http.StatusOK, "incident", data)
+}
+
+// abortable tells whether a commander can order from an incident's page that the
+// rollout be aborted: one is active, and no step is in the middle of something.
+func abortable(v remediation.IncidentView, o remediation.Overview) bool {
+	sv, _ := serviceOf(o, v.Service)
+	active := sv.Rollout.State == remediation.RolloutActive || sv.Rollout.State == remediation.RolloutSoaking
+	if !active || sv.Rollout.Release != v.Rollout || v.Drill || v.State == remediation.Closed || v.AbortedBy != "" {
+		return false
+	}
+	return !slices.ContainsFunc(v.Steps, func(s remediation.StepView) bool { return s.State == remediation.StepIntent })
 }
 
 // freezesOf are the freezes that concern a service.
@@ -192,6 +205,9 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		Open     []remediation.IncidentView
 		Freezes  []remediation.Freeze
 		Met      int
+		// Active: it can be promoted, held or aborted. Missing are the gates that are shut.
+		Active  bool
+		Missing []remediation.StageGate
 	}
 	f, err := s.liveFrame(c, "Rollout", o)
 	if err != nil {
@@ -202,7 +218,12 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		Rollouts []rollout
 	}{frame: f}
 	for _, r := range all {
-		one := rollout{RolloutView: r}
+		one := rollout{RolloutView: r, Active: r.State == remediation.RolloutActive || r.State == remediation.RolloutSoaking}
+		for _, g := range r.Gates {
+			if !g.OK {
+				one.Missing = append(one.Missing, g)
+			}
+		}
 		sv, _ := serviceOf(o, r.Service)
 		one.Stages, one.Traffic = sv.Stages, sv.Traffic
 		for _, inc := range o.Incidents {

@@ -16,7 +16,7 @@ import (
 )
 
 // backTo are the pages that a change leads back to.
-var backTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64})?$`)
+var backTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64}|rollout)?$`)
 
 // fields reads a form: a field that is not known, or stands twice, is refused.
 func fields(c echo.Context, known ...string) (url.Values, error) {

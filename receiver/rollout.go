@@ -1,7 +1,9 @@
 package receiver
 
 import (
+	"context"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -28,13 +30,18 @@ func (s *Server) listRollouts(c echo.Context, _ string) error {
 	}{rollouts})
 }
 
-// startRollout records a rollout that humans started.
+// promotionWait is how long the answer to a change of the traffic waits for it;
+// one that takes longer answers with the promotion under way.
+const promotionWait = 15 * time.Second
+
+// startRollout starts a rollout, or records one that humans started.
 func (s *Server) startRollout(c echo.Context, actor string) error {
 	var in struct {
 		Service string `json:"service"`
 		Release string `json:"release"`
 		Stage   string `json:"stage"`
 		Declare bool   `json:"declare"`
+		Auto    bool   `json:"auto"`
 		Reason  string `json:"reason"`
 	}
 	if err := decodeChange(c, &in); err != nil {
@@ -45,13 +52,107 @@ func (s *Server) startRollout(c echo.Context, actor string) error {
 		return err
 	}
 	if !in.Declare {
-		return refuse(http.StatusBadRequest, `backout does not start rollouts by itself: start it, then record it here with "declare": true`)
+		started, err := s.service.StartRollout(c.Request().Context(), remediation.RolloutStart{
+			Service: in.Service, Release: in.Release, Stage: in.Stage, Actor: actor, Reason: reason, Auto: in.Auto,
+		})
+		return s.answerRollout(c, started, err)
+	}
+	if in.Auto {
+		return refuse(http.StatusBadRequest, "auto goes with a rollout that backout starts: one that humans declare is theirs to promote")
 	}
 	done, err := s.service.DeclareRollout(c.Request().Context(), in.Service, in.Release, in.Stage, actor, reason)
 	if err != nil {
 		return err
 	}
 	return s.answer(c, wholeRollout(done))
+}
+
+// changeRollout changes a rollout that has begun.
+func (s *Server) changeRollout(verb remediation.RolloutVerb) func(echo.Context, string) error {
+	return func(c echo.Context, actor string) error {
+		var in struct {
+			Service string `json:"service"`
+			Force   bool   `json:"force"`
+			Reason  string `json:"reason"`
+		}
+		if err := decodeChange(c, &in); err != nil {
+			return err
+		}
+		reason, err := checkReason(in.Reason)
+		if err != nil {
+			return err
+		}
+		if in.Force && verb != remediation.RolloutPromote && verb != remediation.RolloutFinish {
+			return refuse(http.StatusBadRequest, "%s takes no force", verb)
+		}
+		done, err := s.service.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
+			Service: in.Service, Verb: verb, Actor: actor, Reason: reason, Force: in.Force,
+		})
+		return s.answerRollout(c, done, err)
+	}
+}
+
+// answerRollout answers a rollout as it is once its traffic is set.
+func (s *Server) answerRollout(c echo.Context, r remediation.RolloutView, err error) error {
+	if err == nil && r.Promotion != nil {
+		ctx, cancel := context.WithTimeout(c.Request().Context(), promotionWait)
+		defer cancel()
+		r, err = s.service.WaitForPromotion(ctx, r.Service)
+	}
+	if err != nil {
+		return err
+	}
+	return s.answer(c, wholeRollout(r))
+}
+
+// rolloutVerbs are the changes of a rollout that has begun, and what a page says of
+// each once it is made.
+var rolloutVerbs = map[remediation.RolloutVerb]string{
+	remediation.RolloutPromote: "began to promote",
+	remediation.RolloutHold:    "held",
+	remediation.RolloutResume:  "resumed",
+	remediation.RolloutFinish:  "finished",
+	remediation.RolloutAbort:   "began to abort",
+}
+
+// rolloutBack is the page that a form on the rollout's page leads to; an abort leads
+// to its incident.
+func rolloutBack(verb string) string {
+	if verb == string(remediation.RolloutAbort) {
+		return ""
+	}
+	return "/rollout"
+}
+
+// postRollout is changeRollout for the console's forms.
+func (s *Server) postRollout(c echo.Context, actor string) error {
+	form, err := fields(c, "service", "reason", "force")
+	if err != nil {
+		return err
+	}
+	reason, err := checkReason(form.Get("reason"))
+	if err != nil {
+		return err
+	}
+	verb := remediation.RolloutVerb(c.Param("verb"))
+	what, known := rolloutVerbs[verb]
+	switch {
+	case !known:
+		return echo.ErrNotFound
+	case form.Get("service") == "":
+		return refuse(http.StatusBadRequest, "the form names no service")
+	}
+	done, err := s.service.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
+		Service: form.Get("service"), Verb: verb, Actor: actor, Reason: reason, Force: form.Get("force") == "yes",
+	})
+	if err != nil {
+		return err
+	}
+	to := "/rollout"
+	if verb == remediation.RolloutAbort && done.Incident != "" {
+		to = "/incidents/" + done.Incident
+	}
+	return s.finish(c, actor, what+" the rollout of "+form.Get("service"), reason, to)
 }
 
 func wholeRollout(r remediation.RolloutView) remediation.RolloutView {

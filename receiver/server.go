@@ -146,6 +146,9 @@ func (s *Server) routes(registry *prometheus.Registry) {
 
 	e.GET("/api/v1/rollout", s.read(s.listRollouts))
 	e.POST("/api/v1/rollout/start", s.change(s.startRollout))
+	for v := range rolloutVerbs {
+		e.POST("/api/v1/rollout/"+string(v), s.change(s.changeRollout(v)))
+	}
 
 	e.GET("/api/v1/preflight", s.read(s.showPreflight))
 	e.POST("/api/v1/preflight", s.change(s.startPreflight))

@@ -92,6 +92,12 @@ func (p *pages) functions() template.FuncMap {
 				CSRF, Back string
 			}{s, csrf, back}
 		},
+		"rolloutOf": func(service, csrf string, n int, verb, label, explain, button string) any {
+			return struct {
+				Service, CSRF, Verb, Label, Explain, Button, Back string
+				N                                                 int
+			}{service, csrf, verb, label, explain, button, rolloutBack(verb), n}
+		},
 		"verbOf": func(incident, csrf, verb, label, explain, button string) any {
 			return struct {
 				Incident, CSRF, Verb, Label, Explain, Button string

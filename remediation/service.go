@@ -20,7 +20,9 @@ type IncidentView struct {
 	Steps     []StepView    `json:"steps"`
 	Next      *Next         `json:"next"`
 	ClaimedBy string        `json:"claimed_by"`
-	Drill     bool          `json:"drill"`
+	// AbortedBy is who ordered the rollout to be backed out, "" where nobody did.
+	AbortedBy string `json:"aborted_by,omitempty"`
+	Drill     bool   `json:"drill"`
 }
 
 // TriggerView is one attached alert.

@@ -42,6 +42,9 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 			Started: utc(s.Started), Finished: utc(s.Finished),
 		})
 	}
+	if inc.Abort != nil {
+		v.AbortedBy = inc.Abort.By
+	}
 	v.Next = inc.nextView()
 	return v, nil
 }
