@@ -37,10 +37,11 @@ func (r Role) may(n need) bool {
 type access struct {
 	tokens   []Token
 	external *site
+	slack    *Slack
 }
 
 func newAccess(cfg *Config) *access {
-	a := &access{tokens: cfg.Tokens}
+	a := &access{tokens: cfg.Tokens, slack: cfg.Slack}
 	if cfg.ExternalURL != nil {
 		s := siteOf(cfg.ExternalURL)
 		a.external = &s

@@ -47,6 +47,8 @@ type Config struct {
 	Statuspage *Statuspage
 	// LaunchDarkly keeps flags; nil: none does.
 	LaunchDarkly *LaunchDarkly
+	// Slack is where the team is told; nil: nowhere.
+	Slack *Slack
 }
 
 // DefaultConfig is what holds where the file, or a key of it, is missing.
@@ -241,7 +243,8 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 				field{"dir", func(n *yaml.Node) { cfg.SnapshotDir = r.text(n, "snapshots.dir") }})
 		}},
 		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }},
-		field{"launchdarkly", func(n *yaml.Node) { cfg.LaunchDarkly = r.launchDarkly(n) }})
+		field{"launchdarkly", func(n *yaml.Node) { cfg.LaunchDarkly = r.launchDarkly(n) }},
+		field{"slack", func(n *yaml.Node) { cfg.Slack = r.slack(n) }})
 }
 
 // url reads an http or https address without credentials.

@@ -47,6 +47,8 @@ type Options struct {
 	// Its error goes to the caller, a commander.
 	Reload func(context.Context) error
 	Now    func() time.Time
+	// Transport carries what is said to Slack, where Config names it.
+	Transport http.RoundTripper
 }
 
 // Server answers backout's addresses. It is an http.Handler.
@@ -62,6 +64,11 @@ type Server struct {
 	pages   *pages
 	csrf    csrf
 	dones   dones
+	// slackSeen are the signatures of Slack's requests that came, slackBodies their
+	// bodies; slackTransport carries our answers.
+	slackSeen      seen
+	slackBodies    *bodies
+	slackTransport http.RoundTripper
 	// streams counts those of events that are open, each of which looks every
 	// eventsEvery; ending is closed when Serve begins to end.
 	streams     atomic.Int64
@@ -89,16 +96,17 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("build receiver: %w", err)
 	}
 	s := &Server{
-		pages:         pages,
-		csrf:          newCSRF(),
-		eventsEvery:   eventsEvery,
-		ending:        make(chan struct{}),
-		service:       o.Service,
-		logger:        o.Logger,
-		reload:        o.Reload,
-		now:           o.Now,
-		echo:          echo.New(),
-		bodies:        newBodies(maxBody, maxInFlight),
+		pages:       pages,
+		csrf:        newCSRF(),
+		eventsEvery: eventsEvery,
+		ending:      make(chan struct{}),
+		service:     o.Service,
+		logger:      o.Logger,
+		reload:      o.Reload,
+		now:         o.Now,
+		echo:        echo.New(),
+		bodies:      newBodies(maxBody, maxInFlight),
+		slackBodies: newBodies(maxInteraction, 16*maxInteraction), slackTransport: o.Transport,
 		results:       results,
 		headerTimeout: readHeaderTimeout,
 		grace:         shutdownGrace,
@@ -153,6 +161,8 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e.GET("/api/v1/preflight", s.read(s.showPreflight))
 	e.POST("/api/v1/preflight", s.change(s.startPreflight))
 	e.POST("/api/v1/preflight/sign", s.change(s.signPreflight))
+
+	e.POST("/slack/interactions", s.interact)
 
 	s.consoleRoutes()
 

@@ -17,8 +17,11 @@ type outside struct {
 	alertmanager remediation.Alertmanager
 	kinds        *kinds
 	pages        []remediation.Channel
-	around       *observe.Surroundings
-	transport    *http.Transport
+	team         []remediation.Channel
+	// places are where the team is told, once the playbooks are loaded.
+	places    *teamPlaces
+	around    *observe.Surroundings
+	transport *http.Transport
 }
 
 // alertmanagerTimeout bounds the question for silences, which holds a step up.
@@ -44,11 +47,16 @@ func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside,
 	if err != nil {
 		return nil, err
 	}
+	places := &teamPlaces{}
+	team, err := chats(cfg, places, transport, logger)
+	if err != nil {
+		return nil, err
+	}
 	kinds, err := actionKinds(cfg, c.environ, logger)
 	if err != nil {
 		return nil, err
 	}
-	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, around: around, transport: transport}, nil
+	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, team: team, places: places, around: around, transport: transport}, nil
 }
 
 // Close ends the connections.

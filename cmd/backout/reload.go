@@ -14,7 +14,7 @@ import (
 )
 
 // reloader reads the configuration and the playbooks again while serve runs.
-// Tokens, external_url and playbooks are taken over, all of them or, where
+// Tokens, external_url, slack's signing secret and users, and playbooks are taken over, all of them or, where
 // anything is wrong with the new ones, none. The rest of the configuration is
 // looked at when serve starts only.
 type reloader struct {
@@ -23,6 +23,8 @@ type reloader struct {
 	engine *remediation.Engine
 	server *receiver.Server
 	log    *slog.Logger
+	// places learn what else was reloaded.
+	places *teamPlaces
 
 	mu     sync.Mutex // one reload at a time
 	config *receiver.Config
@@ -49,12 +51,18 @@ func (r *reloader) take(ctx context.Context, set settings) error {
 	if err := r.engine.Reload(ctx, set.playbooks); err != nil {
 		return errors.Join(err, r.server.Reconfigure(r.config))
 	}
+	r.places.take(set)
 	for _, key := range fixedAtStart(r.config, set.config) {
 		r.log.Warn("a changed setting needs a restart to be taken over", "setting", key)
 	}
 	// Those settings stay as they are, and are named again at the next reload.
 	next := *r.config
 	next.Tokens, next.ExternalURL = set.config.Tokens, set.config.ExternalURL
+	if old, changed := next.Slack, set.config.Slack; old.Answers() && changed.Answers() {
+		slack := *old
+		slack.SigningSecret, slack.Users = changed.SigningSecret, changed.Users
+		next.Slack = &slack
+	}
 	r.config = &next
 	return nil
 }
@@ -69,6 +77,7 @@ func fixedAtStart(old, changed *receiver.Config) []string {
 		"storage":                 old.DSN == changed.DSN,
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
 		"statuspage":              old.Statuspage.Same(changed.Statuspage),
+		"slack":                   old.Slack.SameChat(changed.Slack),
 		"tokens, for lossy steps": (len(old.Tokens) == 0) == (len(changed.Tokens) == 0),
 	} {
 		if !same {

@@ -80,6 +80,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	out.places.take(set)
 	if err := f.checkAddresses(set.config); err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	engine, err := remediation.New(ctx, remediation.Options{
 		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
 		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Surroundings: out.around,
-		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Now: time.Now, Logger: logger,
+		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Now: time.Now, Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("start engine: %w", err)
@@ -121,9 +122,9 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, config: set.config, log: logger}
+	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, config: set.config, places: out.places, log: logger}
 	server, err := receiver.New(receiver.Options{
-		Service: engine, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now,
+		Service: engine, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now, Transport: out.transport,
 	})
 	if err != nil {
 		return fmt.Errorf("start receiver: %w", err)

@@ -44,8 +44,8 @@ type Options struct {
 	// Buttons: the answers of people come back to POST /slack/interactions, so that
 	// a message may ask. Without it says where else to answer.
 	Buttons bool
-	// Console is where people reach the console, "" where they cannot.
-	Console string
+	// Console returns where people reach the console, "" where they cannot.
+	Console func() string
 	// Channels are those that the playbooks name, with their #; Accepts looks whether
 	// they can be reached.
 	Channels  func() []string
@@ -58,7 +58,7 @@ type Chat struct {
 	api      *slack.Client
 	token    string
 	buttons  bool
-	console  string
+	console  func() string
 	channels func() []string
 	log      *slog.Logger
 
@@ -82,7 +82,7 @@ func New(o Options) (*Chat, error) {
 	}
 	return &Chat{
 		api:   slack.New(o.Token, slack.OptionAPIURL(strings.TrimSuffix(o.URL, "/")+"/"), slack.OptionHTTPClient(client(o.Transport))),
-		token: o.Token, buttons: o.Buttons, console: strings.TrimSuffix(o.Console, "/"), channels: o.Channels, log: o.Logger,
+		token: o.Token, buttons: o.Buttons, console: o.Console, channels: o.Channels, log: o.Logger,
 		ids: map[string]string{},
 	}, nil
 }

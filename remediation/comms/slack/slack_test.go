@@ -45,7 +45,7 @@ func (x *test) open(edit ...func(*Options)) *Chat {
 	transport := &http.Transport{}
 	x.Cleanup(transport.CloseIdleConnections)
 	o := Options{
-		URL: x.URL(), Token: chattest.Token, Buttons: true, Console: "https://backout.example.com", Transport: transport,
+		URL: x.URL(), Token: chattest.Token, Buttons: true, Console: func() string { return "https://backout.example.com" }, Transport: transport,
 		Channels: func() []string { return []string{"#incidents"} }, Logger: slog.New(slog.NewTextHandler(&x.log, nil)),
 	}
 	for _, e := range edit {
@@ -223,7 +223,7 @@ func TestAQuestionHasButtonsUntilItIsAnswered(t *testing.T) {
 }
 
 func TestWithoutButtonsTheMessageSaysWhereToAnswer(t *testing.T) {
-	x := begin(t, func(o *Options) { o.Buttons, o.Console = false, "" })
+	x := begin(t, func(o *Options) { o.Buttons, o.Console = false, func() string { return "" } })
 	x.delivers(life[1])
 	got := x.Incidents().Mains()[0].Reads()
 	if strings.Contains(got, "[backout_") || strings.Contains(got, "https://backout") || !strings.Contains(got, "`backout approve inc-1 2-schema_rollback --reason=WHY`") {

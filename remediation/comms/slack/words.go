@@ -215,9 +215,18 @@ func call(s *remediation.Story) string {
 	return line
 }
 
+// linked is a link to a page of the console, "" where people cannot reach it.
+func (c *Chat) linked(path, text string) string {
+	base := strings.TrimSuffix(c.console(), "/")
+	if base == "" {
+		return ""
+	}
+	return link(base+path, text)
+}
+
 func (c *Chat) footer(s *remediation.Story, r receipt) string {
 	parts := []string{words(s.ID)}
-	if l := link(c.console+"/incidents/"+s.ID, "Open "+words(s.ID)+" in the console"); c.console != "" && l != "" {
+	if l := c.linked("/incidents/"+s.ID, "Open "+words(s.ID)+" in the console"); l != "" {
 		parts[0] = l
 	}
 	parts = append(parts, "release "+words(s.Rollout), "opened "+at(s.Opened))
@@ -254,7 +263,7 @@ func (c *Chat) plainNotice(service string, msg remediation.TeamMessage) (fallbac
 	if service != "" {
 		foot = words(service) + " · " + foot
 	}
-	if l := link(c.console+"/", "console"); c.console != "" && l != "" {
+	if l := c.linked("/", "console"); l != "" {
 		foot += " · " + l
 	}
 	return andMore(tone(msg.Told[0].Tone)+" "+words(msg.Told[0].Title), len(lines)-1), append(sections(lines, mostReply), small(foot))

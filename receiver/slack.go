@@ -1,0 +1,304 @@
+package receiver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/slack-go/slack"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+const (
+	// maxInteraction is the largest body that Slack sends: it holds the message.
+	maxInteraction = 1 << 20
+	// slackAnswer is how long an answer may take us; Slack waits for 3 seconds.
+	slackAnswer = 2500 * time.Millisecond
+	// slackFresh is for how long the signature of a request holds, before and after;
+	// slackSeen is how many of those that came are remembered.
+	slackFresh = 5 * time.Minute
+	slackSeen  = 10000
+	// slackReason bounds the reason in a modal; Slack's own bound is 3000.
+	slackReason = 1000
+)
+
+// The names in Slack's buttons and modals; remediation/comms/slack makes the buttons.
+const (
+	slackApprove  = "backout_approve"
+	slackDeny     = "backout_deny"
+	slackCallback = "backout_decide"
+	slackBlock    = "reason"
+	slackInput    = "text"
+)
+
+// slackDecision is what a button, and then the modal that it opens, is about.
+type slackDecision struct {
+	Verb     remediation.Verb `json:"verb,omitempty"`
+	Incident string           `json:"incident"`
+	Step     string           `json:"step"`
+}
+
+// interact answers POST /slack/interactions: a button of an incident's message, or
+// the modal in which somebody said why. Slack vouches for who it was by its signature
+// over the body, so neither a token nor a CSRF token is asked for. Whatever is not
+// signed is refused before it is read.
+func (s *Server) interact(c echo.Context) error {
+	a := s.access.Load()
+	// Without tokens nothing can be changed from anywhere.
+	if !a.slack.Answers() || len(a.tokens) == 0 {
+		return echo.ErrNotFound
+	}
+	r := c.Request()
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
+		return refuse(http.StatusUnsupportedMediaType, "Slack sends application/x-www-form-urlencoded")
+	}
+	v, err := slack.NewSecretsVerifier(r.Header, a.slack.SigningSecret.Reveal())
+	if err != nil {
+		return s.notSlack(r, err)
+	}
+	body, err := s.slackBodies.read(r)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d KiB", maxInteraction>>10)
+	case errors.Is(err, errBusy):
+		return refuse(http.StatusServiceUnavailable, "too many requests are being read: send it again")
+	case err != nil:
+		return refuse(http.StatusBadRequest, "the body cannot be read")
+	}
+	defer body.release()
+	if _, err = v.Write(body.data); err == nil {
+		err = v.Ensure()
+	}
+	if err == nil {
+		err = s.slackSeen.first(strings.ToLower(r.Header.Get("X-Slack-Signature")), time.Now()) // by the clock of the verifier
+	}
+	if err != nil {
+		return s.notSlack(r, err)
+	}
+	form, err := url.ParseQuery(string(body.data))
+	var in slack.InteractionCallback
+	if err != nil || json.Unmarshal([]byte(form.Get("payload")), &in) != nil {
+		return refuse(http.StatusBadRequest, "the payload is not understood")
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), slackAnswer)
+	defer cancel()
+	who := a.slack.user(in.User.ID)
+	switch {
+	case in.Type == slack.InteractionTypeBlockActions && len(in.ActionCallback.BlockActions) == 1:
+		return s.slackButton(ctx, c, a, who, in)
+	case in.Type == slack.InteractionTypeViewSubmission && in.View.CallbackID == slackCallback:
+		return s.slackReasoned(ctx, c, who, in.View)
+	}
+	return refuse(http.StatusBadRequest, "an interaction of type %q is none of backout's", remediation.Plain(string(in.Type), 50))
+}
+
+// notSlack refuses a request that Slack did not sign, lately and for the first time.
+func (s *Server) notSlack(r *http.Request, why error) error {
+	s.logger.Warn("a request that says it is slack's was refused", "remote", r.RemoteAddr, "err", why)
+	return refuse(http.StatusUnauthorized, "the request is not signed by Slack, too old, or came before")
+}
+
+// seen remembers signatures for as long as they hold. Only those that are good come
+// here, so nobody else can fill it.
+type seen struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+func (s *seen) first(signature string, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, at := range s.at {
+		if now.Sub(at) > 2*slackFresh {
+			delete(s.at, k)
+		}
+	}
+	if _, again := s.at[signature]; again {
+		return errors.New("the same request came before")
+	}
+	if len(s.at) >= slackSeen {
+		return errors.New("too many requests came of late to tell whether this one came before")
+	}
+	if s.at == nil {
+		s.at = map[string]time.Time{}
+	}
+	s.at[signature] = now
+	return nil
+}
+
+// user is the configured user with that id, nil where there is none.
+func (s *Slack) user(id string) *SlackUser {
+	for i := range s.Users {
+		if s.Users[i].ID == id {
+			return &s.Users[i]
+		}
+	}
+	return nil
+}
+
+// notAllowed is what is told to those who may not answer.
+const notAllowed = "You may not approve or deny steps of backout. Those who may stand under slack.users in its configuration; ask one of them."
+
+// slackButton asks for the reason.
+func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who *SlackUser, in slack.InteractionCallback) error {
+	pressed := in.ActionCallback.BlockActions[0]
+	d := slackDecision{Verb: map[string]remediation.Verb{slackApprove: remediation.Approve, slackDeny: remediation.Deny}[pressed.ActionID]}
+	verb := d.Verb
+	if err := json.Unmarshal([]byte(pressed.Value), &d); err != nil || verb == "" || d.Incident == "" || d.Step == "" {
+		return refuse(http.StatusBadRequest, "the button is none of backout's")
+	}
+	d.Verb = verb
+	if who == nil {
+		s.logger.Warn("somebody in slack who may not answer has tried to", "user", remediation.Plain(in.User.ID, 50), "verb", d.Verb, "incident", remediation.Plain(d.Incident, 100), "step", remediation.Plain(d.Step, 100))
+		s.answerSlack(ctx, a.slack, in.ResponseURL, notAllowed)
+		return c.NoContent(http.StatusOK)
+	}
+	modal, err := slackModal(d)
+	if err == nil {
+		_, err = s.slackAPI(a.slack).OpenViewContext(ctx, in.TriggerID, modal)
+	}
+	if err != nil {
+		s.logger.Error("slack did not open the question for a reason", "incident", remediation.Plain(d.Incident, 100), "err", slackWords(a.slack, err))
+		s.answerSlack(ctx, a.slack, in.ResponseURL, fmt.Sprintf("Slack did not open the question for your reason. Press the button again, answer in the console, or with: backout %s %s %s --reason=WHY", d.Verb, d.Incident, d.Step))
+	}
+	return c.NoContent(http.StatusOK)
+}
+
+// slackReasoned carries out what somebody decided.
+func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *SlackUser, view slack.View) error {
+	var d slackDecision
+	if err := json.Unmarshal([]byte(view.PrivateMetadata), &d); err != nil || d.Verb != remediation.Approve && d.Verb != remediation.Deny || d.Incident == "" || d.Step == "" {
+		return refuse(http.StatusBadRequest, "the modal is none of backout's")
+	}
+	if who == nil {
+		return s.slackProblem(c, notAllowed)
+	}
+	text := ""
+	if view.State != nil {
+		text = view.State.Values[slackBlock][slackInput].Value
+	}
+	reason, err := checkReason(text)
+	if err == nil {
+		_, err = s.service.ChangeIncident(ctx, d.Incident, d.Verb, d.Step, "slack:"+who.Name, reason)
+	}
+	var refused *remediation.RefusedError
+	var asked *echo.HTTPError
+	switch {
+	case errors.As(err, &refused):
+		return s.slackProblem(c, refused.Message)
+	case errors.As(err, &asked):
+		return s.slackProblem(c, fmt.Sprint(asked.Message))
+	case err != nil:
+		s.logger.Error("an answer from slack was not carried out", "incident", remediation.Plain(d.Incident, 100), "step", remediation.Plain(d.Step, 100), "verb", d.Verb, "err", err)
+		return s.slackProblem(c, "backout could not tell in time whether this was done: look at the incident.")
+	}
+	s.write(c.Response(), http.StatusOK, slack.NewClearViewSubmissionResponse())
+	return nil
+}
+
+// slackProblem shows in a modal why nothing was done.
+func (s *Server) slackProblem(c echo.Context, words string) error {
+	s.write(c.Response(), http.StatusOK, slack.NewErrorsViewSubmissionResponse(map[string]string{slackBlock: remediation.Plain(words, 1000)}))
+	return nil
+}
+
+// slackModal asks for a reason.
+func slackModal(d slackDecision) (slack.ModalViewRequest, error) {
+	title, means := "Approve this step", "It runs as soon as you send this, if all else still allows it."
+	if d.Verb == remediation.Deny {
+		title, means = "Deny this step", "It is skipped."
+	}
+	text := func(words string) *slack.TextBlockObject {
+		return slack.NewTextBlockObject(slack.PlainTextType, words, false, false)
+	}
+	about := fmt.Sprintf("*%s* of *%s*. %s", slackLiteral(d.Step), slackLiteral(d.Incident), means)
+	why := slack.NewPlainTextInputBlockElement(nil, slackInput)
+	why.Multiline, why.MinLength, why.MaxLength = true, 1, slackReason
+	private, err := json.Marshal(d)
+	return slack.ModalViewRequest{
+		Type: slack.VTModal, CallbackID: slackCallback, PrivateMetadata: string(private),
+		Title: text(title), Submit: text(strings.Fields(title)[0]), Close: text("Cancel"),
+		Blocks: slack.Blocks{BlockSet: []slack.Block{
+			slack.NewSectionBlock(slack.NewTextBlockObject(slack.MarkdownType, about, false, true), nil, nil),
+			slack.NewInputBlock(slackBlock, text("Why (goes into the audit log)"), nil, why),
+		}},
+	}, err
+}
+
+// slackLiteral shows a name in a text that Slack formats.
+func slackLiteral(s string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "*", "∗", "~", "∼", "`", "'").Replace(remediation.Plain(s, 100))
+}
+
+// slackClient speaks to Slack for one answer; it follows nobody elsewhere.
+func (s *Server) slackClient() *http.Client {
+	return &http.Client{
+		Transport: s.slackTransport, Timeout: slackAnswer,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func (s *Server) slackAPI(cfg *Slack) *slack.Client {
+	return slack.New(cfg.Token.Reveal(), slack.OptionAPIURL(cfg.URL+"/"), slack.OptionHTTPClient(s.slackClient()))
+}
+
+// slackWords is an error of Slack's without the token.
+func slackWords(cfg *Slack, err error) string {
+	return remediation.Plain(strings.ReplaceAll(err.Error(), cfg.Token.Reveal(), "(the token)"), 300)
+}
+
+// answerSlack tells one person something that nobody else sees. It goes to Slack
+// only, whatever the request names.
+func (s *Server) answerSlack(ctx context.Context, cfg *Slack, address, words string) {
+	if !cfg.knows(address) {
+		s.logger.Warn("a request of slack's wants its answer elsewhere: it gets none")
+		return
+	}
+	body, err := json.Marshal(map[string]any{"response_type": "ephemeral", "replace_original": false, "text": slackLiteralLong(words)})
+	if err == nil {
+		var req *http.Request
+		if req, err = http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body)); err == nil {
+			req.Header.Set("Content-Type", "application/json; charset=utf-8")
+			var res *http.Response
+			if res, err = s.slackClient().Do(req); err == nil {
+				res.Body.Close()
+				if res.StatusCode != http.StatusOK {
+					err = fmt.Errorf("status %d", res.StatusCode)
+				}
+			}
+		}
+	}
+	if err != nil { // the address is a secret of sorts: who has it can write there
+		s.logger.Warn("an answer did not reach slack", "err", strings.ReplaceAll(err.Error(), address, "(the response address)"))
+	}
+}
+
+func slackLiteralLong(s string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(remediation.Plain(s, 1000))
+}
+
+// hooksHost is where Slack takes answers to interactions.
+const hooksHost = "hooks.slack.com"
+
+// knows tells whether an address is Slack's: that for answers, or the API's host.
+func (s *Slack) knows(address string) bool {
+	u, err := url.Parse(address)
+	api, aerr := url.Parse(s.URL)
+	if err != nil || aerr != nil || u.User != nil {
+		return false
+	}
+	if strings.EqualFold(u.Host, api.Host) && u.Scheme == api.Scheme {
+		return true
+	}
+	return u.Scheme == "https" && (strings.EqualFold(u.Host, hooksHost) || strings.EqualFold(u.Host, "hooks."+api.Host))
+}

@@ -1,0 +1,122 @@
+package receiver
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Slack is the workspace where the team is told, and may answer.
+type Slack struct {
+	// URL is where the API's methods are.
+	URL string
+	// Token is the content of token_file: a bot's.
+	Token Secret
+	// SigningSecret is the content of signing_secret_file; zero: nobody can answer
+	// from there.
+	SigningSecret Secret
+	// Users are those who may.
+	Users []SlackUser
+}
+
+// SlackUser is somebody who may approve and deny from Slack.
+type SlackUser struct {
+	// ID is Slack's; Name is the actor in the audit log, after "slack:".
+	ID, Name string
+}
+
+// slackURL is where the API is for everybody but governments.
+const slackURL = "https://slack.com/api"
+
+var slackUserID = regexp.MustCompile(`^[UW][A-Z0-9]{2,30}$`)
+
+// Answers tells whether people may answer from Slack.
+func (s *Slack) Answers() bool { return s != nil && s.SigningSecret != Secret{} }
+
+// slack reads where the team talks; nil where that is wrong.
+func (r *configReader) slack(n *yaml.Node) *Slack {
+	before := len(r.mistakes)
+	s := &Slack{URL: slackURL}
+	var token, signing *yaml.Node
+	r.fields(n, "slack",
+		field{"url", func(n *yaml.Node) {
+			u := r.url(n, "slack.url")
+			if u == nil {
+				return
+			}
+			if s.URL = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
+				r.fail(n, slackURL, "slack.url must be https, since the token goes there")
+			}
+		}},
+		field{"token_file", func(n *yaml.Node) { token = n }},
+		field{"signing_secret_file", func(n *yaml.Node) { signing = n }},
+		field{"users", func(n *yaml.Node) { s.Users = r.slackUsers(n) }})
+	if token == nil && len(r.mistakes) == before {
+		r.fail(n, "{token_file: slack.token}", "slack needs token_file")
+	}
+	if (signing == nil) != (len(s.Users) == 0) && len(r.mistakes) == before {
+		r.fail(n, "{token_file: slack.token, signing_secret_file: slack.secret, users: [{id: U012AB3CD, name: ann}]}",
+			"slack needs both signing_secret_file and users, or neither: the one proves that an answer comes from Slack, the others are those who may answer")
+	}
+	if token != nil {
+		s.Token = r.slackSecret(token, "slack.token_file", "the bot's token, which begins with xoxb-,")
+	}
+	if signing != nil {
+		s.SigningSecret = r.slackSecret(signing, "slack.signing_secret_file", "the app's signing secret")
+	}
+	if len(r.mistakes) > before {
+		return nil
+	}
+	return s
+}
+
+func (r *configReader) slackSecret(n *yaml.Node, key, what string) Secret {
+	file := r.text(n, key)
+	if file == "" {
+		return Secret{}
+	}
+	text, err := readToken(r.path(file))
+	if err != nil {
+		try := "write " + what + " into it as one line, readable by its owner only"
+		if errors.Is(err, errOpenToOthers) {
+			try = "chmod 600 " + r.path(file)
+		}
+		r.fail(n, try, "%s: %v", key, err)
+	}
+	return NewSecret(text)
+}
+
+func (r *configReader) slackUsers(n *yaml.Node) []SlackUser {
+	var users []SlackUser
+	ids, names := map[string]bool{}, map[string]bool{}
+	r.each(n, "slack.users", func(n *yaml.Node) {
+		var u SlackUser
+		r.fields(n, "a user of slack",
+			field{"id", func(n *yaml.Node) { u.ID = r.text(n, "a Slack user's id") }},
+			field{"name", func(n *yaml.Node) { u.Name = r.text(n, "a Slack user's name") }})
+		switch {
+		case u.ID == "" || u.Name == "":
+			r.fail(n, "{id: U012AB3CD, name: ann}", "a user of slack needs id and name")
+		case !slackUserID.MatchString(u.ID):
+			r.fail(n, "the member ID from the user's profile in Slack, such as U012AB3CD", "%q is no id of a Slack user", u.ID)
+		case !tokenName.MatchString(u.Name):
+			r.fail(n, "letters, digits and . _ @ -, 64 at most", "%q cannot be a Slack user's name", u.Name)
+		case ids[u.ID] || names[u.Name]:
+			r.fail(n, "each of them once", "the Slack user %s, or the name %q, stands twice: who did what could not be told", u.ID, u.Name)
+		default:
+			users = append(users, u)
+		}
+		ids[u.ID], names[u.Name] = true, true
+	})
+	return users
+}
+
+// SameChat tells whether both post to one workspace by one token; either may be nil.
+func (s *Slack) SameChat(other *Slack) bool {
+	if s == nil || other == nil {
+		return s == other
+	}
+	return s.URL == other.URL && s.Token == other.Token && s.Answers() == other.Answers()
+}
