@@ -18,7 +18,7 @@ const (
 	maxSkew = 2 * time.Second
 	// routePatience is how long a drill alert may take to come back; a new group of
 	// the generated route is sent at once.
-	routePatience = 45 * time.Second
+	routePatience = 20 * time.Second
 	routeEvery    = 100 * time.Millisecond
 	// drillLasts is when Alertmanager ends a drill alert by itself.
 	drillLasts = 2 * time.Minute

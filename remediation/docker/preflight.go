@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -112,7 +114,7 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 	if err != nil {
 		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("start a container aside: %w", err)))
 	}
-	return a.watch(ctx, id, like, bp)
+	return a.watch(ctx, id, like, bp.config.Image)
 }
 
 // blueprint is the service's own container, less all that only one can have.
@@ -151,12 +153,14 @@ func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 	bp.config.Hostname, bp.config.Domainname = "", ""
 	bp.host.PortBindings, bp.host.PublishAllPorts, bp.host.Links = nil, false, nil
 	bp.host.RestartPolicy, bp.host.AutoRemove = container.RestartPolicy{Name: container.RestartPolicyDisabled}, false
+	// Anonymous volumes are new ones; what has a name is the service's own.
+	bp.host.Binds, bp.host.Mounts = slices.Clone(like.HostConfig.Binds), slices.Clone(like.HostConfig.Mounts)
 	for i, b := range bp.host.Binds {
 		bp.host.Binds[i] = readOnly(b)
 	}
 	for i := range bp.host.Mounts {
-		if bp.host.Mounts[i].Type != "tmpfs" {
-			bp.host.Mounts[i].ReadOnly = true
+		if m := &bp.host.Mounts[i]; m.Source != "" {
+			m.ReadOnly = true
 		}
 	}
 	for name := range bp.networks {
@@ -217,7 +221,7 @@ func (a aside) create(ctx context.Context, bp blueprint) (id string, err error) 
 }
 
 // watch waits until it is seen to work.
-func (a aside) watch(ctx context.Context, id string, like *replica, bp blueprint) (seen string, f remediation.Finding) {
+func (a aside) watch(ctx context.Context, id string, like *replica, image string) (seen string, f remediation.Finding) {
 	in, err := a.c.api.ContainerInspect(ctx, id)
 	if err != nil {
 		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("inspect what was started aside: %w", err)))
@@ -232,9 +236,9 @@ func (a aside) watch(ctx context.Context, id string, like *replica, bp blueprint
 	}
 	began := time.Now()
 	if err := a.c.works(ctx, id, k); err != nil {
-		return "", a.judge(ctx, err, []string{k.health, k.flags, version}, bp)
+		return "", a.judge(ctx, id, err, []string{k.health, k.flags, version}, like)
 	}
-	seen = fmt.Sprintf("a container started aside from image %s works after %s", shortImage(bp.config.Image), time.Since(began).Round(100*time.Millisecond))
+	seen = fmt.Sprintf("a container started aside from image %s works after %s", shortImage(image), time.Since(began).Round(100*time.Millisecond))
 	if len(own) > 0 {
 		return seen, remediation.Unknown(seen+", but "+strings.Join(own, " and ")+" is no address of the container itself, and could not be asked",
 			"name the published port under probe:, or try it by hand")
@@ -242,24 +246,40 @@ func (a aside) watch(ctx context.Context, id string, like *replica, bp blueprint
 	return seen, remediation.Passed(seen + ", and was removed")
 }
 
-// judge tells a container that does not work from one that could not be asked.
-func (a aside) judge(ctx context.Context, err error, addresses []string, bp blueprint) remediation.Finding {
+// judge tells a container that does not work from one that could not be asked, or
+// could not write. addresses are its own; the first is that of its health.
+func (a aside) judge(ctx context.Context, id string, err error, addresses []string, like *replica) remediation.Finding {
 	if ctx.Err() != nil {
 		return remediation.FindingOf(ctx.Err())
 	}
 	f := remediation.FindingOf(fmt.Errorf("started aside: %w", err))
+	f.Evidence, f.Next = strings.ReplaceAll(f.Evidence, id, shortImage(id)), "docker run it, and look at its log"
 	if !errors.Is(err, errBroken) {
 		for _, address := range addresses {
 			if address != "" && !reachable(address) {
 				return remediation.Unknown(f.Evidence+"; the container's own address cannot be reached from here", "run backout on the engine's machine, or try it by hand")
 			}
 		}
+		if addresses[0] != "" {
+			if _, herr := a.c.get(ctx, addresses[0]); herr == nil {
+				return f // it is well, and does not what it should
+			}
+		}
 	}
-	if f.Result == remediation.Fail && (len(bp.host.Binds) > 0 || len(bp.host.Mounts) > 0) {
-		return remediation.Unknown(f.Evidence+"; its volumes were read-only, which may be why", "try it by hand, and sign for it")
+	if like.writes() {
+		return remediation.Unknown(f.Evidence+"; it was not let write into the service's volumes, which may be why", "try it by hand, and sign for it")
 	}
-	f.Next = "docker run it, and look at its log"
 	return f
+}
+
+// writes tells whether a container can write into what has a name: a volume, or a
+// folder of the machine.
+func (r *replica) writes() bool {
+	return slices.ContainsFunc(r.Mounts, func(m container.MountPoint) bool {
+		named := slices.ContainsFunc(r.HostConfig.Binds, func(b string) bool { return strings.Contains(b, ":"+m.Destination) }) ||
+			slices.ContainsFunc(r.HostConfig.Mounts, func(h mount.Mount) bool { return h.Target == m.Destination && h.Source != "" })
+		return m.RW && named
+	})
 }
 
 // reachable tells whether an address's host answers at all: to refuse is an answer.
