@@ -26,7 +26,17 @@ const (
 	maxLag = 5 * time.Second
 )
 
-var _ remediation.Prover = (*rollback)(nil)
+var (
+	_ remediation.Prover  = (*rollback)(nil)
+	_ remediation.Sweeper = (*rollback)(nil)
+)
+
+// Sweep implements remediation.Sweeper: a proof that is killed leaves the file of
+// the password behind.
+func (r *rollback) Sweep(context.Context) error {
+	w := &work{rollback: r, op: proofName, m: &manifest{}}
+	return w.tidy()
+}
 
 // Proofs implements remediation.Prover.
 func (r *rollback) Proofs() []remediation.Proof {
@@ -247,8 +257,9 @@ func (r *rollback) proveSnapshot(ctx context.Context) remediation.Finding {
 		if err != nil {
 			return remediation.Finding{}, err
 		}
+		w.m = &manifest{} // none is written; it names the password's file
 		err = w.withPassword(func(env []string) error {
-			_, err := w.c.run(ctx, env, pgDump, "--format=custom", "--schema-only", "--no-password",
+			_, err := w.c.run(ctx, env, pgDump, "--format=custom", "--schema-only", "--no-sync", "--no-password",
 				"--lock-wait-timeout="+milliseconds(w.spec.LockTimeout), "--file="+os.DevNull)
 			return err
 		})

@@ -1,0 +1,143 @@
+package postgres
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// prove runs every proof and returns what each came to; the database is the same
+// afterwards.
+func (w *world) prove() map[string]remediation.Finding {
+	w.t.Helper()
+	a := w.action(nil)
+	before := w.everything()
+	found := map[string]remediation.Finding{}
+	for _, p := range a.(remediation.Prover).Proofs() {
+		found[p.ID] = p.Prove(w.t.Context())
+	}
+	if after := w.everything(); after != before {
+		w.t.Errorf("the proofs changed the database from\n%s\nto\n%s", before, after)
+	}
+	for id, f := range found {
+		if strings.Contains(f.Evidence+f.Next, w.secret) || strings.Contains(f.Evidence+f.Next, w.secretURL()) {
+			w.t.Errorf("%s tells the password: %+v", id, f)
+		}
+	}
+	if left, err := os.ReadDir(w.snapshots); len(left) > 0 {
+		w.t.Errorf("in the folder of the snapshots are %v (%v)", left, err)
+	}
+	return found
+}
+
+// everything is what a proof could change: tables, triggers, rows of the history and
+// of the data, and who can log in.
+func (w *world) everything() string {
+	return w.text(`SELECT concat_ws(' ', (SELECT string_agg(relname::text || relkind::text, ' ' ORDER BY oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
+		(SELECT string_agg(tgname::text, ' ' ORDER BY tgname) FROM pg_trigger WHERE NOT tgisinternal),
+		(SELECT string_agg(version || type, ' ' ORDER BY installed_rank) FROM flyway_schema_history),
+		(SELECT count(*) FROM posts), (SELECT string_agg(rolname::text || rolcanlogin::text, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE current_database() || '%'))`)
+}
+
+func (w *world) wants(found map[string]remediation.Finding, id string, result remediation.Proved, word string) {
+	w.t.Helper()
+	f, ok := found[id]
+	if !ok || f.Result != result || !strings.Contains(f.Evidence, word) {
+		w.t.Errorf("%s came to %+v; want %s, with %q", id, f, result, word)
+	}
+}
+
+func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
+	w := newWorld(t)
+	found := w.prove()
+	w.wants(found, "schema/access", remediation.Pass, w.app+" can be cut off")
+	w.wants(found, "schema/scripts", remediation.Pass, "1 versions above 1.0.0 (1 applied)")
+	w.wants(found, "schema/tried", remediation.Pass, "1 scripts ran")
+	w.wants(found, "schema/snapshot", remediation.Pass, "pg_dump reads the schema")
+	w.wants(found, "replication/lag", remediation.CannotTell, "no replica")
+}
+
+// Before a release its versions are not applied yet: the way there is tried, too.
+func TestAWayBackIsTriedBeforeTheWayThereWasTaken(t *testing.T) {
+	w := newWorld(t)
+	w.write("V3__more.sql", "CREATE TABLE more (n int); INSERT INTO more SELECT 1;")
+	w.wants(w.prove(), "schema/scripts", remediation.Fail, "version 3 has no undo script")
+	w.write("U3__rollback.sql", "DROP TABLE mor;")
+	w.wants(w.prove(), "schema/tried", remediation.Fail, `undo script U3__rollback.sql fails: `)
+	w.write("U3__rollback.sql", "DROP TABLE more;")
+	found := w.prove()
+	w.wants(found, "schema/scripts", remediation.Pass, "2 versions above 1.0.0 (1 applied)")
+	w.wants(found, "schema/tried", remediation.Pass, "3 scripts ran")
+}
+
+func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
+	for name, d := range map[string]struct {
+		plant  func(w *world)
+		item   string
+		result remediation.Proved
+		word   string
+	}{
+		"an undo script is missing":   {func(w *world) { w.remove(undo2) }, "scripts", remediation.Fail, "has no undo script"},
+		"an undo script fails":        {func(w *world) { w.write(undo2, "DROP TABLE forecast;") }, "tried", remediation.Fail, `"forecast" does not exist`},
+		"an undo script has a COMMIT": {func(w *world) { w.write(undo2, "DROP TABLE forecasts; COMMIT;") }, "tried", remediation.Fail, "transaction of its own"},
+		"an undo script leaves a constraint broken": {func(w *world) {
+			w.exec("ALTER TABLE posts ADD COLUMN twin bigint REFERENCES posts DEFERRABLE INITIALLY DEFERRED")
+			w.write(undo2, "UPDATE posts SET twin = -1;")
+		}, "tried", remediation.Fail, "leave a constraint broken"},
+		"an undo script cannot run in a transaction": {func(w *world) { w.write(undo2, "VACUUM posts;") }, "tried", remediation.CannotTell, "cannot run in a transaction"},
+		"the tables are in use": {func(w *world) {
+			w.write(undo2, "ALTER TABLE posts ADD COLUMN x int;")
+			other := superuser(w.t, w.name)
+			if _, err := other.Exec(w.t.Context(), "BEGIN; LOCK TABLE posts IN ACCESS SHARE MODE"); err != nil {
+				w.t.Fatal(err)
+			}
+		}, "tried", remediation.CannotTell, "the tables are in use"},
+		"a command cannot be tried":      {func(w *world) { w.byCommand() }, "tried", remediation.CannotTell, "cannot be tried"},
+		"the command is missing":         {func(w *world) { w.byCommand(); w.remove("rollback_to_v1.sh") }, "scripts", remediation.Fail, "rollback_to_v1.sh"},
+		"another script was applied":     {func(w *world) { w.write("V2.0.0__analytics.sql", "SELECT 1;") }, "scripts", remediation.Fail, "is not what was applied"},
+		"the application is a superuser": {func(w *world) { w.exec("ALTER ROLE " + w.app + " SUPERUSER") }, "access", remediation.Fail, "is a superuser"},
+		"the role is misspelt":           {func(w *world) { w.spec.Roles = []string{"nobody_" + w.app} }, "access", remediation.Fail, "does not exist"},
+		"there is no pg_dump":            {func(w *world) { w.environ = []string{"PATH=" + w.dir} }, "snapshot", remediation.Fail, "pg_dump is not in PATH"},
+		"a table cannot be dumped": {func(w *world) {
+			w.exec("CREATE TABLE hidden (); REVOKE ALL ON hidden FROM PUBLIC; ALTER TABLE hidden OWNER TO " + strings.SplitN(w.text("SELECT current_user"), " ", 2)[0])
+		}, "snapshot", remediation.Fail, "permission denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			d.plant(w)
+			w.wants(w.prove(), "schema/"+d.item, d.result, d.word)
+		})
+	}
+}
+
+func TestADatabaseThatIsAwayTellsNothingOrFails(t *testing.T) {
+	w := newWorld(t)
+	if err := os.WriteFile(w.spec.DSNFile, []byte("postgres://x:y@127.0.0.1:1/z\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for id, f := range w.prove() {
+		if f.Result == remediation.Pass {
+			t.Errorf("%s passes: %+v", id, f)
+		}
+	}
+}
+
+func TestWhatAKilledProofLeavesIsTakenAway(t *testing.T) {
+	w := newWorld(t)
+	a := w.action(nil)
+	left := &work{rollback: a.(*rollback), op: proofName, m: &manifest{}}
+	if err := os.MkdirAll(w.snapshots, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(left.file(".pgpass"), []byte(w.secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.(remediation.Sweeper).Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(w.snapshots); err != nil || len(files) > 0 {
+		t.Errorf("left are %v (%v)", files, err)
+	}
+}
