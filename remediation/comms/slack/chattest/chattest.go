@@ -44,8 +44,10 @@ type Workspace struct {
 	Requests []string
 	// Down: nothing is answered.
 	Down bool
-	// Views are those that were opened.
+	// Views are those that were opened, Told what single people were told at
+	// ResponseURL.
 	Views []View
+	Told  []string
 	// answers, by the number of the request.
 	answers map[int]Answer
 	seq     int
@@ -112,6 +114,9 @@ func New(t *testing.T) *Workspace {
 				w.serve(rw, r, method, func() any { return w.asked(r, method, serve) })
 			})
 		}
+		c.Handle(responsePath, func(rw http.ResponseWriter, r *http.Request) {
+			w.serve(rw, r, "response_url", func() any { return w.respond(r) })
+		})
 		c.Handle("/views.open", func(rw http.ResponseWriter, r *http.Request) {
 			w.serve(rw, r, "views.open", func() any { return w.openView(r) })
 		})

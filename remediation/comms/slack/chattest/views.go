@@ -94,3 +94,28 @@ func strictly(raw json.RawMessage, into any) error {
 	dec.DisallowUnknownFields()
 	return dec.Decode(into)
 }
+
+const responsePath = "/actions/T0/1/abc"
+
+// ResponseURL is where an interaction is answered.
+func (w *Workspace) ResponseURL() string { return w.URL() + responsePath }
+
+// respond takes an answer that one person sees.
+func (w *Workspace) respond(r *http.Request) any {
+	var in struct {
+		Type    string `json:"response_type"`
+		Replace *bool  `json:"replace_original"`
+		Text    string `json:"text"`
+	}
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&in); err != nil || in.Type != "ephemeral" || in.Replace == nil || *in.Replace || in.Text == "" {
+		w.t.Errorf("an answer is %+v: %v", in, err)
+	}
+	if r.Header.Get("Authorization") != "" {
+		w.t.Error("the token goes to a response address")
+	}
+	w.checkMarkup("an answer", in.Text)
+	w.Told = append(w.Told, in.Text)
+	return map[string]bool{"ok": true}
+}
