@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fetches the programs that the tests and the demo run beside backout, into .cache/ of this checkout: Debian's Docker
-# engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, and Chromium.
+# engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, Chromium, and the mail server
+# aiosmtpd.
 #
 # Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
 # started and nothing outside this folder changes. A package that the machine already has installed is used as it is.
@@ -22,7 +23,8 @@ promtool                prometheus              /usr/bin/promtool
 prometheus-alertmanager prometheus-alertmanager /usr/bin/prometheus-alertmanager
 alertmanager            prometheus-alertmanager /usr/bin/prometheus-alertmanager
 amtool                  prometheus-alertmanager /usr/bin/amtool
-chromium                chromium                /usr/lib/chromium/chromium'
+chromium                chromium                /usr/lib/chromium/chromium
+aiosmtpd                python3-aiosmtpd        /usr/bin/aiosmtpd'
 # PostgreSQL's are in a folder that is named after its version.
 database='initdb postgres pg_isready pg_dump pg_restore psql'
 
@@ -30,14 +32,14 @@ database='initdb postgres pg_isready pg_dump pg_restore psql'
 PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
-packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core)
+packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core python3-aiosmtpd)
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 
 # Never unpacked: a second C library beside the machine's own loader breaks every program, the web pages of Prometheus
 # are not looked at here, PostgreSQL compiles no query and needs no locale but C, and one family of fonts is enough.
-never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-([^d]|d[^e]).*|adduser|init-system-helpers|libllvm.*|locales)$'
+never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-([^d]|d[^e]).*|adduser|init-system-helpers|libllvm.*|locales|sphinx-.*)$'
 
 say() { printf 'tools: %s\n' "$*" >&2; }
 die() {
@@ -61,14 +63,14 @@ on_debian() {
 # Elsewhere than on Debian nothing is fetched: the tools have to be there.
 check_path() {
   local missing=() tool
-  for tool in docker docker-compose prometheus promtool amtool chromium gcc $database; do
+  for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd gcc $database; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
   if [ ${#missing[@]} -gt 0 ]; then
     die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
       "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, PostgreSQL 15 or later with" \
-      "its programs in PATH, Chromium, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
+      "its programs in PATH, Chromium, aiosmtpd, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
   fi
   if ! command -v prometheus-alertmanager >/dev/null; then
     ln -sf "$(command -v alertmanager)" "$bin/prometheus-alertmanager"
@@ -145,6 +147,10 @@ wrap_all() {
     case $name in
     docker-compose)
       wrap "$name" "$path" "env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages' '$python' -W ignore "
+      ;;
+    aiosmtpd)
+      # What handles its mail is a class that PYTHONPATH leads to.
+      wrap "$name" "$path" "env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages'\${PYTHONPATH:+:\$PYTHONPATH} '$python' -W ignore "
       ;;
     prometheus-alertmanager | alertmanager)
       # Debian's reads its default templates from /usr/share, and nowhere else: it sees the unpacked ones there, it alone.
