@@ -27,17 +27,21 @@ type Found struct {
 	// Before goes on where this page ended; 0: there is no more.
 	Before int64
 	// Searched is the oldest Seq that was looked at. A page that is not full and has a
-	// Before was cut off there, so that no search takes long.
-	Searched int64
-	HeadSeq  int64
-	HeadHash string
+	// Before was cut off there, so that no search takes long; SearchedAt is its time then.
+	Searched   int64
+	SearchedAt time.Time
+	HeadSeq    int64
+	HeadHash   string
 }
 
+// searchMost is how many entries a search looks through that no index answers alone;
+// searchIndexed is how many where an index leads to them, one here and one there, which
+// costs twice as much. Going through a million takes seconds, and an index of the texts
+// (SQLite's FTS5 by trigrams, filled with each entry) makes a notification cost four times
+// as much: so a search that finds little ends there, says so, and the next page goes on.
 const (
-	// searchWindow is how many entries are looked through in one query, and
-	// searchMost in one search.
-	searchWindow = 2_500
-	searchMost   = 5_000
+	searchMost    = 12_000
+	searchIndexed = 6_000
 )
 
 // Search implements Service.
@@ -49,9 +53,9 @@ func (e *Engine) Search(ctx context.Context, q Search) (f Found, err error) {
 	return f, err
 }
 
-// SearchLog looks one page up in any store. One condition is answered by an
-// index; more of them by looking through the log, at most searchMost entries of
-// it.
+// SearchLog looks one page up in any store. One condition is answered by an index;
+// more of them, and a text, by looking through what one index finds, at most searchMost
+// entries of it.
 func SearchLog(tx Tx, q Search) (Found, error) {
 	f := Found{Entries: []Entry{}}
 	var err error
@@ -59,27 +63,30 @@ func SearchLog(tx Tx, q Search) (Found, error) {
 		return Found{}, err
 	}
 	top, bottom, err := bounds(tx, q, f.HeadSeq)
-	if err != nil {
-		return Found{}, err
+	if err != nil || top <= bottom {
+		return f, err
 	}
-	window, most := top, top
-	if q.walks() {
-		window, most = searchWindow, searchMost
+	filter := EntryFilter{
+		Service: q.Service, Incident: q.Incident, Kind: q.Kind, Text: q.Text, Before: top, Newest: true, Limit: q.Limit + 1,
 	}
-	floor := max(bottom, top-most)
-	for before := top; before > floor && len(f.Entries) <= q.Limit; before -= window {
-		after := max(before-window, floor)
-		some, err := tx.Entries(EntryFilter{
-			Service: q.Service, Incident: q.Incident, Kind: q.Kind, Text: q.Text,
-			After: after - 1, Before: before, Newest: true, Limit: q.Limit + 1 - len(f.Entries),
-		})
+	floor := bottom
+	if conditions := q.conditions(); q.Text != "" || conditions > 1 {
+		most := searchMost
+		if conditions > 0 {
+			most = searchIndexed
+		}
+		reach, err := tx.Reach(filter, most)
 		if err != nil {
 			return Found{}, err
 		}
-		slices.Reverse(some)
-		f.Entries = append(f.Entries, some...)
-		f.Searched = after
+		floor = max(bottom, reach)
 	}
+	filter.After = floor - 1
+	if f.Entries, err = tx.Entries(filter); err != nil {
+		return Found{}, err
+	}
+	slices.Reverse(f.Entries)
+	f.Searched = floor
 	switch {
 	case len(f.Entries) > q.Limit:
 		f.Entries = f.Entries[:q.Limit]
@@ -87,19 +94,25 @@ func SearchLog(tx Tx, q Search) (Found, error) {
 		f.Searched = f.Before
 	case floor > bottom:
 		f.Before = floor
+		last, err := tx.Entries(EntryFilter{After: floor - 1, Limit: 1})
+		if err != nil {
+			return Found{}, err
+		}
+		for _, e := range last {
+			f.SearchedAt = e.Time
+		}
 	}
 	return f, nil
 }
 
-// walks tells whether no index alone answers q.
-func (q Search) walks() bool {
-	conditions := 0
+// conditions counts those that an index answers.
+func (q Search) conditions() (n int) {
 	for _, s := range []string{q.Service, q.Incident, string(q.Kind)} {
 		if s != "" {
-			conditions++
+			n++
 		}
 	}
-	return q.Text != "" || conditions > 1
+	return n
 }
 
 // bounds are the Seqs that q asks for: from bottom on, below top.

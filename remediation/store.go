@@ -85,6 +85,10 @@ type AuditTable interface {
 	Append(e Entry) (Entry, error)
 	// Entries returns those that match, oldest first.
 	Entries(f EntryFilter) ([]Entry, error)
+	// Reach returns how far back n entries go that one condition of f finds by an index,
+	// counted from f.Before, or from the end where that is 0: the Seq of the last of them,
+	// 0 where there are fewer. It bounds what Entries with f has to look at.
+	Reach(f EntryFilter, n int) (seq int64, err error)
 	// Head returns the last entry's Seq and Hash; 0 and 64 zeros where empty.
 	Head() (seq int64, hash string, err error)
 }

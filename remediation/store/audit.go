@@ -77,21 +77,7 @@ func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
 // eachEntry calls each for the entries that match, newest first where f says so.
 func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) error) error {
 	q := query{from: "SELECT seq, kind, service, incident, hash, entry FROM audit"}
-	// One index is used, that of the fewest entries: it answers in the order of
-	// seq. A plus hides a column from the others.
-	indexed := false
-	for _, c := range []struct{ column, value, partial string }{
-		{"incident", f.Incident, " AND incident <> ''"}, {"kind", string(f.Kind), ""}, {"service", f.Service, " AND service <> ''"},
-	} {
-		switch {
-		case c.value == "":
-		case indexed:
-			q.where("+"+c.column+" = ?", c.value)
-		default:
-			q.where(c.column+" = ?"+c.partial, c.value)
-			indexed = true
-		}
-	}
+	q.byIndex(f, func(column, value string) { q.where("+"+column+" = ?", value) })
 	if f.After > 0 {
 		q.where("seq > ?", f.After)
 	}
@@ -112,6 +98,50 @@ func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) e
 		return fmt.Errorf("read the audit log: %w", err)
 	}
 	return nil
+}
+
+// byIndex adds the condition of f that finds the fewest entries: its index answers
+// in the order of seq. The others are for the caller, with a plus before their column,
+// which hides it from the planner.
+func (q *query) byIndex(f remediation.EntryFilter, other func(column, value string)) (indexed bool) {
+	for _, c := range []struct{ column, value, partial string }{
+		{"incident", f.Incident, " AND incident <> ''"}, {"kind", string(f.Kind), ""}, {"service", f.Service, " AND service <> ''"},
+	} {
+		switch {
+		case c.value == "":
+		case indexed:
+			other(c.column, c.value)
+		default:
+			q.where(c.column+" = ?"+c.partial, c.value)
+			indexed = true
+		}
+	}
+	return indexed
+}
+
+// Reach implements remediation.AuditTable. It reads the index alone.
+func (t *tx) Reach(f remediation.EntryFilter, n int) (seq int64, err error) {
+	q := query{from: "SELECT seq FROM audit"}
+	indexed := q.byIndex(f, func(string, string) {})
+	if !indexed { // the log itself: its Seqs have no gaps
+		before := f.Before
+		if before == 0 {
+			head, _, err := t.Head()
+			if err != nil {
+				return 0, err
+			}
+			before = head + 1
+		}
+		return max(before-int64(n), 0), nil
+	}
+	if f.Before > 0 {
+		q.where("seq < ?", f.Before)
+	}
+	err = t.row(q.text("seq", true, 1)+" OFFSET ?", append(q.args, n-1), &seq)
+	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+		return 0, fmt.Errorf("read how far the audit log's index goes back: %w", err)
+	}
+	return seq, nil
 }
 
 // scanEntry reads an entry from its bytes and compares the columns with them.

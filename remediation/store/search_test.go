@@ -71,6 +71,7 @@ func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) {
 		"a kind":               {remediation.Search{Kind: "held"}, func(i int) bool { return i%4 == 1 }},
 		"an incident":          {remediation.Search{Incident: "inc-3"}, func(i int) bool { return i/50 == 3 }},
 		"a service and a kind": {remediation.Search{Service: "service-1", Kind: "held"}, func(i int) bool { return i%12 == 1 }},
+		"a text of a kind":     {remediation.Search{Text: "needle", Kind: "outcome"}, func(i int) bool { return i == 7 }},
 		"a text":               {remediation.Search{Text: "NEEDLE in"}, func(i int) bool { return i == 7 }},
 		"a time":               {remediation.Search{From: at(100), To: at(200)}, func(i int) bool { return i >= 100 && i < 200 }},
 		"a text in a time":     {remediation.Search{Text: "number 15", From: at(1500), To: at(1600)}, func(i int) bool { return i >= 1500 && i < 1600 }},
@@ -101,6 +102,9 @@ func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) {
 				if f.Before == 0 {
 					break
 				}
+				if cut := len(f.Entries) < q.Limit; cut != !f.SearchedAt.IsZero() || cut && !f.SearchedAt.Equal(at(int(f.Searched))) {
+					t.Fatalf("the page was cut off: %t, at %d, which is said to be of %s", cut, f.Searched, f.SearchedAt)
+				}
 				if f.Before >= q.Before && q.Before != 0 {
 					t.Fatalf("the page before %d goes on before %d", q.Before, f.Before)
 				}
@@ -128,8 +132,15 @@ func BenchmarkSearch(b *testing.B) {
 		"time":                 {From: at(300_000), To: at(600_000)},
 		"service_kind":         {Service: "service-1", Kind: "held"},
 		"service_kind_nothing": {Service: "service-1", Kind: "denied"},
+		"service_kind_time":    {Service: "service-1", Kind: "held", From: at(300_000), To: at(600_000)},
+		"incident":             {Incident: "inc-700"},
 		"text":                 {Text: "number 5"},
 		"text_nothing":         {Text: "nowhere to be found"},
+		"text_kind":            {Text: "nowhere to be found", Kind: "held"},
+		"text_service":         {Text: "nowhere to be found", Service: "service-1", Before: all / 2},
+		"text_service_kind":    {Text: "nowhere to be found", Service: "service-1", Kind: "held"},
+		"text_incident":        {Text: "needle", Incident: "inc-0"},
+		"text_time":            {Text: "nowhere to be found", From: at(300_000), To: at(600_000)},
 	} {
 		q.Limit = 50
 		b.Run(name, func(b *testing.B) {

@@ -170,4 +170,45 @@ var auditTests = []test{
 			}
 		}
 	}},
+	{"a search reaches back as far as an index finds so many entries", func(s *suite) {
+		s.update(func(tx remediation.Tx) error {
+			for i := range 24 {
+				_, err := tx.Append(remediation.Entry{
+					Time: noon, Kind: []remediation.Kind{remediation.KindReceived, remediation.KindIntent}[i%2], Service: []string{"", "a", "b"}[i%3],
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		s.both(func(tx remediation.Tx) error {
+			for _, f := range []remediation.EntryFilter{{}, {Service: "a"}, {Kind: remediation.KindIntent}, {Service: "a", Kind: remediation.KindIntent}, {Incident: "none"}} {
+				for _, f.Before = range []int64{0, 1, 2, 13, 25} {
+					for _, n := range []int{1, 3, 8, 12, 24, 100} {
+						seq, err := tx.Reach(f, n)
+						if err != nil {
+							return err
+						}
+						within := f
+						within.After = seq - 1
+						found, err := tx.Entries(within)
+						if err != nil {
+							return err
+						}
+						all, err := tx.Entries(f)
+						if err != nil {
+							return err
+						}
+						one := f.Service == "" || f.Kind == "" // the one condition finds all of them
+						switch {
+						case len(found) > n, one && len(found) != min(n, len(all)), seq < 0, seq > 24:
+							s.Errorf("%d entries of %+v reach back to %d: %d of %d", n, f, seq, len(found), len(all))
+						}
+					}
+				}
+			}
+			return nil
+		})
+	}},
 }
