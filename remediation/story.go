@@ -24,6 +24,9 @@ type Story struct {
 	Asks, Restorable bool
 	// Why says in words why no step runs; WhyEnds how that ends.
 	Why, WhyEnds string
+	// Stuck is the step that failed, which is tried again once the incident was claimed
+	// and released; "" where none holds it up.
+	Stuck string
 	// Severity is the gravest of its triggers'; StartCall: it is grave enough for
 	// a call, which Call is the address of, where the playbook has one.
 	Severity  int
@@ -82,6 +85,13 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 			acted = append(acted, st)
 		}
 	}
+	if v.State == Waiting && v.Reason == HoldStepFailed {
+		for _, st := range acted {
+			if st.State == StepFailed || st.State == StepUndone || st.State == StepInDoubt {
+				s.Stuck = st.ID
+			}
+		}
+	}
 	s.Helped = helped(v, acted)
 	if v.State != Closed && v.Reason != "" {
 		s.Why, s.WhyEnds = HoldWords(v.Reason)
@@ -125,7 +135,8 @@ func headline(v IncidentView) (words, tone string) {
 		if v.Reason == HoldApproval {
 			return "Waits for your yes or no", "bad"
 		}
-		return "On hold: no step runs", "bad"
+		means, _ := HoldWords(v.Reason)
+		return "On hold: " + means, "bad"
 	case Recovered:
 		return "Recovered: still being watched", "good"
 	case Exhausted:
@@ -134,6 +145,9 @@ func headline(v IncidentView) (words, tone string) {
 		if v.Reason == HoldUnconfirmed {
 			return "Closed: there was no breach", "over"
 		}
+		if v.Drill {
+			return "The drill is over", "over"
+		}
 		return "Closed", "over"
 	}
 	return string(v.State), "wait"
@@ -141,11 +155,27 @@ func headline(v IncidentView) (words, tone string) {
 
 // helped answers whether what was done has helped.
 func helped(v IncidentView, ran []StepView) string {
-	last := ""
+	last, failed := "", ""
 	for _, st := range ran {
-		if st.State == StepDone || st.State == StepIntent {
+		switch st.State {
+		case StepDone, StepIntent:
 			last = st.ID
+		case StepFailed:
+			failed = st.ID + " failed."
+		case StepUndone:
+			failed = st.ID + " failed, and was taken back."
+		case StepInDoubt:
+			failed = st.ID + " was cut off: whether it was done is being looked at."
 		}
+	}
+	if v.Drill {
+		return "It is a drill: nothing is applied, and nobody is told."
+	}
+	if v.State == Waiting && v.Reason == HoldStepFailed && failed != "" {
+		if last != "" {
+			failed += " The breach goes on after " + last + "."
+		}
+		return "No: " + failed
 	}
 	switch v.State {
 	case Recovered:
@@ -173,11 +203,8 @@ func helped(v IncidentView, ran []StepView) string {
 	if last == "" {
 		return "Nothing has been done yet."
 	}
-	switch v.Reason {
-	case HoldNoData, HoldUnconfirmed:
+	if v.Reason == HoldNoData || v.Reason == HoldUnconfirmed {
 		return "It cannot be told whether " + last + " has helped."
-	case HoldStepFailed:
-		return "No: a step failed after " + last + "."
 	}
 	return "Not enough: the breach goes on after " + last + "."
 }
