@@ -136,9 +136,10 @@ func (c *promoting) effect(at time.Time, outcome EffectOutcome) error {
 	})
 }
 
-// outcome records how the effect, or its undoing, came out.
-func (c *promoting) outcome(s StepState, effect EffectOutcome, detail map[string]any) error {
-	if err := c.effect(c.now, effect); err != nil {
+// outcome records how the effect, or its undoing, came out; at is when the target
+// was changed last, from which a warmup counts.
+func (c *promoting) outcome(at time.Time, s StepState, effect EffectOutcome, detail map[string]any) error {
+	if err := c.effect(at, effect); err != nil {
 		return err
 	}
 	detail["outcome"] = string(s)

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// duePromotions returns the services whose promotions are to be gone on with, and
-// when the next one is.
+// duePromotions returns the services whose promotions are to be gone on with, each
+// of which the caller must free, and when the next one is.
 func (e *Engine) duePromotions(ctx context.Context) (due []string, next time.Time, err error) {
-	now := e.now()
-	err = e.store.View(ctx, func(tx Tx) error {
-		all, err := tx.Rollouts()
-		for _, r := range all {
-			switch p := r.Promotion; {
-			case p == nil:
-			case !p.Wake.After(now):
-				due = append(due, r.Service)
-			case next.IsZero() || p.Wake.Before(next):
-				next = p.Wake
-			}
-		}
+	var all []Rollout
+	err = e.store.View(ctx, func(tx Tx) (err error) {
+		all, err = tx.Rollouts()
 		return err
 	})
+	for _, r := range all {
+		switch p := r.Promotion; {
+		case p == nil:
+		case p.Wake.After(e.now()):
+			next = sooner(next, p.Wake)
+		case !e.busy("rollout/" + r.Service):
+			due = append(due, r.Service)
+		}
+	}
 	return due, next, err
 }
 
@@ -31,14 +31,6 @@ func (e *Engine) duePromotions(ctx context.Context) (due []string, next time.Tim
 func (e *Engine) dispatchPromotions(ctx context.Context) (next time.Time, err error) {
 	due, next, err := e.duePromotions(ctx)
 	for _, service := range due {
-		key := "rollout/" + service
-		e.mu.Lock()
-		busy := e.inFlight[key]
-		e.inFlight[key] = true
-		e.mu.Unlock()
-		if busy {
-			continue
-		}
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()
@@ -46,9 +38,7 @@ func (e *Engine) dispatchPromotions(ctx context.Context) (next time.Time, err er
 				e.log.Error("promotion cannot go on; trying again", "service", service, "err", err)
 				pause(ctx, time.Second)
 			}
-			e.mu.Lock()
-			delete(e.inFlight, key)
-			e.mu.Unlock()
+			e.free("rollout/" + service)
 			e.wakeUp()
 		}()
 	}
@@ -98,11 +88,29 @@ func (e *Engine) tickPromotions(ctx context.Context) (next time.Time, err error)
 			return next, err
 		}
 		for _, service := range due {
-			if err := e.runPromotion(ctx, service); err != nil {
+			err := e.runPromotion(ctx, service)
+			e.free("rollout/" + service)
+			if err != nil {
 				return time.Time{}, err
 			}
 		}
 	}
+}
+
+// busy tells whether somebody works on what key names; where nobody did, the
+// caller now does, until free.
+func (e *Engine) busy(key string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	was := e.inFlight[key]
+	e.inFlight[key] = true
+	return was
+}
+
+func (e *Engine) free(key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.inFlight, key)
 }
 
 // runPromotion takes a promotion as far as it goes now: effect, outcome,
@@ -175,7 +183,7 @@ func (e *Engine) promotionApplied(ctx context.Context, b *book, p *Promotion, ac
 	}
 	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
 		c.p.Applied = true
-		return c.outcome(StepDone, EffectDone, detail)
+		return c.outcome(c.now, StepDone, EffectDone, detail)
 	})
 }
 
@@ -229,7 +237,7 @@ func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, actio
 			s, why = StepFailed, fmt.Sprintf("%s; and it could not be undone: %s", c.p.Error, undoErr)
 			detail["undo_error"] = undoErr.Error()
 		}
-		if err := c.outcome(s, EffectFailed, detail); err != nil {
+		if err := c.outcome(c.now, s, EffectFailed, detail); err != nil {
 			return err
 		}
 		return c.fall(s, why)
@@ -239,7 +247,7 @@ func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, actio
 // leaveTo ends a promotion whose target an incident's steps have.
 func (c *promoting) leaveTo(inc *Incident, cause error) error {
 	why := fmt.Sprintf("%s; its target is left to incident %s", cause, inc.ID)
-	if err := c.outcome(StepFailed, EffectFailed, map[string]any{"error": cause.Error(), "why": why}); err != nil {
+	if err := c.outcome(c.p.Started, StepFailed, EffectFailed, map[string]any{"error": cause.Error(), "why": why}); err != nil {
 		return err
 	}
 	return c.fall(StepFailed, why)

@@ -32,6 +32,8 @@ type world struct {
 	am     *fakeAlertmanager
 	// targets by kind of action
 	targets map[string]*target
+	// flag is what promotions set.
+	flag    *flag
 	mode    remediation.Mode
 	noLossy string
 	// announcement is what every status_page step tells, pages whom.
@@ -88,7 +90,7 @@ func newWorld(t *testing.T, edit ...func(string) string) *world {
 	t.Helper()
 	w := &world{
 		t: t, ctx: context.Background(), dir: t.TempDir(), now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
-		am: &fakeAlertmanager{silenced: map[string]bool{}}, targets: map[string]*target{}, mode: remediation.Act,
+		am: &fakeAlertmanager{silenced: map[string]bool{}}, targets: map[string]*target{}, mode: remediation.Act, flag: &flag{value: "0"},
 		announcement: remediation.Announcement{Components: []string{"Analytics"}, Status: remediation.PartialOutage},
 	}
 	src := playbook
@@ -152,7 +154,7 @@ func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 
 func (w *world) kinds() []remediation.ActionKind {
 	return []remediation.ActionKind{
-		&fakeKind{w, "flag_off", alerts.Reversible}, &fakeKind{w, "restart", alerts.Disruptive},
+		&flagKind{fakeKind{w, "flag_off", alerts.Reversible}, w.flag}, &fakeKind{w, "restart", alerts.Disruptive},
 		&fakeKind{w, "image_retag", alerts.Disruptive}, &fakeKind{w, "schema_rollback", alerts.Lossy},
 		&tellingKind{fakeKind{w, "status_page", alerts.Reversible}},
 	}
@@ -342,6 +344,8 @@ type fakePrometheus struct {
 	value, recovery map[string]float64 // absent: no value
 	alive, age      float64
 	err             error
+	// criterion is the value of every stage's criteria; below 0: none.
+	criterion float64
 }
 
 func (p *fakePrometheus) Query(_ context.Context, expr string) (float64, bool, error) {
@@ -363,6 +367,9 @@ func (p *fakePrometheus) Query(_ context.Context, expr string) (float64, bool, e
 			v, ok := p.recovery[name]
 			return v, ok, nil
 		}
+	}
+	if strings.Contains(expr, "[1h]") {
+		return p.criterion, p.criterion >= 0, nil
 	}
 	return 0, false, fmt.Errorf("parse error: unexpected %q", expr)
 }

@@ -1,0 +1,296 @@
+package remediation_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/store/storetest"
+)
+
+func TestAPromotionThatFailsIsUndoneAndTheRolloutHeld(t *testing.T) {
+	for name, spoil := range map[string]func(f *flag){
+		"its effect fails":  func(f *flag) { f.applyErr = errors.New("no such image") },
+		"it does not work":  func(f *flag) { f.verifyErr = errors.New("health answers 500") },
+		"it fails half-way": func(f *flag) { f.cut, f.applyErr = true, errors.New("cut") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCanary(t)
+			c.started()
+			c.later(day)
+			spoil(c.flag)
+			c.must(c.do(remediation.RolloutPromote))
+			c.tick()
+			c.at(remediation.RolloutActive, "alpha", "0.01")
+			if c.flag.half != "" || !c.rollout().Held {
+				t.Errorf("half of %q is left, held: %t", c.flag.half, c.rollout().Held)
+			}
+			log := c.stageLog()
+			if got := strings.Join(log[len(log)-3:], "; "); got != "intent promote-beta undo=true; outcome promote-beta undo=true outcome=undone; stage state=active stage=alpha held=true promotion=undone" {
+				t.Errorf("the log ends %q", got)
+			}
+			*c.flag = flag{value: "0.01"}
+			c.must(c.do(remediation.RolloutResume))
+			c.must(c.do(remediation.RolloutPromote))
+			c.tick()
+			c.at(remediation.RolloutActive, "beta", "0.1")
+		})
+	}
+}
+
+func TestAStartThatFailsIsNoRollout(t *testing.T) {
+	c := newCanary(t)
+	c.flag.verifyErr = errors.New("health answers 500")
+	c.must(c.begin(remediation.RolloutStart{}))
+	c.tick()
+	c.at(remediation.RolloutNone, "none", "0")
+	c.stageMetric("none", "0")
+	c.flag.verifyErr = nil
+	c.now = c.now.Add(time.Second)
+	c.started()
+}
+
+func TestAPromotionThatCannotBeUndoneSaysSo(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.flag.verifyErr, c.flag.undoErr = errors.New("health answers 500"), errors.New("disk full")
+	c.must(c.do(remediation.RolloutPromote))
+	c.tick()
+	c.at(remediation.RolloutActive, "alpha", "0.1")
+	c.staged("outcome promote-beta undo=true outcome=failed", "stage state=active stage=alpha held=true promotion=failed")
+}
+
+func TestPromotionsThatFailInARowTripTheBreaker(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.flag.applyErr = errors.New("no such image")
+	for range 3 {
+		c.must(c.do(remediation.RolloutPromote, true))
+		c.tick()
+		c.now = c.now.Add(time.Second)
+	}
+	c.notYet("limit breaker 3", true)
+	// The way back has a breaker of its own.
+	c.breach("error_rate")
+	id := c.fire("error_rate", "fp1")
+	c.pass(2 * time.Minute)
+	c.is(id, remediation.Settling, "")
+}
+
+func TestAPromotionInDoubtIsLookedAt(t *testing.T) {
+	doubt := remediation.InDoubt(context.DeadlineExceeded)
+	t.Run("it happened", func(t *testing.T) {
+		c := newCanary(t)
+		c.started()
+		c.flag.lost, c.flag.applyErr = true, doubt
+		c.must(c.do(remediation.RolloutPromote, true))
+		c.tick()
+		c.at(remediation.RolloutActive, "beta", "0.1")
+		c.staged("in_doubt promote-beta seen=wanted", "outcome promote-beta outcome=done", "verified promote-beta", "stage state=active stage=beta")
+	})
+	t.Run("it did not", func(t *testing.T) {
+		c := newCanary(t)
+		c.started()
+		c.flag.applyErr = doubt
+		c.must(c.do(remediation.RolloutPromote, true))
+		c.tick()
+		c.at(remediation.RolloutActive, "alpha", "0.01")
+		c.staged("in_doubt promote-beta seen=untouched", "stage state=active stage=alpha promotion=pending")
+	})
+	t.Run("half of it did", func(t *testing.T) {
+		c := newCanary(t)
+		c.started()
+		c.flag.cut, c.flag.applyErr = true, doubt
+		c.flag.duringApply = func() { c.flag.duringApply = func() { c.flag.cut, c.flag.applyErr = false, nil } }
+		c.must(c.do(remediation.RolloutPromote, true))
+		c.tick()
+		c.at(remediation.RolloutActive, "beta", "0.1")
+		c.staged("in_doubt promote-beta seen=half_way", "outcome promote-beta outcome=done", "verified promote-beta", "stage state=active stage=beta")
+	})
+}
+
+// cutOff leaves a promotion to beta after its effect, with its outcome not written.
+func (c *canary) cutOff() {
+	c.t.Helper()
+	c.crashing(3, storetest.BeforeCommit) // its own start, the intent, the outcome
+	c.must(c.do(remediation.RolloutPromote, true))
+	if _, err := c.engine.Tick(c.ctx); !errors.Is(err, storetest.ErrCrash) {
+		c.t.Fatalf("no crash: %v", err)
+	}
+	c.engine = c.newEngine(c.store)
+}
+
+func TestARestartLooksAtAPromotionUntilItCanBeSeen(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.cutOff()
+	c.flag.lookErr = errors.New("cannot connect to the Docker daemon")
+	for range 10 {
+		c.pass(time.Minute)
+	}
+	c.staged("intent promote-beta forced=[duration]", "in_doubt promote-beta")
+	c.notYet("promote-beta of shop is under way", true)
+	refused(t, c.do(remediation.RolloutFinish, true), remediation.Conflict)
+	c.flag.lookErr = nil
+	c.pass(time.Minute)
+	c.at(remediation.RolloutActive, "beta", "0.1")
+	if n := len(c.flag.history); n != 2 {
+		t.Errorf("the flag was set %d times: %v", n, c.flag.history)
+	}
+}
+
+func TestAnIncidentWaitsForAPromotionThatIsUnderWay(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.breach("error_rate")
+	c.prom.value["error_rate"] = 0
+	c.flag.duringApply = func() {
+		c.flag.duringApply = nil
+		c.breach("error_rate")
+		c.post("firing", "error_rate", "fp1")
+		c.tick() // another worker has it at once, and waits
+		if c.target("flag_off").effects != 0 {
+			t.Error("a step ran in the middle of a promotion")
+		}
+	}
+	c.must(c.do(remediation.RolloutPromote))
+	c.tick()
+	c.at(remediation.RolloutActive, "beta", "0.1") // what happened is told as it is
+	c.pass(2 * time.Minute)
+	c.is("inc-1", remediation.Settling, "")
+	c.notYet("incident inc-1 is open", true)
+}
+
+func TestAnIncidentWaitsForAPromotionAtMostItsTimeout(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.cutOff()
+	c.flag.lookErr = errors.New("cannot connect to the Docker daemon")
+	c.breach("error_rate")
+	id := c.fire("error_rate", "fp1")
+	c.pass(2*time.Minute + 50*time.Second)
+	c.is(id, remediation.Confirming, "")
+	c.pass(20 * time.Second)
+	c.is(id, remediation.Settling, "")
+	if c.target("flag_off").effects != 1 {
+		t.Fatal("the flag was not switched off")
+	}
+	c.flag.lookErr = nil
+	c.pass(time.Minute)
+	if p := c.rollout().Promotion; p != nil {
+		t.Fatalf("the promotion goes on against the incident: %+v", p)
+	}
+	if n := len(c.flag.history); n != 2 {
+		t.Errorf("the flag was set behind the incident's back: %v", c.flag.history)
+	}
+	c.calm("error_rate")
+	c.pass(20 * time.Minute)
+	c.is(id, remediation.Closed, "")
+	c.stageMetric("none", "0")
+}
+
+func TestAnIncidentThatOpensFirstCancelsThePromotion(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.flag.onLook = func() { // after all was asked, before the intent
+		c.flag.onLook = nil
+		c.post("firing", "error_rate", "fp1")
+	}
+	before := len(c.stageLog())
+	err := c.do(remediation.RolloutPromote, true)
+	refused(t, err, remediation.Conflict)
+	if !strings.Contains(err.Error(), "incident inc-1 is open") || len(c.stageLog()) != before || c.flag.value != "0.01" {
+		t.Errorf("%v; the flag is %s; %v", err, c.flag.value, c.stageLog())
+	}
+}
+
+// TestACrashAtEveryCommitOfAPromotionLosesAndDoublesNothing cuts the engine off
+// before and after each commit of a start and a promotion, one that fails first.
+func TestACrashAtEveryCommitOfAPromotionLosesAndDoublesNothing(t *testing.T) {
+	for _, when := range []storetest.When{storetest.BeforeCommit, storetest.AfterCommit} {
+		boundary := 1
+		for crashRollout(t, when, boundary) {
+			if boundary++; boundary > 60 {
+				t.Fatal("a start and two promotions have over 60 commits")
+			}
+		}
+		if boundary < 12 {
+			t.Fatalf("%v: only %d boundaries were crossed", when, boundary)
+		}
+	}
+}
+
+func crashRollout(t *testing.T, when storetest.When, boundary int) (crashed bool) {
+	t.Helper()
+	c := newCanary(t)
+	restart := func() {
+		crashed = true
+		c.now = c.now.Add(time.Second)
+		c.engine = c.newEngine(c.store)
+	}
+	if e, err := c.tryEngine(storetest.Crashing(c.store, boundary, when)); err != nil {
+		restart()
+	} else {
+		c.engine = e
+	}
+	run := func() {
+		for {
+			if _, err := c.engine.Tick(c.ctx); err == nil {
+				return
+			}
+			restart()
+		}
+	}
+	// ask is what a pipeline does: it asks until the rollout is where it wants it.
+	ask := func(stage string, do func() error) {
+		for range 5 {
+			if r := c.rollout(); r.Stage == stage {
+				return
+			}
+			if err := do(); errors.Is(err, storetest.ErrCrash) {
+				restart()
+			} else if err != nil {
+				refused(t, err, remediation.Conflict)
+			}
+			run()
+			c.now = c.now.Add(time.Second)
+		}
+		t.Fatalf("crash %v commit %d: never at %s: %v", when, boundary, stage, c.stageLog())
+	}
+	ask("alpha", func() error { return c.begin(remediation.RolloutStart{}) })
+	c.flag.verifyErr = errors.New("unhealthy")
+	if err := c.do(remediation.RolloutPromote, true); errors.Is(err, storetest.ErrCrash) {
+		restart()
+	}
+	run()
+	if c.flag.value != "0.01" || c.rollout().Stage != "alpha" || c.rollout().Promotion != nil {
+		t.Fatalf("crash %v commit %d: a failed promotion left %s: %v", when, boundary, c.flag.value, c.stageLog())
+	}
+	c.flag.verifyErr = nil
+	ask("beta", func() error { return c.do(remediation.RolloutPromote, true) })
+	c.at(remediation.RolloutActive, "beta", "0.1")
+	// Each effect has its intent before it, and what became of it after it.
+	open := false
+	for _, line := range c.stageLog() {
+		switch kind, _, _ := strings.Cut(line, " "); {
+		case kind == "intent" && !strings.Contains(line, "undo"):
+			if open {
+				t.Fatalf("crash %v commit %d: two intents: %v", when, boundary, c.stageLog())
+			}
+			open = true
+		case kind == "stage":
+			open = false
+		case kind == "outcome" && !open:
+			t.Fatalf("crash %v commit %d: an outcome without an intent: %v", when, boundary, c.stageLog())
+		}
+	}
+	verify(t, c.world)
+	return crashed
+}
