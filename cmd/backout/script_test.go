@@ -78,18 +78,21 @@ func address(ts *testscript.TestScript, neg bool, args []string) {
 var testClient = &http.Client{Timeout: 10 * time.Second}
 
 // request prints an answer, whose status must be STATUS: http STATUS METHOD
-// URL [FILE]. $TOKEN goes with it where it is set.
+// URL [FILE [TYPE]]. $TOKEN goes with it where it is set.
 func request(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 || len(args) > 4 {
-		ts.Fatalf("usage: http STATUS METHOD URL [FILE]")
+	if neg || len(args) < 3 || len(args) > 5 {
+		ts.Fatalf("usage: http STATUS METHOD URL [FILE [TYPE]]")
 	}
 	var body io.Reader
-	if len(args) == 4 {
+	if len(args) > 3 {
 		body = strings.NewReader(ts.ReadFile(args[3]))
 	}
 	req, err := http.NewRequest(args[1], args[2], body)
 	ts.Check(err)
 	req.Header.Set("Content-Type", "application/json")
+	if len(args) == 5 {
+		req.Header.Set("Content-Type", args[4])
+	}
 	if token := ts.Getenv("TOKEN"); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
