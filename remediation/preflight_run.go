@@ -167,6 +167,9 @@ func (e *Engine) tryProof(ctx context.Context, p Proof) (f Finding) {
 		}
 	}()
 	f = p.Prove(ctx)
+	if f.Next == "" && f.Result != Pass {
+		f.Next = "mend that, and run backout preflight again"
+	}
 	switch f.Result {
 	case Pass, Fail, CannotTell:
 		return f
