@@ -81,6 +81,8 @@ type StatusPage struct {
 	Messages StatusMessages `yaml:"messages,omitempty"`
 	// NotifySubscribers: the page writes to those who asked for it.
 	NotifySubscribers bool `yaml:"notify_subscribers,omitempty"`
+	// URL is where customers read it.
+	URL string `yaml:"url,omitempty"`
 }
 
 // StatusMessages are the words for each part of an incident's life.

@@ -93,6 +93,9 @@ func (v *validator) communications(c *Communications) {
 			v.need(key(item(at, i), "name"), strings.TrimSpace(k.Name) == "", "write the component's name as the page shows it")
 		}
 		v.statusWords(s, key(path, "status_page"))
+		if s.URL != "" {
+			v.web(key(path, "status_page.url"), s.URL)
+		}
 	}
 	if m := c.Mail; m != nil {
 		at := key(path, "mail")

@@ -154,7 +154,8 @@ func (c *change) public(components []string) (*PublicIncident, error) {
 	return &p, err
 }
 
-// publish adds an update, and hands it to every status page.
+// publish adds an update, and hands it to every status page, and to mail where that
+// was begun.
 func (c *change) publish(p *PublicIncident, status PublicStatus, words string, s *Step) error {
 	p.Status, p.Updated, p.Resolved = status, c.now, nil
 	if status == PublicResolved {
@@ -165,10 +166,7 @@ func (c *change) publish(p *PublicIncident, status PublicStatus, words string, s
 	if err := c.tx.PutPublicIncident(*p); err != nil {
 		return err
 	}
-	body, err := json.Marshal(PublicMessage{
-		Key:  fmt.Sprintf("%s/%s@%d", c.inc.Service, c.inc.ID, c.inc.Opened.Unix()),
-		Name: p.Name, Impact: p.Impact, Components: p.Components, Update: u, NotifySubscribers: c.pages().NotifySubscribers,
-	})
+	body, err := json.Marshal(c.message(p))
 	if err != nil {
 		return fmt.Errorf("encode update %d of incident %s: %w", u.Number, c.inc.ID, err)
 	}
@@ -184,7 +182,16 @@ func (c *change) publish(p *PublicIncident, status PublicStatus, words string, s
 			return err
 		}
 	}
-	return nil
+	return c.mailUpdate(p, s)
+}
+
+// message is what channels are told of the newest update.
+func (c *change) message(p *PublicIncident) PublicMessage {
+	return PublicMessage{
+		Key:  fmt.Sprintf("%s/%s@%d", c.inc.Service, c.inc.ID, c.inc.Opened.Unix()),
+		Name: p.Name, Impact: p.Impact, Components: p.Components, Update: p.Updates[len(p.Updates)-1],
+		NotifySubscribers: c.pages().NotifySubscribers,
+	}
 }
 
 // words are the playbook's for a status, or a sentence of ours: for customers, so

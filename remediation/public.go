@@ -123,7 +123,7 @@ func (p *PublicIncident) sayable() bool {
 	return !slices.ContainsFunc(p.Components, func(c PublicComponent) bool { return c.Status.impact() == "" })
 }
 
-// PublicMessage is the body of a message to a status page: the incident as it is
+// PublicMessage is the body of a message to a status page or by mail: the incident as it is
 // to stand there, and the update that is new.
 type PublicMessage struct {
 	// Key names the incident for good, on a page that others use too.
@@ -134,4 +134,6 @@ type PublicMessage struct {
 	Update     PublicUpdate      `json:"update"`
 	// NotifySubscribers: the page may write to those who asked for it.
 	NotifySubscribers bool `json:"notify_subscribers"`
+	// Mail is set where it goes by mail.
+	Mail *PublicMail `json:"mail,omitempty"`
 }

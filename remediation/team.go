@@ -41,7 +41,7 @@ type TeamLine struct {
 var (
 	startsTelling = []Kind{KindHeld, KindOutcome, KindInDoubt, KindEscalated, KindClaimed, KindLateOutcome, KindDrift, KindRestored}
 	goesOnTelling = []Kind{
-		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified,
+		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal,
 	}
 	movesOn = []Kind{KindIntent, KindVerified, KindSettled}
 	// tellsService are told without an incident.
@@ -121,8 +121,7 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed)
 		begins = begins || starts || en.Kind == KindIntent
 		moves = moves || slices.Contains(movesOn, en.Kind)
-		// What other channels delivered is for the audit log alone.
-		notified := en.Kind == KindNotified && en.Detail["channel"] != ownPage
+		notified := en.Kind == KindNotified && !forTeam(en)
 		if (starts || slices.Contains(goesOnTelling, en.Kind)) && !notified {
 			m.Told = append(m.Told, lineOf(en))
 		}
@@ -169,6 +168,13 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 		}
 	}
 	return nil
+}
+
+// forTeam tells of an entry of what was told whether it concerns the team: what the
+// public was told, and who is written to. What channels delivered is for the audit log.
+func forTeam(en Entry) bool {
+	_, delivered := en.Detail["outcome"]
+	return !delivered && (en.Detail["channel"] == ownPage || en.Detail["channel"] == byMail)
 }
 
 // story is what a message is about, for the audit log.

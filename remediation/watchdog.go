@@ -41,9 +41,13 @@ func beatOf(tx Tx, service string) (Beat, error) {
 	return Beat{Service: service}, nil
 }
 
-// keepHouse notices watchdogs that stay away, and ends freezes that ran out.
+// keepHouse notices watchdogs that stay away, ends freezes that ran out, and writes
+// to customers of incidents that last too long.
 func (e *Engine) keepHouse(ctx context.Context) error {
 	if err := e.tellHead(ctx); err != nil {
+		return err
+	}
+	if err := e.mailLong(ctx); err != nil {
 		return err
 	}
 	now := e.now()
