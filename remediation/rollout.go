@@ -126,7 +126,7 @@ func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutVie
 		p.Before, p.Was = nil, nil
 		r.Promotion = &p
 	}
-	v := RolloutView{Rollout: r, Criteria: []CriterionView{}, Timeline: b.timeline(r)}
+	v := RolloutView{Rollout: r, Criteria: []CriterionView{}, Stages: stageNames(b.Playbook), Timeline: b.timeline(r)}
 	stage := b.Stage(r.Stage)
 	if !r.active() || stage == nil {
 		return v

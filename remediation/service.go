@@ -60,9 +60,11 @@ type RolloutView struct {
 	PromotableAt *time.Time      `json:"promotable_at"`
 	Criteria     []CriterionView `json:"criteria"`
 	// Traffic is the stage's share of it, Next the stage after it, Incident the open one.
-	Traffic  string `json:"traffic,omitempty"`
-	Next     string `json:"next,omitempty"`
-	Incident string `json:"incident,omitempty"`
+	Traffic string `json:"traffic,omitempty"`
+	Next    string `json:"next,omitempty"`
+	// Stages are the playbook's, in their order.
+	Stages   []string `json:"stages,omitempty"`
+	Incident string   `json:"incident,omitempty"`
 	// Gates are those of the next stage or, in the last one, of the rollout's end.
 	Gates []StageGate `json:"gates,omitempty"`
 	// Timeline is the playbook's, with its dates since the start.

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -13,117 +13,253 @@ import (
 )
 
 func (c *commands) addRollout() {
-	rollout := c.app.Command("rollout", "Which stage a service's rollout is in.")
+	rollout := c.app.Command("rollout", "A service's way to a new release, stage by stage.")
 	c.addRolloutStart(rollout)
 	c.addRolloutStatus(rollout)
+	c.addRolloutPromote(rollout)
+	c.addRolloutVerb(rollout, remediation.RolloutHold, "Keep a rollout in its stage: nothing promotes it. A breach is backed out as ever.", "held by hand")
+	c.addRolloutVerb(rollout, remediation.RolloutResume, "Let a held rollout go on.", "resumed by hand")
+	c.addRolloutVerb(rollout, remediation.RolloutAbort,
+		"Back the release out now: the plan's steps in their order, each verified, also with Prometheus down. What loses data still asks for approval.",
+		"aborted by hand")
+	c.addRolloutFinish(rollout)
 }
 
 func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
-	clause := parent.Command("start", "Record a rollout that humans started, or its next stage: steps other than flags need one.")
-	declare := clause.Flag("declare", "Say that the rollout is under way; no flag is changed. Needed: backout starts none by itself.").Bool()
-	stage := clause.Flag("stage", "The stage it is in, by its name in the playbook.").Required().String()
+	clause := parent.Command("start", "Start a rollout: its first stage's traffic is set. With --declare, record one that humans have started.")
+	declare := clause.Flag("declare", "Say that the rollout is under way, in --stage; nothing is asked beforehand, and no flag is changed.").Bool()
+	auto := clause.Flag("auto", "Go on to each next stage by itself, as soon as nothing is missing.").Bool()
+	stage := clause.Flag("stage", "The stage, by its name in the playbook; the first one where not given.").String()
 	release := clause.Flag("release", "The release; the playbook's where not given.").String()
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").Default("declared by hand, no reason given").String()
+	reason := clause.Flag("reason", "Why, for the audit log.").String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		if !*declare {
-			return wrong("start it as you do, then: backout rollout start --declare --stage="+clean(*stage),
-				"backout does not start rollouts by itself; with --declare it records one that humans started")
+		body := map[string]any{"service": *service, "release": *release, "stage": *stage, "reason": *reason}
+		if *reason == "" {
+			body["reason"] = "started by hand, no reason given"
+		}
+		if *auto {
+			body["auto"] = true
+		}
+		if *declare {
+			if *stage == "" {
+				return wrong("--stage=NAME", "--declare needs the stage that the rollout is in")
+			}
+			if body["declare"] = true; *reason == "" {
+				body["reason"] = "declared by hand, no reason given"
+			}
 		}
 		cl, err := server.client()
 		if err != nil {
 			return err
 		}
-		body := map[string]any{
-			"service": *service, "release": *release, "stage": *stage, "declare": true, "reason": *reason,
-		}
-		var done remediation.RolloutView
-		if err := cl.ask(ctx, http.MethodPost, "api/v1/rollout/start", nil, body, &done); err != nil {
+		done, err := c.changeRollout(ctx, cl, "start", body)
+		if err != nil {
 			return err
 		}
-		if *output == outputJSON {
-			return c.printJSON(done)
+		if err := c.showRollout(done, *output); err != nil {
+			return err
 		}
-		return c.print(rolloutText(done, c.now()))
+		if done.State != remediation.RolloutActive && done.State != remediation.RolloutSoaking {
+			return negative("backout audit list --kind=stage", "the rollout of %s did not start: its traffic could not be set", clean(done.Service))
+		}
+		return nil
 	})
 }
 
+func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
+	clause := parent.Command("promote", "Go on to the next stage, if the stage has lasted, its criteria hold and nothing speaks against it; otherwise say what is missing.")
+	force := clause.Flag("force", "Go on although something is missing; needs --reason. An open incident and a freeze are not forced.").Bool()
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		body, err := forced(*service, *reason, "promoted by hand, no reason given", *force)
+		if err != nil {
+			return err
+		}
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		before, err := cl.Rollouts(ctx)
+		if err != nil {
+			return err
+		}
+		done, err := c.changeRollout(ctx, cl, remediation.RolloutPromote, body)
+		if err != nil {
+			return err
+		}
+		if err := c.showRollout(done, *output); err != nil {
+			return err
+		}
+		for _, was := range before {
+			if was.Service == done.Service && was.Stage == done.Stage {
+				return negative("backout audit list --kind=stage", "the rollout of %s is in stage %s still: its traffic could not be set", clean(done.Service), clean(done.Stage))
+			}
+		}
+		return nil
+	})
+}
+
+func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
+	clause := parent.Command("finish", "End a rollout that has soaked: the release stays, and nothing backs it out any more.")
+	force := clause.Flag("force", "End it although something is missing; needs --reason. An open incident is not forced.").Bool()
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		body, err := forced(*service, *reason, "finished by hand, no reason given", *force)
+		if err != nil {
+			return err
+		}
+		return c.rolloutVerb(ctx, server, remediation.RolloutFinish, body, *output)
+	})
+}
+
+// forced is the body of a change that takes force, which must say why.
+func forced(service, reason, unsaid string, force bool) (map[string]any, error) {
+	if force && reason == "" {
+		return nil, wrong("--reason=WHY", "--force needs a reason: it goes into the audit log with what was missing")
+	}
+	if reason == "" {
+		reason = unsaid
+	}
+	body := map[string]any{"service": service, "reason": reason}
+	if force {
+		body["force"] = true
+	}
+	return body, nil
+}
+
+// addRolloutVerb adds a change of an active rollout. Its reason may be left out,
+// since at night a hand must be quick; the audit log then says that it was.
+func (c *commands) addRolloutVerb(parent *kingpin.CmdClause, verb remediation.RolloutVerb, help, unsaid string) {
+	clause := parent.Command(string(verb), help)
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	reason := clause.Flag("reason", "Why, for the audit log.").Default(unsaid + ", no reason given").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		return c.rolloutVerb(ctx, server, verb, map[string]any{"service": *service, "reason": *reason}, *output)
+	})
+}
+
+func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb remediation.RolloutVerb, body map[string]any, output string) error {
+	cl, err := server.client()
+	if err != nil {
+		return err
+	}
+	done, err := c.changeRollout(ctx, cl, verb, body)
+	if err != nil {
+		return err
+	}
+	if err := c.showRollout(done, output); err != nil {
+		return err
+	}
+	if verb == remediation.RolloutAbort && done.Incident != "" && output != outputJSON {
+		return c.print(fmt.Sprintf("\nIncident %s carries it out: backout incident show %s --follow\n", clean(done.Incident), clean(done.Incident)))
+	}
+	return nil
+}
+
+// changeRollout asks a server for a change, and waits until the traffic is set
+// where that takes longer than one request.
+func (c *commands) changeRollout(ctx context.Context, cl *client, verb remediation.RolloutVerb, body map[string]any) (done remediation.RolloutView, err error) {
+	if err := cl.ask(ctx, http.MethodPost, "api/v1/rollout/"+string(verb), nil, body, &done); err != nil {
+		return done, err
+	}
+	if done.Promotion == nil {
+		return done, nil
+	}
+	say := c.progress()
+	defer say.done()
+	say.say("setting the traffic of %s to %s", clean(done.Service), clean(done.Promotion.Value))
+	err = c.again(ctx, func() error {
+		all, err := cl.Rollouts(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			if r.Service == done.Service {
+				done = r
+			}
+		}
+		if done.Promotion == nil {
+			return errOver
+		}
+		return nil
+	})
+	if errors.Is(err, errOver) {
+		err = nil
+	}
+	return done, err
+}
+
+func (c *commands) showRollout(r remediation.RolloutView, output string) error {
+	if output == outputJSON {
+		return c.printJSON(r)
+	}
+	return c.print(rolloutText(r, c.now()))
+}
+
 func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
-	clause := parent.Command("status", "Show each service's rollout and how its stage does.")
+	clause := parent.Command("status", "Show each service's rollout: its stage, how that does, and what is missing for the next one. "+
+		"With --follow: until the stage has lasted with all of its criteria met (exit 0), or the release is backed out or an incident opens (1).")
 	service := clause.Flag("service", "Of this service only.").String()
+	follow := clause.Flag("follow", "Watch one stage to its end, for a pipeline.").Bool()
+	stage := clause.Flag("stage", "With --follow: the stage to watch; the present one where not given.").String()
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
+		if *stage != "" && !*follow {
+			return wrong("--follow --stage="+clean(*stage), "--stage goes with --follow")
+		}
+		if *follow && *from.dsn != "" {
+			return wrong("--url=ADDRESS", "--follow asks a server: how a stage does is not in a store")
+		}
 		return from.with(ctx, func(src source) error {
-			all, err := src.Rollouts(ctx)
+			if *follow {
+				return c.followRollout(ctx, src, *service, *stage, *output)
+			}
+			list, err := rolloutsOf(ctx, src, *service)
 			if err != nil {
 				return err
-			}
-			list := []remediation.RolloutView{}
-			for _, r := range all {
-				if *service == "" || r.Service == *service {
-					list = append(list, r)
-				}
-			}
-			if *service != "" && len(list) == 0 {
-				return negative("backout rollout status", "no rollout of service %q is known", *service)
 			}
 			if *output == outputJSON {
 				return c.printJSON(map[string]any{"rollouts": list})
 			}
-			var b strings.Builder
+			text := ""
 			for i, r := range list {
 				if i > 0 {
-					b.WriteString("\n")
+					text += "\n"
 				}
-				b.WriteString(rolloutText(r, c.now()))
+				text += rolloutText(r, c.now())
 			}
 			if len(list) == 0 {
-				b.WriteString("No rollouts.\n")
+				text = "No rollouts.\n"
 			}
-			return c.print(b.String())
+			return c.print(text)
 		})
 	})
 }
 
-// rolloutText is a rollout for humans.
-func rolloutText(r remediation.RolloutView, now time.Time) string {
-	var b strings.Builder
-	b.WriteString(wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
-	if r.Started != nil {
-		fmt.Fprintf(&b, "  started     %s (%s)\n", moment(*r.Started), distance(now, *r.Started))
+// rolloutsOf lists the rollouts of one service, or of all where it is "".
+func rolloutsOf(ctx context.Context, src source, service string) ([]remediation.RolloutView, error) {
+	all, err := src.Rollouts(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if r.StageSince != nil {
-		fmt.Fprintf(&b, "  this stage  since %s (%s)\n", moment(*r.StageSince), distance(now, *r.StageSince))
-	}
-	if r.PromotableAt != nil {
-		fmt.Fprintf(&b, "  next stage  from %s on (%s)\n", moment(*r.PromotableAt), distance(now, *r.PromotableAt))
-	}
-	for _, cr := range r.Criteria {
-		word := "not met"
-		if cr.OK {
-			word = "met"
+	list := []remediation.RolloutView{}
+	for _, r := range all {
+		if service == "" || r.Service == service {
+			list = append(list, r)
 		}
-		if cr.Value == nil {
-			word = "no value"
-		}
-		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s (value %s, bound %s)", cr.Name, word, valueOr(cr.Value, "none"), number(cr.Threshold))))
 	}
-	return b.String()
+	if service != "" && len(list) == 0 {
+		return nil, negative("backout rollout status", "no rollout of service %q is known", service)
+	}
+	return list, nil
 }
 
-func rolloutState(r remediation.RolloutView) string {
-	held := ""
-	if r.Held {
-		held = ", held"
-	}
-	switch r.State {
-	case remediation.RolloutNone:
-		return "no rollout. Flags may be switched off; images and schemas are left alone"
-	case remediation.RolloutActive:
-		return fmt.Sprintf("release %s is being rolled out, stage %s%s; rolling back leads to %s", r.Release, r.Stage, held, orDash(r.Previous))
-	case remediation.RolloutSoaking:
-		return fmt.Sprintf("release %s is rolled out in full and soaks%s; rolling back leads to %s", r.Release, held, orDash(r.Previous))
-	}
-	return fmt.Sprintf("release %s: %s", r.Release, strings.ReplaceAll(r.State, "_", " "))
-}
+// followHeartbeat is how often a following says that it goes on.
+const followHeartbeat = 15 * time.Minute

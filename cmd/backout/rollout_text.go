@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// rolloutText is a rollout for humans.
+func rolloutText(r remediation.RolloutView, now time.Time) string {
+	var b strings.Builder
+	b.WriteString(wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
+	if r.Started != nil {
+		fmt.Fprintf(&b, "  started     %s (%s)\n", moment(*r.Started), distance(now, *r.Started))
+	}
+	if r.StageSince != nil {
+		fmt.Fprintf(&b, "  this stage  since %s (%s)\n", moment(*r.StageSince), distance(now, *r.StageSince))
+	}
+	if p := r.Promotion; p != nil {
+		b.WriteString(wrap("  ", fmt.Sprintf("under way: the traffic is being set to %s, for stage %s, by %s", p.Value, p.To, p.By)))
+	}
+	if r.PromotableAt != nil {
+		what := "next stage "
+		if r.Next == "" && len(r.Gates) > 0 {
+			what = "its end    "
+		}
+		fmt.Fprintf(&b, "  %s from %s on (%s)\n", what, moment(*r.PromotableAt), distance(now, *r.PromotableAt))
+	}
+	if r.Auto {
+		b.WriteString("  promoted    by itself, as soon as nothing is missing\n")
+	}
+	b.WriteString(criteriaText(r))
+	b.WriteString(missingText(r))
+	if len(r.Timeline) > 0 && r.Started != nil {
+		b.WriteString("\n  Timeline (T is the day of the start)\n")
+		for _, d := range r.Timeline {
+			mark := " "
+			if d.Date != "" && d.Date <= now.UTC().Format(time.DateOnly) {
+				mark = "*"
+			}
+			fmt.Fprintf(&b, "  %s %-5s %-10s  %-38s %s\n", mark, cell(d.Day, 5), cell(d.Date, 10), cell(d.Activity, 38), cell(d.Owner, 18))
+		}
+	}
+	return b.String()
+}
+
+// criteriaText is one line for each criterion of the stage.
+func criteriaText(r remediation.RolloutView) string {
+	var b strings.Builder
+	for _, cr := range r.Criteria {
+		word := "not met"
+		if cr.OK {
+			word = "met"
+		}
+		if cr.Value == nil {
+			word = "no value"
+		}
+		bound := "bound"
+		if cr.Bound != "" {
+			bound = "must be " + cr.Bound
+		}
+		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s (value %s, %s %s)", cr.Name, word, valueOr(cr.Value, "none"), bound, number(cr.Threshold))))
+	}
+	return b.String()
+}
+
+// missingText says what is missing for the next stage, or for the rollout's end.
+func missingText(r remediation.RolloutView) string {
+	if len(r.Gates) == 0 {
+		return ""
+	}
+	what := "stage " + r.Next
+	if r.Next == "" {
+		what = "its end"
+	}
+	var b strings.Builder
+	for _, g := range r.Gates {
+		if !g.OK {
+			b.WriteString(hanging("  - ", g.Why))
+		}
+	}
+	if b.Len() == 0 {
+		return wrap("  ", "nothing is missing for "+what)
+	}
+	return wrap("  ", "missing for "+what+":") + b.String()
+}
+
+// hanging is wrap with a mark before the first line.
+func hanging(mark, text string) string {
+	indent := strings.Repeat(" ", len(mark))
+	return mark + strings.TrimPrefix(wrap(indent, text), indent)
+}
+
+func rolloutState(r remediation.RolloutView) string {
+	held := ""
+	if r.Held {
+		held = ", held"
+	}
+	traffic := ""
+	if r.Traffic != "" {
+		traffic = fmt.Sprintf(" (traffic %s)", r.Traffic)
+	}
+	switch r.State {
+	case remediation.RolloutNone:
+		return "no rollout. Flags may be switched off; images and schemas are left alone"
+	case remediation.RolloutActive:
+		return fmt.Sprintf("release %s is being rolled out, stage %s%s%s; rolling back leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
+	case remediation.RolloutSoaking:
+		return fmt.Sprintf("release %s is rolled out in full and soaks, stage %s%s%s; rolling back leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
+	}
+	return fmt.Sprintf("release %s: %s", r.Release, strings.ReplaceAll(r.State, "_", " "))
+}
