@@ -147,6 +147,35 @@ func TestAnAnswerFromSlackReachesTheEngineWithWhoAndWhy(t *testing.T) {
 	}
 }
 
+func TestAnApprovalFromSlackLetsTheStepRun(t *testing.T) {
+	s, b := newShop(t), newSlackBench(t)
+	s.slackTransport = b.slackTransport
+	if err := s.Reconfigure(b.cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.Server = s.Server
+	id := s.breach()
+	s.asks(id)
+	press := b.press("U0ANN", slackApprove)
+	press["actions"].([]map[string]any)[0]["value"] = `{"incident":"` + id + `","step":"4-schema_rollback"}`
+	b.sends(press)
+	wantOK(t, b.sends(b.submit("U0ANN", b.opened(), "restored on staging")), `{"response_action":"clear"}`)
+	s.pass(15 * time.Second)
+	if !s.targets["schema_rollback"].changed {
+		t.Error("the approved step did not run")
+	}
+	entries, err := s.engine.Entries(t.Context(), remediation.EntryFilter{Incident: id, Kind: remediation.KindApproved})
+	if err != nil || len(entries) != 1 || entries[0].Actor != "slack:ann" || entries[0].Detail["reason"] != "restored on staging" {
+		t.Errorf("the audit log says %+v: %v", entries, err)
+	}
+	// Whoever answers later is told that it is decided.
+	b.sends(b.press("U0BOB", slackDeny))
+	private := strings.Replace(b.opened(), "2-schema_rollback", "4-schema_rollback", 1)
+	if w := b.sends(b.submit("U0BOB", strings.Replace(private, "inc-1", id, 1), "too late")); !strings.Contains(w.Body.String(), "does not wait for an approval of 4-schema_rollback") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 func TestARefusalIsShownInTheModal(t *testing.T) {
 	b := newSlackBench(t)
 	b.sends(b.press("U0ANN", slackApprove))

@@ -98,6 +98,7 @@ func story(n int, state remediation.State) *remediation.Story {
 	}
 	if state == remediation.Waiting {
 		until := now.Add(30 * time.Minute)
+		v.Why = "it is lossy, and asked for at 03:05:00"
 		v.Reason, v.Until = remediation.HoldApproval, &until
 	}
 	above := 2
@@ -204,7 +205,7 @@ func TestAQuestionHasButtonsUntilItIsAnswered(t *testing.T) {
 	x.delivers(life[1])
 	got := x.Incidents().Mains()[0].Reads()
 	value := `{"incident":"inc-1","step":"2-schema_rollback"}`
-	for _, want := range []string{"[backout_approve danger " + value + "]", "[backout_deny  " + value + "]", "*data can be lost*", "Without an answer it is *no* <!date^"} {
+	for _, want := range []string{"[backout_approve danger " + value + "]", "[backout_deny  " + value + "]", "*data can be lost*", "Without an answer it is *no* <!date^", "\nit is lossy, and asked for at 03:05:00."} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q:\n%s", want, got)
 		}

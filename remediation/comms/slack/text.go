@@ -56,8 +56,9 @@ func cut(s string, most int) string {
 	return b.String()
 }
 
-// emoji is a name that Slack would show as a picture.
-var emoji = regexp.MustCompile(`:([a-zA-Z0-9_+'-]+:)`)
+// emoji is a name that Slack would show as a picture. Nearly all have a letter, which
+// keeps the times of day out.
+var emoji = regexp.MustCompile(`:((?:[0-9_+'-]*[a-zA-Z][a-zA-Z0-9_+'-]*|[+-]1|100|1234):)`)
 
 // words shows a text from elsewhere among our own: the characters by which Slack
 // formats become others that look alike.

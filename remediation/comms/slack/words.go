@@ -72,7 +72,11 @@ func asks(s *remediation.Story) []string {
 	if s.Until != nil {
 		line += " Without an answer it is *no* " + at(*s.Until) + "."
 	}
-	return []string{line}
+	lines := []string{line}
+	if s.IncidentView.Why != "" {
+		lines = append(lines, words(s.IncidentView.Why)+".")
+	}
+	return lines
 }
 
 // answers are the buttons, where answers come back to us.
@@ -172,12 +176,12 @@ func next(s *remediation.Story) []string {
 			line += ", " + at(*s.Next.At) + " at the earliest"
 		}
 		line += ": " + words(s.Next.What)
-		if len(s.Next.Unless) > 0 {
+		if len(s.Next.Unless) > 0 && !s.Asks {
 			line += ". Not if " + words(strings.Join(s.Next.Unless, "; or "))
 		}
 	}
 	lines := []string{line + "."}
-	if s.Why != "" {
+	if s.Why != "" && !s.Asks {
 		why := "*Why it waits* " + words(s.Why)
 		if s.IncidentView.Why != "" {
 			why += ": " + words(s.IncidentView.Why)
@@ -186,7 +190,7 @@ func next(s *remediation.Story) []string {
 		if s.WhyEnds != "" {
 			why += " " + words(s.WhyEnds)
 		}
-		if s.Until != nil && !s.Asks {
+		if s.Until != nil {
 			why += " Until " + at(*s.Until) + "."
 		}
 		lines = append(lines, why)
