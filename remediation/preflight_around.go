@@ -126,7 +126,7 @@ func (e *Engine) sendDrills(ctx context.Context, b *book) Finding {
 		return Failed(fmt.Sprintf("no drill alert of %s came back within %s", strings.Join(names, ", "), e.proving.patience),
 			"route trigger!=\"\" to the webhook of this backout first of all, as the generated alertmanager.yml does, and see that nothing silences it")
 	}
-	return Passed(fmt.Sprintf("%d drill alerts came back within %s, as %s", sent, time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
+	return Passed(fmt.Sprintf("%d drill alerts came back within %s; drills: %s", sent, time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
 }
 
 // awaitDrills takes out of missing what has come back as a drill.
@@ -142,6 +142,10 @@ func (e *Engine) awaitDrills(ctx context.Context, missing map[string]string) (in
 				}
 				if err != nil {
 					return err
+				}
+				if a.Incident == "" { // it came back, and is one that only a human's word makes an incident of
+					delete(missing, fingerprint)
+					continue
 				}
 				inc, err := tx.Incident(a.Incident)
 				if err != nil {

@@ -1,0 +1,317 @@
+package remediation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/rules"
+)
+
+// work is what people do around the shop's rollout.
+const work = `
+checklist:
+  - {item: Security sign-off, owner: Security, notes: Penetration test results reviewed}
+phases:
+  - {name: Preparation, when: T-7 days, tasks: [{name: Database, items: [Add read replicas]}]}
+  - {name: Validation, when: Day 0 + X days, tasks: [{name: Smoke tests, items: [Look at the dashboards]}]}
+timeline:
+  - {day: T-3, activity: Go/No-go decision meeting, owner: Leadership}
+  - {day: T-7, activity: Preparation, owner: DevOps}
+  - {day: T+10, activity: Launch announcement, owner: Marketing}
+post_rollout:
+  - {name: Knowledge sharing, items: [Document lessons learned]}
+team:
+  - {role: Rollout Lead, name: Ada}
+`
+
+// around is a Prometheus and an Alertmanager as a preflight sees them.
+type around struct {
+	mu     sync.Mutex
+	rules  []remediation.LoadedRule
+	ahead  time.Duration
+	away   bool
+	deaf   bool
+	engine func() *remediation.Engine
+}
+
+func (a *around) Rules(context.Context) ([]remediation.LoadedRule, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.away {
+		return nil, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
+	}
+	return a.rules, nil
+}
+
+func (a *around) LabelValues(context.Context, string, string) ([]string, error) {
+	return []string{"0.25", "0.75", "+Inf"}, nil
+}
+
+func (a *around) Clocks(context.Context) []remediation.Clock {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return []remediation.Clock{{Of: "prometheus", Ahead: a.ahead}}
+}
+
+// RaiseAlert is an Alertmanager that routes to the engine, if it is not deaf.
+func (a *around) RaiseAlert(ctx context.Context, labels map[string]string, _ time.Time) error {
+	if a.deaf {
+		return nil
+	}
+	set := model.LabelSet{}
+	for k, v := range labels {
+		set[model.LabelName(k)] = model.LabelValue(v)
+	}
+	_, err := a.engine().Accept(ctx, remediation.Notification{Receiver: "backout", GroupKey: "{}", Alerts: []remediation.Alert{
+		{Status: "firing", Fingerprint: set.Fingerprint().String(), Labels: labels},
+	}})
+	return err
+}
+
+func (a *around) Page(context.Context, string) (int, error) { return 200, nil }
+
+// alwaysOne is a Prometheus in which every expression has a value.
+type alwaysOne struct{}
+
+func (alwaysOne) Query(context.Context, string) (float64, bool, error) { return 1, true, nil }
+
+// proving is the shop with an engine that runs preflights while run is being called.
+type provingWorld struct {
+	*world
+	around *around
+}
+
+func newProvingWorld(t *testing.T) *provingWorld {
+	t.Helper()
+	w := newWorld(t, func(s string) string { return s + work })
+	p := &provingWorld{world: w, around: &around{rules: loaded(t, w.pb)}}
+	p.around.engine = func() *remediation.Engine { return p.engine }
+	p.restart()
+	return p
+}
+
+// restart puts a new engine on the store.
+func (p *provingWorld) restart() {
+	p.t.Helper()
+	p.world.start()
+	var err error
+	p.engine, err = remediation.New(p.ctx, remediation.Options{
+		Store: p.store, Playbooks: []*alerts.Playbook{p.pb}, Kinds: p.kinds(), Prometheus: alwaysOne{}, Alertmanager: p.am, Mode: p.mode,
+		Surroundings: p.around, DrillPatience: time.Second, Now: func() time.Time { return p.now }, Logger: slog.New(slog.DiscardHandler),
+	})
+	p.must(err)
+}
+
+// loaded are a playbook's rules as Prometheus would have them.
+func loaded(t *testing.T, pb *alerts.Playbook) (out []remediation.LoadedRule) {
+	t.Helper()
+	files, err := rules.Generate(pb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Name  string
+			Rules []struct {
+				Record, Alert, Expr string
+				For                 model.Duration
+				Labels, Annotations map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(files[0].Content, &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			out = append(out, remediation.LoadedRule{
+				Group: g.Name, Name: r.Record + r.Alert, Alert: r.Alert != "", Expr: r.Expr, For: time.Duration(r.For), Labels: r.Labels, Annotations: r.Annotations,
+			})
+		}
+	}
+	return out
+}
+
+// preflight runs one to its end.
+func (p *provingWorld) preflight() remediation.PreflightView {
+	p.t.Helper()
+	ctx, stop := context.WithCancel(p.ctx)
+	ended := make(chan error, 1)
+	_, err := p.engine.StartPreflight(ctx, "", "eve", "because")
+	p.must(err)
+	if _, err := p.engine.StartPreflight(ctx, "shop", "eve", "again"); !refusedAs(err, remediation.Conflict) {
+		p.t.Errorf("a second one beside it: %v", err)
+	}
+	go func() { ended <- p.engine.Run(ctx) }()
+	defer func() { stop(); p.must(<-ended) }()
+	for end := time.Now().Add(time.Minute); ; {
+		v, err := p.engine.Preflight(ctx, "shop")
+		p.must(err)
+		if !v.Running {
+			return v
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("the preflight does not end: %+v", v)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func refusedAs(err error, r remediation.Refusal) bool {
+	var refused *remediation.RefusedError
+	return errors.As(err, &refused) && refused.Refusal == r
+}
+
+func (p *provingWorld) sign(item string) error {
+	_, err := p.engine.SignPreflight(p.ctx, remediation.SignRequest{Item: item, By: "Ada", Actor: "eve", Reason: "report 17"})
+	return err
+}
+
+// misses checks what a rollout would not start for: one word for each, in order.
+func (p *provingWorld) misses(want ...string) {
+	p.t.Helper()
+	v, err := p.engine.Preflight(p.ctx, "")
+	p.must(err)
+	ok := len(v.Missing) == len(want)
+	for i := range v.Missing {
+		ok = ok && strings.Contains(v.Missing[i], want[i])
+	}
+	if !ok {
+		p.t.Errorf("missing is\n  %s\nwant\n  %s", strings.Join(v.Missing, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+var unsigned = []string{"team/rollout-lead ", "checklist/security-sign-off ", "phase/add-read-replicas ", "timeline/go-no-go-decision-meeting ", "timeline/preparation "}
+
+func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
+	p := newProvingWorld(t)
+	p.misses(append([]string{"no preflight was run"}, unsigned...)...)
+	v := p.preflight()
+	for _, it := range v.Items {
+		if it.Owner == "" && it.Result != remediation.Pass {
+			t.Errorf("%s came to %s: %s", it.ID, it.Result, it.Evidence)
+		}
+	}
+	p.misses(unsigned...)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.misses()
+	p.must(p.sign("after/document-lessons-learned")) // later, and yet it can be said
+
+	p.restart()
+	p.misses()
+
+	p.now = p.now.Add(24*time.Hour + time.Minute)
+	p.misses("which is over 24h ago")
+	p.preflight()
+	p.misses()
+
+	es, err := p.engine.Entries(p.ctx, remediation.EntryFilter{Kind: remediation.KindApproved})
+	p.must(err)
+	if len(es) != 6 || es[1].Actor != "eve" || es[1].Detail["item"] != "checklist/security-sign-off" || es[1].Detail["by"] != "Ada" || es[1].Detail["release"] != "v2" {
+		t.Errorf("the audit log has %d signatures: %+v", len(es), es)
+	}
+	es, err = p.engine.Entries(p.ctx, remediation.EntryFilter{Kind: remediation.KindVerified})
+	p.must(err)
+	if len(es) != 2 || es[0].Actor != "eve" || es[0].Detail["what"] != "preflight" {
+		t.Errorf("the audit log has %d preflights: %+v", len(es), es)
+	}
+}
+
+func TestAPreflightProvesItsPlaybookAndItsReleaseOnly(t *testing.T) {
+	p := newProvingWorld(t)
+	p.preflight()
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	again := func(edit func(string) string) {
+		t.Helper()
+		var kinds []alerts.ActionKind
+		for _, k := range p.kinds() {
+			kinds = append(kinds, k)
+		}
+		pb, err := alerts.Parse("shop.yaml", []byte(edit(playbook+work)), kinds)
+		p.must(err)
+		p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{pb}))
+	}
+	again(func(s string) string { return s + "# another comment\n" })
+	p.misses("the playbook has changed")
+	again(replace("version: v2", "version: v3"))
+	p.misses(append([]string{"the last preflight was of release v2, not of v3"}, unsigned...)...)
+}
+
+func TestNoSignatureMendsWhatFailed(t *testing.T) {
+	p := newProvingWorld(t)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.around.away = true
+	p.preflight()
+	p.misses("prometheus/rules could not be told")
+	if err := p.sign("clock/skew"); !refusedAs(err, remediation.Conflict) {
+		t.Errorf("what passed is signed for: %v", err)
+	}
+	p.must(p.sign("prometheus/rules"))
+	p.misses()
+
+	p.around.away, p.around.rules, p.around.ahead = false, nil, -2*time.Second
+	p.preflight()
+	p.misses("prometheus/rules failed: Prometheus has no rule group shop", "clock/skew failed")
+	for _, item := range []string{"prometheus/rules", "clock/skew"} {
+		if err := p.sign(item); !refusedAs(err, remediation.Conflict) {
+			t.Errorf("%s is signed for though it failed: %v", item, err)
+		}
+	}
+	if err := p.sign("none/such"); !refusedAs(err, remediation.Missing) {
+		t.Errorf("an item that is none: %v", err)
+	}
+	if _, err := p.engine.SignPreflight(p.ctx, remediation.SignRequest{Item: "team/rollout-lead", Actor: "eve"}); !refusedAs(err, remediation.Invalid) {
+		t.Errorf("without a reason: %v", err)
+	}
+}
+
+func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
+	p := newProvingWorld(t)
+	p.around.deaf = true
+	for _, it := range p.preflight().Items {
+		if it.ID == "alertmanager/routes" && (it.Result != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency")) {
+			t.Errorf("it came to %s: %s", it.Result, it.Evidence)
+		}
+	}
+	if open, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{Open: true}); err != nil || len(open) > 0 {
+		t.Errorf("open are %v (%v)", open, err)
+	}
+}
+
+func TestADrillOfAPreflightDoesNothingButComeBack(t *testing.T) {
+	p := newProvingWorld(t)
+	p.preflight()
+	all, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{})
+	p.must(err)
+	if len(all) == 0 {
+		t.Fatal("no drill came back")
+	}
+	for _, inc := range all {
+		if !inc.Drill {
+			t.Errorf("incident %s is no drill", inc.ID)
+		}
+	}
+	for kind, target := range p.targets {
+		if target.effects > 0 {
+			t.Errorf("%s was carried out", kind)
+		}
+	}
+}
