@@ -11,24 +11,36 @@ import (
 )
 
 func TestEveryStateOfEveryPageCanBeReadNamedAndReachedOnEveryScreen(t *testing.T) {
-	all := looks(t)
-	console := newShop(t)
-	public := statusLooks(t)
-	b := newTab(newBrowser(t), t, replay(t, append(all, public...), console), "")
-	for _, l := range append(all, public...) {
-		b.on(narrow)
-		b.open("/" + l.name)
-		b.fine(l.name + " " + narrow.name)
-		for _, scheme := range []string{"light", "dark"} {
-			b.scheme(scheme)
-			for _, on := range []screen{phone, desk} {
-				b.on(on)
-				b.fine(strings.Join([]string{l.name, scheme, on.name}, " "))
-				b.whole(on)
-				b.shoot(strings.Join([]string{on.name, l.name, scheme}, "-"))
+	all := append(looks(t), statusLooks(t)...)
+	url, browser := replay(t, all, newShop(t)), newBrowser(t)
+	const tabs = 3
+	for n := range tabs {
+		t.Run(string(rune('a'+n)), func(t *testing.T) {
+			t.Parallel()
+			b := newTab(browser, t, url, "")
+			for i, l := range all {
+				if i%tabs == n {
+					b.looksAt(l)
+				}
 			}
-		}
+		})
 	}
+}
+
+// looksAt opens a look, checks it in both schemes from the narrowest screen to a desk,
+// and keeps a picture of it on a phone and at a desk.
+func (b *tab) looksAt(l look) {
+	b.t.Helper()
+	b.on(narrow)
+	b.scheme("light")
+	b.open("/" + l.name)
+	b.fine(l.name + " light " + narrow.name)
+	b.whole(phone)
+	b.shoot(strings.Join([]string{phone.name, l.name, "light"}, "-"))
+	b.scheme("dark")
+	b.whole(desk)
+	b.fine(l.name + " dark " + desk.name)
+	b.shoot(strings.Join([]string{desk.name, l.name, "dark"}, "-"))
 }
 
 func TestAPageThatWasLeftHoldsNoConnection(t *testing.T) {

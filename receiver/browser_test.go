@@ -35,7 +35,7 @@ type screen struct {
 
 var (
 	phone  = screen{"phone", 390, 844, true}
-	narrow = screen{"narrow", 360, 640, true}
+	narrow = screen{"narrow", 320, 640, true} // as WCAG asks of what reflows
 	desk   = screen{"desk", 1280, 800, false}
 )
 
@@ -264,6 +264,11 @@ func (b *tab) tabs(what string) {
 		}
 		last = at.Index
 	}
+	// Past the last one, focus leaves the page: nothing holds it.
+	b.do(chromedp.KeyEvent(kb.Tab))
+	if at := value[int](b, `window.__order.indexOf(document.activeElement)`); at > 0 {
+		b.t.Errorf("%s: after the last element, tab leads back to element %d", what, at)
+	}
 }
 
 // accessibility lists what is wrong with a page, as computed by the browser.
@@ -307,6 +312,29 @@ const accessibility = `(() => {
   if (twice) wrong.push('the id ' + twice + ' stands twice');
   for (const e of document.querySelectorAll('[aria-labelledby]'))
     for (const id of e.getAttribute('aria-labelledby').split(' ')) if (!document.getElementById(id)) wrong.push('labelled by nothing: ' + id);
+  for (const e of document.querySelectorAll('input:not([type=hidden]):not([type=checkbox]), select')) {
+    if (!e.checkVisibility()) continue;
+    const within = lum(parse(getComputedStyle(e).backgroundColor)), edge = lum(parse(getComputedStyle(e).borderTopColor)), around = lum(ground(e.parentElement));
+    if ((Math.max(edge, around) + 0.05) / (Math.min(edge, around) + 0.05) < 3) wrong.push('an edge that does not show: ' + e.outerHTML.slice(0, 100));
+    const hint = lum(parse(getComputedStyle(e, '::placeholder').color));
+    if (e.placeholder && (Math.max(hint, within) + 0.05) / (Math.min(hint, within) + 0.05) < 4.5) wrong.push('contrast of the hint ' + e.placeholder);
+  }
+  for (const e of document.querySelectorAll('.mark')) {
+    if (!e.checkVisibility()) continue;
+    const a = lum(parse(getComputedStyle(e, '::before').color)), b = lum(ground(e));
+    if ((Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 3) wrong.push('a mark that does not show: ' + e.parentElement.className);
+  }
+  for (const e of document.querySelectorAll('summary, nav a, .stop-links a, button'))
+    if (e.checkVisibility() && !e.closest('.skip') && Math.min(e.getBoundingClientRect().height, e.getBoundingClientRect().width) < 24) wrong.push('too small to be hit: ' + e.outerHTML.slice(0, 100));
+  const anchored = e => e.closest('header, nav, main, footer, .skip');
+  for (const e of document.body.querySelectorAll('p, a, button, h1, h2, table')) if (!anchored(e)) { wrong.push('in no landmark: ' + e.outerHTML.slice(0, 100)); break; }
+  if (document.querySelectorAll('main').length !== 1) wrong.push('not one main');
+  const navs = Array.from(document.querySelectorAll('nav, form[role=search]')).map(e => e.getAttribute('aria-label'));
+  if (navs.includes(null) || new Set(navs).size !== navs.length) wrong.push('landmarks of the same kind without names of their own: ' + navs);
+  for (const e of document.querySelectorAll('th')) if (!e.scope) wrong.push('a heading of nothing: ' + e.outerHTML);
+  for (const e of document.querySelectorAll('[role=img], svg')) if (!e.closest('[aria-hidden]') && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby')) wrong.push('a picture without a name');
+  if (document.getAnimations().length) wrong.push('something moves');
+  for (const e of document.querySelectorAll('body, body *')) { const s = getComputedStyle(e); if (s.transitionDuration !== '0s' || s.animationName !== 'none') { wrong.push('would move: ' + e.outerHTML.slice(0, 80)); break; } }
   let level = 0;
   for (const h of document.querySelectorAll('h1, h2, h3, h4')) { const n = Number(h.tagName[1]); if (n > level + 1) wrong.push('heading ' + h.tagName + ' after level ' + level); level = n; }
   if (document.querySelectorAll('h1').length !== 1 || !document.documentElement.lang || !document.title) wrong.push('no one h1, language or title');
@@ -368,51 +396,29 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 	}
 }
 
-func TestEveryPageCanBeReadNamedAndReachedOnEveryScreen(t *testing.T) {
-	browser := newBrowser(t)
+func TestFocusGoesThroughEveryPageInTheOrderOfItsWords(t *testing.T) {
 	s := newShop(t)
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	id := s.breach()
-	s.pass(40 * time.Second)
-	pages := map[string]string{
-		"incident": "/incidents/" + id, "audit": "/audit", "audit-nothing": "/audit?text=nowhere", "rollout": "/rollout", "missing": "/incidents/inc-99",
-	}
-	look := func(b *tab, name, path string) {
-		b.on(narrow)
-		b.open(path)
-		b.fine(name + " " + narrow.name)
-		for _, scheme := range []string{"light", "dark"} {
-			b.scheme(scheme)
-			for _, on := range []screen{phone, desk} {
-				b.on(on)
-				b.fine(strings.Join([]string{name, scheme, on.name}, " "))
-				b.whole(on)
-				b.shoot(strings.Join([]string{on.name, name, scheme}, "-"))
-			}
+	s.asks(id)
+	b := newTab(newBrowser(t), t, server.URL, "eve")
+	for _, on := range []screen{phone, desk} {
+		b.on(on)
+		for _, path := range []string{"/", "/incidents/" + id, "/audit?kind=held", "/rollout", "/incidents/inc-99"} {
+			b.open(path)
+			b.tabs(path + " " + on.name)
 		}
 	}
-	b := newTab(browser, t, server.URL, "eve")
-	look(b, "now-settling", "/")
-	b.on(desk)
 	b.open("/")
-	b.tabs("now")
-	s.asks(id)
-	for name, path := range pages {
-		look(b, name, path)
+	b.do(chromedp.KeyEvent(kb.Tab+kb.Enter), chromedp.KeyEvent(kb.Tab))
+	if first := value[bool](b, `document.querySelector('main').contains(document.activeElement)`); !first {
+		t.Error("the first link does not lead to the content")
 	}
-	look(b, "now-asking", "/")
-	b.on(phone)
-	b.open("/")
-	b.tabs("now, asking")
 	b.open("/incidents/" + id)
 	value[int](b, "document.querySelectorAll('details').forEach(d => { d.open = true }), 1")
 	b.fine("incident, all open")
+	b.tabs("incident, all open")
 	b.whole(phone)
 	b.shoot("phone-incident-open")
-	status := httptest.NewServer(public(t, s.engine, s.clock))
-	t.Cleanup(status.Close)
-	look(newTab(browser, t, status.URL, ""), "status", "/status")
-	viewer := newTab(browser, t, server.URL, "ann")
-	look(viewer, "now-viewer", "/")
 }

@@ -56,6 +56,11 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 			data.Asking = append(data.Asking, st)
 		}
 	}
+	// What needs a human stands first.
+	slices.SortStableFunc(data.Stories, func(a, b remediation.Story) int {
+		tones := []string{"bad", "wait", "good"}
+		return slices.Index(tones, a.Tone) - slices.Index(tones, b.Tone)
+	})
 	for _, v := range o.Recent {
 		data.Recent = append(data.Recent, storyOf(v, o))
 	}

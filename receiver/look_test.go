@@ -103,7 +103,8 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 	"recovered": recovered,
 	"closed": func(t testing.TB, s *shop) string {
 		id := recovered(t, s)
-		s.pass(20 * time.Minute)
+		s.reads(0.0004, 0.0004)
+		s.pass(10 * time.Minute)
 		return id
 	},
 	"drill": func(_ testing.TB, s *shop) string {
@@ -261,7 +262,9 @@ func errorLooks(t testing.TB) []look {
 
 // statusLooks are those of the public page.
 func statusLooks(t testing.TB) (all []look) {
-	at := func(s *shop, name string) look { return taken("status-"+name, visit(public(t, s.engine, s.clock), "GET", "/status")) }
+	at := func(s *shop, name string) look {
+		return taken("status-"+name, visit(public(t, s.engine, s.clock), "GET", "/status"))
+	}
 	s := newShop(t)
 	all = append(all, at(s, "calm"))
 	s.breach()

@@ -214,6 +214,9 @@ func (s *Server) failPage(c echo.Context, status int, words string) {
 		Change      bool
 		Typed, Back string
 	}{frame: s.frame(c, "Not shown"), Status: status, Words: words, Back: "/"}
+	if r.URL.Path == "/audit" && status == http.StatusBadRequest {
+		data.Back = "/audit"
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		data.Title, data.Change = "Not changed", true
 		data.Typed = r.PostForm.Get("reason") // of a form that was read

@@ -22,7 +22,9 @@ type IncidentView struct {
 	ClaimedBy string        `json:"claimed_by"`
 	// AbortedBy is who ordered the rollout to be backed out, "" where nobody did.
 	AbortedBy string `json:"aborted_by,omitempty"`
-	Drill     bool   `json:"drill"`
+	// RestoredBy is who had put back what the incident's steps did, "" where nobody has.
+	RestoredBy string `json:"restored_by,omitempty"`
+	Drill      bool   `json:"drill"`
 }
 
 // TriggerView is one attached alert.

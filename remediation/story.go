@@ -148,6 +148,9 @@ func headline(v IncidentView) (words, tone string) {
 		if v.Drill {
 			return "The drill is over", "over"
 		}
+		if v.RestoredBy != "" {
+			return "Closed: what was done has been put back", "over"
+		}
 		return "Closed", "over"
 	}
 	return string(v.State), "wait"
@@ -187,6 +190,8 @@ func helped(v IncidentView, ran []StepView) string {
 		switch {
 		case v.Reason == HoldUnconfirmed:
 			return "There was nothing to help: Prometheus did not confirm the breach."
+		case v.RestoredBy != "":
+			return "It is over, and " + v.RestoredBy + " had put back what was done."
 		case last == "":
 			return "It is over, without a step of backout."
 		}

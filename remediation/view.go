@@ -26,7 +26,7 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 	v := IncidentView{
 		ID: inc.ID, Service: inc.Service, Rollout: inc.Release, State: inc.State, Reason: inc.Reason, Why: inc.Why,
 		Until: utc(inc.Until), Opened: inc.Opened.UTC(), Closed: utc(inc.Closed),
-		Triggers: []TriggerView{}, Steps: []StepView{}, ClaimedBy: inc.ClaimedBy, Drill: inc.Drill,
+		Triggers: []TriggerView{}, Steps: []StepView{}, ClaimedBy: inc.ClaimedBy, RestoredBy: inc.Restored, Drill: inc.Drill,
 	}
 	for _, a := range all[max(len(all)-shownAlerts, 0):] {
 		t := TriggerView{Trigger: a.Trigger, Fingerprint: a.Fingerprint, Active: a.Active}
