@@ -49,6 +49,8 @@ type Config struct {
 	LaunchDarkly *LaunchDarkly
 	// Slack is where the team is told; nil: nowhere.
 	Slack *Slack
+	// Mail is what writes to customers; nil: nothing does.
+	Mail *Mail
 }
 
 // DefaultConfig is what holds where the file, or a key of it, is missing.
@@ -244,7 +246,8 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		}},
 		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }},
 		field{"launchdarkly", func(n *yaml.Node) { cfg.LaunchDarkly = r.launchDarkly(n) }},
-		field{"slack", func(n *yaml.Node) { cfg.Slack = r.slack(n) }})
+		field{"slack", func(n *yaml.Node) { cfg.Slack = r.slack(n) }},
+		field{"mail", func(n *yaml.Node) { cfg.Mail = r.mail(n) }})
 }
 
 // url reads an http or https address without credentials.

@@ -17,7 +17,7 @@ type outside struct {
 	alertmanager remediation.Alertmanager
 	kinds        *kinds
 	pages        []remediation.Channel
-	team         []remediation.Channel
+	team, mail   []remediation.Channel
 	// places are where the team is told, once the playbooks are loaded.
 	places    *teamPlaces
 	around    *observe.Surroundings
@@ -52,11 +52,15 @@ func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside,
 	if err != nil {
 		return nil, err
 	}
+	mail, err := mails(cfg)
+	if err != nil {
+		return nil, err
+	}
 	kinds, err := actionKinds(cfg, c.environ, logger)
 	if err != nil {
 		return nil, err
 	}
-	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, team: team, places: places, around: around, transport: transport}, nil
+	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, team: team, mail: mail, places: places, around: around, transport: transport}, nil
 }
 
 // Close ends the connections.

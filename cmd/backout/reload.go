@@ -77,6 +77,7 @@ func fixedAtStart(old, changed *receiver.Config) []string {
 		"storage":                 old.DSN == changed.DSN,
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
 		"statuspage":              old.Statuspage.Same(changed.Statuspage),
+		"mail":                    old.Mail.Same(changed.Mail),
 		"slack":                   old.Slack.SameChat(changed.Slack),
 		"tokens, for lossy steps": (len(old.Tokens) == 0) == (len(changed.Tokens) == 0),
 	} {

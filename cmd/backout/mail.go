@@ -1,0 +1,22 @@
+package main
+
+import (
+	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/comms/mail"
+)
+
+// mails are what writes to customers. Building them speaks to nobody yet.
+func mails(cfg *receiver.Config) ([]remediation.Channel, error) {
+	m := cfg.Mail
+	if m == nil {
+		return nil, nil
+	}
+	post, err := mail.New(mail.Options{
+		Host: m.Host, Port: m.Port, TLS: mail.TLS(m.TLS), From: m.From, Username: m.Username, Password: m.Password.Reveal(),
+	})
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	return []remediation.Channel{post}, nil
+}

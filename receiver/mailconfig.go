@@ -1,0 +1,107 @@
+package receiver
+
+import (
+	"errors"
+	"net/mail"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Mail is the server that takes mail to customers of incidents that last.
+type Mail struct {
+	Host string
+	Port int
+	// From is the sender, with a name or without.
+	From string
+	// Username is "" where the server asks for none; Password is the content of
+	// password_file.
+	Username string
+	Password Secret
+	// TLS is starttls, implicit or, on loopback only, none.
+	TLS string
+}
+
+// mailPorts are the ports that a way of TLS has where none is given.
+var mailPorts = map[string]int{"starttls": 587, "implicit": 465, "none": 25}
+
+// mail reads what takes mail; nil where that is wrong.
+func (r *configReader) mail(n *yaml.Node) *Mail {
+	before := len(r.mistakes)
+	m := &Mail{TLS: "starttls"}
+	var password *yaml.Node
+	r.fields(n, "mail",
+		field{"host", func(n *yaml.Node) {
+			if m.Host = r.text(n, "mail.host"); strings.ContainsAny(m.Host, "/@ \t\r\n") {
+				r.fail(n, "mail.example.com", "mail.host: %q is no name of a host", m.Host)
+			}
+		}},
+		field{"port", func(n *yaml.Node) {
+			port, err := strconv.ParseUint(n.Value, 10, 16)
+			if n.Kind != yaml.ScalarNode || err != nil || port == 0 {
+				r.fail(n, "587", "mail.port must be a number from 1 to 65535")
+			}
+			m.Port = int(port)
+		}},
+		field{"from", func(n *yaml.Node) {
+			m.From = r.text(n, "mail.from")
+			if _, err := mail.ParseAddress(m.From); err != nil && m.From != "" {
+				r.fail(n, `"Shop status <status@example.com>"`, "mail.from: %q is no mail address", m.From)
+			}
+		}},
+		field{"username", func(n *yaml.Node) { m.Username = r.text(n, "mail.username") }},
+		field{"password_file", func(n *yaml.Node) { password = n }},
+		field{"tls", func(n *yaml.Node) {
+			if m.TLS = r.text(n, "mail.tls"); m.TLS != "" && mailPorts[m.TLS] == 0 {
+				r.fail(n, "starttls, implicit, or on loopback none", "mail.tls: %q is no way to keep mail from others", m.TLS)
+			}
+		}})
+	if len(r.mistakes) > before {
+		return nil
+	}
+	switch {
+	case m.Host == "" || m.From == "":
+		r.fail(n, "{host: mail.example.com, from: status@example.com}", "mail needs host and from")
+	case (m.Username == "") != (password == nil):
+		r.fail(n, "username: backout, password_file: mail.password", "mail needs both username and password_file, or neither")
+	case m.TLS == "none" && !isLoopback(m.Host):
+		r.fail(n, "tls: starttls", "mail: without TLS everybody on the way to %s reads along; tls: none is for loopback", m.Host)
+	case m.TLS == "none" && password != nil:
+		r.fail(n, "tls: starttls", "mail: a password does not go over a connection without TLS")
+	}
+	if m.Port == 0 {
+		m.Port = mailPorts[m.TLS]
+	}
+	if password != nil {
+		m.Password = r.mailPassword(password)
+	}
+	if len(r.mistakes) > before {
+		return nil
+	}
+	return m
+}
+
+func (r *configReader) mailPassword(n *yaml.Node) Secret {
+	file := r.text(n, "mail.password_file")
+	if file == "" {
+		return Secret{}
+	}
+	text, err := readToken(r.path(file))
+	if err != nil {
+		try := "write the password into it as one line, readable by its owner only"
+		if errors.Is(err, errOpenToOthers) {
+			try = "chmod 600 " + r.path(file)
+		}
+		r.fail(n, try, "mail.password_file: %v", err)
+	}
+	return NewSecret(text)
+}
+
+// Same tells whether both are one server with one account; either may be nil.
+func (m *Mail) Same(other *Mail) bool {
+	if m == nil || other == nil {
+		return m == other
+	}
+	return *m == *other
+}
