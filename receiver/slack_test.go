@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -74,7 +75,7 @@ func signedBody(body string, at time.Time, secret string) *http.Request {
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	stamp := strconv.FormatInt(at.Unix(), 10)
 	h := hmac.New(sha256.New, []byte(secret))
-	fmt.Fprintf(h, "v0:%s:%s", stamp, body)
+	h.Write([]byte("v0:" + stamp + ":" + body))
 	r.Header.Set("X-Slack-Request-Timestamp", stamp)
 	r.Header.Set("X-Slack-Signature", "v0="+hex.EncodeToString(h.Sum(nil)))
 	return r
@@ -187,7 +188,7 @@ func TestARefusalIsShownInTheModal(t *testing.T) {
 	} {
 		b.service.err = err
 		words := strings.SplitN(err.Error(), ":", 2)[0]
-		if err == context.DeadlineExceeded {
+		if errors.Is(err, context.DeadlineExceeded) {
 			words = "could not tell in time"
 		}
 		w := b.sends(b.submit("U0ANN", private, "because"))

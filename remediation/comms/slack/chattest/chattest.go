@@ -21,8 +21,8 @@ import (
 	"github.com/slack-go/slack/slacktest"
 )
 
+// Who the bot is: its token, and what its messages are known by.
 const (
-	// Token is the bot's, BotUser and BotID what it is known by.
 	Token   = "xoxb-1234-hush-do-not-tell"
 	BotUser = "U0BOT"
 	BotID   = "B0BOT"
@@ -186,7 +186,7 @@ func (w *Workspace) serve(rw http.ResponseWriter, r *http.Request, method string
 			w.t.Error(err)
 			return
 		}
-		conn.Close()
+		_ = conn.Close() // that is the fault
 	default:
 		if a.RetryAfter != "" {
 			h.Set("Retry-After", a.RetryAfter)
