@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// every are all commands that do something, with their flags and arguments.
+func every(t *testing.T) (all []*kingpin.CmdModel) {
+	t.Helper()
+	for _, m := range newCommands(nil, &bytes.Buffer{}, &bytes.Buffer{}).app.Model().FlattenedCommands() {
+		if len(m.Commands) == 0 && m.Name != "help" && m.Name != "version" {
+			all = append(all, m)
+		}
+	}
+	if len(all) < 20 {
+		t.Fatalf("there are only %d commands", len(all))
+	}
+	return all
+}
+
+func TestWhateverIsMistypedIsOneSentenceAndRunsNothing(t *testing.T) {
+	for _, m := range every(t) {
+		// Values that each flag of this name refuses, whatever the command.
+		bad := map[string][]string{
+			"output": {"", "yaml\x1b[2J"}, "url": {"::", "ftp://x", "localhost:9099"}, "limit": {"0", "-1", "x", "99999999999999999999"}, "for": {"-1h", "soon", "0"},
+			"after": {"-1", "x"}, "lines": {"-1", "x"}, "status": {"shut"}, "scope": {"none"}, "mode": {"yolo"}, "token-file": {"/not/there"},
+		}
+		lines := [][]string{{"--nonsense"}, {"a", "b", "c", "d", "e", "f"}, {"-\x1b[2J"}, {"--nonsense=\u202e"}}
+		for _, f := range m.Flags {
+			for _, v := range bad[f.Name] {
+				if f.Name == "output" && strings.Contains(m.FullCommand, "generate") {
+					continue // a folder
+				}
+				lines = append(lines, []string{"--" + f.Name + "=" + v})
+			}
+			if !f.IsBoolFlag() {
+				lines = append(lines, []string{"--" + f.Name})
+			}
+		}
+		for _, line := range lines {
+			r := backout(t, nil, append(strings.Fields(m.FullCommand), line...)...)
+			what := m.FullCommand + " " + strings.Join(line, " ")
+			if r.status != 2 || r.stdout != "" {
+				t.Errorf("%q: status %d, stdout %.200q, stderr %.200q", what, r.status, r.stdout, r.stderr)
+			}
+			if !strings.HasPrefix(r.stderr, "backout: ") || strings.ContainsAny(r.stderr, "\x1b\u202e") || strings.Count(r.stderr, "\n") > 4 {
+				t.Errorf("%q says %q", what, r.stderr)
+			}
+		}
+	}
+}
+
+func TestTheHelpOfEveryCommandFitsATerminal(t *testing.T) {
+	for _, m := range every(t) {
+		r := backout(t, nil, append([]string{"help"}, strings.Fields(m.FullCommand)...)...)
+		if r.status != 0 || !strings.HasPrefix(r.stdout, "usage: backout "+m.FullCommand) {
+			t.Errorf("help %s: %+v", m.FullCommand, r)
+		}
+		fits(t, r.stdout)
+	}
+}
+
+func TestAPortThatIsTakenIsSaidWithWhatToDo(t *testing.T) {
+	var lc net.ListenConfig
+	taken, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dsn := "--storage.dsn=sqlite:" + filepath.Join(t.TempDir(), "b.db")
+	for _, c := range []struct{ flags, says string }{
+		{"--web.listen-address=" + taken.Addr().String(), "try: another --web.listen-address, or end what listens there"},
+		{"--web.listen-address=127.0.0.1:0 --web.status-listen-address=" + taken.Addr().String(), "try: another address, or empty for none"},
+	} {
+		r := backout(t, nil, append([]string{"serve", dsn}, strings.Fields(c.flags)...)...)
+		if r.status != 2 || !strings.Contains(r.stderr, taken.Addr().String()) || !strings.Contains(r.stderr, c.says) {
+			t.Errorf("serve %s: %+v", c.flags, r)
+		}
+	}
+
+	// Nobody asked for the default address of the public page: without it, backout serves.
+	// Where another program has it already, that will do; it may also just be giving it up.
+	for range 10 {
+		l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:9098")
+		if err == nil {
+			defer l.Close()
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		stderr := printed{words: "its default address is taken; --web.status-listen-address gives it another", stop: stop}
+		status := newCommands(nil, &bytes.Buffer{}, &stderr).exec(ctx, []string{"serve", dsn, "--web.listen-address=127.0.0.1:0"})
+		stop()
+		said := strings.Contains(stderr.text.String(), stderr.words)
+		switch {
+		case said && status == 0:
+			return
+		case said, err == nil:
+			t.Fatalf("serve beside a taken 9098 ends with %d: %s", status, stderr.text.String())
+		}
+	}
+	t.Fatal("nobody kept the port 9098")
+}
