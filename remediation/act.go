@@ -12,6 +12,9 @@ import (
 // gates are asked first, then the target is looked at, and both are written with
 // the intent, whose transaction asks the gates once more.
 func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) error {
+	if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
+		return err
+	}
 	var err error
 	if q.early != nil {
 		q.early.wait()
@@ -214,6 +217,11 @@ func (inc *Incident) operation(s *Step) string {
 
 // intend commits that the step is about to change its target.
 func (c *change) intend(s *Step, look Look, detail map[string]any) error {
+	if r, err := rolloutOf(c.tx, c.inc.Service); err != nil {
+		return err
+	} else if r.Promotion != nil && r.Promotion.Until.After(c.now) {
+		return ErrStale // it is being mended: wait for that first
+	}
 	s.State, s.Started, s.Finished, s.Error = StepIntent, &c.now, nil, ""
 	s.Undoing, s.Verified = false, false
 	if look.Position != HalfWay || s.Before == nil { // what a failed undo left is nothing to go back to

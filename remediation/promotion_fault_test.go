@@ -195,6 +195,39 @@ func TestAnIncidentWaitsForAPromotionAtMostItsTimeout(t *testing.T) {
 	c.stageMetric("none", "0")
 }
 
+func TestWhatAPromotionLeftHalfWayIsMendedBeforeAnIncidentActs(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.flag.cut, c.flag.applyErr = true, errors.New("cut")
+	c.crashing(3, storetest.BeforeCommit) // its own start, the intent, the undo's intent
+	c.must(c.do(remediation.RolloutPromote, true))
+	if _, err := c.engine.Tick(c.ctx); !errors.Is(err, storetest.ErrCrash) {
+		t.Fatalf("no crash: %v", err)
+	}
+	c.flag.cut, c.flag.applyErr = false, nil
+	c.engine = c.newEngine(c.store)
+	down := errors.New("cannot connect to the Docker daemon")
+	c.flag.lookErr, c.target("flag_off").lookErr = down, down
+	c.breach("error_rate")
+	id := c.fire("error_rate", "fp1")
+	c.pass(10 * time.Minute)
+	c.is(id, remediation.Waiting, remediation.HoldTarget)
+	c.flag.lookErr, c.target("flag_off").lookErr = nil, nil
+	c.target("flag_off").onLook = func(string) {
+		if c.flag.half != "" && c.rollout().Promotion == nil {
+			t.Error("the promotion ended with its target half-way")
+		}
+	}
+	c.pass(3 * time.Minute)
+	c.is(id, remediation.Settling, "")
+	if c.flag.half != "" || c.flag.value != "0.01" || c.target("flag_off").effects != 1 {
+		t.Errorf("half of %q is left, the flag is %s", c.flag.half, c.flag.value)
+	}
+	if r := c.rollout(); r.Stage != "alpha" || r.Promotion != nil {
+		t.Errorf("the rollout is %+v", r)
+	}
+}
+
 func TestAnIncidentThatOpensFirstCancelsThePromotion(t *testing.T) {
 	c := newCanary(t)
 	c.started()

@@ -206,7 +206,8 @@ func (e *Engine) verifyPromotion(ctx context.Context, b *book, p *Promotion, act
 }
 
 // undoPromotion puts the traffic back as it was, with an intent and an outcome of
-// its own. Where an incident has waited long enough, its steps have the target.
+// its own. Where an incident has waited long enough and begun to act, its steps have
+// the target; until then, a target that was left half-way is mended first.
 func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, action Action, cause error) error {
 	left := false
 	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
@@ -214,16 +215,17 @@ func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, actio
 		if err != nil {
 			return err
 		}
-		if left = open != nil && !c.now.Before(c.p.Until); left {
+		late := !c.now.Before(c.p.Until)
+		if left = open != nil && open.Intended && late; left {
 			return c.leaveTo(open, cause)
+		}
+		if open == nil || late { // it has its whole time
+			c.p.Until = c.now.Add(promotionBack)
 		}
 		if c.p.Undoing {
 			return nil
 		}
 		c.p.Undoing, c.p.Error = true, cause.Error()
-		if open == nil { // nobody waits: it has its whole time
-			c.p.Until = c.now.Add(promotionBack)
-		}
 		return c.audit(KindIntent, actorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
 	})
 	if err != nil || left {
@@ -261,14 +263,14 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 		look, err = action.Look(ctx, p.Op)
 		return err
 	})
-	forward := false
+	forward, back := false, false
 	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
-		forward = false
+		forward, back = false, false
 		open, err := openIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
 		}
-		late := open != nil && !c.now.Before(c.p.Until)
+		late := open != nil && open.Intended && !c.now.Before(c.p.Until)
 		if lookErr != nil {
 			if late {
 				return c.leaveTo(open, fmt.Errorf("%w: %w", cause, lookErr))
@@ -291,6 +293,9 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 			return c.fall(StepPending, cause.Error()+"; nothing was changed, and it may be asked for again")
 		case late:
 			return c.leaveTo(open, cause)
+		case look.Position == HalfWay && open != nil: // more traffic is not what helps now
+			back = true
+			return nil
 		}
 		forward = true
 		if open == nil && c.p.Until.Before(c.now.Add(promotionForward+promotionBack)) {
@@ -298,8 +303,13 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 		}
 		return nil
 	})
-	if err != nil || !forward {
+	switch {
+	case err != nil:
 		return err
+	case back:
+		return e.undoPromotion(ctx, b, p, action, cause)
+	case !forward:
+		return nil
 	}
 	if look.Position == HalfWay {
 		err := limited(ctx, promotionForward, func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
