@@ -87,7 +87,7 @@ type alwaysOne struct{}
 
 func (alwaysOne) Query(context.Context, string) (float64, bool, error) { return 1, true, nil }
 
-// proving is the shop with an engine that runs preflights while run is being called.
+// provingWorld is the shop with an engine that can ask what lies around it.
 type provingWorld struct {
 	*world
 	around *around
@@ -105,7 +105,7 @@ func newProvingWorld(t *testing.T) *provingWorld {
 // restart puts a new engine on the store.
 func (p *provingWorld) restart() {
 	p.t.Helper()
-	p.world.start()
+	p.start()
 	var err error
 	p.engine, err = remediation.New(p.ctx, remediation.Options{
 		Store: p.store, Playbooks: []*alerts.Playbook{p.pb}, Kinds: p.kinds(), Prometheus: alwaysOne{}, Alertmanager: p.am, Mode: p.mode,

@@ -146,12 +146,12 @@ func (s *Surroundings) Clocks(ctx context.Context) []remediation.Clock {
 
 func (s *Surroundings) ahead(ctx context.Context, address string) (time.Duration, error) {
 	asked := s.now()
-	resp, err := s.request(ctx, http.MethodGet, address, nil)
+	_, header, err := s.request(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return 0, err
 	}
 	answered := s.now()
-	theirs, err := http.ParseTime(resp.Header.Get("Date"))
+	theirs, err := http.ParseTime(header.Get("Date"))
 	if err != nil {
 		return 0, errors.New("its answer has no Date")
 	}
@@ -168,9 +168,9 @@ func (s *Surroundings) RaiseAlert(ctx context.Context, labels map[string]string,
 	if err != nil {
 		return err
 	}
-	resp, err := s.request(ctx, http.MethodPost, s.alerts, body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("answer is %s", resp.Status)
+	status, _, err := s.request(ctx, http.MethodPost, s.alerts, body)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("answer is %d %s", status, http.StatusText(status))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: post an alert: %w", s.alertmanager, err)
@@ -184,32 +184,29 @@ func (s *Surroundings) Page(ctx context.Context, address string) (int, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return 0, fmt.Errorf("%q is not an http or https address", address)
 	}
-	resp, err := s.request(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return 0, err
-	}
-	return resp.StatusCode, nil
+	status, _, err := s.request(ctx, http.MethodGet, address, nil)
+	return status, err
 }
 
-// request returns an answer without its body, which is read to its end. No answer
-// in time is remediation.ErrNoAnswer.
-func (s *Surroundings) request(ctx context.Context, method, address string, body []byte) (_ *http.Response, err error) {
+// request returns an answer's status and header; its body is read and dropped. No
+// answer in time is remediation.ErrNoAnswer.
+func (s *Surroundings) request(ctx context.Context, method, address string, body []byte) (status int, header http.Header, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
-		return nil, cause(err)
+		return 0, nil, cause(err)
 	}
 	if len(body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", remediation.ErrNoAnswer, strings.TrimSpace(cause(err).Error()))
+		return 0, nil, fmt.Errorf("%w: %s", remediation.ErrNoAnswer, strings.TrimSpace(cause(err).Error()))
 	}
 	_, rerr := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
 	if err := errors.Join(rerr, resp.Body.Close()); err != nil {
-		return nil, fmt.Errorf("%w: %w", remediation.ErrNoAnswer, err)
+		return 0, nil, fmt.Errorf("%w: %w", remediation.ErrNoAnswer, err)
 	}
-	return resp, nil
+	return resp.StatusCode, resp.Header, nil
 }
