@@ -205,8 +205,8 @@ func (l *linter) plan(plan *Plan, path string) {
 
 // dashboards warns of names that lead nowhere, once each.
 func (l *linter) dashboards() {
-	if len(l.pb.Dashboards) == 0 {
-		return
+	if len(l.pb.Dashboards) == 0 || len(l.pb.DashboardAliases) > 0 {
+		return // without a list there is nothing to miss, with aliases it is an error
 	}
 	seen := map[string]bool{}
 	for i, ind := range l.pb.Indicators {
@@ -214,6 +214,6 @@ func (l *linter) dashboards() {
 			continue
 		}
 		seen[ind.Dashboard] = true
-		l.at(key(item("indicators", i), "dashboard"), fmt.Sprintf("the dashboard %q has no address under dashboards", ind.Dashboard), "add it there, or name one that stands there")
+		l.at(key(item("indicators", i), "dashboard"), fmt.Sprintf("the dashboard %q has no address under dashboards", ind.Dashboard), "add it there, name one that stands there, or map it under dashboard_aliases")
 	}
 }

@@ -39,6 +39,9 @@ type Playbook struct {
 	Stages     []Stage           `yaml:"stages"`
 	Plans      []Plan            `yaml:"plans"`
 	Dashboards map[string]string `yaml:"dashboards,omitempty"`
+	// DashboardAliases names, for an indicator's dashboard that Dashboards does
+	// not list, the listed one that it is part of.
+	DashboardAliases map[string]string `yaml:"dashboard_aliases,omitempty"`
 	RunbookURL string            `yaml:"runbook_url,omitempty"`
 
 	Confirmation Confirmation   `yaml:"confirmation"`
@@ -422,6 +425,17 @@ func (p *Playbook) Indicator(name string) *Indicator {
 		}
 	}
 	return nil
+}
+
+// Board returns the listed dashboard that an indicator is on, by its own name
+// or by an alias; "" where it is on none.
+func (p *Playbook) Board(ind *Indicator) string {
+	for _, name := range []string{ind.Dashboard, p.DashboardAliases[ind.Dashboard]} {
+		if _, ok := p.Dashboards[name]; ok {
+			return name
+		}
+	}
+	return ""
 }
 
 // Plan returns the named plan, or nil.

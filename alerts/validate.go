@@ -130,6 +130,35 @@ func (v *validator) service() {
 	for _, name := range slices.Sorted(maps.Keys(p.Dashboards)) {
 		v.web(key("dashboards", name), p.Dashboards[name])
 	}
+	v.dashboardAliases()
+}
+
+// dashboardAliases judges where the indicators' dashboards lead: whoever maps
+// names means all of them.
+func (v *validator) dashboardAliases() {
+	p, names := v.pb, slices.Sorted(maps.Keys(v.pb.Dashboards))
+	if v.isBad("dashboards") || v.isBad("dashboard_aliases") {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.DashboardAliases)) {
+		path, to := key("dashboard_aliases", name), p.DashboardAliases[name]
+		if _, ok := p.Dashboards[to]; !ok {
+			v.at(path, fmt.Sprintf("%s: no dashboard %q is listed under dashboards", path, to), oneOf(to, names))
+		}
+		if _, ok := p.Dashboards[name]; ok {
+			v.at(path, fmt.Sprintf("%s: the dashboard %q is listed itself", path, name), "leave the alias out")
+		}
+	}
+	if len(p.DashboardAliases) == 0 {
+		return
+	}
+	for i := range p.Indicators {
+		ind, path := &p.Indicators[i], key(item("indicators", i), "dashboard")
+		_, aliased := p.DashboardAliases[ind.Dashboard]
+		if ind.Dashboard != "" && p.Board(ind) == "" && !aliased {
+			v.at(path, fmt.Sprintf("%s: %q is neither listed under dashboards nor mapped under dashboard_aliases", path, ind.Dashboard), "add it to dashboard_aliases, or "+oneOf(ind.Dashboard, names))
+		}
+	}
 }
 
 func (v *validator) target() {

@@ -18,18 +18,24 @@ func notes(pb *alerts.Playbook, ind *alerts.Indicator) map[string]string {
 	}
 	board := ""
 	if ind != nil {
-		board = ind.Dashboard
+		board = boardOf(pb, ind)
 	}
 	for i := 0; board == "" && i < len(pb.Indicators); i++ {
-		board = pb.Indicators[i].Dashboard
-	}
-	if url, ok := pb.Dashboards[board]; ok {
-		board = url
+		board = boardOf(pb, &pb.Indicators[i])
 	}
 	if board != "" {
 		n["dashboard"] = escape(board)
 	}
 	return n
+}
+
+// boardOf is the address of an indicator's dashboard, or its name where the
+// playbook gives no address.
+func boardOf(pb *alerts.Playbook, ind *alerts.Indicator) string {
+	if url := pb.Dashboards[pb.Board(ind)]; url != "" {
+		return url
+	}
+	return ind.Dashboard
 }
 
 // escape keeps the playbook's words from being read as a template.
