@@ -101,6 +101,8 @@ func TestAChangeReachesTheEngineWithItsActorAndReason(t *testing.T) {
 		{"PUT", "/api/v1/freeze", `{"reason":"r"}`, "freeze  all oncall r"},
 		{"DELETE", "/api/v1/freeze?service=s&reason=all+clear", "", "thaw s oncall all clear"},
 		{"DELETE", "/api/v1/freeze?service=&reason=r", "", "thaw  oncall r"},
+		{"POST", "/api/v1/signals/p1-error?service=s", `{"reason":"everything is on fire"}`, "raise s p1-error oncall everything is on fire"},
+		{"DELETE", "/api/v1/signals/p1-error", `{"reason":"it is out"}`, "clear  p1-error oncall it is out"},
 		{"POST", "/api/v1/rollout/start", `{"service":"s","release":"v2","stage":"alpha","declare":true,"reason":"go"}`, "declare s v2 alpha oncall go"},
 		{"POST", "/api/v1/rollout/start", `{"service":"s","release":"v2","auto":true,"reason":"go"}`, "start s v2  oncall go true, wait s"},
 		{"POST", "/api/v1/rollout/promote", `{"service":"s","force":true,"reason":"go"}`, "rollout promote s oncall go true"},

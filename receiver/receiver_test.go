@@ -134,6 +134,16 @@ func (f *fakeService) PutFreeze(_ context.Context, fr remediation.Freeze) (remed
 	return fr, f.err
 }
 
+func (f *fakeService) RaiseSignal(_ context.Context, service, name, actor, reason string) (remediation.Signal, error) {
+	f.change("raise", service, name, actor, reason)
+	return remediation.Signal{Service: service, Name: name, By: actor, Reason: reason}, f.err
+}
+
+func (f *fakeService) ClearSignal(_ context.Context, service, name, actor, reason string) (remediation.Signal, error) {
+	f.change("clear", service, name, actor, reason)
+	return remediation.Signal{Service: service, Name: name, By: actor, Reason: reason}, f.err
+}
+
 func (f *fakeService) Thaw(_ context.Context, service, actor, reason string) ([]remediation.Freeze, error) {
 	f.change("thaw", service, actor, reason)
 	return nil, f.err

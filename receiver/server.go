@@ -152,6 +152,9 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e.PUT("/api/v1/freeze", s.change(s.putFreeze))
 	e.DELETE("/api/v1/freeze", s.change(s.thaw))
 
+	e.POST("/api/v1/signals/:name", s.change(s.raiseSignal))
+	e.DELETE("/api/v1/signals/:name", s.change(s.clearSignal))
+
 	e.GET("/api/v1/rollout", s.read(s.listRollouts))
 	e.POST("/api/v1/rollout/start", s.change(s.startRollout))
 	for v := range rolloutVerbs {

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
 )
 
-// Abort is a commander's order to back a rollout out. It stands in place of
+// Abort is a commander's order to back a rollout out, by an abort or a signal. It stands in place of
 // confirmation: the listed steps run in their order, each verified, without waiting
 // whether it helped, and without asking Prometheus. What is lossy still needs its
 // approval.
@@ -19,10 +20,17 @@ type Abort struct {
 	Began  time.Time `json:"began"`
 	// Ended is when its last step was verified, or somebody closed the incident.
 	Ended *time.Time `json:"ended,omitempty"`
+	// Signals are those that gave the order instead, nothing for an abort; Steps are
+	// then the numbers of the steps that their plans list: no other runs on their word.
+	Signals []string `json:"signals,omitempty"`
+	Steps   []int    `json:"steps,omitempty"`
 }
 
-// aborting tells whether an order to back the rollout out is being carried out.
+// aborting tells whether an order to back the release out is being carried out.
 func (inc *Incident) aborting() bool { return inc.Abort != nil && inc.Abort.Ended == nil }
+
+// lists tells whether a step runs on the order's word.
+func (a *Abort) lists(s *Step) bool { return len(a.Signals) == 0 || slices.Contains(a.Steps, s.Number) }
 
 // backPlan is the plan that an abort runs: that of the playbook's first trigger
 // which counts in every stage or, where there is none, of its first one.
@@ -85,7 +93,7 @@ func (c *change) beginAbort(r Rollout, in RolloutChange) error {
 	switch {
 	case inc.Release != r.Release:
 		return refuse(Conflict, "incident %s is about release %s, and %s is being rolled out", inc.ID, inc.Release, r.Release)
-	case inc.aborting():
+	case inc.aborting() && len(inc.Abort.Signals) == 0:
 		return refuse(Conflict, "%s has ordered that already: incident %s is %s", inc.Abort.By, inc.ID, inc.describe())
 	case inc.Restore != nil:
 		return refuse(Conflict, "incident %s is being restored by %s", inc.ID, inc.Restore.By)
@@ -138,6 +146,9 @@ func (e *Engine) abort(ctx context.Context, b *book, inc *Incident) error {
 		})
 	}
 	s := inc.next()
+	if s == nil && len(inc.Abort.Signals) > 0 {
+		return e.change(ctx, b, inc, (*change).endSignals)
+	}
 	if s == nil {
 		return e.change(ctx, b, inc, (*change).endAbort)
 	}
@@ -153,7 +164,10 @@ func (e *Engine) abort(ctx context.Context, b *book, inc *Incident) error {
 		if err != nil {
 			return err
 		}
-		detail := map[string]any{"gates": gateRows(all), "abort": c.inc.Abort.By, "reason": c.inc.Abort.Reason}
+		detail := map[string]any{"gates": gateRows(all), "ordered_by": c.inc.Abort.By, "reason": c.inc.Abort.Reason}
+		if len(c.inc.Abort.Signals) > 0 {
+			detail["signals"] = anys(c.inc.Abort.Signals)
+		}
 		switch {
 		case closed != nil:
 			return c.hold(s, *closed, detail)

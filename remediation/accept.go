@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 // Accept commits a notification: what was received, what it opened, attached
@@ -194,10 +196,42 @@ func (a *accept) firing(al Alert, known AlertState, seen bool) error {
 	if t == nil {
 		return a.hold(al, heldBefore, fmt.Sprintf("the playbook of %s has no trigger %q", service, name))
 	}
-	if t.Signal != "" {
-		return a.hold(al, heldBefore, fmt.Sprintf("trigger %q is a signal: a person raises it, an alert cannot", name))
+	if t.Signal == "" {
+		return a.attach(b, inc, al)
 	}
-	return a.attach(b, inc, al)
+	if seen && known.Active && known.Incident != "" {
+		heldBefore = true // what was cleared fires until the rule knows of it
+	}
+	return a.signal(b, inc, al, t, heldBefore)
+}
+
+// signal attaches the alert of a signal, which a human has raised: an alert alone
+// proves nothing. One that is raised again after its incident was closed is new trouble.
+func (a *accept) signal(b *book, inc *Incident, al Alert, t *alerts.Trigger, heldBefore bool) error {
+	raised, err := signalOf(a.tx, b.Service, t.Signal)
+	if err != nil {
+		return err
+	}
+	drill := al.Labels["drill"] == "true"
+	if raised == nil && !drill {
+		return a.hold(al, heldBefore, fmt.Sprintf("signal %s is not raised: a person raises it, an alert cannot", t.Signal))
+	}
+	if inc != nil && inc.State == Closed {
+		inc = nil
+	}
+	if err := a.attach(b, inc, al); err != nil || drill {
+		return err
+	}
+	inc = a.open[incidentKey{b.Service, false}]
+	if inc.Restore != nil || inc.aborting() && slices.Contains(inc.Abort.Signals, t.Signal) {
+		return nil
+	}
+	c := &change{e: a.e, b: b, tx: a.tx, inc: inc, now: a.now}
+	if err := c.signalRaised(t, raised); err != nil {
+		return err
+	}
+	a.poke(inc)
+	return nil
 }
 
 // repeats records a firing alert that changes nothing: its incident is open,
@@ -273,7 +307,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 	known := inc.trigger(name) != nil
 	if !known {
 		x := b.expr.Triggers[name]
-		inc.Triggers = append(inc.Triggers, TriggerState{Trigger: name, Threshold: x.Threshold, Above: x.Above})
+		inc.Triggers = append(inc.Triggers, TriggerState{Trigger: name, Threshold: x.Threshold, Above: x.Above, Signal: b.Trigger(name).Signal})
 	}
 	if inc.ID == "" {
 		if err := a.tx.PutIncident(inc); err != nil { // gives the id

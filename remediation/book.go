@@ -82,17 +82,9 @@ func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
 	if plan == nil {
 		return nil, fmt.Errorf("playbook %s has no plan %q", b.Service, name)
 	}
-	has := map[string]bool{}
-	for i := range inc.Steps {
-		s, err := b.planStep(&inc.Steps[i])
-		if err != nil {
-			return nil, err
-		}
-		k, err := identity(s, inc.Steps[i].Target)
-		if err != nil {
-			return nil, err
-		}
-		has[k] = true
+	has, err := b.steps(inc)
+	if err != nil {
+		return nil, err
 	}
 	var added []string
 	for i, s := range plan.Steps {
@@ -105,7 +97,7 @@ func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if has[k] {
+		if has[k] > 0 {
 			continue
 		}
 		step := Step{
@@ -121,6 +113,46 @@ func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
 		added = append(added, step.ID())
 	}
 	return added, nil
+}
+
+// listed returns the numbers of the incident's steps that a plan has.
+func (b *book) listed(inc *Incident, name string) ([]int, error) {
+	plan := b.Plan(name)
+	if plan == nil {
+		return nil, fmt.Errorf("playbook %s has no plan %q", b.Service, name)
+	}
+	has, err := b.steps(inc)
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, s := range plan.Steps {
+		k, err := identity(s, b.kinds[s.Action].Target(b.Playbook, s.Params))
+		if err != nil {
+			return nil, err
+		}
+		if has[k] > 0 {
+			out = append(out, has[k])
+		}
+	}
+	return out, nil
+}
+
+// steps are the numbers of the incident's steps by their identity.
+func (b *book) steps(inc *Incident) (map[string]int, error) {
+	out := map[string]int{}
+	for i := range inc.Steps {
+		s, err := b.planStep(&inc.Steps[i])
+		if err != nil {
+			return nil, err
+		}
+		k, err := identity(s, inc.Steps[i].Target)
+		if err != nil {
+			return nil, err
+		}
+		out[k] = inc.Steps[i].Number
+	}
+	return out, nil
 }
 
 func identity(s alerts.Step, target string) (string, error) {
@@ -139,7 +171,7 @@ func (inc *Incident) next() *Step {
 	var n *Step
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
-		if s.Tells || !s.open() {
+		if s.Tells || !s.open() || inc.aborting() && !inc.Abort.lists(s) {
 			continue
 		}
 		if n == nil || s.Risk < n.Risk && !inc.aborting() {

@@ -393,6 +393,9 @@ func (e *Engine) turn(ctx context.Context, b *book, inc *Incident) error {
 	if inc.aborting() && inc.State != Closed {
 		return e.abort(ctx, b, inc)
 	}
+	if inc.onlySignals() && inc.State != Closed {
+		return e.watchSignals(ctx, b, inc)
+	}
 	switch inc.State {
 	case Confirming:
 		return e.confirm(ctx, b, inc)

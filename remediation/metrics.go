@@ -59,6 +59,7 @@ var (
 	descRemaining = prometheus.NewDesc("backout_rate_limit_remaining", "Steps that the limits still allow.", []string{"action", "service"}, nil)
 	descStage     = prometheus.NewDesc("rollout_stage", "1 for the stage that the rollout is in, 0 for every other; none is a stage.", []string{"service", "rollout", "stage"}, nil)
 	descTraffic   = prometheus.NewDesc("rollout_traffic_ratio", "Share of traffic that the present stage gives to the release.", []string{"service", "rollout"}, nil)
+	descSignal    = prometheus.NewDesc("rollout_signal", "1 where a human has raised the signal, 0 for every other one of the playbook.", []string{"service", "signal"}, nil)
 	descPending   = prometheus.NewDesc("backout_outbox_pending", "Messages that are not delivered yet.", nil, nil)
 	descUp        = prometheus.NewDesc("backout_store_up", "1 where the store answered this scrape.", nil, nil)
 )
@@ -71,7 +72,7 @@ func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
 	e.metrics.duration.Describe(ch)
 	e.metrics.reaction.Describe(ch)
 	e.metrics.deliveries.Describe(ch)
-	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descRemaining, descStage, descTraffic, descPending, descUp} {
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descRemaining, descStage, descTraffic, descSignal, descPending, descUp} {
 		ch <- d
 	}
 }
@@ -153,6 +154,17 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 		}
 		if err := collectRollout(tx, b, ch); err != nil {
 			return err
+		}
+		for _, name := range signalsOf(b.Playbook) {
+			raised, err := signalOf(tx, b.Service, name)
+			if err != nil {
+				return err
+			}
+			v := 0.0
+			if raised != nil {
+				v = 1
+			}
+			ch <- gauge(descSignal, v, b.Service, name)
 		}
 	}
 	return nil

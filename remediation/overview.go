@@ -38,12 +38,20 @@ type ServiceNow struct {
 	WatchdogMaxAge time.Duration `json:"watchdog_max_age"`
 	Limits         []LimitLeft   `json:"limits"`
 	Triggers       []TriggerNow  `json:"triggers"`
+	// Signals are those that the playbook's triggers name, and who raised which.
+	Signals []SignalNow `json:"signals"`
 	// Tells are the actions that only tell people something, and change no target.
 	Tells []string `json:"tells"`
 	// Call is where the service's grave incidents are talked about, "" where the
 	// playbook does not say; CallAbove is the severity above which one is.
 	Call      string `json:"call,omitempty"`
 	CallAbove *int   `json:"call_above,omitempty"`
+}
+
+// SignalNow is one signal; Raised is nil where it is not.
+type SignalNow struct {
+	Name   string  `json:"name"`
+	Raised *Signal `json:"raised"`
 }
 
 // TriggerNow is how a trigger's values are to be read.
@@ -125,6 +133,13 @@ func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
 	if !beat.Last.IsZero() {
 		s.Watchdog = utc(&beat.Last)
 	}
+	for _, name := range signalsOf(b.Playbook) {
+		raised, err := signalOf(tx, b.Service, name)
+		if err != nil {
+			return ServiceNow{}, err
+		}
+		s.Signals = append(s.Signals, SignalNow{Name: name, Raised: raised})
+	}
 	limits, err := e.limitsLeft(tx, b)
 	for _, l := range limits {
 		if !slices.Contains(s.Tells, l.Action) {
@@ -138,7 +153,7 @@ func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
 func (b *book) reading() ServiceNow {
 	s := ServiceNow{
 		Service: b.Service, Limits: []LimitLeft{}, Stages: stageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
-		Triggers: []TriggerNow{}, Tells: []string{},
+		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{},
 	}
 	if m := b.Communications; m != nil && m.IncidentCall != nil {
 		s.Call, s.CallAbove = m.IncidentCall.URL, &m.IncidentCall.SeverityAbove

@@ -154,6 +154,11 @@ type Service interface {
 	PutFreeze(ctx context.Context, f Freeze) (Freeze, error)
 	// Thaw ends a service's freezes ("" ends those of every service).
 	Thaw(ctx context.Context, service, actor, reason string) ([]Freeze, error)
+	// RaiseSignal says that a fact which no metric knows is so; service may be ""
+	// where there is one playbook.
+	RaiseSignal(ctx context.Context, service, name, actor, reason string) (Signal, error)
+	// ClearSignal says that it is so no longer, and returns who said that and when.
+	ClearSignal(ctx context.Context, service, name, actor, reason string) (Signal, error)
 	Rollouts(ctx context.Context) ([]RolloutView, error)
 	// DeclareRollout records a rollout that humans started. service may be ""
 	// where there is one playbook.

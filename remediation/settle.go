@@ -152,7 +152,11 @@ func (e *Engine) watchRecovered(ctx context.Context, b *book, inc *Incident) err
 		if err := c.pageIfBlind(unknown); err != nil {
 			return err
 		}
-		if still != nil || unknown != "" {
+		raised, err := c.raised()
+		if err != nil {
+			return err
+		}
+		if still != nil || unknown != "" || raised != nil {
 			c.inc.FalseSince = nil
 			return c.pageIfStill(still)
 		}
@@ -246,7 +250,7 @@ func (c *change) close(actor string, detail map[string]any) error {
 		return nil
 	}
 	ended := RolloutRolledBack
-	if c.inc.Abort != nil {
+	if c.inc.Abort != nil && len(c.inc.Abort.Signals) == 0 {
 		ended = RolloutAborted
 	}
 	return c.endRollout(ended, actorEngine, "a step of this incident backed the release out")

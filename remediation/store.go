@@ -122,6 +122,10 @@ type ServiceTable interface {
 	Freezes() ([]Freeze, error)
 	PutFreeze(f Freeze) error // by Service and Scope
 	DeleteFreeze(service, scope string) error
+	// Signals returns those that are raised, by service and name.
+	Signals() ([]Signal, error)
+	PutSignal(s Signal) error // by Service and Name
+	DeleteSignal(service, name string) error
 	Rollouts() ([]Rollout, error)
 	PutRollout(r Rollout) error // by Service
 	Beats() ([]Beat, error)

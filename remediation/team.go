@@ -41,7 +41,7 @@ type TeamLine struct {
 var (
 	startsTelling = []Kind{KindHeld, KindOutcome, KindInDoubt, KindEscalated, KindClaimed, KindLateOutcome, KindDrift, KindRestored}
 	goesOnTelling = []Kind{
-		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal,
+		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal, KindSignal,
 	}
 	movesOn = []Kind{KindIntent, KindVerified, KindSettled}
 	// tellsService are told without an incident.

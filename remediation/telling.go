@@ -44,6 +44,9 @@ func Tell(e Entry) Telling {
 		if subject == "" {
 			subject = text("status")
 		}
+		if subject == "" {
+			ev.Title = "People were told"
+		}
 	case KindEscalated:
 		if subject == "" {
 			ev.Title = "Needs a human"
@@ -54,6 +57,12 @@ func Tell(e Entry) Telling {
 		} else {
 			subject, ev.Tone = "is back", "good"
 		}
+	case KindSignal:
+		word := "cleared"
+		if raised, _ := e.Detail["raised"].(bool); raised {
+			word, ev.Tone = "raised", "bad"
+		}
+		subject = text("signal") + " " + word
 	case KindFrozen, KindThawed:
 		if subject = e.Service; subject == "" {
 			subject = "every service"

@@ -127,6 +127,19 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 			exchange{"DELETE /api/v1/freeze?reason=r&service=social-intel", "", 200, `{"freezes":[]}`},
 			[]string{"Nothing is frozen now."},
 		},
+		"signal raise": {
+			[]string{"signal", "raise", "p1-error", "--service=social-intel", "--reason=CVE-1"},
+			exchange{
+				"POST /api/v1/signals/p1-error?service=social-intel", `{"reason":"CVE-1"}`, 200,
+				`{"service":"social-intel","signal":"p1-error","raised":true,"by":"oncall","reason":"CVE-1","since":"2026-11-22T03:00:00Z"}`,
+			},
+			[]string{"Raised: p1-error of service social-intel", "by oncall: CVE-1", "backout signal clear p1-error --service=social-intel --reason=WHY"},
+		},
+		"signal clear": {
+			[]string{"signal", "clear", "p1-error", "--reason=r"},
+			exchange{"DELETE /api/v1/signals/p1-error", `{"reason":"r"}`, 200, `{"service":"social-intel","signal":"p1-error","raised":false}`},
+			[]string{"Cleared: p1-error of service social-intel."},
+		},
 		"rollout start": {
 			[]string{"rollout", "start", "--declare", "--stage=alpha", "--reason=r"},
 			exchange{"POST /api/v1/rollout/start", `{"service":"","release":"","stage":"alpha","declare":true,"reason":"r"}`, 200, rollout},
@@ -315,6 +328,9 @@ func TestWrongUsageIsOneSentenceAndStatusTwo(t *testing.T) {
 		"freeze --reason=r --for=1fortnight":                  "is not a duration above 0, such as 30m",
 		"freeze --reason=r --scope=some":                      `--scope: "some" is none of all, promotions`,
 		"thaw":                                                "--reason",
+		"signal raise p1-error":                               "--reason",
+		"signal clear":                                        "--reason",
+		"signal":                                              "raise",
 		"rollout start --declare":                             "--stage",
 		"rollout start --stage=alpha":                         "does not start rollouts by itself",
 	} {

@@ -95,6 +95,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addIncident()
 	c.addApprove()
 	c.addFreeze()
+	c.addSignal()
 	c.addRollout()
 	c.addPreflight()
 	c.addAudit()

@@ -173,3 +173,30 @@ func (t *tx) PutPlaybook(hash string, source []byte) error {
 	}
 	return nil
 }
+
+// Signals implements remediation.ServiceTable.
+func (t *tx) Signals() ([]remediation.Signal, error) {
+	return bodies[remediation.Signal](t, "signals", "SELECT body FROM signals ORDER BY service, name")
+}
+
+// PutSignal implements remediation.ServiceTable.
+func (t *tx) PutSignal(s remediation.Signal) error {
+	body, err := marshal(s)
+	if err == nil {
+		err = t.exec(`INSERT INTO signals (service, name, body) VALUES (?, ?, ?)
+			ON CONFLICT (service, name) DO UPDATE SET body = excluded.body`, s.Service, s.Name, body)
+	}
+	if err != nil {
+		return fmt.Errorf("put signal %.80q of %.80q: %w", s.Name, s.Service, err)
+	}
+	return nil
+}
+
+// DeleteSignal implements remediation.ServiceTable; deleting what is not there
+// is no error.
+func (t *tx) DeleteSignal(service, name string) error {
+	if err := t.exec("DELETE FROM signals WHERE service = ? AND name = ?", service, name); err != nil {
+		return fmt.Errorf("delete signal %.80q of %.80q: %w", name, service, err)
+	}
+	return nil
+}

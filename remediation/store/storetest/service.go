@@ -68,6 +68,24 @@ var serviceTests = []test{
 			return err
 		})
 	}},
+	{"signals are kept by service and name", func(s *suite) {
+		all := []remediation.Signal{
+			{Service: "", Name: "a\x00", By: "eve", Reason: "a\x00b", Since: noon},
+			{Service: "shop\x00", Name: "a", By: "eve", Since: noon},
+			{Service: "shop\x00", Name: "b"},
+		}
+		s.update(func(tx remediation.Tx) error {
+			return errors.Join(tx.PutSignal(all[2]), tx.PutSignal(remediation.Signal{Service: "shop\x00", Name: "a", By: "replaced"}), tx.PutSignal(all[1]), tx.PutSignal(all[0]),
+				tx.PutSignal(remediation.Signal{Service: "gone", Name: "a"}), tx.DeleteSignal("gone", "a"), tx.DeleteSignal("shop", "a"))
+		})
+		s.both(func(tx remediation.Tx) error {
+			got, err := tx.Signals()
+			if !reflect.DeepEqual(got, all) {
+				return fmt.Errorf("got %+v, want %+v (%w)", got, all, err)
+			}
+			return err
+		})
+	}},
 	{"rollouts are kept by service", func(s *suite) {
 		at := noon
 		all := []remediation.Rollout{

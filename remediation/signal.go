@@ -1,0 +1,283 @@
+package remediation
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// Signal is a fact that no metric knows, which a human stands for: a vulnerability,
+// bad data. While it is raised it is 1 in rollout_signal; the generated rule and
+// Alertmanager bring it back as an alert, whose plan runs on the human's word.
+type Signal struct {
+	Service string    `json:"service"`
+	Name    string    `json:"signal"`
+	By      string    `json:"by"`
+	Reason  string    `json:"reason"`
+	Since   time.Time `json:"since"`
+}
+
+// signalsOf are the signals that a playbook's triggers name, in their order.
+func signalsOf(pb *alerts.Playbook) []string {
+	var out []string
+	for _, t := range pb.Triggers {
+		if t.Signal != "" && !slices.Contains(out, t.Signal) {
+			out = append(out, t.Signal)
+		}
+	}
+	return out
+}
+
+// signalBook is the playbook that knows a signal.
+func (e *Engine) signalBook(service, name string) (*book, error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return nil, err
+	}
+	if known := signalsOf(b.Playbook); !slices.Contains(known, name) {
+		return nil, refuse(Missing, "the playbook of %s has no signal %q: its signals are %v", b.Service, name, known)
+	}
+	return b, nil
+}
+
+// signalOf returns a raised signal, or nil.
+func signalOf(tx Tx, service, name string) (*Signal, error) {
+	all, err := tx.Signals()
+	for i := range all {
+		if all[i].Service == service && all[i].Name == name {
+			return &all[i], err
+		}
+	}
+	return nil, err
+}
+
+// RaiseSignal implements Service. A signal that is raised already stays as it was
+// raised.
+func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason string) (Signal, error) {
+	if reason == "" {
+		return Signal{}, refuse(Invalid, "a reason is required")
+	}
+	b, err := e.signalBook(service, name)
+	if err != nil {
+		return Signal{}, err
+	}
+	var s Signal
+	err = e.store.Update(ctx, func(tx Tx) error {
+		old, err := signalOf(tx, b.Service, name)
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			s = *old
+			return nil
+		}
+		s = Signal{Service: b.Service, Name: name, By: actor, Reason: reason, Since: e.now().UTC()}
+		if err := tx.PutSignal(s); err != nil {
+			return err
+		}
+		return e.append(tx, Entry{Kind: KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
+			"signal": name, "raised": true, "reason": reason,
+		}})
+	})
+	if err != nil {
+		return Signal{}, err
+	}
+	e.wakeUp()
+	return s, nil
+}
+
+// ClearSignal implements Service. It cancels the steps without an intent that
+// were listed for the signal alone, and lets its incident close.
+func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason string) (Signal, error) {
+	if reason == "" {
+		return Signal{}, refuse(Invalid, "a reason is required")
+	}
+	b, err := e.signalBook(service, name)
+	if err != nil {
+		return Signal{}, err
+	}
+	err = e.store.Update(ctx, func(tx Tx) error {
+		old, err := signalOf(tx, b.Service, name)
+		if err != nil {
+			return err
+		}
+		if old == nil {
+			return refuse(Conflict, "signal %s of %s is not raised", name, b.Service)
+		}
+		if err := tx.DeleteSignal(b.Service, name); err != nil {
+			return err
+		}
+		en := Entry{Kind: KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
+			"signal": name, "raised": false, "reason": reason,
+		}}
+		inc, err := openIncident(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if inc == nil || !inc.hasSignal(name) {
+			return e.append(tx, en)
+		}
+		ib, err := e.bookFor(context.WithoutCancel(ctx), inc)
+		if err != nil {
+			return err
+		}
+		cancelled, err := (&change{e: e, b: ib, tx: tx, inc: inc, now: e.now()}).signalCleared(name)
+		if err != nil {
+			return err
+		}
+		if en.Incident = inc.ID; len(cancelled) > 0 {
+			en.Detail["cancelled"] = anys(cancelled)
+		}
+		if err := e.append(tx, en); err != nil {
+			return err
+		}
+		return tx.PutIncident(inc)
+	})
+	if err != nil {
+		return Signal{}, err
+	}
+	e.wakeUp()
+	return Signal{Service: b.Service, Name: name, By: actor, Reason: reason, Since: e.now().UTC()}, nil
+}
+
+// hasSignal tells whether a signal is among the incident's triggers.
+func (inc *Incident) hasSignal(name string) bool {
+	return slices.ContainsFunc(inc.Triggers, func(t TriggerState) bool { return t.Signal == name })
+}
+
+// onlySignals tells whether the incident has no trigger that Prometheus could
+// judge: nothing but a human's word began it, and ends it.
+func (inc *Incident) onlySignals() bool {
+	return len(inc.Triggers) > 0 && !slices.ContainsFunc(inc.Triggers, func(t TriggerState) bool { return t.Signal == "" })
+}
+
+// signalRaised lets a human's signal stand in place of confirmation, as an abort
+// does: the steps of its plan run in their order.
+func (c *change) signalRaised(t *alerts.Trigger, s *Signal) error {
+	inc := c.inc
+	listed, err := c.b.listed(inc, t.Plan)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !inc.aborting():
+		inc.Abort = &Abort{By: s.By, Reason: s.Reason, Began: c.now, Signals: []string{s.Name}, Steps: listed}
+	case len(inc.Abort.Signals) > 0: // an abort runs all that is listed, this plan too
+		inc.Abort.Signals = append(inc.Abort.Signals, s.Name)
+		for _, n := range listed {
+			if !slices.Contains(inc.Abort.Steps, n) {
+				inc.Abort.Steps = append(inc.Abort.Steps, n)
+			}
+		}
+	}
+	if inc.running() == nil {
+		inc.voidApprovals()
+		inc.SettleFrom, inc.SettleUntil, inc.LastHeld, inc.Paged = nil, nil, "", nil
+		c.enter(Acting, 0)
+	}
+	return nil
+}
+
+// signalCleared takes a signal's word back, and returns the steps that are cancelled
+// with it.
+func (c *change) signalCleared(name string) (cancelled []string, err error) {
+	inc := c.inc
+	inc.Wake = c.now
+	if !inc.aborting() || !slices.Contains(inc.Abort.Signals, name) {
+		return nil, nil
+	}
+	inc.Abort.Signals = slices.DeleteFunc(inc.Abort.Signals, func(s string) bool { return s == name })
+	var wanted []int
+	for _, t := range inc.Triggers {
+		if t.Signal != "" && !slices.Contains(inc.Abort.Signals, t.Signal) {
+			continue
+		}
+		listed, err := c.b.listed(inc, c.b.Trigger(t.Trigger).Plan)
+		if err != nil {
+			return nil, err
+		}
+		wanted = append(wanted, listed...)
+	}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.open() && !slices.Contains(wanted, s.Number) {
+			s.State, s.Finished = StepSkipped, &c.now
+			cancelled = append(cancelled, s.ID())
+		}
+	}
+	inc.Abort.Steps = slices.DeleteFunc(inc.Abort.Steps, func(n int) bool { return !slices.Contains(wanted, n) })
+	if len(inc.Abort.Signals) > 0 {
+		return cancelled, nil
+	}
+	inc.Abort.Signals = []string{name} // of which it was
+	inc.Abort.Ended = &c.now
+	inc.voidApprovals()
+	if inc.running() == nil {
+		inc.resetPolls()
+		c.enter(Confirming, 0)
+	}
+	return cancelled, nil
+}
+
+// endSignals ends the order: every step was verified or is skipped. Other triggers
+// of the incident still need their recovery.
+func (c *change) endSignals() error {
+	inc := c.inc
+	inc.Abort.Ended = &c.now
+	switch {
+	case inc.onlySignals():
+		return c.recoverSignals()
+	case inc.lastRun() != nil:
+		c.startSettling()
+	default:
+		c.enter(Confirming, 0)
+	}
+	return nil
+}
+
+// recoverSignals rests until the signal is cleared.
+func (c *change) recoverSignals() error {
+	why := "every step was verified or skipped; the incident closes once the signal is cleared"
+	if err := c.audit(KindRecovered, actorEngine, nil, map[string]any{"why": why}); err != nil {
+		return err
+	}
+	if err := c.follow(PublicMonitoring); err != nil {
+		return err
+	}
+	c.inc.voidApprovals()
+	c.inc.SettleFrom, c.inc.SettleUntil, c.inc.Paged, c.inc.LastHeld = nil, nil, nil, ""
+	c.enter(Recovered, c.b.poll())
+	return nil
+}
+
+// watchSignals closes an incident of nothing but signals once all are cleared.
+func (e *Engine) watchSignals(ctx context.Context, b *book, inc *Incident) error {
+	return e.change(ctx, b, inc, func(c *change) error {
+		raised, err := c.raised()
+		switch {
+		case err != nil:
+			return err
+		case raised == nil:
+			return c.close(actorEngine, map[string]any{"reason": "cleared", "why": "its signals are cleared"})
+		case c.inc.State != Recovered:
+			return c.recoverSignals()
+		}
+		c.inc.Wake = c.now.Add(b.poll())
+		return nil
+	})
+}
+
+// raised returns a signal of the incident that is raised, or nil.
+func (c *change) raised() (*Signal, error) {
+	for _, t := range c.inc.Triggers {
+		if t.Signal == "" {
+			continue
+		}
+		if s, err := signalOf(c.tx, c.inc.Service, t.Signal); s != nil || err != nil {
+			return s, err
+		}
+	}
+	return nil, nil
+}
