@@ -155,9 +155,13 @@ func TestAStartIsRefusedWhereItCannotBegin(t *testing.T) {
 		"an incident is open":     {func(c *canary) { c.post("firing", "error_rate", "fp1") }, remediation.RolloutStart{}, remediation.Conflict, "incident inc-1 is open"},
 		"it is frozen":            {func(c *canary) { c.freeze("shop", remediation.ScopePromotions) }, remediation.RolloutStart{}, remediation.Conflict, "is frozen"},
 		"the target is not there": {func(c *canary) { c.flag.lookErr = errors.New("no such project") }, remediation.RolloutStart{}, remediation.Conflict, "the traffic cannot be set: no such project"},
-		"another release":         {func(*canary) {}, remediation.RolloutStart{Release: "v3"}, remediation.Conflict, "is about release v2, not v3"},
-		"no such stage":           {func(*canary) {}, remediation.RolloutStart{Stage: "omega"}, remediation.Invalid, `no stage "omega"`},
-		"no such service":         {func(*canary) {}, remediation.RolloutStart{Service: "x"}, remediation.Missing, `no playbook for service "x"`},
+		"nothing was proved": {func(c *canary) {
+			c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error { return tx.PutPreflight(remediation.Preflight{Service: "shop"}) }))
+		}, remediation.RolloutStart{}, remediation.Conflict, "no preflight was run"},
+		"the proof is old": {func(c *canary) { c.now = c.now.Add(25 * time.Hour) }, remediation.RolloutStart{}, remediation.Conflict, "over 24h ago"},
+		"another release":  {func(*canary) {}, remediation.RolloutStart{Release: "v3"}, remediation.Conflict, "is about release v2, not v3"},
+		"no such stage":    {func(*canary) {}, remediation.RolloutStart{Stage: "omega"}, remediation.Invalid, `no stage "omega"`},
+		"no such service":  {func(*canary) {}, remediation.RolloutStart{Service: "x"}, remediation.Missing, `no playbook for service "x"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCanary(t)

@@ -110,7 +110,21 @@ func newCanary(t *testing.T, edit ...func(string) string) *canary {
 	c := &canary{world: w, flag: w.flag}
 	w.prom.criterion = 0.0001
 	c.beat()
+	c.prove()
 	return c
+}
+
+// prove lets a preflight have passed, with every signature that a start wants.
+func (c *canary) prove() {
+	c.t.Helper()
+	p := remediation.Preflight{Service: "shop", Run: &remediation.PreflightRun{Release: "v2", Playbook: c.pb.Hash, Started: c.now, Finished: c.now}}
+	c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error { return tx.PutPreflight(p) }))
+	v, err := c.engine.Preflight(c.ctx, "shop")
+	c.must(err)
+	for _, it := range v.Items {
+		p.Signatures = append(p.Signatures, remediation.Signature{Item: it.ID, Release: "v2", By: "eve", Reason: "seen"})
+	}
+	c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error { return tx.PutPreflight(p) }))
 }
 
 // beat lets the watchdog be heard.

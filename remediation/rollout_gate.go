@@ -202,8 +202,25 @@ func (e *Engine) finishable(tx Tx, b *book, r Rollout, a asked) ([]StageGate, er
 	return append(append(all, a.judged(b)...), watchdog), err
 }
 
-// startable asks every gate of a rollout that backout itself starts.
-func (e *Engine) startable(tx Tx, b *book) ([]StageGate, error) { return e.common(tx, b) }
+// startable asks every gate of a rollout that backout itself starts: it wants the
+// proof that going back would work, and all that the playbook puts before the start.
+func (e *Engine) startable(tx Tx, b *book) ([]StageGate, error) {
+	all, err := e.common(tx, b)
+	if err != nil {
+		return nil, err
+	}
+	unproven, err := e.unproven(tx, b.Service, b.Release.Version)
+	if err != nil {
+		return nil, err
+	}
+	if len(unproven) == 0 {
+		return append(all, passed("preflight", "")), nil
+	}
+	for _, why := range unproven {
+		all = append(all, shut("preflight", "%s", why))
+	}
+	return all, nil
+}
 
 // missing splits the gates that are shut into those that no force opens and the others.
 func missing(all []StageGate) (firmly, others []StageGate) {
