@@ -27,7 +27,7 @@ const (
 	// slackFresh is for how long the signature of a request holds, before and after;
 	// slackSeen is how many of those that came are remembered.
 	slackFresh = 5 * time.Minute
-	slackSeen  = 10000
+	slackSeen  = 2000
 	// slackReason bounds the reason in a modal; Slack's own bound is 3000.
 	slackReason = 1000
 )

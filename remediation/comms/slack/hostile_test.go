@@ -23,16 +23,16 @@ var hostile = []string{
 	"",
 }
 
-// poisoned is a message of which every text from elsewhere is s.
-func poisoned(s string) remediation.Message {
+// poisoned is a message of many lines of which every text from elsewhere is s.
+func poisoned(s string, many int) remediation.Message {
 	st := story(5, remediation.Waiting)
 	st.Service, st.Rollout, st.ClaimedBy = s, s, s
 	st.IncidentView.Why, st.Headline, st.Helped = s, s, s
 	st.Call = "javascript:" + s
-	for range 8 {
+	for range many {
 		st.Broke = append(st.Broke, remediation.Broken{Trigger: s, Value: s, Bound: s, Alerts: 3, Active: true})
 	}
-	for range 40 {
+	for range many {
 		st.Done = append(st.Done, remediation.StepView{ID: s, Action: s, Target: s, State: remediation.StepState(s)})
 	}
 	for i := range st.Steps {
@@ -40,7 +40,7 @@ func poisoned(s string) remediation.Message {
 	}
 	st.Next.What, st.Next.Unless = s, []string{s, s, s}
 	var lines []remediation.TeamLine
-	for seq := range int64(60) {
+	for seq := range int64(many) {
 		l := line(seq+1, remediation.KindHeld, s, s)
 		l.Actor, l.Tone = s, s
 		lines = append(lines, l)
@@ -53,10 +53,9 @@ func poisoned(s string) remediation.Message {
 func TestHostileTextShowsAsPlainText(t *testing.T) {
 	for _, s := range hostile {
 		x := begin(t)
-		x.delivers(poisoned(s))
-		notice := poisoned(s)
+		x.delivers(poisoned(s, 4))
 		x.delivers(message(nil, line(1, remediation.KindSignal, s, s)))
-		x.delivers(notice)
+		x.delivers(poisoned(s, 4))
 		if n := len(x.Incidents().Mains()); n != 2 {
 			t.Errorf("%.30q: %d messages", s, n)
 		}
@@ -85,7 +84,7 @@ func withoutCode(s string) string {
 
 func TestWhatIsCutSaysSo(t *testing.T) {
 	x := begin(t)
-	x.delivers(poisoned(strings.Repeat("long ", 2000)))
+	x.delivers(poisoned(strings.Repeat("long ", 2000), 60))
 	main := x.Incidents().Mains()[0]
 	if got := main.Reads(); !strings.Contains(got, "more characters)") && !strings.Contains(got, " …") || !strings.Contains(got, "more, which the audit log has") {
 		t.Errorf("the message hides what it leaves out: %s", got)
