@@ -25,7 +25,7 @@ type File struct {
 }
 
 // Generate returns what is derived from a valid playbook: the rules, their
-// promtool tests and Alertmanager's configuration. The same playbook gives the
+// promtool tests, Alertmanager's configuration and Grafana's dashboards. The same playbook gives the
 // same bytes.
 func Generate(pb *alerts.Playbook) ([]File, error) {
 	rulesFile, err := generateRules(pb)
@@ -55,7 +55,11 @@ func Generate(pb *alerts.Playbook) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(files, File{Name: "deploy/alertmanager.yml", Content: am}), nil
+	boards, err := dashboardFiles(pb)
+	if err != nil {
+		return nil, fmt.Errorf("generate the dashboards: %w", err)
+	}
+	return append(append(files, File{Name: "deploy/alertmanager.yml", Content: am}), boards...), nil
 }
 
 // generateRules returns the rule file, checked.

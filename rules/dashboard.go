@@ -1,0 +1,225 @@
+package rules
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// dashboardFolder is where Grafana's provisioning finds the dashboards.
+const dashboardFolder = "deploy/grafana/dashboards/"
+
+// dashboardFiles are the playbook's dashboards and backout's own.
+func dashboardFiles(pb *alerts.Playbook) ([]File, error) {
+	boards, warnings, err := boardsOf(pb)
+	if err != nil {
+		return nil, err
+	}
+	var files []File
+	for _, d := range append(boards, ownDashboard()) {
+		content, err := marshalJSON(d)
+		if err != nil {
+			return nil, fmt.Errorf("write dashboard %s: %w", d.UID, err)
+		}
+		files = append(files, File{Name: dashboardFolder + d.UID + ".json", Content: content})
+	}
+	files[0].Warnings = warnings
+	return files, nil
+}
+
+// marshalJSON writes expressions as they are, not with < and > escaped.
+func marshalJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}
+
+// boardsOf returns the dashboards that the playbook lists, by name, and which
+// indicators are on none of them.
+func boardsOf(pb *alerts.Playbook) (boards []dashboard, warnings []string, err error) {
+	taken := map[string]string{ownUID: "backout"}
+	for _, name := range slices.Sorted(maps.Keys(pb.Dashboards)) {
+		uid, err := dashboardUID(pb.Service, name, pb.Dashboards[name])
+		if err != nil {
+			return nil, nil, fmt.Errorf("dashboard %s: %w", name, err)
+		}
+		if other, ok := taken[uid]; ok {
+			return nil, nil, fmt.Errorf("dashboard %s: its uid %s is that of %s; try: give it an address of its own under dashboards", name, uid, other)
+		}
+		taken[uid] = name
+		d, err := boardOfName(pb, name, uid)
+		if err != nil {
+			return nil, nil, fmt.Errorf("dashboard %s: %w", name, err)
+		}
+		boards = append(boards, d)
+	}
+	for i := range pb.Indicators {
+		if ind := &pb.Indicators[i]; len(boards) > 0 && ind.Dashboard != "" && pb.Board(ind) == "" {
+			warnings = append(warnings, fmt.Sprintf("indicator %s is on no dashboard: %q is neither listed under dashboards nor mapped under dashboard_aliases", ind.Name, ind.Dashboard))
+		}
+	}
+	return boards, warnings, nil
+}
+
+// boardOfName is one dashboard: how the rollout stands, and its indicators.
+func boardOfName(pb *alerts.Playbook, name, uid string) (dashboard, error) {
+	d := newDashboard(uid, pb.Service+": "+name, generatedFrom(pb.Service))
+	d.Tags = append(d.Tags, pb.Service)
+	d.Annotations.List = append(d.Annotations.List, rolloutAnnotations(pb)...)
+	d.add(8, 5, statPanel("Stage", "Which stage the rollout is in; none is one.", "short",
+		ask(fmt.Sprintf("max by (stage) (rollout_stage{service=%q}) == 1", pb.Service), "{{stage}}")).named())
+	d.add(8, 5, statPanel("Traffic", "The share of the traffic that the stage gives to the release.", "percentunit",
+		ask(fmt.Sprintf("max(rollout_traffic_ratio{service=%q})", pb.Service), "traffic")))
+	d.add(8, 5, statPanel("Open incidents", "Incidents of the service that are not closed.", "short",
+		ask(fmt.Sprintf("sum(backout_incidents_open{service=%q})", pb.Service), "open")))
+	for i := range pb.Indicators {
+		ind := &pb.Indicators[i]
+		if pb.Board(ind) != name {
+			continue
+		}
+		p, err := indicatorPanel(pb, ind)
+		if err != nil {
+			return dashboard{}, err
+		}
+		d.add(12, 9, p)
+	}
+	// What is not measured yet is said, not left blank.
+	if len(d.Panels) == 3 {
+		d.add(24, 4, textPanel("No indicator", "No indicator of the playbook names this dashboard."))
+	}
+	return d, nil
+}
+
+var (
+	grafanaUID  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
+	notOfAnUID  = regexp.MustCompile(`[^a-z0-9]+`)
+	dashboardID = regexp.MustCompile(`/d/([^/]+)(/|$)`)
+)
+
+// dashboardUID is the part of the address by which Grafana finds a dashboard,
+// so that the playbook's links lead to the generated one. An address of another
+// form gets one made of the names.
+func dashboardUID(service, name, address string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "", fmt.Errorf("read its address: %w", err)
+	}
+	uid := strings.Trim(notOfAnUID.ReplaceAllString(strings.ToLower(service+"-"+name), "-"), "-")
+	if m := dashboardID.FindStringSubmatch(u.Path); m != nil {
+		uid = m[1]
+	}
+	if !grafanaUID.MatchString(uid) {
+		return "", fmt.Errorf("%q cannot be a dashboard's uid; try: an address that ends with /d/ and 1 to 40 letters, digits, _ and -", uid)
+	}
+	return uid, nil
+}
+
+// indicatorPanel shows an indicator as its query gives it, and what its triggers
+// judge, with their bounds as lines.
+func indicatorPanel(pb *alerts.Playbook, ind *alerts.Indicator) (panel, error) {
+	q := &query{pb: pb, Indicator: ind, bound: bound{above: true}}
+	window, volume := judgedOver(pb, ind.Name), 0.0
+	if a := ind.Alert; a != nil && alertBound(a).span() == window {
+		volume = a.MinVolume
+	}
+	if window == 0 {
+		window = 5 * time.Minute
+	}
+	shown := q.at(window, volume)
+	if _, err := parse(shown); err != nil {
+		return panel{}, fmt.Errorf("indicator %s: %w", ind.Name, err)
+	}
+	legend := ind.Name
+	if !ind.Instant() {
+		legend += " over " + duration(window)
+	}
+	targets := []target{ask(shown, legend)}
+	lines := map[float64]string{}
+	words := []string{strings.TrimSpace(sentence(ind.Description))}
+	if ind.Target != nil {
+		lines[*ind.Target] = targetColor
+		words = append(words, fmt.Sprintf("Target %s (%s line).", quantity(ind.Unit, *ind.Target), targetColor))
+	}
+	if a := ind.Alert; a != nil {
+		b := alertBound(a)
+		lines[b.threshold] = alertColor
+		words = append(words, fmt.Sprintf("Alert %s (%s line).", b.words(ind.Unit), alertColor))
+	}
+	for i := range pb.Triggers {
+		t := &pb.Triggers[i]
+		if t.Indicator != ind.Name {
+			continue
+		}
+		threshold, above := t.Bound()
+		b := bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained}
+		lines[threshold] = rollbackColor
+		where := ""
+		if stages := pb.StagesOf(t.Name); len(stages) > 0 {
+			where = " in " + strings.Join(stages, ", ")
+		}
+		words = append(words, fmt.Sprintf("Rollback %s%s: %s (%s line).", b.words(ind.Unit), where, t.Name, rollbackColor))
+		targets = append(targets, ask(selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name), "judged by "+t.Name))
+	}
+	p := seriesPanel(ind.Name, strings.Join(words, " "), grafanaUnit(ind.Unit), targets...)
+	p.withLines(lines)
+	return p, nil
+}
+
+// The lines' colours, by what they mean; where two meet, the gravest is shown.
+const (
+	targetColor   = "green"
+	alertColor    = "orange"
+	rollbackColor = "red"
+)
+
+// grafanaUnit is a unit as Grafana calls it.
+func grafanaUnit(u alerts.Unit) string {
+	switch u {
+	case alerts.Ratio:
+		return "percentunit"
+	case alerts.Percent:
+		return "percent"
+	case alerts.Seconds:
+		return "s"
+	case alerts.Milliseconds:
+		return "ms"
+	case alerts.Bytes:
+		return "bytes"
+	case alerts.PerSecond:
+		return "cps"
+	case alerts.Count:
+	}
+	return "short"
+}
+
+// rolloutAnnotations mark when a stage began, which steps ended, and which
+// rollback alerts fired.
+func rolloutAnnotations(pb *alerts.Playbook) []annotation {
+	stage := fmt.Sprintf("max by (stage) (rollout_stage{service=%q}) == 1", pb.Service)
+	before := fmt.Sprintf("max by (stage) (rollout_stage{service=%q} offset 1m) == 1", pb.Service)
+	return []annotation{
+		mark("Rollout stages", "blue", stage+" unless on (stage) "+before, "Stage {{stage}}", pb.Service),
+		stepsMark(),
+		mark("Rollback alerts", "red", fmt.Sprintf(`ALERTS{service=%q,trigger!="",alertstate="firing"}`, pb.Service), "{{alertname}}", "{{trigger}}"),
+	}
+}
+
+// stepsMark: the counter has no service, so the steps of all of them are shown.
+// A series that is born with its first step has no increase yet.
+func stepsMark() annotation {
+	const steps = "sum by (action, outcome) (backout_steps_total)"
+	return mark("Remediation steps (of all services)", "purple",
+		"sum by (action, outcome) (increase(backout_steps_total[1m])) > 0 or ("+steps+" > 0 unless "+
+			"sum by (action, outcome) (backout_steps_total offset 1m))", "{{action}}", "{{outcome}}")
+}
