@@ -118,7 +118,8 @@ func (e *Engine) sweep(ctx context.Context, b *book) {
 		err := sweeper.Sweep(ctx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			e.log.Warn("what a preflight may have left behind cannot be taken away", "service", b.Service, "action", s.kind.Name(), "err", err)
+			// The next preflight says so where somebody reads it.
+			e.log.Debug("what a preflight may have left behind cannot be taken away", "service", b.Service, "action", s.kind.Name(), "err", err)
 		}
 	}
 }
@@ -126,14 +127,14 @@ func (e *Engine) sweep(ctx context.Context, b *book) {
 // prove runs one preflight to its end and records it.
 func (e *Engine) prove(ctx context.Context, service string) error {
 	defer e.proving.end(service)
-	e.proving.mu.Lock()
-	run := e.proving.runs[service]
-	e.proving.mu.Unlock()
 	b := e.bookOf(service)
-	if run == nil || b == nil {
+	if b == nil {
 		return fmt.Errorf("no playbook for service %q is loaded any more", service)
 	}
-	run.Release, run.Playbook = b.Release.Version, b.Hash
+	e.proving.mu.Lock()
+	run := e.proving.runs[service]
+	run.Release, run.Playbook = b.Release.Version, b.Hash // a reload came in between, maybe
+	e.proving.mu.Unlock()
 	for _, p := range e.proofs(b) {
 		finding := e.tryProof(ctx, p)
 		if ctx.Err() != nil {
