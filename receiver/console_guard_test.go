@@ -47,7 +47,9 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 			Rollout: remediation.Rollout{Service: evil, Release: evil, Stage: evil, State: evil}}},
 		HeadHash: evil,
 	}
-	b.service.rollouts = []remediation.RolloutView{{Rollout: b.service.overview.Services[0].Rollout, Criteria: []remediation.CriterionView{{Name: evil}}}}
+	b.service.rollouts = []remediation.RolloutView{{Rollout: b.service.overview.Services[0].Rollout, Criteria: []remediation.CriterionView{{Name: evil, Bound: evil}},
+		Next: evil, Traffic: evil, Gates: []remediation.StageGate{{Gate: evil, Why: evil}},
+		Timeline: []remediation.TimelineDay{{Day: evil, Date: evil, Activity: evil, Owner: evil}}}}
 	b.service.entries = []remediation.Entry{
 		{Seq: 2, Time: now, Kind: "held", Actor: evil, Service: evil, Incident: "inc-1", Step: evil, Hash: evil, Detail: map[string]any{
 			"reason": evil, "why": evil, "gates": []any{map[string]any{"gate": evil, "ok": false, "why": evil}}, "before": map[string]any{"a": evil}, evil: evil,
@@ -65,6 +67,30 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 		}
 		t.Run(path, func(t *testing.T) { harmless(t, w.Body.String()) })
 	}
+}
+
+func TestHostileValuesShowAsPlainTextWhereSomethingIsRefusedOrDone(t *testing.T) {
+	evil := `<script>alert(1)</script><img src=x onerror=alert(1)>"'` + "\u202e\u200f\x1b[31m" + strings.Repeat("x", 300)
+	s := newShop(t)
+	id := s.breach()
+	refused := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {evil}, "step": {evil}})
+	if refused.Code < 400 {
+		t.Error("a step of that name answers", refused.Code)
+	}
+	harmless(t, refused.Body.String())
+	// What is quoted in an error shows its odd characters as Go writes them.
+	harmless(t, strings.ReplaceAll(s.browse("/audit?from="+url.QueryEscape(evil), "eve").Body.String(), `\u202e`, "[U&#43;202E]"))
+	done := s.send("/incidents/"+id+"/claim", "/", "eve", url.Values{"reason": {evil}})
+	if done.Code != http.StatusSeeOther {
+		t.Fatal(done.Code, done.Body)
+	}
+	harmless(t, s.page(strings.TrimSuffix(done.Header().Get("Location"), "#result"), "eve"))
+	harmless(t, s.page("/audit?kind=claimed", "eve"))
+	if w := s.send("/freeze", "/", "eve", url.Values{"service": {"shop"}, "reason": {evil}}); w.Code != http.StatusSeeOther {
+		t.Fatal(w.Code, w.Body)
+	}
+	harmless(t, s.page("/", "eve"))
+	harmless(t, s.page("/rollout", "eve"))
 }
 
 func TestEveryPageHasAStrictPolicyAndIsNotKept(t *testing.T) {

@@ -277,6 +277,97 @@ func statusLooks(t testing.TB) (all []look) {
 	return append(all, at(s, "history"))
 }
 
+// TestEveryStateSaysWhatACommanderAsks holds the words of the first screen: what is
+// going on, whether it helped, what comes next, how to stop it.
+func TestEveryStateSaysWhatACommanderAsks(t *testing.T) {
+	want := map[string][]string{
+		"confirming":  {"Checking whether the alert is true", "no value was seen yet, trigger is above 1%", "it runs as soon as Prometheus confirms the breach"},
+		"unconfirmed": {"On hold: Prometheus does not confirm the breach", "Nothing has been done yet.", "It goes on by itself if Prometheus sees the breach."},
+		"settling":    {"A step has run: watching whether it helped", "Not known yet: 2-flag_off has run", "<strong>3-image_retag</strong>, <strong class=\"countdown\">"},
+		"approval":    {"Waits for your yes or no", "Without an answer it is <strong>no</strong>", "Not enough: the breach goes on after 3-image_retag.", "Approve 4-schema_rollback"},
+		"failed":      {"On hold: a step failed", "No: 2-flag_off failed, and was taken back.", "again, once a commander has claimed the incident, mended the cause and released it", "no space left on device"},
+		"exhausted":   {"Every step was tried: this needs a human", "No: nothing that could be done has helped.", "No step is left."},
+		"recovered":   {"Recovered: still being watched", "Yes: the breach stopped after 2-flag_off.", "it runs if the breach comes back before the incident closes"},
+		"closed":      {">Closed<", "It is over. The last step was 2-flag_off.", "Nothing: it is closed.", "Restore: put back what was changed"},
+		"drill":       {"The drill is over", "drill: nothing is applied", "It is a drill: nothing is applied, and nobody is told."},
+		"claimed":     {"Claimed by eve: no step runs", "it would come next, if the incident were not claimed", "Release: give it back to backout"},
+		"restored":    {"Closed: what was done has been put back", "It is over, and eve had put back what was done.", "put back at "},
+		"frozen":      {"On hold: steps are frozen", "Frozen: <bdi>shop</bdi>", "a migration runs until four", "Thaw shop"},
+	}
+	for name, bring := range incidentStates {
+		t.Run(name, func(t *testing.T) {
+			s := newShop(t)
+			id := bring(t, s)
+			for _, name := range []string{"eve", "ann"} {
+				page := s.page("/incidents/"+id, name)
+				for _, words := range want[t.Name()[strings.LastIndex(t.Name(), "/")+1:]] {
+					change := strings.HasPrefix(words, "Approve ") || strings.HasPrefix(words, "Release: ") || strings.HasPrefix(words, "Restore: ") || strings.HasPrefix(words, "Thaw ")
+					if strings.Contains(page, words) == (change && name == "ann") {
+						t.Errorf("the page for %s and the words %q", name, words)
+					}
+				}
+			}
+		})
+	}
+	if len(want) != len(incidentStates) {
+		t.Errorf("%d states have words, there are %d", len(want), len(incidentStates))
+	}
+}
+
+func TestEveryOtherPageIsAsTheGoldenFilesSay(t *testing.T) {
+	golden := map[string]bool{
+		"now-blind": true, "now-frozen": true, "now-many": true, "audit-empty": true, "rollout-none": true,
+		"error-401": true, "error-403": true, "error-409": true, "error-500": true, "status-history": true,
+	}
+	for _, l := range append(append(append(nowLooks(t), auditLooks(t)...), append(rolloutLooks(t), errorLooks(t)...)...), statusLooks(t)...) {
+		if golden[l.name] {
+			body := l.body
+			if l.name == "audit-empty" || l.name == "error-500" { // of a server without a clock of its own
+				body = momentField.ReplaceAllString(body, "MOMENT")
+			}
+			goldenPage(t, "look-"+l.name+".html", body)
+			delete(golden, l.name)
+		}
+	}
+	for name := range golden {
+		t.Errorf("there is no look %s", name)
+	}
+}
+
+var momentField = regexp.MustCompile(`data-now="[0-9]+"|<time[^>]*>[^<]*</time>`)
+
+// Each state's headline on the page of many incidents, and the time that it takes.
+func TestAHundredOpenIncidentsShowAtOnceTheGravestFirst(t *testing.T) {
+	b := newBench(t, token(t, "eve", Commander))
+	b.service.overview = crowd(100)
+	r := as(request("GET", "/", ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	begun := time.Now()
+	w := b.do(r)
+	took := time.Since(begun)
+	body := w.Body.String()
+	if took > 2*time.Second || len(body) > 2<<20 || strings.Count(body, "<article") != 100 {
+		t.Errorf("took %s for %d bytes with %d incidents", took, len(body), strings.Count(body, "<article"))
+	}
+	list := body[strings.Index(body, `<ul class="crowd"`):strings.Index(body, "<article")]
+	if strings.Count(list, "<li") != 100 || strings.LastIndex(list, "tone-bad") > strings.Index(list, "tone-good") {
+		t.Error("the list of all of them is not in the order of their gravity")
+	}
+}
+
+// BenchmarkNowPage is what the page "now" costs with a hundred open incidents.
+func BenchmarkNowPage(b *testing.B) {
+	s := newBench(b, token(b, "eve", Commander))
+	s.service.overview = crowd(100)
+	for b.Loop() {
+		r := as(request("GET", "/", ""), "eve")
+		r.Header.Set("Accept", "text/html")
+		if w := s.do(r); w.Code != http.StatusOK {
+			b.Fatal(w.Code)
+		}
+	}
+}
+
 var stampField = regexp.MustCompile(`data-stamp="[0-9a-f]+"`)
 
 // replay serves looks at /NAME, as they were taken, with what they load.

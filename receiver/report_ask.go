@@ -50,6 +50,9 @@ func (r *Report) summary() {
 	if len(back) > 0 {
 		say("Put back as it was: %s.", strings.Join(back, ", "))
 	}
+	if after := r.inVain(); len(after) > 0 {
+		say("The breach went on after %s.", strings.Join(after, ", "))
+	}
 	recovered := r.last(remediation.KindRecovered)
 	switch {
 	case recovered != nil && inc.Closed != nil:
@@ -62,6 +65,13 @@ func (r *Report) summary() {
 		say("The incident was closed at %s%s.", r.at(*inc.Closed), strings.TrimSuffix(why, ": "))
 	default:
 		say("The incident is not over: its state is %s%s.", inc.State, because(inc))
+	}
+	if k := inc.IncidentCall; k != nil {
+		where := ""
+		if k.URL != "" {
+			where = ": " + k.URL
+		}
+		say("Its severity, %d, asks for an incident call%s.", k.Severity, where)
 	}
 	if n := len(r.Holds); n > 0 {
 		say("Steps were held %s; see what was held and why.", times(n))
@@ -110,6 +120,20 @@ var holdQuestions = map[remediation.Reason]string{
 	remediation.HoldBreaker:        "The breaker held steps. What made so many fail in a row?",
 	remediation.HoldTarget:         "A target was not as its step needs it. Why?",
 	remediation.HoldUnknownTrigger: "The playbook did not know a trigger. Which of the two is wrong?",
+}
+
+// inVain are the steps after which the breach was seen to go on.
+func (r *Report) inVain() (after []string) {
+	last := ""
+	for _, e := range r.Entries {
+		switch verdict, _ := e.Detail["verdict"].(string); {
+		case e.Kind == remediation.KindVerified:
+			last = e.Step
+		case e.Kind == remediation.KindSettled && verdict == "breaching" && last != "" && !slices.Contains(after, last):
+			after = append(after, last)
+		}
+	}
+	return after
 }
 
 // questions are what the log leaves open.
