@@ -112,6 +112,8 @@ type Mail struct {
 type SupportBrief struct {
 	Owner  string   `yaml:"owner,omitempty"`
 	Points []string `yaml:"points"`
+	// Template renders a Brief, as Go's text/template; "" stands for the built-in one.
+	Template string `yaml:"template,omitempty"`
 }
 
 // Status is how far a piece of people's work is.

@@ -108,7 +108,7 @@ func (v *validator) communications(c *Communications) {
 		}
 	}
 	if b := c.SupportBrief; b != nil {
-		v.need(key(path, "support_brief.points"), len(b.Points) == 0, "write what customer support shall say")
+		v.supportBrief(b, key(path, "support_brief"))
 	}
 }
 

@@ -113,6 +113,7 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		PlotOf        string
 		Freezes       []remediation.Freeze
 		Abortable     bool
+		Brief         string
 	}{frame: f, Story: storyOf(v, o), Now: o.Time, Events: events, Skipped: skipped}
 	for _, e := range events {
 		if e.Kind == remediation.KindHeld {
@@ -121,6 +122,7 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 	}
 	slices.Reverse(data.Holds)
 	data.Freezes, data.Abortable = freezesOf(o, v.Service), abortable(v, o)
+	data.Brief = s.briefOf(ctx, v)
 	data.PlotOf = c.QueryParam("trigger")
 	data.Plot, data.PlotNote = s.plotOf(ctx, id, data.PlotOf)
 	return s.showPage(c, http.StatusOK, "incident", data)

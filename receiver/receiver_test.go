@@ -192,6 +192,13 @@ func (f *fakeService) WaitForPromotion(_ context.Context, service string) (remed
 	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: "alpha"}}, f.err
 }
 
+func (f *fakeService) Brief(_ context.Context, id string) (remediation.Brief, error) {
+	if f.err != nil {
+		return remediation.Brief{}, f.err
+	}
+	return remediation.Brief{Incident: id, Service: "shop", Owner: "Ann", Text: "Say this.\n"}, nil
+}
+
 func (f *fakeService) Ready(context.Context) error { return f.err }
 
 // bench is a server under test with what stands around it.

@@ -66,6 +66,13 @@ func (r *Report) summary() {
 	default:
 		say("The incident is not over: its state is %s%s.", inc.State, because(inc))
 	}
+	if k := inc.IncidentCall; k != nil {
+		where := ""
+		if k.URL != "" {
+			where = ": " + k.URL
+		}
+		say("Its severity, %d, asks for an incident call%s.", k.Severity, where)
+	}
 	if n := len(r.Holds); n > 0 {
 		say("Steps were held %s; see what was held and why.", times(n))
 	}

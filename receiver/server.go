@@ -137,6 +137,7 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e.GET("/api/v1/incidents", s.read(s.listIncidents))
 	e.GET("/api/v1/incidents/:id", s.read(s.showIncident))
 	e.GET("/api/v1/incidents/:id/plot", s.read(s.showPlot))
+	e.GET("/api/v1/incidents/:id/brief", s.read(s.showBrief))
 	for _, v := range []remediation.Verb{remediation.Approve, remediation.Deny} {
 		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.decideStep(v)))
 	}

@@ -25,6 +25,8 @@ type IncidentView struct {
 	// RestoredBy is who had put back what the incident's steps did, "" where nobody has.
 	RestoredBy string `json:"restored_by,omitempty"`
 	Drill      bool   `json:"drill"`
+	// IncidentCall is set where one incident is asked for that is grave enough for one.
+	IncidentCall *CallView `json:"incident_call,omitempty"`
 }
 
 // TriggerView is one attached alert.
@@ -138,6 +140,8 @@ type Service interface {
 	Accept(ctx context.Context, n Notification) (Accepted, error)
 	Incidents(ctx context.Context, f IncidentFilter) ([]IncidentView, error)
 	Incident(ctx context.Context, id string) (IncidentView, error)
+	// Brief is what customer support is told of an open incident.
+	Brief(ctx context.Context, id string) (Brief, error)
 	// Plot shows one of an incident's triggers around it; trigger "" is the
 	// first that has an expression.
 	Plot(ctx context.Context, id, trigger string) (Plot, error)

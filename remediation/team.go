@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -41,7 +42,7 @@ type TeamLine struct {
 var (
 	startsTelling = []Kind{KindHeld, KindOutcome, KindInDoubt, KindEscalated, KindClaimed, KindLateOutcome, KindDrift, KindRestored}
 	goesOnTelling = []Kind{
-		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal, KindSignal,
+		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal,
 	}
 	movesOn = []Kind{KindIntent, KindVerified, KindSettled}
 	// tellsService are told without an incident.
@@ -116,6 +117,7 @@ func (e *Engine) tellTeam(tx Tx, entries []Entry) error {
 // tellOfIncident tells what is new of one incident.
 func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 	begins, moves := false, false
+	var sources []Entry // of m.Told
 	m := TeamMessage{}
 	for _, en := range entries {
 		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed)
@@ -124,6 +126,7 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 		notified := en.Kind == KindNotified && !forTeam(en)
 		if (starts || slices.Contains(goesOnTelling, en.Kind)) && !notified {
 			m.Told = append(m.Told, lineOf(en))
+			sources = append(sources, en)
 		}
 	}
 	if len(m.Told) == 0 && !moves {
@@ -136,6 +139,11 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 	b := e.bookOf(inc.Service)
 	if b == nil || b.teamChannel() == "" {
 		return nil
+	}
+	for i := range m.Told {
+		if ready := b.briefReady(sources[i]); ready != "" {
+			m.Told[i].Why = strings.TrimSpace(m.Told[i].Why + " " + ready)
+		}
 	}
 	for _, ch := range e.team {
 		_, err := tx.Receipt(ch.Name(), id)

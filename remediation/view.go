@@ -144,7 +144,11 @@ func ViewIncident(tx Tx, id string) (IncidentView, error) {
 	if err != nil {
 		return IncidentView{}, err
 	}
-	return viewOf(tx, inc)
+	v, err := viewOf(tx, inc)
+	if err == nil {
+		v.IncidentCall, err = callOf(tx, inc, v)
+	}
+	return v, err
 }
 
 // Incidents implements Service.

@@ -19,6 +19,7 @@ func (c *commands) addIncident() {
 	c.addIncidentList(incident)
 	c.addIncidentShow(incident)
 	c.addIncidentReport(incident)
+	c.addIncidentBrief(incident)
 	c.addIncidentVerb(incident, remediation.Claim, "Take an incident over: no further step runs until it is released.",
 		"claimed by hand")
 	c.addIncidentVerb(incident, remediation.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.",

@@ -75,6 +75,14 @@ func incidentText(inc remediation.IncidentView, now time.Time, p painter) string
 		line("claimed", "by %s: no step runs until it is released", inc.ClaimedBy)
 	}
 	line("opened", "%s (%s)", moment(inc.Opened), distance(now, inc.Opened))
+	if k := inc.IncidentCall; k != nil && inc.Closed == nil {
+		if k.URL != "" {
+			line("call", "severity %d: join the incident call", k.Severity)
+			fmt.Fprintf(&b, "            %s\n", clean(k.URL)) // whole, to be opened
+		} else {
+			line("call", "severity %d: start an incident call", k.Severity)
+		}
+	}
 	if inc.Closed != nil {
 		line("closed", "%s (%s)", moment(*inc.Closed), distance(now, *inc.Closed))
 	}

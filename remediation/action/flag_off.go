@@ -61,6 +61,9 @@ func (flagOff) Target(pb *alerts.Playbook, params any) string {
 	return composeTarget(pb) + ":" + name
 }
 
+// SwitchesOff implements remediation.FlagSwitch.
+func (flagOff) SwitchesOff(params any) string { return params.(*flagOffParams).Flag }
+
 // keeper is who keeps a flag.
 func (k flagOff) keeper(flag *alerts.Flag) (Flags, error) {
 	switch {

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func (c *commands) addIncidentBrief(parent *kingpin.CmdClause) {
+	clause := parent.Command("brief", "Write what customer support is told of an open incident: plain text to copy, in the words that the public is told in.")
+	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		var brief remediation.Brief
+		if err := cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(*id)+"/brief", nil, nil, &brief); err != nil {
+			return err
+		}
+		if *output == outputJSON {
+			return c.printJSON(brief)
+		}
+		lines := strings.Split(strings.TrimRight(brief.Text, "\n"), "\n")
+		for i := range lines {
+			lines[i] = clean(lines[i])
+		}
+		return c.print(strings.Join(lines, "\n") + "\n")
+	})
+}
