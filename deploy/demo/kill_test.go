@@ -1,11 +1,15 @@
 package demo
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,7 +80,7 @@ func (s *stack) killRound(t *testing.T, l *log, round int, after time.Duration) 
 	t.Helper()
 	ctx := t.Context()
 	must(t, s.flagOn(ctx))
-	begin := time.Now()
+	created := s.creations(t)
 	st := s.stream(fmt.Sprintf("round%d", round), 4, 20*time.Millisecond)
 	defer st.stop()
 	select {
@@ -100,10 +104,8 @@ func (s *stack) killRound(t *testing.T, l *log, round int, after time.Duration) 
 	if n := effects(l, inc.ID); n != 1 {
 		t.Errorf("incident %s has %d effects of its step, not 1", inc.ID, n)
 	}
-	created, err := s.created(ctx, begin)
-	must(t, err)
-	if created != 1 {
-		t.Errorf("%d containers were created for one step of incident %s", created, inc.ID)
+	if n := created(); n != 1 {
+		t.Errorf("%d containers were created for one step of incident %s", n, inc.ID)
 	}
 	list, err := s.engine.containers(ctx, s.project)
 	must(t, err)
@@ -194,13 +196,47 @@ func fingerprints(e *remediation.Entry) (out []string) {
 	return out
 }
 
-// created counts the containers that the engine made for the project since a time.
-func (s *stack) created(ctx context.Context, since time.Time) (int, error) {
+// creations counts, from now on, the containers that the engine makes for the
+// project, and returns how many there are once there is one. It listens all the
+// while: the engine remembers its last 256 events only, those of all tests.
+func (s *stack) creations(t *testing.T) (count func() int64) {
+	t.Helper()
 	filter := fmt.Sprintf(`{"label":[%q],"type":["container"],"event":["create"]}`, "com.docker.compose.project="+s.project)
-	stamp := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
-	var said []byte
-	err := s.engine.do(ctx, http.MethodGet, "/events", url.Values{
-		"since": {stamp(since)}, "until": {stamp(time.Now())}, "filters": {filter},
-	}, nil, &said)
-	return strings.Count(string(said), `"Action":"create"`), err
+	body, err := s.engine.open(t.Context(), "/events", url.Values{"filters": {filter}})
+	must(t, err)
+	t.Cleanup(func() { body.Close() }) //nolint:errcheck // what was heard is counted
+	var n atomic.Int64
+	go func() {
+		lines := bufio.NewScanner(body)
+		for lines.Scan() {
+			n.Add(1)
+		}
+	}()
+	return func() int64 {
+		t.Helper()
+		until(t, "a container is created", func(context.Context) error {
+			if n.Load() == 0 {
+				return errors.New("none was")
+			}
+			return nil
+		})
+		return n.Load()
+	}
+}
+
+// open asks for an answer that goes on until ctx ends or it is closed.
+func (e *engine) open(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base+apiVersion+path+"?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	res, err := e.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("docker engine at %s: %w", e.host, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		res.Body.Close() //nolint:errcheck // it is an error already
+		return nil, &engineError{status: res.StatusCode, text: fmt.Sprintf("docker engine: GET %s: %s", path, res.Status)}
+	}
+	return res.Body, nil
 }
