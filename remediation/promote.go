@@ -226,13 +226,19 @@ func (e *Engine) WaitForPromotion(ctx context.Context, service string) (RolloutV
 	if err != nil {
 		return RolloutView{}, err
 	}
+	whole := context.WithoutCancel(ctx) // the answer is whole, however long there was to wait
 	for {
-		r, err := e.rolloutNow(context.WithoutCancel(ctx), b)
+		r, err := e.rolloutNow(whole, b)
 		if err != nil {
 			return RolloutView{}, err
 		}
-		if r.Promotion == nil || ctx.Err() != nil {
-			return e.rolloutView(context.WithoutCancel(ctx), b, r), nil
+		select {
+		case <-ctx.Done():
+			return e.rolloutView(whole, b, r), nil
+		default:
+		}
+		if r.Promotion == nil {
+			return e.rolloutView(whole, b, r), nil
 		}
 		pause(ctx, promotionLook)
 	}
