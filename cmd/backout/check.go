@@ -17,10 +17,14 @@ import (
 func (c *commands) addCheck() {
 	clause := c.app.Command("check", "Check configuration, playbooks and the rules that come of them, and say everything that is wrong at once. Nothing is changed.")
 	files, output := c.settingsFlags(clause), outputFlag(clause)
+	coverage := clause.Flag("coverage", "Show for each bound of the playbooks its rule, tests, route and plan; exit 1 where one is missing.").Bool()
 	c.add(clause, func(context.Context) error {
 		found, err := files.check()
 		if err != nil {
 			return err
+		}
+		if *coverage && found.OK {
+			return c.showCoverage(found, *output)
 		}
 		if *output == outputJSON {
 			err = c.printJSON(found)
@@ -41,6 +45,8 @@ type findings struct {
 	Warnings []alerts.Problem `json:"warnings"`
 	// Checked names the playbooks that are good.
 	Checked []string `json:"checked"`
+
+	playbooks []*alerts.Playbook
 }
 
 // printFindings puts errors where errors go, and the rest where answers go.
@@ -135,6 +141,7 @@ func (f settingsFlags) check() (findings, error) {
 			errs = append(errs, err)
 			continue
 		}
+		found.playbooks = append(found.playbooks, pb)
 		found.Checked = append(found.Checked, pb.Service+" "+pb.Release.Version)
 	}
 	found.Errors = append(found.Errors, problems(errors.Join(errs...))...)

@@ -19,10 +19,10 @@ import (
 
 func (c *commands) addRules() {
 	parent := c.app.Command("rules", "The Prometheus rules that come of a playbook.")
-	clause := parent.Command("generate", "Write the rules, their tests and Alertmanager's configuration.")
+	clause := parent.Command("generate", "Write the rules, their tests, Alertmanager's configuration and Grafana's dashboards.")
 	files := playbookFlag(clause)
 	check := clause.Flag("check", "Write nothing; exit 1 and name the files where they are not what would be written.").Bool()
-	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into.").Default(".").PlaceHolder("DIR").String()
+	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table of a README.md with its markers.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
 		kinds, err := actionKinds(receiver.DefaultConfig(), c.environ, promslog.NewNopLogger())
 		if err != nil {
@@ -37,6 +37,9 @@ func (c *commands) addRules() {
 		work.done()
 		if err != nil {
 			return wrong("", "%w", err)
+		}
+		if made, err = withReadme(*dir, made, playbooks); err != nil {
+			return wrong("", "--output: %w", err)
 		}
 		stale, err := staleFiles(*dir, made)
 		if err != nil {
