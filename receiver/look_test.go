@@ -378,7 +378,9 @@ func replay(t testing.TB, all []look, files http.Handler) string {
 	// What is shown is never out of date.
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		fmt.Fprint(w, "retry: 600000\nevent: hello\ndata: STAMP\n\n")
+		if _, err := fmt.Fprint(w, "retry: 600000\nevent: hello\ndata: STAMP\n\n"); err != nil {
+			return // the page was left
+		}
 		if f, ok := w.(http.Flusher); ok {
 			f.Flush()
 		}
@@ -392,7 +394,9 @@ func replay(t testing.TB, all []look, files http.Handler) string {
 				}
 			}
 			w.WriteHeader(l.status)
-			fmt.Fprint(w, stampField.ReplaceAllString(l.body, `data-stamp="STAMP"`))
+			if _, err := fmt.Fprint(w, stampField.ReplaceAllString(l.body, `data-stamp="STAMP"`)); err != nil {
+				t.Logf("%s: %v", l.name, err)
+			}
 		})
 	}
 	server := httptest.NewUnstartedServer(mux)
