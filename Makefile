@@ -42,10 +42,13 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
 # The race detector is for our code: SQLite, which is C translated to Go, is three times as slow with it.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
 
+# Packages at a time: the tests wait for real programs more than they compute.
+PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
+
 .PHONY: test
 test: tools promtool3 ## Run all tests, with the race detector (but for those in a browser)
 	@go test ./receiver
-	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -race $(NORACE) -timeout 30m ./...
+	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -race $(NORACE) -p $(PACKAGES) -timeout 30m ./...
 
 .PHONY: bench
 bench: tools ## Print the measurements as a table (without the race detector)
