@@ -61,6 +61,8 @@ func (flagOff) Target(pb *alerts.Playbook, params any) string {
 	return composeTarget(pb) + ":" + name
 }
 
+var _ remediation.FlagSwitch = flagOff{}
+
 // SwitchesOff implements remediation.FlagSwitch.
 func (flagOff) SwitchesOff(params any) string { return params.(*flagOffParams).Flag }
 

@@ -1,0 +1,43 @@
+package receiver
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func TestAnIncidentsPageAndTheAPIShowItsSupportBrief(t *testing.T) {
+	s := newShop(t)
+	s.declare()
+	s.reads(0.03, 0.03)
+	id := s.fire("fp1")
+	page := s.page("/incidents/"+id, "ann")
+	for _, want := range []string{`<details id="brief" class="card"><summary>Support brief</summary>`, "Support brief", "What customers see\n", "shop, " + id} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not on the page", want)
+		}
+	}
+	w := s.browse("/api/v1/incidents/"+id+"/brief", "ann")
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"text":"Support brief: shop, `+id) {
+		t.Errorf("the API answers %d: %s", w.Code, w.Body)
+	}
+	if w := s.browse("/api/v1/incidents/inc-99/brief", "ann"); w.Code != http.StatusNotFound {
+		t.Errorf("for an incident that is not there the API answers %d", w.Code)
+	}
+	if w := s.browse("/api/v1/incidents/"+id+"/brief", ""); w.Code != http.StatusUnauthorized {
+		t.Errorf("without a token the API answers %d", w.Code)
+	}
+}
+
+func TestAReportSaysThatAGraveIncidentAsksForACall(t *testing.T) {
+	s := aLadder()
+	if text := string(reportOf(t, s).Markdown(nil)); strings.Contains(text, "incident call") {
+		t.Error("an incident that is not grave asks for a call")
+	}
+	s.incident.IncidentCall = &remediation.CallView{Severity: 3, URL: "https://meet.example.com/a_b"}
+	if text := string(reportOf(t, s).Markdown(nil)); !strings.Contains(text, `- Its severity, 3, asks for an incident call: https\://meet.example.com/a\_b.`) {
+		t.Errorf("the report does not say where the call is:\n%.1500s", text)
+	}
+}
