@@ -42,7 +42,7 @@ type Playbook struct {
 	// DashboardAliases names, for an indicator's dashboard that Dashboards does
 	// not list, the listed one that it is part of.
 	DashboardAliases map[string]string `yaml:"dashboard_aliases,omitempty"`
-	RunbookURL string            `yaml:"runbook_url,omitempty"`
+	RunbookURL       string            `yaml:"runbook_url,omitempty"`
 
 	Confirmation Confirmation   `yaml:"confirmation"`
 	Limits       Limits         `yaml:"limits"`
