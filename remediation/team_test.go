@@ -22,7 +22,7 @@ type chat struct {
 	receipts []string
 	// heads are where the audit log was said to end.
 	heads []remediation.TeamLine
-	down     error
+	down  error
 }
 
 func (*chat) Name() string { return "chat" }
