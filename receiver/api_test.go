@@ -253,7 +253,7 @@ func TestWhatIsNotThereIsAJSONError(t *testing.T) {
 		words        string
 	}{
 		{"GET", "/nowhere", 404, "there is no GET /nowhere"},
-		{"POST", "/api/v1/signals/p1-error", 404, "there is no POST"},
+		{"POST", "/api/v1/signals", 404, "there is no POST"},
 		{"GET", "/api/v1/webhook/alertmanager", 405, "GET is not a method of /api/v1/webhook/alertmanager"},
 		{"POST", "/api/v1/incidents", 405, "POST is not a method"},
 		{"GET", "/-/reload", 405, "GET is not a method"},

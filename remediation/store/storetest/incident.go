@@ -27,8 +27,9 @@ func full() *remediation.Incident {
 	return inc
 }
 
-// fill sets a value and all that is in it to something that is not zero.
-func fill(v reflect.Value) {
+// fill sets a value and all that is in it to something that is not zero; a pointer
+// to what it stands in, within, stays nil.
+func fill(v reflect.Value, within ...reflect.Type) {
 	switch v.Addr().Interface().(type) {
 	case *time.Time:
 		v.Set(reflect.ValueOf(noon))
@@ -47,16 +48,20 @@ func fill(v reflect.Value) {
 	case reflect.Float64:
 		v.SetFloat(0.1 + 0.2)
 	case reflect.Pointer:
+		if slices.Contains(within, v.Type().Elem()) {
+			return
+		}
 		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem())
+		fill(v.Elem(), within...)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
 		for i := range v.Len() {
-			fill(v.Index(i))
+			fill(v.Index(i), within...)
 		}
 	case reflect.Struct:
+		within = append(slices.Clone(within), v.Type())
 		for i := range v.NumField() {
-			fill(v.Field(i))
+			fill(v.Field(i), within...)
 		}
 	default:
 		panic("the suite does not fill a " + v.Type().String())
