@@ -84,9 +84,6 @@ func (c *change) approveStep(step, actor, reason string) error {
 	if c.inc.Until != nil && !c.inc.Until.After(c.now) {
 		return refuse(Conflict, "the time to approve %s ended at %s", step, c.inc.Until.UTC().Format(time.RFC3339))
 	}
-	if s.Approved != "" {
-		return refuse(Conflict, "%s is already approved by %s", step, s.Approved)
-	}
 	s.Approved = actor
 	c.inc.Wake = c.now
 	return c.audit(KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
