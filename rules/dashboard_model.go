@@ -8,8 +8,7 @@ import (
 )
 
 // What follows is Grafana's classic dashboard model, in the keys that the
-// generated dashboards need. Grafana reads it in all its releases since 8; the
-// Go library for it is several hundred times as much code.
+// generated dashboards need. Grafana reads it in all its releases since 8.
 type dashboard struct {
 	UID           string         `json:"uid"`
 	Title         string         `json:"title"`
