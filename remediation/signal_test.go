@@ -129,6 +129,18 @@ func TestOtherTriggersOfASignalsIncidentNeedTheirOwnRecovery(t *testing.T) {
 	w.is(id, remediation.Closed, "")
 }
 
+func TestAfterASignalsLastStepAnotherTriggersBreachIsStillWaitedFor(t *testing.T) {
+	w, id := raised(t)
+	w.breach("error_rate")
+	w.fire("error_rate", "fp2")
+	w.must(w.change(id, remediation.Approve, "3-schema_rollback"))
+	w.tick()
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepDone)
+	w.is(id, remediation.Settling, "") // and not recovered on the signal's word
+	w.pass(10 * time.Minute)
+	w.is(id, remediation.Exhausted, "")
+}
+
 func TestAnIncidentWithAnotherTriggerStaysOpenUntilItsSignalIsCleared(t *testing.T) {
 	w, id := raised(t)
 	w.fire("error_rate", "fp2")

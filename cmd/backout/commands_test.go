@@ -330,9 +330,8 @@ func TestWrongUsageIsOneSentenceAndStatusTwo(t *testing.T) {
 		"thaw":                                                "--reason",
 		"signal raise p1-error":                               "--reason",
 		"signal clear":                                        "--reason",
-		"signal":                                              "raise",
+		"signal":                                              "backout help signal",
 		"rollout start --declare":                             "--stage",
-		"rollout start --stage=alpha":                         "does not start rollouts by itself",
 	} {
 		t.Run(line, func(t *testing.T) {
 			r := backout(t, nil, strings.Fields(line)...)

@@ -21,7 +21,7 @@ func (c *commands) addSignal() {
 		})
 	c.addSignalChange(clause.Command("clear", "It is so no longer: steps that have not begun are cancelled, and the incident closes."),
 		http.MethodDelete, func(s signalAnswer) string {
-			return fmt.Sprintf("Cleared: %s of service %s. Steps that had not begun are cancelled.\n", clean(s.Signal), clean(s.Service))
+			return fmt.Sprintf("Cleared: %s of service %s.\nSteps that had not begun are cancelled.\n", clean(s.Signal), clean(s.Service))
 		})
 }
 
