@@ -88,6 +88,12 @@ func (s *Server) changeRollout(verb remediation.RolloutVerb) func(echo.Context, 
 		done, err := s.service.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
 			Service: in.Service, Verb: verb, Actor: actor, Reason: reason, Force: in.Force,
 		})
+		if verb != remediation.RolloutPromote { // an order is not kept waiting for what is under way
+			if err != nil {
+				return err
+			}
+			return s.answer(c, wholeRollout(done))
+		}
 		return s.answerRollout(c, done, err)
 	}
 }

@@ -41,6 +41,17 @@ func (e *Engine) StartPreflight(ctx context.Context, service, actor, reason stri
 	if err != nil {
 		return PreflightView{}, err
 	}
+	var open *Incident
+	err = e.store.View(ctx, func(tx Tx) (err error) {
+		open, err = openIncident(tx, b.Service)
+		return err
+	})
+	if err != nil {
+		return PreflightView{}, err
+	}
+	if open != nil { // whose steps must find neither a lock nor a container in their way
+		return PreflightView{}, refuse(Conflict, "incident %s of %s is open (%s): run the preflight once it is closed", open.ID, b.Service, open.describe())
+	}
 	if reason == "" {
 		reason = "preflight of " + b.Release.Version
 	}

@@ -123,12 +123,16 @@ func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
 	if run != nil && run.Release == release {
 		items = append(run.Items[:len(run.Items):len(run.Items)], items...)
 	}
+	r, err := rolloutOf(tx, service)
+	if err != nil {
+		return nil, err
+	}
 	for _, it := range items {
 		switch {
 		case !it.Before || it.Result == Pass:
 		case it.Result == Fail:
 			missing = append(missing, it.ID+" failed: "+it.Evidence)
-		case kept.signed(it.ID, release) == nil:
+		case !r.signedSince(kept.signed(it.ID, release)):
 			why := it.ID + " could not be told: " + it.Evidence
 			if it.Owner != "" {
 				why = fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner)
@@ -137,4 +141,14 @@ func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
 		}
 	}
 	return missing, nil
+}
+
+// signedSince tells whether a signature counts: one from before the release was
+// backed out was for something that has proved wrong.
+func (r Rollout) signedSince(s *Signature) bool {
+	if s == nil {
+		return false
+	}
+	ended := r.State == RolloutRolledBack || r.State == RolloutAborted
+	return !ended || r.Release != s.Release || r.StageSince == nil || s.Time.After(*r.StageSince)
 }

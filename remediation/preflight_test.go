@@ -315,3 +315,12 @@ func TestADrillOfAPreflightDoesNothingButComeBack(t *testing.T) {
 		}
 	}
 }
+
+func TestNoPreflightGetsInTheWayOfAnIncident(t *testing.T) {
+	p := newProvingWorld(t)
+	id := p.open()
+	_, err := p.engine.StartPreflight(p.ctx, "", "eve", "")
+	if !refusedAs(err, remediation.Conflict) || !strings.Contains(err.Error(), id) {
+		t.Errorf("with %s open: %v", id, err)
+	}
+}

@@ -55,6 +55,9 @@ func (e *Engine) StartRollout(ctx context.Context, in RolloutStart) (RolloutView
 		return RolloutView{}, refuse(Conflict, "the playbook of %s is about release %s, not %s: its thresholds and its way back are that one's", b.Service, b.Release.Version, release)
 	}
 	stage := b.nextStage(StageNone)
+	if in.Stage != "" && b.Stage(in.Stage) != nil && b.Stage(in.Stage) != stage {
+		return RolloutView{}, refuse(Conflict, "a rollout of %s starts in stage %s, and is promoted from there; one that humans have brought further is declared", b.Service, stage.Name)
+	}
 	if in.Stage != "" {
 		stage = b.Stage(in.Stage)
 	}
@@ -66,11 +69,12 @@ func (e *Engine) StartRollout(ctx context.Context, in RolloutStart) (RolloutView
 		Service: b.Service, Release: release, Previous: b.Release.Previous, State: RolloutActive, Stage: StageNone,
 		Started: &now, StageSince: &now, Auto: in.Auto,
 	}
+	a := e.askStage(ctx, b, Rollout{Stage: StageNone})
 	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx Tx, old Rollout) (Rollout, map[string]any, error) {
 		if old.active() {
 			return Rollout{}, nil, refuse(Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
 		}
-		gates, err := e.startable(tx, b)
+		gates, err := e.startable(tx, b, a)
 		if err != nil {
 			return Rollout{}, nil, err
 		}

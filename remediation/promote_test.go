@@ -282,9 +282,53 @@ func TestARolloutThatWasBackedOutIsOver(t *testing.T) {
 	c.post("resolved", "error_rate", "fp1")
 	c.flag.value = "0"
 	c.beat()
+	if err := c.begin(remediation.RolloutStart{}); err == nil || !strings.Contains(err.Error(), "is not signed for") {
+		t.Errorf("what was signed for has proved wrong, and a new start gave %v", err)
+	}
+	c.prove()
 	c.must(c.begin(remediation.RolloutStart{}))
 	c.tick()
 	c.at(remediation.RolloutActive, "alpha", "0.01")
+}
+
+func TestAStartThatCannotBeTakenBackIsARolloutThatCanBeBackedOut(t *testing.T) {
+	c := newCanary(t)
+	c.flag.verifyErr, c.flag.undoErr = errors.New("unhealthy"), errors.New("the engine is gone")
+	c.must(c.begin(remediation.RolloutStart{}))
+	c.tick()
+	c.at(remediation.RolloutActive, "alpha", "0.01")
+	c.stageMetric("alpha", "0.01")
+	if v := c.rollout(); !v.Held {
+		t.Errorf("it is not held: %+v", v)
+	}
+	c.must(c.do(remediation.RolloutAbort))
+}
+
+func TestNobodyIsPutOnAReleaseOfWhichNothingWouldBeSeen(t *testing.T) {
+	for name, tc := range map[string]struct {
+		blind func(c *canary)
+		want  string
+	}{
+		"the watchdog is away":   {func(c *canary) { c.pass(time.Hour) }, "no watchdog was heard"},
+		"Prometheus is away":     {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "cannot be told"},
+		"a trigger is breaching": {func(c *canary) { c.breach("error_rate") }, "trigger error_rate is breaching"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCanary(t)
+			tc.blind(c)
+			err := c.begin(remediation.RolloutStart{})
+			refused(t, err, remediation.Conflict)
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestARolloutStartsAtTheFootOfItsStages(t *testing.T) {
+	c := newCanary(t)
+	refused(t, c.begin(remediation.RolloutStart{Stage: "full"}), remediation.Conflict)
+	c.must(c.begin(remediation.RolloutStart{Stage: "alpha"}))
 }
 
 func TestPromotionsUseUpNothingOfWhatTheWayBackMay(t *testing.T) {

@@ -161,20 +161,30 @@ func (c *promoting) arrive() error {
 }
 
 // fall ends a promotion that did not come about. The rollout is held until a
-// human has seen why; one that never began is as it was.
+// human has seen why; one that never began is as it was, unless what was set could
+// not be taken back.
 func (c *promoting) fall(s StepState, why string) error {
 	c.r.Promotion = nil
-	if err := c.wakeIncidents(); err != nil || !c.r.active() {
+	if err := c.wakeIncidents(); err != nil {
 		return err
 	}
+	words := "%s came to nothing: %s"
 	switch {
-	case c.p.Was != nil:
+	case s == StepFailed:
+		words = "%s failed, and what the traffic is now is not known: %s"
+		if c.r.active() {
+			c.r.Held = true
+			if c.p.Was != nil { // users may be on the release: whoever backs it out must find it
+				c.r.Stage, c.r.StageSince, c.r.State = c.p.To, &c.now, c.b.stateIn(c.p.To)
+			}
+		}
+	case c.p.Was != nil && c.r.active():
 		c.r = *c.p.Was
-	case s != StepPending:
+	case s != StepPending && c.r.active():
 		c.r.Held = true
 	}
 	return c.e.stageEntry(c.tx, c.r, actorEngine, map[string]any{
-		"promotion": string(s), "to": c.p.To, "why": fmt.Sprintf("%s came to nothing: %s", c.p.step(), why),
+		"promotion": string(s), "to": c.p.To, "why": fmt.Sprintf(words, c.p.step(), why),
 	})
 }
 

@@ -155,8 +155,12 @@ func limited(ctx context.Context, limit time.Duration, do func(context.Context) 
 	return do(ctx)
 }
 
+// forward is how long a promotion's effect and verification may still take: what
+// is left is for taking it back, before a rollback waits no longer.
+func (e *Engine) forward(p *Promotion) time.Duration { return p.Until.Add(-promotionBack).Sub(e.now()) }
+
 func (e *Engine) applyPromotion(ctx context.Context, b *book, p *Promotion, action Action) error {
-	err := limited(ctx, promotionForward, func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
+	err := limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
 	switch {
 	case err != nil && isInDoubt(err):
 		return e.doubtPromotion(ctx, b, p, action, err)
@@ -190,11 +194,18 @@ func (e *Engine) promotionApplied(ctx context.Context, b *book, p *Promotion, ac
 // verifyPromotion waits until the target is seen to work with the new value; the
 // stage stays until then.
 func (e *Engine) verifyPromotion(ctx context.Context, b *book, p *Promotion, action Action) error {
-	err := limited(ctx, promotionForward, func(ctx context.Context) error { return action.Verify(ctx, p.Op) })
+	err := limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Verify(ctx, p.Op) })
 	if err != nil {
 		return e.undoPromotion(ctx, b, p, action, fmt.Errorf("verify: %w", err))
 	}
 	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		open, err := openIncident(c.tx, c.r.Service)
+		if err != nil {
+			return err
+		}
+		if open != nil && open.Intended && !c.now.Before(c.p.Until) {
+			return c.leaveTo(open, errors.New("it took longer than a rollback waits"))
+		}
 		if err := c.audit(KindVerified, actorEngine, map[string]any{"value": c.p.Value}); err != nil {
 			return err
 		}
@@ -263,9 +274,9 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 		look, err = action.Look(ctx, p.Op)
 		return err
 	})
-	forward, back := false, false
+	forward, back, until := false, false, p.Until
 	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
-		forward, back = false, false
+		forward, back, until = false, false, p.Until
 		open, err := openIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
@@ -300,6 +311,7 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 		forward = true
 		if open == nil && c.p.Until.Before(c.now.Add(promotionForward+promotionBack)) {
 			c.p.Until = c.now.Add(promotionForward + promotionBack)
+			until = c.p.Until
 		}
 		return nil
 	})
@@ -311,8 +323,9 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 	case !forward:
 		return nil
 	}
+	p.Until = until
 	if look.Position == HalfWay {
-		err := limited(ctx, promotionForward, func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
+		err := limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
 		if err != nil {
 			return e.undoPromotion(ctx, b, p, action, err)
 		}

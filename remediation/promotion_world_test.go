@@ -122,7 +122,7 @@ func (c *canary) prove() {
 	v, err := c.engine.Preflight(c.ctx, "shop")
 	c.must(err)
 	for _, it := range v.Items {
-		p.Signatures = append(p.Signatures, remediation.Signature{Item: it.ID, Release: "v2", By: "eve", Reason: "seen"})
+		p.Signatures = append(p.Signatures, remediation.Signature{Item: it.ID, Release: "v2", By: "eve", Reason: "seen", Time: c.now})
 	}
 	c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error { return tx.PutPreflight(p) }))
 }

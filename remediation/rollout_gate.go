@@ -202,13 +202,18 @@ func (e *Engine) finishable(tx Tx, b *book, r Rollout, a asked) ([]StageGate, er
 	return append(append(all, a.judged(b)...), watchdog), err
 }
 
-// startable asks every gate of a rollout that backout itself starts: it wants the
-// proof that going back would work, and all that the playbook puts before the start.
-func (e *Engine) startable(tx Tx, b *book) ([]StageGate, error) {
+// startable asks every gate of a rollout that backout itself starts: nobody is
+// put on a release while nothing would be seen of it. It wants the proof that going back would work, and all that the playbook puts before the start.
+func (e *Engine) startable(tx Tx, b *book, a asked) ([]StageGate, error) {
 	all, err := e.common(tx, b)
 	if err != nil {
 		return nil, err
 	}
+	watchdog, err := e.fresh(tx, b)
+	if err != nil {
+		return nil, err
+	}
+	all = append(append(all, a.judged(b)...), watchdog)
 	unproven, err := e.unproven(tx, b.Service, b.Release.Version)
 	if err != nil {
 		return nil, err

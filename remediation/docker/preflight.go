@@ -149,7 +149,9 @@ func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 	if a.image != "" {
 		bp.config.Image = a.image
 	}
-	bp.config.Labels = map[string]string{labelPreflight: asideKey(a.target.Compose)}
+	if bp.config.Labels, err = a.labels(ctx, bp.config.Image); err != nil {
+		return nil, blueprint{}, err
+	}
 	bp.config.Hostname, bp.config.Domainname = "", ""
 	bp.host.PortBindings, bp.host.PublishAllPorts, bp.host.Links = nil, false, nil
 	bp.host.RestartPolicy, bp.host.AutoRemove = container.RestartPolicy{Name: container.RestartPolicyDisabled}, false
@@ -163,6 +165,10 @@ func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 			m.ReadOnly = true
 		}
 	}
+	bp.host.VolumesFrom = slices.Clone(like.HostConfig.VolumesFrom)
+	for i, from := range bp.host.VolumesFrom {
+		bp.host.VolumesFrom[i] = strings.TrimSuffix(strings.TrimSuffix(from, ":rw"), ":ro") + ":ro"
+	}
 	for name := range bp.networks {
 		bp.networks[name] = &network.EndpointSettings{}
 	}
@@ -170,6 +176,23 @@ func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 		a.edit(bp.config)
 	}
 	return like, bp, nil
+}
+
+// labels are those of what is started aside: what finds it again, and nothing of
+// the image's, by which a proxy might send it traffic.
+func (a aside) labels(ctx context.Context, image string) (map[string]string, error) {
+	img, err := a.c.api.ImageInspect(ctx, image)
+	if err != nil {
+		return nil, fmt.Errorf("inspect image %s: %w", image, err)
+	}
+	out := map[string]string{}
+	if img.Config != nil {
+		for k := range img.Config.Labels {
+			out[k] = ""
+		}
+	}
+	out[labelPreflight] = asideKey(a.target.Compose)
+	return out, nil
 }
 
 // readOnly makes a bind (source:target[:options]) read-only.
@@ -181,7 +204,8 @@ func readOnly(bind string) string {
 	options := []string{"ro"}
 	if len(parts) == 3 {
 		for _, o := range strings.Split(parts[2], ",") {
-			if o != "ro" && o != "rw" {
+			// z and Z would give the folder another label of SELinux, for good.
+			if o != "ro" && o != "rw" && o != "z" && o != "Z" {
 				options = append(options, o)
 			}
 		}

@@ -19,9 +19,10 @@ const (
 	// proofName is how a proof's sessions are called.
 	proofName = "backout preflight"
 	// tryLocks bounds how long a trial waits for a table that the application uses,
-	// and so how long the application may wait behind it; tryTimeout the whole trial.
+	// and so how long the application may wait behind it before the trial begins;
+	// tryTimeout the whole trial, whose locks it may wait for meanwhile.
 	tryLocks   = 2 * time.Second
-	tryTimeout = 30 * time.Second
+	tryTimeout = 10 * time.Second
 	// maxLag is how far a replica may be behind.
 	maxLag = 5 * time.Second
 )
