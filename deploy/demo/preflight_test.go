@@ -246,7 +246,7 @@ var defects = [][]defect{
 			"prometheus/rules", remediation.Fail, "no rule group social-intel"},
 		{"Alertmanager takes the triggers elsewhere", func(p *proving) {
 			p.replace("alertmanager.yml", `trigger!=""`, `trigger="elsewhere"`)
-		}, "alertmanager/routes", remediation.Fail, "no drill alert of error_rate, p95_latency came back"},
+		}, "alertmanager/routes", remediation.Fail, "no drill alert of critical_security_vulnerability, error_rate, p95_latency came back"},
 		{"the playbook has other buckets than the service", func(p *proving) {
 			p.edit("  - name: p95_latency\n    query: |", "  - name: p95_latency\n    buckets: [0.1, 0.8, 1]\n    query: |")
 		}, "buckets/p95_latency", remediation.Fail, "the playbook has 0.1 0.8 1"},
