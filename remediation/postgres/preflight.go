@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -147,6 +148,10 @@ func (r *rollback) proveScripts(ctx context.Context) remediation.Finding {
 	})
 }
 
+// lasting finds what outlives a ROLLBACK (sequences, files, other servers), and what
+// would lift the limits of a trial.
+var lasting = regexp.MustCompile(`(?i)\b(nextval|setval|lo_import|lo_export|dblink\w*)\s*\(|\bcopy\b[^;]*\bto\b|\bset\s+(session\s+|local\s+)?(lock|statement)_timeout\b`)
+
 // proveTried runs the way there, as far as it was not taken, and the way back, in a
 // transaction that is rolled back.
 func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
@@ -166,6 +171,9 @@ func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
 		for _, s := range all {
 			if s.alone {
 				return remediation.Unknown(s.path+" cannot run in a transaction, and so cannot be tried without effect", byHand), nil
+			}
+			if what := lasting.FindString(s.text); what != "" {
+				return remediation.Unknown(fmt.Sprintf("%s has %q, of which a ROLLBACK may leave something behind, or which takes the trial's limits away", s.path, what), byHand), nil
 			}
 		}
 		for _, s := range way.there {

@@ -87,6 +87,9 @@ func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
 			w.write(undo2, "UPDATE posts SET twin = -1;")
 		}, "tried", remediation.Fail, "leave a constraint broken"},
 		"an undo script cannot run in a transaction": {func(w *world) { w.write(undo2, "VACUUM posts;") }, "tried", remediation.CannotTell, "cannot run in a transaction"},
+		"an undo script sets a sequence":             {func(w *world) { w.write(undo2, "SELECT setval('posts_id_seq', 1);") }, "tried", remediation.CannotTell, "setval("},
+		"an undo script waits without limit":         {func(w *world) { w.write(undo2, "SET lock_timeout = 0; DROP TABLE forecasts;") }, "tried", remediation.CannotTell, "lock_timeout"},
+		"an undo script writes a file":               {func(w *world) { w.write(undo2, "COPY posts\nTO '/tmp/posts';") }, "tried", remediation.CannotTell, "COPY posts"},
 		"the tables are in use": {func(w *world) {
 			w.write(undo2, "ALTER TABLE posts ADD COLUMN x int;")
 			other := superuser(w.t, w.name)
