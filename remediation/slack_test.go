@@ -145,11 +145,11 @@ func TestASlackThatGoesWrongIsToldAllInOrderAndNothingTwice(t *testing.T) {
 				ws.Then(2*n+1, a)
 			}
 		case 1:
-			ws.Down = true
+			ws.GoAway()
 		case 2:
 			w.start() // the outbox is in the store
 		case 3:
-			ws.Down = false
+			ws.ComeBack()
 			w.pass(5 * time.Minute) // the last try's delay
 		}
 	})

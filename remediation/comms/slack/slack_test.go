@@ -512,7 +512,7 @@ func TestAChatThatWouldDeliverSaysSoAndTellsNobody(t *testing.T) {
 		"chat:write":       func(x *test) { x.Scopes = "channels:read,channels:history" },
 		"token_file":       func(x *test) { x.chat = x.open(func(o *Options) { o.Token = "xoxb-wrong" }) },
 		"channels:history": func(x *test) { x.Then(3, chattest.Answer{Said: "missing_scope"}) },
-		"auth.test":        func(x *test) { x.Down = true },
+		"auth.test":        func(x *test) { x.GoAway() },
 	} {
 		x := begin(t)
 		spoil(x)

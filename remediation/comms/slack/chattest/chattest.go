@@ -42,8 +42,8 @@ type Workspace struct {
 	Scopes string
 	// Requests are the methods that were called.
 	Requests []string
-	// Down: nothing is answered.
-	Down bool
+	// away: nothing is answered.
+	away bool
 	// Views are those that were opened, Told what single people were told at
 	// ResponseURL.
 	Views []View
@@ -153,6 +153,18 @@ func (r *Room) Thread(ts string) []*Posted {
 	return out
 }
 
+// GoAway lets nothing be answered from now on, ComeBack everything again.
+func (w *Workspace) GoAway() { w.isAway(true) }
+
+// ComeBack ends GoAway.
+func (w *Workspace) ComeBack() { w.isAway(false) }
+
+func (w *Workspace) isAway(away bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away = away
+}
+
 // Then says how the nth request from now on (the first is 1) goes wrong.
 func (w *Workspace) Then(n int, a Answer) {
 	w.mu.Lock()
@@ -165,7 +177,7 @@ func (w *Workspace) serve(rw http.ResponseWriter, r *http.Request, method string
 	defer w.mu.Unlock()
 	w.Requests = append(w.Requests, method)
 	a, odd := w.answers[len(w.Requests)]
-	if w.Down {
+	if w.away {
 		a, odd = Answer{}, true
 	}
 	var body any
