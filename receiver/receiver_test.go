@@ -177,6 +177,15 @@ func (f *fakeService) SignPreflight(_ context.Context, r remediation.SignRequest
 	return remediation.PreflightView{Service: r.Service}, f.err
 }
 
+func (f *fakeService) Rehearsal(_ context.Context, service string) (remediation.RehearsalView, error) {
+	return remediation.RehearsalView{Service: service}, f.err
+}
+
+func (f *fakeService) StartRehearsal(_ context.Context, service, plan, actor, reason string) (remediation.RehearsalView, error) {
+	f.change("rehearse", service, plan, actor, reason)
+	return remediation.RehearsalView{Service: service, Plans: []string{plan}, Running: true}, f.err
+}
+
 func (f *fakeService) StartRollout(_ context.Context, r remediation.RolloutStart) (remediation.RolloutView, error) {
 	f.change("start", r.Service, r.Release, r.Stage, r.Actor, r.Reason, fmt.Sprint(r.Auto))
 	return remediation.RolloutView{Rollout: remediation.Rollout{Service: r.Service, Promotion: &remediation.Promotion{To: "alpha"}}}, f.err

@@ -166,6 +166,9 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e.POST("/api/v1/preflight", s.change(s.startPreflight))
 	e.POST("/api/v1/preflight/sign", s.change(s.signPreflight))
 
+	e.GET("/api/v1/rehearse", s.read(s.showRehearsal))
+	e.POST("/api/v1/rehearse", s.change(s.startRehearsal))
+
 	e.POST("/slack/interactions", s.interact)
 
 	s.consoleRoutes()

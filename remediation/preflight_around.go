@@ -90,30 +90,11 @@ func (e *Engine) routeProofs(b *book) []Proof {
 	}}}
 }
 
-// sendDrills raises one alert for each trigger, as its rule would, but marked drill
-// and of no severity: nobody is paged by it.
+// sendDrills raises one alert for each trigger.
 func (e *Engine) sendDrills(ctx context.Context, b *book) Finding {
-	all, err := b.generated()
+	missing, err := e.raiseDrills(ctx, b, "preflight", func(string) bool { return true })
 	if err != nil {
 		return FindingOf(err)
-	}
-	nonce := strconv.FormatInt(e.now().UnixNano(), 36)
-	missing := map[string]string{} // trigger by fingerprint
-	for _, r := range all {
-		trigger := r.Labels["trigger"]
-		if !r.Alert || trigger == "" {
-			continue
-		}
-		l := maps.Clone(r.Labels)
-		l["alertname"], l["severity"], l["drill"], l["rollout"], l["preflight"] = r.Name, "none", "true", b.Release.Version, nonce
-		set := model.LabelSet{}
-		for k, v := range l {
-			set[model.LabelName(k)] = model.LabelValue(v)
-		}
-		missing[set.Fingerprint().String()] = trigger
-		if err := e.proving.around.RaiseAlert(ctx, l, time.Now().Add(drillLasts)); err != nil {
-			return FindingOf(fmt.Errorf("raise a drill alert of %s: %w", trigger, err))
-		}
 	}
 	sent := len(missing)
 	began := time.Now()
@@ -123,10 +104,44 @@ func (e *Engine) sendDrills(ctx context.Context, b *book) Finding {
 	}
 	if len(missing) > 0 {
 		names := slices.Sorted(maps.Values(missing))
-		return Failed(fmt.Sprintf("no drill alert of %s came back within %s", strings.Join(names, ", "), e.proving.patience),
-			"route trigger!=\"\" to the webhook of this backout first of all, as the generated alertmanager.yml does, and see that nothing silences it")
+		return notBack(strings.Join(names, ", "), e.proving.patience)
 	}
 	return Passed(fmt.Sprintf("%d drill alerts came back within %s; drills: %s", sent, time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
+}
+
+// notBack is what it means that a drill alert does not come back.
+func notBack(triggers string, patience time.Duration) Finding {
+	return Failed(fmt.Sprintf("no drill alert of %s came back within %s", triggers, patience),
+		"route trigger!=\"\" to the webhook of this backout first of all, as the generated alertmanager.yml does, and see that nothing silences it")
+}
+
+// raiseDrills raises an alert for each trigger that is wanted, as its rule would, but
+// marked drill and of no severity: nobody is paged by it. mark is a label that makes it
+// another alert than any before. It returns the triggers by fingerprint.
+func (e *Engine) raiseDrills(ctx context.Context, b *book, mark string, wanted func(trigger string) bool) (map[string]string, error) {
+	all, err := b.generated()
+	if err != nil {
+		return nil, err
+	}
+	nonce := strconv.FormatInt(e.now().UnixNano(), 36)
+	raised := map[string]string{}
+	for _, r := range all {
+		trigger := r.Labels["trigger"]
+		if !r.Alert || trigger == "" || !wanted(trigger) {
+			continue
+		}
+		l := maps.Clone(r.Labels)
+		l["alertname"], l["severity"], l["drill"], l["rollout"], l[mark] = r.Name, "none", "true", b.Release.Version, nonce
+		set := model.LabelSet{}
+		for k, v := range l {
+			set[model.LabelName(k)] = model.LabelValue(v)
+		}
+		raised[set.Fingerprint().String()] = trigger
+		if err := e.proving.around.RaiseAlert(ctx, l, time.Now().Add(drillLasts)); err != nil {
+			return nil, fmt.Errorf("raise a drill alert of %s: %w", trigger, err)
+		}
+	}
+	return raised, nil
 }
 
 // awaitDrills takes out of missing what has come back as a drill.

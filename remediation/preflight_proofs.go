@@ -109,14 +109,7 @@ func (e *Engine) channelProofs(b *book) []Proof {
 	var out []Proof
 	for _, ch := range e.outbox.channels {
 		out = append(out, Proof{ID: "channel/" + slug(ch.Name()), Name: ch.Name() + " accepts messages", Prove: func(ctx context.Context) Finding {
-			a, ok := ch.(Accepter)
-			if !ok {
-				return Unknown(ch.Name()+" cannot be asked without telling somebody something", "look whether its last message came")
-			}
-			if err := a.Accepts(ctx); err != nil {
-				return FindingOf(err)
-			}
-			return Passed(ch.Name() + " answers, and takes the credentials")
+			return accepts(ctx, ch)
 		}})
 	}
 	wants := b.Communications != nil && b.Communications.SlackChannel != ""
@@ -127,6 +120,18 @@ func (e *Engine) channelProofs(b *book) []Proof {
 		}})
 	}
 	return out
+}
+
+// accepts asks a channel whether it would deliver.
+func accepts(ctx context.Context, ch Channel) Finding {
+	a, ok := ch.(Accepter)
+	if !ok {
+		return Unknown(ch.Name()+" cannot be asked without telling somebody something", "look whether its last message came")
+	}
+	if err := a.Accepts(ctx); err != nil {
+		return FindingOf(err)
+	}
+	return Passed(ch.Name() + " answers, and takes the credentials")
 }
 
 // dashboardProofs ask whether the dashboards are there.

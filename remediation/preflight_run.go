@@ -11,14 +11,16 @@ import (
 // proofTimeout bounds one proof.
 const proofTimeout = 3 * time.Minute
 
-// proving is the preflights that are asked for and those that run, by service.
+// proving is the preflights and rehearsals that are asked for and those that run, by
+// service: one of them at a time.
 type proving struct {
 	around   Surroundings
 	patience time.Duration // with drill alerts
 	asked    chan string
 
-	mu   sync.Mutex
-	runs map[string]*proofRun
+	mu         sync.Mutex
+	runs       map[string]*proofRun
+	rehearsals map[string]*rehearsing
 }
 
 // proofRun is a preflight that goes on.
@@ -31,7 +33,7 @@ func newProving(around Surroundings, patience time.Duration) *proving {
 	if patience <= 0 {
 		patience = routePatience
 	}
-	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*proofRun{}}
+	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*proofRun{}, rehearsals: map[string]*rehearsing{}}
 }
 
 // StartPreflight implements Service: the proofs run in the background, one service
@@ -56,15 +58,14 @@ func (e *Engine) StartPreflight(ctx context.Context, service, actor, reason stri
 		reason = "preflight of " + b.Release.Version
 	}
 	p := e.proving
-	p.mu.Lock()
-	if old := p.runs[b.Service]; old != nil {
-		p.mu.Unlock()
-		return PreflightView{}, refuse(Conflict, "a preflight of %s runs already, for %s: wait for it", b.Service, old.By)
+	err = p.claimFor(b.Service, func() {
+		p.runs[b.Service] = &proofRun{left: len(e.proofs(b)), PreflightRun: PreflightRun{
+			Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.now().UTC(), Items: []PreflightItem{},
+		}}
+	})
+	if err != nil {
+		return PreflightView{}, err
 	}
-	p.runs[b.Service] = &proofRun{left: len(e.proofs(b)), PreflightRun: PreflightRun{
-		Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.now().UTC(), Items: []PreflightItem{},
-	}}
-	p.mu.Unlock()
 	select {
 	case p.asked <- b.Service:
 	case <-ctx.Done():
@@ -78,6 +79,7 @@ func (p *proving) end(service string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.runs, service)
+	delete(p.rehearsals, service)
 }
 
 // now returns a copy of the run that goes on, or nil.
@@ -100,7 +102,7 @@ func (p *proving) found(run *proofRun, item PreflightItem) {
 	run.left = max(run.left-1, 0)
 }
 
-// proveAll runs the preflights that are asked for until ctx ends. It begins with
+// proveAll runs what is asked for, one after the other, until ctx ends. It begins with
 // what an earlier process left behind when it was killed.
 func (e *Engine) proveAll(ctx context.Context) {
 	for _, b := range e.allBooks() {
@@ -111,8 +113,14 @@ func (e *Engine) proveAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case service := <-e.proving.asked:
-			if err := e.prove(ctx, service); err != nil && ctx.Err() == nil {
-				e.log.Error("a preflight was not recorded", "service", service, "err", err)
+			var err error
+			if run := e.proving.rehearsal(service); run != nil {
+				err = e.rehearse(ctx, service, run)
+			} else {
+				err = e.prove(ctx, service)
+			}
+			if err != nil && ctx.Err() == nil {
+				e.log.Error("a preflight or rehearsal was not recorded", "service", service, "err", err)
 			}
 		}
 	}
@@ -168,9 +176,15 @@ func (e *Engine) prove(ctx context.Context, service string) error {
 	})
 }
 
-// tryProof gives a proof its time; one that panics proves nothing.
-func (e *Engine) tryProof(ctx context.Context, p Proof) (f Finding) {
-	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+// tryProof gives a proof its time.
+func (e *Engine) tryProof(ctx context.Context, p Proof) Finding {
+	return e.tryFor(ctx, proofTimeout, "mend that, and run backout preflight again", p)
+}
+
+// tryFor gives a proof a time, and says again what to do where it does not; one that
+// panics proves nothing.
+func (e *Engine) tryFor(ctx context.Context, limit time.Duration, again string, p Proof) (f Finding) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer func() {
 		if r := recover(); r != nil {
@@ -180,7 +194,7 @@ func (e *Engine) tryProof(ctx context.Context, p Proof) (f Finding) {
 	}()
 	f = p.Prove(ctx)
 	if f.Next == "" && f.Result != Pass {
-		f.Next = "mend that, and run backout preflight again"
+		f.Next = again
 	}
 	switch f.Result {
 	case Pass, Fail, CannotTell:

@@ -47,6 +47,10 @@ type StepView struct {
 	State    StepState  `json:"state"`
 	Started  *time.Time `json:"started"`
 	Finished *time.Time `json:"finished"`
+	// Expected is how long it took when its plan was rehearsed, as Prometheus writes
+	// durations, and Rehearsed when that was; set where one incident is asked for.
+	Expected  string     `json:"expected,omitempty"`
+	Rehearsed *time.Time `json:"rehearsed,omitempty"`
 }
 
 // Next is what comes next, and when at the earliest.
@@ -173,6 +177,11 @@ type Service interface {
 	// StartPreflight begins one; Preflight tells how it goes.
 	StartPreflight(ctx context.Context, service, actor, reason string) (PreflightView, error)
 	SignPreflight(ctx context.Context, r SignRequest) (PreflightView, error)
+	// Rehearsal is how a service's rehearsals stand.
+	Rehearsal(ctx context.Context, service string) (RehearsalView, error)
+	// StartRehearsal begins one of a plan, or, where plan is "", of each plan that a
+	// trigger uses; Rehearsal tells how it goes.
+	StartRehearsal(ctx context.Context, service, plan, actor, reason string) (RehearsalView, error)
 	// StartRollout sets the first stage's traffic; ChangeRollout is everything after
 	// it. Both answer once that is committed: WaitForPromotion returns when no traffic
 	// is being set any more, or ctx ends.

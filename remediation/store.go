@@ -36,6 +36,7 @@ type Tx interface {
 	PublicTable
 	OutboxTable
 	PreflightTable
+	RehearsalTable
 }
 
 // IncidentTable holds the incidents.

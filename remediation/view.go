@@ -148,6 +148,9 @@ func ViewIncident(tx Tx, id string) (IncidentView, error) {
 	if err == nil {
 		v.IncidentCall, err = callOf(tx, inc, v)
 	}
+	if err == nil {
+		err = v.expect(tx, inc)
+	}
 	return v, err
 }
 

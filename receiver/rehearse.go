@@ -1,0 +1,55 @@
+package receiver
+
+import (
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func (s *Server) showRehearsal(c echo.Context, _ string) error {
+	q, err := query(c, "service")
+	if err != nil {
+		return err
+	}
+	v, err := s.service.Rehearsal(c.Request().Context(), q.Get("service"))
+	if err != nil {
+		return err
+	}
+	return s.answer(c, wholeRehearsal(v))
+}
+
+// startRehearsal begins one; how it goes is read by GET.
+func (s *Server) startRehearsal(c echo.Context, actor string) error {
+	var in struct {
+		Service string `json:"service"`
+		Plan    string `json:"plan"`
+		Reason  string `json:"reason"`
+	}
+	if err := decodeChange(c, &in); err != nil {
+		return err
+	}
+	reason := ""
+	if strings.TrimSpace(in.Reason) != "" {
+		var err error
+		if reason, err = checkReason(in.Reason); err != nil {
+			return err
+		}
+	}
+	v, err := s.service.StartRehearsal(c.Request().Context(), in.Service, in.Plan, actor, reason)
+	if err != nil {
+		return err
+	}
+	return s.answer(c, wholeRehearsal(v))
+}
+
+func wholeRehearsal(v remediation.RehearsalView) remediation.RehearsalView {
+	if v.Plans == nil {
+		v.Plans = []string{}
+	}
+	if v.Rehearsals == nil {
+		v.Rehearsals = []remediation.Rehearsal{}
+	}
+	return v
+}

@@ -1,0 +1,156 @@
+package remediation
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+// Rehearser is an Action of which more than a look can be tried without lasting
+// effect. Rehearse leaves nothing behind, however it ends; what a kill in its midst
+// leaves is for Sweep.
+type Rehearser interface {
+	Action
+	Rehearse(ctx context.Context) Finding
+}
+
+// Rehearsal is how one plan of a service went when it was last rehearsed: a drill
+// alert through Alertmanager, then each step, in the ladder's order, as far as it can
+// be tried and undone.
+type Rehearsal struct {
+	Service string `json:"service"`
+	Plan    string `json:"plan"`
+	Release string `json:"release"`
+	// Playbook is the hash of the playbook that was rehearsed.
+	Playbook string    `json:"playbook"`
+	By       string    `json:"by"`
+	Reason   string    `json:"reason"`
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
+	// Result is the worst of what the drill and the steps came to.
+	Result Proved `json:"result"`
+	// Drill is what the drill alert came to, Incidents whom it opened.
+	Drill     RehearsedPart   `json:"drill"`
+	Incidents []string        `json:"incidents"`
+	Steps     []RehearsedStep `json:"steps"`
+}
+
+// RehearsedPart is what a part of a rehearsal came to, and how long it took.
+type RehearsedPart struct {
+	Finding
+	Took model.Duration `json:"took"`
+}
+
+// RehearsedStep is one step of a rehearsal.
+type RehearsedStep struct {
+	// ID is what the step is called in an incident of this plan alone: "1-flag_off".
+	ID     string `json:"id"`
+	Action string `json:"action"`
+	Target string `json:"target"`
+	// Index is the step's place in its plan, from 0: its identity there.
+	Index int `json:"index"`
+	// Tried: it was carried out without lasting effect, and Took is what a real one
+	// may be expected to take. Otherwise it was only checked.
+	Tried bool `json:"tried"`
+	RehearsedPart
+}
+
+// RehearsalView is a service's rehearsals as the API and the commands show them.
+type RehearsalView struct {
+	Service string `json:"service"`
+	// Playbook is the hash of the one that is loaded: a rehearsal of another one
+	// may be of other steps.
+	Playbook string `json:"playbook"`
+	// Running: Plans are being rehearsed since Started, and Rehearsals are theirs as
+	// far as they have come; Left counts the steps that are not rehearsed yet.
+	Running bool       `json:"running"`
+	Left    int        `json:"left"`
+	Plans   []string   `json:"plans"`
+	By      string     `json:"by"`
+	Started *time.Time `json:"started"`
+	// Rehearsals are, where none is running, the last one of each plan.
+	Rehearsals []Rehearsal `json:"rehearsals"`
+}
+
+// RehearsalTable holds the last rehearsal of each plan.
+type RehearsalTable interface {
+	// Rehearsals returns a service's, by plan.
+	Rehearsals(service string) ([]Rehearsal, error)
+	PutRehearsal(r Rehearsal) error // by Service and Plan
+}
+
+// Trial is what proofs come to, made one after the other as one trial: the first
+// that fails ends it, what one cannot tell the whole cannot.
+func Trial(ctx context.Context, proofs ...func(context.Context) Finding) Finding {
+	whole := Finding{Result: Pass}
+	var seen []string
+	for _, prove := range proofs {
+		f := prove(ctx)
+		if f.Result == Fail {
+			return f
+		}
+		seen = append(seen, f.Evidence)
+		if f.Result != Pass && whole.Result == Pass {
+			whole.Result, whole.Next = f.Result, f.Next
+		}
+	}
+	whole.Evidence = strings.Join(seen, "; ")
+	return whole
+}
+
+// worst is what several results come to.
+func worst(all ...Proved) Proved {
+	for _, r := range []Proved{Fail, CannotTell} {
+		if slices.Contains(all, r) {
+			return r
+		}
+	}
+	return Pass
+}
+
+// judge sets the result of the whole.
+func (r *Rehearsal) judge() {
+	all := []Proved{r.Drill.Result}
+	for _, s := range r.Steps {
+		all = append(all, s.Result)
+	}
+	r.Result = worst(all...)
+}
+
+// expect notes beside an incident's steps how long they took when their plan was
+// rehearsed.
+func (v *IncidentView) expect(tx Tx, inc *Incident) error {
+	all, err := tx.Rehearsals(inc.Service)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		for _, r := range all {
+			if r.Plan != s.Plan {
+				continue
+			}
+			at := slices.IndexFunc(r.Steps, func(was RehearsedStep) bool {
+				return was.Tried && was.Result == Pass && was.Index == s.PlanIndex && was.Action == s.Action && was.Target == s.Target
+			})
+			if at < 0 {
+				continue
+			}
+			v.Steps[i].Expected, v.Steps[i].Rehearsed = Took(r.Steps[at].Took), utc(&r.Finished)
+		}
+	}
+	return nil
+}
+
+// Took is a time that something took for humans, as Prometheus writes durations:
+// whole seconds, where it took one.
+func Took(d model.Duration) string {
+	took := time.Duration(d)
+	if took >= time.Second {
+		took = took.Round(time.Second)
+	}
+	return model.Duration(took.Truncate(time.Millisecond)).String()
+}

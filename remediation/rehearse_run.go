@@ -1,0 +1,275 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+)
+
+// rehearsing is a rehearsal that goes on, guarded by proving's lock.
+type rehearsing struct {
+	plans      []string
+	by, reason string
+	started    time.Time
+	left       int
+	// done are the plans that were rehearsed, and the one that is.
+	done []Rehearsal
+}
+
+// StartRehearsal implements Service: it runs in the background, as preflights do.
+func (e *Engine) StartRehearsal(ctx context.Context, service, plan, actor, reason string) (RehearsalView, error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return RehearsalView{}, err
+	}
+	run := &rehearsing{by: actor, reason: reason, started: e.now().UTC()}
+	if run.plans, err = b.rehearsable(plan); err != nil {
+		return RehearsalView{}, err
+	}
+	for _, name := range run.plans {
+		run.left += len(b.Plan(name).Steps)
+	}
+	if reason == "" {
+		run.reason = "rehearsal of " + strings.Join(run.plans, ", ")
+	}
+	err = e.store.View(ctx, func(tx Tx) error {
+		if open, err := openIncident(tx, b.Service); err != nil || open != nil {
+			if open != nil {
+				err = refuse(Conflict, "incident %s of %s is open (%s): rehearse once it is closed", open.ID, b.Service, open.describe())
+			}
+			return err
+		}
+		r, err := rolloutOf(tx, b.Service)
+		if err == nil && r.Promotion != nil {
+			err = refuse(Conflict, "the traffic of %s is being set: rehearse once that is done", b.Service)
+		}
+		return err
+	})
+	if err != nil {
+		return RehearsalView{}, err
+	}
+	p := e.proving
+	if err := p.claimFor(b.Service, func() { p.rehearsals[b.Service] = run }); err != nil {
+		return RehearsalView{}, err
+	}
+	select {
+	case p.asked <- b.Service:
+	case <-ctx.Done():
+		p.end(b.Service)
+		return RehearsalView{}, ctx.Err()
+	}
+	return e.Rehearsal(ctx, b.Service)
+}
+
+// rehearsable are the plans that a rehearsal of plan is of.
+func (b *book) rehearsable(plan string) ([]string, error) {
+	if plan != "" {
+		if b.Plan(plan) == nil {
+			var names []string
+			for _, p := range b.Plans {
+				names = append(names, p.Name)
+			}
+			return nil, refuse(Missing, "the playbook of %s has no plan %q; it has %s", b.Service, plan, strings.Join(names, ", "))
+		}
+		return []string{plan}, nil
+	}
+	var out []string
+	for _, t := range b.Triggers {
+		if !slices.Contains(out, t.Plan) && b.Plan(t.Plan) != nil {
+			out = append(out, t.Plan)
+		}
+	}
+	if len(out) == 0 {
+		return nil, refuse(Conflict, "no trigger of %s uses a plan: name the plan to rehearse", b.Service)
+	}
+	return out, nil
+}
+
+// claimFor begins a preflight or a rehearsal of a service, if none of them runs.
+func (p *proving) claimFor(service string, begin func()) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old := p.runs[service]; old != nil {
+		return refuse(Conflict, "a preflight of %s runs already, for %s: wait for it", service, old.By)
+	}
+	if old := p.rehearsals[service]; old != nil {
+		return refuse(Conflict, "a rehearsal of %s runs already, for %s: wait for it", service, old.by)
+	}
+	begin()
+	return nil
+}
+
+// rehearsal returns the one that is asked for or goes on, or nil.
+func (p *proving) rehearsal(service string) *rehearsing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rehearsals[service]
+}
+
+// Rehearsal implements Service.
+func (e *Engine) Rehearsal(ctx context.Context, service string) (RehearsalView, error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return RehearsalView{}, err
+	}
+	v := RehearsalView{Service: b.Service, Playbook: b.Hash, Plans: []string{}, Rehearsals: []Rehearsal{}}
+	if e.proving.show(&v) {
+		return v, nil
+	}
+	err = e.store.View(ctx, func(tx Tx) error {
+		all, err := tx.Rehearsals(b.Service)
+		if err == nil {
+			v.Rehearsals = all
+		}
+		return err
+	})
+	return v, err
+}
+
+// show puts the rehearsal that goes on into a view, if there is one.
+func (p *proving) show(v *RehearsalView) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	run := p.rehearsals[v.Service]
+	if run == nil {
+		return false
+	}
+	v.Running, v.Left, v.Plans, v.By, v.Started = true, run.left, slices.Clone(run.plans), run.by, utc(&run.started)
+	for _, r := range run.done {
+		r.Steps = slices.Clone(r.Steps)
+		v.Rehearsals = append(v.Rehearsals, r)
+	}
+	return true
+}
+
+// rehearse runs one rehearsal to its end, and records each plan as it is done.
+func (e *Engine) rehearse(ctx context.Context, service string, run *rehearsing) error {
+	defer e.proving.end(service)
+	for _, plan := range run.plans {
+		b := e.bookOf(service)
+		if b == nil || b.Plan(plan) == nil {
+			return fmt.Errorf("the playbook of %q has no plan %q any more", service, plan)
+		}
+		r, err := e.rehearsePlan(ctx, b, run, plan)
+		if err != nil {
+			return err // backout stops: what was seen so far is no rehearsal
+		}
+		if err := e.recordRehearsal(ctx, r); err != nil {
+			return fmt.Errorf("record the rehearsal of plan %s: %w", plan, err)
+		}
+	}
+	return nil
+}
+
+// rehearsePlan goes through one plan's drill and steps.
+func (e *Engine) rehearsePlan(ctx context.Context, b *book, run *rehearsing, plan string) (Rehearsal, error) {
+	r := Rehearsal{
+		Service: b.Service, Plan: plan, Release: b.Release.Version, Playbook: b.Hash, By: run.by, Reason: run.reason,
+		Started: e.now().UTC(), Incidents: []string{}, Steps: []RehearsedStep{},
+	}
+	p := e.proving
+	note := func(done int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		run.left -= done
+		if n := len(run.done); n > 0 && run.done[n-1].Plan == plan {
+			run.done = run.done[:n-1]
+		}
+		run.done = append(run.done, r)
+	}
+	began := e.now()
+	r.Drill.Finding = e.tryFor(ctx, proofTimeout, againRehearse, Proof{ID: "drill", Prove: func(ctx context.Context) Finding {
+		f, incidents := e.drillPlan(ctx, b, plan)
+		r.Incidents = append(r.Incidents, incidents...)
+		return f
+	}})
+	r.Drill.Took = model.Duration(e.now().Sub(began).Truncate(time.Millisecond))
+	note(0)
+	steps, err := b.ladder(plan)
+	if err != nil {
+		return r, err
+	}
+	for _, s := range steps {
+		if ctx.Err() != nil {
+			return r, ctx.Err()
+		}
+		r.Steps = append(r.Steps, e.rehearseStep(ctx, b, s))
+		note(1)
+	}
+	r.Finished = e.now().UTC()
+	r.judge()
+	note(0)
+	return r, ctx.Err()
+}
+
+// ladder are a plan's steps in the order in which an incident of this plan alone
+// would come to them.
+func (b *book) ladder(plan string) ([]Step, error) {
+	inc := &Incident{Service: b.Service}
+	if _, err := b.addPlan(inc, plan); err != nil {
+		return nil, err
+	}
+	var out []Step
+	for {
+		s := inc.toTell()
+		if s == nil {
+			s = inc.next()
+		}
+		if s == nil {
+			return out, nil
+		}
+		out = append(out, *s)
+		s.State = StepSkipped
+	}
+}
+
+// recordRehearsal keeps a rehearsal, with its trail in the audit log: in that of its
+// drill, where one came back.
+func (e *Engine) recordRehearsal(ctx context.Context, r Rehearsal) error {
+	return e.store.Update(ctx, func(tx Tx) error {
+		if err := tx.PutRehearsal(r); err != nil {
+			return err
+		}
+		incident := ""
+		if len(r.Incidents) > 0 {
+			incident = r.Incidents[0]
+		}
+		common := map[string]any{"what": "rehearsal", "drill": true, "plan": r.Plan, "playbook": r.Playbook, "release": r.Release}
+		write := func(step, action string, result Proved, part RehearsedPart, more map[string]any) error {
+			d := maps.Clone(common)
+			maps.Copy(d, more)
+			d["result"], d["evidence"], d["took"] = string(result), part.Evidence, part.Took.String()
+			if part.Next != "" {
+				d["next"] = part.Next
+			}
+			return e.append(tx, Entry{
+				Kind: KindVerified, Actor: r.By, Service: r.Service, Incident: incident, Step: step, Action: action, Detail: d,
+			})
+		}
+		for _, s := range r.Steps {
+			if err := write(s.ID, s.Action, s.Result, s.RehearsedPart, map[string]any{"target": s.Target, "tried": s.Tried}); err != nil {
+				return err
+			}
+		}
+		whole := r.Drill
+		whole.Took = model.Duration(r.Finished.Sub(r.Started).Truncate(time.Millisecond))
+		return write("", "", r.Result, whole, map[string]any{"reason": r.Reason, "drills": anys(r.Incidents), "drill_result": string(r.Drill.Result)})
+	})
+}
+
+// RehearsedOf tells when each plan was rehearsed: a rehearsal that failed shows
+// nothing, nor does one of another playbook.
+func RehearsedOf(all []Rehearsal, playbook string) map[string]time.Time {
+	out := map[string]time.Time{}
+	for _, r := range all {
+		if r.Result != Fail && r.Playbook == playbook {
+			out[r.Plan] = r.Finished
+		}
+	}
+	return out
+}
