@@ -34,10 +34,10 @@ var (
 )
 
 // Sweep implements remediation.Sweeper: a proof that is killed leaves the file of
-// the password behind.
+// the password behind, a rehearsal its snapshot too.
 func (r *rollback) Sweep(context.Context) error {
 	w := &work{rollback: r, op: proofName, m: &manifest{}}
-	return w.tidy()
+	return errors.Join(w.tidy(), r.throwAway())
 }
 
 // Proofs implements remediation.Prover.

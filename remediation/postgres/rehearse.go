@@ -1,0 +1,60 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+var _ remediation.Rehearser = (*rollback)(nil)
+
+// rehearsalOp is the operation of a rehearsal; no incident has it.
+const rehearsalOp = "backout rehearsal"
+
+// Rehearse implements remediation.Rehearser: the scripts run in a transaction that is
+// rolled back, and a whole snapshot is taken and thrown away.
+func (r *rollback) Rehearse(ctx context.Context) remediation.Finding {
+	return remediation.Trial(ctx, r.proveAccess, r.proveScripts, r.proveTried, r.trySnapshot)
+}
+
+// trySnapshot takes a snapshot, sees that it can be read, and throws it away.
+func (r *rollback) trySnapshot(ctx context.Context) (f remediation.Finding) {
+	defer func() {
+		if err := r.throwAway(); err != nil {
+			f = remediation.FindingOf(err)
+		}
+	}()
+	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+		st := &state{}
+		err := w.conn.QueryRow(ctx, "SELECT current_database(), current_setting('server_version_num')::int").Scan(&st.database, &st.server)
+		if err != nil {
+			return remediation.Finding{}, fmt.Errorf("look at the database: %w", err)
+		}
+		if err := w.canDump(ctx, st); err != nil {
+			return remediation.Finding{}, err
+		}
+		w.op, w.m = rehearsalOp, &manifest{} // none is written; it names the files
+		if err := os.MkdirAll(w.c.dir, 0o700); err != nil {
+			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
+		}
+		began := time.Now()
+		d, err := w.writeDump(ctx)
+		if err != nil {
+			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
+		}
+		return remediation.Passed(fmt.Sprintf("a snapshot of %d bytes was taken in %s, read, and thrown away", d.Size, time.Since(began).Round(time.Millisecond))), nil
+	})
+}
+
+// throwAway removes what a rehearsal's snapshot has left, whole or not.
+func (r *rollback) throwAway() error {
+	w := &work{rollback: r, op: rehearsalOp, m: &manifest{}}
+	if err := errors.Join(w.tidy(), remove(w.file(".dump"))); err != nil {
+		return fmt.Errorf("remove the rehearsal's snapshot: %w; try: rm %s", err, w.file("*"))
+	}
+	return nil
+}
