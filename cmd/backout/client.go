@@ -173,6 +173,9 @@ func (cl *client) refused(status int, answer []byte) error {
 		Error string `json:"error"`
 	}
 	if err := json.Unmarshal(answer, &body); err != nil || body.Error == "" {
+		if status >= http.StatusBadGateway && status <= http.StatusGatewayTimeout {
+			return &unreachable{wrong("", "what stands before the server at %s answers %d %s: no server is behind it now", cl.base, status, http.StatusText(status))}
+		}
 		return wrong("--url=ADDRESS of a backout server", "the server at %s answers %d %s, and not in backout's words",
 			cl.base, status, http.StatusText(status))
 	}

@@ -205,21 +205,27 @@ func (c *commands) showRollout(r remediation.RolloutView, output string) error {
 
 func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 	clause := parent.Command("status", "Show each service's rollout: its stage, how that does, and what is missing for the next one. "+
-		"With --follow: until the stage has lasted with all of its criteria met (exit 0), or the release is backed out or an incident opens (1).")
+		"With --follow: until the stage has lasted and nothing is missing for what comes next (exit 0), or the release is backed out, another takes its place or an incident opens (1). "+
+		"A server that goes away is waited for.")
 	service := clause.Flag("service", "Of this service only.").String()
 	follow := clause.Flag("follow", "Watch one stage to its end, for a pipeline.").Bool()
 	stage := clause.Flag("stage", "With --follow: the stage to watch; the present one where not given.").String()
+	release := clause.Flag("release", "With --follow: the release that must be the one being rolled out; the present one where not given.").String()
+	timeout := spanFlag(clause, "timeout", "With --follow: give up after this time, such as 26h, with exit status 1.")
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		if *stage != "" && !*follow {
 			return wrong("--follow --stage="+clean(*stage), "--stage goes with --follow")
+		}
+		if (*release != "" || *timeout > 0) && !*follow {
+			return wrong("--follow", "--release and --timeout go with --follow")
 		}
 		if *follow && *from.dsn != "" {
 			return wrong("--url=ADDRESS", "--follow asks a server: how a stage does is not in a store")
 		}
 		return from.with(ctx, func(src source) error {
 			if *follow {
-				return c.followRollout(ctx, src, *service, *stage, *output)
+				return c.followRollout(ctx, src, followed{service: *service, stage: *stage, release: *release, timeout: *timeout, output: *output})
 			}
 			list, err := rolloutsOf(ctx, src, *service)
 			if err != nil {

@@ -8,22 +8,41 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 )
 
-// bake watches one stage of one rollout to its end.
-type bake struct {
+// followed says which stage is watched, and for how long at most.
+type followed struct {
 	service, stage, release string
-	began                   time.Time
-	last                    string
-	told                    time.Time
+	// timeout is 0 where there is none.
+	timeout time.Duration
+	output  string
 }
 
-// followRollout watches a stage until it has lasted with all of its criteria met,
-// the rollout has gone on, or it has ended. A server that is away for a while ends
-// nothing.
-func (c *commands) followRollout(ctx context.Context, src source, service, stage, output string) error {
-	b := &bake{service: service, stage: stage, began: c.now()}
+// The results of a following, as its last line of JSON has them.
+const (
+	resultPassed  = "passed"
+	resultFailed  = "failed"
+	resultTimeout = "timeout"
+	resultStopped = "stopped"
+)
+
+var errTimeUp = errors.New("the time is up")
+
+// followRollout watches a stage until nothing is missing any more for what comes
+// after it or the rollout has left it behind, which is fine; that the release is
+// backed out, another took its place, an incident opens, the time is up or somebody
+// stops it is not. A server that goes away for a while ends nothing; one that is not
+// there from the beginning does, since its address may be wrong.
+func (c *commands) followRollout(ctx context.Context, src source, f followed) error {
+	b := &bake{followed: f, began: c.now()}
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeUp)
+		defer cancel()
+	}
 	look := func() error {
 		list, err := rolloutsOf(ctx, src, b.service)
 		if err != nil {
@@ -32,66 +51,90 @@ func (c *commands) followRollout(ctx context.Context, src source, service, stage
 		if len(list) != 1 {
 			return wrong("--service=NAME", "name the service: %d playbooks are loaded", len(list))
 		}
-		return c.bake(b, list[0], output)
+		return c.bake(b, list[0])
 	}
 	err := look()
 	if err == nil {
 		err = c.again(ctx, look)
 	}
-	if errors.Is(err, errOver) {
+	if b.end != nil { // also where it was stopped in that moment
+		err = b.end
+	}
+	switch {
+	case errors.Is(err, errOver):
 		return nil
+	case b.end != nil || ctx.Err() == nil:
+		return err
+	case errors.Is(context.Cause(ctx), errTimeUp):
+		return c.badEnd(b, resultTimeout, fmt.Sprintf("%s was not over within %s", stageWords(b.stage), model.Duration(f.timeout)))
 	}
-	if err == nil && ctx.Err() != nil {
-		return negative("", "stopped before stage %s was over", clean(b.stage))
+	return c.badEnd(b, resultStopped, "stopped before "+stageWords(b.stage)+" was over")
+}
+
+func stageWords(stage string) string {
+	if stage == "" {
+		return "the stage"
 	}
-	return err
+	return "stage " + stage
 }
 
 // bake looks once: errOver ends the following well, any other error badly.
-func (c *commands) bake(b *bake, r remediation.RolloutView, output string) error {
-	active := r.State == remediation.RolloutActive || r.State == remediation.RolloutSoaking
+func (c *commands) bake(b *bake, r remediation.RolloutView) error {
+	known := b.stage == "" || slices.Contains(r.Stages, b.stage)
 	switch {
-	case !active && b.release == "" && r.State != remediation.RolloutDone:
-		return c.badEnd(r, output, fmt.Sprintf("no rollout of %s is active: it is %s", r.Service, words(r.State)))
-	case !active && r.State != remediation.RolloutDone:
-		return c.badEnd(r, output, fmt.Sprintf("release %s of %s is %s", r.Release, r.Service, words(r.State)))
-	case active && r.Incident != "":
-		return c.badEnd(r, output, fmt.Sprintf("incident %s of %s is open: backout incident show %s", r.Incident, r.Service, r.Incident))
-	}
-	if b.stage == "" {
-		b.stage = r.Stage
-	}
-	b.service, b.release = r.Service, r.Release
-	if !slices.Contains(r.Stages, b.stage) {
+	case !known && !b.watching():
 		return wrong("one of "+clean(strings.Join(r.Stages, ", ")), "--stage: the playbook of %s has no stage %q", clean(r.Service), clean(b.stage))
+	case !known:
+		return c.badEnd(b, resultFailed, fmt.Sprintf("the playbook of %s has no stage %s any more", r.Service, b.stage))
 	}
-	if r.Stage != b.stage {
+	if text := b.lost(r); text != "" {
+		b.view = r
+		return c.badEnd(b, resultFailed, text)
+	}
+	b.see(r, c.now())
+	if r.Stage != b.stage || r.State == remediation.RolloutDone {
 		if passed(b.stage, r) {
-			return c.goodEnd(b, r, output, fmt.Sprintf("stage %s is over: the rollout is %s", b.stage, where(r)))
+			return c.goodEnd(b, b.left(r))
 		}
-		return c.line(b, r, output, fmt.Sprintf("waiting for stage %s: the rollout is %s", b.stage, where(r)))
+		return c.line(b, fmt.Sprintf("waiting for stage %s: the rollout is %s", b.stage, where(r)))
 	}
-	var bad []string
-	for _, cr := range r.Criteria {
-		if !cr.OK {
-			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, valueOr(cr.Value, "has no value")))
-		}
+	if lacking := b.lacking(c.now()); lacking != "" {
+		return c.line(b, fmt.Sprintf("stage %s: %s", b.stage, lacking))
 	}
-	left := ""
-	if r.PromotableAt != nil && r.PromotableAt.After(c.now()) {
-		left = fmt.Sprintf("%s left, until %s", strings.TrimPrefix(distance(c.now(), *r.PromotableAt), "in "), moment(*r.PromotableAt))
+	return c.goodEnd(b, fmt.Sprintf("stage %s has lasted, all of its criteria are met, and nothing speaks against what comes next", b.stage))
+}
+
+// lost says why a stage cannot be watched any more, or from the beginning; "" where
+// it can. What was over before it was watched is not what a pipeline waits for, but
+// for a release that it names.
+func (b *bake) lost(r remediation.RolloutView) string {
+	state := strings.ReplaceAll(r.State, "_", " ")
+	going := active(r) || r.State == remediation.RolloutDone
+	switch {
+	case b.watching() && r.Release != b.view.Release:
+		return fmt.Sprintf("release %s of %s took the place of %s, which was watched: it is %s", r.Release, r.Service, b.view.Release, state)
+	case b.watching() && going && !same(r.Started, b.view.Started):
+		return fmt.Sprintf("the rollout of %s %s was begun anew: the one that was watched is over", r.Service, r.Release)
+	case b.watching() && !going:
+		return fmt.Sprintf("release %s of %s is %s", r.Release, r.Service, state)
+	case r.State == remediation.RolloutNone:
+		return fmt.Sprintf("no rollout of %s is active", r.Service)
+	case b.release != "" && r.Release != b.release:
+		return fmt.Sprintf("release %s of %s is not being rolled out: %s is %s", b.release, r.Service, r.Release, state)
+	case !going || r.State == remediation.RolloutDone && b.release == "" && !b.watching():
+		return fmt.Sprintf("no rollout of %s is active: release %s is %s", r.Service, r.Release, state)
+	case active(r) && r.Incident != "":
+		return fmt.Sprintf("incident %s of %s is open: backout incident show %s", r.Incident, r.Service, r.Incident)
 	}
-	met := fmt.Sprintf("%d of %d criteria met", len(r.Criteria)-len(bad), len(r.Criteria))
-	if left == "" && len(bad) == 0 {
-		return c.goodEnd(b, r, output, fmt.Sprintf("stage %s has lasted, and all of its criteria are met", b.stage))
-	}
-	if left == "" {
-		left = "it has lasted"
-	}
-	if len(bad) > 0 {
-		met += " (not: " + strings.Join(bad, ", ") + ")"
-	}
-	return c.line(b, r, output, fmt.Sprintf("stage %s: %s; %s", b.stage, left, met))
+	return ""
+}
+
+func active(r remediation.RolloutView) bool {
+	return r.State == remediation.RolloutActive || r.State == remediation.RolloutSoaking
+}
+
+func same(a, b *time.Time) bool {
+	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }
 
 // passed tells whether a rollout has left a stage behind it.
@@ -106,59 +149,52 @@ func where(r remediation.RolloutView) string {
 	return "in stage " + r.Stage
 }
 
-func words(state string) string { return strings.ReplaceAll(state, "_", " ") }
+// left says how a stage was left.
+func (b *bake) left(r remediation.RolloutView) string {
+	text := fmt.Sprintf("%s is over: the rollout is %s", stageWords(b.stage), where(r))
+	switch {
+	case b.looks == 0:
+		text += "; nothing of it was seen"
+	case b.lastText != "":
+		text += "; when the stage was last seen, " + b.lastText
+	}
+	return text
+}
 
 // line says how the stage does: when something else than the time has changed, and
 // now and then.
-func (c *commands) line(b *bake, r remediation.RolloutView, output, text string) error {
-	what := fmt.Sprint(r.State, r.Stage, r.Held, r.Promotion != nil)
-	for _, cr := range r.Criteria {
-		what += fmt.Sprint(cr.Name, cr.OK, cr.Value == nil)
-	}
-	if what == b.last && c.now().Sub(b.told) < followHeartbeat {
+func (c *commands) line(b *bake, text string) error {
+	what := b.gist()
+	if what == b.told && c.now().Sub(b.toldAt) < followHeartbeat {
 		return nil
 	}
-	b.last, b.told = what, c.now()
-	if output == outputJSON {
-		return c.printJSONLine(r)
+	b.told, b.toldAt = what, c.now()
+	if b.output == outputJSON {
+		return c.printJSONLine(b.view)
 	}
 	return c.print(hanging(momentShort(c.now())+"  ", text))
 }
 
 // goodEnd prints the summary of a stage that was watched to its end.
-func (c *commands) goodEnd(b *bake, r remediation.RolloutView, output, text string) error {
-	if output == outputJSON {
-		if err := c.printJSONLine(r); err != nil {
-			return err
-		}
-		return errOver
-	}
-	var s strings.Builder
-	s.WriteString("\n" + wrap("", fmt.Sprintf("%s %s: %s", r.Service, r.Release, text)))
-	fmt.Fprintf(&s, "  watched     %s to %s UTC\n", momentShort(b.began), momentShort(c.now()))
-	if r.Stage == b.stage {
-		if r.StageSince != nil {
-			fmt.Fprintf(&s, "  stage       since %s (%s)\n", moment(*r.StageSince), distance(c.now(), *r.StageSince))
-		}
-		s.WriteString(criteriaText(r) + missingText(r))
-		next := "backout rollout promote"
-		if r.Next == "" {
-			next = "backout rollout finish"
-		}
-		fmt.Fprintf(&s, "  then        %s\n", next)
-	}
-	if err := c.print(s.String()); err != nil {
+func (c *commands) goodEnd(b *bake, text string) error {
+	if err := c.summary(b, resultPassed, text); err != nil {
 		return err
 	}
-	return errOver
+	b.end = errOver
+	return b.end
 }
 
-// badEnd ends the following with exit status 1.
-func (c *commands) badEnd(r remediation.RolloutView, output, text string) error {
-	if output == outputJSON {
-		if err := c.printJSONLine(r); err != nil {
+// badEnd ends the following with exit status 1, and with the summary of what was
+// seen until then.
+func (c *commands) badEnd(b *bake, result, text string) error {
+	if b.output == outputJSON || b.looks > 0 {
+		if err := c.summary(b, result, text); err != nil {
 			return err
 		}
 	}
-	return negative("", "%s", clean(text))
+	if (result == resultTimeout || result == resultStopped) && b.lastText != "" {
+		text += "; when it was last seen, " + b.lastText
+	}
+	b.end = negative("", "%s", clean(text))
+	return b.end
 }
