@@ -19,6 +19,16 @@ type Breakage struct {
 	Errors float64 `json:"errors,omitempty"`
 	// Latency is added to each of the feature's requests.
 	Latency time.Duration `json:"latency,omitempty"`
+	// Slow is the share of them that it is added to; 0 stands for all.
+	Slow float64 `json:"slow,omitempty"`
+	// P1 is the share of the feature's requests that do harm of the first priority,
+	// which their answer does not show.
+	P1 float64 `json:"p1,omitempty"`
+	// CPU, Memory and DatabaseCPU are the shares that are used of what there is while
+	// the feature is on; 0: as usual.
+	CPU         float64 `json:"cpu,omitempty"`
+	Memory      float64 `json:"memory,omitempty"`
+	DatabaseCPU float64 `json:"database_cpu,omitempty"`
 	// DespiteFlag breaks the service whether its feature's flag is on or off.
 	DespiteFlag bool `json:"despite_flag,omitempty"`
 	// QuietWhenOff ends the feature's requests once its flag is off.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -30,6 +29,8 @@ type service struct {
 	share   float64 // of the requests that get the feature
 	broken  atomic.Pointer[breakage.Breakage]
 	metrics *prometheus.Registry
+	// Which of the requests get the feature, and which of those are broken how.
+	featured, slow, failed, grave picker
 
 	requests  *prometheus.CounterVec
 	latency   *prometheus.HistogramVec
@@ -62,7 +63,12 @@ func newService(set settings, db *database, reg *prometheus.Registry) (*service,
 			Name: "si_p1_errors_total", Help: "Errors of the highest priority.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{s.requests, s.latency, s.lag, s.dbSeconds, s.dbErrors, s.p1} {
+	s.broken.Store(&breakage.Breakage{})
+	usage, err := s.usage()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range append(usage, s.requests, s.latency, s.lag, s.dbSeconds, s.dbErrors, s.p1) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -73,7 +79,6 @@ func newService(set settings, db *database, reg *prometheus.Registry) (*service,
 			s.share = share
 		}
 	}
-	s.broken.Store(&breakage.Breakage{})
 	return s, nil
 }
 
@@ -147,15 +152,18 @@ func kindOf(err error) string {
 // analytics is what the flag turns on. Off, it falls back to basic metrics.
 func (s *service) analytics(r *http.Request) string {
 	b := s.broken.Load()
-	featured := rand.Float64() < s.share
+	featured := s.featured.picks(s.share)
 	if (featured || b.DespiteFlag) && (b.Version == "" || b.Version == s.version) {
-		if b.Latency > 0 {
+		if b.Latency > 0 && (b.Slow == 0 || s.slow.picks(b.Slow)) {
 			select {
 			case <-time.After(b.Latency):
 			case <-r.Context().Done():
 			}
 		}
-		if rand.Float64() < b.Errors {
+		if s.grave.picks(b.P1) {
+			s.p1.Inc()
+		}
+		if s.failed.picks(b.Errors) {
 			s.dbErrors.WithLabelValues("timeout", "aggregate").Inc()
 			return "db_error"
 		}
