@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -143,6 +144,15 @@ func (v *IncidentView) expect(tx Tx, inc *Incident) error {
 		}
 	}
 	return nil
+}
+
+// ExpectedWords say beside a step that may still run how long it took when it was
+// rehearsed, "" where that is not known.
+func (s StepView) ExpectedWords() string {
+	if s.Expected == "" || s.Rehearsed == nil || s.State != StepPending && s.State != StepWaiting && s.State != StepIntent {
+		return ""
+	}
+	return fmt.Sprintf("took %s when rehearsed on %s", s.Expected, s.Rehearsed.UTC().Format("2 Jan 2006"))
 }
 
 // Took is a time that something took for humans, as Prometheus writes durations:

@@ -17,14 +17,15 @@ import (
 func (c *commands) addCheck() {
 	clause := c.app.Command("check", "Check configuration, playbooks and the rules that come of them, and say everything that is wrong at once. Nothing is changed.")
 	files, output := c.settingsFlags(clause), outputFlag(clause)
-	coverage := clause.Flag("coverage", "Show for each bound of the playbooks its rule, tests, route and plan; exit 1 where one is missing.").Bool()
-	c.add(clause, func(context.Context) error {
+	coverage := clause.Flag("coverage", "Show for each bound of the playbooks its rule, tests, route and plan; exit 1 where one is missing. With --url or --storage.dsn also when the plan was rehearsed.").Bool()
+	from := c.sourceFlags(clause)
+	c.add(clause, func(ctx context.Context) error {
 		found, err := files.check()
 		if err != nil {
 			return err
 		}
 		if *coverage && found.OK {
-			return c.showCoverage(found, *output)
+			return c.showCoverage(ctx, found, from, *output)
 		}
 		if *output == outputJSON {
 			err = c.printJSON(found)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -25,11 +27,15 @@ type coverageFindings struct {
 	Coverage []serviceCoverage `json:"coverage"`
 }
 
-func (c *commands) showCoverage(found findings, output string) error {
+func (c *commands) showCoverage(ctx context.Context, found findings, from sourceFlags, output string) error {
 	answer := coverageFindings{findings: found, Coverage: []serviceCoverage{}}
 	missing := 0
+	rehearsed, err := from.rehearsed(ctx, found.playbooks)
+	if err != nil {
+		return err
+	}
 	for _, pb := range found.playbooks {
-		lines, err := rules.Coverage(pb, nil)
+		lines, err := rules.Coverage(pb, rehearsed[pb.Service])
 		if err != nil {
 			return wrong("", "%w", err)
 		}
@@ -39,7 +45,6 @@ func (c *commands) showCoverage(found findings, output string) error {
 		answer.Coverage = append(answer.Coverage, serviceCoverage{pb.Service, lines})
 	}
 	answer.OK = missing == 0
-	var err error
 	if output == outputJSON {
 		err = c.printJSON(answer)
 	} else {
@@ -49,6 +54,25 @@ func (c *commands) showCoverage(found findings, output string) error {
 		err = errAnswered
 	}
 	return err
+}
+
+// rehearsed reads when the plans of playbooks were rehearsed, where a flag says from
+// where: by itself, check asks nobody.
+func (f sourceFlags) rehearsed(ctx context.Context, playbooks []*alerts.Playbook) (map[string]rules.Rehearsals, error) {
+	if *f.url == "" && *f.dsn == "" {
+		return nil, nil
+	}
+	out := map[string]rules.Rehearsals{}
+	return out, f.with(ctx, func(src source) error {
+		for _, pb := range playbooks {
+			all, err := src.Rehearsals(ctx, pb.Service)
+			if err != nil {
+				return err
+			}
+			out[pb.Service] = remediation.RehearsedOf(all, pb.Hash)
+		}
+		return nil
+	})
 }
 
 func (c *commands) printCoverage(a coverageFindings, missing int) error {

@@ -130,6 +130,9 @@ func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, 
 		pad := strings.Repeat(" ", 10-width(state))
 		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", cell(s.ID, 20), p.paint(stepTone(s.State), state), pad, cell(s.Risk, 10), when)
 		b.WriteString(strings.TrimRight(text, " ") + "\n" + wrap("      ", s.Target))
+		if words := s.ExpectedWords(); words != "" {
+			b.WriteString(wrap("      ", words))
+		}
 	}
 	if len(inc.Steps) == 0 {
 		b.WriteString("  no steps yet\n")

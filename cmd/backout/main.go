@@ -98,6 +98,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addSignal()
 	c.addRollout()
 	c.addPreflight()
+	c.addRehearse()
 	c.addAudit()
 	c.addVerify()
 	c.addDemo()

@@ -21,6 +21,8 @@ type source interface {
 	Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
 	Rollouts(ctx context.Context) ([]remediation.RolloutView, error)
+	// Rehearsals returns the last one of each plan of a service.
+	Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error)
 }
 
 // sourceFlags say where a command that reads has its answers from.
@@ -120,6 +122,15 @@ func (s storeSource) Head(ctx context.Context) (seq int64, hash string, err erro
 		return err
 	})
 	return seq, hash, err
+}
+
+// Rehearsals implements source.
+func (s storeSource) Rehearsals(ctx context.Context, service string) (out []remediation.Rehearsal, err error) {
+	err = s.store.View(ctx, func(tx remediation.Tx) error {
+		out, err = tx.Rehearsals(service)
+		return err
+	})
+	return out, err
 }
 
 // Rollouts implements source; how a stage's criteria stand is not in a store.

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func (c *commands) addRehearse() {
+	rehearse := c.app.Command("rehearse", "Go through whole plans on the real targets without lasting effect: what can be tried and undone is, the rest is checked.")
+	c.addRehearseRun(rehearse)
+	c.addRehearseShow(rehearse)
+}
+
+func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
+	clause := parent.Command("run", "Rehearse on the server: a drill alert through Alertmanager, then each step. Exit status 1 where one failed.").Default()
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	plan := clause.Flag("plan", "The plan; each plan that a trigger uses where not given.").String()
+	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		body := map[string]any{"service": *service, "plan": *plan, "reason": *reason}
+		v, err := c.runRehearsal(ctx, cl, body, *output)
+		if err != nil {
+			return err
+		}
+		var b strings.Builder
+		for _, r := range v.Rehearsals {
+			b.WriteString("\n" + rehearsalEnd(r))
+		}
+		return c.answerRehearsal(v, *output, b.String())
+	})
+}
+
+func (c *commands) addRehearseShow(parent *kingpin.CmdClause) {
+	clause := parent.Command("show", "Show how the last rehearsal of each plan went. Exit status 1 where one failed.")
+	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	server, output := c.serverFlags(clause), outputFlag(clause)
+	c.add(clause, func(ctx context.Context) error {
+		cl, err := server.client()
+		if err != nil {
+			return err
+		}
+		v, err := cl.rehearsal(ctx, *service)
+		if err != nil {
+			return err
+		}
+		return c.answerRehearsal(v, *output, rehearsalText(v))
+	})
+}
+
+func (cl *client) rehearsal(ctx context.Context, service string) (v remediation.RehearsalView, err error) {
+	q := url.Values{}
+	if service != "" {
+		q.Set("service", service)
+	}
+	err = cl.ask(ctx, http.MethodGet, "api/v1/rehearse", q, nil, &v)
+	return v, err
+}
+
+// Rehearsals implements source; while one runs, only what it has come to is known.
+func (cl *client) Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error) {
+	v, err := cl.rehearsal(ctx, service)
+	if err == nil && v.Running {
+		err = negative("wait for it", "a rehearsal of %s runs", clean(v.Service))
+	}
+	return v.Rehearsals, err
+}
+
+// runRehearsal starts one and waits for its end, which ctx cuts off for us alone. The
+// answer holds the plans that were rehearsed, and no others.
+func (c *commands) runRehearsal(ctx context.Context, cl *client, body map[string]any, output string) (v remediation.RehearsalView, err error) {
+	if err := cl.ask(ctx, http.MethodPost, "api/v1/rehearse", nil, body, &v); err != nil {
+		return v, err
+	}
+	service, plans, by, started := v.Service, v.Plans, v.By, v.Started
+	shown := 0
+	for {
+		ours := v.Running && started != nil && v.Started != nil && v.Started.Equal(*started)
+		if !ours {
+			v.Rehearsals = rehearsalsSince(v.Rehearsals, plans, started)
+		}
+		if lines := rehearsalLines(v.Rehearsals); output != outputJSON && shown < len(lines) {
+			if err := c.print(strings.Join(lines[shown:], "")); err != nil {
+				return v, err
+			}
+			shown = len(lines)
+		}
+		if !ours {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return v, ctx.Err()
+		case <-time.After(c.every):
+		}
+		if v, err = cl.rehearsal(ctx, service); err != nil {
+			return v, err
+		}
+	}
+	if len(v.Rehearsals) < len(plans) {
+		return v, negative("backout rehearse", "the server stopped in the midst of the rehearsal, or its playbook changed")
+	}
+	v.Running, v.Plans, v.By, v.Started = false, plans, by, started
+	return v, nil
+}
+
+// rehearsalsSince are those of plans, in their order, that began no sooner than since
+// and came to their end.
+func rehearsalsSince(all []remediation.Rehearsal, plans []string, since *time.Time) []remediation.Rehearsal {
+	out := []remediation.Rehearsal{}
+	for _, plan := range plans {
+		for _, r := range all {
+			if r.Plan == plan && !r.Finished.IsZero() && since != nil && !r.Started.Before(*since) {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// answerRehearsal prints the answer; what failed makes it a no.
+func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text string) error {
+	var err error
+	if output == outputJSON {
+		err = c.printJSON(v)
+	} else {
+		err = c.print(text)
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range v.Rehearsals {
+		if r.Result == remediation.Fail {
+			return errAnswered
+		}
+	}
+	return nil
+}
+
+// rehearsalText is how the last rehearsals went.
+func rehearsalText(v remediation.RehearsalView) string {
+	var b strings.Builder
+	if v.Running {
+		b.WriteString(wrap("", fmt.Sprintf("A rehearsal runs, for %s; %s left:", clean(v.By), counted(v.Left, "step"))) + "\n")
+	}
+	for i, r := range v.Rehearsals {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		b.WriteString(strings.Join(rehearsalLines([]remediation.Rehearsal{r}), ""))
+		if r.Finished.IsZero() {
+			continue
+		}
+		b.WriteString("\n" + rehearsalEnd(r))
+		if r.Playbook != v.Playbook {
+			b.WriteString("The playbook has changed since; try: backout rehearse\n")
+		}
+	}
+	if len(v.Rehearsals) == 0 && !v.Running {
+		b.WriteString(wrap("", fmt.Sprintf("No plan of %s was rehearsed yet; try: backout rehearse", clean(v.Service))))
+	}
+	return b.String()
+}
+
+// rehearsalLines are the parts of rehearsals, in the order in which they come.
+func rehearsalLines(all []remediation.Rehearsal) []string {
+	var out []string
+	for _, r := range all {
+		if r.Drill.Result == "" {
+			continue
+		}
+		out = append(out, fmt.Sprintf("Plan %s of %s, without lasting effect:\n", clean(r.Plan), clean(r.Service)), rehearsalPart("drill alert", "", r.Drill))
+		for _, s := range r.Steps {
+			out = append(out, rehearsalPart(s.ID, s.Target, s.RehearsedPart))
+		}
+	}
+	return out
+}
+
+// rehearsalPart is one part for humans: its result, its time, what was seen.
+func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
+	indent := strings.Repeat(" ", 13)
+	var b strings.Builder
+	b.WriteString(preflightWords[part.Result] + clean(name) + ": took " + remediation.Took(part.Took) + "\n")
+	if target != "" {
+		b.WriteString(wrap(indent, clean(target)))
+	}
+	b.WriteString(wrap(indent, clean(part.Evidence)))
+	if part.Next != "" && part.Result != remediation.Pass {
+		b.WriteString(wrap(indent, "try: "+clean(part.Next)))
+	}
+	return b.String()
+}
+
+// rehearsalEnd is what a rehearsal came to.
+func rehearsalEnd(r remediation.Rehearsal) string {
+	count := map[remediation.Proved]int{r.Drill.Result: 1}
+	tried := 0
+	for _, s := range r.Steps {
+		count[s.Result]++
+		if s.Tried {
+			tried++
+		}
+	}
+	text := fmt.Sprintf("Plan %s: %d passed, %d failed, %d could not be told; %d of %s tried, the rest checked. It took %s and ended %s.",
+		clean(r.Plan), count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], tried, counted(len(r.Steps), "step"),
+		remediation.Took(model.Duration(r.Finished.Sub(r.Started))), moment(r.Finished))
+	if len(r.Incidents) > 0 {
+		text += " Its trail: backout audit list --incident=" + clean(r.Incidents[0])
+	}
+	return wrap("", text)
+}
