@@ -25,6 +25,7 @@ func (s *Server) consoleRoutes() {
 
 	e.POST("/incidents/:id/:verb", s.form(s.postIncident))
 	e.POST("/rollout/:verb", s.form(s.postRollout))
+	e.POST("/signals/:verb", s.form(s.postSignal))
 	e.POST("/freeze", s.form(s.postFreeze))
 	e.POST("/thaw", s.form(s.postThaw))
 }
@@ -215,6 +216,7 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		// Active: it can be promoted, held or aborted. Missing are the gates that are shut.
 		Active  bool
 		Missing []remediation.StageGate
+		Signals []remediation.SignalNow
 	}
 	f, err := s.liveFrame(c, "Rollout", o)
 	if err != nil {
@@ -232,7 +234,7 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 			}
 		}
 		sv, _ := serviceOf(o, r.Service)
-		one.Stages, one.Traffic = sv.Stages, sv.Traffic
+		one.Stages, one.Traffic, one.Signals = sv.Stages, sv.Traffic, sv.Signals
 		for _, inc := range o.Incidents {
 			if inc.Service == r.Service && !inc.Drill {
 				one.Open = append(one.Open, inc)

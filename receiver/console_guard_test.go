@@ -43,7 +43,8 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 	b.service.incidents = []remediation.IncidentView{inc}
 	b.service.overview = remediation.Overview{
 		Time: now, Incidents: b.service.incidents, Recent: b.service.incidents, Freezes: []remediation.Freeze{{Service: evil, By: evil, Reason: evil, Scope: "all"}},
-		Services: []remediation.ServiceNow{{Service: evil, Stages: []string{evil}, Call: "javascript:alert(1)", Limits: []remediation.LimitLeft{{Action: evil}},
+		Services: []remediation.ServiceNow{{Service: evil, Stages: []string{evil}, Call: "javascript:alert(1)",
+			Signals: []remediation.SignalNow{{Name: evil}, {Name: evil, Raised: &remediation.Signal{Service: evil, Name: evil, By: evil, Reason: evil, Since: now}}}, Limits: []remediation.LimitLeft{{Action: evil}},
 			Rollout: remediation.Rollout{Service: evil, Release: evil, Stage: evil, State: evil}}},
 		HeadHash: evil,
 	}

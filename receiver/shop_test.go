@@ -52,6 +52,8 @@ indicators:
     unit: ratio
 triggers:
   - {name: error_rate, indicator: error_rate, above: 0.01, window: 15m, min_volume: 100, recovery: {window: 2m, min_volume: 13}, plan: ladder}
+  - {name: critical_security_vulnerability, signal: critical-security-vulnerability, plan: ladder}
+  - {name: data_integrity, signal: data-integrity, plan: ladder}
 stages:
   - {name: alpha, traffic: "0.01", duration: 1d, success: [{indicator: error_rate, below: 0.001, window: 1h}]}
   - {name: beta, traffic: "0.1", duration: 3d, success: [{indicator: error_rate, below: 0.001, window: 1h}]}

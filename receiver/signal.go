@@ -1,6 +1,8 @@
 package receiver
 
 import (
+	"net/http"
+
 	"github.com/labstack/echo/v4"
 
 	"github.com/locotoki/backout/remediation"
@@ -52,4 +54,40 @@ func signalChange(c echo.Context) (service, reason string, err error) {
 	}
 	reason, err = checkReason(in.Reason)
 	return q.Get("service"), reason, err
+}
+
+// postSignal is raiseSignal and clearSignal for the console's forms.
+func (s *Server) postSignal(c echo.Context, actor string) error {
+	form, err := fields(c, "service", "signal", "reason")
+	if err != nil {
+		return err
+	}
+	reason, err := checkReason(form.Get("reason"))
+	if err != nil {
+		return err
+	}
+	change := s.service.RaiseSignal
+	switch c.Param("verb") {
+	case "raise":
+	case "clear":
+		change = s.service.ClearSignal
+	default:
+		return echo.ErrNotFound
+	}
+	service, name := form.Get("service"), form.Get("signal")
+	if service == "" || name == "" {
+		return refuse(http.StatusBadRequest, "the form names no service, or no signal")
+	}
+	done, err := change(c.Request().Context(), service, name, actor, reason)
+	if err != nil {
+		return err
+	}
+	what := "cleared signal " + name + " of " + service
+	if c.Param("verb") == "raise" {
+		what = "raised signal " + name + " of " + service
+		if done.By != actor || done.Reason != reason { // it stays as it was raised
+			what = "changed nothing: signal " + name + " of " + service + " was raised already, by " + done.By
+		}
+	}
+	return s.finish(c, actor, what, reason, "/rollout")
 }

@@ -92,6 +92,14 @@ func (p *pages) functions() template.FuncMap {
 				CSRF, Back string
 			}{s, csrf, back}
 		},
+		"signalsOf": func(service, csrf string, now time.Time, n int, all []remediation.SignalNow) any {
+			return struct {
+				Service, CSRF string
+				Now           time.Time
+				N             int
+				Signals       []remediation.SignalNow
+			}{service, csrf, now, n, all}
+		},
 		"rolloutOf": func(service, csrf string, n int, verb, label, explain, button string) any {
 			return struct {
 				Service, CSRF, Verb, Label, Explain, Button, Back string
