@@ -133,6 +133,9 @@ func (o *outbox) letRest(channel string, until time.Time) {
 	o.rest[channel] = until
 }
 
+// outcomeDropped is what becomes of a message that can never be delivered.
+const outcomeDropped = "dropped"
+
 // dropUnknown gives up what was meant for channels that are no longer there:
 // told much later, it would be wrong.
 func (e *Engine) dropUnknown(tx Tx) error {
@@ -150,7 +153,7 @@ func (e *Engine) dropUnknown(tx Tx) error {
 				return err
 			}
 			for _, m := range heads {
-				if err := e.settleMessage(tx, m, "dropped", errors.New("the channel is not configured any more")); err != nil {
+				if err := e.settleMessage(tx, m, outcomeDropped, errors.New("the channel is not configured any more")); err != nil {
 					return err
 				}
 			}
@@ -306,7 +309,7 @@ func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 	result := "delivered"
 	switch {
 	case errors.As(failure, &never):
-		result = "dropped"
+		result = outcomeDropped
 		e.log.Error("a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
 	case failure != nil:
 		result = "failed"

@@ -120,10 +120,10 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 	var sources []Entry // of m.Told
 	m := TeamMessage{}
 	for _, en := range entries {
-		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed)
+		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed) || en.pages() != ""
 		begins = begins || starts || en.Kind == KindIntent
 		moves = moves || slices.Contains(movesOn, en.Kind)
-		notified := en.Kind == KindNotified && !forTeam(en)
+		notified := en.Kind == KindNotified && (!e.forTeam(en) || saidBy(entries, en))
 		if (starts || slices.Contains(goesOnTelling, en.Kind)) && !notified {
 			m.Told = append(m.Told, lineOf(en))
 			sources = append(sources, en)
@@ -178,11 +178,25 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 	return nil
 }
 
-// forTeam tells of an entry of what was told whether it concerns the team: what the
-// public was told, and who is written to. What channels delivered is for the audit log.
-func forTeam(en Entry) bool {
+// forTeam tells of an entry of what was told whether it concerns the team: that a human
+// is called, what the public was told, who is written to, and what others than the team
+// itself could not be told. What channels delivered is for the audit log.
+func (e *Engine) forTeam(en Entry) bool {
 	_, delivered := en.Detail["outcome"]
+	switch {
+	case en.pages() != "":
+		return true
+	case en.undelivered(): // of its own channel it would have to hear by that channel
+		return !slices.ContainsFunc(e.team, func(ch Channel) bool { return ch.Name() == en.Detail["channel"] })
+	}
 	return !delivered && (en.Detail["channel"] == ownPage || en.Detail["channel"] == byMail)
+}
+
+// saidBy tells whether a hold beside it says what a page would.
+func saidBy(entries []Entry, page Entry) bool {
+	return page.pages() != "" && slices.ContainsFunc(entries, func(en Entry) bool {
+		return en.Kind == KindHeld && en.Detail["reason"] == page.Detail["reason"]
+	})
 }
 
 // story is what a message is about, for the audit log.

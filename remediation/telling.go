@@ -44,7 +44,12 @@ func Tell(e Entry) Telling {
 		if subject == "" {
 			subject = text("status")
 		}
-		if subject == "" {
+		switch {
+		case e.pages() != "":
+			ev.Title, ev.Tone, subject = "Needs a human:", "bad", strings.ReplaceAll(e.pages(), "_", " ")
+		case e.undelivered():
+			ev.Title, ev.Tone = "Not told by "+text("channel")+":", "bad"
+		case subject == "":
 			ev.Title = "People were told"
 		}
 	case KindEscalated:
@@ -52,6 +57,9 @@ func Tell(e Entry) Telling {
 			ev.Title = "Needs a human"
 		}
 	case KindBlind:
+		if text("what") == blindPrometheus {
+			ev.Title = "Prometheus"
+		}
 		if blind, _ := e.Detail["blind"].(bool); blind {
 			subject = "is away: backout is blind"
 		} else {
@@ -67,6 +75,9 @@ func Tell(e Entry) Telling {
 		if subject = e.Service; subject == "" {
 			subject = "every service"
 		}
+		if text("scope") == ScopePromotions { // steps back go on
+			subject += ", its promotions only"
+		}
 	case KindStage:
 		subject = strings.TrimSpace(text("release") + " " + text("stage"))
 	}
@@ -80,6 +91,20 @@ func Tell(e Entry) Telling {
 		}
 	}
 	return ev
+}
+
+// pages is the reason for which an entry calls a human, "" where it calls nobody.
+func (e Entry) pages() string {
+	if _, ok := e.Detail["metric"]; e.Kind != KindNotified || !ok {
+		return ""
+	}
+	reason, _ := e.Detail["reason"].(string)
+	return reason
+}
+
+// undelivered tells whether an entry is of a message that was given up.
+func (e Entry) undelivered() bool {
+	return e.Kind == KindNotified && e.Detail["outcome"] == outcomeDropped
 }
 
 // kindWords are the kinds of entries as a time line tells them.
