@@ -1,11 +1,21 @@
 package action
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
+
+// Shares are Flags that are on or off for everybody, and take a share of the traffic
+// beside that: remediation/launchdarkly.
+type Shares interface {
+	Flags
+	// FlagShare returns the action that gives a share of the traffic, such as
+	// "0.01", what the flag turns on. It looks at nothing outside.
+	FlagShare(target alerts.Target, flag alerts.Flag, share string) (remediation.Action, error)
+}
 
 // SetFlag implements remediation.FlagSetter: what switches a flag off can give it
 // any other value too, with the same look, undo and verification.
@@ -14,17 +24,24 @@ func (k flagOff) SetFlag(pb *alerts.Playbook, name, value string) (target string
 	if flag == nil {
 		return "", nil, fmt.Errorf("set flag: the playbook has no flag %q", name)
 	}
-	if flag.LaunchDarkly != nil && value != flag.Off {
-		return "", nil, fmt.Errorf("set flag %s to %s: LaunchDarkly keeps it, and its share of the traffic is set there; "+
-			"try: set it there, then backout rollout start --declare --stage=NAME", name, value)
-	}
 	flags, err := k.keeper(flag)
 	if err != nil {
 		return "", nil, fmt.Errorf("set flag %s: %w", name, err)
 	}
 	set := *flag
-	set.Off = value
-	if a, err = flags.FlagOff(pb.Target, set); err != nil {
+	sharer, shares := flags.(Shares)
+	switch {
+	case flag.LaunchDarkly == nil:
+		set.Off = value
+		a, err = flags.FlagOff(pb.Target, set)
+	case value == flag.Off:
+		a, err = flags.FlagOff(pb.Target, set)
+	case shares:
+		a, err = sharer.FlagShare(pb.Target, set, value)
+	default:
+		err = errors.New("who keeps it sets no shares of the traffic; try: set it there, then backout rollout start --declare --stage=NAME")
+	}
+	if err != nil {
 		return "", nil, fmt.Errorf("set flag %s to %s: %w", name, value, err)
 	}
 	return k.Target(pb, &flagOffParams{Flag: name}), a, nil

@@ -1,9 +1,11 @@
 package action
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -29,13 +31,38 @@ func TestAFlagIsGivenAnyValueByWhoKeepsIt(t *testing.T) {
 	}
 }
 
-func TestAShareOfTheTrafficIsNotSetWhereLaunchDarklyKeepsTheFlag(t *testing.T) {
+// sharing are noFlags that set shares too.
+type sharing struct {
+	noFlags
+	shares []string
+}
+
+// FlagShare implements Shares.
+func (f *sharing) FlagShare(_ alerts.Target, flag alerts.Flag, share string) (remediation.Action, error) {
+	f.shares = append(f.shares, flag.Name+"="+share+", off "+flag.Off)
+	return nil, nil
+}
+
+func TestAShareOfTheTrafficIsSetWhereLaunchDarklyKeepsTheFlag(t *testing.T) {
+	ld := &sharing{}
+	k, off := flagOff{&noFlags{}, ld}, kept().Flag("B").Off
+	target, _, err := k.SetFlag(kept(), "B", "0.25")
+	if err != nil || !strings.HasPrefix(target, "launchdarkly:") || len(ld.asked) != 0 || !slices.Equal(ld.shares, []string{"B=0.25, off " + off}) {
+		t.Errorf("%s: asked for %v and %v: %v", target, ld.shares, ld.asked, err)
+	}
+	// Its off value is the flag off, for everybody.
+	if _, _, err := k.SetFlag(kept(), "B", off); err != nil || len(ld.asked) != 1 || ld.asked[0].Off != off || len(ld.shares) != 1 {
+		t.Errorf("its off value: %v, %v: %v", ld.asked, ld.shares, err)
+	}
+}
+
+func TestAShareIsRefusedWhereWhoKeepsTheFlagHasNone(t *testing.T) {
 	ld := &noFlags{}
 	_, _, err := flagOff{&noFlags{}, ld}.SetFlag(kept(), "B", "0.25")
 	if err == nil || !strings.Contains(err.Error(), "--declare --stage=NAME") || len(ld.asked) != 0 {
 		t.Errorf("got %v, and LaunchDarkly was asked for %v", err, ld.asked)
 	}
-	if _, _, err := (flagOff{&noFlags{}, ld}).SetFlag(kept(), "B", kept().Flag("B").Off); err != nil || len(ld.asked) != 1 {
-		t.Errorf("its off value cannot be set: %v", err)
+	if _, _, err := (flagOff{&noFlags{}, nil}).SetFlag(kept(), "B", "0.25"); err == nil || !strings.Contains(err.Error(), "is not configured") {
+		t.Errorf("without LaunchDarkly: %v", err)
 	}
 }

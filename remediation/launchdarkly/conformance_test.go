@@ -47,6 +47,7 @@ func (c *cutting) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func TestFlagOffConforms(t *testing.T) {
+	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		f := newFake(t)
 		return &actiontest.Fixture{
@@ -66,4 +67,37 @@ func TestFlagOffConforms(t *testing.T) {
 			Secrets: []string{token},
 		}
 	})
+}
+
+func TestAShareConforms(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]func(f *fake){
+		"of a flag that is off":              func(f *fake) { f.envs["production"].On = false },
+		"of one that everybody has":          func(*fake) {},
+		"of one that others have a share of": func(f *fake) { f.serve(500, "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+				f := newFake(t)
+				edit(f)
+				return &actiontest.Fixture{
+					Risk:   alerts.Reversible,
+					Action: f.share(http.DefaultTransport, "0.25"),
+					State:  func(*testing.T) string { return f.state() + f.rule() },
+					Effects: func(*testing.T) int {
+						f.mu.Lock()
+						defer f.mu.Unlock()
+						return f.changes
+					},
+					Meddle: func(*testing.T) { f.serve(90_000, "company") },
+					Cut: func(_ *testing.T, n int, fault actiontest.Fault) (remediation.Action, func() bool) {
+						c := &cutting{n: n, fault: fault}
+						return f.share(c, "0.25"), func() bool { return c.hit }
+					},
+					Secrets: []string{token},
+				}
+			})
+		})
+	}
 }

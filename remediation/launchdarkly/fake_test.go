@@ -3,6 +3,7 @@ package launchdarkly
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,8 +34,13 @@ type fake struct {
 	// approvals: changes need an approval.
 	approvals bool
 	requests  []string // method, path and query
-	comments  []string // of the patches that were taken, with their instruction
-	changes   int      // by anybody
+	comments  []string // of the patches that were taken, with their instructions
+	bodies    []string // of those patches
+	// scheduled: a change is planned that any other conflicts with.
+	scheduled bool
+	// served are the variations, where they are others.
+	served  []any
+	changes int // by anybody
 	// answers, by the number of the request from now on (the first is 1): what to
 	// do instead of, or after, what was asked.
 	answers map[int]answer
@@ -47,7 +53,32 @@ type fakeEnv struct {
 	Version      int   `json:"version"`
 	Targets      []any `json:"targets"`
 	Rules        []any `json:"rules"`
+	// Fallthrough is a *fakeRule, or what a test makes of it.
+	Fallthrough    any   `json:"fallthrough,omitempty"`
+	ContextTargets []any `json:"contextTargets"`
+	Prerequisites  []any `json:"prerequisites"`
 }
+
+// fakeRule is a default rule as answers have it.
+type fakeRule struct {
+	Variation *int         `json:"variation,omitempty"`
+	Rollout   *fakeRollout `json:"rollout,omitempty"`
+}
+
+type fakeRollout struct {
+	Variations  []fakeWeight `json:"variations"`
+	BucketBy    string       `json:"bucketBy,omitempty"`
+	ContextKind string       `json:"contextKind,omitempty"`
+	Experiment  any          `json:"experimentAllocation,omitempty"`
+}
+
+type fakeWeight struct {
+	Variation int `json:"variation"`
+	Weight    int `json:"weight"`
+}
+
+// fakeIDs are the variations' ids: true is the first.
+var fakeIDs = []string{"86208e6e-468f-4425-b334-7f318397f95c", "7b32de80-f346-4276-bb77-28dfa7ddc2d8"}
 
 // answer is how a request goes wrong.
 type answer struct {
@@ -67,8 +98,8 @@ func newFake(t *testing.T) *fake {
 	f := &fake{
 		t: t, now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC), answers: map[int]answer{},
 		envs: map[string]*fakeEnv{
-			"production": {On: true, OffVariation: number(1), Version: 61, Targets: []any{}, Rules: []any{}},
-			"staging":    {On: true, OffVariation: number(1), Version: 7, Targets: []any{}, Rules: []any{}},
+			"production": {On: true, OffVariation: number(1), Version: 61, Targets: []any{}, Rules: []any{}, Fallthrough: &fakeRule{Variation: number(0)}},
+			"staging":    {On: true, OffVariation: number(1), Version: 7, Targets: []any{}, Rules: []any{}, Fallthrough: &fakeRule{Variation: number(0)}},
 		},
 	}
 	s := httptest.NewServer(f)
@@ -194,14 +225,14 @@ func (f *fake) answer(r *http.Request, body []byte) (int, any) {
 		}
 		return 200, f.flag(map[string]*fakeEnv{r.URL.Query().Get("env"): env})
 	case http.MethodPatch:
-		if r.URL.RawQuery != "ignoreConflicts=true" {
-			f.t.Errorf("query %q", r.URL.RawQuery)
+		if q := r.URL.RawQuery; q != "" && q != "ignoreConflicts=true" {
+			f.t.Errorf("query %q", q)
 		}
 		if ct := r.Header.Get("Content-Type"); ct != "application/json; domain-model=launchdarkly.semanticpatch" {
 			f.t.Errorf("Content-Type %q", ct)
 			return refusal(400, "invalid_request", "not a JSON patch")
 		}
-		return f.patch(body)
+		return f.patch(body, r.URL.RawQuery != "")
 	}
 	f.t.Errorf("method %s", r.Method)
 	return refusal(405, "method_not_allowed", "method not allowed")
@@ -210,12 +241,21 @@ func (f *fake) answer(r *http.Request, body []byte) (int, any) {
 func (f *fake) flag(envs map[string]*fakeEnv) any {
 	return map[string]any{
 		"name": "Recommendations", "kind": "boolean", "key": "recommendations", "_version": 3, "archived": f.archived, "temporary": true, "tags": []string{},
-		"variations":   []any{map[string]any{"_id": "a", "value": true}, map[string]any{"_id": "b", "value": false}},
+		"variations":   f.variations(),
 		"environments": envs, "_links": map[string]any{},
 	}
 }
 
-func (f *fake) patch(body []byte) (int, any) {
+func (f *fake) variations() []any {
+	if f.served != nil {
+		return f.served
+	}
+	return []any{map[string]any{"_id": fakeIDs[0], "value": true}, map[string]any{"_id": fakeIDs[1], "value": false}}
+}
+
+// patch makes all of a patch's changes or, where one of them is not as documented,
+// none. ignoring: what is planned for later is given up, where it conflicts.
+func (f *fake) patch(body []byte, ignoring bool) (int, any) {
 	var p struct {
 		EnvironmentKey string           `json:"environmentKey"`
 		Comment        string           `json:"comment"`
@@ -228,23 +268,104 @@ func (f *fake) patch(body []byte) (int, any) {
 		return refusal(400, "invalid_request", err.Error())
 	}
 	env, ok := f.envs[p.EnvironmentKey]
-	if !ok || len(p.Instructions) != 1 || len(p.Instructions[0]) != 1 || p.Comment == "" {
+	if !ok || len(p.Instructions) == 0 || p.Comment == "" {
 		f.t.Errorf("body %s", body)
 		return refusal(400, "invalid_request", "invalid patch")
 	}
-	kind, _ := p.Instructions[0]["kind"].(string)
-	if !slices.Contains([]string{"turnFlagOn", "turnFlagOff"}, kind) {
-		f.t.Errorf("unknown instruction %q", kind)
-		return refusal(400, "invalid_request", "unknown instruction")
+	on, rule, kinds := env.On, env.Fallthrough, ""
+	for _, in := range p.Instructions {
+		kind, _ := in["kind"].(string)
+		var err error
+		switch kind {
+		case "turnFlagOn", "turnFlagOff":
+			on = kind == "turnFlagOn"
+			if len(in) != 1 {
+				err = fmt.Errorf("%s takes nothing", kind)
+			}
+		case "updateFallthroughVariationOrRollout":
+			rule, err = defaultRuleOf(in)
+		default:
+			err = fmt.Errorf("unknown instruction %q", kind)
+		}
+		if err != nil {
+			f.t.Errorf("body %s: %v", body, err)
+			return refusal(400, "invalid_request", err.Error())
+		}
+		kinds += kind + ", "
 	}
 	if f.approvals {
 		return refusal(405, "method_not_allowed", "Flag configuration updates require approval: action 'updateOn' not allowed")
 	}
-	f.comments = append(f.comments, kind+": "+p.Comment)
-	if on := kind == "turnFlagOn"; env.On != on {
+	if f.scheduled && !ignoring {
+		return refusal(409, "conflict", "the change conflicts with a scheduled change")
+	}
+	f.comments = append(f.comments, strings.TrimSuffix(kinds, ", ")+": "+p.Comment)
+	f.bodies = append(f.bodies, string(body))
+	if on != env.On || ruleText(rule) != ruleText(env.Fallthrough) {
+		env.Fallthrough = rule
 		f.put(p.EnvironmentKey, on)
 	}
 	return 200, f.flag(map[string]*fakeEnv{p.EnvironmentKey: env})
+}
+
+// defaultRuleOf reads the instruction as it is documented: one variation, or weights
+// in thousandths of a percent.
+func defaultRuleOf(in map[string]any) (*fakeRule, error) {
+	rule := &fakeRule{}
+	for key, v := range in {
+		text, _ := v.(string)
+		switch key {
+		case "kind":
+		case "variationId":
+			n := slices.Index(fakeIDs, text)
+			if n < 0 {
+				return nil, fmt.Errorf("there is no variation %v", v)
+			}
+			rule.Variation = &n
+		case "rolloutWeights", "rolloutBucketBy", "rolloutContextKind":
+			if rule.Rollout == nil {
+				rule.Rollout = &fakeRollout{}
+			}
+			switch {
+			case key == "rolloutBucketBy" && text != "":
+				rule.Rollout.BucketBy = text
+			case key == "rolloutContextKind" && text != "":
+				rule.Rollout.ContextKind = text
+			case key != "rolloutWeights":
+				return nil, fmt.Errorf("%s is %v", key, v)
+			}
+		default:
+			return nil, fmt.Errorf("unknown parameter %s", key)
+		}
+	}
+	if (rule.Variation == nil) == (rule.Rollout == nil) {
+		return nil, errors.New("one of variationId and rolloutWeights is wanted")
+	}
+	if rule.Rollout == nil {
+		return rule, nil
+	}
+	weights, _ := in["rolloutWeights"].(map[string]any)
+	sum := 0
+	for n, id := range fakeIDs {
+		w, ok := weights[id].(float64)
+		if !ok || w != float64(int(w)) || w < 0 || w > 100_000 {
+			return nil, fmt.Errorf("the weight of %s is %v", id, weights[id])
+		}
+		sum += int(w)
+		rule.Rollout.Variations = append(rule.Rollout.Variations, fakeWeight{n, int(w)})
+	}
+	if sum != 100_000 || len(weights) != len(fakeIDs) {
+		return nil, fmt.Errorf("the weights are %v", weights)
+	}
+	return rule, nil
+}
+
+func ruleText(rule any) string {
+	b, err := json.Marshal(rule)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // patches counts the changes that were asked for.

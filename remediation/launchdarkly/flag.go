@@ -21,6 +21,7 @@ type flag struct {
 }
 
 type variation struct {
+	ID    string          `json:"_id"`
 	Value json.RawMessage `json:"value"`
 }
 
@@ -30,6 +31,13 @@ type environment struct {
 	OffVariation *int  `json:"offVariation"`
 	Version      int64 `json:"version"`
 	Archived     bool  `json:"archived"`
+	// Fallthrough is what those get whom no target and no rule concerns.
+	Fallthrough *defaultRule `json:"fallthrough"`
+	// What decides before it, or whether it decides at all.
+	Rules          []json.RawMessage `json:"rules"`
+	Targets        []json.RawMessage `json:"targets"`
+	ContextTargets []json.RawMessage `json:"contextTargets"`
+	Prerequisites  []json.RawMessage `json:"prerequisites"`
 }
 
 func (e environment) state() state {
@@ -122,6 +130,11 @@ type patch struct {
 
 type instruction struct {
 	Kind string `json:"kind"`
+	// VariationID, or the others, are the new default rule's.
+	VariationID string         `json:"variationId,omitempty"`
+	Weights     map[string]int `json:"rolloutWeights,omitempty"`
+	BucketBy    string         `json:"rolloutBucketBy,omitempty"`
+	ContextKind string         `json:"rolloutContextKind,omitempty"`
 }
 
 // kindOf is the instruction that makes a flag so.
@@ -134,7 +147,25 @@ func kindOf(want state) string {
 
 // turn makes the flag as wanted, looking before each try.
 func (a *flagOff) turn(ctx context.Context, want state, comment string) error {
-	body := patch{a.at.Environment, comment, []instruction{{kindOf(want)}}}
+	return a.change(ctx, fmt.Sprintf("turn %s %s", a.name(), want), comment, conflictsFail, func(f flag) ([]instruction, error) {
+		if f.Environments[a.at.Environment].state() == want {
+			return nil, nil
+		}
+		return []instruction{{Kind: kindOf(want)}}, nil
+	})
+}
+
+// What becomes of changes that are planned in LaunchDarkly and conflict with ours.
+const (
+	// conflictsFail: what is scheduled for later does not hold a rollback up.
+	conflictsFail = "?ignoreConflicts=true"
+	// conflictsHold: what leads forward waits for a human who planned otherwise.
+	conflictsHold = ""
+)
+
+// change makes the changes that plan names of the flag as it is now, all or none of
+// them, looking before each try; no change is wanted where it names none.
+func (a *flagOff) change(ctx context.Context, what, comment, conflicts string, plan func(flag) ([]instruction, error)) error {
 	var last error
 	for n := range tries {
 		if n > 0 {
@@ -146,15 +177,15 @@ func (a *flagOff) turn(ctx context.Context, want state, comment string) error {
 		if err != nil {
 			return doubtful(err)
 		}
-		if f.Environments[a.at.Environment].state() == want {
-			return nil
+		wanted, err := plan(f)
+		if err != nil || len(wanted) == 0 {
+			return err
 		}
-		// What is scheduled for later does not hold a rollback up.
-		_, err = a.c.send(ctx, http.MethodPatch, a.path()+"?ignoreConflicts=true", body)
+		_, err = a.c.send(ctx, http.MethodPatch, a.path()+conflicts, patch{a.at.Environment, comment, wanted})
 		if err == nil {
 			return nil
 		}
-		last = fmt.Errorf("turn %s %s: %w", a.name(), want, err)
+		last = fmt.Errorf("%s: %w", what, err)
 		var s *statusError
 		if !errors.As(err, &s) || !s.again() {
 			break

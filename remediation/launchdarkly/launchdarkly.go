@@ -1,5 +1,6 @@
 // Package launchdarkly switches flags off that LaunchDarkly keeps, one environment
-// at a time, through its REST API.
+// at a time, through its REST API, and gives a rollout's stages their share of the
+// traffic there.
 //
 // A flag is switched off by a semantic patch with one instruction, whose comment
 // names the incident's step, so that LaunchDarkly's own log tells why. The
@@ -11,6 +12,11 @@
 // What a flag serves while it is off is its off variation. A flag without one, or
 // with one that means something else than the playbook's off, is refused before
 // anything is changed: whether off would help could not be told.
+//
+// A share is the weight of the other variation in the flag's default rule; the rule and
+// the flag's being on are one patch, of which all or nothing is done. Targets, rules
+// and prerequisites come before the default rule and stay as they are: the intent
+// says how many there are.
 //
 // The access token goes into one header and nowhere else.
 package launchdarkly
