@@ -36,6 +36,8 @@ type TriggerView struct {
 	Active      bool     `json:"active"`
 	Threshold   float64  `json:"threshold"`
 	Value       *float64 `json:"value"`
+	// Signal is set where a person's word is the trigger, and no metric.
+	Signal string `json:"signal,omitempty"`
 }
 
 // StepView is one step.

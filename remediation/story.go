@@ -100,6 +100,9 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 }
 
 func newBroken(t TriggerView, s ServiceNow) Broken {
+	if t.Signal != "" {
+		return Broken{Trigger: t.Trigger, Value: "a signal", Bound: "a person's word"}
+	}
 	b := Broken{Trigger: t.Trigger, Value: "no value"}
 	var known TriggerNow
 	for _, k := range s.Triggers {
@@ -122,6 +125,12 @@ func newBroken(t TriggerView, s ServiceNow) Broken {
 // headline is the state as one says it, and its colour.
 func headline(v IncidentView) (words, tone string) {
 	if v.ClaimedBy != "" && v.State != Closed {
+		switch v.State {
+		case Acting: // a claim does not break off what has begun
+			return "Claimed by " + v.ClaimedBy + ": no step runs after the one that is running", "bad"
+		case Recovered:
+			return "Recovered, and claimed by " + v.ClaimedBy + ": no step runs", "good"
+		}
 		return "Claimed by " + v.ClaimedBy + ": no step runs", "wait"
 	}
 	switch v.State {
@@ -138,6 +147,9 @@ func headline(v IncidentView) (words, tone string) {
 		means, _ := HoldWords(v.Reason)
 		return "On hold: " + means, "bad"
 	case Recovered:
+		if len(v.Triggers) > 0 && !v.judged() {
+			return "Carried out: waits until the signal is cleared", "wait"
+		}
 		return "Recovered: still being watched", "good"
 	case Exhausted:
 		return "Every step was tried: this needs a human", "bad"
@@ -154,6 +166,12 @@ func headline(v IncidentView) (words, tone string) {
 		return "Closed", "over"
 	}
 	return string(v.State), "wait"
+}
+
+// judged tells whether a metric says how it is; else a person's word began it, and
+// nothing is known of what it is about.
+func (v *IncidentView) judged() bool {
+	return slices.ContainsFunc(v.Triggers, func(t TriggerView) bool { return t.Signal == "" })
 }
 
 // helped answers whether what was done has helped.
@@ -175,10 +193,16 @@ func helped(v IncidentView, ran []StepView) string {
 		return "It is a drill: nothing is applied, and nobody is told."
 	}
 	if v.State == Waiting && v.Reason == HoldStepFailed && failed != "" {
-		if last != "" {
+		if last != "" && v.judged() {
 			failed += " The breach goes on after " + last + "."
 		}
 		return "No: " + failed
+	}
+	if !v.judged() && v.State != Acting && v.State != Closed && v.State != Exhausted {
+		if last == "" {
+			return "No step of backout has changed anything, and no metric tells how it is."
+		}
+		return "No metric tells. The last step that was done is " + last + "."
 	}
 	switch v.State {
 	case Recovered:

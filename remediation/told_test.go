@@ -75,3 +75,44 @@ func TestAFreezeOfPromotionsAloneSaysSo(t *testing.T) {
 		t.Errorf("the team was told %q, want %q", c.told(), want)
 	}
 }
+
+func TestNothingIsSaidToHaveHelpedThatNoMetricJudges(t *testing.T) {
+	w, c := withTeam(t)
+	w.declare("alpha")
+	w.raise(vulnerable)
+	id := w.fire("breach_of_trust", "fp1")
+	asks := *c.got[len(c.got)-1].Story
+	w.must(w.change(id, remediation.Deny, "3-schema_rollback"))
+	w.tick()
+	w.is(id, remediation.Recovered, "")
+	for _, s := range []remediation.Story{asks, *c.got[len(c.got)-1].Story} {
+		if !strings.Contains(s.Helped, "No metric tells") || strings.Contains(s.Helped, "breach") {
+			t.Errorf("%s: did it help? %q", s.State, s.Helped)
+		}
+		if strings.Contains(s.Headline, "Recovered") || s.Broke[0].Value != "a signal" || s.Broke[0].Bound != "a person's word" {
+			t.Errorf("%s: %q, %+v", s.State, s.Headline, s.Broke)
+		}
+	}
+}
+
+func TestAClaimInTheMiddleOfAStepIsNotSaidToStopIt(t *testing.T) {
+	w, c := withTeam(t)
+	w.target("flag_off").duringApply = func() {
+		w.must(w.change("inc-1", remediation.Claim, ""))
+	}
+	id := w.open()
+	for _, m := range c.got {
+		if m.Story == nil || len(m.Told) == 0 || m.Told[0].Kind != remediation.KindClaimed {
+			continue
+		}
+		if m.Story.State != remediation.Acting || !strings.Contains(m.Story.Headline, "after the one that is running") {
+			t.Errorf("%s: %q", m.Story.State, m.Story.Headline)
+		}
+	}
+	w.cured("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	if last := c.got[len(c.got)-1].Story; !strings.HasPrefix(last.Headline, "Recovered, and claimed by") {
+		t.Errorf("a recovery under a claim is headed %q", last.Headline)
+	}
+}

@@ -31,7 +31,7 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 	for _, a := range all[max(len(all)-shownAlerts, 0):] {
 		t := TriggerView{Trigger: a.Trigger, Fingerprint: a.Fingerprint, Active: a.Active}
 		if st := inc.trigger(a.Trigger); st != nil {
-			t.Threshold, t.Value = st.Threshold, st.Value
+			t.Threshold, t.Value, t.Signal = st.Threshold, st.Value, st.Signal
 		}
 		v.Triggers = append(v.Triggers, t)
 	}
