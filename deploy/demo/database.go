@@ -72,7 +72,7 @@ func (c cluster) with(ctx context.Context, name string, do func(conn *pgx.Conn) 
 }
 
 // database is what the stack's database and its role are called. Roles are the whole cluster's.
-func (s *stack) database() string { return strings.ReplaceAll(s.project, "-", "_") }
+func (s *stack) database() string { return strings.ReplaceAll(s.base().project, "-", "_") }
 func (s *stack) role() string     { return "social_intel_" + s.database() }
 
 // databaseURL is the address of the stack's database for role, without a

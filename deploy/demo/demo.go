@@ -119,7 +119,8 @@ func (o Options) settings(ctx context.Context) (settings, versions, error) {
 	project := fmt.Sprintf("backout-demo-%08x", crc32.ChecksumIEEE([]byte(dir)))
 	return settings{
 		dir: dir, backout: o.Backout, source: source, engine: engine, cluster: db, tools: tools,
-		project: project, image: project + "/social-intel", mode: "act", limits: oneBreach, plan: wholeLadder(),
+		project: project, image: project + "/social-intel", mode: "act", book: "playbook.yaml", share: "1",
+		limits: oneBreach, plan: wholeLadder(),
 	}, found, errors.Join(terr, serr, eerr, perr)
 }
 

@@ -11,15 +11,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// commandWithin bounds one command; some of them wait for what they asked for.
+const commandWithin = 3 * time.Minute
+
 // command runs one of backout's own commands against the stack's server, as a commander.
 func (s *stack) command(ctx context.Context, args ...string) (string, error) {
-	args = append(args, "--url="+s.url("backout"), "--token-file="+s.path("demo.token"))
+	args = append(args, "--url="+s.url("backout"), "--token-file="+s.base().path("demo.token"))
 	return s.run(ctx, args...)
 }
 
 // run runs one of backout's own commands.
 func (s *stack) run(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, commandWithin)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.backout, args...)
 	cmd.Dir = s.dir
@@ -34,7 +37,8 @@ func (s *stack) run(ctx context.Context, args ...string) (string, error) {
 // generate has backout write the rules and Alertmanager's configuration for
 // the demo's playbook, as it does for a real one.
 func (s *stack) generate(ctx context.Context) error {
-	if _, err := s.run(ctx, "rules", "generate", "--playbook.file="+s.path("playbook.yaml"), "--output="+s.path("generated")); err != nil {
+	args := append([]string{"rules", "generate", "--output=" + s.path("generated")}, s.playbooks()...)
+	if _, err := s.run(ctx, args...); err != nil {
 		return err
 	}
 	return s.adapt(s.path("generated", "deploy", "alertmanager.yml"))

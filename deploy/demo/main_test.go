@@ -92,7 +92,8 @@ func build(ctx context.Context) (*stack, error) {
 		return nil, err
 	}
 	s := &stack{settings: settings{
-		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", limits: oneBreach, plan: wholeLadder(),
+		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", book: "playbook.yaml", share: "1",
+		limits: oneBreach, plan: wholeLadder(),
 		image: fmt.Sprintf("backout-e2e-%08x/social-intel", crc32.ChecksumIEEE([]byte(source))),
 	}}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {

@@ -40,6 +40,9 @@ type settings struct {
 	project string // compose's project name
 	image   string // the images' repository, this stack's own
 	mode    string // observe or act
+	book    string // which of the files is the playbook
+	share   string // the flag's value at the start
+	stages  stages
 	limits  limits
 	plan    plan
 }
@@ -54,6 +57,9 @@ type plan struct {
 func wholeLadder() plan {
 	return plan{Actions: []string{"status_page", "flag_off", "status_page", "image_retag", "schema_rollback"}, Approval: "5m"}
 }
+
+// stages say how long each of the canary's stages lasts at least, by its name.
+type stages map[string]string
 
 // limits are those of the demo's playbook that one breach never meets, and
 // many breaches in a row do.
@@ -75,6 +81,12 @@ type stack struct {
 	address map[string]string // host:port by name
 	token   map[string]string // by name, as in backout.yml
 
+	// members are stacks that share this one's programs and database: a service and a
+	// playbook each. Without any, those of the stack itself are meant.
+	members []*stack
+	service string // by which the playbook and Prometheus know it
+	first   *stack // whose member it is
+
 	prometheus, alertmanager, serve *process
 }
 
@@ -86,7 +98,7 @@ var errBusy = errors.New("another demo runs")
 func newStack(ctx context.Context, set settings) (*stack, error) {
 	s := &stack{
 		settings: set, address: map[string]string{}, token: map[string]string{},
-		client: &http.Client{Timeout: 10 * time.Second},
+		client: &http.Client{Timeout: 10 * time.Second}, service: "social-intel",
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
@@ -191,25 +203,73 @@ func (s *stack) prepare(ctx context.Context) error {
 	if err := s.writeMigrations(); err != nil {
 		return err
 	}
-	for from, to := range map[string]string{
-		"docker-compose.yml": "project/docker-compose.yml", "env": "project/.env", "playbook.yaml": "playbook.yaml",
-		"prometheus.yml": "prometheus.yml", "backout.yml": "backout.yml",
-	} {
-		if err := s.write(from, to); err != nil {
-			return err
-		}
+	if err := s.writeProject(); err != nil {
+		return err
 	}
-	if err := s.generate(ctx); err != nil {
+	if err := s.configure(ctx); err != nil {
 		return err
 	}
 	return s.createDatabase(ctx)
 }
 
+// writeProject writes what belongs to the service: its compose project and its playbook.
+func (s *stack) writeProject() error {
+	for from, to := range map[string]string{
+		"docker-compose.yml": "project/docker-compose.yml", "env": "project/.env", s.book: "playbook.yaml",
+	} {
+		if err := s.write(from, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configure writes what the programs read, for every member.
+func (s *stack) configure(ctx context.Context) error {
+	if err := errors.Join(s.write("prometheus.yml", "prometheus.yml"), s.write("backout.yml", "backout.yml")); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.path("generated")); err != nil {
+		return err
+	}
+	return s.generate(ctx)
+}
+
+// all are the stacks whose services are looked after.
+func (s *stack) all() []*stack {
+	if len(s.members) == 0 {
+		return []*stack{s}
+	}
+	return s.members
+}
+
+// base is the stack whose programs and database are used.
+func (s *stack) base() *stack {
+	if s.first != nil {
+		return s.first
+	}
+	return s
+}
+
+// playbooks are the flags that name every member's playbook.
+func (s *stack) playbooks() []string {
+	var out []string
+	for _, m := range s.all() {
+		out = append(out, "--playbook.file="+m.path("playbook.yaml"))
+	}
+	return out
+}
+
 // values are what the files are filled in with.
 func (s *stack) values() map[string]any {
 	_, port, _ := strings.Cut(s.address["service"], ":")
+	var members []map[string]string
+	for _, m := range s.all() {
+		members = append(members, map[string]string{"Service": m.service, "Address": m.address["service"], "ProjectDir": m.path("project")})
+	}
 	return map[string]any{
-		"Project": s.project, "Image": s.image, "Flag": "1", "Limits": s.limits, "Plan": s.plan,
+		"Project": s.project, "Image": s.image, "Flag": s.share, "Limits": s.limits, "Plan": s.plan,
+		"Service": s.service, "Members": members, "Stages": s.stages,
 		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
 		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),
 		"PrometheusURL":       s.url("prometheus"),
@@ -325,10 +385,11 @@ func (s *stack) startAlertmanager(ctx context.Context) (err error) {
 
 // startBackout starts `backout serve`, the first time or again.
 func (s *stack) startBackout(ctx context.Context) (err error) {
-	s.serve, err = start(s.dir, "backout", s.backout, "serve",
-		"--config.file="+s.path("backout.yml"), "--playbook.file="+s.path("playbook.yaml"),
-		"--storage.dsn=sqlite:"+s.path("backout.db"), "--mode="+s.mode,
-		"--web.listen-address="+s.address["backout"], "--web.status-listen-address=")
+	s.serve, err = start(s.dir, "backout", s.backout, append([]string{
+		"serve",
+		"--config.file=" + s.path("backout.yml"), "--storage.dsn=sqlite:" + s.path("backout.db"), "--mode=" + s.mode,
+		"--web.listen-address=" + s.address["backout"], "--web.status-listen-address=",
+	}, s.playbooks()...)...)
 	if err != nil {
 		return err
 	}

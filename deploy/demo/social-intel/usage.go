@@ -34,8 +34,10 @@ func (s *service) usage() ([]prometheus.Collector, error) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
 	}
-	cpu := newMeter(func() float64 { return s.used(s.broken.Load().CPU, usualCPU) * cpuQuota / cpuPeriod })
-	idle := newMeter(func() float64 { return 1 - s.used(s.broken.Load().DatabaseCPU, usualDatabaseCPU) })
+	cpu := newMeter(0, func() float64 { return s.used(s.broken.Load().CPU, usualCPU) * cpuQuota / cpuPeriod })
+	// The database's host does not start anew with this container.
+	idled := float64(time.Now().UnixMilli()) / 1000 * (1 - usualDatabaseCPU)
+	idle := newMeter(idled, func() float64 { return 1 - s.used(s.broken.Load().DatabaseCPU, usualDatabaseCPU) })
 	return []prometheus.Collector{
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "container_cpu_usage_seconds_total", Help: "CPU time that was used.", ConstLabels: labels,
@@ -71,7 +73,9 @@ type meter struct {
 	total float64
 }
 
-func newMeter(rate func() float64) *meter { return &meter{rate: rate, at: time.Now()} }
+func newMeter(total float64, rate func() float64) *meter {
+	return &meter{rate: rate, at: time.Now(), total: total}
+}
 
 func (m *meter) read() float64 {
 	m.mu.Lock()
