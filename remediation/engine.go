@@ -81,6 +81,10 @@ type Engine struct {
 	ownIntents sync.Map
 	// autos is held while rollouts are promoted by themselves.
 	autos sync.Mutex
+	// sight is prometheus, which remembers when it last answered; looking is held
+	// while it is asked whether it is there.
+	sight   *sight
+	looking sync.Mutex
 
 	// poke wakes Run when something may be due at once.
 	poke chan struct{}
@@ -98,11 +102,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		outbox: out, statusPages: o.StatusPages, team: o.Team, mail: o.Mail,
-		kinds: o.Kinds, prometheus: o.Prometheus, alertmanager: o.Alertmanager, history: o.History,
+		kinds: o.Kinds, alertmanager: o.Alertmanager, history: o.History,
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}
 	e.store = tally{telling{o.Store, e.tellTeam}}
+	e.sight = newSight(o.Prometheus, o.Now)
+	e.prometheus = e.sight
 	e.proving = newProving(o.Surroundings, o.DrillPatience)
 	if err := e.Reload(ctx, o.Playbooks); err != nil {
 		return nil, err
@@ -241,6 +247,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			if err := e.keepHouse(ctx); err != nil && ctx.Err() == nil {
 				e.log.Error("housekeeping failed; trying again", "err", err)
 			}
+			e.lookOutBeside(ctx)
 			e.autoPromoteBeside(ctx)
 			if err := e.watchTargets(ctx, watches); err != nil && ctx.Err() == nil {
 				e.log.Error("cannot watch targets; trying again", "err", err)
@@ -323,6 +330,7 @@ func pause(ctx context.Context, d time.Duration) {
 // when something is due next (zero: nothing is). Run does the same by itself;
 // Tick lets a test own the clock.
 func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
+	e.lookOut(ctx)
 	if err := e.keepHouse(ctx); err != nil {
 		return time.Time{}, err
 	}

@@ -279,9 +279,13 @@ const (
 	EffectReleased  EffectOutcome = "released"
 )
 
-// Beat is when a service's watchdog was last heard.
+// Beat is when a service's watchdog was last heard, and whether Prometheus answers.
 type Beat struct {
 	Service string
 	Last    time.Time
-	Lost    bool
+	// Lost: it is in the audit log that the watchdog stays away.
+	Lost bool
+	// Away is since when Prometheus does not answer, once that is in the audit log;
+	// zero where it does.
+	Away time.Time
 }

@@ -56,6 +56,7 @@ var (
 	descHuman     = prometheus.NewDesc("backout_needs_human", "1 while an open, unclaimed incident waits for a person, by reason.", []string{"service", "reason"}, nil)
 	descFrozen    = prometheus.NewDesc("backout_frozen", "1 while a service is frozen for steps.", []string{"service"}, nil)
 	descWatchdog  = prometheus.NewDesc("backout_watchdog_age_seconds", "Seconds since the last watchdog alert.", []string{"service"}, nil)
+	descBlind     = prometheus.NewDesc("backout_blind", "1 while the watchdog stays away, or Prometheus does not answer, for longer than the playbook's watchdog.max_age.", []string{"service", "reason"}, nil)
 	descRemaining = prometheus.NewDesc("backout_rate_limit_remaining", "Steps that the limits still allow.", []string{"action", "service"}, nil)
 	descStage     = prometheus.NewDesc("rollout_stage", "1 for the stage that the rollout is in, 0 for every other; none is a stage.", []string{"service", "rollout", "stage"}, nil)
 	descTraffic   = prometheus.NewDesc("rollout_traffic_ratio", "Share of traffic that the present stage gives to the release.", []string{"service", "rollout"}, nil)
@@ -72,7 +73,7 @@ func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
 	e.metrics.duration.Describe(ch)
 	e.metrics.reaction.Describe(ch)
 	e.metrics.deliveries.Describe(ch)
-	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descRemaining, descStage, descTraffic, descSignal, descPending, descUp} {
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descUp} {
 		ch <- d
 	}
 }
@@ -100,6 +101,14 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 
 func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// flag is 1 where something is so, and 0 where it is not.
+func flag(d *prometheus.Desc, so bool, labels ...string) prometheus.Metric {
+	if so {
+		return gauge(d, 1, labels...)
+	}
+	return gauge(d, 0, labels...)
 }
 
 func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
@@ -148,7 +157,10 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 		if err != nil {
 			return err
 		}
-		ch <- gauge(descWatchdog, e.now().Sub(beat.Last).Seconds(), b.Service)
+		age := e.now().Sub(beat.Last)
+		ch <- gauge(descWatchdog, age.Seconds(), b.Service)
+		ch <- flag(descBlind, beat.Lost || age > time.Duration(b.Watchdog.MaxAge), b.Service, blindWatchdog)
+		ch <- flag(descBlind, !beat.Away.IsZero(), b.Service, blindPrometheus)
 		if err := e.collectLimits(tx, b, ch); err != nil {
 			return err
 		}

@@ -36,8 +36,11 @@ type ServiceNow struct {
 	// WatchdogMaxAge it means that nobody would hear of a breach.
 	Watchdog       *time.Time    `json:"watchdog"`
 	WatchdogMaxAge time.Duration `json:"watchdog_max_age"`
-	Limits         []LimitLeft   `json:"limits"`
-	Triggers       []TriggerNow  `json:"triggers"`
+	// PrometheusAway is since when Prometheus does not answer, nil where it does or
+	// that is not longer than WatchdogMaxAge.
+	PrometheusAway *time.Time   `json:"prometheus_away"`
+	Limits         []LimitLeft  `json:"limits"`
+	Triggers       []TriggerNow `json:"triggers"`
 	// Signals are those that the playbook's triggers name, and who raised which.
 	Signals []SignalNow `json:"signals"`
 	// Tells are the actions that only tell people something, and change no target.
@@ -132,6 +135,9 @@ func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
 	}
 	if !beat.Last.IsZero() {
 		s.Watchdog = utc(&beat.Last)
+	}
+	if !beat.Away.IsZero() {
+		s.PrometheusAway = utc(&beat.Away)
 	}
 	for _, name := range signalsOf(b.Playbook) {
 		raised, err := signalOf(tx, b.Service, name)

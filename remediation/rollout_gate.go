@@ -169,6 +169,9 @@ func (e *Engine) fresh(tx Tx, b *book) (StageGate, error) {
 	if err == nil && (beat.Lost || age > time.Duration(b.Watchdog.MaxAge)) {
 		return shut("watchdog", "no watchdog was heard for %s: backout would not hear of a breach", age.Round(time.Second)), nil
 	}
+	if err == nil && !beat.Away.IsZero() {
+		return shut("watchdog", "Prometheus has not answered since %s: backout is blind", beat.Away.UTC().Format(time.RFC3339)), nil
+	}
 	return passed("watchdog", ""), err
 }
 

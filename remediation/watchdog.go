@@ -17,14 +17,16 @@ func (e *Engine) beat(tx Tx, service string) error {
 	if err != nil {
 		return err
 	}
-	if err := tx.PutBeat(Beat{Service: service, Last: e.now()}); err != nil {
+	lost := old.Lost
+	old.Last, old.Lost = e.now(), false
+	if err := tx.PutBeat(old); err != nil {
 		return err
 	}
-	if !old.Lost {
+	if !lost {
 		return nil
 	}
 	return e.append(tx, Entry{Kind: KindBlind, Actor: actorEngine, Service: service, Detail: map[string]any{
-		"blind": false, "why": "the watchdog is back",
+		"blind": false, "what": blindWatchdog, "why": "the watchdog is back",
 	}})
 }
 
@@ -62,7 +64,8 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 			return err
 		}
 		for _, b := range beats {
-			due = due || late(b)
+			_, seen := e.sees(b)
+			due = due || late(b) || seen != nil
 		}
 		freezes, err := tx.Freezes()
 		for _, f := range freezes {
@@ -79,19 +82,26 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 			return err
 		}
 		for _, beat := range beats {
-			if !late(beat) {
+			var found []map[string]any
+			if late(beat) {
+				beat.Lost = true
+				found = append(found, map[string]any{"blind": true, "what": blindWatchdog, "why": fmt.Sprintf(
+					"no watchdog came for %s: Prometheus or Alertmanager may be down; nothing is promoted, and nothing is rolled back because of it", now.Sub(beat.Last).Round(time.Second))})
+			}
+			beat, seen := e.sees(beat)
+			if seen != nil {
+				found = append(found, seen)
+			}
+			if len(found) == 0 {
 				continue
 			}
-			beat.Lost = true
 			if err := tx.PutBeat(beat); err != nil {
 				return err
 			}
-			err := e.append(tx, Entry{Kind: KindBlind, Actor: actorEngine, Service: beat.Service, Detail: map[string]any{
-				"blind": true,
-				"why":   fmt.Sprintf("no watchdog came for %s: Prometheus or Alertmanager may be down; nothing is rolled back because of it", now.Sub(beat.Last).Round(time.Second)),
-			}})
-			if err != nil {
-				return err
+			for _, detail := range found {
+				if err := e.append(tx, Entry{Kind: KindBlind, Actor: actorEngine, Service: beat.Service, Detail: detail}); err != nil {
+					return err
+				}
 			}
 		}
 		freezes, err := tx.Freezes()

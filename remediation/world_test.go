@@ -353,6 +353,8 @@ func (p *fakePrometheus) Query(_ context.Context, expr string) (float64, bool, e
 		return 0, false, p.err
 	}
 	switch expr {
+	case "vector(1)":
+		return 1, true, nil
 	case p.expr.Alive:
 		return p.alive, true, nil
 	case p.expr.Age:

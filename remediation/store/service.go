@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -128,11 +129,11 @@ func bodies[T any](t *tx, table, query string, args ...any) ([]T, error) {
 // Beats implements remediation.ServiceTable.
 func (t *tx) Beats() ([]remediation.Beat, error) {
 	out := []remediation.Beat{}
-	err := t.rows("SELECT service, last, lost FROM beats ORDER BY service", nil, func(r row) error {
+	err := t.rows("SELECT service, last, lost, away FROM beats ORDER BY service", nil, func(r row) error {
 		var b remediation.Beat
-		var last sql.NullInt64
-		err := r.scan(&b.Service, &last, &b.Lost)
-		b.Last = moment(last)
+		var last, away sql.NullInt64
+		err := r.scan(&b.Service, &last, &b.Lost, &away)
+		b.Last, b.Away = moment(last), moment(away)
 		out = append(out, b)
 		return err
 	})
@@ -145,8 +146,9 @@ func (t *tx) Beats() ([]remediation.Beat, error) {
 // PutBeat implements remediation.ServiceTable.
 func (t *tx) PutBeat(b remediation.Beat) error {
 	last, err := nanos(b.Last)
-	if err == nil {
-		err = t.exec("INSERT OR REPLACE INTO beats (service, last, lost) VALUES (?, ?, ?)", b.Service, last, b.Lost)
+	away, err2 := nanos(b.Away)
+	if err = errors.Join(err, err2); err == nil {
+		err = t.exec("INSERT OR REPLACE INTO beats (service, last, lost, away) VALUES (?, ?, ?, ?)", b.Service, last, b.Lost, away)
 	}
 	if err != nil {
 		return fmt.Errorf("put beat of service %q: %w", b.Service, err)

@@ -1,0 +1,2 @@
+-- Since when Prometheus does not answer; NULL where it does.
+ALTER TABLE beats ADD COLUMN away INTEGER;
