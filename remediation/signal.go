@@ -77,15 +77,49 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 		if err := tx.PutSignal(s); err != nil {
 			return err
 		}
-		return e.append(tx, Entry{Kind: KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
+		en := Entry{Kind: KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
 			"signal": name, "raised": true, "reason": reason,
-		}})
+		}}
+		if en.Incident, err = e.raiseAgain(ctx, tx, &s); err != nil {
+			return err
+		}
+		return e.append(tx, en)
 	})
 	if err != nil {
 		return Signal{}, err
 	}
 	e.wakeUp()
 	return s, nil
+}
+
+// raiseAgain gives an open incident back the order that was taken from it when its
+// signal was cleared, and returns its id: its alert fires since before, so that no
+// notification would say that anything is new. "": there is none, and an alert opens one.
+func (e *Engine) raiseAgain(ctx context.Context, tx Tx, s *Signal) (string, error) {
+	inc, err := openIncident(tx, s.Service)
+	if err != nil || inc == nil || !inc.hasSignal(s.Name) || inc.Restore != nil {
+		return "", err
+	}
+	b, err := e.bookFor(context.WithoutCancel(ctx), inc)
+	if err != nil {
+		return "", err
+	}
+	c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+	for _, t := range inc.Triggers {
+		if t.Signal != s.Name {
+			continue
+		}
+		if err := c.signalRaised(b.Trigger(t.Trigger), s); err != nil {
+			return "", err
+		}
+	}
+	for i := range inc.Steps { // what was cancelled, or denied, is asked anew
+		if st := &inc.Steps[i]; st.State == StepSkipped && slices.Contains(inc.Abort.Steps, st.Number) {
+			st.State, st.Finished = StepPending, nil
+		}
+	}
+	inc.Wake = c.now
+	return inc.ID, tx.PutIncident(inc)
 }
 
 // ClearSignal implements Service. It cancels the steps without an intent that

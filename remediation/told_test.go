@@ -116,3 +116,21 @@ func TestAClaimInTheMiddleOfAStepIsNotSaidToStopIt(t *testing.T) {
 		t.Errorf("a recovery under a claim is headed %q", last.Headline)
 	}
 }
+
+func TestASignalRaisedAgainBeforeItsIncidentClosedHasItsStepsBack(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	w.raise(vulnerable)
+	w.target("flag_off").duringApply = func() { // a mistake, mended in the middle of a step
+		w.target("flag_off").duringApply = nil
+		_, err := w.engine.ClearSignal(w.ctx, "shop", vulnerable, "bob", "wrong service")
+		w.must(err)
+		w.raise(vulnerable)
+	}
+	id := w.fire("breach_of_trust", "fp1")
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepWaiting)
+	w.is(id, remediation.Waiting, remediation.HoldApproval)
+	w.must(w.change(id, remediation.Deny, "3-schema_rollback"))
+	w.clear(vulnerable)
+	w.is(id, remediation.Closed, "")
+}

@@ -72,7 +72,11 @@ func incidentText(inc remediation.IncidentView, now time.Time, p painter) string
 		line("until", "%s (%s)", moment(*inc.Until), distance(now, *inc.Until))
 	}
 	if inc.ClaimedBy != "" {
-		line("claimed", "by %s: no step runs until it is released", inc.ClaimedBy)
+		begun := ""
+		if inc.State == remediation.Acting {
+			begun = " after the one that is running"
+		}
+		line("claimed", "by %s: no step runs%s until it is released", inc.ClaimedBy, begun)
 	}
 	line("opened", "%s (%s)", moment(inc.Opened), distance(now, inc.Opened))
 	if k := inc.IncidentCall; k != nil && inc.Closed == nil {
@@ -107,6 +111,10 @@ func triggersText(b *strings.Builder, inc remediation.IncidentView) {
 		state := "resolved"
 		if t.Active {
 			state = "firing"
+		}
+		if t.Signal != "" {
+			b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, on a person's word: signal %s", t.Trigger, state, t.Signal)))
+			continue
 		}
 		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
 			t.Trigger, state, valueOr(t.Value, "none"), number(t.Threshold))))
@@ -196,6 +204,9 @@ func meaning(inc remediation.IncidentView) string {
 	case remediation.Waiting:
 		return "no step runs for now"
 	case remediation.Recovered:
+		if len(inc.Triggers) > 0 && !slices.ContainsFunc(inc.Triggers, func(t remediation.TriggerView) bool { return t.Signal == "" }) {
+			return "what was asked for is done; it waits until the signal is cleared"
+		}
 		return "the trouble has stopped; it is watched a while longer"
 	case remediation.Exhausted:
 		return "every step has been tried and it goes on: this needs a human"

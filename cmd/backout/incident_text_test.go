@@ -1,0 +1,32 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
+	inc := remediation.IncidentView{
+		ID: "inc-1", Service: "shop", State: remediation.Recovered,
+		Triggers: []remediation.TriggerView{{Trigger: "security", Signal: "critical-security-vulnerability", Active: true}},
+	}
+	text := incidentText(inc, time.Time{}, noColour{})
+	for _, word := range []string{"threshold", "last value", "the trouble has stopped"} {
+		if strings.Contains(text, word) {
+			t.Errorf("it says %q:\n%s", word, text)
+		}
+	}
+	if !strings.Contains(text, "on a person's word") {
+		t.Errorf("it does not say whose word it is:\n%s", text)
+	}
+}
+
+func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
+	inc := remediation.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
+	if text := incidentText(inc, time.Time{}, noColour{}); !strings.Contains(text, "after the one that is running") {
+		t.Errorf("a claim of a running step:\n%s", text)
+	}
+}
