@@ -24,6 +24,9 @@ const (
 	maxInteraction = 1 << 20
 	// slackAnswer is how long an answer may take us; Slack waits for 3 seconds.
 	slackAnswer = 2500 * time.Millisecond
+	// slackOpens is how much of that the question for a reason may take, so that time
+	// is left to say that it did not open.
+	slackOpens = 1500 * time.Millisecond
 	// slackFresh is for how long the signature of a request holds, before and after;
 	// slackSeen is how many of those that came are remembered.
 	slackFresh = 5 * time.Minute
@@ -165,7 +168,9 @@ func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who
 	}
 	modal, err := slackModal(d)
 	if err == nil {
-		_, err = s.slackAPI(a.slack).OpenViewContext(ctx, in.TriggerID, modal)
+		octx, cancel := context.WithTimeout(ctx, slackOpens)
+		_, err = s.slackAPI(a.slack).OpenViewContext(octx, in.TriggerID, modal)
+		cancel()
 	}
 	if err != nil {
 		s.logger.Error("slack did not open the question for a reason", "incident", remediation.Plain(d.Incident, 100), "err", slackWords(a.slack, err))

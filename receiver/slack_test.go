@@ -233,6 +233,35 @@ func TestThoseWhoMayNotAnswerAreToldSo(t *testing.T) {
 	b.changed()
 }
 
+// hangs answers what one path is asked never, and everything else as it is.
+type hangs struct {
+	path string
+	http.RoundTripper
+}
+
+func (h hangs) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.URL.Path, h.path) {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	return h.RoundTripper.RoundTrip(r)
+}
+
+func TestAQuestionThatDoesNotOpenInTimeIsSaidToHaveNotOpened(t *testing.T) {
+	b := newSlackBench(t)
+	b.slackTransport = hangs{"/views.open", b.slackTransport}
+	began := time.Now()
+	if w := b.sends(b.press("U0ANN", slackApprove)); w.Code != http.StatusOK {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("Slack waited for %s", took)
+	}
+	if len(b.slack.Told) != 1 || !strings.Contains(b.slack.Told[0], "did not open the question") {
+		t.Errorf("who pressed it was told %q", b.slack.Told)
+	}
+}
+
 func TestAnAnswerGoesToSlackOnly(t *testing.T) {
 	b := newSlackBench(t)
 	elsewhere := chattest.New(t)

@@ -118,7 +118,9 @@ func (p *Page) refused(method, path string, res *http.Response, text []byte) err
 	case code >= 500 || code == http.StatusRequestTimeout:
 		return err
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		err = fmt.Errorf("%w; try: another key in statuspage.api_key_file", err)
+		// A key that ran out in the midst of an incident: with another one the page must
+		// still be told that it is over.
+		return fmt.Errorf("%w; try: another key in statuspage.api_key_file, and restart backout", err)
 	case code == http.StatusNotFound && (path == "/incidents" || strings.Contains(path, "?")):
 		err = fmt.Errorf("%w; try: the page's id in statuspage.page", err)
 	}

@@ -237,7 +237,7 @@ func TestARequestForRestIsPassedOn(t *testing.T) {
 }
 
 func TestWhatIsRefusedForGoodIsNotTriedAgain(t *testing.T) {
-	for code, try := range map[int]string{400: "", 401: "api_key_file", 403: "api_key_file", 404: "statuspage.page", 422: "", 301: ""} {
+	for code, try := range map[int]string{400: "", 404: "statuspage.page", 422: "", 301: ""} {
 		x := begin(t, "Shop", "Analytics")
 		x.then(1, answer{code: code, text: `{"error":"no, ` + apiKey + strings.Repeat(" no", 500) + `"}`})
 		err := x.deliver(life[0])
@@ -260,12 +260,23 @@ func TestTheKeyIsNotTakenElsewhere(t *testing.T) {
 	}
 }
 
-func TestAWrongKeyIsRefused(t *testing.T) {
-	x := begin(t)
-	x.page.key = "another"
-	if err := x.deliver(life[0]); !undeliverable(err) || !strings.Contains(err.Error(), "401") {
-		t.Errorf("%v", err)
+func TestAKeyThatRanOutLosesNothing(t *testing.T) {
+	x := begin(t, "Shop", "Analytics")
+	x.delivers(life[0])
+	for _, code := range []int{401, 403} {
+		x.then(1, answer{code: code, text: `{"error":"no, ` + apiKey + `"}`})
+		err := x.deliver(life[1])
+		if err == nil || undeliverable(err) || !strings.Contains(err.Error(), "api_key_file") || strings.Contains(err.Error(), apiKey) {
+			t.Errorf("%d: %v", code, err)
+		}
 	}
+	good := x.page.key
+	x.page.key = "another"
+	if err := x.deliver(life[1]); err == nil || undeliverable(err) {
+		t.Errorf("a wrong key: %v", err)
+	}
+	x.page.key = good
+	x.delivers(life[1])
 }
 
 func TestWhatSomebodyDeletedIsOpenedAgainOnlyWhileItGoesOn(t *testing.T) {
