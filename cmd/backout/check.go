@@ -20,6 +20,9 @@ func (c *commands) addCheck() {
 	coverage := clause.Flag("coverage", "Show for each bound of the playbooks its rule, tests, route and plan; exit 1 where one is missing. With --url or --storage.dsn also when the plan was rehearsed.").Bool()
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
+		if !*coverage && from.given() {
+			return wrong("--coverage beside them", "--url, --token-file and --storage.dsn say where --coverage reads when plans were rehearsed, and check asks for nothing else")
+		}
 		found, err := files.check()
 		if err != nil {
 			return err

@@ -56,10 +56,13 @@ func (c *commands) showCoverage(ctx context.Context, found findings, from source
 	return err
 }
 
+// given tells whether a flag says where to read from, the environment aside.
+func (f sourceFlags) given() bool { return *f.url != "" || *f.dsn != "" || *f.tokenFile != "" }
+
 // rehearsed reads when the plans of playbooks were rehearsed, where a flag says from
 // where: by itself, check asks nobody.
 func (f sourceFlags) rehearsed(ctx context.Context, playbooks []*alerts.Playbook) (map[string]rules.Rehearsals, error) {
-	if *f.url == "" && *f.dsn == "" {
+	if !f.given() {
 		return nil, nil
 	}
 	out := map[string]rules.Rehearsals{}
