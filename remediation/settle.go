@@ -272,10 +272,13 @@ func (e *Engine) watchClosed(ctx context.Context, b *book, inc *Incident) error 
 		values = e.readValues(ctx, b, inc)
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
+		raised, err := c.raised() // a signal is true until it is cleared
 		switch {
+		case err != nil:
+			return err
 		case active == 0 || c.now.Sub(*c.inc.Closed) > time.Duration(b.Limits.ReopenWithin):
 			c.inc.Wake = time.Time{}
-		case values.beyond(c.inc) == nil && values.failed() == nil:
+		case raised == nil && values.beyond(c.inc) == nil && values.failed() == nil:
 			c.inc.FalseSince, c.inc.Wake = &c.now, time.Time{}
 		default:
 			c.inc.Wake = c.now.Add(b.poll())

@@ -261,6 +261,8 @@ func (c *change) endSignals() error {
 	inc := c.inc
 	inc.Abort.Ended = &c.now
 	switch {
+	case inc.onlySignals() && inc.allSkipped():
+		return c.exhaust(noneRan)
 	case inc.onlySignals():
 		return c.recoverSignals()
 	case inc.lastRun() != nil:
@@ -269,6 +271,24 @@ func (c *change) endSignals() error {
 		c.enter(Confirming, 0)
 	}
 	return nil
+}
+
+// noneRan is why a human is called where a signal's plan has done nothing.
+const noneRan = "no step of the signal's plan has run: each was denied, or nobody answered in time"
+
+// allSkipped tells whether none of the steps that would act has run or is left to.
+func (inc *Incident) allSkipped() bool {
+	skipped := false
+	for _, s := range inc.Steps {
+		if s.Tells {
+			continue
+		}
+		if s.State != StepSkipped {
+			return false
+		}
+		skipped = true
+	}
+	return skipped
 }
 
 // recoverSignals rests until the signal is cleared.
@@ -295,7 +315,9 @@ func (e *Engine) watchSignals(ctx context.Context, b *book, inc *Incident) error
 			return err
 		case raised == nil:
 			return c.close(actorEngine, map[string]any{"reason": "cleared", "why": "its signals are cleared"})
-		case c.inc.State != Recovered:
+		case c.inc.allSkipped() && (c.inc.State != Exhausted || len(c.inc.Paged) == 0): // for a trigger that attached too
+			return c.exhaust(noneRan)
+		case c.inc.State != Recovered && c.inc.State != Exhausted:
 			return c.recoverSignals()
 		}
 		c.inc.Wake = c.now.Add(b.poll())

@@ -134,3 +134,39 @@ func TestASignalRaisedAgainBeforeItsIncidentClosedHasItsStepsBack(t *testing.T) 
 	w.clear(vulnerable)
 	w.is(id, remediation.Closed, "")
 }
+
+func TestASignalWhosePlanDidNothingNeedsAHuman(t *testing.T) {
+	const only = "      - {action: flag_off, settle: 5m}\n      - {action: image_retag, settle: 5m}\n"
+	w, c := withTeam(t, replace(only, ""))
+	w.declare("alpha")
+	w.raise(vulnerable)
+	id := w.fire("breach_of_trust", "fp1")
+	w.pass(40 * time.Minute) // nobody answers
+	w.steps(id, remediation.StepSkipped)
+	w.is(id, remediation.Exhausted, "")
+	if got := titles(c, "Needs a human"); len(got) != 1 {
+		t.Errorf("the team was told %q", c.told())
+	}
+	if got := titles(c, "Recovered"); len(got) > 0 {
+		t.Errorf("the team was told %q of what is as it was", c.told())
+	}
+	w.clear(vulnerable)
+	w.is(id, remediation.Closed, "")
+}
+
+func TestASignalWhoseIncidentAHumanClosedDoesNotBeginAnewWhileItIsRaised(t *testing.T) {
+	w, id := raised(t)
+	w.must(w.change(id, remediation.Close, ""))
+	for range 5 { // as Alertmanager repeats it
+		w.pass(5 * time.Minute)
+		if acc := w.post("firing", "breach_of_trust", "fp1"); acc.Duplicates != 1 {
+			t.Fatalf("the repeat of a signal whose incident was closed by hand: %+v", acc)
+		}
+	}
+	w.clear(vulnerable)
+	w.pass(time.Minute)
+	w.raise(vulnerable)
+	if acc := w.post("firing", "breach_of_trust", "fp1"); len(acc.Incidents) != 1 || acc.Incidents[0] == id {
+		t.Fatalf("raised again after it was cleared: %+v", acc)
+	}
+}
