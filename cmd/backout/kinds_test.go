@@ -9,7 +9,12 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation/action"
+	"github.com/locotoki/backout/remediation/launchdarkly"
 )
+
+// A stage's share of the traffic is set where LaunchDarkly keeps the flag.
+var _ action.Shares = (*launchdarkly.Client)(nil)
 
 func TestNoKindTellsASecretOfTheConfiguration(t *testing.T) {
 	const secret = "api-hunter2"
