@@ -103,7 +103,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		outbox: out, statusPages: o.StatusPages, team: o.Team, mail: o.Mail,
 		kinds: o.Kinds, alertmanager: o.Alertmanager, history: o.History,
-		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(),
+		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(out.channels),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}
 	e.store = tally{telling{o.Store, e.tellTeam}}

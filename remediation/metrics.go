@@ -19,7 +19,7 @@ type metrics struct {
 	deliveries *prometheus.CounterVec
 }
 
-func newMetrics() *metrics {
+func newMetrics(channels []Channel) *metrics {
 	m := &metrics{
 		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "backout_steps_total", Help: "Steps that ended, by action and outcome.",
@@ -48,6 +48,11 @@ func newMetrics() *metrics {
 	} {
 		m.holds.WithLabelValues(string(r)) // a first hold is an increase from 0
 	}
+	for _, c := range channels {
+		for _, result := range []string{outcomeDelivered, outcomeFailed, outcomeDropped} {
+			m.deliveries.WithLabelValues(c.Name(), result)
+		}
+	}
 	return m
 }
 
@@ -62,6 +67,7 @@ var (
 	descTraffic   = prometheus.NewDesc("rollout_traffic_ratio", "Share of traffic that the present stage gives to the release.", []string{"service", "rollout"}, nil)
 	descSignal    = prometheus.NewDesc("rollout_signal", "1 where a human has raised the signal, 0 for every other one of the playbook.", []string{"service", "signal"}, nil)
 	descPending   = prometheus.NewDesc("backout_outbox_pending", "Messages that are not delivered yet.", nil, nil)
+	descOldest    = prometheus.NewDesc("backout_outbox_oldest_seconds", "Age of the oldest message that is not delivered yet; 0 where none waits.", []string{"channel"}, nil)
 	descUp        = prometheus.NewDesc("backout_store_up", "1 where the store answered this scrape.", nil, nil)
 )
 
@@ -73,7 +79,7 @@ func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
 	e.metrics.duration.Describe(ch)
 	e.metrics.reaction.Describe(ch)
 	e.metrics.deliveries.Describe(ch)
-	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descUp} {
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descOldest, descUp} {
 		ch <- d
 	}
 }
@@ -129,6 +135,17 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 		waiting += n
 	}
 	ch <- gauge(descPending, float64(waiting))
+	for _, c := range e.outbox.channels {
+		heads, err := tx.FirstMessages(c.Name())
+		if err != nil {
+			return err
+		}
+		oldest := time.Duration(0)
+		for _, m := range heads {
+			oldest = max(oldest, e.now().Sub(m.Created))
+		}
+		ch <- gauge(descOldest, oldest.Seconds(), c.Name())
+	}
 	incidents := map[string]int{}
 	for _, inc := range open { // also those of a service that a reload left out
 		if inc.Drill {

@@ -133,8 +133,12 @@ func (o *outbox) letRest(channel string, until time.Time) {
 	o.rest[channel] = until
 }
 
-// outcomeDropped is what becomes of a message that can never be delivered.
-const outcomeDropped = "dropped"
+// What becomes of a try to deliver a message; one that is dropped can never be.
+const (
+	outcomeDelivered = "delivered"
+	outcomeFailed    = "failed"
+	outcomeDropped   = "dropped"
+)
 
 // dropUnknown gives up what was meant for channels that are no longer there:
 // told much later, it would be wrong.
@@ -306,13 +310,13 @@ func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 	}
 	var wait *retryAfterError
 	var never *undeliverableError
-	result := "delivered"
+	result := outcomeDelivered
 	switch {
 	case errors.As(failure, &never):
 		result = outcomeDropped
 		e.log.Error("a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
 	case failure != nil:
-		result = "failed"
+		result = outcomeFailed
 		e.log.Warn("a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
 			"attempt", m.Attempts+1, "err", failure)
 	}
@@ -330,7 +334,7 @@ func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 			return err
 		}
 		m.Attempts++
-		if result == "failed" {
+		if result == outcomeFailed {
 			m.Error, m.Next = failure.Error(), e.now().Add(backoff(m.Attempts))
 			return tx.PutMessage(&m)
 		}

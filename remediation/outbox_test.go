@@ -167,10 +167,18 @@ func TestThePendingMessagesAreAMetric(t *testing.T) {
 	if n := w.metric("backout_outbox_pending", ""); n != 3 {
 		t.Errorf("the metric says %v, want 3", n)
 	}
+	before := w.metric("backout_outbox_oldest_seconds", "far")
+	w.pass(11 * time.Minute)
+	if n := w.metric("backout_outbox_oldest_seconds", "far"); before <= 0 || n != before+660 {
+		t.Errorf("the oldest message is %vs old, and was %vs 11 minutes before", n, before)
+	}
 	p.down = nil
 	w.pass(5 * time.Minute)
 	if n := w.metric("backout_outbox_pending", ""); n != 0 {
 		t.Errorf("the metric says %v, want 0", n)
+	}
+	if n := w.metric("backout_outbox_oldest_seconds", "far"); n != 0 {
+		t.Errorf("the oldest message is %vs old, want 0", n)
 	}
 }
 

@@ -27,6 +27,9 @@ const (
 	indicatorAbsent        = "IndicatorAbsent"
 	stageMetricAbsent      = "StageMetricAbsent"
 	backoutDown            = "BackoutDown"
+	backoutBlind           = "BackoutBlind"
+	messagesPending        = "BackoutMessagesPending"
+	messagesDropped        = "BackoutMessagesDropped"
 	remediationHeld        = "RemediationHeld"
 	remediationFailed      = "RemediationFailed"
 	frozenOverADay         = "FrozenOverADay"
@@ -43,6 +46,9 @@ func patience(pb *alerts.Playbook) time.Duration { return 20 * time.Duration(pb.
 
 // bridge is a range that hides a failed scrape.
 func bridge(pb *alerts.Playbook) time.Duration { return 4 * time.Duration(pb.ScrapeInterval) }
+
+// pendingLong is how long a message may wait before somebody is told.
+const pendingLong = 10 * time.Minute
 
 // guardsOf returns a service's guards; the watchdog is the last rule of the
 // group, so that it beats only while all of them are evaluated.
@@ -80,6 +86,13 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	}
 	add(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*bridge(pb),
 		"backout is down", "No backout is scraped, or it cannot read its store. Nothing is rolled back by itself: follow the runbook by hand.")
+	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, duration(bridge(pb))), 0,
+		"backout is blind ({{ $labels.reason }})", "For reason watchdog the alerts' way to backout is broken, for reason prometheus backout cannot ask whether they are true. It promotes nothing and confirms nothing: watch the service yourself.")
+	// Both know no service: what is told is told of every one.
+	add(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", duration(bridge(pb)), pendingLong.Seconds()), 0,
+		"messages of backout do not get out", "One has waited for more than 10m to be delivered to Slack, the status page or a mail server. backout's log says why; it goes on trying, and what it does for the service is not held by it.")
+	add(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", duration(max(15*time.Minute, patience(pb)))), 0,
+		"a message of backout was given up ({{ $labels.channel }})", "The channel refused it for good. backout's log and the audit log say which message, and why: tell by hand whom it was for.")
 	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
 		"a rollback waits for a person ({{ $labels.reason }})", "An open incident goes no further by itself. See backout incident list, then approve, claim or close it.")
 	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,

@@ -181,12 +181,25 @@ func (w *watch) backout() []testCase {
 	human := func(reason string) inputSeries {
 		return ownSeries("backout_needs_human", map[string]string{"service": w.pb.Service, "reason": reason}, backoutJob, run{n: w.sim.coarse, absent: true}, run{from: 1, n: w.sim.coarse})
 	}
+	blind := func(reason string, runs ...run) inputSeries {
+		return ownSeries("backout_blind", map[string]string{"service": w.pb.Service, "reason": reason}, backoutJob, runs...)
+	}
 	return []testCase{
 		w.test(backoutDown+": fires where no backout is scraped", []inputSeries{ownSeries("up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n})},
 			w.silent(backoutDown, n-1), w.silent(backoutDown, n+wait-1), w.fires(backoutDown, 2*n-1)),
 		w.test(backoutDown+": fires where it cannot read its store", []inputSeries{
 			ownSeries("up", nil, backoutJob, run{from: 1, n: 2 * n}), ownSeries("backout_store_up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n}),
 		}, w.silent(backoutDown, n-1), w.fires(backoutDown, 2*n-1)),
+		w.test(backoutBlind+": fires where Prometheus does not answer it", []inputSeries{
+			blind("watchdog", run{from: 0, n: 2 * w.sim.coarse}), blind("prometheus", run{from: 0, n: w.sim.coarse}, run{from: 1, n: w.sim.coarse}),
+		}, w.silent(backoutBlind, w.sim.coarse-1), w.fires(backoutBlind, w.sim.coarse+1, "reason", "prometheus")),
+		w.test(messagesPending+": silent at 10m, fires beyond", []inputSeries{
+			ownSeries("backout_outbox_oldest_seconds", map[string]string{"channel": "slack"}, backoutJob, run{from: pendingLong.Seconds(), n: w.sim.coarse}, run{from: pendingLong.Seconds() + 1, n: w.sim.coarse}),
+		}, w.silent(messagesPending, w.sim.coarse-1), w.fires(messagesPending, w.sim.coarse+1)),
+		w.test(messagesDropped+": fires where one was given up", []inputSeries{
+			ownSeries("backout_outbox_deliveries_total", map[string]string{"channel": "slack", "result": "dropped"}, backoutJob, run{from: 0, n: w.sim.coarse}, run{from: 1, n: w.sim.coarse}),
+			ownSeries("backout_outbox_deliveries_total", map[string]string{"channel": "slack", "result": "failed"}, backoutJob, run{from: 0, by: 1, n: 2 * w.sim.coarse}),
+		}, w.silent(messagesDropped, w.sim.coarse-1), w.fires(messagesDropped, 2*w.sim.coarse-1, "channel", "slack")),
 		w.test(remediationHeld+": fires where an incident waits for a person", []inputSeries{human("approval")},
 			w.silent(remediationHeld, w.sim.coarse-1), w.fires(remediationHeld, w.sim.coarse+1, "reason", "approval"), w.silent(remediationFailed, w.sim.coarse+1)),
 		w.test(remediationFailed+": fires where a step failed", []inputSeries{human("step_failed")},
