@@ -148,9 +148,13 @@ func (r *rollback) proveScripts(ctx context.Context) remediation.Finding {
 	})
 }
 
-// lasting finds what outlives a ROLLBACK (sequences, files, other servers), and what
-// would lift the limits of a trial.
-var lasting = regexp.MustCompile(`(?i)\b(nextval|setval|lo_import|lo_export|dblink\w*)\s*\(|\bcopy\b[^;]*\bto\b|\bset\s+(session\s+|local\s+)?(lock|statement)_timeout\b`)
+// lasting finds what outlives a ROLLBACK (sequences, files, programs, other servers,
+// other sessions that are ended, replication slots), and what would lift the limits of a
+// trial. A script that turns the application's sessions out is nothing unusual.
+var lasting = regexp.MustCompile(`(?i)\b(nextval|setval|lo_import|lo_export|dblink\w*` +
+	`|pg_terminate_backend|pg_cancel_backend|pg_reload_conf|pg_rotate_logfile|pg_switch_wal|pg_promote|pg_file_\w+|pg_\w*replication_slot\w*)\s*\(` +
+	`|\bcopy\b[^;]*\b(to|program)\b` +
+	`|\bset\s+(session\s+|local\s+)?(lock|statement)_timeout\b|\bset_config\s*\(\s*'(lock|statement)_timeout|\breset\s+(all|(lock|statement)_timeout)\b|\bdiscard\s+all\b`)
 
 // proveTried runs the way there, as far as it was not taken, and the way back, in a
 // transaction that is rolled back.
