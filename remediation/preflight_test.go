@@ -95,11 +95,30 @@ type provingWorld struct {
 
 func newProvingWorld(t *testing.T) *provingWorld {
 	t.Helper()
+	p := newUnrehearsedWorld(t)
+	p.rehearsed(remediation.Pass)
+	return p
+}
+
+// newUnrehearsedWorld is newProvingWorld without any rehearsal.
+func newUnrehearsedWorld(t *testing.T) *provingWorld {
+	t.Helper()
 	w := newWorld(t, func(s string) string { return s + work })
 	p := &provingWorld{world: w, around: &around{rules: loaded(t, w.pb)}}
 	p.around.engine = func() *remediation.Engine { return p.engine }
 	p.restart()
 	return p
+}
+
+// rehearsed lets both plans have been rehearsed now.
+func (p *provingWorld) rehearsed(result remediation.Proved) {
+	p.t.Helper()
+	for _, plan := range []string{"ladder", "longer"} {
+		p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
+			part := remediation.RehearsedPart{Finding: remediation.Finding{Result: result, Evidence: "as the test says"}}
+			return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: plan, Playbook: p.pb.Hash, Finished: p.now, Result: result, Drill: part})
+		}))
+	}
 }
 
 // restart puts a new engine on the store.
@@ -323,4 +342,39 @@ func TestNoPreflightGetsInTheWayOfAnIncident(t *testing.T) {
 	if !refusedAs(err, remediation.Conflict) || !strings.Contains(err.Error(), id) {
 		t.Errorf("with %s open: %v", id, err)
 	}
+}
+
+func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T) {
+	p := newProvingWorld(t)
+	found := func() (f remediation.Finding) {
+		t.Helper()
+		for _, it := range p.preflight().Items {
+			if it.ID == "rehearsal/ladder" {
+				f = it.Finding
+			}
+		}
+		return f
+	}
+	wants := func(result remediation.Proved, word string) {
+		t.Helper()
+		if f := found(); f.Result != result || !strings.Contains(f.Evidence, word) || result != remediation.Pass && !strings.Contains(f.Next, "backout rehearse --plan=ladder") {
+			t.Errorf("it came to %+v; want %s, with %q", f, result, word)
+		}
+	}
+	wants(remediation.Pass, "it was, on 22 Nov 2026 03:00 UTC")
+	p.now = p.now.Add(30*24*time.Hour + time.Second)
+	wants(remediation.CannotTell, "over 30 days ago")
+	p.rehearsed(remediation.CannotTell)
+	wants(remediation.CannotTell, "could not tell all: the drill alert: as the test says")
+	p.rehearsed(remediation.Fail)
+	wants(remediation.Fail, "failed: the drill alert: as the test says")
+	if err := p.sign("rehearsal/ladder"); !refusedAs(err, remediation.Conflict) {
+		t.Errorf("a rehearsal that failed is signed for: %v", err)
+	}
+	p.rehearsed(remediation.Pass)
+	p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
+		return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: "ladder", Playbook: "another", Finished: p.now, Result: remediation.Pass})
+	}))
+	wants(remediation.CannotTell, "the playbook has changed")
+	p.must(p.sign("rehearsal/ladder"))
 }

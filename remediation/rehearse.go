@@ -164,3 +164,52 @@ func Took(d model.Duration) string {
 	}
 	return model.Duration(took.Truncate(time.Millisecond)).String()
 }
+
+// rehearsedAge is how long a rehearsal proves anything.
+const rehearsedAge = 30 * 24 * time.Hour
+
+// rehearsedProofs ask whether each plan that a trigger uses was rehearsed.
+func (e *Engine) rehearsedProofs(b *book) []Proof {
+	plans, err := b.rehearsable("")
+	if err != nil {
+		return nil // without a plan, nothing is to be rehearsed
+	}
+	var out []Proof
+	for _, plan := range plans {
+		out = append(out, Proof{ID: "rehearsal/" + slug(plan), Name: "plan " + plan + " was rehearsed", Prove: func(ctx context.Context) Finding {
+			var all []Rehearsal
+			err := e.store.View(ctx, func(tx Tx) (err error) {
+				all, err = tx.Rehearsals(b.Service)
+				return err
+			})
+			if err != nil {
+				return FindingOf(err)
+			}
+			i := slices.IndexFunc(all, func(r Rehearsal) bool { return r.Plan == plan })
+			if i < 0 {
+				return Unknown("it never was", "backout rehearse --plan="+plan+", and then backout preflight again")
+			}
+			return all[i].proves(b, e.now())
+		}})
+	}
+	return out
+}
+
+// proves is what a rehearsal shows of a playbook's plan at a time.
+func (r Rehearsal) proves(b *book, now time.Time) Finding {
+	next := "backout rehearse --plan=" + r.Plan + ", and then backout preflight again"
+	on := r.Finished.UTC().Format("2 Jan 2006 15:04 UTC")
+	parts := append([]RehearsedStep{{ID: "the drill alert", RehearsedPart: r.Drill}}, r.Steps...)
+	i := slices.IndexFunc(parts, func(s RehearsedStep) bool { return s.Result == r.Result })
+	switch {
+	case r.Playbook != b.Hash:
+		return Unknown("the playbook has changed since the rehearsal of "+on, next)
+	case now.Sub(r.Finished) > rehearsedAge:
+		return Unknown("the last rehearsal was on "+on+", which is over 30 days ago", next)
+	case r.Result == Pass:
+		return Passed("it was, on " + on)
+	case r.Result == Fail:
+		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s: %s", on, parts[i].ID, parts[i].Evidence), "mend that; "+next)
+	}
+	return Unknown(fmt.Sprintf("the rehearsal of %s could not tell all: %s: %s", on, parts[i].ID, parts[i].Evidence), "mend that; "+next+", or sign for it")
+}

@@ -58,7 +58,7 @@ func (k *triableKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 
 func newRehearsalWorld(t *testing.T) *rehearsalWorld {
 	t.Helper()
-	w := &rehearsalWorld{provingWorld: newProvingWorld(t)}
+	w := &rehearsalWorld{provingWorld: newUnrehearsedWorld(t)}
 	w.trial = func(_ context.Context, kind string) remediation.Finding {
 		w.takes(12345 * time.Millisecond)
 		return remediation.Passed(kind + " was tried")
@@ -168,8 +168,10 @@ func (w *rehearsalWorld) untouched() {
 }
 
 func TestARehearsalTriesWhatItCanInTheLaddersOrderAndChecksTheRest(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []remediation.Mode{remediation.Act, remediation.Observe} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			w := newRehearsalWorld(t)
 			w.stop()
 			w.mode = mode
@@ -194,6 +196,7 @@ func TestARehearsalTriesWhatItCanInTheLaddersOrderAndChecksTheRest(t *testing.T)
 }
 
 func TestTheTrailOfARehearsalIsThatOfItsDrill(t *testing.T) {
+	t.Parallel()
 	w := newRehearsalWorld(t)
 	r := w.of(w.rehearse("ladder"), "ladder")
 	inc := w.incident(r.Incidents[0])
@@ -223,6 +226,7 @@ func TestTheTrailOfARehearsalIsThatOfItsDrill(t *testing.T) {
 }
 
 func TestTheTimeOfARehearsalIsTheExpectedTimeOfALaterIncident(t *testing.T) {
+	t.Parallel()
 	w := newRehearsalWorld(t)
 	finished := w.of(w.rehearse("ladder"), "ladder").Finished
 	w.stop()
@@ -244,6 +248,7 @@ func TestTheTimeOfARehearsalIsTheExpectedTimeOfALaterIncident(t *testing.T) {
 }
 
 func TestOneRehearsalOrPreflightRunsAtATimeAndNoneBesideAnIncident(t *testing.T) {
+	t.Parallel()
 	w := newRehearsalWorld(t)
 	goOn := make(chan struct{})
 	w.trial = func(context.Context, string) remediation.Finding { <-goOn; return remediation.Passed("tried") }
@@ -281,6 +286,7 @@ func TestOneRehearsalOrPreflightRunsAtATimeAndNoneBesideAnIncident(t *testing.T)
 }
 
 func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		plant func(w *rehearsalWorld)
 		part  string // the step, or drill
@@ -314,6 +320,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 		}, "3-schema_rollback", remediation.CannotTell, "was opened meanwhile", "once it is closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newRehearsalWorld(t)
 			c.plant(w)
 			r := w.of(w.rehearse("ladder"), "ladder")
@@ -338,6 +345,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 }
 
 func TestARehearsalThatIsCutOffBeforeItsStepsIsNone(t *testing.T) {
+	t.Parallel()
 	w := newRehearsalWorld(t)
 	reached := make(chan struct{})
 	w.trial = func(ctx context.Context, _ string) remediation.Finding {
@@ -370,6 +378,7 @@ func TestARehearsalThatIsCutOffBeforeItsStepsIsNone(t *testing.T) {
 }
 
 func TestARehearsalOfAnotherPlaybookCountsNoMore(t *testing.T) {
+	t.Parallel()
 	all := []remediation.Rehearsal{
 		{Plan: "a", Playbook: "old", Result: remediation.Pass, Finished: time.Unix(1, 0)},
 		{Plan: "b", Playbook: "new", Result: remediation.Pass, Finished: time.Unix(2, 0)},
