@@ -66,7 +66,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 		data.Recent = append(data.Recent, storyOf(v, o))
 	}
 	for _, sv := range o.Services {
-		if sv.Watchdog != nil && o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge {
+		if sv.PrometheusAway != nil || sv.Watchdog != nil && o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge {
 			data.Blind = append(data.Blind, sv)
 		}
 	}

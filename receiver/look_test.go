@@ -155,6 +155,10 @@ func nowLooks(t testing.TB) (all []look) {
 	all = append(all, taken("now-calm", s.browse("/", "eve")))
 	s.pass(9 * time.Minute)
 	all = append(all, taken("now-blind", s.browse("/", "eve")))
+	s.away = remediation.ErrNoAnswer
+	s.pass(9 * time.Minute)
+	s.beat()
+	all = append(all, taken("now-no-prometheus", s.browse("/", "eve")))
 
 	s = newShop(t)
 	id := s.breach()
@@ -322,7 +326,7 @@ func TestEveryStateSaysWhatACommanderAsks(t *testing.T) {
 
 func TestEveryOtherPageIsAsTheGoldenFilesSay(t *testing.T) {
 	golden := map[string]bool{
-		"now-blind": true, "now-frozen": true, "now-many": true, "audit-empty": true, "rollout-none": true,
+		"now-blind": true, "now-no-prometheus": true, "now-frozen": true, "now-many": true, "audit-empty": true, "rollout-none": true,
 		"error-401": true, "error-403": true, "error-409": true, "error-500": true, "status-history": true,
 	}
 	for _, l := range append(append(append(nowLooks(t), auditLooks(t)...), append(rolloutLooks(t), errorLooks(t)...)...), statusLooks(t)...) {

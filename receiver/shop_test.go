@@ -32,6 +32,7 @@ type shop struct {
 	mu              sync.Mutex
 	now             time.Time
 	value, recovery float64
+	away            error // what Prometheus fails with
 	targets         map[string]*shopTarget
 }
 
@@ -223,6 +224,9 @@ func (s *shop) asks(id string) {
 func (s *shop) Query(_ context.Context, expr string) (float64, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away != nil {
+		return 0, false, s.away
+	}
 	x := s.expr.Triggers["error_rate"]
 	switch expr {
 	case s.expr.Alive:
