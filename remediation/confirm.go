@@ -136,7 +136,7 @@ func (e *Engine) confirmByRecovery(ctx context.Context, b *book, inc *Incident) 
 			return c.hold(nil, gateResult{reason: HoldNoData, why: ev.blind}, ev.all(c.inc, map[string]any{}))
 		}
 		c.inc.Wake = c.now.Add(b.poll())
-		return nil
+		return c.pageIfUndecided("the polls say neither that the breach goes on nor that it has ended")
 	})
 }
 
@@ -304,7 +304,7 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 	}
 	same := c.inc.LastHeld == g.reason && (g.reason != HoldRateLimit || c.inc.LastHeldGate == g.gate)
 	c.inc.LastHeld, c.inc.LastHeldGate = g.reason, g.gate
-	if c.inc.State != Waiting || c.inc.Reason != g.reason {
+	if c.inc.State != Waiting || c.inc.Reason != g.reason && !(undecided(c.inc.Reason) && undecided(g.reason)) {
 		c.inc.Paged = nil // what was paged for is over: something else holds now
 	}
 	if g.reason != HoldApproval {
@@ -321,13 +321,41 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 			same = false
 		}
 	}
-	if same {
+	if !same {
+		detail["reason"], detail["why"] = string(g.reason), g.why
+		if g.until != nil {
+			detail["until"] = g.until.UTC().Format(time.RFC3339)
+		}
+		counted(c.tx, c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc)
+		if err := c.audit(KindHeld, actorEngine, s, detail); err != nil {
+			return err
+		}
+	}
+	if g.reason != HoldUnconfirmed { // no_data calls a human by itself, other gates have their own time
 		return nil
 	}
-	detail["reason"], detail["why"] = string(g.reason), g.why
-	if g.until != nil {
-		detail["until"] = g.until.UTC().Format(time.RFC3339)
+	return c.pageIfUndecided(g.why)
+}
+
+// undecided tells whether a wait is for an answer of Prometheus.
+func undecided(r Reason) bool { return r == HoldUnconfirmed || r == HoldNoData }
+
+// pageIfUndecided calls a human where it has stayed open whether the breach is there
+// for longer than a trigger's window and a step's settling explain: values that flap
+// never confirm it and never end it.
+func (c *change) pageIfUndecided(why string) error {
+	if c.inc.Drill || c.inc.ClaimedBy != "" {
+		return nil
 	}
-	counted(c.tx, c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc)
-	return c.audit(KindHeld, actorEngine, s, detail)
+	var window, settle time.Duration
+	for _, t := range c.inc.Triggers {
+		window = max(window, c.b.expr.Triggers[t.Trigger].Window)
+	}
+	if s := c.inc.next(); s != nil {
+		settle = c.b.settleTime(c.inc, s)
+	}
+	if open := c.now.Sub(c.inc.Since); open > window+settle {
+		return c.page(string(HoldUnconfirmed), fmt.Sprintf("for %s it could not be told whether the breach is there: %s", open.Round(time.Second), why))
+	}
+	return nil
 }
