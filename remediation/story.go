@@ -139,6 +139,9 @@ func headline(v IncidentView) (words, tone string) {
 	case Acting:
 		return "A step is running", "bad"
 	case Settling:
+		if !slices.ContainsFunc(v.Steps, func(s StepView) bool { return s.State == StepDone }) {
+			return "It was already as wanted: watching whether the breach ends", "wait"
+		}
 		return "A step has run: watching whether it helped", "wait"
 	case Waiting:
 		if v.Reason == HoldApproval {
@@ -221,6 +224,9 @@ func helped(v IncidentView, ran []StepView) string {
 		}
 		return "It is over. The last step was " + last + "."
 	case Settling:
+		if last == "" {
+			return "Nothing was changed, since the target was already as wanted. The indicator is being watched."
+		}
 		return "Not known yet: " + last + " has run, and the indicator is being watched."
 	case Exhausted:
 		return "No: nothing that could be done has helped. This needs a human."

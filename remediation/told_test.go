@@ -170,3 +170,26 @@ func TestASignalWhoseIncidentAHumanClosedDoesNotBeginAnewWhileItIsRaised(t *test
 		t.Fatalf("raised again after it was cleared: %+v", acc)
 	}
 }
+
+func TestAStepThatFoundItsTargetAsWantedIsNotSaidToHaveRun(t *testing.T) {
+	w, c := withTeam(t)
+	w.target("flag_off").position = remediation.Wanted
+	id := w.open()
+	w.is(id, remediation.Settling, "")
+	s := c.got[len(c.got)-1].Story
+	if strings.Contains(s.Headline, "has run") || !strings.HasPrefix(s.Helped, "Nothing was changed") {
+		t.Errorf("%q; did it help? %q", s.Headline, s.Helped)
+	}
+}
+
+func TestASignalIsNotSaidToAbortTheRollout(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	w.raise(vulnerable)
+	what := ""
+	w.target("flag_off").duringApply = func() { what = w.incident("inc-1").Next.What }
+	w.fire("breach_of_trust", "fp1")
+	if want := "since ann raised the signal " + vulnerable; !strings.Contains(what, want) {
+		t.Errorf("what comes next: %q, want %q", what, want)
+	}
+}

@@ -78,6 +78,9 @@ func (inc *Incident) nextView() *Next {
 	}
 	if inc.aborting() && (inc.State != Waiting || inc.Reason != HoldApproval) {
 		n.What = "it runs as listed, since " + inc.Abort.By + " aborts the rollout"
+		if len(inc.Abort.Signals) > 0 {
+			n.What = "it runs as listed, since " + inc.Abort.By + " raised the signal " + names(inc.Abort.Signals, "")
+		}
 	}
 	if inc.State != Recovered && !inc.aborting() {
 		n.Unless = append(n.Unless, fmt.Sprintf("the breach ends: %d looks running without it", certain))
