@@ -4,6 +4,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation"
 )
 
 func TestARehearsalIsAskedForByACommanderAndReadByAViewer(t *testing.T) {
@@ -27,5 +32,31 @@ func TestARehearsalIsAskedForByACommanderAndReadByAViewer(t *testing.T) {
 	}
 	if want := []string{"rehearse shop ladder eve before T-3"}; !slices.Equal(b.service.changes, want) {
 		t.Errorf("changes are %q, want %q", b.service.changes, want)
+	}
+}
+
+func TestTheIncidentsPageSaysHowLongAStepTookWhenItWasRehearsed(t *testing.T) {
+	s := newShop(t)
+	took := func(index int, action string, d time.Duration) remediation.RehearsedStep {
+		return remediation.RehearsedStep{
+			Action: action, Target: "compose:/srv/shop/shop#" + action, Index: index, Tried: true,
+			RehearsedPart: remediation.RehearsedPart{Finding: remediation.Passed("x"), Took: model.Duration(d)},
+		}
+	}
+	err := s.store.Update(t.Context(), func(tx remediation.Tx) error {
+		return tx.PutRehearsal(remediation.Rehearsal{
+			Service: "shop", Plan: "ladder", Finished: time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC),
+			Steps: []remediation.RehearsedStep{took(1, "flag_off", 3*time.Second), took(2, "image_retag", 14*time.Second)},
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := s.page("/incidents/"+s.breach(), "ann")
+	if !strings.Contains(page, "took 14s when rehearsed on 21 Nov 2026") {
+		t.Errorf("the page does not say it of the step that is to come: %s", page)
+	}
+	if strings.Contains(page, "took 3s") {
+		t.Error("the page says it of a step that is over")
 	}
 }
