@@ -29,35 +29,42 @@ func canaryOf(set *settings) {
 
 func TestACanaryIsPromotedThroughItsFiveStagesAndFinished(t *testing.T) {
 	t.Parallel()
-	s := newTestStack(t, "canary", func(set *settings) {
-		canaryOf(set)
-		set.stages["alpha"], set.stages["full"] = "10s", "5s"
-	})
+	s := newTestStack(t, "canary", canaryOf)
 	way := wantTheRealStages(t, s)
+	hand, auto := s.join(t, "hand"), s.join(t, "auto")
+	hand.stages["alpha"], hand.stages["full"] = "10s", "5s"
 	s.readyForACanary(t)
-	wantRefusal(t, s, "no preflight was run", "rollout", "start")
-	must(t, s.prove(t.Context()))
-	wantRefusal(t, s, "checklist/security-sign-off", "rollout", "start")
-	must(t, s.signForAll(t.Context()))
-	wantFlag(t, s, "0")
-	must(t, s.begin(t.Context()))
+	for _, m := range s.members {
+		must(t, m.measured(t.Context()))
+	}
+	wantRefusal(t, hand, "no preflight was run", hand.leading("start")...)
+	for _, m := range s.members {
+		must(t, m.prove(t.Context()))
+	}
+	wantRefusal(t, hand, "checklist/security-sign-off", hand.leading("start")...)
+	wantFlag(t, hand, "0")
+	for _, m := range s.members {
+		must(t, m.signForAll(t.Context()))
+	}
+	must(t, auto.begin(t.Context(), "--auto"))
+	must(t, hand.begin(t.Context()))
 
 	for i, stage := range way {
-		s.wantStage(t, stage.Name, stage.Traffic)
-		next := []string{"rollout", "promote", "--reason=the stage is over"}
+		hand.wantStage(t, stage.Name, stage.Traffic)
+		next := "promote"
 		if i == len(way)-1 {
-			next = []string{"rollout", "finish", "--reason=it has soaked"}
+			next = "finish"
 		}
 		switch stage.Name {
 		case "alpha": // which lasts for long enough to be refused
-			wantRefusal(t, s, "stage alpha lasts until", next...)
+			wantRefusal(t, hand, "stage alpha lasts until", hand.leading(next)...)
 		case "delta": // neither a success nor a reason to roll back
-			must(t, s.breakWith(breakage.Breakage{Memory: 0.8}))
-			s.untilGate(t, "criterion memory_usage")
-			wantRefusal(t, s, "memory_usage is 0.8, and must be below 0.7", next...)
-			must(t, s.breakWith(breakage.Breakage{}))
+			must(t, hand.breakWith(breakage.Breakage{Memory: 0.8}))
+			hand.untilGate(t, "criterion memory_usage")
+			wantRefusal(t, hand, "memory_usage is 0.8, and must be below 0.7", hand.leading(next)...)
+			must(t, hand.breakWith(breakage.Breakage{}))
 		}
-		said, err := s.command(t.Context(), "rollout", "status", "--follow", "--stage="+stage.Name)
+		said, err := hand.command(t.Context(), "rollout", "status", "--service="+hand.service, "--follow", "--stage="+stage.Name)
 		if err != nil {
 			t.Fatalf("following stage %s: %v", stage.Name, err)
 		}
@@ -66,16 +73,18 @@ func TestACanaryIsPromotedThroughItsFiveStagesAndFinished(t *testing.T) {
 				t.Errorf("following stage %s says nothing of %q:\n%s", stage.Name, want, said)
 			}
 		}
-		if _, err = s.command(t.Context(), next...); err != nil {
-			t.Fatalf("after stage %s: %v", stage.Name, err)
+		must(t, hand.lead(t.Context(), next))
+	}
+	hand.untilRollout(t, remediation.RolloutDone, "none")
+	hand.wantPromotions(t, "demo", way)
+	auto.wantStage(t, "full", "1")
+	auto.wantPromotions(t, "engine", way)
+	for _, m := range s.members {
+		wantFlag(t, m, "1")
+		if list := m.incidents(t); len(list) > 0 {
+			t.Errorf("all went well, and there is an incident: %+v", list)
 		}
 	}
-	wantFlag(t, s, "1")
-	s.untilRollout(t, remediation.RolloutDone, "none")
-	if list := s.incidents(t); len(list) > 0 {
-		t.Errorf("all went well, and there is an incident: %+v", list)
-	}
-	s.wantPromotions(t, "demo", way)
 	_, err := s.verify(t.Context())
 	must(t, err)
 }
@@ -122,21 +131,23 @@ func TestABreachInEachStageIsBackedOutForThatStagesReasonOnly(t *testing.T) {
 	t.Parallel()
 	s := newTestStack(t, "breaches", canaryOf)
 	way := wantTheRealStages(t, s)
-	members := s.membersFor(t, breaches)
+	members := make([]*stack, len(breaches))
+	for i, b := range breaches {
+		members[i] = s.join(t, b.stage)
+		members[i].share = way[max(i-1, 0)].Traffic
+	}
 	s.readyForACanary(t)
+	// People have brought each rollout to the stage before, and backout leads it into its own.
 	must(t, each(members, func(m *stack) error {
-		err := m.prove(t.Context())
-		if err == nil {
-			err = m.signForAll(t.Context())
-		}
-		if err == nil {
-			err = m.begin(t.Context(), "--auto")
+		i := slices.IndexFunc(breaches, func(b breached) bool { return b.stage == m.service })
+		_, err := m.command(t.Context(), "rollout", "start", "--declare", "--service="+m.service, "--stage="+way[max(i-1, 0)].Name)
+		if err == nil && i > 0 {
+			err = await(t.Context(), generous, time.Second, func(ctx context.Context) error { return m.lead(ctx, "promote") })
 		}
 		return err
 	}))
 	for i, b := range breaches {
 		members[i].wantStage(t, b.stage, way[i].Traffic)
-		members[i].wantPromotions(t, "engine", way[:i+1])
 	}
 
 	// What the other stages would not forgive, and this one does.
@@ -167,32 +178,38 @@ func TestABreachInEachStageIsBackedOutForThatStagesReasonOnly(t *testing.T) {
 	must(t, err)
 }
 
-// membersFor makes a member for each stage: the stages before it pass by, and it lasts.
-func (s *stack) membersFor(t *testing.T, list []breached) []*stack {
+// join makes a member of the stack: a service, by its own name, with a compose project
+// and a playbook of its own. What is to be changed is changed before readyForACanary.
+func (s *stack) join(t *testing.T, service string) *stack {
 	t.Helper()
-	for _, b := range list {
-		m := *s
-		m.first, m.service, m.members = s, b.stage, nil
-		m.dir, m.project, m.address = s.path(b.stage), s.project+"-"+b.stage, maps.Clone(s.address)
-		m.stages = maps.Clone(s.stages)
-		m.stages[b.stage] = "1h"
-		must(t, s.engine.purge(t.Context(), m.project)) // of a run that was killed
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), cleanUpWithin)
-			defer cancel()
-			if err := m.engine.purge(ctx, m.project); err != nil {
-				t.Errorf("clean up: %v", err)
-			}
-		})
-		must(t, m.pickAddresses("service"))
-		must(t, os.MkdirAll(m.path("project", "breakage"), 0o755))
-		must(t, os.MkdirAll(m.path("project", "secrets"), 0o755))
-		must(t, os.WriteFile(m.path("project", "secrets", "database.password"), []byte(s.token["database"]+"\n"), 0o600))
-		must(t, m.writeProject())
-		s.members = append(s.members, &m)
-	}
-	must(t, s.configure(t.Context()))
-	return s.members
+	m := *s
+	m.first, m.service, m.members = s, service, nil
+	m.dir, m.project = s.path(service), s.project+"-"+service
+	m.address, m.stages = maps.Clone(s.address), maps.Clone(s.stages)
+	must(t, s.engine.purge(t.Context(), m.project)) // of a run that was killed
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanUpWithin)
+		defer cancel()
+		if err := m.engine.purge(ctx, m.project); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	must(t, m.pickAddresses("service"))
+	must(t, os.MkdirAll(m.path("project", "breakage"), 0o755))
+	must(t, os.MkdirAll(m.path("project", "secrets"), 0o755))
+	must(t, os.WriteFile(m.path("project", "secrets", "database.password"), []byte(s.token["database"]+"\n"), 0o600))
+	s.members = append(s.members, &m)
+	return &m
+}
+
+// lead lets the rollout go on in a way, such as promote.
+func (s *stack) lead(ctx context.Context, verb string) error {
+	_, err := s.command(ctx, s.leading(verb)...)
+	return err
+}
+
+func (s *stack) leading(verb string) []string {
+	return []string{"rollout", verb, "--service=" + s.service, "--reason=all is well"}
 }
 
 // each does something to every stack at the same time.
@@ -256,17 +273,18 @@ func wantTheRealStages(t *testing.T, s *stack) []stageOf {
 	return mine.Stages
 }
 
-// readyForACanary starts everything, and waits until every service is measured.
+// readyForACanary starts everything, with the members as they are now.
 func (s *stack) readyForACanary(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()
-	must(t, each(s.all(), func(m *stack) error { return m.up(ctx) }))
+	for _, m := range s.members {
+		must(t, m.writeProject())
+	}
+	must(t, s.configure(ctx))
 	must(t, s.startPrometheus(ctx))
 	must(t, s.startAlertmanager(ctx))
 	must(t, s.startBackout(ctx))
-	for _, m := range s.all() {
-		must(t, m.measured(ctx))
-	}
+	must(t, each(s.members, func(m *stack) error { return m.up(ctx) }))
 }
 
 // wantRefusal fails the test unless a command is refused, with a word on what is missing.

@@ -60,6 +60,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if sc.canary {
+		set.book, set.share, set.stages = "canary.yaml", "0", canaryStages
+	}
 	out := &printer{out: o.Out}
 	out.write("backout demo: a bad rollout is backed out, on this machine only\n\n")
 	s, err := newStack(ctx, set)
@@ -78,6 +81,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := s.show(ctx, out, versions); err != nil {
 		return err
 	}
+	if err := s.arrive(ctx, out, sc); err != nil {
+		return err
+	}
 	st := &story{scenario: sc, stack: s, out: out, log: &log{stack: s}, within: stageWithin}
 	if err := st.tell(ctx); err != nil {
 		if ctx.Err() == nil {
@@ -89,7 +95,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if o.Until == LastStage {
 		return out.err
 	}
-	s.invite(out)
+	s.invite(out, sc)
 	<-ctx.Done()
 	return out.err
 }
@@ -138,7 +144,7 @@ func (s *stack) show(ctx context.Context, out *printer, found versions) error {
 	if err := s.up(ctx); err != nil {
 		return err
 	}
-	out.part("social-intel", s.url("service")+"  v2.0.0, "+flagName+"=1")
+	out.part("social-intel", s.url("service")+"  v2.0.0, "+flagName+"="+s.share)
 	if err := s.startPrometheus(ctx); err != nil {
 		return err
 	}
@@ -151,6 +157,19 @@ func (s *stack) show(ctx context.Context, out *printer, found versions) error {
 		return err
 	}
 	out.part("backout", s.url("backout")+"  with --mode=act")
+	return out.err
+}
+
+// arrive brings the stack to where a scenario begins.
+func (s *stack) arrive(ctx context.Context, out *printer, sc scenario) error {
+	if sc.canary {
+		out.part("rollout", "none yet; five stages are before it: 1%, 10%, 25%, 50% and 100%")
+		if err := s.measured(ctx); err != nil {
+			return err
+		}
+		out.write("\n")
+		return out.err
+	}
 	if err := s.declare(ctx); err != nil {
 		return err
 	}
@@ -185,9 +204,9 @@ func (s *stack) settled(ctx context.Context) error {
 }
 
 // invite says what can be looked at while the demo stays up.
-func (s *stack) invite(out *printer) {
+func (s *stack) invite(out *printer, sc scenario) {
 	remote := " --url=" + s.url("backout") + " --token-file=" + s.path("demo.token")
-	for _, line := range []string{
+	lines := []string{
 		"", "It stays up. To look around:",
 		"  " + s.url("prometheus") + "/alerts",
 		"  " + s.url("alertmanager"),
@@ -195,8 +214,16 @@ func (s *stack) invite(out *printer) {
 		"  " + s.backout + " audit list" + remote,
 		"  " + s.backout + " incident list" + remote,
 		"  cat " + s.path("project", ".env"),
-		"Ctrl-C stops everything and removes it.",
-	} {
+	}
+	if sc.canary {
+		lines = append(lines,
+			"  "+s.backout+" rollout status"+remote,
+			"To mend the service, and go forward again; rollout start says what is missing first:",
+			"  rm "+s.path("project", "breakage", "now.json"),
+			"  "+s.backout+" rollout start"+remote,
+		)
+	}
+	for _, line := range append(lines, "Ctrl-C stops everything and removes it.") {
 		out.write("%s\n", line)
 	}
 }

@@ -24,36 +24,47 @@ type scenario struct {
 	// say what it measures the way people do.
 	trigger, threshold, measure string
 	show                        func(value float64) string
+	window                      string // over which it is measured
 	// cure is the action that ends the breach; those before it do not.
 	cure string
+	// canary: the demo starts the rollout itself and brings it to its second stage,
+	// where the breach is a criterion of that stage. Without it a rollout is declared.
+	canary bool
 }
 
-// scenarios are all there are, by how far up the ladder they lead.
+// scenarios are all there are, by how far up the ladder they lead; the last one
+// begins with going forward.
 func scenarios() []scenario {
 	return []scenario{
 		{
 			name: "errors", what: "half of the analytics requests fail from now on",
 			breach: breakingWith(breakage.Breakage{Errors: 0.5}), probe: "/analytics/trends",
-			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent,
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
 			cure: "flag_off",
 		},
 		{
 			name: "latency", what: "analytics requests take 1.2s from now on",
 			breach: breakingWith(breakage.Breakage{Latency: slowAnswer}), probe: "/analytics/trends", slow: slowAnswer,
-			trigger: "p95_latency", threshold: "0.75", measure: "p95 latency", show: seconds,
+			trigger: "p95_latency", threshold: "0.75", measure: "p95 latency", show: seconds, window: "15s",
 			cure: "flag_off",
 		},
 		{
 			name: "image", what: "half of the analytics requests to v2.0.0 fail from now on, with its flag on or off",
 			breach: breakingWith(breakage.Breakage{Errors: 0.5, DespiteFlag: true, Version: newVersion}), probe: "/analytics/trends",
-			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent,
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
 			cure: "image_retag",
 		},
 		{
 			name: "schema", what: "a channel goes viral: the total that v2.0.0's schema keeps of its views is an integer, and full; no view can be written",
 			breach: func(ctx context.Context, s *stack) error { return s.goViral(ctx) }, probe: "/basic/views",
-			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent,
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
 			cure: "schema_rollback",
+		},
+		{
+			name: "canary", what: "the tenth of the analytics requests that gets v2.0.0's takes 1.2s from now on",
+			breach: breakingWith(breakage.Breakage{Latency: slowAnswer}), probe: "/analytics/trends", slow: slowAnswer,
+			trigger: "beta_p95", threshold: "0.75", measure: "p95 latency", show: seconds, window: "10s",
+			cure: "flag_off", canary: true,
 		},
 	}
 }

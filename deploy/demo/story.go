@@ -21,7 +21,8 @@ type story struct {
 	out    *printer
 	log    *log
 	within time.Duration // how long a stage is waited for
-	began  time.Time
+	began  time.Time     // the first stage
+	broken time.Time     // the breach
 
 	incident string
 	told     int64              // the last entry of the audit log that a stage has told of
@@ -62,16 +63,33 @@ func (st *story) stages() []stage {
 		stage{"recovered", st.seeRecovered},
 		stage{"closed", st.seeClosed},
 	)
+	if st.canary {
+		out = append(out, stage{"over", st.seeOver})
+	}
 	return append(out, st.afterwards()...)
 }
 
-// tell breaks the service and waits for one stage after another.
+// tell breaks the service and waits until it is backed out.
 func (st *story) tell(ctx context.Context) error {
+	if st.canary {
+		st.began = time.Now()
+		if err := st.see(ctx, st.forward()); err != nil {
+			return err
+		}
+	}
 	if err := st.breach(ctx, st.stack); err != nil {
 		return err
 	}
-	st.began = time.Now()
-	for _, g := range st.stages() {
+	st.broken = time.Now()
+	if !st.canary {
+		st.began = st.broken
+	}
+	return st.see(ctx, st.stages())
+}
+
+// see waits for one stage after another.
+func (st *story) see(ctx context.Context, stages []stage) error {
+	for _, g := range stages {
 		var at time.Time
 		var said []string
 		err := await(ctx, st.within, 40*time.Millisecond, func(ctx context.Context) (err error) {
@@ -100,6 +118,7 @@ func (st *story) notes(upTo int64) {
 		e := &st.log.entries[st.noted]
 		at := e.Time.Sub(st.began)
 		switch {
+		case e.Incident != "" && e.Incident != st.incident: // a drill's
 		case text(e, "words") != "":
 			st.out.stage(at, "public", "the status page says: "+text(e, "words"))
 		case e.Kind == remediation.KindHeld && text(e, "reason") != string(remediation.HoldApproval):
@@ -153,7 +172,7 @@ func (st *story) seeBreach(ctx context.Context) (time.Time, []string, error) {
 	if took := time.Since(start); res < http.StatusInternalServerError && (st.slow == 0 || took < st.slow) {
 		return time.Time{}, nil, fmt.Errorf("%s still answers %d in %s", st.probe, res, took.Round(time.Millisecond))
 	}
-	return st.began, []string{st.what,
+	return st.broken, []string{st.what,
 		"Everything below is read from Prometheus, from backout's API and from the service."}, nil
 }
 
@@ -180,7 +199,7 @@ func (st *story) seePending(ctx context.Context) (time.Time, []string, error) {
 	if err != nil {
 		return time.Time{}, nil, fmt.Errorf("the newest sample's time: %w", err)
 	}
-	return time.UnixMicro(int64(seconds * 1e6)), []string{fmt.Sprintf("%s over the last 15s is %s, above %s", st.measure, st.value(value), st.value(st.threshold)),
+	return time.UnixMicro(int64(seconds * 1e6)), []string{fmt.Sprintf("%s over the last %s is %s, above %s", st.measure, st.window, st.value(value), st.value(st.threshold)),
 		"A sliding window needs no `for`: the rule fires when it is evaluated next."}, nil
 }
 
@@ -201,7 +220,8 @@ func (st *story) seePosted(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, err
 	}
 	e := st.log.find(func(e *remediation.Entry) bool {
-		return (e.Kind == remediation.KindOpened || e.Kind == remediation.KindAttached) && text(e, "trigger") == st.trigger
+		opened := e.Kind == remediation.KindOpened || e.Kind == remediation.KindAttached
+		return opened && text(e, "trigger") == st.trigger && e.Detail["drill"] == nil
 	})
 	if e == nil {
 		return time.Time{}, nil, fmt.Errorf("no notification of trigger %s in the audit log", st.trigger)

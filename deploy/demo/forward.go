@@ -1,0 +1,207 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// canaryStages are long enough to be refused in the first, and to breach the second.
+var canaryStages = stages{"alpha": "10s", "beta": "1m", "gamma": "1m", "delta": "1m", "full": "1m"}
+
+// forward are the stages of a rollout on its way to beta.
+func (st *story) forward() []stage {
+	return []stage{
+		{"preflight", st.seePreflight},
+		{"signed", st.seeSigned},
+		{"started", st.seeStarted},
+		{"refused", st.seeTooEarly},
+		{"alpha", st.seeAlphaLasted},
+		{"promoted", st.seePromoted},
+		{"beta", st.seeBetaWell},
+	}
+}
+
+// seePreflight proves that going back will work, and tells what that came to.
+func (st *story) seePreflight(ctx context.Context) (time.Time, []string, error) {
+	s, begun := st.stack, time.Now()
+	if err := s.prove(ctx); err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	v, err := s.proved(ctx)
+	if err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	proofs, passed := 0, 0
+	said := []string{
+		"", "Among them: the image of " + oldVersion + " was started aside and is well, the undo scripts ran in a",
+		"transaction that was taken back, and a drill alert of each trigger went through Alertmanager.",
+	}
+	for _, it := range v.Items {
+		if it.Owner != "" {
+			continue
+		}
+		proofs++
+		if it.Result == remediation.Pass {
+			passed++
+			continue
+		}
+		said = append(said, "Cannot be told: "+it.ID+":", "  "+it.Evidence)
+	}
+	said[0] = fmt.Sprintf("backout preflight: %d of %d proofs passed, in %.1fs", passed, proofs, time.Since(begun).Seconds())
+	return time.Now(), said, nil
+}
+
+// seeSigned plays the people who sign for what no machine has seen.
+func (st *story) seeSigned(ctx context.Context) (time.Time, []string, error) {
+	v, err := st.stack.proved(ctx)
+	if err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	said := []string{"by Ada, whom this demo plays, for what no machine has seen:"}
+	for _, it := range v.Items {
+		if !it.Before || it.Result == remediation.Pass {
+			continue
+		}
+		reason := "report 17"
+		if it.Owner == "" {
+			reason = "known, and good enough"
+		}
+		if err := st.stack.sign(ctx, it.ID, reason); err != nil {
+			return time.Time{}, nil, fatal(err)
+		}
+		said = append(said, fmt.Sprintf("backout preflight sign %s --by=Ada --reason='%s'", it.ID, reason))
+	}
+	return time.Now(), said, nil
+}
+
+func (st *story) seeStarted(ctx context.Context) (time.Time, []string, error) {
+	if err := st.stack.begin(ctx); err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	said, err := st.seeShare(ctx, "0.01")
+	return time.Now(), []string{"backout rollout start: stage alpha", said}, err
+}
+
+// seeShare asks the service itself for its share of the traffic.
+func (st *story) seeShare(ctx context.Context, want string) (string, error) {
+	value, err := st.stack.flag(ctx)
+	if err == nil && value != want {
+		err = fmt.Errorf("the service says %s=%s", flagName, value)
+	}
+	if err != nil {
+		return "", fatal(err)
+	}
+	return fmt.Sprintf("The container was recreated; the service itself says %s=%s.", flagName, value), nil
+}
+
+// seeTooEarly asks for the next stage at once.
+func (st *story) seeTooEarly(ctx context.Context) (time.Time, []string, error) {
+	if _, err := st.stack.command(ctx, "rollout", "promote"); err == nil {
+		return time.Time{}, nil, fatal(fmt.Errorf("a stage that has hardly begun was promoted"))
+	}
+	r, err := st.stack.rollout(ctx)
+	if err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	said := []string{"backout rollout promote, at once: exit status 1, since"}
+	for _, g := range r.Gates {
+		if !g.OK {
+			said = append(said, "- "+g.Why)
+		}
+	}
+	return time.Now(), said, nil
+}
+
+// open waits until no gate but those named is shut, and returns what the criteria say.
+func (st *story) open(ctx context.Context, but ...string) (said []string, err error) {
+	r, err := st.stack.rollout(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range r.Gates {
+		switch {
+		case !g.OK && !strings.Contains(strings.Join(but, " "), g.Gate):
+			return nil, fmt.Errorf("stage %s: %s", r.Stage, g.Why)
+		case strings.HasPrefix(g.Gate, "criterion "):
+			said = append(said, g.Why)
+		}
+	}
+	return said, nil
+}
+
+func (st *story) seeAlphaLasted(ctx context.Context) (time.Time, []string, error) {
+	criteria, err := st.open(ctx)
+	return time.Now(), append([]string{"has lasted, and nothing is missing for beta:"}, criteria...), err
+}
+
+func (st *story) seePromoted(ctx context.Context) (time.Time, []string, error) {
+	if _, err := st.stack.command(ctx, "rollout", "promote", "--reason=alpha went well"); err != nil {
+		return time.Time{}, nil, fatal(err)
+	}
+	said, err := st.seeShare(ctx, "0.1")
+	return time.Now(), []string{"backout rollout promote: stage beta", said,
+		"Beta is rolled back for a p95 latency above 1.5 times its target, which is 0.75s."}, err
+}
+
+func (st *story) seeBetaWell(ctx context.Context) (time.Time, []string, error) {
+	criteria, err := st.open(ctx, "duration")
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	// What the preflight's drills left in the log is not this story's.
+	if err := st.log.refresh(ctx); err != nil {
+		return time.Time{}, nil, err
+	}
+	return time.Now(), append([]string{"is well so far:"}, criteria...), nil
+}
+
+// seeOver sees that the rollout is over, and goes through what the audit log has of it.
+func (st *story) seeOver(ctx context.Context) (time.Time, []string, error) {
+	r, err := st.stack.rollout(ctx)
+	if err == nil && (r.State != remediation.RolloutRolledBack || r.Stage != remediation.StageNone) {
+		err = fatal(fmt.Errorf("the rollout is %s, stage %s", r.State, r.Stage))
+	}
+	if err == nil {
+		err = st.log.refresh(ctx)
+	}
+	if err != nil {
+		return time.Time{}, nil, err
+	}
+	said := []string{fmt.Sprintf("the rollout of %s is rolled back, stage %s", r.Release, r.Stage),
+		"It can only be started anew, with a new preflight. What the audit log has of it:"}
+	for i := range st.log.entries {
+		e := &st.log.entries[i]
+		if what := st.trail(e); what != "" {
+			said = append(said, fmt.Sprintf("%5d  %s  %-9s  %-12s  %s", e.Seq, e.Time.Format(time.TimeOnly), e.Kind, e.Actor, what))
+		}
+	}
+	return time.Now(), said, nil
+}
+
+// trail is what an entry says about the rollout's way, "" where it is about something else.
+func (st *story) trail(e *remediation.Entry) string {
+	switch {
+	case e.Incident != "" && e.Incident != st.incident: // a drill's
+	case e.Kind == remediation.KindApproved && text(e, "item") != "":
+		return "the signature of " + text(e, "by") + " for " + text(e, "item")
+	case e.Kind == remediation.KindIntent && e.Incident == "":
+		return e.Step + ": the traffic is about to be set to " + text(e, "value")
+	case e.Kind == remediation.KindVerified && e.Step == "":
+		return "the preflight"
+	case e.Kind == remediation.KindVerified && e.Incident == "":
+		return e.Step + ": the service is well with it"
+	case e.Kind == remediation.KindOpened:
+		return e.Incident + ", by trigger " + text(e, "trigger")
+	case e.Kind == remediation.KindIntent:
+		return fmt.Sprintf("%s: %s is %s, threshold %s", e.Step, st.measure, st.value(text(e, "value")), st.value(text(e, "threshold")))
+	case e.Kind == remediation.KindVerified, e.Kind == remediation.KindRecovered, e.Kind == remediation.KindClosed:
+		return strings.TrimSpace(e.Incident + " " + e.Step)
+	case e.Kind == remediation.KindStage && text(e, "state") == remediation.RolloutRolledBack:
+		return "the rollout is rolled back, stage " + text(e, "stage")
+	}
+	return ""
+}
