@@ -90,6 +90,21 @@ func TestAPrometheusThatStaysAwayStopsPromotionsAndIsToldOnce(t *testing.T) {
 	verify(t, c.world)
 }
 
+func TestARefusedPromotionNamesTheWatchdogAndPrometheusWhereBothAreAway(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.hear(day)
+	c.prom.err = remediation.ErrNoAnswer
+	c.pass(10 * time.Minute)
+	err := c.do(remediation.RolloutPromote)
+	refused(t, err, remediation.Conflict)
+	for _, want := range []string{"no watchdog was heard for", "Prometheus has not answered since"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("refused with %q, which does not name %q", err, want)
+		}
+	}
+}
+
 func TestAPrometheusThatRefusesAQueryIsThere(t *testing.T) {
 	c := newCanary(t)
 	c.prom.err = fmt.Errorf("parse error: unexpected end of input")

@@ -161,18 +161,25 @@ func (a asked) judged(b *book) []StageGate {
 	return append(all, triggers)
 }
 
-// fresh says whether the watchdog was heard of late: without it nobody would be
-// told of a breach.
+// fresh says whether the watchdog was heard of late, and Prometheus answers: without
+// them nobody would be told of a breach.
 func (e *Engine) fresh(tx Tx, b *book) (StageGate, error) {
 	beat, err := beatOf(tx, b.Service)
+	if err != nil {
+		return StageGate{}, err
+	}
 	age := e.now().Sub(beat.Last)
-	if err == nil && (beat.Lost || age > time.Duration(b.Watchdog.MaxAge)) {
-		return shut("watchdog", "no watchdog was heard for %s: backout would not hear of a breach", age.Round(time.Second)), nil
+	var blind []string // for both, where both are away: mending one would not do
+	if beat.Lost || age > time.Duration(b.Watchdog.MaxAge) {
+		blind = append(blind, fmt.Sprintf("no watchdog was heard for %s: backout would not hear of a breach", age.Round(time.Second)))
 	}
-	if err == nil && !beat.Away.IsZero() {
-		return shut("watchdog", "Prometheus has not answered since %s: backout is blind", beat.Away.UTC().Format(time.RFC3339)), nil
+	if !beat.Away.IsZero() {
+		blind = append(blind, fmt.Sprintf("Prometheus has not answered since %s: backout is blind", beat.Away.UTC().Format(time.RFC3339)))
 	}
-	return passed("watchdog", ""), err
+	if len(blind) > 0 {
+		return shut("watchdog", "%s", strings.Join(blind, "; ")), nil
+	}
+	return passed("watchdog", ""), nil
 }
 
 // promotable asks every gate of a promotion.
