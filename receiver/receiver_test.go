@@ -201,6 +201,10 @@ func (f *fakeService) WaitForPromotion(_ context.Context, service string) (remed
 	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: "alpha"}}, f.err
 }
 
+func (f *fakeService) RolloutReport(_ context.Context, service string) (remediation.RolloutReport, error) {
+	return remediation.RolloutReport{Service: service, Release: "v2"}, f.err
+}
+
 func (f *fakeService) Brief(_ context.Context, id string) (remediation.Brief, error) {
 	if f.err != nil {
 		return remediation.Brief{}, f.err

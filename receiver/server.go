@@ -157,6 +157,7 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e.DELETE("/api/v1/signals/:name", s.change(s.clearSignal))
 
 	e.GET("/api/v1/rollout", s.read(s.listRollouts))
+	e.GET("/api/v1/rollout/report", s.read(s.showRolloutReport))
 	e.POST("/api/v1/rollout/start", s.change(s.startRollout))
 	for v := range rolloutVerbs {
 		e.POST("/api/v1/rollout/"+string(v), s.change(s.changeRollout(v)))

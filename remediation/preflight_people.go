@@ -45,6 +45,13 @@ func peoplesItems(pb *alerts.Playbook) []PreflightItem {
 	for _, t := range pb.Timeline {
 		l.add("timeline", t.Activity, t.Owner, before(t.Day), t.Day+"; "+said(t.Status))
 	}
+	for _, a := range pb.SuccessCriteria {
+		for _, c := range a.Criteria {
+			if c.Measure == nil { // nothing but a person can tell
+				l.add("success", c.Text, l.lead, false, "success criterion: "+a.Area)
+			}
+		}
+	}
 	for _, t := range pb.PostRollout {
 		for _, item := range t.Items {
 			l.add("after", item, l.lead, false, "after the rollout: "+t.Name)

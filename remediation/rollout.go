@@ -134,6 +134,14 @@ func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutVie
 	v.Traffic, v.PromotableAt = stage.Traffic, b.promotableAt(r)
 	a := e.askStage(ctx, b, r)
 	v.Criteria = a.criteria
+	var proof []StageGate
+	if b.nextStage(r.Stage) == nil { // what the whole rollout is judged by
+		gates, views, err := e.soaked(ctx, b, r.Release)
+		if err != nil {
+			e.log.Warn("cannot tell what a rollout's end is missing", "service", b.Service, "err", err)
+		}
+		proof, v.Criteria = gates, measuredBeside(v.Criteria, views)
+	}
 	err := e.store.View(ctx, func(tx Tx) error {
 		open, err := openIncident(tx, b.Service)
 		if err != nil {
@@ -148,6 +156,7 @@ func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutVie
 			return err
 		}
 		v.Gates, err = e.finishable(tx, b, r, a)
+		v.Gates = append(v.Gates, proof...)
 		return err
 	})
 	if err != nil {

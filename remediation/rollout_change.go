@@ -83,6 +83,10 @@ func (e *Engine) finishRollout(ctx context.Context, b *book, in RolloutChange) (
 		return RolloutView{}, err
 	}
 	a := e.askStage(ctx, b, seen)
+	proof, err := e.proof(ctx, b, seen.Release)
+	if err != nil {
+		return RolloutView{}, err
+	}
 	return e.onRollout(ctx, b, func(tx Tx, r *Rollout) error {
 		if r.Promotion != nil {
 			return refuse(Conflict, "%s of %s is under way", r.Promotion.step(), b.Service)
@@ -94,6 +98,7 @@ func (e *Engine) finishRollout(ctx context.Context, b *book, in RolloutChange) (
 		if err != nil {
 			return err
 		}
+		gates = append(gates, proof...)
 		firmly, others := missing(gates)
 		if len(firmly) > 0 || len(others) > 0 && !in.Force {
 			return refuse(Conflict, "the rollout of %s is not finished: %s", b.Service, whys(append(firmly, others...)))

@@ -190,6 +190,9 @@ type Service interface {
 	StartRollout(ctx context.Context, r RolloutStart) (RolloutView, error)
 	ChangeRollout(ctx context.Context, c RolloutChange) (RolloutView, error)
 	WaitForPromotion(ctx context.Context, service string) (RolloutView, error)
+	// RolloutReport is all that is known of a service's present or last rollout; it
+	// asks the success criteria and the smoke tests now.
+	RolloutReport(ctx context.Context, service string) (RolloutReport, error)
 	// Overview is all that matters now.
 	Overview(ctx context.Context) (Overview, error)
 	// PublicPage is what the public is told, and was told for as long as past.

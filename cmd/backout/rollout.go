@@ -23,6 +23,7 @@ func (c *commands) addRollout() {
 		"Back the release out now: the plan's steps in their order, each verified, also with Prometheus down. What loses data still asks for approval.",
 		"aborted by hand")
 	c.addRolloutFinish(rollout)
+	c.addRolloutReport(rollout)
 }
 
 func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {

@@ -19,6 +19,8 @@ func (n *noFlags) FlagOff(_ alerts.Target, f alerts.Flag) (remediation.Action, e
 
 type noImages struct{ asked []string }
 
+func (n *noImages) Smoke(context.Context, alerts.SmokeCheck) error { return nil }
+
 func (n *noImages) ImageRetag(t alerts.Target, image, previous string) (remediation.Action, error) {
 	n.asked = append(n.asked, t.Compose.Service, image, previous)
 	return nil, nil

@@ -20,6 +20,8 @@ type Images interface {
 	// Runs says why not every running replica runs image:version, or returns
 	// nil; image "" is the compose service's own.
 	Runs(ctx context.Context, target alerts.Target, image, version string) error
+	// Smoke asks one smoke check, once; the error says what did not hold.
+	Smoke(ctx context.Context, check alerts.SmokeCheck) error
 }
 
 // imageRetag puts the previous version's image back under the tag that the
@@ -53,6 +55,11 @@ func (imageRetag) CheckParams(_ *alerts.Playbook, params any) []alerts.ParamProb
 		problems = append(problems, alerts.ParamProblem{Key: "previous", Problem: fmt.Sprintf("%q is not a tag", p.Previous), Try: "previous: v1.0.0"})
 	}
 	return problems
+}
+
+// Smoke implements remediation.SmokeTester.
+func (k imageRetag) Smoke(ctx context.Context, check alerts.SmokeCheck) error {
+	return k.images.Smoke(ctx, check)
 }
 
 func (imageRetag) Target(pb *alerts.Playbook, _ any) string { return composeTarget(pb) + ":image" }

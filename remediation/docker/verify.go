@@ -198,6 +198,9 @@ func versionIn(body []byte) (string, bool) {
 	return said, said != "" && len(said) <= maxVersion && !strings.ContainsAny(said, " \t\r\n{}<>")
 }
 
+// Smoke asks one smoke check, once.
+func (c *Client) Smoke(ctx context.Context, s alerts.SmokeCheck) error { return c.smoke(ctx, s) }
+
 // smoke asks one smoke check. The answer itself is not told: it is the service's
 // data.
 func (c *Client) smoke(ctx context.Context, s alerts.SmokeCheck) error {

@@ -1,0 +1,178 @@
+package remediation
+
+import (
+	"context"
+	"time"
+)
+
+// RolloutReport is all that is known of a service's present or last rollout, in the
+// order in which people ask about it.
+type RolloutReport struct {
+	Service  string     `json:"service"`
+	Release  string     `json:"release"`
+	Previous string     `json:"previous"`
+	State    string     `json:"state"`
+	Stage    string     `json:"stage"`
+	Made     time.Time  `json:"made"`
+	Started  *time.Time `json:"started"`
+	// Ended is nil while the rollout goes on.
+	Ended *time.Time `json:"ended"`
+	// StartedBy and Why are who started it, and what for; Declared: humans set its
+	// traffic, and backout only noted it.
+	StartedBy string `json:"started_by"`
+	Why       string `json:"why"`
+	Declared  bool   `json:"declared"`
+	// EndedBy and EndedWhy are of its end.
+	EndedBy  string `json:"ended_by"`
+	EndedWhy string `json:"ended_why"`
+	// Cut says that the log holds more of it than was read: the newest part is here.
+	Cut       bool               `json:"cut"`
+	Stages    []ReportedStage    `json:"stages"`
+	Holds     []ReportedHold     `json:"holds"`
+	Incidents []ReportedIncident `json:"incidents"`
+	Signals   []ReportedSignal   `json:"signals"`
+	Success   []SuccessView      `json:"success"`
+	Smoke     []Check            `json:"smoke"`
+	// Tasks are people's, from the validation after the deployment on.
+	Tasks    []PreflightItem `json:"tasks"`
+	Timeline []ReportedDay   `json:"timeline"`
+}
+
+// ReportedStage is the time that a rollout was in one stage.
+type ReportedStage struct {
+	Stage   string     `json:"stage"`
+	Traffic string     `json:"traffic"`
+	From    time.Time  `json:"from"`
+	To      *time.Time `json:"to"` // nil while it goes on
+	// By is who led it into the stage, and Why what for.
+	By  string `json:"by"`
+	Why string `json:"why"`
+	// Judged is what the gates said when it was led into the stage, Forced those that
+	// were shut.
+	Judged []StageGate `json:"judged"`
+	Forced []string    `json:"forced"`
+}
+
+// ReportedHold is a time in which a rollout was held in its stage, or a promotion
+// that was refused or failed.
+type ReportedHold struct {
+	What string     `json:"what"`
+	From time.Time  `json:"from"`
+	To   *time.Time `json:"to"`
+	By   string     `json:"by"`
+	Why  string     `json:"why"`
+}
+
+// ReportedIncident is an incident that was opened during a rollout.
+type ReportedIncident struct {
+	ID       string     `json:"id"`
+	Triggers []string   `json:"triggers"`
+	Opened   time.Time  `json:"opened"`
+	Closed   *time.Time `json:"closed"`
+	State    State      `json:"state"`
+	// Steps say what each step came to.
+	Steps []StepView `json:"steps"`
+	// Recovered is when the breach was seen to have stopped.
+	Recovered *time.Time `json:"recovered"`
+}
+
+// ReportedSignal is a signal's raising or clearing.
+type ReportedSignal struct {
+	Time   time.Time `json:"time"`
+	Signal string    `json:"signal"`
+	Raised bool      `json:"raised"`
+	By     string    `json:"by"`
+	Why    string    `json:"why"`
+}
+
+// ReportedDay is one day of the playbook's timeline: the day it was planned for, and
+// the day on which it was done, where that is known.
+type ReportedDay struct {
+	TimelineDay
+	Done string `json:"done"`
+	By   string `json:"by"`
+}
+
+// The most that a report reads: entries of one kind, and incidents.
+const (
+	reportEntries   = 1000
+	reportIncidents = 100
+)
+
+// RolloutReport implements Service.
+func (e *Engine) RolloutReport(ctx context.Context, service string) (RolloutReport, error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return RolloutReport{}, err
+	}
+	out := RolloutReport{
+		Service: b.Service, Made: e.now().UTC(), Stages: []ReportedStage{}, Holds: []ReportedHold{}, Incidents: []ReportedIncident{},
+		Signals: []ReportedSignal{}, Tasks: []PreflightItem{}, Timeline: []ReportedDay{},
+	}
+	var kept Preflight
+	err = e.store.View(ctx, func(tx Tx) error {
+		r, err := rolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if r.Started == nil {
+			return refuse(Missing, "there was no rollout of %s yet; backout rollout start begins one", b.Service)
+		}
+		if kept, err = preflightOf(tx, b.Service); err != nil {
+			return err
+		}
+		return out.read(tx, b, r)
+	})
+	if err != nil {
+		return RolloutReport{}, err
+	}
+	out.tasks(b, kept)
+	out.timeline(b, kept)
+	out.Success = e.success(ctx, b, kept, out.Release)
+	out.Smoke = b.smoke(ctx)
+	return out, nil
+}
+
+// tasks are what people do from the validation after the deployment on.
+func (o *RolloutReport) tasks(b *book, kept Preflight) {
+	for _, it := range append(validation(b.Playbook), itemsOf(b.Playbook, "after/")...) {
+		it.take(kept.signed(it.ID, o.Release))
+		o.Tasks = append(o.Tasks, it)
+	}
+}
+
+// timeline sets beside the planned days those on which something is known to have
+// been done: a stage began, or somebody signed.
+func (o *RolloutReport) timeline(b *book, kept Preflight) {
+	items := itemsOf(b.Playbook, "timeline/")
+	for i, d := range b.timeline(Rollout{Started: o.Started}) {
+		day := ReportedDay{TimelineDay: d}
+		if s := kept.signed(items[i].ID, o.Release); s != nil {
+			day.Done, day.By = s.Time.UTC().Format(time.DateOnly), s.By
+		} else if st := o.began(b, d); st != nil {
+			day.Done, day.By = st.From.UTC().Format(time.DateOnly), st.By
+		}
+		o.Timeline = append(o.Timeline, day)
+	}
+}
+
+// began returns the first stay in the stage that a day of the timeline is planned
+// for, by the durations of the stages before it.
+func (o *RolloutReport) began(b *book, d TimelineDay) *ReportedStage {
+	if o.Started == nil || d.Date == "" {
+		return nil
+	}
+	planned := *o.Started
+	for _, s := range b.Stages {
+		if planned.UTC().Format(time.DateOnly) == d.Date {
+			for i := range o.Stages {
+				if o.Stages[i].Stage == s.Name {
+					return &o.Stages[i]
+				}
+			}
+			return nil
+		}
+		planned = planned.Add(time.Duration(s.Duration))
+	}
+	return nil
+}
