@@ -36,6 +36,9 @@ type flag struct {
 	duringApply, afterApply func()
 	// onLook, where set, runs inside Look.
 	onLook func()
+	// smoked are the smoke checks that were asked, and smokeErr their answer.
+	smoked   []string
+	smokeErr error
 	// lost: the effect happens and Apply errs all the same; cut: half of it does.
 	lost, cut bool
 }
