@@ -139,7 +139,7 @@ func TestASilencedAlertIsLeftToTheHumanWhoSilencedIt(t *testing.T) {
 
 func TestInObserveModeEverythingIsSaidAndNothingDone(t *testing.T) {
 	t.Parallel()
-	s := runningStack(t, "observe", func(set *settings) { set.mode = "observe" })
+	s := runningStack(t, "observe", func(set *settings) { set.mode, set.maxAge = "observe", "15s" })
 	l := &log{stack: s}
 	breakNow(t, s, halfFail)
 	untilHeld(t, s, remediation.HoldMode)
@@ -152,6 +152,9 @@ func TestInObserveModeEverythingIsSaidAndNothingDone(t *testing.T) {
 	if n := len(kinds(t, l, remediation.KindIntent)); n != 0 {
 		t.Errorf("%d steps were begun in observe mode", n)
 	}
+
+	s.wantBlindWithoutPrometheus(t, l)
+	wantFlag(t, s, "1")
 }
 
 // inspect returns the environment of the project's running container and how many run.

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"embed"
@@ -45,6 +46,7 @@ type settings struct {
 	stages  stages
 	limits  limits
 	plan    plan
+	maxAge  string // the watchdog's, after which backout is blind; "": 5m
 }
 
 // plan is the ladder of the demo's playbook.
@@ -268,7 +270,7 @@ func (s *stack) values() map[string]any {
 		members = append(members, map[string]string{"Service": m.service, "Address": m.address["service"], "ProjectDir": m.path("project")})
 	}
 	return map[string]any{
-		"Project": s.project, "Image": s.image, "Flag": s.share, "Limits": s.limits, "Plan": s.plan,
+		"Project": s.project, "Image": s.image, "Flag": s.share, "Limits": s.limits, "Plan": s.plan, "MaxAge": cmp.Or(s.maxAge, "5m"),
 		"Service": s.service, "Members": members, "Stages": s.stages,
 		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
 		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),
