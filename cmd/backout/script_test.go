@@ -32,6 +32,8 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: false,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TZ", "America/Los_Angeles") // times are UTC nevertheless
+			// Under the race detector each command would stay for a second after its end, in case a goroutine is left.
+			env.Setenv("GORACE", "atexit_sleep_ms=50")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
