@@ -98,6 +98,7 @@ func (w *work) runCommand(ctx context.Context) error {
 	}
 	output := &excerpt{}
 	err = w.withPassword(func(env []string) error {
+		env = append(env, "BACKOUT_SNAPSHOT="+w.m.Dump.Path)
 		return w.c.seams.do(ctx, "command", func(ctx context.Context) error { return w.start(ctx, env, output) })
 	})
 	said := w.addr.scrub(output.String())
@@ -147,7 +148,7 @@ func (w *work) start(ctx context.Context, env []string, output *excerpt) error {
 	cmd.Env = append([]string{
 		"PATH=" + w.c.path, "HOME=" + home, "LANG=C.UTF-8",
 		"PGOPTIONS=-c lock_timeout=" + milliseconds(w.spec.LockTimeout) + " -c statement_timeout=" + milliseconds(w.spec.StatementTimeout),
-		tagVariable + "=" + w.tag(w.op), "BACKOUT_OPERATION=" + w.op, "BACKOUT_SERVICE=" + w.spec.Service, "BACKOUT_VERSION=" + w.spec.Version, "BACKOUT_SNAPSHOT=" + w.m.Dump.Path,
+		tagVariable + "=" + w.tag(w.op), "BACKOUT_OPERATION=" + w.op, "BACKOUT_SERVICE=" + w.spec.Service, "BACKOUT_VERSION=" + w.spec.Version,
 	}, env...)
 	cmd.Stdout, cmd.Stderr = output, output
 	group(cmd)
