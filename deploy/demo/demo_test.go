@@ -31,12 +31,22 @@ func (w *watched) Write(p []byte) (int, error) {
 }
 
 func TestAnInterruptedDemoLeavesNothingBehind(t *testing.T) {
-	t.Parallel()
-	o := Options{
-		Dir: filepath.Join(shared.dir, "interrupted"), Backout: shared.backout, DockerHost: shared.engine.host, Env: os.Getenv,
-		Scenario: "errors", Until: LastStage,
+	for scenario, at := range map[string]string{"errors": "posted", "canary": "none yet"} {
+		t.Run(scenario, func(t *testing.T) {
+			t.Parallel()
+			interruptDemo(t, scenario, at)
+		})
 	}
-	out := &watched{text: "posted", seen: make(chan struct{})}
+}
+
+// interruptDemo ends a demo once it has said a text. What the canary does after its
+// text is a rehearsal, which is waited for until it has started a container aside.
+func interruptDemo(t *testing.T, scenario, at string) {
+	o := Options{
+		Dir: filepath.Join(shared.dir, "interrupted-"+scenario), Backout: shared.backout, DockerHost: shared.engine.host, Env: os.Getenv,
+		Scenario: scenario, Until: LastStage,
+	}
+	out := &watched{text: at, seen: make(chan struct{})}
 	o.Out = out
 	set, _, err := o.settings(t.Context())
 	must(t, err)
@@ -49,12 +59,24 @@ func TestAnInterruptedDemoLeavesNothingBehind(t *testing.T) {
 	case err := <-ended:
 		t.Fatalf("it ended by itself: %v, after:\n%s", err, out.said.String())
 	}
+	s := &stack{settings: set}
+	if scenario == "canary" {
+		until(t, "something is started aside", func(ctx context.Context) error {
+			n, err := (&proving{stack: s, t: t}).aside(ctx)
+			if err == nil && n == 0 {
+				err = errors.New("nothing is yet")
+			}
+			return err
+		})
+	}
 	interrupt()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("it ended with %v", err)
 	}
 
-	s := &stack{settings: set}
+	if n, err := (&proving{stack: s, t: t}).aside(t.Context()); n > 0 || err != nil {
+		t.Errorf("it leaves %d containers that were started aside: %v", n, err)
+	}
 	list, err := s.engine.containers(t.Context(), s.project)
 	must(t, err)
 	tags, err := s.engine.tags(t.Context(), s.image)
