@@ -54,9 +54,9 @@ func (s *sight) lookOut(ctx context.Context, every time.Duration) {
 	}
 }
 
-// lost tells since when Prometheus has not answered, and why; zero where that is
-// not longer than patience. back tells that it has answered of late.
-func (s *sight) lost(patience time.Duration) (since time.Time, why error, back bool) {
+// lost tells since when Prometheus has not answered, zero where that is not longer
+// than patience; then whether it has answered of late, and the last error.
+func (s *sight) lost(patience time.Duration) (since time.Time, back bool, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.answered
@@ -64,9 +64,9 @@ func (s *sight) lost(patience time.Duration) (since time.Time, why error, back b
 		last = s.began
 	}
 	if s.now().Sub(last) > patience {
-		return last, s.why, false
+		return last, false, s.why
 	}
-	return time.Time{}, nil, !s.answered.IsZero()
+	return time.Time{}, !s.answered.IsZero(), nil
 }
 
 // lookOutBeside asks beside the engine's loop, which a Prometheus that hangs must
@@ -105,7 +105,7 @@ func (e *Engine) sees(beat Beat) (changed Beat, detail map[string]any) {
 	if b == nil {
 		return beat, nil
 	}
-	since, why, back := e.sight.lost(time.Duration(b.Watchdog.MaxAge))
+	since, back, why := e.sight.lost(time.Duration(b.Watchdog.MaxAge))
 	switch {
 	case beat.Away.IsZero() && !since.IsZero():
 		beat.Away = since
