@@ -304,7 +304,7 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 	}
 	same := c.inc.LastHeld == g.reason && (g.reason != HoldRateLimit || c.inc.LastHeldGate == g.gate)
 	c.inc.LastHeld, c.inc.LastHeldGate = g.reason, g.gate
-	if c.inc.State != Waiting || c.inc.Reason != g.reason && !(undecided(c.inc.Reason) && undecided(g.reason)) {
+	if c.inc.State != Waiting || c.inc.Reason != g.reason && (!undecided(c.inc.Reason) || !undecided(g.reason)) {
 		c.inc.Paged = nil // what was paged for is over: something else holds now
 	}
 	if g.reason != HoldApproval {
