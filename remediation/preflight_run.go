@@ -155,7 +155,10 @@ func (e *Engine) prove(ctx context.Context, service string) error {
 	run.Release, run.Playbook = b.Release.Version, b.Hash // a reload came in between, maybe
 	e.proving.mu.Unlock()
 	for _, p := range e.proofs(b) {
-		finding := e.tryProof(ctx, p)
+		finding, open := e.inTheWay(ctx, service, "preflight")
+		if !open {
+			finding = e.tryProof(ctx, p)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err() // backout stops: what was found so far proves nothing
 		}
@@ -244,13 +247,15 @@ func (e *Engine) Preflight(ctx context.Context, service string) (v PreflightView
 }
 
 func (e *Engine) preflightView(tx Tx, b *book) (PreflightView, error) {
+	// First: a run that ends while we read the store must not pass for the one before it.
+	now := e.proving.now(b.Service)
 	kept, err := preflightOf(tx, b.Service)
 	if err != nil {
 		return PreflightView{}, err
 	}
 	v := PreflightView{Service: b.Service, Release: b.Release.Version, Items: []PreflightItem{}}
 	run := kept.Run
-	if now := e.proving.now(b.Service); now != nil {
+	if now != nil {
 		v.Running, v.Left, run = true, now.left, &now.PreflightRun
 	}
 	if run != nil {

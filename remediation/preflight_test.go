@@ -38,15 +38,20 @@ team:
 
 // around is a Prometheus and an Alertmanager as a preflight sees them.
 type around struct {
-	mu     sync.Mutex
-	rules  []remediation.LoadedRule
-	ahead  time.Duration
-	away   bool
-	deaf   bool
-	engine func() *remediation.Engine
+	mu    sync.Mutex
+	rules []remediation.LoadedRule
+	ahead time.Duration
+	away  bool
+	deaf  bool
+	// meanwhile runs while the rules are asked for, where set.
+	meanwhile func()
+	engine    func() *remediation.Engine
 }
 
 func (a *around) Rules(context.Context) ([]remediation.LoadedRule, error) {
+	if a.meanwhile != nil {
+		a.meanwhile()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.away {
@@ -270,6 +275,27 @@ func TestAPreflightProvesItsPlaybookAndItsReleaseOnly(t *testing.T) {
 	p.misses("the playbook has changed")
 	again(replace("version: v2", "version: v3"))
 	p.misses(append([]string{"the last preflight was of release v2, not of v3"}, unsigned...)...)
+}
+
+func TestAPreflightStepsAsideForAnIncident(t *testing.T) {
+	p := newProvingWorld(t)
+	p.around.meanwhile = func() { p.post("firing", "error_rate", "fp1") }
+	p.preflight()
+	v, err := p.engine.Preflight(p.ctx, "shop")
+	p.must(err)
+	aside := 0
+	for _, it := range v.Items {
+		switch {
+		case it.Owner != "" || it.ID == "prometheus/rules":
+		case it.Result != remediation.CannotTell || !strings.Contains(it.Evidence, "inc-1 was opened meanwhile"):
+			t.Errorf("%s beside an incident: %s, %s", it.ID, it.Result, it.Evidence)
+		default:
+			aside++
+		}
+	}
+	if aside < 5 {
+		t.Errorf("%d proofs stepped aside", aside)
+	}
 }
 
 func TestNoSignatureMendsWhatFailed(t *testing.T) {

@@ -35,7 +35,7 @@ func (e *Engine) rehearseStep(ctx context.Context, b *book, s Step) RehearsedSte
 	}
 	began := e.now()
 	out.Finding = e.tryFor(ctx, limit, againRehearse, Proof{ID: out.ID, Prove: func(ctx context.Context) Finding {
-		if f, open := e.inTheWay(ctx, b.Service); open {
+		if f, open := e.inTheWay(ctx, b.Service, "rehearse"); open {
 			out.Tried = false
 			return f
 		}
@@ -48,12 +48,13 @@ func (e *Engine) rehearseStep(ctx context.Context, b *book, s Step) RehearsedSte
 	return out
 }
 
-// inTheWay finds an incident that was opened meanwhile: its steps come first.
-func (e *Engine) inTheWay(ctx context.Context, service string) (f Finding, open bool) {
+// inTheWay finds an incident that was opened while a command's proofs ran: its steps
+// come first, and must find neither a lock nor a container in their way.
+func (e *Engine) inTheWay(ctx context.Context, service, command string) (f Finding, open bool) {
 	err := e.store.View(ctx, func(tx Tx) error {
 		inc, err := openIncident(tx, service)
 		if inc != nil {
-			f, open = Unknown(fmt.Sprintf("incident %s was opened meanwhile, and its steps come first", inc.ID), "run backout rehearse again once it is closed"), true
+			f, open = Unknown(fmt.Sprintf("incident %s was opened meanwhile, and its steps come first", inc.ID), "run backout "+command+" again once it is closed"), true
 		}
 		return err
 	})

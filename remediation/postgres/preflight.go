@@ -21,9 +21,9 @@ const (
 	proofName = "backout preflight"
 	// tryLocks bounds how long a trial waits for a table that the application uses,
 	// and so how long the application may wait behind it before the trial begins;
-	// tryTimeout the whole trial, whose locks it may wait for meanwhile.
+	// tryTimeout the whole trial, for whose locks it may wait meanwhile.
 	tryLocks   = 2 * time.Second
-	tryTimeout = 10 * time.Second
+	tryTimeout = 5 * time.Second
 	// maxLag is how far a replica may be behind.
 	maxLag = 5 * time.Second
 )
