@@ -24,7 +24,7 @@ func tool(t *testing.T, name string, args ...string) (string, bool) {
 		t.Fatalf("%s is not in PATH: run the tests by make test, which fetches it", name)
 	}
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(os.Environ(), "GOGC=800") // each test of promtool makes a database anew: a fifth of its time is collecting them
+	cmd.Env = append(os.Environ(), "GOGC=800") // each test of promtool makes a database anew: some of its time is collecting them
 	out, err := cmd.CombinedOutput()
 	return string(out), err == nil
 }
