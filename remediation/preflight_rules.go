@@ -78,20 +78,18 @@ const regenerate = "backout rules generate, load the file into Prometheus, and r
 // name and its labels.
 func compareRules(service string, want, have []LoadedRule) Finding {
 	have = slices.Clone(have)
-	loaded := 0
 	for _, w := range want {
 		i := slices.IndexFunc(have, func(h LoadedRule) bool {
 			return h.Group == w.Group && h.Name == w.Name && h.Alert == w.Alert && maps.Equal(h.Labels, w.Labels)
 		})
 		if i < 0 {
-			if loaded == 0 && !slices.ContainsFunc(have, func(h LoadedRule) bool { return h.Group == w.Group }) {
+			if !slices.ContainsFunc(have, func(h LoadedRule) bool { return h.Group == w.Group }) {
 				return Failed(fmt.Sprintf("Prometheus has no rule group %s", w.Group), regenerate)
 			}
 			return Failed(fmt.Sprintf("Prometheus has no rule %s", w.describe()), regenerate)
 		}
 		h := have[i]
 		have = slices.Delete(have, i, i+1)
-		loaded++
 		switch {
 		case normal(h.Expr) != normal(w.Expr):
 			return Failed(fmt.Sprintf("the rule %s differs: Prometheus has the expression %s", w.describe(), oneLine(h.Expr)), regenerate)

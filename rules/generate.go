@@ -68,7 +68,15 @@ func generateRules(pb *alerts.Playbook) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate rules of %s: %w", pb.Service, err)
 	}
-	content, err := marshal(header(pb), ruleFile{[]group{g}})
+	file := ruleFile{[]group{g}}
+	success, err := successOf(pb)
+	if err != nil {
+		return nil, fmt.Errorf("generate the success criteria of %s: %w", pb.Service, err)
+	}
+	if success != nil {
+		file.Groups = append(file.Groups, *success)
+	}
+	content, err := marshal(header(pb), file)
 	if err != nil {
 		return nil, err
 	}

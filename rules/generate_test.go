@@ -139,8 +139,8 @@ func TestTheEngineAsksWhatTheRecordingRulesRecord(t *testing.T) {
 func TestEveryAlertCarriesWhatItsReadersNeed(t *testing.T) {
 	pb := defaultPlaybook(t)
 	f := rulesOf(t, generate(t, nil)["rules/social-intel.rules.yml"])
-	if len(f.Groups) != 1 || f.Groups[0].Interval != "15s" {
-		t.Fatalf("%d groups, the first at %s; want one at the scrape interval", len(f.Groups), f.Groups[0].Interval)
+	if len(f.Groups) != 2 || f.Groups[0].Interval != "15s" {
+		t.Fatalf("%d groups, the first at %s; want one at the scrape interval, and the success criteria", len(f.Groups), f.Groups[0].Interval)
 	}
 	triggers, recorded := map[string]bool{}, map[string]bool{}
 	last := ""
