@@ -258,7 +258,7 @@ type criterion struct {
 }
 
 func newCriterion(cr remediation.CriterionView) criterion {
-	out := criterion{Name: cr.Name, Value: "no data", Threshold: remediation.Measure(cr.Threshold, ""), OK: cr.OK}
+	out := criterion{Name: cr.Words(), Value: "no data", Threshold: remediation.Measure(cr.Threshold, ""), OK: cr.OK}
 	if cr.Value != nil {
 		out.Value = remediation.Measure(*cr.Value, "")
 	}

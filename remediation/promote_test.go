@@ -76,17 +76,19 @@ func TestAPromotionSaysAllThatIsMissing(t *testing.T) {
 		why    string
 		forced string // the gate that force opens, "" where none does
 	}{
-		"the stage has not lasted":    {func(c *canary) { c.now = c.now.Add(-time.Hour) }, "1h0m0s more", "duration"},
-		"a criterion is not met":      {func(c *canary) { c.prom.criterion = 0.002 }, "error_rate is 0.002, and must be below 0.001", "criterion error_rate"},
-		"a criterion is at its bound": {func(c *canary) { c.prom.criterion = 0.001 }, "must be below 0.001", "criterion error_rate"},
-		"a criterion has no value":    {func(c *canary) { c.prom.criterion = -1 }, "error_rate has no value, and must be below 0.001", "criterion error_rate"},
-		"a trigger is breaching":      {func(c *canary) { c.breach("latency") }, "trigger latency is breaching: 5, threshold 0.75", "triggers"},
-		"Prometheus does not answer":  {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "whether a trigger is breaching cannot be told", "criterion error_rate, triggers"},
-		"the watchdog stays away":     {func(c *canary) { c.pass(6 * time.Minute) }, "no watchdog was heard for 6m0s", "watchdog"},
-		"it is held":                  {func(c *canary) { c.must(c.do(remediation.RolloutHold)) }, "the rollout is held", "held"},
-		"everything is frozen":        {func(c *canary) { c.freeze("", remediation.ScopeAll) }, "every service is frozen (all) by eve: audit", ""},
-		"its promotions are frozen":   {func(c *canary) { c.freeze("shop", remediation.ScopePromotions) }, "shop is frozen (promotions) by eve: audit", ""},
-		"an incident is open":         {func(c *canary) { c.post("firing", "error_rate", "fp1") }, "incident inc-1 is open (confirming)", ""},
+		"the stage has not lasted":                {func(c *canary) { c.now = c.now.Add(-time.Hour) }, "1h0m0s more", "duration"},
+		"a criterion is not met":                  {func(c *canary) { c.prom.criterion = 0.002 }, "error_rate is 0.002, and must be below 0.001", "criterion error_rate"},
+		"a criterion was not met over the stage":  {func(c *canary) { c.prom.whole = new(float64); *c.prom.whole = 0.002 }, "error_rate over the stage (1d) is 0.002, and must be below 0.001", "criterion error_rate"},
+		"a criterion has no value over the stage": {func(c *canary) { c.prom.whole = new(float64); *c.prom.whole = -1 }, "error_rate over the stage (1d) has no value", "criterion error_rate"},
+		"a criterion is at its bound":             {func(c *canary) { c.prom.criterion = 0.001 }, "must be below 0.001", "criterion error_rate"},
+		"a criterion has no value":                {func(c *canary) { c.prom.criterion = -1 }, "error_rate has no value, and must be below 0.001", "criterion error_rate"},
+		"a trigger is breaching":                  {func(c *canary) { c.breach("latency") }, "trigger latency is breaching: 5, threshold 0.75", "triggers"},
+		"Prometheus does not answer":              {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "whether a trigger is breaching cannot be told", "criterion error_rate, triggers"},
+		"the watchdog stays away":                 {func(c *canary) { c.pass(6 * time.Minute) }, "no watchdog was heard for 6m0s", "watchdog"},
+		"it is held":                              {func(c *canary) { c.must(c.do(remediation.RolloutHold)) }, "the rollout is held", "held"},
+		"everything is frozen":                    {func(c *canary) { c.freeze("", remediation.ScopeAll) }, "every service is frozen (all) by eve: audit", ""},
+		"its promotions are frozen":               {func(c *canary) { c.freeze("shop", remediation.ScopePromotions) }, "shop is frozen (promotions) by eve: audit", ""},
+		"an incident is open":                     {func(c *canary) { c.post("firing", "error_rate", "fp1") }, "incident inc-1 is open (confirming)", ""},
 		"backout only observes": {func(c *canary) {
 			c.mode = remediation.Observe
 			c.start()

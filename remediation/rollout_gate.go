@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/rules"
 )
@@ -50,6 +53,12 @@ func (e *Engine) askStage(ctx context.Context, b *book, r Rollout) asked {
 			if expr, err := rules.CriterionExpression(b.Playbook, &stage.Success[i]); err == nil {
 				exprs[criterionKey(i)] = expr
 			}
+			if r.StageSince == nil {
+				continue
+			}
+			if expr, err := rules.StageExpression(b.Playbook, &stage.Success[i], e.now().Sub(*r.StageSince)); err == nil && expr != "" {
+				exprs[wholeKey(i)] = expr
+			}
 		}
 	}
 	got := e.query(ctx, exprs)
@@ -59,13 +68,44 @@ func (e *Engine) askStage(ctx context.Context, b *book, r Rollout) asked {
 	}
 	if stage != nil {
 		for i, cr := range stage.Success {
-			a.criteria = append(a.criteria, criterion(cr, got[criterionKey(i)]))
+			v := criterion(cr, got[criterionKey(i)])
+			if whole, ok := got[wholeKey(i)]; ok {
+				v = v.worse(criterion(cr, whole), e.now().Sub(*r.StageSince))
+			}
+			a.criteria = append(a.criteria, v)
 		}
 	}
 	return a
 }
 
 func criterionKey(i int) string { return fmt.Sprintf("criterion %d", i) }
+
+// wholeKey is criterionKey for the stage as a whole.
+func wholeKey(i int) string { return fmt.Sprintf("criterion %d over the stage", i) }
+
+// worse returns which of the two stands worse: a criterion over its own window, or
+// over the whole of a stage that has lasted for so long.
+func (v CriterionView) worse(whole CriterionView, lasted time.Duration) CriterionView {
+	nearer := whole.Value == nil || v.Value != nil && (v.Bound == "below") == (*whole.Value > *v.Value) && *whole.Value != *v.Value
+	if v.Value == nil || !nearer {
+		return v
+	}
+	whole.Over = model.Duration(lasted.Round(time.Second)).String()
+	return whole
+}
+
+// Words name a criterion, and over what time it is judged where that is not its own
+// window.
+func (v CriterionView) Words() string {
+	if v.Over == "" {
+		return v.Name
+	}
+	return v.Name + " over the stage (" + v.Over + ")"
+}
+
+// rounded is a measured value for people to read; the audit log has the exact one of
+// what is done because of it.
+func rounded(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 
 // common are the gates of every step forward: what no force opens, and the breaker.
 func (e *Engine) common(tx Tx, b *book) ([]StageGate, error) {
@@ -132,11 +172,11 @@ func (a asked) judged(b *book) []StageGate {
 		says := cr.Bound + " " + decimal(cr.Threshold)
 		switch {
 		case cr.Value == nil:
-			all = append(all, shut("criterion "+cr.Name, "%s has no value, and must be %s", cr.Name, says))
+			all = append(all, shut("criterion "+cr.Name, "%s has no value, and must be %s", cr.Words(), says))
 		case !cr.OK:
-			all = append(all, shut("criterion "+cr.Name, "%s is %s, and must be %s", cr.Name, decimal(*cr.Value), says))
+			all = append(all, shut("criterion "+cr.Name, "%s is %s, and must be %s", cr.Words(), rounded(*cr.Value), says))
 		default:
-			all = append(all, passed("criterion "+cr.Name, fmt.Sprintf("%s is %s, which is %s", cr.Name, decimal(*cr.Value), says)))
+			all = append(all, passed("criterion "+cr.Name, fmt.Sprintf("%s is %s, which is %s", cr.Words(), rounded(*cr.Value), says)))
 		}
 	}
 	triggers := passed("triggers", "no trigger is breaching")

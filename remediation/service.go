@@ -98,6 +98,9 @@ type CriterionView struct {
 	OK        bool     `json:"ok"`
 	// Bound tells on which side of the threshold the value must be: above or below.
 	Bound string `json:"bound,omitempty"`
+	// Over is how long the stage has lasted, where the value is the one over all of it,
+	// which is worse than the one over the criterion's own window.
+	Over string `json:"over,omitempty"`
 }
 
 // RestoreRequest asks for an incident's targets as they were before its steps.

@@ -346,6 +346,8 @@ type fakePrometheus struct {
 	err             error
 	// criterion is the value of every stage's criteria; below 0: none.
 	criterion float64
+	// whole, where set, is the value of the stage's criteria over more than their window.
+	whole *float64
 }
 
 func (p *fakePrometheus) Query(_ context.Context, expr string) (float64, bool, error) {
@@ -372,6 +374,13 @@ func (p *fakePrometheus) Query(_ context.Context, expr string) (float64, bool, e
 	}
 	if strings.Contains(expr, "[1h]") {
 		return p.criterion, p.criterion >= 0, nil
+	}
+	if strings.Contains(expr, `requests_total{status!="success"}[`) && !strings.Contains(expr, "[15m]") {
+		v := p.criterion
+		if p.whole != nil {
+			v = *p.whole
+		}
+		return v, v >= 0, nil
 	}
 	return 0, false, fmt.Errorf("parse error: unexpected %q", expr)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/alerts"
 )
 
@@ -33,4 +35,18 @@ func CriterionExpression(pb *alerts.Playbook, c *alerts.Criterion) (string, erro
 		return "", fmt.Errorf("criterion %s: %w", c.Indicator, err)
 	}
 	return text, nil
+}
+
+// StageExpression is the PromQL that tells how a stage's criterion stood over the
+// whole stage, which has lasted for over: as CriterionExpression, with that for its
+// window. It is "" where that says nothing more: the stage is no longer than the
+// criterion's own window, or the criterion wants a value sustained.
+func StageExpression(pb *alerts.Playbook, c *alerts.Criterion, over time.Duration) (string, error) {
+	scrape := time.Duration(pb.ScrapeInterval)
+	if over = (over + scrape - 1) / scrape * scrape; c.Window <= 0 || over <= time.Duration(c.Window) {
+		return "", nil
+	}
+	whole := *c
+	whole.Window = model.Duration(over)
+	return CriterionExpression(pb, &whole)
 }

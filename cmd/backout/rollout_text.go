@@ -61,7 +61,7 @@ func criteriaText(r remediation.RolloutView) string {
 		if cr.Bound != "" {
 			bound = "must be " + cr.Bound
 		}
-		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s (value %s, %s %s)", cr.Name, word, valueOr(cr.Value, "none"), bound, number(cr.Threshold))))
+		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s (value %s, %s %s)", cr.Words(), word, valueOr(cr.Value, "none"), bound, number(cr.Threshold))))
 	}
 	return b.String()
 }
