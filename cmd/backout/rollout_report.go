@@ -118,7 +118,7 @@ func spanWords(d time.Duration) string {
 	switch {
 	case d >= time.Hour:
 		round = time.Minute
-	case d >= 10*time.Second:
+	case d >= time.Second:
 		round = time.Second
 	}
 	return model.Duration(d.Round(round)).String()
