@@ -218,6 +218,21 @@ func (e *engine) stop(ctx context.Context, id string) error {
 	return e.do(ctx, http.MethodPost, "/containers/"+id+"/stop", url.Values{"t": {"1"}}, nil, nil)
 }
 
+// removeAside removes what a preflight that was killed had started aside in a network:
+// it is no container of the project.
+func (e *engine) removeAside(ctx context.Context, network string) error {
+	text, err := json.Marshal(map[string][]string{"label": {"backout.preflight"}, "network": {network}})
+	if err != nil {
+		return err
+	}
+	var list []container
+	errs := []error{e.do(ctx, http.MethodGet, "/containers/json", url.Values{"all": {"1"}, "filters": {string(text)}}, nil, &list)}
+	for _, c := range list {
+		errs = append(errs, gone(e.do(ctx, http.MethodDelete, "/containers/"+c.ID, url.Values{"force": {"1"}, "v": {"1"}}, nil, nil)))
+	}
+	return errors.Join(errs...)
+}
+
 // purge removes a compose project's containers with their anonymous volumes,
 // its networks and its volumes, whatever state a crash left them in.
 func (e *engine) purge(ctx context.Context, project string) error {
@@ -235,6 +250,7 @@ func (e *engine) purge(ctx context.Context, project string) error {
 	}
 	errs = append(errs, e.do(ctx, http.MethodGet, "/networks", filter, nil, &networks))
 	for _, n := range networks {
+		errs = append(errs, e.removeAside(ctx, n.ID))
 		errs = append(errs, gone(e.do(ctx, http.MethodDelete, "/networks/"+n.ID, nil, nil, nil)))
 	}
 	var volumes struct{ Volumes []struct{ Name string } }
