@@ -89,7 +89,6 @@ func (e *Engine) abortRollout(ctx context.Context, b *book, in RolloutChange) (R
 // beginAbort gives an incident the order, or refuses.
 func (c *change) beginAbort(r Rollout, in RolloutChange) error {
 	inc := c.inc
-	s := inc.running()
 	switch {
 	case inc.Release != r.Release:
 		return refuse(Conflict, "incident %s is about release %s, and %s is being rolled out", inc.ID, inc.Release, r.Release)
@@ -97,8 +96,6 @@ func (c *change) beginAbort(r Rollout, in RolloutChange) error {
 		return refuse(Conflict, "%s has ordered that already: incident %s is %s", inc.Abort.By, inc.ID, inc.describe())
 	case inc.Restore != nil:
 		return refuse(Conflict, "incident %s is being restored by %s", inc.ID, inc.Restore.By)
-	case s != nil:
-		return refuse(Conflict, "incident %s is in the middle of %s: order it again when the step has its outcome", inc.ID, s.ID())
 	case inc.ClaimedBy != "" && inc.ClaimedBy != in.Actor:
 		return refuse(Conflict, "incident %s is claimed by %s, who acts by hand until the claim is released", inc.ID, inc.ClaimedBy)
 	}
@@ -111,10 +108,12 @@ func (c *change) beginAbort(r Rollout, in RolloutChange) error {
 		return err
 	}
 	inc.Abort = &Abort{By: in.Actor, Reason: in.Reason, Began: c.now}
-	inc.voidApprovals()
-	inc.resetPolls()
-	inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.LastHeld, inc.Paged = nil, nil, nil, "", nil
-	c.enter(Acting, 0)
+	if inc.running() == nil { // else the step runs to its outcome first
+		inc.voidApprovals()
+		inc.resetPolls()
+		inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.LastHeld, inc.Paged = nil, nil, nil, "", nil
+		c.enter(Acting, 0)
+	}
 	err = c.audit(KindStage, in.Actor, nil, map[string]any{
 		"state": r.State, "stage": r.Stage, "release": r.Release, "previous": r.Previous, "abort": "begun", "reason": in.Reason,
 	})

@@ -170,18 +170,8 @@ func TestAnAbortIsRefusedWhereItWouldMeetSomethingElse(t *testing.T) {
 			c.mode = remediation.Observe
 			c.start()
 		}, "--mode=observe"},
-		"a step is in its middle": {func(c *canary) {
+		"it is ordered already": {func(c *canary) {
 			c.started()
-			c.pass(2 * time.Minute)
-			c.breach("error_rate")
-			c.target("flag_off").duringApply = func() {
-				err := c.do(remediation.RolloutAbort)
-				refused(c.t, err, remediation.Conflict)
-				if !strings.Contains(err.Error(), "in the middle of 1-flag_off") {
-					c.t.Error(err)
-				}
-			}
-			c.fire("error_rate", "fp1")
 			c.must(c.do(remediation.RolloutAbort))
 		}, "eve has ordered that already"},
 	} {
@@ -194,6 +184,55 @@ func TestAnAbortIsRefusedWhereItWouldMeetSomethingElse(t *testing.T) {
 				t.Errorf("refused with %q, want %q", err, tc.why)
 			}
 		})
+	}
+}
+
+func TestAnAbortInTheMiddleOfAStepGoesOnBehindIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fails   error
+		effects [3]int
+	}{
+		"the step succeeds": {nil, [3]int{1, 1, 0}},
+		"the step fails":    {errors.New("cannot connect to the Docker daemon"), [3]int{0, 0, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCanary(t)
+			c.started()
+			c.pass(2 * time.Minute)
+			c.breach("error_rate")
+			flag := c.target("flag_off")
+			flag.duringApply = func() {
+				flag.duringApply, flag.applyErr = nil, tc.fails
+				c.must(c.do(remediation.RolloutAbort))
+				refused(t, c.do(remediation.RolloutAbort), remediation.Conflict)
+			}
+			id := c.fire("error_rate", "fp1")
+			c.tick()
+			if got := c.effects(); got != tc.effects {
+				t.Errorf("effects %v, want %v; %v", got, tc.effects, c.log(id))
+			}
+			if tc.fails != nil {
+				c.is(id, remediation.Waiting, remediation.HoldStepFailed)
+			} else {
+				c.is(id, remediation.Waiting, remediation.HoldApproval)
+			}
+			verify(t, c.world)
+		})
+	}
+}
+
+func TestAnAbortIsAnsweredWhilePrometheusHangs(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.prom.hangs = make(chan struct{})
+	defer close(c.prom.hangs)
+	done := make(chan error, 1)
+	go func() { done <- c.do(remediation.RolloutAbort) }()
+	select {
+	case err := <-done:
+		c.must(err)
+	case <-time.After(time.Minute):
+		t.Fatal("the order waits for Prometheus")
 	}
 }
 

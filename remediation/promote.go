@@ -217,7 +217,7 @@ func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Sta
 	}
 	e.ownIntents.Store(op, true)
 	e.wakeUp()
-	return e.rolloutView(ctx, b, done), nil
+	return e.rolloutView(ctx, ctx, b, done), nil
 }
 
 // promotionLook is the distance of two looks at a promotion that is waited for.
@@ -238,11 +238,11 @@ func (e *Engine) WaitForPromotion(ctx context.Context, service string) (RolloutV
 		}
 		select {
 		case <-ctx.Done():
-			return e.rolloutView(whole, b, r), nil
+			return e.rolloutView(whole, whole, b, r), nil
 		default:
 		}
 		if r.Promotion == nil {
-			return e.rolloutView(whole, b, r), nil
+			return e.rolloutView(whole, whole, b, r), nil
 		}
 		pause(ctx, promotionLook)
 	}

@@ -75,7 +75,7 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 		return RolloutView{}, err
 	}
 	e.wakeUp()
-	return e.rolloutView(ctx, b, r), nil
+	return e.rolloutView(ctx, ctx, b, r), nil
 }
 
 // oneBook returns the playbook of a service; "" is enough where there is one.
@@ -112,15 +112,15 @@ func (e *Engine) Rollouts(ctx context.Context) ([]RolloutView, error) {
 		if !ok {
 			r = Rollout{Service: b.Service, Release: b.Release.Version, Previous: b.Release.Previous, State: RolloutNone, Stage: StageNone}
 		}
-		out = append(out, e.rolloutView(ctx, b, r))
+		out = append(out, e.rolloutView(ctx, ctx, b, r))
 	}
 	slices.SortFunc(out, func(a, b RolloutView) int { return compare(a.Service, b.Service) })
 	return out, nil
 }
 
-// rolloutView asks Prometheus how the stage does, and says what is missing for the
-// next one.
-func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutView {
+// rolloutView asks Prometheus how the stage does, for as long as ask lasts, and says
+// what is missing for the next one.
+func (e *Engine) rolloutView(ctx, ask context.Context, b *book, r Rollout) RolloutView {
 	if r.Promotion != nil { // what its action keeps for itself concerns nobody else
 		p := *r.Promotion
 		p.Before, p.Was = nil, nil
@@ -132,11 +132,11 @@ func (e *Engine) rolloutView(ctx context.Context, b *book, r Rollout) RolloutVie
 		return v
 	}
 	v.Traffic, v.PromotableAt = stage.Traffic, b.promotableAt(r)
-	a := e.askStage(ctx, b, r)
+	a := e.askStage(ask, b, r)
 	v.Criteria = a.criteria
 	var proof []StageGate
 	if b.nextStage(r.Stage) == nil { // what the whole rollout is judged by
-		gates, views, err := e.soaked(ctx, b, r.Release)
+		gates, views, err := e.soaked(ask, b, r.Release)
 		if err != nil {
 			e.log.Warn("cannot tell what a rollout's end is missing", "service", b.Service, "err", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 )
 
 // ChangeRollout carries out what a human decided about a rollout.
@@ -51,8 +52,14 @@ func (e *Engine) onRollout(ctx context.Context, b *book, fn func(tx Tx, r *Rollo
 		return RolloutView{}, err
 	}
 	e.wakeUp()
-	return e.rolloutView(ctx, b, done), nil
+	ask, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	return e.rolloutView(ctx, ask, b, done), nil
 }
+
+// answerPatience is how long the answer to an order that is already given waits for
+// what Prometheus has to say of the stage.
+const answerPatience = 2 * time.Second
 
 // holdRollout keeps a rollout in its stage; triggers work as ever.
 func (e *Engine) holdRollout(ctx context.Context, b *book, in RolloutChange) (RolloutView, error) {

@@ -346,11 +346,20 @@ type fakePrometheus struct {
 	err             error
 	// criterion is the value of every stage's criteria; below 0: none.
 	criterion float64
+	// hangs, where set, is waited for, or the context's end.
+	hangs chan struct{}
 	// whole, where set, is the value of the stage's criteria over more than their window.
 	whole *float64
 }
 
-func (p *fakePrometheus) Query(_ context.Context, expr string) (float64, bool, error) {
+func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool, error) {
+	if p.hangs != nil {
+		select {
+		case <-p.hangs:
+		case <-ctx.Done():
+			return 0, false, fmt.Errorf("%w: %w", remediation.ErrNoAnswer, ctx.Err())
+		}
+	}
 	if p.err != nil {
 		return 0, false, p.err
 	}
