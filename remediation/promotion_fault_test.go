@@ -327,3 +327,31 @@ func crashRollout(t *testing.T, when storetest.When, boundary int) (crashed bool
 	verify(t, c.world)
 	return crashed
 }
+
+func TestAPromotionThatNothingIsLeftToActByIsGivenUp(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error {
+		all, err := tx.Rollouts()
+		if err != nil {
+			return err
+		}
+		r := all[0]
+		r.Promotion = &remediation.Promotion{
+			Op: "op", From: "alpha", To: "beta", Flag: "FEATURE_A", Value: "0.1", By: "eve", Reason: "because",
+			Playbook: "of a file that is gone", Started: c.now, Until: c.now.Add(5 * time.Minute), Wake: c.now,
+		}
+		return tx.PutRollout(r)
+	}))
+	if _, err := c.engine.Tick(c.ctx); err == nil || !strings.Contains(err.Error(), "playbook") {
+		t.Errorf("it goes on by nothing: %v", err)
+	}
+	c.now = c.now.Add(6 * time.Minute)
+	c.tick()
+	r := c.rollout()
+	if r.Promotion != nil || !r.Held || r.Stage != "alpha" || c.flag.value != "0.01" {
+		t.Errorf("it is %+v, the flag %s", r, c.flag.value)
+	}
+	c.staged("outcome promote-beta outcome=failed", "stage state=active stage=alpha held=true promotion=failed")
+	verify(t, c.world)
+}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 // duePromotions returns the services whose promotions are to be gone on with, each
@@ -128,11 +130,11 @@ func (e *Engine) runPromotion(ctx context.Context, service string) error {
 	}
 	b, err := e.bookFor(ctx, &Incident{ID: "rollout/" + service, PlaybookHash: p.Playbook})
 	if err != nil {
-		return err
+		return e.givePromotionUp(ctx, service, p, err)
 	}
 	_, action, err := b.setter(p.Flag, p.Value)
 	if err != nil {
-		return err
+		return e.givePromotionUp(ctx, service, p, err)
 	}
 	// Known once, so that a second try looks first.
 	_, own := e.ownIntents.LoadAndDelete(p.Op)
@@ -145,6 +147,25 @@ func (e *Engine) runPromotion(ctx context.Context, service string) error {
 		return e.doubtPromotion(ctx, b, p, action, errors.New("backout was stopped between intent and outcome"))
 	}
 	return e.applyPromotion(ctx, b, p, action)
+}
+
+// givePromotionUp ends a promotion whose time is over and of which there is nothing
+// left to act by: its playbook cannot be read any more, or its action not be made of
+// it. Until then a restart with what was there may go on with it.
+func (e *Engine) givePromotionUp(ctx context.Context, service string, p *Promotion, cause error) error {
+	if e.now().Before(p.Until) {
+		return cause
+	}
+	b := e.bookOf(service)
+	if b == nil {
+		b = &book{Playbook: &alerts.Playbook{Service: service}}
+	}
+	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		if err := c.outcome(c.now, StepFailed, EffectFailed, map[string]any{"error": cause.Error()}); err != nil {
+			return err
+		}
+		return c.fall(StepFailed, cause.Error())
+	})
 }
 
 // limited bounds one call of a promotion's action; a stop of the process does not
