@@ -77,13 +77,13 @@ const regenerate = "backout rules generate, load the file into Prometheus, and r
 // compareRules names the first rule that differs. A rule is known by its group, its
 // name and its labels.
 func compareRules(service string, want, have []LoadedRule) Finding {
-	have = slices.Clone(have)
+	have, all := slices.Clone(have), have
 	for _, w := range want {
 		i := slices.IndexFunc(have, func(h LoadedRule) bool {
 			return h.Group == w.Group && h.Name == w.Name && h.Alert == w.Alert && maps.Equal(h.Labels, w.Labels)
 		})
 		if i < 0 {
-			if !slices.ContainsFunc(have, func(h LoadedRule) bool { return h.Group == w.Group }) {
+			if !slices.ContainsFunc(all, func(h LoadedRule) bool { return h.Group == w.Group }) {
 				return Failed(fmt.Sprintf("Prometheus has no rule group %s", w.Group), regenerate)
 			}
 			return Failed(fmt.Sprintf("Prometheus has no rule %s", w.describe()), regenerate)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,7 +31,8 @@ type world struct {
 	engine *remediation.Engine
 	prom   *fakePrometheus
 	am     *fakeAlertmanager
-	// targets by kind of action
+	// targets by kind of action, under mu: a proof binds its own beside the engine's
+	mu      sync.Mutex
 	targets map[string]*target
 	// flag is what promotions set.
 	flag    *flag
@@ -161,6 +163,8 @@ func (w *world) kinds() []remediation.ActionKind {
 }
 
 func (w *world) target(kind string) *target {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.targets[kind] == nil {
 		w.targets[kind] = &target{}
 	}
