@@ -180,7 +180,7 @@ func (e *Engine) abort(ctx context.Context, b *book, inc *Incident) error {
 			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
 			s.State, s.Started, s.Finished, s.Verified = StepNoChange, &c.now, &c.now, true
 			c.inc.Ran, c.inc.LastHeld = true, ""
-			counted(c.tx, e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc)
+			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc)
 			c.enter(Acting, 0)
 			return c.audit(KindOutcome, actorEngine, s, detail)
 		}

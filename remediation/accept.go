@@ -430,7 +430,7 @@ func (a *accept) hold(al Alert, again bool, why string) error {
 	if err != nil {
 		return err
 	}
-	counted(a.tx, a.e.metrics.holds.WithLabelValues(string(HoldUnknownTrigger)).Inc)
+	a.tx.OnCommit(a.e.metrics.holds.WithLabelValues(string(HoldUnknownTrigger)).Inc)
 	return a.e.append(a.tx, Entry{Kind: KindHeld, Actor: actorEngine, Service: al.Labels["service"], Detail: map[string]any{
 		"reason": string(HoldUnknownTrigger), "why": why, "trigger": al.Labels["trigger"], "fingerprint": al.Fingerprint,
 	}})

@@ -90,7 +90,7 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
 			s.State, s.Started, s.Finished, s.Verified = StepNoChange, &c.now, &c.now, true
 			c.inc.Ran, c.inc.LastHeld = true, ""
-			counted(c.tx, e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc)
+			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc)
 			if err := c.audit(KindOutcome, actorEngine, s, detail); err != nil {
 				return err
 			}
@@ -238,7 +238,7 @@ func (c *change) intend(s *Step, look Look, detail map[string]any) error {
 	if !c.inc.Intended {
 		c.inc.Intended = true
 		reaction := c.now.Sub(c.inc.Opened).Seconds()
-		counted(c.tx, func() { c.e.metrics.reaction.Observe(reaction) })
+		c.tx.OnCommit(func() { c.e.metrics.reaction.Observe(reaction) })
 	}
 	return c.audit(KindIntent, actorEngine, s, detail)
 }
@@ -314,8 +314,8 @@ func (c *change) outcome(s *Step, eo EffectOutcome, detail map[string]any) error
 	}
 	c.inc.Ran = true
 	took := c.now.Sub(*s.Started).Seconds()
-	counted(c.tx, c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
-	counted(c.tx, func() { c.e.metrics.duration.WithLabelValues(s.Action).Observe(took) })
+	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
+	c.tx.OnCommit(func() { c.e.metrics.duration.WithLabelValues(s.Action).Observe(took) })
 	return c.audit(KindOutcome, actorEngine, s, detail)
 }
 
@@ -464,7 +464,7 @@ func (e *Engine) stayInDoubt(ctx context.Context, b *book, inc *Incident, s *Ste
 			return nil
 		}
 		s := c.inc.step(s.ID())
-		counted(c.tx, e.metrics.holds.WithLabelValues(string(HoldTarget)).Inc)
+		c.tx.OnCommit(e.metrics.holds.WithLabelValues(string(HoldTarget)).Inc)
 		err := c.audit(KindInDoubt, actorEngine, s, map[string]any{
 			"why": cause.Error(), "reason": string(HoldTarget), "error": err.Error(), "target": s.Target,
 		})

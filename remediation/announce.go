@@ -93,7 +93,7 @@ func (c *change) tell(s *Step, q question) error {
 		detail["error"] = s.Error
 	}
 	detail["outcome"] = string(s.State)
-	counted(c.tx, c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
+	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
 	return c.audit(KindOutcome, actorEngine, s, detail)
 }
 

@@ -326,7 +326,7 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 		if g.until != nil {
 			detail["until"] = g.until.UTC().Format(time.RFC3339)
 		}
-		counted(c.tx, c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc)
+		c.tx.OnCommit(c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc)
 		if err := c.audit(KindHeld, actorEngine, s, detail); err != nil {
 			return err
 		}

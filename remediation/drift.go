@@ -129,7 +129,7 @@ func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 				return nil
 			}
 		}
-		counted(tx, e.metrics.drift.WithLabelValues(w.step.Action, w.incident.Service).Inc)
+		tx.OnCommit(e.metrics.drift.WithLabelValues(w.step.Action, w.incident.Service).Inc)
 		return e.append(tx, Entry{Kind: KindDrift, Actor: actorEngine, Service: w.incident.Service, Incident: w.incident.ID,
 			Step: w.step.ID(), Action: w.step.Action, Detail: map[string]any{"target": w.step.Target, "why": what}})
 	})

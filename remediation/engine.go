@@ -106,7 +106,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(out.channels),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}
-	e.store = tally{telling{o.Store, e.tellTeam}}
+	e.store = telling{o.Store, e.tellTeam}
 	e.sight = newSight(o.Prometheus, o.Now)
 	e.prometheus = e.sight
 	e.proving = newProving(o.Surroundings, o.DrillPatience)

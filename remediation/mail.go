@@ -181,7 +181,7 @@ func (c *change) putMail(p *PublicIncident, first int, s *Step) error {
 			}
 		}
 	}
-	counted(c.tx, c.e.outbox.wakeUp)
+	c.tx.OnCommit(c.e.outbox.wakeUp)
 	return nil
 }
 

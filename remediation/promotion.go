@@ -143,9 +143,9 @@ func (c *promoting) outcome(at time.Time, s StepState, effect EffectOutcome, det
 		return err
 	}
 	detail["outcome"] = string(s)
-	counted(c.tx, c.e.metrics.steps.WithLabelValues(actionFlagSet, string(s)).Inc)
+	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(actionFlagSet, string(s)).Inc)
 	took := c.now.Sub(c.p.Started).Seconds()
-	counted(c.tx, func() { c.e.metrics.duration.WithLabelValues(actionFlagSet).Observe(took) })
+	c.tx.OnCommit(func() { c.e.metrics.duration.WithLabelValues(actionFlagSet).Observe(took) })
 	return c.audit(KindOutcome, actorEngine, detail)
 }
 

@@ -37,6 +37,10 @@ type Tx interface {
 	OutboxTable
 	PreflightTable
 	RehearsalTable
+	// OnCommit runs fn once the transaction is on disk, before Update returns and
+	// in its goroutine: after everything that fn is about is true. It does not run
+	// where the transaction fails, nor in a View. A decorator of Tx inherits it.
+	OnCommit(fn func())
 }
 
 // IncidentTable holds the incidents.

@@ -253,7 +253,7 @@ func (e *Engine) putTeamMessage(tx Tx, ch Channel, m TeamMessage, out Message) e
 	if err := tx.PutMessage(&out); err != nil {
 		return err
 	}
-	counted(tx, e.outbox.wakeUp)
+	tx.OnCommit(e.outbox.wakeUp)
 	return nil
 }
 

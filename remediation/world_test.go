@@ -26,6 +26,7 @@ type world struct {
 	ctx    context.Context
 	dir    string
 	now    time.Time
+	clock  func() time.Time // what the engine reads; w.now where nil
 	pb     *alerts.Playbook
 	store  remediation.Store
 	engine *remediation.Engine
@@ -150,8 +151,15 @@ func (w *world) newEngine(st remediation.Store) *remediation.Engine {
 func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 	return remediation.New(w.ctx, remediation.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.am, History: w.history,
-		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
+		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Now: w.time, Logger: slog.New(slog.DiscardHandler),
 	})
+}
+
+func (w *world) time() time.Time {
+	if w.clock != nil {
+		return w.clock()
+	}
+	return w.now
 }
 
 func (w *world) kinds() []remediation.ActionKind {

@@ -25,6 +25,8 @@ type tx struct {
 	alone bool
 	wrote bool
 	over  bool
+	// committed are to run once the transaction is on disk.
+	committed []func()
 	// fault is the first statement's that failed. Nothing runs after it, since
 	// SQLite may have rolled everything back, and a statement would then commit
 	// by itself.
@@ -41,6 +43,13 @@ func (t *tx) usable() error {
 		return errOver
 	}
 	return t.fault
+}
+
+// OnCommit implements remediation.Tx.
+func (t *tx) OnCommit(fn func()) {
+	if t.write && !t.over {
+		t.committed = append(t.committed, fn)
+	}
 }
 
 // exec runs a statement that writes.

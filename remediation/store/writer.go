@@ -64,7 +64,14 @@ func (s *SQLite) Update(ctx context.Context, fn func(remediation.Tx) error) erro
 	if t != nil {
 		c.run(t, fn)
 	}
-	return <-c.answer
+	err := <-c.answer
+	if err != nil || t == nil {
+		return err
+	}
+	for _, fn := range t.committed {
+		fn()
+	}
+	return nil
 }
 
 // run runs fn and tells the writer how it ended, in whichever way it did.

@@ -232,6 +232,38 @@ var transactionTests = []test{
 		}
 		s.chain()
 	}},
+	{"what waits for the commit runs after it, in order, and not without it", func(s *suite) {
+		var ran []string
+		after := func(name string) func() { return func() { ran = append(ran, name) } }
+		s.update(func(tx remediation.Tx) error {
+			tx.OnCommit(func() { ran = append(ran, fmt.Sprint("of ", s.actors())) })
+			tx.OnCommit(after("second"))
+			if len(ran) > 0 {
+				s.Error("it ran inside the transaction")
+			}
+			return appendEntry(tx, "kept")
+		})
+		err := s.store.Update(s.ctx, func(tx remediation.Tx) error {
+			tx.OnCommit(after("failed"))
+			return errors.Join(appendEntry(tx, "lost"), errMine)
+		})
+		if !errors.Is(err, errMine) {
+			s.Errorf("Update answered %v", err)
+		}
+		s.view(func(tx remediation.Tx) error { tx.OnCommit(after("view")); return nil })
+		if want := []string{"of [kept]", "second"}; !slices.Equal(ran, want) {
+			s.Errorf("ran %q, want %q", ran, want)
+		}
+	}},
+	{"what waits for the commit may write", func(s *suite) {
+		s.update(func(tx remediation.Tx) error {
+			tx.OnCommit(func() { s.update(func(tx remediation.Tx) error { return appendEntry(tx, "after") }) })
+			return appendEntry(tx, "first")
+		})
+		if got := s.actors(); !slices.Equal(got, []string{"first", "after"}) {
+			s.Errorf("the log has %v", got)
+		}
+	}},
 	{"a View gives its function's error, and ends with its panic", func(s *suite) {
 		if err := s.store.View(s.ctx, func(remediation.Tx) error { return errMine }); !errors.Is(err, errMine) {
 			s.Fatalf("View answered %v", err)
