@@ -25,17 +25,6 @@ const (
 	exportPatience = 30 * time.Second
 )
 
-// kindNames are the kinds that the audit page's filter offers, in its order.
-var kindNames = []remediation.Kind{
-	remediation.KindOpened, remediation.KindAttached, remediation.KindReopened, remediation.KindPlanned, remediation.KindHeld,
-	remediation.KindApproved, remediation.KindDenied, remediation.KindIntent, remediation.KindOutcome, remediation.KindInDoubt,
-	remediation.KindVerified, remediation.KindSettled, remediation.KindEscalated, remediation.KindRecovered, remediation.KindResolved,
-	remediation.KindClosed, remediation.KindClaimed, remediation.KindReleased, remediation.KindRestored, remediation.KindFrozen,
-	remediation.KindThawed, remediation.KindSignal, remediation.KindStage, remediation.KindNotified, remediation.KindLateOutcome,
-	remediation.KindDrift, remediation.KindBlind, remediation.KindReceived, remediation.KindDuplicate, remediation.KindCheckpoint,
-	remediation.KindStarted,
-}
-
 // auditFilter is what the audit page's form holds.
 type auditFilter struct {
 	Service, Kind, Incident, From, To, Text string
@@ -92,7 +81,7 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 		UnknownService  bool
 		UnknownIncident string
 	}{
-		frame: s.frame(c, "Audit log"), Filter: f, Kinds: kindNames, Services: o.Services, Found: found,
+		frame: s.frame(c, "Audit log"), Filter: f, Kinds: remediation.Kinds(), Services: o.Services, Found: found,
 		Filtered: len(f.values()) > 0, Full: len(found.Entries) == auditPageSize, Before: search.Before,
 		Chain: checkChain(found.Entries),
 	}

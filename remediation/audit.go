@@ -42,6 +42,16 @@ const (
 	KindStarted     Kind = "started"
 )
 
+// Kinds are all kinds of audit entries, in the order in which people ask for them.
+func Kinds() []Kind {
+	return []Kind{
+		KindOpened, KindAttached, KindReopened, KindPlanned, KindHeld, KindApproved, KindDenied, KindIntent, KindOutcome, KindInDoubt,
+		KindVerified, KindSettled, KindEscalated, KindRecovered, KindResolved, KindClosed, KindClaimed, KindReleased, KindRestored,
+		KindFrozen, KindThawed, KindSignal, KindStage, KindNotified, KindLateOutcome, KindDrift, KindBlind, KindReceived, KindDuplicate,
+		KindCheckpoint, KindStarted,
+	}
+}
+
 // Entry is one entry of the audit log. All keys are always present; a key
 // that does not apply is "" (detail: {}).
 type Entry struct {

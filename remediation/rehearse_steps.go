@@ -109,14 +109,7 @@ func (e *Engine) drillPlan(ctx context.Context, b *book, plan string) (Finding, 
 		return FindingOf(err), incidents
 	}
 	return Passed(fmt.Sprintf("a drill alert of %s came through Alertmanager as %s, whose %s were skipped with every gate asked, within %s",
-		trigger, strings.Join(incidents, ", "), plural(steps, "step"), time.Since(began).Round(100*time.Millisecond))), incidents
-}
-
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
+		trigger, strings.Join(incidents, ", "), Counted(steps, "step"), time.Since(began).Round(100*time.Millisecond))), incidents
 }
 
 // awaitClosedDrills waits until drills are over, and counts their steps, each of

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -121,11 +123,15 @@ func utc(t *time.Time) *time.Time {
 	return &u
 }
 
-// ViewIncidents lists incidents as they are in one transaction of any store.
+// ViewIncidents lists incidents as they are in one transaction of any store. A
+// service that nobody knows is refused: an empty list would read as good news.
 func ViewIncidents(tx Tx, f IncidentFilter) ([]IncidentView, error) {
 	all, err := tx.Incidents(f)
 	if err != nil {
 		return nil, err
+	}
+	if len(all) == 0 {
+		return []IncidentView{}, knownService(tx, f.Service)
 	}
 	out := []IncidentView{}
 	for _, inc := range all {
@@ -157,6 +163,53 @@ func ViewIncident(tx Tx, id string) (IncidentView, error) {
 	return v, err
 }
 
+// ViewEntries lists audit entries as they are in one transaction of any store. A
+// kind, incident or service that does not exist is refused, as ViewIncidents does.
+func ViewEntries(tx Tx, f EntryFilter) ([]Entry, error) {
+	if f.Kind != "" && !slices.Contains(Kinds(), f.Kind) {
+		return nil, refuse(Invalid, "unknown kind of entry %q; the kinds are %s", f.Kind, joined(Kinds()))
+	}
+	out, err := tx.Entries(f)
+	if err != nil || len(out) > 0 {
+		return out, err
+	}
+	if f.Incident != "" {
+		if _, err := tx.Incident(f.Incident); errors.Is(err, ErrNotFound) {
+			return nil, refuse(Missing, "there is no incident %s", f.Incident)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return out, knownService(tx, f.Service)
+}
+
+// knownService refuses a service that no playbook ever loaded names.
+func knownService(tx Tx, service string) error {
+	if service == "" {
+		return nil
+	}
+	beats, err := tx.Beats()
+	if err != nil {
+		return err
+	}
+	known := make([]string, len(beats))
+	for i, b := range beats {
+		known[i] = b.Service
+	}
+	if slices.Contains(known, service) {
+		return nil
+	}
+	return refuse(Missing, "unknown service %q; known: %s", service, joined(known))
+}
+
+func joined[T ~string](list []T) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = string(v)
+	}
+	return strings.Join(words, ", ")
+}
+
 // Incidents implements Service.
 func (e *Engine) Incidents(ctx context.Context, f IncidentFilter) (out []IncidentView, err error) {
 	err = e.store.View(ctx, func(tx Tx) error {
@@ -178,7 +231,7 @@ func (e *Engine) Incident(ctx context.Context, id string) (v IncidentView, err e
 // Entries implements Service.
 func (e *Engine) Entries(ctx context.Context, f EntryFilter) (out []Entry, err error) {
 	err = e.store.View(ctx, func(tx Tx) error {
-		out, err = tx.Entries(f)
+		out, err = ViewEntries(tx, f)
 		return err
 	})
 	return out, err

@@ -174,21 +174,21 @@ func eachPage(ctx context.Context, src source, after int64, fn func([]remediatio
 func (c *commands) printEntries(entries []remediation.Entry) error {
 	var b strings.Builder
 	for _, e := range entries {
-		b.WriteString(entryText(e))
+		b.WriteString(entryText(e, c.screen()))
 	}
 	return c.print(b.String())
 }
 
 // entryText is one entry: a line of who, when and what, and one of why.
-func entryText(e remediation.Entry) string {
+func entryText(e remediation.Entry, scr screen) string {
 	what := []string{string(e.Kind)}
 	for _, s := range []string{e.Service, e.Incident, e.Step} {
 		if s != "" {
 			what = append(what, s)
 		}
 	}
-	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, momentShort(e.Time), cell(strings.Join(what, " "), 60), cell(e.Actor, 24))
-	return cell(head, columns) + "\n" + wrap(strings.Repeat(" ", 8), detailText(e.Detail))
+	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, momentShort(e.Time), scr.cell(strings.Join(what, " "), 60), scr.cell(e.Actor, 24))
+	return scr.cell(head, columns) + "\n" + wrap(strings.Repeat(" ", 8), scr.cell(detailText(e.Detail), maxDetail))
 }
 
 // printEntryLines writes entries in their canonical form, one a line.

@@ -14,7 +14,7 @@ var detailFirst = []string{"reason", "why", "error", "trigger", "value", "thresh
 // detailLast are told only by --output=json: long, or of use to a program only.
 var detailLast = []string{"expr", "before", "after", "playbook", "playbooks", "alerts", "fingerprint", "fingerprints"}
 
-// maxDetail is how much of a detail is told, in characters.
+// maxDetail is how much of a detail a terminal shows, in characters.
 const maxDetail = 300
 
 // detailText is the detail of an audit entry in one line.
@@ -40,7 +40,7 @@ func detailText(detail map[string]any) string {
 	for _, key := range rest {
 		say(key)
 	}
-	return cell(strings.Join(parts, ", "), maxDetail)
+	return strings.Join(parts, ", ")
 }
 
 func detailValue(key string, v any) string {

@@ -122,8 +122,8 @@ func verify(ctx context.Context, src source, noted *head, work *progress) (verdi
 
 func (v verdict) text() string {
 	if v.OK {
-		return fmt.Sprintf("ok: %d entries, head %s\n", v.Entries, v.Head)
+		return fmt.Sprintf("ok: %s, head %s\n", remediation.Counted(v.Entries, "entry"), v.Head)
 	}
 	return wrap("", fmt.Sprintf("broken: entry %d: %s", v.Broken.Seq, v.Broken.Why)) +
-		wrap("", fmt.Sprintf("The %d entries up to %s are good; nothing after them can be trusted.", v.Entries, v.Head))
+		wrap("", fmt.Sprintf("%s up to %s can be trusted; nothing after that can.", remediation.Counted(v.Entries, "entry"), v.Head))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -66,9 +67,9 @@ func (c *commands) printFindings(f findings) error {
 	}
 	switch {
 	case !f.OK:
-		fmt.Fprintf(&b, "%s, %s\n", counted(len(f.Errors), "error"), counted(len(f.Warnings), "warning"))
+		fmt.Fprintf(&b, "%s, %s\n", remediation.Counted(len(f.Errors), "error"), remediation.Counted(len(f.Warnings), "warning"))
 	case len(f.Warnings) > 0:
-		fmt.Fprintf(&b, "ok: %s; %s, which hold nothing up\n", strings.Join(f.Checked, ", "), counted(len(f.Warnings), "warning"))
+		fmt.Fprintf(&b, "ok: %s; %s, which hold nothing up\n", strings.Join(f.Checked, ", "), remediation.Counted(len(f.Warnings), "warning"))
 	default:
 		fmt.Fprintf(&b, "ok: %s\n", strings.Join(f.Checked, ", "))
 	}
@@ -83,13 +84,6 @@ func problemText(p alerts.Problem) string {
 		return strings.TrimPrefix(text, ": ")
 	}
 	return text
-}
-
-func counted(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // problems takes an error apart into what it is made of.

@@ -92,9 +92,9 @@ func (c *commands) printCoverage(a coverageFindings, missing int) error {
 		}
 	}
 	if missing > 0 {
-		fmt.Fprintf(&b, "\n%s, %d missing\n", counted(n, "line"), missing)
+		fmt.Fprintf(&b, "\n%s, %d missing\n", remediation.Counted(n, "line"), missing)
 	} else {
-		fmt.Fprintf(&b, "\n%s, nothing missing\n", counted(n, "line"))
+		fmt.Fprintf(&b, "\n%s, nothing missing\n", remediation.Counted(n, "line"))
 	}
 	return c.print(b.String())
 }

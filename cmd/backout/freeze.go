@@ -22,7 +22,7 @@ func (c *commands) addFreezeCommand() {
 	scope := choiceFlag(clause, "scope", "all: steps and promotions; promotions: a rollout stays where it is, rollbacks still run.",
 		remediation.ScopeAll, remediation.ScopeAll, remediation.ScopePromotions)
 	length := spanFlag(clause, "for", "How long, such as 2h; until thawed where not given.")
-	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		f := remediation.Freeze{Service: *service, Scope: *scope, Reason: *reason}
@@ -48,7 +48,7 @@ func (c *commands) addFreezeCommand() {
 func (c *commands) addThaw() {
 	clause := c.app.Command("thaw", "End a freeze, of every scope; what it held goes on after asking Prometheus again.")
 	service := clause.Flag("service", "The freeze of this service; the one of every service where not given.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()

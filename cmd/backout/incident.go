@@ -20,12 +20,9 @@ func (c *commands) addIncident() {
 	c.addIncidentShow(incident)
 	c.addIncidentReport(incident)
 	c.addIncidentBrief(incident)
-	c.addIncidentVerb(incident, remediation.Claim, "Take an incident over: no further step runs until it is released.",
-		"claimed by hand")
-	c.addIncidentVerb(incident, remediation.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.",
-		"released by hand")
-	c.addIncidentVerb(incident, remediation.Close, "Close an incident that backout cannot bring to an end by itself.",
-		"closed by hand")
+	c.addIncidentVerb(incident, remediation.Claim, "Take an incident over: no further step runs until it is released.")
+	c.addIncidentVerb(incident, remediation.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.")
+	c.addIncidentVerb(incident, remediation.Close, "Close an incident that backout cannot bring to an end by itself.")
 	c.addIncidentRestore(incident)
 }
 
@@ -46,7 +43,7 @@ func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 			if *output == outputJSON {
 				return c.printJSON(map[string]any{"incidents": list})
 			}
-			return c.print(incidentTable(list, c.painter()))
+			return c.print(incidentTable(list, c.screen()))
 		})
 	})
 }
@@ -74,7 +71,7 @@ func (c *commands) showIncident(inc remediation.IncidentView, output string) err
 	if output == outputJSON {
 		return c.printJSON(inc)
 	}
-	return c.print(incidentText(inc, c.now(), c.painter()))
+	return c.print(incidentText(inc, c.now(), c.screen()))
 }
 
 // errOver ends a following.
@@ -124,15 +121,14 @@ func (c *commands) showChange(inc remediation.IncidentView, output string, again
 			return err
 		}
 	}
-	return c.print(incidentText(inc, c.now(), c.painter()))
+	return c.print(incidentText(inc, c.now(), c.screen()))
 }
 
-// addIncidentVerb adds a change of a whole incident. Its reason may be left
-// out, since at night a hand must be quick; the audit log then says that it was.
-func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb remediation.Verb, help, unsaid string) {
+// addIncidentVerb adds a change of a whole incident.
+func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb remediation.Verb, help string) {
 	clause := parent.Command(string(verb), help)
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
-	reason := clause.Flag("reason", "Why, for the audit log.").Default(unsaid + ", no reason given").String()
+	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, verb, *id, map[string]any{"reason": *reason}, *output)
@@ -142,7 +138,7 @@ func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb remediation.V
 func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 	clause := parent.Command("restore", "Put back what an incident's steps changed, the last one first (never data). The rollout is then active again, and held.")
 	id := clause.Arg("id", "The incident, such as inc-1; it must be recovered or closed.").Required().String()
-	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	reason := reasonFlag(clause)
 	force := clause.Flag("force", "Restore although a trigger is breaching, or although data was lost.").Bool()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -159,7 +155,7 @@ func (c *commands) addDecision(verb remediation.Verb, help string) {
 	clause := c.app.Command(string(verb), help)
 	id := clause.Arg("incident", "The incident, such as inc-1.").Required().String()
 	step := clause.Arg("step", "The step, such as 3-schema_rollback.").Required().String()
-	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, verb, *id, map[string]any{"step": *step, "reason": *reason}, *output)

@@ -10,7 +10,7 @@ import (
 )
 
 // incidentTable is a list of incidents for humans.
-func incidentTable(list []remediation.IncidentView, p painter) string {
+func incidentTable(list []remediation.IncidentView, scr screen) string {
 	if len(list) == 0 {
 		return "No incidents.\n"
 	}
@@ -26,10 +26,10 @@ func incidentTable(list []remediation.IncidentView, p painter) string {
 		}
 		tones[[2]int{len(rows), 2}] = stateTone(inc.State)
 		rows = append(rows, []string{
-			cell(inc.ID, 10), cell(inc.Service, 12), cell(state, 18), momentShort(inc.Opened), cell(strings.Join(triggerNames(inc), " "), 13),
+			scr.cell(inc.ID, 10), scr.cell(inc.Service, 12), scr.cell(state, 18), momentShort(inc.Opened), scr.cell(strings.Join(triggerNames(inc), " "), 13),
 		})
 	}
-	return table(rows, p, tones) + "\nbackout incident show ID tells the rest.\n"
+	return table(rows, scr, tones) + "\nbackout incident show ID tells the rest.\n"
 }
 
 func triggerNames(inc remediation.IncidentView) []string {
@@ -44,7 +44,7 @@ func triggerNames(inc remediation.IncidentView) []string {
 
 // incidentText is one incident for a human at night: what happened, what it
 // means, what was done, what comes next, how to stop it.
-func incidentText(inc remediation.IncidentView, now time.Time, p painter) string {
+func incidentText(inc remediation.IncidentView, now time.Time, scr screen) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Incident %s", clean(inc.ID))
 	if inc.Drill {
@@ -60,7 +60,7 @@ func incidentText(inc remediation.IncidentView, now time.Time, p painter) string
 	state := b.String()
 	b.Reset()
 	word := clean(string(inc.State))
-	b.WriteString(strings.Replace(state, "state     "+word, "state     "+p.paint(stateTone(inc.State), word), 1))
+	b.WriteString(strings.Replace(state, "state     "+word, "state     "+scr.paint(stateTone(inc.State), word), 1))
 	if inc.Reason != "" {
 		why := string(inc.Reason)
 		if inc.Why != "" {
@@ -91,7 +91,7 @@ func incidentText(inc remediation.IncidentView, now time.Time, p painter) string
 		line("closed", "%s (%s)", moment(*inc.Closed), distance(now, *inc.Closed))
 	}
 	triggersText(&b, inc)
-	stepsText(&b, inc, now, p)
+	stepsText(&b, inc, now, scr)
 	if inc.State != remediation.Closed {
 		b.WriteString(handsText(inc))
 	}
@@ -124,7 +124,7 @@ func triggersText(b *strings.Builder, inc remediation.IncidentView) {
 	}
 }
 
-func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, p painter) {
+func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, scr screen) {
 	b.WriteString("\nWhat is done about it\n")
 	for _, s := range inc.Steps {
 		when := ""
@@ -134,9 +134,9 @@ func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, 
 		case s.Started != nil:
 			when = "since " + s.Started.UTC().Format("15:04:05") + " UTC"
 		}
-		state := cell(string(s.State), 10)
-		pad := strings.Repeat(" ", 10-width(state))
-		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", cell(s.ID, 20), p.paint(stepTone(s.State), state), pad, cell(s.Risk, 10), when)
+		state := scr.cell(string(s.State), 10)
+		pad := strings.Repeat(" ", max(10-width(state), 0))
+		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.cell(s.ID, 20), scr.paint(stepTone(s.State), state), pad, scr.cell(s.Risk, 10), when)
 		b.WriteString(strings.TrimRight(text, " ") + "\n" + wrap("      ", s.Target))
 		if words := s.ExpectedWords(); words != "" {
 			b.WriteString(wrap("      ", words))

@@ -13,7 +13,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 		ID: "inc-1", Service: "shop", State: remediation.Recovered,
 		Triggers: []remediation.TriggerView{{Trigger: "security", Signal: "critical-security-vulnerability", Active: true}},
 	}
-	text := incidentText(inc, time.Time{}, noColour{})
+	text := incidentText(inc, time.Time{}, screen{})
 	for _, word := range []string{"threshold", "last value", "the trouble has stopped"} {
 		if strings.Contains(text, word) {
 			t.Errorf("it says %q:\n%s", word, text)
@@ -26,7 +26,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 
 func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
 	inc := remediation.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
-	if text := incidentText(inc, time.Time{}, noColour{}); !strings.Contains(text, "after the one that is running") {
+	if text := incidentText(inc, time.Time{}, screen{}); !strings.Contains(text, "after the one that is running") {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}
 }

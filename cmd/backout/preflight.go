@@ -24,7 +24,7 @@ func (c *commands) addPreflight() {
 func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
 	clause := parent.Command("run", "Run it on the server, and show each item as its result comes. Exit status 1 where one failed.").Default()
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -66,7 +66,7 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 	clause := parent.Command("sign", "Say that items are so, for this release: each is in the audit log with your name. What failed cannot be signed for.")
 	items := clause.Arg("item", "Items as `backout preflight show` names them.").Required().Strings()
 	by := clause.Flag("by", "Who says so; the token's name where not given.").String()
-	reason := clause.Flag("reason", "Why it is so, for the audit log.").Required().String()
+	reason := ownReasonFlag(clause)
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {

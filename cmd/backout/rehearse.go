@@ -24,7 +24,7 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 	clause := parent.Command("run", "Rehearse on the server: a drill alert through Alertmanager, then each step. Exit status 1 where one failed.").Default()
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
 	plan := clause.Flag("plan", "The plan; each plan that a trigger uses where not given.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -154,7 +154,7 @@ func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text str
 func rehearsalText(v remediation.RehearsalView) string {
 	var b strings.Builder
 	if v.Running {
-		b.WriteString(wrap("", fmt.Sprintf("A rehearsal runs, for %s; %s left:", clean(v.By), counted(v.Left, "step"))) + "\n")
+		b.WriteString(wrap("", fmt.Sprintf("A rehearsal runs, for %s; %s left:", clean(v.By), remediation.Counted(v.Left, "step"))) + "\n")
 	}
 	for i, r := range v.Rehearsals {
 		if i > 0 {
@@ -216,7 +216,7 @@ func rehearsalEnd(r remediation.Rehearsal) string {
 		}
 	}
 	text := fmt.Sprintf("Plan %s: %d passed, %d failed, %d could not be told; %d of %s tried, the rest checked. It took %s and ended %s.",
-		clean(r.Plan), count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], tried, counted(len(r.Steps), "step"),
+		clean(r.Plan), count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], tried, remediation.Counted(len(r.Steps), "step"),
 		remediation.Took(model.Duration(r.Finished.Sub(r.Started))), moment(r.Finished))
 	if len(r.Incidents) > 0 {
 		text += " Its trail: backout audit list --incident=" + clean(r.Incidents[0])

@@ -55,7 +55,7 @@ audit list --incident=inc-9
 func TestARehearsalWhoseServerStoppedIsNone(t *testing.T) {
 	old := strings.ReplaceAll(rehearsal(false, rehearsedFlag, "2026-01-01T00:00:10Z", "pass"), "2026-01-02T15:04:06Z", "2026-01-01T00:00:00Z")
 	url := server(t, "",
-		exchange{"POST /api/v1/rehearse", `{"service":"shop","plan":"","reason":""}`, 200, rehearsal(true, "", notYet, "")},
+		exchange{"POST /api/v1/rehearse", `{"service":"shop","plan":"","reason":"no reason given"}`, 200, rehearsal(true, "", notYet, "")},
 		exchange{"GET /api/v1/rehearse?service=shop", "", 200, old})
 	r := backout(t, nil, "rehearse", "--service=shop", "--url="+url)
 	if r.status != 1 || !said(r.stderr, "the server stopped in the midst of the rehearsal") || !said(r.stderr, "try: backout rehearse") || said(r.stdout, "passed") {
@@ -65,7 +65,7 @@ func TestARehearsalWhoseServerStoppedIsNone(t *testing.T) {
 
 func TestARehearsalIsPrintedAsJSONOnceItIsOver(t *testing.T) {
 	url := server(t, "",
-		exchange{"POST /api/v1/rehearse", `{"service":"","plan":"","reason":""}`, 200, rehearsal(true, "", notYet, "")},
+		exchange{"POST /api/v1/rehearse", `{"service":"","plan":"","reason":"no reason given"}`, 200, rehearsal(true, "", notYet, "")},
 		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(false, rehearsedFlag, ended, "pass")})
 	r := backout(t, nil, "rehearse", "--output=json", "--url="+url)
 	if r.status != 0 || !said(r.stdout, `"running": false`) || !said(r.stdout, `"took": "12s345ms"`) || strings.Count(r.stdout, `"running"`) != 1 {

@@ -17,11 +17,10 @@ func (c *commands) addRollout() {
 	c.addRolloutStart(rollout)
 	c.addRolloutStatus(rollout)
 	c.addRolloutPromote(rollout)
-	c.addRolloutVerb(rollout, remediation.RolloutHold, "Keep a rollout in its stage: nothing promotes it. A breach is backed out as ever.", "held by hand")
-	c.addRolloutVerb(rollout, remediation.RolloutResume, "Let a held rollout go on.", "resumed by hand")
+	c.addRolloutVerb(rollout, remediation.RolloutHold, "Keep a rollout in its stage: nothing promotes it. A breach is backed out as ever.")
+	c.addRolloutVerb(rollout, remediation.RolloutResume, "Let a held rollout go on.")
 	c.addRolloutVerb(rollout, remediation.RolloutAbort,
-		"Back the release out now: the plan's steps in their order, each verified, also with Prometheus down. What loses data still asks for approval.",
-		"aborted by hand")
+		"Back the release out now: the plan's steps in their order, each verified, also with Prometheus down. What loses data still asks for approval.")
 	c.addRolloutFinish(rollout)
 	c.addRolloutReport(rollout)
 }
@@ -33,13 +32,10 @@ func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
 	stage := clause.Flag("stage", "The stage, by its name in the playbook; the first one where not given.").String()
 	release := clause.Flag("release", "The release; the playbook's where not given.").String()
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		body := map[string]any{"service": *service, "release": *release, "stage": *stage, "reason": *reason}
-		if *reason == "" {
-			body["reason"] = "started by hand, no reason given"
-		}
 		if *auto {
 			body["auto"] = true
 		}
@@ -47,9 +43,7 @@ func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
 			if *stage == "" {
 				return wrong("--stage=NAME", "--declare needs the stage that the rollout is in")
 			}
-			if body["declare"] = true; *reason == "" {
-				body["reason"] = "declared by hand, no reason given"
-			}
+			body["declare"] = true
 		}
 		cl, err := server.client()
 		if err != nil {
@@ -73,10 +67,10 @@ func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
 	clause := parent.Command("promote", "Go on to the next stage, if the stage has lasted, its criteria hold and nothing speaks against it; otherwise say what is missing.")
 	force := clause.Flag("force", "Go on although something is missing; needs --reason. An open incident and a freeze are not forced.").Bool()
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		body, err := forced(*service, *reason, "promoted by hand, no reason given", *force)
+		body, err := forced(*service, *reason, *force)
 		if err != nil {
 			return err
 		}
@@ -108,10 +102,10 @@ func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
 	clause := parent.Command("finish", "End a rollout that has soaked: the release stays, and nothing backs it out any more.")
 	force := clause.Flag("force", "End it although something is missing; needs --reason. An open incident is not forced.").Bool()
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").String()
+	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		body, err := forced(*service, *reason, "finished by hand, no reason given", *force)
+		body, err := forced(*service, *reason, *force)
 		if err != nil {
 			return err
 		}
@@ -120,12 +114,9 @@ func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
 }
 
 // forced is the body of a change that takes force, which must say why.
-func forced(service, reason, unsaid string, force bool) (map[string]any, error) {
-	if force && reason == "" {
+func forced(service, reason string, force bool) (map[string]any, error) {
+	if force && reason == unsaid {
 		return nil, wrong("--reason=WHY", "--force needs a reason: it goes into the audit log with what was missing")
-	}
-	if reason == "" {
-		reason = unsaid
 	}
 	body := map[string]any{"service": service, "reason": reason}
 	if force {
@@ -134,12 +125,11 @@ func forced(service, reason, unsaid string, force bool) (map[string]any, error) 
 	return body, nil
 }
 
-// addRolloutVerb adds a change of an active rollout. Its reason may be left out,
-// since at night a hand must be quick; the audit log then says that it was.
-func (c *commands) addRolloutVerb(parent *kingpin.CmdClause, verb remediation.RolloutVerb, help, unsaid string) {
+// addRolloutVerb adds a change of an active rollout.
+func (c *commands) addRolloutVerb(parent *kingpin.CmdClause, verb remediation.RolloutVerb, help string) {
 	clause := parent.Command(string(verb), help)
 	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").Default(unsaid + ", no reason given").String()
+	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return c.rolloutVerb(ctx, server, verb, map[string]any{"service": *service, "reason": *reason}, *output)
@@ -201,7 +191,7 @@ func (c *commands) showRollout(r remediation.RolloutView, output string) error {
 	if output == outputJSON {
 		return c.printJSON(r)
 	}
-	return c.print(rolloutText(r, c.now()))
+	return c.print(rolloutText(r, c.now(), c.screen()))
 }
 
 func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
@@ -240,7 +230,7 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 				if i > 0 {
 					text += "\n"
 				}
-				text += rolloutText(r, c.now())
+				text += rolloutText(r, c.now(), c.screen())
 			}
 			if len(list) == 0 {
 				text = "No rollouts.\n"

@@ -9,7 +9,7 @@ import (
 )
 
 // rolloutText is a rollout for humans.
-func rolloutText(r remediation.RolloutView, now time.Time) string {
+func rolloutText(r remediation.RolloutView, now time.Time, scr screen) string {
 	var b strings.Builder
 	b.WriteString(wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
 	if r.Started != nil {
@@ -40,7 +40,7 @@ func rolloutText(r remediation.RolloutView, now time.Time) string {
 			if d.Date != "" && d.Date <= now.UTC().Format(time.DateOnly) {
 				mark = "*"
 			}
-			fmt.Fprintf(&b, "  %s %-5s %-10s  %-38s %s\n", mark, cell(d.Day, 5), cell(d.Date, 10), cell(d.Activity, 38), cell(d.Owner, 18))
+			fmt.Fprintf(&b, "  %s %-5s %-10s  %-38s %s\n", mark, scr.cell(d.Day, 5), scr.cell(d.Date, 10), scr.cell(d.Activity, 38), scr.cell(d.Owner, 18))
 		}
 	}
 	return b.String()

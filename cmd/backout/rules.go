@@ -14,6 +14,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -101,7 +102,7 @@ func staleFiles(dir string, made []rules.File) ([]staleFile, error) {
 
 func (c *commands) reportStale(stale []staleFile, all int) error {
 	if len(stale) == 0 {
-		return c.print(fmt.Sprintf("ok: %s as generated\n", counted(all, "file")))
+		return c.print(fmt.Sprintf("ok: %s as generated\n", remediation.Counted(all, "file")))
 	}
 	var b strings.Builder
 	for _, f := range stale {
@@ -125,7 +126,7 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 			fmt.Fprintf(&b, "  warning: %s\n", cleanLines(w))
 		}
 	}
-	fmt.Fprintf(&b, "%s written, %d as they were\n", counted(len(stale), "file"), all-len(stale))
+	fmt.Fprintf(&b, "%s written, %d as they were\n", remediation.Counted(len(stale), "file"), all-len(stale))
 	return c.print(b.String())
 }
 

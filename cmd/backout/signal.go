@@ -38,7 +38,7 @@ type signalAnswer struct {
 func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, text func(signalAnswer) string) {
 	name := clause.Arg("name", "The signal's name, as a trigger of the playbook has it.").Required().String()
 	service := clause.Flag("service", "The service; may be left out where there is one playbook.").String()
-	reason := clause.Flag("reason", "Why, for the audit log.").Required().String()
+	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()

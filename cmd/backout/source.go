@@ -80,7 +80,7 @@ func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter
 		out, err = remediation.ViewIncidents(tx, f)
 		return err
 	})
-	return out, err
+	return out, refused(err)
 }
 
 // Incident implements source.
@@ -89,11 +89,19 @@ func (s storeSource) Incident(ctx context.Context, id string) (v remediation.Inc
 		v, err = remediation.ViewIncident(tx, id)
 		return err
 	})
-	var refused *remediation.RefusedError
-	if errors.As(err, &refused) {
-		return v, negative("backout incident list", "%s", refused.Message)
+	return v, refused(err)
+}
+
+// refused is how a command ends where the store answers with a refusal.
+func refused(err error) error {
+	var r *remediation.RefusedError
+	if errors.As(err, &r) && r.Refusal == remediation.Invalid {
+		return wrong("backout help", "%s", r.Message)
 	}
-	return v, err
+	if r != nil {
+		return negative("backout incident list", "%s", r.Message)
+	}
+	return err
 }
 
 // Plot implements source: a store holds what was measured when something was
@@ -109,10 +117,10 @@ func (s storeSource) Plot(ctx context.Context, id, trigger string) (p remediatio
 // Entries implements source.
 func (s storeSource) Entries(ctx context.Context, f remediation.EntryFilter) (out []remediation.Entry, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		out, err = tx.Entries(f)
+		out, err = remediation.ViewEntries(tx, f)
 		return err
 	})
-	return out, err
+	return out, refused(err)
 }
 
 // Head implements source.

@@ -37,33 +37,31 @@ const (
 	good
 )
 
-// painter colours words, or leaves them as they are.
-type painter interface {
-	paint(t tone, s string) string
-}
+// screen is how text is laid out for who reads it: a terminal has colours and an
+// edge; a file or a program gets every cell whole.
+type screen struct{ colour, whole bool }
 
-type (
-	noColour struct{}
-	ansi     struct{}
-)
-
-func (noColour) paint(_ tone, s string) string { return s }
-
-func (ansi) paint(t tone, s string) string {
+func (s screen) paint(t tone, text string) string {
 	code := map[tone]string{bad: "31", attention: "33", good: "32"}[t]
-	if code == "" || s == "" {
-		return s
+	if !s.colour || code == "" || text == "" {
+		return text
 	}
-	return "\x1b[" + code + "m" + s + "\x1b[0m"
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// painter colours what goes to a terminal, unless NO_COLOR (no-color.org) or a
-// terminal that cannot is in the way.
-func (c *commands) painter() painter {
-	if c.env("NO_COLOR") != "" || c.env("TERM") == "dumb" || !isTerminal(c.stdout) {
-		return noColour{}
+// cell is text that is safe to print, cut to n columns on a terminal.
+func (s screen) cell(text string, n int) string {
+	if s.whole {
+		return clean(text)
 	}
-	return ansi{}
+	return cell(text, n)
+}
+
+// screen is standard output's. NO_COLOR (no-color.org) and a terminal that cannot
+// show colours turn them off.
+func (c *commands) screen() screen {
+	seen := isTerminal(c.stdout)
+	return screen{colour: seen && c.env("NO_COLOR") == "" && c.env("TERM") != "dumb", whole: !seen}
 }
 
 // stateTone is what an incident's state means.

@@ -92,14 +92,14 @@ func TestTheLongestOfEverythingFitsTheTerminal(t *testing.T) {
 			Triggers: []remediation.TriggerView{{Trigger: name}}, Steps: []remediation.StepView{{ID: name, State: remediation.StepNoChange, Risk: "reversible"}},
 		})
 	}
-	text := incidentTable(list, noColour{})
+	text := incidentTable(list, screen{})
 	for _, line := range strings.Split(text, "\n") {
 		if width(line) > columns {
 			t.Errorf("%d columns: %s", width(line), line)
 		}
 	}
 	for _, inc := range list {
-		text += incidentText(inc, time.Time{}, noColour{})
+		text += incidentText(inc, time.Time{}, screen{})
 	}
 	for _, line := range strings.Split(text, "\n") {
 		if width(line) > columns && len(strings.Fields(line)) > 2 && !strings.HasPrefix(line, "    backout ") { // a command stays whole
@@ -109,11 +109,22 @@ func TestTheLongestOfEverythingFitsTheTerminal(t *testing.T) {
 	e := entryText(remediation.Entry{
 		Seq: 1234567, Kind: remediation.KindHeld, Actor: strings.Repeat("y", 300), Service: strings.Repeat("x", 300), Incident: "inc-1",
 		Detail: map[string]any{"why": strings.Repeat("w ", 4000)},
-	})
+	}, screen{})
 	for _, line := range strings.Split(e, "\n") {
 		if width(line) > columns {
 			t.Errorf("%d columns: %s", width(line), line)
 		}
+	}
+}
+
+func TestAPipeGetsEveryCellWhole(t *testing.T) {
+	long := strings.Repeat("long-", 40)
+	list := []remediation.IncidentView{{ID: "inc-1", Service: long, State: remediation.Waiting, Triggers: []remediation.TriggerView{{Trigger: long}}}}
+	if text := incidentTable(list, screen{whole: true}); strings.Count(text, long) != 2 {
+		t.Errorf("%s", text)
+	}
+	if text := entryText(remediation.Entry{Service: long, Detail: map[string]any{"why": strings.Repeat("word ", 200)}}, screen{whole: true}); !strings.Contains(text, long) || strings.Count(text, "word") != 200 {
+		t.Errorf("%s", text)
 	}
 }
 

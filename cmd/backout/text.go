@@ -132,7 +132,7 @@ func wrap(indent, text string) string {
 
 // table lays rows out in columns; the first row is the head. tones colours
 // cells, by row and column.
-func table(rows [][]string, p painter, tones map[[2]int]tone) string {
+func table(rows [][]string, scr screen, tones map[[2]int]tone) string {
 	var widths []int
 	for _, row := range rows {
 		for i, text := range row {
@@ -145,7 +145,7 @@ func table(rows [][]string, p painter, tones map[[2]int]tone) string {
 	var b strings.Builder
 	for y, row := range rows {
 		for x, text := range row {
-			b.WriteString(p.paint(tones[[2]int{y, x}], text))
+			b.WriteString(scr.paint(tones[[2]int{y, x}], text))
 			if x < len(row)-1 {
 				b.WriteString(strings.Repeat(" ", widths[x]-width(text)+2))
 			}

@@ -11,6 +11,21 @@ import (
 	"github.com/prometheus/common/model"
 )
 
+// unsaid is the reason of a change for which none was given.
+const unsaid = "no reason given"
+
+// reasonFlag is --reason of a change of one incident or rollout: at night a hand
+// must be quick, so that it may be left out, and the audit log says that it was.
+func reasonFlag(clause *kingpin.CmdClause) *string {
+	return clause.Flag("reason", "Why, for the audit log.").Default(unsaid).String()
+}
+
+// ownReasonFlag is --reason where a person's word stands for a check (approve,
+// deny, sign, signal) or holds everybody (freeze, thaw): it must be given.
+func ownReasonFlag(clause *kingpin.CmdClause) *string {
+	return clause.Flag("reason", "Why, for the audit log (required).").Required().String()
+}
+
 // The flags' values below are the parser's own but for their errors, which
 // name the flag and say what to write.
 

@@ -90,9 +90,9 @@ func (v verification) text() string {
 		b.WriteString(fmt.Sprintf("%-*s", len(indent), word) + strings.TrimPrefix(wrap(indent, check.Name+": "+check.Detail), indent))
 	}
 	if failed > 0 {
-		b.WriteString(wrap("", fmt.Sprintf("%s is not verified as %s: %d of %s failed.", v.Service, v.Version, failed, counted(len(v.Checks), "check"))))
+		b.WriteString(wrap("", fmt.Sprintf("%s is not verified as %s: %d of %s failed.", v.Service, v.Version, failed, remediation.Counted(len(v.Checks), "check"))))
 	} else {
-		b.WriteString(wrap("", fmt.Sprintf("%s runs %s and works: %s.", v.Service, v.Version, counted(len(v.Checks), "check"))))
+		b.WriteString(wrap("", fmt.Sprintf("%s runs %s and works: %s.", v.Service, v.Version, remediation.Counted(len(v.Checks), "check"))))
 	}
 	return b.String()
 }

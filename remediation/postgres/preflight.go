@@ -144,7 +144,7 @@ func (r *rollback) proveScripts(ctx context.Context) remediation.Finding {
 			return remediation.Unknown(fmt.Sprintf("%s has no version above %s, and none is applied: there is nothing to go back from", w.spec.Flyway.Dir, w.spec.Flyway.Version),
 				"put the release's migrations there, or sign for it"), nil
 		}
-		return remediation.Passed(fmt.Sprintf("%d versions above %s (%d applied), each with its undo script", len(way.back), w.spec.Flyway.Version, way.applied)), nil
+		return remediation.Passed(fmt.Sprintf("%s above %s (%d applied), each with its undo script", remediation.Counted(len(way.back), "version"), w.spec.Flyway.Version, way.applied)), nil
 	})
 }
 
