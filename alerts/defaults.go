@@ -82,8 +82,9 @@ func (p *Playbook) triggerDefaults(pos position) {
 			t.Recovery.Window = p.recoveryWindow(t)
 		}
 		if span := time.Duration(t.Window); !pos.has(key(path, "min_volume")) && span > 0 && t.Sustained == 0 && t.MinVolume > 0 {
-			// The trigger's own rate, rounded down: never above it.
-			v := t.MinVolume * float64(t.Recovery.Window) / float64(span)
+			// A third of the trigger's own rate, rounded down: at the rate that just
+			// fires it, nearly every recovery window has enough to judge by.
+			v := t.MinVolume * float64(t.Recovery.Window) / float64(span) / 3
 			if v >= 1 {
 				v = math.Floor(v)
 			}

@@ -3,6 +3,7 @@ package alerts
 import (
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -32,6 +33,15 @@ func (p *Playbook) Expand(query string, window time.Duration, minVolume float64)
 			return v
 		}
 	})
+}
+
+// UpMatchers are the label matchers of Up, without braces.
+func (p *Playbook) UpMatchers() string {
+	s := strings.TrimSpace(p.Expand(p.Up, 0, 0))
+	if in, ok := strings.CutPrefix(s, "{"); ok {
+		s = strings.TrimSuffix(in, "}")
+	}
+	return strings.Trim(strings.TrimSpace(s), ",")
 }
 
 // uses tells whether a query holds $name.

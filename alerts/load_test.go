@@ -120,7 +120,7 @@ func TestWhatIsLeftOutHasItsDefault(t *testing.T) {
 		"close_after":        {pb.Limits.CloseAfter.String(), "5m"},
 		"confirmation":       {pb.Confirmation, alerts.Confirmation{Reversible: "if_reachable", Disruptive: "required", Lossy: "required"}},
 		"flag default":       {pb.Flags[0].Default, "0"},
-		"recovery":           {pb.Triggers[0].Recovery, alerts.Recovery{Window: model.Duration(2 * time.Minute), MinVolume: 13}},
+		"recovery":           {pb.Triggers[0].Recovery, alerts.Recovery{Window: model.Duration(2 * time.Minute), MinVolume: 4}},
 		"recovery of signal": {pb.Triggers[1].Recovery, alerts.Recovery{}},
 		"settle":             {steps[0].Settle.String(), "5m"},
 		"timeout":            {steps[0].Timeout.String(), "5m"},

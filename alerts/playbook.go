@@ -25,6 +25,9 @@ type Playbook struct {
 	Job string `yaml:"job"`
 	// ScrapeInterval is S in the documentation: the distance of two polls.
 	ScrapeInterval model.Duration `yaml:"scrape_interval"`
+	// Up holds label matchers, such as service="shop", that select the service's
+	// own targets where others share the job; "": all targets of the job are its own.
+	Up string `yaml:"up,omitempty"`
 	// Alive is a PromQL expression, 1 while the service has traffic; the
 	// generator multiplies it by up.
 	Alive string `yaml:"alive"`

@@ -121,6 +121,11 @@ func (v *validator) service() {
 		v.at("job", "job holds a line break", "write the job's name as Prometheus has it")
 	}
 	v.positive("scrape_interval", p.ScrapeInterval)
+	if m := p.UpMatchers(); v.pos.has("up") {
+		if _, err := promql().ParseMetricSelector("up{" + m + "}"); err != nil || m == "" {
+			v.at("up", "up is not a list of label matchers", `write those of the service's own targets, such as up: service="shop"`)
+		}
+	}
 	if v.need("alive", p.Alive == "", "write an expression that is 1 while the service has traffic") {
 		v.expression("alive", "alive", p.Alive)
 	}

@@ -15,6 +15,7 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 	if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
 		return err
 	}
+	q.trigger = t.name()
 	var err error
 	if q.early != nil {
 		q.early.wait()
@@ -125,6 +126,9 @@ func (q question) begin(c *change) error {
 		}
 	}
 	if q.confirmed {
+		if t := c.inc.trigger(q.trigger); t != nil {
+			t.Confirmed = true
+		}
 		return c.follow(PublicIdentified)
 	}
 	return nil

@@ -30,7 +30,11 @@ func (e *Engine) confirm(ctx context.Context, b *book, inc *Incident) error {
 	}
 	early := e.askEarly(ctx, b, inc)
 	defer early.wait()
-	return e.confirmValues(ctx, b, inc, e.readValues(ctx, b, inc), question{early: early})
+	values, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
+	return e.confirmValues(ctx, b, inc, values, question{early: early})
 }
 
 // warmUntil is when the last step of ours on the service is old enough for its
@@ -89,7 +93,7 @@ func (e *Engine) confirmValues(ctx context.Context, b *book, inc *Incident, ev e
 		return e.tryStep(ctx, b, inc, ev, t, q)
 	}
 	err := ev.failed()
-	if err != nil && errors.Is(err, ErrNoAnswer) {
+	if err != nil && errors.Is(err, ErrNoAnswer) && len(ev.over) < len(ev.values) {
 		q.unanswered = err.Error()
 		return e.tryStep(ctx, b, inc, ev, nil, q)
 	}
@@ -117,7 +121,11 @@ func (e *Engine) confirmValues(ctx context.Context, b *book, inc *Incident, ev e
 		case ev.empty():
 			return c.hold(nil, gateResult{reason: HoldNoData, why: "the triggers' expressions have no value, and an alert is active"}, ev.all(c.inc, map[string]any{}))
 		}
-		return c.hold(nil, gateResult{reason: HoldUnconfirmed, why: "no trigger is beyond its threshold, and an alert is active"}, ev.all(c.inc, map[string]any{}))
+		why := "no trigger is beyond its threshold, and an alert is active"
+		for _, over := range ev.over {
+			why = over
+		}
+		return c.hold(nil, gateResult{reason: HoldUnconfirmed, why: why}, ev.all(c.inc, map[string]any{}))
 	})
 }
 
@@ -132,8 +140,8 @@ func (e *Engine) confirmByRecovery(ctx context.Context, b *book, inc *Incident) 
 		switch {
 		case c.inc.calm():
 			return c.recover(ev)
-		case ev.blind != "":
-			return c.hold(nil, gateResult{reason: HoldNoData, why: ev.blind}, ev.all(c.inc, map[string]any{}))
+		case ev.unknown(c.inc) != "" && c.inc.breaching(1) == nil:
+			return c.hold(nil, gateResult{reason: HoldNoData, why: ev.unknown(c.inc)}, ev.all(c.inc, map[string]any{}))
 		}
 		c.inc.Wake = c.now.Add(b.poll())
 		return c.pageIfUndecided("the polls say neither that the breach goes on nor that it has ended")
@@ -164,7 +172,10 @@ func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
 	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
 		return err
 	}
-	values := e.readValues(ctx, b, inc)
+	values, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	t := values.beyond(inc)
 	if t != nil && t.Calm > 0 {
 		// The long window still says breach and the short one no longer does.
@@ -193,7 +204,10 @@ func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
 func (e *Engine) waitUnconfirmed(ctx context.Context, b *book, inc *Incident) error {
 	ev := e.pollRecovery(ctx, b, inc)
 	ev.count(inc)
-	values := e.readValues(ctx, b, inc)
+	values, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	if !inc.calm() || values.beyond(inc) != nil || values.failed() != nil {
 		return e.confirmValues(ctx, b, inc, values, question{poll: &ev})
 	}

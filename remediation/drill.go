@@ -5,7 +5,10 @@ import "context"
 // drill walks the whole ladder of a drill's incident: every gate is asked and
 // every target looked at, nothing is applied, each step ends skipped.
 func (e *Engine) drill(ctx context.Context, b *book, inc *Incident) error {
-	ev := e.readValues(ctx, b, inc)
+	ev, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	t := ev.beyond(inc)
 	by, err := e.silenced(ctx, inc)
 	if err != nil {

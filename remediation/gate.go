@@ -28,6 +28,8 @@ type question struct {
 	// gave no answer at all, with what it said instead.
 	confirmed  bool
 	unanswered string
+	// trigger is the one that was seen to be true, "" for none.
+	trigger string
 	// silencedBy says which alert a human has silenced, "" where none holds.
 	silencedBy string
 	// early holds answers that were asked for beforehand, nil where none were.

@@ -136,6 +136,8 @@ type TriggerState struct {
 	Threshold float64 `json:"threshold"`
 	Above     bool    `json:"above"`
 	Signal    string  `json:"signal,omitempty"`
+	// Confirmed: its own value was seen beyond the threshold while it counted.
+	Confirmed bool `json:"confirmed,omitempty"`
 	// Value is the last observed value, nil where there was none.
 	Value *float64 `json:"value,omitempty"`
 	// Verdict is the last poll's; Breaching and Calm count how many polls

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/prometheus/common/model"
 )
 
 // Verdict is what one poll says of one trigger.
@@ -18,8 +22,8 @@ type Verdict string
 const (
 	Breaching Verdict = "breaching" // the recovery value is beyond the threshold
 	Stopped   Verdict = "stopped"   // it is within the threshold
-	Quiet     Verdict = "quiet"     // it has no value while the service is alive
-	Blind     Verdict = "blind"     // no answer, stale samples, or the service is not alive
+	Quiet     Verdict = "quiet"     // it has no value, since there were no events to judge
+	Blind     Verdict = "blind"     // no answer, stale samples, or calm that a target is missing from
 )
 
 // polls in a row make a verdict certain.
@@ -37,8 +41,18 @@ type evidence struct {
 	values map[string]reading
 	// recovery tells which expressions gave the values.
 	recovery bool
-	// blind says why the recovery readings cannot be trusted; "" where they can.
+	// blind says why no recovery reading can be trusted; "" where they can.
 	blind string
+	// missing says what the service lacks, so that calm proves nothing; "" where
+	// that is nothing. A breach is one all the same.
+	missing string
+	// quiet holds the triggers without a value whose events were counted: none.
+	// thin says of others without a value why that proves nothing.
+	quiet map[string]bool
+	thin  map[string]string
+	// over holds the triggers that no longer count: their stage is over, and they
+	// were never confirmed in it.
+	over map[string]string
 	// at is when the recovery expressions were asked, every how long after that
 	// an answer can be another.
 	at    time.Time
@@ -46,21 +60,50 @@ type evidence struct {
 }
 
 // readValues asks for each attached trigger's own value.
-func (e *Engine) readValues(ctx context.Context, b *book, inc *Incident) evidence {
+func (e *Engine) readValues(ctx context.Context, b *book, inc *Incident) (evidence, error) {
+	over, err := e.stageOver(ctx, b, inc)
+	if err != nil {
+		return evidence{}, err
+	}
 	exprs := map[string]string{}
 	for _, t := range inc.Triggers {
 		if x, ok := b.expr.Triggers[t.Trigger]; ok {
 			exprs[t.Trigger] = x.Value
 		}
 	}
-	return evidence{values: e.query(ctx, exprs)}
+	return evidence{values: e.query(ctx, exprs), over: over}, nil
 }
 
-// pollRecovery asks for each attached trigger's recovery value, and whether
-// the service is alive and freshly scraped.
+// stageOver returns why attached triggers do not count: they belong to other stages
+// than the present one, and have not been confirmed in their own. What drains from
+// their window then is about a stage that has passed.
+func (e *Engine) stageOver(ctx context.Context, b *book, inc *Incident) (over map[string]string, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		r, err := rolloutOf(tx, inc.Service)
+		if err != nil {
+			return err
+		}
+		over = map[string]string{}
+		for _, t := range inc.Triggers {
+			stages := b.expr.Triggers[t.Trigger].Stages
+			if len(stages) > 0 && !t.Confirmed && !inc.Ran && !slices.Contains(stages, r.Stage) {
+				over[t.Trigger] = fmt.Sprintf("trigger %s counts in stage %s only, and the stage is %s", t.Trigger, names(stages, ""), r.Stage)
+			}
+		}
+		return nil
+	})
+	return over, err
+}
+
+// pollRecovery asks for each attached trigger's recovery value, whether the
+// service is alive and freshly scraped, and whether the targets are there that
+// were up when the incident opened.
 func (e *Engine) pollRecovery(ctx context.Context, b *book, inc *Incident) evidence {
-	const age, alive = "\x00age", "\x00alive" // no trigger is named so
-	exprs := map[string]string{age: b.expr.Age, alive: b.expr.Alive}
+	const age, alive, up, then, down = "\x00age", "\x00alive", "\x00up", "\x00then", "\x00down" // no trigger is named so
+	service := map[string]string{
+		age: b.expr.Age, alive: b.expr.Alive, up: b.expr.Up, then: b.expr.UpAt(inc.Opened), down: b.expr.DownSince(inc.Opened),
+	}
+	exprs := maps.Clone(service)
 	for _, t := range inc.Triggers {
 		if x, ok := b.expr.Triggers[t.Trigger]; ok {
 			exprs[t.Trigger] = x.Recovery
@@ -69,28 +112,119 @@ func (e *Engine) pollRecovery(ctx context.Context, b *book, inc *Incident) evide
 	ev := evidence{recovery: true, at: e.now(), every: b.poll()}
 	got := e.query(ctx, exprs)
 	ev.values = got
-	switch a, up := got[age], got[alive]; {
+	switch a, u := got[age], got[up]; {
 	case a.err != nil:
 		ev.blind = a.err.Error()
-	case up.err != nil:
-		ev.blind = up.err.Error()
+	case u.err != nil:
+		ev.blind = u.err.Error()
 	case a.value == nil:
 		ev.blind = fmt.Sprintf("Prometheus has no up series for job %s", b.Job)
 	case *a.value > 2*b.poll().Seconds():
 		ev.blind = fmt.Sprintf("the newest scrape of job %s is %.0fs old", b.Job, *a.value)
-	case up.value == nil || *up.value != 1:
-		ev.blind = fmt.Sprintf("service %s is not alive", b.Service)
+	case u.value == nil || *u.value < 1:
+		ev.blind = fmt.Sprintf("service %s is not alive: no target of job %s is up", b.Service, b.Job)
+	default:
+		ev.missing = shortfall(b, got[alive], got[then], got[down], *u.value)
 	}
-	delete(got, age)
-	delete(got, alive)
+	for name := range service {
+		delete(got, name)
+	}
 	if ev.blind == "" {
-		for name, r := range got {
-			if r.err != nil {
-				ev.blind = fmt.Sprintf("trigger %s: %v", name, r.err)
-			}
-		}
+		e.countEvents(ctx, b, inc, &ev)
 	}
 	return ev
+}
+
+// shortfall says what a service with so many targets up lacks, "" for nothing.
+func shortfall(b *book, alive, then, down reading, up float64) string {
+	for _, r := range []reading{alive, then, down} {
+		if r.err != nil {
+			return r.err.Error()
+		}
+	}
+	was, gone := valueOr(then.value, 0), valueOr(down.value, 0)
+	switch gone = max(gone, was-up); {
+	case gone == 1:
+		return fmt.Sprintf("1 of %.0f targets is down", max(was, 1))
+	case gone > 1:
+		return fmt.Sprintf("%.0f of %.0f targets are down", gone, max(was, gone))
+	case valueOr(alive.value, 0) != 1:
+		return fmt.Sprintf("service %s is not alive: its alive expression says no", b.Service)
+	}
+	return ""
+}
+
+func valueOr(v *float64, other float64) float64 {
+	if v == nil {
+		return other
+	}
+	return *v
+}
+
+// countEvents tells silence from ignorance, for the triggers without a value: quiet
+// are those of which Prometheus knows that there were no events to judge.
+func (e *Engine) countEvents(ctx context.Context, b *book, inc *Incident, ev *evidence) {
+	ev.quiet, ev.thin = map[string]bool{}, map[string]string{}
+	exprs := map[string]string{}
+	for _, t := range inc.Triggers {
+		r, ok := ev.values[t.Trigger]
+		if !ok || r.err != nil || r.value != nil {
+			continue
+		}
+		if exprs[t.Trigger] = b.expr.Triggers[t.Trigger].Events; exprs[t.Trigger] == "" {
+			delete(exprs, t.Trigger)
+			ev.thin[t.Trigger] = fmt.Sprintf("trigger %s has no value, and nobody knows why: is what exports it up?", t.Trigger)
+		}
+	}
+	for name, r := range e.query(ctx, exprs) {
+		switch {
+		case r.err != nil:
+			ev.thin[name] = fmt.Sprintf("trigger %s: %v", name, r.err)
+		case r.value == nil:
+			ev.thin[name] = fmt.Sprintf("trigger %s has no value, and what exports it is not up", name)
+		case *r.value > 0:
+			ev.thin[name] = fmt.Sprintf("trigger %s has too few events to judge: %.3g in %s", name, *r.value, model.Duration(b.expr.Triggers[name].RecoveryWindow))
+		default:
+			ev.quiet[name] = true
+		}
+	}
+}
+
+// unknown says why the poll leaves it open whether a trigger is calm, "" where
+// each of them is calm or breaching.
+func (ev evidence) unknown(inc *Incident) string {
+	if ev.blind != "" {
+		return ev.blind
+	}
+	for i := range inc.Triggers {
+		t := &inc.Triggers[i]
+		if r, ok := ev.values[t.Trigger]; ok && ev.verdict(t) == Blind {
+			if r.err != nil {
+				return fmt.Sprintf("trigger %s: %v", t.Trigger, r.err)
+			}
+			if r.value == nil && ev.thin[t.Trigger] != "" {
+				return ev.thin[t.Trigger]
+			}
+			return ev.missing
+		}
+	}
+	return ""
+}
+
+// verdict is what the poll says of one trigger. A breach needs a fresh value; calm
+// needs all that was there to be seen.
+func (ev evidence) verdict(t *TriggerState) Verdict {
+	switch r := ev.values[t.Trigger]; {
+	case ev.blind != "" || r.err != nil:
+		return Blind
+	case r.value != nil && t.beyond(*r.value):
+		return Breaching
+	case ev.missing != "" || r.value == nil && !ev.quiet[t.Trigger]:
+		return Blind
+	case r.value == nil:
+		return Quiet
+	}
+	return Stopped
 }
 
 // query asks all expressions at once.
@@ -155,19 +289,16 @@ func (ev evidence) count(inc *Incident) {
 	}
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		r, ok := ev.values[t.Trigger]
-		if !ok {
+		if _, ok := ev.values[t.Trigger]; !ok {
 			continue
 		}
-		switch {
-		case ev.blind != "":
-			t.Verdict, t.Breaching, t.Calm = Blind, 0, 0
-		case r.value == nil:
-			t.Verdict, t.Breaching, t.Calm = Quiet, 0, max(t.Calm+more, 1)
-		case t.beyond(*r.value):
-			t.Verdict, t.Breaching, t.Calm = Breaching, max(t.Breaching+more, 1), 0
+		switch t.Verdict = ev.verdict(t); t.Verdict {
+		case Breaching:
+			t.Breaching, t.Calm = max(t.Breaching+more, 1), 0
+		case Blind:
+			t.Breaching, t.Calm = 0, 0
 		default:
-			t.Verdict, t.Breaching, t.Calm = Stopped, 0, max(t.Calm+more, 1)
+			t.Breaching, t.Calm = 0, max(t.Calm+more, 1)
 		}
 	}
 }
@@ -207,11 +338,11 @@ func (inc *Incident) breaching(n int) *TriggerState {
 	return nil
 }
 
-// beyond returns a trigger whose reading is beyond its threshold, or nil.
+// beyond returns a trigger that counts whose reading is beyond its threshold, or nil.
 func (ev evidence) beyond(inc *Incident) *TriggerState {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if r := ev.values[t.Trigger]; r.err == nil && r.value != nil && t.beyond(*r.value) {
+		if r := ev.values[t.Trigger]; ev.over[t.Trigger] == "" && r.err == nil && r.value != nil && t.beyond(*r.value) {
 			return t
 		}
 	}
@@ -277,8 +408,8 @@ func (ev evidence) all(inc *Incident, d map[string]any) map[string]any {
 		rows = append(rows, row)
 	}
 	d["triggers"] = rows
-	if ev.blind != "" {
-		d["why"] = ev.blind
+	if why := ev.unknown(inc); ev.recovery && why != "" {
+		d["why"] = why
 	}
 	return d
 }

@@ -28,11 +28,11 @@ func (e *Engine) Restore(ctx context.Context, id string, r RestoreRequest) (Inci
 	if !r.Force && inc.Restore == nil && inc.Restored == "" {
 		ev = e.pollRecovery(ctx, b, inc)
 		switch t := ev.beyond(inc); {
-		case ev.blind != "":
-			return IncidentView{}, refuse(Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.blind)
-		case t != nil:
+		case t != nil && ev.blind == "":
 			return IncidentView{}, refuse(Conflict, "trigger %s is breaching (%s, threshold %s); force restores all the same",
 				t.Trigger, decimal(*ev.values[t.Trigger].value), decimal(t.Threshold))
+		case ev.unknown(inc) != "":
+			return IncidentView{}, refuse(Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.unknown(inc))
 		}
 	}
 	var view IncidentView

@@ -69,8 +69,8 @@ func (e *Engine) settle(ctx context.Context, b *book, inc *Incident) error {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.count(c.inc)
 			why := "the step has settled, and whether it helped cannot be told"
-			if ev.blind != "" {
-				why += ": " + ev.blind
+			if unknown := ev.unknown(c.inc); unknown != "" {
+				why += ": " + unknown
 			}
 			if err := c.settled(ev, last, string(HoldNoData)); err != nil {
 				return err
@@ -135,7 +135,10 @@ func (c *change) recover(ev evidence) error {
 func (e *Engine) watchRecovered(ctx context.Context, b *book, inc *Incident) error {
 	ev := e.pollRecovery(ctx, b, inc)
 	ev.count(inc)
-	values := e.readValues(ctx, b, inc)
+	values, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
 	if t := inc.breaching(certain); t != nil {
 		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev, lead: func(c *change) error {
 			return c.escalated(ev, t, "the breach came back after recovery")
@@ -145,7 +148,7 @@ func (e *Engine) watchRecovered(ctx context.Context, b *book, inc *Incident) err
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)
 		c.inc.Wake = c.now.Add(b.poll())
-		unknown := ev.blind
+		unknown := ev.unknown(c.inc)
 		if err := values.failed(); unknown == "" && err != nil {
 			unknown = err.Error()
 		}
@@ -269,7 +272,9 @@ func (e *Engine) watchClosed(ctx context.Context, b *book, inc *Incident) error 
 	}
 	var values evidence
 	if active > 0 {
-		values = e.readValues(ctx, b, inc)
+		if values, err = e.readValues(ctx, b, inc); err != nil {
+			return err
+		}
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		raised, err := c.raised() // a signal is true until it is cleared

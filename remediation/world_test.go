@@ -355,13 +355,27 @@ type fakePrometheus struct {
 	expr            rules.Expressions
 	value, recovery map[string]float64 // absent: no value
 	alive, age      float64
-	err             error
+	// up is how many targets the service has, one where it is 0 and the service is
+	// alive; down is how many of them are down.
+	up, down float64
+	// events are what a trigger without a recovery value has; unborn: they are not
+	// known where they are not given here.
+	events map[string]float64
+	unborn bool
+	err    error
 	// criterion is the value of every stage's criteria; below 0: none.
 	criterion float64
 	// hangs, where set, is waited for, or the context's end.
 	hangs chan struct{}
 	// whole, where set, is the value of the stage's criteria over more than their window.
 	whole *float64
+}
+
+func (p *fakePrometheus) targets() float64 {
+	if p.up == 0 {
+		return p.alive
+	}
+	return p.up
 }
 
 func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool, error) {
@@ -382,6 +396,14 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 		return p.alive, true, nil
 	case p.expr.Age:
 		return p.age, true, nil
+	case p.expr.Up:
+		return p.targets() - p.down, true, nil
+	}
+	if strings.Contains(expr, "up{") && strings.Contains(expr, " @ ") {
+		if strings.Contains(expr, "== 0") {
+			return p.down, true, nil
+		}
+		return max(p.targets(), 1), true, nil
 	}
 	for name, x := range p.expr.Triggers {
 		if expr == x.Value {
@@ -391,6 +413,10 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 		if expr == x.Recovery {
 			v, ok := p.recovery[name]
 			return v, ok, nil
+		}
+		if expr == x.Events {
+			v, ok := p.events[name]
+			return v, ok || !p.unborn, nil
 		}
 	}
 	if strings.Contains(expr, "[1h]") {

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/prometheus/promql/parser"
+
 	"github.com/locotoki/backout/alerts"
 )
 
@@ -22,11 +24,16 @@ import (
 // service: the very ones the generated recording rules hold, sent to
 // /api/v1/query at the present time.
 type Expressions struct {
-	// Alive is 1 while the service is scraped and has traffic, 0 or empty otherwise.
+	// Alive is 1 while a target of the service is up and the service has traffic,
+	// 0 or empty otherwise.
 	Alive string
 	// Age is how many seconds ago the newest `up` sample was taken, by
 	// Prometheus's own clock; empty where there is none.
 	Age string
+	// Up is how many targets of the service are up; 0 where there is none.
+	Up string
+	// targets selects the service's up series.
+	targets string
 	// Triggers holds one entry for every trigger that has an indicator.
 	Triggers map[string]TriggerExpressions
 }
@@ -41,6 +48,11 @@ type TriggerExpressions struct {
 	// Threshold and Above: beyond means value > Threshold (or < where not Above).
 	Threshold float64
 	Above     bool
+	// Events is how many events Recovery had to judge by, before its volume guard:
+	// 0 is silence, no value is ignorance. "": silence does not show that it is well.
+	Events string
+	// Stages are those in which the trigger counts; none: all.
+	Stages []string
 	// Window is how far Value looks back, RecoveryWindow (W) how far Recovery does.
 	Window         time.Duration
 	RecoveryWindow time.Duration
@@ -52,9 +64,12 @@ func ExpressionsOf(pb *alerts.Playbook) (Expressions, error) {
 	if err != nil {
 		return Expressions{}, err
 	}
+	targets := targetsOf(pb)
 	x := Expressions{
 		Alive:    alive,
-		Age:      fmt.Sprintf("time() - max(timestamp(up{job=%s}))", strconv.Quote(pb.Job)),
+		Age:      fmt.Sprintf("time() - max(timestamp(%s))", targets),
+		Up:       fmt.Sprintf("count(%s == 1) or vector(0)", targets),
+		targets:  targets,
 		Triggers: map[string]TriggerExpressions{},
 	}
 	for i := range pb.Triggers {
@@ -101,16 +116,89 @@ func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
 	if j.Recovery, j.RecoveryWindow, err = q.recovery(t.Recovery); err != nil {
 		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)
 	}
+	j.Stages = pb.StagesOf(t.Name)
+	if j.Events, err = q.events(time.Duration(t.Recovery.Window)); err != nil {
+		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)
+	}
 	return j, nil
 }
 
-// aliveOf is the playbook's alive expression, held to 0 while a target is
-// down, and 0 rather than empty while it has no series.
+// UpAt is how many targets of the service were up at a moment.
+func (x Expressions) UpAt(at time.Time) string {
+	return fmt.Sprintf("count(%s @ %d == 1) or vector(0)", x.targets, at.Unix())
+}
+
+// DownSince is how many targets of the service were up at a moment and are down
+// now. A target that is gone is not counted: it may have been replaced.
+func (x Expressions) DownSince(at time.Time) string {
+	return fmt.Sprintf("count((%s == 0) and (%s @ %d == 1)) or vector(0)", x.targets, x.targets, at.Unix())
+}
+
+// targetsOf selects the up series of the service's targets.
+func targetsOf(pb *alerts.Playbook) string {
+	matchers := "job=" + strconv.Quote(pb.Job)
+	if more := pb.UpMatchers(); more != "" {
+		matchers += "," + more
+	}
+	return fmt.Sprintf("up{%s}", matchers)
+}
+
+// aliveOf is the playbook's alive expression as 1 or 0: 0 while no target of the
+// service is up, and 0 rather than empty while it has no series. One target that is
+// down does not matter: the others may serve, and a job may have targets that are
+// not the service's.
 func aliveOf(pb *alerts.Playbook) (string, error) {
 	text := pb.Expand(pb.Alive, 0, 0)
-	if _, err := parse(text); err != nil {
+	expr, err := parse(text)
+	if err != nil {
 		return "", fmt.Errorf("alive: %w", err)
 	}
-	up := fmt.Sprintf("min(up{job=%s})", strconv.Quote(pb.Job))
-	return fmt.Sprintf("(%s == bool 1) * %s or 0 * %s", up, single("max", text), up), nil
+	up := fmt.Sprintf("max(%s)", targetsOf(pb))
+	alive := single("max", text)
+	if filters(expr) { // what passes a filter is its own value, whatever that is
+		alive = fmt.Sprintf("(count(%s) > bool 0)", text)
+	}
+	return fmt.Sprintf("(%s == bool 1) * %s or 0 * %s", up, alive, up), nil
+}
+
+// filters reports whether an expression answers yes by having a value, as x > 0
+// does, and not by being 1, as x > bool 0 does.
+func filters(expr parser.Expr) bool {
+	switch e := expr.(type) {
+	case *parser.ParenExpr:
+		return filters(e.Expr)
+	case *parser.BinaryExpr:
+		if e.Op.IsComparisonOperator() {
+			return !e.ReturnBool
+		}
+		return e.Op.IsSetOperator() && (filters(e.LHS) || filters(e.RHS))
+	}
+	return false
+}
+
+// checkAlive refuses an alive expression that looks back longer than a trigger's
+// recovery does: it would still say yes while nothing is left to judge by.
+func checkAlive(pb *alerts.Playbook) error {
+	back, err := lookback(pb.Expand(pb.Alive, 0, 0))
+	if err != nil {
+		return fmt.Errorf("alive: %w", err)
+	}
+	if least := bridge(pb); back > 0 && back < least {
+		return fmt.Errorf("alive looks back %s, which is less than four scrapes: one that fails would end it; try: a range of %s in alive", duration(back), duration(least))
+	}
+	for i := range pb.Triggers {
+		t := &pb.Triggers[i]
+		if t.Signal != "" {
+			continue
+		}
+		j, err := judge(pb, t)
+		if err != nil {
+			return err
+		}
+		if back > j.RecoveryWindow {
+			return fmt.Errorf("alive looks back %s, longer than the recovery of trigger %s (%s): a service that hangs would look alive and cured; try: a range of %s in alive",
+				duration(back), t.Name, duration(j.RecoveryWindow), duration(j.RecoveryWindow))
+		}
+	}
+	return nil
 }

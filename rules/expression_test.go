@@ -22,7 +22,7 @@ func expressions(t *testing.T, pb *alerts.Playbook) rules.Expressions {
 
 func TestTheExpressionsOfTheSmallPlaybook(t *testing.T) {
 	x := expressions(t, smallPlaybook())
-	same(t, "alive", x.Alive, `(min(up{job="social-intel"}) == bool 1) * max(sum(increase(si_requests_total[2m])) > bool 0) or 0 * min(up{job="social-intel"})`)
+	same(t, "alive", x.Alive, `(max(up{job="social-intel"}) == bool 1) * max(sum(increase(si_requests_total[2m])) > bool 0) or 0 * max(up{job="social-intel"})`)
 	same(t, "age", x.Age, `time() - max(timestamp(up{job="social-intel"}))`)
 	if len(x.Triggers) != 4 {
 		t.Fatalf("%d triggers, want the four that have an indicator", len(x.Triggers))

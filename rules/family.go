@@ -6,7 +6,6 @@ import (
 	"maps"
 	"regexp/syntax"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -65,7 +64,7 @@ const (
 func familiesOf(pb *alerts.Playbook, texts []string, bounds []float64) ([]family, error) {
 	byMetric := map[string][]selector{}
 	own := map[*parser.VectorSelector]bool{}
-	for i, text := range append(slices.Clone(texts), pb.Expand(pb.Alive, 0, 0), fmt.Sprintf("up{job=%s}", strconv.Quote(pb.Job))) {
+	for i, text := range append(slices.Clone(texts), pb.Expand(pb.Alive, 0, 0), targetsOf(pb)) {
 		expr, err := parse(text)
 		if err != nil {
 			return nil, err

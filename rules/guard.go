@@ -64,11 +64,11 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 		}})
 	}
 	service := strconv.Quote(pb.Service)
-	up := fmt.Sprintf("min(up{job=%s})", strconv.Quote(pb.Job))
+	up := fmt.Sprintf("min(%s)", targetsOf(pb))
 
 	add(serviceDown, warning, fmt.Sprintf("(%s or vector(0)) == 0", up), patience(pb),
 		"is not scraped", escape(fmt.Sprintf("A target of the job %s is down, or Prometheus knows none. backout cannot see how the service is, and rolls nothing back because of that.", pb.Job)))
-	add(noTraffic, warning, fmt.Sprintf("%s == 0\nand on () %s == 1", selectorOf(aliveRecording, "service", pb.Service), up), patience(pb),
+	add(noTraffic, warning, fmt.Sprintf("%s == 0\nand on () max(%s) == 1", selectorOf(aliveRecording, "service", pb.Service), targetsOf(pb)), patience(pb),
 		"is up and gets no requests", "The service is scraped, but its alive expression says no. Without requests no trigger can tell anything.")
 
 	for i := range pb.Indicators {

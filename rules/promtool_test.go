@@ -134,7 +134,7 @@ func TestTheGeneratedTestsFindFaultsInTheRules(t *testing.T) {
 		{"one sample above is enough", "min_over_time(db_cpu[10m])", "max_over_time(db_cpu[10m])", "RollbackDbCpu: silent just inside"},
 		{"one good sample is a cure", "max_over_time(db_cpu[2m])", "min_over_time(db_cpu[2m])", "RollbackDbCpu: one good sample"},
 		{"the error series is needed for a value", " or 0 * sum(increase(si_requests_total[2m]))", "", "RollbackErrorRate: cured"},
-		{"alive does not look at up", `(min(up{job="social-intel"}) == bool 1) * `, "", "ServiceDown: fires where it is not scraped"},
+		{"alive does not look at up", `(max(up{job="social-intel"}) == bool 1) * `, "", "ServiceDown: fires where it is not scraped"},
 		{"the threshold is a little too high", "> 0.01\n", "> 0.0112\n", "RollbackErrorRate: silent just inside"},
 		{"the bound has the wrong side", "> 85\n", "< 85\n", "RollbackDbCpu: silent just inside"},
 		{"samples from before the stage count", `and on () backout:stage{service="social-intel",stage=~"gamma|delta"}`, "", "RollbackGammaErrorRate: counts only"},

@@ -32,6 +32,7 @@ func anyPlaybook(r *rapid.T) *alerts.Playbook {
 	pb.Job = rapid.StringMatching(`[ -~]{1,12}`).Draw(r, "job")
 	pb.ScrapeInterval = seconds(1, 60, "scrape interval")
 	pb.Release.Version = rapid.StringMatching(`[!-~]{1,10}`).Draw(r, "version")
+	pb.Alive = fmt.Sprintf("sum(increase(si_requests_total[%s])) > bool 0", 4*pb.ScrapeInterval)
 	pb.Indicators, pb.Triggers, pb.Stages = nil, nil, nil
 	for i := range rapid.IntRange(1, 4).Draw(r, "indicators") {
 		ind := alerts.Indicator{
