@@ -37,6 +37,15 @@ type Action interface {
 	Undo(ctx context.Context, op string, before json.RawMessage) error
 }
 
+// Restorer is an Action whose Undo after a failure leaves alone what is safer as it
+// is, such as a flag that stays off for a service that was down. A human's restore
+// puts it back all the same.
+type Restorer interface {
+	Action
+	// Restore puts back all that before holds.
+	Restore(ctx context.Context, op string, before json.RawMessage) error
+}
+
 // Position is how a target stands relative to what an action wants.
 type Position string
 

@@ -37,6 +37,8 @@ type Options struct {
 	StatusPages []Channel
 	// Surroundings are what a preflight asks; nil: it cannot tell what lies around.
 	Surroundings Surroundings
+	// Runtime says what a service runs; nil: Running cannot tell.
+	Runtime Runtime
 	// DrillPatience is how long a preflight's drill alert may take to come back;
 	// 0: as long as is wise.
 	DrillPatience time.Duration
@@ -59,6 +61,7 @@ type Engine struct {
 	prometheus   Prometheus
 	alertmanager Alertmanager
 	history      History
+	runtime      runtimes
 	mode         Mode
 	noLossy      string
 	now          func() time.Time
@@ -102,7 +105,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		outbox: out, statusPages: o.StatusPages, team: o.Team, mail: o.Mail,
-		kinds: o.Kinds, alertmanager: o.Alertmanager, history: o.History,
+		kinds: o.Kinds, alertmanager: o.Alertmanager, history: o.History, runtime: runtimes{ask: o.Runtime},
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(out.channels),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
 	}

@@ -250,7 +250,12 @@ func (e *Engine) restore(ctx context.Context, b *book, inc *Incident) error {
 		}
 	}
 	op := inc.operation(s)
-	undoErr := e.act(ctx, b, s, func(ctx context.Context, a Action) error { return a.Undo(ctx, op, s.Before) })
+	undoErr := e.act(ctx, b, s, func(ctx context.Context, a Action) error {
+		if r, ok := a.(Restorer); ok {
+			return r.Restore(ctx, op, s.Before)
+		}
+		return a.Undo(ctx, op, s.Before)
+	})
 	if undoErr == nil {
 		var look Look
 		if look, undoErr = e.look(ctx, b, inc, s); undoErr == nil && look.Position == HalfWay {

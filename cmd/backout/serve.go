@@ -107,7 +107,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 
 	engine, err := remediation.New(ctx, remediation.Options{
 		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
-		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Surroundings: out.around,
+		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Surroundings: out.around, Runtime: out.kinds.docker,
 		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Now: time.Now, Logger: logger,
 	})
 	if err != nil {

@@ -301,7 +301,10 @@ func TestAHumansDownInTheMiddleStaysDown(t *testing.T) {
 	if err := whole.Apply(t.Context(), op, look.Snapshot); err != nil {
 		t.Fatal(err)
 	}
-	if err := whole.Verify(t.Context(), op); err != nil {
+	if err := whole.Verify(t.Context(), op); err == nil || !strings.Contains(err.Error(), "no container of service web") {
+		t.Fatalf("a service of which nothing is there was verified: %v", err)
+	}
+	if err := whole.Undo(t.Context(), op, look.Snapshot); err != nil {
 		t.Fatal(err)
 	}
 	w.compose(nil, "up", "-d")

@@ -1,13 +1,17 @@
 package docker
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
 )
@@ -112,43 +116,187 @@ func TestACopyThatDoesNotWorkIsUndone(t *testing.T) {
 	}
 }
 
-func TestAServiceThatIsDownIsAsWantedOnceTheFileSaysOff(t *testing.T) {
-	w := plainWorld(t)
-	w.takeDown()
+func TestAServiceWithoutAContainerIsRefusedAndSaysWhereOneIs(t *testing.T) {
+	w := imageWorld(t, versionOne)
+	name := "web" + w.project // no other test's
+	file := strings.Replace(w.webFile(), "  web:", "  "+name+":", 1)
+	w.write("docker-compose.yml", file)
+	w.start("1", func(c *container.Config, _ *container.HostConfig) { c.Labels[labelService] = name })
+	if err := os.Mkdir(filepath.Join(w.dir, "other"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{"", "other/"} {
+		w.write(at+"docker-compose.yml", file)
+		w.write(at+".env", "FLAG=1\n")
+	}
+	for _, c := range []struct {
+		dir, service string
+		want         []string
+	}{
+		{filepath.Join(w.dir, "other"), name, []string{"no container of service " + name, "project " + w.project + " of the folder " + w.dir, "project_dir: " + w.dir}},
+		{w.dir, "web2", []string{"no container of service web2", "containers of " + name}},
+	} {
+		target := w.target
+		target.Compose.ProjectDir, target.Compose.Service = c.dir, c.service
+		cl := w.client(nil)
+		changes, tags := w.changes.Load(), strings.Join(w.tags(), " ")
+		off, err := cl.FlagOff(target, w.flag)
+		set, serr := cl.FlagOff(target, alerts.Flag{Name: "FLAG", Off: "0.01"})
+		tag, terr := cl.ImageRetag(target, "", "v1.0.0")
+		if err := errors.Join(err, serr, terr); err != nil {
+			t.Fatal(err)
+		}
+		says := func(what string, err error) {
+			t.Helper()
+			for _, want := range append(c.want, "try: ") {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: %v, want word of %q", what, err, want)
+				}
+			}
+		}
+		for what, a := range map[string]remediation.Action{"flag_off": off, "flag_set": set, "image_retag": tag} {
+			_, err := a.Look(t.Context(), op)
+			says(what, err)
+			says(what+": apply", a.Apply(t.Context(), op, nil))
+			says(what+": verify", a.Verify(t.Context(), op))
+		}
+		for _, p := range append(off.(remediation.Prover).Proofs()[1:], tag.(remediation.Prover).Proofs()...) {
+			if f := p.Prove(t.Context()); f.Result == remediation.Pass || !strings.Contains(f.Evidence, "no container of service") {
+				t.Errorf("%s: %+v", p.ID, f)
+			}
+		}
+		_, err = cl.Verify(t.Context(), target, "", "v2.0.0")
+		says("verify", err)
+		says("runs", cl.Runs(t.Context(), target, "", "v2.0.0"))
+		_, err = cl.Running(t.Context(), &alerts.Playbook{Target: target})
+		says("running", err)
+		if got := strings.Join(w.tags(), " "); got != tags || w.changes.Load() != changes || w.read(".env")+w.read("other/.env") != "FLAG=1\nFLAG=1\n" {
+			t.Errorf("changed: %s", w.state())
+		}
+	}
+}
+
+// ended are the ways in which a replica can be there and not run.
+var ended = map[string]func(w *world, id string) error{
+	"killed":  func(w *world, id string) error { return w.api.ContainerKill(w.Context(), id, "KILL") },
+	"stopped": func(w *world, id string) error { return w.api.ContainerStop(w.Context(), id, container.StopOptions{}) },
+	"created": func(w *world, id string) error {
+		in, err := w.api.ContainerInspect(w.Context(), id)
+		if err != nil {
+			return err
+		}
+		w.takeDown()
+		_, err = w.api.ContainerCreate(w.Context(), in.Config, in.HostConfig, nil, nil, strings.TrimPrefix(in.Name, "/"))
+		return err
+	},
+}
+
+func TestAReplicaThatEndedIsReplacedAndStarted(t *testing.T) {
+	for how, end := range ended {
+		t.Run(how, func(t *testing.T) {
+			w := imageWorld(t, versionOne)
+			w.start("1")
+			was := w.one().ID
+			if err := end(w, was); err != nil {
+				t.Fatal(err)
+			}
+			a := w.action()
+			if err := a.Verify(t.Context(), op); err == nil || !strings.Contains(err.Error(), w.one().State.Status) {
+				t.Errorf("verified before: %v", err)
+			}
+			w.off(a, op)
+			if err := a.Verify(t.Context(), op); err != nil {
+				t.Fatal(err)
+			}
+			if r := w.one(); r.ID == was || !r.running() || w.flagOf(r) != "0" || r.Image != w.idOf(versionTwo) {
+				t.Errorf("state:\n%s", w.state())
+			}
+			// Off already, and down once more: it is started all the same.
+			if err := end(w, w.one().ID); err != nil {
+				t.Fatal(err)
+			}
+			next := "inc-8/1-flag_off@1700000000"
+			look, err := a.Look(t.Context(), next)
+			if err != nil || look.Position == remediation.Wanted {
+				t.Fatalf("a service that is down: %s, %v", look.Position, err)
+			}
+			if err := a.Apply(t.Context(), next, look.Snapshot); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Verify(t.Context(), next); err != nil {
+				t.Error(err)
+			}
+			// And by its image.
+			if err := end(w, w.one().ID); err != nil {
+				t.Fatal(err)
+			}
+			w.back(w.retag(nil), "inc-8/2-image_retag@1700000000")
+			if r := w.serves(versionOne); w.flagOf(r) != "0" {
+				t.Errorf("state:\n%s", w.state())
+			}
+		})
+	}
+}
+
+func TestAnUndoTurnsNothingOnForAServiceThatWasDown(t *testing.T) {
+	w := plainWorld(t, breaksWhenOff("crash"))
+	if err := w.api.ContainerKill(t.Context(), w.one().ID, "KILL"); err != nil {
+		t.Fatal(err)
+	}
 	a := w.action()
 	look, err := a.Look(t.Context(), op)
-	if err != nil || look.Position != remediation.Untouched {
-		t.Fatalf("%s, %v", look.Position, err)
+	if err != nil || !strings.Contains(string(look.Snapshot), `"state":"exited"`) {
+		t.Fatalf("%s, %v", look.Snapshot, err)
+	}
+	if err := a.Apply(t.Context(), op, look.Snapshot); err == nil {
+		t.Fatal("a copy that ends was taken for one that works")
+	}
+	for range 2 {
+		if err := a.Undo(t.Context(), op, look.Snapshot); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.one(); w.flagOf(r) != "0" || r.name() != w.project+"_web_1" || !strings.Contains(w.read(".env"), "FLAG=0 # on") {
+			t.Errorf("state:\n%s", w.state())
+		}
+	}
+	// A human may all the same.
+	if err := a.(remediation.Restorer).Restore(t.Context(), op, look.Snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.one(); !strings.Contains(w.read(".env"), "FLAG=1 # on") || w.flagOf(r) != "1" && r.running() {
+		t.Errorf("restored:\n%s", w.state())
+	}
+}
+
+func TestAPromotionOfAServiceThatWasDownIsTakenBack(t *testing.T) {
+	w := offWorld(t)
+	if err := w.api.ContainerKill(t.Context(), w.one().ID, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	a := w.setTo("0.01", nil)
+	look, err := a.Look(t.Context(), op)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := a.Apply(t.Context(), op, look.Snapshot); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Verify(t.Context(), op); err != nil {
+	if err := a.Undo(t.Context(), op, look.Snapshot); err != nil {
 		t.Fatal(err)
 	}
-	if look, err = a.Look(t.Context(), op); err != nil || look.Position != remediation.Wanted {
-		t.Fatalf("%s, %v", look.Position, err)
-	}
-	if !strings.Contains(w.read(".env"), "FLAG=0 # on") || len(w.containers("web")) != 0 {
-		t.Errorf("state:\n%s", w.state())
+	if got := w.read(".env"); !strings.Contains(got, "FLAG=0 # off") {
+		t.Errorf(".env is %q", got)
 	}
 }
 
-func TestAStoppedReplicaIsLeftAlone(t *testing.T) {
-	w := plainWorld(t)
-	id := w.one().ID
-	if err := w.api.ContainerStop(t.Context(), id, container.StopOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	a := w.action()
-	if err := a.Apply(t.Context(), op, nil); err != nil {
-		t.Fatal(err)
-	}
-	if r := w.one(); r.ID != id || r.running() {
-		t.Errorf("state:\n%s", w.state())
-	}
-	if err := a.Verify(t.Context(), op); err == nil {
-		t.Error("a service of which nothing runs was verified")
+func TestAFlagGoesUpOrDown(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		up       bool
+	}{{"0", "1", true}, {"0", "0.1", true}, {"0.5", "0.1", false}, {"false", "true", true}, {"true", "false", false}, {"disabled", "enabled", true}, {"1", "", false}} {
+		if got := raisesFlag(c.from, c.to); got != c.up {
+			t.Errorf("from %q to %q: %t", c.from, c.to, got)
+		}
 	}
 }
 

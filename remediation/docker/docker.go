@@ -32,7 +32,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -138,20 +137,27 @@ func (c *Client) Close() error {
 // allowed returns path with its symbolic links resolved, if it lies in one of
 // the configured project folders.
 func (c *Client) allowed(path string) (string, error) {
+	folder, name, err := c.resolve(path)
+	return filepath.Join(folder, name), err
+}
+
+// resolve returns the configured project folder that a path lies in, and the path
+// relative to it, both with their symbolic links resolved.
+func (c *Client) resolve(path string) (folder, name string, err error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	for _, p := range c.projects {
 		root, err := filepath.EvalSymlinks(p)
 		if err != nil {
 			continue // a folder that is not there allows nothing
 		}
-		if real == root || strings.HasPrefix(real, root+string(filepath.Separator)) {
-			return real, nil
+		if name, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(name) {
+			return root, name, nil
 		}
 	}
-	return "", fmt.Errorf("%s is outside of the allowed project folders; try: docker: {projects: [%s]} in the configuration file", path, filepath.Dir(path))
+	return "", "", fmt.Errorf("%s is outside of the allowed project folders; try: docker: {projects: [%s]} in the configuration file", path, filepath.Dir(path))
 }
 
 // doubtful marks an error after which it is not known whether the engine did

@@ -2,113 +2,214 @@ package docker
 
 import (
 	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // maxFile bounds the files of a project that are read.
 const maxFile = 4 << 20
 
+// rooted is a path below one of the allowed project folders. All access goes through
+// the folder's descriptor: a link that somebody puts on the way after the path was
+// resolved leads nowhere outside of it.
+type rooted struct {
+	*os.Root
+	name string // relative to the folder, without a link on its way when it was resolved
+}
+
+// openRoot resolves a path and opens the project folder that it lies in.
+func (c *Client) openRoot(path string) (rooted, error) {
+	folder, name, err := c.resolve(path)
+	if err != nil {
+		return rooted{}, err
+	}
+	root, err := os.OpenRoot(folder)
+	return rooted{root, name}, err
+}
+
+// fileContent is a file as it was read.
+type fileContent struct {
+	data     []byte
+	missing  bool
+	mode     fs.FileMode
+	uid, gid int
+}
+
+// same compares what two reads saw.
+func (f fileContent) same(g fileContent) bool {
+	return f.missing == g.missing && bytes.Equal(f.data, g.data)
+}
+
+// read reads a regular file; a fifo does not hold it up.
+func (r rooted) read() (fileContent, error) {
+	file, err := r.OpenFile(r.name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return fileContent{}, err
+	}
+	content, err := readOpen(file)
+	return content, errors.Join(err, file.Close())
+}
+
+func readOpen(file *os.File) (content fileContent, err error) {
+	info, err := file.Stat()
+	if err != nil {
+		return content, err
+	}
+	if !info.Mode().IsRegular() {
+		return content, fmt.Errorf("%s is not a regular file", file.Name())
+	}
+	content.mode, content.uid, content.gid = info.Mode().Perm(), -1, -1
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		content.uid, content.gid = int(st.Uid), int(st.Gid)
+	}
+	if content.data, err = io.ReadAll(io.LimitReader(file, maxFile+1)); err == nil && len(content.data) > maxFile {
+		err = fmt.Errorf("%s has more than %d bytes", file.Name(), maxFile)
+	}
+	return content, err
+}
+
 // readProjectFile reads a regular file of an allowed project. A file that is not
 // there gives fs.ErrNotExist; a symbolic link out of the project folders is refused.
 func (c *Client) readProjectFile(path string) ([]byte, error) {
-	real, err := c.allowed(path)
+	r, err := c.openRoot(path)
 	if err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(real)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	if info.Size() > maxFile {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, maxFile)
-	}
-	return os.ReadFile(real)
+	content, err := r.read()
+	return content.data, errors.Join(err, r.Close())
 }
 
 // editProjectFile replaces a file's content by what edit makes of it: all of it or
 // nothing, and durable once it returns. Mode and owner are kept, and a symbolic
 // link stays one. A file that is not there is edit(nil); edit returns nil to
-// remove it. The file's folder must exist.
+// remove it. The file's folder must exist. Two edits of files in one folder wait for
+// each other, in whatever process they are.
 func (c *Client) editProjectFile(path string, edit func([]byte) ([]byte, error)) error {
 	for range 5 {
-		before, err := c.readProjectFile(path)
-		missing := errors.Is(err, fs.ErrNotExist)
-		if err != nil && !missing {
+		done, err := c.editOnce(path, edit)
+		if err != nil || done {
 			return err
-		}
-		after, err := edit(before)
-		if err != nil {
-			return fmt.Errorf("edit %s: %w", path, err)
-		}
-		if bytes.Equal(before, after) && missing == (after == nil) {
-			return nil
-		}
-		done, err := c.replaceFile(path, before, after, missing)
-		if err != nil {
-			return fmt.Errorf("write %s: %w", path, err)
-		}
-		if done {
-			return nil
 		}
 	}
 	return fmt.Errorf("write %s: somebody else keeps writing it", path)
 }
 
-// replaceFile puts after in the place of before; it returns false if the file is
-// not before any more.
-func (c *Client) replaceFile(path string, before, after []byte, missing bool) (done bool, err error) {
-	dir, err := c.allowed(filepath.Dir(path))
+// editOnce returns false if the file changed in between.
+func (c *Client) editOnce(path string, edit func([]byte) ([]byte, error)) (done bool, err error) {
+	r, err := c.openRoot(path)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if missing {
+		name := filepath.Base(path)
+		if r, err = c.openRoot(filepath.Dir(path)); err == nil {
+			r.name = filepath.Join(r.name, name)
+			if _, lerr := r.Lstat(r.name); lerr == nil {
+				err = errors.Join(fmt.Errorf("write %s: a symbolic link to nowhere; try: take it away", path), r.Close())
+			}
+		}
+	}
 	if err != nil {
 		return false, err
 	}
-	real := filepath.Join(dir, filepath.Base(path))
-	mode, uid, gid := fs.FileMode(0o644), -1, -1
-	if !missing {
-		if real, err = c.allowed(path); err != nil {
-			return false, err
-		}
-		info, err := os.Stat(real)
-		if err != nil {
-			return false, err
-		}
-		mode = info.Mode().Perm()
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			uid, gid = int(st.Uid), int(st.Gid)
-		}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	unlock, err := r.lock()
+	if err != nil {
+		return false, fmt.Errorf("write %s: %w", path, err)
 	}
-	if _, err := os.Lstat(real); missing && err == nil {
-		return false, fmt.Errorf("a symbolic link to nowhere; try: take it away")
-	}
-	if after == nil {
-		if err := os.Remove(real); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, err
-		}
-		return true, syncDir(filepath.Dir(real))
-	}
+	defer func() { err = errors.Join(err, unlock()) }()
 
-	tmp, err := os.CreateTemp(filepath.Dir(real), ".backout-*")
+	before, err := r.readIfThere()
+	if err != nil {
+		return false, err
+	}
+	after, err := edit(before.data)
+	if err != nil {
+		return false, fmt.Errorf("edit %s: %w", path, err)
+	}
+	if before.same(fileContent{data: after, missing: after == nil}) {
+		return true, nil
+	}
+	if done, err = r.replace(before, after); err != nil {
+		err = fmt.Errorf("write %s: %w", path, err)
+	}
+	return done, err
+}
+
+func (r rooted) readIfThere() (fileContent, error) {
+	content, err := r.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fileContent{missing: true, mode: 0o644, uid: -1, gid: -1}, nil
+	}
+	return content, err
+}
+
+const (
+	// lockTimeout bounds the wait for another edit in the same folder.
+	lockTimeout = 10 * time.Second
+	lockEvery   = 2 * time.Millisecond
+)
+
+// lock locks the file's folder against other edits. The folder, and not the file: a
+// rename would take the lock away with the old file. A file system that has no such
+// locks leaves it at the last look before the rename.
+func (r rooted) lock() (unlock func() error, err error) {
+	dir, err := r.Open(filepath.Dir(r.name))
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(lockTimeout)
+	for {
+		switch err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+		case err == nil:
+			return dir.Close, nil // which unlocks it
+		case errors.Is(err, syscall.EBADF), errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOSYS):
+			return dir.Close, nil
+		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
+			return nil, errors.Join(fmt.Errorf("lock its folder: %w", err), dir.Close())
+		case time.Now().After(deadline):
+			return nil, errors.Join(fmt.Errorf("somebody else has kept its folder locked for %s", lockTimeout), dir.Close())
+		}
+		wait(context.Background(), lockEvery)
+	}
+}
+
+// replace puts after in the place of before; it returns false if the file is not
+// before any more.
+func (r rooted) replace(before fileContent, after []byte) (done bool, err error) {
+	if after == nil {
+		if err := r.Remove(r.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		return true, r.syncDir()
+	}
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return false, err
+	}
+	name := filepath.Join(filepath.Dir(r.name), ".backout-"+hex.EncodeToString(random[:]))
+	tmp, err := r.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return false, err
 	}
 	defer func() {
 		if !done {
-			err = errors.Join(err, os.Remove(tmp.Name()))
+			err = errors.Join(err, r.Remove(name))
 		}
 	}()
 	_, err = tmp.Write(after)
 	if err == nil {
-		err = tmp.Chmod(mode)
+		err = tmp.Chmod(before.mode)
 	}
-	if err == nil && uid >= 0 && (uid != os.Geteuid() || gid != os.Getegid()) {
-		err = tmp.Chown(uid, gid)
+	if err == nil && before.uid >= 0 && (before.uid != os.Geteuid() || before.gid != os.Getegid()) {
+		err = tmp.Chown(before.uid, before.gid)
 	}
 	if err == nil {
 		err = tmp.Sync()
@@ -116,20 +217,21 @@ func (c *Client) replaceFile(path string, before, after []byte, missing bool) (d
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return false, err
 	}
-	// The last moment to see another's edit, which the rename would lose.
-	now, err := os.ReadFile(real)
-	if gone := errors.Is(err, fs.ErrNotExist); err != nil && !gone || gone != missing || !bytes.Equal(now, before) {
-		return false, nil
+	// The last moment to see the edit of one who takes no lock, which the rename
+	// would lose.
+	now, err := r.readIfThere()
+	if err != nil || !now.same(before) {
+		return false, err
 	}
-	if err := os.Rename(tmp.Name(), real); err != nil {
+	if err := r.Rename(name, r.name); err != nil {
 		return false, err
 	}
 	done = true
-	return true, syncDir(filepath.Dir(real))
+	return true, r.syncDir()
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+func (r rooted) syncDir() error {
+	d, err := r.Open(filepath.Dir(r.name))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -15,9 +17,12 @@ import (
 // FlagOff returns the action that switches one flag of a compose service off.
 //
 // Wanted means: a container that docker-compose up -d creates gets the off value,
-// and every running replica has it. A service that is not running at all is as
-// wanted once the files are. HalfWay means: the files say off while a replica
-// has another value, or a copy of this operation is not in its place yet.
+// every replica runs and has it, and none of them serves another one by its own
+// word. HalfWay means: the files say off while a replica has another value or does
+// not run, or a copy of this operation is not in its place yet. A service without a
+// container is refused; a replica that ended is replaced, and started.
+//
+// Undo turns nothing on for a service that was not up: see keeps.
 func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Action, error) {
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
@@ -45,10 +50,6 @@ type snapshot struct {
 }
 
 func (a *flagOff) want() setting { return setting{a.flag.Off, true} }
-
-func (a *flagOff) survey(ctx context.Context) (*fleet, error) {
-	return a.c.survey(ctx, a.target.Compose)
-}
 
 // due tells a replica that is still to be replaced.
 func (a *flagOff) due(r *replica) bool { return r.variable(a.flag.Name) != a.want() }
@@ -92,7 +93,7 @@ func (a *flagOff) Look(ctx context.Context, op string) (remediation.Look, error)
 
 func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapshot, error) {
 	var none remediation.Look
-	f, err := a.survey(ctx)
+	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
 		return none, snapshot{}, err
 	}
@@ -119,11 +120,17 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 		snap.Replicas = append(snap.Replicas, s)
 	}
 	position := remediation.Untouched
+	ours := slices.ContainsFunc(f.replicas, func(r *replica) bool { return r.ownedBy(op) })
 	switch {
 	case len(left) > 0:
 		position = remediation.HalfWay
 	case len(on) == 0 && l.envOff && l.now == a.want():
-		position = remediation.Wanted
+		switch denied := f.down() != nil || a.c.denies(ctx, f, a.check()) != nil; {
+		case !denied:
+			position = remediation.Wanted
+		case ours:
+			position = remediation.HalfWay
+		}
 	case len(on) > 0 && l.envOff && l.now == a.want(), l.extraOff && !l.envOff:
 		position = remediation.HalfWay
 	}
@@ -140,7 +147,7 @@ func (a *flagOff) Apply(ctx context.Context, op string, before json.RawMessage) 
 	if err != nil {
 		return err
 	}
-	f, err := a.survey(ctx)
+	f, err := a.c.survey(ctx, a.target.Compose)
 	if err != nil {
 		return doubtful(ctx, err)
 	}
@@ -183,26 +190,23 @@ func (a *flagOff) writeFiles(snap snapshot, service string) error {
 }
 
 // Verify implements remediation.Action.
-func (a *flagOff) Verify(ctx context.Context, op string) error {
-	f, err := a.survey(ctx)
+func (a *flagOff) Verify(ctx context.Context, _ string) error {
+	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
 		return err
 	}
-	running := 0
-	for _, r := range f.replicas {
+	k := a.check()
+	k.peers = f.replicas
+	for _, r := range f.members() {
 		if !r.running() {
-			continue
+			return r.isDown()
 		}
-		running++
 		if v := r.variable(a.flag.Name); v != a.want() {
 			return fmt.Errorf("container %s runs with %s=%q", r.name(), a.flag.Name, v.value)
 		}
-		if err := a.c.works(ctx, r.ID, a.check()); err != nil {
+		if err := a.c.works(ctx, r.ID, k); err != nil {
 			return err
 		}
-	}
-	if running == 0 && len(f.replicas) > 0 {
-		return fmt.Errorf("no container of %s is running", a.target.Compose.Service)
 	}
 	return nil
 }
@@ -216,6 +220,62 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if err != nil {
 		return err
 	}
+	f, err := a.c.survey(ctx, a.target.Compose)
+	if err != nil {
+		return doubtful(ctx, err)
+	}
+	if why := a.keeps(snap, f); why != "" {
+		a.c.log.Warn("the flag is not turned on again", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
+		return a.replacement(op, snap).finish(ctx)
+	}
+	return a.putBack(ctx, op, snap)
+}
+
+// keeps says why an undo leaves the flag as the operation set it, or "": the service
+// was not up with the flag on, or nothing of it is left, so that nobody is served
+// better by turning it on again. Whoever starts the service then starts it without.
+func (a *flagOff) keeps(snap snapshot, f *fleet) string {
+	raises := len(snap.Replicas) == 0
+	for _, s := range snap.Replicas {
+		raises = raises || raisesFlag(a.flag.Off, s.value().value)
+	}
+	switch {
+	case !raises:
+		return ""
+	case len(f.members()) == 0:
+		return "no container of the service is left"
+	case !slices.ContainsFunc(snap.Replicas, replicaState.up):
+		return "the service was not up before"
+	}
+	return ""
+}
+
+// raisesFlag reports whether going from one value to another gives a flag more of
+// the traffic.
+func raisesFlag(from, to string) bool {
+	a, aerr := strconv.ParseFloat(from, 64)
+	b, berr := strconv.ParseFloat(to, 64)
+	if aerr == nil && berr == nil {
+		return b > a
+	}
+	return !off(to)
+}
+
+// Restore implements remediation.Restorer: a human wants the flag on again, whatever
+// the service was like.
+func (a *flagOff) Restore(ctx context.Context, op string, before json.RawMessage) error {
+	if len(before) == 0 {
+		return fmt.Errorf("restore %s: no snapshot", a.flag.Name)
+	}
+	snap, err := a.parse(ctx, op, before)
+	if err != nil {
+		return err
+	}
+	revive(snap.Replicas)
+	return a.putBack(ctx, op, snap)
+}
+
+func (a *flagOff) putBack(ctx context.Context, op string, snap snapshot) error {
 	if err := a.restoreFiles(snap); err != nil {
 		return err
 	}

@@ -18,8 +18,9 @@ import (
 // image to its previous version, and recreates what runs from it. image "" is the
 // compose service's own repository.
 //
-// Wanted means: latest names the previous image, and every running replica runs
-// it. A service of which nothing runs is as wanted once the tag is. HalfWay means:
+// Wanted means: latest names the previous image, and every replica runs it and does
+// not name another version. A service without a container is refused; a replica that
+// ended is replaced, and started. HalfWay means:
 // this operation keeps an image that latest names still or did, or a copy of its
 // own is not in its place yet. Somebody who moves latest to a third image takes the
 // service over: the target is Untouched then, and Undo takes back no more than what
@@ -64,14 +65,19 @@ type standing struct {
 	due  []*replica
 	left []*replica
 	kept []displaced // by this operation, so far
+	op   string
+	// denied: every replica has the image, and one of them is down or names another
+	// version.
+	denied bool
 }
 
-func (a *imageRetag) stand(ctx context.Context, op string) (standing, error) {
-	f, err := a.c.survey(ctx, a.target.Compose)
+// stand looks at the service, found by survey.
+func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.Context, alerts.ComposeTarget) (*fleet, error)) (standing, error) {
+	f, err := survey(ctx, a.target.Compose)
 	if err != nil {
 		return standing{}, err
 	}
-	st := standing{fleet: f}
+	st := standing{fleet: f, op: op}
 	if st.definition, err = a.c.definitionOf(f); err != nil {
 		return standing{}, err
 	}
@@ -112,6 +118,11 @@ func (a *imageRetag) stand(ctx context.Context, op string) (standing, error) {
 			st.snap.Replicas = append(st.snap.Replicas, stateOf(r))
 		}
 	}
+	if len(st.due) == 0 && len(st.left) == 0 {
+		k := a.check()
+		k.flags = ""
+		st.denied = f.down() != nil || a.c.denies(ctx, f, k) != nil
+	}
 	return st, nil
 }
 
@@ -129,8 +140,13 @@ func (st standing) position() remediation.Position {
 	switch {
 	case len(st.left) > 0:
 		return remediation.HalfWay
-	case now == st.snap.PreviousID && len(st.due) == 0:
+	case now == st.snap.PreviousID && len(st.due) == 0 && !st.denied:
 		return remediation.Wanted
+	case now == st.snap.PreviousID && len(st.due) == 0:
+		if slices.ContainsFunc(st.replicas, func(r *replica) bool { return r.ownedBy(st.op) }) {
+			return remediation.HalfWay
+		}
+		return remediation.Untouched
 	case len(st.kept) > 0 && (now == "" || now == st.snap.PreviousID || keeps(st.kept, now)):
 		return remediation.HalfWay
 	}
@@ -143,7 +159,7 @@ func keeps(kept []displaced, id string) bool {
 
 // Look implements remediation.Action.
 func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, error) {
-	st, err := a.stand(ctx, op)
+	st, err := a.stand(ctx, op, a.c.found)
 	if err != nil {
 		return remediation.Look{}, err
 	}
@@ -153,7 +169,11 @@ func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, err
 
 // Apply implements remediation.Action.
 func (a *imageRetag) Apply(ctx context.Context, op string, before json.RawMessage) error {
-	st, err := a.stand(ctx, op)
+	survey := a.c.found
+	if len(before) > 0 {
+		survey = a.c.survey // who takes it down in the middle still gets the previous version at the next up
+	}
+	st, err := a.stand(ctx, op, survey)
 	if err != nil {
 		return doubtful(ctx, err)
 	}
@@ -274,6 +294,19 @@ func (a *imageRetag) Undo(ctx context.Context, op string, before json.RawMessage
 	if err != nil {
 		return err
 	}
+	return doubtful(ctx, a.undo(ctx, op, was))
+}
+
+// Restore implements remediation.Restorer: what was down runs again too, as it was.
+func (a *imageRetag) Restore(ctx context.Context, op string, before json.RawMessage) error {
+	if len(before) == 0 {
+		return fmt.Errorf("restore %s: no snapshot", a.target.Compose.Service)
+	}
+	was, err := a.parse(before)
+	if err != nil {
+		return err
+	}
+	revive(was.Replicas)
 	return doubtful(ctx, a.undo(ctx, op, was))
 }
 

@@ -268,37 +268,29 @@ func TestTheDisplacedImageSurvivesAPrune(t *testing.T) {
 	w.look(a, op, remediation.Untouched)
 }
 
-func TestAServiceOfWhichNothingRunsIsAsWantedOnceTheTagIs(t *testing.T) {
-	w := imageWorld(t, versionOne)
+func TestAReplicaThatEndedIsPutBackAsItWas(t *testing.T) {
+	w := imageWorld(t, crashingOne)
+	if err := w.target.Probe.Timeout.Set("5s"); err != nil {
+		t.Fatal(err)
+	}
 	w.start("1")
+	if err := w.api.ContainerStop(t.Context(), w.one().ID, container.StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	state := w.state()
 	a := w.retag(nil)
-	for i, stop := range []func(){
-		func() {
-			if err := w.api.ContainerStop(t.Context(), w.one().ID, container.StopOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		},
-		w.takeDown,
-	} {
-		stop()
-		op, state := fmt.Sprintf("inc-%d/1-image_retag@1", i), w.state()
-		before := w.look(a, op, remediation.Untouched)
-		if err := a.Apply(t.Context(), op, before); err != nil {
-			t.Fatal(err)
-		}
-		if err := a.Verify(t.Context(), op); err != nil {
-			t.Error(err)
-		}
-		w.look(a, op, remediation.Wanted)
-		if tags := strings.Join(w.tags(), "\n"); !strings.Contains(tags, ":latest "+w.idOf(versionOne)) {
-			t.Errorf("tags:\n%s", tags)
-		}
-		if err := a.Undo(t.Context(), op, before); err != nil {
-			t.Fatal(err)
-		}
-		if got := w.state(); got != state {
-			t.Errorf("not as it was:\n%s", diff(got, state))
-		}
+	before := w.look(a, op, remediation.Untouched)
+	if err := a.Apply(t.Context(), op, before); !meant(err) {
+		t.Fatalf("an image that ends: %v", err)
+	}
+	if err := a.Verify(t.Context(), op); err == nil {
+		t.Error("verified")
+	}
+	if err := a.Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.state(); got != state {
+		t.Errorf("not as it was:\n%s", diff(got, state))
 	}
 }
 

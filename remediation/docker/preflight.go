@@ -76,12 +76,7 @@ type aside struct {
 	edit   func(*container.Config)
 	// check is what it must show, by the service's own addresses.
 	check check
-	// version is an address that must name wants, by the service's own.
-	version, wants string
 }
-
-// errNoPattern: there is no container to take the settings from.
-var errNoPattern = errors.New("no container of the service is there to take its settings from")
 
 // run starts it, waits until it is seen to work, and removes it. seen says what it
 // was asked.
@@ -91,9 +86,6 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 		return "", f
 	}
 	like, bp, err := a.blueprint(ctx)
-	if errors.Is(err, errNoPattern) {
-		return "", remediation.Unknown(err.Error(), "docker-compose up -d "+a.target.Compose.Service)
-	}
 	if err != nil {
 		return "", remediation.FindingOf(doubtful(ctx, err))
 	}
@@ -119,18 +111,15 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 
 // blueprint is the service's own container, less all that only one can have.
 func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
-	f, err := a.c.survey(ctx, a.target.Compose)
+	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
 		return nil, blueprint{}, err
 	}
 	var like *replica
-	for _, r := range f.replicas {
+	for _, r := range f.members() {
 		if like == nil || r.running() && !like.running() {
 			like = r
 		}
-	}
-	if like == nil {
-		return nil, blueprint{}, errNoPattern
 	}
 	img, err := a.c.api.ImageInspect(ctx, like.Image)
 	if err != nil {
@@ -254,13 +243,12 @@ func (a aside) watch(ctx context.Context, id string, like *replica, image string
 	var own []string // what could not be asked of it
 	k.health = translate(a.check.health, like, in, &own)
 	k.flags = translate(a.check.flags, like, in, &own)
-	version := translate(a.version, like, in, &own)
-	if version != "" {
-		k.also = func(ctx context.Context) error { return a.c.namesVersion(ctx, version, a.wants) }
+	if k.version = ""; a.check.wants != "" {
+		k.version = translate(a.check.version, like, in, &own)
 	}
 	began := time.Now()
 	if err := a.c.works(ctx, id, k); err != nil {
-		return "", a.judge(ctx, id, err, []string{k.health, k.flags, version}, like)
+		return "", a.judge(ctx, id, err, []string{k.health, k.flags, k.version}, like)
 	}
 	seen = fmt.Sprintf("a container started aside from image %s works after %s", shortImage(image), time.Since(began).Round(100*time.Millisecond))
 	if len(own) > 0 {
@@ -280,7 +268,7 @@ func (a aside) judge(ctx context.Context, id string, err error, addresses []stri
 	f.Evidence, f.Next = strings.ReplaceAll(f.Evidence, id, shortImage(id)), "docker run it, and look at its log"
 	if !errors.Is(err, errBroken) {
 		for _, address := range addresses {
-			if address != "" && !reachable(address) {
+			if address != "" && !reachable(ctx, address) {
 				return remediation.Unknown(f.Evidence+"; the container's own address cannot be reached from here", "run backout on the engine's machine, or try it by hand")
 			}
 		}
@@ -307,12 +295,12 @@ func (r *replica) writes() bool {
 }
 
 // reachable tells whether an address's host answers at all: to refuse is an answer.
-func reachable(address string) bool {
+func reachable(ctx context.Context, address string) bool {
 	u, err := url.Parse(address)
 	if err != nil {
 		return false
 	}
-	conn, err := net.DialTimeout("tcp", u.Host, probeAttempt)
+	conn, err := (&net.Dialer{Timeout: probeAttempt}).DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return errors.Is(err, syscall.ECONNREFUSED)
 	}
@@ -332,10 +320,7 @@ func translate(address string, like *replica, in container.InspectResponse, not 
 		*not = append(*not, address)
 		return ""
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
+	port := portOf(u)
 	inner := behind(port, like)
 	if loopback := net.ParseIP(u.Hostname()).IsLoopback() || u.Hostname() == "localhost"; inner == "" && !loopback {
 		inner = port // the service's own name: the port is the container's

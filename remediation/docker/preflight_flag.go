@@ -51,7 +51,7 @@ func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
 		}
 		return remediation.Passed(fmt.Sprintf("%s lists it as %s", address, flagText(raw)))
 	}
-	f, err := a.survey(ctx)
+	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.FindingOf(doubtful(ctx, err))
 	}
@@ -72,7 +72,7 @@ func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
 
 // proveLasts sees that a flag written into .env is what the next container gets.
 func (a *flagOff) proveLasts(ctx context.Context) remediation.Finding {
-	f, err := a.survey(ctx)
+	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.FindingOf(doubtful(ctx, err))
 	}

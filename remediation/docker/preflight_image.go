@@ -26,7 +26,7 @@ func (a *imageRetag) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.
 const proofOf = "preflight"
 
 func (a *imageRetag) provePrevious(ctx context.Context) remediation.Finding {
-	st, err := a.stand(ctx, proofOf)
+	st, err := a.stand(ctx, proofOf, a.c.found)
 	if err != nil {
 		return remediation.FindingOf(doubtful(ctx, err))
 	}
@@ -35,7 +35,7 @@ func (a *imageRetag) provePrevious(ctx context.Context) remediation.Finding {
 
 // proveRuns starts the previous image aside.
 func (a *imageRetag) proveRuns(ctx context.Context) remediation.Finding {
-	f, err := a.c.survey(ctx, a.target.Compose)
+	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.FindingOf(doubtful(ctx, err))
 	}
@@ -46,9 +46,8 @@ func (a *imageRetag) proveRuns(ctx context.Context) remediation.Finding {
 	if id == "" {
 		return remediation.FindingOf(missing(name))
 	}
-	_, found := aside{
-		c: a.c, target: a.target, image: id, check: checkOf(a.target.Probe, "", setting{}),
-		version: a.target.Probe.Version, wants: a.version,
-	}.run(ctx)
+	k := checkOf(a.target.Probe, "", setting{})
+	k.wants = a.version
+	_, found := aside{c: a.c, target: a.target, image: id, check: k}.run(ctx)
 	return found
 }

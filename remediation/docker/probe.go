@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,12 +28,15 @@ const (
 	aloneTimeout = 2 * time.Second
 )
 
-// check is what a replica must show before it counts as working.
+// check is what a replica must show before it counts as working. Its addresses
+// are the service's; each replica is asked by its own where that can be told.
 type check struct {
-	health, flags string
-	timeout       time.Duration
-	flag          string
-	value         setting // what flags must list for flag, if it is set
+	health, flags, version string
+	timeout                time.Duration
+	flag                   string
+	value                  setting // what flags must list for flag, if it is set
+	wants                  string  // what version must name, if it is not ""
+	peers                  []*replica
 	// also is asked once the service is healthy; nil: nothing.
 	also func(context.Context) error
 }
@@ -40,7 +46,7 @@ func checkOf(p alerts.Probe, flag string, value setting) check {
 	if timeout <= 0 {
 		timeout = probeTimeout
 	}
-	return check{health: p.Health, flags: p.Flags, timeout: timeout, flag: flag, value: value}
+	return check{health: p.Health, flags: p.Flags, version: p.Version, timeout: timeout, flag: flag, value: value}
 }
 
 // errBroken marks what waiting does not cure.
@@ -65,7 +71,7 @@ func (c *Client) works(ctx context.Context, id string, k check) error {
 				return err
 			}
 			if ready && err == nil {
-				if err = c.answers(deadline, k); err == nil {
+				if err = c.answers(deadline, k.of(ctx, &replica{in})); err == nil {
 					return nil
 				}
 			}
@@ -122,6 +128,11 @@ func (c *Client) answers(ctx context.Context, k check) error {
 			return fmt.Errorf("health: %w", err)
 		}
 	}
+	if k.version != "" && k.wants != "" {
+		if err := c.namesVersion(ctx, k.version, k.wants); err != nil {
+			return fmt.Errorf("%s: %w", checkVersion, err)
+		}
+	}
 	if k.also != nil {
 		if err := k.also(ctx); err != nil {
 			return err
@@ -130,23 +141,141 @@ func (c *Client) answers(ctx context.Context, k check) error {
 	if k.flags == "" || !k.value.set {
 		return nil
 	}
-	body, err := c.get(ctx, k.flags)
+	flags, err := c.servedFlags(ctx, k.flags)
 	if err != nil {
 		return fmt.Errorf("flags: %w", err)
 	}
-	var flags map[string]json.RawMessage
-	if err := json.Unmarshal(body, &flags); err != nil {
-		return fmt.Errorf("flags: %s: not a JSON object of flags: %w", k.flags, err)
-	}
-	raw, ok := flags[k.flag]
+	got, ok := flags[k.flag]
 	if !ok {
-		return fmt.Errorf("flags: %s does not list %s", k.flags, k.flag)
+		return otherwise{fmt.Errorf("flags: %s does not list %s", k.flags, k.flag)}
 	}
-	got := flagText(raw)
 	if same := strings.EqualFold(got, k.value.value) || off(got) && off(k.value.value); !same {
-		return fmt.Errorf("flags: %s serves %s=%s, want %s", k.flags, k.flag, got, k.value.value)
+		return otherwise{fmt.Errorf("flags: %s serves %s=%s, want %s", k.flags, k.flag, got, k.value.value)}
 	}
 	return nil
+}
+
+// denies asks each replica once what it serves, and returns the answer that is not as
+// wanted. No answer denies nothing.
+func (c *Client) denies(ctx context.Context, f *fleet, k check) error {
+	k.peers, k.health, k.also = f.replicas, "", nil
+	for _, r := range f.members() {
+		if !r.running() {
+			continue
+		}
+		if err := c.answers(ctx, k.of(ctx, r)); errors.Is(err, errOtherwise) {
+			return fmt.Errorf("container %s: %w", r.name(), err)
+		}
+	}
+	return nil
+}
+
+// errOtherwise marks a service's own word that it is not as wanted.
+var errOtherwise = errors.New("the service says otherwise")
+
+// otherwise words an answer that is not as wanted.
+type otherwise struct{ error }
+
+func (otherwise) Is(target error) bool { return target == errOtherwise }
+
+// servedFlags asks a service which flags it serves: a JSON object of them.
+func (c *Client) servedFlags(ctx context.Context, address string) (map[string]string, error) {
+	body, err := c.get(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(body, &raw); err != nil {
+		return nil, fmt.Errorf("%s: not a JSON object of flags: %w", address, err)
+	}
+	flags := make(map[string]string, len(raw))
+	for name, v := range raw {
+		flags[name] = flagText(v)
+	}
+	return flags, nil
+}
+
+// of returns the check with the addresses of one replica.
+func (k check) of(ctx context.Context, r *replica) check {
+	for _, address := range []*string{&k.health, &k.flags, &k.version} {
+		*address = ownAddress(ctx, *address, r, k.peers)
+	}
+	return k
+}
+
+// ownAddress leads an address of the service to one replica of several: by the port
+// that this replica publishes, or by its address on its network where that can be
+// reached from here. What lies behind a proxy stays as it is.
+func ownAddress(ctx context.Context, address string, r *replica, peers []*replica) string {
+	if address == "" || !slices.ContainsFunc(peers, func(p *replica) bool {
+		return p.label(labelReplaces) != r.ID && p.ID != r.ID && r.label(labelReplaces) != p.ID
+	}) {
+		return address
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	port := portOf(u)
+	inner := ""
+	for _, p := range append([]*replica{r}, peers...) {
+		if inner == "" {
+			inner = behind(port, p)
+		}
+	}
+	switch {
+	case inner == "" && r.calledAs(u.Hostname()):
+		inner = port
+	case inner == "":
+		return address
+	default:
+		if published := r.published(inner); published != "" {
+			u.Host = net.JoinHostPort(u.Hostname(), published)
+			return u.String()
+		}
+	}
+	ip := addressOf(r.InspectResponse)
+	if ip == "" || !reachable(ctx, "http://"+net.JoinHostPort(ip, inner)) {
+		return address
+	}
+	u.Host = net.JoinHostPort(ip, inner)
+	return u.String()
+}
+
+// calledAs reports whether a host name is one of the replica's on its networks.
+func (r *replica) calledAs(host string) bool {
+	if r.NetworkSettings == nil {
+		return false
+	}
+	for _, e := range r.NetworkSettings.Networks {
+		if e != nil && (slices.Contains(e.Aliases, host) || slices.Contains(e.DNSNames, host)) {
+			return true
+		}
+	}
+	return host == r.label(labelService)
+}
+
+// published is the machine's port that leads to a port of a running replica, "" where
+// there is none.
+func (r *replica) published(inner string) string {
+	if r.NetworkSettings == nil {
+		return ""
+	}
+	for port, bindings := range r.NetworkSettings.Ports {
+		for _, b := range bindings {
+			if port.Proto() == "tcp" && port.Port() == inner && b.HostPort != "" {
+				return b.HostPort
+			}
+		}
+	}
+	return ""
+}
+
+func portOf(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
 }
 
 // flagText is a JSON scalar as an environment variable would have it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/docker/docker/api/types/container"
@@ -63,31 +64,41 @@ func (c *Client) passes(ctx context.Context, survey func(context.Context) (*flee
 // advance brings a copy to where it runs in its original's place and is seen to
 // work. original is nil where it is gone already.
 func (c *Client) advance(ctx context.Context, f *fleet, op string, original, dup *replica, k check) error {
+	placed, err := c.place(ctx, f, op, original, dup)
+	if err != nil || !placed {
+		return err
+	}
+	return c.works(ctx, dup.ID, k)
+}
+
+// place starts a copy in its original's place; placed is false where somebody put
+// another container there.
+func (c *Client) place(ctx context.Context, f *fleet, op string, original, dup *replica) (placed bool, err error) {
 	name := dup.label(labelName)
 	if holder := f.byName(name); holder != nil && holder != original && holder != dup {
-		return c.giveWay(ctx, original, dup)
+		return false, c.giveWay(ctx, original, dup)
 	}
 	if original != nil {
 		if dup.State.Status == "created" {
 			if err := c.connect(ctx, original, dup); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if err := c.setAside(ctx, original, asideName(name, op)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if dup.name() != name {
 		if err := c.api.ContainerRename(ctx, dup.ID, name); err != nil {
-			return fmt.Errorf("rename container %s to %s: %w", dup.name(), name, err)
+			return false, fmt.Errorf("rename container %s to %s: %w", dup.name(), name, err)
 		}
 	}
 	if !dup.running() {
 		if err := c.api.ContainerStart(ctx, dup.ID, container.StartOptions{}); err != nil {
-			return fmt.Errorf("start container %s: %w", name, err)
+			return false, fmt.Errorf("start container %s: %w", name, err)
 		}
 	}
-	return c.works(ctx, dup.ID, k)
+	return true, nil
 }
 
 // giveWay removes a copy, and its original before it, where somebody put another
@@ -104,8 +115,15 @@ func (c *Client) giveWay(ctx context.Context, original, dup *replica) error {
 // setAside stops a container for good and takes its name away.
 func (c *Client) setAside(ctx context.Context, r *replica, aside string) error {
 	if !r.HostConfig.RestartPolicy.IsNone() {
-		if err := c.setRestart(ctx, r, container.RestartPolicy{Name: container.RestartPolicyDisabled}); err != nil {
-			return err
+		never := container.RestartPolicy{Name: container.RestartPolicyDisabled}
+		if err := c.setRestart(ctx, r, never); err != nil {
+			// One that ends and starts over and over may be between the two.
+			if serr := c.stop(ctx, r); serr != nil || ctx.Err() != nil {
+				return errors.Join(err, serr)
+			}
+			if err := c.setRestart(ctx, r, never); err != nil {
+				return err
+			}
 		}
 	}
 	if err := c.stop(ctx, r); err != nil {

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -35,7 +36,8 @@ type replicaState struct {
 	Image   string       `json:"image"`
 	ImageID string       `json:"image_id"`
 	State   string       `json:"state"`
-	Value   *string      `json:"value,omitempty"` // of a flag; absent: not set
+	Health  string       `json:"health,omitempty"` // its own healthcheck's word
+	Value   *string      `json:"value,omitempty"`  // of a flag; absent: not set
 	Restart restartState `json:"restart"`
 }
 
@@ -46,6 +48,20 @@ type restartState struct {
 
 func (s replicaState) running() bool {
 	return s.State == container.StateRunning || s.State == container.StateRestarting
+}
+
+// up reports whether it served.
+func (s replicaState) up() bool {
+	return s.State == container.StateRunning && s.Health != container.Unhealthy
+}
+
+// revive has replicas that were down put back as running ones.
+func revive(all []replicaState) {
+	for i, s := range all {
+		if !s.running() {
+			all[i].State = container.StateRunning
+		}
+	}
 }
 
 func (s replicaState) policy() container.RestartPolicy {
@@ -61,7 +77,7 @@ func (s replicaState) value() setting {
 }
 
 func stateOf(r *replica) replicaState {
-	return replicaState{ID: r.ID, Name: r.name(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status,
+	return replicaState{ID: r.ID, Name: r.name(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status, Health: r.health(),
 		Restart: restartState{string(r.HostConfig.RestartPolicy.Name), r.HostConfig.RestartPolicy.MaximumRetryCount}}
 }
 
@@ -82,7 +98,9 @@ func (p *replacement) applyPass(ctx context.Context, f *fleet) (done bool, err e
 		return false, p.createCopies(ctx, f, due)
 	}
 	for _, dup := range left {
-		if err := p.c.advance(ctx, f, p.op, f.byID(dup.label(labelReplaces)), dup, p.check); err != nil {
+		k := p.check
+		k.peers = f.replicas
+		if err := p.c.advance(ctx, f, p.op, f.byID(dup.label(labelReplaces)), dup, k); err != nil {
 			return false, err
 		}
 	}
@@ -136,6 +154,27 @@ func (p *replacement) policyOf(id string, r *replica) container.RestartPolicy {
 	return r.HostConfig.RestartPolicy
 }
 
+// finish brings copies that were begun to their place, whether they work or not.
+func (p *replacement) finish(ctx context.Context) error {
+	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
+		left := f.leftovers(p.op)
+		for _, dup := range left {
+			o := f.byID(dup.label(labelReplaces))
+			placed, err := p.c.place(ctx, f, p.op, o, dup)
+			if err != nil {
+				return false, err
+			}
+			if placed && o != nil {
+				err = p.c.remove(ctx, o)
+			}
+			if err != nil {
+				return false, err
+			}
+		}
+		return len(left) == 0, nil
+	})
+}
+
 // undo puts replicas back as they were.
 func (p *replacement) undo(ctx context.Context) error {
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
@@ -174,23 +213,24 @@ func (p *replacement) undoCopy(ctx context.Context, f *fleet, dup *replica) erro
 	case o == nil:
 		return p.c.bringBack(ctx, dup, dup.name(), true, dup.HostConfig.RestartPolicy)
 	}
-	return p.c.retreat(ctx, p.op, o, dup, true, p.policyOf(o.ID, dup))
+	ran := !slices.ContainsFunc(p.were, func(s replicaState) bool { return s.ID == o.ID && !s.running() })
+	return p.c.retreat(ctx, p.op, o, dup, ran, p.policyOf(o.ID, dup))
 }
 
 // restore puts originals back; what is gone for good is recreated as it was.
 func (p *replacement) restore(ctx context.Context, f *fleet) (done bool, err error) {
 	done = true
 	for _, s := range p.were {
-		if !s.running() {
-			continue
-		}
 		o := f.byID(s.ID)
 		switch {
+		case o != nil && o.name() == asideName(s.Name, p.op):
+			done, err = false, p.c.bringBack(ctx, o, s.Name, s.running(), s.policy())
+		case !s.running(): // it was not up: there is nothing to go back to
 		case o == nil:
 			var as bool
 			as, err = p.recreateOld(ctx, f, s)
 			done = done && as
-		case o.name() == asideName(s.Name, p.op), o.name() == s.Name && (!o.running() || !o.restartsBy(s.policy())):
+		case o.name() == s.Name && (!o.running() || !o.restartsBy(s.policy())):
 			done, err = false, p.c.bringBack(ctx, o, s.Name, true, s.policy())
 		}
 		if err != nil {

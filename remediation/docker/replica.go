@@ -2,8 +2,10 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -46,6 +48,37 @@ func (r *replica) name() string           { return strings.TrimPrefix(r.Name, "/
 func (r *replica) label(k string) string  { return r.Config.Labels[k] }
 func (r *replica) running() bool          { return r.State.Running || r.State.Restarting }
 func (r *replica) ownedBy(op string) bool { return r.label(labelOperation) == op }
+
+// up reports whether it serves: it runs, was not seen unhealthy, and is neither
+// paused nor between two restarts.
+func (r *replica) up() bool {
+	return r.State.Running && !r.State.Restarting && !r.State.Paused && r.health() != container.Unhealthy
+}
+
+// health is its own healthcheck's word, "" where it has none.
+func (r *replica) health() string {
+	if h := r.State.Health; h != nil && h.Status != container.NoHealthcheck {
+		return h.Status
+	}
+	return ""
+}
+
+// stands is its state in a word: the engine's, or unhealthy.
+func (r *replica) stands() string {
+	if r.State.Status == container.StateRunning && r.health() == container.Unhealthy {
+		return r.health()
+	}
+	return r.State.Status
+}
+
+// setAsideName is the name of what some operation set aside.
+var setAsideName = regexp.MustCompile(`_backout_old_[0-9a-f]{8}$`)
+
+// stray is what an operation that was cut off left beside the service: an original
+// that was set aside, or a copy that never came to its place. It is no replica.
+func (r *replica) stray() bool {
+	return !r.running() && (setAsideName.MatchString(r.name()) || r.label(labelName) != "" && r.name() != r.label(labelName))
+}
 
 // restartsBy compares restart policies; the engine takes none by two names.
 func (r *replica) restartsBy(p container.RestartPolicy) bool {
@@ -100,11 +133,29 @@ func (f *fleet) copyOf(op, id string) *replica {
 	return nil
 }
 
-// due returns the running replicas that an operation is still to replace.
+// members returns the replicas of the service, in any state.
+func (f *fleet) members() []*replica {
+	return slices.DeleteFunc(slices.Clone(f.replicas), (*replica).stray)
+}
+
+// down returns the first replica that does not run, or nil.
+func (f *fleet) down() *replica {
+	for _, r := range f.members() {
+		if !r.running() {
+			return r
+		}
+	}
+	return nil
+}
+
+// due returns the replicas that an operation is still to replace: those that are
+// due, and those that do not run, which are replaced to start them. A copy of its
+// own that ended is not cured by another one.
 func (f *fleet) due(op string, due func(*replica) bool) []*replica {
 	var all []*replica
-	for _, r := range f.replicas {
-		if r.running() && due(r) && f.copyOf(op, r.ID) == nil {
+	for _, r := range f.members() {
+		down := !r.running() && !r.ownedBy(op)
+		if (down || r.running() && due(r)) && f.copyOf(op, r.ID) == nil {
 			all = append(all, r)
 		}
 	}
@@ -154,6 +205,64 @@ func (c *Client) survey(ctx context.Context, t alerts.ComposeTarget) (*fleet, er
 	}
 	slices.SortFunc(f.replicas, func(a, b *replica) int { return strings.Compare(a.Name, b.Name) })
 	return f, nil
+}
+
+// found is the survey of a service that has a container; without one nothing can be
+// done to it, and nothing said of it.
+func (c *Client) found(ctx context.Context, t alerts.ComposeTarget) (*fleet, error) {
+	f, err := c.survey(ctx, t)
+	if err == nil && len(f.members()) == 0 {
+		err = c.absent(ctx, f)
+	}
+	return f, err
+}
+
+// errAbsent: the engine has no container of the service.
+var errAbsent = errors.New("no container")
+
+// maxNamed bounds the places that an error names.
+const maxNamed = 5
+
+// absent says that a service has no container, and where containers of its name, or
+// of its project, are.
+func (c *Client) absent(ctx context.Context, f *fleet) error {
+	list, err := c.api.ContainerList(ctx, container.ListOptions{All: true})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	var elsewhere, beside, swarm []string
+	try := fmt.Sprintf("docker-compose up -d %s in %s, or docker: {host: ...} in the configuration file, if another engine runs it", f.service, f.dir)
+	for _, s := range list {
+		service, dir := s.Labels[labelService], s.Labels[labelWorkingDir]
+		stack := s.Labels["com.docker.swarm.service.name"]
+		switch {
+		case strings.EqualFold(s.Labels[labelOneOff], "true"):
+		case service == f.service && !sameDir(dir, f.dir):
+			elsewhere = append(elsewhere, fmt.Sprintf("project %s of the folder %s", s.Labels[labelProject], dir))
+			try = fmt.Sprintf("target: {compose: {project_dir: %s}} in the playbook, and that folder under docker: {projects: ...}, or docker-compose up -d %s in %s", dir, f.service, f.dir)
+		case service != "" && sameDir(dir, f.dir):
+			beside = append(beside, service)
+		case stack != "" && (stack == f.service || strings.HasSuffix(stack, "_"+f.service)):
+			swarm = append(swarm, stack)
+		}
+	}
+	where := "nothing of that name is on this engine"
+	one := func(what []string) string {
+		slices.Sort(what)
+		if what = slices.Compact(what); len(what) > maxNamed {
+			what = append(what[:maxNamed:maxNamed], fmt.Sprintf("and %d more", len(what)-maxNamed))
+		}
+		return strings.Join(what, ", ")
+	}
+	switch {
+	case len(elsewhere) > 0:
+		where = "a service " + f.service + " is in " + one(elsewhere)
+	case len(swarm) > 0:
+		where, try = "it is the swarm service "+one(swarm), "docker service update; backout acts on compose projects only"
+	case len(beside) > 0:
+		where, try = "that project has containers of "+one(beside), fmt.Sprintf("target: {compose: {service: ...}} with one of them, or docker-compose up -d %s", f.service)
+	}
+	return fmt.Errorf("%w of service %s of the project in %s: %s; try: %s", errAbsent, f.service, f.dir, where, try)
 }
 
 func sameDir(label, dir string) bool {

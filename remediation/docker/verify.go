@@ -23,12 +23,12 @@ const (
 )
 
 // Verify asks a running service whether it is a version, and whether it works:
-// every running replica runs image:version, the version address names it, the
-// service is healthy and was not restarted, and the playbook's smoke checks hold.
+// every replica runs image:version, names it at the version address, is healthy and
+// was not restarted, and the playbook's smoke checks hold.
 // image "" is the compose service's own repository. What does not hold yet is asked
 // again within the probe's timeout. The error says why nothing could be asked.
 func (c *Client) Verify(ctx context.Context, target alerts.Target, image, version string) ([]remediation.Check, error) {
-	f, err := c.survey(ctx, target.Compose)
+	f, err := c.found(ctx, target.Compose)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +41,17 @@ func (c *Client) Verify(ctx context.Context, target alerts.Target, image, versio
 	deadline := time.Now().Add(patience)
 	// Health first: who waits for a service that ended waits for nothing.
 	health, broken := c.healthy(ctx, f, target.Probe)
-	if broken || len(f.running()) == 0 {
+	if broken {
 		deadline = time.Now()
 	}
 	if address := target.Probe.Version; address != "" {
 		checks = append(checks, c.insist(ctx, deadline, checkVersion, address+" names "+version, func(ctx context.Context) error {
-			return c.namesVersion(ctx, address, version)
+			for _, r := range f.members() {
+				if err := c.namesVersion(ctx, ownAddress(ctx, address, r, f.replicas), version); err != nil {
+					return err
+				}
+			}
+			return nil
 		}))
 	}
 	checks = append(checks, health)
@@ -58,10 +63,10 @@ func (c *Client) Verify(ctx context.Context, target alerts.Target, image, versio
 	return checks, ctx.Err()
 }
 
-// Runs says why not every running replica of a service runs image:version, or
-// returns nil; image "" is the compose service's own repository.
+// Runs says why not every replica of a service runs image:version, or returns nil;
+// image "" is the compose service's own repository.
 func (c *Client) Runs(ctx context.Context, target alerts.Target, image, version string) error {
-	f, err := c.survey(ctx, target.Compose)
+	f, err := c.found(ctx, target.Compose)
 	if err != nil {
 		return err
 	}
@@ -70,17 +75,6 @@ func (c *Client) Runs(ctx context.Context, target alerts.Target, image, version 
 		err = errors.New(check.Detail)
 	}
 	return err
-}
-
-// running returns the replicas that run.
-func (f *fleet) running() []*replica {
-	var all []*replica
-	for _, r := range f.replicas {
-		if r.running() {
-			all = append(all, r)
-		}
-	}
-	return all
 }
 
 // versionOf returns the name and the id ("": there is none) of an image's version;
@@ -111,32 +105,37 @@ func (c *Client) runs(ctx context.Context, f *fleet, image, version string) (rem
 	if err != nil {
 		return remediation.Check{}, err
 	}
-	running := f.running()
-	switch {
-	case id == "":
+	if id == "" {
 		return no(missing(name))
-	case len(running) == 0:
-		return no(fmt.Errorf("no container of %s is running; try: docker-compose up -d %s", f.service, f.service))
 	}
-	for _, r := range running {
-		if r.Image != id {
+	for _, r := range f.members() {
+		switch {
+		case !r.running():
+			return no(r.isDown())
+		case r.Image != id:
 			return no(fmt.Errorf("container %s runs image %s (%s), and not %s (%s)", r.name(), r.Config.Image, shortImage(r.Image), name, shortImage(id)))
 		}
 	}
 	which := "the one container runs"
-	if n := len(running); n > 1 {
+	if n := len(f.members()); n > 1 {
 		which = fmt.Sprintf("all %d containers run", n)
 	}
 	return remediation.Check{Name: checkImage, OK: true, Detail: fmt.Sprintf("%s %s (%s)", which, name, shortImage(id))}, nil
 }
 
-// healthy checks that every running replica is up and healthy; broken tells that
-// waiting does not cure it.
+// isDown says that a replica does not run.
+func (r *replica) isDown() error {
+	return fmt.Errorf("%w: container %s is %s (exit status %d)", errBroken, r.name(), r.State.Status, r.State.ExitCode)
+}
+
+// healthy checks that every replica is up and healthy; broken tells that waiting
+// does not cure it.
 func (c *Client) healthy(ctx context.Context, f *fleet, p alerts.Probe) (h remediation.Check, broken bool) {
-	h.Name, h.Detail = checkHealth, "no container of "+f.service+" is running"
+	h.Name = checkHealth
 	k := checkOf(p, "", setting{})
-	for _, r := range f.running() {
-		if err := c.works(ctx, r.ID, check{health: k.health, timeout: k.timeout}); err != nil {
+	k.flags, k.version, k.peers = "", "", f.replicas
+	for _, r := range f.members() {
+		if err := c.works(ctx, r.ID, k); err != nil {
 			h.OK, h.Detail = false, err.Error()
 			return h, errors.Is(err, errBroken)
 		}
@@ -173,7 +172,7 @@ func (c *Client) namesVersion(ctx context.Context, address, version string) erro
 		return fmt.Errorf("%s names no version: its answer is neither one word nor JSON with the key version", address)
 	}
 	if strings.TrimPrefix(said, "v") != strings.TrimPrefix(version, "v") {
-		return fmt.Errorf("%s names version %q, want %s", address, said, version)
+		return otherwise{fmt.Errorf("%s names version %q, want %s", address, said, version)}
 	}
 	return nil
 }
@@ -224,12 +223,8 @@ func (c *Client) smoke(ctx context.Context, s alerts.SmokeCheck) error {
 // check is what a copy must show: all that Verify asks of it.
 func (a *imageRetag) check() check {
 	k := checkOf(a.target.Probe, "", setting{})
+	k.wants = a.version
 	k.also = func(ctx context.Context) error {
-		if address := a.target.Probe.Version; address != "" {
-			if err := a.c.namesVersion(ctx, address, a.version); err != nil {
-				return fmt.Errorf("%s: %w", checkVersion, err)
-			}
-		}
 		for _, s := range a.target.Probe.Smoke {
 			if err := a.c.smoke(ctx, s); err != nil {
 				return fmt.Errorf("%s%s: %w", smokePrefix, s.Name, err)
@@ -240,16 +235,8 @@ func (a *imageRetag) check() check {
 	return k
 }
 
-// Verify implements remediation.Action: the same checks as Client.Verify. A service
-// that somebody took down, or stopped before, has no more to show than its tag.
-func (a *imageRetag) Verify(ctx context.Context, op string) error {
-	f, err := a.c.survey(ctx, a.target.Compose)
-	if err != nil {
-		return err
-	}
-	if len(f.running()) == 0 {
-		return a.verifyStopped(ctx, op, f)
-	}
+// Verify implements remediation.Action: the same checks as Client.Verify.
+func (a *imageRetag) Verify(ctx context.Context, _ string) error {
 	checks, err := a.c.Verify(ctx, a.target, a.image, a.version)
 	if err != nil {
 		return err
@@ -264,17 +251,4 @@ func (a *imageRetag) Verify(ctx context.Context, op string) error {
 		return errors.New(strings.Join(failed, "; "))
 	}
 	return nil
-}
-
-func (a *imageRetag) verifyStopped(ctx context.Context, op string, f *fleet) error {
-	for _, r := range f.replicas {
-		if r.ownedBy(op) {
-			return fmt.Errorf("container %s, recreated from %s, is %s (exit status %d)", r.name(), r.Config.Image, r.State.Status, r.State.ExitCode)
-		}
-	}
-	look, err := a.Look(ctx, op)
-	if err == nil && look.Position != remediation.Wanted {
-		err = fmt.Errorf("%s is %s, and nothing of it runs", a.target.Compose.Service, look.Position)
-	}
-	return err
 }

@@ -1,0 +1,139 @@
+package docker
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+var _ remediation.Runtime = (*Client)(nil)
+
+// Running implements remediation.Runtime: the engine is asked for the service's
+// containers, and each that runs for its version and its flags, by the probe's
+// addresses.
+func (c *Client) Running(ctx context.Context, pb *alerts.Playbook) (remediation.Running, error) {
+	f, err := c.found(ctx, pb.Target.Compose)
+	if err != nil {
+		return remediation.Running{}, err
+	}
+	members := f.members()
+	words := make([]word, len(members))
+	var asking sync.WaitGroup
+	for i, r := range members {
+		asking.Go(func() { words[i] = c.askReplica(ctx, f, r, pb.Target.Probe) })
+	}
+	asking.Wait()
+	out := remediation.Running{Total: len(members), Seen: time.Now()}
+	for i, r := range members {
+		if r.up() {
+			out.Up++
+		}
+		out.Replicas = append(out.Replicas, remediation.RunningReplica{
+			Name: r.name(), State: r.stands(), Up: r.up(), Image: r.Config.Image, Version: words[i].version,
+		})
+	}
+	// What serves is what counts; where nothing does, what would.
+	serving := func(i int) bool { return members[i].running() || out.Up == 0 }
+	out.Image, _ = agreed(members, serving, func(i int) string { return members[i].Config.Image })
+	out.Version, _ = agreed(members, serving, func(i int) string { return words[i].version })
+	for _, flag := range pb.Flags {
+		if flag.LaunchDarkly != nil {
+			continue
+		}
+		said := remediation.RunningFlag{Name: flag.Name, Served: true}
+		known := false
+		value := func(i int) string {
+			v, served := words[i].flags[flag.Name]
+			if !served {
+				had := members[i].variable(flag.Name)
+				v, known = had.value, known || had.set
+			}
+			known, said.Served = known || served, said.Served && served
+			return v
+		}
+		if said.Value, said.Differs = agreed(members, serving, value); known {
+			out.Flags = append(out.Flags, said)
+		}
+	}
+	return out, nil
+}
+
+// agreed returns what all replicas that serve have, or "" and true where two differ.
+func agreed(members []*replica, serving func(int) bool, of func(int) string) (value string, differs bool) {
+	first := true
+	for i := range members {
+		if !serving(i) {
+			continue
+		}
+		switch v := of(i); {
+		case first:
+			value, first = v, false
+		case v != value:
+			differs = true
+		}
+	}
+	if differs {
+		return "", true
+	}
+	return value, false
+}
+
+// word is what one replica says of itself.
+type word struct {
+	version string
+	flags   map[string]string
+}
+
+// askReplica asks one replica once. What does not answer is left out; the version is then
+// the tag of its image.
+func (c *Client) askReplica(ctx context.Context, f *fleet, r *replica, p alerts.Probe) word {
+	w := word{version: c.taggedVersion(ctx, r)}
+	if !r.running() || r.State.Paused {
+		return w
+	}
+	k := checkOf(p, "", setting{})
+	k.peers = f.replicas
+	k = k.of(ctx, r)
+	if k.version != "" {
+		if body, err := c.get(ctx, k.version); err == nil {
+			if said, ok := versionIn(body); ok {
+				w.version = said
+			}
+		}
+	}
+	if k.flags != "" {
+		if flags, err := c.servedFlags(ctx, k.flags); err == nil {
+			w.flags = flags
+		}
+	}
+	return w
+}
+
+// taggedVersion is the version that a replica's image has as its tag; of an image that
+// runs as latest, the one other tag of its repository. "" where none says.
+func (c *Client) taggedVersion(ctx context.Context, r *replica) string {
+	ref := parseReference(r.Config.Image)
+	if !byID(r.Config.Image) && ref.tag != "" && ref.tag != latestTag {
+		return ref.tag
+	}
+	img, err := c.api.ImageInspect(ctx, r.Image)
+	if err != nil {
+		return ""
+	}
+	var tags []string
+	for _, t := range img.RepoTags {
+		has := parseReference(t)
+		if has.tag != latestTag && !strings.HasPrefix(has.tag, displacedTag) && (byID(r.Config.Image) || has.repo == ref.repo) {
+			tags = append(tags, has.tag)
+		}
+	}
+	if tags = slices.Compact(slices.Sorted(slices.Values(tags))); len(tags) == 1 {
+		return tags[0]
+	}
+	return ""
+}
