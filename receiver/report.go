@@ -310,7 +310,7 @@ func (r *Report) durations() {
 		}
 		return &e.Time
 	}
-	opened, intent := moment(r.first(remediation.KindOpened)), moment(r.first(remediation.KindIntent))
+	opened, intent := r.reaction()
 	recovered, closed := moment(r.last(remediation.KindRecovered)), r.Incident.Closed
 	breach, exact := r.breach(opened)
 	add := func(name string, from, to *time.Time, note, missing string) {
@@ -333,6 +333,22 @@ func (r *Report) durations() {
 	}
 	add("intent to recovered", intent, recovered, note, missing)
 	add("opened to closed", &r.Incident.Opened, closed, "", "it is not closed")
+}
+
+// reaction returns when the alert came that was first acted on, and when that
+// action began: a reopening before the first intent is where it starts anew.
+func (r *Report) reaction() (fired, intent *time.Time) {
+	for i := range r.Entries {
+		switch e := &r.Entries[i]; e.Kind {
+		case remediation.KindOpened, remediation.KindReopened:
+			fired = &e.Time
+		case remediation.KindIntent:
+			if e.Detail["undo"] != true {
+				return fired, &e.Time
+			}
+		}
+	}
+	return fired, nil
 }
 
 func (r *Report) count(kind remediation.Kind) (n int) {
@@ -370,6 +386,9 @@ func (r *Report) breach(opened *time.Time) (*time.Time, string) {
 		}
 		if began != nil && before {
 			return began, fmt.Sprintf("%s, by Prometheus every %s", p.Trigger, p.Step)
+		}
+		if began != nil && began.Sub(p.From) > time.Duration(p.Step) {
+			return began, fmt.Sprintf("%s, whose first value is beyond its threshold, by Prometheus every %s", p.Trigger, p.Step)
 		}
 		if began != nil {
 			return nil, p.Trigger + " was beyond its threshold before the plot begins"

@@ -140,6 +140,32 @@ func TestAReportMeasuresFromBreachToPostToIntentToRecovery(t *testing.T) {
 	}
 }
 
+func TestAReportMeasuresFromTheFirstValueAndFromAReopening(t *testing.T) {
+	took := func(s *told, name string) string {
+		for _, d := range reportOf(t, s).Durations {
+			if d.Name == name && d.Took != nil {
+				return d.Took.String()
+			}
+		}
+		return "-"
+	}
+	s := aLadder()
+	p := breachPlot()
+	first := slices.IndexFunc(p.Points, func(pt remediation.Point) bool { return pt.Value > p.Threshold })
+	p.Points = p.Points[first:] // the series begins with the breach
+	s.plot = func(string) (remediation.Plot, error) { return p, nil }
+	if got := took(s, "breach to post"); got != "3m45s" {
+		t.Errorf("breach to post took %s", got)
+	}
+	intent := slices.IndexFunc(s.entries, func(e remediation.Entry) bool { return e.Kind == remediation.KindIntent })
+	again := s.entries[intent]
+	again.Kind, again.Time = remediation.KindReopened, again.Time.Add(-5*time.Second)
+	s.entries = slices.Insert(s.entries, intent, again)
+	if got := took(s, "post to intent"); got != "5s" {
+		t.Errorf("the alert that reopened it was acted on after %s", got)
+	}
+}
+
 func TestAReportAsksWhatTheLogLeavesOpen(t *testing.T) {
 	all := strings.Join(reportOf(t, aLadder()).Questions, "\n")
 	for _, want := range []string{

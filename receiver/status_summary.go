@@ -129,6 +129,9 @@ func newSummaryComponent(name, description string, status remediation.ComponentS
 
 // overall says how all of it is, in Statuspage's words.
 func overall(p remediation.PublicPage) summaryStatus {
+	if len(p.Components) == 0 && len(p.Open) == 0 {
+		return summaryStatus{"none", "No Components Are Listed Here"} // nothing is watched in public, so nothing is promised
+	}
 	order := []remediation.Impact{remediation.ImpactNone, remediation.ImpactMinor, remediation.ImpactMajor, remediation.ImpactCritical}
 	worst := 0
 	for _, inc := range p.Open {

@@ -156,3 +156,12 @@ func TestThePublicPageIsServedUntilItIsToldToEnd(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAPageWithoutComponentsPromisesNothing(t *testing.T) {
+	if got := overall(remediation.PublicPage{}); got.Indicator != "none" || strings.Contains(got.Description, "Operational") {
+		t.Errorf("%+v", got)
+	}
+	if got := overall(remediation.PublicPage{Components: []remediation.PublicPart{{Name: "API"}}}); got.Description != "All Systems Operational" {
+		t.Errorf("%+v", got)
+	}
+}

@@ -307,7 +307,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 	known := inc.trigger(name) != nil
 	if !known {
 		x := b.expr.Triggers[name]
-		inc.Triggers = append(inc.Triggers, TriggerState{Trigger: name, Threshold: x.Threshold, Above: x.Above, Signal: b.Trigger(name).Signal})
+		inc.Triggers = append(inc.Triggers, TriggerState{Trigger: name, Fingerprint: al.Fingerprint, Threshold: x.Threshold, Above: x.Above, Signal: b.Trigger(name).Signal})
 	}
 	if inc.ID == "" {
 		if err := a.tx.PutIncident(inc); err != nil { // gives the id
@@ -393,7 +393,7 @@ func (a *accept) newIncident(b *book, al Alert) (*Incident, error) {
 // reopen puts a closed incident back to its place in the ladder.
 func (inc *Incident) reopen(now time.Time) {
 	inc.State, inc.Reason, inc.Why, inc.Until = Confirming, "", "", nil
-	inc.Since, inc.Closed, inc.FalseSince, inc.SettleFrom, inc.Paged = now, nil, nil, nil, nil
+	inc.Since, inc.Reopened, inc.Closed, inc.FalseSince, inc.SettleFrom, inc.Paged = now, &now, nil, nil, nil, nil
 	inc.resetPolls()
 }
 

@@ -241,10 +241,18 @@ func (c *change) intend(s *Step, look Look, detail map[string]any) error {
 	}
 	if !c.inc.Intended {
 		c.inc.Intended = true
-		reaction := c.now.Sub(c.inc.Opened).Seconds()
+		reaction := c.now.Sub(c.inc.fired()).Seconds()
 		c.tx.OnCommit(func() { c.e.metrics.reaction.Observe(reaction) })
 	}
 	return c.audit(KindIntent, actorEngine, s, detail)
+}
+
+// fired is when the alert that is acted on now was accepted.
+func (inc *Incident) fired() time.Time {
+	if inc.Reopened != nil {
+		return *inc.Reopened
+	}
+	return inc.Opened
 }
 
 // attempt names one try of a step, so that a second try does not hide the

@@ -77,10 +77,16 @@ func (c *change) tell(s *Step, q question) error {
 	if err != nil {
 		return err
 	}
+	untrue, err := c.untrue(s, p, a, q)
+	if err != nil {
+		return err
+	}
 	p.trouble(a.Components, a.Status)
 	s.State, s.Started, s.Finished, s.Verified = StepDone, &c.now, &c.now, true
 	detail := map[string]any{"target": s.Target}
-	if p.sayable() {
+	if untrue != "" {
+		s.State, s.Error, detail["why"] = StepSkipped, untrue, untrue
+	} else if p.sayable() {
 		if a.Words == "" {
 			a.Words = c.words(p, PublicIdentified)
 		}
@@ -95,6 +101,39 @@ func (c *change) tell(s *Step, q question) error {
 	detail["outcome"] = string(s.State)
 	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
 	return c.audit(KindOutcome, actorEngine, s, detail)
+}
+
+// untrue says why what a step would tell is not so, which skips it; errKeptBack
+// where it may become so. A rollout that is aborted without a breach troubles no
+// customer. The first update says that there is a problem; later ones, in the
+// playbook's own words, say what is done about it: they wait until the step that
+// they come before may run, and are skipped with it.
+func (c *change) untrue(s *Step, p *PublicIncident, a Announcement, q question) (string, error) {
+	if c.inc.aborting() && len(c.inc.Triggers) == 0 {
+		return "the rollout is aborted without a breach: there is no trouble to tell of", nil
+	}
+	if len(p.Updates) == 0 || a.Words == "" {
+		return "", nil
+	}
+	for i := range c.inc.Steps {
+		f := &c.inc.Steps[i]
+		if f.Tells || f.Plan != s.Plan || f.PlanIndex < s.PlanIndex {
+			continue
+		}
+		switch {
+		case f.State == StepSkipped:
+			return f.ID() + " is skipped, which it speaks of", nil
+		case !f.open():
+			return "", nil
+		}
+		q.step = f
+		_, closed, err := c.gates(q)
+		if err == nil && closed != nil {
+			err = errKeptBack
+		}
+		return "", err
+	}
+	return "", nil
 }
 
 // follow takes what the public was told on with the incident's life. Where

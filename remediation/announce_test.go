@@ -432,3 +432,28 @@ func TestOurOwnWordsNameWhatIsConcernedAndNothingInside(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsDoneIsToldOnceItMayBeDone(t *testing.T) {
+	w := newWorld(t, telling()...)
+	w.announcement.Words = "We go back to the version before."
+	id := w.open()
+	w.pass(4 * time.Minute)
+	freeze(w, 30*time.Minute) // the image stays: nothing is said of it
+	w.pass(10 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified)
+	w.pass(25 * time.Minute)
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepDone, remediation.StepDone, remediation.StepWaiting)
+	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified, remediation.PublicIdentified)
+}
+
+func TestAnAbortOfAHealthyCanaryTroublesNoCustomer(t *testing.T) {
+	c := newCanary(t, telling()...)
+	c.started()
+	c.must(c.do(remediation.RolloutAbort))
+	c.tick()
+	if p := c.public("inc-1"); p != nil {
+		t.Errorf("nothing is broken, and the public is told %+v", p)
+	}
+	c.steps("inc-1", remediation.StepSkipped, remediation.StepDone, remediation.StepSkipped, remediation.StepDone, remediation.StepWaiting)
+}

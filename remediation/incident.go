@@ -82,7 +82,9 @@ type Incident struct {
 	// Since is when the state was entered.
 	Since time.Time `json:"since"`
 
-	Opened    time.Time  `json:"opened"`
+	Opened time.Time `json:"opened"`
+	// Reopened is when it was reopened last, nil where it never was.
+	Reopened  *time.Time `json:"reopened,omitempty"`
 	Closed    *time.Time `json:"closed,omitempty"`
 	ClaimedBy string     `json:"claimed_by,omitempty"`
 
@@ -132,9 +134,12 @@ type Incident struct {
 
 // TriggerState is what an incident knows of one attached trigger.
 type TriggerState struct {
-	Trigger   string  `json:"trigger"`
-	Threshold float64 `json:"threshold"`
-	Above     bool    `json:"above"`
+	Trigger string `json:"trigger"`
+	// Fingerprint is its first alert's: the alert's own row moves on to a later
+	// incident when the alert fires again.
+	Fingerprint string  `json:"fingerprint,omitempty"`
+	Threshold   float64 `json:"threshold"`
+	Above       bool    `json:"above"`
 	Signal    string  `json:"signal,omitempty"`
 	// Confirmed: its own value was seen beyond the threshold while it counted.
 	Confirmed bool `json:"confirmed,omitempty"`

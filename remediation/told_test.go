@@ -193,3 +193,21 @@ func TestASignalIsNotSaidToAbortTheRollout(t *testing.T) {
 		t.Errorf("what comes next: %q, want %q", what, want)
 	}
 }
+
+func TestWhatFiredStaysKnownOnceItsAlertFiresAgain(t *testing.T) {
+	w := newWorld(t)
+	first := w.open()
+	w.calm("error_rate")
+	w.pass(12 * time.Minute)
+	w.is(first, remediation.Closed, "")
+	w.post("resolved", "error_rate", "fp1")
+	w.pass(2 * time.Hour)
+	w.breach("error_rate")
+	if second := w.fire("error_rate", "fp1"); second == first {
+		t.Fatal("the first incident was opened again")
+	}
+	v := w.incident(first)
+	if len(v.Triggers) != 1 || v.Triggers[0].Trigger != "error_rate" || v.Triggers[0].Fingerprint == "" || v.Triggers[0].Threshold == 0 {
+		t.Errorf("the first incident's triggers are now %+v", v.Triggers)
+	}
+}

@@ -37,6 +37,13 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 		}
 		v.Triggers = append(v.Triggers, t)
 	}
+	for _, st := range inc.Triggers { // whose alert has moved on to a later incident
+		if !slices.ContainsFunc(all, func(a AlertState) bool { return a.Trigger == st.Trigger }) {
+			v.Triggers = append(v.Triggers, TriggerView{
+				Trigger: st.Trigger, Fingerprint: st.Fingerprint, Threshold: st.Threshold, Value: st.Value, Signal: st.Signal,
+			})
+		}
+	}
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
 		v.Steps = append(v.Steps, StepView{
