@@ -62,6 +62,13 @@ func (p *Playbook) fillDefaults(pos position) {
 			f.Default = f.Off
 		}
 	}
+	p.Alive = withoutComments(p.Alive)
+	for i := range p.Indicators {
+		p.Indicators[i].Query = withoutComments(p.Indicators[i].Query)
+	}
+	for name, s := range p.Selectors {
+		p.Selectors[name] = withoutComments(s)
+	}
 	p.triggerDefaults(pos)
 	p.planDefaults(pos)
 	p.stageDefaults(pos)

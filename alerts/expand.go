@@ -44,6 +44,30 @@ func (p *Playbook) UpMatchers() string {
 	return strings.Trim(strings.TrimSpace(s), ",")
 }
 
+// withoutComments blanks PromQL's comments, since a query becomes part of longer
+// expressions. Lines and columns stay as they are.
+func withoutComments(query string) string {
+	out := []byte(query)
+	var quote byte
+	for i := 0; i < len(out); i++ {
+		switch c := out[i]; {
+		case quote != 0:
+			if c == '\\' && quote != '`' {
+				i++
+			} else if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'' || c == '`':
+			quote = c
+		case c == '#':
+			for ; i < len(out) && out[i] != '\n'; i++ {
+				out[i] = ' '
+			}
+		}
+	}
+	return string(out)
+}
+
 // uses tells whether a query holds $name.
 func uses(query, name string) bool {
 	for _, m := range variable.FindAllStringSubmatch(query, -1) {

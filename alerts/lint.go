@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -117,12 +118,48 @@ func (l *linter) guard(ind *Indicator, path string, window model.Duration, minVo
 	}
 }
 
+// leastEvents is how many events must decide: a service at half of the threshold
+// has as many by chance in fewer than one of twenty windows.
+const leastEvents = 10
+
+// events warns of a share that a handful of requests decide.
+func (l *linter) events(t *Trigger, ind *Indicator, path string) {
+	share, above := t.Bound()
+	switch ind.Unit {
+	case Percent:
+		share /= 100
+	case Ratio:
+	default:
+		return
+	}
+	if !above {
+		share = 1 - share
+	}
+	if share <= 0 || share >= 1 || t.MinVolume <= 0 || !uses(ind.Query, minVolumeVariable) {
+		return
+	}
+	if n := share * t.MinVolume; n < leastEvents-1e-9 {
+		l.at(key(path, "min_volume"), fmt.Sprintf("%s decides on about %s (min_volume %s, threshold %s): chance alone rolls a healthy release back", t.Name, counted(n, "event"), number(t.MinVolume), number(share)),
+			fmt.Sprintf("min_volume: %s, which is %d events, or a longer window", number(math.Ceil(leastEvents/share-1e-9)), leastEvents))
+	}
+}
+
+// counted is "1 event", "2.5 events".
+func counted(n float64, thing string) string {
+	n = math.Round(10*n) / 10
+	if n == 1 {
+		return "1 " + thing
+	}
+	return number(n) + " " + thing + "s"
+}
+
 func (l *linter) trigger(t *Trigger, path string) {
 	if t.Signal != "" {
 		return
 	}
 	ind := l.pb.Indicator(t.Indicator)
 	bound, above := t.Bound()
+	l.events(t, ind, path)
 	at := key(path, "below")
 	if above {
 		at = key(path, "above")

@@ -39,6 +39,20 @@ func (v *validator) stages() {
 	}
 }
 
+// needsStages reports a plan that waits forever: steps that are not reversible
+// run while a rollout is active, and a rollout is in a stage.
+func (v *validator) needsStages(plan *Plan, path string) {
+	if len(v.pb.Stages) > 0 || v.isBad("stages") {
+		return
+	}
+	for j, s := range plan.Steps {
+		if s.Risk > Reversible {
+			v.at(item(key(path, "steps"), j), fmt.Sprintf("%s can never run: it runs only during a rollout, and without stages no rollout can be started", s.Action), `add stages, such as stages: [{name: full, traffic: "1", duration: 7d}]`)
+			return
+		}
+	}
+}
+
 func (v *validator) criterion(c *Criterion, path string) {
 	ind := v.indicator(key(path, "indicator"), c.Indicator)
 	v.bound(path, c.Above, c.Below)
@@ -75,6 +89,7 @@ func (v *validator) plans() {
 		for j := range plan.Steps {
 			v.step(plan, j, item(key(path, "steps"), j))
 		}
+		v.needsStages(plan, path)
 	}
 }
 

@@ -17,38 +17,33 @@ import (
 
 // generated are the rules that the playbook stands for, in their order.
 func (b *book) generated() ([]LoadedRule, error) {
-	files, err := rules.Generate(b.Playbook)
+	made, err := rules.Rules(b.Playbook)
 	if err != nil {
 		return nil, err
 	}
+	var file struct {
+		Groups []struct {
+			Name  string `yaml:"name"`
+			Rules []struct {
+				Record      string            `yaml:"record"`
+				Alert       string            `yaml:"alert"`
+				Expr        string            `yaml:"expr"`
+				For         model.Duration    `yaml:"for"`
+				Labels      map[string]string `yaml:"labels"`
+				Annotations map[string]string `yaml:"annotations"`
+			} `yaml:"rules"`
+		} `yaml:"groups"`
+	}
+	if err := yaml.Unmarshal(made.Content, &file); err != nil {
+		return nil, fmt.Errorf("read %s: %w", made.Name, err)
+	}
 	var out []LoadedRule
-	for _, f := range files {
-		if !strings.HasSuffix(f.Name, ".rules.yml") {
-			continue
-		}
-		var file struct {
-			Groups []struct {
-				Name  string `yaml:"name"`
-				Rules []struct {
-					Record      string            `yaml:"record"`
-					Alert       string            `yaml:"alert"`
-					Expr        string            `yaml:"expr"`
-					For         model.Duration    `yaml:"for"`
-					Labels      map[string]string `yaml:"labels"`
-					Annotations map[string]string `yaml:"annotations"`
-				} `yaml:"rules"`
-			} `yaml:"groups"`
-		}
-		if err := yaml.Unmarshal(f.Content, &file); err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.Name, err)
-		}
-		for _, g := range file.Groups {
-			for _, r := range g.Rules {
-				out = append(out, LoadedRule{
-					Group: g.Name, Name: r.Record + r.Alert, Alert: r.Alert != "", Expr: r.Expr, For: time.Duration(r.For),
-					Labels: r.Labels, Annotations: r.Annotations,
-				})
-			}
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			out = append(out, LoadedRule{
+				Group: g.Name, Name: r.Record + r.Alert, Alert: r.Alert != "", Expr: r.Expr, For: time.Duration(r.For),
+				Labels: r.Labels, Annotations: r.Annotations,
+			})
 		}
 	}
 	return out, nil

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/common/promslog"
@@ -23,6 +24,7 @@ func (c *commands) addRules() {
 	clause := parent.Command("generate", "Write the rules, their tests, Alertmanager's configuration and Grafana's dashboards.")
 	files := playbookFlag(clause)
 	check := clause.Flag("check", "Write nothing; exit 1 and name the files where they are not what would be written.").Bool()
+	tests := clause.Flag("tests", "Write the rules' promtool tests too. They take nearly all of the time.").Default("true").Bool()
 	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table of a README.md with its markers.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
 		kinds, err := actionKinds(receiver.DefaultConfig(), c.environ, promslog.NewNopLogger())
@@ -34,7 +36,11 @@ func (c *commands) addRules() {
 			return wrong("", "%w", err)
 		}
 		work := c.progress()
-		made, err := generated(playbooks, work)
+		generate := rules.Generate
+		if !*tests {
+			generate = rules.Deployed
+		}
+		made, err := generated(playbooks, generate, work)
 		work.done()
 		if err != nil {
 			return wrong("", "%w", err)
@@ -46,6 +52,11 @@ func (c *commands) addRules() {
 		if err != nil {
 			return err
 		}
+		left, err := leftover{dir: *dir, made: made, tests: *tests}.files(playbooks, len(*files) > 0)
+		if err != nil {
+			return err
+		}
+		stale = append(stale, left...)
 		if *check {
 			return c.reportStale(stale, len(made))
 		}
@@ -54,12 +65,12 @@ func (c *commands) addRules() {
 }
 
 // generated returns the files of all playbooks, each once.
-func generated(playbooks []*alerts.Playbook, work *progress) ([]rules.File, error) {
+func generated(playbooks []*alerts.Playbook, generate func(*alerts.Playbook) ([]rules.File, error), work *progress) ([]rules.File, error) {
 	var all []rules.File
 	seen := map[string][]byte{}
 	for i, pb := range playbooks {
 		work.say("playbook %d of %d: %s", i+1, len(playbooks), pb.Service)
-		files, err := rules.Generate(pb)
+		files, err := generate(pb)
 		if err != nil {
 			return nil, fmt.Errorf("generate rules of %s: %w", pb.Service, err)
 		}
@@ -80,8 +91,49 @@ func generated(playbooks []*alerts.Playbook, work *progress) ([]rules.File, erro
 // staleFile is a file that is not what the playbook says.
 type staleFile struct {
 	rules.File
-	// State is "missing" or "differs".
+	// State is "missing", "differs" or "left over".
 	State string
+}
+
+const leftOver = "left over"
+
+// leftover looks for generated files that no playbook makes any more.
+type leftover struct {
+	dir   string
+	made  []rules.File
+	tests bool // made has the tests too
+}
+
+// files returns those of the services that playbooks has, and of all other
+// services where it is said to be complete.
+func (l leftover) files(playbooks []*alerts.Playbook, complete bool) ([]staleFile, error) {
+	var left []staleFile
+	for _, folder := range []string{"rules", "deploy/grafana/dashboards"} {
+		entries, err := os.ReadDir(filepath.Join(l.dir, filepath.FromSlash(folder)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, wrong("", "--output: %w", err)
+		}
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); !e.Type().IsRegular() || ext != ".yml" && ext != ".json" {
+				continue
+			}
+			f := rules.File{Name: folder + "/" + e.Name()}
+			content, err := os.ReadFile(filepath.Join(l.dir, filepath.FromSlash(f.Name)))
+			if err != nil {
+				return nil, wrong("", "--output: %w", err)
+			}
+			service := rules.GeneratedFor(content)
+			ours := slices.ContainsFunc(playbooks, func(pb *alerts.Playbook) bool { return pb.Service == service })
+			switch {
+			case service == "" || !ours && !complete:
+			case slices.ContainsFunc(l.made, func(m rules.File) bool { return m.Name == f.Name }):
+			case ours && !l.tests && strings.HasSuffix(f.Name, rules.TestSuffix):
+			default:
+				left = append(left, staleFile{f, leftOver})
+			}
+		}
+	}
+	return left, nil
 }
 
 func staleFiles(dir string, made []rules.File) ([]staleFile, error) {
@@ -117,7 +169,16 @@ func (c *commands) reportStale(stale []staleFile, all int) error {
 
 func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 	var b strings.Builder
+	written := 0
 	for _, f := range stale {
+		if f.State == leftOver {
+			if err := os.Remove(filepath.Join(dir, filepath.FromSlash(f.Name))); err != nil {
+				return wrong("", "--output: %w", err)
+			}
+			fmt.Fprintf(&b, "removed %s: no playbook makes it any more\n", f.Name)
+			continue
+		}
+		written++
 		if err := writeFile(filepath.Join(dir, filepath.FromSlash(f.Name)), f.Content); err != nil {
 			return wrong("", "--output: %w", err)
 		}
@@ -126,7 +187,7 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 			fmt.Fprintf(&b, "  warning: %s\n", cleanLines(w))
 		}
 	}
-	fmt.Fprintf(&b, "%s written, %d as they were\n", remediation.Counted(len(stale), "file"), all-len(stale))
+	fmt.Fprintf(&b, "%s written, %d as they were\n", remediation.Counted(written, "file"), all-written)
 	return c.print(b.String())
 }
 
