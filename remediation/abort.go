@@ -227,14 +227,18 @@ func (c *change) abortGates(s *Step) (all []gateResult, closed *gateResult, err 
 	if err != nil {
 		return nil, nil, err
 	}
+	target, err := c.targetFree(s)
+	if err != nil {
+		return nil, nil, err
+	}
 	claim := c.claim()
 	if c.inc.ClaimedBy == c.inc.Abort.By {
 		claim = gateResult{gate: "claim"}
 	}
 	all = append([]gateResult{c.mode(s), freeze, claim}, limits...)
-	all = append(all, rollout, c.approval(s))
+	all = append(all, target, rollout, c.approval(s))
 	for i := range all {
-		if all[i].reason == HoldCooldown {
+		if all[i].reason == HoldCooldown && all[i].gate != gateTarget {
 			all[i] = gateResult{gate: "cooldown", why: "not asked of a commander's order"}
 		}
 	}

@@ -61,6 +61,10 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 		look, lookErr = q.early.look, q.early.lookErr
 	} else {
 		look, lookErr = e.look(ctx, b, inc, s)
+		// A look may take long: a silence that was set meanwhile holds.
+		if q.silencedBy, err = e.silenced(ctx, inc); err != nil {
+			return err
+		}
 	}
 	ran := false
 	err = e.change(ctx, b, inc, func(c *change) error {
@@ -196,13 +200,17 @@ func (e *Engine) holdIfClosed(ctx context.Context, b *book, inc *Incident, ev ev
 const lookTimeout = 30 * time.Second
 
 func (e *Engine) look(ctx context.Context, b *book, inc *Incident, s *Step) (Look, error) {
-	action, err := b.bind(s)
-	if err != nil {
-		return Look{}, err
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 	defer cancel()
-	look, err := action.Look(ctx, inc.operation(s))
+	var look Look
+	err := e.safely("the look at the target of "+s.ID(), func() error {
+		action, err := b.bind(s)
+		if err != nil {
+			return err
+		}
+		look, err = action.Look(ctx, inc.operation(s))
+		return err
+	})
 	if err != nil {
 		return Look{}, err
 	}
@@ -268,17 +276,19 @@ var stepTimeouts = map[alerts.Risk]time.Duration{
 // act calls one method of a step's action with the step's own time limit, which
 // a stop of the process does not cut short.
 func (e *Engine) act(ctx context.Context, b *book, s *Step, do func(context.Context, Action) error) error {
-	action, err := b.bind(s)
-	if err != nil {
-		return err
-	}
 	limit := s.Timeout
 	if limit <= 0 {
 		limit = stepTimeouts[s.Risk]
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	return do(ctx, action)
+	return e.safely("the action of "+s.ID(), func() error {
+		action, err := b.bind(s)
+		if err != nil {
+			return err
+		}
+		return do(ctx, action)
+	})
 }
 
 // runStep carries an intent out: effect, outcome, verification. It is safe to

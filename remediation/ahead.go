@@ -11,7 +11,7 @@ const lookAheadEvery = time.Minute
 // lookAhead looks, until ctx ends, at the target of every step that a plan may
 // run. It has no effect: it tells of a target that could not be acted on before
 // that matters, and lets an action have ready what takes it long to find out.
-func (e *Engine) lookAhead(ctx context.Context) {
+func (e *Engine) lookAhead(ctx context.Context) error {
 	said := map[string]string{} // by target, what was logged last
 	for ctx.Err() == nil {
 		for _, b := range e.allBooks() {
@@ -24,7 +24,11 @@ func (e *Engine) lookAhead(ctx context.Context) {
 					}
 					problem := ""
 					lctx, cancel := context.WithTimeout(ctx, lookTimeout)
-					if _, err := action.Look(lctx, "ahead"); err != nil {
+					err = e.safely("the look at the target of "+s.Action, func() error {
+						_, err := action.Look(lctx, "ahead")
+						return err
+					})
+					if err != nil {
 						problem = err.Error()
 					}
 					cancel()
@@ -42,4 +46,5 @@ func (e *Engine) lookAhead(ctx context.Context) {
 		}
 		pause(ctx, lookAheadEvery)
 	}
+	return nil
 }

@@ -12,7 +12,8 @@ import (
 // asked of it and answered, also with an error of its own, shows that it is there.
 type sight struct {
 	Prometheus
-	now func() time.Time
+	now    func() time.Time
+	safely func(what string, do func() error) error
 
 	mu sync.Mutex
 	// began is when this process began to ask; answered is the last answer since,
@@ -22,13 +23,16 @@ type sight struct {
 	asked           time.Time
 }
 
-func newSight(p Prometheus, now func() time.Time) *sight {
-	return &sight{Prometheus: p, now: now, began: now()}
+func newSight(p Prometheus, now func() time.Time, safely func(string, func() error) error) *sight {
+	return &sight{Prometheus: p, now: now, safely: safely, began: now()}
 }
 
 // Query implements Prometheus.
-func (s *sight) Query(ctx context.Context, expr string) (float64, bool, error) {
-	v, ok, err := s.Prometheus.Query(ctx, expr)
+func (s *sight) Query(ctx context.Context, expr string) (v float64, ok bool, err error) {
+	err = s.safely("the question to Prometheus", func() (err error) {
+		v, ok, err = s.Prometheus.Query(ctx, expr)
+		return err
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -69,23 +73,9 @@ func (s *sight) lost(patience time.Duration) (since time.Time, back bool, why er
 	return time.Time{}, !s.answered.IsZero(), nil
 }
 
-// lookOutBeside asks beside the engine's loop, which a Prometheus that hangs must
-// not hold up; one such question at a time is enough.
-func (e *Engine) lookOutBeside(ctx context.Context) {
-	if !e.looking.TryLock() {
-		return
-	}
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		defer e.looking.Unlock()
-		e.lookOut(ctx)
-	}()
-}
-
 // lookOut asks as often as the playbook with the shortest scrape interval has new
 // samples.
-func (e *Engine) lookOut(ctx context.Context) {
+func (e *Engine) lookOut(ctx context.Context) error {
 	every := time.Duration(0)
 	for _, b := range e.allBooks() {
 		if s := time.Duration(b.ScrapeInterval); every == 0 || s < every {
@@ -95,6 +85,7 @@ func (e *Engine) lookOut(ctx context.Context) {
 	if every > 0 {
 		e.sight.lookOut(ctx, every)
 	}
+	return nil // an answer that does not come is for housekeeping to say
 }
 
 // sees looks whether Prometheus has come or gone for a service since that was last

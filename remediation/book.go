@@ -76,7 +76,8 @@ func (b *book) bind(s *Step) (Action, error) {
 
 // addPlan adds the steps of the named plan that the incident does not have
 // yet, and returns the ids of those added. A step is the same where action,
-// target and parameters are.
+// target and parameters are; one that the incident has takes over whatever this plan
+// says more strictly.
 func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
 	plan := b.Plan(name)
 	if plan == nil {
@@ -97,7 +98,8 @@ func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if has[k] > 0 {
+		if n := has[k]; n > 0 {
+			inc.Steps[n-1].stricter(s)
 			continue
 		}
 		step := Step{
@@ -113,6 +115,31 @@ func (b *book) addPlan(inc *Incident, name string) ([]string, error) {
 		added = append(added, step.ID())
 	}
 	return added, nil
+}
+
+// stricter makes a step that may still run at least as careful as another plan
+// wants it: an approval that either wants, the shorter time to give it and to run,
+// the longer time to settle, and a stop where either plan stops.
+func (s *Step) stricter(other alerts.Step) {
+	if !s.open() {
+		return
+	}
+	s.Settle = max(s.Settle, time.Duration(other.Settle))
+	s.Timeout = shorter(s.Timeout, time.Duration(other.Timeout))
+	if other.Approval != nil {
+		s.Approve = shorter(s.Approve, time.Duration(other.Approval.Timeout))
+	}
+	if other.OnFailure != alerts.OnFailureNext {
+		s.OnFailure = other.OnFailure
+	}
+}
+
+// shorter returns the shorter of two times, of which 0 is none.
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // listed returns the numbers of the incident's steps that a plan has.

@@ -188,7 +188,8 @@ func (e *Engine) freezes(tx Tx) ([]Freeze, error) {
 	return out, nil
 }
 
-// PutFreeze stops steps, or promotions, until it runs out or is thawed.
+// PutFreeze stops steps, or promotions, until it runs out or is thawed. One that
+// ends before another of the same scope leaves that in force, and returns it.
 func (e *Engine) PutFreeze(ctx context.Context, f Freeze) (Freeze, error) {
 	switch {
 	case f.Scope != ScopeAll && f.Scope != ScopePromotions:
@@ -207,8 +208,20 @@ func (e *Engine) PutFreeze(ctx context.Context, f Freeze) (Freeze, error) {
 		f.Until = &u
 		detail["until"] = u.Format(time.RFC3339)
 	}
+	inForce := f
 	err := e.store.Update(ctx, func(tx Tx) error {
-		if err := tx.PutFreeze(f); err != nil {
+		inForce = f
+		all, err := e.freezes(tx)
+		if err != nil {
+			return err
+		}
+		for _, old := range all {
+			if old.Service == f.Service && old.Scope == f.Scope && old.outlasts(f) {
+				inForce = old
+				detail["longer"] = fmt.Sprintf("frozen by %s already, for longer: %s", old.By, old.Reason)
+			}
+		}
+		if err := tx.PutFreeze(inForce); err != nil {
 			return err
 		}
 		return e.append(tx, Entry{Kind: KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
@@ -217,7 +230,7 @@ func (e *Engine) PutFreeze(ctx context.Context, f Freeze) (Freeze, error) {
 		return Freeze{}, err
 	}
 	e.wakeUp()
-	return f, nil
+	return inForce, nil
 }
 
 // Thaw ends a service's freezes, of every scope; "" ends those that are for

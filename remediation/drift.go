@@ -42,8 +42,9 @@ func (e *Engine) held(tx Tx) ([]watched, error) {
 }
 
 // watchTargets begins the watches that are missing and ends those that are
-// over. running holds the ends of those under way, by key; only Run calls it.
-func (e *Engine) watchTargets(ctx context.Context, running map[string]context.CancelFunc) error {
+// over; those that it began end with ctx.
+func (e *Engine) watchTargets(ctx context.Context) error {
+	running := e.watches
 	var held []watched
 	err := e.store.View(ctx, func(tx Tx) (err error) {
 		held, err = e.held(tx)
@@ -93,10 +94,12 @@ func (e *Engine) watchTargets(ctx context.Context, running map[string]context.Ca
 // watch reports drift until ctx ends, beginning again where the watch breaks.
 func (e *Engine) watch(ctx context.Context, w watched, watcher Watcher) {
 	for ctx.Err() == nil {
-		err := watcher.Watch(ctx, func(what string) {
-			if err := e.drift(ctx, w, what); err != nil && ctx.Err() == nil {
-				e.log.Error("cannot record drift", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
-			}
+		err := e.safely("the watch of "+w.step.ID(), func() error {
+			return watcher.Watch(ctx, func(what string) {
+				if err := e.drift(ctx, w, what); err != nil && ctx.Err() == nil {
+					e.log.Error("cannot record drift", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+				}
+			})
 		})
 		if ctx.Err() != nil {
 			return

@@ -22,15 +22,11 @@ func (e *Engine) askEarly(ctx context.Context, b *book, inc *Incident) *early {
 		return nil
 	}
 	a := &early{step: s.ID(), done: make(chan struct{})}
-	silence := make(chan struct{})
-	go func() {
-		defer close(silence)
-		a.silencedBy, a.silenceErr = e.silenced(ctx, inc)
-	}()
 	go func() {
 		defer close(a.done)
+		// The silence last: one that is set during a look that takes long holds.
 		a.look, a.lookErr = e.look(ctx, b, inc, s)
-		<-silence
+		a.silencedBy, a.silenceErr = e.silenced(ctx, inc)
 	}()
 	return a
 }

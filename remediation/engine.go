@@ -47,8 +47,11 @@ type Options struct {
 	Team []Channel
 	// Mail writes to those whom the playbook names once an incident lasts too
 	// long: each takes a PublicMessage.
-	Mail   []Channel
-	Now    func() time.Time
+	Mail []Channel
+	Now  func() time.Time
+	// Steady is how long this process has run by a clock that nobody sets. Without
+	// it the monotonic readings of Now's times tell.
+	Steady func() time.Duration
 	Logger *slog.Logger
 }
 
@@ -72,22 +75,26 @@ type Engine struct {
 	// statusPages, team and mail are the outbox's channels, by what they take.
 	statusPages, team, mail []Channel
 
-	mu       sync.Mutex
-	books    map[string]*book // by service: what new incidents open with
-	byHash   map[string]*book
+	mu     sync.Mutex
+	books  map[string]*book // by service: what new incidents open with
+	byHash map[string]*book
+	// inFlight is what somebody works on, by key; failing the jobs whose last turns failed.
 	inFlight map[string]bool
+	failing  map[string]*failing
 	// loggedHead is what the process's log was last told of the audit log's end.
 	loggedHead toldHead
 
 	// ownIntents are the promotions whose intents this process has written, and not
 	// yet begun, by their operation.
 	ownIntents sync.Map
-	// autos is held while rollouts are promoted by themselves.
-	autos sync.Mutex
-	// sight is prometheus, which remembers when it last answered; looking is held
-	// while it is asked whether it is there.
-	sight   *sight
-	looking sync.Mutex
+	// sight is prometheus, which remembers when it last answered.
+	sight *sight
+	// clock notices that the wall clock was set.
+	clock  clock
+	steady func() time.Duration
+	// watches holds the ends of the watches of targets, by key; watchTargets alone
+	// uses it.
+	watches map[string]context.CancelFunc
 
 	// poke wakes Run when something may be due at once.
 	poke chan struct{}
@@ -107,12 +114,16 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		outbox: out, statusPages: o.StatusPages, team: o.Team, mail: o.Mail,
 		kinds: o.Kinds, alertmanager: o.Alertmanager, history: o.History, runtime: runtimes{ask: o.Runtime},
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(out.channels),
-		byHash: map[string]*book{}, inFlight: map[string]bool{}, poke: make(chan struct{}, 1),
+		byHash: map[string]*book{}, inFlight: map[string]bool{}, failing: map[string]*failing{}, watches: map[string]context.CancelFunc{}, poke: make(chan struct{}, 1),
 	}
 	e.store = telling{o.Store, e.tellTeam}
-	e.sight = newSight(o.Prometheus, o.Now)
+	e.steady = o.Steady
+	e.sight = newSight(o.Prometheus, o.Now, e.safely)
 	e.prometheus = e.sight
 	e.proving = newProving(o.Surroundings, o.DrillPatience)
+	if err := e.meetClock(ctx); err != nil {
+		return nil, err
+	}
 	if err := e.Reload(ctx, o.Playbooks); err != nil {
 		return nil, err
 	}
@@ -206,117 +217,12 @@ func (e *Engine) allBooks() []*book {
 	return out
 }
 
-// housekeeping is how often the watchdog and freezes that ran out are looked at.
-const housekeeping = 5 * time.Second
-
-// Run works until ctx ends; steps that are running then are brought to their
-// outcome before it returns.
-func (e *Engine) Run(ctx context.Context) error {
-	defer e.wg.Wait()
-	if e.mode == Act {
-		e.wg.Add(1)
-		go func() {
-			defer e.wg.Done()
-			e.lookAhead(ctx)
-		}()
-	}
-	e.deliverAll(ctx)
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		e.proveAll(ctx)
-	}()
-	watches := map[string]context.CancelFunc{}
-	keep := time.NewTicker(housekeeping)
-	defer keep.Stop()
-	for {
-		next, err := e.dispatchAll(ctx)
-		if err != nil && ctx.Err() == nil {
-			e.log.Error("cannot read what is due; trying again", "err", err)
-			next = e.now().Add(time.Second)
-		}
-		wait := time.Minute
-		if !next.IsZero() {
-			wait = max(next.Sub(e.now()), 0)
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-e.poke:
-		case <-timer.C:
-		case <-keep.C:
-			if err := e.keepHouse(ctx); err != nil && ctx.Err() == nil {
-				e.log.Error("housekeeping failed; trying again", "err", err)
-			}
-			e.lookOutBeside(ctx)
-			e.autoPromoteBeside(ctx)
-			if err := e.watchTargets(ctx, watches); err != nil && ctx.Err() == nil {
-				e.log.Error("cannot watch targets; trying again", "err", err)
-			}
-		}
-		timer.Stop()
-	}
-}
-
 // wakeUp tells Run that something may be due.
 func (e *Engine) wakeUp() {
 	e.outbox.wakeUp()
 	select {
 	case e.poke <- struct{}{}:
 	default:
-	}
-}
-
-// dispatch starts a worker for each incident that is due and has none.
-func (e *Engine) dispatch(ctx context.Context) (next time.Time, err error) {
-	var ids []string
-	err = e.store.View(ctx, func(tx Tx) error {
-		ids, next, err = tx.Due(e.now())
-		return err
-	})
-	if err != nil {
-		return time.Time{}, err
-	}
-	for _, id := range ids {
-		e.mu.Lock()
-		busy := e.inFlight[id]
-		e.inFlight[id] = true
-		e.mu.Unlock()
-		if busy {
-			continue // its worker pokes when it is done
-		}
-		e.wg.Add(1)
-		go func() {
-			defer e.wg.Done()
-			err := e.advance(ctx, id)
-			if err != nil && ctx.Err() == nil {
-				e.log.Error("incident cannot advance; trying again", "incident", id, "err", err)
-				e.retryLater(ctx, id)
-			}
-			e.mu.Lock()
-			delete(e.inFlight, id)
-			e.mu.Unlock()
-			e.wakeUp()
-		}()
-	}
-	return next, nil
-}
-
-// retryLater puts an incident whose advance failed off for a second, so that
-// a store in trouble is not asked in a tight loop.
-func (e *Engine) retryLater(ctx context.Context, id string) {
-	err := e.store.Update(ctx, func(tx Tx) error {
-		inc, err := tx.Incident(id)
-		if err != nil {
-			return err
-		}
-		inc.Wake = e.now().Add(time.Second)
-		return tx.PutIncident(inc)
-	})
-	if err != nil {
-		pause(ctx, time.Second) // the store does not even take this: wait here instead
 	}
 }
 
@@ -328,45 +234,9 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Tick advances everything that is due now, one after another, then delivers
-// what is due in the outbox, and returns
-// when something is due next (zero: nothing is). Run does the same by itself;
-// Tick lets a test own the clock.
-func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
-	e.lookOut(ctx)
-	if err := e.keepHouse(ctx); err != nil {
-		return time.Time{}, err
-	}
-	if err := e.autoPromote(ctx); err != nil {
-		return time.Time{}, err
-	}
-	for {
-		promotion, err := e.tickPromotions(ctx)
-		if err != nil {
-			return time.Time{}, err
-		}
-		var ids []string
-		err = e.store.View(ctx, func(tx Tx) (err error) {
-			ids, next, err = tx.Due(e.now())
-			return err
-		})
-		if err != nil {
-			return time.Time{}, err
-		}
-		if len(ids) == 0 {
-			return e.deliverEach(ctx, sooner(next, promotion))
-		}
-		for _, id := range ids {
-			if err := e.advance(ctx, id); err != nil {
-				return time.Time{}, err
-			}
-		}
-	}
-}
-
 // advance takes an incident as far as it goes now.
 func (e *Engine) advance(ctx context.Context, id string) error {
-	for ctx.Err() == nil {
+	for turned := false; ctx.Err() == nil; turned = true {
 		var inc *Incident
 		err := e.store.View(ctx, func(tx Tx) (err error) {
 			inc, err = tx.Incident(id)
@@ -376,6 +246,9 @@ func (e *Engine) advance(ctx context.Context, id string) error {
 			return err
 		}
 		if inc.Wake.IsZero() || inc.Wake.After(e.now()) {
+			if turned {
+				return e.unstick(ctx, inc)
+			}
 			return nil
 		}
 		b, err := e.bookFor(ctx, inc)

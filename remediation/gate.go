@@ -60,9 +60,13 @@ func (c *change) gates(q question) (all []gateResult, closed *gateResult, err er
 	if err != nil {
 		return nil, nil, err
 	}
+	target, err := c.targetFree(q.step)
+	if err != nil {
+		return nil, nil, err
+	}
 	all = append(all, c.mode(q.step), freeze, c.claim(), silence(q))
 	all = append(all, limits...)
-	all = append(all, rollout, c.approval(q.step), confirm)
+	all = append(all, target, rollout, c.approval(q.step), confirm)
 	for i := range all {
 		if all[i].reason != "" {
 			return all, &all[i], nil
@@ -207,6 +211,45 @@ func (c *change) limits(s *Step) ([]gateResult, error) {
 	}, nil
 }
 
+// targetFree is the lock of a target: while a step of another incident, or a
+// promotion of another service, has its intent and not yet its end, nothing else
+// begins on it. The rows that say so are the lock: it is asked in the transaction
+// that writes the intent, ends with what holds it, and needs no process to live.
+func (c *change) targetFree(s *Step) (gateResult, error) {
+	busy, err := targetBusy(c.tx, s.Target, c.inc.ID, c.inc.Service)
+	if err != nil || busy == "" {
+		return gateResult{gate: gateTarget}, err
+	}
+	return gateResult{gate: gateTarget, reason: HoldCooldown, why: busy + " changes this target now"}, nil
+}
+
+// gateTarget is the gate that one step or promotion at a time passes.
+const gateTarget = "target"
+
+// targetBusy says what changes a target now, "" where nothing does; incident and
+// service are who asks.
+func targetBusy(tx Tx, target, incident, service string) (string, error) {
+	open, err := tx.Incidents(IncidentFilter{Open: true})
+	if err != nil {
+		return "", err
+	}
+	for _, inc := range open {
+		if s := inc.running(); s != nil && inc.ID != incident && s.Target == target {
+			return fmt.Sprintf("%s of incident %s (%s)", s.ID(), inc.ID, inc.Service), nil
+		}
+	}
+	rollouts, err := tx.Rollouts()
+	if err != nil {
+		return "", err
+	}
+	for _, r := range rollouts {
+		if r.Promotion != nil && r.Service != service && r.Promotion.Target == target {
+			return fmt.Sprintf("%s of %s", r.Promotion.step(), r.Service), nil
+		}
+	}
+	return "", nil
+}
+
 func (c *change) rate(gate string, reason Reason, r alerts.Rate, effects []Effect, counts func(Effect) bool) gateResult {
 	var in []Effect
 	for _, ef := range effects {
@@ -273,7 +316,11 @@ func (e *Engine) silenced(ctx context.Context, inc *Incident) (string, error) {
 	if err != nil || len(active) == 0 {
 		return "", err
 	}
-	known, err := e.alertmanager.Silenced(ctx, active)
+	var known map[string]bool
+	err = e.safely("the question to Alertmanager", func() (err error) {
+		known, err = e.alertmanager.Silenced(ctx, active)
+		return err
+	})
 	if err != nil {
 		e.log.Warn("alertmanager does not tell about silences; going on with the last status received", "incident", inc.ID, "err", err)
 		return "", nil
@@ -326,6 +373,11 @@ const (
 	ScopeAll        = "all"
 	ScopePromotions = "promotions"
 )
+
+// outlasts reports whether a freeze ends later than another, or never.
+func (f Freeze) outlasts(other Freeze) bool {
+	return other.Until != nil && (f.Until == nil || f.Until.After(*other.Until))
+}
 
 func (f Freeze) ranOut(now time.Time) bool { return f.Until != nil && !f.Until.After(now) }
 

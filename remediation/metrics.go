@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -147,6 +148,7 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 		ch <- gauge(descOldest, oldest.Seconds(), c.Name())
 	}
 	incidents := map[string]int{}
+	var called []string
 	for _, inc := range open { // also those of a service that a reload left out
 		if inc.Drill {
 			continue
@@ -154,6 +156,19 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 		incidents[inc.Service]++
 		for reason := range inc.needsHuman() {
 			ch <- gauge(descHuman, 1, inc.Service, reason)
+			called = append(called, inc.Service+" "+reason)
+		}
+	}
+	for _, j := range e.stuck() { // of which the store may know nothing
+		service := j.service
+		for _, inc := range open {
+			if inc.ID == j.incident && inc.ClaimedBy == "" && !inc.Drill {
+				service = inc.Service
+			}
+		}
+		if service != "" && !slices.Contains(called, service+" "+pageStuck) {
+			ch <- gauge(descHuman, 1, service, pageStuck)
+			called = append(called, service+" "+pageStuck)
 		}
 	}
 	for _, b := range e.allBooks() {

@@ -194,24 +194,14 @@ func (e *Engine) settleMessage(tx Tx, m Message, outcome string, failure error) 
 // outboxEvery is the longest a worker waits before it looks again.
 const outboxEvery = time.Minute
 
-// deliverAll runs one worker for each channel until ctx ends.
-func (e *Engine) deliverAll(ctx context.Context) {
-	for i, ch := range e.outbox.channels {
-		e.wg.Add(1)
-		go func() {
-			defer e.wg.Done()
-			e.deliverTo(ctx, ch, e.outbox.poke[i])
-		}()
-	}
-}
-
-func (e *Engine) deliverTo(ctx context.Context, ch Channel, poke <-chan struct{}) {
+// deliverTo delivers by one channel until ctx ends.
+func (e *Engine) deliverTo(ctx context.Context, ch Channel, poke <-chan struct{}) error {
 	for ctx.Err() == nil {
 		next, err := e.deliverDue(ctx, ch)
 		wait := outboxEvery
 		switch {
 		case ctx.Err() != nil:
-			return
+			return nil
 		case err != nil:
 			e.log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
 			pause(ctx, time.Second)
@@ -227,6 +217,7 @@ func (e *Engine) deliverTo(ctx context.Context, ch Channel, poke <-chan struct{}
 		}
 		timer.Stop()
 	}
+	return nil
 }
 
 // deliverEach delivers what is due on every channel, and returns when something
@@ -277,7 +268,8 @@ func (e *Engine) deliverDue(ctx context.Context, ch Channel) (next time.Time, er
 		next = time.Time{}
 		tried := false
 		for _, m := range heads {
-			if m.Next.After(e.now()) {
+			// What is further off than any wait was written by a clock that was set since.
+			if wait := m.Next.Sub(e.now()); wait > 0 && wait <= retryMost {
 				if next.IsZero() || m.Next.Before(next) {
 					next = m.Next
 				}
@@ -302,7 +294,11 @@ func (e *Engine) deliverDue(ctx context.Context, ch Channel) (next time.Time, er
 // end of the process cuts off does not count: it is repeated after the start.
 func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 	dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
-	receipt, failure := ch.Deliver(dctx, m)
+	var receipt string
+	failure := e.safely("channel "+ch.Name(), func() (err error) {
+		receipt, err = ch.Deliver(dctx, m)
+		return err
+	})
 	cancel()
 	cutOff := failure != nil && ctx.Err() != nil
 	if cutOff && receipt == "" {

@@ -138,14 +138,19 @@ type PreflightItem struct {
 	Signed *Signature `json:"signed"`
 }
 
-// Signature is a human's word that something is so, for one release.
+// Signature is a human's word that something is so, for one release of one playbook,
+// and for what was seen of it then.
 type Signature struct {
-	Item    string    `json:"item"`
-	Release string    `json:"release"`
-	By      string    `json:"by"`
-	Actor   string    `json:"actor"`
-	Reason  string    `json:"reason"`
-	Time    time.Time `json:"time"`
+	Item    string `json:"item"`
+	Release string `json:"release"`
+	// Playbook is the playbook's hash, Evidence what was seen; a signature of an
+	// earlier version of backout has neither.
+	Playbook string    `json:"playbook,omitempty"`
+	Evidence string    `json:"evidence,omitempty"`
+	By       string    `json:"by"`
+	Actor    string    `json:"actor"`
+	Reason   string    `json:"reason"`
+	Time     time.Time `json:"time"`
 }
 
 // Preflight is what is kept of a service's preflights: the last run that came to
@@ -184,10 +189,16 @@ type PreflightView struct {
 	Missing []string `json:"missing"`
 }
 
-// signed returns who signed an item for a release, or nil.
-func (p Preflight) signed(item, release string) *Signature {
+// signed returns who signed an item for a release, or nil. Under the playbook of
+// that release the signature counts only as long as the playbook, and what was seen
+// of the item, are what they were.
+func (p Preflight) signed(b *book, it PreflightItem, release string) *Signature {
 	for i := range p.Signatures {
-		if s := &p.Signatures[i]; s.Item == item && s.Release == release {
+		s := &p.Signatures[i]
+		if s.Item != it.ID || s.Release != release {
+			continue
+		}
+		if release != b.Release.Version || s.Playbook == "" || s.Playbook == b.Hash && s.Evidence == it.Evidence {
 			return s
 		}
 	}

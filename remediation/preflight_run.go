@@ -104,14 +104,14 @@ func (p *proving) found(run *proofRun, item PreflightItem) {
 
 // proveAll runs what is asked for, one after the other, until ctx ends. It begins with
 // what an earlier process left behind when it was killed.
-func (e *Engine) proveAll(ctx context.Context) {
+func (e *Engine) proveAll(ctx context.Context) error {
 	for _, b := range e.allBooks() {
 		e.sweep(ctx, b)
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case service := <-e.proving.asked:
 			var err error
 			if run := e.proving.rehearsal(service); run != nil {
@@ -266,7 +266,7 @@ func (e *Engine) preflightView(tx Tx, b *book) (PreflightView, error) {
 	}
 	v.Items = append(v.Items, peoplesItems(b.Playbook)...)
 	for i := range v.Items {
-		v.Items[i].take(kept.signed(v.Items[i].ID, b.Release.Version))
+		v.Items[i].take(kept.signed(b, v.Items[i], b.Release.Version))
 	}
 	v.Missing, err = e.unproven(tx, b.Service, b.Release.Version)
 	return v, err

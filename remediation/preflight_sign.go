@@ -44,12 +44,13 @@ func (e *Engine) SignPreflight(ctx context.Context, r SignRequest) (v PreflightV
 		if err != nil {
 			return err
 		}
-		kept.sign(Signature{Item: item.ID, Release: b.Release.Version, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.now().UTC()})
+		kept.sign(Signature{Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.now().UTC()})
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
 		err = e.append(tx, Entry{Kind: KindApproved, Actor: r.Actor, Service: b.Service, Detail: map[string]any{
 			"what": "preflight", "item": item.ID, "name": item.Name, "owner": item.Owner, "by": r.By, "reason": r.Reason, "release": b.Release.Version,
+			"playbook": b.Hash, "evidence": item.Evidence,
 		}})
 		if err != nil {
 			return err
@@ -132,7 +133,7 @@ func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
 		case !it.Before || it.Result == Pass:
 		case it.Result == Fail:
 			missing = append(missing, it.ID+" failed: "+it.Evidence)
-		case !r.signedSince(kept.signed(it.ID, release)):
+		case !r.signedSince(kept.signed(b, it, release)):
 			why := it.ID + " could not be told: " + it.Evidence
 			if it.Owner != "" {
 				why = fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner)

@@ -165,8 +165,10 @@ func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Sta
 	}
 	now := e.now().UTC()
 	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
-	target, look, lookErr := b.lookAtTraffic(ctx, flag.Name, stage.Traffic, op)
+	target, look, lookErr := e.lookAtTraffic(ctx, b, flag.Name, stage.Traffic, op)
 	var done Rollout
+	// Known before the commit, after which the engine may take it up.
+	e.ownIntents.Store(op, true)
 	err := e.store.Update(ctx, func(tx Tx) error {
 		old, err := rolloutOf(tx, b.Service)
 		if err != nil {
@@ -181,6 +183,11 @@ func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Sta
 		}
 		if lookErr != nil {
 			return refuse(Conflict, "the traffic cannot be set: %s", lookErr)
+		}
+		if busy, err := targetBusy(tx, target, "", b.Service); err != nil {
+			return err
+		} else if busy != "" {
+			return refuse(Conflict, "the traffic cannot be set: %s changes %s now", busy, target)
 		}
 		p := r.Promotion
 		*p = Promotion{
@@ -213,9 +220,9 @@ func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Sta
 		return tx.PutRollout(c.r)
 	})
 	if err != nil {
+		e.ownIntents.Delete(op)
 		return RolloutView{}, err
 	}
-	e.ownIntents.Store(op, true)
 	e.wakeUp()
 	return e.rolloutView(ctx, ctx, b, done), nil
 }

@@ -83,14 +83,15 @@ func (b *book) setter(flag, value string) (target string, a Action, err error) {
 }
 
 // lookAtTraffic looks at what a promotion would change.
-func (b *book) lookAtTraffic(ctx context.Context, flag, value, op string) (target string, look Look, err error) {
+func (e *Engine) lookAtTraffic(ctx context.Context, b *book, flag, value, op string) (target string, look Look, err error) {
 	target, action, err := b.setter(flag, value)
 	if err != nil {
 		return "", Look{}, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
-	defer cancel()
-	look, err = action.Look(ctx, op)
+	err = e.limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
+		look, err = action.Look(ctx, op)
+		return err
+	})
 	return target, look, err
 }
 

@@ -9,112 +9,6 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// duePromotions returns the services whose promotions are to be gone on with, each
-// of which the caller must free, and when the next one is.
-func (e *Engine) duePromotions(ctx context.Context) (due []string, next time.Time, err error) {
-	var all []Rollout
-	err = e.store.View(ctx, func(tx Tx) (err error) {
-		all, err = tx.Rollouts()
-		return err
-	})
-	for _, r := range all {
-		switch p := r.Promotion; {
-		case p == nil:
-		case p.Wake.After(e.now()):
-			next = sooner(next, p.Wake)
-		case !e.busy("rollout/" + r.Service):
-			due = append(due, r.Service)
-		}
-	}
-	return due, next, err
-}
-
-// dispatchPromotions starts a worker for each promotion that is due and has none.
-func (e *Engine) dispatchPromotions(ctx context.Context) (next time.Time, err error) {
-	due, next, err := e.duePromotions(ctx)
-	for _, service := range due {
-		e.wg.Add(1)
-		go func() {
-			defer e.wg.Done()
-			if err := e.runPromotion(ctx, service); err != nil && ctx.Err() == nil {
-				e.log.Error("promotion cannot go on; trying again", "service", service, "err", err)
-				pause(ctx, time.Second)
-			}
-			e.free("rollout/" + service)
-			e.wakeUp()
-		}()
-	}
-	return next, err
-}
-
-// dispatchAll starts a worker for each incident and each promotion that is due
-// and has none.
-func (e *Engine) dispatchAll(ctx context.Context) (next time.Time, err error) {
-	incident, err := e.dispatch(ctx)
-	if err != nil {
-		return time.Time{}, err
-	}
-	promotion, err := e.dispatchPromotions(ctx)
-	return sooner(incident, promotion), err
-}
-
-// sooner returns the sooner of two moments, of which the zero one is none.
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// autoPromoteBeside promotes what goes on by itself, beside the engine's loop: what
-// is asked of Prometheus may take its time, and one such round is enough.
-func (e *Engine) autoPromoteBeside(ctx context.Context) {
-	if !e.autos.TryLock() {
-		return
-	}
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		defer e.autos.Unlock()
-		if err := e.autoPromote(ctx); err != nil && ctx.Err() == nil {
-			e.log.Error("cannot promote by itself; trying again", "err", err)
-		}
-	}()
-}
-
-// tickPromotions is dispatchPromotions for Tick: one after another.
-func (e *Engine) tickPromotions(ctx context.Context) (next time.Time, err error) {
-	for {
-		due, next, err := e.duePromotions(ctx)
-		if err != nil || len(due) == 0 {
-			return next, err
-		}
-		for _, service := range due {
-			err := e.runPromotion(ctx, service)
-			e.free("rollout/" + service)
-			if err != nil {
-				return time.Time{}, err
-			}
-		}
-	}
-}
-
-// busy tells whether somebody works on what key names; where nobody did, the
-// caller now does, until free.
-func (e *Engine) busy(key string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	was := e.inFlight[key]
-	e.inFlight[key] = true
-	return was
-}
-
-func (e *Engine) free(key string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.inFlight, key)
-}
-
 // runPromotion takes a promotion as far as it goes now: effect, outcome,
 // verification. It is safe to begin again at any point, which is what a restart
 // does: an intent that this process did not write itself is looked at first.
@@ -170,10 +64,10 @@ func (e *Engine) givePromotionUp(ctx context.Context, service string, p *Promoti
 
 // limited bounds one call of a promotion's action; a stop of the process does not
 // cut it short.
-func limited(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+func (e *Engine) limited(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	return do(ctx)
+	return e.safely("the action of a promotion", func() error { return do(ctx) })
 }
 
 // forward is how long a promotion's effect and verification may still take: what
@@ -181,7 +75,7 @@ func limited(ctx context.Context, limit time.Duration, do func(context.Context) 
 func (e *Engine) forward(p *Promotion) time.Duration { return p.Until.Add(-promotionBack).Sub(e.now()) }
 
 func (e *Engine) applyPromotion(ctx context.Context, b *book, p *Promotion, action Action) error {
-	err := limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
+	err := e.limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
 	switch {
 	case err != nil && isInDoubt(err):
 		return e.doubtPromotion(ctx, b, p, action, err)
@@ -203,7 +97,7 @@ func (e *Engine) promotionApplied(ctx context.Context, b *book, p *Promotion, ac
 		}
 		return err
 	}
-	if err := limited(ctx, lookTimeout, look); err != nil {
+	if err := e.limited(ctx, lookTimeout, look); err != nil {
 		e.log.Warn("a promotion's target cannot be looked at after its effect", "service", b.Service, "err", err)
 	}
 	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
@@ -212,10 +106,34 @@ func (e *Engine) promotionApplied(ctx context.Context, b *book, p *Promotion, ac
 	})
 }
 
+// renew gives a promotion its time once more where that went by while backout was
+// down and no rollback waits: what was not looked at has not failed.
+func (e *Engine) renew(ctx context.Context, b *book, p *Promotion) error {
+	if e.forward(p) > 0 {
+		return nil
+	}
+	until := p.Until
+	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+		until = c.p.Until
+		open, err := openIncident(c.tx, c.r.Service)
+		if err != nil || open != nil {
+			return err
+		}
+		until = c.now.Add(promotionForward + promotionBack)
+		c.p.Until = until
+		return nil
+	})
+	p.Until = until
+	return err
+}
+
 // verifyPromotion waits until the target is seen to work with the new value; the
 // stage stays until then.
 func (e *Engine) verifyPromotion(ctx context.Context, b *book, p *Promotion, action Action) error {
-	err := limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Verify(ctx, p.Op) })
+	if err := e.renew(ctx, b, p); err != nil {
+		return err
+	}
+	err := e.limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Verify(ctx, p.Op) })
 	if err != nil {
 		return e.undoPromotion(ctx, b, p, action, fmt.Errorf("verify: %w", err))
 	}
@@ -251,8 +169,9 @@ func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, actio
 		if left = open != nil && open.Intended && late; left {
 			return c.leaveTo(open, cause)
 		}
-		if open == nil || late { // it has its whole time
-			c.p.Until = c.now.Add(promotionBack)
+		// It has its whole time: an incident waits for its end, and no longer.
+		if until := c.now.Add(promotionBack); until.After(c.p.Until) {
+			c.p.Until = until
 		}
 		if c.p.Undoing {
 			return nil
@@ -263,7 +182,7 @@ func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, actio
 	if err != nil || left {
 		return err
 	}
-	undoErr := limited(ctx, promotionBack, func(ctx context.Context) error { return action.Undo(ctx, p.Op, p.Before) })
+	undoErr := e.limited(ctx, promotionBack, func(ctx context.Context) error { return action.Undo(ctx, p.Op, p.Before) })
 	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
 		detail := map[string]any{"undo": true, "error": c.p.Error}
 		s, why := StepUndone, c.p.Error+"; the traffic is as it was"
@@ -291,7 +210,7 @@ func (c *promoting) leaveTo(inc *Incident, cause error) error {
 // it is as wanted, untouched, or half-way.
 func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, action Action, cause error) error {
 	var look Look
-	lookErr := limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
+	lookErr := e.limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
 		look, err = action.Look(ctx, p.Op)
 		return err
 	})
@@ -346,7 +265,7 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 	}
 	p.Until = until
 	if look.Position == HalfWay {
-		err := limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
+		err := e.limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
 		if err != nil {
 			return e.undoPromotion(ctx, b, p, action, err)
 		}

@@ -36,6 +36,8 @@ type flag struct {
 	duringApply, afterApply func()
 	// onLook, where set, runs inside Look.
 	onLook func()
+	// duringUndo, where set, runs inside Undo before its effect.
+	duringUndo func()
 	// smoked are the smoke checks that were asked, and smokeErr their answer.
 	smoked   []string
 	smokeErr error
@@ -84,12 +86,20 @@ func (s *setting) Apply(context.Context, string, json.RawMessage) error {
 	return s.applyErr
 }
 
-func (s *setting) Verify(context.Context, string) error { return s.verifyErr }
+func (s *setting) Verify(ctx context.Context, _ string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return s.verifyErr
+}
 
 func (s *setting) Undo(_ context.Context, _ string, before json.RawMessage) error {
 	var was struct{ Flag string }
 	if err := json.Unmarshal(before, &was); err != nil {
 		return err
+	}
+	if s.duringUndo != nil {
+		s.duringUndo()
 	}
 	if s.undoErr == nil {
 		s.value, s.half = was.Flag, ""

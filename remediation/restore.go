@@ -201,12 +201,16 @@ func (c *change) restoreGates(s *Step, actor string) (*gateResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	target, err := c.targetFree(s)
+	if err != nil {
+		return nil, err
+	}
 	claim := c.claim()
 	if c.inc.ClaimedBy == actor {
 		claim = gateResult{gate: "claim"}
 	}
-	for _, g := range append([]gateResult{c.mode(s), freeze, claim}, limits...) {
-		if g.reason != "" && g.reason != HoldCooldown {
+	for _, g := range append([]gateResult{c.mode(s), freeze, claim, target}, limits...) {
+		if g.reason != "" && (g.reason != HoldCooldown || g.gate == gateTarget) {
 			return &g, nil
 		}
 	}

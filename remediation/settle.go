@@ -11,7 +11,7 @@ import (
 // indicators is waited for.
 func (c *change) startSettling() {
 	c.inc.resetPolls()
-	c.inc.SettleFrom, c.inc.LastHeld = &c.now, ""
+	c.inc.SettleFrom, c.inc.SettlePolls, c.inc.LastHeld = &c.now, 0, ""
 	if c.inc.aborting() { // nothing is waited for
 		c.inc.SettleFrom = nil
 		c.enter(Acting, 0)
@@ -56,6 +56,7 @@ func (e *Engine) settle(ctx context.Context, b *book, inc *Incident) error {
 	if e.now().Before(deadline) {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.count(c.inc)
+			c.inc.SettlePolls++
 			c.inc.SettleUntil = &deadline
 			c.inc.Wake = c.now.Add(b.poll())
 			if c.inc.Wake.After(deadline) {
@@ -65,6 +66,15 @@ func (e *Engine) settle(ctx context.Context, b *book, inc *Incident) error {
 		})
 	}
 	t := inc.breaching(1)
+	if t != nil && inc.SettlePolls < certain-1 {
+		// The time went by without polls: backout was down, or the clock was set.
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.count(c.inc)
+			c.inc.SettlePolls++
+			c.inc.Wake = c.now.Add(b.poll())
+			return nil
+		})
+	}
 	if t == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.count(c.inc)

@@ -27,11 +27,15 @@ type world struct {
 	dir    string
 	now    time.Time
 	clock  func() time.Time // what the engine reads; w.now where nil
+	steady func() time.Duration
 	pb     *alerts.Playbook
 	store  remediation.Store
 	engine *remediation.Engine
 	prom   *fakePrometheus
 	am     *fakeAlertmanager
+	// alertmanager stands for am where it is set, wrap for the engine's store.
+	alertmanager remediation.Alertmanager
+	wrap         func(remediation.Store) remediation.Store
 	// targets by kind of action, under mu: a proof binds its own beside the engine's
 	mu      sync.Mutex
 	targets map[string]*target
@@ -136,6 +140,10 @@ func (w *world) start() {
 	}
 	w.store = st
 	w.t.Cleanup(func() { st.Close() }) //nolint:errcheck // a second close of a store that a restart closed
+	if w.wrap != nil {
+		w.engine = w.newEngine(w.wrap(st))
+		return
+	}
 	w.engine = w.newEngine(st)
 }
 
@@ -150,8 +158,8 @@ func (w *world) newEngine(st remediation.Store) *remediation.Engine {
 
 func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 	return remediation.New(w.ctx, remediation.Options{
-		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.am, History: w.history,
-		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Now: w.time, Logger: slog.New(slog.DiscardHandler),
+		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.silences(), History: w.history,
+		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Now: w.time, Steady: w.steady, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -160,6 +168,13 @@ func (w *world) time() time.Time {
 		return w.clock()
 	}
 	return w.now
+}
+
+func (w *world) silences() remediation.Alertmanager {
+	if w.alertmanager != nil {
+		return w.alertmanager
+	}
+	return w.am
 }
 
 func (w *world) kinds() []remediation.ActionKind {
