@@ -12,11 +12,13 @@ import (
 // gates are asked first, then the target is looked at, and both are written with
 // the intent, whose transaction asks the gates once more.
 func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) error {
-	if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
-		return err
-	}
 	q.trigger = t.name()
 	var err error
+	if q.early == nil { // else confirm has just asked, and the intent's transaction does again
+		if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
+			return err
+		}
+	}
 	if q.early != nil {
 		q.early.wait()
 		q.silencedBy, err = q.early.silencedBy, q.early.silenceErr
@@ -51,15 +53,15 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 		})
 	}
 	q.step = s
-	held, err := e.holdIfClosed(ctx, b, inc, ev, t, q)
-	if held || err != nil {
-		return err
-	}
 	var look Look
 	var lookErr error
-	if q.early.of(s) {
+	if q.early.of(s) { // its target was looked at already: the transaction asks the gates
 		look, lookErr = q.early.look, q.early.lookErr
 	} else {
+		held, err := e.holdIfClosed(ctx, b, inc, ev, t, q)
+		if held || err != nil {
+			return err
+		}
 		look, lookErr = e.look(ctx, b, inc, s)
 		// A look may take long: a silence that was set meanwhile holds.
 		if q.silencedBy, err = e.silenced(ctx, inc); err != nil {

@@ -259,3 +259,31 @@ func TestAWaitOverTwoMinutesConfirmsAnew(t *testing.T) {
 	}
 	w.is(id, remediation.Waiting, remediation.HoldUnconfirmed)
 }
+
+func TestAWaitOverTwoMinutesAsksTwiceBeforeItActs(t *testing.T) {
+	for name, c := range map[string]struct{ waited, asked time.Duration }{"over two minutes": {10 * time.Minute, 2}, "less": {time.Minute, 1}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			freeze(w, time.Hour)
+			w.breach("error_rate")
+			w.fire("error_rate", "fp1")
+			w.pass(c.waited)
+			_, err := w.engine.Thaw(w.ctx, "shop", "eve", "done")
+			w.must(err)
+			asked := time.Duration(0)
+			w.prom.answers = func(expr string) (float64, bool) {
+				if expr != w.prom.expr.Triggers["error_rate"].Value {
+					return 0, false
+				}
+				if asked++; asked < c.asked {
+					return 5, true
+				}
+				return 0, true // the breach has ended just before the last question
+			}
+			w.tick()
+			if w.target("flag_off").effects != 0 {
+				t.Errorf("it acted, and had asked %d times", asked)
+			}
+		})
+	}
+}

@@ -205,6 +205,11 @@ func (p Preflight) signed(b *book, it PreflightItem, release string) *Signature 
 	return nil
 }
 
+// signedBefore reports whether an item was signed for a release, under whichever playbook.
+func (p Preflight) signedBefore(item, release string) bool {
+	return slices.ContainsFunc(p.Signatures, func(s Signature) bool { return s.Item == item && s.Release == release })
+}
+
 // sign adds a signature in the place of an earlier one of the same item; those of
 // other releases count no more, and go.
 func (p *Preflight) sign(s Signature) {

@@ -133,6 +133,8 @@ func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
 		case !it.Before || it.Result == Pass:
 		case it.Result == Fail:
 			missing = append(missing, it.ID+" failed: "+it.Evidence)
+		case run != nil && run.Release == release && run.Playbook != b.Hash && kept.signedBefore(it.ID, release):
+			// Said above: once the preflight was run again, it is to be signed again.
 		case !r.signedSince(kept.signed(b, it, release)):
 			why := it.ID + " could not be told: " + it.Evidence
 			if it.Owner != "" {

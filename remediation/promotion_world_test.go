@@ -36,8 +36,8 @@ type flag struct {
 	duringApply, afterApply func()
 	// onLook, where set, runs inside Look.
 	onLook func()
-	// duringUndo, where set, runs inside Undo before its effect.
-	duringUndo func()
+	// duringUndo, where set, runs inside Undo before its effect, duringVerify inside Verify.
+	duringUndo, duringVerify func()
 	// smoked are the smoke checks that were asked, and smokeErr their answer.
 	smoked   []string
 	smokeErr error
@@ -87,6 +87,9 @@ func (s *setting) Apply(context.Context, string, json.RawMessage) error {
 }
 
 func (s *setting) Verify(ctx context.Context, _ string) error {
+	if s.duringVerify != nil {
+		s.duringVerify()
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

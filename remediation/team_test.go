@@ -212,4 +212,11 @@ func TestTheTeamIsToldOnceADayWhereTheAuditLogEnds(t *testing.T) {
 	if n := len(c.heads); n != 2 {
 		t.Fatalf("told %d times in a day and more, want 2", n)
 	}
+	for range 3 {
+		w.now = w.now.Add(25 * time.Hour)
+		w.tick()
+	}
+	if n := len(c.heads); n != 2 {
+		t.Fatalf("told %d times, and it has not moved any more", n)
+	}
 }

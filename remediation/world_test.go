@@ -36,6 +36,8 @@ type world struct {
 	// alertmanager stands for am where it is set, wrap for the engine's store.
 	alertmanager remediation.Alertmanager
 	wrap         func(remediation.Store) remediation.Store
+	// with, where set, makes the engine.
+	with func(remediation.Store) *remediation.Engine
 	// targets by kind of action, under mu: a proof binds its own beside the engine's
 	mu      sync.Mutex
 	targets map[string]*target
@@ -140,6 +142,10 @@ func (w *world) start() {
 	}
 	w.store = st
 	w.t.Cleanup(func() { st.Close() }) //nolint:errcheck // a second close of a store that a restart closed
+	if w.with != nil {
+		w.engine = w.with(st)
+		return
+	}
 	if w.wrap != nil {
 		w.engine = w.newEngine(w.wrap(st))
 		return
@@ -382,6 +388,8 @@ type fakePrometheus struct {
 	criterion float64
 	// hangs, where set, is waited for, or the context's end.
 	hangs chan struct{}
+	// answers, where set, is asked first; ok false leaves the answer to the rest.
+	answers func(expr string) (v float64, ok bool)
 	// whole, where set, is the value of the stage's criteria over more than their window.
 	whole *float64
 }
@@ -403,6 +411,11 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 	}
 	if p.err != nil {
 		return 0, false, p.err
+	}
+	if p.answers != nil {
+		if v, ok := p.answers(expr); ok {
+			return v, true, nil
+		}
 	}
 	switch expr {
 	case "vector(1)":

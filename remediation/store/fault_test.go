@@ -224,3 +224,51 @@ func TestACancelledViewEndsItsQueryAndTheNextOneWorks(t *testing.T) {
 		has(t, s)
 	}
 }
+
+func TestWhatIsCommittedIsOnDiskAndInTheLog(t *testing.T) {
+	s := openTemp(t)
+	err := s.Update(t.Context(), func(x remediation.Tx) error {
+		for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "foreign_keys": "1"} {
+			err := x.(*tx).c.query(t.Context(), "PRAGMA "+pragma, nil, func(r row) error {
+				if got := fmt.Sprint(r[0]); got != want {
+					t.Errorf("%s is %s, want %s", pragma, got, want)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestACallWhoseContextEndedInTheQueueDoesNotRun(t *testing.T) {
+	s := openTemp(t)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	// As if its caller had not noticed yet: the writer is first.
+	c := &call{ctx: over, turn: make(chan *tx, 1), ran: make(chan error, 1), answer: make(chan error, 1)}
+	c.ran <- nil
+	err := s.Update(t.Context(), func(remediation.Tx) error {
+		b := &batch{s: s, end: time.Now().Add(time.Hour)}
+		b.take(c)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := <-c.turn; x != nil {
+		t.Error("it got a transaction")
+	}
+	select {
+	case err = <-c.answer:
+	default:
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("it was answered %v", err)
+	}
+}

@@ -1,0 +1,239 @@
+package remediation_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+func TestARolloutThatEndedDuringAPromotionStaysEnded(t *testing.T) {
+	for name, failure := range map[string]error{"that comes about": nil, "that fails": errors.New("docker is dead")} {
+		for stage, begin := range map[string]func(c *canary){
+			"": func(c *canary) { c.must(c.begin(remediation.RolloutStart{})) },
+			"beta": func(c *canary) {
+				c.started()
+				c.later(day)
+				c.must(c.do(remediation.RolloutPromote))
+			},
+		} {
+			t.Run(name+" "+stage, func(t *testing.T) {
+				c := newCanary(t)
+				begin(c)
+				c.flag.duringApply = func() {
+					c.flag.duringApply = nil
+					c.flag.applyErr = failure
+					c.must(c.do(remediation.RolloutAbort))
+					c.pass(4 * time.Minute) // longer than a rollback waits
+					if r := c.rollout(); r.State == remediation.RolloutActive {
+						c.must(c.change("inc-1", remediation.Deny, "3-schema_rollback"))
+						c.tick()
+					}
+				}
+				c.tick()
+				c.tick()
+				r := c.rollout()
+				if r.State != remediation.RolloutAborted || r.Stage != remediation.StageNone || r.Held || r.Promotion != nil {
+					t.Errorf("the rollout is %s at %s, held %v, promotion %+v; log %v", r.State, r.Stage, r.Held, r.Promotion, c.stageLog())
+				}
+			})
+		}
+	}
+}
+
+func TestAnIntentLooksForAPromotionOnceMore(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	w.breach("error_rate")
+	begun := false
+	w.target("flag_off").onLook = func(string) {
+		if begun {
+			return
+		}
+		begun = true
+		w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
+			all, err := tx.Rollouts()
+			if err != nil {
+				return err
+			}
+			r := all[0]
+			r.Promotion = &remediation.Promotion{To: "beta", Op: "op", Playbook: w.pb.Hash, Until: w.now.Add(time.Minute), Wake: w.now.Add(time.Hour)}
+			return tx.PutRollout(r)
+		}))
+	}
+	w.fire("error_rate", "fp1")
+	if n := w.target("flag_off").effects; n != 0 {
+		t.Error("the step ran while a promotion had its intent")
+	}
+	w.pass(time.Minute)
+	if n := w.target("flag_off").effects; n != 1 {
+		t.Errorf("%d effects once its time was over", n)
+	}
+}
+
+func TestAPrometheusThatDoesNotAnswerSaysNothingOfAClosedIncident(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.must(w.change(id, remediation.Close, ""))
+	w.prom.err = remediation.ErrNoAnswer
+	w.pass(time.Minute)
+	if f := w.row(id).FalseSince; f != nil {
+		t.Errorf("the expression is taken for false since %s", f)
+	}
+}
+
+func TestARestoreInDoubtIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.target("image_retag").undoErr = remediation.InDoubt(errors.New("connection reset"))
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Acting, "")
+	w.pass(S)
+	w.is(id, remediation.Acting, "")
+	w.target("image_retag").undoErr = nil
+	w.pass(S)
+	w.is(id, remediation.Closed, "")
+	if n := w.target("image_retag").undone; n != 1 {
+		t.Errorf("put back %d times", n)
+	}
+}
+
+func TestAnIncidentIsRestoredAfterThoseThatCameLater(t *testing.T) {
+	w := newWorld(t)
+	first := backedOut(w)
+	w.pass(2 * time.Hour)
+	for _, k := range []string{"flag_off", "image_retag"} {
+		w.target(k).position = remediation.Untouched
+	}
+	second := backedOut(w)
+	if first == second {
+		t.Fatal("it was reopened")
+	}
+	err := w.restore(first)
+	refused(t, err, remediation.Conflict)
+	if !strings.Contains(err.Error(), second+" came later") {
+		t.Errorf("refused with %v", err)
+	}
+}
+
+func TestTheWarmupOfAPromotionBeginsWithItsVerification(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.flag.duringVerify = func() { c.now = c.now.Add(90 * time.Second) }
+	c.must(c.do(remediation.RolloutPromote))
+	c.tick()
+	c.at(remediation.RolloutActive, "beta", "0.1")
+	verified := c.now
+	c.breach("error_rate")
+	id := c.fire("error_rate", "fp1")
+	c.pass(59 * time.Second)
+	c.is(id, remediation.Confirming, "")
+	c.pass(time.Second)
+	if s := c.incident(id).Steps[0]; s.Started == nil || !s.Started.Equal(verified.Add(time.Minute)) {
+		t.Errorf("the step began at %v, and the promotion was verified at %s", s.Started, verified)
+	}
+}
+
+func TestAResolvedIsLookedAtAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	w.calm("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.is(id, remediation.Waiting, remediation.HoldUnconfirmed)
+	w.post("resolved", "error_rate", "fp1")
+	w.tick()
+	w.is(id, remediation.Closed, "")
+}
+
+func TestAnAbortKeepsWhatIsSaidOfAStepInDoubt(t *testing.T) {
+	w := newWorld(t)
+	tg := w.target("flag_off")
+	tg.applyErr = remediation.InDoubt(errors.New("connection reset"))
+	tg.duringApply = func() { tg.lookErr = errors.New("cannot connect to Docker") }
+	id := w.open()
+	w.is(id, remediation.Acting, remediation.HoldTarget)
+	_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Verb: remediation.RolloutAbort, Actor: "eve", Reason: "bad"})
+	w.must(err)
+	w.is(id, remediation.Acting, remediation.HoldTarget)
+	w.tick()
+	if w.metric("backout_needs_human", "target") != 1 {
+		t.Error("nobody is called any more")
+	}
+}
+
+// watchable is a kind whose targets are watched; report is what the last watch was given.
+type watchable struct {
+	fakeKind
+	report func(what string)
+}
+
+func (k *watchable) Bind(*alerts.Playbook, any) (remediation.Action, error) {
+	return &watchableTarget{k.w.target(k.name), k}, nil
+}
+
+type watchableTarget struct {
+	*target
+	kind *watchable
+}
+
+func (t *watchableTarget) Watch(ctx context.Context, report func(string)) error {
+	t.kind.report = report
+	<-ctx.Done()
+	return nil
+}
+
+func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
+	var image *watchable
+	running(t, func(w *world) {
+		image = &watchable{fakeKind: fakeKind{w, "image_retag", alerts.Disruptive}}
+		kinds := w.kinds()
+		kinds[2] = image
+		w.with = func(st remediation.Store) *remediation.Engine {
+			e, err := remediation.New(w.ctx, remediation.Options{
+				Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: kinds, Prometheus: w.prom, Alertmanager: w.am, Mode: w.mode,
+				Now: w.time, Logger: slog.New(slog.DiscardHandler),
+			})
+			w.must(err)
+			return e
+		}
+	}, func(w *world) {
+		w.declare("alpha")
+		w.breach("error_rate")
+		id := w.post("firing", "error_rate", "fp1").Incidents[0]
+		time.Sleep(6 * time.Minute)
+		w.calm("error_rate")
+		w.post("resolved", "error_rate", "fp1")
+		time.Sleep(15 * time.Minute)
+		settles()
+		w.is(id, remediation.Closed, "")
+		drifts := func() (n int) {
+			for _, e := range w.entries(id) {
+				if e.Kind == remediation.KindDrift {
+					n++
+				}
+			}
+			return n
+		}
+		if image.report == nil {
+			t.Fatal("nobody watches the target")
+		}
+		image.report("somebody pulled v2")
+		if n := drifts(); n != 1 {
+			t.Errorf("%d drifts were recorded, want 1", n)
+		}
+		w.target("image_retag").onUndo = func() { image.report("v2 runs again") }
+		w.must(w.restore(id))
+		time.Sleep(time.Minute)
+		settles()
+		if n := drifts(); n != 1 {
+			t.Errorf("what the restore did was taken for drift: %d", n)
+		}
+	})
+}
