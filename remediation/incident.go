@@ -142,7 +142,7 @@ type TriggerState struct {
 	Fingerprint string  `json:"fingerprint,omitempty"`
 	Threshold   float64 `json:"threshold"`
 	Above       bool    `json:"above"`
-	Signal    string  `json:"signal,omitempty"`
+	Signal      string  `json:"signal,omitempty"`
 	// Confirmed: its own value was seen beyond the threshold while it counted.
 	Confirmed bool `json:"confirmed,omitempty"`
 	// Value is the last observed value, nil where there was none.
