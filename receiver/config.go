@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // Config is the file of --config.file: where backout's neighbours are and who
@@ -27,8 +28,10 @@ type Config struct {
 	// PrometheusTimeout at most.
 	PrometheusURL     string
 	PrometheusTimeout time.Duration
+	PrometheusHTTP    Outgoing
 	// AlertmanagerURL is asked for silences.
-	AlertmanagerURL string
+	AlertmanagerURL  string
+	AlertmanagerHTTP Outgoing
 	// DockerHost is the Docker engine's address. A compose project outside of
 	// all of DockerProjects, absolute paths, is refused.
 	DockerHost     string
@@ -64,11 +67,14 @@ func DefaultConfig() *Config {
 	}
 }
 
+// maxConfig is the largest configuration file, in bytes.
+const maxConfig = 4 << 20
+
 // LoadConfig reads a configuration file and the files that it names. All its
 // mistakes are reported together, each on a line of its own as
 // "FILE:LINE: what is wrong; try: what to write instead".
 func LoadConfig(path string) (*Config, error) {
-	source, err := os.ReadFile(path)
+	source, err := trust.ReadFile(path, maxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
@@ -219,13 +225,15 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!
 func (r *configReader) root(n *yaml.Node, cfg *Config) {
 	r.fields(n, "the configuration",
 		field{"prometheus", func(n *yaml.Node) {
-			r.fields(n, "prometheus",
-				field{"url", func(n *yaml.Node) { r.address(n, "prometheus.url", &cfg.PrometheusURL) }},
-				field{"timeout", func(n *yaml.Node) { r.duration(n, "prometheus.timeout", &cfg.PrometheusTimeout) }})
+			r.fields(n, "prometheus", append([]field{
+				{"url", func(n *yaml.Node) { r.prometheusURL(n, &cfg.PrometheusURL) }},
+				{"timeout", func(n *yaml.Node) { r.duration(n, "prometheus.timeout", &cfg.PrometheusTimeout) }},
+			}, r.outgoing("prometheus", &cfg.PrometheusHTTP)...)...)
 		}},
 		field{"alertmanager", func(n *yaml.Node) {
-			r.fields(n, "alertmanager",
-				field{"url", func(n *yaml.Node) { r.address(n, "alertmanager.url", &cfg.AlertmanagerURL) }})
+			r.fields(n, "alertmanager", append([]field{
+				{"url", func(n *yaml.Node) { r.address(n, "alertmanager.url", &cfg.AlertmanagerURL) }},
+			}, r.outgoing("alertmanager", &cfg.AlertmanagerHTTP)...)...)
 		}},
 		field{"docker", func(n *yaml.Node) {
 			r.fields(n, "docker",
@@ -276,6 +284,21 @@ func (r *configReader) address(n *yaml.Node, what string, into *string) {
 	}
 }
 
+// prometheusURL reads an address that may have a query, which goes with every
+// request: Thanos's ?partial_response=false.
+func (r *configReader) prometheusURL(n *yaml.Node, into *string) {
+	plain := *n
+	address, query, _ := strings.Cut(n.Value, "?")
+	plain.Value = address
+	if _, err := url.ParseQuery(query); err != nil || strings.Contains(query, "#") {
+		r.fail(n, "http://127.0.0.1:9090?partial_response=false", "prometheus.url: its query cannot be read")
+		return
+	}
+	if r.address(&plain, "prometheus.url", into); query != "" {
+		*into += "?" + query
+	}
+}
+
 func (r *configReader) externalURL(n *yaml.Node) *url.URL {
 	u := r.url(n, "external_url")
 	if u != nil && strings.Trim(u.Path, "/") != "" {
@@ -320,9 +343,9 @@ func (r *configReader) dsn(n *yaml.Node) string {
 	if name == "" {
 		return ""
 	}
-	content, err := os.ReadFile(r.path(name))
+	content, err := trust.ReadSecret(r.path(name), maxToken)
 	if err != nil {
-		r.fail(n, "a file that backout can read", "storage.dsn_file: %v", err)
+		r.fail(n, secretTry(err, "a file that backout can read"), "storage.dsn_file: %v", err)
 		return ""
 	}
 	dsn := strings.TrimSpace(string(content))

@@ -44,7 +44,7 @@ storage:      {dsn_file: dsn}
 snapshots:    {dir: /var/lib/backout/snapshots}
 statuspage:   {url: http://127.0.0.1:8080/, page: kctbh9vrtdwd, api_key_file: page.key}
 launchdarkly: {url: https://app.launchdarkly.us/, token_file: flags.token}
-`, "flags.token": "flags-secret\n", "page.key": "page-secret\n", "am.token": "a\n", "eye.token": "b", "oncall.token": " c \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
+`, "flags.token": "flags-secret\n", "page.key": "page-secret\n", "am.token": "a-token-of-16-by\n", "eye.token": "b-token-of-16-by", "oncall.token": " c-token-of-16-by \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ launchdarkly: {url: https://app.launchdarkly.us/, token_file: flags.token}
 		}
 	}
 	var tokens []string
-	for i, secret := range []string{"a", "b", "c"} {
+	for i, secret := range []string{"a-token-of-16-by", "b-token-of-16-by", "c-token-of-16-by"} {
 		tok := cfg.Tokens[i]
 		tokens = append(tokens, tok.Name+" "+string(tok.Role))
 		same, err := NewToken(tok.Name, tok.Role, secret)
@@ -123,7 +123,9 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"no url":               {"prometheus: {url: localhost:9090}", "1", "prometheus.url must be an http or https address", "http://127.0.0.1:9090"},
 		"another scheme":       {"alertmanager: {url: 'ftp://x'}", "1", "alertmanager.url must be an http or https address", "http://"},
 		"a password in a url":  {"prometheus: {url: 'http://u:hunter2@x'}", "1", "prometheus.url must not hold a secret", "without USER:PASSWORD@"},
-		"a query in a url":     {"prometheus: {url: 'http://x/?a=b'}", "1", "no query", "up to its ?"},
+		"a query in a url":     {"alertmanager: {url: 'http://x/?a=b'}", "1", "no query", "up to its ?"},
+		"half a query":         {"prometheus: {url: 'http://x/?a=%zz'}", "1", "its query cannot be read", "?partial_response=false"},
+		"a short token":        {"tokens:\n  - {name: a, role: viewer, file: short.token}", "2", "short.token holds 15 characters, and fewer than 16 can be guessed", "openssl rand -hex 32 > "},
 		"a url that is a list": {"prometheus: {url: [http://x]}", "1", "prometheus.url must be a text", ""},
 		"no duration":          {"prometheus: {timeout: 5}", "1", "prometheus.timeout must be a duration above zero", "5s"},
 		"no time at all":       {"prometheus: {timeout: 0s}", "1", "prometheus.timeout must be a duration above zero", "5s"},
@@ -162,7 +164,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"empty dsn file":       {"storage: {dsn_file: empty.token}", "1", "does not hold one data source name", "sqlite:"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg, path, err := load(t, map[string]string{"backout.yml": tc.content, "am.token": "a-secret", "eye.token": "e-secret", "empty.token": " \n", "two.token": "a-secret\nb-secret", "huge.token": strings.Repeat("x", 5000)})
+			cfg, path, err := load(t, map[string]string{"backout.yml": tc.content, "am.token": "a-secret-a-secret", "eye.token": "e-secret-e-secret", "short.token": "fifteen-letters", "empty.token": " \n", "two.token": "a-secret\nb-secret", "huge.token": strings.Repeat("x", 5000)})
 			if err == nil || cfg != nil {
 				t.Fatalf("no mistake was found: %+v", cfg)
 			}
@@ -202,7 +204,7 @@ nonsense: 1
 
 func TestATokenFileThatOthersHaveAccessToIsRefused(t *testing.T) {
 	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: true, 0o604: true, 0o620: true, 0o602: true, 0o644: true} {
-		dir := folder(t, map[string]string{"backout.yml": "tokens:\n  - {name: a, role: viewer, file: a.token}", "a.token": "a-secret"})
+		dir := folder(t, map[string]string{"backout.yml": "tokens:\n  - {name: a, role: viewer, file: a.token}", "a.token": "a-secret-a-secret"})
 		if err := os.Chmod(filepath.Join(dir, "a.token"), mode); err != nil {
 			t.Fatal(err)
 		}
@@ -231,8 +233,8 @@ func TestATokenFileThatOthersHaveAccessToIsRefused(t *testing.T) {
 }
 
 func TestATokenFileMayHaveAFullPathAndAnAliasedEntry(t *testing.T) {
-	dir := folder(t, map[string]string{"elsewhere.token": "s"})
-	cfg, _, err := load(t, map[string]string{"backout.yml": "tokens:\n  - {name: a, role: &r viewer, file: " + filepath.Join(dir, "elsewhere.token") + "}\n  - {name: b, role: *r, file: b.token}", "b.token": "b"})
+	dir := folder(t, map[string]string{"elsewhere.token": "a-token-of-16-by"})
+	cfg, _, err := load(t, map[string]string{"backout.yml": "tokens:\n  - {name: a, role: &r viewer, file: " + filepath.Join(dir, "elsewhere.token") + "}\n  - {name: b, role: *r, file: b.token}", "b.token": "b-token-of-16-by"})
 	if err != nil || len(cfg.Tokens) != 2 || cfg.Tokens[1].Role != Viewer {
 		t.Errorf("%+v, %v", cfg, err)
 	}

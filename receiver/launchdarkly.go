@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"errors"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -42,11 +41,7 @@ func (r *configReader) launchDarkly(n *yaml.Node) *LaunchDarkly {
 	}
 	token, err := readToken(r.path(file))
 	if err != nil {
-		try := "write the access token into it as one line, readable by its owner only"
-		if errors.Is(err, errOpenToOthers) {
-			try = "chmod 600 " + r.path(file)
-		}
-		r.fail(fileNode, try, "launchdarkly.token_file: %v", err)
+		r.fail(fileNode, secretTry(err, "write the access token into it as one line, readable by its owner only"), "launchdarkly.token_file: %v", err)
 		return nil
 	}
 	l.Token = NewSecret(token)

@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"errors"
 	"net/mail"
 	"strconv"
 	"strings"
@@ -89,11 +88,7 @@ func (r *configReader) mailPassword(n *yaml.Node) Secret {
 	}
 	text, err := readToken(r.path(file))
 	if err != nil {
-		try := "write the password into it as one line, readable by its owner only"
-		if errors.Is(err, errOpenToOthers) {
-			try = "chmod 600 " + r.path(file)
-		}
-		r.fail(n, try, "mail.password_file: %v", err)
+		r.fail(n, secretTry(err, "write the password into it as one line, readable by its owner only"), "mail.password_file: %v", err)
 	}
 	return NewSecret(text)
 }

@@ -7,12 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // The limits of a connection: a client that sends or reads too slowly, or says
@@ -54,7 +55,7 @@ func CheckWebConfig(path string) error {
 	if err := web.Validate(path); err != nil {
 		return fmt.Errorf("web configuration %s: %w", path, err)
 	}
-	source, err := os.ReadFile(path)
+	source, err := trust.ReadFile(path, maxConfig)
 	if err != nil {
 		return fmt.Errorf("read web configuration: %w", err)
 	}

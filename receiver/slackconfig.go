@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"errors"
 	"regexp"
 	"strings"
 
@@ -79,11 +78,7 @@ func (r *configReader) slackSecret(n *yaml.Node, key, what string) Secret {
 	}
 	text, err := readToken(r.path(file))
 	if err != nil {
-		try := "write " + what + " into it as one line, readable by its owner only"
-		if errors.Is(err, errOpenToOthers) {
-			try = "chmod 600 " + r.path(file)
-		}
-		r.fail(n, try, "%s: %v", key, err)
+		r.fail(n, secretTry(err, "write "+what+" into it as one line, readable by its owner only"), "%s: %v", key, err)
 	}
 	return NewSecret(text)
 }

@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"errors"
 	"regexp"
 	"strings"
 
@@ -53,11 +52,7 @@ func (r *configReader) statuspage(n *yaml.Node) *Statuspage {
 	}
 	key, err := readToken(r.path(file))
 	if err != nil {
-		try := "write the API key into it as one line, readable by its owner only"
-		if errors.Is(err, errOpenToOthers) {
-			try = "chmod 600 " + r.path(file)
-		}
-		r.fail(fileNode, try, "statuspage.api_key_file: %v", err)
+		r.fail(fileNode, secretTry(err, "write the API key into it as one line, readable by its owner only"), "statuspage.api_key_file: %v", err)
 		return nil
 	}
 	s.Key = NewSecret(key)

@@ -2,15 +2,13 @@ package receiver
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"regexp"
 	"strings"
-	"syscall"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // Role is what the holder of a token may do.
@@ -41,6 +39,9 @@ func NewToken(name string, role Role, secret string) (Token, error) {
 	}
 	return Token{Name: name, Role: role, secret: sha256.Sum256([]byte(secret)), user: sha256.Sum256([]byte(name))}, nil
 }
+
+// minToken is the shortest token of a caller, in bytes.
+const minToken = 16
 
 // maxToken is the largest token file, in bytes.
 const maxToken = 4096
@@ -105,11 +106,11 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 	}
 	secret, err := readToken(r.path(file))
 	if err != nil {
-		try := "write one line into it, readable by its owner only"
-		if errors.Is(err, errOpenToOthers) {
-			try = "chmod 600 " + r.path(file)
-		}
-		r.fail(fileNode, try, "token %q: %v", name, err)
+		r.fail(fileNode, secretTry(err, "write one line into it, readable by its owner only"), "token %q: %v", name, err)
+		return Token{}, false
+	}
+	if len(secret) < minToken {
+		r.fail(fileNode, "openssl rand -hex 32 > "+r.path(file), "token %q: %s holds %d characters, and fewer than %d can be guessed", name, r.path(file), len(secret), minToken)
 		return Token{}, false
 	}
 	t, err := NewToken(name, Role(role), secret)
@@ -120,35 +121,13 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 	return t, true
 }
 
-var errOpenToOthers = errors.New("group or others have access to it")
-
-// readToken reads a secret of one line that nobody else has access to. The
-// checks are made on the file that was opened, so that it cannot be exchanged
-// in between.
-func readToken(path string) (secret string, err error) {
-	// Without O_NONBLOCK, a named pipe would hold the start up for ever.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// readToken reads a secret of one line that nobody else has access to.
+func readToken(path string) (string, error) {
+	content, err := trust.ReadSecret(path, maxToken)
 	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", err
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("%s is not a regular file", path)
-	case info.Mode().Perm()&0o077 != 0:
-		return "", fmt.Errorf("%s has mode %04o: %w", path, info.Mode().Perm(), errOpenToOthers)
-	}
-	content, err := io.ReadAll(io.LimitReader(f, maxToken+1))
-	switch {
-	case err != nil:
-		return "", err
-	case len(content) > maxToken:
-		return "", fmt.Errorf("%s is larger than %d bytes", path, maxToken)
-	}
-	secret = strings.TrimSpace(string(content))
+	secret := strings.TrimSpace(string(content))
 	switch {
 	case secret == "":
 		return "", fmt.Errorf("%s is empty", path)

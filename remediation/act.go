@@ -21,9 +21,9 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 	}
 	if q.early != nil {
 		q.early.wait()
-		q.silencedBy, err = q.early.silencedBy, q.early.silenceErr
+		q.silencedBy, q.silenceUnasked, err = q.early.silencedBy, q.early.unasked, q.early.silenceErr
 	} else {
-		q.silencedBy, err = e.silenced(ctx, inc)
+		q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc)
 	}
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 		}
 		look, lookErr = e.look(ctx, b, inc, s)
 		// A look may take long: a silence that was set meanwhile holds.
-		if q.silencedBy, err = e.silenced(ctx, inc); err != nil {
+		if q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc); err != nil {
 			return err
 		}
 	}

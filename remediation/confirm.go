@@ -246,7 +246,7 @@ func (e *Engine) waitAfterStep(ctx context.Context, b *book, inc *Incident) erro
 
 // gatesOpen tells whether the next step would pass all gates, were it confirmed.
 func (e *Engine) gatesOpen(ctx context.Context, b *book, inc *Incident) (open bool, err error) {
-	by, err := e.silenced(ctx, inc)
+	by, _, err := e.silenced(ctx, inc)
 	if err != nil {
 		return false, err
 	}

@@ -10,7 +10,7 @@ func (e *Engine) drill(ctx context.Context, b *book, inc *Incident) error {
 		return err
 	}
 	t := ev.beyond(inc)
-	by, err := e.silenced(ctx, inc)
+	by, unasked, err := e.silenced(ctx, inc)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (e *Engine) drill(ctx context.Context, b *book, inc *Incident) error {
 			if s == nil {
 				break
 			}
-			all, _, err := c.gates(question{step: s, confirmed: t != nil, silencedBy: by})
+			all, _, err := c.gates(question{step: s, confirmed: t != nil, silencedBy: by, silenceUnasked: unasked})
 			if err != nil {
 				return err
 			}

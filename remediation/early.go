@@ -9,6 +9,7 @@ type early struct {
 	step       string
 	done       chan struct{}
 	silencedBy string
+	unasked    string
 	silenceErr error
 	look       Look
 	lookErr    error
@@ -26,7 +27,7 @@ func (e *Engine) askEarly(ctx context.Context, b *book, inc *Incident) *early {
 		defer close(a.done)
 		// The silence last: one that is set during a look that takes long holds.
 		a.look, a.lookErr = e.look(ctx, b, inc, s)
-		a.silencedBy, a.silenceErr = e.silenced(ctx, inc)
+		a.silencedBy, a.unasked, a.silenceErr = e.silenced(ctx, inc)
 	}()
 	return a
 }

@@ -32,6 +32,8 @@ type question struct {
 	trigger string
 	// silencedBy says which alert a human has silenced, "" where none holds.
 	silencedBy string
+	// silenceUnasked says why Alertmanager could not be asked; that holds nothing.
+	silenceUnasked string
 	// early holds answers that were asked for beforehand, nil where none were.
 	early *early
 	// poll, where there was one, is counted with whatever becomes of the question.
@@ -119,7 +121,7 @@ func silence(q question) gateResult {
 	if q.silencedBy != "" {
 		return gateResult{gate: "silence", reason: HoldSilenced, why: q.silencedBy}
 	}
-	return gateResult{gate: "silence"}
+	return gateResult{gate: "silence", why: q.silenceUnasked}
 }
 
 // rollout: a release that is being rolled out may be backed out; without one,
@@ -301,10 +303,10 @@ func (inc *Incident) planHash() string {
 }
 
 // silenced asks Alertmanager whether a human has the active alerts. Alerts it
-// does not know, and no answer, hold nothing.
-func (e *Engine) silenced(ctx context.Context, inc *Incident) (string, error) {
+// does not know, and no answer, hold nothing; unasked then says so.
+func (e *Engine) silenced(ctx context.Context, inc *Incident) (by, unasked string, err error) {
 	var active []string
-	err := e.store.View(ctx, func(tx Tx) error {
+	err = e.store.View(ctx, func(tx Tx) error {
 		all, err := tx.Alerts(inc.ID)
 		for _, a := range all {
 			if a.Active {
@@ -314,7 +316,7 @@ func (e *Engine) silenced(ctx context.Context, inc *Incident) (string, error) {
 		return err
 	})
 	if err != nil || len(active) == 0 {
-		return "", err
+		return "", "", err
 	}
 	var known map[string]bool
 	err = e.safely("the question to Alertmanager", func() (err error) {
@@ -322,23 +324,22 @@ func (e *Engine) silenced(ctx context.Context, inc *Incident) (string, error) {
 		return err
 	})
 	if err != nil {
-		e.log.Warn("alertmanager does not tell about silences; going on with the last status received", "incident", inc.ID, "err", err)
-		return "", nil
+		e.log.Warn("Alertmanager could not be asked for silences; the last status received counts", "incident", inc.ID, "err", err)
+		return "", fmt.Sprintf("Alertmanager could not be asked for silences, so the last status received counts: %v", err), nil
 	}
 	if len(known) < len(active) {
-		return "", nil // what it does not know, nobody silenced
+		return "", "", nil // what it does not know, nobody silenced
 	}
-	by := ""
 	for fp, silenced := range known {
 		if !silenced {
-			return "", nil // an alert that nobody silenced is reason enough
+			return "", "", nil // an alert that nobody silenced is reason enough
 		}
 		by = fp
 	}
 	if by == "" {
-		return "", nil
+		return "", "", nil
 	}
-	return fmt.Sprintf("alert %s is silenced in Alertmanager: a human has it", by), nil
+	return fmt.Sprintf("alert %s is silenced in Alertmanager: a human has it", by), "", nil
 }
 
 // rolloutOf returns a service's rollout; state none where it has none.

@@ -29,16 +29,25 @@ const alertmanagerTimeout = 5 * time.Second
 
 func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
-	prom, err := observe.NewPrometheus(cfg.PrometheusURL, cfg.PrometheusTimeout, transport, logger)
+	toPrometheus, err := cfg.PrometheusHTTP.Transport("prometheus", transport)
+	if err != nil {
+		return nil, wrong("", "prometheus.http_config: %w", err)
+	}
+	toAlertmanager, err := cfg.AlertmanagerHTTP.Transport("alertmanager", transport)
+	if err != nil {
+		return nil, wrong("", "alertmanager.http_config: %w", err)
+	}
+	prom, err := observe.NewPrometheus(cfg.PrometheusURL, cfg.PrometheusTimeout, toPrometheus, logger)
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	am, err := observe.NewAlertmanager(cfg.AlertmanagerURL, alertmanagerTimeout, transport)
+	am, err := observe.NewAlertmanager(cfg.AlertmanagerURL, alertmanagerTimeout, toAlertmanager)
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
 	around, err := observe.NewSurroundings(observe.SurroundingsOptions{
-		Prometheus: cfg.PrometheusURL, Alertmanager: cfg.AlertmanagerURL, Timeout: cfg.PrometheusTimeout, Transport: transport, Now: time.Now, Logger: logger,
+		Prometheus: cfg.PrometheusURL, Alertmanager: cfg.AlertmanagerURL, Timeout: cfg.PrometheusTimeout,
+		Transport: transport, PrometheusTransport: toPrometheus, AlertmanagerTransport: toAlertmanager, Now: time.Now, Logger: logger,
 	})
 	if err != nil {
 		return nil, wrong("", "%w", err)

@@ -71,8 +71,8 @@ func (r *reloader) take(ctx context.Context, set settings) error {
 func fixedAtStart(old, changed *receiver.Config) []string {
 	var names []string
 	for name, same := range map[string]bool{
-		"prometheus":              old.PrometheusURL == changed.PrometheusURL && old.PrometheusTimeout == changed.PrometheusTimeout,
-		"alertmanager":            old.AlertmanagerURL == changed.AlertmanagerURL,
+		"prometheus":              old.PrometheusURL == changed.PrometheusURL && old.PrometheusTimeout == changed.PrometheusTimeout && old.PrometheusHTTP.Same(changed.PrometheusHTTP),
+		"alertmanager":            old.AlertmanagerURL == changed.AlertmanagerURL && old.AlertmanagerHTTP.Same(changed.AlertmanagerHTTP),
 		"docker":                  old.DockerHost == changed.DockerHost && slices.Equal(old.DockerProjects, changed.DockerProjects),
 		"storage":                 old.DSN == changed.DSN,
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),

@@ -51,7 +51,7 @@ func newAlertmanager(address string, timeout time.Duration, transport bounded) (
 	return &Alertmanager{
 		name:    "alertmanager at " + u.Redacted(),
 		alerts:  alerts.String(),
-		client:  &http.Client{Transport: transport},
+		client:  &http.Client{Transport: transport, CheckRedirect: noRedirect},
 		timeout: timeout,
 	}, nil
 }
@@ -92,12 +92,22 @@ func (a *Alertmanager) silenced(ctx context.Context, wanted map[string]bool) (_ 
 		}
 	}()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("answer is %s", resp.Status)
+		return nil, fmt.Errorf("it answers %s%s", resp.Status, alertmanagerRemedy(resp.StatusCode))
 	}
 	if ct, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || ct != "application/json" {
 		return nil, fmt.Errorf("answer is %q, not JSON; is this the base address of an Alertmanager?", resp.Header.Get("Content-Type"))
 	}
 	return readSilenced(resp.Body, wanted)
+}
+
+func alertmanagerRemedy(status int) string {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		return "; try: http_config or headers below alertmanager: in --config.file"
+	case http.StatusNotFound:
+		return "; is this the base address of an Alertmanager?"
+	}
+	return ""
 }
 
 // readSilenced reads the list one alert at a time, so that ten thousand alerts

@@ -35,8 +35,13 @@ var (
 )
 
 // NewPrometheus returns a client of the Prometheus at address, such as
-// http://127.0.0.1:9090. A query without an answer after timeout is given up.
+// http://127.0.0.1:9090. A query without an answer after timeout is given up. A
+// query in the address, as ?partial_response=false, is sent with every request.
 func NewPrometheus(address string, timeout time.Duration, transport http.RoundTripper, log *slog.Logger) (*Prometheus, error) {
+	return prometheusAt(address, timeout, bounded{next: transport, max: maxQueryResponse}, log)
+}
+
+func prometheusAt(address string, timeout time.Duration, transport bounded, log *slog.Logger) (*Prometheus, error) {
 	u, err := parseBase("prometheus", address)
 	if err != nil {
 		return nil, err
@@ -44,9 +49,11 @@ func NewPrometheus(address string, timeout time.Duration, transport http.RoundTr
 	if timeout <= 0 {
 		return nil, fmt.Errorf("prometheus: timeout %s is not above 0", timeout)
 	}
+	asker := answers{next: transport, query: u.RawQuery}
+	u.RawQuery = "" // it may hold a secret, and is sent by asker
 	client, err := api.NewClient(api.Config{
-		Address:      u.String(),
-		RoundTripper: bounded{next: transport, max: maxQueryResponse},
+		Address: u.String(),
+		Client:  &http.Client{Transport: asker, CheckRedirect: noRedirect},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prometheus at %s: %w", u.Redacted(), cause(err))
@@ -61,16 +68,15 @@ func NewPrometheus(address string, timeout time.Duration, transport http.RoundTr
 
 // Query returns the present value of expr by the server's own clock: no time
 // is sent, since this machine's may differ. The error wraps
-// remediation.ErrNoAnswer where the server was silent, too slow or overloaded.
+// remediation.ErrNoAnswer where Prometheus itself gave no complete answer: it was
+// silent, too slow or overloaded, it warned that data are missing, or somebody
+// else answered in its place.
 func (p *Prometheus) Query(ctx context.Context, expr string) (value float64, ok bool, err error) {
 	asking, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	result, warnings, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
+	result, _, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
 	if err != nil {
 		return 0, false, p.failure(ctx, asking, err)
-	}
-	for _, w := range warnings {
-		p.log.Warn("prometheus warns about a query", "expr", expr, "warning", w)
 	}
 	for _, i := range infos {
 		p.log.Debug("prometheus remarks on a query", "expr", expr, "info", i)
@@ -113,12 +119,9 @@ func single(result model.Value) (value float64, ok bool, err error) {
 func (p *Prometheus) QueryRange(ctx context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
 	asking, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	result, warnings, _, err := p.api.QueryRange(asking, expr, promv1.Range{Start: from, End: to, Step: step}, promv1.WithTimeout(p.timeout))
+	result, _, _, err := p.api.QueryRange(asking, expr, promv1.Range{Start: from, End: to, Step: step}, promv1.WithTimeout(p.timeout))
 	if err != nil {
 		return nil, p.failure(ctx, asking, err)
-	}
-	for _, w := range warnings {
-		p.log.Warn("prometheus warns about a query", "expr", expr, "warning", w)
 	}
 	points, err := line(result)
 	if err != nil {
@@ -166,13 +169,8 @@ func (p *Prometheus) failure(ctx, asking context.Context, err error) error {
 		return fmt.Errorf("%s: %w: %w", p.name, remediation.ErrNoAnswer, cause(err))
 	}
 	switch answer.Type {
-	case promv1.ErrTimeout, promv1.ErrCanceled, promv1.ErrServer:
+	case promv1.ErrTimeout, promv1.ErrCanceled, promv1.ErrServer, promv1.ErrClient:
 		return fmt.Errorf("%s: %w: %w", p.name, remediation.ErrNoAnswer, err)
-	case promv1.ErrClient:
-		if answer.Msg == fmt.Sprintf("client error: %d", http.StatusTooManyRequests) {
-			return fmt.Errorf("%s: %w: too many requests", p.name, remediation.ErrNoAnswer)
-		}
-		return fmt.Errorf("%s: %s; is this the base address of a Prometheus?", p.name, answer.Msg)
 	}
 	return fmt.Errorf("%s: %w", p.name, err)
 }

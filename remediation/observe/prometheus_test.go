@@ -73,13 +73,14 @@ func TestQueryReadsOneValue(t *testing.T) {
 		value float64
 		ok    bool
 	}{
-		"scalar":               {data("scalar", `[1435781451.781,"0.25"]`), 0.25, true},
-		"vector of one":        {data("vector", `[{"metric":{"a":"b"},"value":[1435781451.781,"0.25"]}]`), 0.25, true},
-		"zero is a value":      {data("vector", `[{"metric":{},"value":[1435781451.781,"0"]}]`), 0, true},
-		"empty vector":         {data("vector", `[]`), 0, false},
-		"NaN counts as empty":  {data("vector", `[{"metric":{},"value":[1435781451.781,"NaN"]}]`), 0, false},
-		"NaN scalar is empty":  {data("scalar", `[1435781451.781,"NaN"]`), 0, false},
-		"warnings are no fail": {`{"status":"success","warnings":["w"],"infos":["i"],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
+		"scalar":                {data("scalar", `[1435781451.781,"0.25"]`), 0.25, true},
+		"vector of one":         {data("vector", `[{"metric":{"a":"b"},"value":[1435781451.781,"0.25"]}]`), 0.25, true},
+		"zero is a value":       {data("vector", `[{"metric":{},"value":[1435781451.781,"0"]}]`), 0, true},
+		"empty vector":          {data("vector", `[]`), 0, false},
+		"NaN counts as empty":   {data("vector", `[{"metric":{},"value":[1435781451.781,"NaN"]}]`), 0, false},
+		"NaN scalar is empty":   {data("scalar", `[1435781451.781,"NaN"]`), 0, false},
+		"infos are no warnings": {`{"status":"success","infos":["PromQL info: metric might not be a counter"],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
+		"whole, says it itself": {`{"status":"success","isPartial":false,"warnings":[],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPrometheus(t, fakePrometheus(t, 200, tc.body), patience)
@@ -104,8 +105,6 @@ func TestQueryRefusesAnAnswerThatIsNotOneValue(t *testing.T) {
 		"a native histogram": {200, data("vector", `[{"metric":{},"histogram":[1,{"count":"1","sum":"1","buckets":[]}]}]`), "histogram"},
 		"a wrong query":      {400, `{"status":"error","errorType":"bad_data","error":"1:3: parse error"}`, "parse error"},
 		"a failed execution": {422, `{"status":"error","errorType":"execution","error":"too many samples"}`, "too many samples"},
-		"not a Prometheus":   {404, `404 page not found`, "is this the base address"},
-		"a login page":       {200, `<html>`, "bad_response"},
 		"a huge answer":      {200, data("string", `[1,"`+strings.Repeat("x", maxQueryResponse)+`"]`), "larger than the limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,23 +123,131 @@ func TestQueryRefusesAnAnswerThatIsNotOneValue(t *testing.T) {
 	}
 }
 
-func TestQueryTellsASilentServerFromAWrongQuery(t *testing.T) {
-	for name, tc := range map[string]struct {
-		status int
-		body   string
+// notAnswers are what stands before Prometheus, or half of it, says in its place.
+func notAnswers() map[string]struct {
+	status     int
+	body, word string
+} {
+	return map[string]struct {
+		status     int
+		body, word string
 	}{
-		"evaluation timed out": {503, `{"status":"error","errorType":"timeout","error":"query timed out"}`},
-		"shutting down":        {503, `{"status":"error","errorType":"canceled","error":"query was canceled"}`},
-		"proxy without server": {502, `bad gateway`},
-		"overloaded":           {429, `slow down`},
-	} {
+		"not a Prometheus":        {404, `404 page not found`, "is this the base address"},
+		"a login page":            {200, `<html>please log in</html>`, "not in Prometheus's JSON"},
+		"another's JSON":          {200, `{"message":"hello"}`, "not in Prometheus's JSON"},
+		"an empty page":           {200, ``, "not in Prometheus's JSON"},
+		"nothing but success":     {200, `{"status":"success"}`, "no data"},
+		"moved for good":          {301, ``, "it points to http://login.example.com/path"},
+		"sent to a login":         {302, ``, "it points to http://login.example.com/path"},
+		"sent on by its method":   {307, ``, "it points to http://login.example.com/path"},
+		"no credentials":          {401, `Unauthorized`, "http_config"},
+		"no tenant":               {401, `{"status":"error","errorType":"bad_data","error":"no org id"}`, "no org id; try: http_config or headers"},
+		"not allowed":             {403, `<html>`, "http_config"},
+		"a proxy wants to know":   {407, `<html>`, "http_config"},
+		"a proxy's bad request":   {400, `<html>`, "not in Prometheus's JSON"},
+		"overloaded":              {429, `slow down`, "429"},
+		"a broken server":         {500, `{"status":"error","errorType":"internal","error":"tsdb"}`, "tsdb"},
+		"proxy without server":    {502, `bad gateway`, "502"},
+		"evaluation timed out":    {503, `{"status":"error","errorType":"timeout","error":"query timed out"}`, "query timed out"},
+		"shutting down":           {503, `{"status":"error","errorType":"canceled","error":"query was canceled"}`, "canceled"},
+		"proxy lost its patience": {504, `<html>`, "504"},
+		"a store did not answer":  {200, `{"status":"success","warnings":["fetch series for [store-3]: refused"],"data":{"resultType":"vector","result":[]}}`, "incomplete: fetch series for [store-3]"},
+		"a warning with a value":  {200, `{"status":"success","warnings":["w"],"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"1"]}]}}`, "incomplete"},
+		"a part of it":            {200, `{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}`, "isPartial"},
+	}
+}
+
+func TestOnlyPrometheussOwnCompleteJSONIsAnAnswer(t *testing.T) {
+	for name, tc := range notAnswers() {
 		t.Run(name, func(t *testing.T) {
-			p := newPrometheus(t, fakePrometheus(t, tc.status, tc.body), patience)
-			if _, _, err := p.Query(t.Context(), "up == 1"); !errors.Is(err, remediation.ErrNoAnswer) {
-				t.Errorf("error is %v", err)
+			s := surroundings(t, func(w http.ResponseWriter, _ *http.Request) {
+				if tc.status/100 == 3 {
+					w.Header().Set("Location", "http://login.example.com/path?secret=x")
+				}
+				w.WriteHeader(tc.status)
+				if _, err := w.Write([]byte(tc.body)); err != nil {
+					t.Logf("client went away: %v", err)
+				}
+			})
+			_, ok, qerr := s.prometheus.Query(t.Context(), "up")
+			_, rerr := s.prometheus.QueryRange(t.Context(), "up", rangeFrom, rangeFrom.Add(time.Minute), time.Second)
+			_, lerr := s.LabelValues(t.Context(), "x_bucket", "le")
+			_, gerr := s.Rules(t.Context())
+			if ok {
+				t.Error("a query has a value")
+			}
+			for of, err := range map[string]error{"query": qerr, "range": rerr, "labels": lerr, "rules": gerr} {
+				if !errors.Is(err, remediation.ErrNoAnswer) || !strings.Contains(err.Error(), tc.word) || !strings.HasPrefix(err.Error(), "prometheus at http://") {
+					t.Errorf("%s: error is %v, want no answer and %q", of, err, tc.word)
+				}
 			}
 		})
 	}
+}
+
+func TestAQueryInTheAddressStandsInEveryRequest(t *testing.T) {
+	asked := map[string]string{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseForm(); err != nil {
+			t.Errorf("form: %v", err)
+		}
+		asked[r.Method+" "+r.URL.Path] = r.Form.Get("partial_response") + r.Form.Get("query")
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusMethodNotAllowed) // as a proxy that lets only GET through
+			return
+		}
+		say(t, w, data("scalar", `[1,"3"]`))
+	}))
+	t.Cleanup(srv.Close)
+	p := newPrometheus(t, srv.URL+"/prefix?partial_response=false", patience)
+	if v, ok, err := p.Query(t.Context(), "up"); err != nil || !ok || v != 3 {
+		t.Errorf("got %v, %v, %v", v, ok, err)
+	}
+	if asked["POST /prefix/api/v1/query"] != "falseup" || asked["GET /prefix/api/v1/query"] != "falseup" {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+func TestPagesOfOthersGetNoCredentials(t *testing.T) {
+	var marked []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			marked = append(marked, r.URL.Path+" "+r.Header.Get("Authorization"))
+		}
+		say(t, w, `{"status":"success","data":{"groups":[]}}`)
+	}))
+	t.Cleanup(srv.Close)
+	s, err := NewSurroundings(SurroundingsOptions{
+		Prometheus: srv.URL, Alertmanager: srv.URL, Timeout: patience, Now: time.Now, Logger: promslog.NewNopLogger(),
+		Transport: http.DefaultTransport, PrometheusTransport: marking("prom"), AlertmanagerTransport: marking("am"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Rules(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.RaiseAlert(t.Context(), map[string]string{"a": "b"}, time.Now()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Page(t.Context(), srv.URL+"/runbook"); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Join(marked, ", "); got != "/api/v1/rules prom, /api/v2/alerts am" {
+		t.Errorf("credentials went to %s", got)
+	}
+}
+
+// marking is a transport that puts its name where credentials stand.
+type marking string
+
+func (m marking) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", string(m))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func TestASilentServerGivesNoAnswer(t *testing.T) {
 	t.Run("nothing listens", func(t *testing.T) {
 		srv := httptest.NewServer(http.NotFoundHandler())
 		srv.Close()

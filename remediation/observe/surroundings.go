@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
 
@@ -31,12 +30,17 @@ type Surroundings struct {
 	alertmanager string // named, for errors
 	alerts       string // where alerts are posted
 	clocks       []clockAt
-	client       *http.Client
-	timeout      time.Duration
-	now          func() time.Time
+	// poster leads to Alertmanager, with our credentials there; visitor to the
+	// pages of anybody, with none.
+	poster, visitor *http.Client
+	timeout         time.Duration
+	now             func() time.Time
 }
 
-type clockAt struct{ of, address string }
+type clockAt struct {
+	of, address string
+	client      *http.Client
+}
 
 var _ remediation.Surroundings = (*Surroundings)(nil)
 
@@ -44,14 +48,22 @@ var _ remediation.Surroundings = (*Surroundings)(nil)
 type SurroundingsOptions struct {
 	Prometheus, Alertmanager string // base addresses
 	Timeout                  time.Duration
-	Transport                http.RoundTripper
-	Now                      func() time.Time
-	Logger                   *slog.Logger
+	// Transport leads to pages of anybody; the other two carry what Prometheus
+	// and Alertmanager ask of us, such as a token. One that is nil is Transport.
+	Transport, PrometheusTransport, AlertmanagerTransport http.RoundTripper
+	Now                                                   func() time.Time
+	Logger                                                *slog.Logger
 }
 
 // NewSurroundings speaks to nobody yet.
 func NewSurroundings(o SurroundingsOptions) (*Surroundings, error) {
-	prom, err := NewPrometheus(o.Prometheus, o.Timeout, o.Transport, o.Logger)
+	if o.PrometheusTransport == nil {
+		o.PrometheusTransport = o.Transport
+	}
+	if o.AlertmanagerTransport == nil {
+		o.AlertmanagerTransport = o.Transport
+	}
+	prom, err := prometheusAt(o.Prometheus, o.Timeout, bounded{next: o.PrometheusTransport, max: maxRulesResponse}, o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -63,21 +75,17 @@ func NewSurroundings(o SurroundingsOptions) (*Surroundings, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := bounded{next: o.Transport, max: maxRulesResponse}
-	asker, err := api.NewClient(api.Config{Address: base.String(), RoundTripper: transport})
-	if err != nil {
-		return nil, fmt.Errorf("prometheus at %s: %w", base.Redacted(), cause(err))
+	client := func(next http.RoundTripper) *http.Client {
+		return &http.Client{Transport: bounded{next: next, max: maxRulesResponse}, CheckRedirect: noRedirect}
 	}
-	prom.api = promv1.NewAPI(asker)
+	poster := client(o.AlertmanagerTransport)
 	return &Surroundings{
 		prometheus: prom, alertmanager: "alertmanager at " + am.Redacted(), alerts: am.JoinPath("api", "v2", "alerts").String(),
 		clocks: []clockAt{
-			{"prometheus", base.JoinPath("-", "ready").String()},
-			{"alertmanager", am.JoinPath("-", "ready").String()},
+			{"prometheus", base.JoinPath("-", "ready").String(), client(o.PrometheusTransport)},
+			{"alertmanager", am.JoinPath("-", "ready").String(), poster},
 		},
-		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		}},
+		poster: poster, visitor: client(o.Transport),
 		timeout: o.Timeout, now: o.Now,
 	}, nil
 }
@@ -139,14 +147,17 @@ func (s *Surroundings) Clocks(ctx context.Context) []remediation.Clock {
 	out := make([]remediation.Clock, len(s.clocks))
 	for i, c := range s.clocks {
 		out[i].Of = c.of
-		out[i].Ahead, out[i].Err = s.ahead(ctx, c.address)
+		out[i].Ahead, out[i].Err = s.ahead(ctx, c)
 	}
 	return out
 }
 
-func (s *Surroundings) ahead(ctx context.Context, address string) (time.Duration, error) {
+func (s *Surroundings) ahead(ctx context.Context, c clockAt) (time.Duration, error) {
 	asked := s.now()
-	_, header, err := s.request(ctx, http.MethodGet, address, nil)
+	status, header, err := s.request(ctx, c.client, http.MethodGet, c.address, nil)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%w: %s answers %d %s", remediation.ErrNoAnswer, c.address, status, http.StatusText(status))
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -168,9 +179,9 @@ func (s *Surroundings) RaiseAlert(ctx context.Context, labels map[string]string,
 	if err != nil {
 		return err
 	}
-	status, _, err := s.request(ctx, http.MethodPost, s.alerts, body)
+	status, _, err := s.request(ctx, s.poster, http.MethodPost, s.alerts, body)
 	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("answer is %d %s", status, http.StatusText(status))
+		err = fmt.Errorf("it answers %d %s%s", status, http.StatusText(status), alertmanagerRemedy(status))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: post an alert: %w", s.alertmanager, err)
@@ -184,13 +195,13 @@ func (s *Surroundings) Page(ctx context.Context, address string) (int, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return 0, fmt.Errorf("%q is not an http or https address", address)
 	}
-	status, _, err := s.request(ctx, http.MethodGet, address, nil)
+	status, _, err := s.request(ctx, s.visitor, http.MethodGet, address, nil)
 	return status, err
 }
 
 // request returns an answer's status and header; its body is read and dropped. No
 // answer in time is remediation.ErrNoAnswer.
-func (s *Surroundings) request(ctx context.Context, method, address string, body []byte) (status int, header http.Header, err error) {
+func (s *Surroundings) request(ctx context.Context, client *http.Client, method, address string, body []byte) (status int, header http.Header, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
@@ -200,7 +211,7 @@ func (s *Surroundings) request(ctx context.Context, method, address string, body
 	if len(body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := s.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w: %s", remediation.ErrNoAnswer, strings.TrimSpace(cause(err).Error()))
 	}

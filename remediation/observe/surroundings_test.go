@@ -22,7 +22,8 @@ func surroundings(t *testing.T, handler http.HandlerFunc) *Surroundings {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	s, err := NewSurroundings(SurroundingsOptions{
-		Prometheus: srv.URL + "/prom", Alertmanager: srv.URL + "/am", Timeout: patience, Transport: transport, Now: time.Now, Logger: promslog.NewNopLogger(),
+		Prometheus: srv.URL + "/prom", Alertmanager: srv.URL + "/am", Timeout: patience, Now: time.Now, Logger: promslog.NewNopLogger(),
+		Transport: transport,
 	})
 	if err != nil {
 		t.Fatal(err)

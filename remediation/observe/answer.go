@@ -1,0 +1,105 @@
+package observe
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// answers is a RoundTripper that lets only Prometheus's own, complete JSON
+// through: its success, or its word that the query is wrong. A login page, a
+// redirect, a proxy's error and incomplete data are errors, for every address
+// of the API alike.
+type answers struct {
+	next http.RoundTripper
+	// query is that of the configured address; it stands in every request.
+	query string
+}
+
+// noRedirect keeps an http.Client at the address that was configured: a login
+// page is not an answer, and a secret goes nowhere else.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// RoundTrip implements http.RoundTripper.
+func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	if a.query != "" {
+		r = r.Clone(r.Context())
+		r.URL.RawQuery = strings.Trim(r.URL.RawQuery+"&"+a.query, "&")
+	}
+	resp, err := a.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	switch resp.StatusCode {
+	case http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		if r.Method == http.MethodPost {
+			return resp, nil // the API's client asks again by GET
+		}
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, err
+	}
+	if err := judge(resp, body); err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
+}
+
+// judge returns nil for an answer that Prometheus itself gave to the question.
+func judge(resp *http.Response, body []byte) error {
+	var said struct {
+		Status    string          `json:"status"`
+		Data      json.RawMessage `json:"data"`
+		ErrorType string          `json:"errorType"`
+		Error     string          `json:"error"`
+		Warnings  []string        `json:"warnings"`
+		// IsPartial is VictoriaMetrics's word for incomplete data.
+		IsPartial bool `json:"isPartial"`
+	}
+	if err := json.Unmarshal(body, &said); err != nil || said.Status != "success" && said.Status != "error" {
+		return notPrometheus(resp)
+	}
+	if said.Status == "error" {
+		switch resp.StatusCode {
+		case http.StatusOK, http.StatusBadRequest, http.StatusUnprocessableEntity:
+			return nil
+		}
+		return fmt.Errorf("it answers %s: %s: %s%s", resp.Status, said.ErrorType, said.Error, remedy(resp))
+	}
+	switch {
+	case resp.StatusCode/100 != 2:
+		return notPrometheus(resp)
+	case len(said.Warnings) > 0:
+		return fmt.Errorf("its answer is incomplete: %s", strings.Join(said.Warnings, "; "))
+	case said.IsPartial:
+		return errors.New("its answer is incomplete: isPartial is true")
+	case len(said.Data) == 0 || string(said.Data) == "null":
+		return errors.New("its answer has no data")
+	}
+	return nil
+}
+
+func notPrometheus(resp *http.Response) error {
+	return fmt.Errorf("it answers %s, and not in Prometheus's JSON%s", resp.Status, remedy(resp))
+}
+
+// remedy is what may help against an answer of somebody else.
+func remedy(resp *http.Response) string {
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		return "; try: http_config or headers below prometheus: in --config.file"
+	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return ""
+	}
+	if to, err := resp.Location(); err == nil {
+		return fmt.Sprintf(" (it points to %s)", (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String())
+	}
+	return "; is this the base address of a Prometheus?"
+}

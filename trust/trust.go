@@ -1,0 +1,250 @@
+// Package trust decides which files backout believes, runs or writes: the one
+// notion of that for all packages, which is why it imports none of them.
+//
+// A file is trusted if nobody but us and root can change it:
+//
+//   - it belongs to us or to root, and neither its group nor others can write it;
+//   - so does every folder on the way to it, from / on. A folder with the sticky
+//     bit, as /tmp, may be written by all: nobody can rename or remove there what
+//     is not theirs;
+//   - every symbolic link on the way belongs to us or to root too.
+//
+// A secret, further, cannot be read by others, nor by its group, unless it is
+// root's and the group is how we read it. Where backout writes, the last name of
+// the path is not a link at all.
+//
+// All is checked on the descriptor that is then read, written or run, never on a
+// name that could be exchanged in between.
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// ErrOpenToOthers is wrapped where others can read a secret.
+var ErrOpenToOthers = errors.New("group or others have access to it")
+
+// Error says why a file is not trusted, and what to do.
+type Error struct {
+	Path    string
+	Problem string
+	Try     string
+	err     error
+}
+
+func (e *Error) Error() string {
+	text := e.Path + " " + e.Problem
+	if e.Try != "" {
+		text += "; try: " + e.Try
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.err }
+
+// use is what a file is opened for.
+type use int
+
+const (
+	read use = iota
+	secret
+	write
+)
+
+// maxLinks is how many symbolic links a path may have.
+const maxLinks = 40
+
+// user is who we are; root is trusted whoever that is.
+type user int
+
+func us() user { return user(os.Geteuid()) }
+
+// Open opens a regular file that only we and root can change.
+func Open(path string) (*os.File, error) { return us().open(path, read, os.O_RDONLY, 0) }
+
+// ReadFile returns the content of a regular file that only we and root can
+// change, and that has max bytes at most.
+func ReadFile(path string, max int64) ([]byte, error) { return us().readAll(path, read, max) }
+
+// ReadSecret is ReadFile for what nobody else may read either.
+func ReadSecret(path string, max int64) ([]byte, error) { return us().readAll(path, secret, max) }
+
+// OpenToWrite opens, with the flags and the mode of os.OpenFile, a regular file
+// that is no link and that only we and root can change. Nothing is truncated
+// before that is known.
+func OpenToWrite(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := us().open(path, write, flag&^os.O_TRUNC, perm)
+	if err != nil || flag&os.O_TRUNC == 0 {
+		return f, err
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Folder refuses a folder that others than we and root can put files into, or
+// exchange.
+func Folder(path string) error {
+	me := us()
+	real, err := me.resolve(path, read)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(real)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return &Error{Path: path, Problem: "is not a folder"}
+	}
+	return me.unchangeable(real, info)
+}
+
+func (me user) readAll(path string, u use, max int64) (content []byte, err error) {
+	f, err := me.open(path, u, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	content, err = io.ReadAll(io.LimitReader(f, max+1))
+	if err == nil && int64(len(content)) > max {
+		err = &Error{Path: path, Problem: fmt.Sprintf("is larger than %d bytes", max)}
+	}
+	return content, err
+}
+
+func (me user) open(path string, u use, flag int, perm fs.FileMode) (*os.File, error) {
+	real, err := me.resolve(path, u)
+	if err != nil {
+		return nil, err
+	}
+	// Without O_NONBLOCK, a named pipe would hold us up for ever. The folders on
+	// the way are ours or root's, so nobody else puts a link there now.
+	f, err := os.OpenFile(real, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, perm)
+	if err != nil {
+		return nil, err
+	}
+	if err := me.check(f, real, u); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// check looks at the opened file.
+func (me user) check(f *os.File, path string, u use) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return &Error{Path: path, Problem: "is not a regular file"}
+	}
+	closed := fs.FileMode(0o077)
+	if owner(info) == 0 && me != 0 {
+		closed = 0o027 // root's file, which we read as its group
+	}
+	if mode := info.Mode().Perm(); u == secret && mode&closed != 0 {
+		return &Error{
+			Path: path, Problem: fmt.Sprintf("has mode %04o: %v", mode, ErrOpenToOthers), Try: "chmod 600 " + path, err: ErrOpenToOthers,
+		}
+	}
+	return me.unchangeable(path, info)
+}
+
+// unchangeable refuses what others than we and root own or can write.
+func (me user) unchangeable(path string, info fs.FileInfo) error {
+	if err := me.owned(path, info); err != nil {
+		return err
+	}
+	if mode := info.Mode(); mode.Perm()&0o022 != 0 {
+		return &Error{Path: path, Problem: fmt.Sprintf("can be written by others (mode %04o)", mode.Perm()), Try: "chmod go-w " + path}
+	}
+	return nil
+}
+
+func (me user) owned(path string, info fs.FileInfo) error {
+	if uid := owner(info); uid != 0 && user(uid) != me {
+		return &Error{Path: path, Problem: fmt.Sprintf("belongs to user %d, who could change it", uid), Try: "chown root " + path}
+	}
+	return nil
+}
+
+func owner(info fs.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return -1
+}
+
+// resolve follows the links of a path, looks at every folder on the way, and
+// returns a path without links. What is at its end is not looked at, and need not
+// be there; it is not followed where u is write.
+func (me user) resolve(path string, u use) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	at, rest := "/", strings.Split(strings.TrimPrefix(abs, "/"), "/")
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == "" || name == "." {
+			continue
+		}
+		if name == ".." {
+			at = filepath.Dir(at)
+			continue
+		}
+		if err := me.way(at); err != nil {
+			return "", err
+		}
+		next := filepath.Join(at, name)
+		info, err := os.Lstat(next)
+		switch {
+		case err != nil && (len(rest) > 0 || !errors.Is(err, fs.ErrNotExist)):
+			return "", err
+		case err != nil || info.Mode()&fs.ModeSymlink == 0:
+			at = next
+			continue
+		case len(rest) == 0 && u == write:
+			return "", &Error{Path: next, Problem: "is a symbolic link, and backout writes through none", Try: "the file's own path"}
+		}
+		if links++; links > maxLinks {
+			return "", &os.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+		}
+		if err := me.owned(next, info); err != nil {
+			return "", err
+		}
+		to, err := os.Readlink(next)
+		if err != nil {
+			return "", err
+		}
+		if filepath.IsAbs(to) {
+			at = "/"
+		}
+		rest = append(strings.Split(to, "/"), rest...)
+	}
+	return at, nil
+}
+
+// way looks at a folder on the way to a file.
+func (me user) way(dir string) error {
+	info, err := os.Lstat(dir)
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return &os.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR}
+	case info.Mode()&fs.ModeSticky != 0:
+		return me.owned(dir, info)
+	}
+	return me.unchangeable(dir, info)
+}
