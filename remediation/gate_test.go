@@ -2,6 +2,7 @@ package remediation_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,7 +119,14 @@ func TestASilenceOnOneOfTwoAlertsHoldsNothing(t *testing.T) {
 func TestAnUnreachableAlertmanagerHoldsNothing(t *testing.T) {
 	w := newWorld(t)
 	w.am.err = fmt.Errorf("connection refused")
-	w.is(w.open(), remediation.Settling, "")
+	id := w.open()
+	w.is(id, remediation.Settling, "")
+	for _, row := range w.last(id, remediation.KindIntent, "").Detail["gates"].([]any) {
+		g := row.(map[string]any)
+		if why, _ := g["why"].(string); g["gate"] == "silence" && (g["ok"] != true || !strings.Contains(why, "could not be asked for silences") || !strings.Contains(why, "connection refused")) {
+			t.Errorf("the gate says %v", g)
+		}
+	}
 }
 
 func TestWithoutARolloutOnlyReversibleStepsRun(t *testing.T) {
