@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // maxFile bounds a playbook's size in bytes.
@@ -31,11 +33,11 @@ func Default(kinds []ActionKind) (*Playbook, error) {
 	return Parse(DefaultName, defaultPlaybook, kinds)
 }
 
-// Load reads and checks a playbook's file. It refuses one that group or others
-// can write, since a playbook names what is run. What is wrong in the file
+// Load reads and checks a playbook's file. It refuses one that others
+// can change, since a playbook names what is run. What is wrong in the file
 // comes as Problems, all at once.
 func Load(path string, kinds []ActionKind) (*Playbook, error) {
-	// Before the file is opened, so that a pipe does not block.
+	// Before the file is looked at, for words of its own.
 	before, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read playbook: %w", err)
@@ -43,18 +45,19 @@ func Load(path string, kinds []ActionKind) (*Playbook, error) {
 	if !before.Mode().IsRegular() {
 		return nil, Problems{{File: path, Message: "the playbook is not a plain file", Try: "give the path of a YAML file"}}
 	}
-	f, err := os.Open(path)
+	f, err := trust.Open(path)
+	var untrusted *trust.Error
+	if errors.As(err, &untrusted) {
+		what := "the playbook"
+		if untrusted.IsFolder {
+			what = "the playbook's folder " + untrusted.Path
+		}
+		return nil, Problems{{File: path, Message: what + " " + untrusted.Problem, Try: untrusted.Try}}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read playbook: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read playbook: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return nil, Problems{{File: path, Message: fmt.Sprintf("the playbook can be written by group or others (mode %04o)", mode), Try: "chmod go-w " + path}}
-	}
 	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("read playbook: %w", err)

@@ -36,7 +36,9 @@ type Error struct {
 	Path    string
 	Problem string
 	Try     string
-	err     error
+	// IsFolder: it is a folder on the way.
+	IsFolder bool
+	err      error
 }
 
 func (e *Error) Error() string {
@@ -88,6 +90,25 @@ func OpenToWrite(path string, flag int, perm fs.FileMode) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// Real returns a path without symbolic links, each of which was ours or root's, as
+// was every folder on the way.
+func Real(path string) (string, error) { return us().resolve(path, read) }
+
+// Writable refuses what OpenToWrite does, without opening it: SQLite loses its locks
+// once anybody closes a descriptor of its file.
+func Writable(path string) error {
+	me := us()
+	real, err := me.resolve(path, write)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(real)
+	if err != nil {
+		return err
+	}
+	return me.judge(info, real, write)
 }
 
 // Folder refuses a folder that others than we and root can put files into, or
@@ -144,6 +165,10 @@ func (me user) check(f *os.File, path string, u use) error {
 	if err != nil {
 		return err
 	}
+	return me.judge(info, path, u)
+}
+
+func (me user) judge(info fs.FileInfo, path string, u use) error {
 	if !info.Mode().IsRegular() {
 		return &Error{Path: path, Problem: "is not a regular file"}
 	}
@@ -165,14 +190,14 @@ func (me user) unchangeable(path string, info fs.FileInfo) error {
 		return err
 	}
 	if mode := info.Mode(); mode.Perm()&0o022 != 0 {
-		return &Error{Path: path, Problem: fmt.Sprintf("can be written by others (mode %04o)", mode.Perm()), Try: "chmod go-w " + path}
+		return &Error{Path: path, Problem: fmt.Sprintf("can be written by group or others (mode %04o)", mode.Perm()), IsFolder: mode.IsDir(), Try: "chmod go-w " + path}
 	}
 	return nil
 }
 
 func (me user) owned(path string, info fs.FileInfo) error {
 	if uid := owner(info); uid != 0 && user(uid) != me {
-		return &Error{Path: path, Problem: fmt.Sprintf("belongs to user %d, who could change it", uid), Try: "chown root " + path}
+		return &Error{Path: path, Problem: fmt.Sprintf("belongs to user %d, who could change it", uid), IsFolder: info.IsDir(), Try: "chown root " + path}
 	}
 	return nil
 }

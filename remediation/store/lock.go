@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // lockFile takes the lock of a database: an flock on a file beside it, which
@@ -17,7 +19,7 @@ import (
 // the last holder. The database file itself will not do: closing any descriptor
 // of it would end SQLite's own locks.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := trust.OpenToWrite(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock database: %w", err)
 	}

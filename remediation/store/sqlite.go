@@ -30,6 +30,7 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/trust"
 )
 
 var (
@@ -92,8 +93,13 @@ func open(dsn string, driver *sqlite.Driver, steps []migration) (_ *SQLite, err 
 	if err := create(path); err != nil {
 		return nil, fmt.Errorf("create database %q: %w", path, err)
 	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
+	if path, err = trust.Real(path); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
+	}
+	for _, file := range []string{path, path + "-wal", path + "-shm", path + "-journal"} {
+		if err := trust.Writable(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("open database: %w", err)
+		}
 	}
 	s := newSQLite(path, driver)
 	defer func() {
@@ -212,7 +218,10 @@ func create(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	f, err := trust.OpenToWrite(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return nil
 	}

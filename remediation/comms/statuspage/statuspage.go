@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -131,9 +132,12 @@ func (p *Page) Deliver(ctx context.Context, m remediation.Message) (receipt stri
 }
 
 func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error {
-	found, err := p.unresolved(ctx, msg.Key)
+	found, others, err := p.unresolved(ctx, msg.Key)
 	if err != nil {
 		return err
+	}
+	if len(others) > 0 {
+		p.forget() // what others did to the components counts as it is now
 	}
 	if found != nil && found.update >= msg.Update.Number {
 		return nil // it came before, and only its answer was lost
@@ -149,7 +153,10 @@ func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error
 	}
 	for _, c := range msg.Components {
 		if k, ok := known[c.Name]; ok {
-			in.IDs, in.States[k.ID] = append(in.IDs, k.ID), c.Status
+			in.IDs = append(in.IDs, k.ID)
+			if !others.keep(k, c.Status) {
+				in.States[k.ID] = c.Status
+			}
 		}
 	}
 	if found != nil {
@@ -164,7 +171,7 @@ func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error
 	case remediation.PublicMonitoring:
 		return nil // nothing stands there that could be better
 	case remediation.PublicResolved:
-		return p.restore(ctx, msg.Components)
+		return p.restore(ctx, msg.Components, others)
 	}
 	in.Name = msg.Name
 	if r := []rune(in.Name); len(r) > longestName {
@@ -175,7 +182,7 @@ func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error
 
 // restore gives components back what we took from them, where the incident that
 // would do so is gone. What somebody has changed since is left alone.
-func (p *Page) restore(ctx context.Context, told []remediation.PublicComponent) error {
+func (p *Page) restore(ctx context.Context, told []remediation.PublicComponent, others onComponents) error {
 	p.forget()
 	known, err := p.known(ctx, told)
 	if err != nil {
@@ -183,7 +190,7 @@ func (p *Page) restore(ctx context.Context, told []remediation.PublicComponent) 
 	}
 	for _, c := range told {
 		k, ok := known[c.Name]
-		if !ok || k.Status != c.Trouble || k.Status == c.Status {
+		if !ok || k.Status != c.Trouble || k.Status == c.Status || others.keep(k, c.Status) {
 			continue
 		}
 		err := p.call(ctx, http.MethodPatch, "/components/"+url.PathEscape(k.ID),
@@ -201,18 +208,48 @@ type ourIncident struct {
 	update int
 }
 
-// unresolved looks for an incident of ours among those that go on; nil: there
-// is none.
-func (p *Page) unresolved(ctx context.Context, key string) (*ourIncident, error) {
+// onComponents are the ids of components that incidents other than ours are open on.
+type onComponents map[string]bool
+
+// severity orders what a component can be, the better first.
+var severity = []componentState{
+	remediation.Operational, underMaintenance, remediation.DegradedPerformance, remediation.PartialOutage, remediation.MajorOutage,
+}
+
+const underMaintenance componentState = "under_maintenance"
+
+// keep reports whether a component stays as it is, since another's incident is open
+// on it and we would show it better. What we do not know is not bettered either.
+func (o onComponents) keep(k component, to componentState) bool {
+	if !o[k.ID] && k.Status != underMaintenance {
+		return false
+	}
+	at := slices.Index(severity, k.Status)
+	return at < 0 || slices.Index(severity, to) < at
+}
+
+// unresolved looks for an incident of ours among those that go on, nil where there
+// is none, and for the components of the others.
+func (p *Page) unresolved(ctx context.Context, key string) (*ourIncident, onComponents, error) {
 	var found *ourIncident
+	others := onComponents{}
 	err := p.pages(ctx, "/incidents/unresolved", func(raw json.RawMessage) error {
 		in, err := readIncident(raw, key)
 		if in != nil {
 			found = in
+			return err
+		}
+		var other struct {
+			Components []component `json:"components"`
+		}
+		if json.Unmarshal(raw, &other) == nil {
+			for _, c := range other.Components {
+				others[c.ID] = true
+			}
 		}
 		return err
 	})
-	return found, err
+	return found, others, err
 }
 
 // readIncident returns an incident that has our key; nil for somebody else's,
