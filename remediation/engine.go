@@ -197,7 +197,10 @@ func (e *Engine) append(tx Tx, en Entry) error {
 	if en.Detail == nil {
 		en.Detail = map[string]any{}
 	}
-	_, err := tx.Append(en)
+	written, err := tx.Append(en)
+	if err == nil {
+		tx.OnCommit(func() { e.logEntry(written) })
+	}
 	return err
 }
 

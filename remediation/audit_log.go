@@ -1,0 +1,48 @@
+package remediation
+
+import (
+	"context"
+	"log/slog"
+)
+
+// loggedDetail are the keys of a detail that serve's log has, in their order: what
+// one needs to follow a decision. The audit log has all of it.
+var loggedDetail = []string{"trigger", "value", "threshold", "verdict", "outcome", "reason", "until", "release", "stage", "to", "why", "error"}
+
+// logEntry writes one line of serve's log for an entry that is on disk: the same
+// facts as the audit log, under the same seq.
+func (e *Engine) logEntry(en Entry) {
+	level := slog.LevelInfo
+	switch en.Kind {
+	case KindReceived, KindDuplicate: // one for each POST
+		level = slog.LevelDebug
+	case KindInDoubt, KindDrift, KindBlind, KindLateOutcome:
+		level = slog.LevelWarn
+	case KindOutcome:
+		if o := en.Detail["outcome"]; o == string(StepFailed) || o == string(StepUndone) {
+			level = slog.LevelWarn
+		}
+	case KindHeld:
+		if en.Detail["reason"] == string(HoldStepFailed) {
+			level = slog.LevelWarn
+		}
+	}
+	attrs := []slog.Attr{slog.String("kind", string(en.Kind)), slog.Int64("seq", en.Seq)}
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	add("service", en.Service)
+	add("incident", en.Incident)
+	add("step", en.Step)
+	if en.Actor != actorEngine {
+		add("actor", en.Actor)
+	}
+	for _, key := range loggedDetail {
+		if v, ok := en.Detail[key].(string); ok {
+			add(key, v)
+		}
+	}
+	e.log.LogAttrs(context.Background(), level, "audit", attrs...)
+}
