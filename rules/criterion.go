@@ -27,7 +27,7 @@ func CriterionExpression(pb *alerts.Playbook, c *alerts.Criterion) (string, erro
 		if !above {
 			most = "min_over_time"
 		}
-		text, _, err = q.sustainedOver(most, time.Duration(c.Sustained))
+		text, _, err = q.sustainedOver(overTime, most, time.Duration(c.Sustained))
 	} else {
 		text, _, err = q.value()
 	}

@@ -36,7 +36,7 @@ func TestTheExpressionsOfTheSmallPlaybook(t *testing.T) {
 		t.Errorf("error_rate: %+v", e)
 	}
 	cpu := x.Triggers["db_cpu"]
-	same(t, "sustained value", cpu.Value, "max(\n  min_over_time(db_cpu[10m])\n  and count_over_time(db_cpu[10m]) >= 36\n)")
+	same(t, "sustained value", cpu.Value, "max(\n  min_over_time(db_cpu[10m])\n  and count_over_time(db_cpu[10m]) >= 36\n  and present_over_time(db_cpu[1m] offset 10m)\n)")
 	same(t, "sustained recovery", cpu.Recovery, "max(\n  max_over_time(db_cpu[2m])\n  and count_over_time(db_cpu[2m]) >= 6\n)")
 	if g := x.Triggers["gamma_error_rate"]; strings.Contains(g.Value, "si_requests_total{") || strings.Contains(g.Recovery, "backout:") {
 		t.Errorf("in a stage the value reads recordings only, and the recovery none: %+v", g)
@@ -75,7 +75,8 @@ func TestAValueBelowIsSustainedByItsGreatestSample(t *testing.T) {
 func TestAnExporterThatDiedHasNoValue(t *testing.T) {
 	x := judged(t, `used / size`, func(*alerts.Trigger) {})
 	same(t, "value", x.Value, "max(\n  min_over_time((last_over_time(used[30s]) / last_over_time(size[30s]))[10m:15s])\n"+
-		"  and count_over_time((last_over_time(used[30s]) / last_over_time(size[30s]))[10m:15s]) >= 36\n)")
+		"  and count_over_time((last_over_time(used[30s]) / last_over_time(size[30s]))[10m:15s]) >= 36\n"+
+		"  and present_over_time((last_over_time(used[30s]) / last_over_time(size[30s]))[1m:15s] offset 10m)\n)")
 }
 
 func TestARateInsideDoesNotMakeARecoveryLookBackBeforeTheStep(t *testing.T) {
@@ -101,13 +102,15 @@ func TestSelectorsOfAStageAreRecordedSeriesBySeries(t *testing.T) {
 		}
 	}
 	const name = "backout:stage:social_intel:gamma_error_rate:"
+	const of = `{backout_service="social-intel"}`
 	const stage = ` and on () backout:stage{service="social-intel",stage=~"gamma|delta"}`
 	for record, expr := range map[string]string{
 		name + "lat_bucket":  `lat_bucket{path="a]b"}` + stage,
 		name + "lat_count":   `lat_count{path!="x"}` + stage,
 		name + "2:lat_count": `lat_count` + stage,
-		"backout:trigger_valuegamma_error_rate": "max(\n  histogram_quantile(0.95, sum by (le) (rate(" + name + "lat_bucket[5m])))\n" +
-			"    and on () (sum(increase(" + name + "lat_count[5m] offset 1m)) + sum(increase(" + name + "2:lat_count[5m])) >= 100)\n)",
+		"backout:trigger_valuegamma_error_rate": "max(\n  histogram_quantile(0.95, sum by (le) (rate(" + name + "lat_bucket" + of + "[5m])))\n" +
+			"    and on () (sum(increase(" + name + "lat_count" + of + "[5m] offset 1m)) + sum(increase(" + name + "2:lat_count" + of + "[5m])) >= 100)\n)\n" +
+			`and on () sum(max by (stage) (avg_over_time(rollout_stage{service="social-intel",stage=~"gamma|delta"}[5m]))) >= 0.99` + "\n" + strings.TrimSpace(stage),
 	} {
 		same(t, record, got[record], expr)
 	}

@@ -47,6 +47,10 @@ const (
 	none     = "none"
 )
 
+// partSeparator stands before the number of a part of a group. No service has it
+// in its name.
+const partSeparator = ":"
+
 // groupOf returns a service's rules: one group, since rules of different
 // groups see each other an evaluation late, and since the watchdog then shows
 // that they are evaluated.
@@ -151,7 +155,7 @@ func triggerRules(pb *alerts.Playbook, t *alerts.Trigger) ([]rule, error) {
 	alert.Annotations = note
 	if t.Signal != "" {
 		note["description"] = escape(fmt.Sprintf("A human raised the signal %s.%s%s", t.Signal, sentence(t.Description), plan))
-		alert.Expr = fmt.Sprintf("max(%s) == 1", selectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal))
+		alert.Expr = fmt.Sprintf("max(last_over_time(%s[%s])) == 1", selectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal), duration(bridge(pb)))
 		return []rule{alert}, nil
 	}
 	j, err := judge(pb, t)

@@ -54,14 +54,19 @@ const pendingLong = 10 * time.Minute
 // group, so that it beats only while all of them are evaluated.
 func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	var guards []guard
-	add := func(name, severity, expr string, wait time.Duration, summary, description string) {
+	of := func(about string, labels map[string]string, name, expr string, wait time.Duration, summary, description string) {
 		note := notes(pb, nil)
-		note["summary"] = escape(pb.Service+": ") + summary
+		note["summary"] = escape(about) + summary
 		note["description"] = description
-		guards = append(guards, guard{rule: rule{
-			Alert: name, Expr: expr, For: model.Duration(wait),
-			Labels: map[string]string{"service": pb.Service, "severity": severity}, Annotations: note,
-		}})
+		guards = append(guards, guard{rule: rule{Alert: name, Expr: expr, For: model.Duration(wait), Labels: labels, Annotations: note}})
+	}
+	add := func(name, severity, expr string, wait time.Duration, summary, description string) {
+		of(pb.Service+": ", map[string]string{"service": pb.Service, "severity": severity}, name, expr, wait, summary, description)
+	}
+	// What is wrong with backout itself is one alert, however many services it
+	// looks after: each has the same labels in every service's rules.
+	own := func(name, severity, expr string, wait time.Duration, summary, description string) {
+		of("", map[string]string{"severity": severity}, name, expr, wait, summary, description)
 	}
 	service := strconv.Quote(pb.Service)
 	up := fmt.Sprintf("min(%s)", targetsOf(pb))
@@ -82,16 +87,15 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	}
 	if len(pb.Stages) > 0 {
 		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, duration(bridge(pb))), patience(pb),
-			"no stage is known", "backout exports rollout_stage for every stage and for none. Without it no trigger of a stage can fire.")
+			"no stage is known", escape(fmt.Sprintf("Prometheus has no rollout_stage{service=%s}, which backout exports for every stage and for none. Without it no trigger of a stage can fire, and no signal. Either backout is not scraped, or a target label service takes the place of its own: set honor_labels: true on the scrape job %s.", service, backoutJob)))
 	}
-	add(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*bridge(pb),
+	own(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*bridge(pb),
 		"backout is down", "No backout is scraped, or it cannot read its store. Nothing is rolled back by itself: follow the runbook by hand.")
 	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, duration(bridge(pb))), 0,
 		"backout is blind ({{ $labels.reason }})", "For reason watchdog the alerts' way to backout is broken, for reason prometheus backout cannot ask whether they are true. It promotes nothing and confirms nothing: watch the service yourself.")
-	// Both know no service: what is told is told of every one.
-	add(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", duration(bridge(pb)), pendingLong.Seconds()), 0,
+	own(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", duration(bridge(pb)), pendingLong.Seconds()), 0,
 		"messages of backout do not get out", "One has waited for more than 10m to be delivered to Slack, the status page or a mail server. backout's log says why; it goes on trying, and what it does for the service is not held by it.")
-	add(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", duration(max(15*time.Minute, patience(pb)))), 0,
+	own(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", duration(max(15*time.Minute, patience(pb)))), 0,
 		"a message of backout was given up ({{ $labels.channel }})", "The channel refused it for good. backout's log and the audit log say which message, and why: tell by hand whom it was for.")
 	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
 		"a rollback waits for a person ({{ $labels.reason }})", "An open incident goes no further by itself. See backout incident list, then approve, claim or close it.")
@@ -100,8 +104,8 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	// The first looks at a whole day, the second bridges an hour in which backout was not scraped a day ago.
 	add(frozenOverADay, warning, fmt.Sprintf("max by (service) (min_over_time(backout_frozen{service=%[1]s}[1d])) == 1\nand on (service) max by (service) (last_over_time(backout_frozen{service=%[1]s}[1h] offset 1d)) == 1", service), 0,
 		"frozen for more than a day", "backout takes no step while it is frozen. Thaw it: backout thaw --reason=...")
-	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)), duration(patience(pb))), 0,
-		"rules could not be evaluated", escape(fmt.Sprintf("Rules of the group %s failed: what they would have told is missing.", pb.Service)))
+	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)+"("+successSuffix+"|"+partSeparator+"[0-9]+)?"), duration(patience(pb))), 0,
+		"rules could not be evaluated", escape(fmt.Sprintf("Rules of a group of %s failed: what they would have said is missing. Prometheus's log and its Rules page show the error.", pb.Service)))
 	add(watchdog, none, "vector(1)", 0, "the alerts' way to backout works", "It always fires. backout takes its absence for blindness: nothing is promoted.")
 	return guards, nil
 }

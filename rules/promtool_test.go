@@ -139,7 +139,7 @@ func TestTheGeneratedTestsFindFaultsInTheRules(t *testing.T) {
 		{"the bound has the wrong side", "> 85\n", "< 85\n", "RollbackDbCpu: silent just inside"},
 		{"samples from before the stage count", `and on () backout:stage{service="social-intel",stage=~"gamma|delta"}`, "", "RollbackGammaErrorRate: counts only"},
 		{"an instant value from before the stage counts", `and on () backout:stage{service="social-intel",stage="delta"}`, "", "RollbackDeltaCpu: counts only"},
-		{"a restart of backout ends the stage", `{service="social-intel"}[1m])) == 1`, `{service="social-intel"}[15s])) == 1`, "StageMetricAbsent"},
+		{"a restart of backout ends the stage", `last_over_time(rollout_stage{service="social-intel"}[1h])`, `last_over_time(rollout_stage{service="social-intel"}[15s])`, "StageMetricAbsent"},
 		{"the absence of a stage is told too early", "for: 5m", "for: 1m", "StageMetricAbsent"},
 		{"a day of freeze is not looked at as a whole", "min_over_time(backout_frozen", "last_over_time(backout_frozen", "FrozenOverADay"},
 	} {

@@ -85,14 +85,18 @@ func (q *query) value() (string, time.Duration, error) {
 	if !q.Instant() {
 		return q.windowed(time.Duration(q.window), q.minVolume)
 	}
-	// Above the bound for all of the time means that the least value is.
-	least := "min_over_time"
-	if !q.above {
-		least = "max_over_time"
-	}
 	d := time.Duration(q.sustained)
-	text, inner, err := q.sustainedOver(least, d)
+	text, inner, err := q.sustainedOver(lasting, q.least(), d)
 	return text, d + inner, err
+}
+
+// least is the function for a value that is beyond the bound for all of a time:
+// above it for all of the time means that the least value is.
+func (q *query) least() string {
+	if q.above {
+		return "min_over_time"
+	}
+	return "max_over_time"
 }
 
 // recovery is the expression that tells whether it has stopped. Every sample
@@ -116,7 +120,7 @@ func (q *query) recovery(r alerts.Recovery) (string, time.Duration, error) {
 	if !q.above {
 		most = "min_over_time"
 	}
-	text, inner, err := q.sustainedOver(most, d)
+	text, inner, err := q.sustainedOver(overTime, most, d)
 	return text, d + inner, err
 }
 
@@ -131,7 +135,7 @@ func (q *query) windowed(window time.Duration, minVolume float64) (string, time.
 
 // sustainedOver is fn over the samples of d, where nearly all of them exist,
 // and how far the query itself looks back.
-func (q *query) sustainedOver(fn string, d time.Duration) (string, time.Duration, error) {
+func (q *query) sustainedOver(over func(fn, text string, d, scrape time.Duration) string, fn string, d time.Duration) (string, time.Duration, error) {
 	text := q.at(0, 0)
 	expr, err := parse(text)
 	if err != nil {
@@ -147,7 +151,7 @@ func (q *query) sustainedOver(fn string, d time.Duration) (string, time.Duration
 		}
 		text = fmt.Sprintf("(%s)", text)
 	}
-	return single(q.worst(), overTime(fn, text, d, q.scrape())), back, nil
+	return single(q.worst(), over(fn, text, d, q.scrape())), back, nil
 }
 
 // fresh lets an instant query take no sample older than two scrapes, so that
@@ -169,17 +173,32 @@ func fresh(text string, scrape time.Duration) (string, error) {
 	return apply(text, edits), nil
 }
 
-// overTime applies fn to d, where nearly all of its samples exist. A range of
-// Prometheus 3 holds one sample less than one of 2.42, and a scrape may fail.
-// Text in parentheses is an expression, other text a selector.
+// overTime applies fn to d, where nearly all of its samples exist. Text in
+// parentheses is an expression, other text a selector.
 func overTime(fn, text string, d, scrape time.Duration) string {
-	over := fmt.Sprintf("%s[%s]", text, duration(d))
+	over := rangeOf(text, d, scrape)
+	return fmt.Sprintf("%s(%s)\nand count_over_time(%s) >= %s", fn, over, over, number(leastSamples(d, scrape)))
+}
+
+// lasting is overTime of a series that is as old as d: the samples that may be
+// missing must not make the time shorter for a new one. A few failed scrapes at
+// that moment do no harm.
+func lasting(fn, text string, d, scrape time.Duration) string {
+	return fmt.Sprintf("%s\nand present_over_time(%s offset %s)", overTime(fn, text, d, scrape), rangeOf(text, 4*scrape, scrape), duration(d))
+}
+
+func rangeOf(text string, d, scrape time.Duration) string {
 	if strings.HasPrefix(text, "(") {
-		over = fmt.Sprintf("%s[%s:%s]", text, duration(d), duration(scrape))
+		return fmt.Sprintf("%s[%s:%s]", text, duration(d), duration(scrape))
 	}
+	return fmt.Sprintf("%s[%s]", text, duration(d))
+}
+
+// leastSamples is how many samples of d there must be. A range of Prometheus 3
+// holds one sample less than one of 2.42, and a scrape may fail.
+func leastSamples(d, scrape time.Duration) float64 {
 	n := math.Floor(float64(d) / float64(scrape))
-	least := max(1, n-max(2, math.Ceil(n/10)))
-	return fmt.Sprintf("%s(%s)\nand count_over_time(%s) >= %s", fn, over, over, number(least))
+	return max(1, n-max(2, math.Ceil(n/10)))
 }
 
 // single makes one sample without labels out of an expression.
@@ -208,7 +227,7 @@ type selector struct {
 	// back is how far the subqueries around it and its own range and offset
 	// reach back.
 	back time.Duration
-	// call is the function around the range, or "".
+	// call is the innermost function around its range or a subquery, or "".
 	call string
 }
 
@@ -236,6 +255,9 @@ func selectorsOf(expr parser.Expr) []selector {
 				}
 			case *parser.SubqueryExpr:
 				s.back += p.Range + max(0, p.OriginalOffset)
+				if c, ok := path[max(0, i-1)].(*parser.Call); ok && s.call == "" {
+					s.call = c.Func.Name
+				}
 			}
 		}
 		found = append(found, s)

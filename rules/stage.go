@@ -3,9 +3,12 @@ package rules
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
 )
@@ -13,19 +16,27 @@ import (
 // stageRecording is 1 for the stage that a rollout is in.
 const stageRecording = "backout:stage"
 
-// stageRule records the stage. It bridges a restart of backout, and takes any
-// number of exporters.
+// stageMetric is what backout exports: 1 for the present stage, 0 for the others.
+const stageMetric = "rollout_stage"
+
+// stageCarried is for how long a stage is known after the last scrape of backout.
+const stageCarried = time.Hour
+
+// stageRule records the stage, of any number of exporters. Only backout changes
+// a stage, so while nobody exports one the last one goes on: what happens while
+// backout is down counts.
 func stageRule(pb *alerts.Playbook) rule {
-	bridge := max(time.Minute, 4*time.Duration(pb.ScrapeInterval))
+	exported := selectorOf(stageMetric, "service", pb.Service)
 	return rule{
 		Record: stageRecording,
-		Expr: fmt.Sprintf("max by (service, stage) (last_over_time(rollout_stage{service=%s}[%s])) == 1",
-			strconv.Quote(pb.Service), duration(bridge)),
+		Expr: fmt.Sprintf("max by (service, stage) (%[1]s) == 1\nor %[2]s\n  unless on (stage) %[1]s\n  unless on () (%[1]s == 1)\n  and on () last_over_time(%[1]s[%[3]s])",
+			exported, selectorOf(stageRecording, "service", pb.Service), duration(stageCarried)),
 	}
 }
 
-// inStage selects the recording of any of the stages.
-func inStage(pb *alerts.Playbook, stages []string) string {
+// inStage selects a metric's series, such as the stage's recording, of any of the
+// stages.
+func inStage(metric string, pb *alerts.Playbook, stages []string) string {
 	match := "stage=" + strconv.Quote(stages[0])
 	if len(stages) > 1 {
 		quoted := make([]string, len(stages))
@@ -34,138 +45,214 @@ func inStage(pb *alerts.Playbook, stages []string) string {
 		}
 		match = "stage=~" + strconv.Quote(strings.Join(quoted, "|"))
 	}
-	return fmt.Sprintf("%s{service=%s,%s}", stageRecording, strconv.Quote(pb.Service), match)
+	return fmt.Sprintf("%s{service=%s,%s}", metric, strconv.Quote(pb.Service), match)
 }
 
-// gated is the value over the samples that were taken in the given stages: each
-// selector's series are recorded while in the stage, and the window is taken
-// over those recordings. A sum gated after its increase would still count what
-// happened before the stage.
+// gated is the value over the samples that were taken in the given stages, and
+// only while one of them goes on: what a window still holds after its stage says
+// nothing about the next one. Each selector's series are recorded while in the
+// stage, and the window is taken over those recordings. A sum gated after its
+// increase would still count what happened before the stage.
 func (q *query) gated(pb *alerts.Playbook, t *alerts.Trigger, stages []string) (string, []rule, error) {
-	g := gate{query: q, stage: inStage(pb, stages), prefix: fmt.Sprintf("%s:%s:%s", stageRecording, legal(pb.Service), legal(t.Name)), names: map[string]string{}}
-	if q.Instant() {
-		return g.sustained()
-	}
-	text := q.at(time.Duration(q.window), q.minVolume)
-	expr, err := parse(text)
+	g := gate{query: q, stage: inStage(stageRecording, pb, stages), exported: inStage(stageMetric, pb, stages), prefix: fmt.Sprintf("%s:%s:%s", stageRecording, legal(pb.Service), legal(t.Name)), names: map[string]string{}}
+	value, err := g.value()
 	if err != nil {
 		return "", nil, err
 	}
-	for _, s := range selectorsOf(expr) {
-		if s.matrix == nil && !plain(s.vector) {
-			return g.sampled(strings.TrimSpace(text[s.vector.PosRange.Start:s.vector.PosRange.End]))
-		}
-	}
-	value, err := g.replace(text, func(selector) bool { return true })
-	if err != nil {
-		return "", nil, err
-	}
-	return single(q.worst(), value), g.rules, nil
+	return fmt.Sprintf("%s\nand on () %s", value, g.stage), g.rules, nil
 }
 
 // gate collects the recordings of one trigger.
 type gate struct {
 	*query
-	stage  string
-	prefix string
-	names  map[string]string // by selector
-	rules  []rule
+	// stage selects the recording of the stages, exported what backout says of them.
+	stage, exported string
+	prefix          string
+	names           map[string]string // by selector
+	rules           []rule
 }
 
-// sustained records the instant value while in the stage.
-func (g *gate) sustained() (string, []rule, error) {
-	// A rate inside of it would look back to before the stage.
-	text, err := g.replace(g.at(0, 0), func(s selector) bool { return s.matrix != nil })
+// value is the gated value while the stage goes on, and after it.
+func (g *gate) value() (string, error) {
+	if g.Instant() {
+		return g.sustained()
+	}
+	text := g.at(time.Duration(g.window), g.minVolume)
+	expr, err := parse(text)
 	if err != nil {
-		return "", nil, err
+		return "", err
+	}
+	if culprit := otherMoment(expr, g.zeroBound()); culprit != nil {
+		return g.sampled(strings.TrimSpace(text[culprit.PosRange.Start:culprit.PosRange.End]))
+	}
+	if text, err = g.replace(text); err != nil {
+		return "", err
+	}
+	return g.begun(text)
+}
+
+// begun keeps the first minutes of a stage, which are no full window, from
+// deciding. A count can only grow until the window is full. A ratio of counts is
+// taken as if the rest of the window passed without an event: it is beyond the
+// bound as soon as the whole window would be, whatever follows. Any other value
+// is judged once the stage has lasted its window.
+func (g *gate) begun(text string) (string, error) {
+	expr, err := parse(text)
+	if err != nil {
+		return "", err
+	}
+	value := single(g.worst(), text)
+	// Scrapes that failed count for neither side.
+	share := fmt.Sprintf("sum(max by (stage) (avg_over_time(%s[%s])))", g.exported, duration(time.Duration(g.window)))
+	_, err = ratioOf(text)
+	switch {
+	case g.above && isCount(expr):
+		return value, nil
+	case g.above && err == nil:
+		return fmt.Sprintf("%s\n* on () clamp_max(%s, 1)", value, share), nil
+	}
+	return fmt.Sprintf("%s\nand on () %s >= 0.99", value, share), nil
+}
+
+// sustained records the instant value while in the stage. A rate inside of it is
+// taken of the scraped series, since a recording holds a late scrape as a gap and
+// a repeated value; so that it does not look back to before the stage, the stage
+// must have been on at the range's length ago too.
+func (g *gate) sustained() (string, error) {
+	text := g.at(0, 0)
+	expr, err := parse(text)
+	if err != nil {
+		return "", err
+	}
+	var back time.Duration
+	for _, s := range selectorsOf(expr) {
+		if err := fixedMoment(s.vector, text); err != nil {
+			return "", err
+		}
+		back = max(back, s.back)
 	}
 	if text, err = fresh(text, g.scrape()); err != nil {
-		return "", nil, err
+		return "", err
 	}
-	name := g.prefix + ":value"
-	g.rules = append(g.rules, rule{Record: name, Expr: fmt.Sprintf("%s\nand on () %s", single(g.worst(), text), g.stage)})
-	fn := "min_over_time"
-	if !g.above {
-		fn = "max_over_time"
-	}
-	return single(g.worst(), overTime(fn, name, time.Duration(g.bound.sustained), g.scrape())), g.rules, nil
+	return single(g.worst(), lasting(g.least(), g.sample(":value", single(g.worst(), text), back), time.Duration(g.bound.sustained), g.scrape())), nil
 }
 
 // sampled is for a query that compares the present with an earlier moment:
 // which of the two was in the stage cannot be told from a recording. Where
 // anything above zero is a breach, the query is recorded over a window of four
 // scrapes that lies in the stage as a whole, and the most of those is taken.
-func (g *gate) sampled(culprit string) (string, []rule, error) {
-	threshold, ok := g.zeroBound()
-	if !ok {
-		return "", nil, fmt.Errorf("it counts only in a stage, but %q looks at another moment than the rest of the query, so that samples from before the stage cannot be told apart;"+
-			" try: read only ranges such as [$window], or use above: 0 (it is %s)", culprit, threshold)
+func (g *gate) sampled(culprit string) (string, error) {
+	if !g.zeroBound() {
+		return "", fmt.Errorf("it counts only in a stage, but %q looks at another moment than the rest of the query, so that samples from before the stage cannot be told apart;"+
+			" try: read only ranges such as [$window], or use above: 0 (it is %s)", culprit, g.comparison())
 	}
 	short := 4 * g.scrape()
-	name := g.prefix + ":sample"
-	g.rules = append(g.rules, rule{Record: name, Expr: fmt.Sprintf("%s\nand on () %s\nand on () %s offset %s",
-		single("max", g.at(short, g.minVolume)), g.stage, g.stage, duration(short))})
-	return fmt.Sprintf("max(max_over_time(%s[%s]))", name, duration(time.Duration(g.window))), g.rules, nil
+	sample := g.sample(":sample", single("max", g.at(short, g.minVolume)), short)
+	return fmt.Sprintf("max(max_over_time(%s[%s]))", sample, duration(time.Duration(g.window))), nil
 }
 
-func (g *gate) zeroBound() (string, bool) {
-	if g.above && g.threshold == 0 {
-		return "", true
+// sample records a value that looks back while all of that lies in the stage,
+// and returns the selector of the recording.
+func (g *gate) sample(suffix, value string, back time.Duration) string {
+	expr := fmt.Sprintf("%s\nand on () %s", value, g.stage)
+	if back > 0 {
+		expr += fmt.Sprintf("\nand on () %s offset %s", g.stage, duration(back))
 	}
-	word := "below"
-	if g.above {
-		word = "above"
-	}
-	return fmt.Sprintf("%s: %s", word, number(g.threshold)), false
+	return g.recorded(g.prefix+suffix, expr)
 }
 
-// replace records the picked selectors' series while in the stage, and lets
-// the text read the recordings instead.
-func (g *gate) replace(text string, pick func(selector) bool) (string, error) {
+// ownerLabel tells the recordings of two services apart whose names are legal as
+// a metric's in one form only, such as shop-eu and shop_eu. The label service may
+// be one of the recorded series' own.
+const ownerLabel = "backout_service"
+
+// recorded adds a recording and returns its selector.
+func (g *gate) recorded(name, expr string) string {
+	g.rules = append(g.rules, rule{Record: name, Expr: expr, Labels: map[string]string{ownerLabel: g.pb.Service}})
+	return selectorOf(name, ownerLabel, g.pb.Service)
+}
+
+// zeroBound tells whether anything above zero is a breach.
+func (g *gate) zeroBound() bool { return g.above && g.threshold == 0 }
+
+// otherMoment returns a selector that reads another moment than the present, in a
+// way that does not stand being gated. What counts births does: a recording has
+// no earlier sample until the stage has lasted that long, so the targets have
+// none either, and no series counts as born. Where one event is a breach that is
+// too late, so everyBirth tells that births must count from the beginning.
+func otherMoment(expr parser.Expr, everyBirth bool) (culprit *parser.VectorSelector) {
+	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+		v, ok := n.(*parser.VectorSelector)
+		if !ok || plain(v) || culprit != nil {
+			return nil
+		}
+		for _, p := range path {
+			if e, ok := p.(parser.Expr); ok && !everyBirth && isBirth(e) {
+				return nil
+			}
+			if _, ok := p.(*parser.MatrixSelector); ok {
+				return nil
+			}
+		}
+		culprit = v
+		return nil
+	})
+	return culprit
+}
+
+// replace records the selectors' series while in the stage, and lets the text
+// read the recordings instead.
+func (g *gate) replace(text string) (string, error) {
 	expr, err := parse(text)
 	if err != nil {
 		return "", err
 	}
 	var edits []edit
 	for _, s := range selectorsOf(expr) {
-		if !pick(s) {
-			continue
-		}
 		pos := s.vector.PosRange
 		what := strings.TrimSpace(text[pos.Start:pos.End])
 		if s.vector.Name == "" {
 			return "", fmt.Errorf("it counts only in a stage, but %q does not name its metric, so that it cannot be recorded; try: write the metric's name before the braces", what)
 		}
-		if s.vector.Timestamp != nil || s.vector.StartOrEnd != 0 {
-			return "", fmt.Errorf("it counts only in a stage, but %q has the @ modifier, which reads a fixed moment; try: leave it out", what)
+		if err := fixedMoment(s.vector, text); err != nil {
+			return "", err
 		}
-		edits = append(edits, edit{int(pos.Start), int(pos.End), g.record(s.vector.Name, what)})
+		present := *s.vector
+		present.OriginalOffset, present.Offset = 0, 0
+		with := g.record(s.vector.Name, present.String())
+		if o := s.vector.OriginalOffset; o != 0 && s.matrix == nil {
+			with += " offset " + duration(o)
+		}
+		edits = append(edits, edit{int(pos.Start), int(pos.End), with})
 	}
 	return apply(text, edits), nil
 }
 
-// record returns the name under which a selector's series are recorded. The
-// metric's own name ends it: a histogram's _bucket stays one.
+// fixedMoment is the error of a selector that reads one.
+func fixedMoment(v *parser.VectorSelector, text string) error {
+	if v.Timestamp == nil && v.StartOrEnd == 0 {
+		return nil
+	}
+	what := strings.TrimSpace(text[v.PosRange.Start:v.PosRange.End])
+	return fmt.Errorf("it counts only in a stage, but %q has the @ modifier, which reads a fixed moment; try: leave it out", what)
+}
+
+// record returns the selector of a recording of a selector's series. The metric's
+// own name ends the recording's: a histogram's _bucket stays one.
 func (g *gate) record(metric, selector string) string {
-	if name, ok := g.names[selector]; ok {
-		return name
+	if found, ok := g.names[selector]; ok {
+		return found
 	}
 	name := fmt.Sprintf("%s:%s", g.prefix, metric)
 	for n := 2; g.taken(name); n++ {
 		name = fmt.Sprintf("%s:%d:%s", g.prefix, n, metric)
 	}
-	g.names[selector] = name
-	g.rules = append(g.rules, rule{Record: name, Expr: fmt.Sprintf("%s and on () %s", selector, g.stage)})
-	return name
+	g.names[selector] = g.recorded(name, fmt.Sprintf("%s and on () %s", selector, g.stage))
+	return g.names[selector]
 }
 
 func (g *gate) taken(name string) bool {
-	for _, n := range g.names {
-		if n == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(g.rules, func(r rule) bool { return r.Record == name })
 }
 
 // legal makes a word fit for a metric's name.

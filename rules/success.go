@@ -17,6 +17,9 @@ const (
 	successThresholdRecording = "backout:success_threshold"
 )
 
+// successSuffix ends the name of the group that records them.
+const successSuffix = "-success"
+
 // successInterval is how often success criteria are evaluated: they look back over
 // days, and nothing acts on them.
 const successInterval = 5 * time.Minute
@@ -24,7 +27,7 @@ const successInterval = 5 * time.Minute
 // successOf returns the group that records a playbook's success criteria, those of
 // them that are measured, and their thresholds; nil where none is.
 func successOf(pb *alerts.Playbook) (*group, error) {
-	g := &group{Name: pb.Service + "-success", Interval: model.Duration(max(successInterval, time.Duration(pb.ScrapeInterval)))}
+	g := &group{Name: pb.Service + successSuffix, Interval: model.Duration(max(successInterval, time.Duration(pb.ScrapeInterval)))}
 	for _, area := range pb.SuccessCriteria {
 		for _, c := range area.Criteria {
 			if c.Measure == nil {

@@ -292,7 +292,10 @@ func fires(alert rule, scrape int, every time.Duration, more ...string) exprChec
 }
 
 func firing(alert rule) string {
-	pairs := []string{"alertname", alert.Alert, "alertstate", "firing", "service", alert.Labels["service"]}
+	pairs := []string{"alertname", alert.Alert, "alertstate", "firing"}
+	if service := alert.Labels["service"]; service != "" {
+		pairs = append(pairs, "service", service)
+	}
 	if ind := alert.Labels["indicator"]; ind != "" {
 		pairs = append(pairs, "indicator", ind)
 	}

@@ -159,16 +159,20 @@ func (w *watch) indicator(g guard) (testCase, error) {
 	return w.test(name, series, checks...), nil
 }
 
-// stage shows the guard of the stage's metric, and the recording of the stage.
+// stage shows the guard of the stage's metric, and that the last stage goes on
+// while nobody exports one.
 func (w *watch) stage() testCase {
 	first := w.pb.Stages[0].Name
-	n, bridged := 10, int(max(time.Minute, bridge(w.pb))/w.every)
+	n := 10
 	wait := int(bridge(w.pb)/w.every) + w.wait(stageMetricAbsent)
-	series := stageSeries(w.pb.Service, w.pb.Release.Version, in(first, n), in("", wait+4))
+	back := n + wait + 6
+	series := stageSeries(w.pb.Service, w.pb.Release.Version, in(first, n), in("", wait+6), in(noStage, 4))
 	stage := selectorOf(stageRecording, "service", w.pb.Service, "stage", first)
-	c := w.test(stageMetricAbsent+": fires where nobody tells the stage for long; a short absence is bridged", series,
-		exprCheck{Expr: stage, At: scrapeTime(n-2+bridged, w.every), Samples: []sample{{Labels: stage, Value: 1}}},
-		exprCheck{Expr: stage, At: scrapeTime(n+1+bridged, w.every), Samples: []sample{}},
+	goesOn := func(scrape int) exprCheck {
+		return exprCheck{Expr: stage, At: scrapeTime(scrape, w.every), Samples: []sample{{Labels: stage, Value: 1}}}
+	}
+	c := w.test(stageMetricAbsent+": fires where nobody tells the stage for long; the last one goes on until another is told", series,
+		goesOn(n-1), goesOn(n+1), goesOn(back-1), exprCheck{Expr: stage, At: scrapeTime(back, w.every), Samples: []sample{}},
 		w.silent(stageMetricAbsent, n-1), w.silent(stageMetricAbsent, n+w.wait(stageMetricAbsent)-1), w.fires(stageMetricAbsent, n+wait+2))
 	c.pace = everyScrape
 	return c
@@ -205,14 +209,24 @@ func (w *watch) backout() []testCase {
 		w.test(remediationFailed+": fires where a step failed", []inputSeries{human("step_failed")},
 			w.silent(remediationFailed, w.sim.coarse-1), w.fires(remediationFailed, w.sim.coarse+1, "reason", "step_failed"), w.silent(remediationHeld, w.sim.coarse+1)),
 		w.frozen(),
-		w.test(ruleEvaluationFailures+": fires where a rule of the group failed", []inputSeries{
-			ownSeries("prometheus_rule_evaluation_failures_total", map[string]string{"rule_group": "/etc/prometheus/rules/" + w.pb.Service + ".rules.yml;" + w.pb.Service}, "prometheus", run{n: w.sim.coarse}, run{from: 1, n: 2 * w.sim.coarse}),
-		}, w.silent(ruleEvaluationFailures, w.sim.coarse-1), w.fires(ruleEvaluationFailures, 2*w.sim.coarse)),
+		w.failing(""), w.failing(successSuffix),
 		{
 			Name: watchdog + ": always fires", Interval: w.pb.ScrapeInterval,
 			Checks: []exprCheck{w.fires(watchdog, 1), {Expr: "absent(" + selectorOf("ALERTS", "alertname", watchdog, "severity", none) + ")", At: model.Duration(w.every), Samples: []sample{}}},
 		},
 	}
+}
+
+// failing shows the guard of rules that fail, in one of the service's groups.
+func (w *watch) failing(suffix string) testCase {
+	name := w.pb.Service + suffix
+	failures := func(group string, runs ...run) inputSeries {
+		return ownSeries("prometheus_rule_evaluation_failures_total", map[string]string{"rule_group": "/etc/prometheus/rules/" + group + ".rules.yml;" + group}, "prometheus", runs...)
+	}
+	return w.test(fmt.Sprintf("%s: fires where a rule of the group %s failed", ruleEvaluationFailures, name), []inputSeries{
+		failures(name, run{n: w.sim.coarse}, run{from: 1, n: 2 * w.sim.coarse}),
+		failures(w.pb.Service+"-another", run{from: 0, by: 1, n: 3 * w.sim.coarse}),
+	}, w.silent(ruleEvaluationFailures, w.sim.coarse-1), w.fires(ruleEvaluationFailures, 2*w.sim.coarse))
 }
 
 // frozen shows the guard of a long freeze: frozen for half a day, thawed for a

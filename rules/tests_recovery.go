@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -20,9 +21,13 @@ func (s *subject) triggerTests() ([]testCase, error) {
 	}
 	cases = append(cases, more...)
 	if len(s.stages) > 0 {
-		cases = append(cases, s.paced([]testCase{s.stageTest()})...)
+		stage := []testCase{s.stageTest()}
+		if !s.Instant() && strings.Contains(s.judged.Value, stageMetric+"{") {
+			stage = append(stage, s.beginTest())
+		}
+		cases = append(cases, s.paced(stage)...)
 	}
-	if s.countsBirths() {
+	if s.threshold == 0 && s.countsBirths() {
 		cases = append(cases, s.paced(s.birthTests())...)
 	}
 	return cases, nil
@@ -231,13 +236,23 @@ func (s *subject) stageTest() testCase {
 	}
 	within := n + length
 	gap := within + n
-	end := gap + 6
-	stays := []stay{in(before, n), in(s.stages[0], length), in(s.stages[0], n), in("", 2), in(s.stages[0], 4)}
-	return s.testCase(fmt.Sprintf("counts only what is measured in %s", s.stages[0]),
+	over := gap + 6
+	end := over + 4
+	stays := []stay{in(before, n), in(s.stages[0], length), in(s.stages[0], n), in("", 2), in(s.stages[0], 4), in(noStage, 4)}
+	return s.testCase(fmt.Sprintf("counts only what is measured in %s, and only while it goes on", s.stages[0]),
 		script{{scrapes: n, levels: s.strong}, {scrapes: length, levels: entry}, {scrapes: end - within, levels: s.strong}}, s.staged(stays...),
 		s.silent(n-1), hasNoValue(s.recording, n-1, s.scrape()),
 		s.silent(n+2), s.silent(n+length/2), s.silent(within-1),
-		s.beyondIs(true, gap-1), s.fires(gap-1), s.fires(gap+1))
+		s.beyondIs(true, gap-1), s.fires(gap-1), s.fires(gap+1), s.fires(over-1),
+		s.silent(over), hasNoValue(s.recording, over, s.scrape()), s.silent(end-1))
+}
+
+// beginTest shows that the first minutes of a stage are no full window.
+func (s *subject) beginTest() testCase {
+	n := s.over()
+	return s.testCase(fmt.Sprintf("the first minutes of %s are no full window: silent a little beyond its threshold until that has passed", s.stages[0]),
+		script{{scrapes: 2 * n, levels: s.beyond}}, s.staged(in(noStage, n), in(s.stages[0], n)),
+		s.silent(n+2), s.silent(n+int(s.span()/s.scrape())/2), s.beyondIs(true, 2*n-1), s.fires(2*n-1))
 }
 
 // countsBirths tells whether the query compares a counter's present with its

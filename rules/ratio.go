@@ -1,0 +1,183 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// ratio is a query that divides one count of events by another.
+type ratio struct {
+	// events and total are the counts' expressions, total with its volume guard.
+	events, total string
+	// factor is what the ratio is multiplied by: 100 for a percentage.
+	factor float64
+}
+
+var errNoRatio = errors.New("its query does not divide a count by a count, such as sum(increase(errors[$window])) / sum(increase(requests[$window]))")
+
+// ratioOf takes a query apart; the error is errNoRatio where it is no ratio of counts.
+func ratioOf(text string) (ratio, error) {
+	expr, err := parse(text)
+	if err != nil {
+		return ratio{}, err
+	}
+	r := ratio{factor: 1}
+	div, ok := r.scaled(expr).(*parser.BinaryExpr)
+	if !ok || div.Op != parser.DIV || !plainMatching(div.VectorMatching) {
+		return ratio{}, errNoRatio
+	}
+	var events, total counted
+	left := r.scaled(div.LHS)
+	if !events.add(left) || !total.add(div.RHS) || events.over != total.over || events.over == (counting{}) || events.births && events.over.fn != "increase" {
+		return ratio{}, errNoRatio
+	}
+	part := func(e parser.Expr) string {
+		pos := e.PositionRange()
+		s := fmt.Sprintf("(%s)", strings.TrimSpace(text[pos.Start:pos.End]))
+		if events.over.fn == "rate" {
+			s = fmt.Sprintf("(%s * %s)", s, number(events.over.span.Seconds()))
+		}
+		return s
+	}
+	r.events, r.total = part(left), part(div.RHS)
+	return r, nil
+}
+
+// scaled takes a multiplication by a number off an expression.
+func (r *ratio) scaled(e parser.Expr) parser.Expr {
+	for {
+		switch x := e.(type) {
+		case *parser.ParenExpr:
+			e = x.Expr
+			continue
+		case *parser.BinaryExpr:
+			if n, ok := x.LHS.(*parser.NumberLiteral); ok && x.Op == parser.MUL && n.Val > 0 {
+				r.factor *= n.Val
+				e = x.RHS
+				continue
+			}
+			if n, ok := x.RHS.(*parser.NumberLiteral); ok && x.Op == parser.MUL && n.Val > 0 {
+				r.factor *= n.Val
+				e = x.LHS
+				continue
+			}
+		}
+		return e
+	}
+}
+
+func plainMatching(m *parser.VectorMatching) bool {
+	return m == nil || m.Card == parser.CardOneToOne && len(m.MatchingLabels) == 0
+}
+
+// counting is by which function, and over which time, events are counted.
+type counting struct {
+	fn   string
+	span time.Duration
+}
+
+// counted looks for what an expression counts.
+type counted struct {
+	over counting
+	// births: what series are born with is counted too.
+	births bool
+}
+
+// isCount tells a sum of increases.
+func isCount(e parser.Expr) bool {
+	var c counted
+	return c.add(e) && c.over.fn == "increase"
+}
+
+// add tells whether an expression is a count, counted as those before it.
+func (c *counted) add(e parser.Expr) bool {
+	switch e := e.(type) {
+	case *parser.ParenExpr:
+		return c.add(e.Expr)
+	case *parser.AggregateExpr:
+		return e.Op == parser.SUM && c.add(e.Expr)
+	case *parser.BinaryExpr:
+		return c.binary(e)
+	case *parser.Call:
+		return c.call(e)
+	}
+	return false
+}
+
+func (c *counted) binary(e *parser.BinaryExpr) bool {
+	number := func(e parser.Expr) bool { _, ok := e.(*parser.NumberLiteral); return ok }
+	switch {
+	case isBirth(e):
+		c.births = true
+		return true
+	case e.Op == parser.ADD || e.Op == parser.LOR:
+		return c.add(e.LHS) && c.add(e.RHS)
+	case e.Op == parser.LAND || e.Op == parser.LUNLESS:
+		return c.add(e.LHS)
+	case e.Op.IsComparisonOperator():
+		return !e.ReturnBool && number(e.RHS) && c.add(e.LHS) // a guard, which takes values away and changes none
+	case e.Op == parser.MUL:
+		if n, ok := e.LHS.(*parser.NumberLiteral); ok && n.Val == 0 {
+			return c.add(e.RHS) // nothing, where there is something to count
+		}
+	}
+	return false
+}
+
+func (c *counted) call(e *parser.Call) bool {
+	switch e.Func.Name {
+	case "vector":
+		n, ok := e.Args[0].(*parser.NumberLiteral)
+		return ok && n.Val == 0
+	case "increase", "rate":
+		over := counting{fn: e.Func.Name}
+		switch a := e.Args[0].(type) {
+		case *parser.MatrixSelector:
+			over.span = a.Range
+		case *parser.SubqueryExpr:
+			over.span = a.Range
+		}
+		if c.over == (counting{}) {
+			c.over = over
+		}
+		return c.over == over
+	}
+	return false
+}
+
+// isBirth tells what counts the events that series are born with: those that were
+// not there at another moment, on targets that were scraped then, as in
+//
+//	(errors_total unless errors_total offset $window) and on (instance) (up offset $window == 1)
+func isBirth(e parser.Expr) bool {
+	and, ok := unwrapped(e).(*parser.BinaryExpr)
+	if !ok || and.Op != parser.LAND || !looksBack(and.RHS) {
+		return false
+	}
+	unless, ok := unwrapped(and.LHS).(*parser.BinaryExpr)
+	return ok && unless.Op == parser.LUNLESS && !looksBack(unless.LHS) && looksBack(unless.RHS)
+}
+
+func unwrapped(e parser.Expr) parser.Expr {
+	for {
+		p, ok := e.(*parser.ParenExpr)
+		if !ok {
+			return e
+		}
+		e = p.Expr
+	}
+}
+
+// looksBack tells whether an expression reads series, all of them at a moment
+// before the present.
+func looksBack(e parser.Expr) bool {
+	found := selectorsOf(e)
+	return len(found) > 0 && !slices.ContainsFunc(found, func(s selector) bool {
+		return s.matrix != nil || s.vector.OriginalOffset <= 0 || s.vector.Timestamp != nil || s.vector.StartOrEnd != 0
+	})
+}
