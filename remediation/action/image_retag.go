@@ -3,6 +3,7 @@ package action
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -24,20 +25,32 @@ type Images interface {
 	Smoke(ctx context.Context, check alerts.SmokeCheck) error
 }
 
-// imageRetag puts the previous version's image back under the tag that the
-// compose service runs.
+// Pins are Images whose version a variable of the project's env file names, as in
+// image: shop:${TAG}.
+type Pins interface {
+	// ImagePin returns the action that writes previous into the variable and
+	// recreates the service. It looks at nothing outside.
+	ImagePin(target alerts.Target, variable, previous string) (remediation.Action, error)
+}
+
+// imageRetag puts the previous version's image back: under the latest tag that the
+// compose service runs, or by the variable that its tag stands in.
 type imageRetag struct{ images Images }
 
 type imageRetagParams struct {
 	// Image is the repository whose latest tag is moved, without a tag; the
 	// compose service's own by default.
 	Image string `yaml:"image"`
+	// Variable is the variable of the env file that the image's tag stands in, such
+	// as TAG of image: shop:${TAG}; without it the latest tag is moved.
+	Variable string `yaml:"variable"`
 	// Previous is the tag to go back to; the release's previous by default.
 	Previous string `yaml:"previous"`
 }
 
 var (
 	imageName = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]*(:[0-9]+/[a-z0-9._/-]+)?$`)
+	imageVar  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	imageTag  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 )
 
@@ -50,6 +63,12 @@ func (imageRetag) CheckParams(_ *alerts.Playbook, params any) []alerts.ParamProb
 	var problems []alerts.ParamProblem
 	if p.Image != "" && !imageName.MatchString(p.Image) {
 		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: fmt.Sprintf("%q is not an image's name without a tag", p.Image), Try: "image: social-intel"})
+	}
+	switch {
+	case p.Variable != "" && !imageVar.MatchString(p.Variable):
+		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: fmt.Sprintf("%q is not the name of a variable", p.Variable), Try: "variable: TAG, where the compose file has image: shop:${TAG}"})
+	case p.Variable != "" && p.Image != "":
+		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: "image is whose latest tag is moved, and variable decides the tag", Try: "leave image out"})
 	}
 	if p.Previous != "" && !imageTag.MatchString(p.Previous) {
 		problems = append(problems, alerts.ParamProblem{Key: "previous", Problem: fmt.Sprintf("%q is not a tag", p.Previous), Try: "previous: v1.0.0"})
@@ -66,7 +85,16 @@ func (imageRetag) Target(pb *alerts.Playbook, _ any) string { return composeTarg
 
 func (k imageRetag) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
 	p := params.(*imageRetagParams)
-	a, err := k.images.ImageRetag(pb.Target, p.Image, cmp.Or(p.Previous, pb.Release.Previous))
+	previous := cmp.Or(p.Previous, pb.Release.Previous)
+	var a remediation.Action
+	var err error
+	if p.Variable == "" {
+		a, err = k.images.ImageRetag(pb.Target, p.Image, previous)
+	} else if pins, ok := k.images.(Pins); ok {
+		a, err = pins.ImagePin(pb.Target, p.Variable, previous)
+	} else {
+		err = errors.New("who runs the images knows no variable")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("image_retag: %w", err)
 	}

@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -349,4 +350,42 @@ func substitute(s string, env map[string]setting) (string, error) {
 		return "", fmt.Errorf("${%s}: %s is required and not in .env", s, name)
 	}
 	return "", fmt.Errorf("${%s}: not understood", s)
+}
+
+// keysWith returns the keys of a service whose value has a variable in it.
+func keysWith(file []byte, service, variable string) ([]string, error) {
+	var doc struct {
+		Services map[string]yaml.Node `yaml:"services"`
+	}
+	if err := yaml.Unmarshal(file, &doc); err != nil {
+		return nil, err
+	}
+	of := doc.Services[service]
+	svc := target(&of)
+	var keys []string
+	if svc.Kind != yaml.MappingNode {
+		return nil, nil
+	}
+	for i := 0; i+1 < len(svc.Content); i += 2 {
+		if mentions(svc.Content[i+1], variable) {
+			keys = append(keys, svc.Content[i].Value)
+		}
+	}
+	return keys, nil
+}
+
+// mentions reports whether $NAME or ${NAME...} stands anywhere in a node.
+func mentions(n *yaml.Node, name string) bool {
+	for rest := n.Value; n.Kind == yaml.ScalarNode; {
+		_, after, found := strings.Cut(rest, "$")
+		if !found {
+			return false
+		}
+		rest = after
+		after = strings.TrimPrefix(after, "{")
+		if nameLength(after) == len(name) && strings.HasPrefix(after, name) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(target(n).Content, func(c *yaml.Node) bool { return mentions(c, name) })
 }

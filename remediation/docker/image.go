@@ -119,7 +119,7 @@ func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.C
 		}
 	}
 	if len(st.due) == 0 && len(st.left) == 0 {
-		k := a.check()
+		k := a.c.versionCheck(a.target, a.version)
 		k.flags = ""
 		st.denied = f.down() != nil || a.c.denies(ctx, f, k) != nil
 	}
@@ -246,7 +246,7 @@ func (st standing) changedSince(was imageSnapshot, position remediation.Position
 // replacement is how an operation replaces the replicas that run another image.
 func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
 	return &replacement{
-		c: a.c, op: op, compose: a.target.Compose, check: a.check(), were: snap.Replicas, due: a.due(snap.PreviousID),
+		c: a.c, op: op, compose: a.target.Compose, check: a.c.versionCheck(a.target, a.version), were: snap.Replicas, due: a.due(snap.PreviousID),
 		forward: func(ctx context.Context, f *fleet) (change, error) {
 			d, err := a.c.definitionOf(f)
 			if err != nil {

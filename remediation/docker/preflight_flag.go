@@ -93,15 +93,7 @@ func (a *flagOff) proveLasts(ctx context.Context) remediation.Finding {
 		return remediation.Failed(fmt.Sprintf("a container runs with another %s than the files give: a shell's variable overrules .env", name),
 			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.service))
 	}
-	const mayWrite, mayEnter = 2, 1
-	dir, err := a.c.allowed(filepath.Dir(l.envPath))
-	if err == nil {
-		err = syscall.Access(dir, mayWrite|mayEnter)
-	}
-	if err == nil && l.env.Missing == "" {
-		err = syscall.Access(l.envPath, mayWrite)
-	}
-	if err != nil {
+	if err := a.c.mayWrite(l.envPath, l.env.Missing); err != nil {
 		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.envPath, err), "give backout the right to write it and its folder")
 	}
 	return remediation.Passed(l.envPath + " can be written, and decides")
@@ -120,4 +112,17 @@ func (a *flagOff) proveOff(ctx context.Context) remediation.Finding {
 			"probe: {flags: ...} with an address that lists flags, or sign for it")
 	}
 	return remediation.Passed(seen + ", serves " + a.flag.Name + " as off, and was removed")
+}
+
+// mayWrite says why a file could not be replaced, or returns nil.
+func (c *Client) mayWrite(path, missing string) error {
+	const mayWrite, mayEnter = 2, 1
+	dir, err := c.allowed(filepath.Dir(path))
+	if err == nil {
+		err = syscall.Access(dir, mayWrite|mayEnter)
+	}
+	if err == nil && missing == "" {
+		err = syscall.Access(path, mayWrite)
+	}
+	return err
 }

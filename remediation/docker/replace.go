@@ -36,7 +36,7 @@ type replicaState struct {
 	Image   string       `json:"image"`
 	ImageID string       `json:"image_id"`
 	State   string       `json:"state"`
-	Health  string       `json:"health,omitempty"` // its own healthcheck's word
+	Health  string       `json:"health,omitempty"` // unhealthy, or nothing: a look that comes later must not differ
 	Value   *string      `json:"value,omitempty"`  // of a flag; absent: not set
 	Restart restartState `json:"restart"`
 }
@@ -77,8 +77,12 @@ func (s replicaState) value() setting {
 }
 
 func stateOf(r *replica) replicaState {
-	return replicaState{ID: r.ID, Name: r.name(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status, Health: r.health(),
+	s := replicaState{ID: r.ID, Name: r.name(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status,
 		Restart: restartState{string(r.HostConfig.RestartPolicy.Name), r.HostConfig.RestartPolicy.MaximumRetryCount}}
+	if r.health() == container.Unhealthy {
+		s.Health = container.Unhealthy
+	}
+	return s
 }
 
 func (p *replacement) survey(ctx context.Context) (*fleet, error) { return p.c.survey(ctx, p.compose) }

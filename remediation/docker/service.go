@@ -80,6 +80,12 @@ func (c *Client) definitionOf(f *fleet) (definition, error) {
 	if err != nil {
 		return definition{}, err
 	}
+	return c.definitionWith(f, p, env)
+}
+
+// definitionWith is the definition as it would be with another env file.
+func (c *Client) definitionWith(f *fleet, p project, env []byte) (definition, error) {
+	var err error
 	d := definition{project: p}
 	d.reader, d.files, d.read = c.reader(p, env)
 	d.namedBy, err = d.reader.image(d.files, f.service)
@@ -140,12 +146,11 @@ func (d definition) moves(f *fleet, image string) (repo string, err error) {
 			at, ref, parseReference(image).repo)
 	}
 	if ref.digest != "" || ref.tag != latestTag {
-		return "", fmt.Errorf("%s names %s, and not %s:%s: moving that tag would not change what the service runs; try: image: %s:%s there, and docker tag, before the rollout",
-			at, ref, ref.repo, latestTag, ref.repo, latestTag)
+		return "", fmt.Errorf("%s names %s, and not %s:%s: moving that tag would not change what the service runs; try: {action: image_retag, variable: TAG} where it is image: %s:${TAG}, or image: %s:%s there, and docker tag, before the rollout",
+			at, ref, ref.repo, latestTag, ref.repo, ref.repo, latestTag)
 	}
-	switch {
-	case d.pull == "build", d.pull == "always", d.pull == "daily", d.pull == "weekly", strings.HasPrefix(d.pull, "every_"):
-		return "", fmt.Errorf("%s has pull_policy: %s, so that the next docker-compose up would replace the image that was put back; try: pull_policy: missing", at, d.pull)
+	if err := d.pulls(f); err != nil {
+		return "", err
 	}
 	for _, r := range f.replicas {
 		if has := parseReference(r.Config.Image); r.running() && !byID(r.Config.Image) && has != ref {
@@ -154,4 +159,13 @@ func (d definition) moves(f *fleet, image string) (repo string, err error) {
 		}
 	}
 	return ref.repo, nil
+}
+
+// pulls refuses a service whose next docker-compose up would replace its image.
+func (d definition) pulls(f *fleet) error {
+	switch {
+	case d.pull == "build", d.pull == "always", d.pull == "daily", d.pull == "weekly", strings.HasPrefix(d.pull, "every_"):
+		return fmt.Errorf("%s: service %s has pull_policy: %s, so that the next docker-compose up would replace the image that was put back; try: pull_policy: missing", d.path, f.service, d.pull)
+	}
+	return nil
 }

@@ -32,11 +32,16 @@ func (c *Client) Verify(ctx context.Context, target alerts.Target, image, versio
 	if err != nil {
 		return nil, err
 	}
-	why, err := c.runs(ctx, f, image, version)
+	name, id, err := c.versionOf(ctx, f, image, version)
 	if err != nil {
 		return nil, err
 	}
-	checks := []remediation.Check{why}
+	return c.checks(ctx, f, target, namedImage{name, id}, version)
+}
+
+// checks are those of Verify, for the image that stands for the version.
+func (c *Client) checks(ctx context.Context, f *fleet, target alerts.Target, image namedImage, version string) ([]remediation.Check, error) {
+	checks := []remediation.Check{f.runs(image)}
 	patience := checkOf(target.Probe, "", setting{}).timeout
 	deadline := time.Now().Add(patience)
 	// Health first: who waits for a service that ended waits for nothing.
@@ -70,8 +75,11 @@ func (c *Client) Runs(ctx context.Context, target alerts.Target, image, version 
 	if err != nil {
 		return err
 	}
-	check, err := c.runs(ctx, f, image, version)
-	if err == nil && !check.OK {
+	name, id, err := c.versionOf(ctx, f, image, version)
+	if err != nil {
+		return err
+	}
+	if check := f.runs(namedImage{name, id}); !check.OK {
 		err = errors.New(check.Detail)
 	}
 	return err
@@ -91,36 +99,58 @@ func (c *Client) versionOf(ctx context.Context, f *fleet, image, version string)
 		}
 		image = ref.repo
 	}
-	name = parseReference(image).repo + ":" + version
-	id, err = c.imageID(ctx, name)
-	return name, id, err
+	for _, tag := range spellings(version, version) {
+		spelled := parseReference(image).repo + ":" + tag
+		if id, err = c.imageID(ctx, spelled); err != nil {
+			return "", "", err
+		}
+		if name == "" || id != "" {
+			name = spelled
+		}
+		if id != "" {
+			break
+		}
+	}
+	return name, id, nil
 }
 
-// runs checks which image the replicas run.
-func (c *Client) runs(ctx context.Context, f *fleet, image, version string) (remediation.Check, error) {
-	no := func(err error) (remediation.Check, error) {
-		return remediation.Check{Name: checkImage, Detail: err.Error()}, nil
+// spellings are how a version may stand in a tag: with a v before its number or
+// without, the way that like has it first.
+func spellings(version, like string) []string {
+	number := strings.TrimPrefix(version, "v")
+	digit := func(s string) bool { return s != "" && s[0] >= '0' && s[0] <= '9' }
+	switch {
+	case !digit(number):
+		return []string{version}
+	case digit(like):
+		return []string{number, "v" + number}
+	case digit(strings.TrimPrefix(like, "v")):
+		return []string{"v" + number, number}
+	case number == version:
+		return []string{number, "v" + number}
 	}
-	name, id, err := c.versionOf(ctx, f, image, version)
-	if err != nil {
-		return remediation.Check{}, err
-	}
-	if id == "" {
-		return no(missing(name))
+	return []string{version, number}
+}
+
+// runs checks that every replica runs an image.
+func (f *fleet) runs(image namedImage) remediation.Check {
+	no := func(err error) remediation.Check { return remediation.Check{Name: checkImage, Detail: err.Error()} }
+	if image.id == "" {
+		return no(missing(image.name))
 	}
 	for _, r := range f.members() {
 		switch {
 		case !r.running():
 			return no(r.isDown())
-		case r.Image != id:
-			return no(fmt.Errorf("container %s runs image %s (%s), and not %s (%s)", r.name(), r.Config.Image, shortImage(r.Image), name, shortImage(id)))
+		case r.Image != image.id:
+			return no(fmt.Errorf("container %s runs image %s (%s), and not %s (%s)", r.name(), r.Config.Image, shortImage(r.Image), image.name, shortImage(image.id)))
 		}
 	}
 	which := "the one container runs"
 	if n := len(f.members()); n > 1 {
 		which = fmt.Sprintf("all %d containers run", n)
 	}
-	return remediation.Check{Name: checkImage, OK: true, Detail: fmt.Sprintf("%s %s (%s)", which, name, shortImage(id))}, nil
+	return remediation.Check{Name: checkImage, OK: true, Detail: fmt.Sprintf("%s %s (%s)", which, image.name, shortImage(image.id))}
 }
 
 // isDown says that a replica does not run.
@@ -220,13 +250,13 @@ func (c *Client) smoke(ctx context.Context, s alerts.SmokeCheck) error {
 	return nil
 }
 
-// check is what a copy must show: all that Verify asks of it.
-func (a *imageRetag) check() check {
-	k := checkOf(a.target.Probe, "", setting{})
-	k.wants = a.version
+// versionCheck is what a copy of a version must show: all that Verify asks of it.
+func (c *Client) versionCheck(target alerts.Target, version string) check {
+	k := checkOf(target.Probe, "", setting{})
+	k.wants = version
 	k.also = func(ctx context.Context) error {
-		for _, s := range a.target.Probe.Smoke {
-			if err := a.c.smoke(ctx, s); err != nil {
+		for _, s := range target.Probe.Smoke {
+			if err := c.smoke(ctx, s); err != nil {
 				return fmt.Errorf("%s%s: %w", smokePrefix, s.Name, err)
 			}
 		}
@@ -237,7 +267,11 @@ func (a *imageRetag) check() check {
 
 // Verify implements remediation.Action: the same checks as Client.Verify.
 func (a *imageRetag) Verify(ctx context.Context, _ string) error {
-	checks, err := a.c.Verify(ctx, a.target, a.image, a.version)
+	return failures(a.c.Verify(ctx, a.target, a.image, a.version))
+}
+
+// failures is one error of all checks that failed.
+func failures(checks []remediation.Check, err error) error {
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,472 @@
+package docker
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// ImagePin returns the action that puts a service's previous version back where a
+// variable of the project's env file names it (image: shop:${TAG}): it writes the
+// variable, and recreates what runs from the image that the files name then. The
+// version is written with or without its v, as the variable has it now.
+//
+// Wanted means: the files name the previous image, and every replica runs it and does
+// not name another version. HalfWay means: the files name it while a replica runs
+// another one or is down, or a copy of this operation is not in its place yet. Who
+// sets the variable to a third value takes the service over.
+//
+// The file is written before the first container is touched, so that a human's
+// docker-compose up -d at any moment ends with the previous image.
+func (c *Client) ImagePin(target alerts.Target, variable, previous string) (remediation.Action, error) {
+	switch {
+	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
+		return nil, errors.New("target.compose needs project_dir and service")
+	case variable == "" || nameLength(variable) != len(variable):
+		return nil, fmt.Errorf("variable %q is not a name of an environment variable", variable)
+	case previous == "" || previous == latestTag || !plainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
+		return nil, fmt.Errorf("previous version %q is not a tag to go back to; try: v1.0.0", previous)
+	}
+	return &imagePin{c: c, target: target, variable: variable, version: previous}, nil
+}
+
+type imagePin struct {
+	c                 *Client
+	target            alerts.Target
+	variable, version string
+}
+
+// pinSnapshot is what an intent records: of the env file the one variable only.
+type pinSnapshot struct {
+	Env        fileState[envEntry] `json:"env"`
+	Value      string              `json:"value"`    // what is written
+	Image      string              `json:"image"`    // what the files named
+	Previous   string              `json:"previous"` // what they name with the value
+	PreviousID string              `json:"previous_id"`
+	Replicas   []replicaState      `json:"replicas"`
+}
+
+// pinned is how a service and its env file are now.
+type pinned struct {
+	*fleet
+	now, then definition // as the files are, and with the value written
+	snap      pinSnapshot
+	written   bool // the files name the previous image
+	due, left []*replica
+	denied    bool
+	op        string
+}
+
+func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Context, alerts.ComposeTarget) (*fleet, error)) (pinned, error) {
+	f, err := survey(ctx, a.target.Compose)
+	if err != nil {
+		return pinned{}, err
+	}
+	p, err := a.c.locate(f)
+	if err != nil {
+		return pinned{}, err
+	}
+	env, missing, err := a.c.readOptional(p.envPath)
+	if err != nil {
+		return pinned{}, err
+	}
+	st := pinned{fleet: f, op: op}
+	st.snap.Env = fileState[envEntry]{Path: p.envPath, Missing: missing, Entry: readEnvEntry(env, a.variable)}
+	if st.now, err = a.c.definitionWith(f, p, env); err != nil {
+		st.now = definition{} // ${TAG:?} before it is written
+	}
+	if err := a.choose(ctx, &st, p, env); err != nil {
+		return pinned{}, err
+	}
+	if err := st.then.pulls(f); err != nil {
+		return pinned{}, err
+	}
+	st.snap.Image, st.snap.Replicas = st.now.image, []replicaState{}
+	st.written = st.now.image == st.then.image
+	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
+	if err := a.c.refuse(ctx, st.due); err != nil {
+		return pinned{}, err
+	}
+	for _, r := range f.replicas {
+		has := parseReference(r.Config.Image)
+		if !st.written && r.running() && !byID(r.Config.Image) && has != parseReference(st.now.image) && has != parseReference(st.then.image) {
+			return pinned{}, fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not brought up since; try: unset %s in that shell, and docker-compose up -d %s",
+				r.name(), has, st.then.path, p.envPath, cmp.Or(st.now.image, "no image"), a.variable, a.variable, f.service)
+		}
+		if !r.ownedBy(op) {
+			st.snap.Replicas = append(st.snap.Replicas, stateOf(r))
+		}
+	}
+	if len(st.due) == 0 && len(st.left) == 0 {
+		k := a.c.versionCheck(a.target, a.version)
+		k.flags = ""
+		st.denied = f.down() != nil || a.c.denies(ctx, f, k) != nil
+	}
+	return st, nil
+}
+
+// unlikely is a value that no image has, to see what a variable decides on.
+const unlikely = "0.backout.0"
+
+// choose finds the value that names the previous image, and refuses where the variable
+// decides on nothing, or on more than the image.
+func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte) error {
+	with := func(value string) (definition, error) {
+		changed, err := setEnv(env, a.variable, value)
+		if err != nil {
+			return definition{}, fmt.Errorf("%s: %w", p.envPath, err)
+		}
+		return a.c.definitionWith(st.fleet, p, changed)
+	}
+	d, err := with(unlikely)
+	if err != nil {
+		return err
+	}
+	ref, err := d.runs(st.fleet)
+	if err != nil {
+		return err
+	}
+	at := fmt.Sprintf("%s: service %s", d.path, st.service)
+	if !strings.Contains(d.image, unlikely) {
+		return fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s; try: image: %s:${%s} there, and docker-compose up -d %s",
+			at, a.variable, p.envPath, d.image, ref.repo, a.variable, st.service)
+	}
+	if key, err := a.elsewhere(d, st.service); err != nil || key != "" {
+		return cmp.Or(err, fmt.Errorf("%s: %s stands in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
+	}
+	current, _ := lastEnv(env, a.variable)
+	for _, value := range spellings(a.version, current.value) {
+		d, err := with(value)
+		if err != nil {
+			return err
+		}
+		id, err := a.c.imageID(ctx, d.image)
+		if err != nil {
+			return err
+		}
+		if st.snap.Value == "" || id != "" {
+			st.then, st.snap.Value, st.snap.Previous, st.snap.PreviousID = d, value, d.image, id
+		}
+		if id != "" {
+			return nil
+		}
+	}
+	return missing(st.snap.Previous)
+}
+
+// elsewhere returns a key of the service, beside image and environment, that the
+// variable stands in; "" where there is none.
+func (a *imagePin) elsewhere(d definition, service string) (string, error) {
+	layers, err := d.reader.layers(d.files, service)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range layers {
+		data, err := d.reader.read(l.path)
+		if err != nil {
+			return "", err
+		}
+		keys, err := keysWith(data, service, a.variable)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", l.path, err)
+		}
+		for _, key := range keys {
+			// environment is followed, and the rest of these is not the container's.
+			if !slices.Contains([]string{"image", "environment", "build", "extends"}, key) {
+				return key, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+func (a *imagePin) due(previous string) func(*replica) bool {
+	return func(r *replica) bool { return r.Image != previous }
+}
+
+func (st pinned) position() remediation.Position {
+	ours := slices.ContainsFunc(st.replicas, func(r *replica) bool { return r.ownedBy(st.op) })
+	switch {
+	case len(st.left) > 0, st.written && len(st.due) > 0, st.written && st.denied && ours:
+		return remediation.HalfWay
+	case st.written && !st.denied:
+		return remediation.Wanted
+	}
+	return remediation.Untouched
+}
+
+// Look implements remediation.Action.
+func (a *imagePin) Look(ctx context.Context, op string) (remediation.Look, error) {
+	st, err := a.stand(ctx, op, a.c.found)
+	if err != nil {
+		return remediation.Look{}, err
+	}
+	raw, err := json.Marshal(st.snap)
+	return remediation.Look{Position: st.position(), Snapshot: raw}, err
+}
+
+// Apply implements remediation.Action.
+func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage) error {
+	survey := a.c.found
+	if len(before) > 0 {
+		survey = a.c.survey
+	}
+	st, err := a.stand(ctx, op, survey)
+	if err != nil {
+		return doubtful(ctx, err)
+	}
+	was := st.snap
+	if len(before) > 0 {
+		if was, err = a.parse(before); err != nil {
+			return err
+		}
+	}
+	if st.position() == remediation.Wanted {
+		return nil
+	}
+	if err := a.changedSince(st, was); err != nil {
+		return err
+	}
+	if !st.written {
+		err := a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
+			if readEnvEntry(b, a.variable) != st.snap.Env.Entry {
+				return nil, fmt.Errorf("somebody set %s in between; nothing was changed; try: look at what is there now", a.variable)
+			}
+			return setEnv(b, a.variable, was.Value)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return a.replacement(op, was).apply(ctx)
+}
+
+func (a *imagePin) parse(before json.RawMessage) (pinSnapshot, error) {
+	var snap pinSnapshot
+	if err := json.Unmarshal(before, &snap); err != nil {
+		return snap, fmt.Errorf("snapshot of %s: %w", a.target.Compose.Service, err)
+	}
+	if snap.Env.Path == "" || snap.PreviousID == "" {
+		return snap, fmt.Errorf("snapshot of %s names no image and file", a.target.Compose.Service)
+	}
+	return snap, nil
+}
+
+// changedSince says what somebody else changed since a snapshot was taken, so that
+// going on would undo their work; or returns nil.
+func (a *imagePin) changedSince(st pinned, was pinSnapshot) error {
+	const try = "nothing was changed; try: look at what is there now"
+	now := st.snap
+	switch {
+	case now.Env.Path != was.Env.Path || now.Previous != was.Previous:
+		return fmt.Errorf("%s in %s named %s and now names %s in %s; %s", a.variable, was.Env.Path, was.Previous, now.Previous, now.Env.Path, try)
+	case now.PreviousID != was.PreviousID:
+		return fmt.Errorf("%s was image %s and is now %s; %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID), try)
+	case now.Env.Entry != was.Env.Entry && !st.written:
+		return fmt.Errorf("somebody set %s in %s in between; %s", a.variable, was.Env.Path, try)
+	case st.position() == remediation.HalfWay:
+		return nil
+	}
+	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
+	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
+		return fmt.Errorf("somebody recreated the containers of %s in between; %s", st.service, try)
+	}
+	return nil
+}
+
+// replacement is how an operation replaces the replicas that run another image.
+func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
+	return &replacement{
+		c: a.c, op: op, compose: a.target.Compose, check: a.c.versionCheck(a.target, a.version), were: snap.Replicas, due: a.due(snap.PreviousID),
+		forward: func(ctx context.Context, f *fleet) (change, error) {
+			now, before, err := a.sides(f, snap)
+			if err != nil {
+				return change{}, err
+			}
+			return a.c.follow(ctx, f, before, now, namedImage{snap.Previous, snap.PreviousID}), nil
+		},
+		// What runs a third image by now is somebody else's.
+		differs: func(now *replica, was replicaState) bool {
+			return now.Image == snap.PreviousID && was.ImageID != snap.PreviousID
+		},
+		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
+			to := namedImage{was.Image, was.ImageID}
+			now, _, err := a.sides(f, snap)
+			if err != nil || parseReference(now.image) != parseReference(was.Image) {
+				return change{image: to, edit: noteImage(to)}, nil // going back waits for no file
+			}
+			env, _, err := a.c.readOptional(now.envPath)
+			if err == nil {
+				env, err = setEnv(env, a.variable, snap.Value)
+			}
+			if err != nil {
+				return change{}, err
+			}
+			written, err := a.c.definitionWith(f, now.project, env)
+			if err != nil {
+				return change{}, err
+			}
+			return a.c.follow(ctx, f, written, now, to), nil
+		},
+	}
+}
+
+// sides are the definition as the files are, and as it was by a snapshot.
+func (a *imagePin) sides(f *fleet, snap pinSnapshot) (now, before definition, err error) {
+	if now, err = a.c.definitionOf(f); err != nil {
+		return now, before, err
+	}
+	env, _, err := a.c.readOptional(now.envPath)
+	if err != nil {
+		return now, before, err
+	}
+	before, err = a.c.definitionWith(f, now.project, putEnvEntry(env, a.variable, snap.Env.Entry))
+	if err != nil { // ${TAG:?}
+		before, err = now, nil
+	}
+	return now, before, err
+}
+
+// follow is the change to another image, and to what else of the environment differs
+// between two definitions.
+func (c *Client) follow(ctx context.Context, f *fleet, from, to definition, image namedImage) change {
+	ch := c.toImage(ctx, f, to, image)
+	note := ch.edit
+	ch.edit = func(r *replica, config *container.Config) {
+		note(r, config)
+		for _, kv := range slices.Clone(config.Env) {
+			name, value, _ := strings.Cut(kv, "=")
+			was, _, werr := from.reader.variable(from.files, f.service, name)
+			is, _, ierr := to.reader.variable(to.files, f.service, name)
+			if werr == nil && ierr == nil && was != is && was == (setting{value, true}) {
+				config.Env = setVariable(config.Env, name, is)
+			}
+		}
+	}
+	return ch
+}
+
+// Verify implements remediation.Action.
+func (a *imagePin) Verify(ctx context.Context, op string) error {
+	st, err := a.stand(ctx, op, a.c.found)
+	if err != nil {
+		return err
+	}
+	if !st.written {
+		return fmt.Errorf("%s in %s names %s, and not %s", a.variable, st.snap.Env.Path, st.now.image, st.snap.Previous)
+	}
+	return failures(a.c.checks(ctx, st.fleet, a.target, namedImage{st.snap.Previous, st.snap.PreviousID}, a.version))
+}
+
+// Undo implements remediation.Action.
+func (a *imagePin) Undo(ctx context.Context, op string, before json.RawMessage) error {
+	was, err := a.parse(before)
+	if err != nil {
+		return err
+	}
+	return doubtful(ctx, a.undo(ctx, op, was))
+}
+
+// Restore implements remediation.Restorer: what was down runs again too, as it was.
+func (a *imagePin) Restore(ctx context.Context, op string, before json.RawMessage) error {
+	was, err := a.parse(before)
+	if err != nil {
+		return err
+	}
+	revive(was.Replicas)
+	return doubtful(ctx, a.undo(ctx, op, was))
+}
+
+func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
+	theirs := false
+	err := a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
+		now := readEnvEntry(b, a.variable)
+		last, ok := lastEnv(b, a.variable)
+		ours := ok && !last.bare && last.value == was.Value
+		if theirs = now != was.Env.Entry && !ours; theirs || !ours {
+			return b, nil
+		}
+		out := putEnvEntry(b, a.variable, was.Env.Entry)
+		if len(out) == 0 && was.Env.Missing != "" {
+			return nil, nil
+		}
+		return out, nil
+	})
+	if err != nil {
+		return err
+	}
+	if theirs {
+		return a.replacement(op, was).retract(ctx)
+	}
+	return a.replacement(op, was).undo(ctx)
+}
+
+var (
+	_ remediation.Prover    = (*imagePin)(nil)
+	_ remediation.Sweeper   = (*imagePin)(nil)
+	_ remediation.Rehearser = (*imagePin)(nil)
+	_ remediation.Watcher   = (*imagePin)(nil)
+	_ remediation.Restorer  = (*imagePin)(nil)
+)
+
+// Proofs implements remediation.Prover.
+func (a *imagePin) Proofs() []remediation.Proof {
+	return []remediation.Proof{
+		{ID: "image/previous", Name: "the previous image is there, and " + a.variable + " decides which one the service runs", Prove: a.provePrevious},
+		{ID: "image/runs", Name: "the previous image runs", Prove: a.proveRuns},
+	}
+}
+
+// Rehearse implements remediation.Rehearser.
+func (a *imagePin) Rehearse(ctx context.Context) remediation.Finding {
+	return remediation.Trial(ctx, a.provePrevious, a.proveRuns)
+}
+
+// Sweep implements remediation.Sweeper.
+func (a *imagePin) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.target.Compose) }
+
+func (a *imagePin) provePrevious(ctx context.Context) remediation.Finding {
+	st, err := a.stand(ctx, proofOf, a.c.found)
+	if err != nil {
+		return remediation.FindingOf(doubtful(ctx, err))
+	}
+	if err := a.c.mayWrite(st.snap.Env.Path, st.snap.Env.Missing); err != nil {
+		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", st.snap.Env.Path, err), "give backout the right to write it and its folder")
+	}
+	return remediation.Passed(fmt.Sprintf("%s=%s in %s names %s, which is %s", a.variable, st.snap.Value, st.snap.Env.Path, st.snap.Previous, shortImage(st.snap.PreviousID)))
+}
+
+func (a *imagePin) proveRuns(ctx context.Context) remediation.Finding {
+	st, err := a.stand(ctx, proofOf, a.c.found)
+	if err != nil {
+		return remediation.FindingOf(doubtful(ctx, err))
+	}
+	k := checkOf(a.target.Probe, "", setting{})
+	k.wants = a.version
+	_, found := aside{c: a.c, target: a.target, image: st.snap.PreviousID, check: k}.run(ctx)
+	return found
+}
+
+// Watch implements remediation.Watcher: it reports every container of the service
+// that starts, or already runs, from another image than the previous version's.
+func (a *imagePin) Watch(ctx context.Context, report func(what string)) error {
+	st, err := a.stand(ctx, proofOf, a.c.survey)
+	if err != nil {
+		return err
+	}
+	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
+		if r.Image != st.snap.PreviousID {
+			return fmt.Sprintf("image %s (%s), and not %s", r.Config.Image, shortImage(r.Image), st.snap.Previous)
+		}
+		return ""
+	}, report)
+}
