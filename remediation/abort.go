@@ -108,10 +108,17 @@ func (c *change) beginAbort(r Rollout, in RolloutChange) error {
 		return err
 	}
 	inc.Abort = &Abort{By: in.Actor, Reason: in.Reason, Began: c.now}
+	inc.Review = true
+	for i := range inc.Steps { // what was denied is asked anew
+		if s := &inc.Steps[i]; s.State == StepSkipped && !s.Tells {
+			s.State, s.Finished = StepPending, nil
+		}
+	}
 	if inc.running() == nil { // else the step runs to its outcome first
 		inc.voidApprovals()
 		inc.resetPolls()
-		inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.LastHeld, inc.Paged = nil, nil, nil, "", nil
+		inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.LastHeld = nil, nil, nil, ""
+		inc.unstuck()
 		c.enter(Acting, 0)
 	}
 	err = c.audit(KindStage, in.Actor, nil, map[string]any{
@@ -130,6 +137,12 @@ func (e *Engine) abort(ctx context.Context, b *book, inc *Incident) error {
 		return err
 	}
 	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
+		return err
+	}
+	if inc.Review {
+		return e.review(ctx, b, inc, question{})
+	}
+	if done, err := e.gentler(ctx, b, inc); done || err != nil {
 		return err
 	}
 	if inc, err = e.tellAhead(ctx, b, inc, question{confirmed: true}); err != nil {
@@ -193,6 +206,63 @@ func (e *Engine) abort(ctx context.Context, b *book, inc *Incident) error {
 	return e.runStep(ctx, b, inc.ID, s.ID())
 }
 
+// gentler runs, while a signal's step waits for its approval, a step of lower risk
+// that another trigger's plan has: it needs no answer, only the breach. It reports
+// whether that took the turn.
+func (e *Engine) gentler(ctx context.Context, b *book, inc *Incident) (bool, error) {
+	s := inc.next()
+	if len(inc.Abort.Signals) == 0 || inc.State != Waiting || inc.Reason != HoldApproval || s == nil || s.Approved != "" || inc.unhandled() != nil {
+		return false, nil
+	}
+	var g *Step
+	for i := range inc.Steps {
+		o := &inc.Steps[i]
+		if !o.Tells && o.open() && !inc.Abort.lists(o) && o.Risk < s.Risk && (g == nil || o.Risk < g.Risk) {
+			g = o
+		}
+	}
+	if g == nil || inc.SettleUntil != nil && inc.SettleUntil.After(e.now()) {
+		return false, nil
+	}
+	q := question{step: g, only: g.ID(), confirmed: true}
+	var ev evidence
+	var t *TriggerState
+	if inc.Ran {
+		ev = e.pollRecovery(ctx, b, inc)
+		ev.count(inc)
+		q.poll, t = &ev, inc.breaching(certain)
+	} else {
+		var err error
+		if ev, err = e.readValues(ctx, b, inc); err != nil {
+			return false, err
+		}
+		t = ev.beyond(inc)
+	}
+	open := false
+	if t != nil {
+		by, err := e.silenced(ctx, inc)
+		if err != nil {
+			return false, err
+		}
+		q.silencedBy = by
+		err = e.store.View(ctx, func(tx Tx) error {
+			_, closed, err := (&change{e: e, b: b, tx: tx, inc: inc, now: e.now()}).gates(q)
+			open = closed == nil
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	if open {
+		return true, e.tryStep(ctx, b, inc, ev, t, q)
+	}
+	if !inc.Ran {
+		return false, nil
+	}
+	return true, e.keepWaiting(ctx, b, inc, ev)
+}
+
 // errNotLooked: a gate was shut, so that the target was not looked at.
 var errNotLooked = errors.New("not looked at")
 
@@ -254,6 +324,10 @@ func (c *change) abortGates(s *Step) (all []gateResult, closed *gateResult, err 
 // are attached to the same incident still need their recovery.
 func (c *change) endAbort() error {
 	inc := c.inc
+	if !slices.ContainsFunc(inc.Steps, func(s Step) bool { return !s.Tells && (s.State == StepDone || s.State == StepNoChange) }) {
+		inc.Abort.Ended = &c.now
+		return c.exhaust("no step of the abort has run: each was denied, or nobody answered in time; the rollout is as it was")
+	}
 	if err := c.endRollout(RolloutAborted, inc.Abort.By, inc.Abort.Reason); err != nil {
 		return err
 	}

@@ -213,8 +213,12 @@ func (a *accept) signal(b *book, inc *Incident, al Alert, t *alerts.Trigger, hel
 		return err
 	}
 	drill := al.Labels["drill"] == "true"
-	if raised == nil && !drill {
+	switch {
+	case drill:
+	case raised == nil:
 		return a.hold(al, heldBefore, fmt.Sprintf("signal %s is not raised: a person raises it, an alert cannot", t.Signal))
+	case raised.Dismissed && (inc == nil || inc.State == Closed):
+		return a.hold(al, heldBefore, fmt.Sprintf("the incident of signal %s was closed by hand: raise the signal again to begin anew", t.Signal))
 	}
 	if inc != nil && inc.State == Closed {
 		inc = nil
@@ -393,7 +397,9 @@ func (a *accept) newIncident(b *book, al Alert) (*Incident, error) {
 // reopen puts a closed incident back to its place in the ladder.
 func (inc *Incident) reopen(now time.Time) {
 	inc.State, inc.Reason, inc.Why, inc.Until = Confirming, "", "", nil
-	inc.Since, inc.Reopened, inc.Closed, inc.FalseSince, inc.SettleFrom, inc.Paged = now, &now, nil, nil, nil, nil
+	inc.Since, inc.Reopened, inc.Closed, inc.FalseSince, inc.SettleFrom = now, &now, nil, nil, nil
+	inc.Review, inc.ByHand = true, false
+	inc.unstuck()
 	inc.resetPolls()
 }
 

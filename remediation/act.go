@@ -13,6 +13,9 @@ import (
 // the intent, whose transaction asks the gates once more.
 func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidence, t *TriggerState, q question) error {
 	q.trigger = t.name()
+	if inc.Review && q.confirmed {
+		return e.review(ctx, b, inc, q)
+	}
 	var err error
 	if q.early == nil { // else confirm has just asked, and the intent's transaction does again
 		if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
@@ -32,6 +35,9 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 		return err
 	}
 	s := inc.next()
+	if q.only != "" {
+		s = inc.step(q.only)
+	}
 	if s == nil && inc.unhandled() == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			if err := q.begin(c); err != nil {
@@ -241,7 +247,8 @@ func (c *change) intend(s *Step, look Look, detail map[string]any) error {
 	if look.Position != HalfWay || s.Before == nil { // what a failed undo left is nothing to go back to
 		s.Before = look.Snapshot
 	}
-	c.inc.Paged, c.inc.LastHeld = nil, ""
+	c.inc.LastHeld = ""
+	c.inc.unstuck()
 	c.enter(Acting, 0)
 	err := c.tx.PutEffect(Effect{
 		Time: c.now, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.attempt(),

@@ -192,6 +192,9 @@ func TestThePublicIsToldAsTheIncidentLives(t *testing.T) {
 
 	w.must(w.change(id, remediation.Close, ""))
 	w.tick()
+	w.tells(id, remediation.PartialOutage, so...) // it goes on: nothing is solved
+	w.calm("error_rate")
+	w.pass(time.Minute)
 	so = append(so, remediation.PublicResolved)
 	w.tells(id, remediation.Operational, so...)
 

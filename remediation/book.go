@@ -191,21 +191,28 @@ func identity(s alerts.Step, target string) (string, error) {
 }
 
 // next returns the step that acts next: of those that may still run, the one
-// of the lowest risk, then the one added first; while a rollout is aborted, the
-// first one that is listed. nil: none is left. What only
+// of the lowest risk, then the one added first; while a rollout is aborted, of the
+// listed plans' first ones. nil: none is left. What only
 // tells people something is passed over: toTell.
 func (inc *Incident) next() *Step {
 	var n *Step
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
-		if s.Tells || !s.open() || inc.aborting() && !inc.Abort.lists(s) {
+		if s.Tells || !s.open() || inc.aborting() && (!inc.Abort.lists(s) || inc.comesLater(s)) {
 			continue
 		}
-		if n == nil || s.Risk < n.Risk && !inc.aborting() {
+		if n == nil || s.Risk < n.Risk {
 			n = s
 		}
 	}
 	return n
+}
+
+// comesLater tells whether a listed step of the same plan is to run before s.
+func (inc *Incident) comesLater(s *Step) bool {
+	return slices.ContainsFunc(inc.Steps, func(b Step) bool {
+		return !b.Tells && b.open() && inc.Abort.lists(&b) && b.Plan == s.Plan && b.Number < s.Number
+	})
 }
 
 // open tells whether a step may still run.

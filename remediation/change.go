@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -123,11 +124,12 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 		return err
 	}
 	for i := range c.inc.Steps {
-		if s := &c.inc.Steps[i]; s.State == StepFailed || s.State == StepUndone {
+		if s := &c.inc.Steps[i]; s.State == StepFailed || s.State == StepUndone || s.State == StepInDoubt {
 			s.State, s.Error, s.Verified, s.Doubts = StepPending, "", false, 0
 		}
 	}
-	c.inc.Paged, c.inc.LastHeld = nil, ""
+	c.inc.LastHeld = ""
+	c.inc.unstuck()
 	switch c.inc.State {
 	case Waiting:
 		c.inc.resetPolls()
@@ -153,6 +155,15 @@ func (c *change) closeByHand(_, actor, reason string) error {
 	}
 	if s := c.inc.running(); s != nil {
 		return refuse(Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.inc.ID, s.ID())
+	}
+	raised, err := c.raised()
+	if err != nil {
+		return err
+	}
+	measured := slices.ContainsFunc(c.inc.Triggers, func(t TriggerState) bool { return t.Signal == "" })
+	c.inc.ByHand = raised != nil || measured && (c.inc.State != Recovered || c.inc.breaching(1) != nil)
+	if err := c.dismiss(); err != nil {
+		return err
 	}
 	return c.close(actor, map[string]any{"reason": reason})
 }

@@ -138,13 +138,13 @@ func (e *Engine) confirmByRecovery(ctx context.Context, b *book, inc *Incident) 
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)
 		switch {
-		case c.inc.calm():
+		case c.inc.calm() && c.inc.failedRestore() == nil:
 			return c.recover(ev)
 		case ev.unknown(c.inc) != "" && c.inc.breaching(1) == nil:
 			return c.hold(nil, gateResult{reason: HoldNoData, why: ev.unknown(c.inc)}, ev.all(c.inc, map[string]any{}))
 		}
 		c.inc.Wake = c.now.Add(b.poll())
-		return c.pageIfUndecided("the polls say neither that the breach goes on nor that it has ended")
+		return c.pageIfStuck("the polls say neither that the breach goes on nor that it has ended")
 	})
 }
 
@@ -163,7 +163,12 @@ func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
 	// Nothing has run and the breach was confirmed once.
 	ev := e.pollRecovery(ctx, b, inc)
 	ev.count(inc)
-	if inc.calm() {
+	values, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
+	t := values.beyond(inc)
+	if inc.calm() && t == nil && values.failed() == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.count(c.inc)
 			return c.close(actorEngine, ev.all(c.inc, map[string]any{"reason": "ended", "why": "the breach ended before a step had run"}))
@@ -172,11 +177,6 @@ func (e *Engine) wait(ctx context.Context, b *book, inc *Incident) error {
 	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
 		return err
 	}
-	values, err := e.readValues(ctx, b, inc)
-	if err != nil {
-		return err
-	}
-	t := values.beyond(inc)
 	if t != nil && t.Calm > 0 {
 		// The long window still says breach and the short one no longer does.
 		return e.keepWaiting(ctx, b, inc, ev)
@@ -227,7 +227,7 @@ func (e *Engine) waitUnconfirmed(ctx context.Context, b *book, inc *Incident) er
 func (e *Engine) waitAfterStep(ctx context.Context, b *book, inc *Incident) error {
 	ev := e.pollRecovery(ctx, b, inc)
 	ev.count(inc)
-	if inc.calm() {
+	if inc.calm() && inc.failedRestore() == nil { // what is half restored is a human's
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.count(c.inc)
 			return c.recover(ev)
@@ -268,7 +268,11 @@ func (e *Engine) keepWaiting(ctx context.Context, b *book, inc *Incident, ev evi
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)
 		c.inc.Wake = c.now.Add(b.poll())
-		return nil
+		why := c.inc.Why
+		if unknown := ev.unknown(c.inc); unknown != "" {
+			why = unknown
+		}
+		return c.pageIfStuck(why)
 	})
 }
 
@@ -318,7 +322,7 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 	}
 	same := c.inc.LastHeld == g.reason && (g.reason != HoldRateLimit || c.inc.LastHeldGate == g.gate)
 	c.inc.LastHeld, c.inc.LastHeldGate = g.reason, g.gate
-	if c.inc.State != Waiting || c.inc.Reason != g.reason && (!undecided(c.inc.Reason) || !undecided(g.reason)) {
+	if !c.inc.Called && (c.inc.State != Waiting || c.inc.Reason != g.reason && (!undecided(c.inc.Reason) || !undecided(g.reason))) {
 		c.inc.Paged = nil // what was paged for is over: something else holds now
 	}
 	if g.reason != HoldApproval {
@@ -345,22 +349,50 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 			return err
 		}
 	}
-	if g.reason != HoldUnconfirmed { // no_data calls a human by itself, other gates have their own time
-		return nil
-	}
-	return c.pageIfUndecided(g.why)
+	return c.pageIfStuck(g.why)
 }
 
 // undecided tells whether a wait is for an answer of Prometheus.
 func undecided(r Reason) bool { return r == HoldUnconfirmed || r == HoldNoData }
 
-// pageIfUndecided calls a human where it has stayed open whether the breach is there
-// for longer than a trigger's window and a step's settling explain: values that flap
-// never confirm it and never end it.
-func (c *change) pageIfUndecided(why string) error {
-	if c.inc.Drill || c.inc.ClaimedBy != "" {
+// unstuck: the ladder has gone on, or a human has come.
+func (inc *Incident) unstuck() { inc.Stuck, inc.Called, inc.Paged = nil, false, nil }
+
+// pageIfStuck calls a human, once, where the ladder cannot go on by itself for
+// longer than what holds it was to last, or than a trigger's window and a step's
+// settling explain: a gate that nobody opens, a service that died while it waited,
+// values that flap, which never confirm a breach and never end it.
+func (c *change) pageIfStuck(why string) error {
+	inc := c.inc
+	if inc.Stuck == nil {
+		inc.Stuck = &c.now
+	}
+	switch {
+	case inc.Drill, inc.Called, len(inc.needsHuman()) > 0: // called already
+		return nil
+	case inc.ClaimedBy != "", inc.Reason == HoldSilenced: // a human has it
+		return nil
+	case inc.Reason == HoldMode && c.e.mode != Act: // to look on is all it is there for
 		return nil
 	}
+	until := inc.Stuck.Add(c.patience())
+	if inc.Until != nil && inc.Until.After(until) {
+		until = *inc.Until
+	}
+	if !c.now.After(until) {
+		return nil
+	}
+	inc.Called = true
+	reason, stuck := string(inc.Reason), c.now.Sub(*inc.Stuck).Round(time.Second)
+	if inc.Reason == "" || undecided(inc.Reason) {
+		return c.page(string(HoldUnconfirmed), fmt.Sprintf("for %s it could not be told whether the breach is there: %s", stuck, why))
+	}
+	return c.page(reason, fmt.Sprintf("the plan has not gone on for %s (%s): %s", stuck, reason, why))
+}
+
+// patience is how long a trigger's window and the next step's settling explain that
+// nothing goes on.
+func (c *change) patience() time.Duration {
 	var window, settle time.Duration
 	for _, t := range c.inc.Triggers {
 		window = max(window, c.b.expr.Triggers[t.Trigger].Window)
@@ -368,8 +400,5 @@ func (c *change) pageIfUndecided(why string) error {
 	if s := c.inc.next(); s != nil {
 		settle = c.b.settleTime(c.inc, s)
 	}
-	if open := c.now.Sub(c.inc.Since); open > window+settle {
-		return c.page(string(HoldUnconfirmed), fmt.Sprintf("for %s it could not be told whether the breach is there: %s", open.Round(time.Second), why))
-	}
-	return nil
+	return window + settle
 }

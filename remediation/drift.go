@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // watched is a step whose target is held as it was made.
@@ -13,13 +14,23 @@ type watched struct {
 
 func (w watched) key() string { return w.incident.ID + "/" + w.step.ID() }
 
-// held returns the steps of each service's newest incident that hold a target:
-// until a later rollout of the service begins, nobody is meant to put it back.
+// watchedBack is how many of a service's incidents are looked through for targets
+// that are held.
+const watchedBack = 50
+
+// superseded tells whether a later rollout has the incident's targets.
+func (inc *Incident) superseded(r Rollout) bool {
+	return inc.State == Closed && (r.active() || r.Started != nil && r.Started.After(*inc.Closed))
+}
+
+// held returns the steps of each service's incidents that hold a target, of each
+// target the last one: until a later rollout of the service begins, nobody is meant
+// to put it back.
 func (e *Engine) held(tx Tx) ([]watched, error) {
 	var out []watched
 	real := false
 	for _, b := range e.allBooks() {
-		newest, err := tx.Incidents(IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
+		newest, err := tx.Incidents(IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: watchedBack})
 		if err != nil {
 			return nil, err
 		}
@@ -27,12 +38,18 @@ func (e *Engine) held(tx Tx) ([]watched, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, inc := range newest {
-			if inc.State == Closed && r.active() {
+		taken := map[string]bool{} // by a later incident's step
+		for _, inc := range slices.Backward(newest) {
+			if inc.superseded(r) {
 				continue
 			}
 			for _, s := range inc.Steps {
-				if s.State == StepNoChange || s.State == StepDone && s.Verified && !s.Tells {
+				target := s.Action + "\x00" + s.Target
+				if s.Tells || s.open() || s.State == StepSkipped || taken[target] {
+					continue
+				}
+				taken[target] = true
+				if s.State == StepNoChange || s.State == StepDone && s.Verified {
 					out = append(out, watched{inc, s})
 				}
 			}
@@ -60,11 +77,11 @@ func (e *Engine) watchTargets(ctx context.Context) error {
 			continue
 		}
 		b, err := e.bookFor(ctx, w.incident)
-		if err != nil {
-			return err
+		var action Action
+		if err == nil {
+			action, err = b.bind(&w.step)
 		}
-		action, err := b.bind(&w.step)
-		if err != nil {
+		if err != nil { // of one incident: the others' targets are watched all the same
 			e.log.Warn("a target cannot be watched", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
 			running[w.key()] = func() {}
 			continue
@@ -120,7 +137,7 @@ func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 		if s := inc.step(w.step.ID()); s == nil || s.State != w.step.State {
 			return nil // it is being put back: that is no drift
 		}
-		if r, err := rolloutOf(tx, inc.Service); err != nil || inc.State == Closed && r.active() {
+		if r, err := rolloutOf(tx, inc.Service); err != nil || inc.superseded(r) {
 			return err // a later rollout has it
 		}
 		before, err := tx.Entries(EntryFilter{Incident: w.incident.ID, Kind: KindDrift})

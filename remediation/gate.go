@@ -30,6 +30,8 @@ type question struct {
 	unanswered string
 	// trigger is the one that was seen to be true, "" for none.
 	trigger string
+	// only names the step to try in place of the next one; "": the next one.
+	only string
 	// silencedBy says which alert a human has silenced, "" where none holds.
 	silencedBy string
 	// silenceUnasked says why Alertmanager could not be asked; that holds nothing.

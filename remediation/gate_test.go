@@ -81,7 +81,7 @@ func TestObserveModeActsOnNothing(t *testing.T) {
 	if w.target("flag_off").effects != 0 {
 		t.Fatal("observe mode changed a target")
 	}
-	w.cured("error_rate")
+	w.calm("error_rate")
 	w.pass(time.Minute)
 	w.is(id, remediation.Closed, "")
 	w.logs(id, "held 1-flag_off mode", "closed ended")

@@ -107,6 +107,14 @@ type Incident struct {
 	FalseSince *time.Time `json:"false_since,omitempty"`
 	// BlindSince is since when a recovered incident cannot be watched.
 	BlindSince *time.Time `json:"blind_since,omitempty"`
+	// Stuck is since when the ladder cannot go on by itself; Called tells that a
+	// human was called because of that.
+	Stuck  *time.Time `json:"stuck,omitempty"`
+	Called bool       `json:"called,omitempty"`
+	// Review: before the next step runs, those that ran are looked at again.
+	Review bool `json:"review,omitempty"`
+	// ByHand: a human closed it, without knowing that the breach was over.
+	ByHand bool `json:"by_hand,omitempty"`
 	// Polled is when a poll was last counted: two of one sample are one.
 	Polled time.Time `json:"polled"`
 	// LastHeld, LastHeldGate and LastHeldStep are the hold that was written last:
@@ -189,6 +197,7 @@ type Restore struct {
 	By     string    `json:"by"`
 	Reason string    `json:"reason"`
 	Began  time.Time `json:"began"`
+	Force  bool      `json:"force,omitempty"`
 	// Active are the fingerprints of alerts that were firing then: what fires
 	// later is new trouble.
 	Active []string `json:"active,omitempty"`

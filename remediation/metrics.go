@@ -171,8 +171,20 @@ func (e *Engine) collect(tx Tx, ch chan<- prometheus.Metric) error {
 			called = append(called, service+" "+pageStuck)
 		}
 	}
+	real := false
 	for _, b := range e.allBooks() {
 		incidents[b.Service] += 0
+		newest, err := tx.Incidents(IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
+		if err != nil {
+			return err
+		}
+		for _, inc := range newest { // a closed one too, where the breach goes on
+			for reason := range inc.needsHuman() {
+				if inc.State == Closed {
+					ch <- gauge(descHuman, 1, inc.Service, reason)
+				}
+			}
+		}
 	}
 	for service, n := range incidents {
 		ch <- gauge(descIncidents, float64(n), service)
@@ -263,7 +275,7 @@ func collectRollout(tx Tx, b *book, ch chan<- prometheus.Metric) error {
 // incident that somebody has claimed.
 func (inc *Incident) needsHuman() map[string]bool {
 	out := map[string]bool{}
-	if inc.ClaimedBy != "" || inc.Drill || inc.State == Closed {
+	if inc.ClaimedBy != "" || inc.Drill {
 		return out
 	}
 	for _, p := range inc.Paged {

@@ -126,6 +126,15 @@ func (c *change) beginRestore(r RestoreRequest, ev evidence) error {
 	case s == nil:
 		return refuse(Conflict, "incident %s changed nothing that could be put back", inc.ID)
 	}
+	signals, err := c.tx.Signals()
+	if err != nil {
+		return err
+	}
+	for _, s := range signals {
+		if s.Service == inc.Service && !r.Force {
+			return refuse(Conflict, "signal %s is raised by %s (%s): clear it first; force restores all the same", s.Name, s.By, s.Reason)
+		}
+	}
 	if l := inc.lossyDone(); l != nil && !r.Force {
 		return refuse(Conflict, "%s has run, and data is never restored%s; the code that ran before may not work with the schema as it is: "+
 			"bring the database back first, then restore with force", l.ID(), snapshotOf(c.tx, inc, l))
@@ -144,7 +153,7 @@ func (c *change) beginRestore(r RestoreRequest, ev evidence) error {
 		}
 		return refuse(Conflict, "%s holds the restoring (%s): %s%s", closed.gate, closed.reason, closed.why, until)
 	}
-	inc.Restore = &Restore{By: r.Actor, Reason: r.Reason, Began: c.now}
+	inc.Restore = &Restore{By: r.Actor, Reason: r.Reason, Began: c.now, Force: r.Force}
 	all, err := c.tx.Alerts(inc.ID)
 	if err != nil {
 		return err
@@ -155,6 +164,7 @@ func (c *change) beginRestore(r RestoreRequest, ev evidence) error {
 		}
 	}
 	inc.Closed, inc.Restored = nil, ""
+	inc.unstuck()
 	c.enter(Acting, 0)
 	return c.audit(KindRestored, r.Actor, nil, ev.all(inc, map[string]any{
 		"reason": r.Reason, "state": "begun", "force": r.Force, "next": s.ID(),
@@ -362,7 +372,7 @@ func (c *change) endRestore() error {
 	if l := inc.lossyDone(); l != nil {
 		lost = append(lost, l.ID()+" stays as it is: data is never restored"+snapshotOf(c.tx, inc, l))
 	}
-	inc.Restore, inc.Restored, inc.RolledBack = nil, r.By, nil
+	inc.Restore, inc.Restored, inc.RolledBack, inc.ByHand = nil, r.By, nil, r.Force
 	detail := map[string]any{"state": "done", "reason": r.Reason}
 	if len(lost) > 0 {
 		detail["why"] = strings.Join(lost, "; ")

@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,9 +12,14 @@ import (
 // indicators is waited for.
 func (c *change) startSettling() {
 	c.inc.resetPolls()
+	c.inc.unstuck()
 	c.inc.SettleFrom, c.inc.SettlePolls, c.inc.LastHeld = &c.now, 0, ""
-	if c.inc.aborting() { // nothing is waited for
-		c.inc.SettleFrom = nil
+	if c.inc.aborting() { // nothing is waited for, but by steps that the order does not list
+		c.inc.SettleFrom, c.inc.SettleUntil = nil, nil
+		if last := c.inc.lastRun(); last != nil && !c.inc.Abort.lists(last) {
+			until := c.now.Add(c.b.settleTime(c.inc, last))
+			c.inc.SettleUntil = &until
+		}
 		c.enter(Acting, 0)
 		return
 	}
@@ -134,7 +140,8 @@ func (c *change) recover(ev evidence) error {
 			s.State = StepPending
 		}
 	}
-	c.inc.SettleFrom, c.inc.FalseSince, c.inc.BlindSince, c.inc.Paged, c.inc.LastHeld = nil, nil, nil, nil, ""
+	c.inc.SettleFrom, c.inc.FalseSince, c.inc.BlindSince, c.inc.LastHeld = nil, nil, nil, ""
+	c.inc.unstuck()
 	c.inc.resetPolls()
 	c.enter(Recovered, c.b.poll())
 	return nil
@@ -232,7 +239,7 @@ func (e *Engine) watchExhausted(ctx context.Context, b *book, inc *Incident) err
 	ev := e.pollRecovery(ctx, b, inc)
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)
-		if c.inc.calm() {
+		if c.inc.calm() && c.inc.failedRestore() == nil {
 			return c.recover(ev)
 		}
 		c.inc.Wake = c.now.Add(b.poll())
@@ -248,7 +255,9 @@ func (c *change) close(actor string, detail map[string]any) error {
 	c.enter(Closed, 0)
 	c.inc.voidApprovals()
 	c.inc.LastHeld = ""
-	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.Paged, c.inc.ClaimedBy = &c.now, nil, nil, nil, ""
+	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.ClaimedBy = &c.now, nil, nil, ""
+	c.inc.resetPolls()
+	c.inc.unstuck()
 	c.inc.Restore = nil
 	if c.inc.aborting() {
 		c.inc.Abort.Ended = &c.now
@@ -256,8 +265,10 @@ func (c *change) close(actor string, detail map[string]any) error {
 	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
 		return err
 	}
-	if err := c.follow(PublicResolved); err != nil {
-		return err
+	if !c.inc.ByHand { // else the public hears of it once it is so: watchClosed
+		if err := c.follow(PublicResolved); err != nil {
+			return err
+		}
 	}
 	if c.inc.Drill || !c.inc.changed() {
 		return nil
@@ -269,35 +280,89 @@ func (c *change) close(actor string, detail map[string]any) error {
 	return c.endRollout(ended, actorEngine, "a step of this incident backed the release out")
 }
 
-// watchClosed looks, while an alert of a closed incident is still active and a
-// repeat of it could reopen the incident, whether the expressions were false since.
+// watchClosed looks after a closed incident while an alert of it is still active and
+// a repeat of it could reopen the incident, or while the public waits for the end.
+// What goes on breaching reopens it, or calls a human where a human closed it.
 func (e *Engine) watchClosed(ctx context.Context, b *book, inc *Incident) error {
-	var active int
-	err := e.store.View(ctx, func(tx Tx) (err error) {
-		active, _, err = tx.ActiveAlerts(inc.ID)
+	told, follows := false, false
+	err := e.store.View(ctx, func(tx Tx) error {
+		active, _, err := tx.ActiveAlerts(inc.ID)
+		if err != nil || inc.Drill {
+			return err
+		}
+		p, err := tx.PublicIncident(inc.ID)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		told = err == nil && p.Status != PublicResolved
+		real := false
+		later, err := tx.Incidents(IncidentFilter{Service: inc.Service, After: inc.ID, Drill: &real, Limit: 1})
+		follows = active > 0 && len(later) == 0 && e.now().Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	var values evidence
-	if active > 0 {
-		if values, err = e.readValues(ctx, b, inc); err != nil {
-			return err
-		}
+	if !told && !follows {
+		return e.change(ctx, b, inc, func(c *change) error {
+			c.inc.Wake = time.Time{}
+			c.inc.unstuck()
+			return nil
+		})
+	}
+	ev := e.pollRecovery(ctx, b, inc)
+	values, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
+		ev.count(c.inc)
+		c.inc.Wake = c.now.Add(b.poll())
 		raised, err := c.raised() // a signal is true until it is cleared
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case active == 0 || c.now.Sub(*c.inc.Closed) > time.Duration(b.Limits.ReopenWithin):
-			c.inc.Wake = time.Time{}
-		case raised == nil && values.beyond(c.inc) == nil && values.failed() == nil:
-			c.inc.FalseSince, c.inc.Wake = &c.now, time.Time{}
-		default:
-			c.inc.Wake = c.now.Add(b.poll())
 		}
-		return nil
+		still := values.beyond(c.inc)
+		if raised == nil && still == nil && values.failed() == nil {
+			c.inc.unstuck()
+			if follows && c.inc.FalseSince == nil {
+				c.inc.FalseSince = &c.now
+			}
+			if c.inc.calm() || c.inc.onlySignals() {
+				return c.follow(PublicResolved)
+			}
+			return nil
+		}
+		if !follows || still == nil || c.inc.breaching(certain) == nil {
+			return nil
+		}
+		r, err := rolloutOf(c.tx, c.inc.Service)
+		if err != nil {
+			return err
+		}
+		if c.inc.ByHand || c.inc.Restored != "" || r.active() && r.Started != nil && r.Started.After(*c.inc.Closed) {
+			if c.inc.Stuck == nil {
+				c.inc.Stuck = &c.now
+			}
+			if c.now.Sub(*c.inc.Stuck) <= c.patience() {
+				return nil
+			}
+			return c.page("still_true", "the incident was closed by a person, and the breach goes on: nothing is done about it")
+		}
+		return c.reopenBreaching(ev, c.inc.breaching(certain))
 	})
+}
+
+// reopenBreaching reopens what backout closed by itself, and what is not over.
+func (c *change) reopenBreaching(ev evidence, t *TriggerState) error {
+	detail, err := c.evidence(ev, t, map[string]any{"rollout": c.inc.Release, "why": "the breach goes on, though the incident was closed"})
+	if err != nil {
+		return err
+	}
+	c.inc.reopen(c.now)
+	c.inc.Wake = c.now
+	if err := c.audit(KindReopened, actorEngine, nil, detail); err != nil {
+		return err
+	}
+	return c.follow(PublicInvestigating)
 }

@@ -17,6 +17,9 @@ type Signal struct {
 	By      string    `json:"by"`
 	Reason  string    `json:"reason"`
 	Since   time.Time `json:"since"`
+	// Dismissed: a human closed its incident while it was raised. Nothing begins
+	// anew because of it until somebody raises it again.
+	Dismissed bool `json:"dismissed,omitempty"`
 }
 
 // signalsOf are the signals that a playbook's triggers name, in their order.
@@ -69,7 +72,7 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 		if err != nil {
 			return err
 		}
-		if old != nil {
+		if old != nil && !old.Dismissed {
 			s = *old
 			return nil
 		}
@@ -113,6 +116,7 @@ func (e *Engine) raiseAgain(ctx context.Context, tx Tx, s *Signal) (string, erro
 			return "", err
 		}
 	}
+	inc.Review = true
 	for i := range inc.Steps { // what was cancelled, or denied, is asked anew
 		if st := &inc.Steps[i]; st.State == StepSkipped && slices.Contains(inc.Abort.Steps, st.Number) {
 			st.State, st.Finished = StepPending, nil
@@ -128,25 +132,25 @@ func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason s
 	if reason == "" {
 		return Signal{}, refuse(Invalid, "a reason is required")
 	}
-	b, err := e.signalBook(service, name)
+	service, err := e.signalService(ctx, service, name)
 	if err != nil {
 		return Signal{}, err
 	}
 	err = e.store.Update(ctx, func(tx Tx) error {
-		old, err := signalOf(tx, b.Service, name)
+		old, err := signalOf(tx, service, name)
 		if err != nil {
 			return err
 		}
 		if old == nil {
-			return refuse(Conflict, "signal %s of %s is not raised", name, b.Service)
+			return refuse(Conflict, "signal %s of %s is not raised", name, service)
 		}
-		if err := tx.DeleteSignal(b.Service, name); err != nil {
+		if err := tx.DeleteSignal(service, name); err != nil {
 			return err
 		}
-		en := Entry{Kind: KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
+		en := Entry{Kind: KindSignal, Actor: actor, Service: service, Detail: map[string]any{
 			"signal": name, "raised": false, "reason": reason,
 		}}
-		inc, err := openIncident(tx, b.Service)
+		inc, err := openIncident(tx, service)
 		if err != nil {
 			return err
 		}
@@ -173,7 +177,29 @@ func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason s
 		return Signal{}, err
 	}
 	e.wakeUp()
-	return Signal{Service: b.Service, Name: name, By: actor, Reason: reason, Since: e.now().UTC()}, nil
+	return Signal{Service: service, Name: name, By: actor, Reason: reason, Since: e.now().UTC()}, nil
+}
+
+// signalService returns the service whose signal is to be cleared. One that is
+// raised can be cleared though a reload took it out of the playbook.
+func (e *Engine) signalService(ctx context.Context, service, name string) (string, error) {
+	b, refused := e.signalBook(service, name)
+	if refused == nil {
+		return b.Service, nil
+	}
+	var raised []Signal
+	err := e.store.View(ctx, func(tx Tx) (err error) {
+		raised, err = tx.Signals()
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	raised = slices.DeleteFunc(raised, func(s Signal) bool { return s.Name != name || service != "" && s.Service != service })
+	if len(raised) == 1 {
+		return raised[0].Service, nil
+	}
+	return "", refused
 }
 
 // hasSignal tells whether a signal is among the incident's triggers.
@@ -208,7 +234,8 @@ func (c *change) signalRaised(t *alerts.Trigger, s *Signal) error {
 	}
 	if inc.running() == nil {
 		inc.voidApprovals()
-		inc.SettleFrom, inc.SettleUntil, inc.LastHeld, inc.Paged = nil, nil, "", nil
+		inc.SettleFrom, inc.SettleUntil, inc.LastHeld = nil, nil, ""
+		inc.unstuck()
 		c.enter(Acting, 0)
 	}
 	return nil
@@ -301,7 +328,8 @@ func (c *change) recoverSignals() error {
 		return err
 	}
 	c.inc.voidApprovals()
-	c.inc.SettleFrom, c.inc.SettleUntil, c.inc.Paged, c.inc.LastHeld = nil, nil, nil, ""
+	c.inc.SettleFrom, c.inc.SettleUntil, c.inc.LastHeld = nil, nil, ""
+	c.inc.unstuck()
 	c.enter(Recovered, c.b.poll())
 	return nil
 }
@@ -323,6 +351,27 @@ func (e *Engine) watchSignals(ctx context.Context, b *book, inc *Incident) error
 		c.inc.Wake = c.now.Add(b.poll())
 		return nil
 	})
+}
+
+// dismiss marks the raised signals of an incident that a human closes.
+func (c *change) dismiss() error {
+	for _, t := range c.inc.Triggers {
+		if t.Signal == "" {
+			continue
+		}
+		s, err := signalOf(c.tx, c.inc.Service, t.Signal)
+		if err != nil {
+			return err
+		}
+		if s == nil {
+			continue
+		}
+		s.Dismissed = true
+		if err := c.tx.PutSignal(*s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // raised returns a signal of the incident that is raised, or nil.

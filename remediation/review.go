@@ -1,0 +1,50 @@
+package remediation
+
+import "context"
+
+// review looks at what an incident has done before it goes further up the ladder,
+// once after it has reopened, or a new order was given: what somebody has put back since, and
+// what was left in doubt, is pending again, so that the gentlest step that can help
+// runs first, behind all its gates. A target that cannot be looked at stays as the
+// log has it.
+func (e *Engine) review(ctx context.Context, b *book, inc *Incident, q question) error {
+	again := map[string]Look{}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		switch {
+		case s.Tells:
+		case s.State == StepInDoubt:
+			again[s.ID()] = Look{}
+		case s.State == StepDone && s.Verified, s.State == StepNoChange:
+			if look, err := e.look(ctx, b, inc, s); err == nil && look.Position != Wanted {
+				again[s.ID()] = look
+			}
+		}
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		if q.poll != nil {
+			q.poll.count(c.inc)
+		}
+		c.inc.Review, c.inc.Wake = false, c.now
+		for i := range c.inc.Steps {
+			s := &c.inc.Steps[i]
+			look, ok := again[s.ID()]
+			if !ok {
+				continue
+			}
+			kind, why := KindDrift, "the target is not as this step left it: the step is pending again"
+			if s.State == StepInDoubt {
+				kind, why = KindInDoubt, "it was left in doubt: the step is pending again"
+			}
+			s.State, s.Verified, s.Error, s.Doubts = StepPending, false, "", 0
+			detail := map[string]any{"target": s.Target, "why": why}
+			if look.Snapshot != nil {
+				detail["after"] = look.Snapshot
+			}
+			if err := c.audit(kind, actorEngine, s, detail); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
