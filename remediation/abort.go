@@ -240,11 +240,10 @@ func (e *Engine) gentler(ctx context.Context, b *book, inc *Incident) (bool, err
 	}
 	open := false
 	if t != nil {
-		by, err := e.silenced(ctx, inc)
-		if err != nil {
+		var err error
+		if q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc); err != nil {
 			return false, err
 		}
-		q.silencedBy = by
 		err = e.store.View(ctx, func(tx Tx) error {
 			_, closed, err := (&change{e: e, b: b, tx: tx, inc: inc, now: e.now()}).gates(q)
 			open = closed == nil
