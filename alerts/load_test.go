@@ -199,8 +199,18 @@ func TestPlaybooksThatActOnTheSameThingAreRefusedTogether(t *testing.T) {
 	want := `sparse.yaml:2: the service "social-intel" has a playbook already (smallest.yaml:1)
   try: give one playbook a service
 sparse.yaml:7: the compose service "social-intel" in /srv/social-intel is the target of another playbook (smallest.yaml:7)
-  try: let one playbook act on it`
+  try: let one playbook act on it, or give each of them its project`
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
+	}
+	for _, c := range []struct {
+		one, other string
+		refused    bool
+	}{{"prod", "staging", false}, {"prod", "prod", true}, {"prod", "", true}} {
+		one, other := *smallest, *smallest
+		one.Target.Compose.Project, other.Target.Compose.Project, other.Service = c.one, c.other, "another"
+		if err := alerts.CheckTogether([]*alerts.Playbook{&one, &other}); (err != nil) != c.refused {
+			t.Errorf("projects %q and %q of one folder: %v", c.one, c.other, err)
+		}
 	}
 }

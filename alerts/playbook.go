@@ -79,7 +79,10 @@ type Target struct {
 type ComposeTarget struct {
 	// ProjectDir is an absolute path.
 	ProjectDir string `yaml:"project_dir"`
-	Service    string `yaml:"service"`
+	// Project is the project's name (docker compose -p). It may be left out where all
+	// containers of the folder belong to one project.
+	Project string `yaml:"project,omitempty"`
+	Service string `yaml:"service"`
 }
 
 // Probe is how a recreated service is seen to work: addresses on loopback or

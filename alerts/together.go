@@ -6,7 +6,7 @@ import "fmt"
 // one service, or two that act on one compose service. The error is Problems.
 func CheckTogether(playbooks []*Playbook) error {
 	var ps Problems
-	services, targets := map[string]*Playbook{}, map[ComposeTarget]*Playbook{}
+	services, targets := map[string]*Playbook{}, []*Playbook{}
 	for _, p := range playbooks {
 		add := func(path string, first *Playbook, message, try string) {
 			ps = append(ps, Problem{
@@ -20,14 +20,22 @@ func CheckTogether(playbooks []*Playbook) error {
 			services[p.Service] = p
 		}
 		t := p.Target.Compose
-		if first, ok := targets[t]; ok {
-			add("target.compose", first, fmt.Sprintf("the compose service %q in %s is the target of another playbook", t.Service, t.ProjectDir), "let one playbook act on it")
-		} else {
-			targets[t] = p
+		for _, first := range targets {
+			if first.Target.Compose.meets(t) {
+				add("target.compose", first, fmt.Sprintf("the compose service %q in %s is the target of another playbook", t.Service, t.ProjectDir), "let one playbook act on it, or give each of them its project")
+				break
+			}
 		}
+		targets = append(targets, p)
 	}
 	if len(ps) == 0 {
 		return nil
 	}
 	return ps.sorted()
+}
+
+// meets reports whether two targets may be the same containers: without a project's
+// name, a target is whichever project the folder has.
+func (t ComposeTarget) meets(o ComposeTarget) bool {
+	return t.ProjectDir == o.ProjectDir && t.Service == o.Service && (t.Project == o.Project || t.Project == "" || o.Project == "")
 }

@@ -39,6 +39,7 @@ func (v *validator) validate() {
 // image's part follows Docker's.
 var (
 	identifier  = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "letters, digits and _, not beginning with a digit"}
+	projectName = form{regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`), "small letters, digits, _ and -, beginning with a letter or digit"}
 	plainName   = form{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`), "letters, digits, _ . and -, beginning with a letter or digit"}
 	imageTag    = form{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`), "an image tag such as v2.0.0"}
 	environment = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "an environment variable such as FEATURE_ANALYTICS_ENABLED"}
@@ -174,6 +175,9 @@ func (v *validator) target() {
 	}
 	if v.need(compose, !v.pos.has(compose), "compose: {project_dir: /srv/x, service: x}") {
 		v.name(key(compose, "service"), t.Compose.Service, plainName, "write one compose service; no name means no target, never all of them")
+		if t.Compose.Project != "" {
+			v.name(key(compose, "project"), t.Compose.Project, projectName, "leave it out where the folder has one project")
+		}
 		dir, path := t.Compose.ProjectDir, key(compose, "project_dir")
 		if v.need(path, dir == "", "write the absolute path of the compose project's folder") {
 			switch {

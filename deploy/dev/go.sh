@@ -4,6 +4,9 @@
 #   go.sh check                             is the Go toolchain there, and as new as go.mod wants it?
 #   go.sh install NAME PACKAGE@VERSION ...  build a Go program into .cache/bin/NAME, unless it is there; what follows the
 #                                           version goes to `go install`
+#   go.sh build NAME MODULE@VERSION PACKAGE ...
+#                                           the same for a program whose go.mod `go install` refuses (it has exclude or
+#                                           replace lines): it is built in its own module's folder
 set -euo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -31,9 +34,18 @@ check() {
   fi
 }
 
+# Both are called with the variables of install_tool, outside of the project, since its go.mod has no say in a tool's
+# dependencies.
+by_install() (cd / && GOBIN=$out GOFLAGS=-buildvcs=false go install -ldflags='-s -w' "${flags[@]}" "$package")
+by_build() (
+  cd / && dir=$(GOFLAGS='' go mod download -json "$package" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p') && [ -n "$dir" ] && cd "$dir" &&
+    GOWORK=off GOFLAGS=-mod=readonly\ -buildvcs=false go build -trimpath -o "$out/" -ldflags='-s -w' "${flags[@]}"
+)
+
 install_tool() {
-  local name=$1 package=$2 mark=$bin/.$1.version log=$project/.cache/$1.log want out
-  shift 2
+  local how=$1 name=$2 package=$3 mark=$bin/.$2.version log=$project/.cache/$2.log want out flags
+  shift 3
+  flags=("$@")
   want="$package $* $(go env GOVERSION)"
   [ -x "$bin/$name" ] && [ "$(cat "$mark" 2>/dev/null)" = "$want" ] && return
   mkdir -p "$bin"
@@ -42,8 +54,7 @@ install_tool() {
   [ -x "$bin/$name" ] && [ "$(cat "$mark" 2>/dev/null)" = "$want" ] && return
   say "building $name ($package) into .cache/bin, a few minutes the first time"
   out=$(mktemp -d "$bin/.$name.XXXXXX")
-  # Outside of the project, since its go.mod has no say in a tool's dependencies.
-  if ! (cd / && GOBIN=$out GOFLAGS=-buildvcs=false go install -ldflags='-s -w' "$@" "$package" >"$log" 2>&1); then
+  if ! "$how" >"$log" 2>&1; then
     rm -rf "$out"
     tail -n 12 "$log" >&2
     say "$package could not be built; the lines above are the go command's, all of them in $log"
@@ -58,10 +69,14 @@ case "${1:-}" in
 check) check ;;
 install)
   shift
-  install_tool "$@"
+  install_tool by_install "$@"
+  ;;
+build)
+  shift
+  install_tool by_build "$@"
   ;;
 *)
-  say "usage: deploy/dev/go.sh check | install NAME PACKAGE@VERSION [FLAG...]"
+  say "usage: deploy/dev/go.sh check | install NAME PACKAGE@VERSION [FLAG...] | build NAME MODULE@VERSION [FLAG...] PACKAGE"
   exit 2
   ;;
 esac

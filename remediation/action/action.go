@@ -39,5 +39,10 @@ func notBuilt(name string) error {
 
 // composeTarget names a compose service, for the limits and the audit log.
 func composeTarget(pb *alerts.Playbook) string {
-	return "compose:" + strings.TrimRight(pb.Target.Compose.ProjectDir, "/") + "/" + pb.Target.Compose.Service
+	t := pb.Target.Compose
+	name := "compose:" + strings.TrimRight(t.ProjectDir, "/") + "/" + t.Service
+	if t.Project != "" {
+		name += "@" + t.Project
+	}
+	return name
 }

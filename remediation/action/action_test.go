@@ -96,6 +96,11 @@ func TestFlagOffBindsTheFlagOfThePlaybook(t *testing.T) {
 	if got := k.Target(playbook(), &flagOffParams{Flag: "B"}); got != "compose:/srv/social-intel/web:B" {
 		t.Errorf("target %q", got)
 	}
+	named := playbook()
+	named.Target.Compose.Project = "prod"
+	if got := k.Target(named, &flagOffParams{Flag: "B"}); got != "compose:/srv/social-intel/web@prod:B" {
+		t.Errorf("target of a named project %q", got)
+	}
 	if _, err := k.Bind(playbook(), &flagOffParams{Flag: "NONE"}); err == nil {
 		t.Error("a flag that is not in the playbook was bound")
 	}

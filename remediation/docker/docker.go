@@ -38,6 +38,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
 	"github.com/docker/go-connections/sockets"
+	"github.com/sirupsen/logrus"
 
 	"github.com/locotoki/backout/remediation"
 )
@@ -87,6 +88,8 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 	if err != nil {
 		return nil, fmt.Errorf("docker.host %q: %w; try: unix:///var/run/docker.sock", o.Host, err)
 	}
+	// compose-go warns there, of each variable that is not set.
+	logrus.SetOutput(io.Discard)
 	transport := &http.Transport{}
 	if err := sockets.ConfigureTransport(transport, u.Scheme, u.Host); err != nil {
 		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)

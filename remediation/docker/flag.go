@@ -27,7 +27,7 @@ func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Ac
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
-	case flag.Name == "" || nameLength(flag.Name) != len(flag.Name):
+	case !variableName.MatchString(flag.Name):
 		return nil, fmt.Errorf("flag %q is not a name of an environment variable", flag.Name)
 	case !plainValue.MatchString(flag.Off):
 		return nil, fmt.Errorf("flag %s: off value %q; try: letters, digits and ._:/@%%+,- only", flag.Name, flag.Off)

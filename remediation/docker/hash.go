@@ -45,13 +45,9 @@ const maxAnswers = 32
 
 // hashQuestion is one run of the compose tool.
 type hashQuestion struct {
-	key     string // digest of what it depends on
-	dir     string
-	files   []string // given with -f; none: the tool finds its own
-	envFile string   // given with --env-file, if it is not the default one
+	key string // digest of what it depends on
+	project
 	service string
-	version string // of the compose that made the container
-	project string // its name, which goes into the hash with the networks' names
 	// assume is NAME=value for a variable whose .env is not written yet.
 	assume string
 }
@@ -97,16 +93,7 @@ func (c *Client) runHash(ctx context.Context, q hashQuestion) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if q.project != "" {
-		argv = append(argv, "-p", q.project)
-	}
-	if q.envFile != "" {
-		argv = append(argv, "--env-file", q.envFile)
-	}
-	for _, f := range q.files {
-		argv = append(argv, "-f", f)
-	}
-	argv = append(argv, "config", "--hash", q.service)
+	argv = append(append(argv, q.arguments()...), "config", "--hash", q.service)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = q.dir
 	cmd.WaitDelay = time.Second
@@ -131,6 +118,23 @@ func (c *Client) runHash(ctx context.Context, q hashQuestion) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s config --hash: no hash in its answer", filepath.Base(argv[0]))
+}
+
+// arguments are what makes the tool mean the project as its containers know it.
+func (p project) arguments() []string {
+	argv := []string{"-p", p.name}
+	if len(p.envFiles) > 1 || p.envFiles[0] != filepath.Join(p.dir, ".env") {
+		for _, f := range p.envFiles {
+			argv = append(argv, "--env-file", f)
+		}
+	}
+	if p.explicit {
+		argv = append(argv, "--project-directory", p.dir)
+		for _, f := range p.files {
+			argv = append(argv, "-f", f)
+		}
+	}
+	return argv
 }
 
 // composeTool returns the tool of the generation that made the container.

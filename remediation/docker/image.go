@@ -252,7 +252,7 @@ func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
 			if err != nil {
 				return change{}, err
 			}
-			return a.c.toImage(ctx, f, d, namedImage{d.image, snap.PreviousID}), nil
+			return a.c.toImage(ctx, f, d, namedImage{d.spec.Image, snap.PreviousID}), nil
 		},
 		// What runs a third image by now is somebody else's.
 		differs: func(now *replica, was replicaState) bool {
@@ -273,7 +273,7 @@ func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
 // toImage is the change to another image, as compose would make it: what the
 // project's files set stays, and what the old image brought along goes.
 func (c *Client) toImage(ctx context.Context, f *fleet, d definition, to namedImage) change {
-	return change{image: to, hash: c.configHash(ctx, d.question(f, to.id)), keeps: d.sets(f), edit: noteImage(to)}
+	return change{image: to, hash: c.configHash(ctx, d.question(f, to.id)), keeps: d.sets, edit: noteImage(to)}
 }
 
 // noteImage names the image in compose's own label, where there is one.

@@ -7,7 +7,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// lasting is where a flag lasts: the project's .env and, where that does not
+// lasting is where a flag lasts: the env file that decides on it (.env) and, where that does not
 // decide, an override file.
 type lasting struct {
 	project
@@ -41,22 +41,22 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 		return nil, err
 	}
 	l := &lasting{project: p}
-	env, missing, err := c.readOptional(l.envPath)
+	path, env, missing, err := c.envFile(p, flag.Name)
 	if err != nil {
 		return nil, err
 	}
-	l.env = fileState[envEntry]{Path: l.envPath, Missing: missing, Entry: readEnvEntry(env, flag.Name)}
+	l.env = fileState[envEntry]{Path: path, Missing: missing, Entry: readEnvEntry(env, flag.Name)}
 	if b, ok := lastEnv(env, flag.Name); ok && !b.bare {
 		l.envOff = b.value == flag.Off
 	}
 	envAfter, err := setEnv(env, flag.Name, flag.Off)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l.envPath, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 
+	var extra []byte
 	if l.override != "" {
-		extra, missing, err := c.readOptional(l.override)
-		if err != nil {
+		if extra, missing, err = c.readOptional(l.override); err != nil {
 			return nil, err
 		}
 		l.extra = fileState[overrideEntry]{Path: l.override, Missing: missing}
@@ -66,25 +66,18 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 		l.extraOff = checkOverride(extra, f.service, flag.Name, flag.Off) == nil
 	}
 
-	resolve := func(env []byte) (setting, hashQuestion, error) {
-		r, files, read := c.reader(l.project, env)
-		s, found, err := r.variable(files, f.service, flag.Name)
-		if err == nil && !found {
-			err = fmt.Errorf("service %s is in none of %s", f.service, strings.Join(files, ", "))
-		}
-		return s, l.ask(f, read), err
-	}
 	want := setting{flag.Off, true}
-	// Before .env has the flag, the files may be incomplete: ${FLAG:?}.
-	if l.now, l.asIs, err = resolve(env); err != nil {
-		l.now = setting{}
-	}
-	after, question, err := resolve(envAfter)
+	now, err := c.define(p, f.service, nil)
 	if err != nil {
 		return nil, err
 	}
-	l.literal = after != want
-	l.whenOff = question
+	l.now, l.asIs = now.variable(flag.Name), now.ask(f)
+	after, err := c.define(p, f.service, contents{path: envAfter})
+	if err != nil {
+		return nil, err
+	}
+	l.literal = after.variable(flag.Name) != want
+	l.whenOff = after.ask(f)
 	if !l.envOff {
 		l.whenOff.assume = flag.Name + "=" + flag.Off
 	}
@@ -97,19 +90,27 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 		return nil, fmt.Errorf("%s is set in %s itself, and these files are named by hand (-f or COMPOSE_FILE), so that no override file would be read; try: write %s: ${%s:-%s} there",
 			flag.Name, strings.Join(l.files, ", "), flag.Name, flag.Name, flag.Off)
 	}
+	if l.literal && !l.extraOff {
+		return l, c.overrides(l, f.service, flag, extra)
+	}
 	return l, nil
+}
+
+// overrides sees that an override file would decide on a flag, which a second document
+// in a file may keep it from.
+func (c *Client) overrides(l *lasting, service string, flag alerts.Flag, extra []byte) error {
+	extra, err := setOverride(extra, service, flag.Name, flag.Off)
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.override, err)
+	}
+	d, err := c.define(l.project, service, contents{l.override: extra})
+	if err == nil && d.variable(flag.Name) != (setting{flag.Off, true}) {
+		err = fmt.Errorf("%s is set in %s itself, and no override file overrules it; try: write %s: ${%s:-%s} there",
+			flag.Name, strings.Join(l.files, ", "), flag.Name, flag.Name, flag.Off)
+	}
+	return err
 }
 
 // predictable tells whether the compose tool can be asked before the files are
 // written: a variable in its shell has the effect that .env is going to have.
 func (l *lasting) predictable() bool { return !l.literal && !l.shell }
-
-func environment(env []byte) map[string]setting {
-	m := map[string]setting{}
-	for _, b := range parseEnv(env) {
-		if !b.bare {
-			m[b.key] = setting{b.value, true}
-		}
-	}
-	return m
-}

@@ -121,15 +121,14 @@ func setOverride(file []byte, service, name, value string) ([]byte, error) {
 }
 
 func checkOverride(file []byte, service, name, value string) error {
-	r := composeReader{read: func(string) ([]byte, error) { return file, nil }}
-	s, _, err := r.variable([]string{"the override file"}, service, name)
+	p, err := findOverride(file, service, name)
 	if err != nil {
 		return err
 	}
-	if s != (setting{value, true}) {
-		return fmt.Errorf("%s cannot be set here for service %s (read back: %q); try: set it by hand", name, service, s.value)
+	if p.node != nil && (p.node.Value == value && p.key != nil || p.node.Value == name+"="+value && p.key == nil) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%s cannot be set here for service %s; try: set it by hand", name, service)
 }
 
 func insertOverride(file []byte, p place, service, name, value string) ([]byte, error) {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -31,7 +33,7 @@ func (c *Client) ImagePin(target alerts.Target, variable, previous string) (reme
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
-	case variable == "" || nameLength(variable) != len(variable):
+	case !variableName.MatchString(variable):
 		return nil, fmt.Errorf("variable %q is not a name of an environment variable", variable)
 	case previous == "" || previous == latestTag || !plainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
 		return nil, fmt.Errorf("previous version %q is not a tag to go back to; try: v1.0.0", previous)
@@ -75,32 +77,32 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	if err != nil {
 		return pinned{}, err
 	}
-	env, missing, err := a.c.readOptional(p.envPath)
+	path, env, missing, err := a.c.envFile(p, a.variable)
 	if err != nil {
 		return pinned{}, err
 	}
 	st := pinned{fleet: f, op: op}
-	st.snap.Env = fileState[envEntry]{Path: p.envPath, Missing: missing, Entry: readEnvEntry(env, a.variable)}
-	if st.now, err = a.c.definitionWith(f, p, env); err != nil {
+	st.snap.Env = fileState[envEntry]{Path: path, Missing: missing, Entry: readEnvEntry(env, a.variable)}
+	if st.now, err = a.c.definitionWith(f, p, path, env); err != nil {
 		st.now = definition{} // ${TAG:?} before it is written
 	}
 	if err := a.choose(ctx, &st, p, env); err != nil {
 		return pinned{}, err
 	}
-	if err := st.then.pulls(f); err != nil {
+	if err := st.then.pulls(); err != nil {
 		return pinned{}, err
 	}
-	st.snap.Image, st.snap.Replicas = st.now.image, []replicaState{}
-	st.written = st.now.image == st.then.image
+	st.snap.Image, st.snap.Replicas = st.now.spec.Image, []replicaState{}
+	st.written = st.now.spec.Image == st.then.spec.Image
 	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
 	if err := a.c.refuse(ctx, st.due); err != nil {
 		return pinned{}, err
 	}
 	for _, r := range f.replicas {
 		has := parseReference(r.Config.Image)
-		if !st.written && r.running() && !byID(r.Config.Image) && has != parseReference(st.now.image) && has != parseReference(st.then.image) {
+		if !st.written && r.running() && !byID(r.Config.Image) && has != parseReference(st.now.spec.Image) && has != parseReference(st.then.spec.Image) {
 			return pinned{}, fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not brought up since; try: unset %s in that shell, and docker-compose up -d %s",
-				r.name(), has, st.then.path, p.envPath, cmp.Or(st.now.image, "no image"), a.variable, a.variable, f.service)
+				r.name(), has, st.then.at(), path, cmp.Or(st.now.spec.Image, "no image"), a.variable, a.variable, f.service)
 		}
 		if !r.ownedBy(op) {
 			st.snap.Replicas = append(st.snap.Replicas, stateOf(r))
@@ -114,6 +116,16 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	return st, nil
 }
 
+// definitionWith is the definition as it would be with another content of an env file;
+// an error where the image could not be told then.
+func (c *Client) definitionWith(f *fleet, p project, path string, env []byte) (definition, error) {
+	d, err := c.define(p, f.service, contents{path: env})
+	if err == nil {
+		err = d.missing
+	}
+	return d, err
+}
+
 // unlikely is a value that no image has, to see what a variable decides on.
 const unlikely = "0.backout.0"
 
@@ -123,9 +135,9 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 	with := func(value string) (definition, error) {
 		changed, err := setEnv(env, a.variable, value)
 		if err != nil {
-			return definition{}, fmt.Errorf("%s: %w", p.envPath, err)
+			return definition{}, fmt.Errorf("%s: %w", st.snap.Env.Path, err)
 		}
-		return a.c.definitionWith(st.fleet, p, changed)
+		return a.c.definitionWith(st.fleet, p, st.snap.Env.Path, changed)
 	}
 	d, err := with(unlikely)
 	if err != nil {
@@ -135,12 +147,16 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 	if err != nil {
 		return err
 	}
-	at := fmt.Sprintf("%s: service %s", d.path, st.service)
-	if !strings.Contains(d.image, unlikely) {
+	at := d.at()
+	if !strings.Contains(d.spec.Image, unlikely) {
 		return fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s; try: image: %s:${%s} there, and docker-compose up -d %s",
-			at, a.variable, p.envPath, d.image, ref.repo, a.variable, st.service)
+			at, a.variable, st.snap.Env.Path, d.spec.Image, ref.repo, a.variable, st.service)
 	}
-	if key, err := a.elsewhere(d, st.service); err != nil || key != "" {
+	other, err := with(unlikely + "1")
+	if err != nil {
+		return err
+	}
+	if key, err := elsewhere(d, other); err != nil || key != "" {
 		return cmp.Or(err, fmt.Errorf("%s: %s stands in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
 	}
 	current, _ := lastEnv(env, a.variable)
@@ -149,12 +165,12 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 		if err != nil {
 			return err
 		}
-		id, err := a.c.imageID(ctx, d.image)
+		id, err := a.c.imageID(ctx, d.spec.Image)
 		if err != nil {
 			return err
 		}
 		if st.snap.Value == "" || id != "" {
-			st.then, st.snap.Value, st.snap.Previous, st.snap.PreviousID = d, value, d.image, id
+			st.then, st.snap.Value, st.snap.Previous, st.snap.PreviousID = d, value, d.spec.Image, id
 		}
 		if id != "" {
 			return nil
@@ -163,27 +179,21 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 	return missing(st.snap.Previous)
 }
 
-// elsewhere returns a key of the service, beside image and environment, that the
-// variable stands in; "" where there is none.
-func (a *imagePin) elsewhere(d definition, service string) (string, error) {
-	layers, err := d.reader.layers(d.files, service)
+// elsewhere returns a key of the service, beside image and environment, that differs
+// between two values of a variable; "" where there is none.
+func elsewhere(one, other definition) (string, error) {
+	have, err := one.keys()
 	if err != nil {
 		return "", err
 	}
-	for _, l := range layers {
-		data, err := d.reader.read(l.path)
-		if err != nil {
-			return "", err
-		}
-		keys, err := keysWith(data, service, a.variable)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", l.path, err)
-		}
-		for _, key := range keys {
-			// environment is followed, and the rest of these is not the container's.
-			if !slices.Contains([]string{"image", "environment", "build", "extends"}, key) {
-				return key, nil
-			}
+	has, err := other.keys()
+	if err != nil {
+		return "", err
+	}
+	for _, key := range slices.Sorted(maps.Keys(have)) {
+		// environment is followed, env_file into it, and build is not the container's.
+		if !slices.Contains([]string{"image", "environment", "env_file", "build"}, key) && !reflect.DeepEqual(have[key], has[key]) {
+			return key, nil
 		}
 	}
 	return "", nil
@@ -301,17 +311,17 @@ func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
 		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
 			to := namedImage{was.Image, was.ImageID}
 			now, _, err := a.sides(f, snap)
-			if err != nil || parseReference(now.image) != parseReference(was.Image) {
+			if err != nil || parseReference(now.spec.Image) != parseReference(was.Image) {
 				return change{image: to, edit: noteImage(to)}, nil // going back waits for no file
 			}
-			env, _, err := a.c.readOptional(now.envPath)
+			env, _, err := a.c.readOptional(snap.Env.Path)
 			if err == nil {
 				env, err = setEnv(env, a.variable, snap.Value)
 			}
 			if err != nil {
 				return change{}, err
 			}
-			written, err := a.c.definitionWith(f, now.project, env)
+			written, err := a.c.definitionWith(f, now.project, snap.Env.Path, env)
 			if err != nil {
 				return change{}, err
 			}
@@ -325,11 +335,11 @@ func (a *imagePin) sides(f *fleet, snap pinSnapshot) (now, before definition, er
 	if now, err = a.c.definitionOf(f); err != nil {
 		return now, before, err
 	}
-	env, _, err := a.c.readOptional(now.envPath)
+	env, _, err := a.c.readOptional(snap.Env.Path)
 	if err != nil {
 		return now, before, err
 	}
-	before, err = a.c.definitionWith(f, now.project, putEnvEntry(env, a.variable, snap.Env.Entry))
+	before, err = a.c.definitionWith(f, now.project, snap.Env.Path, putEnvEntry(env, a.variable, snap.Env.Entry))
 	if err != nil { // ${TAG:?}
 		before, err = now, nil
 	}
@@ -345,9 +355,8 @@ func (c *Client) follow(ctx context.Context, f *fleet, from, to definition, imag
 		note(r, config)
 		for _, kv := range slices.Clone(config.Env) {
 			name, value, _ := strings.Cut(kv, "=")
-			was, _, werr := from.reader.variable(from.files, f.service, name)
-			is, _, ierr := to.reader.variable(to.files, f.service, name)
-			if werr == nil && ierr == nil && was != is && was == (setting{value, true}) {
+			was, is := from.variable(name), to.variable(name)
+			if was != is && was == (setting{value, true}) {
 				config.Env = setVariable(config.Env, name, is)
 			}
 		}
@@ -362,7 +371,7 @@ func (a *imagePin) Verify(ctx context.Context, op string) error {
 		return err
 	}
 	if !st.written {
-		return fmt.Errorf("%s in %s names %s, and not %s", a.variable, st.snap.Env.Path, st.now.image, st.snap.Previous)
+		return fmt.Errorf("%s in %s names %s, and not %s", a.variable, st.snap.Env.Path, st.now.spec.Image, st.snap.Previous)
 	}
 	return failures(a.c.checks(ctx, st.fleet, a.target, namedImage{st.snap.Previous, st.snap.PreviousID}, a.version))
 }

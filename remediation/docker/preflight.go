@@ -34,7 +34,7 @@ const labelPreflight = "backout.preflight"
 // not given up when the proof is.
 const removeTimeout = 30 * time.Second
 
-func asideKey(t alerts.ComposeTarget) string { return t.ProjectDir + "/" + t.Service }
+func asideKey(t alerts.ComposeTarget) string { return t.ProjectDir + "/" + t.Project + "/" + t.Service }
 
 // sweep removes what a process that was killed in the midst of a proof left behind.
 func (c *Client) sweep(ctx context.Context, t alerts.ComposeTarget) error {
@@ -133,7 +133,7 @@ func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 	if err != nil {
 		return nil, blueprint{}, err
 	}
-	bp := blueprintOf(like, defaults, d.sets(f))
+	bp := blueprintOf(like, defaults, d.sets)
 	bp.config.Image = like.Image
 	if a.image != "" {
 		bp.config.Image = a.image

@@ -59,7 +59,7 @@ func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
 	if err != nil {
 		return remediation.FindingOf(err)
 	}
-	known := d.sets(f)(a.flag.Name)
+	known := d.sets(a.flag.Name)
 	for _, r := range f.replicas {
 		known = known || r.variable(a.flag.Name).set
 	}
@@ -93,10 +93,10 @@ func (a *flagOff) proveLasts(ctx context.Context) remediation.Finding {
 		return remediation.Failed(fmt.Sprintf("a container runs with another %s than the files give: a shell's variable overrules .env", name),
 			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.service))
 	}
-	if err := a.c.mayWrite(l.envPath, l.env.Missing); err != nil {
-		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.envPath, err), "give backout the right to write it and its folder")
+	if err := a.c.mayWrite(l.env.Path, l.env.Missing); err != nil {
+		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.env.Path, err), "give backout the right to write it and its folder")
 	}
-	return remediation.Passed(l.envPath + " can be written, and decides")
+	return remediation.Passed(l.env.Path + " can be written, and decides")
 }
 
 // proveOff starts a container with the flag off, and asks it.

@@ -1,19 +1,27 @@
 package docker
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+
+	"github.com/locotoki/backout/alerts"
 )
 
-// project is the files of a compose project that are in effect.
+// project is a compose project, as the labels of its newest container name it: where
+// it lies, what it is called, and which files are in effect.
 type project struct {
-	envPath string
+	dir  string
+	name string
+	// envFiles are the files of variables: of several, the last that has one wins.
+	// Where nobody named any, that is .env, there or not.
+	envFiles []string
 	// files are the compose files, without the override file; explicit tells that
 	// somebody named them with -f or COMPOSE_FILE.
 	files    []string
@@ -23,76 +31,119 @@ type project struct {
 	// overrideLabel is the name that the config_files label must learn of, if any.
 	overrideLabel string
 	version       string // of the compose that made the newest container
-	name          string
 }
+
+// first reports whether the project was started by the first generation of compose.
+func (p project) first() bool { return strings.HasPrefix(p.version, "1.") }
 
 var (
 	composeNames  = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
 	overrideNames = []string{"docker-compose.override.yml", "docker-compose.override.yaml", "compose.override.yml", "compose.override.yaml"}
 )
 
+// oneProject says which projects a folder's containers of a service belong to, where
+// that is more than one and the playbook does not say which of them it means.
+func oneProject(t alerts.ComposeTarget, replicas []*replica) error {
+	names := map[string]bool{}
+	for _, r := range replicas {
+		names[r.label(labelProject)] = true
+	}
+	if len(names) < 2 {
+		return nil
+	}
+	all := slices.Sorted(maps.Keys(names))
+	return fmt.Errorf("%s has containers of service %s in %d projects: %s; try: target: {compose: {project: %s}} in the playbook, with the one that it is for",
+		t.ProjectDir, t.Service, len(all), strings.Join(all, ", "), all[0])
+}
+
 // locate finds the project's files from the newest container's labels, or, where
 // there is none, as compose would find them itself.
 func (c *Client) locate(f *fleet) (project, error) {
-	var l project
+	p := project{dir: f.dir, name: f.project}
 	var newest *replica
 	for _, r := range f.replicas {
 		if newest == nil || r.Created > newest.Created {
 			newest = r
 		}
 	}
-	l.envPath = filepath.Join(f.dir, ".env")
 	if newest != nil {
-		if label := newest.label(labelEnvFile); label != "" {
-			all := strings.Split(label, ",") // the last one wins
-			l.envPath = within(f.dir, all[len(all)-1])
+		for _, name := range listed(newest.label(labelEnvFile)) {
+			p.envFiles = append(p.envFiles, within(f.dir, name))
 		}
-		for _, name := range strings.Split(newest.label(labelConfigFiles), ",") {
-			if name != "" {
-				l.files = append(l.files, within(f.dir, name))
-			}
+		for _, name := range listed(newest.label(labelConfigFiles)) {
+			p.files = append(p.files, within(f.dir, name))
 		}
-		l.version, l.name = newest.label(labelVersion), newest.label(labelProject)
+		p.version, p.name = newest.label(labelVersion), newest.label(labelProject)
 	}
-	if len(l.files) == 0 {
+	if p.name == "" {
+		p.name = loader.NormalizeProjectName(filepath.Base(f.dir))
+	}
+	if len(p.envFiles) == 0 {
+		p.envFiles = []string{filepath.Join(f.dir, ".env")}
+	}
+	if len(p.files) == 0 {
 		for _, name := range composeNames {
 			if path := filepath.Join(f.dir, name); c.there(path) {
-				l.files = []string{path}
+				p.files = []string{path}
 				break
 			}
 		}
 		for _, name := range overrideNames {
-			if path := filepath.Join(f.dir, name); len(l.files) == 1 && c.there(path) {
-				l.files = append(l.files, path)
+			if path := filepath.Join(f.dir, name); len(p.files) == 1 && c.there(path) {
+				p.files = append(p.files, path)
 			}
 		}
 	}
-	if len(l.files) == 0 {
+	if len(p.files) == 0 {
 		return project{}, fmt.Errorf("no compose file in %s; try: one of %s", f.dir, strings.Join(composeNames, ", "))
 	}
-	for _, path := range append(slices.Clone(l.files), l.envPath) {
+	for _, path := range slices.Concat(p.files, p.envFiles) {
 		if _, err := c.allowed(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return project{}, fmt.Errorf("compose project: %w", err)
 		}
 	}
-	err := c.locateOverride(&l)
-	return l, err
+	err := c.locateOverride(&p)
+	return p, err
 }
 
-// locateOverride tells whether compose, run without -f, would read an override
+// listed takes a label's list apart.
+func listed(label string) []string {
+	return slices.DeleteFunc(strings.Split(label, ","), func(s string) bool { return s == "" })
+}
+
+// envFile returns the env file that decides on a variable, and its content: the last
+// that sets it; the last of all where none does, so that nothing overrules it there.
+func (c *Client) envFile(p project, variable string) (path string, data []byte, missing string, err error) {
+	for i, candidate := range slices.Backward(p.envFiles) {
+		content, gone, err := c.readOptional(candidate)
+		if err != nil {
+			return "", nil, "", err
+		}
+		b, sets := lastEnv(content, variable)
+		if sets = sets && !b.bare; sets || i == len(p.envFiles)-1 {
+			path, data, missing = candidate, content, gone
+		}
+		if sets {
+			break
+		}
+	}
+	return path, data, missing, nil
+}
+
+// locateOverride finds whether compose, run without -f, would read an override
 // file beside what the containers were made from.
-func (c *Client) locateOverride(l *project) error {
-	base := l.files[0]
-	if !slices.Contains(composeNames, filepath.Base(base)) || len(l.files) > 2 {
-		l.explicit = true
+func (c *Client) locateOverride(p *project) error {
+	base := p.files[0]
+	if !slices.Contains(composeNames, filepath.Base(base)) || len(p.files) > 2 {
+		p.explicit = true
 		return nil
 	}
-	if len(l.files) == 2 {
-		if !slices.Contains(overrideNames, filepath.Base(l.files[1])) {
-			l.explicit = true
+	if len(p.files) == 2 {
+		if !slices.Contains(overrideNames, filepath.Base(p.files[1])) {
+			p.explicit = true
 			return nil
 		}
-		l.override, l.files = l.files[1], l.files[:1]
+		p.override, p.files = p.files[1], p.files[:1]
 		return nil
 	}
 	dir := filepath.Dir(base)
@@ -107,57 +158,27 @@ func (c *Client) locateOverride(l *project) error {
 		}
 		if !strings.Contains(string(data), overrideMark) {
 			// It is there and was not read: the file was named by hand.
-			l.explicit = true
+			p.explicit = true
 			return nil
 		}
-		l.override, l.overrideLabel = path, name
+		p.override, p.overrideLabel = path, name
 		return nil
 	}
 	name := "docker-compose.override.yml"
 	if strings.HasPrefix(filepath.Base(base), "compose.") {
 		name = "compose.override.yml"
 	}
-	l.override, l.overrideLabel = filepath.Join(dir, name), name
+	p.override, p.overrideLabel = filepath.Join(dir, name), name
 	return nil
 }
 
 // labelFor is how the config_files label would name the override file.
-func (l *project) labelFor(r *replica) string {
+func (p *project) labelFor(r *replica) string {
 	first, _, _ := strings.Cut(r.label(labelConfigFiles), ",")
-	if l.overrideLabel == "" || first == "" {
+	if p.overrideLabel == "" || first == "" {
 		return ""
 	}
-	return filepath.Join(filepath.Dir(first), l.overrideLabel)
-}
-
-// ask is the question to the compose tool about the files as they were read.
-func (l *project) ask(f *fleet, read map[string][32]byte) hashQuestion {
-	q := hashQuestion{dir: f.dir, service: f.service, version: l.version, project: l.name}
-	if l.explicit {
-		q.files = l.files
-	}
-	if l.envPath != filepath.Join(f.dir, ".env") {
-		q.envFile = l.envPath
-	}
-	paths := make([]string, 0, len(read))
-	for p := range read {
-		paths = append(paths, p)
-	}
-	slices.Sort(paths)
-	all := fmt.Appendf(nil, "%q %q %q %q %q\n", q.dir, q.service, q.files, q.version, q.project)
-	for _, p := range paths {
-		all = fmt.Appendf(all, "%q %x\n", p, read[p])
-	}
-	// The first generation's hash has the image in it.
-	var images []string
-	for _, r := range f.replicas {
-		images = append(images, r.Image)
-	}
-	slices.Sort(images)
-	all = fmt.Appendf(all, "%q\n", slices.Compact(images))
-	sum := sha256.Sum256(all)
-	q.key = hex.EncodeToString(sum[:])
-	return q
+	return filepath.Join(filepath.Dir(first), p.overrideLabel)
 }
 
 func (c *Client) there(path string) bool {

@@ -101,6 +101,7 @@ func (r *replica) variable(name string) setting {
 // copies and the set-aside ones of an operation among them.
 type fleet struct {
 	dir      string
+	project  string // its name; "": no container tells
 	service  string
 	replicas []*replica
 }
@@ -183,7 +184,7 @@ func (c *Client) survey(ctx context.Context, t alerts.ComposeTarget) (*fleet, er
 	if err := c.agree(ctx); err != nil {
 		return nil, err
 	}
-	f := &fleet{dir: dir, service: t.Service}
+	f := &fleet{dir: dir, project: t.Project, service: t.Service}
 	list, err := c.api.ContainerList(ctx, container.ListOptions{
 		All: true, Filters: filters.NewArgs(filters.Arg("label", labelService+"="+t.Service)),
 	})
@@ -191,7 +192,8 @@ func (c *Client) survey(ctx context.Context, t alerts.ComposeTarget) (*fleet, er
 		return nil, fmt.Errorf("list containers of %s: %w", t.Service, err)
 	}
 	for _, s := range list {
-		if strings.EqualFold(s.Labels[labelOneOff], "true") || !sameDir(s.Labels[labelWorkingDir], dir) {
+		other := t.Project != "" && s.Labels[labelProject] != t.Project
+		if strings.EqualFold(s.Labels[labelOneOff], "true") || other || !sameDir(s.Labels[labelWorkingDir], dir) {
 			continue
 		}
 		in, err := c.api.ContainerInspect(ctx, s.ID)
@@ -204,7 +206,10 @@ func (c *Client) survey(ctx context.Context, t alerts.ComposeTarget) (*fleet, er
 		f.replicas = append(f.replicas, &replica{in})
 	}
 	slices.SortFunc(f.replicas, func(a, b *replica) int { return strings.Compare(a.Name, b.Name) })
-	return f, nil
+	if len(f.replicas) > 0 {
+		f.project = f.replicas[0].label(labelProject)
+	}
+	return f, oneProject(t, f.replicas)
 }
 
 // found is the survey of a service that has a container; without one nothing can be

@@ -34,34 +34,6 @@ func TestANameIsTakenApartAsTheEngineDoes(t *testing.T) {
 	}
 }
 
-func TestTheImageIsWhatComposeWouldRun(t *testing.T) {
-	env := map[string]setting{"TAG": {"latest", true}}
-	for _, c := range []struct{ name, file, want string }{
-		{"plain", `{services: {web: {image: social-intel}}}`, "social-intel"},
-		{"variable", `{services: {web: {image: "social-intel:${TAG}"}}}`, "social-intel:latest"},
-		{"default", `{services: {web: {image: "social-intel:${NONE:-v2}"}}}`, "social-intel:v2"},
-		{"required", `{services: {web: {image: "social-intel:${NONE:?}"}}}`, "error"},
-		{"another service's does not matter", `{services: {db: {image: "${NONE:?}"}, web: {image: social-intel}}}`, "social-intel"},
-		{"extends", `{services: {base: {image: social-intel}, web: {extends: base, build: .}}}`, "social-intel"},
-		{"only built", `{services: {web: {build: .}}}`, ""},
-		{"policy", `{services: {web: {image: a, pull_policy: "${NONE:-always}"}}}`, "a always"},
-	} {
-		r := composeReader{env: env, read: readFrom(map[string]string{"/p/a.yml": c.file, "/p/b.yml": "services: {web: {}}"})}
-		n, err := r.image([]string{"/p/a.yml", "/p/b.yml"}, "web")
-		got := strings.TrimSpace(n.image + " " + n.pull)
-		if err != nil {
-			got = "error"
-		}
-		if got != c.want {
-			t.Errorf("%s: %q (%v), want %q", c.name, got, err, c.want)
-		}
-	}
-	r := composeReader{read: readFrom(map[string]string{"/p/a.yml": "services: {web: {image: a}}", "/p/b.yml": "services: {web: {image: b}}"})}
-	if n, err := r.image([]string{"/p/a.yml", "/p/b.yml"}, "web"); err != nil || n.image != "b" || n.path != "/p/b.yml" {
-		t.Errorf("the later file does not win: %+v, %v", n, err)
-	}
-}
-
 func TestTheVersionIsReadFromTextAndJSON(t *testing.T) {
 	for body, want := range map[string]string{
 		"v1.0.0": "v1.0.0", " v1.0.0\n": "v1.0.0", `"v1.0.0"`: "v1.0.0", `{"version": "v1.0.0", "commit": "ab"}`: "v1.0.0", `{"version":"1.0.0"}`: "1.0.0",

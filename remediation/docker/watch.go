@@ -73,7 +73,8 @@ func (c *Client) watch(ctx context.Context, t alerts.ComposeTarget, wrong func(*
 	for {
 		select {
 		case e := <-started:
-			if !sameDir(e.Actor.Attributes[labelWorkingDir], f.dir) {
+			other := f.project != "" && e.Actor.Attributes[labelProject] != f.project
+			if other || !sameDir(e.Actor.Attributes[labelWorkingDir], f.dir) {
 				continue
 			}
 			in, err := c.api.ContainerInspect(ctx, e.Actor.ID)
