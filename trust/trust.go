@@ -153,7 +153,7 @@ func (me user) open(path string, u use, flag int, perm fs.FileMode) (*os.File, e
 	if err != nil {
 		return nil, err
 	}
-	if err := me.check(f, real, u); err != nil {
+	if err := me.check(f, path, u); err != nil { // named as the user named it
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
