@@ -199,9 +199,10 @@ func (e *Engine) deliverTo(ctx context.Context, ch Channel, poke <-chan struct{}
 	for ctx.Err() == nil {
 		next, err := e.deliverDue(ctx, ch)
 		wait := outboxEvery
+		if ctx.Err() != nil {
+			break
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case err != nil:
 			e.log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
 			pause(ctx, time.Second)
