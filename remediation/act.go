@@ -200,6 +200,12 @@ func (e *Engine) holdIfClosed(ctx context.Context, b *book, inc *Incident, ev ev
 		if err != nil {
 			return err
 		}
+		if c.inc.Would = nil; closed.reason == HoldMode {
+			if c.inc.Would, err = c.would(cq); err != nil {
+				return err
+			}
+			detail["would"] = anys(c.inc.Would)
+		}
 		return c.hold(cq.step, *closed, detail)
 	})
 }

@@ -38,12 +38,16 @@ const (
 func (e *Engine) Brief(ctx context.Context, id string) (Brief, error) {
 	var inc *Incident
 	var public *PublicIncident
+	var v IncidentView
 	err := e.store.View(ctx, func(tx Tx) (err error) {
 		inc, err = tx.Incident(id)
 		if errors.Is(err, ErrNotFound) {
 			return refuse(Missing, "there is no incident %s", id)
 		}
 		if err != nil {
+			return err
+		}
+		if v, err = viewOf(tx, inc); err != nil {
 			return err
 		}
 		p, err := tx.PublicIncident(id)
@@ -66,7 +70,7 @@ func (e *Engine) Brief(ctx context.Context, id string) (Brief, error) {
 	if err != nil {
 		return Brief{}, err
 	}
-	facts, support := b.brief(inc, public, e.now())
+	facts, support := b.brief(inc, v, public, e.now())
 	out := Brief{Incident: inc.ID, Service: inc.Service, Owner: facts.Owner}
 	if out.Text, err = support.Render(facts); err != nil { // tried when it was loaded, but not with these facts
 		e.log.Error("the support brief's template does not render; the built-in one stands in", "incident", id, "err", err)
@@ -83,7 +87,7 @@ func (e *Engine) Brief(ctx context.Context, id string) (Brief, error) {
 }
 
 // brief collects what a brief may say; public is nil where the public was told nothing.
-func (b *book) brief(inc *Incident, public *PublicIncident, now time.Time) (alerts.Brief, *alerts.SupportBrief) {
+func (b *book) brief(inc *Incident, v IncidentView, public *PublicIncident, now time.Time) (alerts.Brief, *alerts.SupportBrief) {
 	var support *alerts.SupportBrief
 	f := alerts.Brief{Service: inc.Service, Incident: inc.ID, Next: "As soon as something changes."}
 	if c := b.Communications; c != nil {
@@ -103,7 +107,7 @@ func (b *book) brief(inc *Incident, public *PublicIncident, now time.Time) (aler
 		}
 	}
 	for i := range inc.Steps {
-		if flag := b.switchedOff(&inc.Steps[i]); flag != nil {
+		if flag := b.switchedOff(&inc.Steps[i]); flag != nil && v.Steps[i].Changed == nil {
 			feature := flag.Description
 			if feature == "" {
 				feature = flag.Name

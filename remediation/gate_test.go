@@ -77,6 +77,11 @@ func TestObserveModeActsOnNothing(t *testing.T) {
 	w.start()
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldMode)
+	// It says what the whole plan would do.
+	if got := strings.Join(w.incident(id).Would, "; "); got != "1-flag_off would run; 2-image_retag would run if the breach continues; "+
+		"3-schema_rollback would ask a commander for approval if the breach continues" {
+		t.Errorf("it would do: %s", got)
+	}
 	w.pass(time.Hour)
 	if w.target("flag_off").effects != 0 {
 		t.Fatal("observe mode changed a target")

@@ -228,6 +228,9 @@ func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
 		if n := drifts(); n != 1 {
 			t.Errorf("%d drifts were recorded, want 1", n)
 		}
+		if s := w.incident(id).Steps[1]; s.State != remediation.StepDone || s.Changed == nil {
+			t.Errorf("after the drift its step is shown as %+v", s)
+		}
 		w.target("image_retag").onUndo = func() { image.report("v2 runs again") }
 		w.must(w.restore(id))
 		time.Sleep(time.Minute)

@@ -130,6 +130,9 @@ type Incident struct {
 	Abort *Abort `json:"abort,omitempty"`
 	// RolledBack is the rollout as it was before this incident's close ended it.
 	RolledBack *Rollout `json:"rolled_back,omitempty"`
+	// Would is what the steps that are left would do if backout acted, one sentence
+	// each: set while mode holds them.
+	Would []string `json:"would,omitempty"`
 	// Paged holds what has been paged for already, by reason.
 	Paged []string `json:"paged,omitempty"`
 

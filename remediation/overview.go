@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -29,6 +30,7 @@ type Overview struct {
 type ServiceNow struct {
 	Service string  `json:"service"`
 	Rollout Rollout `json:"rollout"`
+	RunsView
 	// Stages are the playbook's, in their order; Traffic is the present one's share.
 	Stages  []string `json:"stages"`
 	Traffic string   `json:"traffic"`
@@ -83,6 +85,11 @@ func (e *Engine) Overview(ctx context.Context) (o Overview, err error) {
 		o, err = e.overview(tx)
 		return err
 	})
+	var looks sync.WaitGroup
+	for i := range o.Services {
+		looks.Go(func() { o.Services[i].RunsView = e.runs(o.Services[i].Service) })
+	}
+	looks.Wait()
 	return o, err
 }
 

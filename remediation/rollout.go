@@ -126,7 +126,7 @@ func (e *Engine) rolloutView(ctx, ask context.Context, b *book, r Rollout) Rollo
 		p.Before, p.Was = nil, nil
 		r.Promotion = &p
 	}
-	v := RolloutView{Rollout: r, Criteria: []CriterionView{}, Stages: stageNames(b.Playbook), Timeline: b.timeline(r)}
+	v := RolloutView{Rollout: r, RunsView: e.runs(b.Service), Criteria: []CriterionView{}, Stages: stageNames(b.Playbook), Timeline: b.timeline(r)}
 	stage := b.Stage(r.Stage)
 	if !r.active() || stage == nil {
 		return v
@@ -148,7 +148,7 @@ func (e *Engine) rolloutView(ctx, ask context.Context, b *book, r Rollout) Rollo
 			return err
 		}
 		if open != nil {
-			v.Incident = open.ID
+			v.Incident, v.BackingOut = open.ID, open.changed()
 		}
 		if next := b.nextStage(r.Stage); next != nil {
 			v.Next = next.Name

@@ -138,3 +138,47 @@ func (e *Engine) Running(ctx context.Context, service string) (Running, error) {
 	}
 	return a.running, a.err
 }
+
+// RunsView is what a service runs, as a view shows it beside what was declared and
+// done: Runs, or why that cannot be seen.
+type RunsView struct {
+	Runs        *Running `json:"runs,omitempty"`
+	RunsUnknown string   `json:"runs_unknown,omitempty"`
+}
+
+// RunsWords is one line: "v1.0.0 on 2 of 2, FEATURE_X=0, seen 4s ago"; "" where nothing
+// was asked.
+func (v RunsView) RunsWords(now time.Time) string {
+	switch {
+	case v.Runs != nil:
+		return fmt.Sprintf("%s, seen %s", v.Runs, Distance(now, v.Runs.Seen))
+	case v.RunsUnknown != "":
+		return "unknown: " + v.RunsUnknown
+	}
+	return ""
+}
+
+// runsPatience is how long a page waits to hear what runs.
+const runsPatience = 2 * time.Second
+
+// runs is Running for a page, which must not wait for an engine that hangs.
+func (e *Engine) runs(service string) RunsView {
+	if e.runtime.ask == nil || e.bookOf(service) == nil {
+		return RunsView{}
+	}
+	seen := make(chan RunsView, 1)
+	go func() {
+		r, err := e.Running(context.Background(), service)
+		if err != nil {
+			seen <- RunsView{RunsUnknown: err.Error()}
+			return
+		}
+		seen <- RunsView{Runs: &r}
+	}()
+	select {
+	case v := <-seen:
+		return v
+	case <-time.After(runsPatience):
+		return RunsView{RunsUnknown: fmt.Sprintf("the target did not answer within %s", runsPatience)}
+	}
+}

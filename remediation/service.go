@@ -25,6 +25,10 @@ type IncidentView struct {
 	// RestoredBy is who had put back what the incident's steps did, "" where nobody has.
 	RestoredBy string `json:"restored_by,omitempty"`
 	Drill      bool   `json:"drill"`
+	// RunsView is set where one incident is asked for.
+	RunsView
+	// Would is what each step that is left would do if backout did not only observe.
+	Would []string `json:"would,omitempty"`
 	// IncidentCall is set where one incident is asked for that is grave enough for one.
 	IncidentCall *CallView `json:"incident_call,omitempty"`
 }
@@ -49,6 +53,9 @@ type StepView struct {
 	State    StepState  `json:"state"`
 	Started  *time.Time `json:"started"`
 	Finished *time.Time `json:"finished"`
+	// Changed is when the step's target was first seen to be no longer as the step left
+	// it, by a hand outside backout; nil where it never was.
+	Changed *time.Time `json:"changed,omitempty"`
 	// Expected is how long it took when its plan was rehearsed, as Prometheus writes
 	// durations, and Rehearsed when that was; set where one incident is asked for.
 	Expected  string     `json:"expected,omitempty"`
@@ -67,6 +74,7 @@ type Next struct {
 // RolloutView is a rollout with its stage's criteria.
 type RolloutView struct {
 	Rollout
+	RunsView
 	PromotableAt *time.Time      `json:"promotable_at"`
 	Criteria     []CriterionView `json:"criteria"`
 	// Traffic is the stage's share of it, Next the stage after it, Incident the open one.
@@ -75,6 +83,9 @@ type RolloutView struct {
 	// Stages are the playbook's, in their order.
 	Stages   []string `json:"stages,omitempty"`
 	Incident string   `json:"incident,omitempty"`
+	// BackingOut: a step of the open incident has changed its target, so that the
+	// release does not run any more as the stage says.
+	BackingOut bool `json:"backing_out,omitempty"`
 	// Gates are those of the next stage or, in the last one, of the rollout's end.
 	Gates []StageGate `json:"gates,omitempty"`
 	// Timeline is the playbook's, with its dates since the start.

@@ -51,11 +51,38 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 			Started: utc(s.Started), Finished: utc(s.Finished),
 		})
 	}
+	if inc.State == Waiting && inc.Reason == HoldMode {
+		v.Would = inc.Would
+	}
+	if slices.ContainsFunc(inc.Steps, func(s Step) bool { return !s.Tells && s.Finished != nil }) {
+		if err := v.changedOutside(tx); err != nil {
+			return IncidentView{}, err
+		}
+	}
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By
 	}
 	v.Next = inc.nextView()
 	return v, nil
+}
+
+// changedOutside marks the steps whose targets somebody else has changed since: what
+// a step did is history, and no longer what runs.
+func (v *IncidentView) changedOutside(tx Tx) error {
+	seen, err := tx.Entries(EntryFilter{Incident: v.ID, Kind: KindDrift})
+	if err != nil {
+		return err
+	}
+	for i := range v.Steps {
+		s := &v.Steps[i]
+		for _, en := range seen {
+			if en.Step == s.ID && s.Finished != nil && en.Time.After(*s.Finished) {
+				s.Changed = utc(&en.Time)
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // nextView says which step comes next, when at the earliest, and what would stop it.
@@ -232,6 +259,9 @@ func (e *Engine) Incident(ctx context.Context, id string) (v IncidentView, err e
 		v, err = ViewIncident(tx, id)
 		return err
 	})
+	if err == nil {
+		v.RunsView = e.runs(v.Service)
+	}
 	return v, err
 }
 

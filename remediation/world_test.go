@@ -51,6 +51,8 @@ type world struct {
 	team, mail   []remediation.Channel
 	// history draws plots, where set.
 	history remediation.History
+	// runtime says what runs, where set.
+	runtime remediation.Runtime
 }
 
 // playbook is a service with two triggers and the whole ladder. S = 15s, W = 2m.
@@ -164,7 +166,7 @@ func (w *world) newEngine(st remediation.Store) *remediation.Engine {
 
 func (w *world) tryEngine(st remediation.Store) (*remediation.Engine, error) {
 	return remediation.New(w.ctx, remediation.Options{
-		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.silences(), History: w.history,
+		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.silences(), History: w.history, Runtime: w.runtime,
 		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Now: w.time, Steady: w.steady, Logger: slog.New(slog.DiscardHandler),
 	})
 }

@@ -57,6 +57,9 @@ func incidentText(inc remediation.IncidentView, now time.Time, scr screen) strin
 	}
 	line("service", "%s, release %s", inc.Service, orDash(inc.Rollout))
 	line("state", "%s: %s", inc.State, meaning(inc))
+	if runs := inc.RunsWords(now); runs != "" {
+		line("runs", "%s", runs)
+	}
 	state := b.String()
 	b.Reset()
 	word := clean(string(inc.State))
@@ -138,12 +141,21 @@ func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, 
 		pad := strings.Repeat(" ", max(10-width(state), 0))
 		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.cell(s.ID, 20), scr.paint(stepTone(s.State), state), pad, scr.cell(s.Risk, 10), when)
 		b.WriteString(strings.TrimRight(text, " ") + "\n" + wrap("      ", s.Target))
+		if s.Changed != nil {
+			b.WriteString(wrap("      ", fmt.Sprintf("changed outside backout since %s (%s)", moment(*s.Changed), distance(now, *s.Changed))))
+		}
 		if words := s.ExpectedWords(); words != "" {
 			b.WriteString(wrap("      ", words))
 		}
 	}
 	if len(inc.Steps) == 0 {
 		b.WriteString("  no steps yet\n")
+	}
+	if len(inc.Would) > 0 {
+		b.WriteString("\nWhat backout would do with --mode=act\n")
+		for _, w := range inc.Would {
+			b.WriteString(hanging("  - ", w))
+		}
 	}
 	b.WriteString("\n")
 	switch {

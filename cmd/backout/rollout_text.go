@@ -12,6 +12,9 @@ import (
 func rolloutText(r remediation.RolloutView, now time.Time, scr screen) string {
 	var b strings.Builder
 	b.WriteString(wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
+	if runs := r.RunsWords(now); runs != "" {
+		b.WriteString(hanging("  runs        ", runs))
+	}
 	if r.Started != nil {
 		fmt.Fprintf(&b, "  started     %s (%s)\n", moment(*r.Started), distance(now, *r.Started))
 	}
@@ -101,6 +104,9 @@ func rolloutState(r remediation.RolloutView) string {
 	traffic := ""
 	if r.Traffic != "" {
 		traffic = fmt.Sprintf(" (traffic %s)", r.Traffic)
+	}
+	if r.BackingOut {
+		return fmt.Sprintf("release %s is being backed out by %s, to %s; its stage was %s%s", r.Release, r.Incident, orDash(r.Previous), r.Stage, traffic)
 	}
 	switch r.State {
 	case remediation.RolloutNone:

@@ -135,6 +135,8 @@ func done(s *remediation.Story) []string {
 			line = code(st.ID) + " is running"
 		}
 		switch {
+		case st.Changed != nil:
+			line += " " + at(*st.Finished) + ", changed outside backout since " + at(*st.Changed)
 		case st.Finished != nil:
 			line += " " + at(*st.Finished)
 		case st.Started != nil:
