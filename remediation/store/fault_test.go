@@ -272,3 +272,30 @@ func TestACallWhoseContextEndedInTheQueueDoesNotRun(t *testing.T) {
 		t.Errorf("it was answered %v", err)
 	}
 }
+
+func TestACommitThatFailsAfterItTookEffectStopsNothing(t *testing.T) {
+	s := openTemp(t)
+	if err := s.Update(t.Context(), whole("one")); err != nil {
+		t.Fatal(err)
+	}
+	armed := true
+	s.at = func(p point) {
+		if p == pointCommit && armed {
+			armed = false
+			if err := s.w.control("COMMIT"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := s.Update(t.Context(), whole("two")); err == nil {
+		t.Fatal("the commit that failed late was answered as if nothing had happened")
+	}
+	for _, name := range []string{"three", "four"} {
+		if err := s.Update(t.Context(), whole(name)); err != nil {
+			t.Fatalf("an Update after it: %v", err)
+		}
+	}
+	if _, _, err := s.VerifyAudit(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

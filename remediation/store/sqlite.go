@@ -65,6 +65,8 @@ type SQLite struct {
 	// The writer goroutine alone uses these.
 	w    *conn
 	head head // of the audit log, as committed
+	// headUnsure: a commit failed, so that head may be older than the database's.
+	headUnsure bool
 
 	// at, where a test sets it, is called as a batch passes each point.
 	at func(point)

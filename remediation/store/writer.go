@@ -218,6 +218,14 @@ func (b *batch) begin() error {
 			return fmt.Errorf("begin transaction: %w", err)
 		}
 	}
+	if s.headUnsure {
+		h, err := readHead(&tx{c: s.w, ctx: context.Background()})
+		if err != nil {
+			_ = s.w.control("ROLLBACK")
+			return fmt.Errorf("begin transaction: %w", err)
+		}
+		s.head, s.headUnsure = h, false
+	}
 	b.begun, b.head = true, s.head
 	s.pass(pointBegun)
 	return nil
@@ -250,6 +258,8 @@ func (b *batch) commit() {
 		err = b.s.w.control("COMMIT")
 	}
 	if err != nil {
+		// It may have taken effect all the same: an error after the sync, say.
+		b.s.headUnsure = true
 		b.undo(fmt.Errorf("commit: %w", err))
 		return
 	}
@@ -274,6 +284,6 @@ func (s *SQLite) reconnect() error {
 	if err != nil {
 		return errors.Join(err, w.close())
 	}
-	s.w, s.head = w, h
+	s.w, s.head, s.headUnsure = w, h, false
 	return nil
 }
