@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -96,10 +97,20 @@ type outbox struct {
 	mu sync.Mutex
 	// rest is until when a channel wants to be left alone.
 	rest map[string]time.Time
+	// tried holds what came of messages that could not be recorded, by their ID.
+	tried map[int64]tried
+}
+
+// tried is a try to deliver a message whose outcome is not in the store yet: it is
+// recorded before anything is tried again, so that a full disk repeats no message.
+type tried struct {
+	receipt string
+	failure error
+	cutOff  bool
 }
 
 func newOutbox(channels []Channel) (*outbox, error) {
-	o := &outbox{channels: channels, rest: map[string]time.Time{}}
+	o := &outbox{channels: channels, rest: map[string]time.Time{}, tried: map[int64]tried{}}
 	seen := map[string]bool{}
 	for _, ch := range channels {
 		if ch.Name() == "" || seen[ch.Name()] {
@@ -294,14 +305,47 @@ func (e *Engine) deliverDue(ctx context.Context, ch Channel) (next time.Time, er
 // deliver tries one message once and records what came of it. A try that the
 // end of the process cuts off does not count: it is repeated after the start.
 func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
-	dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
-	var receipt string
-	failure := e.safely("channel "+ch.Name(), func() (err error) {
-		receipt, err = ch.Deliver(dctx, m)
-		return err
-	})
-	cancel()
-	cutOff := failure != nil && ctx.Err() != nil
+	try, again := e.outbox.lastTry(m.ID)
+	if !again {
+		dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+		var receipt string
+		failure := e.safely("channel "+ch.Name(), func() (err error) {
+			receipt, err = ch.Deliver(dctx, m)
+			return err
+		})
+		cancel()
+		try = tried{receipt, failure, failure != nil && ctx.Err() != nil}
+		e.outbox.keepTry(m.ID, try)
+	}
+	err := e.recordTry(ctx, m, try, again)
+	if err == nil || try.cutOff {
+		e.outbox.forgetTry(m.ID)
+	}
+	return err
+}
+
+func (o *outbox) lastTry(id int64) (tried, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t, ok := o.tried[id]
+	return t, ok
+}
+
+func (o *outbox) keepTry(id int64, t tried) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tried[id] = t
+}
+
+func (o *outbox) forgetTry(id int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.tried, id)
+}
+
+// recordTry records what came of a try; again: it could not be recorded before.
+func (e *Engine) recordTry(ctx context.Context, m Message, try tried, again bool) error {
+	receipt, failure, cutOff := try.receipt, try.failure, try.cutOff
 	if cutOff && receipt == "" {
 		return ctx.Err()
 	}
@@ -311,10 +355,10 @@ func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 	switch {
 	case errors.As(failure, &never):
 		result = outcomeDropped
-		e.log.Error("a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
+		e.log.Log(ctx, levelOnce(slog.LevelError, again), "a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
 	case failure != nil:
 		result = outcomeFailed
-		e.log.Warn("a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
+		e.log.Log(ctx, levelOnce(slog.LevelWarn, again), "a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
 			"attempt", m.Attempts+1, "err", failure)
 	}
 	err := e.store.Update(context.WithoutCancel(ctx), func(tx Tx) error {
@@ -348,6 +392,14 @@ func (e *Engine) deliver(ctx context.Context, ch Channel, m Message) error {
 		e.outbox.letRest(m.Channel, e.now().Add(min(max(wait.after, 0), longestRest)))
 	}
 	return nil
+}
+
+// levelOnce is the level of a log line that may have been written already.
+func levelOnce(l slog.Level, again bool) slog.Level {
+	if again {
+		return slog.LevelDebug
+	}
+	return l
 }
 
 // backoff is how long to wait after a number of failed attempts: twice as long
