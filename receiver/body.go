@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,9 @@ const (
 	maxBody = 8 << 20
 	// maxInFlight bounds the bodies that are being read or committed together.
 	maxInFlight = 64 << 20
+	// largeBody is from where on a body waits for its turn: what it becomes takes
+	// several times its bytes, so one at a time is decoded and committed.
+	largeBody = 256 << 10
 	// firstRead is the buffer that a body starts with; nearly all need no other.
 	firstRead = 16 << 10
 )
@@ -31,15 +35,21 @@ type bodies struct {
 	limit, total int
 	used         atomic.Int64
 	pool         sync.Pool
+	// large holds the turn of large bodies.
+	large chan struct{}
 }
 
 // body is one that was read; release gives its memory back.
 type body struct {
 	data []byte
 	from *bodies
+	// turned: it has the turn of large bodies.
+	turned bool
 }
 
-func newBodies(limit, total int) *bodies { return &bodies{limit: limit, total: total} }
+func newBodies(limit, total int) *bodies {
+	return &bodies{limit: limit, total: total, large: make(chan struct{}, 1)}
+}
 
 // read reads r's body: errTooLarge, errBusy, or the error of the connection.
 func (b *bodies) read(r *http.Request) (*body, error) {
@@ -86,7 +96,26 @@ func (h *body) grow() error {
 	return nil
 }
 
+// turn waits until what is in the body may be taken in: errBusy where ctx ends
+// before that.
+func (h *body) turn(ctx context.Context) error {
+	if len(h.data) < largeBody {
+		return nil
+	}
+	select {
+	case h.from.large <- struct{}{}:
+		h.turned = true
+		return nil
+	case <-ctx.Done():
+		return errBusy
+	}
+}
+
 func (h *body) release() {
+	if h.turned {
+		h.turned = false
+		<-h.from.large
+	}
 	h.from.used.Add(-int64(cap(h.data)))
 	if cap(h.data) == firstRead {
 		h.data = h.data[:0]

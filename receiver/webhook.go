@@ -80,12 +80,19 @@ func (s *Server) notification(c echo.Context, r *http.Request) (result, error) {
 	}
 	defer held.release()
 
-	n, odd, err := decode(held.data)
-	if err != nil {
-		return resultMalformed, refuse(http.StatusBadRequest, "%v", err)
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
 	defer cancel()
+	if err := held.turn(ctx); err != nil {
+		c.Response().Header().Set("Retry-After", "1")
+		return resultBusy, refuse(http.StatusServiceUnavailable, "%v: not committed, send it again", err)
+	}
+	n, odd, err := decode(held.data)
+	switch {
+	case errors.Is(err, errTooMany):
+		return resultTooLarge, refuse(http.StatusRequestEntityTooLarge, "%v", err)
+	case err != nil:
+		return resultMalformed, refuse(http.StatusBadRequest, "%v", err)
+	}
 	done, err := s.service.Accept(ctx, n)
 	if err != nil {
 		s.logger.Error("notification not committed", "group_key", n.GroupKey, "alerts", len(n.Alerts), "err", err)

@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,31 +124,36 @@ func TestABodyThatIsNoNotificationIsRefusedWithTheCause(t *testing.T) {
 
 func TestAnOddAlertIsRecordedAndLosesNoneBesideIt(t *testing.T) {
 	const good = `{"status":"firing","labels":{"alertname":"Good","service":"s"},"fingerprint":"00000000000000aa"}`
-	const noLabels = "cbf29ce484222325" // the fingerprint of no labels at all
+	const goodPrint = "58632418bac3448d"
+	long := strings.Repeat("x", 1<<20)
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(long)))
 	for name, tc := range map[string]struct {
 		alert string
 		want  remediation.Alert
 		odd   string
 	}{
-		"an unknown status":    {`{"status":"suppressed","labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "suppressed", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
-		"no status":            {`{"labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Fingerprint: "1", Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
-		"a status of no text":  {`{"status":1,"labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Fingerprint: "1", Labels: map[string]string{"a": "b"}}, "status cannot be a JSON number"},
-		"no labels":            {`{"status":"firing"}`, remediation.Alert{Status: "firing", Fingerprint: noLabels, Labels: map[string]string{}}, "no labels"},
-		"labels are a list":    {`{"status":"firing","labels":[1],"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{}}, "labels cannot be a JSON array"},
-		"a label is a number":  {`{"status":"firing","labels":{"a":"b","n":5},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "b", "n": ""}}, "labels cannot be a JSON number"},
-		"no object":            {`5`, remediation.Alert{Fingerprint: noLabels, Labels: map[string]string{}}, "the body cannot be a JSON number"},
-		"null":                 {`null`, remediation.Alert{Fingerprint: noLabels, Labels: map[string]string{}}, "neither firing nor resolved"},
-		"a broken time":        {`{"status":"firing","labels":{"a":"b"},"fingerprint":"1","startsAt":"yesterday"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, ""},
-		"no fingerprint":       {`{"status":"firing","labels":{"a":"b"}}`, remediation.Alert{Status: "firing", Fingerprint: fingerprint(map[string]string{"a": "b"}), Labels: map[string]string{"a": "b"}}, ""},
-		"no service, no name":  {`{"status":"firing","labels":{"trigger":"t"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"trigger": "t"}}, ""},
-		"NUL and U+2028":       {`{"status":"firing","labels":{"a":"x\u0000y\u2028z` + "\u2028" + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "x\x00y\u2028z\u2028"}}, ""},
-		"half a surrogate":     {`{"status":"firing","labels":{"a":"\ud800"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "\ufffd"}}, ""},
-		"no UTF-8":             {"{\"status\":\"firing\",\"labels\":{\"a\":\"\xff\"},\"fingerprint\":\"1\"}", remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "\ufffd"}}, ""},
-		"a repeated status":    {`{"status":"firing","status":"resolved","labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "resolved", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, ""},
-		"repeated labels":      {`{"status":"firing","labels":{"a":"b","c":"d"},"labels":{"a":"x"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "x", "c": "d"}}, ""},
-		"a key nobody knows":   {`{"status":"firing","labels":{"a":"b"},"fingerprint":"1","new":{"x":[1]}}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": "b"}}, ""},
-		"a very long label":    {`{"status":"firing","labels":{"a":"` + strings.Repeat("x", 1<<20) + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: "1", Labels: map[string]string{"a": strings.Repeat("x", 1<<20)}}, ""},
-		"the same fingerprint": {good, remediation.Alert{Status: "firing", Fingerprint: "00000000000000aa", Labels: map[string]string{"alertname": "Good", "service": "s"}}, ""},
+		"an unknown status":    {`{"status":"suppressed","labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "suppressed", Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
+		"no status":            {`{"labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
+		"a status of no text":  {`{"status":1,"labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Labels: map[string]string{"a": "b"}}, "status cannot be a JSON number"},
+		"no labels":            {`{"status":"firing"}`, remediation.Alert{Status: "firing", Labels: map[string]string{}}, "no labels"},
+		"labels are a list":    {`{"status":"firing","labels":[1],"fingerprint":"1"}`, remediation.Alert{Status: "firing", Labels: map[string]string{}}, "labels cannot be a JSON array"},
+		"a label is a number":  {`{"status":"firing","labels":{"a":"b","n":5},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "b", "n": ""}}, "labels cannot be a JSON number"},
+		"no object":            {`5`, remediation.Alert{Labels: map[string]string{}}, "the body cannot be a JSON number"},
+		"null":                 {`null`, remediation.Alert{Labels: map[string]string{}}, "neither firing nor resolved"},
+		"a broken time":        {`{"status":"firing","labels":{"a":"b"},"fingerprint":"1","startsAt":"yesterday"}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "b"}}, ""},
+		"no fingerprint":       {`{"status":"firing","labels":{"a":"b"}}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "b"}}, ""},
+		"no service, no name":  {`{"status":"firing","labels":{"trigger":"t"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Labels: map[string]string{"trigger": "t"}}, ""},
+		"NUL and U+2028":       {`{"status":"firing","labels":{"a":"x\u0000y\u2028z` + "\u2028" + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "x\x00y\u2028z\u2028"}}, ""},
+		"half a surrogate":     {`{"status":"firing","labels":{"a":"\ud800"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "\ufffd"}}, ""},
+		"no UTF-8":             {"{\"status\":\"firing\",\"labels\":{\"a\":\"\xff\"},\"fingerprint\":\"1\"}", remediation.Alert{Status: "firing", Labels: map[string]string{"a": "\ufffd"}}, ""},
+		"a repeated status":    {`{"status":"firing","status":"resolved","labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "resolved", Labels: map[string]string{"a": "b"}}, ""},
+		"repeated labels":      {`{"status":"firing","labels":{"a":"b","c":"d"},"labels":{"a":"x"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "x", "c": "d"}}, ""},
+		"a key nobody knows":   {`{"status":"firing","labels":{"a":"b"},"fingerprint":"1","new":{"x":[1]}}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "b"}}, ""},
+		"a very long label":    {`{"status":"firing","labels":{"a":"` + long + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: fingerprint(map[string]string{"a": long}), Labels: map[string]string{"a": long[:4096] + "... (1048576 bytes, sha256 " + sum + ")"}}, ""},
+		"a very long name":     {`{"status":"firing","labels":{"` + long + `":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: fingerprint(map[string]string{long: "b"}), Labels: map[string]string{long[:256] + "... (1048576 bytes, sha256 " + sum + ")": "b"}}, ""},
+		"a very long status":   {`{"status":"` + long + `","labels":{"a":"b"}}`, remediation.Alert{Status: long[:64] + "... (1048576 bytes, sha256 " + sum + ")", Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
+		"very many labels":     {manyLabels(1000), remediation.Alert{Status: "firing", Labels: fewLabels(64)}, "more than 64 labels"},
+		"the same fingerprint": {good, remediation.Alert{Status: "firing", Labels: map[string]string{"alertname": "Good", "service": "s"}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -155,9 +161,12 @@ func TestAnOddAlertIsRecordedAndLosesNoneBesideIt(t *testing.T) {
 			wantOK(t, w, `{"accepted":3,"duplicates":0,"incidents":[]}`)
 			alerts := b.service.took()[0].Alerts
 			for _, i := range []int{0, 2} {
-				if a := alerts[i]; a.Status != "firing" || a.Labels["alertname"] != "Good" || a.Fingerprint != "00000000000000aa" {
+				if a := alerts[i]; a.Status != "firing" || a.Labels["alertname"] != "Good" || a.Fingerprint != goodPrint {
 					t.Errorf("the good alert beside it became %+v", a)
 				}
+			}
+			if tc.want.Fingerprint == "" { // what the body says it is, is not believed
+				tc.want.Fingerprint = fingerprint(tc.want.Labels)
 			}
 			if fmt.Sprint(alerts[1]) != fmt.Sprint(tc.want) || alerts[1].Labels == nil {
 				t.Errorf("it became %+v; want %+v", alerts[1], tc.want)
@@ -178,9 +187,77 @@ func TestOfRepeatedKeysTheLastWinsAndNoTwoAlertsAreMixed(t *testing.T) {
 		"alerts":[{"status":"firing","labels":{"trigger":"t","service":"s"},"fingerprint":"1"},{"status":"firing","labels":{"a":"b"}}],
 		"alerts":[{"status":"resolved","labels":{"x":"y"},"fingerprint":"2"}]}`), `{"accepted":1,"duplicates":0,"incidents":[]}`)
 	got := b.service.took()[0].Alerts
-	want := []remediation.Alert{{Status: "resolved", Fingerprint: "2", Labels: map[string]string{"x": "y"}}}
+	want := []remediation.Alert{{Status: "resolved", Fingerprint: fingerprint(map[string]string{"x": "y"}), Labels: map[string]string{"x": "y"}}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("decoded %+v", got)
+	}
+}
+
+// fewLabels are n labels, manyLabels an alert with them.
+func fewLabels(n int) map[string]string {
+	out := map[string]string{}
+	for i := range n {
+		out[fmt.Sprintf("l%03d", i)] = "v"
+	}
+	return out
+}
+
+func manyLabels(n int) string {
+	var s strings.Builder
+	for i := range n {
+		fmt.Fprintf(&s, `,"l%03d":"v"`, i)
+	}
+	return `{"status":"firing","labels":{` + s.String()[1:] + `}}`
+}
+
+func TestWhatANotificationBecomesIsBounded(t *testing.T) {
+	few := `{"version":"4","groupKey":"g","alerts":[`
+	for name, tc := range map[string]struct {
+		body   string
+		status int
+		words  string
+	}{
+		"as many alerts as are taken in":  {few + strings.Repeat("{},", maxAlerts-1) + "{}]}", http.StatusOK, ""},
+		"one more":                        {few + strings.Repeat("{},", maxAlerts) + "{}]}", http.StatusRequestEntityTooLarge, "more than 10000 alerts"},
+		"millions":                        {few + strings.Repeat("{},", 2_500_000) + "{}]}", http.StatusRequestEntityTooLarge, "more than 10000 alerts"},
+		"too many labels in all":          {few + strings.Repeat(manyLabels(64)+",", 4000) + "{}]}", http.StatusRequestEntityTooLarge, "more than 200000 labels"},
+		"many lists, of which one counts": {`{"version":"4","groupKey":"g",` + strings.Repeat(`"alerts":[{}],`, 500_000) + `"alerts":[]}`, http.StatusOK, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			w := b.post(tc.body)
+			if w.Code != tc.status || !strings.Contains(w.Body.String(), tc.words) {
+				t.Errorf("answered %d %.300s", w.Code, w.Body)
+			}
+			if took := len(b.service.took()); (took == 1) != (tc.status == http.StatusOK) {
+				t.Errorf("%d notifications were committed", took)
+			}
+			if len(b.log.String()) > 4096 {
+				t.Errorf("the log has %d bytes of it", len(b.log.String()))
+			}
+		})
+	}
+}
+
+func TestOneLargeBodyAtATimeIsTakenIn(t *testing.T) {
+	b := newBench(t)
+	b.bodies.large <- struct{}{} // another has the turn
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	large := &body{data: make([]byte, largeBody), from: b.bodies}
+	if err := large.turn(ctx); !errors.Is(err, errBusy) {
+		t.Errorf("a large body got its turn beside another: %v", err)
+	}
+	if err := (&body{data: make([]byte, largeBody-1), from: b.bodies}).turn(ctx); err != nil {
+		t.Errorf("a small body waits for large ones: %v", err)
+	}
+	<-b.bodies.large
+	if err := large.turn(t.Context()); err != nil {
+		t.Error(err)
+	}
+	large.release()
+	if len(b.bodies.large) != 0 {
+		t.Error("the turn was not given back")
 	}
 }
 
