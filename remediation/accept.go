@@ -11,27 +11,75 @@ import (
 )
 
 // Accept commits a notification: what was received, what it opened, attached
-// to or resolved, in one transaction. What follows from it is done later.
+// to or resolved. It does so in one transaction, or in several where the
+// notification is large, so that no other waits long. What follows from it is
+// done later.
 func (e *Engine) Accept(ctx context.Context, n Notification) (Accepted, error) {
-	var a *accept
-	err := e.store.Update(ctx, func(tx Tx) error {
-		a = &accept{e: e, tx: tx, now: e.now(), changed: map[string]*Incident{}}
-		return a.run(n)
-	})
-	if err != nil {
-		return Accepted{}, fmt.Errorf("commit notification: %w", err)
+	done := Accepted{Accepted: len(n.Alerts), Incidents: []string{}}
+	for _, part := range n.parts() {
+		a, err := e.acceptPart(ctx, part)
+		if err != nil {
+			return Accepted{}, fmt.Errorf("commit notification: %w", err)
+		}
+		done.Duplicates += len(a.duplicates)
+		for _, id := range a.incidents {
+			if !slices.Contains(done.Incidents, id) {
+				done.Incidents = append(done.Incidents, id)
+			}
+		}
+		if a.wake {
+			e.wakeUp()
+		}
 	}
-	if a.wake {
-		e.wakeUp()
-	}
-	return Accepted{Accepted: len(n.Alerts), Duplicates: len(a.duplicates), Incidents: a.incidents}, nil
+	return done, nil
 }
+
+// acceptPart commits a part of a notification. An alert that cannot be handled
+// is held and audited: it does not hold up the alerts of other services.
+func (e *Engine) acceptPart(ctx context.Context, n Notification) (*accept, error) {
+	refused := map[string]error{} // by service
+	for retried := false; ; {
+		var a *accept
+		err := e.store.Update(ctx, func(tx Tx) error {
+			a = newAccept(e, tx, refused)
+			return a.run(n)
+		})
+		var bad *alertError
+		switch {
+		case err == nil:
+			return a, nil
+		case !errors.As(err, &bad) || ctx.Err() != nil || refused[bad.service] != nil || len(refused) == maxRefused:
+			return nil, err
+		case !retried:
+			retried = true // a passing fault of the store is not the alert's
+		default:
+			e.log.Error("an alert cannot be handled and is held", "service", bad.service, "err", bad)
+			refused[bad.service] = bad.cause
+		}
+	}
+}
+
+// maxRefused bounds how often one notification is tried again.
+const maxRefused = 20
+
+// alertError is the failure of one alert.
+type alertError struct {
+	service, fingerprint string
+	cause                error
+}
+
+// Error implements error.
+func (e *alertError) Error() string { return fmt.Sprintf("alert %s: %v", e.fingerprint, e.cause) }
+
+func (e *alertError) Unwrap() error { return e.cause }
 
 // accept is one notification on its way into the store.
 type accept struct {
 	e   *Engine
 	tx  Tx
 	now time.Time
+	// refused are the services whose alerts could not be handled, and why.
+	refused map[string]error
 
 	duplicates []any
 	incidents  []string
@@ -39,7 +87,18 @@ type accept struct {
 	changed map[string]*Incident
 	open    map[incidentKey]*Incident
 	read    map[string]*Incident
-	wake    bool
+	// unreadable are the playbooks that cannot be read, by hash; beaten the
+	// services whose watchdog was noted.
+	unreadable map[string]error
+	beaten     map[string]bool
+	wake       bool
+}
+
+func newAccept(e *Engine, tx Tx, refused map[string]error) *accept {
+	return &accept{
+		e: e, tx: tx, now: e.now(), refused: refused, incidents: []string{}, changed: map[string]*Incident{},
+		open: map[incidentKey]*Incident{}, read: map[string]*Incident{}, unreadable: map[string]error{}, beaten: map[string]bool{},
+	}
 }
 
 // incidentKey: one open incident for each.
@@ -49,44 +108,63 @@ type incidentKey struct {
 }
 
 func (a *accept) run(n Notification) error {
-	a.incidents, a.open, a.read = []string{}, map[incidentKey]*Incident{}, map[string]*Incident{}
 	if err := a.received(n); err != nil {
 		return err
 	}
-	for _, al := range n.Alerts {
-		if err := a.alert(al); err != nil {
-			return fmt.Errorf("alert %s: %w", al.Fingerprint, err)
-		}
-	}
-	for _, inc := range a.changed {
-		if err := a.tx.PutIncident(inc); err != nil {
-			return err
-		}
-	}
-	if len(a.duplicates) == 0 {
-		return nil
+	if err := a.takeIn(n.Alerts); err != nil || len(a.duplicates) == 0 {
+		return err
 	}
 	return a.e.append(a.tx, Entry{Kind: KindDuplicate, Actor: actorAlertmanager, Detail: map[string]any{"alerts": a.duplicates}})
 }
 
-// again takes alerts in that were received before, and belong elsewhere now.
-func (a *accept) again(all []Alert) error {
-	a.changed, a.open, a.read = map[string]*Incident{}, map[incidentKey]*Incident{}, map[string]*Incident{}
+// takeIn takes alerts in, and writes the incidents that they changed.
+func (a *accept) takeIn(all []Alert) error {
 	for _, al := range all {
+		service := al.Labels["service"]
+		if cause := a.refused[service]; cause != nil {
+			if err := a.refuse(al, cause); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := a.alert(al); err != nil {
-			return fmt.Errorf("alert %s: %w", al.Fingerprint, err)
+			return &alertError{service, al.Fingerprint, err}
 		}
 	}
 	for _, inc := range a.changed {
 		if err := a.tx.PutIncident(inc); err != nil {
-			return err
+			return &alertError{inc.Service, "of incident " + inc.ID, err}
 		}
 	}
 	return nil
 }
 
-// received is the notification's own entry; it names every alert of it.
+// refuse holds an alert that cannot be handled.
+func (a *accept) refuse(al Alert, cause error) error {
+	if al.isBeat() {
+		return nil
+	}
+	if al.Labels["trigger"] == "" {
+		return nil
+	}
+	known, seen, err := a.known(al)
+	if err != nil {
+		return err
+	}
+	why := fmt.Sprintf("backout cannot handle the alert: %v", cause)
+	if al.Status == "resolved" || seen && known.Incident != "" {
+		a.duplicate(al, known.Incident, why)
+		return nil
+	}
+	return a.hold(al, seen && known.Active, HoldUnknownTrigger, why)
+}
+
+// received is the notification's own entry; it names every alert of it. A
+// notification of nothing but beats has none: only their loss and return are audited.
 func (a *accept) received(n Notification) error {
+	if len(n.Alerts) > 0 && n.Truncated == 0 && !slices.ContainsFunc(n.Alerts, func(al Alert) bool { return !al.isBeat() }) {
+		return nil
+	}
 	rows := make([]any, len(n.Alerts))
 	service := ""
 	for i, al := range n.Alerts {
@@ -102,35 +180,68 @@ func (a *accept) received(n Notification) error {
 		d["truncated"] = int64(n.Truncated)
 		d["why"] = "Alertmanager left alerts out of this notification: set max_alerts to 0 in its webhook receiver"
 	}
+	if n.Parts > 1 {
+		d["part"], d["parts"] = int64(n.Part), int64(n.Parts)
+	}
 	return a.e.append(a.tx, Entry{Kind: KindReceived, Actor: actorAlertmanager, Service: service, Detail: d})
+}
+
+// isBeat reports whether an alert is a watchdog that beats.
+func (al Alert) isBeat() bool {
+	return al.Labels["alertname"] == "Watchdog" && al.Labels["trigger"] == "" && al.Status == "firing"
 }
 
 // alert takes one alert in: what it names is known by fingerprint, and by what
 // we hold open or closed ourselves.
 func (a *accept) alert(al Alert) error {
-	service, trigger := al.Labels["service"], al.Labels["trigger"]
-	if al.Labels["alertname"] == "Watchdog" && trigger == "" {
-		if al.Status == "firing" {
-			return a.e.beat(a.tx, service)
+	if service := al.Labels["service"]; al.isBeat() {
+		if a.beaten[service] {
+			return nil
 		}
-		return nil
+		a.beaten[service] = true
+		return a.e.beat(a.tx, service)
 	}
-	if trigger == "" {
+	if al.Labels["trigger"] == "" {
 		return nil // nothing to remediate: accepted, recorded, and that is all
 	}
-	known, err := a.tx.Alert(al.Fingerprint)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	known, seen, err := a.known(al)
+	if err != nil {
 		return err
 	}
-	seen := err == nil
 	switch al.Status {
 	case "resolved":
 		return a.resolved(al, known, seen)
 	case "firing":
 		return a.firing(al, known, seen)
 	}
-	return a.hold(al, false, fmt.Sprintf("alert status %q is neither firing nor resolved", al.Status))
+	return a.hold(al, false, HoldUnknownTrigger, fmt.Sprintf("alert status %q is neither firing nor resolved", al.Status))
 }
+
+// known returns what is kept of an alert. A fingerprint is 64 bits, and can be
+// made to collide: it counts only with the same service, trigger and drill.
+func (a *accept) known(al Alert) (known AlertState, seen bool, err error) {
+	known, err = a.tx.Alert(al.Fingerprint)
+	if errors.Is(err, ErrNotFound) {
+		return AlertState{}, false, nil
+	}
+	if err != nil {
+		return AlertState{}, false, err
+	}
+	same := known.Service == al.Labels["service"] && known.Trigger == al.Labels["trigger"]
+	if same && known.Incident != "" {
+		inc, err := a.incident(known.Incident)
+		if err != nil {
+			return AlertState{}, false, err
+		}
+		same = inc.Drill == al.drill()
+	}
+	if !same {
+		return AlertState{}, false, nil
+	}
+	return known, true, nil
+}
+
+func (al Alert) drill() bool { return al.Labels["drill"] == "true" }
 
 func (a *accept) resolved(al Alert, known AlertState, seen bool) error {
 	if !seen || !known.Active {
@@ -148,9 +259,7 @@ func (a *accept) resolved(al Alert, known AlertState, seen bool) error {
 	if err != nil {
 		return err
 	}
-	if !seenIn(a.incidents, inc.ID) {
-		a.incidents = append(a.incidents, inc.ID)
-	}
+	a.concerns(inc.ID)
 	if inc.State != Settling && inc.State != Acting { // those have their own time
 		a.poke(inc)
 	}
@@ -173,57 +282,111 @@ func (a *accept) firing(al Alert, known AlertState, seen bool) error {
 		}
 	}
 	heldBefore := seen && known.Active && known.Incident == ""
+	hold := func(reason Reason, format string, args ...any) error {
+		return a.hold(al, heldBefore, reason, fmt.Sprintf(format, args...))
+	}
 	if service == "" {
-		return a.hold(al, heldBefore, "the alert has no service label")
+		return hold(HoldUnknownTrigger, "the alert has no service label")
 	}
-	b := a.e.bookOf(service)
-	if b == nil {
-		return a.hold(al, heldBefore, fmt.Sprintf("no playbook for service %q is loaded", service))
+	current := a.e.bookOf(service)
+	if current == nil {
+		return hold(HoldUnknownTrigger, "no playbook for service %q is loaded", service)
 	}
-	inc, err := a.openIncident(b, al)
+	inc, err := a.openIncident(current, al)
 	if err != nil {
 		return err
 	}
-	if inc != nil && inc.PlaybookHash != b.Hash {
-		if b, err = a.e.bookFor(context.Background(), inc); err != nil {
-			return err
+	release, other, err := a.releaseOf(current, inc, al)
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return hold(HoldNoRollout, "%s", other)
+	}
+	if inc != nil && inc.State == Closed && al.Labels["rollout"] != "" && al.Labels["rollout"] != inc.Release {
+		inc = nil // it is about the release that came after
+	}
+	b := current
+	if inc != nil {
+		if b, err = a.bookFor(inc); err != nil && inc.State == Closed {
+			inc, b = nil, current // nothing of it can go on: this is a new one
+		} else if err != nil {
+			return hold(HoldUnknownTrigger, "incident %s is open, and %v", inc.ID, err)
 		}
 	}
 	t := b.Trigger(name)
-	if current := a.e.bookOf(service); t == nil && inc != nil && inc.State == Closed && current.Trigger(name) != nil {
+	if t == nil && inc != nil && inc.State == Closed && current.Trigger(name) != nil {
 		inc, b, t = nil, current, current.Trigger(name) // a trigger that came with a reload after the close
 	}
 	if t == nil {
-		return a.hold(al, heldBefore, fmt.Sprintf("the playbook of %s has no trigger %q", service, name))
+		return hold(HoldUnknownTrigger, "the playbook of %s has no trigger %q", service, name)
 	}
 	if t.Signal == "" {
-		return a.attach(b, inc, al)
+		return a.attach(b, inc, al, release)
 	}
 	if seen && known.Active && known.Incident != "" {
 		heldBefore = true // what was cleared fires until the rule knows of it
 	}
-	return a.signal(b, inc, al, t, heldBefore)
+	return a.signal(b, inc, al, t, release, heldBefore)
+}
+
+// releaseOf is the release that a new incident would be about: the one that is
+// being rolled out, or the playbook's. The alert's label only says which of the
+// two it means; other says why it means neither, nor the open incident's. A label is
+// what whoever posts says: it must not decide about a service's rollback.
+func (a *accept) releaseOf(b *book, inc *Incident, al Alert) (release, other string, err error) {
+	r, err := rolloutOf(a.tx, b.Service)
+	if err != nil {
+		return "", "", err
+	}
+	release = b.Release.Version
+	if r.active() {
+		release = r.Release
+	}
+	switch label := al.Labels["rollout"]; {
+	case label == "", label == release, al.drill():
+	case label == b.Release.Version:
+		release = label
+	case inc != nil && label == inc.Release:
+	case r.active():
+		other = fmt.Sprintf("the alert is about release %q, and %s of %s is being rolled out", label, release, b.Service)
+	default:
+		other = fmt.Sprintf("the alert is about release %q, and the playbook of %s about %s: generate and load its rules again", label, b.Service, release)
+	}
+	return release, other, nil
+}
+
+// bookFor is Engine.bookFor, which a notification asks once for each playbook.
+func (a *accept) bookFor(inc *Incident) (*book, error) {
+	if err := a.unreadable[inc.PlaybookHash]; err != nil {
+		return nil, err
+	}
+	b, err := a.e.bookFor(context.Background(), inc)
+	if err != nil {
+		a.unreadable[inc.PlaybookHash] = err
+	}
+	return b, err
 }
 
 // signal attaches the alert of a signal, which a human has raised: an alert alone
 // proves nothing. One that is raised again after its incident was closed is new trouble.
-func (a *accept) signal(b *book, inc *Incident, al Alert, t *alerts.Trigger, heldBefore bool) error {
+func (a *accept) signal(b *book, inc *Incident, al Alert, t *alerts.Trigger, release string, heldBefore bool) error {
 	raised, err := signalOf(a.tx, b.Service, t.Signal)
 	if err != nil {
 		return err
 	}
-	drill := al.Labels["drill"] == "true"
+	drill := al.drill()
 	switch {
 	case drill:
 	case raised == nil:
-		return a.hold(al, heldBefore, fmt.Sprintf("signal %s is not raised: a person raises it, an alert cannot", t.Signal))
+		return a.hold(al, heldBefore, HoldUnknownTrigger, fmt.Sprintf("signal %s is not raised: a person raises it, an alert cannot", t.Signal))
 	case raised.Dismissed && (inc == nil || inc.State == Closed):
-		return a.hold(al, heldBefore, fmt.Sprintf("the incident of signal %s was closed by hand: raise the signal again to begin anew", t.Signal))
+		return a.hold(al, heldBefore, HoldUnknownTrigger, fmt.Sprintf("the incident of signal %s was closed by hand: raise the signal again to begin anew", t.Signal))
 	}
 	if inc != nil && inc.State == Closed {
 		inc = nil
 	}
-	if err := a.attach(b, inc, al); err != nil || drill {
+	if err := a.attach(b, inc, al, release); err != nil || drill {
 		return err
 	}
 	inc = a.open[incidentKey{b.Service, false}]
@@ -249,9 +412,12 @@ func (a *accept) repeats(al Alert, known AlertState) (bool, error) {
 		a.duplicate(al, inc.ID, "already attached and firing")
 		return true, nil
 	}
-	b, err := a.e.bookFor(context.Background(), inc)
+	b, err := a.bookFor(inc)
 	if err != nil {
-		return false, err
+		b = a.e.bookOf(inc.Service) // how long it may be reopened, the present one says
+	}
+	if b == nil {
+		return false, nil
 	}
 	if inc.FalseSince == nil && a.now.Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin) {
 		a.duplicate(al, inc.ID, "the incident is closed, and neither a resolved came nor was the expression false since")
@@ -263,11 +429,18 @@ func (a *accept) repeats(al Alert, known AlertState) (bool, error) {
 // openIncident returns the incident that an alert belongs to: the open one, or
 // the one closed within reopen_within; nil where a new one is to be opened.
 func (a *accept) openIncident(b *book, al Alert) (*Incident, error) {
-	key := incidentKey{b.Service, al.Labels["drill"] == "true"}
+	key := incidentKey{b.Service, al.drill()}
 	if inc, ok := a.open[key]; ok {
 		return inc, nil
 	}
+	// The open one need not be the newest: an older one may be under restore.
 	found, err := a.tx.Incidents(IncidentFilter{Service: key.service, Drill: &key.drill, Newest: true, Limit: 1})
+	if err == nil && len(found) > 0 && found[0].State == Closed {
+		var open []*Incident
+		if open, err = a.tx.Incidents(IncidentFilter{Service: key.service, Drill: &key.drill, Open: true, Limit: 1}); len(open) > 0 {
+			found = open
+		}
+	}
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
@@ -293,13 +466,13 @@ func (a *accept) openIncident(b *book, al Alert) (*Incident, error) {
 }
 
 // attach adds a firing alert to its incident, opening or reopening that first.
-func (a *accept) attach(b *book, inc *Incident, al Alert) error {
+func (a *accept) attach(b *book, inc *Incident, al Alert, release string) error {
 	name := al.Labels["trigger"]
 	kind := KindAttached
 	switch {
 	case inc == nil:
 		var err error
-		if inc, err = a.newIncident(b, al); err != nil {
+		if inc, err = a.newIncident(b, al, release); err != nil {
 			return err
 		}
 		kind = KindOpened
@@ -319,9 +492,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 		}
 	}
 	a.open[incidentKey{inc.Service, inc.Drill}], a.read[inc.ID] = inc, inc
-	if !seenIn(a.incidents, inc.ID) {
-		a.incidents = append(a.incidents, inc.ID)
-	}
+	a.concerns(inc.ID)
 	err := a.tx.PutAlert(AlertState{
 		Fingerprint: al.Fingerprint, Incident: inc.ID, Service: inc.Service, Trigger: name, Active: true, LastSeen: a.now,
 	})
@@ -377,18 +548,14 @@ func (a *accept) attach(b *book, inc *Incident, al Alert) error {
 	}})
 }
 
-func (a *accept) newIncident(b *book, al Alert) (*Incident, error) {
-	release := al.Labels["rollout"]
-	if release == "" {
-		release = b.Release.Version
-	}
+func (a *accept) newIncident(b *book, al Alert, release string) (*Incident, error) {
 	rollout, err := rolloutOf(a.tx, b.Service)
 	if err != nil {
 		return nil, err
 	}
 	a.wake = true
 	return &Incident{
-		Service: b.Service, Drill: al.Labels["drill"] == "true", Release: release, PlaybookHash: b.Hash,
+		Service: b.Service, Drill: al.drill(), Release: release, PlaybookHash: b.Hash,
 		State: Confirming, Since: a.now, Opened: a.now, Wake: a.now,
 		RolloutActive: rollout.active() && rollout.Release == release,
 	}, nil
@@ -423,9 +590,9 @@ func (a *accept) poke(inc *Incident) {
 	a.wake = true
 }
 
-// hold records an alert that names something to do that is not known; again
-// is an alert that is held already, which changes nothing.
-func (a *accept) hold(al Alert, again bool, why string) error {
+// hold records an alert that nothing can be done about; again is an alert that
+// is held already, which changes nothing.
+func (a *accept) hold(al Alert, again bool, reason Reason, why string) error {
 	if again {
 		a.duplicate(al, "", why)
 		return nil
@@ -436,9 +603,9 @@ func (a *accept) hold(al Alert, again bool, why string) error {
 	if err != nil {
 		return err
 	}
-	a.tx.OnCommit(a.e.metrics.holds.WithLabelValues(string(HoldUnknownTrigger)).Inc)
+	a.tx.OnCommit(a.e.metrics.holds.WithLabelValues(string(reason)).Inc)
 	return a.e.append(a.tx, Entry{Kind: KindHeld, Actor: actorEngine, Service: al.Labels["service"], Detail: map[string]any{
-		"reason": string(HoldUnknownTrigger), "why": why, "trigger": al.Labels["trigger"], "fingerprint": al.Fingerprint,
+		"reason": string(reason), "why": why, "trigger": al.Labels["trigger"], "fingerprint": al.Fingerprint,
 	}})
 }
 
@@ -446,12 +613,15 @@ func (a *accept) duplicate(al Alert, incident, why string) {
 	a.duplicates = append(a.duplicates, map[string]any{
 		"fingerprint": al.Fingerprint, "status": al.Status, "incident": incident, "why": why,
 	})
-	if incident != "" && !seenIn(a.incidents, incident) {
-		a.incidents = append(a.incidents, incident)
-	}
+	a.concerns(incident)
 }
 
-func seenIn(ids []string, id string) bool { return slices.Contains(ids, id) }
+// concerns notes an incident for the answer.
+func (a *accept) concerns(id string) {
+	if id != "" && !slices.Contains(a.incidents, id) {
+		a.incidents = append(a.incidents, id)
+	}
+}
 
 // pairs writes labels the way the audit log holds them: sorted, and as values,
 // since a label's name need not be ASCII.

@@ -2,7 +2,10 @@ package remediation
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -296,7 +299,17 @@ func (inc *Incident) trigger(name string) *TriggerState {
 	return nil
 }
 
-// bookFor returns the playbook that an incident was opened with.
+// unreadableError: a stored playbook cannot be carried out any more.
+type unreadableError struct{ cause error }
+
+// Error implements error.
+func (e *unreadableError) Error() string { return "its playbook cannot be read: " + e.cause.Error() }
+
+func (e *unreadableError) Unwrap() error { return e.cause }
+
+// bookFor returns the playbook that an incident was opened with. It is an
+// *unreadableError where that is gone, is not what its hash says, or cannot be
+// understood any more, as after an upgrade.
 func (e *Engine) bookFor(ctx context.Context, inc *Incident) (*book, error) {
 	e.mu.Lock()
 	b := e.byHash[inc.PlaybookHash]
@@ -309,21 +322,55 @@ func (e *Engine) bookFor(ctx context.Context, inc *Incident) (*book, error) {
 		src, err = tx.Playbook(inc.PlaybookHash)
 		return err
 	})
+	if errors.Is(err, ErrNotFound) {
+		return nil, &unreadableError{err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read playbook %s of incident %s: %w", inc.PlaybookHash, inc.ID, err)
 	}
+	if sum := sha256.Sum256(src); hex.EncodeToString(sum[:]) != inc.PlaybookHash {
+		return nil, &unreadableError{fmt.Errorf("it was changed in the database: its hash is %x, and the incident was opened with %s", sum, inc.PlaybookHash)}
+	}
 	pb, err := alerts.Parse("playbook of "+inc.ID, src, alertKinds(e.kinds))
 	if err != nil {
-		return nil, fmt.Errorf("playbook of incident %s: %w", inc.ID, err)
+		return nil, &unreadableError{err}
 	}
 	if b, err = newBook(pb, e.kinds); err != nil {
-		return nil, err
+		return nil, &unreadableError{err}
 	}
 	e.mu.Lock()
 	e.byHash[inc.PlaybookHash] = b
 	e.mu.Unlock()
 	return b, nil
 }
+
+// noBook stands for a playbook that cannot be read, where a human acts: there is
+// no plan in it, and nobody to be told.
+func noBook(inc *Incident) *book {
+	return &book{Playbook: &alerts.Playbook{Service: inc.Service}}
+}
+
+// unreadable calls a human for an incident whose playbook cannot be read: it
+// goes no further by itself.
+func (e *Engine) unreadable(ctx context.Context, inc *Incident, cause *unreadableError) error {
+	e.log.Error("an incident cannot go on by itself", "incident", inc.ID, "err", cause)
+	return e.change(ctx, noBook(inc), inc, func(c *change) error {
+		if c.inc.State == Closed {
+			c.inc.Wake = time.Time{} // nothing is left to do
+			return nil
+		}
+		c.inc.Wake = c.now.Add(unreadableAgain)
+		c.inc.Why = cause.Error() + "; act by hand, then claim and close it"
+		return c.page(pageStuck, c.inc.Why)
+	})
+}
+
+const (
+	// pageStuck is the reason of a page for an incident that cannot go on.
+	pageStuck = "stuck"
+	// unreadableAgain is how soon an unreadable playbook is tried again.
+	unreadableAgain = time.Minute
+)
 
 func alertKinds(kinds []ActionKind) []alerts.ActionKind {
 	out := make([]alerts.ActionKind, len(kinds))

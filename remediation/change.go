@@ -32,6 +32,12 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb Verb, step,
 			return err
 		}
 		b, err := e.bookFor(ctx, inc)
+		if cause := (*unreadableError)(nil); errors.As(err, &cause) {
+			if verb != Claim && verb != Close {
+				return refuse(Conflict, "incident %s: %v; claim and close it", id, cause)
+			}
+			b, err = noBook(inc), nil
+		}
 		if err != nil {
 			return err
 		}

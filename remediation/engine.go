@@ -255,6 +255,12 @@ func (e *Engine) advance(ctx context.Context, id string) error {
 			return nil
 		}
 		b, err := e.bookFor(ctx, inc)
+		if cause := (*unreadableError)(nil); errors.As(err, &cause) {
+			if err := e.unreadable(ctx, inc, cause); err != nil && !errors.Is(err, ErrStale) {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package remediation
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -67,8 +68,8 @@ const (
 type Incident struct {
 	ID      string `json:"id"`
 	Service string `json:"service"`
-	// Release is the rollout label of the alert that opened the incident, or
-	// the playbook's release where it had none.
+	// Release is the one that was being rolled out when the incident opened, or
+	// the playbook's.
 	Release string `json:"release"`
 	Drill   bool   `json:"drill"`
 	// PlaybookHash is the playbook this incident was opened with; a reload
@@ -195,6 +196,18 @@ type Step struct {
 	Error   string `json:"error,omitempty"`
 }
 
+// answeredFalse reports whether all that the incident is about was asked of
+// Prometheus and is false: an alert alone, which anybody may have posted, must not
+// stop a rollout. No step has run for it.
+func (inc *Incident) answeredFalse() bool {
+	if inc.State != Waiting || inc.Reason != HoldUnconfirmed || inc.Ran || inc.Intended || inc.Restore != nil || inc.Abort != nil {
+		return false
+	}
+	return !slices.ContainsFunc(inc.Triggers, func(t TriggerState) bool {
+		return t.Signal != "" || t.Value == nil || t.beyond(*t.Value)
+	})
+}
+
 // Restore is what a commander asked for: the steps' targets as they were before.
 type Restore struct {
 	By     string    `json:"by"`
@@ -222,6 +235,42 @@ type Notification struct {
 	GroupKey  string
 	Truncated uint64
 	Alerts    []Alert
+	// Part counts from 1 to Parts where a large notification was divided.
+	Part, Parts int
+}
+
+const (
+	// partBytes and partAlerts bound what one transaction takes in, and with it
+	// the size of an audit entry.
+	partBytes  = 512 << 10
+	partAlerts = 2000
+)
+
+// parts divides a large notification.
+func (n Notification) parts() []Notification {
+	var out []Notification
+	size, from := 0, 0
+	for i, al := range n.Alerts {
+		one := 128
+		for name, value := range al.Labels {
+			one += len(name) + len(value) + 8
+		}
+		if i > from && (size+one > partBytes || i-from == partAlerts) {
+			out = append(out, n.part(from, i))
+			size, from = 0, i
+		}
+		size += one
+	}
+	out = append(out, n.part(from, len(n.Alerts)))
+	for i := range out {
+		out[i].Part, out[i].Parts = i+1, len(out)
+	}
+	return out
+}
+
+func (n Notification) part(from, to int) Notification {
+	n.Alerts = n.Alerts[from:to]
+	return n
 }
 
 // Accepted is the answer to a notification.

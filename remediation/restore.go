@@ -416,7 +416,7 @@ func (c *change) openWhatCame(r Restore) error {
 			return err
 		}
 		came = append(came, Alert{Status: "firing", Fingerprint: a.Fingerprint, Labels: map[string]string{
-			"service": a.Service, "trigger": a.Trigger, "rollout": c.inc.Release,
+			"service": a.Service, "trigger": a.Trigger,
 		}})
 	}
 	if len(came) == 0 {
@@ -425,6 +425,5 @@ func (c *change) openWhatCame(r Restore) error {
 	if err := c.tx.PutIncident(c.inc); err != nil { // closed, so that another may be open
 		return err
 	}
-	a := &accept{e: c.e, tx: c.tx, now: c.now}
-	return a.again(came)
+	return newAccept(c.e, c.tx, nil).takeIn(came)
 }

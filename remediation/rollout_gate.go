@@ -117,7 +117,11 @@ func (e *Engine) common(tx Tx, b *book) ([]StageGate, error) {
 	if e.mode != Act {
 		all[0] = firm("mode", "backout runs with --mode=observe: it changes no traffic")
 	}
-	if open != nil {
+	switch {
+	case open == nil:
+	case open.answeredFalse():
+		all[1] = passed("incident", fmt.Sprintf("incident %s is open, and Prometheus answers that no trigger of it is true", open.ID))
+	default:
 		all[1] = firm("incident", "incident %s is open (%s)", open.ID, open.describe())
 	}
 	freezes, err := e.freezes(tx)
