@@ -30,7 +30,7 @@ const connections = 16
 const notifications = 100_000
 
 // BenchmarkDurableAccepts posts a captured notification of three alerts, with
-// fresh fingerprints each time, to a running backout, and to a handler that
+// fresh alerts each time, to a running backout, and to a handler that
 // forks /bin/true for each POST, in turns.
 func BenchmarkDurableAccepts(b *testing.B) {
 	template, err := os.ReadFile(filepath.Join(shared.source, "testdata", "payloads", "am034-grouped-firing-1.json"))
@@ -203,10 +203,10 @@ func (l *load) quantile(q float64) time.Duration {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
-// posters post a template over and over, each time with fingerprints that
-// nobody has seen.
+// posters post a template over and over, each time with alerts that nobody has
+// seen: each has a label of its own.
 type posters struct {
-	pieces [][]byte // the template, cut at its fingerprints
+	pieces [][]byte // the template, cut at its alerts' labels
 	next   int
 }
 
@@ -216,7 +216,7 @@ func newPosters(template []byte) *posters {
 		panic(err)
 	}
 	p := &posters{}
-	const key = `"fingerprint":"`
+	const key = `"labels":{`
 	rest := compact.Bytes()
 	for {
 		at := bytes.Index(rest, []byte(key))
@@ -226,16 +226,15 @@ func newPosters(template []byte) *posters {
 		}
 		p.pieces = append(p.pieces, rest[:at+len(key)])
 		rest = rest[at+len(key):]
-		rest = rest[bytes.IndexByte(rest, '"'):]
 	}
 }
 
-// body is the template with fingerprints number n and on.
+// body is the template with alerts number n and on.
 func (p *posters) body(n int) []byte {
 	var out bytes.Buffer
 	for i, piece := range p.pieces {
 		if i > 0 {
-			fmt.Fprintf(&out, "%016x", n*len(p.pieces)+i)
+			fmt.Fprintf(&out, `"bench":"%d",`, n*len(p.pieces)+i)
 		}
 		out.Write(piece)
 	}

@@ -47,7 +47,7 @@ func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	known := map[string]bool{}
 	for i := range l.entries {
 		if e := &l.entries[i]; e.Kind == remediation.KindReceived {
-			for _, f := range fingerprints(e) {
+			for _, f := range instances(e) {
 				known[f] = true
 			}
 		}
@@ -56,7 +56,7 @@ func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	for _, f := range accepted {
 		if !known[f] {
 			lost++
-			t.Errorf("fingerprint %s was answered 200 and is in no received entry", f)
+			t.Errorf("alert %s was answered 200 and is in no received entry", f)
 		}
 	}
 	t.Logf("%d alerts accepted over %d kills (%v), %d lost, %d audit entries", len(accepted), kills, hit, lost, len(l.entries))
@@ -70,7 +70,7 @@ func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 
 // killed is what a round gave.
 type killed struct {
-	accepted []string // the fingerprints that were answered 200
+	accepted []string // the alerts that were answered 200
 	moment   string   // which part of the step the kill hit
 }
 
@@ -183,13 +183,16 @@ func effects(l *log, incident string) (n int) {
 	return n
 }
 
-// fingerprints are those that a received entry names.
-func fingerprints(e *remediation.Entry) (out []string) {
+// instances are the values of that label in a received entry: each alert of a
+// stream has its own.
+func instances(e *remediation.Entry) (out []string) {
 	rows, _ := e.Detail["alerts"].([]any)
 	for _, r := range rows {
-		if row, ok := r.(map[string]any); ok {
-			if f, ok := row["fingerprint"].(string); ok {
-				out = append(out, f)
+		row, _ := r.(map[string]any)
+		labels, _ := row["labels"].([]any)
+		for _, l := range labels {
+			if pair, ok := l.([]any); ok && len(pair) == 2 && pair[0] == "instance" {
+				out = append(out, fmt.Sprint(pair[1]))
 			}
 		}
 	}

@@ -12,21 +12,21 @@ import (
 )
 
 // notification is a body as Alertmanager posts it, with one firing alert for
-// each fingerprint.
-func notification(labels map[string]string, fingerprints ...string) ([]byte, error) {
-	alerts := make([]any, len(fingerprints))
-	for i, f := range fingerprints {
-		own := map[string]string{"instance": f}
+// each instance.
+func notification(labels map[string]string, instances ...string) ([]byte, error) {
+	alerts := make([]any, len(instances))
+	for i, name := range instances {
+		own := map[string]string{"instance": name}
 		for k, v := range labels {
 			own[k] = v
 		}
 		alerts[i] = map[string]any{
-			"status": "firing", "fingerprint": f, "labels": own, "annotations": map[string]string{},
+			"status": "firing", "labels": own, "annotations": map[string]string{},
 			"startsAt": time.Now().UTC().Format(time.RFC3339Nano), "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "",
 		}
 	}
 	return json.Marshal(map[string]any{
-		"version": "4", "groupKey": "{}:{" + fingerprints[0] + "}", "status": "firing", "receiver": "backout", "externalURL": "http://am",
+		"version": "4", "groupKey": "{}:{" + instances[0] + "}", "status": "firing", "receiver": "backout", "externalURL": "http://am",
 		"groupLabels": map[string]string{}, "commonLabels": labels, "commonAnnotations": map[string]string{}, "truncatedAlerts": 0, "alerts": alerts,
 	})
 }
@@ -66,10 +66,10 @@ func postTo(ctx context.Context, client *http.Client, url, token string, body []
 }
 
 // stream is posters that send notifications of the breach, each with fresh
-// fingerprints, whether backout is there or not.
+// alerts, whether backout is there or not.
 type stream struct {
 	mu       sync.Mutex
-	accepted []string // fingerprints of what was answered 200
+	accepted []string // instances of what was answered 200
 	first    chan struct{}
 	stop     func()
 }
@@ -90,13 +90,13 @@ func (s *stack) stream(name string, posters int, pause time.Duration) *stream {
 		go func() {
 			defer wg.Done()
 			for i := 0; ctx.Err() == nil; i++ {
-				prints := []string{fmt.Sprintf("%s-%d-%d-a", name, p, i), fmt.Sprintf("%s-%d-%d-b", name, p, i)}
-				body, err := notification(breach(), prints...)
+				instances := []string{fmt.Sprintf("%s-%d-%d-a", name, p, i), fmt.Sprintf("%s-%d-%d-b", name, p, i)}
+				body, err := notification(breach(), instances...)
 				if err == nil {
 					// A request that was sent is brought to its answer, so that what was accepted is known.
 					err = s.post(context.WithoutCancel(ctx), client, body)
 				}
-				st.note(prints, err)
+				st.note(instances, err)
 				once.Do(func() { close(st.first) })
 				select {
 				case <-ctx.Done():
@@ -110,10 +110,10 @@ func (s *stack) stream(name string, posters int, pause time.Duration) *stream {
 
 // note keeps what became of a notification. Without an answer it may have been
 // accepted or not; Alertmanager would send it again.
-func (st *stream) note(prints []string, err error) {
+func (st *stream) note(instances []string, err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if err == nil {
-		st.accepted = append(st.accepted, prints...)
+		st.accepted = append(st.accepted, instances...)
 	}
 }
