@@ -210,27 +210,27 @@ func TestAnIncidentThatPrometheusDeniesStopsNoPromotion(t *testing.T) {
 	}
 }
 
-// broken is a store that gives a playbook back other than it was put.
-type broken struct {
+// otherPlaybook is a store that gives a playbook back other than it was put.
+type otherPlaybook struct {
 	remediation.Store
 	hash string
 	as   func([]byte) ([]byte, error)
 }
 
-func (b broken) View(ctx context.Context, fn func(remediation.Tx) error) error {
-	return b.Store.View(ctx, func(tx remediation.Tx) error { return fn(brokenTx{tx, b}) })
+func (b otherPlaybook) View(ctx context.Context, fn func(remediation.Tx) error) error {
+	return b.Store.View(ctx, func(tx remediation.Tx) error { return fn(otherTx{tx, b}) })
 }
 
-func (b broken) Update(ctx context.Context, fn func(remediation.Tx) error) error {
-	return b.Store.Update(ctx, func(tx remediation.Tx) error { return fn(brokenTx{tx, b}) })
+func (b otherPlaybook) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+	return b.Store.Update(ctx, func(tx remediation.Tx) error { return fn(otherTx{tx, b}) })
 }
 
-type brokenTx struct {
+type otherTx struct {
 	remediation.Tx
-	b broken
+	b otherPlaybook
 }
 
-func (x brokenTx) Playbook(hash string) ([]byte, error) {
+func (x otherTx) Playbook(hash string) ([]byte, error) {
 	src, err := x.Tx.Playbook(hash)
 	if hash == x.b.hash && err == nil {
 		return x.b.as(src)
@@ -250,7 +250,7 @@ func (w *world) afterAnUpgrade(fn func([]byte) ([]byte, error)) {
 	w.must(err)
 	w.pb = pb
 	w.start()
-	w.engine = w.newEngine(broken{w.store, old, fn})
+	w.engine = w.newEngine(otherPlaybook{w.store, old, fn})
 }
 
 func TestAnOpenIncidentWhosePlaybookCannotBeReadCallsAHumanAndStopsNothingElse(t *testing.T) {

@@ -354,7 +354,7 @@ func noBook(inc *Incident) *book {
 // goes no further by itself.
 func (e *Engine) unreadable(ctx context.Context, inc *Incident, cause *unreadableError) error {
 	e.log.Error("an incident cannot go on by itself", "incident", inc.ID, "err", cause)
-	return e.change(ctx, noBook(inc), inc, func(c *change) error {
+	err := e.change(ctx, noBook(inc), inc, func(c *change) error {
 		if c.inc.State == Closed {
 			c.inc.Wake = time.Time{} // nothing is left to do
 			return nil
@@ -363,14 +363,14 @@ func (e *Engine) unreadable(ctx context.Context, inc *Incident, cause *unreadabl
 		c.inc.Why = cause.Error() + "; act by hand, then claim and close it"
 		return c.page(pageStuck, c.inc.Why)
 	})
+	if errors.Is(err, ErrStale) { // it is looked at again
+		return nil
+	}
+	return err
 }
 
-const (
-	// pageStuck is the reason of a page for an incident that cannot go on.
-	pageStuck = "stuck"
-	// unreadableAgain is how soon an unreadable playbook is tried again.
-	unreadableAgain = time.Minute
-)
+// unreadableAgain is how soon an unreadable playbook is tried again.
+const unreadableAgain = time.Minute
 
 func alertKinds(kinds []ActionKind) []alerts.ActionKind {
 	out := make([]alerts.ActionKind, len(kinds))

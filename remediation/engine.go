@@ -256,10 +256,7 @@ func (e *Engine) advance(ctx context.Context, id string) error {
 		}
 		b, err := e.bookFor(ctx, inc)
 		if cause := (*unreadableError)(nil); errors.As(err, &cause) {
-			if err := e.unreadable(ctx, inc, cause); err != nil && !errors.Is(err, ErrStale) {
-				return err
-			}
-			continue
+			return e.unreadable(ctx, inc, cause)
 		}
 		if err != nil {
 			return err
