@@ -146,7 +146,7 @@ func everyEntry(ctx context.Context, src ReportSource, f remediation.EntryFilter
 			return nil, err
 		}
 		all = append(all, page...)
-		if len(page) < f.Limit || page[len(page)-1].Seq <= f.After {
+		if len(page) == 0 || page[len(page)-1].Seq <= f.After {
 			return all, nil
 		}
 		f.After = page[len(page)-1].Seq

@@ -68,4 +68,24 @@ type Entry struct {
 	Detail map[string]any `json:"detail"`
 	Prev   string         `json:"prev"`
 	Hash   string         `json:"hash"`
+	// omitted is how many bytes the entry has, where it is too large to be read.
+	omitted int64
 }
+
+// MaxEntry is how many bytes of an entry are read. Versions before this one wrote
+// larger ones; to read such a one would take many times its bytes.
+const MaxEntry = 4 << 20
+
+// PageBytes bounds how many bytes of entries are read at once, for a list or an export.
+const PageBytes = 4 << 20
+
+// OmittedEntry stands for a stored entry of more than MaxEntry bytes: all that is
+// known of it is what a store keeps beside it. Its content is not checked.
+func OmittedEntry(seq int64, kind Kind, service, incident, hash string, size int64) Entry {
+	return Entry{Seq: seq, Kind: kind, Service: service, Incident: incident, Hash: hash, omitted: size, Detail: map[string]any{
+		"omitted_bytes": size, "why": "this entry is too large to be read, so its content is left out and not checked",
+	}}
+}
+
+// Omitted reports whether the entry's content was left out.
+func (e Entry) Omitted() bool { return e.omitted > 0 }

@@ -81,6 +81,9 @@ func (e Entry) Canonical() []byte {
 // Sum returns what Hash must be: the lower-case hexadecimal SHA-256 of
 // Canonical. It is "", which no Hash is, for an entry that has no such form.
 func (e Entry) Sum() string {
+	if e.Omitted() {
+		return e.Hash // its content is not there to be summed
+	}
 	b := e.Canonical()
 	if b == nil {
 		return ""

@@ -67,7 +67,7 @@ func SearchLog(tx Tx, q Search) (Found, error) {
 		return f, err
 	}
 	filter := EntryFilter{
-		Service: q.Service, Incident: q.Incident, Kind: q.Kind, Text: q.Text, Before: top, Newest: true, Limit: q.Limit + 1,
+		Service: q.Service, Incident: q.Incident, Kind: q.Kind, Text: q.Text, Before: top, Newest: true, Limit: q.Limit + 1, Bytes: PageBytes,
 	}
 	floor := bottom
 	if conditions := q.conditions(); q.Text != "" || conditions > 1 {
@@ -92,6 +92,9 @@ func SearchLog(tx Tx, q Search) (Found, error) {
 		f.Entries = f.Entries[:q.Limit]
 		f.Before = f.Entries[q.Limit-1].Seq
 		f.Searched = f.Before
+	case len(f.Entries) > 0 && f.cutShort(tx, filter):
+		f.Before = f.Entries[len(f.Entries)-1].Seq
+		f.Searched = f.Before
 	case floor > bottom:
 		f.Before = floor
 		last, err := tx.Entries(EntryFilter{After: floor - 1, Limit: 1})
@@ -103,6 +106,13 @@ func SearchLog(tx Tx, q Search) (Found, error) {
 		}
 	}
 	return f, nil
+}
+
+// cutShort reports whether large entries ended a page before it was full.
+func (f *Found) cutShort(tx Tx, filter EntryFilter) bool {
+	filter.Before, filter.Limit = f.Entries[len(f.Entries)-1].Seq, 1
+	more, err := tx.Entries(filter)
+	return err == nil && len(more) > 0
 }
 
 // conditions counts those that an index answers.

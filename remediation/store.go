@@ -110,6 +110,8 @@ type EntryFilter struct {
 	// of ASCII match in either case.
 	Text  string
 	Limit int // 0: no limit
+	// Bytes, where not 0, ends the list with the entry that brings it to so many.
+	Bytes int
 	// Newest returns the newest Limit entries instead, still oldest first.
 	Newest bool
 }

@@ -267,6 +267,9 @@ func (e *Engine) Incident(ctx context.Context, id string) (v IncidentView, err e
 
 // Entries implements Service.
 func (e *Engine) Entries(ctx context.Context, f EntryFilter) (out []Entry, err error) {
+	if f.Limit > 0 && f.Bytes == 0 { // a page: who asks for it goes on after its last
+		f.Bytes = PageBytes
+	}
 	err = e.store.View(ctx, func(tx Tx) error {
 		out, err = ViewEntries(tx, f)
 		return err

@@ -34,7 +34,7 @@ func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 	limit := wholeFlag(clause, "limit", "How many at most.", 100, 1, 1000)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		f := remediation.EntryFilter{Incident: *incident, Kind: remediation.Kind(*kind), After: *after, Limit: int(*limit)}
+		f := remediation.EntryFilter{Incident: *incident, Kind: remediation.Kind(*kind), After: *after, Limit: int(*limit), Bytes: remediation.PageBytes}
 		return from.with(ctx, func(src source) error {
 			entries, err := src.Entries(ctx, f)
 			if err != nil {
@@ -143,7 +143,7 @@ func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 // eachPage hands all entries after a seq to fn, a page at a time.
 func eachPage(ctx context.Context, src source, after int64, fn func([]remediation.Entry) error) error {
 	for {
-		page, err := src.Entries(ctx, remediation.EntryFilter{After: after, Limit: auditPage})
+		page, err := src.Entries(ctx, remediation.EntryFilter{After: after, Limit: auditPage, Bytes: remediation.PageBytes})
 		var breaks *remediation.BrokenChainError
 		if errors.As(err, &breaks) && breaks.Seq > after+1 && breaks.Seq <= after+auditPage {
 			// Those before the one that cannot be read are good, and come first.

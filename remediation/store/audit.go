@@ -68,15 +68,31 @@ func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range out {
+		if !out[i].Omitted() || out[i].Seq <= 1 {
+			continue
+		}
+		// Its time is not known: it is that of the entry before it, or later.
+		err := t.eachEntry(remediation.EntryFilter{After: out[i].Seq - 2, Limit: 1}, func(e remediation.Entry) error {
+			out[i].Time = e.Time
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	if f.Newest {
 		slices.Reverse(out)
 	}
 	return out, nil
 }
 
+// columns are what an entry is read from; one that is too large is not read.
+var columns = fmt.Sprintf("SELECT seq, kind, service, incident, hash, length(entry), CASE WHEN length(entry) <= %d THEN entry ELSE x'' END FROM audit", remediation.MaxEntry)
+
 // eachEntry calls each for the entries that match, newest first where f says so.
 func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) error) error {
-	q := query{from: "SELECT seq, kind, service, incident, hash, entry FROM audit"}
+	q := query{from: columns}
 	q.byIndex(f, func(column, value string) { q.where("+"+column+" = ?", value) })
 	if f.After > 0 {
 		q.where("seq > ?", f.After)
@@ -85,14 +101,18 @@ func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) e
 		q.where("seq < ?", f.Before)
 	}
 	if f.Text != "" {
-		q.where("instr(lower(CAST(entry AS TEXT)), lower(?)) > 0", f.Text)
+		q.where(fmt.Sprintf("CASE WHEN length(entry) <= %d THEN instr(lower(CAST(entry AS TEXT)), lower(?)) > 0 ELSE 0 END", remediation.MaxEntry), f.Text)
 	}
+	size := 0
 	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(r row) error {
-		e, err := scanEntry(r)
-		if err != nil {
-			return err
+		e, n, err := scanEntry(r)
+		if err == nil {
+			err = each(e)
 		}
-		return each(e)
+		if size += n; err == nil && f.Bytes > 0 && size >= f.Bytes {
+			return errEnough
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("read the audit log: %w", err)
@@ -145,21 +165,25 @@ func (t *tx) Reach(f remediation.EntryFilter, n int) (seq int64, err error) {
 }
 
 // scanEntry reads an entry from its bytes and compares the columns with them.
-func scanEntry(r row) (remediation.Entry, error) {
-	var seq int64
+// n is how many bytes were read.
+func scanEntry(r row) (_ remediation.Entry, n int, err error) {
+	var seq, size int64
 	var kind, service, incident, hash string
 	var canonical []byte
-	if err := r.scan(&seq, &kind, &service, &incident, &hash, &canonical); err != nil {
-		return remediation.Entry{}, err
+	if err := r.scan(&seq, &kind, &service, &incident, &hash, &size, &canonical); err != nil {
+		return remediation.Entry{}, 0, err
+	}
+	if size > remediation.MaxEntry {
+		return remediation.OmittedEntry(seq, remediation.Kind(kind), service, incident, hash, size), 0, nil
 	}
 	e, err := remediation.ParseEntry(canonical, hash)
 	if err != nil {
-		return remediation.Entry{}, &remediation.BrokenChainError{Seq: seq, Why: err.Error()}
+		return remediation.Entry{}, 0, &remediation.BrokenChainError{Seq: seq, Why: err.Error()}
 	}
 	if e.Seq != seq || string(e.Kind) != kind || e.Service != service || e.Incident != incident {
-		return remediation.Entry{}, &remediation.BrokenChainError{
+		return remediation.Entry{}, 0, &remediation.BrokenChainError{
 			Seq: seq, Why: "the columns it is found by were changed: they are not those of its bytes",
 		}
 	}
-	return e, nil
+	return e, len(canonical), nil
 }

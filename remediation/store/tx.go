@@ -38,6 +38,9 @@ var _ remediation.Tx = (*tx)(nil)
 // errOver: a transaction was used after its function had returned.
 var errOver = errors.New("the transaction is over")
 
+// errEnough ends the reading of rows: what was wanted is read.
+var errEnough = errors.New("enough")
+
 func (t *tx) usable() error {
 	if t.over {
 		return errOver
@@ -91,7 +94,9 @@ func (t *tx) rows(query string, args []any, each func(row) error) error {
 	if err := t.usable(); err != nil {
 		return err
 	}
-	t.fault = t.c.query(t.ctx, query, args, each)
+	if err := t.c.query(t.ctx, query, args, each); !errors.Is(err, errEnough) {
+		t.fault = err
+	}
 	return t.fault
 }
 

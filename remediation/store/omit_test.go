@@ -1,0 +1,96 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// appended appends an entry with that much text in it.
+func appended(t *testing.T, s *SQLite, bytes int) {
+	t.Helper()
+	err := s.Update(t.Context(), func(tx remediation.Tx) error {
+		_, err := tx.Append(remediation.Entry{Kind: remediation.KindReceived, Actor: "alertmanager", Time: time.Unix(1e9, 0), Detail: map[string]any{
+			"alerts": strings.Repeat("x", bytes),
+		}})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAListIsBoundedInBytesAndLosesNothing(t *testing.T) {
+	s := openTemp(t)
+	for range 10 {
+		appended(t, s, 1000)
+	}
+	var seen []int64
+	for f := (remediation.EntryFilter{Limit: 100, Bytes: 2500}); ; {
+		var page []remediation.Entry
+		err := s.View(t.Context(), func(tx remediation.Tx) (err error) {
+			page, err = tx.Entries(f)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		if len(page) > 3 {
+			t.Errorf("a page has %d entries", len(page))
+		}
+		for _, e := range page {
+			seen = append(seen, e.Seq)
+			f.After = e.Seq
+		}
+	}
+	if fmt.Sprint(seen) != "[1 2 3 4 5 6 7 8 9 10]" {
+		t.Errorf("the pages have %v", seen)
+	}
+	// A list that ended early leaves its transaction usable.
+	err := s.View(t.Context(), func(tx remediation.Tx) error {
+		if _, err := tx.Entries(remediation.EntryFilter{Bytes: 1}); err != nil {
+			return err
+		}
+		_, _, err := tx.Head()
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnEntryTooLargeToReadIsLeftOut(t *testing.T) {
+	s := openTemp(t)
+	appended(t, s, 10)
+	appended(t, s, remediation.MaxEntry)
+	appended(t, s, 10)
+	err := s.View(t.Context(), func(tx remediation.Tx) error {
+		all, err := tx.Entries(remediation.EntryFilter{})
+		if err != nil {
+			return err
+		}
+		if len(all) != 3 || !all[1].Omitted() || all[0].Omitted() || all[1].Time.IsZero() || fmt.Sprint(all[1].Detail["omitted_bytes"]) == "0" {
+			t.Errorf("read %d entries, of the second %.300v", len(all), all[1])
+		}
+		if b, err := all[1].MarshalJSON(); err != nil || len(b) > 1000 {
+			t.Errorf("it is shown with %d bytes: %v", len(b), err)
+		}
+		found, err := remediation.SearchLog(tx, remediation.Search{Text: "xxx", Limit: 50})
+		if len(found.Entries) != 2 {
+			t.Errorf("a search found %d entries", len(found.Entries))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seq, _, err := s.VerifyAudit(t.Context()); seq != 3 || err != nil {
+		t.Errorf("verified up to %d: %v", seq, err)
+	}
+}
