@@ -27,6 +27,7 @@ func (e *Engine) duties() []duty {
 		{name: "promote by itself", do: e.autoPromote},
 		{name: "watch targets", do: e.watchTargets, lasting: true},
 		{name: "prove", do: e.proveAll, lasting: true},
+		{name: "verify the audit log", do: e.verifyAlways, lasting: true},
 	}
 	if e.mode == Act {
 		all = append(all, duty{name: "look ahead", do: e.lookAhead, lasting: true})

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -81,6 +82,8 @@ type Engine struct {
 	// inFlight is what somebody works on, by key; failing the jobs whose last turns failed.
 	inFlight map[string]bool
 	failing  map[string]*failing
+	// auditOK is what the last verification of the audit log found.
+	auditOK atomic.Int32
 	// loggedHead is what the process's log was last told of the audit log's end.
 	loggedHead toldHead
 

@@ -50,7 +50,7 @@ func (e *Engine) tellHead(ctx context.Context) error {
 	}
 	e.mu.Unlock()
 	if toLog {
-		e.log.Info("the audit log ends here", "seq", seq, "hash", hash)
+		e.log.Info("the audit log ends here", "seq", seq, "hash", hash, "head", fmt.Sprintf("%d:%s", seq, hash))
 	}
 	if len(e.team) == 0 || !told.due(seq, now, headTold) {
 		return nil

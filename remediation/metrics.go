@@ -70,6 +70,7 @@ var (
 	descPending   = prometheus.NewDesc("backout_outbox_pending", "Messages that are not delivered yet.", nil, nil)
 	descOldest    = prometheus.NewDesc("backout_outbox_oldest_seconds", "Age of the oldest message that is not delivered yet; 0 where none waits.", []string{"channel"}, nil)
 	descUp        = prometheus.NewDesc("backout_store_up", "1 where the store answered this scrape.", nil, nil)
+	descAudit     = prometheus.NewDesc("backout_audit_ok", "Whether the last verification found the audit log whole; absent before the first.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -80,7 +81,7 @@ func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
 	e.metrics.duration.Describe(ch)
 	e.metrics.reaction.Describe(ch)
 	e.metrics.deliveries.Describe(ch)
-	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descOldest, descUp} {
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descOldest, descUp, descAudit} {
 		ch <- d
 	}
 }
@@ -104,6 +105,9 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 		up = 0
 	}
 	ch <- gauge(descUp, up)
+	if known := e.auditOK.Load(); known != 0 {
+		ch <- flag(descAudit, known == auditWhole)
+	}
 }
 
 func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
