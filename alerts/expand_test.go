@@ -12,8 +12,8 @@ func TestACommentInAQueryIsLeftOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Replace(string(src.Source), `        / (sum(increase(si_requests_total[$window])) >= $min_volume)
-    unit: ratio`, `        / (sum(increase(si_requests_total{a!="#",b!='\'#',c!=`+"`#`"+`}[$window])) >= $min_volume)  # share in $window
+	text := strings.Replace(string(src.Source), `      ) / (sum(increase(si_requests_total{$service}[$window])) >= $min_volume)
+    unit: ratio`, `      ) / (sum(increase(si_requests_total{a!="#",b!='\'#',c!=`+"`#`"+`}[$window])) >= $min_volume)  # share in $window
     unit: ratio`, 1)
 	pb, err := alerts.Parse("p.yaml", []byte(text), kinds())
 	if err != nil {
