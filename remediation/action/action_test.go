@@ -139,6 +139,9 @@ func TestParametersAreChecked(t *testing.T) {
 		{"image_retag", &imageRetagParams{Image: "social-intel", Previous: "v1.0.0"}, nil},
 		{"image_retag", &imageRetagParams{Image: "registry.example.com:5000/a/b", Previous: "v1"}, nil},
 		{"image_retag", &imageRetagParams{Image: "a:latest", Previous: "b:c"}, []string{"image", "previous"}},
+		{"image_retag", &imageRetagParams{Variable: "TAG"}, nil},
+		{"image_retag", &imageRetagParams{Variable: "SHOP-TAG"}, []string{"variable"}},
+		{"image_retag", &imageRetagParams{Variable: "TAG", Image: "social-intel"}, []string{"image"}},
 		{"schema_rollback", &schemaRollbackParams{Command: []string{"./rollback_to_v1.sh"}, Dir: "/srv/db"}, nil},
 		{"schema_rollback", &schemaRollbackParams{Flyway: &flywayParams{Dir: "/m", Version: "1.0.0", DSNFile: "/d"}}, nil},
 		{"schema_rollback", &schemaRollbackParams{

@@ -93,7 +93,7 @@ func (a *flagOff) Look(ctx context.Context, op string) (remediation.Look, error)
 
 func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapshot, error) {
 	var none remediation.Look
-	f, err := a.c.found(ctx, a.target.Compose)
+	f, err := a.c.foundBy(op)(ctx, a.target.Compose)
 	if err != nil {
 		return none, snapshot{}, err
 	}
@@ -224,7 +224,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if err != nil {
 		return doubtful(ctx, err)
 	}
-	if why := a.keeps(snap, f); why != "" {
+	if why := a.keeps(op, snap, f); why != "" {
 		a.c.log.Warn("the flag is not turned on again", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
 		return a.replacement(op, snap).finish(ctx)
 	}
@@ -234,7 +234,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 // keeps says why an undo leaves the flag as the operation set it, or "": the service
 // was not up with the flag on, or nothing of it is left, so that nobody is served
 // better by turning it on again. Whoever starts the service then starts it without.
-func (a *flagOff) keeps(snap snapshot, f *fleet) string {
+func (a *flagOff) keeps(op string, snap snapshot, f *fleet) string {
 	raises := len(snap.Replicas) == 0
 	for _, s := range snap.Replicas {
 		raises = raises || raisesFlag(a.flag.Off, s.value().value)
@@ -242,7 +242,7 @@ func (a *flagOff) keeps(snap snapshot, f *fleet) string {
 	switch {
 	case !raises:
 		return ""
-	case len(f.members()) == 0:
+	case len(f.members()) == 0 && !f.touchedBy(op):
 		return "no container of the service is left"
 	case !slices.ContainsFunc(snap.Replicas, replicaState.up):
 		return "the service was not up before"

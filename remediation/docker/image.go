@@ -159,7 +159,7 @@ func keeps(kept []displaced, id string) bool {
 
 // Look implements remediation.Action.
 func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, error) {
-	st, err := a.stand(ctx, op, a.c.found)
+	st, err := a.stand(ctx, op, a.c.foundBy(op))
 	if err != nil {
 		return remediation.Look{}, err
 	}
@@ -169,7 +169,7 @@ func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, err
 
 // Apply implements remediation.Action.
 func (a *imageRetag) Apply(ctx context.Context, op string, before json.RawMessage) error {
-	survey := a.c.found
+	survey := a.c.foundBy(op)
 	if len(before) > 0 {
 		survey = a.c.survey // who takes it down in the middle still gets the previous version at the next up
 	}
@@ -323,9 +323,8 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 	if err != nil {
 		return err
 	}
-	ours := func(r *replica) bool { return r.ownedBy(op) || r.ownedBy(undoing(op)) }
 	switch {
-	case len(kept) > 0 || slices.ContainsFunc(f.replicas, ours):
+	case len(kept) > 0 || f.touchedBy(op):
 	case now == was.PreviousID && was.ImageID != was.PreviousID:
 		return fmt.Errorf("%s is image %s, and nothing is left that tells whether backout moved it; try: docker tag %s %s, and docker-compose up -d %s",
 			was.Image, shortImage(now), shortImage(was.ImageID), was.Image, f.service)

@@ -216,7 +216,7 @@ func (st pinned) position() remediation.Position {
 
 // Look implements remediation.Action.
 func (a *imagePin) Look(ctx context.Context, op string) (remediation.Look, error) {
-	st, err := a.stand(ctx, op, a.c.found)
+	st, err := a.stand(ctx, op, a.c.foundBy(op))
 	if err != nil {
 		return remediation.Look{}, err
 	}
@@ -226,7 +226,7 @@ func (a *imagePin) Look(ctx context.Context, op string) (remediation.Look, error
 
 // Apply implements remediation.Action.
 func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage) error {
-	survey := a.c.found
+	survey := a.c.foundBy(op)
 	if len(before) > 0 {
 		survey = a.c.survey
 	}

@@ -86,6 +86,11 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 		return "", f
 	}
 	like, bp, err := a.blueprint(ctx)
+	if errors.Is(err, errAbsent) {
+		f = remediation.FindingOf(err)
+		f.Result = remediation.CannotTell
+		return "", f
+	}
 	if err != nil {
 		return "", remediation.FindingOf(doubtful(ctx, err))
 	}

@@ -222,6 +222,23 @@ func (c *Client) found(ctx context.Context, t alerts.ComposeTarget) (*fleet, err
 	return f, err
 }
 
+// foundBy is found for an operation, of whose way containers that are out of their
+// place are a part.
+func (c *Client) foundBy(op string) func(context.Context, alerts.ComposeTarget) (*fleet, error) {
+	return func(ctx context.Context, t alerts.ComposeTarget) (*fleet, error) {
+		f, err := c.survey(ctx, t)
+		if err == nil && len(f.members()) == 0 && !f.touchedBy(op) {
+			err = c.absent(ctx, f)
+		}
+		return f, err
+	}
+}
+
+// touchedBy reports whether a container is an operation's, or its undo's.
+func (f *fleet) touchedBy(op string) bool {
+	return slices.ContainsFunc(f.replicas, func(r *replica) bool { return r.ownedBy(op) || r.ownedBy(undoing(op)) })
+}
+
 // errAbsent: the engine has no container of the service.
 var errAbsent = errors.New("no container")
 
