@@ -165,7 +165,7 @@ func (d definition) sets(name string) bool { return d.variable(name).set }
 
 // ask is the question to the compose tool about the service as it was read.
 func (d definition) ask(f *fleet) hashQuestion {
-	q := hashQuestion{project: d.project, service: f.service}
+	q := hashQuestion{project: d.project, service: f.service, profiles: d.spec.Profiles}
 	// The first generation's hash has the image in it.
 	var images []string
 	for _, r := range f.replicas {

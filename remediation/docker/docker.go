@@ -59,6 +59,7 @@ type Options struct {
 // Client talks to one Docker engine. It is safe for concurrent use.
 type Client struct {
 	api      *client.Client
+	host     string
 	projects []string
 	environ  []string
 	probe    *http.Client
@@ -103,7 +104,7 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
 	}
 	return &Client{
-		api: api, projects: o.Projects, environ: o.Environ, log: o.Logger,
+		api: api, host: o.Host, projects: o.Projects, environ: o.Environ, log: o.Logger,
 		probe: &http.Client{
 			Timeout:       probeAttempt,
 			Transport:     &http.Transport{DisableKeepAlives: true},

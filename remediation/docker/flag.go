@@ -102,7 +102,13 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 		return none, snapshot{}, err
 	}
 	on, left := f.due(op, a.due), f.leftovers(op)
-	if err := a.c.refuse(ctx, on); err != nil {
+	byTool := a.c.toolFor(l.defined, a.flag.Name)
+	if byTool == nil {
+		err = a.c.refuse(ctx, on)
+	} else {
+		err = byTool.decidedBy(l)
+	}
+	if err != nil {
 		return none, snapshot{}, err
 	}
 	snap := snapshot{Env: l.env, Replicas: []replicaState{}}
@@ -137,6 +143,15 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 	if len(on) > 0 && l.predictable() {
 		a.c.ask(l.whenOff)
 	}
+	if byTool != nil {
+		at, err := byTool.standsAt(ctx, a.c, f, l.envOff && l.now == a.want(), a.due)
+		if err != nil {
+			return none, snapshot{}, err
+		}
+		if at == remediation.HalfWay {
+			position = at
+		}
+	}
 	raw, err := json.Marshal(snap)
 	return remediation.Look{Position: position, Snapshot: raw}, snap, err
 }
@@ -151,14 +166,24 @@ func (a *flagOff) Apply(ctx context.Context, op string, before json.RawMessage) 
 	if err != nil {
 		return doubtful(ctx, err)
 	}
+	l, err := a.c.lastingOf(f, a.flag)
+	if err != nil {
+		return doubtful(ctx, err)
+	}
+	p := a.replacement(op, snap)
 	// Before the first file is written: a copy that has begun was looked at then.
-	if err := a.c.refuse(ctx, f.due(op, a.due)); err != nil {
+	if p.tool = a.c.toolFor(l.defined, a.flag.Name); p.tool == nil {
+		err = a.c.refuse(ctx, f.due(op, a.due))
+	} else if err = p.tool.decidedBy(l); err == nil {
+		_, err = p.tool.standsAt(ctx, a.c, f, l.envOff && l.now == a.want(), a.due)
+	}
+	if err != nil {
 		return doubtful(ctx, err)
 	}
 	if err := a.writeFiles(snap, f.service); err != nil {
 		return err
 	}
-	return a.replacement(op, snap).apply(ctx)
+	return p.apply(ctx)
 }
 
 // parse reads a snapshot; without one, what is there now is it.
@@ -226,7 +251,11 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	}
 	if why := a.keeps(op, snap, f); why != "" {
 		a.c.log.Warn("the flag is not turned on again", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
-		return a.replacement(op, snap).finish(ctx)
+		p := a.replacement(op, snap)
+		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, a.flag.Name); err != nil {
+			return doubtful(ctx, err)
+		}
+		return p.finish(ctx)
 	}
 	return a.putBack(ctx, op, snap)
 }
@@ -279,7 +308,13 @@ func (a *flagOff) putBack(ctx context.Context, op string, snap snapshot) error {
 	if err := a.restoreFiles(snap); err != nil {
 		return err
 	}
-	return a.replacement(op, snap).undo(ctx)
+	p := a.replacement(op, snap)
+	byTool, err := a.c.toolNow(ctx, a.target.Compose, a.flag.Name)
+	if err != nil {
+		return doubtful(ctx, err)
+	}
+	p.tool = byTool
+	return p.undo(ctx)
 }
 
 func (a *flagOff) restoreFiles(snap snapshot) error {

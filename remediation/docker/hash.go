@@ -1,11 +1,9 @@
 package docker
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -40,6 +38,16 @@ type hashAnswer struct {
 	err  error
 }
 
+// failed reports whether the tool gave no hash: it is asked again.
+func (a *hashAnswer) failed() bool {
+	select {
+	case <-a.done:
+		return a.err != nil
+	default:
+		return false
+	}
+}
+
 // maxAnswers bounds the memory; what is dropped is asked again.
 const maxAnswers = 32
 
@@ -47,7 +55,8 @@ const maxAnswers = 32
 type hashQuestion struct {
 	key string // digest of what it depends on
 	project
-	service string
+	service  string
+	profiles []string
 	// assume is NAME=value for a variable whose .env is not written yet.
 	assume string
 }
@@ -57,7 +66,7 @@ func (c *Client) ask(q hashQuestion) *hashAnswer {
 	h := &c.hashes
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if a, ok := h.answers[q.key]; ok {
+	if a, ok := h.answers[q.key]; ok && !a.failed() {
 		return a
 	}
 	if h.answers == nil || len(h.answers) >= maxAnswers {
@@ -93,23 +102,17 @@ func (c *Client) runHash(ctx context.Context, q hashQuestion) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	argv = append(append(argv, q.arguments()...), "config", "--hash", q.service)
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir = q.dir
-	cmd.WaitDelay = time.Second
-	for _, kv := range c.environ {
-		switch k, _, _ := strings.Cut(kv, "="); {
-		case k == "PATH", k == "HOME", strings.HasPrefix(k, "DOCKER_"):
-			cmd.Env = append(cmd.Env, kv)
-		}
+	argv = append(argv, q.arguments()...)
+	for _, p := range q.profiles {
+		argv = append(argv, "--profile", p)
 	}
+	argv = append(argv, "config", "--hash", q.service)
+	var assume []string
 	if q.assume != "" {
-		cmd.Env = append(cmd.Env, q.assume)
+		assume = []string{q.assume}
 	}
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	// What it writes to stderr may hold values of .env: it is not kept.
-	if err := cmd.Run(); err != nil {
+	var out strings.Builder
+	if err := c.command(ctx, q.dir, argv, assume, &out); err != nil {
 		return "", fmt.Errorf("%s config --hash: %w", filepath.Base(argv[0]), err)
 	}
 	for line := range strings.Lines(out.String()) {

@@ -69,6 +69,9 @@ type standing struct {
 	// denied: every replica has the image, and one of them is down or names another
 	// version.
 	denied bool
+	// tool recreates the service where copies would lack something; nil: copies do.
+	tool   *tool
+	byTool remediation.Position
 }
 
 // stand looks at the service, found by survey.
@@ -99,7 +102,12 @@ func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.C
 		return standing{}, err
 	}
 	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
-	if err := a.c.refuse(ctx, st.due); err != nil {
+	if st.tool = a.c.toolFor(st.definition, ""); st.tool == nil {
+		err = a.c.refuse(ctx, st.due)
+	} else {
+		st.byTool, err = st.tool.standsAt(ctx, a.c, f, st.snap.ImageID == st.snap.PreviousID || len(st.kept) > 0, a.due(st.snap.PreviousID))
+	}
+	if err != nil {
 		return standing{}, err
 	}
 	var ids []string
@@ -138,7 +146,7 @@ func (a *imageRetag) due(previous string) func(*replica) bool {
 func (st standing) position() remediation.Position {
 	now := st.snap.ImageID
 	switch {
-	case len(st.left) > 0:
+	case len(st.left) > 0, st.tool != nil && len(st.kept) > 0 && st.byTool == remediation.HalfWay && now == st.snap.PreviousID:
 		return remediation.HalfWay
 	case now == st.snap.PreviousID && len(st.due) == 0 && !st.denied:
 		return remediation.Wanted
@@ -203,7 +211,9 @@ func (a *imageRetag) Apply(ctx context.Context, op string, before json.RawMessag
 			return doubtful(ctx, err)
 		}
 	}
-	return a.replacement(op, was).apply(ctx)
+	p := a.replacement(op, was)
+	p.tool = st.tool
+	return p.apply(ctx)
 }
 
 func (a *imageRetag) parse(before json.RawMessage) (imageSnapshot, error) {
@@ -332,6 +342,9 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 		return nil // it never began, or was undone
 	}
 	p := a.replacement(op, was)
+	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, ""); err != nil {
+		return err
+	}
 	if now != "" && now != was.PreviousID && now != was.ImageID {
 		return p.retract(ctx)
 	}

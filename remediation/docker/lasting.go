@@ -11,8 +11,10 @@ import (
 // decide, an override file.
 type lasting struct {
 	project
-	env   fileState[envEntry]
-	extra fileState[overrideEntry]
+	// defined is the service as the files are.
+	defined definition
+	env     fileState[envEntry]
+	extra   fileState[overrideEntry]
 
 	// now is what a container created from a clean shell would get; envOff and
 	// extraOff tell what the two files hold.
@@ -71,7 +73,7 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.now, l.asIs = now.variable(flag.Name), now.ask(f)
+	l.defined, l.now, l.asIs = now, now.variable(flag.Name), now.ask(f)
 	after, err := c.define(p, f.service, contents{path: envAfter})
 	if err != nil {
 		return nil, err

@@ -95,7 +95,12 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	st.snap.Image, st.snap.Replicas = st.now.spec.Image, []replicaState{}
 	st.written = st.now.spec.Image == st.then.spec.Image
 	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
-	if err := a.c.refuse(ctx, st.due); err != nil {
+	err = a.c.refuse(ctx, st.due)
+	if hidden := st.then.hidden(); len(hidden) > 0 && len(st.due) > 0 {
+		err = fmt.Errorf("%s has %s, which a copy of its container would lack; try: %s=%s in %s, and docker compose up -d %s by hand",
+			st.then.at(), strings.Join(hidden, ", "), a.variable, st.snap.Value, path, st.service)
+	}
+	if err != nil {
 		return pinned{}, err
 	}
 	for _, r := range f.replicas {

@@ -76,6 +76,8 @@ type aside struct {
 	edit   func(*container.Config)
 	// check is what it must show, by the service's own addresses.
 	check check
+	// defined is the service, once blueprint has read it.
+	defined definition
 }
 
 // run starts it, waits until it is seen to work, and removes it. seen says what it
@@ -93,6 +95,9 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 	}
 	if err != nil {
 		return "", remediation.FindingOf(doubtful(ctx, err))
+	}
+	if byTool := a.c.toolFor(a.defined, ""); byTool != nil {
+		return "", remediation.Unknown("the service has "+strings.Join(byTool.hidden, ", ")+", which what is started beside it would lack", "try it by hand, and sign for it")
 	}
 	if mode := bp.host.NetworkMode; mode.IsHost() || mode.IsContainer() || mode.IsNone() {
 		return "", remediation.Unknown("the service has network_mode: "+string(mode)+", so that nothing can be started beside it", "try it by hand, and sign for it")
@@ -115,7 +120,7 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 }
 
 // blueprint is the service's own container, less all that only one can have.
-func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
+func (a *aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
 		return nil, blueprint{}, err
@@ -138,6 +143,7 @@ func (a aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 	if err != nil {
 		return nil, blueprint{}, err
 	}
+	a.defined = d
 	bp := blueprintOf(like, defaults, d.sets)
 	bp.config.Image = like.Image
 	if a.image != "" {

@@ -18,6 +18,7 @@ type replacement struct {
 	op      string
 	compose alerts.ComposeTarget
 	check   check // what a copy must show
+	tool    *tool // what recreates it instead; nil: copies do
 	were    []replicaState
 	// due tells a running replica that is still to be replaced.
 	due func(*replica) bool
@@ -89,6 +90,9 @@ func (p *replacement) survey(ctx context.Context) (*fleet, error) { return p.c.s
 
 // apply replaces every replica that is due.
 func (p *replacement) apply(ctx context.Context) error {
+	if p.tool != nil {
+		return p.tool.run(ctx, p, p.due)
+	}
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.applyPass(ctx, f) })
 }
 
@@ -107,6 +111,14 @@ func (p *replacement) applyPass(ctx context.Context, f *fleet) (done bool, err e
 		if err := p.c.advance(ctx, f, p.op, f.byID(dup.label(labelReplaces)), dup, k); err != nil {
 			return false, err
 		}
+	}
+	// Before the originals go: until then the operation is found half-way.
+	d, err := p.c.definitionOf(f)
+	if err == nil {
+		err = p.c.restartDependents(ctx, f, d)
+	}
+	if err != nil {
+		return false, err
 	}
 	for _, dup := range left {
 		if o := f.byID(dup.label(labelReplaces)); o != nil {
@@ -160,6 +172,9 @@ func (p *replacement) policyOf(id string, r *replica) container.RestartPolicy {
 
 // finish brings copies that were begun to their place, whether they work or not.
 func (p *replacement) finish(ctx context.Context) error {
+	if p.tool != nil {
+		return p.tool.run(ctx, p, p.due)
+	}
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
 		left := f.leftovers(p.op)
 		for _, dup := range left {
@@ -181,11 +196,32 @@ func (p *replacement) finish(ctx context.Context) error {
 
 // undo puts replicas back as they were.
 func (p *replacement) undo(ctx context.Context) error {
+	if p.tool != nil {
+		return p.undoByTool(ctx)
+	}
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
 		if done, err := p.takeBack(ctx, f); !done || err != nil {
 			return false, err
 		}
 		return p.restore(ctx, f)
+	})
+}
+
+// undoByTool has the tool put back what differs from what it was. A service of which
+// nothing ran stays as it is.
+func (p *replacement) undoByTool(ctx context.Context) error {
+	if !slices.ContainsFunc(p.were, replicaState.running) {
+		return nil
+	}
+	was := map[string]replicaState{}
+	for _, s := range p.were {
+		was[s.Name] = s
+	}
+	back := *p
+	back.check = check{timeout: 5 * aloneTimeout} // it may have been unwell before
+	return p.tool.run(ctx, &back, func(r *replica) bool {
+		s, known := was[r.name()]
+		return known && s.running() && p.differs(r, s)
 	})
 }
 

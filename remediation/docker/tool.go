@@ -1,0 +1,324 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// Where a copy would lack what compose adds to a container (shown.go), the operator's
+// own compose tool recreates the service:
+//
+//	a mark is set: an image's name that says that the tool is at work on the service
+//	up -d --no-deps --no-build SERVICE
+//	the services that depend on it with restart: true are restarted
+//	the mark is taken away
+//
+// The tool changes whatever its files say. So it runs only where its own hash of the
+// service, with each container's value of the flag, is the label of that container:
+// then nothing else differs. A tool that was killed is found by its mark, and run again
+// so that it recreates what looks right already: a container may run without its
+// hooks. What it left half-way under another name is put in order first.
+
+// toolMark begins the mark's name.
+const toolMark = "backout-recreating"
+
+// markOf names the mark of a service.
+func markOf(f *fleet) string { return toolMark + ":" + shortID(f.dir+"/"+f.project+"/"+f.service) }
+
+// marked reports whether a tool was begun on the service, and not seen to end.
+func (c *Client) marked(ctx context.Context, f *fleet) (bool, error) {
+	id, err := c.imageID(ctx, markOf(f))
+	return id != "", err
+}
+
+// tool is how the compose tool recreates one service.
+type tool struct {
+	definition
+	// variable is what an operation writes into the env file; "": nothing.
+	variable string
+	hidden   []string
+}
+
+// toolFor returns the tool for a service that cannot be copied, or nil.
+func (c *Client) toolFor(d definition, variable string) *tool {
+	if hidden := d.hidden(); len(hidden) > 0 {
+		return &tool{d, variable, hidden}
+	}
+	return nil
+}
+
+// standsAt is how an operation by the tool stands: written tells that the files are as
+// wanted. An error says why the tool cannot do it.
+func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, written bool, due func(*replica) bool) (remediation.Position, error) {
+	left, err := c.marked(ctx, f)
+	waiting := len(f.replicas) > 0 && (left || unsettled(f, due))
+	position := remediation.Untouched
+	switch {
+	case err != nil:
+		return "", err
+	case written && waiting:
+		position = remediation.HalfWay
+	case written:
+		return remediation.Wanted, nil
+	}
+	return position, t.refuse(ctx, c, f, left)
+}
+
+// toolNow returns the tool for a service as its files are now, or nil. Where they cannot
+// be read, copies can still be put back.
+func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, variable string) (*tool, error) {
+	f, err := c.survey(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.definitionOf(f)
+	if err != nil {
+		return nil, nil
+	}
+	return c.toolFor(d, variable), nil
+}
+
+// decidedBy refuses a flag on which the env file does not decide: without an override
+// file, each step can be told from the files and the containers alone.
+func (t *tool) decidedBy(l *lasting) error {
+	if !l.literal && !l.shell {
+		return nil
+	}
+	return fmt.Errorf("%s has %s, which a copy of its container would lack; the compose tool would recreate it, but %s does not decide on %s there; try: write %s: ${%s:-} into environment: and its value into %s, and docker compose up -d %s from a shell that does not set it",
+		t.at(), strings.Join(t.hidden, ", "), l.env.Path, t.variable, t.variable, t.variable, l.env.Path, t.spec.Name)
+}
+
+// refuse says why the tool would change more than it is to, or returns nil.
+func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error {
+	why := func(format string, a ...any) error {
+		return fmt.Errorf("%s has %s, which a copy of its container would lack, and the compose tool cannot recreate it either: %s",
+			t.at(), strings.Join(t.hidden, ", "), fmt.Sprintf(format, a...))
+	}
+	if _, err := c.composeTool(t.version); err != nil {
+		return why("%v; try: install docker compose beside backout, the version that started it (%s)", err, t.version)
+	}
+	for _, r := range f.replicas {
+		if err := r.shape(); err != nil && !r.shares() {
+			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
+		}
+		q := t.ask(f)
+		if s := r.variable(t.variable); t.variable != "" && s.set {
+			q.assume = t.variable + "=" + s.value
+			q.key += " " + q.assume
+		}
+		a := c.ask(q)
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return fmt.Errorf("ask the compose tool for the hash of %s: %w", f.service, ctx.Err())
+		}
+		if a.err != nil {
+			return why("%v; try: docker compose config --hash %s in %s", a.err, f.service, t.dir)
+		}
+		// The first generation's hash has the image in it, and its tag may be moved by now.
+		moved := t.first() && t.variable == "" && left
+		if a.hash != r.label(labelConfigHash) && !moved {
+			return why("its config --hash of the service is not that of container %s, so more than %s would change; try: docker compose up -d %s by hand, with the same version (%s) and from a shell that sets no variable of its own",
+				r.name(), orThis(t.variable, "the image"), f.service, t.version)
+		}
+		named, err := c.imageID(ctx, r.Config.Image)
+		if err != nil {
+			return err
+		}
+		if t.variable != "" && named != r.Image {
+			return why("%s is another image by now than the one that container %s runs; try: docker tag %s %s", r.Config.Image, r.name(), shortImage(r.Image), r.Config.Image)
+		}
+	}
+	return nil
+}
+
+func orThis(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// shares reports whether a container uses another one's namespaces, which the tool can
+// give it again.
+func (r *replica) shares() bool {
+	h := r.HostConfig
+	return h.NetworkMode.IsContainer() || h.PidMode.IsContainer() || h.IpcMode.IsContainer()
+}
+
+// tmpName is the name that compose gives a container in the middle of a recreation.
+var tmpName = regexp.MustCompile(`^[0-9a-f]{12}_(.+)$`)
+
+// tidy puts in order what a killed tool left: of a pair, the container that never
+// started goes, and what is left gets its own name. done: nothing was to be done.
+func (c *Client) tidy(ctx context.Context, f *fleet) (done bool, err error) {
+	done = true
+	for _, r := range f.replicas {
+		m := tmpName.FindStringSubmatch(r.name())
+		if m == nil {
+			continue
+		}
+		done = false
+		switch holder := f.byName(m[1]); {
+		case holder == nil:
+			if err = c.api.ContainerRename(ctx, r.ID, m[1]); err != nil {
+				err = fmt.Errorf("rename container %s to %s: %w", r.name(), m[1], err)
+			}
+		case r.State.Status == container.StateCreated || holder.State.Status != container.StateCreated:
+			err = c.remove(ctx, r)
+		default:
+			err = c.remove(ctx, holder)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return done, nil
+}
+
+// unsettled reports whether the tool has still to bring a replica to where it runs as
+// wanted.
+func unsettled(f *fleet, due func(*replica) bool) bool {
+	return slices.ContainsFunc(f.replicas, func(r *replica) bool {
+		return !r.running() || due(r) || tmpName.MatchString(r.name())
+	})
+}
+
+// maxRuns bounds how often the tool is run in one go.
+const maxRuns = 3
+
+// run recreates the service until no replica is due, and sees it work.
+func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool) error {
+	runs, begun := 0, false
+	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
+		left, err := p.c.marked(ctx, f)
+		if err != nil {
+			return false, err
+		}
+		if len(f.replicas) == 0 || !left && !unsettled(f, due) {
+			return true, nil
+		}
+		if done, err := p.c.tidy(ctx, f); err != nil || !done {
+			return false, err
+		}
+		if left && begun && !unsettled(f, due) {
+			return true, t.finish(ctx, p, f)
+		}
+		if runs++; runs > maxRuns {
+			return false, fmt.Errorf("compose recreated %s %d times, and it is not as wanted yet", f.service, maxRuns)
+		}
+		if !left {
+			if err := p.c.tag(ctx, f.replicas[0].Image, markOf(f)); err != nil {
+				return false, err
+			}
+		}
+		if err := t.up(ctx, p.c, f, left && !begun); err != nil {
+			return false, err
+		}
+		begun = true
+		return false, nil
+	})
+}
+
+// finish sees the replicas work, restarts what depends on them, and takes the mark away.
+func (t *tool) finish(ctx context.Context, p *replacement, f *fleet) error {
+	for _, r := range f.replicas {
+		if err := p.c.works(ctx, r.ID, p.check); err != nil {
+			return err
+		}
+	}
+	if err := p.c.restartDependents(ctx, f, t.definition); err != nil {
+		return err
+	}
+	return p.c.untag(ctx, markOf(f))
+}
+
+// up runs the tool. It pulls and builds nothing, and keeps the number of replicas.
+func (t *tool) up(ctx context.Context, c *Client, f *fleet, again bool) error {
+	argv, err := c.composeTool(t.version)
+	if err != nil {
+		return err
+	}
+	argv = append(argv, t.arguments()...)
+	for _, p := range t.spec.Profiles {
+		argv = append(argv, "--profile", p)
+	}
+	argv = append(argv, "up", "-d", "--no-deps", "--no-build")
+	if !t.first() {
+		argv = append(argv, "--pull", "never")
+	}
+	if again {
+		argv = append(argv, "--force-recreate")
+	}
+	if n := len(f.replicas); n != t.spec.GetScale() {
+		argv = append(argv, "--scale", fmt.Sprintf("%s=%d", f.service, n))
+	}
+	err = c.command(ctx, t.dir, append(argv, f.service), nil)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("docker compose up -d %s: %w; try: the same by hand in %s", f.service, err, t.dir)
+	var exit *exec.ExitError
+	if ctx.Err() == nil && errors.As(err, &exit) && exit.Exited() {
+		return err // it said no: what it left is looked at
+	}
+	return remediation.InDoubt(errors.Join(err, ctx.Err()))
+}
+
+// command runs the compose tool, which dies with this process, and with all that it
+// started where ctx ends.
+func (c *Client) command(ctx context.Context, dir string, argv, environ []string, out ...*strings.Builder) error {
+	// The kernel kills the child with the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir = dir
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	for _, kv := range c.environ {
+		switch k, _, _ := strings.Cut(kv, "="); {
+		case k == "DOCKER_HOST", k == "DOCKER_CONTEXT": // the engine is the configuration's
+		case k == "PATH", k == "HOME", strings.HasPrefix(k, "DOCKER_"):
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(append(cmd.Env, "DOCKER_HOST="+c.host), environ...)
+	for _, b := range out {
+		cmd.Stdout = b
+	}
+	// What it writes to stderr may hold values of .env: it is not kept.
+	return cmd.Run()
+}
+
+// restartDependents restarts what runs of the services that compose restarts with this
+// one.
+func (c *Client) restartDependents(ctx context.Context, f *fleet, d definition) error {
+	for _, service := range d.restarted() {
+		list, err := c.api.ContainerList(ctx, container.ListOptions{Filters: filters.NewArgs(
+			filters.Arg("label", labelProject+"="+f.project), filters.Arg("label", labelService+"="+service))})
+		if err != nil {
+			return fmt.Errorf("list containers of %s: %w", service, err)
+		}
+		for _, s := range list {
+			if err := c.api.ContainerRestart(ctx, s.ID, container.StopOptions{}); err != nil && !movedOn(err) {
+				return fmt.Errorf("restart container %s, which depends on %s: %w", strings.TrimPrefix(s.Names[0], "/"), f.service, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,426 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/docker/docker/client"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action/actiontest"
+)
+
+// second makes the compose of the second generation the project's tool, called through
+// a road to the engine that tests can break.
+func (w *world) second() *world {
+	w.Helper()
+	path, err := exec.LookPath("docker-compose2")
+	if err != nil {
+		w.Fatalf("%v; try: make tools", err)
+	}
+	bin := w.TempDir()
+	if err := os.Symlink(path, filepath.Join(bin, "docker-compose")); err != nil {
+		w.Fatal(err)
+	}
+	w.environ = []string{"PATH=" + bin, "HOME=" + bin}
+	return w
+}
+
+// up2 is a human's docker compose.
+func (w *world) up2(args ...string) {
+	w.Helper()
+	cmd := exec.Command("docker-compose2", append([]string{"-p", w.project}, args...)...)
+	cmd.Dir = w.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.Fatalf("docker compose %v: %v\n%s", args, err, out)
+	}
+}
+
+// road is a proxy before the engine. It counts what changes something, and cuts one
+// such call off together with the tool that made it.
+type road struct {
+	w     *world
+	fault *fault
+	mu    sync.Mutex
+}
+
+type peerKey struct{}
+
+func (w *world) road(f *fault) string {
+	w.Helper()
+	dir, err := os.MkdirTemp("", "road") // a socket's path is short
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	host, err := client.ParseHostURL(os.Getenv("DOCKER_HOST"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	var d net.Dialer
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine" },
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+	r := &road{w: w, fault: f}
+	engine := &http.Transport{DisableKeepAlives: true}
+	engine.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return d.DialContext(ctx, host.Scheme, host.Host+host.Path)
+	}
+	proxy.Transport = engine
+	s := &http.Server{
+		Handler:  http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) { r.serve(proxy, rw, req) }),
+		ErrorLog: proxy.ErrorLog,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, peerOf(c))
+		},
+	}
+	go func() { _ = s.Serve(l) }()
+	w.Cleanup(func() { _ = s.Close() })
+	return "unix://" + filepath.Join(dir, "s")
+}
+
+func peerOf(c net.Conn) int {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	pid := 0
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			if cred, err := syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED); err == nil {
+				pid = int(cred.Pid)
+			}
+		})
+	}
+	return pid
+}
+
+func (r *road) serve(proxy http.Handler, rw http.ResponseWriter, req *http.Request) {
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		proxy.ServeHTTP(rw, req)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.w.changes.Add(1)
+	cut := r.fault != nil && r.fault.calls == r.fault.n
+	if r.fault != nil {
+		r.fault.calls++
+	}
+	if !cut {
+		proxy.ServeHTTP(rw, req)
+		return
+	}
+	r.fault.hit = true
+	if r.fault.kind != actiontest.Before {
+		proxy.ServeHTTP(&silent{header: http.Header{}}, req)
+	}
+	if r.fault.kind == actiontest.Hang {
+		<-req.Context().Done()
+	} else if pid, _ := req.Context().Value(peerKey{}).(int); pid != os.Getpid() && pid > 0 {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// silent takes an answer that never arrives.
+type silent struct{ header http.Header }
+
+func (s *silent) Header() http.Header         { return s.header }
+func (s *silent) Write(b []byte) (int, error) { return len(b), nil }
+func (s *silent) WriteHeader(int)             {}
+
+// byTool is the action of a client whose every call goes by a road.
+func (w *world) byTool(f *fault) remediation.Action {
+	w.Helper()
+	c, err := New(Options{Host: w.road(f), Projects: []string{w.dir}, Environ: w.environ, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = c.Close() })
+	a, err := c.FlagOff(w.target, w.flag)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return a
+}
+
+// hookedFile is a service that no inspect shows in full: a hook, and a config and a
+// secret that compose writes into the container.
+func (w *world) hookedFile() string {
+	return fmt.Sprintf(`services:
+  web:
+    image: %s
+    environment: {FLAG: "${FLAG:-0}", PASSWORD: "${PASSWORD}"}
+    ports: ["127.0.0.1:%d:9000"]
+    configs: [{source: settings, target: /settings}]
+    secrets: [key]
+    post_start:
+      - command: [/service, check]
+configs: {settings: {content: "payments: live"}}
+secrets: {key: {environment: PASSWORD}}
+`, w.image, w.port)
+}
+
+func hooked(t *testing.T) *world {
+	w := newWorld(t).second()
+	w.write("compose.yaml", w.hookedFile())
+	w.write(".env", "# settings\nFLAG=1 # on\nPASSWORD="+secret+"\n")
+	w.up2("up", "-d")
+	return w
+}
+
+// has fails unless the one container has what compose writes into it.
+func (w *world) has(paths ...string) {
+	w.Helper()
+	for _, path := range paths {
+		if _, err := w.api.ContainerStatPath(w.Context(), w.one().ID, path); err != nil {
+			w.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// kept is the world's state without what compose notes of a recreation.
+func (w *world) kept() string {
+	w.Helper()
+	lines := strings.Split(w.state(), "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "com.docker.compose.replace") }), "\n")
+}
+
+func TestAServiceThatNoInspectShowsInFullIsRecreatedByTheComposeTool(t *testing.T) {
+	w := hooked(t)
+	before := w.kept()
+	a := w.byTool(nil)
+	snap := w.off(a, op)
+	if got := w.flagOf(w.one()); got != "0" {
+		t.Fatalf("FLAG=%s", got)
+	}
+	w.has("/settings", "/run/secrets/key")
+	id := w.one().ID
+	w.up2("up", "-d")
+	if r := w.one(); r.ID != id {
+		t.Errorf("a human's up -d recreated it once more")
+	}
+	if err := a.Undo(t.Context(), op, snap); err != nil {
+		t.Fatal(err)
+	}
+	w.has("/settings", "/run/secrets/key")
+	if got := w.kept(); got != before {
+		t.Errorf("not as it was after undo:\n%s", diff(got, before))
+	}
+}
+
+func TestFlagOffByTheComposeToolConforms(t *testing.T) {
+	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+		w := hooked(t)
+		return &actiontest.Fixture{
+			Risk: alerts.Reversible, Action: w.byTool(nil), Secrets: []string{secret},
+			State:   func(*testing.T) string { return w.kept() },
+			Effects: func(*testing.T) int { return int(w.changes.Load()) },
+			Meddle: func(*testing.T) {
+				w.write(".env", "PASSWORD="+secret+"\nFLAG=0.5\n")
+				w.up2("up", "-d")
+			},
+			Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
+				broken := &fault{n: n, kind: f}
+				return w.byTool(broken), func() bool { return broken.hit }
+			},
+		}
+	})
+}
+
+func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*world)
+		want   []string
+	}{
+		"the definition was edited since": {func(w *world) {
+			w.write("compose.yaml", strings.Replace(w.hookedFile(), "    configs:", "    stop_signal: SIGINT\n    configs:", 1))
+		}, []string{"post_start", "settings", "config --hash", "try:"}},
+		"the image's name means another by now": {func(w *world) { w.tag("latest", versionThree) }, []string{"post_start", "another image", "try: docker tag"}},
+		"no compose tool is there":              {func(w *world) { w.environ = []string{"PATH=/nowhere"} }, []string{"post_start", "no compose tool", "try: install"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).second()
+			w.image = w.project
+			w.tag("latest", versionTwo)
+			w.write("compose.yaml", w.hookedFile())
+			w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
+			w.up2("up", "-d")
+			c.change(w)
+			before := w.state()
+			_, err := w.byTool(nil).Look(t.Context(), op)
+			if err == nil {
+				t.Fatal("it would be done")
+			}
+			for _, word := range c.want {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("%v\nsays nothing of %q", err, word)
+				}
+			}
+			if got := w.state(); got != before {
+				t.Errorf("changed:\n%s", diff(got, before))
+			}
+		})
+	}
+}
+
+func TestWhatDependsOnTheServiceIsRestartedWithIt(t *testing.T) {
+	for _, key := range []string{"", "    post_start: [{command: [/service, check]}]\n"} {
+		t.Run("with "+strings.TrimSpace(key), func(t *testing.T) {
+			w := newWorld(t).second()
+			w.write("compose.yaml", fmt.Sprintf(`services:
+  web:
+    image: %[1]s
+    environment: {FLAG: "${FLAG:-0}"}
+    ports: ["127.0.0.1:%[2]d:9000"]
+%[3]s  proxy:
+    image: %[1]s
+    depends_on: {web: {condition: service_started, restart: true}}
+  other:
+    image: %[1]s
+    depends_on: [web]
+`, w.image, w.port, key))
+			w.write(".env", "FLAG=1\n")
+			w.up2("up", "-d")
+			started := func(service string) string { return w.containers(service)[0].State.StartedAt }
+			proxy, other := started("proxy"), started("other")
+			w.off(w.byTool(nil), op)
+			if started("proxy") == proxy {
+				t.Error("what is to be restarted with it was not")
+			}
+			if started("other") != other {
+				t.Error("another service was restarted")
+			}
+		})
+	}
+}
+
+func TestTwoProjectsOfOneFolderAreToldApart(t *testing.T) {
+	w := newWorld(t).second()
+	w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
+	other := w.project + "staging"
+	file := fmt.Sprintf("services:\n  web:\n    image: %s\n    environment: {FLAG: \"${FLAG:-0}\"}\n", w.image)
+	w.write("compose.yaml", file)
+	w.write(".env.prod", "FLAG=1\n")
+	w.write(".env.staging", "FLAG=2\n")
+	w.up2("--env-file", ".env.prod", "up", "-d")
+	w.up2("-p", other, "--env-file", ".env.staging", "up", "-d")
+	t.Cleanup(func() { w.up2("-p", other, "--env-file", ".env.staging", "down") })
+	_, err := w.byTool(nil).Look(t.Context(), op)
+	for _, word := range []string{w.project, other, "try: target: {compose: {project: "} {
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("%v\nsays nothing of %q", err, word)
+		}
+	}
+	w.target.Compose.Project = w.project
+	w.off(w.byTool(nil), op)
+	if got := w.read(".env.prod"); got != "FLAG=0\n" {
+		t.Errorf(".env.prod: %s", got)
+	}
+	if got := w.read(".env.staging"); got != "FLAG=2\n" {
+		t.Errorf(".env.staging: %s", got)
+	}
+	left := (&world{T: t, api: w.api, project: other}).containers("web")
+	if len(left) != 1 || left[0].variable("FLAG").value != "2" || left[0].label(labelOperation) != "" {
+		t.Errorf("the other project was touched")
+	}
+}
+
+// samples are definitions with each key that an inspect is said to show.
+var samples = []string{
+	`{command: [serve], entrypoint: [/service], environment: {FLAG: "1"}, env_file: [{path: app.env}], expose: ["7000"], hostname: a.example, domainname: example, container_name: NAME-a, image: IMAGE, working_dir: /tmp, user: "0:0", stop_signal: SIGINT, stop_grace_period: 3s, init: true, tty: true, stdin_open: true, read_only: true, restart: "on-failure:5"}`,
+	`{image: IMAGE, cap_add: [NET_ADMIN], cap_drop: [MKNOD], security_opt: ["no-new-privileges:true"], group_add: ["27"], ulimits: {nofile: {soft: 4096, hard: 8192}}, sysctls: {net.core.somaxconn: "512"}, oom_score_adj: 100, pids_limit: 50, shm_size: 128m, tmpfs: ["/scratch:size=1m"], ipc: shareable, device_cgroup_rules: ["c 1:3 rwm"], devices: ["/dev/null:/dev/x"]}`,
+	`{image: IMAGE, mem_limit: 64m, mem_reservation: 32m, memswap_limit: 128m, cpus: 0.5, cpu_shares: 512, cpuset: "0", blkio_config: {weight: 300}, mem_swappiness: 10, oom_kill_disable: false, cgroup_parent: backouttest, logging: {driver: json-file, options: {max-size: 1m}}}`,
+	`{image: IMAGE, cpu_period: 100000, cpu_quota: 50000, oom_kill_disable: true, dns: [10.9.9.9], dns_opt: ["ndots:2"], dns_search: [corp.example], extra_hosts: ["db.internal:10.1.2.3"], mac_address: "02:42:0a:de:01:99", networks: {front: {aliases: [x]}, back: {}}, labels: {traefik.enable: "true"}, label_file: [app.labels], ports: ["9000"], volumes: ["named:/named", "/anon", {type: tmpfs, target: /t2}, {type: bind, source: ./app.env, target: /app.env, read_only: true}], healthcheck: {test: [CMD, /service, check], interval: 7s}}`,
+	`{image: IMAGE, privileged: true, pid: host, uts: host, userns_mode: host, network_mode: none, runtime: runc}`,
+}
+
+func TestEachShownKeySurvivesACopy(t *testing.T) {
+	w := newWorld(t).second()
+	text := "services:\n"
+	for i, s := range samples {
+		s = strings.NewReplacer("IMAGE", w.image, "NAME", w.project).Replace(s)
+		text += fmt.Sprintf("  s%d: %s\n", i, s)
+	}
+	w.write("compose.yaml", text+"volumes: {named: {}}\nnetworks: {front: {}, back: {}}\n")
+	w.write("app.env", "OTHER=x\n")
+	w.write("app.labels", "from=file\n")
+	w.up2("create")
+	c := w.client(nil)
+	covered := map[string]bool{}
+	for i := range samples {
+		service := fmt.Sprintf("s%d", i)
+		target := alerts.ComposeTarget{ProjectDir: w.dir, Service: service}
+		f, err := c.survey(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := c.definitionOf(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := d.keys()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key := range keys {
+			covered[key] = true
+		}
+		if hidden := d.hidden(); len(hidden) > 0 {
+			t.Errorf("%s has %v", service, hidden)
+		}
+		if len(f.replicas) != 1 {
+			t.Fatalf("%d containers of %s", len(f.replicas), service)
+		}
+		was := f.replicas[0]
+		if err := c.create(t.Context(), op, was.name(), was, change{restart: was.HostConfig.RestartPolicy, keeps: d.sets}); err != nil {
+			t.Errorf("%s: %v", service, err)
+			continue
+		}
+		if f, err = c.survey(t.Context(), target); err != nil {
+			t.Fatal(err)
+		}
+		dup := f.copyOf(op, was.ID)
+		if err := c.connect(t.Context(), was, dup); err != nil {
+			t.Fatal(err)
+		}
+		in, err := w.api.ContainerInspect(t.Context(), dup.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Name = was.Name
+		// An anonymous volume is named in the copy, so that it is the same one.
+		for i, m := range was.HostConfig.Mounts {
+			for _, v := range was.Mounts {
+				if m.Source == "" && v.Destination == m.Target {
+					was.HostConfig.Mounts[i].Source = v.Name
+				}
+			}
+		}
+		if got, want := w.essence(&replica{in}), w.essence(was); got != want {
+			t.Errorf("%s changed:\n%s", service, diff(got, want))
+		}
+	}
+	for _, key := range shownKeys {
+		if !covered[key] {
+			t.Errorf("no sample has the key %s", key)
+		}
+	}
+}
