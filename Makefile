@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 # Tools that are built with Go, pinned here.
 PROMTOOL3 := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
+COMPOSE2  := github.com/docker/compose/v2@v2.40.3
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
@@ -52,7 +53,7 @@ GOTEST := go test -p $(PACKAGES) -timeout 30m
 WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
 
 .PHONY: test
-test: tools promtool3 ## Run all tests, those that run goroutines with the race detector
+test: tools promtool3 compose2 ## Run all tests, those that run goroutines with the race detector
 	@$(WITH) bash -c "$(GOTEST) $(ALONE) && $(GOTEST) -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation && $(GOTEST) -race $(NORACE) $(REST)"
 
 .PHONY: bench
@@ -96,6 +97,11 @@ tools: go
 .PHONY: promtool3
 promtool3: go
 	@deploy/dev/go.sh install promtool3 $(PROMTOOL3) -tags=remove_all_sd
+
+# Beside Debian's docker-compose 1.29, which is the first generation.
+.PHONY: compose2
+compose2: go
+	@deploy/dev/go.sh build docker-compose2 $(COMPOSE2) '-ldflags=-s -w -X $(word 1,$(subst @, ,$(COMPOSE2)))/internal.Version=$(word 2,$(subst @, ,$(COMPOSE2)))' ./cmd
 
 .PHONY: golangci-lint
 golangci-lint: go

@@ -156,6 +156,16 @@ func TestAFlagIsWrittenIntoTheEnvFileThatDecides(t *testing.T) {
 	}
 }
 
+func TestALabelsListOfFilesIsTakenApart(t *testing.T) {
+	for label, want := range map[string]string{
+		"": "", "docker-compose.yml": "docker-compose.yml", "a.yml,b.yml": "a.yml|b.yml", "/p/a.yml,/p/b.yml": "/p/a.yml|/p/b.yml", "/p,q/a.yml,/p,q/b.yml": "/p,q/a.yml|/p,q/b.yml",
+	} {
+		if got := strings.Join(listed(label), "|"); got != want {
+			t.Errorf("%s: %s, want %s", label, got, want)
+		}
+	}
+}
+
 // What is wrong with a file is told without what stands in it.
 func TestAFileThatCannotBeReadIsToldOfWithoutItsSecrets(t *testing.T) {
 	for name, files := range map[string]map[string]string{

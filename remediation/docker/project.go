@@ -106,9 +106,19 @@ func (c *Client) locate(f *fleet) (project, error) {
 	return p, err
 }
 
-// listed takes a label's list apart.
+// listed takes a label's list of files apart. Where the paths are absolute, a comma that
+// no / follows is part of a path.
 func listed(label string) []string {
-	return slices.DeleteFunc(strings.Split(label, ","), func(s string) bool { return s == "" })
+	var all []string
+	for _, part := range strings.Split(label, ",") {
+		switch {
+		case len(all) > 0 && filepath.IsAbs(all[0]) && !filepath.IsAbs(part):
+			all[len(all)-1] += "," + part
+		case part != "":
+			all = append(all, part)
+		}
+	}
+	return all
 }
 
 // envFile returns the env file that decides on a variable, and its content: the last

@@ -95,7 +95,8 @@ func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, varia
 // decidedBy refuses a flag on which the env file does not decide: without an override
 // file, each step can be told from the files and the containers alone.
 func (t *tool) decidedBy(l *lasting) error {
-	if !l.literal && !l.shell {
+	// Once the file is written, what still runs has another value than it anyway.
+	if !l.literal && (!l.shell || l.envOff) {
 		return nil
 	}
 	return fmt.Errorf("%s has %s, which a copy of its container would lack; the compose tool would recreate it, but %s does not decide on %s there; try: write %s: ${%s:-} into environment: and its value into %s, and docker compose up -d %s from a shell that does not set it",

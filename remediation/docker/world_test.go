@@ -28,6 +28,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/docker/go-connections/nat"
@@ -492,6 +493,12 @@ func (w *world) essence(r *replica) string {
 		return slices.Contains([]string{labelOperation, labelReplaces, labelName, labelImage, labelConfigHash}, k)
 	})
 	host.Binds = nil
+	host.Mounts = slices.DeleteFunc(slices.Clone(host.Mounts), func(m mount.Mount) bool {
+		return m.Type == mount.TypeVolume && (m.Source == "" || len(m.Source) == 64)
+	})
+	if len(host.Mounts) == 0 {
+		host.Mounts = nil
+	}
 	var mounts []string
 	for _, m := range r.Mounts {
 		mounts = append(mounts, fmt.Sprintf("%s %s %s rw=%t", m.Type, m.Name+m.Source, m.Destination, m.RW))
