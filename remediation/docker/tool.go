@@ -85,11 +85,10 @@ func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, varia
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.definitionOf(f)
-	if err != nil {
-		return nil, nil
+	if d, err := c.definitionOf(f); err == nil {
+		return c.toolFor(d, variable), nil
 	}
-	return c.toolFor(d, variable), nil
+	return nil, nil
 }
 
 // decidedBy refuses a flag on which the env file does not decide: without an override
