@@ -99,9 +99,9 @@ func (e *Engine) stageOver(ctx context.Context, b *book, inc *Incident) (over ma
 // service is alive and freshly scraped, and whether the targets are there that
 // were up when the incident opened.
 func (e *Engine) pollRecovery(ctx context.Context, b *book, inc *Incident) evidence {
-	const age, alive, up, then, down = "\x00age", "\x00alive", "\x00up", "\x00then", "\x00down" // no trigger is named so
+	const age, alive, up, then, kept = "\x00age", "\x00alive", "\x00up", "\x00then", "\x00kept" // no trigger is named so
 	service := map[string]string{
-		age: b.expr.Age, alive: b.expr.Alive, up: b.expr.Up, then: b.expr.UpAt(inc.Opened), down: b.expr.DownSince(inc.Opened),
+		age: b.expr.Age, alive: b.expr.Alive, up: b.expr.Up, then: b.expr.UpAt(inc.Opened), kept: b.expr.KeptSince(inc.Opened),
 	}
 	exprs := maps.Clone(service)
 	for _, t := range inc.Triggers {
@@ -124,7 +124,7 @@ func (e *Engine) pollRecovery(ctx context.Context, b *book, inc *Incident) evide
 	case u.value == nil || *u.value < 1:
 		ev.blind = fmt.Sprintf("service %s is not alive: no target of job %s is up", b.Service, b.Job)
 	default:
-		ev.missing = shortfall(b, got[alive], got[then], got[down], *u.value)
+		ev.missing = shortfall(b, got[alive], got[then], got[kept], *u.value)
 	}
 	for name := range service {
 		delete(got, name)
@@ -136,18 +136,18 @@ func (e *Engine) pollRecovery(ctx context.Context, b *book, inc *Incident) evide
 }
 
 // shortfall says what a service with so many targets up lacks, "" for nothing.
-func shortfall(b *book, alive, then, down reading, up float64) string {
-	for _, r := range []reading{alive, then, down} {
+func shortfall(b *book, alive, then, kept reading, up float64) string {
+	for _, r := range []reading{alive, then, kept} {
 		if r.err != nil {
 			return r.err.Error()
 		}
 	}
-	was, gone := valueOr(then.value, 0), valueOr(down.value, 0)
-	switch gone = max(gone, was-up); {
+	was := valueOr(then.value, 0)
+	switch gone := was - min(valueOr(kept.value, 0), up); {
 	case gone == 1:
-		return fmt.Sprintf("1 of %.0f targets is down", max(was, 1))
+		return fmt.Sprintf("1 of %.0f targets is down", was)
 	case gone > 1:
-		return fmt.Sprintf("%.0f of %.0f targets are down", gone, max(was, gone))
+		return fmt.Sprintf("%.0f of %.0f targets are down", gone, was)
 	case valueOr(alive.value, 0) != 1:
 		return fmt.Sprintf("service %s is not alive: its alive expression says no", b.Service)
 	}

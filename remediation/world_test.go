@@ -430,8 +430,8 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 		return p.targets() - p.down, true, nil
 	}
 	if strings.Contains(expr, "up{") && strings.Contains(expr, " @ ") {
-		if strings.Contains(expr, "== 0") {
-			return p.down, true, nil
+		if strings.Contains(expr, " unless ") {
+			return max(p.targets(), 1) - p.down, true, nil
 		}
 		return max(p.targets(), 1), true, nil
 	}

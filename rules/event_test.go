@@ -54,7 +54,7 @@ func TestTheServicesTargetsAreSelectedWhereAJobHasOthersToo(t *testing.T) {
 	for got, want := range map[string]string{
 		x.Age: "time() - max(timestamp(" + up + "))", x.Up: "count(" + up + " == 1) or vector(0)",
 		x.UpAt(at):      "count(" + up + " @ 1700000000 == 1) or vector(0)",
-		x.DownSince(at): "count((" + up + " == 0) and (" + up + " @ 1700000000 == 1)) or vector(0)",
+		x.KeptSince(at): "count((" + up + " @ 1700000000 == 1) unless (" + up + " == 0)) or vector(0)",
 	} {
 		same(t, want, got, want)
 	}

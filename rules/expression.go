@@ -128,10 +128,10 @@ func (x Expressions) UpAt(at time.Time) string {
 	return fmt.Sprintf("count(%s @ %d == 1) or vector(0)", x.targets, at.Unix())
 }
 
-// DownSince is how many targets of the service were up at a moment and are down
-// now. A target that is gone is not counted: it may have been replaced.
-func (x Expressions) DownSince(at time.Time) string {
-	return fmt.Sprintf("count((%s == 0) and (%s @ %d == 1)) or vector(0)", x.targets, x.targets, at.Unix())
+// KeptSince is how many of the targets of the service that were up at a moment are not
+// down now.
+func (x Expressions) KeptSince(at time.Time) string {
+	return fmt.Sprintf("count((%s @ %d == 1) unless (%s == 0)) or vector(0)", x.targets, at.Unix(), x.targets)
 }
 
 // targetsOf selects the up series of the service's targets.
