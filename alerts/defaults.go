@@ -194,7 +194,12 @@ func (p *Playbook) guideDefaults() {
 	if c == nil {
 		return
 	}
-	c.Page = cmp.Or(c.Page, PageAfterHours)
+	if c.Page == "" {
+		c.Page = PageNever
+		if c.BusinessHours != nil {
+			c.Page = PageAfterHours
+		}
+	}
 	if b := c.BusinessHours; b != nil {
 		b.TimeZone = cmp.Or(b.TimeZone, "UTC")
 		if len(b.Days) == 0 {

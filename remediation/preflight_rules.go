@@ -72,7 +72,11 @@ const regenerate = "backout rules generate, load the file into Prometheus, and r
 // compareRules names the first rule that differs. A rule is known by its group, its
 // name and its labels.
 func compareRules(service string, want, have []LoadedRule) Finding {
-	have, all := slices.Clone(have), have
+	have = slices.Clone(have)
+	for i := range have {
+		have[i].Group = rules.GroupOf(have[i].Group) // --max-rules-per-group makes parts of it
+	}
+	all := slices.Clone(have)
 	for _, w := range want {
 		i := slices.IndexFunc(have, func(h LoadedRule) bool {
 			return h.Group == w.Group && h.Name == w.Name && h.Alert == w.Alert && maps.Equal(h.Labels, w.Labels)

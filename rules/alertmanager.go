@@ -1,7 +1,9 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -87,12 +89,10 @@ type amPagerDuty struct {
 	Description string `yaml:"description"`
 }
 
-// Where Alertmanager finds backout, and the files that hold its secrets.
+// The files that hold the secrets of Slack and PagerDuty, beside backout's token.
 const (
-	webhookURL       = "http://127.0.0.1:9099/api/v1/webhook/alertmanager"
-	webhookTokenFile = "/etc/backout/am.token"
-	slackURLFile     = "/etc/backout/slack.url"
-	pagerDutyKeyFile = "/etc/backout/pagerduty.key"
+	slackURLFile     = "slack.url"
+	pagerDutyKeyFile = "pagerduty.key"
 )
 
 // The receivers' and the time interval's names.
@@ -100,11 +100,13 @@ const (
 	toBackout     = "backout"
 	toSlack       = "slack"
 	toPager       = "pager"
+	toPagerLow    = "pager-low-urgency"
+	toNobody      = "nobody"
 	businessHours = "business-hours"
 )
 
 const (
-	slackTitle = `[{{ .Status | toUpper }}] {{ .CommonLabels.service }}: {{ .CommonLabels.alertname }}`
+	slackTitle = `[{{ .Status | toUpper }}] {{ with .CommonLabels.service }}{{ . }}: {{ end }}{{ .CommonLabels.alertname }}`
 	slackText  = `{{ range .Alerts }}{{ .Annotations.summary }}
 {{ .Annotations.description }}
 {{ if .Annotations.runbook_url }}<{{ .Annotations.runbook_url }}|runbook> {{ end }}{{ if .Annotations.dashboard }}dashboard: {{ .Annotations.dashboard }}{{ end }}
@@ -112,26 +114,17 @@ const (
 	pagerText = `{{ range .Alerts }}{{ .Annotations.summary }} {{ end }}`
 )
 
-// alertmanagerOf returns the routes: what rolls back goes to backout first, at
-// once and alone; then to people. Nothing is inhibited: an inhibited alert's
-// end is never sent. It names no service, so one file serves several playbooks.
-func alertmanagerOf(pb *alerts.Playbook) amConfig {
-	at, channel := seconds(0), "#incidents"
-	page, hours := alerts.PageAfterHours, (*alerts.BusinessHours)(nil)
-	if c := pb.Communications; c != nil {
-		if c.SlackChannel != "" {
-			channel = c.SlackChannel
-		}
-		if c.Page != "" {
-			page = c.Page
-		}
-		hours = c.BusinessHours
-	}
+// alertmanager returns the routes: what rolls back goes to backout first, at
+// once and alone; then to those people that the playbook names. Nothing is
+// inhibited: an inhibited alert's end is never sent. It names no service, so one
+// file serves several playbooks.
+func (s Settings) alertmanager(pb *alerts.Playbook) amConfig {
+	at := seconds(0)
 	// A beat that is late by one interval must not count as lost.
 	beat := max(model.Duration(time.Second), pb.Watchdog.MaxAge/5)
 	cfg := amConfig{
 		Route: amRoute{
-			Receiver: toSlack, GroupBy: []string{"service", "alertname"},
+			Receiver: toNobody, GroupBy: []string{"service", "alertname"},
 			GroupInterval: model.Duration(5 * time.Minute), RepeatInterval: model.Duration(4 * time.Hour),
 			Routes: []amRoute{
 				{
@@ -142,31 +135,63 @@ func alertmanagerOf(pb *alerts.Playbook) amConfig {
 					Receiver: toBackout, Matchers: []string{fmt.Sprintf("alertname=%q", watchdog), `service!=""`},
 					GroupBy: []string{"..."}, GroupWait: &at, GroupInterval: beat, RepeatInterval: beat,
 				},
-				{Receiver: toSlack, Matchers: []string{fmt.Sprintf("severity=%q", critical)}, GroupWait: &at, Continue: true},
 			},
 		},
-		Receivers: []amReceiver{
-			{Name: toBackout, Webhooks: []amWebhook{{
-				URL: webhookURL, SendResolved: true,
-				HTTP: amHTTP{amAuthorization{webhookTokenFile}},
-			}}},
-			{Name: toSlack, Slack: []amSlack{{URLFile: slackURLFile, Channel: channel, SendResolved: true, Title: slackTitle, Text: slackText}}},
-		},
+		Receivers: []amReceiver{{Name: toBackout, Webhooks: []amWebhook{{
+			URL: cmp.Or(s.WebhookURL, DefaultWebhookURL), SendResolved: true, HTTP: amHTTP{amAuthorization{s.tokenFile()}},
+		}}}},
 	}
-	pager := amRoute{Receiver: toPager, Matchers: []string{fmt.Sprintf("severity=%q", critical)}, GroupWait: &at}
-	if page == alerts.PageAfterHours && hours != nil {
-		// Muted is not lost: what still fires at the end of the hours is paged then.
-		pager.MuteTimeIntervals = []string{businessHours}
-		cfg.TimeIntervals = []amTimeInterval{{Name: businessHours, Intervals: []amPeriod{intervalOf(hours)}}}
+	if c := pb.Communications; c != nil {
+		s.people(&cfg, c)
 	}
-	if page != alerts.PageNever {
-		cfg.Route.Routes = append(cfg.Route.Routes, pager)
-		cfg.Receivers = append(cfg.Receivers, amReceiver{Name: toPager, PagerDuty: []amPagerDuty{{KeyFile: pagerDutyKeyFile, Severity: critical, Description: pagerText}}})
-	} else {
-		cfg.Route.Routes[len(cfg.Route.Routes)-1].Continue = false
+	if cfg.Route.Receiver == toNobody {
+		cfg.Receivers = append(cfg.Receivers, amReceiver{Name: toNobody})
 	}
 	return cfg
 }
+
+// people adds the receivers that the playbook names, and their routes.
+func (s Settings) people(cfg *amConfig, c *alerts.Communications) {
+	secrets := path.Dir(s.tokenFile())
+	to := func(r amReceiver, wait time.Duration, mute ...string) {
+		w := seconds(wait)
+		cfg.Receivers = append(cfg.Receivers, r)
+		cfg.Route.Routes = append(cfg.Route.Routes, amRoute{
+			Receiver: r.Name, Matchers: []string{fmt.Sprintf("severity=%q", critical)}, GroupWait: &w, MuteTimeIntervals: mute, Continue: true,
+		})
+	}
+	pager := func(name, severity string) amReceiver {
+		return amReceiver{Name: name, PagerDuty: []amPagerDuty{{KeyFile: path.Join(secrets, pagerDutyKeyFile), Severity: severity, Description: pagerText}}}
+	}
+	if c.SlackChannel != "" {
+		cfg.Route.Receiver = toSlack
+		to(amReceiver{Name: toSlack, Slack: []amSlack{{
+			URLFile: path.Join(secrets, slackURLFile), Channel: c.SlackChannel, SendResolved: true, Title: slackTitle, Text: slackText,
+		}}}, 0)
+	}
+	switch {
+	case c.Page == alerts.PageAlways, c.Page == alerts.PageAfterHours && c.BusinessHours == nil:
+		to(pager(toPager, critical), 0)
+	case c.Page == alerts.PageAfterHours:
+		// The two routes are alike but for the receiver, so to PagerDuty what they
+		// send is one alert: its key is made of the route's matchers and the group.
+		to(pager(toPagerLow, warning), 0)
+		to(pager(toPager, critical), raiseAfter, businessHours)
+		cfg.TimeIntervals = []amTimeInterval{{Name: businessHours, Intervals: []amPeriod{intervalOf(c.BusinessHours)}}}
+	}
+	cfg.Route.Routes[len(cfg.Route.Routes)-1].Continue = false
+}
+
+// raiseAfter lets the route of low urgency page first: PagerDuty then raises the
+// urgency of what it has, and a later warning does not stand for the last word.
+const raiseAfter = 5 * time.Second
+
+// pagerNote stands at the head of a file that pages by the time of day.
+const pagerNote = `# Two routes page for the same alert, and to PagerDuty it is one alert, since both routes have the same matchers and groups: keep them alike.
+# The first one is never muted and pages with low urgency. The second one is muted in the business hours; outside of them it raises the urgency.
+# Alertmanager sends no end of an alert through a muted route. Were there only that one, what begins at night and ends by day would stay open
+# at PagerDuty, and the next night nobody would be woken. Let PagerDuty's service take its urgency from the severity (dynamic notifications).
+`
 
 func intervalOf(h *alerts.BusinessHours) amPeriod {
 	p := amPeriod{Times: []amTimeRange{{string(h.From), string(h.To)}}, Location: h.TimeZone}

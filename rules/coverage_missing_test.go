@@ -50,7 +50,7 @@ func TestWhatIsTakenFromTheGeneratedFilesIsMissed(t *testing.T) {
 		"all routes":           {func(_ *[]rule, _ *[]testCase, root *amRoute) { *root = amRoute{} }, "route, route to backout"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			made, tests, root := slices.Clone(g.Rules), slices.Clone(cases), alertmanagerOf(pb).Route
+			made, tests, root := slices.Clone(g.Rules), slices.Clone(cases), Settings{}.alertmanager(pb).Route
 			c.take(&made, &tests, &root)
 			lines, err := coverageOf(pb, made, tests, root, nil)
 			if err != nil {

@@ -1,7 +1,9 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,38 +57,128 @@ const partSeparator = ":"
 // groups see each other an evaluation late, and since the watchdog then shows
 // that they are evaluated.
 func groupOf(pb *alerts.Playbook) (group, error) {
+	units, err := unitsOf(pb)
+	if err != nil {
+		return group{}, fmt.Errorf("generate rules of %s: %w", pb.Service, err)
+	}
+	return group{Name: pb.Service, Interval: pb.ScrapeInterval, Rules: slices.Concat(units...)}, nil
+}
+
+// unitsOf returns a service's rules in those parts that must not be taken apart,
+// since their rules read each other's recordings over a range.
+func unitsOf(pb *alerts.Playbook) ([][]rule, error) {
 	alive, err := aliveOf(pb)
 	if err != nil {
-		return group{}, err
+		return nil, err
 	}
-	g := group{Name: pb.Service, Interval: pb.ScrapeInterval, Rules: []rule{
-		{Record: aliveRecording, Expr: alive, Labels: map[string]string{"service": pb.Service}},
-	}}
+	first := []rule{{Record: aliveRecording, Expr: alive, Labels: map[string]string{"service": pb.Service}}}
 	if len(pb.Stages) > 0 {
-		g.Rules = append(g.Rules, stageRule(pb))
+		first = append(first, stageRule(pb))
 	}
+	units := [][]rule{first}
 	for i := range pb.Indicators {
 		more, err := indicatorRules(pb, &pb.Indicators[i])
 		if err != nil {
-			return group{}, fmt.Errorf("indicator %s: %w", pb.Indicators[i].Name, err)
+			return nil, fmt.Errorf("indicator %s: %w", pb.Indicators[i].Name, err)
 		}
-		g.Rules = append(g.Rules, more...)
+		units = append(units, more)
 	}
 	for i := range pb.Triggers {
 		more, err := triggerRules(pb, &pb.Triggers[i])
 		if err != nil {
-			return group{}, err
+			return nil, err
 		}
-		g.Rules = append(g.Rules, more...)
+		units = append(units, more)
 	}
 	guards, err := guardsOf(pb)
 	if err != nil {
-		return group{}, err
+		return nil, err
 	}
 	for _, gd := range guards {
-		g.Rules = append(g.Rules, gd.rule)
+		units = append(units, []rule{gd.rule})
 	}
-	return g, nil
+	return units, nil
+}
+
+// groups returns a service's groups: its rules, and its success criteria where
+// some are measured; each in parts where there is a most for a group.
+func (s Settings) groups(pb *alerts.Playbook) ([]group, error) {
+	g, err := groupOf(pb)
+	if err != nil {
+		return nil, err
+	}
+	groups := []group{g}
+	if s.MaxRulesPerGroup > 0 && len(g.Rules) > s.MaxRulesPerGroup {
+		units, err := unitsOf(pb)
+		if err != nil {
+			return nil, err
+		}
+		// What reads the stage is the nearest to the group that records it.
+		slices.SortStableFunc(units[1:], func(a, b []rule) int { return readsStage(b) - readsStage(a) })
+		if groups, err = s.split(g, units); err != nil {
+			return nil, err
+		}
+	}
+	success, err := successOf(pb)
+	if err != nil {
+		return nil, fmt.Errorf("generate the success criteria of %s: %w", pb.Service, err)
+	}
+	if success == nil {
+		return groups, nil
+	}
+	parts := []group{*success}
+	if s.MaxRulesPerGroup > 0 && len(success.Rules) > s.MaxRulesPerGroup {
+		if parts, err = s.split(*success, slices.Collect(slices.Chunk(success.Rules, 2))); err != nil {
+			return nil, err
+		}
+	}
+	return append(groups, parts...), nil
+}
+
+// readsStage is 1 where one of the rules reads the stage's recording.
+func readsStage(unit []rule) int {
+	if slices.ContainsFunc(unit, func(r rule) bool { return strings.Contains(r.Expr, stageRecording+"{") }) {
+		return 1
+	}
+	return 0
+}
+
+// split puts the units into groups, in their order. The first one keeps the name.
+func (s Settings) split(whole group, units [][]rule) ([]group, error) {
+	var parts []group
+	for _, unit := range units {
+		if len(unit) == 0 {
+			continue
+		}
+		if len(unit) > s.MaxRulesPerGroup {
+			return nil, fmt.Errorf("the %d rules about %s belong into one group, which may have %d", len(unit), unit[len(unit)-1].about(), s.MaxRulesPerGroup)
+		}
+		if n := len(parts); n == 0 || len(parts[n-1].Rules)+len(unit) > s.MaxRulesPerGroup {
+			part := group{Name: whole.Name, Interval: whole.Interval}
+			if n > 0 {
+				part.Name += partSeparator + strconv.Itoa(n+1)
+			}
+			parts = append(parts, part)
+		}
+		last := &parts[len(parts)-1]
+		last.Rules = append(last.Rules, unit...)
+	}
+	return parts, nil
+}
+
+// about is what a rule is about, in a message.
+func (r rule) about() string {
+	return cmp.Or(r.Labels["trigger"], r.Labels["indicator"], r.Labels["criterion"], r.Record, r.Alert)
+}
+
+// GroupOf is the name of the group that a part of it, by its name, belongs to.
+func GroupOf(part string) string {
+	if whole, number, ok := strings.Cut(part, partSeparator); ok {
+		if _, err := strconv.Atoi(number); err == nil {
+			return whole
+		}
+	}
+	return part
 }
 
 // indicatorRules are an indicator's alert threshold, where it has one.

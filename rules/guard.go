@@ -104,7 +104,7 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	// The first looks at a whole day, the second bridges an hour in which backout was not scraped a day ago.
 	add(frozenOverADay, warning, fmt.Sprintf("max by (service) (min_over_time(backout_frozen{service=%[1]s}[1d])) == 1\nand on (service) max by (service) (last_over_time(backout_frozen{service=%[1]s}[1h] offset 1d)) == 1", service), 0,
 		"frozen for more than a day", "backout takes no step while it is frozen. Thaw it: backout thaw --reason=...")
-	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)+"("+successSuffix+"|"+partSeparator+"[0-9]+)?"), duration(patience(pb))), 0,
+	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)+"("+successSuffix+")?("+partSeparator+"[0-9]+)?"), duration(patience(pb))), 0,
 		"rules could not be evaluated", escape(fmt.Sprintf("Rules of a group of %s failed: what they would have said is missing. Prometheus's log and its Rules page show the error.", pb.Service)))
 	add(watchdog, none, "vector(1)", 0, "the alerts' way to backout works", "It always fires. backout takes its absence for blindness: nothing is promoted.")
 	return guards, nil

@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,9 +11,11 @@ import (
 	"time"
 
 	"github.com/prometheus/alertmanager/timeinterval"
+	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules"
 )
 
 // paged is a playbook that pages at some time, with business hours in Vienna.
@@ -47,7 +50,8 @@ func receivers(t *testing.T, config string, labels map[string]string) string {
 	return lines[len(lines)-1]
 }
 
-// mutedAt tells whether the pager is muted at a time, by Alertmanager's own code.
+// mutedAt tells whether the pager of high urgency is muted at a time, by
+// Alertmanager's own code.
 func mutedAt(t *testing.T, config string, at time.Time) bool {
 	t.Helper()
 	var cfg struct {
@@ -101,7 +105,7 @@ func TestTheEngineerOnCallIsPagedAtTheTimesThatThePlaybookSays(t *testing.T) {
 		to    string
 		muted []string
 	}{
-		alerts.PageAfterHours: {"slack,pager", []string{"monday at nine", "monday at ten"}},
+		alerts.PageAfterHours: {"slack,pager-low-urgency,pager", []string{"monday at nine", "monday at ten"}},
 		alerts.PageAlways:     {"slack,pager", nil},
 		alerts.PageNever:      {"slack", nil},
 	} {
@@ -135,7 +139,7 @@ func TestTheEngineerOnCallIsPagedAtTheTimesThatThePlaybookSays(t *testing.T) {
 
 func TestARemediationThatIsHeldOrFailedPages(t *testing.T) {
 	files := generate(t, paged(alerts.PageAfterHours))
-	var rules struct {
+	var loaded struct {
 		Groups []struct {
 			Rules []struct {
 				Alert, Expr string
@@ -143,11 +147,11 @@ func TestARemediationThatIsHeldOrFailedPages(t *testing.T) {
 			}
 		}
 	}
-	if err := yaml.Unmarshal([]byte(files["rules/social-intel.rules.yml"]), &rules); err != nil {
+	if err := yaml.Unmarshal([]byte(files["rules/social-intel.rules.yml"]), &loaded); err != nil {
 		t.Fatal(err)
 	}
 	found := 0
-	for _, g := range rules.Groups {
+	for _, g := range loaded.Groups {
 		for _, r := range g.Rules {
 			if !slices.Contains([]string{"RemediationHeld", "RemediationFailed", "BackoutDown"}, r.Alert) {
 				continue
@@ -161,12 +165,114 @@ func TestARemediationThatIsHeldOrFailedPages(t *testing.T) {
 			if labels["trigger"] != "" {
 				t.Errorf("%s would roll something back", r.Alert)
 			}
-			if got := receivers(t, files["deploy/alertmanager.yml"], labels); got != "slack,pager" {
-				t.Errorf("%s goes to %s, want slack,pager", r.Alert, got)
+			if got := receivers(t, files["deploy/alertmanager.yml"], labels); got != "slack,pager-low-urgency,pager" {
+				t.Errorf("%s goes to %s, want slack and both pagers", r.Alert, got)
 			}
 		}
 	}
 	if found != 3 {
 		t.Errorf("%d of the three guards were generated", found)
+	}
+}
+
+// Alertmanager sends no end of an alert through a route that is muted. PagerDuty
+// knows an alert by the route's matchers and the group's labels, so a route beside
+// it that is alike and never muted sends the end for both.
+func TestAPageThatEndsInBusinessHoursEndsAtThePager(t *testing.T) {
+	config := generate(t, paged(alerts.PageAfterHours))["deploy/alertmanager.yml"]
+	var cfg struct {
+		Route struct {
+			Routes []struct {
+				Receiver string
+				Mute     []string       `yaml:"mute_time_intervals"`
+				Wait     model.Duration `yaml:"group_wait"`
+				Rest     map[string]any `yaml:",inline"`
+			}
+		}
+		Receivers []struct {
+			Name      string
+			PagerDuty []struct {
+				Severity     string
+				SendResolved *bool `yaml:"send_resolved"` // true, where it is not there
+			} `yaml:"pagerduty_configs"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(config), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	severity := map[string]string{}
+	for _, r := range cfg.Receivers {
+		for _, p := range r.PagerDuty {
+			if p.SendResolved != nil {
+				t.Errorf("%s may send no end", r.Name)
+			}
+			severity[r.Name] = p.Severity
+		}
+	}
+	if !maps.Equal(severity, map[string]string{"pager-low-urgency": "warning", "pager": "critical"}) {
+		t.Errorf("the pagers' severities are %v", severity)
+	}
+	var keys []string
+	var waits []model.Duration
+	for _, r := range cfg.Route.Routes {
+		if severity[r.Receiver] == "" {
+			continue
+		}
+		if muted := len(r.Mute) > 0; muted != (r.Receiver == "pager") {
+			t.Errorf("the route to %s is muted: %t", r.Receiver, muted)
+		}
+		delete(r.Rest, "continue")
+		keys, waits = append(keys, fmt.Sprint(r.Rest)), append(waits, r.Wait)
+	}
+	if len(keys) != 2 || keys[0] != keys[1] {
+		t.Errorf("PagerDuty would take the two for different alerts: %q", keys)
+	}
+	if len(waits) != 2 || waits[0] >= waits[1] {
+		t.Errorf("after %v the low urgency does not come first", waits)
+	}
+}
+
+func TestOnlyThoseWhomThePlaybookNamesAreTold(t *testing.T) {
+	critical := map[string]string{"alertname": "RemediationFailed", "service": "social-intel", "severity": "critical"}
+	for name, tc := range map[string]struct {
+		told *alerts.Communications
+		to   string
+	}{
+		"nobody":     {nil, "nobody"},
+		"slack":      {&alerts.Communications{SlackChannel: "#ops", Page: alerts.PageNever}, "slack"},
+		"the pager":  {&alerts.Communications{Page: alerts.PageAlways}, "pager"},
+		"both":       {&alerts.Communications{SlackChannel: "#ops", Page: alerts.PageAlways}, "slack,pager"},
+		"mail alone": {&alerts.Communications{Mail: &alerts.Mail{}, Page: alerts.PageNever}, "nobody"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pb := smallPlaybook()
+			pb.Communications = tc.told
+			config := generate(t, pb)["deploy/alertmanager.yml"]
+			if got := receivers(t, config, critical); got != tc.to {
+				t.Errorf("what is critical goes to %s, want %s", got, tc.to)
+			}
+			for word, named := range map[string]bool{"slack": strings.Contains(tc.to, "slack"), "pagerduty": strings.Contains(tc.to, "pager")} {
+				if strings.Contains(config[strings.Index(config, "route:"):], word) != named {
+					t.Errorf("%s is configured: %t", word, !named)
+				}
+			}
+		})
+	}
+}
+
+func TestAlertmanagerFindsBackoutWhereTheSettingsSay(t *testing.T) {
+	files, err := rules.Settings{WebhookURL: "https://backout.example.com/hook", TokenFile: "/run/secrets/token"}.Deployed(paged(alerts.PageAlways))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Name != "deploy/alertmanager.yml" {
+			continue
+		}
+		for _, want := range []string{"url: https://backout.example.com/hook\n", "credentials_file: /run/secrets/token\n", "routing_key_file: /run/secrets/pagerduty.key\n", "api_url_file: /run/secrets/slack.url\n"} {
+			if !strings.Contains(string(f.Content), want) {
+				t.Errorf("%q is not in %s", want, f.Content)
+			}
+		}
 	}
 }

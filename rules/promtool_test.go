@@ -105,11 +105,11 @@ func TestAlertsGoWhereTheyShould(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ labels, receivers string }{
-		{"alertname=RollbackErrorRate severity=critical service=social-intel trigger=error_rate", "backout,slack,pager"},
+		{"alertname=RollbackErrorRate severity=critical service=social-intel trigger=error_rate", "backout,slack,pager-low-urgency,pager"},
 		{"alertname=ErrorRateHigh severity=warning service=social-intel", "slack"},
-		{"alertname=BackoutDown severity=critical service=social-intel", "slack,pager"},
+		{"alertname=BackoutDown severity=critical service=social-intel", "slack,pager-low-urgency,pager"},
 		{"alertname=Watchdog severity=none service=social-intel", "backout"},
-		{"alertname=RollbackElsewhere severity=critical service=another trigger=x", "backout,slack,pager"},
+		{"alertname=RollbackElsewhere severity=critical service=another trigger=x", "backout,slack,pager-low-urgency,pager"},
 	} {
 		out, ok := tool(t, "amtool", append([]string{"config", "routes", "test", "--config.file=" + path}, strings.Fields(c.labels)...)...)
 		lines := strings.Split(strings.TrimSpace(out), "\n") // a warning about its own flags may come first

@@ -11,6 +11,7 @@ import (
 type testFile struct {
 	RuleFiles          []string       `yaml:"rule_files,flow"`
 	EvaluationInterval model.Duration `yaml:"evaluation_interval"`
+	GroupEvalOrder     []string       `yaml:"group_eval_order,omitempty,flow"`
 	Tests              []testCase     `yaml:"tests"`
 }
 

@@ -25,6 +25,10 @@ func (c *commands) addRules() {
 	files := playbookFlag(clause)
 	check := clause.Flag("check", "Write nothing; exit 1 and name the files where they are not what would be written.").Bool()
 	tests := clause.Flag("tests", "Write the rules' promtool tests too. They take nearly all of the time.").Default("true").Bool()
+	var settings rules.Settings
+	clause.Flag("webhook.url", "Where Alertmanager finds backout.").Default(rules.DefaultWebhookURL).PlaceHolder("URL").StringVar(&settings.WebhookURL)
+	clause.Flag("webhook.token-file", "Where Alertmanager finds its token for backout; slack.url and pagerduty.key lie beside it.").Default(rules.DefaultTokenFile).PlaceHolder("FILE").StringVar(&settings.TokenFile)
+	clause.Flag("max-rules-per-group", "Split the rules into groups of no more than so many, as Mimir and Cortex want; 0 for one group. What a group reads of another one is up to a scrape_interval old.").Default("0").PlaceHolder("N").IntVar(&settings.MaxRulesPerGroup)
 	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table of a README.md with its markers.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
 		kinds, err := actionKinds(receiver.DefaultConfig(), c.environ, promslog.NewNopLogger())
@@ -36,9 +40,9 @@ func (c *commands) addRules() {
 			return wrong("", "%w", err)
 		}
 		work := c.progress()
-		generate := rules.Generate
+		generate := settings.Generate
 		if !*tests {
-			generate = rules.Deployed
+			generate = settings.Deployed
 		}
 		made, err := generated(playbooks, generate, work)
 		work.done()
