@@ -136,6 +136,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	switch tag := n.ShortTag(); v.Kind() {
 	case reflect.String:
 		v.SetString(n.Value)
+		d.pos.blocks[path] = n.Style&yaml.LiteralStyle != 0
 	case reflect.Float64:
 		var f float64
 		if tag != "!!float" && tag != "!!int" || n.Decode(&f) != nil || math.IsNaN(f) || math.IsInf(f, 0) {

@@ -203,6 +203,10 @@ const DefaultSeverity = 3
 type Recovery struct {
 	Window    model.Duration `yaml:"window"`
 	MinVolume float64        `yaml:"min_volume,omitempty"`
+	// Above or Below is the bound of the short window, on the trigger's own side,
+	// where it is not the trigger's: a count is smaller over a shorter window.
+	Above *float64 `yaml:"above,omitempty"`
+	Below *float64 `yaml:"below,omitempty"`
 }
 
 // Stage is one stage of the canary.
@@ -509,6 +513,18 @@ func (t *Trigger) Bound() (threshold float64, above bool) {
 		return *t.Above, true
 	}
 	return 0, true
+}
+
+// RecoveryBound is the threshold of the short window, on the trigger's own side.
+func (t *Trigger) RecoveryBound() float64 {
+	threshold, above := t.Bound()
+	switch {
+	case above && t.Recovery.Above != nil:
+		return *t.Recovery.Above
+	case !above && t.Recovery.Below != nil:
+		return *t.Recovery.Below
+	}
+	return threshold
 }
 
 // Span is the trigger's window or its sustained duration, whichever it has.

@@ -57,6 +57,8 @@ func (ps Problems) sorted() Problems {
 type position struct {
 	file  string
 	lines map[string]int
+	// blocks are the texts that are written as literal blocks.
+	blocks map[string]bool
 }
 
 // has tells whether the file itself holds the value.
@@ -72,6 +74,20 @@ func (p position) line(path string) int {
 	return p.lines[""]
 }
 
+// Problem is a problem of the value at a path such as triggers[0].window.
+func (p *Playbook) Problem(path, message, try string) Problem {
+	return Problem{File: p.pos.file, Line: p.pos.line(path), Message: message, Try: try}
+}
+
+// InQuery is a problem of the expression at a path, so many lines below its first.
+func (p *Playbook) InQuery(path string, lines int, message, try string) Problem {
+	problem := p.Problem(path, message, try)
+	if p.pos.blocks[path] { // its text begins on the line below its key
+		problem.Line += 1 + lines
+	}
+	return problem
+}
+
 // report collects problems by the path they are at.
 type report struct {
 	pos  position
@@ -82,7 +98,7 @@ type report struct {
 }
 
 func newReport(file string) *report {
-	return &report{pos: position{file: file, lines: map[string]int{"": 1}}, bad: map[string]bool{}}
+	return &report{pos: position{file: file, lines: map[string]int{"": 1}, blocks: map[string]bool{}}, bad: map[string]bool{}}
 }
 
 // at reports a problem of the value at path, unless it is known to be bad, or

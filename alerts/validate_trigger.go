@@ -135,6 +135,14 @@ func (v *validator) condition(t *Trigger, path string) {
 	v.bound(path, t.Above, t.Below)
 	v.span(path, ind, t.Window, t.Sustained, t.MinVolume)
 
+	_, above := t.Bound()
+	side, wrong, other := "above", key(path, "recovery.below"), t.Recovery.Below
+	if !above {
+		side, wrong, other = "below", key(path, "recovery.above"), t.Recovery.Above
+	}
+	if other != nil {
+		v.at(wrong, fmt.Sprintf("%s is on the other side than the trigger's own bound, which is %s", wrong, side), fmt.Sprintf("write recovery.%s, or leave it out", side), key(path, "above"), key(path, "below"))
+	}
 	s, w := v.pb.ScrapeInterval, t.Recovery.Window
 	at := key(path, "recovery.window")
 	if v.isBad(key(path, "recovery")) || v.isBad(at) || !v.positive(at, w) {

@@ -484,7 +484,11 @@ func (a *accept) attach(b *book, inc *Incident, al Alert, release string) error 
 	known := inc.trigger(name) != nil
 	if !known {
 		x := b.expr.Triggers[name]
-		inc.Triggers = append(inc.Triggers, TriggerState{Trigger: name, Fingerprint: al.Fingerprint, Threshold: x.Threshold, Above: x.Above, Signal: b.Trigger(name).Signal})
+		st := TriggerState{Trigger: name, Fingerprint: al.Fingerprint, Threshold: x.Threshold, Above: x.Above, Signal: b.Trigger(name).Signal}
+		if x.RecoveryThreshold != x.Threshold {
+			st.RecoveryThreshold = &x.RecoveryThreshold
+		}
+		inc.Triggers = append(inc.Triggers, st)
 	}
 	if inc.ID == "" {
 		if err := a.tx.PutIncident(inc); err != nil { // gives the id

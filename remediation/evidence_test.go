@@ -131,3 +131,17 @@ func TestARestoreIsRefusedWhereItCannotBeToldWhetherTheBreachGoesOn(t *testing.T
 		t.Fatalf("got %v", err)
 	}
 }
+
+func TestARecoveryBoundOfItsOwnDecidesAfterAStep(t *testing.T) {
+	w := newWorld(t, replace("recovery: {window: 2m, min_volume: 13}", "recovery: {window: 2m, min_volume: 13, above: 0.001}"))
+	w.declare("alpha")
+	w.prom.value["error_rate"], w.prom.recovery["error_rate"] = 0.02, 0.002 // within 0.01, beyond 0.001
+	id := w.fire("error_rate", "fp1")
+	w.pass(7 * time.Minute)
+	if inc := w.incident(id); inc.State == remediation.Recovered || inc.Steps[1].State != remediation.StepDone {
+		t.Errorf("the breach goes on, and the incident is %s with its second step %s", inc.State, inc.Steps[1].State)
+	}
+	w.prom.recovery["error_rate"] = 0.0005
+	w.pass(7 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+}

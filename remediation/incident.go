@@ -154,7 +154,10 @@ type TriggerState struct {
 	Fingerprint string  `json:"fingerprint,omitempty"`
 	Threshold   float64 `json:"threshold"`
 	Above       bool    `json:"above"`
-	Signal      string  `json:"signal,omitempty"`
+	// RecoveryThreshold is what the recovery value is compared with, where the
+	// playbook gives it a bound of its own.
+	RecoveryThreshold *float64 `json:"recovery_threshold,omitempty"`
+	Signal            string   `json:"signal,omitempty"`
 	// Confirmed: its own value was seen beyond the threshold while it counted.
 	Confirmed bool `json:"confirmed,omitempty"`
 	// Value is the last observed value, nil where there was none.

@@ -217,7 +217,7 @@ func (ev evidence) verdict(t *TriggerState) Verdict {
 	switch r := ev.values[t.Trigger]; {
 	case ev.blind != "" || r.err != nil:
 		return Blind
-	case r.value != nil && t.beyond(*r.value):
+	case r.value != nil && ev.exceeds(t, *r.value):
 		return Breaching
 	case ev.missing != "" || r.value == nil && !ev.quiet[t.Trigger]:
 		return Blind
@@ -251,12 +251,24 @@ func (e *Engine) query(ctx context.Context, exprs map[string]string) map[string]
 }
 
 // beyond tells whether a value is beyond a trigger's threshold.
-func (t *TriggerState) beyond(v float64) bool {
+func (t *TriggerState) beyond(v float64) bool { return t.outside(v, t.Threshold) }
+
+func (t *TriggerState) outside(v, bound float64) bool {
 	if t.Above {
-		return v > t.Threshold
+		return v > bound
 	}
-	return v < t.Threshold
+	return v < bound
 }
+
+// bound is what the poll's value of a trigger is compared with.
+func (ev evidence) bound(t *TriggerState) float64 {
+	if ev.recovery && t.RecoveryThreshold != nil {
+		return *t.RecoveryThreshold
+	}
+	return t.Threshold
+}
+
+func (ev evidence) exceeds(t *TriggerState, v float64) bool { return t.outside(v, ev.bound(t)) }
 
 // note keeps the readings' values in the incident, for people to see.
 func (ev evidence) note(inc *Incident) {
@@ -342,7 +354,7 @@ func (inc *Incident) breaching(n int) *TriggerState {
 func (ev evidence) beyond(inc *Incident) *TriggerState {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if r := ev.values[t.Trigger]; ev.over[t.Trigger] == "" && r.err == nil && r.value != nil && t.beyond(*r.value) {
+		if r := ev.values[t.Trigger]; ev.over[t.Trigger] == "" && r.err == nil && r.value != nil && ev.exceeds(t, *r.value) {
 			return t
 		}
 	}
@@ -376,7 +388,7 @@ func (ev evidence) detail(b *book, t *TriggerState, d map[string]any) map[string
 		return d
 	}
 	d["trigger"] = t.Trigger
-	d["threshold"] = decimal(t.Threshold)
+	d["threshold"] = decimal(ev.bound(t))
 	x := b.expr.Triggers[t.Trigger]
 	if d["expr"] = x.Value; ev.recovery {
 		d["expr"] = x.Recovery
@@ -395,7 +407,7 @@ func (ev evidence) all(inc *Incident, d map[string]any) map[string]any {
 		if !ok {
 			continue
 		}
-		row := map[string]any{"trigger": t.Trigger, "threshold": decimal(t.Threshold)}
+		row := map[string]any{"trigger": t.Trigger, "threshold": decimal(ev.bound(&t))}
 		if t.Verdict != "" {
 			row["verdict"] = string(t.Verdict)
 		}

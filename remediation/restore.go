@@ -30,7 +30,7 @@ func (e *Engine) Restore(ctx context.Context, id string, r RestoreRequest) (Inci
 		switch t := ev.beyond(inc); {
 		case t != nil && ev.blind == "":
 			return IncidentView{}, refuse(Conflict, "trigger %s is breaching (%s, threshold %s); force restores all the same",
-				t.Trigger, decimal(*ev.values[t.Trigger].value), decimal(t.Threshold))
+				t.Trigger, decimal(*ev.values[t.Trigger].value), decimal(ev.bound(t)))
 		case ev.unknown(inc) != "":
 			return IncidentView{}, refuse(Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.unknown(inc))
 		}

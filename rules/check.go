@@ -1,11 +1,426 @@
 package rules
 
-import "github.com/locotoki/backout/alerts"
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
 
-// Check makes a valid playbook's rules and reads them as Prometheus does.
-func Check(pb *alerts.Playbook) error {
-	if _, err := Rules(pb); err != nil {
-		return err
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// Findings are what Check found in a valid playbook.
+type Findings struct {
+	// Errors are bounds that can never fire, always fire, or look cured while the
+	// breach goes on.
+	Errors   alerts.Problems
+	Warnings alerts.Problems
+}
+
+// Check makes a valid playbook's rules, reads them as Prometheus does, and
+// evaluates each bound on series that it makes up: steady ones at many levels, and
+// none at all. It leaves the tests out.
+func Check(pb *alerts.Playbook) (found Findings, err error) {
+	c := &checker{pb: pb, told: map[string]bool{}, percent: map[string]bool{}, seen: map[alerts.Problem]bool{}, broken: map[string]bool{}}
+	if c.lint(); c.unusable {
+		return c.found, nil
 	}
-	return checkAlive(pb)
+	if _, err := Rules(pb); err != nil {
+		return Findings{}, err
+	}
+	if err := checkAlive(pb); err != nil {
+		message, try, _ := strings.Cut(err.Error(), "; try: ")
+		return Findings{}, alerts.Problems{pb.InQuery("alive", 0, message, try)}
+	}
+	c.sim = newSimulator(time.Duration(pb.ScrapeInterval))
+	defer func() { err = errors.Join(err, c.sim.close()) }()
+	c.alive()
+	for i := range pb.Indicators {
+		if ind := &pb.Indicators[i]; ind.Alert != nil {
+			c.bound(fmt.Sprintf("indicators[%d].alert", i), "the alert of "+ind.Name, ind, alertBound(ind.Alert), nil)
+		}
+	}
+	for i := range pb.Triggers {
+		t := &pb.Triggers[i]
+		if t.Signal != "" {
+			continue
+		}
+		threshold, above := t.Bound()
+		b := bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained, minVolume: t.MinVolume}
+		c.bound(fmt.Sprintf("triggers[%d]", i), "the trigger "+t.Name, pb.Indicator(t.Indicator), b, t)
+	}
+	return c.found, nil
+}
+
+// checker evaluates bounds.
+type checker struct {
+	pb    *alerts.Playbook
+	sim   *simulator
+	found Findings
+	// told are the indicators whose silence was told of.
+	told map[string]bool
+	// percent are those of which it was told that they are percentages.
+	percent map[string]bool
+	seen    map[alerts.Problem]bool
+	// broken are the paths of queries that can never work, unusable says that no
+	// rules can be made of one.
+	broken   map[string]bool
+	unusable bool
+}
+
+func (c *checker) fail(p alerts.Problem) { c.once(&c.found.Errors, p) }
+func (c *checker) warn(p alerts.Problem) { c.once(&c.found.Warnings, p) }
+
+func (c *checker) once(list *alerts.Problems, p alerts.Problem) {
+	if !c.seen[p] {
+		c.seen[p] = true
+		*list = append(*list, p)
+	}
+}
+
+// inQuery is a problem of an indicator's query, on its own line.
+func (c *checker) inQuery(ind *alerts.Indicator, message, try string) alerts.Problem {
+	return c.pb.InQuery(c.queryPath(ind), 0, message, try)
+}
+
+func (c *checker) queryPath(ind *alerts.Indicator) string {
+	return fmt.Sprintf("indicators[%d].query", slices.IndexFunc(c.pb.Indicators, func(other alerts.Indicator) bool { return other.Name == ind.Name }))
+}
+
+// alive evaluates the alive expression with traffic and without.
+func (c *checker) alive() {
+	text, err := aliveOf(c.pb)
+	if err != nil {
+		return // Rules has said so
+	}
+	f, err := feedOf(c.sim, c.pb, text, nil, 0)
+	if err != nil {
+		return
+	}
+	idle, counts := slices.Clone(f.normal), false
+	for i, fam := range f.families {
+		if fam.shape == counter {
+			idle[i], counts = level{}, true
+		}
+	}
+	busy, err := f.value(f.normal)
+	if err != nil {
+		return
+	}
+	quiet, err := f.value(idle)
+	switch {
+	case err != nil:
+	case busy != 1:
+		c.fail(c.pb.InQuery("alive", 0, fmt.Sprintf("alive is %s, not 1, while the service gets requests: nothing would ever count as recovered", shown(busy)), "compare with a number, such as sum(increase(requests_total[2m])) > bool 0"))
+	case counts && quiet == 1:
+		c.warn(c.pb.InQuery("alive", 0, "alive stays 1 when the service gets no requests: a service that hangs would look alive", "compare the requests with > bool 0"))
+	case !counts && len(f.families) <= 1:
+		c.warn(c.pb.InQuery("alive", 0, "alive counts no requests: a service that hangs would look alive", "write sum(increase(requests_total[2m])) > bool 0"))
+	}
+}
+
+// scales are the levels at which all series of a query are tried.
+var scales = []float64{1, 1e3, 1e-3, 1e6, 1e-6}
+
+// bound evaluates an alert threshold, or a trigger where t is not nil.
+func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *alerts.Trigger) {
+	q, err := queryOf(c.pb, ind.Name, b)
+	if err != nil || c.broken[c.queryPath(ind)] {
+		return
+	}
+	expr, err := parse(q.at(time.Duration(b.window), b.minVolume))
+	if err != nil {
+		return
+	}
+	undecided := func(why string) {
+		c.warn(c.inQuery(ind, fmt.Sprintf("check cannot tell whether %s can fire: %s", name, why), "try the query in Prometheus, on data of a bad day"))
+	}
+	if native(expr) {
+		undecided("it makes up only histograms whose buckets are counters, and no native ones")
+		return
+	}
+	if back, err := lookback(q.at(time.Duration(b.window), b.minVolume)); err == nil && back/q.scrape() > mostScrapes {
+		undecided(fmt.Sprintf("it looks back %s, which is more than %d scrapes", duration(back), mostScrapes))
+		return
+	}
+	if t != nil && c.scaled(path, q, t, expr) {
+		return
+	}
+	volume := 0.0
+	if w := time.Duration(b.window).Seconds(); w > 0 {
+		volume = b.minVolume / w
+	}
+	if t != nil {
+		volume = max(volume, t.Recovery.MinVolume/time.Duration(t.Recovery.Window).Seconds())
+	}
+	f, err := feedOf(c.sim, c.pb, q.at(time.Duration(b.window), b.minVolume), boundsFor(ind, b.threshold), volume)
+	if err != nil {
+		undecided(err.Error())
+		return
+	}
+	f.ramps(expr)
+	f.pivot = b.threshold
+	s := &subject{feed: f, query: q}
+	v, silent, err := c.values(s)
+	switch {
+	case err != nil:
+		undecided(err.Error())
+	case len(v) == 0:
+		c.fail(c.inQuery(ind, fmt.Sprintf("%s can never fire: its query has no value, whatever its series do", name), "try the query in Prometheus: the two sides of an operator must have the same labels, and a range must hold two samples"))
+	case !slices.ContainsFunc(v, s.isBeyond) && moves(expr):
+		undecided("no steady series bring its query beyond " + number(b.threshold))
+	case !slices.ContainsFunc(v, s.isBeyond):
+		c.fail(c.inQuery(ind, name+" can never fire: "+c.ranging(v, b), "compare the query's values in Prometheus with the threshold and the unit"))
+	case !silent && !slices.ContainsFunc(v, s.isInside) && moves(expr):
+		c.warn(c.inQuery(ind, name+" fires on all series that check makes up: "+c.ranging(v, b), "try the query in Prometheus, on data of a good day"))
+	case !silent && !slices.ContainsFunc(v, s.isInside):
+		c.fail(c.inQuery(ind, name+" fires on a healthy service: "+c.ranging(v, b), "compare the query's values in Prometheus with the threshold and the unit"))
+	default:
+		if t != nil {
+			c.silence(ind, s, name)
+			c.steady(path, s, t)
+		}
+	}
+}
+
+// ranging says what a query's values are.
+func (c *checker) ranging(v []float64, b bound) string {
+	least, most := shown(slices.Min(v)), shown(slices.Max(v))
+	if least == most {
+		return fmt.Sprintf("whatever its series do, its query gives %s (threshold %s)", least, number(b.threshold))
+	}
+	return fmt.Sprintf("whatever its series do, its query stays between %s and %s (threshold %s)", least, most, number(b.threshold))
+}
+
+// values are the query's values at all levels that were tried; silent says that it
+// had none at some of them.
+func (c *checker) values(s *subject) (all []float64, silent bool, err error) {
+	add := func(v float64) {
+		if math.IsNaN(v) {
+			silent = true
+		} else {
+			all = append(all, v)
+		}
+	}
+	normal := slices.Clone(s.normal)
+	for _, scale := range scales {
+		for i := range s.normal {
+			if f := s.families[i]; f.shape == counter || f.shape == gauge {
+				s.normal[i].at = normal[i].at * scale
+			}
+		}
+		s.knobs = nil
+		if err := s.findKnobs(); err != nil { // nothing moves the value
+			v, err := s.feed.value(s.normal)
+			if err != nil {
+				return nil, false, err
+			}
+			add(v)
+		}
+		for _, k := range s.knobs {
+			for _, v := range k.values {
+				add(v)
+			}
+		}
+		if slices.ContainsFunc(all, s.isBeyond) && (silent || slices.ContainsFunc(all, s.isInside)) {
+			break
+		}
+	}
+	return all, silent, nil
+}
+
+func (s *subject) isInside(v float64) bool { return !s.isBeyond(v) }
+func (s *subject) isBeyond(v float64) bool { return s.bound.beyond(v, s.threshold) }
+
+func (b bound) beyond(v, threshold float64) bool {
+	if b.above {
+		return v > threshold
+	}
+	return v < threshold
+}
+
+// silence warns of a query that reads as healthy where all its series are gone.
+func (c *checker) silence(ind *alerts.Indicator, s *subject, name string) {
+	v, err := s.feed.value(s.gone())
+	if err != nil || math.IsNaN(v) || s.isBeyond(v) || c.told[ind.Name] {
+		return
+	}
+	c.told[ind.Name] = true
+	c.warn(c.inQuery(ind, fmt.Sprintf("without any series the query of %s reads %s, which is healthy for %s: an exporter that died would look like a cure", ind.Name, shown(v), name),
+		"leave out what stands in for missing series, such as or vector(0); or 0 * sum(...) of a series that is always there"))
+}
+
+// steady evaluates the recovery on the same steady series as the trigger: over the
+// shorter window a count is smaller, and a breach that goes on would look cured.
+func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
+	if s.Instant() {
+		return
+	}
+	w := time.Duration(t.Recovery.Window)
+	r := *s.feed
+	r.text = single(s.worst(), s.at(w, t.Recovery.MinVolume))
+	recovery := t.RecoveryBound()
+	beyond, ok, err := s.find(s.around(0.03, 0.08))
+	if err == nil && !ok {
+		beyond, ok = s.least()
+	}
+	if err != nil || !ok {
+		return
+	}
+	at, err := s.feed.value(beyond)
+	if err != nil {
+		return
+	}
+	v, err := r.value(beyond)
+	if err == nil && !math.IsNaN(v) && !s.bound.beyond(v, recovery) {
+		c.cured(path, s.query, t, fmt.Sprintf("a steady %s in %s is %s in %s", shown(at), t.Window, shown(v), t.Recovery.Window))
+		return
+	}
+	inside, ok, err := s.find(s.around(-0.08, -0.03))
+	if err != nil || !ok {
+		return
+	}
+	if at, err = s.feed.value(inside); err != nil {
+		return
+	}
+	if v, err = r.value(inside); err == nil && !math.IsNaN(v) && s.bound.beyond(v, recovery) {
+		c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s can never recover: a steady %s in %s is %s in %s, which is still beyond %s", t.Name, shown(at), t.Window, shown(v), t.Recovery.Window, number(recovery)), c.recoveryHint(s.query, t)))
+	}
+}
+
+// least are the levels whose value is beyond the threshold by the least.
+func (s *subject) least() ([]level, bool) {
+	best, found := math.Inf(1), []level(nil)
+	for _, k := range s.knobs {
+		for i, v := range k.values {
+			if by := math.Abs(v - s.threshold); s.isBeyond(v) && by < best {
+				best, found = by, s.with(k.family, k.levels[i])
+			}
+		}
+	}
+	return found, found != nil
+}
+
+func (c *checker) cured(path string, q *query, t *alerts.Trigger, how string) {
+	c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s would look cured while the breach goes on: %s, which is within %s", t.Name, how, number(t.RecoveryBound())), c.recoveryHint(q, t)))
+}
+
+func (c *checker) recoveryHint(q *query, t *alerts.Trigger) string {
+	side := "below"
+	if q.above {
+		side = "above"
+	}
+	return fmt.Sprintf("recovery: {window: %s, %s: %s}, which is the same pace; or rate() instead of a count; or window: %s", t.Recovery.Window, side,
+		number(round(q.threshold*float64(t.Recovery.Window)/float64(t.Window))), t.Window)
+}
+
+// scaled finds counts of changes and resets, which steady series have none of.
+func (c *checker) scaled(path string, q *query, t *alerts.Trigger, expr parser.Expr) bool {
+	if q.Instant() || t.Recovery.Window >= t.Window || q.threshold == 0 || t.RecoveryBound() != q.threshold {
+		return false
+	}
+	counts, divided := "", false
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.Call:
+			if n.Func.Name == "changes" || n.Func.Name == "resets" {
+				counts = n.Func.Name
+			}
+		case *parser.BinaryExpr:
+			divided = divided || n.Op == parser.DIV
+		}
+		return nil
+	})
+	if counts == "" || divided {
+		return false
+	}
+	pace := q.threshold * float64(t.Recovery.Window) / float64(t.Window)
+	c.cured(path, q, t, fmt.Sprintf("%s() counts, and a steady %s in %s is %s in %s", counts, number(q.threshold), t.Window, shown(pace), t.Recovery.Window))
+	return true
+}
+
+// mostScrapes is how many scrapes a query may look back to be evaluated: promtool
+// loads no more samples than that.
+const mostScrapes = 9_000
+
+// native reports whether a query reads histograms that are not made up here.
+func native(expr parser.Expr) (yes bool) {
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if call, ok := n.(*parser.Call); ok && strings.HasPrefix(call.Func.Name, "histogram_") {
+			for _, s := range selectorsOf(call) {
+				yes = yes || shapeOf(s.vector.Name, []selector{s}) != buckets
+			}
+		}
+		return nil
+	})
+	return yes
+}
+
+// moves reports whether a query looks for movement, which steady series lack, or
+// counts series, of which there is one of each kind.
+func moves(expr parser.Expr) (yes bool) {
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.VectorSelector:
+			yes = yes || n.OriginalOffset != 0 || n.Name == "up"
+		case *parser.AggregateExpr:
+			yes = yes || n.Op == parser.COUNT || n.Op == parser.COUNT_VALUES || n.Op == parser.SUM && compares(n.Expr)
+		case *parser.SubqueryExpr:
+			yes = yes || n.OriginalOffset != 0
+		case *parser.Call:
+			yes = yes || slices.Contains([]string{
+				"changes", "resets", "delta", "idelta", "deriv", "predict_linear", "double_exponential_smoothing", "holt_winters",
+				"stddev_over_time", "stdvar_over_time", "mad_over_time", "absent", "absent_over_time", "timestamp", "time",
+				"hour", "minute", "month", "year", "day_of_week", "day_of_month", "day_of_year", "days_in_month",
+			}, n.Func.Name)
+		}
+		return nil
+	})
+	return yes
+}
+
+// compares reports whether an expression is 1 or 0 for each series.
+func compares(expr parser.Expr) bool {
+	if p, ok := expr.(*parser.ParenExpr); ok {
+		return compares(p.Expr)
+	}
+	b, ok := expr.(*parser.BinaryExpr)
+	return ok && b.Op.IsComparisonOperator()
+}
+
+// ramps lets gauges rise whose movement a query looks at.
+func (m *feed) ramps(expr parser.Expr) {
+	for _, s := range selectorsOf(expr) {
+		if !slices.Contains([]string{"delta", "deriv", "idelta", "predict_linear"}, s.call) {
+			continue
+		}
+		for i := range m.families {
+			if f := &m.families[i]; f.name == s.vector.Name && f.shape == gauge {
+				f.shape = counter
+			}
+		}
+	}
+}
+
+// shown is a value as people read it.
+func shown(v float64) string {
+	if math.IsNaN(v) {
+		return "without a value"
+	}
+	if math.IsInf(v, 0) {
+		return fmt.Sprint(v)
+	}
+	return number(round3(v))
+}
+
+func round3(v float64) float64 {
+	if v == 0 {
+		return 0
+	}
+	p := math.Pow(10, 2-math.Floor(math.Log10(math.Abs(v))))
+	return math.Round(v*p) / p
 }

@@ -72,7 +72,7 @@ func TestAnAliveThatLooksBackLongerThanARecoveryIsRefused(t *testing.T) {
 	} {
 		pb := smallPlaybook()
 		pb.Alive = alive
-		err := rules.Check(pb)
+		_, err := rules.Check(pb)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "try: a range of")) {
 			t.Errorf("%s: got %v, want %q", alive, err, want)
 		}
@@ -80,12 +80,12 @@ func TestAnAliveThatLooksBackLongerThanARecoveryIsRefused(t *testing.T) {
 	pb := smallPlaybook() // a signal has no recovery
 	pb.Alive = `sum(increase(x[5m])) > bool 0`
 	pb.Stages, pb.Triggers = nil, []alerts.Trigger{{Name: "breach", Signal: "breach", Plan: pb.Triggers[0].Plan}}
-	if err := rules.Check(pb); err != nil {
+	if _, err := rules.Check(pb); err != nil {
 		t.Error(err)
 	}
 	pb = smallPlaybook()
 	pb.ScrapeInterval = model.Duration(time.Minute)
-	if err := rules.Check(pb); err == nil || !strings.Contains(err.Error(), "less than four scrapes") {
+	if _, err := rules.Check(pb); err == nil || !strings.Contains(err.Error(), "less than four scrapes") {
 		t.Errorf("a range of two scrapes: %v", err)
 	}
 }

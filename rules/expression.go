@@ -48,6 +48,8 @@ type TriggerExpressions struct {
 	// Threshold and Above: beyond means value > Threshold (or < where not Above).
 	Threshold float64
 	Above     bool
+	// RecoveryThreshold is what Recovery is compared with, Threshold by default.
+	RecoveryThreshold float64
 	// Events is how many events Recovery had to judge by, before its volume guard:
 	// 0 is silence, no value is ignorance. "": silence does not show that it is well.
 	Events string
@@ -97,7 +99,7 @@ type judgement struct {
 // judge returns a trigger's expressions.
 func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
 	threshold, above := t.Bound()
-	j := judgement{TriggerExpressions: TriggerExpressions{Threshold: threshold, Above: above}}
+	j := judgement{TriggerExpressions: TriggerExpressions{Threshold: threshold, Above: above, RecoveryThreshold: t.RecoveryBound()}}
 	q, err := queryOf(pb, t.Indicator, bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained, minVolume: t.MinVolume})
 	if err != nil {
 		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)

@@ -78,6 +78,10 @@ func familiesOf(pb *alerts.Playbook, texts []string, bounds []float64) ([]family
 		}
 	}
 	var families []family
+	grouped, err := groupings(texts)
+	if err != nil {
+		return nil, err
+	}
 	for _, metric := range slices.Sorted(maps.Keys(byMetric)) {
 		found, err := ofMetric(pb, metric, byMetric[metric], func(s selector) bool { return own[s.vector] })
 		if err != nil {
@@ -85,10 +89,41 @@ func familiesOf(pb *alerts.Playbook, texts []string, bounds []float64) ([]family
 		}
 		for i := range found {
 			found[i].bounds = bounds
+			for _, label := range grouped {
+				if _, ok := found[i].labels[label]; !ok && found[i].specific > 0 && found[i].shape != fixed && found[i].shape != buckets && !told(byMetric[metric], label) {
+					found[i].labels[label] = "x"
+				}
+			}
 		}
 		families = append(families, found...)
 	}
 	return families, nil
+}
+
+// groupings are the labels by which expressions group: real series have them.
+func groupings(texts []string) ([]string, error) {
+	var names []string
+	for _, text := range texts {
+		expr, err := parse(text)
+		if err != nil {
+			return nil, err
+		}
+		parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+			if a, ok := n.(*parser.AggregateExpr); ok && !a.Without {
+				names = append(names, a.Grouping...)
+			}
+			return nil
+		})
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(n string) bool { return n == labels.BucketLabel }), nil
+}
+
+// told reports whether a selector looks at the label.
+func told(selectors []selector, label string) bool {
+	return slices.ContainsFunc(selectors, func(s selector) bool {
+		return slices.ContainsFunc(s.vector.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == label })
+	})
 }
 
 func ofMetric(pb *alerts.Playbook, metric string, selectors []selector, own func(selector) bool) ([]family, error) {

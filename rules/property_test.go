@@ -80,7 +80,7 @@ func anyPlaybook(r *rapid.T) *alerts.Playbook {
 func TestRulesOfAnyPlaybookAreValidAndAgreeWithItsExpressions(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		pb := anyPlaybook(r)
-		if err := rules.Check(pb); err != nil {
+		if _, err := rules.Check(pb); err != nil {
 			r.Fatal(err)
 		}
 		x, err := rules.ExpressionsOf(pb)

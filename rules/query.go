@@ -145,6 +145,9 @@ func (q *query) sustainedOver(over func(fn, text string, d, scrape time.Duration
 	if err != nil {
 		return "", 0, err
 	}
+	if expr.Type() == parser.ValueTypeScalar { // which no range can be taken of
+		text = fmt.Sprintf("vector(%s)", text)
+	}
 	if s, ok := expr.(*parser.VectorSelector); !ok || !plain(s) {
 		if text, err = fresh(text, q.scrape()); err != nil {
 			return "", 0, err

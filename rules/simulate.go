@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
@@ -27,9 +28,52 @@ type simulator struct {
 
 func newSimulator(scrape time.Duration) *simulator {
 	return &simulator{scrape: scrape, coarse: coarsely(scrape), engine: promql.NewEngine(promql.EngineOpts{
-		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: promQL(), EnableAtModifier: true, EnableNegativeOffset: true,
+		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: remembering{promQL(), map[string]parser.Expr{}}, EnableAtModifier: true, EnableNegativeOffset: true,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return scrape.Milliseconds() },
 	})}
+}
+
+// remembering parses each expression once: compiling its regular expressions takes
+// longer than evaluating it.
+type remembering struct {
+	parser.Parser
+	known map[string]parser.Expr
+}
+
+// ParseExpr implements parser.Parser.
+func (r remembering) ParseExpr(text string) (parser.Expr, error) {
+	if expr, ok := r.known[text]; ok {
+		for _, s := range selectorsOf(expr) { // what the engine has kept in it
+			s.vector.Series, s.vector.UnexpandedSeriesSet = nil, nil
+		}
+		return expr, nil
+	}
+	expr, err := r.Parser.ParseExpr(text)
+	if err != nil {
+		return nil, err
+	}
+	if !rewritten(expr) {
+		r.known[text] = expr
+	}
+	return expr, nil
+}
+
+// rewritten reports whether the engine rewrites parts of an expression, as it does
+// with subqueries and with what is the same at all times.
+func rewritten(expr parser.Expr) (yes bool) {
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.VectorSelector:
+			yes = yes || n.Timestamp != nil || n.StartOrEnd != 0
+		case *parser.SubqueryExpr:
+			yes = true
+		case *parser.NumberLiteral, *parser.StringLiteral:
+		case parser.Expr:
+			yes = yes || len(selectorsOf(n)) == 0
+		}
+		return nil
+	})
+	return yes
 }
 
 func (s *simulator) close() error { return s.engine.Close() }

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -17,6 +18,8 @@ type feed struct {
 	back   time.Duration
 	normal []level
 	knobs  []knob
+	// pivot is the bound that the values are compared with, where it is known.
+	pivot float64
 }
 
 // knob is a family by whose level the query's value can be moved.
@@ -89,7 +92,7 @@ func (m *feed) findKnobs() error {
 		if f.shape == fixed || f.specific == 0 {
 			continue
 		}
-		k := knob{family: i, levels: trials(f, m.normal[i].at)}
+		k := knob{family: i, levels: trials(f, m.normal[i].at, m.pivot)}
 		moves := false
 		for n, at := range k.levels {
 			v, err := m.value(m.with(i, at))
@@ -113,7 +116,7 @@ func (m *feed) findKnobs() error {
 }
 
 // trials are levels of a family from none to very much.
-func trials(f *family, normal float64) []float64 {
+func trials(f *family, normal, pivot float64) []float64 {
 	if f.shape == buckets {
 		var levels []float64
 		for z := 0.0; z <= float64(len(f.bounds)-1); z += 0.25 {
@@ -124,6 +127,13 @@ func trials(f *family, normal float64) []float64 {
 	levels := []float64{0}
 	for e := -6; e <= 6; e++ {
 		levels = append(levels, normal*math.Pow(10, float64(e)))
+	}
+	if f.shape == gauge && pivot != 0 {
+		for _, by := range []float64{-2, 0.5, 0.9, 1.1, 2, 10} {
+			levels = append(levels, by*pivot)
+		}
+		slices.Sort(levels)
+		levels = slices.Compact(levels)
 	}
 	return levels
 }

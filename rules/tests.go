@@ -242,10 +242,15 @@ func scrapeTime(n int, scrape time.Duration) model.Duration {
 
 // beyondIs checks the comparison of the alert's value, which exists.
 func (s *subject) beyondIs(yes bool, scrape int) exprCheck {
-	return s.compare(s.recording, yes, scrape)
+	return s.compare(s.recording, s.threshold, yes, scrape)
 }
 
-func (s *subject) compare(recording string, yes bool, scrape int) exprCheck {
+// recoveryIs checks the comparison of the trigger's recovery value, which exists.
+func (s *subject) recoveryIs(yes bool, scrape int) exprCheck {
+	return s.compare(selectorOf(recoveryRecording, "service", s.pb.Service, "trigger", s.trigger.Name), s.judged.RecoveryThreshold, yes, scrape)
+}
+
+func (s *subject) compare(recording string, threshold float64, yes bool, scrape int) exprCheck {
 	op := "<"
 	if s.above {
 		op = ">"
@@ -255,7 +260,7 @@ func (s *subject) compare(recording string, yes bool, scrape int) exprCheck {
 		v = 1
 	}
 	return exprCheck{
-		Expr: fmt.Sprintf("%s %s bool %s", recording, op, number(s.threshold)), At: scrapeTime(scrape, s.scrape()),
+		Expr: fmt.Sprintf("%s %s bool %s", recording, op, number(threshold)), At: scrapeTime(scrape, s.scrape()),
 		Samples: []sample{{Labels: written("", s.identity), Value: v}},
 	}
 }

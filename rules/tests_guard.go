@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -132,12 +133,18 @@ func (w *watch) indicator(g guard) (testCase, error) {
 	if err != nil {
 		return testCase{}, err
 	}
-	if v, err := f.value(f.normal); err != nil || math.IsNaN(v) {
-		return testCase{}, fmt.Errorf("no series could be made up that give it a value: %w", err)
+	switch v, err := f.value(f.normal); {
+	case err != nil:
+		return testCase{}, err
+	case math.IsNaN(v):
+		return testCase{}, errors.New("no series could be made up that give it a value")
 	}
 	gone := make([]level, len(f.families))
 	for i, fam := range f.families {
 		gone[i] = level{at: 1, absent: fam.shape != fixed}
+	}
+	if v, err := f.value(gone); err != nil || !math.IsNaN(v) {
+		return testCase{}, errors.Join(fmt.Errorf("its query has a value (%s) where it has no series, so that nobody hears of their absence", shown(v)), err)
 	}
 	n, wait := f.steady(), w.wait(indicatorAbsent)
 	long := f.steady() + wait + 2*w.sim.coarse + 2

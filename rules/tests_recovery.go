@@ -56,7 +56,7 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 	aliveIs := func(v float64) exprCheck {
 		return exprCheck{Expr: alive, At: scrapeTime(verdict, s.scrape()), Samples: []sample{{Labels: alive, Value: v}}}
 	}
-	before := []exprCheck{s.compare(recovery, true, step-1)}
+	before := []exprCheck{s.recoveryIs(true, step-1)}
 	if len(s.stages) == 0 {
 		before = append(before, s.beyondIs(true, step-1))
 	}
@@ -66,7 +66,7 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	checks := seen(s.compare(recovery, false, verdict), aliveIs(1))
+	checks := seen(s.recoveryIs(false, verdict), aliveIs(1))
 	if trap, err := s.stillTrue(then(cured, true), verdict); err != nil {
 		return nil, err
 	} else if trap {
@@ -76,7 +76,7 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 		s.testCase("cured: the recovery value says so after W + 2S, the trigger's own may not yet", then(cured, true), stages(),
 			append(checks, s.silent(end-1))...),
 		s.testCase("not cured: it goes on after the step", then(s.strong, true), stages(),
-			seen(s.compare(recovery, true, verdict), aliveIs(1))...),
+			seen(s.recoveryIs(true, verdict), aliveIs(1))...),
 	}
 	gone, err := s.judgedBlind(then(s.gone(), false), verdict)
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 // dipTest shows that one good sample is no cure.
 func (s *subject) dipTest(recovery string) testCase {
 	at := s.over() + s.sim.coarse
-	checks := []exprCheck{s.compare(recovery, true, at)}
+	checks := []exprCheck{s.recoveryIs(true, at)}
 	if len(s.stages) == 0 {
 		checks = append(checks, s.beyondIs(true, at-2))
 		if s.back == 0 {

@@ -135,7 +135,10 @@ func (f settingsFlags) check() (findings, error) {
 	errs = append(errs, err)
 	for _, pb := range playbooks {
 		found.Warnings = append(found.Warnings, pb.Warnings()...)
-		if err := rules.Check(pb); err != nil {
+		judged, err := rules.Check(pb)
+		found.Errors = append(found.Errors, judged.Errors...)
+		found.Warnings = append(found.Warnings, judged.Warnings...)
+		if err != nil || len(judged.Errors) > 0 {
 			errs = append(errs, err)
 			continue
 		}

@@ -1,0 +1,134 @@
+package rules_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules"
+)
+
+// checked checks a playbook with one trigger, whose query stands in a block from
+// line 11 on.
+func checked(t *testing.T, query, trigger string) rules.Findings {
+	t.Helper()
+	text := fmt.Sprintf(`service: shop
+release: {version: v2.0.0, previous: v1.0.0}
+job: shop
+alive: sum(increase(requests_total[2m])) > bool 0
+target:
+  compose: {project_dir: /srv/shop, service: shop}
+  probe: {health: http://127.0.0.1:9000/health/}
+indicators:
+  - name: it
+    query: |
+      %s
+    unit: count
+triggers:
+  - {name: it, indicator: it, plan: ladder, %s}
+stages: [{name: alpha, traffic: "0.01", duration: 1d}]
+flags: [{name: FEATURE_X, off: "0", fallback: none}]
+plans:
+  - name: ladder
+    steps: [{action: flag_off, flag: FEATURE_X, settle: 1h}]
+`, strings.ReplaceAll(query, "\n", "\n      "), trigger)
+	pb, err := alerts.Parse("p.yaml", []byte(text), kinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := rules.Check(pb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestABoundThatCannotWorkIsRefusedOnItsLine(t *testing.T) {
+	const window = "above: 3, window: 15m, recovery: {window: 2m}"
+	for _, c := range []struct{ name, query, trigger, want string }{
+		{"a quantile as a percentage", `histogram_quantile(95, sum by (le) (rate(lat_bucket[$window])))`, window, "p.yaml:11: indicators[0].query: the quantile 95 is above 1"},
+		{"a quantile without le", "histogram_quantile(0.95,\n  sum(rate(lat_bucket[$window])))", window, "p.yaml:12: indicators[0].query: sum drops the label le"},
+		{"a quantile of a count", `histogram_quantile(0.95, sum by (le) (rate(lat_count[$window])))`, window, "which has no buckets"},
+		{"a fixed moment", `sum(rate(x_total[$window] @ 1600000000))`, window, "the @ modifier reads a fixed moment"},
+		{"the future", `sum(rate(x_total[$window] offset -5m))`, window, "offset -5m reads the future"},
+		{"a range of one scrape", `sum(rate(x_total[15s]))`, "above: 3, sustained: 10m", "the range [15s] holds one sample"},
+		{"a constant", `vector(1)`, "above: 3, sustained: 10m", "the query reads no series"},
+		{"labels that never match", `sum(rate(x_total{code="500"}[$window]) / rate(x_total{code="200"}[$window]))`, window, "p.yaml:11: the trigger it can never fire: its query has no value"},
+		{"groups that never match", `sum(rate(x_total[$window])) / sum by (pod) (rate(y_total[$window]))`, window, "can never fire: its query has no value"},
+		{"a value that cannot get there", `clamp_max(max(x), 1)`, "above: 3, sustained: 10m", "can never fire: whatever its series do, its query stays between"},
+		{"a value that is always there", `clamp_min(max(x), 5)`, "above: 3, sustained: 10m", "fires on a healthy service"},
+		{"a count", `sum(increase(x_total[$window]))`, window, "p.yaml:14: it would look cured while the breach goes on: a steady 3."},
+		{"a sum over time", `max(sum_over_time(x[$window]))`, window, "would look cured"},
+		{"a count of samples", `count_over_time((max(x) > 5)[$window:15s])`, "above: 20, window: 15m, recovery: {window: 2m}", "would look cured"},
+		{"a difference", `max(delta(x[$window]))`, window, "would look cured"},
+		{"changes", `max(changes(x[$window]))`, window, "would look cured"},
+		{"resets", `max(resets(x_total[$window]))`, window, "would look cured"},
+		{"a count that must not fall", `sum(increase(x_total[$window]))`, "below: 3, window: 15m, recovery: {window: 2m}", "can never recover"},
+		{"a bound of the recovery that is too high", `sum(increase(x_total[$window]))`, "above: 3, window: 15m, recovery: {window: 2m, above: 2}", "would look cured"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			found := checked(t, c.query, c.trigger)
+			if text := found.Errors.Error(); !strings.Contains(text, c.want) || !strings.Contains(text, "try: ") {
+				t.Errorf("got %q\nwant %q", text, c.want)
+			}
+		})
+	}
+}
+
+func TestACountMayHaveARecoveryBoundOfItsOwn(t *testing.T) {
+	const query = `sum(increase(x_total[$window]))`
+	refused := checked(t, query, "above: 3, window: 15m, recovery: {window: 2m}")
+	if hint := refused.Errors.Error(); !strings.Contains(hint, "recovery: {window: 2m, above: 0.4}, which is the same pace") {
+		t.Fatalf("the hint is %q", hint)
+	}
+	for _, trigger := range []string{
+		"above: 3, window: 15m, recovery: {window: 2m, above: 0.4}",
+		"below: 30, window: 15m, recovery: {window: 2m, below: 4}",
+		"above: 3, window: 15m, recovery: {window: 15m}",
+		"above: 0, window: 15m, recovery: {window: 2m}", // any event is a breach over any window
+	} {
+		if found := checked(t, query, trigger); len(found.Errors) > 0 {
+			t.Errorf("%s: %v", trigger, found.Errors)
+		}
+	}
+}
+
+func TestWhatIsSeldomMeantAndWhatCannotBeDecidedIsSaid(t *testing.T) {
+	const window = "above: 3, window: 15m, recovery: {window: 2m}"
+	for _, c := range []struct{ name, query, trigger, want string }{
+		{"raw counters", `sum(x_total) / sum(y_total)`, "above: 3, sustained: 10m", "x_total is a counter, and the query reads it as it stands"},
+		{"irate", `sum(irate(x_total[$window]))`, window, "irate looks at the last two samples"},
+		{"a range of two scrapes", `sum(rate(x_total[30s]))`, "above: 3, sustained: 10m", "the range [30s] is shorter than four scrapes (1m)"},
+		{"a zero where nothing is", `sum(rate(x_total[$window])) or vector(0)`, window, "without any series the query of it reads 0, which is healthy"},
+		{"only the past", `sum(rate(x_total[$window] offset 1d))`, window, "reads only what was 1d ago"},
+		{"against yesterday", `sum(rate(x_total[$window])) / sum(rate(x_total[$window] offset 1d))`, window, "check cannot tell whether the trigger it can fire"},
+		{"targets", `sum(up{job="shop"} == bool 0)`, "above: 1, sustained: 10m", "check cannot tell"},
+		{"native histograms", `histogram_quantile(0.9, sum(rate(lat[$window])))`, window, "no native ones"},
+		{"a week at a scrape a second", `sum(rate(x_total[$window]))`, "above: 3, window: 7d, recovery: {window: 2m}", "more than 9000 scrapes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			found := checked(t, c.query, c.trigger)
+			if len(found.Errors) > 0 {
+				t.Errorf("refused: %v", found.Errors)
+			}
+			if text := found.Warnings.Error(); !strings.Contains(text, c.want) {
+				t.Errorf("got %q\nwant %q", text, c.want)
+			}
+		})
+	}
+}
+
+func TestTheDefaultPlaybookIsCheckedInTimeAndNothingIsFound(t *testing.T) {
+	pb, err := alerts.Default(kinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	found, err := rules.Check(pb)
+	if err != nil || len(found.Errors)+len(found.Warnings) > 0 {
+		t.Errorf("%v, %v", found, err)
+	}
+	t.Logf("it took %s", time.Since(began).Round(time.Millisecond))
+}

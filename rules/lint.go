@@ -1,0 +1,256 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// windowMark stands for $window in a text that is looked at: no range of a query
+// is that long.
+const windowMark = 7777777 * time.Second
+
+// retention is how long Prometheus keeps its data where it is not told otherwise.
+const retention = 15 * 24 * time.Hour
+
+// linter looks at one expression of a playbook, without evaluating it.
+type linter struct {
+	*checker
+	path string
+	text string // expanded
+}
+
+// lint looks at all expressions.
+func (c *checker) lint() {
+	for i := range c.pb.Indicators {
+		ind, path := &c.pb.Indicators[i], fmt.Sprintf("indicators[%d].query", i)
+		c.expression(path, ind.Query)
+		if ind.Alert != nil {
+			c.spans(fmt.Sprintf("indicators[%d].alert", i), ind, alertBound(ind.Alert))
+		}
+	}
+	c.expression("alive", c.pb.Alive)
+	for i := range c.pb.Triggers {
+		if t := &c.pb.Triggers[i]; t.Signal == "" {
+			threshold, above := t.Bound()
+			c.spans(fmt.Sprintf("triggers[%d]", i), c.pb.Indicator(t.Indicator), bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained})
+		}
+	}
+}
+
+func (c *checker) expression(path, query string) {
+	l := linter{checker: c, path: path, text: c.pb.Expand(query, windowMark, 1)}
+	expr, err := parse(l.text)
+	if err != nil {
+		c.unusable = true
+		c.fail(c.pb.InQuery(path, 0, fmt.Sprintf("%s: %v", path, err), "write it with what Prometheus 2.42 knows"))
+		return
+	}
+	if path != "alive" && len(selectorsOf(expr)) == 0 {
+		c.unusable = true
+		l.fail(expr, "the query reads no series: it always fires, or can never fire", "write an expression of what the service exports")
+		return
+	}
+	parser.Inspect(expr, func(n parser.Node, above []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.Call:
+			l.call(n)
+		case *parser.AggregateExpr:
+			if n.Op == parser.QUANTILE {
+				l.quantile(n.Param, n)
+			}
+		case *parser.VectorSelector:
+			l.moment(n, n.OriginalOffset, n.Timestamp != nil || n.StartOrEnd != 0)
+			l.raw(n, above)
+		case *parser.SubqueryExpr:
+			l.moment(n, n.OriginalOffset, n.Timestamp != nil || n.StartOrEnd != 0)
+		}
+		return nil
+	})
+	selectors := selectorsOf(expr)
+	past := func(s selector) bool { return s.vector.OriginalOffset > 0 }
+	if len(selectors) > 0 && !slices.ContainsFunc(selectors, func(s selector) bool { return !past(s) }) {
+		l.warn(selectors[0].vector, fmt.Sprintf("the query reads only what was %s ago: it fires that much too late", duration(selectors[0].vector.OriginalOffset)), "leave offset out, or compare the present with it")
+	}
+	for _, s := range selectors {
+		l.reach(s)
+	}
+}
+
+// fail and warn report a problem on the line where a part of the expression begins.
+func (l linter) fail(n parser.Node, message, try string) {
+	l.broken[l.path] = true
+	l.checker.fail(l.problem(n, message, try))
+}
+func (l linter) warn(n parser.Node, message, try string) {
+	l.checker.warn(l.problem(n, message, try))
+}
+
+func (l linter) problem(n parser.Node, message, try string) alerts.Problem {
+	start := min(max(0, int(n.PositionRange().Start)), len(l.text))
+	return l.pb.InQuery(l.path, strings.Count(l.text[:start], "\n"), l.path+": "+message, try)
+}
+
+func (l linter) call(n *parser.Call) {
+	switch n.Func.Name {
+	case "irate":
+		l.warn(n, "irate looks at the last two samples of its range only: a breach between them is not seen", "write rate")
+	case "quantile_over_time":
+		l.quantile(n.Args[0], n)
+	case "histogram_quantile":
+		l.quantile(n.Args[0], n)
+		l.buckets(n)
+	case "rate", "increase":
+		if s := selectorsOf(n); len(s) == 1 && strings.HasSuffix(s[0].vector.Name, "ratio") {
+			l.warn(n, fmt.Sprintf("%s of %s, which is a ratio and no counter", n.Func.Name, s[0].vector.Name), "write avg_over_time")
+		}
+	}
+}
+
+// quantile refuses one that is written as a percentage.
+func (l linter) quantile(param parser.Expr, n parser.Node) {
+	q, ok := param.(*parser.NumberLiteral)
+	switch {
+	case !ok || q.Val >= 0 && q.Val <= 1:
+	case q.Val > 1:
+		l.fail(n, fmt.Sprintf("the quantile %s is above 1, so that the value is always +Inf: it fires on a healthy service, or can never fire", number(q.Val)), "write it as a share, such as "+number(min(q.Val/100, 0.99)))
+	default:
+		l.fail(n, fmt.Sprintf("the quantile %s is below 0, so that the value is always -Inf", number(q.Val)), "write it as a share, such as 0.95")
+	}
+}
+
+// buckets refuses a quantile of what are no buckets any more.
+func (l linter) buckets(n *parser.Call) {
+	arg := n.Args[1]
+	for {
+		p, ok := arg.(*parser.ParenExpr)
+		if !ok {
+			break
+		}
+		arg = p.Expr
+	}
+	for _, s := range selectorsOf(arg) {
+		for _, suffix := range []string{"_count", "_sum", "_total"} {
+			if strings.HasSuffix(s.vector.Name, suffix) {
+				l.fail(s.vector, fmt.Sprintf("histogram_quantile of %s, which has no buckets: it has no value and can never fire", s.vector.Name), "write "+strings.TrimSuffix(s.vector.Name, suffix)+"_bucket")
+				return
+			}
+		}
+		a, ok := arg.(*parser.AggregateExpr)
+		if ok && strings.HasSuffix(s.vector.Name, "_bucket") && slices.Contains(a.Grouping, labels.BucketLabel) == a.Without {
+			l.fail(a, fmt.Sprintf("%s drops the label le, by which histogram_quantile tells the buckets apart: it has no value and can never fire", a.Op), fmt.Sprintf("write %s by (le) (...)", a.Op))
+			return
+		}
+	}
+}
+
+// moment refuses what does not read the present.
+func (l linter) moment(n parser.Node, offset time.Duration, fixed bool) {
+	if fixed {
+		l.fail(n, "the @ modifier reads a fixed moment: what happens later is not seen", "leave it out")
+	}
+	if offset < 0 {
+		l.fail(n, fmt.Sprintf("offset -%s reads the future, of which there are no samples yet: it can never fire", duration(-offset)), "leave it out, or write a positive offset")
+	}
+}
+
+// reach warns of ranges that hold too few samples.
+func (l linter) reach(s selector) {
+	if s.matrix == nil || s.matrix.Range == windowMark || l.path == "alive" {
+		return
+	}
+	scrape := time.Duration(l.pb.ScrapeInterval)
+	switch r, try := s.matrix.Range, fmt.Sprintf("write at least [%s]", duration(4*scrape)); {
+	case r <= scrape && slices.Contains(counts, s.call):
+		l.fail(s.vector, fmt.Sprintf("the range [%s] holds one sample at a scrape interval of %s, and %s needs two: it can never fire", duration(r), duration(scrape), s.call), try)
+	case r < 4*scrape:
+		l.warn(s.vector, fmt.Sprintf("the range [%s] is shorter than four scrapes (%s): one lost scrape leaves it empty", duration(r), duration(4*scrape)), try)
+	}
+}
+
+// raw warns of a counter that is read as it stands.
+func (l linter) raw(n *parser.VectorSelector, above []parser.Node) {
+	if !slices.ContainsFunc([]string{"_total", "_bucket", "_count", "_sum"}, func(suffix string) bool { return strings.HasSuffix(n.Name, suffix) }) {
+		return
+	}
+	for _, p := range above {
+		switch p := p.(type) {
+		case *parser.Call:
+			switch p.Func.Name {
+			case "rate", "irate", "increase", "delta", "idelta", "deriv", "resets", "changes", "absent", "absent_over_time", "present_over_time", "count_over_time", "timestamp":
+				return
+			}
+		case *parser.AggregateExpr:
+			if p.Op == parser.COUNT || p.Op == parser.GROUP {
+				return
+			}
+		case *parser.BinaryExpr:
+			if l.path != "alive" && p.Op.IsComparisonOperator() || zero(p.LHS) || zero(p.RHS) || p.Op == parser.LUNLESS || p.Op == parser.SUB {
+				return
+			}
+		}
+	}
+	l.warn(n, fmt.Sprintf("%s is a counter, and the query reads it as it stands: that is the sum since the process began, not what happens now", n.Name), fmt.Sprintf("write increase(%s[$window]) or rate(...)", n.Name))
+}
+
+func zero(e parser.Expr) bool {
+	n, ok := e.(*parser.NumberLiteral)
+	return ok && n.Val == 0
+}
+
+// spans warns of a bound whose time does not fit its query or Prometheus.
+func (c *checker) spans(path string, ind *alerts.Indicator, b bound) {
+	scrape := time.Duration(c.pb.ScrapeInterval)
+	back, err := lookback(c.pb.Expand(ind.Query, 0, 1))
+	switch d := time.Duration(b.sustained); {
+	case err != nil || d == 0:
+	case d < 4*scrape:
+		c.warn(c.pb.Problem(path+".sustained", fmt.Sprintf("%s.sustained (%s) is shorter than four scrapes (%s): one or two samples decide", path, duration(d), duration(4*scrape)), "write at least "+duration(4*scrape)))
+	case back > d:
+		c.warn(c.pb.Problem(path+".sustained", fmt.Sprintf("the query of %s looks back %s, longer than sustained (%s): it fires that much later, and a short peak counts for all of that time", ind.Name, duration(back), duration(d)), "write a shorter range into the query, or a longer sustained"))
+	}
+	if w := time.Duration(b.window); w > retention {
+		c.warn(c.pb.Problem(path+".window", fmt.Sprintf("%s.window (%s) is longer than Prometheus keeps its data by default (%s)", path, duration(w), duration(retention)), "write a shorter one, or set Prometheus's retention"))
+	}
+	side := path + ".below"
+	if b.above {
+		side = path + ".above"
+	}
+	switch {
+	case ind.Unit == alerts.Seconds && b.threshold >= 60 && strings.Contains(ind.Query, "histogram_quantile"):
+		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s seconds: a request hardly takes that long", side, number(b.threshold)), "write "+number(round3(b.threshold/1000))+", or unit: milliseconds"))
+	case ind.Unit == alerts.Percent && ind.Instant() && b.threshold > 0 && b.threshold < 1:
+		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s, and a percentage lies between 0 and 100", side, number(b.threshold)), "write "+number(round3(b.threshold*100))+", or unit: ratio"))
+	}
+	if ind.Unit == alerts.Ratio && !c.percent[ind.Name] && percentage(c.pb.Expand(ind.Query, windowMark, 1)) {
+		c.percent[ind.Name] = true
+		c.warn(c.inQuery(ind, fmt.Sprintf("the query of %s multiplies by 100, and its unit is ratio, which lies between 0 and 1", ind.Name), "leave 100 out, or write unit: percent and the thresholds as percentages"))
+	}
+}
+
+// percentage reports whether an expression is a product with 100.
+func percentage(text string) bool {
+	expr, err := parse(text)
+	for err == nil {
+		switch e := expr.(type) {
+		case *parser.ParenExpr:
+			expr = e.Expr
+			continue
+		case *parser.BinaryExpr:
+			hundred := func(e parser.Expr) bool { n, ok := e.(*parser.NumberLiteral); return ok && n.Val == 100 }
+			if e.Op == parser.MUL && (hundred(e.LHS) || hundred(e.RHS)) {
+				return true
+			}
+			expr = e.LHS
+			continue
+		}
+		return false
+	}
+	return false
+}
