@@ -65,6 +65,7 @@ func TestATriggersRulesAreNotTakenApart(t *testing.T) {
 }
 
 func TestTheGeneratedTestsPassOnRulesInParts(t *testing.T) {
+	t.Parallel()
 	files := parts(t, smallPlaybook(), 8)
 	if !strings.Contains(files["rules/social-intel.test.yml"], "group_eval_order: [social-intel, 'social-intel:2', ") {
 		t.Error("the tests do not say in which order the groups are evaluated")

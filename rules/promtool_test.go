@@ -44,6 +44,7 @@ func write(t *testing.T, files map[string]string) string {
 var testFiles = []string{"social-intel.test.yml", "social-intel.coarse.test.yml", "social-intel.slow.test.yml"}
 
 func TestBothGenerationsOfPromtoolPassOnTheGeneratedFiles(t *testing.T) {
+	t.Parallel()
 	dir := write(t, generate(t, nil))
 	for _, promtool := range promtools {
 		t.Run(promtool+"/rules", func(t *testing.T) {
@@ -122,6 +123,7 @@ func TestAlertsGoWhereTheyShould(t *testing.T) {
 // Each of these faults is easily made in rules like these. The generated test
 // that is named finds it.
 func TestTheGeneratedTestsFindFaultsInTheRules(t *testing.T) {
+	t.Parallel()
 	files := generate(t, smallPlaybook())
 	const rulesFile = "rules/social-intel.rules.yml"
 	good := files[rulesFile]
@@ -144,6 +146,7 @@ func TestTheGeneratedTestsFindFaultsInTheRules(t *testing.T) {
 		{"a day of freeze is not looked at as a whole", "min_over_time(backout_frozen", "last_over_time(backout_frozen", "FrozenOverADay"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			if !strings.Contains(good, c.old) {
 				t.Fatalf("the rules hold no %q", c.old)
 			}

@@ -43,6 +43,7 @@ func shapesPlaybook() *alerts.Playbook {
 }
 
 func TestOtherShapesOfQueriesAreTestedToo(t *testing.T) {
+	t.Parallel()
 	dir := write(t, generate(t, shapesPlaybook()))
 	for _, file := range testFiles {
 		t.Run(file, func(t *testing.T) {
