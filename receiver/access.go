@@ -38,10 +38,11 @@ type access struct {
 	tokens   []Token
 	external *site
 	slack    *Slack
+	wrong    *wrongTokens
 }
 
-func newAccess(cfg *Config) *access {
-	a := &access{tokens: cfg.Tokens, slack: cfg.Slack}
+func newAccess(cfg *Config, wrong *wrongTokens) *access {
+	a := &access{tokens: cfg.Tokens, slack: cfg.Slack, wrong: wrong}
 	if cfg.ExternalURL != nil {
 		s := siteOf(cfg.ExternalURL)
 		a.external = &s
@@ -61,6 +62,9 @@ func (a *access) caller(c echo.Context, n need) (string, error) {
 	}
 	token, ok := a.match(c.Request())
 	if !ok {
+		if c.Request().Header.Get("Authorization") != "" {
+			a.wrong.came(c.Request())
+		}
 		h := c.Response().Header()
 		h.Add("WWW-Authenticate", `Basic realm="backout", charset="UTF-8"`)
 		h.Add("WWW-Authenticate", `Bearer realm="backout"`)

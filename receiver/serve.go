@@ -23,6 +23,7 @@ const (
 	readTimeout       = 30 * time.Second
 	writeTimeout      = 60 * time.Second
 	idleTimeout       = 2 * time.Minute
+	publicIdleTimeout = 15 * time.Second
 	maxHeaderBytes    = 32 << 10
 	shutdownGrace     = 15 * time.Second
 )
@@ -42,6 +43,17 @@ func CheckListen(addresses []string, cfg *Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// InClear returns the addresses beyond loopback where tokens would arrive without TLS.
+func InClear(addresses []string, webConfigFile string, cfg *Config) []string {
+	var clear []string
+	for _, address := range addresses {
+		if host, _, err := net.SplitHostPort(address); err == nil && !isLoopback(host) && webConfigFile == "" && len(cfg.Tokens) > 0 {
+			clear = append(clear, address)
+		}
+	}
+	return clear
 }
 
 // CheckWebConfig checks the file of --web.config.file ("": none): TLS, client
@@ -95,6 +107,7 @@ func (s *Server) Serve(ctx context.Context, listeners []net.Listener, webConfigF
 			WriteTimeout:      writeTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeaderBytes,
+			ConnState:         newBudget(maxConnections).state,
 			ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 		}
 		servers[i] = srv

@@ -91,6 +91,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	wrong, err := newWrongTokens(o.Registry, o.Logger, o.Now)
+	if err != nil {
+		return nil, fmt.Errorf("build receiver: %w", err)
+	}
 	pages, err := newPages()
 	if err != nil {
 		return nil, fmt.Errorf("build receiver: %w", err)
@@ -111,7 +115,7 @@ func New(o Options) (*Server, error) {
 		headerTimeout: readHeaderTimeout,
 		grace:         shutdownGrace,
 	}
-	s.access.Store(newAccess(o.Config))
+	s.access.Store(newAccess(o.Config, wrong))
 	s.echo.HTTPErrorHandler = s.fail
 	s.routes(o.Registry)
 	return s, nil
@@ -126,7 +130,7 @@ func (s *Server) Reconfigure(cfg *Config) error {
 			return err
 		}
 	}
-	s.access.Store(newAccess(cfg))
+	s.access.Store(newAccess(cfg, s.access.Load().wrong))
 	return nil
 }
 
@@ -202,8 +206,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.logger.Debug("answered", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "duration", s.now().Sub(start))
 		}()
 	}
+	// HEAD is GET without its body, which net/http leaves out. A stream has no end.
+	if r.Method == http.MethodHead && r.URL.Path != "/events" {
+		r = r.Clone(r.Context())
+		r.Method = http.MethodGet
+		w = headOnly{w}
+	}
 	s.echo.ServeHTTP(w, r)
 }
+
+// headOnly leaves the body of an answer out.
+type headOnly struct{ http.ResponseWriter }
+
+// Write implements io.Writer.
+func (h headOnly) Write(p []byte) (int, error) { return len(p), nil }
+
+// Unwrap is http.ResponseController's.
+func (h headOnly) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // problem is the body of every error.
 type problem struct {

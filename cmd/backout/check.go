@@ -133,6 +133,11 @@ func (f settingsFlags) check() (findings, error) {
 	found := findings{Errors: []alerts.Problem{}, Warnings: []alerts.Problem{}, Checked: []string{}}
 	playbooks, err := loadPlaybooks(*f.playbookFiles, playbookKinds(kinds.list))
 	errs = append(errs, err)
+	if u := config.ExternalURL; u != nil && u.Scheme == "http" && !isLoopback(u.Hostname()) && len(config.Tokens) > 0 {
+		found.Warnings = append(found.Warnings, alerts.Problem{
+			File: *f.configFile, Line: 1, Message: "external_url is http: tokens arrive without TLS, and everybody on the way can read them", Try: "--web.config.file with a certificate, and external_url: https://" + u.Host,
+		})
+	}
 	for _, pb := range playbooks {
 		found.Warnings = append(found.Warnings, pb.Warnings()...)
 		judged, err := rules.Check(pb)

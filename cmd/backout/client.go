@@ -9,8 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +20,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/trust"
 )
 
 const (
@@ -34,6 +35,7 @@ const (
 type serverFlags struct {
 	url       *string
 	tokenFile *string
+	insecure  *bool
 	env       func(string) string
 }
 
@@ -43,8 +45,18 @@ func (c *commands) serverFlags(clause *kingpin.CmdClause) serverFlags {
 			PlaceHolder("URL").String(),
 		tokenFile: clause.Flag("token-file", "File that holds a token of that server; $BACKOUT_TOKEN_FILE where not given.").
 			PlaceHolder("FILE").String(),
-		env: c.env,
+		insecure: clause.Flag("insecure-http", "Send the token over http beyond loopback too, where everybody on the way can read it.").Bool(),
+		env:      c.env,
 	}
+}
+
+// maxTokenFile is the largest token file, in bytes.
+const maxTokenFile = 4096
+
+// isLoopback takes a host without its port.
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
 // client speaks the API of one server.
@@ -81,12 +93,16 @@ func (f serverFlags) client() (*client, error) {
 		},
 	}}
 	if tokenFile != "" {
-		b, err := os.ReadFile(tokenFile)
+		b, err := trust.ReadSecret(tokenFile, maxTokenFile)
 		if err != nil {
 			return nil, wrong("", "--token-file: %w", err)
 		}
 		if cl.token = strings.TrimSpace(string(b)); cl.token == "" {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s is empty", tokenFile)
+		}
+		if base.Scheme == "http" && !isLoopback(base.Hostname()) && !*f.insecure {
+			return nil, wrong("--url=https://..., or --insecure-http where the network itself keeps others out",
+				"--url: over http everybody on the way to %s reads the token along", base.Host)
 		}
 		if strings.ContainsFunc(cl.token, unicode.IsControl) {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s holds more than one line", tokenFile)

@@ -136,6 +136,9 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	}
 	go re.onSignal(ctx, hangup)
 
+	for _, address := range receiver.InClear(*f.listen, *f.webConfigFile, set.config) {
+		logger.Warn("tokens arrive without TLS, and everybody on the way can read them: --web.config.file turns TLS on", "address", address)
+	}
 	for _, l := range listeners {
 		logger.Info("backout is ready", "address", l.Addr().String(), "mode", *f.mode, "playbooks", set.describe())
 	}

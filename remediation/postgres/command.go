@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/trust"
 )
 
 // tagVariable is in the environment of a command and of all that it starts.
@@ -22,6 +23,9 @@ const tagVariable = "BACKOUT_TAG"
 
 // grace is what a command has to end by itself once its time is over.
 const grace = 5 * time.Second
+
+// maxProgram is the largest command or script of it, in bytes.
+const maxProgram = 256 << 20
 
 // outputHalf is how much of the beginning and of the end of a command's output
 // is kept.
@@ -45,23 +49,27 @@ func (r *rollback) commandFile() string {
 // readCommand says what is to be run, or why it cannot be.
 func (w *work) readCommand() (*commandState, error) {
 	file := w.commandFile()
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("command: %w", err)
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("command: %s is no file", file)
-	case info.Mode().Perm()&0o111 == 0:
-		return nil, fmt.Errorf("command: %s is not executable; try: chmod +x %s", file, file)
-	}
-	for _, path := range []string{file, filepath.Dir(file)} {
-		if err := trusted(path); err != nil {
-			return nil, fmt.Errorf("command: %w", err)
-		}
-	}
-	content, err := os.ReadFile(file)
+	content, err := trust.ReadFile(file, maxProgram)
 	if err != nil {
 		return nil, fmt.Errorf("command: %w", err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o111 == 0 {
+		return nil, errors.Join(fmt.Errorf("command: %s is not executable; try: chmod +x %s", file, file), err)
+	}
+	// A script that an interpreter is given, as in [sh, x.sh], decides as much.
+	for _, arg := range w.spec.Command[1:] {
+		if !filepath.IsAbs(arg) {
+			arg = filepath.Join(w.spec.Dir, arg)
+		}
+		info, err := os.Stat(arg)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		script, err := trust.ReadFile(arg, maxProgram)
+		if err != nil {
+			return nil, fmt.Errorf("command: %w", err)
+		}
+		content = append(content, script...)
 	}
 	if w.spec.Dir != "" {
 		if info, err := os.Stat(w.spec.Dir); err != nil || !info.IsDir() {

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // maxDSN bounds what is read as an address.
@@ -34,10 +35,10 @@ func known() map[string]string {
 // readAddress reads a file that holds postgres://USER:PASSWORD@HOST:PORT/DATABASE.
 // No error tells what is in it.
 func readAddress(file string) (*address, error) {
-	if err := private(file); err != nil {
-		return nil, fmt.Errorf("dsn_file: %w", err)
+	content, err := trust.ReadSecret(file, maxDSN)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("dsn_file: %s is missing; try: write postgres://USER:PASSWORD@HOST:PORT/DATABASE into it, and chmod 600", file)
 	}
-	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("dsn_file: %w", err)
 	}
@@ -46,22 +47,6 @@ func readAddress(file string) (*address, error) {
 		return nil, fmt.Errorf("dsn_file %s: %w", file, err)
 	}
 	return a, nil
-}
-
-// private refuses a file that others than its owner and its group can read.
-func private(file string) error {
-	info, err := os.Stat(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s is missing; try: write postgres://USER:PASSWORD@HOST:PORT/DATABASE into it, and chmod 600", file)
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular() || info.Size() > maxDSN:
-		return fmt.Errorf("%s is no file with one line", file)
-	case info.Mode().Perm()&0o027 != 0:
-		return fmt.Errorf("%s can be read by others, or written by its group (mode %#o); try: chmod 600 %s", file, info.Mode().Perm(), file)
-	}
-	return nil
 }
 
 func parseAddress(text string) (*address, error) {

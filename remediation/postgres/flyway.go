@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // maxScript bounds one script.
@@ -66,7 +68,7 @@ type scripts struct {
 
 // readScripts reads a folder and those below it, as Flyway does.
 func readScripts(dir string) (*scripts, error) {
-	if err := trusted(dir); err != nil {
+	if err := trust.Folder(dir); err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
 	found := &scripts{dir: dir}
@@ -124,13 +126,10 @@ func named(name string) (s script, undo, ok bool) {
 }
 
 func (s *script) read(path string) error {
-	if err := trusted(path); err != nil {
-		return err
-	}
 	if info, err := os.Stat(path); err == nil && info.Size() > maxScript {
 		return fmt.Errorf("%s is longer than %d MiB", path, maxScript>>20)
 	}
-	content, err := os.ReadFile(path)
+	content, err := trust.ReadFile(path, maxScript)
 	if err != nil {
 		return err
 	}
@@ -142,7 +141,7 @@ func (s *script) read(path string) error {
 		return fmt.Errorf("%s is not UTF-8 text", path)
 	}
 	s.statements = split(s.text)
-	settings, err := os.ReadFile(path + ".conf") // Flyway's, for this script alone
+	settings, err := trust.ReadFile(path+".conf", maxScript) // Flyway's, for this script alone
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -216,17 +215,4 @@ func (s *scripts) undoPlan(h *history, target version) ([]script, error) {
 	}
 	slices.SortStableFunc(plan, func(a, b script) int { return cmp.Compare(0, a.version.compare(b.version)) })
 	return plan, errors.Join(problems...)
-}
-
-// trusted refuses a file or folder that anybody may write: what stands in it is
-// run with the rights of our role.
-func trusted(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if mode := info.Mode(); mode.Perm()&0o002 != 0 || mode.IsRegular() && mode.Perm()&0o020 != 0 {
-		return fmt.Errorf("%s can be written by others (mode %#o); try: chmod go-w %s", path, mode.Perm(), path)
-	}
-	return nil
 }
