@@ -16,9 +16,9 @@ import (
 const (
 	wrongMemory    = 10 * time.Minute
 	wrongAddresses = 4096
-	wrongFree      = 3 // a person's typing errors
-	wrongFirst     = 100 * time.Millisecond
-	wrongLongest   = 5 * time.Second
+	wrongFree      = 10 // a person's typing errors
+	wrongFirst     = 50 * time.Millisecond
+	wrongLongest   = time.Second
 	wrongWaiting   = 64
 )
 
