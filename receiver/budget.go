@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"sync"
@@ -15,14 +16,20 @@ const (
 )
 
 // budget bounds the connections of one listener. Once there are too many, the one
-// that has been idle for longest is closed, so that clients that say nothing keep
-// no notification out.
+// that has waited for longest is closed, so that clients that say nothing, or say it
+// slowly, keep no notification out.
 type budget struct {
 	max int
 
 	mu   sync.Mutex
 	turn uint64
-	idle map[net.Conn]uint64 // by when it became idle; 0: it is at work
+	open map[net.Conn]*use
+}
+
+// use is what a connection does.
+type use struct {
+	waits   uint64 // the turn since when no handler answers it
+	answers int    // the handlers that answer it; more than one with HTTP/2
 }
 
 // newBudget allows max connections, or a quarter of the files that the process may open.
@@ -31,31 +38,62 @@ func newBudget(max int) *budget {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && files.Cur/4 < uint64(max) {
 		max = int(files.Cur / 4)
 	}
-	return &budget{max: max, idle: map[net.Conn]uint64{}}
+	return &budget{max: max, open: map[net.Conn]*use{}}
 }
 
-// state is a http.Server's ConnState.
+type connKey struct{}
+
+// bound makes a server keep to the budget.
+func (b *budget) bound(srv *http.Server) {
+	next := srv.Handler
+	srv.ConnState = b.state
+	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := r.Context().Value(connKey{}).(net.Conn)
+		b.answer(c, 1)
+		defer b.answer(c, -1)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// answer counts a handler that begins or ends.
+func (b *budget) answer(c net.Conn, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.turn++
+	if u := b.open[c]; u != nil {
+		u.answers += n
+		u.waits = b.turn
+	}
+}
+
+// state is an http.Server's ConnState.
 func (b *budget) state(c net.Conn, s http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.turn++
 	switch s {
-	case http.StateNew, http.StateIdle:
-		b.idle[c] = b.turn
-	case http.StateActive:
-		b.idle[c] = 0
+	case http.StateNew:
+		b.open[c] = &use{waits: b.turn}
+	case http.StateActive, http.StateIdle:
+		if u := b.open[c]; u != nil {
+			u.waits = b.turn
+		}
 	case http.StateHijacked, http.StateClosed:
-		delete(b.idle, c)
+		delete(b.open, c)
 	}
-	if s != http.StateNew || len(b.idle) <= b.max {
+	if s != http.StateNew || len(b.open) <= b.max {
 		return
 	}
-	oldest := c // nobody else is idle: the new one goes
-	for other, since := range b.idle {
-		if since > 0 && since < b.idle[oldest] {
+	oldest := c // if handlers answer all others, the new one is closed
+	for other, u := range b.open {
+		if u.answers == 0 && u.waits < b.open[oldest].waits {
 			oldest = other
 		}
 	}
-	delete(b.idle, oldest)
-	_ = oldest.Close() // its server hears of it by itself
+	delete(b.open, oldest)
+	if t, ok := oldest.(interface{ NetConn() net.Conn }); ok {
+		oldest = t.NetConn() // TLS would wait to say goodbye
+	}
+	_ = oldest.Close() // its server notices by itself
 }

@@ -107,9 +107,9 @@ func (s *Server) Serve(ctx context.Context, listeners []net.Listener, webConfigF
 			WriteTimeout:      writeTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeaderBytes,
-			ConnState:         newBudget(maxConnections).state,
 			ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 		}
+		newBudget(maxConnections).bound(srv)
 		servers[i] = srv
 		go func() { ended <- web.Serve(l, srv, &web.FlagConfig{WebConfigFile: &webConfigFile}, s.logger) }()
 	}

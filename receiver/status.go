@@ -179,8 +179,9 @@ func lastChange(p remediation.PublicPage) (at time.Time) {
 func (p *StatusPage) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler: p, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: readTimeout,
-		IdleTimeout: publicIdleTimeout, MaxHeaderBytes: maxHeaderBytes, ConnState: newBudget(maxPublicConnections).state, ErrorLog: slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
+		IdleTimeout: publicIdleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
 	}
+	newBudget(maxPublicConnections).bound(srv)
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	select {

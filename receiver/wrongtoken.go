@@ -2,8 +2,8 @@ package receiver
 
 import (
 	"log/slog"
-	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -28,6 +28,7 @@ type wrongTokens struct {
 	total   prometheus.Counter
 	log     *slog.Logger
 	now     func() time.Time
+	after   func(time.Duration) <-chan time.Time
 	waiting chan struct{}
 
 	mu   sync.Mutex
@@ -44,18 +45,29 @@ func newWrongTokens(registry prometheus.Registerer, log *slog.Logger, now func()
 		total: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "backout_wrong_tokens_total", Help: "Requests with a token, or a name and password, that is not known.",
 		}),
-		log: log, now: now, waiting: make(chan struct{}, wrongWaiting), seen: map[string]wrongFrom{},
+		log: log, now: now, after: time.After, waiting: make(chan struct{}, wrongWaiting), seen: map[string]wrongFrom{},
 	}
 	return w, registry.Register(w.total)
+}
+
+// wrongAddress is the address that a request is counted under: that of the whole
+// home or host with IPv6, which has 2^64 of them.
+func wrongAddress(remote string) string {
+	from, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	addr := from.Addr().Unmap().WithZone("")
+	if addr.Is4() {
+		return addr.String()
+	}
+	return netip.PrefixFrom(addr, 64).Masked().String()
 }
 
 // came notes a request with a wrong token, and returns when it may be answered.
 func (w *wrongTokens) came(r *http.Request) {
 	w.total.Inc()
-	address, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		address = r.RemoteAddr
-	}
+	address := wrongAddress(r.RemoteAddr)
 	count := w.count(address)
 	if count&(count-1) == 0 { // 1, 2, 4, 8: a flood does not fill the log
 		w.log.Warn("wrong token", "address", address, "method", r.Method, "path", r.URL.Path, "count", count)
@@ -70,15 +82,14 @@ func (w *wrongTokens) came(r *http.Request) {
 	default:
 		return // as many wait as may
 	}
-	t := time.NewTimer(delay)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-w.after(delay):
 	case <-r.Context().Done():
 	}
 }
 
-// count returns how many came from an address of late, this one too.
+// count returns how many came from an address recently, with this one. Addresses
+// beyond those that are remembered count as one.
 func (w *wrongTokens) count(address string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,15 +101,16 @@ func (w *wrongTokens) count(address string) int {
 			}
 		}
 	}
+	if _, known := w.seen[address]; !known && len(w.seen) >= wrongAddresses {
+		address = ""
+	}
 	from := w.seen[address]
 	if now.Sub(from.last) > wrongMemory {
 		from.count = 0
 	}
 	from.count++
 	from.last = now
-	if _, known := w.seen[address]; known || len(w.seen) < wrongAddresses {
-		w.seen[address] = from
-	}
+	w.seen[address] = from
 	return from.count
 }
 

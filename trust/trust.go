@@ -10,7 +10,8 @@
 //   - every symbolic link on the way belongs to us or to root too.
 //
 // A secret, further, cannot be read by others, nor by its group, unless it is
-// root's and the group is how we read it. Where backout writes, the last name of
+// root's and the group is how we read it, or it is one that teams share in a group
+// (an address of a database, a token of the command line). Where backout writes, the last name of
 // the path is not a link at all.
 //
 // All is checked on the descriptor that is then read, written or run, never on a
@@ -57,6 +58,7 @@ type use int
 const (
 	read use = iota
 	secret
+	shared // a secret that its group may read
 	write
 )
 
@@ -70,6 +72,9 @@ func us() user { return user(os.Geteuid()) }
 
 // Open opens a regular file that only we and root can change.
 func Open(path string) (*os.File, error) { return us().open(path, read, os.O_RDONLY, 0) }
+
+// ReadShared is ReadSecret for what its group may read too.
+func ReadShared(path string, max int64) ([]byte, error) { return us().readAll(path, shared, max) }
 
 // ReadFile returns the content of a regular file that only we and root can
 // change, and that has max bytes at most.
@@ -173,10 +178,10 @@ func (me user) judge(info fs.FileInfo, path string, u use) error {
 		return &Error{Path: path, Problem: "is not a regular file"}
 	}
 	closed := fs.FileMode(0o077)
-	if owner(info) == 0 && me != 0 {
-		closed = 0o027 // root's file, which we read as its group
+	if u == shared || owner(info) == 0 && me != 0 {
+		closed = 0o027 // or root's file, which we read as its group
 	}
-	if mode := info.Mode().Perm(); u == secret && mode&closed != 0 {
+	if mode := info.Mode().Perm(); (u == secret || u == shared) && mode&closed != 0 {
 		return &Error{
 			Path: path, Problem: fmt.Sprintf("has mode %04o: %v", mode, ErrOpenToOthers), Try: "chmod 600 " + path, err: ErrOpenToOthers,
 		}

@@ -93,7 +93,7 @@ func (f serverFlags) client() (*client, error) {
 		},
 	}}
 	if tokenFile != "" {
-		b, err := trust.ReadSecret(tokenFile, maxTokenFile)
+		b, err := trust.ReadShared(tokenFile, maxTokenFile)
 		if err != nil {
 			return nil, wrong("", "--token-file: %w", err)
 		}

@@ -35,7 +35,7 @@ func known() map[string]string {
 // readAddress reads a file that holds postgres://USER:PASSWORD@HOST:PORT/DATABASE.
 // No error tells what is in it.
 func readAddress(file string) (*address, error) {
-	content, err := trust.ReadSecret(file, maxDSN)
+	content, err := trust.ReadShared(file, maxDSN)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("dsn_file: %s is missing; try: write postgres://USER:PASSWORD@HOST:PORT/DATABASE into it, and chmod 600", file)
 	}
