@@ -343,7 +343,7 @@ func (r *configReader) dsn(n *yaml.Node) string {
 	if name == "" {
 		return ""
 	}
-	content, err := trust.ReadSecret(r.path(name), maxToken)
+	content, err := trust.ReadShared(r.path(name), maxToken)
 	if err != nil {
 		r.fail(n, secretTry(err, "a file that backout can read"), "storage.dsn_file: %v", err)
 		return ""

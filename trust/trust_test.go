@@ -170,6 +170,14 @@ func TestASecretThatOthersCanReadIsRefused(t *testing.T) {
 	}
 }
 
+func TestASharedSecretMayBeReadByItsGroupOnly(t *testing.T) {
+	for mode, refused := range map[fs.FileMode]bool{0o600: false, 0o640: false, 0o440: false, 0o660: true, 0o620: true, 0o604: true, 0o644: true} {
+		if _, err := ReadShared(put(t, filepath.Join(place(t), "f"), mode), 100); (err != nil) != refused {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+}
+
 func TestNothingIsWrittenThroughALink(t *testing.T) {
 	dir := place(t)
 	target := put(t, filepath.Join(dir, "target"), 0o600)

@@ -87,6 +87,10 @@ func (w *work) readCommand() (*commandState, error) {
 // runCommand runs the playbook's command, once it is noted what the database was
 // like before it.
 func (w *work) runCommand(ctx context.Context) error {
+	// It may have been exchanged while the snapshot was taken.
+	if err := w.sameCommand(); err != nil {
+		return &definiteError{err}
+	}
 	marks, err := w.marks(ctx)
 	if err != nil {
 		return err

@@ -295,11 +295,7 @@ func (w *work) resumable(ctx context.Context, st *state) error {
 // not what was looked at.
 func (w *work) left(st *state) ([]script, error) {
 	if st.history == nil {
-		now, err := w.readCommand()
-		if err == nil && !reflect.DeepEqual(now, w.m.Plan.Command) {
-			err = errors.New("the command is not the one that was looked at")
-		}
-		return nil, err
+		return nil, w.sameCommand()
 	}
 	found, err := readScripts(w.spec.Flyway.Dir)
 	if err != nil {
@@ -318,6 +314,15 @@ func (w *work) left(st *state) ([]script, error) {
 		return nil, fmt.Errorf("the schema is at %s, and was at %s when it was looked at", st.history.current(), w.m.Plan.Version)
 	}
 	return plan, nil
+}
+
+// sameCommand refuses a command, or a script of it, that is not what was looked at.
+func (w *work) sameCommand() error {
+	now, err := w.readCommand()
+	if err == nil && !reflect.DeepEqual(now, w.m.Plan.Command) {
+		err = errors.New("the command is not the one that was looked at")
+	}
+	return err
 }
 
 // parseSnapshot reads what an intent recorded; nothing recorded is nothing asked for.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -41,7 +42,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 			[]string{"V2.0.0__analytics.sql is not what was applied", "flyway validate"}},
 		"two undo scripts of a version": {func(w *world) { w.write("sub/U2__again.sql", "SELECT 1;") }, []string{"are of the same version"}},
 		"an undo script that anybody can write": {func(w *world) { w.chmod(undo2, 0o666) },
-			[]string{undo2 + " can be written by others", "try: chmod go-w"}},
+			[]string{undo2 + " can be written by group or others", "try: chmod go-w"}},
 		"no folder of scripts": {func(w *world) { w.spec.Flyway.Dir = filepath.Join(w.dir, "none") }, []string{"no such file"}},
 		"a failed migration":   {func(w *world) { w.row("3.0.0", "x", "SQL", "V3.0.0__x.sql", "1", false) }, []string{"version 3.0.0 was being applied by V3.0.0__x.sql and failed", "flyway repair"}},
 		"a failed undo":        {func(w *world) { w.row("2.0.0", "x", "UNDO_SQL", undo2, "1", false) }, []string{"version 2.0.0 was being undone", "flyway repair"}},
@@ -71,7 +72,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 			if err := os.Chmod(w.spec.DSNFile, 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, []string{"can be read by others", "try: chmod 600"}},
+		}, []string{"has mode 0644", "try: chmod 600"}},
 		"no address":           {func(w *world) { w.spec.DSNFile += ".none" }, []string{"is missing", "try: write postgres://"}},
 		"an address of no use": {func(w *world) { w.address2("host=127.0.0.1 password=" + w.secret) }, []string{"does not hold the address", "try: postgres://"}},
 		"no Flyway": {func(w *world) {
@@ -80,7 +81,9 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 			[]string{"has no flyway_schema_history"}},
 		"a missing command":                 {func(w *world) { w.byCommand(); w.remove("rollback_to_v1.sh") }, []string{"command:", "no such file"}},
 		"a command that is not executable":  {func(w *world) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o644) }, []string{"is not executable", "try: chmod +x"}},
-		"a command that anybody can write":  {func(w *world) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o777) }, []string{"can be written by others"}},
+		"a command that anybody can write":  {func(w *world) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o777) }, []string{"can be written by group or others"}},
+		"a script that anybody can write":   {func(w *world) { w.byShell(); w.chmod("rollback_to_v1.sh", 0o666) }, []string{"can be written by group or others", "try: chmod go-w"}},
+		"a folder that anybody can write":   {func(w *world) { w.byShell(); w.chmod(".", 0o777) }, []string{"can be written by group or others", "try: chmod go-w"}},
 		"a question that is none":           {func(w *world) { w.byCommand(); w.spec.Wanted = "SELECT 1" }, []string{"wanted: the answer is no boolean"}},
 		"a question that changes something": {func(w *world) { w.byCommand(); w.spec.Wanted = "DELETE FROM forecasts RETURNING true" }, []string{"wanted:", "read-only"}},
 		"a question with two answers":       {func(w *world) { w.byCommand(); w.spec.Wanted = "SELECT true UNION ALL SELECT true" }, []string{"wanted:", "try: a query of one boolean"}},
@@ -166,6 +169,47 @@ func isInDoubt(err error) bool {
 		}
 	}
 	return false
+}
+
+// The script of [/bin/sh, x.sh] is as much the command as the shell is.
+func TestAScriptThatIsExchangedAfterItWasLookedAtDoesNotRun(t *testing.T) {
+	swap := func(w *world) { w.write("rollback_to_v1.sh", "#!/bin/sh\ntouch ran\n") }
+	for name, prepare := range map[string]func(w *world) (before json.RawMessage){
+		"before the step": func(w *world) json.RawMessage {
+			before := w.untouched().Snapshot
+			swap(w)
+			return before
+		},
+		"while the snapshot is taken": func(w *world) json.RawMessage {
+			before := w.untouched().Snapshot
+			script := filepath.Join(w.dir, "rollback_to_v1.sh")
+			dump, err := exec.LookPath("pg_dump")
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.program("pg_dump", `case "$*" in *--version*) ;; *) echo 'touch ran' >>'`+script+`' ;; esac; exec '`+dump+`' "$@"`)
+			return before
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.byShell()
+			before := prepare(w)
+			err := w.action(nil).Apply(t.Context(), op, before)
+			w.says(err, "looked at")
+			if _, err := os.Stat(filepath.Join(w.dir, "ran")); err == nil || isInDoubt(err) {
+				t.Error("it ran")
+			}
+		})
+	}
+}
+
+func TestAnAddressThatItsGroupCanReadIsTaken(t *testing.T) {
+	w := newWorld(t)
+	if err := os.Chmod(w.spec.DSNFile, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	w.untouched()
 }
 
 func TestABindNamesWhatIsMissing(t *testing.T) {

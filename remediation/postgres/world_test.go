@@ -135,6 +135,12 @@ func (w *world) byCommand() {
 	w.spec.Wanted = "SELECT to_regclass('public.forecasts') IS NULL"
 }
 
+// byShell is byCommand with a shell that is given the script.
+func (w *world) byShell() {
+	w.byCommand()
+	w.spec.Command = []string{"/bin/sh", "rollback_to_v1.sh"}
+}
+
 // lastly connects for a cleanup, when the test's context is over.
 func lastly(t *testing.T) *pgx.Conn {
 	conn, err := pgx.Connect(context.Background(), os.Getenv("BACKOUT_POSTGRES_DSN"))
