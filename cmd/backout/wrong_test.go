@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -106,4 +107,41 @@ func TestAPortThatIsTakenIsSaidWithWhatToDo(t *testing.T) {
 		}
 	}
 	t.Fatal("nobody kept the port 9098")
+}
+
+func TestATokenGoesBeyondLoopbackByTLSOnly(t *testing.T) {
+	for url, refused := range map[string]bool{
+		"http://127.0.0.1:9099": false, "http://[::1]:9099": false, "http://localhost:9099": false, "https://backout.example": false,
+		"http://backout.example:9099": true, "http://192.0.2.1": true, "http://127.0.0.1.example": true,
+	} {
+		for _, insecure := range []bool{false, true} {
+			file := tokenFile(t)
+			_, err := serverFlags{url: &url, tokenFile: &file, insecure: &insecure, env: func(string) string { return "" }}.client()
+			if (err != nil) != (refused && !insecure) {
+				t.Errorf("%s, --insecure-http %v: %v", url, insecure, err)
+			}
+		}
+		none, insecure := "", false
+		if _, err := (serverFlags{url: &url, tokenFile: &none, insecure: &insecure, env: func(string) string { return "" }}).client(); err != nil {
+			t.Errorf("%s without a token: %v", url, err)
+		}
+	}
+	r := backout(t, nil, "incident", "list", "--url=http://192.0.2.1", "--token-file="+tokenFile(t))
+	if r.status != 2 || !strings.Contains(r.stderr, "--insecure-http") {
+		t.Errorf("status %d: %s", r.status, r.stderr)
+	}
+}
+
+func TestATokenFileThatOthersCanReadIsRefused(t *testing.T) {
+	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: false, 0o644: true, 0o660: true} {
+		file := tokenFile(t)
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		url, insecure := "http://127.0.0.1:9099", false
+		_, err := serverFlags{url: &url, tokenFile: &file, insecure: &insecure, env: func(string) string { return "" }}.client()
+		if (err != nil) != refused {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
 }
