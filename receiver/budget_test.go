@@ -184,7 +184,7 @@ func TestHEADAnswersAsGETDoesWithoutTheBody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := http.DefaultClient.Do(as(r, "ann"))
+			resp, err := new(http.Client).Do(as(r, "ann"))
 			if err != nil {
 				t.Fatal(err)
 			}

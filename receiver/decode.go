@@ -232,9 +232,10 @@ func each(array []byte, fn func(element []byte) error) error {
 	for i := 0; i < len(array); i++ {
 		switch c := array[i]; {
 		case quoted:
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
-			} else if c == '"' {
+			case '"':
 				quoted = false
 			}
 		case c == '"':

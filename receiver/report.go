@@ -283,16 +283,7 @@ func (r *Report) people() {
 	}
 }
 
-// first and last return an entry of the incident of that kind, or nil.
-func (r *Report) first(kind remediation.Kind) *remediation.Entry {
-	for i := range r.Entries {
-		if e := &r.Entries[i]; e.Kind == kind && e.Detail["undo"] != true {
-			return e
-		}
-	}
-	return nil
-}
-
+// last returns the incident's last entry of a kind, or nil.
 func (r *Report) last(kind remediation.Kind) *remediation.Entry {
 	for i := len(r.Entries) - 1; i >= 0; i-- {
 		if e := &r.Entries[i]; e.Kind == kind && e.Detail["undo"] != true {

@@ -54,13 +54,12 @@ const (
 // verifyAlways verifies the audit log at start and daily, until ctx ends.
 func (e *Engine) verifyAlways(ctx context.Context) error {
 	for ctx.Err() == nil {
-		switch seq, hash, err := e.VerifyAudit(ctx); {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			e.log.Error("the audit log cannot be verified or is broken", "verified_to", seq, "err", err)
-		default:
+		seq, hash, err := e.VerifyAudit(ctx)
+		switch {
+		case err == nil:
 			e.log.Info("the audit log is whole", "head", fmt.Sprintf("%d:%s", seq, hash))
+		case ctx.Err() == nil:
+			e.log.Error("the audit log cannot be verified or is broken", "verified_to", seq, "err", err)
 		}
 		pause(ctx, verifyEvery)
 	}

@@ -210,11 +210,8 @@ func (e *Engine) deliverTo(ctx context.Context, ch Channel, poke <-chan struct{}
 	for ctx.Err() == nil {
 		next, err := e.deliverDue(ctx, ch)
 		wait := outboxEvery
-		if ctx.Err() != nil {
-			break
-		}
 		switch {
-		case err != nil:
+		case err != nil && ctx.Err() == nil:
 			e.log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
 			pause(ctx, time.Second)
 			continue

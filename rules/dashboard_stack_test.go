@@ -41,6 +41,7 @@ type composeFile struct {
 func TestTheComposeFileIsAWholeStackOfFilesThatAreThere(t *testing.T) {
 	t.Setenv("PROJECT_DIR", "/srv/social-intel")
 	t.Setenv("CONFIG_DIR", "/etc/backout")
+	t.Setenv("ALERTMANAGER_SECRETS", "/etc/backout-alertmanager")
 	out, ok := tool(t, "docker-compose", "-f", filepath.Join(deploy, "compose.yaml"), "config", "--quiet")
 	if !ok {
 		t.Fatal(out)

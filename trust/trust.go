@@ -239,7 +239,9 @@ func (me user) resolve(path string, u use) (string, error) {
 		next := filepath.Join(at, name)
 		info, err := os.Lstat(next)
 		switch {
-		case err != nil && (len(rest) > 0 || !errors.Is(err, fs.ErrNotExist)):
+		case err != nil && len(rest) > 0 && errors.Is(err, fs.ErrNotExist):
+			return "", &os.PathError{Op: "open", Path: path, Err: syscall.ENOENT} // as open itself would say it
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return "", err
 		case err != nil || info.Mode()&fs.ModeSymlink == 0:
 			at = next

@@ -173,11 +173,16 @@ func doubtful(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return remediation.InDoubt(fmt.Errorf("%w: %w", err, ctx.Err()))
 	}
-	var cut *url.Error
-	if client.IsErrConnectionFailed(err) || errors.As(err, &cut) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if unanswered(err) {
 		return remediation.InDoubt(err)
 	}
 	return err
+}
+
+// unanswered tells that the engine was asked and gave no answer.
+func unanswered(err error) bool {
+	var cut *url.Error
+	return client.IsErrConnectionFailed(err) || errors.As(err, &cut) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // movedOn tells that something else changed the containers between our look and

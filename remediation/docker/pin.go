@@ -315,8 +315,8 @@ func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
 		},
 		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
 			to := namedImage{was.Image, was.ImageID}
-			now, _, err := a.sides(f, snap)
-			if unknown := err != nil; unknown || parseReference(now.spec.Image) != parseReference(was.Image) {
+			now, _, unreadable := a.sides(f, snap)
+			if unreadable != nil || parseReference(now.spec.Image) != parseReference(was.Image) {
 				return change{image: to, edit: noteImage(to)}, nil // going back waits for no file
 			}
 			env, _, err := a.c.readOptional(snap.Env.Path)

@@ -116,7 +116,10 @@ func (c *Client) giveWay(ctx context.Context, original, dup *replica) error {
 func (c *Client) setAside(ctx context.Context, r *replica, aside string) error {
 	if !r.HostConfig.RestartPolicy.IsNone() {
 		never := container.RestartPolicy{Name: container.RestartPolicyDisabled}
-		if err := c.setRestart(ctx, r, never); err != nil {
+		switch err := c.setRestart(ctx, r, never); {
+		case err != nil && unanswered(err):
+			return err
+		case err != nil:
 			// One that ends and starts over and over may be between the two.
 			if serr := c.stop(ctx, r); serr != nil || ctx.Err() != nil {
 				return errors.Join(err, serr)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,6 +163,10 @@ func (r *replica) isDown() error {
 // does not cure it.
 func (c *Client) healthy(ctx context.Context, f *fleet, p alerts.Probe) (h remediation.Check, broken bool) {
 	h.Name = checkHealth
+	if down := f.down(); down != nil && !slices.ContainsFunc(f.members(), (*replica).running) {
+		h.Detail = fmt.Sprintf("no container of %s is running: %v", f.service, down.isDown())
+		return h, true
+	}
 	k := checkOf(p, "", setting{})
 	k.flags, k.version, k.peers = "", "", f.replicas
 	for _, r := range f.members() {
