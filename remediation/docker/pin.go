@@ -315,24 +315,26 @@ func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
 		},
 		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
 			to := namedImage{was.Image, was.ImageID}
-			now, _, unreadable := a.sides(f, snap)
-			if unreadable != nil || parseReference(now.spec.Image) != parseReference(was.Image) {
-				return change{image: to, edit: noteImage(to)}, nil // going back waits for no file
+			now, _, err := a.sides(f, snap)
+			if err == nil && parseReference(now.spec.Image) == parseReference(was.Image) {
+				written, err := a.writtenAgain(f, now, snap)
+				return a.c.follow(ctx, f, written, now, to), err
 			}
-			env, _, err := a.c.readOptional(snap.Env.Path)
-			if err == nil {
-				env, err = setEnv(env, a.variable, snap.Value)
-			}
-			if err != nil {
-				return change{}, err
-			}
-			written, err := a.c.definitionWith(f, now.project, snap.Env.Path, env)
-			if err != nil {
-				return change{}, err
-			}
-			return a.c.follow(ctx, f, written, now, to), nil
+			return change{image: to, edit: noteImage(to)}, nil // going back waits for no file
 		},
 	}
+}
+
+// writtenAgain is a definition with a snapshot's value written.
+func (a *imagePin) writtenAgain(f *fleet, now definition, snap pinSnapshot) (definition, error) {
+	env, _, err := a.c.readOptional(snap.Env.Path)
+	if err == nil {
+		env, err = setEnv(env, a.variable, snap.Value)
+	}
+	if err != nil {
+		return definition{}, err
+	}
+	return a.c.definitionWith(f, now.project, snap.Env.Path, env)
 }
 
 // sides are the definition as the files are, and as it was by a snapshot.
