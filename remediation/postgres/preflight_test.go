@@ -53,7 +53,7 @@ func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
 	w := newWorld(t)
 	found := w.prove()
 	w.wants(found, "schema/access", remediation.Pass, w.app+" can be cut off")
-	w.wants(found, "schema/scripts", remediation.Pass, "1 versions above 1.0.0 (1 applied)")
+	w.wants(found, "schema/scripts", remediation.Pass, "1 version above 1.0.0 (1 applied)")
 	w.wants(found, "schema/tried", remediation.Pass, "1 scripts ran")
 	w.wants(found, "schema/snapshot", remediation.Pass, "pg_dump reads the schema")
 	w.wants(found, "replication/lag", remediation.CannotTell, "no replica")
