@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ const labelPreflight = "backout.preflight"
 // not given up when the proof is.
 const removeTimeout = 30 * time.Second
 
-func asideKey(t alerts.ComposeTarget) string { return t.ProjectDir + "/" + t.Project + "/" + t.Service }
+func asideKey(t alerts.ComposeTarget) string { return path.Join(t.ProjectDir, t.Project, t.Service) }
 
 // sweep removes what a process that was killed in the midst of a proof left behind.
 func (c *Client) sweep(ctx context.Context, t alerts.ComposeTarget) error {
