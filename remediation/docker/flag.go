@@ -54,6 +54,10 @@ func (a *flagOff) want() setting { return setting{a.flag.Off, true} }
 // due tells a replica that is still to be replaced.
 func (a *flagOff) due(r *replica) bool { return r.variable(a.flag.Name) != a.want() }
 
+func (a *flagOff) writes() writes {
+	return writes{variable: a.flag.Name, had: func(r *replica) setting { return r.variable(a.flag.Name) }}
+}
+
 func (a *flagOff) check() check { return checkOf(a.target.Probe, a.flag.Name, a.want()) }
 
 // replacement is how an operation replaces the replicas that have the flag on.
@@ -102,7 +106,7 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 		return none, snapshot{}, err
 	}
 	on, left := f.due(op, a.due), f.leftovers(op)
-	byTool := a.c.toolFor(l.defined, a.flag.Name)
+	byTool := a.c.toolFor(l.defined, a.writes())
 	if byTool == nil {
 		err = a.c.refuse(ctx, on)
 	} else {
@@ -172,7 +176,7 @@ func (a *flagOff) Apply(ctx context.Context, op string, before json.RawMessage) 
 	}
 	p := a.replacement(op, snap)
 	// Before the first file is written: a copy that has begun was looked at then.
-	if p.tool = a.c.toolFor(l.defined, a.flag.Name); p.tool == nil {
+	if p.tool = a.c.toolFor(l.defined, a.writes()); p.tool == nil {
 		err = a.c.refuse(ctx, f.due(op, a.due))
 	} else if err = p.tool.decidedBy(l); err == nil {
 		_, err = p.tool.standsAt(ctx, a.c, f, l.envOff && l.now == a.want(), a.due)
@@ -252,7 +256,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if why := a.keeps(op, snap, f); why != "" {
 		a.c.log.Warn("the flag is not turned on again", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
 		p := a.replacement(op, snap)
-		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, a.flag.Name); err != nil {
+		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, a.writes()); err != nil {
 			return doubtful(ctx, err)
 		}
 		return p.finish(ctx)
@@ -309,7 +313,7 @@ func (a *flagOff) putBack(ctx context.Context, op string, snap snapshot) error {
 		return err
 	}
 	p := a.replacement(op, snap)
-	byTool, err := a.c.toolNow(ctx, a.target.Compose, a.flag.Name)
+	byTool, err := a.c.toolNow(ctx, a.target.Compose, a.writes())
 	if err != nil {
 		return doubtful(ctx, err)
 	}

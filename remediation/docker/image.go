@@ -102,7 +102,7 @@ func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.C
 		return standing{}, err
 	}
 	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
-	if st.tool = a.c.toolFor(st.definition, ""); st.tool == nil {
+	if st.tool = a.c.toolFor(st.definition, writes{}); st.tool == nil {
 		err = a.c.refuse(ctx, st.due)
 	} else {
 		st.byTool, err = st.tool.standsAt(ctx, a.c, f, st.snap.ImageID == st.snap.PreviousID || len(st.kept) > 0, a.due(st.snap.PreviousID))
@@ -342,7 +342,7 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 		return nil // it never began, or was undone
 	}
 	p := a.replacement(op, was)
-	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, ""); err != nil {
+	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, writes{}); err != nil {
 		return err
 	}
 	if now != "" && now != was.PreviousID && now != was.ImageID {

@@ -66,6 +66,9 @@ type pinned struct {
 	due, left []*replica
 	denied    bool
 	op        string
+	// tool recreates the service where copies would lack something; nil: copies do.
+	tool   *tool
+	byTool remediation.Position
 }
 
 func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Context, alerts.ComposeTarget) (*fleet, error)) (pinned, error) {
@@ -95,10 +98,10 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	st.snap.Image, st.snap.Replicas = st.now.spec.Image, []replicaState{}
 	st.written = st.now.spec.Image == st.then.spec.Image
 	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
-	err = a.c.refuse(ctx, st.due)
-	if hidden := st.then.hidden(); len(hidden) > 0 && len(st.due) > 0 {
-		err = fmt.Errorf("%s has %s, which a copy of its container would lack; try: %s=%s in %s, and docker compose up -d %s by hand",
-			st.then.at(), strings.Join(hidden, ", "), a.variable, st.snap.Value, path, st.service)
+	if st.tool == nil {
+		err = a.c.refuse(ctx, st.due)
+	} else {
+		st.byTool, err = st.tool.standsAt(ctx, a.c, f, st.written, a.due(st.snap.PreviousID))
 	}
 	if err != nil {
 		return pinned{}, err
@@ -157,12 +160,14 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 		return fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s; try: image: %s:${%s} there, and docker-compose up -d %s",
 			at, a.variable, st.snap.Env.Path, d.spec.Image, ref.repo, a.variable, st.service)
 	}
-	other, err := with(unlikely + "1")
-	if err != nil {
-		return err
-	}
-	if key, err := elsewhere(d, other); err != nil || key != "" {
-		return cmp.Or(err, fmt.Errorf("%s: %s stands in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
+	if st.tool = a.c.toolFor(d, a.writes(d.spec.Image)); st.tool == nil {
+		other, err := with(unlikely + "1")
+		if err != nil {
+			return err
+		}
+		if key, err := elsewhere(d, other); err != nil || key != "" {
+			return cmp.Or(err, fmt.Errorf("%s: %s stands in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
+		}
 	}
 	current, _ := lastEnv(env, a.variable)
 	for _, value := range spellings(a.version, current.value) {
@@ -182,6 +187,17 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 		}
 	}
 	return missing(st.snap.Previous)
+}
+
+// writes is the variable, whose value a container's image tells by the image that the
+// unlikely value makes; "" where nobody asks for it.
+func (a *imagePin) writes(image string) writes {
+	before, after, _ := strings.Cut(image, unlikely)
+	return writes{variable: a.variable, version: true, had: func(r *replica) setting {
+		rest, one := strings.CutPrefix(r.Config.Image, before)
+		value, two := strings.CutSuffix(rest, after)
+		return setting{value, one && two}
+	}}
 }
 
 // elsewhere returns a key of the service, beside image and environment, that differs
@@ -211,7 +227,7 @@ func (a *imagePin) due(previous string) func(*replica) bool {
 func (st pinned) position() remediation.Position {
 	ours := slices.ContainsFunc(st.replicas, func(r *replica) bool { return r.ownedBy(st.op) })
 	switch {
-	case len(st.left) > 0, st.written && len(st.due) > 0, st.written && st.denied && ours:
+	case len(st.left) > 0, st.written && len(st.due) > 0, st.written && st.denied && ours, st.byTool == remediation.HalfWay:
 		return remediation.HalfWay
 	case st.written && !st.denied:
 		return remediation.Wanted
@@ -262,7 +278,9 @@ func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage)
 			return err
 		}
 	}
-	return a.replacement(op, was).apply(ctx)
+	p := a.replacement(op, was)
+	p.tool = st.tool
+	return p.apply(ctx)
 }
 
 func (a *imagePin) parse(before json.RawMessage) (pinSnapshot, error) {
@@ -420,10 +438,14 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 	if err != nil {
 		return err
 	}
-	if theirs {
-		return a.replacement(op, was).retract(ctx)
+	p := a.replacement(op, was)
+	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, a.writes("")); err != nil {
+		return err
 	}
-	return a.replacement(op, was).undo(ctx)
+	if theirs {
+		return p.retract(ctx)
+	}
+	return p.undo(ctx)
 }
 
 var (

@@ -31,8 +31,8 @@ import (
 // proxy that goes by labels takes it for one of the service's own.
 const labelPreflight = "backout.preflight"
 
-// removeTimeout bounds the removal of a container that was started aside, which is
-// not given up when the proof is.
+// removeTimeout bounds the creation of a container that is started aside, and its
+// removal; neither is given up when the proof is.
 const removeTimeout = 30 * time.Second
 
 func asideKey(t alerts.ComposeTarget) string { return path.Join(t.ProjectDir, t.Project, t.Service) }
@@ -97,8 +97,8 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 	if err != nil {
 		return "", remediation.FindingOf(doubtful(ctx, err))
 	}
-	if byTool := a.c.toolFor(a.defined, ""); byTool != nil {
-		return "", remediation.Unknown("the service has "+strings.Join(byTool.hidden, ", ")+", which what is started beside it would lack", "try it by hand, and sign for it")
+	if byTool := a.c.toolFor(a.defined, writes{}); byTool != nil {
+		return "", remediation.Unknown("the service has "+strings.Join(byTool.hidden, ", ")+", which a container that backout starts beside it would lack", "start one by hand, and sign for it")
 	}
 	if mode := bp.host.NetworkMode; mode.IsHost() || mode.IsContainer() || mode.IsNone() {
 		return "", remediation.Unknown("the service has network_mode: "+string(mode)+", so that nothing can be started beside it", "try it by hand, and sign for it")
@@ -226,7 +226,10 @@ func (a aside) create(ctx context.Context, bp blueprint) (id string, err error) 
 	if _, ok := bp.networks[first]; ok && bp.host.NetworkMode.IsUserDefined() {
 		endpoints = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{first: bp.networks[first]}}
 	}
-	created, err := a.c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, name)
+	// Not cut off: what the engine made after that would be nobody's to remove.
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	created, err := a.c.api.ContainerCreate(whole, bp.config, bp.host, endpoints, nil, name)
 	if err != nil {
 		return "", err
 	}

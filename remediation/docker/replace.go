@@ -227,6 +227,13 @@ func (p *replacement) undoByTool(ctx context.Context) error {
 
 // retract takes back no more than copies: whatever runs besides is somebody else's.
 func (p *replacement) retract(ctx context.Context) error {
+	if p.tool != nil {
+		f, err := p.survey(ctx)
+		if err != nil {
+			return err
+		}
+		return p.c.untag(ctx, markOf(f))
+	}
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.takeBack(ctx, f) })
 }
 

@@ -34,13 +34,13 @@ func (d definition) hidden() []string {
 		case key == "configs":
 			for _, c := range d.spec.Configs {
 				if d.configs[c.Source].File == "" {
-					all = append(all, "configs: "+c.Source+", which has no file")
+					all = append(all, "configs: "+c.Source+" (without a file)")
 				}
 			}
 		case key == "secrets":
 			for _, s := range d.spec.Secrets {
 				if d.secrets[s.Source].File == "" {
-					all = append(all, "secrets: "+s.Source+", which has no file")
+					all = append(all, "secrets: "+s.Source+" (without a file)")
 				}
 			}
 		case key == "deploy":

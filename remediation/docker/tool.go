@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,8 @@ import (
 //	the mark is taken away
 //
 // The tool changes whatever its files say. So it runs only where its own hash of the
-// service, with each container's value of the flag, is the label of that container:
-// then nothing else differs. A tool that was killed is found by its mark, and run again
+// service, with each container's value of the flag or version, is the label of that
+// container: then nothing else differs. A tool that was killed is found by its mark, and run again
 // so that it recreates what looks right already: a container may run without its
 // hooks. What it left half-way under another name is put in order first.
 
@@ -48,15 +49,23 @@ func (c *Client) marked(ctx context.Context, f *fleet) (bool, error) {
 // tool is how the compose tool recreates one service.
 type tool struct {
 	definition
-	// variable is what an operation writes into the env file; "": nothing.
+	hidden []string
+	writes writes
+}
+
+// writes is what an operation writes into the env file; none where it moves a tag.
+type writes struct {
 	variable string
-	hidden   []string
+	// had tells the variable's value that a container was made with.
+	had func(*replica) setting
+	// version: it decides on the image; otherwise the image is to stay.
+	version bool
 }
 
 // toolFor returns the tool for a service that cannot be copied, or nil.
-func (c *Client) toolFor(d definition, variable string) *tool {
+func (c *Client) toolFor(d definition, w writes) *tool {
 	if hidden := d.hidden(); len(hidden) > 0 {
-		return &tool{d, variable, hidden}
+		return &tool{d, hidden, w}
 	}
 	return nil
 }
@@ -80,13 +89,13 @@ func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, written bool, 
 
 // toolNow returns the tool for a service as its files are now, or nil. Where they cannot
 // be read, copies can still be put back.
-func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, variable string) (*tool, error) {
+func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, w writes) (*tool, error) {
 	f, err := c.survey(ctx, target)
 	if err != nil {
 		return nil, err
 	}
 	if d, err := c.definitionOf(f); err == nil {
-		return c.toolFor(d, variable), nil
+		return c.toolFor(d, w), nil
 	}
 	return nil, nil
 }
@@ -99,7 +108,7 @@ func (t *tool) decidedBy(l *lasting) error {
 		return nil
 	}
 	return fmt.Errorf("%s has %s, which a copy of its container would lack; the compose tool would recreate it, but %s does not decide on %s there; try: write %s: ${%s:-} into environment: and its value into %s, and docker compose up -d %s from a shell that does not set it",
-		t.at(), strings.Join(t.hidden, ", "), l.env.Path, t.variable, t.variable, t.variable, l.env.Path, t.spec.Name)
+		t.at(), strings.Join(t.hidden, ", "), l.env.Path, t.writes.variable, t.writes.variable, t.writes.variable, l.env.Path, t.spec.Name)
 }
 
 // refuse says why the tool would change more than it is to, or returns nil.
@@ -116,9 +125,11 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
 		}
 		q := t.ask(f)
-		if s := r.variable(t.variable); t.variable != "" && s.set {
-			q.assume = t.variable + "=" + s.value
-			q.key += " " + q.assume
+		if t.writes.variable != "" {
+			if s := t.writes.had(r); s.set {
+				q.assume = t.writes.variable + "=" + s.value
+				q.key += " " + q.assume
+			}
 		}
 		a := c.ask(q)
 		select {
@@ -130,27 +141,20 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 			return why("%v; try: docker compose config --hash %s in %s", a.err, f.service, t.dir)
 		}
 		// The first generation's hash has the image in it, and its tag may be moved by now.
-		moved := t.first() && t.variable == "" && left
+		moved := t.first() && t.writes.variable == "" && left
 		if a.hash != r.label(labelConfigHash) && !moved {
 			return why("its config --hash of the service is not that of container %s, so more than %s would change; try: docker compose up -d %s by hand, with the same version (%s) and from a shell that sets no variable of its own",
-				r.name(), orThis(t.variable, "the image"), f.service, t.version)
+				r.name(), cmp.Or(t.writes.variable, "the image"), f.service, t.version)
 		}
 		named, err := c.imageID(ctx, r.Config.Image)
 		if err != nil {
 			return err
 		}
-		if t.variable != "" && named != r.Image {
+		if t.writes.variable != "" && !t.writes.version && named != r.Image {
 			return why("%s is another image by now than the one that container %s runs; try: docker tag %s %s", r.Config.Image, r.name(), shortImage(r.Image), r.Config.Image)
 		}
 	}
 	return nil
-}
-
-func orThis(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 // shares reports whether a container uses another one's namespaces, which the tool can

@@ -146,15 +146,29 @@ func (s *silent) Header() http.Header         { return s.header }
 func (s *silent) Write(b []byte) (int, error) { return len(b), nil }
 func (s *silent) WriteHeader(int)             {}
 
-// byTool is the action of a client whose every call goes by a road.
-func (w *world) byTool(f *fault) remediation.Action {
+// roadClient is a client whose every call goes by a road.
+func (w *world) roadClient(f *fault) *Client {
 	w.Helper()
 	c, err := New(Options{Host: w.road(f), Projects: []string{w.dir}, Environ: w.environ, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { _ = c.Close() })
-	a, err := c.FlagOff(w.target, w.flag)
+	return c
+}
+
+func (w *world) byTool(f *fault) remediation.Action {
+	w.Helper()
+	a, err := w.roadClient(f).FlagOff(w.target, w.flag)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return a
+}
+
+func (w *world) pinByTool(f *fault) remediation.Action {
+	w.Helper()
+	a, err := w.roadClient(f).ImagePin(w.target, "TAG", "v1.0.0")
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -240,6 +254,71 @@ func TestFlagOffByTheComposeToolConforms(t *testing.T) {
 			Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
 				broken := &fault{n: n, kind: f}
 				return w.byTool(broken), func() bool { return broken.hit }
+			},
+		}
+	})
+}
+
+// pinnedAndHooked is a service whose version stands in .env, and in a label too.
+func pinnedAndHooked(t *testing.T) *world {
+	w := imageWorld(t, versionOne).second()
+	for tag, version := range map[string]func() (string, error){"1.0.0": versionOne, "2.0.0": versionTwo, "3.0.0": versionThree} {
+		w.tag(tag, version)
+	}
+	w.untag("v1.0.0")
+	w.untag("latest")
+	file := strings.Replace(w.hookedFile(), "image: "+w.image, "image: \""+w.project+":${TAG:?}\"\n    labels: {version: \"$TAG\"}", 1)
+	w.write("compose.yaml", file)
+	w.write(".env", "# versions\nTAG=2.0.0 # now\nFLAG=1\nPASSWORD="+secret+"\n")
+	w.up2("up", "-d")
+	return w
+}
+
+func TestAPinnedVersionOfWhatNoInspectShowsGoesBackByTheComposeTool(t *testing.T) {
+	w := pinnedAndHooked(t)
+	before := w.kept()
+	a := w.pinByTool(nil)
+	snap := w.back(a, op)
+	if r := w.serves(versionOne); r.Config.Image != w.project+":1.0.0" || r.label("version") != "1.0.0" {
+		t.Errorf("made from %s with the label %s", r.Config.Image, r.label("version"))
+	}
+	w.has("/settings", "/run/secrets/key")
+	id := w.one().ID
+	w.up2("up", "-d")
+	if w.one().ID != id {
+		t.Errorf("a human's up -d recreated it once more")
+	}
+	if err := a.Undo(t.Context(), op, snap); err != nil {
+		t.Fatal(err)
+	}
+	w.has("/settings", "/run/secrets/key")
+	if got := w.kept(); got != before {
+		t.Errorf("not as it was after undo:\n%s", diff(got, before))
+	}
+	// More than the version would change.
+	w.write("compose.yaml", strings.Replace(w.read("compose.yaml"), "    configs:", "    stop_signal: SIGINT\n    configs:", 1))
+	_, err := a.Look(t.Context(), op)
+	for _, word := range []string{"post_start", "config --hash", "more than TAG would change", "try:"} {
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("%v\nsays nothing of %q", err, word)
+		}
+	}
+}
+
+func TestImagePinByTheComposeToolConforms(t *testing.T) {
+	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+		w := pinnedAndHooked(t)
+		return &actiontest.Fixture{
+			Risk: alerts.Disruptive, Action: w.pinByTool(nil), Secrets: []string{secret},
+			State:   func(*testing.T) string { return w.kept() },
+			Effects: func(*testing.T) int { return int(w.changes.Load()) },
+			Meddle: func(*testing.T) {
+				w.write(".env", "PASSWORD="+secret+"\nFLAG=1\nTAG=3.0.0\n")
+				w.up2("up", "-d")
+			},
+			Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
+				broken := &fault{n: n, kind: f}
+				return w.pinByTool(broken), func() bool { return broken.hit }
 			},
 		}
 	})

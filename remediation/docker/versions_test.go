@@ -140,7 +140,7 @@ func (w *world) look(a remediation.Action, op string, want remediation.Position)
 func (w *world) serves(img func() (string, error)) *replica {
 	w.Helper()
 	r := w.one()
-	if r.Image != w.idOf(img) || !r.running() || r.name() != w.project+"_web_1" {
+	if r.Image != w.idOf(img) || !r.running() || strings.ReplaceAll(r.name(), "-", "_") != w.project+"_web_1" {
 		w.Fatalf("it runs %s, want %s; labels %q:\n%s", r.Image, w.idOf(img), r.Config.Labels, w.state())
 	}
 	return r
