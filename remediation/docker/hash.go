@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,6 +31,7 @@ type hashes struct {
 	mu      sync.Mutex
 	answers map[string]*hashAnswer
 	running sync.WaitGroup
+	second  sync.Map // paths of tools of the second generation
 }
 
 type hashAnswer struct {
@@ -98,7 +100,7 @@ func (c *Client) configHash(ctx context.Context, q hashQuestion) string {
 }
 
 func (c *Client) runHash(ctx context.Context, q hashQuestion) (string, error) {
-	argv, err := c.composeTool(q.version)
+	argv, err := c.composeTool(ctx, q.project)
 	if err != nil {
 		return "", err
 	}
@@ -113,14 +115,14 @@ func (c *Client) runHash(ctx context.Context, q hashQuestion) (string, error) {
 	}
 	var out strings.Builder
 	if err := c.command(ctx, q.dir, argv, assume, &out); err != nil {
-		return "", fmt.Errorf("%s config --hash: %w", filepath.Base(argv[0]), err)
+		return "", fmt.Errorf("docker compose config --hash: %w", err)
 	}
 	for line := range strings.Lines(out.String()) {
 		if name, hash, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name == q.service && len(hash) == 64 {
 			return hash, nil
 		}
 	}
-	return "", fmt.Errorf("%s config --hash: no hash in its answer", filepath.Base(argv[0]))
+	return "", errors.New("docker compose config --hash: no hash in its answer")
 }
 
 // arguments are what makes the tool mean the project as its containers know it.
@@ -141,17 +143,35 @@ func (p project) arguments() []string {
 }
 
 // composeTool returns the tool of the generation that made the container.
-func (c *Client) composeTool(version string) ([]string, error) {
-	candidates := [][]string{{"docker", "compose"}, {"docker-compose"}}
-	if strings.HasPrefix(version, "1.") {
-		candidates = [][]string{{"docker-compose"}}
+func (c *Client) composeTool(ctx context.Context, p project) ([]string, error) {
+	if p.first() {
+		if path := c.lookPath("docker-compose"); path != "" {
+			return []string{path}, nil
+		}
+		return nil, errors.New("no compose tool of the first generation on PATH (docker-compose)")
 	}
-	for _, argv := range candidates {
-		if path := c.lookPath(argv[0]); path != "" {
+	for _, argv := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
+		if path := c.lookPath(argv[0]); path != "" && c.isSecond(ctx, path, argv[1:]) {
 			return append([]string{path}, argv[1:]...), nil
 		}
 	}
-	return nil, fmt.Errorf("no compose tool on PATH")
+	return nil, errors.New("no compose tool of the second generation on PATH (docker compose, or docker-compose)")
+}
+
+// isSecond asks a tool for its version: docker may have no plugin, and docker-compose
+// may be of the first generation. What it was once seen to be it stays.
+func (c *Client) isSecond(ctx context.Context, path string, argv []string) bool {
+	if _, seen := c.hashes.second.Load(path); seen {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
+	defer cancel()
+	var out strings.Builder
+	if c.command(ctx, "/", append(append([]string{path}, argv...), "version", "--short"), nil, &out) != nil || strings.HasPrefix(out.String(), "1.") {
+		return false
+	}
+	c.hashes.second.Store(path, true)
+	return true
 }
 
 func (c *Client) lookPath(name string) string {

@@ -117,8 +117,8 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 		return fmt.Errorf("%s has %s, which a copy of its container would lack, and the compose tool cannot recreate it either: %s",
 			t.at(), strings.Join(t.hidden, ", "), fmt.Sprintf(format, a...))
 	}
-	if _, err := c.composeTool(t.version); err != nil {
-		return why("%v; try: install docker compose beside backout, the version that started it (%s)", err, t.version)
+	if _, err := c.composeTool(ctx, t.project); err != nil {
+		return why("%v; try: install the compose tool that started it beside backout (version %s)", err, t.version)
 	}
 	for _, r := range f.replicas {
 		if err := r.shape(); err != nil && !r.shares() {
@@ -253,7 +253,7 @@ func (t *tool) finish(ctx context.Context, p *replacement, f *fleet) error {
 
 // up runs the tool. It pulls and builds nothing, and keeps the number of replicas.
 func (t *tool) up(ctx context.Context, c *Client, f *fleet, again bool) error {
-	argv, err := c.composeTool(t.version)
+	argv, err := c.composeTool(ctx, t.project)
 	if err != nil {
 		return err
 	}
