@@ -348,22 +348,35 @@ func translate(address string, like *replica, in container.InspectResponse, not 
 	return u.String()
 }
 
-// behind is the container's port that is published as port, "" where none is.
+// behind is the container's port that is published as port, alone or in a range of
+// which the engine picks one; "" where none is.
 func behind(port string, like *replica) string {
 	sources := []nat.PortMap{like.HostConfig.PortBindings}
 	if like.NetworkSettings != nil {
 		sources = append(sources, like.NetworkSettings.Ports)
 	}
+	ranged := ""
 	for _, ports := range sources {
 		for inner, bindings := range ports {
 			for _, b := range bindings {
-				if b.HostPort == port && inner.Proto() == "tcp" {
-					return strconv.Itoa(inner.Int())
+				switch {
+				case inner.Proto() != "tcp":
+				case b.HostPort == port:
+					return inner.Port()
+				case inRange(b.HostPort, port):
+					ranged = inner.Port()
 				}
 			}
 		}
 	}
-	return ""
+	return ranged
+}
+
+// inRange reports whether a port is in a range such as 8000-8009.
+func inRange(ports, port string) bool {
+	n, perr := strconv.ParseUint(port, 10, 16)
+	from, to, err := nat.ParsePortRangeToInt(ports)
+	return perr == nil && err == nil && int(n) >= from && int(n) <= to
 }
 
 // addressOf is a started container's address on its first network.

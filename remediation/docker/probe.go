@@ -60,12 +60,14 @@ func (c *Client) works(ctx context.Context, id string, k check) error {
 	defer cancel()
 	started := time.Now()
 	var last error
+	name := id
 	for {
 		in, err := c.api.ContainerInspect(deadline, id)
 		switch {
 		case err != nil && deadline.Err() == nil:
-			return fmt.Errorf("inspect container %s: %w", id, err)
+			return fmt.Errorf("inspect container %s: %w", name, err)
 		case err == nil:
+			name = (&replica{in}).name()
 			ready, err := settled(in, started, k)
 			if errors.Is(err, errBroken) {
 				return err
@@ -81,10 +83,10 @@ func (c *Client) works(ctx context.Context, id string, k check) error {
 		}
 		if !wait(deadline, probeEvery) {
 			if ctx.Err() != nil {
-				return fmt.Errorf("wait for container %s: %w", id, ctx.Err())
+				return fmt.Errorf("wait for container %s: %w", name, ctx.Err())
 			}
 			// As text: an address that does not answer leaves no doubt about the engine.
-			return fmt.Errorf("container %s does not work %w: %s", id, context.Cause(deadline), text(last))
+			return fmt.Errorf("container %s does not work %w: %s", name, context.Cause(deadline), text(last))
 		}
 	}
 }
@@ -203,21 +205,15 @@ func (k check) of(ctx context.Context, r *replica) check {
 	return k
 }
 
-// ownAddress leads an address of the service to one replica of several: by the port
-// that this replica publishes, or by its address on its network where that can be
-// reached from here. What lies behind a proxy stays as it is.
+// ownAddress leads an address of the service to one replica: by the port that this
+// replica publishes, of a range too, or by its address on its network where that can
+// be reached from here. What lies behind a proxy stays as it is.
 func ownAddress(ctx context.Context, address string, r *replica, peers []*replica) string {
-	if address == "" || !slices.ContainsFunc(peers, func(p *replica) bool {
-		return p.label(labelReplaces) != r.ID && p.ID != r.ID && r.label(labelReplaces) != p.ID
-	}) {
-		return address
-	}
 	u, err := url.Parse(address)
-	if err != nil {
+	if address == "" || err != nil {
 		return address
 	}
-	port := portOf(u)
-	inner := ""
+	port, inner := portOf(u), ""
 	for _, p := range append([]*replica{r}, peers...) {
 		if inner == "" {
 			inner = behind(port, p)
@@ -229,7 +225,7 @@ func ownAddress(ctx context.Context, address string, r *replica, peers []*replic
 	case inner == "":
 		return address
 	default:
-		if published := r.published(inner); published != "" {
+		if published := r.published(inner, port); published != "" {
 			u.Host = net.JoinHostPort(u.Hostname(), published)
 			return u.String()
 		}
@@ -255,20 +251,21 @@ func (r *replica) calledAs(host string) bool {
 	return host == r.label(labelService)
 }
 
-// published is the machine's port that leads to a port of a running replica, "" where
-// there is none.
-func (r *replica) published(inner string) string {
+// published is the machine's port that leads to a port of a running replica: like,
+// where that is one of several, or "" where there is none.
+func (r *replica) published(inner, like string) string {
+	found := ""
 	if r.NetworkSettings == nil {
-		return ""
+		return found
 	}
 	for port, bindings := range r.NetworkSettings.Ports {
 		for _, b := range bindings {
-			if port.Proto() == "tcp" && port.Port() == inner && b.HostPort != "" {
-				return b.HostPort
+			if port.Proto() == "tcp" && port.Port() == inner && (found == "" || b.HostPort == like) {
+				found = b.HostPort
 			}
 		}
 	}
-	return ""
+	return found
 }
 
 func portOf(u *url.URL) string {
