@@ -7,19 +7,22 @@ import (
 
 // IncidentView is an incident as the API, the commands and the pages show it.
 type IncidentView struct {
-	ID        string        `json:"id"`
-	Service   string        `json:"service"`
-	Rollout   string        `json:"rollout"`
-	State     State         `json:"state"`
-	Reason    Reason        `json:"reason"`
-	Why       string        `json:"why"`
-	Until     *time.Time    `json:"until"`
-	Opened    time.Time     `json:"opened"`
-	Closed    *time.Time    `json:"closed"`
-	Triggers  []TriggerView `json:"triggers"`
-	Steps     []StepView    `json:"steps"`
-	Next      *Next         `json:"next"`
-	ClaimedBy string        `json:"claimed_by"`
+	ID       string        `json:"id"`
+	Service  string        `json:"service"`
+	Rollout  string        `json:"rollout"`
+	State    State         `json:"state"`
+	Reason   Reason        `json:"reason"`
+	Why      string        `json:"why"`
+	Until    *time.Time    `json:"until"`
+	Opened   time.Time     `json:"opened"`
+	Closed   *time.Time    `json:"closed"`
+	Triggers []TriggerView `json:"triggers"`
+	Steps    []StepView    `json:"steps"`
+	Next     *Next         `json:"next"`
+	// Stuck is the step that failed, which is tried again once a human has claimed the
+	// incident and released it; until then nothing comes next.
+	Stuck     string `json:"stuck,omitempty"`
+	ClaimedBy string `json:"claimed_by"`
 	// AbortedBy is who ordered the rollout to be backed out, "" where nobody did.
 	AbortedBy string `json:"aborted_by,omitempty"`
 	// RestoredBy is who had put back what the incident's steps did, "" where nobody has.

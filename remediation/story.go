@@ -24,9 +24,6 @@ type Story struct {
 	Asks, Restorable bool
 	// Why says in words why no step runs; WhyEnds how that ends.
 	Why, WhyEnds string
-	// Stuck is the step that failed, which is tried again once the incident was claimed
-	// and released; "" where none holds it up.
-	Stuck string
 	// Severity is the gravest of its triggers'; StartCall: it is grave enough for
 	// a call, which Call is the address of, where the playbook has one.
 	Severity  int
@@ -83,13 +80,6 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 	for _, st := range s.Done {
 		if !slices.Contains(service.Tells, st.Action) {
 			acted = append(acted, st)
-		}
-	}
-	if v.State == Waiting && v.Reason == HoldStepFailed {
-		for _, st := range acted {
-			if st.State == StepFailed || st.State == StepUndone || st.State == StepInDoubt {
-				s.Stuck = st.ID
-			}
 		}
 	}
 	s.Helped = helped(v, acted)

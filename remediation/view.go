@@ -62,8 +62,24 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By
 	}
-	v.Next = inc.nextView()
+	v.Next, v.Stuck = inc.nextView(), inc.stuck()
 	return v, nil
+}
+
+// stuck is the step that waits for a human to claim and release the incident, or "".
+func (inc *Incident) stuck() string {
+	if inc.State == Closed {
+		return ""
+	}
+	if s := inc.unhandled(); s != nil {
+		return s.ID()
+	}
+	for i := range inc.Steps {
+		if s := &inc.Steps[i]; inc.Reason == HoldStepFailed && s.State == StepInDoubt {
+			return s.ID()
+		}
+	}
+	return ""
 }
 
 // changedOutside marks the steps whose targets somebody else has changed since: what
