@@ -31,23 +31,25 @@ func (s *Server) listEntries(c echo.Context, _ string) error {
 			return refuse(http.StatusBadRequest, "after %q is not the seq of an entry", text)
 		}
 	}
-	entries, err := s.service.Entries(c.Request().Context(), f)
+	ctx, next, body := c.Request().Context(), f.After, []byte(`{"entries":[`)
+	err = s.auditReads.take(ctx, func() error {
+		entries, err := s.service.Entries(ctx, f)
+		for i, e := range entries {
+			if i > 0 {
+				body = append(body, ',')
+			}
+			// Not json.Marshal, which would escape what the hash is over.
+			one, err := e.MarshalJSON()
+			if err != nil {
+				return err
+			}
+			body = append(body, one...)
+			next = e.Seq
+		}
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	next := f.After
-	body := []byte(`{"entries":[`)
-	for i, e := range entries {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		// Not json.Marshal, which would escape what the hash is over.
-		one, err := e.MarshalJSON()
-		if err != nil {
-			return err
-		}
-		body = append(body, one...)
-		next = e.Seq
 	}
 	body = append(body, `],"next":`...)
 	body = strconv.AppendInt(body, next, 10)

@@ -58,7 +58,17 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 		return err
 	}
 	ctx := c.Request().Context()
-	found, err := s.service.Search(ctx, search)
+	var found remediation.Found
+	var events []event
+	var chain chainState
+	err = s.auditReads.take(ctx, func() (err error) {
+		found, err = s.service.Search(ctx, search)
+		for _, e := range found.Entries {
+			events = append(events, newEvent(e))
+		}
+		chain, found.Entries = checkChain(found.Entries), nil
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -82,15 +92,12 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 		UnknownIncident string
 	}{
 		frame: s.frame(c, "Audit log"), Filter: f, Kinds: remediation.Kinds(), Services: o.Services, Found: found,
-		Filtered: len(f.values()) > 0, Full: len(found.Entries) == auditPageSize, Before: search.Before,
-		Chain: checkChain(found.Entries),
+		Filtered: len(f.values()) > 0, Full: len(events) == auditPageSize, Before: search.Before,
+		Entries: events, Chain: chain,
 	}
 	data.UnknownService = f.Service != ""
 	for _, sv := range o.Services {
 		data.UnknownService = data.UnknownService && sv.Service != f.Service
-	}
-	for _, e := range found.Entries {
-		data.Entries = append(data.Entries, newEvent(e))
 	}
 	v := f.values()
 	data.Newest = "/audit?" + v.Encode()
@@ -192,7 +199,19 @@ func (s *Server) exportAudit(c echo.Context, _ string) error {
 	}
 	w, control := c.Response(), http.NewResponseController(c.Response())
 	for first := true; ; first = false {
-		entries, err := s.service.Entries(c.Request().Context(), f)
+		var lines []byte
+		err := s.auditReads.take(c.Request().Context(), func() error {
+			entries, err := s.service.Entries(c.Request().Context(), f)
+			for _, e := range entries {
+				line, err := e.MarshalJSON()
+				if err != nil {
+					return fmt.Errorf("export audit entry %d: %w", e.Seq, err)
+				}
+				lines = append(append(lines, line...), '\n')
+				f.After = e.Seq
+			}
+			return err
+		})
 		if err != nil && first {
 			return err
 		}
@@ -208,21 +227,12 @@ func (s *Server) exportAudit(c echo.Context, _ string) error {
 			h.Set("Cache-Control", "no-store")
 			h.Set("X-Content-Type-Options", "nosniff")
 		}
-		var lines []byte
-		for _, e := range entries {
-			line, err := e.MarshalJSON()
-			if err != nil {
-				return fmt.Errorf("export audit entry %d: %w", e.Seq, err)
-			}
-			lines = append(append(lines, line...), '\n')
-			f.After = e.Seq
-		}
 		// A recorder of a test has no deadlines; a connection always has.
 		_ = control.SetWriteDeadline(time.Now().Add(exportPatience))
 		if _, err := w.Write(lines); err != nil {
 			return fmt.Errorf("export the audit log: %w", err)
 		}
-		if len(entries) == 0 { // a page of large entries has fewer than were asked for
+		if len(lines) == 0 { // a page of large entries has fewer than were asked for
 			return nil
 		}
 	}

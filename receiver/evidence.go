@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+
+	"github.com/locotoki/backout/remediation"
 )
 
 // evidenceFirst are the keys of an entry's detail that say most, in the order in
@@ -39,6 +41,9 @@ func evidenceOf(detail map[string]any) []evidenceLine {
 	return out
 }
 
+// shownEvidence bounds a value, in characters.
+const shownEvidence = 8 << 10
+
 func newEvidence(key string, v any) evidenceLine {
 	line := evidenceLine{Key: key}
 	switch v := v.(type) {
@@ -57,6 +62,7 @@ func newEvidence(key string, v any) evidenceLine {
 	default:
 		line.Value, line.Long = indented(v)
 	}
+	line.Value = remediation.Plain(line.Value, shownEvidence)
 	return line
 }
 

@@ -60,10 +60,12 @@ type Server struct {
 	echo    *echo.Echo
 	bodies  *bodies
 	results results
-	access  atomic.Pointer[access]
-	pages   *pages
-	csrf    csrf
-	dones   dones
+	// auditReads are the turns of those who read the audit log.
+	auditReads turns
+	access     atomic.Pointer[access]
+	pages      *pages
+	csrf       csrf
+	dones      dones
 	// slackSeen are the signatures of Slack's requests that came, slackBodies their
 	// bodies; slackTransport carries our answers.
 	slackSeen      seen
@@ -112,6 +114,7 @@ func New(o Options) (*Server, error) {
 		bodies:      newBodies(maxBody, maxInFlight),
 		slackBodies: newBodies(maxInteraction, 16*maxInteraction), slackTransport: o.Transport,
 		results:       results,
+		auditReads:    make(turns, auditReaders),
 		headerTimeout: readHeaderTimeout,
 		grace:         shutdownGrace,
 	}

@@ -29,6 +29,7 @@ func newEvent(e remediation.Entry) event {
 
 // evidenceLine is one key of an entry's detail.
 type evidenceLine struct {
+	// Value is plain text.
 	Key, Value string
 	// Gates, where the key is that, and Long, where the value is JSON.
 	Gates []gateLine

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/locotoki/backout/alerts"
 )
@@ -20,7 +21,7 @@ func Plain(s string, most int) string {
 	n := 0
 	for _, r := range s {
 		if n++; n > most {
-			fmt.Fprintf(&b, "… (%d more characters)", len([]rune(s))-most)
+			fmt.Fprintf(&b, "… (%d more characters)", utf8.RuneCountInString(s)-most)
 			break
 		}
 		switch {
