@@ -30,6 +30,7 @@ const (
 	backoutBlind           = "BackoutBlind"
 	messagesPending        = "BackoutMessagesPending"
 	messagesDropped        = "BackoutMessagesDropped"
+	auditBroken            = "BackoutAuditBroken"
 	remediationHeld        = "RemediationHeld"
 	remediationFailed      = "RemediationFailed"
 	frozenOverADay         = "FrozenOverADay"
@@ -97,6 +98,8 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 		"messages of backout do not get out", "One has waited for more than 10m to be delivered to Slack, the status page or a mail server. backout's log says why; it goes on trying, and what it does for the service is not held by it.")
 	own(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", duration(max(15*time.Minute, patience(pb)))), 0,
 		"a message of backout was given up ({{ $labels.channel }})", "The channel refused it for good. backout's log and the audit log say which message, and why: tell by hand whom it was for.")
+	own(auditBroken, critical, fmt.Sprintf("min(min_over_time(backout_audit_ok[%s])) == 0", duration(bridge(pb))), 0,
+		"the audit log of backout is broken", "An entry was changed, or entries are missing: what backout did can no longer be proved from there on. backout audit verify says which entry; keep the database as it is, and compare it with the heads in Slack.")
 	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
 		"a rollback waits for a person ({{ $labels.reason }})", "An open incident goes no further by itself. See backout incident list, then approve, claim or close it.")
 	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,

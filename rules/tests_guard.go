@@ -211,6 +211,9 @@ func (w *watch) backout() []testCase {
 			ownSeries("backout_outbox_deliveries_total", map[string]string{"channel": "slack", "result": "dropped"}, backoutJob, run{from: 0, n: w.sim.coarse}, run{from: 1, n: w.sim.coarse}),
 			ownSeries("backout_outbox_deliveries_total", map[string]string{"channel": "slack", "result": "failed"}, backoutJob, run{from: 0, by: 1, n: 2 * w.sim.coarse}),
 		}, w.silent(messagesDropped, w.sim.coarse-1), w.fires(messagesDropped, 2*w.sim.coarse-1, "channel", "slack")),
+		w.test(auditBroken+": silent before the log was verified and where it is whole, fires where it is not", []inputSeries{
+			ownSeries("backout_audit_ok", nil, backoutJob, run{n: w.sim.coarse, absent: true}, run{from: 1, n: w.sim.coarse}, run{from: 0, n: w.sim.coarse}),
+		}, w.silent(auditBroken, w.sim.coarse-1), w.silent(auditBroken, 2*w.sim.coarse-1), w.fires(auditBroken, 2*w.sim.coarse+1)),
 		w.test(remediationHeld+": fires where an incident waits for a person", []inputSeries{human("approval")},
 			w.silent(remediationHeld, w.sim.coarse-1), w.fires(remediationHeld, w.sim.coarse+1, "reason", "approval"), w.silent(remediationFailed, w.sim.coarse+1)),
 		w.test(remediationFailed+": fires where a step failed", []inputSeries{human("step_failed")},
