@@ -36,7 +36,7 @@ func (s *Server) ready(c echo.Context) error {
 // reloadAll reads the configuration, the tokens and the playbooks again. What
 // is wrong in them is said to the caller, and the old ones stay.
 func (s *Server) reloadAll(c echo.Context, actor string) error {
-	if err := s.reload(c.Request().Context()); err != nil {
+	if err := s.reload(c.Request().Context(), actor); err != nil {
 		s.logger.Error("reload failed", "actor", actor, "err", err)
 		s.write(c.Response(), http.StatusInternalServerError, problem{"nothing was reloaded: " + err.Error()})
 		return nil

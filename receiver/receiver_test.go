@@ -252,7 +252,7 @@ func newBench(t testing.TB, tokens ...Token) *bench {
 		Config:   cfg,
 		Registry: b.registry,
 		Logger:   slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Reload:   func(context.Context) error { b.reloads++; return b.reloadErr },
+		Reload:   func(context.Context, string) error { b.reloads++; return b.reloadErr },
 		Now:      time.Now,
 	})
 	if err != nil {

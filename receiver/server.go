@@ -44,8 +44,8 @@ type Options struct {
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
 	// Reload reads the configuration and the playbooks again, for /-/reload.
-	// Its error goes to the caller, a commander.
-	Reload func(context.Context) error
+	// Its error goes to the caller, a commander, whose token is named actor.
+	Reload func(ctx context.Context, actor string) error
 	Now    func() time.Time
 	// Transport carries what is said to Slack, where Config names it.
 	Transport http.RoundTripper
@@ -55,7 +55,7 @@ type Options struct {
 type Server struct {
 	service remediation.Service
 	logger  *slog.Logger
-	reload  func(context.Context) error
+	reload  func(ctx context.Context, actor string) error
 	now     func() time.Time
 	echo    *echo.Echo
 	bodies  *bodies

@@ -114,7 +114,7 @@ func newShop(t testing.TB) *shop {
 	cfg.Tokens = []Token{token(t, "eve", Commander), token(t, "ann", Viewer), token(t, "am", Alertmanager)}
 	s.Server, err = New(Options{
 		Service: s.engine, Config: cfg, Registry: prometheus.NewRegistry(), Logger: logger,
-		Reload: func(context.Context) error { return nil }, Now: s.clock,
+		Reload: func(context.Context, string) error { return nil }, Now: s.clock,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -274,7 +274,7 @@ func TestATriggerThatCameWithAReloadOpensAnIncident(t *testing.T) {
 	w.post("resolved", "error_rate", "fp1")
 	w.pass(time.Minute)
 	w.is(id, remediation.Closed, "")
-	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(playbook)}))
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(playbook)}, remediation.Reloaded{}))
 	acc := w.post("firing", "latency", "fp2")
 	if len(acc.Incidents) != 1 {
 		es, _ := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindHeld})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -127,15 +128,56 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err := e.meetClock(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.Reload(ctx, o.Playbooks); err != nil {
+	if err := e.load(ctx, o.Playbooks, Entry{Actor: actorEngine, Detail: map[string]any{}}); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
+// Reloaded is what the audit log has of a reload.
+type Reloaded struct {
+	// Actor is the name of the token that asked for it, "" for a signal of the
+	// operating system.
+	Actor string
+	// Changed says what changed beside the playbooks, without any secret.
+	Changed []string
+}
+
 // Reload replaces the playbooks that later incidents open with. Open
 // incidents keep theirs. On error nothing has changed.
-func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook) error {
+func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook, r Reloaded) error {
+	en := Entry{Actor: r.Actor, Detail: map[string]any{"reload": true}}
+	if r.Actor == "" {
+		en.Actor, en.Detail["signal"] = actorEngine, "SIGHUP"
+	}
+	en.Detail["changed"] = anys(slices.Concat(r.Changed, e.changedBy(pbs)))
+	return e.load(ctx, pbs, en)
+}
+
+// changedBy says which playbooks would change.
+func (e *Engine) changedBy(pbs []*alerts.Playbook) (changed []string) {
+	was := map[string]string{}
+	for _, b := range e.allBooks() {
+		was[b.Service] = b.Hash
+	}
+	for _, pb := range pbs {
+		switch hash := was[pb.Service]; hash {
+		case pb.Hash:
+		case "":
+			changed = append(changed, fmt.Sprintf("playbook of %s added: %s", pb.Service, pb.Hash))
+		default:
+			changed = append(changed, fmt.Sprintf("playbook of %s is %s, was %s", pb.Service, pb.Hash, hash))
+		}
+		delete(was, pb.Service)
+	}
+	for _, service := range slices.Sorted(maps.Keys(was)) {
+		changed = append(changed, fmt.Sprintf("playbook of %s removed: %s", service, was[service]))
+	}
+	return changed
+}
+
+// load takes playbooks over and writes the entry of that.
+func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en Entry) error {
 	books := map[string]*book{}
 	loaded := []any{}
 	for _, pb := range pbs {
@@ -173,12 +215,11 @@ func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook) error {
 		if err := e.dropUnknown(tx); err != nil {
 			return err
 		}
-		return e.append(tx, Entry{Kind: KindStarted, Actor: actorEngine, Detail: map[string]any{
-			"mode": string(e.mode), "playbooks": loaded,
-		}})
+		en.Kind, en.Detail["mode"], en.Detail["playbooks"] = KindStarted, string(e.mode), loaded
+		return e.append(tx, en)
 	})
 	if err != nil {
-		return fmt.Errorf("record the start: %w", err)
+		return fmt.Errorf("record the playbooks: %w", err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -237,11 +237,11 @@ func TestASignatureHoldsForThePlaybookAndWhatWasSeen(t *testing.T) {
 		t.Error("a signature does not count")
 	}
 	old := c.pb
-	c.must(c.engine.Reload(c.ctx, []*alerts.Playbook{c.parse(strings.Replace(string(old.Source), "warmup: 1m", "warmup: 2m", 1))}))
+	c.must(c.engine.Reload(c.ctx, []*alerts.Playbook{c.parse(strings.Replace(string(old.Source), "warmup: 1m", "warmup: 2m", 1))}, remediation.Reloaded{}))
 	if signed() {
 		t.Error("it counts for another playbook")
 	}
-	c.must(c.engine.Reload(c.ctx, []*alerts.Playbook{old}))
+	c.must(c.engine.Reload(c.ctx, []*alerts.Playbook{old}, remediation.Reloaded{}))
 	if !signed() {
 		t.Error("it does not count for the playbook that it was given for")
 	}

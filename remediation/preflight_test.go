@@ -269,7 +269,7 @@ func TestAPreflightProvesItsPlaybookAndItsReleaseOnly(t *testing.T) {
 		}
 		pb, err := alerts.Parse("shop.yaml", []byte(edit(playbook+work)), kinds)
 		p.must(err)
-		p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{pb}))
+		p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{pb}, remediation.Reloaded{}))
 	}
 	again(func(s string) string { return s + "# another comment\n" })
 	p.misses("the playbook has changed")

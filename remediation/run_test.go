@@ -316,7 +316,7 @@ func TestARunningStepCountsForTheBlastRadius(t *testing.T) {
 func TestAnOpenIncidentGrowsByItsOwnPlaybook(t *testing.T) {
 	w := newWorld(t)
 	id := w.open()
-	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(strings.Replace(string(w.pb.Source), "      - {action: restart, settle: 5m}\n", "", 1))}))
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(strings.Replace(string(w.pb.Source), "      - {action: restart, settle: 5m}\n", "", 1))}, remediation.Reloaded{}))
 	w.breach("latency")
 	w.fire("latency", "fp2")
 	if !slices.ContainsFunc(w.incident(id).Steps, func(s remediation.StepView) bool { return s.Action == "restart" }) {

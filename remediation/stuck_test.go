@@ -192,7 +192,7 @@ func TestASignalThatAReloadTookAwayCanBeCleared(t *testing.T) {
 	src := strings.Replace(string(w.pb.Source), "  - {name: breach_of_trust, signal: critical-security-vulnerability, plan: ladder}\n", "", 1)
 	pb, err := alerts.Parse("shop.yaml", []byte(src), ak)
 	w.must(err)
-	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{pb}))
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{pb}, remediation.Reloaded{}))
 	_, err = w.engine.ClearSignal(w.ctx, "shop", "no-such-signal", "bob", "patched")
 	refused(t, err, remediation.Missing)
 	_, err = w.engine.ClearSignal(w.ctx, "shop", vulnerable, "bob", "patched")

@@ -3,6 +3,8 @@ package remediation_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,7 +70,7 @@ func TestAHumanIsNeededThoughTheServiceWasLeftOutOfAReload(t *testing.T) {
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
-	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{}))
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{}, remediation.Reloaded{}))
 	if n := w.metric("backout_needs_human", "step_failed"); n != 1 {
 		t.Errorf("backout_needs_human is %v", n)
 	}
@@ -120,4 +122,23 @@ func TestTheWarmupBeginsWithTheEndOfAStep(t *testing.T) {
 			t.Fatalf("asked at %s, and it is %s", p, w.now)
 		}
 	})
+}
+
+func TestAReloadSaysWhoAskedAndWhatChanged(t *testing.T) {
+	w := newWorld(t)
+	was := w.pb.Hash
+	other := w.parse(strings.Replace(string(w.pb.Source), "warmup: 1m", "warmup: 2m", 1))
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{other}, remediation.Reloaded{Actor: "eve", Changed: []string{"token bob (viewer) added"}}))
+	w.must(w.engine.Reload(w.ctx, nil, remediation.Reloaded{}))
+	started := w.entriesOf(remediation.KindStarted)
+	for i, want := range []string{
+		"backout started, by engine: ",
+		"Configuration and playbooks reloaded, by eve: token bob (viewer) added, playbook of shop is " + other.Hash + ", was " + was,
+		"Configuration and playbooks reloaded, by engine: playbook of shop removed: " + other.Hash,
+	} {
+		told := remediation.Tell(started[i])
+		if got := fmt.Sprintf("%s, by %s: %s", told.Title, told.Actor, told.Why); got != want {
+			t.Errorf("entry %d: %s\nwant %s", i, got, want)
+		}
+	}
 }

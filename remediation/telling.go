@@ -78,6 +78,11 @@ func Tell(e Entry) Telling {
 		if text("scope") == ScopePromotions { // steps back go on
 			subject += ", its promotions only"
 		}
+	case KindStarted:
+		if reload, _ := e.Detail["reload"].(bool); reload {
+			ev.Title, ev.Tone = "Configuration and playbooks reloaded", "human"
+			ev.Why = listed(e.Detail["changed"])
+		}
 	case KindStage:
 		subject = strings.TrimSpace(text("release") + " " + text("stage"))
 	}
@@ -86,9 +91,10 @@ func Tell(e Entry) Telling {
 	}
 	ev.Title = strings.TrimSpace(ev.Title + " " + subject)
 	for _, key := range []string{"error", "why", "words", "reason"} {
-		if ev.Why = text(key); ev.Why != "" {
+		if ev.Why != "" {
 			break
 		}
+		ev.Why = text(key)
 	}
 	return ev
 }

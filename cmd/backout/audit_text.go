@@ -66,17 +66,19 @@ func detailValue(key string, v any) string {
 	return string(b)
 }
 
-// wordsText joins a list of strings.
+// wordsText joins a list of words, or of sentences.
 func wordsText(list []any) (string, bool) {
-	words := make([]string, len(list))
+	words, between := make([]string, len(list)), " "
 	for i, v := range list {
 		s, ok := v.(string)
 		if !ok {
 			return "", false
 		}
-		words[i] = s
+		if words[i] = s; strings.Contains(s, " ") {
+			between = "; "
+		}
 	}
-	return strings.Join(words, " "), true
+	return strings.Join(words, between), true
 }
 
 // gatesText names the gates that were closed; that all others were open goes

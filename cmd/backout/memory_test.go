@@ -195,8 +195,11 @@ func (s *serving) post(ctx context.Context, body string) (status int, answer str
 	return do(req)
 }
 
+// patient waits for an answer as long as Alertmanager might.
+var patient = &http.Client{Timeout: 2 * time.Minute}
+
 func do(req *http.Request) (status int, answer string, err error) {
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := patient.Do(req)
 	if err != nil {
 		return 0, "", err
 	}

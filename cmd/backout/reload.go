@@ -26,44 +26,37 @@ type reloader struct {
 	// places learn what else was reloaded.
 	places *teamPlaces
 
-	mu     sync.Mutex // one reload at a time
-	config *receiver.Config
+	mu sync.Mutex // one reload at a time
+	// started is the configuration that serve started with, config the last one taken over.
+	started, config *receiver.Config
 }
 
-// reload is what SIGHUP and /-/reload do; both log how it went.
-func (r *reloader) reload(ctx context.Context) error {
+// reload is what SIGHUP (with no actor) and /-/reload do; both log how it went.
+func (r *reloader) reload(ctx context.Context, actor string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	set, err := r.flags.load(r.kinds)
 	if err != nil {
 		return err
 	}
-	return r.take(ctx, set)
+	return r.take(ctx, set, actor)
 }
 
-func (r *reloader) take(ctx context.Context, set settings) error {
+func (r *reloader) take(ctx context.Context, set settings, actor string) error {
 	if len(set.config.Tokens) == 0 && len(r.config.Tokens) > 0 {
 		return errors.New("the new configuration has no tokens, which would let everyone in; restart backout if that is wanted")
 	}
 	if err := r.server.Reconfigure(set.config); err != nil {
 		return err
 	}
-	if err := r.engine.Reload(ctx, set.playbooks); err != nil {
+	if err := r.engine.Reload(ctx, set.playbooks, remediation.Reloaded{Actor: actor, Changed: set.config.Changes(r.config)}); err != nil {
 		return errors.Join(err, r.server.Reconfigure(r.config))
 	}
 	r.places.take(set)
-	for _, key := range fixedAtStart(r.config, set.config) {
+	for _, key := range fixedAtStart(r.started, set.config) {
 		r.log.Warn("a changed setting needs a restart to be taken over", "setting", key)
 	}
-	// Those settings stay as they are, and are named again at the next reload.
-	next := *r.config
-	next.Tokens, next.ExternalURL = set.config.Tokens, set.config.ExternalURL
-	if old, changed := next.Slack, set.config.Slack; old.Answers() && changed.Answers() {
-		slack := *old
-		slack.SigningSecret, slack.Users = changed.SigningSecret, changed.Users
-		next.Slack = &slack
-	}
-	r.config = &next
+	r.config = set.config
 	return nil
 }
 
@@ -96,7 +89,7 @@ func (r *reloader) onSignal(ctx context.Context, hangup <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			if err := r.reload(ctx); err != nil {
+			if err := r.reload(ctx, ""); err != nil {
 				r.log.Error("nothing was reloaded, the old configuration and playbooks stay", "err", err)
 				continue
 			}

@@ -122,7 +122,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, config: set.config, places: out.places, log: logger}
+	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, started: set.config, config: set.config, places: out.places, log: logger}
 	server, err := receiver.New(receiver.Options{
 		Service: engine, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now, Transport: out.transport,
 	})
