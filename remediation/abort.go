@@ -66,6 +66,7 @@ func (e *Engine) abortRollout(ctx context.Context, b *book, in RolloutChange) (R
 			inc = &Incident{
 				Service: b.Service, Release: r.Release, PlaybookHash: b.Hash, State: Acting, Since: now, Opened: now, RolloutActive: true,
 			}
+			inc.Call = b.callFor(inc)
 			if err := tx.PutIncident(inc); err != nil { // gives the id
 				return err
 			}

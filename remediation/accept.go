@@ -489,6 +489,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert, release string) error 
 			st.RecoveryThreshold = &x.RecoveryThreshold
 		}
 		inc.Triggers = append(inc.Triggers, st)
+		inc.Call = b.callFor(inc)
 	}
 	if inc.ID == "" {
 		if err := a.tx.PutIncident(inc); err != nil { // gives the id

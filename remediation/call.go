@@ -1,10 +1,6 @@
 package remediation
 
-import (
-	"errors"
-
-	"github.com/locotoki/backout/alerts"
-)
+import "github.com/locotoki/backout/alerts"
 
 // CallView says that an incident is grave enough for a call.
 type CallView struct {
@@ -13,29 +9,24 @@ type CallView struct {
 	URL string `json:"url,omitempty"`
 }
 
-// callOf is the call that an incident starts, nil where it starts none: a drill does
-// not, nor one whose severity is not above what its playbook says.
-func callOf(tx Tx, inc *Incident, v IncidentView) (*CallView, error) {
-	if inc.Drill {
-		return nil, nil
+// callFor is the call that an incident starts, nil where it starts none: a drill does
+// not, nor one whose severity, its gravest trigger's, is not above what the playbook says.
+func (b *book) callFor(inc *Incident) *CallView {
+	if inc.Drill || b.Communications == nil || b.Communications.IncidentCall == nil {
+		return nil
 	}
-	source, err := tx.Playbook(inc.PlaybookHash)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
+	severity := 0
+	for i := range inc.Triggers {
+		if t := b.Trigger(inc.Triggers[i].Trigger); t != nil {
+			severity = max(severity, t.Severity)
+		}
 	}
-	if err != nil {
-		return nil, err
+	if severity == 0 { // an abort
+		severity = alerts.DefaultSeverity
 	}
-	g, err := alerts.ReadGravity(source)
-	if err != nil || g.Call == nil {
-		return nil, err
+	call := b.Communications.IncidentCall
+	if severity <= call.SeverityAbove {
+		return nil
 	}
-	triggers := make([]string, len(v.Triggers))
-	for i, t := range v.Triggers {
-		triggers[i] = t.Trigger
-	}
-	if s := g.Severity(triggers); s > g.Call.SeverityAbove {
-		return &CallView{Severity: s, URL: g.Call.URL}, nil
-	}
-	return nil, nil
+	return &CallView{Severity: severity, URL: call.URL}
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -30,7 +31,14 @@ func TestAnIncidentAboveTheSeverityAsksForACall(t *testing.T) {
 			}
 		})
 	}
-	w := newWorld(t, call)
+	graver := func(s string) string { return strings.Replace(s, "severity: 2}", "severity: 5}", 1) }
+	w := newWorld(t, call, mild)
+	id := w.open()
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(graver(string(w.pb.Source)))}, remediation.Reloaded{}))
+	if got := w.incident(id).IncidentCall; got != nil {
+		t.Errorf("the playbook of a later incident asks for a call: %+v", got)
+	}
+	w = newWorld(t, call)
 	w.declare("alpha")
 	w.breach("error_rate")
 	if got := w.incident(w.fire("error_rate", "fp1", "drill", "true")).IncidentCall; got != nil {

@@ -134,6 +134,8 @@ type Incident struct {
 	// Would is what the steps that are left would do if backout acted, one sentence
 	// each: set while mode holds them.
 	Would []string `json:"would,omitempty"`
+	// Call is the call that it starts, nil where it is not grave enough for one.
+	Call *CallView `json:"call,omitempty"`
 	// Paged holds what has been paged for already, by reason.
 	Paged []string `json:"paged,omitempty"`
 

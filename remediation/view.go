@@ -205,9 +205,7 @@ func ViewIncident(tx Tx, id string) (IncidentView, error) {
 	}
 	v, err := viewOf(tx, inc)
 	if err == nil {
-		v.IncidentCall, err = callOf(tx, inc, v)
-	}
-	if err == nil {
+		v.IncidentCall = inc.Call
 		err = v.expect(tx, inc)
 	}
 	return v, err
