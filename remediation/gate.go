@@ -186,20 +186,22 @@ func (c *change) confirmation(q question) (gateResult, error) {
 // limits counts what has been done, from the store, so that a restart forgets none.
 func (c *change) limits(s *Step) ([]gateResult, error) {
 	l := c.b.Limits
-	mine, err := c.tx.Effects(c.inc.Service, time.Time{})
+	longest := max(l.PerTarget.Window, l.PerService.Window, l.BlastRadius.Window, time.Duration(l.Cooldown))
+	effects, err := c.tx.Effects("", c.now.Add(-longest))
 	if err != nil {
 		return nil, err
 	}
-	everyone, err := c.tx.Effects("", c.now.Add(-l.BlastRadius.Window))
+	broken, err := breaker(c.tx, l.Breaker, c.inc.Service, Effect.back)
 	if err != nil {
 		return nil, err
 	}
-	mine, everyone = slices.DeleteFunc(mine, Effect.forward), slices.DeleteFunc(everyone, Effect.forward)
-	here := func(ef Effect) bool { return ef.Action == s.Action && ef.Target == s.Target }
+	effects = slices.DeleteFunc(effects, func(ef Effect) bool { return !ef.back() })
+	mine := func(ef Effect) bool { return ef.Service == c.inc.Service }
+	here := func(ef Effect) bool { return mine(ef) && ef.Action == s.Action && ef.Target == s.Target }
 	any := func(Effect) bool { return true }
 
 	cooldown := gateResult{gate: "cooldown"}
-	for _, ef := range mine {
+	for _, ef := range effects {
 		until := ef.Time.Add(time.Duration(l.Cooldown))
 		if ef.counts() && here(ef) && until.After(c.now) {
 			cooldown = gateResult{gate: "cooldown", reason: HoldCooldown, until: &until,
@@ -207,11 +209,11 @@ func (c *change) limits(s *Step) ([]gateResult, error) {
 		}
 	}
 	return []gateResult{
-		c.rate("per_target", HoldRateLimit, l.PerTarget, mine, here),
-		c.rate("per_service", HoldRateLimit, l.PerService, mine, any),
-		c.rate("blast_radius", HoldBlastRadius, l.BlastRadius, everyone, any),
+		c.rate("per_target", HoldRateLimit, l.PerTarget, effects, here),
+		c.rate("per_service", HoldRateLimit, l.PerService, effects, mine),
+		c.rate("blast_radius", HoldBlastRadius, l.BlastRadius, effects, any),
 		cooldown,
-		breaker(l.Breaker, mine),
+		broken,
 	}, nil
 }
 
@@ -268,21 +270,20 @@ func (c *change) rate(gate string, reason Reason, r alerts.Rate, effects []Effec
 	return gateResult{gate: gate, reason: reason, until: &until, why: fmt.Sprintf("limit %s %s: it has been reached, with %d within its window", gate, r, len(in))}
 }
 
-func breaker(limit int, effects []Effect) gateResult {
+// breaker is closed once limit effects of those that count have failed in a row.
+func breaker(tx Tx, limit int, service string, counts func(Effect) bool) (gateResult, error) {
 	row := 0
-	for _, ef := range effects {
-		switch ef.Outcome {
-		case EffectFailed:
+	err := tx.EffectsBack(service, func(ef Effect) bool {
+		if counts(ef) && ef.Outcome == EffectFailed {
 			row++
-		case EffectDone, EffectReleased:
-			row = 0
 		}
-	}
-	if row < limit {
-		return gateResult{gate: "breaker"}
+		return !counts(ef) || ef.Outcome != EffectDone && ef.Outcome != EffectReleased
+	})
+	if err != nil || row < limit {
+		return gateResult{gate: "breaker"}, err
 	}
 	return gateResult{gate: "breaker", reason: HoldBreaker,
-		why: fmt.Sprintf("limit breaker %d: %d steps failed in a row, and automation stops until somebody claims and releases an incident of this service", limit, row)}
+		why: fmt.Sprintf("limit breaker %d: %d steps failed in a row, and automation stops until somebody claims and releases an incident of this service", limit, row)}, nil
 }
 
 // counts tells whether limits count an effect.
@@ -293,6 +294,9 @@ func (ef Effect) counts() bool {
 // forward tells an effect of a promotion: the way back has limits of its own, and
 // never waits for what led forward.
 func (ef Effect) forward() bool { return ef.Action == actionFlagSet }
+
+// back tells any other effect.
+func (ef Effect) back() bool { return !ef.forward() }
 
 // planHash names the ladder an approval was asked for.
 func (inc *Incident) planHash() string {

@@ -3,6 +3,7 @@ package remediation_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -386,4 +387,60 @@ func TestServicesHaveLimitsOfTheirOwn(t *testing.T) {
 	w.is(shop, remediation.Waiting, remediation.HoldStepFailed)
 	cart := w.fire("error_rate", "fp2", "service", "cart")
 	w.is(cart, remediation.Settling, "")
+}
+
+// countingReads notes what is read of the effects.
+type countingReads struct {
+	remediation.Store
+	since []time.Time
+	back  int
+}
+
+type countingReadsTx struct {
+	remediation.Tx
+	s *countingReads
+}
+
+func (s *countingReads) View(ctx context.Context, fn func(remediation.Tx) error) error {
+	return s.Store.View(ctx, func(tx remediation.Tx) error { return fn(countingReadsTx{tx, s}) })
+}
+
+func (s *countingReads) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+	return s.Store.Update(ctx, func(tx remediation.Tx) error { return fn(countingReadsTx{tx, s}) })
+}
+
+func (t countingReadsTx) Effects(service string, since time.Time) ([]remediation.Effect, error) {
+	t.s.since = append(t.s.since, since)
+	return t.Tx.Effects(service, since)
+}
+
+func (t countingReadsTx) EffectsBack(service string, fn func(remediation.Effect) bool) error {
+	return t.Tx.EffectsBack(service, func(ef remediation.Effect) bool { t.s.back++; return fn(ef) })
+}
+
+func TestNoStepReadsTheWholeHistoryOfItsService(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
+		for i := range 100 {
+			err := tx.PutEffect(remediation.Effect{
+				Time: w.now.AddDate(0, 0, -1-i), Service: "shop", Action: "flag_off", Target: "t", Incident: "old", Step: fmt.Sprint(i), Outcome: remediation.EffectDone,
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	var reads *countingReads
+	w.wrap = func(s remediation.Store) remediation.Store { reads = &countingReads{Store: s}; return reads }
+	w.start()
+	w.is(w.open(), remediation.Settling, "")
+	for _, since := range reads.since {
+		if w.now.Sub(since) > 3*time.Hour { // a warmup looks for the end of a step that may have taken 2h
+			t.Errorf("effects since %s were read", since)
+		}
+	}
+	if reads.back == 0 || reads.back > 10 {
+		t.Errorf("the breaker read %d effects", reads.back)
+	}
 }

@@ -138,11 +138,11 @@ func (e *Engine) common(tx Tx, b *book) ([]StageGate, error) {
 		}
 		all[2] = firm("freeze", "%s is frozen (%s) by %s%s: %s", orEvery(f.Service), f.Scope, f.By, until, f.Reason)
 	}
-	effects, err := tx.Effects(b.Service, time.Time{})
+	g, err := breaker(tx, b.Limits.Breaker, b.Service, func(Effect) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	if g := breaker(b.Limits.Breaker, effects); g.reason != "" {
+	if g.reason != "" {
 		all[3] = firm("breaker", "%s", g.why)
 	}
 	return all, nil

@@ -122,6 +122,9 @@ type LimitTable interface {
 	// Effects returns those at or after since, oldest first, of one service
 	// ("" for all).
 	Effects(service string, since time.Time) ([]Effect, error)
+	// EffectsBack calls fn with a service's effects, newest first, until it returns
+	// false.
+	EffectsBack(service string, fn func(Effect) bool) error
 }
 
 // ServiceTable holds what is kept by service.

@@ -28,7 +28,7 @@ func (t *tx) PutEffect(e remediation.Effect) error {
 
 // Effects implements remediation.LimitTable.
 func (t *tx) Effects(service string, since time.Time) ([]remediation.Effect, error) {
-	q := query{from: "SELECT incident, step, time, service, action, target, outcome FROM effects"}
+	q := query{from: allEffects}
 	if service != "" {
 		q.where("service = ?", service)
 	}
@@ -39,10 +39,7 @@ func (t *tx) Effects(service string, since time.Time) ([]remediation.Effect, err
 	}
 	out := []remediation.Effect{}
 	err := t.rows(q.text("time, n", false, 0), q.args, func(r row) error {
-		var e remediation.Effect
-		var at sql.NullInt64
-		err := r.scan(&e.Incident, &e.Step, &at, &e.Service, &e.Action, &e.Target, (*string)(&e.Outcome))
-		e.Time = moment(at)
+		e, err := effectOf(r)
 		out = append(out, e)
 		return err
 	})
@@ -50,6 +47,30 @@ func (t *tx) Effects(service string, since time.Time) ([]remediation.Effect, err
 		return nil, fmt.Errorf("list effects: %w", err)
 	}
 	return out, nil
+}
+
+// EffectsBack implements remediation.LimitTable.
+func (t *tx) EffectsBack(service string, fn func(remediation.Effect) bool) error {
+	err := t.rows(allEffects+" WHERE service = ? ORDER BY time DESC, n DESC", []any{service}, func(r row) error {
+		e, err := effectOf(r)
+		if err == nil && !fn(e) {
+			return errEnough
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("list effects: %w", err)
+	}
+	return nil
+}
+
+const allEffects = "SELECT incident, step, time, service, action, target, outcome FROM effects"
+
+func effectOf(r row) (e remediation.Effect, err error) {
+	var at sql.NullInt64
+	err = r.scan(&e.Incident, &e.Step, &at, &e.Service, &e.Action, &e.Target, (*string)(&e.Outcome))
+	e.Time = moment(at)
+	return e, err
 }
 
 // Freezes implements remediation.ServiceTable.

@@ -48,6 +48,27 @@ var serviceTests = []test{
 				return err
 			})
 		}
+		for _, c := range []struct {
+			service string
+			most    int
+			want    []remediation.Effect
+		}{
+			{"a", 9, []remediation.Effect{e("inc-1", "1-x", "a", 4, "done"), e("inc-1", "2-x", "a", 1, "done")}},
+			{"a", 1, []remediation.Effect{e("inc-1", "1-x", "a", 4, "done")}},
+			{"c", 9, nil},
+		} {
+			s.both(func(tx remediation.Tx) error {
+				var got []remediation.Effect
+				err := tx.EffectsBack(c.service, func(e remediation.Effect) bool {
+					got = append(got, e)
+					return len(got) < c.most
+				})
+				if _, herr := tx.Effects("", noon); !slices.Equal(got, c.want) || herr != nil {
+					return fmt.Errorf("the last %d effects of %q: %+v, want %+v (%w, then %w)", c.most, c.service, got, c.want, err, herr)
+				}
+				return err
+			})
+		}
 	}},
 	{"freezes are kept by service and scope", func(s *suite) {
 		until := noon.AddDate(5000, 0, 0)
