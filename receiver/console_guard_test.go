@@ -303,3 +303,21 @@ func TestTheAuditPageSaysWhereItsChainIsBroken(t *testing.T) {
 		t.Error("a forged entry is not noticed")
 	}
 }
+
+func TestManyStreamsLookAsOftenAsOne(t *testing.T) {
+	b := newBench(t)
+	looks := 0
+	b.service.look = func() { looks++ }
+	for range 20 {
+		if _, err := b.stamp(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if looks != 1 {
+		t.Errorf("20 streams looked %d times within the time of one look", looks)
+	}
+	// A page that is loaded anew sees what is so now.
+	if _, err := b.stamp(t.Context(), 0); err != nil || looks != 2 {
+		t.Errorf("a stream that begins was told what another saw before: %d looks, %v", looks, err)
+	}
+}

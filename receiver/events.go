@@ -1,11 +1,13 @@
 package receiver
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -36,7 +38,7 @@ func (s *Server) events(c echo.Context, _ string) error {
 	}
 	defer s.streams.Add(-1)
 	ctx := c.Request().Context()
-	seen, err := s.stamp(c)
+	seen, err := s.stamp(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -76,7 +78,7 @@ func (s *Server) events(c echo.Context, _ string) error {
 				return nil
 			}
 		case <-tick.C:
-			now, err := s.stamp(c)
+			now, err := s.stamp(ctx, s.eventsEvery)
 			if err != nil {
 				return nil // the page says that it is not live, and comes again
 			}
@@ -91,12 +93,31 @@ func (s *Server) events(c echo.Context, _ string) error {
 	}
 }
 
-func (s *Server) stamp(c echo.Context) (string, error) {
-	o, err := s.service.Overview(c.Request().Context())
+// lastStamp is what the streams saw last: one of them looks for all.
+type lastStamp struct {
+	mu    sync.Mutex
+	stamp string
+	at    time.Time
+}
+
+// stamp is the state's, as it was at most so long ago.
+func (s *Server) stamp(ctx context.Context, age time.Duration) (string, error) {
+	l := &s.lastSeen
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stamp != "" && time.Since(l.at) < age {
+		return l.stamp, nil
+	}
+	at := time.Now()
+	o, err := s.service.Overview(ctx)
 	if err != nil {
 		return "", err
 	}
-	return stampOf(o)
+	stamp, err := stampOf(o)
+	if err == nil {
+		l.stamp, l.at = stamp, at
+	}
+	return stamp, err
 }
 
 // stampOf is another one when anything that pages show has changed.

@@ -30,6 +30,8 @@ type fakeService struct {
 
 	// accept, where set, runs inside Accept.
 	accept func(context.Context) error
+	// look, where set, runs inside Overview.
+	look func()
 	// err is what all other methods return.
 	err       error
 	incidents []remediation.IncidentView
@@ -113,6 +115,9 @@ func (f *fakeService) Search(_ context.Context, q remediation.Search) (remediati
 }
 
 func (f *fakeService) Overview(context.Context) (remediation.Overview, error) {
+	if f.look != nil {
+		f.look()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.overview, f.err

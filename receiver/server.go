@@ -71,9 +71,10 @@ type Server struct {
 	slackSeen      seen
 	slackBodies    *bodies
 	slackTransport http.RoundTripper
-	// streams counts those of events that are open, each of which looks every
+	// streams counts those of events that are open, for which one looks every
 	// eventsEvery; ending is closed when Serve begins to end.
 	streams     atomic.Int64
+	lastSeen    lastStamp
 	eventsEvery time.Duration
 	ending      chan struct{}
 	end         sync.Once
