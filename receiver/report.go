@@ -186,7 +186,7 @@ func (r *Report) actions() {
 				r.failed(e)
 			}
 			r.Actions = append(r.Actions, a)
-		case remediation.KindOutcome, remediation.KindLateOutcome, remediation.KindInDoubt:
+		case remediation.KindOutcome, remediation.KindInDoubt:
 			a := r.begun(e.Step, undo)
 			if a == nil {
 				r.Actions = append(r.Actions, ReportAction{Step: e.Step, Undo: undo, Target: detailText(e, "target"), Before: e.Detail["before"]})

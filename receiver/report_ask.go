@@ -154,7 +154,7 @@ func (r *Report) questions() {
 			if why := detailText(e, "error"); why != "" && e.Detail["undo"] == true {
 				ask("Why did %s fail (%s)?", e.Step, why)
 			}
-		case remediation.KindOutcome, remediation.KindLateOutcome:
+		case remediation.KindOutcome:
 			switch failed := detailText(e, "outcome") == string(remediation.StepFailed); {
 			case failed && e.Detail["undo"] == true:
 				ask("%s could not be put back (%s). How was its target left?", e.Step, dash(detailText(e, "undo_error", "error")))

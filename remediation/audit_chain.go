@@ -3,18 +3,12 @@ package remediation
 import (
 	"encoding/json"
 	"fmt"
-	"iter"
 	"strconv"
 	"strings"
 )
 
 // ZeroHash is the prev of the first entry.
 const ZeroHash = "0000000000000000000000000000000000000000000000000000000000000000"
-
-// CheckpointDetail is the detail of a checkpoint that follows the given head.
-func CheckpointDetail(seq int64, hash string) map[string]any {
-	return map[string]any{"seq": seq, "hash": hash}
-}
 
 // BrokenChainError says where a chain breaks: at the first entry that does not
 // fit what is before it.
@@ -109,22 +103,4 @@ func checkpointFault(e Entry) string {
 		return "a checkpoint that does not name the entry before it"
 	}
 	return ""
-}
-
-// VerifyChain checks all entries of a log, in order, and returns its head. The
-// error is a *BrokenChainError where the chain breaks, else what reading gave.
-func VerifyChain(entries iter.Seq2[Entry, error]) (seq int64, hash string, err error) {
-	var c Chain
-	for e, err := range entries {
-		if err != nil {
-			seq, hash = c.Head()
-			return seq, hash, err
-		}
-		if err := c.Add(e); err != nil {
-			seq, hash = c.Head()
-			return seq, hash, err
-		}
-	}
-	seq, hash = c.Head()
-	return seq, hash, nil
 }

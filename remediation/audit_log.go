@@ -16,7 +16,7 @@ func (e *Engine) logEntry(en Entry) {
 	switch en.Kind {
 	case KindReceived, KindDuplicate: // one for each POST
 		level = slog.LevelDebug
-	case KindInDoubt, KindDrift, KindBlind, KindLateOutcome:
+	case KindInDoubt, KindDrift, KindBlind:
 		level = slog.LevelWarn
 	case KindOutcome:
 		if o := en.Detail["outcome"]; o == string(StepFailed) || o == string(StepUndone) {

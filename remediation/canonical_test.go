@@ -323,7 +323,7 @@ func TestTheChainSaysWhereItBreaks(t *testing.T) {
 			e := remediation.Entry{Kind: remediation.KindStarted}
 			seq, hash := c.Head()
 			if i == 4 { // entry 5
-				e.Kind, e.Detail = remediation.KindCheckpoint, remediation.CheckpointDetail(seq, hash)
+				e.Kind, e.Detail = remediation.KindCheckpoint, map[string]any{"seq": seq, "hash": hash}
 			}
 			e, _, err := e.Seal(seq, hash)
 			if err != nil {
@@ -381,13 +381,11 @@ func TestTheChainSaysWhereItBreaks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := c.edit(log())
-			_, _, err := remediation.VerifyChain(func(yield func(remediation.Entry, error) bool) {
-				for _, e := range l {
-					if !yield(e, nil) {
-						return
-					}
-				}
-			})
+			var chain remediation.Chain
+			var err error
+			for i := 0; i < len(l) && err == nil; i++ {
+				err = chain.Add(l[i])
+			}
 			var broken *remediation.BrokenChainError
 			switch {
 			case c.seq == 0 && err != nil:

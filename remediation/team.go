@@ -40,7 +40,7 @@ type TeamLine struct {
 // nothing concerns nobody; goesOnTelling once it was; movesOn only brings
 // what was told up to date.
 var (
-	startsTelling = []Kind{KindHeld, KindOutcome, KindInDoubt, KindEscalated, KindClaimed, KindLateOutcome, KindDrift, KindRestored}
+	startsTelling = []Kind{KindHeld, KindOutcome, KindInDoubt, KindEscalated, KindClaimed, KindDrift, KindRestored}
 	goesOnTelling = []Kind{
 		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal,
 	}

@@ -29,7 +29,7 @@ func Tell(e Entry) Telling {
 		subject, _ = HoldWords(Reason(text("reason")))
 	case KindPlanned:
 		subject = listed(e.Detail["steps"])
-	case KindOutcome, KindLateOutcome:
+	case KindOutcome:
 		subject = strings.TrimSpace(e.Step + " " + strings.ReplaceAll(text("outcome"), "_", " "))
 		switch StepState(text("outcome")) {
 		case StepDone, StepNoChange:
@@ -115,37 +115,36 @@ func (e Entry) undelivered() bool {
 
 // kindWords are the kinds of entries as a time line tells them.
 var kindWords = map[Kind][2]string{
-	KindReceived:    {"Notification received", ""},
-	KindDuplicate:   {"The same again", ""},
-	KindOpened:      {"Incident opened by", "bad"},
-	KindAttached:    {"Another alert joined:", "bad"},
-	KindPlanned:     {"Planned:", ""},
-	KindHeld:        {"Did not act:", "wait"},
-	KindApproved:    {"Approved", "human"},
-	KindDenied:      {"Denied", "human"},
-	KindIntent:      {"Begins", "act"},
-	KindOutcome:     {"Outcome:", "act"},
-	KindInDoubt:     {"In doubt:", "bad"},
-	KindVerified:    {"Verified", "good"},
-	KindSettled:     {"Watched:", ""},
-	KindEscalated:   {"Goes on to", "bad"},
-	KindRecovered:   {"Recovered", "good"},
-	KindResolved:    {"Alertmanager says resolved:", ""},
-	KindClosed:      {"Closed", "over"},
-	KindReopened:    {"Reopened by", "bad"},
-	KindClaimed:     {"Claimed", "human"},
-	KindReleased:    {"Released", "human"},
-	KindRestored:    {"Restored", "human"},
-	KindFrozen:      {"Frozen", "human"},
-	KindThawed:      {"Thawed", "human"},
-	KindSignal:      {"Signal", "human"},
-	KindStage:       {"Rollout", "human"},
-	KindNotified:    {"Told:", ""},
-	KindLateOutcome: {"Outcome, late:", "bad"},
-	KindDrift:       {"Changed behind our back:", "bad"},
-	KindBlind:       {"Watchdog", "bad"},
-	KindCheckpoint:  {"Log pruned up to here", ""},
-	KindStarted:     {"backout started", ""},
+	KindReceived:   {"Notification received", ""},
+	KindDuplicate:  {"The same again", ""},
+	KindOpened:     {"Incident opened by", "bad"},
+	KindAttached:   {"Another alert joined:", "bad"},
+	KindPlanned:    {"Planned:", ""},
+	KindHeld:       {"Did not act:", "wait"},
+	KindApproved:   {"Approved", "human"},
+	KindDenied:     {"Denied", "human"},
+	KindIntent:     {"Begins", "act"},
+	KindOutcome:    {"Outcome:", "act"},
+	KindInDoubt:    {"In doubt:", "bad"},
+	KindVerified:   {"Verified", "good"},
+	KindSettled:    {"Watched:", ""},
+	KindEscalated:  {"Goes on to", "bad"},
+	KindRecovered:  {"Recovered", "good"},
+	KindResolved:   {"Alertmanager says resolved:", ""},
+	KindClosed:     {"Closed", "over"},
+	KindReopened:   {"Reopened by", "bad"},
+	KindClaimed:    {"Claimed", "human"},
+	KindReleased:   {"Released", "human"},
+	KindRestored:   {"Restored", "human"},
+	KindFrozen:     {"Frozen", "human"},
+	KindThawed:     {"Thawed", "human"},
+	KindSignal:     {"Signal", "human"},
+	KindStage:      {"Rollout", "human"},
+	KindNotified:   {"Told:", ""},
+	KindDrift:      {"Changed behind our back:", "bad"},
+	KindBlind:      {"Watchdog", "bad"},
+	KindCheckpoint: {"Log pruned up to here", ""},
+	KindStarted:    {"backout started", ""},
 }
 
 // listed joins a list of strings from an entry's detail.

@@ -76,7 +76,7 @@ func TestALogPrunedToACheckpointVerifies(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				e.Kind, e.Detail = remediation.KindCheckpoint, remediation.CheckpointDetail(seq, hash)
+				e.Kind, e.Detail = remediation.KindCheckpoint, map[string]any{"seq": seq, "hash": hash}
 			}
 			_, err := tx.Append(e)
 			return err
