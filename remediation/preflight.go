@@ -26,6 +26,15 @@ type Finding struct {
 	Result   Proved `json:"result"`
 	Evidence string `json:"evidence"`
 	Next     string `json:"next,omitempty"`
+	// Cause is what kept this and other proofs from telling anything: it is signed for
+	// once. "" where the evidence concerns this proof alone.
+	Cause string `json:"cause,omitempty"`
+}
+
+// because is a Finding that has its evidence's cause with others.
+func (f Finding) because(cause string) Finding {
+	f.Cause = cause
+	return f
 }
 
 // Proof is one thing that can be proved before a rollout starts. Prove leaves
@@ -113,6 +122,9 @@ func FindingOf(err error) Finding {
 		f.Result = CannotTell
 	}
 	f.Evidence, f.Next, _ = strings.Cut(err.Error(), "; try: ")
+	if f.Result == CannotTell {
+		f.Cause = f.Evidence
+	}
 	return f
 }
 
@@ -147,6 +159,7 @@ type Signature struct {
 	// earlier version of backout has neither.
 	Playbook string    `json:"playbook,omitempty"`
 	Evidence string    `json:"evidence,omitempty"`
+	Cause    string    `json:"cause,omitempty"`
 	By       string    `json:"by"`
 	Actor    string    `json:"actor"`
 	Reason   string    `json:"reason"`
@@ -191,14 +204,14 @@ type PreflightView struct {
 
 // signed returns who signed an item for a release, or nil. Under the playbook of
 // that release the signature counts only as long as the playbook, and what was seen
-// of the item, are what they were.
+// of the item, are what they were. One cause of several items is signed for once.
 func (p Preflight) signed(b *book, it PreflightItem, release string) *Signature {
 	for i := range p.Signatures {
 		s := &p.Signatures[i]
-		if s.Item != it.ID || s.Release != release {
-			continue
-		}
-		if release != b.Release.Version || s.Playbook == "" || s.Playbook == b.Hash && s.Evidence == it.Evidence {
+		switch {
+		case s.Release != release:
+		case it.Result == CannotTell && it.Cause != "" && it.Cause == s.Cause && s.Playbook == b.Hash,
+			s.Item == it.ID && (release != b.Release.Version || s.Playbook == "" || s.Playbook == b.Hash && s.Evidence == it.Evidence):
 			return s
 		}
 	}

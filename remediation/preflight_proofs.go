@@ -155,7 +155,7 @@ func (e *Engine) page(ctx context.Context, address string) Finding {
 	status, err := around.Page(ctx, address)
 	switch {
 	case err != nil:
-		return Unknown("it cannot be reached from here: "+err.Error(), look)
+		return Unknown("it cannot be reached from here: "+err.Error(), look).because(err.Error())
 	case status/100 == 2:
 		return Passed(fmt.Sprintf("%s answers %d", address, status))
 	case status == 404 || status == 410:
@@ -165,5 +165,6 @@ func (e *Engine) page(ctx context.Context, address string) Finding {
 }
 
 func noSurroundings() Finding {
-	return Unknown("nothing is configured that could be asked", "start backout serve with prometheus: and alertmanager:")
+	const why = "nothing is configured that could be asked"
+	return Unknown(why, "start backout serve with prometheus: and alertmanager:").because(why)
 }

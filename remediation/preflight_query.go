@@ -73,7 +73,7 @@ func (e *Engine) returnsData(ctx context.Context, expr, unguarded string) Findin
 	if missing != "" {
 		return Failed("Prometheus has no series "+missing, "correct the query or selectors: in the playbook, or what is scraped")
 	}
-	return Unknown("its series are there, and have no value over its window: no traffic", "send it requests, or sign for it")
+	return Unknown("its series are there, and have no value over its window: no traffic", "send it requests, or sign for it").because("no traffic")
 }
 
 // missingSeries returns the first selector of an expression that no series matches

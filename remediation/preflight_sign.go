@@ -44,7 +44,7 @@ func (e *Engine) SignPreflight(ctx context.Context, r SignRequest) (v PreflightV
 		if err != nil {
 			return err
 		}
-		kept.sign(Signature{Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.now().UTC()})
+		kept.sign(Signature{Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, Cause: item.Cause, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.now().UTC()})
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
@@ -128,6 +128,8 @@ func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	const unknown = " could not be told: "
+	at := map[string]int{} // where a cause stands in missing
 	for _, it := range items {
 		switch {
 		case !it.Before || it.Result == Pass:
@@ -136,11 +138,18 @@ func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
 		case run != nil && run.Release == release && run.Playbook != b.Hash && kept.signedBefore(it.ID, release):
 			// Said above: once the preflight was run again, it is to be signed again.
 		case !r.signedSince(kept.signed(b, it, release)):
-			why := it.ID + " could not be told: " + it.Evidence
 			if it.Owner != "" {
-				why = fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner)
+				missing = append(missing, fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner))
+				continue
 			}
-			missing = append(missing, why)
+			i, again := at[it.Cause]
+			if !again || it.Cause == "" {
+				at[it.Cause] = len(missing)
+				missing = append(missing, it.ID+unknown+it.Evidence)
+				continue
+			}
+			ids, why, _ := strings.Cut(missing[i], unknown)
+			missing[i] = ids + ", " + it.ID + unknown + why
 		}
 	}
 	return missing, nil

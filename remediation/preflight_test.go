@@ -42,6 +42,7 @@ type around struct {
 	rules []remediation.LoadedRule
 	ahead time.Duration
 	away  bool
+	mute  bool
 	deaf  bool
 	// meanwhile runs while the rules are asked for, where set.
 	meanwhile func()
@@ -87,10 +88,17 @@ func (a *around) RaiseAlert(ctx context.Context, labels map[string]string, _ tim
 
 func (a *around) Page(context.Context, string) (int, error) { return 200, nil }
 
-// alwaysOne is a Prometheus in which every expression has a value.
-type alwaysOne struct{}
+// alwaysOne is a Prometheus in which every expression has a value, unless it is mute.
+type alwaysOne struct{ around *around }
 
-func (alwaysOne) Query(context.Context, string) (float64, bool, error) { return 1, true, nil }
+func (p alwaysOne) Query(context.Context, string) (float64, bool, error) {
+	p.around.mu.Lock()
+	defer p.around.mu.Unlock()
+	if p.around.mute {
+		return 0, false, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
+	}
+	return 1, true, nil
+}
 
 // provingWorld is the shop with an engine that can ask what lies around it.
 type provingWorld struct {
@@ -132,7 +140,7 @@ func (p *provingWorld) restart() {
 	p.start()
 	var err error
 	p.engine, err = remediation.New(p.ctx, remediation.Options{
-		Store: p.store, Playbooks: []*alerts.Playbook{p.pb}, Kinds: p.kinds(), Prometheus: alwaysOne{}, Alertmanager: p.am, Mode: p.mode,
+		Store: p.store, Playbooks: []*alerts.Playbook{p.pb}, Kinds: p.kinds(), Prometheus: alwaysOne{p.around}, Alertmanager: p.am, Mode: p.mode,
 		Surroundings: p.around, DrillPatience: time.Second, Now: func() time.Time { return p.now }, Logger: slog.New(slog.DiscardHandler),
 	})
 	p.must(err)
@@ -326,6 +334,35 @@ func TestNoSignatureMendsWhatFailed(t *testing.T) {
 	if _, err := p.engine.SignPreflight(p.ctx, remediation.SignRequest{Item: "team/rollout-lead", Actor: "eve"}); !refusedAs(err, remediation.Invalid) {
 		t.Errorf("without a reason: %v", err)
 	}
+}
+
+func TestOneCauseIsSignedForOnce(t *testing.T) {
+	p := newProvingWorld(t)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.around.mute, p.around.away = true, true
+	p.preflight()
+	p.misses("prometheus/rules, query/alive, query/error_rate, query/latency could not be told: prometheus: no answer")
+	p.must(p.sign("query/error_rate"))
+	p.misses()
+	signed := 0
+	v, err := p.engine.Preflight(p.ctx, "shop")
+	p.must(err)
+	for _, it := range v.Items {
+		if it.Signed != nil && it.Signed.Item == "query/error_rate" {
+			signed++
+		}
+	}
+	if signed != 4 {
+		t.Errorf("%d of the four proofs are shown as signed for", signed)
+	}
+	p.around.away = false // what was signed for is still so of the queries
+	p.preflight()
+	p.misses()
+	p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{p.parse(playbook + work + "# another\n")}, remediation.Reloaded{}))
+	p.preflight()
+	p.misses(append([]string{"query/alive, query/error_rate, query/latency could not be told", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
 }
 
 func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {

@@ -54,7 +54,8 @@ func (e *Engine) inTheWay(ctx context.Context, service, command string) (f Findi
 	err := e.store.View(ctx, func(tx Tx) error {
 		inc, err := openIncident(tx, service)
 		if inc != nil {
-			f, open = Unknown(fmt.Sprintf("incident %s was opened meanwhile, and its steps come first", inc.ID), "run backout "+command+" again once it is closed"), true
+			f = Unknown(fmt.Sprintf("incident %s was opened meanwhile, and its steps come first", inc.ID), "run backout "+command+" again once it is closed").because(inc.ID)
+			open = true
 		}
 		return err
 	})

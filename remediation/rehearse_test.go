@@ -87,7 +87,7 @@ func (w *rehearsalWorld) begin() {
 	began := w.now
 	var err error
 	w.engine, err = remediation.New(w.ctx, remediation.Options{
-		Store: w.store, Playbooks: []*alerts.Playbook{w.pb}, Kinds: kinds, Prometheus: alwaysOne{}, Alertmanager: w.am, Mode: w.mode,
+		Store: w.store, Playbooks: []*alerts.Playbook{w.pb}, Kinds: kinds, Prometheus: alwaysOne{new(around)}, Alertmanager: w.am, Mode: w.mode,
 		Surroundings: w.around, DrillPatience: time.Second, Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time {
 			w.mu.Lock()
