@@ -230,7 +230,7 @@ func (c *commands) summary(b *bake, result, text string) error {
 	var s strings.Builder
 	s.WriteString("\n" + wrap("", fmt.Sprintf("%s %s: %s", b.service, b.named(), text)))
 	if b.looks > 0 && b.entered != nil {
-		fmt.Fprintf(&s, "  stage       %s, since %s (%s)\n", cell(b.stage, 20), moment(*b.entered), distance(now, *b.entered))
+		fmt.Fprintf(&s, "  stage       %s, since %s (%s)\n", c.screen().cell(b.stage, 20), moment(*b.entered), distance(now, *b.entered))
 	}
 	fmt.Fprintf(&s, "  watched     %s to %s UTC\n", momentShort(b.began), momentShort(now))
 	for _, x := range b.criteria {

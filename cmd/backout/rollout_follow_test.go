@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -265,5 +266,17 @@ func TestAFollowingThatIsStoppedOrTakesTooLongSaysWhatWasLacking(t *testing.T) {
 	r = backout(t, nil, "rollout", "status", "--follow", "--timeout=50ms", "--url="+srv.URL)
 	if r.status != 1 || !said(r.stderr, "the stage was not over within 50ms") {
 		t.Errorf("a server that hangs: %+v", r)
+	}
+}
+
+func TestAPipeGetsTheStageOfASummaryWhole(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	c := newCommands(nil, &stdout, &stderr)
+	stage, entered := "ten-percent-of-the-customers", c.now()
+	if err := c.summary(&bake{followed: followed{service: "shop", release: "v2", stage: stage}, looks: 1, entered: &entered, began: entered}, "lasted", "it lasted"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(stdout.String(), stage+", since") {
+		t.Errorf("the stage is cut:\n%s", &stdout)
 	}
 }
