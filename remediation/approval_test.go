@@ -114,6 +114,17 @@ func TestANoIsFinal(t *testing.T) {
 	}
 }
 
+func TestANoAfterAYesCountsUntilTheStepHasBegun(t *testing.T) {
+	w, id := toSchema(t)
+	w.must(w.change(id, remediation.Approve, fullSchema))
+	w.must(w.change(id, remediation.Deny, fullSchema))
+	w.tick()
+	if n := w.target("schema_rollback").effects; n != 0 {
+		t.Errorf("what was denied ran %d times", n)
+	}
+	refused(t, w.change(id, remediation.Approve, fullSchema), remediation.Conflict)
+}
+
 func TestADeniedStepLeadsToTheNextOneOnlyWhileTheBreachGoesOn(t *testing.T) {
 	edit := replace("image_retag, settle: 5m}", "image_retag, settle: 5m, approval: {timeout: 10m}}")
 	t.Run("it goes on", func(t *testing.T) {

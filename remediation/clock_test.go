@@ -1,6 +1,7 @@
 package remediation_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -91,4 +92,24 @@ func TestADeadlineThatWentByWithoutPollsWantsThreeOfThem(t *testing.T) {
 	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
 	w.pass(2 * S)
 	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+}
+
+func TestAReleaseLetsTheBreakerGoAfterTheClockWasSetBack(t *testing.T) {
+	w := newWorld(t, limits("per_target: 9/1h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 2"))
+	w.target("flag_off").applyErr = errors.New("docker is dead")
+	id := w.open()
+	again := func() {
+		w.must(w.change(id, remediation.Claim, ""))
+		w.must(w.change(id, remediation.Release, ""))
+	}
+	again()
+	w.pass(2 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.target("flag_off").applyErr = nil
+	w.now = w.now.Add(-10 * time.Minute)
+	again()
+	w.pass(13 * time.Minute)
+	if v := w.incident(id); v.Reason == remediation.HoldBreaker {
+		t.Errorf("a human released, and the breaker holds: %s", v.Why)
+	}
 }

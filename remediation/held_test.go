@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -168,10 +170,12 @@ func TestAnAbortKeepsWhatIsSaidOfAStepInDoubt(t *testing.T) {
 	}
 }
 
-// watchable is a kind whose targets are watched; report is what the last watch was given.
+// watchable is a kind whose targets are watched; report is what the last watch was
+// given, watches how many there are.
 type watchable struct {
 	fakeKind
-	report func(what string)
+	report  func(what string)
+	watches atomic.Int32
 }
 
 func (k *watchable) Bind(*alerts.Playbook, any) (remediation.Action, error) {
@@ -185,16 +189,21 @@ type watchableTarget struct {
 
 func (t *watchableTarget) Watch(ctx context.Context, report func(string)) error {
 	t.kind.report = report
+	t.kind.watches.Add(1)
+	defer t.kind.watches.Add(-1)
 	<-ctx.Done()
 	return nil
 }
 
-func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
-	var image *watchable
+// watching runs fn beside an engine that watches what a kind of action changed.
+func watching(t *testing.T, name string, fn func(w *world, kind *watchable)) {
+	t.Helper()
+	var kind *watchable
 	running(t, func(w *world) {
-		image = &watchable{fakeKind: fakeKind{w, "image_retag", alerts.Disruptive}}
 		kinds := w.kinds()
-		kinds[2] = image
+		i := slices.IndexFunc(kinds, func(k remediation.ActionKind) bool { return k.Name() == name })
+		kind = &watchable{fakeKind: fakeKind{w, name, kinds[i].Risk()}}
+		kinds[i] = kind
 		w.with = func(st remediation.Store) *remediation.Engine {
 			e, err := remediation.New(w.ctx, remediation.Options{
 				Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: kinds, Prometheus: w.prom, Alertmanager: w.am, Mode: w.mode,
@@ -203,16 +212,70 @@ func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
 			w.must(err)
 			return e
 		}
-	}, func(w *world) {
-		w.declare("alpha")
-		w.breach("error_rate")
-		id := w.post("firing", "error_rate", "fp1").Incidents[0]
-		time.Sleep(6 * time.Minute)
-		w.calm("error_rate")
-		w.post("resolved", "error_rate", "fp1")
-		time.Sleep(15 * time.Minute)
+	}, func(w *world) { fn(w, kind) })
+}
+
+// retagged is an incident that put the previous image back, and is closed.
+func retagged(w *world) string {
+	w.t.Helper()
+	w.declare("alpha")
+	w.breach("error_rate")
+	id := w.post("firing", "error_rate", "fp1").Incidents[0]
+	time.Sleep(6 * time.Minute)
+	w.calm("error_rate")
+	w.post("resolved", "error_rate", "fp1")
+	time.Sleep(15 * time.Minute)
+	settles()
+	w.is(id, remediation.Closed, "")
+	return id
+}
+
+func TestWhatAnIncidentChangedIsWatchedWhateverComesAfterIt(t *testing.T) {
+	watching(t, "image_retag", func(w *world, image *watchable) {
+		id := retagged(w)
+		time.Sleep(time.Minute)
 		settles()
-		w.is(id, remediation.Closed, "")
+		if n := image.watches.Load(); n != 1 {
+			t.Fatalf("the image that %s put back is watched %d times", id, n)
+		}
+		time.Sleep(2 * time.Hour)
+		later := w.post("firing", "latency", "stale").Incidents[0]
+		w.post("resolved", "latency", "stale")
+		time.Sleep(time.Minute)
+		settles()
+		if w.is(later, remediation.Closed, ""); later == id {
+			t.Fatal("the stale alert opened no incident of its own")
+		}
+		if n := image.watches.Load(); n != 1 {
+			t.Errorf("after a later incident that came to nothing the image is watched %d times", n)
+		}
+	})
+}
+
+func TestAPlaybookThatCannotBeReadStopsNoOthersWatch(t *testing.T) {
+	watching(t, "flag_off", func(w *world, flag *watchable) {
+		w.target("flag_off").duringApply = func() {
+			w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
+				now := time.Now()
+				return tx.PutIncident(&remediation.Incident{
+					Service: "shop", PlaybookHash: "gone", State: remediation.Closed, Since: now, Opened: now, Closed: &now,
+					Steps: []remediation.Step{{Number: 1, Action: "flag_off", Target: "another", Risk: alerts.Reversible, State: remediation.StepDone, Verified: true}},
+				})
+			}))
+		}
+		w.breach("error_rate")
+		w.post("firing", "error_rate", "fp1")
+		time.Sleep(time.Minute)
+		settles()
+		if n := flag.watches.Load(); n != 1 {
+			t.Errorf("beside an incident whose playbook is gone, the flag is watched %d times", n)
+		}
+	})
+}
+
+func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
+	watching(t, "image_retag", func(w *world, image *watchable) {
+		id := retagged(w)
 		drifts := func() (n int) {
 			for _, e := range w.entries(id) {
 				if e.Kind == remediation.KindDrift {
