@@ -186,7 +186,7 @@ func TestTheMessageSaysWhatACommanderAsks(t *testing.T) {
 		"*How to stop it* `backout incident claim inc-1 --reason=WHY`",
 		"*Start an incident call* (severity 3): <https://meet.example.com/shop|join it here>",
 		"<https://backout.example.com/incidents/inc-1|Open inc-1 in the console>",
-		"audit head 11:000000000000",
+		fmt.Sprintf("audit head `11:%064x`", 11),
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q:\n%s", want, got)
@@ -242,7 +242,7 @@ func TestWhatConcernsNoIncidentIsOnePlainMessage(t *testing.T) {
 	if len(mains) != 1 || len(x.Incidents().Messages) != 1 {
 		t.Fatalf("%d messages", len(x.Incidents().Messages))
 	}
-	if got := mains[0].Reads(); !strings.Contains(got, "*Frozen every service*") || !strings.Contains(got, "by `ann`: a release elsewhere") || !strings.Contains(got, "audit head 3:") {
+	if got := mains[0].Reads(); !strings.Contains(got, "*Frozen every service*") || !strings.Contains(got, "by `ann`: a release elsewhere") || !strings.Contains(got, fmt.Sprintf("audit head `3:%064x`", 3)) {
 		t.Error(got)
 	}
 	x.delivers(message(nil, line(4, remediation.KindThawed, "Thawed every service", "")))

@@ -179,6 +179,3 @@ func tone(name string) string {
 	}
 	return "⚪"
 }
-
-// short is a hash as far as one reads it out.
-func short(hash string) string { return hash[:min(len(hash), 12)] }

@@ -239,7 +239,7 @@ func (c *Chat) footer(s *remediation.Story, r receipt) string {
 	}
 	parts = append(parts, "release "+words(s.Rollout), "opened "+at(s.Opened))
 	if r.Hash != "" {
-		parts = append(parts, fmt.Sprintf("audit head %d:%s", r.Seq, words(short(r.Hash))))
+		parts = append(parts, auditHead(r.Seq, r.Hash))
 	}
 	return strings.Join(parts, " · ")
 }
@@ -258,16 +258,21 @@ func (c *Chat) reply(msg remediation.TeamMessage) (fallback string, blocks []sla
 		text := fmt.Sprintf("The audit log's head is `%s`. That nothing of it was altered or cut off shows later by\n`backout audit verify --head=%s`", words(head), words(head))
 		blocks = append(blocks, slack.NewSectionBlock(mrkdwn(text), nil, nil))
 	} else {
-		blocks = append(blocks, small(fmt.Sprintf("audit head %d:%s", last.Seq, words(short(last.Hash)))))
+		blocks = append(blocks, small(auditHead(last.Seq, last.Hash)))
 	}
 	return andMore(tone(msg.Told[0].Tone)+" "+words(msg.Told[0].Title), len(lines)-1), blocks
+}
+
+// auditHead is where the audit log ends, whole: as audit verify --head takes it.
+func auditHead(seq int64, hash string) string {
+	return "audit head " + code(fmt.Sprintf("%d:%s", seq, hash))
 }
 
 // plainNotice tells what concerns no incident.
 func (c *Chat) plainNotice(service string, msg remediation.TeamMessage) (fallback string, blocks []slack.Block) {
 	lines := told(msg.Told)
 	last := msg.Told[len(msg.Told)-1]
-	foot := fmt.Sprintf("audit head %d:%s", last.Seq, words(short(last.Hash)))
+	foot := auditHead(last.Seq, last.Hash)
 	if service != "" {
 		foot = words(service) + " · " + foot
 	}
