@@ -21,7 +21,7 @@ func (c *commands) addFreezeCommand() {
 	service := clause.Flag("service", "This service only; every service where not given.").String()
 	scope := choiceFlag(clause, "scope", "all: steps and promotions; promotions: a rollout stays where it is, rollbacks still run.",
 		remediation.ScopeAll, remediation.ScopeAll, remediation.ScopePromotions)
-	length := spanFlag(clause, "for", "How long, such as 2h; until thawed where not given.")
+	length := spanFlag(clause, "for", "How long, such as 2h; until thawed where not given. A freeze that lasts longer stays in force: thaw it first.")
 	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -41,7 +41,11 @@ func (c *commands) addFreezeCommand() {
 		if *output == outputJSON {
 			return c.printJSON(done)
 		}
-		return c.print("Frozen: " + freezeText(done, c.now()) + "To end it:\n  " + thawCommand(done) + "\n")
+		head := "Frozen: "
+		if f.Until != nil && (done.Until == nil || done.Until.After(*f.Until)) {
+			head = "Frozen already, for longer: "
+		}
+		return c.print(head + freezeText(done, c.now()) + "To end it:\n  " + thawCommand(done) + "\n")
 	})
 }
 
