@@ -135,12 +135,12 @@ func (l *linter) events(t *Trigger, ind *Indicator, path string) {
 	if !above {
 		share = 1 - share
 	}
-	if share <= 0 || share >= 1 || t.MinVolume <= 0 || !uses(ind.Query, minVolumeVariable) {
+	if share <= 0 || share >= 1 || t.MinVolume <= 0 || t.Confidence > 0 || !uses(ind.Query, minVolumeVariable) {
 		return
 	}
 	if n := share * t.MinVolume; n < leastEvents-1e-9 {
 		l.at(key(path, "min_volume"), fmt.Sprintf("%s decides on about %s (min_volume %s, threshold %s): chance alone rolls a healthy release back", t.Name, counted(n, "event"), number(t.MinVolume), number(share)),
-			fmt.Sprintf("min_volume: %s, which is %d events, or a longer window", number(math.Ceil(leastEvents/share-1e-9)), leastEvents))
+			fmt.Sprintf("min_volume: %s, which is %d events; or a longer window; or confidence: 0.95", number(math.Ceil(leastEvents/share-1e-9)), leastEvents))
 	}
 }
 

@@ -189,7 +189,11 @@ type Trigger struct {
 	Window      model.Duration `yaml:"window,omitempty"`
 	Sustained   model.Duration `yaml:"sustained,omitempty"`
 	MinVolume   float64        `yaml:"min_volume,omitempty"`
-	Recovery    Recovery       `yaml:"recovery,omitempty"`
+	// Confidence, where it is not 0, is how sure a ratio of counts must be to lie
+	// beyond the bound: the nearer end of its Wilson score interval is compared, so
+	// that few requests need a clearer breach. Above 0.5 and below 1, such as 0.95.
+	Confidence float64  `yaml:"confidence,omitempty"`
+	Recovery   Recovery `yaml:"recovery,omitempty"`
 	// Severity is how grave an incident of it is, from 1 to 5, the gravest.
 	Severity int    `yaml:"severity,omitempty"`
 	Plan     string `yaml:"plan"`

@@ -122,7 +122,7 @@ func (v *validator) triggers() {
 // signal judges a trigger that a human raises.
 func (v *validator) signal(t *Trigger, path string) {
 	v.name(key(path, "signal"), t.Signal, plainName, "write the signal's name, such as data-integrity")
-	for _, name := range []string{"above", "below", "window", "sustained", "min_volume", "recovery"} {
+	for _, name := range []string{"above", "below", "window", "sustained", "min_volume", "confidence", "recovery"} {
 		if at := key(path, name); v.pos.has(at) {
 			v.at(at, fmt.Sprintf("%s: a signal has no value to measure", at), "leave it out")
 		}
@@ -135,6 +135,7 @@ func (v *validator) condition(t *Trigger, path string) {
 	v.bound(path, t.Above, t.Below)
 	v.span(path, ind, t.Window, t.Sustained, t.MinVolume)
 
+	v.confidence(t, key(path, "confidence"))
 	_, above := t.Bound()
 	side, wrong, other := "above", key(path, "recovery.below"), t.Recovery.Below
 	if !above {
@@ -161,5 +162,22 @@ func (v *validator) condition(t *Trigger, path string) {
 		most := t.MinVolume * float64(w) / float64(span)
 		v.at(at, fmt.Sprintf("%s (%v in %s) asks for more requests than the trigger itself (%v in %s): few requests would look like a cure", at, r, w, t.MinVolume, model.Duration(span)),
 			fmt.Sprintf("write at most %d", int(most)), key(path, "window"), key(path, "min_volume"))
+	}
+}
+
+// confidence judges how sure a trigger must be. Whether its query is a ratio of
+// counts is for package rules to tell.
+func (v *validator) confidence(t *Trigger, path string) {
+	if !v.pos.has(path) {
+		return
+	}
+	c := t.Confidence
+	switch {
+	case t.Sustained > 0:
+		v.at(path, path+": a sustained value is not a ratio of counts", "leave it out: sustained asks for every sample of the time")
+	case c > 50 && c < 100:
+		v.at(path, fmt.Sprintf("%s: %v is not between 0.5 and 1", path, c), fmt.Sprintf("write %v", c/100))
+	case c <= 0.5 || c >= 1:
+		v.at(path, fmt.Sprintf("%s: %v is not between 0.5 and 1", path, c), "write 0.95, or leave it out")
 	}
 }

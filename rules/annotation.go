@@ -52,6 +52,13 @@ func sentence(s string) string {
 
 // measured says by a template what was measured, and against what.
 func measured(u alerts.Unit, b bound) string {
+	if b.confidence > 0 {
+		end := "At most"
+		if b.above {
+			end = "At least"
+		}
+		return fmt.Sprintf("%s %s, %s.", end, inUnit(u), escape(b.words(u)))
+	}
 	return fmt.Sprintf("Measured %s, %s.", inUnit(u), escape(b.words(u)))
 }
 
@@ -64,7 +71,11 @@ func (b bound) words(u alerts.Unit) string {
 	if b.sustained > 0 {
 		over = "for"
 	}
-	return fmt.Sprintf("%s %s %s %s", side, quantity(u, b.threshold), over, duration(b.span()))
+	words := fmt.Sprintf("%s %s %s %s", side, quantity(u, b.threshold), over, duration(b.span()))
+	if b.confidence > 0 {
+		words += fmt.Sprintf(" (confidence %s)", number(b.confidence))
+	}
+	return words
 }
 
 // inUnit is the template of $value in a unit.

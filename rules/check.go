@@ -49,9 +49,7 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 		if t.Signal != "" {
 			continue
 		}
-		threshold, above := t.Bound()
-		b := bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained, minVolume: t.MinVolume}
-		c.bound(fmt.Sprintf("triggers[%d]", i), "the trigger "+t.Name, pb.Indicator(t.Indicator), b, t)
+		c.bound(fmt.Sprintf("triggers[%d]", i), "the trigger "+t.Name, pb.Indicator(t.Indicator), triggerBound(t), t)
 	}
 	return c.found, nil
 }
@@ -157,7 +155,11 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 	if t != nil {
 		volume = max(volume, t.Recovery.MinVolume/time.Duration(t.Recovery.Window).Seconds())
 	}
-	f, err := feedOf(c.sim, c.pb, q.at(time.Duration(b.window), b.minVolume), boundsFor(ind, b.threshold), volume)
+	text, err := q.confident(q.at(time.Duration(b.window), b.minVolume), time.Duration(b.window))
+	if err != nil {
+		return // lint has said so
+	}
+	f, err := feedOf(c.sim, c.pb, text, boundsFor(ind, b.threshold), volume)
 	if err != nil {
 		undecided(err.Error())
 		return
@@ -260,9 +262,12 @@ func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
 	if s.Instant() {
 		return
 	}
-	w := time.Duration(t.Recovery.Window)
+	text, _, err := s.recovery(t.Recovery)
+	if err != nil {
+		return
+	}
 	r := *s.feed
-	r.text = single(s.worst(), s.at(w, t.Recovery.MinVolume))
+	r.text = text
 	recovery := t.RecoveryBound()
 	beyond, ok, err := s.find(s.around(0.03, 0.08))
 	if err == nil && !ok {

@@ -14,6 +14,12 @@ import (
 // line 11 on.
 func checked(t *testing.T, query, trigger string) rules.Findings {
 	t.Helper()
+	return checkedIn(t, "count", query, trigger)
+}
+
+// checkedIn is checked, with the indicator in the given unit.
+func checkedIn(t *testing.T, unit, query, trigger string) rules.Findings {
+	t.Helper()
 	text := fmt.Sprintf(`service: shop
 release: {version: v2.0.0, previous: v1.0.0}
 job: shop
@@ -25,7 +31,7 @@ indicators:
   - name: it
     query: |
       %s
-    unit: count
+    unit: %s
 triggers:
   - {name: it, indicator: it, plan: ladder, %s}
 stages: [{name: alpha, traffic: "0.01", duration: 1d}]
@@ -33,7 +39,7 @@ flags: [{name: FEATURE_X, off: "0", fallback: none}]
 plans:
   - name: ladder
     steps: [{action: flag_off, flag: FEATURE_X, settle: 1h}]
-`, strings.ReplaceAll(query, "\n", "\n      "), trigger)
+`, strings.ReplaceAll(query, "\n", "\n      "), unit, trigger)
 	pb, err := alerts.Parse("p.yaml", []byte(text), kinds)
 	if err != nil {
 		t.Fatal(err)

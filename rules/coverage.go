@@ -99,8 +99,7 @@ func lineOf(pb *alerts.Playbook, t *alerts.Trigger) string {
 	if t.Signal != "" {
 		return fmt.Sprintf("signal %s: rollback", t.Signal)
 	}
-	threshold, above := t.Bound()
-	line := t.Indicator + " " + bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained}.words(pb.Indicator(t.Indicator).Unit)
+	line := t.Indicator + " " + triggerBound(t).words(pb.Indicator(t.Indicator).Unit)
 	if stages := pb.StagesOf(t.Name); len(stages) > 0 {
 		line += " in " + strings.Join(stages, ", ")
 	}

@@ -161,9 +161,8 @@ func indicatorPanel(pb *alerts.Playbook, ind *alerts.Indicator) (panel, error) {
 		if t.Indicator != ind.Name {
 			continue
 		}
-		threshold, above := t.Bound()
-		b := bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained}
-		lines[threshold] = rollbackColor
+		b := triggerBound(t)
+		lines[b.threshold] = rollbackColor
 		where := ""
 		if stages := pb.StagesOf(t.Name); len(stages) > 0 {
 			where = " in " + strings.Join(stages, ", ")

@@ -98,9 +98,9 @@ type judgement struct {
 
 // judge returns a trigger's expressions.
 func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
-	threshold, above := t.Bound()
-	j := judgement{TriggerExpressions: TriggerExpressions{Threshold: threshold, Above: above, RecoveryThreshold: t.RecoveryBound()}}
-	q, err := queryOf(pb, t.Indicator, bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained, minVolume: t.MinVolume})
+	b := triggerBound(t)
+	j := judgement{TriggerExpressions: TriggerExpressions{Threshold: b.threshold, Above: b.above, RecoveryThreshold: t.RecoveryBound()}}
+	q, err := queryOf(pb, t.Indicator, b)
 	if err != nil {
 		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)
 	}

@@ -254,7 +254,7 @@ func triggerRules(pb *alerts.Playbook, t *alerts.Trigger) ([]rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := bound{threshold: j.Threshold, above: j.Above, window: t.Window, sustained: t.Sustained}
+	b := triggerBound(t)
 	note["description"] = measured(ind.Unit, b) + escape(sentence(t.Description)+plan)
 	alert.Expr = fmt.Sprintf("%s %s", selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name), b.comparison())
 	labels := map[string]string{"service": pb.Service, "trigger": t.Name}

@@ -38,8 +38,9 @@ func (c *checker) lint() {
 	c.expression("alive", c.pb.Alive)
 	for i := range c.pb.Triggers {
 		if t := &c.pb.Triggers[i]; t.Signal == "" {
-			threshold, above := t.Bound()
-			c.spans(fmt.Sprintf("triggers[%d]", i), c.pb.Indicator(t.Indicator), bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained})
+			path := fmt.Sprintf("triggers[%d]", i)
+			c.spans(path, c.pb.Indicator(t.Indicator), triggerBound(t))
+			c.confidence(path+".confidence", t)
 		}
 	}
 }
@@ -231,6 +232,19 @@ func (c *checker) spans(path string, ind *alerts.Indicator, b bound) {
 	if ind.Unit == alerts.Ratio && !c.percent[ind.Name] && percentage(c.pb.Expand(ind.Query, windowMark, 1)) {
 		c.percent[ind.Name] = true
 		c.warn(c.inQuery(ind, fmt.Sprintf("the query of %s multiplies by 100, and its unit is ratio, which lies between 0 and 1", ind.Name), "leave 100 out, or write unit: percent and the thresholds as percentages"))
+	}
+}
+
+// confidence refuses one of what is not a ratio of counts.
+func (c *checker) confidence(path string, t *alerts.Trigger) {
+	q, err := queryOf(c.pb, t.Indicator, triggerBound(t))
+	if err != nil {
+		return // Rules says so
+	}
+	if _, err = q.confident(q.at(time.Duration(t.Window), t.MinVolume), time.Duration(t.Window)); err != nil {
+		c.unusable = true
+		message, try, _ := strings.Cut(err.Error(), "; try: ")
+		c.fail(c.pb.Problem(path, fmt.Sprintf("the trigger %s has a %s", t.Name, message), "write "+try))
 	}
 }
 

@@ -41,6 +41,15 @@ type bound struct {
 	window    model.Duration
 	sustained model.Duration
 	minVolume float64
+	// confidence, where it is not 0, compares the end of the value's Wilson score
+	// interval that is nearer to the threshold.
+	confidence float64
+}
+
+// triggerBound is the bound of a trigger that has an indicator.
+func triggerBound(t *alerts.Trigger) bound {
+	threshold, above := t.Bound()
+	return bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained, minVolume: t.MinVolume, confidence: t.Confidence}
 }
 
 // query is an indicator's query, to be judged by one bound.
@@ -125,7 +134,10 @@ func (q *query) recovery(r alerts.Recovery) (string, time.Duration, error) {
 }
 
 func (q *query) windowed(window time.Duration, minVolume float64) (string, time.Duration, error) {
-	text := q.at(window, minVolume)
+	text, err := q.confident(q.at(window, minVolume), window)
+	if err != nil {
+		return "", 0, err
+	}
 	back, err := lookback(text)
 	if err != nil {
 		return "", 0, err

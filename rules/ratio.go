@@ -3,11 +3,14 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 // ratio is a query that divides one count of events by another.
@@ -37,7 +40,7 @@ func ratioOf(text string) (ratio, error) {
 		return ratio{}, errNoRatio
 	}
 	part := func(e parser.Expr) string {
-		pos := e.PositionRange()
+		pos := unwrapped(e).PositionRange()
 		s := fmt.Sprintf("(%s)", strings.TrimSpace(text[pos.Start:pos.End]))
 		if events.over.fn == "rate" {
 			s = fmt.Sprintf("(%s * %s)", s, number(events.over.span.Seconds()))
@@ -46,6 +49,76 @@ func ratioOf(text string) (ratio, error) {
 	}
 	r.events, r.total = part(left), part(div.RHS)
 	return r, nil
+}
+
+// confident is a query's text over a window with its confidence, where it has one:
+// the end of the Wilson score interval that is nearer to the threshold. A shorter
+// window, as recovery has, is judged as if it went on at its pace for all of the
+// trigger's: the same share at the same rate of requests is the same value.
+func (q *query) confident(text string, window time.Duration) (string, error) {
+	if q.confidence == 0 {
+		return text, nil
+	}
+	r, err := ratioOf(text)
+	if err == nil {
+		err = r.proportion(text, q)
+	}
+	if err != nil {
+		return "", fmt.Errorf("confidence: %w; try: %s", err, tryConfidence)
+	}
+	return r.wilson(q.confidence, q.above, float64(q.window)/float64(window)), nil
+}
+
+const tryConfidence = "sum(increase(errors[$window])) / sum(increase(requests[$window])) as its query, or a higher min_volume instead of confidence"
+
+// proportion is the error of a ratio that is not one of events among all events.
+func (r ratio) proportion(text string, q *query) error {
+	expr, err := parse(text)
+	if err != nil {
+		return err
+	}
+	for _, s := range selectorsOf(expr) {
+		for _, amount := range []string{"_sum", "_seconds_total", "_bytes_total"} {
+			if strings.HasSuffix(s.vector.Name, amount) {
+				return fmt.Errorf("%s is an amount, not a count of events", s.vector.Name)
+			}
+		}
+	}
+	whole := map[alerts.Unit]float64{alerts.Ratio: 1, alerts.Percent: 100}[q.Unit]
+	switch {
+	case whole == 0:
+		return fmt.Errorf("its unit is %s, and a ratio of counts has the unit ratio or percent", q.Unit)
+	case r.factor != whole:
+		return fmt.Errorf("its query multiplies the ratio by %s, and its unit is %s", number(r.factor), q.Unit)
+	case q.threshold <= 0 || q.threshold >= whole:
+		return fmt.Errorf("its bound %s does not lie between 0 and %s", number(q.threshold), number(whole))
+	}
+	return nil
+}
+
+// wilson is the lower end of the ratio's Wilson score interval, or the upper one
+// where a value below the bound is the breach, in PromQL. pace multiplies both
+// counts. With e events of n and z standard deviations the ends are
+//
+//	(e + z²/2 ± z * sqrt(e - e²/n + z²/4)) / (n + z²)
+//
+// Extrapolation can make e a little larger than n, hence the clamp.
+func (r ratio) wilson(confidence float64, above bool, pace float64) string {
+	z, side := math.Sqrt2*math.Erfinv(confidence), "+"
+	if above {
+		side = "-"
+	}
+	e, n := r.events, r.total
+	if pace != 1 {
+		e, n = fmt.Sprintf("(%s * %s)", e, number(round(pace))), fmt.Sprintf("(%s * %s)", n, number(round(pace)))
+	}
+	of := func(f float64) string { return number(round(f)) }
+	text := fmt.Sprintf("(\n  %[1]s + %[3]s\n  %[2]s %[4]s * sqrt(clamp_min(%[1]s - %[1]s ^ 2 / %[5]s, 0) + %[6]s)\n) / (%[5]s + %[7]s)",
+		e, side, of(z*z/2), of(z), n, of(z*z/4), of(z*z))
+	if r.factor != 1 {
+		text = fmt.Sprintf("%s * (%s)", number(r.factor), text)
+	}
+	return text
 }
 
 // scaled takes a multiplication by a number off an expression.

@@ -101,7 +101,11 @@ func (g *gate) begun(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	value := single(g.worst(), text)
+	judged, err := g.confident(text, time.Duration(g.window))
+	if err != nil {
+		return "", err
+	}
+	value := single(g.worst(), judged)
 	// Scrapes that failed count for neither side.
 	share := fmt.Sprintf("sum(max by (stage) (avg_over_time(%s[%s])))", g.exported, duration(time.Duration(g.window)))
 	_, err = ratioOf(text)

@@ -127,8 +127,7 @@ func triggerSubject(sim *simulator, pb *alerts.Playbook, t *alerts.Trigger) (*su
 	if err != nil {
 		return nil, err
 	}
-	threshold, above := t.Bound()
-	q, err := queryOf(pb, t.Indicator, bound{threshold: threshold, above: above, window: t.Window, sustained: t.Sustained, minVolume: t.MinVolume})
+	q, err := queryOf(pb, t.Indicator, triggerBound(t))
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +153,11 @@ func (s *subject) solve(sim *simulator, volume float64) (err error) {
 	if w := time.Duration(s.window).Seconds(); w > 0 {
 		volume = max(volume, s.minVolume/w)
 	}
-	if s.feed, err = feedOf(sim, s.pb, s.at(time.Duration(s.window), s.minVolume), boundsFor(s.Indicator, s.threshold), volume); err != nil {
+	text, err := s.confident(s.at(time.Duration(s.window), s.minVolume), time.Duration(s.window))
+	if err != nil {
+		return err
+	}
+	if s.feed, err = feedOf(sim, s.pb, text, boundsFor(s.Indicator, s.threshold), volume); err != nil {
 		return err
 	}
 	if err := s.findKnobs(); err != nil {

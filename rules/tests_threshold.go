@@ -2,6 +2,8 @@ package rules
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -12,10 +14,18 @@ func (s *subject) thresholdTests() ([]testCase, error) {
 		return s.paced([]testCase{s.sustainedTest()}), nil
 	}
 	n := s.over()
-	cases, err := s.volumeTests()
-	return append([]testCase{s.testCase("silent just inside of its threshold, fires just beyond",
+	cases := []testCase{s.testCase("silent just inside of its threshold, fires just beyond",
 		script{{scrapes: n, levels: s.inside}, {scrapes: n, levels: s.beyond}}, s.always(2*n),
-		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}, cases...), err
+		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}
+	volume, err := s.volumeTests()
+	if err != nil {
+		return nil, err
+	}
+	sure, err := s.confidenceTests()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	return slices.Concat(cases, volume, sure), nil
 }
 
 // paced has the rules evaluated at each scrape, which is when a stage's
@@ -48,9 +58,73 @@ func (s *subject) volumeTests() ([]testCase, error) {
 		return nil, nil
 	}
 	n := s.over()
-	return []testCase{s.testCase(fmt.Sprintf("silent with a little less than %s events, fires with a little more", number(s.minVolume)),
-		script{{scrapes: n, levels: s.thinned(s.strong, 0.93*factor)}, {scrapes: n, levels: s.thinned(s.strong, 1.07*factor)}}, s.always(2*n),
-		hasNoValue(s.recording, n-1, s.scrape()), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}, nil
+	enough := s.thinned(s.strong, 1.07*factor)
+	what, alert := "fires", s.fires(2*n-1)
+	v, err := s.feed.value(enough)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	if !s.isBeyond(v) { // so few events are not sure enough
+		what, alert = "has a value", s.silent(2*n-1)
+	}
+	return []testCase{s.testCase(fmt.Sprintf("silent with a little less than %s events, %s with a little more", number(s.minVolume), what),
+		script{{scrapes: n, levels: s.thinned(s.strong, 0.93*factor)}, {scrapes: n, levels: enough}}, s.always(2*n),
+		hasNoValue(s.recording, n-1, s.scrape()), s.silent(n-1), s.beyondIs(s.isBeyond(v), 2*n-1), alert)}, nil
+}
+
+// confidenceTests show that one share beyond the threshold is silent in few events
+// and fires in a hundred times as many.
+func (s *subject) confidenceTests() ([]testCase, error) {
+	if s.confidence == 0 {
+		return nil, nil
+	}
+	window := time.Duration(s.window)
+	r, err := ratioOf(s.at(window, 0))
+	if err != nil {
+		return nil, err
+	}
+	share, count := *s.feed, *s.feed
+	share.text, count.text = single("max", s.at(window, 0)), single("max", r.total)
+	share.knobs = nil
+	if err := share.findKnobs(); err != nil {
+		return nil, err
+	}
+	bad := s.threshold / r.factor
+	if !s.above {
+		bad = 1 - bad
+	}
+	few := math.Ceil(max(10, 1/bad, 1.1*s.minVolume))
+	for _, times := range []float64{2, 1.5, 1.25, 1.1} {
+		v := times * bad
+		if !s.above {
+			v = 1 - v
+		}
+		levels, ok, err := share.find(within{r.factor * v * 0.999, r.factor * v * 1.001})
+		if err != nil || !ok {
+			return nil, err
+		}
+		all, err := count.value(levels)
+		if err != nil {
+			return nil, err
+		}
+		less, more := s.thinned(levels, few/all), s.thinned(levels, 100*few/all)
+		low, err := s.feed.value(less)
+		if err != nil {
+			return nil, err
+		}
+		high, err := s.feed.value(more)
+		if err != nil {
+			return nil, err
+		}
+		if near := 0.03 * bad * r.factor; s.isBeyond(low) || !s.isBeyond(high) || math.Abs(low-s.threshold) < near || math.Abs(high-s.threshold) < near {
+			continue
+		}
+		n := s.over()
+		return []testCase{s.testCase(fmt.Sprintf("%s of %s are silent, %s of %s fire", shown(v*few), number(few), shown(100*v*few), number(100*few)),
+			script{{scrapes: n, levels: less}, {scrapes: n, levels: more}}, s.always(2*n),
+			s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}, nil
+	}
+	return nil, nil
 }
 
 // always is the stage in which the alert counts, for a number of scrapes.
