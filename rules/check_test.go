@@ -126,6 +126,29 @@ func TestWhatIsSeldomMeantAndWhatCannotBeDecidedIsSaid(t *testing.T) {
 	}
 }
 
+func TestAMeanOverTargetsIsWarnedOf(t *testing.T) {
+	const high, low = "above: 0.9, sustained: 10m", "below: 0.1, sustained: 10m"
+	const idle = `avg(rate(node_cpu_seconds_total{mode="idle"}[1m]))`
+	for _, c := range []struct{ query, trigger, want string }{
+		{"1 -\n  " + idle, high, "p.yaml:12: indicators[0].query: the mean of node_cpu_seconds_total over all targets: idle ones hide one that is at its limit\n  try: take the mean of each target, avg by (instance) (...), and put max(...) around the query"},
+		{idle, low, "put min(...) around"},
+		{`max(avg by (job) (mem_usage_ratio))`, high, "the mean of mem_usage_ratio"},
+		{`max(avg without (instance) (disk_used_ratio))`, high, "the mean of disk_used_ratio"},
+		{`max(avg_over_time((avg(node_load1))[5m:15s]))`, high, "the mean of node_load1"},
+		{`sum(rate(process_cpu_seconds_total[1m])) / count(process_cpu_seconds_total)`, high, "the mean of process_cpu_seconds_total"},
+		{`max(1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[1m])))`, high, ""},
+		{`max(avg without (cpu) (rate(node_cpu_seconds_total{mode="user"}[1m])))`, high, ""},
+		{`avg(rate(node_cpu_seconds_total{instance="db-1",mode="user"}[1m]))`, high, ""},
+		{`avg(sum(rate(process_cpu_seconds_total[1m])))`, high, ""},
+		{`avg(checkout_score)`, high, ""},
+	} {
+		text := checkedIn(t, "ratio", c.query, c.trigger).Warnings.Error()
+		if got := strings.Contains(text, "the mean of"); got != (c.want != "") || !strings.Contains(text, c.want) {
+			t.Errorf("%s: got %q\nwant %q", c.query, text, c.want)
+		}
+	}
+}
+
 func TestTheDefaultPlaybookIsCheckedInTimeAndNothingIsFound(t *testing.T) {
 	pb, err := alerts.Default(kinds)
 	if err != nil {

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -63,8 +64,17 @@ func (c *checker) expression(path, query string) {
 		case *parser.Call:
 			l.call(n)
 		case *parser.AggregateExpr:
-			if n.Op == parser.QUANTILE {
+			switch n.Op {
+			case parser.QUANTILE:
 				l.quantile(n.Param, n)
+			case parser.AVG:
+				l.averaged(n)
+			}
+		case *parser.BinaryExpr:
+			if n.Op == parser.DIV && countsSeries(n.RHS) {
+				if sum, ok := unwrapped(n.LHS).(*parser.AggregateExpr); ok && sum.Op == parser.SUM {
+					l.averaged(sum)
+				}
 			}
 		case *parser.VectorSelector:
 			l.moment(n, n.OriginalOffset, n.Timestamp != nil || n.StartOrEnd != 0)
@@ -149,6 +159,69 @@ func (l linter) buckets(n *parser.Call) {
 			return
 		}
 	}
+}
+
+// targetLabels tell one target, host or container from another.
+var targetLabels = []string{"instance", "pod", "node", "nodename", "host", "hostname", "machine", "container", "container_id", "id", "name"}
+
+// resource matches the names of what a host or a container can run out of.
+var resource = regexp.MustCompile(`(?i)(^|[_:])(cpu|mem|memory|rss|heap|swap|disk|filesystem|inodes?|fds?|load[0-9]*|threads|connections|usage|utili[sz]ation|saturation|pressure|busy|idle|lag)([_:]|$)`)
+
+// averaged warns of a resource whose mean is taken over targets.
+func (l linter) averaged(n *parser.AggregateExpr) {
+	named := func(label string) bool { return slices.Contains(n.Grouping, label) }
+	if n.Without != slices.ContainsFunc(targetLabels, named) {
+		return // by targets, or without what is no target
+	}
+	if a, ok := unwrapped(n.Expr).(*parser.AggregateExpr); ok && !a.Without && len(a.Grouping) == 0 {
+		return // one sample
+	}
+	selectors := selectorsOf(n)
+	if !slices.ContainsFunc(selectors, func(s selector) bool { return resource.MatchString(s.vector.Name) && !oneTarget(s.vector) }) {
+		return
+	}
+	worst := "min"
+	if l.above() {
+		worst = "max"
+	}
+	l.warn(n, fmt.Sprintf("the mean of %s over all targets: idle ones hide one that is at its limit", selectors[0].vector.Name),
+		fmt.Sprintf("take the mean of each target, avg by (instance) (...), and put %s(...) around the query", worst))
+}
+
+// oneTarget reports whether a selector names its target.
+func oneTarget(v *parser.VectorSelector) bool {
+	return slices.ContainsFunc(v.LabelMatchers, func(m *labels.Matcher) bool {
+		return m.Type == labels.MatchEqual && slices.Contains(targetLabels, m.Name)
+	})
+}
+
+// above reports whether the query is judged by a bound from above, as it is where
+// there is none.
+func (l linter) above() bool {
+	below := false
+	for i := range l.pb.Indicators {
+		ind := &l.pb.Indicators[i]
+		if l.queryPath(ind) != l.path {
+			continue
+		}
+		var bounds []bound
+		if ind.Alert != nil {
+			bounds = append(bounds, alertBound(ind.Alert))
+		}
+		for j := range l.pb.Triggers {
+			if t := &l.pb.Triggers[j]; t.Indicator == ind.Name {
+				bounds = append(bounds, triggerBound(t))
+			}
+		}
+		below = len(bounds) > 0 && !slices.ContainsFunc(bounds, func(b bound) bool { return b.above })
+	}
+	return !below
+}
+
+// countsSeries reports whether an expression is how many series there are.
+func countsSeries(e parser.Expr) bool {
+	a, ok := unwrapped(e).(*parser.AggregateExpr)
+	return ok && a.Op == parser.COUNT
 }
 
 // moment refuses what does not read the present.
