@@ -107,7 +107,7 @@ func (p *Playbook) recoveryWindow(t *Trigger) model.Duration {
 	if span := model.Duration(t.Span()); span > 0 {
 		w = min(w, span)
 	}
-	return max(w, 4*p.ScrapeInterval)
+	return max(w, 4*p.ScrapeIntervalOf(p.Indicator(t.Indicator)))
 }
 
 func (p *Playbook) planDefaults(pos position) {
@@ -137,18 +137,19 @@ func (p *Playbook) planDefaults(pos position) {
 }
 
 // LeastSettle is 2W + 4S, where W is the longest recovery window of the
-// triggers that use the plan: a shorter settling could not tell a cure.
+// triggers that use the plan and S the longest scrape interval of what they read: a
+// shorter settling could not tell a cure.
 func (p *Playbook) LeastSettle(plan string) model.Duration {
-	var w model.Duration
+	w, s := model.Duration(0), p.ScrapeInterval
 	for _, t := range p.Triggers {
 		if t.Plan == plan && t.Signal == "" {
-			w = max(w, t.Recovery.Window)
+			w, s = max(w, t.Recovery.Window), max(s, p.ScrapeIntervalOf(p.Indicator(t.Indicator)))
 		}
 	}
 	if w == 0 {
 		w = max(2*minute, 4*p.ScrapeInterval)
 	}
-	return 2*w + 4*p.ScrapeInterval
+	return 2*w + 4*s
 }
 
 func (p *Playbook) stageDefaults(pos position) {

@@ -113,7 +113,7 @@ func (l *linter) guard(ind *Indicator, path string, window model.Duration, minVo
 	case !has && minVolume > 0:
 		l.at(key(path, "min_volume"), fmt.Sprintf("%s does nothing: the query of %s holds no $min_volume", key(path, "min_volume"), ind.Name), "put it into the query: ... >= $min_volume")
 	}
-	if least := 4 * l.pb.ScrapeInterval; window < least {
+	if least := 4 * l.pb.ScrapeIntervalOf(ind); window < least {
 		l.at(key(path, "window"), fmt.Sprintf("%s (%s) is shorter than four scrapes (%s): one lost scrape leaves it empty", key(path, "window"), window, least), "write at least "+least.String())
 	}
 }

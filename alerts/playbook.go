@@ -148,12 +148,23 @@ type Indicator struct {
 	// Buckets are the upper bounds of the histogram that Query reads, where it
 	// reads one: a quantile is exact only at those.
 	Buckets []float64 `yaml:"buckets,omitempty"`
+	// ScrapeInterval is how often Prometheus scrapes what Query reads, where that is
+	// less often than the service: an exporter of its own.
+	ScrapeInterval model.Duration `yaml:"scrape_interval,omitempty"`
 	// Dashboard is a name, which Playbook.Dashboards may give an address.
 	Dashboard string `yaml:"dashboard,omitempty"`
 }
 
 // Instant tells an instant query from a windowed one.
 func (i *Indicator) Instant() bool { return !uses(i.Query, windowVariable) }
+
+// ScrapeIntervalOf is how often an indicator's series are scraped.
+func (p *Playbook) ScrapeIntervalOf(ind *Indicator) model.Duration {
+	if ind != nil && ind.ScrapeInterval > 0 {
+		return ind.ScrapeInterval
+	}
+	return p.ScrapeInterval
+}
 
 // Unit is what an indicator is measured in.
 type Unit string

@@ -18,6 +18,9 @@ func (v *validator) indicators() {
 		if v.need(key(path, "unit"), ind.Unit == "", "write unit: ratio, seconds, ...") {
 			known(v, key(path, "unit"), ind.Unit, Ratio, Percent, Seconds, Milliseconds, Bytes, Count, PerSecond)
 		}
+		if at := key(path, "scrape_interval"); v.pos.has(at) && !v.isBad(at) && v.positive(at, ind.ScrapeInterval) && ind.ScrapeInterval < p.ScrapeInterval {
+			v.at(at, fmt.Sprintf("%s (%s) is shorter than the playbook's scrape_interval (%s), which is how often backout looks", at, ind.ScrapeInterval, p.ScrapeInterval), "leave it out", "scrape_interval")
+		}
 		if a := ind.Alert; a != nil {
 			at := key(path, "alert")
 			v.bound(at, a.Above, a.Below)
@@ -144,7 +147,7 @@ func (v *validator) condition(t *Trigger, path string) {
 	if other != nil {
 		v.at(wrong, fmt.Sprintf("%s is on the other side than the trigger's own bound, which is %s", wrong, side), fmt.Sprintf("write recovery.%s, or leave it out", side), key(path, "above"), key(path, "below"))
 	}
-	s, w := v.pb.ScrapeInterval, t.Recovery.Window
+	s, w := v.pb.ScrapeIntervalOf(ind), t.Recovery.Window
 	at := key(path, "recovery.window")
 	if v.isBad(key(path, "recovery")) || v.isBad(at) || !v.positive(at, w) {
 		return

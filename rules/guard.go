@@ -3,10 +3,13 @@ package rules
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
 )
@@ -18,6 +21,10 @@ type guard struct {
 	rule
 	// subject is the indicator it guards, nil for the service or backout.
 	subject *alerts.Indicator
+	// samples, where it is above 0, is how many samples the subject's series must
+	// have over that time.
+	samples int
+	over    time.Duration
 }
 
 // The guards' alert names.
@@ -85,6 +92,12 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 		if g != nil {
 			guards = append(guards, *g)
 		}
+		if g, err = thinGuard(pb, &pb.Indicators[i]); err != nil {
+			return nil, fmt.Errorf("indicator %s: %w", pb.Indicators[i].Name, err)
+		}
+		if g != nil {
+			guards = append(guards, *g)
+		}
 	}
 	if len(pb.Stages) > 0 {
 		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, duration(bridge(pb))), patience(pb),
@@ -145,6 +158,53 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 		Annotations: note,
 	}}, nil
 }
+
+// thinGuard watches that an indicator's series have the samples by which it is
+// judged: of data that is scraped too rarely, a sustained value never is one, and a
+// short window has one now and then. Nil where so few are wanted that a lost scrape
+// would look like that.
+func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
+	q := &query{pb: pb, Indicator: ind, bound: bound{above: true}}
+	d := judgedOver(pb, ind.Name)
+	for i := range pb.Triggers {
+		if t := &pb.Triggers[i]; t.Indicator == ind.Name && !ind.Instant() {
+			d = min(d, time.Duration(t.Recovery.Window))
+		}
+	}
+	if d == 0 {
+		return nil, nil
+	}
+	least := leastWindowed
+	if ind.Instant() {
+		least = int(leastSamples(d, q.scrape()))
+	}
+	if least < 3 || d < time.Duration(least)*q.scrape() {
+		return nil, nil
+	}
+	expr, err := parse(q.at(d, 0))
+	if err != nil {
+		return nil, err
+	}
+	var counts []string
+	for _, s := range selectorsOf(expr) {
+		one := (&parser.VectorSelector{Name: s.vector.Name, LabelMatchers: s.vector.LabelMatchers}).String()
+		if one = fmt.Sprintf("max(count_over_time(%s[%s])) < %d", one, duration(d), least); !slices.Contains(counts, one) {
+			counts = append(counts, one)
+		}
+	}
+	note := notes(pb, ind)
+	note["summary"] = escape(fmt.Sprintf("%s: %s is scraped too rarely", pb.Service, ind.Name))
+	note["description"] = fmt.Sprintf("Its series have {{ $value }} samples in %s, and it is judged by at least %d.", duration(d), least) +
+		escape(fmt.Sprintf(" Whatever depends on %s cannot be told. Let Prometheus scrape it every %s, or write its scrape_interval into the playbook.", ind.Name, duration(q.scrape())))
+	return &guard{subject: ind, samples: least, over: d, rule: rule{
+		Alert: indicatorAbsent, Expr: strings.Join(counts, "\nor "), For: model.Duration(max(patience(pb), d)),
+		Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning, "reason": "scrape_interval"},
+		Annotations: note,
+	}}, nil
+}
+
+// leastWindowed is how many samples a window must hold.
+const leastWindowed = 4
 
 // judgedOver is the shortest time over which an alert or a trigger judges an
 // indicator; 0 where none does.

@@ -23,20 +23,21 @@ const retention = 15 * 24 * time.Hour
 // linter looks at one expression of a playbook, without evaluating it.
 type linter struct {
 	*checker
-	path string
-	text string // expanded
+	path   string
+	text   string        // expanded
+	scrape time.Duration // of what it reads
 }
 
 // lint looks at all expressions.
 func (c *checker) lint() {
 	for i := range c.pb.Indicators {
 		ind, path := &c.pb.Indicators[i], fmt.Sprintf("indicators[%d].query", i)
-		c.expression(path, ind.Query)
+		c.expression(path, ind.Query, time.Duration(c.pb.ScrapeIntervalOf(ind)))
 		if ind.Alert != nil {
 			c.spans(fmt.Sprintf("indicators[%d].alert", i), ind, alertBound(ind.Alert))
 		}
 	}
-	c.expression("alive", c.pb.Alive)
+	c.expression("alive", c.pb.Alive, time.Duration(c.pb.ScrapeInterval))
 	for i := range c.pb.Triggers {
 		if t := &c.pb.Triggers[i]; t.Signal == "" {
 			path := fmt.Sprintf("triggers[%d]", i)
@@ -46,8 +47,8 @@ func (c *checker) lint() {
 	}
 }
 
-func (c *checker) expression(path, query string) {
-	l := linter{checker: c, path: path, text: c.pb.Expand(query, windowMark, 1)}
+func (c *checker) expression(path, query string, scrape time.Duration) {
+	l := linter{checker: c, path: path, text: c.pb.Expand(query, windowMark, 1), scrape: scrape}
 	expr, err := parse(l.text)
 	if err != nil {
 		c.unusable = true
@@ -239,7 +240,7 @@ func (l linter) reach(s selector) {
 	if s.matrix == nil || s.matrix.Range == windowMark || l.path == "alive" {
 		return
 	}
-	scrape := time.Duration(l.pb.ScrapeInterval)
+	scrape := l.scrape
 	switch r, try := s.matrix.Range, fmt.Sprintf("write at least [%s]", duration(4*scrape)); {
 	case r <= scrape && slices.Contains(counts, s.call):
 		l.fail(s.vector, fmt.Sprintf("the range [%s] holds one sample at a scrape interval of %s, and %s needs two: it can never fire", duration(r), duration(scrape), s.call), try)
@@ -280,7 +281,7 @@ func zero(e parser.Expr) bool {
 
 // spans warns of a bound whose time does not fit its query or Prometheus.
 func (c *checker) spans(path string, ind *alerts.Indicator, b bound) {
-	scrape := time.Duration(c.pb.ScrapeInterval)
+	scrape := time.Duration(c.pb.ScrapeIntervalOf(ind))
 	back, err := lookback(c.pb.Expand(ind.Query, 0, 1))
 	switch d := time.Duration(b.sustained); {
 	case err != nil || d == 0:

@@ -77,7 +77,7 @@ func (q *query) at(window time.Duration, minVolume float64) string {
 	return strings.TrimSpace(q.pb.Expand(q.Query, window, minVolume))
 }
 
-func (q *query) scrape() time.Duration { return time.Duration(q.pb.ScrapeInterval) }
+func (q *query) scrape() time.Duration { return time.Duration(q.pb.ScrapeIntervalOf(q.Indicator)) }
 
 // worst is the aggregation that picks, of several samples, the one nearest to
 // or farthest beyond the bound.

@@ -42,14 +42,26 @@ func testsOf(pb *alerts.Playbook) ([]namedTests, []string, error) {
 }
 
 func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error) {
-	sim := newSimulator(time.Duration(pb.ScrapeInterval))
-	defer func() { err = errors.Join(err, sim.close()) }()
+	// An indicator that is scraped less often has series of its own pace.
+	sims := map[model.Duration]*simulator{}
+	defer func() {
+		for _, sim := range sims {
+			err = errors.Join(err, sim.close())
+		}
+	}()
+	simOf := func(ind *alerts.Indicator) *simulator {
+		s := pb.ScrapeIntervalOf(ind)
+		if sims[s] == nil {
+			sims[s] = newSimulator(time.Duration(s))
+		}
+		return sims[s]
+	}
 	for i := range pb.Indicators {
 		ind := &pb.Indicators[i]
 		if ind.Alert == nil {
 			continue
 		}
-		c, err := indicatorSubject(sim, pb, ind)
+		c, err := indicatorSubject(simOf(ind), pb, ind)
 		if err != nil {
 			missing = append(missing, fmt.Sprintf("alert %s of indicator %s: %v", alertName(ind, alertBound(ind.Alert)), ind.Name, err))
 			continue
@@ -63,10 +75,10 @@ func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error
 	for i := range pb.Triggers {
 		t := &pb.Triggers[i]
 		if t.Signal != "" {
-			cases = append(cases, signalTest(sim, pb, t))
+			cases = append(cases, signalTest(simOf(nil), pb, t))
 			continue
 		}
-		c, err := triggerSubject(sim, pb, t)
+		c, err := triggerSubject(simOf(pb.Indicator(t.Indicator)), pb, t)
 		if err != nil {
 			missing = append(missing, fmt.Sprintf("trigger %s: %v", t.Name, err))
 			continue
@@ -77,7 +89,7 @@ func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error
 		}
 		cases = append(cases, more...)
 	}
-	guards, more, err := guardTests(sim, pb)
+	guards, more, err := guardTests(simOf, pb)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -228,7 +240,7 @@ func (s *subject) over() int {
 
 // testCase is one test: what is fed, and what must then be seen.
 func (s *subject) testCase(name string, sc script, extra []inputSeries, checks ...exprCheck) testCase {
-	c := testCase{Name: s.name + ": " + name, Interval: s.pb.ScrapeInterval, Checks: checks}
+	c := testCase{Name: s.name + ": " + name, Interval: model.Duration(s.scrape()), Checks: checks}
 	for i := range s.families {
 		for _, t := range s.families[i].series(sc, i, s.scrape()) {
 			c.Series = append(c.Series, t.input())
@@ -306,6 +318,9 @@ func firing(alert rule) string {
 	}
 	if ind := alert.Labels["indicator"]; ind != "" {
 		pairs = append(pairs, "indicator", ind)
+	}
+	if alert.Alert == indicatorAbsent { // of which an indicator has two
+		pairs = append(pairs, "reason", alert.Labels["reason"])
 	}
 	return selectorOf("ALERTS", pairs...)
 }

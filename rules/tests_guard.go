@@ -13,12 +13,12 @@ import (
 
 // guardTests show each guard silent while all is well, and firing when what it
 // guards has been away for long enough.
-func guardTests(sim *simulator, pb *alerts.Playbook) (cases []testCase, missing []string, err error) {
+func guardTests(simOf func(*alerts.Indicator) *simulator, pb *alerts.Playbook) (cases []testCase, missing []string, err error) {
 	guards, err := guardsOf(pb)
 	if err != nil {
 		return nil, nil, err
 	}
-	w := watch{pb: pb, sim: sim, every: time.Duration(pb.ScrapeInterval), rules: map[string]rule{}}
+	w := watch{pb: pb, sim: simOf(nil), every: time.Duration(pb.ScrapeInterval), rules: map[string]rule{}}
 	for _, g := range guards {
 		w.rules[g.Alert] = g.rule
 	}
@@ -28,10 +28,19 @@ func guardTests(sim *simulator, pb *alerts.Playbook) (cases []testCase, missing 
 	}
 	cases = append(cases, serviceCases...)
 	for _, g := range guards {
-		if g.subject == nil {
+		switch {
+		case g.subject == nil:
+			continue
+		case g.samples > 0:
+			c, err := w.at(simOf(g.subject)).thin(g)
+			if err != nil {
+				missing = append(missing, fmt.Sprintf("guard %s of the samples of indicator %s: %v", indicatorAbsent, g.subject.Name, err))
+				continue
+			}
+			cases = append(cases, c)
 			continue
 		}
-		c, err := w.indicator(g)
+		c, err := w.at(simOf(g.subject)).indicator(g)
 		if err != nil {
 			missing = append(missing, fmt.Sprintf("guard %s of indicator %s: %v", indicatorAbsent, g.subject.Name, err))
 			continue
@@ -52,6 +61,13 @@ type watch struct {
 	rules map[string]rule
 }
 
+// at is the watch of series with another pace.
+func (w *watch) at(sim *simulator) *watch {
+	other := *w
+	other.sim, other.every = sim, sim.scrape
+	return &other
+}
+
 func (w *watch) silent(name string, scrape int) exprCheck {
 	return silent(w.rules[name], scrape, w.every)
 }
@@ -61,7 +77,7 @@ func (w *watch) fires(name string, scrape int, more ...string) exprCheck {
 }
 
 func (w *watch) test(name string, series []inputSeries, checks ...exprCheck) testCase {
-	return testCase{Name: name, Interval: w.pb.ScrapeInterval, Series: series, Checks: checks}
+	return testCase{Name: name, Interval: model.Duration(w.every), Series: series, Checks: checks}
 }
 
 // wait is a guard's patience in scrapes.
@@ -146,7 +162,7 @@ func (w *watch) indicator(g guard) (testCase, error) {
 	if v, err := f.value(gone); err != nil || !math.IsNaN(v) {
 		return testCase{}, errors.Join(fmt.Errorf("its query has a value (%s) where it has no series, so that nobody hears of their absence", shown(v)), err)
 	}
-	n, wait := f.steady(), w.wait(indicatorAbsent)
+	n, wait := f.steady(), int((time.Duration(g.For)+w.every-1)/w.every)
 	long := f.steady() + wait + 2*w.sim.coarse + 2
 	var series []inputSeries
 	for i := range f.families {
@@ -164,6 +180,28 @@ func (w *watch) indicator(g guard) (testCase, error) {
 		checks = append(checks, silent(g.rule, n+long+2*w.sim.coarse-1, w.every))
 	}
 	return w.test(name, series, checks...), nil
+}
+
+// thin shows the guard of an indicator's series that have too few samples.
+func (w *watch) thin(g guard) (testCase, error) {
+	span := time.Duration(g.over)
+	q := query{pb: w.pb, Indicator: g.subject}
+	f, err := feedOf(w.sim, w.pb, q.at(span, 0), boundsFor(g.subject, 1), 0)
+	if err != nil {
+		return testCase{}, err
+	}
+	// So far apart that the range holds one sample too few, however it lies.
+	apart := (span/time.Duration(g.samples-2) + w.every - 1) / w.every * w.every
+	long := int((time.Duration(g.For)+span)/apart) + 2*w.sim.coarse
+	c := w.test(fmt.Sprintf("%s: fires where %s is scraped every %s only", indicatorAbsent, g.subject.Name, duration(apart)), nil,
+		silent(g.rule, int(time.Duration(g.For)/apart)-1, apart), fires(g.rule, long-1, apart))
+	c.Interval = model.Duration(apart)
+	for i := range f.families {
+		for _, t := range f.families[i].series(script{{scrapes: long, levels: f.normal}}, i, w.every) {
+			c.Series = append(c.Series, t.input())
+		}
+	}
+	return c, nil
 }
 
 // stage shows the guard of the stage's metric, and that the last stage goes on

@@ -1,0 +1,96 @@
+package rules_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules"
+)
+
+// slowPlaybook judges what an exporter tells once a minute, of a service that is
+// scraped every 15 seconds.
+func slowPlaybook() *alerts.Playbook {
+	minutes := func(n int) model.Duration { return model.Duration(time.Duration(n) * time.Minute) }
+	number := func(f float64) *float64 { return &f }
+	pb := smallPlaybook()
+	pb.Indicators, pb.Triggers = nil, nil
+	pb.Stages = []alerts.Stage{{Name: "delta", Traffic: "0.5", Rollback: []string{"cpu_in_stage", "memory_in_stage", "errors_in_stage"}}}
+	add := func(name, query string, unit alerts.Unit, t alerts.Trigger) {
+		t.Name, t.Indicator, t.Plan, t.Recovery.Window = name, name, "ladder", minutes(4)
+		pb.Indicators = append(pb.Indicators, alerts.Indicator{Name: name, Query: query, Unit: unit, ScrapeInterval: minutes(1)})
+		pb.Triggers = append(pb.Triggers, t)
+	}
+	for _, stage := range []string{"", "_in_stage"} {
+		add("cpu"+stage, `max(1 - avg by (instance) (rate(node_cpu_seconds_total{job="node",mode="idle"}[4m])))`, alerts.Ratio, alerts.Trigger{Above: number(0.85), Sustained: minutes(10)})
+		add("memory"+stage, `max(memory_bytes{job="node"} / (memory_limit_bytes{job="node"} > 0))`, alerts.Ratio, alerts.Trigger{Above: number(0.9), Sustained: minutes(10)})
+		add("errors"+stage, `sum(increase(proxy_errors_total{job="proxy"}[$window])) / (sum(increase(proxy_requests_total{job="proxy"}[$window])) >= $min_volume)`, alerts.Ratio,
+			alerts.Trigger{Above: number(0.01), Window: minutes(15), MinVolume: 1000, Recovery: alerts.Recovery{MinVolume: 80}})
+	}
+	return pb
+}
+
+func TestAnIndicatorIsJudgedByItsOwnScrapeInterval(t *testing.T) {
+	t.Parallel()
+	pb := slowPlaybook()
+	x, err := rules.ExpressionsOf(pb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"[10m:1m]", "last_over_time(memory_bytes{job=\"node\"}[2m])", ">= 8"} {
+		if e := x.Triggers["memory"].Value; !strings.Contains(e, want) {
+			t.Errorf("the value does not hold %q: %s", want, e)
+		}
+	}
+	files := generate(t, pb)
+	dir := write(t, files)
+	for _, promtool := range promtools {
+		for _, file := range testFiles {
+			t.Run(promtool+"/"+file, func(t *testing.T) {
+				t.Parallel()
+				if out, ok := tool(t, promtool, "test", "rules", filepath.Join(dir, file)); !ok {
+					t.Error(out)
+				}
+			})
+		}
+	}
+}
+
+// An exporter that is scraped every minute where the playbook says every 15
+// seconds: nothing can be judged, and somebody hears of it, rollout or not.
+func TestDataThatIsTooThinIsToldOf(t *testing.T) {
+	t.Parallel()
+	files := generate(t, nil)
+	files["rules/thin.test.yml"] = `rule_files: [social-intel.rules.yml]
+evaluation_interval: 15s
+tests:
+  - name: node_exporter and cAdvisor are scraped every minute
+    interval: 1m
+    input_series:
+      - {series: 'rollout_stage{service="social-intel",stage="none"}', values: 1x40}
+      - {series: 'node_cpu_seconds_total{job="node-exporter",instance="analytics-db",mode="idle",cpu="0"}', values: 0+0.6x40}
+      - {series: 'container_memory_working_set_bytes{job="cadvisor",container_label_com_docker_compose_service="social-intel",id="1"}', values: 990x40}
+      - {series: 'container_spec_memory_limit_bytes{job="cadvisor",container_label_com_docker_compose_service="social-intel",id="1"}', values: 1000x40}
+    promql_expr_test:
+      - expr: count by (indicator) (ALERTS{alertname="IndicatorAbsent",reason="scrape_interval",alertstate="firing"})
+        eval_time: 30m
+        exp_samples: [{labels: '{indicator="database_cpu"}', value: 1}, {labels: '{indicator="memory_usage"}', value: 1}]
+      - {expr: 'ALERTS{alertname=~"Rollback.*"}', eval_time: 30m, exp_samples: []}
+  - name: every 15 seconds, with a scrape lost now and then
+    interval: 15s
+    input_series:
+      - {series: 'node_cpu_seconds_total{job="node-exporter",instance="analytics-db",mode="idle",cpu="0"}', values: 0+6x19 _ 126+6x18 _ 246+6x18 _ 366+6x18 _ 486+6x40}
+    promql_expr_test:
+      - {expr: 'ALERTS{alertname="IndicatorAbsent",indicator="database_cpu"}', eval_time: 24m, exp_samples: []}
+`
+	dir := write(t, files)
+	for _, promtool := range promtools {
+		if out, ok := tool(t, promtool, "test", "rules", filepath.Join(dir, "thin.test.yml")); !ok {
+			t.Errorf("%s: %s", promtool, out)
+		}
+	}
+}
