@@ -89,5 +89,8 @@ func (s *Server) postSignal(c echo.Context, actor string) error {
 			what = "changed nothing: signal " + name + " of " + service + " was raised already, by " + done.By
 		}
 	}
+	if done.Warning != "" {
+		what += "; warning: " + done.Warning
+	}
 	return s.finish(c, actor, what, reason, "/rollout")
 }

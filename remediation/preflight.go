@@ -80,6 +80,9 @@ type Surroundings interface {
 	Rules(ctx context.Context) ([]LoadedRule, error)
 	// LabelValues returns the values of a label on the series of a selector.
 	LabelValues(ctx context.Context, selector, label string) ([]string, error)
+	// ScrapeIntervals returns, by its job, how often Prometheus scrapes a target: the
+	// longest of the job's.
+	ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error)
 	// Clocks tells how far other clocks are from ours.
 	Clocks(ctx context.Context) []Clock
 	// RaiseAlert posts an alert to Alertmanager, which ends it at until.

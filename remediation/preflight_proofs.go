@@ -12,7 +12,7 @@ import (
 // tried: what is quick, and touches nothing, first.
 func (e *Engine) proofs(b *book) []Proof {
 	all := slices.Concat(
-		e.ruleProofs(b), e.queryProofs(b), e.bucketProofs(b), e.lagProofs(b), e.clockProofs(), e.rehearsedProofs(b),
+		e.ruleProofs(b), e.scrapeProofs(b), e.queryProofs(b), e.bucketProofs(b), e.lagProofs(b), e.clockProofs(), e.rehearsedProofs(b),
 		e.channelProofs(b), e.dashboardProofs(b), actionProofs(b), e.routeProofs(b),
 	)
 	var out []Proof

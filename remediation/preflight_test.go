@@ -43,7 +43,9 @@ type around struct {
 	ahead time.Duration
 	away  bool
 	mute  bool
-	deaf  bool
+	// intervals, where set, are how often Prometheus scrapes its jobs.
+	intervals map[string]time.Duration
+	deaf      bool
 	// meanwhile runs while the rules are asked for, where set.
 	meanwhile func()
 	engine    func() *remediation.Engine
@@ -61,8 +63,20 @@ func (a *around) Rules(context.Context) ([]remediation.LoadedRule, error) {
 	return a.rules, nil
 }
 
-func (a *around) LabelValues(context.Context, string, string) ([]string, error) {
+func (a *around) LabelValues(_ context.Context, _, label string) ([]string, error) {
+	if label == "job" {
+		return []string{"shop"}, nil
+	}
 	return []string{"0.25", "0.75", "+Inf"}, nil
+}
+
+func (a *around) ScrapeIntervals(context.Context) (map[string]time.Duration, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.intervals != nil {
+		return a.intervals, nil
+	}
+	return map[string]time.Duration{"shop": 15 * time.Second}, nil
 }
 
 func (a *around) Clocks(context.Context) []remediation.Clock {
@@ -440,4 +454,34 @@ func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T)
 	}))
 	wants(remediation.CannotTell, "the playbook has changed")
 	p.must(p.sign("rehearsal/ladder"))
+}
+
+func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {
+	p := newProvingWorld(t)
+	for _, c := range []struct {
+		intervals map[string]time.Duration
+		result    remediation.Proved
+		want      string
+	}{
+		{nil, remediation.Pass, "shop every 15s"},
+		{map[string]time.Duration{"shop": 5 * time.Second}, remediation.Pass, "shop every 5s"},
+		{map[string]time.Duration{"shop": time.Minute}, remediation.Fail, "error_rate: the job shop is scraped every 1m, and the playbook says 15s"},
+		{map[string]time.Duration{"other": time.Minute}, remediation.CannotTell, "does not scrape the jobs shop itself"},
+	} {
+		p.around.mu.Lock()
+		p.around.intervals = c.intervals
+		p.around.mu.Unlock()
+		found := false
+		for _, it := range p.preflight().Items {
+			if it.ID == "prometheus/intervals" {
+				found = true
+				if it.Result != c.result || !strings.Contains(it.Evidence, c.want) {
+					t.Errorf("%v: it came to %s: %s", c.intervals, it.Result, it.Evidence)
+				}
+			}
+		}
+		if !found {
+			t.Fatal("the intervals are not looked at")
+		}
+	}
 }

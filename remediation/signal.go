@@ -20,6 +20,9 @@ type Signal struct {
 	// Dismissed: a human closed its incident while it was raised. Nothing begins
 	// anew because of it until somebody raises it again.
 	Dismissed bool `json:"dismissed,omitempty"`
+	// Warning says, in RaiseSignal's answer only, why its alert may not come back;
+	// "" where nothing speaks against it.
+	Warning string `json:"warning,omitempty"`
 }
 
 // signalsOf are the signals that a playbook's triggers name, in their order.
@@ -92,6 +95,12 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 		return Signal{}, err
 	}
 	e.wakeUp()
+	if f := e.ownSeries(ctx, "rollout_signal", b.Service); f.Result != Pass {
+		s.Warning = f.Evidence
+		if f.Next != "" {
+			s.Warning += "; try: " + f.Next
+		}
+	}
 	return s, nil
 }
 

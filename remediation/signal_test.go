@@ -225,3 +225,32 @@ func TestRaisingAndClearingAreRecordedOnceAndRefusedWhereTheyMeanNothing(t *test
 		}
 	}
 }
+
+// A target label service takes the place of backout's own: the signal's rule would
+// read nothing, and nobody would hear of it.
+func TestARaisedSignalSaysThatItsSeriesDidNotComeBack(t *testing.T) {
+	w := newWorld(t)
+	for own, want := range map[string]string{
+		"":                 "",
+		"exported_service": `Prometheus has rollout_signal with exported_service="shop", which no rule reads; try: honor_labels: true`,
+		"nothing":          "Prometheus has no rollout_signal of shop",
+	} {
+		w.prom.own = own
+		s, err := w.engine.RaiseSignal(w.ctx, "", vulnerable, "ann", "CVE-2026-1")
+		if w.must(err); (s.Warning == "") != (want == "") || !strings.Contains(s.Warning, want) {
+			t.Errorf("label %q: the warning is %q, want %q", own, s.Warning, want)
+		}
+	}
+	w.prom.err = remediation.ErrNoAnswer
+	s, err := w.engine.RaiseSignal(w.ctx, "", vulnerable, "ann", "CVE-2026-1")
+	if w.must(err); !strings.Contains(s.Warning, "cannot be told") {
+		t.Errorf("without an answer the warning is %q", s.Warning)
+	}
+	w.must(w.store.View(w.ctx, func(tx remediation.Tx) error {
+		raised, err := tx.Signals()
+		if len(raised) != 1 || raised[0].Warning != "" {
+			t.Errorf("the warning was kept: %+v", raised)
+		}
+		return err
+	}))
+}

@@ -374,6 +374,8 @@ func refused(t *testing.T, err error, want remediation.Refusal) {
 
 // fakePrometheus answers exactly the expressions of the playbook's rules.
 type fakePrometheus struct {
+	// own is the label that names the service on backout's own series; "" is service.
+	own             string
 	t               *testing.T
 	expr            rules.Expressions
 	value, recovery map[string]float64 // absent: no value
@@ -448,6 +450,13 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 			v, ok := p.events[name]
 			return v, ok || !p.unborn, nil
 		}
+	}
+	if strings.HasPrefix(expr, "count(rollout_") {
+		label := p.own
+		if label == "" {
+			label = "service"
+		}
+		return 1, strings.Contains(expr, "{"+label+"="), nil
 	}
 	if strings.Contains(expr, "[1h]") {
 		return p.criterion, p.criterion >= 0, nil

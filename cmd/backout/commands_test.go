@@ -131,9 +131,9 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 			[]string{"signal", "raise", "p1-error", "--service=social-intel", "--reason=CVE-1"},
 			exchange{
 				"POST /api/v1/signals/p1-error?service=social-intel", `{"reason":"CVE-1"}`, 200,
-				`{"service":"social-intel","signal":"p1-error","raised":true,"by":"oncall","reason":"CVE-1","since":"2026-11-22T03:00:00Z"}`,
+				`{"service":"social-intel","signal":"p1-error","raised":true,"by":"oncall","reason":"CVE-1","since":"2026-11-22T03:00:00Z","warning":"no rollout_signal"}`,
 			},
-			[]string{"Raised: p1-error of service social-intel", "by oncall: CVE-1", "backout signal clear p1-error --service=social-intel --reason=WHY"},
+			[]string{"Raised: p1-error of service social-intel", "by oncall: CVE-1", "warning: no rollout_signal", "backout signal clear p1-error --service=social-intel --reason=WHY"},
 		},
 		"signal clear": {
 			[]string{"signal", "clear", "p1-error", "--reason=r"},

@@ -16,6 +16,7 @@ func (c *commands) addSignal() {
 		http.MethodPost, func(s signalAnswer) string {
 			return fmt.Sprintf("Raised: %s of service %s, since %s,\n", clean(s.Signal), clean(s.Service), moment(s.Since)) +
 				wrap("  ", "by "+s.By+": "+s.Reason) +
+				warned(s.Warning) +
 				"It comes back through Prometheus and Alertmanager within a scrape and an\nevaluation; backout incident list shows what is done about it. To take it back:\n" +
 				fmt.Sprintf("  backout signal clear %s --service=%s --reason=WHY\n", clean(s.Signal), clean(s.Service))
 		})
@@ -33,6 +34,15 @@ type signalAnswer struct {
 	By      string    `json:"by"`
 	Reason  string    `json:"reason"`
 	Since   time.Time `json:"since"`
+	// Warning is why its alert may not come back.
+	Warning string `json:"warning,omitempty"`
+}
+
+func warned(warning string) string {
+	if warning == "" {
+		return ""
+	}
+	return wrap("", "warning: "+warning)
 }
 
 func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, text func(signalAnswer) string) {

@@ -141,6 +141,26 @@ func (s *Surroundings) LabelValues(ctx context.Context, selector, label string) 
 	return out, nil
 }
 
+// ScrapeIntervals implements remediation.Surroundings, by the active targets.
+func (s *Surroundings) ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error) {
+	asking, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	targets, err := s.prometheus.api.Targets(asking)
+	if err != nil {
+		return nil, s.prometheus.failure(ctx, asking, err)
+	}
+	longest := map[string]time.Duration{}
+	for _, t := range targets.Active {
+		every, err := model.ParseDuration(t.DiscoveredLabels[model.ScrapeIntervalLabel])
+		if err != nil {
+			return nil, fmt.Errorf("%s: the scrape interval of %s: %w", s.prometheus.name, t.ScrapeURL, err)
+		}
+		job := string(t.Labels[model.JobLabel])
+		longest[job] = max(longest[job], time.Duration(every))
+	}
+	return longest, nil
+}
+
 // Clocks implements remediation.Surroundings, by the Date of an answer. That has
 // whole seconds, which are taken as half over.
 func (s *Surroundings) Clocks(ctx context.Context) []remediation.Clock {

@@ -60,6 +60,22 @@ func TestLoadedRulesAreReadAsPrometheusTellsThem(t *testing.T) {
 	}
 }
 
+func TestTheLongestScrapeIntervalOfAJobIsTold(t *testing.T) {
+	s := surroundings(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/prom/api/v1/targets" {
+			t.Errorf("asked %s", r.URL.Path)
+		}
+		say(t, w, `{"status":"success","data":{"droppedTargets":[],"activeTargets":[
+			{"discoveredLabels":{"__scrape_interval__":"15s"},"labels":{"job":"shop","instance":"a"},"lastScrape":"2026-01-01T00:00:00Z"},
+			{"discoveredLabels":{"__scrape_interval__":"1m"},"labels":{"job":"node","instance":"a"},"lastScrape":"2026-01-01T00:00:00Z"},
+			{"discoveredLabels":{"__scrape_interval__":"30s"},"labels":{"job":"node","instance":"b"},"lastScrape":"2026-01-01T00:00:00Z"}]}}`)
+	})
+	got, err := s.ScrapeIntervals(t.Context())
+	if err != nil || len(got) != 2 || got["shop"] != 15*time.Second || got["node"] != time.Minute {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestAnotherClockIsReadFromAnAnswersDate(t *testing.T) {
 	s := surroundings(t, func(w http.ResponseWriter, r *http.Request) {
 		at := time.Now()
@@ -108,7 +124,8 @@ func TestWhatDoesNotAnswerTellsNothing(t *testing.T) {
 	_, err := s.Rules(t.Context())
 	_, verr := s.LabelValues(t.Context(), "x_bucket", "le")
 	_, perr := s.Page(t.Context(), strings.TrimSuffix(s.alerts, "/am/api/v2/alerts")+"/d/x")
-	for _, err := range []error{err, verr, perr, s.Clocks(t.Context())[0].Err, s.RaiseAlert(t.Context(), nil, time.Now())} {
+	_, ierr := s.ScrapeIntervals(t.Context())
+	for _, err := range []error{err, verr, perr, ierr, s.Clocks(t.Context())[0].Err, s.RaiseAlert(t.Context(), nil, time.Now())} {
 		if !errors.Is(err, remediation.ErrNoAnswer) {
 			t.Errorf("error is %v", err)
 		}
