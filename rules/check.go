@@ -22,8 +22,8 @@ type Findings struct {
 }
 
 // Check makes a valid playbook's rules, reads them as Prometheus does, and
-// evaluates each bound on series that it makes up: steady ones at many levels, and
-// none at all. It leaves the tests out.
+// evaluates each bound on series that it makes up: steady ones at many levels, one
+// sample, and none at all. It leaves the tests out.
 func Check(pb *alerts.Playbook) (found Findings, err error) {
 	c := &checker{pb: pb, told: map[string]bool{}, percent: map[string]bool{}, seen: map[alerts.Problem]bool{}, broken: map[string]bool{}}
 	if c.lint(); c.unusable {
@@ -184,6 +184,7 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 	default:
 		if t != nil {
 			c.silence(ind, s, name)
+			c.oneSample(ind, s, name)
 			c.steady(path, s, t)
 		}
 	}
@@ -254,6 +255,22 @@ func (c *checker) silence(ind *alerts.Indicator, s *subject, name string) {
 	c.told[ind.Name] = true
 	c.warn(c.inQuery(ind, fmt.Sprintf("without any series the query of %s reads %s, which is healthy for %s: an exporter that died would look like a cure", ind.Name, shown(v), name),
 		"leave out what stands in for missing series, such as or vector(0); or 0 * sum(...) of a series that is always there"))
+}
+
+// oneSample warns of a query whose series' first sample decides, as while a process
+// begins.
+func (c *checker) oneSample(ind *alerts.Indicator, s *subject, name string) {
+	value, _, err := s.query.value()
+	beyond, ok := s.least()
+	if err != nil || !ok {
+		return
+	}
+	n := s.steady()
+	one := script{{scrapes: n - 1, levels: s.gone()}, {scrapes: 1, levels: beyond}}
+	if v, ok, err := s.sim.value(s.madeUp(one), value, n-1); err == nil && ok && s.isBeyond(v) {
+		c.warn(c.inQuery(ind, fmt.Sprintf("one sample decides %s: the first one of a new series is %s, which is beyond %s", name, shown(v), number(s.threshold)),
+			"and count_over_time(...[$window]) >= 4, of the same series; or sustained instead of window"))
+	}
 }
 
 // steady evaluates the recovery on the same steady series as the trigger: over the

@@ -108,6 +108,7 @@ func TestWhatIsSeldomMeantAndWhatCannotBeDecidedIsSaid(t *testing.T) {
 		{"irate", `sum(irate(x_total[$window]))`, window, "irate looks at the last two samples"},
 		{"a range of two scrapes", `sum(rate(x_total[30s]))`, "above: 3, sustained: 10m", "the range [30s] is shorter than four scrapes (1m)"},
 		{"a zero where nothing is", `sum(rate(x_total[$window])) or vector(0)`, window, "without any series the query of it reads 0, which is healthy"},
+		{"a first sample", `max(avg_over_time(x[$window]))`, window, "p.yaml:11: one sample decides the trigger it: the first one of a new series is 3.3, which is beyond 3"},
 		{"only the past", `sum(rate(x_total[$window] offset 1d))`, window, "reads only what was 1d ago"},
 		{"against yesterday", `sum(rate(x_total[$window])) / sum(rate(x_total[$window] offset 1d))`, window, "check cannot tell whether the trigger it can fire"},
 		{"targets", `sum(up{job="shop"} == bool 0)`, "above: 1, sustained: 10m", "check cannot tell"},
@@ -123,6 +124,18 @@ func TestWhatIsSeldomMeantAndWhatCannotBeDecidedIsSaid(t *testing.T) {
 				t.Errorf("got %q\nwant %q", text, c.want)
 			}
 		})
+	}
+}
+
+func TestOneSampleDecidesNothingThatIsGuarded(t *testing.T) {
+	for query, trigger := range map[string]string{
+		`max(x)`: "above: 3, sustained: 10m",
+		`max(avg_over_time(x[$window]) and count_over_time(x[$window]) >= 4)`: "above: 3, window: 15m, recovery: {window: 2m}",
+		`sum(rate(x_total[$window]))`:                                         "above: 3, window: 15m, recovery: {window: 2m}",
+	} {
+		if found := checked(t, query, trigger); len(found.Errors)+len(found.Warnings) > 0 {
+			t.Errorf("%s: %v\n%v", query, found.Errors, found.Warnings)
+		}
 	}
 }
 
