@@ -138,6 +138,9 @@ func checkTemplates(r rule, labels map[string]string) error {
 		texts["label "+k] = v
 	}
 	for what, text := range texts {
+		if !strings.Contains(text, "{{") {
+			continue
+		}
 		t, err := template.New(what).Funcs(functions).Option("missingkey=error").Parse(templateHead + text)
 		if err == nil {
 			err = t.Execute(io.Discard, map[string]any{"Labels": labels, "Value": 1.5})

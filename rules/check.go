@@ -29,7 +29,11 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 	if c.lint(); c.unusable {
 		return c.found, nil
 	}
-	if _, err := Rules(pb); err != nil {
+	made, err := Rules(pb)
+	if err == nil {
+		err = asPrometheus(made)
+	}
+	if err != nil {
 		return Findings{}, err
 	}
 	if err := checkAlive(pb); err != nil {

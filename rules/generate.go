@@ -124,22 +124,31 @@ func (s Settings) rules(pb *alerts.Playbook) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	if err := checkRules(groups, content); err != nil {
+	if err := checkRules(groups); err != nil {
 		return File{}, fmt.Errorf("the rules generated for %s are not valid: %w", pb.Service, err)
 	}
 	return File{Name: "rules/" + pb.Service + ".rules.yml", Content: content}, nil
 }
 
-// checkRules reads the rules as Prometheus does, and carries out the templates.
-func checkRules(groups []group, content []byte) error {
-	_, errs := rulefmt.Parse(content, false, model.LegacyValidation, promQL(), promslog.NewNopLogger())
+// checkRules parses the expressions and carries out the templates.
+func checkRules(groups []group) error {
+	var errs []error
 	for _, g := range groups {
 		for _, r := range g.Rules {
+			if _, err := parse(r.Expr); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", cmp.Or(r.Record, r.Alert), err))
+			}
 			if r.Alert != "" {
 				errs = append(errs, checkTemplates(r, map[string]string{"reason": "approval", "channel": "slack"}))
 			}
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// asPrometheus reads a rule file as Prometheus does.
+func asPrometheus(f File) error {
+	_, errs := rulefmt.Parse(f.Content, false, model.LegacyValidation, promQL(), promslog.NewNopLogger())
 	return errors.Join(errs...)
 }
 

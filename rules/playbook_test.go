@@ -38,7 +38,7 @@ var kinds = []alerts.ActionKind{
 	kind{"schema_rollback", alerts.Lossy}, kind{"status_page", alerts.Reversible},
 }
 
-func defaultPlaybook(t *testing.T) *alerts.Playbook {
+func defaultPlaybook(t testing.TB) *alerts.Playbook {
 	t.Helper()
 	pb, err := alerts.Default(kinds)
 	if err != nil {

@@ -138,11 +138,11 @@ func (q *query) windowed(window time.Duration, minVolume float64) (string, time.
 	if err != nil {
 		return "", 0, err
 	}
-	back, err := lookback(text)
+	expr, err := parse(text)
 	if err != nil {
 		return "", 0, err
 	}
-	return single(q.worst(), text), max(window, back), nil
+	return aggregated(q.worst(), text, expr), max(window, reach(expr)), nil
 }
 
 // sustainedOver is fn over the samples of d, where nearly all of them exist,
@@ -153,10 +153,7 @@ func (q *query) sustainedOver(over func(fn, text string, d, scrape time.Duration
 	if err != nil {
 		return "", 0, err
 	}
-	back, err := lookback(text)
-	if err != nil {
-		return "", 0, err
-	}
+	back := reach(expr)
 	if expr.Type() == parser.ValueTypeScalar { // which no range can be taken of
 		text = fmt.Sprintf("vector(%s)", text)
 	}
@@ -218,7 +215,16 @@ func leastSamples(d, scrape time.Duration) float64 {
 
 // single makes one sample without labels out of an expression.
 func single(worst, text string) string {
-	if expr, err := parse(text); err == nil && expr.Type() == parser.ValueTypeScalar {
+	expr, err := parse(text)
+	if err != nil {
+		expr = nil
+	}
+	return aggregated(worst, text, expr)
+}
+
+// aggregated is single of a text that was parsed.
+func aggregated(worst, text string, expr parser.Expr) string {
+	if expr != nil && expr.Type() == parser.ValueTypeScalar {
 		return fmt.Sprintf("vector(%s)", text)
 	}
 	if strings.Contains(text, "\n") {
@@ -288,11 +294,15 @@ func lookback(text string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	var most time.Duration
+	return reach(expr), nil
+}
+
+// reach is lookback of an expression that was parsed.
+func reach(expr parser.Expr) (most time.Duration) {
 	for _, s := range selectorsOf(expr) {
 		most = max(most, s.back)
 	}
-	return most, nil
+	return most
 }
 
 // edit replaces a part of a text.
