@@ -1,7 +1,6 @@
 package rules_test
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,17 +32,7 @@ func surePlaybook() *alerts.Playbook {
 func TestFewEventsNeedAClearerBreachThanMany(t *testing.T) {
 	t.Parallel()
 	files := generate(t, surePlaybook())
-	dir := write(t, files)
-	for _, promtool := range promtools {
-		for _, file := range testFiles {
-			t.Run(promtool+"/"+file, func(t *testing.T) {
-				t.Parallel()
-				if out, ok := tool(t, promtool, "test", "rules", filepath.Join(dir, file)); !ok {
-					t.Error(out)
-				}
-			})
-		}
-	}
+	promtoolAgrees(t, files, aboutBounds)
 	tests := files["rules/social-intel.test.yml"] + files["rules/social-intel.coarse.test.yml"]
 	for _, want := range []string{
 		"RollbackErrors: 2 of 200 are silent, 200 of 20000 fire",

@@ -192,6 +192,9 @@ func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 			counts = append(counts, one)
 		}
 	}
+	if len(counts) == 0 {
+		return nil, nil
+	}
 	note := notes(pb, ind)
 	note["summary"] = escape(fmt.Sprintf("%s: %s is scraped too rarely", pb.Service, ind.Name))
 	note["description"] = fmt.Sprintf("Its series have {{ $value }} samples in %s, and it is judged by at least %d.", duration(d), least) +

@@ -147,7 +147,7 @@ func (q *query) windowed(window time.Duration, minVolume float64) (string, time.
 
 // sustainedOver is fn over the samples of d, where nearly all of them exist,
 // and how far the query itself looks back.
-func (q *query) sustainedOver(over func(fn, text string, d, scrape time.Duration) string, fn string, d time.Duration) (string, time.Duration, error) {
+func (q *query) sustainedOver(over func(fn, text string, d, back, scrape time.Duration) string, fn string, d time.Duration) (string, time.Duration, error) {
 	text := q.at(0, 0)
 	expr, err := parse(text)
 	if err != nil {
@@ -163,7 +163,7 @@ func (q *query) sustainedOver(over func(fn, text string, d, scrape time.Duration
 		}
 		text = fmt.Sprintf("(%s)", text)
 	}
-	return single(q.worst(), over(fn, text, d, q.scrape())), back, nil
+	return single(q.worst(), over(fn, text, d, back, q.scrape())), back, nil
 }
 
 // fresh lets an instant query take no sample older than two scrapes, so that
@@ -186,17 +186,24 @@ func fresh(text string, scrape time.Duration) (string, error) {
 }
 
 // overTime applies fn to d, where nearly all of its samples exist. Text in
-// parentheses is an expression, other text a selector.
-func overTime(fn, text string, d, scrape time.Duration) string {
+// parentheses is an expression that looks back, other text a selector.
+func overTime(fn, text string, d, _, scrape time.Duration) string {
 	over := rangeOf(text, d, scrape)
 	return fmt.Sprintf("%s(%s)\nand count_over_time(%s) >= %s", fn, over, over, number(leastSamples(d, scrape)))
 }
 
 // lasting is overTime of a series that is as old as d: the samples that may be
 // missing must not make the time shorter for a new one. A few failed scrapes at
-// that moment do no harm.
-func lasting(fn, text string, d, scrape time.Duration) string {
-	return fmt.Sprintf("%s\nand present_over_time(%s offset %s)", overTime(fn, text, d, scrape), rangeOf(text, 4*scrape, scrape), duration(d))
+// that moment do no harm. A rate is too low at the one evaluation whose range begins
+// with a lost scrape, since Prometheus 3 extrapolates no further than half a scrape:
+// a dip that short in what looks back does not end it.
+func lasting(fn, text string, d, back, scrape time.Duration) string {
+	whole := text
+	if back > 0 {
+		whole = fmt.Sprintf("(%s(%s))", map[string]string{"min_over_time": "max_over_time", "max_over_time": "min_over_time"}[fn], rangeOf(text, 2*scrape, scrape))
+	}
+	return fmt.Sprintf("%s(%s)\nand count_over_time(%s) >= %s\nand present_over_time(%s offset %s)",
+		fn, rangeOf(whole, d, scrape), rangeOf(text, d, scrape), number(leastSamples(d, scrape)), rangeOf(text, 4*scrape, scrape), duration(d))
 }
 
 func rangeOf(text string, d, scrape time.Duration) string {

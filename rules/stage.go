@@ -138,7 +138,7 @@ func (g *gate) sustained() (string, error) {
 	if text, err = fresh(text, g.scrape()); err != nil {
 		return "", err
 	}
-	return single(g.worst(), lasting(g.least(), g.sample(":value", single(g.worst(), text), back), time.Duration(g.bound.sustained), g.scrape())), nil
+	return single(g.worst(), lasting(g.least(), g.sample(":value", single(g.worst(), text), back), time.Duration(g.bound.sustained), back, g.scrape())), nil
 }
 
 // sampled is for a query that compares the present with an earlier moment:
