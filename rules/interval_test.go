@@ -79,3 +79,26 @@ tests:
 `
 	promtoolAgrees(t, files, func(name string) bool { return strings.HasPrefix(name, "node_exporter and") || strings.HasPrefix(name, "every 15 seconds") })
 }
+
+// Prometheus 3 reads too low a rate at the one evaluation whose range begins with the
+// scrape that was lost.
+func TestALostScrapeDoesNotEndASustainedRate(t *testing.T) {
+	t.Parallel()
+	files := generate(t, nil)
+	files["rules/social-intel.test.yml"] = `evaluation_interval: 15s
+tests:
+  - name: 95% of the CPU's limit in delta, one scrape lost
+    interval: 15s
+    input_series:
+      - {series: 'rollout_stage{service="social-intel",stage="delta"}', values: 1x200}
+      - {series: 'container_cpu_usage_seconds_total{job="cadvisor",container_label_com_docker_compose_service="social-intel",id="1"}', values: 0+14.25x100 _ 1453.5+14.25x40 2023.5+7.5x60}
+      - {series: 'container_spec_cpu_quota{job="cadvisor",container_label_com_docker_compose_service="social-intel",id="1"}', values: 100000x250}
+      - {series: 'container_spec_cpu_period{job="cadvisor",container_label_com_docker_compose_service="social-intel",id="1"}', values: 100000x250}
+    promql_expr_test:
+      - {expr: 'count(ALERTS{alertname="RollbackDeltaCpu",alertstate="firing"})', eval_time: 24m, exp_samples: [{labels: '{}', value: 1}]}
+      - {expr: 'count(ALERTS{alertname="RollbackDeltaCpu",alertstate="firing"})', eval_time: 26m, exp_samples: [{labels: '{}', value: 1}]}
+      - {expr: 'count(ALERTS{alertname="RollbackDeltaCpu",alertstate="firing"})', eval_time: 30m, exp_samples: [{labels: '{}', value: 1}]}
+      - {expr: 'ALERTS{alertname="RollbackDeltaCpu"}', eval_time: 38m, exp_samples: []}
+`
+	promtoolAgrees(t, files, func(name string) bool { return strings.HasPrefix(name, "95% of") })
+}
