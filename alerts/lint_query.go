@@ -58,13 +58,25 @@ func singleBinary(e *parser.BinaryExpr) bool {
 	return single(e.LHS) || single(e.RHS)
 }
 
+// oneHistogram tells whether an expression surely gives the buckets of one histogram.
+func oneHistogram(e parser.Expr) bool {
+	switch e := e.(type) {
+	case *parser.ParenExpr:
+		return oneHistogram(e.Expr)
+	case *parser.BinaryExpr:
+		return (e.Op == parser.LAND || e.Op == parser.LUNLESS) && oneHistogram(e.LHS)
+	case *parser.AggregateExpr:
+		return !e.Without && len(e.Grouping) == 1 && e.Grouping[0] == "le"
+	}
+	return false
+}
+
 func singleCall(c *parser.Call) bool {
 	switch c.Func.Name {
 	case "vector", "scalar", "time", "pi", "absent", "absent_over_time":
 		return true
 	case "histogram_quantile":
-		a, ok := c.Args[1].(*parser.AggregateExpr)
-		return ok && !a.Without && len(a.Grouping) == 1 && a.Grouping[0] == "le" || single(c.Args[1])
+		return oneHistogram(c.Args[1]) || single(c.Args[1])
 	}
 	for _, arg := range c.Args {
 		if s, ok := arg.(*parser.SubqueryExpr); ok {

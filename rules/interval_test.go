@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +78,9 @@ tests:
     promql_expr_test:
       - {expr: 'ALERTS{alertname="IndicatorAbsent",indicator="database_cpu"}', eval_time: 24m, exp_samples: []}
 `
-	promtoolAgrees(t, files, func(name string) bool { return strings.HasPrefix(name, "node_exporter and") || strings.HasPrefix(name, "every 15 seconds") })
+	promtoolAgrees(t, files, func(name string) bool {
+		return strings.HasPrefix(name, "node_exporter and") || strings.HasPrefix(name, "every 15 seconds")
+	})
 }
 
 // Prometheus 3 reads too low a rate at the one evaluation whose range begins with the
@@ -101,4 +104,32 @@ tests:
       - {expr: 'ALERTS{alertname="RollbackDeltaCpu"}', eval_time: 38m, exp_samples: []}
 `
 	promtoolAgrees(t, files, func(name string) bool { return strings.HasPrefix(name, "95% of") })
+}
+
+// A canary may have other buckets than the release before it: what only some of the
+// series count must not be added up. Here 96% take less than 0.4 s in one of the
+// instances, and all less than 0.5 s in the other.
+func TestOtherBucketsInTheNewReleaseRollNothingBack(t *testing.T) {
+	t.Parallel()
+	var series strings.Builder
+	for instance, counts := range map[string]map[string]int{
+		"old": {"0.2": 0, "0.4": 96, "0.8": 100, "2.0": 100, "+Inf": 100},
+		"new": {"0.2": 0, "0.4": 60, "0.5": 100, "0.75": 100, "0.8": 100, "2.0": 100, "+Inf": 100},
+	} {
+		for le, n := range counts {
+			fmt.Fprintf(&series, "      - {series: 'si_latency_seconds_bucket{job=\"social-intel\",instance=%q,endpoint=\"/analytics/trends\",le=%q}', values: 0+%dx80}\n", instance, le, n)
+		}
+		fmt.Fprintf(&series, "      - {series: 'si_latency_seconds_count{job=\"social-intel\",instance=%q,endpoint=\"/analytics/trends\"}', values: 0+100x80}\n", instance)
+	}
+	files := generate(t, nil)
+	files["rules/social-intel.test.yml"] = `evaluation_interval: 15s
+tests:
+  - name: two releases with other buckets
+    interval: 15s
+    input_series:
+` + series.String() + `    promql_expr_test:
+      - {expr: 'ALERTS{alertname="RollbackP95Latency"}', eval_time: 20m, exp_samples: []}
+      - {expr: 'count(backout:trigger_value{service="social-intel",trigger="p95_latency"})', eval_time: 20m, exp_samples: [{labels: '{}', value: 1}]}
+`
+	promtoolAgrees(t, files, func(name string) bool { return strings.HasPrefix(name, "two releases") })
 }
