@@ -25,7 +25,7 @@ type Findings struct {
 // evaluates each bound on series that it makes up: steady ones at many levels, one
 // sample, and none at all. It leaves the tests out.
 func Check(pb *alerts.Playbook) (found Findings, err error) {
-	c := &checker{pb: pb, told: map[string]bool{}, percent: map[string]bool{}, seen: map[alerts.Problem]bool{}, broken: map[string]bool{}}
+	c := newChecker(pb)
 	if c.lint(); c.unusable {
 		return c.found, nil
 	}
@@ -36,9 +36,8 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 	if err != nil {
 		return Findings{}, err
 	}
-	if err := checkAlive(pb); err != nil {
-		message, try, _ := strings.Cut(err.Error(), "; try: ")
-		return Findings{}, alerts.Problems{pb.InQuery("alive", 0, message, try)}
+	if err := refusedAlive(pb); err != nil {
+		return Findings{}, err
 	}
 	c.sim = newSimulator(time.Duration(pb.ScrapeInterval))
 	defer func() { err = errors.Join(err, c.sim.close()) }()
@@ -56,6 +55,29 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 		c.bound(fmt.Sprintf("triggers[%d]", i), "the trigger "+t.Name, pb.Indicator(t.Indicator), triggerBound(t), t)
 	}
 	return c.found, nil
+}
+
+// Refused is what Check refuses without evaluating anything: no rules should be made
+// of it. nil where there is nothing of the kind.
+func Refused(pb *alerts.Playbook) error {
+	c := newChecker(pb)
+	if c.lint(); len(c.found.Errors) > 0 {
+		return c.found.Errors
+	}
+	return refusedAlive(pb)
+}
+
+func refusedAlive(pb *alerts.Playbook) error {
+	err := checkAlive(pb)
+	if err == nil {
+		return nil
+	}
+	message, try, _ := strings.Cut(err.Error(), "; try: ")
+	return alerts.Problems{pb.InQuery("alive", 0, message, try)}
+}
+
+func newChecker(pb *alerts.Playbook) *checker {
+	return &checker{pb: pb, told: map[string]bool{}, percent: map[string]bool{}, seen: map[alerts.Problem]bool{}, broken: map[string]bool{}}
 }
 
 // checker evaluates bounds.

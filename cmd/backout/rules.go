@@ -39,6 +39,11 @@ func (c *commands) addRules() {
 		if err := closing(kinds, err); err != nil {
 			return wrong("", "%w", err)
 		}
+		for _, pb := range playbooks {
+			if err := rules.Refused(pb); err != nil {
+				return wrong("", "%w", err)
+			}
+		}
 		work := c.progress()
 		generate := settings.Generate
 		if !*tests {
