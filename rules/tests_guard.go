@@ -184,7 +184,7 @@ func (w *watch) indicator(g guard) (testCase, error) {
 
 // thin shows the guard of an indicator's series that have too few samples.
 func (w *watch) thin(g guard) (testCase, error) {
-	span := time.Duration(g.over)
+	span := g.over
 	q := query{pb: w.pb, Indicator: g.subject}
 	f, err := feedOf(w.sim, w.pb, q.at(span, 0), boundsFor(g.subject, 1), 0)
 	if err != nil {

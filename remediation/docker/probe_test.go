@@ -10,10 +10,12 @@ import (
 func TestAnAddressOfTheServiceLeadsToTheReplica(t *testing.T) {
 	port := func(host string) []nat.PortBinding { return []nat.PortBinding{{HostIP: "127.0.0.1", HostPort: host}} }
 	made := func(asked string, got ...nat.PortBinding) *replica {
+		shown := &container.NetworkSettings{}
+		shown.Ports = nat.PortMap{"9000/tcp": got}
 		return &replica{container.InspectResponse{
 			ContainerJSONBase: &container.ContainerJSONBase{ID: asked + got[0].HostPort, HostConfig: &container.HostConfig{PortBindings: nat.PortMap{"9000/tcp": port(asked)}}},
 			Config:            &container.Config{},
-			NetworkSettings:   &container.NetworkSettings{NetworkSettingsBase: container.NetworkSettingsBase{Ports: nat.PortMap{"9000/tcp": got}}},
+			NetworkSettings:   shown,
 		}}
 	}
 	first, second := made("8110-8119", port("8110")[0]), made("8110-8119", port("8113")[0])
