@@ -57,7 +57,7 @@ test: tools promtool3 compose2 ## Run all tests, those that run goroutines with 
 	@$(WITH) bash -c "$(GOTEST) $(ALONE) && $(GOTEST) -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation && $(GOTEST) -race $(NORACE) $(REST)"
 
 .PHONY: bench
-bench: tools ## Print the measurements as a table (without the race detector)
+bench: tools compose2 ## Print the measurements as a table (without the race detector)
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/demo/
 
 .PHONY: lint

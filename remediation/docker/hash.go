@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,7 +33,7 @@ type hashes struct {
 	mu      sync.Mutex
 	answers map[string]*hashAnswer
 	running sync.WaitGroup
-	second  sync.Map // paths of tools of the second generation
+	second  atomic.Pointer[[]string] // the tool of the second generation, once found
 }
 
 type hashAnswer struct {
@@ -150,28 +152,32 @@ func (c *Client) composeTool(ctx context.Context, p project) ([]string, error) {
 		}
 		return nil, errors.New("no compose tool of the first generation on PATH (docker-compose)")
 	}
+	if known := c.hashes.second.Load(); known != nil {
+		if _, err := os.Stat((*known)[0]); err == nil {
+			return slices.Clone(*known), nil
+		}
+	}
 	for _, argv := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-		if path := c.lookPath(argv[0]); path != "" && c.isSecond(ctx, path, argv[1:]) {
-			return append([]string{path}, argv[1:]...), nil
+		path := c.lookPath(argv[0])
+		if path == "" {
+			continue
+		}
+		if argv[0] = path; c.isSecond(ctx, argv) {
+			c.hashes.second.Store(&argv)
+			return slices.Clone(argv), nil
 		}
 	}
 	return nil, errors.New("no compose tool of the second generation on PATH (docker compose, or docker-compose)")
 }
 
 // isSecond asks a tool for its version: docker may have no plugin, and docker-compose
-// may be of the first generation. What it was once seen to be it stays.
-func (c *Client) isSecond(ctx context.Context, path string, argv []string) bool {
-	if _, seen := c.hashes.second.Load(path); seen {
-		return true
-	}
+// may be of the first generation.
+func (c *Client) isSecond(ctx context.Context, argv []string) bool {
 	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
 	defer cancel()
 	var out strings.Builder
-	if c.command(ctx, "/", append(append([]string{path}, argv...), "version", "--short"), nil, &out) != nil || strings.HasPrefix(out.String(), "1.") {
-		return false
-	}
-	c.hashes.second.Store(path, true)
-	return true
+	err := c.command(ctx, "/", append(slices.Clone(argv), "version", "--short"), nil, &out)
+	return err == nil && !strings.HasPrefix(out.String(), "1.")
 }
 
 func (c *Client) lookPath(name string) string {
