@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,4 +133,18 @@ tests:
       - {expr: 'count(backout:trigger_value{service="social-intel",trigger="p95_latency"})', eval_time: 20m, exp_samples: [{labels: '{}', value: 1}]}
 `
 	promtoolAgrees(t, files, func(name string) bool { return strings.HasPrefix(name, "two releases") })
+}
+
+// A stage's recordings have no two samples in such a window unless the rules are
+// evaluated at each scrape.
+func TestAWindowOfAStageMayBeShort(t *testing.T) {
+	t.Parallel()
+	seconds := func(n int) model.Duration { return model.Duration(time.Duration(n) * time.Second) }
+	pb := smallPlaybook()
+	pb.ScrapeInterval, pb.Alive = seconds(1), `sum(increase(si_requests_total[4s])) > bool 0`
+	pb.Indicators[0].Alert.Window = seconds(10)
+	pb.Triggers = slices.DeleteFunc(pb.Triggers, func(t alerts.Trigger) bool { return t.Name != "gamma_error_rate" })
+	pb.Triggers[0].Window, pb.Triggers[0].Recovery = seconds(10), alerts.Recovery{Window: seconds(4), MinVolume: 13}
+	pb.Stages = pb.Stages[:1]
+	promtoolAgrees(t, generate(t, pb), aboutBounds)
 }

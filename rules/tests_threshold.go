@@ -25,7 +25,11 @@ func (s *subject) thresholdTests() ([]testCase, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
-	return slices.Concat(cases, volume, sure), nil
+	cases = slices.Concat(cases, volume, sure)
+	if time.Duration(s.window) <= time.Duration(s.sim.coarse)*s.scrape() {
+		cases = s.paced(cases) // a stage's recordings would have one sample in the window
+	}
+	return cases, nil
 }
 
 // paced has the rules evaluated at each scrape, which is when a stage's
