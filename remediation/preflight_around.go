@@ -106,7 +106,7 @@ func (e *Engine) sendDrills(ctx context.Context, b *book) Finding {
 		names := slices.Sorted(maps.Values(missing))
 		return notBack(strings.Join(names, ", "), e.proving.patience)
 	}
-	return Passed(fmt.Sprintf("%d drill alerts came back within %s; drills: %s", sent, time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
+	return Passed(fmt.Sprintf("%s came back within %s, as %s", Counted(sent, "drill alert"), time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
 }
 
 // notBack is what it means that a drill alert does not come back.

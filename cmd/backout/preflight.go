@@ -181,11 +181,13 @@ func preflightItem(it remediation.PreflightItem) string {
 // preflightEnd is what people have to sign for, and what it all comes to.
 func preflightEnd(v remediation.PreflightView) string {
 	var b strings.Builder
-	b.WriteString("\nWhat people sign for:\n")
+	head := "\nWhat people sign for:\n"
 	for _, it := range v.Items {
 		if it.Owner == "" {
 			continue
 		}
+		b.WriteString(head)
+		head = ""
 		word := "open"
 		switch {
 		case it.Signed != nil:

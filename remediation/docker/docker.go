@@ -124,7 +124,7 @@ func (c *Client) agree(ctx context.Context) error {
 	}
 	ping, err := c.api.Ping(ctx)
 	if err != nil {
-		return fmt.Errorf("reach the docker engine: %w", err)
+		return fmt.Errorf("reach the docker engine: %w; try: docker: {host: ...} in the configuration file", err)
 	}
 	c.api.NegotiateAPIVersionPing(ping)
 	c.agreed = true
