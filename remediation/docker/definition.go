@@ -35,6 +35,7 @@ type definition struct {
 	others  types.Services // all services of the project
 	configs types.Configs
 	secrets types.Secrets
+	values  types.Mapping // of the env files
 	// missing is a variable that the image's name requires and the env files lack; nil:
 	// none. What else requires one does not matter: the operator's shell may have it.
 	missing error
@@ -94,7 +95,7 @@ func (c *Client) define(p project, service string, instead contents) (definition
 	if err != nil {
 		return d, fmt.Errorf("load %s: %s; try: docker compose config", strings.Join(files, ", "), scrub(err, env))
 	}
-	d.others, d.configs, d.secrets = loaded.Services, loaded.Configs, loaded.Secrets
+	d.others, d.configs, d.secrets, d.values = loaded.Services, loaded.Configs, loaded.Secrets, loaded.Environment
 	var ok bool
 	if d.spec, ok = loaded.Services[service]; !ok {
 		return d, fmt.Errorf("service %s is in none of %s", service, strings.Join(files, ", "))

@@ -47,6 +47,7 @@ type snapshot struct {
 	Env      fileState[envEntry]       `json:"env"`
 	Override *fileState[overrideEntry] `json:"override,omitempty"` // only where it is to be written
 	Replicas []replicaState            `json:"replicas"`
+	Tool     bool                      `json:"tool,omitempty"` // the compose tool recreates them
 }
 
 func (a *flagOff) want() setting { return setting{a.flag.Off, true} }
@@ -115,7 +116,7 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 	if err != nil {
 		return none, snapshot{}, err
 	}
-	snap := snapshot{Env: l.env, Replicas: []replicaState{}}
+	snap := snapshot{Env: l.env, Replicas: []replicaState{}, Tool: byTool != nil}
 	if l.override != "" && (l.literal || l.shell) && !l.extraOff {
 		snap.Override = &l.extra
 	}
@@ -148,7 +149,7 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 		a.c.ask(l.whenOff)
 	}
 	if byTool != nil {
-		at, err := byTool.standsAt(ctx, a.c, f, l.envOff && l.now == a.want(), a.due)
+		at, err := byTool.standsAt(ctx, a.c, f, op, l.envOff && l.now == a.want(), a.due)
 		if err != nil {
 			return none, snapshot{}, err
 		}
@@ -179,7 +180,7 @@ func (a *flagOff) Apply(ctx context.Context, op string, before json.RawMessage) 
 	if p.tool = a.c.toolFor(l.defined, a.writes()); p.tool == nil {
 		err = a.c.refuse(ctx, f.due(op, a.due))
 	} else if err = p.tool.decidedBy(l); err == nil {
-		_, err = p.tool.standsAt(ctx, a.c, f, l.envOff && l.now == a.want(), a.due)
+		_, err = p.tool.standsAt(ctx, a.c, f, op, l.envOff && l.now == a.want(), a.due)
 	}
 	if err != nil {
 		return doubtful(ctx, err)
@@ -256,7 +257,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if why := a.keeps(op, snap, f); why != "" {
 		a.c.log.Warn("the flag is not turned on again", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
 		p := a.replacement(op, snap)
-		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, a.writes()); err != nil {
+		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, snap.Tool, a.writes()); err != nil {
 			return doubtful(ctx, err)
 		}
 		return p.finish(ctx)
@@ -309,15 +310,17 @@ func (a *flagOff) Restore(ctx context.Context, op string, before json.RawMessage
 }
 
 func (a *flagOff) putBack(ctx context.Context, op string, snap snapshot) error {
-	if err := a.restoreFiles(snap); err != nil {
-		return err
-	}
 	p := a.replacement(op, snap)
-	byTool, err := a.c.toolNow(ctx, a.target.Compose, a.writes())
+	byTool, err := a.c.toolNow(ctx, a.target.Compose, snap.Tool, a.writes())
+	if p.tool = byTool; err == nil {
+		err = p.mayRun(ctx)
+	}
 	if err != nil {
 		return doubtful(ctx, err)
 	}
-	p.tool = byTool
+	if err := a.restoreFiles(snap); err != nil {
+		return err
+	}
 	return p.undo(ctx)
 }
 

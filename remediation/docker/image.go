@@ -55,6 +55,7 @@ type imageSnapshot struct {
 	PreviousID string         `json:"previous_id"`
 	Displaced  []displaced    `json:"displaced"` // images that lose what names or uses them
 	Replicas   []replicaState `json:"replicas"`
+	Tool       bool           `json:"tool,omitempty"` // the compose tool recreates them
 }
 
 // standing is how a service and its images are now.
@@ -105,11 +106,12 @@ func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.C
 	if st.tool = a.c.toolFor(st.definition, writes{}); st.tool == nil {
 		err = a.c.refuse(ctx, st.due)
 	} else {
-		st.byTool, err = st.tool.standsAt(ctx, a.c, f, st.snap.ImageID == st.snap.PreviousID || len(st.kept) > 0, a.due(st.snap.PreviousID))
+		st.byTool, err = st.tool.standsAt(ctx, a.c, f, op, st.snap.ImageID == st.snap.PreviousID || len(st.kept) > 0, a.due(st.snap.PreviousID))
 	}
 	if err != nil {
 		return standing{}, err
 	}
+	st.snap.Tool = st.tool != nil
 	var ids []string
 	if st.snap.ImageID != "" && st.snap.ImageID != st.snap.PreviousID {
 		ids = append(ids, st.snap.ImageID)
@@ -342,11 +344,14 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 		return nil // it never began, or was undone
 	}
 	p := a.replacement(op, was)
-	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, writes{}); err != nil {
+	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.Tool, writes{}); err != nil {
 		return err
 	}
 	if now != "" && now != was.PreviousID && now != was.ImageID {
 		return p.retract(ctx)
+	}
+	if err := p.mayRun(ctx); err != nil {
+		return err
 	}
 	switch {
 	case now == was.ImageID:

@@ -55,6 +55,7 @@ type pinSnapshot struct {
 	Previous   string              `json:"previous"` // what they name with the value
 	PreviousID string              `json:"previous_id"`
 	Replicas   []replicaState      `json:"replicas"`
+	Tool       bool                `json:"tool,omitempty"` // the compose tool recreates them
 }
 
 // pinned is how a service and its env file are now.
@@ -95,13 +96,13 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	if err := st.then.pulls(); err != nil {
 		return pinned{}, err
 	}
-	st.snap.Image, st.snap.Replicas = st.now.spec.Image, []replicaState{}
+	st.snap.Image, st.snap.Replicas, st.snap.Tool = st.now.spec.Image, []replicaState{}, st.tool != nil
 	st.written = st.now.spec.Image == st.then.spec.Image
 	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
 	if st.tool == nil {
 		err = a.c.refuse(ctx, st.due)
 	} else {
-		st.byTool, err = st.tool.standsAt(ctx, a.c, f, st.written, a.due(st.snap.PreviousID))
+		st.byTool, err = st.tool.standsAt(ctx, a.c, f, op, st.written, a.due(st.snap.PreviousID))
 	}
 	if err != nil {
 		return pinned{}, err
@@ -160,11 +161,15 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 		return fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s; try: image: %s:${%s} there, and docker-compose up -d %s",
 			at, a.variable, st.snap.Env.Path, d.spec.Image, ref.repo, a.variable, st.service)
 	}
+	other, err := with(unlikely + "1")
+	if err != nil {
+		return err
+	}
+	if too := d.othersThat(other); len(too) > 0 {
+		return fmt.Errorf("%s: %s decides on %s too, which would stay as they are until somebody's next docker compose up -d; try: a variable of its own for the image of %s",
+			at, a.variable, strings.Join(too, ", "), st.service)
+	}
 	if st.tool = a.c.toolFor(d, a.writes(d.spec.Image)); st.tool == nil {
-		other, err := with(unlikely + "1")
-		if err != nil {
-			return err
-		}
 		if key, err := elsewhere(d, other); err != nil || key != "" {
 			return cmp.Or(err, fmt.Errorf("%s: %s stands in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
 		}
@@ -198,6 +203,18 @@ func (a *imagePin) writes(image string) writes {
 		value, two := strings.CutSuffix(rest, after)
 		return setting{value, one && two}
 	}}
+}
+
+// othersThat returns the other services of the project that differ between two
+// definitions.
+func (d definition) othersThat(other definition) []string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(d.others)) {
+		if name != d.spec.Name && !reflect.DeepEqual(d.others[name], other.others[name]) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // elsewhere returns a key of the service, beside image and environment, that differs
@@ -421,12 +438,20 @@ func (a *imagePin) Restore(ctx context.Context, op string, before json.RawMessag
 }
 
 func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
+	p := a.replacement(op, was)
+	env, _, err := a.c.readOptional(was.Env.Path)
+	if err == nil {
+		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.Tool, writes{variable: a.variable, version: true})
+	}
+	if err == nil && !a.theirs(env, was) {
+		err = p.mayRun(ctx)
+	}
+	if err != nil {
+		return err
+	}
 	theirs := false
-	err := a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
-		now := readEnvEntry(b, a.variable)
-		last, ok := lastEnv(b, a.variable)
-		ours := ok && !last.bare && last.value == was.Value
-		if theirs = now != was.Env.Entry && !ours; theirs || !ours {
+	err = a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
+		if theirs = a.theirs(b, was); theirs || readEnvEntry(b, a.variable) == was.Env.Entry {
 			return b, nil
 		}
 		out := putEnvEntry(b, a.variable, was.Env.Entry)
@@ -438,14 +463,18 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 	if err != nil {
 		return err
 	}
-	p := a.replacement(op, was)
-	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, a.writes("")); err != nil {
-		return err
-	}
 	if theirs {
 		return p.retract(ctx)
 	}
 	return p.undo(ctx)
+}
+
+// theirs reports whether somebody set the variable to what is neither the operation's
+// value nor the one before it.
+func (a *imagePin) theirs(env []byte, was pinSnapshot) bool {
+	last, ok := lastEnv(env, a.variable)
+	ours := ok && !last.bare && last.value == was.Value
+	return !ours && readEnvEntry(env, a.variable) != was.Env.Entry
 }
 
 var (

@@ -98,6 +98,7 @@ func TestAVariableThatDoesNotDecideIsRefused(t *testing.T) {
 		"a literal":       {strings.Replace(plain, image, "image: "+w.image, 1), "does not decide which image"},
 		"in a label too":  {strings.Replace(plain, image, image+"\n    labels: {version: \"$TAG\"}", 1), "stands in labels too"},
 		"pulled anew":     {strings.Replace(plain, image, image+"\n    pull_policy: always", 1), "pull_policy: always"},
+		"another service": {plain + "  worker:\n    image: \"" + w.project + ":${TAG:?}\"\n", "TAG decides on worker too"},
 		"another's image": {strings.Replace(plain, image, "image: \"other:${TAG:?}\"", 1), "there is no image other:1.0.0"},
 	} {
 		w.write("docker-compose.yml", c.file)

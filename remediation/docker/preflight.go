@@ -230,8 +230,8 @@ func (a aside) create(ctx context.Context, bp blueprint) (id string, err error) 
 	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	created, err := a.c.api.ContainerCreate(whole, bp.config, bp.host, endpoints, nil, name)
-	if err != nil {
-		return "", err
+	if err != nil { // the engine may have made it all the same
+		return "", errors.Join(err, a.c.removeAside(ctx, name))
 	}
 	in, err := a.c.api.ContainerInspect(ctx, created.ID)
 	if err != nil {

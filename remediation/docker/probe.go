@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/locotoki/backout/alerts"
 )
@@ -73,7 +74,7 @@ func (c *Client) works(ctx context.Context, id string, k check) error {
 				return err
 			}
 			if ready && err == nil {
-				if err = c.answers(deadline, k.of(ctx, &replica{in})); err == nil {
+				if err = c.answers(deadline, c.of(ctx, k, &replica{in})); err == nil {
 					return nil
 				}
 			}
@@ -165,7 +166,7 @@ func (c *Client) denies(ctx context.Context, f *fleet, k check) error {
 		if !r.running() {
 			continue
 		}
-		if err := c.answers(ctx, k.of(ctx, r)); errors.Is(err, errOtherwise) {
+		if err := c.answers(ctx, c.of(ctx, k, r)); errors.Is(err, errOtherwise) {
 			return fmt.Errorf("container %s: %w", r.name(), err)
 		}
 	}
@@ -198,21 +199,25 @@ func (c *Client) servedFlags(ctx context.Context, address string) (map[string]st
 }
 
 // of returns the check with the addresses of one replica.
-func (k check) of(ctx context.Context, r *replica) check {
+func (c *Client) of(ctx context.Context, k check, r *replica) check {
 	for _, address := range []*string{&k.health, &k.flags, &k.version} {
-		*address = ownAddress(ctx, *address, r, k.peers)
+		*address = c.ownAddress(ctx, *address, r, k.peers)
 	}
 	return k
 }
 
-// ownAddress leads an address of the service to one replica: by the port that this
-// replica publishes, of a range too, or by its address on its network where that can
-// be reached from here. What lies behind a proxy stays as it is.
-func ownAddress(ctx context.Context, address string, r *replica, peers []*replica) string {
+// ownAddress leads an address of the service on this machine to one replica: by the
+// port that this replica publishes, of a range too, or, of several replicas, by its
+// address on its network where that can be reached from here. What lies behind a
+// proxy stays as it is.
+func (c *Client) ownAddress(ctx context.Context, address string, r *replica, peers []*replica) string {
 	u, err := url.Parse(address)
 	if address == "" || err != nil {
 		return address
 	}
+	several := slices.ContainsFunc(peers, func(p *replica) bool {
+		return p.label(labelReplaces) != r.ID && p.ID != r.ID && r.label(labelReplaces) != p.ID
+	})
 	port, inner := portOf(u), ""
 	for _, p := range append([]*replica{r}, peers...) {
 		if inner == "" {
@@ -220,15 +225,18 @@ func ownAddress(ctx context.Context, address string, r *replica, peers []*replic
 		}
 	}
 	switch {
-	case inner == "" && r.calledAs(u.Hostname()):
+	case inner == "" && several && r.calledAs(u.Hostname()):
 		inner = port
-	case inner == "":
+	case inner == "", !several && !c.ours(ctx, u.Hostname()):
 		return address
 	default:
-		if published := r.published(inner, port); published != "" {
+		if published := r.published(inner, port); published != "" && c.ours(ctx, u.Hostname()) {
 			u.Host = net.JoinHostPort(u.Hostname(), published)
 			return u.String()
 		}
+	}
+	if !several {
+		return address
 	}
 	ip := addressOf(r.InspectResponse)
 	if ip == "" || !reachable(ctx, "http://"+net.JoinHostPort(ip, inner)) {
@@ -236,6 +244,27 @@ func ownAddress(ctx context.Context, address string, r *replica, peers []*replic
 	}
 	u.Host = net.JoinHostPort(ip, inner)
 	return u.String()
+}
+
+// ours reports whether a host is the engine's machine: a load balancer may have the
+// same port.
+func (c *Client) ours(ctx context.Context, host string) bool {
+	if u, err := client.ParseHostURL(c.host); err == nil && u.Scheme != "unix" {
+		if engine, _, err := net.SplitHostPort(u.Host); err == nil && engine == host {
+			return true
+		}
+	}
+	ips, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
+	if err != nil {
+		return false
+	}
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(ips, func(ip net.IP) bool {
+		return ip.IsLoopback() || slices.ContainsFunc(own, func(a net.Addr) bool {
+			n, ok := a.(*net.IPNet)
+			return ok && n.IP.Equal(ip)
+		})
+	})
 }
 
 // calledAs reports whether a host name is one of the replica's on its networks.

@@ -34,8 +34,9 @@ func TestAnAddressOfTheServiceLeadsToTheReplica(t *testing.T) {
 		"no address, where none is asked":       {"", second, []*replica{first, second}, ""},
 		"what is published outside of a range":  {"http://127.0.0.1:8120/health", second, []*replica{first, second}, "http://127.0.0.1:8120/health"},
 		"the scheme's own port, which it shows": {"http://127.0.0.1/health", two, []*replica{two}, "http://127.0.0.1:80/health"},
+		"another machine's":                     {"http://192.0.2.1:8110/health", second, []*replica{second}, "http://192.0.2.1:8110/health"},
 	} {
-		if got := ownAddress(t.Context(), c.address, c.of, c.peers); got != c.want {
+		if got := (&Client{}).ownAddress(t.Context(), c.address, c.of, c.peers); got != c.want {
 			t.Errorf("%s: %s leads to %s, want %s", name, c.address, got, c.want)
 		}
 	}

@@ -19,6 +19,7 @@ type replacement struct {
 	compose alerts.ComposeTarget
 	check   check // what a copy must show
 	tool    *tool // what recreates it instead; nil: copies do
+	unseen  bool  // what the tool made need not be seen to work
 	were    []replicaState
 	// due tells a running replica that is still to be replaced.
 	due func(*replica) bool
@@ -173,7 +174,9 @@ func (p *replacement) policyOf(id string, r *replica) container.RestartPolicy {
 // finish brings copies that were begun to their place, whether they work or not.
 func (p *replacement) finish(ctx context.Context) error {
 	if p.tool != nil {
-		return p.tool.run(ctx, p, p.due)
+		begun := *p
+		begun.unseen = true
+		return p.tool.run(ctx, &begun, p.due)
 	}
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
 		left := f.leftovers(p.op)
@@ -211,7 +214,7 @@ func (p *replacement) undo(ctx context.Context) error {
 // nothing ran stays as it is.
 func (p *replacement) undoByTool(ctx context.Context) error {
 	if !slices.ContainsFunc(p.were, replicaState.running) {
-		return nil
+		return p.tool.tidyUp(ctx, p)
 	}
 	was := map[string]replicaState{}
 	for _, s := range p.were {
@@ -219,6 +222,7 @@ func (p *replacement) undoByTool(ctx context.Context) error {
 	}
 	back := *p
 	back.check = check{timeout: 5 * aloneTimeout} // it may have been unwell before
+	back.unseen = !slices.ContainsFunc(p.were, replicaState.up)
 	return p.tool.run(ctx, &back, func(r *replica) bool {
 		s, known := was[r.name()]
 		return known && s.running() && p.differs(r, s)
@@ -228,11 +232,7 @@ func (p *replacement) undoByTool(ctx context.Context) error {
 // retract takes back no more than copies: whatever runs besides is somebody else's.
 func (p *replacement) retract(ctx context.Context) error {
 	if p.tool != nil {
-		f, err := p.survey(ctx)
-		if err != nil {
-			return err
-		}
-		return p.c.untag(ctx, markOf(f))
+		return p.tool.tidyUp(ctx, p)
 	}
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.takeBack(ctx, f) })
 }

@@ -305,7 +305,12 @@ func (c *Client) refuse(ctx context.Context, replicas []*replica) error {
 			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
 		}
 	}
-	// Whoever shares a namespace with one of them would be left with the dead one's.
+	return c.shared(ctx, replicas)
+}
+
+// shared says who shares a namespace with a container that is to be replaced: it would
+// be left with the dead one's.
+func (c *Client) shared(ctx context.Context, replicas []*replica) error {
 	all, err := c.api.ContainerList(ctx, container.ListOptions{All: true})
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)

@@ -98,7 +98,7 @@ func (c *Client) askReplica(ctx context.Context, f *fleet, r *replica, p alerts.
 	}
 	k := checkOf(p, "", setting{})
 	k.peers = f.replicas
-	k = k.of(ctx, r)
+	k = c.of(ctx, k, r)
 	if k.version != "" {
 		if body, err := c.get(ctx, k.version); err == nil {
 			if said, ok := versionIn(body); ok {

@@ -1,11 +1,14 @@
 package docker
 
 import (
+	"archive/tar"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
+	"path"
 	"regexp"
 	"runtime"
 	"slices"
@@ -13,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 
@@ -37,12 +42,14 @@ import (
 // toolMark begins the mark's name.
 const toolMark = "backout-recreating"
 
-// markOf names the mark of a service.
-func markOf(f *fleet) string { return toolMark + ":" + shortID(f.dir+"/"+f.project+"/"+f.service) }
+// markOf names the mark of an operation on a service.
+func markOf(f *fleet, op string) string {
+	return toolMark + ":" + shortID(f.dir+"/"+f.service+"/"+op)
+}
 
-// marked reports whether a tool was begun on the service, and not seen to end.
-func (c *Client) marked(ctx context.Context, f *fleet) (bool, error) {
-	id, err := c.imageID(ctx, markOf(f))
+// marked reports whether an operation began a tool on the service, and did not see it end.
+func (c *Client) marked(ctx context.Context, f *fleet, op string) (bool, error) {
+	id, err := c.imageID(ctx, markOf(f, op))
 	return id != "", err
 }
 
@@ -56,7 +63,7 @@ type tool struct {
 // writes is what an operation writes into the env file; none where it moves a tag.
 type writes struct {
 	variable string
-	// had tells the variable's value that a container was made with.
+	// had tells the variable's value that a container was made with; nil: the file's.
 	had func(*replica) setting
 	// version: it decides on the image; otherwise the image is to stay.
 	version bool
@@ -72,8 +79,8 @@ func (c *Client) toolFor(d definition, w writes) *tool {
 
 // standsAt is how an operation by the tool stands: written tells that the files are as
 // wanted. An error says why the tool cannot do it.
-func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, written bool, due func(*replica) bool) (remediation.Position, error) {
-	left, err := c.marked(ctx, f)
+func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, op string, written bool, due func(*replica) bool) (remediation.Position, error) {
+	left, err := c.marked(ctx, f, op)
 	waiting := len(f.replicas) > 0 && (left || unsettled(f, due))
 	position := remediation.Untouched
 	switch {
@@ -88,16 +95,37 @@ func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, written bool, 
 }
 
 // toolNow returns the tool for a service as its files are now, or nil. Where they cannot
-// be read, copies can still be put back.
-func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, w writes) (*tool, error) {
+// be read, copies can still be put back; what the tool made cannot.
+func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, byTool bool, w writes) (*tool, error) {
 	f, err := c.survey(ctx, target)
 	if err != nil {
 		return nil, err
 	}
-	if d, err := c.definitionOf(f); err == nil {
+	d, err := c.definitionOf(f)
+	switch {
+	case err == nil:
 		return c.toolFor(d, w), nil
+	case byTool:
+		return nil, fmt.Errorf("the compose tool recreated %s, and its definition cannot be read now: %w", f.service, err)
 	}
 	return nil, nil
+}
+
+// mayRun says why the tool would put back more than what the operation changed, or
+// returns nil. What it is in the middle of it may end.
+func (p *replacement) mayRun(ctx context.Context) error {
+	if p.tool == nil {
+		return nil
+	}
+	f, err := p.survey(ctx)
+	if err != nil {
+		return err
+	}
+	left, err := p.c.marked(ctx, f, p.op)
+	if err != nil || left {
+		return err
+	}
+	return p.tool.refuse(ctx, p.c, f, false)
 }
 
 // decidedBy refuses a flag on which the env file does not decide: without an override
@@ -120,12 +148,15 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 	if _, err := c.composeTool(ctx, t.project); err != nil {
 		return why("%v; try: install the compose tool that started it beside backout (version %s)", err, t.version)
 	}
+	if err := c.shared(ctx, f.replicas); err != nil {
+		return err
+	}
 	for _, r := range f.replicas {
 		if err := r.shape(); err != nil && !r.shares() {
 			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
 		}
 		q := t.ask(f)
-		if t.writes.variable != "" {
+		if t.writes.had != nil {
 			if s := t.writes.had(r); s.set {
 				q.assume = t.writes.variable + "=" + s.value
 				q.key += " " + q.assume
@@ -146,6 +177,11 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 			return why("its config --hash of the service is not that of container %s, so more than %s would change; try: docker compose up -d %s by hand, with the same version (%s) and from a shell that sets no variable of its own",
 				r.name(), cmp.Or(t.writes.variable, "the image"), f.service, t.version)
 		}
+		if !left {
+			if err := t.inline(ctx, c, r); err != nil {
+				return why("%v", err)
+			}
+		}
 		named, err := c.imageID(ctx, r.Config.Image)
 		if err != nil {
 			return err
@@ -157,6 +193,63 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 	return nil
 }
 
+// inline refuses a config or secret whose content is not what a container has: no hash
+// has it in it, and a variable of a shell may have been in it.
+func (t *tool) inline(ctx context.Context, c *Client, r *replica) error {
+	same := func(key, source, target string, o types.FileObjectConfig) error {
+		if o.File != "" || bool(o.External) {
+			return nil
+		}
+		want := o.Content
+		if o.Environment != "" {
+			v, ok := t.values.Resolve(o.Environment)
+			if !ok {
+				return fmt.Errorf("%s: %s is the variable %s, which no env file has; try: write it into %s", key, source, o.Environment, t.envFiles[len(t.envFiles)-1])
+			}
+			want = v
+		}
+		if got, err := c.fileIn(ctx, r.ID, target); errdefs.IsNotFound(err) || err == nil && got != want {
+			return fmt.Errorf("%s: %s is not what container %s has in %s: it was edited since, or a shell's variable is in it; try: docker compose up -d %s by hand", key, source, r.name(), target, t.spec.Name)
+		} else if err != nil {
+			return fmt.Errorf("%s of container %s: %w", target, r.name(), err)
+		}
+		return nil
+	}
+	for _, x := range t.spec.Configs {
+		if err := same("configs", x.Source, cmp.Or(x.Target, "/"+x.Source), types.FileObjectConfig(t.configs[x.Source])); err != nil {
+			return err
+		}
+	}
+	for _, x := range t.spec.Secrets {
+		target := cmp.Or(x.Target, x.Source)
+		if !path.IsAbs(target) {
+			target = "/run/secrets/" + target
+		}
+		if err := same("secrets", x.Source, target, types.FileObjectConfig(t.secrets[x.Source])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxInline bounds what is read of a config or secret, in bytes.
+const maxInline = 1 << 20
+
+// fileIn returns the content of a file in a container, which need not run.
+func (c *Client) fileIn(ctx context.Context, id, name string) (content string, err error) {
+	archive, _, err := c.api.CopyFromContainer(ctx, id, name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, archive.Close()) }()
+	r := tar.NewReader(archive)
+	if _, err := r.Next(); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxInline))
+	return string(b), err
+}
+
 // shares reports whether a container uses another one's namespaces, which the tool can
 // give it again.
 func (r *replica) shares() bool {
@@ -164,23 +257,34 @@ func (r *replica) shares() bool {
 	return h.NetworkMode.IsContainer() || h.PidMode.IsContainer() || h.IpcMode.IsContainer()
 }
 
-// tmpName is the name that compose gives a container in the middle of a recreation.
-var tmpName = regexp.MustCompile(`^[0-9a-f]{12}_(.+)$`)
+// tmpName is the name that compose gives a container in the middle of a recreation: the
+// first generation to the old one, by its own id, the second to the new one.
+var tmpName = regexp.MustCompile(`^([0-9a-f]{12})_(.+)$`)
+
+// setAsideByCompose returns the name that a container has where compose is not in the middle
+// of recreating it, or "".
+func (r *replica) setAsideByCompose() string {
+	m := tmpName.FindStringSubmatch(r.name())
+	if m == nil || !strings.HasPrefix(r.ID, m[1]) && r.label("com.docker.compose.replace") == "" {
+		return ""
+	}
+	return m[2]
+}
 
 // tidy puts in order what a killed tool left: of a pair, the container that never
 // started goes, and what is left gets its own name. done: nothing was to be done.
 func (c *Client) tidy(ctx context.Context, f *fleet) (done bool, err error) {
 	done = true
 	for _, r := range f.replicas {
-		m := tmpName.FindStringSubmatch(r.name())
-		if m == nil {
+		name := r.setAsideByCompose()
+		if name == "" {
 			continue
 		}
 		done = false
-		switch holder := f.byName(m[1]); {
+		switch holder := f.byName(name); {
 		case holder == nil:
-			if err = c.api.ContainerRename(ctx, r.ID, m[1]); err != nil {
-				err = fmt.Errorf("rename container %s to %s: %w", r.name(), m[1], err)
+			if err = c.api.ContainerRename(ctx, r.ID, name); err != nil {
+				err = fmt.Errorf("rename container %s to %s: %w", r.name(), name, err)
 			}
 		case r.State.Status == container.StateCreated || holder.State.Status != container.StateCreated:
 			err = c.remove(ctx, r)
@@ -194,11 +298,33 @@ func (c *Client) tidy(ctx context.Context, f *fleet) (done bool, err error) {
 	return done, nil
 }
 
+// tidyUp puts in order what a tool left that is not to be run again.
+func (t *tool) tidyUp(ctx context.Context, p *replacement) error {
+	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
+		if done, err := p.c.tidy(ctx, f); err != nil || !done {
+			return false, err
+		}
+		left, err := p.c.marked(ctx, f, p.op)
+		if err != nil || !left {
+			return true, err
+		}
+		for _, r := range f.replicas { // it was begun, and stopped what was there
+			if r.running() {
+				continue
+			}
+			if err := p.c.api.ContainerStart(ctx, r.ID, container.StartOptions{}); err != nil {
+				return false, fmt.Errorf("start container %s: %w", r.name(), err)
+			}
+		}
+		return true, p.c.untag(ctx, markOf(f, p.op))
+	})
+}
+
 // unsettled reports whether the tool has still to bring a replica to where it runs as
 // wanted.
 func unsettled(f *fleet, due func(*replica) bool) bool {
 	return slices.ContainsFunc(f.replicas, func(r *replica) bool {
-		return !r.running() || due(r) || tmpName.MatchString(r.name())
+		return !r.running() || due(r) || r.setAsideByCompose() != ""
 	})
 }
 
@@ -209,7 +335,7 @@ const maxRuns = 3
 func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool) error {
 	runs, begun := 0, false
 	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
-		left, err := p.c.marked(ctx, f)
+		left, err := p.c.marked(ctx, f, p.op)
 		if err != nil {
 			return false, err
 		}
@@ -219,18 +345,18 @@ func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool)
 		if done, err := p.c.tidy(ctx, f); err != nil || !done {
 			return false, err
 		}
-		if left && begun && !unsettled(f, due) {
+		if left && begun && (p.unseen || !unsettled(f, due)) {
 			return true, t.finish(ctx, p, f)
 		}
 		if runs++; runs > maxRuns {
 			return false, fmt.Errorf("compose recreated %s %d times, and it is not as wanted yet", f.service, maxRuns)
 		}
 		if !left {
-			if err := p.c.tag(ctx, f.replicas[0].Image, markOf(f)); err != nil {
+			if err := p.c.tag(ctx, f.replicas[0].Image, markOf(f, p.op)); err != nil {
 				return false, err
 			}
 		}
-		if err := t.up(ctx, p.c, f, left && !begun); err != nil {
+		if err := t.up(ctx, p.c, f, left && !begun); err != nil && !(p.unseen && saidNo(ctx, err)) {
 			return false, err
 		}
 		begun = true
@@ -241,6 +367,9 @@ func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool)
 // finish sees the replicas work, restarts what depends on them, and takes the mark away.
 func (t *tool) finish(ctx context.Context, p *replacement, f *fleet) error {
 	for _, r := range f.replicas {
+		if p.unseen {
+			break
+		}
 		if err := p.c.works(ctx, r.ID, p.check); err != nil {
 			return err
 		}
@@ -248,7 +377,7 @@ func (t *tool) finish(ctx context.Context, p *replacement, f *fleet) error {
 	if err := p.c.restartDependents(ctx, f, t.definition); err != nil {
 		return err
 	}
-	return p.c.untag(ctx, markOf(f))
+	return p.c.untag(ctx, markOf(f, p.op))
 }
 
 // up runs the tool. It pulls and builds nothing, and keeps the number of replicas.
@@ -276,11 +405,16 @@ func (t *tool) up(ctx context.Context, c *Client, f *fleet, again bool) error {
 		return nil
 	}
 	err = fmt.Errorf("docker compose up -d %s: %w; try: the same by hand in %s", f.service, err, t.dir)
-	var exit *exec.ExitError
-	if ctx.Err() == nil && errors.As(err, &exit) && exit.Exited() {
-		return err // it said no: what it left is looked at
+	if saidNo(ctx, err) {
+		return err // what it left is looked at
 	}
 	return remediation.InDoubt(errors.Join(err, ctx.Err()))
+}
+
+// saidNo tells that the tool ended by itself.
+func saidNo(ctx context.Context, err error) bool {
+	var exit *exec.ExitError
+	return ctx.Err() == nil && errors.As(err, &exit) && exit.Exited()
 }
 
 // command runs the compose tool, which dies with this process, and with all that it

@@ -360,6 +360,102 @@ func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
 	}
 }
 
+func TestInlineContentThatIsNotWhatRunsIsNotLost(t *testing.T) {
+	w := newWorld(t).second()
+	w.write("compose.yaml", fmt.Sprintf(`services:
+  web:
+    image: %s
+    environment: {FLAG: "${FLAG:-0}"}
+    ports: ["127.0.0.1:%d:9000"]
+    configs: [settings]
+    secrets: [key]
+configs: {settings: {content: "db: ${DB_URL:-}"}}
+secrets: {key: {environment: KEY}}
+`, w.image, w.port))
+	all := "FLAG=1\nDB_URL=db.example\nKEY=" + secret + "\n"
+	w.write(".env", all) // as if a shell had the two below
+	w.up2("up", "-d")
+	before := w.state()
+	for env, want := range map[string]string{
+		"FLAG=1\nKEY=" + secret + "\n":                       "configs: settings is not what container",
+		"FLAG=1\nDB_URL=db.example\n":                        "secrets: key is the variable KEY, which no env file has",
+		"FLAG=1\nDB_URL=other.example\nKEY=" + secret + "\n": "configs: settings is not what container",
+	} {
+		w.write(".env", env)
+		if _, err := w.byTool(nil).Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "try: ") {
+			t.Errorf("%v, want word of %q", err, want)
+		}
+	}
+	w.write(".env", all)
+	if got := w.state(); got != before {
+		t.Errorf("changed:\n%s", diff(got, before))
+	}
+	w.off(w.byTool(nil), op)
+	w.has("/settings", "/run/secrets/key")
+}
+
+func TestWhoSharesANamespaceKeepsTheToolAway(t *testing.T) {
+	w := newWorld(t).second()
+	w.write("compose.yaml", strings.Replace(w.hookedFile(), "configs: {settings:", "  proxy: {image: "+w.image+", network_mode: \"service:web\"}\nconfigs: {settings:", 1))
+	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
+	w.up2("up", "-d")
+	if _, err := w.byTool(nil).Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "shares a namespace") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWhatTheToolMadeIsNotPutBackFromFilesThatCannotBeRead(t *testing.T) {
+	w := hooked(t)
+	before, file := w.kept(), w.read("compose.yaml")
+	a := w.byTool(nil)
+	snap := w.off(a, op)
+	for broken, want := range map[string]string{
+		"services: [": "cannot be read now",
+		strings.Replace(file, "    configs:", "    stop_signal: SIGINT\n    configs:", 1): "config --hash",
+	} {
+		w.write("compose.yaml", broken)
+		off := w.state()
+		if err := a.Undo(t.Context(), op, snap); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want word of %q", err, want)
+		}
+		if got := w.state(); got != off {
+			t.Errorf("changed:\n%s", diff(got, off))
+		}
+	}
+	w.write("compose.yaml", file)
+	if err := a.Undo(t.Context(), op, snap); err != nil {
+		t.Fatal(err)
+	}
+	w.has("/settings", "/run/secrets/key")
+	if got := w.kept(); got != before {
+		t.Errorf("not as it was:\n%s", diff(got, before))
+	}
+}
+
+func TestAnUndoByTheToolAsksNothingOfAServiceThatWasDown(t *testing.T) {
+	w := newWorld(t).second()
+	w.write("compose.yaml", strings.Replace(w.hookedFile(), "environment: {", "environment: {BREAKS_WHEN_OFF: crash, ", 1))
+	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
+	w.up2("up", "-d")
+	if err := w.api.ContainerKill(t.Context(), w.one().ID, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	a := w.byTool(nil)
+	look, err := a.Look(t.Context(), op)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Apply(t.Context(), op, look.Snapshot); err == nil {
+		t.Fatal("it works")
+	}
+	if err := a.Undo(t.Context(), op, look.Snapshot); err != nil {
+		t.Errorf("the next step of the ladder is not reached: %v", err)
+	}
+	if got := w.read(".env"); !strings.HasPrefix(got, "FLAG=0") {
+		t.Errorf(".env: %s", got)
+	}
+}
+
 func TestWhatDependsOnTheServiceIsRestartedWithIt(t *testing.T) {
 	for _, key := range []string{"", "    post_start: [{command: [/service, check]}]\n"} {
 		t.Run("with "+strings.TrimSpace(key), func(t *testing.T) {

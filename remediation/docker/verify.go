@@ -53,7 +53,7 @@ func (c *Client) checks(ctx context.Context, f *fleet, target alerts.Target, ima
 	if address := target.Probe.Version; address != "" {
 		checks = append(checks, c.insist(ctx, deadline, checkVersion, address+" names "+version, func(ctx context.Context) error {
 			for _, r := range f.members() {
-				if err := c.namesVersion(ctx, ownAddress(ctx, address, r, f.replicas), version); err != nil {
+				if err := c.namesVersion(ctx, c.ownAddress(ctx, address, r, f.replicas), version); err != nil {
 					return err
 				}
 			}
