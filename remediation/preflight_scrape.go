@@ -37,7 +37,7 @@ func (e *Engine) ownSeries(ctx context.Context, metric, service string) Finding 
 	}
 	has, err := count("service")
 	if err != nil {
-		return FindingOf(fmt.Errorf("whether Prometheus has %s of %s cannot be told: %w", metric, service, err))
+		return FindingOf(err)
 	}
 	if has {
 		return Passed(fmt.Sprintf("%s of %s is there", metric, service))

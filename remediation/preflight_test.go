@@ -357,7 +357,7 @@ func TestOneCauseIsSignedForOnce(t *testing.T) {
 	}
 	p.around.mute, p.around.away = true, true
 	p.preflight()
-	p.misses("prometheus/rules, query/alive, query/error_rate, query/latency could not be told: prometheus: no answer")
+	p.misses("prometheus/rules, prometheus/own, query/alive, query/error_rate, query/latency could not be told: prometheus: no answer")
 	p.must(p.sign("query/error_rate"))
 	p.misses()
 	signed := 0
@@ -368,15 +368,15 @@ func TestOneCauseIsSignedForOnce(t *testing.T) {
 			signed++
 		}
 	}
-	if signed != 4 {
-		t.Errorf("%d of the four proofs are shown as signed for", signed)
+	if signed != 5 {
+		t.Errorf("%d of the five proofs are shown as signed for", signed)
 	}
 	p.around.away = false // what was signed for is still so of the queries
 	p.preflight()
 	p.misses()
 	p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{p.parse(playbook + work + "# another\n")}, remediation.Reloaded{}))
 	p.preflight()
-	p.misses(append([]string{"query/alive, query/error_rate, query/latency could not be told", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
+	p.misses(append([]string{"prometheus/own, query/alive, query/error_rate, query/latency could not be told", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
 }
 
 func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {

@@ -97,6 +97,9 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 	e.wakeUp()
 	if f := e.ownSeries(ctx, "rollout_signal", b.Service); f.Result != Pass {
 		s.Warning = f.Evidence
+		if f.Result == CannotTell {
+			s.Warning = "whether its alert will come back cannot be told: " + f.Evidence
+		}
 		if f.Next != "" {
 			s.Warning += "; try: " + f.Next
 		}
