@@ -62,6 +62,7 @@ type Client struct {
 	host     string
 	projects []string
 	environ  []string
+	plugins  []string // folders of docker's plugins
 	probe    *http.Client
 	log      *slog.Logger
 	hashes   hashes
@@ -104,7 +105,7 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
 	}
 	return &Client{
-		api: api, host: o.Host, projects: o.Projects, environ: o.Environ, log: o.Logger,
+		api: api, host: o.Host, projects: o.Projects, environ: o.Environ, plugins: pluginFolders, log: o.Logger,
 		probe: &http.Client{
 			Timeout:       probeAttempt,
 			Transport:     &http.Transport{DisableKeepAlives: true},

@@ -157,17 +157,39 @@ func (c *Client) composeTool(ctx context.Context, p project) ([]string, error) {
 			return slices.Clone(*known), nil
 		}
 	}
-	for _, argv := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-		path := c.lookPath(argv[0])
-		if path == "" {
-			continue
-		}
-		if argv[0] = path; c.isSecond(ctx, argv) {
+	for _, argv := range c.seconds() {
+		if c.isSecond(ctx, argv) {
 			c.hashes.second.Store(&argv)
 			return slices.Clone(argv), nil
 		}
 	}
-	return nil, errors.New("no compose tool of the second generation on PATH (docker compose, or docker-compose)")
+	return nil, errors.New("no compose tool of the second generation (docker-compose, or docker's plugin compose)")
+}
+
+// pluginFolders are where docker looks for its plugins, behind the user's own.
+var pluginFolders = []string{
+	"/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins",
+}
+
+// seconds are what may be a tool of the second generation. docker's plugin is run
+// itself where it is found: docker between it and us might outlive us, or it docker.
+func (c *Client) seconds() (all [][]string) {
+	folders := c.plugins
+	if home := c.setTo("HOME"); home != "" {
+		folders = slices.Insert(slices.Clone(folders), 0, filepath.Join(home, ".docker", "cli-plugins"))
+	}
+	for _, dir := range folders {
+		if path := filepath.Join(dir, "docker-compose"); runs(path) {
+			all = append(all, []string{path})
+		}
+	}
+	if path := c.lookPath("docker-compose"); path != "" {
+		all = append(all, []string{path})
+	}
+	if path := c.lookPath("docker"); path != "" {
+		all = append(all, []string{path, "compose"})
+	}
+	return all
 }
 
 // isSecond asks a tool for its version: docker may have no plugin, and docker-compose
@@ -181,17 +203,26 @@ func (c *Client) isSecond(ctx context.Context, argv []string) bool {
 }
 
 func (c *Client) lookPath(name string) string {
-	for _, kv := range c.environ {
-		dirs, ok := strings.CutPrefix(kv, "PATH=")
-		if !ok {
-			continue
-		}
-		for _, dir := range filepath.SplitList(dirs) {
-			path := filepath.Join(dir, name)
-			if info, err := os.Stat(path); filepath.IsAbs(dir) && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-				return path
-			}
+	for _, dir := range filepath.SplitList(c.setTo("PATH")) {
+		if path := filepath.Join(dir, name); filepath.IsAbs(dir) && runs(path) {
+			return path
 		}
 	}
 	return ""
+}
+
+// setTo is the value of a variable of our own environment.
+func (c *Client) setTo(name string) string {
+	for _, kv := range c.environ {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// runs reports whether a file can be run.
+func runs(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

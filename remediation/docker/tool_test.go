@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -154,6 +155,7 @@ func (w *world) roadClient(f *fault) *Client {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { _ = c.Close() })
+	c.plugins = nil // this machine may have one
 	return c
 }
 
@@ -357,6 +359,29 @@ func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
 				t.Errorf("changed:\n%s", diff(got, before))
 			}
 		})
+	}
+}
+
+func TestAPluginOfDockerIsRunItself(t *testing.T) {
+	w := newWorld(t).second()
+	home := w.TempDir()
+	plugin := filepath.Join(home, ".docker", "cli-plugins", "docker-compose")
+	path, err := exec.LookPath("docker-compose2")
+	if err := errors.Join(err, os.MkdirAll(filepath.Dir(plugin), 0o700), os.Symlink(path, plugin)); err != nil {
+		t.Fatal(err)
+	}
+	w.environ = []string{"HOME=" + home, "PATH=/nowhere"}
+	if argv, err := w.roadClient(nil).composeTool(t.Context(), project{version: "2.40.3"}); err != nil || !slices.Equal(argv, []string{plugin}) {
+		t.Errorf("%v, %v", argv, err)
+	}
+	// Of the first generation, and so not it.
+	first := filepath.Join(w.TempDir(), "docker-compose")
+	if err := os.WriteFile(first, []byte("#!/bin/sh\necho 1.29.2\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.environ = []string{"PATH=" + filepath.Dir(first)}
+	if argv, err := w.roadClient(nil).composeTool(t.Context(), project{version: "2.40.3"}); err == nil || !strings.Contains(err.Error(), "second generation") {
+		t.Errorf("%v, %v", argv, err)
 	}
 }
 
