@@ -43,9 +43,9 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
 # The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and
 # so is the engine, most of whose tests turn its clock by hand. Of those, the ones that run goroutines are watched.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
-ALONE := ./alerts/... ./rules/... ./receiver ./remediation ./remediation/action/... ./remediation/postgres
+ALONE := ./alerts/... ./rules/... ./remediation ./remediation/action/... ./remediation/postgres
 CONCURRENT = $$(grep -lE 'engine\.Run\(|\<go func' remediation/*_test.go | xargs sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' | paste -sd'|')
-REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|action|actiontest|postgres)$$')
+REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|action|actiontest|postgres)$$' | paste -sd' ')
 
 # Packages at a time: the tests wait for real programs more than they compute.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,10 +127,10 @@ func TestThePanicOfANeighbourIsAnAnswerThatFailed(t *testing.T) {
 	}, func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })
 }
 
-// broken is a store in which what is about an incident cannot be appended.
+// broken is a store in which, while it is so, no intent can be appended.
 type broken struct {
 	remediation.Store
-	err error
+	is atomic.Bool
 }
 
 func (s *broken) Update(ctx context.Context, fn func(remediation.Tx) error) error {
@@ -142,14 +143,15 @@ type brokenTx struct {
 }
 
 func (tx *brokenTx) Append(e remediation.Entry) (remediation.Entry, error) {
-	if e.Kind == remediation.KindIntent && tx.s.err != nil {
-		return e, tx.s.err
+	if e.Kind == remediation.KindIntent && tx.s.is.Load() {
+		return e, errDisk
 	}
 	return tx.Tx.Append(e)
 }
 
 func TestAnIncidentThatDoesNotGetOnCallsAPersonOnce(t *testing.T) {
-	st := &broken{err: errDisk}
+	st := &broken{}
+	st.is.Store(true)
 	running(t, func(w *world) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *world) {
 		w.declare("alpha")
 		w.breach("error_rate")
@@ -173,7 +175,7 @@ func TestAnIncidentThatDoesNotGetOnCallsAPersonOnce(t *testing.T) {
 			t.Errorf("%d pages after ten minutes; log %v", n, w.log(id))
 		}
 		w.row(id)
-		st.err = nil
+		st.is.Store(false)
 		time.Sleep(time.Minute)
 		settles()
 		if n := w.target("flag_off").effects; n != 1 {
@@ -191,35 +193,32 @@ func TestAStoreThatTakesNothingCallsAPersonAllTheSame(t *testing.T) {
 		w.declare("alpha")
 		w.breach("error_rate")
 		w.post("firing", "error_rate", "fp1")
-		st.is = true
+		st.is.Store(true)
 		time.Sleep(10 * time.Minute)
 		settles()
 		if w.metric("backout_needs_human", "stuck") != 1 {
 			t.Error("nobody is called")
 		}
-		st.is = false
+		st.is.Store(false)
 	})
 }
 
 // full is a store that takes nothing while it is full.
 type full struct {
 	remediation.Store
-	is bool
+	is atomic.Bool
 }
 
 func (s *full) Update(ctx context.Context, fn func(remediation.Tx) error) error {
-	if s.is {
+	if s.is.Load() {
 		return errDisk
 	}
 	return s.Store.Update(ctx, fn)
 }
 
 func TestRunDoesEveryDutyOfTick(t *testing.T) {
-	running(t, nil, func(w *world) {
-		c := canary{world: w, flag: w.flag}
-		c.prom.criterion = 0.0001
-		// Prometheus away and the watchdog silent: housekeeping and the look-out.
-		w.prom.err = remediation.ErrNoAnswer
+	// Prometheus away and the watchdog silent: housekeeping and the look-out.
+	running(t, func(w *world) { w.prom.err = remediation.ErrNoAnswer }, func(w *world) {
 		until := w.time().Add(time.Minute)
 		_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, Until: &until, By: "eve", Reason: "x"})
 		w.must(err)
@@ -237,9 +236,8 @@ func TestRunDoesEveryDutyOfTick(t *testing.T) {
 }
 
 func TestRunPromotesByItself(t *testing.T) {
-	running(t, nil, func(w *world) {
+	running(t, func(w *world) { w.prom.criterion = 0.0001 }, func(w *world) {
 		c := canary{world: w, flag: w.flag}
-		c.prom.criterion = 0.0001
 		w.now = w.time()
 		c.beat()
 		c.prove()
@@ -281,10 +279,10 @@ func TestAnAdvanceThatFailedIsTriedAgain(t *testing.T) {
 	running(t, func(w *world) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *world) {
 		w.declare("alpha")
 		w.breach("error_rate")
-		st.err = errDisk
+		st.is.Store(true)
 		w.post("firing", "error_rate", "fp1")
 		settles()
-		st.err = nil
+		st.is.Store(false)
 		time.Sleep(2 * time.Second)
 		settles()
 		if n := w.target("flag_off").effects; n != 1 {
