@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,6 +98,18 @@ func (e *Engine) confirmValues(ctx context.Context, b *book, inc *Incident, ev e
 		q.unanswered = err.Error()
 		return e.tryStep(ctx, b, inc, ev, nil, q)
 	}
+	silent := ev.silent(inc)
+	if len(silent) > 0 && q.poll == nil {
+		poll := e.pollRecovery(ctx, b, inc)
+		q.poll = &poll
+	}
+	unknown := ""
+	for _, t := range silent {
+		if v := q.poll.verdict(t); v != Quiet && v != Stopped {
+			unknown = cmp.Or(q.poll.unknown(inc), fmt.Sprintf("trigger %s has no value", t.Trigger))
+			break
+		}
+	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		if q.poll != nil {
 			q.poll.count(c.inc)
@@ -114,6 +127,8 @@ func (e *Engine) confirmValues(ctx context.Context, b *book, inc *Incident, ev e
 			return aerr
 		case err != nil:
 			return c.hold(nil, gateResult{reason: HoldUnconfirmed, why: err.Error()}, ev.all(c.inc, map[string]any{}))
+		case unknown != "":
+			return c.hold(nil, gateResult{reason: HoldNoData, why: unknown}, ev.all(c.inc, map[string]any{}))
 		case active == 0:
 			return c.close(actorEngine, ev.all(c.inc, map[string]any{
 				"reason": "unconfirmed", "why": "no trigger is beyond its threshold and no alert is active",

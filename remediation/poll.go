@@ -372,6 +372,18 @@ func (ev evidence) failed() (err error) {
 	return err
 }
 
+// silent returns the triggers that count and whose reading has no value: that alone
+// says neither breach nor calm.
+func (ev evidence) silent(inc *Incident) (out []*TriggerState) {
+	for i := range inc.Triggers {
+		t := &inc.Triggers[i]
+		if r, ok := ev.values[t.Trigger]; ok && ev.over[t.Trigger] == "" && r.err == nil && r.value == nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
 // empty tells whether no reading has a value.
 func (ev evidence) empty() bool {
 	for _, r := range ev.values {

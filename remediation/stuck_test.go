@@ -286,3 +286,47 @@ func TestATimedHoldWhoseServiceThenDiesCallsAHuman(t *testing.T) {
 		t.Fatalf("it died, and nobody hears of it: %v", got)
 	}
 }
+
+func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
+	dies := func(w *world) {
+		w.prom.alive = 0
+		delete(w.prom.value, "error_rate")
+		delete(w.prom.recovery, "error_rate")
+		w.post("resolved", "error_rate", "fp1")
+	}
+	for name, c := range map[string]struct {
+		gone func(*world)
+		why  string
+	}{
+		"it died":                   {dies, "no target of job shop is up"},
+		"what exports it is not up": {func(w *world) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and what exports it is not up"},
+		"too few events to judge":   {func(w *world) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
+		"another trigger has a value": {func(w *world) {
+			w.post("firing", "latency", "fp2")
+			w.post("resolved", "latency", "fp2")
+			w.calm("latency")
+			dies(w)
+		}, "no target of job shop is up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.declare("alpha")
+			freeze(w, 10*time.Minute)
+			w.breach("error_rate")
+			id := w.fire("error_rate", "fp1")
+			w.is(id, remediation.Waiting, remediation.HoldFrozen)
+			c.gone(w)
+			w.pass(11 * time.Minute) // the freeze is over
+			w.is(id, remediation.Waiting, remediation.HoldNoData)
+			if why := w.incident(id).Why; !strings.Contains(why, c.why) {
+				t.Errorf("held since %q, want a word of %q", why, c.why)
+			}
+			if w.metric("backout_needs_human", "no_data") != 1 {
+				t.Errorf("nobody is called: %v", w.log(id))
+			}
+			w.prom.alive, w.prom.unborn, w.prom.events = 1, false, nil // it is back, and has nothing to do
+			w.pass(time.Minute)
+			w.is(id, remediation.Closed, "")
+		})
+	}
+}
