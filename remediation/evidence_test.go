@@ -132,6 +132,45 @@ func TestARestoreIsRefusedWhereItCannotBeToldWhetherTheBreachGoesOn(t *testing.T
 	}
 }
 
+func TestAPrometheusThatForgotTheOpeningProvesNoRecovery(t *testing.T) {
+	w := newWorld(t)
+	w.prom.up = 2
+	id := w.open()
+	w.prom.down, w.prom.forgot = 1, true // it was restarted on an empty disk, and half of the service is dead
+	w.cured("error_rate")
+	w.pass(20 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldNoData)
+	if why := w.incident(id).Why; !strings.Contains(why, "no samples of when the incident opened") || w.metric("backout_needs_human", "no_data") != 1 {
+		t.Errorf("held since %q", why)
+	}
+	w.effects(1, 0, 0)
+	w.calm("error_rate")
+	w.must(w.change(id, remediation.Close, "")) // whoever was called can look, and end it
+}
+
+func TestARecoveredIncidentWhoseOpeningPrometheusForgotCallsAHuman(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.calm("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.prom.forgot = true
+	w.pass(20 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	if w.metric("backout_needs_human", "no_data") != 1 {
+		t.Errorf("nobody is called: %v", w.log(id))
+	}
+}
+
+func TestAServiceThatHadNoTargetUpWhenItOpenedCanRecover(t *testing.T) {
+	w := newWorld(t)
+	w.prom.answers = func(expr string) (float64, bool) { return 0, strings.Contains(expr, " @ ") } // it had been down
+	id := w.open()
+	w.calm("error_rate")
+	w.pass(15 * time.Minute)
+	w.is(id, remediation.Closed, "")
+}
+
 func TestARecoveryBoundOfItsOwnDecidesAfterAStep(t *testing.T) {
 	w := newWorld(t, replace("recovery: {window: 2m, min_volume: 13}", "recovery: {window: 2m, min_volume: 13, above: 0.001}"))
 	w.declare("alpha")

@@ -142,7 +142,10 @@ func shortfall(b *book, alive, then, kept reading, up float64) string {
 			return r.err.Error()
 		}
 	}
-	was := valueOr(then.value, 0)
+	if then.value == nil {
+		return "Prometheus has no samples of when the incident opened: which targets were up then is not known"
+	}
+	was := *then.value
 	switch gone := was - min(valueOr(kept.value, 0), up); {
 	case gone == 1:
 		return fmt.Sprintf("1 of %.0f targets is down", was)

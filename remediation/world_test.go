@@ -383,6 +383,8 @@ type fakePrometheus struct {
 	// up is how many targets the service has, one where it is 0 and the service is
 	// alive; down is how many of them are down.
 	up, down float64
+	// forgot: it has no samples of when the incident opened.
+	forgot bool
 	// events are what a trigger without a recovery value has; unborn: they are not
 	// known where they are not given here.
 	events map[string]float64
@@ -435,7 +437,7 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 		if strings.Contains(expr, " unless ") {
 			return max(p.targets(), 1) - p.down, true, nil
 		}
-		return max(p.targets(), 1), true, nil
+		return max(p.targets(), 1), !p.forgot, nil
 	}
 	for name, x := range p.expr.Triggers {
 		if expr == x.Value {

@@ -1,6 +1,8 @@
 package rules_test
 
 import (
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -53,13 +55,31 @@ func TestTheServicesTargetsAreSelectedWhereAJobHasOthersToo(t *testing.T) {
 	at := time.Unix(1700000000, 0)
 	for got, want := range map[string]string{
 		x.Age: "time() - max(timestamp(" + up + "))", x.Up: "count(" + up + " == 1) or vector(0)",
-		x.UpAt(at):      "count(" + up + " @ 1700000000 == 1) or vector(0)",
+		x.UpAt(at):      "count(" + up + " @ 1700000000 == 1) or 0 * count(" + up + " @ 1700000000)",
 		x.KeptSince(at): "count((" + up + " @ 1700000000 == 1) unless (" + up + " == 0)) or vector(0)",
 	} {
 		same(t, want, got, want)
 	}
 	if text := generate(t, pb)["rules/social-intel.rules.yml"]; strings.Contains(text, `up{job="social-intel"}`) {
 		t.Error("a rule looks at targets that are not the service's")
+	}
+}
+
+func TestNoSamplesOfAMomentAreNotNoTargetUp(t *testing.T) {
+	at := func(minute int) string { return expressions(t, smallPlaybook()).UpAt(time.Unix(int64(60*minute), 0)) }
+	tests := "evaluation_interval: 1m\ntests:\n" +
+		"  - interval: 1m\n    input_series:\n" +
+		"      - {series: 'up{job=\"social-intel\", instance=\"a\"}', values: '_x9 0x9 1x19'}\n" +
+		"      - {series: 'up{job=\"social-intel\", instance=\"b\"}', values: '_x9 0x19 1x9'}\n" +
+		"    promql_expr_test:\n"
+	for minute, want := range map[int]string{5: "[]", 15: "[{value: 0}]", 25: "[{value: 1}]", 35: "[{value: 2}]"} {
+		tests += fmt.Sprintf("      - {expr: '%s', eval_time: 39m, exp_samples: %s}\n", at(minute), want)
+	}
+	dir := write(t, map[string]string{"up.test.yml": tests})
+	for _, promtool := range promtools {
+		if out, ok := tool(t, promtool, "test", "rules", filepath.Join(dir, "up.test.yml")); !ok {
+			t.Errorf("%s: %s", promtool, out)
+		}
 	}
 }
 

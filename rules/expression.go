@@ -125,9 +125,10 @@ func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
 	return j, nil
 }
 
-// UpAt is how many targets of the service were up at a moment.
+// UpAt is how many targets of the service were up at a moment: 0 where there were
+// some and none was up, no value where Prometheus has no samples of that moment.
 func (x Expressions) UpAt(at time.Time) string {
-	return fmt.Sprintf("count(%s @ %d == 1) or vector(0)", x.targets, at.Unix())
+	return fmt.Sprintf("count(%[1]s @ %[2]d == 1) or 0 * count(%[1]s @ %[2]d)", x.targets, at.Unix())
 }
 
 // KeptSince is how many of the targets of the service that were up at a moment are not
