@@ -217,8 +217,8 @@ func (c *change) limits(s *Step) ([]gateResult, error) {
 	}, nil
 }
 
-// targetFree is the lock of a target: while a step of another incident, or a
-// promotion of another service, has its intent and not yet its end, nothing else
+// targetFree is the lock of a target (lockOf): while a step of another incident, or
+// a promotion of another service, has its intent and not yet its end, nothing else
 // begins on it. The rows that say so are the lock: it is asked in the transaction
 // that writes the intent, ends with what holds it, and needs no process to live.
 func (c *change) targetFree(s *Step) (gateResult, error) {
@@ -239,8 +239,9 @@ func targetBusy(tx Tx, target, incident, service string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	lock := lockOf(target)
 	for _, inc := range open {
-		if s := inc.running(); s != nil && inc.ID != incident && s.Target == target {
+		if s := inc.running(); s != nil && inc.ID != incident && lockOf(s.Target) == lock {
 			return fmt.Sprintf("%s of incident %s (%s)", s.ID(), inc.ID, inc.Service), nil
 		}
 	}
@@ -249,7 +250,7 @@ func targetBusy(tx Tx, target, incident, service string) (string, error) {
 		return "", err
 	}
 	for _, r := range rollouts {
-		if r.Promotion != nil && r.Service != service && r.Promotion.Target == target {
+		if r.Promotion != nil && r.Service != service && lockOf(r.Promotion.Target) == lock {
 			return fmt.Sprintf("%s of %s", r.Promotion.step(), r.Service), nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -24,37 +25,73 @@ func oneTarget(w *world) {
 	w.engine = e
 }
 
-func TestTwoServicesWithOneTargetRunOneStepAtATime(t *testing.T) {
-	w := newWorld(t)
-	oneTarget(w)
-	w.breach("error_rate")
-	tg := w.target("flag_off")
-	var cart string
-	applies := 0
-	tg.duringApply = func() {
-		if applies++; applies > 1 {
-			return
-		}
-		cart = w.post("firing", "error_rate", "fp2", "service", "cart").Incidents[0]
-		w.tick() // another worker of the engine, meanwhile
-		if applies != 1 || tg.effects != 0 {
-			t.Error("the target was changed by both services at a time")
-		}
+// composed are targets in a compose project's folder, which has a second name.
+func composed(t *testing.T) func(folder, project, service, part string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Symlink(dir, dir+"-current"); err != nil {
+		t.Fatal(err)
 	}
-	shop := w.fire("error_rate", "fp1")
-	if h := holds(w, cart); len(h) != 1 || h[0].Detail["reason"] != string(remediation.HoldCooldown) ||
-		!strings.Contains(fmt.Sprint(h[0].Detail["why"]), "1-flag_off of incident "+shop) {
-		t.Errorf("cart was held by %+v", h)
+	return func(folder, project, service, part string) string {
+		return remediation.ComposeTarget(alerts.ComposeTarget{ProjectDir: dir + folder, Project: project, Service: service}, part)
 	}
-	w.pass(S)
-	w.steps(cart, remediation.StepNoChange, remediation.StepPending, remediation.StepPending)
 }
 
-func TestAPromotionWaitsForAnothersStepOnItsTarget(t *testing.T) {
+func TestTwoServicesOnTheSameContainersRunOneStepAtATime(t *testing.T) {
+	at := composed(t)
+	for name, c := range map[string]struct {
+		shop, cart string
+		apart      bool
+	}{
+		"one target":           {"fake:flag_off", "fake:flag_off", false},
+		"two flags":            {at("", "", "web", "FLAG_A"), at("", "", "web", "FLAG_B"), false},
+		"a flag and the image": {at("", "", "web", "FLAG_A"), at("", "", "web", "image"), false},
+		"a project by name":    {at("", "", "web", "FLAG_A"), at("", "shop", "web", "FLAG_B"), false},
+		"a linked folder":      {at("", "", "web", "FLAG_A"), at("-current", "", "web", "FLAG_B"), false},
+		"a folder that is not": {at("/gone/", "", "web", "FLAG_A"), at("/gone", "", "web", "image"), false},
+		"two compose services": {at("", "", "web", "FLAG_A"), at("", "", "worker", "FLAG_A"), true},
+		"two kept flags":       {"launchdarkly:shop/production/a", "launchdarkly:shop/production/b", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.names = func(_ string, pb *alerts.Playbook) string {
+				return map[string]string{"shop": c.shop, "cart": c.cart}[pb.Service]
+			}
+			oneTarget(w)
+			w.breach("error_rate")
+			tg := w.target("flag_off")
+			var cart string
+			applies := 0
+			tg.duringApply = func() {
+				if applies++; applies > 1 {
+					return
+				}
+				cart = w.post("firing", "error_rate", "fp2", "service", "cart").Incidents[0]
+				w.tick() // another worker of the engine, meanwhile
+				if apart := applies != 1; apart != c.apart {
+					t.Errorf("both changed their targets at a time: %v", apart)
+				}
+			}
+			shop := w.fire("error_rate", "fp1")
+			if c.apart {
+				return
+			}
+			if h := holds(w, cart); len(h) != 1 || h[0].Detail["reason"] != string(remediation.HoldCooldown) ||
+				!strings.Contains(fmt.Sprint(h[0].Detail["why"]), "1-flag_off of incident "+shop) {
+				t.Errorf("cart was held by %+v", h)
+			}
+			w.pass(S)
+			w.steps(cart, remediation.StepNoChange, remediation.StepPending, remediation.StepPending)
+		})
+	}
+}
+
+func TestAPromotionWaitsForAnothersStepOnItsContainers(t *testing.T) {
 	c := newCanary(t)
+	at := composed(t)
+	c.names = func(string, *alerts.Playbook) string { return at("-current", "", "web", "FEATURE_A") }
 	oneTarget(c.world)
-	// The promotion's target is the one of cart's step.
-	step := remediation.Step{Number: 1, Action: "flag_off", Target: "fake:FEATURE_A", Risk: alerts.Reversible, OnFailure: alerts.OnFailureWait, State: remediation.StepIntent, Started: &c.now}
+	step := remediation.Step{Number: 1, Action: "image_retag", Target: at("", "", "web", "image"), Risk: alerts.Reversible, OnFailure: alerts.OnFailureWait, State: remediation.StepIntent, Started: &c.now}
 	other := &remediation.Incident{Service: "cart", State: remediation.Acting, Opened: c.now, Since: c.now, PlaybookHash: "x", Steps: []remediation.Step{step}}
 	c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error { return tx.PutIncident(other) }))
 	start := func() error {
@@ -63,7 +100,7 @@ func TestAPromotionWaitsForAnothersStepOnItsTarget(t *testing.T) {
 	}
 	err := start()
 	refused(t, err, remediation.Conflict)
-	if !strings.Contains(err.Error(), "1-flag_off of incident inc-1 (cart)") {
+	if !strings.Contains(err.Error(), "1-image_retag of incident inc-1 (cart)") {
 		t.Errorf("refused with %v", err)
 	}
 	c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error {

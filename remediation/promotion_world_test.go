@@ -21,7 +21,10 @@ type flagKind struct {
 }
 
 // SetFlag implements remediation.FlagSetter.
-func (k *flagKind) SetFlag(_ *alerts.Playbook, name, value string) (string, remediation.Action, error) {
+func (k *flagKind) SetFlag(pb *alerts.Playbook, name, value string) (string, remediation.Action, error) {
+	if k.w.names != nil {
+		return k.w.names("flag_set", pb), &setting{k.flag, value}, nil
+	}
 	return "fake:" + name, &setting{k.flag, value}, nil
 }
 

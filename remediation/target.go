@@ -2,8 +2,43 @@ package remediation
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/locotoki/backout/alerts"
 )
+
+const composePrefix = "compose:"
+
+// ComposeTarget names a part of a compose service, such as a flag's variable or
+// "image", for an ActionKind's Target. What changes a service's containers names its
+// target so: one change of them at a time is under way, whichever part it is of.
+func ComposeTarget(t alerts.ComposeTarget, part string) string {
+	name := composePrefix + strings.TrimRight(t.ProjectDir, "/") + "/" + t.Service
+	if t.Project != "" {
+		name += "@" + t.Project
+	}
+	return name + ":" + part
+}
+
+// lockOf is what a change of a target has for itself: of a part of a compose service
+// the whole service, in the folder that it really is in; of anything else the target.
+func lockOf(target string) string {
+	path, compose := strings.CutPrefix(target, composePrefix)
+	if !compose {
+		return target
+	}
+	dir, service := filepath.Split(path) // neither a service's name nor a part has a slash
+	if end := strings.IndexAny(service, "@:"); end >= 0 {
+		service = service[:end]
+	}
+	dir = filepath.Clean(dir)
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	return composePrefix + filepath.Join(dir, service)
+}
 
 // Check is one thing that was asked of a running service, and what came of it.
 type Check struct {

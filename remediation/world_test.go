@@ -53,6 +53,8 @@ type world struct {
 	history remediation.History
 	// runtime says what runs, where set.
 	runtime remediation.Runtime
+	// names, where set, names the target of a kind of action ("flag_set": a promotion's).
+	names func(kind string, pb *alerts.Playbook) string
 }
 
 // playbook is a service with two triggers and the whole ladder. S = 15s, W = 2m.
@@ -524,9 +526,15 @@ func (k *fakeKind) Name() string                                            { re
 func (k *fakeKind) Risk() alerts.Risk                                       { return k.risk }
 func (k *fakeKind) NewParams() any                                          { return &fakeParams{} }
 func (k *fakeKind) CheckParams(*alerts.Playbook, any) []alerts.ParamProblem { return nil }
-func (k *fakeKind) Target(*alerts.Playbook, any) string                     { return "fake:" + k.name }
 func (k *fakeKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 	return k.w.target(k.name), nil
+}
+
+func (k *fakeKind) Target(pb *alerts.Playbook, _ any) string {
+	if k.w.names != nil {
+		return k.w.names(k.name, pb)
+	}
+	return "fake:" + k.name
 }
 
 type tellingKind struct{ fakeKind }

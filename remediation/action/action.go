@@ -7,9 +7,7 @@ package action
 
 import (
 	"fmt"
-	"strings"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -35,14 +33,4 @@ func Kinds(t Tools) []remediation.ActionKind {
 // notBuilt is why a kind cannot be bound in this version.
 func notBuilt(name string) error {
 	return fmt.Errorf("%s is not built in this version: it can stand in a playbook, but is not carried out", name)
-}
-
-// composeTarget names a compose service, for the limits and the audit log.
-func composeTarget(pb *alerts.Playbook) string {
-	t := pb.Target.Compose
-	name := "compose:" + strings.TrimRight(t.ProjectDir, "/") + "/" + t.Service
-	if t.Project != "" {
-		name += "@" + t.Project
-	}
-	return name
 }

@@ -58,7 +58,7 @@ func (flagOff) Target(pb *alerts.Playbook, params any) string {
 		at := flag.LaunchDarkly
 		return "launchdarkly:" + at.Project + "/" + at.Environment + "/" + at.Key
 	}
-	return composeTarget(pb) + ":" + name
+	return remediation.ComposeTarget(pb.Target.Compose, name)
 }
 
 var _ remediation.FlagSwitch = flagOff{}

@@ -81,7 +81,9 @@ func (k imageRetag) Smoke(ctx context.Context, check alerts.SmokeCheck) error {
 	return k.images.Smoke(ctx, check)
 }
 
-func (imageRetag) Target(pb *alerts.Playbook, _ any) string { return composeTarget(pb) + ":image" }
+func (imageRetag) Target(pb *alerts.Playbook, _ any) string {
+	return remediation.ComposeTarget(pb.Target.Compose, "image")
+}
 
 func (k imageRetag) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
 	p := params.(*imageRetagParams)
