@@ -3,9 +3,12 @@ package remediation_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/store/storetest"
@@ -131,7 +134,8 @@ func TestARestartLooksAtAPromotionUntilItCanBeSeen(t *testing.T) {
 	c.cutOff()
 	c.flag.lookErr = errors.New("cannot connect to the Docker daemon")
 	for range 10 {
-		c.pass(time.Minute)
+		c.now = c.now.Add(time.Minute)
+		c.engine.Tick(c.ctx) //nolint:errcheck // it fails once its time is over
 	}
 	c.staged("intent promote-beta forced=[duration]", "in_doubt promote-beta")
 	c.notYet("promote-beta of shop is under way", true)
@@ -141,6 +145,48 @@ func TestARestartLooksAtAPromotionUntilItCanBeSeen(t *testing.T) {
 	c.at(remediation.RolloutActive, "beta", "0.1")
 	if n := len(c.flag.history); n != 2 {
 		t.Errorf("the flag was set %d times: %v", n, c.flag.history)
+	}
+}
+
+func TestAPromotionInDoubtThatStaysUnseenCallsAHumanOnce(t *testing.T) {
+	team := &chat{}
+	c := newCanary(t, func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })
+	c.team = []remediation.Channel{team}
+	c.start()
+	c.started()
+	c.cutOff()
+	c.flag.lookErr = errors.New("cannot connect to the Docker daemon")
+	c.pass(2*time.Minute + 50*time.Second)
+	if !slices.Contains(team.told(), "In doubt: promote-beta") {
+		t.Errorf("the team was told %q", team.told())
+	}
+	pages := func() (n int) {
+		es, err := c.engine.Entries(c.ctx, remediation.EntryFilter{Service: "shop", Kind: remediation.KindNotified})
+		c.must(err)
+		for _, e := range es {
+			if e.Detail["reason"] == "stuck" {
+				n++
+			}
+		}
+		return n
+	}
+	if n := pages(); n != 0 {
+		t.Errorf("called within its time")
+	}
+	var err error
+	for range 20 {
+		c.now = c.now.Add(30 * time.Second)
+		_, err = c.engine.Tick(c.ctx)
+	}
+	if n := pages(); n != 1 || c.metric("backout_needs_human", "stuck") != 1 || err == nil || !strings.Contains(err.Error(), "promote-beta of shop is in doubt") {
+		t.Errorf("called %d times; %v", n, err)
+	}
+	c.flag.lookErr = nil
+	c.now = c.now.Add(30 * time.Second)
+	c.tick()
+	c.at(remediation.RolloutActive, "beta", "0.1")
+	if testutil.CollectAndCount(c.engine, "backout_needs_human") != 0 {
+		t.Error("nobody needs to come any more")
 	}
 }
 

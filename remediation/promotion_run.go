@@ -207,16 +207,17 @@ func (c *promoting) leaveTo(inc *Incident, cause error) error {
 }
 
 // doubtPromotion looks at a target of which it is not known what became of it:
-// it is as wanted, untouched, or half-way.
+// it is as wanted, untouched, or half-way. Once its time is over, that it cannot be
+// looked at is an error: a person is called after some of them.
 func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, action Action, cause error) error {
 	var look Look
 	lookErr := e.limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
 		look, err = action.Look(ctx, p.Op)
 		return err
 	})
-	forward, back, until := false, false, p.Until
+	forward, back, unseen, until := false, false, false, p.Until
 	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
-		forward, back, until = false, false, p.Until
+		forward, back, unseen, until = false, false, false, p.Until
 		open, err := openIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
@@ -227,6 +228,7 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 				return c.leaveTo(open, fmt.Errorf("%w: %w", cause, lookErr))
 			}
 			c.p.Wake = c.now.Add(b.poll())
+			unseen = open == nil && !c.now.Before(c.p.Until) // an open incident calls for itself
 			if c.p.Doubted {
 				return nil
 			}
@@ -258,6 +260,8 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 	switch {
 	case err != nil:
 		return err
+	case unseen:
+		return fmt.Errorf("%s of %s is in doubt, and its target cannot be looked at: %w", p.step(), b.Service, lookErr)
 	case back:
 		return e.undoPromotion(ctx, b, p, action, cause)
 	case !forward:

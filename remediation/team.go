@@ -45,8 +45,8 @@ var (
 		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal,
 	}
 	movesOn = []Kind{KindIntent, KindVerified, KindSettled}
-	// tellsService are told without an incident.
-	tellsService = []Kind{KindHeld, KindFrozen, KindThawed, KindSignal, KindStage, KindBlind, KindDrift}
+	// tellsService are told without an incident; what is in doubt then is a promotion.
+	tellsService = []Kind{KindHeld, KindFrozen, KindThawed, KindSignal, KindStage, KindInDoubt, KindBlind, KindDrift}
 )
 
 // telling is a store whose transactions tell the team what they did: the message
