@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -77,6 +78,10 @@ func (e *Engine) watchTargets(ctx context.Context) error {
 			continue
 		}
 		b, err := e.bookFor(ctx, w.incident)
+		if err != nil && !errors.As(err, new(*unreadableError)) { // it passes: the next duty tries again
+			e.log.Warn("a target is not watched yet; trying again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+			continue
+		}
 		var action Action
 		if err == nil {
 			action, err = b.bind(&w.step)

@@ -196,7 +196,7 @@ func (t *watchableTarget) Watch(ctx context.Context, report func(string)) error 
 }
 
 // watching runs fn beside an engine that watches what a kind of action changed.
-func watching(t *testing.T, name string, fn func(w *world, kind *watchable)) {
+func watching(t *testing.T, name string, fn func(w *world, kind *watchable), wrap ...func(remediation.Store) remediation.Store) {
 	t.Helper()
 	var kind *watchable
 	running(t, func(w *world) {
@@ -205,6 +205,9 @@ func watching(t *testing.T, name string, fn func(w *world, kind *watchable)) {
 		kind = &watchable{fakeKind: fakeKind{w, name, kinds[i].Risk()}}
 		kinds[i] = kind
 		w.with = func(st remediation.Store) *remediation.Engine {
+			for _, wrap := range wrap {
+				st = wrap(st)
+			}
 			e, err := remediation.New(w.ctx, remediation.Options{
 				Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: kinds, Prometheus: w.prom, Alertmanager: w.am, Mode: w.mode,
 				Now: w.time, Logger: slog.New(slog.DiscardHandler),
@@ -271,6 +274,57 @@ func TestAPlaybookThatCannotBeReadStopsNoOthersWatch(t *testing.T) {
 			t.Errorf("beside an incident whose playbook is gone, the flag is watched %d times", n)
 		}
 	})
+}
+
+// unreachable is a store out of which no playbook can be read for a while.
+type unreachable struct {
+	remediation.Store
+	away *atomic.Bool
+}
+
+func (s unreachable) View(ctx context.Context, fn func(remediation.Tx) error) error {
+	return s.Store.View(ctx, func(tx remediation.Tx) error { return fn(unreachableTx{tx, s.away}) })
+}
+
+type unreachableTx struct {
+	remediation.Tx
+	away *atomic.Bool
+}
+
+func (t unreachableTx) Playbook(hash string) ([]byte, error) {
+	if t.away.Load() {
+		return nil, errors.New("connection refused")
+	}
+	return t.Tx.Playbook(hash)
+}
+
+func TestATargetIsWatchedOnceItsPlaybookCanBeReadAgain(t *testing.T) {
+	var away atomic.Bool
+	away.Store(true)
+	watching(t, "flag_off", func(w *world, flag *watchable) {
+		older := w.parse(strings.Replace(playbook, "warmup: 1m", "warmup: 2m", 1))
+		w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
+			if err := tx.PutPlaybook(older.Hash, older.Source); err != nil {
+				return err
+			}
+			now := time.Now()
+			return tx.PutIncident(&remediation.Incident{
+				Service: "shop", PlaybookHash: older.Hash, State: remediation.Closed, Since: now, Opened: now, Closed: &now,
+				Steps: []remediation.Step{{Number: 1, Action: "flag_off", Target: "fake:flag_off", Plan: "ladder", Risk: alerts.Reversible, State: remediation.StepDone, Verified: true}},
+			})
+		}))
+		time.Sleep(time.Minute)
+		settles()
+		if n := flag.watches.Load(); n != 0 {
+			t.Fatalf("watched %d times by a playbook that cannot be read", n)
+		}
+		away.Store(false)
+		time.Sleep(time.Minute)
+		settles()
+		if n := flag.watches.Load(); n != 1 {
+			t.Errorf("the store answers again, and the flag is watched %d times", n)
+		}
+	}, func(st remediation.Store) remediation.Store { return unreachable{st, &away} })
 }
 
 func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
