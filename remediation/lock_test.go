@@ -114,6 +114,32 @@ func TestAPromotionWaitsForAnothersStepOnItsContainers(t *testing.T) {
 	c.must(start())
 }
 
+func TestAStepWaitsForAnothersPromotionOnItsContainers(t *testing.T) {
+	c := newCanary(t)
+	at := composed(t)
+	c.names = func(kind string, _ *alerts.Playbook) string { return at("", "", "web", kind) }
+	oneTarget(c.world)
+	var cart string
+	c.flag.duringApply = func() {
+		c.breach("error_rate")
+		cart = c.post("firing", "error_rate", "fp2", "service", "cart").Incidents[0]
+		c.tick() // another worker of the engine, meanwhile
+		if n := c.target("flag_off").effects; n != 0 {
+			t.Error("the containers were changed by a promotion and a step at a time")
+		}
+	}
+	_, err := c.engine.StartRollout(c.ctx, remediation.RolloutStart{Service: "shop", Actor: "eve", Reason: "canary"})
+	c.must(err)
+	c.tick()
+	if h := holds(c.world, cart); len(h) != 1 || !strings.Contains(fmt.Sprint(h[0].Detail["why"]), "start-alpha of shop") {
+		t.Errorf("cart was held by %+v", h)
+	}
+	c.pass(S)
+	if n := c.target("flag_off").effects; n != 1 {
+		t.Errorf("%d effects once the promotion had ended", n)
+	}
+}
+
 func TestAnIncidentWaitsForTheUndoOfAPromotion(t *testing.T) {
 	c := newCanary(t)
 	c.started()
