@@ -41,11 +41,12 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with bin/backout demo $(DEMOFLAGS)
 
 # The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and
-# so is the engine, most of whose tests turn its clock by hand. Of those, the ones that run goroutines are watched.
+# so is the engine, most of whose tests turn its clock by hand. Of those, the ones that run goroutines are watched. The
+# tests against the Docker engine, and the whole stack's, have the machine to themselves.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
 ALONE := ./alerts/... ./rules/... ./remediation ./remediation/action/... ./remediation/postgres
 CONCURRENT = $$(grep -lE 'engine\.Run\(|\<go func' remediation/*_test.go | xargs sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' | paste -sd'|')
-REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|action|actiontest|postgres)$$' | paste -sd' ')
+REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
 
 # Packages at a time: the tests wait for real programs more than they compute.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
@@ -54,7 +55,8 @@ WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
 
 .PHONY: test
 test: tools promtool3 compose2 ## Run all tests, those that run goroutines with the race detector
-	@$(WITH) bash -c "$(GOTEST) $(ALONE) && $(GOTEST) -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation && $(GOTEST) -race $(NORACE) $(REST)"
+	@$(WITH) bash -c "$(GOTEST) $(ALONE) && $(GOTEST) -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation && \
+	  $(GOTEST) -race $(NORACE) $(REST) && $(GOTEST) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo"
 
 .PHONY: bench
 bench: tools compose2 ## Print the measurements as a table (without the race detector)

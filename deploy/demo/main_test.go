@@ -130,6 +130,7 @@ func newTestStack(t testing.TB, name string, change func(*settings)) *stack {
 		}
 		return err
 	}))
+	s.client.Timeout = generous // the race detector and other tests beside it make all slow
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, p := range []*process{s.serve, s.prometheus, s.alertmanager} {
