@@ -356,7 +356,7 @@ func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool)
 				return false, err
 			}
 		}
-		if err := t.up(ctx, p.c, f, left && !begun); err != nil && !(p.unseen && saidNo(ctx, err)) {
+		if err := t.up(ctx, p.c, f, left && !begun); err != nil && (!p.unseen || !saidNo(ctx, err)) {
 			return false, err
 		}
 		begun = true
