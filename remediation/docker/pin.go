@@ -55,7 +55,7 @@ type pinSnapshot struct {
 	Previous   string              `json:"previous"` // what they name with the value
 	PreviousID string              `json:"previous_id"`
 	Replicas   []replicaState      `json:"replicas"`
-	Tool       bool                `json:"tool,omitempty"` // the compose tool recreates them
+	By         string              `json:"by,omitempty"` // composeTool: what recreates them; absent: copies
 }
 
 // pinned is how a service and its env file are now.
@@ -96,7 +96,7 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	if err := st.then.pulls(); err != nil {
 		return pinned{}, err
 	}
-	st.snap.Image, st.snap.Replicas, st.snap.Tool = st.now.spec.Image, []replicaState{}, st.tool != nil
+	st.snap.Image, st.snap.Replicas, st.snap.By = st.now.spec.Image, []replicaState{}, st.tool.named()
 	st.written = st.now.spec.Image == st.then.spec.Image
 	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
 	if st.tool == nil {
@@ -441,7 +441,7 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 	p := a.replacement(op, was)
 	env, _, err := a.c.readOptional(was.Env.Path)
 	if err == nil {
-		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.Tool, writes{variable: a.variable, version: true})
+		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == composeTool, writes{variable: a.variable, version: true})
 	}
 	if err == nil && !a.theirs(env, was) {
 		err = p.mayRun(ctx)

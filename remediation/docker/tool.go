@@ -94,6 +94,16 @@ func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, op string, wri
 	return position, t.refuse(ctx, c, f, left)
 }
 
+// composeTool names the tool in a snapshot.
+const composeTool = "compose"
+
+func (t *tool) named() string {
+	if t == nil {
+		return ""
+	}
+	return composeTool
+}
+
 // toolNow returns the tool for a service as its files are now, or nil. Where they cannot
 // be read, copies can still be put back; what the tool made cannot.
 func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, byTool bool, w writes) (*tool, error) {
