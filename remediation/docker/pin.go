@@ -441,7 +441,7 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 	p := a.replacement(op, was)
 	env, _, err := a.c.readOptional(was.Env.Path)
 	if err == nil {
-		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == composeTool, writes{variable: a.variable, version: true})
+		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == composeTool, a.wrote(env, was))
 	}
 	if err == nil && !a.theirs(env, was) {
 		err = p.mayRun(ctx)
@@ -467,6 +467,21 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 		return p.retract(ctx)
 	}
 	return p.undo(ctx)
+}
+
+// wrote is the variable with what a snapshot knows of it: a container's image tells
+// which of the two values it was made with.
+func (a *imagePin) wrote(env []byte, was pinSnapshot) writes {
+	return writes{variable: a.variable, version: true, had: func(r *replica) setting {
+		last, ok := lastEnv(putEnvEntry(env, a.variable, was.Env.Entry), a.variable)
+		switch {
+		case r.Config.Image == was.Previous:
+			return setting{was.Value, true}
+		case r.Config.Image == was.Image && ok && !last.bare:
+			return setting{last.value, true}
+		}
+		return setting{}
+	}}
 }
 
 // theirs reports whether somebody set the variable to what is neither the operation's
