@@ -216,6 +216,7 @@ const lookTimeout = 30 * time.Second
 func (e *Engine) look(ctx context.Context, b *book, inc *Incident, s *Step) (Look, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 	defer cancel()
+	e.meetTarget(s.Target)
 	var look Look
 	err := e.safely("the look at the target of "+s.ID(), func() error {
 		action, err := b.bind(s)

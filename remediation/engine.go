@@ -91,6 +91,8 @@ type Engine struct {
 	// ownIntents are the promotions whose intents this process has written, and not
 	// yet begun, by their operation.
 	ownIntents sync.Map
+	// folders are the targets' project folders without symbolic links, by their names.
+	folders sync.Map
 	// sight is prometheus, which remembers when it last answered.
 	sight *sight
 	// clock notices that the wall clock was set.
@@ -189,6 +191,13 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en Entry) err
 			return fmt.Errorf("two playbooks for service %s", pb.Service)
 		}
 		books[pb.Service] = b
+		for _, p := range b.Plans {
+			for _, s := range p.Steps {
+				if kind := b.kinds[s.Action]; kind != nil {
+					e.meetTarget(kind.Target(pb, s.Params))
+				}
+			}
+		}
 		loaded = append(loaded, map[string]any{"service": pb.Service, "hash": pb.Hash, "release": pb.Release.Version})
 	}
 	err := e.store.Update(ctx, func(tx Tx) error {

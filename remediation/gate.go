@@ -222,7 +222,7 @@ func (c *change) limits(s *Step) ([]gateResult, error) {
 // begins on it. The rows that say so are the lock: it is asked in the transaction
 // that writes the intent, ends with what holds it, and needs no process to live.
 func (c *change) targetFree(s *Step) (gateResult, error) {
-	busy, err := targetBusy(c.tx, s.Target, c.inc.ID, c.inc.Service)
+	busy, err := c.e.targetBusy(c.tx, s.Target, c.inc.ID, c.inc.Service)
 	if err != nil || busy == "" {
 		return gateResult{gate: gateTarget}, err
 	}
@@ -234,14 +234,14 @@ const gateTarget = "target"
 
 // targetBusy says what changes a target now, "" where nothing does; incident and
 // service are who asks.
-func targetBusy(tx Tx, target, incident, service string) (string, error) {
+func (e *Engine) targetBusy(tx Tx, target, incident, service string) (string, error) {
 	open, err := tx.Incidents(IncidentFilter{Open: true})
 	if err != nil {
 		return "", err
 	}
-	lock := lockOf(target)
+	lock := e.lockOf(target)
 	for _, inc := range open {
-		if s := inc.running(); s != nil && inc.ID != incident && lockOf(s.Target) == lock {
+		if s := inc.running(); s != nil && inc.ID != incident && e.lockOf(s.Target) == lock {
 			return fmt.Sprintf("%s of incident %s (%s)", s.ID(), inc.ID, inc.Service), nil
 		}
 	}
@@ -250,7 +250,7 @@ func targetBusy(tx Tx, target, incident, service string) (string, error) {
 		return "", err
 	}
 	for _, r := range rollouts {
-		if r.Promotion != nil && r.Service != service && lockOf(r.Promotion.Target) == lock {
+		if r.Promotion != nil && r.Service != service && e.lockOf(r.Promotion.Target) == lock {
 			return fmt.Sprintf("%s of %s", r.Promotion.step(), r.Service), nil
 		}
 	}

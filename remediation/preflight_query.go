@@ -32,6 +32,12 @@ func (e *Engine) queryProofs(b *book) []Proof {
 	return out
 }
 
+// widestQuery is an indicator's query over its widest.
+func (b *book) widestQuery(ind *alerts.Indicator) (parser.Expr, error) {
+	span, volume := b.widest(ind.Name)
+	return promQL().ParseExpr(b.Expand(ind.Query, span, volume))
+}
+
 // widest is the window over which an indicator is judged first, and its volume: its
 // alert's, else a trigger's, else a stage's.
 func (b *book) widest(indicator string) (window time.Duration, volume float64) {
@@ -118,8 +124,7 @@ func (e *Engine) bucketProofs(b *book) []Proof {
 	var out []Proof
 	for i := range b.Indicators {
 		ind := &b.Indicators[i]
-		span, volume := b.widest(ind.Name)
-		parsed, err := promQL().ParseExpr(b.Expand(ind.Query, span, volume))
+		parsed, err := b.widestQuery(ind)
 		if err != nil {
 			continue // the loader has refused it
 		}

@@ -70,8 +70,7 @@ func (e *Engine) scrapedInTime(ctx context.Context, b *book) Finding {
 	look("the service", b.Job, time.Duration(b.ScrapeInterval))
 	for i := range b.Indicators {
 		ind := &b.Indicators[i]
-		span, volume := b.widest(ind.Name)
-		parsed, err := promQL().ParseExpr(b.Expand(ind.Query, span, volume))
+		parsed, err := b.widestQuery(ind)
 		if err != nil {
 			continue // the loader has refused it
 		}

@@ -184,7 +184,7 @@ func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Sta
 		if lookErr != nil {
 			return refuse(Conflict, "the traffic cannot be set: %s", lookErr)
 		}
-		if busy, err := targetBusy(tx, target, "", b.Service); err != nil {
+		if busy, err := e.targetBusy(tx, target, "", b.Service); err != nil {
 			return err
 		} else if busy != "" {
 			return refuse(Conflict, "the traffic cannot be set: %s changes %s now", busy, target)

@@ -88,6 +88,7 @@ func (e *Engine) lookAtTraffic(ctx context.Context, b *book, flag, value, op str
 	if err != nil {
 		return "", Look{}, err
 	}
+	e.meetTarget(target)
 	err = e.limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
 		look, err = action.Look(ctx, op)
 		return err

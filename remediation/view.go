@@ -62,7 +62,9 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By
 	}
-	v.Next, v.Stuck = inc.nextView(), inc.stuck()
+	if v.Next = inc.nextView(); v.Next == nil {
+		v.Stuck = inc.stuck()
+	}
 	return v, nil
 }
 

@@ -47,7 +47,7 @@ type snapshot struct {
 	Env      fileState[envEntry]       `json:"env"`
 	Override *fileState[overrideEntry] `json:"override,omitempty"` // only where it is to be written
 	Replicas []replicaState            `json:"replicas"`
-	By       string                    `json:"by,omitempty"` // composeTool: what recreates them; absent: copies
+	By       string                    `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
 }
 
 func (a *flagOff) want() setting { return setting{a.flag.Off, true} }
@@ -257,7 +257,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if why := a.keeps(op, snap, f); why != "" {
 		a.c.log.Warn("the flag is not turned on again", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
 		p := a.replacement(op, snap)
-		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, snap.By == composeTool, a.writes()); err != nil {
+		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, snap.By == byCompose, a.writes()); err != nil {
 			return doubtful(ctx, err)
 		}
 		return p.finish(ctx)
@@ -311,7 +311,7 @@ func (a *flagOff) Restore(ctx context.Context, op string, before json.RawMessage
 
 func (a *flagOff) putBack(ctx context.Context, op string, snap snapshot) error {
 	p := a.replacement(op, snap)
-	byTool, err := a.c.toolNow(ctx, a.target.Compose, snap.By == composeTool, a.writes())
+	byTool, err := a.c.toolNow(ctx, a.target.Compose, snap.By == byCompose, a.writes())
 	if p.tool = byTool; err == nil {
 		err = p.mayRun(ctx)
 	}

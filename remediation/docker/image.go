@@ -55,7 +55,7 @@ type imageSnapshot struct {
 	PreviousID string         `json:"previous_id"`
 	Displaced  []displaced    `json:"displaced"` // images that lose what names or uses them
 	Replicas   []replicaState `json:"replicas"`
-	By         string         `json:"by,omitempty"` // composeTool: what recreates them; absent: copies
+	By         string         `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
 }
 
 // standing is how a service and its images are now.
@@ -344,7 +344,7 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 		return nil // it never began, or was undone
 	}
 	p := a.replacement(op, was)
-	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == composeTool, writes{}); err != nil {
+	if p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == byCompose, writes{}); err != nil {
 		return err
 	}
 	if now != "" && now != was.PreviousID && now != was.ImageID {

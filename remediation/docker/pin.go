@@ -55,7 +55,7 @@ type pinSnapshot struct {
 	Previous   string              `json:"previous"` // what they name with the value
 	PreviousID string              `json:"previous_id"`
 	Replicas   []replicaState      `json:"replicas"`
-	By         string              `json:"by,omitempty"` // composeTool: what recreates them; absent: copies
+	By         string              `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
 }
 
 // pinned is how a service and its env file are now.
@@ -441,7 +441,7 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 	p := a.replacement(op, was)
 	env, _, err := a.c.readOptional(was.Env.Path)
 	if err == nil {
-		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == composeTool, a.wrote(env, was))
+		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == byCompose, a.wrote(env, was))
 	}
 	if err == nil && !a.theirs(env, was) {
 		err = p.mayRun(ctx)

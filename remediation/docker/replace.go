@@ -174,6 +174,10 @@ func (p *replacement) policyOf(id string, r *replica) container.RestartPolicy {
 // finish brings copies that were begun to their place, whether they work or not.
 func (p *replacement) finish(ctx context.Context) error {
 	if p.tool != nil {
+		_, left, err := p.begun(ctx)
+		if err != nil || !left {
+			return err
+		}
 		begun := *p
 		begun.unseen = true
 		return p.tool.run(ctx, &begun, p.due)

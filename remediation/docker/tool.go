@@ -94,14 +94,14 @@ func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, op string, wri
 	return position, t.refuse(ctx, c, f, left)
 }
 
-// composeTool names the tool in a snapshot.
-const composeTool = "compose"
+// byCompose names the tool in a snapshot.
+const byCompose = "compose"
 
 func (t *tool) named() string {
 	if t == nil {
 		return ""
 	}
-	return composeTool
+	return byCompose
 }
 
 // toolNow returns the tool for a service as its files are now, or nil. Where they cannot
@@ -127,15 +127,19 @@ func (p *replacement) mayRun(ctx context.Context) error {
 	if p.tool == nil {
 		return nil
 	}
-	f, err := p.survey(ctx)
-	if err != nil {
-		return err
-	}
-	left, err := p.c.marked(ctx, f, p.op)
+	f, left, err := p.begun(ctx)
 	if err != nil || left {
 		return err
 	}
 	return p.tool.refuse(ctx, p.c, f, false)
+}
+
+// begun reports whether the operation began the tool, and did not see it end.
+func (p *replacement) begun(ctx context.Context) (f *fleet, left bool, err error) {
+	if f, err = p.survey(ctx); err == nil {
+		left, err = p.c.marked(ctx, f, p.op)
+	}
+	return f, left, err
 }
 
 // decidedBy refuses a flag on which the env file does not decide: without an override
@@ -318,9 +322,10 @@ func (t *tool) tidyUp(ctx context.Context, p *replacement) error {
 		if err != nil || !left {
 			return true, err
 		}
-		for _, r := range f.replicas { // it was begun, and stopped what was there
-			if r.running() {
-				continue
+		ran := slices.ContainsFunc(p.were, replicaState.running)
+		for _, r := range f.replicas {
+			if !ran || r.running() {
+				continue // what ran was stopped by the tool
 			}
 			if err := p.c.api.ContainerStart(ctx, r.ID, container.StartOptions{}); err != nil {
 				return false, fmt.Errorf("start container %s: %w", r.name(), err)

@@ -245,20 +245,26 @@ func TestAServiceThatNoInspectShowsInFullIsRecreatedByTheComposeTool(t *testing.
 func TestFlagOffByTheComposeToolConforms(t *testing.T) {
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := hooked(t)
-		return &actiontest.Fixture{
-			Risk: alerts.Reversible, Action: w.byTool(nil), Secrets: []string{secret},
-			State:   func(*testing.T) string { return w.kept() },
-			Effects: func(*testing.T) int { return int(w.changes.Load()) },
-			Meddle: func(*testing.T) {
-				w.write(".env", "PASSWORD="+secret+"\nFLAG=0.5\n")
-				w.up2("up", "-d")
-			},
-			Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
-				broken := &fault{n: n, kind: f}
-				return w.byTool(broken), func() bool { return broken.hit }
-			},
-		}
+		return w.toolFixture(alerts.Reversible, w.byTool, "FLAG=0.5\n")
 	})
+}
+
+// toolFixture is what an action by the tool is put to; meddled is what somebody writes
+// into .env and brings up.
+func (w *world) toolFixture(risk alerts.Risk, bind func(*fault) remediation.Action, meddled string) *actiontest.Fixture {
+	return &actiontest.Fixture{
+		Risk: risk, Action: bind(nil), Secrets: []string{secret},
+		State:   func(*testing.T) string { return w.kept() },
+		Effects: func(*testing.T) int { return int(w.changes.Load()) },
+		Meddle: func(*testing.T) {
+			w.write(".env", "PASSWORD="+secret+"\n"+meddled)
+			w.up2("up", "-d")
+		},
+		Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
+			broken := &fault{n: n, kind: f}
+			return bind(broken), func() bool { return broken.hit }
+		},
+	}
 }
 
 // pinnedAndHooked is a service whose version stands in .env, and in a label too.
@@ -310,20 +316,38 @@ func TestAPinnedVersionOfWhatNoInspectShowsGoesBackByTheComposeTool(t *testing.T
 func TestImagePinByTheComposeToolConforms(t *testing.T) {
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := pinnedAndHooked(t)
-		return &actiontest.Fixture{
-			Risk: alerts.Disruptive, Action: w.pinByTool(nil), Secrets: []string{secret},
-			State:   func(*testing.T) string { return w.kept() },
-			Effects: func(*testing.T) int { return int(w.changes.Load()) },
-			Meddle: func(*testing.T) {
-				w.write(".env", "PASSWORD="+secret+"\nFLAG=1\nTAG=3.0.0\n")
-				w.up2("up", "-d")
-			},
-			Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
-				broken := &fault{n: n, kind: f}
-				return w.pinByTool(broken), func() bool { return broken.hit }
-			},
-		}
+		return w.toolFixture(alerts.Disruptive, w.pinByTool, "FLAG=1\nTAG=3.0.0\n")
 	})
+}
+
+func TestAnUndoByTheToolStartsNothingOfAServiceThatWasDown(t *testing.T) {
+	w := pinnedAndHooked(t)
+	if err := w.api.ContainerKill(t.Context(), w.one().ID, "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	a, env := w.pinByTool(nil), w.read(".env")
+	look, err := a.Look(t.Context(), op)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The tool is cut off once the mark is set and it has begun.
+	if err := w.pinByTool(&fault{n: 1, kind: actiontest.After}).Apply(t.Context(), op, look.Snapshot); err == nil {
+		t.Fatal("it was not cut off")
+	}
+	if err := a.Undo(t.Context(), op, look.Snapshot); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range w.containers("web") {
+		if r.running() {
+			t.Errorf("%s was started", r.name())
+		}
+	}
+	if got := w.read(".env"); got != env {
+		t.Errorf(".env is %q, was %q", got, env)
+	}
+	if left, err := w.client(nil).marked(t.Context(), &fleet{dir: w.dir, service: "web"}, op); left || err != nil {
+		t.Errorf("the mark is left: %t, %v", left, err)
+	}
 }
 
 func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
@@ -469,6 +493,10 @@ func TestAnUndoByTheToolAsksNothingOfAServiceThatWasDown(t *testing.T) {
 	look, err := a.Look(t.Context(), op)
 	if err != nil {
 		t.Fatal(err)
+	}
+	down := w.state()
+	if err := a.Undo(t.Context(), op, look.Snapshot); err != nil || w.state() != down {
+		t.Errorf("nothing was begun, and its undo changed: %v\n%s", err, diff(w.state(), down))
 	}
 	if err := a.Apply(t.Context(), op, look.Snapshot); err == nil {
 		t.Fatal("it works")
