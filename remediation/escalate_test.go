@@ -2,6 +2,7 @@ package remediation_test
 
 import (
 	"errors"
+	"strings"
 	"fmt"
 	"slices"
 	"testing"
@@ -428,12 +429,21 @@ func TestAFailedStepStopsTheLadderForGood(t *testing.T) {
 	if n := w.incident(id).Next; n != nil {
 		t.Fatalf("next is %+v, and nothing comes next", n)
 	}
+	if v := w.incident(id); v.Stuck != "4-image_retag" || !strings.Contains(v.Again(), "a commander has claimed") {
+		t.Errorf("%s is tried again, %s", v.Stuck, v.Again())
+	}
 	w.must(w.change(id, remediation.Claim, ""))
 	w.pass(time.Hour)
 	w.effects(1, 1, 0)
+	if v := w.incident(id); v.Stuck != "4-image_retag" || !strings.Contains(v.Again(), v.ClaimedBy+" has mended") {
+		t.Errorf("%s is tried again, %s", v.Stuck, v.Again())
+	}
 	w.target("image_retag").verifyErr = nil
 	w.must(w.change(id, remediation.Release, ""))
 	w.pass(3 * S)
+	if v := w.incident(id); v.Stuck != "" {
+		t.Errorf("%s is stuck, and was tried again", v.Stuck)
+	}
 	w.effects(1, 2, 0)
 	w.steps(id, done, done, done, done, pending)
 }

@@ -68,6 +68,14 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 	return v, nil
 }
 
+// Again says when the step that is Stuck is tried again.
+func (v IncidentView) Again() string {
+	if v.ClaimedBy != "" {
+		return "once " + v.ClaimedBy + " has mended the cause and released the incident"
+	}
+	return "once a commander has claimed the incident, mended the cause and released it"
+}
+
 // stuck is the step that waits for a human to claim and release the incident, or "".
 func (inc *Incident) stuck() string {
 	if inc.State == Closed {

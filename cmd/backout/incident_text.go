@@ -162,11 +162,7 @@ func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, 
 	case inc.State == remediation.Closed:
 		b.WriteString("Next: nothing, it is closed.\n")
 	case inc.Next == nil && inc.Stuck != "":
-		who := "somebody has claimed the incident, mended the cause and released it"
-		if inc.ClaimedBy != "" {
-			who = inc.ClaimedBy + " has mended the cause and released the incident"
-		}
-		b.WriteString(wrap("", fmt.Sprintf("Next: %s again, once %s.", inc.Stuck, who)))
+		b.WriteString(wrap("", fmt.Sprintf("Next: %s again, %s.", inc.Stuck, inc.Again())))
 	case inc.Next == nil:
 		b.WriteString("Next: no step is left.\n")
 	case inc.Next.At != nil && inc.Next.At.After(now):

@@ -171,7 +171,7 @@ func next(s *remediation.Story) []string {
 			line += " " + at(*s.Closed)
 		}
 	case s.Next == nil && s.Stuck != "":
-		line = "*What comes next* " + code(s.Stuck) + " again, once somebody has claimed the incident, mended the cause and released it"
+		line = "*What comes next* " + code(s.Stuck) + " again, " + words(s.Again())
 	case s.Next == nil:
 		line = "*What comes next* no step is left; backout goes on watching"
 	default:
