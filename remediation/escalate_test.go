@@ -2,9 +2,9 @@ package remediation_test
 
 import (
 	"errors"
-	"strings"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
