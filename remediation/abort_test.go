@@ -272,20 +272,10 @@ func TestWhatWasAbortedCanBeRestored(t *testing.T) {
 }
 
 func TestACrashAtEveryCommitOfAnAbortLosesAndDoublesNothing(t *testing.T) {
-	for _, when := range []storetest.When{storetest.BeforeCommit, storetest.AfterCommit} {
-		boundary := 1
-		for crashAbort(t, when, boundary) {
-			if boundary++; boundary > 60 {
-				t.Fatal("an abort has over 60 commits")
-			}
-		}
-		if boundary < 8 {
-			t.Fatalf("%v: only %d boundaries were crossed", when, boundary)
-		}
-	}
+	storetest.EveryCommit(t, 7, crashAbort)
 }
 
-func crashAbort(t *testing.T, when storetest.When, boundary int) (crashed bool) {
+func crashAbort(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
 	c := newCanary(t, replace("approval: {timeout: 30m}", "approval: {timeout: 2m}"))
 	c.started()
@@ -294,7 +284,7 @@ func crashAbort(t *testing.T, when storetest.When, boundary int) (crashed bool) 
 		crashed = true
 		c.engine = c.newEngine(c.store)
 	}
-	if e, err := c.tryEngine(storetest.Crashing(c.store, boundary, when)); err != nil {
+	if e, err := c.tryEngine(storetest.Crashing(c.store, commit, when)); err != nil {
 		restart()
 	} else {
 		c.engine = e
@@ -319,10 +309,10 @@ func crashAbort(t *testing.T, when storetest.When, boundary int) (crashed bool) 
 	c.is("inc-1", remediation.Closed, "")
 	c.steps("inc-1", remediation.StepDone, remediation.StepDone, remediation.StepSkipped)
 	if got := c.effects(); got != [3]int{1, 1, 0} {
-		t.Fatalf("crash %v commit %d: effects %v", when, boundary, got)
+		t.Fatalf("crash %v commit %d: effects %v", when, commit, got)
 	}
 	if r := c.rollout(); r.State != remediation.RolloutAborted {
-		t.Fatalf("crash %v commit %d: the rollout is %s", when, boundary, r.State)
+		t.Fatalf("crash %v commit %d: the rollout is %s", when, commit, r.State)
 	}
 	verify(t, c.world)
 	return crashed

@@ -137,30 +137,17 @@ func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
 // after every one of its commits, at every stage of an incident's life, and
 // lets a new engine go on: the end is always the same.
 func TestACrashAtEveryCommitLosesAndDoublesNothing(t *testing.T) {
-	for _, when := range []storetest.When{storetest.BeforeCommit, storetest.AfterCommit} {
-		boundary := 1
-		for ; ; boundary++ {
-			if crashed := crashAt(t, when, boundary); !crashed {
-				break
-			}
-			if boundary > 200 {
-				t.Fatal("the life of an incident has over 200 commits")
-			}
-		}
-		if boundary < 10 {
-			t.Fatalf("%v: only %d boundaries were crossed", when, boundary)
-		}
-	}
+	storetest.EveryCommit(t, 9, crashAt)
 }
 
-func crashAt(t *testing.T, when storetest.When, boundary int) (crashed bool) {
+func crashAt(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
 	// Few polls: every commit is a boundary, and one poll is like another.
 	w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 	w.declare("alpha")
 	w.breach("error_rate")
-	name := fmt.Sprintf("crash %v commit %d", when, boundary)
+	name := fmt.Sprintf("crash %v commit %d", when, commit)
 	// The first step fails verification once, so that an undo is cut off too.
 	flag := w.target("flag_off")
 	flag.verifyErr = errors.New("unhealthy")
@@ -169,7 +156,7 @@ func crashAt(t *testing.T, when storetest.When, boundary int) (crashed bool) {
 		crashed = true
 		w.engine = w.newEngine(w.store)
 	}
-	if e, err := w.tryEngine(storetest.Crashing(w.store, boundary, when)); err != nil {
+	if e, err := w.tryEngine(storetest.Crashing(w.store, commit, when)); err != nil {
 		restart()
 	} else {
 		w.engine = e

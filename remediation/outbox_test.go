@@ -251,22 +251,12 @@ func TestTwoChannelsOfOneNameAreRefused(t *testing.T) {
 // TestACrashAtEveryCommitTellsEverythingOnce cuts the engine off before and after
 // every commit of an incident's life that tells.
 func TestACrashAtEveryCommitTellsEverythingOnce(t *testing.T) {
-	for _, when := range []storetest.When{storetest.BeforeCommit, storetest.AfterCommit} {
-		boundary := 1
-		for ; tellingCrash(t, when, boundary); boundary++ {
-			if boundary > 200 {
-				t.Fatal("the life of an incident has over 200 commits")
-			}
-		}
-		if boundary < 15 {
-			t.Fatalf("%v: only %d boundaries were crossed", when, boundary)
-		}
-	}
+	storetest.EveryCommit(t, 14, tellingCrash)
 }
 
-func tellingCrash(t *testing.T, when storetest.When, boundary int) (crashed bool) {
+func tellingCrash(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
-	name := fmt.Sprintf("crash %v commit %d", when, boundary)
+	name := fmt.Sprintf("crash %v commit %d", when, commit)
 	p := &page{name: "far"}
 	w := newWorld(t, telling(replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })...)
@@ -277,7 +267,7 @@ func tellingCrash(t *testing.T, when storetest.When, boundary int) (crashed bool
 		crashed = true
 		w.engine = w.newEngine(w.store)
 	}
-	if e, err := w.tryEngine(storetest.Crashing(w.store, boundary, when)); err != nil {
+	if e, err := w.tryEngine(storetest.Crashing(w.store, commit, when)); err != nil {
 		restart()
 	} else {
 		w.engine = e

@@ -293,20 +293,10 @@ func TestAnIncidentThatOpensFirstCancelsThePromotion(t *testing.T) {
 // TestACrashAtEveryCommitOfAPromotionLosesAndDoublesNothing cuts the engine off
 // before and after each commit of a start and a promotion, one that fails first.
 func TestACrashAtEveryCommitOfAPromotionLosesAndDoublesNothing(t *testing.T) {
-	for _, when := range []storetest.When{storetest.BeforeCommit, storetest.AfterCommit} {
-		boundary := 1
-		for crashRollout(t, when, boundary) {
-			if boundary++; boundary > 60 {
-				t.Fatal("a start and two promotions have over 60 commits")
-			}
-		}
-		if boundary < 12 {
-			t.Fatalf("%v: only %d boundaries were crossed", when, boundary)
-		}
-	}
+	storetest.EveryCommit(t, 11, crashRollout)
 }
 
-func crashRollout(t *testing.T, when storetest.When, boundary int) (crashed bool) {
+func crashRollout(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
 	c := newCanary(t)
 	restart := func() {
@@ -314,7 +304,7 @@ func crashRollout(t *testing.T, when storetest.When, boundary int) (crashed bool
 		c.now = c.now.Add(time.Second)
 		c.engine = c.newEngine(c.store)
 	}
-	if e, err := c.tryEngine(storetest.Crashing(c.store, boundary, when)); err != nil {
+	if e, err := c.tryEngine(storetest.Crashing(c.store, commit, when)); err != nil {
 		restart()
 	} else {
 		c.engine = e
@@ -341,7 +331,7 @@ func crashRollout(t *testing.T, when storetest.When, boundary int) (crashed bool
 			run()
 			c.now = c.now.Add(time.Second)
 		}
-		t.Fatalf("crash %v commit %d: never at %s: %v", when, boundary, stage, c.stageLog())
+		t.Fatalf("crash %v commit %d: never at %s: %v", when, commit, stage, c.stageLog())
 	}
 	ask("alpha", func() error { return c.begin(remediation.RolloutStart{}) })
 	c.flag.verifyErr = errors.New("unhealthy")
@@ -350,7 +340,7 @@ func crashRollout(t *testing.T, when storetest.When, boundary int) (crashed bool
 	}
 	run()
 	if c.flag.value != "0.01" || c.rollout().Stage != "alpha" || c.rollout().Promotion != nil {
-		t.Fatalf("crash %v commit %d: a failed promotion left %s: %v", when, boundary, c.flag.value, c.stageLog())
+		t.Fatalf("crash %v commit %d: a failed promotion left %s: %v", when, commit, c.flag.value, c.stageLog())
 	}
 	c.flag.verifyErr = nil
 	ask("beta", func() error { return c.do(remediation.RolloutPromote, true) })
@@ -361,13 +351,13 @@ func crashRollout(t *testing.T, when storetest.When, boundary int) (crashed bool
 		switch kind, _, _ := strings.Cut(line, " "); {
 		case kind == "intent" && !strings.Contains(line, "undo"):
 			if open {
-				t.Fatalf("crash %v commit %d: two intents: %v", when, boundary, c.stageLog())
+				t.Fatalf("crash %v commit %d: two intents: %v", when, commit, c.stageLog())
 			}
 			open = true
 		case kind == "stage":
 			open = false
 		case kind == "outcome" && !open:
-			t.Fatalf("crash %v commit %d: an outcome without an intent: %v", when, boundary, c.stageLog())
+			t.Fatalf("crash %v commit %d: an outcome without an intent: %v", when, commit, c.stageLog())
 		}
 	}
 	verify(t, c.world)

@@ -288,33 +288,29 @@ func TestAnAlertThatComesWhileRestoringOpensANewIncidentAfterIt(t *testing.T) {
 // A crash before or after any commit of a restoring leaves nothing behind that
 // the next process does not bring to its end.
 func TestARestoreSurvivesACrashAtEveryCommit(t *testing.T) {
-	for _, when := range []storetest.When{storetest.BeforeCommit, storetest.AfterCommit} {
-		for n := 1; ; n++ {
-			w := newWorld(t)
-			id := backedOut(w)
-			e, err := w.tryEngine(storetest.Crashing(w.store, n+1, when)) // its start is one commit
-			w.must(err)
-			if _, err = e.Restore(w.ctx, id, remediation.RestoreRequest{Actor: "eve", Reason: "false alarm"}); err == nil {
-				_, err = e.Tick(w.ctx)
-			}
-			if err == nil {
-				if n < 6 {
-					t.Fatalf("a restoring has only %d commits", n-1)
-				}
-				break
-			}
-			if !errors.Is(err, storetest.ErrCrash) {
-				t.Fatal(err)
-			}
-			w.start()
-			w.must(w.restore(id)) // a caller that got no answer asks again
-			w.pass(time.Minute)
-			w.is(id, remediation.Closed, "")
-			w.steps(id, remediation.StepUndone, remediation.StepUndone, remediation.StepPending)
-			w.rollout("active", "alpha", true)
-			if f, i := w.target("flag_off").at(), w.target("image_retag").at(); f != remediation.Untouched || i != remediation.Untouched {
-				t.Fatalf("commit %d %v: flag %s, image %s", n, when, f, i)
-			}
+	storetest.EveryCommit(t, 5, func(t *testing.T, n int, when storetest.When) bool {
+		w := newWorld(t)
+		id := backedOut(w)
+		e, err := w.tryEngine(storetest.Crashing(w.store, n+1, when)) // its start is one commit
+		w.must(err)
+		if _, err = e.Restore(w.ctx, id, remediation.RestoreRequest{Actor: "eve", Reason: "false alarm"}); err == nil {
+			_, err = e.Tick(w.ctx)
 		}
-	}
+		if err == nil {
+			return false
+		}
+		if !errors.Is(err, storetest.ErrCrash) {
+			t.Fatal(err)
+		}
+		w.start()
+		w.must(w.restore(id)) // a caller that got no answer asks again
+		w.pass(time.Minute)
+		w.is(id, remediation.Closed, "")
+		w.steps(id, remediation.StepUndone, remediation.StepUndone, remediation.StepPending)
+		w.rollout("active", "alpha", true)
+		if f, i := w.target("flag_off").at(), w.target("image_retag").at(); f != remediation.Untouched || i != remediation.Untouched {
+			t.Fatalf("commit %d %v: flag %s, image %s", n, when, f, i)
+		}
+		return true
+	})
 }

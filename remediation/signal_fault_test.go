@@ -18,34 +18,22 @@ import (
 // every step approved and run, once with the signal cleared before the last one.
 func TestACrashAtEveryCommitOfASignalsLifeEndsTheSame(t *testing.T) {
 	t.Parallel()
-	for approved, first := range map[remediation.Verb]int{
-		remediation.Approve: 1,
-		"":                  12, // what comes before is the same life
-	} {
-		want, _ := signalsLife(t, storetest.BeforeCommit, 10_000, approved)
-		for _, when := range []storetest.When{storetest.BeforeCommit, storetest.AfterCommit} {
-			boundary := first
-			for ; ; boundary++ {
-				got, crashed := signalsLife(t, when, boundary, approved)
+	for name, verb := range map[string]remediation.Verb{"approved": remediation.Approve, "cleared": ""} {
+		t.Run(name, func(t *testing.T) {
+			want, _ := signalsLife(t, 10_000, storetest.BeforeCommit, verb)
+			storetest.EveryCommit(t, 16, func(t *testing.T, commit int, when storetest.When) bool {
+				got, crashed := signalsLife(t, commit, when, verb)
 				if got != want {
-					t.Fatalf("crash %v commit %d: it ends\n%s\nand without a crash\n%s", when, boundary, got, want)
+					t.Fatalf("crash %v commit %d: it ends\n%s\nand without a crash\n%s", when, commit, got, want)
 				}
-				if !crashed {
-					break
-				}
-				if boundary > 100 {
-					t.Fatal("the life of a signal has over 100 commits")
-				}
-			}
-			if boundary < 17 {
-				t.Fatalf("%v: only %d boundaries were crossed", when, boundary)
-			}
-		}
+				return crashed
+			})
+		})
 	}
 }
 
 // signalsLife lives it with one crash, and returns all that it left.
-func signalsLife(t *testing.T, when storetest.When, boundary int, verb remediation.Verb) (left string, crashed bool) {
+func signalsLife(t *testing.T, commit int, when storetest.When, verb remediation.Verb) (left string, crashed bool) {
 	t.Helper()
 	// Few polls: every commit is a boundary, and one poll is like another.
 	w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
@@ -55,7 +43,7 @@ func signalsLife(t *testing.T, when storetest.When, boundary int, verb remediati
 		w.now = w.now.Add(time.Second)
 		w.engine = w.newEngine(w.store)
 	}
-	if e, err := w.tryEngine(storetest.Crashing(w.store, boundary, when)); err != nil {
+	if e, err := w.tryEngine(storetest.Crashing(w.store, commit, when)); err != nil {
 		restart()
 	} else {
 		w.engine = e

@@ -83,8 +83,7 @@ func (d *disk) change(ctx context.Context, effect func() error) error {
 		return err
 	}
 	if d.fault == actiontest.Hang {
-		<-ctx.Done()
-		return ctx.Err()
+		return actiontest.Unanswered(ctx)
 	}
 	return errCut
 }

@@ -37,8 +37,7 @@ func (f *fault) roundTrip(req *http.Request, next http.RoundTripper) (*http.Resp
 		return nil, err
 	}
 	if f.kind == actiontest.Hang {
-		<-req.Context().Done()
-		return nil, req.Context().Err()
+		return nil, actiontest.Unanswered(req.Context())
 	}
 	return nil, errCut
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/crashtest"
 )
 
 // back goes back to the previous image as the engine does, and returns the snapshot.
@@ -111,7 +112,7 @@ func TestReplicasOfDifferentImagesGoBackTogether(t *testing.T) {
 // eachHalfWay meets an operation that was cut off after each of its calls in turn.
 func eachHalfWay(t *testing.T, w *world, meet func(t *testing.T, whole remediation.Action, op string, before []byte, n int)) {
 	whole := w.retag(nil)
-	for n := 0; ; n++ {
+	for n := range crashtest.Points(t) {
 		op := fmt.Sprintf("inc-%d/2-image_retag@1", n)
 		before := w.look(whole, op, remediation.Untouched)
 		broken := &fault{n: n, kind: actiontest.After}

@@ -40,8 +40,7 @@ func (c *cutting) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if c.fault == actiontest.Hang {
-		<-req.Context().Done()
-		return nil, req.Context().Err()
+		return nil, actiontest.Unanswered(req.Context())
 	}
 	return nil, errCut
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/crashtest"
 )
 
 // outside has a version 2.5.0 whose undo script cannot run in a transaction.
@@ -45,7 +46,7 @@ func TestScriptsThatCannotShareATransactionRunOneByOne(t *testing.T) {
 func TestScriptsThatRunOneByOneAreRolledForwardFromEveryPoint(t *testing.T) {
 	w := outside(t, "DROP INDEX CONCURRENTLY IF EXISTS posts_seen;")
 	w.spec.Restartable = true
-	for n := 0; ; n++ {
+	for n := range crashtest.Points(t) {
 		op := fmt.Sprintf("inc-%d/1-schema_rollback@1", n)
 		before := w.position(op, remediation.Untouched).Snapshot
 		f := &fault{n: n, kind: actiontest.After}

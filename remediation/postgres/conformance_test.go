@@ -55,7 +55,7 @@ func (f *fault) seams() *seams {
 	return &seams{
 		dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-			return &wire{Conn: conn, f: f}, err
+			return &wire{Conn: conn, f: f, ctx: ctx}, err
 		},
 		do: func(ctx context.Context, what string, do func(context.Context) error) error {
 			meets, dead := f.next(what)
@@ -69,8 +69,7 @@ func (f *fault) seams() *seams {
 				return err
 			}
 			if meets == actiontest.Hang {
-				<-ctx.Done()
-				return ctx.Err()
+				return actiontest.Unanswered(ctx)
 			}
 			return errCut
 		},
@@ -81,7 +80,8 @@ func (f *fault) seams() *seams {
 type wire struct {
 	net.Conn
 	f     *fault
-	meets atomic.Value // actiontest.Fault, of the answer
+	ctx   context.Context // of the operation that dialled
+	meets atomic.Value    // actiontest.Fault, of the answer
 }
 
 func (w *wire) Write(p []byte) (int, error) {
@@ -115,6 +115,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		if meets == actiontest.After {
 			return 0, errors.Join(errCut, w.Close())
 		}
+		actiontest.Expire(w.ctx)
 	}
 }
 

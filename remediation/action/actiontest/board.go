@@ -82,8 +82,7 @@ func (b *Board) Cut(n int, f Fault) (cut *Board, fired func() bool) {
 			return remediation.InDoubt(errors.New("cut off before the effect"))
 		case Hang:
 			effect()
-			<-ctx.Done()
-			return remediation.InDoubt(ctx.Err())
+			return remediation.InDoubt(Unanswered(ctx))
 		}
 		effect()
 		return remediation.InDoubt(errors.New("cut off after the effect"))

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"testing"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/crashtest"
 )
 
 // ErrCrash is what a store answers from its crash on.
@@ -37,6 +39,28 @@ func (w When) String() string {
 // and is not closed by it: what stands for the next process opens or uses that.
 func Crashing(store remediation.Store, n int, when When) remediation.Store {
 	return &crashing{store: store, left: n, when: when}
+}
+
+// EveryCommit lives the same life again and again and crashes it at another
+// commit each time, before the commit and after it; with -short at a sample of
+// them. live gives its engine the store Crashing(store, commit, when), and reports
+// whether that crashed. A life of fewer commits than least fails the test.
+func EveryCommit(t *testing.T, least int, live func(t *testing.T, commit int, when When) (crashed bool)) {
+	t.Helper()
+	for _, when := range []When{BeforeCommit, AfterCommit} {
+		t.Run(when.String(), func(t *testing.T) {
+			t.Parallel()
+			for n := range crashtest.Points(t) {
+				if live(t, n+1, when) {
+					continue
+				}
+				if n < least {
+					t.Fatalf("only %d commits", n)
+				}
+				return
+			}
+		})
+	}
 }
 
 type crashing struct {

@@ -1,0 +1,49 @@
+// Package crashtest chooses the points at which a test cuts backout off: each of
+// them in the long run, and a sample in the short one. The conformance suites of
+// actions and stores use it, and so do the tests of the engine and of the actions.
+package crashtest
+
+import (
+	"iter"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+)
+
+// most is the number of points after which a test that never gets through fails.
+const most = 200
+
+// gap is the mean distance of two points of a sample.
+const gap = 4
+
+// Points yields the points of one way through the code, from 0. The caller cuts
+// off at the point that it is given, and leaves the loop when the way ended
+// before it.
+//
+// With -short it is a sample: the first point, and of the others about one in
+// four. A failing test logs the seed, and BACKOUT_SEED=N draws the same sample.
+func Points(t testing.TB) iter.Seq[int] {
+	t.Helper()
+	step := func() int { return 1 }
+	if testing.Short() {
+		seed := rand.Uint64()
+		if s := os.Getenv("BACKOUT_SEED"); s != "" {
+			var err error
+			if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+				t.Fatalf("BACKOUT_SEED: %v", err)
+			}
+		}
+		t.Logf("a sample of the points; the same again: BACKOUT_SEED=%d", seed)
+		r := rand.New(rand.NewPCG(seed, 0))
+		step = func() int { return 1 + r.IntN(2*gap-1) }
+	}
+	return func(yield func(int) bool) {
+		for n := 0; n < most; n += step() {
+			if !yield(n) {
+				return
+			}
+		}
+		t.Fatalf("still not through at point %d", most)
+	}
+}
