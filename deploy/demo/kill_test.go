@@ -16,9 +16,6 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// kills is how often backout is killed, each time in another incident.
-const kills = 25
-
 // latestKill is the longest time from the first notification to the kill: on a
 // machine that is not busy, an incident is opened and its step verified within it.
 const latestKill = 1200 * time.Millisecond
@@ -30,6 +27,7 @@ func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	s.breaching(t)
 
 	random := chance(t)
+	kills := rounds(25) // each in another incident
 	l := &log{stack: s}
 	var accepted []string
 	hit := map[string]int{}

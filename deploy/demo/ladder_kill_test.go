@@ -15,6 +15,14 @@ import (
 // steps that change more than a flag.
 const killsOfAStep = 8
 
+// rounds returns how many of a test's rounds there are to be: all, or with -short a quarter.
+func rounds(all int) int {
+	if testing.Short() {
+		return (all + 3) / 4
+	}
+	return all
+}
+
 // midst kills backout at a moment between the intent and the verification of a
 // step's next run, starts it again, and waits until that step is verified. take
 // is how long the step takes when nothing is killed; 0: nothing is killed, and the time is returned.
@@ -84,7 +92,7 @@ func TestKilledInTheMidstOfAnImagesChangeBackoutMakesItOnce(t *testing.T) {
 	random, l := chance(t), &log{stack: s}
 	var take time.Duration
 	hits := map[string]int{}
-	for round := range 1 + killsOfAStep {
+	for round := range 1 + rounds(killsOfAStep) {
 		must(t, s.engine.tag(ctx, s.image+":"+newVersion, s.image+":latest"))
 		must(t, s.setFlag("0"))
 		must(t, s.upAnew(ctx))
@@ -125,7 +133,7 @@ func TestKilledInTheMidstOfASchemasRollbackBackoutEndsIt(t *testing.T) {
 	random, l := chance(t), &log{stack: s}
 	var take time.Duration
 	hits := map[string]int{}
-	for round := range 1 + killsOfAStep {
+	for round := range 1 + rounds(killsOfAStep) {
 		must(t, s.migrate(ctx))
 		took, inc, hit := s.midst(t, l, "schema_rollback", random, take)
 		if round == 0 || took < take {
