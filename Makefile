@@ -50,13 +50,18 @@ REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|action|actiontest
 
 # Packages at a time: the tests wait for real programs more than they compute.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
-GOTEST := go test -p $(PACKAGES) -timeout 30m
+GOTEST := go test -p $(PACKAGES) -timeout 60m
 WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
 
 .PHONY: test
-test: tools promtool3 compose2 ## Run all tests, those that run goroutines with the race detector
-	@$(WITH) bash -c "$(GOTEST) $(ALONE) && $(GOTEST) -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation && \
-	  $(GOTEST) -race $(NORACE) $(REST) && $(GOTEST) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo"
+test: tools promtool3 compose2 ## Run all tests, cutting backout off at a sample of the points
+	@$(WITH) bash -c "$(GOTEST) -short $(ALONE) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation && \
+	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
+
+.PHONY: test-long
+test-long: tools promtool3 compose2 ## Run all tests with the race detector, cutting backout off at every point
+	@$(WITH) bash -c "$(GOTEST) -race $(NORACE) $(shell go list ./... | grep -vE '/(docker|demo)$$') && \
+	  $(GOTEST) -race $(NORACE) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo"
 
 .PHONY: bench
 bench: tools compose2 ## Print the measurements as a table (without the race detector)
