@@ -1,4 +1,4 @@
-package remediation
+package audit
 
 import (
 	"bytes"
@@ -44,32 +44,6 @@ func (e Entry) Seal(seq int64, hash string) (sealed Entry, canonical []byte, err
 
 // Canonical returns the bytes that Hash is the sum of, nil for an entry that has
 // none; Normal says why.
-//
-// They are one JSON object in UTF-8, without any space between its tokens and
-// without a line end:
-//
-//	{"action":S,"actor":S,"detail":O,"incident":S,"kind":S,"prev":S,"seq":I,"service":S,"step":S,"time":T}
-//
-// In it
-//   - the keys of every object are ASCII and stand in the order of their bytes,
-//     none of them twice;
-//   - a string S escapes only `"`, `\` and U+0000 to U+001F: the short forms
-//     \" \\ \b \t \n \f \r, otherwise \u00xx in lower-case hexadecimal. All else is
-//     raw UTF-8: U+007F, U+2028, <, > and & too. A byte that was not part of valid
-//     UTF-8 has been replaced by U+FFFD, each byte by one;
-//   - a number I is an integer without fraction, exponent, leading zeros or "-0",
-//     of any size up to 1,000 digits. Measured values are strings;
-//   - detail O holds strings, integers, true, false, null, arrays and objects,
-//     nested at most 32 deep;
-//   - the time T is RFC 3339 in UTC with six digits of microseconds and a Z:
-//     "2026-11-22T03:00:00.000000Z".
-//
-// These are the bytes that Python's
-//
-//	json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-//
-// gives for the entry without its key "hash". As JSON (an export's line, the
-// API) an entry is the same object with "hash" in its place after "detail".
 func (e Entry) Canonical() []byte {
 	n, err := e.Normal()
 	if err != nil {
