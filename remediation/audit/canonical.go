@@ -6,10 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Normal returns the entry as the log holds it: the time in UTC, cut to
@@ -37,7 +36,9 @@ func (e Entry) Seal(seq int64, hash string) (sealed Entry, canonical []byte, err
 	if sealed, err = e.Normal(); err != nil {
 		return Entry{}, nil, err
 	}
-	canonical = sealed.encode(withoutHash)
+	if canonical, err = sealed.encode(withoutHash); err != nil {
+		return Entry{}, nil, err
+	}
 	sealed.Hash = SumOf(canonical)
 	return sealed, canonical, nil
 }
@@ -45,11 +46,11 @@ func (e Entry) Seal(seq int64, hash string) (sealed Entry, canonical []byte, err
 // Canonical returns the bytes that Hash is the sum of, nil for an entry that has
 // none; Normal says why.
 func (e Entry) Canonical() []byte {
-	n, err := e.Normal()
+	b, err := e.normalBytes(withoutHash)
 	if err != nil {
 		return nil
 	}
-	return n.encode(withoutHash)
+	return b
 }
 
 // Sum returns what Hash must be: the lower-case hexadecimal SHA-256 of
@@ -74,12 +75,14 @@ func SumOf(canonical []byte) string {
 // MarshalJSON returns the canonical form with "hash" in its place: a line of an
 // export. json.Marshal and an Encoder that escapes HTML rewrite its strings;
 // the JSON then means the same, but its bytes are not what was hashed.
-func (e Entry) MarshalJSON() ([]byte, error) {
+func (e Entry) MarshalJSON() ([]byte, error) { return e.normalBytes(withHash) }
+
+func (e Entry) normalBytes(hash hashKey) ([]byte, error) {
 	n, err := e.Normal()
 	if err != nil {
 		return nil, err
 	}
-	return n.encode(withHash), nil
+	return n.encode(hash)
 }
 
 // hashKey says whether an encoded entry has its key "hash".
@@ -90,58 +93,52 @@ const (
 	withHash
 )
 
-// encode writes an entry that is in normal form.
-func (n Entry) encode(hash hashKey) []byte {
-	b := make([]byte, 0, 1024)
-	b = appendString(append(b, `{"action":`...), n.Action)
-	b = appendString(append(b, `,"actor":`...), n.Actor)
-	b = appendMap(append(b, `,"detail":`...), n.Detail)
-	if hash == withHash {
-		b = appendString(append(b, `,"hash":`...), n.Hash)
-	}
-	b = appendString(append(b, `,"incident":`...), n.Incident)
-	b = appendString(append(b, `,"kind":`...), string(n.Kind))
-	b = appendString(append(b, `,"prev":`...), n.Prev)
-	b = strconv.AppendInt(append(b, `,"seq":`...), n.Seq, 10)
-	b = appendString(append(b, `,"service":`...), n.Service)
-	b = appendString(append(b, `,"step":`...), n.Step)
-	b = append(b, `,"time":"`...)
-	b = n.Time.AppendFormat(b, timeFormat)
-	return append(b, '"', '}')
+// fields are an entry's, without its methods.
+type fields Entry
+
+// object is an entry as it is written; its own fields take the place of the
+// embedded ones.
+type object struct {
+	fields
+	Time string  `json:"time"`
+	Hash *string `json:"hash,omitempty"`
 }
 
-// entryKeys are the keys of an entry; in stored bytes "hash" is not among them.
-var entryKeys = []string{"action", "actor", "detail", "hash", "incident", "kind", "prev", "seq", "service", "step", "time"}
+// encode writes an entry that is in normal form.
+func (n Entry) encode(hash hashKey) ([]byte, error) {
+	o := object{fields: fields(n), Time: n.Time.Format(timeFormat)}
+	if hash == withHash {
+		o.Hash = &n.Hash
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		return nil, fmt.Errorf("audit entry %d: %w", n.Seq, err)
+	}
+	return canonicalize(b)
+}
+
+// canonicalize rewrites JSON as RFC 8785 says, except that numbers stay as they are:
+// it would round an integer beyond 2^53. A name that an object has twice and invalid
+// UTF-8 are errors.
+func canonicalize(b []byte) ([]byte, error) {
+	v := jsontext.Value(b)
+	err := v.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false))
+	if err != nil {
+		return nil, fmt.Errorf("audit entry: %w", err)
+	}
+	return v, nil
+}
 
 // UnmarshalJSON reads an entry as MarshalJSON writes it; spaces, the order of
-// keys and other escapes of strings do not matter. Keys that are missing or
-// unknown, and values that have no canonical form, are errors: what was hashed
-// can then not be told.
+// keys and other escapes of strings do not matter. Keys that are missing, unknown
+// or written twice, and values that have no canonical form, are errors: nobody
+// could tell what was hashed.
 func (e *Entry) UnmarshalJSON(b []byte) error {
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(b, &keys); err != nil {
-		return fmt.Errorf("audit entry: %w", err)
+	b, err := canonicalize(bytes.Clone(b))
+	if err != nil {
+		return err
 	}
-	for _, k := range entryKeys {
-		if v, ok := keys[k]; !ok || string(v) == "null" {
-			return fmt.Errorf("audit entry: no key %q", k)
-		}
-	}
-	if len(keys) != len(entryKeys) {
-		var odd []string
-		for k := range keys {
-			if !slices.Contains(entryKeys, k) {
-				odd = append(odd, k)
-			}
-		}
-		slices.Sort(odd)
-		return fmt.Errorf("audit entry: unknown keys %q", odd)
-	}
-	var hash string
-	if err := json.Unmarshal(keys["hash"], &hash); err != nil {
-		return fmt.Errorf("audit entry: hash: %w", err)
-	}
-	return e.decode(b, hash)
+	return e.decode(b, withHash)
 }
 
 // ParseEntry reads canonical bytes, as a store keeps them, and the hash kept
@@ -149,37 +146,39 @@ func (e *Entry) UnmarshalJSON(b []byte) error {
 // Canonical gives; it does not check the hash.
 func ParseEntry(canonical []byte, hash string) (Entry, error) {
 	var e Entry
-	if err := e.decode(canonical, hash); err != nil {
+	if err := e.decode(canonical, withoutHash); err != nil {
 		return Entry{}, err
 	}
-	if !bytes.Equal(e.encode(withoutHash), canonical) {
-		return Entry{}, fmt.Errorf("audit entry %d: its bytes are not in canonical form", e.Seq)
-	}
+	e.Hash = hash
 	return e, nil
 }
 
-// decode reads an entry's keys but for hash.
-func (e *Entry) decode(b []byte, hash string) error {
-	var in struct {
-		Action, Actor, Incident, Kind, Prev, Service, Step, Time string
-		Seq                                                      int64
-		Detail                                                   map[string]any
-	}
+// decode reads what encode writes, and nothing else.
+func (e *Entry) decode(b []byte, hash hashKey) error {
+	var o object
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
-	if err := dec.Decode(&in); err != nil {
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&o); err != nil {
 		return fmt.Errorf("audit entry: %w", err)
 	}
-	t, err := time.Parse(timeFormat, in.Time)
-	if err != nil || !strings.HasSuffix(in.Time, "Z") {
-		return fmt.Errorf("audit entry %d: time %q is not written like %s", in.Seq, in.Time, timeFormat)
+	read := Entry(o.fields)
+	var err error
+	if read.Time, err = time.Parse(timeFormat, o.Time); err != nil {
+		return fmt.Errorf("audit entry %d: time %q is not written like %s", read.Seq, o.Time, timeFormat)
 	}
-	read, err := Entry{
-		Seq: in.Seq, Time: t, Kind: Kind(in.Kind), Actor: in.Actor, Service: in.Service, Incident: in.Incident,
-		Step: in.Step, Action: in.Action, Detail: in.Detail, Prev: in.Prev, Hash: hash,
-	}.Normal()
+	if o.Hash != nil {
+		read.Hash = *o.Hash
+	}
+	if read, err = read.Normal(); err != nil {
+		return err
+	}
+	again, err := read.encode(hash)
 	if err != nil {
 		return err
+	}
+	if !bytes.Equal(again, b) {
+		return fmt.Errorf("audit entry %d: not in canonical form, or its keys are not those of an entry", read.Seq)
 	}
 	*e = read
 	return nil

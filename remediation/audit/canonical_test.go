@@ -101,6 +101,7 @@ func TestDetailTakesWhatHasACanonicalForm(t *testing.T) {
 		"sized int":          {uint8(200), `200`},
 		"uint64":             {^uint64(0), `18446744073709551615`},
 		"big int":            {new(big.Int).Lsh(big.NewInt(1), 100), `1267650600228229401496703205376`},
+		"beyond 2^53":        {int64(1<<53 + 1), `9007199254740993`},
 		"number":             {json.Number("12345678901234567890"), `12345678901234567890`},
 		"minus nought":       {json.Number("-0"), `0`},
 		"named text":         {text("a"), `"a"`},
@@ -195,11 +196,16 @@ func TestWhatIsNotAnEntryIsNotRead(t *testing.T) {
 		"missing key":  {`"step":"",`, ``},
 		"unknown key":  {`"step":"",`, `"step":"","stop":"",`},
 		"another case": {`"step":"",`, `"Step":"",`},
+		"key twice":    {`"step":"",`, `"step":"","step":"",`},
+		"no hash":      {`"hash":"",`, ``},
+		"broken UTF-8": {`"step":""`, "\"step\":\"\xff\""},
 		"null":         {`"step":""`, `"step":null`},
 		"float":        {`"a":1`, `"a":1.0`},
 		"float seq":    {`"seq":0`, `"seq":0.0`},
 		"detail":       {`{"a":1}`, `[]`},
 		"key":          {`{"a":1}`, `{"ä":1}`},
+		"name twice":   {`{"a":1}`, `{"a":1,"a":1}`},
+		"minus nought": {`"a":1`, `"a":-0`},
 		"time":         {`.000000Z`, `Z`},
 		"zone":         {`.000000Z`, `.000000+00:00`},
 	} {
@@ -227,7 +233,8 @@ func TestStoredBytesMustBeCanonical(t *testing.T) {
 		t.Fatalf("sealed %+v, parsed %+v (%v)", e, back, err)
 	}
 	for _, edit := range [][2]string{
-		{`{"a":1,"b":2}`, `{"b":2,"a":1}`}, {`{"a":1,"b":2}`, `{"a":1,"b":2,"b":2}`}, {`"a":1`, `"a": 1`}, {`<`, `\u003c`}, {`"seq":5`, `"seq":5,"x":1`}, {`"seq":5,`, ``},
+		{`{"a":1,"b":2}`, `{"b":2,"a":1}`}, {`{"a":1,"b":2}`, `{"a":1,"b":2,"b":2}`}, {`"a":1`, `"a": 1`}, {`<`, `\u003c`}, {`"seq":5`, `"seq":5,"x":1`},
+		{`"incident"`, `"hash":"","incident"`}, {`"seq":5,`, ``},
 	} {
 		bad := strings.Replace(string(canonical), edit[0], edit[1], 1)
 		if _, err := audit.ParseEntry([]byte(bad), e.Hash); bad == string(canonical) || err == nil {

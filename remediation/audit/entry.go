@@ -10,7 +10,8 @@
 //
 //	{"action":S,"actor":S,"detail":O,"incident":S,"kind":S,"prev":S,"seq":I,"service":S,"step":S,"time":T}
 //
-// In it
+// This is RFC 8785 with two differences: integers keep all their digits, and other
+// numbers are refused. So
 //   - object keys are ASCII, sorted by their bytes, none of them twice;
 //   - a string S escapes only `"`, `\` and U+0000 to U+001F: the short forms
 //     \" \\ \b \t \n \f \r, otherwise \u00xx in lower-case hexadecimal. All else is
@@ -27,8 +28,8 @@
 //
 //	json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 //
-// As JSON (a line of an export, the API) an entry is the same object with "hash"
-// in its place after "detail".
+// Stored bytes that are anything else are refused. As JSON (a line of an export,
+// the API) an entry is the same object with "hash" in its place after "detail".
 //
 // # Chain
 //
