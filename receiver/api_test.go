@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func TestIncidentsAreListedInPages(t *testing.T) {
@@ -194,12 +195,12 @@ func TestTheAuditLogIsListedAsItIsHashed(t *testing.T) {
 	wantOK(t, b.do(request("GET", "/api/v1/audit", "")), `{"entries":[],"next":0}`)
 	wantOK(t, b.do(request("GET", "/api/v1/audit?after=41", "")), `{"entries":[],"next":41}`)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	b.service.entries = []remediation.Entry{
-		{Seq: 8, Time: at, Kind: remediation.KindOpened, Actor: "engine", Detail: map[string]any{"reason": "<a & b>\u2028"}},
-		{Seq: 9, Time: at, Kind: remediation.KindClosed, Actor: "engine", Detail: map[string]any{}},
+	b.service.entries = []audit.Entry{
+		{Seq: 8, Time: at, Kind: audit.KindOpened, Actor: "engine", Detail: map[string]any{"reason": "<a & b>\u2028"}},
+		{Seq: 9, Time: at, Kind: audit.KindClosed, Actor: "engine", Detail: map[string]any{}},
 	}
 	w := b.do(request("GET", "/api/v1/audit?incident=inc-1&service=s&kind=opened&after=7&limit=2", ""))
-	if f := b.service.entryFilter; f != (remediation.EntryFilter{Incident: "inc-1", Service: "s", Kind: "opened", After: 7, Limit: 2}) {
+	if f := b.service.entryFilter; f != (audit.Filter{Incident: "inc-1", Service: "s", Kind: "opened", After: 7, Limit: 2}) {
 		t.Errorf("asked for %+v", f)
 	}
 	var got struct {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // listEntries answers {"entries":[...],"next":SEQ}, oldest first; next is what
@@ -20,10 +20,10 @@ func (s *Server) listEntries(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	f := remediation.EntryFilter{
+	f := audit.Filter{
 		Incident: q.Get("incident"),
 		Service:  q.Get("service"),
-		Kind:     remediation.Kind(q.Get("kind")),
+		Kind:     audit.Kind(q.Get("kind")),
 		Limit:    n,
 	}
 	if text := q.Get("after"); text != "" {

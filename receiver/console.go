@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // consoleRoutes are the pages, what they load, and the forms on them.
@@ -117,7 +118,7 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		Brief         string
 	}{frame: f, Story: storyOf(v, o), Now: o.Time, Events: events, Skipped: skipped}
 	for _, e := range events {
-		if e.Kind == remediation.KindHeld {
+		if e.Kind == audit.KindHeld {
 			data.Holds = append(data.Holds, e)
 		}
 	}
@@ -174,13 +175,13 @@ func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, note
 // timeLine is an incident's audit entries, oldest first; skipped: there are more
 // between the first and the last ones.
 func (s *Server) timeLine(ctx context.Context, id string) (events []event, skipped bool, err error) {
-	newest, err := s.service.Entries(ctx, remediation.EntryFilter{Incident: id, Newest: true, Limit: lastEvents})
+	newest, err := s.service.Entries(ctx, audit.Filter{Incident: id, Newest: true, Limit: lastEvents})
 	if err != nil {
 		return nil, false, err
 	}
-	var first []remediation.Entry
+	var first []audit.Entry
 	if len(newest) == lastEvents {
-		if first, err = s.service.Entries(ctx, remediation.EntryFilter{Incident: id, Limit: firstEvents, Before: newest[0].Seq}); err != nil {
+		if first, err = s.service.Entries(ctx, audit.Filter{Incident: id, Limit: firstEvents, Before: newest[0].Seq}); err != nil {
 			return nil, false, err
 		}
 		skipped = len(first) == firstEvents

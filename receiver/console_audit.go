@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 const (
@@ -58,7 +59,7 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 		return err
 	}
 	ctx := c.Request().Context()
-	var found remediation.Found
+	var found audit.Page
 	var events []event
 	var chain chainState
 	err = s.auditReads.take(ctx, func() (err error) {
@@ -79,10 +80,10 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 	data := struct {
 		frame
 		Filter          auditFilter
-		Kinds           []remediation.Kind
+		Kinds           []audit.Kind
 		Services        []remediation.ServiceNow
 		Entries         []event
-		Found           remediation.Found
+		Found           audit.Page
 		Filtered, Full  bool
 		Older, Newest   string
 		Export          string
@@ -91,7 +92,7 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 		UnknownService  bool
 		UnknownIncident string
 	}{
-		frame: s.frame(c, "Audit log"), Filter: f, Kinds: remediation.Kinds(), Services: o.Services, Found: found,
+		frame: s.frame(c, "Audit log"), Filter: f, Kinds: audit.Kinds(), Services: o.Services, Found: found,
 		Filtered: len(f.values()) > 0, Full: len(events) == auditPageSize, Before: search.Before,
 		Entries: events, Chain: chain,
 	}
@@ -115,9 +116,9 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 	return s.showPage(c, http.StatusOK, "audit", data)
 }
 
-func (f auditFilter) search(before string) (remediation.Search, error) {
-	q := remediation.Search{
-		Service: f.Service, Incident: f.Incident, Kind: remediation.Kind(f.Kind), Text: f.Text, Limit: auditPageSize,
+func (f auditFilter) search(before string) (audit.Query, error) {
+	q := audit.Query{
+		Service: f.Service, Incident: f.Incident, Kind: audit.Kind(f.Kind), Text: f.Text, Limit: auditPageSize,
 	}
 	if utf8.RuneCountInString(f.Text) > maxSearch {
 		return q, refuse(http.StatusBadRequest, "the text to search for is longer than %d characters", maxSearch)
@@ -166,7 +167,7 @@ type chainState struct {
 }
 
 // checkChain looks at the hashes of entries, newest first.
-func checkChain(entries []remediation.Entry) chainState {
+func checkChain(entries []audit.Entry) chainState {
 	st := chainState{Checked: len(entries), Linked: len(entries) > 1}
 	for i, e := range entries {
 		if e.Sum() != e.Hash {
@@ -194,8 +195,8 @@ func (s *Server) exportAudit(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	f := remediation.EntryFilter{
-		Service: q.Get("service"), Kind: remediation.Kind(q.Get("kind")), Incident: q.Get("incident"), Limit: exportBatch,
+	f := audit.Filter{
+		Service: q.Get("service"), Kind: audit.Kind(q.Get("kind")), Incident: q.Get("incident"), Limit: exportBatch,
 	}
 	w, control := c.Response(), http.NewResponseController(c.Response())
 	for first := true; ; first = false {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // harmless checks that a page holds nothing live of what was put into it.
@@ -51,11 +52,11 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 	b.service.rollouts = []remediation.RolloutView{{Rollout: b.service.overview.Services[0].Rollout, Criteria: []remediation.CriterionView{{Name: evil, Bound: evil}},
 		Next: evil, Traffic: evil, Gates: []remediation.StageGate{{Gate: evil, Why: evil}},
 		Timeline: []remediation.TimelineDay{{Day: evil, Date: evil, Activity: evil, Owner: evil}}}}
-	b.service.entries = []remediation.Entry{
+	b.service.entries = []audit.Entry{
 		{Seq: 2, Time: now, Kind: "held", Actor: evil, Service: evil, Incident: "inc-1", Step: evil, Hash: evil, Detail: map[string]any{
 			"reason": evil, "why": evil, "gates": []any{map[string]any{"gate": evil, "ok": false, "why": evil}}, "before": map[string]any{"a": evil}, evil: evil,
 		}},
-		{Seq: 1, Time: now, Kind: remediation.Kind(evil), Actor: evil, Service: evil, Incident: evil, Step: evil, Detail: map[string]any{}},
+		{Seq: 1, Time: now, Kind: audit.Kind(evil), Actor: evil, Service: evil, Incident: evil, Step: evil, Detail: map[string]any{}},
 	}
 	b.service.plot = remediation.Plot{Note: evil, Points: []remediation.Point{{Time: now, Value: 1}}, Marks: []remediation.Mark{{Time: now, Label: evil}}}
 	for _, path := range []string{"/", "/incidents/inc-1", "/audit", "/rollout", "/audit?text=" + url.QueryEscape("<script>alert(1)</script>\u202e")} {
@@ -266,7 +267,7 @@ func TestAStreamTellsOfAChangeAndEndsWithTheServer(t *testing.T) {
 func TestAnExportIsWhatTheCommandWrites(t *testing.T) {
 	s := newShop(t)
 	id := s.breach()
-	entries, err := s.engine.Entries(t.Context(), remediation.EntryFilter{Incident: id})
+	entries, err := s.engine.Entries(t.Context(), audit.Filter{Incident: id})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +288,7 @@ func TestAnExportIsWhatTheCommandWrites(t *testing.T) {
 func TestTheAuditPageSaysWhereItsChainIsBroken(t *testing.T) {
 	s := newShop(t)
 	s.breach()
-	entries, err := s.engine.Entries(t.Context(), remediation.EntryFilter{})
+	entries, err := s.engine.Entries(t.Context(), audit.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // browse asks for a page as a browser does.
@@ -117,17 +117,17 @@ func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPa
 	change("close", url.Values{"reason": {"mended"}}, "closed "+id)
 	change("restore", url.Values{"reason": {"v3 is out"}, "force": {"yes"}}, "began to restore")
 
-	entries, err := s.engine.Entries(t.Context(), remediation.EntryFilter{Incident: id})
+	entries, err := s.engine.Entries(t.Context(), audit.Filter{Incident: id})
 	if err != nil {
 		t.Fatal(err)
 	}
-	why := map[remediation.Kind]string{}
+	why := map[audit.Kind]string{}
 	for _, e := range entries {
 		if e.Actor == "eve" {
 			why[e.Kind], _ = e.Detail["reason"].(string)
 		}
 	}
-	for kind, want := range map[remediation.Kind]string{
+	for kind, want := range map[audit.Kind]string{
 		"claimed": "I look at it", "released": "nothing found", "denied": "the schema stays", "closed": "mended",
 	} {
 		if why[kind] != want {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -52,11 +53,11 @@ func breachPlot() remediation.Plot {
 	}
 	at := func(d time.Duration) time.Time { return plotOpened.Add(d) }
 	p.Marks = []remediation.Mark{
-		{Time: at(0), Kind: remediation.KindOpened, Label: "opened"},
-		{Time: at(500 * time.Millisecond), Kind: remediation.KindIntent, Label: "1-flag_off"},
-		{Time: at(7 * time.Minute), Kind: remediation.KindIntent, Label: "2-image_retag"},
-		{Time: at(14 * time.Minute), Kind: remediation.KindRecovered, Label: "recovered"},
-		{Time: at(24 * time.Minute), Kind: remediation.KindClosed, Label: "closed"},
+		{Time: at(0), Kind: audit.KindOpened, Label: "opened"},
+		{Time: at(500 * time.Millisecond), Kind: audit.KindIntent, Label: "1-flag_off"},
+		{Time: at(7 * time.Minute), Kind: audit.KindIntent, Label: "2-image_retag"},
+		{Time: at(14 * time.Minute), Kind: audit.KindRecovered, Label: "recovered"},
+		{Time: at(24 * time.Minute), Kind: audit.KindClosed, Label: "closed"},
 	}
 	for t := p.From; !t.After(p.To); t = t.Add(15 * time.Second) {
 		d := t.Sub(plotOpened)

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // fakeService records what the receiver asks of the engine.
@@ -35,13 +36,13 @@ type fakeService struct {
 	// err is what all other methods return.
 	err       error
 	incidents []remediation.IncidentView
-	entries   []remediation.Entry
+	entries   []audit.Entry
 	// incidentFilter and entryFilter are the last ones asked for.
 	incidentFilter remediation.IncidentFilter
-	entryFilter    remediation.EntryFilter
+	entryFilter    audit.Filter
 	// search is the last one asked for, found its answer but for the entries.
-	search   remediation.Search
-	found    remediation.Found
+	search   audit.Query
+	found    audit.Page
 	overview remediation.Overview
 	public   remediation.PublicPage
 	rollouts []remediation.RolloutView
@@ -102,12 +103,12 @@ func (f *fakeService) Restore(_ context.Context, id string, r remediation.Restor
 	return remediation.IncidentView{ID: id}, f.err
 }
 
-func (f *fakeService) Entries(_ context.Context, filter remediation.EntryFilter) ([]remediation.Entry, error) {
+func (f *fakeService) Entries(_ context.Context, filter audit.Filter) ([]audit.Entry, error) {
 	f.entryFilter = filter
 	return f.entries, f.err
 }
 
-func (f *fakeService) Search(_ context.Context, q remediation.Search) (remediation.Found, error) {
+func (f *fakeService) Search(_ context.Context, q audit.Query) (audit.Page, error) {
 	f.search = q
 	found := f.found
 	found.Entries = f.entries

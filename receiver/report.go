@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Report is a post-incident report: an incident and its part of the audit log,
@@ -25,8 +26,8 @@ type Report struct {
 	People    []ReportDecision `json:"people"`
 	Questions []string         `json:"questions"`
 	// Entries are the incident's, and the freezes and blindness of its time.
-	Entries []remediation.Entry `json:"entries"`
-	Plots   []remediation.Plot  `json:"plots"`
+	Entries []audit.Entry      `json:"entries"`
+	Plots   []remediation.Plot `json:"plots"`
 }
 
 // ReportDuration is the time between two moments; Took is nil where one of them
@@ -75,7 +76,7 @@ type ReportDecision struct {
 type ReportSource interface {
 	Incident(ctx context.Context, id string) (remediation.IncidentView, error)
 	// Entries is called with a Limit of maxLimit at most.
-	Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error)
+	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
 	Plot(ctx context.Context, id, trigger string) (remediation.Plot, error)
 }
 
@@ -117,13 +118,13 @@ func NewReport(ctx context.Context, src ReportSource, id string, now time.Time) 
 
 // reportEntries returns the incident's entries, and those of freezes and
 // blindness in its time, oldest first.
-func reportEntries(ctx context.Context, src ReportSource, inc remediation.IncidentView) ([]remediation.Entry, error) {
-	all, err := everyEntry(ctx, src, remediation.EntryFilter{Incident: inc.ID})
+func reportEntries(ctx context.Context, src ReportSource, inc remediation.IncidentView) ([]audit.Entry, error) {
+	all, err := everyEntry(ctx, src, audit.Filter{Incident: inc.ID})
 	if err != nil {
 		return nil, err
 	}
-	for _, kind := range []remediation.Kind{remediation.KindFrozen, remediation.KindThawed, remediation.KindBlind} {
-		some, err := everyEntry(ctx, src, remediation.EntryFilter{Kind: kind})
+	for _, kind := range []audit.Kind{audit.KindFrozen, audit.KindThawed, audit.KindBlind} {
+		some, err := everyEntry(ctx, src, audit.Filter{Kind: kind})
 		if err != nil {
 			return nil, err
 		}
@@ -134,12 +135,12 @@ func reportEntries(ctx context.Context, src ReportSource, inc remediation.Incide
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b remediation.Entry) int { return int(a.Seq - b.Seq) })
+	slices.SortFunc(all, func(a, b audit.Entry) int { return int(a.Seq - b.Seq) })
 	return all, nil
 }
 
-func everyEntry(ctx context.Context, src ReportSource, f remediation.EntryFilter) ([]remediation.Entry, error) {
-	all := []remediation.Entry{}
+func everyEntry(ctx context.Context, src ReportSource, f audit.Filter) ([]audit.Entry, error) {
+	all := []audit.Entry{}
 	for f.Limit = maxLimit; ; {
 		page, err := src.Entries(ctx, f)
 		if err != nil {
@@ -154,7 +155,7 @@ func everyEntry(ctx context.Context, src ReportSource, f remediation.EntryFilter
 }
 
 // detailText returns the first of an entry's texts under the keys that is not empty.
-func detailText(e remediation.Entry, keys ...string) string {
+func detailText(e audit.Entry, keys ...string) string {
 	for _, k := range keys {
 		if s, ok := e.Detail[k].(string); ok && s != "" {
 			return s
@@ -171,9 +172,9 @@ func (r *Report) actions() {
 		undo, _ := e.Detail["undo"].(bool)
 		at := e.Time.UTC()
 		switch e.Kind {
-		case remediation.KindApproved:
+		case audit.KindApproved:
 			approved[e.Step] = e.Actor
-		case remediation.KindIntent:
+		case audit.KindIntent:
 			a := ReportAction{
 				Step: e.Step, Undo: undo, Target: detailText(e, "target"), Began: &at, By: approved[e.Step],
 				Before: e.Detail["before"], Why: detailText(e, "why", "reason"),
@@ -186,7 +187,7 @@ func (r *Report) actions() {
 				r.failed(e)
 			}
 			r.Actions = append(r.Actions, a)
-		case remediation.KindOutcome, remediation.KindInDoubt:
+		case audit.KindOutcome, audit.KindInDoubt:
 			a := r.begun(e.Step, undo)
 			if a == nil {
 				r.Actions = append(r.Actions, ReportAction{Step: e.Step, Undo: undo, Target: detailText(e, "target"), Before: e.Detail["before"]})
@@ -196,7 +197,7 @@ func (r *Report) actions() {
 			if why := detailText(e, "why"); why != "" {
 				a.Why = why
 			}
-			if e.Kind == remediation.KindInDoubt {
+			if e.Kind == audit.KindInDoubt {
 				if a.Outcome = "in_doubt"; detailText(e, "seen") != string(remediation.Untouched) {
 					continue // an outcome may still follow
 				}
@@ -211,7 +212,7 @@ func (r *Report) actions() {
 
 // failed ends the step that an undoing undoes because it failed; one that was
 // done is undone for having failed its verification.
-func (r *Report) failed(undo remediation.Entry) {
+func (r *Report) failed(undo audit.Entry) {
 	why := detailText(undo, "error")
 	if why == "" {
 		return // somebody asked for it
@@ -245,14 +246,14 @@ func (r *Report) holds() {
 	r.Holds = []ReportHold{}
 	open := -1
 	for _, e := range r.Entries {
-		if e.Incident == "" || e.Kind == remediation.KindNotified || e.Kind == remediation.KindResolved {
+		if e.Incident == "" || e.Kind == audit.KindNotified || e.Kind == audit.KindResolved {
 			continue // neither ends a hold
 		}
 		if open >= 0 {
 			d := model.Duration(e.Time.Sub(r.Holds[open].Time).Round(time.Millisecond))
 			r.Holds[open].Lasted, open = &d, -1
 		}
-		if e.Kind == remediation.KindHeld {
+		if e.Kind == audit.KindHeld {
 			r.Holds = append(r.Holds, ReportHold{
 				Time: e.Time.UTC(), Step: e.Step, Reason: remediation.Reason(detailText(e, "reason")),
 				Why: detailText(e, "why"), Until: detailText(e, "until"),
@@ -266,7 +267,7 @@ func (r *Report) holds() {
 func (r *Report) people() {
 	r.People = []ReportDecision{}
 	for _, e := range r.Entries {
-		if e.Actor == "engine" || e.Actor == "alertmanager" || e.Actor == "" || e.Kind == remediation.KindIntent {
+		if e.Actor == "engine" || e.Actor == "alertmanager" || e.Actor == "" || e.Kind == audit.KindIntent {
 			continue
 		}
 		what := strings.ReplaceAll(string(e.Kind), "_", " ")
@@ -284,7 +285,7 @@ func (r *Report) people() {
 }
 
 // last returns the incident's last entry of a kind, or nil.
-func (r *Report) last(kind remediation.Kind) *remediation.Entry {
+func (r *Report) last(kind audit.Kind) *audit.Entry {
 	for i := len(r.Entries) - 1; i >= 0; i-- {
 		if e := &r.Entries[i]; e.Kind == kind && e.Detail["undo"] != true {
 			return e
@@ -295,14 +296,14 @@ func (r *Report) last(kind remediation.Kind) *remediation.Entry {
 
 // durations measures how long each part took.
 func (r *Report) durations() {
-	moment := func(e *remediation.Entry) *time.Time {
+	moment := func(e *audit.Entry) *time.Time {
 		if e == nil {
 			return nil
 		}
 		return &e.Time
 	}
 	opened, intent := r.reaction()
-	recovered, closed := moment(r.last(remediation.KindRecovered)), r.Incident.Closed
+	recovered, closed := moment(r.last(audit.KindRecovered)), r.Incident.Closed
 	breach, exact := r.breach(opened)
 	add := func(name string, from, to *time.Time, note, missing string) {
 		d := ReportDuration{Name: name, Note: missing}
@@ -315,7 +316,7 @@ func (r *Report) durations() {
 	add("breach to post", breach, opened, exact, exact)
 	add("post to intent", opened, intent, "", "no step began")
 	note := ""
-	if n := r.count(remediation.KindRecovered); n > 1 {
+	if n := r.count(audit.KindRecovered); n > 1 {
 		note = fmt.Sprintf("to the last of %d recoveries", n)
 	}
 	missing := "it has not recovered"
@@ -331,9 +332,9 @@ func (r *Report) durations() {
 func (r *Report) reaction() (fired, intent *time.Time) {
 	for i := range r.Entries {
 		switch e := &r.Entries[i]; e.Kind {
-		case remediation.KindOpened, remediation.KindReopened:
+		case audit.KindOpened, audit.KindReopened:
 			fired = &e.Time
-		case remediation.KindIntent:
+		case audit.KindIntent:
 			if e.Detail["undo"] != true {
 				return fired, &e.Time
 			}
@@ -342,7 +343,7 @@ func (r *Report) reaction() (fired, intent *time.Time) {
 	return fired, nil
 }
 
-func (r *Report) count(kind remediation.Kind) (n int) {
+func (r *Report) count(kind audit.Kind) (n int) {
 	for _, e := range r.Entries {
 		if e.Kind == kind {
 			n++

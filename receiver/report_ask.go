@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // summary tells the incident in a few sentences.
@@ -53,13 +54,13 @@ func (r *Report) summary() {
 	if after := r.inVain(); len(after) > 0 {
 		say("The breach went on after %s.", strings.Join(after, ", "))
 	}
-	recovered := r.last(remediation.KindRecovered)
+	recovered := r.last(audit.KindRecovered)
 	switch {
 	case recovered != nil && inc.Closed != nil:
 		say("The breach was seen to have stopped at %s; the incident was closed at %s.", r.at(recovered.Time), r.at(*inc.Closed))
 	case inc.Closed != nil:
 		why := ""
-		if e := r.last(remediation.KindClosed); e != nil {
+		if e := r.last(audit.KindClosed); e != nil {
 			why = ": " + detailText(*e, "why", "reason")
 		}
 		say("The incident was closed at %s%s.", r.at(*inc.Closed), strings.TrimSuffix(why, ": "))
@@ -127,9 +128,9 @@ func (r *Report) inVain() (after []string) {
 	last := ""
 	for _, e := range r.Entries {
 		switch verdict, _ := e.Detail["verdict"].(string); {
-		case e.Kind == remediation.KindVerified:
+		case e.Kind == audit.KindVerified:
 			last = e.Step
-		case e.Kind == remediation.KindSettled && verdict == "breaching" && last != "" && !slices.Contains(after, last):
+		case e.Kind == audit.KindSettled && verdict == "breaching" && last != "" && !slices.Contains(after, last):
 			after = append(after, last)
 		}
 	}
@@ -146,36 +147,36 @@ func (r *Report) questions() {
 	}
 	for _, e := range r.Entries {
 		switch e.Kind {
-		case remediation.KindHeld:
+		case audit.KindHeld:
 			if q := holdQuestions[remediation.Reason(detailText(e, "reason"))]; q != "" {
 				ask("%s", q)
 			}
-		case remediation.KindIntent:
+		case audit.KindIntent:
 			if why := detailText(e, "error"); why != "" && e.Detail["undo"] == true {
 				ask("Why did %s fail (%s)?", e.Step, why)
 			}
-		case remediation.KindOutcome:
+		case audit.KindOutcome:
 			switch failed := detailText(e, "outcome") == string(remediation.StepFailed); {
 			case failed && e.Detail["undo"] == true:
 				ask("%s could not be put back (%s). How was its target left?", e.Step, dash(detailText(e, "undo_error", "error")))
 			case failed:
 				ask("Why did %s fail (%s)?", e.Step, dash(detailText(e, "error", "why")))
 			}
-		case remediation.KindInDoubt:
+		case audit.KindInDoubt:
 			ask("%s was in doubt (%s). Is its target as the log says?", e.Step, dash(detailText(e, "error", "why")))
-		case remediation.KindDrift:
+		case audit.KindDrift:
 			ask("Who changed %s behind backout's back (%s)?", dash(detailText(e, "target")), dash(detailText(e, "why")))
-		case remediation.KindDenied:
+		case audit.KindDenied:
 			if e.Actor == "engine" {
 				ask("Approval of %s was asked for and not given in time (%s). Who should have answered?", e.Step, dash(detailText(e, "reason")))
 			}
-		case remediation.KindReopened:
+		case audit.KindReopened:
 			ask("The incident was reopened. Why did the breach come back?")
-		case remediation.KindBlind:
+		case audit.KindBlind:
 			if e.Detail["blind"] == true {
 				ask("The watchdog stayed away during the incident. Was monitoring down?")
 			}
-		case remediation.KindNotified:
+		case audit.KindNotified:
 			if detailText(e, "reason") == "still_true" {
 				ask("The trigger stayed true by its own expression after recovery. Is its window too long?")
 			}

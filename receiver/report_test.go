@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // told is a source of one incident and its log, a page at a time.
 type told struct {
 	incident remediation.IncidentView
-	entries  []remediation.Entry
+	entries  []audit.Entry
 	plot     func(trigger string) (remediation.Plot, error)
 }
 
@@ -23,7 +24,7 @@ func (s *told) Incident(context.Context, string) (remediation.IncidentView, erro
 	return s.incident, nil
 }
 
-func (s *told) Entries(_ context.Context, f remediation.EntryFilter) (out []remediation.Entry, _ error) {
+func (s *told) Entries(_ context.Context, f audit.Filter) (out []audit.Entry, _ error) {
 	for _, e := range s.entries {
 		if e.Seq > f.After && (f.Incident == "" || e.Incident == f.Incident) && (f.Kind == "" || e.Kind == f.Kind) && len(out) < f.Limit {
 			out = append(out, e)
@@ -37,15 +38,15 @@ func (s *told) Plot(_ context.Context, _, trigger string) (remediation.Plot, err
 }
 
 // log adds an entry of the incident, that long after it was opened.
-func (s *told) log(after time.Duration, kind remediation.Kind, actor, step string, detail map[string]any) {
+func (s *told) log(after time.Duration, kind audit.Kind, actor, step string, detail map[string]any) {
 	if detail == nil {
 		detail = map[string]any{}
 	}
-	e := remediation.Entry{
+	e := audit.Entry{
 		Seq: int64(len(s.entries) + 41), Time: plotOpened.Add(after), Kind: kind, Actor: actor, Service: "social-intel",
 		Incident: "inc-7", Step: step, Detail: detail, Hash: strings.Repeat("ab", 32),
 	}
-	if kind == remediation.KindFrozen || kind == remediation.KindThawed {
+	if kind == audit.KindFrozen || kind == audit.KindThawed {
 		e.Incident = ""
 	}
 	s.entries = append(s.entries, e)
@@ -72,27 +73,27 @@ func aLadder() *told {
 		return d
 	}
 	engine := "engine"
-	s.log(0, remediation.KindOpened, "alertmanager", "", map[string]any{"trigger": "error_rate", "fingerprint": "af1"})
-	s.log(0, remediation.KindPlanned, engine, "", map[string]any{"steps": []any{"1-flag_off", "2-image_retag", "3-schema_rollback"}, "plan": "ladder"})
-	s.log(20*time.Millisecond, remediation.KindHeld, engine, "1-flag_off", measured("0.025", "reason", "frozen", "why", "every service is frozen by eve: db move", "until", "2026-11-22T04:00:00Z"))
-	s.log(90*time.Second, remediation.KindThawed, "oncall", "", map[string]any{"scope": "all", "reason": "db move is over"})
-	s.log(95*time.Second, remediation.KindIntent, engine, "1-flag_off", measured("0.03", "target", "compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED", "before", map[string]any{"flag": "1"}))
-	s.log(97*time.Second, remediation.KindOutcome, engine, "1-flag_off", map[string]any{"outcome": "done", "after": map[string]any{"flag": "0"}})
-	s.log(98*time.Second, remediation.KindVerified, engine, "1-flag_off", nil)
-	s.log(7*m, remediation.KindSettled, engine, "1-flag_off", map[string]any{"verdict": "breaching", "triggers": []any{map[string]any{"trigger": "error_rate", "value": "0.02", "threshold": "0.01", "verdict": "breaching"}}})
-	s.log(7*m, remediation.KindIntent, engine, "2-image_retag", measured("0.02", "target", "compose:/srv/social-intel"))
-	s.log(7*m+3*time.Second, remediation.KindIntent, engine, "2-image_retag", map[string]any{"undo": true, "target": "compose:/srv/social-intel", "error": "verify: health is 503", "after": map[string]any{"image": "sha256:aa"}})
-	s.log(7*m+5*time.Second, remediation.KindOutcome, engine, "2-image_retag", map[string]any{"undo": true, "outcome": "undone", "error": "verify: health is 503"})
-	s.log(7*m+5*time.Second, remediation.KindHeld, engine, "", measured("0.02", "reason", "step_failed", "why", "2-image_retag failed"))
-	s.log(8*m, remediation.KindClaimed, "oncall", "", map[string]any{"reason": "looking at @the image"})
-	s.log(9*m, remediation.KindReleased, "oncall", "", map[string]any{"reason": "registry was full"})
-	s.log(9*m, remediation.KindIntent, engine, "2-image_retag", measured("0.018", "target", "compose:/srv/social-intel"))
-	s.log(9*m+4*time.Second, remediation.KindOutcome, engine, "2-image_retag", map[string]any{"outcome": "done"})
-	s.log(10*m, remediation.KindDrift, engine, "1-flag_off", map[string]any{"target": "compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED", "why": "the flag is on again"})
-	s.log(14*m, remediation.KindRecovered, engine, "", map[string]any{"triggers": []any{map[string]any{"trigger": "error_rate", "value": "0.001", "threshold": "0.01", "verdict": "stopped"}}})
-	s.log(15*m, remediation.KindDenied, engine, "3-schema_rollback", map[string]any{"reason": "nobody answered within 30m"})
-	s.log(24*m, remediation.KindClosed, engine, "", map[string]any{"reason": "recovered", "why": "no trigger's expression has been true for 5m"})
-	s.log(25*m, remediation.KindFrozen, "oncall", "", map[string]any{"scope": "all", "reason": "after the incident"})
+	s.log(0, audit.KindOpened, "alertmanager", "", map[string]any{"trigger": "error_rate", "fingerprint": "af1"})
+	s.log(0, audit.KindPlanned, engine, "", map[string]any{"steps": []any{"1-flag_off", "2-image_retag", "3-schema_rollback"}, "plan": "ladder"})
+	s.log(20*time.Millisecond, audit.KindHeld, engine, "1-flag_off", measured("0.025", "reason", "frozen", "why", "every service is frozen by eve: db move", "until", "2026-11-22T04:00:00Z"))
+	s.log(90*time.Second, audit.KindThawed, "oncall", "", map[string]any{"scope": "all", "reason": "db move is over"})
+	s.log(95*time.Second, audit.KindIntent, engine, "1-flag_off", measured("0.03", "target", "compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED", "before", map[string]any{"flag": "1"}))
+	s.log(97*time.Second, audit.KindOutcome, engine, "1-flag_off", map[string]any{"outcome": "done", "after": map[string]any{"flag": "0"}})
+	s.log(98*time.Second, audit.KindVerified, engine, "1-flag_off", nil)
+	s.log(7*m, audit.KindSettled, engine, "1-flag_off", map[string]any{"verdict": "breaching", "triggers": []any{map[string]any{"trigger": "error_rate", "value": "0.02", "threshold": "0.01", "verdict": "breaching"}}})
+	s.log(7*m, audit.KindIntent, engine, "2-image_retag", measured("0.02", "target", "compose:/srv/social-intel"))
+	s.log(7*m+3*time.Second, audit.KindIntent, engine, "2-image_retag", map[string]any{"undo": true, "target": "compose:/srv/social-intel", "error": "verify: health is 503", "after": map[string]any{"image": "sha256:aa"}})
+	s.log(7*m+5*time.Second, audit.KindOutcome, engine, "2-image_retag", map[string]any{"undo": true, "outcome": "undone", "error": "verify: health is 503"})
+	s.log(7*m+5*time.Second, audit.KindHeld, engine, "", measured("0.02", "reason", "step_failed", "why", "2-image_retag failed"))
+	s.log(8*m, audit.KindClaimed, "oncall", "", map[string]any{"reason": "looking at @the image"})
+	s.log(9*m, audit.KindReleased, "oncall", "", map[string]any{"reason": "registry was full"})
+	s.log(9*m, audit.KindIntent, engine, "2-image_retag", measured("0.018", "target", "compose:/srv/social-intel"))
+	s.log(9*m+4*time.Second, audit.KindOutcome, engine, "2-image_retag", map[string]any{"outcome": "done"})
+	s.log(10*m, audit.KindDrift, engine, "1-flag_off", map[string]any{"target": "compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED", "why": "the flag is on again"})
+	s.log(14*m, audit.KindRecovered, engine, "", map[string]any{"triggers": []any{map[string]any{"trigger": "error_rate", "value": "0.001", "threshold": "0.01", "verdict": "stopped"}}})
+	s.log(15*m, audit.KindDenied, engine, "3-schema_rollback", map[string]any{"reason": "nobody answered within 30m"})
+	s.log(24*m, audit.KindClosed, engine, "", map[string]any{"reason": "recovered", "why": "no trigger's expression has been true for 5m"})
+	s.log(25*m, audit.KindFrozen, "oncall", "", map[string]any{"scope": "all", "reason": "after the incident"})
 	return s
 }
 
@@ -157,9 +158,9 @@ func TestAReportMeasuresFromTheFirstValueAndFromAReopening(t *testing.T) {
 	if got := took(s, "breach to post"); got != "3m45s" {
 		t.Errorf("breach to post took %s", got)
 	}
-	intent := slices.IndexFunc(s.entries, func(e remediation.Entry) bool { return e.Kind == remediation.KindIntent })
+	intent := slices.IndexFunc(s.entries, func(e audit.Entry) bool { return e.Kind == audit.KindIntent })
 	again := s.entries[intent]
-	again.Kind, again.Time = remediation.KindReopened, again.Time.Add(-5*time.Second)
+	again.Kind, again.Time = audit.KindReopened, again.Time.Add(-5*time.Second)
 	s.entries = slices.Insert(s.entries, intent, again)
 	if got := took(s, "post to intent"); got != "5s" {
 		t.Errorf("the alert that reopened it was acted on after %s", got)
@@ -178,9 +179,9 @@ func TestAReportAsksWhatTheLogLeavesOpen(t *testing.T) {
 	}
 	s := aLadder()
 	s.incident.State, s.incident.Closed = remediation.Exhausted, nil
-	s.log(26*time.Minute, remediation.KindInDoubt, "engine", "2-image_retag", map[string]any{"error": "cut off"})
-	s.log(26*time.Minute, remediation.KindReopened, "alertmanager", "", nil)
-	s.log(26*time.Minute, remediation.KindBlind, "engine", "", map[string]any{"blind": true})
+	s.log(26*time.Minute, audit.KindInDoubt, "engine", "2-image_retag", map[string]any{"error": "cut off"})
+	s.log(26*time.Minute, audit.KindReopened, "alertmanager", "", nil)
+	s.log(26*time.Minute, audit.KindBlind, "engine", "", map[string]any{"blind": true})
 	all = strings.Join(reportOf(t, s).Questions, "\n")
 	for _, want := range []string{"was in doubt (cut off)", "was reopened", "watchdog stayed away", "Every step was tried"} {
 		if !strings.Contains(all, want) {
@@ -191,10 +192,10 @@ func TestAReportAsksWhatTheLogLeavesOpen(t *testing.T) {
 
 func TestAReportHoldsNoFreezeOfAnotherTime(t *testing.T) {
 	r := reportOf(t, aLadder())
-	has := func(kind remediation.Kind) bool {
-		return slices.ContainsFunc(r.Entries, func(e remediation.Entry) bool { return e.Kind == kind })
+	has := func(kind audit.Kind) bool {
+		return slices.ContainsFunc(r.Entries, func(e audit.Entry) bool { return e.Kind == kind })
 	}
-	if !has(remediation.KindThawed) || has(remediation.KindFrozen) {
+	if !has(audit.KindThawed) || has(audit.KindFrozen) {
 		t.Error("the thaw of the incident's time and no freeze after it is wanted")
 	}
 }
@@ -202,7 +203,7 @@ func TestAReportHoldsNoFreezeOfAnotherTime(t *testing.T) {
 func TestAReportReadsALongLogToItsEnd(t *testing.T) {
 	s := aLadder()
 	for range 2*maxLimit + 5 {
-		s.log(25*time.Minute, remediation.KindResolved, "alertmanager", "", map[string]any{"trigger": "error_rate"})
+		s.log(25*time.Minute, audit.KindResolved, "alertmanager", "", map[string]any{"trigger": "error_rate"})
 	}
 	if n := len(reportOf(t, s).Entries); n < 2*maxLimit+5 {
 		t.Errorf("%d entries", n)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 const (
@@ -203,7 +204,7 @@ func (r *Report) writePeople(w *markdown) {
 func (r *Report) writeEvidence(w *markdown) {
 	var rows [][]string
 	var exprs []string
-	add := func(e remediation.Entry, d map[string]any) {
+	add := func(e audit.Entry, d map[string]any) {
 		trigger, _ := d["trigger"].(string)
 		threshold, _ := d["threshold"].(string)
 		if trigger == "" || threshold == "" {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 const vulnerability = "critical-security-vulnerability"
@@ -45,7 +46,7 @@ func TestASignalIsRaisedAndClearedOnTheRolloutsPage(t *testing.T) {
 	if !strings.Contains(page, "cleared signal "+vulnerability+" of shop") || strings.Contains(page, form("clear")) {
 		t.Errorf("the page does not say that it is cleared: %s", page)
 	}
-	entries, err := s.engine.Entries(t.Context(), remediation.EntryFilter{Kind: remediation.KindSignal})
+	entries, err := s.engine.Entries(t.Context(), audit.Filter{Kind: audit.KindSignal})
 	if err != nil || len(entries) != 2 || entries[0].Actor != "eve" || entries[1].Detail["reason"] != "it is mended" {
 		t.Errorf("%+v %v", entries, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/comms/slack/chattest"
 )
 
@@ -165,7 +166,7 @@ func TestAnApprovalFromSlackLetsTheStepRun(t *testing.T) {
 	if !s.targets["schema_rollback"].changed {
 		t.Error("the approved step did not run")
 	}
-	entries, err := s.engine.Entries(t.Context(), remediation.EntryFilter{Incident: id, Kind: remediation.KindApproved})
+	entries, err := s.engine.Entries(t.Context(), audit.Filter{Incident: id, Kind: audit.KindApproved})
 	if err != nil || len(entries) != 1 || entries[0].Actor != "slack:ann" || entries[0].Detail["reason"] != "restored on staging" {
 		t.Errorf("the audit log says %+v: %v", entries, err)
 	}

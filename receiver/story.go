@@ -1,6 +1,9 @@
 package receiver
 
-import "github.com/locotoki/backout/remediation"
+import (
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+)
 
 // storyOf is an incident as a commander asks for it.
 func storyOf(v remediation.IncidentView, o remediation.Overview) remediation.Story {
@@ -23,7 +26,7 @@ type event struct {
 	Evidence []evidenceLine
 }
 
-func newEvent(e remediation.Entry) event {
+func newEvent(e audit.Entry) event {
 	return event{remediation.Tell(e), evidenceOf(e.Detail)}
 }
 

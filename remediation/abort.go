@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Abort is a commander's order to back a rollout out, by an abort or a signal. It stands in place of
@@ -70,7 +71,7 @@ func (e *Engine) abortRollout(ctx context.Context, b *book, in RolloutChange) (R
 			if err := tx.PutIncident(inc); err != nil { // gives the id
 				return err
 			}
-			err := e.append(tx, Entry{Kind: KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
+			err := e.append(tx, audit.Entry{Kind: audit.KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
 				"abort": true, "reason": in.Reason, "rollout": inc.Release, "playbook": inc.PlaybookHash,
 			}})
 			if err != nil {
@@ -122,13 +123,13 @@ func (c *change) beginAbort(r Rollout, in RolloutChange) error {
 		inc.unstuck()
 		c.enter(Acting, 0)
 	}
-	err = c.audit(KindStage, in.Actor, nil, map[string]any{
+	err = c.audit(audit.KindStage, in.Actor, nil, map[string]any{
 		"state": r.State, "stage": r.Stage, "release": r.Release, "previous": r.Previous, "abort": "begun", "reason": in.Reason,
 	})
 	if err != nil || len(added) == 0 {
 		return err
 	}
-	return c.audit(KindPlanned, in.Actor, nil, map[string]any{"plan": plan.Name, "steps": anys(added), "playbook": inc.PlaybookHash})
+	return c.audit(audit.KindPlanned, in.Actor, nil, map[string]any{"plan": plan.Name, "steps": anys(added), "playbook": inc.PlaybookHash})
 }
 
 // abort runs the next listed step, or ends the abort.
@@ -196,7 +197,7 @@ func (e *Engine) abort(ctx context.Context, b *book, inc *Incident) error {
 			c.inc.Ran, c.inc.LastHeld = true, ""
 			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc)
 			c.enter(Acting, 0)
-			return c.audit(KindOutcome, actorEngine, s, detail)
+			return c.audit(audit.KindOutcome, actorEngine, s, detail)
 		}
 		ran = true
 		return c.intend(s, look, detail)
@@ -356,7 +357,7 @@ func (c *change) endRollout(state, actor, why string) error {
 	if err := c.tx.PutRollout(r); err != nil {
 		return err
 	}
-	return c.audit(KindStage, actor, nil, map[string]any{"state": r.State, "stage": r.Stage, "release": r.Release, "why": why})
+	return c.audit(audit.KindStage, actor, nil, map[string]any{"state": r.State, "stage": r.Stage, "release": r.Release, "why": why})
 }
 
 // waitsForPromotion lets an incident wait for a promotion that has its intent, at

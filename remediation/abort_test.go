@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -46,7 +47,7 @@ func TestAnAbortRunsTheListedStepsInTheirOrderAndEndsTheRollout(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	opened := c.entries("inc-1")[0]
-	if opened.Kind != remediation.KindOpened || opened.Actor != "eve" || opened.Detail["reason"] != "because" {
+	if opened.Kind != audit.KindOpened || opened.Actor != "eve" || opened.Detail["reason"] != "because" {
 		t.Errorf("opened by %+v", opened)
 	}
 	verify(t, c.world)

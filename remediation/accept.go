@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Accept commits a notification: what was received, what it opened, attached
@@ -114,7 +115,7 @@ func (a *accept) run(n Notification) error {
 	if err := a.takeIn(n.Alerts); err != nil || len(a.duplicates) == 0 {
 		return err
 	}
-	return a.e.append(a.tx, Entry{Kind: KindDuplicate, Actor: actorAlertmanager, Detail: map[string]any{"alerts": a.duplicates}})
+	return a.e.append(a.tx, audit.Entry{Kind: audit.KindDuplicate, Actor: actorAlertmanager, Detail: map[string]any{"alerts": a.duplicates}})
 }
 
 // takeIn takes alerts in, and writes the incidents that they changed.
@@ -183,7 +184,7 @@ func (a *accept) received(n Notification) error {
 	if n.Parts > 1 {
 		d["part"], d["parts"] = int64(n.Part), int64(n.Parts)
 	}
-	return a.e.append(a.tx, Entry{Kind: KindReceived, Actor: actorAlertmanager, Service: service, Detail: d})
+	return a.e.append(a.tx, audit.Entry{Kind: audit.KindReceived, Actor: actorAlertmanager, Service: service, Detail: d})
 }
 
 // isBeat reports whether an alert is a watchdog that beats.
@@ -263,7 +264,7 @@ func (a *accept) resolved(al Alert, known AlertState, seen bool) error {
 	if inc.State != Settling && inc.State != Acting { // those have their own time
 		a.poke(inc)
 	}
-	return a.e.append(a.tx, Entry{Kind: KindResolved, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID,
+	return a.e.append(a.tx, audit.Entry{Kind: audit.KindResolved, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID,
 		Detail: map[string]any{"fingerprint": al.Fingerprint, "trigger": known.Trigger}})
 }
 
@@ -468,18 +469,18 @@ func (a *accept) openIncident(b *book, al Alert) (*Incident, error) {
 // attach adds a firing alert to its incident, opening or reopening that first.
 func (a *accept) attach(b *book, inc *Incident, al Alert, release string) error {
 	name := al.Labels["trigger"]
-	kind := KindAttached
+	kind := audit.KindAttached
 	switch {
 	case inc == nil:
 		var err error
 		if inc, err = a.newIncident(b, al, release); err != nil {
 			return err
 		}
-		kind = KindOpened
+		kind = audit.KindOpened
 	case inc.State == Closed:
 		inc.reopen(a.now)
 		a.poke(inc)
-		kind = KindReopened
+		kind = audit.KindReopened
 	}
 	known := inc.trigger(name) != nil
 	if !known {
@@ -504,10 +505,10 @@ func (a *accept) attach(b *book, inc *Incident, al Alert, release string) error 
 	if err != nil {
 		return err
 	}
-	en := Entry{Kind: kind, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
+	en := audit.Entry{Kind: kind, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
 		"trigger": name, "fingerprint": al.Fingerprint, "rollout": inc.Release,
 	}}
-	if kind == KindOpened {
+	if kind == audit.KindOpened {
 		en.Detail["playbook"] = inc.PlaybookHash
 	}
 	if inc.Drill {
@@ -516,7 +517,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert, release string) error 
 	if err := a.e.append(a.tx, en); err != nil {
 		return err
 	}
-	if kind == KindReopened {
+	if kind == audit.KindReopened {
 		if err := (&change{e: a.e, b: b, tx: a.tx, inc: inc, now: a.now}).follow(PublicInvestigating); err != nil {
 			return err
 		}
@@ -548,7 +549,7 @@ func (a *accept) attach(b *book, inc *Incident, al Alert, release string) error 
 	if len(added) == 0 {
 		return nil
 	}
-	return a.e.append(a.tx, Entry{Kind: KindPlanned, Actor: actorEngine, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
+	return a.e.append(a.tx, audit.Entry{Kind: audit.KindPlanned, Actor: actorEngine, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
 		"trigger": name, "plan": b.Trigger(name).Plan, "steps": anys(added), "playbook": inc.PlaybookHash,
 	}})
 }
@@ -609,7 +610,7 @@ func (a *accept) hold(al Alert, again bool, reason Reason, why string) error {
 		return err
 	}
 	a.tx.OnCommit(a.e.metrics.holds.WithLabelValues(string(reason)).Inc)
-	return a.e.append(a.tx, Entry{Kind: KindHeld, Actor: actorEngine, Service: al.Labels["service"], Detail: map[string]any{
+	return a.e.append(a.tx, audit.Entry{Kind: audit.KindHeld, Actor: actorEngine, Service: al.Labels["service"], Detail: map[string]any{
 		"reason": string(reason), "why": why, "trigger": al.Labels["trigger"], "fingerprint": al.Fingerprint,
 	}})
 }

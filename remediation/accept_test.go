@@ -11,12 +11,13 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // held returns the reasons of what is held outside of any incident, oldest first.
 func (w *world) held() (out []string) {
 	w.t.Helper()
-	es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindHeld})
+	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindHeld})
 	w.must(err)
 	for _, e := range es {
 		if e.Incident == "" {
@@ -26,9 +27,9 @@ func (w *world) held() (out []string) {
 	return out
 }
 
-func (w *world) entriesOf(kind remediation.Kind) []remediation.Entry {
+func (w *world) entriesOf(kind audit.Kind) []audit.Entry {
 	w.t.Helper()
-	es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: kind})
+	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: kind})
 	w.must(err)
 	return es
 }
@@ -139,15 +140,15 @@ func TestWatchdogBeatsAreNotAudited(t *testing.T) {
 		t.Errorf("three beats wrote %d entries", n-before)
 	}
 	w.pass(6 * time.Minute)
-	if n := len(w.entriesOf(remediation.KindBlind)); n != 1 {
+	if n := len(w.entriesOf(audit.KindBlind)); n != 1 {
 		t.Fatalf("the loss wrote %d entries", n)
 	}
 	w.accept(dog)
-	if n := len(w.entriesOf(remediation.KindBlind)); n != 2 {
+	if n := len(w.entriesOf(audit.KindBlind)); n != 2 {
 		t.Errorf("loss and return wrote %d entries", n)
 	}
 	w.accept(dog, firing("x", "alertname", "Other", "service", "shop"))
-	if es := w.entriesOf(remediation.KindReceived); len(es) != 1 || len(es[0].Detail["alerts"].([]any)) != 2 {
+	if es := w.entriesOf(audit.KindReceived); len(es) != 1 || len(es[0].Detail["alerts"].([]any)) != 2 {
 		t.Errorf("a notification of more than beats: %v", es)
 	}
 }
@@ -166,7 +167,7 @@ func TestALargeNotificationIsTakenInPartByPart(t *testing.T) {
 		t.Fatalf("answered %+v", acc)
 	}
 	named := map[string]bool{}
-	parts := w.entriesOf(remediation.KindReceived)
+	parts := w.entriesOf(audit.KindReceived)
 	for i, e := range parts {
 		if n := len(e.Canonical()); n > 600<<10 {
 			t.Errorf("an entry has %d bytes", n)
@@ -374,7 +375,7 @@ func TestAnAlertThatCannotBeHandledIsHeldByItself(t *testing.T) {
 			if got := fmt.Sprint(w.held()); got != tc.held {
 				t.Errorf("held %s, want %s", got, tc.held)
 			}
-			if n := len(w.entriesOf(remediation.KindReceived)); n != 1 {
+			if n := len(w.entriesOf(audit.KindReceived)); n != 1 {
 				t.Errorf("%d received entries", n)
 			}
 		})

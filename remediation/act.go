@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // tryStep runs the next step of the ladder, or holds it and says why. The
@@ -104,7 +105,7 @@ func (e *Engine) tryStep(ctx context.Context, b *book, inc *Incident, ev evidenc
 			s.State, s.Started, s.Finished, s.Verified = StepNoChange, &c.now, &c.now, true
 			c.inc.Ran, c.inc.LastHeld = true, ""
 			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(StepNoChange)).Inc)
-			if err := c.audit(KindOutcome, actorEngine, s, detail); err != nil {
+			if err := c.audit(audit.KindOutcome, actorEngine, s, detail); err != nil {
 				return err
 			}
 			c.startSettling()
@@ -268,7 +269,7 @@ func (c *change) intend(s *Step, look Look, detail map[string]any) error {
 		reaction := c.now.Sub(c.inc.fired()).Seconds()
 		c.tx.OnCommit(func() { c.e.metrics.reaction.Observe(reaction) })
 	}
-	return c.audit(KindIntent, actorEngine, s, detail)
+	return c.audit(audit.KindIntent, actorEngine, s, detail)
 }
 
 // fired is when the alert that is acted on now was accepted.
@@ -354,7 +355,7 @@ func (c *change) outcome(s *Step, eo EffectOutcome, detail map[string]any) error
 	took := c.now.Sub(*s.Started).Seconds()
 	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
 	c.tx.OnCommit(func() { c.e.metrics.duration.WithLabelValues(s.Action).Observe(took) })
-	return c.audit(KindOutcome, actorEngine, s, detail)
+	return c.audit(audit.KindOutcome, actorEngine, s, detail)
 }
 
 // verify waits until the target is seen to work; the state stays acting until
@@ -372,7 +373,7 @@ func (e *Engine) verify(ctx context.Context, b *book, id, step string) error {
 	return e.record(ctx, b, id, func(c *change) error {
 		s := c.inc.step(step)
 		s.Verified = true
-		if err := c.audit(KindVerified, actorEngine, s, map[string]any{"target": s.Target}); err != nil {
+		if err := c.audit(audit.KindVerified, actorEngine, s, map[string]any{"target": s.Target}); err != nil {
 			return err
 		}
 		c.startSettling()
@@ -391,7 +392,7 @@ func (e *Engine) undo(ctx context.Context, b *book, id, step string, cause error
 		err := e.record(ctx, b, id, func(c *change) error {
 			s := c.inc.step(step)
 			s.Undoing, s.State, s.Error = true, StepIntent, cause.Error()
-			return c.audit(KindIntent, actorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
+			return c.audit(audit.KindIntent, actorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
 		})
 		if err != nil {
 			return err
@@ -458,7 +459,7 @@ func (e *Engine) resolveDoubt(ctx context.Context, b *book, inc *Incident, s *St
 	err = e.record(ctx, b, inc.ID, func(c *change) error {
 		s := c.inc.step(s.ID())
 		c.inc.Reason, c.inc.Why, c.inc.Paged = "", "", nil
-		err := c.audit(KindInDoubt, actorEngine, s, map[string]any{
+		err := c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{
 			"why": cause.Error(), "seen": string(look.Position), "target": s.Target, "after": look.Snapshot,
 		})
 		if err != nil || look.Position != Untouched {
@@ -503,7 +504,7 @@ func (e *Engine) stayInDoubt(ctx context.Context, b *book, inc *Incident, s *Ste
 		}
 		s := c.inc.step(s.ID())
 		c.tx.OnCommit(e.metrics.holds.WithLabelValues(string(HoldTarget)).Inc)
-		err := c.audit(KindInDoubt, actorEngine, s, map[string]any{
+		err := c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{
 			"why": cause.Error(), "reason": string(HoldTarget), "error": err.Error(), "target": s.Target,
 		})
 		if err != nil {

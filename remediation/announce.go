@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Announcement is what a step tells the public.
@@ -100,7 +101,7 @@ func (c *change) tell(s *Step, q question) error {
 	}
 	detail["outcome"] = string(s.State)
 	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
-	return c.audit(KindOutcome, actorEngine, s, detail)
+	return c.audit(audit.KindOutcome, actorEngine, s, detail)
 }
 
 // untrue says why what a step would tell is not so, which skips it; errKeptBack
@@ -163,7 +164,7 @@ func (c *change) follow(status PublicStatus) error {
 	}
 	detail := told(&p)
 	detail["channel"] = ownPage
-	return c.audit(KindNotified, actorEngine, nil, detail)
+	return c.audit(audit.KindNotified, actorEngine, nil, detail)
 }
 
 // ownPage is the channel's name for the built-in status page, which shows what

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // telling is a plan that tells before each of its first two steps.
@@ -223,7 +224,7 @@ func TestWhatTellsChangesNothingElse(t *testing.T) {
 		w.pass(12 * time.Minute)
 		w.is(id, remediation.Closed, "")
 		for _, en := range w.entries(id) {
-			if en.Action == "status_page" || en.Kind == remediation.KindNotified || en.Kind == remediation.KindPlanned {
+			if en.Action == "status_page" || en.Kind == audit.KindNotified || en.Kind == audit.KindPlanned {
 				continue
 			}
 			_, action, _ := strings.Cut(en.Step, "-")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // toSchema takes the full ladder to the wait for an approval of its last step.
@@ -108,7 +109,7 @@ func TestANoIsFinal(t *testing.T) {
 	w.steps(id, done, done, done, done, skipped, done)
 	w.effects(1, 1, 0)
 	for _, e := range w.entries(id) {
-		if e.Kind == remediation.KindDenied && (e.Actor != "eve" || e.Detail["reason"] != "because") {
+		if e.Kind == audit.KindDenied && (e.Actor != "eve" || e.Detail["reason"] != "because") {
 			t.Fatalf("denied by %s: %v", e.Actor, e.Detail)
 		}
 	}

@@ -3,6 +3,8 @@ package remediation
 import (
 	"context"
 	"log/slog"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // loggedDetail are the keys of a detail that serve's log has, in their order: what
@@ -11,18 +13,18 @@ var loggedDetail = []string{"trigger", "value", "threshold", "verdict", "outcome
 
 // logEntry writes one line of serve's log for an entry that is on disk: the same
 // facts as the audit log, under the same seq.
-func (e *Engine) logEntry(en Entry) {
+func (e *Engine) logEntry(en audit.Entry) {
 	level := slog.LevelInfo
 	switch en.Kind {
-	case KindReceived, KindDuplicate: // one for each POST
+	case audit.KindReceived, audit.KindDuplicate: // one for each POST
 		level = slog.LevelDebug
-	case KindInDoubt, KindDrift, KindBlind:
+	case audit.KindInDoubt, audit.KindDrift, audit.KindBlind:
 		level = slog.LevelWarn
-	case KindOutcome:
+	case audit.KindOutcome:
 		if o := en.Detail["outcome"]; o == string(StepFailed) || o == string(StepUndone) {
 			level = slog.LevelWarn
 		}
-	case KindHeld:
+	case audit.KindHeld:
 		if en.Detail["reason"] == string(HoldStepFailed) {
 			level = slog.LevelWarn
 		}

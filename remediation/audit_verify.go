@@ -5,35 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // verifyEvery is how often the audit log is verified while backout runs.
 const verifyEvery = 24 * time.Hour
 
-// verifyPage is how many entries are read at once: a long View keeps the store
-// from reusing its log.
-const verifyPage = 1000
-
 // VerifyAudit reads the whole audit log and checks its chain. A
-// *BrokenChainError says where it is broken.
+// *audit.BrokenChainError says where it is broken.
 func (e *Engine) VerifyAudit(ctx context.Context) (seq int64, hash string, err error) {
-	var chain Chain
-	for {
-		after, _ := chain.Head()
-		var page []Entry
-		err = e.store.View(ctx, func(tx Tx) (err error) {
-			page, err = tx.Entries(EntryFilter{After: after, Limit: verifyPage, Bytes: PageBytes})
+	seq, hash, err = audit.Verify(func(f audit.Filter) (page []audit.Entry, err error) {
+		err = e.store.View(ctx, func(tx Tx) (err error) { // a View for each page: a long one keeps the store from reusing its log
+			page, err = tx.Entries(f)
 			return err
 		})
-		for i := 0; i < len(page) && err == nil; i++ {
-			err = chain.Add(page[i])
-		}
-		if err != nil || len(page) == 0 {
-			break
-		}
-	}
-	seq, hash = chain.Head()
-	var broken *BrokenChainError
+		return page, err
+	})
+	var broken *audit.BrokenChainError
 	switch {
 	case errors.As(err, &broken):
 		e.auditOK.Store(auditBroken)

@@ -9,12 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // forging is a transaction in which entry 2 was changed.
 type forging struct{ remediation.Tx }
 
-func (x forging) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
+func (x forging) Entries(f audit.Filter) ([]audit.Entry, error) {
 	all, err := x.Tx.Entries(f)
 	for i := range all {
 		if all[i].Seq == 2 {
@@ -41,7 +42,7 @@ func TestTheAuditLogIsVerifiedAndItsMetricSaysSo(t *testing.T) {
 	const help = "# HELP backout_audit_ok Whether the last verification found the audit log whole; absent before the first.\n# TYPE backout_audit_ok gauge\nbackout_audit_ok "
 	says(help + "1\n")
 	w.engine = w.newEngine(changing{w.store})
-	var broken *remediation.BrokenChainError
+	var broken *audit.BrokenChainError
 	if _, _, err := w.engine.VerifyAudit(w.ctx); !errors.As(err, &broken) || broken.Seq != 2 {
 		t.Errorf("a changed entry: %v", err)
 	}

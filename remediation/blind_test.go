@@ -10,13 +10,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 // blindness is what the audit log says of it, oldest first.
 func (w *world) blindness() (out []string) {
 	w.t.Helper()
-	es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindBlind})
+	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindBlind})
 	w.must(err)
 	for _, e := range es {
 		out = append(out, fmt.Sprint(e.Detail["what"], " ", e.Detail["blind"], ": ", e.Detail["why"]))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Brief is what customer support is told of an open incident.
@@ -143,8 +144,8 @@ func briefMoment(t time.Time) string { return t.UTC().Format("2 January 2006, 15
 
 // briefReady is what the team reads with the first public update, "" where the
 // playbook has no support brief.
-func (b *book) briefReady(en Entry) string {
-	if en.Kind != KindOutcome || fmt.Sprint(en.Detail["update"]) != "1" || b.Communications.SupportBrief == nil {
+func (b *book) briefReady(en audit.Entry) string {
+	if en.Kind != audit.KindOutcome || fmt.Sprint(en.Detail["update"]) != "1" || b.Communications.SupportBrief == nil {
 		return ""
 	}
 	return "Support brief is ready: backout incident brief " + en.Incident

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func refuse(r Refusal, format string, args ...any) error {
@@ -93,7 +95,7 @@ func (c *change) approveStep(step, actor, reason string) error {
 	}
 	s.Approved = actor
 	c.inc.Wake = c.now
-	return c.audit(KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
+	return c.audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
 }
 
 func (c *change) denyStep(step, actor, reason string) error {
@@ -109,7 +111,7 @@ func (c *change) claimIncident(_, actor, reason string) error {
 		return refuse(Conflict, "incident %s is claimed by %s", c.inc.ID, c.inc.ClaimedBy)
 	}
 	c.inc.ClaimedBy = actor
-	return c.audit(KindClaimed, actor, nil, map[string]any{"reason": reason})
+	return c.audit(audit.KindClaimed, actor, nil, map[string]any{"reason": reason})
 }
 
 // releaseIncident gives a claimed incident back to automation; what failed may
@@ -120,7 +122,7 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 	}
 	c.inc.ClaimedBy = ""
 	c.inc.voidApprovals()
-	if err := c.audit(KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
+	if err := c.audit(audit.KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
 		return err
 	}
 	err := c.tx.PutEffect(Effect{
@@ -241,7 +243,7 @@ func (e *Engine) PutFreeze(ctx context.Context, f Freeze) (Freeze, error) {
 		if err := tx.PutFreeze(inForce); err != nil {
 			return err
 		}
-		return e.append(tx, Entry{Kind: KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
+		return e.append(tx, audit.Entry{Kind: audit.KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
 	})
 	if err != nil {
 		return Freeze{}, err
@@ -302,7 +304,7 @@ func (e *Engine) thaw(tx Tx, f Freeze, actor, reason string) error {
 			return err
 		}
 	}
-	return e.append(tx, Entry{Kind: KindThawed, Actor: actor, Service: f.Service, Detail: map[string]any{"scope": f.Scope, "reason": reason}})
+	return e.append(tx, audit.Entry{Kind: audit.KindThawed, Actor: actor, Service: f.Service, Detail: map[string]any{"scope": f.Scope, "reason": reason}})
 }
 
 func orEvery(service string) string {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // clockStep is the least change of the wall clock that counts as somebody having
@@ -61,7 +63,7 @@ func (c *clock) paid(d time.Duration) {
 // entry: while backout was down, only a step back shows.
 func (e *Engine) meetClock(ctx context.Context) error {
 	err := e.store.View(ctx, func(tx Tx) error {
-		last, err := tx.Entries(EntryFilter{Newest: true, Limit: 1})
+		last, err := tx.Entries(audit.Filter{Newest: true, Limit: 1})
 		if err != nil || len(last) == 0 {
 			return err
 		}
@@ -92,7 +94,7 @@ func (e *Engine) followClock(ctx context.Context) error {
 		if err := e.shift(tx, step); err != nil {
 			return err
 		}
-		return e.append(tx, Entry{Kind: KindNotified, Actor: actorEngine, Detail: map[string]any{
+		return e.append(tx, audit.Entry{Kind: audit.KindNotified, Actor: actorEngine, Detail: map[string]any{
 			"what": words, "why": "what is under way goes on as if it had not been: its times are moved",
 		}})
 	})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // steady lets the world have a clock that nobody sets, and returns how to set the
@@ -40,7 +41,7 @@ func TestAClockThatIsSetChangesNothingOfWhatIsUnderWay(t *testing.T) {
 			w.is(id, remediation.Recovered, "")
 			w.target("flag_off").position = remediation.Untouched
 			n := 0
-			es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindNotified})
+			es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindNotified})
 			w.must(err)
 			for _, e := range es {
 				if e.Detail["why"] == "what is under way goes on as if it had not been: its times are moved" {

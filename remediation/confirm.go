@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // confirm asks Prometheus whether what the alerts say is still true. Before
@@ -318,7 +320,7 @@ func (inc *Incident) voidApprovals() {
 // deny skips a step; without another one the plan is at its end.
 func (c *change) deny(s *Step, actor, reason string) error {
 	s.State, s.Finished = StepSkipped, &c.now
-	if err := c.audit(KindDenied, actor, s, map[string]any{"reason": reason}); err != nil {
+	if err := c.audit(audit.KindDenied, actor, s, map[string]any{"reason": reason}); err != nil {
 		return err
 	}
 	if c.inc.next() == nil && !c.inc.aborting() {
@@ -360,7 +362,7 @@ func (c *change) hold(s *Step, g gateResult, detail map[string]any) error {
 			detail["until"] = g.until.UTC().Format(time.RFC3339)
 		}
 		c.tx.OnCommit(c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc)
-		if err := c.audit(KindHeld, actorEngine, s, detail); err != nil {
+		if err := c.audit(audit.KindHeld, actorEngine, s, detail); err != nil {
 			return err
 		}
 	}

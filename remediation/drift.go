@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // watched is a step whose target is held as it was made.
@@ -145,7 +147,7 @@ func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 		if r, err := rolloutOf(tx, inc.Service); err != nil || inc.superseded(r) {
 			return err // a later rollout has it
 		}
-		before, err := tx.Entries(EntryFilter{Incident: w.incident.ID, Kind: KindDrift})
+		before, err := tx.Entries(audit.Filter{Incident: w.incident.ID, Kind: audit.KindDrift})
 		if err != nil {
 			return err
 		}
@@ -155,7 +157,7 @@ func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 			}
 		}
 		tx.OnCommit(e.metrics.drift.WithLabelValues(w.step.Action, w.incident.Service).Inc)
-		return e.append(tx, Entry{Kind: KindDrift, Actor: actorEngine, Service: w.incident.Service, Incident: w.incident.ID,
+		return e.append(tx, audit.Entry{Kind: audit.KindDrift, Actor: actorEngine, Service: w.incident.Service, Incident: w.incident.ID,
 			Step: w.step.ID(), Action: w.step.Action, Detail: map[string]any{"target": w.step.Target, "why": what}})
 	})
 }

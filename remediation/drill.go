@@ -1,6 +1,10 @@
 package remediation
 
-import "context"
+import (
+	"context"
+
+	"github.com/locotoki/backout/remediation/audit"
+)
 
 // drill walks the whole ladder of a drill's incident: every gate is asked and
 // every target looked at, nothing is applied, each step ends skipped.
@@ -52,7 +56,7 @@ func (e *Engine) drill(ctx context.Context, b *book, inc *Incident) error {
 				detail["before"], detail["seen"] = l.look.Snapshot, string(l.look.Position)
 			}
 			s.State, s.Finished = StepSkipped, &c.now
-			if err := c.audit(KindOutcome, actorEngine, s, detail); err != nil {
+			if err := c.audit(audit.KindOutcome, actorEngine, s, detail); err != nil {
 				return err
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // duty is something that the engine does again and again, beside what is due.
@@ -299,7 +301,7 @@ func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 	why := fmt.Sprintf("%d attempts in a row failed, and backout goes on trying: %v", stuckAfter, cause)
 	return e.store.Update(ctx, func(tx Tx) error {
 		if j.incident == "" {
-			return e.append(tx, Entry{Kind: KindNotified, Actor: actorEngine, Service: j.service, Detail: map[string]any{
+			return e.append(tx, audit.Entry{Kind: audit.KindNotified, Actor: actorEngine, Service: j.service, Detail: map[string]any{
 				"metric": "backout_needs_human", "reason": pageStuck, "why": why,
 			}})
 		}

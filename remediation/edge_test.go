@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func count(w *world, id, want string) (n int) {
@@ -133,7 +134,7 @@ func TestOnlyTheStepThatWasAskedForIsDeniedBySilence(t *testing.T) {
 	w.post("firing", "latency", "fp2")
 	w.pass(35 * time.Minute)
 	for _, e := range w.entries(id) {
-		if e.Kind == remediation.KindDenied && e.Step != "3-schema_rollback" {
+		if e.Kind == audit.KindDenied && e.Step != "3-schema_rollback" {
 			t.Fatalf("denied %s: %v", e.Step, w.log(id))
 		}
 	}
@@ -232,7 +233,7 @@ func TestAnIntentNamesTheAlertItRestsOn(t *testing.T) {
 	w := newWorld(t)
 	id := w.open()
 	for _, e := range w.entries(id) {
-		if e.Kind == remediation.KindIntent && e.Detail["fingerprint"] == nil {
+		if e.Kind == audit.KindIntent && e.Detail["fingerprint"] == nil {
 			t.Fatalf("%v", e.Detail)
 		}
 	}
@@ -277,7 +278,7 @@ func TestATriggerThatCameWithAReloadOpensAnIncident(t *testing.T) {
 	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(playbook)}, remediation.Reloaded{}))
 	acc := w.post("firing", "latency", "fp2")
 	if len(acc.Incidents) != 1 {
-		es, _ := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindHeld})
+		es, _ := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindHeld})
 		t.Fatalf("%v", es[len(es)-1].Detail)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Mode says whether the engine may act.
@@ -130,7 +131,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err := e.meetClock(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.load(ctx, o.Playbooks, Entry{Actor: actorEngine, Detail: map[string]any{}}); err != nil {
+	if err := e.load(ctx, o.Playbooks, audit.Entry{Actor: actorEngine, Detail: map[string]any{}}); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -148,7 +149,7 @@ type Reloaded struct {
 // Reload replaces the playbooks that later incidents open with. Open
 // incidents keep theirs. On error nothing has changed.
 func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook, r Reloaded) error {
-	en := Entry{Actor: r.Actor, Detail: map[string]any{"reload": true}}
+	en := audit.Entry{Actor: r.Actor, Detail: map[string]any{"reload": true}}
 	if r.Actor == "" {
 		en.Actor, en.Detail["signal"] = actorEngine, "SIGHUP"
 	}
@@ -179,7 +180,7 @@ func (e *Engine) changedBy(pbs []*alerts.Playbook) (changed []string) {
 }
 
 // load takes playbooks over and writes the entry of that.
-func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en Entry) error {
+func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entry) error {
 	books := map[string]*book{}
 	loaded := []any{}
 	for _, pb := range pbs {
@@ -224,7 +225,7 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en Entry) err
 		if err := e.dropUnknown(tx); err != nil {
 			return err
 		}
-		en.Kind, en.Detail["mode"], en.Detail["playbooks"] = KindStarted, string(e.mode), loaded
+		en.Kind, en.Detail["mode"], en.Detail["playbooks"] = audit.KindStarted, string(e.mode), loaded
 		return e.append(tx, en)
 	})
 	if err != nil {
@@ -245,7 +246,7 @@ const (
 	actorAlertmanager = "alertmanager"
 )
 
-func (e *Engine) append(tx Tx, en Entry) error {
+func (e *Engine) append(tx Tx, en audit.Entry) error {
 	en.Time = e.now().UTC()
 	if en.Detail == nil {
 		en.Detail = map[string]any{}
@@ -403,8 +404,8 @@ func (e *Engine) record(ctx context.Context, b *book, id string, fn func(c *chan
 }
 
 // audit adds an entry about the incident; s is the step it is about, or nil.
-func (c *change) audit(kind Kind, actor string, s *Step, detail map[string]any) error {
-	en := Entry{Kind: kind, Actor: actor, Service: c.inc.Service, Incident: c.inc.ID, Detail: detail}
+func (c *change) audit(kind audit.Kind, actor string, s *Step, detail map[string]any) error {
+	en := audit.Entry{Kind: kind, Actor: actor, Service: c.inc.Service, Incident: c.inc.ID, Detail: detail}
 	if s != nil {
 		en.Step, en.Action = s.ID(), s.Action
 	}
@@ -429,7 +430,7 @@ func (c *change) page(reason, why string) error {
 		}
 	}
 	c.inc.Paged = append(c.inc.Paged, reason)
-	return c.audit(KindNotified, actorEngine, nil, map[string]any{
+	return c.audit(audit.KindNotified, actorEngine, nil, map[string]any{
 		"metric": "backout_needs_human", "reason": reason, "why": why,
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -224,11 +225,11 @@ func crashAt(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	intents, outcomes := 0, 0
 	for _, e := range w.entries("inc-1") {
 		switch e.Kind {
-		case remediation.KindIntent:
+		case audit.KindIntent:
 			intents++
-		case remediation.KindOutcome:
+		case audit.KindOutcome:
 			outcomes++
-		case remediation.KindInDoubt:
+		case audit.KindInDoubt:
 			if e.Detail["seen"] == "untouched" {
 				outcomes++
 			}
@@ -246,7 +247,7 @@ func crashAt(t *testing.T, commit int, when storetest.When) (crashed bool) {
 // verify checks the chain of the whole audit log.
 func verify(t *testing.T, w *world) {
 	t.Helper()
-	es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{})
+	es, err := w.engine.Entries(w.ctx, audit.Filter{})
 	w.must(err)
 	prev := fmt.Sprintf("%064d", 0)
 	for i, e := range es {

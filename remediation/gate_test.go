@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func freeze(w *world, d time.Duration) {
@@ -54,7 +55,7 @@ func TestEachGateHoldsAndLetsGo(t *testing.T) {
 			w.tick()
 			n := 0
 			for _, e := range w.entries(id) {
-				if e.Kind == remediation.KindHeld {
+				if e.Kind == audit.KindHeld {
 					n++
 				}
 			}
@@ -126,7 +127,7 @@ func TestAnUnreachableAlertmanagerHoldsNothing(t *testing.T) {
 	w.am.err = fmt.Errorf("connection refused")
 	id := w.open()
 	w.is(id, remediation.Settling, "")
-	for _, row := range w.last(id, remediation.KindIntent, "").Detail["gates"].([]any) {
+	for _, row := range w.last(id, audit.KindIntent, "").Detail["gates"].([]any) {
 		g := row.(map[string]any)
 		if why, _ := g["why"].(string); g["gate"] == "silence" && (g["ok"] != true || !strings.Contains(why, "could not be asked for silences") || !strings.Contains(why, "connection refused")) {
 			t.Errorf("the gate says %v", g)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func TestARolloutThatEndedDuringAPromotionStaysEnded(t *testing.T) {
@@ -332,7 +333,7 @@ func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
 		id := retagged(w)
 		drifts := func() (n int) {
 			for _, e := range w.entries(id) {
-				if e.Kind == remediation.KindDrift {
+				if e.Kind == audit.KindDrift {
 					n++
 				}
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -282,13 +283,13 @@ func (w *world) allowed(kind string) {
 	if len(running) != 1 || step.Action != kind || step.State != remediation.StepIntent || inc.State != remediation.Acting {
 		w.t.Fatalf("%s is changed while %v run and the incident is %s", kind, running, inc.State)
 	}
-	intent := w.last(inc.ID, remediation.KindIntent, step.ID())
+	intent := w.last(inc.ID, audit.KindIntent, step.ID())
 	if intent == nil || intent.Detail["undo"] == true {
 		w.t.Fatalf("%s is changed without an intent", step.ID())
 	}
 	if step.Risk == alerts.Lossy {
-		yes := w.last(inc.ID, remediation.KindApproved, step.ID())
-		asked := w.last(inc.ID, remediation.KindHeld, "")
+		yes := w.last(inc.ID, audit.KindApproved, step.ID())
+		asked := w.last(inc.ID, audit.KindHeld, "")
 		if step.Approved != "eve" || yes == nil || asked.Detail["reason"] != "approval" || asked.Seq > yes.Seq || intent.Time.Sub(asked.Time) >= 30*time.Minute {
 			w.t.Fatalf("lossy and not approved: %v", w.log(inc.ID))
 		}
@@ -328,11 +329,11 @@ func (w *world) allowed(kind string) {
 }
 
 // last returns an incident's last entry of a kind, about a step where one is named.
-func (w *world) last(id string, kind remediation.Kind, step string) *remediation.Entry {
+func (w *world) last(id string, kind audit.Kind, step string) *audit.Entry {
 	w.t.Helper()
-	var all []remediation.Entry
+	var all []audit.Entry
 	w.must(w.store.View(w.ctx, func(tx remediation.Tx) (err error) {
-		all, err = tx.Entries(remediation.EntryFilter{Incident: id, Kind: kind})
+		all, err = tx.Entries(audit.Filter{Incident: id, Kind: kind})
 		return err
 	}))
 	for _, e := range slices.Backward(all) {
@@ -359,11 +360,11 @@ func (w *world) inOrder() {
 		tried := map[string]bool{}
 		for _, e := range w.entries(v.ID) {
 			switch e.Kind {
-			case remediation.KindPlanned:
+			case audit.KindPlanned:
 				for _, step := range e.Detail["steps"].([]any) {
 					planned[fmt.Sprint(step)] = e.Seq
 				}
-			case remediation.KindIntent:
+			case audit.KindIntent:
 				undo := e.Detail["undo"] == true
 				switch {
 				case open != "" && open != e.Step:
@@ -375,15 +376,15 @@ func (w *world) inOrder() {
 					w.t.Fatalf("%s: the ladder went back to %s: %v", v.ID, e.Step, w.log(v.ID))
 				}
 				open, highest[risk[e.Action]], tried[e.Step] = e.Step, e.Seq, true
-			case remediation.KindOutcome:
+			case audit.KindOutcome:
 				if e.Detail["outcome"] != "done" { // what is done is verified first
 					open = ""
 				}
-			case remediation.KindInDoubt:
+			case audit.KindInDoubt:
 				if e.Detail["seen"] == "untouched" {
 					open = ""
 				}
-			case remediation.KindVerified:
+			case audit.KindVerified:
 				open, over[e.Step] = "", true
 			}
 		}

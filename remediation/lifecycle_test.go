@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func TestABreachIsBackedOutAndClosed(t *testing.T) {
@@ -352,7 +353,7 @@ func TestTheWatchdogsLossAndReturnAreAudited(t *testing.T) {
 	beat()
 	w.pass(4 * time.Minute)
 	blind := func() (out []any) {
-		es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindBlind})
+		es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindBlind})
 		w.must(err)
 		for _, e := range es {
 			out = append(out, e.Detail["blind"])

@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 const testLimits = "limits: {per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3, reopen_within: 1h, close_after: 5m}"
@@ -33,10 +34,10 @@ func again(w *world) string {
 }
 
 // holds returns the held entries of an incident.
-func holds(w *world, id string) (out []remediation.Entry) {
+func holds(w *world, id string) (out []audit.Entry) {
 	w.t.Helper()
 	for _, e := range w.entries(id) {
-		if e.Kind == remediation.KindHeld {
+		if e.Kind == audit.KindHeld {
 			out = append(out, e)
 		}
 	}

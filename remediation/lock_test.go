@@ -12,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // oneTarget gives a second service, cart, the same targets as shop.
@@ -266,7 +267,7 @@ func TestAShorterFreezeLeavesALongerOneInForce(t *testing.T) {
 	if len(all) != 1 || all[0].By != "dora" {
 		t.Errorf("in force are %+v", all)
 	}
-	es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindFrozen})
+	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindFrozen})
 	w.must(err)
 	if len(es) != 5 || es[1].Actor != "bob" || es[1].Detail["longer"] == nil {
 		t.Errorf("the log has %+v", es)

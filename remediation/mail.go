@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // PublicMail is what a message by mail has beside the update.
@@ -133,7 +134,7 @@ func (e *Engine) mailFirst(ctx context.Context, b *book, id string) error {
 			if len(e.mail) == 0 {
 				detail["why"] = "no mail server is configured; write to them yourself, or set mail in the configuration"
 			}
-			return c.audit(KindNotified, actorEngine, nil, detail)
+			return c.audit(audit.KindNotified, actorEngine, nil, detail)
 		}
 		p, err := tx.PublicIncident(id)
 		if err != nil {
@@ -141,7 +142,7 @@ func (e *Engine) mailFirst(ctx context.Context, b *book, id string) error {
 		}
 		detail["what"] = fmt.Sprintf("customers by mail, since it lasts longer than %s", m.After)
 		detail["update"] = int64(what.First)
-		if err := c.audit(KindNotified, actorEngine, nil, detail); err != nil {
+		if err := c.audit(audit.KindNotified, actorEngine, nil, detail); err != nil {
 			return err
 		}
 		return c.putMail(&p, what.First, nil)

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Message is one thing to tell through one channel. It is written with the state
@@ -199,7 +201,7 @@ func (e *Engine) settleMessage(tx Tx, m Message, outcome string, failure error) 
 	if failure != nil {
 		detail["error"] = failure.Error()
 	}
-	return e.append(tx, Entry{Kind: KindNotified, Actor: actorEngine, Service: m.Service, Incident: m.Incident, Step: m.Step, Detail: detail})
+	return e.append(tx, audit.Entry{Kind: audit.KindNotified, Actor: actorEngine, Service: m.Service, Incident: m.Incident, Step: m.Step, Detail: detail})
 }
 
 // outboxEvery is the longest a worker waits before it looks again.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -22,7 +23,7 @@ func (w *world) notified(id string) []string {
 	w.t.Helper()
 	var out []string
 	for _, en := range w.entries(id) {
-		if en.Kind == remediation.KindNotified && en.Detail["outcome"] != nil {
+		if en.Kind == audit.KindNotified && en.Detail["outcome"] != nil {
 			out = append(out, fmt.Sprintf("%s: %s %s after %v", en.Detail["channel"], en.Detail["what"], en.Detail["outcome"], en.Detail["attempts"]))
 		}
 	}
@@ -45,7 +46,7 @@ var inOrder = []string{"1 identified", "2 monitoring", "3 resolved"}
 func TestAChannelThatIsDownDelaysNoStepAndNoOtherChannel(t *testing.T) {
 	times := func(w *world, id string) (out []string) {
 		for _, en := range w.entries(id) {
-			if en.Kind != remediation.KindNotified {
+			if en.Kind != audit.KindNotified {
 				out = append(out, en.Time.Format(time.TimeOnly)+" "+string(en.Kind)+" "+en.Step)
 			}
 		}
@@ -305,7 +306,7 @@ func tellingCrash(t *testing.T, commit int, when storetest.When) (crashed bool) 
 		t.Fatalf("%s: the page was told %v; %d messages wait; log: %v", name, p.says(), w.pending(), w.log("inc-1"))
 	}
 	for _, en := range w.entries("inc-1") {
-		if en.Kind == remediation.KindSettled && en.Action == "status_page" {
+		if en.Kind == audit.KindSettled && en.Action == "status_page" {
 			t.Fatalf("%s: what only told is said to have settled: %v", name, w.log("inc-1"))
 		}
 	}

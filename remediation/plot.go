@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // History is the Prometheus that a plot's line comes from.
@@ -51,9 +52,9 @@ type Point struct {
 
 // Mark is a moment of the incident: opened, a step's intent, recovered, closed.
 type Mark struct {
-	Time  time.Time `json:"time"`
-	Kind  Kind      `json:"kind"`
-	Label string    `json:"label"`
+	Time  time.Time  `json:"time"`
+	Kind  audit.Kind `json:"kind"`
+	Label string     `json:"label"`
 }
 
 const (
@@ -139,7 +140,7 @@ func PlotOfLog(tx Tx, id, trigger string, now time.Time) (Plot, error) {
 	case t == nil:
 		return Plot{}, refuse(Missing, "incident %s has no trigger %s with an expression", id, trigger)
 	}
-	entries, err := tx.Entries(EntryFilter{Incident: id})
+	entries, err := tx.Entries(audit.Filter{Incident: id})
 	if err != nil {
 		return Plot{}, err
 	}
@@ -154,10 +155,10 @@ func PlotOfLog(tx Tx, id, trigger string, now time.Time) (Plot, error) {
 		}
 	}
 	for _, en := range entries {
-		if v, ok := en.observed(t.Trigger); ok {
+		if v, ok := observed(en, t.Trigger); ok {
 			p.Points = append(p.Points, Point{en.Time.UTC(), v})
 		}
-		if label := en.markLabel(); label != "" {
+		if label := markLabel(en); label != "" {
 			p.Marks = append(p.Marks, Mark{en.Time.UTC(), en.Kind, label})
 		}
 	}
@@ -175,7 +176,7 @@ func (inc *Incident) plotted(name string) *TriggerState {
 }
 
 // observed returns the value that an entry's evidence holds of a trigger.
-func (e Entry) observed(trigger string) (float64, bool) {
+func observed(e audit.Entry, trigger string) (float64, bool) {
 	if e.Detail["trigger"] == trigger {
 		return decimalOf(e.Detail["value"])
 	}
@@ -204,11 +205,11 @@ func decimalOf(v any) (float64, bool) {
 }
 
 // markLabel is what a plot says at an entry's moment; "" for most entries.
-func (e Entry) markLabel() string {
+func markLabel(e audit.Entry) string {
 	switch e.Kind {
-	case KindOpened, KindReopened, KindRecovered, KindClosed:
+	case audit.KindOpened, audit.KindReopened, audit.KindRecovered, audit.KindClosed:
 		return string(e.Kind)
-	case KindIntent:
+	case audit.KindIntent:
 		if e.Detail["undo"] == true {
 			return strings.TrimSpace(e.Step + " undone")
 		}

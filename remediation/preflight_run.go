@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // proofTimeout bounds one proof.
@@ -175,7 +177,7 @@ func (e *Engine) prove(ctx context.Context, service string) error {
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
-		return e.append(tx, Entry{Kind: KindVerified, Actor: done.By, Service: service, Detail: done.detail()})
+		return e.append(tx, audit.Entry{Kind: audit.KindVerified, Actor: done.By, Service: service, Detail: done.detail()})
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // preflightAge is how long a preflight proves anything.
@@ -48,7 +50,7 @@ func (e *Engine) SignPreflight(ctx context.Context, r SignRequest) (v PreflightV
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
-		err = e.append(tx, Entry{Kind: KindApproved, Actor: r.Actor, Service: b.Service, Detail: map[string]any{
+		err = e.append(tx, audit.Entry{Kind: audit.KindApproved, Actor: r.Actor, Service: b.Service, Detail: map[string]any{
 			"what": "preflight", "item": item.ID, "name": item.Name, "owner": item.Owner, "by": r.By, "reason": r.Reason, "release": b.Release.Version,
 			"playbook": b.Hash, "evidence": item.Evidence,
 		}})

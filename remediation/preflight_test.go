@@ -16,6 +16,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -265,12 +266,12 @@ func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
 	p.preflight()
 	p.misses()
 
-	es, err := p.engine.Entries(p.ctx, remediation.EntryFilter{Kind: remediation.KindApproved})
+	es, err := p.engine.Entries(p.ctx, audit.Filter{Kind: audit.KindApproved})
 	p.must(err)
 	if len(es) != 6 || es[1].Actor != "eve" || es[1].Detail["item"] != "checklist/security-sign-off" || es[1].Detail["by"] != "Ada" || es[1].Detail["release"] != "v2" {
 		t.Errorf("the audit log has %d signatures: %+v", len(es), es)
 	}
-	es, err = p.engine.Entries(p.ctx, remediation.EntryFilter{Kind: remediation.KindVerified})
+	es, err = p.engine.Entries(p.ctx, audit.Filter{Kind: audit.KindVerified})
 	p.must(err)
 	if len(es) != 2 || es[0].Actor != "eve" || es[0].Detail["what"] != "preflight" {
 		t.Errorf("the audit log has %d preflights: %+v", len(es), es)

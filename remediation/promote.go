@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // RolloutStart asks for a rollout's start.
@@ -201,7 +202,7 @@ func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Sta
 		detail["reason"], detail["before"], detail["value"], detail["to"] = reason, p.Before, p.Value, p.To
 		if look.Position == Wanted { // a human set it, say
 			detail["outcome"], detail["why"] = string(StepNoChange), "the target is already as wanted"
-			if err := c.audit(KindOutcome, actor, detail); err != nil {
+			if err := c.audit(audit.KindOutcome, actor, detail); err != nil {
 				return err
 			}
 			if err := c.arrive(); err != nil {
@@ -213,7 +214,7 @@ func (e *Engine) intendPromotion(ctx context.Context, b *book, stage *alerts.Sta
 		if err := c.effect(now, EffectRunning); err != nil {
 			return err
 		}
-		if err := c.audit(KindIntent, actor, detail); err != nil {
+		if err := c.audit(audit.KindIntent, actor, detail); err != nil {
 			return err
 		}
 		done = c.r

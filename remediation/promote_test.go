@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 const day = 24 * time.Hour
@@ -115,7 +116,7 @@ func TestAPromotionSaysAllThatIsMissing(t *testing.T) {
 			c.must(c.do(remediation.RolloutPromote, true))
 			c.tick()
 			c.at(remediation.RolloutActive, "beta", "0.1")
-			all, err := c.engine.Entries(c.ctx, remediation.EntryFilter{Kind: remediation.KindIntent})
+			all, err := c.engine.Entries(c.ctx, audit.Filter{Kind: audit.KindIntent})
 			c.must(err)
 			last := all[len(all)-1]
 			if got := strings.Trim(fmt.Sprint(last.Detail["forced"]), "[]"); got != strings.ReplaceAll(tc.forced, ",", "") || last.Actor != "eve" || last.Detail["reason"] != "because" {
@@ -209,7 +210,7 @@ func TestAnAutomaticRolloutGoesOnByItselfAndSaysOnceWhyNot(t *testing.T) {
 	c.must(c.do(remediation.RolloutResume))
 	c.tick()
 	c.at(remediation.RolloutSoaking, "full", "1")
-	all, err := c.engine.Entries(c.ctx, remediation.EntryFilter{Kind: remediation.KindIntent, Newest: true, Limit: 1})
+	all, err := c.engine.Entries(c.ctx, audit.Filter{Kind: audit.KindIntent, Newest: true, Limit: 1})
 	c.must(err)
 	if all[0].Actor != "engine" || !strings.Contains(fmt.Sprint(all[0].Detail["reason"]), "--auto") {
 		t.Errorf("the intent is %+v", all[0])
@@ -387,17 +388,17 @@ func TestAnIncidentAndAPromotionNeverOverlap(t *testing.T) {
 		c.breach("error_rate")
 		c.pass(5 * time.Minute)
 		var opened, intent, verified, step int64
-		all, err := c.engine.Entries(c.ctx, remediation.EntryFilter{})
+		all, err := c.engine.Entries(c.ctx, audit.Filter{})
 		c.must(err)
 		for _, e := range all {
 			switch {
-			case e.Kind == remediation.KindOpened:
+			case e.Kind == audit.KindOpened:
 				opened = e.Seq
-			case e.Kind == remediation.KindIntent && e.Step == "promote-beta":
+			case e.Kind == audit.KindIntent && e.Step == "promote-beta":
 				intent = e.Seq
-			case e.Kind == remediation.KindVerified && e.Step == "promote-beta":
+			case e.Kind == audit.KindVerified && e.Step == "promote-beta":
 				verified = e.Seq
-			case e.Kind == remediation.KindIntent && e.Step == "1-flag_off":
+			case e.Kind == audit.KindIntent && e.Step == "1-flag_off":
 				step = e.Seq
 			}
 		}

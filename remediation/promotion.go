@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // FlagSetter is a kind of action that can give a flag any value. A promotion
@@ -124,9 +125,9 @@ func (e *Engine) onPromotion(ctx context.Context, b *book, op string, fn func(c 
 }
 
 // audit adds an entry about the promotion.
-func (c *promoting) audit(kind Kind, actor string, detail map[string]any) error {
+func (c *promoting) audit(kind audit.Kind, actor string, detail map[string]any) error {
 	detail["release"], detail["target"] = c.r.Release, c.p.Target
-	return c.e.append(c.tx, Entry{
+	return c.e.append(c.tx, audit.Entry{
 		Kind: kind, Actor: actor, Service: c.r.Service, Step: c.p.step(), Action: actionFlagSet, Detail: detail,
 	})
 }
@@ -148,7 +149,7 @@ func (c *promoting) outcome(at time.Time, s StepState, effect EffectOutcome, det
 	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(actionFlagSet, string(s)).Inc)
 	took := c.now.Sub(c.p.Started).Seconds()
 	c.tx.OnCommit(func() { c.e.metrics.duration.WithLabelValues(actionFlagSet).Observe(took) })
-	return c.audit(KindOutcome, actorEngine, detail)
+	return c.audit(audit.KindOutcome, actorEngine, detail)
 }
 
 // arrive ends the promotion: the rollout is in its new stage.
@@ -217,7 +218,7 @@ func (e *Engine) stageEntry(tx Tx, r Rollout, actor string, more map[string]any)
 	for k, v := range more {
 		detail[k] = v
 	}
-	return e.append(tx, Entry{Kind: KindStage, Actor: actor, Service: r.Service, Detail: detail})
+	return e.append(tx, audit.Entry{Kind: audit.KindStage, Actor: actor, Service: r.Service, Detail: detail})
 }
 
 // stateIn is a rollout's state in a stage: in the last one, with all of the

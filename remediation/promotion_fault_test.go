@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -161,7 +162,7 @@ func TestAPromotionInDoubtThatStaysUnseenCallsAHumanOnce(t *testing.T) {
 		t.Errorf("the team was told %q", team.told())
 	}
 	pages := func() (n int) {
-		es, err := c.engine.Entries(c.ctx, remediation.EntryFilter{Service: "shop", Kind: remediation.KindNotified})
+		es, err := c.engine.Entries(c.ctx, audit.Filter{Service: "shop", Kind: audit.KindNotified})
 		c.must(err)
 		for _, e := range es {
 			if e.Detail["reason"] == "stuck" {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // runPromotion takes a promotion as far as it goes now: effect, outcome,
@@ -145,7 +146,7 @@ func (e *Engine) verifyPromotion(ctx context.Context, b *book, p *Promotion, act
 		if open != nil && open.Intended && !c.now.Before(c.p.Until) {
 			return c.leaveTo(open, errors.New("it took longer than a rollback waits"))
 		}
-		if err := c.audit(KindVerified, actorEngine, map[string]any{"value": c.p.Value}); err != nil {
+		if err := c.audit(audit.KindVerified, actorEngine, map[string]any{"value": c.p.Value}); err != nil {
 			return err
 		}
 		if err := c.effect(c.now, EffectDone); err != nil { // the warmup counts from here
@@ -177,7 +178,7 @@ func (e *Engine) undoPromotion(ctx context.Context, b *book, p *Promotion, actio
 			return nil
 		}
 		c.p.Undoing, c.p.Error = true, cause.Error()
-		return c.audit(KindIntent, actorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
+		return c.audit(audit.KindIntent, actorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
 	})
 	if err != nil || left {
 		return err
@@ -233,9 +234,9 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *book, p *Promotion, acti
 				return nil
 			}
 			c.p.Doubted = true
-			return c.audit(KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "error": lookErr.Error(), "reason": string(HoldTarget)})
+			return c.audit(audit.KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "error": lookErr.Error(), "reason": string(HoldTarget)})
 		}
-		err = c.audit(KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "seen": string(look.Position), "after": look.Snapshot})
+		err = c.audit(audit.KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "seen": string(look.Position), "after": look.Snapshot})
 		switch {
 		case err != nil:
 			return err

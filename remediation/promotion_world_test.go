@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -217,10 +218,10 @@ func (c *canary) notYet(why string, force ...bool) {
 // stageLog is what the audit log has of the rollout, in short.
 func (c *canary) stageLog() (out []string) {
 	c.t.Helper()
-	all, err := c.engine.Entries(c.ctx, remediation.EntryFilter{Service: "shop"})
+	all, err := c.engine.Entries(c.ctx, audit.Filter{Service: "shop"})
 	c.must(err)
 	for _, e := range all {
-		if e.Action != "flag_set" && e.Kind != remediation.KindStage {
+		if e.Action != "flag_set" && e.Kind != audit.KindStage {
 			continue
 		}
 		s := strings.TrimSpace(string(e.Kind) + " " + e.Step)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // rehearsing is a rehearsal that goes on, guarded by proving's lock.
@@ -247,8 +249,8 @@ func (e *Engine) recordRehearsal(ctx context.Context, r Rehearsal) error {
 			if part.Next != "" {
 				d["next"] = part.Next
 			}
-			return e.append(tx, Entry{
-				Kind: KindVerified, Actor: r.By, Service: r.Service, Incident: incident, Step: step, Action: action, Detail: d,
+			return e.append(tx, audit.Entry{
+				Kind: audit.KindVerified, Actor: r.By, Service: r.Service, Incident: incident, Step: step, Action: action, Detail: d,
 			})
 		}
 		for _, s := range r.Steps {

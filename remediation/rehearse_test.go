@@ -12,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // rehearsalWorld is the shop, of whose actions image_retag and restart can be tried.
@@ -210,7 +211,7 @@ func TestTheTrailOfARehearsalIsThatOfItsDrill(t *testing.T) {
 	}
 	w.logs(inc.ID, "closed drill", "verified 1-flag_off", "verified 2-image_retag", "verified 3-schema_rollback", "verified")
 	for _, e := range w.entries(inc.ID) {
-		if e.Kind != remediation.KindVerified {
+		if e.Kind != audit.KindVerified {
 			continue
 		}
 		if e.Detail["drill"] != true || e.Detail["what"] != "rehearsal" || e.Actor != "eve" || e.Detail["result"] != "pass" {
@@ -370,7 +371,7 @@ func TestARehearsalThatIsCutOffBeforeItsStepsIsNone(t *testing.T) {
 	if err != nil || v.Running || len(v.Rehearsals) > 0 {
 		t.Errorf("kept is %+v (%v)", v, err)
 	}
-	es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindVerified})
+	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindVerified})
 	if err != nil || len(es) > 0 {
 		t.Errorf("the audit log has %+v (%v)", es, err)
 	}

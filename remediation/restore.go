@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Restore asks for the targets of an incident's steps as they were before.
@@ -166,7 +167,7 @@ func (c *change) beginRestore(r RestoreRequest, ev evidence) error {
 	inc.Closed, inc.Restored = nil, ""
 	inc.unstuck()
 	c.enter(Acting, 0)
-	return c.audit(KindRestored, r.Actor, nil, ev.all(inc, map[string]any{
+	return c.audit(audit.KindRestored, r.Actor, nil, ev.all(inc, map[string]any{
 		"reason": r.Reason, "state": "begun", "force": r.Force, "next": s.ID(),
 	}))
 }
@@ -229,7 +230,7 @@ func (c *change) restoreGates(s *Step, actor string) (*gateResult, error) {
 
 // snapshotOf says where the snapshot is that a lossy step took.
 func snapshotOf(tx Tx, inc *Incident, s *Step) string {
-	entries, err := tx.Entries(EntryFilter{Incident: inc.ID, Kind: KindOutcome})
+	entries, err := tx.Entries(audit.Filter{Incident: inc.ID, Kind: audit.KindOutcome})
 	if err != nil {
 		return ""
 	}
@@ -281,7 +282,7 @@ func (e *Engine) restore(ctx context.Context, b *book, inc *Incident) error {
 		if isInDoubt(undoErr) && s.Doubts < restoreTries {
 			s.Doubts++
 			c.inc.Wake = c.now.Add(b.poll())
-			return c.audit(KindInDoubt, actorEngine, s, map[string]any{"undo": true, "error": undoErr.Error(), "target": s.Target})
+			return c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{"undo": true, "error": undoErr.Error(), "target": s.Target})
 		}
 		return c.putBack(s, undoErr)
 	})
@@ -305,7 +306,7 @@ func (e *Engine) intendRestore(ctx context.Context, b *book, inc *Incident, s *S
 		}
 		if look.Position == Untouched {
 			s.State, s.Finished, s.Verified = StepUndone, &c.now, false
-			return c.audit(KindOutcome, actorEngine, s, map[string]any{
+			return c.audit(audit.KindOutcome, actorEngine, s, map[string]any{
 				"undo": true, "outcome": string(StepNoChange), "target": s.Target, "after": look.Snapshot,
 				"why": "somebody changed the target since: it stays as it is",
 			})
@@ -317,7 +318,7 @@ func (e *Engine) intendRestore(ctx context.Context, b *book, inc *Incident, s *S
 		if err != nil {
 			return err
 		}
-		return c.audit(KindIntent, c.inc.Restore.By, s, map[string]any{
+		return c.audit(audit.KindIntent, c.inc.Restore.By, s, map[string]any{
 			"undo": true, "reason": c.inc.Restore.Reason, "before": look.Snapshot, "after": s.Before, "target": s.Target,
 		})
 	})
@@ -348,7 +349,7 @@ func (c *change) putBack(s *Step, undoErr error) error {
 	c.inc.Restore = nil
 	c.inc.resetPolls()
 	why := fmt.Sprintf("%s could not be put back: %s", s.ID(), s.Error)
-	if err := c.audit(KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
+	if err := c.audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
 		return err
 	}
 	if err := c.hold(nil, gateResult{reason: HoldStepFailed, why: why + "; mend it, then restore again, or close the incident"}, map[string]any{}); err != nil {
@@ -377,7 +378,7 @@ func (c *change) endRestore() error {
 	if len(lost) > 0 {
 		detail["why"] = strings.Join(lost, "; ")
 	}
-	if err := c.audit(KindRestored, r.By, nil, detail); err != nil {
+	if err := c.audit(audit.KindRestored, r.By, nil, detail); err != nil {
 		return err
 	}
 	if err := c.close(r.By, map[string]any{"reason": "restored", "why": r.Reason}); err != nil {
@@ -389,7 +390,7 @@ func (c *change) endRestore() error {
 		if err := c.tx.PutRollout(rollout); err != nil {
 			return err
 		}
-		err := c.audit(KindStage, r.By, nil, map[string]any{
+		err := c.audit(audit.KindStage, r.By, nil, map[string]any{
 			"state": rollout.State, "stage": rollout.Stage, "release": rollout.Release, "held": true, "why": "restored after " + inc.ID,
 		})
 		if err != nil {

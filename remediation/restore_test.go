@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -68,7 +69,7 @@ func TestARestoreTakesTheStepsBackLastFirstAndHoldsTheRollout(t *testing.T) {
 	w.logs(id, "restored", "intent 2-image_retag undo", "outcome 2-image_retag undo undone",
 		"intent 1-flag_off undo", "outcome 1-flag_off undo undone", "restored", "closed restored", "stage")
 	for _, e := range w.entries(id) {
-		if e.Kind == remediation.KindRestored && (e.Actor != "eve" || e.Detail["reason"] != "false alarm") {
+		if e.Kind == audit.KindRestored && (e.Actor != "eve" || e.Detail["reason"] != "false alarm") {
 			t.Errorf("entry %d names %s and %v", e.Seq, e.Actor, e.Detail["reason"])
 		}
 	}

@@ -1,6 +1,10 @@
 package remediation
 
-import "context"
+import (
+	"context"
+
+	"github.com/locotoki/backout/remediation/audit"
+)
 
 // review looks at what an incident has done before it goes further up the ladder,
 // once after it has reopened, or a new order was given: what somebody has put back since, and
@@ -32,9 +36,9 @@ func (e *Engine) review(ctx context.Context, b *book, inc *Incident, q question)
 			if !ok {
 				continue
 			}
-			kind, why := KindDrift, "the target is not as this step left it: the step is pending again"
+			kind, why := audit.KindDrift, "the target is not as this step left it: the step is pending again"
 			if s.State == StepInDoubt {
-				kind, why = KindInDoubt, "it was left in doubt: the step is pending again"
+				kind, why = audit.KindInDoubt, "it was left in doubt: the step is pending again"
 			}
 			s.State, s.Verified, s.Error, s.Doubts = StepPending, false, "", 0
 			detail := map[string]any{"target": s.Target, "why": why}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // DeclareRollout records a rollout that humans started: no preflight is run
@@ -67,7 +68,7 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 		if err := tx.PutRollout(r); err != nil {
 			return err
 		}
-		return e.append(tx, Entry{Kind: KindStage, Actor: actor, Service: b.Service, Detail: map[string]any{
+		return e.append(tx, audit.Entry{Kind: audit.KindStage, Actor: actor, Service: b.Service, Detail: map[string]any{
 			"state": r.State, "stage": stage, "release": release, "previous": r.Previous, "declared": true, "reason": reason,
 		}})
 	})

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"slices"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // read takes what the store and the audit log hold of a rollout.
@@ -15,13 +17,13 @@ func (o *RolloutReport) read(tx Tx, b *book, r Rollout) error {
 	if err != nil {
 		return err
 	}
-	first, err := firstAt(tx, since, head)
+	first, err := audit.FirstAt(tx, since, head)
 	if err != nil {
 		return err
 	}
-	of := func(kind Kind) ([]Entry, error) {
-		f := EntryFilter{Service: o.Service, Kind: kind, After: first - 1, Newest: true, Limit: reportEntries}
-		reach, err := tx.Reach(f, searchIndexed)
+	of := func(kind audit.Kind) ([]audit.Entry, error) {
+		f := audit.Filter{Service: o.Service, Kind: kind, After: first - 1, Newest: true, Limit: reportEntries}
+		reach, err := tx.Reach(f, audit.MaxIndexed)
 		if err != nil {
 			return nil, err
 		}
@@ -30,26 +32,26 @@ func (o *RolloutReport) read(tx Tx, b *book, r Rollout) error {
 		o.Cut = o.Cut || len(list) == reportEntries || reach > first
 		return list, err
 	}
-	intents, err := of(KindIntent)
+	intents, err := of(audit.KindIntent)
 	if err != nil {
 		return err
 	}
-	outcomes, err := of(KindOutcome) // of a promotion whose target was as wanted already
+	outcomes, err := of(audit.KindOutcome) // of a promotion whose target was as wanted already
 	if err != nil {
 		return err
 	}
-	entries, err := of(KindStage)
+	entries, err := of(audit.KindStage)
 	if err != nil {
 		return err
 	}
 	judged := append(intents, outcomes...)
-	slices.SortStableFunc(judged, func(a, b Entry) int { return int(a.Seq - b.Seq) })
+	slices.SortStableFunc(judged, func(a, b audit.Entry) int { return int(a.Seq - b.Seq) })
 	for _, en := range entries {
 		if detailOf(en, "release") == r.Release {
 			o.stageEntry(b, en, judged)
 		}
 	}
-	signals, err := of(KindSignal)
+	signals, err := of(audit.KindSignal)
 	if err != nil {
 		return err
 	}
@@ -63,7 +65,7 @@ func (o *RolloutReport) read(tx Tx, b *book, r Rollout) error {
 }
 
 // detailOf returns the first of an entry's texts under the keys that is not empty.
-func detailOf(en Entry, keys ...string) string {
+func detailOf(en audit.Entry, keys ...string) string {
 	for _, k := range keys {
 		if s, ok := en.Detail[k].(string); ok && s != "" {
 			return s
@@ -73,7 +75,7 @@ func detailOf(en Entry, keys ...string) string {
 }
 
 // stageEntry takes one entry of the rollout's way.
-func (o *RolloutReport) stageEntry(b *book, en Entry, judged []Entry) {
+func (o *RolloutReport) stageEntry(b *book, en audit.Entry, judged []audit.Entry) {
 	at, stage, why := en.Time.UTC(), detailOf(en, "stage"), detailOf(en, "reason", "why")
 	if what := detailOf(en, "promotion"); what != "" { // the stage stays as it was
 		o.Holds = append(o.Holds, ReportedHold{What: "promotion " + what, From: at, To: &at, By: en.Actor, Why: why})
@@ -121,7 +123,7 @@ func (o *RolloutReport) leave(at time.Time) {
 }
 
 // hold notes a hold's beginning and end.
-func (o *RolloutReport) hold(en Entry, at time.Time, why string) {
+func (o *RolloutReport) hold(en audit.Entry, at time.Time, why string) {
 	held, _ := en.Detail["held"].(bool)
 	var open *ReportedHold
 	for i := range o.Holds {
@@ -183,7 +185,7 @@ func (o *RolloutReport) incidents(tx Tx, since time.Time) error {
 				one.Triggers = append(one.Triggers, t.Trigger)
 			}
 		}
-		recovered, err := tx.Entries(EntryFilter{Incident: inc.ID, Kind: KindRecovered, Newest: true, Limit: 1})
+		recovered, err := tx.Entries(audit.Filter{Incident: inc.ID, Kind: audit.KindRecovered, Newest: true, Limit: 1})
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // running runs fn beside the engine's own Run, in a bubble whose time goes by
@@ -142,8 +143,8 @@ type brokenTx struct {
 	s *broken
 }
 
-func (tx *brokenTx) Append(e remediation.Entry) (remediation.Entry, error) {
-	if e.Kind == remediation.KindIntent && tx.s.is.Load() {
+func (tx *brokenTx) Append(e audit.Entry) (audit.Entry, error) {
+	if e.Kind == audit.KindIntent && tx.s.is.Load() {
 		return e, errDisk
 	}
 	return tx.Tx.Append(e)
@@ -227,7 +228,7 @@ func TestRunDoesEveryDutyOfTick(t *testing.T) {
 		if w.metric("backout_blind", "prometheus") != 1 || w.metric("backout_blind", "watchdog") != 1 {
 			t.Error("nobody noticed that Prometheus and the watchdog are away")
 		}
-		es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindThawed})
+		es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindThawed})
 		w.must(err)
 		if len(es) != 1 {
 			t.Errorf("a freeze that ran out: %+v", es)

@@ -3,6 +3,8 @@ package remediation
 import (
 	"context"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // IncidentView is an incident as the API, the commands and the pages show it.
@@ -172,9 +174,9 @@ type Service interface {
 	// Restore begins to put back what an incident's steps changed, the last one
 	// first; the incident is closed once that is done.
 	Restore(ctx context.Context, id string, r RestoreRequest) (IncidentView, error)
-	Entries(ctx context.Context, f EntryFilter) ([]Entry, error)
+	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
 	// Search pages back through the audit log; it never takes long.
-	Search(ctx context.Context, q Search) (Found, error)
+	Search(ctx context.Context, q audit.Query) (audit.Page, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
 	Freezes(ctx context.Context) ([]Freeze, error)
 	// PutFreeze needs Scope, Reason and By.

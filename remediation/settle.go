@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // startSettling begins t0: the step is verified, and its effect on the
@@ -107,7 +109,7 @@ func (e *Engine) settle(ctx context.Context, b *book, inc *Incident) error {
 
 // settled records what settling found.
 func (c *change) settled(ev evidence, s *Step, verdict string) error {
-	return c.audit(KindSettled, actorEngine, s, ev.all(c.inc, map[string]any{"verdict": verdict}))
+	return c.audit(audit.KindSettled, actorEngine, s, ev.all(c.inc, map[string]any{"verdict": verdict}))
 }
 
 // escalated records why the ladder is climbed; the step's own entries follow in
@@ -122,12 +124,12 @@ func (c *change) escalated(ev evidence, t *TriggerState, why string) error {
 	if err != nil {
 		return err
 	}
-	return c.audit(KindEscalated, actorEngine, s, detail)
+	return c.audit(audit.KindEscalated, actorEngine, s, detail)
 }
 
 // recover rests automation: every attached trigger has stopped, or is quiet.
 func (c *change) recover(ev evidence) error {
-	if err := c.audit(KindRecovered, actorEngine, nil, ev.all(c.inc, map[string]any{})); err != nil {
+	if err := c.audit(audit.KindRecovered, actorEngine, nil, ev.all(c.inc, map[string]any{})); err != nil {
 		return err
 	}
 	if err := c.follow(PublicMonitoring); err != nil {
@@ -262,7 +264,7 @@ func (c *change) close(actor string, detail map[string]any) error {
 	if c.inc.aborting() {
 		c.inc.Abort.Ended = &c.now
 	}
-	if err := c.audit(KindClosed, actor, nil, detail); err != nil {
+	if err := c.audit(audit.KindClosed, actor, nil, detail); err != nil {
 		return err
 	}
 	if !c.inc.ByHand { // else the public hears of it once it is so: watchClosed
@@ -361,7 +363,7 @@ func (c *change) reopenBreaching(ev evidence, t *TriggerState) error {
 	}
 	c.inc.reopen(c.now)
 	c.inc.Wake = c.now
-	if err := c.audit(KindReopened, actorEngine, nil, detail); err != nil {
+	if err := c.audit(audit.KindReopened, actorEngine, nil, detail); err != nil {
 		return err
 	}
 	return c.follow(PublicInvestigating)

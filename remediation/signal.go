@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Signal is a fact that no metric knows, which a human stands for: a vulnerability,
@@ -83,7 +84,7 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 		if err := tx.PutSignal(s); err != nil {
 			return err
 		}
-		en := Entry{Kind: KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
+		en := audit.Entry{Kind: audit.KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
 			"signal": name, "raised": true, "reason": reason,
 		}}
 		if en.Incident, err = e.raiseAgain(ctx, tx, &s); err != nil {
@@ -159,7 +160,7 @@ func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason s
 		if err := tx.DeleteSignal(service, name); err != nil {
 			return err
 		}
-		en := Entry{Kind: KindSignal, Actor: actor, Service: service, Detail: map[string]any{
+		en := audit.Entry{Kind: audit.KindSignal, Actor: actor, Service: service, Detail: map[string]any{
 			"signal": name, "raised": false, "reason": reason,
 		}}
 		inc, err := openIncident(tx, service)
@@ -333,7 +334,7 @@ func (inc *Incident) allSkipped() bool {
 // recoverSignals rests until the signal is cleared.
 func (c *change) recoverSignals() error {
 	why := "every step was verified or skipped; the incident closes once the signal is cleared"
-	if err := c.audit(KindRecovered, actorEngine, nil, map[string]any{"why": why}); err != nil {
+	if err := c.audit(audit.KindRecovered, actorEngine, nil, map[string]any{"why": why}); err != nil {
 		return err
 	}
 	if err := c.follow(PublicMonitoring); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -121,16 +122,16 @@ func signalsEnd(w *world) string {
 	for _, kind := range []string{"flag_off", "image_retag", "schema_rollback"} {
 		fmt.Fprintf(&b, "%s changed %d times, undone %d times\n", kind, w.target(kind).effects, w.target(kind).undone)
 	}
-	entries, err := w.engine.Entries(w.ctx, remediation.EntryFilter{})
+	entries, err := w.engine.Entries(w.ctx, audit.Filter{})
 	w.must(err)
 	last := ""
 	for _, e := range entries {
 		line := fmt.Sprint(e.Kind, " ", e.Actor, " ", e.Step, " ", e.Detail["reason"], e.Detail["raised"], e.Detail["outcome"], e.Detail["cancelled"])
 		switch e.Kind {
-		case remediation.KindStarted, remediation.KindInDoubt, remediation.KindReceived, remediation.KindDuplicate:
+		case audit.KindStarted, audit.KindInDoubt, audit.KindReceived, audit.KindDuplicate:
 			continue
 		}
-		if line != last || e.Kind != remediation.KindIntent && e.Kind != remediation.KindApproved {
+		if line != last || e.Kind != audit.KindIntent && e.Kind != audit.KindApproved {
 			b.WriteString(line + "\n")
 		}
 		last = line
@@ -161,7 +162,7 @@ func TestManyWhoRaiseASignalAtOnceRaiseItOnceAndSeeWhoDid(t *testing.T) {
 			t.Errorf("one is told %+v, another %+v", s, got[0])
 		}
 	}
-	entries, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindSignal})
+	entries, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindSignal})
 	if err != nil || len(entries) != 1 || entries[0].Actor != got[0].By {
 		t.Errorf("the log has %+v: %v", entries, err)
 	}

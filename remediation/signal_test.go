@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 const vulnerable = "critical-security-vulnerability"
@@ -200,7 +201,7 @@ func TestRaisingAndClearingAreRecordedOnceAndRefusedWhereTheyMeanNothing(t *test
 		t.Errorf("the overview has %+v", s)
 	}
 	w.clear(vulnerable)
-	entries, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Kind: remediation.KindSignal})
+	entries, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindSignal})
 	w.must(err)
 	var got []any
 	for _, e := range entries {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Store keeps everything that must outlive the process. A transaction that
@@ -87,33 +89,8 @@ type AlertTable interface {
 // AuditTable is the audit log: append-only.
 type AuditTable interface {
 	// Append gives e its Seq, Prev and Hash and adds it at the end.
-	Append(e Entry) (Entry, error)
-	// Entries returns those that match, oldest first.
-	Entries(f EntryFilter) ([]Entry, error)
-	// Reach returns how far back n entries go that one condition of f finds by an index,
-	// counted from f.Before, or from the end where that is 0: the Seq of the last of them,
-	// 0 where there are fewer. It bounds what Entries with f has to look at.
-	Reach(f EntryFilter, n int) (seq int64, err error)
-	// Head returns the last entry's Seq and Hash; 0 and 64 zeros where empty.
-	Head() (seq int64, hash string, err error)
-}
-
-// EntryFilter selects audit entries; the zero value selects all.
-type EntryFilter struct {
-	Incident string
-	Service  string
-	Kind     Kind
-	// After selects entries with a greater Seq, Before (where not 0) those with a
-	// smaller one.
-	After, Before int64
-	// Text selects entries in whose canonical bytes it stands; of letters, those
-	// of ASCII match in either case.
-	Text  string
-	Limit int // 0: no limit
-	// Bytes, where not 0, ends the list with the entry that brings it to so many.
-	Bytes int
-	// Newest returns the newest Limit entries instead, still oldest first.
-	Newest bool
+	Append(e audit.Entry) (audit.Entry, error)
+	audit.Log
 }
 
 // LimitTable counts effects.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // flaky is a store of which every third commit fails, beginning with the first.
@@ -130,7 +131,7 @@ func TestAReloadSaysWhoAskedAndWhatChanged(t *testing.T) {
 	other := w.parse(strings.Replace(string(w.pb.Source), "warmup: 1m", "warmup: 2m", 1))
 	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{other}, remediation.Reloaded{Actor: "eve", Changed: []string{"token bob (viewer) added"}}))
 	w.must(w.engine.Reload(w.ctx, nil, remediation.Reloaded{}))
-	started := w.entriesOf(remediation.KindStarted)
+	started := w.entriesOf(audit.KindStarted)
 	for i, want := range []string{
 		"backout started, by engine: ",
 		"Configuration and playbooks reloaded, by eve: token bob (viewer) added, playbook of shop is " + other.Hash + ", was " + was,

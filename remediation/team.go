@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // TeamMessage is the body of a message to those who run a service.
@@ -23,9 +25,9 @@ type TeamMessage struct {
 
 // TeamLine is one thing that happened, as the audit log has it.
 type TeamLine struct {
-	Kind  Kind      `json:"kind"`
-	Time  time.Time `json:"time"`
-	Actor string    `json:"actor"`
+	Kind  audit.Kind `json:"kind"`
+	Time  time.Time  `json:"time"`
+	Actor string     `json:"actor"`
 	// Title says what happened, Why the reason; Tone is that of Telling.
 	Title string `json:"title"`
 	Tone  string `json:"tone,omitempty"`
@@ -40,20 +42,20 @@ type TeamLine struct {
 // nothing concerns nobody; goesOnTelling once it was; movesOn only brings
 // what was told up to date.
 var (
-	startsTelling = []Kind{KindHeld, KindOutcome, KindInDoubt, KindEscalated, KindClaimed, KindDrift, KindRestored}
-	goesOnTelling = []Kind{
-		KindAttached, KindApproved, KindDenied, KindRecovered, KindClosed, KindReopened, KindReleased, KindNotified, KindSignal,
+	startsTelling = []audit.Kind{audit.KindHeld, audit.KindOutcome, audit.KindInDoubt, audit.KindEscalated, audit.KindClaimed, audit.KindDrift, audit.KindRestored}
+	goesOnTelling = []audit.Kind{
+		audit.KindAttached, audit.KindApproved, audit.KindDenied, audit.KindRecovered, audit.KindClosed, audit.KindReopened, audit.KindReleased, audit.KindNotified, audit.KindSignal,
 	}
-	movesOn = []Kind{KindIntent, KindVerified, KindSettled}
+	movesOn = []audit.Kind{audit.KindIntent, audit.KindVerified, audit.KindSettled}
 	// tellsService are told without an incident; what is in doubt then is a promotion.
-	tellsService = []Kind{KindHeld, KindFrozen, KindThawed, KindSignal, KindStage, KindInDoubt, KindBlind, KindDrift}
+	tellsService = []audit.Kind{audit.KindHeld, audit.KindFrozen, audit.KindThawed, audit.KindSignal, audit.KindStage, audit.KindInDoubt, audit.KindBlind, audit.KindDrift}
 )
 
 // telling is a store whose transactions tell the team what they did: the message
 // is in the outbox with the change that it tells of.
 type telling struct {
 	Store
-	tell func(tx Tx, entries []Entry) error
+	tell func(tx Tx, entries []audit.Entry) error
 }
 
 // Update implements Store.
@@ -70,11 +72,11 @@ func (s telling) Update(ctx context.Context, fn func(tx Tx) error) error {
 // tellingTx keeps the entries that a transaction has written.
 type tellingTx struct {
 	Tx
-	entries []Entry
+	entries []audit.Entry
 }
 
 // Append implements AuditTable.
-func (t *tellingTx) Append(e Entry) (Entry, error) {
+func (t *tellingTx) Append(e audit.Entry) (audit.Entry, error) {
 	sealed, err := t.Tx.Append(e)
 	if err == nil {
 		t.entries = append(t.entries, sealed)
@@ -84,7 +86,7 @@ func (t *tellingTx) Append(e Entry) (Entry, error) {
 
 // tellTeam puts a message for each incident, and each service, of which the
 // entries tell something.
-func (e *Engine) tellTeam(tx Tx, entries []Entry) error {
+func (e *Engine) tellTeam(tx Tx, entries []audit.Entry) error {
 	if len(e.team) == 0 {
 		return nil
 	}
@@ -98,7 +100,7 @@ func (e *Engine) tellTeam(tx Tx, entries []Entry) error {
 			continue
 		}
 		done = append(done, about)
-		same := slices.DeleteFunc(slices.Clone(entries[i:]), func(en Entry) bool {
+		same := slices.DeleteFunc(slices.Clone(entries[i:]), func(en audit.Entry) bool {
 			return en.Incident != first.Incident || en.Service != first.Service && first.Incident == ""
 		})
 		var err error
@@ -115,15 +117,15 @@ func (e *Engine) tellTeam(tx Tx, entries []Entry) error {
 }
 
 // tellOfIncident tells what is new of one incident.
-func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
+func (e *Engine) tellOfIncident(tx Tx, id string, entries []audit.Entry) error {
 	begins, moves := false, false
-	var sources []Entry // of m.Told
+	var sources []audit.Entry // of m.Told
 	m := TeamMessage{}
 	for _, en := range entries {
-		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed) || en.pages() != ""
-		begins = begins || starts || en.Kind == KindIntent
+		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed) || pageReason(en) != ""
+		begins = begins || starts || en.Kind == audit.KindIntent
 		moves = moves || slices.Contains(movesOn, en.Kind)
-		notified := en.Kind == KindNotified && (!e.forTeam(en) || saidBy(entries, en))
+		notified := en.Kind == audit.KindNotified && (!e.forTeam(en) || saidBy(entries, en))
 		if (starts || slices.Contains(goesOnTelling, en.Kind)) && !notified {
 			m.Told = append(m.Told, lineOf(en))
 			sources = append(sources, en)
@@ -181,21 +183,21 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []Entry) error {
 // forTeam tells of an entry of what was told whether it concerns the team: that a human
 // is called, what the public was told, who is written to, and what others than the team
 // itself could not be told. What channels delivered is for the audit log.
-func (e *Engine) forTeam(en Entry) bool {
+func (e *Engine) forTeam(en audit.Entry) bool {
 	_, delivered := en.Detail["outcome"]
 	switch {
-	case en.pages() != "":
+	case pageReason(en) != "":
 		return true
-	case en.undelivered(): // of its own channel it would have to hear by that channel
+	case undelivered(en): // of its own channel it would have to hear by that channel
 		return !slices.ContainsFunc(e.team, func(ch Channel) bool { return ch.Name() == en.Detail["channel"] })
 	}
 	return !delivered && (en.Detail["channel"] == ownPage || en.Detail["channel"] == byMail)
 }
 
 // saidBy tells whether a hold beside it says what a page would.
-func saidBy(entries []Entry, page Entry) bool {
-	return page.pages() != "" && slices.ContainsFunc(entries, func(en Entry) bool {
-		return en.Kind == KindHeld && en.Detail["reason"] == page.Detail["reason"]
+func saidBy(entries []audit.Entry, page audit.Entry) bool {
+	return pageReason(page) != "" && slices.ContainsFunc(entries, func(en audit.Entry) bool {
+		return en.Kind == audit.KindHeld && en.Detail["reason"] == page.Detail["reason"]
 	})
 }
 
@@ -209,7 +211,7 @@ func story(m TeamMessage) string {
 
 // tellOfService tells those who run a service, or all of them, of what concerns
 // no incident.
-func (e *Engine) tellOfService(tx Tx, service string, entries []Entry) error {
+func (e *Engine) tellOfService(tx Tx, service string, entries []audit.Entry) error {
 	var told []TeamLine
 	for _, en := range entries {
 		if slices.Contains(tellsService, en.Kind) {
@@ -257,7 +259,7 @@ func (e *Engine) putTeamMessage(tx Tx, ch Channel, m TeamMessage, out Message) e
 	return nil
 }
 
-func lineOf(e Entry) TeamLine {
+func lineOf(e audit.Entry) TeamLine {
 	t := Tell(e)
 	return TeamLine{
 		Kind: e.Kind, Time: e.Time, Actor: e.Actor, Title: t.Title, Tone: t.Tone, Why: t.Why, Seq: e.Seq, Hash: e.Hash,

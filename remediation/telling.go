@@ -3,18 +3,20 @@ package remediation
 import (
 	"fmt"
 	"strings"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Telling is an audit entry as a time line tells it.
 type Telling struct {
-	Entry
+	audit.Entry
 	// Title says what happened, Why the reason that the entry gives; Tone is for
 	// its colour: bad, wait, good, act, human, over or none.
 	Title, Tone, Why string
 }
 
 // Tell puts an entry into words.
-func Tell(e Entry) Telling {
+func Tell(e audit.Entry) Telling {
 	words, ok := kindWords[e.Kind]
 	if !ok {
 		words = [2]string{string(e.Kind), ""}
@@ -23,13 +25,13 @@ func Tell(e Entry) Telling {
 	text := func(key string) string { s, _ := e.Detail[key].(string); return s }
 	subject := e.Step
 	switch e.Kind {
-	case KindOpened, KindAttached, KindReopened, KindResolved:
+	case audit.KindOpened, audit.KindAttached, audit.KindReopened, audit.KindResolved:
 		subject = text("trigger")
-	case KindHeld:
+	case audit.KindHeld:
 		subject, _ = HoldWords(Reason(text("reason")))
-	case KindPlanned:
+	case audit.KindPlanned:
 		subject = listed(e.Detail["steps"])
-	case KindOutcome:
+	case audit.KindOutcome:
 		subject = strings.TrimSpace(e.Step + " " + strings.ReplaceAll(text("outcome"), "_", " "))
 		switch StepState(text("outcome")) {
 		case StepDone, StepNoChange:
@@ -37,26 +39,26 @@ func Tell(e Entry) Telling {
 		case StepFailed, StepUndone, StepInDoubt:
 			ev.Tone = "bad"
 		}
-	case KindSettled:
+	case audit.KindSettled:
 		subject = strings.ReplaceAll(text("verdict"), "_", " ")
-	case KindNotified:
+	case audit.KindNotified:
 		subject = text("what")
 		if subject == "" {
 			subject = text("status")
 		}
 		switch {
-		case e.pages() != "":
-			ev.Title, ev.Tone, subject = "Needs a human:", "bad", strings.ReplaceAll(e.pages(), "_", " ")
-		case e.undelivered():
+		case pageReason(e) != "":
+			ev.Title, ev.Tone, subject = "Needs a human:", "bad", strings.ReplaceAll(pageReason(e), "_", " ")
+		case undelivered(e):
 			ev.Title, ev.Tone = "Not told by "+text("channel")+":", "bad"
 		case subject == "":
 			ev.Title = "People were told"
 		}
-	case KindEscalated:
+	case audit.KindEscalated:
 		if subject == "" {
 			ev.Title = "Needs a human"
 		}
-	case KindBlind:
+	case audit.KindBlind:
 		if text("what") == blindPrometheus {
 			ev.Title = "Prometheus"
 		}
@@ -65,25 +67,25 @@ func Tell(e Entry) Telling {
 		} else {
 			subject, ev.Tone = "is back", "good"
 		}
-	case KindSignal:
+	case audit.KindSignal:
 		word := "cleared"
 		if raised, _ := e.Detail["raised"].(bool); raised {
 			word, ev.Tone = "raised", "bad"
 		}
 		subject = text("signal") + " " + word
-	case KindFrozen, KindThawed:
+	case audit.KindFrozen, audit.KindThawed:
 		if subject = e.Service; subject == "" {
 			subject = "every service"
 		}
 		if text("scope") == ScopePromotions { // steps back go on
 			subject += ", its promotions only"
 		}
-	case KindStarted:
+	case audit.KindStarted:
 		if reload, _ := e.Detail["reload"].(bool); reload {
 			ev.Title, ev.Tone = "Configuration and playbooks reloaded", "human"
 			ev.Why = listed(e.Detail["changed"])
 		}
-	case KindStage:
+	case audit.KindStage:
 		subject = strings.TrimSpace(text("release") + " " + text("stage"))
 	}
 	if undo, _ := e.Detail["undo"].(bool); undo {
@@ -99,52 +101,52 @@ func Tell(e Entry) Telling {
 	return ev
 }
 
-// pages is the reason for which an entry calls a human, "" where it calls nobody.
-func (e Entry) pages() string {
-	if _, ok := e.Detail["metric"]; e.Kind != KindNotified || !ok {
+// pageReason is the reason for which an entry calls a human, "" where it calls nobody.
+func pageReason(e audit.Entry) string {
+	if _, ok := e.Detail["metric"]; e.Kind != audit.KindNotified || !ok {
 		return ""
 	}
 	reason, _ := e.Detail["reason"].(string)
 	return reason
 }
 
-// undelivered tells whether an entry is of a message that was given up.
-func (e Entry) undelivered() bool {
-	return e.Kind == KindNotified && e.Detail["outcome"] == outcomeDropped
+// undelivered reports whether an entry is about a message that was given up.
+func undelivered(e audit.Entry) bool {
+	return e.Kind == audit.KindNotified && e.Detail["outcome"] == outcomeDropped
 }
 
 // kindWords are the kinds of entries as a time line tells them.
-var kindWords = map[Kind][2]string{
-	KindReceived:   {"Notification received", ""},
-	KindDuplicate:  {"The same again", ""},
-	KindOpened:     {"Incident opened by", "bad"},
-	KindAttached:   {"Another alert joined:", "bad"},
-	KindPlanned:    {"Planned:", ""},
-	KindHeld:       {"Did not act:", "wait"},
-	KindApproved:   {"Approved", "human"},
-	KindDenied:     {"Denied", "human"},
-	KindIntent:     {"Begins", "act"},
-	KindOutcome:    {"Outcome:", "act"},
-	KindInDoubt:    {"In doubt:", "bad"},
-	KindVerified:   {"Verified", "good"},
-	KindSettled:    {"Watched:", ""},
-	KindEscalated:  {"Goes on to", "bad"},
-	KindRecovered:  {"Recovered", "good"},
-	KindResolved:   {"Alertmanager says resolved:", ""},
-	KindClosed:     {"Closed", "over"},
-	KindReopened:   {"Reopened by", "bad"},
-	KindClaimed:    {"Claimed", "human"},
-	KindReleased:   {"Released", "human"},
-	KindRestored:   {"Restored", "human"},
-	KindFrozen:     {"Frozen", "human"},
-	KindThawed:     {"Thawed", "human"},
-	KindSignal:     {"Signal", "human"},
-	KindStage:      {"Rollout", "human"},
-	KindNotified:   {"Told:", ""},
-	KindDrift:      {"Changed behind our back:", "bad"},
-	KindBlind:      {"Watchdog", "bad"},
-	KindCheckpoint: {"Log pruned up to here", ""},
-	KindStarted:    {"backout started", ""},
+var kindWords = map[audit.Kind][2]string{
+	audit.KindReceived:   {"Notification received", ""},
+	audit.KindDuplicate:  {"The same again", ""},
+	audit.KindOpened:     {"Incident opened by", "bad"},
+	audit.KindAttached:   {"Another alert joined:", "bad"},
+	audit.KindPlanned:    {"Planned:", ""},
+	audit.KindHeld:       {"Did not act:", "wait"},
+	audit.KindApproved:   {"Approved", "human"},
+	audit.KindDenied:     {"Denied", "human"},
+	audit.KindIntent:     {"Begins", "act"},
+	audit.KindOutcome:    {"Outcome:", "act"},
+	audit.KindInDoubt:    {"In doubt:", "bad"},
+	audit.KindVerified:   {"Verified", "good"},
+	audit.KindSettled:    {"Watched:", ""},
+	audit.KindEscalated:  {"Goes on to", "bad"},
+	audit.KindRecovered:  {"Recovered", "good"},
+	audit.KindResolved:   {"Alertmanager says resolved:", ""},
+	audit.KindClosed:     {"Closed", "over"},
+	audit.KindReopened:   {"Reopened by", "bad"},
+	audit.KindClaimed:    {"Claimed", "human"},
+	audit.KindReleased:   {"Released", "human"},
+	audit.KindRestored:   {"Restored", "human"},
+	audit.KindFrozen:     {"Frozen", "human"},
+	audit.KindThawed:     {"Thawed", "human"},
+	audit.KindSignal:     {"Signal", "human"},
+	audit.KindStage:      {"Rollout", "human"},
+	audit.KindNotified:   {"Told:", ""},
+	audit.KindDrift:      {"Changed behind our back:", "bad"},
+	audit.KindBlind:      {"Watchdog", "bad"},
+	audit.KindCheckpoint: {"Log pruned up to here", ""},
+	audit.KindStarted:    {"backout started", ""},
 }
 
 // listed joins a list of strings from an entry's detail.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func TestTheTeamHearsThatAHumanIsNeeded(t *testing.T) {
@@ -102,7 +103,7 @@ func TestAClaimInTheMiddleOfAStepIsNotSaidToStopIt(t *testing.T) {
 	}
 	id := w.open()
 	for _, m := range c.got {
-		if m.Story == nil || len(m.Told) == 0 || m.Told[0].Kind != remediation.KindClaimed {
+		if m.Story == nil || len(m.Told) == 0 || m.Told[0].Kind != audit.KindClaimed {
 			continue
 		}
 		if m.Story.State != remediation.Acting || !strings.Contains(m.Story.Headline, "after the one that is running") {

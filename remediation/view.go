@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func compare(a, b string) int { return cmp.Compare(a, b) }
@@ -95,7 +96,7 @@ func (inc *Incident) stuck() string {
 // changedOutside marks the steps whose targets somebody else has changed since: what
 // a step did is history, and no longer what runs.
 func (v *IncidentView) changedOutside(tx Tx) error {
-	seen, err := tx.Entries(EntryFilter{Incident: v.ID, Kind: KindDrift})
+	seen, err := tx.Entries(audit.Filter{Incident: v.ID, Kind: audit.KindDrift})
 	if err != nil {
 		return err
 	}
@@ -223,9 +224,9 @@ func ViewIncident(tx Tx, id string) (IncidentView, error) {
 
 // ViewEntries lists audit entries as they are in one transaction of any store. A
 // kind, incident or service that does not exist is refused, as ViewIncidents does.
-func ViewEntries(tx Tx, f EntryFilter) ([]Entry, error) {
-	if f.Kind != "" && !slices.Contains(Kinds(), f.Kind) {
-		return nil, refuse(Invalid, "unknown kind of entry %q; the kinds are %s", f.Kind, joined(Kinds()))
+func ViewEntries(tx Tx, f audit.Filter) ([]audit.Entry, error) {
+	if f.Kind != "" && !slices.Contains(audit.Kinds(), f.Kind) {
+		return nil, refuse(Invalid, "unknown kind of entry %q; the kinds are %s", f.Kind, joined(audit.Kinds()))
 	}
 	out, err := tx.Entries(f)
 	if err != nil || len(out) > 0 {
@@ -290,15 +291,24 @@ func (e *Engine) Incident(ctx context.Context, id string) (v IncidentView, err e
 }
 
 // Entries implements Service.
-func (e *Engine) Entries(ctx context.Context, f EntryFilter) (out []Entry, err error) {
+func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry, err error) {
 	if f.Limit > 0 && f.Bytes == 0 { // a page: who asks for it goes on after its last
-		f.Bytes = PageBytes
+		f.Bytes = audit.PageBytes
 	}
 	err = e.store.View(ctx, func(tx Tx) error {
 		out, err = ViewEntries(tx, f)
 		return err
 	})
 	return out, err
+}
+
+// Search implements Service.
+func (e *Engine) Search(ctx context.Context, q audit.Query) (p audit.Page, err error) {
+	err = e.store.View(ctx, func(tx Tx) error {
+		p, err = audit.Search(tx, q)
+		return err
+	})
+	return p, err
 }
 
 // Head implements Service.

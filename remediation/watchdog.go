@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // beat notes that a service's watchdog alert came; only loss and return are
@@ -25,7 +27,7 @@ func (e *Engine) beat(tx Tx, service string) error {
 	if !lost {
 		return nil
 	}
-	return e.append(tx, Entry{Kind: KindBlind, Actor: actorEngine, Service: service, Detail: map[string]any{
+	return e.append(tx, audit.Entry{Kind: audit.KindBlind, Actor: actorEngine, Service: service, Detail: map[string]any{
 		"blind": false, "what": blindWatchdog, "why": "the watchdog is back",
 	}})
 }
@@ -99,7 +101,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 				return err
 			}
 			for _, detail := range found {
-				if err := e.append(tx, Entry{Kind: KindBlind, Actor: actorEngine, Service: beat.Service, Detail: detail}); err != nil {
+				if err := e.append(tx, audit.Entry{Kind: audit.KindBlind, Actor: actorEngine, Service: beat.Service, Detail: detail}); err != nil {
 					return err
 				}
 			}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/rules"
 )
@@ -310,9 +311,9 @@ func (w *world) steps(id string, want ...remediation.StepState) {
 	}
 }
 
-func (w *world) entries(id string) []remediation.Entry {
+func (w *world) entries(id string) []audit.Entry {
 	w.t.Helper()
-	es, err := w.engine.Entries(w.ctx, remediation.EntryFilter{Incident: id})
+	es, err := w.engine.Entries(w.ctx, audit.Filter{Incident: id})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -336,7 +337,7 @@ func (w *world) log(id string) []string {
 				s += fmt.Sprint(" ", v)
 			}
 		}
-		if e.Kind == remediation.KindHeld || e.Kind == remediation.KindClosed || e.Kind == remediation.KindNotified {
+		if e.Kind == audit.KindHeld || e.Kind == audit.KindClosed || e.Kind == audit.KindNotified {
 			s += fmt.Sprint(" ", e.Detail["reason"])
 		}
 		out = append(out, s)

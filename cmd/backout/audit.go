@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,11 +11,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
-
-// auditPage is how many entries are asked for at once.
-const auditPage = 500
 
 func (c *commands) addAudit() {
 	audit := c.app.Command("audit", "The log of what was done and why.")
@@ -34,7 +30,7 @@ func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 	limit := wholeFlag(clause, "limit", "How many at most.", 100, 1, 1000)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		f := remediation.EntryFilter{Incident: *incident, Kind: remediation.Kind(*kind), After: *after, Limit: int(*limit), Bytes: remediation.PageBytes}
+		f := audit.Filter{Incident: *incident, Kind: audit.Kind(*kind), After: *after, Limit: int(*limit), Bytes: audit.PageBytes}
 		return from.with(ctx, func(src source) error {
 			entries, err := src.Entries(ctx, f)
 			if err != nil {
@@ -74,7 +70,7 @@ func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 			}
 			at := max(head-*lines, 0)
 			more := func() error {
-				return eachPage(ctx, src, at, func(entries []remediation.Entry) error {
+				return eachPage(ctx, src, at, func(entries []audit.Entry) error {
 					at = entries[len(entries)-1].Seq
 					if *output == outputJSON {
 						return c.printEntryLines(entries)
@@ -130,7 +126,7 @@ func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 		return from.with(ctx, func(src source) error {
 			work := c.progress()
 			defer work.done()
-			return eachPage(ctx, src, 0, func(entries []remediation.Entry) error {
+			return eachPage(ctx, src, 0, func(entries []audit.Entry) error {
 				if !isTerminal(c.stdout) {
 					work.say("entry %d", entries[len(entries)-1].Seq)
 				}
@@ -141,37 +137,12 @@ func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 }
 
 // eachPage hands all entries after a seq to fn, a page at a time.
-func eachPage(ctx context.Context, src source, after int64, fn func([]remediation.Entry) error) error {
-	for {
-		page, err := src.Entries(ctx, remediation.EntryFilter{After: after, Limit: auditPage, Bytes: remediation.PageBytes})
-		var breaks *remediation.BrokenChainError
-		if errors.As(err, &breaks) && breaks.Seq > after+1 && breaks.Seq <= after+auditPage {
-			// Those before the one that cannot be read are good, and come first.
-			good, rerr := src.Entries(ctx, remediation.EntryFilter{After: after, Limit: int(breaks.Seq - after - 1)})
-			if rerr != nil || len(good) == 0 {
-				return err
-			}
-			return cmp.Or(fn(good), err)
-		}
-		if err != nil {
-			return err
-		}
-		if len(page) == 0 {
-			return nil
-		}
-		if last := page[len(page)-1].Seq; last > after {
-			after = last
-		} else {
-			return fmt.Errorf("entries after %d: the answer ends with %d", after, last)
-		}
-		if err := fn(page); err != nil {
-			return err
-		}
-	}
+func eachPage(ctx context.Context, src source, after int64, fn func([]audit.Entry) error) error {
+	return audit.Pages(func(f audit.Filter) ([]audit.Entry, error) { return src.Entries(ctx, f) }, after, fn)
 }
 
 // printEntries writes entries for humans.
-func (c *commands) printEntries(entries []remediation.Entry) error {
+func (c *commands) printEntries(entries []audit.Entry) error {
 	var b strings.Builder
 	for _, e := range entries {
 		b.WriteString(entryText(e, c.screen()))
@@ -180,7 +151,7 @@ func (c *commands) printEntries(entries []remediation.Entry) error {
 }
 
 // entryText is one entry: a line of who, when and what, and one of why.
-func entryText(e remediation.Entry, scr screen) string {
+func entryText(e audit.Entry, scr screen) string {
 	what := []string{string(e.Kind)}
 	for _, s := range []string{e.Service, e.Incident, e.Step} {
 		if s != "" {
@@ -192,7 +163,7 @@ func entryText(e remediation.Entry, scr screen) string {
 }
 
 // printEntryLines writes entries in their canonical form, one a line.
-func (c *commands) printEntryLines(entries []remediation.Entry) error {
+func (c *commands) printEntryLines(entries []audit.Entry) error {
 	var b bytes.Buffer
 	for _, e := range entries {
 		line, err := e.MarshalJSON()
@@ -209,9 +180,9 @@ func (c *commands) printEntryLines(entries []remediation.Entry) error {
 }
 
 // printEntriesJSON writes one page as the API does.
-func (c *commands) printEntriesJSON(entries []remediation.Entry, next int64) error {
+func (c *commands) printEntriesJSON(entries []audit.Entry, next int64) error {
 	if entries == nil {
-		entries = []remediation.Entry{}
+		entries = []audit.Entry{}
 	}
 	return c.printJSON(map[string]any{"entries": entries, "next": next})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // head is the end of a log, or what somebody noted down as its end.
@@ -35,7 +36,7 @@ func (f *headFlag) String() string {
 func (f *headFlag) Set(s string) error {
 	seq, hash, ok := strings.Cut(s, ":")
 	n, err := strconv.ParseInt(seq, 10, 64)
-	if !ok || err != nil || n < 0 || len(hash) != len(remediation.ZeroHash) || strings.Trim(hash, "0123456789abcdef") != "" {
+	if !ok || err != nil || n < 0 || len(hash) != len(audit.ZeroHash) || strings.Trim(hash, "0123456789abcdef") != "" {
 		return fmt.Errorf("--head: %q is not SEQ:HASH, with a hash of 64 hexadecimal digits in lower case", s)
 	}
 	f.head = &head{n, hash}
@@ -86,9 +87,9 @@ func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
 
 // verify checks the whole log, and that it contains the head that was noted.
 func verify(ctx context.Context, src source, noted *head, work *progress) (verdict, error) {
-	var chain remediation.Chain
-	seen := noted == nil || *noted == head{0, remediation.ZeroHash}
-	err := eachPage(ctx, src, 0, func(entries []remediation.Entry) error {
+	var chain audit.Chain
+	seen := noted == nil || *noted == head{0, audit.ZeroHash}
+	err := eachPage(ctx, src, 0, func(entries []audit.Entry) error {
 		work.say("checked up to entry %d", entries[0].Seq-1)
 		for _, e := range entries {
 			if err := chain.Add(e); err != nil {
@@ -105,7 +106,7 @@ func verify(ctx context.Context, src source, noted *head, work *progress) (verdi
 	if v.Head.Seq > 0 {
 		v.Entries = v.Head.Seq - chain.First() + 1
 	}
-	var breaks *remediation.BrokenChainError
+	var breaks *audit.BrokenChainError
 	switch {
 	case errors.As(err, &breaks):
 		v.OK, v.Broken = false, &broken{breaks.Seq, breaks.Why}

@@ -20,6 +20,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -256,7 +257,7 @@ func (cl *client) Plot(ctx context.Context, id, trigger string) (p remediation.P
 }
 
 // Entries implements source.
-func (cl *client) Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error) {
+func (cl *client) Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error) {
 	q := url.Values{"after": {strconv.FormatInt(f.After, 10)}, "limit": {strconv.Itoa(f.Limit)}}
 	if f.Incident != "" {
 		q.Set("incident", f.Incident)
@@ -265,7 +266,7 @@ func (cl *client) Entries(ctx context.Context, f remediation.EntryFilter) ([]rem
 		q.Set("kind", string(f.Kind))
 	}
 	var list struct {
-		Entries []remediation.Entry `json:"entries"`
+		Entries []audit.Entry `json:"entries"`
 	}
 	err := cl.ask(ctx, http.MethodGet, "api/v1/audit", q, nil, &list)
 	return list.Entries, err

@@ -25,7 +25,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // The exit statuses.
@@ -237,7 +237,7 @@ func explain(err error) (status int, words string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "backout: %s\n", cleanLines(err.Error()))
 	var f *failure
-	var breaks *remediation.BrokenChainError
+	var breaks *audit.BrokenChainError
 	switch {
 	case errors.As(err, &breaks):
 		f = &failure{status: statusNegative, try: "backout audit verify"}

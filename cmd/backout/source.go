@@ -9,6 +9,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // source is where a command that reads has its answers from: a server's API or
@@ -18,7 +19,7 @@ type source interface {
 	Incident(ctx context.Context, id string) (remediation.IncidentView, error)
 	Plot(ctx context.Context, id, trigger string) (remediation.Plot, error)
 	// Entries needs a Limit, of 1000 at most.
-	Entries(ctx context.Context, f remediation.EntryFilter) ([]remediation.Entry, error)
+	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
 	Rollouts(ctx context.Context) ([]remediation.RolloutView, error)
 	// Rehearsals returns the last one of each plan of a service.
@@ -115,7 +116,7 @@ func (s storeSource) Plot(ctx context.Context, id, trigger string) (p remediatio
 }
 
 // Entries implements source.
-func (s storeSource) Entries(ctx context.Context, f remediation.EntryFilter) (out []remediation.Entry, err error) {
+func (s storeSource) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
 		out, err = remediation.ViewEntries(tx, f)
 		return err

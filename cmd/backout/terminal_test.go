@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // tty is a writer that somebody looks at.
@@ -106,8 +107,8 @@ func TestTheLongestOfEverythingFitsTheTerminal(t *testing.T) {
 			t.Errorf("%d columns: %.300s", width(line), line)
 		}
 	}
-	e := entryText(remediation.Entry{
-		Seq: 1234567, Kind: remediation.KindHeld, Actor: strings.Repeat("y", 300), Service: strings.Repeat("x", 300), Incident: "inc-1",
+	e := entryText(audit.Entry{
+		Seq: 1234567, Kind: audit.KindHeld, Actor: strings.Repeat("y", 300), Service: strings.Repeat("x", 300), Incident: "inc-1",
 		Detail: map[string]any{"why": strings.Repeat("w ", 4000)},
 	}, screen{})
 	for _, line := range strings.Split(e, "\n") {
@@ -123,7 +124,7 @@ func TestAPipeGetsEveryCellWhole(t *testing.T) {
 	if text := incidentTable(list, screen{whole: true}); strings.Count(text, long) != 2 {
 		t.Errorf("%s", text)
 	}
-	if text := entryText(remediation.Entry{Service: long, Detail: map[string]any{"why": strings.Repeat("word ", 200)}}, screen{whole: true}); !strings.Contains(text, long) || strings.Count(text, "word") != 200 {
+	if text := entryText(audit.Entry{Service: long, Detail: map[string]any{"why": strings.Repeat("word ", 200)}}, screen{whole: true}); !strings.Contains(text, long) || strings.Count(text, "word") != 200 {
 		t.Errorf("%s", text)
 	}
 }
@@ -140,7 +141,7 @@ func TestJSONForATerminalMeansTheSameAndDrivesNothing(t *testing.T) {
 		t.Errorf("%+v, %v", inc.Triggers, err)
 	}
 
-	entry := remediation.Entry{Seq: 1, Time: time.Unix(0, 0), Kind: remediation.KindFrozen, Detail: map[string]any{"reason": evil}}
+	entry := audit.Entry{Seq: 1, Time: time.Unix(0, 0), Kind: audit.KindFrozen, Detail: map[string]any{"reason": evil}}
 	line, err := entry.MarshalJSON()
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // connections are how many posters there are, each with a connection of its own.
@@ -151,7 +151,7 @@ func (s *stack) flagOffByBackout(b *testing.B, round int) (took, reaction time.D
 	l := &log{stack: s}
 	must(b, l.refresh(ctx))
 	seen := len(l.entries)
-	var opened, intent, outcome *remediation.Entry
+	var opened, intent, outcome *audit.Entry
 	begin := time.Now()
 	must(b, s.post(ctx, s.client, body))
 	must(b, await(ctx, generous, 2*time.Millisecond, func(ctx context.Context) error {
@@ -159,10 +159,10 @@ func (s *stack) flagOffByBackout(b *testing.B, round int) (took, reaction time.D
 			return err
 		}
 		fresh := log{entries: l.entries[seen:]}
-		of := func(kind remediation.Kind) *remediation.Entry {
-			return fresh.find(func(e *remediation.Entry) bool { return e.Kind == kind })
+		of := func(kind audit.Kind) *audit.Entry {
+			return fresh.find(func(e *audit.Entry) bool { return e.Kind == kind })
 		}
-		opened, intent, outcome = of(remediation.KindOpened), of(remediation.KindIntent), of(remediation.KindOutcome)
+		opened, intent, outcome = of(audit.KindOpened), of(audit.KindIntent), of(audit.KindOutcome)
 		if outcome == nil {
 			return fmt.Errorf("no outcome among %d entries", len(fresh.entries))
 		}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // wantBlindWithoutPrometheus takes Prometheus away for longer than the watchdog's
@@ -15,7 +15,7 @@ import (
 func (s *stack) wantBlindWithoutPrometheus(t *testing.T, l *log) {
 	t.Helper()
 	said := func() (out []string) {
-		for _, e := range kinds(t, l, remediation.KindBlind) {
+		for _, e := range kinds(t, l, audit.KindBlind) {
 			if text(&e, "what") == "prometheus" {
 				out = append(out, fmt.Sprintf("%v: %s (%s)", e.Detail["blind"], text(&e, "why"), text(&e, "error")))
 			}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // canaryOf are the settings of a stack whose rollout begins with the flag off.
@@ -382,7 +383,7 @@ func (s *stack) incidents(t *testing.T) (list []remediation.IncidentView) {
 }
 
 // entries are the service's entries of a kind.
-func (s *stack) entries(t *testing.T, kind remediation.Kind) (list []remediation.Entry) {
+func (s *stack) entries(t *testing.T, kind audit.Kind) (list []audit.Entry) {
 	t.Helper()
 	for _, e := range kinds(t, &log{stack: s}, kind) {
 		if e.Service == s.service {
@@ -404,7 +405,7 @@ func (s *stack) wantPromotions(t *testing.T, by string, stages []stageOf) {
 		}
 		want = append(want, "promote-"+st.Name+" to "+st.Traffic+" by "+by)
 	}
-	for _, e := range s.entries(t, remediation.KindIntent) {
+	for _, e := range s.entries(t, audit.KindIntent) {
 		got = append(got, fmt.Sprintf("%s to %s by %s", e.Step, text(&e, "value"), e.Actor))
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -425,8 +426,8 @@ func (s *stack) wantReason(t *testing.T, b breached) {
 			t.Errorf("the incident in %s is about %s", b.stage, tr.Trigger)
 		}
 	}
-	var steps []remediation.Entry
-	for _, e := range s.entries(t, remediation.KindIntent) {
+	var steps []audit.Entry
+	for _, e := range s.entries(t, audit.KindIntent) {
 		if e.Incident == list[0].ID {
 			steps = append(steps, e)
 		}

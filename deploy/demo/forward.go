@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // canaryStages are long enough to be refused in the first, and to breach the second.
@@ -194,24 +195,24 @@ func (st *story) seeOver(ctx context.Context) (time.Time, []string, error) {
 }
 
 // trail is what an entry says about the rollout's way, "" where it is about something else.
-func (st *story) trail(e *remediation.Entry) string {
+func (st *story) trail(e *audit.Entry) string {
 	switch {
 	case e.Incident != "" && e.Incident != st.incident: // a drill's
-	case e.Kind == remediation.KindApproved && text(e, "item") != "":
+	case e.Kind == audit.KindApproved && text(e, "item") != "":
 		return "the signature of " + text(e, "by") + " for " + text(e, "item")
-	case e.Kind == remediation.KindIntent && e.Incident == "":
+	case e.Kind == audit.KindIntent && e.Incident == "":
 		return e.Step + ": the traffic is about to be set to " + text(e, "value")
-	case e.Kind == remediation.KindVerified && e.Step == "":
+	case e.Kind == audit.KindVerified && e.Step == "":
 		return "the preflight"
-	case e.Kind == remediation.KindVerified && e.Incident == "":
+	case e.Kind == audit.KindVerified && e.Incident == "":
 		return e.Step + ": the service is well with it"
-	case e.Kind == remediation.KindOpened:
+	case e.Kind == audit.KindOpened:
 		return e.Incident + ", by trigger " + text(e, "trigger")
-	case e.Kind == remediation.KindIntent:
+	case e.Kind == audit.KindIntent:
 		return fmt.Sprintf("%s: %s is %s, threshold %s", e.Step, st.measure, st.value(text(e, "value")), st.value(text(e, "threshold")))
-	case e.Kind == remediation.KindVerified, e.Kind == remediation.KindRecovered, e.Kind == remediation.KindClosed:
+	case e.Kind == audit.KindVerified, e.Kind == audit.KindRecovered, e.Kind == audit.KindClosed:
 		return strings.TrimSpace(e.Incident + " " + e.Step)
-	case e.Kind == remediation.KindStage && text(e, "state") == remediation.RolloutRolledBack:
+	case e.Kind == audit.KindStage && text(e, "state") == remediation.RolloutRolledBack:
 		return "the rollout is rolled back, stage " + text(e, "stage")
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // TestAHumanWhoMeddlesInTheMidstOfAStepIsDealtWith runs docker-compose by hand while a step is
@@ -37,7 +38,7 @@ func TestAHumanWhoMeddlesInTheMidstOfAStepIsDealtWith(t *testing.T) {
 			if action == "schema_rollback" {
 				s.approve(t)
 			}
-			begun := s.nextOf(t, l, seen, remediation.KindIntent, action)
+			begun := s.nextOf(t, l, seen, audit.KindIntent, action)
 			<-time.After(time.Until(begun.Time.Add(time.Duration(random.Int64N(int64(take))))))
 			do()
 			until(t, "the project is started by hand", s.up)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // latestKill is the longest time from the first notification to the kill: on a
@@ -44,7 +45,7 @@ func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	must(t, l.refresh(ctx))
 	known := map[string]bool{}
 	for i := range l.entries {
-		if e := &l.entries[i]; e.Kind == remediation.KindReceived {
+		if e := &l.entries[i]; e.Kind == audit.KindReceived {
 			for _, f := range instances(e) {
 				known[f] = true
 			}
@@ -125,11 +126,11 @@ func moment(l *log, incident string, at time.Time) string {
 			continue
 		}
 		switch e.Kind {
-		case remediation.KindIntent:
+		case audit.KindIntent:
 			last = "after the intent"
-		case remediation.KindOutcome:
+		case audit.KindOutcome:
 			last = "after the outcome"
-		case remediation.KindVerified:
+		case audit.KindVerified:
 			last = "after the verification"
 		}
 	}
@@ -174,7 +175,7 @@ func (s *stack) untilStepVerified(t testing.TB) remediation.IncidentView {
 // effects counts the outcomes of an incident that changed its target.
 func effects(l *log, incident string) (n int) {
 	for i := range l.entries {
-		if e := &l.entries[i]; e.Incident == incident && e.Kind == remediation.KindOutcome && text(e, "outcome") == string(remediation.StepDone) {
+		if e := &l.entries[i]; e.Incident == incident && e.Kind == audit.KindOutcome && text(e, "outcome") == string(remediation.StepDone) {
 			n++
 		}
 	}
@@ -183,7 +184,7 @@ func effects(l *log, incident string) (n int) {
 
 // instances are the values of that label in a received entry: each alert of a
 // stream has its own.
-func instances(e *remediation.Entry) (out []string) {
+func instances(e *audit.Entry) (out []string) {
 	rows, _ := e.Detail["alerts"].([]any)
 	for _, r := range rows {
 		row, _ := r.(map[string]any)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // killsOfAStep is how often backout is killed in the midst of each of the two
@@ -34,7 +35,7 @@ func (s *stack) midst(t *testing.T, l *log, action string, random *rand.Rand, ta
 	if action == "schema_rollback" {
 		s.approve(t)
 	}
-	begun := s.nextOf(t, l, seen, remediation.KindIntent, action)
+	begun := s.nextOf(t, l, seen, audit.KindIntent, action)
 	hit = "not killed"
 	if take > 0 {
 		after := time.Duration(random.Int64N(int64(take)))
@@ -49,20 +50,20 @@ func (s *stack) midst(t *testing.T, l *log, action string, random *rand.Rand, ta
 		must(t, l.refresh(t.Context()))
 		hit = moment(l, inc.ID, at)
 	}
-	verified := s.nextOf(t, l, seen, remediation.KindVerified, action)
+	verified := s.nextOf(t, l, seen, audit.KindVerified, action)
 	return verified.Time.Sub(begun.Time), inc, hit
 }
 
 // nextOf waits for an entry after the first so many.
-func (s *stack) nextOf(t *testing.T, l *log, seen int, kind remediation.Kind, action string) *remediation.Entry {
+func (s *stack) nextOf(t *testing.T, l *log, seen int, kind audit.Kind, action string) *audit.Entry {
 	t.Helper()
-	var e *remediation.Entry
+	var e *audit.Entry
 	err := await(t.Context(), generous, 5*time.Millisecond, func(ctx context.Context) error {
 		if err := l.refresh(ctx); err != nil {
 			return err
 		}
 		fresh := log{entries: l.entries[seen:]}
-		if e = fresh.find(func(e *remediation.Entry) bool { return e.Kind == kind && e.Action == action }); e != nil {
+		if e = fresh.find(func(e *audit.Entry) bool { return e.Kind == kind && e.Action == action }); e != nil {
 			return nil
 		}
 		last := "nothing"
@@ -201,7 +202,7 @@ func TestKilledAllAlongTheLadderBackoutStillClimbsIt(t *testing.T) {
 	must(t, err)
 
 	// A step that was cut off before it did anything is begun again: its intent stands there twice.
-	s.wantEach(t, st.log, remediation.KindVerified, []string{"flag_off", "image_retag", "schema_rollback"})
+	s.wantEach(t, st.log, audit.KindVerified, []string{"flag_off", "image_retag", "schema_rollback"})
 	if n := effects(st.log, st.incident) - 2; n != 3 { // the status page was told twice
 		t.Errorf("%d effects of three steps", n)
 	}

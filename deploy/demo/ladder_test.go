@@ -14,6 +14,7 @@ import (
 
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // everythingFails breaks the feature's requests whatever anybody does.
@@ -79,12 +80,12 @@ func TestABreachOfTheNewSchemaIsCuredByNothingButTheOldOne(t *testing.T) {
 // verified, each once and in this order.
 func (s *stack) wantSteps(t *testing.T, l *log, actions ...string) {
 	t.Helper()
-	s.wantEach(t, l, remediation.KindIntent, actions)
-	s.wantEach(t, l, remediation.KindVerified, actions)
+	s.wantEach(t, l, audit.KindIntent, actions)
+	s.wantEach(t, l, audit.KindVerified, actions)
 }
 
 // wantEach fails the test unless the entries of a kind are of these actions.
-func (s *stack) wantEach(t *testing.T, l *log, kind remediation.Kind, actions []string) {
+func (s *stack) wantEach(t *testing.T, l *log, kind audit.Kind, actions []string) {
 	t.Helper()
 	var seen []string
 	for _, e := range kinds(t, l, kind) {
@@ -126,7 +127,7 @@ func (s *stack) wantSnapshot(t *testing.T, l *log) {
 	t.Helper()
 	var path, sum string
 	var size int64
-	for _, e := range kinds(t, l, remediation.KindOutcome) {
+	for _, e := range kinds(t, l, audit.KindOutcome) {
 		if e.Action == "schema_rollback" {
 			path, size, sum = snapshotOf(&e)
 		}
@@ -150,13 +151,13 @@ func TestAHumanInTheMiddleOfTheLadderIsNeitherFoughtNorUndone(t *testing.T) {
 	breakNow(t, s, everythingFails)
 
 	// While the first step settles: a setting of another feature, and a comment.
-	s.untilStep(t, l, remediation.KindVerified, "flag_off")
+	s.untilStep(t, l, audit.KindVerified, "flag_off")
 	must(t, s.setEnv("FEATURE_CROSS_PLATFORM", "1"))
 	must(t, s.addToEnv("# asked for by the team in Lisbon\n"))
 	must(t, s.up(ctx))
 	wantFlag(t, s, "0")
 
-	s.untilStep(t, l, remediation.KindVerified, "image_retag")
+	s.untilStep(t, l, audit.KindVerified, "image_retag")
 	s.wantOneContainer(t, oldVersion)
 
 	// While a commander is asked: all of it away and back again.
@@ -186,14 +187,14 @@ func TestAHumanInTheMiddleOfTheLadderIsNeitherFoughtNorUndone(t *testing.T) {
 }
 
 // untilStep waits for an entry of a kind about an action.
-func (s *stack) untilStep(t *testing.T, l *log, kind remediation.Kind, action string) *remediation.Entry {
+func (s *stack) untilStep(t *testing.T, l *log, kind audit.Kind, action string) *audit.Entry {
 	t.Helper()
-	var e *remediation.Entry
+	var e *audit.Entry
 	until(t, fmt.Sprintf("%s of %s", kind, action), func(ctx context.Context) error {
 		if err := l.refresh(ctx); err != nil {
 			return err
 		}
-		if e = l.find(func(e *remediation.Entry) bool { return e.Kind == kind && e.Action == action }); e == nil {
+		if e = l.find(func(e *audit.Entry) bool { return e.Kind == kind && e.Action == action }); e == nil {
 			return fmt.Errorf("none among %d entries", len(l.entries))
 		}
 		return nil
@@ -219,7 +220,7 @@ func (s *stack) untilExhausted(t *testing.T, skipped string) remediation.Inciden
 	}
 	l := &log{stack: s}
 	paged := false
-	for _, e := range kinds(t, l, remediation.KindNotified) {
+	for _, e := range kinds(t, l, audit.KindNotified) {
 		paged = paged || e.Incident == inc.ID && text(&e, "reason") == string(remediation.Exhausted)
 	}
 	if !paged {

@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // ask decodes what an address of one of the stack's programs answers.
@@ -131,7 +131,7 @@ func (s *stack) query(ctx context.Context, expr string) (string, bool, error) {
 // log follows backout's audit log over its API.
 type log struct {
 	stack   *stack
-	entries []remediation.Entry
+	entries []audit.Entry
 }
 
 // refresh reads what has been added.
@@ -141,7 +141,7 @@ func (l *log) refresh(ctx context.Context) error {
 		if n := len(l.entries); n > 0 {
 			after = l.entries[n-1].Seq
 		}
-		var page struct{ Entries []remediation.Entry }
+		var page struct{ Entries []audit.Entry }
 		if err := l.stack.ask(ctx, "backout", fmt.Sprintf("/api/v1/audit?limit=1000&after=%d", after), &page); err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (l *log) refresh(ctx context.Context) error {
 }
 
 // find returns the first entry that fits, or nil.
-func (l *log) find(fits func(e *remediation.Entry) bool) *remediation.Entry {
+func (l *log) find(fits func(e *audit.Entry) bool) *audit.Entry {
 	for i := range l.entries {
 		if fits(&l.entries[i]) {
 			return &l.entries[i]
@@ -163,7 +163,7 @@ func (l *log) find(fits func(e *remediation.Entry) bool) *remediation.Entry {
 }
 
 // text is a string of an entry's detail, "" where there is none.
-func text(e *remediation.Entry, key string) string {
+func text(e *audit.Entry, key string) string {
 	s, _ := e.Detail[key].(string)
 	return s
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // halfFail breaks half of the feature's requests, for as long as its flag is on.
@@ -52,8 +53,8 @@ func TestAStepThatCannotBeDoneHoldsTheLadderAndSaysWhy(t *testing.T) {
 	}
 	l := &log{stack: s}
 	s.wantSteps(t, l, "flag_off")
-	settled := s.untilStep(t, l, remediation.KindVerified, "flag_off")
-	held := s.untilStep(t, l, remediation.KindHeld, "image_retag")
+	settled := s.untilStep(t, l, audit.KindVerified, "flag_off")
+	held := s.untilStep(t, l, audit.KindHeld, "image_retag")
 	if wait := held.Time.Sub(settled.Time); wait < 14*time.Second {
 		t.Errorf("the next step was looked at %s after the first, before it had time to settle", wait)
 	}
@@ -70,7 +71,7 @@ func TestAServiceThatDiesAfterTheStepIsNotCalledRecovered(t *testing.T) {
 	s := runningStack(t, "died", asUsual)
 	l := &log{stack: s}
 	breakNow(t, s, halfFail)
-	untilEntry(t, l, remediation.KindVerified)
+	untilEntry(t, l, audit.KindVerified)
 	list, err := s.engine.containers(t.Context(), s.project)
 	must(t, err)
 	for _, c := range list {
@@ -79,7 +80,7 @@ func TestAServiceThatDiesAfterTheStepIsNotCalledRecovered(t *testing.T) {
 	untilHeld(t, s, remediation.HoldNoData)
 
 	// The trigger's own alert goes out by itself: nothing fails any more, since nothing answers.
-	untilEntry(t, l, remediation.KindResolved)
+	untilEntry(t, l, audit.KindResolved)
 	seen := time.Now()
 	until(t, "ten more polls", func(ctx context.Context) error {
 		inc, err := s.onlyIncident(ctx)
@@ -94,7 +95,7 @@ func TestAServiceThatDiesAfterTheStepIsNotCalledRecovered(t *testing.T) {
 		}
 		return nil
 	})
-	if n := len(kinds(t, l, remediation.KindRecovered)); n != 0 {
+	if n := len(kinds(t, l, audit.KindRecovered)); n != 0 {
 		t.Errorf("the log has %d recovered entries of a service that is dead", n)
 	}
 }
@@ -104,7 +105,7 @@ func TestAFeatureWithoutTrafficCountsAsRecovered(t *testing.T) {
 	s := runningStack(t, "quiet", asUsual)
 	l := &log{stack: s}
 	breakNow(t, s, breakage.Breakage{Latency: 1200 * time.Millisecond, QuietWhenOff: true})
-	e := untilEntry(t, l, remediation.KindRecovered)
+	e := untilEntry(t, l, audit.KindRecovered)
 	rows, _ := e.Detail["triggers"].([]any)
 	quiet := false
 	for _, r := range rows {
@@ -133,7 +134,7 @@ func TestASilencedAlertIsLeftToTheHumanWhoSilencedIt(t *testing.T) {
 	wantFlag(t, s, "1")
 
 	s.unsilence(t, id)
-	untilEntry(t, &log{stack: s}, remediation.KindVerified)
+	untilEntry(t, &log{stack: s}, audit.KindVerified)
 	wantFlag(t, s, "0")
 }
 
@@ -143,13 +144,13 @@ func TestInObserveModeEverythingIsSaidAndNothingDone(t *testing.T) {
 	l := &log{stack: s}
 	breakNow(t, s, halfFail)
 	untilHeld(t, s, remediation.HoldMode)
-	for _, e := range kinds(t, l, remediation.KindHeld) {
+	for _, e := range kinds(t, l, audit.KindHeld) {
 		if text(&e, "reason") == string(remediation.HoldMode) && (text(&e, "value") == "" || text(&e, "threshold") == "") {
 			t.Errorf("the hold says %v, without what was seen", e.Detail)
 		}
 	}
 	wantFlag(t, s, "1")
-	if n := len(kinds(t, l, remediation.KindIntent)); n != 0 {
+	if n := len(kinds(t, l, audit.KindIntent)); n != 0 {
 		t.Errorf("%d steps were begun in observe mode", n)
 	}
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // shared is what all tests of the package have in common: built once.
@@ -226,14 +227,14 @@ func untilHeld(t *testing.T, s *stack, reason remediation.Reason) remediation.In
 }
 
 // untilEntry waits for an audit entry of a kind and returns it.
-func untilEntry(t *testing.T, l *log, kind remediation.Kind) *remediation.Entry {
+func untilEntry(t *testing.T, l *log, kind audit.Kind) *audit.Entry {
 	t.Helper()
-	var e *remediation.Entry
+	var e *audit.Entry
 	until(t, fmt.Sprintf("audit entry %q", kind), func(ctx context.Context) error {
 		if err := l.refresh(ctx); err != nil {
 			return err
 		}
-		if e = l.find(func(e *remediation.Entry) bool { return e.Kind == kind }); e == nil {
+		if e = l.find(func(e *audit.Entry) bool { return e.Kind == kind }); e == nil {
 			return fmt.Errorf("none among %d entries", len(l.entries))
 		}
 		return nil
@@ -242,10 +243,10 @@ func untilEntry(t *testing.T, l *log, kind remediation.Kind) *remediation.Entry 
 }
 
 // kinds returns the entries of a kind that are in the log now.
-func kinds(t *testing.T, l *log, kind remediation.Kind) []remediation.Entry {
+func kinds(t *testing.T, l *log, kind audit.Kind) []audit.Entry {
 	t.Helper()
 	must(t, l.refresh(t.Context()))
-	var out []remediation.Entry
+	var out []audit.Entry
 	for _, e := range l.entries {
 		if e.Kind == kind {
 			out = append(out, e)

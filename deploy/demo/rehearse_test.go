@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // standing is all that a rehearsal must leave as it is, by what it is.
@@ -203,24 +204,24 @@ func (s *stack) killedInARehearsal(t *testing.T, before map[string]string) {
 // drill is marked so: the alert, each step skipped, and what became of each.
 func (s *stack) wantDrillTrail(t *testing.T, r remediation.Rehearsal) {
 	t.Helper()
-	var answer struct{ Entries []remediation.Entry }
+	var answer struct{ Entries []audit.Entry }
 	must(t, s.ask(t.Context(), "backout", "/api/v1/audit?limit=1000&incident="+r.Incidents[0], &answer))
-	count := map[remediation.Kind]int{}
+	count := map[audit.Kind]int{}
 	for _, e := range answer.Entries {
 		count[e.Kind]++
 		switch e.Kind {
-		case remediation.KindOpened, remediation.KindOutcome, remediation.KindVerified:
+		case audit.KindOpened, audit.KindOutcome, audit.KindVerified:
 			if e.Detail["drill"] != true {
 				t.Errorf("entry %d (%s) is not marked drill: %v", e.Seq, e.Kind, e.Detail)
 			}
-		case remediation.KindIntent:
+		case audit.KindIntent:
 			t.Errorf("entry %d is an intent", e.Seq)
 		}
-		if e.Kind == remediation.KindVerified && (e.Detail["what"] != "rehearsal" || e.Detail["result"] != "pass") {
+		if e.Kind == audit.KindVerified && (e.Detail["what"] != "rehearsal" || e.Detail["result"] != "pass") {
 			t.Errorf("entry %d is %v", e.Seq, e.Detail)
 		}
 	}
-	if count[remediation.KindOpened] != 1 || count[remediation.KindOutcome] != len(r.Steps) || count[remediation.KindVerified] != len(r.Steps)+1 || count[remediation.KindClosed] != 1 {
+	if count[audit.KindOpened] != 1 || count[audit.KindOutcome] != len(r.Steps) || count[audit.KindVerified] != len(r.Steps)+1 || count[audit.KindClosed] != 1 {
 		t.Errorf("the drill's trail has %v", count)
 	}
 	inc := remediation.IncidentView{}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // rung is what the story tells of one step of the ladder.
@@ -46,8 +47,8 @@ func rungs() []rung {
 }
 
 // beginning tells whether an entry is the intent of an action.
-func beginning(action string) func(e *remediation.Entry) bool {
-	return func(e *remediation.Entry) bool { return e.Kind == remediation.KindIntent && e.Action == action }
+func beginning(action string) func(e *audit.Entry) bool {
+	return func(e *audit.Entry) bool { return e.Kind == audit.KindIntent && e.Action == action }
 }
 
 // climb are the stages of one step.
@@ -76,8 +77,8 @@ func (st *story) helpedNot(next rung) []stage {
 
 // seeHeld sees that what loses data waits for a human's yes.
 func (st *story) seeHeld(ctx context.Context, r rung) (time.Time, []string, error) {
-	e, err := st.entry(ctx, func(e *remediation.Entry) bool {
-		return e.Kind == remediation.KindHeld && e.Action == r.action && text(e, "reason") == string(remediation.HoldApproval)
+	e, err := st.entry(ctx, func(e *audit.Entry) bool {
+		return e.Kind == audit.KindHeld && e.Action == r.action && text(e, "reason") == string(remediation.HoldApproval)
 	}, "hold of "+r.action+" for an approval")
 	if err != nil {
 		return time.Time{}, nil, err
@@ -89,7 +90,7 @@ func (st *story) seeHeld(ctx context.Context, r rung) (time.Time, []string, erro
 // seeApproved plays the commander, who says yes.
 func (st *story) seeApproved(ctx context.Context) (time.Time, []string, error) {
 	const reason = "neither the flag nor the image helped"
-	e, err := st.of(ctx, remediation.KindApproved, st.held.Action)
+	e, err := st.of(ctx, audit.KindApproved, st.held.Action)
 	if err != nil {
 		if _, err := st.stack.command(ctx, "approve", st.incident, st.held.Step, "--reason="+reason); err != nil {
 			return time.Time{}, nil, err
@@ -111,7 +112,7 @@ func (st *story) seeIntent(ctx context.Context, r rung) (time.Time, []string, er
 }
 
 func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, error) {
-	e, err := st.of(ctx, remediation.KindOutcome, r.action)
+	e, err := st.of(ctx, audit.KindOutcome, r.action)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -126,7 +127,7 @@ func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, e
 }
 
 func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, error) {
-	e, err := st.of(ctx, remediation.KindVerified, r.action)
+	e, err := st.of(ctx, audit.KindVerified, r.action)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -142,7 +143,7 @@ func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, 
 
 // seeSettled sees that a step was given its time, and what was measured then.
 func (st *story) seeSettled(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.kind(ctx, remediation.KindSettled)
+	e, err := st.kind(ctx, audit.KindSettled)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -167,14 +168,14 @@ func (st *story) seeSettled(ctx context.Context) (time.Time, []string, error) {
 }
 
 func (st *story) seeEscalated(ctx context.Context, next rung) (time.Time, []string, error) {
-	e, err := st.entry(ctx, func(e *remediation.Entry) bool {
-		begun := e.Kind == remediation.KindIntent || e.Kind == remediation.KindHeld
-		return e.Kind == remediation.KindEscalated || begun && e.Action == next.action
+	e, err := st.entry(ctx, func(e *audit.Entry) bool {
+		begun := e.Kind == audit.KindIntent || e.Kind == audit.KindHeld
+		return e.Kind == audit.KindEscalated || begun && e.Action == next.action
 	}, "escalated entry")
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	if e.Kind == remediation.KindEscalated {
+	if e.Kind == audit.KindEscalated {
 		st.told = e.Seq
 	}
 	return e.Time, []string{"the next step is " + e.Step}, nil
@@ -197,7 +198,7 @@ func seeOldVersion(ctx context.Context, s *stack) (string, error) {
 }
 
 // snapshotOf is what an outcome says of the snapshot that was taken first; "" where there is none.
-func snapshotOf(e *remediation.Entry) (path string, size int64, sum string) {
+func snapshotOf(e *audit.Entry) (path string, size int64, sum string) {
 	after, _ := e.Detail["after"].(map[string]any)
 	dump, _ := after["dump"].(map[string]any)
 	path, _ = dump["path"].(string)

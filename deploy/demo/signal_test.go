@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func TestASignalGoesThroughPrometheusAndAlertmanagerAndRunsItsPlan(t *testing.T) {
@@ -20,7 +21,7 @@ func TestASignalGoesThroughPrometheusAndAlertmanagerAndRunsItsPlan(t *testing.T)
 	wantFlag(t, s, "0")
 	l := &log{stack: s}
 	s.wantSteps(t, l, "flag_off")
-	if e := untilEntry(t, l, remediation.KindIntent); e.Detail["reason"] != "CVE-2026-1" {
+	if e := untilEntry(t, l, audit.KindIntent); e.Detail["reason"] != "CVE-2026-1" {
 		t.Errorf("the intent gives %v as its reason", e.Detail["reason"])
 	}
 

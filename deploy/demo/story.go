@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // ErrNotSeen is wrapped where a stage of the loop was waited for in vain.
@@ -25,10 +26,10 @@ type story struct {
 	broken time.Time     // the breach
 
 	incident string
-	told     int64              // the last entry of the audit log that a stage has told of
-	held     *remediation.Entry // of the step that waits for an approval
-	intent   *remediation.Entry // of the step that was begun last
-	noted    int                // how many entries have been looked through for notes
+	told     int64        // the last entry of the audit log that a stage has told of
+	held     *audit.Entry // of the step that waits for an approval
+	intent   *audit.Entry // of the step that was begun last
+	noted    int          // how many entries have been looked through for notes
 }
 
 // stageWithin is how long the demo waits for a stage.
@@ -121,20 +122,20 @@ func (st *story) notes(upTo int64) {
 		case e.Incident != "" && e.Incident != st.incident: // a drill's
 		case text(e, "words") != "":
 			st.out.stage(at, "public", "the status page says: "+text(e, "words"))
-		case e.Kind == remediation.KindHeld && text(e, "reason") != string(remediation.HoldApproval):
+		case e.Kind == audit.KindHeld && text(e, "reason") != string(remediation.HoldApproval):
 			st.out.stage(at, "held", text(e, "reason")+": "+text(e, "why"))
-		case e.Kind == remediation.KindNotified:
+		case e.Kind == audit.KindNotified:
 			st.out.stage(at, "paged", text(e, "reason")+": "+text(e, "why"))
 		}
 	}
 }
 
 // entry waits for an audit entry of the story's incident, after what was told.
-func (st *story) entry(ctx context.Context, fits func(e *remediation.Entry) bool, what string) (*remediation.Entry, error) {
+func (st *story) entry(ctx context.Context, fits func(e *audit.Entry) bool, what string) (*audit.Entry, error) {
 	if err := st.log.refresh(ctx); err != nil {
 		return nil, err
 	}
-	e := st.log.find(func(e *remediation.Entry) bool { return e.Incident == st.incident && e.Seq > st.told && fits(e) })
+	e := st.log.find(func(e *audit.Entry) bool { return e.Incident == st.incident && e.Seq > st.told && fits(e) })
 	if e != nil {
 		return e, nil
 	}
@@ -146,8 +147,8 @@ func (st *story) entry(ctx context.Context, fits func(e *remediation.Entry) bool
 }
 
 // kind waits for the next entry of a kind, and counts it as told.
-func (st *story) kind(ctx context.Context, kind remediation.Kind) (*remediation.Entry, error) {
-	e, err := st.entry(ctx, func(e *remediation.Entry) bool { return e.Kind == kind }, string(kind)+" entry")
+func (st *story) kind(ctx context.Context, kind audit.Kind) (*audit.Entry, error) {
+	e, err := st.entry(ctx, func(e *audit.Entry) bool { return e.Kind == kind }, string(kind)+" entry")
 	if err == nil {
 		st.told = e.Seq
 	}
@@ -155,8 +156,8 @@ func (st *story) kind(ctx context.Context, kind remediation.Kind) (*remediation.
 }
 
 // of waits for the next entry of a kind about an action, and counts it as told.
-func (st *story) of(ctx context.Context, kind remediation.Kind, action string) (*remediation.Entry, error) {
-	e, err := st.entry(ctx, func(e *remediation.Entry) bool { return e.Kind == kind && e.Action == action }, fmt.Sprintf("%s entry of %s", kind, action))
+func (st *story) of(ctx context.Context, kind audit.Kind, action string) (*audit.Entry, error) {
+	e, err := st.entry(ctx, func(e *audit.Entry) bool { return e.Kind == kind && e.Action == action }, fmt.Sprintf("%s entry of %s", kind, action))
 	if err == nil {
 		st.told = e.Seq
 	}
@@ -219,16 +220,16 @@ func (st *story) seePosted(ctx context.Context) (time.Time, []string, error) {
 	if err := st.log.refresh(ctx); err != nil {
 		return time.Time{}, nil, err
 	}
-	e := st.log.find(func(e *remediation.Entry) bool {
-		opened := e.Kind == remediation.KindOpened || e.Kind == remediation.KindAttached
+	e := st.log.find(func(e *audit.Entry) bool {
+		opened := e.Kind == audit.KindOpened || e.Kind == audit.KindAttached
 		return opened && text(e, "trigger") == st.trigger && e.Detail["drill"] == nil
 	})
 	if e == nil {
 		return time.Time{}, nil, fmt.Errorf("no notification of trigger %s in the audit log", st.trigger)
 	}
 	st.incident, st.told = e.Incident, e.Seq
-	received := st.log.find(func(r *remediation.Entry) bool {
-		return r.Kind == remediation.KindReceived && names(r, text(e, "fingerprint"))
+	received := st.log.find(func(r *audit.Entry) bool {
+		return r.Kind == audit.KindReceived && names(r, text(e, "fingerprint"))
 	})
 	if received == nil {
 		return time.Time{}, nil, fmt.Errorf("no received entry names fingerprint %s", text(e, "fingerprint"))
@@ -238,7 +239,7 @@ func (st *story) seePosted(ctx context.Context) (time.Time, []string, error) {
 }
 
 // names tells whether a received entry names an alert.
-func names(e *remediation.Entry, fingerprint string) bool {
+func names(e *audit.Entry, fingerprint string) bool {
 	rows, _ := e.Detail["alerts"].([]any)
 	for _, r := range rows {
 		if row, ok := r.(map[string]any); ok && row["fingerprint"] == fingerprint {
@@ -261,7 +262,7 @@ func (st *story) seeConfirmed(ctx context.Context) (time.Time, []string, error) 
 }
 
 func (st *story) seeRecovered(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.kind(ctx, remediation.KindRecovered)
+	e, err := st.kind(ctx, audit.KindRecovered)
 	if err != nil {
 		return time.Time{}, nil, err
 	}
@@ -270,7 +271,7 @@ func (st *story) seeRecovered(ctx context.Context) (time.Time, []string, error) 
 }
 
 func (st *story) seeClosed(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.kind(ctx, remediation.KindClosed)
+	e, err := st.kind(ctx, audit.KindClosed)
 	if err != nil {
 		return time.Time{}, nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // head is the end of the audit log.
@@ -15,7 +16,7 @@ type head struct {
 }
 
 func readHead(t *tx) (head, error) {
-	h := head{hash: remediation.ZeroHash}
+	h := head{hash: audit.ZeroHash}
 	err := t.row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", nil, &h.seq, &h.hash)
 	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
 		return head{}, fmt.Errorf("audit head: %w", err)
@@ -37,21 +38,21 @@ func (t *tx) Head() (seq int64, hash string, err error) {
 
 // Append implements remediation.AuditTable. The entry returned is in normal
 // form: its numbers are json.Number.
-func (t *tx) Append(e remediation.Entry) (remediation.Entry, error) {
+func (t *tx) Append(e audit.Entry) (audit.Entry, error) {
 	if err := t.usable(); err != nil {
-		return remediation.Entry{}, err
+		return audit.Entry{}, err
 	}
 	if !t.write {
-		return remediation.Entry{}, ErrReadOnly
+		return audit.Entry{}, ErrReadOnly
 	}
 	e, canonical, err := e.Seal(t.head.seq, t.head.hash)
 	if err != nil {
-		return remediation.Entry{}, fmt.Errorf("append: %w", err)
+		return audit.Entry{}, fmt.Errorf("append: %w", err)
 	}
 	err = t.exec("INSERT INTO audit (seq, kind, service, incident, hash, entry) VALUES (?, ?, ?, ?, ?, ?)",
 		e.Seq, string(e.Kind), e.Service, e.Incident, e.Hash, canonical)
 	if err != nil {
-		return remediation.Entry{}, fmt.Errorf("append audit entry %d: %w", e.Seq, err)
+		return audit.Entry{}, fmt.Errorf("append audit entry %d: %w", e.Seq, err)
 	}
 	*t.head = head{e.Seq, e.Hash}
 	return e, nil
@@ -59,9 +60,9 @@ func (t *tx) Append(e remediation.Entry) (remediation.Entry, error) {
 
 // Entries implements remediation.AuditTable. It fails on an entry whose
 // columns are not those of its bytes.
-func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
-	out := []remediation.Entry{}
-	err := t.eachEntry(f, func(e remediation.Entry) error {
+func (t *tx) Entries(f audit.Filter) ([]audit.Entry, error) {
+	out := []audit.Entry{}
+	err := t.eachEntry(f, func(e audit.Entry) error {
 		out = append(out, e)
 		return nil
 	})
@@ -73,7 +74,7 @@ func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
 			continue
 		}
 		// Its time is not known: it is that of the entry before it, or later.
-		err := t.eachEntry(remediation.EntryFilter{After: out[i].Seq - 2, Limit: 1}, func(e remediation.Entry) error {
+		err := t.eachEntry(audit.Filter{After: out[i].Seq - 2, Limit: 1}, func(e audit.Entry) error {
 			out[i].Time = e.Time
 			return nil
 		})
@@ -88,10 +89,10 @@ func (t *tx) Entries(f remediation.EntryFilter) ([]remediation.Entry, error) {
 }
 
 // columns are what an entry is read from; one that is too large is not read.
-var columns = fmt.Sprintf("SELECT seq, kind, service, incident, hash, length(entry), CASE WHEN length(entry) <= %d THEN entry ELSE x'' END FROM audit", remediation.MaxEntry)
+var columns = fmt.Sprintf("SELECT seq, kind, service, incident, hash, length(entry), CASE WHEN length(entry) <= %d THEN entry ELSE x'' END FROM audit", audit.MaxEntry)
 
 // eachEntry calls each for the entries that match, newest first where f says so.
-func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) error) error {
+func (t *tx) eachEntry(f audit.Filter, each func(audit.Entry) error) error {
 	q := query{from: columns}
 	q.byIndex(f, func(column, value string) { q.where("+"+column+" = ?", value) })
 	if f.After > 0 {
@@ -101,7 +102,7 @@ func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) e
 		q.where("seq < ?", f.Before)
 	}
 	if f.Text != "" {
-		q.where(fmt.Sprintf("CASE WHEN length(entry) <= %d THEN instr(lower(CAST(entry AS TEXT)), lower(?)) > 0 ELSE 0 END", remediation.MaxEntry), f.Text)
+		q.where(fmt.Sprintf("CASE WHEN length(entry) <= %d THEN instr(lower(CAST(entry AS TEXT)), lower(?)) > 0 ELSE 0 END", audit.MaxEntry), f.Text)
 	}
 	size := 0
 	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(r row) error {
@@ -123,7 +124,7 @@ func (t *tx) eachEntry(f remediation.EntryFilter, each func(remediation.Entry) e
 // byIndex adds the condition of f that finds the fewest entries: its index answers
 // in the order of seq. The others are for the caller, with a plus before their column,
 // which hides it from the planner.
-func (q *query) byIndex(f remediation.EntryFilter, other func(column, value string)) (indexed bool) {
+func (q *query) byIndex(f audit.Filter, other func(column, value string)) (indexed bool) {
 	for _, c := range []struct{ column, value, partial string }{
 		{"incident", f.Incident, " AND incident <> ''"}, {"kind", string(f.Kind), ""}, {"service", f.Service, " AND service <> ''"},
 	} {
@@ -140,7 +141,7 @@ func (q *query) byIndex(f remediation.EntryFilter, other func(column, value stri
 }
 
 // Reach implements remediation.AuditTable. It reads the index alone.
-func (t *tx) Reach(f remediation.EntryFilter, n int) (seq int64, err error) {
+func (t *tx) Reach(f audit.Filter, n int) (seq int64, err error) {
 	q := query{from: "SELECT seq FROM audit"}
 	indexed := q.byIndex(f, func(string, string) {})
 	if !indexed { // the log itself: its Seqs have no gaps
@@ -166,22 +167,22 @@ func (t *tx) Reach(f remediation.EntryFilter, n int) (seq int64, err error) {
 
 // scanEntry reads an entry from its bytes and compares the columns with them.
 // n is how many bytes were read.
-func scanEntry(r row) (_ remediation.Entry, n int, err error) {
+func scanEntry(r row) (_ audit.Entry, n int, err error) {
 	var seq, size int64
 	var kind, service, incident, hash string
 	var canonical []byte
 	if err := r.scan(&seq, &kind, &service, &incident, &hash, &size, &canonical); err != nil {
-		return remediation.Entry{}, 0, err
+		return audit.Entry{}, 0, err
 	}
-	if size > remediation.MaxEntry {
-		return remediation.OmittedEntry(seq, remediation.Kind(kind), service, incident, hash, size), 0, nil
+	if size > audit.MaxEntry {
+		return audit.OmittedEntry(seq, audit.Kind(kind), service, incident, hash, size), 0, nil
 	}
-	e, err := remediation.ParseEntry(canonical, hash)
+	e, err := audit.ParseEntry(canonical, hash)
 	if err != nil {
-		return remediation.Entry{}, 0, &remediation.BrokenChainError{Seq: seq, Why: err.Error()}
+		return audit.Entry{}, 0, &audit.BrokenChainError{Seq: seq, Why: err.Error()}
 	}
 	if e.Seq != seq || string(e.Kind) != kind || e.Service != service || e.Incident != incident {
-		return remediation.Entry{}, 0, &remediation.BrokenChainError{
+		return audit.Entry{}, 0, &audit.BrokenChainError{
 			Seq: seq, Why: "the columns it is found by were changed: they are not those of its bytes",
 		}
 	}

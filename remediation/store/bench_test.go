@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // BenchmarkAccept is what a notification of three alerts costs, with 16 callers.
@@ -50,7 +51,7 @@ func accept(i int64, now time.Time) func(remediation.Tx) error {
 		rows = append(rows, map[string]any{"fingerprint": fp, "status": "firing",
 			"labels": []any{[]any{"alertname", "RollbackErrorRate"}, []any{"service", "shop"}, []any{"trigger", "error_rate"}}})
 	}
-	received := remediation.Entry{Time: now, Kind: remediation.KindReceived, Actor: "alertmanager", Service: "shop",
+	received := audit.Entry{Time: now, Kind: audit.KindReceived, Actor: "alertmanager", Service: "shop",
 		Detail: map[string]any{"alerts": rows, "group_key": "{}/{}:{}"}}
 	real := false
 	return func(tx remediation.Tx) error {

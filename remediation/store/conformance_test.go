@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
@@ -28,7 +29,7 @@ func TestACrashingStoreCrashesOnceAndStaysDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		write := func(tx remediation.Tx) error {
-			_, err := tx.Append(remediation.Entry{Kind: remediation.KindStarted})
+			_, err := tx.Append(audit.Entry{Kind: audit.KindStarted})
 			return err
 		}
 		c := storetest.Crashing(s, 3, when)

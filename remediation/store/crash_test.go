@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // The tests in this file end a real process with SIGKILL: this test binary,
@@ -136,13 +137,13 @@ func childWrites(dsn, when string) error {
 // whole is an Update that writes its name to several tables.
 func whole(name string) func(remediation.Tx) error {
 	return func(tx remediation.Tx) error {
-		if _, err := tx.Append(remediation.Entry{Time: time.Now(), Kind: remediation.KindReceived, Actor: name}); err != nil {
+		if _, err := tx.Append(audit.Entry{Time: time.Now(), Kind: audit.KindReceived, Actor: name}); err != nil {
 			return err
 		}
 		if err := tx.PutAlert(remediation.AlertState{Fingerprint: name, Incident: "inc-1", Active: true}); err != nil {
 			return err
 		}
-		if _, err := tx.Append(remediation.Entry{Time: time.Now(), Kind: remediation.KindOpened, Actor: name}); err != nil {
+		if _, err := tx.Append(audit.Entry{Time: time.Now(), Kind: audit.KindOpened, Actor: name}); err != nil {
 			return err
 		}
 		inc := &remediation.Incident{Service: name, State: remediation.Confirming}
@@ -159,12 +160,12 @@ func whole(name string) func(remediation.Tx) error {
 func intact(t *testing.T, s *SQLite, answered []string) int {
 	t.Helper()
 	ctx := context.Background()
-	if _, _, err := s.VerifyAudit(ctx); err != nil {
+	if _, _, err := verify(t, s); err != nil {
 		t.Fatal(err)
 	}
 	parts := map[string]int{}
 	err := s.View(ctx, func(tx remediation.Tx) error {
-		es, err := tx.Entries(remediation.EntryFilter{})
+		es, err := tx.Entries(audit.Filter{})
 		if err != nil {
 			return err
 		}

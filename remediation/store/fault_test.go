@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 func openTemp(t *testing.T) *SQLite {
@@ -65,7 +66,7 @@ func has(t *testing.T, s *SQLite, want ...string) {
 	intact(t, s, nil)
 	var got []string
 	err := s.View(t.Context(), func(tx remediation.Tx) error {
-		es, err := tx.Entries(remediation.EntryFilter{Kind: remediation.KindOpened})
+		es, err := tx.Entries(audit.Filter{Kind: audit.KindOpened})
 		for _, e := range es {
 			got = append(got, e.Actor)
 		}
@@ -299,7 +300,7 @@ func TestACommitThatFailsAfterItTookEffectStopsNothing(t *testing.T) {
 			t.Fatalf("an Update after it: %v", err)
 		}
 	}
-	if _, _, err := s.VerifyAudit(t.Context()); err != nil {
+	if _, _, err := verify(t, s); err != nil {
 		t.Error(err)
 	}
 }

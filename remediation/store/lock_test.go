@@ -47,7 +47,7 @@ func TestASecondProcessIsRefusedUntilTheFirstIsGone(t *testing.T) {
 	if first < 1 || later <= first {
 		t.Errorf("a reader saw the head at %d, later at %d", first, later)
 	}
-	if _, _, err := r.VerifyAudit(t.Context()); err != nil {
+	if _, _, err := verify(t, r); err != nil {
 		t.Error(err)
 	}
 	if err := cmd.Process.Kill(); err != nil {

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // appended appends an entry with that much text in it.
 func appended(t *testing.T, s *SQLite, bytes int) {
 	t.Helper()
 	err := s.Update(t.Context(), func(tx remediation.Tx) error {
-		_, err := tx.Append(remediation.Entry{Kind: remediation.KindReceived, Actor: "alertmanager", Time: time.Unix(1e9, 0), Detail: map[string]any{
+		_, err := tx.Append(audit.Entry{Kind: audit.KindReceived, Actor: "alertmanager", Time: time.Unix(1e9, 0), Detail: map[string]any{
 			"alerts": strings.Repeat("x", bytes),
 		}})
 		return err
@@ -29,8 +30,8 @@ func TestAListIsBoundedInBytesAndLosesNothing(t *testing.T) {
 		appended(t, s, 1000)
 	}
 	var seen []int64
-	for f := (remediation.EntryFilter{Limit: 100, Bytes: 2500}); ; {
-		var page []remediation.Entry
+	for f := (audit.Filter{Limit: 100, Bytes: 2500}); ; {
+		var page []audit.Entry
 		err := s.View(t.Context(), func(tx remediation.Tx) (err error) {
 			page, err = tx.Entries(f)
 			return err
@@ -54,7 +55,7 @@ func TestAListIsBoundedInBytesAndLosesNothing(t *testing.T) {
 	}
 	// A list that ended early leaves its transaction usable.
 	err := s.View(t.Context(), func(tx remediation.Tx) error {
-		if _, err := tx.Entries(remediation.EntryFilter{Bytes: 1}); err != nil {
+		if _, err := tx.Entries(audit.Filter{Bytes: 1}); err != nil {
 			return err
 		}
 		_, _, err := tx.Head()
@@ -68,10 +69,10 @@ func TestAListIsBoundedInBytesAndLosesNothing(t *testing.T) {
 func TestAnEntryTooLargeToReadIsLeftOut(t *testing.T) {
 	s := openTemp(t)
 	appended(t, s, 10)
-	appended(t, s, remediation.MaxEntry)
+	appended(t, s, audit.MaxEntry)
 	appended(t, s, 10)
 	err := s.View(t.Context(), func(tx remediation.Tx) error {
-		all, err := tx.Entries(remediation.EntryFilter{})
+		all, err := tx.Entries(audit.Filter{})
 		if err != nil {
 			return err
 		}
@@ -81,7 +82,7 @@ func TestAnEntryTooLargeToReadIsLeftOut(t *testing.T) {
 		if b, err := all[1].MarshalJSON(); err != nil || len(b) > 1000 {
 			t.Errorf("it is shown with %d bytes: %v", len(b), err)
 		}
-		found, err := remediation.SearchLog(tx, remediation.Search{Text: "xxx", Limit: 50})
+		found, err := audit.Search(tx, audit.Query{Text: "xxx", Limit: 50})
 		if len(found.Entries) != 2 {
 			t.Errorf("a search found %d entries", len(found.Entries))
 		}
@@ -90,7 +91,7 @@ func TestAnEntryTooLargeToReadIsLeftOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seq, _, err := s.VerifyAudit(t.Context()); seq != 3 || err != nil {
+	if seq, _, err := verify(t, s); seq != 3 || err != nil {
 		t.Errorf("verified up to %d: %v", seq, err)
 	}
 }

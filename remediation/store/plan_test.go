@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // TestQueriesOfLargeTablesUseAnIndex asks SQLite how it would run what the tables
@@ -34,7 +35,7 @@ func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
 				return err
 			}
 		}
-		for _, f := range []remediation.EntryFilter{
+		for _, f := range []audit.Filter{
 			{Incident: "a"}, {Service: "a"}, {Kind: "a"}, {Incident: "a", Service: "a", Kind: "a"}, {Service: "a", Kind: "a"}, {After: 5, Limit: 10}, {Incident: "a", After: 5},
 		} {
 			if _, err := tx.Entries(f); err != nil {

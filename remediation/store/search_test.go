@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 var searchStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -24,8 +25,8 @@ func fillLog(t testing.TB, n int) *SQLite {
 	for from := 1; from <= n; from += batch {
 		err := s.Update(context.Background(), func(tx remediation.Tx) error {
 			for i := from; i < min(from+batch, n+1); i++ {
-				e := remediation.Entry{
-					Time: searchStart.Add(time.Duration(i) * time.Second), Kind: []remediation.Kind{"received", "held", "intent", "outcome"}[i%4],
+				e := audit.Entry{
+					Time: searchStart.Add(time.Duration(i) * time.Second), Kind: []audit.Kind{"received", "held", "intent", "outcome"}[i%4],
 					Actor: "engine", Service: fmt.Sprintf("service-%d", i%3), Incident: fmt.Sprintf("inc-%d", i/50),
 					Detail: map[string]any{"why": fmt.Sprintf("the breach goes on, number %d", i), "expr": "sum(increase(requests_total[15m])) > 0.01",
 						"gates": []any{map[string]any{"gate": "mode", "ok": true, "why": ""}, map[string]any{"gate": "freeze", "ok": false, "why": "frozen by eve"}}},
@@ -46,10 +47,10 @@ func fillLog(t testing.TB, n int) *SQLite {
 	return s
 }
 
-func search(t testing.TB, s *SQLite, q remediation.Search) (f remediation.Found) {
+func search(t testing.TB, s *SQLite, q audit.Query) (f audit.Page) {
 	t.Helper()
 	err := s.View(context.Background(), func(tx remediation.Tx) (err error) {
-		f, err = remediation.SearchLog(tx, q)
+		f, err = audit.Search(tx, q)
 		return err
 	})
 	if err != nil {
@@ -63,21 +64,21 @@ func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) {
 	s := fillLog(t, all)
 	at := func(i int) time.Time { return searchStart.Add(time.Duration(i) * time.Second) }
 	for name, c := range map[string]struct {
-		q    remediation.Search
+		q    audit.Query
 		fits func(i int) bool
 	}{
-		"all of it":            {remediation.Search{}, func(int) bool { return true }},
-		"a service":            {remediation.Search{Service: "service-1"}, func(i int) bool { return i%3 == 1 }},
-		"a kind":               {remediation.Search{Kind: "held"}, func(i int) bool { return i%4 == 1 }},
-		"an incident":          {remediation.Search{Incident: "inc-3"}, func(i int) bool { return i/50 == 3 }},
-		"a service and a kind": {remediation.Search{Service: "service-1", Kind: "held"}, func(i int) bool { return i%12 == 1 }},
-		"a text of a kind":     {remediation.Search{Text: "needle", Kind: "outcome"}, func(i int) bool { return i == 7 }},
-		"a text":               {remediation.Search{Text: "NEEDLE in"}, func(i int) bool { return i == 7 }},
-		"a time":               {remediation.Search{From: at(100), To: at(200)}, func(i int) bool { return i >= 100 && i < 200 }},
-		"a text in a time":     {remediation.Search{Text: "number 15", From: at(1500), To: at(1600)}, func(i int) bool { return i >= 1500 && i < 1600 }},
-		"before the first":     {remediation.Search{To: at(0)}, func(int) bool { return false }},
-		"after the last":       {remediation.Search{From: at(all + 1)}, func(int) bool { return false }},
-		"nothing":              {remediation.Search{Text: "nowhere"}, func(int) bool { return false }},
+		"all of it":            {audit.Query{}, func(int) bool { return true }},
+		"a service":            {audit.Query{Service: "service-1"}, func(i int) bool { return i%3 == 1 }},
+		"a kind":               {audit.Query{Kind: "held"}, func(i int) bool { return i%4 == 1 }},
+		"an incident":          {audit.Query{Incident: "inc-3"}, func(i int) bool { return i/50 == 3 }},
+		"a service and a kind": {audit.Query{Service: "service-1", Kind: "held"}, func(i int) bool { return i%12 == 1 }},
+		"a text of a kind":     {audit.Query{Text: "needle", Kind: "outcome"}, func(i int) bool { return i == 7 }},
+		"a text":               {audit.Query{Text: "NEEDLE in"}, func(i int) bool { return i == 7 }},
+		"a time":               {audit.Query{From: at(100), To: at(200)}, func(i int) bool { return i >= 100 && i < 200 }},
+		"a text in a time":     {audit.Query{Text: "number 15", From: at(1500), To: at(1600)}, func(i int) bool { return i >= 1500 && i < 1600 }},
+		"before the first":     {audit.Query{To: at(0)}, func(int) bool { return false }},
+		"after the last":       {audit.Query{From: at(all + 1)}, func(int) bool { return false }},
+		"nothing":              {audit.Query{Text: "nowhere"}, func(int) bool { return false }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q, next := c.q, all
@@ -124,7 +125,7 @@ func BenchmarkSearch(b *testing.B) {
 	const all = 1_000_000
 	s := fillLog(b, all)
 	at := func(i int) time.Time { return searchStart.Add(time.Duration(i) * time.Second) }
-	for name, q := range map[string]remediation.Search{
+	for name, q := range map[string]audit.Query{
 		"newest":               {},
 		"middle":               {Before: all / 2},
 		"service":              {Service: "service-1"},

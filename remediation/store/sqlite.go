@@ -13,8 +13,7 @@
 //
 // The audit log is kept as the canonical bytes that were hashed. Entries are
 // read from those bytes alone, and the columns they were found by are compared
-// with them, so that a change to either is noticed by whoever reads the entry;
-// VerifyAudit reads them all.
+// with them, so that whoever reads an entry notices a change to either.
 package store
 
 import (

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // hostile is what labels, reasons and names from elsewhere may hold.
@@ -41,7 +42,7 @@ func poisoned(s string, many int) remediation.Message {
 	st.Next.What, st.Next.Unless = s, []string{s, s, s}
 	var lines []remediation.TeamLine
 	for seq := range int64(many) {
-		l := line(seq+1, remediation.KindHeld, s, s)
+		l := line(seq+1, audit.KindHeld, s, s)
 		l.Actor, l.Tone = s, s
 		lines = append(lines, l)
 	}
@@ -54,7 +55,7 @@ func TestHostileTextShowsAsPlainText(t *testing.T) {
 	for _, s := range hostile {
 		x := begin(t)
 		x.delivers(poisoned(s, 4))
-		x.delivers(message(nil, line(1, remediation.KindSignal, s, s)))
+		x.delivers(message(nil, line(1, audit.KindSignal, s, s)))
 		x.delivers(poisoned(s, 4))
 		if n := len(x.Incidents().Mains()); n != 2 {
 			t.Errorf("%.30q: %d messages", s, n)

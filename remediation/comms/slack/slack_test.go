@@ -15,6 +15,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/comms/slack/chattest"
 )
 
@@ -111,7 +112,7 @@ func story(n int, state remediation.State) *remediation.Story {
 }
 
 // line is something that was told, with its place in the log.
-func line(seq int64, kind remediation.Kind, title, why string) remediation.TeamLine {
+func line(seq int64, kind audit.Kind, title, why string) remediation.TeamLine {
 	return remediation.TeamLine{Kind: kind, Time: opened, Actor: "engine", Title: title, Tone: "good", Why: why, Seq: seq, Hash: fmt.Sprintf("%064x", seq)}
 }
 
@@ -130,11 +131,11 @@ func message(s *remediation.Story, told ...remediation.TeamLine) remediation.Mes
 
 // life is an incident's, message by message; the third only moves it on.
 var life = []remediation.Message{
-	message(story(1, remediation.Settling), line(11, remediation.KindOutcome, "Outcome: 1-flag_off done", "")),
-	message(story(5, remediation.Waiting), line(14, remediation.KindHeld, "Did not act: the next step needs a commander's approval", "lossy")),
+	message(story(1, remediation.Settling), line(11, audit.KindOutcome, "Outcome: 1-flag_off done", "")),
+	message(story(5, remediation.Waiting), line(14, audit.KindHeld, "Did not act: the next step needs a commander's approval", "lossy")),
 	message(story(6, remediation.Acting)),
-	message(story(7, remediation.Recovered), line(17, remediation.KindRecovered, "Recovered", "")),
-	message(story(12, remediation.Closed), line(20, remediation.KindClosed, "Closed", "")),
+	message(story(7, remediation.Recovered), line(17, audit.KindRecovered, "Recovered", "")),
+	message(story(12, remediation.Closed), line(20, audit.KindClosed, "Closed", "")),
 }
 
 // wholeLife checks that the incident has one message, and its thread four in order.
@@ -234,7 +235,7 @@ func TestWithoutButtonsTheMessageSaysWhereToAnswer(t *testing.T) {
 
 func TestWhatConcernsNoIncidentIsOnePlainMessage(t *testing.T) {
 	x := begin(t)
-	l := line(3, remediation.KindFrozen, "Frozen every service", "a release elsewhere")
+	l := line(3, audit.KindFrozen, "Frozen every service", "a release elsewhere")
 	l.Actor = "ann"
 	x.delivers(message(nil, l))
 	x.delivers(message(nil, l)) // its answer was lost
@@ -245,7 +246,7 @@ func TestWhatConcernsNoIncidentIsOnePlainMessage(t *testing.T) {
 	if got := mains[0].Reads(); !strings.Contains(got, "*Frozen every service*") || !strings.Contains(got, "by `ann`: a release elsewhere") || !strings.Contains(got, fmt.Sprintf("audit head `3:%064x`", 3)) {
 		t.Error(got)
 	}
-	x.delivers(message(nil, line(4, remediation.KindThawed, "Thawed every service", "")))
+	x.delivers(message(nil, line(4, audit.KindThawed, "Thawed every service", "")))
 	if n := len(x.Incidents().Mains()); n != 2 {
 		t.Errorf("%d messages, want 2", n)
 	}
@@ -322,7 +323,7 @@ func TestAnotherIncidentOfTheSameNameHasAMessageOfItsOwn(t *testing.T) {
 	x.receipt = ""
 	later := story(1, remediation.Settling)
 	later.Opened = later.Opened.Add(time.Minute) // of another store, which counts anew
-	x.delivers(message(later, line(5, remediation.KindOutcome, "Outcome", "")))
+	x.delivers(message(later, line(5, audit.KindOutcome, "Outcome", "")))
 	if n := len(x.Incidents().Mains()); n != 2 {
 		t.Errorf("%d messages, want 2", n)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // The ids of the buttons, which receiver's POST /slack/interactions knows.
@@ -251,7 +252,7 @@ func (c *Chat) reply(msg remediation.TeamMessage) (fallback string, blocks []sla
 	blocks = sections(lines, mostReply)
 	ends := false
 	for _, l := range msg.Told {
-		ends = ends || l.Kind == remediation.KindClosed
+		ends = ends || l.Kind == audit.KindClosed
 	}
 	if ends {
 		head := fmt.Sprintf("%d:%s", last.Seq, last.Hash)

@@ -10,15 +10,16 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 var auditTests = []test{
 	{"an entry reads back as it was appended, whatever its texts", func(s *suite) {
-		var want []remediation.Entry
+		var want []audit.Entry
 		s.update(func(tx remediation.Tx) error {
 			for _, x := range append(odd, "bad \xff utf-8 \xed\xa0\x80") {
-				e, err := tx.Append(remediation.Entry{
-					Time: noon.In(time.FixedZone("", 3600)), Kind: remediation.KindReceived, Actor: x, Service: x, Incident: x, Step: x, Action: x,
+				e, err := tx.Append(audit.Entry{
+					Time: noon.In(time.FixedZone("", 3600)), Kind: audit.KindReceived, Actor: x, Service: x, Incident: x, Step: x, Action: x,
 					Detail: map[string]any{"text": x, "number": 1 << 60, "list": []any{x, true, nil, []any{[]any{x, x}}}, "when": noon},
 				})
 				if err != nil {
@@ -34,7 +35,7 @@ var auditTests = []test{
 			}
 		}
 		s.both(func(tx remediation.Tx) error {
-			got, err := tx.Entries(remediation.EntryFilter{})
+			got, err := tx.Entries(audit.Filter{})
 			if err != nil {
 				return err
 			}
@@ -45,7 +46,7 @@ var auditTests = []test{
 				if e.Incident == "" {
 					continue
 				}
-				of, err := tx.Entries(remediation.EntryFilter{Incident: e.Incident})
+				of, err := tx.Entries(audit.Filter{Incident: e.Incident})
 				if err != nil || len(of) != 1 || of[0].Seq != e.Seq {
 					return fmt.Errorf("entries of incident %q: %v (%w)", e.Incident, of, err)
 				}
@@ -57,7 +58,7 @@ var auditTests = []test{
 	{"an empty log has a head of zeros", func(s *suite) {
 		s.both(func(tx remediation.Tx) error {
 			seq, hash, err := tx.Head()
-			if seq != 0 || hash != remediation.ZeroHash {
+			if seq != 0 || hash != audit.ZeroHash {
 				return fmt.Errorf("head %d %q (%w)", seq, hash, err)
 			}
 			return err
@@ -66,7 +67,7 @@ var auditTests = []test{
 	{"a detail without a canonical form is refused, and the log goes on", func(s *suite) {
 		for name, d := range map[string]any{"float": 0.5, "nested float": []any{map[string]any{"a": 1.5}}, "key": map[string]any{"ä": 1}, "struct": struct{ A int }{1}} {
 			s.update(func(tx remediation.Tx) error {
-				if _, err := tx.Append(remediation.Entry{Time: noon, Kind: remediation.KindHeld, Detail: map[string]any{"x": d}}); err == nil {
+				if _, err := tx.Append(audit.Entry{Time: noon, Kind: audit.KindHeld, Detail: map[string]any{"x": d}}); err == nil {
 					return fmt.Errorf("%s was appended", name)
 				}
 				return appendEntry(tx, name)
@@ -119,8 +120,8 @@ var auditTests = []test{
 	{"entries are filtered, ordered and bounded", func(s *suite) {
 		s.update(func(tx remediation.Tx) error {
 			for i := range 24 {
-				_, err := tx.Append(remediation.Entry{
-					Time: noon, Kind: []remediation.Kind{remediation.KindReceived, remediation.KindIntent}[i%2],
+				_, err := tx.Append(audit.Entry{
+					Time: noon, Kind: []audit.Kind{audit.KindReceived, audit.KindIntent}[i%2],
 					Service: []string{"", "a", "b"}[i%3], Incident: []string{"", "inc-1", "inc-2", "inc-11"}[i/6],
 				})
 				if err != nil {
@@ -129,12 +130,12 @@ var auditTests = []test{
 			}
 			return nil
 		})
-		for _, f := range []remediation.EntryFilter{
-			{}, {Incident: "inc-1"}, {Incident: "inc-9"}, {Service: "a"}, {Kind: remediation.KindIntent}, {Kind: "nothing"}, {Service: "a", Kind: remediation.KindIntent},
-			{Incident: "inc-2", Kind: remediation.KindReceived}, {Incident: "inc-2", Service: "b"}, {Incident: "inc-1", Service: "b", Kind: remediation.KindIntent},
-			{After: 20}, {After: 24}, {After: -5}, {Incident: "inc-1", After: 9}, {Kind: remediation.KindIntent, After: 7},
+		for _, f := range []audit.Filter{
+			{}, {Incident: "inc-1"}, {Incident: "inc-9"}, {Service: "a"}, {Kind: audit.KindIntent}, {Kind: "nothing"}, {Service: "a", Kind: audit.KindIntent},
+			{Incident: "inc-2", Kind: audit.KindReceived}, {Incident: "inc-2", Service: "b"}, {Incident: "inc-1", Service: "b", Kind: audit.KindIntent},
+			{After: 20}, {After: 24}, {After: -5}, {Incident: "inc-1", After: 9}, {Kind: audit.KindIntent, After: 7},
 			{Before: 5}, {Before: 1}, {Before: 99}, {After: 4, Before: 9}, {Service: "a", Before: 12}, {Text: "INC-1"}, {Text: "inc-_"}, {Text: "%"},
-			{Text: "inc-1", Kind: remediation.KindIntent, Before: 20},
+			{Text: "inc-1", Kind: audit.KindIntent, Before: 20},
 		} {
 			for _, limit := range []int{0, 1, 3, 100} {
 				for _, newest := range []bool{false, true} {
@@ -142,7 +143,7 @@ var auditTests = []test{
 					f.Limit, f.Newest = limit, newest
 					var want []int64
 					for i := range 24 {
-						e := remediation.Entry{Kind: []remediation.Kind{remediation.KindReceived, remediation.KindIntent}[i%2],
+						e := audit.Entry{Kind: []audit.Kind{audit.KindReceived, audit.KindIntent}[i%2],
 							Service: []string{"", "a", "b"}[i%3], Incident: []string{"", "inc-1", "inc-2", "inc-11"}[i/6]}
 						if (f.Kind == "" || f.Kind == e.Kind) && (f.Service == "" || f.Service == e.Service) &&
 							(f.Incident == "" || f.Incident == e.Incident) && int64(i+1) > f.After && (f.Before == 0 || int64(i+1) < f.Before) &&
@@ -173,8 +174,8 @@ var auditTests = []test{
 	{"a search reaches back as far as an index finds so many entries", func(s *suite) {
 		s.update(func(tx remediation.Tx) error {
 			for i := range 24 {
-				_, err := tx.Append(remediation.Entry{
-					Time: noon, Kind: []remediation.Kind{remediation.KindReceived, remediation.KindIntent}[i%2], Service: []string{"", "a", "b"}[i%3],
+				_, err := tx.Append(audit.Entry{
+					Time: noon, Kind: []audit.Kind{audit.KindReceived, audit.KindIntent}[i%2], Service: []string{"", "a", "b"}[i%3],
 				})
 				if err != nil {
 					return err
@@ -183,7 +184,7 @@ var auditTests = []test{
 			return nil
 		})
 		s.both(func(tx remediation.Tx) error {
-			for _, f := range []remediation.EntryFilter{{}, {Service: "a"}, {Kind: remediation.KindIntent}, {Service: "a", Kind: remediation.KindIntent}, {Incident: "none"}} {
+			for _, f := range []audit.Filter{{}, {Service: "a"}, {Kind: audit.KindIntent}, {Service: "a", Kind: audit.KindIntent}, {Incident: "none"}} {
 				for _, f.Before = range []int64{0, 1, 2, 13, 25} {
 					for _, n := range []int{1, 3, 8, 12, 24, 100} {
 						seq, err := tx.Reach(f, n)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // Run runs the suite. open opens the store that is kept in a folder, which is
@@ -99,7 +100,7 @@ func closed(inc *remediation.Incident) {
 
 // appendEntry appends an entry that says which one it is.
 func appendEntry(tx remediation.Tx, name string) error {
-	_, err := tx.Append(remediation.Entry{Time: noon, Kind: remediation.KindStarted, Actor: name})
+	_, err := tx.Append(audit.Entry{Time: noon, Kind: audit.KindStarted, Actor: name})
 	return err
 }
 
@@ -108,7 +109,7 @@ func (s *suite) actors() []string {
 	s.Helper()
 	out := []string{}
 	s.view(func(tx remediation.Tx) error {
-		es, err := tx.Entries(remediation.EntryFilter{})
+		es, err := tx.Entries(audit.Filter{})
 		for _, e := range es {
 			out = append(out, e.Actor)
 		}
@@ -120,9 +121,9 @@ func (s *suite) actors() []string {
 // chain checks the whole log and returns its length.
 func (s *suite) chain() int64 {
 	s.Helper()
-	var c remediation.Chain
+	var c audit.Chain
 	s.view(func(tx remediation.Tx) error {
-		es, err := tx.Entries(remediation.EntryFilter{})
+		es, err := tx.Entries(audit.Filter{})
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 var errMine = errors.New("my own error")
@@ -51,7 +52,7 @@ var transactionTests = []test{
 			if err := errors.Join(err1, err3, err4, err5, err6, err7, err9, err10, err11); err != nil {
 				return err
 			}
-			if len(incs) != 1 || active != 0 || len(effects)+len(freezes)+len(rollouts)+len(beats)+len(public)+len(pending) > 0 || seq != 0 || hash != remediation.ZeroHash ||
+			if len(incs) != 1 || active != 0 || len(effects)+len(freezes)+len(rollouts)+len(beats)+len(public)+len(pending) > 0 || seq != 0 || hash != audit.ZeroHash ||
 				!errors.Is(err2, remediation.ErrNotFound) || !errors.Is(err8, remediation.ErrNotFound) {
 				return fmt.Errorf("something is left: %v, alert %w, %d active, %v, %v, %v, %v, %v, %v, playbook %w, head %d",
 					incs, err2, active, effects, freezes, rollouts, beats, public, pending, err8, seq)
@@ -70,7 +71,7 @@ var transactionTests = []test{
 			if err := appendEntry(tx, "second"); err != nil {
 				return err
 			}
-			es, err := tx.Entries(remediation.EntryFilter{})
+			es, err := tx.Entries(audit.Filter{})
 			if err != nil {
 				return err
 			}

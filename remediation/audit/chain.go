@@ -1,4 +1,4 @@
-package remediation
+package audit
 
 import (
 	"encoding/json"
@@ -22,18 +22,8 @@ func (e *BrokenChainError) Error() string {
 	return fmt.Sprintf("the audit chain breaks at entry %d: %s", e.Seq, e.Why)
 }
 
-// Chain checks entries one after the other; the zero value waits for the first.
-//
-// Entries are numbered 1, 2, 3, ... without a gap. An entry's prev is the hash
-// of the entry before it, 64 zeros for the first; its hash is the SHA-256 of its
-// canonical bytes, which hold prev. Who knows a later hash can therefore tell
-// that nothing before it was changed, left out or put in; an end that was cut
-// off shows only to who knows a head from elsewhere.
-//
-// A checkpoint is an ordinary entry whose detail names the entry before it once
-// more: {"hash": its prev, "seq": its seq - 1}. Pruning removes all entries
-// before a checkpoint and nothing else, so that a log begins either with seq 1
-// and 64 zeros, or with a checkpoint. No hash changes by it.
+// Chain checks entries one after the other, as the package comment describes; the
+// zero value waits for the first.
 type Chain struct {
 	begun bool
 	first int64
