@@ -71,7 +71,7 @@ func (e *Engine) Brief(ctx context.Context, id string) (Brief, error) {
 	if err != nil {
 		return Brief{}, err
 	}
-	facts, support := b.brief(inc, v, public, e.now())
+	facts, support := briefOf(b, inc, v, public, e.now())
 	out := Brief{Incident: inc.ID, Service: inc.Service, Owner: facts.Owner}
 	if out.Text, err = support.Render(facts); err != nil { // tried when it was loaded, but not with these facts
 		e.log.Error("the support brief's template does not render; the built-in one stands in", "incident", id, "err", err)
@@ -87,8 +87,8 @@ func (e *Engine) Brief(ctx context.Context, id string) (Brief, error) {
 	return out, nil
 }
 
-// brief collects what a brief may say; public is nil where the public was told nothing.
-func (b *book) brief(inc *Incident, v IncidentView, public *PublicIncident, now time.Time) (alerts.Brief, *alerts.SupportBrief) {
+// briefOf collects what a brief may say; public is nil where the public was told nothing.
+func briefOf(b *book, inc *Incident, v IncidentView, public *PublicIncident, now time.Time) (alerts.Brief, *alerts.SupportBrief) {
 	var support *alerts.SupportBrief
 	f := alerts.Brief{Service: inc.Service, Incident: inc.ID, Next: "As soon as something changes."}
 	if c := b.Communications; c != nil {
@@ -118,7 +118,7 @@ func (b *book) brief(inc *Incident, v IncidentView, public *PublicIncident, now 
 			})
 		}
 	}
-	if n := inc.nextView(); n != nil && n.At != nil && n.At.After(now) {
+	if n := nextOf(inc); n != nil && n.At != nil && n.At.After(now) {
 		f.Next = "At about " + briefMoment(*n.At) + ", or as soon as something changes."
 	}
 	return f, support

@@ -128,7 +128,7 @@ func (e *Engine) overview(tx Tx) (Overview, error) {
 }
 
 func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
-	s := b.reading()
+	s := newServiceNow(b)
 	var err error
 	if s.Rollout, err = rolloutOf(tx, b.Service); err != nil {
 		return ServiceNow{}, err
@@ -162,8 +162,8 @@ func (e *Engine) serviceNow(tx Tx, b *book) (ServiceNow, error) {
 	return s, err
 }
 
-// reading is what the playbook says of how a service's incidents are to be read.
-func (b *book) reading() ServiceNow {
+// newServiceNow is what the playbook says of how a service's incidents are to be read.
+func newServiceNow(b *book) ServiceNow {
 	s := ServiceNow{
 		Service: b.Service, Limits: []LimitLeft{}, Stages: stageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
 		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{},

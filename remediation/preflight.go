@@ -208,7 +208,7 @@ type PreflightView struct {
 // signed returns who signed an item for a release, or nil. Under the playbook of
 // that release the signature counts only as long as the playbook, and what was seen
 // of the item, are what they were. One cause of several items is signed for once.
-func (p Preflight) signed(b *book, it PreflightItem, release string) *Signature {
+func (p Preflight) signed(b *alerts.Playbook, it PreflightItem, release string) *Signature {
 	for i := range p.Signatures {
 		s := &p.Signatures[i]
 		switch {

@@ -32,8 +32,8 @@ type provable struct {
 	err    error
 }
 
-// provable returns the steps that change something.
-func (b *book) provable() []provable {
+// provables returns the steps that change something.
+func provables(b *book) []provable {
 	var out []provable
 	seen := map[string]bool{}
 	for _, p := range b.Plans {
@@ -60,13 +60,13 @@ func (b *book) provable() []provable {
 // actionProofs are what the kinds of actions prove of their own.
 func actionProofs(b *book) []Proof {
 	var out []Proof
-	for _, s := range b.provable() {
-		out = append(out, s.proofs(b)...)
+	for _, s := range provables(b) {
+		out = append(out, s.proofs(b.Playbook)...)
 	}
 	return out
 }
 
-func (s provable) proofs(b *book) []Proof {
+func (s provable) proofs(b *alerts.Playbook) []Proof {
 	name := s.kind.Name()
 	broken := func(err error) []Proof {
 		return []Proof{{ID: name + "/possible", Name: name + " can be carried out", Prove: func(context.Context) Finding {
@@ -77,7 +77,7 @@ func (s provable) proofs(b *book) []Proof {
 		return broken(s.err)
 	}
 	if kind, ok := s.kind.(ProvingKind); ok {
-		all, err := kind.Proofs(b.Playbook, s.step.Params)
+		all, err := kind.Proofs(b, s.step.Params)
 		if err != nil {
 			return broken(err)
 		}
@@ -86,7 +86,7 @@ func (s provable) proofs(b *book) []Proof {
 	if prover, ok := s.action.(Prover); ok {
 		return prover.Proofs()
 	}
-	target := s.kind.Target(b.Playbook, s.step.Params)
+	target := s.kind.Target(b, s.step.Params)
 	return []Proof{{ID: name + "/" + slug(target), Name: name + " can act on " + target, Prove: func(ctx context.Context) Finding {
 		return LookProof(ctx, s.action)
 	}}}

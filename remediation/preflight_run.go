@@ -130,7 +130,7 @@ func (e *Engine) proveAll(ctx context.Context) error {
 
 // sweep takes away what proofs left behind.
 func (e *Engine) sweep(ctx context.Context, b *book) {
-	for _, s := range b.provable() {
+	for _, s := range provables(b) {
 		sweeper, ok := s.action.(Sweeper)
 		if !ok {
 			continue
@@ -268,7 +268,7 @@ func (e *Engine) preflightView(tx Tx, b *book) (PreflightView, error) {
 	}
 	v.Items = append(v.Items, peoplesItems(b.Playbook)...)
 	for i := range v.Items {
-		v.Items[i].take(kept.signed(b, v.Items[i], b.Release.Version))
+		v.Items[i].take(kept.signed(b.Playbook, v.Items[i], b.Release.Version))
 	}
 	v.Missing, err = e.unproven(tx, b.Service, b.Release.Version)
 	return v, err

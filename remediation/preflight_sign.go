@@ -139,7 +139,7 @@ func (e *Engine) unproven(tx Tx, service, release string) ([]string, error) {
 			missing = append(missing, it.ID+" failed: "+it.Evidence)
 		case run != nil && run.Release == release && run.Playbook != b.Hash && kept.signedBefore(it.ID, release):
 			// Said above: once the preflight was run again, it is to be signed again.
-		case !r.signedSince(kept.signed(b, it, release)):
+		case !r.signedSince(kept.signed(b.Playbook, it, release)):
 			if it.Owner != "" {
 				missing = append(missing, fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner))
 				continue

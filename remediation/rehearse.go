@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/prometheus/common/model"
 )
 
@@ -170,7 +171,7 @@ const rehearsedAge = 30 * 24 * time.Hour
 
 // rehearsedProofs ask whether each plan that a trigger uses was rehearsed.
 func (e *Engine) rehearsedProofs(b *book) []Proof {
-	plans, err := b.rehearsable("")
+	plans, err := rehearsable(b, "")
 	if err != nil {
 		return nil // without a plan, nothing is to be rehearsed
 	}
@@ -189,14 +190,14 @@ func (e *Engine) rehearsedProofs(b *book) []Proof {
 			if i < 0 {
 				return Unknown("it never was", "backout rehearse --plan="+plan+", and then backout preflight again")
 			}
-			return all[i].proves(b, e.now())
+			return all[i].proves(b.Playbook, e.now())
 		}})
 	}
 	return out
 }
 
 // proves is what a rehearsal shows of a playbook's plan at a time.
-func (r Rehearsal) proves(b *book, now time.Time) Finding {
+func (r Rehearsal) proves(b *alerts.Playbook, now time.Time) Finding {
 	next := "backout rehearse --plan=" + r.Plan + ", and then backout preflight again"
 	on := r.Finished.UTC().Format("2 Jan 2006 15:04 UTC")
 	parts := append([]RehearsedStep{{ID: "the drill alert", RehearsedPart: r.Drill}}, r.Steps...)

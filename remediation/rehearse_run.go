@@ -30,7 +30,7 @@ func (e *Engine) StartRehearsal(ctx context.Context, service, plan, actor, reaso
 		return RehearsalView{}, err
 	}
 	run := &rehearsing{by: actor, reason: reason, started: e.now().UTC()}
-	if run.plans, err = b.rehearsable(plan); err != nil {
+	if run.plans, err = rehearsable(b, plan); err != nil {
 		return RehearsalView{}, err
 	}
 	for _, name := range run.plans {
@@ -69,7 +69,7 @@ func (e *Engine) StartRehearsal(ctx context.Context, service, plan, actor, reaso
 }
 
 // rehearsable are the plans that a rehearsal of plan is of.
-func (b *book) rehearsable(plan string) ([]string, error) {
+func rehearsable(b *book, plan string) ([]string, error) {
 	if plan != "" {
 		if b.Plan(plan) == nil {
 			var names []string

@@ -127,7 +127,7 @@ func (e *Engine) rolloutView(ctx, ask context.Context, b *book, r Rollout) Rollo
 		p.Before, p.Was = nil, nil
 		r.Promotion = &p
 	}
-	v := RolloutView{Rollout: r, RunsView: e.runs(b.Service), Criteria: []CriterionView{}, Stages: stageNames(b.Playbook), Timeline: b.timeline(r)}
+	v := RolloutView{Rollout: r, RunsView: e.runs(b.Service), Criteria: []CriterionView{}, Stages: stageNames(b.Playbook), Timeline: timelineOf(b.Playbook, r)}
 	stage := b.Stage(r.Stage)
 	if !r.active() || stage == nil {
 		return v
@@ -179,8 +179,8 @@ func criterion(cr alerts.Criterion, r reading) CriterionView {
 	return v
 }
 
-// timeline gives the playbook's days their dates: T is the day of the start.
-func (b *book) timeline(r Rollout) []TimelineDay {
+// timelineOf gives the playbook's days their dates: T is the day of the start.
+func timelineOf(b *alerts.Playbook, r Rollout) []TimelineDay {
 	out := []TimelineDay{}
 	for _, t := range b.Timeline {
 		day := TimelineDay{Day: t.Day, Activity: t.Activity, Owner: t.Owner}

@@ -136,7 +136,7 @@ func (e *Engine) RolloutReport(ctx context.Context, service string) (RolloutRepo
 // tasks are what people do from the validation after the deployment on.
 func (o *RolloutReport) tasks(b *book, kept Preflight) {
 	for _, it := range append(validation(b.Playbook), itemsOf(b.Playbook, "after/")...) {
-		it.take(kept.signed(b, it, o.Release))
+		it.take(kept.signed(b.Playbook, it, o.Release))
 		o.Tasks = append(o.Tasks, it)
 	}
 }
@@ -145,9 +145,9 @@ func (o *RolloutReport) tasks(b *book, kept Preflight) {
 // been done: a stage began, or somebody signed.
 func (o *RolloutReport) timeline(b *book, kept Preflight) {
 	items := itemsOf(b.Playbook, "timeline/")
-	for i, d := range b.timeline(Rollout{Started: o.Started}) {
+	for i, d := range timelineOf(b.Playbook, Rollout{Started: o.Started}) {
 		day := ReportedDay{TimelineDay: d}
-		if s := kept.signed(b, items[i], o.Release); s != nil {
+		if s := kept.signed(b.Playbook, items[i], o.Release); s != nil {
 			day.Done, day.By = s.Time.UTC().Format(time.DateOnly), s.By
 		} else if st := o.began(b, d); st != nil {
 			day.Done, day.By = st.From.UTC().Format(time.DateOnly), st.By

@@ -61,7 +61,7 @@ func (e *Engine) success(ctx context.Context, b *book, kept Preflight, release s
 			v := SuccessView{Area: area.Area, Text: c.Text}
 			if c.Measure == nil {
 				v.State, v.Item, v.Owner = SuccessUnsigned, peoples[0].ID, peoples[0].Owner
-				if v.Signed = kept.signed(b, peoples[0], release); v.Signed != nil {
+				if v.Signed = kept.signed(b.Playbook, peoples[0], release); v.Signed != nil {
 					v.State = SuccessSigned
 				}
 				peoples = peoples[1:]
@@ -152,7 +152,7 @@ func (e *Engine) soaked(ctx context.Context, b *book, release string) ([]StageGa
 		all = append(all, v.gate())
 	}
 	for _, it := range validation(b.Playbook) {
-		if s := kept.signed(b, it, release); s != nil {
+		if s := kept.signed(b.Playbook, it, release); s != nil {
 			all = append(all, passed(it.ID, "signed by "+s.By))
 		} else {
 			all = append(all, shut(it.ID, "%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner))

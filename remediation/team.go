@@ -161,7 +161,7 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []audit.Entry) error {
 			if err != nil {
 				return err
 			}
-			story := NewStory(v, b.reading(), e.now().UTC())
+			story := NewStory(v, newServiceNow(b), e.now().UTC())
 			story.Triggers = nil // up to a thousand alerts: Broke counts them
 			m.Channel, m.Story = b.teamChannel(), &story
 		}

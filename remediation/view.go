@@ -63,7 +63,7 @@ func viewOf(tx Tx, inc *Incident) (IncidentView, error) {
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By
 	}
-	if v.Next = inc.nextView(); v.Next == nil {
+	if v.Next = nextOf(inc); v.Next == nil {
 		v.Stuck = inc.stuck()
 	}
 	return v, nil
@@ -112,10 +112,10 @@ func (v *IncidentView) changedOutside(tx Tx) error {
 	return nil
 }
 
-// nextView says which step comes next, when at the earliest, and what would stop it.
-func (inc *Incident) nextView() *Next {
+// nextOf says which step comes next, when at the earliest, and what would stop it.
+func nextOf(inc *Incident) *Next {
 	if inc.Restore != nil {
-		return inc.nextRestored()
+		return nextRestored(inc)
 	}
 	s := inc.next()
 	if s == nil || inc.State == Closed || inc.unhandled() != nil {
@@ -165,7 +165,7 @@ func (inc *Incident) nextView() *Next {
 }
 
 // nextRestored says which step is put back next.
-func (inc *Incident) nextRestored() *Next {
+func nextRestored(inc *Incident) *Next {
 	s := inc.toRestore()
 	if s == nil {
 		return nil
