@@ -123,7 +123,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(out.channels),
 		byHash: map[string]*book{}, inFlight: map[string]bool{}, failing: map[string]*failing{}, watches: map[string]context.CancelFunc{}, poke: make(chan struct{}, 1),
 	}
-	e.store = telling{o.Store, e.tellTeam}
+	e.store = notifyingStore{o.Store, e.notifyTeam}
 	e.steady = o.Steady
 	e.sight = newSight(o.Prometheus, o.Now, e.safely)
 	e.prometheus = e.sight

@@ -258,10 +258,11 @@ func TestACrashAtEveryCommitTellsEverythingOnce(t *testing.T) {
 func tellingCrash(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
 	name := fmt.Sprintf("crash %v commit %d", when, commit)
-	p := &page{name: "far"}
+	p, team := &page{name: "far"}, &chat{}
 	w := newWorld(t, telling(replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
-		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })...)
-	w.pages = []remediation.Channel{p}
+		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") },
+		func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
+	w.pages, w.team = []remediation.Channel{p}, []remediation.Channel{team}
 	w.declare("alpha")
 	w.breach("error_rate")
 	restart := func() {
@@ -310,8 +311,16 @@ func tellingCrash(t *testing.T, commit int, when storetest.When) (crashed bool) 
 			t.Fatalf("%s: what only told is said to have settled: %v", name, w.log("inc-1"))
 		}
 	}
-	if n := len(w.notified("inc-1")); n != 4 {
+	if n := len(w.notified("inc-1")); n != 5 { // of the team's, the first alone
 		t.Fatalf("%s: %d deliveries are in the log: %q", name, n, w.notified("inc-1"))
+	}
+	for _, en := range w.entries("inc-1") {
+		switch ids := team.ids[en.Seq]; en.Kind {
+		case audit.KindOutcome, audit.KindInDoubt, audit.KindRecovered, audit.KindClosed:
+			if len(ids) != 1 {
+				t.Fatalf("%s: the team was told of entry %d (%s) by the messages %v, want one", name, en.Seq, en.Kind, ids)
+			}
+		}
 	}
 	w.tells("inc-1", remediation.Operational,
 		remediation.PublicIdentified, remediation.PublicIdentified, remediation.PublicMonitoring, remediation.PublicResolved)

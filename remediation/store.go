@@ -39,9 +39,11 @@ type Tx interface {
 	OutboxTable
 	PreflightTable
 	RehearsalTable
-	// OnCommit runs fn once the transaction is on disk, before Update returns and
-	// in its goroutine: after everything that fn is about is true. It does not run
-	// where the transaction fails, nor in a View. A decorator of Tx inherits it.
+	// OnCommit runs fn after the commit took effect, once, before Update returns and in
+	// its goroutine; several run in the order in which they were given. fn does not run
+	// where the transaction fails, nor in a View, nor for a run of Update's function that
+	// was not the one committed. Like everything after a commit, a crash loses it, and so
+	// does a commit that took effect and was answered with an error.
 	OnCommit(fn func())
 }
 
@@ -90,6 +92,8 @@ type AlertTable interface {
 type AuditTable interface {
 	// Append gives e its Seq, Prev and Hash and adds it at the end.
 	Append(e audit.Entry) (audit.Entry, error)
+	// Appended returns what this transaction has appended so far, in order.
+	Appended() []audit.Entry
 	audit.Log
 }
 

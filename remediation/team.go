@@ -51,45 +51,31 @@ var (
 	tellsService = []audit.Kind{audit.KindHeld, audit.KindFrozen, audit.KindThawed, audit.KindSignal, audit.KindStage, audit.KindInDoubt, audit.KindBlind, audit.KindDrift}
 )
 
-// telling is a store whose transactions tell the team what they did: the message
-// is in the outbox with the change that it tells of.
-type telling struct {
+// notifyingStore ends every Update with what the team is told of it, so that the
+// message is in the outbox together with the change. Whoever writes through it need
+// not know of the team.
+type notifyingStore struct {
 	Store
-	tell func(tx Tx, entries []audit.Entry) error
+	notify func(tx Tx) error
 }
 
 // Update implements Store.
-func (s telling) Update(ctx context.Context, fn func(tx Tx) error) error {
+func (s notifyingStore) Update(ctx context.Context, fn func(tx Tx) error) error {
 	return s.Store.Update(ctx, func(tx Tx) error {
-		t := &tellingTx{Tx: tx}
-		if err := fn(t); err != nil {
+		if err := fn(tx); err != nil {
 			return err
 		}
-		return s.tell(tx, t.entries)
+		return s.notify(tx)
 	})
 }
 
-// tellingTx keeps the entries that a transaction has written.
-type tellingTx struct {
-	Tx
-	entries []audit.Entry
-}
-
-// Append implements AuditTable.
-func (t *tellingTx) Append(e audit.Entry) (audit.Entry, error) {
-	sealed, err := t.Tx.Append(e)
-	if err == nil {
-		t.entries = append(t.entries, sealed)
-	}
-	return sealed, err
-}
-
-// tellTeam puts a message for each incident, and each service, of which the
-// entries tell something.
-func (e *Engine) tellTeam(tx Tx, entries []audit.Entry) error {
+// notifyTeam puts a message for each incident, and each service, that the entries of
+// a transaction tell something about.
+func (e *Engine) notifyTeam(tx Tx) error {
 	if len(e.team) == 0 {
 		return nil
 	}
+	entries := tx.Appended()
 	var done []string
 	for i, first := range entries {
 		about := first.Incident

@@ -20,6 +20,8 @@ type chat struct {
 	got []remediation.TeamMessage
 	// receipts are those that each message came with.
 	receipts []string
+	// ids are those of the messages that told an entry, by its seq.
+	ids map[int64][]int64
 	// heads are where the audit log was said to end.
 	heads []remediation.TeamLine
 	down  error
@@ -42,6 +44,14 @@ func (c *chat) Deliver(_ context.Context, m remediation.Message) (string, error)
 		return "", nil
 	}
 	c.got, c.receipts = append(c.got, b), append(c.receipts, m.Receipt)
+	for _, l := range b.Told {
+		if c.ids == nil {
+			c.ids = map[int64][]int64{}
+		}
+		if !slices.Contains(c.ids[l.Seq], m.ID) { // a delivery that was not recorded is repeated
+			c.ids[l.Seq] = append(c.ids[l.Seq], m.ID)
+		}
+	}
 	return "at " + m.Key, nil
 }
 

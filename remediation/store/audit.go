@@ -55,8 +55,12 @@ func (t *tx) Append(e audit.Entry) (audit.Entry, error) {
 		return audit.Entry{}, fmt.Errorf("append audit entry %d: %w", e.Seq, err)
 	}
 	*t.head = head{e.Seq, e.Hash}
+	t.appended = append(t.appended, e)
 	return e, nil
 }
+
+// Appended implements remediation.AuditTable.
+func (t *tx) Appended() []audit.Entry { return slices.Clone(t.appended) }
 
 // Entries implements remediation.AuditTable. It fails on an entry whose
 // columns are not those of its bytes.

@@ -155,7 +155,13 @@ func TestACommitThatFailsFailsItsWholeBatchAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The orphan is found by COMMIT.
-	answers := together(t, s, whole("a"), script("INSERT INTO child VALUES (1)"), whole("b"))
+	hooked := func(name string) func(remediation.Tx) error {
+		return func(x remediation.Tx) error {
+			x.OnCommit(func() { t.Errorf("the hook of %s ran", name) })
+			return whole(name)(x)
+		}
+	}
+	answers := together(t, s, hooked("a"), script("INSERT INTO child VALUES (1)"), hooked("b"))
 	for i, err := range answers {
 		if err == nil || !strings.Contains(err.Error(), "commit") {
 			t.Errorf("answer %d: %v", i, err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // tx is one transaction, or one call's part of it.
@@ -16,6 +17,8 @@ type tx struct {
 	c     *conn
 	write bool
 	head  *head // of the audit log; nil where write is false
+	// appended are this part's audit entries.
+	appended []audit.Entry
 	// places are alerts read or put; totals this part's changes to the numbers
 	// of active alerts, batchTotals those of the parts before it.
 	places      map[string]place

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime"
 	"slices"
 	"sync"
@@ -233,7 +234,7 @@ var transactionTests = []test{
 		}
 		s.chain()
 	}},
-	{"what waits for the commit runs after it, in order, and not without it", func(s *suite) {
+	{"hooks run after the commit, in order, and not without it", func(s *suite) {
 		var ran []string
 		after := func(name string) func() { return func() { ran = append(ran, name) } }
 		s.update(func(tx remediation.Tx) error {
@@ -251,12 +252,43 @@ var transactionTests = []test{
 		if !errors.Is(err, errMine) {
 			s.Errorf("Update answered %v", err)
 		}
+		func() {
+			defer func() { _ = recover() }()
+			_ = s.store.Update(s.ctx, func(tx remediation.Tx) error { tx.OnCommit(after("panicked")); panic("mine") })
+		}()
 		s.view(func(tx remediation.Tx) error { tx.OnCommit(after("view")); return nil })
+		var old remediation.Tx
+		s.update(func(tx remediation.Tx) error { old = tx; return nil })
+		old.OnCommit(after("late"))
 		if want := []string{"of [kept]", "second"}; !slices.Equal(ran, want) {
 			s.Errorf("ran %q, want %q", ran, want)
 		}
 	}},
-	{"what waits for the commit may write", func(s *suite) {
+	{"hooks of Updates at the same time run once for each that committed", func(s *suite) {
+		const calls = 200
+		var wg sync.WaitGroup
+		var ran [calls]atomic.Int32
+		for i := range calls {
+			wg.Go(func() {
+				err := s.store.Update(s.ctx, func(tx remediation.Tx) error {
+					tx.OnCommit(func() { ran[i].Add(1) })
+					if err := appendEntry(tx, "x"); err != nil || i%3 != 0 {
+						return err
+					}
+					return errMine
+				})
+				want := int32(1)
+				if i%3 == 0 {
+					want = 0
+				}
+				if n := ran[i].Load(); n != want { // before Update returned
+					s.Errorf("Update %d (%v): its hook ran %d times, want %d", i, err, n, want)
+				}
+			})
+		}
+		wg.Wait()
+	}},
+	{"a hook may write", func(s *suite) {
 		s.update(func(tx remediation.Tx) error {
 			tx.OnCommit(func() { s.update(func(tx remediation.Tx) error { return appendEntry(tx, "after") }) })
 			return appendEntry(tx, "first")
@@ -264,6 +296,35 @@ var transactionTests = []test{
 		if got := s.actors(); !slices.Equal(got, []string{"first", "after"}) {
 			s.Errorf("the log has %v", got)
 		}
+	}},
+	{"a transaction knows what it has appended, and nothing else", func(s *suite) {
+		s.update(func(tx remediation.Tx) error { return appendEntry(tx, "before") })
+		s.update(func(tx remediation.Tx) error {
+			var want []audit.Entry
+			for range 2 {
+				if got := tx.Appended(); !reflect.DeepEqual(got, want) {
+					return fmt.Errorf("appended %+v, want %+v", got, want)
+				}
+				e, err := tx.Append(audit.Entry{Time: noon, Kind: audit.KindStarted, Detail: map[string]any{"n": 1}})
+				if err != nil {
+					return err
+				}
+				want = append(want, e)
+			}
+			if _, err := tx.Append(audit.Entry{Detail: map[string]any{"n": 0.5}}); err == nil {
+				return errors.New("a float was appended")
+			}
+			if got := tx.Appended(); !reflect.DeepEqual(got, want) {
+				return fmt.Errorf("appended %+v, want %+v", got, want)
+			}
+			return nil
+		})
+		s.view(func(tx remediation.Tx) error {
+			if got := tx.Appended(); len(got) > 0 {
+				return fmt.Errorf("a View has appended %+v", got)
+			}
+			return nil
+		})
 	}},
 	{"a View gives its function's error, and ends with its panic", func(s *suite) {
 		if err := s.store.View(s.ctx, func(remediation.Tx) error { return errMine }); !errors.Is(err, errMine) {
