@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -54,7 +54,7 @@ const cleanUpWithin = 2 * time.Minute
 func Run(ctx context.Context, o Options) (err error) {
 	sc, err := scenarioOf(o.Scenario)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrMissing, err)
+		return err
 	}
 	set, versions, err := o.settings(ctx)
 	if err != nil {
@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		set.book, set.share, set.stages = "canary.yaml", "0", canaryStages
 	}
 	out := &printer{out: o.Out}
-	out.write("backout demo: a bad rollout is backed out, on this machine only\n\n")
+	out.write("A bad rollout and its rollback, on this machine only\n\n")
 	s, err := newStack(ctx, set)
 	if err != nil {
 		return err
@@ -110,7 +110,11 @@ func (o Options) settings(ctx context.Context) (settings, versions, error) {
 		return settings{}, versions{}, err
 	}
 	tools, terr := findTools()
-	source, serr := checkout(filepath.Dir(dir))
+	source, serr := Checkout(filepath.Dir(dir))
+	_, berr := exec.LookPath(o.Backout)
+	if berr != nil {
+		berr = fmt.Errorf("%w: %w: try: make build", ErrMissing, berr)
+	}
 	engine, eerr := newEngine(o.DockerHost)
 	var found versions
 	if eerr == nil {
@@ -127,7 +131,7 @@ func (o Options) settings(ctx context.Context) (settings, versions, error) {
 		dir: dir, backout: o.Backout, source: source, engine: engine, cluster: db, tools: tools,
 		project: project, image: project + "/social-intel", mode: "act", book: "playbook.yaml", share: "1",
 		limits: oneBreach, plan: wholeLadder(),
-	}, found, errors.Join(terr, serr, eerr, perr)
+	}, found, errors.Join(terr, serr, berr, eerr, perr)
 }
 
 // show starts the stack, telling where each part is.
@@ -236,17 +240,4 @@ func (s *stack) tails(out *printer) {
 			out.block(p.tail())
 		}
 	}
-}
-
-// Dir is where the demo works, below the present folder.
-func Dir() (string, error) {
-	at, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	root, err := checkout(at)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(root, ".demo"), nil
 }

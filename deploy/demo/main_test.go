@@ -64,11 +64,7 @@ func uncached(dir string) error {
 }
 
 func build(ctx context.Context) (*stack, error) {
-	at, err := os.Getwd()
-	if err != nil {
-		return nil, err
-	}
-	source, err := checkout(at)
+	source, err := Checkout(".")
 	if err != nil {
 		return nil, err
 	}
