@@ -100,7 +100,7 @@ func Checkout(dir string) (string, error) {
 			}
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%w: the demo builds its service from source, and %s is not in a checkout of backout: try: cd into one and run make demo", ErrMissing, dir)
+			return "", fmt.Errorf("%w: the demo builds its service from source, and %s is not in a checkout of backout: try: cd into one, then make demo", ErrMissing, dir)
 		}
 	}
 }
