@@ -66,11 +66,11 @@ func boardOfName(pb *alerts.Playbook, name, uid string) (dashboard, error) {
 		UID: uid, Title: pb.Service + ": " + name, Description: generatedFrom(pb.Service), Tags: []string{"backout", pb.Service},
 		Annotations: rolloutAnnotations(pb),
 	}
-	d.add(8, 5, statPanel("Stage", "Which stage the rollout is in; none is one.", "short",
+	d.add(8, 5, statPanel("Stage", "The rollout's stage, or none.", "short",
 		target{fmt.Sprintf("max by (stage) (rollout_stage{service=%q}) == 1", pb.Service), "{{stage}}"}).named())
-	d.add(8, 5, statPanel("Traffic", "The share of the traffic that the stage gives to the release.", "percentunit",
+	d.add(8, 5, statPanel("Traffic", "The share of traffic that the release gets in this stage.", "percentunit",
 		target{fmt.Sprintf("max(rollout_traffic_ratio{service=%q})", pb.Service), "traffic"}))
-	d.add(8, 5, statPanel("Open incidents", "Incidents of the service that are not closed.", "short",
+	d.add(8, 5, statPanel("Open incidents", "The service's incidents that are not closed.", "short",
 		target{fmt.Sprintf("sum(backout_incidents_open{service=%q})", pb.Service), "open"}))
 	for i := range pb.Indicators {
 		ind := &pb.Indicators[i]
@@ -85,7 +85,7 @@ func boardOfName(pb *alerts.Playbook, name, uid string) (dashboard, error) {
 	}
 	// What is not measured yet is said, not left blank.
 	if len(d.Panels) == 3 {
-		d.add(24, 4, panel{Type: "text", Title: "No indicator", Content: "No indicator of the playbook names this dashboard."})
+		d.add(24, 4, panel{Type: "text", Title: "No indicator", Content: "No indicator in the playbook names this dashboard."})
 	}
 	return d, nil
 }
