@@ -38,7 +38,8 @@ build: go ## Build bin/backout
 
 .PHONY: demo
 demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
-	@deploy/dev/engine.sh with deploy/dev/postgres.sh with bin/backout demo $(DEMOFLAGS)
+	@CGO_ENABLED=0 go build -o bin/demo ./deploy/demo/cmd
+	@deploy/dev/engine.sh with deploy/dev/postgres.sh with bin/demo $(DEMOFLAGS)
 
 # The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and
 # so is the engine, most of whose tests turn its clock by hand. Of those, the ones that run goroutines are watched. The

@@ -284,6 +284,34 @@ func (r *configReader) address(n *yaml.Node, what string, into *string) {
 	}
 }
 
+// secretAddress reads an address that a secret is sent to: https, except on loopback.
+func (r *configReader) secretAddress(n *yaml.Node, what, usual, secret string, into *string) {
+	u := r.url(n, what)
+	if u == nil {
+		return
+	}
+	if *into = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
+		r.fail(n, usual, "%s must be https, since the %s goes there", what, secret)
+	}
+}
+
+// secretFile reads the secret in the file that n names, which may be nil: then there
+// is none.
+func (r *configReader) secretFile(n *yaml.Node, what, secret string) Secret {
+	if n == nil {
+		return Secret{}
+	}
+	file := r.text(n, what)
+	if file == "" {
+		return Secret{}
+	}
+	text, err := readToken(r.path(file))
+	if err != nil {
+		r.fail(n, secretTry(err, "write "+secret+" into it as one line, readable by its owner only"), "%s: %v", what, err)
+	}
+	return NewSecret(text)
+}
+
 // prometheusURL reads an address that may have a query, which goes with every
 // request: Thanos's ?partial_response=false.
 func (r *configReader) prometheusURL(n *yaml.Node, into *string) {

@@ -1,10 +1,6 @@
 package receiver
 
-import (
-	"strings"
-
-	"go.yaml.in/yaml/v3"
-)
+import "go.yaml.in/yaml/v3"
 
 // LaunchDarkly is the account that keeps flags.
 type LaunchDarkly struct {
@@ -20,31 +16,18 @@ const launchDarklyURL = "https://app.launchdarkly.com"
 // launchDarkly reads who keeps flags; nil where that is wrong.
 func (r *configReader) launchDarkly(n *yaml.Node) *LaunchDarkly {
 	before := len(r.mistakes)
-	l, file, fileNode := &LaunchDarkly{URL: launchDarklyURL}, "", n
+	l := &LaunchDarkly{URL: launchDarklyURL}
+	var token *yaml.Node
 	r.fields(n, "launchdarkly",
-		field{"url", func(n *yaml.Node) {
-			u := r.url(n, "launchdarkly.url")
-			if u == nil {
-				return
-			}
-			if l.URL = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
-				r.fail(n, launchDarklyURL, "launchdarkly.url must be https, since the token goes there")
-			}
-		}},
-		field{"token_file", func(n *yaml.Node) { file, fileNode = r.text(n, "launchdarkly.token_file"), n }})
+		field{"url", func(n *yaml.Node) { r.secretAddress(n, "launchdarkly.url", launchDarklyURL, "token", &l.URL) }},
+		field{"token_file", func(n *yaml.Node) { token = n }})
+	if token == nil && len(r.mistakes) == before {
+		r.fail(n, "{token_file: launchdarkly.token}", "launchdarkly needs token_file")
+	}
+	l.Token = r.secretFile(token, "launchdarkly.token_file", "the access token")
 	if len(r.mistakes) > before {
 		return nil
 	}
-	if file == "" {
-		r.fail(n, "{token_file: launchdarkly.token}", "launchdarkly needs token_file")
-		return nil
-	}
-	token, err := readToken(r.path(file))
-	if err != nil {
-		r.fail(fileNode, secretTry(err, "write the access token into it as one line, readable by its owner only"), "launchdarkly.token_file: %v", err)
-		return nil
-	}
-	l.Token = NewSecret(token)
 	return l
 }
 

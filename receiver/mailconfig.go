@@ -72,25 +72,11 @@ func (r *configReader) mail(n *yaml.Node) *Mail {
 	if m.Port == 0 {
 		m.Port = mailPorts[m.TLS]
 	}
-	if password != nil {
-		m.Password = r.mailPassword(password)
-	}
+	m.Password = r.secretFile(password, "mail.password_file", "the password")
 	if len(r.mistakes) > before {
 		return nil
 	}
 	return m
-}
-
-func (r *configReader) mailPassword(n *yaml.Node) Secret {
-	file := r.text(n, "mail.password_file")
-	if file == "" {
-		return Secret{}
-	}
-	text, err := readToken(r.path(file))
-	if err != nil {
-		r.fail(n, secretTry(err, "write the password into it as one line, readable by its owner only"), "mail.password_file: %v", err)
-	}
-	return NewSecret(text)
 }
 
 // Same tells whether both are one server with one account; either may be nil.

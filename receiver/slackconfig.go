@@ -2,7 +2,6 @@ package receiver
 
 import (
 	"regexp"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -40,15 +39,7 @@ func (r *configReader) slack(n *yaml.Node) *Slack {
 	s := &Slack{URL: slackURL}
 	var token, signing *yaml.Node
 	r.fields(n, "slack",
-		field{"url", func(n *yaml.Node) {
-			u := r.url(n, "slack.url")
-			if u == nil {
-				return
-			}
-			if s.URL = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
-				r.fail(n, slackURL, "slack.url must be https, since the token goes there")
-			}
-		}},
+		field{"url", func(n *yaml.Node) { r.secretAddress(n, "slack.url", slackURL, "token", &s.URL) }},
 		field{"token_file", func(n *yaml.Node) { token = n }},
 		field{"signing_secret_file", func(n *yaml.Node) { signing = n }},
 		field{"users", func(n *yaml.Node) { s.Users = r.slackUsers(n) }})
@@ -59,28 +50,12 @@ func (r *configReader) slack(n *yaml.Node) *Slack {
 		r.fail(n, "{token_file: slack.token, signing_secret_file: slack.secret, users: [{id: U012AB3CD, name: ann}]}",
 			"slack needs both signing_secret_file and users, or neither: the one proves that an answer comes from Slack, the others are those who may answer")
 	}
-	if token != nil {
-		s.Token = r.slackSecret(token, "slack.token_file", "the bot's token, which begins with xoxb-,")
-	}
-	if signing != nil {
-		s.SigningSecret = r.slackSecret(signing, "slack.signing_secret_file", "the app's signing secret")
-	}
+	s.Token = r.secretFile(token, "slack.token_file", "the bot's token, which begins with xoxb-,")
+	s.SigningSecret = r.secretFile(signing, "slack.signing_secret_file", "the app's signing secret")
 	if len(r.mistakes) > before {
 		return nil
 	}
 	return s
-}
-
-func (r *configReader) slackSecret(n *yaml.Node, key, what string) Secret {
-	file := r.text(n, key)
-	if file == "" {
-		return Secret{}
-	}
-	text, err := readToken(r.path(file))
-	if err != nil {
-		r.fail(n, secretTry(err, "write "+what+" into it as one line, readable by its owner only"), "%s: %v", key, err)
-	}
-	return NewSecret(text)
 }
 
 func (r *configReader) slackUsers(n *yaml.Node) []SlackUser {

@@ -2,7 +2,6 @@ package receiver
 
 import (
 	"regexp"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -26,36 +25,23 @@ var statuspageID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 // statuspage reads where incidents are told; nil where that is wrong.
 func (r *configReader) statuspage(n *yaml.Node) *Statuspage {
 	before := len(r.mistakes)
-	s, file, fileNode := &Statuspage{URL: statuspageURL}, "", n
+	s := &Statuspage{URL: statuspageURL}
+	var key *yaml.Node
 	r.fields(n, "statuspage",
-		field{"url", func(n *yaml.Node) {
-			u := r.url(n, "statuspage.url")
-			if u == nil {
-				return
-			}
-			if s.URL = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
-				r.fail(n, statuspageURL, "statuspage.url must be https, since the key goes there")
-			}
-		}},
+		field{"url", func(n *yaml.Node) { r.secretAddress(n, "statuspage.url", statuspageURL, "key", &s.URL) }},
 		field{"page", func(n *yaml.Node) {
 			if s.Page = r.text(n, "statuspage.page"); s.Page != "" && !statuspageID.MatchString(s.Page) {
 				r.fail(n, "the id that stands in the page's API settings, such as kctbh9vrtdwd", "%q is no id of a page", s.Page)
 			}
 		}},
-		field{"api_key_file", func(n *yaml.Node) { file, fileNode = r.text(n, "statuspage.api_key_file"), n }})
+		field{"api_key_file", func(n *yaml.Node) { key = n }})
+	if (s.Page == "" || key == nil) && len(r.mistakes) == before {
+		r.fail(n, "{page: kctbh9vrtdwd, api_key_file: statuspage.key}", "statuspage needs page and api_key_file")
+	}
+	s.Key = r.secretFile(key, "statuspage.api_key_file", "the API key")
 	if len(r.mistakes) > before {
 		return nil
 	}
-	if s.Page == "" || file == "" {
-		r.fail(n, "{page: kctbh9vrtdwd, api_key_file: statuspage.key}", "statuspage needs page and api_key_file")
-		return nil
-	}
-	key, err := readToken(r.path(file))
-	if err != nil {
-		r.fail(fileNode, secretTry(err, "write the API key into it as one line, readable by its owner only"), "statuspage.api_key_file: %v", err)
-		return nil
-	}
-	s.Key = NewSecret(key)
 	return s
 }
 

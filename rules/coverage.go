@@ -47,7 +47,11 @@ func Coverage(pb *alerts.Playbook, rehearsed Rehearsals) ([]Covered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate the rules' tests: %w", err)
 	}
-	return coverageOf(pb, g.Rules, cases, Settings{}.alertmanager(pb).Route, rehearsed)
+	root, err := routes(pb)
+	if err != nil {
+		return nil, fmt.Errorf("read Alertmanager's routes: %w", err)
+	}
+	return coverageOf(pb, g.Rules, cases, root, rehearsed)
 }
 
 func coverageOf(pb *alerts.Playbook, made []rule, cases []testCase, root amRoute, rehearsed Rehearsals) ([]Covered, error) {

@@ -1,8 +1,6 @@
 package rules
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -25,24 +23,14 @@ func dashboardFiles(pb *alerts.Playbook) ([]File, error) {
 	}
 	var files []File
 	for _, d := range append(boards, ownDashboard()) {
-		content, err := marshalJSON(d)
+		f, err := d.file()
 		if err != nil {
-			return nil, fmt.Errorf("write dashboard %s: %w", d.UID, err)
+			return nil, err
 		}
-		files = append(files, File{Name: dashboardFolder + d.UID + ".json", Content: content})
+		files = append(files, f)
 	}
 	files[0].Warnings = warnings
 	return files, nil
-}
-
-// marshalJSON writes expressions as they are, not with < and > escaped.
-func marshalJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(v)
-	return b.Bytes(), err
 }
 
 // boardsOf returns the dashboards that the playbook lists, by name, and which
@@ -74,15 +62,16 @@ func boardsOf(pb *alerts.Playbook) (boards []dashboard, warnings []string, err e
 
 // boardOfName is one dashboard: how the rollout stands, and its indicators.
 func boardOfName(pb *alerts.Playbook, name, uid string) (dashboard, error) {
-	d := newDashboard(uid, pb.Service+": "+name, generatedFrom(pb.Service))
-	d.Tags = append(d.Tags, pb.Service)
-	d.Annotations.List = append(d.Annotations.List, rolloutAnnotations(pb)...)
-	d.add(8, 5, statPanel("Stage", "Which stage the rollout is in; none is one.", "short",
-		ask(fmt.Sprintf("max by (stage) (rollout_stage{service=%q}) == 1", pb.Service), "{{stage}}")).named())
-	d.add(8, 5, statPanel("Traffic", "The share of the traffic that the stage gives to the release.", "percentunit",
-		ask(fmt.Sprintf("max(rollout_traffic_ratio{service=%q})", pb.Service), "traffic")))
-	d.add(8, 5, statPanel("Open incidents", "Incidents of the service that are not closed.", "short",
-		ask(fmt.Sprintf("sum(backout_incidents_open{service=%q})", pb.Service), "open")))
+	d := dashboard{
+		UID: uid, Title: pb.Service + ": " + name, Description: generatedFrom(pb.Service), Tags: []string{"backout", pb.Service},
+		Annotations: rolloutAnnotations(pb),
+	}
+	d.add(8, 5, statPanel("Stage", "The rollout's stage, or none.", "short",
+		target{fmt.Sprintf("max by (stage) (rollout_stage{service=%q}) == 1", pb.Service), "{{stage}}"}).named())
+	d.add(8, 5, statPanel("Traffic", "The share of traffic that the release gets in this stage.", "percentunit",
+		target{fmt.Sprintf("max(rollout_traffic_ratio{service=%q})", pb.Service), "traffic"}))
+	d.add(8, 5, statPanel("Open incidents", "The service's incidents that are not closed.", "short",
+		target{fmt.Sprintf("sum(backout_incidents_open{service=%q})", pb.Service), "open"}))
 	for i := range pb.Indicators {
 		ind := &pb.Indicators[i]
 		if pb.Board(ind) != name {
@@ -96,7 +85,7 @@ func boardOfName(pb *alerts.Playbook, name, uid string) (dashboard, error) {
 	}
 	// What is not measured yet is said, not left blank.
 	if len(d.Panels) == 3 {
-		d.add(24, 4, textPanel("No indicator", "No indicator of the playbook names this dashboard."))
+		d.add(24, 4, panel{Type: "text", Title: "No indicator", Content: "No indicator in the playbook names this dashboard."})
 	}
 	return d, nil
 }
@@ -144,7 +133,7 @@ func indicatorPanel(pb *alerts.Playbook, ind *alerts.Indicator) (panel, error) {
 	if !ind.Instant() {
 		legend += " over " + duration(window)
 	}
-	targets := []target{ask(shown, legend)}
+	targets := []target{{shown, legend}}
 	lines := map[float64]string{}
 	words := []string{strings.TrimSpace(sentence(ind.Description))}
 	if ind.Target != nil {
@@ -168,10 +157,10 @@ func indicatorPanel(pb *alerts.Playbook, ind *alerts.Indicator) (panel, error) {
 			where = " in " + strings.Join(stages, ", ")
 		}
 		words = append(words, fmt.Sprintf("Rollback %s%s: %s (%s line).", b.words(ind.Unit), where, t.Name, rollbackColor))
-		targets = append(targets, ask(selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name), "judged by "+t.Name))
+		targets = append(targets, target{selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name), "judged by " + t.Name})
 	}
 	p := seriesPanel(ind.Name, strings.Join(words, " "), grafanaUnit(ind.Unit), targets...)
-	p.withLines(lines)
+	p.Lines = linesAt(lines)
 	return p, nil
 }
 
@@ -208,9 +197,9 @@ func rolloutAnnotations(pb *alerts.Playbook) []annotation {
 	stage := fmt.Sprintf("max by (stage) (rollout_stage{service=%q}) == 1", pb.Service)
 	before := fmt.Sprintf("max by (stage) (rollout_stage{service=%q} offset 1m) == 1", pb.Service)
 	return []annotation{
-		mark("Rollout stages", "blue", stage+" unless on (stage) "+before, "Stage {{stage}}", pb.Service),
+		{"Rollout stages", "blue", stage + " unless on (stage) " + before, "Stage {{stage}}", pb.Service},
 		stepsMark(),
-		mark("Rollback alerts", "red", fmt.Sprintf(`ALERTS{service=%q,trigger!="",alertstate="firing"}`, pb.Service), "{{alertname}}", "{{trigger}}"),
+		{"Rollback alerts", "red", fmt.Sprintf(`ALERTS{service=%q,trigger!="",alertstate="firing"}`, pb.Service), "{{alertname}}", "{{trigger}}"},
 	}
 }
 
@@ -218,7 +207,7 @@ func rolloutAnnotations(pb *alerts.Playbook) []annotation {
 // A series that is born with its first step has no increase yet.
 func stepsMark() annotation {
 	const steps = "sum by (action, outcome) (backout_steps_total)"
-	return mark("Remediation steps (of all services)", "purple",
-		"sum by (action, outcome) (increase(backout_steps_total[1m])) > 0 or ("+steps+" > 0 unless "+
-			"sum by (action, outcome) (backout_steps_total offset 1m))", "{{action}}", "{{outcome}}")
+	return annotation{"Remediation steps (of all services)", "purple",
+		"sum by (action, outcome) (increase(backout_steps_total[1m])) > 0 or (" + steps + " > 0 unless " +
+			"sum by (action, outcome) (backout_steps_total offset 1m))", "{{action}}", "{{outcome}}"}
 }

@@ -1,183 +1,52 @@
 package rules
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 )
 
-// What follows is Grafana's classic dashboard model, in the keys that the
-// generated dashboards need. Grafana reads it in all its releases since 8.
+// dashboard fills the template of a dashboard, which is in Grafana's classic model.
+// Grafana reads it in all its releases since 8.
 type dashboard struct {
-	UID           string         `json:"uid"`
-	Title         string         `json:"title"`
-	Description   string         `json:"description"`
-	Tags          []string       `json:"tags"`
-	Timezone      string         `json:"timezone"`
-	Editable      bool           `json:"editable"`
-	GraphTooltip  int            `json:"graphTooltip"`
-	SchemaVersion int            `json:"schemaVersion"`
-	Refresh       string         `json:"refresh"`
-	Time          timeRange      `json:"time"`
-	Templating    templating     `json:"templating"`
-	Annotations   annotationList `json:"annotations"`
-	Panels        []panel        `json:"panels"`
+	UID, Title, Description string
+	Tags                    []string
+	Annotations             []annotation
+	Panels                  []panel
 
 	// x, y and row are where the next panel goes, in Grafana's 24 columns.
 	x, y, row int
 }
 
-type timeRange struct {
-	From string `json:"from"`
-	To   string `json:"to"`
-}
-
-type templating struct {
-	List []variable `json:"list"`
-}
-
-type variable struct {
-	Name  string `json:"name"`
-	Label string `json:"label"`
-	Type  string `json:"type"`
-	Query string `json:"query"`
-	// Hide 0 shows the variable, Refresh 1 fills it when the dashboard loads.
-	Hide    int `json:"hide"`
-	Refresh int `json:"refresh"`
-}
-
-type annotationList struct {
-	List []annotation `json:"list"`
-}
-
-type annotation struct {
-	Name        string     `json:"name"`
-	Datasource  datasource `json:"datasource"`
-	Enable      bool       `json:"enable"`
-	IconColor   string     `json:"iconColor"`
-	Expr        string     `json:"expr"`
-	Step        string     `json:"step"`
-	TitleFormat string     `json:"titleFormat"`
-	TextFormat  string     `json:"textFormat"`
-}
-
-type datasource struct {
-	Type string `json:"type"`
-	UID  string `json:"uid"`
-}
+// annotation marks the times at which Expr has a value.
+type annotation struct{ Name, Color, Expr, Title, Text string }
 
 type panel struct {
-	ID          int         `json:"id"`
-	Type        string      `json:"type"`
-	Title       string      `json:"title"`
-	Description string      `json:"description"`
-	Datasource  *datasource `json:"datasource,omitempty"`
-	GridPos     gridPos     `json:"gridPos"`
-	FieldConfig fieldConfig `json:"fieldConfig"`
-	Options     any         `json:"options"`
-	Targets     []target    `json:"targets,omitempty"`
+	Type, Title, Description string
+	ID, H, W, X, Y           int
+
+	// What a panel of the types timeseries and stat shows.
+	Unit    string
+	Targets []target
+	Lines   []line // of a timeseries, ascending
+	Named   bool   // a stat shows the series' names instead of their values
+
+	Content string // what a panel of the type text says
 }
 
-type gridPos struct {
-	H int `json:"h"`
-	W int `json:"w"`
-	X int `json:"x"`
-	Y int `json:"y"`
-}
+type target struct{ Expr, Legend string }
 
-type fieldConfig struct {
-	Defaults  fieldDefaults `json:"defaults"`
-	Overrides []any         `json:"overrides"`
+type line struct {
+	Color string
+	At    float64
 }
-
-type fieldDefaults struct {
-	Unit       string      `json:"unit,omitempty"`
-	Thresholds *thresholds `json:"thresholds,omitempty"`
-	Custom     *custom     `json:"custom,omitempty"`
-}
-
-type thresholds struct {
-	Mode  string `json:"mode"`
-	Steps []step `json:"steps"`
-}
-
-// step is a colour from a value on; the first one has none.
-type step struct {
-	Color string   `json:"color"`
-	Value *float64 `json:"value"`
-}
-
-type custom struct {
-	LineWidth       int             `json:"lineWidth"`
-	ShowPoints      string          `json:"showPoints"`
-	ThresholdsStyle thresholdsStyle `json:"thresholdsStyle"`
-}
-
-type thresholdsStyle struct {
-	Mode string `json:"mode"`
-}
-
-type target struct {
-	RefID        string     `json:"refId"`
-	Datasource   datasource `json:"datasource"`
-	EditorMode   string     `json:"editorMode"`
-	Expr         string     `json:"expr"`
-	LegendFormat string     `json:"legendFormat"`
-	// Range asks for the time shown, Instant for its end; one of them.
-	Range   bool `json:"range"`
-	Instant bool `json:"instant"`
-}
-
-type seriesOptions struct {
-	Legend  legend  `json:"legend"`
-	Tooltip tooltip `json:"tooltip"`
-}
-
-type legend struct {
-	DisplayMode string   `json:"displayMode"`
-	Placement   string   `json:"placement"`
-	ShowLegend  bool     `json:"showLegend"`
-	Calcs       []string `json:"calcs"`
-}
-
-type tooltip struct {
-	Mode string `json:"mode"`
-	Sort string `json:"sort"`
-}
-
-type statOptions struct {
-	ReduceOptions reduceOptions `json:"reduceOptions"`
-	ColorMode     string        `json:"colorMode"`
-	GraphMode     string        `json:"graphMode"`
-	TextMode      string        `json:"textMode"`
-}
-
-type reduceOptions struct {
-	Calcs  []string `json:"calcs"`
-	Values bool     `json:"values"`
-}
-
-type textOptions struct {
-	Mode    string `json:"mode"`
-	Content string `json:"content"`
-}
-
-// prometheusVariable is the dashboards' datasource, which their reader picks.
-var prometheusVariable = datasource{Type: "prometheus", UID: "${datasource}"}
 
 // generatedFrom says what a JSON file, which has no comments, cannot else say.
 func generatedFrom(what string) string {
 	return fmt.Sprintf("Generated by `backout rules generate` from the playbook of %s; do not edit.", what)
-}
-
-func newDashboard(uid, title, description string) dashboard {
-	return dashboard{
-		UID: uid, Title: title, Description: description, Tags: []string{"backout"}, Timezone: "browser",
-		// Version 39 is what Grafana 11 writes; later ones bring it up to date as they load it.
-		GraphTooltip: 1, SchemaVersion: 39, Refresh: "30s", Time: timeRange{"now-6h", "now"},
-		Templating: templating{[]variable{{Name: "datasource", Label: "Prometheus", Type: "datasource", Query: "prometheus", Refresh: 1}}},
-	}
 }
 
 // add puts a panel beside the one before it, or below where it is too wide.
@@ -185,26 +54,22 @@ func (d *dashboard) add(width, height int, p panel) {
 	if d.x+width > 24 {
 		d.x, d.y, d.row = 0, d.y+d.row, 0
 	}
-	p.ID, p.GridPos = len(d.Panels)+1, gridPos{H: height, W: width, X: d.x, Y: d.y}
+	p.ID, p.H, p.W, p.X, p.Y = len(d.Panels)+1, height, width, d.x, d.y
 	d.x, d.row = d.x+width, max(d.row, height)
 	d.Panels = append(d.Panels, p)
 }
 
-func mark(name, color, expr, title, text string) annotation {
-	return annotation{Name: name, Datasource: prometheusVariable, Enable: true, IconColor: color, Expr: expr, Step: "60s", TitleFormat: title, TextFormat: text}
-}
-
-func ask(expr, legend string) target {
-	return target{Datasource: prometheusVariable, EditorMode: "code", Expr: expr, LegendFormat: legend, Range: true}
-}
-
-func basePanel(kind, title, description, unit string, targets []target) panel {
-	p := panel{Type: kind, Title: title, Description: description, Datasource: &prometheusVariable, Targets: targets}
-	p.FieldConfig = fieldConfig{Defaults: fieldDefaults{Unit: unit, Thresholds: &thresholds{"absolute", []step{{Color: "text"}}}}, Overrides: []any{}}
-	for i := range p.Targets {
-		p.Targets[i].RefID = refID(i)
+// file is the dashboard where Grafana's provisioning finds it.
+func (d *dashboard) file() (File, error) {
+	filled, err := fill("dashboard.json", d)
+	var b bytes.Buffer
+	if err == nil {
+		err = json.Indent(&b, filled, "", "  ")
 	}
-	return p
+	if err != nil {
+		return File{}, fmt.Errorf("write dashboard %s: %w", d.UID, err)
+	}
+	return File{Name: dashboardFolder + d.UID + ".json", Content: b.Bytes()}, nil
 }
 
 // refID is A, B, ... Z, AA, AB, as Grafana names a panel's queries.
@@ -216,42 +81,24 @@ func refID(i int) string {
 }
 
 func seriesPanel(title, description, unit string, targets ...target) panel {
-	p := basePanel("timeseries", title, description, unit, targets)
-	p.FieldConfig.Defaults.Custom = &custom{LineWidth: 1, ShowPoints: "never", ThresholdsStyle: thresholdsStyle{"off"}}
-	p.Options = seriesOptions{legend{"list", "bottom", true, []string{}}, tooltip{"multi", "desc"}}
-	return p
+	return panel{Type: "timeseries", Title: title, Description: description, Unit: unit, Targets: targets}
 }
 
 func statPanel(title, description, unit string, targets ...target) panel {
-	p := basePanel("stat", title, description, unit, targets)
-	for i := range p.Targets {
-		p.Targets[i].Range, p.Targets[i].Instant = false, true
-	}
-	p.Options = statOptions{reduceOptions{[]string{"lastNotNull"}, false}, "value", "none", "auto"}
-	return p
+	return panel{Type: "stat", Title: title, Description: description, Unit: unit, Targets: targets}
 }
 
 // named lets a stat panel show the series' names instead of their values.
 func (p panel) named() panel {
-	if o, ok := p.Options.(statOptions); ok {
-		o.TextMode = "name"
-		p.Options = o
-	}
+	p.Named = true
 	return p
 }
 
-func textPanel(title, content string) panel {
-	return panel{Type: "text", Title: title, FieldConfig: fieldConfig{Overrides: []any{}}, Options: textOptions{"markdown", content}}
-}
-
-// withLines draws a line at each value, in its colour.
-func (p *panel) withLines(lines map[float64]string) {
-	if len(lines) == 0 {
-		return
+// linesAt are a line at each value, in its colour.
+func linesAt(colors map[float64]string) []line {
+	var lines []line
+	for _, at := range slices.SortedFunc(maps.Keys(colors), cmp.Compare[float64]) {
+		lines = append(lines, line{colors[at], at})
 	}
-	d := &p.FieldConfig.Defaults
-	d.Custom.ThresholdsStyle.Mode = "line"
-	for _, at := range slices.SortedFunc(maps.Keys(lines), cmp.Compare[float64]) {
-		d.Thresholds.Steps = append(d.Thresholds.Steps, step{lines[at], &at})
-	}
+	return lines
 }

@@ -101,7 +101,6 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addRehearse()
 	c.addAudit()
 	c.addVerify()
-	c.addDemo()
 	c.addCompletion()
 	c.addVersion()
 	return c

@@ -26,19 +26,19 @@ func (s *stack) measured(ctx context.Context) error {
 	})
 }
 
-// prove runs a preflight, as a release engineer would.
-func (s *stack) prove(ctx context.Context) error {
+// runPreflight runs a preflight, as a release engineer would.
+func (s *stack) runPreflight(ctx context.Context) error {
 	_, err := s.command(ctx, "preflight", "--service="+s.service, "--reason=before the rollout")
 	return err
 }
 
-// proved is what the last preflight came to.
-func (s *stack) proved(ctx context.Context) (v remediation.PreflightView, err error) {
+// preflight is the result of the last preflight.
+func (s *stack) preflight(ctx context.Context) (v remediation.PreflightView, err error) {
 	err = s.ask(ctx, "backout", "/api/v1/preflight?service="+url.QueryEscape(s.service), &v)
 	return v, err
 }
 
-// sign signs for an item of the preflight.
+// sign signs off an item of the preflight.
 func (s *stack) sign(ctx context.Context, item, reason string) error {
 	_, err := s.command(ctx, "preflight", "sign", item, "--service="+s.service, "--by=Ada", "--reason="+reason)
 	return err
@@ -53,7 +53,7 @@ func (s *stack) begin(ctx context.Context, flags ...string) error {
 	})
 }
 
-// rollout is how the service's rollout does.
+// rollout is the state of the service's rollout.
 func (s *stack) rollout(ctx context.Context) (remediation.RolloutView, error) {
 	var answer struct{ Rollouts []remediation.RolloutView }
 	if err := s.ask(ctx, "backout", "/api/v1/rollout", &answer); err != nil {
@@ -64,5 +64,5 @@ func (s *stack) rollout(ctx context.Context) (remediation.RolloutView, error) {
 			return r, nil
 		}
 	}
-	return remediation.RolloutView{}, fmt.Errorf("no rollout of %s is known", s.service)
+	return remediation.RolloutView{}, fmt.Errorf("backout knows no rollout of %s", s.service)
 }

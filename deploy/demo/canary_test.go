@@ -40,7 +40,7 @@ func TestACanaryIsPromotedThroughItsFiveStagesAndFinished(t *testing.T) {
 	}
 	wantRefusal(t, hand, "no preflight was run", hand.leading("start")...)
 	for _, m := range s.members {
-		must(t, m.prove(t.Context()))
+		must(t, m.runPreflight(t.Context()))
 	}
 	wantRefusal(t, hand, "checklist/security-sign-off", hand.leading("start")...)
 	wantFlag(t, hand, "0")
@@ -303,7 +303,7 @@ func wantRefusal(t *testing.T, s *stack, why string, args ...string) {
 
 // signForAll signs for what people have to sign for, and for what could not be told.
 func (s *stack) signForAll(ctx context.Context) error {
-	v, err := s.proved(ctx)
+	v, err := s.preflight(ctx)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type cluster struct {
 func newCluster(dsn, socket string) (cluster, error) {
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		return cluster{}, errors.New("BACKOUT_POSTGRES_DSN is no address of a PostgreSQL server") // the cause has its password
+		return cluster{}, errors.New("BACKOUT_POSTGRES_DSN is not the address of a PostgreSQL server") // the cause has its password
 	}
 	return cluster{dsn: dsn, socket: socket, port: cfg.Port}, nil
 }
@@ -133,7 +133,7 @@ func (s *stack) createDatabase(ctx context.Context) error {
 	return s.migrate(ctx)
 }
 
-// dropDatabase removes the database and its role, whoever is connected.
+// dropDatabase removes the database and its role, even while somebody is connected.
 func (s *stack) dropDatabase(ctx context.Context) error {
 	err := s.cluster.with(ctx, "", func(conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{s.database()}.Sanitize()+" WITH (FORCE)")

@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -54,7 +54,7 @@ const cleanUpWithin = 2 * time.Minute
 func Run(ctx context.Context, o Options) (err error) {
 	sc, err := scenarioOf(o.Scenario)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrMissing, err)
+		return err
 	}
 	set, versions, err := o.settings(ctx)
 	if err != nil {
@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		set.book, set.share, set.stages = "canary.yaml", "0", canaryStages
 	}
 	out := &printer{out: o.Out}
-	out.write("backout demo: a bad rollout is backed out, on this machine only\n\n")
+	out.write("A bad rollout and its rollback, on this machine only\n\n")
 	s, err := newStack(ctx, set)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			err = errors.Join(err, fmt.Errorf("clean up: %w", cerr))
 			return
 		}
-		out.write("\nEverything that was started is stopped, and %s is removed.\n", o.Dir)
+		out.write("\nStopped everything and removed %s.\n", o.Dir)
 	}()
 	if err := s.show(ctx, out, versions); err != nil {
 		return err
@@ -110,7 +110,11 @@ func (o Options) settings(ctx context.Context) (settings, versions, error) {
 		return settings{}, versions{}, err
 	}
 	tools, terr := findTools()
-	source, serr := checkout(filepath.Dir(dir))
+	source, serr := Checkout(filepath.Dir(dir))
+	_, berr := exec.LookPath(o.Backout)
+	if berr != nil {
+		berr = fmt.Errorf("%w: %w: try: make build", ErrMissing, berr)
+	}
 	engine, eerr := newEngine(o.DockerHost)
 	var found versions
 	if eerr == nil {
@@ -126,8 +130,8 @@ func (o Options) settings(ctx context.Context) (settings, versions, error) {
 	return settings{
 		dir: dir, backout: o.Backout, source: source, engine: engine, cluster: db, tools: tools,
 		project: project, image: project + "/social-intel", mode: "act", book: "playbook.yaml", share: "1",
-		limits: oneBreach, plan: wholeLadder(),
-	}, found, errors.Join(terr, serr, eerr, perr)
+		limits: oneBreach, plan: wholePlan(),
+	}, found, errors.Join(terr, serr, berr, eerr, perr)
 }
 
 // show starts the stack, telling where each part is.
@@ -163,7 +167,7 @@ func (s *stack) show(ctx context.Context, out *printer, found versions) error {
 // arrive brings the stack to where a scenario begins.
 func (s *stack) arrive(ctx context.Context, out *printer, sc scenario) error {
 	if sc.canary {
-		out.part("rollout", "none yet; five stages are before it: 1%, 10%, 25%, 50% and 100%")
+		out.part("rollout", "not started; its stages are 1%, 10%, 25%, 50% and 100%")
 		if err := s.measured(ctx); err != nil {
 			return err
 		}
@@ -173,7 +177,7 @@ func (s *stack) arrive(ctx context.Context, out *printer, sc scenario) error {
 	if err := s.declare(ctx); err != nil {
 		return err
 	}
-	out.part("rollout", "v2.0.0 is declared, at stage alpha")
+	out.part("rollout", "v2.0.0, declared at stage alpha")
 	if err := s.settled(ctx); err != nil {
 		return err
 	}
@@ -187,8 +191,8 @@ func (s *stack) declare(ctx context.Context) error {
 	return err
 }
 
-// settled waits until the service has been measured for long enough to be
-// called well: what follows is then the breach's doing.
+// settled waits until there are enough samples to call the service healthy. What
+// follows is then the effect of the breach.
 func (s *stack) settled(ctx context.Context) error {
 	return await(ctx, readyWithin, 200*time.Millisecond, func(ctx context.Context) error {
 		for expr, want := range map[string]string{
@@ -207,7 +211,7 @@ func (s *stack) settled(ctx context.Context) error {
 func (s *stack) invite(out *printer, sc scenario) {
 	remote := " --url=" + s.url("backout") + " --token-file=" + s.path("demo.token")
 	lines := []string{
-		"", "It stays up. To look around:",
+		"", "The demo keeps running. To look around:",
 		"  " + s.url("prometheus") + "/alerts",
 		"  " + s.url("alertmanager"),
 		"  " + s.url("backout") + "/api/v1/incidents   (user demo, password " + s.token["demo"] + ")",
@@ -218,7 +222,7 @@ func (s *stack) invite(out *printer, sc scenario) {
 	if sc.canary {
 		lines = append(lines,
 			"  "+s.backout+" rollout status"+remote,
-			"To mend the service, and go forward again; rollout start says what is missing first:",
+			"To repair the service and roll out again (rollout start says what is missing):",
 			"  rm "+s.path("project", "breakage", "now.json"),
 			"  "+s.backout+" rollout start"+remote,
 		)
@@ -232,21 +236,8 @@ func (s *stack) invite(out *printer, sc scenario) {
 func (s *stack) tails(out *printer) {
 	for _, p := range []*process{s.serve, s.alertmanager, s.prometheus} {
 		if p != nil {
-			out.write("\nThe end of %s's output:\n", p.name)
+			out.write("\nLast lines of %s's log:\n", p.name)
 			out.block(p.tail())
 		}
 	}
-}
-
-// Dir is where the demo works, below the present folder.
-func Dir() (string, error) {
-	at, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	root, err := checkout(at)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(root, ".demo"), nil
 }

@@ -31,7 +31,7 @@ func (w *watched) Write(p []byte) (int, error) {
 }
 
 func TestAnInterruptedDemoLeavesNothingBehind(t *testing.T) {
-	for scenario, at := range map[string]string{"errors": "posted", "canary": "none yet"} {
+	for scenario, at := range map[string]string{"errors": "posted", "canary": "not started"} {
 		t.Run(scenario, func(t *testing.T) {
 			t.Parallel()
 			interruptDemo(t, scenario, at)

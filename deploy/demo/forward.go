@@ -27,53 +27,53 @@ func (st *story) forward() []stage {
 	}
 }
 
-// seeRehearsed goes through the ladder without lasting effect, and tells how long it took.
+// seeRehearsed rehearses the rollback plan, and says how long it took.
 func (st *story) seeRehearsed(ctx context.Context) (time.Time, []string, error) {
 	begun := time.Now()
 	if _, err := st.stack.command(ctx, "rehearse", "--reason=before the rollout"); err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
-	return time.Now(), []string{fmt.Sprintf("backout rehearse: the whole ladder, without lasting effect, in %.1fs", time.Since(begun).Seconds()),
-		"The image of " + oldVersion + " was started aside, the undo scripts ran in a transaction that was taken back,",
-		"and a drill alert went through Alertmanager."}, nil
+	return time.Now(), []string{fmt.Sprintf("backout rehearse: the whole rollback plan, without lasting effect, in %.1f s", time.Since(begun).Seconds()),
+		"It started the image of " + oldVersion + " in a separate container, ran the undo scripts in a transaction",
+		"that it rolled back, and sent a drill alert through Alertmanager."}, nil
 }
 
-// seePreflight proves that going back will work, and tells what that came to.
+// seePreflight checks that a rollback would work, and says what came of it.
 func (st *story) seePreflight(ctx context.Context) (time.Time, []string, error) {
 	s, begun := st.stack, time.Now()
-	if err := s.prove(ctx); err != nil {
+	if err := s.runPreflight(ctx); err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
-	v, err := s.proved(ctx)
+	v, err := s.preflight(ctx)
 	if err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
-	proofs, passed := 0, 0
+	checks, passed := 0, 0
 	said := []string{
-		"", "Among them: Prometheus has the generated rules, and a drill alert of each trigger came back.",
+		"", "Among them: Prometheus has loaded the generated rules, and each trigger's drill alert came back.",
 	}
 	for _, it := range v.Items {
 		if it.Owner != "" {
 			continue
 		}
-		proofs++
+		checks++
 		if it.Result == remediation.Pass {
 			passed++
 			continue
 		}
-		said = append(said, "Cannot be told: "+it.ID+": "+it.Evidence)
+		said = append(said, "Unknown: "+it.ID+": "+it.Evidence)
 	}
-	said[0] = fmt.Sprintf("backout preflight: %d of %d proofs passed, in %.1fs", passed, proofs, time.Since(begun).Seconds())
+	said[0] = fmt.Sprintf("backout preflight: %d of %d checks passed in %.1f s", passed, checks, time.Since(begun).Seconds())
 	return time.Now(), said, nil
 }
 
-// seeSigned plays the people who sign for what no machine has seen.
+// seeSigned plays the people who sign off what no program can check.
 func (st *story) seeSigned(ctx context.Context) (time.Time, []string, error) {
-	v, err := st.stack.proved(ctx)
+	v, err := st.stack.preflight(ctx)
 	if err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
-	said := []string{"by Ada, whom this demo plays, for what no machine has seen:"}
+	said := []string{"by Ada, played by this demo, for what no program can check:"}
 	for _, it := range v.Items {
 		if !it.Before || it.Result == remediation.Pass {
 			continue
@@ -102,24 +102,24 @@ func (st *story) seeStarted(ctx context.Context) (time.Time, []string, error) {
 func (st *story) seeShare(ctx context.Context, want string) (string, error) {
 	value, err := st.stack.flag(ctx)
 	if err == nil && value != want {
-		err = fmt.Errorf("the service says %s=%s", flagName, value)
+		err = fmt.Errorf("the service reports %s=%s", flagName, value)
 	}
 	if err != nil {
 		return "", fatal(err)
 	}
-	return fmt.Sprintf("The container was recreated; the service itself says %s=%s.", flagName, value), nil
+	return fmt.Sprintf("backout recreated the container; the service itself reports %s=%s.", flagName, value), nil
 }
 
-// seeTooEarly asks for the next stage at once.
+// seeTooEarly asks for the next stage too early.
 func (st *story) seeTooEarly(ctx context.Context) (time.Time, []string, error) {
 	if _, err := st.stack.command(ctx, "rollout", "promote"); err == nil {
-		return time.Time{}, nil, fatal(fmt.Errorf("a stage that has hardly begun was promoted"))
+		return time.Time{}, nil, fatal(fmt.Errorf("a stage that had only just begun was promoted"))
 	}
 	r, err := st.stack.rollout(ctx)
 	if err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
-	said := []string{"backout rollout promote, at once: exit status 1, since"}
+	said := []string{"backout rollout promote, immediately: exit status 1, because"}
 	for _, g := range r.Gates {
 		if !g.OK {
 			said = append(said, "- "+g.Why)
@@ -128,7 +128,7 @@ func (st *story) seeTooEarly(ctx context.Context) (time.Time, []string, error) {
 	return time.Now(), said, nil
 }
 
-// open waits until no gate but those named is shut, and returns what the criteria say.
+// open waits until every gate but those named is open, and returns what the criteria say.
 func (st *story) open(ctx context.Context, but ...string) (said []string, err error) {
 	r, err := st.stack.rollout(ctx)
 	if err != nil {
@@ -147,7 +147,7 @@ func (st *story) open(ctx context.Context, but ...string) (said []string, err er
 
 func (st *story) seeAlphaLasted(ctx context.Context) (time.Time, []string, error) {
 	criteria, err := st.open(ctx)
-	return time.Now(), append([]string{"has lasted, and nothing is missing for beta:"}, criteria...), err
+	return time.Now(), append([]string{"its minimum duration is over, and every gate to beta is open:"}, criteria...), err
 }
 
 func (st *story) seePromoted(ctx context.Context) (time.Time, []string, error) {
@@ -156,7 +156,7 @@ func (st *story) seePromoted(ctx context.Context) (time.Time, []string, error) {
 	}
 	said, err := st.seeShare(ctx, "0.1")
 	return time.Now(), []string{"backout rollout promote: stage beta", said,
-		"Beta is rolled back for a p95 latency above 1.5 times its target, which is 0.75s."}, err
+		"Beta is rolled back if the p95 latency exceeds 0.75 s, 1.5 times its target."}, err
 }
 
 func (st *story) seeBetaWell(ctx context.Context) (time.Time, []string, error) {
@@ -168,7 +168,7 @@ func (st *story) seeBetaWell(ctx context.Context) (time.Time, []string, error) {
 	if err := st.log.refresh(ctx); err != nil {
 		return time.Time{}, nil, err
 	}
-	return time.Now(), append([]string{"is well so far:"}, criteria...), nil
+	return time.Now(), append([]string{"healthy so far:"}, criteria...), nil
 }
 
 // seeOver sees that the rollout is over, and goes through what the audit log has of it.
@@ -183,8 +183,8 @@ func (st *story) seeOver(ctx context.Context) (time.Time, []string, error) {
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	said := []string{fmt.Sprintf("the rollout of %s is rolled back, stage %s", r.Release, r.Stage),
-		"It can only be started anew, with a new preflight. What the audit log has of it:"}
+	said := []string{fmt.Sprintf("the rollout of %s is rolled back; its stage is %s", r.Release, r.Stage),
+		"To try again, start a new rollout after a new preflight. The audit log has:"}
 	for i := range st.log.entries {
 		e := &st.log.entries[i]
 		if what := st.trail(e); what != "" {
@@ -194,18 +194,18 @@ func (st *story) seeOver(ctx context.Context) (time.Time, []string, error) {
 	return time.Now(), said, nil
 }
 
-// trail is what an entry says about the rollout's way, "" where it is about something else.
+// trail is what an entry says about the rollout, "" if it is about something else.
 func (st *story) trail(e *audit.Entry) string {
 	switch {
 	case e.Incident != "" && e.Incident != st.incident: // a drill's
 	case e.Kind == audit.KindApproved && text(e, "item") != "":
-		return "the signature of " + text(e, "by") + " for " + text(e, "item")
+		return text(e, "by") + " signed off " + text(e, "item")
 	case e.Kind == audit.KindIntent && e.Incident == "":
-		return e.Step + ": the traffic is about to be set to " + text(e, "value")
+		return e.Step + ": about to set the traffic to " + text(e, "value")
 	case e.Kind == audit.KindVerified && e.Step == "":
 		return "the preflight"
 	case e.Kind == audit.KindVerified && e.Incident == "":
-		return e.Step + ": the service is well with it"
+		return e.Step + ": the service is healthy with it"
 	case e.Kind == audit.KindOpened:
 		return e.Incident + ", by trigger " + text(e, "trigger")
 	case e.Kind == audit.KindIntent:
@@ -213,7 +213,7 @@ func (st *story) trail(e *audit.Entry) string {
 	case e.Kind == audit.KindVerified, e.Kind == audit.KindRecovered, e.Kind == audit.KindClosed:
 		return strings.TrimSpace(e.Incident + " " + e.Step)
 	case e.Kind == audit.KindStage && text(e, "state") == remediation.RolloutRolledBack:
-		return "the rollout is rolled back, stage " + text(e, "stage")
+		return "the rollout is rolled back; its stage is " + text(e, "stage")
 	}
 	return ""
 }

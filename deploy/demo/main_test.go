@@ -65,11 +65,7 @@ func uncached(dir string) error {
 }
 
 func build(ctx context.Context) (*stack, error) {
-	at, err := os.Getwd()
-	if err != nil {
-		return nil, err
-	}
-	source, err := checkout(at)
+	source, err := Checkout(".")
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +90,7 @@ func build(ctx context.Context) (*stack, error) {
 	}
 	s := &stack{settings: settings{
 		dir: filepath.Join(source, ".cache", "e2e"), source: source, engine: engine, cluster: db, tools: tools, mode: "act", book: "playbook.yaml", share: "1",
-		limits: oneBreach, plan: wholeLadder(),
+		limits: oneBreach, plan: wholePlan(),
 		image: fmt.Sprintf("backout-e2e-%08x/social-intel", crc32.ChecksumIEEE([]byte(source))),
 	}}
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {

@@ -24,9 +24,9 @@ func (p *printer) part(name, what string) { p.write("  %-14s %s\n", name, what) 
 
 // stage is a stage that was seen, and below it what it means.
 func (p *printer) stage(since time.Duration, name, what string, meaning ...string) {
-	p.write("+%5.1fs  %-10s %s\n", since.Seconds(), name, what)
+	p.write("+%5.1f s  %-10s %s\n", since.Seconds(), name, what)
 	for _, m := range meaning {
-		p.write("%20s%s\n", "", m)
+		p.write("%21s%s\n", "", m)
 	}
 }
 

@@ -26,7 +26,7 @@ type process struct {
 	err  error         // how it ended
 }
 
-// pidsFile lists, one a line, the processes of a demo, so that a next one can
+// pidsFile lists, one per line, the processes of a demo, so that a next one can
 // end what a killed one left.
 const pidsFile = "pids"
 
@@ -127,7 +127,7 @@ func (p *process) ready(ctx context.Context, client *http.Client, url string) er
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("%s does not get ready at %s: %w\n%s", p.name, url, err, p.tail())
+		return fmt.Errorf("%s is not ready at %s: %w\n%s", p.name, url, err, p.tail())
 	}
 	return nil
 }

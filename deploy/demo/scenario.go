@@ -32,8 +32,8 @@ type scenario struct {
 	canary bool
 }
 
-// scenarios are all there are, by how far up the ladder they lead; the last one
-// begins with going forward.
+// scenarios are ordered by how many steps of the plan they need; the last one
+// starts a rollout first.
 func scenarios() []scenario {
 	return []scenario{
 		{
@@ -43,25 +43,25 @@ func scenarios() []scenario {
 			cure: "flag_off",
 		},
 		{
-			name: "latency", what: "analytics requests take 1.2s from now on",
+			name: "latency", what: "analytics requests take 1.2 s from now on",
 			breach: breakingWith(breakage.Breakage{Latency: slowAnswer}), probe: "/analytics/trends", slow: slowAnswer,
 			trigger: "p95_latency", threshold: "0.75", measure: "p95 latency", show: seconds, window: "15s",
 			cure: "flag_off",
 		},
 		{
-			name: "image", what: "half of the analytics requests to v2.0.0 fail from now on, with its flag on or off",
+			name: "image", what: "half of the analytics requests to v2.0.0 fail from now on, whether the flag is on or off",
 			breach: breakingWith(breakage.Breakage{Errors: 0.5, DespiteFlag: true, Version: newVersion}), probe: "/analytics/trends",
 			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
 			cure: "image_retag",
 		},
 		{
-			name: "schema", what: "a channel goes viral: the total that v2.0.0's schema keeps of its views is an integer, and full; no view can be written",
+			name: "schema", what: "a channel goes viral: v2.0.0's schema keeps the total of its views in an integer, which overflows; no view can be written",
 			breach: func(ctx context.Context, s *stack) error { return s.goViral(ctx) }, probe: "/basic/views",
 			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
 			cure: "schema_rollback",
 		},
 		{
-			name: "canary", what: "the tenth of the analytics requests that gets v2.0.0's takes 1.2s from now on",
+			name: "canary", what: "the 10% of analytics requests that use v2.0.0's feature take 1.2 s from now on",
 			breach: breakingWith(breakage.Breakage{Latency: slowAnswer}), probe: "/analytics/trends", slow: slowAnswer,
 			trigger: "beta_p95", threshold: "0.75", measure: "p95 latency", show: seconds, window: "10s",
 			cure: "flag_off", canary: true,
@@ -82,7 +82,7 @@ func breakingWith(b breakage.Breakage) func(context.Context, *stack) error {
 }
 
 func percent(v float64) string { return fmt.Sprintf("%.1f%%", v*100) }
-func seconds(v float64) string { return fmt.Sprintf("%.2fs", v) }
+func seconds(v float64) string { return fmt.Sprintf("%.2f s", v) }
 
 // Scenarios are the names of the ways in which the demo can break its service.
 func Scenarios() []string {
@@ -97,7 +97,7 @@ func scenarioOf(name string) (scenario, error) {
 	all := scenarios()
 	i := slices.IndexFunc(all, func(sc scenario) bool { return sc.name == name })
 	if i < 0 {
-		return scenario{}, fmt.Errorf("scenario %q is none: try: one of %s", name, strings.Join(Scenarios(), ", "))
+		return scenario{}, fmt.Errorf("unknown scenario %q: try: one of %s", name, strings.Join(Scenarios(), ", "))
 	}
 	return all[i], nil
 }

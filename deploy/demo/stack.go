@@ -49,14 +49,14 @@ type settings struct {
 	maxAge  string // the watchdog's, after which backout is blind; "": 5m
 }
 
-// plan is the ladder of the demo's playbook.
+// plan is the rollback plan of the demo's playbook.
 type plan struct {
 	Actions  []string
-	Approval string // how long a lossy step's question stands
+	Approval string // how long a lossy step waits for its approval
 }
 
-// wholeLadder is the plan of the real playbook, step by step.
-func wholeLadder() plan {
+// wholePlan is the plan of the real playbook, step by step.
+func wholePlan() plan {
 	return plan{Actions: []string{"status_page", "flag_off", "status_page", "image_retag", "schema_rollback"}, Approval: "5m"}
 }
 
@@ -398,7 +398,7 @@ func (s *stack) startBackout(ctx context.Context) (err error) {
 	return s.serve.ready(ctx, s.client, s.url("backout")+"/-/ready")
 }
 
-// breakWith makes the service fail from now on; the zero value mends it.
+// breakWith makes the service fail from now on; the zero value repairs it.
 func (s *stack) breakWith(b breakage.Breakage) error {
 	return breakage.Write(s.path("project", "breakage", "now.json"), b)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// ErrNotSeen is wrapped where a stage of the loop was waited for in vain.
+// ErrNotSeen is wrapped if a stage of the loop did not come in time.
 var ErrNotSeen = errors.New("not seen")
 
 // story shows the stages of one breach, each as it is seen from outside.
@@ -43,7 +43,7 @@ type stage struct {
 }
 
 // stages are those of a breach that is ended by the scenario's cure, and by no
-// step of the ladder before it.
+// earlier step of the plan.
 func (st *story) stages() []stage {
 	out := []stage{
 		{"breach", st.seeBreach},
@@ -52,13 +52,13 @@ func (st *story) stages() []stage {
 		{"posted", st.seePosted},
 		{"confirmed", st.seeConfirmed},
 	}
-	ladder := rungs()
-	for i, r := range ladder {
-		out = append(out, st.climb(r)...)
+	steps := planSteps()
+	for i, r := range steps {
+		out = append(out, st.stagesOf(r)...)
 		if r.action == st.cure {
 			break
 		}
-		out = append(out, st.helpedNot(ladder[i+1])...)
+		out = append(out, st.untilNext(steps[i+1])...)
 	}
 	out = append(out,
 		stage{"recovered", st.seeRecovered},
@@ -70,7 +70,7 @@ func (st *story) stages() []stage {
 	return append(out, st.afterwards()...)
 }
 
-// tell breaks the service and waits until it is backed out.
+// tell breaks the service and waits until it is rolled back.
 func (st *story) tell(ctx context.Context) error {
 	if st.canary {
 		st.began = time.Now()
@@ -174,7 +174,7 @@ func (st *story) seeBreach(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, fmt.Errorf("%s still answers %d in %s", st.probe, res, took.Round(time.Millisecond))
 	}
 	return st.broken, []string{st.what,
-		"Everything below is read from Prometheus, from backout's API and from the service."}, nil
+		"What follows is read from Prometheus, backout's API and the service."}, nil
 }
 
 // seePending sees the condition become true, in the samples that Prometheus
@@ -201,7 +201,7 @@ func (st *story) seePending(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, fmt.Errorf("the newest sample's time: %w", err)
 	}
 	return time.UnixMicro(int64(seconds * 1e6)), []string{fmt.Sprintf("%s over the last %s is %s, above %s", st.measure, st.window, st.value(value), st.value(st.threshold)),
-		"A sliding window needs no `for`: the rule fires when it is evaluated next."}, nil
+		"The window is the delay, so the rule has no `for`: it fires at its next evaluation."}, nil
 }
 
 func (st *story) seeFiring(ctx context.Context) (time.Time, []string, error) {
@@ -213,7 +213,7 @@ func (st *story) seeFiring(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, fmt.Errorf("no alert of trigger %s fires in Prometheus (state %q)", st.trigger, state)
 	}
 	return r.LastEvaluation, []string{fmt.Sprintf("%s: %s %s", r.Name, st.measure, st.value(value)),
-		"Prometheus hands it to Alertmanager, which posts it without waiting for others."}, nil
+		"Prometheus sends the alert to Alertmanager, which posts it immediately, without grouping."}, nil
 }
 
 func (st *story) seePosted(ctx context.Context) (time.Time, []string, error) {
@@ -234,11 +234,11 @@ func (st *story) seePosted(ctx context.Context) (time.Time, []string, error) {
 	if received == nil {
 		return time.Time{}, nil, fmt.Errorf("no received entry names fingerprint %s", text(e, "fingerprint"))
 	}
-	return received.Time, []string{fmt.Sprintf("Alertmanager's POST is committed; incident %s is open", st.incident),
-		"backout believes no message: it asks Prometheus whether it is so."}, nil
+	return received.Time, []string{fmt.Sprintf("backout committed Alertmanager's POST and opened incident %s", st.incident),
+		"An alert alone is not enough: backout asks Prometheus for the value itself."}, nil
 }
 
-// names tells whether a received entry names an alert.
+// names reports whether a received entry names an alert.
 func names(e *audit.Entry, fingerprint string) bool {
 	rows, _ := e.Detail["alerts"].([]any)
 	for _, r := range rows {
@@ -250,15 +250,15 @@ func names(e *audit.Entry, fingerprint string) bool {
 }
 
 func (st *story) seeConfirmed(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, beginning(rungs()[0].action), "intent of the first step")
+	e, err := st.entry(ctx, beginning(planSteps()[0].action), "intent of the first step")
 	if err != nil {
 		return time.Time{}, nil, err
 	}
 	if text(e, "value") == "" {
 		return time.Time{}, nil, fatal(fmt.Errorf("the step ran without a value from Prometheus: %v", e.Detail["gates"]))
 	}
-	return e.Time, []string{fmt.Sprintf("Prometheus says %s now; the threshold is %s", st.value(text(e, "value")), st.value(text(e, "threshold"))),
-		"The expression, the value and every gate's answer are in the audit log."}, nil
+	return e.Time, []string{fmt.Sprintf("Prometheus now says %s; the threshold is %s", st.value(text(e, "value")), st.value(text(e, "threshold"))),
+		"The expression, the value and every gate's result are in the audit log."}, nil
 }
 
 func (st *story) seeRecovered(ctx context.Context) (time.Time, []string, error) {
@@ -266,8 +266,8 @@ func (st *story) seeRecovered(ctx context.Context) (time.Time, []string, error) 
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	return e.Time, []string{"the breach has ended: three looks running say so",
-		"No further step runs. It closes when the rule itself has been quiet for a while."}, nil
+	return e.Time, []string{"the breach has stopped: three polls in a row confirm it",
+		"No further step runs. The incident closes once the rule has been quiet for a while."}, nil
 }
 
 func (st *story) seeClosed(ctx context.Context) (time.Time, []string, error) {
@@ -275,6 +275,6 @@ func (st *story) seeClosed(ctx context.Context) (time.Time, []string, error) {
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	return e.Time, []string{fmt.Sprintf("incident %s is over", st.incident),
-		"What is left to show: that a later command of an operator does not undo it."}, nil
+	return e.Time, []string{fmt.Sprintf("incident %s is closed", st.incident),
+		"One check is left: an operator's next command must not undo the rollback."}, nil
 }

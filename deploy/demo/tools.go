@@ -86,8 +86,13 @@ func (s *stack) takeImages(ctx context.Context, from string) error {
 	return nil
 }
 
-// checkout returns the checkout that dir is in: where social-intel's source is.
-func checkout(dir string) (string, error) {
+// Checkout returns the root of the checkout of backout that contains dir. The
+// demo builds social-intel from there.
+func Checkout(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
 	for at := dir; ; at = filepath.Dir(at) {
 		if _, err := os.Stat(filepath.Join(at, "deploy", "demo", "social-intel", "main.go")); err == nil {
 			if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
@@ -95,7 +100,7 @@ func checkout(dir string) (string, error) {
 			}
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%w: the demo builds its service from source, and %s is not in a checkout of backout: try: cd into one and run make demo", ErrMissing, dir)
+			return "", fmt.Errorf("%w: the demo builds its service from source, and %s is not in a checkout of backout: try: cd into one, then make demo", ErrMissing, dir)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // await asks again and again until try has no error. It gives up when limit
-// is over, with the last error, or at once where that is a fatal one.
+// is over, with the last error, or immediately if that is a fatal one.
 func await(ctx context.Context, limit, pause time.Duration, try func(context.Context) error) error {
 	deadline, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/locotoki/backout/remediation"
 )
 
 const (
@@ -143,12 +145,8 @@ func (c *Client) refused(method, path string, code int, text []byte) error {
 	if err := json.Unmarshal(text, &e); err == nil && e.Code+e.Message != "" {
 		said = e.Code + ": " + e.Message
 	}
-	said = strings.Join(strings.Fields(strings.ToValidUTF8(said, "?")), " ")
-	said = strings.ReplaceAll(said, c.token, "(the token)")
-	if r := []rune(said); len(r) > maxSaid {
-		said = string(r[:maxSaid]) + "..."
-	}
-	said = strings.TrimRight(fmt.Sprintf("launchdarkly: %s %s: %d %s", method, path, code, said), " ")
+	said = strings.ReplaceAll(strings.Join(strings.Fields(said), " "), c.token, "(the token)")
+	said = strings.TrimRight(fmt.Sprintf("launchdarkly: %s %s: %d %s", method, path, code, remediation.Plain(said, maxSaid)), " ")
 	if try := c.try(code, said); try != "" {
 		said += "; try: " + try
 	}

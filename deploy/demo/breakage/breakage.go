@@ -19,7 +19,7 @@ type Breakage struct {
 	Errors float64 `json:"errors,omitempty"`
 	// Latency is added to each of the feature's requests.
 	Latency time.Duration `json:"latency,omitempty"`
-	// Slow is the share of them that it is added to; 0 stands for all.
+	// Slow is the share of them that it is added to; 0 means all of them.
 	Slow float64 `json:"slow,omitempty"`
 	// P1 is the share of the feature's requests that do harm of the first priority,
 	// which their answer does not show.
@@ -53,7 +53,7 @@ func Read(path string) (Breakage, error) {
 	return b, nil
 }
 
-// Write replaces the file at once, so that no reader sees half of it.
+// Write replaces the file atomically, so that no reader sees half of it.
 func Write(path string, b Breakage) error {
 	text, err := json.Marshal(b)
 	if err != nil {

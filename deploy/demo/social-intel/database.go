@@ -126,7 +126,7 @@ func (d *database) connected(ctx context.Context) error {
 // leave gives a lost connection up.
 func (d *database) leave() {
 	if d.conn != nil {
-		// It is lost: that closing it fails is no news.
+		// It is lost, so an error on closing it does not matter.
 		_ = d.conn.Close(context.Background())
 		d.conn = nil
 		return
@@ -136,7 +136,7 @@ func (d *database) leave() {
 	}
 }
 
-// cut tells whether an error means that the database cut us off, rather than
+// cut reports whether an error means that the database cut us off, rather than
 // that it answered no, or not in time.
 func cut(err error) bool {
 	var answer *pgconn.PgError

@@ -46,7 +46,7 @@ func (s *service) load(ctx context.Context, port int) {
 	}
 }
 
-// get asks and forgets: what came of it stands in the service's own metrics.
+// get asks and forgets: the result is in the service's own metrics.
 func get(ctx context.Context, client *http.Client, url string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

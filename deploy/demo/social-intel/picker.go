@@ -9,7 +9,7 @@ type picker struct {
 	owed float64
 }
 
-// picks tells whether the next one belongs to the share p, from 0 to 1.
+// picks reports whether the next one belongs to the share p, from 0 to 1.
 func (s *picker) picks(p float64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -101,7 +101,7 @@ func (s *service) handler() http.Handler {
 func answer(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	// A client that went away is no matter of the service's.
+	// A client that disconnected is not the service's fault.
 	_ = json.NewEncoder(w).Encode(body)
 }
 

@@ -100,12 +100,9 @@ func (p *Page) call(ctx context.Context, method, path string, in, out any) error
 
 // refused says what an answer means that is no success.
 func (p *Page) refused(method, path string, res *http.Response, text []byte) error {
-	said := strings.Join(strings.Fields(strings.ToValidUTF8(string(text), "?")), " ")
-	said = strings.ReplaceAll(said, p.key, "(the key)")
-	if r := []rune(said); len(r) > maxSaid {
-		said = string(r[:maxSaid]) + "..."
-	}
-	err := error(&statusError{res.StatusCode, strings.TrimRight(fmt.Sprintf("statuspage: %s %s: %d %s", method, path, res.StatusCode, said), " ")})
+	said := strings.ReplaceAll(strings.Join(strings.Fields(string(text)), " "), p.key, "(the key)")
+	said = fmt.Sprintf("statuspage: %s %s: %d %s", method, path, res.StatusCode, remediation.Plain(said, maxSaid))
+	err := error(&statusError{res.StatusCode, strings.TrimRight(said, " ")})
 	after, asked := retryAfter(res.Header.Get("Retry-After"), p.now())
 	switch code := res.StatusCode; {
 	case code == 420 || code == http.StatusTooManyRequests:

@@ -239,9 +239,9 @@ func TestARequestForRestIsPassedOn(t *testing.T) {
 func TestWhatIsRefusedForGoodIsNotTriedAgain(t *testing.T) {
 	for code, try := range map[int]string{400: "", 404: "statuspage.page", 422: "", 301: ""} {
 		x := begin(t, "Shop", "Analytics")
-		x.then(1, answer{code: code, text: `{"error":"no, ` + apiKey + strings.Repeat(" no", 500) + `"}`})
+		x.then(1, answer{code: code, text: `{"error":"no, ` + apiKey + "\x1b[31m" + strings.Repeat(" no", 500) + `"}`})
 		err := x.deliver(life[0])
-		if !undeliverable(err) || !strings.Contains(err.Error(), fmt.Sprint(code)) || !strings.Contains(err.Error(), try) || len(err.Error()) > 600 {
+		if !undeliverable(err) || strings.Contains(err.Error(), "\x1b") || !strings.Contains(err.Error(), fmt.Sprint(code)) || !strings.Contains(err.Error(), try) || len(err.Error()) > 600 {
 			t.Errorf("%d: %v", code, err)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// rung is what the story tells of one step of the ladder.
-type rung struct {
+// planStep is what the story tells about one step of the rollback plan.
+type planStep struct {
 	action string
 	begun  string // what the intent means
 	done   string // what the outcome means
@@ -22,37 +22,37 @@ type rung struct {
 	seen func(ctx context.Context, s *stack) (string, error)
 }
 
-// rungs are the steps of the demo's plan that change something, in their order.
-func rungs() []rung {
-	return []rung{
+// planSteps are the steps of the demo's plan that change something, in their order.
+func planSteps() []planStep {
+	return []planStep{
 		{
 			action: "flag_off",
-			begun:  "Written down before anything is touched: .env first, then the container.",
-			done:   "The container was recreated with the flag off.",
+			begun:  "Recorded before anything changes: .env comes first, then the container.",
+			done:   "backout recreated the container with the flag off.",
 			seen:   seeFlagOff,
 		},
 		{
 			action: "image_retag",
-			begun:  "latest is about to name " + oldVersion + " again; what it names now keeps a tag of its own.",
-			done:   "The container was recreated from " + oldVersion + ", its flag still off.",
+			begun:  "The tag latest moves back to " + oldVersion + "; the image it names now keeps a tag of its own.",
+			done:   "backout recreated the container from " + oldVersion + ", with the flag still off.",
 			seen:   seeOldVersion,
 		},
 		{
 			action: "schema_rollback",
-			begun:  "The service is cut off its tables first, and pg_dump takes a snapshot: without one, nothing is undone.",
-			done:   "The undo scripts ran in one transaction, and the service was let back in.",
+			begun:  "backout first cuts the service off from its tables, and pg_dump takes a snapshot: without one, backout undoes nothing.",
+			done:   "The undo scripts ran in one transaction; then backout gave the service its access back.",
 			seen:   seeOldSchema,
 		},
 	}
 }
 
-// beginning tells whether an entry is the intent of an action.
+// beginning reports whether an entry is the intent of an action.
 func beginning(action string) func(e *audit.Entry) bool {
 	return func(e *audit.Entry) bool { return e.Kind == audit.KindIntent && e.Action == action }
 }
 
-// climb are the stages of one step.
-func (st *story) climb(r rung) []stage {
+// stagesOf are the stages of one step.
+func (st *story) stagesOf(r planStep) []stage {
 	var asked []stage
 	if r.action == "schema_rollback" {
 		asked = []stage{
@@ -67,16 +67,16 @@ func (st *story) climb(r rung) []stage {
 	}...)
 }
 
-// helpedNot are the stages between a step that did not help and the next one.
-func (st *story) helpedNot(next rung) []stage {
+// untilNext are the stages between a step that did not help and the next one.
+func (st *story) untilNext(next planStep) []stage {
 	return []stage{
 		{"settled", st.seeSettled},
 		{"escalated", func(ctx context.Context) (time.Time, []string, error) { return st.seeEscalated(ctx, next) }},
 	}
 }
 
-// seeHeld sees that what loses data waits for a human's yes.
-func (st *story) seeHeld(ctx context.Context, r rung) (time.Time, []string, error) {
+// seeHeld sees that a step that loses data waits for an approval.
+func (st *story) seeHeld(ctx context.Context, r planStep) (time.Time, []string, error) {
 	e, err := st.entry(ctx, func(e *audit.Entry) bool {
 		return e.Kind == audit.KindHeld && e.Action == r.action && text(e, "reason") == string(remediation.HoldApproval)
 	}, "hold of "+r.action+" for an approval")
@@ -84,10 +84,10 @@ func (st *story) seeHeld(ctx context.Context, r rung) (time.Time, []string, erro
 		return time.Time{}, nil, err
 	}
 	st.held, st.told = e, e.Seq
-	return e.Time, []string{"for an approval, until " + text(e, "until") + ":", text(e, "why")}, nil
+	return e.Time, []string{"waiting for an approval until " + text(e, "until") + ":", text(e, "why")}, nil
 }
 
-// seeApproved plays the commander, who says yes.
+// seeApproved plays the commander, who approves.
 func (st *story) seeApproved(ctx context.Context) (time.Time, []string, error) {
 	const reason = "neither the flag nor the image helped"
 	e, err := st.of(ctx, audit.KindApproved, st.held.Action)
@@ -97,11 +97,11 @@ func (st *story) seeApproved(ctx context.Context) (time.Time, []string, error) {
 		}
 		return time.Time{}, nil, err
 	}
-	return e.Time, []string{"by the user " + e.Actor + ", whom this demo plays:",
+	return e.Time, []string{"by the user " + e.Actor + ", played by this demo:",
 		fmt.Sprintf("backout approve %s %s --reason='%s'", st.incident, st.held.Step, reason)}, nil
 }
 
-func (st *story) seeIntent(ctx context.Context, r rung) (time.Time, []string, error) {
+func (st *story) seeIntent(ctx context.Context, r planStep) (time.Time, []string, error) {
 	e, err := st.entry(ctx, beginning(r.action), "intent of "+r.action)
 	if err != nil {
 		return time.Time{}, nil, err
@@ -111,7 +111,7 @@ func (st *story) seeIntent(ctx context.Context, r rung) (time.Time, []string, er
 	return e.Time, []string{fmt.Sprintf("%s, all %d gates open", e.Step, len(gates)), r.begun}, nil
 }
 
-func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, error) {
+func (st *story) seeOutcome(ctx context.Context, r planStep) (time.Time, []string, error) {
 	e, err := st.of(ctx, audit.KindOutcome, r.action)
 	if err != nil {
 		return time.Time{}, nil, err
@@ -119,14 +119,14 @@ func (st *story) seeOutcome(ctx context.Context, r rung) (time.Time, []string, e
 	if got := text(e, "outcome"); got != string(remediation.StepDone) {
 		return time.Time{}, nil, fatal(fmt.Errorf("the outcome of %s is %q: %s", e.Step, got, text(e, "error")))
 	}
-	said := []string{fmt.Sprintf("%s done, after %.1fs", e.Step, e.Time.Sub(st.intent.Time).Seconds()), r.done}
+	said := []string{fmt.Sprintf("%s done after %.1f s", e.Step, e.Time.Sub(st.intent.Time).Seconds()), r.done}
 	if path, size, sum := snapshotOf(e); path != "" {
-		said = append(said, fmt.Sprintf("The snapshot: %d bytes, SHA-256 %s, in", size, sum), path)
+		said = append(said, fmt.Sprintf("Snapshot: %d bytes, SHA-256 %s, in", size, sum), path)
 	}
 	return e.Time, said, nil
 }
 
-func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, error) {
+func (st *story) seeVerified(ctx context.Context, r planStep) (time.Time, []string, error) {
 	e, err := st.of(ctx, audit.KindVerified, r.action)
 	if err != nil {
 		return time.Time{}, nil, err
@@ -135,10 +135,10 @@ func (st *story) seeVerified(ctx context.Context, r rung) (time.Time, []string, 
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	if r.action != rungs()[0].action {
+	if r.action != planSteps()[0].action {
 		return e.Time, []string{said}, nil
 	}
-	return e.Time, []string{said, "Whether that ended the breach is a question for Prometheus, over a short window."}, nil
+	return e.Time, []string{said, "Next, backout asks Prometheus whether the breach has stopped, over a short window."}, nil
 }
 
 // seeSettled sees that a step was given its time, and what was measured then.
@@ -150,7 +150,7 @@ func (st *story) seeSettled(ctx context.Context) (time.Time, []string, error) {
 	switch verdict := text(e, "verdict"); verdict {
 	case string(remediation.Breaching):
 	case string(remediation.HoldNoData):
-		return e.Time, []string{"whether " + e.Step + " helped cannot be told yet, so nothing else is done"}, nil
+		return e.Time, []string{"no data yet on whether " + e.Step + " helped, so no other step runs"}, nil
 	default:
 		return time.Time{}, nil, fatal(fmt.Errorf("after %s the breach is %s, and this scenario's is not to end before %s", e.Step, verdict, st.cure))
 	}
@@ -163,11 +163,11 @@ func (st *story) seeSettled(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, fatal(fmt.Errorf("the settled entry does not name trigger %s: %v", st.trigger, e.Detail))
 	}
 	value, _ := rows[i].(map[string]any)["value"].(string)
-	return e.Time, []string{fmt.Sprintf("%s over the last 5s is %s, still above %s", st.measure, st.value(value), st.value(st.threshold)),
-		e.Step + " had its time and did not end it: only that leads to the next step."}, nil
+	return e.Time, []string{fmt.Sprintf("%s over the last 5 s is %s, still above %s", st.measure, st.value(value), st.value(st.threshold)),
+		e.Step + " did not stop the breach within its settle time. Only that leads to the next step."}, nil
 }
 
-func (st *story) seeEscalated(ctx context.Context, next rung) (time.Time, []string, error) {
+func (st *story) seeEscalated(ctx context.Context, next planStep) (time.Time, []string, error) {
 	e, err := st.entry(ctx, func(e *audit.Entry) bool {
 		begun := e.Kind == audit.KindIntent || e.Kind == audit.KindHeld
 		return e.Kind == audit.KindEscalated || begun && e.Action == next.action
@@ -184,17 +184,17 @@ func (st *story) seeEscalated(ctx context.Context, next rung) (time.Time, []stri
 func seeFlagOff(ctx context.Context, s *stack) (string, error) {
 	value, err := s.flag(ctx)
 	if err == nil && value != "0" {
-		err = fmt.Errorf("the service still says %s=%s", flagName, value)
+		err = fmt.Errorf("the service still reports %s=%s", flagName, value)
 	}
-	return fmt.Sprintf("the service itself says %s=%s", flagName, value), err
+	return fmt.Sprintf("the service itself reports %s=%s", flagName, value), err
 }
 
 func seeOldVersion(ctx context.Context, s *stack) (string, error) {
 	version, err := s.version(ctx)
 	if err == nil && version != oldVersion {
-		err = fmt.Errorf("the service still says that it is %s", version)
+		err = fmt.Errorf("the service still reports version %s", version)
 	}
-	return "the service itself says that it is " + version, err
+	return "the service itself reports version " + version, err
 }
 
 // snapshotOf is what an outcome says of the snapshot that was taken first; "" where there is none.
@@ -228,24 +228,24 @@ func seeOldSchema(ctx context.Context, s *stack) (string, error) {
 // afterwards does what an operator might do next, and looks at it all once more.
 func (st *story) afterwards() []stage {
 	out := []stage{{"by hand", st.seeItStays}}
-	if st.cure != rungs()[0].action { // the release is gone, not just its feature
+	if st.cure != planSteps()[0].action { // the release is gone, not just its feature
 		out = append(out, stage{"verify", st.seeVerification})
 	}
 	return append(out, stage{"chain", st.seeChain})
 }
 
-// seeItStays starts the project anew, and sees every step that ran last.
+// seeItStays starts the project again, and sees that every step that ran lasts.
 func (st *story) seeItStays(ctx context.Context) (time.Time, []string, error) {
 	if err := st.stack.up(ctx); err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
 	said := []string{"docker-compose up -d"}
-	for _, r := range rungs() {
+	for _, r := range planSteps() {
 		seen, err := r.seen(ctx, st.stack)
 		if err != nil {
 			return time.Time{}, nil, fatal(fmt.Errorf("after docker-compose up -d: %w", err))
 		}
-		said = append(said, "After it "+seen+".")
+		said = append(said, "Afterwards "+seen+".")
 		if r.action == st.cure {
 			break
 		}
