@@ -180,17 +180,17 @@ func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who
 }
 
 // slackReasoned carries out what somebody decided.
-func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *SlackUser, view slack.View) error {
+func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *SlackUser, modal slack.View) error {
 	var d slackDecision
-	if err := json.Unmarshal([]byte(view.PrivateMetadata), &d); err != nil || d.Verb != remediation.Approve && d.Verb != remediation.Deny || d.Incident == "" || d.Step == "" {
+	if err := json.Unmarshal([]byte(modal.PrivateMetadata), &d); err != nil || d.Verb != remediation.Approve && d.Verb != remediation.Deny || d.Incident == "" || d.Step == "" {
 		return refuse(http.StatusBadRequest, "the modal is none of backout's")
 	}
 	if who == nil {
 		return s.slackProblem(c, notAllowed)
 	}
 	text := ""
-	if view.State != nil {
-		text = view.State.Values[slackBlock][slackInput].Value
+	if modal.State != nil {
+		text = modal.State.Values[slackBlock][slackInput].Value
 	}
 	reason, err := checkReason(text)
 	if err == nil {

@@ -24,7 +24,7 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb Verb, step,
 	if !ok {
 		return IncidentView{}, refuse(Invalid, "%q is nothing that can be done to an incident", verb)
 	}
-	var view IncidentView
+	var answer IncidentView
 	err := e.store.Update(ctx, func(tx Tx) error {
 		inc, err := tx.Incident(id)
 		if errors.Is(err, ErrNotFound) {
@@ -53,14 +53,14 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb Verb, step,
 		if err := tx.PutIncident(inc); err != nil {
 			return err
 		}
-		view, err = viewOf(tx, inc)
+		answer, err = viewOf(tx, inc)
 		return err
 	})
 	if err != nil {
 		return IncidentView{}, err
 	}
 	e.wakeUp()
-	return view, nil
+	return answer, nil
 }
 
 // verbs are the changes that a human can make.

@@ -36,7 +36,7 @@ func (e *Engine) Restore(ctx context.Context, id string, r RestoreRequest) (Inci
 			return IncidentView{}, refuse(Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.unknown(inc))
 		}
 	}
-	var view IncidentView
+	var answer IncidentView
 	err = e.change(ctx, b, inc, func(c *change) error {
 		// Asked for again, it has the effect of once.
 		if c.inc.Restore == nil && (c.inc.Restored == "" || c.inc.toRestore() != nil) {
@@ -44,7 +44,7 @@ func (e *Engine) Restore(ctx context.Context, id string, r RestoreRequest) (Inci
 				return err
 			}
 		}
-		view, err = viewOf(c.tx, c.inc)
+		answer, err = viewOf(c.tx, c.inc)
 		return err
 	})
 	if errors.Is(err, ErrStale) {
@@ -54,7 +54,7 @@ func (e *Engine) Restore(ctx context.Context, id string, r RestoreRequest) (Inci
 		return IncidentView{}, err
 	}
 	e.wakeUp()
-	return view, nil
+	return answer, nil
 }
 
 // restorable returns an incident that is over, or refuses.
