@@ -48,8 +48,8 @@ func TestTheTeamHearsWhatThePublicCouldNotBeTold(t *testing.T) {
 		t.Errorf("the team was told %q, want %q", c.told(), want)
 	}
 	for _, en := range w.entries(id) {
-		if told := remediation.Tell(en); strings.HasPrefix(told.Title, "Told: update") {
-			t.Errorf("the time line says %q of what never arrived", told.Title)
+		if told := remediation.Describe(en); strings.HasPrefix(told.Title, "Told: update") {
+			t.Errorf("the timeline says %q of what never arrived", told.Title)
 		}
 	}
 }
