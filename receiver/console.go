@@ -75,7 +75,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 }
 
 const (
-	// firstEvents and lastEvents are what an incident's page shows of its time line.
+	// firstEvents and lastEvents are what an incident's page shows of its timeline.
 	firstEvents = 40
 	lastEvents  = 160
 	// plotBudget is how long a page waits for its plot.

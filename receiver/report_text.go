@@ -103,7 +103,7 @@ func (r *Report) writePlots(w *markdown, files []string) {
 }
 
 func (r *Report) writeTimeline(w *markdown) {
-	w.line("## Time line")
+	w.line("## Timeline")
 	var rows [][]string
 	for _, e := range r.Entries {
 		ev := newEvent(e)

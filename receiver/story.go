@@ -20,14 +20,14 @@ func serviceOf(o remediation.Overview, name string) (remediation.ServiceNow, boo
 	return remediation.ServiceNow{}, false
 }
 
-// event is a moment of the incident's time line, with its evidence.
+// event is a moment of the incident's timeline, with its evidence.
 type event struct {
-	remediation.Telling
+	remediation.TimelineEvent
 	Evidence []evidenceLine
 }
 
 func newEvent(e audit.Entry) event {
-	return event{remediation.Tell(e), evidenceOf(e.Detail)}
+	return event{remediation.Describe(e), evidenceOf(e.Detail)}
 }
 
 // evidenceLine is one key of an entry's detail.

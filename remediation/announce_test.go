@@ -15,8 +15,8 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// telling is a plan that tells before each of its first two steps.
-func telling(edit ...func(string) string) []func(string) string {
+// announcing is a plan that tells the public before each of its first two steps.
+func announcing(edit ...func(string) string) []func(string) string {
 	return append([]func(string) string{replace(`      - {action: flag_off, settle: 5m}
       - {action: image_retag, settle: 5m}
 `, `      - {action: status_page}
@@ -157,7 +157,7 @@ func (w *world) tells(id string, component remediation.ComponentStatus, want ...
 
 func TestThePublicIsToldAsTheIncidentLives(t *testing.T) {
 	p := &page{name: "far"}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	id := w.open()
 	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified)
 	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending, remediation.StepPending, remediation.StepPending)
@@ -215,7 +215,7 @@ func TestWhatTellsChangesNothingElse(t *testing.T) {
 	for _, tells := range []bool{true, false} {
 		var edit []func(string) string
 		if tells {
-			edit = telling()
+			edit = announcing()
 		}
 		w := newWorld(t, edit...)
 		id := w.open()
@@ -237,7 +237,7 @@ func TestWhatTellsChangesNothingElse(t *testing.T) {
 }
 
 func TestTellingAloneIsNoChangeOfTheRelease(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	w.target("flag_off").position = remediation.Wanted
 	id := w.open()
 	w.calm("error_rate")
@@ -252,7 +252,7 @@ func TestTellingAloneIsNoChangeOfTheRelease(t *testing.T) {
 }
 
 func TestTheSecondTellingWaitsUntilThePlanComesToIt(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	id := w.open()
 	w.pass(4 * time.Minute)
 	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified)
@@ -265,7 +265,7 @@ func TestTheSecondTellingWaitsUntilThePlanComesToIt(t *testing.T) {
 }
 
 func TestAFreezeHoldsTheStepAndNotTheTelling(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	freeze(w, time.Hour)
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldFrozen)
@@ -293,7 +293,7 @@ func TestNothingIsToldWhereTellingWouldBeWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &page{name: "far"}
-			w := withPages(t, []*page{p}, telling()...)
+			w := withPages(t, []*page{p}, announcing()...)
 			w.breach("error_rate")
 			c.before(w)
 			if c.reason != remediation.HoldUnconfirmed {
@@ -322,7 +322,7 @@ func TestNothingIsToldWhereTellingWouldBeWrong(t *testing.T) {
 }
 
 func TestWhatAHumanHasClaimedIsToldByTheHuman(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	id := w.open()
 	w.must(w.change(id, remediation.Claim, ""))
 	w.pass(6 * time.Minute)
@@ -334,7 +334,7 @@ func TestWhatAHumanHasClaimedIsToldByTheHuman(t *testing.T) {
 }
 
 func TestAFailedStepKeepsThePlanFromTellingOn(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	w.target("flag_off").verifyErr = errors.New("health answers 500")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
@@ -352,7 +352,7 @@ func TestAFailedStepKeepsThePlanFromTellingOn(t *testing.T) {
 
 func TestADrillTellsNobody(t *testing.T) {
 	p := &page{name: "far"}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	w.breach("error_rate")
 	id := w.fire("error_rate", "fp9", "drill", "true")
 	w.is(id, remediation.Closed, "")
@@ -369,7 +369,7 @@ func TestADrillTellsNobody(t *testing.T) {
 }
 
 func TestAnOddAnnouncementHoldsNothing(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	w.announcement.Status = "on_fire"
 	id := w.open()
 	w.is(id, remediation.Settling, "")
@@ -380,7 +380,7 @@ func TestAnOddAnnouncementHoldsNothing(t *testing.T) {
 }
 
 func TestThePlaybooksWordsAreTold(t *testing.T) {
-	w := newWorld(t, telling(func(s string) string {
+	w := newWorld(t, announcing(func(s string) string {
 		return s + `communications:
   status_page:
     components: [{name: Shop}, {name: Analytics}]
@@ -410,7 +410,7 @@ func TestThePlaybooksWordsAreTold(t *testing.T) {
 }
 
 func TestOurOwnWordsNameWhatIsConcernedAndNothingInside(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	w.announcement = remediation.Announcement{Components: []string{"Shop", "Search", "Analytics"}}
 	id := w.open()
 	w.calm("error_rate")
@@ -438,7 +438,7 @@ func TestOurOwnWordsNameWhatIsConcernedAndNothingInside(t *testing.T) {
 }
 
 func TestWhatIsDoneIsToldOnceItMayBeDone(t *testing.T) {
-	w := newWorld(t, telling()...)
+	w := newWorld(t, announcing()...)
 	w.announcement.Words = "We go back to the version before."
 	id := w.open()
 	w.pass(4 * time.Minute)
@@ -452,7 +452,7 @@ func TestWhatIsDoneIsToldOnceItMayBeDone(t *testing.T) {
 }
 
 func TestAnAbortOfAHealthyCanaryTroublesNoCustomer(t *testing.T) {
-	c := newCanary(t, telling()...)
+	c := newCanary(t, announcing()...)
 	c.started()
 	c.must(c.do(remediation.RolloutAbort))
 	c.tick()

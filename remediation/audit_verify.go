@@ -34,7 +34,7 @@ func (e *Engine) VerifyAudit(ctx context.Context) (seq int64, hash string, err e
 	return seq, hash, err
 }
 
-// What is known of the audit log: nothing before it was verified once.
+// What is known of the audit log: nothing before its first verification.
 const (
 	auditWhole int32 = iota + 1
 	auditBroken
@@ -46,9 +46,9 @@ func (e *Engine) verifyAlways(ctx context.Context) error {
 		seq, hash, err := e.VerifyAudit(ctx)
 		switch {
 		case err == nil:
-			e.log.Info("the audit log is whole", "head", fmt.Sprintf("%d:%s", seq, hash))
+			e.log.Info("audit log verified", "head", fmt.Sprintf("%d:%s", seq, hash))
 		case ctx.Err() == nil:
-			e.log.Error("the audit log cannot be verified or is broken", "verified_to", seq, "err", err)
+			e.log.Error("audit log is broken or cannot be verified", "verified_to", seq, "err", err)
 		}
 		pause(ctx, verifyEvery)
 	}

@@ -86,8 +86,8 @@ type Engine struct {
 	failing  map[string]*failing
 	// auditOK is what the last verification of the audit log found.
 	auditOK atomic.Int32
-	// loggedHead is what the process's log was last told of the audit log's end.
-	loggedHead toldHead
+	// loggedHead is the audit log's head that the process's log has last.
+	loggedHead reportedHead
 
 	// ownIntents are the promotions whose intents this process has written, and not
 	// yet begun, by their operation.

@@ -21,7 +21,7 @@ func long(s string) string {
 func withMail(t *testing.T, edit ...func(string) string) (w *world, post *page, team *chat) {
 	t.Helper()
 	post, team = &page{name: "mail"}, &chat{}
-	w = newWorld(t, telling(append([]func(string) string{replace("max_age: 5m", "max_age: 9h"), long}, edit...)...)...)
+	w = newWorld(t, announcing(append([]func(string) string{replace("max_age: 5m", "max_age: 9h"), long}, edit...)...)...)
 	w.pages, w.mail, w.team = []remediation.Channel{&page{name: "statuspage"}}, []remediation.Channel{post}, []remediation.Channel{team}
 	w.start()
 	return w, post, team

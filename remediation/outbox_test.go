@@ -52,10 +52,10 @@ func TestAChannelThatIsDownDelaysNoStepAndNoOtherChannel(t *testing.T) {
 		}
 		return out
 	}
-	alone := newWorld(t, telling()...)
+	alone := newWorld(t, announcing()...)
 	want := times(alone, life(alone))
 	down, up := &page{name: "down", down: errDown}, &page{name: "up"}
-	w := withPages(t, []*page{down, up}, telling()...)
+	w := withPages(t, []*page{down, up}, announcing()...)
 	id := life(w)
 	if got := times(w, id); !slices.Equal(got, want) {
 		t.Errorf("with a channel that is down:\n%v\nwithout any:\n%v", got, want)
@@ -72,7 +72,7 @@ func TestAChannelThatIsDownDelaysNoStepAndNoOtherChannel(t *testing.T) {
 
 func TestRetriesComeFurtherApartButNeverOverFiveMinutes(t *testing.T) {
 	p := &page{name: "far", down: errDown}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	freeze(w, 24*time.Hour) // nothing else happens
 	w.open()
 	var gaps []time.Duration
@@ -99,7 +99,7 @@ func TestRetriesComeFurtherApartButNeverOverFiveMinutes(t *testing.T) {
 
 func TestMessagesOfOneIncidentArriveInOrder(t *testing.T) {
 	p := &page{name: "far", errs: slices.Repeat([]error{errDown, nil}, 9)}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	id := life(w)
 	w.pass(5 * time.Minute)
 	if !slices.Equal(p.says(), inOrder) || len(p.got) != 3 {
@@ -115,7 +115,7 @@ func TestMessagesOfOneIncidentArriveInOrder(t *testing.T) {
 
 func TestAChannelThatAsksForRestGetsIt(t *testing.T) {
 	p := &page{name: "far", errs: []error{remediation.RetryAfter(10*time.Minute, errors.New("429 too many requests"))}}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	freeze(w, 24*time.Hour)
 	w.open()
 	w.pass(10*time.Minute - time.Second)
@@ -127,7 +127,7 @@ func TestAChannelThatAsksForRestGetsIt(t *testing.T) {
 		t.Fatalf("told %v", p.says())
 	}
 	absurd := &page{name: "far", errs: []error{remediation.RetryAfter(9000*time.Hour, errDown)}}
-	w = withPages(t, []*page{absurd}, telling()...)
+	w = withPages(t, []*page{absurd}, announcing()...)
 	freeze(w, 24*time.Hour)
 	w.open()
 	w.pass(time.Hour + time.Minute)
@@ -138,7 +138,7 @@ func TestAChannelThatAsksForRestGetsIt(t *testing.T) {
 
 func TestWhatCanNeverBeDeliveredIsDroppedAndSaidSo(t *testing.T) {
 	p := &page{name: "far", errs: []error{fmt.Errorf("create incident: %w", remediation.Undeliverable(errors.New("401 unauthorized")))}}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	id := life(w)
 	want := []string{"far: update 1: identified dropped after 1", "far: update 2: monitoring delivered after 1", "far: update 3: resolved delivered after 1"}
 	if got := w.notified(id); !slices.Equal(got, want) {
@@ -163,7 +163,7 @@ func TestWhatCanNeverBeDeliveredIsDroppedAndSaidSo(t *testing.T) {
 
 func TestThePendingMessagesAreAMetric(t *testing.T) {
 	p := &page{name: "far", down: errDown}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	life(w)
 	if n := w.metric("backout_outbox_pending", ""); n != 3 {
 		t.Errorf("the metric says %v, want 3", n)
@@ -207,7 +207,7 @@ func (w *world) metric(family, label string) float64 {
 
 func TestMessagesSurviveARestartAndThoseToNobodyAreDropped(t *testing.T) {
 	p := &page{name: "far", down: errDown}
-	w := withPages(t, []*page{p}, telling()...)
+	w := withPages(t, []*page{p}, announcing()...)
 	life(w)
 	w.start()
 	p.down = nil
@@ -217,7 +217,7 @@ func TestMessagesSurviveARestartAndThoseToNobodyAreDropped(t *testing.T) {
 	}
 
 	p = &page{name: "far", down: errDown}
-	w = withPages(t, []*page{p}, telling()...)
+	w = withPages(t, []*page{p}, announcing()...)
 	id := life(w)
 	w.pages = []remediation.Channel{&page{name: "other"}}
 	w.start()
@@ -230,7 +230,7 @@ func TestMessagesSurviveARestartAndThoseToNobodyAreDropped(t *testing.T) {
 func TestAMessageThatIsGoneWhenItArrivesIsRecordedOnce(t *testing.T) {
 	for _, failure := range []error{nil, errDown} {
 		p := &page{name: "far", down: failure}
-		w := withPages(t, []*page{p}, telling()...)
+		w := withPages(t, []*page{p}, announcing()...)
 		p.meanwhile = func(m remediation.Message) {
 			w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error { return tx.DeleteMessage(m.ID) }))
 		}
@@ -252,14 +252,14 @@ func TestTwoChannelsOfOneNameAreRefused(t *testing.T) {
 // TestACrashAtEveryCommitTellsEverythingOnce cuts the engine off before and after
 // every commit of an incident's life that tells.
 func TestACrashAtEveryCommitTellsEverythingOnce(t *testing.T) {
-	storetest.EveryCommit(t, 14, tellingCrash)
+	storetest.EveryCommit(t, 14, announcingCrash)
 }
 
-func tellingCrash(t *testing.T, commit int, when storetest.When) (crashed bool) {
+func announcingCrash(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
 	name := fmt.Sprintf("crash %v commit %d", when, commit)
 	p, team := &page{name: "far"}, &chat{}
-	w := newWorld(t, telling(replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
+	w := newWorld(t, announcing(replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") },
 		func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
 	w.pages, w.team = []remediation.Channel{p}, []remediation.Channel{team}
@@ -332,7 +332,7 @@ func tellingCrash(t *testing.T, commit int, when storetest.When) (crashed bool) 
 // channel that hangs keeps neither the steps nor the other channel waiting.
 func TestTheRunningEngineDeliversBesideItsSteps(t *testing.T) {
 	hangs, up := &page{name: "hangs", block: make(chan struct{})}, &page{name: "up"}
-	w := withPages(t, []*page{hangs, up}, telling()...)
+	w := withPages(t, []*page{hangs, up}, announcing()...)
 	for _, k := range w.kinds() {
 		w.target(k.Name()) // several look at once: from here on nothing of them changes
 	}

@@ -28,7 +28,7 @@ type TeamLine struct {
 	Kind  audit.Kind `json:"kind"`
 	Time  time.Time  `json:"time"`
 	Actor string     `json:"actor"`
-	// Title says what happened, Why the reason; Tone is that of Telling.
+	// Title says what happened, Why the reason; Tone is that of TimelineEvent.
 	Title string `json:"title"`
 	Tone  string `json:"tone,omitempty"`
 	Why   string `json:"why,omitempty"`
@@ -37,18 +37,17 @@ type TeamLine struct {
 	Hash string `json:"hash"`
 }
 
-// What of an incident's audit entries its team is told: startsTelling also where
-// nothing was told of the incident before, since an alert that proves to be
-// nothing concerns nobody; goesOnTelling once it was; movesOn only brings
-// what was told up to date.
+// Which of an incident's audit entries its team gets. An alert that turns out to be
+// nothing starts no message: only opensThread does; addsToThread follows once there
+// is one; updatesStory only brings the incident's state up to date.
 var (
-	startsTelling = []audit.Kind{audit.KindHeld, audit.KindOutcome, audit.KindInDoubt, audit.KindEscalated, audit.KindClaimed, audit.KindDrift, audit.KindRestored}
-	goesOnTelling = []audit.Kind{
+	opensThread  = []audit.Kind{audit.KindHeld, audit.KindOutcome, audit.KindInDoubt, audit.KindEscalated, audit.KindClaimed, audit.KindDrift, audit.KindRestored}
+	addsToThread = []audit.Kind{
 		audit.KindAttached, audit.KindApproved, audit.KindDenied, audit.KindRecovered, audit.KindClosed, audit.KindReopened, audit.KindReleased, audit.KindNotified, audit.KindSignal,
 	}
-	movesOn = []audit.Kind{audit.KindIntent, audit.KindVerified, audit.KindSettled}
-	// tellsService are told without an incident; what is in doubt then is a promotion.
-	tellsService = []audit.Kind{audit.KindHeld, audit.KindFrozen, audit.KindThawed, audit.KindSignal, audit.KindStage, audit.KindInDoubt, audit.KindBlind, audit.KindDrift}
+	updatesStory = []audit.Kind{audit.KindIntent, audit.KindVerified, audit.KindSettled}
+	// withoutIncident are sent for a service; what is in doubt then is a promotion.
+	withoutIncident = []audit.Kind{audit.KindHeld, audit.KindFrozen, audit.KindThawed, audit.KindSignal, audit.KindStage, audit.KindInDoubt, audit.KindBlind, audit.KindDrift}
 )
 
 // notifyingStore ends every Update with what the team is told of it, so that the
@@ -91,28 +90,28 @@ func (e *Engine) notifyTeam(tx Tx) error {
 		})
 		var err error
 		if first.Incident == "" {
-			err = e.tellOfService(tx, first.Service, same)
+			err = e.notifyOfService(tx, first.Service, same)
 		} else {
-			err = e.tellOfIncident(tx, first.Incident, same)
+			err = e.notifyOfIncident(tx, first.Incident, same)
 		}
 		if err != nil {
-			return fmt.Errorf("tell the team of %s: %w", about, err)
+			return fmt.Errorf("notify the team about %s: %w", about, err)
 		}
 	}
 	return nil
 }
 
-// tellOfIncident tells what is new of one incident.
-func (e *Engine) tellOfIncident(tx Tx, id string, entries []audit.Entry) error {
+// notifyOfIncident puts messages about what is new in one incident.
+func (e *Engine) notifyOfIncident(tx Tx, id string, entries []audit.Entry) error {
 	begins, moves := false, false
 	var sources []audit.Entry // of m.Told
 	m := TeamMessage{}
 	for _, en := range entries {
-		starts := slices.Contains(startsTelling, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed) || pageReason(en) != ""
+		starts := slices.Contains(opensThread, en.Kind) && en.Detail["reason"] != string(HoldUnconfirmed) || pageReason(en) != ""
 		begins = begins || starts || en.Kind == audit.KindIntent
-		moves = moves || slices.Contains(movesOn, en.Kind)
+		moves = moves || slices.Contains(updatesStory, en.Kind)
 		notified := en.Kind == audit.KindNotified && (!e.forTeam(en) || saidBy(entries, en))
-		if (starts || slices.Contains(goesOnTelling, en.Kind)) && !notified {
+		if (starts || slices.Contains(addsToThread, en.Kind)) && !notified {
 			m.Told = append(m.Told, lineOf(en))
 			sources = append(sources, en)
 		}
@@ -166,7 +165,7 @@ func (e *Engine) tellOfIncident(tx Tx, id string, entries []audit.Entry) error {
 	return nil
 }
 
-// forTeam tells of an entry of what was told whether it concerns the team: that a human
+// forTeam reports whether a notification that is in the log concerns the team: that a human
 // is called, what the public was told, who is written to, and what others than the team
 // itself could not be told. What channels delivered is for the audit log.
 func (e *Engine) forTeam(en audit.Entry) bool {
@@ -180,7 +179,7 @@ func (e *Engine) forTeam(en audit.Entry) bool {
 	return !delivered && (en.Detail["channel"] == ownPage || en.Detail["channel"] == byMail)
 }
 
-// saidBy tells whether a hold beside it says what a page would.
+// saidBy reports whether a hold in the same transaction says what the page would.
 func saidBy(entries []audit.Entry, page audit.Entry) bool {
 	return pageReason(page) != "" && slices.ContainsFunc(entries, func(en audit.Entry) bool {
 		return en.Kind == audit.KindHeld && en.Detail["reason"] == page.Detail["reason"]
@@ -195,24 +194,24 @@ func story(m TeamMessage) string {
 	return m.Story.Headline
 }
 
-// tellOfService tells those who run a service, or all of them, of what concerns
-// no incident.
-func (e *Engine) tellOfService(tx Tx, service string, entries []audit.Entry) error {
+// notifyOfService puts messages to those who run a service, or all services, about
+// what concerns no incident.
+func (e *Engine) notifyOfService(tx Tx, service string, entries []audit.Entry) error {
 	var told []TeamLine
 	for _, en := range entries {
-		if slices.Contains(tellsService, en.Kind) {
+		if slices.Contains(withoutIncident, en.Kind) {
 			told = append(told, lineOf(en))
 		}
 	}
 	if len(told) == 0 {
 		return nil
 	}
-	return e.tellChannels(tx, service, told)
+	return e.notifyChannels(tx, service, told)
 }
 
-// tellChannels tells those who run a service ("": all of them), once where they
-// share a channel.
-func (e *Engine) tellChannels(tx Tx, service string, told []TeamLine) error {
+// notifyChannels puts a message to those who run a service ("": every service), one
+// where they share a channel.
+func (e *Engine) notifyChannels(tx Tx, service string, told []TeamLine) error {
 	var channels []string
 	for _, b := range e.allBooks() {
 		if c := b.teamChannel(); c != "" && (service == "" || b.Service == service) && !slices.Contains(channels, c) {
@@ -246,7 +245,7 @@ func (e *Engine) putTeamMessage(tx Tx, ch Channel, m TeamMessage, out Message) e
 }
 
 func lineOf(e audit.Entry) TeamLine {
-	t := Tell(e)
+	t := Describe(e)
 	return TeamLine{
 		Kind: e.Kind, Time: e.Time, Actor: e.Actor, Title: t.Title, Tone: t.Tone, Why: t.Why, Seq: e.Seq, Hash: e.Hash,
 	}

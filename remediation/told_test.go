@@ -39,7 +39,7 @@ func TestAHoldThatPagesIsToldOnce(t *testing.T) {
 
 func TestTheTeamHearsWhatThePublicCouldNotBeTold(t *testing.T) {
 	p, c := &page{name: "statuspage", errs: []error{remediation.Undeliverable(errors.New("422: no such component"))}}, &chat{}
-	w := newWorld(t, append(telling(), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
+	w := newWorld(t, append(announcing(), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
 	w.pages, w.team = []remediation.Channel{p}, []remediation.Channel{c}
 	w.start()
 	id := w.open()
@@ -48,8 +48,8 @@ func TestTheTeamHearsWhatThePublicCouldNotBeTold(t *testing.T) {
 		t.Errorf("the team was told %q, want %q", c.told(), want)
 	}
 	for _, en := range w.entries(id) {
-		if told := remediation.Tell(en); strings.HasPrefix(told.Title, "Told: update") {
-			t.Errorf("the time line says %q of what never arrived", told.Title)
+		if told := remediation.Describe(en); strings.HasPrefix(told.Title, "Told: update") {
+			t.Errorf("the timeline says %q of what never arrived", told.Title)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func beatOf(tx Tx, service string) (Beat, error) {
 // keepHouse notices watchdogs that stay away, ends freezes that ran out, and writes
 // to customers of incidents that last too long.
 func (e *Engine) keepHouse(ctx context.Context) error {
-	if err := e.tellHead(ctx); err != nil {
+	if err := e.reportHead(ctx); err != nil {
 		return err
 	}
 	if err := e.mailLong(ctx); err != nil {

@@ -49,7 +49,7 @@ func (c *Chain) Add(e Entry) error {
 	}
 	switch {
 	case e.Seq > want && !c.begun:
-		return broken(want, "the log begins with entry %d, which is no checkpoint", e.Seq)
+		return broken(want, "the log begins with entry %d, which is not a checkpoint", e.Seq)
 	case e.Seq > want:
 		return broken(want, "it is missing, entry %d follows", e.Seq)
 	case e.Seq < want:
@@ -86,7 +86,7 @@ func (c *Chain) First() int64 { return c.first }
 // checkpointFault says what is wrong with a checkpoint that begins a log.
 func checkpointFault(e Entry) string {
 	if len(e.Prev) != len(ZeroHash) || strings.Trim(e.Prev, "0123456789abcdef") != "" {
-		return fmt.Sprintf("a checkpoint whose prev %.80q is no hash", e.Prev)
+		return fmt.Sprintf("a checkpoint whose prev %.80q is not a hash", e.Prev)
 	}
 	n, err := e.Normal()
 	if err != nil || n.Detail["hash"] != e.Prev || n.Detail["seq"] != json.Number(strconv.FormatInt(e.Seq-1, 10)) {

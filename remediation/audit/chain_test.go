@@ -39,7 +39,7 @@ func TestTheChainSaysWhereItBreaks(t *testing.T) {
 		"empty":                     {func([]audit.Entry) []audit.Entry { return nil }, 0, ""},
 		"pruned to a checkpoint":    {func(l []audit.Entry) []audit.Entry { return l[4:] }, 0, ""},
 		"cut off at its end":        {func(l []audit.Entry) []audit.Entry { return l[:4] }, 0, ""}, // only a known head tells
-		"cut off at its start":      {func(l []audit.Entry) []audit.Entry { return l[3:] }, 1, "begins with entry 4, which is no checkpoint"},
+		"cut off at its start":      {func(l []audit.Entry) []audit.Entry { return l[3:] }, 1, "begins with entry 4, which is not a checkpoint"},
 		"a gap":                     {func(l []audit.Entry) []audit.Entry { return append(l[:2], l[3:]...) }, 3, "it is missing, entry 4 follows"},
 		"a gap before a checkpoint": {func(l []audit.Entry) []audit.Entry { return append(l[:2], l[4:]...) }, 3, "it is missing"},
 		"twice":                     {func(l []audit.Entry) []audit.Entry { return append(l[:2:2], l[1:]...) }, 2, "stands where entry 3 belongs"},
@@ -65,7 +65,7 @@ func TestTheChainSaysWhereItBreaks(t *testing.T) {
 		"a checkpoint without a prev": {func(l []audit.Entry) []audit.Entry {
 			l[4].Prev = "x"
 			return []audit.Entry{seal(l[4])}
-		}, 5, "is no hash"},
+		}, 5, "is not a hash"},
 		"not in normal form": {func(l []audit.Entry) []audit.Entry {
 			l[2].Detail = map[string]any{"a": 0.5}
 			l[2].Hash = ""

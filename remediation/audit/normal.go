@@ -24,9 +24,8 @@ const (
 	maxDepth  = 32   // of detail
 )
 
-// errFloat: a value that has no canonical form, since languages print it
-// differently.
-var errFloat = errors.New("a number that is no integer; write measured values as decimal strings")
+// errFloat: languages print such a number differently, so it has no canonical form.
+var errFloat = errors.New("not an integer; write measured values as decimal strings")
 
 // normalString replaces each byte that is not part of valid UTF-8 by U+FFFD.
 func normalString(s string) string {

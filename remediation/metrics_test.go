@@ -137,7 +137,7 @@ func TestAReloadSaysWhoAskedAndWhatChanged(t *testing.T) {
 		"Configuration and playbooks reloaded, by eve: token bob (viewer) added, playbook of shop is " + other.Hash + ", was " + was,
 		"Configuration and playbooks reloaded, by engine: playbook of shop removed: " + other.Hash,
 	} {
-		told := remediation.Tell(started[i])
+		told := remediation.Describe(started[i])
 		if got := fmt.Sprintf("%s, by %s: %s", told.Title, told.Actor, told.Why); got != want {
 			t.Errorf("entry %d: %s\nwant %s", i, got, want)
 		}

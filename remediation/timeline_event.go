@@ -7,21 +7,21 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// Telling is an audit entry as a time line tells it.
-type Telling struct {
+// TimelineEvent is an audit entry in words, as a timeline shows it.
+type TimelineEvent struct {
 	audit.Entry
 	// Title says what happened, Why the reason that the entry gives; Tone is for
 	// its colour: bad, wait, good, act, human, over or none.
 	Title, Tone, Why string
 }
 
-// Tell puts an entry into words.
-func Tell(e audit.Entry) Telling {
+// Describe puts an entry into words.
+func Describe(e audit.Entry) TimelineEvent {
 	words, ok := kindWords[e.Kind]
 	if !ok {
 		words = [2]string{string(e.Kind), ""}
 	}
-	ev := Telling{Entry: e, Title: words[0], Tone: words[1]}
+	ev := TimelineEvent{Entry: e, Title: words[0], Tone: words[1]}
 	text := func(key string) string { s, _ := e.Detail[key].(string); return s }
 	subject := e.Step
 	switch e.Kind {
@@ -101,7 +101,7 @@ func Tell(e audit.Entry) Telling {
 	return ev
 }
 
-// pageReason is the reason for which an entry calls a human, "" where it calls nobody.
+// pageReason returns why an entry calls a human, "" if it does not.
 func pageReason(e audit.Entry) string {
 	if _, ok := e.Detail["metric"]; e.Kind != audit.KindNotified || !ok {
 		return ""
@@ -115,7 +115,7 @@ func undelivered(e audit.Entry) bool {
 	return e.Kind == audit.KindNotified && e.Detail["outcome"] == outcomeDropped
 }
 
-// kindWords are the kinds of entries as a time line tells them.
+// kindWords are the title and tone of each kind of entry.
 var kindWords = map[audit.Kind][2]string{
 	audit.KindReceived:   {"Notification received", ""},
 	audit.KindDuplicate:  {"The same again", ""},
@@ -143,7 +143,7 @@ var kindWords = map[audit.Kind][2]string{
 	audit.KindSignal:     {"Signal", "human"},
 	audit.KindStage:      {"Rollout", "human"},
 	audit.KindNotified:   {"Told:", ""},
-	audit.KindDrift:      {"Changed behind our back:", "bad"},
+	audit.KindDrift:      {"Changed outside backout:", "bad"},
 	audit.KindBlind:      {"Watchdog", "bad"},
 	audit.KindCheckpoint: {"Log pruned up to here", ""},
 	audit.KindStarted:    {"backout started", ""},
