@@ -90,7 +90,7 @@ var docServerFiles = []txtar.File{
 
 // docMore is what is checked after the commands of a page.
 var docMore = map[string]string{
-	// The verifier says what backout says of a good log, and sees a changed and a missing entry.
+	// The verifier agrees with backout on a good log, and finds a changed and a missing entry.
 	"docs/audit.md": `exec python3 verify.py audit.jsonl
 stdout '^ok: [0-9]+ entries, head [0-9]+:[0-9a-f]{64}$'
 cp stdout by-python

@@ -91,12 +91,13 @@ func playbookPage(t *testing.T) string {
 	for _, name := range good {
 		r.smaller = append(r.smaller, r.read(name))
 	}
-	r.section(nil, reflect.TypeFor[alerts.Playbook]())
+	r.sections(reflect.TypeFor[alerts.Playbook]())
 	steps := []element{{name: "plans"}, {item: true}, {name: "steps"}}
 	for _, k := range kinds.list {
 		r.page.WriteString("\n## plans[].steps[] with action: " + k.Name() + "\n\n" +
 			fmt.Sprintf("Risk: %s. [What it does](../actions/%s.md).\n", k.Risk(), k.Name()))
-		r.table(append(slices.Clone(steps), element{item: true, action: k.Name()}), reflect.TypeOf(k.NewParams()).Elem())
+		r.header()
+		r.rows(append(slices.Clone(steps), element{item: true, action: k.Name()}), reflect.TypeOf(k.NewParams()).Elem())
 	}
 	return r.page.String()
 }
@@ -121,7 +122,7 @@ func configurationPage(t *testing.T) string {
 	small := filepath.Join(dir, "small.yml")
 	secretFile(t, small, "slack: {token_file: slack.token}\nmail: {host: mail.example.com, from: status@example.com}\n")
 	r.smaller = append(r.smaller, r.read(small))
-	r.section(nil, reflect.TypeFor[receiver.Config]())
+	r.sections(reflect.TypeFor[receiver.Config]())
 	r.matchReader("", r.example)
 	return r.page.String()
 }
@@ -218,40 +219,33 @@ func (r *keysReference) keyed(t reflect.Type, yield func(in reflect.Type, f refl
 	}
 }
 
-// section writes the tables of the file: the keys at the top, then those below each.
-func (r *keysReference) section(at []element, t reflect.Type) {
+// sections writes the tables of the file: the keys at the top, then those below each.
+func (r *keysReference) sections(t reflect.Type) {
 	r.page.WriteString("\n## Top level\n")
 	r.header()
-	type group struct {
-		key   []element
-		types []reflect.Type
-	}
-	var groups []group
+	var groups []element
 	r.keyed(t, func(in reflect.Type, f reflect.StructField, key []element) {
 		_, inner := below(f.Type)
 		if len(key) == 1 && (inner == nil || r.comment(in, f) != "") {
-			r.row(append(slices.Clone(at), key...), in, f)
+			r.row(key, in, f)
 		}
-		if len(key) == 1 && inner == nil {
-			return
-		}
-		if n := len(groups); n == 0 || groups[n-1].key[0] != key[0] {
-			groups = append(groups, group{key: key[:1]})
+		if (len(key) > 1 || inner != nil) && !slices.Contains(groups, key[0]) {
+			groups = append(groups, key[0])
 		}
 	})
 	for _, g := range groups {
-		fmt.Fprintf(&r.page, "\n## %s\n", g.key[0].name)
+		fmt.Fprintf(&r.page, "\n## %s\n", g.name)
 		r.header()
 		r.keyed(t, func(in reflect.Type, f reflect.StructField, key []element) {
-			if key[0] != g.key[0] {
+			if key[0] != g {
 				return
 			}
 			suffix, inner := below(f.Type)
 			switch {
 			case inner != nil:
-				r.rows(slices.Concat(at, key, suffix), inner)
+				r.rows(slices.Concat(key, suffix), inner)
 			case len(key) > 1:
-				r.row(slices.Concat(at, key), in, f)
+				r.row(key, in, f)
 			}
 		})
 	}
@@ -259,11 +253,6 @@ func (r *keysReference) section(at []element, t reflect.Type) {
 
 func (r *keysReference) header() {
 	r.page.WriteString("\n| key | type | default | example | meaning |\n|---|---|---|---|---|\n")
-}
-
-func (r *keysReference) table(at []element, t reflect.Type) {
-	r.header()
-	r.rows(at, t)
 }
 
 // rows writes the keys of a struct, and of those below it.
@@ -325,7 +314,7 @@ func (r *keysReference) row(key []element, in reflect.Type, f reflect.StructFiel
 	fmt.Fprintf(&r.page, "| `%s` | %s | %s | %s | %s |\n", pathOf(key), r.typeText(f.Type, last), tableCell(strings.TrimSuffix(def, ".")), example, tableCell(meaning))
 }
 
-// sentence is a comment without the field's name, which the key's takes the place of.
+// sentence is a comment without the field's name; the key replaces it.
 func sentence(comment, field, key string) string {
 	rest := strings.TrimPrefix(comment, field+" ")
 	for _, verb := range []string{"is ", "are "} {
@@ -411,8 +400,8 @@ func (r *keysReference) instances(n *yaml.Node, key []element, at []any) []insta
 	return nil
 }
 
-// found tells by experiment what the example is without the key: "required" where it
-// is refused, else the value that is taken.
+// found determines by experiment what holds without the key: "required" if the example
+// is refused, otherwise the value that is used.
 func (r *keysReference) found(key []element, instances []instance) string {
 	for _, in := range instances {
 		had := in.in.Content
@@ -438,8 +427,8 @@ func (r *keysReference) found(key []element, instances []instance) string {
 // unknownKey takes the keys that a mapping may have out of the error about one more.
 var unknownKey = regexp.MustCompile(`unknown key "unheard-of" in .*; try: one of (.*)`)
 
-// matchReader checks that the page has the keys that the reader of the file knows: in
-// each mapping of the example it is asked for them, by one that it does not know.
+// matchReader checks that the page has every key that the reader of the file knows. An
+// unknown key in each mapping of the example makes the reader list them.
 func (r *keysReference) matchReader(at string, n *yaml.Node) {
 	if n.Kind == yaml.SequenceNode {
 		r.matchReader(at+"[]", n.Content[0])
