@@ -73,13 +73,18 @@ lint: go golangci-lint ## Run the linter (.golangci.yml) and go vet
 	@golangci-lint run ./...
 	@go vet ./...
 
+# The reference pages are golden files: the command line's model and the types are at hand in that test.
+REFERENCE := go test -count=1 ./cmd/backout -run '^TestReferencePagesMatchTheCode$$'
+
 .PHONY: generate
-generate: build ## Write again what is generated from alerts/playbook.yaml
+generate: build ## Write the generated files: rules, dashboards, and the reference pages of docs
 	@bin/backout rules generate
+	@$(REFERENCE) -update
 
 .PHONY: check-generated
-check-generated: build ## Fail if generated files differ from what the playbook says
+check-generated: build ## Fail if a generated file differs from what the playbook and the code say
 	@bin/backout rules generate --check
+	@$(REFERENCE)
 
 .PHONY: vuln
 vuln: go ## Look the dependencies up in Go's vulnerability database (needs to reach it)

@@ -16,41 +16,63 @@ import (
 )
 
 // Playbook is one service's playbook, decoded and valid.
+//
+// The comments of its fields are the playbook reference in docs: each says what the
+// key means and its unit. "Default:" at the end is for defaults that depend on other
+// keys; constant ones are found by loading a playbook without the key.
 type Playbook struct {
-	// Service is the name in the rules' service label and in every incident.
+	// Service is the service's name: the service label in the rules, and the name in
+	// every incident. Letters, digits and . _ -.
 	Service string `yaml:"service"`
 	// Release is the version being rolled out and the one to fall back to.
 	Release Release `yaml:"release"`
-	// Job is the Prometheus job whose up series tells that the service is scraped.
+	// Job is the Prometheus job that scrapes the service; its up series shows whether
+	// the service is scraped.
 	Job string `yaml:"job"`
-	// ScrapeInterval is S in the documentation: the distance of two polls.
+	// ScrapeInterval is how often Prometheus scrapes the service, and how often backout
+	// polls. The documentation calls it S.
 	ScrapeInterval model.Duration `yaml:"scrape_interval"`
-	// Up holds label matchers, such as service="shop", that select the service's
-	// own targets where others share the job; "": all targets of the job are its own.
+	// Up holds label matchers that select the service's own targets where other
+	// services share the job. Without it, all targets of the job belong to the service.
 	Up string `yaml:"up,omitempty"`
-	// Alive is a PromQL expression, 1 while the service has traffic; the
-	// generator multiplies it by up.
+	// Alive is a PromQL expression that is 1 while the service has traffic. The generator
+	// multiplies it by up.
 	Alive string `yaml:"alive"`
-	// Selectors names sets of label matchers that queries refer to as $name,
-	// inside of the braces: {$analytics,status!="success"}.
+	// Selectors names sets of label matchers. Queries refer to them as $name inside the
+	// braces: {$analytics,status!="success"}.
 	Selectors map[string]string `yaml:"selectors,omitempty"`
 
-	Target     Target            `yaml:"target"`
-	Flags      []Flag            `yaml:"flags"`
-	Indicators []Indicator       `yaml:"indicators"`
-	Triggers   []Trigger         `yaml:"triggers"`
-	Stages     []Stage           `yaml:"stages"`
-	Plans      []Plan            `yaml:"plans"`
+	// Target is where the service runs.
+	Target Target `yaml:"target"`
+	// Flags are the service's feature flags.
+	Flags []Flag `yaml:"flags"`
+	// Indicators are the quantities that alerts, triggers and stages measure.
+	Indicators []Indicator `yaml:"indicators"`
+	// Triggers are the conditions that start a rollback.
+	Triggers []Trigger `yaml:"triggers"`
+	// Stages are the stages of the canary, in order, with rising traffic.
+	Stages []Stage `yaml:"stages"`
+	// Plans are the rollback plans that triggers refer to.
+	Plans []Plan `yaml:"plans"`
+	// Dashboards are the addresses of Grafana dashboards, by name. They are generated,
+	// and the rules' annotations link to them.
 	Dashboards map[string]string `yaml:"dashboards,omitempty"`
-	// DashboardAliases names, for an indicator's dashboard that Dashboards does
-	// not list, the listed one that it is part of.
+	// DashboardAliases names, for an indicator's dashboard that dashboards does not list,
+	// the listed one that it is part of.
 	DashboardAliases map[string]string `yaml:"dashboard_aliases,omitempty"`
-	RunbookURL       string            `yaml:"runbook_url,omitempty"`
+	// RunbookURL is the address in the alerts' runbook_url annotation.
+	RunbookURL string `yaml:"runbook_url,omitempty"`
 
-	Confirmation Confirmation   `yaml:"confirmation"`
-	Limits       Limits         `yaml:"limits"`
-	Warmup       model.Duration `yaml:"warmup"`
-	Watchdog     Watchdog       `yaml:"watchdog"`
+	// Confirmation says, for each risk class, whether a step may run while Prometheus
+	// does not answer.
+	Confirmation Confirmation `yaml:"confirmation"`
+	// Limits bounds how much backout may do by itself.
+	Limits Limits `yaml:"limits"`
+	// Warmup is how long confirming waits after a step of backout's own: recreating a
+	// container makes the latency jump.
+	Warmup model.Duration `yaml:"warmup"`
+	// Watchdog is the alert that always fires; without it, monitoring is lost.
+	Watchdog Watchdog `yaml:"watchdog"`
 
 	// Guide is what people do, and what they are told.
 	Guide `yaml:",inline"`
@@ -65,97 +87,119 @@ type Playbook struct {
 
 // Release is the version being rolled out and the one before it.
 type Release struct {
-	Version  string `yaml:"version"`
+	// Version is the image tag being rolled out.
+	Version string `yaml:"version"`
+	// Previous is the image tag to fall back to.
 	Previous string `yaml:"previous"`
 }
 
 // Target is where the service runs.
 type Target struct {
+	// Compose is the compose service on this machine.
 	Compose ComposeTarget `yaml:"compose"`
-	Probe   Probe         `yaml:"probe"`
+	// Probe is how backout checks that a recreated service works.
+	Probe Probe `yaml:"probe"`
 }
 
 // ComposeTarget is a service of a compose project on this machine.
 type ComposeTarget struct {
-	// ProjectDir is an absolute path.
+	// ProjectDir is the folder of the compose project, an absolute path.
 	ProjectDir string `yaml:"project_dir"`
 	// Project is the project's name (docker compose -p). It may be left out where all
 	// containers of the folder belong to one project.
 	Project string `yaml:"project,omitempty"`
+	// Service is the name of the service in the compose file.
 	Service string `yaml:"service"`
 }
 
-// Probe is how a recreated service is seen to work: addresses on loopback or
-// the service's own network.
+// Probe is how backout checks that a recreated service works: addresses on loopback
+// or the service's own network.
 type Probe struct {
-	Health  string         `yaml:"health"`
-	Version string         `yaml:"version,omitempty"`
-	Flags   string         `yaml:"flags,omitempty"`
+	// Health is an address that answers 200 while the service is healthy.
+	Health string `yaml:"health"`
+	// Version is an address that answers with the version that runs: as text, or as JSON
+	// with the key version.
+	Version string `yaml:"version,omitempty"`
+	// Flags is an address that answers with the flags in effect, as a JSON object.
+	Flags string `yaml:"flags,omitempty"`
+	// Timeout is how long a recreated service may take until it is healthy.
 	Timeout model.Duration `yaml:"timeout"`
-	// Smoke are checks of what the service is for; each must hold after an image
-	// was changed, and in backout verify.
+	// Smoke are checks of what the service is for. Each must pass after an image
+	// change, in backout verify, and before a rollout is finished.
 	Smoke []SmokeCheck `yaml:"smoke,omitempty"`
 }
 
 // SmokeCheck is one request and what its answer must be.
 type SmokeCheck struct {
+	// Name says what the check shows.
 	Name string `yaml:"name"`
-	URL  string `yaml:"url"`
-	// Status is the HTTP status of the answer; 200 by default.
+	// URL is the address that is requested.
+	URL string `yaml:"url"`
+	// Status is the HTTP status that the answer must have. Default: 200.
 	Status int `yaml:"status,omitempty"`
-	// Contains must stand in the answer's first MiB, where it is not "".
+	// Contains is text that the answer's first MiB must contain.
 	Contains string `yaml:"contains,omitempty"`
 }
 
 // LaunchDarklyFlag is where LaunchDarkly keeps a flag.
 type LaunchDarklyFlag struct {
-	Project     string `yaml:"project"`
+	// Project is the key of the flag's project.
+	Project string `yaml:"project"`
+	// Environment is the key of the one environment that is changed.
 	Environment string `yaml:"environment"`
-	Key         string `yaml:"key"`
+	// Key is the flag's key.
+	Key string `yaml:"key"`
 }
 
 // Flag is a feature flag: an environment variable in the compose project's .env,
 // or one that LaunchDarkly keeps.
 type Flag struct {
-	Name        string `yaml:"name"`
+	// Name is the environment variable that sets the flag.
+	Name string `yaml:"name"`
+	// Description says what the flag turns on.
 	Description string `yaml:"description,omitempty"`
-	Off         string `yaml:"off"`
-	Default     string `yaml:"default"`
-	Fallback    string `yaml:"fallback"`
-	// Master: its value is the share of the traffic, which stages set. One flag at
-	// most is; where none is, the first one.
+	// Off is the value that turns the feature off.
+	Off string `yaml:"off"`
+	// Default is the flag's value outside a rollout. Default: the value of off.
+	Default string `yaml:"default"`
+	// Fallback says what customers get while the feature is off.
+	Fallback string `yaml:"fallback"`
+	// Master marks the flag whose value is the share of the traffic; stages set it. At
+	// most one flag has it. Default: the first flag is the master.
 	Master bool `yaml:"master,omitempty"`
-	// LaunchDarkly, where it is not nil, keeps the flag instead of the
-	// compose project; off is then the flag's off variation.
+	// LaunchDarkly is where LaunchDarkly keeps the flag, if it does so instead of the
+	// compose project. off is then the value of the flag's off variation.
 	LaunchDarkly *LaunchDarklyFlag `yaml:"launchdarkly,omitempty"`
 }
 
 // Indicator is a measured quantity.
 type Indicator struct {
-	Name        string `yaml:"name"`
+	// Name is the indicator's name: letters, digits and _, not beginning with a digit.
+	Name string `yaml:"name"`
+	// Description says what it measures.
 	Description string `yaml:"description,omitempty"`
-	// Query is a PromQL expression that gives one sample, without a
-	// comparison; Playbook.Expand fills its variables in. A windowed query
-	// holds $window (and $min_volume, as a guard against few requests) and is
-	// judged over a trigger's `window`. An instant query, such as one of a CPU
-	// gauge, holds no $window and is judged by `sustained`: at each moment of
-	// it.
+	// Query is a PromQL expression that gives one sample, without a comparison. A
+	// windowed query has $window, and $min_volume as a guard against too few requests;
+	// triggers judge it over a window. An instant query, such as one of a CPU gauge, has
+	// no $window; triggers judge it by sustained, at each moment of that time.
 	Query string `yaml:"query"`
-	Unit  Unit   `yaml:"unit"`
-	// Target is the value aimed at.
-	Target *float64    `yaml:"target,omitempty"`
-	Alert  *AlertBound `yaml:"alert,omitempty"`
-	// Buckets are the upper bounds of the histogram that Query reads, where it
-	// reads one: a quantile is exact only at those.
+	// Unit is what the value is measured in. A ratio is from 0 to 1.
+	Unit Unit `yaml:"unit"`
+	// Target is the value aimed at, in the indicator's unit.
+	Target *float64 `yaml:"target,omitempty"`
+	// Alert is the bound that warns people and rolls nothing back.
+	Alert *AlertBound `yaml:"alert,omitempty"`
+	// Buckets are the upper bounds of the histogram that the query reads, in the
+	// indicator's unit, if it reads one: a quantile is exact only at these.
 	Buckets []float64 `yaml:"buckets,omitempty"`
-	// ScrapeInterval is how often Prometheus scrapes what Query reads, where that is
-	// less often than the service: an exporter of its own.
+	// ScrapeInterval is how often Prometheus scrapes what the query reads, if that is
+	// less often than the service. Default: the playbook's scrape_interval.
 	ScrapeInterval model.Duration `yaml:"scrape_interval,omitempty"`
-	// Dashboard is a name, which Playbook.Dashboards may give an address.
+	// Dashboard is the name of the dashboard that shows it; dashboards has its address.
 	Dashboard string `yaml:"dashboard,omitempty"`
 }
 
-// Instant tells an instant query from a windowed one.
+// Instant reports whether the query is instant rather than windowed.
 func (i *Indicator) Instant() bool { return !uses(i.Query, windowVariable) }
 
 // ScrapeIntervalOf is how often an indicator's series are scraped.
@@ -182,63 +226,94 @@ const (
 
 // AlertBound is an indicator's alert threshold: it warns, and rolls nothing back.
 type AlertBound struct {
-	Above     *float64       `yaml:"above,omitempty"`
-	Below     *float64       `yaml:"below,omitempty"`
-	Window    model.Duration `yaml:"window,omitempty"`
+	// Above is the bound, in the indicator's unit: values above it count. Write above or
+	// below.
+	Above *float64 `yaml:"above,omitempty"`
+	// Below is the bound, in the indicator's unit: values below it count.
+	Below *float64 `yaml:"below,omitempty"`
+	// Window is the time over which a windowed query is judged.
+	Window model.Duration `yaml:"window,omitempty"`
+	// Sustained is the time during which every sample of an instant query must be beyond
+	// the bound.
 	Sustained model.Duration `yaml:"sustained,omitempty"`
-	MinVolume float64        `yaml:"min_volume,omitempty"`
+	// MinVolume is the number of requests that the window must have; with fewer the query
+	// has no value. Put into the query as $min_volume.
+	MinVolume float64 `yaml:"min_volume,omitempty"`
 }
 
 // Trigger is a condition that rolls back: an indicator beyond a bound, or a signal.
 type Trigger struct {
-	Name        string         `yaml:"name"`
-	Description string         `yaml:"description,omitempty"`
-	Indicator   string         `yaml:"indicator,omitempty"`
-	Signal      string         `yaml:"signal,omitempty"`
-	Above       *float64       `yaml:"above,omitempty"`
-	Below       *float64       `yaml:"below,omitempty"`
-	Window      model.Duration `yaml:"window,omitempty"`
-	Sustained   model.Duration `yaml:"sustained,omitempty"`
-	MinVolume   float64        `yaml:"min_volume,omitempty"`
-	// Confidence, where it is not 0, is how sure a ratio of counts must be to lie
-	// beyond the bound: the nearer end of its Wilson score interval is compared, so
-	// that few requests need a clearer breach. Above 0.5 and below 1, such as 0.95.
-	Confidence float64  `yaml:"confidence,omitempty"`
-	Recovery   Recovery `yaml:"recovery,omitempty"`
-	// Severity is how grave an incident of it is, from 1 to 5, the gravest.
-	Severity int    `yaml:"severity,omitempty"`
-	Plan     string `yaml:"plan"`
+	// Name is the trigger's name: letters, digits and _, not beginning with a digit.
+	Name string `yaml:"name"`
+	// Description is the condition in words.
+	Description string `yaml:"description,omitempty"`
+	// Indicator is the indicator that is measured. Write indicator or signal.
+	Indicator string `yaml:"indicator,omitempty"`
+	// Signal is the name of the signal that a person raises: a fact that no metric knows.
+	Signal string `yaml:"signal,omitempty"`
+	// Above is the bound, in the indicator's unit: values above it count. Write above or
+	// below.
+	Above *float64 `yaml:"above,omitempty"`
+	// Below is the bound, in the indicator's unit: values below it count.
+	Below *float64 `yaml:"below,omitempty"`
+	// Window is the time over which a windowed query is judged.
+	Window model.Duration `yaml:"window,omitempty"`
+	// Sustained is the time during which every sample of an instant query must be beyond
+	// the bound.
+	Sustained model.Duration `yaml:"sustained,omitempty"`
+	// MinVolume is the number of requests that the window must have; with fewer the query
+	// has no value. Put into the query as $min_volume.
+	MinVolume float64 `yaml:"min_volume,omitempty"`
+	// Confidence is how sure a ratio of counts must be to lie beyond the bound, above 0.5
+	// and below 1. The nearer end of its Wilson score interval is compared with the bound,
+	// so that few requests need a clearer breach. Default: the value itself is compared.
+	Confidence float64 `yaml:"confidence,omitempty"`
+	// Recovery is how backout judges whether a step helped.
+	Recovery Recovery `yaml:"recovery,omitempty"`
+	// Severity is how severe its incidents are, from 1 to 5; 5 is the most severe.
+	Severity int `yaml:"severity,omitempty"`
+	// Plan is the rollback plan that the trigger starts.
+	Plan string `yaml:"plan"`
 }
 
-// DefaultSeverity is that of a trigger that names none: what rolls a release back
-// is graver than an alert.
+// DefaultSeverity is the severity of a trigger that names none: a rollback is more
+// severe than an alert.
 const DefaultSeverity = 3
 
 // Recovery is the short window by which a trigger is judged after a step.
 type Recovery struct {
-	Window    model.Duration `yaml:"window"`
-	MinVolume float64        `yaml:"min_volume,omitempty"`
-	// Above or Below is the bound of the short window, on the trigger's own side,
-	// where it is not the trigger's: a count is smaller over a shorter window.
+	// Window is the short window, at least 4 scrape intervals. The documentation calls it
+	// W. Default: 2m, but no longer than the trigger's own window.
+	Window model.Duration `yaml:"window"`
+	// MinVolume is the number of requests that the short window must have. At most the
+	// trigger's own rate. Default: a third of the trigger's own rate.
+	MinVolume float64 `yaml:"min_volume,omitempty"`
+	// Above is the bound of the short window, if it differs from the trigger's: a count is
+	// smaller over a shorter window. Only on the trigger's own side.
 	Above *float64 `yaml:"above,omitempty"`
+	// Below is the same for a trigger that has below.
 	Below *float64 `yaml:"below,omitempty"`
 }
 
 // Stage is one stage of the canary.
 type Stage struct {
-	Name        string `yaml:"name"`
+	// Name is the stage's name; none is reserved.
+	Name string `yaml:"name"`
+	// Description says what the stage must show.
 	Description string `yaml:"description,omitempty"`
-	// Traffic is the share of the traffic, above 0 and at most 1, as the
-	// master flag takes it.
+	// Traffic is the share of the traffic, above 0 and at most 1, as the master flag takes
+	// it.
 	Traffic string `yaml:"traffic"`
-	// Duration is how long the stage lasts at least; the last one soaks that long.
+	// Duration is how long the stage lasts at least; the full rollout soaks that long.
+	// Default: 7d for a last stage with all of the traffic; otherwise required.
 	Duration model.Duration `yaml:"duration,omitempty"`
-	Success  []Criterion    `yaml:"success,omitempty"`
+	// Success are the criteria that must hold before the rollout leaves the stage.
+	Success []Criterion `yaml:"success,omitempty"`
 	// Rollback names triggers whose samples count only in this stage.
 	Rollback []string `yaml:"rollback,omitempty"`
 }
 
-// Share is the stage's traffic as a number; ok is false where it is none.
+// Share is the stage's traffic as a number; ok is false if it is not a number.
 func (s *Stage) Share() (share float64, ok bool) {
 	share, err := strconv.ParseFloat(s.Traffic, 64)
 	return share, err == nil
@@ -248,37 +323,59 @@ func (s *Stage) Share() (share float64, ok bool) {
 // over Window where its query is windowed, at each moment of Sustained where
 // it is instant. Load has set one of the two.
 type Criterion struct {
-	Indicator string         `yaml:"indicator"`
-	Above     *float64       `yaml:"above,omitempty"`
-	Below     *float64       `yaml:"below,omitempty"`
-	Window    model.Duration `yaml:"window,omitempty"`
+	// Indicator is the indicator that is measured.
+	Indicator string `yaml:"indicator"`
+	// Above is the bound, in the indicator's unit: the value must be above it. Write above
+	// or below.
+	Above *float64 `yaml:"above,omitempty"`
+	// Below is the bound, in the indicator's unit: the value must be below it.
+	Below *float64 `yaml:"below,omitempty"`
+	// Window is the time over which a windowed query is judged. Default: 1h for a windowed
+	// query.
+	Window model.Duration `yaml:"window,omitempty"`
+	// Sustained is the time during which every sample of an instant query must keep the
+	// bound. Default: 1h for an instant query.
 	Sustained model.Duration `yaml:"sustained,omitempty"`
-	MinVolume float64        `yaml:"min_volume,omitempty"`
+	// MinVolume is the number of requests that the window must have.
+	MinVolume float64 `yaml:"min_volume,omitempty"`
 }
 
-// Plan is a ladder of steps.
+// Plan is a rollback plan.
 type Plan struct {
-	Name  string `yaml:"name"`
+	// Name is the plan's name.
+	Name string `yaml:"name"`
+	// Steps are the plan's steps. The pending step with the lowest risk runs first.
 	Steps []Step `yaml:"steps"`
 }
 
-// Step is one rung of a plan. Params is the action's own parameters, decoded
-// strictly by the action's kind.
+// Step is one step of a plan. The tagged fields are the keys that every step has.
 type Step struct {
-	Action    string
-	Settle    model.Duration
-	Timeout   model.Duration
-	Approval  *Approval
-	OnFailure OnFailure
-	Risk      Risk
-	Params    any
+	// Action is what the step does.
+	Action string `yaml:"action"`
+	// Settle is how long backout watches after the step before it decides on the next one.
+	// Default: 2W+4S, twice the longest recovery window of the plan's triggers and four
+	// scrape intervals, which is also the minimum.
+	Settle model.Duration `yaml:"settle"`
+	// Timeout is how long the step may take. Default: 5m, and 30m for a step that can lose
+	// data.
+	Timeout model.Duration `yaml:"timeout"`
+	// Approval makes the step wait for a person's approval; a step that can lose data
+	// always has it.
+	Approval *Approval `yaml:"approval"`
+	// OnFailure is what follows a step that failed and was undone: wait for a person, or
+	// go on to the next step. next is refused before a step that can lose data.
+	OnFailure OnFailure `yaml:"on_failure"`
+	Risk      Risk      `yaml:"-"`
+	// Params is the action's own parameters, decoded strictly by the action's kind.
+	Params any `yaml:"-"`
 
 	// communicates: the step tells people something and changes no production.
 	communicates bool
 }
 
-// Approval is how long a human's yes is waited for; silence is a no.
+// Approval is how long a step waits for a person's approval.
 type Approval struct {
+	// Timeout is how long backout waits for an answer; without one the step is skipped.
 	Timeout model.Duration `yaml:"timeout"`
 }
 
@@ -331,9 +428,12 @@ func (r *Risk) UnmarshalText(b []byte) error {
 // Confirmation says, by risk class, whether a step may run while Prometheus
 // does not answer.
 type Confirmation struct {
+	// Reversible is for steps that can be undone: flag_off.
 	Reversible Confirm `yaml:"reversible"`
+	// Disruptive is for steps that recreate containers: image_retag.
 	Disruptive Confirm `yaml:"disruptive"`
-	Lossy      Confirm `yaml:"lossy"`
+	// Lossy is for steps that can lose data: schema_rollback. Only required is accepted.
+	Lossy Confirm `yaml:"lossy"`
 }
 
 // Confirm is how strictly a step needs the condition to be seen true.
@@ -359,14 +459,21 @@ func (c Confirmation) For(r Risk) Confirm {
 // Limits bounds how much automation may do. A zero Rate or count has been
 // replaced by its default by Load.
 type Limits struct {
-	PerTarget   Rate           `yaml:"per_target"`
-	PerService  Rate           `yaml:"per_service"`
-	BlastRadius Rate           `yaml:"blast_radius"`
-	Cooldown    model.Duration `yaml:"cooldown"`
+	// PerTarget is how often one action may change one target.
+	PerTarget Rate `yaml:"per_target"`
+	// PerService is how many steps may run for the service.
+	PerService Rate `yaml:"per_service"`
+	// BlastRadius is how many steps may run for all services together.
+	BlastRadius Rate `yaml:"blast_radius"`
+	// Cooldown is the least time between two effects of one action on one target.
+	Cooldown model.Duration `yaml:"cooldown"`
 	// Breaker is the number of failed steps in a row that stops automation.
-	Breaker      int            `yaml:"breaker"`
+	Breaker int `yaml:"breaker"`
+	// ReopenWithin is how long after a close a new firing reopens the incident.
 	ReopenWithin model.Duration `yaml:"reopen_within"`
-	CloseAfter   model.Duration `yaml:"close_after"`
+	// CloseAfter is how long no trigger's expression may be true before a recovered
+	// incident closes.
+	CloseAfter model.Duration `yaml:"close_after"`
 }
 
 // Rate is "count/window", such as 3/1h.
@@ -408,8 +515,10 @@ func (r *Rate) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// Watchdog is the alert that always fires; its absence means blind.
+// Watchdog is the alert that always fires; without it monitoring is lost.
 type Watchdog struct {
+	// MaxAge is how old the last Watchdog notification may be. After that, monitoring
+	// counts as lost. Default: 5m, and at least 4 scrape intervals.
 	MaxAge model.Duration `yaml:"max_age"`
 }
 

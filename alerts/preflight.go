@@ -2,17 +2,18 @@ package alerts
 
 import "github.com/prometheus/common/model"
 
-// PreflightChecks are what a preflight asks beside what the rest of the playbook says.
+// PreflightChecks are what a preflight checks beyond what the rest of the playbook says.
 type PreflightChecks struct {
+	// ReplicationLag is how far replicas of the database may be behind.
 	ReplicationLag *ReplicationLag `yaml:"replication_lag,omitempty"`
 }
 
 // ReplicationLag is how far replicas of the database may be behind. Without it, the
 // database itself is asked where a step knows it.
 type ReplicationLag struct {
-	// Query gives the lag in seconds.
+	// Query is a PromQL expression that gives the lag in seconds.
 	Query string `yaml:"query"`
-	// Below is what it must be below; 5s by default.
+	// Below is what the lag must be below. Default: 5s.
 	Below model.Duration `yaml:"below,omitempty"`
 }
 

@@ -7,18 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 )
-
-// stepKeys are the keys that every step knows; the others are its action's.
-type stepKeys struct {
-	Action    string         `yaml:"action"`
-	Settle    model.Duration `yaml:"settle"`
-	Timeout   model.Duration `yaml:"timeout"`
-	Approval  *Approval      `yaml:"approval"`
-	OnFailure OnFailure      `yaml:"on_failure"`
-}
 
 // step decodes a step: the common keys here, the rest into its action's own
 // parameters.
@@ -27,7 +17,7 @@ func (d *decoder) step(n *yaml.Node, s *Step, path string) {
 		d.wrong(n, path, "a mapping", "write it as {action: flag_off, flag: NAME}")
 		return
 	}
-	common := fieldsOf(reflect.TypeFor[stepKeys]())
+	common := fieldsOf(reflect.TypeFor[Step]())
 	var known, rest []entry
 	for _, e := range d.entries(n, path) {
 		if _, ok := common[e.name]; ok {
@@ -36,17 +26,15 @@ func (d *decoder) step(n *yaml.Node, s *Step, path string) {
 			rest = append(rest, e)
 		}
 	}
-	var k stepKeys
-	d.fill(known, reflect.ValueOf(&k).Elem(), path)
-	*s = Step{Action: k.Action, Settle: k.Settle, Timeout: k.Timeout, Approval: k.Approval, OnFailure: k.OnFailure}
+	d.fill(known, reflect.ValueOf(s).Elem(), path)
 
-	if k.Action == "" {
+	if s.Action == "" {
 		d.noAction(rest, n, path)
 		return
 	}
-	i := slices.IndexFunc(d.kinds, func(kind ActionKind) bool { return kind.Name() == k.Action })
+	i := slices.IndexFunc(d.kinds, func(kind ActionKind) bool { return kind.Name() == s.Action })
 	if i < 0 {
-		d.spoil(key(path, "action"), d.pos.line(key(path, "action")), fmt.Sprintf("unknown action %q", k.Action), oneOf(k.Action, d.actions()))
+		d.spoil(key(path, "action"), d.pos.line(key(path, "action")), fmt.Sprintf("unknown action %q", s.Action), oneOf(s.Action, d.actions()))
 		return
 	}
 	kind := d.kinds[i]

@@ -20,40 +20,47 @@ import (
 	"github.com/locotoki/backout/trust"
 )
 
-// Config is the file of --config.file: where backout's neighbours are and who
-// may call it. It stands in this package because who may call is its larger
-// part; cmd passes the rest on. No secret stands in the file itself.
+// Config is the file of --config.file: where the other programs are and who may
+// call backout. It is in this package because who may call is its larger part; cmd
+// passes the rest on. The file itself holds no secret.
+//
+// A config tag is a key of the file, and the comment its description in the
+// configuration reference in docs; a test compares the tags with what is read.
 type Config struct {
-	// PrometheusURL is asked for a trigger's value, each time for
-	// PrometheusTimeout at most.
-	PrometheusURL     string
-	PrometheusTimeout time.Duration
-	PrometheusHTTP    Outgoing
-	// AlertmanagerURL is asked for silences.
-	AlertmanagerURL  string
-	AlertmanagerHTTP Outgoing
-	// DockerHost is the Docker engine's address. A compose project outside of
-	// all of DockerProjects, absolute paths, is refused.
-	DockerHost     string
-	DockerProjects []string
-	// ExternalURL is where people and browsers reach this server; nil: at
-	// loopback only.
-	ExternalURL *url.URL
-	Tokens      []Token
-	// DSN is the content of storage.dsn_file, "" where there is none; it wins
-	// over --storage.dsn.
-	DSN string
-	// SnapshotDir is where the snapshots of databases are kept. One that is not
-	// absolute begins at the working folder, as that of --storage.dsn does.
-	SnapshotDir string
-	// Statuspage is told what the built-in status page shows; nil: none is.
-	Statuspage *Statuspage
-	// LaunchDarkly keeps flags; nil: none does.
-	LaunchDarkly *LaunchDarkly
-	// Slack is where the team is told; nil: nowhere.
-	Slack *Slack
-	// Mail is what writes to customers; nil: nothing does.
-	Mail *Mail
+	// PrometheusURL is Prometheus's address; it may have a query, such as
+	// ?partial_response=false, which goes with every request.
+	PrometheusURL string `config:"prometheus.url"`
+	// PrometheusTimeout is how long one query may take.
+	PrometheusTimeout time.Duration `config:"prometheus.timeout"`
+	PrometheusHTTP    Outgoing      `config:"prometheus"`
+	// AlertmanagerURL is Alertmanager's address. backout asks it for silences.
+	AlertmanagerURL  string   `config:"alertmanager.url"`
+	AlertmanagerHTTP Outgoing `config:"alertmanager"`
+	// DockerHost is the Docker engine's address, unix:// or tcp://.
+	DockerHost string `config:"docker.host"`
+	// DockerProjects are the folders of the compose projects that backout may change,
+	// absolute paths. A project outside them is refused. Default: none.
+	DockerProjects []string `config:"docker.projects"`
+	// ExternalURL is the address at which people and browsers reach backout, without a
+	// path. Default: loopback only.
+	ExternalURL *url.URL `config:"external_url"`
+	// Tokens are the callers. Default: none, so that backout listens on loopback only,
+	// takes the webhook and reads, and runs no step that can lose data.
+	Tokens []Token `config:"tokens"`
+	// DSN is a file with the data source name on one line, such as
+	// sqlite:/var/lib/backout/backout.db. It wins over --storage.dsn.
+	DSN string `config:"storage.dsn_file"`
+	// SnapshotDir is the folder in which schema_rollback keeps snapshots of databases. A
+	// relative path begins at the working folder.
+	SnapshotDir string `config:"snapshots.dir"`
+	// Statuspage is a page of Atlassian Statuspage that follows the built-in page.
+	Statuspage *Statuspage `config:"statuspage"`
+	// LaunchDarkly is the account that keeps flags.
+	LaunchDarkly *LaunchDarkly `config:"launchdarkly"`
+	// Slack is the workspace in which the team is told.
+	Slack *Slack `config:"slack"`
+	// Mail is the mail server for mail to customers.
+	Mail *Mail `config:"mail"`
 }
 
 // DefaultConfig is what holds where the file, or a key of it, is missing.

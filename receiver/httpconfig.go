@@ -21,8 +21,12 @@ import (
 // are read and checked again for each request, so that they can be rotated. The
 // zero value is a plain connection.
 type Outgoing struct {
-	client  *config.HTTPClientConfig
-	headers []outgoingHeader
+	// client is the connection as Prometheus has it under http_config: authorization,
+	// basic_auth, oauth2, tls_config, proxy_url. Secrets are in files, which are read again
+	// for each request.
+	client *config.HTTPClientConfig `config:"http_config"`
+	// headers are headers of each request: NAME: VALUE, or NAME: {file: FILE} for a secret.
+	headers []outgoingHeader `config:"headers"`
 	// source is the text that it was read from, for Same.
 	source string
 }

@@ -4,10 +4,10 @@ import "go.yaml.in/yaml/v3"
 
 // LaunchDarkly is the account that keeps flags.
 type LaunchDarkly struct {
-	// URL is where LaunchDarkly is, without the API's path.
-	URL string
-	// Token is the content of token_file.
-	Token Secret
+	// URL is LaunchDarkly's address without the API's path, https or loopback.
+	URL string `config:"url"`
+	// Token is a file that holds an access token.
+	Token Secret `config:"token_file"`
 }
 
 // launchDarklyURL is where the instance for everybody is; others have their own.

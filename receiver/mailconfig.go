@@ -10,16 +10,18 @@ import (
 
 // Mail is the server that takes mail to customers of incidents that last.
 type Mail struct {
-	Host string
-	Port int
+	// Host is the mail server.
+	Host string `config:"host"`
+	// Port is its port. Default: 587 for starttls, 465 for implicit, 25 for none.
+	Port int `config:"port"`
 	// From is the sender, with a name or without.
-	From string
-	// Username is "" where the server asks for none; Password is the content of
-	// password_file.
-	Username string
-	Password Secret
+	From string `config:"from"`
+	// Username is the account, if the server asks for one. Needs password_file.
+	Username string `config:"username"`
+	// Password is a file that holds the account's password.
+	Password Secret `config:"password_file"`
 	// TLS is starttls, implicit or, on loopback only, none.
-	TLS string
+	TLS string `config:"tls"`
 }
 
 // mailPorts are the ports that a way of TLS has where none is given.

@@ -8,21 +8,24 @@ import (
 
 // Slack is the workspace where the team is told, and may answer.
 type Slack struct {
-	// URL is where the API's methods are.
-	URL string
-	// Token is the content of token_file: a bot's.
-	Token Secret
-	// SigningSecret is the content of signing_secret_file; zero: nobody can answer
-	// from there.
-	SigningSecret Secret
-	// Users are those who may.
-	Users []SlackUser
+	// URL is the API's address, https or loopback.
+	URL string `config:"url"`
+	// Token is a file that holds the bot's token, which begins with xoxb-.
+	Token Secret `config:"token_file"`
+	// SigningSecret is a file that holds the app's signing secret. Default: nobody can
+	// answer from Slack.
+	SigningSecret Secret `config:"signing_secret_file"`
+	// Users are the people who may approve and deny from Slack. Needed with
+	// signing_secret_file.
+	Users []SlackUser `config:"users"`
 }
 
 // SlackUser is somebody who may approve and deny from Slack.
 type SlackUser struct {
-	// ID is Slack's; Name is the actor in the audit log, after "slack:".
-	ID, Name string
+	// ID is the member ID from the user's profile in Slack.
+	ID string `config:"id"`
+	// Name is the actor in the audit log, after "slack:".
+	Name string `config:"name"`
 }
 
 // slackURL is where the API is for everybody but governments.

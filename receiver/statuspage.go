@@ -9,12 +9,12 @@ import (
 // Statuspage is a page of Atlassian Statuspage that is told what the built-in one
 // shows.
 type Statuspage struct {
-	// URL is the API's address without its version.
-	URL string
+	// URL is the API's address without its version, https or loopback.
+	URL string `config:"url"`
 	// Page is the page's id.
-	Page string
-	// Key is the content of api_key_file.
-	Key Secret
+	Page string `config:"page"`
+	// Key is a file that holds the API key.
+	Key Secret `config:"api_key_file"`
 }
 
 // statuspageURL is where Atlassian has the API.

@@ -25,11 +25,16 @@ const (
 // Token is a caller. Only digests of it are kept: a Token that is printed by
 // mistake tells no secret.
 type Token struct {
-	// Name is the actor in the audit log, and the user of Basic.
-	Name string
-	Role Role
+	// Name is the actor in the audit log, and the user name of HTTP Basic.
+	Name string `config:"name"`
+	// Role is what the token may do: alertmanager posts the webhook, viewer reads,
+	// commander does everything.
+	Role Role `config:"role"`
 
-	secret, user [sha256.Size]byte
+	// secret is a file that holds the token, 16 characters or more, readable by its owner
+	// only.
+	secret [sha256.Size]byte `config:"file"`
+	user   [sha256.Size]byte
 }
 
 // NewToken returns a token; secret must not be empty.

@@ -29,7 +29,7 @@ func (c *commands) addRules() {
 	clause.Flag("webhook.url", "Where Alertmanager finds backout.").Default(rules.DefaultWebhookURL).PlaceHolder("URL").StringVar(&settings.WebhookURL)
 	clause.Flag("webhook.token-file", "Where Alertmanager finds its token for backout; slack.url and pagerduty.key lie beside it.").Default(rules.DefaultTokenFile).PlaceHolder("FILE").StringVar(&settings.TokenFile)
 	clause.Flag("max-rules-per-group", "Split the rules into groups of no more than so many, as Mimir and Cortex want; 0 for one group. What a group reads of another one is up to a scrape_interval old.").Default("0").PlaceHolder("N").IntVar(&settings.MaxRulesPerGroup)
-	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table of a README.md with its markers.").Default(".").PlaceHolder("DIR").String()
+	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table between its markers in README.md and docs/*.md.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
 		kinds, err := actionKinds(receiver.DefaultConfig(), c.environ, promslog.NewNopLogger())
 		if err != nil {
@@ -54,7 +54,7 @@ func (c *commands) addRules() {
 		if err != nil {
 			return wrong("", "%w", err)
 		}
-		if made, err = withReadme(*dir, made, playbooks); err != nil {
+		if made, err = withCoverage(*dir, made, playbooks); err != nil {
 			return wrong("", "--output: %w", err)
 		}
 		stale, err := staleFiles(*dir, made)

@@ -21,16 +21,21 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"backout": main})
+	testscript.Main(m, map[string]func(){"backout": main, "backout-parses": parses})
 }
 
 // TestScripts runs testdata/script: the built command, as people use it.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "../../testdata/script",
+	testscript.Run(t, scripts("../../testdata/script"))
+}
+
+func scripts(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: false,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", os.Getenv("HOME"))
 			env.Setenv("TZ", "America/Los_Angeles") // times are UTC nevertheless
 			// Under the race detector each command would stay for a second after its end, in case a goroutine is left.
 			env.Setenv("GORACE", "atexit_sleep_ms=50")
@@ -44,7 +49,7 @@ func TestScripts(t *testing.T) {
 			"signal":  signalBackground,
 			"sqlite":  runSQL,
 		},
-	})
+	}
 }
 
 // exits runs a command and checks its exit status: exits STATUS COMMAND [ARG...].

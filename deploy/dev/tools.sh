@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches the programs that the tests and the demo run beside backout, into .cache/ of this checkout: Debian's Docker
-# engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, Chromium, and the mail server
-# aiosmtpd.
+# engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, Chromium, the mail server
+# aiosmtpd, and the Python that checks an exported audit log.
 #
 # Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
 # started and nothing outside this folder changes. A package that the machine already has installed is used as it is.
@@ -24,7 +24,8 @@ prometheus-alertmanager prometheus-alertmanager /usr/bin/prometheus-alertmanager
 alertmanager            prometheus-alertmanager /usr/bin/prometheus-alertmanager
 amtool                  prometheus-alertmanager /usr/bin/amtool
 chromium                chromium                /usr/lib/chromium/chromium
-aiosmtpd                python3-aiosmtpd        /usr/bin/aiosmtpd'
+aiosmtpd                python3-aiosmtpd        /usr/bin/aiosmtpd
+python3                 python3                 /usr/bin/python3'
 # PostgreSQL's are in a folder that is named after its version.
 database='initdb postgres pg_isready pg_dump pg_restore psql'
 
@@ -32,7 +33,7 @@ database='initdb postgres pg_isready pg_dump pg_restore psql'
 PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
-packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core python3-aiosmtpd)
+packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core python3 python3-aiosmtpd)
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
@@ -63,14 +64,14 @@ on_debian() {
 # Elsewhere than on Debian nothing is fetched: the tools have to be there.
 check_path() {
   local missing=() tool
-  for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd gcc $database; do
+  for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd python3 gcc $database; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
   if [ ${#missing[@]} -gt 0 ]; then
     die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
       "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, PostgreSQL 15 or later with" \
-      "its programs in PATH, Chromium, aiosmtpd, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
+      "its programs in PATH, Chromium, aiosmtpd, Python 3, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
   fi
   if ! command -v prometheus-alertmanager >/dev/null; then
     ln -sf "$(command -v alertmanager)" "$bin/prometheus-alertmanager"

@@ -38,13 +38,13 @@ type Pins interface {
 type imageRetag struct{ images Images }
 
 type imageRetagParams struct {
-	// Image is the repository whose latest tag is moved, without a tag; the
-	// compose service's own by default.
+	// Image is the repository whose latest tag is moved, without a tag. Default: the
+	// compose service's own.
 	Image string `yaml:"image"`
-	// Variable is the variable of the env file that the image's tag stands in, such
-	// as TAG of image: shop:${TAG}; without it the latest tag is moved.
+	// Variable is the variable of the env file that holds the image's tag, such as TAG in
+	// image: shop:${TAG}. Default: the latest tag is moved.
 	Variable string `yaml:"variable"`
-	// Previous is the tag to go back to; the release's previous by default.
+	// Previous is the tag to go back to. Default: the release's previous.
 	Previous string `yaml:"previous"`
 }
 

@@ -31,34 +31,40 @@ type schemaRollback struct {
 }
 
 type schemaRollbackParams struct {
-	// DSNFile holds the database's address with its password, as
-	// postgres://USER:PASSWORD@HOST:PORT/DATABASE; an absolute path.
+	// DSNFile is a file that holds the database's address with its password, as
+	// postgres://USER:PASSWORD@HOST:PORT/DATABASE. An absolute path, mode 0600.
 	DSNFile string `yaml:"dsn_file"`
-	// ApplicationRoles are those that the application connects as.
+	// ApplicationRoles are the database roles that the application connects as.
 	ApplicationRoles []string `yaml:"application_roles"`
-	// RunsWith are the versions of the code that tolerate the older schema; the
-	// release's previous one by default.
-	RunsWith []string      `yaml:"runs_with"`
-	Flyway   *flywayParams `yaml:"flyway"`
-	Command  []string      `yaml:"command"` // argv; no shell reads it
-	// Dir is where the command runs; an absolute path.
+	// RunsWith are the versions of the code that work with the older schema. Default: the
+	// release's previous.
+	RunsWith []string `yaml:"runs_with"`
+	// Flyway says where Flyway's undo scripts are. Write flyway or command.
+	Flyway *flywayParams `yaml:"flyway"`
+	// Command is the command that rolls the schema back, with its arguments; no shell
+	// reads it.
+	Command []string `yaml:"command"`
+	// Dir is the folder in which the command runs, an absolute path.
 	Dir string `yaml:"dir"`
 	// Wanted is a query of one boolean: true once the command has done its work.
 	Wanted string `yaml:"wanted"`
-	// Restartable: what runs outside of a transaction may be run again after a crash.
+	// Restartable says that what runs outside a transaction may run again after a crash.
 	Restartable bool `yaml:"restartable"`
-	// Tables are those whose rows are counted; all by default.
+	// Tables are the tables whose rows are counted before and after. Default: all.
 	Tables []string `yaml:"tables"`
-	// LockTimeout and StatementTimeout bound the database's waits.
-	LockTimeout      model.Duration `yaml:"lock_timeout"`
+	// LockTimeout is how long a statement may wait for a lock. Default: 5s.
+	LockTimeout model.Duration `yaml:"lock_timeout"`
+	// StatementTimeout is how long a statement may take. Default: 5m.
 	StatementTimeout model.Duration `yaml:"statement_timeout"`
 }
 
 // flywayParams says where the scripts are, and to which version to go back.
 type flywayParams struct {
-	Dir     string `yaml:"dir"`
+	// Dir is the folder of the scripts, an absolute path.
+	Dir string `yaml:"dir"`
+	// Version is the version of the schema to go back to.
 	Version string `yaml:"version"`
-	// DSNFile is where dsn_file of the step may stand, too.
+	// DSNFile is the step's dsn_file, if that is not given.
 	DSNFile string `yaml:"dsn_file"`
 }
 

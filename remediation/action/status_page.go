@@ -16,11 +16,14 @@ import (
 type statusPage struct{}
 
 type statusPageParams struct {
-	// Components are names as the page shows them; the playbook's by default.
+	// Components are names as the page shows them. Default: the playbook's.
 	Components []string `yaml:"components"`
-	// Status is the components' state while the incident is open.
+	// Status is the components' state while the incident is open: operational,
+	// under_maintenance, degraded_performance, partial_outage or major_outage. Default:
+	// degraded_performance, or what an earlier step said.
 	Status string `yaml:"status"`
-	// Message is what the public reads first.
+	// Message is what customers read, at most 5000 characters. Default: the playbook's
+	// communications.status_page.messages.identified.
 	Message string `yaml:"message"`
 }
 
