@@ -45,9 +45,9 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
 # so is the engine, most of whose tests turn its clock by hand. Of those, the ones that run goroutines are watched. The
 # tests against the Docker engine, and the whole stack's, have the machine to themselves.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
-ALONE := ./alerts/... ./rules/... ./remediation ./remediation/action/... ./remediation/postgres
-CONCURRENT = $$(grep -lE 'engine\.Run\(|\<go func' remediation/*_test.go | xargs sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' | paste -sd'|')
-REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
+ALONE := ./alerts/... ./rules/... ./remediation ./remediation/engine ./remediation/plan ./remediation/view ./remediation/action/... ./remediation/postgres
+CONCURRENT = $$(grep -lE 'engine\.Run\(|\<go func' remediation/engine/*_test.go | xargs sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' | paste -sd'|')
+REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|engine|plan|view|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
 
 # Packages at a time: the tests wait for real programs more than they compute.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
@@ -56,7 +56,7 @@ WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
 
 .PHONY: test
 test: tools promtool3 compose2 ## Run all tests, cutting backout off at a sample of the points
-	@$(WITH) bash -c "$(GOTEST) -short $(ALONE) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation && \
+	@$(WITH) bash -c "$(GOTEST) -short $(ALONE) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine && \
 	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
 
 .PHONY: test-long

@@ -12,19 +12,20 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 func TestIncidentsAreListedInPages(t *testing.T) {
 	b := newBench(t)
 	wantOK(t, b.do(request("GET", "/api/v1/incidents", "")), `{"incidents":[]}`)
 	for i := range 5 {
-		b.service.incidents = append(b.service.incidents, remediation.IncidentView{ID: fmt.Sprintf("inc-%d", i+1)})
+		b.service.incidents = append(b.service.incidents, view.IncidentView{ID: fmt.Sprintf("inc-%d", i+1)})
 	}
 	page := func(q string) (ids []string, next string) {
 		t.Helper()
 		w := b.do(request("GET", "/api/v1/incidents"+q, ""))
 		var got struct {
-			Incidents []remediation.IncidentView
+			Incidents []view.IncidentView
 			Next      string
 		}
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 {
@@ -57,7 +58,7 @@ func TestIncidentsAreListedInPages(t *testing.T) {
 
 func TestAnIncidentIsShownWithoutNullLists(t *testing.T) {
 	b := newBench(t)
-	b.service.incidents = []remediation.IncidentView{{ID: "inc-1", State: remediation.Confirming}}
+	b.service.incidents = []view.IncidentView{{ID: "inc-1", State: remediation.Confirming}}
 	w := b.do(request("GET", "/api/v1/incidents/inc-1", ""))
 	for _, part := range []string{`"id":"inc-1"`, `"state":"confirming"`, `"triggers":[]`, `"steps":[]`, `"next":null`} {
 		if !strings.Contains(w.Body.String(), part) {

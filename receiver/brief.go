@@ -5,8 +5,8 @@ import (
 	"errors"
 
 	"github.com/labstack/echo/v4"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // showBrief answers what customer support is told of an open incident.
@@ -22,7 +22,7 @@ func (s *Server) showBrief(c echo.Context, _ string) error {
 }
 
 // briefOf is the brief that an incident's page shows, "" where it has none.
-func (s *Server) briefOf(ctx context.Context, v remediation.IncidentView) string {
+func (s *Server) briefOf(ctx context.Context, v view.IncidentView) string {
 	if v.Drill || v.State == remediation.Closed {
 		return ""
 	}

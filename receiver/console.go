@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // consoleRoutes are the pages, what they load, and the forms on them.
@@ -46,10 +46,10 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 	}
 	data := struct {
 		frame
-		remediation.Overview
-		Stories, Recent []remediation.Story
-		Asking          []remediation.Story
-		Blind           []remediation.ServiceNow
+		view.Overview
+		Stories, Recent []view.Story
+		Asking          []view.Story
+		Blind           []view.ServiceNow
 	}{frame: f, Overview: o}
 	for _, v := range o.Incidents {
 		st := storyOf(v, o)
@@ -59,7 +59,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 		}
 	}
 	// What needs a human stands first.
-	slices.SortStableFunc(data.Stories, func(a, b remediation.Story) int {
+	slices.SortStableFunc(data.Stories, func(a, b view.Story) int {
 		tones := []string{"bad", "wait", "good"}
 		return slices.Index(tones, a.Tone) - slices.Index(tones, b.Tone)
 	})
@@ -106,7 +106,7 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 	}
 	data := struct {
 		frame
-		remediation.Story
+		view.Story
 		Now           time.Time // of the two above
 		Events, Holds []event
 		Skipped       bool
@@ -132,17 +132,17 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 
 // abortable tells whether a commander can order from an incident's page that the
 // rollout be aborted: one is active, and no step is in the middle of something.
-func abortable(v remediation.IncidentView, o remediation.Overview) bool {
+func abortable(v view.IncidentView, o view.Overview) bool {
 	sv, _ := serviceOf(o, v.Service)
 	active := sv.Rollout.State == remediation.RolloutActive || sv.Rollout.State == remediation.RolloutSoaking
 	if !active || sv.Rollout.Release != v.Rollout || v.Drill || v.State == remediation.Closed || v.AbortedBy != "" {
 		return false
 	}
-	return !slices.ContainsFunc(v.Steps, func(s remediation.StepView) bool { return s.State == remediation.StepIntent })
+	return !slices.ContainsFunc(v.Steps, func(s view.StepView) bool { return s.State == remediation.StepIntent })
 }
 
 // freezesOf are the freezes that concern a service.
-func freezesOf(o remediation.Overview, service string) (out []remediation.Freeze) {
+func freezesOf(o view.Overview, service string) (out []remediation.Freeze) {
 	for _, f := range o.Freezes {
 		if f.Service == "" || f.Service == service {
 			out = append(out, f)
@@ -207,17 +207,17 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		return err
 	}
 	type rollout struct {
-		remediation.RolloutView
+		view.RolloutView
 		Stages   []string
 		Traffic  string
 		Criteria []criterion
-		Open     []remediation.IncidentView
+		Open     []view.IncidentView
 		Freezes  []remediation.Freeze
 		Met      int
 		// Active: it can be promoted, held or aborted. Missing are the gates that are shut.
 		Active  bool
 		Missing []remediation.StageGate
-		Signals []remediation.SignalNow
+		Signals []view.SignalNow
 	}
 	f, err := s.liveFrame(c, "Rollout", o)
 	if err != nil {
@@ -258,7 +258,7 @@ type criterion struct {
 	OK                     bool
 }
 
-func newCriterion(cr remediation.CriterionView) criterion {
+func newCriterion(cr view.CriterionView) criterion {
 	out := criterion{Name: cr.Words(), Value: "no data", Threshold: remediation.Measure(cr.Threshold, ""), OK: cr.OK}
 	if cr.Value != nil {
 		out.Value = remediation.Measure(*cr.Value, "")

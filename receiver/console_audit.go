@@ -10,9 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
-
-	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 const (
@@ -81,7 +80,7 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 		frame
 		Filter          auditFilter
 		Kinds           []audit.Kind
-		Services        []remediation.ServiceNow
+		Services        []view.ServiceNow
 		Entries         []event
 		Found           audit.Page
 		Filtered, Full  bool

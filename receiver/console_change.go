@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 // backTo are the pages that a change leads back to.
@@ -55,22 +55,22 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	ctx, id, verb := c.Request().Context(), c.Param("id"), remediation.Verb(c.Param("verb"))
+	ctx, id, verb := c.Request().Context(), c.Param("id"), view.Verb(c.Param("verb"))
 	step, what := "", ""
 	switch verb {
-	case remediation.Approve, remediation.Deny:
+	case view.Approve, view.Deny:
 		if step = form.Get("step"); step == "" {
 			return refuse(http.StatusBadRequest, "the form names no step")
 		}
-		what = map[remediation.Verb]string{remediation.Approve: "approved", remediation.Deny: "denied"}[verb] + " " + step + " of " + id
-	case remediation.Claim:
+		what = map[view.Verb]string{view.Approve: "approved", view.Deny: "denied"}[verb] + " " + step + " of " + id
+	case view.Claim:
 		what = "claimed " + id + ": no step runs until it is released"
-	case remediation.Release:
+	case view.Release:
 		what = "released " + id + ": backout goes on by itself"
-	case remediation.Close:
+	case view.Close:
 		what = "closed " + id
 	case "restore":
-		r := remediation.RestoreRequest{Actor: actor, Reason: reason, Force: form.Get("force") == "yes"}
+		r := view.RestoreRequest{Actor: actor, Reason: reason, Force: form.Get("force") == "yes"}
 		if _, err := s.service.Restore(ctx, id, r); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // harmless checks that a page holds nothing live of what was put into it.
@@ -34,31 +35,31 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	v := 5.0
 	b := newBench(t, token(t, "eve", Commander))
-	inc := remediation.IncidentView{
+	inc := view.IncidentView{
 		ID: "inc-1", Service: evil, Rollout: evil, State: remediation.Waiting, Reason: remediation.HoldApproval, Why: evil, Opened: now, Until: &now,
-		Triggers:  []remediation.TriggerView{{Trigger: evil, Fingerprint: evil, Active: true, Value: &v}},
-		Steps:     []remediation.StepView{{ID: evil, Action: evil, Target: evil, Risk: evil, State: remediation.StepState(evil), Started: &now}},
-		Next:      &remediation.Next{Step: evil, What: evil, Unless: []string{evil}},
+		Triggers:  []view.TriggerView{{Trigger: evil, Fingerprint: evil, Active: true, Value: &v}},
+		Steps:     []view.StepView{{ID: evil, Action: evil, Target: evil, Risk: evil, State: remediation.StepState(evil), Started: &now}},
+		Next:      &view.Next{Step: evil, What: evil, Unless: []string{evil}},
 		ClaimedBy: evil,
 	}
-	b.service.incidents = []remediation.IncidentView{inc}
-	b.service.overview = remediation.Overview{
+	b.service.incidents = []view.IncidentView{inc}
+	b.service.overview = view.Overview{
 		Time: now, Incidents: b.service.incidents, Recent: b.service.incidents, Freezes: []remediation.Freeze{{Service: evil, By: evil, Reason: evil, Scope: "all"}},
-		Services: []remediation.ServiceNow{{Service: evil, Stages: []string{evil}, Call: "javascript:alert(1)",
-			Signals: []remediation.SignalNow{{Name: evil}, {Name: evil, Raised: &remediation.Signal{Service: evil, Name: evil, By: evil, Reason: evil, Since: now}}}, Limits: []remediation.LimitLeft{{Action: evil}},
+		Services: []view.ServiceNow{{Service: evil, Stages: []string{evil}, Call: "javascript:alert(1)",
+			Signals: []view.SignalNow{{Name: evil}, {Name: evil, Raised: &remediation.Signal{Service: evil, Name: evil, By: evil, Reason: evil, Since: now}}}, Limits: []view.LimitLeft{{Action: evil}},
 			Rollout: remediation.Rollout{Service: evil, Release: evil, Stage: evil, State: evil}}},
 		HeadHash: evil,
 	}
-	b.service.rollouts = []remediation.RolloutView{{Rollout: b.service.overview.Services[0].Rollout, Criteria: []remediation.CriterionView{{Name: evil, Bound: evil}},
+	b.service.rollouts = []view.RolloutView{{Rollout: b.service.overview.Services[0].Rollout, Criteria: []view.CriterionView{{Name: evil, Bound: evil}},
 		Next: evil, Traffic: evil, Gates: []remediation.StageGate{{Gate: evil, Why: evil}},
-		Timeline: []remediation.TimelineDay{{Day: evil, Date: evil, Activity: evil, Owner: evil}}}}
+		Timeline: []view.TimelineDay{{Day: evil, Date: evil, Activity: evil, Owner: evil}}}}
 	b.service.entries = []audit.Entry{
 		{Seq: 2, Time: now, Kind: "held", Actor: evil, Service: evil, Incident: "inc-1", Step: evil, Hash: evil, Detail: map[string]any{
 			"reason": evil, "why": evil, "gates": []any{map[string]any{"gate": evil, "ok": false, "why": evil}}, "before": map[string]any{"a": evil}, evil: evil,
 		}},
 		{Seq: 1, Time: now, Kind: audit.Kind(evil), Actor: evil, Service: evil, Incident: evil, Step: evil, Detail: map[string]any{}},
 	}
-	b.service.plot = remediation.Plot{Note: evil, Points: []remediation.Point{{Time: now, Value: 1}}, Marks: []remediation.Mark{{Time: now, Label: evil}}}
+	b.service.plot = view.Plot{Note: evil, Points: []remediation.Point{{Time: now, Value: 1}}, Marks: []view.Mark{{Time: now, Label: evil}}}
 	for _, path := range []string{"/", "/incidents/inc-1", "/audit", "/rollout", "/audit?text=" + url.QueryEscape("<script>alert(1)</script>\u202e")} {
 		r := as(request("GET", path, ""), "eve")
 		r.Header.Set("Accept", "text/html")

@@ -11,8 +11,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 const (
@@ -121,8 +120,8 @@ func (s *Server) stamp(ctx context.Context, age time.Duration) (string, error) {
 }
 
 // stampOf is another one when anything that pages show has changed.
-func stampOf(o remediation.Overview) (string, error) {
-	services := append([]remediation.ServiceNow{}, o.Services...)
+func stampOf(o view.Overview) (string, error) {
+	services := append([]view.ServiceNow{}, o.Services...)
 	for i := range services {
 		if w := services[i].Watchdog; w != nil && o.Time.Sub(*w) <= services[i].WatchdogMaxAge {
 			services[i].Watchdog = &time.Time{} // in time: its age moves on by itself

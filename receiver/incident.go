@@ -4,8 +4,8 @@ import (
 	"net/http"
 
 	"github.com/labstack/echo/v4"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // listIncidents answers {"incidents":[...]}, oldest first. Where there are more
@@ -34,9 +34,9 @@ func (s *Server) listIncidents(c echo.Context, _ string) error {
 		return err
 	}
 	answer := struct {
-		Incidents []remediation.IncidentView `json:"incidents"`
-		Next      string                     `json:"next,omitempty"`
-	}{Incidents: []remediation.IncidentView{}}
+		Incidents []view.IncidentView `json:"incidents"`
+		Next      string              `json:"next,omitempty"`
+	}{Incidents: []view.IncidentView{}}
 	if len(list) > n {
 		list = list[:n]
 		answer.Next = list[n-1].ID
@@ -59,7 +59,7 @@ func (s *Server) showIncident(c echo.Context, _ string) error {
 }
 
 // decideStep answers approve and deny.
-func (s *Server) decideStep(verb remediation.Verb) handler {
+func (s *Server) decideStep(verb view.Verb) handler {
 	return func(c echo.Context, actor string) error {
 		var in struct {
 			Step   string `json:"step"`
@@ -76,7 +76,7 @@ func (s *Server) decideStep(verb remediation.Verb) handler {
 }
 
 // changeIncident answers the changes that concern an incident as a whole.
-func (s *Server) changeIncident(verb remediation.Verb) handler {
+func (s *Server) changeIncident(verb view.Verb) handler {
 	return func(c echo.Context, actor string) error {
 		var in struct {
 			Reason string `json:"reason"`
@@ -101,14 +101,14 @@ func (s *Server) restoreIncident(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	inc, err := s.service.Restore(c.Request().Context(), c.Param("id"), remediation.RestoreRequest{Actor: actor, Reason: reason, Force: in.Force})
+	inc, err := s.service.Restore(c.Request().Context(), c.Param("id"), view.RestoreRequest{Actor: actor, Reason: reason, Force: in.Force})
 	if err != nil {
 		return err
 	}
 	return s.answer(c, whole(inc))
 }
 
-func (s *Server) apply(c echo.Context, verb remediation.Verb, step, actor, reason string) error {
+func (s *Server) apply(c echo.Context, verb view.Verb, step, actor, reason string) error {
 	reason, err := checkReason(reason)
 	if err != nil {
 		return err
@@ -121,12 +121,12 @@ func (s *Server) apply(c echo.Context, verb remediation.Verb, step, actor, reaso
 }
 
 // whole makes empty lists of those that are missing: no client need expect null.
-func whole(inc remediation.IncidentView) remediation.IncidentView {
+func whole(inc view.IncidentView) view.IncidentView {
 	if inc.Triggers == nil {
-		inc.Triggers = []remediation.TriggerView{}
+		inc.Triggers = []view.TriggerView{}
 	}
 	if inc.Steps == nil {
-		inc.Steps = []remediation.StepView{}
+		inc.Steps = []view.StepView{}
 	}
 	return inc
 }

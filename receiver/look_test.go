@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // look is one page of the console in one state: what somebody sees who opens it then.
@@ -57,9 +58,9 @@ func must[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-func (s *shop) verb(id string, v remediation.Verb, step, reason string) {
+func (s *shop) verb(id string, v view.Verb, step, reason string) {
 	s.t.Helper()
-	must[remediation.IncidentView](s.t)(s.engine.ChangeIncident(s.t.Context(), id, v, step, "eve", reason))
+	must[view.IncidentView](s.t)(s.engine.ChangeIncident(s.t.Context(), id, v, step, "eve", reason))
 }
 
 // incidentStates bring an incident into each of its states.
@@ -96,7 +97,7 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 	"exhausted": func(_ testing.TB, s *shop) string {
 		id := s.breach()
 		s.asks(id)
-		s.verb(id, remediation.Deny, "4-schema_rollback", "the schema stays")
+		s.verb(id, view.Deny, "4-schema_rollback", "the schema stays")
 		s.pass(time.Minute)
 		return id
 	},
@@ -115,13 +116,13 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 	},
 	"claimed": func(_ testing.TB, s *shop) string {
 		id := s.breach()
-		s.verb(id, remediation.Claim, "", "I look at the database first")
+		s.verb(id, view.Claim, "", "I look at the database first")
 		s.pass(7 * time.Minute)
 		return id
 	},
 	"restored": func(t testing.TB, s *shop) string {
 		id := recovered(t, s)
-		must[remediation.IncidentView](t)(s.engine.Restore(t.Context(), id, remediation.RestoreRequest{Actor: "eve", Reason: "v2.0.1 is out", Force: true}))
+		must[view.IncidentView](t)(s.engine.Restore(t.Context(), id, view.RestoreRequest{Actor: "eve", Reason: "v2.0.1 is out", Force: true}))
 		s.pass(time.Minute)
 		return id
 	},
@@ -178,22 +179,22 @@ func nowLooks(t testing.TB) (all []look) {
 }
 
 // crowd is an overview of n services, each with an incident.
-func crowd(n int) remediation.Overview {
+func crowd(n int) view.Overview {
 	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
-	o := remediation.Overview{Time: now, Mode: remediation.Act, HeadSeq: 4711, HeadHash: strings.Repeat("ab", 32)}
+	o := view.Overview{Time: now, Mode: remediation.Act, HeadSeq: 4711, HeadHash: strings.Repeat("ab", 32)}
 	for i := range n {
 		name := fmt.Sprintf("service-%02d", i)
 		ran, soon := now.Add(-time.Duration(i+1)*time.Minute), now.Add(time.Duration(i)*37*time.Second)
 		value := 0.01 + float64(i)/300
-		inc := remediation.IncidentView{
+		inc := view.IncidentView{
 			ID: fmt.Sprintf("inc-%d", i+1), Service: name, Rollout: "v2.0.0", Opened: now.Add(-time.Duration(i*3+2) * time.Minute),
 			State:    []remediation.State{remediation.Confirming, remediation.Acting, remediation.Settling, remediation.Waiting, remediation.Recovered, remediation.Exhausted}[i%6],
-			Triggers: []remediation.TriggerView{{Trigger: "error_rate", Fingerprint: "fp", Active: true, Threshold: 0.01, Value: &value}},
-			Steps: []remediation.StepView{
+			Triggers: []view.TriggerView{{Trigger: "error_rate", Fingerprint: "fp", Active: true, Threshold: 0.01, Value: &value}},
+			Steps: []view.StepView{
 				{ID: "1-flag_off", Action: "flag_off", Target: "compose:/srv/" + name + "/" + name + "#FEATURE_ANALYTICS_ENABLED", Risk: "reversible", State: remediation.StepDone, Started: &ran, Finished: &ran},
 				{ID: "2-image_retag", Action: "image_retag", Target: "compose:/srv/" + name + "/" + name, Risk: "disruptive", State: remediation.StepPending},
 			},
-			Next: &remediation.Next{Step: "2-image_retag", At: &soon, What: "it runs then if the breach is seen to go on", Unless: []string{"somebody claims the incident"}},
+			Next: &view.Next{Step: "2-image_retag", At: &soon, What: "it runs then if the breach is seen to go on", Unless: []string{"somebody claims the incident"}},
 		}
 		switch inc.State {
 		case remediation.Waiting:
@@ -206,10 +207,10 @@ func crowd(n int) remediation.Overview {
 		}
 		o.Incidents = append(o.Incidents, inc)
 		beat := now.Add(-20 * time.Second)
-		o.Services = append(o.Services, remediation.ServiceNow{
+		o.Services = append(o.Services, view.ServiceNow{
 			Service: name, Stages: []string{"alpha", "beta"}, Traffic: "0.1", Watchdog: &beat, WatchdogMaxAge: 5 * time.Minute,
-			Limits:   []remediation.LimitLeft{{Action: "flag_off", Left: 0, Most: 3}, {Action: "image_retag", Left: 2, Most: 3}},
-			Triggers: []remediation.TriggerNow{{Name: "error_rate", Unit: "ratio", Above: true, Severity: 2}},
+			Limits:   []view.LimitLeft{{Action: "flag_off", Left: 0, Most: 3}, {Action: "image_retag", Left: 2, Most: 3}},
+			Triggers: []view.TriggerNow{{Name: "error_rate", Unit: "ratio", Above: true, Severity: 2}},
 			Rollout:  remediation.Rollout{Service: name, Release: "v2.0.0", Previous: "v1.0.0", State: remediation.RolloutActive, Stage: "beta"},
 		})
 	}

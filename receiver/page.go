@@ -14,8 +14,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 //go:embed templates/*.html
@@ -160,7 +159,7 @@ func (s *Server) frame(c echo.Context, title string) frame {
 }
 
 // liveFrame begins a page that shows o, and what the change before it did.
-func (s *Server) liveFrame(c echo.Context, title string, o remediation.Overview) (frame, error) {
+func (s *Server) liveFrame(c echo.Context, title string, o view.Overview) (frame, error) {
 	f := s.frame(c, title)
 	f.Now = o.Time
 	if id := c.QueryParam("done"); id != "" {

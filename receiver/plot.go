@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // A plot's measures, in its own pixels; a page scales it to what room there is.
@@ -34,19 +35,19 @@ const plotStyle = `<style>@media (prefers-color-scheme: dark){` +
 // plotSVG draws a plot for a page: the line, the threshold, and what was done
 // when. It needs nothing from elsewhere, and its colours are attributes, which
 // the classes plot-* override.
-func plotSVG(p remediation.Plot) template.HTML {
+func plotSVG(p view.Plot) template.HTML {
 	return template.HTML(drawPlot(p, "")) //nolint:gosec // every string in it went through plotText
 }
 
 // PlotFile draws a plot as a file of its own.
-func PlotFile(p remediation.Plot) []byte {
+func PlotFile(p view.Plot) []byte {
 	return []byte(drawPlot(p, plotStyle) + "\n")
 }
 
 // canvas turns values and times into places.
 type canvas struct {
 	strings.Builder
-	p           remediation.Plot
+	p           view.Plot
 	top         float64
 	least, most float64 // of the value axis
 }
@@ -66,7 +67,7 @@ func (c *canvas) y(v float64) float64 {
 
 func (c *canvas) add(format string, args ...any) { fmt.Fprintf(&c.Builder, format, args...) }
 
-func drawPlot(p remediation.Plot, style string) string {
+func drawPlot(p view.Plot, style string) string {
 	lanes, used := plotLabels(p)
 	c := &canvas{p: p, top: 10 + plotLane*float64(used)}
 	ticks := c.scale()
@@ -186,7 +187,7 @@ type label struct {
 
 // plotLabels gives each mark's words a row in which they run into no others,
 // and says how many rows that takes.
-func plotLabels(p remediation.Plot) (labels []label, used int) {
+func plotLabels(p view.Plot) (labels []label, used int) {
 	c := &canvas{p: p}
 	var ends [plotLanes]float64
 	for _, m := range p.Marks {
@@ -261,7 +262,7 @@ func (c *canvas) line() {
 }
 
 // plotWords says in words what a plot shows, for those who do not see it.
-func plotWords(p remediation.Plot) string {
+func plotWords(p view.Plot) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", p.Trigger, p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format("15:04"), bound(p))
 	if n := len(p.Points); n > 0 {
@@ -291,7 +292,7 @@ func plotWords(p remediation.Plot) string {
 }
 
 // bound is the threshold in words.
-func bound(p remediation.Plot) string {
+func bound(p view.Plot) string {
 	if p.Above {
 		return "threshold: above " + remediation.Measure(p.Threshold, p.Unit)
 	}
@@ -319,7 +320,7 @@ func cut(s string, n int) string {
 }
 
 // plotID is a name for a plot's title that no other plot of a page has.
-func plotID(p remediation.Plot) string {
+func plotID(p view.Plot) string {
 	return "plot-" + strings.Map(func(r rune) rune {
 		if r < unicode.MaxASCII && (r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r)) {
 			return r

@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -46,13 +46,13 @@ func golden(t *testing.T, name string, got []byte) {
 var plotOpened = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 
 // breachPlot is an error rate that rises, is backed out and falls.
-func breachPlot() remediation.Plot {
-	p := remediation.Plot{
+func breachPlot() view.Plot {
+	p := view.Plot{
 		Incident: "inc-7", Trigger: "error_rate", Unit: "ratio", Threshold: 0.01, Above: true,
 		From: plotOpened.Add(-15 * time.Minute), To: plotOpened.Add(25 * time.Minute), Step: model.Duration(15 * time.Second),
 	}
 	at := func(d time.Duration) time.Time { return plotOpened.Add(d) }
-	p.Marks = []remediation.Mark{
+	p.Marks = []view.Mark{
 		{Time: at(0), Kind: audit.KindOpened, Label: "opened"},
 		{Time: at(500 * time.Millisecond), Kind: audit.KindIntent, Label: "1-flag_off"},
 		{Time: at(7 * time.Minute), Kind: audit.KindIntent, Label: "2-image_retag"},
@@ -78,7 +78,7 @@ func breachPlot() remediation.Plot {
 }
 
 // evidencePlot has what an audit log holds: few values, and no line between them.
-func evidencePlot() remediation.Plot {
+func evidencePlot() view.Plot {
 	p := breachPlot()
 	p.Step, p.Note, p.Unit, p.Above, p.Threshold = 0, "these are the values that the audit log holds", "", false, 99.5
 	p.Points = []remediation.Point{{Time: plotOpened, Value: 91.25}, {Time: plotOpened.Add(7 * time.Minute), Value: 97}, {Time: plotOpened.Add(14 * time.Minute), Value: 100}}
@@ -145,24 +145,24 @@ var place = regexp.MustCompile(`(?:x|y|x1|x2|y1|y2|cx|cy)="(-?[0-9.]+|NaN|[-+]In
 
 func TestAPlotOfAnythingStaysInItsFrame(t *testing.T) {
 	hostile := "</svg><script>alert(1)</script>\x1b[2J\x00\u202e\"'&" + strings.Repeat("x", 10_000)
-	for name, edit := range map[string]func(*remediation.Plot){
-		"hostile words": func(p *remediation.Plot) {
+	for name, edit := range map[string]func(*view.Plot){
+		"hostile words": func(p *view.Plot) {
 			p.Trigger, p.Incident, p.Note, p.Unit, p.Marks[0].Label = hostile, hostile, hostile, "\"><b>", hostile
 		},
-		"nothing":     func(p *remediation.Plot) { p.Points, p.Marks = nil, nil },
-		"no time":     func(p *remediation.Plot) { p.To = p.From },
-		"backwards":   func(p *remediation.Plot) { p.To = p.From.Add(-time.Hour) },
-		"one second":  func(p *remediation.Plot) { p.To = p.From.Add(time.Second) },
-		"three years": func(p *remediation.Plot) { p.To = p.From.Add(3 * 365 * 24 * time.Hour) },
-		"all zero":    func(p *remediation.Plot) { p.Threshold = 0; p.Points = []remediation.Point{{Time: p.From}} },
-		"below zero": func(p *remediation.Plot) {
+		"nothing":     func(p *view.Plot) { p.Points, p.Marks = nil, nil },
+		"no time":     func(p *view.Plot) { p.To = p.From },
+		"backwards":   func(p *view.Plot) { p.To = p.From.Add(-time.Hour) },
+		"one second":  func(p *view.Plot) { p.To = p.From.Add(time.Second) },
+		"three years": func(p *view.Plot) { p.To = p.From.Add(3 * 365 * 24 * time.Hour) },
+		"all zero":    func(p *view.Plot) { p.Threshold = 0; p.Points = []remediation.Point{{Time: p.From}} },
+		"below zero": func(p *view.Plot) {
 			p.Threshold = -5
 			p.Points = []remediation.Point{{Time: p.From, Value: -1e6}}
 		},
-		"huge":            func(p *remediation.Plot) { p.Points = []remediation.Point{{Time: p.From, Value: 1e300}} },
-		"tiny":            func(p *remediation.Plot) { p.Threshold = 1e-300; p.Points = nil },
-		"the far future":  func(p *remediation.Plot) { p.Points[0].Time = p.To.Add(100 * time.Hour) },
-		"a hundred marks": func(p *remediation.Plot) { p.Marks = append(p.Marks, make([]remediation.Mark, 100)...) },
+		"huge":            func(p *view.Plot) { p.Points = []remediation.Point{{Time: p.From, Value: 1e300}} },
+		"tiny":            func(p *view.Plot) { p.Threshold = 1e-300; p.Points = nil },
+		"the far future":  func(p *view.Plot) { p.Points[0].Time = p.To.Add(100 * time.Hour) },
+		"a hundred marks": func(p *view.Plot) { p.Marks = append(p.Marks, make([]view.Mark, 100)...) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := breachPlot()

@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // fakeService records what the receiver asks of the engine.
@@ -35,7 +35,7 @@ type fakeService struct {
 	look func()
 	// err is what all other methods return.
 	err       error
-	incidents []remediation.IncidentView
+	incidents []view.IncidentView
 	entries   []audit.Entry
 	// incidentFilter and entryFilter are the last ones asked for.
 	incidentFilter remediation.IncidentFilter
@@ -43,10 +43,10 @@ type fakeService struct {
 	// search is the last one asked for, found its answer but for the entries.
 	search   audit.Query
 	found    audit.Page
-	overview remediation.Overview
-	public   remediation.PublicPage
-	rollouts []remediation.RolloutView
-	plot     remediation.Plot
+	overview view.Overview
+	public   view.PublicPage
+	rollouts []view.RolloutView
+	plot     view.Plot
 }
 
 func (f *fakeService) Accept(ctx context.Context, n remediation.Notification) (remediation.Accepted, error) {
@@ -73,34 +73,34 @@ func (f *fakeService) change(words ...string) {
 	f.changes = append(f.changes, strings.Join(words, " "))
 }
 
-func (f *fakeService) Incidents(_ context.Context, filter remediation.IncidentFilter) ([]remediation.IncidentView, error) {
+func (f *fakeService) Incidents(_ context.Context, filter remediation.IncidentFilter) ([]view.IncidentView, error) {
 	f.incidentFilter = filter
 	return f.incidents[:min(len(f.incidents), filter.Limit)], f.err
 }
 
-func (f *fakeService) Incident(_ context.Context, id string) (remediation.IncidentView, error) {
+func (f *fakeService) Incident(_ context.Context, id string) (view.IncidentView, error) {
 	for _, inc := range f.incidents {
 		if inc.ID == id {
 			return inc, f.err
 		}
 	}
-	return remediation.IncidentView{}, &remediation.RefusedError{Refusal: remediation.Missing, Message: "there is no incident " + id}
+	return view.IncidentView{}, &remediation.RefusedError{Refusal: remediation.Missing, Message: "there is no incident " + id}
 }
 
-func (f *fakeService) Plot(_ context.Context, id, trigger string) (remediation.Plot, error) {
+func (f *fakeService) Plot(_ context.Context, id, trigger string) (view.Plot, error) {
 	p := f.plot
 	p.Incident, p.Trigger = id, trigger
 	return p, f.err
 }
 
-func (f *fakeService) ChangeIncident(_ context.Context, id string, verb remediation.Verb, step, actor, reason string) (remediation.IncidentView, error) {
+func (f *fakeService) ChangeIncident(_ context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
 	f.change(id, string(verb), step, actor, reason)
-	return remediation.IncidentView{ID: id}, f.err
+	return view.IncidentView{ID: id}, f.err
 }
 
-func (f *fakeService) Restore(_ context.Context, id string, r remediation.RestoreRequest) (remediation.IncidentView, error) {
+func (f *fakeService) Restore(_ context.Context, id string, r view.RestoreRequest) (view.IncidentView, error) {
 	f.change(id, "restore", fmt.Sprint(r.Force), r.Actor, r.Reason)
-	return remediation.IncidentView{ID: id}, f.err
+	return view.IncidentView{ID: id}, f.err
 }
 
 func (f *fakeService) Entries(_ context.Context, filter audit.Filter) ([]audit.Entry, error) {
@@ -115,7 +115,7 @@ func (f *fakeService) Search(_ context.Context, q audit.Query) (audit.Page, erro
 	return found, f.err
 }
 
-func (f *fakeService) Overview(context.Context) (remediation.Overview, error) {
+func (f *fakeService) Overview(context.Context) (view.Overview, error) {
 	if f.look != nil {
 		f.look()
 	}
@@ -124,7 +124,7 @@ func (f *fakeService) Overview(context.Context) (remediation.Overview, error) {
 	return f.overview, f.err
 }
 
-func (f *fakeService) PublicPage(context.Context, time.Duration) (remediation.PublicPage, error) {
+func (f *fakeService) PublicPage(context.Context, time.Duration) (view.PublicPage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.public, f.err
@@ -155,18 +155,18 @@ func (f *fakeService) Thaw(_ context.Context, service, actor, reason string) ([]
 	return nil, f.err
 }
 
-func (f *fakeService) Rollouts(context.Context) ([]remediation.RolloutView, error) {
+func (f *fakeService) Rollouts(context.Context) ([]view.RolloutView, error) {
 	if f.rollouts != nil {
 		return f.rollouts, f.err
 	}
-	return []remediation.RolloutView{
+	return []view.RolloutView{
 		{Rollout: remediation.Rollout{Service: "a"}}, {Rollout: remediation.Rollout{Service: "b"}},
 	}, f.err
 }
 
-func (f *fakeService) DeclareRollout(_ context.Context, service, release, stage, actor, reason string) (remediation.RolloutView, error) {
+func (f *fakeService) DeclareRollout(_ context.Context, service, release, stage, actor, reason string) (view.RolloutView, error) {
 	f.change("declare", service, release, stage, actor, reason)
-	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: stage}}, f.err
+	return view.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: stage}}, f.err
 }
 
 func (f *fakeService) Preflight(_ context.Context, service string) (remediation.PreflightView, error) {
@@ -192,23 +192,23 @@ func (f *fakeService) StartRehearsal(_ context.Context, service, plan, actor, re
 	return remediation.RehearsalView{Service: service, Plans: []string{plan}, Running: true}, f.err
 }
 
-func (f *fakeService) StartRollout(_ context.Context, r remediation.RolloutStart) (remediation.RolloutView, error) {
+func (f *fakeService) StartRollout(_ context.Context, r remediation.RolloutStart) (view.RolloutView, error) {
 	f.change("start", r.Service, r.Release, r.Stage, r.Actor, r.Reason, fmt.Sprint(r.Auto))
-	return remediation.RolloutView{Rollout: remediation.Rollout{Service: r.Service, Promotion: &remediation.Promotion{To: "alpha"}}}, f.err
+	return view.RolloutView{Rollout: remediation.Rollout{Service: r.Service, Promotion: &remediation.Promotion{To: "alpha"}}}, f.err
 }
 
-func (f *fakeService) ChangeRollout(_ context.Context, c remediation.RolloutChange) (remediation.RolloutView, error) {
+func (f *fakeService) ChangeRollout(_ context.Context, c remediation.RolloutChange) (view.RolloutView, error) {
 	f.change("rollout", string(c.Verb), c.Service, c.Actor, c.Reason, fmt.Sprint(c.Force))
-	return remediation.RolloutView{Rollout: remediation.Rollout{Service: c.Service}}, f.err
+	return view.RolloutView{Rollout: remediation.Rollout{Service: c.Service}}, f.err
 }
 
-func (f *fakeService) WaitForPromotion(_ context.Context, service string) (remediation.RolloutView, error) {
+func (f *fakeService) WaitForPromotion(_ context.Context, service string) (view.RolloutView, error) {
 	f.change("wait", service)
-	return remediation.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: "alpha"}}, f.err
+	return view.RolloutView{Rollout: remediation.Rollout{Service: service, Stage: "alpha"}}, f.err
 }
 
-func (f *fakeService) RolloutReport(_ context.Context, service string) (remediation.RolloutReport, error) {
-	return remediation.RolloutReport{Service: service, Release: "v2"}, f.err
+func (f *fakeService) RolloutReport(_ context.Context, service string) (view.RolloutReport, error) {
+	return view.RolloutReport{Service: service, Release: "v2"}, f.err
 }
 
 func (f *fakeService) Brief(_ context.Context, id string) (remediation.Brief, error) {

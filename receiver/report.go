@@ -7,17 +7,17 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 // Report is a post-incident report: an incident and its part of the audit log,
 // put in the order in which people ask about it. Markdown writes it.
 type Report struct {
-	Incident remediation.IncidentView `json:"incident"`
-	Made     time.Time                `json:"made"`
+	Incident view.IncidentView `json:"incident"`
+	Made     time.Time         `json:"made"`
 	// Summary are sentences.
 	Summary   []string         `json:"summary"`
 	Durations []ReportDuration `json:"durations"`
@@ -26,8 +26,8 @@ type Report struct {
 	People    []ReportDecision `json:"people"`
 	Questions []string         `json:"questions"`
 	// Entries are the incident's, and the freezes and blindness of its time.
-	Entries []audit.Entry      `json:"entries"`
-	Plots   []remediation.Plot `json:"plots"`
+	Entries []audit.Entry `json:"entries"`
+	Plots   []view.Plot   `json:"plots"`
 }
 
 // ReportDuration is the time between two moments; Took is nil where one of them
@@ -74,10 +74,10 @@ type ReportDecision struct {
 
 // ReportSource is what a report is made from: a Service, a server's API, a store.
 type ReportSource interface {
-	Incident(ctx context.Context, id string) (remediation.IncidentView, error)
+	Incident(ctx context.Context, id string) (view.IncidentView, error)
 	// Entries is called with a Limit of maxLimit at most.
 	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
-	Plot(ctx context.Context, id, trigger string) (remediation.Plot, error)
+	Plot(ctx context.Context, id, trigger string) (view.Plot, error)
 }
 
 // reportPlots bounds the plots of a report.
@@ -89,7 +89,7 @@ func NewReport(ctx context.Context, src ReportSource, id string, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Incident: whole(inc), Made: now.UTC(), Plots: []remediation.Plot{}}
+	r := &Report{Incident: whole(inc), Made: now.UTC(), Plots: []view.Plot{}}
 	if r.Entries, err = reportEntries(ctx, src, inc); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func NewReport(ctx context.Context, src ReportSource, id string, now time.Time) 
 
 // reportEntries returns the incident's entries, and those of freezes and
 // blindness in its time, oldest first.
-func reportEntries(ctx context.Context, src ReportSource, inc remediation.IncidentView) ([]audit.Entry, error) {
+func reportEntries(ctx context.Context, src ReportSource, inc view.IncidentView) ([]audit.Entry, error) {
 	all, err := everyEntry(ctx, src, audit.Filter{Incident: inc.ID})
 	if err != nil {
 		return nil, err

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 // summary tells the incident in a few sentences.
@@ -79,7 +79,7 @@ func (r *Report) summary() {
 	}
 }
 
-func because(inc remediation.IncidentView) string {
+func because(inc view.IncidentView) string {
 	if inc.Reason == "" {
 		return ""
 	}

@@ -11,16 +11,17 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // told is a source of one incident and its log, a page at a time.
 type told struct {
-	incident remediation.IncidentView
+	incident view.IncidentView
 	entries  []audit.Entry
-	plot     func(trigger string) (remediation.Plot, error)
+	plot     func(trigger string) (view.Plot, error)
 }
 
-func (s *told) Incident(context.Context, string) (remediation.IncidentView, error) {
+func (s *told) Incident(context.Context, string) (view.IncidentView, error) {
 	return s.incident, nil
 }
 
@@ -33,7 +34,7 @@ func (s *told) Entries(_ context.Context, f audit.Filter) (out []audit.Entry, _ 
 	return out, nil
 }
 
-func (s *told) Plot(_ context.Context, _, trigger string) (remediation.Plot, error) {
+func (s *told) Plot(_ context.Context, _, trigger string) (view.Plot, error) {
 	return s.plot(trigger)
 }
 
@@ -55,12 +56,12 @@ func (s *told) log(after time.Duration, kind audit.Kind, actor, step string, det
 // aLadder is an incident that took two steps, the second of which failed at first.
 func aLadder() *told {
 	at := func(d time.Duration) *time.Time { t := plotOpened.Add(d); return &t }
-	s := &told{incident: remediation.IncidentView{
+	s := &told{incident: view.IncidentView{
 		ID: "inc-7", Service: "social-intel", Rollout: "v2.0.0", State: remediation.Closed, Opened: plotOpened, Closed: at(24 * time.Minute),
-		Triggers: []remediation.TriggerView{{Trigger: "error_rate", Fingerprint: "af1", Threshold: 0.01}, {Trigger: "error_rate", Fingerprint: "af2"}, {Trigger: "breach_of_trust"}},
-	}, plot: func(trigger string) (remediation.Plot, error) {
+		Triggers: []view.TriggerView{{Trigger: "error_rate", Fingerprint: "af1", Threshold: 0.01}, {Trigger: "error_rate", Fingerprint: "af2"}, {Trigger: "breach_of_trust"}},
+	}, plot: func(trigger string) (view.Plot, error) {
 		if trigger != "error_rate" {
-			return remediation.Plot{}, errors.New("no expression")
+			return view.Plot{}, errors.New("no expression")
 		}
 		return breachPlot(), nil
 	}}
@@ -133,7 +134,7 @@ func TestAReportMeasuresFromBreachToPostToIntentToRecovery(t *testing.T) {
 	s.entries = s.entries[:3]
 	p := breachPlot()
 	p.Step = 0
-	s.plot = func(string) (remediation.Plot, error) { return p, nil }
+	s.plot = func(string) (view.Plot, error) { return p, nil }
 	for _, d := range reportOf(t, s).Durations {
 		if d.Took != nil || d.Note == "" {
 			t.Errorf("%s took %v (%s), and nothing is known of it", d.Name, d.Took, d.Note)
@@ -154,7 +155,7 @@ func TestAReportMeasuresFromTheFirstValueAndFromAReopening(t *testing.T) {
 	p := breachPlot()
 	first := slices.IndexFunc(p.Points, func(pt remediation.Point) bool { return pt.Value > p.Threshold })
 	p.Points = p.Points[first:] // the series begins with the breach
-	s.plot = func(string) (remediation.Plot, error) { return p, nil }
+	s.plot = func(string) (view.Plot, error) { return p, nil }
 	if got := took(s, "breach to post"); got != "3m45s" {
 		t.Errorf("breach to post took %s", got)
 	}
@@ -217,7 +218,7 @@ func TestNothingFromOutsideIsMarkdown(t *testing.T) {
 	for i := range s.incident.Triggers {
 		s.incident.Triggers[i].Trigger = hostile
 	}
-	s.plot = func(string) (remediation.Plot, error) {
+	s.plot = func(string) (view.Plot, error) {
 		p := breachPlot()
 		p.Trigger, p.Note, p.Marks[0].Label = hostile, hostile, hostile
 		return p, nil

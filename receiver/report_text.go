@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 const (
@@ -177,7 +177,7 @@ func (r *Report) writeHolds(w *markdown) {
 	}
 	var rows [][]string
 	for _, h := range r.Holds {
-		means, _ := remediation.HoldWords(h.Reason)
+		means, _ := view.HoldWords(h.Reason)
 		lasted := "goes on"
 		if h.Lasted != nil {
 			lasted = spanText(*h.Lasted)

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 func (s *Server) listRollouts(c echo.Context, _ string) error {
@@ -19,14 +19,14 @@ func (s *Server) listRollouts(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	rollouts := []remediation.RolloutView{}
+	rollouts := []view.RolloutView{}
 	for _, r := range list {
 		if service := q.Get("service"); service == "" || service == r.Service {
 			rollouts = append(rollouts, wholeRollout(r))
 		}
 	}
 	return s.answer(c, struct {
-		Rollouts []remediation.RolloutView `json:"rollouts"`
+		Rollouts []view.RolloutView `json:"rollouts"`
 	}{rollouts})
 }
 
@@ -99,7 +99,7 @@ func (s *Server) changeRollout(verb remediation.RolloutVerb) func(echo.Context, 
 }
 
 // answerRollout answers a rollout as it is once its traffic is set.
-func (s *Server) answerRollout(c echo.Context, r remediation.RolloutView, err error) error {
+func (s *Server) answerRollout(c echo.Context, r view.RolloutView, err error) error {
 	if err == nil && r.Promotion != nil {
 		ctx, cancel := context.WithTimeout(c.Request().Context(), promotionWait)
 		defer cancel()
@@ -161,9 +161,9 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 	return s.finish(c, actor, what+" the rollout of "+form.Get("service"), reason, to)
 }
 
-func wholeRollout(r remediation.RolloutView) remediation.RolloutView {
+func wholeRollout(r view.RolloutView) view.RolloutView {
 	if r.Criteria == nil {
-		r.Criteria = []remediation.CriterionView{}
+		r.Criteria = []view.CriterionView{}
 	}
 	return r
 }

@@ -31,14 +31,14 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options is what New needs; every field is required.
 type Options struct {
-	Service remediation.Service
+	Service view.Service
 	Config  *Config
 	// Registry takes the receiver's metrics, and is what /metrics shows.
 	Registry *prometheus.Registry
@@ -53,7 +53,7 @@ type Options struct {
 
 // Server answers backout's addresses. It is an http.Handler.
 type Server struct {
-	service remediation.Service
+	service view.Service
 	logger  *slog.Logger
 	reload  func(ctx context.Context, actor string) error
 	now     func() time.Time
@@ -146,10 +146,10 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e.GET("/api/v1/incidents/:id", s.read(s.showIncident))
 	e.GET("/api/v1/incidents/:id/plot", s.read(s.showPlot))
 	e.GET("/api/v1/incidents/:id/brief", s.read(s.showBrief))
-	for _, v := range []remediation.Verb{remediation.Approve, remediation.Deny} {
+	for _, v := range []view.Verb{view.Approve, view.Deny} {
 		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.decideStep(v)))
 	}
-	for _, v := range []remediation.Verb{remediation.Claim, remediation.Release, remediation.Close} {
+	for _, v := range []view.Verb{view.Claim, view.Release, view.Close} {
 		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.changeIncident(v)))
 	}
 	e.POST("/api/v1/incidents/:id/restore", s.change(s.restoreIncident))

@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/engine"
 	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/rules"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // shop is a real engine on a real store, with a service, a Prometheus and a clock
@@ -27,7 +27,7 @@ type shop struct {
 	*Server
 	t      testing.TB
 	store  *store.SQLite
-	engine *remediation.Engine
+	engine *engine.Engine
 	expr   rules.Expressions
 
 	mu              sync.Mutex
@@ -103,7 +103,7 @@ func newShop(t testing.TB) *shop {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	s.engine, err = remediation.New(t.Context(), remediation.Options{
+	s.engine, err = engine.New(t.Context(), engine.Options{
 		Store: st, Playbooks: []*alerts.Playbook{pb}, Kinds: kinds, Prometheus: s, Alertmanager: s, History: s,
 		Mode: remediation.Act, Now: s.clock, Logger: logger,
 	})

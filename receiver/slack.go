@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/slack-go/slack"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/slack-go/slack"
 )
 
 const (
@@ -46,9 +46,9 @@ const (
 
 // slackDecision is what a button, and then the modal that it opens, is about.
 type slackDecision struct {
-	Verb     remediation.Verb `json:"verb,omitempty"`
-	Incident string           `json:"incident"`
-	Step     string           `json:"step"`
+	Verb     view.Verb `json:"verb,omitempty"`
+	Incident string    `json:"incident"`
+	Step     string    `json:"step"`
 }
 
 // interact answers POST /slack/interactions: a button of an incident's message, or
@@ -155,7 +155,7 @@ const notAllowed = "You may not approve or deny steps of backout. Those who may 
 // slackButton asks for the reason.
 func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who *SlackUser, in slack.InteractionCallback) error {
 	pressed := in.ActionCallback.BlockActions[0]
-	d := slackDecision{Verb: map[string]remediation.Verb{slackApprove: remediation.Approve, slackDeny: remediation.Deny}[pressed.ActionID]}
+	d := slackDecision{Verb: map[string]view.Verb{slackApprove: view.Approve, slackDeny: view.Deny}[pressed.ActionID]}
 	verb := d.Verb
 	if err := json.Unmarshal([]byte(pressed.Value), &d); err != nil || verb == "" || d.Incident == "" || d.Step == "" {
 		return refuse(http.StatusBadRequest, "the button is none of backout's")
@@ -182,7 +182,7 @@ func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who
 // slackReasoned carries out what somebody decided.
 func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *SlackUser, modal slack.View) error {
 	var d slackDecision
-	if err := json.Unmarshal([]byte(modal.PrivateMetadata), &d); err != nil || d.Verb != remediation.Approve && d.Verb != remediation.Deny || d.Incident == "" || d.Step == "" {
+	if err := json.Unmarshal([]byte(modal.PrivateMetadata), &d); err != nil || d.Verb != view.Approve && d.Verb != view.Deny || d.Incident == "" || d.Step == "" {
 		return refuse(http.StatusBadRequest, "the modal is none of backout's")
 	}
 	if who == nil {
@@ -220,7 +220,7 @@ func (s *Server) slackProblem(c echo.Context, words string) error {
 // slackModal asks for a reason.
 func slackModal(d slackDecision) (slack.ModalViewRequest, error) {
 	title, means := "Approve this step", "It runs as soon as you send this, if all else still allows it."
-	if d.Verb == remediation.Deny {
+	if d.Verb == view.Deny {
 		title, means = "Deny this step", "It is skipped."
 	}
 	text := func(words string) *slack.TextBlockObject {

@@ -15,11 +15,12 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // PublicSource is all that the public page needs of the engine.
 type PublicSource interface {
-	PublicPage(ctx context.Context, past time.Duration) (remediation.PublicPage, error)
+	PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error)
 }
 
 // StatusPage is the public status page: words for customers, and nothing of what
@@ -164,7 +165,7 @@ func tagged(body []byte) statusBody {
 }
 
 // lastChange is when the public was last told anything, zero where it never was.
-func lastChange(p remediation.PublicPage) (at time.Time) {
+func lastChange(p view.PublicPage) (at time.Time) {
 	for _, all := range [][]remediation.PublicIncident{p.Open, p.Past} {
 		for _, inc := range all {
 			if inc.Updated.After(at) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // The shape of Statuspage's /api/v2/summary.json.
@@ -76,7 +77,7 @@ func publicID(kind, name string) string {
 
 // summarize writes a page in the shape that clients of Statuspage read: open
 // incidents only, the newest update first.
-func summarize(p remediation.PublicPage) summary {
+func summarize(p view.PublicPage) summary {
 	id := publicID("page", "")
 	s := summary{
 		Page:       summaryPage{ID: id, Name: "Status", URL: "/status", TimeZone: "Etc/UTC"},
@@ -128,7 +129,7 @@ func newSummaryComponent(name, description string, status remediation.ComponentS
 }
 
 // overall says how all of it is, in Statuspage's words.
-func overall(p remediation.PublicPage) summaryStatus {
+func overall(p view.PublicPage) summaryStatus {
 	if len(p.Components) == 0 && len(p.Open) == 0 {
 		return summaryStatus{"none", "No Components Are Listed Here"} // nothing is watched in public, so nothing is promised
 	}
@@ -145,7 +146,7 @@ func overall(p remediation.PublicPage) summaryStatus {
 
 // statusView is what the page's template shows.
 type statusView struct {
-	remediation.PublicPage
+	view.PublicPage
 	Overall summaryStatus
 }
 

@@ -1,8 +1,10 @@
 package receiver
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,11 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"context"
-
-	"log/slog"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // public is the status page of a source.
@@ -126,8 +125,8 @@ func TestAStatusThatIsNotKnownIsSaidAndNotKept(t *testing.T) {
 
 func TestWordsForThePublicShowAsPlainText(t *testing.T) {
 	evil := `<script>alert(1)</script>` + "\u202e\x1b[31m" + strings.Repeat("x", 10_000)
-	f := &fakeService{public: remediation.PublicPage{
-		Components: []remediation.PublicPart{{Name: evil, Description: evil, Status: "operational"}},
+	f := &fakeService{public: view.PublicPage{
+		Components: []view.PublicPart{{Name: evil, Description: evil, Status: "operational"}},
 		Open: []remediation.PublicIncident{{Name: evil, Impact: remediation.ImpactMajor, Status: "identified",
 			Components: []remediation.PublicComponent{{Name: evil}}, Updates: []remediation.PublicUpdate{{Number: 1, Words: evil}}}},
 	}}
@@ -158,10 +157,10 @@ func TestThePublicPageIsServedUntilItIsToldToEnd(t *testing.T) {
 }
 
 func TestAPageWithoutComponentsPromisesNothing(t *testing.T) {
-	if got := overall(remediation.PublicPage{}); got.Indicator != "none" || strings.Contains(got.Description, "Operational") {
+	if got := overall(view.PublicPage{}); got.Indicator != "none" || strings.Contains(got.Description, "Operational") {
 		t.Errorf("%+v", got)
 	}
-	if got := overall(remediation.PublicPage{Components: []remediation.PublicPart{{Name: "API"}}}); got.Description != "All Systems Operational" {
+	if got := overall(view.PublicPage{Components: []view.PublicPart{{Name: "API"}}}); got.Description != "All Systems Operational" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,33 +1,33 @@
 package receiver
 
 import (
-	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // storyOf is an incident as a commander asks for it.
-func storyOf(v remediation.IncidentView, o remediation.Overview) remediation.Story {
+func storyOf(v view.IncidentView, o view.Overview) view.Story {
 	service, _ := serviceOf(o, v.Service)
-	return remediation.NewStory(v, service, o.Time)
+	return view.NewStory(v, service, o.Time)
 }
 
-func serviceOf(o remediation.Overview, name string) (remediation.ServiceNow, bool) {
+func serviceOf(o view.Overview, name string) (view.ServiceNow, bool) {
 	for _, s := range o.Services {
 		if s.Service == name {
 			return s, true
 		}
 	}
-	return remediation.ServiceNow{}, false
+	return view.ServiceNow{}, false
 }
 
 // event is a moment of the incident's timeline, with its evidence.
 type event struct {
-	remediation.TimelineEvent
+	view.TimelineEvent
 	Evidence []evidenceLine
 }
 
 func newEvent(e audit.Entry) event {
-	return event{remediation.Describe(e), evidenceOf(e.Detail)}
+	return event{view.Describe(e), evidenceOf(e.Detail)}
 }
 
 // evidenceLine is one key of an entry's detail.

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 // capital begins a word as a sentence begins.
@@ -80,24 +80,24 @@ func (p *pages) functions() template.FuncMap {
 				Now            time.Time
 			}{all, csrf, back, id, now}
 		},
-		"freezeOf": func(service string, services []remediation.ServiceNow, csrf, back, id string) any {
+		"freezeOf": func(service string, services []view.ServiceNow, csrf, back, id string) any {
 			return struct {
 				Service, CSRF, Back, ID string
-				Services                []remediation.ServiceNow
+				Services                []view.ServiceNow
 			}{service, csrf, back, id, services}
 		},
-		"approvalOf": func(s remediation.Story, csrf, back string) any {
+		"approvalOf": func(s view.Story, csrf, back string) any {
 			return struct {
-				Story      remediation.Story
+				Story      view.Story
 				CSRF, Back string
 			}{s, csrf, back}
 		},
-		"signalsOf": func(service, csrf string, now time.Time, n int, all []remediation.SignalNow) any {
+		"signalsOf": func(service, csrf string, now time.Time, n int, all []view.SignalNow) any {
 			return struct {
 				Service, CSRF string
 				Now           time.Time
 				N             int
-				Signals       []remediation.SignalNow
+				Signals       []view.SignalNow
 			}{service, csrf, now, n, all}
 		},
 		"rolloutOf": func(service, csrf string, n int, verb, label, explain, button string) any {

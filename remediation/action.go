@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/locotoki/backout/alerts"
 )
@@ -83,4 +84,17 @@ type Watcher interface {
 	// ends (nil) or the watch does (an error: it is begun again). It changes
 	// nothing: what somebody turned back on is told, not fought.
 	Watch(ctx context.Context, report func(what string)) error
+}
+
+// InDoubt marks an error after which the effect may or may not have happened.
+func InDoubt(err error) error { return &inDoubtError{err} }
+
+type inDoubtError struct{ error }
+
+func (e *inDoubtError) Unwrap() error { return e.error }
+
+// IsInDoubt also counts a deadline: what it cut off may have been done.
+func IsInDoubt(err error) bool {
+	var d *inDoubtError
+	return errors.As(err, &d) || errors.Is(err, context.DeadlineExceeded)
 }

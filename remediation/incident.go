@@ -1,6 +1,8 @@
 package remediation
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -201,15 +203,15 @@ type Step struct {
 	Error   string `json:"error,omitempty"`
 }
 
-// answeredFalse reports whether all that the incident is about was asked of
+// AnsweredFalse reports whether all that the incident is about was asked of
 // Prometheus and is false: an alert alone, which anybody may have posted, must not
 // stop a rollout. No step has run for it.
-func (inc *Incident) answeredFalse() bool {
+func (inc *Incident) AnsweredFalse() bool {
 	if inc.State != Waiting || inc.Reason != HoldUnconfirmed || inc.Ran || inc.Intended || inc.Restore != nil || inc.Abort != nil {
 		return false
 	}
 	return !slices.ContainsFunc(inc.Triggers, func(t TriggerState) bool {
-		return t.Signal != "" || t.Value == nil || t.beyond(*t.Value)
+		return t.Signal != "" || t.Value == nil || t.Beyond(*t.Value)
 	})
 }
 
@@ -251,8 +253,8 @@ const (
 	partAlerts = 2000
 )
 
-// parts divides a large notification.
-func (n Notification) parts() []Notification {
+// Split divides a large notification.
+func (n Notification) Split() []Notification {
 	var out []Notification
 	size, from := 0, 0
 	for i, al := range n.Alerts {
@@ -363,4 +365,191 @@ type Beat struct {
 	// Away is since when Prometheus does not answer, once that is in the audit log;
 	// zero where it does.
 	Away time.Time
+}
+
+// IsBeat reports whether an alert is a watchdog that beats.
+func (al Alert) IsBeat() bool {
+	return al.Labels["alertname"] == "Watchdog" && al.Labels["trigger"] == "" && al.Status == "firing"
+}
+
+func (al Alert) Drill() bool { return al.Labels["drill"] == "true" }
+
+// Reopen puts a closed incident back to its place in the ladder.
+func (inc *Incident) Reopen(now time.Time) {
+	inc.State, inc.Reason, inc.Why, inc.Until = Confirming, "", "", nil
+	inc.Since, inc.Reopened, inc.Closed, inc.FalseSince, inc.SettleFrom = now, &now, nil, nil, nil
+	inc.Review, inc.ByHand = true, false
+	inc.Unstuck()
+	inc.ResetPolls()
+}
+
+// Name is the trigger's name, "" for none.
+func (t *TriggerState) Name() string {
+	if t == nil {
+		return ""
+	}
+	return t.Trigger
+}
+
+// Operation names one step of one incident for good; a fresh store that counts
+// incidents from 1 again gets other names.
+func (inc *Incident) Operation(s *Step) string {
+	return fmt.Sprintf("%s/%s@%d", inc.ID, s.ID(), inc.Opened.Unix())
+}
+
+// Fired is when the alert that is acted on now was accepted.
+func (inc *Incident) Fired() time.Time {
+	if inc.Reopened != nil {
+		return *inc.Reopened
+	}
+	return inc.Opened
+}
+
+// Attempt names one try of a step, so that a second try does not hide the
+// first from the limits.
+func (s *Step) Attempt() string { return fmt.Sprintf("%s@%d", s.ID(), s.Started.UnixNano()) }
+
+// VoidApprovals forgets questions and answers: the wait that asked is over.
+func (inc *Incident) VoidApprovals() {
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		s.Approved, s.ApprovalAsked, s.ApprovalPlan = "", nil, ""
+	}
+}
+
+// Unstuck: the ladder has gone on, or a human has come.
+func (inc *Incident) Unstuck() { inc.Stuck, inc.Called, inc.Paged = nil, false, nil }
+
+// Shift moves the incident's moments. Those that people gave stay (a freeze's end),
+// and so does the start of a step that runs, which names it to the limits.
+func (inc *Incident) Shift(move func(*time.Time)) {
+	for _, t := range []*time.Time{&inc.Since, inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.BlindSince, &inc.Polled, &inc.Wake} {
+		move(t)
+	}
+	if inc.Reason != HoldFrozen {
+		move(inc.Until)
+	}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		move(s.ApprovalAsked)
+		if s.State != StepIntent {
+			move(s.Started)
+			move(s.Finished)
+		}
+	}
+}
+
+// Superseded tells whether a later rollout has the incident's targets.
+func (inc *Incident) Superseded(r Rollout) bool {
+	return inc.State == Closed && (r.Active() || r.Started != nil && r.Started.After(*inc.Closed))
+}
+
+// NeedsHuman returns why a person must come; nobody needs to be called to an
+// incident that somebody has claimed.
+func (inc *Incident) NeedsHuman() map[string]bool {
+	out := map[string]bool{}
+	if inc.ClaimedBy != "" || inc.Drill {
+		return out
+	}
+	for _, p := range inc.Paged {
+		out[p] = true
+	}
+	if inc.State == Waiting {
+		switch inc.Reason {
+		case HoldApproval, HoldTarget, HoldBreaker, HoldStepFailed, HoldNoData:
+			out[string(inc.Reason)] = true
+		}
+	}
+	if inc.State == Exhausted {
+		out[string(Exhausted)] = true
+	}
+	return out
+}
+
+// IsStuck is the step that waits for a human to claim and release the incident, or "".
+func (inc *Incident) IsStuck() string {
+	if inc.State == Closed {
+		return ""
+	}
+	if s := inc.Unhandled(); s != nil {
+		return s.ID()
+	}
+	for i := range inc.Steps {
+		if s := &inc.Steps[i]; inc.Reason == HoldStepFailed && s.State == StepInDoubt {
+			return s.ID()
+		}
+	}
+	return ""
+}
+
+// Abort is a commander's order to back a rollout out, by an abort or a signal. It stands in place of
+// confirmation: the listed steps run in their order, each verified, without waiting
+// whether it helped, and without asking Prometheus. What is lossy still needs its
+// approval.
+type Abort struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	Began  time.Time `json:"began"`
+	// Ended is when its last step was verified, or somebody closed the incident.
+	Ended *time.Time `json:"ended,omitempty"`
+	// Signals are those that gave the order instead, nothing for an abort; Steps are
+	// then the numbers of the steps that their plans list: no other runs on their word.
+	Signals []string `json:"signals,omitempty"`
+	Steps   []int    `json:"steps,omitempty"`
+}
+
+// Aborting tells whether an order to back the release out is being carried out.
+func (inc *Incident) Aborting() bool { return inc.Abort != nil && inc.Abort.Ended == nil }
+
+// Lists tells whether a step runs on the order's word.
+func (a *Abort) Lists(s *Step) bool { return len(a.Signals) == 0 || slices.Contains(a.Steps, s.Number) }
+
+// FailedRestore returns a step that could not be put back, or nil.
+func (inc *Incident) FailedRestore() *Step {
+	for i := range inc.Steps {
+		if s := &inc.Steps[i]; s.State == StepFailed && s.Verified {
+			return s
+		}
+	}
+	return nil
+}
+
+// ToRestore returns the step that is put back next: of those that changed their
+// target, the one that ran last. What was only told, and what loses data, is not
+// put back.
+func (inc *Incident) ToRestore() *Step {
+	var last *Step
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.Before == nil || s.Risk == alerts.Lossy || !s.Verified || s.Started == nil {
+			continue
+		}
+		if s.State != StepDone && s.State != StepFailed && (s.State != StepIntent || !s.Undoing) {
+			continue
+		}
+		if last == nil || s.Started.After(*last.Started) || s.Started.Equal(*last.Started) && s.Number > last.Number {
+			last = s
+		}
+	}
+	return last
+}
+
+// LossyDone returns a step that lost data, which nothing brings back, or nil.
+func (inc *Incident) LossyDone() *Step {
+	for i := range inc.Steps {
+		if s := &inc.Steps[i]; s.Risk == alerts.Lossy && s.State == StepDone {
+			return s
+		}
+	}
+	return nil
+}
+
+// PlanHash names the ladder an approval was asked for.
+func (inc *Incident) PlanHash() string {
+	ladder := []byte(inc.ID + "\n" + inc.PlaybookHash + "\n")
+	for i := range inc.Steps {
+		ladder = fmt.Appendln(ladder, inc.Steps[i].ID(), inc.Steps[i].Target)
+	}
+	sum := sha256.Sum256(ladder)
+	return hex.EncodeToString(sum[:])
 }

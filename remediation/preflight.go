@@ -3,11 +3,13 @@ package remediation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // Proved is what a proof came to.
@@ -31,8 +33,8 @@ type Finding struct {
 	Cause string `json:"cause,omitempty"`
 }
 
-// because is a Finding that has its evidence's cause with others.
-func (f Finding) because(cause string) Finding {
+// Because is a Finding that has its evidence's cause with others.
+func (f Finding) Because(cause string) Finding {
 	f.Cause = cause
 	return f
 }
@@ -121,7 +123,7 @@ func FindingOf(err error) Finding {
 		return Finding{Result: Pass}
 	}
 	f := Finding{Result: Fail}
-	if isInDoubt(err) || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if IsInDoubt(err) || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		f.Result = CannotTell
 	}
 	f.Evidence, f.Next, _ = strings.Cut(err.Error(), "; try: ")
@@ -205,10 +207,10 @@ type PreflightView struct {
 	Missing []string `json:"missing"`
 }
 
-// signed returns who signed an item for a release, or nil. Under the playbook of
+// Signed returns who signed an item for a release, or nil. Under the playbook of
 // that release the signature counts only as long as the playbook, and what was seen
 // of the item, are what they were. One cause of several items is signed for once.
-func (p Preflight) signed(b *alerts.Playbook, it PreflightItem, release string) *Signature {
+func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) *Signature {
 	for i := range p.Signatures {
 		s := &p.Signatures[i]
 		switch {
@@ -221,14 +223,94 @@ func (p Preflight) signed(b *alerts.Playbook, it PreflightItem, release string) 
 	return nil
 }
 
-// signedBefore reports whether an item was signed for a release, under whichever playbook.
-func (p Preflight) signedBefore(item, release string) bool {
+// SignedBefore reports whether an item was signed for a release, under whichever playbook.
+func (p Preflight) SignedBefore(item, release string) bool {
 	return slices.ContainsFunc(p.Signatures, func(s Signature) bool { return s.Item == item && s.Release == release })
 }
 
-// sign adds a signature in the place of an earlier one of the same item; those of
+// Sign adds a signature in the place of an earlier one of the same item; those of
 // other releases count no more, and go.
-func (p *Preflight) sign(s Signature) {
+func (p *Preflight) Sign(s Signature) {
 	p.Signatures = slices.DeleteFunc(p.Signatures, func(old Signature) bool { return old.Item == s.Item || old.Release != s.Release })
 	p.Signatures = append(p.Signatures, s)
+}
+
+// LagFinding judges how far a replica is behind.
+func LagFinding(lag, most time.Duration) Finding {
+	if lag < most {
+		return Passed(fmt.Sprintf("the lag is %s", lag.Round(time.Millisecond)))
+	}
+	return Failed(fmt.Sprintf("the lag is %s, and must be below %s", lag.Round(time.Millisecond), most), "look what keeps the replica busy")
+}
+
+// LookProof is what a look at an action's target comes to.
+func LookProof(ctx context.Context, a Action) Finding {
+	look, err := a.Look(ctx, "preflight")
+	if err != nil {
+		return FindingOf(err)
+	}
+	if look.Position == HalfWay {
+		return Failed("the target stands half-way between two states", "bring it into one of them by hand")
+	}
+	return Passed("the target can be acted on; it is " + string(look.Position))
+}
+
+// Describe names a rule by what tells it from its neighbours.
+func (r LoadedRule) Describe() string {
+	for _, label := range []string{"trigger", "indicator"} {
+		if v := r.Labels[label]; v != "" {
+			return fmt.Sprintf("%s (%s %s)", r.Name, label, v)
+		}
+	}
+	return r.Name
+}
+
+func PromQL() parser.Parser { return parser.NewParser(parser.Options{}) }
+
+// Detail is what the audit log has of a run.
+func (r *PreflightRun) Detail() map[string]any {
+	count := map[Proved]int64{}
+	failed, unknown := []any{}, []any{}
+	for _, it := range r.Items {
+		count[it.Result]++
+		switch it.Result {
+		case Fail:
+			failed = append(failed, map[string]any{"item": it.ID, "evidence": it.Evidence})
+		case CannotTell:
+			unknown = append(unknown, map[string]any{"item": it.ID, "evidence": it.Evidence})
+		}
+	}
+	return map[string]any{
+		"what": "preflight", "release": r.Release, "playbook": r.Playbook, "reason": r.Reason,
+		"passed": count[Pass], "failed": failed, "cannot_tell": unknown,
+	}
+}
+
+// Take notes who signed for an item, which then is as good as seen, unless it was
+// seen to fail.
+func (it *PreflightItem) Take(s *Signature) {
+	it.Signed = s
+	if s != nil && it.Owner != "" {
+		it.Finding = Passed("signed by " + s.By + ": " + s.Reason)
+	}
+}
+
+// SignRequest is a human's word for one item of a preflight.
+type SignRequest struct {
+	Service string
+	// Item is its id, or the part of it behind the slash where that is enough.
+	Item string
+	// By is who says so; Actor where it is "".
+	By            string
+	Actor, Reason string
+}
+
+// SignedSince tells whether a signature counts: one from before the release was
+// backed out was for something that has proved wrong.
+func (r Rollout) SignedSince(s *Signature) bool {
+	if s == nil {
+		return false
+	}
+	ended := r.State == RolloutRolledBack || r.State == RolloutAborted
+	return !ended || r.Release != s.Release || r.StageSince == nil || s.Time.After(*r.StageSince)
 }

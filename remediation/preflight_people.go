@@ -8,9 +8,9 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// peoplesItems are the pieces of a playbook's work that no machine can check, in
+// PeoplesItems are the pieces of a playbook's work that no machine can check, in
 // the playbook's order: all of them are signed for by a human.
-func peoplesItems(pb *alerts.Playbook) []PreflightItem {
+func PeoplesItems(pb *alerts.Playbook) []PreflightItem {
 	l := &workList{lead: "Rollout Lead"}
 	if len(pb.Team) > 0 {
 		l.lead = owns(pb.Team[0].Role, pb.Team[0].Name)
@@ -38,12 +38,12 @@ func peoplesItems(pb *alerts.Playbook) []PreflightItem {
 		}
 		for _, t := range p.Tasks {
 			for _, item := range t.Items {
-				l.add("phase", item, owner, before(p.When), p.Name+": "+t.Name)
+				l.add("phase", item, owner, Before(p.When), p.Name+": "+t.Name)
 			}
 		}
 	}
 	for _, t := range pb.Timeline {
-		l.add("timeline", t.Activity, t.Owner, before(t.Day), t.Day+"; "+said(t.Status))
+		l.add("timeline", t.Activity, t.Owner, Before(t.Day), t.Day+"; "+said(t.Status))
 	}
 	for _, a := range pb.SuccessCriteria {
 		for _, c := range a.Criteria {
@@ -67,7 +67,7 @@ type workList struct {
 }
 
 func (l *workList) add(list, name, owner string, before bool, seen string) {
-	id := list + "/" + slug(name)
+	id := list + "/" + Slug(name)
 	taken := func(id string) bool {
 		return slices.ContainsFunc(l.items, func(it PreflightItem) bool { return it.ID == id })
 	}
@@ -80,9 +80,9 @@ func (l *workList) add(list, name, owner string, before bool, seen string) {
 	})
 }
 
-// before tells whether the playbook puts a day or a phase before the start: T-7, or
+// Before tells whether the playbook puts a day or a phase before the start: T-7, or
 // "T-7 days". What it does not say counts as before.
-func before(when string) bool {
+func Before(when string) bool {
 	when = strings.TrimSpace(strings.ToUpper(when))
 	switch {
 	case strings.HasPrefix(when, "T-"), strings.HasPrefix(when, "DAY -"):
@@ -107,9 +107,9 @@ func said(s alerts.Status) string {
 	return "the playbook has it as " + strings.ReplaceAll(string(s), "_", " ")
 }
 
-// slug is a text as it is easy to type: lower-case letters and digits between
+// Slug is a text as it is easy to type: lower-case letters and digits between
 // hyphens.
-func slug(text string) string {
+func Slug(text string) string {
 	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
 	const longest = 60
 	out := ""

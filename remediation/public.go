@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -79,9 +80,9 @@ type PublicUpdate struct {
 	Words  string       `json:"words"`
 }
 
-// trouble gives components a status ("": as it is, degraded where they are new)
+// Trouble gives components a status ("": as it is, degraded where they are new)
 // and takes the impact from all of them.
-func (p *PublicIncident) trouble(names []string, status ComponentStatus) {
+func (p *PublicIncident) Trouble(names []string, status ComponentStatus) {
 	for _, name := range names {
 		i := slices.IndexFunc(p.Components, func(c PublicComponent) bool { return c.Name == name })
 		if i < 0 {
@@ -118,8 +119,8 @@ func (s ComponentStatus) impact() Impact {
 	return ""
 }
 
-// sayable tells whether every component has a status that pages know.
-func (p *PublicIncident) sayable() bool {
+// Sayable tells whether every component has a status that pages know.
+func (p *PublicIncident) Sayable() bool {
 	return !slices.ContainsFunc(p.Components, func(c PublicComponent) bool { return c.Status.impact() == "" })
 }
 
@@ -136,4 +137,63 @@ type PublicMessage struct {
 	NotifySubscribers bool `json:"notify_subscribers"`
 	// Mail is set where it goes by mail.
 	Mail *PublicMail `json:"mail,omitempty"`
+}
+
+// Announcement is what a step tells the public.
+type Announcement struct {
+	// Components are names as the page shows them.
+	Components []string
+	// Status is theirs from now on; "" leaves it as it is.
+	Status ComponentStatus
+	// Words are for customers; "" stands for the playbook's, or for ours.
+	Words string
+}
+
+// Names lists components as a sentence does; instead stands for none.
+func Names(list []string, instead string) string {
+	switch n := len(list); n {
+	case 0:
+		return instead
+	case 1:
+		return list[0]
+	default:
+		return strings.Join(list[:n-1], ", ") + " and " + list[n-1]
+	}
+}
+
+// PublicMail is what a message by mail has beside the update.
+type PublicMail struct {
+	// To is one address: whoever else is written to is nobody's business, and what one
+	// server refuses keeps no other from being told.
+	To string `json:"to"`
+	// First is the number of the update that was mailed first; all since then were.
+	First int `json:"first"`
+	// Since is when the public was first told of the incident, Page where it can be
+	// read, "" where that is not known.
+	Since time.Time `json:"since"`
+	Page  string    `json:"page,omitempty"`
+}
+
+// Brief is what customer support is told of an open incident.
+type Brief struct {
+	Incident string `json:"incident"`
+	Service  string `json:"service"`
+	// Owner is who tells it on, "" where the playbook does not say.
+	Owner string `json:"owner"`
+	// Text is plain text to copy.
+	Text string `json:"text"`
+}
+
+// FlagSwitch marks a kind whose steps switch a flag off.
+type FlagSwitch interface {
+	ActionKind
+	// SwitchesOff names the flag that a step with these parameters switches off.
+	SwitchesOff(params any) string
+}
+
+// CallView says that an incident is grave enough for a call.
+type CallView struct {
+	Severity int `json:"severity"`
+	// URL is where it is, "" where the playbook does not say.
+	URL string `json:"url,omitempty"`
 }

@@ -113,47 +113,13 @@ func worst(all ...Proved) Proved {
 	return Pass
 }
 
-// judge sets the result of the whole.
-func (r *Rehearsal) judge() {
+// Judge sets the result of the whole.
+func (r *Rehearsal) Judge() {
 	all := []Proved{r.Drill.Result}
 	for _, s := range r.Steps {
 		all = append(all, s.Result)
 	}
 	r.Result = worst(all...)
-}
-
-// expect notes beside an incident's steps how long they took when their plan was
-// rehearsed.
-func (v *IncidentView) expect(tx Tx, inc *Incident) error {
-	all, err := tx.Rehearsals(inc.Service)
-	if err != nil || len(all) == 0 {
-		return err
-	}
-	for i := range inc.Steps {
-		s := &inc.Steps[i]
-		for _, r := range all {
-			if r.Plan != s.Plan {
-				continue
-			}
-			at := slices.IndexFunc(r.Steps, func(was RehearsedStep) bool {
-				return was.Tried && was.Result == Pass && was.Index == s.PlanIndex && was.Action == s.Action && was.Target == s.Target
-			})
-			if at < 0 {
-				continue
-			}
-			v.Steps[i].Expected, v.Steps[i].Rehearsed = Took(r.Steps[at].Took), utc(&r.Finished)
-		}
-	}
-	return nil
-}
-
-// ExpectedWords say beside a step that may still run how long it took when it was
-// rehearsed, "" where that is not known.
-func (s StepView) ExpectedWords() string {
-	if s.Expected == "" || s.Rehearsed == nil || s.State != StepPending && s.State != StepWaiting && s.State != StepIntent {
-		return ""
-	}
-	return fmt.Sprintf("took %s when rehearsed on %s", s.Expected, s.Rehearsed.UTC().Format("2 Jan 2006"))
 }
 
 // Took is a time that something took for humans, as Prometheus writes durations:
@@ -169,35 +135,8 @@ func Took(d model.Duration) string {
 // rehearsedAge is how long a rehearsal proves anything.
 const rehearsedAge = 30 * 24 * time.Hour
 
-// rehearsedProofs ask whether each plan that a trigger uses was rehearsed.
-func (e *Engine) rehearsedProofs(b *book) []Proof {
-	plans, err := rehearsable(b, "")
-	if err != nil {
-		return nil // without a plan, nothing is to be rehearsed
-	}
-	var out []Proof
-	for _, plan := range plans {
-		out = append(out, Proof{ID: "rehearsal/" + slug(plan), Name: "plan " + plan + " was rehearsed", Prove: func(ctx context.Context) Finding {
-			var all []Rehearsal
-			err := e.store.View(ctx, func(tx Tx) (err error) {
-				all, err = tx.Rehearsals(b.Service)
-				return err
-			})
-			if err != nil {
-				return FindingOf(err)
-			}
-			i := slices.IndexFunc(all, func(r Rehearsal) bool { return r.Plan == plan })
-			if i < 0 {
-				return Unknown("it never was", "backout rehearse --plan="+plan+", and then backout preflight again")
-			}
-			return all[i].proves(b.Playbook, e.now())
-		}})
-	}
-	return out
-}
-
-// proves is what a rehearsal shows of a playbook's plan at a time.
-func (r Rehearsal) proves(b *alerts.Playbook, now time.Time) Finding {
+// Proves is what a rehearsal shows of a playbook's plan at a time.
+func (r Rehearsal) Proves(b *alerts.Playbook, now time.Time) Finding {
 	next := "backout rehearse --plan=" + r.Plan + ", and then backout preflight again"
 	on := r.Finished.UTC().Format("2 Jan 2006 15:04 UTC")
 	parts := append([]RehearsedStep{{ID: "the drill alert", RehearsedPart: r.Drill}}, r.Steps...)
@@ -213,4 +152,16 @@ func (r Rehearsal) proves(b *alerts.Playbook, now time.Time) Finding {
 		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s: %s", on, parts[i].ID, parts[i].Evidence), "mend that; "+next)
 	}
 	return Unknown(fmt.Sprintf("the rehearsal of %s could not tell all: %s: %s", on, parts[i].ID, parts[i].Evidence), "mend that; "+next+", or sign for it")
+}
+
+// RehearsedOf tells when each plan was rehearsed: a rehearsal that failed shows
+// nothing, nor does one of another playbook.
+func RehearsedOf(all []Rehearsal, playbook string) map[string]time.Time {
+	out := map[string]time.Time{}
+	for _, r := range all {
+		if r.Result != Fail && r.Playbook == playbook {
+			out[r.Plan] = r.Finished
+		}
+	}
+	return out
 }

@@ -18,9 +18,9 @@ import (
 	"unicode"
 
 	"github.com/alecthomas/kingpin/v2"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -213,7 +213,7 @@ func (cl *client) refused(status int, answer []byte) error {
 
 // Incidents implements source. The API gives the oldest first; all pages are
 // read, and the newest of them kept where that is asked for.
-func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) ([]remediation.IncidentView, error) {
+func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error) {
 	q := url.Values{"limit": {"1000"}}
 	if f.Open {
 		q.Set("status", "open")
@@ -224,11 +224,11 @@ func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) (
 	if f.Service != "" {
 		q.Set("service", f.Service)
 	}
-	all := []remediation.IncidentView{}
+	all := []view.IncidentView{}
 	for {
 		var page struct {
-			Incidents []remediation.IncidentView `json:"incidents"`
-			Next      string                     `json:"next"`
+			Incidents []view.IncidentView `json:"incidents"`
+			Next      string              `json:"next"`
 		}
 		if err := cl.ask(ctx, http.MethodGet, "api/v1/incidents", q, nil, &page); err != nil {
 			return nil, err
@@ -245,13 +245,13 @@ func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) (
 }
 
 // Incident implements source.
-func (cl *client) Incident(ctx context.Context, id string) (v remediation.IncidentView, err error) {
+func (cl *client) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
 	err = cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id), nil, nil, &v)
 	return v, err
 }
 
 // Plot implements source.
-func (cl *client) Plot(ctx context.Context, id, trigger string) (p remediation.Plot, err error) {
+func (cl *client) Plot(ctx context.Context, id, trigger string) (p view.Plot, err error) {
 	err = cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id)+"/plot", url.Values{"trigger": {trigger}}, nil, &p)
 	return p, err
 }
@@ -283,9 +283,9 @@ func (cl *client) Head(ctx context.Context) (seq int64, hash string, err error) 
 }
 
 // Rollouts implements source.
-func (cl *client) Rollouts(ctx context.Context) ([]remediation.RolloutView, error) {
+func (cl *client) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 	var list struct {
-		Rollouts []remediation.RolloutView `json:"rollouts"`
+		Rollouts []view.RolloutView `json:"rollouts"`
 	}
 	err := cl.ask(ctx, http.MethodGet, "api/v1/rollout", nil, nil, &list)
 	return list.Rollouts, err

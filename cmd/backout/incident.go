@@ -10,8 +10,8 @@ import (
 	"net/url"
 
 	"github.com/alecthomas/kingpin/v2"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 func (c *commands) addIncident() {
@@ -20,9 +20,9 @@ func (c *commands) addIncident() {
 	c.addIncidentShow(incident)
 	c.addIncidentReport(incident)
 	c.addIncidentBrief(incident)
-	c.addIncidentVerb(incident, remediation.Claim, "Take an incident over: no further step runs until it is released.")
-	c.addIncidentVerb(incident, remediation.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.")
-	c.addIncidentVerb(incident, remediation.Close, "Close an incident that backout cannot bring to an end by itself.")
+	c.addIncidentVerb(incident, view.Claim, "Take an incident over: no further step runs until it is released.")
+	c.addIncidentVerb(incident, view.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.")
+	c.addIncidentVerb(incident, view.Close, "Close an incident that backout cannot bring to an end by itself.")
 	c.addIncidentRestore(incident)
 }
 
@@ -67,7 +67,7 @@ func (c *commands) addIncidentShow(parent *kingpin.CmdClause) {
 	})
 }
 
-func (c *commands) showIncident(inc remediation.IncidentView, output string) error {
+func (c *commands) showIncident(inc view.IncidentView, output string) error {
 	if output == outputJSON {
 		return c.printJSON(inc)
 	}
@@ -112,7 +112,7 @@ func (c *commands) followIncident(ctx context.Context, src source, id, output st
 }
 
 // showChange prints an incident as one of several; again: not the first.
-func (c *commands) showChange(inc remediation.IncidentView, output string, again bool) error {
+func (c *commands) showChange(inc view.IncidentView, output string, again bool) error {
 	if output == outputJSON {
 		return c.printJSONLine(inc)
 	}
@@ -125,7 +125,7 @@ func (c *commands) showChange(inc remediation.IncidentView, output string, again
 }
 
 // addIncidentVerb adds a change of a whole incident.
-func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb remediation.Verb, help string) {
+func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, help string) {
 	clause := parent.Command(string(verb), help)
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
 	reason := reasonFlag(clause)
@@ -147,11 +147,11 @@ func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addApprove() {
-	c.addDecision(remediation.Approve, "Say yes to a step that waits for approval.")
-	c.addDecision(remediation.Deny, "Say no to a step that waits for approval; it is skipped.")
+	c.addDecision(view.Approve, "Say yes to a step that waits for approval.")
+	c.addDecision(view.Deny, "Say no to a step that waits for approval; it is skipped.")
 }
 
-func (c *commands) addDecision(verb remediation.Verb, help string) {
+func (c *commands) addDecision(verb view.Verb, help string) {
 	clause := c.app.Command(string(verb), help)
 	id := clause.Arg("incident", "The incident, such as inc-1.").Required().String()
 	step := clause.Arg("step", "The step, such as 3-schema_rollback.").Required().String()
@@ -162,12 +162,12 @@ func (c *commands) addDecision(verb remediation.Verb, help string) {
 	})
 }
 
-func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb remediation.Verb, id string, body map[string]any, output string) error {
+func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb view.Verb, id string, body map[string]any, output string) error {
 	cl, err := server.client()
 	if err != nil {
 		return err
 	}
-	var inc remediation.IncidentView
+	var inc view.IncidentView
 	path := "api/v1/incidents/" + url.PathEscape(id) + "/" + string(verb)
 	if err := cl.ask(ctx, http.MethodPost, path, nil, body, &inc); err != nil {
 		return err

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // incidentTable is a list of incidents for humans.
-func incidentTable(list []remediation.IncidentView, scr screen) string {
+func incidentTable(list []view.IncidentView, scr screen) string {
 	if len(list) == 0 {
 		return "No incidents.\n"
 	}
@@ -32,7 +33,7 @@ func incidentTable(list []remediation.IncidentView, scr screen) string {
 	return table(rows, scr, tones) + "\nbackout incident show ID tells the rest.\n"
 }
 
-func triggerNames(inc remediation.IncidentView) []string {
+func triggerNames(inc view.IncidentView) []string {
 	var names []string
 	for _, t := range inc.Triggers {
 		if !slices.Contains(names, t.Trigger) {
@@ -44,7 +45,7 @@ func triggerNames(inc remediation.IncidentView) []string {
 
 // incidentText is one incident for a human at night: what happened, what it
 // means, what was done, what comes next, how to stop it.
-func incidentText(inc remediation.IncidentView, now time.Time, scr screen) string {
+func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Incident %s", clean(inc.ID))
 	if inc.Drill {
@@ -104,7 +105,7 @@ func incidentText(inc remediation.IncidentView, now time.Time, scr screen) strin
 // maxTriggers is how many alerts are listed; a flood would hide the rest.
 const maxTriggers = 10
 
-func triggersText(b *strings.Builder, inc remediation.IncidentView) {
+func triggersText(b *strings.Builder, inc view.IncidentView) {
 	b.WriteString("\nWhat fired\n")
 	for i, t := range inc.Triggers {
 		if i == maxTriggers {
@@ -127,7 +128,7 @@ func triggersText(b *strings.Builder, inc remediation.IncidentView) {
 	}
 }
 
-func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, scr screen) {
+func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr screen) {
 	b.WriteString("\nWhat is done about it\n")
 	for _, s := range inc.Steps {
 		when := ""
@@ -183,7 +184,7 @@ func stepsText(b *strings.Builder, inc remediation.IncidentView, now time.Time, 
 }
 
 // handsText is what a human can do now, as commands to copy.
-func handsText(inc remediation.IncidentView) string {
+func handsText(inc view.IncidentView) string {
 	var b strings.Builder
 	command := func(what, command string) { fmt.Fprintf(&b, "  %s:\n    %s\n", what, command) }
 	id, service := clean(inc.ID), clean(inc.Service)
@@ -207,7 +208,7 @@ func handsText(inc remediation.IncidentView) string {
 }
 
 // meaning says in words what a state is.
-func meaning(inc remediation.IncidentView) string {
+func meaning(inc view.IncidentView) string {
 	switch inc.State {
 	case remediation.Confirming:
 		return "Prometheus is asked whether the alert is true"
@@ -218,7 +219,7 @@ func meaning(inc remediation.IncidentView) string {
 	case remediation.Waiting:
 		return "no step runs for now"
 	case remediation.Recovered:
-		if len(inc.Triggers) > 0 && !slices.ContainsFunc(inc.Triggers, func(t remediation.TriggerView) bool { return t.Signal == "" }) {
+		if len(inc.Triggers) > 0 && !slices.ContainsFunc(inc.Triggers, func(t view.TriggerView) bool { return t.Signal == "" }) {
 			return "what was asked for is done; it waits until the signal is cleared"
 		}
 		return "the trouble has stopped; it is watched a while longer"

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
-	inc := remediation.IncidentView{
+	inc := view.IncidentView{
 		ID: "inc-1", Service: "shop", State: remediation.Recovered,
-		Triggers: []remediation.TriggerView{{Trigger: "security", Signal: "critical-security-vulnerability", Active: true}},
+		Triggers: []view.TriggerView{{Trigger: "security", Signal: "critical-security-vulnerability", Active: true}},
 	}
 	text := incidentText(inc, time.Time{}, screen{})
 	for _, word := range []string{"threshold", "last value", "the trouble has stopped"} {
@@ -25,7 +26,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 }
 
 func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
-	inc := remediation.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
+	inc := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
 	if text := incidentText(inc, time.Time{}, screen{}); !strings.Contains(text, "after the one that is running") {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}

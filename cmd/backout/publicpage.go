@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/receiver"
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/engine"
 )
 
 // publicPage opens the listener of the public status page, and returns what serves
 // it; with no address, nothing does. The default address may be another backout's: telling
 // the public never keeps a remediation from starting, so that is only said.
-func (f serveFlags) publicPage(ctx context.Context, engine *remediation.Engine, logger *slog.Logger) (func(context.Context) error, error) {
+func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, logger *slog.Logger) (func(context.Context) error, error) {
 	if *f.statusListen == "" {
 		return nothing, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/engine"
 )
 
 // reloader reads the configuration and the playbooks again while serve runs.
@@ -20,7 +21,7 @@ import (
 type reloader struct {
 	flags  settingsFlags
 	kinds  []alerts.ActionKind
-	engine *remediation.Engine
+	engine *engine.Engine
 	server *receiver.Server
 	log    *slog.Logger
 	// places learn what else was reloaded.

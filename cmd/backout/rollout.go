@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 func (c *commands) addRollout() {
@@ -156,7 +156,7 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 
 // changeRollout asks a server for a change, and waits until the traffic is set
 // where that takes longer than one request.
-func (c *commands) changeRollout(ctx context.Context, cl *client, verb remediation.RolloutVerb, body map[string]any) (done remediation.RolloutView, err error) {
+func (c *commands) changeRollout(ctx context.Context, cl *client, verb remediation.RolloutVerb, body map[string]any) (done view.RolloutView, err error) {
 	if err := cl.ask(ctx, http.MethodPost, "api/v1/rollout/"+string(verb), nil, body, &done); err != nil {
 		return done, err
 	}
@@ -187,7 +187,7 @@ func (c *commands) changeRollout(ctx context.Context, cl *client, verb remediati
 	return done, err
 }
 
-func (c *commands) showRollout(r remediation.RolloutView, output string) error {
+func (c *commands) showRollout(r view.RolloutView, output string) error {
 	if output == outputJSON {
 		return c.printJSON(r)
 	}
@@ -241,12 +241,12 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 }
 
 // rolloutsOf lists the rollouts of one service, or of all where it is "".
-func rolloutsOf(ctx context.Context, src source, service string) ([]remediation.RolloutView, error) {
+func rolloutsOf(ctx context.Context, src source, service string) ([]view.RolloutView, error) {
 	all, err := src.Rollouts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list := []remediation.RolloutView{}
+	list := []view.RolloutView{}
 	for _, r := range all {
 		if service == "" || r.Service == service {
 			list = append(list, r)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // The gates that a following takes for itself: the first two are told with the
@@ -23,7 +24,7 @@ type bake struct {
 	followed
 	began time.Time
 	// view is the rollout when last seen; looks counts those at the stage itself.
-	view     remediation.RolloutView
+	view     view.RolloutView
 	looks    int
 	entered  *time.Time // when the stage began
 	criteria []*bakedCriterion
@@ -67,7 +68,7 @@ type bakedHold struct {
 func (b *bake) watching() bool { return b.view.Service != "" }
 
 // see notes one look.
-func (b *bake) see(r remediation.RolloutView, now time.Time) {
+func (b *bake) see(r view.RolloutView, now time.Time) {
 	if b.stage == "" && active(r) {
 		b.stage = r.Stage
 	}
@@ -92,7 +93,7 @@ func (b *bake) see(r remediation.RolloutView, now time.Time) {
 	}
 }
 
-func (b *bake) criterion(cr remediation.CriterionView) {
+func (b *bake) criterion(cr view.CriterionView) {
 	i := slices.IndexFunc(b.criteria, func(x *bakedCriterion) bool { return x.Name == cr.Name && x.Bound == cr.Bound })
 	if i < 0 {
 		i = len(b.criteria)

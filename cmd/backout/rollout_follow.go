@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 // followed says which stage is watched, and for how long at most.
@@ -79,7 +79,7 @@ func stageWords(stage string) string {
 }
 
 // bake looks once: errOver ends the following well, any other error badly.
-func (c *commands) bake(b *bake, r remediation.RolloutView) error {
+func (c *commands) bake(b *bake, r view.RolloutView) error {
 	known := b.stage == "" || slices.Contains(r.Stages, b.stage)
 	switch {
 	case !known && !b.watching():
@@ -107,7 +107,7 @@ func (c *commands) bake(b *bake, r remediation.RolloutView) error {
 // lost says why a stage cannot be watched any more, or from the beginning; "" where
 // it can. What was over before it was watched is not what a pipeline waits for, but
 // for a release that it names.
-func (b *bake) lost(r remediation.RolloutView) string {
+func (b *bake) lost(r view.RolloutView) string {
 	state := strings.ReplaceAll(r.State, "_", " ")
 	going := active(r) || r.State == remediation.RolloutDone
 	switch {
@@ -129,7 +129,7 @@ func (b *bake) lost(r remediation.RolloutView) string {
 	return ""
 }
 
-func active(r remediation.RolloutView) bool {
+func active(r view.RolloutView) bool {
 	return r.State == remediation.RolloutActive || r.State == remediation.RolloutSoaking
 }
 
@@ -138,11 +138,11 @@ func same(a, b *time.Time) bool {
 }
 
 // passed tells whether a rollout has left a stage behind it.
-func passed(stage string, r remediation.RolloutView) bool {
+func passed(stage string, r view.RolloutView) bool {
 	return r.State == remediation.RolloutDone || slices.Index(r.Stages, stage) < slices.Index(r.Stages, r.Stage)
 }
 
-func where(r remediation.RolloutView) string {
+func where(r view.RolloutView) string {
 	if r.State == remediation.RolloutDone {
 		return "done"
 	}
@@ -150,7 +150,7 @@ func where(r remediation.RolloutView) string {
 }
 
 // left says how a stage was left.
-func (b *bake) left(r remediation.RolloutView) string {
+func (b *bake) left(r view.RolloutView) string {
 	text := fmt.Sprintf("%s is over: the rollout is %s", stageWords(b.stage), where(r))
 	switch {
 	case b.looks == 0:

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
 )
 
 func (c *commands) addRolloutReport(parent *kingpin.CmdClause) {
@@ -28,7 +28,7 @@ func (c *commands) addRolloutReport(parent *kingpin.CmdClause) {
 		if *service != "" {
 			q.Set("service", *service)
 		}
-		var report remediation.RolloutReport
+		var report view.RolloutReport
 		if err := cl.ask(ctx, http.MethodGet, "api/v1/rollout/report", q, nil, &report); err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func (w *reportWriter) sub(format string, args ...any) {
 }
 
 // rolloutReportText is a rollout's report for humans.
-func rolloutReportText(r *remediation.RolloutReport) string {
+func rolloutReportText(r *view.RolloutReport) string {
 	w := &reportWriter{}
 	w.WriteString(wrap("", fmt.Sprintf("# Rollout of %s: release %s", r.Service, r.Release)))
 	w.WriteString("\n" + wrap("", fmt.Sprintf("Made by backout on %s from its audit log; times are UTC.", moment(r.Made))))
@@ -85,7 +85,7 @@ func rolloutReportText(r *remediation.RolloutReport) string {
 	return w.String()
 }
 
-func rolloutStateWords(r *remediation.RolloutReport) string {
+func rolloutStateWords(r *view.RolloutReport) string {
 	state := strings.ReplaceAll(r.State, "_", " ")
 	if r.Ended == nil {
 		state += ", stage " + r.Stage
@@ -124,7 +124,7 @@ func spanWords(d time.Duration) string {
 	return model.Duration(d.Round(round)).String()
 }
 
-func (w *reportWriter) stages(r *remediation.RolloutReport) {
+func (w *reportWriter) stages(r *view.RolloutReport) {
 	w.head("Stages")
 	if len(r.Stages) == 0 {
 		w.item("no stage is in the audit log")
@@ -146,7 +146,7 @@ func (w *reportWriter) stages(r *remediation.RolloutReport) {
 	}
 }
 
-func (w *reportWriter) holds(r *remediation.RolloutReport) {
+func (w *reportWriter) holds(r *view.RolloutReport) {
 	w.head("Holds")
 	if len(r.Holds) == 0 {
 		w.item("none")
@@ -160,7 +160,7 @@ func (w *reportWriter) holds(r *remediation.RolloutReport) {
 	}
 }
 
-func (w *reportWriter) incidents(r *remediation.RolloutReport) {
+func (w *reportWriter) incidents(r *view.RolloutReport) {
 	w.head("Incidents")
 	if len(r.Incidents) == 0 {
 		w.item("none")
@@ -182,7 +182,7 @@ func (w *reportWriter) incidents(r *remediation.RolloutReport) {
 	}
 }
 
-func (w *reportWriter) signals(r *remediation.RolloutReport) {
+func (w *reportWriter) signals(r *view.RolloutReport) {
 	w.head("Signals")
 	if len(r.Signals) == 0 {
 		w.item("none")
@@ -196,7 +196,7 @@ func (w *reportWriter) signals(r *remediation.RolloutReport) {
 	}
 }
 
-func (w *reportWriter) success(r *remediation.RolloutReport) {
+func (w *reportWriter) success(r *view.RolloutReport) {
 	w.head("Success criteria")
 	if len(r.Success) == 0 {
 		w.item("the playbook has none")
@@ -237,7 +237,7 @@ func signedWords(s *remediation.Signature, owner, item string) string {
 	return fmt.Sprintf("not signed (%s); try: backout preflight sign %s --by=NAME --reason=WHY", orDash(owner), item)
 }
 
-func (w *reportWriter) smoke(r *remediation.RolloutReport) {
+func (w *reportWriter) smoke(r *view.RolloutReport) {
 	w.head("Smoke tests")
 	if len(r.Smoke) == 0 {
 		w.item("the playbook has none: target.probe.smoke lists them")
@@ -251,7 +251,7 @@ func (w *reportWriter) smoke(r *remediation.RolloutReport) {
 	}
 }
 
-func (w *reportWriter) tasks(r *remediation.RolloutReport) {
+func (w *reportWriter) tasks(r *view.RolloutReport) {
 	w.head("People's work after the deployment")
 	if len(r.Tasks) == 0 {
 		w.item("the playbook has none")
@@ -261,7 +261,7 @@ func (w *reportWriter) tasks(r *remediation.RolloutReport) {
 	}
 }
 
-func (w *reportWriter) timeline(r *remediation.RolloutReport) {
+func (w *reportWriter) timeline(r *view.RolloutReport) {
 	w.head("Timeline")
 	if len(r.Timeline) == 0 {
 		w.item("the playbook has none")

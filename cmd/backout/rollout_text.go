@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // rolloutText is a rollout for humans.
-func rolloutText(r remediation.RolloutView, now time.Time, scr screen) string {
+func rolloutText(r view.RolloutView, now time.Time, scr screen) string {
 	var b strings.Builder
 	b.WriteString(wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
 	if runs := r.RunsWords(now); runs != "" {
@@ -50,7 +51,7 @@ func rolloutText(r remediation.RolloutView, now time.Time, scr screen) string {
 }
 
 // criteriaText is one line for each criterion of the stage.
-func criteriaText(r remediation.RolloutView) string {
+func criteriaText(r view.RolloutView) string {
 	var b strings.Builder
 	for _, cr := range r.Criteria {
 		word := "not met"
@@ -70,7 +71,7 @@ func criteriaText(r remediation.RolloutView) string {
 }
 
 // missingText says what is missing for the next stage, or for the rollout's end.
-func missingText(r remediation.RolloutView) string {
+func missingText(r view.RolloutView) string {
 	if len(r.Gates) == 0 {
 		return ""
 	}
@@ -96,7 +97,7 @@ func hanging(mark, text string) string {
 	return mark + strings.TrimPrefix(wrap(indent, text), indent)
 }
 
-func rolloutState(r remediation.RolloutView) string {
+func rolloutState(r view.RolloutView) string {
 	held := ""
 	if r.Held {
 		held = ", held"

@@ -11,14 +11,16 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/locotoki/backout/remediation/engine"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/promslog"
-	promslogflag "github.com/prometheus/common/promslog/flag"
 
 	"github.com/locotoki/backout/receiver"
 	"github.com/locotoki/backout/remediation"
+	promslogflag "github.com/prometheus/common/promslog/flag"
 )
 
 // defaultDSN is where the store is where nothing says otherwise.
@@ -105,7 +107,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}()
 
-	engine, err := remediation.New(ctx, remediation.Options{
+	engine, err := engine.New(ctx, engine.Options{
 		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
 		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Surroundings: out.around, Runtime: out.kinds.docker,
 		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Now: time.Now, Logger: logger,

@@ -7,21 +7,21 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // source is where a command that reads has its answers from: a server's API or
 // a store that is opened for reading.
 type source interface {
-	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]remediation.IncidentView, error)
-	Incident(ctx context.Context, id string) (remediation.IncidentView, error)
-	Plot(ctx context.Context, id, trigger string) (remediation.Plot, error)
+	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error)
+	Incident(ctx context.Context, id string) (view.IncidentView, error)
+	Plot(ctx context.Context, id, trigger string) (view.Plot, error)
 	// Entries needs a Limit, of 1000 at most.
 	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
-	Rollouts(ctx context.Context) ([]remediation.RolloutView, error)
+	Rollouts(ctx context.Context) ([]view.RolloutView, error)
 	// Rehearsals returns the last one of each plan of a service.
 	Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error)
 }
@@ -76,18 +76,18 @@ type storeSource struct {
 }
 
 // Incidents implements source.
-func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []remediation.IncidentView, err error) {
+func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []view.IncidentView, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		out, err = remediation.ViewIncidents(tx, f)
+		out, err = view.ViewIncidents(tx, f)
 		return err
 	})
 	return out, refused(err)
 }
 
 // Incident implements source.
-func (s storeSource) Incident(ctx context.Context, id string) (v remediation.IncidentView, err error) {
+func (s storeSource) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		v, err = remediation.ViewIncident(tx, id)
+		v, err = view.ViewIncident(tx, id)
 		return err
 	})
 	return v, refused(err)
@@ -107,9 +107,9 @@ func refused(err error) error {
 
 // Plot implements source: a store holds what was measured when something was
 // decided, and nothing between.
-func (s storeSource) Plot(ctx context.Context, id, trigger string) (p remediation.Plot, err error) {
+func (s storeSource) Plot(ctx context.Context, id, trigger string) (p view.Plot, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		p, err = remediation.PlotOfLog(tx, id, trigger, s.now())
+		p, err = view.PlotOfLog(tx, id, trigger, s.now())
 		return err
 	})
 	return p, err
@@ -118,7 +118,7 @@ func (s storeSource) Plot(ctx context.Context, id, trigger string) (p remediatio
 // Entries implements source.
 func (s storeSource) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		out, err = remediation.ViewEntries(tx, f)
+		out, err = view.ViewEntries(tx, f)
 		return err
 	})
 	return out, refused(err)
@@ -143,12 +143,12 @@ func (s storeSource) Rehearsals(ctx context.Context, service string) (out []reme
 }
 
 // Rollouts implements source; how a stage's criteria stand is not in a store.
-func (s storeSource) Rollouts(ctx context.Context) ([]remediation.RolloutView, error) {
-	out := []remediation.RolloutView{}
+func (s storeSource) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
+	out := []view.RolloutView{}
 	err := s.store.View(ctx, func(tx remediation.Tx) error {
 		all, err := tx.Rollouts()
 		for _, r := range all {
-			out = append(out, remediation.RolloutView{Rollout: r, Criteria: []remediation.CriterionView{}})
+			out = append(out, view.RolloutView{Rollout: r, Criteria: []view.CriterionView{}})
 		}
 		return err
 	})

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // tty is a writer that somebody looks at.
@@ -86,11 +86,11 @@ func TestStatesHaveColoursOnATerminalThatWantsThem(t *testing.T) {
 }
 
 func TestTheLongestOfEverythingFitsTheTerminal(t *testing.T) {
-	var list []remediation.IncidentView
+	var list []view.IncidentView
 	for _, name := range []string{"x", strings.Repeat("x", 200), strings.Repeat("漢字", 100), strings.Repeat("e\u0301", 5000), "\x1b[2J\u202eabc\n\n"} {
-		list = append(list, remediation.IncidentView{
+		list = append(list, view.IncidentView{
 			ID: "inc-123456", Service: name, State: remediation.Waiting, Reason: remediation.HoldUnknownTrigger, Drill: true,
-			Triggers: []remediation.TriggerView{{Trigger: name}}, Steps: []remediation.StepView{{ID: name, State: remediation.StepNoChange, Risk: "reversible"}},
+			Triggers: []view.TriggerView{{Trigger: name}}, Steps: []view.StepView{{ID: name, State: remediation.StepNoChange, Risk: "reversible"}},
 		})
 	}
 	text := incidentTable(list, screen{})
@@ -120,7 +120,7 @@ func TestTheLongestOfEverythingFitsTheTerminal(t *testing.T) {
 
 func TestAPipeGetsEveryCellWhole(t *testing.T) {
 	long := strings.Repeat("long-", 40)
-	list := []remediation.IncidentView{{ID: "inc-1", Service: long, State: remediation.Waiting, Triggers: []remediation.TriggerView{{Trigger: long}}}}
+	list := []view.IncidentView{{ID: "inc-1", Service: long, State: remediation.Waiting, Triggers: []view.TriggerView{{Trigger: long}}}}
 	if text := incidentTable(list, screen{whole: true}); strings.Count(text, long) != 2 {
 		t.Errorf("%s", text)
 	}
@@ -136,7 +136,7 @@ func TestJSONForATerminalMeansTheSameAndDrivesNothing(t *testing.T) {
 	if strings.ContainsAny(r.stdout, "\u009b\u202e\u200b\U000e0041\x7f") || !strings.Contains(r.stdout, "é漢") {
 		t.Errorf("%q", r.stdout)
 	}
-	var inc remediation.IncidentView
+	var inc view.IncidentView
 	if err := json.Unmarshal([]byte(r.stdout), &inc); err != nil || inc.Triggers[0].Trigger != evil {
 		t.Errorf("%+v, %v", inc.Triggers, err)
 	}

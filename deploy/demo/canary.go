@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // measured waits until the service has been measured for long enough that every
@@ -54,15 +55,15 @@ func (s *stack) begin(ctx context.Context, flags ...string) error {
 }
 
 // rollout is the state of the service's rollout.
-func (s *stack) rollout(ctx context.Context) (remediation.RolloutView, error) {
-	var answer struct{ Rollouts []remediation.RolloutView }
+func (s *stack) rollout(ctx context.Context) (view.RolloutView, error) {
+	var answer struct{ Rollouts []view.RolloutView }
 	if err := s.ask(ctx, "backout", "/api/v1/rollout", &answer); err != nil {
-		return remediation.RolloutView{}, err
+		return view.RolloutView{}, err
 	}
 	for _, r := range answer.Rollouts {
 		if r.Service == s.service {
 			return r, nil
 		}
 	}
-	return remediation.RolloutView{}, fmt.Errorf("backout knows no rollout of %s", s.service)
+	return view.RolloutView{}, fmt.Errorf("backout knows no rollout of %s", s.service)
 }

@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+	"go.yaml.in/yaml/v3"
 )
 
 // canaryOf are the settings of a stack whose rollout begins with the flag off.
@@ -370,9 +370,9 @@ func (s *stack) untilGate(t *testing.T, name string) {
 }
 
 // incidents are the service's, without drills.
-func (s *stack) incidents(t *testing.T) (list []remediation.IncidentView) {
+func (s *stack) incidents(t *testing.T) (list []view.IncidentView) {
 	t.Helper()
-	var answer struct{ Incidents []remediation.IncidentView }
+	var answer struct{ Incidents []view.IncidentView }
 	must(t, s.ask(t.Context(), "backout", "/api/v1/incidents?limit=1000", &answer))
 	for _, inc := range answer.Incidents {
 		if inc.Service == s.service && !inc.Drill {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // TestAHumanWhoMeddlesInTheMidstOfAStepIsDealtWith runs docker-compose by hand while a step is
@@ -161,13 +162,13 @@ func (s *stack) addToEnv(text string) error {
 }
 
 // openIncident returns the one incident that is open.
-func (s *stack) openIncident(ctx context.Context) (remediation.IncidentView, error) {
-	var answer struct{ Incidents []remediation.IncidentView }
+func (s *stack) openIncident(ctx context.Context) (view.IncidentView, error) {
+	var answer struct{ Incidents []view.IncidentView }
 	if err := s.ask(ctx, "backout", "/api/v1/incidents?status=open", &answer); err != nil {
-		return remediation.IncidentView{}, err
+		return view.IncidentView{}, err
 	}
 	if n := len(answer.Incidents); n != 1 {
-		return remediation.IncidentView{}, fmt.Errorf("%d incidents are open, not 1", n)
+		return view.IncidentView{}, fmt.Errorf("%d incidents are open, not 1", n)
 	}
 	return answer.Incidents[0], nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // latestKill is the longest time from the first notification to the kill: on a
@@ -156,9 +157,9 @@ func (s *stack) flagOn(ctx context.Context) error {
 func (s *stack) setFlag(value string) error { return s.setEnv(flagName, value) }
 
 // untilStepVerified waits until the open incident's first step is done and verified.
-func (s *stack) untilStepVerified(t testing.TB) remediation.IncidentView {
+func (s *stack) untilStepVerified(t testing.TB) view.IncidentView {
 	t.Helper()
-	var inc remediation.IncidentView
+	var inc view.IncidentView
 	until(t, "the step is verified", func(ctx context.Context) error {
 		var err error
 		if inc, err = s.openIncident(ctx); err != nil {

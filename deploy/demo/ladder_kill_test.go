@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // killsOfAStep is how often backout is killed in the midst of each of the two
@@ -27,7 +27,7 @@ func rounds(all int) int {
 // midst kills backout at a moment between the intent and the verification of a
 // step's next run, starts it again, and waits until that step is verified. take
 // is how long the step takes when nothing is killed; 0: nothing is killed, and the time is returned.
-func (s *stack) midst(t *testing.T, l *log, action string, random *rand.Rand, take time.Duration) (took time.Duration, inc remediation.IncidentView, hit string) {
+func (s *stack) midst(t *testing.T, l *log, action string, random *rand.Rand, take time.Duration) (took time.Duration, inc view.IncidentView, hit string) {
 	t.Helper()
 	must(t, l.refresh(t.Context()))
 	seen := len(l.entries)

@@ -15,6 +15,7 @@ import (
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // everythingFails breaks the feature's requests whatever anybody does.
@@ -204,9 +205,9 @@ func (s *stack) untilStep(t *testing.T, l *log, kind audit.Kind, action string) 
 
 // untilExhausted waits until nothing is left to be done, an action was skipped
 // and a human was called.
-func (s *stack) untilExhausted(t *testing.T, skipped string) remediation.IncidentView {
+func (s *stack) untilExhausted(t *testing.T, skipped string) view.IncidentView {
 	t.Helper()
-	var inc remediation.IncidentView
+	var inc view.IncidentView
 	until(t, "exhausted", func(ctx context.Context) (err error) {
 		if inc, err = s.openIncident(ctx); err == nil && inc.State != remediation.Exhausted {
 			err = fmt.Errorf("the incident is %s (%s: %s)", inc.State, inc.Reason, inc.Why)

@@ -18,6 +18,7 @@ import (
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // shared is what all tests of the package have in common: built once.
@@ -195,21 +196,21 @@ func breakNow(t *testing.T, s *stack, b breakage.Breakage) {
 }
 
 // onlyIncident returns the one incident there is, once there is one.
-func (s *stack) onlyIncident(ctx context.Context) (remediation.IncidentView, error) {
-	var answer struct{ Incidents []remediation.IncidentView }
+func (s *stack) onlyIncident(ctx context.Context) (view.IncidentView, error) {
+	var answer struct{ Incidents []view.IncidentView }
 	if err := s.ask(ctx, "backout", "/api/v1/incidents", &answer); err != nil {
-		return remediation.IncidentView{}, err
+		return view.IncidentView{}, err
 	}
 	if n := len(answer.Incidents); n != 1 {
-		return remediation.IncidentView{}, fmt.Errorf("there are %d incidents, not 1", n)
+		return view.IncidentView{}, fmt.Errorf("there are %d incidents, not 1", n)
 	}
 	return answer.Incidents[0], nil
 }
 
 // untilHeld waits until the incident waits for a reason.
-func untilHeld(t *testing.T, s *stack, reason remediation.Reason) remediation.IncidentView {
+func untilHeld(t *testing.T, s *stack, reason remediation.Reason) view.IncidentView {
 	t.Helper()
-	var inc remediation.IncidentView
+	var inc view.IncidentView
 	until(t, fmt.Sprintf("held for reason %q", reason), func(ctx context.Context) (err error) {
 		if inc, err = s.onlyIncident(ctx); err != nil {
 			return err

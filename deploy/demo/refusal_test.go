@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // breachingStack returns a stack with a breach that nothing ends, and no
@@ -43,7 +44,7 @@ func (s *stack) breaching(t *testing.T) {
 }
 
 // breached posts the breach as a new one and returns its incident.
-func (s *stack) breached(t *testing.T) remediation.IncidentView {
+func (s *stack) breached(t *testing.T) view.IncidentView {
 	t.Helper()
 	body, err := notification(breach(), fmt.Sprintf("%d", time.Now().UnixNano()))
 	must(t, err)
@@ -94,9 +95,9 @@ func (s *stack) untilAsked(t *testing.T) (id, step string) {
 }
 
 // untilWaiting waits until the open incident waits for a reason.
-func (s *stack) untilWaiting(t *testing.T, reason remediation.Reason) remediation.IncidentView {
+func (s *stack) untilWaiting(t *testing.T, reason remediation.Reason) view.IncidentView {
 	t.Helper()
-	var inc remediation.IncidentView
+	var inc view.IncidentView
 	until(t, fmt.Sprintf("held for reason %q", reason), func(ctx context.Context) (err error) {
 		if inc, err = s.openIncident(ctx); err == nil && (inc.State != remediation.Waiting || inc.Reason != reason) {
 			err = fmt.Errorf("the incident is %s (%s: %s)", inc.State, inc.Reason, inc.Why)

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // standing is all that a rehearsal must leave as it is, by what it is.
@@ -135,7 +135,7 @@ func TestARehearsalGoesThroughTheWholeLadderAndLeavesEverythingAsItWas(t *testin
 	}
 
 	breakNow(t, s, everythingFails)
-	var inc remediation.IncidentView
+	var inc view.IncidentView
 	until(t, "an incident opens", func(ctx context.Context) error {
 		open, err := s.openIncident(ctx)
 		if err == nil {
@@ -224,7 +224,7 @@ func (s *stack) wantDrillTrail(t *testing.T, r remediation.Rehearsal) {
 	if count[audit.KindOpened] != 1 || count[audit.KindOutcome] != len(r.Steps) || count[audit.KindVerified] != len(r.Steps)+1 || count[audit.KindClosed] != 1 {
 		t.Errorf("the drill's trail has %v", count)
 	}
-	inc := remediation.IncidentView{}
+	inc := view.IncidentView{}
 	must(t, s.ask(t.Context(), "backout", "/api/v1/incidents/"+r.Incidents[0], &inc))
 	if !inc.Drill || inc.State != remediation.Closed {
 		t.Errorf("the drill is %+v", inc)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // hostile is what labels, reasons and names from elsewhere may hold.
@@ -31,10 +32,10 @@ func poisoned(s string, many int) remediation.Message {
 	st.IncidentView.Why, st.Headline, st.Helped = s, s, s
 	st.Call = "javascript:" + s
 	for range many {
-		st.Broke = append(st.Broke, remediation.Broken{Trigger: s, Value: s, Bound: s, Alerts: 3, Active: true})
+		st.Broke = append(st.Broke, view.Broken{Trigger: s, Value: s, Bound: s, Alerts: 3, Active: true})
 	}
 	for range many {
-		st.Done = append(st.Done, remediation.StepView{ID: s, Action: s, Target: s, State: remediation.StepState(s)})
+		st.Done = append(st.Done, view.StepView{ID: s, Action: s, Target: s, State: remediation.StepState(s)})
 	}
 	for i := range st.Steps {
 		st.Steps[i].Target, st.Steps[i].Risk = s, s

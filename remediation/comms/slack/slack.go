@@ -27,9 +27,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/slack-go/slack"
-
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/slack-go/slack"
 )
 
 // Name is the channel's name in the outbox and the audit log.
@@ -103,7 +103,7 @@ type receipt struct {
 
 // Deliver implements remediation.Channel.
 func (c *Chat) Deliver(ctx context.Context, m remediation.Message) (string, error) {
-	var msg remediation.TeamMessage
+	var msg view.TeamMessage
 	if err := json.Unmarshal(m.Body, &msg); err != nil {
 		return "", remediation.Undeliverable(fmt.Errorf("slack: decode message: %w", err))
 	}
@@ -129,7 +129,7 @@ func (c *Chat) Deliver(ctx context.Context, m remediation.Message) (string, erro
 }
 
 // tell brings the incident's message up to date, then tells its thread what is new.
-func (c *Chat) tell(ctx context.Context, m remediation.Message, msg remediation.TeamMessage, r *receipt) error {
+func (c *Chat) tell(ctx context.Context, m remediation.Message, msg view.TeamMessage, r *receipt) error {
 	if n := len(msg.Told); n > 0 {
 		r.Seq, r.Hash = msg.Told[n-1].Seq, msg.Told[n-1].Hash
 	}
@@ -158,7 +158,7 @@ func (c *Chat) tell(ctx context.Context, m remediation.Message, msg remediation.
 
 // show sees to it that the incident's message says how things stand; posted tells
 // that it is new, and so has no thread yet.
-func (c *Chat) show(ctx context.Context, m remediation.Message, msg remediation.TeamMessage, r *receipt) (posted bool, err error) {
+func (c *Chat) show(ctx context.Context, m remediation.Message, msg view.TeamMessage, r *receipt) (posted bool, err error) {
 	text, blocks := c.incident(msg, *r)
 	mark := markOf(msg, "")
 	var gone error
@@ -194,7 +194,7 @@ func (c *Chat) show(ctx context.Context, m remediation.Message, msg remediation.
 }
 
 // notice tells what concerns no incident.
-func (c *Chat) notice(ctx context.Context, m remediation.Message, msg remediation.TeamMessage) error {
+func (c *Chat) notice(ctx context.Context, m remediation.Message, msg view.TeamMessage) error {
 	id, err := c.channel(ctx, msg.Channel)
 	if err != nil {
 		return err
@@ -216,7 +216,7 @@ const eventType = "backout_incident"
 // Update, a reply the hash of the newest audit entry that it tells of.
 type mark struct{ Incident, Update string }
 
-func markOf(msg remediation.TeamMessage, update string) mark {
+func markOf(msg view.TeamMessage, update string) mark {
 	if msg.Story == nil {
 		return mark{Update: update}
 	}

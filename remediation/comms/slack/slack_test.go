@@ -17,6 +17,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/comms/slack/chattest"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // test is a workspace, and a chat in it.
@@ -82,20 +83,20 @@ func (x *test) delivers(m remediation.Message) {
 var opened = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 
 // story is an incident whose first step has run, n minutes after it opened.
-func story(n int, state remediation.State) *remediation.Story {
+func story(n int, state remediation.State) *view.Story {
 	now := opened.Add(time.Duration(n) * time.Minute)
 	value, started := 0.05, opened.Add(time.Second)
-	v := remediation.IncidentView{
+	v := view.IncidentView{
 		ID: "inc-1", Service: "shop", Rollout: "v2", State: state, Opened: opened,
-		Triggers: []remediation.TriggerView{{Trigger: "error_rate", Fingerprint: "f", Active: true, Threshold: 0.01, Value: &value}},
-		Steps: []remediation.StepView{
+		Triggers: []view.TriggerView{{Trigger: "error_rate", Fingerprint: "f", Active: true, Threshold: 0.01, Value: &value}},
+		Steps: []view.StepView{
 			{ID: "1-flag_off", Action: "flag_off", Target: "FEATURE_A", Risk: "reversible", State: remediation.StepDone, Started: &started, Finished: &started},
 			{ID: "2-schema_rollback", Action: "schema_rollback", Target: "postgres:shop", Risk: "lossy", State: remediation.StepPending},
 		},
 	}
 	if state != remediation.Closed {
 		at := now.Add(5 * time.Minute)
-		v.Next = &remediation.Next{Step: "2-schema_rollback", At: &at, What: "it runs then if the breach is seen to go on", Unless: []string{"the breach ends", "somebody claims the incident"}}
+		v.Next = &view.Next{Step: "2-schema_rollback", At: &at, What: "it runs then if the breach is seen to go on", Unless: []string{"the breach ends", "somebody claims the incident"}}
 	}
 	if state == remediation.Waiting {
 		until := now.Add(30 * time.Minute)
@@ -103,8 +104,8 @@ func story(n int, state remediation.State) *remediation.Story {
 		v.Reason, v.Until = remediation.HoldApproval, &until
 	}
 	above := 2
-	s := remediation.NewStory(v, remediation.ServiceNow{
-		Service: "shop", Triggers: []remediation.TriggerNow{{Name: "error_rate", Unit: alerts.Ratio, Above: true, Severity: 3}},
+	s := view.NewStory(v, view.ServiceNow{
+		Service: "shop", Triggers: []view.TriggerNow{{Name: "error_rate", Unit: alerts.Ratio, Above: true, Severity: 3}},
 		Call: "https://meet.example.com/shop", CallAbove: &above,
 	}, now)
 	s.Triggers = nil
@@ -116,12 +117,12 @@ func line(seq int64, kind audit.Kind, title, why string) remediation.TeamLine {
 	return remediation.TeamLine{Kind: kind, Time: opened, Actor: "engine", Title: title, Tone: "good", Why: why, Seq: seq, Hash: fmt.Sprintf("%064x", seq)}
 }
 
-func message(s *remediation.Story, told ...remediation.TeamLine) remediation.Message {
+func message(s *view.Story, told ...remediation.TeamLine) remediation.Message {
 	m := remediation.Message{Channel: Name, Key: "service/shop", Service: "shop", Created: opened}
 	if s != nil {
 		m.Key, m.Incident = s.ID, s.ID
 	}
-	body, err := json.Marshal(remediation.TeamMessage{Channel: "#incidents", Story: s, Told: told})
+	body, err := json.Marshal(view.TeamMessage{Channel: "#incidents", Story: s, Told: told})
 	if err != nil {
 		panic(err)
 	}

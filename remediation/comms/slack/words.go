@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/slack-go/slack"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/slack-go/slack"
 )
 
 // The ids of the buttons, which receiver's POST /slack/interactions knows.
@@ -26,7 +26,7 @@ type question struct {
 
 // incident is an incident's message: what broke, what was done, whether it helped,
 // what comes next and when, and how to stop it.
-func (c *Chat) incident(msg remediation.TeamMessage, r receipt) (fallback string, blocks []slack.Block) {
+func (c *Chat) incident(msg view.TeamMessage, r receipt) (fallback string, blocks []slack.Block) {
 	s := msg.Story
 	head := fmt.Sprintf("%s *%s: %s*", tone(s.Tone), words(s.Service), words(s.Headline))
 	add := func(lines ...string) { blocks = append(blocks, sections(lines, mostPart)...) }
@@ -57,7 +57,7 @@ func (c *Chat) incident(msg remediation.TeamMessage, r receipt) (fallback string
 }
 
 // asks puts the question that waits for an answer.
-func asks(s *remediation.Story) []string {
+func asks(s *view.Story) []string {
 	if !s.Asks || s.Next == nil {
 		return nil
 	}
@@ -81,7 +81,7 @@ func asks(s *remediation.Story) []string {
 }
 
 // answers are the buttons, where answers come back to us.
-func (c *Chat) answers(s *remediation.Story) []slack.Block {
+func (c *Chat) answers(s *view.Story) []slack.Block {
 	value, err := json.Marshal(question{s.ID, s.Next.Step})
 	if !c.buttons || err != nil || len(value) > 2000 {
 		return []slack.Block{small(fmt.Sprintf("Answer in the console, or with %s", command("backout approve "+s.ID+" "+s.Next.Step+" --reason=WHY")))}
@@ -94,7 +94,7 @@ func (c *Chat) answers(s *remediation.Story) []slack.Block {
 	return []slack.Block{slack.NewActionBlock("", yes, slack.NewButtonBlockElement(actionDeny, string(value), plain("Deny")))}
 }
 
-func stepOf(s *remediation.Story, id string) *remediation.StepView {
+func stepOf(s *view.Story, id string) *view.StepView {
 	for i := range s.Steps {
 		if s.Steps[i].ID == id {
 			return &s.Steps[i]
@@ -103,9 +103,9 @@ func stepOf(s *remediation.Story, id string) *remediation.StepView {
 	return nil
 }
 
-func isLossy(st *remediation.StepView) bool { return st.Risk == alerts.Lossy.String() }
+func isLossy(st *view.StepView) bool { return st.Risk == alerts.Lossy.String() }
 
-func broke(s *remediation.Story) []string {
+func broke(s *view.Story) []string {
 	var lines []string
 	for _, b := range s.Broke {
 		value := words(b.Value)
@@ -128,7 +128,7 @@ func broke(s *remediation.Story) []string {
 	return titled("What broke", lines, "no alert of it is still known")
 }
 
-func done(s *remediation.Story) []string {
+func done(s *view.Story) []string {
 	var lines []string
 	for _, st := range s.Done {
 		line := code(st.ID) + " " + strings.ReplaceAll(words(string(st.State)), "_", " ")
@@ -163,7 +163,7 @@ func titled(title string, lines []string, none string) []string {
 	return out
 }
 
-func next(s *remediation.Story) []string {
+func next(s *view.Story) []string {
 	var line string
 	switch {
 	case s.State == remediation.Closed:
@@ -204,7 +204,7 @@ func next(s *remediation.Story) []string {
 }
 
 // stop says how: an id and a service's name are of harmless characters.
-func stop(s *remediation.Story) string {
+func stop(s *view.Story) string {
 	verb, means := "claim", "no step runs until you release it"
 	if s.ClaimedBy != "" {
 		verb, means = "release", "gives it back to backout"
@@ -213,7 +213,7 @@ func stop(s *remediation.Story) string {
 		command("backout freeze --service="+s.Service+" --reason=WHY"))
 }
 
-func call(s *remediation.Story) string {
+func call(s *view.Story) string {
 	if !s.StartCall || s.State == remediation.Closed {
 		return ""
 	}
@@ -233,7 +233,7 @@ func (c *Chat) linked(path, text string) string {
 	return link(base+path, text)
 }
 
-func (c *Chat) footer(s *remediation.Story, r receipt) string {
+func (c *Chat) footer(s *view.Story, r receipt) string {
 	parts := []string{words(s.ID)}
 	if l := c.linked("/incidents/"+s.ID, "Open "+words(s.ID)+" in the console"); l != "" {
 		parts[0] = l
@@ -246,7 +246,7 @@ func (c *Chat) footer(s *remediation.Story, r receipt) string {
 }
 
 // reply tells a thread what is new.
-func (c *Chat) reply(msg remediation.TeamMessage) (fallback string, blocks []slack.Block) {
+func (c *Chat) reply(msg view.TeamMessage) (fallback string, blocks []slack.Block) {
 	lines := told(msg.Told)
 	last := msg.Told[len(msg.Told)-1]
 	blocks = sections(lines, mostReply)
@@ -270,7 +270,7 @@ func auditHead(seq int64, hash string) string {
 }
 
 // plainNotice tells what concerns no incident.
-func (c *Chat) plainNotice(service string, msg remediation.TeamMessage) (fallback string, blocks []slack.Block) {
+func (c *Chat) plainNotice(service string, msg view.TeamMessage) (fallback string, blocks []slack.Block) {
 	lines := told(msg.Told)
 	last := msg.Told[len(msg.Told)-1]
 	foot := auditHead(last.Seq, last.Hash)

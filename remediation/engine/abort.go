@@ -1,0 +1,345 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// abortRollout opens an incident without alerts that backs the active rollout
+// out, or gives the open one that order.
+func (e *Engine) abortRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
+	if e.mode != remediation.Act {
+		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe: it acts on nothing; switch the release off by hand")
+	}
+	return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
+		now := e.now()
+		inc, err := openIncident(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		ib := b
+		if inc == nil {
+			inc = &remediation.Incident{
+				Service: b.Service, Release: r.Release, PlaybookHash: b.Hash, State: remediation.Acting, Since: now, Opened: now, RolloutActive: true,
+			}
+			inc.Call = b.CallFor(inc)
+			if err := tx.PutIncident(inc); err != nil { // gives the id
+				return err
+			}
+			err := e.append(tx, audit.Entry{Kind: audit.KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
+				"abort": true, "reason": in.Reason, "rollout": inc.Release, "playbook": inc.PlaybookHash,
+			}})
+			if err != nil {
+				return err
+			}
+		} else if ib, err = e.bookFor(context.WithoutCancel(ctx), inc); err != nil {
+			return err
+		}
+		c := &change{e: e, b: ib, tx: tx, inc: inc, now: now}
+		if err := c.beginAbort(*r, in); err != nil {
+			return err
+		}
+		return tx.PutIncident(inc)
+	})
+}
+
+// beginAbort gives an incident the order, or refuses.
+func (c *change) beginAbort(r remediation.Rollout, in remediation.RolloutChange) error {
+	inc := c.inc
+	switch {
+	case inc.Release != r.Release:
+		return remediation.Refuse(remediation.Conflict, "incident %s is about release %s, and %s is being rolled out", inc.ID, inc.Release, r.Release)
+	case inc.Aborting() && len(inc.Abort.Signals) == 0:
+		return remediation.Refuse(remediation.Conflict, "%s has ordered that already: incident %s is %s", inc.Abort.By, inc.ID, inc.Describe())
+	case inc.Restore != nil:
+		return remediation.Refuse(remediation.Conflict, "incident %s is being restored by %s", inc.ID, inc.Restore.By)
+	case inc.ClaimedBy != "" && inc.ClaimedBy != in.Actor:
+		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s, who acts by hand until the claim is released", inc.ID, inc.ClaimedBy)
+	}
+	plan := c.b.BackPlan()
+	if plan == nil {
+		return remediation.Refuse(remediation.Conflict, "the playbook of %s has no plan that leads back", inc.Service)
+	}
+	added, err := c.b.AddPlan(inc, plan.Name)
+	if err != nil {
+		return err
+	}
+	inc.Abort = &remediation.Abort{By: in.Actor, Reason: in.Reason, Began: c.now}
+	inc.Review = true
+	for i := range inc.Steps { // what was denied is asked anew
+		if s := &inc.Steps[i]; s.State == remediation.StepSkipped && !s.Tells {
+			s.State, s.Finished = remediation.StepPending, nil
+		}
+	}
+	if inc.Running() == nil { // else the step runs to its outcome first
+		inc.VoidApprovals()
+		inc.ResetPolls()
+		inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.LastHeld = nil, nil, nil, ""
+		inc.Unstuck()
+		c.enter(remediation.Acting, 0)
+	}
+	err = c.audit(audit.KindStage, in.Actor, nil, map[string]any{
+		"state": r.State, "stage": r.Stage, "release": r.Release, "previous": r.Previous, "abort": "begun", "reason": in.Reason,
+	})
+	if err != nil || len(added) == 0 {
+		return err
+	}
+	return c.audit(audit.KindPlanned, in.Actor, nil, map[string]any{"plan": plan.Name, "steps": anys(added), "playbook": inc.PlaybookHash})
+}
+
+// abort runs the next listed step, or ends the abort.
+func (e *Engine) abort(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	waits, err := e.waitsForPromotion(ctx, b, inc)
+	if waits || err != nil {
+		return err
+	}
+	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
+		return err
+	}
+	if inc.Review {
+		return e.review(ctx, b, inc, question{})
+	}
+	if done, err := e.gentler(ctx, b, inc); done || err != nil {
+		return err
+	}
+	if inc, err = e.tellAhead(ctx, b, inc, question{confirmed: true}); err != nil {
+		return err
+	}
+	if f := inc.Unhandled(); f != nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			why := f.ID() + " failed: claim and release the incident to try again"
+			if err := c.hold(nil, gateResult{reason: remediation.HoldStepFailed, why: why}, map[string]any{}); err != nil {
+				return err
+			}
+			return c.page(string(remediation.HoldStepFailed), why)
+		})
+	}
+	s := inc.Next()
+	if s == nil && len(inc.Abort.Signals) > 0 {
+		return e.change(ctx, b, inc, (*change).endSignals)
+	}
+	if s == nil {
+		return e.change(ctx, b, inc, (*change).endAbort)
+	}
+	look, lookErr, err := e.lookIfOpen(ctx, b, inc, s)
+	if err != nil {
+		return err
+	}
+	ran := false
+	err = e.change(ctx, b, inc, func(c *change) error {
+		ran = false
+		s := c.inc.Step(s.ID())
+		all, closed, err := c.abortGates(s)
+		if err != nil {
+			return err
+		}
+		detail := map[string]any{"gates": gateRows(all), "ordered_by": c.inc.Abort.By, "reason": c.inc.Abort.Reason}
+		if len(c.inc.Abort.Signals) > 0 {
+			detail["signals"] = anys(c.inc.Abort.Signals)
+		}
+		switch {
+		case closed != nil:
+			return c.hold(s, *closed, detail)
+		case errors.Is(lookErr, errNotLooked):
+			return remediation.ErrStale // the gates opened meanwhile
+		case lookErr != nil:
+			return c.hold(s, gateResult{reason: remediation.HoldTarget, why: lookErr.Error()}, detail)
+		}
+		detail["before"], detail["target"] = look.Snapshot, s.Target
+		if look.Position == remediation.Wanted {
+			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
+			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.now, &c.now, true
+			c.inc.Ran, c.inc.LastHeld = true, ""
+			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
+			c.enter(remediation.Acting, 0)
+			return c.audit(audit.KindOutcome, actorEngine, s, detail)
+		}
+		ran = true
+		return c.intend(s, look, detail)
+	})
+	if err != nil || !ran {
+		return err
+	}
+	return e.runStep(ctx, b, inc.ID, s.ID())
+}
+
+// gentler runs, while a signal's step waits for its approval, a step of lower risk
+// that another trigger's plan has: it needs no answer, only the breach. It reports
+// whether that took the turn.
+func (e *Engine) gentler(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (bool, error) {
+	s := inc.Next()
+	if len(inc.Abort.Signals) == 0 || inc.State != remediation.Waiting || inc.Reason != remediation.HoldApproval || s == nil || s.Approved != "" || inc.Unhandled() != nil {
+		return false, nil
+	}
+	var g *remediation.Step
+	for i := range inc.Steps {
+		o := &inc.Steps[i]
+		if !o.Tells && o.Open() && !inc.Abort.Lists(o) && o.Risk < s.Risk && (g == nil || o.Risk < g.Risk) {
+			g = o
+		}
+	}
+	if g == nil || inc.SettleUntil != nil && inc.SettleUntil.After(e.now()) {
+		return false, nil
+	}
+	q := question{step: g, only: g.ID(), confirmed: true}
+	var ev evidence
+	var t *remediation.TriggerState
+	if inc.Ran {
+		ev = e.pollRecovery(ctx, b, inc)
+		ev.count(inc)
+		q.poll, t = &ev, inc.Breaching(remediation.Certain)
+	} else {
+		var err error
+		if ev, err = e.readValues(ctx, b, inc); err != nil {
+			return false, err
+		}
+		t = ev.beyond(inc)
+	}
+	open := false
+	if t != nil {
+		var err error
+		if q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc); err != nil {
+			return false, err
+		}
+		err = e.store.View(ctx, func(tx remediation.Tx) error {
+			_, closed, err := (&change{e: e, b: b, tx: tx, inc: inc, now: e.now()}).gates(q)
+			open = closed == nil
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	if open {
+		return true, e.tryStep(ctx, b, inc, ev, t, q)
+	}
+	if !inc.Ran {
+		return false, nil
+	}
+	return true, e.keepWaiting(ctx, b, inc, ev)
+}
+
+// errNotLooked: a gate was shut, so that the target was not looked at.
+var errNotLooked = errors.New("not looked at")
+
+// lookIfOpen looks at a step's target where its gates are open.
+func (e *Engine) lookIfOpen(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (look remediation.Look, lookErr, err error) {
+	open := false
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		_, closed, err := c.abortGates(s)
+		open = closed == nil
+		return err
+	})
+	if err != nil || !open {
+		return remediation.Look{}, errNotLooked, err
+	}
+	look, lookErr = e.look(ctx, b, inc, s)
+	return look, lookErr, nil
+}
+
+// abortGates asks the gates that hold a commander's order: neither confirmation nor
+// a silence, and not the cooldown, which keeps automation from repeating itself.
+func (c *change) abortGates(s *remediation.Step) (all []gateResult, closed *gateResult, err error) {
+	limits, err := c.limits(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	freeze, err := c.frozen()
+	if err != nil {
+		return nil, nil, err
+	}
+	rollout, err := c.rollout(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	target, err := c.targetFree(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	claim := c.claim()
+	if c.inc.ClaimedBy == c.inc.Abort.By {
+		claim = gateResult{gate: "claim"}
+	}
+	all = append([]gateResult{c.mode(s), freeze, claim}, limits...)
+	all = append(all, target, rollout, c.approval(s))
+	for i := range all {
+		if all[i].reason == remediation.HoldCooldown && all[i].gate != gateTarget {
+			all[i] = gateResult{gate: "cooldown", why: "not asked of a commander's order"}
+		}
+	}
+	for i := range all {
+		if all[i].reason != "" {
+			return all, &all[i], nil
+		}
+	}
+	return all, nil, nil
+}
+
+// endAbort ends the rollout: every step was verified or is skipped. Triggers that
+// are attached to the same incident still need their recovery.
+func (c *change) endAbort() error {
+	inc := c.inc
+	if !slices.ContainsFunc(inc.Steps, func(s remediation.Step) bool {
+		return !s.Tells && (s.State == remediation.StepDone || s.State == remediation.StepNoChange)
+	}) {
+		inc.Abort.Ended = &c.now
+		return c.exhaust("no step of the abort has run: each was denied, or nobody answered in time; the rollout is as it was")
+	}
+	if err := c.endRollout(remediation.RolloutAborted, inc.Abort.By, inc.Abort.Reason); err != nil {
+		return err
+	}
+	inc.Abort.Ended = &c.now
+	switch {
+	case len(inc.Triggers) == 0:
+		return c.close(inc.Abort.By, map[string]any{"reason": "aborted", "why": fmt.Sprintf("every step of the way back was verified; ordered by %s: %s", inc.Abort.By, inc.Abort.Reason)})
+	case inc.LastRun() != nil:
+		c.startSettling()
+	default:
+		c.enter(remediation.Confirming, 0)
+	}
+	return nil
+}
+
+// endRollout ends the active rollout of the incident's release, and keeps how it was.
+func (c *change) endRollout(state, actor, why string) error {
+	r, err := rolloutOf(c.tx, c.inc.Service)
+	if err != nil || !r.Active() || r.Release != c.inc.Release {
+		return err
+	}
+	was := r
+	was.Promotion = nil
+	c.inc.RolledBack = &was
+	r.State, r.Stage, r.StageSince = state, remediation.StageNone, &c.now
+	if err := c.tx.PutRollout(r); err != nil {
+		return err
+	}
+	return c.audit(audit.KindStage, actor, nil, map[string]any{"state": r.State, "stage": r.Stage, "release": r.Release, "why": why})
+}
+
+// waitsForPromotion lets an incident wait for a promotion that has its intent, at
+// most for as long as that may take.
+func (e *Engine) waitsForPromotion(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (bool, error) {
+	until, err := e.promotionUntil(ctx, inc.Service)
+	if err != nil || !until.After(e.now()) {
+		return false, err
+	}
+	return true, e.change(ctx, b, inc, func(c *change) error {
+		r, err := rolloutOf(c.tx, c.inc.Service)
+		switch {
+		case err != nil:
+			return err
+		case r.Promotion == nil:
+			return remediation.ErrStale // it has ended: go on
+		}
+		c.inc.Wake = r.Promotion.Until // its end wakes the incident
+		return nil
+	})
+}

@@ -1,0 +1,507 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// tryStep runs the next step of the ladder, or holds it and says why. The
+// gates are asked first, then the target is looked at, and both are written with
+// the intent, whose transaction asks the gates once more.
+func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, t *remediation.TriggerState, q question) error {
+	q.trigger = t.Name()
+	if inc.Review && q.confirmed {
+		return e.review(ctx, b, inc, q)
+	}
+	var err error
+	if q.early == nil { // else confirm has just asked, and the intent's transaction does again
+		if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
+			return err
+		}
+	}
+	if q.early != nil {
+		q.early.wait()
+		q.silencedBy, q.silenceUnasked, err = q.early.silencedBy, q.early.unasked, q.early.silenceErr
+	} else {
+		q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc)
+	}
+	if err != nil {
+		return err
+	}
+	if inc, err = e.tellAhead(ctx, b, inc, q); err != nil {
+		return err
+	}
+	s := inc.Next()
+	if q.only != "" {
+		s = inc.Step(q.only)
+	}
+	if s == nil && inc.Unhandled() == nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			if err := q.begin(c); err != nil {
+				return err
+			}
+			return c.exhaust("the breach goes on after the last step of the plan")
+		})
+	}
+	if f := inc.Unhandled(); f != nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			if err := q.begin(c); err != nil {
+				return err
+			}
+			why := f.ID() + " failed: claim and release the incident to try again"
+			if err := c.hold(nil, gateResult{reason: remediation.HoldStepFailed, why: why}, ev.detail(b, c.inc.Trigger(t.Name()), map[string]any{})); err != nil {
+				return err
+			}
+			return c.page(string(remediation.HoldStepFailed), why)
+		})
+	}
+	q.step = s
+	var look remediation.Look
+	var lookErr error
+	if q.early.of(s) { // its target was looked at already: the transaction asks the gates
+		look, lookErr = q.early.look, q.early.lookErr
+	} else {
+		held, err := e.holdIfClosed(ctx, b, inc, ev, t, q)
+		if held || err != nil {
+			return err
+		}
+		look, lookErr = e.look(ctx, b, inc, s)
+		// A look may take long: a silence that was set meanwhile holds.
+		if q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc); err != nil {
+			return err
+		}
+	}
+	ran := false
+	err = e.change(ctx, b, inc, func(c *change) error {
+		ran = false
+		s := c.inc.Step(s.ID())
+		cq := q
+		cq.step = s
+		if err := q.begin(c); err != nil {
+			return err
+		}
+		ev.note(c.inc)
+		all, closed, err := c.gates(cq)
+		if err != nil {
+			return err
+		}
+		detail, err := c.evidence(ev, t, map[string]any{"gates": gateRows(all)})
+		if err != nil {
+			return err
+		}
+		switch {
+		case closed != nil:
+			return c.hold(s, *closed, detail)
+		case lookErr != nil:
+			return c.hold(s, gateResult{reason: remediation.HoldTarget, why: lookErr.Error()}, detail)
+		}
+		detail["before"], detail["target"] = look.Snapshot, s.Target
+		if look.Position == remediation.Wanted {
+			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
+			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.now, &c.now, true
+			c.inc.Ran, c.inc.LastHeld = true, ""
+			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
+			if err := c.audit(audit.KindOutcome, actorEngine, s, detail); err != nil {
+				return err
+			}
+			c.startSettling()
+			return nil
+		}
+		ran = true
+		return c.intend(s, look, detail)
+	})
+	if err != nil || !ran {
+		return err
+	}
+	return e.runStep(ctx, b, inc.ID, s.ID())
+}
+
+// begin writes what is known before the question is answered.
+func (q question) begin(c *change) error {
+	if q.poll != nil {
+		q.poll.count(c.inc)
+	}
+	if q.lead != nil {
+		if err := q.lead(c); err != nil {
+			return err
+		}
+	}
+	if q.confirmed {
+		if t := c.inc.Trigger(q.trigger); t != nil {
+			t.Confirmed = true
+		}
+		return c.follow(remediation.PublicIdentified)
+	}
+	return nil
+}
+
+// evidence puts what a decision rests on into an audit entry's detail: the
+// trigger, an alert of it, the expression and what it gave. Where no trigger was
+// seen beyond its threshold, the first one stands for the question.
+func (c *change) evidence(ev evidence, t *remediation.TriggerState, d map[string]any) (map[string]any, error) {
+	t = c.inc.Trigger(t.Name())
+	if t == nil && len(c.inc.Triggers) > 0 {
+		t = &c.inc.Triggers[0]
+	}
+	if t == nil {
+		return d, nil
+	}
+	all, err := c.tx.Alerts(c.inc.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		if a.Trigger == t.Trigger {
+			if d["fingerprint"] = a.Fingerprint; a.Active {
+				break
+			}
+		}
+	}
+	return ev.detail(c.b, t, d), nil
+}
+
+// holdIfClosed asks the gates before the target is looked at.
+func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, t *remediation.TriggerState, q question) (held bool, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		_, closed, err := c.gates(q)
+		held = closed != nil
+		return err
+	})
+	if err != nil || !held {
+		return held, err
+	}
+	return true, e.change(ctx, b, inc, func(c *change) error {
+		cq := q
+		cq.step = c.inc.Step(q.step.ID())
+		if err := q.begin(c); err != nil {
+			return err
+		}
+		ev.note(c.inc)
+		all, closed, err := c.gates(cq)
+		if err != nil {
+			return err
+		}
+		if closed == nil {
+			return remediation.ErrStale // it opened meanwhile: ask again
+		}
+		detail, err := c.evidence(ev, t, map[string]any{"gates": gateRows(all)})
+		if err != nil {
+			return err
+		}
+		if c.inc.Would = nil; closed.reason == remediation.HoldMode {
+			if c.inc.Would, err = c.would(cq); err != nil {
+				return err
+			}
+			detail["would"] = anys(c.inc.Would)
+		}
+		return c.hold(cq.step, *closed, detail)
+	})
+}
+
+// lookTimeout bounds a look at a target, which has no effect.
+const lookTimeout = 30 * time.Second
+
+func (e *Engine) look(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (remediation.Look, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	defer cancel()
+	e.meetTarget(s.Target)
+	var look remediation.Look
+	err := e.safely("the look at the target of "+s.ID(), func() error {
+		action, err := b.Bind(s)
+		if err != nil {
+			return err
+		}
+		look, err = action.Look(ctx, inc.Operation(s))
+		return err
+	})
+	if err != nil {
+		return remediation.Look{}, err
+	}
+	switch look.Position {
+	case remediation.Wanted, remediation.Untouched, remediation.HalfWay:
+		return look, nil
+	}
+	return remediation.Look{}, fmt.Errorf("%s: position %q is none", s.ID(), look.Position)
+}
+
+// intend commits that the step is about to change its target.
+func (c *change) intend(s *remediation.Step, look remediation.Look, detail map[string]any) error {
+	if r, err := rolloutOf(c.tx, c.inc.Service); err != nil {
+		return err
+	} else if r.Promotion != nil && r.Promotion.Until.After(c.now) {
+		return remediation.ErrStale // it is being mended: wait for that first
+	}
+	s.State, s.Started, s.Finished, s.Error = remediation.StepIntent, &c.now, nil, ""
+	s.Undoing, s.Verified = false, false
+	if look.Position != remediation.HalfWay || s.Before == nil { // what a failed undo left is nothing to go back to
+		s.Before = look.Snapshot
+	}
+	c.inc.LastHeld = ""
+	c.inc.Unstuck()
+	c.enter(remediation.Acting, 0)
+	err := c.tx.PutEffect(remediation.Effect{
+		Time: c.now, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.Attempt(),
+	})
+	if err != nil {
+		return err
+	}
+	if !c.inc.Intended {
+		c.inc.Intended = true
+		reaction := c.now.Sub(c.inc.Fired()).Seconds()
+		c.tx.OnCommit(func() { c.e.metrics.reaction.Observe(reaction) })
+	}
+	return c.audit(audit.KindIntent, actorEngine, s, detail)
+}
+
+// stepTimeouts are used where a step has none of its own. What loses data takes a
+// snapshot first, however long that takes.
+var stepTimeouts = map[alerts.Risk]time.Duration{
+	alerts.Reversible: 2 * time.Minute, alerts.Disruptive: 5 * time.Minute, alerts.Lossy: time.Hour,
+}
+
+// act calls one method of a step's action with the step's own time limit, which
+// a stop of the process does not cut short.
+func (e *Engine) act(ctx context.Context, b *plan.Plan, s *remediation.Step, do func(context.Context, remediation.Action) error) error {
+	limit := s.Timeout
+	if limit <= 0 {
+		limit = stepTimeouts[s.Risk]
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	return e.safely("the action of "+s.ID(), func() error {
+		action, err := b.Bind(s)
+		if err != nil {
+			return err
+		}
+		return do(ctx, action)
+	})
+}
+
+// runStep carries an intent out: effect, outcome, verification. It is safe to
+// begin again at any point, which is what a restart does.
+func (e *Engine) runStep(ctx context.Context, b *plan.Plan, id, step string) error {
+	inc, s, err := e.read(ctx, id, step)
+	if err != nil {
+		return err
+	}
+	op := inc.Operation(s)
+	err = e.act(ctx, b, s, func(ctx context.Context, a remediation.Action) error { return a.Apply(ctx, op, s.Before) })
+	if err != nil && remediation.IsInDoubt(err) {
+		return e.resolveDoubt(ctx, b, inc, s, err)
+	}
+	if err != nil {
+		return e.undo(ctx, b, id, step, err)
+	}
+	return e.applied(ctx, b, inc, s, map[string]any{})
+}
+
+// applied records an effect that happened, and goes on to its verification.
+func (e *Engine) applied(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step, detail map[string]any) error {
+	if after, err := e.look(ctx, b, inc, s); err == nil {
+		detail["after"] = after.Snapshot
+	}
+	err := e.record(ctx, b, inc.ID, func(c *change) error {
+		s := c.inc.Step(s.ID())
+		s.State, s.Finished = remediation.StepDone, &c.now
+		detail["outcome"], detail["target"] = string(remediation.StepDone), s.Target
+		return c.outcome(s, remediation.EffectDone, detail)
+	})
+	if err != nil {
+		return err
+	}
+	return e.verify(ctx, b, inc.ID, s.ID())
+}
+
+// outcome writes a step's outcome for the audit log, the limits and the metrics.
+func (c *change) outcome(s *remediation.Step, eo remediation.EffectOutcome, detail map[string]any) error {
+	err := c.tx.PutEffect(remediation.Effect{
+		Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.Attempt(), Outcome: eo,
+	})
+	if err != nil {
+		return err
+	}
+	c.inc.Ran = true
+	took := c.now.Sub(*s.Started).Seconds()
+	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
+	c.tx.OnCommit(func() { c.e.metrics.duration.WithLabelValues(s.Action).Observe(took) })
+	return c.audit(audit.KindOutcome, actorEngine, s, detail)
+}
+
+// verify waits until the target is seen to work; the state stays acting until
+// then. What does not work is undone.
+func (e *Engine) verify(ctx context.Context, b *plan.Plan, id, step string) error {
+	inc, s, err := e.read(ctx, id, step)
+	if err != nil {
+		return err
+	}
+	op := inc.Operation(s)
+	err = e.act(ctx, b, s, func(ctx context.Context, a remediation.Action) error { return a.Verify(ctx, op) })
+	if err != nil {
+		return e.undo(ctx, b, id, step, fmt.Errorf("verify: %w", err))
+	}
+	return e.record(ctx, b, id, func(c *change) error {
+		s := c.inc.Step(step)
+		s.Verified = true
+		if err := c.audit(audit.KindVerified, actorEngine, s, map[string]any{"target": s.Target}); err != nil {
+			return err
+		}
+		c.startSettling()
+		return nil
+	})
+}
+
+// undo puts back what a failed step found, with an intent and an outcome of
+// its own.
+func (e *Engine) undo(ctx context.Context, b *plan.Plan, id, step string, cause error) error {
+	inc, s, err := e.read(ctx, id, step)
+	if err != nil {
+		return err
+	}
+	if !s.Undoing {
+		err := e.record(ctx, b, id, func(c *change) error {
+			s := c.inc.Step(step)
+			s.Undoing, s.State, s.Error = true, remediation.StepIntent, cause.Error()
+			return c.audit(audit.KindIntent, actorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	op := inc.Operation(s)
+	undoErr := e.act(ctx, b, s, func(ctx context.Context, a remediation.Action) error { return a.Undo(ctx, op, s.Before) })
+	return e.record(ctx, b, id, func(c *change) error {
+		s := c.inc.Step(step)
+		detail := map[string]any{"undo": true, "error": s.Error, "target": s.Target}
+		s.State, s.Finished = remediation.StepUndone, &c.now
+		if undoErr != nil {
+			s.State = remediation.StepFailed
+			detail["undo_error"] = undoErr.Error()
+		}
+		detail["outcome"] = string(s.State)
+		if err := c.outcome(s, remediation.EffectFailed, detail); err != nil {
+			return err
+		}
+		return c.afterFailure(s)
+	})
+}
+
+// afterFailure hands a failed step to a human, or, where the plan says so,
+// lets the next one run if the breach is seen to go on.
+func (c *change) afterFailure(s *remediation.Step) error {
+	c.inc.ResetPolls()
+	s.Undoing = false
+	if s.OnFailure == alerts.OnFailureNext && s.State == remediation.StepUndone && c.inc.Next() != nil && c.inc.Unhandled() == nil {
+		c.enter(remediation.Confirming, c.b.Poll())
+		return nil
+	}
+	why := fmt.Sprintf("%s failed and was undone: %s", s.ID(), s.Error)
+	if s.State == remediation.StepFailed {
+		why = fmt.Sprintf("%s failed and could not be undone: %s", s.ID(), s.Error)
+	}
+	if err := c.hold(nil, gateResult{reason: remediation.HoldStepFailed, why: why + "; claim and release the incident to try again"}, map[string]any{}); err != nil {
+		return err
+	}
+	return c.page(string(remediation.HoldStepFailed), why)
+}
+
+// resume goes on with a step that was cut off: by a crash, or by a stop.
+func (e *Engine) resume(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) error {
+	switch {
+	case s.Undoing:
+		return e.undo(ctx, b, inc.ID, s.ID(), fmt.Errorf("%s", s.Error))
+	case s.State == remediation.StepDone:
+		return e.verify(ctx, b, inc.ID, s.ID())
+	}
+	return e.resolveDoubt(ctx, b, inc, s, fmt.Errorf("backout was stopped between intent and outcome"))
+}
+
+// resolveDoubt looks at the target of an intent without a known outcome, and
+// never acts on it blindly.
+func (e *Engine) resolveDoubt(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step, cause error) error {
+	look, err := e.look(ctx, b, inc, s)
+	if err != nil {
+		return e.stayInDoubt(ctx, b, inc, s, cause, err)
+	}
+	if look.Position == remediation.Untouched && s.Doubts > 0 {
+		return e.undo(ctx, b, inc.ID, s.ID(), cause)
+	}
+	err = e.record(ctx, b, inc.ID, func(c *change) error {
+		s := c.inc.Step(s.ID())
+		c.inc.Reason, c.inc.Why, c.inc.Paged = "", "", nil
+		err := c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{
+			"why": cause.Error(), "seen": string(look.Position), "target": s.Target, "after": look.Snapshot,
+		})
+		if err != nil || look.Position != remediation.Untouched {
+			return err
+		}
+		s.Doubts++
+		// Nothing happened: the step is pending again, behind all its gates.
+		s.State, s.Error = remediation.StepPending, ""
+		err = c.tx.PutEffect(remediation.Effect{
+			Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.Attempt(), Outcome: remediation.EffectUntouched,
+		})
+		s.Started = nil
+		c.enter(remediation.Confirming, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	switch look.Position {
+	case remediation.Wanted:
+		return e.applied(ctx, b, inc, s, map[string]any{"why": "seen after being in doubt"})
+	case remediation.HalfWay:
+		op := inc.Operation(s)
+		err := e.act(ctx, b, s, func(ctx context.Context, a remediation.Action) error { return a.Apply(ctx, op, s.Before) })
+		if err != nil {
+			return e.undo(ctx, b, inc.ID, s.ID(), err)
+		}
+		return e.applied(ctx, b, inc, s, map[string]any{"why": "found half-way and rolled forward"})
+	}
+	return nil
+}
+
+// stayInDoubt keeps a step whose target cannot be looked at as it is, and says
+// so once; the next look comes after S.
+func (e *Engine) stayInDoubt(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step, cause, err error) error {
+	return e.record(ctx, b, inc.ID, func(c *change) error {
+		again := c.inc.Reason == remediation.HoldTarget
+		c.inc.State, c.inc.Reason, c.inc.Why = remediation.Acting, remediation.HoldTarget, err.Error()
+		c.inc.Wake = c.now.Add(c.b.Poll())
+		if again {
+			return nil
+		}
+		s := c.inc.Step(s.ID())
+		c.tx.OnCommit(e.metrics.holds.WithLabelValues(string(remediation.HoldTarget)).Inc)
+		err := c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{
+			"why": cause.Error(), "reason": string(remediation.HoldTarget), "error": err.Error(), "target": s.Target,
+		})
+		if err != nil {
+			return err
+		}
+		return c.page(string(remediation.HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be looked at", s.ID()))
+	})
+}
+
+// read returns an incident and one of its steps as they are now, even while
+// the process is being stopped.
+func (e *Engine) read(ctx context.Context, id, step string) (inc *remediation.Incident, s *remediation.Step, err error) {
+	err = e.store.View(context.WithoutCancel(ctx), func(tx remediation.Tx) (err error) {
+		inc, err = tx.Incident(id)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if s = inc.Step(step); s == nil {
+		return nil, nil, fmt.Errorf("incident %s has no step %s", id, step)
+	}
+	return inc, s, nil
+}

@@ -1,0 +1,57 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+)
+
+// verifyEvery is how often the audit log is verified while backout runs.
+const verifyEvery = 24 * time.Hour
+
+// VerifyAudit reads the whole audit log and checks its chain. A
+// *audit.BrokenChainError says where it is broken.
+func (e *Engine) VerifyAudit(ctx context.Context) (seq int64, hash string, err error) {
+	seq, hash, err = audit.Verify(func(f audit.Filter) (page []audit.Entry, err error) {
+		err = e.store.View(ctx, func(tx remediation.Tx) (err error) { // a View for each page: a long one keeps the store from reusing its log
+			page, err = tx.Entries(f)
+			return err
+		})
+		return page, err
+	})
+	var broken *audit.BrokenChainError
+	switch {
+	case errors.As(err, &broken):
+		e.auditOK.Store(auditBroken)
+	case err != nil:
+		err = fmt.Errorf("verify the audit log: %w", err)
+	default:
+		e.auditOK.Store(auditWhole)
+	}
+	return seq, hash, err
+}
+
+// What is known of the audit log: nothing before its first verification.
+const (
+	auditWhole int32 = iota + 1
+	auditBroken
+)
+
+// verifyAlways verifies the audit log at start and daily, until ctx ends.
+func (e *Engine) verifyAlways(ctx context.Context) error {
+	for ctx.Err() == nil {
+		seq, hash, err := e.VerifyAudit(ctx)
+		switch {
+		case err == nil:
+			e.log.Info("audit log verified", "head", fmt.Sprintf("%d:%s", seq, hash))
+		case ctx.Err() == nil:
+			e.log.Error("audit log is broken or cannot be verified", "verified_to", seq, "err", err)
+		}
+		pause(ctx, verifyEvery)
+	}
+	return nil
+}

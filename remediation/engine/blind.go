@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// sight is a Prometheus that remembers when it last answered: anything that was
+// asked of it and answered, also with an error of its own, shows that it is there.
+type sight struct {
+	remediation.Prometheus
+	now    func() time.Time
+	safely func(what string, do func() error) error
+
+	mu sync.Mutex
+	// began is when this process began to ask; answered is the last answer since,
+	// zero where there was none.
+	began, answered time.Time
+	why             error
+	asked           time.Time
+}
+
+func newSight(p remediation.Prometheus, now func() time.Time, safely func(string, func() error) error) *sight {
+	return &sight{Prometheus: p, now: now, safely: safely, began: now()}
+}
+
+// Query implements Prometheus.
+func (s *sight) Query(ctx context.Context, expr string) (v float64, ok bool, err error) {
+	err = s.safely("the question to Prometheus", func() (err error) {
+		v, ok, err = s.Prometheus.Query(ctx, expr)
+		return err
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case errors.Is(err, remediation.ErrNoAnswer):
+		s.why = err
+	case ctx.Err() == nil: // else it was we who gave up
+		s.answered = s.now()
+	}
+	return v, ok, err
+}
+
+// lookOut asks Prometheus for nothing in particular, where that is due, so that its
+// loss shows while there is nothing else to ask.
+func (s *sight) lookOut(ctx context.Context, every time.Duration) {
+	s.mu.Lock()
+	due := s.now().Sub(s.asked) >= every
+	if due {
+		s.asked = s.now()
+	}
+	s.mu.Unlock()
+	if due {
+		_, _, _ = s.Query(ctx, "vector(1)") // what it comes to is kept above
+	}
+}
+
+// lost tells since when Prometheus has not answered, zero where that is not longer
+// than patience; then whether it has answered of late, and the last error.
+func (s *sight) lost(patience time.Duration) (since time.Time, back bool, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.answered
+	if last.IsZero() {
+		last = s.began
+	}
+	if s.now().Sub(last) > patience {
+		return last, false, s.why
+	}
+	return time.Time{}, !s.answered.IsZero(), nil
+}
+
+// lookOut asks as often as the playbook with the shortest scrape interval has new
+// samples.
+func (e *Engine) lookOut(ctx context.Context) error {
+	every := time.Duration(0)
+	for _, b := range e.allBooks() {
+		if s := time.Duration(b.ScrapeInterval); every == 0 || s < every {
+			every = s
+		}
+	}
+	if every > 0 {
+		e.sight.lookOut(ctx, every)
+	}
+	return nil // an answer that does not come is for housekeeping to say
+}
+
+// sees looks whether Prometheus has come or gone for a service since that was last
+// written down, and returns the beat as it now is and the words for the audit log;
+// detail is nil where nothing has changed.
+func (e *Engine) sees(beat remediation.Beat) (changed remediation.Beat, detail map[string]any) {
+	b := e.bookOf(beat.Service)
+	if b == nil {
+		return beat, nil
+	}
+	since, back, why := e.sight.lost(time.Duration(b.Watchdog.MaxAge))
+	switch {
+	case beat.Away.IsZero() && !since.IsZero():
+		beat.Away = since
+		detail = map[string]any{"blind": true, "what": remediation.BlindPrometheus, "why": fmt.Sprintf(
+			"Prometheus has not answered since %s: nothing is promoted, and nothing is rolled back because of it", since.UTC().Format(time.RFC3339))}
+		if why != nil {
+			detail["error"] = why.Error()
+		}
+	case !beat.Away.IsZero() && back:
+		detail = map[string]any{"blind": false, "what": remediation.BlindPrometheus, "why": fmt.Sprintf(
+			"Prometheus answers again, after %s", e.now().Sub(beat.Away).Round(time.Second))}
+		beat.Away = time.Time{}
+	}
+	return beat, detail
+}

@@ -1,0 +1,306 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// ChangeIncident carries out what a human decided. Every change needs a reason,
+// and is one audit entry with the human's name.
+func (e *Engine) ChangeIncident(ctx context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
+	if reason == "" {
+		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
+	}
+	do, ok := verbs[verb]
+	if !ok {
+		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "%q is nothing that can be done to an incident", verb)
+	}
+	var answer view.IncidentView
+	err := e.store.Update(ctx, func(tx remediation.Tx) error {
+		inc, err := tx.Incident(id)
+		if errors.Is(err, remediation.ErrNotFound) {
+			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+		}
+		if err != nil {
+			return err
+		}
+		b, err := e.bookFor(ctx, inc)
+		if cause := (*unreadableError)(nil); errors.As(err, &cause) {
+			if verb != view.Claim && verb != view.Close {
+				return remediation.Refuse(remediation.Conflict, "incident %s: %v; claim and close it", id, cause)
+			}
+			b, err = plan.Empty(inc), nil
+		}
+		if err != nil {
+			return err
+		}
+		if inc.State == remediation.Closed {
+			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
+		}
+		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		if err := do(c, step, actor, reason); err != nil {
+			return err
+		}
+		if err := tx.PutIncident(inc); err != nil {
+			return err
+		}
+		answer, err = view.OfIncident(tx, inc)
+		return err
+	})
+	if err != nil {
+		return view.IncidentView{}, err
+	}
+	e.wakeUp()
+	return answer, nil
+}
+
+// verbs are the changes that a human can make.
+var verbs = map[view.Verb]func(c *change, step, actor, reason string) error{
+	view.Approve: (*change).approveStep,
+	view.Deny:    (*change).denyStep,
+	view.Claim:   (*change).claimIncident,
+	view.Release: (*change).releaseIncident,
+	view.Close:   (*change).closeByHand,
+}
+
+// asked returns the step whose approval the incident waits for: an answer that
+// comes after it has left that wait is void.
+func (c *change) asked(step string) (*remediation.Step, error) {
+	s := c.inc.Step(step)
+	if s == nil {
+		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.inc.ID, step)
+	}
+	if c.inc.State != remediation.Waiting || c.inc.Reason != remediation.HoldApproval || c.inc.Next() != s || s.ApprovalPlan != c.inc.PlanHash() {
+		return nil, remediation.Refuse(remediation.Conflict, "incident %s does not wait for an approval of %s: it is %s", c.inc.ID, step, c.inc.Describe())
+	}
+	return s, nil
+}
+
+func (c *change) approveStep(step, actor, reason string) error {
+	s, err := c.asked(step)
+	if err != nil {
+		return err
+	}
+	if c.inc.Until != nil && !c.inc.Until.After(c.now) {
+		return remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, c.inc.Until.UTC().Format(time.RFC3339))
+	}
+	s.Approved = actor
+	c.inc.Wake = c.now
+	return c.audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
+}
+
+func (c *change) denyStep(step, actor, reason string) error {
+	s, err := c.asked(step)
+	if err != nil {
+		return err
+	}
+	return c.deny(s, actor, reason)
+}
+
+func (c *change) claimIncident(_, actor, reason string) error {
+	if c.inc.ClaimedBy != "" {
+		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s", c.inc.ID, c.inc.ClaimedBy)
+	}
+	c.inc.ClaimedBy = actor
+	return c.audit(audit.KindClaimed, actor, nil, map[string]any{"reason": reason})
+}
+
+// releaseIncident gives a claimed incident back to automation; what failed may
+// be tried again, and a row of failures is over.
+func (c *change) releaseIncident(_, actor, reason string) error {
+	if c.inc.ClaimedBy == "" {
+		return remediation.Refuse(remediation.Conflict, "incident %s is not claimed", c.inc.ID)
+	}
+	c.inc.ClaimedBy = ""
+	c.inc.VoidApprovals()
+	if err := c.audit(audit.KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
+		return err
+	}
+	err := c.tx.PutEffect(remediation.Effect{
+		Time: c.now, Service: c.inc.Service, Incident: c.inc.ID, Step: "release@" + c.now.UTC().Format(time.RFC3339Nano), Outcome: remediation.EffectReleased,
+	})
+	if err != nil {
+		return err
+	}
+	for i := range c.inc.Steps {
+		if s := &c.inc.Steps[i]; s.State == remediation.StepFailed || s.State == remediation.StepUndone || s.State == remediation.StepInDoubt {
+			s.State, s.Error, s.Verified, s.Doubts = remediation.StepPending, "", false, 0
+		}
+	}
+	c.inc.LastHeld = ""
+	c.inc.Unstuck()
+	switch c.inc.State {
+	case remediation.Waiting:
+		c.inc.ResetPolls()
+		c.enter(remediation.Confirming, 0)
+	case remediation.Exhausted:
+		if c.inc.Next() != nil {
+			c.inc.ResetPolls()
+			c.enter(remediation.Confirming, 0)
+		}
+	}
+	return nil
+}
+
+// closeByHand ends an incident for a human, who then also answers for a step in
+// doubt whose target cannot be looked at.
+func (c *change) closeByHand(_, actor, reason string) error {
+	if s := c.inc.Running(); s != nil && s.State == remediation.StepIntent && c.inc.Reason == remediation.HoldTarget {
+		s.State, s.Finished = remediation.StepInDoubt, &c.now
+		err := c.outcome(s, remediation.EffectFailed, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
+		if err != nil {
+			return err
+		}
+	}
+	if s := c.inc.Running(); s != nil {
+		return remediation.Refuse(remediation.Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.inc.ID, s.ID())
+	}
+	raised, err := c.raised()
+	if err != nil {
+		return err
+	}
+	measured := slices.ContainsFunc(c.inc.Triggers, func(t remediation.TriggerState) bool { return t.Signal == "" })
+	c.inc.ByHand = raised != nil || measured && (c.inc.State != remediation.Recovered || c.inc.Breaching(1) != nil)
+	if err := c.dismiss(); err != nil {
+		return err
+	}
+	return c.close(actor, map[string]any{"reason": reason})
+}
+
+// Freezes returns the freezes in force.
+func (e *Engine) Freezes(ctx context.Context) (out []remediation.Freeze, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		out, err = e.freezes(tx)
+		return err
+	})
+	return out, err
+}
+
+func (e *Engine) freezes(tx remediation.Tx) ([]remediation.Freeze, error) {
+	all, err := tx.Freezes()
+	if err != nil {
+		return nil, err
+	}
+	out := []remediation.Freeze{}
+	for _, f := range all {
+		if !f.RanOut(e.now()) {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+// PutFreeze stops steps, or promotions, until it runs out or is thawed. One that
+// ends before another of the same scope leaves that in force, and returns it.
+func (e *Engine) PutFreeze(ctx context.Context, f remediation.Freeze) (remediation.Freeze, error) {
+	switch {
+	case f.Scope != remediation.ScopeAll && f.Scope != remediation.ScopePromotions:
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "scope %q: write all or promotions", f.Scope)
+	case f.Reason == "":
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
+	case f.RanOut(e.now()):
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", f.Until.UTC().Format(time.RFC3339))
+	case f.Service != "" && e.bookOf(f.Service) == nil:
+		return remediation.Freeze{}, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
+	}
+	f.Since = e.now().UTC()
+	detail := map[string]any{"scope": f.Scope, "reason": f.Reason}
+	if f.Until != nil {
+		u := f.Until.UTC()
+		f.Until = &u
+		detail["until"] = u.Format(time.RFC3339)
+	}
+	inForce := f
+	err := e.store.Update(ctx, func(tx remediation.Tx) error {
+		inForce = f
+		all, err := e.freezes(tx)
+		if err != nil {
+			return err
+		}
+		for _, old := range all {
+			if old.Service == f.Service && old.Scope == f.Scope && old.Outlasts(f) {
+				inForce = old
+				detail["longer"] = fmt.Sprintf("frozen by %s already, for longer: %s", old.By, old.Reason)
+			}
+		}
+		if err := tx.PutFreeze(inForce); err != nil {
+			return err
+		}
+		return e.append(tx, audit.Entry{Kind: audit.KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
+	})
+	if err != nil {
+		return remediation.Freeze{}, err
+	}
+	e.wakeUp()
+	return inForce, nil
+}
+
+// Thaw ends a service's freezes, of every scope; "" ends those that are for
+// every service.
+func (e *Engine) Thaw(ctx context.Context, service, actor, reason string) (left []remediation.Freeze, err error) {
+	if reason == "" {
+		return nil, remediation.Refuse(remediation.Invalid, "a reason is required")
+	}
+	err = e.store.Update(ctx, func(tx remediation.Tx) error {
+		all, err := e.freezes(tx)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, f := range all {
+			if f.Service != service {
+				continue
+			}
+			found = true
+			if err := e.thaw(tx, f, actor, reason); err != nil {
+				return err
+			}
+		}
+		if !found {
+			return remediation.Refuse(remediation.Missing, "%s is not frozen", orEvery(service))
+		}
+		left, err = e.freezes(tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.wakeUp()
+	return left, nil
+}
+
+// thaw ends one freeze, and lets what it held be looked at at once.
+func (e *Engine) thaw(tx remediation.Tx, f remediation.Freeze, actor, reason string) error {
+	if err := tx.DeleteFreeze(f.Service, f.Scope); err != nil {
+		return err
+	}
+	open, err := tx.Incidents(remediation.IncidentFilter{Service: f.Service, Open: true})
+	if err != nil {
+		return err
+	}
+	for _, inc := range open {
+		if inc.State != remediation.Waiting || inc.Reason != remediation.HoldFrozen {
+			continue
+		}
+		inc.Wake = e.now()
+		if err := tx.PutIncident(inc); err != nil {
+			return err
+		}
+	}
+	return e.append(tx, audit.Entry{Kind: audit.KindThawed, Actor: actor, Service: f.Service, Detail: map[string]any{"scope": f.Scope, "reason": reason}})
+}
+
+func orEvery(service string) string {
+	if service == "" {
+		return "every service"
+	}
+	return service
+}

@@ -1,0 +1,117 @@
+package engine_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// steady lets the world have a clock that nobody sets, and returns how to set the
+// other one.
+func steady(w *world) (set func(d time.Duration)) {
+	var by time.Duration
+	began := w.now
+	w.steady = func() time.Duration { return w.now.Sub(began) - by }
+	w.start()
+	return func(d time.Duration) { by, w.now = by+d, w.now.Add(d) }
+}
+
+func TestAClockThatIsSetChangesNothingOfWhatIsUnderWay(t *testing.T) {
+	for name, by := range map[string]time.Duration{"not at all": 0, "back": -time.Hour, "forward": time.Hour, "forward by a day": 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			set := steady(w)
+			id := w.open()
+			began := w.now
+			w.pass(3 * time.Minute)
+			set(by)
+			w.pass(2*time.Minute - time.Second)
+			w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
+			w.pass(time.Second)
+			w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+			if r := w.row(id); !r.SettleFrom.Equal(began.Add(5*time.Minute + by)) {
+				t.Errorf("it settles from %s, want %s", r.SettleFrom, began.Add(5*time.Minute+by))
+			}
+			// The cooldown lasts as long as it says.
+			w.calm("error_rate")
+			w.pass(8 * time.Minute)
+			w.is(id, remediation.Recovered, "")
+			w.target("flag_off").position = remediation.Untouched
+			n := 0
+			es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindNotified})
+			w.must(err)
+			for _, e := range es {
+				if e.Detail["why"] == "what is under way goes on as if it had not been: its times are moved" {
+					n++
+				}
+			}
+			if want := map[bool]int{true: 0, false: 1}[by == 0]; n != want {
+				t.Errorf("%d entries say that the clock was set, want %d", n, want)
+			}
+		})
+	}
+}
+
+func TestAClockThatIsSetBackWhileBackoutIsDownHoldsNothingUp(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.pass(3 * time.Minute)
+	w.now = w.now.Add(-time.Hour)
+	w.start()
+	w.pass(2*time.Minute - time.Second)
+	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
+	w.pass(3*time.Minute + time.Second) // the log's end is three minutes older than the stop
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+}
+
+func TestAClockThatIsSetBackLetsAWarmupAndACooldownEnd(t *testing.T) {
+	w := newWorld(t)
+	set := steady(w)
+	id := w.open()
+	w.must(w.change(id, view.Close, ""))
+	w.post("resolved", "error_rate", "fp1")
+	set(-time.Hour)
+	w.target("flag_off").position = remediation.Untouched
+	w.post("firing", "error_rate", "fp2")
+	w.pass(11 * time.Minute)
+	if n := w.target("flag_off").effects + w.target("image_retag").effects; n < 2 {
+		t.Errorf("%d effects eleven minutes later: %v", n, w.log(id))
+	}
+}
+
+func TestADeadlineThatWentByWithoutPollsWantsThreeOfThem(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.now = w.now.Add(time.Hour) // backout was down
+	w.start()
+	w.tick()
+	w.now = w.now.Add(time.Second)
+	w.tick()
+	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
+	w.pass(2 * S)
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+}
+
+func TestAReleaseLetsTheBreakerGoAfterTheClockWasSetBack(t *testing.T) {
+	w := newWorld(t, limits("per_target: 9/1h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 2"))
+	w.target("flag_off").applyErr = errors.New("docker is dead")
+	id := w.open()
+	again := func() {
+		w.must(w.change(id, view.Claim, ""))
+		w.must(w.change(id, view.Release, ""))
+	}
+	again()
+	w.pass(2 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.target("flag_off").applyErr = nil
+	w.now = w.now.Add(-10 * time.Minute)
+	again()
+	w.pass(13 * time.Minute)
+	if v := w.incident(id); v.Reason == remediation.HoldBreaker {
+		t.Errorf("a human released, and the breaker holds: %s", v.Why)
+	}
+}

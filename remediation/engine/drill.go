@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// drill walks the whole ladder of a drill's incident: every gate is asked and
+// every target looked at, nothing is applied, each step ends skipped.
+func (e *Engine) drill(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	ev, err := e.readValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
+	t := ev.beyond(inc)
+	by, unasked, err := e.silenced(ctx, inc)
+	if err != nil {
+		return err
+	}
+	type seen struct {
+		look remediation.Look
+		err  error
+	}
+	looks := map[string]seen{}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		if s.Tells {
+			continue // nobody is told of a drill
+		}
+		look, err := e.look(ctx, b, inc, s)
+		looks[s.ID()] = seen{look, err}
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.note(c.inc)
+		for {
+			s := c.inc.ToTell()
+			if s == nil {
+				s = c.inc.Next()
+			}
+			if s == nil {
+				break
+			}
+			all, _, err := c.gates(question{step: s, confirmed: t != nil, silencedBy: by, silenceUnasked: unasked})
+			if err != nil {
+				return err
+			}
+			detail := ev.detail(b, c.inc.Trigger(t.Name()), map[string]any{
+				"outcome": string(remediation.StepSkipped), "drill": true, "target": s.Target, "gates": gateRows(all),
+			})
+			if l, looked := looks[s.ID()]; !looked {
+				detail["why"] = "nobody is told of a drill"
+			} else if l.err != nil {
+				detail["error"] = l.err.Error()
+			} else {
+				detail["before"], detail["seen"] = l.look.Snapshot, string(l.look.Position)
+			}
+			s.State, s.Finished = remediation.StepSkipped, &c.now
+			if err := c.audit(audit.KindOutcome, actorEngine, s, detail); err != nil {
+				return err
+			}
+		}
+		return c.close(actorEngine, ev.all(c.inc, map[string]any{"reason": "drill", "why": "a drill: all gates and targets were asked, nothing was applied"}))
+	})
+}

@@ -1,0 +1,480 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// Short names for the states of steps, which these tests name by the dozen.
+const (
+	pending  = remediation.StepPending
+	waits    = remediation.StepWaiting
+	done     = remediation.StepDone
+	noChange = remediation.StepNoChange
+	undone   = remediation.StepUndone
+	failed   = remediation.StepFailed
+	skipped  = remediation.StepSkipped
+)
+
+// The numbers of the full ladder's steps.
+const (
+	fullSchema = "5-schema_rollback"
+	// S and W of the test's playbook.
+	S = 15 * time.Second
+	W = 2 * time.Minute
+)
+
+// fullLadder is the playbook with a ladder as rollout-playbook.md has it: the
+// public is told first, and again before the image goes back.
+func fullLadder(s string) string {
+	return replace(`      - {action: flag_off, settle: 5m}
+      - {action: image_retag, settle: 5m}
+      - {action: schema_rollback, settle: 5m, approval: {timeout: 30m}}
+`, `      - {action: status_page}
+      - {action: flag_off, settle: 6m}
+      - {action: status_page}
+      - {action: image_retag, settle: 6m}
+      - {action: schema_rollback, settle: 6m, approval: {timeout: 30m}}
+`)(s)
+}
+
+// widerLatency makes the second trigger's recovery window the longer one: W = 4m.
+func widerLatency(s string) string {
+	s = replace("recovery: {window: 2m, min_volume: 20}, plan: longer", "recovery: {window: 4m, min_volume: 20}, plan: longer")(s)
+	return replace("{action: flag_off, settle: 5m}\n      - {action: restart, settle: 5m}", "{action: flag_off}\n      - {action: restart}")(s)
+}
+
+// effects checks how often each target was really changed.
+func (w *world) effects(flag, image, schema int) {
+	w.t.Helper()
+	f, i, s := w.target("flag_off").effects, w.target("image_retag").effects, w.target("schema_rollback").effects
+	if f != flag || i != image || s != schema {
+		w.t.Fatalf("the flag was changed %d times, the image %d and the schema %d; want %d, %d and %d", f, i, s, flag, image, schema)
+	}
+}
+
+// row reads an incident as the store has it.
+func (w *world) row(id string) (inc *remediation.Incident) {
+	w.t.Helper()
+	w.must(w.store.View(w.ctx, func(tx remediation.Tx) (err error) {
+		inc, err = tx.Incident(id)
+		return err
+	}))
+	return inc
+}
+
+// climbFull takes the full ladder to the question whether the schema may go back.
+func climbFull(w *world, id string) {
+	w.t.Helper()
+	w.pass(6 * time.Minute)
+	w.steps(id, done, done, done, done, pending)
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldApproval)
+	w.steps(id, done, done, done, done, waits)
+}
+
+func TestTheFullLadderIsClimbedAndTellsThePublicOnTheWay(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.steps(id, done, done, pending, pending, pending)
+	climbFull(w, id)
+	w.must(w.change(id, view.Approve, fullSchema))
+	w.tick()
+	w.is(id, remediation.Settling, "")
+	w.cured("error_rate")
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.calm("error_rate")
+	w.pass(5*time.Minute + S)
+	w.is(id, remediation.Closed, "")
+	w.effects(1, 1, 1)
+	want := []string{
+		"opened", "planned",
+		"outcome 1-status_page done", "intent 2-flag_off", "outcome 2-flag_off done", "verified 2-flag_off",
+		"settled 2-flag_off breaching", "escalated 4-image_retag",
+	}
+	var got []string
+	for _, l := range w.log(id) {
+		if l != "notified <nil>" {
+			got = append(got, l)
+		}
+	}
+	if at := slices.Index(got, "outcome 3-status_page done"); at < 0 || at > slices.Index(got, "intent 4-image_retag") {
+		t.Fatalf("the second page is not told before the image goes back: %v", got)
+	}
+	for _, l := range want {
+		if !slices.Contains(got, l) {
+			t.Errorf("the log has no %q: %v", l, got)
+		}
+	}
+	verify(t, w)
+}
+
+func TestNothingIsPolledForBeforeTheWindowAndTwoScrapesHavePassed(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.prom.recovery["error_rate"] = 0
+	w.pass(W + 2*S - time.Second)
+	if tr := w.row(id).Triggers[0]; tr.Calm != 0 || tr.Breaching != 0 {
+		t.Fatalf("polled %d times calm before t0+W+2S", tr.Calm)
+	}
+	w.pass(time.Second)
+	if tr := w.row(id).Triggers[0]; tr.Calm != 1 {
+		t.Fatalf("at t0+W+2S %d polls were calm, want the first", tr.Calm)
+	}
+	w.pass(S)
+	w.is(id, remediation.Settling, "")
+	w.pass(S)
+	w.is(id, remediation.Recovered, "")
+}
+
+func TestABreachBeforeTheSettleTimeIsOverMovesNothing(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.pass(6*time.Minute - time.Second)
+	w.is(id, remediation.Settling, "")
+	w.steps(id, done, done, pending, pending, pending)
+	w.pass(time.Second)
+	w.steps(id, done, done, done, done, pending)
+}
+
+func TestACalmThatIsBrokenIsCountedFromTheStart(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.cured("error_rate")
+	w.pass(W + 2*S + S) // two calm polls
+	w.breach("error_rate")
+	w.pass(S)
+	w.cured("error_rate")
+	w.pass(2 * S)
+	w.is(id, remediation.Settling, "")
+	w.pass(S)
+	w.is(id, remediation.Recovered, "")
+}
+
+func TestTheLongestWindowOfTheAttachedTriggersDecides(t *testing.T) {
+	w := newWorld(t, fullLadder, widerLatency)
+	id := w.open()
+	w.breach("latency")
+	w.pass(time.Minute)
+	w.fire("latency", "fp2")
+	w.prom.recovery["error_rate"], w.prom.recovery["latency"] = 0, 0
+	w.pass(4*time.Minute + 2*S - time.Minute - time.Second)
+	for _, tr := range w.row(id).Triggers {
+		if tr.Calm != 0 {
+			t.Fatalf("%s was polled before the longer window had passed", tr.Trigger)
+		}
+	}
+	w.breach("error_rate")
+	w.pass(4 * time.Minute) // 8m29s after t0; 2W+4S is 9m
+	w.is(id, remediation.Settling, "")
+	w.pass(31 * time.Second)
+	w.steps(id, done, done, done, done, pending, pending)
+}
+
+func TestOneOfTwoTriggersThatGoesOnIsEnoughForTheNextStep(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.calm("latency")
+	w.fire("latency", "fp2")
+	w.cured("error_rate")
+	w.breach("latency")
+	w.pass(6 * time.Minute)
+	w.effects(1, 1, 0)
+	w.cured("latency")
+	w.breach("error_rate")
+	w.pass(5 * time.Minute)
+	w.is(id, remediation.Settling, "")
+	w.cured("error_rate")
+	w.pass(3 * S)
+	w.is(id, remediation.Recovered, "")
+}
+
+func TestWithoutAnAnswerNoStepFollowsAndAHumanIsCalled(t *testing.T) {
+	cases := map[string]func(w *world){
+		"Prometheus does not answer": func(w *world) { w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer) },
+		"the scrapes are old":        func(w *world) { w.prom.age = 31 },
+		"the service is dead":        func(w *world) { w.prom.alive = 0 },
+	}
+	for name, blind := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, fullLadder)
+			id := w.open()
+			w.pass(5 * time.Minute)
+			blind(w)
+			w.pass(time.Hour)
+			w.is(id, remediation.Waiting, remediation.HoldNoData)
+			w.steps(id, done, done, pending, pending, pending)
+			w.logs(id, "settled 2-flag_off no_data", "held no_data", "notified no_data")
+		})
+	}
+}
+
+func TestALossyStepThatWasApprovedWaitsWhilePrometheusDoesNotAnswer(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	climbFull(w, id)
+	w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer)
+	w.must(w.change(id, view.Approve, fullSchema))
+	w.pass(10 * time.Minute)
+	w.effects(1, 1, 0)
+	w.prom.err = nil
+	w.pass(2 * S)
+	w.effects(1, 1, 0)
+	w.pass(S)
+	w.effects(1, 1, 1)
+}
+
+// Three polls that see one and the same sample are one poll: what comes in
+// meanwhile makes the engine look sooner, and not surer.
+func TestPollsThatComeSoonerDoNotCountTwice(t *testing.T) {
+	pokes := func(w *world, id string) {
+		for i := range 6 {
+			fp := fmt.Sprint("again", i)
+			w.post("firing", "error_rate", fp, "instance", fmt.Sprint(i))
+			w.tick()
+			w.post("resolved", "error_rate", fp, "instance", fmt.Sprint(i))
+			w.tick()
+		}
+	}
+	t.Run("a relapse", func(t *testing.T) {
+		w := newWorld(t, fullLadder)
+		id := w.open()
+		w.cured("error_rate")
+		w.pass(4 * time.Minute)
+		w.is(id, remediation.Recovered, "")
+		w.breach("error_rate")
+		pokes(w, id)
+		w.is(id, remediation.Recovered, "")
+		w.effects(1, 0, 0)
+	})
+	t.Run("a recovery", func(t *testing.T) {
+		w := newWorld(t, fullLadder)
+		id := w.open()
+		climbFull(w, id)
+		w.cured("error_rate")
+		pokes(w, id)
+		w.is(id, remediation.Waiting, remediation.HoldApproval)
+	})
+	t.Run("an end before any step", func(t *testing.T) {
+		w := newWorld(t, fullLadder)
+		freeze(w, time.Hour)
+		id := w.open()
+		w.cured("error_rate")
+		pokes(w, id)
+		w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	})
+}
+
+func TestARelapseRunsTheNextStepAndNotTheSameAgain(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.cured("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.target("flag_off").position = remediation.Untouched // somebody switched it on again
+	for range 3 {                                         // a flutter is no relapse
+		w.breach("error_rate")
+		w.pass(2 * S)
+		w.cured("error_rate")
+		w.pass(S)
+		w.is(id, remediation.Recovered, "")
+	}
+	w.breach("error_rate")
+	w.pass(3 * S)
+	w.effects(1, 1, 0)
+	w.logs(id, "outcome 3-status_page done", "escalated 4-image_retag", "intent 4-image_retag", "outcome 4-image_retag done", "verified 4-image_retag")
+}
+
+func TestARelapseAfterTheLastStepGoesToAHuman(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	climbFull(w, id)
+	w.must(w.change(id, view.Approve, fullSchema))
+	w.tick()
+	w.cured("error_rate")
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.breach("error_rate")
+	w.pass(3 * S)
+	w.is(id, remediation.Exhausted, "")
+	w.logs(id, "notified exhausted")
+	w.effects(1, 1, 1)
+}
+
+func TestARecoveredIncidentClosesOnlyWhileTheServiceIsAlive(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.calm("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.pass(4 * time.Minute)
+	w.prom.alive = 0
+	w.pass(S)
+	w.prom.alive = 1
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.pass(time.Minute + 2*S)
+	w.is(id, remediation.Closed, "")
+}
+
+func TestAServiceThatDiesAfterItsRecoveryCallsAHuman(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.calm("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.prom.alive = 0
+	delete(w.prom.value, "error_rate")
+	delete(w.prom.recovery, "error_rate")
+	w.pass(16 * time.Minute)
+	if n := count(w, id, "notified no_data"); n != 0 {
+		t.Fatal("a human was called before window+W had passed")
+	}
+	w.pass(30 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	if n := count(w, id, "notified no_data"); n != 1 {
+		t.Fatalf("a human was called %d times, want once: %v", n, w.log(id))
+	}
+	w.prom.alive = 1
+	w.calm("error_rate")
+	w.pass(S)
+	if p := w.row(id).Paged; len(p) > 0 {
+		t.Fatalf("the service lives again, and %v is paged for still", p)
+	}
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Closed, "")
+}
+
+func TestAReopenedIncidentGoesOnWhereItWas(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.pass(6 * time.Minute)
+	w.calm("error_rate")
+	w.post("resolved", "error_rate", "fp1")
+	w.pass(15 * time.Minute)
+	w.is(id, remediation.Closed, "")
+	w.rollout("rolled_back", "none", false)
+	w.pass(35 * time.Minute)
+	w.breach("error_rate")
+	w.fire("error_rate", "fp1")
+	w.is(id, remediation.Confirming, "")
+	w.pass(2*S - time.Second)
+	w.is(id, remediation.Confirming, "")
+	w.pass(time.Second)
+	w.is(id, remediation.Waiting, remediation.HoldApproval)
+	w.steps(id, done, done, done, done, waits)
+	w.effects(1, 1, 0)
+}
+
+func TestAReopenedIncidentThatIsNotConfirmedRecoversWithoutAStep(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := closeRecovered(w)
+	w.post("resolved", "error_rate", "fp1")
+	w.prom.value["error_rate"] = 5 // the long window alone
+	w.fire("error_rate", "fp1")
+	w.pass(2 * S)
+	w.is(id, remediation.Recovered, "")
+	w.effects(1, 0, 0)
+}
+
+func TestReopenWithinIsExact(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration
+		same  bool
+	}{{time.Hour, true}, {time.Hour + time.Second, false}} {
+		w := newWorld(t, fullLadder)
+		id := closeRecovered(w)
+		w.post("resolved", "error_rate", "fp1")
+		w.now = w.incident(id).Closed.Add(c.after)
+		w.tick()
+		w.breach("error_rate")
+		if again := w.fire("error_rate", "fp1"); (again == id) != c.same {
+			t.Errorf("%s after the close: incident %s after %s", c.after, again, id)
+		}
+	}
+}
+
+func TestAfterReopenWithinTheLadderBeginsAtItsFoot(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := closeRecovered(w)
+	w.target("flag_off").position = remediation.Untouched
+	w.pass(61 * time.Minute) // no resolved came: the alert is silenced, say
+	w.breach("error_rate")
+	again := w.fire("error_rate", "fp1")
+	if again == id {
+		t.Fatal("reopened after over an hour")
+	}
+	w.steps(again, done, done, pending, pending, pending)
+	w.effects(2, 0, 0)
+}
+
+func TestAFailedStepStopsTheLadderForGood(t *testing.T) {
+	w := newWorld(t, fullLadder)
+	id := w.open()
+	w.target("image_retag").verifyErr = errors.New("health answers 500")
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.steps(id, done, done, done, undone, pending)
+	w.logs(id, "intent 4-image_retag undo", "outcome 4-image_retag undo undone", "held step_failed", "notified step_failed")
+	w.pass(time.Hour)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.effects(1, 1, 0)
+	if n := w.incident(id).Next; n != nil {
+		t.Fatalf("next is %+v, and nothing comes next", n)
+	}
+	if v := w.incident(id); v.Stuck != "4-image_retag" || !strings.Contains(v.Again(), "a commander has claimed") {
+		t.Errorf("%s is tried again, %s", v.Stuck, v.Again())
+	}
+	w.must(w.change(id, view.Claim, ""))
+	w.pass(time.Hour)
+	w.effects(1, 1, 0)
+	if v := w.incident(id); v.Stuck != "4-image_retag" || !strings.Contains(v.Again(), v.ClaimedBy+" has mended") {
+		t.Errorf("%s is tried again, %s", v.Stuck, v.Again())
+	}
+	w.target("image_retag").verifyErr = nil
+	w.must(w.change(id, view.Release, ""))
+	w.pass(3 * S)
+	if v := w.incident(id); v.Stuck != "" {
+		t.Errorf("%s is stuck, and was tried again", v.Stuck)
+	}
+	w.effects(1, 2, 0)
+	w.steps(id, done, done, done, done, pending)
+}
+
+func TestAFailedUndoStaysFailedUntilSomebodyHasClaimedAndReleased(t *testing.T) {
+	next := func(s string) string {
+		return replace("{action: flag_off, settle: 6m}", "{action: flag_off, settle: 6m, on_failure: next}")(fullLadder(s))
+	}
+	w := newWorld(t, next)
+	w.target("flag_off").verifyErr, w.target("flag_off").undoErr = errors.New("unhealthy"), errors.New("no such image")
+	id := w.open()
+	w.pass(time.Hour)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.steps(id, done, failed, pending, pending, pending)
+	w.effects(1, 0, 0)
+}
+
+func TestOnFailureNextNeverLeadsToTheSchema(t *testing.T) {
+	w := newWorld(t, func(s string) string {
+		return replace("{action: flag_off, settle: 6m}", "{action: flag_off, settle: 6m, on_failure: next}")(fullLadder(s))
+	})
+	w.target("flag_off").applyErr = errors.New("docker is dead")
+	w.target("image_retag").applyErr = errors.New("docker is dead")
+	id := w.open()
+	w.pass(time.Hour)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.steps(id, done, undone, done, undone, pending)
+	for _, e := range w.entries(id) {
+		if e.Step == fullSchema {
+			t.Fatalf("a dead Docker engine led to the schema: %v", w.log(id))
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+func TestABreachIsSeenWhileOneOfTwoTargetsIsDown(t *testing.T) {
+	w := newWorld(t)
+	w.prom.up, w.prom.down = 2, 1
+	id := w.open()
+	w.steps(id, done, pending, pending)
+	w.pass(6 * time.Minute)
+	w.steps(id, done, done, pending)
+}
+
+func TestCalmNeedsTheTargetsThatWereUpWhenTheIncidentOpened(t *testing.T) {
+	for name, c := range map[string]struct{ up, down float64 }{"one of two is down": {2, 1}, "two of three are down": {3, 2}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.prom.up = c.up
+			id := w.open()
+			w.prom.down = c.down
+			w.calm("error_rate")
+			w.pass(10 * time.Minute)
+			w.is(id, remediation.Waiting, remediation.HoldNoData)
+			want := fmt.Sprintf("%.0f of %.0f target", c.down, c.up)
+			if v := w.incident(id); !strings.Contains(v.Why, want) {
+				t.Errorf("the words are %q, want %q", v.Why, want)
+			}
+			w.prom.down = 0
+			w.pass(3 * S)
+			w.is(id, remediation.Recovered, "")
+		})
+	}
+}
+
+func TestABreachOfAServiceWithoutTrafficIsABreach(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.prom.alive, w.prom.up = 0, 1 // it is scraped, and nobody asks it anything
+	w.pass(6 * time.Minute)
+	w.steps(id, done, done, pending)
+}
+
+func TestATriggerThatCannotBeReadHidesNoOthersBreach(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.fire("latency", "fp2") // its recovery has no value, and nobody knows why
+	w.prom.unborn = true
+	w.pass(8 * time.Minute)
+	if n := w.target("restart").effects + w.target("image_retag").effects; n == 0 {
+		t.Fatalf("error_rate goes on, and nothing followed: %v", w.log(id))
+	}
+}
+
+func TestNoValueIsACureOnlyWhereThereWereNoEvents(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit   func(string) string
+		events map[string]float64
+		why    string
+		cured  bool
+	}{
+		"no events":               {events: map[string]float64{"error_rate": 0}, cured: true},
+		"few, which may all fail": {events: map[string]float64{"error_rate": 5}, why: "too few events to judge: 5 in 2m"},
+		"nobody knows":            {why: "what exports it is not up"},
+		"a value of the present": {
+			edit: replace("{name: error_rate, indicator: error_rate, above: 0.01, window: 15m, min_volume: 100, recovery: {window: 2m, min_volume: 13}, plan: ladder}",
+				"{name: error_rate, indicator: cpu, above: 0.9, sustained: 10m, recovery: {window: 2m}, plan: ladder}"),
+			why: "nobody knows why",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			edits := []func(string) string{replace("indicators:\n", "indicators:\n  - {name: cpu, query: max(cpu), unit: ratio}\n")}
+			if c.edit != nil {
+				edits = append(edits, c.edit)
+			}
+			w := newWorld(t, edits...)
+			id := w.open()
+			w.prom.unborn, w.prom.events = true, c.events
+			delete(w.prom.recovery, "error_rate")
+			w.pass(6 * time.Minute)
+			if c.cured {
+				w.is(id, remediation.Recovered, "")
+				return
+			}
+			w.is(id, remediation.Waiting, remediation.HoldNoData)
+			if v := w.incident(id); !strings.Contains(v.Why, c.why) {
+				t.Errorf("the words are %q, want %q", v.Why, c.why)
+			}
+			w.steps(id, done, pending, pending)
+		})
+	}
+}
+
+func TestATriggerOfAnotherStageIsNotConfirmed(t *testing.T) {
+	staged := replace(`- {name: alpha, traffic: "0.01", duration: 1d,`, `- {name: alpha, traffic: "0.01", duration: 1d, rollback: [error_rate],`)
+	w := newWorld(t, staged)
+	w.declare("beta")
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.is(id, remediation.Waiting, remediation.HoldUnconfirmed)
+	w.pass(10 * time.Minute)
+	w.effects(0, 0, 0)
+	if v := w.incident(id); !strings.Contains(v.Why, "counts in stage alpha only, and the stage is beta") {
+		t.Errorf("the words are %q", v.Why)
+	}
+	w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer) // nor on the alert's word alone
+	w.post("resolved", "error_rate", "fp1")
+	w.fire("error_rate", "fp1")
+	w.pass(time.Minute)
+	w.effects(0, 0, 0)
+
+	w = newWorld(t, staged) // in its own stage it is, and its recovery knows no stage
+	id = w.open()
+	w.pass(6 * time.Minute)
+	w.steps(id, done, done, pending)
+}
+
+func TestARestoreIsRefusedWhereItCannotBeToldWhetherTheBreachGoesOn(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.prom.up, w.prom.down = 2, 1
+	var refusal *remediation.RefusedError
+	if err := w.restore(id); !errors.As(err, &refusal) || !strings.Contains(refusal.Message, "1 of 2 targets is down") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestAPrometheusThatForgotTheOpeningProvesNoRecovery(t *testing.T) {
+	w := newWorld(t)
+	w.prom.up = 2
+	id := w.open()
+	w.prom.down, w.prom.forgot = 1, true // it was restarted on an empty disk, and half of the service is dead
+	w.cured("error_rate")
+	w.pass(20 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldNoData)
+	if why := w.incident(id).Why; !strings.Contains(why, "no samples of when the incident opened") || w.metric("backout_needs_human", "no_data") != 1 {
+		t.Errorf("held since %q", why)
+	}
+	w.effects(1, 0, 0)
+	w.calm("error_rate")
+	w.must(w.change(id, view.Close, "")) // whoever was called can look, and end it
+}
+
+func TestARecoveredIncidentWhoseOpeningPrometheusForgotCallsAHuman(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.calm("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.prom.forgot = true
+	w.pass(20 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	if w.metric("backout_needs_human", "no_data") != 1 {
+		t.Errorf("nobody is called: %v", w.log(id))
+	}
+}
+
+func TestAServiceThatHadNoTargetUpWhenItOpenedCanRecover(t *testing.T) {
+	w := newWorld(t)
+	w.prom.answers = func(expr string) (float64, bool) { return 0, strings.Contains(expr, " @ ") } // it had been down
+	id := w.open()
+	w.calm("error_rate")
+	w.pass(15 * time.Minute)
+	w.is(id, remediation.Closed, "")
+}
+
+func TestARecoveryBoundOfItsOwnDecidesAfterAStep(t *testing.T) {
+	w := newWorld(t, replace("recovery: {window: 2m, min_volume: 13}", "recovery: {window: 2m, min_volume: 13, above: 0.001}"))
+	w.declare("alpha")
+	w.prom.value["error_rate"], w.prom.recovery["error_rate"] = 0.02, 0.002 // within 0.01, beyond 0.001
+	id := w.fire("error_rate", "fp1")
+	w.pass(7 * time.Minute)
+	if inc := w.incident(id); inc.State == remediation.Recovered || inc.Steps[1].State != remediation.StepDone {
+		t.Errorf("the breach goes on, and the incident is %s with its second step %s", inc.State, inc.Steps[1].State)
+	}
+	w.prom.recovery["error_rate"] = 0.0005
+	w.pass(7 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+}

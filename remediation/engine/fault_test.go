@@ -1,0 +1,260 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/store/storetest"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+func TestAFailedStepIsUndoneAndHandedToAHuman(t *testing.T) {
+	w := newWorld(t)
+	w.target("flag_off").verifyErr = errors.New("health answers 500")
+	id := w.open()
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.steps(id, remediation.StepUndone, remediation.StepPending, remediation.StepPending)
+	w.logs(id, "intent 1-flag_off", "outcome 1-flag_off done", "intent 1-flag_off undo", "outcome 1-flag_off undo undone",
+		"held step_failed", "notified step_failed")
+	w.pass(time.Hour)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.target("flag_off").verifyErr = nil
+	w.must(w.change(id, view.Claim, ""))
+	w.must(w.change(id, view.Release, ""))
+	w.pass(time.Minute)
+	w.is(id, remediation.Settling, "")
+	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
+}
+
+func TestAStepThatCannotBeUndoneSaysSo(t *testing.T) {
+	w := newWorld(t)
+	w.target("flag_off").verifyErr = errors.New("health answers 500")
+	w.target("flag_off").undoErr = errors.New("no such image")
+	id := w.open()
+	w.steps(id, remediation.StepFailed, remediation.StepPending, remediation.StepPending)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+}
+
+func TestOnFailureNextGoesOnOnlyWhileTheBreachDoes(t *testing.T) {
+	next := replace("{action: flag_off, settle: 5m}", "{action: flag_off, settle: 5m, on_failure: next}")
+	t.Run("breach goes on", func(t *testing.T) {
+		w := newWorld(t, next)
+		w.target("flag_off").applyErr = errors.New("cannot connect to the Docker daemon")
+		id := w.open()
+		w.pass(2 * time.Minute)
+		w.steps(id, remediation.StepUndone, remediation.StepDone, remediation.StepPending)
+	})
+	t.Run("breach ends", func(t *testing.T) {
+		w := newWorld(t, next)
+		w.target("flag_off").applyErr = errors.New("cannot connect to the Docker daemon")
+		id := w.open()
+		w.cured("error_rate")
+		w.pass(2 * time.Minute)
+		w.is(id, remediation.Recovered, "")
+		w.steps(id, remediation.StepUndone, remediation.StepPending, remediation.StepPending)
+	})
+}
+
+func TestTheBreakerStopsAutomation(t *testing.T) {
+	w := newWorld(t, replace("cooldown: 10m, breaker: 3", "cooldown: 1s, breaker: 2"))
+	w.target("flag_off").applyErr = errors.New("no")
+	id := w.open()
+	for range 2 {
+		w.pass(2 * time.Minute)
+		w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+		w.must(w.change(id, view.Claim, ""))
+		w.must(w.change(id, view.Release, ""))
+	}
+	w.pass(2 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed) // a release ends the row
+	w.must(w.change(id, view.Close, ""))
+	w.post("resolved", "error_rate", "fp1")
+	w.pass(2 * time.Hour)
+	id = w.fire("error_rate", "fp1")
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed) // the second failure in the row
+	w.must(w.change(id, view.Close, ""))
+	w.post("resolved", "error_rate", "fp1")
+	w.pass(2 * time.Hour)
+	id = w.fire("error_rate", "fp1")
+	w.is(id, remediation.Waiting, remediation.HoldBreaker)
+}
+
+func TestATargetThatCannotBeLookedAtHolds(t *testing.T) {
+	w := newWorld(t)
+	w.target("flag_off").lookErr = errors.New("compose project is outside of docker.projects")
+	id := w.open()
+	w.is(id, remediation.Waiting, remediation.HoldTarget)
+	w.target("flag_off").lookErr = nil
+	w.pass(15 * time.Second)
+	w.is(id, remediation.Settling, "")
+}
+
+func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
+	doubt := remediation.InDoubt(context.DeadlineExceeded)
+	t.Run("it happened", func(t *testing.T) {
+		w := newWorld(t)
+		tg := w.target("flag_off")
+		tg.applyErr = doubt
+		tg.duringApply = func() { tg.position, tg.effects = remediation.Wanted, 1 }
+		id := w.open()
+		w.is(id, remediation.Settling, "")
+		w.logs(id, "in_doubt 1-flag_off wanted", "outcome 1-flag_off done", "verified 1-flag_off")
+	})
+	t.Run("it did not", func(t *testing.T) {
+		w := newWorld(t)
+		tg := w.target("flag_off")
+		tg.applyErr = doubt
+		tg.duringApply = func() {
+			if tg.duringApply = nil; tg.effects > 0 {
+				tg.applyErr = nil
+			}
+		}
+		w.declare("alpha")
+		w.breach("error_rate")
+		w.post("firing", "error_rate", "fp1")
+		tg.duringApply = func() { tg.duringApply = func() { tg.applyErr = nil } }
+		w.tick()
+		id := "inc-1"
+		w.is(id, remediation.Settling, "")
+		w.logs(id, "intent 1-flag_off", "in_doubt 1-flag_off untouched", "intent 1-flag_off", "outcome 1-flag_off done", "verified 1-flag_off")
+	})
+	t.Run("half of it did", func(t *testing.T) {
+		w := newWorld(t)
+		tg := w.target("flag_off")
+		tg.applyErr, tg.cut = doubt, true
+		tg.duringApply = func() { tg.duringApply = func() { tg.cut, tg.applyErr = false, nil } }
+		id := w.open()
+		w.is(id, remediation.Settling, "")
+		w.logs(id, "in_doubt 1-flag_off half_way", "outcome 1-flag_off done", "verified 1-flag_off")
+	})
+}
+
+// TestACrashAtEveryCommitLosesAndDoublesNothing cuts the engine off before and
+// after every one of its commits, at every stage of an incident's life, and
+// lets a new engine go on: the end is always the same.
+func TestACrashAtEveryCommitLosesAndDoublesNothing(t *testing.T) {
+	storetest.EveryCommit(t, 9, crashAt)
+}
+
+func crashAt(t *testing.T, commit int, when storetest.When) (crashed bool) {
+	t.Helper()
+	// Few polls: every commit is a boundary, and one poll is like another.
+	w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
+		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
+	w.declare("alpha")
+	w.breach("error_rate")
+	name := fmt.Sprintf("crash %v commit %d", when, commit)
+	// The first step fails verification once, so that an undo is cut off too.
+	flag := w.target("flag_off")
+	flag.verifyErr = errors.New("unhealthy")
+
+	restart := func() {
+		crashed = true
+		w.engine = w.newEngine(w.store)
+	}
+	if e, err := w.tryEngine(storetest.Crashing(w.store, commit, when)); err != nil {
+		restart()
+	} else {
+		w.engine = e
+	}
+	post := func() {
+		for {
+			_, err := w.engine.Accept(w.ctx, remediation.Notification{GroupKey: "g", Alerts: []remediation.Alert{{
+				Status: "firing", Fingerprint: "fp1",
+				Labels: map[string]string{"service": "shop", "trigger": "error_rate", "rollout": "v2"},
+			}}})
+			if err == nil {
+				return
+			}
+			restart() // and Alertmanager sends again
+		}
+	}
+	run := func(d time.Duration) {
+		end := w.now.Add(d)
+		for {
+			next, err := w.engine.Tick(w.ctx)
+			if err != nil {
+				restart()
+				continue
+			}
+			if next.IsZero() || next.After(end) {
+				w.now = end
+				return
+			}
+			w.now = next
+		}
+	}
+	do := func(verb view.Verb) {
+		err := w.change("inc-1", verb, "")
+		if err == nil {
+			return
+		}
+		restart()
+		if err := w.change("inc-1", verb, ""); err != nil {
+			refused(t, err, remediation.Conflict) // it was done before the crash
+		}
+	}
+	post()
+	run(time.Minute)
+	w.is("inc-1", remediation.Waiting, remediation.HoldStepFailed)
+	if flag.at() != remediation.Untouched {
+		t.Fatalf("%s: a failed step left its target %s", name, flag.at())
+	}
+	flag.verifyErr = nil
+	do(view.Claim)
+	do(view.Release)
+	run(8 * time.Minute)
+	before := flag.effects
+	w.calm("error_rate")
+	run(9 * time.Minute)
+	w.is("inc-1", remediation.Closed, "")
+	if flag.effects != before || w.target("schema_rollback").effects != 0 {
+		t.Fatalf("%s: effects after the cure", name)
+	}
+	open, err := w.engine.Incidents(w.ctx, remediation.IncidentFilter{})
+	w.must(err)
+	if len(open) != 1 {
+		t.Fatalf("%s: %d incidents", name, len(open))
+	}
+	// Each effect has its intent before it and its outcome after it.
+	intents, outcomes := 0, 0
+	for _, e := range w.entries("inc-1") {
+		switch e.Kind {
+		case audit.KindIntent:
+			intents++
+		case audit.KindOutcome:
+			outcomes++
+		case audit.KindInDoubt:
+			if e.Detail["seen"] == "untouched" {
+				outcomes++
+			}
+		}
+		if intents-outcomes > 1 || outcomes > intents {
+			if e.Detail["outcome"] != "no_change" && e.Detail["outcome"] != "done" {
+				t.Fatalf("%s: entry %d: %d intents, %d outcomes: %v", name, e.Seq, intents, outcomes, w.log("inc-1"))
+			}
+		}
+	}
+	verify(t, w)
+	return crashed
+}
+
+// verify checks the chain of the whole audit log.
+func verify(t *testing.T, w *world) {
+	t.Helper()
+	es, err := w.engine.Entries(w.ctx, audit.Filter{})
+	w.must(err)
+	prev := fmt.Sprintf("%064d", 0)
+	for i, e := range es {
+		if e.Seq != int64(i+1) || e.Prev != prev || e.Sum() != e.Hash {
+			t.Fatalf("the chain breaks at entry %d", e.Seq)
+		}
+		prev = e.Hash
+	}
+}

@@ -1,0 +1,278 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counters; what the store knows is read from it at each scrape.
+type metrics struct {
+	steps    *prometheus.CounterVec
+	holds    *prometheus.CounterVec
+	drift    *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	reaction prometheus.Histogram
+	// deliveries counts tries of messages, by channel and what became of them.
+	deliveries *prometheus.CounterVec
+}
+
+func newMetrics(channels []remediation.Channel) *metrics {
+	m := &metrics{
+		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_steps_total", Help: "Steps that ended, by action and outcome.",
+		}, []string{"action", "outcome"}),
+		holds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_holds_total", Help: "Holds that began, by reason.",
+		}, []string{"reason"}),
+		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_drift_total", Help: "Targets seen to be no longer as a step left them.",
+		}, []string{"action", "service"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "backout_step_duration_seconds", Help: "Intent to outcome of a step.",
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
+		}, []string{"action"}),
+		reaction: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "backout_reaction_seconds", Help: "Notification accepted to the first intent of its incident.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 120},
+		}),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "backout_outbox_deliveries_total", Help: "Tries to deliver a message, by channel and result: delivered, failed (tried again) or dropped.",
+		}, []string{"channel", "result"}),
+	}
+	for _, r := range []remediation.Reason{
+		remediation.HoldMode, remediation.HoldFrozen, remediation.HoldClaimed, remediation.HoldSilenced, remediation.HoldNoRollout, remediation.HoldUnconfirmed, remediation.HoldNoData, remediation.HoldApproval,
+		remediation.HoldRateLimit, remediation.HoldBlastRadius, remediation.HoldCooldown, remediation.HoldBreaker, remediation.HoldTarget, remediation.HoldUnknownTrigger, remediation.HoldStepFailed,
+	} {
+		m.holds.WithLabelValues(string(r)) // a first hold is an increase from 0
+	}
+	for _, c := range channels {
+		for _, result := range []string{remediation.OutcomeDelivered, remediation.OutcomeFailed, remediation.OutcomeDropped} {
+			m.deliveries.WithLabelValues(c.Name(), result)
+		}
+	}
+	return m
+}
+
+var (
+	descIncidents = prometheus.NewDesc("backout_incidents_open", "Open incidents, without drills.", []string{"service"}, nil)
+	descHuman     = prometheus.NewDesc("backout_needs_human", "1 while an open, unclaimed incident waits for a person, by reason.", []string{"service", "reason"}, nil)
+	descFrozen    = prometheus.NewDesc("backout_frozen", "1 while a service is frozen for steps.", []string{"service"}, nil)
+	descWatchdog  = prometheus.NewDesc("backout_watchdog_age_seconds", "Seconds since the last watchdog alert.", []string{"service"}, nil)
+	descBlind     = prometheus.NewDesc("backout_blind", "1 while the watchdog stays away, or Prometheus does not answer, for longer than the playbook's watchdog.max_age.", []string{"service", "reason"}, nil)
+	descRemaining = prometheus.NewDesc("backout_rate_limit_remaining", "Steps that the limits still allow.", []string{"action", "service"}, nil)
+	descStage     = prometheus.NewDesc("rollout_stage", "1 for the stage that the rollout is in, 0 for every other; none is a stage.", []string{"service", "rollout", "stage"}, nil)
+	descTraffic   = prometheus.NewDesc("rollout_traffic_ratio", "Share of traffic that the present stage gives to the release.", []string{"service", "rollout"}, nil)
+	descSignal    = prometheus.NewDesc("rollout_signal", "1 where a human has raised the signal, 0 for every other one of the playbook.", []string{"service", "signal"}, nil)
+	descPending   = prometheus.NewDesc("backout_outbox_pending", "Messages that are not delivered yet.", nil, nil)
+	descOldest    = prometheus.NewDesc("backout_outbox_oldest_seconds", "Age of the oldest message that is not delivered yet; 0 where none waits.", []string{"channel"}, nil)
+	descUp        = prometheus.NewDesc("backout_store_up", "1 where the store answered this scrape.", nil, nil)
+	descAudit     = prometheus.NewDesc("backout_audit_ok", "Whether the last verification found the audit log whole; absent before the first.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
+	e.metrics.steps.Describe(ch)
+	e.metrics.holds.Describe(ch)
+	e.metrics.drift.Describe(ch)
+	e.metrics.duration.Describe(ch)
+	e.metrics.reaction.Describe(ch)
+	e.metrics.deliveries.Describe(ch)
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descOldest, descUp, descAudit} {
+		ch <- d
+	}
+}
+
+// scrapeTimeout bounds the store reads of one scrape.
+const scrapeTimeout = 5 * time.Second
+
+// Collect implements prometheus.Collector.
+func (e *Engine) Collect(ch chan<- prometheus.Metric) {
+	e.metrics.steps.Collect(ch)
+	e.metrics.holds.Collect(ch)
+	e.metrics.drift.Collect(ch)
+	e.metrics.duration.Collect(ch)
+	e.metrics.reaction.Collect(ch)
+	e.metrics.deliveries.Collect(ch)
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	up := 1.0
+	if err := e.store.View(ctx, func(tx remediation.Tx) error { return e.collect(tx, ch) }); err != nil {
+		e.log.Error("cannot read metrics from the store", "err", err)
+		up = 0
+	}
+	ch <- gauge(descUp, up)
+	if known := e.auditOK.Load(); known != 0 {
+		ch <- flag(descAudit, known == auditWhole)
+	}
+}
+
+func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// flag is 1 where something is so, and 0 where it is not.
+func flag(d *prometheus.Desc, so bool, labels ...string) prometheus.Metric {
+	if so {
+		return gauge(d, 1, labels...)
+	}
+	return gauge(d, 0, labels...)
+}
+
+func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
+	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
+	if err != nil {
+		return err
+	}
+	freezes, err := e.freezes(tx)
+	if err != nil {
+		return err
+	}
+	pending, err := tx.PendingMessages()
+	if err != nil {
+		return err
+	}
+	waiting := 0
+	for _, n := range pending {
+		waiting += n
+	}
+	ch <- gauge(descPending, float64(waiting))
+	for _, c := range e.outbox.channels {
+		heads, err := tx.FirstMessages(c.Name())
+		if err != nil {
+			return err
+		}
+		oldest := time.Duration(0)
+		for _, m := range heads {
+			oldest = max(oldest, e.now().Sub(m.Created))
+		}
+		ch <- gauge(descOldest, oldest.Seconds(), c.Name())
+	}
+	incidents := map[string]int{}
+	var called []string
+	for _, inc := range open { // also those of a service that a reload left out
+		if inc.Drill {
+			continue
+		}
+		incidents[inc.Service]++
+		for reason := range inc.NeedsHuman() {
+			ch <- gauge(descHuman, 1, inc.Service, reason)
+			called = append(called, inc.Service+" "+reason)
+		}
+	}
+	for _, j := range e.stuck() { // of which the store may know nothing
+		service := j.service
+		for _, inc := range open {
+			if inc.ID == j.incident && inc.ClaimedBy == "" && !inc.Drill {
+				service = inc.Service
+			}
+		}
+		if service != "" && !slices.Contains(called, service+" "+pageStuck) {
+			ch <- gauge(descHuman, 1, service, pageStuck)
+			called = append(called, service+" "+pageStuck)
+		}
+	}
+	real := false
+	for _, b := range e.allBooks() {
+		incidents[b.Service] += 0
+		newest, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
+		if err != nil {
+			return err
+		}
+		for _, inc := range newest { // a closed one too, where the breach goes on
+			for reason := range inc.NeedsHuman() {
+				if inc.State == remediation.Closed {
+					ch <- gauge(descHuman, 1, inc.Service, reason)
+				}
+			}
+		}
+	}
+	for service, n := range incidents {
+		ch <- gauge(descIncidents, float64(n), service)
+	}
+	for _, b := range e.allBooks() {
+		frozen := 0.0
+		for _, f := range freezes {
+			if f.Scope == remediation.ScopeAll && (f.Service == "" || f.Service == b.Service) {
+				frozen = 1
+			}
+		}
+		ch <- gauge(descFrozen, frozen, b.Service)
+		beat, err := beatOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		age := e.now().Sub(beat.Last)
+		ch <- gauge(descWatchdog, age.Seconds(), b.Service)
+		ch <- flag(descBlind, beat.Lost || age > time.Duration(b.Watchdog.MaxAge), b.Service, remediation.BlindWatchdog)
+		ch <- flag(descBlind, !beat.Away.IsZero(), b.Service, remediation.BlindPrometheus)
+		if err := e.collectLimits(tx, b, ch); err != nil {
+			return err
+		}
+		if err := collectRollout(tx, b, ch); err != nil {
+			return err
+		}
+		for _, name := range signalsOf(b.Playbook) {
+			raised, err := signalOf(tx, b.Service, name)
+			if err != nil {
+				return err
+			}
+			v := 0.0
+			if raised != nil {
+				v = 1
+			}
+			ch <- gauge(descSignal, v, b.Service, name)
+		}
+	}
+	return nil
+}
+
+// collectLimits shows how many steps the limits still allow.
+func (e *Engine) collectLimits(tx remediation.Tx, b *plan.Plan, ch chan<- prometheus.Metric) error {
+	left, err := e.limitsLeft(tx, b)
+	for _, l := range left {
+		ch <- gauge(descRemaining, float64(l.Left), l.Action, b.Service)
+	}
+	return err
+}
+
+// collectRollout exports exactly one stage as 1, always: a gate that ended
+// because a series vanished would look like a recovery.
+func collectRollout(tx remediation.Tx, b *plan.Plan, ch chan<- prometheus.Metric) error {
+	r, err := rolloutOf(tx, b.Service)
+	if err != nil {
+		return err
+	}
+	release, stage := r.Release, r.Stage
+	if release == "" {
+		release = b.Release.Version
+	}
+	if b.Stage(stage) == nil {
+		stage = remediation.StageNone
+	}
+	traffic := 0.0
+	for _, name := range append(remediation.StageNames(b.Playbook), remediation.StageNone) {
+		v := 0.0
+		if name == stage {
+			v = 1
+		}
+		ch <- gauge(descStage, v, b.Service, release, name)
+	}
+	if s := b.Stage(stage); s != nil {
+		if traffic, err = strconv.ParseFloat(s.Traffic, 64); err != nil {
+			return err
+		}
+	}
+	if n := len(b.Stages); r.State == remediation.RolloutDone && n > 0 { // it stays as the last stage left it
+		if traffic, err = strconv.ParseFloat(b.Stages[n-1].Traffic, 64); err != nil {
+			return err
+		}
+	}
+	ch <- gauge(descTraffic, traffic, b.Service, release)
+	return nil
+}

@@ -1,0 +1,339 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+)
+
+const (
+	// deliverTimeout bounds one delivery.
+	deliverTimeout = time.Minute
+	// retryFirst doubles with each attempt, up to retryMost.
+	retryFirst = 2 * time.Second
+	retryMost  = 5 * time.Minute
+	// longestRest bounds what a channel may ask for by RetryAfter.
+	longestRest = time.Hour
+)
+
+// outbox delivers messages, each channel by itself: one that is down, or slow,
+// keeps no other waiting, and never a step.
+type outbox struct {
+	channels []remediation.Channel
+	// poke wakes the worker of the channel with the same index.
+	poke []chan struct{}
+
+	mu sync.Mutex
+	// rest is until when a channel wants to be left alone.
+	rest map[string]time.Time
+	// tried holds what came of messages that could not be recorded, by their ID.
+	tried map[int64]tried
+}
+
+// tried is a try to deliver a message whose outcome is not in the store yet: it is
+// recorded before anything is tried again, so that a full disk repeats no message.
+type tried struct {
+	receipt string
+	failure error
+	cutOff  bool
+}
+
+func newOutbox(channels []remediation.Channel) (*outbox, error) {
+	o := &outbox{channels: channels, rest: map[string]time.Time{}, tried: map[int64]tried{}}
+	seen := map[string]bool{}
+	for _, ch := range channels {
+		if ch.Name() == "" || seen[ch.Name()] {
+			return nil, fmt.Errorf("two channels are named %q, or one is not named at all", ch.Name())
+		}
+		seen[ch.Name()] = true
+		o.poke = append(o.poke, make(chan struct{}, 1))
+	}
+	return o, nil
+}
+
+// wakeUp tells the workers that a message may have come.
+func (o *outbox) wakeUp() {
+	for _, p := range o.poke {
+		select {
+		case p <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (o *outbox) resting(channel string) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.rest[channel]
+}
+
+func (o *outbox) letRest(channel string, until time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rest[channel] = until
+}
+
+// dropUnknown gives up what was meant for channels that are no longer there:
+// told much later, it would be wrong.
+func (e *Engine) dropUnknown(tx remediation.Tx) error {
+	pending, err := tx.PendingMessages()
+	if err != nil {
+		return err
+	}
+	for _, ch := range e.outbox.channels {
+		delete(pending, ch.Name())
+	}
+	for channel, left := range pending {
+		for left > 0 {
+			heads, err := tx.FirstMessages(channel)
+			if err != nil {
+				return err
+			}
+			for _, m := range heads {
+				if err := e.settleMessage(tx, m, remediation.OutcomeDropped, errors.New("the channel is not configured any more")); err != nil {
+					return err
+				}
+			}
+			left -= max(len(heads), 1)
+		}
+	}
+	return nil
+}
+
+// receiptOf is what a channel last returned for a key, "" where it never did.
+func receiptOf(tx remediation.Tx, channel, key string) (string, error) {
+	r, err := tx.Receipt(channel, key)
+	if errors.Is(err, remediation.ErrNotFound) {
+		return "", nil
+	}
+	return r, err
+}
+
+// settleMessage takes a message out of the outbox and records what became of it.
+func (e *Engine) settleMessage(tx remediation.Tx, m remediation.Message, outcome string, failure error) error {
+	if err := tx.DeleteMessage(m.ID); err != nil {
+		return err
+	}
+	if m.Unrecorded && failure == nil {
+		return nil
+	}
+	detail := map[string]any{"channel": m.Channel, "what": m.What, "attempts": m.Attempts, "outcome": outcome}
+	if failure != nil {
+		detail["error"] = failure.Error()
+	}
+	return e.append(tx, audit.Entry{Kind: audit.KindNotified, Actor: actorEngine, Service: m.Service, Incident: m.Incident, Step: m.Step, Detail: detail})
+}
+
+// outboxEvery is the longest a worker waits before it looks again.
+const outboxEvery = time.Minute
+
+// deliverTo delivers by one channel until ctx ends.
+func (e *Engine) deliverTo(ctx context.Context, ch remediation.Channel, poke <-chan struct{}) error {
+	for ctx.Err() == nil {
+		next, err := e.deliverDue(ctx, ch)
+		wait := outboxEvery
+		switch {
+		case err != nil && ctx.Err() == nil:
+			e.log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
+			pause(ctx, time.Second)
+			continue
+		case !next.IsZero():
+			wait = min(max(next.Sub(e.now()), 0), outboxEvery)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-poke:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+// deliverEach delivers what is due on every channel, and returns when something
+// is due next: of that, and of what was known to be due at next.
+func (e *Engine) deliverEach(ctx context.Context, next time.Time) (time.Time, error) {
+	for _, ch := range e.outbox.channels {
+		due, err := e.deliverDue(ctx, ch)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
+	}
+	return next, nil
+}
+
+// deliverDue delivers what is due on one channel, and returns when something is
+// due next (zero: nothing is left). A message that fails holds those behind it of
+// the same key, and no others.
+func (e *Engine) deliverDue(ctx context.Context, ch remediation.Channel) (next time.Time, err error) {
+	for ctx.Err() == nil {
+		if rest := e.outbox.resting(ch.Name()); rest.After(e.now()) {
+			pending := 0
+			err := e.store.View(ctx, func(tx remediation.Tx) error {
+				all, err := tx.PendingMessages()
+				pending = all[ch.Name()]
+				return err
+			})
+			if err != nil || pending == 0 {
+				return time.Time{}, err
+			}
+			return rest, nil
+		}
+		var heads []remediation.Message
+		err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+			heads, err = tx.FirstMessages(ch.Name())
+			for i := range heads {
+				if err == nil {
+					heads[i].Receipt, err = receiptOf(tx, heads[i].Channel, heads[i].Key)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return time.Time{}, err
+		}
+		next = time.Time{}
+		tried := false
+		for _, m := range heads {
+			// What is further off than any wait was written by a clock that was set since.
+			if wait := m.Next.Sub(e.now()); wait > 0 && wait <= retryMost {
+				if next.IsZero() || m.Next.Before(next) {
+					next = m.Next
+				}
+				continue
+			}
+			tried = true
+			if err := e.deliver(ctx, ch, m); err != nil {
+				return time.Time{}, err
+			}
+			if e.outbox.resting(ch.Name()).After(e.now()) {
+				break
+			}
+		}
+		if !tried {
+			return next, nil
+		}
+	}
+	return time.Time{}, ctx.Err()
+}
+
+// deliver tries one message once and records what came of it. A try that the
+// end of the process cuts off does not count: it is repeated after the start.
+func (e *Engine) deliver(ctx context.Context, ch remediation.Channel, m remediation.Message) error {
+	try, again := e.outbox.lastTry(m.ID)
+	if !again {
+		dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+		var receipt string
+		failure := e.safely("channel "+ch.Name(), func() (err error) {
+			receipt, err = ch.Deliver(dctx, m)
+			return err
+		})
+		cancel()
+		try = tried{receipt, failure, failure != nil && ctx.Err() != nil}
+		e.outbox.keepTry(m.ID, try)
+	}
+	err := e.recordTry(ctx, m, try, again)
+	if err == nil || try.cutOff {
+		e.outbox.forgetTry(m.ID)
+	}
+	return err
+}
+
+func (o *outbox) lastTry(id int64) (tried, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t, ok := o.tried[id]
+	return t, ok
+}
+
+func (o *outbox) keepTry(id int64, t tried) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tried[id] = t
+}
+
+func (o *outbox) forgetTry(id int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.tried, id)
+}
+
+// recordTry records what came of a try; again: it could not be recorded before.
+func (e *Engine) recordTry(ctx context.Context, m remediation.Message, try tried, again bool) error {
+	receipt, failure, cutOff := try.receipt, try.failure, try.cutOff
+	if cutOff && receipt == "" {
+		return ctx.Err()
+	}
+	var wait *remediation.RetryAfterError
+	var never *remediation.UndeliverableError
+	result := remediation.OutcomeDelivered
+	switch {
+	case errors.As(failure, &never):
+		result = remediation.OutcomeDropped
+		e.log.Log(ctx, levelOnce(slog.LevelError, again), "a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
+	case failure != nil:
+		result = remediation.OutcomeFailed
+		e.log.Log(ctx, levelOnce(slog.LevelWarn, again), "a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
+			"attempt", m.Attempts+1, "err", failure)
+	}
+	err := e.store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
+		if receipt != "" {
+			if err := tx.PutReceipt(m.Channel, m.Key, receipt); err != nil || cutOff {
+				return err
+			}
+		}
+		m, err := tx.Message(m.ID)
+		if errors.Is(err, remediation.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		m.Attempts++
+		if result == remediation.OutcomeFailed {
+			m.Error, m.Next = failure.Error(), e.now().Add(backoff(m.Attempts))
+			return tx.PutMessage(&m)
+		}
+		return e.settleMessage(tx, m, result, failure)
+	})
+	if err == nil && cutOff {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	e.metrics.deliveries.WithLabelValues(m.Channel, result).Inc()
+	if errors.As(failure, &wait) {
+		e.outbox.letRest(m.Channel, e.now().Add(min(max(wait.After, 0), longestRest)))
+	}
+	return nil
+}
+
+// levelOnce is the level of a log line that may have been written already.
+func levelOnce(l slog.Level, again bool) slog.Level {
+	if again {
+		return slog.LevelDebug
+	}
+	return l
+}
+
+// backoff is how long to wait after a number of failed attempts: twice as long
+// each time, less a random part, so that not all come back at once.
+func backoff(attempts int) time.Duration {
+	d := retryMost
+	if shift := attempts - 1; shift < 8 {
+		d = min(retryFirst<<shift, retryMost)
+	}
+	return d/2 + rand.N(d/2)
+}

@@ -1,0 +1,169 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// Overview implements Service.
+func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		o, err = e.overview(tx)
+		return err
+	})
+	var looks sync.WaitGroup
+	for i := range o.Services {
+		looks.Go(func() { o.Services[i].RunsView = e.runs(o.Services[i].Service) })
+	}
+	looks.Wait()
+	return o, err
+}
+
+func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
+	o := view.Overview{Time: e.now().UTC(), Mode: e.mode, Services: []view.ServiceNow{}}
+	var err error
+	if o.Incidents, err = view.ViewIncidents(tx, remediation.IncidentFilter{Open: true}); err != nil {
+		return view.Overview{}, err
+	}
+	if o.Recent, err = view.ViewIncidents(tx, remediation.IncidentFilter{Closed: true, Newest: true, Limit: view.ShownRecent}); err != nil {
+		return view.Overview{}, err
+	}
+	slices.Reverse(o.Recent)
+	if o.Freezes, err = e.freezes(tx); err != nil {
+		return view.Overview{}, err
+	}
+	if o.HeadSeq, o.HeadHash, err = tx.Head(); err != nil {
+		return view.Overview{}, err
+	}
+	pending, err := tx.PendingMessages()
+	if err != nil {
+		return view.Overview{}, err
+	}
+	for _, n := range pending {
+		o.Undelivered += n
+	}
+	for _, b := range e.allBooks() {
+		s, err := e.serviceNow(tx, b)
+		if err != nil {
+			return view.Overview{}, err
+		}
+		o.Services = append(o.Services, s)
+	}
+	slices.SortFunc(o.Services, func(a, b view.ServiceNow) int { return view.Compare(a.Service, b.Service) })
+	return o, nil
+}
+
+func (e *Engine) serviceNow(tx remediation.Tx, b *plan.Plan) (view.ServiceNow, error) {
+	s := view.NewServiceNow(b)
+	var err error
+	if s.Rollout, err = rolloutOf(tx, b.Service); err != nil {
+		return view.ServiceNow{}, err
+	}
+	if stage := b.Stage(s.Rollout.Stage); stage != nil && s.Rollout.Active() {
+		s.Traffic = stage.Traffic
+	}
+	beat, err := beatOf(tx, b.Service)
+	if err != nil {
+		return view.ServiceNow{}, err
+	}
+	if !beat.Last.IsZero() {
+		s.Watchdog = view.UTC(&beat.Last)
+	}
+	if !beat.Away.IsZero() {
+		s.PrometheusAway = view.UTC(&beat.Away)
+	}
+	for _, name := range signalsOf(b.Playbook) {
+		raised, err := signalOf(tx, b.Service, name)
+		if err != nil {
+			return view.ServiceNow{}, err
+		}
+		s.Signals = append(s.Signals, view.SignalNow{Name: name, Raised: raised})
+	}
+	limits, err := e.limitsLeft(tx, b)
+	for _, l := range limits {
+		if !slices.Contains(s.Tells, l.Action) {
+			s.Limits = append(s.Limits, l)
+		}
+	}
+	return s, err
+}
+
+// limitsLeft tells, for each kind of action in the playbook, how many steps
+// per_service and per_target still allow.
+func (e *Engine) limitsLeft(tx remediation.Tx, b *plan.Plan) ([]view.LimitLeft, error) {
+	effects, err := tx.Effects(b.Service, e.now().Add(-max(b.Limits.PerService.Window, b.Limits.PerTarget.Window)))
+	if err != nil {
+		return nil, err
+	}
+	within := func(w time.Duration, match func(remediation.Effect) bool) (n int) {
+		for _, ef := range effects {
+			if ef.Counts() && !ef.Forward() && match(ef) && ef.Time.After(e.now().Add(-w)) {
+				n++
+			}
+		}
+		return n
+	}
+	all := b.Limits.PerService.Count - within(b.Limits.PerService.Window, func(remediation.Effect) bool { return true })
+	out := []view.LimitLeft{}
+	for _, p := range b.Plans {
+		for _, s := range p.Steps {
+			if slices.ContainsFunc(out, func(l view.LimitLeft) bool { return l.Action == s.Action }) {
+				continue
+			}
+			target := b.Kinds[s.Action].Target(b.Playbook, s.Params)
+			here := b.Limits.PerTarget.Count - within(b.Limits.PerTarget.Window, func(ef remediation.Effect) bool {
+				return ef.Action == s.Action && ef.Target == target
+			})
+			out = append(out, view.LimitLeft{Action: s.Action, Left: max(min(all, here), 0), Most: min(b.Limits.PerService.Count, b.Limits.PerTarget.Count)})
+		}
+	}
+	return out, nil
+}
+
+// PublicPage implements Service; past is how long what is resolved is shown.
+func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error) {
+	p := view.PublicPage{Time: e.now().UTC()}
+	var all []remediation.PublicIncident
+	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+		all, err = tx.PublicIncidents(p.Time.Add(-past))
+		return err
+	})
+	if err != nil {
+		return view.PublicPage{}, err
+	}
+	books := e.allBooks()
+	slices.SortFunc(books, func(a, b *plan.Plan) int { return view.Compare(a.Service, b.Service) })
+	for _, b := range books {
+		if b.Communications == nil || b.Communications.StatusPage == nil {
+			continue
+		}
+		for _, c := range b.Communications.StatusPage.Components {
+			p.Part(c)
+		}
+	}
+	for _, inc := range slices.Backward(all) {
+		open := inc.Resolved == nil
+		for _, c := range inc.Components {
+			part := p.Part(alerts.Component{Name: c.Name})
+			if open && view.Worse(c.Status, part.Status) {
+				part.Status = c.Status
+			}
+			if inc.Updated.After(part.Since) {
+				part.Since = inc.Updated
+			}
+		}
+		if open {
+			p.Open = append(p.Open, inc)
+		} else {
+			p.Past = append(p.Past, inc)
+		}
+	}
+	return p, nil
+}

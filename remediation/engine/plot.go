@@ -1,0 +1,57 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/common/model"
+)
+
+// Plot implements Service. The line is Prometheus's; where that cannot be asked
+// or has nothing left, the plot holds the values of the audit log's evidence.
+func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error) {
+	var p view.Plot
+	var inc *remediation.Incident
+	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+		if p, err = view.PlotOfLog(tx, id, trigger, e.now()); err == nil {
+			inc, err = tx.Incident(id)
+		}
+		return err
+	})
+	if err != nil {
+		return view.Plot{}, err
+	}
+	b, err := e.bookFor(ctx, inc)
+	if err != nil {
+		p.Note = fmt.Sprintf("Prometheus was not asked (%v): %s", err, view.OfTheLog)
+		return p, nil
+	}
+	if t := b.Trigger(p.Trigger); t != nil {
+		if ind := b.Indicator(t.Indicator); ind != nil {
+			p.Unit = ind.Unit
+		}
+	}
+	if e.history == nil {
+		return p, nil
+	}
+	x := b.Expr.Triggers[p.Trigger]
+	line := p
+	line.From = inc.Opened.Add(-min(max(x.Window, view.PlotLead), view.PlotLeadMost)).UTC()
+	step := view.PlotStep(p.To.Sub(line.From), b.Poll())
+	line.From = line.From.Truncate(step)
+	line.Step, line.Note = model.Duration(step), ""
+	line.Points, err = e.history.QueryRange(ctx, x.Value, line.From, line.To, step)
+	switch {
+	case ctx.Err() != nil:
+		return view.Plot{}, fmt.Errorf("plot of %s: %w", id, ctx.Err())
+	case err != nil:
+		p.Note = fmt.Sprintf("Prometheus could not be asked (%v): %s", err, view.OfTheLog)
+		return p, nil
+	case len(line.Points) == 0:
+		p.Note = "Prometheus has no values of this time: " + view.OfTheLog
+		return p, nil
+	}
+	return line, nil
+}

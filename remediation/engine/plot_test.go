@@ -1,0 +1,128 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// fakeHistory answers every range query with the same points, and keeps the question.
+type fakeHistory struct {
+	points   []remediation.Point
+	err      error
+	expr     string
+	from, to time.Time
+	step     time.Duration
+}
+
+func (h *fakeHistory) QueryRange(_ context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
+	h.expr, h.from, h.to, h.step = expr, from, to, step
+	return h.points, h.err
+}
+
+// plot runs an incident through to its close and draws it.
+func plotted(t *testing.T, h *fakeHistory) (*world, string) {
+	t.Helper()
+	w := newWorld(t)
+	if h != nil {
+		w.history = h
+		w.start()
+	}
+	id := w.open()
+	w.cured("error_rate")
+	w.pass(4 * time.Minute)
+	w.calm("error_rate")
+	w.pass(10 * time.Minute)
+	w.is(id, remediation.Closed, "")
+	w.pass(time.Hour)
+	return w, id
+}
+
+func TestAPlotAsksForTheTriggersOwnExpressionAroundTheIncident(t *testing.T) {
+	opened := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	h := &fakeHistory{points: []remediation.Point{{Time: opened, Value: 5}}}
+	w, id := plotted(t, h)
+	p, err := w.engine.Plot(w.ctx, id, "")
+	w.must(err)
+	if h.expr != w.prom.expr.Triggers["error_rate"].Value {
+		t.Errorf("asked for %q", h.expr)
+	}
+	closed := *w.incident(id).Closed
+	if p.Trigger != "error_rate" || p.Unit != "ratio" || p.Threshold != 0.01 || !p.Above || p.Note != "" || len(p.Points) != 1 {
+		t.Errorf("plot is %+v", p)
+	}
+	if want := opened.Add(-15 * time.Minute); h.from.After(want) || h.from.Before(want.Add(-h.step)) || !p.From.Equal(h.from) {
+		t.Errorf("begins at %s, want the trigger's window before the incident", h.from)
+	}
+	if !h.to.Equal(closed.Add(5*time.Minute)) || !p.To.Equal(h.to) {
+		t.Errorf("ends at %s, closed at %s", h.to, closed)
+	}
+	if n := h.to.Sub(h.from) / h.step; n > 241 || h.step != 15*time.Second || time.Duration(p.Step) != h.step {
+		t.Errorf("step %s gives %d points", h.step, n)
+	}
+	var marks []string
+	for _, m := range p.Marks {
+		marks = append(marks, m.Label)
+	}
+	if got := strings.Join(marks, " "); got != "opened 1-flag_off recovered closed" {
+		t.Errorf("marks are %q", got)
+	}
+}
+
+func TestAPlotOfALongIncidentHasNoMorePoints(t *testing.T) {
+	h := &fakeHistory{points: []remediation.Point{{}}}
+	w := newWorld(t)
+	w.history = h
+	w.start()
+	id := w.open()
+	w.must(w.change(id, view.Claim, ""))
+	w.now = w.now.Add(30 * 24 * time.Hour)
+	_, err := w.engine.Plot(w.ctx, id, "error_rate")
+	w.must(err)
+	if n := h.to.Sub(h.from) / h.step; n > 241 || n < 120 || h.step%(15*time.Second) != 0 {
+		t.Errorf("step %s gives %d points", h.step, n)
+	}
+	if !h.to.Equal(w.now) {
+		t.Errorf("an open incident's plot ends at %s, want now", h.to)
+	}
+}
+
+func TestWherePrometheusHasNothingAPlotShowsTheEvidenceAndSaysSo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		history *fakeHistory
+		says    string
+	}{
+		"nobody to ask":     {nil, "the audit log holds"},
+		"no answer":         {&fakeHistory{err: errors.New("connection refused")}, "could not be asked (connection refused)"},
+		"retention is over": {&fakeHistory{}, "has no values of this time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, id := plotted(t, tc.history)
+			p, err := w.engine.Plot(w.ctx, id, "error_rate")
+			w.must(err)
+			if !strings.Contains(p.Note, tc.says) || p.Step != 0 || p.Unit != "ratio" {
+				t.Errorf("plot says %q, step %s", p.Note, p.Step)
+			}
+			// 5 confirmed the breach, 0 is what settling, recovery and close saw.
+			if len(p.Points) < 3 || p.Points[0].Value != 5 || p.Points[len(p.Points)-1].Value != 0 {
+				t.Errorf("points are %v", p.Points)
+			}
+			if len(p.Marks) != 4 {
+				t.Errorf("marks are %v", p.Marks)
+			}
+		})
+	}
+}
+
+func TestWhatHasNoExpressionHasNoPlot(t *testing.T) {
+	w, id := plotted(t, nil)
+	for _, of := range [][2]string{{"inc-99", ""}, {id, "latency"}, {id, "breach_of_trust"}} {
+		_, err := w.engine.Plot(w.ctx, of[0], of[1])
+		refused(t, err, remediation.Missing)
+	}
+}

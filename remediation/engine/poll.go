@@ -1,0 +1,370 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/prometheus/common/model"
+)
+
+// evidence is what the engine knows of an incident's triggers when it decides.
+type evidence struct {
+	// values holds a reading for each attached trigger that has an expression.
+	values map[string]remediation.Reading
+	// recovery tells which expressions gave the values.
+	recovery bool
+	// blind says why no recovery reading can be trusted; "" where they can.
+	blind string
+	// missing says what the service lacks, so that calm proves nothing; "" where
+	// that is nothing. A breach is one all the same.
+	missing string
+	// quiet holds the triggers without a value whose events were counted: none.
+	// thin says of others without a value why that proves nothing.
+	quiet map[string]bool
+	thin  map[string]string
+	// over holds the triggers that no longer count: their stage is over, and they
+	// were never confirmed in it.
+	over map[string]string
+	// at is when the recovery expressions were asked, every how long after that
+	// an answer can be another.
+	at    time.Time
+	every time.Duration
+}
+
+// readValues asks for each attached trigger's own value.
+func (e *Engine) readValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (evidence, error) {
+	over, err := e.stageOver(ctx, b, inc)
+	if err != nil {
+		return evidence{}, err
+	}
+	exprs := map[string]string{}
+	for _, t := range inc.Triggers {
+		if x, ok := b.Expr.Triggers[t.Trigger]; ok {
+			exprs[t.Trigger] = x.Value
+		}
+	}
+	return evidence{values: e.query(ctx, exprs), over: over}, nil
+}
+
+// stageOver returns why attached triggers do not count: they belong to other stages
+// than the present one, and have not been confirmed in their own. What drains from
+// their window then is about a stage that has passed.
+func (e *Engine) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (over map[string]string, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		r, err := rolloutOf(tx, inc.Service)
+		if err != nil {
+			return err
+		}
+		over = map[string]string{}
+		for _, t := range inc.Triggers {
+			stages := b.Expr.Triggers[t.Trigger].Stages
+			if len(stages) > 0 && !t.Confirmed && !inc.Ran && !slices.Contains(stages, r.Stage) {
+				over[t.Trigger] = fmt.Sprintf("trigger %s counts in stage %s only, and the stage is %s", t.Trigger, remediation.Names(stages, ""), r.Stage)
+			}
+		}
+		return nil
+	})
+	return over, err
+}
+
+// pollRecovery asks for each attached trigger's recovery value, whether the
+// service is alive and freshly scraped, and whether the targets are there that
+// were up when the incident opened.
+func (e *Engine) pollRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) evidence {
+	const age, alive, up, then, kept = "\x00age", "\x00alive", "\x00up", "\x00then", "\x00kept" // no trigger is named so
+	service := map[string]string{
+		age: b.Expr.Age, alive: b.Expr.Alive, up: b.Expr.Up, then: b.Expr.UpAt(inc.Opened), kept: b.Expr.KeptSince(inc.Opened),
+	}
+	exprs := maps.Clone(service)
+	for _, t := range inc.Triggers {
+		if x, ok := b.Expr.Triggers[t.Trigger]; ok {
+			exprs[t.Trigger] = x.Recovery
+		}
+	}
+	ev := evidence{recovery: true, at: e.now(), every: b.Poll()}
+	got := e.query(ctx, exprs)
+	ev.values = got
+	switch a, u := got[age], got[up]; {
+	case a.Err != nil:
+		ev.blind = a.Err.Error()
+	case u.Err != nil:
+		ev.blind = u.Err.Error()
+	case a.Value == nil:
+		ev.blind = fmt.Sprintf("Prometheus has no up series for job %s", b.Job)
+	case *a.Value > 2*b.Poll().Seconds():
+		ev.blind = fmt.Sprintf("the newest scrape of job %s is %.0fs old", b.Job, *a.Value)
+	case u.Value == nil || *u.Value < 1:
+		ev.blind = fmt.Sprintf("service %s is not alive: no target of job %s is up", b.Service, b.Job)
+	default:
+		ev.missing = shortfall(b, got[alive], got[then], got[kept], *u.Value)
+	}
+	for name := range service {
+		delete(got, name)
+	}
+	if ev.blind == "" {
+		e.countEvents(ctx, b, inc, &ev)
+	}
+	return ev
+}
+
+// shortfall says what a service with so many targets up lacks, "" for nothing.
+func shortfall(b *plan.Plan, alive, then, kept remediation.Reading, up float64) string {
+	for _, r := range []remediation.Reading{alive, then, kept} {
+		if r.Err != nil {
+			return r.Err.Error()
+		}
+	}
+	if then.Value == nil {
+		return "Prometheus has no samples of when the incident opened: which targets were up then is not known"
+	}
+	was := *then.Value
+	switch gone := was - min(valueOr(kept.Value, 0), up); {
+	case gone == 1:
+		return fmt.Sprintf("1 of %.0f targets is down", was)
+	case gone > 1:
+		return fmt.Sprintf("%.0f of %.0f targets are down", gone, was)
+	case valueOr(alive.Value, 0) != 1:
+		return fmt.Sprintf("service %s is not alive: its alive expression says no", b.Service)
+	}
+	return ""
+}
+
+func valueOr(v *float64, other float64) float64 {
+	if v == nil {
+		return other
+	}
+	return *v
+}
+
+// countEvents tells silence from ignorance, for the triggers without a value: quiet
+// are those of which Prometheus knows that there were no events to judge.
+func (e *Engine) countEvents(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev *evidence) {
+	ev.quiet, ev.thin = map[string]bool{}, map[string]string{}
+	exprs := map[string]string{}
+	for _, t := range inc.Triggers {
+		r, ok := ev.values[t.Trigger]
+		if !ok || r.Err != nil || r.Value != nil {
+			continue
+		}
+		if exprs[t.Trigger] = b.Expr.Triggers[t.Trigger].Events; exprs[t.Trigger] == "" {
+			delete(exprs, t.Trigger)
+			ev.thin[t.Trigger] = fmt.Sprintf("trigger %s has no value, and nobody knows why: is what exports it up?", t.Trigger)
+		}
+	}
+	for name, r := range e.query(ctx, exprs) {
+		switch {
+		case r.Err != nil:
+			ev.thin[name] = fmt.Sprintf("trigger %s: %v", name, r.Err)
+		case r.Value == nil:
+			ev.thin[name] = fmt.Sprintf("trigger %s has no value, and what exports it is not up", name)
+		case *r.Value > 0:
+			ev.thin[name] = fmt.Sprintf("trigger %s has too few events to judge: %.3g in %s", name, *r.Value, model.Duration(b.Expr.Triggers[name].RecoveryWindow))
+		default:
+			ev.quiet[name] = true
+		}
+	}
+}
+
+// unknown says why the poll leaves it open whether a trigger is calm, "" where
+// each of them is calm or breaching.
+func (ev evidence) unknown(inc *remediation.Incident) string {
+	if ev.blind != "" {
+		return ev.blind
+	}
+	for i := range inc.Triggers {
+		t := &inc.Triggers[i]
+		if r, ok := ev.values[t.Trigger]; ok && ev.verdict(t) == remediation.Blind {
+			if r.Err != nil {
+				return fmt.Sprintf("trigger %s: %v", t.Trigger, r.Err)
+			}
+			if r.Value == nil && ev.thin[t.Trigger] != "" {
+				return ev.thin[t.Trigger]
+			}
+			return ev.missing
+		}
+	}
+	return ""
+}
+
+// verdict is what the poll says of one trigger. A breach needs a fresh value; calm
+// needs all that was there to be seen.
+func (ev evidence) verdict(t *remediation.TriggerState) remediation.Verdict {
+	switch r := ev.values[t.Trigger]; {
+	case ev.blind != "" || r.Err != nil:
+		return remediation.Blind
+	case r.Value != nil && ev.exceeds(t, *r.Value):
+		return remediation.Breaching
+	case ev.missing != "" || r.Value == nil && !ev.quiet[t.Trigger]:
+		return remediation.Blind
+	case r.Value == nil:
+		return remediation.Quiet
+	}
+	return remediation.Stopped
+}
+
+// query asks all expressions at once.
+func (e *Engine) query(ctx context.Context, exprs map[string]string) map[string]remediation.Reading {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	out := make(map[string]remediation.Reading, len(exprs))
+	for name, expr := range exprs {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			v, ok, err := e.prometheus.Query(ctx, expr)
+			r := remediation.Reading{Err: err}
+			if err == nil && ok {
+				r.Value = &v
+			}
+			mu.Lock()
+			out[name] = r
+			mu.Unlock()
+		}()
+	}
+	wg.Wait()
+	return out
+}
+
+// bound is what the poll's value of a trigger is compared with.
+func (ev evidence) bound(t *remediation.TriggerState) float64 {
+	if ev.recovery && t.RecoveryThreshold != nil {
+		return *t.RecoveryThreshold
+	}
+	return t.Threshold
+}
+
+func (ev evidence) exceeds(t *remediation.TriggerState, v float64) bool {
+	return t.Outside(v, ev.bound(t))
+}
+
+// note keeps the readings' values in the incident, for people to see.
+func (ev evidence) note(inc *remediation.Incident) {
+	for i := range inc.Triggers {
+		t := &inc.Triggers[i]
+		if r, ok := ev.values[t.Trigger]; ok {
+			t.Value = remediation.Finite(r.Value)
+		}
+	}
+}
+
+// count takes a poll of the recovery expressions into the incident's counters. A
+// poll that comes sooner than S after the one before, since an alert or a human
+// made the engine look, sees the same samples: it can end a row, and not lengthen it.
+func (ev evidence) count(inc *remediation.Incident) {
+	ev.note(inc)
+	more := 1
+	if d := ev.at.Sub(inc.Polled); d >= 0 && d < ev.every {
+		more = 0
+	} else {
+		inc.Polled = ev.at
+	}
+	for i := range inc.Triggers {
+		t := &inc.Triggers[i]
+		if _, ok := ev.values[t.Trigger]; !ok {
+			continue
+		}
+		switch t.Verdict = ev.verdict(t); t.Verdict {
+		case remediation.Breaching:
+			t.Breaching, t.Calm = max(t.Breaching+more, 1), 0
+		case remediation.Blind:
+			t.Breaching, t.Calm = 0, 0
+		default:
+			t.Breaching, t.Calm = 0, max(t.Calm+more, 1)
+		}
+	}
+}
+
+// beyond returns a trigger that counts whose reading is beyond its threshold, or nil.
+func (ev evidence) beyond(inc *remediation.Incident) *remediation.TriggerState {
+	for i := range inc.Triggers {
+		t := &inc.Triggers[i]
+		if r := ev.values[t.Trigger]; ev.over[t.Trigger] == "" && r.Err == nil && r.Value != nil && ev.exceeds(t, *r.Value) {
+			return t
+		}
+	}
+	return nil
+}
+
+// failed returns an error of the readings: one that is an answer (a wrong
+// query) before one that is none.
+func (ev evidence) failed() (err error) {
+	for _, r := range ev.values {
+		if r.Err != nil && (err == nil || errors.Is(err, remediation.ErrNoAnswer)) {
+			err = r.Err
+		}
+	}
+	return err
+}
+
+// silent returns the triggers that count and whose reading has no value: that alone
+// says neither breach nor calm.
+func (ev evidence) silent(inc *remediation.Incident) (out []*remediation.TriggerState) {
+	for i := range inc.Triggers {
+		t := &inc.Triggers[i]
+		if r, ok := ev.values[t.Trigger]; ok && ev.over[t.Trigger] == "" && r.Err == nil && r.Value == nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// empty tells whether no reading has a value.
+func (ev evidence) empty() bool {
+	for _, r := range ev.values {
+		if r.Value != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// detail puts the evidence for trigger t into an audit entry's detail.
+func (ev evidence) detail(b *plan.Plan, t *remediation.TriggerState, d map[string]any) map[string]any {
+	if t == nil {
+		return d
+	}
+	d["trigger"] = t.Trigger
+	d["threshold"] = remediation.Decimal(ev.bound(t))
+	x := b.Expr.Triggers[t.Trigger]
+	if d["expr"] = x.Value; ev.recovery {
+		d["expr"] = x.Recovery
+	}
+	if r := ev.values[t.Trigger]; r.Value != nil {
+		d["value"] = remediation.Decimal(*r.Value)
+	}
+	return d
+}
+
+// all puts the value of every trigger into an audit entry's detail.
+func (ev evidence) all(inc *remediation.Incident, d map[string]any) map[string]any {
+	rows := []any{}
+	for _, t := range inc.Triggers {
+		r, ok := ev.values[t.Trigger]
+		if !ok {
+			continue
+		}
+		row := map[string]any{"trigger": t.Trigger, "threshold": remediation.Decimal(ev.bound(&t))}
+		if t.Verdict != "" {
+			row["verdict"] = string(t.Verdict)
+		}
+		if r.Value != nil {
+			row["value"] = remediation.Decimal(*r.Value)
+		}
+		if r.Err != nil {
+			row["error"] = r.Err.Error()
+		}
+		rows = append(rows, row)
+	}
+	d["triggers"] = rows
+	if why := ev.unknown(inc); ev.recovery && why != "" {
+		d["why"] = why
+	}
+	return d
+}

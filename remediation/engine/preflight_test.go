@@ -1,0 +1,487 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/engine"
+	"github.com/locotoki/backout/rules"
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v3"
+)
+
+// work is what people do around the shop's rollout.
+const work = `
+checklist:
+  - {item: Security sign-off, owner: Security, notes: Penetration test results reviewed}
+phases:
+  - {name: Preparation, when: T-7 days, tasks: [{name: Database, items: [Add read replicas]}]}
+  - {name: Validation, when: Day 0 + X days, tasks: [{name: Smoke tests, items: [Look at the dashboards]}]}
+timeline:
+  - {day: T-3, activity: Go/No-go decision meeting, owner: Leadership}
+  - {day: T-7, activity: Preparation, owner: DevOps}
+  - {day: T+10, activity: Launch announcement, owner: Marketing}
+post_rollout:
+  - {name: Knowledge sharing, items: [Document lessons learned]}
+team:
+  - {role: Rollout Lead, name: Ada}
+`
+
+// around is a Prometheus and an Alertmanager as a preflight sees them.
+type around struct {
+	mu    sync.Mutex
+	rules []remediation.LoadedRule
+	ahead time.Duration
+	away  bool
+	mute  bool
+	// intervals, where set, are how often Prometheus scrapes its jobs.
+	intervals map[string]time.Duration
+	deaf      bool
+	// meanwhile runs while the rules are asked for, where set.
+	meanwhile func()
+	engine    func() *engine.Engine
+}
+
+func (a *around) Rules(context.Context) ([]remediation.LoadedRule, error) {
+	if a.meanwhile != nil {
+		a.meanwhile()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.away {
+		return nil, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
+	}
+	return a.rules, nil
+}
+
+func (a *around) LabelValues(_ context.Context, _, label string) ([]string, error) {
+	if label == "job" {
+		return []string{"shop"}, nil
+	}
+	return []string{"0.25", "0.75", "+Inf"}, nil
+}
+
+func (a *around) ScrapeIntervals(context.Context) (map[string]time.Duration, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.intervals != nil {
+		return a.intervals, nil
+	}
+	return map[string]time.Duration{"shop": 15 * time.Second}, nil
+}
+
+func (a *around) Clocks(context.Context) []remediation.Clock {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return []remediation.Clock{{Of: "prometheus", Ahead: a.ahead}}
+}
+
+// RaiseAlert is an Alertmanager that routes to the engine, if it is not deaf.
+func (a *around) RaiseAlert(ctx context.Context, labels map[string]string, _ time.Time) error {
+	if a.deaf {
+		return nil
+	}
+	set := model.LabelSet{}
+	for k, v := range labels {
+		set[model.LabelName(k)] = model.LabelValue(v)
+	}
+	_, err := a.engine().Accept(ctx, remediation.Notification{Receiver: "backout", GroupKey: "{}", Alerts: []remediation.Alert{
+		{Status: "firing", Fingerprint: set.Fingerprint().String(), Labels: labels},
+	}})
+	return err
+}
+
+func (a *around) Page(context.Context, string) (int, error) { return 200, nil }
+
+// alwaysOne is a Prometheus in which every expression has a value, unless it is mute.
+type alwaysOne struct{ around *around }
+
+func (p alwaysOne) Query(context.Context, string) (float64, bool, error) {
+	p.around.mu.Lock()
+	defer p.around.mu.Unlock()
+	if p.around.mute {
+		return 0, false, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
+	}
+	return 1, true, nil
+}
+
+// provingWorld is the shop with an engine that can ask what lies around it.
+type provingWorld struct {
+	*world
+	around *around
+}
+
+func newProvingWorld(t *testing.T) *provingWorld {
+	t.Helper()
+	p := newUnrehearsedWorld(t)
+	p.rehearsed(remediation.Pass)
+	return p
+}
+
+// newUnrehearsedWorld is newProvingWorld without any rehearsal.
+func newUnrehearsedWorld(t *testing.T) *provingWorld {
+	t.Helper()
+	w := newWorld(t, func(s string) string { return s + work })
+	p := &provingWorld{world: w, around: &around{rules: loaded(t, w.pb)}}
+	p.around.engine = func() *engine.Engine { return p.engine }
+	p.restart()
+	return p
+}
+
+// rehearsed lets both plans have been rehearsed now.
+func (p *provingWorld) rehearsed(result remediation.Proved) {
+	p.t.Helper()
+	for _, plan := range []string{"ladder", "longer"} {
+		p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
+			part := remediation.RehearsedPart{Finding: remediation.Finding{Result: result, Evidence: "as the test says"}}
+			return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: plan, Playbook: p.pb.Hash, Finished: p.now, Result: result, Drill: part})
+		}))
+	}
+}
+
+// restart puts a new engine on the store.
+func (p *provingWorld) restart() {
+	p.t.Helper()
+	p.start()
+	var err error
+	p.engine, err = engine.New(p.ctx, engine.Options{
+		Store: p.store, Playbooks: []*alerts.Playbook{p.pb}, Kinds: p.kinds(), Prometheus: alwaysOne{p.around}, Alertmanager: p.am, Mode: p.mode,
+		Surroundings: p.around, DrillPatience: time.Second, Now: func() time.Time { return p.now }, Logger: slog.New(slog.DiscardHandler),
+	})
+	p.must(err)
+}
+
+// loaded are a playbook's rules as Prometheus would have them.
+func loaded(t *testing.T, pb *alerts.Playbook) (out []remediation.LoadedRule) {
+	t.Helper()
+	files, err := rules.Generate(pb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Name  string
+			Rules []struct {
+				Record, Alert, Expr string
+				For                 model.Duration
+				Labels, Annotations map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(files[0].Content, &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			out = append(out, remediation.LoadedRule{
+				Group: g.Name, Name: r.Record + r.Alert, Alert: r.Alert != "", Expr: r.Expr, For: time.Duration(r.For), Labels: r.Labels, Annotations: r.Annotations,
+			})
+		}
+	}
+	return out
+}
+
+// preflight runs one to its end.
+func (p *provingWorld) preflight() remediation.PreflightView {
+	p.t.Helper()
+	ctx, stop := context.WithCancel(p.ctx)
+	ended := make(chan error, 1)
+	_, err := p.engine.StartPreflight(ctx, "", "eve", "because")
+	p.must(err)
+	if _, err := p.engine.StartPreflight(ctx, "shop", "eve", "again"); !refusedAs(err, remediation.Conflict) {
+		p.t.Errorf("a second one beside it: %v", err)
+	}
+	go func() { ended <- p.engine.Run(ctx) }()
+	defer func() { stop(); p.must(<-ended) }()
+	for end := time.Now().Add(time.Minute); ; {
+		v, err := p.engine.Preflight(ctx, "shop")
+		p.must(err)
+		if !v.Running {
+			return v
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("the preflight does not end: %+v", v)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func refusedAs(err error, r remediation.Refusal) bool {
+	var refused *remediation.RefusedError
+	return errors.As(err, &refused) && refused.Refusal == r
+}
+
+func (p *provingWorld) sign(item string) error {
+	_, err := p.engine.SignPreflight(p.ctx, remediation.SignRequest{Item: item, By: "Ada", Actor: "eve", Reason: "report 17"})
+	return err
+}
+
+// misses checks what a rollout would not start for: one word for each, in order.
+func (p *provingWorld) misses(want ...string) {
+	p.t.Helper()
+	v, err := p.engine.Preflight(p.ctx, "")
+	p.must(err)
+	ok := len(v.Missing) == len(want)
+	for i := range v.Missing {
+		ok = ok && strings.Contains(v.Missing[i], want[i])
+	}
+	if !ok {
+		p.t.Errorf("missing is\n  %s\nwant\n  %s", strings.Join(v.Missing, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+var unsigned = []string{"team/rollout-lead ", "checklist/security-sign-off ", "phase/add-read-replicas ", "timeline/go-no-go-decision-meeting ", "timeline/preparation "}
+
+func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
+	p := newProvingWorld(t)
+	p.misses(append([]string{"no preflight was run"}, unsigned...)...)
+	v := p.preflight()
+	for _, it := range v.Items {
+		if it.Owner == "" && it.Result != remediation.Pass {
+			t.Errorf("%s came to %s: %s", it.ID, it.Result, it.Evidence)
+		}
+	}
+	p.misses(unsigned...)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.misses()
+	p.must(p.sign("after/document-lessons-learned")) // later, and yet it can be said
+
+	p.restart()
+	p.misses()
+
+	p.now = p.now.Add(24*time.Hour + time.Minute)
+	p.misses("which is over 24h ago")
+	p.preflight()
+	p.misses()
+
+	es, err := p.engine.Entries(p.ctx, audit.Filter{Kind: audit.KindApproved})
+	p.must(err)
+	if len(es) != 6 || es[1].Actor != "eve" || es[1].Detail["item"] != "checklist/security-sign-off" || es[1].Detail["by"] != "Ada" || es[1].Detail["release"] != "v2" {
+		t.Errorf("the audit log has %d signatures: %+v", len(es), es)
+	}
+	es, err = p.engine.Entries(p.ctx, audit.Filter{Kind: audit.KindVerified})
+	p.must(err)
+	if len(es) != 2 || es[0].Actor != "eve" || es[0].Detail["what"] != "preflight" {
+		t.Errorf("the audit log has %d preflights: %+v", len(es), es)
+	}
+}
+
+func TestAPreflightProvesItsPlaybookAndItsReleaseOnly(t *testing.T) {
+	p := newProvingWorld(t)
+	p.preflight()
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	again := func(edit func(string) string) {
+		t.Helper()
+		var kinds []alerts.ActionKind
+		for _, k := range p.kinds() {
+			kinds = append(kinds, k)
+		}
+		pb, err := alerts.Parse("shop.yaml", []byte(edit(playbook+work)), kinds)
+		p.must(err)
+		p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{pb}, remediation.Reloaded{}))
+	}
+	again(func(s string) string { return s + "# another comment\n" })
+	p.misses("the playbook has changed")
+	again(replace("version: v2", "version: v3"))
+	p.misses(append([]string{"the last preflight was of release v2, not of v3"}, unsigned...)...)
+}
+
+func TestAPreflightStepsAsideForAnIncident(t *testing.T) {
+	p := newProvingWorld(t)
+	p.around.meanwhile = func() { p.post("firing", "error_rate", "fp1") }
+	p.preflight()
+	v, err := p.engine.Preflight(p.ctx, "shop")
+	p.must(err)
+	aside := 0
+	for _, it := range v.Items {
+		switch {
+		case it.Owner != "" || it.ID == "prometheus/rules":
+		case it.Result != remediation.CannotTell || !strings.Contains(it.Evidence, "inc-1 was opened meanwhile"):
+			t.Errorf("%s beside an incident: %s, %s", it.ID, it.Result, it.Evidence)
+		default:
+			aside++
+		}
+	}
+	if aside < 5 {
+		t.Errorf("%d proofs stepped aside", aside)
+	}
+}
+
+func TestNoSignatureMendsWhatFailed(t *testing.T) {
+	p := newProvingWorld(t)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.around.away = true
+	p.preflight()
+	p.misses("prometheus/rules could not be told")
+	if err := p.sign("clock/skew"); !refusedAs(err, remediation.Conflict) {
+		t.Errorf("what passed is signed for: %v", err)
+	}
+	p.must(p.sign("prometheus/rules"))
+	p.misses()
+
+	p.around.away, p.around.rules, p.around.ahead = false, nil, -2*time.Second
+	p.preflight()
+	p.misses("prometheus/rules failed: Prometheus has no rule group shop", "clock/skew failed")
+	for _, item := range []string{"prometheus/rules", "clock/skew"} {
+		if err := p.sign(item); !refusedAs(err, remediation.Conflict) {
+			t.Errorf("%s is signed for though it failed: %v", item, err)
+		}
+	}
+	if err := p.sign("none/such"); !refusedAs(err, remediation.Missing) {
+		t.Errorf("an item that is none: %v", err)
+	}
+	if _, err := p.engine.SignPreflight(p.ctx, remediation.SignRequest{Item: "team/rollout-lead", Actor: "eve"}); !refusedAs(err, remediation.Invalid) {
+		t.Errorf("without a reason: %v", err)
+	}
+}
+
+func TestOneCauseIsSignedForOnce(t *testing.T) {
+	p := newProvingWorld(t)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.around.mute, p.around.away = true, true
+	p.preflight()
+	p.misses("prometheus/rules, prometheus/own, query/alive, query/error_rate, query/latency could not be told: prometheus: no answer")
+	p.must(p.sign("query/error_rate"))
+	p.misses()
+	signed := 0
+	v, err := p.engine.Preflight(p.ctx, "shop")
+	p.must(err)
+	for _, it := range v.Items {
+		if it.Signed != nil && it.Signed.Item == "query/error_rate" {
+			signed++
+		}
+	}
+	if signed != 5 {
+		t.Errorf("%d of the five proofs are shown as signed for", signed)
+	}
+	p.around.away = false // what was signed for is still so of the queries
+	p.preflight()
+	p.misses()
+	p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{p.parse(playbook + work + "# another\n")}, remediation.Reloaded{}))
+	p.preflight()
+	p.misses(append([]string{"prometheus/own, query/alive, query/error_rate, query/latency could not be told", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
+}
+
+func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
+	p := newProvingWorld(t)
+	p.around.deaf = true
+	for _, it := range p.preflight().Items {
+		if it.ID == "alertmanager/routes" && (it.Result != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency")) {
+			t.Errorf("it came to %s: %s", it.Result, it.Evidence)
+		}
+	}
+	if open, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{Open: true}); err != nil || len(open) > 0 {
+		t.Errorf("open are %v (%v)", open, err)
+	}
+}
+
+func TestADrillOfAPreflightDoesNothingButComeBack(t *testing.T) {
+	p := newProvingWorld(t)
+	p.preflight()
+	all, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{})
+	p.must(err)
+	if len(all) == 0 {
+		t.Fatal("no drill came back")
+	}
+	for _, inc := range all {
+		if !inc.Drill {
+			t.Errorf("incident %s is no drill", inc.ID)
+		}
+	}
+	for kind, target := range p.targets {
+		if target.effects > 0 {
+			t.Errorf("%s was carried out", kind)
+		}
+	}
+}
+
+func TestNoPreflightGetsInTheWayOfAnIncident(t *testing.T) {
+	p := newProvingWorld(t)
+	id := p.open()
+	_, err := p.engine.StartPreflight(p.ctx, "", "eve", "")
+	if !refusedAs(err, remediation.Conflict) || !strings.Contains(err.Error(), id) {
+		t.Errorf("with %s open: %v", id, err)
+	}
+}
+
+func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T) {
+	p := newProvingWorld(t)
+	found := func() (f remediation.Finding) {
+		t.Helper()
+		for _, it := range p.preflight().Items {
+			if it.ID == "rehearsal/ladder" {
+				f = it.Finding
+			}
+		}
+		return f
+	}
+	wants := func(result remediation.Proved, word string) {
+		t.Helper()
+		if f := found(); f.Result != result || !strings.Contains(f.Evidence, word) || result != remediation.Pass && !strings.Contains(f.Next, "backout rehearse --plan=ladder") {
+			t.Errorf("it came to %+v; want %s, with %q", f, result, word)
+		}
+	}
+	wants(remediation.Pass, "it was, on 22 Nov 2026 03:00 UTC")
+	p.now = p.now.Add(30*24*time.Hour + time.Second)
+	wants(remediation.CannotTell, "over 30 days ago")
+	p.rehearsed(remediation.CannotTell)
+	wants(remediation.CannotTell, "could not tell all: the drill alert: as the test says")
+	p.rehearsed(remediation.Fail)
+	wants(remediation.Fail, "failed: the drill alert: as the test says")
+	if err := p.sign("rehearsal/ladder"); !refusedAs(err, remediation.Conflict) {
+		t.Errorf("a rehearsal that failed is signed for: %v", err)
+	}
+	p.rehearsed(remediation.Pass)
+	p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
+		return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: "ladder", Playbook: "another", Finished: p.now, Result: remediation.Pass})
+	}))
+	wants(remediation.CannotTell, "the playbook has changed")
+	p.must(p.sign("rehearsal/ladder"))
+}
+
+func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {
+	p := newProvingWorld(t)
+	for _, c := range []struct {
+		intervals map[string]time.Duration
+		result    remediation.Proved
+		want      string
+	}{
+		{nil, remediation.Pass, "shop every 15s"},
+		{map[string]time.Duration{"shop": 5 * time.Second}, remediation.Pass, "shop every 5s"},
+		{map[string]time.Duration{"shop": time.Minute}, remediation.Fail, "error_rate: the job shop is scraped every 1m, and the playbook says 15s"},
+		{map[string]time.Duration{"other": time.Minute}, remediation.CannotTell, "does not scrape the jobs shop itself"},
+	} {
+		p.around.mu.Lock()
+		p.around.intervals = c.intervals
+		p.around.mu.Unlock()
+		found := false
+		for _, it := range p.preflight().Items {
+			if it.ID == "prometheus/intervals" {
+				found = true
+				if it.Result != c.result || !strings.Contains(it.Evidence, c.want) {
+					t.Errorf("%v: it came to %s: %s", c.intervals, it.Result, it.Evidence)
+				}
+			}
+		}
+		if !found {
+			t.Fatal("the intervals are not looked at")
+		}
+	}
+}

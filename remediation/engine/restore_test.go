@@ -1,0 +1,318 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/store/storetest"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// backedOut is an incident that took two steps, recovered and closed.
+func backedOut(w *world) string {
+	w.t.Helper()
+	id := w.open()
+	w.pass(5 * time.Minute)
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+	w.calm("error_rate")
+	w.post("resolved", "error_rate", "fp1")
+	w.pass(15 * time.Minute)
+	w.is(id, remediation.Closed, "")
+	return id
+}
+
+func (w *world) restore(id string) error {
+	_, err := w.engine.Restore(w.ctx, id, view.RestoreRequest{Actor: "eve", Reason: "false alarm"})
+	return err
+}
+
+func (w *world) force(id string) error {
+	_, err := w.engine.Restore(w.ctx, id, view.RestoreRequest{Actor: "eve", Reason: "false alarm", Force: true})
+	return err
+}
+
+// undone checks how often each target was put back.
+func (w *world) undone(flag, image int) {
+	w.t.Helper()
+	if f, i := w.target("flag_off").undone, w.target("image_retag").undone; f != flag || i != image {
+		w.t.Fatalf("the flag was put back %d times and the image %d times, want %d and %d", f, i, flag, image)
+	}
+}
+
+// rollout checks the service's rollout.
+func (w *world) rollout(state, stage string, held bool) {
+	w.t.Helper()
+	r, err := w.engine.Rollouts(w.ctx)
+	w.must(err)
+	if r[0].State != state || r[0].Stage != stage || r[0].Held != held {
+		w.t.Fatalf("rollout is %s at %s (held %v), want %s at %s (held %v)", r[0].State, r[0].Stage, r[0].Held, state, stage, held)
+	}
+}
+
+func TestARestoreTakesTheStepsBackLastFirstAndHoldsTheRollout(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.rollout("rolled_back", "none", false)
+	w.must(w.restore(id))
+	if v := w.incident(id); v.State != remediation.Acting || v.Next == nil || v.Next.Step != "2-image_retag" {
+		t.Fatalf("being restored it is %s, next %+v", v.State, v.Next)
+	}
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.steps(id, remediation.StepUndone, remediation.StepUndone, remediation.StepPending)
+	w.undone(1, 1)
+	w.rollout("active", "alpha", true)
+	w.logs(id, "restored", "intent 2-image_retag undo", "outcome 2-image_retag undo undone",
+		"intent 1-flag_off undo", "outcome 1-flag_off undo undone", "restored", "closed restored", "stage")
+	for _, e := range w.entries(id) {
+		if e.Kind == audit.KindRestored && (e.Actor != "eve" || e.Detail["reason"] != "false alarm") {
+			t.Errorf("entry %d names %s and %v", e.Seq, e.Actor, e.Detail["reason"])
+		}
+	}
+}
+
+func TestARestoreOfARecoveredIncidentClosesIt(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.cured("error_rate")
+	w.pass(4 * time.Minute)
+	w.is(id, remediation.Recovered, "")
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 0)
+	w.rollout("active", "alpha", true)
+}
+
+func TestARestoreAskedForTwiceHasTheEffectOfOnce(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.must(w.restore(id))
+	w.must(w.restore(id))
+	w.tick()
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+}
+
+func TestARestoreIsRefused(t *testing.T) {
+	cases := []struct {
+		name  string
+		setup func(w *world) (id string)
+		words string
+	}{
+		{"while a step settles", func(w *world) string { return w.open() }, "settling: only one that is recovered or closed"},
+		{"while a trigger is breaching", func(w *world) string {
+			id := backedOut(w)
+			w.breach("error_rate")
+			return id
+		}, "trigger error_rate is breaching (5, threshold 0.01)"},
+		{"while nobody can tell", func(w *world) string {
+			id := backedOut(w)
+			w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer)
+			return id
+		}, "cannot be told: connection refused"},
+		{"while the service is frozen", func(w *world) string {
+			id := backedOut(w)
+			until := w.now.Add(time.Hour)
+			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "bob", Reason: "audit", Until: &until})
+			w.must(err)
+			return id
+		}, "freeze holds the restoring (frozen): frozen by bob: audit, until 2026-11-22T04:"},
+		{"in observe mode", func(w *world) string {
+			id := backedOut(w)
+			w.mode = remediation.Observe
+			w.start()
+			return id
+		}, "mode holds the restoring"},
+		{"where nothing was changed", func(w *world) string {
+			w.target("flag_off").position = remediation.Wanted
+			id := w.open()
+			w.calm("error_rate")
+			w.post("resolved", "error_rate", "fp1")
+			w.pass(15 * time.Minute)
+			return id
+		}, "changed nothing that could be put back"},
+		{"where another rollout has begun", func(w *world) string {
+			id := backedOut(w)
+			w.declare("beta")
+			return id
+		}, "another rollout has begun since: v2 is at stage beta"},
+		{"while a later incident is open", func(w *world) string {
+			id := backedOut(w)
+			w.pass(2 * time.Hour)
+			w.breach("latency")
+			w.fire("latency", "fp2")
+			return id
+		}, "incident inc-2 of shop is open"},
+		{"where data was lost", func(w *world) string {
+			id := w.open()
+			w.pass(12 * time.Minute)
+			w.must(w.change(id, view.Approve, "3-schema_rollback"))
+			w.tick()
+			w.calm("error_rate")
+			w.post("resolved", "error_rate", "fp1")
+			w.pass(15 * time.Minute)
+			return id
+		}, "3-schema_rollback has run, and data is never restored"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			id := c.setup(w)
+			err := w.restore(id)
+			refused(t, err, remediation.Conflict)
+			if !strings.Contains(err.Error(), c.words) {
+				t.Errorf("%v; want %q in it", err, c.words)
+			}
+			w.tick()
+			w.undone(0, 0)
+		})
+	}
+}
+
+func TestARestoreIsWithinTheLimits(t *testing.T) {
+	w := newWorld(t, replace("per_service: 6/1h", "per_service: 3/1h"))
+	id := backedOut(w)
+	w.must(w.restore(id)) // the third of the hour
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+	w.undone(0, 1)
+	w.pass(time.Hour)
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+}
+
+func TestForceRestoresThoughTheBreachGoesOnAndDataWasLost(t *testing.T) {
+	w := newWorld(t)
+	id := w.open()
+	w.pass(12 * time.Minute)
+	w.must(w.change(id, view.Approve, "3-schema_rollback"))
+	w.tick()
+	w.calm("error_rate")
+	w.pass(15 * time.Minute)
+	w.is(id, remediation.Closed, "")
+	w.breach("error_rate")
+	w.must(w.force(id))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+	if n := w.target("schema_rollback").undone; n != 0 {
+		t.Fatalf("data was restored %d times", n)
+	}
+	w.rollout("active", "alpha", true)
+}
+
+func TestWhatSomebodyChangedSinceIsLeftAsItIs(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.target("image_retag").position = remediation.Untouched
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 0)
+	w.logs(id, "restored", "outcome 2-image_retag undo no_change", "intent 1-flag_off undo", "outcome 1-flag_off undo undone",
+		"restored", "closed restored", "stage")
+}
+
+func TestAStepThatCannotBePutBackIsHandedToAHuman(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.target("image_retag").undoErr = errors.New("no such image")
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.undone(0, 0)
+	w.logs(id, "restored", "intent 2-image_retag undo", "outcome 2-image_retag undo failed", "restored 2-image_retag", "held step_failed", "notified step_failed")
+	w.target("image_retag").undoErr = nil
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+	w.rollout("active", "alpha", true)
+}
+
+func TestAFreezeInTheMiddleHoldsTheRestOfTheRestoring(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.must(w.restore(id))
+	w.target("image_retag").onUndo = func() {
+		_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "bob", Reason: "wait"})
+		w.must(err)
+	}
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	w.undone(0, 1)
+	_, err := w.engine.Thaw(w.ctx, "", "bob", "go on")
+	w.must(err)
+	w.pass(time.Minute)
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+}
+
+func TestATriggerAfterARestoreOpensANewIncident(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.must(w.restore(id))
+	w.tick()
+	w.pass(11 * time.Minute) // the cooldown
+	w.breach("error_rate")
+	if got := w.fire("error_rate", "fp1"); got == id {
+		t.Fatal("the restored incident was reopened")
+	}
+	w.steps("inc-2", remediation.StepDone, remediation.StepPending, remediation.StepPending)
+}
+
+func TestAnAlertThatComesWhileRestoringOpensANewIncidentAfterIt(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.must(w.restore(id))
+	w.target("flag_off").onUndo = func() {
+		w.breach("latency")
+		w.post("firing", "latency", "fp2")
+	}
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+	w.pass(15 * time.Minute)
+	v := w.incident("inc-2")
+	if len(v.Triggers) != 1 || v.Triggers[0].Trigger != "latency" || v.Steps[1].State != remediation.StepDone {
+		t.Fatalf("the new incident is %+v", v)
+	}
+}
+
+// A crash before or after any commit of a restoring leaves nothing behind that
+// the next process does not bring to its end.
+func TestARestoreSurvivesACrashAtEveryCommit(t *testing.T) {
+	storetest.EveryCommit(t, 5, func(t *testing.T, n int, when storetest.When) bool {
+		w := newWorld(t)
+		id := backedOut(w)
+		e, err := w.tryEngine(storetest.Crashing(w.store, n+1, when)) // its start is one commit
+		w.must(err)
+		if _, err = e.Restore(w.ctx, id, view.RestoreRequest{Actor: "eve", Reason: "false alarm"}); err == nil {
+			_, err = e.Tick(w.ctx)
+		}
+		if err == nil {
+			return false
+		}
+		if !errors.Is(err, storetest.ErrCrash) {
+			t.Fatal(err)
+		}
+		w.start()
+		w.must(w.restore(id)) // a caller that got no answer asks again
+		w.pass(time.Minute)
+		w.is(id, remediation.Closed, "")
+		w.steps(id, remediation.StepUndone, remediation.StepUndone, remediation.StepPending)
+		w.rollout("active", "alpha", true)
+		if f, i := w.target("flag_off").at(), w.target("image_retag").at(); f != remediation.Untouched || i != remediation.Untouched {
+			t.Fatalf("commit %d %v: flag %s, image %s", n, when, f, i)
+		}
+		return true
+	})
+}

@@ -1,0 +1,42 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// RolloutReport implements Service.
+func (e *Engine) RolloutReport(ctx context.Context, service string) (view.RolloutReport, error) {
+	b, err := e.oneBook(service)
+	if err != nil {
+		return view.RolloutReport{}, err
+	}
+	out := view.RolloutReport{
+		Service: b.Service, Made: e.now().UTC(), Stages: []view.ReportedStage{}, Holds: []view.ReportedHold{}, Incidents: []view.ReportedIncident{},
+		Signals: []view.ReportedSignal{}, Tasks: []remediation.PreflightItem{}, Timeline: []view.ReportedDay{},
+	}
+	var kept remediation.Preflight
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		r, err := rolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if r.Started == nil {
+			return remediation.Refuse(remediation.Missing, "there was no rollout of %s yet; backout rollout start begins one", b.Service)
+		}
+		if kept, err = preflightOf(tx, b.Service); err != nil {
+			return err
+		}
+		return out.ReadLog(tx, b, r)
+	})
+	if err != nil {
+		return view.RolloutReport{}, err
+	}
+	out.AddTasks(b, kept)
+	out.AddTimeline(b, kept)
+	out.Success = e.success(ctx, b, kept, out.Release)
+	out.Smoke = b.Smoke(ctx)
+	return out, nil
+}

@@ -1,0 +1,333 @@
+package engine_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// called counts how often a human was called to an incident, for whatever reason.
+func called(w *world, id string) (n int) {
+	w.t.Helper()
+	for _, e := range w.log(id) {
+		if strings.HasPrefix(e, "notified ") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNoIncidentClosesWhileATriggersOwnExpressionIsTrue(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	freeze(w, 10*time.Minute)
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.cured("error_rate") // a lull in the short window
+	w.pass(5 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	w.effects(0, 0, 0)
+	w.breach("error_rate")
+	w.pass(6 * time.Minute) // the freeze is over
+	w.effects(1, 0, 0)
+}
+
+func TestALullThatLastsEndsAnIncidentOnceTheLongWindowIsCalmToo(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	freeze(w, time.Hour)
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.cured("error_rate")
+	w.pass(5 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	w.calm("error_rate")
+	w.pass(S)
+	w.is(id, remediation.Closed, "")
+}
+
+// closedInABreach is an incident that a human closed while it went on.
+func closedInABreach(t *testing.T) (*world, string) {
+	t.Helper()
+	w := newWorld(t, replace("      - {action: flag_off, settle: 5m}\n", "      - {action: status_page}\n      - {action: flag_off, settle: 5m}\n"))
+	id := w.open()
+	w.must(w.change(id, view.Close, ""))
+	return w, id
+}
+
+func TestClosingByHandInABreachTellsThePublicNothingUntilItIsOver(t *testing.T) {
+	w, id := closedInABreach(t)
+	solved := func() bool {
+		p, err := w.engine.PublicPage(w.ctx, time.Hour)
+		w.must(err)
+		return len(p.Open) == 0
+	}
+	w.pass(5 * time.Minute)
+	if solved() {
+		t.Fatal("customers read that it is solved")
+	}
+	w.calm("error_rate")
+	w.pass(4 * S)
+	if !solved() {
+		t.Fatalf("it is over, and customers do not hear of it: %v", w.log(id))
+	}
+	w.is(id, remediation.Closed, "")
+}
+
+func TestABreachThatGoesOnAfterAHumanClosedItCallsAHumanOnce(t *testing.T) {
+	w, id := closedInABreach(t)
+	w.pass(19 * time.Minute)
+	if n := called(w, id); n != 0 {
+		t.Fatalf("called too early: %v", w.log(id))
+	}
+	w.pass(25 * time.Minute)
+	if got := w.log(id); !slices.Contains(got, "notified still_true") || called(w, id) != 1 {
+		t.Fatalf("the breach goes on: %v", got)
+	}
+	w.is(id, remediation.Closed, "")
+	w.effects(1, 0, 0)
+}
+
+func TestAClosedIncidentThatBreachesAgainReopensByItself(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	w.breach("error_rate")
+	freeze(w, 5*time.Minute)
+	id := w.fire("error_rate", "fp1")
+	w.calm("error_rate")
+	w.pass(3 * S)
+	w.is(id, remediation.Closed, "")
+	w.breach("error_rate") // its alert never resolved, so no notification comes for a while
+	w.pass(10 * time.Minute)
+	w.effects(1, 1, 0)
+	if got := w.log(id); !slices.Contains(got, "reopened") {
+		t.Fatalf("log: %v", got)
+	}
+}
+
+func TestAFailedRestoreStaysUntilAHumanHasMendedIt(t *testing.T) {
+	w := newWorld(t)
+	id := backedOut(w)
+	w.target("image_retag").undoErr = errors.New("no such image")
+	w.must(w.restore(id))
+	w.pass(time.Hour)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.target("image_retag").undoErr = nil
+	w.must(w.restore(id))
+	w.pass(time.Minute)
+	w.is(id, remediation.Closed, "")
+}
+
+func TestARaisedSignalHoldsARestore(t *testing.T) {
+	w, id := raised(t)
+	w.must(w.change(id, view.Deny, "3-schema_rollback"))
+	w.tick()
+	refused(t, w.restore(id), remediation.Conflict)
+	w.must(w.force(id))
+}
+
+func TestAnAbortWhoseStepsWereAllDeniedEndsNoRollout(t *testing.T) {
+	w := newWorld(t, replace("      - {action: flag_off, settle: 5m}\n      - {action: image_retag, settle: 5m}\n", ""))
+	w.declare("alpha")
+	abort := func() error {
+		_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Verb: remediation.RolloutAbort, Actor: "eve", Reason: "bad"})
+		return err
+	}
+	w.must(abort())
+	w.pass(31 * time.Minute)
+	w.is("inc-1", remediation.Exhausted, "")
+	stage := func() string {
+		r, err := w.engine.Rollouts(w.ctx)
+		w.must(err)
+		return r[0].Stage
+	}
+	if s := stage(); s != "alpha" {
+		t.Fatalf("nothing was changed, and the stage is %s", s)
+	}
+	w.must(abort()) // ordered again, it is asked again
+	w.tick()
+	w.is("inc-1", remediation.Waiting, remediation.HoldApproval)
+	w.must(w.change("inc-1", view.Approve, "1-schema_rollback"))
+	w.tick()
+	w.is("inc-1", remediation.Closed, "")
+	if s := stage(); s != "none" {
+		t.Fatalf("backed out, and the stage is %s", s)
+	}
+}
+
+func TestASignalClosedByHandBeginsNothingAnewUntilItIsRaisedAgain(t *testing.T) {
+	w, id := raised(t)
+	w.must(w.change(id, view.Close, ""))
+	n := w.target("flag_off").effects
+	w.target("flag_off").position = remediation.Untouched
+	for range 15 {
+		w.pass(5 * time.Minute)
+		w.post("firing", "breach_of_trust", "fp1")
+	}
+	w.tick()
+	if got := w.target("flag_off").effects; got != n {
+		t.Fatalf("a human had closed it, and the flag was switched off again")
+	}
+	w.raise(vulnerable) // once more: that is new trouble
+	w.post("firing", "breach_of_trust", "fp1")
+	w.tick()
+	if got := w.target("flag_off").effects; got != n+1 {
+		t.Fatalf("raised again, and nothing was done: %d", got)
+	}
+}
+
+func TestASignalThatAReloadTookAwayCanBeCleared(t *testing.T) {
+	w, id := raised(t)
+	w.must(w.change(id, view.Deny, "3-schema_rollback"))
+	w.tick()
+	var ak []alerts.ActionKind
+	for _, k := range w.kinds() {
+		ak = append(ak, k)
+	}
+	src := strings.Replace(string(w.pb.Source), "  - {name: breach_of_trust, signal: critical-security-vulnerability, plan: ladder}\n", "", 1)
+	pb, err := alerts.Parse("shop.yaml", []byte(src), ak)
+	w.must(err)
+	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{pb}, remediation.Reloaded{}))
+	_, err = w.engine.ClearSignal(w.ctx, "shop", "no-such-signal", "bob", "patched")
+	refused(t, err, remediation.Missing)
+	_, err = w.engine.ClearSignal(w.ctx, "shop", vulnerable, "bob", "patched")
+	w.must(err)
+	w.tick()
+	w.is(id, remediation.Closed, "")
+}
+
+func TestWhereTheLadderCannotGoOnAHumanIsCalledOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		make func(*world)
+		want string
+	}{
+		"no rollout": {func(*world) {}, "no_rollout"},
+		"a freeze without an end": {func(w *world) {
+			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: "all", By: "eve", Reason: "migration"})
+			w.must(err)
+		}, "frozen"},
+		"tokens are missing": {func(w *world) { w.declare("alpha"); w.noLossy = "no tokens are configured"; w.start() }, "mode"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			c.make(w)
+			w.breach("error_rate")
+			id := w.fire("error_rate", "fp1")
+			w.pass(15 * time.Minute)
+			if n := called(w, id); n != 0 {
+				t.Fatalf("called too early: %v", w.log(id))
+			}
+			w.pass(6 * time.Hour)
+			if got := w.log(id); called(w, id) != 1 || !slices.Contains(got, "notified "+c.want) {
+				t.Fatalf("six hours of breach: %v", got)
+			}
+		})
+	}
+}
+
+func TestAMetricsGentlerStepDoesNotWaitForASignalsApproval(t *testing.T) {
+	data := []func(string) string{
+		replace("  - {name: breach_of_trust, signal: critical-security-vulnerability, plan: ladder}", "  - {name: breach_of_trust, signal: critical-security-vulnerability, plan: data}\n  - {name: p1, signal: p1-error, plan: ladder}"),
+		replace("plans:\n", "plans:\n  - name: data\n    steps:\n      - {action: schema_rollback, settle: 5m, approval: {timeout: 30m}}\n"),
+	}
+	t.Run("a metric", func(t *testing.T) {
+		w := newWorld(t, data...)
+		w.declare("alpha")
+		w.raise(vulnerable)
+		id := w.fire("breach_of_trust", "fp1")
+		w.is(id, remediation.Waiting, remediation.HoldApproval)
+		w.calm("error_rate")
+		w.fire("error_rate", "fp2") // not confirmed: nothing runs
+		w.pass(time.Minute)
+		w.effects(0, 0, 0)
+		w.breach("error_rate")
+		w.pass(S)
+		w.effects(1, 0, 0)
+		w.pass(4 * time.Minute) // it settles, as it would without the signal
+		w.effects(1, 0, 0)
+		w.pass(3 * time.Minute)
+		w.effects(1, 1, 0)
+		w.is(id, remediation.Waiting, remediation.HoldApproval)
+		w.must(w.change(id, view.Approve, "1-schema_rollback"))
+		w.tick()
+		w.effects(1, 1, 1)
+	})
+	t.Run("another signal", func(t *testing.T) {
+		w := newWorld(t, data...)
+		w.declare("alpha")
+		w.raise(vulnerable)
+		id := w.fire("breach_of_trust", "fp1")
+		w.raise("p1-error")
+		w.fire("p1", "fp2")
+		w.effects(1, 1, 0)
+		w.is(id, remediation.Waiting, remediation.HoldApproval)
+	})
+}
+
+func TestATimedHoldWhoseServiceThenDiesCallsAHuman(t *testing.T) {
+	w := newWorld(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
+	id := w.open()
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+	w.prom.alive = 0
+	delete(w.prom.value, "error_rate")
+	delete(w.prom.recovery, "error_rate")
+	w.pass(50 * time.Minute)
+	if n := called(w, id); n != 0 {
+		t.Fatalf("called before the limit lets go: %v", w.log(id))
+	}
+	w.pass(6 * time.Hour)
+	if got := w.log(id); called(w, id) != 1 || !slices.Contains(got, "notified rate_limit") {
+		t.Fatalf("it died, and nobody hears of it: %v", got)
+	}
+}
+
+func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
+	dies := func(w *world) {
+		w.prom.alive = 0
+		delete(w.prom.value, "error_rate")
+		delete(w.prom.recovery, "error_rate")
+		w.post("resolved", "error_rate", "fp1")
+	}
+	for name, c := range map[string]struct {
+		gone func(*world)
+		why  string
+	}{
+		"it died":                   {dies, "no target of job shop is up"},
+		"what exports it is not up": {func(w *world) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and what exports it is not up"},
+		"too few events to judge":   {func(w *world) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
+		"another trigger has a value": {func(w *world) {
+			w.post("firing", "latency", "fp2")
+			w.post("resolved", "latency", "fp2")
+			w.calm("latency")
+			dies(w)
+		}, "no target of job shop is up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.declare("alpha")
+			freeze(w, 10*time.Minute)
+			w.breach("error_rate")
+			id := w.fire("error_rate", "fp1")
+			w.is(id, remediation.Waiting, remediation.HoldFrozen)
+			c.gone(w)
+			w.pass(11 * time.Minute) // the freeze is over
+			w.is(id, remediation.Waiting, remediation.HoldNoData)
+			if why := w.incident(id).Why; !strings.Contains(why, c.why) {
+				t.Errorf("held since %q, want a word of %q", why, c.why)
+			}
+			if w.metric("backout_needs_human", "no_data") != 1 {
+				t.Errorf("nobody is called: %v", w.log(id))
+			}
+			w.prom.alive, w.prom.unborn, w.prom.events = 1, false, nil // it is back, and has nothing to do
+			w.pass(time.Minute)
+			w.is(id, remediation.Closed, "")
+		})
+	}
+}

@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// composeService is the folder and the service of a ComposeTarget.
+func composeService(target string) (dir, service string, ok bool) {
+	path, ok := strings.CutPrefix(target, remediation.ComposePrefix)
+	dir, service = filepath.Split(path) // neither a service's name nor a part has a slash
+	if end := strings.IndexAny(service, "@:"); end >= 0 {
+		service = service[:end]
+	}
+	return filepath.Clean(dir), service, ok
+}
+
+// lockOf is what a change of a target has for itself: of a part of a compose service
+// the whole service, in the folder that it really is in; of anything else the target.
+func (e *Engine) lockOf(target string) string {
+	dir, service, ok := composeService(target)
+	if !ok {
+		return target
+	}
+	if real, ok := e.folders.Load(dir); ok {
+		dir = real.(string)
+	}
+	return remediation.ComposePrefix + filepath.Join(dir, service)
+}
+
+// meetTarget remembers which folder a target really is in: lockOf is asked in
+// transactions, which must not wait for a disk that hangs.
+func (e *Engine) meetTarget(target string) {
+	dir, _, ok := composeService(target)
+	if !ok {
+		return
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		e.folders.Store(dir, real)
+	}
+}

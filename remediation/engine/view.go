@@ -1,0 +1,66 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// Incidents implements Service.
+func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []view.IncidentView, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		out, err = view.ViewIncidents(tx, f)
+		return err
+	})
+	return out, err
+}
+
+// Incident implements Service.
+func (e *Engine) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		v, err = view.ViewIncident(tx, id)
+		return err
+	})
+	if err == nil {
+		v.RunsView = e.runs(v.Service)
+	}
+	return v, err
+}
+
+// Entries implements Service.
+func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry, err error) {
+	if f.Limit > 0 && f.Bytes == 0 { // a page: who asks for it goes on after its last
+		f.Bytes = audit.PageBytes
+	}
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		out, err = view.ViewEntries(tx, f)
+		return err
+	})
+	return out, err
+}
+
+// Search implements Service.
+func (e *Engine) Search(ctx context.Context, q audit.Query) (p audit.Page, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		p, err = audit.Search(tx, q)
+		return err
+	})
+	return p, err
+}
+
+// Head implements Service.
+func (e *Engine) Head(ctx context.Context) (seq int64, hash string, err error) {
+	err = e.store.View(ctx, func(tx remediation.Tx) error {
+		seq, hash, err = tx.Head()
+		return err
+	})
+	return seq, hash, err
+}
+
+// Ready implements Service.
+func (e *Engine) Ready(ctx context.Context) error {
+	_, _, err := e.Head(ctx)
+	return err
+}

@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+)
+
+// beat notes that a service's watchdog alert came; only loss and return are
+// audited.
+func (e *Engine) beat(tx remediation.Tx, service string) error {
+	b := e.bookOf(service)
+	if b == nil {
+		return nil // not ours: accepted, and recorded as received
+	}
+	old, err := beatOf(tx, service)
+	if err != nil {
+		return err
+	}
+	lost := old.Lost
+	old.Last, old.Lost = e.now(), false
+	if err := tx.PutBeat(old); err != nil {
+		return err
+	}
+	if !lost {
+		return nil
+	}
+	return e.append(tx, audit.Entry{Kind: audit.KindBlind, Actor: actorEngine, Service: service, Detail: map[string]any{
+		"blind": false, "what": remediation.BlindWatchdog, "why": "the watchdog is back",
+	}})
+}
+
+func beatOf(tx remediation.Tx, service string) (remediation.Beat, error) {
+	all, err := tx.Beats()
+	if err != nil {
+		return remediation.Beat{}, err
+	}
+	for _, b := range all {
+		if b.Service == service {
+			return b, nil
+		}
+	}
+	return remediation.Beat{Service: service}, nil
+}
+
+// keepHouse notices watchdogs that stay away, ends freezes that ran out, and writes
+// to customers of incidents that last too long.
+func (e *Engine) keepHouse(ctx context.Context) error {
+	if err := e.reportHead(ctx); err != nil {
+		return err
+	}
+	if err := e.mailLong(ctx); err != nil {
+		return err
+	}
+	now := e.now()
+	late := func(beat remediation.Beat) bool {
+		b := e.bookOf(beat.Service)
+		return b != nil && !beat.Lost && now.Sub(beat.Last) > time.Duration(b.Watchdog.MaxAge)
+	}
+	due := false
+	err := e.store.View(ctx, func(tx remediation.Tx) error {
+		beats, err := tx.Beats()
+		if err != nil {
+			return err
+		}
+		for _, b := range beats {
+			_, seen := e.sees(b)
+			due = due || late(b) || seen != nil
+		}
+		freezes, err := tx.Freezes()
+		for _, f := range freezes {
+			due = due || f.RanOut(now)
+		}
+		return err
+	})
+	if err != nil || !due {
+		return err
+	}
+	err = e.store.Update(ctx, func(tx remediation.Tx) error {
+		beats, err := tx.Beats()
+		if err != nil {
+			return err
+		}
+		for _, beat := range beats {
+			var found []map[string]any
+			if late(beat) {
+				beat.Lost = true
+				found = append(found, map[string]any{"blind": true, "what": remediation.BlindWatchdog, "why": fmt.Sprintf(
+					"no watchdog came for %s: Prometheus or Alertmanager may be down; nothing is promoted, and nothing is rolled back because of it", now.Sub(beat.Last).Round(time.Second))})
+			}
+			beat, seen := e.sees(beat)
+			if seen != nil {
+				found = append(found, seen)
+			}
+			if len(found) == 0 {
+				continue
+			}
+			if err := tx.PutBeat(beat); err != nil {
+				return err
+			}
+			for _, detail := range found {
+				if err := e.append(tx, audit.Entry{Kind: audit.KindBlind, Actor: actorEngine, Service: beat.Service, Detail: detail}); err != nil {
+					return err
+				}
+			}
+		}
+		freezes, err := tx.Freezes()
+		if err != nil {
+			return err
+		}
+		for _, f := range freezes {
+			if !f.RanOut(now) {
+				continue
+			}
+			if err := e.thaw(tx, f, actorEngine, "it ran out"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		e.wakeUp()
+	}
+	return err
+}

@@ -1,0 +1,30 @@
+package remediation
+
+import (
+	"time"
+)
+
+// Counts tells whether limits count an effect.
+func (ef Effect) Counts() bool {
+	return ef.Outcome != EffectUntouched && ef.Outcome != EffectReleased
+}
+
+// Forward tells an effect of a promotion: the way back has limits of its own, and
+// never waits for what led forward.
+func (ef Effect) Forward() bool { return ef.Action == ActionFlagSet }
+
+// Back tells any other effect.
+func (ef Effect) Back() bool { return !ef.Forward() }
+
+// The scopes of a freeze.
+const (
+	ScopeAll        = "all"
+	ScopePromotions = "promotions"
+)
+
+// Outlasts reports whether a freeze ends later than another, or never.
+func (f Freeze) Outlasts(other Freeze) bool {
+	return other.Until != nil && (f.Until == nil || f.Until.After(*other.Until))
+}
+
+func (f Freeze) RanOut(now time.Time) bool { return f.Until != nil && !f.Until.After(now) }

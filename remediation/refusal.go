@@ -1,0 +1,38 @@
+package remediation
+
+import (
+	"fmt"
+)
+
+// RefusedError is an answer to a change or a read that cannot be given.
+// Refusal tells the API which status fits.
+type RefusedError struct {
+	Refusal Refusal
+	Message string
+}
+
+// Error implements error.
+func (e *RefusedError) Error() string { return e.Message }
+
+// Refusal is why a request was refused.
+type Refusal int
+
+// The refusals: the request is wrong (400), what it names does not exist
+// (404), its state forbids it (409).
+const (
+	Invalid Refusal = iota + 1
+	Missing
+	Conflict
+)
+
+func Refuse(r Refusal, format string, args ...any) error {
+	return &RefusedError{Refusal: r, Message: fmt.Sprintf(format, args...)}
+}
+
+// Describe says an incident's state in a few words.
+func (inc *Incident) Describe() string {
+	if inc.Reason == "" {
+		return string(inc.State)
+	}
+	return fmt.Sprintf("%s (%s)", inc.State, inc.Reason)
+}

@@ -1,0 +1,139 @@
+package view
+
+import (
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// Overview is all that matters now, as one moment of the store has it.
+type Overview struct {
+	Time time.Time        `json:"time"`
+	Mode remediation.Mode `json:"mode"`
+	// Incidents are the open ones, Recent the newest that are closed, newest first.
+	Incidents []IncidentView       `json:"incidents"`
+	Recent    []IncidentView       `json:"recent"`
+	Freezes   []remediation.Freeze `json:"freezes"`
+	// Services are those whose playbooks are loaded, by name.
+	Services []ServiceNow `json:"services"`
+	// Undelivered counts the messages in the outbox.
+	Undelivered int `json:"undelivered"`
+	// HeadSeq and HeadHash are the audit log's last entry.
+	HeadSeq  int64  `json:"head_seq"`
+	HeadHash string `json:"head_hash"`
+}
+
+// ServiceNow is how one service stands.
+type ServiceNow struct {
+	Service string              `json:"service"`
+	Rollout remediation.Rollout `json:"rollout"`
+	RunsView
+	// Stages are the playbook's, in their order; Traffic is the present one's share.
+	Stages  []string `json:"stages"`
+	Traffic string   `json:"traffic"`
+	// Watchdog is when its watchdog was last heard, nil where never. Older than
+	// WatchdogMaxAge it means that nobody would hear of a breach.
+	Watchdog       *time.Time    `json:"watchdog"`
+	WatchdogMaxAge time.Duration `json:"watchdog_max_age"`
+	// PrometheusAway is since when Prometheus does not answer, nil where it does or
+	// that is not longer than WatchdogMaxAge.
+	PrometheusAway *time.Time   `json:"prometheus_away"`
+	Limits         []LimitLeft  `json:"limits"`
+	Triggers       []TriggerNow `json:"triggers"`
+	// Signals are those that the playbook's triggers name, and who raised which.
+	Signals []SignalNow `json:"signals"`
+	// Tells are the actions that only tell people something, and change no target.
+	Tells []string `json:"tells"`
+	// Call is where the service's grave incidents are talked about, "" where the
+	// playbook does not say; CallAbove is the severity above which one is.
+	Call      string `json:"call,omitempty"`
+	CallAbove *int   `json:"call_above,omitempty"`
+}
+
+// SignalNow is one signal; Raised is nil where it is not.
+type SignalNow struct {
+	Name   string              `json:"name"`
+	Raised *remediation.Signal `json:"raised"`
+}
+
+// TriggerNow is how a trigger's values are to be read.
+type TriggerNow struct {
+	Name  string      `json:"name"`
+	Unit  alerts.Unit `json:"unit"`
+	Above bool        `json:"above"`
+	// Severity is how grave a breach of it is, 5 the gravest.
+	Severity int `json:"severity"`
+}
+
+// LimitLeft is how many steps of an action the limits still allow.
+type LimitLeft struct {
+	Action string `json:"action"`
+	Left   int    `json:"left"`
+	// Most is how many they allow at once.
+	Most int `json:"most"`
+}
+
+// ShownRecent is how many closed incidents an overview has.
+const ShownRecent = 5
+
+// NewServiceNow is what the playbook says of how a service's incidents are to be read.
+func NewServiceNow(b *plan.Plan) ServiceNow {
+	s := ServiceNow{
+		Service: b.Service, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
+		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{},
+	}
+	if m := b.Communications; m != nil && m.IncidentCall != nil {
+		s.Call, s.CallAbove = m.IncidentCall.URL, &m.IncidentCall.SeverityAbove
+	}
+	for _, t := range b.Triggers {
+		now := TriggerNow{Name: t.Name, Above: t.Above != nil, Severity: t.Severity}
+		if ind := b.Indicator(t.Indicator); ind != nil {
+			now.Unit = ind.Unit
+		}
+		s.Triggers = append(s.Triggers, now)
+	}
+	for _, p := range b.Plans {
+		for _, step := range p.Steps {
+			if _, ok := b.Kinds[step.Action].(remediation.Communicator); ok && !slices.Contains(s.Tells, step.Action) {
+				s.Tells = append(s.Tells, step.Action)
+			}
+		}
+	}
+	return s
+}
+
+// PublicPage is what the public status page shows.
+type PublicPage struct {
+	Time       time.Time
+	Components []PublicPart
+	// Open are the incidents that are not resolved, Past those that were of late;
+	// both newest first.
+	Open, Past []remediation.PublicIncident
+}
+
+// PublicPart is one component of the public page.
+type PublicPart struct {
+	Name, Description string
+	Status            remediation.ComponentStatus
+	// Since is when it was last told of, zero where never of late.
+	Since time.Time
+}
+
+// Part returns the component of that name, which is added where it is new.
+func (p *PublicPage) Part(c alerts.Component) *PublicPart {
+	i := slices.IndexFunc(p.Components, func(have PublicPart) bool { return have.Name == c.Name })
+	if i < 0 {
+		i = len(p.Components)
+		p.Components = append(p.Components, PublicPart{Name: c.Name, Description: c.Description, Status: remediation.Operational})
+	}
+	return &p.Components[i]
+}
+
+// Worse tells whether a component that is in both statuses is in a rather than b.
+func Worse(a, b remediation.ComponentStatus) bool {
+	order := remediation.ComponentStatuses()
+	return slices.Index(order, a) > slices.Index(order, b)
+}

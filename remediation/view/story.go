@@ -1,0 +1,273 @@
+package view
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// Story is an incident as a commander asks for it: what broke, what was done,
+// whether it helped, what comes next.
+type Story struct {
+	IncidentView
+	Now time.Time
+	// State in a few words, and Tone for its colour: bad, wait, good or over.
+	Headline, Tone string
+	Broke          []Broken
+	// More is how many alerts there are beyond those in Broke.
+	More   int
+	Done   []StepView
+	Helped string
+	// Asks: a step waits for a yes or no. Undoable: something can be put back.
+	Asks, Restorable bool
+	// Why says in words why no step runs; WhyEnds how that ends.
+	Why, WhyEnds string
+	// Severity is the gravest of its triggers'; StartCall: it is grave enough for
+	// a call, which Call is the address of, where the playbook has one.
+	Severity  int
+	StartCall bool
+	Call      string
+}
+
+// Broken is one trigger: its last value against its threshold.
+type Broken struct {
+	Trigger, Value, Bound string
+	Active, Beyond        bool
+	Alerts                int
+}
+
+// shownTriggers is how many triggers are listed before the rest is counted.
+const shownTriggers = 8
+
+// NewStory tells v as it is at now; s is its service's, as far as it is known.
+func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
+	s := Story{IncidentView: v, Now: now}
+	for _, t := range v.Triggers {
+		for _, k := range service.Triggers {
+			if k.Name == t.Trigger {
+				s.Severity = max(s.Severity, k.Severity)
+			}
+		}
+	}
+	if s.Severity = cmp.Or(s.Severity, alerts.DefaultSeverity); service.CallAbove != nil && s.Severity > *service.CallAbove {
+		s.StartCall, s.Call = true, service.Call
+	}
+	for _, t := range v.Triggers {
+		i := slices.IndexFunc(s.Broke, func(b Broken) bool { return b.Trigger == t.Trigger })
+		if i < 0 {
+			if len(s.Broke) == shownTriggers {
+				s.More++
+				continue
+			}
+			i = len(s.Broke)
+			s.Broke = append(s.Broke, newBroken(t, service))
+		}
+		s.Broke[i].Alerts++
+		s.Broke[i].Active = s.Broke[i].Active || t.Active
+	}
+	for _, st := range v.Steps {
+		if st.Started != nil || st.State == remediation.StepSkipped {
+			s.Done = append(s.Done, st)
+			s.Restorable = s.Restorable || (st.State == remediation.StepDone && !slices.Contains(service.Tells, st.Action))
+		}
+	}
+	s.Asks = v.State == remediation.Waiting && v.Reason == remediation.HoldApproval && v.Next != nil
+	s.Restorable = s.Restorable && !v.Drill && (v.State == remediation.Recovered || v.State == remediation.Closed)
+	s.Headline, s.Tone = headline(v)
+	var acted []StepView
+	for _, st := range s.Done {
+		if !slices.Contains(service.Tells, st.Action) {
+			acted = append(acted, st)
+		}
+	}
+	s.Helped = helped(v, acted)
+	if v.State != remediation.Closed && v.Reason != "" {
+		s.Why, s.WhyEnds = HoldWords(v.Reason)
+	}
+	return s
+}
+
+func newBroken(t TriggerView, s ServiceNow) Broken {
+	if t.Signal != "" {
+		return Broken{Trigger: t.Trigger, Value: "a signal", Bound: "a person's word"}
+	}
+	b := Broken{Trigger: t.Trigger, Value: "no value"}
+	var known TriggerNow
+	for _, k := range s.Triggers {
+		if k.Name == t.Trigger {
+			known = k
+			b.Bound = "above "
+			if !k.Above {
+				b.Bound = "below "
+			}
+		}
+	}
+	b.Bound += remediation.Measure(t.Threshold, known.Unit)
+	if t.Value != nil {
+		b.Value = remediation.Measure(*t.Value, known.Unit)
+		b.Beyond = known.Name != "" && (*t.Value > t.Threshold) == known.Above && *t.Value != t.Threshold
+	}
+	return b
+}
+
+// headline is the state as one says it, and its colour.
+func headline(v IncidentView) (words, tone string) {
+	if v.ClaimedBy != "" && v.State != remediation.Closed {
+		switch v.State {
+		case remediation.Acting: // a claim does not break off what has begun
+			return "Claimed by " + v.ClaimedBy + ": no step runs after the one that is running", "bad"
+		case remediation.Recovered:
+			return "Recovered, and claimed by " + v.ClaimedBy + ": no step runs", "good"
+		}
+		return "Claimed by " + v.ClaimedBy + ": no step runs", "wait"
+	}
+	switch v.State {
+	case remediation.Confirming:
+		return "Checking whether the alert is true", "bad"
+	case remediation.Acting:
+		return "A step is running", "bad"
+	case remediation.Settling:
+		if !slices.ContainsFunc(v.Steps, func(s StepView) bool { return s.State == remediation.StepDone }) {
+			return "It was already as wanted: watching whether the breach ends", "wait"
+		}
+		return "A step has run: watching whether it helped", "wait"
+	case remediation.Waiting:
+		if v.Reason == remediation.HoldApproval {
+			return "Waits for your yes or no", "bad"
+		}
+		means, _ := HoldWords(v.Reason)
+		return "On hold: " + means, "bad"
+	case remediation.Recovered:
+		if len(v.Triggers) > 0 && !v.judged() {
+			return "Carried out: waits until the signal is cleared", "wait"
+		}
+		return "Recovered: still being watched", "good"
+	case remediation.Exhausted:
+		return "Every step was tried: this needs a human", "bad"
+	case remediation.Closed:
+		if v.Reason == remediation.HoldUnconfirmed {
+			return "Closed: there was no breach", "over"
+		}
+		if v.Drill {
+			return "The drill is over", "over"
+		}
+		if v.RestoredBy != "" {
+			return "Closed: what was done has been put back", "over"
+		}
+		return "Closed", "over"
+	}
+	return string(v.State), "wait"
+}
+
+// judged tells whether a metric says how it is; else a person's word began it, and
+// nothing is known of what it is about.
+func (v *IncidentView) judged() bool {
+	return slices.ContainsFunc(v.Triggers, func(t TriggerView) bool { return t.Signal == "" })
+}
+
+// helped answers whether what was done has helped.
+func helped(v IncidentView, ran []StepView) string {
+	last, failed := "", ""
+	for _, st := range ran {
+		switch st.State {
+		case remediation.StepDone, remediation.StepIntent:
+			last = st.ID
+		case remediation.StepFailed:
+			failed = st.ID + " failed."
+		case remediation.StepUndone:
+			failed = st.ID + " failed, and was taken back."
+		case remediation.StepInDoubt:
+			failed = st.ID + " was cut off: whether it was done is being looked at."
+		}
+	}
+	if v.Drill {
+		return "It is a drill: nothing is applied, and nobody is told."
+	}
+	if v.State == remediation.Waiting && v.Reason == remediation.HoldStepFailed && failed != "" {
+		if last != "" && v.judged() {
+			failed += " The breach goes on after " + last + "."
+		}
+		return "No: " + failed
+	}
+	if !v.judged() && v.State != remediation.Acting && v.State != remediation.Closed && v.State != remediation.Exhausted {
+		if last == "" {
+			return "No step of backout has changed anything, and no metric tells how it is."
+		}
+		return "No metric tells. The last step that was done is " + last + "."
+	}
+	switch v.State {
+	case remediation.Recovered:
+		if last == "" {
+			return "The breach has stopped without a step of backout."
+		}
+		return "Yes: the breach stopped after " + last + "."
+	case remediation.Closed:
+		switch {
+		case v.Reason == remediation.HoldUnconfirmed:
+			return "There was nothing to help: Prometheus did not confirm the breach."
+		case v.RestoredBy != "":
+			return "It is over, and " + v.RestoredBy + " had put back what was done."
+		case last == "":
+			return "It is over, without a step of backout."
+		}
+		return "It is over. The last step was " + last + "."
+	case remediation.Settling:
+		if last == "" {
+			return "Nothing was changed, since the target was already as wanted. The indicator is being watched."
+		}
+		return "Not known yet: " + last + " has run, and the indicator is being watched."
+	case remediation.Exhausted:
+		return "No: nothing that could be done has helped. This needs a human."
+	case remediation.Acting:
+		if last != "" {
+			return "Not known yet: " + last + " is running."
+		}
+	}
+	if last == "" {
+		return "Nothing has been done yet."
+	}
+	if v.Reason == remediation.HoldNoData || v.Reason == remediation.HoldUnconfirmed {
+		return "It cannot be told whether " + last + " has helped."
+	}
+	return "Not enough: the breach goes on after " + last + "."
+}
+
+// HoldWords say what a reason means, and what ends it.
+func HoldWords(r remediation.Reason) (means, ends string) {
+	switch r {
+	case remediation.HoldMode:
+		return "backout only observes", "Start it with --mode=act to let it act."
+	case remediation.HoldFrozen:
+		return "steps are frozen", "Thaw it, or let the freeze run out."
+	case remediation.HoldClaimed:
+		return "somebody has claimed the incident", "Whoever has it releases it."
+	case remediation.HoldSilenced:
+		return "its alerts are silenced in Alertmanager", "Expire the silence in Alertmanager."
+	case remediation.HoldNoRollout:
+		return "the release is not being rolled out", "Declare the rollout: backout rollout start --declare."
+	case remediation.HoldUnconfirmed:
+		return "Prometheus does not confirm the breach", "It goes on by itself if Prometheus sees the breach."
+	case remediation.HoldNoData:
+		return "Prometheus has no data to tell", "It goes on by itself once there is data. Look at the service and at Prometheus."
+	case remediation.HoldApproval:
+		return "the next step needs a commander's approval", "Approve or deny it here."
+	case remediation.HoldRateLimit:
+		return "there were too many steps of late", "It goes on by itself when the limit's window has passed."
+	case remediation.HoldBlastRadius:
+		return "there were too many steps on all services of late", "It goes on by itself when the limit's window has passed."
+	case remediation.HoldCooldown:
+		return "the same was done to the same target a moment ago", "It goes on by itself after the cooldown."
+	case remediation.HoldBreaker:
+		return "too many steps in a row have failed", "Claim the incident, mend the cause, release it."
+	case remediation.HoldTarget:
+		return "the target is not as the step needs it", "Mend the target; then claim and release."
+	case remediation.HoldUnknownTrigger:
+		return "the playbook does not know the trigger", "Correct the playbook or the rule."
+	case remediation.HoldStepFailed:
+		return "a step failed", "Claim the incident, mend the cause, release it to try again."
+	}
+	return string(r), ""
+}

@@ -1,0 +1,161 @@
+package view
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+)
+
+// TimelineEvent is an audit entry in words, as a timeline shows it.
+type TimelineEvent struct {
+	audit.Entry
+	// Title says what happened, Why the reason that the entry gives; Tone is for
+	// its colour: bad, wait, good, act, human, over or none.
+	Title, Tone, Why string
+}
+
+// Describe puts an entry into words.
+func Describe(e audit.Entry) TimelineEvent {
+	words, ok := kindWords[e.Kind]
+	if !ok {
+		words = [2]string{string(e.Kind), ""}
+	}
+	ev := TimelineEvent{Entry: e, Title: words[0], Tone: words[1]}
+	text := func(key string) string { s, _ := e.Detail[key].(string); return s }
+	subject := e.Step
+	switch e.Kind {
+	case audit.KindOpened, audit.KindAttached, audit.KindReopened, audit.KindResolved:
+		subject = text("trigger")
+	case audit.KindHeld:
+		subject, _ = HoldWords(remediation.Reason(text("reason")))
+	case audit.KindPlanned:
+		subject = listed(e.Detail["steps"])
+	case audit.KindOutcome:
+		subject = strings.TrimSpace(e.Step + " " + strings.ReplaceAll(text("outcome"), "_", " "))
+		switch remediation.StepState(text("outcome")) {
+		case remediation.StepDone, remediation.StepNoChange:
+			ev.Tone = "good"
+		case remediation.StepFailed, remediation.StepUndone, remediation.StepInDoubt:
+			ev.Tone = "bad"
+		}
+	case audit.KindSettled:
+		subject = strings.ReplaceAll(text("verdict"), "_", " ")
+	case audit.KindNotified:
+		subject = text("what")
+		if subject == "" {
+			subject = text("status")
+		}
+		switch {
+		case PageReason(e) != "":
+			ev.Title, ev.Tone, subject = "Needs a human:", "bad", strings.ReplaceAll(PageReason(e), "_", " ")
+		case Undelivered(e):
+			ev.Title, ev.Tone = "Not told by "+text("channel")+":", "bad"
+		case subject == "":
+			ev.Title = "People were told"
+		}
+	case audit.KindEscalated:
+		if subject == "" {
+			ev.Title = "Needs a human"
+		}
+	case audit.KindBlind:
+		if text("what") == remediation.BlindPrometheus {
+			ev.Title = "Prometheus"
+		}
+		if blind, _ := e.Detail["blind"].(bool); blind {
+			subject = "is away: backout is blind"
+		} else {
+			subject, ev.Tone = "is back", "good"
+		}
+	case audit.KindSignal:
+		word := "cleared"
+		if raised, _ := e.Detail["raised"].(bool); raised {
+			word, ev.Tone = "raised", "bad"
+		}
+		subject = text("signal") + " " + word
+	case audit.KindFrozen, audit.KindThawed:
+		if subject = e.Service; subject == "" {
+			subject = "every service"
+		}
+		if text("scope") == remediation.ScopePromotions { // steps back go on
+			subject += ", its promotions only"
+		}
+	case audit.KindStarted:
+		if reload, _ := e.Detail["reload"].(bool); reload {
+			ev.Title, ev.Tone = "Configuration and playbooks reloaded", "human"
+			ev.Why = listed(e.Detail["changed"])
+		}
+	case audit.KindStage:
+		subject = strings.TrimSpace(text("release") + " " + text("stage"))
+	}
+	if undo, _ := e.Detail["undo"].(bool); undo {
+		ev.Title = "Undo, " + strings.ToLower(ev.Title[:1]) + ev.Title[1:]
+	}
+	ev.Title = strings.TrimSpace(ev.Title + " " + subject)
+	for _, key := range []string{"error", "why", "words", "reason"} {
+		if ev.Why != "" {
+			break
+		}
+		ev.Why = text(key)
+	}
+	return ev
+}
+
+// PageReason returns why an entry calls a human, "" if it does not.
+func PageReason(e audit.Entry) string {
+	if _, ok := e.Detail["metric"]; e.Kind != audit.KindNotified || !ok {
+		return ""
+	}
+	reason, _ := e.Detail["reason"].(string)
+	return reason
+}
+
+// Undelivered reports whether an entry is about a message that was given up.
+func Undelivered(e audit.Entry) bool {
+	return e.Kind == audit.KindNotified && e.Detail["outcome"] == remediation.OutcomeDropped
+}
+
+// kindWords are the title and tone of each kind of entry.
+var kindWords = map[audit.Kind][2]string{
+	audit.KindReceived:   {"Notification received", ""},
+	audit.KindDuplicate:  {"The same again", ""},
+	audit.KindOpened:     {"Incident opened by", "bad"},
+	audit.KindAttached:   {"Another alert joined:", "bad"},
+	audit.KindPlanned:    {"Planned:", ""},
+	audit.KindHeld:       {"Did not act:", "wait"},
+	audit.KindApproved:   {"Approved", "human"},
+	audit.KindDenied:     {"Denied", "human"},
+	audit.KindIntent:     {"Begins", "act"},
+	audit.KindOutcome:    {"Outcome:", "act"},
+	audit.KindInDoubt:    {"In doubt:", "bad"},
+	audit.KindVerified:   {"Verified", "good"},
+	audit.KindSettled:    {"Watched:", ""},
+	audit.KindEscalated:  {"Goes on to", "bad"},
+	audit.KindRecovered:  {"Recovered", "good"},
+	audit.KindResolved:   {"Alertmanager says resolved:", ""},
+	audit.KindClosed:     {"Closed", "over"},
+	audit.KindReopened:   {"Reopened by", "bad"},
+	audit.KindClaimed:    {"Claimed", "human"},
+	audit.KindReleased:   {"Released", "human"},
+	audit.KindRestored:   {"Restored", "human"},
+	audit.KindFrozen:     {"Frozen", "human"},
+	audit.KindThawed:     {"Thawed", "human"},
+	audit.KindSignal:     {"Signal", "human"},
+	audit.KindStage:      {"Rollout", "human"},
+	audit.KindNotified:   {"Told:", ""},
+	audit.KindDrift:      {"Changed outside backout:", "bad"},
+	audit.KindBlind:      {"Watchdog", "bad"},
+	audit.KindCheckpoint: {"Log pruned up to here", ""},
+	audit.KindStarted:    {"backout started", ""},
+}
+
+// listed joins a list of strings from an entry's detail.
+func listed(v any) string {
+	all, _ := v.([]any)
+	words := make([]string, len(all))
+	for i, w := range all {
+		words[i] = fmt.Sprint(w)
+	}
+	return strings.Join(words, ", ")
+}

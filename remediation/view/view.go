@@ -1,0 +1,283 @@
+package view
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/prometheus/common/model"
+)
+
+func Compare(a, b string) int { return cmp.Compare(a, b) }
+
+// shownAlerts bounds how many alerts an incident's view lists: the newest.
+const shownAlerts = 1000
+
+// OfIncident shows an incident as it is in this transaction.
+func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, error) {
+	all, err := tx.Alerts(inc.ID)
+	if err != nil {
+		return IncidentView{}, err
+	}
+	v := IncidentView{
+		ID: inc.ID, Service: inc.Service, Rollout: inc.Release, State: inc.State, Reason: inc.Reason, Why: inc.Why,
+		Until: UTC(inc.Until), Opened: inc.Opened.UTC(), Closed: UTC(inc.Closed),
+		Triggers: []TriggerView{}, Steps: []StepView{}, ClaimedBy: inc.ClaimedBy, RestoredBy: inc.Restored, Drill: inc.Drill,
+	}
+	for _, a := range all[max(len(all)-shownAlerts, 0):] {
+		t := TriggerView{Trigger: a.Trigger, Fingerprint: a.Fingerprint, Active: a.Active}
+		if st := inc.Trigger(a.Trigger); st != nil {
+			t.Threshold, t.Value, t.Signal = st.Threshold, st.Value, st.Signal
+		}
+		v.Triggers = append(v.Triggers, t)
+	}
+	for _, st := range inc.Triggers { // whose alert has moved on to a later incident
+		if !slices.ContainsFunc(all, func(a remediation.AlertState) bool { return a.Trigger == st.Trigger }) {
+			v.Triggers = append(v.Triggers, TriggerView{
+				Trigger: st.Trigger, Fingerprint: st.Fingerprint, Threshold: st.Threshold, Value: st.Value, Signal: st.Signal,
+			})
+		}
+	}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		v.Steps = append(v.Steps, StepView{
+			ID: s.ID(), Action: s.Action, Target: s.Target, Risk: s.Risk.String(), State: s.State,
+			Started: UTC(s.Started), Finished: UTC(s.Finished),
+		})
+	}
+	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {
+		v.Would = inc.Would
+	}
+	if slices.ContainsFunc(inc.Steps, func(s remediation.Step) bool { return !s.Tells && s.Finished != nil }) {
+		if err := v.changedOutside(tx); err != nil {
+			return IncidentView{}, err
+		}
+	}
+	if inc.Abort != nil {
+		v.AbortedBy = inc.Abort.By
+	}
+	if v.Next = NextOf(inc); v.Next == nil {
+		v.Stuck = inc.IsStuck()
+	}
+	return v, nil
+}
+
+// Again says when the step that is Stuck is tried again.
+func (v IncidentView) Again() string {
+	if v.ClaimedBy != "" {
+		return "once " + v.ClaimedBy + " has mended the cause and released the incident"
+	}
+	return "once a commander has claimed the incident, mended the cause and released it"
+}
+
+// changedOutside marks the steps whose targets somebody else has changed since: what
+// a step did is history, and no longer what runs.
+func (v *IncidentView) changedOutside(tx remediation.Tx) error {
+	seen, err := tx.Entries(audit.Filter{Incident: v.ID, Kind: audit.KindDrift})
+	if err != nil {
+		return err
+	}
+	for i := range v.Steps {
+		s := &v.Steps[i]
+		for _, en := range seen {
+			if en.Step == s.ID && s.Finished != nil && en.Time.After(*s.Finished) {
+				s.Changed = UTC(&en.Time)
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// NextOf says which step comes next, when at the earliest, and what would stop it.
+func NextOf(inc *remediation.Incident) *Next {
+	if inc.Restore != nil {
+		return nextRestored(inc)
+	}
+	s := inc.Next()
+	if s == nil || inc.State == remediation.Closed || inc.Unhandled() != nil {
+		return nil
+	}
+	n := &Next{Step: s.ID(), What: "it runs when what holds it is gone, if the breach is still there"}
+	switch inc.State {
+	case remediation.Confirming:
+		at := inc.Wake
+		n.At, n.What = UTC(&at), "it runs as soon as Prometheus confirms the breach"
+	case remediation.Acting:
+		n.What = "it runs if the breach goes on after the step that runs now"
+	case remediation.Settling:
+		n.At, n.What = UTC(inc.SettleUntil), "it runs then if the breach is seen to go on"
+	case remediation.Recovered:
+		n.What = "it runs if the breach comes back before the incident closes"
+	case remediation.Waiting:
+		if inc.Reason == remediation.HoldApproval { // whose until is when the answer is no
+			n.What = "it runs once a commander approves it"
+			break
+		}
+		n.At = UTC(inc.Until)
+	}
+	if inc.Aborting() && (inc.State != remediation.Waiting || inc.Reason != remediation.HoldApproval) {
+		n.What = "it runs as listed, since " + inc.Abort.By + " aborts the rollout"
+		if len(inc.Abort.Signals) > 0 {
+			n.What = "it runs as listed, since " + inc.Abort.By + " raised the signal " + remediation.Names(inc.Abort.Signals, "")
+		}
+	}
+	if inc.State != remediation.Recovered && !inc.Aborting() {
+		n.Unless = append(n.Unless, fmt.Sprintf("the breach ends: %d looks running without it", remediation.Certain))
+	}
+	switch {
+	case inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval && inc.Until != nil:
+		n.Unless = append(n.Unless, "nobody approves it before "+inc.Until.UTC().Format(time.RFC3339))
+	case s.Approve > 0 || s.Risk == alerts.Lossy:
+		n.Unless = append(n.Unless, fmt.Sprintf("nobody approves it within %s of being asked", model.Duration(s.Approve)))
+	}
+	if inc.ClaimedBy != "" {
+		n.What = "it would come next, if the incident were not claimed"
+		n.Unless = append(n.Unless, inc.ClaimedBy+" keeps the claim")
+	} else {
+		n.Unless = append(n.Unless, "somebody claims the incident")
+	}
+	n.Unless = append(n.Unless, "somebody freezes the service, or silences its alerts")
+	return n
+}
+
+// nextRestored says which step is put back next.
+func nextRestored(inc *remediation.Incident) *Next {
+	s := inc.ToRestore()
+	if s == nil {
+		return nil
+	}
+	return &Next{
+		Step: s.ID(), What: "it is being put back as it was before, for " + inc.Restore.By,
+		Unless: []string{"its target was changed by somebody since", "somebody freezes the service"},
+	}
+}
+
+func UTC(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// ViewIncidents lists incidents as they are in one transaction of any store. A
+// service that nobody knows is refused: an empty list would read as good news.
+func ViewIncidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentView, error) {
+	all, err := tx.Incidents(f)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return []IncidentView{}, knownService(tx, f.Service)
+	}
+	out := []IncidentView{}
+	for _, inc := range all {
+		v, err := OfIncident(tx, inc)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// ViewIncident shows one incident; a *RefusedError where there is none.
+func ViewIncident(tx remediation.Tx, id string) (IncidentView, error) {
+	inc, err := tx.Incident(id)
+	if errors.Is(err, remediation.ErrNotFound) {
+		return IncidentView{}, remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+	}
+	if err != nil {
+		return IncidentView{}, err
+	}
+	v, err := OfIncident(tx, inc)
+	if err == nil {
+		v.IncidentCall = inc.Call
+		err = v.expect(tx, inc)
+	}
+	return v, err
+}
+
+// ViewEntries lists audit entries as they are in one transaction of any store. A
+// kind, incident or service that does not exist is refused, as ViewIncidents does.
+func ViewEntries(tx remediation.Tx, f audit.Filter) ([]audit.Entry, error) {
+	if f.Kind != "" && !slices.Contains(audit.Kinds(), f.Kind) {
+		return nil, remediation.Refuse(remediation.Invalid, "unknown kind of entry %q; the kinds are %s", f.Kind, joined(audit.Kinds()))
+	}
+	out, err := tx.Entries(f)
+	if err != nil || len(out) > 0 {
+		return out, err
+	}
+	if f.Incident != "" {
+		if _, err := tx.Incident(f.Incident); errors.Is(err, remediation.ErrNotFound) {
+			return nil, remediation.Refuse(remediation.Missing, "there is no incident %s", f.Incident)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return out, knownService(tx, f.Service)
+}
+
+// knownService refuses a service that no playbook ever loaded names.
+func knownService(tx remediation.Tx, service string) error {
+	if service == "" {
+		return nil
+	}
+	beats, err := tx.Beats()
+	if err != nil {
+		return err
+	}
+	known := make([]string, len(beats))
+	for i, b := range beats {
+		known[i] = b.Service
+	}
+	if slices.Contains(known, service) {
+		return nil
+	}
+	return remediation.Refuse(remediation.Missing, "unknown service %q; known: %s", service, joined(known))
+}
+
+func joined[T ~string](list []T) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = string(v)
+	}
+	return strings.Join(words, ", ")
+}
+
+// RunsView is what a service runs, as a view shows it beside what was declared and
+// done: Runs, or why that cannot be seen.
+type RunsView struct {
+	Runs        *remediation.Running `json:"runs,omitempty"`
+	RunsUnknown string               `json:"runs_unknown,omitempty"`
+}
+
+// RunsWords is one line: "v1.0.0 on 2 of 2, FEATURE_X=0, seen 4s ago"; "" where nothing
+// was asked.
+func (v RunsView) RunsWords(now time.Time) string {
+	switch {
+	case v.Runs != nil:
+		return fmt.Sprintf("%s, seen %s", v.Runs, remediation.Distance(now, v.Runs.Seen))
+	case v.RunsUnknown != "":
+		return "unknown: " + v.RunsUnknown
+	}
+	return ""
+}
+
+// TeamMessage is the body of a message to those who run a service.
+type TeamMessage struct {
+	// Channel is where they talk, as the playbook writes it: "#incidents".
+	Channel string `json:"channel"`
+	// Story is the incident as it stands with what is told, without its single
+	// alerts; nil for what concerns no incident.
+	Story *Story `json:"story,omitempty"`
+	// Told is what is new; nothing where only the incident's state has changed.
+	Told []remediation.TeamLine `json:"told,omitempty"`
+}
