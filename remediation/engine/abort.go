@@ -109,7 +109,7 @@ func (e *Engine) abort(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 	if done, err := e.gentler(ctx, b, inc); done || err != nil {
 		return err
 	}
-	if inc, err = e.tellAhead(ctx, b, inc, question{confirmed: true}); err != nil {
+	if inc, err = e.tellAhead(ctx, b, inc, Question{Confirmed: true}); err != nil {
 		return err
 	}
 	if f := inc.Unhandled(); f != nil {
@@ -188,7 +188,7 @@ func (e *Engine) gentler(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	if g == nil || inc.SettleUntil != nil && inc.SettleUntil.After(e.now()) {
 		return false, nil
 	}
-	q := question{step: g, only: g.ID(), confirmed: true}
+	q := question{Question: Question{Step: g, Confirmed: true}, only: g.ID()}
 	var ev evidence
 	var t *remediation.TriggerState
 	if inc.Ran {
@@ -205,11 +205,11 @@ func (e *Engine) gentler(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	open := false
 	if t != nil {
 		var err error
-		if q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc); err != nil {
+		if q.SilencedBy, q.SilenceUnasked, err = e.silenced(ctx, inc); err != nil {
 			return false, err
 		}
 		err = e.store.View(ctx, func(tx remediation.Tx) error {
-			_, closed, err := (&change{e: e, b: b, tx: tx, inc: inc, now: e.now()}).gates(q)
+			_, closed, err := (&change{e: e, b: b, tx: tx, inc: inc, now: e.now()}).gates(q.Question)
 			open = closed == nil
 			return err
 		})

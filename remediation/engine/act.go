@@ -11,12 +11,29 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
+// question is what leads to the next step: what its gates are asked, and what else
+// is known and written with the answer.
+type question struct {
+	Question
+	// trigger is the one that was seen to be true, "" for none.
+	trigger string
+	// only names the step to try in place of the next one; "": the next one.
+	only string
+	// early holds answers that were asked for beforehand, nil where none were.
+	early *early
+	// poll, where there was one, is counted with whatever becomes of the question.
+	poll *evidence
+	// lead, where not nil, writes what led to the question into the transaction
+	// that answers it.
+	lead func(*change) error
+}
+
 // tryStep runs the next step of the ladder, or holds it and says why. The
 // gates are asked first, then the target is looked at, and both are written with
 // the intent, whose transaction asks the gates once more.
 func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, t *remediation.TriggerState, q question) error {
 	q.trigger = t.Name()
-	if inc.Review && q.confirmed {
+	if inc.Review && q.Confirmed {
 		return e.review(ctx, b, inc, q)
 	}
 	var err error
@@ -27,14 +44,14 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	}
 	if q.early != nil {
 		q.early.wait()
-		q.silencedBy, q.silenceUnasked, err = q.early.silencedBy, q.early.unasked, q.early.silenceErr
+		q.SilencedBy, q.SilenceUnasked, err = q.early.silencedBy, q.early.unasked, q.early.silenceErr
 	} else {
-		q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc)
+		q.SilencedBy, q.SilenceUnasked, err = e.silenced(ctx, inc)
 	}
 	if err != nil {
 		return err
 	}
-	if inc, err = e.tellAhead(ctx, b, inc, q); err != nil {
+	if inc, err = e.tellAhead(ctx, b, inc, q.Question); err != nil {
 		return err
 	}
 	s := inc.Next()
@@ -61,7 +78,7 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 			return c.page(string(remediation.HoldStepFailed), why)
 		})
 	}
-	q.step = s
+	q.Step = s
 	var look remediation.Look
 	var lookErr error
 	if q.early.of(s) { // its target was looked at already: the transaction asks the gates
@@ -73,7 +90,7 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		}
 		look, lookErr = e.look(ctx, b, inc, s)
 		// A look may take long: a silence that was set meanwhile holds.
-		if q.silencedBy, q.silenceUnasked, err = e.silenced(ctx, inc); err != nil {
+		if q.SilencedBy, q.SilenceUnasked, err = e.silenced(ctx, inc); err != nil {
 			return err
 		}
 	}
@@ -82,12 +99,12 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		ran = false
 		s := c.inc.Step(s.ID())
 		cq := q
-		cq.step = s
+		cq.Step = s
 		if err := q.begin(c); err != nil {
 			return err
 		}
 		ev.note(c.inc)
-		all, closed, err := c.gates(cq)
+		all, closed, err := c.gates(cq.Question)
 		if err != nil {
 			return err
 		}
@@ -132,7 +149,7 @@ func (q question) begin(c *change) error {
 			return err
 		}
 	}
-	if q.confirmed {
+	if q.Confirmed {
 		if t := c.inc.Trigger(q.trigger); t != nil {
 			t.Confirmed = true
 		}
@@ -170,7 +187,7 @@ func (c *change) evidence(ev evidence, t *remediation.TriggerState, d map[string
 func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, t *remediation.TriggerState, q question) (held bool, err error) {
 	err = e.store.View(ctx, func(tx remediation.Tx) error {
 		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
-		_, closed, err := c.gates(q)
+		_, closed, err := c.gates(q.Question)
 		held = closed != nil
 		return err
 	})
@@ -179,12 +196,12 @@ func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediatio
 	}
 	return true, e.change(ctx, b, inc, func(c *change) error {
 		cq := q
-		cq.step = c.inc.Step(q.step.ID())
+		cq.Step = c.inc.Step(q.Step.ID())
 		if err := q.begin(c); err != nil {
 			return err
 		}
 		ev.note(c.inc)
-		all, closed, err := c.gates(cq)
+		all, closed, err := c.gates(cq.Question)
 		if err != nil {
 			return err
 		}
@@ -196,12 +213,12 @@ func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediatio
 			return err
 		}
 		if c.inc.Would = nil; closed.reason == remediation.HoldMode {
-			if c.inc.Would, err = c.would(cq); err != nil {
+			if c.inc.Would, err = c.would(cq.Question); err != nil {
 				return err
 			}
 			detail["would"] = anys(c.inc.Would)
 		}
-		return c.hold(cq.step, *closed, detail)
+		return c.hold(cq.Step, *closed, detail)
 	})
 }
 

@@ -24,7 +24,7 @@ var errKeptBack = errors.New("kept back")
 // while a human has claimed the incident or silenced its alerts, and while nobody
 // has seen the condition to be true. The same gates then hold the real step, which
 // the plan goes on to all the same.
-func (e *Engine) tellAhead(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q question) (*remediation.Incident, error) {
+func (e *Engine) tellAhead(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q Question) (*remediation.Incident, error) {
 	for {
 		s := inc.ToTell()
 		if s == nil || inc.Unhandled() != nil {
@@ -45,8 +45,8 @@ func (e *Engine) tellAhead(ctx context.Context, b *plan.Plan, inc *remediation.I
 }
 
 // tell carries a step that tells out.
-func (c *change) tell(s *remediation.Step, q question) error {
-	q.step = s
+func (c *change) tell(s *remediation.Step, q Question) error {
+	q.Step = s
 	confirmation, err := c.confirmation(q)
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (c *change) tell(s *remediation.Step, q question) error {
 // customer. The first update says that there is a problem; later ones, in the
 // playbook's own words, say what is done about it: they wait until the step that
 // they come before may run, and are skipped with it.
-func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a remediation.Announcement, q question) (string, error) {
+func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a remediation.Announcement, q Question) (string, error) {
 	if c.inc.Aborting() && len(c.inc.Triggers) == 0 {
 		return "the rollout is aborted without a breach: there is no trouble to tell of", nil
 	}
@@ -118,7 +118,7 @@ func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a re
 		case !f.Open():
 			return "", nil
 		}
-		q.step = f
+		q.Step = f
 		_, closed, err := c.gates(q)
 		if err == nil && closed != nil {
 			err = errKeptBack

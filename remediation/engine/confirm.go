@@ -94,12 +94,12 @@ func endOf(tx remediation.Tx, ef remediation.Effect) (time.Time, error) {
 // beside them.
 func (e *Engine) confirmValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, q question) error {
 	if t := ev.beyond(inc); t != nil {
-		q.confirmed = true
+		q.Confirmed = true
 		return e.tryStep(ctx, b, inc, ev, t, q)
 	}
 	err := ev.failed()
 	if err != nil && errors.Is(err, remediation.ErrNoAnswer) && len(ev.over) < len(ev.values) {
-		q.unanswered = err.Error()
+		q.Unanswered = err.Error()
 		return e.tryStep(ctx, b, inc, ev, nil, q)
 	}
 	silent := ev.silent(inc)
@@ -152,7 +152,7 @@ func (e *Engine) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *remed
 	ev := e.pollRecovery(ctx, b, inc)
 	ev.count(inc)
 	if t := inc.Breaching(remediation.Certain); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev})
+		return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)
@@ -208,7 +208,7 @@ func (e *Engine) wait(ctx context.Context, b *plan.Plan, inc *remediation.Incide
 		return e.keepWaiting(ctx, b, inc, ev)
 	case t != nil && (!open || e.now().Sub(inc.Since) <= waitFresh):
 		// Read just now; where a gate is closed, this says which one.
-		return e.tryStep(ctx, b, inc, values, t, question{confirmed: true, poll: &ev})
+		return e.tryStep(ctx, b, inc, values, t, question{Question: Question{Confirmed: true}, poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.count(c.inc)
@@ -260,7 +260,7 @@ func (e *Engine) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remediati
 		return e.keepWaiting(ctx, b, inc, ev)
 	}
 	// Three breaching polls are a confirmation, however long the wait was.
-	return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev})
+	return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev})
 }
 
 // gatesOpen tells whether the next step would pass all gates, were it confirmed.
@@ -276,7 +276,7 @@ func (e *Engine) gatesOpen(ctx context.Context, b *plan.Plan, inc *remediation.I
 			return nil
 		}
 		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
-		_, closed, err := c.gates(question{step: s, confirmed: true, silencedBy: by})
+		_, closed, err := c.gates(Question{Step: s, Confirmed: true, SilencedBy: by})
 		open = closed == nil
 		return err
 	})

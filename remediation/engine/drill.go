@@ -43,7 +43,7 @@ func (e *Engine) drill(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 			if s == nil {
 				break
 			}
-			all, _, err := c.gates(question{step: s, confirmed: t != nil, silencedBy: by, silenceUnasked: unasked})
+			all, _, err := c.gates(Question{Step: s, Confirmed: t != nil, SilencedBy: by, SilenceUnasked: unasked})
 			if err != nil {
 				return err
 			}

@@ -19,34 +19,23 @@ type gateResult struct {
 	until  *time.Time
 }
 
-// question is what the gates are asked: may this step run now?
-type question struct {
-	step *remediation.Step
-	// confirmed: the condition was seen true just now. unanswered: Prometheus
+// Question is what the gates are asked: may this step run now?
+type Question struct {
+	Step *remediation.Step
+	// Confirmed: the condition was seen true just now. Unanswered: Prometheus
 	// gave no answer at all, with what it said instead.
-	confirmed  bool
-	unanswered string
-	// trigger is the one that was seen to be true, "" for none.
-	trigger string
-	// only names the step to try in place of the next one; "": the next one.
-	only string
-	// silencedBy says which alert a human has silenced, "" where none holds.
-	silencedBy string
-	// silenceUnasked says why Alertmanager could not be asked; that holds nothing.
-	silenceUnasked string
-	// early holds answers that were asked for beforehand, nil where none were.
-	early *early
-	// poll, where there was one, is counted with whatever becomes of the question.
-	poll *evidence
-	// lead, where not nil, writes what led to the question into the transaction
-	// that answers it.
-	lead func(*change) error
+	Confirmed  bool
+	Unanswered string
+	// SilencedBy says which alert a human has silenced, "" where none holds.
+	SilencedBy string
+	// SilenceUnasked says why Alertmanager could not be asked; that holds nothing.
+	SilenceUnasked string
 }
 
 // gates asks every gate, in the order in which holds are reported, and
 // returns all answers and the first that is closed (nil: the step may run).
-func (c *change) gates(q question) (all []gateResult, closed *gateResult, err error) {
-	limits, err := c.limits(q.step)
+func (c *change) gates(q Question) (all []gateResult, closed *gateResult, err error) {
+	limits, err := c.limits(q.Step)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -54,7 +43,7 @@ func (c *change) gates(q question) (all []gateResult, closed *gateResult, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	rollout, err := c.rollout(q.step)
+	rollout, err := c.rollout(q.Step)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,13 +51,13 @@ func (c *change) gates(q question) (all []gateResult, closed *gateResult, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	target, err := c.targetFree(q.step)
+	target, err := c.targetFree(q.Step)
 	if err != nil {
 		return nil, nil, err
 	}
-	all = append(all, c.mode(q.step), freeze, c.claim(), silence(q))
+	all = append(all, c.mode(q.Step), freeze, c.claim(), silence(q))
 	all = append(all, limits...)
-	all = append(all, target, rollout, c.approval(q.step), confirm)
+	all = append(all, target, rollout, c.approval(q.Step), confirm)
 	for i := range all {
 		if all[i].reason != "" {
 			return all, &all[i], nil
@@ -117,11 +106,11 @@ func (c *change) claim() gateResult {
 	return gateResult{gate: "claim"}
 }
 
-func silence(q question) gateResult {
-	if q.silencedBy != "" {
-		return gateResult{gate: "silence", reason: remediation.HoldSilenced, why: q.silencedBy}
+func silence(q Question) gateResult {
+	if q.SilencedBy != "" {
+		return gateResult{gate: "silence", reason: remediation.HoldSilenced, why: q.SilencedBy}
 	}
-	return gateResult{gate: "silence", why: q.silenceUnasked}
+	return gateResult{gate: "silence", why: q.SilenceUnasked}
 }
 
 // rollout: a release that is being rolled out may be backed out; without one,
@@ -162,21 +151,21 @@ func (c *change) approval(s *remediation.Step) gateResult {
 // run on it alone, while Prometheus does not answer.
 const confirmFresh = 2 * time.Minute
 
-func (c *change) confirmation(q question) (gateResult, error) {
-	if q.confirmed {
+func (c *change) confirmation(q Question) (gateResult, error) {
+	if q.Confirmed {
 		return gateResult{gate: "confirmation"}, nil
 	}
 	closed := gateResult{gate: "confirmation", reason: remediation.HoldUnconfirmed, why: "the condition is not seen to be true"}
-	if q.unanswered == "" {
+	if q.Unanswered == "" {
 		return closed, nil
 	}
-	closed.why = q.unanswered
+	closed.why = q.Unanswered
 	active, seen, err := c.tx.ActiveAlerts(c.inc.ID)
 	if err != nil {
 		return gateResult{}, err
 	}
-	if c.b.Confirmation.For(q.step.Risk) == alerts.ConfirmIfReachable && !c.inc.Ran && active > 0 && c.now.Sub(seen) < confirmFresh {
-		return gateResult{gate: "confirmation", why: fmt.Sprintf("not asked for a %s step: %s, and the notification is young", q.step.Risk, q.unanswered)}, nil
+	if c.b.Confirmation.For(q.Step.Risk) == alerts.ConfirmIfReachable && !c.inc.Ran && active > 0 && c.now.Sub(seen) < confirmFresh {
+		return gateResult{gate: "confirmation", why: fmt.Sprintf("not asked for a %s step: %s, and the notification is young", q.Step.Risk, q.Unanswered)}, nil
 	}
 	return closed, nil
 }

@@ -11,7 +11,7 @@ import (
 // would says what each step that is left would do if backout acted: one sentence a
 // step, in the order in which they would run. In observe mode nothing runs, so that
 // the first hold would otherwise be all that is ever seen of a plan.
-func (c *change) would(q question) ([]string, error) {
+func (c *change) would(q Question) ([]string, error) {
 	var open []*remediation.Step
 	for i := range c.inc.Steps {
 		if s := &c.inc.Steps[i]; s.Open() && !s.Tells {
@@ -22,7 +22,7 @@ func (c *change) would(q question) ([]string, error) {
 	out := []string{}
 	for i, s := range open {
 		sq := q
-		sq.step = s
+		sq.Step = s
 		all, _, err := c.gates(sq)
 		if err != nil {
 			return nil, err

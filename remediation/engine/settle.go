@@ -101,7 +101,7 @@ func (e *Engine) settle(ctx context.Context, b *plan.Plan, inc *remediation.Inci
 			return c.page(string(remediation.HoldNoData), why)
 		})
 	}
-	return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev, lead: func(c *change) error {
+	return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev, lead: func(c *change) error {
 		if err := c.settled(ev, last, string(remediation.Breaching)); err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (e *Engine) watchRecovered(ctx context.Context, b *plan.Plan, inc *remediat
 		return err
 	}
 	if t := inc.Breaching(remediation.Certain); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{confirmed: true, poll: &ev, lead: func(c *change) error {
+		return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev, lead: func(c *change) error {
 			return c.escalated(ev, t, "the breach came back after recovery")
 		}})
 	}
