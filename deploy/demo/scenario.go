@@ -39,31 +39,31 @@ func scenarios() []scenario {
 		{
 			name: "errors", what: "half of the analytics requests fail from now on",
 			breach: breakingWith(breakage.Breakage{Errors: 0.5}), probe: "/analytics/trends",
-			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15 s",
 			cure: "flag_off",
 		},
 		{
 			name: "latency", what: "analytics requests take 1.2 s from now on",
 			breach: breakingWith(breakage.Breakage{Latency: slowAnswer}), probe: "/analytics/trends", slow: slowAnswer,
-			trigger: "p95_latency", threshold: "0.75", measure: "p95 latency", show: seconds, window: "15s",
+			trigger: "p95_latency", threshold: "0.75", measure: "p95 latency", show: seconds, window: "15 s",
 			cure: "flag_off",
 		},
 		{
 			name: "image", what: "half of the analytics requests to v2.0.0 fail from now on, whether the flag is on or off",
 			breach: breakingWith(breakage.Breakage{Errors: 0.5, DespiteFlag: true, Version: newVersion}), probe: "/analytics/trends",
-			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15 s",
 			cure: "image_retag",
 		},
 		{
 			name: "schema", what: "a channel goes viral: v2.0.0's schema keeps the total of its views in an integer, which overflows; no view can be written",
 			breach: func(ctx context.Context, s *stack) error { return s.goViral(ctx) }, probe: "/basic/views",
-			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15s",
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15 s",
 			cure: "schema_rollback",
 		},
 		{
 			name: "canary", what: "the 10% of analytics requests that use v2.0.0's feature take 1.2 s from now on",
 			breach: breakingWith(breakage.Breakage{Latency: slowAnswer}), probe: "/analytics/trends", slow: slowAnswer,
-			trigger: "beta_p95", threshold: "0.75", measure: "p95 latency", show: seconds, window: "10s",
+			trigger: "beta_p95", threshold: "0.75", measure: "p95 latency", show: seconds, window: "10 s",
 			cure: "flag_off", canary: true,
 		},
 	}

@@ -201,7 +201,7 @@ func (st *story) seePending(ctx context.Context) (time.Time, []string, error) {
 		return time.Time{}, nil, fmt.Errorf("the newest sample's time: %w", err)
 	}
 	return time.UnixMicro(int64(seconds * 1e6)), []string{fmt.Sprintf("%s over the last %s is %s, above %s", st.measure, st.window, st.value(value), st.value(st.threshold)),
-		"The window is the delay, so the rule has no `for`: it fires at its next evaluation."}, nil
+		"The rule already looks at a whole window, so it needs no `for`: it fires at its next evaluation."}, nil
 }
 
 func (st *story) seeFiring(ctx context.Context) (time.Time, []string, error) {
