@@ -42,7 +42,7 @@ func (e *Engine) abortRollout(ctx context.Context, b *plan.Plan, in remediation.
 		} else if ib, err = e.bookFor(context.WithoutCancel(ctx), inc); err != nil {
 			return err
 		}
-		c := &change{e: e, b: ib, tx: tx, inc: inc, now: now}
+		c := e.on(tx, ib, inc, now)
 		if err := c.beginAbort(*r, in); err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (e *Engine) gentler(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 			return false, err
 		}
 		err = e.store.View(ctx, func(tx remediation.Tx) error {
-			_, closed, err := (&change{e: e, b: b, tx: tx, inc: inc, now: e.now()}).gates(q.Question)
+			_, closed, err := e.on(tx, b, inc, e.now()).gates(q.Question)
 			open = closed == nil
 			return err
 		})
@@ -233,7 +233,7 @@ var errNotLooked = errors.New("not looked at")
 func (e *Engine) lookIfOpen(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (look remediation.Look, lookErr, err error) {
 	open := false
 	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, b, inc, e.now())
 		_, closed, err := c.abortGates(s)
 		open = closed == nil
 		return err

@@ -389,7 +389,7 @@ func (a *accept) signal(b *plan.Plan, inc *remediation.Incident, al remediation.
 	if inc.Restore != nil || inc.Aborting() && slices.Contains(inc.Abort.Signals, t.Signal) {
 		return nil
 	}
-	c := &change{e: a.e, b: b, tx: a.tx, inc: inc, now: a.now}
+	c := a.e.on(a.tx, b, inc, a.now)
 	if err := c.signalRaised(t, raised); err != nil {
 		return err
 	}
@@ -513,7 +513,7 @@ func (a *accept) attach(b *plan.Plan, inc *remediation.Incident, al remediation.
 		return err
 	}
 	if kind == audit.KindReopened {
-		if err := (&change{e: a.e, b: b, tx: a.tx, inc: inc, now: a.now}).follow(remediation.PublicInvestigating); err != nil {
+		if err := a.e.on(a.tx, b, inc, a.now).follow(remediation.PublicInvestigating); err != nil {
 			return err
 		}
 	}

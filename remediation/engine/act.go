@@ -186,7 +186,7 @@ func (c *change) evidence(ev evidence, t *remediation.TriggerState, d map[string
 // holdIfClosed asks the gates before the target is looked at.
 func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, t *remediation.TriggerState, q question) (held bool, err error) {
 	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, b, inc, e.now())
 		_, closed, err := c.gates(q.Question)
 		held = closed != nil
 		return err

@@ -45,7 +45,7 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb view.Verb, 
 		if inc.State == remediation.Closed {
 			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
 		}
-		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, b, inc, e.now())
 		if err := do(c, step, actor, reason); err != nil {
 			return err
 		}

@@ -275,7 +275,7 @@ func (e *Engine) gatesOpen(ctx context.Context, b *plan.Plan, inc *remediation.I
 			open = true
 			return nil
 		}
-		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, b, inc, e.now())
 		_, closed, err := c.gates(Question{Step: s, Confirmed: true, SilencedBy: by})
 		open = closed == nil
 		return err

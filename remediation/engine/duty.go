@@ -310,7 +310,7 @@ func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 		if err != nil {
 			return err
 		}
-		c := &change{e: e, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, nil, inc, e.now())
 		if err := c.page(pageStuck, why); err != nil {
 			return err
 		}

@@ -351,6 +351,11 @@ type change struct {
 	now time.Time
 }
 
+// on is a transaction on an incident that tx has read.
+func (e *Engine) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, now time.Time) *change {
+	return &change{e: e, b: b, tx: tx, inc: inc, now: now}
+}
+
 // change runs fn on the incident as it was seen; where it is no longer as it
 // was seen, it fails with ErrStale and nothing is written.
 func (e *Engine) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(c *change) error) error {
@@ -362,7 +367,7 @@ func (e *Engine) change(ctx context.Context, b *plan.Plan, seen *remediation.Inc
 		if inc.Version != seen.Version {
 			return remediation.ErrStale
 		}
-		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, b, inc, e.now())
 		if err := fn(c); err != nil {
 			return err
 		}
@@ -379,7 +384,7 @@ func (e *Engine) record(ctx context.Context, b *plan.Plan, id string, fn func(c 
 		if err != nil {
 			return err
 		}
-		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, b, inc, e.now())
 		if err := fn(c); err != nil {
 			return err
 		}

@@ -114,7 +114,7 @@ func (e *Engine) mailFirst(ctx context.Context, b *plan.Plan, id string) error {
 		if err := tx.PutReceipt(actorEngine, byMail+"/"+id, string(raw)); err != nil {
 			return err
 		}
-		c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+		c := e.on(tx, b, inc, e.now())
 		m := b.Mail()
 		detail := map[string]any{"channel": byMail, "to": addresses(m)}
 		if what.First == 0 {

@@ -104,7 +104,7 @@ func (e *Engine) raiseAgain(ctx context.Context, tx remediation.Tx, s *remediati
 	if err != nil {
 		return "", err
 	}
-	c := &change{e: e, b: b, tx: tx, inc: inc, now: e.now()}
+	c := e.on(tx, b, inc, e.now())
 	for _, t := range inc.Triggers {
 		if t.Signal != s.Name {
 			continue
@@ -158,7 +158,7 @@ func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason s
 		if err != nil {
 			return err
 		}
-		cancelled, err := (&change{e: e, b: ib, tx: tx, inc: inc, now: e.now()}).signalCleared(name)
+		cancelled, err := e.on(tx, ib, inc, e.now()).signalCleared(name)
 		if err != nil {
 			return err
 		}
