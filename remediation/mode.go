@@ -23,3 +23,9 @@ const (
 	BlindWatchdog   = "watchdog"
 	BlindPrometheus = "prometheus"
 )
+
+// The actors of entries that no human made.
+const (
+	ActorEngine       = "engine"
+	ActorAlertmanager = "alertmanager"
+)

@@ -3,8 +3,10 @@ package remediation
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation/audit"
 )
 
@@ -159,4 +161,72 @@ type PreflightTable interface {
 	// Preflight returns a service's, or ErrNotFound.
 	Preflight(service string) (Preflight, error)
 	PutPreflight(p Preflight) error // by Service
+}
+
+// RolloutOf returns a service's rollout; state none where it has none.
+func RolloutOf(tx Tx, service string) (Rollout, error) {
+	all, err := tx.Rollouts()
+	if err != nil {
+		return Rollout{}, err
+	}
+	for _, r := range all {
+		if r.Service == service {
+			return r, nil
+		}
+	}
+	return Rollout{Service: service, State: RolloutNone, Stage: StageNone}, nil
+}
+
+func PreflightOf(tx Tx, service string) (Preflight, error) {
+	p, err := tx.Preflight(service)
+	if errors.Is(err, ErrNotFound) {
+		return Preflight{Service: service}, nil
+	}
+	return p, err
+}
+
+// OpenIncident returns a service's open incident, or nil; a drill is none.
+func OpenIncident(tx Tx, service string) (*Incident, error) {
+	open, err := tx.Incidents(IncidentFilter{Service: service, Open: true})
+	for _, inc := range open {
+		if !inc.Drill {
+			return inc, err
+		}
+	}
+	return nil, err
+}
+
+func BeatOf(tx Tx, service string) (Beat, error) {
+	all, err := tx.Beats()
+	if err != nil {
+		return Beat{}, err
+	}
+	for _, b := range all {
+		if b.Service == service {
+			return b, nil
+		}
+	}
+	return Beat{Service: service}, nil
+}
+
+// SignalsOf are the signals that a playbook's triggers name, in their order.
+func SignalsOf(pb *alerts.Playbook) []string {
+	var out []string
+	for _, t := range pb.Triggers {
+		if t.Signal != "" && !slices.Contains(out, t.Signal) {
+			out = append(out, t.Signal)
+		}
+	}
+	return out
+}
+
+// SignalOf returns a raised signal, or nil.
+func SignalOf(tx Tx, service, name string) (*Signal, error) {
+	all, err := tx.Signals()
+	for i := range all {
+		if all[i].Service == service && all[i].Name == name {
+			return &all[i], err
+		}
+	}
+	return nil, err
 }

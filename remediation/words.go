@@ -117,3 +117,11 @@ func Distance(now, t time.Time) string {
 	}
 	return text + " ago"
 }
+
+func Anys(in []string) []any {
+	out := make([]any, len(in))
+	for i, s := range in {
+		out[i] = s
+	}
+	return out
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -15,12 +16,12 @@ import (
 // abortRollout opens an incident without alerts that backs the active rollout
 // out, or gives the open one that order.
 func (e *Engine) abortRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
-	if e.mode != remediation.Act {
+	if e.Mode != remediation.Act {
 		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe: it acts on nothing; switch the release off by hand")
 	}
 	return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
-		now := e.now()
-		inc, err := openIncident(tx, b.Service)
+		now := e.Now()
+		inc, err := remediation.OpenIncident(tx, b.Service)
 		if err != nil {
 			return err
 		}
@@ -33,13 +34,13 @@ func (e *Engine) abortRollout(ctx context.Context, b *plan.Plan, in remediation.
 			if err := tx.PutIncident(inc); err != nil { // gives the id
 				return err
 			}
-			err := e.append(tx, audit.Entry{Kind: audit.KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
+			err := e.Append(tx, audit.Entry{Kind: audit.KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
 				"abort": true, "reason": in.Reason, "rollout": inc.Release, "playbook": inc.PlaybookHash,
 			}})
 			if err != nil {
 				return err
 			}
-		} else if ib, err = e.bookFor(context.WithoutCancel(ctx), inc); err != nil {
+		} else if ib, err = e.PlanFor(context.WithoutCancel(ctx), inc); err != nil {
 			return err
 		}
 		c := e.on(tx, ib, inc, now)
@@ -52,7 +53,7 @@ func (e *Engine) abortRollout(ctx context.Context, b *plan.Plan, in remediation.
 
 // beginAbort gives an incident the order, or refuses.
 func (c *change) beginAbort(r remediation.Rollout, in remediation.RolloutChange) error {
-	inc := c.inc
+	inc := c.Inc
 	switch {
 	case inc.Release != r.Release:
 		return remediation.Refuse(remediation.Conflict, "incident %s is about release %s, and %s is being rolled out", inc.ID, inc.Release, r.Release)
@@ -63,15 +64,15 @@ func (c *change) beginAbort(r remediation.Rollout, in remediation.RolloutChange)
 	case inc.ClaimedBy != "" && inc.ClaimedBy != in.Actor:
 		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s, who acts by hand until the claim is released", inc.ID, inc.ClaimedBy)
 	}
-	plan := c.b.BackPlan()
+	plan := c.Plan.BackPlan()
 	if plan == nil {
 		return remediation.Refuse(remediation.Conflict, "the playbook of %s has no plan that leads back", inc.Service)
 	}
-	added, err := c.b.AddPlan(inc, plan.Name)
+	added, err := c.Plan.AddPlan(inc, plan.Name)
 	if err != nil {
 		return err
 	}
-	inc.Abort = &remediation.Abort{By: in.Actor, Reason: in.Reason, Began: c.now}
+	inc.Abort = &remediation.Abort{By: in.Actor, Reason: in.Reason, Began: c.Now}
 	inc.Review = true
 	for i := range inc.Steps { // what was denied is asked anew
 		if s := &inc.Steps[i]; s.State == remediation.StepSkipped && !s.Tells {
@@ -83,15 +84,15 @@ func (c *change) beginAbort(r remediation.Rollout, in remediation.RolloutChange)
 		inc.ResetPolls()
 		inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.LastHeld = nil, nil, nil, ""
 		inc.Unstuck()
-		c.enter(remediation.Acting, 0)
+		c.Enter(remediation.Acting, 0)
 	}
-	err = c.audit(audit.KindStage, in.Actor, nil, map[string]any{
+	err = c.Audit(audit.KindStage, in.Actor, nil, map[string]any{
 		"state": r.State, "stage": r.Stage, "release": r.Release, "previous": r.Previous, "abort": "begun", "reason": in.Reason,
 	})
 	if err != nil || len(added) == 0 {
 		return err
 	}
-	return c.audit(audit.KindPlanned, in.Actor, nil, map[string]any{"plan": plan.Name, "steps": anys(added), "playbook": inc.PlaybookHash})
+	return c.Audit(audit.KindPlanned, in.Actor, nil, map[string]any{"plan": plan.Name, "steps": remediation.Anys(added), "playbook": inc.PlaybookHash})
 }
 
 // abort runs the next listed step, or ends the abort.
@@ -109,16 +110,16 @@ func (e *Engine) abort(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 	if done, err := e.gentler(ctx, b, inc); done || err != nil {
 		return err
 	}
-	if inc, err = e.tellAhead(ctx, b, inc, Question{Confirmed: true}); err != nil {
+	if inc, err = e.TellAhead(ctx, b, inc, gate.Input{Confirmed: true}); err != nil {
 		return err
 	}
 	if f := inc.Unhandled(); f != nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			why := f.ID() + " failed: claim and release the incident to try again"
-			if err := c.hold(nil, gateResult{reason: remediation.HoldStepFailed, why: why}, map[string]any{}); err != nil {
+			if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why}, map[string]any{}); err != nil {
 				return err
 			}
-			return c.page(string(remediation.HoldStepFailed), why)
+			return c.Page(string(remediation.HoldStepFailed), why)
 		})
 	}
 	s := inc.Next()
@@ -135,14 +136,14 @@ func (e *Engine) abort(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 	ran := false
 	err = e.change(ctx, b, inc, func(c *change) error {
 		ran = false
-		s := c.inc.Step(s.ID())
+		s := c.Inc.Step(s.ID())
 		all, closed, err := c.abortGates(s)
 		if err != nil {
 			return err
 		}
-		detail := map[string]any{"gates": gateRows(all), "ordered_by": c.inc.Abort.By, "reason": c.inc.Abort.Reason}
-		if len(c.inc.Abort.Signals) > 0 {
-			detail["signals"] = anys(c.inc.Abort.Signals)
+		detail := map[string]any{"gates": gate.Rows(all), "ordered_by": c.Inc.Abort.By, "reason": c.Inc.Abort.Reason}
+		if len(c.Inc.Abort.Signals) > 0 {
+			detail["signals"] = remediation.Anys(c.Inc.Abort.Signals)
 		}
 		switch {
 		case closed != nil:
@@ -150,16 +151,16 @@ func (e *Engine) abort(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 		case errors.Is(lookErr, errNotLooked):
 			return remediation.ErrStale // the gates opened meanwhile
 		case lookErr != nil:
-			return c.hold(s, gateResult{reason: remediation.HoldTarget, why: lookErr.Error()}, detail)
+			return c.hold(s, gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}, detail)
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
 			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
-			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.now, &c.now, true
-			c.inc.Ran, c.inc.LastHeld = true, ""
-			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
-			c.enter(remediation.Acting, 0)
-			return c.audit(audit.KindOutcome, actorEngine, s, detail)
+			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
+			c.Inc.Ran, c.Inc.LastHeld = true, ""
+			c.Tx.OnCommit(e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
+			c.Enter(remediation.Acting, 0)
+			return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail)
 		}
 		ran = true
 		return c.intend(s, look, detail)
@@ -185,31 +186,31 @@ func (e *Engine) gentler(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 			g = o
 		}
 	}
-	if g == nil || inc.SettleUntil != nil && inc.SettleUntil.After(e.now()) {
+	if g == nil || inc.SettleUntil != nil && inc.SettleUntil.After(e.Now()) {
 		return false, nil
 	}
-	q := question{Question: Question{Step: g, Confirmed: true}, only: g.ID()}
-	var ev evidence
+	q := question{Input: gate.Input{Step: g, Confirmed: true}, only: g.ID()}
+	var ev gate.Samples
 	var t *remediation.TriggerState
 	if inc.Ran {
-		ev = e.pollRecovery(ctx, b, inc)
-		ev.count(inc)
+		ev = e.PollRecovery(ctx, b, inc)
+		ev.Count(inc)
 		q.poll, t = &ev, inc.Breaching(remediation.Certain)
 	} else {
 		var err error
-		if ev, err = e.readValues(ctx, b, inc); err != nil {
+		if ev, err = e.ReadValues(ctx, b, inc); err != nil {
 			return false, err
 		}
-		t = ev.beyond(inc)
+		t = ev.Beyond(inc)
 	}
 	open := false
 	if t != nil {
 		var err error
-		if q.SilencedBy, q.SilenceUnasked, err = e.silenced(ctx, inc); err != nil {
+		if q.SilencedBy, q.SilenceUnasked, err = e.Silenced(ctx, inc); err != nil {
 			return false, err
 		}
-		err = e.store.View(ctx, func(tx remediation.Tx) error {
-			_, closed, err := e.on(tx, b, inc, e.now()).gates(q.Question)
+		err = e.Store.View(ctx, func(tx remediation.Tx) error {
+			_, closed, err := e.on(tx, b, inc, e.Now()).Gates(q.Input)
 			open = closed == nil
 			return err
 		})
@@ -232,8 +233,8 @@ var errNotLooked = errors.New("not looked at")
 // lookIfOpen looks at a step's target where its gates are open.
 func (e *Engine) lookIfOpen(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (look remediation.Look, lookErr, err error) {
 	open := false
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		c := e.on(tx, b, inc, e.now())
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		c := e.on(tx, b, inc, e.Now())
 		_, closed, err := c.abortGates(s)
 		open = closed == nil
 		return err
@@ -247,36 +248,36 @@ func (e *Engine) lookIfOpen(ctx context.Context, b *plan.Plan, inc *remediation.
 
 // abortGates asks the gates that hold a commander's order: neither confirmation nor
 // a silence, and not the cooldown, which keeps automation from repeating itself.
-func (c *change) abortGates(s *remediation.Step) (all []gateResult, closed *gateResult, err error) {
-	limits, err := c.limits(s)
+func (c *change) abortGates(s *remediation.Step) (all []gate.Result, closed *gate.Result, err error) {
+	limits, err := c.Limits(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	freeze, err := c.frozen()
+	freeze, err := c.Frozen()
 	if err != nil {
 		return nil, nil, err
 	}
-	rollout, err := c.rollout(s)
+	rollout, err := c.Rollout(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	target, err := c.targetFree(s)
+	target, err := c.TargetFree(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	claim := c.claim()
-	if c.inc.ClaimedBy == c.inc.Abort.By {
-		claim = gateResult{gate: "claim"}
+	claim := c.Claim()
+	if c.Inc.ClaimedBy == c.Inc.Abort.By {
+		claim = gate.Result{Gate: "claim"}
 	}
-	all = append([]gateResult{c.mode(s), freeze, claim}, limits...)
-	all = append(all, target, rollout, c.approval(s))
+	all = append([]gate.Result{c.Mode(s), freeze, claim}, limits...)
+	all = append(all, target, rollout, c.Approval(s))
 	for i := range all {
-		if all[i].reason == remediation.HoldCooldown && all[i].gate != gateTarget {
-			all[i] = gateResult{gate: "cooldown", why: "not asked of a commander's order"}
+		if all[i].Reason == remediation.HoldCooldown && all[i].Gate != gate.TargetGate {
+			all[i] = gate.Result{Gate: "cooldown", Why: "not asked of a commander's order"}
 		}
 	}
 	for i := range all {
-		if all[i].reason != "" {
+		if all[i].Reason != "" {
 			return all, &all[i], nil
 		}
 	}
@@ -286,60 +287,60 @@ func (c *change) abortGates(s *remediation.Step) (all []gateResult, closed *gate
 // endAbort ends the rollout: every step was verified or is skipped. Triggers that
 // are attached to the same incident still need their recovery.
 func (c *change) endAbort() error {
-	inc := c.inc
+	inc := c.Inc
 	if !slices.ContainsFunc(inc.Steps, func(s remediation.Step) bool {
 		return !s.Tells && (s.State == remediation.StepDone || s.State == remediation.StepNoChange)
 	}) {
-		inc.Abort.Ended = &c.now
+		inc.Abort.Ended = &c.Now
 		return c.exhaust("no step of the abort has run: each was denied, or nobody answered in time; the rollout is as it was")
 	}
 	if err := c.endRollout(remediation.RolloutAborted, inc.Abort.By, inc.Abort.Reason); err != nil {
 		return err
 	}
-	inc.Abort.Ended = &c.now
+	inc.Abort.Ended = &c.Now
 	switch {
 	case len(inc.Triggers) == 0:
 		return c.close(inc.Abort.By, map[string]any{"reason": "aborted", "why": fmt.Sprintf("every step of the way back was verified; ordered by %s: %s", inc.Abort.By, inc.Abort.Reason)})
 	case inc.LastRun() != nil:
 		c.startSettling()
 	default:
-		c.enter(remediation.Confirming, 0)
+		c.Enter(remediation.Confirming, 0)
 	}
 	return nil
 }
 
 // endRollout ends the active rollout of the incident's release, and keeps how it was.
 func (c *change) endRollout(state, actor, why string) error {
-	r, err := rolloutOf(c.tx, c.inc.Service)
-	if err != nil || !r.Active() || r.Release != c.inc.Release {
+	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
+	if err != nil || !r.Active() || r.Release != c.Inc.Release {
 		return err
 	}
 	was := r
 	was.Promotion = nil
-	c.inc.RolledBack = &was
-	r.State, r.Stage, r.StageSince = state, remediation.StageNone, &c.now
-	if err := c.tx.PutRollout(r); err != nil {
+	c.Inc.RolledBack = &was
+	r.State, r.Stage, r.StageSince = state, remediation.StageNone, &c.Now
+	if err := c.Tx.PutRollout(r); err != nil {
 		return err
 	}
-	return c.audit(audit.KindStage, actor, nil, map[string]any{"state": r.State, "stage": r.Stage, "release": r.Release, "why": why})
+	return c.Audit(audit.KindStage, actor, nil, map[string]any{"state": r.State, "stage": r.Stage, "release": r.Release, "why": why})
 }
 
 // waitsForPromotion lets an incident wait for a promotion that has its intent, at
 // most for as long as that may take.
 func (e *Engine) waitsForPromotion(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (bool, error) {
 	until, err := e.promotionUntil(ctx, inc.Service)
-	if err != nil || !until.After(e.now()) {
+	if err != nil || !until.After(e.Now()) {
 		return false, err
 	}
 	return true, e.change(ctx, b, inc, func(c *change) error {
-		r, err := rolloutOf(c.tx, c.inc.Service)
+		r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
 		switch {
 		case err != nil:
 			return err
 		case r.Promotion == nil:
 			return remediation.ErrStale // it has ended: go on
 		}
-		c.inc.Wake = r.Promotion.Until // its end wakes the incident
+		c.Inc.Wake = r.Promotion.Until // its end wakes the incident
 		return nil
 	})
 }

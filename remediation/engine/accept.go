@@ -31,7 +31,7 @@ func (e *Engine) Accept(ctx context.Context, n remediation.Notification) (remedi
 			}
 		}
 		if a.wake {
-			e.wakeUp()
+			e.WakeUp()
 		}
 	}
 	return done, nil
@@ -43,7 +43,7 @@ func (e *Engine) acceptPart(ctx context.Context, n remediation.Notification) (*a
 	refused := map[string]error{} // by service
 	for retried := false; ; {
 		var a *accept
-		err := e.store.Update(ctx, func(tx remediation.Tx) error {
+		err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 			a = newAccept(e, tx, refused)
 			return a.run(n)
 		})
@@ -56,7 +56,7 @@ func (e *Engine) acceptPart(ctx context.Context, n remediation.Notification) (*a
 		case !retried:
 			retried = true // a passing fault of the store is not the alert's
 		default:
-			e.log.Error("an alert cannot be handled and is held", "service", bad.service, "err", bad)
+			e.Log.Error("an alert cannot be handled and is held", "service", bad.service, "err", bad)
 			refused[bad.service] = bad.cause
 		}
 	}
@@ -99,7 +99,7 @@ type accept struct {
 
 func newAccept(e *Engine, tx remediation.Tx, refused map[string]error) *accept {
 	return &accept{
-		e: e, tx: tx, now: e.now(), refused: refused, incidents: []string{}, changed: map[string]*remediation.Incident{},
+		e: e, tx: tx, now: e.Now(), refused: refused, incidents: []string{}, changed: map[string]*remediation.Incident{},
 		open: map[incidentKey]*remediation.Incident{}, read: map[string]*remediation.Incident{}, unreadable: map[string]error{}, beaten: map[string]bool{},
 	}
 }
@@ -117,7 +117,7 @@ func (a *accept) run(n remediation.Notification) error {
 	if err := a.takeIn(n.Alerts); err != nil || len(a.duplicates) == 0 {
 		return err
 	}
-	return a.e.append(a.tx, audit.Entry{Kind: audit.KindDuplicate, Actor: actorAlertmanager, Detail: map[string]any{"alerts": a.duplicates}})
+	return a.e.Append(a.tx, audit.Entry{Kind: audit.KindDuplicate, Actor: remediation.ActorAlertmanager, Detail: map[string]any{"alerts": a.duplicates}})
 }
 
 // takeIn takes alerts in, and writes the incidents that they changed.
@@ -186,7 +186,7 @@ func (a *accept) received(n remediation.Notification) error {
 	if n.Parts > 1 {
 		d["part"], d["parts"] = int64(n.Part), int64(n.Parts)
 	}
-	return a.e.append(a.tx, audit.Entry{Kind: audit.KindReceived, Actor: actorAlertmanager, Service: service, Detail: d})
+	return a.e.Append(a.tx, audit.Entry{Kind: audit.KindReceived, Actor: remediation.ActorAlertmanager, Service: service, Detail: d})
 }
 
 // alert takes one alert in: what it names is known by fingerprint, and by what
@@ -259,7 +259,7 @@ func (a *accept) resolved(al remediation.Alert, known remediation.AlertState, se
 	if inc.State != remediation.Settling && inc.State != remediation.Acting { // those have their own time
 		a.poke(inc)
 	}
-	return a.e.append(a.tx, audit.Entry{Kind: audit.KindResolved, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID,
+	return a.e.Append(a.tx, audit.Entry{Kind: audit.KindResolved, Actor: remediation.ActorAlertmanager, Service: inc.Service, Incident: inc.ID,
 		Detail: map[string]any{"fingerprint": al.Fingerprint, "trigger": known.Trigger}})
 }
 
@@ -284,7 +284,7 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 	if service == "" {
 		return hold(remediation.HoldUnknownTrigger, "the alert has no service label")
 	}
-	current := a.e.bookOf(service)
+	current := a.e.PlanOf(service)
 	if current == nil {
 		return hold(remediation.HoldUnknownTrigger, "no playbook for service %q is loaded", service)
 	}
@@ -331,7 +331,7 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 // two it means; other says why it means neither, nor the open incident's. A label is
 // what whoever posts says: it must not decide about a service's rollback.
 func (a *accept) releaseOf(b *plan.Plan, inc *remediation.Incident, al remediation.Alert) (release, other string, err error) {
-	r, err := rolloutOf(a.tx, b.Service)
+	r, err := remediation.RolloutOf(a.tx, b.Service)
 	if err != nil {
 		return "", "", err
 	}
@@ -357,7 +357,7 @@ func (a *accept) bookFor(inc *remediation.Incident) (*plan.Plan, error) {
 	if err := a.unreadable[inc.PlaybookHash]; err != nil {
 		return nil, err
 	}
-	b, err := a.e.bookFor(context.Background(), inc)
+	b, err := a.e.PlanFor(context.Background(), inc)
 	if err != nil {
 		a.unreadable[inc.PlaybookHash] = err
 	}
@@ -367,7 +367,7 @@ func (a *accept) bookFor(inc *remediation.Incident) (*plan.Plan, error) {
 // signal attaches the alert of a signal, which a human has raised: an alert alone
 // proves nothing. One that is raised again after its incident was closed is new trouble.
 func (a *accept) signal(b *plan.Plan, inc *remediation.Incident, al remediation.Alert, t *alerts.Trigger, release string, heldBefore bool) error {
-	raised, err := signalOf(a.tx, b.Service, t.Signal)
+	raised, err := remediation.SignalOf(a.tx, b.Service, t.Signal)
 	if err != nil {
 		return err
 	}
@@ -410,7 +410,7 @@ func (a *accept) repeats(al remediation.Alert, known remediation.AlertState) (bo
 	}
 	b, err := a.bookFor(inc)
 	if err != nil {
-		b = a.e.bookOf(inc.Service) // how long it may be reopened, the present one says
+		b = a.e.PlanOf(inc.Service) // how long it may be reopened, the present one says
 	}
 	if b == nil {
 		return false, nil
@@ -448,7 +448,7 @@ func (a *accept) openIncident(b *plan.Plan, al remediation.Alert) (*remediation.
 		if inc.Drill || inc.Restored != "" || a.now.Sub(*inc.Closed) > time.Duration(b.Limits.ReopenWithin) {
 			return nil, nil
 		}
-		r, err := rolloutOf(a.tx, b.Service)
+		r, err := remediation.RolloutOf(a.tx, b.Service)
 		if err != nil {
 			return nil, err
 		}
@@ -500,7 +500,7 @@ func (a *accept) attach(b *plan.Plan, inc *remediation.Incident, al remediation.
 	if err != nil {
 		return err
 	}
-	en := audit.Entry{Kind: kind, Actor: actorAlertmanager, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
+	en := audit.Entry{Kind: kind, Actor: remediation.ActorAlertmanager, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
 		"trigger": name, "fingerprint": al.Fingerprint, "rollout": inc.Release,
 	}}
 	if kind == audit.KindOpened {
@@ -509,7 +509,7 @@ func (a *accept) attach(b *plan.Plan, inc *remediation.Incident, al remediation.
 	if inc.Drill {
 		en.Detail["drill"] = true
 	}
-	if err := a.e.append(a.tx, en); err != nil {
+	if err := a.e.Append(a.tx, en); err != nil {
 		return err
 	}
 	if kind == audit.KindReopened {
@@ -544,13 +544,13 @@ func (a *accept) attach(b *plan.Plan, inc *remediation.Incident, al remediation.
 	if len(added) == 0 {
 		return nil
 	}
-	return a.e.append(a.tx, audit.Entry{Kind: audit.KindPlanned, Actor: actorEngine, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
-		"trigger": name, "plan": b.Trigger(name).Plan, "steps": anys(added), "playbook": inc.PlaybookHash,
+	return a.e.Append(a.tx, audit.Entry{Kind: audit.KindPlanned, Actor: remediation.ActorEngine, Service: inc.Service, Incident: inc.ID, Detail: map[string]any{
+		"trigger": name, "plan": b.Trigger(name).Plan, "steps": remediation.Anys(added), "playbook": inc.PlaybookHash,
 	}})
 }
 
 func (a *accept) newIncident(b *plan.Plan, al remediation.Alert, release string) (*remediation.Incident, error) {
-	rollout, err := rolloutOf(a.tx, b.Service)
+	rollout, err := remediation.RolloutOf(a.tx, b.Service)
 	if err != nil {
 		return nil, err
 	}
@@ -595,8 +595,8 @@ func (a *accept) hold(al remediation.Alert, again bool, reason remediation.Reaso
 	if err != nil {
 		return err
 	}
-	a.tx.OnCommit(a.e.metrics.holds.WithLabelValues(string(reason)).Inc)
-	return a.e.append(a.tx, audit.Entry{Kind: audit.KindHeld, Actor: actorEngine, Service: al.Labels["service"], Detail: map[string]any{
+	a.tx.OnCommit(a.e.Metrics.Holds.WithLabelValues(string(reason)).Inc)
+	return a.e.Append(a.tx, audit.Entry{Kind: audit.KindHeld, Actor: remediation.ActorEngine, Service: al.Labels["service"], Detail: map[string]any{
 		"reason": string(reason), "why": why, "trigger": al.Labels["trigger"], "fingerprint": al.Fingerprint,
 	}})
 }
@@ -626,14 +626,6 @@ func pairs(labels map[string]string) []any {
 	out := make([]any, len(names))
 	for i, n := range names {
 		out[i] = []any{n, labels[n]}
-	}
-	return out
-}
-
-func anys(in []string) []any {
-	out := make([]any, len(in))
-	for i, s := range in {
-		out[i] = s
 	}
 	return out
 }

@@ -3,18 +3,19 @@ package engine
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
 // question is what leads to the next step: what its gates are asked, and what else
 // is known and written with the answer.
 type question struct {
-	Question
+	gate.Input
 	// trigger is the one that was seen to be true, "" for none.
 	trigger string
 	// only names the step to try in place of the next one; "": the next one.
@@ -22,7 +23,7 @@ type question struct {
 	// early holds answers that were asked for beforehand, nil where none were.
 	early *early
 	// poll, where there was one, is counted with whatever becomes of the question.
-	poll *evidence
+	poll *gate.Samples
 	// lead, where not nil, writes what led to the question into the transaction
 	// that answers it.
 	lead func(*change) error
@@ -31,7 +32,7 @@ type question struct {
 // tryStep runs the next step of the ladder, or holds it and says why. The
 // gates are asked first, then the target is looked at, and both are written with
 // the intent, whose transaction asks the gates once more.
-func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, t *remediation.TriggerState, q question) error {
+func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q question) error {
 	q.trigger = t.Name()
 	if inc.Review && q.Confirmed {
 		return e.review(ctx, b, inc, q)
@@ -46,12 +47,12 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		q.early.wait()
 		q.SilencedBy, q.SilenceUnasked, err = q.early.silencedBy, q.early.unasked, q.early.silenceErr
 	} else {
-		q.SilencedBy, q.SilenceUnasked, err = e.silenced(ctx, inc)
+		q.SilencedBy, q.SilenceUnasked, err = e.Silenced(ctx, inc)
 	}
 	if err != nil {
 		return err
 	}
-	if inc, err = e.tellAhead(ctx, b, inc, q.Question); err != nil {
+	if inc, err = e.TellAhead(ctx, b, inc, q.Input); err != nil {
 		return err
 	}
 	s := inc.Next()
@@ -72,10 +73,10 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 				return err
 			}
 			why := f.ID() + " failed: claim and release the incident to try again"
-			if err := c.hold(nil, gateResult{reason: remediation.HoldStepFailed, why: why}, ev.detail(b, c.inc.Trigger(t.Name()), map[string]any{})); err != nil {
+			if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why}, ev.Detail(b, c.Inc.Trigger(t.Name()), map[string]any{})); err != nil {
 				return err
 			}
-			return c.page(string(remediation.HoldStepFailed), why)
+			return c.Page(string(remediation.HoldStepFailed), why)
 		})
 	}
 	q.Step = s
@@ -90,25 +91,25 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		}
 		look, lookErr = e.look(ctx, b, inc, s)
 		// A look may take long: a silence that was set meanwhile holds.
-		if q.SilencedBy, q.SilenceUnasked, err = e.silenced(ctx, inc); err != nil {
+		if q.SilencedBy, q.SilenceUnasked, err = e.Silenced(ctx, inc); err != nil {
 			return err
 		}
 	}
 	ran := false
 	err = e.change(ctx, b, inc, func(c *change) error {
 		ran = false
-		s := c.inc.Step(s.ID())
+		s := c.Inc.Step(s.ID())
 		cq := q
 		cq.Step = s
 		if err := q.begin(c); err != nil {
 			return err
 		}
-		ev.note(c.inc)
-		all, closed, err := c.gates(cq.Question)
+		ev.Note(c.Inc)
+		all, closed, err := c.Gates(cq.Input)
 		if err != nil {
 			return err
 		}
-		detail, err := c.evidence(ev, t, map[string]any{"gates": gateRows(all)})
+		detail, err := c.evidence(ev, t, map[string]any{"gates": gate.Rows(all)})
 		if err != nil {
 			return err
 		}
@@ -116,15 +117,15 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		case closed != nil:
 			return c.hold(s, *closed, detail)
 		case lookErr != nil:
-			return c.hold(s, gateResult{reason: remediation.HoldTarget, why: lookErr.Error()}, detail)
+			return c.hold(s, gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}, detail)
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
 			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
-			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.now, &c.now, true
-			c.inc.Ran, c.inc.LastHeld = true, ""
-			c.tx.OnCommit(e.metrics.steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
-			if err := c.audit(audit.KindOutcome, actorEngine, s, detail); err != nil {
+			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
+			c.Inc.Ran, c.Inc.LastHeld = true, ""
+			c.Tx.OnCommit(e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
+			if err := c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail); err != nil {
 				return err
 			}
 			c.startSettling()
@@ -142,7 +143,7 @@ func (e *Engine) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 // begin writes what is known before the question is answered.
 func (q question) begin(c *change) error {
 	if q.poll != nil {
-		q.poll.count(c.inc)
+		q.poll.Count(c.Inc)
 	}
 	if q.lead != nil {
 		if err := q.lead(c); err != nil {
@@ -150,7 +151,7 @@ func (q question) begin(c *change) error {
 		}
 	}
 	if q.Confirmed {
-		if t := c.inc.Trigger(q.trigger); t != nil {
+		if t := c.Inc.Trigger(q.trigger); t != nil {
 			t.Confirmed = true
 		}
 		return c.follow(remediation.PublicIdentified)
@@ -161,15 +162,15 @@ func (q question) begin(c *change) error {
 // evidence puts what a decision rests on into an audit entry's detail: the
 // trigger, an alert of it, the expression and what it gave. Where no trigger was
 // seen beyond its threshold, the first one stands for the question.
-func (c *change) evidence(ev evidence, t *remediation.TriggerState, d map[string]any) (map[string]any, error) {
-	t = c.inc.Trigger(t.Name())
-	if t == nil && len(c.inc.Triggers) > 0 {
-		t = &c.inc.Triggers[0]
+func (c *change) evidence(ev gate.Samples, t *remediation.TriggerState, d map[string]any) (map[string]any, error) {
+	t = c.Inc.Trigger(t.Name())
+	if t == nil && len(c.Inc.Triggers) > 0 {
+		t = &c.Inc.Triggers[0]
 	}
 	if t == nil {
 		return d, nil
 	}
-	all, err := c.tx.Alerts(c.inc.ID)
+	all, err := c.Tx.Alerts(c.Inc.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -180,14 +181,14 @@ func (c *change) evidence(ev evidence, t *remediation.TriggerState, d map[string
 			}
 		}
 	}
-	return ev.detail(c.b, t, d), nil
+	return ev.Detail(c.Plan, t, d), nil
 }
 
 // holdIfClosed asks the gates before the target is looked at.
-func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, t *remediation.TriggerState, q question) (held bool, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		c := e.on(tx, b, inc, e.now())
-		_, closed, err := c.gates(q.Question)
+func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q question) (held bool, err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		c := e.on(tx, b, inc, e.Now())
+		_, closed, err := c.Gates(q.Input)
 		held = closed != nil
 		return err
 	})
@@ -196,41 +197,38 @@ func (e *Engine) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediatio
 	}
 	return true, e.change(ctx, b, inc, func(c *change) error {
 		cq := q
-		cq.Step = c.inc.Step(q.Step.ID())
+		cq.Step = c.Inc.Step(q.Step.ID())
 		if err := q.begin(c); err != nil {
 			return err
 		}
-		ev.note(c.inc)
-		all, closed, err := c.gates(cq.Question)
+		ev.Note(c.Inc)
+		all, closed, err := c.Gates(cq.Input)
 		if err != nil {
 			return err
 		}
 		if closed == nil {
 			return remediation.ErrStale // it opened meanwhile: ask again
 		}
-		detail, err := c.evidence(ev, t, map[string]any{"gates": gateRows(all)})
+		detail, err := c.evidence(ev, t, map[string]any{"gates": gate.Rows(all)})
 		if err != nil {
 			return err
 		}
-		if c.inc.Would = nil; closed.reason == remediation.HoldMode {
-			if c.inc.Would, err = c.would(cq.Question); err != nil {
+		if c.Inc.Would = nil; closed.Reason == remediation.HoldMode {
+			if c.Inc.Would, err = c.would(cq.Input); err != nil {
 				return err
 			}
-			detail["would"] = anys(c.inc.Would)
+			detail["would"] = remediation.Anys(c.Inc.Would)
 		}
 		return c.hold(cq.Step, *closed, detail)
 	})
 }
 
-// lookTimeout bounds a look at a target, which has no effect.
-const lookTimeout = 30 * time.Second
-
 func (e *Engine) look(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (remediation.Look, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledger.LookTimeout)
 	defer cancel()
-	e.meetTarget(s.Target)
+	e.MeetTarget(s.Target)
 	var look remediation.Look
-	err := e.safely("the look at the target of "+s.ID(), func() error {
+	err := e.Safely("the look at the target of "+s.ID(), func() error {
 		action, err := b.Bind(s)
 		if err != nil {
 			return err
@@ -250,37 +248,31 @@ func (e *Engine) look(ctx context.Context, b *plan.Plan, inc *remediation.Incide
 
 // intend commits that the step is about to change its target.
 func (c *change) intend(s *remediation.Step, look remediation.Look, detail map[string]any) error {
-	if r, err := rolloutOf(c.tx, c.inc.Service); err != nil {
+	if r, err := remediation.RolloutOf(c.Tx, c.Inc.Service); err != nil {
 		return err
-	} else if r.Promotion != nil && r.Promotion.Until.After(c.now) {
+	} else if r.Promotion != nil && r.Promotion.Until.After(c.Now) {
 		return remediation.ErrStale // it is being mended: wait for that first
 	}
-	s.State, s.Started, s.Finished, s.Error = remediation.StepIntent, &c.now, nil, ""
+	s.State, s.Started, s.Finished, s.Error = remediation.StepIntent, &c.Now, nil, ""
 	s.Undoing, s.Verified = false, false
 	if look.Position != remediation.HalfWay || s.Before == nil { // what a failed undo left is nothing to go back to
 		s.Before = look.Snapshot
 	}
-	c.inc.LastHeld = ""
-	c.inc.Unstuck()
-	c.enter(remediation.Acting, 0)
-	err := c.tx.PutEffect(remediation.Effect{
-		Time: c.now, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.Attempt(),
+	c.Inc.LastHeld = ""
+	c.Inc.Unstuck()
+	c.Enter(remediation.Acting, 0)
+	err := c.Tx.PutEffect(remediation.Effect{
+		Time: c.Now, Service: c.Inc.Service, Action: s.Action, Target: s.Target, Incident: c.Inc.ID, Step: s.Attempt(),
 	})
 	if err != nil {
 		return err
 	}
-	if !c.inc.Intended {
-		c.inc.Intended = true
-		reaction := c.now.Sub(c.inc.Fired()).Seconds()
-		c.tx.OnCommit(func() { c.e.metrics.reaction.Observe(reaction) })
+	if !c.Inc.Intended {
+		c.Inc.Intended = true
+		reaction := c.Now.Sub(c.Inc.Fired()).Seconds()
+		c.Tx.OnCommit(func() { c.e.Metrics.Reaction.Observe(reaction) })
 	}
-	return c.audit(audit.KindIntent, actorEngine, s, detail)
-}
-
-// stepTimeouts are used where a step has none of its own. What loses data takes a
-// snapshot first, however long that takes.
-var stepTimeouts = map[alerts.Risk]time.Duration{
-	alerts.Reversible: 2 * time.Minute, alerts.Disruptive: 5 * time.Minute, alerts.Lossy: time.Hour,
+	return c.Audit(audit.KindIntent, remediation.ActorEngine, s, detail)
 }
 
 // act calls one method of a step's action with the step's own time limit, which
@@ -288,11 +280,11 @@ var stepTimeouts = map[alerts.Risk]time.Duration{
 func (e *Engine) act(ctx context.Context, b *plan.Plan, s *remediation.Step, do func(context.Context, remediation.Action) error) error {
 	limit := s.Timeout
 	if limit <= 0 {
-		limit = stepTimeouts[s.Risk]
+		limit = ledger.StepTimeouts[s.Risk]
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	return e.safely("the action of "+s.ID(), func() error {
+	return e.Safely("the action of "+s.ID(), func() error {
 		action, err := b.Bind(s)
 		if err != nil {
 			return err
@@ -304,7 +296,7 @@ func (e *Engine) act(ctx context.Context, b *plan.Plan, s *remediation.Step, do 
 // runStep carries an intent out: effect, outcome, verification. It is safe to
 // begin again at any point, which is what a restart does.
 func (e *Engine) runStep(ctx context.Context, b *plan.Plan, id, step string) error {
-	inc, s, err := e.read(ctx, id, step)
+	inc, s, err := e.Read(ctx, id, step)
 	if err != nil {
 		return err
 	}
@@ -325,8 +317,8 @@ func (e *Engine) applied(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		detail["after"] = after.Snapshot
 	}
 	err := e.record(ctx, b, inc.ID, func(c *change) error {
-		s := c.inc.Step(s.ID())
-		s.State, s.Finished = remediation.StepDone, &c.now
+		s := c.Inc.Step(s.ID())
+		s.State, s.Finished = remediation.StepDone, &c.Now
 		detail["outcome"], detail["target"] = string(remediation.StepDone), s.Target
 		return c.outcome(s, remediation.EffectDone, detail)
 	})
@@ -338,23 +330,23 @@ func (e *Engine) applied(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 
 // outcome writes a step's outcome for the audit log, the limits and the metrics.
 func (c *change) outcome(s *remediation.Step, eo remediation.EffectOutcome, detail map[string]any) error {
-	err := c.tx.PutEffect(remediation.Effect{
-		Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.Attempt(), Outcome: eo,
+	err := c.Tx.PutEffect(remediation.Effect{
+		Time: *s.Started, Service: c.Inc.Service, Action: s.Action, Target: s.Target, Incident: c.Inc.ID, Step: s.Attempt(), Outcome: eo,
 	})
 	if err != nil {
 		return err
 	}
-	c.inc.Ran = true
-	took := c.now.Sub(*s.Started).Seconds()
-	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
-	c.tx.OnCommit(func() { c.e.metrics.duration.WithLabelValues(s.Action).Observe(took) })
-	return c.audit(audit.KindOutcome, actorEngine, s, detail)
+	c.Inc.Ran = true
+	took := c.Now.Sub(*s.Started).Seconds()
+	c.Tx.OnCommit(c.e.Metrics.Steps.WithLabelValues(s.Action, string(s.State)).Inc)
+	c.Tx.OnCommit(func() { c.e.Metrics.Duration.WithLabelValues(s.Action).Observe(took) })
+	return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail)
 }
 
 // verify waits until the target is seen to work; the state stays acting until
 // then. What does not work is undone.
 func (e *Engine) verify(ctx context.Context, b *plan.Plan, id, step string) error {
-	inc, s, err := e.read(ctx, id, step)
+	inc, s, err := e.Read(ctx, id, step)
 	if err != nil {
 		return err
 	}
@@ -364,9 +356,9 @@ func (e *Engine) verify(ctx context.Context, b *plan.Plan, id, step string) erro
 		return e.undo(ctx, b, id, step, fmt.Errorf("verify: %w", err))
 	}
 	return e.record(ctx, b, id, func(c *change) error {
-		s := c.inc.Step(step)
+		s := c.Inc.Step(step)
 		s.Verified = true
-		if err := c.audit(audit.KindVerified, actorEngine, s, map[string]any{"target": s.Target}); err != nil {
+		if err := c.Audit(audit.KindVerified, remediation.ActorEngine, s, map[string]any{"target": s.Target}); err != nil {
 			return err
 		}
 		c.startSettling()
@@ -377,15 +369,15 @@ func (e *Engine) verify(ctx context.Context, b *plan.Plan, id, step string) erro
 // undo puts back what a failed step found, with an intent and an outcome of
 // its own.
 func (e *Engine) undo(ctx context.Context, b *plan.Plan, id, step string, cause error) error {
-	inc, s, err := e.read(ctx, id, step)
+	inc, s, err := e.Read(ctx, id, step)
 	if err != nil {
 		return err
 	}
 	if !s.Undoing {
 		err := e.record(ctx, b, id, func(c *change) error {
-			s := c.inc.Step(step)
+			s := c.Inc.Step(step)
 			s.Undoing, s.State, s.Error = true, remediation.StepIntent, cause.Error()
-			return c.audit(audit.KindIntent, actorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
+			return c.Audit(audit.KindIntent, remediation.ActorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
 		})
 		if err != nil {
 			return err
@@ -394,9 +386,9 @@ func (e *Engine) undo(ctx context.Context, b *plan.Plan, id, step string, cause 
 	op := inc.Operation(s)
 	undoErr := e.act(ctx, b, s, func(ctx context.Context, a remediation.Action) error { return a.Undo(ctx, op, s.Before) })
 	return e.record(ctx, b, id, func(c *change) error {
-		s := c.inc.Step(step)
+		s := c.Inc.Step(step)
 		detail := map[string]any{"undo": true, "error": s.Error, "target": s.Target}
-		s.State, s.Finished = remediation.StepUndone, &c.now
+		s.State, s.Finished = remediation.StepUndone, &c.Now
 		if undoErr != nil {
 			s.State = remediation.StepFailed
 			detail["undo_error"] = undoErr.Error()
@@ -412,20 +404,20 @@ func (e *Engine) undo(ctx context.Context, b *plan.Plan, id, step string, cause 
 // afterFailure hands a failed step to a human, or, where the plan says so,
 // lets the next one run if the breach is seen to go on.
 func (c *change) afterFailure(s *remediation.Step) error {
-	c.inc.ResetPolls()
+	c.Inc.ResetPolls()
 	s.Undoing = false
-	if s.OnFailure == alerts.OnFailureNext && s.State == remediation.StepUndone && c.inc.Next() != nil && c.inc.Unhandled() == nil {
-		c.enter(remediation.Confirming, c.b.Poll())
+	if s.OnFailure == alerts.OnFailureNext && s.State == remediation.StepUndone && c.Inc.Next() != nil && c.Inc.Unhandled() == nil {
+		c.Enter(remediation.Confirming, c.Plan.Poll())
 		return nil
 	}
 	why := fmt.Sprintf("%s failed and was undone: %s", s.ID(), s.Error)
 	if s.State == remediation.StepFailed {
 		why = fmt.Sprintf("%s failed and could not be undone: %s", s.ID(), s.Error)
 	}
-	if err := c.hold(nil, gateResult{reason: remediation.HoldStepFailed, why: why + "; claim and release the incident to try again"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; claim and release the incident to try again"}, map[string]any{}); err != nil {
 		return err
 	}
-	return c.page(string(remediation.HoldStepFailed), why)
+	return c.Page(string(remediation.HoldStepFailed), why)
 }
 
 // resume goes on with a step that was cut off: by a crash, or by a stop.
@@ -450,9 +442,9 @@ func (e *Engine) resolveDoubt(ctx context.Context, b *plan.Plan, inc *remediatio
 		return e.undo(ctx, b, inc.ID, s.ID(), cause)
 	}
 	err = e.record(ctx, b, inc.ID, func(c *change) error {
-		s := c.inc.Step(s.ID())
-		c.inc.Reason, c.inc.Why, c.inc.Paged = "", "", nil
-		err := c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{
+		s := c.Inc.Step(s.ID())
+		c.Inc.Reason, c.Inc.Why, c.Inc.Paged = "", "", nil
+		err := c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{
 			"why": cause.Error(), "seen": string(look.Position), "target": s.Target, "after": look.Snapshot,
 		})
 		if err != nil || look.Position != remediation.Untouched {
@@ -461,11 +453,11 @@ func (e *Engine) resolveDoubt(ctx context.Context, b *plan.Plan, inc *remediatio
 		s.Doubts++
 		// Nothing happened: the step is pending again, behind all its gates.
 		s.State, s.Error = remediation.StepPending, ""
-		err = c.tx.PutEffect(remediation.Effect{
-			Time: *s.Started, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.Attempt(), Outcome: remediation.EffectUntouched,
+		err = c.Tx.PutEffect(remediation.Effect{
+			Time: *s.Started, Service: c.Inc.Service, Action: s.Action, Target: s.Target, Incident: c.Inc.ID, Step: s.Attempt(), Outcome: remediation.EffectUntouched,
 		})
 		s.Started = nil
-		c.enter(remediation.Confirming, 0)
+		c.Enter(remediation.Confirming, 0)
 		return err
 	})
 	if err != nil {
@@ -489,36 +481,20 @@ func (e *Engine) resolveDoubt(ctx context.Context, b *plan.Plan, inc *remediatio
 // so once; the next look comes after S.
 func (e *Engine) stayInDoubt(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step, cause, err error) error {
 	return e.record(ctx, b, inc.ID, func(c *change) error {
-		again := c.inc.Reason == remediation.HoldTarget
-		c.inc.State, c.inc.Reason, c.inc.Why = remediation.Acting, remediation.HoldTarget, err.Error()
-		c.inc.Wake = c.now.Add(c.b.Poll())
+		again := c.Inc.Reason == remediation.HoldTarget
+		c.Inc.State, c.Inc.Reason, c.Inc.Why = remediation.Acting, remediation.HoldTarget, err.Error()
+		c.Inc.Wake = c.Now.Add(c.Plan.Poll())
 		if again {
 			return nil
 		}
-		s := c.inc.Step(s.ID())
-		c.tx.OnCommit(e.metrics.holds.WithLabelValues(string(remediation.HoldTarget)).Inc)
-		err := c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{
+		s := c.Inc.Step(s.ID())
+		c.Tx.OnCommit(e.Metrics.Holds.WithLabelValues(string(remediation.HoldTarget)).Inc)
+		err := c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{
 			"why": cause.Error(), "reason": string(remediation.HoldTarget), "error": err.Error(), "target": s.Target,
 		})
 		if err != nil {
 			return err
 		}
-		return c.page(string(remediation.HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be looked at", s.ID()))
+		return c.Page(string(remediation.HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be looked at", s.ID()))
 	})
-}
-
-// read returns an incident and one of its steps as they are now, even while
-// the process is being stopped.
-func (e *Engine) read(ctx context.Context, id, step string) (inc *remediation.Incident, s *remediation.Step, err error) {
-	err = e.store.View(context.WithoutCancel(ctx), func(tx remediation.Tx) (err error) {
-		inc, err = tx.Incident(id)
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	if s = inc.Step(step); s == nil {
-		return nil, nil, fmt.Errorf("incident %s has no step %s", id, step)
-	}
-	return inc, s, nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/ledger"
 )
 
 // lookAheadEvery is the distance of two looks at targets that no incident asks for.
@@ -16,7 +17,7 @@ const lookAheadEvery = time.Minute
 func (e *Engine) lookAhead(ctx context.Context) error {
 	said := map[string]string{} // by target, what was logged last
 	for ctx.Err() == nil {
-		for _, b := range e.allBooks() {
+		for _, b := range e.Plans() {
 			for _, p := range b.Plans {
 				for i, s := range p.Steps {
 					step := remediation.Step{Number: i + 1, Action: s.Action, Plan: p.Name, PlanIndex: i}
@@ -25,8 +26,8 @@ func (e *Engine) lookAhead(ctx context.Context) error {
 						continue // not built: the incident that comes to it says so
 					}
 					problem := ""
-					lctx, cancel := context.WithTimeout(ctx, lookTimeout)
-					err = e.safely("the look at the target of "+s.Action, func() error {
+					lctx, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
+					err = e.Safely("the look at the target of "+s.Action, func() error {
 						_, err := action.Look(lctx, "ahead")
 						return err
 					})
@@ -39,14 +40,14 @@ func (e *Engine) lookAhead(ctx context.Context) error {
 						continue
 					}
 					if said[target] = problem; problem == "" {
-						e.log.Info("a target can be acted on again", "service", b.Service, "target", target)
+						e.Log.Info("a target can be acted on again", "service", b.Service, "target", target)
 						continue
 					}
-					e.log.Warn("a target could not be acted on now", "service", b.Service, "target", target, "err", problem)
+					e.Log.Warn("a target could not be acted on now", "service", b.Service, "target", target, "err", problem)
 				}
 			}
 		}
-		pause(ctx, lookAheadEvery)
+		ledger.Pause(ctx, lookAheadEvery)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 )
 
 // verifyEvery is how often the audit log is verified while backout runs.
@@ -17,7 +18,7 @@ const verifyEvery = 24 * time.Hour
 // *audit.BrokenChainError says where it is broken.
 func (e *Engine) VerifyAudit(ctx context.Context) (seq int64, hash string, err error) {
 	seq, hash, err = audit.Verify(func(f audit.Filter) (page []audit.Entry, err error) {
-		err = e.store.View(ctx, func(tx remediation.Tx) (err error) { // a View for each page: a long one keeps the store from reusing its log
+		err = e.Store.View(ctx, func(tx remediation.Tx) (err error) { // a View for each page: a long one keeps the store from reusing its log
 			page, err = tx.Entries(f)
 			return err
 		})
@@ -47,11 +48,11 @@ func (e *Engine) verifyAlways(ctx context.Context) error {
 		seq, hash, err := e.VerifyAudit(ctx)
 		switch {
 		case err == nil:
-			e.log.Info("audit log verified", "head", fmt.Sprintf("%d:%s", seq, hash))
+			e.Log.Info("audit log verified", "head", fmt.Sprintf("%d:%s", seq, hash))
 		case ctx.Err() == nil:
-			e.log.Error("audit log is broken or cannot be verified", "verified_to", seq, "err", err)
+			e.Log.Error("audit log is broken or cannot be verified", "verified_to", seq, "err", err)
 		}
-		pause(ctx, verifyEvery)
+		ledger.Pause(ctx, verifyEvery)
 	}
 	return nil
 }

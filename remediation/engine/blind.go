@@ -79,7 +79,7 @@ func (s *sight) lost(patience time.Duration) (since time.Time, back bool, why er
 // samples.
 func (e *Engine) lookOut(ctx context.Context) error {
 	every := time.Duration(0)
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		if s := time.Duration(b.ScrapeInterval); every == 0 || s < every {
 			every = s
 		}
@@ -94,7 +94,7 @@ func (e *Engine) lookOut(ctx context.Context) error {
 // written down, and returns the beat as it now is and the words for the audit log;
 // detail is nil where nothing has changed.
 func (e *Engine) sees(beat remediation.Beat) (changed remediation.Beat, detail map[string]any) {
-	b := e.bookOf(beat.Service)
+	b := e.PlanOf(beat.Service)
 	if b == nil {
 		return beat, nil
 	}
@@ -109,7 +109,7 @@ func (e *Engine) sees(beat remediation.Beat) (changed remediation.Beat, detail m
 		}
 	case !beat.Away.IsZero() && back:
 		detail = map[string]any{"blind": false, "what": remediation.BlindPrometheus, "why": fmt.Sprintf(
-			"Prometheus answers again, after %s", e.now().Sub(beat.Away).Round(time.Second))}
+			"Prometheus answers again, after %s", e.Now().Sub(beat.Away).Round(time.Second))}
 		beat.Away = time.Time{}
 	}
 	return beat, detail

@@ -9,6 +9,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -24,7 +25,7 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb view.Verb, 
 		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "%q is nothing that can be done to an incident", verb)
 	}
 	var answer view.IncidentView
-	err := e.store.Update(ctx, func(tx remediation.Tx) error {
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		inc, err := tx.Incident(id)
 		if errors.Is(err, remediation.ErrNotFound) {
 			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
@@ -32,8 +33,8 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb view.Verb, 
 		if err != nil {
 			return err
 		}
-		b, err := e.bookFor(ctx, inc)
-		if cause := (*unreadableError)(nil); errors.As(err, &cause) {
+		b, err := e.PlanFor(ctx, inc)
+		if cause := (*ledger.UnreadableError)(nil); errors.As(err, &cause) {
 			if verb != view.Claim && verb != view.Close {
 				return remediation.Refuse(remediation.Conflict, "incident %s: %v; claim and close it", id, cause)
 			}
@@ -45,7 +46,7 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb view.Verb, 
 		if inc.State == remediation.Closed {
 			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
 		}
-		c := e.on(tx, b, inc, e.now())
+		c := e.on(tx, b, inc, e.Now())
 		if err := do(c, step, actor, reason); err != nil {
 			return err
 		}
@@ -58,7 +59,7 @@ func (e *Engine) ChangeIncident(ctx context.Context, id string, verb view.Verb, 
 	if err != nil {
 		return view.IncidentView{}, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	return answer, nil
 }
 
@@ -74,12 +75,12 @@ var verbs = map[view.Verb]func(c *change, step, actor, reason string) error{
 // asked returns the step whose approval the incident waits for: an answer that
 // comes after it has left that wait is void.
 func (c *change) asked(step string) (*remediation.Step, error) {
-	s := c.inc.Step(step)
+	s := c.Inc.Step(step)
 	if s == nil {
-		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.inc.ID, step)
+		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step)
 	}
-	if c.inc.State != remediation.Waiting || c.inc.Reason != remediation.HoldApproval || c.inc.Next() != s || s.ApprovalPlan != c.inc.PlanHash() {
-		return nil, remediation.Refuse(remediation.Conflict, "incident %s does not wait for an approval of %s: it is %s", c.inc.ID, step, c.inc.Describe())
+	if c.Inc.State != remediation.Waiting || c.Inc.Reason != remediation.HoldApproval || c.Inc.Next() != s || s.ApprovalPlan != c.Inc.PlanHash() {
+		return nil, remediation.Refuse(remediation.Conflict, "incident %s does not wait for an approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe())
 	}
 	return s, nil
 }
@@ -89,12 +90,12 @@ func (c *change) approveStep(step, actor, reason string) error {
 	if err != nil {
 		return err
 	}
-	if c.inc.Until != nil && !c.inc.Until.After(c.now) {
-		return remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, c.inc.Until.UTC().Format(time.RFC3339))
+	if c.Inc.Until != nil && !c.Inc.Until.After(c.Now) {
+		return remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, c.Inc.Until.UTC().Format(time.RFC3339))
 	}
 	s.Approved = actor
-	c.inc.Wake = c.now
-	return c.audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
+	c.Inc.Wake = c.Now
+	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
 }
 
 func (c *change) denyStep(step, actor, reason string) error {
@@ -106,45 +107,45 @@ func (c *change) denyStep(step, actor, reason string) error {
 }
 
 func (c *change) claimIncident(_, actor, reason string) error {
-	if c.inc.ClaimedBy != "" {
-		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s", c.inc.ID, c.inc.ClaimedBy)
+	if c.Inc.ClaimedBy != "" {
+		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s", c.Inc.ID, c.Inc.ClaimedBy)
 	}
-	c.inc.ClaimedBy = actor
-	return c.audit(audit.KindClaimed, actor, nil, map[string]any{"reason": reason})
+	c.Inc.ClaimedBy = actor
+	return c.Audit(audit.KindClaimed, actor, nil, map[string]any{"reason": reason})
 }
 
 // releaseIncident gives a claimed incident back to automation; what failed may
 // be tried again, and a row of failures is over.
 func (c *change) releaseIncident(_, actor, reason string) error {
-	if c.inc.ClaimedBy == "" {
-		return remediation.Refuse(remediation.Conflict, "incident %s is not claimed", c.inc.ID)
+	if c.Inc.ClaimedBy == "" {
+		return remediation.Refuse(remediation.Conflict, "incident %s is not claimed", c.Inc.ID)
 	}
-	c.inc.ClaimedBy = ""
-	c.inc.VoidApprovals()
-	if err := c.audit(audit.KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
+	c.Inc.ClaimedBy = ""
+	c.Inc.VoidApprovals()
+	if err := c.Audit(audit.KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
 		return err
 	}
-	err := c.tx.PutEffect(remediation.Effect{
-		Time: c.now, Service: c.inc.Service, Incident: c.inc.ID, Step: "release@" + c.now.UTC().Format(time.RFC3339Nano), Outcome: remediation.EffectReleased,
+	err := c.Tx.PutEffect(remediation.Effect{
+		Time: c.Now, Service: c.Inc.Service, Incident: c.Inc.ID, Step: "release@" + c.Now.UTC().Format(time.RFC3339Nano), Outcome: remediation.EffectReleased,
 	})
 	if err != nil {
 		return err
 	}
-	for i := range c.inc.Steps {
-		if s := &c.inc.Steps[i]; s.State == remediation.StepFailed || s.State == remediation.StepUndone || s.State == remediation.StepInDoubt {
+	for i := range c.Inc.Steps {
+		if s := &c.Inc.Steps[i]; s.State == remediation.StepFailed || s.State == remediation.StepUndone || s.State == remediation.StepInDoubt {
 			s.State, s.Error, s.Verified, s.Doubts = remediation.StepPending, "", false, 0
 		}
 	}
-	c.inc.LastHeld = ""
-	c.inc.Unstuck()
-	switch c.inc.State {
+	c.Inc.LastHeld = ""
+	c.Inc.Unstuck()
+	switch c.Inc.State {
 	case remediation.Waiting:
-		c.inc.ResetPolls()
-		c.enter(remediation.Confirming, 0)
+		c.Inc.ResetPolls()
+		c.Enter(remediation.Confirming, 0)
 	case remediation.Exhausted:
-		if c.inc.Next() != nil {
-			c.inc.ResetPolls()
-			c.enter(remediation.Confirming, 0)
+		if c.Inc.Next() != nil {
+			c.Inc.ResetPolls()
+			c.Enter(remediation.Confirming, 0)
 		}
 	}
 	return nil
@@ -153,22 +154,22 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 // closeByHand ends an incident for a human, who then also answers for a step in
 // doubt whose target cannot be looked at.
 func (c *change) closeByHand(_, actor, reason string) error {
-	if s := c.inc.Running(); s != nil && s.State == remediation.StepIntent && c.inc.Reason == remediation.HoldTarget {
-		s.State, s.Finished = remediation.StepInDoubt, &c.now
+	if s := c.Inc.Running(); s != nil && s.State == remediation.StepIntent && c.Inc.Reason == remediation.HoldTarget {
+		s.State, s.Finished = remediation.StepInDoubt, &c.Now
 		err := c.outcome(s, remediation.EffectFailed, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
 		if err != nil {
 			return err
 		}
 	}
-	if s := c.inc.Running(); s != nil {
-		return remediation.Refuse(remediation.Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.inc.ID, s.ID())
+	if s := c.Inc.Running(); s != nil {
+		return remediation.Refuse(remediation.Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.Inc.ID, s.ID())
 	}
 	raised, err := c.raised()
 	if err != nil {
 		return err
 	}
-	measured := slices.ContainsFunc(c.inc.Triggers, func(t remediation.TriggerState) bool { return t.Signal == "" })
-	c.inc.ByHand = raised != nil || measured && (c.inc.State != remediation.Recovered || c.inc.Breaching(1) != nil)
+	measured := slices.ContainsFunc(c.Inc.Triggers, func(t remediation.TriggerState) bool { return t.Signal == "" })
+	c.Inc.ByHand = raised != nil || measured && (c.Inc.State != remediation.Recovered || c.Inc.Breaching(1) != nil)
 	if err := c.dismiss(); err != nil {
 		return err
 	}
@@ -177,7 +178,7 @@ func (c *change) closeByHand(_, actor, reason string) error {
 
 // Freezes returns the freezes in force.
 func (e *Engine) Freezes(ctx context.Context) (out []remediation.Freeze, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		out, err = e.freezes(tx)
 		return err
 	})
@@ -191,7 +192,7 @@ func (e *Engine) freezes(tx remediation.Tx) ([]remediation.Freeze, error) {
 	}
 	out := []remediation.Freeze{}
 	for _, f := range all {
-		if !f.RanOut(e.now()) {
+		if !f.RanOut(e.Now()) {
 			out = append(out, f)
 		}
 	}
@@ -206,12 +207,12 @@ func (e *Engine) PutFreeze(ctx context.Context, f remediation.Freeze) (remediati
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "scope %q: write all or promotions", f.Scope)
 	case f.Reason == "":
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
-	case f.RanOut(e.now()):
+	case f.RanOut(e.Now()):
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", f.Until.UTC().Format(time.RFC3339))
-	case f.Service != "" && e.bookOf(f.Service) == nil:
+	case f.Service != "" && e.PlanOf(f.Service) == nil:
 		return remediation.Freeze{}, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
 	}
-	f.Since = e.now().UTC()
+	f.Since = e.Now().UTC()
 	detail := map[string]any{"scope": f.Scope, "reason": f.Reason}
 	if f.Until != nil {
 		u := f.Until.UTC()
@@ -219,7 +220,7 @@ func (e *Engine) PutFreeze(ctx context.Context, f remediation.Freeze) (remediati
 		detail["until"] = u.Format(time.RFC3339)
 	}
 	inForce := f
-	err := e.store.Update(ctx, func(tx remediation.Tx) error {
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		inForce = f
 		all, err := e.freezes(tx)
 		if err != nil {
@@ -234,12 +235,12 @@ func (e *Engine) PutFreeze(ctx context.Context, f remediation.Freeze) (remediati
 		if err := tx.PutFreeze(inForce); err != nil {
 			return err
 		}
-		return e.append(tx, audit.Entry{Kind: audit.KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
+		return e.Append(tx, audit.Entry{Kind: audit.KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
 	})
 	if err != nil {
 		return remediation.Freeze{}, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	return inForce, nil
 }
 
@@ -249,7 +250,7 @@ func (e *Engine) Thaw(ctx context.Context, service, actor, reason string) (left 
 	if reason == "" {
 		return nil, remediation.Refuse(remediation.Invalid, "a reason is required")
 	}
-	err = e.store.Update(ctx, func(tx remediation.Tx) error {
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
 		all, err := e.freezes(tx)
 		if err != nil {
 			return err
@@ -273,7 +274,7 @@ func (e *Engine) Thaw(ctx context.Context, service, actor, reason string) (left 
 	if err != nil {
 		return nil, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	return left, nil
 }
 
@@ -290,12 +291,12 @@ func (e *Engine) thaw(tx remediation.Tx, f remediation.Freeze, actor, reason str
 		if inc.State != remediation.Waiting || inc.Reason != remediation.HoldFrozen {
 			continue
 		}
-		inc.Wake = e.now()
+		inc.Wake = e.Now()
 		if err := tx.PutIncident(inc); err != nil {
 			return err
 		}
 	}
-	return e.append(tx, audit.Entry{Kind: audit.KindThawed, Actor: actor, Service: f.Service, Detail: map[string]any{"scope": f.Scope, "reason": reason}})
+	return e.Append(tx, audit.Entry{Kind: audit.KindThawed, Actor: actor, Service: f.Service, Detail: map[string]any{"scope": f.Scope, "reason": reason}})
 }
 
 func orEvery(service string) string {

@@ -63,12 +63,12 @@ func (c *clock) paid(d time.Duration) {
 // meetClock compares the clock with the audit log's end before the engine's first
 // entry: while backout was down, only a step back shows.
 func (e *Engine) meetClock(ctx context.Context) error {
-	err := e.store.View(ctx, func(tx remediation.Tx) error {
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
 		last, err := tx.Entries(audit.Filter{Newest: true, Limit: 1})
 		if err != nil || len(last) == 0 {
 			return err
 		}
-		if ahead := last[0].Time.Sub(e.now()); ahead >= clockStep {
+		if ahead := last[0].Time.Sub(e.Now()); ahead >= clockStep {
 			e.clock.owed = -ahead
 		}
 		return nil
@@ -83,7 +83,7 @@ func (e *Engine) meetClock(ctx context.Context) error {
 // by. Without that, an incident would rest for as long as the clock was set back,
 // or count the time that it was set forward as time that went by.
 func (e *Engine) followClock(ctx context.Context) error {
-	step := e.clock.look(e.now(), e.steady)
+	step := e.clock.look(e.Now(), e.steady)
 	if step == 0 {
 		return nil
 	}
@@ -91,11 +91,11 @@ func (e *Engine) followClock(ctx context.Context) error {
 	if step < 0 {
 		words = fmt.Sprintf("the clock was set back by %s", -step.Round(time.Millisecond))
 	}
-	err := e.store.Update(ctx, func(tx remediation.Tx) error {
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		if err := e.shift(tx, step); err != nil {
 			return err
 		}
-		return e.append(tx, audit.Entry{Kind: audit.KindNotified, Actor: actorEngine, Detail: map[string]any{
+		return e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Detail: map[string]any{
 			"what": words, "why": "what is under way goes on as if it had not been: its times are moved",
 		}})
 	})
@@ -103,7 +103,7 @@ func (e *Engine) followClock(ctx context.Context) error {
 		return fmt.Errorf("%s: move what is under way: %w", words, err)
 	}
 	e.clock.paid(step)
-	e.log.Warn("the clock was set", "by", step.String())
+	e.Log.Warn("the clock was set", "by", step.String())
 	return nil
 }
 
@@ -113,7 +113,7 @@ const effectsKept = 7 * 24 * time.Hour
 
 // shift moves every moment from which a duration is counted.
 func (e *Engine) shift(tx remediation.Tx, d time.Duration) error {
-	now := e.now()
+	now := e.Now()
 	move := func(t *time.Time) {
 		if t != nil && !t.IsZero() {
 			*t = t.Add(d)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -24,9 +25,9 @@ func (e *Engine) confirm(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	if err != nil {
 		return err
 	}
-	if warm.After(e.now()) {
+	if warm.After(e.Now()) {
 		return e.change(ctx, b, inc, func(c *change) error {
-			c.inc.Wake = warm
+			c.Inc.Wake = warm
 			return nil
 		})
 	}
@@ -35,7 +36,7 @@ func (e *Engine) confirm(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	}
 	early := e.askEarly(ctx, b, inc)
 	defer early.wait()
-	values, err := e.readValues(ctx, b, inc)
+	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
 	}
@@ -46,8 +47,8 @@ func (e *Engine) confirm(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 // values to mean something: a recreated container is slow at first.
 func (e *Engine) warmUntil(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (until time.Time, err error) {
 	warmup := time.Duration(b.Warmup)
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		effects, err := tx.Effects(inc.Service, e.now().Add(-warmup-longestStep))
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		effects, err := tx.Effects(inc.Service, e.Now().Add(-warmup-longestStep))
 		for _, ef := range effects {
 			if !ef.Counts() {
 				continue
@@ -92,77 +93,77 @@ func endOf(tx remediation.Tx, ef remediation.Effect) (time.Time, error) {
 
 // confirmValues decides by the triggers' own values; q holds what is known
 // beside them.
-func (e *Engine) confirmValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence, q question) error {
-	if t := ev.beyond(inc); t != nil {
+func (e *Engine) confirmValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, q question) error {
+	if t := ev.Beyond(inc); t != nil {
 		q.Confirmed = true
 		return e.tryStep(ctx, b, inc, ev, t, q)
 	}
-	err := ev.failed()
-	if err != nil && errors.Is(err, remediation.ErrNoAnswer) && len(ev.over) < len(ev.values) {
+	err := ev.Failed()
+	if err != nil && errors.Is(err, remediation.ErrNoAnswer) && len(ev.Over) < len(ev.Values) {
 		q.Unanswered = err.Error()
 		return e.tryStep(ctx, b, inc, ev, nil, q)
 	}
-	silent := ev.silent(inc)
+	silent := ev.Silent(inc)
 	if len(silent) > 0 && q.poll == nil {
-		poll := e.pollRecovery(ctx, b, inc)
+		poll := e.PollRecovery(ctx, b, inc)
 		q.poll = &poll
 	}
 	unknown := ""
 	for _, t := range silent {
-		if v := q.poll.verdict(t); v != remediation.Quiet && v != remediation.Stopped {
-			unknown = cmp.Or(q.poll.unknown(inc), fmt.Sprintf("trigger %s has no value", t.Trigger))
+		if v := q.poll.Verdict(t); v != remediation.Quiet && v != remediation.Stopped {
+			unknown = cmp.Or(q.poll.Unknown(inc), fmt.Sprintf("trigger %s has no value", t.Trigger))
 			break
 		}
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		if q.poll != nil {
-			q.poll.count(c.inc)
+			q.poll.Count(c.Inc)
 		}
-		ev.note(c.inc)
+		ev.Note(c.Inc)
 		switch {
-		case err != nil || !c.inc.Calm():
-			c.inc.FalseSince = nil
-		case c.inc.FalseSince == nil:
-			c.inc.FalseSince = &c.now
+		case err != nil || !c.Inc.Calm():
+			c.Inc.FalseSince = nil
+		case c.Inc.FalseSince == nil:
+			c.Inc.FalseSince = &c.Now
 		}
-		active, _, aerr := c.tx.ActiveAlerts(c.inc.ID)
+		active, _, aerr := c.Tx.ActiveAlerts(c.Inc.ID)
 		switch {
 		case aerr != nil:
 			return aerr
 		case err != nil:
-			return c.hold(nil, gateResult{reason: remediation.HoldUnconfirmed, why: err.Error()}, ev.all(c.inc, map[string]any{}))
+			return c.hold(nil, gate.Result{Reason: remediation.HoldUnconfirmed, Why: err.Error()}, ev.All(c.Inc, map[string]any{}))
 		case unknown != "":
-			return c.hold(nil, gateResult{reason: remediation.HoldNoData, why: unknown}, ev.all(c.inc, map[string]any{}))
+			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: unknown}, ev.All(c.Inc, map[string]any{}))
 		case active == 0:
-			return c.close(actorEngine, ev.all(c.inc, map[string]any{
+			return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{
 				"reason": "unconfirmed", "why": "no trigger is beyond its threshold and no alert is active",
 			}))
-		case ev.empty():
-			return c.hold(nil, gateResult{reason: remediation.HoldNoData, why: "the triggers' expressions have no value, and an alert is active"}, ev.all(c.inc, map[string]any{}))
+		case ev.Empty():
+			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: "the triggers' expressions have no value, and an alert is active"}, ev.All(c.Inc, map[string]any{}))
 		}
 		why := "no trigger is beyond its threshold, and an alert is active"
-		for _, over := range ev.over {
+		for _, over := range ev.Over {
 			why = over
 		}
-		return c.hold(nil, gateResult{reason: remediation.HoldUnconfirmed, why: why}, ev.all(c.inc, map[string]any{}))
+		return c.hold(nil, gate.Result{Reason: remediation.HoldUnconfirmed, Why: why}, ev.All(c.Inc, map[string]any{}))
 	})
 }
 
 func (e *Engine) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.pollRecovery(ctx, b, inc)
-	ev.count(inc)
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Count(inc)
 	if t := inc.Breaching(remediation.Certain); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev})
+		return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.count(c.inc)
+		ev.Count(c.Inc)
 		switch {
-		case c.inc.Calm() && c.inc.FailedRestore() == nil:
+		case c.Inc.Calm() && c.Inc.FailedRestore() == nil:
 			return c.recover(ev)
-		case ev.unknown(c.inc) != "" && c.inc.Breaching(1) == nil:
-			return c.hold(nil, gateResult{reason: remediation.HoldNoData, why: ev.unknown(c.inc)}, ev.all(c.inc, map[string]any{}))
+		case ev.Unknown(c.Inc) != "" && c.Inc.Breaching(1) == nil:
+			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: ev.Unknown(c.Inc)}, ev.All(c.Inc, map[string]any{}))
 		}
-		c.inc.Wake = c.now.Add(b.Poll())
+		c.Inc.Wake = c.Now.Add(b.Poll())
 		return c.pageIfStuck("the polls say neither that the breach goes on nor that it has ended")
 	})
 }
@@ -180,17 +181,17 @@ func (e *Engine) wait(ctx context.Context, b *plan.Plan, inc *remediation.Incide
 		return e.waitUnconfirmed(ctx, b, inc)
 	}
 	// Nothing has run and the breach was confirmed once.
-	ev := e.pollRecovery(ctx, b, inc)
-	ev.count(inc)
-	values, err := e.readValues(ctx, b, inc)
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Count(inc)
+	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
 	}
-	t := values.beyond(inc)
-	if inc.Calm() && t == nil && values.failed() == nil {
+	t := values.Beyond(inc)
+	if inc.Calm() && t == nil && values.Failed() == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
-			ev.count(c.inc)
-			return c.close(actorEngine, ev.all(c.inc, map[string]any{"reason": "ended", "why": "the breach ended before a step had run"}))
+			ev.Count(c.Inc)
+			return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{"reason": "ended", "why": "the breach ended before a step had run"}))
 		})
 	}
 	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
@@ -206,13 +207,13 @@ func (e *Engine) wait(ctx context.Context, b *plan.Plan, inc *remediation.Incide
 		return err
 	case t == nil && !open:
 		return e.keepWaiting(ctx, b, inc, ev)
-	case t != nil && (!open || e.now().Sub(inc.Since) <= waitFresh):
+	case t != nil && (!open || e.Now().Sub(inc.Since) <= waitFresh):
 		// Read just now; where a gate is closed, this says which one.
-		return e.tryStep(ctx, b, inc, values, t, question{Question: Question{Confirmed: true}, poll: &ev})
+		return e.tryStep(ctx, b, inc, values, t, question{Input: gate.Input{Confirmed: true}, poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.count(c.inc)
-		c.enter(remediation.Confirming, 0)
+		ev.Count(c.Inc)
+		c.Enter(remediation.Confirming, 0)
 		return nil
 	})
 }
@@ -221,21 +222,21 @@ func (e *Engine) wait(ctx context.Context, b *plan.Plan, inc *remediation.Incide
 // condition turns out true, with the last alert, or, for an alert whose
 // resolved never comes, once nothing has been true for close_after.
 func (e *Engine) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.pollRecovery(ctx, b, inc)
-	ev.count(inc)
-	values, err := e.readValues(ctx, b, inc)
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Count(inc)
+	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
 	}
-	if !inc.Calm() || values.beyond(inc) != nil || values.failed() != nil {
+	if !inc.Calm() || values.Beyond(inc) != nil || values.Failed() != nil {
 		return e.confirmValues(ctx, b, inc, values, question{poll: &ev})
 	}
-	if inc.FalseSince == nil || e.now().Sub(*inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
+	if inc.FalseSince == nil || e.Now().Sub(*inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
 		return e.confirmValues(ctx, b, inc, values, question{poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.count(c.inc)
-		return c.close(actorEngine, values.all(c.inc, map[string]any{
+		ev.Count(c.Inc)
+		return c.close(remediation.ActorEngine, values.All(c.Inc, map[string]any{
 			"reason": "ended", "why": fmt.Sprintf("never confirmed, and nothing was true for %s", b.Limits.CloseAfter),
 		}))
 	})
@@ -244,11 +245,11 @@ func (e *Engine) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *remedia
 // waitAfterStep is wait once a step has run: only a recovery value that goes on
 // breaching lets the next one run.
 func (e *Engine) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.pollRecovery(ctx, b, inc)
-	ev.count(inc)
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Count(inc)
 	if inc.Calm() && inc.FailedRestore() == nil { // what is half restored is a human's
 		return e.change(ctx, b, inc, func(c *change) error {
-			ev.count(c.inc)
+			ev.Count(c.Inc)
 			return c.recover(ev)
 		})
 	}
@@ -260,35 +261,35 @@ func (e *Engine) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remediati
 		return e.keepWaiting(ctx, b, inc, ev)
 	}
 	// Three breaching polls are a confirmation, however long the wait was.
-	return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev})
+	return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev})
 }
 
 // gatesOpen tells whether the next step would pass all gates, were it confirmed.
 func (e *Engine) gatesOpen(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (open bool, err error) {
-	by, _, err := e.silenced(ctx, inc)
+	by, _, err := e.Silenced(ctx, inc)
 	if err != nil {
 		return false, err
 	}
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		s := inc.Next()
 		if s == nil {
 			open = true
 			return nil
 		}
-		c := e.on(tx, b, inc, e.now())
-		_, closed, err := c.gates(Question{Step: s, Confirmed: true, SilencedBy: by})
+		c := e.on(tx, b, inc, e.Now())
+		_, closed, err := c.Gates(gate.Input{Step: s, Confirmed: true, SilencedBy: by})
 		open = closed == nil
 		return err
 	})
 	return open, err
 }
 
-func (e *Engine) keepWaiting(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev evidence) error {
+func (e *Engine) keepWaiting(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples) error {
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.count(c.inc)
-		c.inc.Wake = c.now.Add(b.Poll())
-		why := c.inc.Why
-		if unknown := ev.unknown(c.inc); unknown != "" {
+		ev.Count(c.Inc)
+		c.Inc.Wake = c.Now.Add(b.Poll())
+		why := c.Inc.Why
+		if unknown := ev.Unknown(c.Inc); unknown != "" {
 			why = unknown
 		}
 		return c.pageIfStuck(why)
@@ -298,7 +299,7 @@ func (e *Engine) keepWaiting(ctx context.Context, b *plan.Plan, inc *remediation
 // lapse ends an approval that nobody gave: no answer is a no.
 func (e *Engine) lapse(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (bool, error) {
 	s := inc.Next()
-	if inc.Reason != remediation.HoldApproval || s == nil || inc.Until == nil || inc.Until.After(e.now()) ||
+	if inc.Reason != remediation.HoldApproval || s == nil || inc.Until == nil || inc.Until.After(e.Now()) ||
 		s.ApprovalAsked == nil || s.ApprovalPlan != inc.PlanHash() {
 		return false, nil
 	}
@@ -307,60 +308,60 @@ func (e *Engine) lapse(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 		if s.Approved != "" {
 			why = fmt.Sprintf("approved by %s, and could not run within %s", s.Approved, s.Approve)
 		}
-		return c.deny(c.inc.Next(), actorEngine, why)
+		return c.deny(c.Inc.Next(), remediation.ActorEngine, why)
 	})
 }
 
 // deny skips a step; without another one the plan is at its end.
 func (c *change) deny(s *remediation.Step, actor, reason string) error {
-	s.State, s.Finished = remediation.StepSkipped, &c.now
-	if err := c.audit(audit.KindDenied, actor, s, map[string]any{"reason": reason}); err != nil {
+	s.State, s.Finished = remediation.StepSkipped, &c.Now
+	if err := c.Audit(audit.KindDenied, actor, s, map[string]any{"reason": reason}); err != nil {
 		return err
 	}
-	if c.inc.Next() == nil && !c.inc.Aborting() {
+	if c.Inc.Next() == nil && !c.Inc.Aborting() {
 		return c.exhaust("the last step was denied")
 	}
-	c.inc.ResetPolls()
-	c.enter(remediation.Confirming, 0)
+	c.Inc.ResetPolls()
+	c.Enter(remediation.Confirming, 0)
 	return nil
 }
 
 // hold keeps the incident waiting, polled every S. An entry is written when the
 // reason changes, not at each poll.
-func (c *change) hold(s *remediation.Step, g gateResult, detail map[string]any) error {
-	if c.inc.State != remediation.Waiting {
-		c.inc.Since = c.now
+func (c *change) hold(s *remediation.Step, g gate.Result, detail map[string]any) error {
+	if c.Inc.State != remediation.Waiting {
+		c.Inc.Since = c.Now
 	}
-	same := c.inc.LastHeld == g.reason && (g.reason != remediation.HoldRateLimit || c.inc.LastHeldGate == g.gate)
-	c.inc.LastHeld, c.inc.LastHeldGate = g.reason, g.gate
-	if !c.inc.Called && (c.inc.State != remediation.Waiting || c.inc.Reason != g.reason && (!undecided(c.inc.Reason) || !undecided(g.reason))) {
-		c.inc.Paged = nil // what was paged for is over: something else holds now
+	same := c.Inc.LastHeld == g.Reason && (g.Reason != remediation.HoldRateLimit || c.Inc.LastHeldGate == g.Gate)
+	c.Inc.LastHeld, c.Inc.LastHeldGate = g.Reason, g.Gate
+	if !c.Inc.Called && (c.Inc.State != remediation.Waiting || c.Inc.Reason != g.Reason && (!undecided(c.Inc.Reason) || !undecided(g.Reason))) {
+		c.Inc.Paged = nil // what was paged for is over: something else holds now
 	}
-	if g.reason != remediation.HoldApproval {
-		c.inc.VoidApprovals()
+	if g.Reason != remediation.HoldApproval {
+		c.Inc.VoidApprovals()
 	}
-	c.inc.State, c.inc.Reason, c.inc.Why, c.inc.Until = remediation.Waiting, g.reason, g.why, g.until
-	c.inc.Wake = c.now.Add(c.b.Poll())
+	c.Inc.State, c.Inc.Reason, c.Inc.Why, c.Inc.Until = remediation.Waiting, g.Reason, g.Why, g.Until
+	c.Inc.Wake = c.Now.Add(c.Plan.Poll())
 	if s != nil {
-		same = same && s.ID() == c.inc.LastHeldStep
-		c.inc.LastHeldStep = s.ID()
+		same = same && s.ID() == c.Inc.LastHeldStep
+		c.Inc.LastHeldStep = s.ID()
 		s.State = remediation.StepWaiting
-		if g.reason == remediation.HoldApproval && (s.ApprovalAsked == nil || s.ApprovalPlan != c.inc.PlanHash()) {
-			s.ApprovalAsked, s.ApprovalPlan, s.Approved = &c.now, c.inc.PlanHash(), ""
+		if g.Reason == remediation.HoldApproval && (s.ApprovalAsked == nil || s.ApprovalPlan != c.Inc.PlanHash()) {
+			s.ApprovalAsked, s.ApprovalPlan, s.Approved = &c.Now, c.Inc.PlanHash(), ""
 			same = false
 		}
 	}
 	if !same {
-		detail["reason"], detail["why"] = string(g.reason), g.why
-		if g.until != nil {
-			detail["until"] = g.until.UTC().Format(time.RFC3339)
+		detail["reason"], detail["why"] = string(g.Reason), g.Why
+		if g.Until != nil {
+			detail["until"] = g.Until.UTC().Format(time.RFC3339)
 		}
-		c.tx.OnCommit(c.e.metrics.holds.WithLabelValues(string(g.reason)).Inc)
-		if err := c.audit(audit.KindHeld, actorEngine, s, detail); err != nil {
+		c.Tx.OnCommit(c.e.Metrics.Holds.WithLabelValues(string(g.Reason)).Inc)
+		if err := c.Audit(audit.KindHeld, remediation.ActorEngine, s, detail); err != nil {
 			return err
 		}
 	}
-	return c.pageIfStuck(g.why)
+	return c.pageIfStuck(g.Why)
 }
 
 // undecided tells whether a wait is for an answer of Prometheus.
@@ -373,42 +374,42 @@ func undecided(r remediation.Reason) bool {
 // settling explain: a gate that nobody opens, a service that died while it waited,
 // values that flap, which never confirm a breach and never end it.
 func (c *change) pageIfStuck(why string) error {
-	inc := c.inc
+	inc := c.Inc
 	if inc.Stuck == nil {
-		inc.Stuck = &c.now
+		inc.Stuck = &c.Now
 	}
 	switch {
 	case inc.Drill, inc.Called, len(inc.NeedsHuman()) > 0: // called already
 		return nil
 	case inc.ClaimedBy != "", inc.Reason == remediation.HoldSilenced: // a human has it
 		return nil
-	case inc.Reason == remediation.HoldMode && c.e.mode != remediation.Act: // to look on is all it is there for
+	case inc.Reason == remediation.HoldMode && c.e.Mode != remediation.Act: // to look on is all it is there for
 		return nil
 	}
 	until := inc.Stuck.Add(c.patience())
 	if inc.Until != nil && inc.Until.After(until) {
 		until = *inc.Until
 	}
-	if !c.now.After(until) {
+	if !c.Now.After(until) {
 		return nil
 	}
 	inc.Called = true
-	reason, stuck := string(inc.Reason), c.now.Sub(*inc.Stuck).Round(time.Second)
+	reason, stuck := string(inc.Reason), c.Now.Sub(*inc.Stuck).Round(time.Second)
 	if inc.Reason == "" || undecided(inc.Reason) {
-		return c.page(string(remediation.HoldUnconfirmed), fmt.Sprintf("for %s it could not be told whether the breach is there: %s", stuck, why))
+		return c.Page(string(remediation.HoldUnconfirmed), fmt.Sprintf("for %s it could not be told whether the breach is there: %s", stuck, why))
 	}
-	return c.page(reason, fmt.Sprintf("the plan has not gone on for %s (%s): %s", stuck, reason, why))
+	return c.Page(reason, fmt.Sprintf("the plan has not gone on for %s (%s): %s", stuck, reason, why))
 }
 
 // patience is how long a trigger's window and the next step's settling explain that
 // nothing goes on.
 func (c *change) patience() time.Duration {
 	var window, settle time.Duration
-	for _, t := range c.inc.Triggers {
-		window = max(window, c.b.Expr.Triggers[t.Trigger].Window)
+	for _, t := range c.Inc.Triggers {
+		window = max(window, c.Plan.Expr.Triggers[t.Trigger].Window)
 	}
-	if s := c.inc.Next(); s != nil {
-		settle = c.b.SettleTime(c.inc, s)
+	if s := c.Inc.Next(); s != nil {
+		settle = c.Plan.SettleTime(c.Inc, s)
 	}
 	return window + settle
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 )
 
 // watched is a step whose target is held as it was made.
@@ -28,12 +29,12 @@ const watchedBack = 50
 func (e *Engine) held(tx remediation.Tx) ([]watched, error) {
 	var out []watched
 	real := false
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		newest, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: watchedBack})
 		if err != nil {
 			return nil, err
 		}
-		r, err := rolloutOf(tx, b.Service)
+		r, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +63,7 @@ func (e *Engine) held(tx remediation.Tx) ([]watched, error) {
 func (e *Engine) watchTargets(ctx context.Context) error {
 	running := e.watches
 	var held []watched
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		held, err = e.held(tx)
 		return err
 	})
@@ -75,9 +76,9 @@ func (e *Engine) watchTargets(ctx context.Context) error {
 		if running[w.key()] != nil {
 			continue
 		}
-		b, err := e.bookFor(ctx, w.incident)
-		if err != nil && !errors.As(err, new(*unreadableError)) { // it passes: the next duty tries again
-			e.log.Warn("a target is not watched yet; trying again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+		b, err := e.PlanFor(ctx, w.incident)
+		if err != nil && !errors.As(err, new(*ledger.UnreadableError)) { // it passes: the next duty tries again
+			e.Log.Warn("a target is not watched yet; trying again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
 			continue
 		}
 		var action remediation.Action
@@ -85,7 +86,7 @@ func (e *Engine) watchTargets(ctx context.Context) error {
 			action, err = b.Bind(&w.step)
 		}
 		if err != nil { // of one incident: the others' targets are watched all the same
-			e.log.Warn("a target cannot be watched", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+			e.Log.Warn("a target cannot be watched", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
 			running[w.key()] = func() {}
 			continue
 		}
@@ -114,25 +115,25 @@ func (e *Engine) watchTargets(ctx context.Context) error {
 // watch reports drift until ctx ends, beginning again where the watch breaks.
 func (e *Engine) watch(ctx context.Context, w watched, watcher remediation.Watcher) {
 	for ctx.Err() == nil {
-		err := e.safely("the watch of "+w.step.ID(), func() error {
+		err := e.Safely("the watch of "+w.step.ID(), func() error {
 			return watcher.Watch(ctx, func(what string) {
 				if err := e.drift(ctx, w, what); err != nil && ctx.Err() == nil {
-					e.log.Error("cannot record drift", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+					e.Log.Error("cannot record drift", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
 				}
 			})
 		})
 		if ctx.Err() != nil {
 			return
 		}
-		e.log.Warn("the watch of a target ended; beginning again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
-		pause(ctx, housekeeping)
+		e.Log.Warn("the watch of a target ended; beginning again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+		ledger.Pause(ctx, ledger.Housekeeping)
 	}
 }
 
 // drift records that a target is no longer as a step left it; once for each
 // thing that is seen.
 func (e *Engine) drift(ctx context.Context, w watched, what string) error {
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		inc, err := tx.Incident(w.incident.ID)
 		if err != nil {
 			return err
@@ -140,7 +141,7 @@ func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 		if s := inc.Step(w.step.ID()); s == nil || s.State != w.step.State {
 			return nil // it is being put back: that is no drift
 		}
-		if r, err := rolloutOf(tx, inc.Service); err != nil || inc.Superseded(r) {
+		if r, err := remediation.RolloutOf(tx, inc.Service); err != nil || inc.Superseded(r) {
 			return err // a later rollout has it
 		}
 		before, err := tx.Entries(audit.Filter{Incident: w.incident.ID, Kind: audit.KindDrift})
@@ -152,8 +153,8 @@ func (e *Engine) drift(ctx context.Context, w watched, what string) error {
 				return nil
 			}
 		}
-		tx.OnCommit(e.metrics.drift.WithLabelValues(w.step.Action, w.incident.Service).Inc)
-		return e.append(tx, audit.Entry{Kind: audit.KindDrift, Actor: actorEngine, Service: w.incident.Service, Incident: w.incident.ID,
+		tx.OnCommit(e.Metrics.Drift.WithLabelValues(w.step.Action, w.incident.Service).Inc)
+		return e.Append(tx, audit.Entry{Kind: audit.KindDrift, Actor: remediation.ActorEngine, Service: w.incident.Service, Incident: w.incident.ID,
 			Step: w.step.ID(), Action: w.step.Action, Detail: map[string]any{"target": w.step.Target, "why": what}})
 	})
 }

@@ -5,18 +5,19 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
 // drill walks the whole ladder of a drill's incident: every gate is asked and
 // every target looked at, nothing is applied, each step ends skipped.
 func (e *Engine) drill(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev, err := e.readValues(ctx, b, inc)
+	ev, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
 	}
-	t := ev.beyond(inc)
-	by, unasked, err := e.silenced(ctx, inc)
+	t := ev.Beyond(inc)
+	by, unasked, err := e.Silenced(ctx, inc)
 	if err != nil {
 		return err
 	}
@@ -34,21 +35,21 @@ func (e *Engine) drill(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 		looks[s.ID()] = seen{look, err}
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.note(c.inc)
+		ev.Note(c.Inc)
 		for {
-			s := c.inc.ToTell()
+			s := c.Inc.ToTell()
 			if s == nil {
-				s = c.inc.Next()
+				s = c.Inc.Next()
 			}
 			if s == nil {
 				break
 			}
-			all, _, err := c.gates(Question{Step: s, Confirmed: t != nil, SilencedBy: by, SilenceUnasked: unasked})
+			all, _, err := c.Gates(gate.Input{Step: s, Confirmed: t != nil, SilencedBy: by, SilenceUnasked: unasked})
 			if err != nil {
 				return err
 			}
-			detail := ev.detail(b, c.inc.Trigger(t.Name()), map[string]any{
-				"outcome": string(remediation.StepSkipped), "drill": true, "target": s.Target, "gates": gateRows(all),
+			detail := ev.Detail(b, c.Inc.Trigger(t.Name()), map[string]any{
+				"outcome": string(remediation.StepSkipped), "drill": true, "target": s.Target, "gates": gate.Rows(all),
 			})
 			if l, looked := looks[s.ID()]; !looked {
 				detail["why"] = "nobody is told of a drill"
@@ -57,11 +58,11 @@ func (e *Engine) drill(ctx context.Context, b *plan.Plan, inc *remediation.Incid
 			} else {
 				detail["before"], detail["seen"] = l.look.Snapshot, string(l.look.Position)
 			}
-			s.State, s.Finished = remediation.StepSkipped, &c.now
-			if err := c.audit(audit.KindOutcome, actorEngine, s, detail); err != nil {
+			s.State, s.Finished = remediation.StepSkipped, &c.Now
+			if err := c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail); err != nil {
 				return err
 			}
 		}
-		return c.close(actorEngine, ev.all(c.inc, map[string]any{"reason": "drill", "why": "a drill: all gates and targets were asked, nothing was applied"}))
+		return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{"reason": "drill", "why": "a drill: all gates and targets were asked, nothing was applied"}))
 	})
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 )
 
 // duty is something that the engine does again and again, beside what is due.
@@ -32,19 +32,16 @@ func (e *Engine) duties() []duty {
 		{name: "prove", do: e.proveAll, lasting: true},
 		{name: "verify the audit log", do: e.verifyAlways, lasting: true},
 	}
-	if e.mode == remediation.Act {
+	if e.Mode == remediation.Act {
 		all = append(all, duty{name: "look ahead", do: e.lookAhead, lasting: true})
 	}
-	for i, ch := range e.outbox.channels {
+	for i, ch := range e.Outbox.Channels {
 		all = append(all, duty{name: "deliver by " + ch.Name(), lasting: true, do: func(ctx context.Context) error {
-			return e.deliverTo(ctx, ch, e.outbox.poke[i])
+			return e.DeliverTo(ctx, ch, e.Outbox.Poke[i])
 		}})
 	}
 	return all
 }
-
-// housekeeping is how often the duties are done.
-const housekeeping = 5 * time.Second
 
 // beside does a duty beside the engine's loop; one that is under way is not begun
 // again.
@@ -57,8 +54,8 @@ func (e *Engine) beside(ctx context.Context, d duty) {
 	go func() {
 		defer e.wg.Done()
 		defer e.free(key)
-		if err := e.safely(d.name, func() error { return d.do(ctx) }); err != nil && ctx.Err() == nil {
-			e.log.Error("a duty failed; trying again", "duty", d.name, "err", err)
+		if err := e.Safely(d.name, func() error { return d.do(ctx) }); err != nil && ctx.Err() == nil {
+			e.Log.Error("a duty failed; trying again", "duty", d.name, "err", err)
 		}
 	}()
 }
@@ -68,7 +65,7 @@ func (e *Engine) beside(ctx context.Context, d duty) {
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.wg.Wait()
 	clear(e.watches) // an earlier Run's are over
-	keep := time.NewTicker(housekeeping)
+	keep := time.NewTicker(ledger.Housekeeping)
 	defer keep.Stop()
 	for _, d := range e.duties() {
 		e.beside(ctx, d)
@@ -76,8 +73,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		jobs, next, err := e.due(ctx)
 		if err != nil && ctx.Err() == nil {
-			e.log.Error("cannot read what is due; trying again", "err", err)
-			next = e.now().Add(time.Second)
+			e.Log.Error("cannot read what is due; trying again", "err", err)
+			next = e.Now().Add(time.Second)
 		}
 		for _, j := range jobs {
 			e.wg.Add(1)
@@ -87,12 +84,12 @@ func (e *Engine) Run(ctx context.Context) error {
 					e.putOff(j.key)
 				}
 				e.free(j.key)
-				e.wakeUp()
+				e.WakeUp()
 			}()
 		}
 		wait := time.Minute
 		if !next.IsZero() {
-			wait = max(next.Sub(e.now()), 0)
+			wait = max(next.Sub(e.Now()), 0)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -129,7 +126,7 @@ func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
 			return time.Time{}, err
 		}
 		if len(jobs) == 0 {
-			return e.deliverEach(ctx, next)
+			return e.DeliverEach(ctx, next)
 		}
 		for _, j := range jobs {
 			if err == nil {
@@ -157,10 +154,10 @@ func (e *Engine) due(ctx context.Context) (jobs []job, next time.Time, err error
 	if err := e.followClock(ctx); err != nil {
 		return nil, time.Time{}, err
 	}
-	now := e.now()
+	now := e.Now()
 	var ids []string
 	var rollouts []remediation.Rollout
-	err = e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		if ids, next, err = tx.Due(now); err != nil {
 			return err
 		}
@@ -238,7 +235,7 @@ type failing struct {
 // work does a job. A turn that fails is counted, and at some number of them a
 // person is called: nothing else would say that an incident does not get on.
 func (e *Engine) work(ctx context.Context, j job) error {
-	err := e.safely(j.key, func() error { return j.do(ctx) })
+	err := e.Safely(j.key, func() error { return j.do(ctx) })
 	switch {
 	case err == nil:
 		e.mu.Lock()
@@ -257,10 +254,10 @@ func (e *Engine) work(ctx context.Context, j job) error {
 	f.turns++
 	turns := f.turns
 	e.mu.Unlock()
-	e.log.Error("a turn failed; trying again", "job", j.key, "failures", turns, "err", err)
+	e.Log.Error("a turn failed; trying again", "job", j.key, "failures", turns, "err", err)
 	if turns == stuckAfter {
 		if perr := e.pageStuck(ctx, j, err); perr != nil {
-			e.log.Error("that a job is stuck cannot be recorded", "job", j.key, "err", perr)
+			e.Log.Error("that a job is stuck cannot be recorded", "job", j.key, "err", perr)
 		}
 	}
 	return err
@@ -271,7 +268,7 @@ func (e *Engine) putOff(key string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if f := e.failing[key]; f != nil {
-		f.until = e.now().Add(min(time.Second<<min(f.turns-1, 6), putOffMost))
+		f.until = e.Now().Add(min(time.Second<<min(f.turns-1, 6), putOffMost))
 	}
 }
 
@@ -300,9 +297,9 @@ func (e *Engine) stuck() (out []job) {
 // pageStuck records that a person is called for a job that does not get on.
 func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 	why := fmt.Sprintf("%d attempts in a row failed, and backout goes on trying: %v", stuckAfter, cause)
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		if j.incident == "" {
-			return e.append(tx, audit.Entry{Kind: audit.KindNotified, Actor: actorEngine, Service: j.service, Detail: map[string]any{
+			return e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Service: j.service, Detail: map[string]any{
 				"metric": "backout_needs_human", "reason": pageStuck, "why": why,
 			}})
 		}
@@ -310,8 +307,8 @@ func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 		if err != nil {
 			return err
 		}
-		c := e.on(tx, nil, inc, e.now())
-		if err := c.page(pageStuck, why); err != nil {
+		c := e.on(tx, nil, inc, e.Now())
+		if err := c.Page(pageStuck, why); err != nil {
 			return err
 		}
 		return tx.PutIncident(inc)
@@ -324,22 +321,11 @@ func (e *Engine) unstick(ctx context.Context, inc *remediation.Incident) error {
 		return nil
 	}
 	err := e.change(ctx, nil, inc, func(c *change) error {
-		c.inc.Paged = slices.DeleteFunc(c.inc.Paged, func(p string) bool { return p == pageStuck })
+		c.Inc.Paged = slices.DeleteFunc(c.Inc.Paged, func(p string) bool { return p == pageStuck })
 		return nil
 	})
 	if errors.Is(err, remediation.ErrStale) { // its next turn does
 		return nil
 	}
 	return err
-}
-
-// safely runs what may panic, and makes an error of that: what it did is in doubt.
-func (e *Engine) safely(what string, do func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			e.log.Error("a panic was caught", "in", what, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			err = remediation.InDoubt(fmt.Errorf("%s panicked: %v", what, r))
-		}
-	}()
-	return do()
 }

@@ -24,7 +24,7 @@ type early struct {
 // Whoever calls it waits for it.
 func (e *Engine) askEarly(ctx context.Context, b *plan.Plan, inc *remediation.Incident) *early {
 	s := inc.Next()
-	if inc.Intended || e.mode != remediation.Act || s == nil {
+	if inc.Intended || e.Mode != remediation.Act || s == nil {
 		return nil
 	}
 	a := &early{step: s.ID(), done: make(chan struct{})}
@@ -32,7 +32,7 @@ func (e *Engine) askEarly(ctx context.Context, b *plan.Plan, inc *remediation.In
 		defer close(a.done)
 		// The silence last: one that is set during a look that takes long holds.
 		a.look, a.lookErr = e.look(ctx, b, inc, s)
-		a.silencedBy, a.unasked, a.silenceErr = e.silenced(ctx, inc)
+		a.silencedBy, a.unasked, a.silenceErr = e.Silenced(ctx, inc)
 	}()
 	return a
 }

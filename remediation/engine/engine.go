@@ -14,6 +14,9 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/notify"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -55,38 +58,25 @@ type Options struct {
 // not forget is in the store; a new Engine on the same store goes on where the
 // last one was cut off.
 type Engine struct {
-	store        remediation.Store
-	kinds        []remediation.ActionKind
-	prometheus   remediation.Prometheus
-	alertmanager remediation.Alertmanager
-	history      remediation.History
-	runtime      runtimes
-	mode         remediation.Mode
-	noLossy      string
-	now          func() time.Time
-	log          *slog.Logger
-	metrics      *metrics
-	outbox       *outbox
-	proving      *proving
-	// statusPages, team and mail are the outbox's channels, by what they take.
-	statusPages, team, mail []remediation.Channel
+	*ledger.Ledger
+	*gate.Gates
+	*notify.Notifier
 
-	mu     sync.Mutex
-	books  map[string]*plan.Plan // by service: what new incidents open with
-	byHash map[string]*plan.Plan
+	history remediation.History
+	runtime runtimes
+	proving *proving
+
+	// mu guards what follows.
+	mu sync.Mutex
 	// inFlight is what somebody works on, by key; failing the jobs whose last turns failed.
 	inFlight map[string]bool
 	failing  map[string]*failing
+
 	// auditOK is what the last verification of the audit log found.
 	auditOK atomic.Int32
-	// loggedHead is the audit log's head that the process's log has last.
-	loggedHead reportedHead
-
 	// ownIntents are the promotions whose intents this process has written, and not
 	// yet begun, by their operation.
 	ownIntents sync.Map
-	// folders are the targets' project folders without symbolic links, by their names.
-	folders sync.Map
 	// sight is prometheus, which remembers when it last answered.
 	sight *sight
 	// clock notices that the wall clock was set.
@@ -106,28 +96,60 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Mode != remediation.Observe && o.Mode != remediation.Act {
 		return nil, fmt.Errorf("mode %q: write observe or act", o.Mode)
 	}
-	out, err := newOutbox(slices.Concat(o.StatusPages, o.Team, o.Mail))
+	l := &ledger.Ledger{
+		Store: o.Store, Kinds: o.Kinds, Alertmanager: o.Alertmanager, Mode: o.Mode, NoLossy: o.NoLossy, Now: o.Now, Log: o.Logger,
+		Metrics: ledger.NewMetrics(slices.Concat(o.StatusPages, o.Team, o.Mail)),
+	}
+	gates := &gate.Gates{Ledger: l}
+	notifier, err := notify.New(l, gates, o.StatusPages, o.Team, o.Mail)
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{
-		outbox: out, statusPages: o.StatusPages, team: o.Team, mail: o.Mail,
-		kinds: o.Kinds, alertmanager: o.Alertmanager, history: o.History, runtime: runtimes{ask: o.Runtime},
-		mode: o.Mode, noLossy: o.NoLossy, now: o.Now, log: o.Logger, metrics: newMetrics(out.channels),
-		byHash: map[string]*plan.Plan{}, inFlight: map[string]bool{}, failing: map[string]*failing{}, watches: map[string]context.CancelFunc{}, poke: make(chan struct{}, 1),
+		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: runtimes{ask: o.Runtime}, steady: o.Steady,
+		sight: newSight(o.Prometheus, o.Now, l.Safely), proving: newProving(o.Surroundings, o.DrillPatience),
+		inFlight: map[string]bool{}, failing: map[string]*failing{}, watches: map[string]context.CancelFunc{}, poke: make(chan struct{}, 1),
 	}
-	e.store = notifyingStore{o.Store, e.notifyTeam}
-	e.steady = o.Steady
-	e.sight = newSight(o.Prometheus, o.Now, e.safely)
-	e.prometheus = e.sight
-	e.proving = newProving(o.Surroundings, o.DrillPatience)
+	l.Prometheus, l.WakeUp = e.sight, e.wakeUp
 	if err := e.meetClock(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.load(ctx, o.Playbooks, audit.Entry{Actor: actorEngine, Detail: map[string]any{}}); err != nil {
+	if err := e.load(ctx, o.Playbooks, audit.Entry{Actor: remediation.ActorEngine, Detail: map[string]any{}}); err != nil {
 		return nil, err
 	}
 	return e, nil
+}
+
+// wakeUp tells Run, and the channels, that something may be due.
+func (e *Engine) wakeUp() {
+	e.Outbox.WakeUp()
+	select {
+	case e.poke <- struct{}{}:
+	default:
+	}
+}
+
+// change is a transaction on one incident, in which its life goes on.
+type change struct {
+	*gate.Change
+	e *Engine
+}
+
+func (e *Engine) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, now time.Time) *change {
+	return &change{e.Gates.On(tx, b, inc, now), e}
+}
+
+// change runs fn on the incident as it was seen (ledger.Ledger.Change).
+func (e *Engine) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(c *change) error) error {
+	return e.Ledger.Change(ctx, b, seen, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
+}
+
+// follow takes what the public was told on with the incident's life.
+func (c *change) follow(status remediation.PublicStatus) error { return c.e.Follow(c.Change, status) }
+
+// record runs fn on the incident as it is, for what has happened already (ledger.Ledger.Record).
+func (e *Engine) record(ctx context.Context, b *plan.Plan, id string, fn func(c *change) error) error {
+	return e.Ledger.Record(ctx, b, id, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
 }
 
 // Reload replaces the playbooks that later incidents open with. Open
@@ -135,16 +157,16 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook, r remediation.Reloaded) error {
 	en := audit.Entry{Actor: r.Actor, Detail: map[string]any{"reload": true}}
 	if r.Actor == "" {
-		en.Actor, en.Detail["signal"] = actorEngine, "SIGHUP"
+		en.Actor, en.Detail["signal"] = remediation.ActorEngine, "SIGHUP"
 	}
-	en.Detail["changed"] = anys(slices.Concat(r.Changed, e.changedBy(pbs)))
+	en.Detail["changed"] = remediation.Anys(slices.Concat(r.Changed, e.changedBy(pbs)))
 	return e.load(ctx, pbs, en)
 }
 
 // changedBy says which playbooks would change.
 func (e *Engine) changedBy(pbs []*alerts.Playbook) (changed []string) {
 	was := map[string]string{}
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		was[b.Service] = b.Hash
 	}
 	for _, pb := range pbs {
@@ -168,7 +190,7 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 	books := map[string]*plan.Plan{}
 	loaded := []any{}
 	for _, pb := range pbs {
-		b, err := plan.Compile(pb, e.kinds)
+		b, err := plan.Compile(pb, e.Kinds)
 		if err != nil {
 			return err
 		}
@@ -179,13 +201,13 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 		for _, p := range b.Plans {
 			for _, s := range p.Steps {
 				if kind := b.Kinds[s.Action]; kind != nil {
-					e.meetTarget(kind.Target(pb, s.Params))
+					e.MeetTarget(kind.Target(pb, s.Params))
 				}
 			}
 		}
 		loaded = append(loaded, map[string]any{"service": pb.Service, "hash": pb.Hash, "release": pb.Release.Version})
 	}
-	err := e.store.Update(ctx, func(tx remediation.Tx) error {
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		beats, err := tx.Beats()
 		if err != nil {
 			return err
@@ -202,98 +224,42 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 				continue
 			}
 			// The watchdog's age counts from the first start.
-			if err := tx.PutBeat(remediation.Beat{Service: pb.Service, Last: e.now()}); err != nil {
+			if err := tx.PutBeat(remediation.Beat{Service: pb.Service, Last: e.Now()}); err != nil {
 				return err
 			}
 		}
-		if err := e.dropUnknown(tx); err != nil {
+		if err := e.DropUnknown(tx); err != nil {
 			return err
 		}
-		en.Kind, en.Detail["mode"], en.Detail["playbooks"] = audit.KindStarted, string(e.mode), loaded
-		return e.append(tx, en)
+		en.Kind, en.Detail["mode"], en.Detail["playbooks"] = audit.KindStarted, string(e.Mode), loaded
+		return e.Append(tx, en)
 	})
 	if err != nil {
 		return fmt.Errorf("record the playbooks: %w", err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.books = books
-	for _, b := range books {
-		e.byHash[b.Hash] = b
-	}
+	e.Load(books)
 	return nil
-}
-
-// The actors of entries that no human made.
-const (
-	actorEngine       = "engine"
-	actorAlertmanager = "alertmanager"
-)
-
-func (e *Engine) append(tx remediation.Tx, en audit.Entry) error {
-	en.Time = e.now().UTC()
-	if en.Detail == nil {
-		en.Detail = map[string]any{}
-	}
-	written, err := tx.Append(en)
-	if err == nil {
-		tx.OnCommit(func() { e.logEntry(written) })
-	}
-	return err
-}
-
-func (e *Engine) bookOf(service string) *plan.Plan {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.books[service]
-}
-
-func (e *Engine) allBooks() []*plan.Plan {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	out := make([]*plan.Plan, 0, len(e.books))
-	for _, b := range e.books {
-		out = append(out, b)
-	}
-	return out
-}
-
-// wakeUp tells Run that something may be due.
-func (e *Engine) wakeUp() {
-	e.outbox.wakeUp()
-	select {
-	case e.poke <- struct{}{}:
-	default:
-	}
-}
-
-// pause waits, or returns early where ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
 
 // advance takes an incident as far as it goes now.
 func (e *Engine) advance(ctx context.Context, id string) error {
 	for turned := false; ctx.Err() == nil; turned = true {
 		var inc *remediation.Incident
-		err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+		err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 			inc, err = tx.Incident(id)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		if inc.Wake.IsZero() || inc.Wake.After(e.now()) {
+		if inc.Wake.IsZero() || inc.Wake.After(e.Now()) {
 			if turned {
 				return e.unstick(ctx, inc)
 			}
 			return nil
 		}
-		b, err := e.bookFor(ctx, inc)
-		if cause := (*unreadableError)(nil); errors.As(err, &cause) {
+		b, err := e.PlanFor(ctx, inc)
+		if cause := (*ledger.UnreadableError)(nil); errors.As(err, &cause) {
 			return e.unreadable(ctx, inc, cause)
 		}
 		if err != nil {
@@ -339,87 +305,4 @@ func (e *Engine) turn(ctx context.Context, b *plan.Plan, inc *remediation.Incide
 		return e.watchClosed(ctx, b, inc)
 	}
 	return fmt.Errorf("state %q has no way on", inc.State)
-}
-
-// change is one transaction on one incident: the incident, its audit entries
-// and all that belongs to them are written together or not at all.
-type change struct {
-	e   *Engine
-	b   *plan.Plan
-	tx  remediation.Tx
-	inc *remediation.Incident
-	now time.Time
-}
-
-// on is a transaction on an incident that tx has read.
-func (e *Engine) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, now time.Time) *change {
-	return &change{e: e, b: b, tx: tx, inc: inc, now: now}
-}
-
-// change runs fn on the incident as it was seen; where it is no longer as it
-// was seen, it fails with ErrStale and nothing is written.
-func (e *Engine) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(c *change) error) error {
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
-		inc, err := tx.Incident(seen.ID)
-		if err != nil {
-			return err
-		}
-		if inc.Version != seen.Version {
-			return remediation.ErrStale
-		}
-		c := e.on(tx, b, inc, e.now())
-		if err := fn(c); err != nil {
-			return err
-		}
-		return tx.PutIncident(inc)
-	})
-}
-
-// record is change for what has happened already: it is written whatever else
-// changed meanwhile, and even while the process is being stopped.
-func (e *Engine) record(ctx context.Context, b *plan.Plan, id string, fn func(c *change) error) error {
-	ctx = context.WithoutCancel(ctx)
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
-		inc, err := tx.Incident(id)
-		if err != nil {
-			return err
-		}
-		c := e.on(tx, b, inc, e.now())
-		if err := fn(c); err != nil {
-			return err
-		}
-		return tx.PutIncident(inc)
-	})
-}
-
-// audit adds an entry about the incident; s is the step it is about, or nil.
-func (c *change) audit(kind audit.Kind, actor string, s *remediation.Step, detail map[string]any) error {
-	en := audit.Entry{Kind: kind, Actor: actor, Service: c.inc.Service, Incident: c.inc.ID, Detail: detail}
-	if s != nil {
-		en.Step, en.Action = s.ID(), s.Action
-	}
-	return c.e.append(c.tx, en)
-}
-
-// enter moves the incident to a state that is not waiting, and looks again after d.
-func (c *change) enter(s remediation.State, d time.Duration) {
-	if c.inc.State != s {
-		c.inc.Since = c.now
-	}
-	c.inc.State, c.inc.Reason, c.inc.Why, c.inc.Until = s, "", "", nil
-	c.inc.Wake = c.now.Add(d)
-}
-
-// page raises a reason for which a human must come, once until it is cleared:
-// the metric backout_needs_human carries it, and a generated alert pages on that.
-func (c *change) page(reason, why string) error {
-	for _, p := range c.inc.Paged {
-		if p == reason {
-			return nil
-		}
-	}
-	c.inc.Paged = append(c.inc.Paged, reason)
-	return c.audit(audit.KindNotified, actorEngine, nil, map[string]any{
-		"metric": "backout_needs_human", "reason": reason, "why": why,
-	})
 }

@@ -11,54 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the counters; what the store knows is read from it at each scrape.
-type metrics struct {
-	steps    *prometheus.CounterVec
-	holds    *prometheus.CounterVec
-	drift    *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	reaction prometheus.Histogram
-	// deliveries counts tries of messages, by channel and what became of them.
-	deliveries *prometheus.CounterVec
-}
-
-func newMetrics(channels []remediation.Channel) *metrics {
-	m := &metrics{
-		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "backout_steps_total", Help: "Steps that ended, by action and outcome.",
-		}, []string{"action", "outcome"}),
-		holds: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "backout_holds_total", Help: "Holds that began, by reason.",
-		}, []string{"reason"}),
-		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "backout_drift_total", Help: "Targets seen to be no longer as a step left them.",
-		}, []string{"action", "service"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "backout_step_duration_seconds", Help: "Intent to outcome of a step.",
-			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300},
-		}, []string{"action"}),
-		reaction: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "backout_reaction_seconds", Help: "Notification accepted to the first intent of its incident.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 120},
-		}),
-		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "backout_outbox_deliveries_total", Help: "Tries to deliver a message, by channel and result: delivered, failed (tried again) or dropped.",
-		}, []string{"channel", "result"}),
-	}
-	for _, r := range []remediation.Reason{
-		remediation.HoldMode, remediation.HoldFrozen, remediation.HoldClaimed, remediation.HoldSilenced, remediation.HoldNoRollout, remediation.HoldUnconfirmed, remediation.HoldNoData, remediation.HoldApproval,
-		remediation.HoldRateLimit, remediation.HoldBlastRadius, remediation.HoldCooldown, remediation.HoldBreaker, remediation.HoldTarget, remediation.HoldUnknownTrigger, remediation.HoldStepFailed,
-	} {
-		m.holds.WithLabelValues(string(r)) // a first hold is an increase from 0
-	}
-	for _, c := range channels {
-		for _, result := range []string{remediation.OutcomeDelivered, remediation.OutcomeFailed, remediation.OutcomeDropped} {
-			m.deliveries.WithLabelValues(c.Name(), result)
-		}
-	}
-	return m
-}
-
 var (
 	descIncidents = prometheus.NewDesc("backout_incidents_open", "Open incidents, without drills.", []string{"service"}, nil)
 	descHuman     = prometheus.NewDesc("backout_needs_human", "1 while an open, unclaimed incident waits for a person, by reason.", []string{"service", "reason"}, nil)
@@ -77,12 +29,12 @@ var (
 
 // Describe implements prometheus.Collector.
 func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
-	e.metrics.steps.Describe(ch)
-	e.metrics.holds.Describe(ch)
-	e.metrics.drift.Describe(ch)
-	e.metrics.duration.Describe(ch)
-	e.metrics.reaction.Describe(ch)
-	e.metrics.deliveries.Describe(ch)
+	e.Metrics.Steps.Describe(ch)
+	e.Metrics.Holds.Describe(ch)
+	e.Metrics.Drift.Describe(ch)
+	e.Metrics.Duration.Describe(ch)
+	e.Metrics.Reaction.Describe(ch)
+	e.Metrics.Deliveries.Describe(ch)
 	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descOldest, descUp, descAudit} {
 		ch <- d
 	}
@@ -93,17 +45,17 @@ const scrapeTimeout = 5 * time.Second
 
 // Collect implements prometheus.Collector.
 func (e *Engine) Collect(ch chan<- prometheus.Metric) {
-	e.metrics.steps.Collect(ch)
-	e.metrics.holds.Collect(ch)
-	e.metrics.drift.Collect(ch)
-	e.metrics.duration.Collect(ch)
-	e.metrics.reaction.Collect(ch)
-	e.metrics.deliveries.Collect(ch)
+	e.Metrics.Steps.Collect(ch)
+	e.Metrics.Holds.Collect(ch)
+	e.Metrics.Drift.Collect(ch)
+	e.Metrics.Duration.Collect(ch)
+	e.Metrics.Reaction.Collect(ch)
+	e.Metrics.Deliveries.Collect(ch)
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	up := 1.0
-	if err := e.store.View(ctx, func(tx remediation.Tx) error { return e.collect(tx, ch) }); err != nil {
-		e.log.Error("cannot read metrics from the store", "err", err)
+	if err := e.Store.View(ctx, func(tx remediation.Tx) error { return e.collect(tx, ch) }); err != nil {
+		e.Log.Error("cannot read metrics from the store", "err", err)
 		up = 0
 	}
 	ch <- gauge(descUp, up)
@@ -142,14 +94,14 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 		waiting += n
 	}
 	ch <- gauge(descPending, float64(waiting))
-	for _, c := range e.outbox.channels {
+	for _, c := range e.Outbox.Channels {
 		heads, err := tx.FirstMessages(c.Name())
 		if err != nil {
 			return err
 		}
 		oldest := time.Duration(0)
 		for _, m := range heads {
-			oldest = max(oldest, e.now().Sub(m.Created))
+			oldest = max(oldest, e.Now().Sub(m.Created))
 		}
 		ch <- gauge(descOldest, oldest.Seconds(), c.Name())
 	}
@@ -178,7 +130,7 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 		}
 	}
 	real := false
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		incidents[b.Service] += 0
 		newest, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
 		if err != nil {
@@ -195,7 +147,7 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 	for service, n := range incidents {
 		ch <- gauge(descIncidents, float64(n), service)
 	}
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		frozen := 0.0
 		for _, f := range freezes {
 			if f.Scope == remediation.ScopeAll && (f.Service == "" || f.Service == b.Service) {
@@ -203,11 +155,11 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 			}
 		}
 		ch <- gauge(descFrozen, frozen, b.Service)
-		beat, err := beatOf(tx, b.Service)
+		beat, err := remediation.BeatOf(tx, b.Service)
 		if err != nil {
 			return err
 		}
-		age := e.now().Sub(beat.Last)
+		age := e.Now().Sub(beat.Last)
 		ch <- gauge(descWatchdog, age.Seconds(), b.Service)
 		ch <- flag(descBlind, beat.Lost || age > time.Duration(b.Watchdog.MaxAge), b.Service, remediation.BlindWatchdog)
 		ch <- flag(descBlind, !beat.Away.IsZero(), b.Service, remediation.BlindPrometheus)
@@ -217,8 +169,8 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 		if err := collectRollout(tx, b, ch); err != nil {
 			return err
 		}
-		for _, name := range signalsOf(b.Playbook) {
-			raised, err := signalOf(tx, b.Service, name)
+		for _, name := range remediation.SignalsOf(b.Playbook) {
+			raised, err := remediation.SignalOf(tx, b.Service, name)
 			if err != nil {
 				return err
 			}
@@ -244,7 +196,7 @@ func (e *Engine) collectLimits(tx remediation.Tx, b *plan.Plan, ch chan<- promet
 // collectRollout exports exactly one stage as 1, always: a gate that ended
 // because a series vanished would look like a recovery.
 func collectRollout(tx remediation.Tx, b *plan.Plan, ch chan<- prometheus.Metric) error {
-	r, err := rolloutOf(tx, b.Service)
+	r, err := remediation.RolloutOf(tx, b.Service)
 	if err != nil {
 		return err
 	}

@@ -6,15 +6,16 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
 )
 
 // would says what each step that is left would do if backout acted: one sentence a
 // step, in the order in which they would run. In observe mode nothing runs, so that
 // the first hold would otherwise be all that is ever seen of a plan.
-func (c *change) would(q Question) ([]string, error) {
+func (c *change) would(q gate.Input) ([]string, error) {
 	var open []*remediation.Step
-	for i := range c.inc.Steps {
-		if s := &c.inc.Steps[i]; s.Open() && !s.Tells {
+	for i := range c.Inc.Steps {
+		if s := &c.Inc.Steps[i]; s.Open() && !s.Tells {
 			open = append(open, s)
 		}
 	}
@@ -23,7 +24,7 @@ func (c *change) would(q Question) ([]string, error) {
 	for i, s := range open {
 		sq := q
 		sq.Step = s
-		all, _, err := c.gates(sq)
+		all, _, err := c.Gates(sq)
 		if err != nil {
 			return nil, err
 		}
@@ -31,18 +32,18 @@ func (c *change) would(q Question) ([]string, error) {
 		if i > 0 {
 			when = " if the breach continues"
 		}
-		closed := slices.IndexFunc(all, func(g gateResult) bool {
-			return g.reason != "" && (g.gate != "mode" || s.Risk == alerts.Lossy && c.e.noLossy != "")
+		closed := slices.IndexFunc(all, func(g gate.Result) bool {
+			return g.Reason != "" && (g.Gate != "mode" || s.Risk == alerts.Lossy && c.e.NoLossy != "")
 		})
 		switch {
 		case closed < 0:
 			out = append(out, fmt.Sprintf("%s would run%s", s.ID(), when))
-		case all[closed].reason == remediation.HoldApproval:
+		case all[closed].Reason == remediation.HoldApproval:
 			out = append(out, fmt.Sprintf("%s would ask a commander for approval%s", s.ID(), when))
-		case all[closed].gate == "mode":
-			out = append(out, fmt.Sprintf("%s would be held: %s", s.ID(), c.e.noLossy))
+		case all[closed].Gate == "mode":
+			out = append(out, fmt.Sprintf("%s would be held: %s", s.ID(), c.e.NoLossy))
 		default:
-			out = append(out, fmt.Sprintf("%s would be held: %s", s.ID(), all[closed].why))
+			out = append(out, fmt.Sprintf("%s would be held: %s", s.ID(), all[closed].Why))
 		}
 	}
 	return out, nil

@@ -14,7 +14,7 @@ import (
 
 // Overview implements Service.
 func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		o, err = e.overview(tx)
 		return err
 	})
@@ -27,7 +27,7 @@ func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
 }
 
 func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
-	o := view.Overview{Time: e.now().UTC(), Mode: e.mode, Services: []view.ServiceNow{}}
+	o := view.Overview{Time: e.Now().UTC(), Mode: e.Mode, Services: []view.ServiceNow{}}
 	var err error
 	if o.Incidents, err = view.ViewIncidents(tx, remediation.IncidentFilter{Open: true}); err != nil {
 		return view.Overview{}, err
@@ -49,7 +49,7 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	for _, n := range pending {
 		o.Undelivered += n
 	}
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		s, err := e.serviceNow(tx, b)
 		if err != nil {
 			return view.Overview{}, err
@@ -63,13 +63,13 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 func (e *Engine) serviceNow(tx remediation.Tx, b *plan.Plan) (view.ServiceNow, error) {
 	s := view.NewServiceNow(b)
 	var err error
-	if s.Rollout, err = rolloutOf(tx, b.Service); err != nil {
+	if s.Rollout, err = remediation.RolloutOf(tx, b.Service); err != nil {
 		return view.ServiceNow{}, err
 	}
 	if stage := b.Stage(s.Rollout.Stage); stage != nil && s.Rollout.Active() {
 		s.Traffic = stage.Traffic
 	}
-	beat, err := beatOf(tx, b.Service)
+	beat, err := remediation.BeatOf(tx, b.Service)
 	if err != nil {
 		return view.ServiceNow{}, err
 	}
@@ -79,8 +79,8 @@ func (e *Engine) serviceNow(tx remediation.Tx, b *plan.Plan) (view.ServiceNow, e
 	if !beat.Away.IsZero() {
 		s.PrometheusAway = view.UTC(&beat.Away)
 	}
-	for _, name := range signalsOf(b.Playbook) {
-		raised, err := signalOf(tx, b.Service, name)
+	for _, name := range remediation.SignalsOf(b.Playbook) {
+		raised, err := remediation.SignalOf(tx, b.Service, name)
 		if err != nil {
 			return view.ServiceNow{}, err
 		}
@@ -98,13 +98,13 @@ func (e *Engine) serviceNow(tx remediation.Tx, b *plan.Plan) (view.ServiceNow, e
 // limitsLeft tells, for each kind of action in the playbook, how many steps
 // per_service and per_target still allow.
 func (e *Engine) limitsLeft(tx remediation.Tx, b *plan.Plan) ([]view.LimitLeft, error) {
-	effects, err := tx.Effects(b.Service, e.now().Add(-max(b.Limits.PerService.Window, b.Limits.PerTarget.Window)))
+	effects, err := tx.Effects(b.Service, e.Now().Add(-max(b.Limits.PerService.Window, b.Limits.PerTarget.Window)))
 	if err != nil {
 		return nil, err
 	}
 	within := func(w time.Duration, match func(remediation.Effect) bool) (n int) {
 		for _, ef := range effects {
-			if ef.Counts() && !ef.Forward() && match(ef) && ef.Time.After(e.now().Add(-w)) {
+			if ef.Counts() && !ef.Forward() && match(ef) && ef.Time.After(e.Now().Add(-w)) {
 				n++
 			}
 		}
@@ -129,16 +129,16 @@ func (e *Engine) limitsLeft(tx remediation.Tx, b *plan.Plan) ([]view.LimitLeft, 
 
 // PublicPage implements Service; past is how long what is resolved is shown.
 func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error) {
-	p := view.PublicPage{Time: e.now().UTC()}
+	p := view.PublicPage{Time: e.Now().UTC()}
 	var all []remediation.PublicIncident
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		all, err = tx.PublicIncidents(p.Time.Add(-past))
 		return err
 	})
 	if err != nil {
 		return view.PublicPage{}, err
 	}
-	books := e.allBooks()
+	books := e.Plans()
 	slices.SortFunc(books, func(a, b *plan.Plan) int { return view.Compare(a.Service, b.Service) })
 	for _, b := range books {
 		if b.Communications == nil || b.Communications.StatusPage == nil {

@@ -14,8 +14,8 @@ import (
 func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error) {
 	var p view.Plot
 	var inc *remediation.Incident
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
-		if p, err = view.PlotOfLog(tx, id, trigger, e.now()); err == nil {
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		if p, err = view.PlotOfLog(tx, id, trigger, e.Now()); err == nil {
 			inc, err = tx.Incident(id)
 		}
 		return err
@@ -23,7 +23,7 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 	if err != nil {
 		return view.Plot{}, err
 	}
-	b, err := e.bookFor(ctx, inc)
+	b, err := e.PlanFor(ctx, inc)
 	if err != nil {
 		p.Note = fmt.Sprintf("Prometheus was not asked (%v): %s", err, view.OfTheLog)
 		return p, nil

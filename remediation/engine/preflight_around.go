@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/prometheus/common/model"
 )
@@ -60,7 +61,7 @@ func (e *Engine) lagProofs(b *plan.Plan) []remediation.Proof {
 		most = defaultLag
 	}
 	return []remediation.Proof{{ID: "replication/lag", Name: "replicas lag less than " + most.String(), Prove: func(ctx context.Context) remediation.Finding {
-		value, ok, err := e.prometheus.Query(ctx, lag.Query)
+		value, ok, err := e.Prometheus.Query(ctx, lag.Query)
 		if err != nil {
 			return remediation.FindingOf(err)
 		}
@@ -117,7 +118,7 @@ func (e *Engine) raiseDrills(ctx context.Context, b *plan.Plan, mark string, wan
 	if err != nil {
 		return nil, err
 	}
-	nonce := strconv.FormatInt(e.now().UnixNano(), 36)
+	nonce := strconv.FormatInt(e.Now().UnixNano(), 36)
 	raised := map[string]string{}
 	for _, r := range all {
 		trigger := r.Labels["trigger"]
@@ -143,7 +144,7 @@ func (e *Engine) awaitDrills(ctx context.Context, missing map[string]string) (in
 	deadline, cancel := context.WithTimeout(ctx, e.proving.patience)
 	defer cancel()
 	for {
-		err = e.store.View(ctx, func(tx remediation.Tx) error {
+		err = e.Store.View(ctx, func(tx remediation.Tx) error {
 			for fingerprint := range missing {
 				a, err := tx.Alert(fingerprint)
 				if errors.Is(err, remediation.ErrNotFound) {
@@ -173,7 +174,7 @@ func (e *Engine) awaitDrills(ctx context.Context, missing map[string]string) (in
 		if err != nil || len(missing) == 0 {
 			return incidents, err
 		}
-		pause(deadline, routeEvery)
+		ledger.Pause(deadline, routeEvery)
 		if deadline.Err() != nil {
 			return incidents, ctx.Err()
 		}

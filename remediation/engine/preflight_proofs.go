@@ -98,13 +98,13 @@ func (s provable) proofs(b *alerts.Playbook) []remediation.Proof {
 // channelProofs ask every channel whether it would deliver.
 func (e *Engine) channelProofs(b *plan.Plan) []remediation.Proof {
 	var out []remediation.Proof
-	for _, ch := range e.outbox.channels {
+	for _, ch := range e.Outbox.Channels {
 		out = append(out, remediation.Proof{ID: "channel/" + remediation.Slug(ch.Name()), Name: ch.Name() + " accepts messages", Prove: func(ctx context.Context) remediation.Finding {
 			return accepts(ctx, ch)
 		}})
 	}
 	wants := b.Communications != nil && b.Communications.SlackChannel != ""
-	if wants && !slices.ContainsFunc(e.outbox.channels, func(ch remediation.Channel) bool { return ch.Name() == "slack" }) {
+	if wants && !slices.ContainsFunc(e.Outbox.Channels, func(ch remediation.Channel) bool { return ch.Name() == "slack" }) {
 		out = append(out, remediation.Proof{ID: "channel/slack", Name: "slack accepts messages", Prove: func(context.Context) remediation.Finding {
 			return remediation.Unknown("the playbook names "+b.Communications.SlackChannel+", and backout itself is not connected to Slack",
 				"see that Alertmanager's own Slack receiver works")

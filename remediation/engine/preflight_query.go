@@ -35,14 +35,14 @@ func (e *Engine) queryProofs(b *plan.Plan) []remediation.Proof {
 // returnsData asks a query; unguarded is the same query without its guard against
 // few requests.
 func (e *Engine) returnsData(ctx context.Context, expr, unguarded string) remediation.Finding {
-	value, ok, err := e.prometheus.Query(ctx, expr)
+	value, ok, err := e.Prometheus.Query(ctx, expr)
 	if err != nil {
 		return remediation.FindingOf(err)
 	}
 	if ok {
 		return remediation.Passed("its value is " + number(value))
 	}
-	if value, ok, err = e.prometheus.Query(ctx, unguarded); err == nil && ok {
+	if value, ok, err = e.Prometheus.Query(ctx, unguarded); err == nil && ok {
 		return remediation.Passed("its value would be " + number(value) + "; there are fewer requests than min_volume asks for")
 	}
 	missing, err := e.missingSeries(ctx, expr)
@@ -63,7 +63,7 @@ func (e *Engine) missingSeries(ctx context.Context, expr string) (string, error)
 		return "", fmt.Errorf("read the expression %q: %w", expr, err)
 	}
 	for _, s := range selectorsOf(parsed) {
-		_, ok, err := e.prometheus.Query(ctx, "count(last_over_time("+s+"[1h]))")
+		_, ok, err := e.Prometheus.Query(ctx, "count(last_over_time("+s+"[1h]))")
 		if err != nil {
 			return "", err
 		}

@@ -2,13 +2,13 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -44,13 +44,13 @@ func newProving(around remediation.Surroundings, patience time.Duration) *provin
 // StartPreflight implements Service: the proofs run in the background, one service
 // after the other.
 func (e *Engine) StartPreflight(ctx context.Context, service, actor, reason string) (remediation.PreflightView, error) {
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return remediation.PreflightView{}, err
 	}
 	var open *remediation.Incident
-	err = e.store.View(ctx, func(tx remediation.Tx) (err error) {
-		open, err = openIncident(tx, b.Service)
+	err = e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		open, err = remediation.OpenIncident(tx, b.Service)
 		return err
 	})
 	if err != nil {
@@ -65,7 +65,7 @@ func (e *Engine) StartPreflight(ctx context.Context, service, actor, reason stri
 	p := e.proving
 	err = p.claimFor(b.Service, func() {
 		p.runs[b.Service] = &proofRun{left: len(e.proofs(b)), PreflightRun: remediation.PreflightRun{
-			Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.now().UTC(), Items: []remediation.PreflightItem{},
+			Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.Now().UTC(), Items: []remediation.PreflightItem{},
 		}}
 	})
 	if err != nil {
@@ -110,7 +110,7 @@ func (p *proving) found(run *proofRun, item remediation.PreflightItem) {
 // proveAll runs what is asked for, one after the other, until ctx ends. It begins with
 // what an earlier process left behind when it was killed.
 func (e *Engine) proveAll(ctx context.Context) error {
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		e.sweep(ctx, b)
 	}
 	for {
@@ -125,7 +125,7 @@ func (e *Engine) proveAll(ctx context.Context) error {
 				err = e.prove(ctx, service)
 			}
 			if err != nil && ctx.Err() == nil {
-				e.log.Error("a preflight or rehearsal was not recorded", "service", service, "err", err)
+				e.Log.Error("a preflight or rehearsal was not recorded", "service", service, "err", err)
 			}
 		}
 	}
@@ -138,12 +138,12 @@ func (e *Engine) sweep(ctx context.Context, b *plan.Plan) {
 		if !ok {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+		ctx, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
 		err := sweeper.Sweep(ctx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			// The next preflight says so where somebody reads it.
-			e.log.Debug("what a preflight may have left behind cannot be taken away", "service", b.Service, "action", s.kind.Name(), "err", err)
+			e.Log.Debug("what a preflight may have left behind cannot be taken away", "service", b.Service, "action", s.kind.Name(), "err", err)
 		}
 	}
 }
@@ -151,7 +151,7 @@ func (e *Engine) sweep(ctx context.Context, b *plan.Plan) {
 // prove runs one preflight to its end and records it.
 func (e *Engine) prove(ctx context.Context, service string) error {
 	defer e.proving.end(service)
-	b := e.bookOf(service)
+	b := e.PlanOf(service)
 	if b == nil {
 		return fmt.Errorf("no playbook for service %q is loaded any more", service)
 	}
@@ -169,18 +169,18 @@ func (e *Engine) prove(ctx context.Context, service string) error {
 		}
 		e.proving.found(run, remediation.PreflightItem{ID: p.ID, Name: p.Name, Before: true, Finding: finding})
 	}
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
-		kept, err := preflightOf(tx, service)
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, service)
 		if err != nil {
 			return err
 		}
 		done := run.PreflightRun
-		done.Finished = e.now().UTC()
+		done.Finished = e.Now().UTC()
 		kept.Run = &done
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
-		return e.append(tx, audit.Entry{Kind: audit.KindVerified, Actor: done.By, Service: service, Detail: done.Detail()})
+		return e.Append(tx, audit.Entry{Kind: audit.KindVerified, Actor: done.By, Service: service, Detail: done.Detail()})
 	})
 }
 
@@ -196,7 +196,7 @@ func (e *Engine) tryFor(ctx context.Context, limit time.Duration, again string, 
 	defer cancel()
 	defer func() {
 		if r := recover(); r != nil {
-			e.log.Error("a proof panicked", "proof", p.ID, "panic", fmt.Sprint(r))
+			e.Log.Error("a proof panicked", "proof", p.ID, "panic", fmt.Sprint(r))
 			f = remediation.Unknown("the proof broke off by a fault of backout", "the server's log has the details")
 		}
 	}()
@@ -211,21 +211,13 @@ func (e *Engine) tryFor(ctx context.Context, limit time.Duration, again string, 
 	return remediation.Unknown(fmt.Sprintf("the proof came to %q, which is nothing", f.Result), "")
 }
 
-func preflightOf(tx remediation.Tx, service string) (remediation.Preflight, error) {
-	p, err := tx.Preflight(service)
-	if errors.Is(err, remediation.ErrNotFound) {
-		return remediation.Preflight{Service: service}, nil
-	}
-	return p, err
-}
-
 // Preflight implements Service.
 func (e *Engine) Preflight(ctx context.Context, service string) (v remediation.PreflightView, err error) {
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return remediation.PreflightView{}, err
 	}
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		v, err = e.preflightView(tx, b)
 		return err
 	})
@@ -235,7 +227,7 @@ func (e *Engine) Preflight(ctx context.Context, service string) (v remediation.P
 func (e *Engine) preflightView(tx remediation.Tx, b *plan.Plan) (remediation.PreflightView, error) {
 	// First: a run that ends while we read the store must not pass for the one before it.
 	now := e.proving.now(b.Service)
-	kept, err := preflightOf(tx, b.Service)
+	kept, err := remediation.PreflightOf(tx, b.Service)
 	if err != nil {
 		return remediation.PreflightView{}, err
 	}

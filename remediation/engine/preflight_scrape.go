@@ -34,7 +34,7 @@ func (e *Engine) scrapeProofs(b *plan.Plan) []remediation.Proof {
 // stages and signals are rules' inputs. A target label of that name takes its place.
 func (e *Engine) ownSeries(ctx context.Context, metric, service string) remediation.Finding {
 	count := func(label string) (bool, error) {
-		_, ok, err := e.prometheus.Query(ctx, fmt.Sprintf("count(%s{%s=%s})", metric, label, strconv.Quote(service)))
+		_, ok, err := e.Prometheus.Query(ctx, fmt.Sprintf("count(%s{%s=%s})", metric, label, strconv.Quote(service)))
 		return ok, err
 	}
 	has, err := count("service")

@@ -22,15 +22,15 @@ func (e *Engine) SignPreflight(ctx context.Context, r remediation.SignRequest) (
 	case r.Item == "":
 		return v, remediation.Refuse(remediation.Invalid, "name the item to sign for")
 	}
-	b, err := e.oneBook(r.Service)
+	b, err := e.OnePlan(r.Service)
 	if err != nil {
 		return v, err
 	}
 	if r.By == "" {
 		r.By = r.Actor
 	}
-	err = e.store.Update(ctx, func(tx remediation.Tx) error {
-		kept, err := preflightOf(tx, b.Service)
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, b.Service)
 		if err != nil {
 			return err
 		}
@@ -38,11 +38,11 @@ func (e *Engine) SignPreflight(ctx context.Context, r remediation.SignRequest) (
 		if err != nil {
 			return err
 		}
-		kept.Sign(remediation.Signature{Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, Cause: item.Cause, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.now().UTC()})
+		kept.Sign(remediation.Signature{Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, Cause: item.Cause, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.Now().UTC()})
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
-		err = e.append(tx, audit.Entry{Kind: audit.KindApproved, Actor: r.Actor, Service: b.Service, Detail: map[string]any{
+		err = e.Append(tx, audit.Entry{Kind: audit.KindApproved, Actor: r.Actor, Service: b.Service, Detail: map[string]any{
 			"what": "preflight", "item": item.ID, "name": item.Name, "owner": item.Owner, "by": r.By, "reason": r.Reason, "release": b.Release.Version,
 			"playbook": b.Hash, "evidence": item.Evidence,
 		}})
@@ -93,11 +93,11 @@ func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediatio
 // unproven says why a rollout of release must not start: what the last preflight
 // did not see, and what nobody has signed for. Empty: it may.
 func (e *Engine) unproven(tx remediation.Tx, service, release string) ([]string, error) {
-	b := e.bookOf(service)
+	b := e.PlanOf(service)
 	if b == nil {
 		return []string{fmt.Sprintf("no playbook for service %q is loaded", service)}, nil
 	}
-	kept, err := preflightOf(tx, service)
+	kept, err := remediation.PreflightOf(tx, service)
 	if err != nil {
 		return nil, err
 	}
@@ -111,14 +111,14 @@ func (e *Engine) unproven(tx remediation.Tx, service, release string) ([]string,
 		missing = append(missing, fmt.Sprintf("the last preflight was of release %s, not of %s%s", run.Release, release, again))
 	case run.Playbook != b.Hash:
 		missing = append(missing, "the playbook has changed since the last preflight"+again)
-	case e.now().Sub(run.Finished) > preflightAge:
+	case e.Now().Sub(run.Finished) > preflightAge:
 		missing = append(missing, fmt.Sprintf("the last preflight ended at %s, which is over %s ago%s", run.Finished.UTC().Format(time.RFC3339), "24h", again))
 	}
 	items := remediation.PeoplesItems(b.Playbook)
 	if run != nil && run.Release == release {
 		items = append(run.Items[:len(run.Items):len(run.Items)], items...)
 	}
-	r, err := rolloutOf(tx, service)
+	r, err := remediation.RolloutOf(tx, service)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -18,7 +19,7 @@ func (e *Engine) StartRollout(ctx context.Context, in remediation.RolloutStart) 
 	if in.Reason == "" {
 		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	}
-	b, err := e.oneBook(in.Service)
+	b, err := e.OnePlan(in.Service)
 	if err != nil {
 		return view.RolloutView{}, err
 	}
@@ -39,7 +40,7 @@ func (e *Engine) StartRollout(ctx context.Context, in remediation.RolloutStart) 
 	if stage == nil {
 		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q: its stages are %v", b.Service, in.Stage, remediation.StageNames(b.Playbook))
 	}
-	now := e.now().UTC()
+	now := e.Now().UTC()
 	fresh := remediation.Rollout{
 		Service: b.Service, Release: release, Previous: b.Release.Previous, State: remediation.RolloutActive, Stage: remediation.StageNone,
 		Started: &now, StageSince: &now, Auto: in.Auto,
@@ -88,7 +89,7 @@ func (e *Engine) promote(ctx context.Context, b *plan.Plan, in remediation.Rollo
 		}
 		detail := map[string]any{"gates": stageRows(gates)}
 		if len(others) > 0 {
-			detail["forced"] = anys(gateNames(others))
+			detail["forced"] = remediation.Anys(gateNames(others))
 		}
 		r.Promotion = &remediation.Promotion{}
 		return r, detail, nil
@@ -138,14 +139,14 @@ func (e *Engine) intendPromotion(ctx context.Context, b *plan.Plan, stage *alert
 	if flag == nil {
 		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s has no flag that could carry the traffic", b.Service)
 	}
-	now := e.now().UTC()
+	now := e.Now().UTC()
 	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
 	target, look, lookErr := e.lookAtTraffic(ctx, b, flag.Name, stage.Traffic, op)
 	var done remediation.Rollout
 	// Known before the commit, after which the engine may take it up.
 	e.ownIntents.Store(op, true)
-	err := e.store.Update(ctx, func(tx remediation.Tx) error {
-		old, err := rolloutOf(tx, b.Service)
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		old, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
 			return err
 		}
@@ -159,7 +160,7 @@ func (e *Engine) intendPromotion(ctx context.Context, b *plan.Plan, stage *alert
 		if lookErr != nil {
 			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s", lookErr)
 		}
-		if busy, err := e.targetBusy(tx, target, "", b.Service); err != nil {
+		if busy, err := e.TargetBusy(tx, target, "", b.Service); err != nil {
 			return err
 		} else if busy != "" {
 			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s changes %s now", busy, target)
@@ -198,7 +199,7 @@ func (e *Engine) intendPromotion(ctx context.Context, b *plan.Plan, stage *alert
 		e.ownIntents.Delete(op)
 		return view.RolloutView{}, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	return e.rolloutView(ctx, ctx, b, done), nil
 }
 
@@ -208,7 +209,7 @@ const promotionLook = 100 * time.Millisecond
 // WaitForPromotion implements Service: it returns the rollout once no promotion of
 // it is under way, or as it is when ctx ends.
 func (e *Engine) WaitForPromotion(ctx context.Context, service string) (view.RolloutView, error) {
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return view.RolloutView{}, err
 	}
@@ -226,14 +227,14 @@ func (e *Engine) WaitForPromotion(ctx context.Context, service string) (view.Rol
 		if r.Promotion == nil {
 			return e.rolloutView(whole, whole, b, r), nil
 		}
-		pause(ctx, promotionLook)
+		ledger.Pause(ctx, promotionLook)
 	}
 }
 
 // rolloutNow reads a service's rollout.
 func (e *Engine) rolloutNow(ctx context.Context, b *plan.Plan) (r remediation.Rollout, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		r, err = rolloutOf(tx, b.Service)
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		r, err = remediation.RolloutOf(tx, b.Service)
 		return err
 	})
 	return r, err

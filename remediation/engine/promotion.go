@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -23,8 +24,8 @@ func (e *Engine) lookAtTraffic(ctx context.Context, b *plan.Plan, flag, value, o
 	if err != nil {
 		return "", remediation.Look{}, err
 	}
-	e.meetTarget(target)
-	err = e.limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
+	e.MeetTarget(target)
+	err = e.limited(ctx, ledger.LookTimeout, func(ctx context.Context) (err error) {
 		look, err = action.Look(ctx, op)
 		return err
 	})
@@ -45,12 +46,12 @@ type promoting struct {
 // where it has ended meanwhile. What has happened is written even while the
 // process is being stopped.
 func (e *Engine) onPromotion(ctx context.Context, b *plan.Plan, op string, fn func(c *promoting) error) error {
-	return e.store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
-		r, err := rolloutOf(tx, b.Service)
+	return e.Store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil || r.Promotion == nil || r.Promotion.Op != op {
 			return err
 		}
-		c := &promoting{e: e, tx: tx, b: b, r: r, p: r.Promotion, now: e.now()}
+		c := &promoting{e: e, tx: tx, b: b, r: r, p: r.Promotion, now: e.Now()}
 		if err := fn(c); err != nil {
 			return err
 		}
@@ -61,7 +62,7 @@ func (e *Engine) onPromotion(ctx context.Context, b *plan.Plan, op string, fn fu
 // audit adds an entry about the promotion.
 func (c *promoting) audit(kind audit.Kind, actor string, detail map[string]any) error {
 	detail["release"], detail["target"] = c.r.Release, c.p.Target
-	return c.e.append(c.tx, audit.Entry{
+	return c.e.Append(c.tx, audit.Entry{
 		Kind: kind, Actor: actor, Service: c.r.Service, Step: c.p.Step(), Action: remediation.ActionFlagSet, Detail: detail,
 	})
 }
@@ -80,10 +81,10 @@ func (c *promoting) outcome(at time.Time, s remediation.StepState, effect remedi
 		return err
 	}
 	detail["outcome"] = string(s)
-	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(remediation.ActionFlagSet, string(s)).Inc)
+	c.tx.OnCommit(c.e.Metrics.Steps.WithLabelValues(remediation.ActionFlagSet, string(s)).Inc)
 	took := c.now.Sub(c.p.Started).Seconds()
-	c.tx.OnCommit(func() { c.e.metrics.duration.WithLabelValues(remediation.ActionFlagSet).Observe(took) })
-	return c.audit(audit.KindOutcome, actorEngine, detail)
+	c.tx.OnCommit(func() { c.e.Metrics.Duration.WithLabelValues(remediation.ActionFlagSet).Observe(took) })
+	return c.audit(audit.KindOutcome, remediation.ActorEngine, detail)
 }
 
 // arrive ends the promotion: the rollout is in its new stage.
@@ -120,7 +121,7 @@ func (c *promoting) fall(s remediation.StepState, why string) error {
 	case s != remediation.StepPending && c.r.Active():
 		c.r.Held = true
 	}
-	return c.e.stageEntry(c.tx, c.r, actorEngine, map[string]any{
+	return c.e.stageEntry(c.tx, c.r, remediation.ActorEngine, map[string]any{
 		"promotion": string(s), "to": c.p.To, "why": fmt.Sprintf(words, c.p.Step(), why),
 	})
 }
@@ -152,14 +153,14 @@ func (e *Engine) stageEntry(tx remediation.Tx, r remediation.Rollout, actor stri
 	for k, v := range more {
 		detail[k] = v
 	}
-	return e.append(tx, audit.Entry{Kind: audit.KindStage, Actor: actor, Service: r.Service, Detail: detail})
+	return e.Append(tx, audit.Entry{Kind: audit.KindStage, Actor: actor, Service: r.Service, Detail: detail})
 }
 
 // promotionUntil is how long an incident of a service must wait for a promotion
 // that has its intent; zero where there is none.
 func (e *Engine) promotionUntil(ctx context.Context, service string) (until time.Time, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		r, err := rolloutOf(tx, service)
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, service)
 		if err == nil && r.Promotion != nil {
 			until = r.Promotion.Until
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -17,15 +18,15 @@ import (
 // does: an intent that this process did not write itself is looked at first.
 func (e *Engine) runPromotion(ctx context.Context, service string) error {
 	var r remediation.Rollout
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
-		r, err = rolloutOf(tx, service)
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		r, err = remediation.RolloutOf(tx, service)
 		return err
 	})
 	p := r.Promotion
 	if err != nil || p == nil {
 		return err
 	}
-	b, err := e.bookFor(ctx, &remediation.Incident{ID: "rollout/" + service, PlaybookHash: p.Playbook})
+	b, err := e.PlanFor(ctx, &remediation.Incident{ID: "rollout/" + service, PlaybookHash: p.Playbook})
 	if err != nil {
 		return e.givePromotionUp(ctx, service, p, err)
 	}
@@ -50,10 +51,10 @@ func (e *Engine) runPromotion(ctx context.Context, service string) error {
 // left to act by: its playbook cannot be read any more, or its action not be made of
 // it. Until then a restart with what was there may go on with it.
 func (e *Engine) givePromotionUp(ctx context.Context, service string, p *remediation.Promotion, cause error) error {
-	if e.now().Before(p.Until) {
+	if e.Now().Before(p.Until) {
 		return cause
 	}
-	b := e.bookOf(service)
+	b := e.PlanOf(service)
 	if b == nil {
 		b = &plan.Plan{Playbook: &alerts.Playbook{Service: service}}
 	}
@@ -70,13 +71,13 @@ func (e *Engine) givePromotionUp(ctx context.Context, service string, p *remedia
 func (e *Engine) limited(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	return e.safely("the action of a promotion", func() error { return do(ctx) })
+	return e.Safely("the action of a promotion", func() error { return do(ctx) })
 }
 
 // forward is how long a promotion's effect and verification may still take: what
 // is left is for taking it back, before a rollback waits no longer.
 func (e *Engine) forward(p *remediation.Promotion) time.Duration {
-	return p.Until.Add(-promotionBack).Sub(e.now())
+	return p.Until.Add(-promotionBack).Sub(e.Now())
 }
 
 func (e *Engine) applyPromotion(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action) error {
@@ -102,8 +103,8 @@ func (e *Engine) promotionApplied(ctx context.Context, b *plan.Plan, p *remediat
 		}
 		return err
 	}
-	if err := e.limited(ctx, lookTimeout, look); err != nil {
-		e.log.Warn("a promotion's target cannot be looked at after its effect", "service", b.Service, "err", err)
+	if err := e.limited(ctx, ledger.LookTimeout, look); err != nil {
+		e.Log.Warn("a promotion's target cannot be looked at after its effect", "service", b.Service, "err", err)
 	}
 	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
 		c.p.Applied = true
@@ -120,7 +121,7 @@ func (e *Engine) renew(ctx context.Context, b *plan.Plan, p *remediation.Promoti
 	until := p.Until
 	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
 		until = c.p.Until
-		open, err := openIncident(c.tx, c.r.Service)
+		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil || open != nil {
 			return err
 		}
@@ -143,14 +144,14 @@ func (e *Engine) verifyPromotion(ctx context.Context, b *plan.Plan, p *remediati
 		return e.undoPromotion(ctx, b, p, action, fmt.Errorf("verify: %w", err))
 	}
 	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
-		open, err := openIncident(c.tx, c.r.Service)
+		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
 		}
 		if open != nil && open.Intended && !c.now.Before(c.p.Until) {
 			return c.leaveTo(open, errors.New("it took longer than a rollback waits"))
 		}
-		if err := c.audit(audit.KindVerified, actorEngine, map[string]any{"value": c.p.Value}); err != nil {
+		if err := c.audit(audit.KindVerified, remediation.ActorEngine, map[string]any{"value": c.p.Value}); err != nil {
 			return err
 		}
 		if err := c.effect(c.now, remediation.EffectDone); err != nil { // the warmup counts from here
@@ -166,7 +167,7 @@ func (e *Engine) verifyPromotion(ctx context.Context, b *plan.Plan, p *remediati
 func (e *Engine) undoPromotion(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action, cause error) error {
 	left := false
 	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
-		open, err := openIncident(c.tx, c.r.Service)
+		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
 		}
@@ -182,7 +183,7 @@ func (e *Engine) undoPromotion(ctx context.Context, b *plan.Plan, p *remediation
 			return nil
 		}
 		c.p.Undoing, c.p.Error = true, cause.Error()
-		return c.audit(audit.KindIntent, actorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
+		return c.audit(audit.KindIntent, remediation.ActorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
 	})
 	if err != nil || left {
 		return err
@@ -216,14 +217,14 @@ func (c *promoting) leaveTo(inc *remediation.Incident, cause error) error {
 // looked at is an error: a person is called after some of them.
 func (e *Engine) doubtPromotion(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action, cause error) error {
 	var look remediation.Look
-	lookErr := e.limited(ctx, lookTimeout, func(ctx context.Context) (err error) {
+	lookErr := e.limited(ctx, ledger.LookTimeout, func(ctx context.Context) (err error) {
 		look, err = action.Look(ctx, p.Op)
 		return err
 	})
 	forward, back, unseen, until := false, false, false, p.Until
 	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
 		forward, back, unseen, until = false, false, false, p.Until
-		open, err := openIncident(c.tx, c.r.Service)
+		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
 		}
@@ -238,9 +239,9 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *plan.Plan, p *remediatio
 				return nil
 			}
 			c.p.Doubted = true
-			return c.audit(audit.KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "error": lookErr.Error(), "reason": string(remediation.HoldTarget)})
+			return c.audit(audit.KindInDoubt, remediation.ActorEngine, map[string]any{"why": cause.Error(), "error": lookErr.Error(), "reason": string(remediation.HoldTarget)})
 		}
-		err = c.audit(audit.KindInDoubt, actorEngine, map[string]any{"why": cause.Error(), "seen": string(look.Position), "after": look.Snapshot})
+		err = c.audit(audit.KindInDoubt, remediation.ActorEngine, map[string]any{"why": cause.Error(), "seen": string(look.Position), "after": look.Snapshot})
 		switch {
 		case err != nil:
 			return err
@@ -284,15 +285,4 @@ func (e *Engine) doubtPromotion(ctx context.Context, b *plan.Plan, p *remediatio
 		return err
 	}
 	return e.verifyPromotion(ctx, b, p, action)
-}
-
-// openIncident returns a service's open incident, or nil; a drill is none.
-func openIncident(tx remediation.Tx, service string) (*remediation.Incident, error) {
-	open, err := tx.Incidents(remediation.IncidentFilter{Service: service, Open: true})
-	for _, inc := range open {
-		if !inc.Drill {
-			return inc, err
-		}
-	}
-	return nil, err
 }

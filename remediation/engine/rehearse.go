@@ -18,7 +18,7 @@ func (e *Engine) rehearsedProofs(b *plan.Plan) []remediation.Proof {
 	for _, plan := range plans {
 		out = append(out, remediation.Proof{ID: "rehearsal/" + remediation.Slug(plan), Name: "plan " + plan + " was rehearsed", Prove: func(ctx context.Context) remediation.Finding {
 			var all []remediation.Rehearsal
-			err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+			err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 				all, err = tx.Rehearsals(b.Service)
 				return err
 			})
@@ -29,7 +29,7 @@ func (e *Engine) rehearsedProofs(b *plan.Plan) []remediation.Proof {
 			if i < 0 {
 				return remediation.Unknown("it never was", "backout rehearse --plan="+plan+", and then backout preflight again")
 			}
-			return all[i].Proves(b.Playbook, e.now())
+			return all[i].Proves(b.Playbook, e.Now())
 		}})
 	}
 	return out

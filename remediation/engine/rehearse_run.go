@@ -27,11 +27,11 @@ type rehearsing struct {
 
 // StartRehearsal implements Service: it runs in the background, as preflights do.
 func (e *Engine) StartRehearsal(ctx context.Context, service, plan, actor, reason string) (remediation.RehearsalView, error) {
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return remediation.RehearsalView{}, err
 	}
-	run := &rehearsing{by: actor, reason: reason, started: e.now().UTC()}
+	run := &rehearsing{by: actor, reason: reason, started: e.Now().UTC()}
 	if run.plans, err = rehearsable(b, plan); err != nil {
 		return remediation.RehearsalView{}, err
 	}
@@ -41,14 +41,14 @@ func (e *Engine) StartRehearsal(ctx context.Context, service, plan, actor, reaso
 	if reason == "" {
 		run.reason = "rehearsal of " + strings.Join(run.plans, ", ")
 	}
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		if open, err := openIncident(tx, b.Service); err != nil || open != nil {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		if open, err := remediation.OpenIncident(tx, b.Service); err != nil || open != nil {
 			if open != nil {
 				err = remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s): rehearse once it is closed", open.ID, b.Service, open.Describe())
 			}
 			return err
 		}
-		r, err := rolloutOf(tx, b.Service)
+		r, err := remediation.RolloutOf(tx, b.Service)
 		if err == nil && r.Promotion != nil {
 			err = remediation.Refuse(remediation.Conflict, "the traffic of %s is being set: rehearse once that is done", b.Service)
 		}
@@ -117,7 +117,7 @@ func (p *proving) rehearsal(service string) *rehearsing {
 
 // Rehearsal implements Service.
 func (e *Engine) Rehearsal(ctx context.Context, service string) (remediation.RehearsalView, error) {
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return remediation.RehearsalView{}, err
 	}
@@ -125,7 +125,7 @@ func (e *Engine) Rehearsal(ctx context.Context, service string) (remediation.Reh
 	if e.proving.show(&v) {
 		return v, nil
 	}
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		all, err := tx.Rehearsals(b.Service)
 		if err == nil {
 			v.Rehearsals = all
@@ -155,7 +155,7 @@ func (p *proving) show(v *remediation.RehearsalView) bool {
 func (e *Engine) rehearse(ctx context.Context, service string, run *rehearsing) error {
 	defer e.proving.end(service)
 	for _, plan := range run.plans {
-		b := e.bookOf(service)
+		b := e.PlanOf(service)
 		if b == nil || b.Plan(plan) == nil {
 			return fmt.Errorf("the playbook of %q has no plan %q any more", service, plan)
 		}
@@ -174,7 +174,7 @@ func (e *Engine) rehearse(ctx context.Context, service string, run *rehearsing) 
 func (e *Engine) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsing, plan string) (remediation.Rehearsal, error) {
 	r := remediation.Rehearsal{
 		Service: b.Service, Plan: plan, Release: b.Release.Version, Playbook: b.Hash, By: run.by, Reason: run.reason,
-		Started: e.now().UTC(), Incidents: []string{}, Steps: []remediation.RehearsedStep{},
+		Started: e.Now().UTC(), Incidents: []string{}, Steps: []remediation.RehearsedStep{},
 	}
 	p := e.proving
 	note := func(done int) {
@@ -186,13 +186,13 @@ func (e *Engine) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsing
 		}
 		run.done = append(run.done, r)
 	}
-	began := e.now()
+	began := e.Now()
 	r.Drill.Finding = e.tryFor(ctx, proofTimeout, againRehearse, remediation.Proof{ID: "drill", Prove: func(ctx context.Context) remediation.Finding {
 		f, incidents := e.drillPlan(ctx, b, plan)
 		r.Incidents = append(r.Incidents, incidents...)
 		return f
 	}})
-	r.Drill.Took = model.Duration(e.now().Sub(began).Truncate(time.Millisecond))
+	r.Drill.Took = model.Duration(e.Now().Sub(began).Truncate(time.Millisecond))
 	note(0)
 	steps, err := b.Ladder(plan)
 	if err != nil {
@@ -205,7 +205,7 @@ func (e *Engine) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsing
 		r.Steps = append(r.Steps, e.rehearseStep(ctx, b, s))
 		note(1)
 	}
-	r.Finished = e.now().UTC()
+	r.Finished = e.Now().UTC()
 	r.Judge()
 	note(0)
 	return r, ctx.Err()
@@ -214,7 +214,7 @@ func (e *Engine) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsing
 // recordRehearsal keeps a rehearsal, with its trail in the audit log: in that of its
 // drill, where one came back.
 func (e *Engine) recordRehearsal(ctx context.Context, r remediation.Rehearsal) error {
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		if err := tx.PutRehearsal(r); err != nil {
 			return err
 		}
@@ -230,7 +230,7 @@ func (e *Engine) recordRehearsal(ctx context.Context, r remediation.Rehearsal) e
 			if part.Next != "" {
 				d["next"] = part.Next
 			}
-			return e.append(tx, audit.Entry{
+			return e.Append(tx, audit.Entry{
 				Kind: audit.KindVerified, Actor: r.By, Service: r.Service, Incident: incident, Step: step, Action: action, Detail: d,
 			})
 		}
@@ -241,6 +241,6 @@ func (e *Engine) recordRehearsal(ctx context.Context, r remediation.Rehearsal) e
 		}
 		whole := r.Drill
 		whole.Took = model.Duration(r.Finished.Sub(r.Started).Truncate(time.Millisecond))
-		return write("", "", r.Result, whole, map[string]any{"reason": r.Reason, "drills": anys(r.Incidents), "drill_result": string(r.Drill.Result)})
+		return write("", "", r.Result, whole, map[string]any{"reason": r.Reason, "drills": remediation.Anys(r.Incidents), "drill_result": string(r.Drill.Result)})
 	})
 }

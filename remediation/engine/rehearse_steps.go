@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/prometheus/common/model"
 )
@@ -33,9 +34,9 @@ func (e *Engine) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.S
 	}
 	limit := s.Timeout
 	if limit <= 0 {
-		limit = stepTimeouts[s.Risk]
+		limit = ledger.StepTimeouts[s.Risk]
 	}
-	began := e.now()
+	began := e.Now()
 	out.Finding = e.tryFor(ctx, limit, againRehearse, remediation.Proof{ID: out.ID, Prove: func(ctx context.Context) remediation.Finding {
 		if f, open := e.inTheWay(ctx, b.Service, "rehearse"); open {
 			out.Tried = false
@@ -43,7 +44,7 @@ func (e *Engine) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.S
 		}
 		return prove(ctx)
 	}})
-	out.Took = model.Duration(e.now().Sub(began).Truncate(time.Millisecond))
+	out.Took = model.Duration(e.Now().Sub(began).Truncate(time.Millisecond))
 	if !out.Tried {
 		out.Evidence = "checked, not tried: " + out.Evidence
 	}
@@ -53,8 +54,8 @@ func (e *Engine) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.S
 // inTheWay finds an incident that was opened while a command's proofs ran: its steps
 // come first, and must find neither a lock nor a container in their way.
 func (e *Engine) inTheWay(ctx context.Context, service, command string) (f remediation.Finding, open bool) {
-	err := e.store.View(ctx, func(tx remediation.Tx) error {
-		inc, err := openIncident(tx, service)
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		inc, err := remediation.OpenIncident(tx, service)
 		if inc != nil {
 			f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile, and its steps come first", inc.ID), "run backout "+command+" again once it is closed").Because(inc.ID)
 			open = true
@@ -70,7 +71,7 @@ func (e *Engine) inTheWay(ctx context.Context, service, command string) (f remed
 // acceptsAnnouncement asks every status page whether it would take what a step tells.
 func (e *Engine) acceptsAnnouncement(ctx context.Context) remediation.Finding {
 	proofs := []func(context.Context) remediation.Finding{func(context.Context) remediation.Finding { return remediation.Passed("the built-in page takes it") }}
-	for _, ch := range e.statusPages {
+	for _, ch := range e.StatusPages() {
 		proofs = append(proofs, func(ctx context.Context) remediation.Finding { return accepts(ctx, ch) })
 	}
 	return remediation.Trial(ctx, proofs...)
@@ -122,7 +123,7 @@ func (e *Engine) awaitClosedDrills(ctx context.Context, incidents []string) (ste
 	defer cancel()
 	for {
 		open := ""
-		err := e.store.View(ctx, func(tx remediation.Tx) error {
+		err := e.Store.View(ctx, func(tx remediation.Tx) error {
 			open, steps = "", 0
 			for _, id := range incidents {
 				inc, err := tx.Incident(id)
@@ -145,7 +146,7 @@ func (e *Engine) awaitClosedDrills(ctx context.Context, incidents []string) (ste
 		if err != nil || open == "" {
 			return steps, err
 		}
-		pause(deadline, routeEvery)
+		ledger.Pause(deadline, routeEvery)
 		if deadline.Err() != nil {
 			return steps, errors.Join(ctx.Err(), fmt.Errorf("%s after %s; try: the server's log, and backout incident list", open, e.proving.patience))
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -23,30 +24,30 @@ func (e *Engine) Restore(ctx context.Context, id string, r view.RestoreRequest) 
 	if err != nil {
 		return view.IncidentView{}, err
 	}
-	b, err := e.bookFor(ctx, inc)
+	b, err := e.PlanFor(ctx, inc)
 	if err != nil {
 		return view.IncidentView{}, err
 	}
-	ev := evidence{}
+	ev := gate.Samples{}
 	if !r.Force && inc.Restore == nil && inc.Restored == "" {
-		ev = e.pollRecovery(ctx, b, inc)
-		switch t := ev.beyond(inc); {
-		case t != nil && ev.blind == "":
+		ev = e.PollRecovery(ctx, b, inc)
+		switch t := ev.Beyond(inc); {
+		case t != nil && ev.Blind == "":
 			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s); force restores all the same",
-				t.Trigger, remediation.Decimal(*ev.values[t.Trigger].Value), remediation.Decimal(ev.bound(t)))
-		case ev.unknown(inc) != "":
-			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.unknown(inc))
+				t.Trigger, remediation.Decimal(*ev.Values[t.Trigger].Value), remediation.Decimal(ev.Bound(t)))
+		case ev.Unknown(inc) != "":
+			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.Unknown(inc))
 		}
 	}
 	var answer view.IncidentView
 	err = e.change(ctx, b, inc, func(c *change) error {
 		// Asked for again, it has the effect of once.
-		if c.inc.Restore == nil && (c.inc.Restored == "" || c.inc.ToRestore() != nil) {
+		if c.Inc.Restore == nil && (c.Inc.Restored == "" || c.Inc.ToRestore() != nil) {
 			if err := c.beginRestore(r, ev); err != nil {
 				return err
 			}
 		}
-		answer, err = view.OfIncident(c.tx, c.inc)
+		answer, err = view.OfIncident(c.Tx, c.Inc)
 		return err
 	})
 	if errors.Is(err, remediation.ErrStale) {
@@ -55,13 +56,13 @@ func (e *Engine) Restore(ctx context.Context, id string, r view.RestoreRequest) 
 	if err != nil {
 		return view.IncidentView{}, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	return answer, nil
 }
 
 // restorable returns an incident that is over, or refuses.
 func (e *Engine) restorable(ctx context.Context, id string) (inc *remediation.Incident, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		inc, err = tx.Incident(id)
 		if errors.Is(err, remediation.ErrNotFound) {
 			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
@@ -80,8 +81,8 @@ func (e *Engine) restorable(ctx context.Context, id string) (inc *remediation.In
 }
 
 // beginRestore commits that an incident is to be restored, or refuses.
-func (c *change) beginRestore(r view.RestoreRequest, ev evidence) error {
-	inc := c.inc
+func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
+	inc := c.Inc
 	s := inc.ToRestore()
 	switch {
 	case inc.Drill:
@@ -89,7 +90,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev evidence) error {
 	case s == nil:
 		return remediation.Refuse(remediation.Conflict, "incident %s changed nothing that could be put back", inc.ID)
 	}
-	signals, err := c.tx.Signals()
+	signals, err := c.Tx.Signals()
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev evidence) error {
 	}
 	if l := inc.LossyDone(); l != nil && !r.Force {
 		return remediation.Refuse(remediation.Conflict, "%s has run, and data is never restored%s; the code that ran before may not work with the schema as it is: "+
-			"bring the database back first, then restore with force", l.ID(), snapshotOf(c.tx, inc, l))
+			"bring the database back first, then restore with force", l.ID(), snapshotOf(c.Tx, inc, l))
 	}
 	if err := c.nothingSince(); err != nil {
 		return err
@@ -111,13 +112,13 @@ func (c *change) beginRestore(r view.RestoreRequest, ev evidence) error {
 	}
 	if closed != nil {
 		until := ""
-		if closed.until != nil {
-			until = ", until " + closed.until.UTC().Format(time.RFC3339)
+		if closed.Until != nil {
+			until = ", until " + closed.Until.UTC().Format(time.RFC3339)
 		}
-		return remediation.Refuse(remediation.Conflict, "%s holds the restoring (%s): %s%s", closed.gate, closed.reason, closed.why, until)
+		return remediation.Refuse(remediation.Conflict, "%s holds the restoring (%s): %s%s", closed.Gate, closed.Reason, closed.Why, until)
 	}
-	inc.Restore = &remediation.Restore{By: r.Actor, Reason: r.Reason, Began: c.now, Force: r.Force}
-	all, err := c.tx.Alerts(inc.ID)
+	inc.Restore = &remediation.Restore{By: r.Actor, Reason: r.Reason, Began: c.Now, Force: r.Force}
+	all, err := c.Tx.Alerts(inc.ID)
 	if err != nil {
 		return err
 	}
@@ -128,15 +129,15 @@ func (c *change) beginRestore(r view.RestoreRequest, ev evidence) error {
 	}
 	inc.Closed, inc.Restored = nil, ""
 	inc.Unstuck()
-	c.enter(remediation.Acting, 0)
-	return c.audit(audit.KindRestored, r.Actor, nil, ev.all(inc, map[string]any{
+	c.Enter(remediation.Acting, 0)
+	return c.Audit(audit.KindRestored, r.Actor, nil, ev.All(inc, map[string]any{
 		"reason": r.Reason, "state": "begun", "force": r.Force, "next": s.ID(),
 	}))
 }
 
 // nothingSince refuses where something later stands on what would be taken away.
 func (c *change) nothingSince() error {
-	later, err := c.tx.Incidents(remediation.IncidentFilter{Service: c.inc.Service, After: c.inc.ID})
+	later, err := c.Tx.Incidents(remediation.IncidentFilter{Service: c.Inc.Service, After: c.Inc.ID})
 	if err != nil {
 		return err
 	}
@@ -149,14 +150,14 @@ func (c *change) nothingSince() error {
 			return remediation.Refuse(remediation.Conflict, "incident %s came later and changed something too: restore that first", l.ID)
 		}
 	}
-	r, err := rolloutOf(c.tx, c.inc.Service)
+	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
 	if err != nil {
 		return err
 	}
 	if r.Promotion != nil {
 		return remediation.Refuse(remediation.Conflict, "%s is under way", r.Promotion.Step())
 	}
-	if r.Active() && (r.Release != c.inc.Release || c.inc.RolledBack != nil) {
+	if r.Active() && (r.Release != c.Inc.Release || c.Inc.RolledBack != nil) {
 		return remediation.Refuse(remediation.Conflict, "another rollout has begun since: %s is at stage %s", r.Release, r.Stage)
 	}
 	return nil
@@ -165,25 +166,25 @@ func (c *change) nothingSince() error {
 // restoreGates asks the gates that hold a commander too. A commander and a reason
 // stand in place of confirmation, silence, rollout and approval; and what somebody
 // takes back need not wait for the cooldown, which keeps automation from repeating itself.
-func (c *change) restoreGates(s *remediation.Step, actor string) (*gateResult, error) {
-	limits, err := c.limits(s)
+func (c *change) restoreGates(s *remediation.Step, actor string) (*gate.Result, error) {
+	limits, err := c.Limits(s)
 	if err != nil {
 		return nil, err
 	}
-	freeze, err := c.frozen()
+	freeze, err := c.Frozen()
 	if err != nil {
 		return nil, err
 	}
-	target, err := c.targetFree(s)
+	target, err := c.TargetFree(s)
 	if err != nil {
 		return nil, err
 	}
-	claim := c.claim()
-	if c.inc.ClaimedBy == actor {
-		claim = gateResult{gate: "claim"}
+	claim := c.Claim()
+	if c.Inc.ClaimedBy == actor {
+		claim = gate.Result{Gate: "claim"}
 	}
-	for _, g := range append([]gateResult{c.mode(s), freeze, claim, target}, limits...) {
-		if g.reason != "" && (g.reason != remediation.HoldCooldown || g.gate == gateTarget) {
+	for _, g := range append([]gate.Result{c.Mode(s), freeze, claim, target}, limits...) {
+		if g.Reason != "" && (g.Reason != remediation.HoldCooldown || g.Gate == gate.TargetGate) {
 			return &g, nil
 		}
 	}
@@ -222,7 +223,7 @@ func (e *Engine) restore(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		if err != nil || !begun {
 			return err
 		}
-		if inc, s, err = e.read(ctx, inc.ID, s.ID()); err != nil {
+		if inc, s, err = e.Read(ctx, inc.ID, s.ID()); err != nil {
 			return err
 		}
 	}
@@ -240,11 +241,11 @@ func (e *Engine) restore(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		}
 	}
 	return e.record(ctx, b, inc.ID, func(c *change) error {
-		s := c.inc.Step(s.ID())
+		s := c.Inc.Step(s.ID())
 		if remediation.IsInDoubt(undoErr) && s.Doubts < restoreTries {
 			s.Doubts++
-			c.inc.Wake = c.now.Add(b.Poll())
-			return c.audit(audit.KindInDoubt, actorEngine, s, map[string]any{"undo": true, "error": undoErr.Error(), "target": s.Target})
+			c.Inc.Wake = c.Now.Add(b.Poll())
+			return c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{"undo": true, "error": undoErr.Error(), "target": s.Target})
 		}
 		return c.putBack(s, undoErr)
 	})
@@ -255,33 +256,33 @@ func (e *Engine) intendRestore(ctx context.Context, b *plan.Plan, inc *remediati
 	look, lookErr := e.look(ctx, b, inc, s)
 	err = e.change(ctx, b, inc, func(c *change) error {
 		begun = false
-		s := c.inc.Step(s.ID())
-		closed, err := c.restoreGates(s, c.inc.Restore.By)
+		s := c.Inc.Step(s.ID())
+		closed, err := c.restoreGates(s, c.Inc.Restore.By)
 		switch {
 		case err != nil:
 			return err
 		case lookErr != nil:
-			closed = &gateResult{reason: remediation.HoldTarget, why: lookErr.Error()}
+			closed = &gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}
 		}
 		if closed != nil {
 			return c.hold(nil, *closed, map[string]any{"undo": true, "target": s.Target})
 		}
 		if look.Position == remediation.Untouched {
-			s.State, s.Finished, s.Verified = remediation.StepUndone, &c.now, false
-			return c.audit(audit.KindOutcome, actorEngine, s, map[string]any{
+			s.State, s.Finished, s.Verified = remediation.StepUndone, &c.Now, false
+			return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, map[string]any{
 				"undo": true, "outcome": string(remediation.StepNoChange), "target": s.Target, "after": look.Snapshot,
 				"why": "somebody changed the target since: it stays as it is",
 			})
 		}
 		begun = true
-		s.State, s.Undoing, s.Started, s.Finished, s.Error, s.Doubts = remediation.StepIntent, true, &c.now, nil, "", 0
-		c.enter(remediation.Acting, 0)
-		err = c.tx.PutEffect(remediation.Effect{Time: c.now, Service: c.inc.Service, Action: s.Action, Target: s.Target, Incident: c.inc.ID, Step: s.Attempt()})
+		s.State, s.Undoing, s.Started, s.Finished, s.Error, s.Doubts = remediation.StepIntent, true, &c.Now, nil, "", 0
+		c.Enter(remediation.Acting, 0)
+		err = c.Tx.PutEffect(remediation.Effect{Time: c.Now, Service: c.Inc.Service, Action: s.Action, Target: s.Target, Incident: c.Inc.ID, Step: s.Attempt()})
 		if err != nil {
 			return err
 		}
-		return c.audit(audit.KindIntent, c.inc.Restore.By, s, map[string]any{
-			"undo": true, "reason": c.inc.Restore.Reason, "before": look.Snapshot, "after": s.Before, "target": s.Target,
+		return c.Audit(audit.KindIntent, c.Inc.Restore.By, s, map[string]any{
+			"undo": true, "reason": c.Inc.Restore.Reason, "before": look.Snapshot, "after": s.Before, "target": s.Target,
 		})
 	})
 	return begun, err
@@ -289,7 +290,7 @@ func (e *Engine) intendRestore(ctx context.Context, b *plan.Plan, inc *remediati
 
 // putBack records what became of putting one step back.
 func (c *change) putBack(s *remediation.Step, undoErr error) error {
-	s.Undoing, s.Finished = false, &c.now
+	s.Undoing, s.Finished = false, &c.Now
 	detail := map[string]any{"undo": true, "target": s.Target, "after": s.Before}
 	effect := remediation.EffectDone
 	if s.State = remediation.StepUndone; undoErr != nil {
@@ -304,27 +305,27 @@ func (c *change) putBack(s *remediation.Step, undoErr error) error {
 		return err
 	}
 	if undoErr == nil {
-		c.enter(remediation.Acting, 0)
+		c.Enter(remediation.Acting, 0)
 		return nil
 	}
-	by := c.inc.Restore.By
-	c.inc.Restore = nil
-	c.inc.ResetPolls()
+	by := c.Inc.Restore.By
+	c.Inc.Restore = nil
+	c.Inc.ResetPolls()
 	why := fmt.Sprintf("%s could not be put back: %s", s.ID(), s.Error)
-	if err := c.audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
+	if err := c.Audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
 		return err
 	}
-	if err := c.hold(nil, gateResult{reason: remediation.HoldStepFailed, why: why + "; mend it, then restore again, or close the incident"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; mend it, then restore again, or close the incident"}, map[string]any{}); err != nil {
 		return err
 	}
-	return c.page(string(remediation.HoldStepFailed), why)
+	return c.Page(string(remediation.HoldStepFailed), why)
 }
 
 // endRestore closes the incident, and sets the rollout where it was, held: going
 // on is a commander's own decision.
 func (c *change) endRestore() error {
-	inc, r := c.inc, *c.inc.Restore
-	rollout, err := rolloutOf(c.tx, inc.Service)
+	inc, r := c.Inc, *c.Inc.Restore
+	rollout, err := remediation.RolloutOf(c.Tx, inc.Service)
 	if err != nil {
 		return err
 	}
@@ -333,14 +334,14 @@ func (c *change) endRestore() error {
 	}
 	var lost []string
 	if l := inc.LossyDone(); l != nil {
-		lost = append(lost, l.ID()+" stays as it is: data is never restored"+snapshotOf(c.tx, inc, l))
+		lost = append(lost, l.ID()+" stays as it is: data is never restored"+snapshotOf(c.Tx, inc, l))
 	}
 	inc.Restore, inc.Restored, inc.RolledBack, inc.ByHand = nil, r.By, nil, r.Force
 	detail := map[string]any{"state": "done", "reason": r.Reason}
 	if len(lost) > 0 {
 		detail["why"] = strings.Join(lost, "; ")
 	}
-	if err := c.audit(audit.KindRestored, r.By, nil, detail); err != nil {
+	if err := c.Audit(audit.KindRestored, r.By, nil, detail); err != nil {
 		return err
 	}
 	if err := c.close(r.By, map[string]any{"reason": "restored", "why": r.Reason}); err != nil {
@@ -348,11 +349,11 @@ func (c *change) endRestore() error {
 	}
 	inc.RolledBack = nil
 	if rollout.Release == inc.Release && rollout.Stage != remediation.StageNone && rollout.Active() {
-		rollout.Held, rollout.StageSince = true, &c.now
-		if err := c.tx.PutRollout(rollout); err != nil {
+		rollout.Held, rollout.StageSince = true, &c.Now
+		if err := c.Tx.PutRollout(rollout); err != nil {
 			return err
 		}
-		err := c.audit(audit.KindStage, r.By, nil, map[string]any{
+		err := c.Audit(audit.KindStage, r.By, nil, map[string]any{
 			"state": rollout.State, "stage": rollout.Stage, "release": rollout.Release, "held": true, "why": "restored after " + inc.ID,
 		})
 		if err != nil {
@@ -365,7 +366,7 @@ func (c *change) endRestore() error {
 // openWhatCame opens a new incident for alerts that came while this one was
 // being restored: they are about what was put back.
 func (c *change) openWhatCame(r remediation.Restore) error {
-	all, err := c.tx.Alerts(c.inc.ID)
+	all, err := c.Tx.Alerts(c.Inc.ID)
 	if err != nil {
 		return err
 	}
@@ -375,7 +376,7 @@ func (c *change) openWhatCame(r remediation.Restore) error {
 			continue
 		}
 		a.Active = false // as if it came now
-		if err := c.tx.PutAlert(a); err != nil {
+		if err := c.Tx.PutAlert(a); err != nil {
 			return err
 		}
 		came = append(came, remediation.Alert{Status: "firing", Fingerprint: a.Fingerprint, Labels: map[string]string{
@@ -385,8 +386,8 @@ func (c *change) openWhatCame(r remediation.Restore) error {
 	if len(came) == 0 {
 		return nil
 	}
-	if err := c.tx.PutIncident(c.inc); err != nil { // closed, so that another may be open
+	if err := c.Tx.PutIncident(c.Inc); err != nil { // closed, so that another may be open
 		return err
 	}
-	return newAccept(c.e, c.tx, nil).takeIn(came)
+	return newAccept(c.e, c.Tx, nil).takeIn(came)
 }

@@ -29,11 +29,11 @@ func (e *Engine) review(ctx context.Context, b *plan.Plan, inc *remediation.Inci
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		if q.poll != nil {
-			q.poll.count(c.inc)
+			q.poll.Count(c.Inc)
 		}
-		c.inc.Review, c.inc.Wake = false, c.now
-		for i := range c.inc.Steps {
-			s := &c.inc.Steps[i]
+		c.Inc.Review, c.Inc.Wake = false, c.Now
+		for i := range c.Inc.Steps {
+			s := &c.Inc.Steps[i]
 			look, ok := again[s.ID()]
 			if !ok {
 				continue
@@ -47,7 +47,7 @@ func (e *Engine) review(ctx context.Context, b *plan.Plan, inc *remediation.Inci
 			if look.Snapshot != nil {
 				detail["after"] = look.Snapshot
 			}
-			if err := c.audit(kind, actorEngine, s, detail); err != nil {
+			if err := c.Audit(kind, remediation.ActorEngine, s, detail); err != nil {
 				return err
 			}
 		}

@@ -17,7 +17,7 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 	if reason == "" {
 		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	}
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return view.RolloutView{}, err
 	}
@@ -30,13 +30,13 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 	if b.Stage(stage) == nil {
 		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q: its stages are %v", b.Service, stage, remediation.StageNames(b.Playbook))
 	}
-	now := e.now().UTC()
+	now := e.Now().UTC()
 	r := remediation.Rollout{
 		Service: b.Service, Release: release, Previous: b.Release.Previous,
 		State: b.StateIn(stage), Stage: stage, Started: &now, StageSince: &now,
 	}
-	err = e.store.Update(ctx, func(tx remediation.Tx) error {
-		old, err := rolloutOf(tx, b.Service)
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		old, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
 			return err
 		}
@@ -68,36 +68,21 @@ func (e *Engine) DeclareRollout(ctx context.Context, service, release, stage, ac
 		if err := tx.PutRollout(r); err != nil {
 			return err
 		}
-		return e.append(tx, audit.Entry{Kind: audit.KindStage, Actor: actor, Service: b.Service, Detail: map[string]any{
+		return e.Append(tx, audit.Entry{Kind: audit.KindStage, Actor: actor, Service: b.Service, Detail: map[string]any{
 			"state": r.State, "stage": stage, "release": release, "previous": r.Previous, "declared": true, "reason": reason,
 		}})
 	})
 	if err != nil {
 		return view.RolloutView{}, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	return e.rolloutView(ctx, ctx, b, r), nil
-}
-
-// oneBook returns the playbook of a service; "" is enough where there is one.
-func (e *Engine) oneBook(service string) (*plan.Plan, error) {
-	if service != "" {
-		if b := e.bookOf(service); b != nil {
-			return b, nil
-		}
-		return nil, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", service)
-	}
-	all := e.allBooks()
-	if len(all) != 1 {
-		return nil, remediation.Refuse(remediation.Invalid, "name the service: %d playbooks are loaded", len(all))
-	}
-	return all[0], nil
 }
 
 // Rollouts returns every service's rollout, with how its stage does.
 func (e *Engine) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 	rollouts := map[string]remediation.Rollout{}
-	err := e.store.View(ctx, func(tx remediation.Tx) error {
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
 		all, err := tx.Rollouts()
 		for _, r := range all {
 			rollouts[r.Service] = r
@@ -108,7 +93,7 @@ func (e *Engine) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 		return nil, err
 	}
 	out := []view.RolloutView{}
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		r, ok := rollouts[b.Service]
 		if !ok {
 			r = remediation.Rollout{Service: b.Service, Release: b.Release.Version, Previous: b.Release.Previous, State: remediation.RolloutNone, Stage: remediation.StageNone}
@@ -139,12 +124,12 @@ func (e *Engine) rolloutView(ctx, ask context.Context, b *plan.Plan, r remediati
 	if b.NextStage(r.Stage) == nil { // what the whole rollout is judged by
 		gates, views, err := e.soaked(ask, b, r.Release)
 		if err != nil {
-			e.log.Warn("cannot tell what a rollout's end is missing", "service", b.Service, "err", err)
+			e.Log.Warn("cannot tell what a rollout's end is missing", "service", b.Service, "err", err)
 		}
 		proof, v.Criteria = gates, measuredBeside(v.Criteria, views)
 	}
-	err := e.store.View(ctx, func(tx remediation.Tx) error {
-		open, err := openIncident(tx, b.Service)
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		open, err := remediation.OpenIncident(tx, b.Service)
 		if err != nil {
 			return err
 		}
@@ -161,7 +146,7 @@ func (e *Engine) rolloutView(ctx, ask context.Context, b *plan.Plan, r remediati
 		return err
 	})
 	if err != nil {
-		e.log.Warn("cannot tell what a rollout's next stage is missing", "service", b.Service, "err", err)
+		e.Log.Warn("cannot tell what a rollout's next stage is missing", "service", b.Service, "err", err)
 	}
 	return v
 }

@@ -16,7 +16,7 @@ func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange
 	if in.Reason == "" {
 		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	}
-	b, err := e.oneBook(in.Service)
+	b, err := e.OnePlan(in.Service)
 	if err != nil {
 		return view.RolloutView{}, err
 	}
@@ -38,8 +38,8 @@ func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange
 // onRollout changes a service's active rollout in one transaction.
 func (e *Engine) onRollout(ctx context.Context, b *plan.Plan, fn func(tx remediation.Tx, r *remediation.Rollout) error) (view.RolloutView, error) {
 	var done remediation.Rollout
-	err := e.store.Update(ctx, func(tx remediation.Tx) error {
-		r, err := rolloutOf(tx, b.Service)
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (e *Engine) onRollout(ctx context.Context, b *plan.Plan, fn func(tx remedia
 	if err != nil {
 		return view.RolloutView{}, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	ask, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
 	return e.rolloutView(ctx, ask, b, done), nil
@@ -114,11 +114,11 @@ func (e *Engine) finishRollout(ctx context.Context, b *plan.Plan, in remediation
 		if len(firmly) > 0 || len(others) > 0 && !in.Force {
 			return remediation.Refuse(remediation.Conflict, "the rollout of %s is not finished: %s", b.Service, whys(append(firmly, others...)))
 		}
-		from, now := r.Stage, e.now().UTC()
+		from, now := r.Stage, e.Now().UTC()
 		r.State, r.Stage, r.StageSince, r.Held, r.Missing = remediation.RolloutDone, remediation.StageNone, &now, false, ""
 		detail := map[string]any{"reason": in.Reason, "from": from, "gates": stageRows(gates)}
 		if len(others) > 0 {
-			detail["forced"] = anys(gateNames(others))
+			detail["forced"] = remediation.Anys(gateNames(others))
 		}
 		return e.stageEntry(tx, *r, in.Actor, detail)
 	})
@@ -131,15 +131,15 @@ const autoReason = "nothing is missing, and the rollout was started with --auto"
 // missing. What is missing is written when it is something else than before.
 func (e *Engine) autoPromote(ctx context.Context) error {
 	var errs []error
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		r, err := e.rolloutNow(ctx, b)
 		if err != nil {
 			return err
 		}
-		if !r.Auto || r.Held || promotableState(b, r) != nil || !b.Lasted(r, e.now()).OK {
+		if !r.Auto || r.Held || promotableState(b, r) != nil || !b.Lasted(r, e.Now()).OK {
 			continue
 		}
-		_, err = e.promote(ctx, b, remediation.RolloutChange{Service: b.Service, Actor: actorEngine, Reason: autoReason, Verb: remediation.RolloutPromote})
+		_, err = e.promote(ctx, b, remediation.RolloutChange{Service: b.Service, Actor: remediation.ActorEngine, Reason: autoReason, Verb: remediation.RolloutPromote})
 		var refused *remediation.RefusedError
 		if errors.As(err, &refused) {
 			err = e.noteMissing(ctx, b, r, err)
@@ -159,8 +159,8 @@ func (e *Engine) noteMissing(ctx context.Context, b *plan.Plan, seen remediation
 	if seen.Missing == names {
 		return nil
 	}
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
-		r, err := rolloutOf(tx, b.Service)
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil || unchanged(seen, r) != nil || r.Missing == names {
 			return err
 		}
@@ -168,6 +168,6 @@ func (e *Engine) noteMissing(ctx context.Context, b *plan.Plan, seen remediation
 		if err := tx.PutRollout(r); err != nil {
 			return err
 		}
-		return e.stageEntry(tx, r, actorEngine, map[string]any{"promotion": "refused", "missing": names, "why": why})
+		return e.stageEntry(tx, r, remediation.ActorEngine, map[string]any{"promotion": "refused", "missing": names, "why": why})
 	})
 }

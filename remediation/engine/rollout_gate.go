@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
@@ -41,12 +42,12 @@ func (e *Engine) askStage(ctx context.Context, b *plan.Plan, r remediation.Rollo
 			if r.StageSince == nil {
 				continue
 			}
-			if expr, err := rules.StageExpression(b.Playbook, &stage.Success[i], e.now().Sub(*r.StageSince)); err == nil && expr != "" {
+			if expr, err := rules.StageExpression(b.Playbook, &stage.Success[i], e.Now().Sub(*r.StageSince)); err == nil && expr != "" {
 				exprs[wholeKey(i)] = expr
 			}
 		}
 	}
-	got := e.query(ctx, exprs)
+	got := e.Query(ctx, exprs)
 	a := asked{criteria: []view.CriterionView{}, triggers: map[string]remediation.Reading{}}
 	for name := range b.Expr.Triggers {
 		a.triggers[name] = got["trigger "+name]
@@ -55,7 +56,7 @@ func (e *Engine) askStage(ctx context.Context, b *plan.Plan, r remediation.Rollo
 		for i, cr := range stage.Success {
 			v := criterion(cr, got[criterionKey(i)])
 			if whole, ok := got[wholeKey(i)]; ok {
-				v = v.Worse(criterion(cr, whole), e.now().Sub(*r.StageSince))
+				v = v.Worse(criterion(cr, whole), e.Now().Sub(*r.StageSince))
 			}
 			a.criteria = append(a.criteria, v)
 		}
@@ -74,12 +75,12 @@ func rounded(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 
 // common are the gates of every step forward: what no force opens, and the breaker.
 func (e *Engine) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageGate, error) {
-	open, err := openIncident(tx, b.Service)
+	open, err := remediation.OpenIncident(tx, b.Service)
 	if err != nil {
 		return nil, err
 	}
 	all := []remediation.StageGate{remediation.GateOpen("mode", ""), remediation.GateOpen("incident", ""), remediation.GateOpen("freeze", ""), remediation.GateOpen("breaker", "")}
-	if e.mode != remediation.Act {
+	if e.Mode != remediation.Act {
 		all[0] = firm("mode", "backout runs with --mode=observe: it changes no traffic")
 	}
 	switch {
@@ -103,12 +104,12 @@ func (e *Engine) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageGat
 		}
 		all[2] = firm("freeze", "%s is frozen (%s) by %s%s: %s", orEvery(f.Service), f.Scope, f.By, until, f.Reason)
 	}
-	g, err := breaker(tx, b.Limits.Breaker, b.Service, func(remediation.Effect) bool { return true })
+	g, err := gate.Breaker(tx, b.Limits.Breaker, b.Service, func(remediation.Effect) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	if g.reason != "" {
-		all[3] = firm("breaker", "%s", g.why)
+	if g.Reason != "" {
+		all[3] = firm("breaker", "%s", g.Why)
 	}
 	return all, nil
 }
@@ -154,11 +155,11 @@ func (a asked) judged(b *plan.Plan) []remediation.StageGate {
 // fresh says whether the watchdog was heard of late, and Prometheus answers: without
 // them nobody would be told of a breach.
 func (e *Engine) fresh(tx remediation.Tx, b *plan.Plan) (remediation.StageGate, error) {
-	beat, err := beatOf(tx, b.Service)
+	beat, err := remediation.BeatOf(tx, b.Service)
 	if err != nil {
 		return remediation.StageGate{}, err
 	}
-	age := e.now().Sub(beat.Last)
+	age := e.Now().Sub(beat.Last)
 	var blind []string // for both, where both are away: mending one would not do
 	if beat.Lost || age > time.Duration(b.Watchdog.MaxAge) {
 		blind = append(blind, fmt.Sprintf("no watchdog was heard for %s: backout would not hear of a breach", age.Round(time.Second)))
@@ -183,7 +184,7 @@ func (e *Engine) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rollo
 		held = remediation.GateClosed("held", "the rollout is held; backout rollout resume ends that")
 	}
 	watchdog, err := e.fresh(tx, b)
-	all = append(all, held, b.Lasted(r, e.now()))
+	all = append(all, held, b.Lasted(r, e.Now()))
 	return append(append(all, a.judged(b)...), watchdog), err
 }
 
@@ -198,7 +199,7 @@ func (e *Engine) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rollo
 		last = remediation.GateClosed("stage", "stage %s is not the last one", r.Stage)
 	}
 	watchdog, err := e.fresh(tx, b)
-	all := []remediation.StageGate{common[1], last, b.Lasted(r, e.now())}
+	all := []remediation.StageGate{common[1], last, b.Lasted(r, e.Now())}
 	return append(append(all, a.judged(b)...), watchdog), err
 }
 

@@ -9,24 +9,24 @@ import (
 
 // RolloutReport implements Service.
 func (e *Engine) RolloutReport(ctx context.Context, service string) (view.RolloutReport, error) {
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return view.RolloutReport{}, err
 	}
 	out := view.RolloutReport{
-		Service: b.Service, Made: e.now().UTC(), Stages: []view.ReportedStage{}, Holds: []view.ReportedHold{}, Incidents: []view.ReportedIncident{},
+		Service: b.Service, Made: e.Now().UTC(), Stages: []view.ReportedStage{}, Holds: []view.ReportedHold{}, Incidents: []view.ReportedIncident{},
 		Signals: []view.ReportedSignal{}, Tasks: []remediation.PreflightItem{}, Timeline: []view.ReportedDay{},
 	}
 	var kept remediation.Preflight
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		r, err := rolloutOf(tx, b.Service)
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
 			return err
 		}
 		if r.Started == nil {
 			return remediation.Refuse(remediation.Missing, "there was no rollout of %s yet; backout rollout start begins one", b.Service)
 		}
-		if kept, err = preflightOf(tx, b.Service); err != nil {
+		if kept, err = remediation.PreflightOf(tx, b.Service); err != nil {
 			return err
 		}
 		return out.ReadLog(tx, b, r)

@@ -39,7 +39,7 @@ func (e *Engine) Running(ctx context.Context, service string) (remediation.Runni
 	if e.runtime.ask == nil {
 		return remediation.Running{}, errors.New("nothing can be asked what runs")
 	}
-	b := e.bookOf(service)
+	b := e.PlanOf(service)
 	if b == nil {
 		return remediation.Running{}, fmt.Errorf("no playbook for service %q", service)
 	}
@@ -55,12 +55,12 @@ func (e *Engine) Running(ctx context.Context, service string) (remediation.Runni
 	e.runtime.mu.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now := e.now(); a.at.IsZero() || now.Sub(a.at) >= runningFresh || now.Before(a.at) {
+	if now := e.Now(); a.at.IsZero() || now.Sub(a.at) >= runningFresh || now.Before(a.at) {
 		// One who goes away does not spoil the answer of those who wait for it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), runningTimeout)
 		defer cancel()
 		a.running, a.err = e.runtime.ask.Running(ctx, b.Playbook)
-		a.at = e.now()
+		a.at = e.Now()
 		a.running.Seen = a.at
 	}
 	return a.running, a.err
@@ -71,7 +71,7 @@ const runsPatience = 2 * time.Second
 
 // runs is Running for a page, which must not wait for an engine that hangs.
 func (e *Engine) runs(service string) view.RunsView {
-	if e.runtime.ask == nil || e.bookOf(service) == nil {
+	if e.runtime.ask == nil || e.PlanOf(service) == nil {
 		return view.RunsView{}
 	}
 	seen := make(chan view.RunsView, 1)

@@ -9,29 +9,30 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
 // startSettling begins t0: the step is verified, and its effect on the
 // indicators is waited for.
 func (c *change) startSettling() {
-	c.inc.ResetPolls()
-	c.inc.Unstuck()
-	c.inc.SettleFrom, c.inc.SettlePolls, c.inc.LastHeld = &c.now, 0, ""
-	if c.inc.Aborting() { // nothing is waited for, but by steps that the order does not list
-		c.inc.SettleFrom, c.inc.SettleUntil = nil, nil
-		if last := c.inc.LastRun(); last != nil && !c.inc.Abort.Lists(last) {
-			until := c.now.Add(c.b.SettleTime(c.inc, last))
-			c.inc.SettleUntil = &until
+	c.Inc.ResetPolls()
+	c.Inc.Unstuck()
+	c.Inc.SettleFrom, c.Inc.SettlePolls, c.Inc.LastHeld = &c.Now, 0, ""
+	if c.Inc.Aborting() { // nothing is waited for, but by steps that the order does not list
+		c.Inc.SettleFrom, c.Inc.SettleUntil = nil, nil
+		if last := c.Inc.LastRun(); last != nil && !c.Inc.Abort.Lists(last) {
+			until := c.Now.Add(c.Plan.SettleTime(c.Inc, last))
+			c.Inc.SettleUntil = &until
 		}
-		c.enter(remediation.Acting, 0)
+		c.Enter(remediation.Acting, 0)
 		return
 	}
-	if last := c.inc.LastRun(); last != nil {
-		until := c.now.Add(c.b.SettleTime(c.inc, last))
-		c.inc.SettleUntil = &until
+	if last := c.Inc.LastRun(); last != nil {
+		until := c.Now.Add(c.Plan.SettleTime(c.Inc, last))
+		c.Inc.SettleUntil = &until
 	}
-	c.enter(remediation.Settling, c.b.SettleStart(c.inc))
+	c.Enter(remediation.Settling, c.Plan.SettleStart(c.Inc))
 }
 
 // settle decides whether a step helped, by the recovery expressions alone.
@@ -40,9 +41,9 @@ func (e *Engine) settle(ctx context.Context, b *plan.Plan, inc *remediation.Inci
 		return fmt.Errorf("settling since when is not known")
 	}
 	// A trigger that attached meanwhile may need a longer window.
-	if start := inc.SettleFrom.Add(b.SettleStart(inc)); start.After(e.now()) {
+	if start := inc.SettleFrom.Add(b.SettleStart(inc)); start.After(e.Now()) {
 		return e.change(ctx, b, inc, func(c *change) error {
-			c.inc.Wake = start
+			c.Inc.Wake = start
 			return nil
 		})
 	}
@@ -51,26 +52,26 @@ func (e *Engine) settle(ctx context.Context, b *plan.Plan, inc *remediation.Inci
 		return fmt.Errorf("settling after no step")
 	}
 	deadline := inc.SettleFrom.Add(b.SettleTime(inc, last))
-	ev := e.pollRecovery(ctx, b, inc)
-	ev.every = 0 // nothing but the deadline makes a poll come sooner here
-	ev.count(inc)
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Every = 0 // nothing but the deadline makes a poll come sooner here
+	ev.Count(inc)
 	if inc.Calm() {
 		return e.change(ctx, b, inc, func(c *change) error {
-			ev.count(c.inc)
+			ev.Count(c.Inc)
 			if err := c.settled(ev, last, "recovered"); err != nil {
 				return err
 			}
 			return c.recover(ev)
 		})
 	}
-	if e.now().Before(deadline) {
+	if e.Now().Before(deadline) {
 		return e.change(ctx, b, inc, func(c *change) error {
-			ev.count(c.inc)
-			c.inc.SettlePolls++
-			c.inc.SettleUntil = &deadline
-			c.inc.Wake = c.now.Add(b.Poll())
-			if c.inc.Wake.After(deadline) {
-				c.inc.Wake = deadline
+			ev.Count(c.Inc)
+			c.Inc.SettlePolls++
+			c.Inc.SettleUntil = &deadline
+			c.Inc.Wake = c.Now.Add(b.Poll())
+			if c.Inc.Wake.After(deadline) {
+				c.Inc.Wake = deadline
 			}
 			return nil
 		})
@@ -79,29 +80,29 @@ func (e *Engine) settle(ctx context.Context, b *plan.Plan, inc *remediation.Inci
 	if t != nil && inc.SettlePolls < remediation.Certain-1 {
 		// The time went by without polls: backout was down, or the clock was set.
 		return e.change(ctx, b, inc, func(c *change) error {
-			ev.count(c.inc)
-			c.inc.SettlePolls++
-			c.inc.Wake = c.now.Add(b.Poll())
+			ev.Count(c.Inc)
+			c.Inc.SettlePolls++
+			c.Inc.Wake = c.Now.Add(b.Poll())
 			return nil
 		})
 	}
 	if t == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
-			ev.count(c.inc)
+			ev.Count(c.Inc)
 			why := "the step has settled, and whether it helped cannot be told"
-			if unknown := ev.unknown(c.inc); unknown != "" {
+			if unknown := ev.Unknown(c.Inc); unknown != "" {
 				why += ": " + unknown
 			}
 			if err := c.settled(ev, last, string(remediation.HoldNoData)); err != nil {
 				return err
 			}
-			if err := c.hold(nil, gateResult{reason: remediation.HoldNoData, why: why}, ev.all(c.inc, map[string]any{})); err != nil {
+			if err := c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: why}, ev.All(c.Inc, map[string]any{})); err != nil {
 				return err
 			}
-			return c.page(string(remediation.HoldNoData), why)
+			return c.Page(string(remediation.HoldNoData), why)
 		})
 	}
-	return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev, lead: func(c *change) error {
+	return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
 		if err := c.settled(ev, last, string(remediation.Breaching)); err != nil {
 			return err
 		}
@@ -110,15 +111,15 @@ func (e *Engine) settle(ctx context.Context, b *plan.Plan, inc *remediation.Inci
 }
 
 // settled records what settling found.
-func (c *change) settled(ev evidence, s *remediation.Step, verdict string) error {
-	return c.audit(audit.KindSettled, actorEngine, s, ev.all(c.inc, map[string]any{"verdict": verdict}))
+func (c *change) settled(ev gate.Samples, s *remediation.Step, verdict string) error {
+	return c.Audit(audit.KindSettled, remediation.ActorEngine, s, ev.All(c.Inc, map[string]any{"verdict": verdict}))
 }
 
 // escalated records why the ladder is climbed; the step's own entries follow in
 // the same transaction.
-func (c *change) escalated(ev evidence, t *remediation.TriggerState, why string) error {
-	c.inc.SettleFrom = nil
-	s := c.inc.Next()
+func (c *change) escalated(ev gate.Samples, t *remediation.TriggerState, why string) error {
+	c.Inc.SettleFrom = nil
+	s := c.Inc.Next()
 	if s == nil {
 		return nil // exhausted, which says so itself
 	}
@@ -126,51 +127,51 @@ func (c *change) escalated(ev evidence, t *remediation.TriggerState, why string)
 	if err != nil {
 		return err
 	}
-	return c.audit(audit.KindEscalated, actorEngine, s, detail)
+	return c.Audit(audit.KindEscalated, remediation.ActorEngine, s, detail)
 }
 
 // recover rests automation: every attached trigger has stopped, or is quiet.
-func (c *change) recover(ev evidence) error {
-	if err := c.audit(audit.KindRecovered, actorEngine, nil, ev.all(c.inc, map[string]any{})); err != nil {
+func (c *change) recover(ev gate.Samples) error {
+	if err := c.Audit(audit.KindRecovered, remediation.ActorEngine, nil, ev.All(c.Inc, map[string]any{})); err != nil {
 		return err
 	}
 	if err := c.follow(remediation.PublicMonitoring); err != nil {
 		return err
 	}
-	c.inc.VoidApprovals()
-	for i := range c.inc.Steps {
-		s := &c.inc.Steps[i]
+	c.Inc.VoidApprovals()
+	for i := range c.Inc.Steps {
+		s := &c.Inc.Steps[i]
 		if s.State == remediation.StepWaiting {
 			s.State = remediation.StepPending
 		}
 	}
-	c.inc.SettleFrom, c.inc.FalseSince, c.inc.BlindSince, c.inc.LastHeld = nil, nil, nil, ""
-	c.inc.Unstuck()
-	c.inc.ResetPolls()
-	c.enter(remediation.Recovered, c.b.Poll())
+	c.Inc.SettleFrom, c.Inc.FalseSince, c.Inc.BlindSince, c.Inc.LastHeld = nil, nil, nil, ""
+	c.Inc.Unstuck()
+	c.Inc.ResetPolls()
+	c.Enter(remediation.Recovered, c.Plan.Poll())
 	return nil
 }
 
 // watchRecovered looks out for a relapse, and closes the incident once no
 // trigger's own expression has been true for close_after.
 func (e *Engine) watchRecovered(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.pollRecovery(ctx, b, inc)
-	ev.count(inc)
-	values, err := e.readValues(ctx, b, inc)
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Count(inc)
+	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
 	}
 	if t := inc.Breaching(remediation.Certain); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{Question: Question{Confirmed: true}, poll: &ev, lead: func(c *change) error {
+		return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
 			return c.escalated(ev, t, "the breach came back after recovery")
 		}})
 	}
-	still := values.beyond(inc)
+	still := values.Beyond(inc)
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.count(c.inc)
-		c.inc.Wake = c.now.Add(b.Poll())
-		unknown := ev.unknown(c.inc)
-		if err := values.failed(); unknown == "" && err != nil {
+		ev.Count(c.Inc)
+		c.Inc.Wake = c.Now.Add(b.Poll())
+		unknown := ev.Unknown(c.Inc)
+		if err := values.Failed(); unknown == "" && err != nil {
 			unknown = err.Error()
 		}
 		if err := c.pageIfBlind(unknown); err != nil {
@@ -181,16 +182,16 @@ func (e *Engine) watchRecovered(ctx context.Context, b *plan.Plan, inc *remediat
 			return err
 		}
 		if still != nil || unknown != "" || raised != nil {
-			c.inc.FalseSince = nil
+			c.Inc.FalseSince = nil
 			return c.pageIfStill(still)
 		}
-		if c.inc.FalseSince == nil {
-			c.inc.FalseSince = &c.now
+		if c.Inc.FalseSince == nil {
+			c.Inc.FalseSince = &c.Now
 		}
-		if c.now.Sub(*c.inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
+		if c.Now.Sub(*c.Inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
 			return nil
 		}
-		return c.close(actorEngine, values.all(c.inc, map[string]any{
+		return c.close(remediation.ActorEngine, values.All(c.Inc, map[string]any{
 			"reason": "recovered", "why": fmt.Sprintf("no trigger's expression has been true for %s", b.Limits.CloseAfter),
 		}))
 	})
@@ -202,53 +203,53 @@ func (c *change) pageIfStill(t *remediation.TriggerState) error {
 	if t == nil {
 		return nil
 	}
-	x := c.b.Expr.Triggers[t.Trigger]
-	if c.now.Sub(c.inc.Since) < x.Window+x.RecoveryWindow {
+	x := c.Plan.Expr.Triggers[t.Trigger]
+	if c.Now.Sub(c.Inc.Since) < x.Window+x.RecoveryWindow {
 		return nil
 	}
-	return c.page("still_true", fmt.Sprintf("trigger %s is still true by its own expression, though its recovery expression is calm", t.Trigger))
+	return c.Page("still_true", fmt.Sprintf("trigger %s is still true by its own expression, though its recovery expression is calm", t.Trigger))
 }
 
 // pageIfBlind calls a human where a recovered incident has not been watched for as
 // long as its triggers look back: the service died, say, after a step of ours.
 func (c *change) pageIfBlind(why string) error {
 	if why == "" {
-		c.inc.BlindSince = nil
-		c.inc.Paged = slices.DeleteFunc(c.inc.Paged, func(p string) bool { return p == string(remediation.HoldNoData) })
+		c.Inc.BlindSince = nil
+		c.Inc.Paged = slices.DeleteFunc(c.Inc.Paged, func(p string) bool { return p == string(remediation.HoldNoData) })
 		return nil
 	}
-	if c.inc.BlindSince == nil {
-		c.inc.BlindSince = &c.now
+	if c.Inc.BlindSince == nil {
+		c.Inc.BlindSince = &c.Now
 	}
 	var back time.Duration
-	for _, t := range c.inc.Triggers {
-		x := c.b.Expr.Triggers[t.Trigger]
+	for _, t := range c.Inc.Triggers {
+		x := c.Plan.Expr.Triggers[t.Trigger]
 		back = max(back, x.Window+x.RecoveryWindow)
 	}
-	if c.now.Sub(*c.inc.BlindSince) < back {
+	if c.Now.Sub(*c.Inc.BlindSince) < back {
 		return nil
 	}
-	return c.page(string(remediation.HoldNoData), "whether the recovery lasts cannot be told: "+why)
+	return c.Page(string(remediation.HoldNoData), "whether the recovery lasts cannot be told: "+why)
 }
 
 // exhaust hands what is left after the last step to a human.
 func (c *change) exhaust(why string) error {
-	c.inc.SettleFrom = nil
-	c.enter(remediation.Exhausted, c.b.Poll())
-	c.inc.Why = why
-	return c.page(string(remediation.Exhausted), why)
+	c.Inc.SettleFrom = nil
+	c.Enter(remediation.Exhausted, c.Plan.Poll())
+	c.Inc.Why = why
+	return c.Page(string(remediation.Exhausted), why)
 }
 
 func (e *Engine) watchExhausted(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	ev := e.pollRecovery(ctx, b, inc)
+	ev := e.PollRecovery(ctx, b, inc)
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.count(c.inc)
-		if c.inc.Calm() && c.inc.FailedRestore() == nil {
+		ev.Count(c.Inc)
+		if c.Inc.Calm() && c.Inc.FailedRestore() == nil {
 			return c.recover(ev)
 		}
-		c.inc.Wake = c.now.Add(b.Poll())
-		if len(c.inc.Paged) == 0 { // a trigger attached: page again
-			return c.page(string(remediation.Exhausted), c.inc.Why)
+		c.Inc.Wake = c.Now.Add(b.Poll())
+		if len(c.Inc.Paged) == 0 { // a trigger attached: page again
+			return c.Page(string(remediation.Exhausted), c.Inc.Why)
 		}
 		return nil
 	})
@@ -256,32 +257,32 @@ func (e *Engine) watchExhausted(ctx context.Context, b *plan.Plan, inc *remediat
 
 // close ends the incident. A rollout whose release was changed back is rolled back.
 func (c *change) close(actor string, detail map[string]any) error {
-	c.enter(remediation.Closed, 0)
-	c.inc.VoidApprovals()
-	c.inc.LastHeld = ""
-	c.inc.Closed, c.inc.FalseSince, c.inc.SettleFrom, c.inc.ClaimedBy = &c.now, nil, nil, ""
-	c.inc.ResetPolls()
-	c.inc.Unstuck()
-	c.inc.Restore = nil
-	if c.inc.Aborting() {
-		c.inc.Abort.Ended = &c.now
+	c.Enter(remediation.Closed, 0)
+	c.Inc.VoidApprovals()
+	c.Inc.LastHeld = ""
+	c.Inc.Closed, c.Inc.FalseSince, c.Inc.SettleFrom, c.Inc.ClaimedBy = &c.Now, nil, nil, ""
+	c.Inc.ResetPolls()
+	c.Inc.Unstuck()
+	c.Inc.Restore = nil
+	if c.Inc.Aborting() {
+		c.Inc.Abort.Ended = &c.Now
 	}
-	if err := c.audit(audit.KindClosed, actor, nil, detail); err != nil {
+	if err := c.Audit(audit.KindClosed, actor, nil, detail); err != nil {
 		return err
 	}
-	if !c.inc.ByHand { // else the public hears of it once it is so: watchClosed
+	if !c.Inc.ByHand { // else the public hears of it once it is so: watchClosed
 		if err := c.follow(remediation.PublicResolved); err != nil {
 			return err
 		}
 	}
-	if c.inc.Drill || !c.inc.Changed() {
+	if c.Inc.Drill || !c.Inc.Changed() {
 		return nil
 	}
 	ended := remediation.RolloutRolledBack
-	if c.inc.Abort != nil && len(c.inc.Abort.Signals) == 0 {
+	if c.Inc.Abort != nil && len(c.Inc.Abort.Signals) == 0 {
 		ended = remediation.RolloutAborted
 	}
-	return c.endRollout(ended, actorEngine, "a step of this incident backed the release out")
+	return c.endRollout(ended, remediation.ActorEngine, "a step of this incident backed the release out")
 }
 
 // watchClosed looks after a closed incident while an alert of it is still active and
@@ -289,7 +290,7 @@ func (c *change) close(actor string, detail map[string]any) error {
 // What goes on breaching reopens it, or calls a human where a human closed it.
 func (e *Engine) watchClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	told, follows := false, false
-	err := e.store.View(ctx, func(tx remediation.Tx) error {
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
 		active, _, err := tx.ActiveAlerts(inc.ID)
 		if err != nil || inc.Drill {
 			return err
@@ -301,7 +302,7 @@ func (e *Engine) watchClosed(ctx context.Context, b *plan.Plan, inc *remediation
 		told = err == nil && p.Status != remediation.PublicResolved
 		real := false
 		later, err := tx.Incidents(remediation.IncidentFilter{Service: inc.Service, After: inc.ID, Drill: &real, Limit: 1})
-		follows = active > 0 && len(later) == 0 && e.now().Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin)
+		follows = active > 0 && len(later) == 0 && e.Now().Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin)
 		return err
 	})
 	if err != nil {
@@ -309,63 +310,63 @@ func (e *Engine) watchClosed(ctx context.Context, b *plan.Plan, inc *remediation
 	}
 	if !told && !follows {
 		return e.change(ctx, b, inc, func(c *change) error {
-			c.inc.Wake = time.Time{}
-			c.inc.Unstuck()
+			c.Inc.Wake = time.Time{}
+			c.Inc.Unstuck()
 			return nil
 		})
 	}
-	ev := e.pollRecovery(ctx, b, inc)
-	values, err := e.readValues(ctx, b, inc)
+	ev := e.PollRecovery(ctx, b, inc)
+	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
-		ev.count(c.inc)
-		c.inc.Wake = c.now.Add(b.Poll())
+		ev.Count(c.Inc)
+		c.Inc.Wake = c.Now.Add(b.Poll())
 		raised, err := c.raised() // a signal is true until it is cleared
 		if err != nil {
 			return err
 		}
-		still := values.beyond(c.inc)
-		if raised == nil && still == nil && values.failed() == nil {
-			c.inc.Unstuck()
-			if follows && c.inc.FalseSince == nil {
-				c.inc.FalseSince = &c.now
+		still := values.Beyond(c.Inc)
+		if raised == nil && still == nil && values.Failed() == nil {
+			c.Inc.Unstuck()
+			if follows && c.Inc.FalseSince == nil {
+				c.Inc.FalseSince = &c.Now
 			}
-			if c.inc.Calm() || c.inc.OnlySignals() {
+			if c.Inc.Calm() || c.Inc.OnlySignals() {
 				return c.follow(remediation.PublicResolved)
 			}
 			return nil
 		}
-		if !follows || still == nil || c.inc.Breaching(remediation.Certain) == nil {
+		if !follows || still == nil || c.Inc.Breaching(remediation.Certain) == nil {
 			return nil
 		}
-		r, err := rolloutOf(c.tx, c.inc.Service)
+		r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
 		if err != nil {
 			return err
 		}
-		if c.inc.ByHand || c.inc.Restored != "" || r.Active() && r.Started != nil && r.Started.After(*c.inc.Closed) {
-			if c.inc.Stuck == nil {
-				c.inc.Stuck = &c.now
+		if c.Inc.ByHand || c.Inc.Restored != "" || r.Active() && r.Started != nil && r.Started.After(*c.Inc.Closed) {
+			if c.Inc.Stuck == nil {
+				c.Inc.Stuck = &c.Now
 			}
-			if c.now.Sub(*c.inc.Stuck) <= c.patience() {
+			if c.Now.Sub(*c.Inc.Stuck) <= c.patience() {
 				return nil
 			}
-			return c.page("still_true", "the incident was closed by a person, and the breach goes on: nothing is done about it")
+			return c.Page("still_true", "the incident was closed by a person, and the breach goes on: nothing is done about it")
 		}
-		return c.reopenBreaching(ev, c.inc.Breaching(remediation.Certain))
+		return c.reopenBreaching(ev, c.Inc.Breaching(remediation.Certain))
 	})
 }
 
 // reopenBreaching reopens what backout closed by itself, and what is not over.
-func (c *change) reopenBreaching(ev evidence, t *remediation.TriggerState) error {
-	detail, err := c.evidence(ev, t, map[string]any{"rollout": c.inc.Release, "why": "the breach goes on, though the incident was closed"})
+func (c *change) reopenBreaching(ev gate.Samples, t *remediation.TriggerState) error {
+	detail, err := c.evidence(ev, t, map[string]any{"rollout": c.Inc.Release, "why": "the breach goes on, though the incident was closed"})
 	if err != nil {
 		return err
 	}
-	c.inc.Reopen(c.now)
-	c.inc.Wake = c.now
-	if err := c.audit(audit.KindReopened, actorEngine, nil, detail); err != nil {
+	c.Inc.Reopen(c.Now)
+	c.Inc.Wake = c.Now
+	if err := c.Audit(audit.KindReopened, remediation.ActorEngine, nil, detail); err != nil {
 		return err
 	}
 	return c.follow(remediation.PublicInvestigating)

@@ -10,38 +10,16 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// signalsOf are the signals that a playbook's triggers name, in their order.
-func signalsOf(pb *alerts.Playbook) []string {
-	var out []string
-	for _, t := range pb.Triggers {
-		if t.Signal != "" && !slices.Contains(out, t.Signal) {
-			out = append(out, t.Signal)
-		}
-	}
-	return out
-}
-
 // signalBook is the playbook that knows a signal.
 func (e *Engine) signalBook(service, name string) (*plan.Plan, error) {
-	b, err := e.oneBook(service)
+	b, err := e.OnePlan(service)
 	if err != nil {
 		return nil, err
 	}
-	if known := signalsOf(b.Playbook); !slices.Contains(known, name) {
+	if known := remediation.SignalsOf(b.Playbook); !slices.Contains(known, name) {
 		return nil, remediation.Refuse(remediation.Missing, "the playbook of %s has no signal %q: its signals are %v", b.Service, name, known)
 	}
 	return b, nil
-}
-
-// signalOf returns a raised signal, or nil.
-func signalOf(tx remediation.Tx, service, name string) (*remediation.Signal, error) {
-	all, err := tx.Signals()
-	for i := range all {
-		if all[i].Service == service && all[i].Name == name {
-			return &all[i], err
-		}
-	}
-	return nil, err
 }
 
 // RaiseSignal implements Service. A signal that is raised already stays as it was
@@ -55,8 +33,8 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 		return remediation.Signal{}, err
 	}
 	var s remediation.Signal
-	err = e.store.Update(ctx, func(tx remediation.Tx) error {
-		old, err := signalOf(tx, b.Service, name)
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		old, err := remediation.SignalOf(tx, b.Service, name)
 		if err != nil {
 			return err
 		}
@@ -64,7 +42,7 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 			s = *old
 			return nil
 		}
-		s = remediation.Signal{Service: b.Service, Name: name, By: actor, Reason: reason, Since: e.now().UTC()}
+		s = remediation.Signal{Service: b.Service, Name: name, By: actor, Reason: reason, Since: e.Now().UTC()}
 		if err := tx.PutSignal(s); err != nil {
 			return err
 		}
@@ -74,12 +52,12 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 		if en.Incident, err = e.raiseAgain(ctx, tx, &s); err != nil {
 			return err
 		}
-		return e.append(tx, en)
+		return e.Append(tx, en)
 	})
 	if err != nil {
 		return remediation.Signal{}, err
 	}
-	e.wakeUp()
+	e.WakeUp()
 	if f := e.ownSeries(ctx, "rollout_signal", b.Service); f.Result != remediation.Pass {
 		s.Warning = f.Evidence
 		if f.Result == remediation.CannotTell {
@@ -96,15 +74,15 @@ func (e *Engine) RaiseSignal(ctx context.Context, service, name, actor, reason s
 // signal was cleared, and returns its id: its alert fires since before, so that no
 // notification would say that anything is new. "": there is none, and an alert opens one.
 func (e *Engine) raiseAgain(ctx context.Context, tx remediation.Tx, s *remediation.Signal) (string, error) {
-	inc, err := openIncident(tx, s.Service)
+	inc, err := remediation.OpenIncident(tx, s.Service)
 	if err != nil || inc == nil || !inc.HasSignal(s.Name) || inc.Restore != nil {
 		return "", err
 	}
-	b, err := e.bookFor(context.WithoutCancel(ctx), inc)
+	b, err := e.PlanFor(context.WithoutCancel(ctx), inc)
 	if err != nil {
 		return "", err
 	}
-	c := e.on(tx, b, inc, e.now())
+	c := e.on(tx, b, inc, e.Now())
 	for _, t := range inc.Triggers {
 		if t.Signal != s.Name {
 			continue
@@ -119,7 +97,7 @@ func (e *Engine) raiseAgain(ctx context.Context, tx remediation.Tx, s *remediati
 			st.State, st.Finished = remediation.StepPending, nil
 		}
 	}
-	inc.Wake = c.now
+	inc.Wake = c.Now
 	return inc.ID, tx.PutIncident(inc)
 }
 
@@ -133,8 +111,8 @@ func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason s
 	if err != nil {
 		return remediation.Signal{}, err
 	}
-	err = e.store.Update(ctx, func(tx remediation.Tx) error {
-		old, err := signalOf(tx, service, name)
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		old, err := remediation.SignalOf(tx, service, name)
 		if err != nil {
 			return err
 		}
@@ -147,25 +125,25 @@ func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason s
 		en := audit.Entry{Kind: audit.KindSignal, Actor: actor, Service: service, Detail: map[string]any{
 			"signal": name, "raised": false, "reason": reason,
 		}}
-		inc, err := openIncident(tx, service)
+		inc, err := remediation.OpenIncident(tx, service)
 		if err != nil {
 			return err
 		}
 		if inc == nil || !inc.HasSignal(name) {
-			return e.append(tx, en)
+			return e.Append(tx, en)
 		}
-		ib, err := e.bookFor(context.WithoutCancel(ctx), inc)
+		ib, err := e.PlanFor(context.WithoutCancel(ctx), inc)
 		if err != nil {
 			return err
 		}
-		cancelled, err := e.on(tx, ib, inc, e.now()).signalCleared(name)
+		cancelled, err := e.on(tx, ib, inc, e.Now()).signalCleared(name)
 		if err != nil {
 			return err
 		}
 		if en.Incident = inc.ID; len(cancelled) > 0 {
-			en.Detail["cancelled"] = anys(cancelled)
+			en.Detail["cancelled"] = remediation.Anys(cancelled)
 		}
-		if err := e.append(tx, en); err != nil {
+		if err := e.Append(tx, en); err != nil {
 			return err
 		}
 		return tx.PutIncident(inc)
@@ -173,8 +151,8 @@ func (e *Engine) ClearSignal(ctx context.Context, service, name, actor, reason s
 	if err != nil {
 		return remediation.Signal{}, err
 	}
-	e.wakeUp()
-	return remediation.Signal{Service: service, Name: name, By: actor, Reason: reason, Since: e.now().UTC()}, nil
+	e.WakeUp()
+	return remediation.Signal{Service: service, Name: name, By: actor, Reason: reason, Since: e.Now().UTC()}, nil
 }
 
 // signalService returns the service whose signal is to be cleared. One that is
@@ -185,7 +163,7 @@ func (e *Engine) signalService(ctx context.Context, service, name string) (strin
 		return b.Service, nil
 	}
 	var raised []remediation.Signal
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		raised, err = tx.Signals()
 		return err
 	})
@@ -202,14 +180,14 @@ func (e *Engine) signalService(ctx context.Context, service, name string) (strin
 // signalRaised lets a human's signal stand in place of confirmation, as an abort
 // does: the steps of its plan run in their order.
 func (c *change) signalRaised(t *alerts.Trigger, s *remediation.Signal) error {
-	inc := c.inc
-	listed, err := c.b.Listed(inc, t.Plan)
+	inc := c.Inc
+	listed, err := c.Plan.Listed(inc, t.Plan)
 	if err != nil {
 		return err
 	}
 	switch {
 	case !inc.Aborting():
-		inc.Abort = &remediation.Abort{By: s.By, Reason: s.Reason, Began: c.now, Signals: []string{s.Name}, Steps: listed}
+		inc.Abort = &remediation.Abort{By: s.By, Reason: s.Reason, Began: c.Now, Signals: []string{s.Name}, Steps: listed}
 	case len(inc.Abort.Signals) > 0: // an abort runs all that is listed, this plan too
 		inc.Abort.Signals = append(inc.Abort.Signals, s.Name)
 		for _, n := range listed {
@@ -222,7 +200,7 @@ func (c *change) signalRaised(t *alerts.Trigger, s *remediation.Signal) error {
 		inc.VoidApprovals()
 		inc.SettleFrom, inc.SettleUntil, inc.LastHeld = nil, nil, ""
 		inc.Unstuck()
-		c.enter(remediation.Acting, 0)
+		c.Enter(remediation.Acting, 0)
 	}
 	return nil
 }
@@ -230,8 +208,8 @@ func (c *change) signalRaised(t *alerts.Trigger, s *remediation.Signal) error {
 // signalCleared takes a signal's word back, and returns the steps that are cancelled
 // with it.
 func (c *change) signalCleared(name string) (cancelled []string, err error) {
-	inc := c.inc
-	inc.Wake = c.now
+	inc := c.Inc
+	inc.Wake = c.Now
 	if !inc.Aborting() || !slices.Contains(inc.Abort.Signals, name) {
 		return nil, nil
 	}
@@ -241,7 +219,7 @@ func (c *change) signalCleared(name string) (cancelled []string, err error) {
 		if t.Signal != "" && !slices.Contains(inc.Abort.Signals, t.Signal) {
 			continue
 		}
-		listed, err := c.b.Listed(inc, c.b.Trigger(t.Trigger).Plan)
+		listed, err := c.Plan.Listed(inc, c.Plan.Trigger(t.Trigger).Plan)
 		if err != nil {
 			return nil, err
 		}
@@ -250,7 +228,7 @@ func (c *change) signalCleared(name string) (cancelled []string, err error) {
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
 		if s.Open() && !slices.Contains(wanted, s.Number) {
-			s.State, s.Finished = remediation.StepSkipped, &c.now
+			s.State, s.Finished = remediation.StepSkipped, &c.Now
 			cancelled = append(cancelled, s.ID())
 		}
 	}
@@ -259,11 +237,11 @@ func (c *change) signalCleared(name string) (cancelled []string, err error) {
 		return cancelled, nil
 	}
 	inc.Abort.Signals = []string{name} // of which it was
-	inc.Abort.Ended = &c.now
+	inc.Abort.Ended = &c.Now
 	inc.VoidApprovals()
 	if inc.Running() == nil {
 		inc.ResetPolls()
-		c.enter(remediation.Confirming, 0)
+		c.Enter(remediation.Confirming, 0)
 	}
 	return cancelled, nil
 }
@@ -271,8 +249,8 @@ func (c *change) signalCleared(name string) (cancelled []string, err error) {
 // endSignals ends the order: every step was verified or is skipped. Other triggers
 // of the incident still need their recovery.
 func (c *change) endSignals() error {
-	inc := c.inc
-	inc.Abort.Ended = &c.now
+	inc := c.Inc
+	inc.Abort.Ended = &c.Now
 	switch {
 	case inc.OnlySignals() && inc.AllSkipped():
 		return c.exhaust(noneRan)
@@ -281,7 +259,7 @@ func (c *change) endSignals() error {
 	case inc.LastRun() != nil:
 		c.startSettling()
 	default:
-		c.enter(remediation.Confirming, 0)
+		c.Enter(remediation.Confirming, 0)
 	}
 	return nil
 }
@@ -292,16 +270,16 @@ const noneRan = "no step of the signal's plan has run: each was denied, or nobod
 // recoverSignals rests until the signal is cleared.
 func (c *change) recoverSignals() error {
 	why := "every step was verified or skipped; the incident closes once the signal is cleared"
-	if err := c.audit(audit.KindRecovered, actorEngine, nil, map[string]any{"why": why}); err != nil {
+	if err := c.Audit(audit.KindRecovered, remediation.ActorEngine, nil, map[string]any{"why": why}); err != nil {
 		return err
 	}
 	if err := c.follow(remediation.PublicMonitoring); err != nil {
 		return err
 	}
-	c.inc.VoidApprovals()
-	c.inc.SettleFrom, c.inc.SettleUntil, c.inc.LastHeld = nil, nil, ""
-	c.inc.Unstuck()
-	c.enter(remediation.Recovered, c.b.Poll())
+	c.Inc.VoidApprovals()
+	c.Inc.SettleFrom, c.Inc.SettleUntil, c.Inc.LastHeld = nil, nil, ""
+	c.Inc.Unstuck()
+	c.Enter(remediation.Recovered, c.Plan.Poll())
 	return nil
 }
 
@@ -313,24 +291,24 @@ func (e *Engine) watchSignals(ctx context.Context, b *plan.Plan, inc *remediatio
 		case err != nil:
 			return err
 		case raised == nil:
-			return c.close(actorEngine, map[string]any{"reason": "cleared", "why": "its signals are cleared"})
-		case c.inc.AllSkipped() && (c.inc.State != remediation.Exhausted || len(c.inc.Paged) == 0): // for a trigger that attached too
+			return c.close(remediation.ActorEngine, map[string]any{"reason": "cleared", "why": "its signals are cleared"})
+		case c.Inc.AllSkipped() && (c.Inc.State != remediation.Exhausted || len(c.Inc.Paged) == 0): // for a trigger that attached too
 			return c.exhaust(noneRan)
-		case c.inc.State != remediation.Recovered && c.inc.State != remediation.Exhausted:
+		case c.Inc.State != remediation.Recovered && c.Inc.State != remediation.Exhausted:
 			return c.recoverSignals()
 		}
-		c.inc.Wake = c.now.Add(b.Poll())
+		c.Inc.Wake = c.Now.Add(b.Poll())
 		return nil
 	})
 }
 
 // dismiss marks the raised signals of an incident that a human closes.
 func (c *change) dismiss() error {
-	for _, t := range c.inc.Triggers {
+	for _, t := range c.Inc.Triggers {
 		if t.Signal == "" {
 			continue
 		}
-		s, err := signalOf(c.tx, c.inc.Service, t.Signal)
+		s, err := remediation.SignalOf(c.Tx, c.Inc.Service, t.Signal)
 		if err != nil {
 			return err
 		}
@@ -338,7 +316,7 @@ func (c *change) dismiss() error {
 			continue
 		}
 		s.Dismissed = true
-		if err := c.tx.PutSignal(*s); err != nil {
+		if err := c.Tx.PutSignal(*s); err != nil {
 			return err
 		}
 	}
@@ -347,11 +325,11 @@ func (c *change) dismiss() error {
 
 // raised returns a signal of the incident that is raised, or nil.
 func (c *change) raised() (*remediation.Signal, error) {
-	for _, t := range c.inc.Triggers {
+	for _, t := range c.Inc.Triggers {
 		if t.Signal == "" {
 			continue
 		}
-		if s, err := signalOf(c.tx, c.inc.Service, t.Signal); s != nil || err != nil {
+		if s, err := remediation.SignalOf(c.Tx, c.Inc.Service, t.Signal); s != nil || err != nil {
 			return s, err
 		}
 	}

@@ -38,7 +38,7 @@ func (e *Engine) success(ctx context.Context, b *plan.Plan, kept remediation.Pre
 			out = append(out, v)
 		}
 	}
-	got := e.query(ctx, exprs)
+	got := e.Query(ctx, exprs)
 	for i := range out {
 		if r, ok := got[successKey(i)]; ok {
 			out[i].Judge(r)
@@ -53,8 +53,8 @@ func successKey(i int) string { return fmt.Sprintf("success %d", i) }
 // success criteria, and people's validation after the deployment.
 func (e *Engine) soaked(ctx context.Context, b *plan.Plan, release string) ([]remediation.StageGate, []remediation.SuccessView, error) {
 	var kept remediation.Preflight
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
-		kept, err = preflightOf(tx, b.Service)
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		kept, err = remediation.PreflightOf(tx, b.Service)
 		return err
 	})
 	if err != nil {

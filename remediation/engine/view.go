@@ -10,7 +10,7 @@ import (
 
 // Incidents implements Service.
 func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []view.IncidentView, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		out, err = view.ViewIncidents(tx, f)
 		return err
 	})
@@ -19,7 +19,7 @@ func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (o
 
 // Incident implements Service.
 func (e *Engine) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		v, err = view.ViewIncident(tx, id)
 		return err
 	})
@@ -34,7 +34,7 @@ func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry
 	if f.Limit > 0 && f.Bytes == 0 { // a page: who asks for it goes on after its last
 		f.Bytes = audit.PageBytes
 	}
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		out, err = view.ViewEntries(tx, f)
 		return err
 	})
@@ -43,7 +43,7 @@ func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry
 
 // Search implements Service.
 func (e *Engine) Search(ctx context.Context, q audit.Query) (p audit.Page, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		p, err = audit.Search(tx, q)
 		return err
 	})
@@ -52,7 +52,7 @@ func (e *Engine) Search(ctx context.Context, q audit.Query) (p audit.Page, err e
 
 // Head implements Service.
 func (e *Engine) Head(ctx context.Context) (seq int64, hash string, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		seq, hash, err = tx.Head()
 		return err
 	})

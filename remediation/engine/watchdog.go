@@ -12,56 +12,43 @@ import (
 // beat notes that a service's watchdog alert came; only loss and return are
 // audited.
 func (e *Engine) beat(tx remediation.Tx, service string) error {
-	b := e.bookOf(service)
+	b := e.PlanOf(service)
 	if b == nil {
 		return nil // not ours: accepted, and recorded as received
 	}
-	old, err := beatOf(tx, service)
+	old, err := remediation.BeatOf(tx, service)
 	if err != nil {
 		return err
 	}
 	lost := old.Lost
-	old.Last, old.Lost = e.now(), false
+	old.Last, old.Lost = e.Now(), false
 	if err := tx.PutBeat(old); err != nil {
 		return err
 	}
 	if !lost {
 		return nil
 	}
-	return e.append(tx, audit.Entry{Kind: audit.KindBlind, Actor: actorEngine, Service: service, Detail: map[string]any{
+	return e.Append(tx, audit.Entry{Kind: audit.KindBlind, Actor: remediation.ActorEngine, Service: service, Detail: map[string]any{
 		"blind": false, "what": remediation.BlindWatchdog, "why": "the watchdog is back",
 	}})
-}
-
-func beatOf(tx remediation.Tx, service string) (remediation.Beat, error) {
-	all, err := tx.Beats()
-	if err != nil {
-		return remediation.Beat{}, err
-	}
-	for _, b := range all {
-		if b.Service == service {
-			return b, nil
-		}
-	}
-	return remediation.Beat{Service: service}, nil
 }
 
 // keepHouse notices watchdogs that stay away, ends freezes that ran out, and writes
 // to customers of incidents that last too long.
 func (e *Engine) keepHouse(ctx context.Context) error {
-	if err := e.reportHead(ctx); err != nil {
+	if err := e.ReportHead(ctx); err != nil {
 		return err
 	}
-	if err := e.mailLong(ctx); err != nil {
+	if err := e.MailLong(ctx); err != nil {
 		return err
 	}
-	now := e.now()
+	now := e.Now()
 	late := func(beat remediation.Beat) bool {
-		b := e.bookOf(beat.Service)
+		b := e.PlanOf(beat.Service)
 		return b != nil && !beat.Lost && now.Sub(beat.Last) > time.Duration(b.Watchdog.MaxAge)
 	}
 	due := false
-	err := e.store.View(ctx, func(tx remediation.Tx) error {
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
 		beats, err := tx.Beats()
 		if err != nil {
 			return err
@@ -79,7 +66,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 	if err != nil || !due {
 		return err
 	}
-	err = e.store.Update(ctx, func(tx remediation.Tx) error {
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
 		beats, err := tx.Beats()
 		if err != nil {
 			return err
@@ -102,7 +89,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 				return err
 			}
 			for _, detail := range found {
-				if err := e.append(tx, audit.Entry{Kind: audit.KindBlind, Actor: actorEngine, Service: beat.Service, Detail: detail}); err != nil {
+				if err := e.Append(tx, audit.Entry{Kind: audit.KindBlind, Actor: remediation.ActorEngine, Service: beat.Service, Detail: detail}); err != nil {
 					return err
 				}
 			}
@@ -115,14 +102,14 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 			if !f.RanOut(now) {
 				continue
 			}
-			if err := e.thaw(tx, f, actorEngine, "it ran out"); err != nil {
+			if err := e.thaw(tx, f, remediation.ActorEngine, "it ran out"); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil {
-		e.wakeUp()
+		e.WakeUp()
 	}
 	return err
 }

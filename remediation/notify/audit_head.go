@@ -1,4 +1,4 @@
-package engine
+package notify
 
 import (
 	"context"
@@ -28,14 +28,14 @@ func (t reportedHead) due(seq int64, now time.Time, every time.Duration) bool {
 	return seq != t.Seq && now.Sub(t.At) >= every
 }
 
-// reportHead sends the audit log's head to places that someone who cuts the log's end
+// ReportHead sends the audit log's head to places that someone who cuts the log's end
 // off does not reach: without them a log that ends early looks complete.
-func (e *Engine) reportHead(ctx context.Context) error {
-	now := e.now()
+func (e *Notifier) ReportHead(ctx context.Context) error {
+	now := e.Now()
 	var seq int64
 	var hash string
 	var told reportedHead
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		if seq, hash, err = tx.Head(); err != nil {
 			return err
 		}
@@ -52,12 +52,12 @@ func (e *Engine) reportHead(ctx context.Context) error {
 	}
 	e.mu.Unlock()
 	if toLog {
-		e.log.Info("audit log head", "seq", seq, "hash", hash, "head", fmt.Sprintf("%d:%s", seq, hash))
+		e.Log.Info("audit log head", "seq", seq, "hash", hash, "head", fmt.Sprintf("%d:%s", seq, hash))
 	}
 	if len(e.team) == 0 || !told.due(seq, now, headTeamEvery) {
 		return nil
 	}
-	err = e.store.Update(ctx, func(tx remediation.Tx) error {
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
 		if told, err := headReceipt(tx); err != nil || !told.due(seq, now, headTeamEvery) {
 			return err
 		}
@@ -65,11 +65,11 @@ func (e *Engine) reportHead(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := tx.PutReceipt(actorEngine, "head", string(body)); err != nil {
+		if err := tx.PutReceipt(remediation.ActorEngine, "head", string(body)); err != nil {
 			return err
 		}
 		return e.notifyChannels(tx, "", []remediation.TeamLine{{
-			Time: now.UTC(), Actor: actorEngine, Seq: seq, Hash: hash,
+			Time: now.UTC(), Actor: remediation.ActorEngine, Seq: seq, Hash: hash,
 			Title: fmt.Sprintf("The audit log ends at entry %d", seq),
 			Why:   fmt.Sprintf("backout audit verify --head=%d:%s shows later whether it still holds all of it", seq, hash),
 		}})
@@ -81,7 +81,7 @@ func (e *Engine) reportHead(ctx context.Context) error {
 }
 
 func headReceipt(tx remediation.Tx) (told reportedHead, err error) {
-	r, err := tx.Receipt(actorEngine, "head")
+	r, err := tx.Receipt(remediation.ActorEngine, "head")
 	if errors.Is(err, remediation.ErrNotFound) {
 		return reportedHead{}, nil
 	}

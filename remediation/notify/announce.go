@@ -1,4 +1,4 @@
-package engine
+package notify
 
 import (
 	"context"
@@ -10,13 +10,14 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
 // errKeptBack: what a step would tell is not to be told now.
 var errKeptBack = errors.New("kept back")
 
-// tellAhead tells what the plan has come to tell, before its next real step. It
+// TellAhead tells what the plan has come to tell, before its next real step. It
 // returns the incident as it is then.
 //
 // A step that tells is over with the transaction that hands it to the outbox, and
@@ -24,47 +25,47 @@ var errKeptBack = errors.New("kept back")
 // while a human has claimed the incident or silenced its alerts, and while nobody
 // has seen the condition to be true. The same gates then hold the real step, which
 // the plan goes on to all the same.
-func (e *Engine) tellAhead(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q Question) (*remediation.Incident, error) {
+func (e *Notifier) TellAhead(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q gate.Input) (*remediation.Incident, error) {
 	for {
 		s := inc.ToTell()
 		if s == nil || inc.Unhandled() != nil {
 			return inc, nil
 		}
-		err := e.change(ctx, b, inc, func(c *change) error { return c.tell(c.inc.Step(s.ID()), q) })
+		err := e.change(ctx, b, inc, func(c *change) error { return c.tell(c.Inc.Step(s.ID()), q) })
 		if errors.Is(err, errKeptBack) {
 			return inc, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		e.outbox.wakeUp()
-		if inc, _, err = e.read(ctx, inc.ID, s.ID()); err != nil {
+		e.Outbox.WakeUp()
+		if inc, _, err = e.Read(ctx, inc.ID, s.ID()); err != nil {
 			return nil, err
 		}
 	}
 }
 
 // tell carries a step that tells out.
-func (c *change) tell(s *remediation.Step, q Question) error {
+func (c *change) tell(s *remediation.Step, q gate.Input) error {
 	q.Step = s
-	confirmation, err := c.confirmation(q)
+	confirmation, err := c.Confirmation(q)
 	if err != nil {
 		return err
 	}
-	for _, g := range []gateResult{c.mode(s), c.claim(), silence(q), confirmation} {
-		if g.reason != "" {
+	for _, g := range []gate.Result{c.Mode(s), c.Claim(), gate.Silence(q), confirmation} {
+		if g.Reason != "" {
 			return errKeptBack
 		}
 	}
-	step, err := c.b.PlanStep(s)
+	step, err := c.Plan.PlanStep(s)
 	if err != nil {
 		return err
 	}
-	kind, ok := c.b.Kinds[s.Action].(remediation.Communicator)
+	kind, ok := c.Plan.Kinds[s.Action].(remediation.Communicator)
 	if !ok {
 		return fmt.Errorf("step %s: %s tells nothing", s.ID(), s.Action)
 	}
-	a := kind.Announce(c.b.Playbook, step.Params)
+	a := kind.Announce(c.Plan.Playbook, step.Params)
 	p, err := c.public(a.Components)
 	if err != nil {
 		return err
@@ -74,7 +75,7 @@ func (c *change) tell(s *remediation.Step, q Question) error {
 		return err
 	}
 	p.Trouble(a.Components, a.Status)
-	s.State, s.Started, s.Finished, s.Verified = remediation.StepDone, &c.now, &c.now, true
+	s.State, s.Started, s.Finished, s.Verified = remediation.StepDone, &c.Now, &c.Now, true
 	detail := map[string]any{"target": s.Target}
 	if untrue != "" {
 		s.State, s.Error, detail["why"] = remediation.StepSkipped, untrue, untrue
@@ -91,8 +92,8 @@ func (c *change) tell(s *remediation.Step, q Question) error {
 		detail["error"] = s.Error
 	}
 	detail["outcome"] = string(s.State)
-	c.tx.OnCommit(c.e.metrics.steps.WithLabelValues(s.Action, string(s.State)).Inc)
-	return c.audit(audit.KindOutcome, actorEngine, s, detail)
+	c.Tx.OnCommit(c.e.Metrics.Steps.WithLabelValues(s.Action, string(s.State)).Inc)
+	return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail)
 }
 
 // untrue says why what a step would tell is not so, which skips it; errKeptBack
@@ -100,15 +101,15 @@ func (c *change) tell(s *remediation.Step, q Question) error {
 // customer. The first update says that there is a problem; later ones, in the
 // playbook's own words, say what is done about it: they wait until the step that
 // they come before may run, and are skipped with it.
-func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a remediation.Announcement, q Question) (string, error) {
-	if c.inc.Aborting() && len(c.inc.Triggers) == 0 {
+func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a remediation.Announcement, q gate.Input) (string, error) {
+	if c.Inc.Aborting() && len(c.Inc.Triggers) == 0 {
 		return "the rollout is aborted without a breach: there is no trouble to tell of", nil
 	}
 	if len(p.Updates) == 0 || a.Words == "" {
 		return "", nil
 	}
-	for i := range c.inc.Steps {
-		f := &c.inc.Steps[i]
+	for i := range c.Inc.Steps {
+		f := &c.Inc.Steps[i]
 		if f.Tells || f.Plan != s.Plan || f.PlanIndex < s.PlanIndex {
 			continue
 		}
@@ -119,7 +120,7 @@ func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a re
 			return "", nil
 		}
 		q.Step = f
-		_, closed, err := c.gates(q)
+		_, closed, err := c.Gates(q)
 		if err == nil && closed != nil {
 			err = errKeptBack
 		}
@@ -131,10 +132,10 @@ func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a re
 // follow takes what the public was told on with the incident's life. Where
 // nothing was told, nothing is.
 func (c *change) follow(status remediation.PublicStatus) error {
-	if c.inc.Drill {
+	if c.Inc.Drill {
 		return nil
 	}
-	p, err := c.tx.PublicIncident(c.inc.ID)
+	p, err := c.Tx.PublicIncident(c.Inc.ID)
 	if errors.Is(err, remediation.ErrNotFound) {
 		return nil
 	}
@@ -155,7 +156,7 @@ func (c *change) follow(status remediation.PublicStatus) error {
 	}
 	detail := told(&p)
 	detail["channel"] = ownPage
-	return c.audit(audit.KindNotified, actorEngine, nil, detail)
+	return c.Audit(audit.KindNotified, remediation.ActorEngine, nil, detail)
 }
 
 // ownPage is the channel's name for the built-in status page, which shows what
@@ -175,11 +176,11 @@ func told(p *remediation.PublicIncident) map[string]any {
 // public is what the public was told so far; for an incident of which nothing
 // was, it is begun.
 func (c *change) public(components []string) (*remediation.PublicIncident, error) {
-	p, err := c.tx.PublicIncident(c.inc.ID)
+	p, err := c.Tx.PublicIncident(c.Inc.ID)
 	if errors.Is(err, remediation.ErrNotFound) {
-		p, err = remediation.PublicIncident{Incident: c.inc.ID, Service: c.inc.Service, Created: c.now, Components: []remediation.PublicComponent{}}, nil
+		p, err = remediation.PublicIncident{Incident: c.Inc.ID, Service: c.Inc.Service, Created: c.Now, Components: []remediation.PublicComponent{}}, nil
 		if p.Name = c.pages().Title; p.Name == "" {
-			p.Name = "Problems with " + remediation.Names(components, c.inc.Service)
+			p.Name = "Problems with " + remediation.Names(components, c.Inc.Service)
 		}
 	}
 	return &p, err
@@ -188,28 +189,28 @@ func (c *change) public(components []string) (*remediation.PublicIncident, error
 // publish adds an update, and hands it to every status page, and to mail where that
 // was begun.
 func (c *change) publish(p *remediation.PublicIncident, status remediation.PublicStatus, words string, s *remediation.Step) error {
-	p.Status, p.Updated, p.Resolved = status, c.now, nil
+	p.Status, p.Updated, p.Resolved = status, c.Now, nil
 	if status == remediation.PublicResolved {
-		p.Resolved = &c.now
+		p.Resolved = &c.Now
 	}
-	u := remediation.PublicUpdate{Number: len(p.Updates) + 1, Time: c.now, Status: status, Words: words}
+	u := remediation.PublicUpdate{Number: len(p.Updates) + 1, Time: c.Now, Status: status, Words: words}
 	p.Updates = append(p.Updates, u)
-	if err := c.tx.PutPublicIncident(*p); err != nil {
+	if err := c.Tx.PutPublicIncident(*p); err != nil {
 		return err
 	}
 	body, err := json.Marshal(c.message(p))
 	if err != nil {
-		return fmt.Errorf("encode update %d of incident %s: %w", u.Number, c.inc.ID, err)
+		return fmt.Errorf("encode update %d of incident %s: %w", u.Number, c.Inc.ID, err)
 	}
 	for _, ch := range c.e.statusPages {
 		m := remediation.Message{
-			Channel: ch.Name(), Key: c.inc.ID, Service: c.inc.Service, Incident: c.inc.ID,
-			What: fmt.Sprintf("update %d: %s", u.Number, status), Body: body, Created: c.now, Next: c.now,
+			Channel: ch.Name(), Key: c.Inc.ID, Service: c.Inc.Service, Incident: c.Inc.ID,
+			What: fmt.Sprintf("update %d: %s", u.Number, status), Body: body, Created: c.Now, Next: c.Now,
 		}
 		if s != nil {
 			m.Step = s.ID()
 		}
-		if err := c.tx.PutMessage(&m); err != nil {
+		if err := c.Tx.PutMessage(&m); err != nil {
 			return err
 		}
 	}
@@ -219,7 +220,7 @@ func (c *change) publish(p *remediation.PublicIncident, status remediation.Publi
 // message is what channels are told of the newest update.
 func (c *change) message(p *remediation.PublicIncident) remediation.PublicMessage {
 	return remediation.PublicMessage{
-		Key:  fmt.Sprintf("%s/%s@%d", c.inc.Service, c.inc.ID, c.inc.Opened.Unix()),
+		Key:  fmt.Sprintf("%s/%s@%d", c.Inc.Service, c.Inc.ID, c.Inc.Opened.Unix()),
 		Name: p.Name, Impact: p.Impact, Components: p.Components, Update: p.Updates[len(p.Updates)-1],
 		NotifySubscribers: c.pages().NotifySubscribers,
 	}
@@ -232,7 +233,7 @@ func (c *change) words(p *remediation.PublicIncident, status remediation.PublicS
 	for i, k := range p.Components {
 		concerned[i] = k.Name
 	}
-	what := remediation.Names(concerned, c.inc.Service)
+	what := remediation.Names(concerned, c.Inc.Service)
 	again := len(p.Updates) > 0 && p.Status != remediation.PublicIdentified
 	m := c.pages().Messages
 	own, ours := "", ""
@@ -257,7 +258,7 @@ func (c *change) words(p *remediation.PublicIncident, status remediation.PublicS
 
 // pages is what the playbook says of status pages.
 func (c *change) pages() alerts.StatusPage {
-	if m := c.b.Communications; m != nil && m.StatusPage != nil {
+	if m := c.Plan.Communications; m != nil && m.StatusPage != nil {
 		return *m.StatusPage
 	}
 	return alerts.StatusPage{}

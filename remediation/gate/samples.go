@@ -1,4 +1,4 @@
-package engine
+package gate
 
 import (
 	"context"
@@ -14,14 +14,14 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// evidence is what the engine knows of an incident's triggers when it decides.
-type evidence struct {
-	// values holds a reading for each attached trigger that has an expression.
-	values map[string]remediation.Reading
+// Samples is what the engine knows of an incident's triggers when it decides.
+type Samples struct {
+	// Values holds a reading for each attached trigger that has an expression.
+	Values map[string]remediation.Reading
 	// recovery tells which expressions gave the values.
 	recovery bool
-	// blind says why no recovery reading can be trusted; "" where they can.
-	blind string
+	// Blind says why no recovery reading can be trusted; "" where they can.
+	Blind string
 	// missing says what the service lacks, so that calm proves nothing; "" where
 	// that is nothing. A breach is one all the same.
 	missing string
@@ -29,20 +29,20 @@ type evidence struct {
 	// thin says of others without a value why that proves nothing.
 	quiet map[string]bool
 	thin  map[string]string
-	// over holds the triggers that no longer count: their stage is over, and they
+	// Over holds the triggers that no longer count: their stage is over, and they
 	// were never confirmed in it.
-	over map[string]string
+	Over map[string]string
 	// at is when the recovery expressions were asked, every how long after that
 	// an answer can be another.
 	at    time.Time
-	every time.Duration
+	Every time.Duration
 }
 
-// readValues asks for each attached trigger's own value.
-func (e *Engine) readValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (evidence, error) {
+// ReadValues asks for each attached trigger's own value.
+func (e *Gates) ReadValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (Samples, error) {
 	over, err := e.stageOver(ctx, b, inc)
 	if err != nil {
-		return evidence{}, err
+		return Samples{}, err
 	}
 	exprs := map[string]string{}
 	for _, t := range inc.Triggers {
@@ -50,15 +50,15 @@ func (e *Engine) readValues(ctx context.Context, b *plan.Plan, inc *remediation.
 			exprs[t.Trigger] = x.Value
 		}
 	}
-	return evidence{values: e.query(ctx, exprs), over: over}, nil
+	return Samples{Values: e.Query(ctx, exprs), Over: over}, nil
 }
 
 // stageOver returns why attached triggers do not count: they belong to other stages
 // than the present one, and have not been confirmed in their own. What drains from
 // their window then is about a stage that has passed.
-func (e *Engine) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (over map[string]string, err error) {
-	err = e.store.View(ctx, func(tx remediation.Tx) error {
-		r, err := rolloutOf(tx, inc.Service)
+func (e *Gates) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (over map[string]string, err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, inc.Service)
 		if err != nil {
 			return err
 		}
@@ -74,10 +74,10 @@ func (e *Engine) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.I
 	return over, err
 }
 
-// pollRecovery asks for each attached trigger's recovery value, whether the
+// PollRecovery asks for each attached trigger's recovery value, whether the
 // service is alive and freshly scraped, and whether the targets are there that
 // were up when the incident opened.
-func (e *Engine) pollRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) evidence {
+func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) Samples {
 	const age, alive, up, then, kept = "\x00age", "\x00alive", "\x00up", "\x00then", "\x00kept" // no trigger is named so
 	service := map[string]string{
 		age: b.Expr.Age, alive: b.Expr.Alive, up: b.Expr.Up, then: b.Expr.UpAt(inc.Opened), kept: b.Expr.KeptSince(inc.Opened),
@@ -88,27 +88,27 @@ func (e *Engine) pollRecovery(ctx context.Context, b *plan.Plan, inc *remediatio
 			exprs[t.Trigger] = x.Recovery
 		}
 	}
-	ev := evidence{recovery: true, at: e.now(), every: b.Poll()}
-	got := e.query(ctx, exprs)
-	ev.values = got
+	ev := Samples{recovery: true, at: e.Now(), Every: b.Poll()}
+	got := e.Query(ctx, exprs)
+	ev.Values = got
 	switch a, u := got[age], got[up]; {
 	case a.Err != nil:
-		ev.blind = a.Err.Error()
+		ev.Blind = a.Err.Error()
 	case u.Err != nil:
-		ev.blind = u.Err.Error()
+		ev.Blind = u.Err.Error()
 	case a.Value == nil:
-		ev.blind = fmt.Sprintf("Prometheus has no up series for job %s", b.Job)
+		ev.Blind = fmt.Sprintf("Prometheus has no up series for job %s", b.Job)
 	case *a.Value > 2*b.Poll().Seconds():
-		ev.blind = fmt.Sprintf("the newest scrape of job %s is %.0fs old", b.Job, *a.Value)
+		ev.Blind = fmt.Sprintf("the newest scrape of job %s is %.0fs old", b.Job, *a.Value)
 	case u.Value == nil || *u.Value < 1:
-		ev.blind = fmt.Sprintf("service %s is not alive: no target of job %s is up", b.Service, b.Job)
+		ev.Blind = fmt.Sprintf("service %s is not alive: no target of job %s is up", b.Service, b.Job)
 	default:
 		ev.missing = shortfall(b, got[alive], got[then], got[kept], *u.Value)
 	}
 	for name := range service {
 		delete(got, name)
 	}
-	if ev.blind == "" {
+	if ev.Blind == "" {
 		e.countEvents(ctx, b, inc, &ev)
 	}
 	return ev
@@ -145,11 +145,11 @@ func valueOr(v *float64, other float64) float64 {
 
 // countEvents tells silence from ignorance, for the triggers without a value: quiet
 // are those of which Prometheus knows that there were no events to judge.
-func (e *Engine) countEvents(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev *evidence) {
+func (e *Gates) countEvents(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev *Samples) {
 	ev.quiet, ev.thin = map[string]bool{}, map[string]string{}
 	exprs := map[string]string{}
 	for _, t := range inc.Triggers {
-		r, ok := ev.values[t.Trigger]
+		r, ok := ev.Values[t.Trigger]
 		if !ok || r.Err != nil || r.Value != nil {
 			continue
 		}
@@ -158,7 +158,7 @@ func (e *Engine) countEvents(ctx context.Context, b *plan.Plan, inc *remediation
 			ev.thin[t.Trigger] = fmt.Sprintf("trigger %s has no value, and nobody knows why: is what exports it up?", t.Trigger)
 		}
 	}
-	for name, r := range e.query(ctx, exprs) {
+	for name, r := range e.Query(ctx, exprs) {
 		switch {
 		case r.Err != nil:
 			ev.thin[name] = fmt.Sprintf("trigger %s: %v", name, r.Err)
@@ -172,15 +172,15 @@ func (e *Engine) countEvents(ctx context.Context, b *plan.Plan, inc *remediation
 	}
 }
 
-// unknown says why the poll leaves it open whether a trigger is calm, "" where
+// Unknown says why the poll leaves it open whether a trigger is calm, "" where
 // each of them is calm or breaching.
-func (ev evidence) unknown(inc *remediation.Incident) string {
-	if ev.blind != "" {
-		return ev.blind
+func (ev Samples) Unknown(inc *remediation.Incident) string {
+	if ev.Blind != "" {
+		return ev.Blind
 	}
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if r, ok := ev.values[t.Trigger]; ok && ev.verdict(t) == remediation.Blind {
+		if r, ok := ev.Values[t.Trigger]; ok && ev.Verdict(t) == remediation.Blind {
 			if r.Err != nil {
 				return fmt.Sprintf("trigger %s: %v", t.Trigger, r.Err)
 			}
@@ -193,11 +193,11 @@ func (ev evidence) unknown(inc *remediation.Incident) string {
 	return ""
 }
 
-// verdict is what the poll says of one trigger. A breach needs a fresh value; calm
+// Verdict is what the poll says of one trigger. A breach needs a fresh value; calm
 // needs all that was there to be seen.
-func (ev evidence) verdict(t *remediation.TriggerState) remediation.Verdict {
-	switch r := ev.values[t.Trigger]; {
-	case ev.blind != "" || r.Err != nil:
+func (ev Samples) Verdict(t *remediation.TriggerState) remediation.Verdict {
+	switch r := ev.Values[t.Trigger]; {
+	case ev.Blind != "" || r.Err != nil:
 		return remediation.Blind
 	case r.Value != nil && ev.exceeds(t, *r.Value):
 		return remediation.Breaching
@@ -209,8 +209,8 @@ func (ev evidence) verdict(t *remediation.TriggerState) remediation.Verdict {
 	return remediation.Stopped
 }
 
-// query asks all expressions at once.
-func (e *Engine) query(ctx context.Context, exprs map[string]string) map[string]remediation.Reading {
+// Query asks all expressions at once.
+func (e *Gates) Query(ctx context.Context, exprs map[string]string) map[string]remediation.Reading {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	out := make(map[string]remediation.Reading, len(exprs))
@@ -218,7 +218,7 @@ func (e *Engine) query(ctx context.Context, exprs map[string]string) map[string]
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			v, ok, err := e.prometheus.Query(ctx, expr)
+			v, ok, err := e.Prometheus.Query(ctx, expr)
 			r := remediation.Reading{Err: err}
 			if err == nil && ok {
 				r.Value = &v
@@ -232,45 +232,45 @@ func (e *Engine) query(ctx context.Context, exprs map[string]string) map[string]
 	return out
 }
 
-// bound is what the poll's value of a trigger is compared with.
-func (ev evidence) bound(t *remediation.TriggerState) float64 {
+// Bound is what the poll's value of a trigger is compared with.
+func (ev Samples) Bound(t *remediation.TriggerState) float64 {
 	if ev.recovery && t.RecoveryThreshold != nil {
 		return *t.RecoveryThreshold
 	}
 	return t.Threshold
 }
 
-func (ev evidence) exceeds(t *remediation.TriggerState, v float64) bool {
-	return t.Outside(v, ev.bound(t))
+func (ev Samples) exceeds(t *remediation.TriggerState, v float64) bool {
+	return t.Outside(v, ev.Bound(t))
 }
 
-// note keeps the readings' values in the incident, for people to see.
-func (ev evidence) note(inc *remediation.Incident) {
+// Note keeps the readings' values in the incident, for people to see.
+func (ev Samples) Note(inc *remediation.Incident) {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if r, ok := ev.values[t.Trigger]; ok {
+		if r, ok := ev.Values[t.Trigger]; ok {
 			t.Value = remediation.Finite(r.Value)
 		}
 	}
 }
 
-// count takes a poll of the recovery expressions into the incident's counters. A
+// Count takes a poll of the recovery expressions into the incident's counters. A
 // poll that comes sooner than S after the one before, since an alert or a human
 // made the engine look, sees the same samples: it can end a row, and not lengthen it.
-func (ev evidence) count(inc *remediation.Incident) {
-	ev.note(inc)
+func (ev Samples) Count(inc *remediation.Incident) {
+	ev.Note(inc)
 	more := 1
-	if d := ev.at.Sub(inc.Polled); d >= 0 && d < ev.every {
+	if d := ev.at.Sub(inc.Polled); d >= 0 && d < ev.Every {
 		more = 0
 	} else {
 		inc.Polled = ev.at
 	}
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if _, ok := ev.values[t.Trigger]; !ok {
+		if _, ok := ev.Values[t.Trigger]; !ok {
 			continue
 		}
-		switch t.Verdict = ev.verdict(t); t.Verdict {
+		switch t.Verdict = ev.Verdict(t); t.Verdict {
 		case remediation.Breaching:
 			t.Breaching, t.Calm = max(t.Breaching+more, 1), 0
 		case remediation.Blind:
@@ -281,21 +281,21 @@ func (ev evidence) count(inc *remediation.Incident) {
 	}
 }
 
-// beyond returns a trigger that counts whose reading is beyond its threshold, or nil.
-func (ev evidence) beyond(inc *remediation.Incident) *remediation.TriggerState {
+// Beyond returns a trigger that counts whose reading is beyond its threshold, or nil.
+func (ev Samples) Beyond(inc *remediation.Incident) *remediation.TriggerState {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if r := ev.values[t.Trigger]; ev.over[t.Trigger] == "" && r.Err == nil && r.Value != nil && ev.exceeds(t, *r.Value) {
+		if r := ev.Values[t.Trigger]; ev.Over[t.Trigger] == "" && r.Err == nil && r.Value != nil && ev.exceeds(t, *r.Value) {
 			return t
 		}
 	}
 	return nil
 }
 
-// failed returns an error of the readings: one that is an answer (a wrong
+// Failed returns an error of the readings: one that is an answer (a wrong
 // query) before one that is none.
-func (ev evidence) failed() (err error) {
-	for _, r := range ev.values {
+func (ev Samples) Failed() (err error) {
+	for _, r := range ev.Values {
 		if r.Err != nil && (err == nil || errors.Is(err, remediation.ErrNoAnswer)) {
 			err = r.Err
 		}
@@ -303,21 +303,21 @@ func (ev evidence) failed() (err error) {
 	return err
 }
 
-// silent returns the triggers that count and whose reading has no value: that alone
+// Silent returns the triggers that count and whose reading has no value: that alone
 // says neither breach nor calm.
-func (ev evidence) silent(inc *remediation.Incident) (out []*remediation.TriggerState) {
+func (ev Samples) Silent(inc *remediation.Incident) (out []*remediation.TriggerState) {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
-		if r, ok := ev.values[t.Trigger]; ok && ev.over[t.Trigger] == "" && r.Err == nil && r.Value == nil {
+		if r, ok := ev.Values[t.Trigger]; ok && ev.Over[t.Trigger] == "" && r.Err == nil && r.Value == nil {
 			out = append(out, t)
 		}
 	}
 	return out
 }
 
-// empty tells whether no reading has a value.
-func (ev evidence) empty() bool {
-	for _, r := range ev.values {
+// Empty tells whether no reading has a value.
+func (ev Samples) Empty() bool {
+	for _, r := range ev.Values {
 		if r.Value != nil {
 			return false
 		}
@@ -325,32 +325,32 @@ func (ev evidence) empty() bool {
 	return true
 }
 
-// detail puts the evidence for trigger t into an audit entry's detail.
-func (ev evidence) detail(b *plan.Plan, t *remediation.TriggerState, d map[string]any) map[string]any {
+// Detail puts the evidence for trigger t into an audit entry's detail.
+func (ev Samples) Detail(b *plan.Plan, t *remediation.TriggerState, d map[string]any) map[string]any {
 	if t == nil {
 		return d
 	}
 	d["trigger"] = t.Trigger
-	d["threshold"] = remediation.Decimal(ev.bound(t))
+	d["threshold"] = remediation.Decimal(ev.Bound(t))
 	x := b.Expr.Triggers[t.Trigger]
 	if d["expr"] = x.Value; ev.recovery {
 		d["expr"] = x.Recovery
 	}
-	if r := ev.values[t.Trigger]; r.Value != nil {
+	if r := ev.Values[t.Trigger]; r.Value != nil {
 		d["value"] = remediation.Decimal(*r.Value)
 	}
 	return d
 }
 
-// all puts the value of every trigger into an audit entry's detail.
-func (ev evidence) all(inc *remediation.Incident, d map[string]any) map[string]any {
+// All puts the value of every trigger into an audit entry's detail.
+func (ev Samples) All(inc *remediation.Incident, d map[string]any) map[string]any {
 	rows := []any{}
 	for _, t := range inc.Triggers {
-		r, ok := ev.values[t.Trigger]
+		r, ok := ev.Values[t.Trigger]
 		if !ok {
 			continue
 		}
-		row := map[string]any{"trigger": t.Trigger, "threshold": remediation.Decimal(ev.bound(&t))}
+		row := map[string]any{"trigger": t.Trigger, "threshold": remediation.Decimal(ev.Bound(&t))}
 		if t.Verdict != "" {
 			row["verdict"] = string(t.Verdict)
 		}
@@ -363,7 +363,7 @@ func (ev evidence) all(inc *remediation.Incident, d map[string]any) map[string]a
 		rows = append(rows, row)
 	}
 	d["triggers"] = rows
-	if why := ev.unknown(inc); ev.recovery && why != "" {
+	if why := ev.Unknown(inc); ev.recovery && why != "" {
 		d["why"] = why
 	}
 	return d

@@ -1,4 +1,4 @@
-package engine
+package gate
 
 import (
 	"path/filepath"
@@ -19,7 +19,7 @@ func composeService(target string) (dir, service string, ok bool) {
 
 // lockOf is what a change of a target has for itself: of a part of a compose service
 // the whole service, in the folder that it really is in; of anything else the target.
-func (e *Engine) lockOf(target string) string {
+func (e *Gates) lockOf(target string) string {
 	dir, service, ok := composeService(target)
 	if !ok {
 		return target
@@ -30,9 +30,9 @@ func (e *Engine) lockOf(target string) string {
 	return remediation.ComposePrefix + filepath.Join(dir, service)
 }
 
-// meetTarget remembers which folder a target really is in: lockOf is asked in
+// MeetTarget remembers which folder a target really is in: lockOf is asked in
 // transactions, which must not wait for a disk that hangs.
-func (e *Engine) meetTarget(target string) {
+func (e *Gates) MeetTarget(target string) {
 	dir, _, ok := composeService(target)
 	if !ok {
 		return

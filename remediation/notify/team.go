@@ -1,4 +1,4 @@
-package engine
+package notify
 
 import (
 	"context"
@@ -46,7 +46,7 @@ func (s notifyingStore) Update(ctx context.Context, fn func(tx remediation.Tx) e
 
 // notifyTeam puts a message for each incident, and each service, that the entries of
 // a transaction tell something about.
-func (e *Engine) notifyTeam(tx remediation.Tx) error {
+func (e *Notifier) notifyTeam(tx remediation.Tx) error {
 	if len(e.team) == 0 {
 		return nil
 	}
@@ -78,7 +78,7 @@ func (e *Engine) notifyTeam(tx remediation.Tx) error {
 }
 
 // notifyOfIncident puts messages about what is new in one incident.
-func (e *Engine) notifyOfIncident(tx remediation.Tx, id string, entries []audit.Entry) error {
+func (e *Notifier) notifyOfIncident(tx remediation.Tx, id string, entries []audit.Entry) error {
 	begins, moves := false, false
 	var sources []audit.Entry // of m.Told
 	m := view.TeamMessage{}
@@ -99,7 +99,7 @@ func (e *Engine) notifyOfIncident(tx remediation.Tx, id string, entries []audit.
 	if err != nil || inc.Drill {
 		return err
 	}
-	b := e.bookOf(inc.Service)
+	b := e.PlanOf(inc.Service)
 	if b == nil || b.TeamChannel() == "" {
 		return nil
 	}
@@ -122,7 +122,7 @@ func (e *Engine) notifyOfIncident(tx remediation.Tx, id string, entries []audit.
 			if err != nil {
 				return err
 			}
-			story := view.NewStory(v, view.NewServiceNow(b), e.now().UTC())
+			story := view.NewStory(v, view.NewServiceNow(b), e.Now().UTC())
 			story.Triggers = nil // up to a thousand alerts: Broke counts them
 			m.Channel, m.Story = b.TeamChannel(), &story
 		}
@@ -144,7 +144,7 @@ func (e *Engine) notifyOfIncident(tx remediation.Tx, id string, entries []audit.
 // forTeam reports whether a notification that is in the log concerns the team: that a human
 // is called, what the public was told, who is written to, and what others than the team
 // itself could not be told. What channels delivered is for the audit log.
-func (e *Engine) forTeam(en audit.Entry) bool {
+func (e *Notifier) forTeam(en audit.Entry) bool {
 	_, delivered := en.Detail["outcome"]
 	switch {
 	case view.PageReason(en) != "":
@@ -172,7 +172,7 @@ func story(m view.TeamMessage) string {
 
 // notifyOfService puts messages to those who run a service, or all services, about
 // what concerns no incident.
-func (e *Engine) notifyOfService(tx remediation.Tx, service string, entries []audit.Entry) error {
+func (e *Notifier) notifyOfService(tx remediation.Tx, service string, entries []audit.Entry) error {
 	var told []remediation.TeamLine
 	for _, en := range entries {
 		if slices.Contains(withoutIncident, en.Kind) {
@@ -187,9 +187,9 @@ func (e *Engine) notifyOfService(tx remediation.Tx, service string, entries []au
 
 // notifyChannels puts a message to those who run a service ("": every service), one
 // where they share a channel.
-func (e *Engine) notifyChannels(tx remediation.Tx, service string, told []remediation.TeamLine) error {
+func (e *Notifier) notifyChannels(tx remediation.Tx, service string, told []remediation.TeamLine) error {
 	var channels []string
-	for _, b := range e.allBooks() {
+	for _, b := range e.Plans() {
 		if c := b.TeamChannel(); c != "" && (service == "" || b.Service == service) && !slices.Contains(channels, c) {
 			channels = append(channels, c)
 		}
@@ -207,16 +207,16 @@ func (e *Engine) notifyChannels(tx remediation.Tx, service string, told []remedi
 	return nil
 }
 
-func (e *Engine) putTeamMessage(tx remediation.Tx, ch remediation.Channel, m view.TeamMessage, out remediation.Message) error {
+func (e *Notifier) putTeamMessage(tx remediation.Tx, ch remediation.Channel, m view.TeamMessage, out remediation.Message) error {
 	var err error
 	if out.Body, err = json.Marshal(m); err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	out.Channel, out.Created, out.Next = ch.Name(), e.now(), e.now()
+	out.Channel, out.Created, out.Next = ch.Name(), e.Now(), e.Now()
 	if err := tx.PutMessage(&out); err != nil {
 		return err
 	}
-	tx.OnCommit(e.outbox.wakeUp)
+	tx.OnCommit(e.Outbox.WakeUp)
 	return nil
 }
 

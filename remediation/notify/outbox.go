@@ -1,4 +1,4 @@
-package engine
+package notify
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
 )
 
 const (
@@ -23,12 +24,12 @@ const (
 	longestRest = time.Hour
 )
 
-// outbox delivers messages, each channel by itself: one that is down, or slow,
+// Outbox delivers messages, each channel by itself: one that is down, or slow,
 // keeps no other waiting, and never a step.
-type outbox struct {
-	channels []remediation.Channel
-	// poke wakes the worker of the channel with the same index.
-	poke []chan struct{}
+type Outbox struct {
+	Channels []remediation.Channel
+	// Poke wakes the worker of the channel with the same index.
+	Poke []chan struct{}
 
 	mu sync.Mutex
 	// rest is until when a channel wants to be left alone.
@@ -45,22 +46,22 @@ type tried struct {
 	cutOff  bool
 }
 
-func newOutbox(channels []remediation.Channel) (*outbox, error) {
-	o := &outbox{channels: channels, rest: map[string]time.Time{}, tried: map[int64]tried{}}
+func newOutbox(channels []remediation.Channel) (*Outbox, error) {
+	o := &Outbox{Channels: channels, rest: map[string]time.Time{}, tried: map[int64]tried{}}
 	seen := map[string]bool{}
 	for _, ch := range channels {
 		if ch.Name() == "" || seen[ch.Name()] {
 			return nil, fmt.Errorf("two channels are named %q, or one is not named at all", ch.Name())
 		}
 		seen[ch.Name()] = true
-		o.poke = append(o.poke, make(chan struct{}, 1))
+		o.Poke = append(o.Poke, make(chan struct{}, 1))
 	}
 	return o, nil
 }
 
-// wakeUp tells the workers that a message may have come.
-func (o *outbox) wakeUp() {
-	for _, p := range o.poke {
+// WakeUp tells the workers that a message may have come.
+func (o *Outbox) WakeUp() {
+	for _, p := range o.Poke {
 		select {
 		case p <- struct{}{}:
 		default:
@@ -68,26 +69,26 @@ func (o *outbox) wakeUp() {
 	}
 }
 
-func (o *outbox) resting(channel string) time.Time {
+func (o *Outbox) resting(channel string) time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.rest[channel]
 }
 
-func (o *outbox) letRest(channel string, until time.Time) {
+func (o *Outbox) letRest(channel string, until time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rest[channel] = until
 }
 
-// dropUnknown gives up what was meant for channels that are no longer there:
+// DropUnknown gives up what was meant for channels that are no longer there:
 // told much later, it would be wrong.
-func (e *Engine) dropUnknown(tx remediation.Tx) error {
+func (e *Notifier) DropUnknown(tx remediation.Tx) error {
 	pending, err := tx.PendingMessages()
 	if err != nil {
 		return err
 	}
-	for _, ch := range e.outbox.channels {
+	for _, ch := range e.Outbox.Channels {
 		delete(pending, ch.Name())
 	}
 	for channel, left := range pending {
@@ -117,7 +118,7 @@ func receiptOf(tx remediation.Tx, channel, key string) (string, error) {
 }
 
 // settleMessage takes a message out of the outbox and records what became of it.
-func (e *Engine) settleMessage(tx remediation.Tx, m remediation.Message, outcome string, failure error) error {
+func (e *Notifier) settleMessage(tx remediation.Tx, m remediation.Message, outcome string, failure error) error {
 	if err := tx.DeleteMessage(m.ID); err != nil {
 		return err
 	}
@@ -128,24 +129,24 @@ func (e *Engine) settleMessage(tx remediation.Tx, m remediation.Message, outcome
 	if failure != nil {
 		detail["error"] = failure.Error()
 	}
-	return e.append(tx, audit.Entry{Kind: audit.KindNotified, Actor: actorEngine, Service: m.Service, Incident: m.Incident, Step: m.Step, Detail: detail})
+	return e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Service: m.Service, Incident: m.Incident, Step: m.Step, Detail: detail})
 }
 
 // outboxEvery is the longest a worker waits before it looks again.
 const outboxEvery = time.Minute
 
-// deliverTo delivers by one channel until ctx ends.
-func (e *Engine) deliverTo(ctx context.Context, ch remediation.Channel, poke <-chan struct{}) error {
+// DeliverTo delivers by one channel until ctx ends.
+func (e *Notifier) DeliverTo(ctx context.Context, ch remediation.Channel, poke <-chan struct{}) error {
 	for ctx.Err() == nil {
 		next, err := e.deliverDue(ctx, ch)
 		wait := outboxEvery
 		switch {
 		case err != nil && ctx.Err() == nil:
-			e.log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
-			pause(ctx, time.Second)
+			e.Log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
+			ledger.Pause(ctx, time.Second)
 			continue
 		case !next.IsZero():
-			wait = min(max(next.Sub(e.now()), 0), outboxEvery)
+			wait = min(max(next.Sub(e.Now()), 0), outboxEvery)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -158,10 +159,10 @@ func (e *Engine) deliverTo(ctx context.Context, ch remediation.Channel, poke <-c
 	return nil
 }
 
-// deliverEach delivers what is due on every channel, and returns when something
+// DeliverEach delivers what is due on every channel, and returns when something
 // is due next: of that, and of what was known to be due at next.
-func (e *Engine) deliverEach(ctx context.Context, next time.Time) (time.Time, error) {
-	for _, ch := range e.outbox.channels {
+func (e *Notifier) DeliverEach(ctx context.Context, next time.Time) (time.Time, error) {
+	for _, ch := range e.Outbox.Channels {
 		due, err := e.deliverDue(ctx, ch)
 		if err != nil {
 			return time.Time{}, err
@@ -176,11 +177,11 @@ func (e *Engine) deliverEach(ctx context.Context, next time.Time) (time.Time, er
 // deliverDue delivers what is due on one channel, and returns when something is
 // due next (zero: nothing is left). A message that fails holds those behind it of
 // the same key, and no others.
-func (e *Engine) deliverDue(ctx context.Context, ch remediation.Channel) (next time.Time, err error) {
+func (e *Notifier) deliverDue(ctx context.Context, ch remediation.Channel) (next time.Time, err error) {
 	for ctx.Err() == nil {
-		if rest := e.outbox.resting(ch.Name()); rest.After(e.now()) {
+		if rest := e.Outbox.resting(ch.Name()); rest.After(e.Now()) {
 			pending := 0
-			err := e.store.View(ctx, func(tx remediation.Tx) error {
+			err := e.Store.View(ctx, func(tx remediation.Tx) error {
 				all, err := tx.PendingMessages()
 				pending = all[ch.Name()]
 				return err
@@ -191,7 +192,7 @@ func (e *Engine) deliverDue(ctx context.Context, ch remediation.Channel) (next t
 			return rest, nil
 		}
 		var heads []remediation.Message
-		err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+		err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 			heads, err = tx.FirstMessages(ch.Name())
 			for i := range heads {
 				if err == nil {
@@ -207,7 +208,7 @@ func (e *Engine) deliverDue(ctx context.Context, ch remediation.Channel) (next t
 		tried := false
 		for _, m := range heads {
 			// What is further off than any wait was written by a clock that was set since.
-			if wait := m.Next.Sub(e.now()); wait > 0 && wait <= retryMost {
+			if wait := m.Next.Sub(e.Now()); wait > 0 && wait <= retryMost {
 				if next.IsZero() || m.Next.Before(next) {
 					next = m.Next
 				}
@@ -217,7 +218,7 @@ func (e *Engine) deliverDue(ctx context.Context, ch remediation.Channel) (next t
 			if err := e.deliver(ctx, ch, m); err != nil {
 				return time.Time{}, err
 			}
-			if e.outbox.resting(ch.Name()).After(e.now()) {
+			if e.Outbox.resting(ch.Name()).After(e.Now()) {
 				break
 			}
 		}
@@ -230,47 +231,47 @@ func (e *Engine) deliverDue(ctx context.Context, ch remediation.Channel) (next t
 
 // deliver tries one message once and records what came of it. A try that the
 // end of the process cuts off does not count: it is repeated after the start.
-func (e *Engine) deliver(ctx context.Context, ch remediation.Channel, m remediation.Message) error {
-	try, again := e.outbox.lastTry(m.ID)
+func (e *Notifier) deliver(ctx context.Context, ch remediation.Channel, m remediation.Message) error {
+	try, again := e.Outbox.lastTry(m.ID)
 	if !again {
 		dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 		var receipt string
-		failure := e.safely("channel "+ch.Name(), func() (err error) {
+		failure := e.Safely("channel "+ch.Name(), func() (err error) {
 			receipt, err = ch.Deliver(dctx, m)
 			return err
 		})
 		cancel()
 		try = tried{receipt, failure, failure != nil && ctx.Err() != nil}
-		e.outbox.keepTry(m.ID, try)
+		e.Outbox.keepTry(m.ID, try)
 	}
 	err := e.recordTry(ctx, m, try, again)
 	if err == nil || try.cutOff {
-		e.outbox.forgetTry(m.ID)
+		e.Outbox.forgetTry(m.ID)
 	}
 	return err
 }
 
-func (o *outbox) lastTry(id int64) (tried, bool) {
+func (o *Outbox) lastTry(id int64) (tried, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t, ok := o.tried[id]
 	return t, ok
 }
 
-func (o *outbox) keepTry(id int64, t tried) {
+func (o *Outbox) keepTry(id int64, t tried) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.tried[id] = t
 }
 
-func (o *outbox) forgetTry(id int64) {
+func (o *Outbox) forgetTry(id int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.tried, id)
 }
 
 // recordTry records what came of a try; again: it could not be recorded before.
-func (e *Engine) recordTry(ctx context.Context, m remediation.Message, try tried, again bool) error {
+func (e *Notifier) recordTry(ctx context.Context, m remediation.Message, try tried, again bool) error {
 	receipt, failure, cutOff := try.receipt, try.failure, try.cutOff
 	if cutOff && receipt == "" {
 		return ctx.Err()
@@ -281,13 +282,13 @@ func (e *Engine) recordTry(ctx context.Context, m remediation.Message, try tried
 	switch {
 	case errors.As(failure, &never):
 		result = remediation.OutcomeDropped
-		e.log.Log(ctx, levelOnce(slog.LevelError, again), "a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
+		e.Log.Log(ctx, levelOnce(slog.LevelError, again), "a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
 	case failure != nil:
 		result = remediation.OutcomeFailed
-		e.log.Log(ctx, levelOnce(slog.LevelWarn, again), "a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
+		e.Log.Log(ctx, levelOnce(slog.LevelWarn, again), "a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
 			"attempt", m.Attempts+1, "err", failure)
 	}
-	err := e.store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
+	err := e.Store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
 		if receipt != "" {
 			if err := tx.PutReceipt(m.Channel, m.Key, receipt); err != nil || cutOff {
 				return err
@@ -302,7 +303,7 @@ func (e *Engine) recordTry(ctx context.Context, m remediation.Message, try tried
 		}
 		m.Attempts++
 		if result == remediation.OutcomeFailed {
-			m.Error, m.Next = failure.Error(), e.now().Add(backoff(m.Attempts))
+			m.Error, m.Next = failure.Error(), e.Now().Add(backoff(m.Attempts))
 			return tx.PutMessage(&m)
 		}
 		return e.settleMessage(tx, m, result, failure)
@@ -313,9 +314,9 @@ func (e *Engine) recordTry(ctx context.Context, m remediation.Message, try tried
 	if err != nil {
 		return err
 	}
-	e.metrics.deliveries.WithLabelValues(m.Channel, result).Inc()
+	e.Metrics.Deliveries.WithLabelValues(m.Channel, result).Inc()
 	if errors.As(failure, &wait) {
-		e.outbox.letRest(m.Channel, e.now().Add(min(max(wait.After, 0), longestRest)))
+		e.Outbox.letRest(m.Channel, e.Now().Add(min(max(wait.After, 0), longestRest)))
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package engine
+package notify
 
 import (
 	"context"
@@ -25,7 +25,7 @@ type mailed struct {
 	Kept bool `json:"kept,omitempty"`
 }
 
-// mailLong writes to those whom the playbook names once an incident has lasted for
+// MailLong writes to those whom the playbook names once an incident has lasted for
 // as long as it says, counted from its opening.
 //
 // Customers read it, so it says what the public page says, and nothing else does:
@@ -38,9 +38,9 @@ type mailed struct {
 //
 // What was decided is kept with the decision, so that neither a restart nor a reopened
 // incident mails anything twice.
-func (e *Engine) mailLong(ctx context.Context) error {
+func (e *Notifier) MailLong(ctx context.Context) error {
 	var open []*remediation.Incident
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		real := false
 		open, err = tx.Incidents(remediation.IncidentFilter{Open: true, Drill: &real})
 		return err
@@ -50,23 +50,23 @@ func (e *Engine) mailLong(ctx context.Context) error {
 	}
 	for _, inc := range open {
 		if err := e.mailOf(ctx, inc); err != nil && ctx.Err() == nil {
-			e.log.Error("whether an incident is mailed cannot be decided; trying again", "incident", inc.ID, "err", err)
+			e.Log.Error("whether an incident is mailed cannot be decided; trying again", "incident", inc.ID, "err", err)
 		}
 	}
 	return nil
 }
 
 // mailOf decides whether an open incident's first mail goes out now.
-func (e *Engine) mailOf(ctx context.Context, inc *remediation.Incident) error {
-	b, err := e.bookFor(ctx, inc)
+func (e *Notifier) mailOf(ctx context.Context, inc *remediation.Incident) error {
+	b, err := e.PlanFor(ctx, inc)
 	if err != nil {
 		return err
 	}
-	if m := b.Mail(); m == nil || e.now().Sub(inc.Opened) < time.Duration(m.After) {
+	if m := b.Mail(); m == nil || e.Now().Sub(inc.Opened) < time.Duration(m.After) {
 		return nil
 	}
 	what := mailed{}
-	err = e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		what, err = e.mailToDo(tx, inc.ID)
 		return err
 	})
@@ -78,7 +78,7 @@ func (e *Engine) mailOf(ctx context.Context, inc *remediation.Incident) error {
 
 // mailToDo is what is to be decided now about an incident that has lasted too long;
 // zero: nothing.
-func (e *Engine) mailToDo(tx remediation.Tx, id string) (mailed, error) {
+func (e *Notifier) mailToDo(tx remediation.Tx, id string) (mailed, error) {
 	was, err := mailedOf(tx, id)
 	if err != nil || was.First > 0 {
 		return mailed{}, err
@@ -97,8 +97,8 @@ func (e *Engine) mailToDo(tx remediation.Tx, id string) (mailed, error) {
 }
 
 // mailFirst decides about an incident's first mail.
-func (e *Engine) mailFirst(ctx context.Context, b *plan.Plan, id string) error {
-	return e.store.Update(ctx, func(tx remediation.Tx) error {
+func (e *Notifier) mailFirst(ctx context.Context, b *plan.Plan, id string) error {
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		inc, err := tx.Incident(id)
 		if err != nil || inc.State == remediation.Closed {
 			return err
@@ -111,10 +111,10 @@ func (e *Engine) mailFirst(ctx context.Context, b *plan.Plan, id string) error {
 		if err != nil {
 			return fmt.Errorf("encode what is mailed: %w", err)
 		}
-		if err := tx.PutReceipt(actorEngine, byMail+"/"+id, string(raw)); err != nil {
+		if err := tx.PutReceipt(remediation.ActorEngine, byMail+"/"+id, string(raw)); err != nil {
 			return err
 		}
-		c := e.on(tx, b, inc, e.now())
+		c := e.on(tx, b, inc, e.Now())
 		m := b.Mail()
 		detail := map[string]any{"channel": byMail, "to": addresses(m)}
 		if what.First == 0 {
@@ -123,7 +123,7 @@ func (e *Engine) mailFirst(ctx context.Context, b *plan.Plan, id string) error {
 			if len(e.mail) == 0 {
 				detail["why"] = "no mail server is configured; write to them yourself, or set mail in the configuration"
 			}
-			return c.audit(audit.KindNotified, actorEngine, nil, detail)
+			return c.Audit(audit.KindNotified, remediation.ActorEngine, nil, detail)
 		}
 		p, err := tx.PublicIncident(id)
 		if err != nil {
@@ -131,7 +131,7 @@ func (e *Engine) mailFirst(ctx context.Context, b *plan.Plan, id string) error {
 		}
 		detail["what"] = fmt.Sprintf("customers by mail, since it lasts longer than %s", m.After)
 		detail["update"] = int64(what.First)
-		if err := c.audit(audit.KindNotified, actorEngine, nil, detail); err != nil {
+		if err := c.Audit(audit.KindNotified, remediation.ActorEngine, nil, detail); err != nil {
 			return err
 		}
 		return c.putMail(&p, what.First, nil)
@@ -141,8 +141,8 @@ func (e *Engine) mailFirst(ctx context.Context, b *plan.Plan, id string) error {
 // mailUpdate hands an update that was just published to mail, where earlier ones
 // of the incident went there.
 func (c *change) mailUpdate(p *remediation.PublicIncident, s *remediation.Step) error {
-	was, err := mailedOf(c.tx, c.inc.ID)
-	if err != nil || was.First == 0 || c.b.Mail() == nil {
+	was, err := mailedOf(c.Tx, c.Inc.ID)
+	if err != nil || was.First == 0 || c.Plan.Mail() == nil {
 		return err
 	}
 	return c.putMail(p, was.First, s)
@@ -153,30 +153,30 @@ func (c *change) putMail(p *remediation.PublicIncident, first int, s *remediatio
 	u := p.Updates[len(p.Updates)-1]
 	body := c.message(p)
 	for _, ch := range c.e.mail {
-		for _, to := range addresses(c.b.Mail()) {
+		for _, to := range addresses(c.Plan.Mail()) {
 			body.Mail = &remediation.PublicMail{To: to.(string), First: first, Since: p.Created.UTC(), Page: c.pages().URL}
 			raw, err := json.Marshal(body)
 			if err != nil {
-				return fmt.Errorf("encode mail of incident %s: %w", c.inc.ID, err)
+				return fmt.Errorf("encode mail of incident %s: %w", c.Inc.ID, err)
 			}
 			m := remediation.Message{
-				Channel: ch.Name(), Key: c.inc.ID + "/" + to.(string), Service: c.inc.Service, Incident: c.inc.ID,
-				What: fmt.Sprintf("update %d to %s: %s", u.Number, to, u.Status), Body: raw, Created: c.now, Next: c.now,
+				Channel: ch.Name(), Key: c.Inc.ID + "/" + to.(string), Service: c.Inc.Service, Incident: c.Inc.ID,
+				What: fmt.Sprintf("update %d to %s: %s", u.Number, to, u.Status), Body: raw, Created: c.Now, Next: c.Now,
 			}
 			if s != nil {
 				m.Step = s.ID()
 			}
-			if err := c.tx.PutMessage(&m); err != nil {
+			if err := c.Tx.PutMessage(&m); err != nil {
 				return err
 			}
 		}
 	}
-	c.tx.OnCommit(c.e.outbox.wakeUp)
+	c.Tx.OnCommit(c.e.Outbox.WakeUp)
 	return nil
 }
 
 func mailedOf(tx remediation.Tx, id string) (m mailed, err error) {
-	raw, err := receiptOf(tx, actorEngine, byMail+"/"+id)
+	raw, err := receiptOf(tx, remediation.ActorEngine, byMail+"/"+id)
 	if err == nil && raw != "" {
 		err = json.Unmarshal([]byte(raw), &m)
 	}

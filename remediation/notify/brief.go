@@ -1,4 +1,4 @@
-package engine
+package notify
 
 import (
 	"context"
@@ -20,11 +20,11 @@ const (
 
 // Brief implements Service. It says what the public is told, and nothing of what
 // happens inside; a drill, or an incident that is closed, has none.
-func (e *Engine) Brief(ctx context.Context, id string) (remediation.Brief, error) {
+func (e *Notifier) Brief(ctx context.Context, id string) (remediation.Brief, error) {
 	var inc *remediation.Incident
 	var public *remediation.PublicIncident
 	var v view.IncidentView
-	err := e.store.View(ctx, func(tx remediation.Tx) (err error) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		inc, err = tx.Incident(id)
 		if errors.Is(err, remediation.ErrNotFound) {
 			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
@@ -51,14 +51,14 @@ func (e *Engine) Brief(ctx context.Context, id string) (remediation.Brief, error
 	case inc.State == remediation.Closed:
 		return remediation.Brief{}, remediation.Refuse(remediation.Conflict, "incident %s is closed: customer support needs no brief of it", id)
 	}
-	b, err := e.bookFor(ctx, inc)
+	b, err := e.PlanFor(ctx, inc)
 	if err != nil {
 		return remediation.Brief{}, err
 	}
-	facts, support := briefOf(b, inc, v, public, e.now())
+	facts, support := briefOf(b, inc, v, public, e.Now())
 	out := remediation.Brief{Incident: inc.ID, Service: inc.Service, Owner: facts.Owner}
 	if out.Text, err = support.Render(facts); err != nil { // tried when it was loaded, but not with these facts
-		e.log.Error("the support brief's template does not render; the built-in one stands in", "incident", id, "err", err)
+		e.Log.Error("the support brief's template does not render; the built-in one stands in", "incident", id, "err", err)
 		if out.Text, err = (*alerts.SupportBrief)(nil).Render(facts); err != nil {
 			return remediation.Brief{}, err
 		}

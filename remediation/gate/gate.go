@@ -1,0 +1,315 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// Result is what one gate says of one step. Gates are closed by default: what
+// cannot be asked does not pass, except where the playbook says so.
+type Result struct {
+	Gate   string
+	Reason remediation.Reason // "" where the gate is open
+	Why    string
+	Until  *time.Time
+}
+
+// Input is what the gates are asked: may this step run now?
+type Input struct {
+	Step *remediation.Step
+	// Confirmed: the condition was seen true just now. Unanswered: Prometheus
+	// gave no answer at all, with what it said instead.
+	Confirmed  bool
+	Unanswered string
+	// SilencedBy says which alert a human has silenced, "" where none holds.
+	SilencedBy string
+	// SilenceUnasked says why Alertmanager could not be asked; that holds nothing.
+	SilenceUnasked string
+}
+
+// Gates asks every gate, in the order in which holds are reported, and
+// returns all answers and the first that is closed (nil: the step may run).
+func (c *Change) Gates(q Input) (all []Result, closed *Result, err error) {
+	limits, err := c.Limits(q.Step)
+	if err != nil {
+		return nil, nil, err
+	}
+	freeze, err := c.Frozen()
+	if err != nil {
+		return nil, nil, err
+	}
+	rollout, err := c.Rollout(q.Step)
+	if err != nil {
+		return nil, nil, err
+	}
+	confirm, err := c.Confirmation(q)
+	if err != nil {
+		return nil, nil, err
+	}
+	target, err := c.TargetFree(q.Step)
+	if err != nil {
+		return nil, nil, err
+	}
+	all = append(all, c.Mode(q.Step), freeze, c.Claim(), Silence(q))
+	all = append(all, limits...)
+	all = append(all, target, rollout, c.Approval(q.Step), confirm)
+	for i := range all {
+		if all[i].Reason != "" {
+			return all, &all[i], nil
+		}
+	}
+	return all, nil, nil
+}
+
+// Rows writes answers the way the audit log holds them.
+func Rows(all []Result) []any {
+	out := make([]any, len(all))
+	for i, g := range all {
+		out[i] = map[string]any{"gate": g.Gate, "ok": g.Reason == "", "why": g.Why}
+	}
+	return out
+}
+
+func (c *Change) Mode(s *remediation.Step) Result {
+	switch {
+	case c.e.Mode != remediation.Act:
+		return Result{Gate: "mode", Reason: remediation.HoldMode, Why: "backout runs with --mode=observe: it acts on nothing"}
+	case s.Risk == alerts.Lossy && c.e.NoLossy != "":
+		return Result{Gate: "mode", Reason: remediation.HoldMode, Why: c.e.NoLossy}
+	}
+	return Result{Gate: "mode"}
+}
+
+func (c *Change) Frozen() (Result, error) {
+	freezes, err := c.Tx.Freezes()
+	if err != nil {
+		return Result{}, err
+	}
+	for _, f := range freezes {
+		if f.Scope != remediation.ScopeAll || (f.Service != "" && f.Service != c.Inc.Service) || f.RanOut(c.Now) {
+			continue
+		}
+		return Result{Gate: "freeze", Reason: remediation.HoldFrozen, Why: fmt.Sprintf("frozen by %s: %s", f.By, f.Reason), Until: f.Until}, nil
+	}
+	return Result{Gate: "freeze"}, nil
+}
+
+func (c *Change) Claim() Result {
+	if c.Inc.ClaimedBy != "" {
+		return Result{Gate: "claim", Reason: remediation.HoldClaimed, Why: "claimed by " + c.Inc.ClaimedBy + ", who acts by hand until the claim is released"}
+	}
+	return Result{Gate: "claim"}
+}
+
+func Silence(q Input) Result {
+	if q.SilencedBy != "" {
+		return Result{Gate: "silence", Reason: remediation.HoldSilenced, Why: q.SilencedBy}
+	}
+	return Result{Gate: "silence", Why: q.SilenceUnasked}
+}
+
+// Rollout: a release that is being rolled out may be backed out; without one,
+// only what is reversible may run; while another is, nothing may.
+func (c *Change) Rollout(s *remediation.Step) (Result, error) {
+	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
+	if err != nil {
+		return Result{}, err
+	}
+	switch {
+	case r.Active() && r.Release != c.Inc.Release:
+		return Result{Gate: "rollout", Reason: remediation.HoldNoRollout,
+			Why: fmt.Sprintf("release %s is being rolled out, and the alert is about %s", r.Release, c.Inc.Release)}, nil
+	case r.Active(), c.Inc.RolloutActive, s.Risk == alerts.Reversible:
+		return Result{Gate: "rollout"}, nil
+	}
+	return Result{Gate: "rollout", Reason: remediation.HoldNoRollout,
+		Why: fmt.Sprintf("no rollout of %s is active, so only reversible steps may run: backout rollout start --declare", c.Inc.Service)}, nil
+}
+
+func (c *Change) Approval(s *remediation.Step) Result {
+	if s.Approve == 0 && s.Risk != alerts.Lossy {
+		return Result{Gate: "approval"}
+	}
+	asked := c.Now
+	if s.ApprovalAsked != nil && s.ApprovalPlan == c.Inc.PlanHash() {
+		asked = *s.ApprovalAsked
+	}
+	until := asked.Add(s.Approve)
+	if s.Approved != "" && s.ApprovalPlan == c.Inc.PlanHash() && until.After(c.Now) {
+		return Result{Gate: "approval", Why: "approved by " + s.Approved}
+	}
+	return Result{Gate: "approval", Reason: remediation.HoldApproval, Until: &until,
+		Why: fmt.Sprintf("%s is %s: a commander must say yes, and no answer is a no", s.ID(), s.Risk)}
+}
+
+// confirmFresh is how young a notification must be for a reversible step to
+// run on it alone, while Prometheus does not answer.
+const confirmFresh = 2 * time.Minute
+
+func (c *Change) Confirmation(q Input) (Result, error) {
+	if q.Confirmed {
+		return Result{Gate: "confirmation"}, nil
+	}
+	closed := Result{Gate: "confirmation", Reason: remediation.HoldUnconfirmed, Why: "the condition is not seen to be true"}
+	if q.Unanswered == "" {
+		return closed, nil
+	}
+	closed.Why = q.Unanswered
+	active, seen, err := c.Tx.ActiveAlerts(c.Inc.ID)
+	if err != nil {
+		return Result{}, err
+	}
+	if c.Plan.Confirmation.For(q.Step.Risk) == alerts.ConfirmIfReachable && !c.Inc.Ran && active > 0 && c.Now.Sub(seen) < confirmFresh {
+		return Result{Gate: "confirmation", Why: fmt.Sprintf("not asked for a %s step: %s, and the notification is young", q.Step.Risk, q.Unanswered)}, nil
+	}
+	return closed, nil
+}
+
+// Limits counts what has been done, from the store, so that a restart forgets none.
+func (c *Change) Limits(s *remediation.Step) ([]Result, error) {
+	l := c.Plan.Limits
+	longest := max(l.PerTarget.Window, l.PerService.Window, l.BlastRadius.Window, time.Duration(l.Cooldown))
+	effects, err := c.Tx.Effects("", c.Now.Add(-longest))
+	if err != nil {
+		return nil, err
+	}
+	broken, err := Breaker(c.Tx, l.Breaker, c.Inc.Service, remediation.Effect.Back)
+	if err != nil {
+		return nil, err
+	}
+	effects = slices.DeleteFunc(effects, func(ef remediation.Effect) bool { return !ef.Back() })
+	mine := func(ef remediation.Effect) bool { return ef.Service == c.Inc.Service }
+	here := func(ef remediation.Effect) bool { return mine(ef) && ef.Action == s.Action && ef.Target == s.Target }
+	any := func(remediation.Effect) bool { return true }
+
+	cooldown := Result{Gate: "cooldown"}
+	for _, ef := range effects {
+		until := ef.Time.Add(time.Duration(l.Cooldown))
+		if ef.Counts() && here(ef) && until.After(c.Now) {
+			cooldown = Result{Gate: "cooldown", Reason: remediation.HoldCooldown, Until: &until,
+				Why: fmt.Sprintf("limit cooldown %s: %s ran on this target at %s", l.Cooldown, s.Action, ef.Time.UTC().Format(time.RFC3339))}
+		}
+	}
+	return []Result{
+		c.rate("per_target", remediation.HoldRateLimit, l.PerTarget, effects, here),
+		c.rate("per_service", remediation.HoldRateLimit, l.PerService, effects, mine),
+		c.rate("blast_radius", remediation.HoldBlastRadius, l.BlastRadius, effects, any),
+		cooldown,
+		broken,
+	}, nil
+}
+
+// TargetFree is the lock of a target (lockOf): while a step of another incident, or
+// a promotion of another service, has its intent and not yet its end, nothing else
+// begins on it. The rows that say so are the lock: it is asked in the transaction
+// that writes the intent, ends with what holds it, and needs no process to live.
+func (c *Change) TargetFree(s *remediation.Step) (Result, error) {
+	busy, err := c.e.TargetBusy(c.Tx, s.Target, c.Inc.ID, c.Inc.Service)
+	if err != nil || busy == "" {
+		return Result{Gate: TargetGate}, err
+	}
+	return Result{Gate: TargetGate, Reason: remediation.HoldCooldown, Why: busy + " changes this target now"}, nil
+}
+
+// TargetGate is the gate that one step or promotion at a time passes.
+const TargetGate = "target"
+
+// TargetBusy says what changes a target now, "" where nothing does; incident and
+// service are who asks.
+func (e *Gates) TargetBusy(tx remediation.Tx, target, incident, service string) (string, error) {
+	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
+	if err != nil {
+		return "", err
+	}
+	lock := e.lockOf(target)
+	for _, inc := range open {
+		if s := inc.Running(); s != nil && inc.ID != incident && e.lockOf(s.Target) == lock {
+			return fmt.Sprintf("%s of incident %s (%s)", s.ID(), inc.ID, inc.Service), nil
+		}
+	}
+	rollouts, err := tx.Rollouts()
+	if err != nil {
+		return "", err
+	}
+	for _, r := range rollouts {
+		if r.Promotion != nil && r.Service != service && e.lockOf(r.Promotion.Target) == lock {
+			return fmt.Sprintf("%s of %s", r.Promotion.Step(), r.Service), nil
+		}
+	}
+	return "", nil
+}
+
+func (c *Change) rate(gate string, reason remediation.Reason, r alerts.Rate, effects []remediation.Effect, counts func(remediation.Effect) bool) Result {
+	var in []remediation.Effect
+	for _, ef := range effects {
+		if ef.Counts() && counts(ef) && ef.Time.After(c.Now.Add(-r.Window)) {
+			in = append(in, ef)
+		}
+	}
+	if len(in) < r.Count {
+		return Result{Gate: gate}
+	}
+	until := in[len(in)-r.Count].Time.Add(r.Window)
+	return Result{Gate: gate, Reason: reason, Until: &until, Why: fmt.Sprintf("limit %s %s: it has been reached, with %d within its window", gate, r, len(in))}
+}
+
+// Breaker is closed once limit effects of those that count have failed in a row.
+func Breaker(tx remediation.Tx, limit int, service string, counts func(remediation.Effect) bool) (Result, error) {
+	row := 0
+	err := tx.EffectsBack(service, func(ef remediation.Effect) bool {
+		if counts(ef) && ef.Outcome == remediation.EffectFailed {
+			row++
+		}
+		return !counts(ef) || ef.Outcome != remediation.EffectDone && ef.Outcome != remediation.EffectReleased
+	})
+	if err != nil || row < limit {
+		return Result{Gate: "breaker"}, err
+	}
+	return Result{Gate: "breaker", Reason: remediation.HoldBreaker,
+		Why: fmt.Sprintf("limit breaker %d: %d steps failed in a row, and automation stops until somebody claims and releases an incident of this service", limit, row)}, nil
+}
+
+// Silenced asks Alertmanager whether a human has the active alerts. Alerts it
+// does not know, and no answer, hold nothing; unasked then says so.
+func (e *Gates) Silenced(ctx context.Context, inc *remediation.Incident) (by, unasked string, err error) {
+	var active []string
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		all, err := tx.Alerts(inc.ID)
+		for _, a := range all {
+			if a.Active {
+				active = append(active, a.Fingerprint)
+			}
+		}
+		return err
+	})
+	if err != nil || len(active) == 0 {
+		return "", "", err
+	}
+	var known map[string]bool
+	err = e.Safely("the question to Alertmanager", func() (err error) {
+		known, err = e.Alertmanager.Silenced(ctx, active)
+		return err
+	})
+	if err != nil {
+		e.Log.Warn("Alertmanager could not be asked for silences; the last status received counts", "incident", inc.ID, "err", err)
+		return "", fmt.Sprintf("Alertmanager could not be asked for silences, so the last status received counts: %v", err), nil
+	}
+	if len(known) < len(active) {
+		return "", "", nil // what it does not know, nobody silenced
+	}
+	for fp, silenced := range known {
+		if !silenced {
+			return "", "", nil // an alert that nobody silenced is reason enough
+		}
+		by = fp
+	}
+	if by == "" {
+		return "", "", nil
+	}
+	return fmt.Sprintf("alert %s is silenced in Alertmanager: a human has it", by), "", nil
+}

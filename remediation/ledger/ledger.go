@@ -1,0 +1,125 @@
+// Package ledger is what every part of the engine works with: the store, the clock,
+// the neighbours and the plans in force, and transactions that write a row together
+// with its audit entries. It decides nothing.
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// Ledger holds what the parts share. Its fields never change after New.
+type Ledger struct {
+	Store remediation.Store
+	Kinds []remediation.ActionKind
+	// Prometheus remembers when it last answered; a panic of it is an error.
+	Prometheus   remediation.Prometheus
+	Alertmanager remediation.Alertmanager
+	Mode         remediation.Mode
+	// NoLossy, where not "", is why steps that lose data are held.
+	NoLossy string
+	Now     func() time.Time
+	Log     *slog.Logger
+	Metrics *Metrics
+	// WakeUp tells the engine that something may be due.
+	WakeUp func()
+
+	mu     sync.Mutex
+	plans  map[string]*plan.Plan // by service: what new incidents open with
+	byHash map[string]*plan.Plan
+}
+
+// LookTimeout bounds a look at a target, which has no effect.
+const LookTimeout = 30 * time.Second
+
+// StepTimeouts are used where a step has none of its own. What loses data takes a
+// snapshot first, however long that takes.
+var StepTimeouts = map[alerts.Risk]time.Duration{
+	alerts.Reversible: 2 * time.Minute, alerts.Disruptive: 5 * time.Minute, alerts.Lossy: time.Hour,
+}
+
+// Housekeeping is how often the duties are done.
+const Housekeeping = 5 * time.Second
+
+// Append writes an audit entry, and a line of serve's log once it is committed.
+func (l *Ledger) Append(tx remediation.Tx, en audit.Entry) error {
+	en.Time = l.Now().UTC()
+	if en.Detail == nil {
+		en.Detail = map[string]any{}
+	}
+	written, err := tx.Append(en)
+	if err == nil {
+		tx.OnCommit(func() { l.logEntry(written) })
+	}
+	return err
+}
+
+// loggedDetail are the keys of a detail that serve's log has, in their order: what
+// one needs to follow a decision. The audit log has all of it.
+var loggedDetail = []string{"trigger", "value", "threshold", "verdict", "outcome", "reason", "until", "release", "stage", "to", "why", "error"}
+
+// logEntry writes one line of serve's log for an entry that is on disk: the same
+// facts as the audit log, under the same seq.
+func (l *Ledger) logEntry(en audit.Entry) {
+	level := slog.LevelInfo
+	switch en.Kind {
+	case audit.KindReceived, audit.KindDuplicate: // one for each POST
+		level = slog.LevelDebug
+	case audit.KindInDoubt, audit.KindDrift, audit.KindBlind:
+		level = slog.LevelWarn
+	case audit.KindOutcome:
+		if o := en.Detail["outcome"]; o == string(remediation.StepFailed) || o == string(remediation.StepUndone) {
+			level = slog.LevelWarn
+		}
+	case audit.KindHeld:
+		if en.Detail["reason"] == string(remediation.HoldStepFailed) {
+			level = slog.LevelWarn
+		}
+	}
+	attrs := []slog.Attr{slog.String("kind", string(en.Kind)), slog.Int64("seq", en.Seq)}
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	add("service", en.Service)
+	add("incident", en.Incident)
+	add("step", en.Step)
+	if en.Actor != remediation.ActorEngine {
+		add("actor", en.Actor)
+	}
+	for _, key := range loggedDetail {
+		if v, ok := en.Detail[key].(string); ok {
+			add(key, v)
+		}
+	}
+	l.Log.LogAttrs(context.Background(), level, "audit", attrs...)
+}
+
+// Safely runs what may panic, and makes an error of that: what it did is in doubt.
+func (l *Ledger) Safely(what string, do func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.Log.Error("a panic was caught", "in", what, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = remediation.InDoubt(fmt.Errorf("%s panicked: %v", what, r))
+		}
+	}()
+	return do()
+}
+
+// Pause waits, or returns early where ctx ends.
+func Pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,104 @@
+package ledger
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// Load replaces the plans that new incidents open with, by their services.
+func (l *Ledger) Load(plans map[string]*plan.Plan) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.plans = plans
+	if l.byHash == nil {
+		l.byHash = map[string]*plan.Plan{}
+	}
+	for _, p := range plans {
+		l.byHash[p.Hash] = p
+	}
+}
+
+// PlanOf returns the plan that new incidents of a service open with, or nil.
+func (l *Ledger) PlanOf(service string) *plan.Plan {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.plans[service]
+}
+
+// Plans returns those of all services.
+func (l *Ledger) Plans() []*plan.Plan {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]*plan.Plan, 0, len(l.plans))
+	for _, b := range l.plans {
+		out = append(out, b)
+	}
+	return out
+}
+
+// OnePlan returns the playbook of a service; "" is enough where there is one.
+func (l *Ledger) OnePlan(service string) (*plan.Plan, error) {
+	if service != "" {
+		if b := l.PlanOf(service); b != nil {
+			return b, nil
+		}
+		return nil, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", service)
+	}
+	all := l.Plans()
+	if len(all) != 1 {
+		return nil, remediation.Refuse(remediation.Invalid, "name the service: %d playbooks are loaded", len(all))
+	}
+	return all[0], nil
+}
+
+// UnreadableError: a stored playbook cannot be carried out any more.
+type UnreadableError struct{ cause error }
+
+// Error implements error.
+func (e *UnreadableError) Error() string { return "its playbook cannot be read: " + e.cause.Error() }
+
+func (e *UnreadableError) Unwrap() error { return e.cause }
+
+// PlanFor returns the playbook that an incident was opened with. It is an
+// *UnreadableError where that is gone, is not what its hash says, or cannot be
+// understood any more, as after an upgrade.
+func (l *Ledger) PlanFor(ctx context.Context, inc *remediation.Incident) (*plan.Plan, error) {
+	l.mu.Lock()
+	b := l.byHash[inc.PlaybookHash]
+	l.mu.Unlock()
+	if b != nil {
+		return b, nil
+	}
+	var src []byte
+	err := l.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		src, err = tx.Playbook(inc.PlaybookHash)
+		return err
+	})
+	if errors.Is(err, remediation.ErrNotFound) {
+		return nil, &UnreadableError{err}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read playbook %s of incident %s: %w", inc.PlaybookHash, inc.ID, err)
+	}
+	if sum := sha256.Sum256(src); hex.EncodeToString(sum[:]) != inc.PlaybookHash {
+		return nil, &UnreadableError{fmt.Errorf("it was changed in the database: its hash is %x, and the incident was opened with %s", sum, inc.PlaybookHash)}
+	}
+	pb, err := alerts.Parse("playbook of "+inc.ID, src, plan.AlertKinds(l.Kinds))
+	if err != nil {
+		return nil, &UnreadableError{err}
+	}
+	if b, err = plan.Compile(pb, l.Kinds); err != nil {
+		return nil, &UnreadableError{err}
+	}
+	l.mu.Lock()
+	l.byHash[inc.PlaybookHash] = b
+	l.mu.Unlock()
+	return b, nil
+}

@@ -1,0 +1,65 @@
+// Package notify tells people: the public status page and its followers, the team's
+// channel, customers by mail, customer support by a brief, and whoever keeps the end
+// of the audit log. A message is put in the outbox within the transaction that it
+// tells of, and delivered afterwards; nothing that runs waits for it.
+package notify
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// Notifier puts messages in the outbox, and delivers them.
+type Notifier struct {
+	*ledger.Ledger
+	*gate.Gates
+	Outbox *Outbox
+	// statusPages, team and mail are the outbox's channels, by what they take.
+	statusPages, team, mail []remediation.Channel
+
+	mu sync.Mutex
+	// loggedHead is what the process's log was last told of the audit log's end.
+	loggedHead reportedHead
+}
+
+// New returns a notifier by these channels, each named once. What l writes from now
+// on is reported to the team.
+func New(l *ledger.Ledger, g *gate.Gates, statusPages, team, mail []remediation.Channel) (*Notifier, error) {
+	out, err := newOutbox(slices.Concat(statusPages, team, mail))
+	if err != nil {
+		return nil, err
+	}
+	e := &Notifier{Ledger: l, Gates: g, Outbox: out, statusPages: statusPages, team: team, mail: mail}
+	l.Store = notifyingStore{l.Store, e.notifyTeam}
+	return e, nil
+}
+
+// StatusPages are the channels that show what the built-in page shows.
+func (e *Notifier) StatusPages() []remediation.Channel { return e.statusPages }
+
+// Follow takes what the public was told on with the incident's life. Where
+// nothing was told, nothing is.
+func (e *Notifier) Follow(c *gate.Change, status remediation.PublicStatus) error {
+	return (&change{c, e}).follow(status)
+}
+
+// change is a transaction on an incident that people are told of.
+type change struct {
+	*gate.Change
+	e *Notifier
+}
+
+func (e *Notifier) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, now time.Time) *change {
+	return &change{e.Gates.On(tx, b, inc, now), e}
+}
+
+func (e *Notifier) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(*change) error) error {
+	return e.Ledger.Change(ctx, b, seen, func(c *ledger.Change) error { return fn(&change{e.Gates.With(c), e}) })
+}
