@@ -10,45 +10,39 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/locotoki/backout/remediation/view"
 )
 
-// abortRollout opens an incident without alerts that backs the active rollout
-// out, or gives the open one that order.
-func (e *Engine) abortRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
-	if e.Mode != remediation.Act {
-		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe: it acts on nothing; switch the release off by hand")
+// abortRollout gives the order to back a rollout out, in the transaction that has
+// read it: to the incident that is open, or to a new one.
+func (e *Engine) abortRollout(ctx context.Context, tx remediation.Tx, b *plan.Plan, r *remediation.Rollout, in remediation.RolloutChange) error {
+	now := e.Now()
+	inc, err := remediation.OpenIncident(tx, b.Service)
+	if err != nil {
+		return err
 	}
-	return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
-		now := e.Now()
-		inc, err := remediation.OpenIncident(tx, b.Service)
+	ib := b
+	if inc == nil {
+		inc = &remediation.Incident{
+			Service: b.Service, Release: r.Release, PlaybookHash: b.Hash, State: remediation.Acting, Since: now, Opened: now, RolloutActive: true,
+		}
+		inc.Call = b.CallFor(inc)
+		if err := tx.PutIncident(inc); err != nil { // gives the id
+			return err
+		}
+		err := e.Append(tx, audit.Entry{Kind: audit.KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
+			"abort": true, "reason": in.Reason, "rollout": inc.Release, "playbook": inc.PlaybookHash,
+		}})
 		if err != nil {
 			return err
 		}
-		ib := b
-		if inc == nil {
-			inc = &remediation.Incident{
-				Service: b.Service, Release: r.Release, PlaybookHash: b.Hash, State: remediation.Acting, Since: now, Opened: now, RolloutActive: true,
-			}
-			inc.Call = b.CallFor(inc)
-			if err := tx.PutIncident(inc); err != nil { // gives the id
-				return err
-			}
-			err := e.Append(tx, audit.Entry{Kind: audit.KindOpened, Actor: in.Actor, Service: b.Service, Incident: inc.ID, Detail: map[string]any{
-				"abort": true, "reason": in.Reason, "rollout": inc.Release, "playbook": inc.PlaybookHash,
-			}})
-			if err != nil {
-				return err
-			}
-		} else if ib, err = e.PlanFor(context.WithoutCancel(ctx), inc); err != nil {
-			return err
-		}
-		c := e.on(tx, ib, inc, now)
-		if err := c.beginAbort(*r, in); err != nil {
-			return err
-		}
-		return tx.PutIncident(inc)
-	})
+	} else if ib, err = e.PlanFor(context.WithoutCancel(ctx), inc); err != nil {
+		return err
+	}
+	c := e.on(tx, ib, inc, now)
+	if err := c.beginAbort(*r, in); err != nil {
+		return err
+	}
+	return tx.PutIncident(inc)
 }
 
 // beginAbort gives an incident the order, or refuses.

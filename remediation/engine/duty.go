@@ -220,9 +220,10 @@ const (
 	// putOffMost bounds how long a job whose turn failed is left alone: twice as
 	// long with each failure, beginning with a second.
 	putOffMost = time.Minute
-	// pageStuck is the reason that the page gives.
-	pageStuck = "stuck"
 )
+
+// pageStuck is the reason of a page for what does not get on.
+const pageStuck = "stuck"
 
 // failing is a job whose last turns failed. It is kept in memory: a store that
 // takes nothing can neither count nor put off.
@@ -307,7 +308,7 @@ func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 		if err != nil {
 			return err
 		}
-		c := e.on(tx, nil, inc, e.Now())
+		c := e.Ledger.On(tx, nil, inc, e.Now())
 		if err := c.Page(pageStuck, why); err != nil {
 			return err
 		}

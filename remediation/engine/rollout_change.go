@@ -30,7 +30,10 @@ func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange
 	case remediation.RolloutFinish:
 		return e.finishRollout(ctx, b, in)
 	case remediation.RolloutAbort:
-		return e.abortRollout(ctx, b, in)
+		if e.Mode != remediation.Act {
+			return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe: it acts on nothing; switch the release off by hand")
+		}
+		return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error { return e.abortRollout(ctx, tx, b, r, in) })
 	}
 	return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "%q is nothing that can be done to a rollout", in.Verb)
 }
