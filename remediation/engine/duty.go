@@ -2,13 +2,12 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/incident"
 	"github.com/locotoki/backout/remediation/ledger"
 )
 
@@ -27,9 +26,9 @@ func (e *Engine) duties() []duty {
 	all := []duty{
 		{name: "look out for Prometheus", do: e.lookOut},
 		{name: "keep house", do: e.keepHouse},
-		{name: "promote by itself", do: e.autoPromote},
-		{name: "watch targets", do: e.watchTargets, lasting: true},
-		{name: "prove", do: e.proveAll, lasting: true},
+		{name: "promote by itself", do: e.AutoPromote},
+		{name: "watch targets", do: e.WatchTargets, lasting: true},
+		{name: "prove", do: e.ProveAll, lasting: true},
 		{name: "verify the audit log", do: e.verifyAlways, lasting: true},
 	}
 	if e.Mode == remediation.Act {
@@ -64,7 +63,7 @@ func (e *Engine) beside(ctx context.Context, d duty) {
 // outcome before it returns.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.wg.Wait()
-	clear(e.watches) // an earlier Run's are over
+	e.ForgetWatches() // an earlier Run's are over
 	keep := time.NewTicker(ledger.Housekeeping)
 	defer keep.Stop()
 	for _, d := range e.duties() {
@@ -174,11 +173,11 @@ func (e *Engine) due(ctx context.Context) (jobs []job, next time.Time, err error
 		case p.Wake.After(now):
 			next = sooner(next, p.Wake)
 		default:
-			all = append(all, job{key: "rollout/" + r.Service, service: r.Service, do: func(ctx context.Context) error { return e.runPromotion(ctx, r.Service) }})
+			all = append(all, job{key: "rollout/" + r.Service, service: r.Service, do: func(ctx context.Context) error { return e.RunPromotion(ctx, r.Service) }})
 		}
 	}
 	for _, id := range ids {
-		all = append(all, job{key: id, incident: id, do: func(ctx context.Context) error { return e.advance(ctx, id) }})
+		all = append(all, job{key: id, incident: id, do: func(ctx context.Context) error { return e.Advance(ctx, id) }})
 	}
 	for _, j := range all {
 		if again := e.offUntil(j.key); again.After(now) {
@@ -221,9 +220,6 @@ const (
 	// long with each failure, beginning with a second.
 	putOffMost = time.Minute
 )
-
-// pageStuck is the reason of a page for what does not get on.
-const pageStuck = "stuck"
 
 // failing is a job whose last turns failed. It is kept in memory: a store that
 // takes nothing can neither count nor put off.
@@ -301,7 +297,7 @@ func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		if j.incident == "" {
 			return e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Service: j.service, Detail: map[string]any{
-				"metric": "backout_needs_human", "reason": pageStuck, "why": why,
+				"metric": "backout_needs_human", "reason": incident.Stuck, "why": why,
 			}})
 		}
 		inc, err := tx.Incident(j.incident)
@@ -309,24 +305,9 @@ func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 			return err
 		}
 		c := e.Ledger.On(tx, nil, inc, e.Now())
-		if err := c.Page(pageStuck, why); err != nil {
+		if err := c.Page(incident.Stuck, why); err != nil {
 			return err
 		}
 		return tx.PutIncident(inc)
 	})
-}
-
-// unstick takes the page back once an incident gets on again.
-func (e *Engine) unstick(ctx context.Context, inc *remediation.Incident) error {
-	if !slices.Contains(inc.Paged, pageStuck) {
-		return nil
-	}
-	err := e.change(ctx, nil, inc, func(c *change) error {
-		c.Inc.Paged = slices.DeleteFunc(c.Inc.Paged, func(p string) bool { return p == pageStuck })
-		return nil
-	})
-	if errors.Is(err, remediation.ErrStale) { // its next turn does
-		return nil
-	}
-	return err
 }

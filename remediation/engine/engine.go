@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,9 +14,12 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/incident"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/notify"
 	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/preflight"
+	"github.com/locotoki/backout/remediation/rollout"
 )
 
 // Options are all that an Engine needs.
@@ -61,10 +63,12 @@ type Engine struct {
 	*ledger.Ledger
 	*gate.Gates
 	*notify.Notifier
+	*incident.Responder
+	*preflight.Checker
+	*rollout.Promoter
 
 	history remediation.History
 	runtime runtimes
-	proving *proving
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -74,17 +78,11 @@ type Engine struct {
 
 	// auditOK is what the last verification of the audit log found.
 	auditOK atomic.Int32
-	// ownIntents are the promotions whose intents this process has written, and not
-	// yet begun, by their operation.
-	ownIntents sync.Map
 	// sight is prometheus, which remembers when it last answered.
 	sight *sight
 	// clock notices that the wall clock was set.
 	clock  clock
 	steady func() time.Duration
-	// watches holds the ends of the watches of targets, by key; watchTargets alone
-	// uses it.
-	watches map[string]context.CancelFunc
 
 	// poke wakes Run when something may be due at once.
 	poke chan struct{}
@@ -96,9 +94,10 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Mode != remediation.Observe && o.Mode != remediation.Act {
 		return nil, fmt.Errorf("mode %q: write observe or act", o.Mode)
 	}
+	channels := slices.Concat(o.StatusPages, o.Team, o.Mail)
 	l := &ledger.Ledger{
 		Store: o.Store, Kinds: o.Kinds, Alertmanager: o.Alertmanager, Mode: o.Mode, NoLossy: o.NoLossy, Now: o.Now, Log: o.Logger,
-		Metrics: ledger.NewMetrics(slices.Concat(o.StatusPages, o.Team, o.Mail)),
+		Metrics: ledger.NewMetrics(channels),
 	}
 	gates := &gate.Gates{Ledger: l}
 	notifier, err := notify.New(l, gates, o.StatusPages, o.Team, o.Mail)
@@ -107,9 +106,11 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: runtimes{ask: o.Runtime}, steady: o.Steady,
-		sight: newSight(o.Prometheus, o.Now, l.Safely), proving: newProving(o.Surroundings, o.DrillPatience),
-		inFlight: map[string]bool{}, failing: map[string]*failing{}, watches: map[string]context.CancelFunc{}, poke: make(chan struct{}, 1),
+		Checker: preflight.New(l, gates, o.Surroundings, o.DrillPatience, channels, o.StatusPages),
+		sight:   newSight(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, poke: make(chan struct{}, 1),
 	}
+	e.Responder = incident.New(l, gates, notifier, &e.wg)
+	e.Promoter = rollout.New(l, gates, e.Checker, e.runs)
 	l.Prometheus, l.WakeUp = e.sight, e.wakeUp
 	if err := e.meetClock(ctx); err != nil {
 		return nil, err
@@ -127,29 +128,6 @@ func (e *Engine) wakeUp() {
 	case e.poke <- struct{}{}:
 	default:
 	}
-}
-
-// change is a transaction on one incident, in which its life goes on.
-type change struct {
-	*gate.Change
-	e *Engine
-}
-
-func (e *Engine) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, now time.Time) *change {
-	return &change{e.Gates.On(tx, b, inc, now), e}
-}
-
-// change runs fn on the incident as it was seen (ledger.Ledger.Change).
-func (e *Engine) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(c *change) error) error {
-	return e.Ledger.Change(ctx, b, seen, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
-}
-
-// follow takes what the public was told on with the incident's life.
-func (c *change) follow(status remediation.PublicStatus) error { return c.e.Follow(c.Change, status) }
-
-// record runs fn on the incident as it is, for what has happened already (ledger.Ledger.Record).
-func (e *Engine) record(ctx context.Context, b *plan.Plan, id string, fn func(c *change) error) error {
-	return e.Ledger.Record(ctx, b, id, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
 }
 
 // Reload replaces the playbooks that later incidents open with. Open
@@ -239,70 +217,4 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 	}
 	e.Load(books)
 	return nil
-}
-
-// advance takes an incident as far as it goes now.
-func (e *Engine) advance(ctx context.Context, id string) error {
-	for turned := false; ctx.Err() == nil; turned = true {
-		var inc *remediation.Incident
-		err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
-			inc, err = tx.Incident(id)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if inc.Wake.IsZero() || inc.Wake.After(e.Now()) {
-			if turned {
-				return e.unstick(ctx, inc)
-			}
-			return nil
-		}
-		b, err := e.PlanFor(ctx, inc)
-		if cause := (*ledger.UnreadableError)(nil); errors.As(err, &cause) {
-			return e.unreadable(ctx, inc, cause)
-		}
-		if err != nil {
-			return err
-		}
-		// ErrStale: somebody changed it meanwhile; what was seen no longer counts.
-		if err := e.turn(ctx, b, inc); err != nil && !errors.Is(err, remediation.ErrStale) {
-			return fmt.Errorf("incident %s (%s): %w", id, inc.State, err)
-		}
-	}
-	return nil
-}
-
-// turn looks at what the incident's state asks for and commits one change.
-func (e *Engine) turn(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
-	if inc.Restore != nil {
-		return e.restore(ctx, b, inc)
-	}
-	if s := inc.Running(); s != nil {
-		return e.resume(ctx, b, inc, s)
-	}
-	if inc.Drill && inc.State != remediation.Closed {
-		return e.drill(ctx, b, inc)
-	}
-	if inc.Aborting() && inc.State != remediation.Closed {
-		return e.abort(ctx, b, inc)
-	}
-	if inc.OnlySignals() && inc.State != remediation.Closed {
-		return e.watchSignals(ctx, b, inc)
-	}
-	switch inc.State {
-	case remediation.Confirming:
-		return e.confirm(ctx, b, inc)
-	case remediation.Waiting:
-		return e.wait(ctx, b, inc)
-	case remediation.Settling:
-		return e.settle(ctx, b, inc)
-	case remediation.Recovered:
-		return e.watchRecovered(ctx, b, inc)
-	case remediation.Exhausted:
-		return e.watchExhausted(ctx, b, inc)
-	case remediation.Closed:
-		return e.watchClosed(ctx, b, inc)
-	}
-	return fmt.Errorf("state %q has no way on", inc.State)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/incident"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -81,7 +82,7 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 	if err != nil {
 		return err
 	}
-	freezes, err := e.freezes(tx)
+	freezes, err := e.FreezesIn(tx)
 	if err != nil {
 		return err
 	}
@@ -124,9 +125,9 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 				service = inc.Service
 			}
 		}
-		if service != "" && !slices.Contains(called, service+" "+pageStuck) {
-			ch <- gauge(descHuman, 1, service, pageStuck)
-			called = append(called, service+" "+pageStuck)
+		if service != "" && !slices.Contains(called, service+" "+incident.Stuck) {
+			ch <- gauge(descHuman, 1, service, incident.Stuck)
+			called = append(called, service+" "+incident.Stuck)
 		}
 	}
 	real := false

@@ -36,7 +36,7 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 		return view.Overview{}, err
 	}
 	slices.Reverse(o.Recent)
-	if o.Freezes, err = e.freezes(tx); err != nil {
+	if o.Freezes, err = e.FreezesIn(tx); err != nil {
 		return view.Overview{}, err
 	}
 	if o.HeadSeq, o.HeadHash, err = tx.Head(); err != nil {

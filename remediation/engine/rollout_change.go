@@ -2,12 +2,8 @@ package engine
 
 import (
 	"context"
-	"errors"
-	"strings"
-	"time"
 
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -22,155 +18,18 @@ func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange
 	}
 	switch in.Verb {
 	case remediation.RolloutPromote:
-		return e.promote(ctx, b, in)
+		return e.Promote(ctx, b, in)
 	case remediation.RolloutHold:
-		return e.holdRollout(ctx, b, in)
+		return e.HoldRollout(ctx, b, in)
 	case remediation.RolloutResume:
-		return e.resumeRollout(ctx, b, in)
+		return e.ResumeRollout(ctx, b, in)
 	case remediation.RolloutFinish:
-		return e.finishRollout(ctx, b, in)
+		return e.FinishRollout(ctx, b, in)
 	case remediation.RolloutAbort:
 		if e.Mode != remediation.Act {
 			return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe: it acts on nothing; switch the release off by hand")
 		}
-		return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error { return e.abortRollout(ctx, tx, b, r, in) })
+		return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error { return e.AbortRollout(ctx, tx, b, r, in) })
 	}
 	return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "%q is nothing that can be done to a rollout", in.Verb)
-}
-
-// onRollout changes a service's active rollout in one transaction.
-func (e *Engine) onRollout(ctx context.Context, b *plan.Plan, fn func(tx remediation.Tx, r *remediation.Rollout) error) (view.RolloutView, error) {
-	var done remediation.Rollout
-	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
-		r, err := remediation.RolloutOf(tx, b.Service)
-		if err != nil {
-			return err
-		}
-		if !r.Active() {
-			return remediation.Refuse(remediation.Conflict, "no rollout of %s is active", b.Service)
-		}
-		if err := fn(tx, &r); err != nil {
-			return err
-		}
-		done = r
-		return tx.PutRollout(r)
-	})
-	if err != nil {
-		return view.RolloutView{}, err
-	}
-	e.WakeUp()
-	ask, cancel := context.WithTimeout(ctx, answerPatience)
-	defer cancel()
-	return e.rolloutView(ctx, ask, b, done), nil
-}
-
-// answerPatience is how long the answer to an order that is already given waits for
-// what Prometheus has to say of the stage.
-const answerPatience = 2 * time.Second
-
-// holdRollout keeps a rollout in its stage; triggers work as ever.
-func (e *Engine) holdRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
-	return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
-		if r.Held {
-			return remediation.Refuse(remediation.Conflict, "the rollout of %s is held already", b.Service)
-		}
-		r.Held = true
-		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason})
-	})
-}
-
-// resumeRollout lets a held rollout go on.
-func (e *Engine) resumeRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
-	return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
-		if !r.Held {
-			return remediation.Refuse(remediation.Conflict, "the rollout of %s is not held", b.Service)
-		}
-		r.Held, r.Missing = false, ""
-		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason, "held": false})
-	})
-}
-
-// finishRollout ends a rollout that has soaked: the release stays.
-func (e *Engine) finishRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
-	seen, err := e.rolloutNow(ctx, b)
-	if err != nil {
-		return view.RolloutView{}, err
-	}
-	a := e.askStage(ctx, b, seen)
-	proof, err := e.proof(ctx, b, seen.Release)
-	if err != nil {
-		return view.RolloutView{}, err
-	}
-	return e.onRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
-		if r.Promotion != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is under way", r.Promotion.Step(), b.Service)
-		}
-		if err := unchanged(seen, *r); err != nil {
-			return err
-		}
-		gates, err := e.finishable(tx, b, *r, a)
-		if err != nil {
-			return err
-		}
-		gates = append(gates, proof...)
-		firmly, others := missing(gates)
-		if len(firmly) > 0 || len(others) > 0 && !in.Force {
-			return remediation.Refuse(remediation.Conflict, "the rollout of %s is not finished: %s", b.Service, whys(append(firmly, others...)))
-		}
-		from, now := r.Stage, e.Now().UTC()
-		r.State, r.Stage, r.StageSince, r.Held, r.Missing = remediation.RolloutDone, remediation.StageNone, &now, false, ""
-		detail := map[string]any{"reason": in.Reason, "from": from, "gates": stageRows(gates)}
-		if len(others) > 0 {
-			detail["forced"] = remediation.Anys(gateNames(others))
-		}
-		return e.stageEntry(tx, *r, in.Actor, detail)
-	})
-}
-
-// autoReason is the reason of a promotion that backout made by itself.
-const autoReason = "nothing is missing, and the rollout was started with --auto"
-
-// autoPromote promotes the rollouts that go on by themselves, where nothing is
-// missing. What is missing is written when it is something else than before.
-func (e *Engine) autoPromote(ctx context.Context) error {
-	var errs []error
-	for _, b := range e.Plans() {
-		r, err := e.rolloutNow(ctx, b)
-		if err != nil {
-			return err
-		}
-		if !r.Auto || r.Held || promotableState(b, r) != nil || !b.Lasted(r, e.Now()).OK {
-			continue
-		}
-		_, err = e.promote(ctx, b, remediation.RolloutChange{Service: b.Service, Actor: remediation.ActorEngine, Reason: autoReason, Verb: remediation.RolloutPromote})
-		var refused *remediation.RefusedError
-		if errors.As(err, &refused) {
-			err = e.noteMissing(ctx, b, r, err)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// noteMissing writes why a rollout was not promoted by itself, once for each reason.
-func (e *Engine) noteMissing(ctx context.Context, b *plan.Plan, seen remediation.Rollout, refusal error) error {
-	names, why := "target", refusal.Error()
-	var gates *notYet
-	if errors.As(refusal, &gates) {
-		names = strings.Join(gates.gates, ", ")
-	}
-	if seen.Missing == names {
-		return nil
-	}
-	return e.Store.Update(ctx, func(tx remediation.Tx) error {
-		r, err := remediation.RolloutOf(tx, b.Service)
-		if err != nil || unchanged(seen, r) != nil || r.Missing == names {
-			return err
-		}
-		r.Missing = names
-		if err := tx.PutRollout(r); err != nil {
-			return err
-		}
-		return e.stageEntry(tx, r, remediation.ActorEngine, map[string]any{"promotion": "refused", "missing": names, "why": why})
-	})
 }

@@ -36,7 +36,7 @@ func (e *Engine) RolloutReport(ctx context.Context, service string) (view.Rollou
 	}
 	out.AddTasks(b, kept)
 	out.AddTimeline(b, kept)
-	out.Success = e.success(ctx, b, kept, out.Release)
+	out.Success = e.Success(ctx, b, kept, out.Release)
 	out.Smoke = b.Smoke(ctx)
 	return out, nil
 }

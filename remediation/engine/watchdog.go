@@ -9,30 +9,6 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// beat notes that a service's watchdog alert came; only loss and return are
-// audited.
-func (e *Engine) beat(tx remediation.Tx, service string) error {
-	b := e.PlanOf(service)
-	if b == nil {
-		return nil // not ours: accepted, and recorded as received
-	}
-	old, err := remediation.BeatOf(tx, service)
-	if err != nil {
-		return err
-	}
-	lost := old.Lost
-	old.Last, old.Lost = e.Now(), false
-	if err := tx.PutBeat(old); err != nil {
-		return err
-	}
-	if !lost {
-		return nil
-	}
-	return e.Append(tx, audit.Entry{Kind: audit.KindBlind, Actor: remediation.ActorEngine, Service: service, Detail: map[string]any{
-		"blind": false, "what": remediation.BlindWatchdog, "why": "the watchdog is back",
-	}})
-}
-
 // keepHouse notices watchdogs that stay away, ends freezes that ran out, and writes
 // to customers of incidents that last too long.
 func (e *Engine) keepHouse(ctx context.Context) error {
@@ -102,7 +78,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 			if !f.RanOut(now) {
 				continue
 			}
-			if err := e.thaw(tx, f, remediation.ActorEngine, "it ran out"); err != nil {
+			if err := e.LiftFreeze(tx, f, remediation.ActorEngine, "it ran out"); err != nil {
 				return err
 			}
 		}

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"sync"
 	"time"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/prometheus/common/model"
+	"strconv"
 )
 
 // Samples is what the engine knows of an incident's triggers when it decides.
@@ -367,4 +367,25 @@ func (ev Samples) All(inc *remediation.Incident, d map[string]any) map[string]an
 		d["why"] = why
 	}
 	return d
+}
+
+// OwnSeries looks whether a metric of backout's own came back with its label service:
+// stages and signals are rules' inputs. A target label of that name takes its place.
+func (e *Gates) OwnSeries(ctx context.Context, metric, service string) remediation.Finding {
+	count := func(label string) (bool, error) {
+		_, ok, err := e.Prometheus.Query(ctx, fmt.Sprintf("count(%s{%s=%s})", metric, label, strconv.Quote(service)))
+		return ok, err
+	}
+	has, err := count("service")
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	if has {
+		return remediation.Passed(fmt.Sprintf("%s of %s is there", metric, service))
+	}
+	if has, err = count("exported_service"); err == nil && has {
+		return remediation.Failed(fmt.Sprintf("a target label service has taken the place of backout's own: Prometheus has %s with exported_service=%q, which no rule reads", metric, service),
+			"honor_labels: true on the job that scrapes backout, and reload Prometheus")
+	}
+	return remediation.Failed(fmt.Sprintf("Prometheus has no %s of %s: no rule of a stage or a signal can fire", metric, service), "let Prometheus scrape backout's /metrics, with honor_labels: true")
 }

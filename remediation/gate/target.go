@@ -3,8 +3,9 @@ package gate
 import (
 	"path/filepath"
 	"strings"
-
 	"github.com/locotoki/backout/remediation"
+	"context"
+	"time"
 )
 
 // composeService is the folder and the service of a ComposeTarget.
@@ -40,4 +41,17 @@ func (e *Gates) MeetTarget(target string) {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		e.folders.Store(dir, real)
 	}
+}
+
+// PromotionUntil is how long an incident of a service must wait for a promotion
+// that has its intent; zero where there is none.
+func (e *Gates) PromotionUntil(ctx context.Context, service string) (until time.Time, err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, service)
+		if err == nil && r.Promotion != nil {
+			until = r.Promotion.Until
+		}
+		return err
+	})
+	return until, err
 }

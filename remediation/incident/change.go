@@ -1,0 +1,286 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// ChangeIncident carries out what a human decided. Every change needs a reason,
+// and is one audit entry with the human's name.
+func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
+	if reason == "" {
+		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
+	}
+	do, ok := verbs[verb]
+	if !ok {
+		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "%q is nothing that can be done to an incident", verb)
+	}
+	var answer view.IncidentView
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		inc, err := tx.Incident(id)
+		if errors.Is(err, remediation.ErrNotFound) {
+			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+		}
+		if err != nil {
+			return err
+		}
+		b, err := e.PlanFor(ctx, inc)
+		if cause := (*ledger.UnreadableError)(nil); errors.As(err, &cause) {
+			if verb != view.Claim && verb != view.Close {
+				return remediation.Refuse(remediation.Conflict, "incident %s: %v; claim and close it", id, cause)
+			}
+			b, err = plan.Empty(inc), nil
+		}
+		if err != nil {
+			return err
+		}
+		if inc.State == remediation.Closed {
+			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
+		}
+		c := e.on(tx, b, inc, e.Now())
+		if err := do(c, step, actor, reason); err != nil {
+			return err
+		}
+		if err := tx.PutIncident(inc); err != nil {
+			return err
+		}
+		answer, err = view.OfIncident(tx, inc)
+		return err
+	})
+	if err != nil {
+		return view.IncidentView{}, err
+	}
+	e.WakeUp()
+	return answer, nil
+}
+
+// verbs are the changes that a human can make.
+var verbs = map[view.Verb]func(c *change, step, actor, reason string) error{
+	view.Approve: (*change).approveStep,
+	view.Deny:    (*change).denyStep,
+	view.Claim:   (*change).claimIncident,
+	view.Release: (*change).releaseIncident,
+	view.Close:   (*change).closeByHand,
+}
+
+// asked returns the step whose approval the incident waits for: an answer that
+// comes after it has left that wait is void.
+func (c *change) asked(step string) (*remediation.Step, error) {
+	s := c.Inc.Step(step)
+	if s == nil {
+		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step)
+	}
+	if c.Inc.State != remediation.Waiting || c.Inc.Reason != remediation.HoldApproval || c.Inc.Next() != s || s.ApprovalPlan != c.Inc.PlanHash() {
+		return nil, remediation.Refuse(remediation.Conflict, "incident %s does not wait for an approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe())
+	}
+	return s, nil
+}
+
+func (c *change) approveStep(step, actor, reason string) error {
+	s, err := c.asked(step)
+	if err != nil {
+		return err
+	}
+	if c.Inc.Until != nil && !c.Inc.Until.After(c.Now) {
+		return remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, c.Inc.Until.UTC().Format(time.RFC3339))
+	}
+	s.Approved = actor
+	c.Inc.Wake = c.Now
+	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
+}
+
+func (c *change) denyStep(step, actor, reason string) error {
+	s, err := c.asked(step)
+	if err != nil {
+		return err
+	}
+	return c.deny(s, actor, reason)
+}
+
+func (c *change) claimIncident(_, actor, reason string) error {
+	if c.Inc.ClaimedBy != "" {
+		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s", c.Inc.ID, c.Inc.ClaimedBy)
+	}
+	c.Inc.ClaimedBy = actor
+	return c.Audit(audit.KindClaimed, actor, nil, map[string]any{"reason": reason})
+}
+
+// releaseIncident gives a claimed incident back to automation; what failed may
+// be tried again, and a row of failures is over.
+func (c *change) releaseIncident(_, actor, reason string) error {
+	if c.Inc.ClaimedBy == "" {
+		return remediation.Refuse(remediation.Conflict, "incident %s is not claimed", c.Inc.ID)
+	}
+	c.Inc.ClaimedBy = ""
+	c.Inc.VoidApprovals()
+	if err := c.Audit(audit.KindReleased, actor, nil, map[string]any{"reason": reason}); err != nil {
+		return err
+	}
+	err := c.Tx.PutEffect(remediation.Effect{
+		Time: c.Now, Service: c.Inc.Service, Incident: c.Inc.ID, Step: "release@" + c.Now.UTC().Format(time.RFC3339Nano), Outcome: remediation.EffectReleased,
+	})
+	if err != nil {
+		return err
+	}
+	for i := range c.Inc.Steps {
+		if s := &c.Inc.Steps[i]; s.State == remediation.StepFailed || s.State == remediation.StepUndone || s.State == remediation.StepInDoubt {
+			s.State, s.Error, s.Verified, s.Doubts = remediation.StepPending, "", false, 0
+		}
+	}
+	c.Inc.LastHeld = ""
+	c.Inc.Unstuck()
+	switch c.Inc.State {
+	case remediation.Waiting:
+		c.Inc.ResetPolls()
+		c.Enter(remediation.Confirming, 0)
+	case remediation.Exhausted:
+		if c.Inc.Next() != nil {
+			c.Inc.ResetPolls()
+			c.Enter(remediation.Confirming, 0)
+		}
+	}
+	return nil
+}
+
+// closeByHand ends an incident for a human, who then also answers for a step in
+// doubt whose target cannot be looked at.
+func (c *change) closeByHand(_, actor, reason string) error {
+	if s := c.Inc.Running(); s != nil && s.State == remediation.StepIntent && c.Inc.Reason == remediation.HoldTarget {
+		s.State, s.Finished = remediation.StepInDoubt, &c.Now
+		err := c.outcome(s, remediation.EffectFailed, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
+		if err != nil {
+			return err
+		}
+	}
+	if s := c.Inc.Running(); s != nil {
+		return remediation.Refuse(remediation.Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.Inc.ID, s.ID())
+	}
+	raised, err := c.raised()
+	if err != nil {
+		return err
+	}
+	measured := slices.ContainsFunc(c.Inc.Triggers, func(t remediation.TriggerState) bool { return t.Signal == "" })
+	c.Inc.ByHand = raised != nil || measured && (c.Inc.State != remediation.Recovered || c.Inc.Breaching(1) != nil)
+	if err := c.dismiss(); err != nil {
+		return err
+	}
+	return c.close(actor, map[string]any{"reason": reason})
+}
+
+// Freezes returns the freezes in force.
+func (e *Responder) Freezes(ctx context.Context) (out []remediation.Freeze, err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		out, err = e.FreezesIn(tx)
+		return err
+	})
+	return out, err
+}
+
+// PutFreeze stops steps, or promotions, until it runs out or is thawed. One that
+// ends before another of the same scope leaves that in force, and returns it.
+func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remediation.Freeze, error) {
+	switch {
+	case f.Scope != remediation.ScopeAll && f.Scope != remediation.ScopePromotions:
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "scope %q: write all or promotions", f.Scope)
+	case f.Reason == "":
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
+	case f.RanOut(e.Now()):
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", f.Until.UTC().Format(time.RFC3339))
+	case f.Service != "" && e.PlanOf(f.Service) == nil:
+		return remediation.Freeze{}, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
+	}
+	f.Since = e.Now().UTC()
+	detail := map[string]any{"scope": f.Scope, "reason": f.Reason}
+	if f.Until != nil {
+		u := f.Until.UTC()
+		f.Until = &u
+		detail["until"] = u.Format(time.RFC3339)
+	}
+	inForce := f
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		inForce = f
+		all, err := e.FreezesIn(tx)
+		if err != nil {
+			return err
+		}
+		for _, old := range all {
+			if old.Service == f.Service && old.Scope == f.Scope && old.Outlasts(f) {
+				inForce = old
+				detail["longer"] = fmt.Sprintf("frozen by %s already, for longer: %s", old.By, old.Reason)
+			}
+		}
+		if err := tx.PutFreeze(inForce); err != nil {
+			return err
+		}
+		return e.Append(tx, audit.Entry{Kind: audit.KindFrozen, Actor: f.By, Service: f.Service, Detail: detail})
+	})
+	if err != nil {
+		return remediation.Freeze{}, err
+	}
+	e.WakeUp()
+	return inForce, nil
+}
+
+// Thaw ends a service's freezes, of every scope; "" ends those that are for
+// every service.
+func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (left []remediation.Freeze, err error) {
+	if reason == "" {
+		return nil, remediation.Refuse(remediation.Invalid, "a reason is required")
+	}
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		all, err := e.FreezesIn(tx)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, f := range all {
+			if f.Service != service {
+				continue
+			}
+			found = true
+			if err := e.LiftFreeze(tx, f, actor, reason); err != nil {
+				return err
+			}
+		}
+		if !found {
+			return remediation.Refuse(remediation.Missing, "%s is not frozen", ledger.OrEvery(service))
+		}
+		left, err = e.FreezesIn(tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.WakeUp()
+	return left, nil
+}
+
+// LiftFreeze ends one freeze, and lets what it held be looked at at once.
+func (e *Responder) LiftFreeze(tx remediation.Tx, f remediation.Freeze, actor, reason string) error {
+	if err := tx.DeleteFreeze(f.Service, f.Scope); err != nil {
+		return err
+	}
+	open, err := tx.Incidents(remediation.IncidentFilter{Service: f.Service, Open: true})
+	if err != nil {
+		return err
+	}
+	for _, inc := range open {
+		if inc.State != remediation.Waiting || inc.Reason != remediation.HoldFrozen {
+			continue
+		}
+		inc.Wake = e.Now()
+		if err := tx.PutIncident(inc); err != nil {
+			return err
+		}
+	}
+	return e.Append(tx, audit.Entry{Kind: audit.KindThawed, Actor: actor, Service: f.Service, Detail: map[string]any{"scope": f.Scope, "reason": reason}})
+}

@@ -1,0 +1,393 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// Restore asks for the targets of an incident's steps as they were before.
+func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreRequest) (view.IncidentView, error) {
+	if r.Reason == "" {
+		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
+	}
+	inc, err := e.restorable(ctx, id)
+	if err != nil {
+		return view.IncidentView{}, err
+	}
+	b, err := e.PlanFor(ctx, inc)
+	if err != nil {
+		return view.IncidentView{}, err
+	}
+	ev := gate.Samples{}
+	if !r.Force && inc.Restore == nil && inc.Restored == "" {
+		ev = e.PollRecovery(ctx, b, inc)
+		switch t := ev.Beyond(inc); {
+		case t != nil && ev.Blind == "":
+			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s); force restores all the same",
+				t.Trigger, remediation.Decimal(*ev.Values[t.Trigger].Value), remediation.Decimal(ev.Bound(t)))
+		case ev.Unknown(inc) != "":
+			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.Unknown(inc))
+		}
+	}
+	var answer view.IncidentView
+	err = e.change(ctx, b, inc, func(c *change) error {
+		// Asked for again, it has the effect of once.
+		if c.Inc.Restore == nil && (c.Inc.Restored == "" || c.Inc.ToRestore() != nil) {
+			if err := c.beginRestore(r, ev); err != nil {
+				return err
+			}
+		}
+		answer, err = view.OfIncident(c.Tx, c.Inc)
+		return err
+	})
+	if errors.Is(err, remediation.ErrStale) {
+		return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "incident %s changed meanwhile: look at it again", id)
+	}
+	if err != nil {
+		return view.IncidentView{}, err
+	}
+	e.WakeUp()
+	return answer, nil
+}
+
+// restorable returns an incident that is over, or refuses.
+func (e *Responder) restorable(ctx context.Context, id string) (inc *remediation.Incident, err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		inc, err = tx.Incident(id)
+		if errors.Is(err, remediation.ErrNotFound) {
+			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case inc.Restore != nil, inc.State == remediation.Closed, inc.State == remediation.Recovered:
+		return inc, nil
+	case inc.Running() == nil && inc.FailedRestore() != nil:
+		return inc, nil
+	}
+	return nil, remediation.Refuse(remediation.Conflict, "incident %s is %s: only one that is recovered or closed can be restored", id, inc.Describe())
+}
+
+// beginRestore commits that an incident is to be restored, or refuses.
+func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
+	inc := c.Inc
+	s := inc.ToRestore()
+	switch {
+	case inc.Drill:
+		return remediation.Refuse(remediation.Conflict, "incident %s is a drill: nothing was changed", inc.ID)
+	case s == nil:
+		return remediation.Refuse(remediation.Conflict, "incident %s changed nothing that could be put back", inc.ID)
+	}
+	signals, err := c.Tx.Signals()
+	if err != nil {
+		return err
+	}
+	for _, s := range signals {
+		if s.Service == inc.Service && !r.Force {
+			return remediation.Refuse(remediation.Conflict, "signal %s is raised by %s (%s): clear it first; force restores all the same", s.Name, s.By, s.Reason)
+		}
+	}
+	if l := inc.LossyDone(); l != nil && !r.Force {
+		return remediation.Refuse(remediation.Conflict, "%s has run, and data is never restored%s; the code that ran before may not work with the schema as it is: "+
+			"bring the database back first, then restore with force", l.ID(), snapshotOf(c.Tx, inc, l))
+	}
+	if err := c.nothingSince(); err != nil {
+		return err
+	}
+	closed, err := c.restoreGates(s, r.Actor)
+	if err != nil {
+		return err
+	}
+	if closed != nil {
+		until := ""
+		if closed.Until != nil {
+			until = ", until " + closed.Until.UTC().Format(time.RFC3339)
+		}
+		return remediation.Refuse(remediation.Conflict, "%s holds the restoring (%s): %s%s", closed.Gate, closed.Reason, closed.Why, until)
+	}
+	inc.Restore = &remediation.Restore{By: r.Actor, Reason: r.Reason, Began: c.Now, Force: r.Force}
+	all, err := c.Tx.Alerts(inc.ID)
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		if a.Active {
+			inc.Restore.Active = append(inc.Restore.Active, a.Fingerprint)
+		}
+	}
+	inc.Closed, inc.Restored = nil, ""
+	inc.Unstuck()
+	c.Enter(remediation.Acting, 0)
+	return c.Audit(audit.KindRestored, r.Actor, nil, ev.All(inc, map[string]any{
+		"reason": r.Reason, "state": "begun", "force": r.Force, "next": s.ID(),
+	}))
+}
+
+// nothingSince refuses where something later stands on what would be taken away.
+func (c *change) nothingSince() error {
+	later, err := c.Tx.Incidents(remediation.IncidentFilter{Service: c.Inc.Service, After: c.Inc.ID})
+	if err != nil {
+		return err
+	}
+	for _, l := range later {
+		switch {
+		case l.Drill:
+		case l.State != remediation.Closed:
+			return remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", l.ID, l.Service, l.Describe())
+		case l.ToRestore() != nil:
+			return remediation.Refuse(remediation.Conflict, "incident %s came later and changed something too: restore that first", l.ID)
+		}
+	}
+	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
+	if err != nil {
+		return err
+	}
+	if r.Promotion != nil {
+		return remediation.Refuse(remediation.Conflict, "%s is under way", r.Promotion.Step())
+	}
+	if r.Active() && (r.Release != c.Inc.Release || c.Inc.RolledBack != nil) {
+		return remediation.Refuse(remediation.Conflict, "another rollout has begun since: %s is at stage %s", r.Release, r.Stage)
+	}
+	return nil
+}
+
+// restoreGates asks the gates that hold a commander too. A commander and a reason
+// stand in place of confirmation, silence, rollout and approval; and what somebody
+// takes back need not wait for the cooldown, which keeps automation from repeating itself.
+func (c *change) restoreGates(s *remediation.Step, actor string) (*gate.Result, error) {
+	limits, err := c.Limits(s)
+	if err != nil {
+		return nil, err
+	}
+	freeze, err := c.Frozen()
+	if err != nil {
+		return nil, err
+	}
+	target, err := c.TargetFree(s)
+	if err != nil {
+		return nil, err
+	}
+	claim := c.Claim()
+	if c.Inc.ClaimedBy == actor {
+		claim = gate.Result{Gate: "claim"}
+	}
+	for _, g := range append([]gate.Result{c.Mode(s), freeze, claim, target}, limits...) {
+		if g.Reason != "" && (g.Reason != remediation.HoldCooldown || g.Gate == gate.TargetGate) {
+			return &g, nil
+		}
+	}
+	return nil, nil
+}
+
+// snapshotOf says where the snapshot is that a lossy step took.
+func snapshotOf(tx remediation.Tx, inc *remediation.Incident, s *remediation.Step) string {
+	entries, err := tx.Entries(audit.Filter{Incident: inc.ID, Kind: audit.KindOutcome})
+	if err != nil {
+		return ""
+	}
+	for _, en := range slices.Backward(entries) {
+		after, _ := en.Detail["after"].(map[string]any)
+		dump, _ := after["dump"].(map[string]any)
+		if path, _ := dump["path"].(string); en.Step == s.ID() && path != "" {
+			return fmt.Sprintf(" (the snapshot taken before it is %s, SHA-256 %v)", path, dump["sha256"])
+		}
+	}
+	return ""
+}
+
+// restoreTries is how often putting one step back is tried while it is not
+// known what became of it.
+const restoreTries = 3
+
+// restore puts the next step back, or ends. Each step writes its own intent and
+// outcome, and looks at its target first: what somebody changed since stays.
+func (e *Responder) restore(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	s := inc.ToRestore()
+	if s == nil {
+		return e.change(ctx, b, inc, (*change).endRestore)
+	}
+	if !s.Undoing {
+		begun, err := e.intendRestore(ctx, b, inc, s)
+		if err != nil || !begun {
+			return err
+		}
+		if inc, s, err = e.Read(ctx, inc.ID, s.ID()); err != nil {
+			return err
+		}
+	}
+	op := inc.Operation(s)
+	undoErr := e.act(ctx, b, s, func(ctx context.Context, a remediation.Action) error {
+		if r, ok := a.(remediation.Restorer); ok {
+			return r.Restore(ctx, op, s.Before)
+		}
+		return a.Undo(ctx, op, s.Before)
+	})
+	if undoErr == nil {
+		var look remediation.Look
+		if look, undoErr = e.look(ctx, b, inc, s); undoErr == nil && look.Position == remediation.HalfWay {
+			undoErr = remediation.InDoubt(fmt.Errorf("%s: its target is half-way still", s.ID()))
+		}
+	}
+	return e.record(ctx, b, inc.ID, func(c *change) error {
+		s := c.Inc.Step(s.ID())
+		if remediation.IsInDoubt(undoErr) && s.Doubts < restoreTries {
+			s.Doubts++
+			c.Inc.Wake = c.Now.Add(b.Poll())
+			return c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{"undo": true, "error": undoErr.Error(), "target": s.Target})
+		}
+		return c.putBack(s, undoErr)
+	})
+}
+
+// intendRestore commits that a step is about to be put back, or says why not.
+func (e *Responder) intendRestore(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (begun bool, err error) {
+	look, lookErr := e.look(ctx, b, inc, s)
+	err = e.change(ctx, b, inc, func(c *change) error {
+		begun = false
+		s := c.Inc.Step(s.ID())
+		closed, err := c.restoreGates(s, c.Inc.Restore.By)
+		switch {
+		case err != nil:
+			return err
+		case lookErr != nil:
+			closed = &gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}
+		}
+		if closed != nil {
+			return c.hold(nil, *closed, map[string]any{"undo": true, "target": s.Target})
+		}
+		if look.Position == remediation.Untouched {
+			s.State, s.Finished, s.Verified = remediation.StepUndone, &c.Now, false
+			return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, map[string]any{
+				"undo": true, "outcome": string(remediation.StepNoChange), "target": s.Target, "after": look.Snapshot,
+				"why": "somebody changed the target since: it stays as it is",
+			})
+		}
+		begun = true
+		s.State, s.Undoing, s.Started, s.Finished, s.Error, s.Doubts = remediation.StepIntent, true, &c.Now, nil, "", 0
+		c.Enter(remediation.Acting, 0)
+		err = c.Tx.PutEffect(remediation.Effect{Time: c.Now, Service: c.Inc.Service, Action: s.Action, Target: s.Target, Incident: c.Inc.ID, Step: s.Attempt()})
+		if err != nil {
+			return err
+		}
+		return c.Audit(audit.KindIntent, c.Inc.Restore.By, s, map[string]any{
+			"undo": true, "reason": c.Inc.Restore.Reason, "before": look.Snapshot, "after": s.Before, "target": s.Target,
+		})
+	})
+	return begun, err
+}
+
+// putBack records what became of putting one step back.
+func (c *change) putBack(s *remediation.Step, undoErr error) error {
+	s.Undoing, s.Finished = false, &c.Now
+	detail := map[string]any{"undo": true, "target": s.Target, "after": s.Before}
+	effect := remediation.EffectDone
+	if s.State = remediation.StepUndone; undoErr != nil {
+		s.State, s.Error, effect = remediation.StepFailed, undoErr.Error(), remediation.EffectFailed
+		delete(detail, "after")
+		detail["error"] = s.Error
+	} else {
+		s.Verified = false
+	}
+	detail["outcome"] = string(s.State)
+	if err := c.outcome(s, effect, detail); err != nil {
+		return err
+	}
+	if undoErr == nil {
+		c.Enter(remediation.Acting, 0)
+		return nil
+	}
+	by := c.Inc.Restore.By
+	c.Inc.Restore = nil
+	c.Inc.ResetPolls()
+	why := fmt.Sprintf("%s could not be put back: %s", s.ID(), s.Error)
+	if err := c.Audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
+		return err
+	}
+	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; mend it, then restore again, or close the incident"}, map[string]any{}); err != nil {
+		return err
+	}
+	return c.Page(string(remediation.HoldStepFailed), why)
+}
+
+// endRestore closes the incident, and sets the rollout where it was, held: going
+// on is a commander's own decision.
+func (c *change) endRestore() error {
+	inc, r := c.Inc, *c.Inc.Restore
+	rollout, err := remediation.RolloutOf(c.Tx, inc.Service)
+	if err != nil {
+		return err
+	}
+	if inc.RolledBack != nil {
+		rollout = *inc.RolledBack
+	}
+	var lost []string
+	if l := inc.LossyDone(); l != nil {
+		lost = append(lost, l.ID()+" stays as it is: data is never restored"+snapshotOf(c.Tx, inc, l))
+	}
+	inc.Restore, inc.Restored, inc.RolledBack, inc.ByHand = nil, r.By, nil, r.Force
+	detail := map[string]any{"state": "done", "reason": r.Reason}
+	if len(lost) > 0 {
+		detail["why"] = strings.Join(lost, "; ")
+	}
+	if err := c.Audit(audit.KindRestored, r.By, nil, detail); err != nil {
+		return err
+	}
+	if err := c.close(r.By, map[string]any{"reason": "restored", "why": r.Reason}); err != nil {
+		return err
+	}
+	inc.RolledBack = nil
+	if rollout.Release == inc.Release && rollout.Stage != remediation.StageNone && rollout.Active() {
+		rollout.Held, rollout.StageSince = true, &c.Now
+		if err := c.Tx.PutRollout(rollout); err != nil {
+			return err
+		}
+		err := c.Audit(audit.KindStage, r.By, nil, map[string]any{
+			"state": rollout.State, "stage": rollout.Stage, "release": rollout.Release, "held": true, "why": "restored after " + inc.ID,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.openWhatCame(r)
+}
+
+// openWhatCame opens a new incident for alerts that came while this one was
+// being restored: they are about what was put back.
+func (c *change) openWhatCame(r remediation.Restore) error {
+	all, err := c.Tx.Alerts(c.Inc.ID)
+	if err != nil {
+		return err
+	}
+	var came []remediation.Alert
+	for _, a := range all {
+		if !a.Active || slices.Contains(r.Active, a.Fingerprint) {
+			continue
+		}
+		a.Active = false // as if it came now
+		if err := c.Tx.PutAlert(a); err != nil {
+			return err
+		}
+		came = append(came, remediation.Alert{Status: "firing", Fingerprint: a.Fingerprint, Labels: map[string]string{
+			"service": a.Service, "trigger": a.Trigger,
+		}})
+	}
+	if len(came) == 0 {
+		return nil
+	}
+	if err := c.Tx.PutIncident(c.Inc); err != nil { // closed, so that another may be open
+		return err
+	}
+	return newAccept(c.e, c.Tx, nil).takeIn(came)
+}

@@ -1,0 +1,56 @@
+package incident
+
+import (
+	"context"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// review looks at what an incident has done before it goes further up the ladder,
+// once after it has reopened, or a new order was given: what somebody has put back since, and
+// what was left in doubt, is pending again, so that the gentlest step that can help
+// runs first, behind all its gates. A target that cannot be looked at stays as the
+// log has it.
+func (e *Responder) review(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q question) error {
+	again := map[string]remediation.Look{}
+	for i := range inc.Steps {
+		s := &inc.Steps[i]
+		switch {
+		case s.Tells:
+		case s.State == remediation.StepInDoubt:
+			again[s.ID()] = remediation.Look{}
+		case s.State == remediation.StepDone && s.Verified, s.State == remediation.StepNoChange:
+			if look, err := e.look(ctx, b, inc, s); err == nil && look.Position != remediation.Wanted {
+				again[s.ID()] = look
+			}
+		}
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		if q.poll != nil {
+			q.poll.Count(c.Inc)
+		}
+		c.Inc.Review, c.Inc.Wake = false, c.Now
+		for i := range c.Inc.Steps {
+			s := &c.Inc.Steps[i]
+			look, ok := again[s.ID()]
+			if !ok {
+				continue
+			}
+			kind, why := audit.KindDrift, "the target is not as this step left it: the step is pending again"
+			if s.State == remediation.StepInDoubt {
+				kind, why = audit.KindInDoubt, "it was left in doubt: the step is pending again"
+			}
+			s.State, s.Verified, s.Error, s.Doubts = remediation.StepPending, false, "", 0
+			detail := map[string]any{"target": s.Target, "why": why}
+			if look.Snapshot != nil {
+				detail["after"] = look.Snapshot
+			}
+			if err := c.Audit(kind, remediation.ActorEngine, s, detail); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

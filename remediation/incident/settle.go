@@ -1,0 +1,373 @@
+package incident
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// startSettling begins t0: the step is verified, and its effect on the
+// indicators is waited for.
+func (c *change) startSettling() {
+	c.Inc.ResetPolls()
+	c.Inc.Unstuck()
+	c.Inc.SettleFrom, c.Inc.SettlePolls, c.Inc.LastHeld = &c.Now, 0, ""
+	if c.Inc.Aborting() { // nothing is waited for, but by steps that the order does not list
+		c.Inc.SettleFrom, c.Inc.SettleUntil = nil, nil
+		if last := c.Inc.LastRun(); last != nil && !c.Inc.Abort.Lists(last) {
+			until := c.Now.Add(c.Plan.SettleTime(c.Inc, last))
+			c.Inc.SettleUntil = &until
+		}
+		c.Enter(remediation.Acting, 0)
+		return
+	}
+	if last := c.Inc.LastRun(); last != nil {
+		until := c.Now.Add(c.Plan.SettleTime(c.Inc, last))
+		c.Inc.SettleUntil = &until
+	}
+	c.Enter(remediation.Settling, c.Plan.SettleStart(c.Inc))
+}
+
+// settle decides whether a step helped, by the recovery expressions alone.
+func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	if inc.SettleFrom == nil {
+		return fmt.Errorf("settling since when is not known")
+	}
+	// A trigger that attached meanwhile may need a longer window.
+	if start := inc.SettleFrom.Add(b.SettleStart(inc)); start.After(e.Now()) {
+		return e.change(ctx, b, inc, func(c *change) error {
+			c.Inc.Wake = start
+			return nil
+		})
+	}
+	last := inc.LastRun()
+	if last == nil {
+		return fmt.Errorf("settling after no step")
+	}
+	deadline := inc.SettleFrom.Add(b.SettleTime(inc, last))
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Every = 0 // nothing but the deadline makes a poll come sooner here
+	ev.Count(inc)
+	if inc.Calm() {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.Count(c.Inc)
+			if err := c.settled(ev, last, "recovered"); err != nil {
+				return err
+			}
+			return c.recover(ev)
+		})
+	}
+	if e.Now().Before(deadline) {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.Count(c.Inc)
+			c.Inc.SettlePolls++
+			c.Inc.SettleUntil = &deadline
+			c.Inc.Wake = c.Now.Add(b.Poll())
+			if c.Inc.Wake.After(deadline) {
+				c.Inc.Wake = deadline
+			}
+			return nil
+		})
+	}
+	t := inc.Breaching(1)
+	if t != nil && inc.SettlePolls < remediation.Certain-1 {
+		// The time went by without polls: backout was down, or the clock was set.
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.Count(c.Inc)
+			c.Inc.SettlePolls++
+			c.Inc.Wake = c.Now.Add(b.Poll())
+			return nil
+		})
+	}
+	if t == nil {
+		return e.change(ctx, b, inc, func(c *change) error {
+			ev.Count(c.Inc)
+			why := "the step has settled, and whether it helped cannot be told"
+			if unknown := ev.Unknown(c.Inc); unknown != "" {
+				why += ": " + unknown
+			}
+			if err := c.settled(ev, last, string(remediation.HoldNoData)); err != nil {
+				return err
+			}
+			if err := c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: why}, ev.All(c.Inc, map[string]any{})); err != nil {
+				return err
+			}
+			return c.Page(string(remediation.HoldNoData), why)
+		})
+	}
+	return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
+		if err := c.settled(ev, last, string(remediation.Breaching)); err != nil {
+			return err
+		}
+		return c.escalated(ev, t, "the breach goes on after "+last.ID())
+	}})
+}
+
+// settled records what settling found.
+func (c *change) settled(ev gate.Samples, s *remediation.Step, verdict string) error {
+	return c.Audit(audit.KindSettled, remediation.ActorEngine, s, ev.All(c.Inc, map[string]any{"verdict": verdict}))
+}
+
+// escalated records why the ladder is climbed; the step's own entries follow in
+// the same transaction.
+func (c *change) escalated(ev gate.Samples, t *remediation.TriggerState, why string) error {
+	c.Inc.SettleFrom = nil
+	s := c.Inc.Next()
+	if s == nil {
+		return nil // exhausted, which says so itself
+	}
+	detail, err := c.evidence(ev, t, map[string]any{"why": why})
+	if err != nil {
+		return err
+	}
+	return c.Audit(audit.KindEscalated, remediation.ActorEngine, s, detail)
+}
+
+// recover rests automation: every attached trigger has stopped, or is quiet.
+func (c *change) recover(ev gate.Samples) error {
+	if err := c.Audit(audit.KindRecovered, remediation.ActorEngine, nil, ev.All(c.Inc, map[string]any{})); err != nil {
+		return err
+	}
+	if err := c.follow(remediation.PublicMonitoring); err != nil {
+		return err
+	}
+	c.Inc.VoidApprovals()
+	for i := range c.Inc.Steps {
+		s := &c.Inc.Steps[i]
+		if s.State == remediation.StepWaiting {
+			s.State = remediation.StepPending
+		}
+	}
+	c.Inc.SettleFrom, c.Inc.FalseSince, c.Inc.BlindSince, c.Inc.LastHeld = nil, nil, nil, ""
+	c.Inc.Unstuck()
+	c.Inc.ResetPolls()
+	c.Enter(remediation.Recovered, c.Plan.Poll())
+	return nil
+}
+
+// watchRecovered looks out for a relapse, and closes the incident once no
+// trigger's own expression has been true for close_after.
+func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	ev := e.PollRecovery(ctx, b, inc)
+	ev.Count(inc)
+	values, err := e.ReadValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
+	if t := inc.Breaching(remediation.Certain); t != nil {
+		return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
+			return c.escalated(ev, t, "the breach came back after recovery")
+		}})
+	}
+	still := values.Beyond(inc)
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.Count(c.Inc)
+		c.Inc.Wake = c.Now.Add(b.Poll())
+		unknown := ev.Unknown(c.Inc)
+		if err := values.Failed(); unknown == "" && err != nil {
+			unknown = err.Error()
+		}
+		if err := c.pageIfBlind(unknown); err != nil {
+			return err
+		}
+		raised, err := c.raised()
+		if err != nil {
+			return err
+		}
+		if still != nil || unknown != "" || raised != nil {
+			c.Inc.FalseSince = nil
+			return c.pageIfStill(still)
+		}
+		if c.Inc.FalseSince == nil {
+			c.Inc.FalseSince = &c.Now
+		}
+		if c.Now.Sub(*c.Inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
+			return nil
+		}
+		return c.close(remediation.ActorEngine, values.All(c.Inc, map[string]any{
+			"reason": "recovered", "why": fmt.Sprintf("no trigger's expression has been true for %s", b.Limits.CloseAfter),
+		}))
+	})
+}
+
+// pageIfStill calls a human where the recovery expression says calm and the
+// trigger's own still says breach, longer than its window explains.
+func (c *change) pageIfStill(t *remediation.TriggerState) error {
+	if t == nil {
+		return nil
+	}
+	x := c.Plan.Expr.Triggers[t.Trigger]
+	if c.Now.Sub(c.Inc.Since) < x.Window+x.RecoveryWindow {
+		return nil
+	}
+	return c.Page("still_true", fmt.Sprintf("trigger %s is still true by its own expression, though its recovery expression is calm", t.Trigger))
+}
+
+// pageIfBlind calls a human where a recovered incident has not been watched for as
+// long as its triggers look back: the service died, say, after a step of ours.
+func (c *change) pageIfBlind(why string) error {
+	if why == "" {
+		c.Inc.BlindSince = nil
+		c.Inc.Paged = slices.DeleteFunc(c.Inc.Paged, func(p string) bool { return p == string(remediation.HoldNoData) })
+		return nil
+	}
+	if c.Inc.BlindSince == nil {
+		c.Inc.BlindSince = &c.Now
+	}
+	var back time.Duration
+	for _, t := range c.Inc.Triggers {
+		x := c.Plan.Expr.Triggers[t.Trigger]
+		back = max(back, x.Window+x.RecoveryWindow)
+	}
+	if c.Now.Sub(*c.Inc.BlindSince) < back {
+		return nil
+	}
+	return c.Page(string(remediation.HoldNoData), "whether the recovery lasts cannot be told: "+why)
+}
+
+// exhaust hands what is left after the last step to a human.
+func (c *change) exhaust(why string) error {
+	c.Inc.SettleFrom = nil
+	c.Enter(remediation.Exhausted, c.Plan.Poll())
+	c.Inc.Why = why
+	return c.Page(string(remediation.Exhausted), why)
+}
+
+func (e *Responder) watchExhausted(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	ev := e.PollRecovery(ctx, b, inc)
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.Count(c.Inc)
+		if c.Inc.Calm() && c.Inc.FailedRestore() == nil {
+			return c.recover(ev)
+		}
+		c.Inc.Wake = c.Now.Add(b.Poll())
+		if len(c.Inc.Paged) == 0 { // a trigger attached: page again
+			return c.Page(string(remediation.Exhausted), c.Inc.Why)
+		}
+		return nil
+	})
+}
+
+// close ends the incident. A rollout whose release was changed back is rolled back.
+func (c *change) close(actor string, detail map[string]any) error {
+	c.Enter(remediation.Closed, 0)
+	c.Inc.VoidApprovals()
+	c.Inc.LastHeld = ""
+	c.Inc.Closed, c.Inc.FalseSince, c.Inc.SettleFrom, c.Inc.ClaimedBy = &c.Now, nil, nil, ""
+	c.Inc.ResetPolls()
+	c.Inc.Unstuck()
+	c.Inc.Restore = nil
+	if c.Inc.Aborting() {
+		c.Inc.Abort.Ended = &c.Now
+	}
+	if err := c.Audit(audit.KindClosed, actor, nil, detail); err != nil {
+		return err
+	}
+	if !c.Inc.ByHand { // else the public hears of it once it is so: watchClosed
+		if err := c.follow(remediation.PublicResolved); err != nil {
+			return err
+		}
+	}
+	if c.Inc.Drill || !c.Inc.Changed() {
+		return nil
+	}
+	ended := remediation.RolloutRolledBack
+	if c.Inc.Abort != nil && len(c.Inc.Abort.Signals) == 0 {
+		ended = remediation.RolloutAborted
+	}
+	return c.endRollout(ended, remediation.ActorEngine, "a step of this incident backed the release out")
+}
+
+// watchClosed looks after a closed incident while an alert of it is still active and
+// a repeat of it could reopen the incident, or while the public waits for the end.
+// What goes on breaching reopens it, or calls a human where a human closed it.
+func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
+	told, follows := false, false
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		active, _, err := tx.ActiveAlerts(inc.ID)
+		if err != nil || inc.Drill {
+			return err
+		}
+		p, err := tx.PublicIncident(inc.ID)
+		if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+			return err
+		}
+		told = err == nil && p.Status != remediation.PublicResolved
+		real := false
+		later, err := tx.Incidents(remediation.IncidentFilter{Service: inc.Service, After: inc.ID, Drill: &real, Limit: 1})
+		follows = active > 0 && len(later) == 0 && e.Now().Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if !told && !follows {
+		return e.change(ctx, b, inc, func(c *change) error {
+			c.Inc.Wake = time.Time{}
+			c.Inc.Unstuck()
+			return nil
+		})
+	}
+	ev := e.PollRecovery(ctx, b, inc)
+	values, err := e.ReadValues(ctx, b, inc)
+	if err != nil {
+		return err
+	}
+	return e.change(ctx, b, inc, func(c *change) error {
+		ev.Count(c.Inc)
+		c.Inc.Wake = c.Now.Add(b.Poll())
+		raised, err := c.raised() // a signal is true until it is cleared
+		if err != nil {
+			return err
+		}
+		still := values.Beyond(c.Inc)
+		if raised == nil && still == nil && values.Failed() == nil {
+			c.Inc.Unstuck()
+			if follows && c.Inc.FalseSince == nil {
+				c.Inc.FalseSince = &c.Now
+			}
+			if c.Inc.Calm() || c.Inc.OnlySignals() {
+				return c.follow(remediation.PublicResolved)
+			}
+			return nil
+		}
+		if !follows || still == nil || c.Inc.Breaching(remediation.Certain) == nil {
+			return nil
+		}
+		r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
+		if err != nil {
+			return err
+		}
+		if c.Inc.ByHand || c.Inc.Restored != "" || r.Active() && r.Started != nil && r.Started.After(*c.Inc.Closed) {
+			if c.Inc.Stuck == nil {
+				c.Inc.Stuck = &c.Now
+			}
+			if c.Now.Sub(*c.Inc.Stuck) <= c.patience() {
+				return nil
+			}
+			return c.Page("still_true", "the incident was closed by a person, and the breach goes on: nothing is done about it")
+		}
+		return c.reopenBreaching(ev, c.Inc.Breaching(remediation.Certain))
+	})
+}
+
+// reopenBreaching reopens what backout closed by itself, and what is not over.
+func (c *change) reopenBreaching(ev gate.Samples, t *remediation.TriggerState) error {
+	detail, err := c.evidence(ev, t, map[string]any{"rollout": c.Inc.Release, "why": "the breach goes on, though the incident was closed"})
+	if err != nil {
+		return err
+	}
+	c.Inc.Reopen(c.Now)
+	c.Inc.Wake = c.Now
+	if err := c.Audit(audit.KindReopened, remediation.ActorEngine, nil, detail); err != nil {
+		return err
+	}
+	return c.follow(remediation.PublicInvestigating)
+}

@@ -1,0 +1,26 @@
+package ledger
+
+import (
+	"github.com/locotoki/backout/remediation"
+)
+
+func (l *Ledger) FreezesIn(tx remediation.Tx) ([]remediation.Freeze, error) {
+	all, err := tx.Freezes()
+	if err != nil {
+		return nil, err
+	}
+	out := []remediation.Freeze{}
+	for _, f := range all {
+		if !f.RanOut(l.Now()) {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+func OrEvery(service string) string {
+	if service == "" {
+		return "every service"
+	}
+	return service
+}

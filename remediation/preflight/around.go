@@ -1,0 +1,182 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/prometheus/common/model"
+)
+
+const (
+	// maxSkew is how far another clock may be from ours; Date headers have whole seconds.
+	maxSkew = 2 * time.Second
+	// routePatience is how long a drill alert may take to come back; a new group of
+	// the generated route is sent at once.
+	routePatience = 20 * time.Second
+	routeEvery    = 100 * time.Millisecond
+	// drillLasts is when Alertmanager ends a drill alert by itself.
+	drillLasts = 2 * time.Minute
+	// defaultLag is the most that a replica may lag where the playbook does not say.
+	defaultLag = 5 * time.Second
+)
+
+// clockProofs compare clocks: approvals, windows and the watchdog's age rest on them.
+func (e *Checker) clockProofs() []remediation.Proof {
+	return []remediation.Proof{{ID: "clock/skew", Name: "the clocks agree", Prove: func(ctx context.Context) remediation.Finding {
+		if e.proving.around == nil {
+			return noSurroundings()
+		}
+		var seen []string
+		for _, c := range e.proving.around.Clocks(ctx) {
+			if c.Err != nil {
+				return remediation.FindingOf(fmt.Errorf("the clock of %s: %w", c.Of, c.Err))
+			}
+			if c.Ahead.Abs() >= maxSkew {
+				return remediation.Failed(fmt.Sprintf("the clock of %s is %s from ours", c.Of, c.Ahead.Round(100*time.Millisecond)), "set both by NTP")
+			}
+			seen = append(seen, fmt.Sprintf("%s %s", c.Of, c.Ahead.Round(100*time.Millisecond)))
+		}
+		return remediation.Passed("within " + maxSkew.String() + ": " + strings.Join(seen, ", "))
+	}}}
+}
+
+// lagProofs ask the playbook's query for how far replicas are behind. Without one,
+// whoever knows the database proves the same id.
+func (e *Checker) lagProofs(b *plan.Plan) []remediation.Proof {
+	if b.Preflight == nil || b.Preflight.ReplicationLag == nil {
+		return nil
+	}
+	lag := b.Preflight.ReplicationLag
+	most := time.Duration(lag.Below)
+	if most <= 0 {
+		most = defaultLag
+	}
+	return []remediation.Proof{{ID: "replication/lag", Name: "replicas lag less than " + most.String(), Prove: func(ctx context.Context) remediation.Finding {
+		value, ok, err := e.Prometheus.Query(ctx, lag.Query)
+		if err != nil {
+			return remediation.FindingOf(err)
+		}
+		if !ok {
+			return remediation.Unknown("the query of preflight.replication_lag has no value", "correct it, or sign for the replicas")
+		}
+		return remediation.LagFinding(time.Duration(value*float64(time.Second)), most)
+	}}}
+}
+
+// routeProofs let a drill alert of each trigger go through Alertmanager.
+func (e *Checker) routeProofs(b *plan.Plan) []remediation.Proof {
+	if len(b.Triggers) == 0 {
+		return nil
+	}
+	return []remediation.Proof{{ID: "alertmanager/routes", Name: "Alertmanager brings each trigger here", Prove: func(ctx context.Context) remediation.Finding {
+		if e.proving.around == nil {
+			return noSurroundings()
+		}
+		return e.sendDrills(ctx, b)
+	}}}
+}
+
+// sendDrills raises one alert for each trigger.
+func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan) remediation.Finding {
+	missing, err := e.raiseDrills(ctx, b, "preflight", func(string) bool { return true })
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	sent := len(missing)
+	began := time.Now()
+	incidents, err := e.awaitDrills(ctx, missing)
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	if len(missing) > 0 {
+		names := slices.Sorted(maps.Values(missing))
+		return notBack(strings.Join(names, ", "), e.proving.patience)
+	}
+	return remediation.Passed(fmt.Sprintf("%s came back within %s, as %s", remediation.Counted(sent, "drill alert"), time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
+}
+
+// notBack is what it means that a drill alert does not come back.
+func notBack(triggers string, patience time.Duration) remediation.Finding {
+	return remediation.Failed(fmt.Sprintf("no drill alert of %s came back within %s", triggers, patience),
+		"route trigger!=\"\" to the webhook of this backout first of all, as the generated alertmanager.yml does, and see that nothing silences it")
+}
+
+// raiseDrills raises an alert for each trigger that is wanted, as its rule would, but
+// marked drill and of no severity: nobody is paged by it. mark is a label that makes it
+// another alert than any before. It returns the triggers by fingerprint.
+func (e *Checker) raiseDrills(ctx context.Context, b *plan.Plan, mark string, wanted func(trigger string) bool) (map[string]string, error) {
+	all, err := b.Generated()
+	if err != nil {
+		return nil, err
+	}
+	nonce := strconv.FormatInt(e.Now().UnixNano(), 36)
+	raised := map[string]string{}
+	for _, r := range all {
+		trigger := r.Labels["trigger"]
+		if !r.Alert || trigger == "" || !wanted(trigger) {
+			continue
+		}
+		l := maps.Clone(r.Labels)
+		l["alertname"], l["severity"], l["drill"], l["rollout"], l[mark] = r.Name, "none", "true", b.Release.Version, nonce
+		set := model.LabelSet{}
+		for k, v := range l {
+			set[model.LabelName(k)] = model.LabelValue(v)
+		}
+		raised[set.Fingerprint().String()] = trigger
+		if err := e.proving.around.RaiseAlert(ctx, l, time.Now().Add(drillLasts)); err != nil {
+			return nil, fmt.Errorf("raise a drill alert of %s: %w", trigger, err)
+		}
+	}
+	return raised, nil
+}
+
+// awaitDrills takes out of missing what has come back as a drill.
+func (e *Checker) awaitDrills(ctx context.Context, missing map[string]string) (incidents []string, err error) {
+	deadline, cancel := context.WithTimeout(ctx, e.proving.patience)
+	defer cancel()
+	for {
+		err = e.Store.View(ctx, func(tx remediation.Tx) error {
+			for fingerprint := range missing {
+				a, err := tx.Alert(fingerprint)
+				if errors.Is(err, remediation.ErrNotFound) {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				if a.Incident == "" { // it came back, and is one that only a human's word makes an incident of
+					delete(missing, fingerprint)
+					continue
+				}
+				inc, err := tx.Incident(a.Incident)
+				if err != nil {
+					return err
+				}
+				if !inc.Drill {
+					return fmt.Errorf("the drill alert of %s came back as incident %s, which is no drill", missing[fingerprint], inc.ID)
+				}
+				if !slices.Contains(incidents, inc.ID) {
+					incidents = append(incidents, inc.ID)
+				}
+				delete(missing, fingerprint)
+			}
+			return nil
+		})
+		if err != nil || len(missing) == 0 {
+			return incidents, err
+		}
+		ledger.Pause(deadline, routeEvery)
+		if deadline.Err() != nil {
+			return incidents, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,29 @@
+// Package preflight checks before a rollout that a rollback would work: on Prometheus
+// and its rules, on the targets, on the channels, and by people's signatures. A
+// rehearsal goes through a whole plan with a drill alert, and tries each step as far
+// as it can be undone. One of either runs at a time, and none beside an incident.
+package preflight
+
+import (
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/ledger"
+)
+
+// Checker runs preflights and rehearsals.
+type Checker struct {
+	*ledger.Ledger
+	*gate.Gates
+	proving *proving
+	// channels are all that messages go to, statusPages those that customers read.
+	channels, statusPages []remediation.Channel
+}
+
+// New returns the checker of a ledger. around is what lies around it, nil: it
+// cannot be told; patience is how long a drill alert may take to come back, 0: as
+// long as is wise.
+func New(l *ledger.Ledger, g *gate.Gates, around remediation.Surroundings, patience time.Duration, channels, statusPages []remediation.Channel) *Checker {
+	return &Checker{Ledger: l, Gates: g, proving: newProving(around, patience), channels: channels, statusPages: statusPages}
+}

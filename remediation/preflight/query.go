@@ -1,0 +1,187 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// queryProofs ask every query of the playbook for data.
+func (e *Checker) queryProofs(b *plan.Plan) []remediation.Proof {
+	var out []remediation.Proof
+	add := func(name, expr, unguarded string) {
+		out = append(out, remediation.Proof{ID: "query/" + name, Name: "the query of " + name + " returns data", Prove: func(ctx context.Context) remediation.Finding {
+			return e.returnsData(ctx, expr, unguarded)
+		}})
+	}
+	add("alive", b.Expr.Alive, b.Expr.Alive)
+	for i := range b.Indicators {
+		ind := &b.Indicators[i]
+		span, volume := b.Widest(ind.Name)
+		add(ind.Name, b.Expand(ind.Query, span, volume), b.Expand(ind.Query, span, 0))
+	}
+	return out
+}
+
+// returnsData asks a query; unguarded is the same query without its guard against
+// few requests.
+func (e *Checker) returnsData(ctx context.Context, expr, unguarded string) remediation.Finding {
+	value, ok, err := e.Prometheus.Query(ctx, expr)
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	if ok {
+		return remediation.Passed("its value is " + number(value))
+	}
+	if value, ok, err = e.Prometheus.Query(ctx, unguarded); err == nil && ok {
+		return remediation.Passed("its value would be " + number(value) + "; there are fewer requests than min_volume asks for")
+	}
+	missing, err := e.missingSeries(ctx, expr)
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	if missing != "" {
+		return remediation.Failed("Prometheus has no series "+missing, "correct the query or selectors: in the playbook, or what is scraped")
+	}
+	return remediation.Unknown("its series are there, and have no value over its window: no traffic", "send it requests, or sign for it").Because("no traffic")
+}
+
+// missingSeries returns the first selector of an expression that no series matches
+// over the last hour, "" where all have some.
+func (e *Checker) missingSeries(ctx context.Context, expr string) (string, error) {
+	parsed, err := remediation.PromQL().ParseExpr(expr)
+	if err != nil {
+		return "", fmt.Errorf("read the expression %q: %w", expr, err)
+	}
+	for _, s := range selectorsOf(parsed) {
+		_, ok, err := e.Prometheus.Query(ctx, "count(last_over_time("+s+"[1h]))")
+		if err != nil {
+			return "", err
+		}
+		if !ok {
+			return s, nil
+		}
+	}
+	return "", nil
+}
+
+// selectorsOf returns the selectors of an expression, each without its range and
+// offset.
+func selectorsOf(expr parser.Expr) []string {
+	var out []string
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if v, ok := n.(*parser.VectorSelector); ok {
+			if s := (&parser.VectorSelector{Name: v.Name, LabelMatchers: v.LabelMatchers}).String(); !slices.Contains(out, s) {
+				out = append(out, s)
+			}
+		}
+		return nil
+	})
+	return out
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
+
+// bucketProofs compare the thresholds of quantiles with the bounds that the live
+// histograms have: between two bounds a quantile is a guess.
+func (e *Checker) bucketProofs(b *plan.Plan) []remediation.Proof {
+	var out []remediation.Proof
+	for i := range b.Indicators {
+		ind := &b.Indicators[i]
+		parsed, err := b.WidestQuery(ind)
+		if err != nil {
+			continue // the loader has refused it
+		}
+		histograms := histogramsOf(parsed)
+		if len(histograms) == 0 {
+			continue
+		}
+		out = append(out, remediation.Proof{ID: "buckets/" + ind.Name, Name: "the buckets of " + ind.Name + " fit its thresholds", Prove: func(ctx context.Context) remediation.Finding {
+			if e.proving.around == nil {
+				return noSurroundings()
+			}
+			for _, h := range histograms {
+				values, err := e.proving.around.LabelValues(ctx, h, labels.BucketLabel)
+				if err != nil {
+					return remediation.FindingOf(err)
+				}
+				if f := fits(ind, b.Thresholds(ind), values, h); f.Result != remediation.Pass {
+					return f
+				}
+			}
+			return remediation.Passed("each threshold is a bound of a bucket")
+		}})
+	}
+	return out
+}
+
+// histogramsOf returns the selectors that a quantile is taken from.
+func histogramsOf(expr parser.Expr) []string {
+	var out []string
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if call, ok := n.(*parser.Call); ok && call.Func.Name == "histogram_quantile" {
+			out = append(out, selectorsOf(call.Args[1])...)
+		}
+		return nil
+	})
+	return out
+}
+
+// fits judges thresholds by a histogram's bounds, which are its le values.
+func fits(ind *alerts.Indicator, thresholds []float64, le []string, selector string) remediation.Finding {
+	var bounds []float64
+	for _, text := range le {
+		if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsInf(v, 0) {
+			bounds = append(bounds, v)
+		}
+	}
+	slices.Sort(bounds)
+	bounds = slices.Compact(bounds)
+	if len(bounds) == 0 {
+		return remediation.Unknown("Prometheus has no buckets of "+selector, "see that the service exports the histogram, and that it is scraped")
+	}
+	has := "the buckets are " + numbers(bounds)
+	if len(ind.Buckets) > 0 && !slices.Equal(sorted(ind.Buckets), bounds) {
+		return remediation.Failed(fmt.Sprintf("%s; the playbook has %s", has, numbers(sorted(ind.Buckets))), "buckets: ["+strings.ReplaceAll(numbers(bounds), " ", ", ")+"] in the playbook, or in the service")
+	}
+	var between []string
+	for _, t := range thresholds {
+		at, exact := slices.BinarySearch(bounds, t)
+		switch {
+		case exact:
+		case at == len(bounds):
+			return remediation.Failed(fmt.Sprintf("no quantile is ever above %s, and the threshold is %s; %s", number(bounds[at-1]), number(t), has), "a bucket of "+number(t)+" in the service")
+		case at == 0:
+			between = append(between, fmt.Sprintf("%s (below %s)", number(t), number(bounds[0])))
+		default:
+			between = append(between, fmt.Sprintf("%s (between %s and %s)", number(t), number(bounds[at-1]), number(bounds[at])))
+		}
+	}
+	if len(between) > 0 {
+		return remediation.Unknown("whether a quantile is beyond "+strings.Join(between, ", ")+" is a guess; "+has, "buckets at the thresholds in the service, or sign for the guess")
+	}
+	return remediation.Passed("")
+}
+
+func sorted(v []float64) []float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return v
+}
+
+func numbers(all []float64) string {
+	out := make([]string, len(all))
+	for i, v := range all {
+		out[i] = number(v)
+	}
+	return strings.Join(out, " ")
+}

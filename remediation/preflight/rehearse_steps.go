@@ -1,0 +1,154 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/prometheus/common/model"
+)
+
+// againRehearse is what to do where something failed and says nothing better.
+const againRehearse = "mend that, and run backout rehearse again"
+
+// rehearseStep tries what can be tried of one step, and checks the rest.
+func (e *Checker) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.Step) remediation.RehearsedStep {
+	out := remediation.RehearsedStep{ID: s.ID(), Action: s.Action, Target: s.Target, Index: s.PlanIndex}
+	prove := func(ctx context.Context) remediation.Finding { return e.acceptsAnnouncement(ctx) }
+	if !s.Tells {
+		action, err := b.Bind(&s)
+		tries, can := action.(remediation.Rehearser)
+		switch {
+		case err != nil:
+			prove = func(context.Context) remediation.Finding { return remediation.FindingOf(err) }
+		case can:
+			prove, out.Tried = tries.Rehearse, true
+		default:
+			prove = func(ctx context.Context) remediation.Finding { return remediation.LookProof(ctx, action) }
+		}
+	}
+	limit := s.Timeout
+	if limit <= 0 {
+		limit = ledger.StepTimeouts[s.Risk]
+	}
+	began := e.Now()
+	out.Finding = e.tryFor(ctx, limit, againRehearse, remediation.Proof{ID: out.ID, Prove: func(ctx context.Context) remediation.Finding {
+		if f, open := e.inTheWay(ctx, b.Service, "rehearse"); open {
+			out.Tried = false
+			return f
+		}
+		return prove(ctx)
+	}})
+	out.Took = model.Duration(e.Now().Sub(began).Truncate(time.Millisecond))
+	if !out.Tried {
+		out.Evidence = "checked, not tried: " + out.Evidence
+	}
+	return out
+}
+
+// inTheWay finds an incident that was opened while a command's proofs ran: its steps
+// come first, and must find neither a lock nor a container in their way.
+func (e *Checker) inTheWay(ctx context.Context, service, command string) (f remediation.Finding, open bool) {
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		inc, err := remediation.OpenIncident(tx, service)
+		if inc != nil {
+			f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile, and its steps come first", inc.ID), "run backout "+command+" again once it is closed").Because(inc.ID)
+			open = true
+		}
+		return err
+	})
+	if err != nil {
+		return remediation.FindingOf(err), true
+	}
+	return f, open
+}
+
+// acceptsAnnouncement asks every status page whether it would take what a step tells.
+func (e *Checker) acceptsAnnouncement(ctx context.Context) remediation.Finding {
+	proofs := []func(context.Context) remediation.Finding{func(context.Context) remediation.Finding { return remediation.Passed("the built-in page takes it") }}
+	for _, ch := range e.statusPages {
+		proofs = append(proofs, func(ctx context.Context) remediation.Finding { return accepts(ctx, ch) })
+	}
+	return remediation.Trial(ctx, proofs...)
+}
+
+// drillPlan sends a drill alert of one of a plan's triggers through Alertmanager,
+// and waits until its incident has gone through the plan and is closed.
+func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (remediation.Finding, []string) {
+	if e.proving.around == nil {
+		return noSurroundings(), nil
+	}
+	trigger := ""
+	for _, t := range b.Triggers {
+		if t.Plan == plan {
+			trigger = t.Name
+			break
+		}
+	}
+	if trigger == "" {
+		return remediation.Unknown("no trigger uses plan "+plan+", so that no alert leads to it", "give a trigger plan: "+plan+", if one should"), nil
+	}
+	began := time.Now()
+	missing, err := e.raiseDrills(ctx, b, "rehearsal", func(name string) bool { return name == trigger })
+	if err == nil && len(missing) == 0 {
+		err = fmt.Errorf("no rule stands for trigger %s; try: backout rules generate", trigger)
+	}
+	if err != nil {
+		return remediation.FindingOf(err), nil
+	}
+	incidents, err := e.awaitDrills(ctx, missing)
+	if err != nil {
+		return remediation.FindingOf(err), incidents
+	}
+	if len(missing) > 0 {
+		return notBack(trigger, e.proving.patience), nil
+	}
+	steps, err := e.awaitClosedDrills(ctx, incidents)
+	if err != nil {
+		return remediation.FindingOf(err), incidents
+	}
+	return remediation.Passed(fmt.Sprintf("a drill alert of %s came through Alertmanager as %s, whose %s were skipped with every gate asked, within %s",
+		trigger, strings.Join(incidents, ", "), remediation.Counted(steps, "step"), time.Since(began).Round(100*time.Millisecond))), incidents
+}
+
+// awaitClosedDrills waits until drills are over, and counts their steps, each of
+// which must have ended skipped.
+func (e *Checker) awaitClosedDrills(ctx context.Context, incidents []string) (steps int, err error) {
+	deadline, cancel := context.WithTimeout(ctx, e.proving.patience)
+	defer cancel()
+	for {
+		open := ""
+		err := e.Store.View(ctx, func(tx remediation.Tx) error {
+			open, steps = "", 0
+			for _, id := range incidents {
+				inc, err := tx.Incident(id)
+				if err != nil {
+					return err
+				}
+				if inc.State != remediation.Closed {
+					open = fmt.Sprintf("drill %s is %s", id, inc.Describe())
+					continue
+				}
+				for i := range inc.Steps {
+					if s := &inc.Steps[i]; s.State != remediation.StepSkipped {
+						return fmt.Errorf("%s of drill %s ended %s, and not skipped; try: backout audit list --incident=%s", s.ID(), id, s.State, id)
+					}
+				}
+				steps += len(inc.Steps)
+			}
+			return nil
+		})
+		if err != nil || open == "" {
+			return steps, err
+		}
+		ledger.Pause(deadline, routeEvery)
+		if deadline.Err() != nil {
+			return steps, errors.Join(ctx.Err(), fmt.Errorf("%s after %s; try: the server's log, and backout incident list", open, e.proving.patience))
+		}
+	}
+}

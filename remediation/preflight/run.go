@@ -1,0 +1,251 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// proofTimeout bounds one proof.
+const proofTimeout = 3 * time.Minute
+
+// proving is the preflights and rehearsals that are asked for and those that run, by
+// service: one of them at a time.
+type proving struct {
+	around   remediation.Surroundings
+	patience time.Duration // with drill alerts
+	asked    chan string
+
+	mu         sync.Mutex
+	runs       map[string]*proofRun
+	rehearsals map[string]*rehearsing
+}
+
+// proofRun is a preflight that goes on.
+type proofRun struct {
+	remediation.PreflightRun
+	left int
+}
+
+func newProving(around remediation.Surroundings, patience time.Duration) *proving {
+	if patience <= 0 {
+		patience = routePatience
+	}
+	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*proofRun{}, rehearsals: map[string]*rehearsing{}}
+}
+
+// StartPreflight implements Service: the proofs run in the background, one service
+// after the other.
+func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason string) (remediation.PreflightView, error) {
+	b, err := e.OnePlan(service)
+	if err != nil {
+		return remediation.PreflightView{}, err
+	}
+	var open *remediation.Incident
+	err = e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		open, err = remediation.OpenIncident(tx, b.Service)
+		return err
+	})
+	if err != nil {
+		return remediation.PreflightView{}, err
+	}
+	if open != nil { // whose steps must find neither a lock nor a container in their way
+		return remediation.PreflightView{}, remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s): run the preflight once it is closed", open.ID, b.Service, open.Describe())
+	}
+	if reason == "" {
+		reason = "preflight of " + b.Release.Version
+	}
+	p := e.proving
+	err = p.claimFor(b.Service, func() {
+		p.runs[b.Service] = &proofRun{left: len(e.proofs(b)), PreflightRun: remediation.PreflightRun{
+			Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.Now().UTC(), Items: []remediation.PreflightItem{},
+		}}
+	})
+	if err != nil {
+		return remediation.PreflightView{}, err
+	}
+	select {
+	case p.asked <- b.Service:
+	case <-ctx.Done():
+		p.end(b.Service)
+		return remediation.PreflightView{}, ctx.Err()
+	}
+	return e.Preflight(ctx, b.Service)
+}
+
+func (p *proving) end(service string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.runs, service)
+	delete(p.rehearsals, service)
+}
+
+// now returns a copy of the run that goes on, or nil.
+func (p *proving) now(service string) *proofRun {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	run := p.runs[service]
+	if run == nil {
+		return nil
+	}
+	copied := *run
+	copied.Items = append([]remediation.PreflightItem{}, run.Items...)
+	return &copied
+}
+
+func (p *proving) found(run *proofRun, item remediation.PreflightItem) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	run.Items = append(run.Items, item)
+	run.left = max(run.left-1, 0)
+}
+
+// ProveAll runs what is asked for, one after the other, until ctx ends. It begins with
+// what an earlier process left behind when it was killed.
+func (e *Checker) ProveAll(ctx context.Context) error {
+	for _, b := range e.Plans() {
+		e.sweep(ctx, b)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case service := <-e.proving.asked:
+			var err error
+			if run := e.proving.rehearsal(service); run != nil {
+				err = e.rehearse(ctx, service, run)
+			} else {
+				err = e.prove(ctx, service)
+			}
+			if err != nil && ctx.Err() == nil {
+				e.Log.Error("a preflight or rehearsal was not recorded", "service", service, "err", err)
+			}
+		}
+	}
+}
+
+// sweep takes away what proofs left behind.
+func (e *Checker) sweep(ctx context.Context, b *plan.Plan) {
+	for _, s := range provables(b) {
+		sweeper, ok := s.action.(remediation.Sweeper)
+		if !ok {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
+		err := sweeper.Sweep(ctx)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			// The next preflight says so where somebody reads it.
+			e.Log.Debug("what a preflight may have left behind cannot be taken away", "service", b.Service, "action", s.kind.Name(), "err", err)
+		}
+	}
+}
+
+// prove runs one preflight to its end and records it.
+func (e *Checker) prove(ctx context.Context, service string) error {
+	defer e.proving.end(service)
+	b := e.PlanOf(service)
+	if b == nil {
+		return fmt.Errorf("no playbook for service %q is loaded any more", service)
+	}
+	e.proving.mu.Lock()
+	run := e.proving.runs[service]
+	run.Release, run.Playbook = b.Release.Version, b.Hash // a reload came in between, maybe
+	e.proving.mu.Unlock()
+	for _, p := range e.proofs(b) {
+		finding, open := e.inTheWay(ctx, service, "preflight")
+		if !open {
+			finding = e.tryProof(ctx, p)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err() // backout stops: what was found so far proves nothing
+		}
+		e.proving.found(run, remediation.PreflightItem{ID: p.ID, Name: p.Name, Before: true, Finding: finding})
+	}
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, service)
+		if err != nil {
+			return err
+		}
+		done := run.PreflightRun
+		done.Finished = e.Now().UTC()
+		kept.Run = &done
+		if err := tx.PutPreflight(kept); err != nil {
+			return err
+		}
+		return e.Append(tx, audit.Entry{Kind: audit.KindVerified, Actor: done.By, Service: service, Detail: done.Detail()})
+	})
+}
+
+// tryProof gives a proof its time.
+func (e *Checker) tryProof(ctx context.Context, p remediation.Proof) remediation.Finding {
+	return e.tryFor(ctx, proofTimeout, "mend that, and run backout preflight again", p)
+}
+
+// tryFor gives a proof a time, and says again what to do where it does not; one that
+// panics proves nothing.
+func (e *Checker) tryFor(ctx context.Context, limit time.Duration, again string, p remediation.Proof) (f remediation.Finding) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			e.Log.Error("a proof panicked", "proof", p.ID, "panic", fmt.Sprint(r))
+			f = remediation.Unknown("the proof broke off by a fault of backout", "the server's log has the details")
+		}
+	}()
+	f = p.Prove(ctx)
+	if f.Next == "" && f.Result != remediation.Pass {
+		f.Next = again
+	}
+	switch f.Result {
+	case remediation.Pass, remediation.Fail, remediation.CannotTell:
+		return f
+	}
+	return remediation.Unknown(fmt.Sprintf("the proof came to %q, which is nothing", f.Result), "")
+}
+
+// Preflight implements Service.
+func (e *Checker) Preflight(ctx context.Context, service string) (v remediation.PreflightView, err error) {
+	b, err := e.OnePlan(service)
+	if err != nil {
+		return remediation.PreflightView{}, err
+	}
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		v, err = e.preflightView(tx, b)
+		return err
+	})
+	return v, err
+}
+
+func (e *Checker) preflightView(tx remediation.Tx, b *plan.Plan) (remediation.PreflightView, error) {
+	// First: a run that ends while we read the store must not pass for the one before it.
+	now := e.proving.now(b.Service)
+	kept, err := remediation.PreflightOf(tx, b.Service)
+	if err != nil {
+		return remediation.PreflightView{}, err
+	}
+	v := remediation.PreflightView{Service: b.Service, Release: b.Release.Version, Items: []remediation.PreflightItem{}}
+	run := kept.Run
+	if now != nil {
+		v.Running, v.Left, run = true, now.left, &now.PreflightRun
+	}
+	if run != nil {
+		v.Release, v.By, v.Started, v.Items = run.Release, run.By, view.UTC(&run.Started), append(v.Items, run.Items...)
+		if !v.Running {
+			v.Finished = view.UTC(&run.Finished)
+		}
+	}
+	v.Items = append(v.Items, remediation.PeoplesItems(b.Playbook)...)
+	for i := range v.Items {
+		v.Items[i].Take(kept.Signed(b.Playbook, v.Items[i], b.Release.Version))
+	}
+	v.Missing, err = e.Missing(tx, b.Service, b.Release.Version)
+	return v, err
+}

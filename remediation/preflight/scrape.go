@@ -1,0 +1,80 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/prometheus/common/model"
+)
+
+// scrapeProofs compare what Prometheus scrapes, and how often, with what the rules
+// count on.
+func (e *Checker) scrapeProofs(b *plan.Plan) []remediation.Proof {
+	return []remediation.Proof{
+		{ID: "prometheus/own", Name: "Prometheus has backout's own metrics of " + b.Service, Prove: func(ctx context.Context) remediation.Finding {
+			return e.OwnSeries(ctx, "rollout_stage", b.Service)
+		}},
+		{ID: "prometheus/intervals", Name: "Prometheus scrapes as often as the playbook says", Prove: func(ctx context.Context) remediation.Finding {
+			if e.proving.around == nil {
+				return noSurroundings()
+			}
+			return e.scrapedInTime(ctx, b)
+		}},
+	}
+}
+
+// scrapedInTime compares intervals by the jobs of the series that are read.
+func (e *Checker) scrapedInTime(ctx context.Context, b *plan.Plan) remediation.Finding {
+	intervals, err := e.proving.around.ScrapeIntervals(ctx)
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	var slow, unknown []string
+	seen := map[string]bool{}
+	look := func(what, job string, want time.Duration) {
+		switch real, ok := intervals[job]; {
+		case !ok:
+			unknown = append(unknown, job)
+		case real > want:
+			slow = append(slow, fmt.Sprintf("%s: the job %s is scraped every %s, and the playbook says %s", what, job, model.Duration(real), model.Duration(want)))
+		default:
+			seen[fmt.Sprintf("%s every %s", job, model.Duration(real))] = true
+		}
+	}
+	look("the service", b.Job, time.Duration(b.ScrapeInterval))
+	for i := range b.Indicators {
+		ind := &b.Indicators[i]
+		parsed, err := b.WidestQuery(ind)
+		if err != nil {
+			continue // the loader has refused it
+		}
+		jobs := map[string]bool{}
+		for _, s := range selectorsOf(parsed) {
+			values, err := e.proving.around.LabelValues(ctx, s, model.JobLabel)
+			if err != nil {
+				return remediation.FindingOf(err)
+			}
+			for _, job := range values {
+				jobs[job] = true
+			}
+		}
+		for _, job := range slices.Sorted(maps.Keys(jobs)) {
+			look(ind.Name, job, time.Duration(b.ScrapeIntervalOf(ind)))
+		}
+	}
+	slices.Sort(unknown)
+	unknown = slices.Compact(unknown)
+	switch {
+	case len(slow) > 0:
+		return remediation.Failed(strings.Join(slow, "; "), "scrape_interval on the indicator as Prometheus has it, with ranges of four scrapes; or a shorter one on the job in Prometheus")
+	case len(unknown) > 0:
+		return remediation.Unknown("this Prometheus does not scrape the jobs "+strings.Join(unknown, ", ")+" itself", "look how often whoever does scrapes them, and sign for it")
+	}
+	return remediation.Passed(strings.Join(slices.Sorted(maps.Keys(seen)), ", "))
+}

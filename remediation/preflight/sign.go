@@ -1,0 +1,150 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+)
+
+// preflightAge is how long a preflight proves anything.
+const preflightAge = 24 * time.Hour
+
+// SignPreflight implements Service. What was seen to fail cannot be signed for.
+func (e *Checker) SignPreflight(ctx context.Context, r remediation.SignRequest) (v remediation.PreflightView, err error) {
+	switch {
+	case strings.TrimSpace(r.Reason) == "":
+		return v, remediation.Refuse(remediation.Invalid, "a reason is required")
+	case r.Item == "":
+		return v, remediation.Refuse(remediation.Invalid, "name the item to sign for")
+	}
+	b, err := e.OnePlan(r.Service)
+	if err != nil {
+		return v, err
+	}
+	if r.By == "" {
+		r.By = r.Actor
+	}
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		item, err := signable(kept, b, r.Item)
+		if err != nil {
+			return err
+		}
+		kept.Sign(remediation.Signature{Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, Cause: item.Cause, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.Now().UTC()})
+		if err := tx.PutPreflight(kept); err != nil {
+			return err
+		}
+		err = e.Append(tx, audit.Entry{Kind: audit.KindApproved, Actor: r.Actor, Service: b.Service, Detail: map[string]any{
+			"what": "preflight", "item": item.ID, "name": item.Name, "owner": item.Owner, "by": r.By, "reason": r.Reason, "release": b.Release.Version,
+			"playbook": b.Hash, "evidence": item.Evidence,
+		}})
+		if err != nil {
+			return err
+		}
+		v, err = e.preflightView(tx, b)
+		return err
+	})
+	return v, err
+}
+
+// signable finds the item that a human means, and refuses where a signature would
+// say nothing.
+func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediation.PreflightItem, error) {
+	all := remediation.PeoplesItems(b.Playbook)
+	if kept.Run != nil && kept.Run.Release == b.Release.Version {
+		all = append(all, kept.Run.Items...)
+	}
+	var found []remediation.PreflightItem
+	for _, it := range all {
+		_, short, _ := strings.Cut(it.ID, "/")
+		if it.ID == name {
+			found = []remediation.PreflightItem{it}
+			break
+		}
+		if short == name || strings.EqualFold(it.Name, name) {
+			found = append(found, it)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Missing, "the preflight of %s has no item %q: backout preflight show lists them", b.Service, name)
+	case len(found) > 1:
+		var ids []string
+		for _, it := range found {
+			ids = append(ids, it.ID)
+		}
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%q may be any of %s: name one of them", name, strings.Join(ids, ", "))
+	case found[0].Result == remediation.Fail:
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s was seen to fail, and no signature mends that: %s", found[0].ID, found[0].Evidence)
+	case found[0].Result == remediation.Pass:
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s was seen to pass: there is nothing to sign for", found[0].ID)
+	}
+	return found[0], nil
+}
+
+// Missing says why a rollout of release must not start: what the last preflight
+// did not see, and what nobody has signed for. Empty: it may.
+func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string, error) {
+	b := e.PlanOf(service)
+	if b == nil {
+		return []string{fmt.Sprintf("no playbook for service %q is loaded", service)}, nil
+	}
+	kept, err := remediation.PreflightOf(tx, service)
+	if err != nil {
+		return nil, err
+	}
+	const again = "; try: backout preflight"
+	missing := []string{}
+	run := kept.Run
+	switch {
+	case run == nil:
+		missing = append(missing, "no preflight was run"+again)
+	case run.Release != release:
+		missing = append(missing, fmt.Sprintf("the last preflight was of release %s, not of %s%s", run.Release, release, again))
+	case run.Playbook != b.Hash:
+		missing = append(missing, "the playbook has changed since the last preflight"+again)
+	case e.Now().Sub(run.Finished) > preflightAge:
+		missing = append(missing, fmt.Sprintf("the last preflight ended at %s, which is over %s ago%s", run.Finished.UTC().Format(time.RFC3339), "24h", again))
+	}
+	items := remediation.PeoplesItems(b.Playbook)
+	if run != nil && run.Release == release {
+		items = append(run.Items[:len(run.Items):len(run.Items)], items...)
+	}
+	r, err := remediation.RolloutOf(tx, service)
+	if err != nil {
+		return nil, err
+	}
+	const unknown = " could not be told: "
+	at := map[string]int{} // where a cause stands in missing
+	for _, it := range items {
+		switch {
+		case !it.Before || it.Result == remediation.Pass:
+		case it.Result == remediation.Fail:
+			missing = append(missing, it.ID+" failed: "+it.Evidence)
+		case run != nil && run.Release == release && run.Playbook != b.Hash && kept.SignedBefore(it.ID, release):
+			// Said above: once the preflight was run again, it is to be signed again.
+		case !r.SignedSince(kept.Signed(b.Playbook, it, release)):
+			if it.Owner != "" {
+				missing = append(missing, fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner))
+				continue
+			}
+			i, again := at[it.Cause]
+			if !again || it.Cause == "" {
+				at[it.Cause] = len(missing)
+				missing = append(missing, it.ID+unknown+it.Evidence)
+				continue
+			}
+			ids, why, _ := strings.Cut(missing[i], unknown)
+			missing[i] = ids + ", " + it.ID + unknown + why
+		}
+	}
+	return missing, nil
+}

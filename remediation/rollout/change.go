@@ -1,0 +1,149 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// OnRollout changes a service's active rollout in one transaction.
+func (e *Promoter) OnRollout(ctx context.Context, b *plan.Plan, fn func(tx remediation.Tx, r *remediation.Rollout) error) (view.RolloutView, error) {
+	var done remediation.Rollout
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if !r.Active() {
+			return remediation.Refuse(remediation.Conflict, "no rollout of %s is active", b.Service)
+		}
+		if err := fn(tx, &r); err != nil {
+			return err
+		}
+		done = r
+		return tx.PutRollout(r)
+	})
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	e.WakeUp()
+	ask, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	return e.rolloutView(ctx, ask, b, done), nil
+}
+
+// answerPatience is how long the answer to an order that is already given waits for
+// what Prometheus has to say of the stage.
+const answerPatience = 2 * time.Second
+
+// HoldRollout keeps a rollout in its stage; triggers work as ever.
+func (e *Promoter) HoldRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
+	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
+		if r.Held {
+			return remediation.Refuse(remediation.Conflict, "the rollout of %s is held already", b.Service)
+		}
+		r.Held = true
+		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason})
+	})
+}
+
+// ResumeRollout lets a held rollout go on.
+func (e *Promoter) ResumeRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
+	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
+		if !r.Held {
+			return remediation.Refuse(remediation.Conflict, "the rollout of %s is not held", b.Service)
+		}
+		r.Held, r.Missing = false, ""
+		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason, "held": false})
+	})
+}
+
+// FinishRollout ends a rollout that has soaked: the release stays.
+func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
+	seen, err := e.rolloutNow(ctx, b)
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	a := e.askStage(ctx, b, seen)
+	proof, err := e.proof(ctx, b, seen.Release)
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
+		if r.Promotion != nil {
+			return remediation.Refuse(remediation.Conflict, "%s of %s is under way", r.Promotion.Step(), b.Service)
+		}
+		if err := unchanged(seen, *r); err != nil {
+			return err
+		}
+		gates, err := e.finishable(tx, b, *r, a)
+		if err != nil {
+			return err
+		}
+		gates = append(gates, proof...)
+		firmly, others := missing(gates)
+		if len(firmly) > 0 || len(others) > 0 && !in.Force {
+			return remediation.Refuse(remediation.Conflict, "the rollout of %s is not finished: %s", b.Service, whys(append(firmly, others...)))
+		}
+		from, now := r.Stage, e.Now().UTC()
+		r.State, r.Stage, r.StageSince, r.Held, r.Missing = remediation.RolloutDone, remediation.StageNone, &now, false, ""
+		detail := map[string]any{"reason": in.Reason, "from": from, "gates": stageRows(gates)}
+		if len(others) > 0 {
+			detail["forced"] = remediation.Anys(gateNames(others))
+		}
+		return e.stageEntry(tx, *r, in.Actor, detail)
+	})
+}
+
+// autoReason is the reason of a promotion that backout made by itself.
+const autoReason = "nothing is missing, and the rollout was started with --auto"
+
+// AutoPromote promotes the rollouts that go on by themselves, where nothing is
+// missing. What is missing is written when it is something else than before.
+func (e *Promoter) AutoPromote(ctx context.Context) error {
+	var errs []error
+	for _, b := range e.Plans() {
+		r, err := e.rolloutNow(ctx, b)
+		if err != nil {
+			return err
+		}
+		if !r.Auto || r.Held || promotableState(b, r) != nil || !b.Lasted(r, e.Now()).OK {
+			continue
+		}
+		_, err = e.Promote(ctx, b, remediation.RolloutChange{Service: b.Service, Actor: remediation.ActorEngine, Reason: autoReason, Verb: remediation.RolloutPromote})
+		var refused *remediation.RefusedError
+		if errors.As(err, &refused) {
+			err = e.noteMissing(ctx, b, r, err)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// noteMissing writes why a rollout was not promoted by itself, once for each reason.
+func (e *Promoter) noteMissing(ctx context.Context, b *plan.Plan, seen remediation.Rollout, refusal error) error {
+	names, why := "target", refusal.Error()
+	var gates *notYet
+	if errors.As(refusal, &gates) {
+		names = strings.Join(gates.gates, ", ")
+	}
+	if seen.Missing == names {
+		return nil
+	}
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
+		r, err := remediation.RolloutOf(tx, b.Service)
+		if err != nil || unchanged(seen, r) != nil || r.Missing == names {
+			return err
+		}
+		r.Missing = names
+		if err := tx.PutRollout(r); err != nil {
+			return err
+		}
+		return e.stageEntry(tx, r, remediation.ActorEngine, map[string]any{"promotion": "refused", "missing": names, "why": why})
+	})
+}

@@ -1,0 +1,241 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// StartRollout begins a rollout: it commits that the first stage's traffic is about
+// to be set. WaitForPromotion tells how that came out.
+func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart) (view.RolloutView, error) {
+	if in.Reason == "" {
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
+	}
+	b, err := e.OnePlan(in.Service)
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	release := in.Release
+	if release == "" {
+		release = b.Release.Version
+	}
+	if release != b.Release.Version {
+		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s is about release %s, not %s: its thresholds and its way back are that one's", b.Service, b.Release.Version, release)
+	}
+	stage := b.NextStage(remediation.StageNone)
+	if in.Stage != "" && b.Stage(in.Stage) != nil && b.Stage(in.Stage) != stage {
+		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "a rollout of %s starts in stage %s, and is promoted from there; one that humans have brought further is declared", b.Service, stage.Name)
+	}
+	if in.Stage != "" {
+		stage = b.Stage(in.Stage)
+	}
+	if stage == nil {
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q: its stages are %v", b.Service, in.Stage, remediation.StageNames(b.Playbook))
+	}
+	now := e.Now().UTC()
+	fresh := remediation.Rollout{
+		Service: b.Service, Release: release, Previous: b.Release.Previous, State: remediation.RolloutActive, Stage: remediation.StageNone,
+		Started: &now, StageSince: &now, Auto: in.Auto,
+	}
+	a := e.askStage(ctx, b, remediation.Rollout{Stage: remediation.StageNone})
+	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx remediation.Tx, old remediation.Rollout) (remediation.Rollout, map[string]any, error) {
+		if old.Active() {
+			return remediation.Rollout{}, nil, remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
+		}
+		gates, err := e.startable(tx, b, a)
+		if err != nil {
+			return remediation.Rollout{}, nil, err
+		}
+		if firmly, others := missing(gates); len(firmly)+len(others) > 0 {
+			return remediation.Rollout{}, nil, remediation.Refuse(remediation.Conflict, "release %s of %s is not started: %s", release, b.Service, whys(append(firmly, others...)))
+		}
+		r := fresh
+		old.Promotion = nil
+		r.Promotion = &remediation.Promotion{Was: &old}
+		return r, map[string]any{"gates": stageRows(gates)}, nil
+	})
+}
+
+// Promote begins a rollout's way into its next stage.
+func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
+	seen, err := e.rolloutNow(ctx, b)
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	if err := promotableState(b, seen); err != nil {
+		return view.RolloutView{}, err
+	}
+	stage := b.NextStage(seen.Stage)
+	a := e.askStage(ctx, b, seen)
+	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx remediation.Tx, r remediation.Rollout) (remediation.Rollout, map[string]any, error) {
+		if err := unchanged(seen, r); err != nil {
+			return remediation.Rollout{}, nil, err
+		}
+		gates, err := e.promotable(tx, b, r, a)
+		if err != nil {
+			return remediation.Rollout{}, nil, err
+		}
+		firmly, others := missing(gates)
+		if len(firmly) > 0 || len(others) > 0 && !in.Force {
+			return remediation.Rollout{}, nil, &notYet{remediation.Refuse(remediation.Conflict, "release %s of %s is not promoted to %s: %s", r.Release, r.Service, stage.Name, whys(append(firmly, others...))), gateNames(append(firmly, others...))}
+		}
+		detail := map[string]any{"gates": stageRows(gates)}
+		if len(others) > 0 {
+			detail["forced"] = remediation.Anys(gateNames(others))
+		}
+		r.Promotion = &remediation.Promotion{}
+		return r, detail, nil
+	})
+}
+
+// notYet is a refusal with the names of the gates that are shut.
+type notYet struct {
+	error
+	gates []string
+}
+
+func (n *notYet) Unwrap() error { return n.error }
+
+// promotableState refuses where there is no next stage to go to.
+func promotableState(b *plan.Plan, r remediation.Rollout) error {
+	switch {
+	case !r.Active():
+		return remediation.Refuse(remediation.Conflict, "no rollout of %s is active", b.Service)
+	case r.Promotion != nil:
+		return remediation.Refuse(remediation.Conflict, "%s of %s is under way", r.Promotion.Step(), b.Service)
+	case b.NextStage(r.Stage) == nil && b.Stage(r.Stage) != nil:
+		return remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s: backout rollout finish ends the rollout", r.Release, b.Service, r.Stage)
+	case b.NextStage(r.Stage) == nil:
+		return remediation.Refuse(remediation.Conflict, "the playbook of %s has no stage %q any more: its stages are %v", b.Service, r.Stage, remediation.StageNames(b.Playbook))
+	}
+	return nil
+}
+
+// unchanged refuses where a rollout is not as it was when Prometheus was asked.
+func unchanged(seen, now remediation.Rollout) error {
+	same := seen.State == now.State && seen.Stage == now.Stage && seen.Release == now.Release && now.Promotion == nil &&
+		(seen.StageSince == nil) == (now.StageSince == nil) && (seen.StageSince == nil || seen.StageSince.Equal(*now.StageSince))
+	if same {
+		return nil
+	}
+	return remediation.Refuse(remediation.Conflict, "the rollout of %s changed meanwhile: look at it again", now.Service)
+}
+
+// intendPromotion commits that the traffic is about to be set for a stage, or
+// refuses. begin asks the gates in the transaction, and gives the rollout with a
+// Promotion to fill in.
+func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *alerts.Stage, actor, reason string,
+	begin func(tx remediation.Tx, r remediation.Rollout) (remediation.Rollout, map[string]any, error),
+) (view.RolloutView, error) {
+	flag := b.Master()
+	if flag == nil {
+		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s has no flag that could carry the traffic", b.Service)
+	}
+	now := e.Now().UTC()
+	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
+	target, look, lookErr := e.lookAtTraffic(ctx, b, flag.Name, stage.Traffic, op)
+	var done remediation.Rollout
+	// Known before the commit, after which the engine may take it up.
+	e.ownIntents.Store(op, true)
+	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		old, err := remediation.RolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if old.Promotion != nil {
+			return remediation.Refuse(remediation.Conflict, "%s of %s is under way", old.Promotion.Step(), b.Service)
+		}
+		r, detail, err := begin(tx, old)
+		if err != nil {
+			return err
+		}
+		if lookErr != nil {
+			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s", lookErr)
+		}
+		if busy, err := e.TargetBusy(tx, target, "", b.Service); err != nil {
+			return err
+		} else if busy != "" {
+			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s changes %s now", busy, target)
+		}
+		p := r.Promotion
+		*p = remediation.Promotion{
+			From: old.Stage, To: stage.Name, Flag: flag.Name, Value: stage.Traffic, Target: target, By: actor, Reason: reason, Op: op,
+			Started: now, Until: now.Add(promotionForward + promotionBack), Wake: now, Playbook: b.Hash, Before: look.Snapshot, Was: p.Was,
+		}
+		if p.Was != nil {
+			p.From = remediation.StageNone
+		}
+		c := &promoting{e: e, tx: tx, b: b, r: r, p: p, now: now}
+		detail["reason"], detail["before"], detail["value"], detail["to"] = reason, p.Before, p.Value, p.To
+		if look.Position == remediation.Wanted { // a human set it, say
+			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
+			if err := c.audit(audit.KindOutcome, actor, detail); err != nil {
+				return err
+			}
+			if err := c.arrive(); err != nil {
+				return err
+			}
+			done = c.r
+			return tx.PutRollout(c.r)
+		}
+		if err := c.effect(now, remediation.EffectRunning); err != nil {
+			return err
+		}
+		if err := c.audit(audit.KindIntent, actor, detail); err != nil {
+			return err
+		}
+		done = c.r
+		return tx.PutRollout(c.r)
+	})
+	if err != nil {
+		e.ownIntents.Delete(op)
+		return view.RolloutView{}, err
+	}
+	e.WakeUp()
+	return e.rolloutView(ctx, ctx, b, done), nil
+}
+
+// promotionLook is the distance of two looks at a promotion that is waited for.
+const promotionLook = 100 * time.Millisecond
+
+// WaitForPromotion implements Service: it returns the rollout once no promotion of
+// it is under way, or as it is when ctx ends.
+func (e *Promoter) WaitForPromotion(ctx context.Context, service string) (view.RolloutView, error) {
+	b, err := e.OnePlan(service)
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	whole := context.WithoutCancel(ctx) // the answer is whole, however long there was to wait
+	for {
+		r, err := e.rolloutNow(whole, b)
+		if err != nil {
+			return view.RolloutView{}, err
+		}
+		select {
+		case <-ctx.Done():
+			return e.rolloutView(whole, whole, b, r), nil
+		default:
+		}
+		if r.Promotion == nil {
+			return e.rolloutView(whole, whole, b, r), nil
+		}
+		ledger.Pause(ctx, promotionLook)
+	}
+}
+
+// rolloutNow reads a service's rollout.
+func (e *Promoter) rolloutNow(ctx context.Context, b *plan.Plan) (r remediation.Rollout, err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		r, err = remediation.RolloutOf(tx, b.Service)
+		return err
+	})
+	return r, err
+}

@@ -1,0 +1,38 @@
+// Package rollout leads a release through its stages: start or declare, promote, hold,
+// resume and finish, each behind its gates, and the promotions that run by themselves.
+// A promotion is part of its rollout's row from its intent to its end: a restart goes
+// on with it, and an incident that must wait for it sees it there.
+package rollout
+
+import (
+	"sync"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// Readiness says why a rollout of a release must not start, in the words of those who
+// checked whether a rollback would work.
+type Readiness interface {
+	Missing(tx remediation.Tx, service, release string) ([]string, error)
+}
+
+// Promoter leads rollouts on.
+type Promoter struct {
+	*ledger.Ledger
+	*gate.Gates
+	readiness Readiness
+	// runs looks at what a service runs, for what is shown of its rollout.
+	runs func(service string) view.RunsView
+
+	// ownIntents are the promotions whose intents this process has written, and not
+	// yet begun, by their operation.
+	ownIntents sync.Map
+}
+
+// New returns the promoter of a ledger.
+func New(l *ledger.Ledger, g *gate.Gates, r Readiness, runs func(service string) view.RunsView) *Promoter {
+	return &Promoter{Ledger: l, Gates: g, readiness: r, runs: runs}
+}

@@ -1,0 +1,165 @@
+package rollout
+
+import (
+	"context"
+	"slices"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// DeclareRollout records a rollout that humans started: no preflight is run
+// and no flag is changed.
+func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, actor, reason string) (view.RolloutView, error) {
+	if reason == "" {
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
+	}
+	b, err := e.OnePlan(service)
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	if release == "" {
+		release = b.Release.Version
+	}
+	if stage == "" && len(b.Stages) > 0 {
+		stage = b.Stages[0].Name
+	}
+	if b.Stage(stage) == nil {
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q: its stages are %v", b.Service, stage, remediation.StageNames(b.Playbook))
+	}
+	now := e.Now().UTC()
+	r := remediation.Rollout{
+		Service: b.Service, Release: release, Previous: b.Release.Previous,
+		State: b.StateIn(stage), Stage: stage, Started: &now, StageSince: &now,
+	}
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		old, err := remediation.RolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if old.Promotion != nil {
+			return remediation.Refuse(remediation.Conflict, "%s of %s is under way", old.Promotion.Step(), b.Service)
+		}
+		if old.Active() && old.Release != release {
+			return remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
+		}
+		open, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Open: true})
+		if err != nil {
+			return err
+		}
+		for _, inc := range open {
+			if inc.State == remediation.Waiting && inc.Reason == remediation.HoldNoRollout && inc.Release == release {
+				inc.Wake = now // this is what it waits for
+				if err := tx.PutIncident(inc); err != nil {
+					return err
+				}
+				continue
+			}
+			if !inc.Drill {
+				return remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", inc.ID, b.Service, inc.Describe())
+			}
+		}
+		if old.Active() {
+			r.Started, r.Held, r.Auto = old.Started, old.Held, old.Auto // the same rollout, declared to be at another stage
+		}
+		if err := tx.PutRollout(r); err != nil {
+			return err
+		}
+		return e.Append(tx, audit.Entry{Kind: audit.KindStage, Actor: actor, Service: b.Service, Detail: map[string]any{
+			"state": r.State, "stage": stage, "release": release, "previous": r.Previous, "declared": true, "reason": reason,
+		}})
+	})
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	e.WakeUp()
+	return e.rolloutView(ctx, ctx, b, r), nil
+}
+
+// Rollouts returns every service's rollout, with how its stage does.
+func (e *Promoter) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
+	rollouts := map[string]remediation.Rollout{}
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		all, err := tx.Rollouts()
+		for _, r := range all {
+			rollouts[r.Service] = r
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := []view.RolloutView{}
+	for _, b := range e.Plans() {
+		r, ok := rollouts[b.Service]
+		if !ok {
+			r = remediation.Rollout{Service: b.Service, Release: b.Release.Version, Previous: b.Release.Previous, State: remediation.RolloutNone, Stage: remediation.StageNone}
+		}
+		out = append(out, e.rolloutView(ctx, ctx, b, r))
+	}
+	slices.SortFunc(out, func(a, b view.RolloutView) int { return view.Compare(a.Service, b.Service) })
+	return out, nil
+}
+
+// rolloutView asks Prometheus how the stage does, for as long as ask lasts, and says
+// what is missing for the next one.
+func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remediation.Rollout) view.RolloutView {
+	if r.Promotion != nil { // what its action keeps for itself concerns nobody else
+		p := *r.Promotion
+		p.Before, p.Was = nil, nil
+		r.Promotion = &p
+	}
+	v := view.RolloutView{Rollout: r, RunsView: e.runs(b.Service), Criteria: []view.CriterionView{}, Stages: remediation.StageNames(b.Playbook), Timeline: view.TimelineOf(b.Playbook, r)}
+	stage := b.Stage(r.Stage)
+	if !r.Active() || stage == nil {
+		return v
+	}
+	v.Traffic, v.PromotableAt = stage.Traffic, b.PromotableAt(r)
+	a := e.askStage(ask, b, r)
+	v.Criteria = a.criteria
+	var proof []remediation.StageGate
+	if b.NextStage(r.Stage) == nil { // what the whole rollout is judged by
+		gates, views, err := e.soaked(ask, b, r.Release)
+		if err != nil {
+			e.Log.Warn("cannot tell what a rollout's end is missing", "service", b.Service, "err", err)
+		}
+		proof, v.Criteria = gates, measuredBeside(v.Criteria, views)
+	}
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		open, err := remediation.OpenIncident(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if open != nil {
+			v.Incident, v.BackingOut = open.ID, open.Changed()
+		}
+		if next := b.NextStage(r.Stage); next != nil {
+			v.Next = next.Name
+			v.Gates, err = e.promotable(tx, b, r, a)
+			return err
+		}
+		v.Gates, err = e.finishable(tx, b, r, a)
+		v.Gates = append(v.Gates, proof...)
+		return err
+	})
+	if err != nil {
+		e.Log.Warn("cannot tell what a rollout's next stage is missing", "service", b.Service, "err", err)
+	}
+	return v
+}
+
+func criterion(cr alerts.Criterion, r remediation.Reading) view.CriterionView {
+	v := view.CriterionView{Name: cr.Indicator, Value: remediation.Finite(r.Value)}
+	switch {
+	case cr.Above != nil:
+		v.Threshold, v.Bound = *cr.Above, "above"
+		v.OK = r.Value != nil && *r.Value > v.Threshold
+	case cr.Below != nil:
+		v.Threshold, v.Bound = *cr.Below, "below"
+		v.OK = r.Value != nil && *r.Value < v.Threshold
+	}
+	return v
+}
