@@ -34,6 +34,8 @@ func shorter(a, b time.Duration) time.Duration {
 	return a
 }
 
+// Identity names what a step does, for those that would do the same twice: its action,
+// its target and its parameters.
 func Identity(s alerts.Step, target string) (string, error) {
 	params, err := json.Marshal(s.Params)
 	if err != nil {

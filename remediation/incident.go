@@ -372,6 +372,7 @@ func (al Alert) IsBeat() bool {
 	return al.Labels["alertname"] == "Watchdog" && al.Labels["trigger"] == "" && al.Status == "firing"
 }
 
+// Drill reports whether an alert is an exercise.
 func (al Alert) Drill() bool { return al.Labels["drill"] == "true" }
 
 // Reopen puts a closed incident back to its place in the ladder.

@@ -27,4 +27,5 @@ func (f Freeze) Outlasts(other Freeze) bool {
 	return other.Until != nil && (f.Until == nil || f.Until.After(*other.Until))
 }
 
+// RanOut reports whether a freeze is over.
 func (f Freeze) RanOut(now time.Time) bool { return f.Until != nil && !f.Until.After(now) }

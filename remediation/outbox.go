@@ -52,6 +52,7 @@ type Channel interface {
 // Undeliverable marks an error that trying again does not mend.
 func Undeliverable(err error) error { return &UndeliverableError{err} }
 
+// UndeliverableError is what Undeliverable returns.
 type UndeliverableError struct{ error }
 
 // Undeliverable tells the error from others, for whoever has no need of its type.
@@ -62,6 +63,7 @@ func (e *UndeliverableError) Unwrap() error { return e.error }
 // RetryAfter marks an error of a channel that wants to be left alone for a while.
 func RetryAfter(d time.Duration, err error) error { return &RetryAfterError{err, d} }
 
+// RetryAfterError is what RetryAfter returns.
 type RetryAfterError struct {
 	error
 	After time.Duration

@@ -29,6 +29,7 @@ type Reading struct {
 // Beyond tells whether a value is beyond a trigger's threshold.
 func (t *TriggerState) Beyond(v float64) bool { return t.Outside(v, t.Threshold) }
 
+// Outside reports whether a value is beyond the threshold.
 func (t *TriggerState) Outside(v, bound float64) bool {
 	if t.Above {
 		return v > bound

@@ -265,6 +265,7 @@ func (r LoadedRule) Describe() string {
 	return r.Name
 }
 
+// PromQL parses expressions as Prometheus does by default.
 func PromQL() parser.Parser { return parser.NewParser(parser.Options{}) }
 
 // Detail is what the audit log has of a run.

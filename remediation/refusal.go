@@ -25,6 +25,7 @@ const (
 	Conflict
 )
 
+// Refuse returns a RefusedError.
 func Refuse(r Refusal, format string, args ...any) error {
 	return &RefusedError{Refusal: r, Message: fmt.Sprintf(format, args...)}
 }

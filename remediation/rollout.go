@@ -8,6 +8,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
+// StageNames are the names of a playbook's stages, in their order.
 func StageNames(pb *alerts.Playbook) []string {
 	out := make([]string, len(pb.Stages))
 	for i, s := range pb.Stages {
@@ -25,9 +26,10 @@ type StageGate struct {
 	Firm bool `json:"firm,omitempty"`
 }
 
-// GateOpen and shut are the two answers; firm is a shut one that force does not open.
+// GateOpen is the answer of a gate that lets a rollout go forward.
 func GateOpen(gate, why string) StageGate { return StageGate{Gate: gate, OK: true, Why: why} }
 
+// GateClosed is the answer of a gate that holds; force opens it.
 func GateClosed(gate, format string, args ...any) StageGate {
 	return StageGate{Gate: gate, Why: fmt.Sprintf(format, args...)}
 }
@@ -127,4 +129,5 @@ const (
 	StageNone         = "none"
 )
 
+// Active reports whether a release is being rolled out, or soaks.
 func (r Rollout) Active() bool { return r.State == RolloutActive || r.State == RolloutSoaking }

@@ -22,6 +22,7 @@ const (
 	SmokesTimeout = 15 * time.Second
 )
 
+// AskSmoke makes one smoke check, within ten seconds.
 func AskSmoke(ctx context.Context, tester SmokeTester, s alerts.SmokeCheck) error {
 	ctx, cancel := context.WithTimeout(ctx, smokeTimeout)
 	defer cancel()

@@ -177,6 +177,7 @@ func RolloutOf(tx Tx, service string) (Rollout, error) {
 	return Rollout{Service: service, State: RolloutNone, Stage: StageNone}, nil
 }
 
+// PreflightOf returns what is known of a service's preflights, an empty one where nothing is.
 func PreflightOf(tx Tx, service string) (Preflight, error) {
 	p, err := tx.Preflight(service)
 	if errors.Is(err, ErrNotFound) {
@@ -196,6 +197,7 @@ func OpenIncident(tx Tx, service string) (*Incident, error) {
 	return nil, err
 }
 
+// BeatOf returns when a service's watchdog alert came last.
 func BeatOf(tx Tx, service string) (Beat, error) {
 	all, err := tx.Beats()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
+// ComposePrefix begins the name of every ComposeTarget.
 const ComposePrefix = "compose:"
 
 // ComposeTarget names a part of a compose service, such as a flag's variable or

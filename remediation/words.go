@@ -118,6 +118,7 @@ func Distance(now, t time.Time) string {
 	return text + " ago"
 }
 
+// Anys are strings as an audit entry's detail holds them.
 func Anys(in []string) []any {
 	out := make([]any, len(in))
 	for i, s := range in {

@@ -78,7 +78,7 @@ type storeSource struct {
 // Incidents implements source.
 func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []view.IncidentView, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		out, err = view.ViewIncidents(tx, f)
+		out, err = view.Incidents(tx, f)
 		return err
 	})
 	return out, refused(err)
@@ -87,7 +87,7 @@ func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter
 // Incident implements source.
 func (s storeSource) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		v, err = view.ViewIncident(tx, id)
+		v, err = view.Incident(tx, id)
 		return err
 	})
 	return v, refused(err)
@@ -118,7 +118,7 @@ func (s storeSource) Plot(ctx context.Context, id, trigger string) (p view.Plot,
 // Entries implements source.
 func (s storeSource) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		out, err = view.ViewEntries(tx, f)
+		out, err = view.Entries(tx, f)
 		return err
 	})
 	return out, refused(err)

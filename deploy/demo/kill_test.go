@@ -15,6 +15,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -29,7 +30,7 @@ func TestKilledAtAnyMomentBackoutLosesNothingAndDoesNothingTwice(t *testing.T) {
 	s.breaching(t)
 
 	random := chance(t)
-	kills := rounds(25) // each in another incident
+	kills := crashtest.Rounds(25) // each in another incident
 	l := &log{stack: s}
 	var accepted []string
 	hit := map[string]int{}

@@ -9,20 +9,13 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/view"
 )
 
 // killsOfAStep is how often backout is killed in the midst of each of the two
 // steps that change more than a flag.
 const killsOfAStep = 8
-
-// rounds returns how many of a test's rounds there are to be: all, or with -short a quarter.
-func rounds(all int) int {
-	if testing.Short() {
-		return (all + 3) / 4
-	}
-	return all
-}
 
 // midst kills backout at a moment between the intent and the verification of a
 // step's next run, starts it again, and waits until that step is verified. take
@@ -93,7 +86,7 @@ func TestKilledInTheMidstOfAnImagesChangeBackoutMakesItOnce(t *testing.T) {
 	random, l := chance(t), &log{stack: s}
 	var take time.Duration
 	hits := map[string]int{}
-	for round := range 1 + rounds(killsOfAStep) {
+	for round := range 1 + crashtest.Rounds(killsOfAStep) {
 		must(t, s.engine.tag(ctx, s.image+":"+newVersion, s.image+":latest"))
 		must(t, s.setFlag("0"))
 		must(t, s.upAnew(ctx))
@@ -134,7 +127,7 @@ func TestKilledInTheMidstOfASchemasRollbackBackoutEndsIt(t *testing.T) {
 	random, l := chance(t), &log{stack: s}
 	var take time.Duration
 	hits := map[string]int{}
-	for round := range 1 + rounds(killsOfAStep) {
+	for round := range 1 + crashtest.Rounds(killsOfAStep) {
 		must(t, s.migrate(ctx))
 		took, inc, hit := s.midst(t, l, "schema_rollback", random, take)
 		if round == 0 || took < take {

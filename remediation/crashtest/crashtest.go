@@ -17,6 +17,15 @@ const most = 200
 // gap is the mean distance of two points of a sample.
 const gap = 4
 
+// Rounds is how many of a test's rounds there are to be: all, or with -short about a
+// quarter.
+func Rounds(all int) int {
+	if testing.Short() {
+		return (all + gap - 1) / gap
+	}
+	return all
+}
+
 // Points yields the points of one way through the code, from 0. The caller cuts
 // off at the point that it is given, and leaves the loop when the way ended
 // before it.

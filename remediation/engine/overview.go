@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,10 +30,10 @@ func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
 func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	o := view.Overview{Time: e.Now().UTC(), Mode: e.Mode, Services: []view.ServiceNow{}}
 	var err error
-	if o.Incidents, err = view.ViewIncidents(tx, remediation.IncidentFilter{Open: true}); err != nil {
+	if o.Incidents, err = view.Incidents(tx, remediation.IncidentFilter{Open: true}); err != nil {
 		return view.Overview{}, err
 	}
-	if o.Recent, err = view.ViewIncidents(tx, remediation.IncidentFilter{Closed: true, Newest: true, Limit: view.ShownRecent}); err != nil {
+	if o.Recent, err = view.Incidents(tx, remediation.IncidentFilter{Closed: true, Newest: true, Limit: view.ShownRecent}); err != nil {
 		return view.Overview{}, err
 	}
 	slices.Reverse(o.Recent)
@@ -56,7 +57,7 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 		}
 		o.Services = append(o.Services, s)
 	}
-	slices.SortFunc(o.Services, func(a, b view.ServiceNow) int { return view.Compare(a.Service, b.Service) })
+	slices.SortFunc(o.Services, func(a, b view.ServiceNow) int { return strings.Compare(a.Service, b.Service) })
 	return o, nil
 }
 
@@ -139,7 +140,7 @@ func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.Publi
 		return view.PublicPage{}, err
 	}
 	books := e.Plans()
-	slices.SortFunc(books, func(a, b *plan.Plan) int { return view.Compare(a.Service, b.Service) })
+	slices.SortFunc(books, func(a, b *plan.Plan) int { return strings.Compare(a.Service, b.Service) })
 	for _, b := range books {
 		if b.Communications == nil || b.Communications.StatusPage == nil {
 			continue

@@ -11,7 +11,7 @@ import (
 // Incidents implements Service.
 func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []view.IncidentView, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
-		out, err = view.ViewIncidents(tx, f)
+		out, err = view.Incidents(tx, f)
 		return err
 	})
 	return out, err
@@ -20,7 +20,7 @@ func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (o
 // Incident implements Service.
 func (e *Engine) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
-		v, err = view.ViewIncident(tx, id)
+		v, err = view.Incident(tx, id)
 		return err
 	})
 	if err == nil {
@@ -35,7 +35,7 @@ func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry
 		f.Bytes = audit.PageBytes
 	}
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
-		out, err = view.ViewEntries(tx, f)
+		out, err = view.Entries(tx, f)
 		return err
 	})
 	return out, err

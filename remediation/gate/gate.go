@@ -75,6 +75,7 @@ func Rows(all []Result) []any {
 	return out
 }
 
+// Mode holds every step in observe mode, and one that loses data where that was ruled out.
 func (c *Change) Mode(s *remediation.Step) Result {
 	switch {
 	case c.e.Mode != remediation.Act:
@@ -85,6 +86,7 @@ func (c *Change) Mode(s *remediation.Step) Result {
 	return Result{Gate: "mode"}
 }
 
+// Frozen holds a step while its service, or every service, is frozen for steps.
 func (c *Change) Frozen() (Result, error) {
 	freezes, err := c.Tx.Freezes()
 	if err != nil {
@@ -99,6 +101,7 @@ func (c *Change) Frozen() (Result, error) {
 	return Result{Gate: "freeze"}, nil
 }
 
+// Claim holds a step while somebody acts by hand.
 func (c *Change) Claim() Result {
 	if c.Inc.ClaimedBy != "" {
 		return Result{Gate: "claim", Reason: remediation.HoldClaimed, Why: "claimed by " + c.Inc.ClaimedBy + ", who acts by hand until the claim is released"}
@@ -106,6 +109,7 @@ func (c *Change) Claim() Result {
 	return Result{Gate: "claim"}
 }
 
+// Silence holds a step while all active alerts are silenced in Alertmanager.
 func Silence(q Input) Result {
 	if q.SilencedBy != "" {
 		return Result{Gate: "silence", Reason: remediation.HoldSilenced, Why: q.SilencedBy}
@@ -131,6 +135,7 @@ func (c *Change) Rollout(s *remediation.Step) (Result, error) {
 		Why: fmt.Sprintf("no rollout of %s is active, so only reversible steps may run: backout rollout start --declare", c.Inc.Service)}, nil
 }
 
+// Approval holds a step that must be approved, until it is, for this plan and not too long ago.
 func (c *Change) Approval(s *remediation.Step) Result {
 	if s.Approve == 0 && s.Risk != alerts.Lossy {
 		return Result{Gate: "approval"}
@@ -151,6 +156,8 @@ func (c *Change) Approval(s *remediation.Step) Result {
 // run on it alone, while Prometheus does not answer.
 const confirmFresh = 2 * time.Minute
 
+// Confirmation holds a step unless the condition was just seen to be true, or a reversible one
+// may run on a young notification while Prometheus does not answer.
 func (c *Change) Confirmation(q Input) (Result, error) {
 	if q.Confirmed {
 		return Result{Gate: "confirmation"}, nil

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/prometheus/common/model"
-	"strconv"
 )
 
 // Samples is what the engine knows of an incident's triggers when it decides.

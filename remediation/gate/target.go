@@ -1,11 +1,12 @@
 package gate
 
 import (
+	"context"
 	"path/filepath"
 	"strings"
-	"github.com/locotoki/backout/remediation"
-	"context"
 	"time"
+
+	"github.com/locotoki/backout/remediation"
 )
 
 // composeService is the folder and the service of a ComposeTarget.

@@ -68,7 +68,7 @@ func (e *Responder) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Inciden
 
 // change runs fn on the incident as it was seen (ledger.Ledger.Change).
 func (e *Responder) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(c *change) error) error {
-	return e.Ledger.Change(ctx, b, seen, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
+	return e.Change(ctx, b, seen, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
 }
 
 // follow takes what the public was told on with the incident's life.
@@ -76,7 +76,7 @@ func (c *change) follow(status remediation.PublicStatus) error { return c.e.Foll
 
 // record runs fn on the incident as it is, for what has happened already (ledger.Ledger.Record).
 func (e *Responder) record(ctx context.Context, b *plan.Plan, id string, fn func(c *change) error) error {
-	return e.Ledger.Record(ctx, b, id, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
+	return e.Record(ctx, b, id, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
 }
 
 // Advance takes an incident as far as it goes now.

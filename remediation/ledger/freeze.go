@@ -4,6 +4,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
+// FreezesIn returns the freezes that have not run out.
 func (l *Ledger) FreezesIn(tx remediation.Tx) ([]remediation.Freeze, error) {
 	all, err := tx.Freezes()
 	if err != nil {
@@ -18,6 +19,7 @@ func (l *Ledger) FreezesIn(tx remediation.Tx) ([]remediation.Freeze, error) {
 	return out, nil
 }
 
+// OrEvery names a service in a sentence, "" being every one.
 func OrEvery(service string) string {
 	if service == "" {
 		return "every service"

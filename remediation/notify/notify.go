@@ -61,5 +61,5 @@ func (e *Notifier) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident
 }
 
 func (e *Notifier) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(*change) error) error {
-	return e.Ledger.Change(ctx, b, seen, func(c *ledger.Change) error { return fn(&change{e.Gates.With(c), e}) })
+	return e.Change(ctx, b, seen, func(c *ledger.Change) error { return fn(&change{e.With(c), e}) })
 }

@@ -22,6 +22,7 @@ type Plan struct {
 	Kinds map[string]remediation.ActionKind
 }
 
+// Compile makes a plan of a playbook. It fails where a trigger's expression cannot be read.
 func Compile(pb *alerts.Playbook, kinds []remediation.ActionKind) (*Plan, error) {
 	expr, err := rules.ExpressionsOf(pb)
 	if err != nil {
@@ -167,6 +168,7 @@ func Empty(inc *remediation.Incident) *Plan {
 	return &Plan{Playbook: &alerts.Playbook{Service: inc.Service}}
 }
 
+// AlertKinds are the kinds as a playbook's reader takes them.
 func AlertKinds(kinds []remediation.ActionKind) []alerts.ActionKind {
 	out := make([]alerts.ActionKind, len(kinds))
 	for i, k := range kinds {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/locotoki/backout/remediation/view"
 )
 
 // proofs are all that can be proved of a playbook, in the order in which it is
@@ -133,7 +133,7 @@ func (e *Checker) dashboardProofs(b *plan.Plan) []remediation.Proof {
 			return e.page(ctx, address)
 		}})
 	}
-	slices.SortFunc(out, func(a, b remediation.Proof) int { return view.Compare(a.ID, b.ID) })
+	slices.SortFunc(out, func(a, b remediation.Proof) int { return strings.Compare(a.ID, b.ID) })
 	return out
 }
 

@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
@@ -100,7 +101,7 @@ func (e *Promoter) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 		}
 		out = append(out, e.rolloutView(ctx, ctx, b, r))
 	}
-	slices.SortFunc(out, func(a, b view.RolloutView) int { return view.Compare(a.Service, b.Service) })
+	slices.SortFunc(out, func(a, b view.RolloutView) int { return strings.Compare(a.Service, b.Service) })
 	return out, nil
 }
 

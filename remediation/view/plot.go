@@ -44,9 +44,9 @@ type Mark struct {
 const (
 	// plotPoints is how many points a plot has at most, about.
 	plotPoints = 240
-	// PlotLead is how much is shown before an incident at least, and plotLeadMost
-	// at most, however long the trigger's window is; plotTail how much after it.
+	// PlotLead is how much is shown before an incident at least, plotTail how much after it.
 	PlotLead     = 10 * time.Minute
+	// PlotLeadMost bounds PlotLead for a trigger with a long window.
 	PlotLeadMost = 2 * time.Hour
 	plotTail     = 5 * time.Minute
 	// OfTheLog is the note of a plot that is not Prometheus's.

@@ -1,7 +1,6 @@
 package view
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,8 +12,6 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/prometheus/common/model"
 )
-
-func Compare(a, b string) int { return cmp.Compare(a, b) }
 
 // shownAlerts bounds how many alerts an incident's view lists: the newest.
 const shownAlerts = 1000
@@ -159,6 +156,7 @@ func nextRestored(inc *remediation.Incident) *Next {
 	}
 }
 
+// UTC returns a moment in UTC, nil for none.
 func UTC(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
@@ -167,9 +165,9 @@ func UTC(t *time.Time) *time.Time {
 	return &u
 }
 
-// ViewIncidents lists incidents as they are in one transaction of any store. A
+// Incidents lists incidents as they are in one transaction of any store. A
 // service that nobody knows is refused: an empty list would read as good news.
-func ViewIncidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentView, error) {
+func Incidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentView, error) {
 	all, err := tx.Incidents(f)
 	if err != nil {
 		return nil, err
@@ -188,8 +186,8 @@ func ViewIncidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentV
 	return out, nil
 }
 
-// ViewIncident shows one incident; a *RefusedError where there is none.
-func ViewIncident(tx remediation.Tx, id string) (IncidentView, error) {
+// Incident shows one incident; a *RefusedError where there is none.
+func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 	inc, err := tx.Incident(id)
 	if errors.Is(err, remediation.ErrNotFound) {
 		return IncidentView{}, remediation.Refuse(remediation.Missing, "there is no incident %s", id)
@@ -205,9 +203,9 @@ func ViewIncident(tx remediation.Tx, id string) (IncidentView, error) {
 	return v, err
 }
 
-// ViewEntries lists audit entries as they are in one transaction of any store. A
-// kind, incident or service that does not exist is refused, as ViewIncidents does.
-func ViewEntries(tx remediation.Tx, f audit.Filter) ([]audit.Entry, error) {
+// Entries lists audit entries as they are in one transaction of any store. A
+// kind, incident or service that does not exist is refused, as Incidents does.
+func Entries(tx remediation.Tx, f audit.Filter) ([]audit.Entry, error) {
 	if f.Kind != "" && !slices.Contains(audit.Kinds(), f.Kind) {
 		return nil, remediation.Refuse(remediation.Invalid, "unknown kind of entry %q; the kinds are %s", f.Kind, joined(audit.Kinds()))
 	}
