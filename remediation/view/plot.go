@@ -45,7 +45,7 @@ const (
 	// plotPoints is how many points a plot has at most, about.
 	plotPoints = 240
 	// PlotLead is how much is shown before an incident at least, plotTail how much after it.
-	PlotLead     = 10 * time.Minute
+	PlotLead = 10 * time.Minute
 	// PlotLeadMost bounds PlotLead for a trigger with a long window.
 	PlotLeadMost = 2 * time.Hour
 	plotTail     = 5 * time.Minute
