@@ -13,7 +13,7 @@
 //
 // Accept commits a notification and what it opens or attaches to; Advance takes an
 // incident as far as it goes now, one committed change after another: confirm asks
-// Prometheus, tryStep the gates, runStep applies and verifies, settle waits for the
+// Prometheus, tryStep the gates, package operation changes the target, settle waits for the
 // recovery values. What can hold a step is in package gate; who is told is package
 // notify's business (Public), and a rollout meets an incident in their rows only.
 package incident

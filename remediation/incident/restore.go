@@ -11,6 +11,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/operation"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -218,45 +219,36 @@ func (e *Responder) restore(ctx context.Context, b *plan.Plan, inc *remediation.
 	if s == nil {
 		return e.change(ctx, b, inc, (*change).endRestore)
 	}
-	if !s.Undoing {
-		begun, err := e.intendRestore(ctx, b, inc, s)
-		if err != nil || !begun {
-			return err
-		}
-		if inc, s, err = e.Read(ctx, inc.ID, s.ID()); err != nil {
-			return err
-		}
-	}
-	op := inc.Operation(s)
-	undoErr := e.act(ctx, b, s, func(ctx context.Context, a remediation.Action) error {
-		if r, ok := a.(remediation.Restorer); ok {
-			return r.Restore(ctx, op, s.Before)
-		}
-		return a.Undo(ctx, op, s.Before)
-	})
-	if undoErr == nil {
-		var look remediation.Look
-		if look, undoErr = e.look(ctx, b, inc, s); undoErr == nil && look.Position == remediation.HalfWay {
-			undoErr = remediation.InDoubt(fmt.Errorf("%s: its target is half-way still", s.ID()))
-		}
-	}
-	return e.record(ctx, b, inc.ID, func(c *change) error {
-		s := c.Inc.Step(s.ID())
+	op := operationOf(b, inc, s)
+	op.Restore = true
+	return operation.Revert(ctx, e.Gates, op, &restoring{stepJournal{e, b, inc, s}}, nil)
+}
+
+// restoring commits what becomes of putting a step back.
+type restoring struct{ stepJournal }
+
+// Undone implements operation.Undoer.
+func (j *restoring) Undone(ctx context.Context, undoErr error) error {
+	return j.record(ctx, func(c *change, s *remediation.Step) error {
 		if remediation.IsInDoubt(undoErr) && s.Doubts < restoreTries {
 			s.Doubts++
-			c.Inc.Wake = c.Now.Add(b.Poll())
+			c.Inc.Wake = c.Now.Add(c.Plan.Poll())
 			return c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{"undo": true, "error": undoErr.Error(), "target": s.Target})
 		}
 		return c.putBack(s, undoErr)
 	})
 }
 
-// intendRestore commits that a step is about to be put back, or says why not.
-func (e *Responder) intendRestore(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (begun bool, err error) {
-	look, lookErr := e.look(ctx, b, inc, s)
-	err = e.change(ctx, b, inc, func(c *change) error {
+// Undoing implements operation.Undoer: it asks the gates, and leaves a target as it is
+// that somebody has changed since.
+func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error) {
+	if j.s.Undoing {
+		return true, nil
+	}
+	look, lookErr := j.e.look(ctx, j.b, j.inc, j.s)
+	err = j.e.change(ctx, j.b, j.inc, func(c *change) error {
 		begun = false
-		s := c.Inc.Step(s.ID())
+		s := c.Inc.Step(j.s.ID())
 		closed, err := c.restoreGates(s, c.Inc.Restore.By)
 		switch {
 		case err != nil:

@@ -7,7 +7,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
-	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/operation"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -24,10 +24,8 @@ func (e *Promoter) lookAtTraffic(ctx context.Context, b *plan.Plan, flag, value,
 	if err != nil {
 		return "", remediation.Look{}, err
 	}
-	e.MeetTarget(target)
-	err = e.limited(ctx, ledger.LookTimeout, func(ctx context.Context) (err error) {
-		look, err = action.Look(ctx, op)
-		return err
+	look, err = operation.Look(ctx, e.Gates, operation.Operation{
+		ID: op, Name: remediation.ActionFlagSet, Target: target, Bind: func() (remediation.Action, error) { return action, nil },
 	})
 	return target, look, err
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
-	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/operation"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -34,17 +34,21 @@ func (e *Promoter) RunPromotion(ctx context.Context, service string) error {
 	if err != nil {
 		return e.givePromotionUp(ctx, service, p, err)
 	}
-	// Known once, so that a second try looks first.
-	_, own := e.ownIntents.LoadAndDelete(p.Op)
+	op := operation.Operation{
+		ID: p.Op, Name: p.Step(), Target: p.Target, Before: p.Before,
+		Bind: func() (remediation.Action, error) { return action, nil },
+	}
+	j := &journal{e, b, p}
+	_, own := e.ownIntents.LoadAndDelete(p.Op) // known once, so that a second try looks first
 	switch {
 	case p.Undoing:
-		return e.undoPromotion(ctx, b, p, action, errors.New(p.Error))
+		return operation.Revert(ctx, e.Gates, op, j, errors.New(p.Error))
 	case p.Applied:
-		return e.verifyPromotion(ctx, b, p, action)
+		return operation.ResumeVerify(ctx, e.Gates, op, j)
 	case !own:
-		return e.doubtPromotion(ctx, b, p, action, errors.New("backout was stopped between intent and outcome"))
+		return operation.Resume(ctx, e.Gates, op, j)
 	}
-	return e.applyPromotion(ctx, b, p, action)
+	return operation.Run(ctx, e.Gates, op, j)
 }
 
 // givePromotionUp ends a promotion whose time is over and of which there is nothing
@@ -66,84 +70,62 @@ func (e *Promoter) givePromotionUp(ctx context.Context, service string, p *remed
 	})
 }
 
-// limited bounds one call of a promotion's action; a stop of the process does not
-// cut it short.
-func (e *Promoter) limited(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	return e.Safely("the action of a promotion", func() error { return do(ctx) })
-}
-
 // forward is how long a promotion's effect and verification may still take: what
 // is left is for taking it back, before a rollback waits no longer.
 func (e *Promoter) forward(p *remediation.Promotion) time.Duration {
 	return p.Until.Add(-promotionBack).Sub(e.Now())
 }
 
-func (e *Promoter) applyPromotion(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action) error {
-	err := e.limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
-	switch {
-	case err != nil && remediation.IsInDoubt(err):
-		return e.doubtPromotion(ctx, b, p, action, err)
-	case err != nil:
-		return e.undoPromotion(ctx, b, p, action, err)
-	}
-	if err := e.promotionApplied(ctx, b, p, action, map[string]any{}); err != nil {
-		return err
-	}
-	return e.verifyPromotion(ctx, b, p, action)
+// journal commits what becomes of a promotion; its rollout's stage stays until it is
+// verified.
+type journal struct {
+	e *Promoter
+	b *plan.Plan
+	p *remediation.Promotion // as it began, or was begun again
 }
 
-// promotionApplied records an effect that happened.
-func (e *Promoter) promotionApplied(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action, detail map[string]any) error {
-	look := func(ctx context.Context) (err error) {
-		after, err := action.Look(ctx, p.Op)
-		if err == nil {
-			detail["after"] = after.Snapshot
-		}
-		return err
+// Limit implements operation.Journal.
+func (j *journal) Limit(p operation.Phase) time.Duration {
+	if p == operation.Undo {
+		return promotionBack
 	}
-	if err := e.limited(ctx, ledger.LookTimeout, look); err != nil {
-		e.Log.Warn("a promotion's target cannot be looked at after its effect", "service", b.Service, "err", err)
-	}
-	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+	return j.e.forward(j.p)
+}
+
+func (j *journal) record(ctx context.Context, fn func(c *promoting) error) error {
+	return j.e.onPromotion(ctx, j.b, j.p.Op, fn)
+}
+
+// Applied implements operation.Journal.
+func (j *journal) Applied(ctx context.Context, detail map[string]any) error {
+	return j.record(ctx, func(c *promoting) error {
 		c.p.Applied = true
 		return c.outcome(c.now, remediation.StepDone, remediation.EffectDone, detail)
 	})
 }
 
-// renew gives a promotion its time once more where that went by while backout was
-// down and no rollback waits: what was not looked at has not failed.
-func (e *Promoter) renew(ctx context.Context, b *plan.Plan, p *remediation.Promotion) error {
-	if e.forward(p) > 0 {
+// Verifying implements operation.Journal: a promotion gets its time once more where
+// that went by while backout was down and no rollback waits. What was not looked at
+// has not failed.
+func (j *journal) Verifying(ctx context.Context) error {
+	if j.e.forward(j.p) > 0 {
 		return nil
 	}
-	until := p.Until
-	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
-		until = c.p.Until
+	return j.record(ctx, func(c *promoting) error {
+		j.p.Until = c.p.Until
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil || open != nil {
 			return err
 		}
-		until = c.now.Add(promotionForward + promotionBack)
-		c.p.Until = until
+		c.p.Until = c.now.Add(promotionForward + promotionBack)
+		j.p.Until = c.p.Until
 		return nil
 	})
-	p.Until = until
-	return err
 }
 
-// verifyPromotion waits until the target is seen to work with the new value; the
-// stage stays until then.
-func (e *Promoter) verifyPromotion(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action) error {
-	if err := e.renew(ctx, b, p); err != nil {
-		return err
-	}
-	err := e.limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Verify(ctx, p.Op) })
-	if err != nil {
-		return e.undoPromotion(ctx, b, p, action, fmt.Errorf("verify: %w", err))
-	}
-	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+// Verified implements operation.Journal.
+func (j *journal) Verified(ctx context.Context) error {
+	return j.record(ctx, func(c *promoting) error {
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
@@ -161,18 +143,18 @@ func (e *Promoter) verifyPromotion(ctx context.Context, b *plan.Plan, p *remedia
 	})
 }
 
-// undoPromotion puts the traffic back as it was, with an intent and an outcome of
-// its own. Where an incident has waited long enough and begun to act, its steps have
-// the target; until then, a target that was left half-way is mended first.
-func (e *Promoter) undoPromotion(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action, cause error) error {
-	left := false
-	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+// Undoing implements operation.Journal. Where an incident has waited long enough and
+// begun to act, its steps have the target; until then, a target that was left half-way
+// is mended first.
+func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
+	ours := true
+	err := j.record(ctx, func(c *promoting) error {
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
 		}
 		late := !c.now.Before(c.p.Until)
-		if left = open != nil && open.Intended && late; left {
+		if ours = open == nil || !open.Intended || !late; !ours {
 			return c.leaveTo(open, cause)
 		}
 		// It has its whole time: an incident waits for its end, and no longer.
@@ -185,11 +167,12 @@ func (e *Promoter) undoPromotion(ctx context.Context, b *plan.Plan, p *remediati
 		c.p.Undoing, c.p.Error = true, cause.Error()
 		return c.audit(audit.KindIntent, remediation.ActorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
 	})
-	if err != nil || left {
-		return err
-	}
-	undoErr := e.limited(ctx, promotionBack, func(ctx context.Context) error { return action.Undo(ctx, p.Op, p.Before) })
-	return e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
+	return ours, err
+}
+
+// Undone implements operation.Journal.
+func (j *journal) Undone(ctx context.Context, undoErr error) error {
+	return j.record(ctx, func(c *promoting) error {
 		detail := map[string]any{"undo": true, "error": c.p.Error}
 		s, why := remediation.StepUndone, c.p.Error+"; the traffic is as it was"
 		if undoErr != nil {
@@ -212,18 +195,12 @@ func (c *promoting) leaveTo(inc *remediation.Incident, cause error) error {
 	return c.fall(remediation.StepFailed, why)
 }
 
-// doubtPromotion looks at a target of which it is not known what became of it:
-// it is as wanted, untouched, or half-way. Once its time is over, that it cannot be
-// looked at is an error: a person is called after some of them.
-func (e *Promoter) doubtPromotion(ctx context.Context, b *plan.Plan, p *remediation.Promotion, action remediation.Action, cause error) error {
-	var look remediation.Look
-	lookErr := e.limited(ctx, ledger.LookTimeout, func(ctx context.Context) (err error) {
-		look, err = action.Look(ctx, p.Op)
-		return err
-	})
-	forward, back, unseen, until := false, false, false, p.Until
-	err := e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
-		forward, back, unseen, until = false, false, false, p.Until
+// Doubted implements operation.Journal. Once its time is over, that the target cannot
+// be looked at is an error: a person is called after some of them.
+func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Look, lookErr error) (operation.Way, error) {
+	way, unseen, until := operation.Leave, false, j.p.Until
+	err := j.record(ctx, func(c *promoting) error {
+		way, unseen, until = operation.Leave, false, j.p.Until
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
@@ -233,7 +210,7 @@ func (e *Promoter) doubtPromotion(ctx context.Context, b *plan.Plan, p *remediat
 			if late {
 				return c.leaveTo(open, fmt.Errorf("%w: %w", cause, lookErr))
 			}
-			c.p.Wake = c.now.Add(b.Poll())
+			c.p.Wake = c.now.Add(j.b.Poll())
 			unseen = open == nil && !c.now.Before(c.p.Until) // an open incident calls for itself
 			if c.p.Doubted {
 				return nil
@@ -253,36 +230,19 @@ func (e *Promoter) doubtPromotion(ctx context.Context, b *plan.Plan, p *remediat
 		case late:
 			return c.leaveTo(open, cause)
 		case look.Position == remediation.HalfWay && open != nil: // more traffic is not what helps now
-			back = true
+			way = operation.Back
 			return nil
 		}
-		forward = true
+		way = operation.Forward
 		if open == nil && c.p.Until.Before(c.now.Add(promotionForward+promotionBack)) {
 			c.p.Until = c.now.Add(promotionForward + promotionBack)
 			until = c.p.Until
 		}
 		return nil
 	})
-	switch {
-	case err != nil:
-		return err
-	case unseen:
-		return fmt.Errorf("%s of %s is in doubt, and its target cannot be looked at: %w", p.Step(), b.Service, lookErr)
-	case back:
-		return e.undoPromotion(ctx, b, p, action, cause)
-	case !forward:
-		return nil
+	if err == nil && unseen {
+		err = fmt.Errorf("%s of %s is in doubt, and its target cannot be looked at: %w", j.p.Step(), j.b.Service, lookErr)
 	}
-	p.Until = until
-	if look.Position == remediation.HalfWay {
-		err := e.limited(ctx, e.forward(p), func(ctx context.Context) error { return action.Apply(ctx, p.Op, p.Before) })
-		if err != nil {
-			return e.undoPromotion(ctx, b, p, action, err)
-		}
-	}
-	why := map[string]any{"why": "seen after being in doubt"}
-	if err := e.promotionApplied(ctx, b, p, action, why); err != nil {
-		return err
-	}
-	return e.verifyPromotion(ctx, b, p, action)
+	j.p.Until = until
+	return way, err
 }

@@ -1,0 +1,219 @@
+// Package operation is the one way in which a target is changed, for a step, for its
+// restore, and for a promotion:
+//
+//	intent ──> apply ──> outcome ──> verify
+//	             │                     │
+//	             │ it fails            │ it fails
+//	             └──> undo, with an intent and an outcome of its own
+//
+// An intent without a known outcome is in doubt: the target is looked at, and never
+// acted on blindly. Each arrow is committed by the Journal before what follows it
+// begins, so that a new process goes on from wherever the last one was cut off.
+package operation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/ledger"
+)
+
+// Operation is a change of a target whose intent is committed.
+type Operation struct {
+	// ID names it to the action for good, Name to people.
+	ID, Name string
+	Target   string
+	Bind     func() (remediation.Action, error)
+	// Before is the target as the intent found it: what undo goes back to.
+	Before json.RawMessage
+	// Restore: it was done and verified, and is now put back because somebody asked.
+	Restore bool
+}
+
+// Phase is a part of an operation that has a time limit.
+type Phase int
+
+// The phases.
+const (
+	Apply Phase = iota + 1
+	Verify
+	Undo
+)
+
+// Way is how an operation that was in doubt goes on.
+type Way int
+
+// The ways: to leave it as it is, to go forward, or to undo it.
+const (
+	Leave Way = iota
+	Forward
+	Back
+)
+
+// Undoer commits what becomes of an undo.
+type Undoer interface {
+	// Limit is how long a phase may take from now.
+	Limit(p Phase) time.Duration
+	// Undoing writes the intent of the undo unless it stands there already, and
+	// reports whether the target is still this operation's to change.
+	Undoing(ctx context.Context, cause error) (bool, error)
+	// Undone writes how it came out.
+	Undone(ctx context.Context, undoErr error) error
+}
+
+// Journal commits what becomes of an operation.
+type Journal interface {
+	Undoer
+	// Applied writes that the effect has happened; detail has the target as it is
+	// now, and why this is known only now.
+	Applied(ctx context.Context, detail map[string]any) error
+	// Verifying is called before the target is verified, and Verified after it.
+	Verifying(ctx context.Context) error
+	Verified(ctx context.Context) error
+	// Doubted writes what a look at the target showed after cause, and decides.
+	Doubted(ctx context.Context, cause error, look remediation.Look, lookErr error) (Way, error)
+}
+
+// errCutOff is why an intent that this process did not write itself is in doubt.
+var errCutOff = errors.New("backout was stopped between intent and outcome")
+
+// Run applies an operation whose intent this process has just written.
+func Run(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
+	r := &run{g, op, j, j}
+	err := r.apply(ctx)
+	switch {
+	case err != nil && remediation.IsInDoubt(err):
+		return r.doubt(ctx, err)
+	case err != nil:
+		return r.undo(ctx, err)
+	}
+	return r.applied(ctx, map[string]any{})
+}
+
+// Resume goes on with one that was cut off before its outcome.
+func Resume(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
+	return (&run{g, op, j, j}).doubt(ctx, errCutOff)
+}
+
+// ResumeVerify goes on with one that was cut off after its outcome.
+func ResumeVerify(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
+	return (&run{g, op, j, j}).verify(ctx)
+}
+
+// Revert undoes an operation, or goes on with an undo that was cut off.
+func Revert(ctx context.Context, g *gate.Gates, op Operation, u Undoer, cause error) error {
+	return (&run{g: g, op: op, u: u}).undo(ctx, cause)
+}
+
+// Look looks at the target of an operation. It has no effect.
+func Look(ctx context.Context, g *gate.Gates, op Operation) (look remediation.Look, err error) {
+	g.MeetTarget(op.Target)
+	err = call(ctx, g, "the look at the target of "+op.Name, ledger.LookTimeout, op, func(ctx context.Context, a remediation.Action) (err error) {
+		look, err = a.Look(ctx, op.ID)
+		return err
+	})
+	if err != nil {
+		return remediation.Look{}, err
+	}
+	switch look.Position {
+	case remediation.Wanted, remediation.Untouched, remediation.HalfWay:
+		return look, nil
+	}
+	return remediation.Look{}, fmt.Errorf("%s: position %q is none", op.Name, look.Position)
+}
+
+// call calls one method of the action within limit, which a stop of the process does
+// not cut short.
+func call(ctx context.Context, g *gate.Gates, what string, limit time.Duration, op Operation, do func(context.Context, remediation.Action) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	return g.Safely(what, func() error {
+		a, err := op.Bind()
+		if err != nil {
+			return err
+		}
+		return do(ctx, a)
+	})
+}
+
+type run struct {
+	g  *gate.Gates
+	op Operation
+	j  Journal
+	u  Undoer
+}
+
+func (r *run) act(ctx context.Context, p Phase, do func(context.Context, remediation.Action) error) error {
+	return call(ctx, r.g, "the action of "+r.op.Name, r.u.Limit(p), r.op, do)
+}
+
+func (r *run) apply(ctx context.Context) error {
+	return r.act(ctx, Apply, func(ctx context.Context, a remediation.Action) error { return a.Apply(ctx, r.op.ID, r.op.Before) })
+}
+
+func (r *run) applied(ctx context.Context, detail map[string]any) error {
+	after, err := Look(ctx, r.g, r.op)
+	if err == nil {
+		detail["after"] = after.Snapshot
+	} else {
+		r.g.Log.Warn("a target cannot be looked at after its change", "target", r.op.Target, "err", err)
+	}
+	if err := r.j.Applied(ctx, detail); err != nil {
+		return err
+	}
+	return r.verify(ctx)
+}
+
+// verify waits until the target is seen to work. What does not work is undone.
+func (r *run) verify(ctx context.Context) error {
+	if err := r.j.Verifying(ctx); err != nil {
+		return err
+	}
+	err := r.act(ctx, Verify, func(ctx context.Context, a remediation.Action) error { return a.Verify(ctx, r.op.ID) })
+	if err != nil {
+		return r.undo(ctx, fmt.Errorf("verify: %w", err))
+	}
+	return r.j.Verified(ctx)
+}
+
+func (r *run) undo(ctx context.Context, cause error) error {
+	ours, err := r.u.Undoing(ctx, cause)
+	if err != nil || !ours {
+		return err
+	}
+	undoErr := r.act(ctx, Undo, func(ctx context.Context, a remediation.Action) error {
+		if restorer, ok := a.(remediation.Restorer); ok && r.op.Restore {
+			return restorer.Restore(ctx, r.op.ID, r.op.Before)
+		}
+		return a.Undo(ctx, r.op.ID, r.op.Before)
+	})
+	if r.op.Restore && undoErr == nil {
+		var look remediation.Look
+		if look, undoErr = Look(ctx, r.g, r.op); undoErr == nil && look.Position == remediation.HalfWay {
+			undoErr = remediation.InDoubt(fmt.Errorf("%s: its target is half-way still", r.op.Name))
+		}
+	}
+	return r.u.Undone(ctx, undoErr)
+}
+
+func (r *run) doubt(ctx context.Context, cause error) error {
+	look, lookErr := Look(ctx, r.g, r.op)
+	way, err := r.j.Doubted(ctx, cause, look, lookErr)
+	switch {
+	case err != nil || way == Leave:
+		return err
+	case way == Back:
+		return r.undo(ctx, cause)
+	case look.Position == remediation.HalfWay:
+		if err := r.apply(ctx); err != nil {
+			return r.undo(ctx, err)
+		}
+		return r.applied(ctx, map[string]any{"why": "found half-way and rolled forward"})
+	}
+	return r.applied(ctx, map[string]any{"why": "seen after being in doubt"})
+}
