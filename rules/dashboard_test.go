@@ -279,7 +279,7 @@ func exported(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{"backout_build_info": true} // prometheus/common makes that one
 	literal := regexp.MustCompile(`(?:Name:|NewDesc\()\s*"((?:backout|rollout)_[a-z_]+)"`)
-	for _, dir := range []string{"../remediation", "../receiver"} {
+	for _, dir := range []string{"../remediation/ledger", "../remediation/engine", "../receiver"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

@@ -32,38 +32,85 @@ type Input struct {
 	SilenceUnasked string
 }
 
-// Gates asks every gate, in the order in which holds are reported, and
-// returns all answers and the first that is closed (nil: the step may run).
-func (c *Change) Gates(q Input) (all []Result, closed *Result, err error) {
-	limits, err := c.Limits(q.Step)
+// Gates asks every gate that holds automation, in the order in which holds are
+// reported, and returns all answers and the first that is closed (nil: the step may run).
+func (c *Change) Gates(in Input) (all []Result, closed *Result, err error) {
+	if all, err = c.always(in.Step); err != nil {
+		return nil, nil, err
+	}
+	rollout, err := c.Rollout(in.Step)
 	if err != nil {
 		return nil, nil, err
+	}
+	confirmation, err := c.Confirmation(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	all = slices.Insert(all, 3, Silence(in)) // behind the claim: a human has it
+	all = append(all, rollout, c.Approval(in.Step), confirmation)
+	return all, firstClosed(all), nil
+}
+
+// OrderGates asks the gates that hold a commander's order too: neither confirmation
+// nor a silence, not the commander's own claim, and not the cooldown, which keeps
+// automation from repeating itself.
+func (c *Change) OrderGates(s *remediation.Step, by string) (all []Result, closed *Result, err error) {
+	if all, err = c.ordered(s, by); err != nil {
+		return nil, nil, err
+	}
+	rollout, err := c.Rollout(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	all = append(all, rollout, c.Approval(s))
+	return all, firstClosed(all), nil
+}
+
+// RestoreGates are OrderGates for what is put back: a commander and a reason stand in
+// place of the rollout and the approval as well.
+func (c *Change) RestoreGates(s *remediation.Step, by string) (closed *Result, err error) {
+	all, err := c.ordered(s, by)
+	return firstClosed(all), err
+}
+
+func (c *Change) ordered(s *remediation.Step, by string) ([]Result, error) {
+	all, err := c.always(s)
+	for i := range all {
+		switch {
+		case all[i].Gate == "claim" && c.Inc.ClaimedBy == by:
+			all[i] = Result{Gate: "claim"}
+		case all[i].Gate == "cooldown":
+			all[i] = Result{Gate: "cooldown", Why: "not asked of a commander's order"}
+		}
+	}
+	return all, err
+}
+
+// always asks the gates that hold whoever acts: mode, freeze, claim, limits, and the
+// lock of the target.
+func (c *Change) always(s *remediation.Step) ([]Result, error) {
+	limits, err := c.Limits(s)
+	if err != nil {
+		return nil, err
 	}
 	freeze, err := c.Frozen()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	rollout, err := c.Rollout(q.Step)
+	target, err := c.TargetFree(s)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	confirm, err := c.Confirmation(q)
-	if err != nil {
-		return nil, nil, err
-	}
-	target, err := c.TargetFree(q.Step)
-	if err != nil {
-		return nil, nil, err
-	}
-	all = append(all, c.Mode(q.Step), freeze, c.Claim(), Silence(q))
-	all = append(all, limits...)
-	all = append(all, target, rollout, c.Approval(q.Step), confirm)
+	return append(append([]Result{c.Mode(s), freeze, c.Claim()}, limits...), target), nil
+}
+
+func firstClosed(all []Result) *Result {
 	for i := range all {
 		if all[i].Reason != "" {
-			return all, &all[i], nil
+			return &all[i]
 		}
 	}
-	return all, nil, nil
+	return nil
 }
 
 // Rows writes answers the way the audit log holds them.

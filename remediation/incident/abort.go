@@ -131,7 +131,7 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 	err = e.change(ctx, b, inc, func(c *change) error {
 		ran = false
 		s := c.Inc.Step(s.ID())
-		all, closed, err := c.abortGates(s)
+		all, closed, err := c.OrderGates(s, c.Inc.Abort.By)
 		if err != nil {
 			return err
 		}
@@ -229,7 +229,7 @@ func (e *Responder) lookIfOpen(ctx context.Context, b *plan.Plan, inc *remediati
 	open := false
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		c := e.on(tx, b, inc, e.Now())
-		_, closed, err := c.abortGates(s)
+		_, closed, err := c.OrderGates(s, c.Inc.Abort.By)
 		open = closed == nil
 		return err
 	})
@@ -238,44 +238,6 @@ func (e *Responder) lookIfOpen(ctx context.Context, b *plan.Plan, inc *remediati
 	}
 	look, lookErr = e.look(ctx, b, inc, s)
 	return look, lookErr, nil
-}
-
-// abortGates asks the gates that hold a commander's order: neither confirmation nor
-// a silence, and not the cooldown, which keeps automation from repeating itself.
-func (c *change) abortGates(s *remediation.Step) (all []gate.Result, closed *gate.Result, err error) {
-	limits, err := c.Limits(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	freeze, err := c.Frozen()
-	if err != nil {
-		return nil, nil, err
-	}
-	rollout, err := c.Rollout(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	target, err := c.TargetFree(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	claim := c.Claim()
-	if c.Inc.ClaimedBy == c.Inc.Abort.By {
-		claim = gate.Result{Gate: "claim"}
-	}
-	all = append([]gate.Result{c.Mode(s), freeze, claim}, limits...)
-	all = append(all, target, rollout, c.Approval(s))
-	for i := range all {
-		if all[i].Reason == remediation.HoldCooldown && all[i].Gate != gate.TargetGate {
-			all[i] = gate.Result{Gate: "cooldown", Why: "not asked of a commander's order"}
-		}
-	}
-	for i := range all {
-		if all[i].Reason != "" {
-			return all, &all[i], nil
-		}
-	}
-	return all, nil, nil
 }
 
 // endAbort ends the rollout: every step was verified or is skipped. Triggers that

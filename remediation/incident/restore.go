@@ -107,7 +107,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	if err := c.nothingSince(); err != nil {
 		return err
 	}
-	closed, err := c.restoreGates(s, r.Actor)
+	closed, err := c.RestoreGates(s, r.Actor)
 	if err != nil {
 		return err
 	}
@@ -162,34 +162,6 @@ func (c *change) nothingSince() error {
 		return remediation.Refuse(remediation.Conflict, "another rollout has begun since: %s is at stage %s", r.Release, r.Stage)
 	}
 	return nil
-}
-
-// restoreGates asks the gates that hold a commander too. A commander and a reason
-// stand in place of confirmation, silence, rollout and approval; and what somebody
-// takes back need not wait for the cooldown, which keeps automation from repeating itself.
-func (c *change) restoreGates(s *remediation.Step, actor string) (*gate.Result, error) {
-	limits, err := c.Limits(s)
-	if err != nil {
-		return nil, err
-	}
-	freeze, err := c.Frozen()
-	if err != nil {
-		return nil, err
-	}
-	target, err := c.TargetFree(s)
-	if err != nil {
-		return nil, err
-	}
-	claim := c.Claim()
-	if c.Inc.ClaimedBy == actor {
-		claim = gate.Result{Gate: "claim"}
-	}
-	for _, g := range append([]gate.Result{c.Mode(s), freeze, claim, target}, limits...) {
-		if g.Reason != "" && (g.Reason != remediation.HoldCooldown || g.Gate == gate.TargetGate) {
-			return &g, nil
-		}
-	}
-	return nil, nil
 }
 
 // snapshotOf says where the snapshot is that a lossy step took.
@@ -249,7 +221,7 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 	err = j.e.change(ctx, j.b, j.inc, func(c *change) error {
 		begun = false
 		s := c.Inc.Step(j.s.ID())
-		closed, err := c.restoreGates(s, c.Inc.Restore.By)
+		closed, err := c.RestoreGates(s, c.Inc.Restore.By)
 		switch {
 		case err != nil:
 			return err
