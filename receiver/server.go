@@ -38,7 +38,7 @@ import (
 
 // Options is what New needs; every field is required.
 type Options struct {
-	Service view.Service
+	Service Service
 	Config  *Config
 	// Registry takes the receiver's metrics, and is what /metrics shows.
 	Registry *prometheus.Registry
@@ -53,7 +53,7 @@ type Options struct {
 
 // Server answers backout's addresses. It is an http.Handler.
 type Server struct {
-	service view.Service
+	service Service
 	logger  *slog.Logger
 	reload  func(ctx context.Context, actor string) error
 	now     func() time.Time

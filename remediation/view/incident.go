@@ -1,11 +1,9 @@
 package view
 
 import (
-	"context"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/audit"
 )
 
 // IncidentView is an incident as the API, the commands and the pages show it.
@@ -138,64 +136,3 @@ const (
 	Release Verb = "release"
 	Close   Verb = "close"
 )
-
-// Service is all that the receiver needs of the engine; *Engine implements it.
-type Service interface {
-	// Accept commits a notification. Any error means that it is not committed.
-	Accept(ctx context.Context, n remediation.Notification) (remediation.Accepted, error)
-	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]IncidentView, error)
-	Incident(ctx context.Context, id string) (IncidentView, error)
-	// Brief is what customer support is told of an open incident.
-	Brief(ctx context.Context, id string) (remediation.Brief, error)
-	// Plot shows one of an incident's triggers around it; trigger "" is the
-	// first that has an expression.
-	Plot(ctx context.Context, id, trigger string) (Plot, error)
-	ChangeIncident(ctx context.Context, id string, verb Verb, step, actor, reason string) (IncidentView, error)
-	// Restore begins to put back what an incident's steps changed, the last one
-	// first; the incident is closed once that is done.
-	Restore(ctx context.Context, id string, r RestoreRequest) (IncidentView, error)
-	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
-	// Search pages back through the audit log; it never takes long.
-	Search(ctx context.Context, q audit.Query) (audit.Page, error)
-	Head(ctx context.Context) (seq int64, hash string, err error)
-	Freezes(ctx context.Context) ([]remediation.Freeze, error)
-	// PutFreeze needs Scope, Reason and By.
-	PutFreeze(ctx context.Context, f remediation.Freeze) (remediation.Freeze, error)
-	// Thaw ends a service's freezes ("" ends those of every service).
-	Thaw(ctx context.Context, service, actor, reason string) ([]remediation.Freeze, error)
-	// RaiseSignal says that a fact which no metric knows is so; service may be ""
-	// where there is one playbook.
-	RaiseSignal(ctx context.Context, service, name, actor, reason string) (remediation.Signal, error)
-	// ClearSignal says that it is so no longer, and returns who said that and when.
-	ClearSignal(ctx context.Context, service, name, actor, reason string) (remediation.Signal, error)
-	Rollouts(ctx context.Context) ([]RolloutView, error)
-	// DeclareRollout records a rollout that humans started. service may be ""
-	// where there is one playbook.
-	DeclareRollout(ctx context.Context, service, release, stage, actor, reason string) (RolloutView, error)
-	// Preflight is how a service's preflight stands; service may be "" where there
-	// is one playbook, here and below.
-	Preflight(ctx context.Context, service string) (remediation.PreflightView, error)
-	// StartPreflight begins one; Preflight tells how it goes.
-	StartPreflight(ctx context.Context, service, actor, reason string) (remediation.PreflightView, error)
-	SignPreflight(ctx context.Context, r remediation.SignRequest) (remediation.PreflightView, error)
-	// Rehearsal is how a service's rehearsals stand.
-	Rehearsal(ctx context.Context, service string) (remediation.RehearsalView, error)
-	// StartRehearsal begins one of a plan, or, where plan is "", of each plan that a
-	// trigger uses; Rehearsal tells how it goes.
-	StartRehearsal(ctx context.Context, service, plan, actor, reason string) (remediation.RehearsalView, error)
-	// StartRollout sets the first stage's traffic; ChangeRollout is everything after
-	// it. Both answer once that is committed: WaitForPromotion returns when no traffic
-	// is being set any more, or ctx ends.
-	StartRollout(ctx context.Context, r remediation.RolloutStart) (RolloutView, error)
-	ChangeRollout(ctx context.Context, c remediation.RolloutChange) (RolloutView, error)
-	WaitForPromotion(ctx context.Context, service string) (RolloutView, error)
-	// RolloutReport is all that is known of a service's present or last rollout; it
-	// asks the success criteria and the smoke tests now.
-	RolloutReport(ctx context.Context, service string) (RolloutReport, error)
-	// Overview is all that matters now.
-	Overview(ctx context.Context) (Overview, error)
-	// PublicPage is what the public is told, and was told for as long as past.
-	PublicPage(ctx context.Context, past time.Duration) (PublicPage, error)
-	// Ready is nil once the engine runs and the store answers.
-	Ready(ctx context.Context) error
-}
