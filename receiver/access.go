@@ -20,7 +20,7 @@ const (
 )
 
 // may tells whether a role allows what is needed. An unknown role may nothing.
-func (r Role) may(n need) bool {
+func may(r Role, n need) bool {
 	switch r {
 	case Alertmanager:
 		return n == postNotification
@@ -70,7 +70,7 @@ func (a *access) caller(c echo.Context, n need) (string, error) {
 		h.Add("WWW-Authenticate", `Bearer realm="backout"`)
 		return "", refuse(http.StatusUnauthorized, "a known token is needed, as Authorization: Bearer TOKEN, or Basic with the token's name as user")
 	}
-	if !token.Role.may(n) {
+	if !may(token.Role, n) {
 		return "", refuse(http.StatusForbidden, "token %q has the role %s, which does not allow this", token.Name, token.Role)
 	}
 	return token.Name, nil

@@ -177,7 +177,7 @@ func (s *Server) visitor(r *http.Request) visitor {
 		return visitor{}
 	}
 	t, _ := a.match(r)
-	return visitor{Name: t.Name, MayChange: t.Role.may(changeState)}
+	return visitor{Name: t.Name, MayChange: may(t.Role, changeState)}
 }
 
 // static answers a file whose name carries its hash: it never changes.
