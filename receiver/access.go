@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/receiver/config"
 )
 
 // need is what a request wants to do.
@@ -20,13 +22,13 @@ const (
 )
 
 // may tells whether a role allows what is needed. An unknown role may nothing.
-func may(r Role, n need) bool {
+func may(r config.Role, n need) bool {
 	switch r {
-	case Alertmanager:
+	case config.Alertmanager:
 		return n == postNotification
-	case Viewer:
+	case config.Viewer:
 		return n == readState
-	case Commander:
+	case config.Commander:
 		return true
 	}
 	return false
@@ -35,13 +37,13 @@ func may(r Role, n need) bool {
 // access is who may do what, and from where; it is replaced as a whole by a
 // reload.
 type access struct {
-	tokens   []Token
+	tokens   []config.Token
 	external *site
-	slack    *Slack
+	slack    *config.Slack
 	wrong    *wrongTokens
 }
 
-func newAccess(cfg *Config, wrong *wrongTokens) *access {
+func newAccess(cfg *config.Config, wrong *wrongTokens) *access {
 	a := &access{tokens: cfg.Tokens, slack: cfg.Slack, wrong: wrong}
 	if cfg.ExternalURL != nil {
 		s := siteOf(cfg.ExternalURL)
@@ -78,7 +80,7 @@ func (a *access) caller(c echo.Context, n need) (string, error) {
 
 // match looks the request's credentials up. It compares with every token, each
 // in constant time, so that its duration tells nothing.
-func (a *access) match(r *http.Request) (Token, bool) {
+func (a *access) match(r *http.Request) (config.Token, bool) {
 	var secret, user [sha256.Size]byte
 	anyUser := 0
 	if name, password, ok := r.BasicAuth(); ok {
@@ -86,16 +88,16 @@ func (a *access) match(r *http.Request) (Token, bool) {
 	} else if scheme, value, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		secret, anyUser = sha256.Sum256([]byte(strings.TrimSpace(value))), 1
 	} else {
-		return Token{}, false
+		return config.Token{}, false
 	}
 	found := -1
 	for i := range a.tokens {
 		t := &a.tokens[i]
-		same := subtle.ConstantTimeCompare(secret[:], t.secret[:]) & (anyUser | subtle.ConstantTimeCompare(user[:], t.user[:]))
+		same := subtle.ConstantTimeCompare(secret[:], t.Secret[:]) & (anyUser | subtle.ConstantTimeCompare(user[:], t.User[:]))
 		found = subtle.ConstantTimeSelect(same, i, found)
 	}
 	if found < 0 {
-		return Token{}, false
+		return config.Token{}, false
 	}
 	return a.tokens[found], true
 }

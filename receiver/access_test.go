@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/locotoki/backout/receiver/config"
 )
 
 // address is one of the server's, with a body that it takes.
@@ -43,16 +45,16 @@ func addresses() []address {
 }
 
 func TestEachRoleMayDoWhatItIsFor(t *testing.T) {
-	roles := map[Role]map[need]int{
-		Alertmanager: {postNotification: 200, readState: 403, changeState: 403},
-		Viewer:       {postNotification: 403, readState: 200, changeState: 403},
-		Commander:    {postNotification: 200, readState: 200, changeState: 200},
-		"unheard-of": {postNotification: 403, readState: 403, changeState: 403},
+	roles := map[config.Role]map[need]int{
+		config.Alertmanager: {postNotification: 200, readState: 403, changeState: 403},
+		config.Viewer:       {postNotification: 403, readState: 200, changeState: 403},
+		config.Commander:    {postNotification: 200, readState: 200, changeState: 200},
+		"unheard-of":        {postNotification: 403, readState: 403, changeState: 403},
 	}
 	for role, want := range roles {
 		for _, a := range addresses() {
 			t.Run(fmt.Sprintf("%s %s %s", role, a.method, a.path), func(t *testing.T) {
-				b := newBench(t, token(t, "someone", role), token(t, "another", Viewer))
+				b := newBench(t, token(t, "someone", role), token(t, "another", config.Viewer))
 				for scheme, credentials := range map[string]string{
 					"Bearer":     "Bearer someone-secret",
 					"bearer":     "bearer someone-secret",
@@ -95,7 +97,7 @@ func TestEachRoleMayDoWhatItIsFor(t *testing.T) {
 }
 
 func TestARefusedCallerChangesNothing(t *testing.T) {
-	b := newBench(t, token(t, "am", Alertmanager), token(t, "eye", Viewer))
+	b := newBench(t, token(t, "am", config.Alertmanager), token(t, "eye", config.Viewer))
 	for _, a := range addresses() {
 		if a.need == changeState {
 			b.do(as(request(a.method, a.path, a.body), "eye"))
@@ -129,7 +131,7 @@ func TestWithoutTokensNotifyingAndReadingWorkAndNothingElse(t *testing.T) {
 }
 
 func TestTheOpenAddressesNeedNoToken(t *testing.T) {
-	b := newBench(t, token(t, "oncall", Commander))
+	b := newBench(t, token(t, "oncall", config.Commander))
 	for _, path := range []string{"/metrics", "/-/healthy", "/-/ready"} {
 		for _, method := range []string{"GET", "HEAD"} {
 			r := request(method, path, "")
@@ -188,8 +190,8 @@ func TestChangesAreMadeFromThisSiteOnly(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("external %q host %q origin %q", tc.external, tc.host, tc.origin), func(t *testing.T) {
 			b := newBench(t)
-			cfg := DefaultConfig()
-			cfg.Tokens = []Token{token(t, "oncall", Commander)}
+			cfg := config.Default()
+			cfg.Tokens = []config.Token{token(t, "oncall", config.Commander)}
 			if tc.external != "" {
 				u, err := url.Parse(tc.external)
 				if err != nil {
@@ -224,7 +226,7 @@ func TestChangesAreMadeFromThisSiteOnly(t *testing.T) {
 }
 
 func TestTheSecondOfTwoOriginsCounts(t *testing.T) {
-	b := newBench(t, token(t, "oncall", Commander))
+	b := newBench(t, token(t, "oncall", config.Commander))
 	r := as(request("POST", "/api/v1/incidents/inc-1/claim", `{"reason":"r"}`), "oncall")
 	r.Header["Origin"] = []string{"http://127.0.0.1:9099", "http://evil.example.com"}
 	wantError(t, b.do(r), http.StatusForbidden, "not this server's own")
@@ -253,7 +255,7 @@ func TestAPageOfAnotherSiteCanNeitherPostAlertsNorReadThroughAName(t *testing.T)
 }
 
 func TestReadingWithATokenWorksUnderEachName(t *testing.T) {
-	b := newBench(t, token(t, "eye", Viewer))
+	b := newBench(t, token(t, "eye", config.Viewer))
 	r := as(request("GET", "/api/v1/incidents", ""), "eye")
 	r.Host = "10.0.0.5:9099"
 	if w := b.do(r); w.Code != http.StatusOK {
@@ -276,7 +278,7 @@ func TestEveryChangeIsApplicationJSON(t *testing.T) {
 			"application/json":                  200,
 			"Application/JSON; charset=utf-8":   200,
 		} {
-			b := newBench(t, token(t, "oncall", Commander))
+			b := newBench(t, token(t, "oncall", config.Commander))
 			r := as(request(a.method, a.path, a.body), "oncall")
 			r.Header.Del("Content-Type")
 			if contentType != "" {
@@ -294,9 +296,9 @@ func TestEveryChangeIsApplicationJSON(t *testing.T) {
 }
 
 func TestAReloadedTokenCountsAtOnce(t *testing.T) {
-	b := newBench(t, token(t, "old", Viewer))
-	cfg := DefaultConfig()
-	cfg.Tokens = []Token{token(t, "new", Viewer)}
+	b := newBench(t, token(t, "old", config.Viewer))
+	cfg := config.Default()
+	cfg.Tokens = []config.Token{token(t, "new", config.Viewer)}
 	if err := b.Reconfigure(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +309,7 @@ func TestAReloadedTokenCountsAtOnce(t *testing.T) {
 }
 
 func TestAPrintedTokenTellsNoSecret(t *testing.T) {
-	text := fmt.Sprintf("%v %+v %#v", token(t, "oncall", Commander), token(t, "oncall", Commander), token(t, "oncall", Commander))
+	text := fmt.Sprintf("%v %+v %#v", token(t, "oncall", config.Commander), token(t, "oncall", config.Commander), token(t, "oncall", config.Commander))
 	if strings.Contains(text, "oncall-secret") {
 		t.Error(text)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -113,7 +114,7 @@ func TestAChangeReachesTheEngineWithItsActorAndReason(t *testing.T) {
 		{"POST", "/api/v1/rollout/finish", `{"reason":"r","force":true}`, "rollout finish  oncall r true"},
 		{"POST", "/api/v1/rollout/abort", `{"service":"s","reason":"r"}`, "rollout abort s oncall r false"},
 	} {
-		b := newBench(t, token(t, "oncall", Commander))
+		b := newBench(t, token(t, "oncall", config.Commander))
 		w := b.do(as(request(tc.method, tc.path, tc.body), "oncall"))
 		if w.Code != 200 || strings.Join(b.service.changes, ", ") != tc.want {
 			t.Errorf("%s %s: %d %s; changes %q; want %q", tc.method, tc.path, w.Code, w.Body, b.service.changes, tc.want)
@@ -155,7 +156,7 @@ func TestAChangeThatIsNotUnderstoodChangesNothing(t *testing.T) {
 		{"POST", start, `{"stage":"alpha","declare":true}`, 400, "reason is required"},
 		{"POST", start, `{"stage":"alpha","declare":true,"reason":"r","force":true}`, 400, `unknown field "force"`},
 	} {
-		b := newBench(t, token(t, "oncall", Commander))
+		b := newBench(t, token(t, "oncall", config.Commander))
 		wantError(t, b.do(as(request(tc.method, tc.path, tc.body), "oncall")), tc.status, tc.words)
 		if len(b.service.changes) != 0 {
 			t.Errorf("%s %s %.40s changed %v", tc.method, tc.path, tc.body, b.service.changes)
@@ -164,7 +165,7 @@ func TestAChangeThatIsNotUnderstoodChangesNothing(t *testing.T) {
 }
 
 func TestAFreezeIsAnsweredAsItIs(t *testing.T) {
-	b := newBench(t, token(t, "oncall", Commander))
+	b := newBench(t, token(t, "oncall", config.Commander))
 	wantOK(t, b.do(as(request("GET", "/api/v1/freeze", ""), "oncall")), `{"freezes":[]}`)
 	b.do(as(request("PUT", "/api/v1/freeze", `{"until":"2030-01-02T03:04:05+02:00","since":"2020-01-01T00:00:00Z","reason":"r"}`), "oncall"))
 	if f := b.service.freeze; f.Until == nil || !f.Until.Equal(time.Date(2030, 1, 2, 1, 4, 5, 0, time.UTC)) || !f.Since.IsZero() {
@@ -232,7 +233,7 @@ func TestARefusalOfTheEngineHasItsStatus(t *testing.T) {
 		{errors.New("disk full at /secret"), 500, "internal error"},
 		{&remediation.RefusedError{Refusal: 77, Message: "?"}, 500, ""},
 	} {
-		b := newBench(t, token(t, "oncall", Commander))
+		b := newBench(t, token(t, "oncall", config.Commander))
 		b.service.err = tc.err
 		for _, a := range addresses() {
 			if a.need == postNotification || strings.HasPrefix(a.path, "/-/") {
@@ -248,7 +249,7 @@ func TestARefusalOfTheEngineHasItsStatus(t *testing.T) {
 }
 
 func TestWhatIsNotThereIsAJSONError(t *testing.T) {
-	b := newBench(t, token(t, "oncall", Commander))
+	b := newBench(t, token(t, "oncall", config.Commander))
 	for _, tc := range []struct {
 		method, path string
 		status       int
@@ -282,7 +283,7 @@ func TestReadyTellsNobodyWhyNotButTheLog(t *testing.T) {
 }
 
 func TestAReloadThatFailsSaysWhy(t *testing.T) {
-	b := newBench(t, token(t, "oncall", Commander))
+	b := newBench(t, token(t, "oncall", config.Commander))
 	wantOK(t, b.do(as(request("POST", "/-/reload", ""), "oncall")), `{"reloaded":true}`)
 	b.reloadErr = errors.New(`playbook.yaml:3: unknown key "trigers"; try: triggers`)
 	wantError(t, b.do(as(request("POST", "/-/reload", ""), "oncall")), http.StatusInternalServerError, "playbook.yaml:3:")

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/labstack/echo/v4"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )

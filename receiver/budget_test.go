@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/locotoki/backout/receiver/config"
 )
 
 func TestTheLongestWaitingConnectionMakesRoom(t *testing.T) {
@@ -103,7 +105,7 @@ func TestIdleClientsTakeNeitherTheWebhookNorThePageDown(t *testing.T) {
 }
 
 func TestWrongTokensAreCountedLoggedAndSlowedAndTheRightOneIsNot(t *testing.T) {
-	b := newBench(t, token(t, "ann", Viewer))
+	b := newBench(t, token(t, "ann", config.Viewer))
 	wrong := b.access.Load().wrong
 	release := make(chan time.Time)
 	wrong.after = func(time.Duration) <-chan time.Time { return release }
@@ -176,7 +178,7 @@ func TestWrongTokensWaitLongerAndLonger(t *testing.T) {
 
 func TestHEADAnswersAsGETDoesWithoutTheBody(t *testing.T) {
 	s := newShop(t)
-	b := newBench(t, token(t, "ann", Viewer))
+	b := newBench(t, token(t, "ann", config.Viewer))
 	address, _ := b.serve(t, "")
 	for _, path := range []string{"/", "/audit", "/api/v1/incidents", "/metrics", "/-/healthy", "/none"} {
 		ask := func(method string) (int, string, string) {

@@ -10,9 +10,10 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/common/model"
 )
 
 // backTo are the pages that a change leads back to.

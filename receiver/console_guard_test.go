@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -34,7 +35,7 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 	evil := `<script>alert(1)</script><img src=x onerror=alert(1)>"'` + "\u202e\u200f\x1b[31m\x00" + strings.Repeat("x", 10_000)
 	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	v := 5.0
-	b := newBench(t, token(t, "eve", Commander))
+	b := newBench(t, token(t, "eve", config.Commander))
 	inc := view.IncidentView{
 		ID: "inc-1", Service: evil, Rollout: evil, State: remediation.Waiting, Reason: remediation.HoldApproval, Why: evil, Opened: now, Until: &now,
 		Triggers:  []view.TriggerView{{Trigger: evil, Fingerprint: evil, Active: true, Value: &v}},

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -171,7 +172,7 @@ func nowLooks(t testing.TB) (all []look) {
 	must[[]remediation.Freeze](t)(s.engine.Thaw(t.Context(), "", "eve", "over"))
 	s.asks(id)
 	all = append(all, taken("now-asking", s.browse("/", "eve")), taken("now-asking-viewer", s.browse("/", "ann")))
-	b := newBench(t, token(t, "eve", Commander))
+	b := newBench(t, token(t, "eve", config.Commander))
 	b.service.overview = crowd(12)
 	r := as(request("GET", "/", ""), "eve")
 	r.Header.Set("Accept", "text/html")
@@ -218,7 +219,7 @@ func crowd(n int) view.Overview {
 }
 
 func auditLooks(t testing.TB) []look {
-	empty := newBench(t, token(t, "eve", Commander))
+	empty := newBench(t, token(t, "eve", config.Commander))
 	r := as(request("GET", "/audit", ""), "eve")
 	r.Header.Set("Accept", "text/html")
 	none := taken("audit-empty", empty.do(r))
@@ -349,7 +350,7 @@ var momentField = regexp.MustCompile(`data-now="[0-9]+"|<time[^>]*>[^<]*</time>`
 
 // Each state's headline on the page of many incidents, and the time that it takes.
 func TestAHundredOpenIncidentsShowAtOnceTheGravestFirst(t *testing.T) {
-	b := newBench(t, token(t, "eve", Commander))
+	b := newBench(t, token(t, "eve", config.Commander))
 	b.service.overview = crowd(100)
 	r := as(request("GET", "/", ""), "eve")
 	r.Header.Set("Accept", "text/html")
@@ -368,7 +369,7 @@ func TestAHundredOpenIncidentsShowAtOnceTheGravestFirst(t *testing.T) {
 
 // BenchmarkNowPage is what the page "now" costs with a hundred open incidents.
 func BenchmarkNowPage(b *testing.B) {
-	s := newBench(b, token(b, "eve", Commander))
+	s := newBench(b, token(b, "eve", config.Commander))
 	s.service.overview = crowd(100)
 	for b.Loop() {
 		r := as(request("GET", "/", ""), "eve")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
 	"github.com/locotoki/backout/remediation/view"
 )
 

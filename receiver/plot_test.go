@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/common/model"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -210,7 +212,7 @@ func TestMeasuresHaveTheirUnits(t *testing.T) {
 }
 
 func TestTheAPIGivesAPlotToViewers(t *testing.T) {
-	b := newBench(t, token(t, "eve", Viewer))
+	b := newBench(t, token(t, "eve", config.Viewer))
 	b.service.plot = breachPlot()
 	b.service.plot.Points, b.service.plot.Marks = b.service.plot.Points[:1], b.service.plot.Marks[:1]
 	const path = "/api/v1/incidents/inc-9/plot?trigger=latency"

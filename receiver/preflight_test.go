@@ -4,10 +4,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/locotoki/backout/receiver/config"
 )
 
 func TestAPreflightIsAskedForByACommanderAndReadByAViewer(t *testing.T) {
-	b := newBench(t, token(t, "eve", Commander), token(t, "vic", Viewer))
+	b := newBench(t, token(t, "eve", config.Commander), token(t, "vic", config.Viewer))
 	for _, path := range []string{"/api/v1/preflight", "/api/v1/preflight/sign"} {
 		if w := b.do(as(request("POST", path, `{"reason":"why"}`), "vic")); w.Code != 403 {
 			t.Errorf("a viewer posts %s: %d %s", path, w.Code, w.Body)

@@ -15,11 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // fakeService records what the receiver asks of the engine.
@@ -248,10 +250,10 @@ func (l *logBuffer) String() string {
 	return l.text.String()
 }
 
-func newBench(t testing.TB, tokens ...Token) *bench {
+func newBench(t testing.TB, tokens ...config.Token) *bench {
 	t.Helper()
 	b := &bench{service: &fakeService{}, registry: prometheus.NewRegistry(), log: &logBuffer{}}
-	cfg := DefaultConfig()
+	cfg := config.Default()
 	cfg.Tokens = tokens
 	s, err := New(Options{
 		Service:  b.service,
@@ -268,9 +270,9 @@ func newBench(t testing.TB, tokens ...Token) *bench {
 	return b
 }
 
-func token(t testing.TB, name string, role Role) Token {
+func token(t testing.TB, name string, role config.Role) config.Token {
 	t.Helper()
-	tok, err := NewToken(name, role, name+"-secret")
+	tok, err := config.NewToken(name, role, name+"-secret")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,11 +8,12 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 )
 
 func TestARehearsalIsAskedForByACommanderAndReadByAViewer(t *testing.T) {
-	b := newBench(t, token(t, "eve", Commander), token(t, "vic", Viewer))
+	b := newBench(t, token(t, "eve", config.Commander), token(t, "vic", config.Viewer))
 	if w := b.do(as(request("POST", "/api/v1/rehearse", `{"reason":"why"}`), "vic")); w.Code != 403 || len(b.service.changes) != 0 {
 		t.Errorf("a viewer starts: %d %s; changes %v", w.Code, w.Body, b.service.changes)
 	}

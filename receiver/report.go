@@ -7,10 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/common/model"
 )
 
 // Report is a post-incident report: an incident and its part of the audit log,

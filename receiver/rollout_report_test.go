@@ -4,11 +4,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 )
 
 func TestARolloutsReportIsReadByAViewer(t *testing.T) {
-	b := newBench(t, token(t, "vic", Viewer))
+	b := newBench(t, token(t, "vic", config.Viewer))
 	if w := b.do(as(request("GET", "/api/v1/rollout/report?service=shop", ""), "vic")); w.Code != 200 || !strings.Contains(w.Body.String(), `"service":"shop","release":"v2"`) {
 		t.Errorf("a viewer reads: %d %s", w.Code, w.Body)
 	}

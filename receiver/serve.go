@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -29,7 +30,7 @@ const (
 )
 
 // CheckListen refuses to serve an address beyond loopback without tokens.
-func CheckListen(addresses []string, cfg *Config) error {
+func CheckListen(addresses []string, cfg *config.Config) error {
 	if len(cfg.Tokens) > 0 {
 		return nil
 	}
@@ -38,7 +39,7 @@ func CheckListen(addresses []string, cfg *Config) error {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listen address %q: %w; try: 127.0.0.1:9099", address, err))
-		} else if !isLoopback(host) {
+		} else if !config.IsLoopback(host) {
 			errs = append(errs, fmt.Errorf("listen address %q is beyond loopback, and no tokens are configured; try: add tokens: to --config.file, or listen on 127.0.0.1", address))
 		}
 	}
@@ -46,10 +47,10 @@ func CheckListen(addresses []string, cfg *Config) error {
 }
 
 // InClear returns the addresses beyond loopback where tokens would arrive without TLS.
-func InClear(addresses []string, webConfigFile string, cfg *Config) []string {
+func InClear(addresses []string, webConfigFile string, cfg *config.Config) []string {
 	var clear []string
 	for _, address := range addresses {
-		if host, _, err := net.SplitHostPort(address); err == nil && !isLoopback(host) && webConfigFile == "" && len(cfg.Tokens) > 0 {
+		if host, _, err := net.SplitHostPort(address); err == nil && !config.IsLoopback(host) && webConfigFile == "" && len(cfg.Tokens) > 0 {
 			clear = append(clear, address)
 		}
 	}
@@ -67,7 +68,7 @@ func CheckWebConfig(path string) error {
 	if err := web.Validate(path); err != nil {
 		return fmt.Errorf("web configuration %s: %w", path, err)
 	}
-	source, err := trust.ReadFile(path, maxConfig)
+	source, err := trust.ReadFile(path, config.MaxConfig)
 	if err != nil {
 		return fmt.Errorf("read web configuration: %w", err)
 	}
@@ -154,7 +155,7 @@ func (s *Server) checkServe(listeners []net.Listener, webConfigFile string) erro
 	}
 	s.listening.Store(&served)
 	// The configuration may have been replaced since New.
-	return CheckListen(served, &Config{Tokens: s.access.Load().tokens})
+	return CheckListen(served, &config.Config{Tokens: s.access.Load().tokens})
 }
 
 // stop lets the requests in flight end, and cuts off those that take too long.

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/locotoki/backout/receiver/config"
 )
 
 // serve runs b on a loopback port until the test, or the returned stop, ends
@@ -165,10 +167,10 @@ func TestOneListenerThatFailsEndsTheOthers(t *testing.T) {
 }
 
 func TestBeyondLoopbackNeedsTokens(t *testing.T) {
-	oncall := []Token{token(t, "oncall", Commander)}
+	oncall := []config.Token{token(t, "oncall", config.Commander)}
 	for _, tc := range []struct {
 		address string
-		tokens  []Token
+		tokens  []config.Token
 		words   string
 	}{
 		{"127.0.0.1:9099", nil, ""},
@@ -184,12 +186,12 @@ func TestBeyondLoopbackNeedsTokens(t *testing.T) {
 		{":9099", oncall, ""},
 		{"10.0.0.5:9099", oncall, ""},
 	} {
-		err := CheckListen([]string{tc.address}, &Config{Tokens: tc.tokens})
+		err := CheckListen([]string{tc.address}, &config.Config{Tokens: tc.tokens})
 		if (err == nil) != (tc.words == "") || (err != nil && !strings.Contains(err.Error(), tc.words)) {
 			t.Errorf("%s with %d tokens: %v", tc.address, len(tc.tokens), err)
 		}
 	}
-	err := CheckListen([]string{":1", "127.0.0.1:2", "0.0.0.0:3"}, &Config{})
+	err := CheckListen([]string{":1", "127.0.0.1:2", "0.0.0.0:3"}, &config.Config{})
 	if err == nil || !strings.Contains(err.Error(), `":1"`) || !strings.Contains(err.Error(), `"0.0.0.0:3"`) || strings.Contains(err.Error(), "127.0.0.1:2") {
 		t.Errorf("of three: %v", err)
 	}
@@ -213,12 +215,12 @@ func TestAReloadCannotTakeTheLastTokenFromAServerBeyondLoopback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBench(t, token(t, "eye", Viewer))
+	b := newBench(t, token(t, "eye", config.Viewer))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Serve(ctx, []net.Listener{l}, "") }()
 	eventually(t, "it serves", func() bool { return b.listening.Load() != nil })
-	if err := b.Reconfigure(DefaultConfig()); err == nil || !strings.Contains(err.Error(), "beyond loopback") {
+	if err := b.Reconfigure(config.Default()); err == nil || !strings.Contains(err.Error(), "beyond loopback") {
 		t.Errorf("reconfigure: %v", err)
 	}
 	wantError(t, b.do(request("GET", "/api/v1/incidents", "")), http.StatusUnauthorized, "token")
@@ -359,7 +361,7 @@ func TestTLSAndClientCertificates(t *testing.T) {
 		{"mtls.yml", ca.client(t, stranger), ""},
 	} {
 		t.Run(tc.config+" "+tc.proto, func(t *testing.T) {
-			b := newBench(t, token(t, "am", Alertmanager))
+			b := newBench(t, token(t, "am", config.Alertmanager))
 			address, _ := b.serve(t, filepath.Join(dir, tc.config))
 			post := func(secret string) (*http.Response, error) {
 				r, err := http.NewRequest(http.MethodPost, "https://"+address+"/api/v1/webhook/alertmanager", strings.NewReader(oneAlert))
@@ -471,4 +473,16 @@ func TestAConnectionIsKeptForTheNextNotification(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// folder writes files into a new folder.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }

@@ -31,15 +31,17 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options is what New needs; every field is required.
 type Options struct {
 	Service Service
-	Config  *Config
+	Config  *config.Config
 	// Registry takes the receiver's metrics, and is what /metrics shows.
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
@@ -128,7 +130,7 @@ func New(o Options) (*Server, error) {
 // Reconfigure takes over the tokens and the external URL of a configuration
 // that was read again. It refuses to drop the last token while an address
 // beyond loopback is served, and then changes nothing.
-func (s *Server) Reconfigure(cfg *Config) error {
+func (s *Server) Reconfigure(cfg *config.Config) error {
 	if served := s.listening.Load(); served != nil {
 		if err := CheckListen(*served, cfg); err != nil {
 			return err

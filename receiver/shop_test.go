@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/engine"
 	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/rules"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // shop is a real engine on a real store, with a service, a Prometheus and a clock
@@ -110,8 +112,8 @@ func newShop(t testing.TB) *shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := DefaultConfig()
-	cfg.Tokens = []Token{token(t, "eve", Commander), token(t, "ann", Viewer), token(t, "am", Alertmanager)}
+	cfg := config.Default()
+	cfg.Tokens = []config.Token{token(t, "eve", config.Commander), token(t, "ann", config.Viewer), token(t, "am", config.Alertmanager)}
 	s.Server, err = New(Options{
 		Service: s.engine, Config: cfg, Registry: prometheus.NewRegistry(), Logger: logger,
 		Reload: func(context.Context, string) error { return nil }, Now: s.clock,

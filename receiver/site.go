@@ -1,9 +1,10 @@
 package receiver
 
 import (
-	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/locotoki/backout/receiver/config"
 )
 
 // site is a scheme, host and port: what a browser calls an origin. The methods
@@ -35,7 +36,7 @@ func (s *site) knows(hostHeader string) bool {
 	if !ok {
 		return false
 	}
-	if isLoopback(host) {
+	if config.IsLoopback(host) {
 		return true
 	}
 	if s == nil {
@@ -59,7 +60,7 @@ func (s *site) sameOrigin(originHeader, hostHeader string) bool {
 		return true
 	}
 	host, port, ok := splitHost(hostHeader)
-	if !ok || !isLoopback(host) {
+	if !ok || !config.IsLoopback(host) {
 		return false
 	}
 	if port == "" {
@@ -75,13 +76,4 @@ func splitHost(header string) (host, port string, ok bool) {
 		return "", "", false
 	}
 	return strings.ToLower(u.Hostname()), u.Port(), true
-}
-
-// isLoopback takes a host without its port.
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }

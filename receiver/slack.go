@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/slack-go/slack"
+
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/slack-go/slack"
 )
 
 const (
@@ -95,7 +97,7 @@ func (s *Server) interact(c echo.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), slackAnswer)
 	defer cancel()
-	who := a.slack.user(in.User.ID)
+	who := a.slack.User(in.User.ID)
 	switch {
 	case in.Type == slack.InteractionTypeBlockActions && len(in.ActionCallback.BlockActions) == 1:
 		return s.slackButton(ctx, c, a, who, in)
@@ -139,21 +141,11 @@ func (s *seen) first(signature string, now time.Time) error {
 	return nil
 }
 
-// user is the configured user with that id, nil where there is none.
-func (s *Slack) user(id string) *SlackUser {
-	for i := range s.Users {
-		if s.Users[i].ID == id {
-			return &s.Users[i]
-		}
-	}
-	return nil
-}
-
 // notAllowed is what is told to those who may not answer.
 const notAllowed = "You may not approve or deny steps of backout. Those who may stand under slack.users in its configuration; ask one of them."
 
 // slackButton asks for the reason.
-func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who *SlackUser, in slack.InteractionCallback) error {
+func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who *config.SlackUser, in slack.InteractionCallback) error {
 	pressed := in.ActionCallback.BlockActions[0]
 	d := slackDecision{Verb: map[string]view.Verb{slackApprove: view.Approve, slackDeny: view.Deny}[pressed.ActionID]}
 	verb := d.Verb
@@ -180,7 +172,7 @@ func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who
 }
 
 // slackReasoned carries out what somebody decided.
-func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *SlackUser, modal slack.View) error {
+func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *config.SlackUser, modal slack.View) error {
 	var d slackDecision
 	if err := json.Unmarshal([]byte(modal.PrivateMetadata), &d); err != nil || d.Verb != view.Approve && d.Verb != view.Deny || d.Incident == "" || d.Step == "" {
 		return refuse(http.StatusBadRequest, "the modal is none of backout's")
@@ -253,19 +245,19 @@ func (s *Server) slackClient() *http.Client {
 	}
 }
 
-func (s *Server) slackAPI(cfg *Slack) *slack.Client {
+func (s *Server) slackAPI(cfg *config.Slack) *slack.Client {
 	return slack.New(cfg.Token.Reveal(), slack.OptionAPIURL(cfg.URL+"/"), slack.OptionHTTPClient(s.slackClient()))
 }
 
 // slackWords is an error of Slack's without the token.
-func slackWords(cfg *Slack, err error) string {
+func slackWords(cfg *config.Slack, err error) string {
 	return remediation.Plain(strings.ReplaceAll(err.Error(), cfg.Token.Reveal(), "(the token)"), 300)
 }
 
 // answerSlack tells one person something that nobody else sees. It goes to Slack
 // only, whatever the request names.
-func (s *Server) answerSlack(ctx context.Context, cfg *Slack, address, words string) {
-	if !cfg.knows(address) {
+func (s *Server) answerSlack(ctx context.Context, cfg *config.Slack, address, words string) {
+	if !cfg.IsSlack(address) {
 		s.logger.Warn("a request of slack's wants its answer elsewhere: it gets none")
 		return
 	}
@@ -290,20 +282,4 @@ func (s *Server) answerSlack(ctx context.Context, cfg *Slack, address, words str
 
 func slackLiteralLong(s string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(remediation.Plain(s, 1000))
-}
-
-// hooksHost is where Slack takes answers to interactions.
-const hooksHost = "hooks.slack.com"
-
-// knows tells whether an address is Slack's: that for answers, or the API's host.
-func (s *Slack) knows(address string) bool {
-	u, err := url.Parse(address)
-	api, aerr := url.Parse(s.URL)
-	if err != nil || aerr != nil || u.User != nil {
-		return false
-	}
-	if strings.EqualFold(u.Host, api.Host) && u.Scheme == api.Scheme {
-		return true
-	}
-	return u.Scheme == "https" && (strings.EqualFold(u.Host, hooksHost) || strings.EqualFold(u.Host, "hooks."+api.Host))
 }

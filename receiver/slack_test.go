@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/comms/slack/chattest"
@@ -29,21 +30,21 @@ type slackBench struct {
 	*testing.T
 	*bench
 	slack *chattest.Workspace
-	cfg   *Config
+	cfg   *config.Config
 	next  int
 }
 
-func newSlackBench(t *testing.T, edit ...func(*Config)) *slackBench {
+func newSlackBench(t *testing.T, edit ...func(*config.Config)) *slackBench {
 	t.Helper()
 	b := &slackBench{T: t, bench: newBench(t), slack: chattest.New(t)}
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	b.slackTransport = transport
-	b.cfg = DefaultConfig()
-	b.cfg.Tokens = []Token{token(t, "oncall", Commander)}
-	b.cfg.Slack = &Slack{
-		URL: b.slack.URL(), Token: NewSecret(chattest.Token), SigningSecret: NewSecret(signingSecret),
-		Users: []SlackUser{{ID: "U0BOB", Name: "bob"}, {ID: "U0ANN", Name: "ann"}},
+	b.cfg = config.Default()
+	b.cfg.Tokens = []config.Token{token(t, "oncall", config.Commander)}
+	b.cfg.Slack = &config.Slack{
+		URL: b.slack.URL(), Token: config.NewSecret(chattest.Token), SigningSecret: config.NewSecret(signingSecret),
+		Users: []config.SlackUser{{ID: "U0BOB", Name: "bob"}, {ID: "U0ANN", Name: "ann"}},
 	}
 	for _, e := range edit {
 		e(b.cfg)
@@ -272,7 +273,7 @@ func TestAnAnswerGoesToSlackOnly(t *testing.T) {
 		if w := b.sends(p); w.Code != http.StatusOK {
 			t.Errorf("%s: %d %s", address, w.Code, w.Body)
 		}
-		if (&Slack{URL: slackURL}).knows(address) {
+		if (&config.Slack{URL: config.SlackURL}).IsSlack(address) {
 			t.Errorf("%s is taken for Slack's", address)
 		}
 	}
@@ -281,8 +282,8 @@ func TestAnAnswerGoesToSlackOnly(t *testing.T) {
 	if len(elsewhere.Requests) > 0 || len(b.slack.Told) > 0 {
 		t.Errorf("answers went to %v", elsewhere.Requests)
 	}
-	for url, address := range map[string]string{slackURL: "https://hooks.slack.com/actions/T0/1/x", "https://slack-gov.com/api": "https://hooks.slack-gov.com/actions/T0/1/x"} {
-		if !(&Slack{URL: url}).knows(address) {
+	for url, address := range map[string]string{config.SlackURL: "https://hooks.slack.com/actions/T0/1/x", "https://slack-gov.com/api": "https://hooks.slack-gov.com/actions/T0/1/x"} {
+		if !(&config.Slack{URL: url}).IsSlack(address) {
 			t.Errorf("%s is not taken for Slack's", address)
 		}
 	}
@@ -382,10 +383,10 @@ func TestSignaturesAreRememberedForAsLongAsTheyHold(t *testing.T) {
 }
 
 func TestWithoutASecretOrTokensThereIsNoSuchAddress(t *testing.T) {
-	for name, edit := range map[string]func(*Config){
-		"no slack":  func(c *Config) { c.Slack = nil },
-		"no secret": func(c *Config) { c.Slack.SigningSecret, c.Slack.Users = Secret{}, nil },
-		"no tokens": func(c *Config) { c.Tokens = nil },
+	for name, edit := range map[string]func(*config.Config){
+		"no slack":  func(c *config.Config) { c.Slack = nil },
+		"no secret": func(c *config.Config) { c.Slack.SigningSecret, c.Slack.Users = config.Secret{}, nil },
+		"no tokens": func(c *config.Config) { c.Tokens = nil },
 	} {
 		b := newSlackBench(t, edit)
 		for _, secret := range []string{signingSecret, "(secret)"} {

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 // Proved is what a proof came to.

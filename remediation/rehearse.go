@@ -7,8 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
 )
 
 // Rehearser is an Action of which more than a look can be tried without lasting

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/comms/slack"
 )
@@ -49,7 +49,7 @@ func (t *teamPlaces) address() string {
 }
 
 // chats are where teams are told. Building them speaks to nobody yet.
-func chats(cfg *receiver.Config, places *teamPlaces, transport http.RoundTripper, logger *slog.Logger) ([]remediation.Channel, error) {
+func chats(cfg *config.Config, places *teamPlaces, transport http.RoundTripper, logger *slog.Logger) ([]remediation.Channel, error) {
 	s := cfg.Slack
 	if s == nil {
 		return nil, nil

@@ -18,6 +18,7 @@ import (
 	"unicode"
 
 	"github.com/alecthomas/kingpin/v2"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"

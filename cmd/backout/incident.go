@@ -10,6 +10,7 @@ import (
 	"net/url"
 
 	"github.com/alecthomas/kingpin/v2"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action"
 	"github.com/locotoki/backout/remediation/docker"
@@ -23,7 +23,7 @@ type kinds struct {
 
 // actionKinds builds them. Nothing is connected to until a target is looked
 // at, so that a playbook can be checked where no engine runs.
-func actionKinds(cfg *receiver.Config, environ []string, logger *slog.Logger) (*kinds, error) {
+func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*kinds, error) {
 	client, err := docker.New(docker.Options{
 		Host: cfg.DockerHost, Projects: cfg.DockerProjects, Environ: environ, Logger: logger,
 	})

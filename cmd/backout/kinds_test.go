@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation/action"
 	"github.com/locotoki/backout/remediation/launchdarkly"
 )
@@ -18,8 +18,8 @@ var _ action.Shares = (*launchdarkly.Client)(nil)
 
 func TestNoKindTellsASecretOfTheConfiguration(t *testing.T) {
 	const secret = "api-hunter2"
-	cfg := receiver.DefaultConfig()
-	cfg.LaunchDarkly = &receiver.LaunchDarkly{URL: "http://127.0.0.1:1", Token: receiver.NewSecret(secret)}
+	cfg := config.Default()
+	cfg.LaunchDarkly = &config.LaunchDarkly{URL: "http://127.0.0.1:1", Token: config.NewSecret(secret)}
 	k, err := actionKinds(cfg, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

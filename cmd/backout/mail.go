@@ -1,13 +1,13 @@
 package main
 
 import (
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/comms/mail"
 )
 
 // mails are what writes to customers. Building them speaks to nobody yet.
-func mails(cfg *receiver.Config) ([]remediation.Channel, error) {
+func mails(cfg *config.Config) ([]remediation.Channel, error) {
 	m := cfg.Mail
 	if m == nil {
 		return nil, nil

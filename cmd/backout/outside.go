@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/observe"
 )
@@ -27,7 +27,7 @@ type outside struct {
 // alertmanagerTimeout bounds the question for silences, which holds a step up.
 const alertmanagerTimeout = 5 * time.Second
 
-func (c *commands) outside(cfg *receiver.Config, logger *slog.Logger) (*outside, error) {
+func (c *commands) outside(cfg *config.Config, logger *slog.Logger) (*outside, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
 	toPrometheus, err := cfg.PrometheusHTTP.Transport("prometheus", transport)
 	if err != nil {

@@ -6,14 +6,14 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/comms/statuspage"
 )
 
 // statusPages are the pages that are told what the built-in one shows. Building
 // them speaks to nobody yet.
-func statusPages(cfg *receiver.Config, transport http.RoundTripper, logger *slog.Logger) ([]remediation.Channel, error) {
+func statusPages(cfg *config.Config, transport http.RoundTripper, logger *slog.Logger) ([]remediation.Channel, error) {
 	s := cfg.Statuspage
 	if s == nil {
 		return nil, nil

@@ -22,7 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 )
 
 // keysReference makes the reference of a file's keys. A key's meaning is its field's
@@ -67,7 +67,7 @@ func pathOf(elements []element) string {
 }
 
 func playbookPage(t *testing.T) string {
-	kinds, err := actionKinds(receiver.DefaultConfig(), nil, promslog.NewNopLogger())
+	kinds, err := actionKinds(config.Default(), nil, promslog.NewNopLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,10 +111,10 @@ func configurationPage(t *testing.T) string {
 	load := func(source []byte) (any, error) {
 		file := filepath.Join(dir, "backout.yml")
 		secretFile(t, file, string(source))
-		return receiver.LoadConfig(file)
+		return config.Load(file)
 	}
-	r := newKeysReference(t, "config", "backout.yml", load, "../../receiver")
-	fmt.Fprintf(&r.page, "# Configuration reference\n\n"+generatedNote, "the types in receiver/")
+	r := newKeysReference(t, "config", "backout.yml", load, "../../receiver/config")
+	fmt.Fprintf(&r.page, "# Configuration reference\n\n"+generatedNote, "the types in receiver/config/")
 	r.page.WriteString("The file of `--config.file` says where the other programs are and who may call backout. Every key is optional, and an unknown\n" +
 		"key is an error. Secrets are in files that only their owner may read; a relative path begins at the folder of the\n" +
 		"configuration file. backout trusts no file that others can change, itself or through a folder above it. SIGHUP or\n" +
@@ -122,7 +122,7 @@ func configurationPage(t *testing.T) string {
 	small := filepath.Join(dir, "small.yml")
 	secretFile(t, small, "slack: {token_file: slack.token}\nmail: {host: mail.example.com, from: status@example.com}\n")
 	r.smaller = append(r.smaller, r.read(small))
-	r.sections(reflect.TypeFor[receiver.Config]())
+	r.sections(reflect.TypeFor[config.Config]())
 	r.matchReader("", r.example)
 	return r.page.String()
 }
@@ -275,7 +275,7 @@ func below(t reflect.Type) (suffix []element, inner reflect.Type) {
 		t = t.Elem()
 	}
 	switch t {
-	case reflect.TypeFor[alerts.Rate](), reflect.TypeFor[receiver.Secret](), reflect.TypeFor[url.URL]():
+	case reflect.TypeFor[alerts.Rate](), reflect.TypeFor[config.Secret](), reflect.TypeFor[url.URL]():
 		return nil, nil
 	}
 	if t.Kind() != reflect.Struct || !strings.Contains(t.PkgPath(), "locotoki") || t.Name() == "outgoingHeader" {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/engine"
 )
@@ -29,7 +30,7 @@ type reloader struct {
 
 	mu sync.Mutex // one reload at a time
 	// started is the configuration that serve started with, config the last one taken over.
-	started, config *receiver.Config
+	started, config *config.Config
 }
 
 // reload is what SIGHUP (with no actor) and /-/reload do; both log how it went.
@@ -62,7 +63,7 @@ func (r *reloader) take(ctx context.Context, set settings, actor string) error {
 }
 
 // fixedAtStart names the settings that differ and are not taken over.
-func fixedAtStart(old, changed *receiver.Config) []string {
+func fixedAtStart(old, changed *config.Config) []string {
 	var names []string
 	for name, same := range map[string]bool{
 		"prometheus":              old.PrometheusURL == changed.PrometheusURL && old.PrometheusTimeout == changed.PrometheusTimeout && old.PrometheusHTTP.Same(changed.PrometheusHTTP),

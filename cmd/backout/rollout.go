@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )

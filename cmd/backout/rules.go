@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
@@ -31,7 +31,7 @@ func (c *commands) addRules() {
 	clause.Flag("max-rules-per-group", "Split the rules into groups of no more than so many, as Mimir and Cortex want; 0 for one group. What a group reads of another one is up to a scrape_interval old.").Default("0").PlaceHolder("N").IntVar(&settings.MaxRulesPerGroup)
 	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table between its markers in README.md and docs/*.md.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
-		kinds, err := actionKinds(receiver.DefaultConfig(), c.environ, promslog.NewNopLogger())
+		kinds, err := actionKinds(config.Default(), c.environ, promslog.NewNopLogger())
 		if err != nil {
 			return err
 		}

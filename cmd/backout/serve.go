@@ -11,15 +11,18 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/locotoki/backout/remediation/engine"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/remediation/engine"
 
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/receiver"
 	"github.com/locotoki/backout/remediation"
+
 	promslogflag "github.com/prometheus/common/promslog/flag"
 )
 
@@ -152,7 +155,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 }
 
 // noLossy says why lossy steps are held whatever the playbook says, if they are.
-func noLossy(cfg *receiver.Config) string {
+func noLossy(cfg *config.Config) string {
 	if len(cfg.Tokens) == 0 {
 		return "no tokens are configured, so nobody can be known to have approved it"
 	}
@@ -160,7 +163,7 @@ func noLossy(cfg *receiver.Config) string {
 }
 
 // checkAddresses refuses what must not be served, before anything is opened.
-func (f serveFlags) checkAddresses(cfg *receiver.Config) error {
+func (f serveFlags) checkAddresses(cfg *config.Config) error {
 	err := errors.Join(receiver.CheckListen(*f.listen, cfg), receiver.CheckWebConfig(*f.webConfigFile))
 	if err != nil {
 		return wrong("", "%w", err)

@@ -8,7 +8,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -31,31 +31,31 @@ func playbookFlag(clause *kingpin.CmdClause) *[]string {
 
 // settings are those files, read and valid.
 type settings struct {
-	config    *receiver.Config
+	config    *config.Config
 	playbooks []*alerts.Playbook
 }
 
 // load reads all of them; its error has the mistakes of all.
 func (f settingsFlags) load(kinds []alerts.ActionKind) (settings, error) {
-	config, err := f.loadConfig()
+	conf, err := f.loadConfig()
 	playbooks, perr := loadPlaybooks(*f.playbookFiles, kinds)
 	if err := errors.Join(err, perr); err != nil {
 		return settings{}, wrong("", "%w", err)
 	}
-	return settings{config, playbooks}, nil
+	return settings{conf, playbooks}, nil
 }
 
 // loadConfig reads the configuration, or returns the default one where no file
 // is given; where the file is wrong, it returns the default one beside the error.
-func (f settingsFlags) loadConfig() (*receiver.Config, error) {
+func (f settingsFlags) loadConfig() (*config.Config, error) {
 	if *f.configFile == "" {
-		return receiver.DefaultConfig(), nil
+		return config.Default(), nil
 	}
-	config, err := receiver.LoadConfig(*f.configFile)
+	conf, err := config.Load(*f.configFile)
 	if err != nil {
-		return receiver.DefaultConfig(), err
+		return config.Default(), err
 	}
-	return config, nil
+	return conf, nil
 }
 
 // loadPlaybooks reads playbooks, or the built-in one where no file is given.

@@ -14,11 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
-	"go.yaml.in/yaml/v3"
 )
 
 // canaryOf are the settings of a stack whose rollout begins with the flag off.

@@ -6,10 +6,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/incident"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 var (

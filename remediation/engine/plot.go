@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/common/model"
 )
 
 // Plot implements Service. The line is Prometheus's; where that cannot be asked

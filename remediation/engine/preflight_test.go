@@ -10,13 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v3"
+
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/engine"
 	"github.com/locotoki/backout/rules"
-	"github.com/prometheus/common/model"
-	"go.yaml.in/yaml/v3"
 )
 
 // work is what people do around the shop's rollout.

@@ -5,9 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // flap lets time go by in which every other poll says that the breach is there.

@@ -10,9 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/prometheus/common/model"
 )
 
 // Samples is what the engine knows of an incident's triggers when it decides.

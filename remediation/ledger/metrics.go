@@ -1,8 +1,9 @@
 package ledger
 
 import (
-	"github.com/locotoki/backout/remediation"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/locotoki/backout/remediation"
 )
 
 // Metrics are the counters; what the store knows is read from it at each scrape.

@@ -7,12 +7,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/rules"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/rules"
 )
 
 // Plan is a playbook made ready to be carried out.

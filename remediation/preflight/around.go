@@ -10,10 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/prometheus/common/model"
 )
 
 const (

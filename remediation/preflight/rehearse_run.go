@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/prometheus/common/model"
 )
 
 // rehearsing is a rehearsal that goes on, guarded by proving's lock.

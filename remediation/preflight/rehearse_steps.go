@@ -7,10 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/prometheus/common/model"
 )
 
 // againRehearse is what to do where something failed and says nothing better.

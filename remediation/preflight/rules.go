@@ -7,10 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/rules"
-	"github.com/prometheus/common/model"
 )
 
 // ruleProofs compare what Prometheus has loaded with what the playbook stands for.

@@ -8,9 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/prometheus/common/model"
 )
 
 // scrapeProofs compare what Prometheus scrapes, and how often, with what the rules

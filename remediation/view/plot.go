@@ -8,10 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
-	"github.com/prometheus/common/model"
 )
 
 // Plot is one trigger's value around an incident, and what happened meanwhile.

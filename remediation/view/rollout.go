@@ -7,9 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
-	"github.com/prometheus/common/model"
 )
 
 // TimelineOf gives the playbook's days their dates: T is the day of the start.

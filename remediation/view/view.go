@@ -7,10 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
-	"github.com/prometheus/common/model"
 )
 
 // shownAlerts bounds how many alerts an incident's view lists: the newest.

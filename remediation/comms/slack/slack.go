@@ -27,9 +27,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/slack-go/slack"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
-	"github.com/slack-go/slack"
 )
 
 // Name is the channel's name in the outbox and the audit log.

@@ -1,7 +1,9 @@
-package receiver
+package config
 
 import (
+	"net/url"
 	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -28,8 +30,8 @@ type SlackUser struct {
 	Name string `config:"name"`
 }
 
-// slackURL is where the API is for everybody but governments.
-const slackURL = "https://slack.com/api"
+// SlackURL is where the API is for everybody but governments.
+const SlackURL = "https://slack.com/api"
 
 var slackUserID = regexp.MustCompile(`^[UW][A-Z0-9]{2,30}$`)
 
@@ -39,10 +41,10 @@ func (s *Slack) Answers() bool { return s != nil && s.SigningSecret != Secret{} 
 // slack reads where the team talks; nil where that is wrong.
 func (r *configReader) slack(n *yaml.Node) *Slack {
 	before := len(r.mistakes)
-	s := &Slack{URL: slackURL}
+	s := &Slack{URL: SlackURL}
 	var token, signing *yaml.Node
 	r.fields(n, "slack",
-		field{"url", func(n *yaml.Node) { r.secretAddress(n, "slack.url", slackURL, "token", &s.URL) }},
+		field{"url", func(n *yaml.Node) { r.secretAddress(n, "slack.url", SlackURL, "token", &s.URL) }},
 		field{"token_file", func(n *yaml.Node) { token = n }},
 		field{"signing_secret_file", func(n *yaml.Node) { signing = n }},
 		field{"users", func(n *yaml.Node) { s.Users = r.slackUsers(n) }})
@@ -92,4 +94,30 @@ func (s *Slack) SameChat(other *Slack) bool {
 		return s == other
 	}
 	return s.URL == other.URL && s.Token == other.Token && s.Answers() == other.Answers()
+}
+
+// User is the configured user with that id, nil where there is none.
+func (s *Slack) User(id string) *SlackUser {
+	for i := range s.Users {
+		if s.Users[i].ID == id {
+			return &s.Users[i]
+		}
+	}
+	return nil
+}
+
+// hooksHost is where Slack takes answers to interactions.
+const hooksHost = "hooks.slack.com"
+
+// IsSlack tells whether an address is Slack's: that for answers, or the API's host.
+func (s *Slack) IsSlack(address string) bool {
+	u, err := url.Parse(address)
+	api, aerr := url.Parse(s.URL)
+	if err != nil || aerr != nil || u.User != nil {
+		return false
+	}
+	if strings.EqualFold(u.Host, api.Host) && u.Scheme == api.Scheme {
+		return true
+	}
+	return u.Scheme == "https" && (strings.EqualFold(u.Host, hooksHost) || strings.EqualFold(u.Host, "hooks."+api.Host))
 }

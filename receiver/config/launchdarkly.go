@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import "go.yaml.in/yaml/v3"
 

@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import (
 	"fmt"
@@ -25,7 +25,7 @@ func folder(t *testing.T, files map[string]string) string {
 func load(t *testing.T, files map[string]string) (*Config, string, error) {
 	t.Helper()
 	path := filepath.Join(folder(t, files), "backout.yml")
-	cfg, err := LoadConfig(path)
+	cfg, err := Load(path)
 	return cfg, path, err
 }
 
@@ -208,7 +208,7 @@ func TestATokenFileThatOthersHaveAccessToIsRefused(t *testing.T) {
 		if err := os.Chmod(filepath.Join(dir, "a.token"), mode); err != nil {
 			t.Fatal(err)
 		}
-		_, err := LoadConfig(filepath.Join(dir, "backout.yml"))
+		_, err := Load(filepath.Join(dir, "backout.yml"))
 		keyed := filepath.Join(dir, "keyed.yml")
 		if werr := os.WriteFile(keyed, []byte("statuspage: {page: abc, api_key_file: a.token}"), 0o600); werr != nil {
 			t.Fatal(werr)
@@ -217,10 +217,10 @@ func TestATokenFileThatOthersHaveAccessToIsRefused(t *testing.T) {
 		if werr := os.WriteFile(flags, []byte("launchdarkly: {token_file: a.token}"), 0o600); werr != nil {
 			t.Fatal(werr)
 		}
-		if _, ferr := LoadConfig(flags); refused != (ferr != nil) || refused && !strings.Contains(ferr.Error(), "try: chmod 600 ") {
+		if _, ferr := Load(flags); refused != (ferr != nil) || refused && !strings.Contains(ferr.Error(), "try: chmod 600 ") {
 			t.Errorf("an access token with mode %o: %v", mode, ferr)
 		}
-		if _, kerr := LoadConfig(keyed); refused != (kerr != nil) || refused && !strings.Contains(kerr.Error(), "try: chmod 600 ") {
+		if _, kerr := Load(keyed); refused != (kerr != nil) || refused && !strings.Contains(kerr.Error(), "try: chmod 600 ") {
 			t.Errorf("an API key with mode %o: %v", mode, kerr)
 		}
 		if refused != (err != nil) {
@@ -241,7 +241,7 @@ func TestATokenFileMayHaveAFullPathAndAnAliasedEntry(t *testing.T) {
 }
 
 func TestAMissingConfigurationIsAnError(t *testing.T) {
-	if _, err := LoadConfig(filepath.Join(t.TempDir(), "none.yml")); err == nil || !strings.Contains(err.Error(), "none.yml") {
+	if _, err := Load(filepath.Join(t.TempDir(), "none.yml")); err == nil || !strings.Contains(err.Error(), "none.yml") {
 		t.Errorf("said %v", err)
 	}
 }
@@ -251,7 +251,7 @@ func TestANamedPipeIsRefusedAndNotWaitedFor(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadConfig(filepath.Join(dir, "backout.yml")); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+	if _, err := Load(filepath.Join(dir, "backout.yml")); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
 		t.Errorf("said %v", err)
 	}
 }

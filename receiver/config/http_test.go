@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import (
 	"crypto/tls"
@@ -100,7 +100,7 @@ func TestANeighboursCertificateAndOursAreOfFiles(t *testing.T) {
 
 func TestASecretIsReadAgainForEachRequestAndStillLookedAt(t *testing.T) {
 	dir := folder(t, map[string]string{"backout.yml": "prometheus: {http_config: {authorization: {credentials_file: s}}, headers: {X-Api-Key: {file: s}}}", "s": "old"})
-	cfg, err := LoadConfig(filepath.Join(dir, "backout.yml"))
+	cfg, err := Load(filepath.Join(dir, "backout.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestAMistakeInHTTPConfigSaysWhatToWrite(t *testing.T) {
 				t.Fatal(err)
 			}
 			path := filepath.Join(dir, "backout.yml")
-			_, err := LoadConfig(path)
+			_, err := Load(path)
 			if err == nil {
 				t.Fatal("no mistake was found")
 			}

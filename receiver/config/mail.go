@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import (
 	"net/mail"
@@ -66,7 +66,7 @@ func (r *configReader) mail(n *yaml.Node) *Mail {
 		r.fail(n, "{host: mail.example.com, from: status@example.com}", "mail needs host and from")
 	case (m.Username == "") != (password == nil):
 		r.fail(n, "username: backout, password_file: mail.password", "mail needs both username and password_file, or neither")
-	case m.TLS == "none" && !isLoopback(m.Host):
+	case m.TLS == "none" && !IsLoopback(m.Host):
 		r.fail(n, "tls: starttls", "mail: without TLS everybody on the way to %s reads along; tls: none is for loopback", m.Host)
 	case m.TLS == "none" && password != nil:
 		r.fail(n, "tls: starttls", "mail: a password does not go over a connection without TLS")

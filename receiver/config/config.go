@@ -1,4 +1,7 @@
-package receiver
+// Package config reads backout's own configuration: the neighbours, tokens, people and
+// channels. Every key has a default; a wrong file is refused with all that is wrong in
+// it, and no secret is ever printed.
+package config
 
 import (
 	"bytes"
@@ -6,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -20,9 +24,8 @@ import (
 	"github.com/locotoki/backout/trust"
 )
 
-// Config is the file of --config.file: where the other programs are and who may
-// call backout. It is in this package because who may call is its larger part; cmd
-// passes the rest on. The file itself holds no secret.
+// Config is the file of --config.file: where the other programs are, who may call
+// backout, and whom it tells. The file itself holds no secret.
 //
 // A config tag is a key of the file, and the comment its description in the
 // configuration reference in docs; a test compares the tags with what is read.
@@ -63,8 +66,8 @@ type Config struct {
 	Mail *Mail `config:"mail"`
 }
 
-// DefaultConfig is what holds where the file, or a key of it, is missing.
-func DefaultConfig() *Config {
+// Default is what holds where the file, or a key of it, is missing.
+func Default() *Config {
 	return &Config{
 		PrometheusURL:     "http://127.0.0.1:9090",
 		PrometheusTimeout: 5 * time.Second,
@@ -74,19 +77,19 @@ func DefaultConfig() *Config {
 	}
 }
 
-// maxConfig is the largest configuration file, in bytes.
-const maxConfig = 4 << 20
+// MaxConfig is the largest configuration file, in bytes.
+const MaxConfig = 4 << 20
 
-// LoadConfig reads a configuration file and the files that it names. All its
+// Load reads a configuration file and the files that it names. All its
 // mistakes are reported together, each on a line of its own as
 // "FILE:LINE: what is wrong; try: what to write instead".
-func LoadConfig(path string) (*Config, error) {
-	source, err := trust.ReadFile(path, maxConfig)
+func Load(path string) (*Config, error) {
+	source, err := trust.ReadFile(path, MaxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	r := &configReader{file: path, dir: filepath.Dir(path)}
-	cfg := DefaultConfig()
+	cfg := Default()
 	if root := r.parse(source); root != nil {
 		r.root(root, cfg)
 	}
@@ -297,7 +300,7 @@ func (r *configReader) secretAddress(n *yaml.Node, what, usual, secret string, i
 	if u == nil {
 		return
 	}
-	if *into = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !isLoopback(u.Hostname()) {
+	if *into = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !IsLoopback(u.Hostname()) {
 		r.fail(n, usual, "%s must be https, since the %s goes there", what, secret)
 	}
 }
@@ -396,4 +399,13 @@ func (r *configReader) path(name string) string {
 		return name
 	}
 	return filepath.Join(r.dir, name)
+}
+
+// IsLoopback takes a host without its port.
+func IsLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
 }

@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import (
 	"fmt"
@@ -78,7 +78,7 @@ func TestASlackSecretThatOthersHaveAccessToIsRefused(t *testing.T) {
 		if err := os.Chmod(filepath.Join(dir, open), 0o640); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := LoadConfig(filepath.Join(dir, "backout.yml")); err == nil || !strings.Contains(err.Error(), "try: chmod 600 "+filepath.Join(dir, open)) {
+		if _, err := Load(filepath.Join(dir, "backout.yml")); err == nil || !strings.Contains(err.Error(), "try: chmod 600 "+filepath.Join(dir, open)) {
 			t.Errorf("%s: %v", open, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import (
 	"fmt"
@@ -17,7 +17,7 @@ func (c *Config) Changes(before *Config) (changes []string) {
 		was[t.Name] = t
 	}
 	changes = differences("token", is, was,
-		func(t Token) string { return string(t.Role) }, func(t Token) any { return t.secret })
+		func(t Token) string { return string(t.Role) }, func(t Token) any { return t.Secret })
 	users := func(s *Slack) map[string]SlackUser {
 		all := map[string]SlackUser{}
 		if s.Answers() {

@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import (
 	"os"
@@ -15,7 +15,7 @@ func loadMail(t *testing.T, text string) (*Config, error) {
 			t.Fatal(err)
 		}
 	}
-	return LoadConfig(filepath.Join(dir, "config.yml"))
+	return Load(filepath.Join(dir, "config.yml"))
 }
 
 func TestAMailServerIsReadAndItsPasswordIsNotShown(t *testing.T) {

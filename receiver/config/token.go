@@ -1,4 +1,4 @@
-package receiver
+package config
 
 import (
 	"crypto/sha256"
@@ -31,10 +31,10 @@ type Token struct {
 	// commander does everything.
 	Role Role `config:"role"`
 
-	// secret is a file that holds the token, 16 characters or more, readable by its owner
+	// Secret is a file that holds the token, 16 characters or more, readable by its owner
 	// only.
-	secret [sha256.Size]byte `config:"file"`
-	user   [sha256.Size]byte
+	Secret [sha256.Size]byte `config:"file"`
+	User   [sha256.Size]byte
 }
 
 // NewToken returns a token; secret must not be empty.
@@ -42,7 +42,7 @@ func NewToken(name string, role Role, secret string) (Token, error) {
 	if secret == "" {
 		return Token{}, fmt.Errorf("token %q is empty", name)
 	}
-	return Token{Name: name, Role: role, secret: sha256.Sum256([]byte(secret)), user: sha256.Sum256([]byte(name))}, nil
+	return Token{Name: name, Role: role, Secret: sha256.Sum256([]byte(secret)), User: sha256.Sum256([]byte(name))}, nil
 }
 
 // minToken is the shortest token of a caller, in bytes.
@@ -68,11 +68,11 @@ func (r *configReader) tokens(n *yaml.Node) []Token {
 			return
 		}
 		names[t.Name] = n.Line
-		if other, twice := secrets[t.secret]; twice {
+		if other, twice := secrets[t.Secret]; twice {
 			r.fail(n, "a secret of its own for each", "tokens %q and %q are the same secret: who did what could not be told", other, t.Name)
 			return
 		}
-		secrets[t.secret] = t.Name
+		secrets[t.Secret] = t.Name
 		list = append(list, t)
 	})
 	return list
