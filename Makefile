@@ -45,9 +45,9 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
 # so is the engine, most of whose tests turn its clock by hand. Of those, the ones that run goroutines are watched. The
 # tests against the Docker engine, and the whole stack's, have the machine to themselves.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
-ALONE := ./alerts/... ./rules/... ./remediation ./remediation/engine ./remediation/action/... ./remediation/postgres
+ALONE := ./alerts/... ./rules/... ./cmd/backout ./remediation ./remediation/engine ./remediation/action/... ./remediation/postgres
 CONCURRENT = $$(grep -lE 'engine\.Run\(|\<go func' remediation/engine/*_test.go | xargs sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' | paste -sd'|')
-REST = $$(go list ./... | grep -vE '/(alerts|rules|remediation|engine|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
+REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
 
 # Packages at a time: the tests wait for real programs more than they compute.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))

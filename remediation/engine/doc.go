@@ -1,11 +1,16 @@
-// Package engine carries playbooks out: it takes notifications in, opens incidents,
-// and runs a plan step by step, each step behind its gates.
+// Package engine puts the parts together: it loads playbooks, gives each due incident
+// and promotion to its part, runs the housekeeping, and answers what pages and metrics
+// ask of several parts at once.
 //
-// The shortest way through it: Engine.Accept commits a notification and what it
-// opens or attaches to; confirm asks Prometheus whether it is true; tryStep asks the
-// gates, looks at the target and commits an intent; runStep applies, records the
-// outcome and verifies; settle waits until the recovery expressions say whether it
-// helped; watchRecovered closes, or goes on with the plan.
+// The way of a POST to its audit entry, file by file: receiver/webhook.go, access.go,
+// body.go and decode.go, incident/accept.go, ledger/ledger.go, notify/team.go (what the
+// team is told goes into the same transaction), store/writer.go and audit.go, and
+// audit/normal.go.
+//
+// The way of a firing alert to the change of its target: duty.go here, incident/incident.go,
+// confirm.go, gate/samples.go, incident/act.go, gate/gate.go, ledger/change.go,
+// incident/step.go, operation/operation.go, plan/plan.go, and the kind of action
+// (action/flag_off.go, docker/flag.go).
 //
 // Waiting incidents are rows with a wake time; what must outlive the process is in
 // the store. A new Engine on the same store goes on where the last one was cut off.
