@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
@@ -186,28 +187,29 @@ func (l *labels) UnmarshalJSON(b []byte) (err error) {
 	default:
 		return &json.UnmarshalTypeError{Value: kind, Field: "labels"}
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if _, err := dec.Token(); err != nil {
+	dec := jsontext.NewDecoder(bytes.NewBuffer(b), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
-	for dec.More() {
-		token, terr := dec.Token()
+	for dec.PeekKind() != '}' {
+		token, terr := dec.ReadToken()
 		if terr != nil {
 			return terr
 		}
-		name, _ := token.(string)
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return err
-		}
-		text := ""
-		switch kind := kindOf(value); {
-		case kind == "string":
-			if err := json.Unmarshal(value, &text); err != nil {
-				return err
+		name, text := token.String(), ""
+		kind := kindOf([]byte{byte(dec.PeekKind())})
+		if kind == "string" {
+			if token, terr = dec.ReadToken(); terr == nil {
+				text = token.String()
 			}
-		case kind != "null" && err == nil:
-			err = &json.UnmarshalTypeError{Value: kind, Field: "labels"}
+		} else {
+			terr = dec.SkipValue()
+			if kind != "null" && err == nil {
+				err = &json.UnmarshalTypeError{Value: kind, Field: "labels"}
+			}
+		}
+		if terr != nil {
+			return terr
 		}
 		if _, again := l.sent[name]; !again && len(l.sent) == maxLabels {
 			return errManyLabels
