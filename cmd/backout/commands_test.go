@@ -115,7 +115,7 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 				"PUT /api/v1/freeze",
 				`{"service":"social-intel","scope":"all","until":null,"by":"","reason":"db move","since":"0001-01-01T00:00:00Z"}`, 200, freeze,
 			},
-			[]string{"Frozen: service social-intel", "until someone thaws it", "by oncall: db", "backout thaw --service=social-intel --reason=WHY"},
+			[]string{"Frozen: service social-intel", "until it is thawed", "by oncall: db", "backout thaw --service=social-intel --reason=WHY"},
 		},
 		"thaw": {
 			[]string{"thaw", "--reason=done & dusted"},

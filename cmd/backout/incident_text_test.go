@@ -27,7 +27,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 
 func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
 	inc := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
-	if text := incidentText(inc, time.Time{}, screen{}); !strings.Contains(text, "after the current one") {
+	if text := incidentText(inc, time.Time{}, screen{}); !strings.Contains(text, "after the one that is running") {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}
 }
