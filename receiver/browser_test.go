@@ -386,7 +386,7 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			b.press(".answer .yes")
 			b.waits("eve approved 4-schema_rollback of " + id)
 			s.pass(15 * time.Second)
-			b.waits("4-schema_rollback has run, and the indicator is being watched")
+			b.waits("4-schema_rollback has run. Watching the indicator")
 			s.reads(0, 0)
 			s.pass(10 * time.Minute)
 			b.waits("No open incidents")
