@@ -21,7 +21,7 @@ const (
 	changeState
 )
 
-// may tells whether a role allows what is needed. An unknown role may nothing.
+// may reports whether a role allows what is needed. An unknown role may nothing.
 func may(r config.Role, n need) bool {
 	switch r {
 	case config.Alertmanager:
@@ -58,7 +58,7 @@ func newAccess(cfg *config.Config, wrong *wrongTokens) *access {
 func (a *access) caller(c echo.Context, n need) (string, error) {
 	if len(a.tokens) == 0 {
 		if n == changeState {
-			return "", refuse(http.StatusForbidden, "no tokens are configured, so nothing can be changed here: add a token with the role commander to tokens: in --config.file")
+			return "", refuse(http.StatusForbidden, "no tokens are configured, so nothing can be changed here; try: add a token with the role commander to tokens: in --config.file")
 		}
 		return "", nil
 	}
@@ -70,7 +70,7 @@ func (a *access) caller(c echo.Context, n need) (string, error) {
 		h := c.Response().Header()
 		h.Add("WWW-Authenticate", `Basic realm="backout", charset="UTF-8"`)
 		h.Add("WWW-Authenticate", `Bearer realm="backout"`)
-		return "", refuse(http.StatusUnauthorized, "a known token is needed, as Authorization: Bearer TOKEN, or Basic with the token's name as user")
+		return "", refuse(http.StatusUnauthorized, "a known token is required; try: Authorization: Bearer TOKEN, or Basic with the token's name as user")
 	}
 	if !may(token.Role, n) {
 		return "", refuse(http.StatusForbidden, "token %q has the role %s, which does not allow this", token.Name, token.Role)
@@ -103,12 +103,12 @@ func (a *access) match(r *http.Request) (config.Token, bool) {
 }
 
 // checkHost refuses a Host that is neither external_url's nor loopback: a name
-// of somebody else's that resolves to this machine.
+// of someone else's that resolves to this machine.
 func (a *access) checkHost(r *http.Request) error {
 	if a.external.knows(r.Host) {
 		return nil
 	}
-	return refuse(http.StatusForbidden, "Host %q is neither loopback nor the host of external_url: use one of them, or set external_url in --config.file", r.Host)
+	return refuse(http.StatusForbidden, "Host %q is neither loopback nor the host of external_url; try: one of them, or set external_url in --config.file", r.Host)
 }
 
 // checkOrigin refuses a request that a page of another site makes.

@@ -76,7 +76,7 @@ func TestAnAskThatIsNotUnderstoodIsRefused(t *testing.T) {
 		"/api/v1/incidents?limit=0":             `limit "0"`,
 		"/api/v1/incidents?limit=-1":            `limit "-1"`,
 		"/api/v1/incidents?limit=x":             `limit "x"`,
-		"/api/v1/incidents?service=a&service=b": "stands twice",
+		"/api/v1/incidents?service=a&service=b": "appears twice",
 		"/api/v1/incidents?service=%zz":         "malformed query",
 		"/api/v1/incidents/inc-1?x=1":           "unknown parameter",
 		"/api/v1/audit?after=x":                 `after "x"`,
@@ -135,7 +135,7 @@ func TestAChangeThatIsNotUnderstoodChangesNothing(t *testing.T) {
 		{"POST", claim, `{"reason":" \n "}`, 400, "reason is required"},
 		{"POST", claim, `{"reason":"` + strings.Repeat("x", maxReason+1) + `"}`, 400, "longer than 4096 bytes"},
 		{"POST", claim, `{"reason":"r","step":"1-x"}`, 400, `unknown field "step"`},
-		{"POST", claim, `{"reason":"r"} {}`, 400, "something follows the object"},
+		{"POST", claim, `{"reason":"r"} {}`, 400, "there is more text after the object"},
 		{"POST", claim, `{"reason":"r"`, 400, "unexpected EOF"},
 		{"POST", claim, `{"reason":5}`, 400, "reason cannot be a JSON number"},
 		{"POST", claim, `["r"]`, 400, "cannot be a JSON array"},
@@ -149,9 +149,9 @@ func TestAChangeThatIsNotUnderstoodChangesNothing(t *testing.T) {
 		{"PUT", freeze, `{"reason":"r","until":"tomorrow"}`, 400, "tomorrow"},
 		{"DELETE", freeze + "?service=s", "", 400, "reason is required"},
 		{"DELETE", freeze + "?sevrice=s&reason=r", "", 400, `unknown parameter "sevrice"`},
-		{"POST", start, `{"stage":"alpha","declare":true,"auto":true,"reason":"r"}`, 400, "theirs to promote"},
+		{"POST", start, `{"stage":"alpha","declare":true,"auto":true,"reason":"r"}`, 400, "promoted by hand"},
 		{"POST", "/api/v1/rollout/promote", `{"force":true}`, 400, "reason is required"},
-		{"POST", "/api/v1/rollout/hold", `{"reason":"r","force":true}`, 400, "hold takes no force"},
+		{"POST", "/api/v1/rollout/hold", `{"reason":"r","force":true}`, 400, "hold cannot be forced"},
 		{"POST", "/api/v1/rollout/abort", `{"reason":"r","stage":"alpha"}`, 400, `unknown field "stage"`},
 		{"POST", start, `{"stage":"alpha","declare":true}`, 400, "reason is required"},
 		{"POST", start, `{"stage":"alpha","declare":true,"reason":"r","force":true}`, 400, `unknown field "force"`},
@@ -257,9 +257,9 @@ func TestWhatIsNotThereIsAJSONError(t *testing.T) {
 	}{
 		{"GET", "/nowhere", 404, "there is no GET /nowhere"},
 		{"POST", "/api/v1/signals", 404, "there is no POST"},
-		{"GET", "/api/v1/webhook/alertmanager", 405, "GET is not a method of /api/v1/webhook/alertmanager"},
-		{"POST", "/api/v1/incidents", 405, "POST is not a method"},
-		{"GET", "/-/reload", 405, "GET is not a method"},
+		{"GET", "/api/v1/webhook/alertmanager", 405, "GET is not allowed for /api/v1/webhook/alertmanager"},
+		{"POST", "/api/v1/incidents", 405, "method POST is not allowed"},
+		{"GET", "/-/reload", 405, "method GET is not allowed"},
 	} {
 		w := b.do(as(request(tc.method, tc.path, ""), "oncall"))
 		wantError(t, w, tc.status, tc.words)

@@ -24,7 +24,7 @@ const (
 )
 
 var (
-	errBusy     = errors.New("too many bytes of notifications are in flight")
+	errBusy     = errors.New("too many notifications in flight")
 	errTooLarge = errors.New("body too large")
 )
 

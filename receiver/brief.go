@@ -33,7 +33,7 @@ func (s *Server) briefOf(ctx context.Context, v view.IncidentView) string {
 	case errors.As(err, &refused): // it was closed meanwhile
 		return ""
 	case err != nil:
-		s.logger.Warn("an incident's support brief cannot be written", "incident", v.ID, "err", err)
+		s.logger.Warn("cannot write the support brief", "incident", v.ID, "err", err)
 		return ""
 	}
 	return b.Text

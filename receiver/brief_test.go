@@ -37,7 +37,7 @@ func TestAReportSaysThatAGraveIncidentAsksForACall(t *testing.T) {
 		t.Error("an incident that is not grave asks for a call")
 	}
 	s.incident.IncidentCall = &remediation.CallView{Severity: 3, URL: "https://meet.example.com/a_b"}
-	if text := string(reportOf(t, s).Markdown(nil)); !strings.Contains(text, `- Its severity, 3, asks for an incident call: https\://meet.example.com/a\_b.`) {
+	if text := string(reportOf(t, s).Markdown(nil)); !strings.Contains(text, `- Its severity, 3, calls for an incident call: https\://meet.example.com/a\_b.`) {
 		t.Errorf("the report does not say where the call is:\n%.1500s", text)
 	}
 }

@@ -242,7 +242,7 @@ func (b *tab) fine(what string) {
 }
 
 // tabs presses the tab key through the page, and checks that focus goes through all
-// that can be used, in the order in which it stands, and shows.
+// that can be used, in the order in which it is, and shows.
 func (b *tab) tabs(what string) {
 	b.t.Helper()
 	usable := value[int](b, `window.__order = Array.from(document.querySelectorAll('a[href], button, input:not([type=hidden]), select, summary, [tabindex="0"]')).filter(e => e.checkVisibility()); document.activeElement.blur(); window.__order.length`)
@@ -352,7 +352,7 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			b := newTab(browser, t, server.URL, "eve")
 			b.on(on)
 			b.open("/")
-			b.waits("No incident is open")
+			b.waits("No open incidents")
 			b.waits(", live")
 			id := s.breach()
 			b.waits("1 incident open")
@@ -362,7 +362,7 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			// Freeze, from the incident's own card.
 			b.press("#stop-" + id + " > summary")
 			b.types("#f-"+id+"-reason", "I want to look first")
-			// What is new does not take the form away from whoever fills it in.
+			// What is new does not take the form away from the person filling it in.
 			s.beat()
 			s.pass(5 * time.Minute)
 			b.waits("it shows when you leave the form")
@@ -380,16 +380,16 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 
 			// The question comes by itself, and the answer runs the step.
 			s.asks(id)
-			b.waits("Yes or no?")
+			b.waits("Approve or deny?")
 			b.shoot(on.name + "-now-asks")
 			b.types("#why-"+id, "the snapshot is good")
 			b.press(".answer .yes")
 			b.waits("eve approved 4-schema_rollback of " + id)
 			s.pass(15 * time.Second)
-			b.waits("4-schema_rollback has run, and the indicator is being watched")
+			b.waits("4-schema_rollback has run. Watching the indicator")
 			s.reads(0, 0)
 			s.pass(10 * time.Minute)
-			b.waits("No incident is open")
+			b.waits("No open incidents")
 			b.fine("over")
 			b.shoot(on.name + "-now-over")
 		})

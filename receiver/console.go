@@ -59,7 +59,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 			data.Asking = append(data.Asking, st)
 		}
 	}
-	// What needs a human stands first.
+	// What needs a person comes first.
 	slices.SortStableFunc(data.Stories, func(a, b view.Story) int {
 		tones := []string{"bad", "wait", "good"}
 		return slices.Index(tones, a.Tone) - slices.Index(tones, b.Tone)
@@ -126,12 +126,11 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 	slices.Reverse(data.Holds)
 	data.Freezes, data.Abortable = freezesOf(o, v.Service), abortable(v, o)
 	data.Brief = s.briefOf(ctx, v)
-	data.PlotOf = c.QueryParam("trigger")
-	data.Plot, data.PlotNote = s.plotOf(ctx, id, data.PlotOf)
+	data.Plot, data.PlotOf, data.PlotNote = s.plotOf(ctx, id, c.QueryParam("trigger"))
 	return s.showPage(c, http.StatusOK, "incident", data)
 }
 
-// abortable tells whether a commander can order from an incident's page that the
+// abortable reports whether a commander can order from an incident's page that the
 // rollout be aborted: one is active, and no step is in the middle of something.
 func abortable(v view.IncidentView, o view.Overview) bool {
 	sv, _ := serviceOf(o, v.Service)
@@ -152,25 +151,25 @@ func freezesOf(o view.Overview, service string) (out []remediation.Freeze) {
 	return out
 }
 
-// plotOf is an incident's plot, or why there is none: a page does not wait long
-// for a Prometheus that hangs.
-func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, note string) {
+// plotOf plots a trigger of an incident (its first if trigger is empty), or says why
+// there is no plot: a page does not wait long for a Prometheus that hangs.
+func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, note string) {
 	ctx, cancel := context.WithTimeout(ctx, plotBudget)
 	defer cancel()
 	p, err := s.service.Plot(ctx, id, trigger)
 	var refused *remediation.RefusedError
 	switch {
 	case errors.As(err, &refused):
-		return nil, refused.Message
+		return nil, trigger, refused.Message
 	case ctx.Err() != nil:
-		return nil, "Prometheus takes too long to answer; everything else on this page is complete."
+		return nil, trigger, "Prometheus takes too long to answer. The rest of this page is complete."
 	case err != nil:
-		s.logger.Warn("an incident's plot cannot be drawn", "incident", id, "err", err)
-		return nil, "The plot cannot be drawn; the server's log says why."
+		s.logger.Warn("cannot draw the plot", "incident", id, "err", err)
+		return nil, trigger, "The plot cannot be drawn. See the server's log."
 	case len(p.Points) == 0:
-		return nil, "There is no value to draw: neither Prometheus nor the audit log has one."
+		return nil, p.Trigger, "No values to plot: neither Prometheus nor the audit log has any."
 	}
-	return plotSVG(p), p.Note
+	return plotSVG(p), p.Trigger, p.Note
 }
 
 // timeLine is an incident's audit entries, oldest first; skipped: there are more

@@ -132,7 +132,7 @@ func (f auditFilter) search(before string) (audit.Query, error) {
 		}
 		at, err := parseMoment(t.text)
 		if err != nil {
-			return q, refuse(http.StatusBadRequest, "%s %q is no time such as 2026-11-22T03:00 (in UTC)", t.name, t.text)
+			return q, refuse(http.StatusBadRequest, "invalid %s %q; try: a time such as 2026-11-22T03:00 (UTC)", t.name, t.text)
 		}
 		*t.into = at
 	}

@@ -19,7 +19,7 @@ import (
 // backTo are the pages that a change leads back to.
 var backTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64}|rollout)?$`)
 
-// fields reads a form: a field that is not known, or stands twice, is refused.
+// fields reads a form: a field that is not known, or appears twice, is refused.
 func fields(c echo.Context, known ...string) (url.Values, error) {
 	form := c.Request().PostForm
 	for name, list := range form {
@@ -27,7 +27,7 @@ func fields(c echo.Context, known ...string) (url.Values, error) {
 			return nil, refuse(http.StatusBadRequest, "unknown field %q", name)
 		}
 		if len(list) > 1 {
-			return nil, refuse(http.StatusBadRequest, "field %q stands twice", name)
+			return nil, refuse(http.StatusBadRequest, "field %q appears twice", name)
 		}
 	}
 	return form, nil
@@ -40,7 +40,7 @@ func (s *Server) finish(c echo.Context, actor, what, reason, fallback string) er
 	if !backTo.MatchString(target) {
 		target = fallback
 	}
-	id := s.dones.put(done{Actor: actor, What: what, Reason: reason, At: s.now().UTC()})
+	id := s.flashes.put(flash{Actor: actor, What: what, Reason: reason, At: s.now().UTC()})
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-store")
 	return c.Redirect(http.StatusSeeOther, target+"?done="+id+"#result")
@@ -67,7 +67,7 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 	case view.Claim:
 		what = "claimed " + id + ": no step runs until it is released"
 	case view.Release:
-		what = "released " + id + ": backout goes on by itself"
+		what = "released " + id + ": backout continues"
 	case view.Close:
 		what = "closed " + id
 	case "restore":
@@ -75,7 +75,7 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 		if _, err := s.service.Restore(ctx, id, r); err != nil {
 			return err
 		}
-		return s.finish(c, actor, "began to restore what "+id+" changed", reason, "/incidents/"+id)
+		return s.finish(c, actor, "started to restore what "+id+" changed", reason, "/incidents/"+id)
 	default:
 		return echo.ErrNotFound
 	}
@@ -103,11 +103,11 @@ func (s *Server) postFreeze(c echo.Context, actor string) error {
 	if f.Scope == "" {
 		f.Scope = remediation.ScopeAll
 	}
-	until := "until it is thawed"
+	until := "until someone thaws it"
 	if text := form.Get("for"); text != "" {
 		d, err := model.ParseDuration(text)
 		if err != nil || d <= 0 {
-			return refuse(http.StatusBadRequest, "%q is no duration such as 30m or 4h", text)
+			return refuse(http.StatusBadRequest, "invalid duration %q; try: 30m or 4h", text)
 		}
 		at := s.now().Add(time.Duration(d)).UTC()
 		f.Until = &at
@@ -145,7 +145,7 @@ func (s *Server) postThaw(c echo.Context, actor string) error {
 
 func serviceWords(name string) string {
 	if strings.TrimSpace(name) == "" {
-		return "every service"
+		return "all services"
 	}
 	return name
 }

@@ -298,7 +298,7 @@ func TestTheAuditPageSaysWhereItsChainIsBroken(t *testing.T) {
 	for i := len(entries) - 1; i >= 0; i-- {
 		b.service.entries = append(b.service.entries, entries[i])
 	}
-	if body := b.do(request("GET", "/audit", "")).Body.String(); !strings.Contains(body, "and each follows from the one before") {
+	if body := b.do(request("GET", "/audit", "")).Body.String(); !strings.Contains(body, "and each entry links to the one before") {
 		t.Error("a whole chain is not said to be whole")
 	}
 	b.service.entries[2].Actor = "mallory"

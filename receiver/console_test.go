@@ -115,7 +115,7 @@ func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPa
 	change("deny", url.Values{"reason": {"the schema stays"}, "step": {"4-schema_rollback"}}, "denied 4-schema_rollback")
 	s.reads(0, 0)
 	change("close", url.Values{"reason": {"mended"}}, "closed "+id)
-	change("restore", url.Values{"reason": {"v3 is out"}, "force": {"yes"}}, "began to restore")
+	change("restore", url.Values{"reason": {"v3 is out"}, "force": {"yes"}}, "started to restore")
 
 	entries, err := s.engine.Entries(t.Context(), audit.Filter{Incident: id})
 	if err != nil {
@@ -189,7 +189,7 @@ func TestARefusedChangeSaysSoAndKeepsTheWords(t *testing.T) {
 	id := s.breach()
 	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"long thoughts"}, "step": {"2-flag_off"}, "back": {"/incidents/" + id}})
 	body := w.Body.String()
-	for _, want := range []string{"Nothing was changed", "does not wait for an approval", "<q>long thoughts</q>", `href="/incidents/` + id + `"`} {
+	for _, want := range []string{"Nothing was changed", "is not waiting for approval", "<q>long thoughts</q>", `href="/incidents/` + id + `"`} {
 		if w.Code != http.StatusConflict || !strings.Contains(body, want) {
 			t.Errorf("%d without %q: %s", w.Code, want, body)
 		}

@@ -67,24 +67,24 @@ func (s *Server) form(h handler) echo.HandlerFunc {
 		switch site := r.Header.Get("Sec-Fetch-Site"); site {
 		case "", "same-origin", "none":
 		default:
-			return refuse(http.StatusForbidden, "the form was sent by a page of another site (%s)", site)
+			return refuse(http.StatusForbidden, "the form was sent from another site (%s)", site)
 		}
 		if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
-			return refuse(http.StatusUnsupportedMediaType, "a form of the console is application/x-www-form-urlencoded")
+			return refuse(http.StatusUnsupportedMediaType, "Content-Type: application/x-www-form-urlencoded is required")
 		}
 		r.Body = http.MaxBytesReader(c.Response(), r.Body, maxChange)
 		if err := r.ParseForm(); err != nil {
 			return refuse(http.StatusBadRequest, "the form cannot be read: %v", err)
 		}
 		if !s.csrf.valid(r.PostForm.Get("csrf"), actor, s.now()) {
-			return refuse(http.StatusForbidden, "the form is too old, or from before a restart of backout: go back, reload the page, and send it again")
+			return refuse(http.StatusForbidden, "the form has expired, or backout was restarted since; try: go back, reload the page and send it again")
 		}
 		return h(c, actor)
 	}
 }
 
-// done is what a change did, told once on the page that follows it.
-type done struct {
+// flash is what a change did, told once on the page that follows it.
+type flash struct {
 	Actor, What, Reason string
 	At                  time.Time
 }
@@ -95,18 +95,18 @@ const (
 	doneLife = 10 * time.Minute
 )
 
-// dones hold results between a change and the page that follows it.
-type dones struct {
+// flashes hold results between a change and the page that follows it.
+type flashes struct {
 	mu   sync.Mutex
-	byID map[string]done
+	byID map[string]flash
 }
 
-func (d *dones) put(r done) string {
+func (d *flashes) put(r flash) string {
 	id := rand.Text()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.byID == nil {
-		d.byID = map[string]done{}
+		d.byID = map[string]flash{}
 	}
 	for id, old := range d.byID {
 		if r.At.Sub(old.At) > doneLife || len(d.byID) >= doneMost {
@@ -118,7 +118,7 @@ func (d *dones) put(r done) string {
 }
 
 // get returns what that actor's change did, nil where that is not known.
-func (d *dones) get(id, actor string) *done {
+func (d *flashes) get(id, actor string) *flash {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r, ok := d.byID[id]

@@ -39,7 +39,7 @@ var errTooMany = errors.New("too much in one notification")
 // message is the part of Alertmanager's webhook body (version "4") that is
 // acted on; what else is in it is ignored, since generations differ in it. The
 // alerts are decoded one by one: in one pass over template.Data, a single bad
-// time stamp would lose every alert beside it, and a repeated "alerts" key
+// time stamp would lose every alert next to it, and a repeated "alerts" key
 // would mix the labels of two alerts into one that nobody sent.
 type message struct {
 	Version         string    `json:"version"`
@@ -49,8 +49,8 @@ type message struct {
 	Alerts          alertList `json:"alerts"`
 }
 
-// alertList takes a list of alerts in as it is decoded: nothing of the body is
-// kept but what becomes of it.
+// alertList takes a list of alerts in as it is decoded: nothing in the body is
+// kept but the result.
 type alertList struct {
 	given  bool
 	alerts []remediation.Alert

@@ -34,7 +34,7 @@ func (s *Server) events(c echo.Context, _ string) error {
 	}
 	if s.streams.Add(1) > eventsMost {
 		s.streams.Add(-1)
-		return refuse(http.StatusServiceUnavailable, "too many pages are kept up to date already: reload this one by hand")
+		return refuse(http.StatusServiceUnavailable, "too many live pages are open: reload this one by hand")
 	}
 	defer s.streams.Add(-1)
 	ctx := c.Request().Context()
@@ -131,7 +131,7 @@ func stampOf(o view.Overview) (string, error) {
 	o.Services, o.Time = services, time.Time{}
 	b, err := json.Marshal(o)
 	if err != nil {
-		return "", fmt.Errorf("tell whether something changed: %w", err)
+		return "", fmt.Errorf("check for changes: %w", err)
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:8]), nil

@@ -28,7 +28,7 @@ func (s *Server) healthy(c echo.Context) error {
 func (s *Server) ready(c echo.Context) error {
 	if err := s.service.Ready(c.Request().Context()); err != nil {
 		s.logger.Warn("not ready", "err", err)
-		return refuse(http.StatusServiceUnavailable, "not ready: the server's log says why")
+		return refuse(http.StatusServiceUnavailable, "not ready: see the server's log")
 	}
 	return c.String(http.StatusOK, "backout is ready.\n")
 }
@@ -38,7 +38,7 @@ func (s *Server) ready(c echo.Context) error {
 func (s *Server) reloadAll(c echo.Context, actor string) error {
 	if err := s.reload(c.Request().Context(), actor); err != nil {
 		s.logger.Error("reload failed", "actor", actor, "err", err)
-		s.write(c.Response(), http.StatusInternalServerError, problem{"nothing was reloaded: " + err.Error()})
+		s.write(c.Response(), http.StatusInternalServerError, problem{"nothing reloaded: " + err.Error()})
 		return nil
 	}
 	s.logger.Info("reloaded", "actor", actor)

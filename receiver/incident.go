@@ -43,7 +43,7 @@ func (s *Server) listIncidents(c echo.Context, _ string) error {
 		answer.Next = list[n-1].ID
 	}
 	for _, inc := range list {
-		answer.Incidents = append(answer.Incidents, whole(inc))
+		answer.Incidents = append(answer.Incidents, nonNil(inc))
 	}
 	return s.answer(c, answer)
 }
@@ -56,7 +56,7 @@ func (s *Server) showIncident(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, whole(inc))
+	return s.answer(c, nonNil(inc))
 }
 
 // decideStep answers approve and deny.
@@ -106,7 +106,7 @@ func (s *Server) restoreIncident(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, whole(inc))
+	return s.answer(c, nonNil(inc))
 }
 
 func (s *Server) apply(c echo.Context, verb view.Verb, step, actor, reason string) error {
@@ -118,11 +118,11 @@ func (s *Server) apply(c echo.Context, verb view.Verb, step, actor, reason strin
 	if err != nil {
 		return err
 	}
-	return s.answer(c, whole(inc))
+	return s.answer(c, nonNil(inc))
 }
 
-// whole makes empty lists of those that are missing: no client need expect null.
-func whole(inc view.IncidentView) view.IncidentView {
+// nonNil makes empty lists of those that are missing: no client need expect null.
+func nonNil(inc view.IncidentView) view.IncidentView {
 	if inc.Triggers == nil {
 		inc.Triggers = []view.TriggerView{}
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// look is one page of the console in one state: what somebody sees who opens it then.
+// look is one page of the console in one state: what someone sees who opens it then.
 type look struct {
 	name   string
 	status int
@@ -195,7 +195,7 @@ func crowd(n int) view.Overview {
 				{ID: "1-flag_off", Action: "flag_off", Target: "compose:/srv/" + name + "/" + name + "#FEATURE_ANALYTICS_ENABLED", Risk: "reversible", State: remediation.StepDone, Started: &ran, Finished: &ran},
 				{ID: "2-image_retag", Action: "image_retag", Target: "compose:/srv/" + name + "/" + name, Risk: "disruptive", State: remediation.StepPending},
 			},
-			Next: &view.Next{Step: "2-image_retag", At: &soon, What: "it runs then if the breach is seen to go on", Unless: []string{"somebody claims the incident"}},
+			Next: &view.Next{Step: "2-image_retag", At: &soon, What: "it runs then if the breach continues", Unless: []string{"someone claims the incident"}},
 		}
 		switch inc.State {
 		case remediation.Waiting:
@@ -293,17 +293,17 @@ func statusLooks(t testing.TB) (all []look) {
 // going on, whether it helped, what comes next, how to stop it.
 func TestEveryStateSaysWhatACommanderAsks(t *testing.T) {
 	want := map[string][]string{
-		"confirming":  {"Checking whether the alert is true", "no value was seen yet, trigger is above 1%", "it runs as soon as Prometheus confirms the breach"},
-		"unconfirmed": {"On hold: Prometheus does not confirm the breach", "Nothing has been done yet.", "It goes on by itself if Prometheus sees the breach."},
+		"confirming":  {"Checking whether the breach is real", "no value yet, trigger is above 1%", "it runs as soon as Prometheus confirms the breach"},
+		"unconfirmed": {"On hold: Prometheus does not confirm the breach", "Nothing has been done yet.", "It continues by itself once Prometheus confirms the breach."},
 		"settling":    {"A step has run: watching whether it helped", "Not known yet: 2-flag_off has run", "<strong>3-image_retag</strong>, <strong class=\"countdown\">"},
-		"approval":    {"Waits for your yes or no", "Without an answer it is <strong>no</strong>", "Not enough: the breach goes on after 3-image_retag.", "Approve 4-schema_rollback"},
-		"failed":      {"On hold: a step failed", "No: 2-flag_off failed, and was taken back.", "again, once a commander has claimed the incident, mended the cause and released it", "no space left on device"},
-		"exhausted":   {"Every step was tried: this needs a human", "No: nothing that could be done has helped.", "No step is left."},
-		"recovered":   {"Recovered: still being watched", "Yes: the breach stopped after 2-flag_off.", "it runs if the breach comes back before the incident closes"},
+		"approval":    {"Waiting for approval", "Without an answer it is <strong>skipped</strong>", "Not enough: the breach continues after 3-image_retag.", "Approve 4-schema_rollback"},
+		"failed":      {"On hold: a step failed", "No: 2-flag_off failed and was undone.", "again once a commander has claimed the incident, fixed the cause and released it", "no space left on device"},
+		"exhausted":   {"Remediation failed: needs a person", "No: every step was tried and none helped.", "No steps are left."},
+		"recovered":   {"Recovered: still watching", "Yes: the breach stopped after 2-flag_off.", "it runs if the breach comes back before the incident closes"},
 		"closed":      {">Closed<", "It is over. The last step was 2-flag_off.", "Nothing: it is closed.", "Restore: put back what was changed"},
-		"drill":       {"The drill is over", "drill: nothing is applied", "It is a drill: nothing is applied, and nobody is told."},
+		"drill":       {"The drill is over", "drill: nothing is applied", "This is a drill: nothing is applied and nobody is notified."},
 		"claimed":     {"Claimed by eve: no step runs", "it would come next, if the incident were not claimed", "Release: give it back to backout"},
-		"restored":    {"Closed: what was done has been put back", "It is over, and eve had put back what was done.", "put back at "},
+		"restored":    {"Closed: the changes were restored", "It is over, and eve had the changes restored.", "put back at "},
 		"frozen":      {"On hold: steps are frozen", "Frozen: <bdi>shop</bdi>", "a migration runs until four", "Thaw shop"},
 	}
 	for name, bring := range incidentStates {

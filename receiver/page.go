@@ -79,11 +79,11 @@ func newPages() (*pages, error) {
 	return p, nil
 }
 
-// render writes a page whole, or nothing of it.
+// render writes a whole page, or none of it.
 func (p *pages) render(name string, data any) ([]byte, error) {
 	t, ok := p.templates[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no page %q", name)
+		return nil, fmt.Errorf("page %q not found", name)
 	}
 	var b bytes.Buffer
 	if err := t.ExecuteTemplate(&b, "layout.html", data); err != nil {
@@ -109,7 +109,7 @@ type frame struct {
 	Visitor visitor
 	CSRF    string
 	// Result is what the change before this page did, nil where there was none.
-	Result *done
+	Result *flash
 	// Stamp tells the state that the page shows from any other; with one, the page is
 	// kept up to date while it is looked at.
 	Stamp string
@@ -120,7 +120,7 @@ type frame struct {
 const consolePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// pageHeaders are those of every page, whoever reads it.
+// pageHeaders are those of every page, for every reader.
 func pageHeaders(h http.Header, policy string) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", policy)
@@ -144,7 +144,7 @@ func (s *Server) showPage(c echo.Context, status int, name string, data any) err
 	h.Set("Cache-Control", "no-store")
 	c.Response().WriteHeader(status)
 	if _, err := c.Response().Write(body); err != nil {
-		s.logger.Debug("the client went away before its answer", "err", err)
+		s.logger.Debug("client disconnected before the answer", "err", err)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func (s *Server) liveFrame(c echo.Context, title string, o view.Overview) (frame
 	f := s.frame(c, title)
 	f.Now = o.Time
 	if id := c.QueryParam("done"); id != "" {
-		f.Result = s.dones.get(id, f.Visitor.Name)
+		f.Result = s.flashes.get(id, f.Visitor.Name)
 	}
 	var err error
 	f.Stamp, err = stampOf(o)
@@ -193,7 +193,7 @@ func (s *Server) static(c echo.Context) error {
 	return c.Blob(http.StatusOK, f.kind, f.body)
 }
 
-// wantsPage tells whether an error is read by a human in a browser.
+// wantsPage reports whether an error is read by a person in a browser.
 func wantsPage(r *http.Request) bool {
 	for _, prefix := range []string{"/api/", "/-/", "/metrics", "/slack/", "/static/"} {
 		if strings.HasPrefix(r.URL.Path, prefix) {
@@ -225,7 +225,7 @@ func (s *Server) failPage(c echo.Context, status int, words string) {
 		}
 	}
 	if err := s.showPage(c, status, "error", data); err != nil {
-		s.logger.Error("an error's page cannot be shown", "err", err)
+		s.logger.Error("cannot show an error page", "err", err)
 		s.write(c.Response(), status, problem{words})
 	}
 }

@@ -178,7 +178,7 @@ func (c *canvas) times(height int) {
 	c.add(`<text class="plot-text" x="%d" y="%d" text-anchor="end" fill="#3a4149">%s UTC</text>`, plotWidth-plotRight, height-5, c.p.From.UTC().Format("2006-01-02"))
 }
 
-// label is where a mark's words stand; lane -1: there is no room for them.
+// label places a mark's text; lane -1: there is no room for it.
 type label struct {
 	text string
 	lane int
@@ -257,7 +257,7 @@ func (c *canvas) line() {
 	}
 	flush()
 	if len(c.p.Points) == 0 {
-		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="middle" fill="#3a4149">no values are known</text>`, plotWidth/2, c.top+plotInner/2)
+		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="middle" fill="#3a4149">no values</text>`, plotWidth/2, c.top+plotInner/2)
 	}
 }
 

@@ -82,7 +82,7 @@ func breachPlot() view.Plot {
 // evidencePlot has what an audit log holds: few values, and no line between them.
 func evidencePlot() view.Plot {
 	p := breachPlot()
-	p.Step, p.Note, p.Unit, p.Above, p.Threshold = 0, "these are the values that the audit log holds", "", false, 99.5
+	p.Step, p.Note, p.Unit, p.Above, p.Threshold = 0, "these values are from the audit log", "", false, 99.5
 	p.Points = []remediation.Point{{Time: plotOpened, Value: 91.25}, {Time: plotOpened.Add(7 * time.Minute), Value: 97}, {Time: plotOpened.Add(14 * time.Minute), Value: 100}}
 	return p
 }
@@ -196,11 +196,11 @@ func TestMeasuresHaveTheirUnits(t *testing.T) {
 	}{
 		{0.0123456, "ratio", "1.235%"},
 		{85, "percent", "85%"},
-		{0.75, "seconds", "750ms"},
-		{1.5, "seconds", "1.5s"},
-		{300, "milliseconds", "300ms"},
-		{3 << 20, "bytes", "3MiB"},
-		{1 << 50, "bytes", "1024TiB"},
+		{0.75, "seconds", "750 ms"},
+		{1.5, "seconds", "1.5 s"},
+		{300, "milliseconds", "300 ms"},
+		{3 << 20, "bytes", "3 MiB"},
+		{1 << 50, "bytes", "1024 TiB"},
 		{12, "per_second", "12/s"},
 		{1e6, "count", "1000000"},
 		{0.1 + 0.2, "", "0.3"},

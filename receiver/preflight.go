@@ -17,7 +17,7 @@ func (s *Server) showPreflight(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, wholePreflight(v))
+	return s.answer(c, nonNilPreflight(v))
 }
 
 // startPreflight begins one; how it goes is read by GET.
@@ -40,10 +40,10 @@ func (s *Server) startPreflight(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, wholePreflight(v))
+	return s.answer(c, nonNilPreflight(v))
 }
 
-// signPreflight takes a human's word for one item.
+// signPreflight takes a person's word for one item.
 func (s *Server) signPreflight(c echo.Context, actor string) error {
 	var in struct {
 		Service string `json:"service"`
@@ -64,10 +64,10 @@ func (s *Server) signPreflight(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, wholePreflight(v))
+	return s.answer(c, nonNilPreflight(v))
 }
 
-func wholePreflight(v remediation.PreflightView) remediation.PreflightView {
+func nonNilPreflight(v remediation.PreflightView) remediation.PreflightView {
 	if v.Items == nil {
 		v.Items = []remediation.PreflightItem{}
 	}

@@ -21,7 +21,7 @@ const (
 	maxReason = 4 << 10
 )
 
-// query reads the parameters of an address: one that is not known, or stands
+// query reads the parameters of an address: one that is not known, or is
 // twice, is refused, since a misspelt filter would show or change too much.
 func query(c echo.Context, known ...string) (url.Values, error) {
 	values, err := url.ParseQuery(c.Request().URL.RawQuery)
@@ -30,10 +30,10 @@ func query(c echo.Context, known ...string) (url.Values, error) {
 	}
 	for name, list := range values {
 		if !slices.Contains(known, name) {
-			return nil, refuse(http.StatusBadRequest, "unknown parameter %q: known here are [%s]", name, strings.Join(known, ", "))
+			return nil, refuse(http.StatusBadRequest, "unknown parameter %q; known: [%s]", name, strings.Join(known, ", "))
 		}
 		if len(list) > 1 {
-			return nil, refuse(http.StatusBadRequest, "parameter %q stands twice", name)
+			return nil, refuse(http.StatusBadRequest, "parameter %q appears twice", name)
 		}
 	}
 	return values, nil
@@ -66,7 +66,7 @@ func decodeChange(c echo.Context, into any) error {
 			return nil
 		}
 		if err == nil {
-			err = errors.New("something follows the object")
+			err = errors.New("there is more text after the object")
 		}
 	}
 	var tooLarge *http.MaxBytesError
@@ -74,7 +74,7 @@ func decodeChange(c echo.Context, into any) error {
 	case errors.As(err, &tooLarge):
 		return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d KiB", maxChange>>10)
 	case errors.Is(err, io.EOF):
-		return refuse(http.StatusBadRequest, `the body is empty: at least {"reason":"..."} is needed`)
+		return refuse(http.StatusBadRequest, `the body is empty; try: {"reason":"..."}`)
 	}
 	return refuse(http.StatusBadRequest, "body: %s", strings.TrimPrefix(explain(err).Error(), "malformed: json: "))
 }
@@ -84,7 +84,7 @@ func checkReason(text string) (string, error) {
 	text = strings.TrimSpace(text)
 	switch {
 	case text == "":
-		return "", refuse(http.StatusBadRequest, "reason is required: it goes into the audit log")
+		return "", refuse(http.StatusBadRequest, "reason is required (it goes into the audit log)")
 	case len(text) > maxReason:
 		return "", refuse(http.StatusBadRequest, "reason is longer than %d bytes", maxReason)
 	}

@@ -222,7 +222,7 @@ func (f *fakeService) Brief(_ context.Context, id string) (remediation.Brief, er
 
 func (f *fakeService) Ready(context.Context) error { return f.err }
 
-// bench is a server under test with what stands around it.
+// bench is a server under test with its surroundings.
 type bench struct {
 	*Server
 	service  *fakeService

@@ -17,7 +17,7 @@ func (s *Server) showRehearsal(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, wholeRehearsal(v))
+	return s.answer(c, nonNilRehearsal(v))
 }
 
 // startRehearsal begins one; how it goes is read by GET.
@@ -41,10 +41,10 @@ func (s *Server) startRehearsal(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, wholeRehearsal(v))
+	return s.answer(c, nonNilRehearsal(v))
 }
 
-func wholeRehearsal(v remediation.RehearsalView) remediation.RehearsalView {
+func nonNilRehearsal(v remediation.RehearsalView) remediation.RehearsalView {
 	if v.Plans == nil {
 		v.Plans = []string{}
 	}

@@ -54,10 +54,10 @@ func TestTheIncidentsPageSaysHowLongAStepTookWhenItWasRehearsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := s.page("/incidents/"+s.breach(), "ann")
-	if !strings.Contains(page, "took 14s when rehearsed on 21 Nov 2026") {
+	if !strings.Contains(page, "took 14 s when rehearsed on 21 Nov 2026") {
 		t.Errorf("the page does not say it of the step that is to come: %s", page)
 	}
-	if strings.Contains(page, "took 3s") {
+	if strings.Contains(page, "took 3 s") {
 		t.Error("the page says it of a step that is over")
 	}
 }

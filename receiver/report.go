@@ -31,8 +31,8 @@ type Report struct {
 	Plots   []view.Plot   `json:"plots"`
 }
 
-// ReportDuration is the time between two moments; Took is nil where one of them
-// is not known, and Note says why, or how exact it is.
+// ReportDuration is the time between two moments; Took is nil if one of them is unknown,
+// and Note says why, or how exact it is.
 type ReportDuration struct {
 	Name string          `json:"name"`
 	Took *model.Duration `json:"took"`
@@ -90,7 +90,7 @@ func NewReport(ctx context.Context, src ReportSource, id string, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Incident: whole(inc), Made: now.UTC(), Plots: []view.Plot{}}
+	r := &Report{Incident: nonNil(inc), Made: now.UTC(), Plots: []view.Plot{}}
 	if r.Entries, err = reportEntries(ctx, src, inc); err != nil {
 		return nil, err
 	}
@@ -216,7 +216,7 @@ func (r *Report) actions() {
 func (r *Report) failed(undo audit.Entry) {
 	why := detailText(undo, "error")
 	if why == "" {
-		return // somebody asked for it
+		return // someone asked for it
 	}
 	for i := len(r.Actions) - 1; i >= 0; i-- {
 		if a := &r.Actions[i]; a.Step == undo.Step && !a.Undo {
@@ -315,17 +315,17 @@ func (r *Report) durations() {
 		r.Durations = append(r.Durations, d)
 	}
 	add("breach to post", breach, opened, exact, exact)
-	add("post to intent", opened, intent, "", "no step began")
+	add("post to intent", opened, intent, "", "no step started")
 	note := ""
 	if n := r.count(audit.KindRecovered); n > 1 {
 		note = fmt.Sprintf("to the last of %d recoveries", n)
 	}
-	missing := "it has not recovered"
+	missing := "not recovered"
 	if intent == nil {
-		missing = "no step began"
+		missing = "no step started"
 	}
 	add("intent to recovered", intent, recovered, note, missing)
-	add("opened to closed", &r.Incident.Opened, closed, "", "it is not closed")
+	add("opened to closed", &r.Incident.Opened, closed, "", "not closed")
 }
 
 // reaction returns when the alert came that was first acted on, and when that
@@ -357,7 +357,7 @@ func (r *Report) count(kind audit.Kind) (n int) {
 // the incident was opened, by the first plot that knows, and how exact that is.
 func (r *Report) breach(opened *time.Time) (*time.Time, string) {
 	if opened == nil {
-		return nil, "the incident's opening is not in the log any more"
+		return nil, "the log no longer has the incident's opening"
 	}
 	for _, p := range r.Plots {
 		if p.Step == 0 {
@@ -378,14 +378,14 @@ func (r *Report) breach(opened *time.Time) (*time.Time, string) {
 			}
 		}
 		if began != nil && before {
-			return began, fmt.Sprintf("%s, by Prometheus every %s", p.Trigger, p.Step)
+			return began, fmt.Sprintf("%s, by Prometheus every %s", p.Trigger, remediation.Span(p.Step))
 		}
 		if began != nil && began.Sub(p.From) > time.Duration(p.Step) {
-			return began, fmt.Sprintf("%s, whose first value is beyond its threshold, by Prometheus every %s", p.Trigger, p.Step)
+			return began, fmt.Sprintf("%s, whose first value is beyond its threshold, by Prometheus every %s", p.Trigger, remediation.Span(p.Step))
 		}
 		if began != nil {
 			return nil, p.Trigger + " was beyond its threshold before the plot begins"
 		}
 	}
-	return nil, "Prometheus does not hold when the breach began"
+	return nil, "Prometheus has no data of when the breach began"
 }

@@ -24,7 +24,7 @@ func (r *Report) summary() {
 	}
 	kind := "incident"
 	if inc.Drill {
-		kind = "drill, in which nothing is applied"
+		kind = "drill: nothing was applied"
 	}
 	say("%s of service %s, release %s: %s %s.", inc.ID, inc.Service, dash(inc.Rollout), kind, openedBy(names))
 	var done, back, not []string
@@ -44,21 +44,21 @@ func (r *Report) summary() {
 	case len(done) > 0:
 		say("backout did %s.", strings.Join(done, ", "))
 	default:
-		say("backout changed nothing that stayed changed.")
+		say("No change of backout is left in place.")
 	}
 	if len(not) > 0 {
-		say("Without effect, or failed: %s.", strings.Join(not, ", "))
+		say("No effect, or failed: %s.", strings.Join(not, ", "))
 	}
 	if len(back) > 0 {
-		say("Put back as it was: %s.", strings.Join(back, ", "))
+		say("Restored: %s.", strings.Join(back, ", "))
 	}
 	if after := r.inVain(); len(after) > 0 {
-		say("The breach went on after %s.", strings.Join(after, ", "))
+		say("The breach continued after %s.", strings.Join(after, ", "))
 	}
 	recovered := r.last(audit.KindRecovered)
 	switch {
 	case recovered != nil && inc.Closed != nil:
-		say("The breach was seen to have stopped at %s; the incident was closed at %s.", r.at(recovered.Time), r.at(*inc.Closed))
+		say("The breach stopped at %s; the incident was closed at %s.", r.at(recovered.Time), r.at(*inc.Closed))
 	case inc.Closed != nil:
 		why := ""
 		if e := r.last(audit.KindClosed); e != nil {
@@ -73,7 +73,7 @@ func (r *Report) summary() {
 		if k.URL != "" {
 			where = ": " + k.URL
 		}
-		say("Its severity, %d, asks for an incident call%s.", k.Severity, where)
+		say("Its severity, %d, calls for an incident call%s.", k.Severity, where)
 	}
 	if n := len(r.Holds); n > 0 {
 		say("Steps were held %s; see what was held and why.", times(n))
@@ -112,15 +112,15 @@ func dash(s string) string {
 var holdQuestions = map[remediation.Reason]string{
 	remediation.HoldMode:           "backout only observed. Should it have acted?",
 	remediation.HoldFrozen:         "A freeze held steps. Was it meant to hold these?",
-	remediation.HoldSilenced:       "A silence held steps. Did whoever set it know that it does?",
+	remediation.HoldSilenced:       "A silence held steps. Did its author know that it would?",
 	remediation.HoldNoRollout:      "No rollout of the release was declared, so steps were held. Why not?",
-	remediation.HoldUnconfirmed:    "Alert and expression did not agree, so steps were held. Is the rule right?",
-	remediation.HoldNoData:         "Prometheus had no data to tell by. Why not?",
+	remediation.HoldUnconfirmed:    "The alert and its expression disagreed, so steps were held. Is the rule right?",
+	remediation.HoldNoData:         "Prometheus had no data. Why not?",
 	remediation.HoldRateLimit:      "A rate limit held steps. Is it right?",
 	remediation.HoldBlastRadius:    "The blast radius held steps. Is it right, and why did so much run at once?",
-	remediation.HoldCooldown:       "A cooldown held steps. Why was the same needed again so soon?",
+	remediation.HoldCooldown:       "A cooldown held steps. Why was the same change needed again so soon?",
 	remediation.HoldBreaker:        "The breaker held steps. What made so many fail in a row?",
-	remediation.HoldTarget:         "A target was not as its step needs it. Why?",
+	remediation.HoldTarget:         "A target was not in the state that its step needs. Why?",
 	remediation.HoldUnknownTrigger: "The playbook did not know a trigger. Which of the two is wrong?",
 }
 
@@ -159,27 +159,27 @@ func (r *Report) questions() {
 		case audit.KindOutcome:
 			switch failed := detailText(e, "outcome") == string(remediation.StepFailed); {
 			case failed && e.Detail["undo"] == true:
-				ask("%s could not be put back (%s). How was its target left?", e.Step, dash(detailText(e, "undo_error", "error")))
+				ask("%s could not be restored (%s). What state is its target in?", e.Step, dash(detailText(e, "undo_error", "error")))
 			case failed:
 				ask("Why did %s fail (%s)?", e.Step, dash(detailText(e, "error", "why")))
 			}
 		case audit.KindInDoubt:
-			ask("%s was in doubt (%s). Is its target as the log says?", e.Step, dash(detailText(e, "error", "why")))
+			ask("%s was in doubt (%s). Is its target in the state that the log says?", e.Step, dash(detailText(e, "error", "why")))
 		case audit.KindDrift:
-			ask("Who changed %s behind backout's back (%s)?", dash(detailText(e, "target")), dash(detailText(e, "why")))
+			ask("Who changed %s outside backout (%s)?", dash(detailText(e, "target")), dash(detailText(e, "why")))
 		case audit.KindDenied:
 			if e.Actor == "engine" {
-				ask("Approval of %s was asked for and not given in time (%s). Who should have answered?", e.Step, dash(detailText(e, "reason")))
+				ask("Nobody approved %s in time (%s). Who should have answered?", e.Step, dash(detailText(e, "reason")))
 			}
 		case audit.KindReopened:
 			ask("The incident was reopened. Why did the breach come back?")
 		case audit.KindBlind:
 			if e.Detail["blind"] == true {
-				ask("The watchdog stayed away during the incident. Was monitoring down?")
+				ask("Watchdog alerts stopped during the incident. Was monitoring down?")
 			}
 		case audit.KindNotified:
 			if detailText(e, "reason") == "still_true" {
-				ask("The trigger stayed true by its own expression after recovery. Is its window too long?")
+				ask("The trigger's own expression stayed true after recovery. Is its window too long?")
 			}
 		}
 	}
@@ -191,15 +191,15 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 	worked := slices.ContainsFunc(r.Actions, func(a ReportAction) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
 	switch {
 	case inc.State == remediation.Exhausted:
-		ask("Every step was tried and the breach goes on. What else can be done?")
+		ask("Every step was tried and the breach continues. What else can be done?")
 	case inc.Closed == nil:
 		ask("The incident is not over. What is still to be done?")
 	case !worked && inc.Reason != remediation.HoldUnconfirmed && !inc.Drill:
-		ask("backout changed nothing, and it ended. What ended it?")
+		ask("The breach ended, but backout changed nothing. What ended it?")
 	}
 	for _, d := range r.Durations {
 		if d.Name == "breach to post" && d.Took != nil && *d.Took > model.Duration(alertsLate) {
-			ask("The alert came %s after the breach began. Is its window longer than it must be?", d.Took)
+			ask("The alert came %s after the breach began. Is its window longer than needed?", remediation.Span(*d.Took))
 		}
 	}
 }

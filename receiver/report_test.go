@@ -171,8 +171,8 @@ func TestAReportMeasuresFromTheFirstValueAndFromAReopening(t *testing.T) {
 func TestAReportAsksWhatTheLogLeavesOpen(t *testing.T) {
 	all := strings.Join(reportOf(t, aLadder()).Questions, "\n")
 	for _, want := range []string{
-		"A freeze held steps", "Why did 2-image_retag fail (verify: health is 503)", "Approval of 3-schema_rollback was asked for",
-		"Who changed compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED behind",
+		"A freeze held steps", "Why did 2-image_retag fail (verify: health is 503)", "Nobody approved 3-schema_rollback in time",
+		"Who changed compose:/srv/social-intel:FEATURE_ANALYTICS_ENABLED outside backout",
 	} {
 		if strings.Count(all, want) != 1 {
 			t.Errorf("%q is not asked once in:\n%s", want, all)
@@ -184,7 +184,7 @@ func TestAReportAsksWhatTheLogLeavesOpen(t *testing.T) {
 	s.log(26*time.Minute, audit.KindReopened, "alertmanager", "", nil)
 	s.log(26*time.Minute, audit.KindBlind, "engine", "", map[string]any{"blind": true})
 	all = strings.Join(reportOf(t, s).Questions, "\n")
-	for _, want := range []string{"was in doubt (cut off)", "was reopened", "watchdog stayed away", "Every step was tried"} {
+	for _, want := range []string{"was in doubt (cut off)", "was reopened", "Watchdog alerts stopped", "Every step was tried"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not asked in:\n%s", want, all)
 		}

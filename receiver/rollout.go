@@ -23,7 +23,7 @@ func (s *Server) listRollouts(c echo.Context, _ string) error {
 	rollouts := []view.RolloutView{}
 	for _, r := range list {
 		if service := q.Get("service"); service == "" || service == r.Service {
-			rollouts = append(rollouts, wholeRollout(r))
+			rollouts = append(rollouts, nonNilRollout(r))
 		}
 	}
 	return s.answer(c, struct {
@@ -35,7 +35,7 @@ func (s *Server) listRollouts(c echo.Context, _ string) error {
 // one that takes longer answers with the promotion under way.
 const promotionWait = 15 * time.Second
 
-// startRollout starts a rollout, or records one that humans started.
+// startRollout starts a rollout, or records one that people started.
 func (s *Server) startRollout(c echo.Context, actor string) error {
 	var in struct {
 		Service string `json:"service"`
@@ -59,13 +59,13 @@ func (s *Server) startRollout(c echo.Context, actor string) error {
 		return s.answerRollout(c, started, err)
 	}
 	if in.Auto {
-		return refuse(http.StatusBadRequest, "auto goes with a rollout that backout starts: one that humans declare is theirs to promote")
+		return refuse(http.StatusBadRequest, "auto needs a rollout that backout starts; a declared rollout is promoted by hand")
 	}
 	done, err := s.service.DeclareRollout(c.Request().Context(), in.Service, in.Release, in.Stage, actor, reason)
 	if err != nil {
 		return err
 	}
-	return s.answer(c, wholeRollout(done))
+	return s.answer(c, nonNilRollout(done))
 }
 
 // changeRollout changes a rollout that has begun.
@@ -84,16 +84,16 @@ func (s *Server) changeRollout(verb remediation.RolloutVerb) func(echo.Context, 
 			return err
 		}
 		if in.Force && verb != remediation.RolloutPromote && verb != remediation.RolloutFinish {
-			return refuse(http.StatusBadRequest, "%s takes no force", verb)
+			return refuse(http.StatusBadRequest, "%s cannot be forced", verb)
 		}
 		done, err := s.service.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
 			Service: in.Service, Verb: verb, Actor: actor, Reason: reason, Force: in.Force,
 		})
-		if verb != remediation.RolloutPromote { // an order is not kept waiting for what is under way
+		if verb != remediation.RolloutPromote { // an order is not kept waiting for what is in progress
 			if err != nil {
 				return err
 			}
-			return s.answer(c, wholeRollout(done))
+			return s.answer(c, nonNilRollout(done))
 		}
 		return s.answerRollout(c, done, err)
 	}
@@ -109,17 +109,17 @@ func (s *Server) answerRollout(c echo.Context, r view.RolloutView, err error) er
 	if err != nil {
 		return err
 	}
-	return s.answer(c, wholeRollout(r))
+	return s.answer(c, nonNilRollout(r))
 }
 
 // rolloutVerbs are the changes of a rollout that has begun, and what a page says of
 // each once it is made.
 var rolloutVerbs = map[remediation.RolloutVerb]string{
-	remediation.RolloutPromote: "began to promote",
+	remediation.RolloutPromote: "started to promote",
 	remediation.RolloutHold:    "held",
 	remediation.RolloutResume:  "resumed",
 	remediation.RolloutFinish:  "finished",
-	remediation.RolloutAbort:   "began to abort",
+	remediation.RolloutAbort:   "started to abort",
 }
 
 // rolloutBack is the page that a form on the rollout's page leads to; an abort leads
@@ -162,7 +162,7 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 	return s.finish(c, actor, what+" the rollout of "+form.Get("service"), reason, to)
 }
 
-func wholeRollout(r view.RolloutView) view.RolloutView {
+func nonNilRollout(r view.RolloutView) view.RolloutView {
 	if r.Criteria == nil {
 		r.Criteria = []view.CriterionView{}
 	}

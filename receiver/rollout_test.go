@@ -91,7 +91,7 @@ func TestAnIncidentWithoutAlertsSaysWhoOrderedIt(t *testing.T) {
 		t.Fatalf("answers %d to %s: %s", w.Code, w.Header().Get("Location"), w.Body)
 	}
 	s.pass(time.Second)
-	if page := s.page("/incidents/inc-1", "ann"); !strings.Contains(page, "<bdi>eve</bdi> ordered the rollout to be aborted") || !strings.Contains(page, "wrong build") {
+	if page := s.page("/incidents/inc-1", "ann"); !strings.Contains(page, "<bdi>eve</bdi> aborted the rollout") || !strings.Contains(page, "wrong build") {
 		t.Errorf("the page does not say who ordered what: %s", page)
 	}
 }

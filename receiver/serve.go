@@ -29,7 +29,7 @@ const (
 	shutdownGrace     = 15 * time.Second
 )
 
-// CheckListen refuses to serve an address beyond loopback without tokens.
+// CheckListen refuses to serve a non-loopback address without tokens.
 func CheckListen(addresses []string, cfg *config.Config) error {
 	if len(cfg.Tokens) > 0 {
 		return nil
@@ -40,13 +40,13 @@ func CheckListen(addresses []string, cfg *config.Config) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listen address %q: %w; try: 127.0.0.1:9099", address, err))
 		} else if !config.IsLoopback(host) {
-			errs = append(errs, fmt.Errorf("listen address %q is beyond loopback, and no tokens are configured; try: add tokens: to --config.file, or listen on 127.0.0.1", address))
+			errs = append(errs, fmt.Errorf("listen address %q is not loopback, and no tokens are configured; try: add tokens: to --config.file, or listen on 127.0.0.1", address))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// InClear returns the addresses beyond loopback where tokens would arrive without TLS.
+// InClear returns the non-loopback addresses where tokens would arrive without TLS.
 func InClear(addresses []string, webConfigFile string, cfg *config.Config) []string {
 	var clear []string
 	for _, address := range addresses {
@@ -78,10 +78,10 @@ func CheckWebConfig(path string) error {
 	}
 	var errs []error
 	if n, ok := keys["basic_auth_users"]; ok {
-		errs = append(errs, fmt.Errorf("%s:%d: basic_auth_users would hide the tokens; try: tokens: in --config.file, which go as Basic too", path, n.Line))
+		errs = append(errs, fmt.Errorf("%s:%d: basic_auth_users would hide the tokens; try: tokens: in --config.file, which also work with Basic", path, n.Line))
 	}
 	if n, ok := keys["rate_limit"]; ok {
-		errs = append(errs, fmt.Errorf("%s:%d: rate_limit answers 429, which Alertmanager does not send again; try: leave it out, memory is bounded without it", path, n.Line))
+		errs = append(errs, fmt.Errorf("%s:%d: rate_limit answers 429, and Alertmanager does not retry that; try: remove it, memory is bounded without it", path, n.Line))
 	}
 	return errors.Join(errs...)
 }
@@ -164,5 +164,5 @@ func stop(ctx context.Context, srv *http.Server) error {
 	if err == nil {
 		return nil
 	}
-	return errors.Join(fmt.Errorf("requests in flight did not end in time: %w", err), srv.Close())
+	return errors.Join(fmt.Errorf("requests still in flight at shutdown: %w", err), srv.Close())
 }

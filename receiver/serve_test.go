@@ -49,7 +49,7 @@ func (b *bench) serve(t *testing.T, webConfig string) (address string, stop func
 	return l.Addr().String(), stop
 }
 
-// ended is a context that has ended: Serve returns at once, whether it refuses
+// ended is a context that has ended: Serve returns immediately, whether it refuses
 // or not.
 func ended(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -136,7 +136,7 @@ func TestARequestThatDoesNotEndIsCutOffAfterTheGrace(t *testing.T) {
 		answered <- nil
 	}()
 	<-entered
-	if err := stop(); err == nil || !strings.Contains(err.Error(), "did not end in time") {
+	if err := stop(); err == nil || !strings.Contains(err.Error(), "still in flight") {
 		t.Errorf("serve: %v", err)
 	}
 	if err := <-answered; err != nil {
@@ -177,11 +177,11 @@ func TestBeyondLoopbackNeedsTokens(t *testing.T) {
 		{"127.3.2.1:0", nil, ""},
 		{"localhost:9099", nil, ""},
 		{"[::1]:9099", nil, ""},
-		{":9099", nil, "beyond loopback, and no tokens are configured; try: "},
-		{"0.0.0.0:9099", nil, "beyond loopback"},
-		{"[::]:9099", nil, "beyond loopback"},
-		{"10.0.0.5:9099", nil, "beyond loopback"},
-		{"backout.example.com:9099", nil, "beyond loopback"},
+		{":9099", nil, "is not loopback, and no tokens are configured; try: "},
+		{"0.0.0.0:9099", nil, "is not loopback"},
+		{"[::]:9099", nil, "is not loopback"},
+		{"10.0.0.5:9099", nil, "is not loopback"},
+		{"backout.example.com:9099", nil, "is not loopback"},
 		{"9099", nil, "missing port"},
 		{":9099", oncall, ""},
 		{"10.0.0.5:9099", oncall, ""},
@@ -202,7 +202,7 @@ func TestServeItselfRefusesToListenBeyondLoopbackWithoutTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newBench(t).Serve(ended(t), []net.Listener{l}, ""); err == nil || !strings.Contains(err.Error(), "beyond loopback") {
+	if err := newBench(t).Serve(ended(t), []net.Listener{l}, ""); err == nil || !strings.Contains(err.Error(), "is not loopback") {
 		t.Errorf("serve: %v", err)
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -220,7 +220,7 @@ func TestAReloadCannotTakeTheLastTokenFromAServerBeyondLoopback(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- b.Serve(ctx, []net.Listener{l}, "") }()
 	eventually(t, "it serves", func() bool { return b.listening.Load() != nil })
-	if err := b.Reconfigure(config.Default()); err == nil || !strings.Contains(err.Error(), "beyond loopback") {
+	if err := b.Reconfigure(config.Default()); err == nil || !strings.Contains(err.Error(), "is not loopback") {
 		t.Errorf("reconfigure: %v", err)
 	}
 	wantError(t, b.do(request("GET", "/api/v1/incidents", "")), http.StatusUnauthorized, "token")

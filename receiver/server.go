@@ -67,7 +67,7 @@ type Server struct {
 	access     atomic.Pointer[access]
 	pages      *pages
 	csrf       csrf
-	dones      dones
+	flashes    flashes
 	// slackSeen are the signatures of Slack's requests that came, slackBodies their
 	// bodies; slackTransport carries our answers.
 	slackSeen      seen
@@ -127,9 +127,9 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Reconfigure takes over the tokens and the external URL of a configuration
-// that was read again. It refuses to drop the last token while an address
-// beyond loopback is served, and then changes nothing.
+// Reconfigure applies the tokens and the external URL of a reloaded configuration. It
+// refuses to drop the last token while a non-loopback address is served, and then
+// changes nothing.
 func (s *Server) Reconfigure(cfg *config.Config) error {
 	if served := s.listening.Load(); served != nil {
 		if err := CheckListen(*served, cfg); err != nil {
@@ -259,7 +259,7 @@ func (s *Server) fail(err error, c echo.Context) {
 		case http.StatusNotFound:
 			words = fmt.Sprintf("there is no %s %s", r.Method, r.URL.Path)
 		case http.StatusMethodNotAllowed:
-			words = fmt.Sprintf("%s is not a method of %s: Allow names those that are", r.Method, r.URL.Path)
+			words = fmt.Sprintf("method %s is not allowed for %s: see Allow", r.Method, r.URL.Path)
 		}
 	}
 	if status == http.StatusInternalServerError {
@@ -295,7 +295,7 @@ func (s *Server) answer(c echo.Context, v any) error {
 func (s *Server) write(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		s.logger.Error("an answer cannot be written as JSON", "err", err)
+		s.logger.Error("cannot encode an answer as JSON", "err", err)
 		status, body = http.StatusInternalServerError, []byte(`{"error":"internal error: the server's log has the details"}`)
 	}
 	s.writeBody(w, status, append(body, '\n'))
@@ -308,6 +308,6 @@ func (s *Server) writeBody(w http.ResponseWriter, status int, body []byte) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil {
-		s.logger.Debug("the client went away before its answer", "err", err)
+		s.logger.Debug("client disconnected before the answer", "err", err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Service is what the receiver speaks for. Each part of it is asked by the handlers
-// of one file; none of them holds a lock for long, and all may be called at once.
+// Service is everything the receiver needs from the engine. The handlers of one file use
+// one part of it. No method holds a lock for long, and all are safe for concurrent use.
 type Service interface {
 	Notifications
 	Incidents
@@ -20,7 +20,7 @@ type Service interface {
 	PublicStatus
 }
 
-// Notifications is asked by the webhook (webhook.go) and the probes.
+// Notifications is used by the webhook (webhook.go) and the probes.
 type Notifications interface {
 	// Accept commits a notification. Any error means that it is not committed.
 	Accept(ctx context.Context, n remediation.Notification) (remediation.Accepted, error)
@@ -58,7 +58,7 @@ type Incidents interface {
 // Rollouts is a release's way through its stages.
 type Rollouts interface {
 	Rollouts(ctx context.Context) ([]view.RolloutView, error)
-	// DeclareRollout records a rollout that humans started.
+	// DeclareRollout records a rollout that people started.
 	DeclareRollout(ctx context.Context, service, release, stage, actor, reason string) (view.RolloutView, error)
 	// StartRollout sets the first stage's traffic; ChangeRollout is everything after
 	// it. Both answer once that is committed: WaitForPromotion returns when no traffic
@@ -84,7 +84,7 @@ type Preflights interface {
 	StartRehearsal(ctx context.Context, service, plan, actor, reason string) (remediation.RehearsalView, error)
 }
 
-// AuditLog is the audit log, to read.
+// AuditLog reads the audit log.
 type AuditLog interface {
 	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
 	// Search pages back through the audit log; it never takes long.
@@ -92,7 +92,7 @@ type AuditLog interface {
 	Head(ctx context.Context) (seq int64, hash string, err error)
 }
 
-// PublicStatus is what everybody may read.
+// PublicStatus is what everyone may read.
 type PublicStatus interface {
 	// PublicPage is what the public is told, and was told for as long as past.
 	PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error)

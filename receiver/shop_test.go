@@ -198,7 +198,7 @@ func (s *shop) beat() {
 	}
 }
 
-// breach opens an incident whose flag is off at once, and that goes on.
+// breach opens an incident whose flag is off immediately, and that goes on.
 func (s *shop) breach() string {
 	s.beat()
 	s.declare()

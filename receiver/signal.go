@@ -76,7 +76,7 @@ func (s *Server) postSignal(c echo.Context, actor string) error {
 	}
 	service, name := form.Get("service"), form.Get("signal")
 	if service == "" || name == "" {
-		return refuse(http.StatusBadRequest, "the form names no service, or no signal")
+		return refuse(http.StatusBadRequest, "the form names no service or no signal")
 	}
 	done, err := change(c.Request().Context(), service, name, actor, reason)
 	if err != nil {

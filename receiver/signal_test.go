@@ -39,7 +39,7 @@ func TestASignalIsRaisedAndClearedOnTheRolloutsPage(t *testing.T) {
 		}
 	}
 	page = send("raise", "another reason")
-	if !strings.Contains(page, "changed nothing: signal "+vulnerability+" of shop was raised already, by eve") || !strings.Contains(page, "<q>CVE-2026-4711</q>") || !strings.Contains(page, "3m ago") {
+	if !strings.Contains(page, "changed nothing: signal "+vulnerability+" of shop was raised already, by eve") || !strings.Contains(page, "<q>CVE-2026-4711</q>") || !strings.Contains(page, "3 min ago") {
 		t.Errorf("a second raise is not said to change nothing: %s", page)
 	}
 	page = send("clear", "it is mended")

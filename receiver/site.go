@@ -29,7 +29,7 @@ func defaultPort(scheme string) string {
 	return "80"
 }
 
-// knows tells whether a Host header names loopback, on any port (a tunnel's is
+// knows reports whether a Host header names loopback, on any port (a tunnel's is
 // another), or this site.
 func (s *site) knows(hostHeader string) bool {
 	host, port, ok := splitHost(hostHeader)
@@ -48,7 +48,7 @@ func (s *site) knows(hostHeader string) bool {
 	return host == s.host && port == s.port
 }
 
-// sameOrigin tells whether an Origin header is this site's, or that of a
+// sameOrigin reports whether an Origin header is this site's, or that of a
 // loopback page which the request's own Host served.
 func (s *site) sameOrigin(originHeader, hostHeader string) bool {
 	u, err := url.Parse(originHeader)

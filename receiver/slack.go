@@ -54,7 +54,7 @@ type slackDecision struct {
 }
 
 // interact answers POST /slack/interactions: a button of an incident's message, or
-// the modal in which somebody said why. Slack vouches for who it was by its signature
+// the modal in which someone said why. Slack vouches for who it was by its signature
 // over the body, so neither a token nor a CSRF token is asked for. Whatever is not
 // signed is refused before it is read.
 func (s *Server) interact(c echo.Context) error {
@@ -76,7 +76,7 @@ func (s *Server) interact(c echo.Context) error {
 	case errors.Is(err, errTooLarge):
 		return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d KiB", maxInteraction>>10)
 	case errors.Is(err, errBusy):
-		return refuse(http.StatusServiceUnavailable, "too many requests are being read: send it again")
+		return refuse(http.StatusServiceUnavailable, "too many requests at the moment: send it again")
 	case err != nil:
 		return refuse(http.StatusBadRequest, "the body cannot be read")
 	}
@@ -93,7 +93,7 @@ func (s *Server) interact(c echo.Context) error {
 	form, err := url.ParseQuery(string(body.data))
 	var in slack.InteractionCallback
 	if err != nil || json.Unmarshal([]byte(form.Get("payload")), &in) != nil {
-		return refuse(http.StatusBadRequest, "the payload is not understood")
+		return refuse(http.StatusBadRequest, "the payload is not valid JSON")
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), slackAnswer)
 	defer cancel()
@@ -104,13 +104,13 @@ func (s *Server) interact(c echo.Context) error {
 	case in.Type == slack.InteractionTypeViewSubmission && in.View.CallbackID == slackCallback:
 		return s.slackReasoned(ctx, c, who, in.View)
 	}
-	return refuse(http.StatusBadRequest, "an interaction of type %q is none of backout's", remediation.Plain(string(in.Type), 50))
+	return refuse(http.StatusBadRequest, "unsupported interaction type %q", remediation.Plain(string(in.Type), 50))
 }
 
 // notSlack refuses a request that Slack did not sign, lately and for the first time.
 func (s *Server) notSlack(r *http.Request, why error) error {
-	s.logger.Warn("a request that says it is slack's was refused", "remote", r.RemoteAddr, "err", why)
-	return refuse(http.StatusUnauthorized, "the request is not signed by Slack, too old, or came before")
+	s.logger.Warn("request refused: not from slack", "remote", r.RemoteAddr, "err", why)
+	return refuse(http.StatusUnauthorized, "the request is not signed by Slack, is too old, or was sent before")
 }
 
 // seen remembers signatures for as long as they hold. Only those that are good come
@@ -129,10 +129,10 @@ func (s *seen) first(signature string, now time.Time) error {
 		}
 	}
 	if _, again := s.at[signature]; again {
-		return errors.New("the same request came before")
+		return errors.New("the same request was sent before")
 	}
 	if len(s.at) >= slackSeen {
-		return errors.New("too many requests came of late to tell whether this one came before")
+		return errors.New("too many recent requests to know whether this one is new")
 	}
 	if s.at == nil {
 		s.at = map[string]time.Time{}
@@ -142,7 +142,7 @@ func (s *seen) first(signature string, now time.Time) error {
 }
 
 // notAllowed is what is told to those who may not answer.
-const notAllowed = "You may not approve or deny steps of backout. Those who may stand under slack.users in its configuration; ask one of them."
+const notAllowed = "You may not approve or deny steps. Ask someone who is listed under slack.users in backout's configuration."
 
 // slackButton asks for the reason.
 func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who *config.SlackUser, in slack.InteractionCallback) error {
@@ -150,11 +150,11 @@ func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who
 	d := slackDecision{Verb: map[string]view.Verb{slackApprove: view.Approve, slackDeny: view.Deny}[pressed.ActionID]}
 	verb := d.Verb
 	if err := json.Unmarshal([]byte(pressed.Value), &d); err != nil || verb == "" || d.Incident == "" || d.Step == "" {
-		return refuse(http.StatusBadRequest, "the button is none of backout's")
+		return refuse(http.StatusBadRequest, "unknown button")
 	}
 	d.Verb = verb
 	if who == nil {
-		s.logger.Warn("somebody in slack who may not answer has tried to", "user", remediation.Plain(in.User.ID, 50), "verb", d.Verb, "incident", remediation.Plain(d.Incident, 100), "step", remediation.Plain(d.Step, 100))
+		s.logger.Warn("slack user may not approve or deny", "user", remediation.Plain(in.User.ID, 50), "verb", d.Verb, "incident", remediation.Plain(d.Incident, 100), "step", remediation.Plain(d.Step, 100))
 		s.answerSlack(ctx, a.slack, in.ResponseURL, notAllowed)
 		return c.NoContent(http.StatusOK)
 	}
@@ -165,17 +165,17 @@ func (s *Server) slackButton(ctx context.Context, c echo.Context, a *access, who
 		cancel()
 	}
 	if err != nil {
-		s.logger.Error("slack did not open the question for a reason", "incident", remediation.Plain(d.Incident, 100), "err", slackWords(a.slack, err))
-		s.answerSlack(ctx, a.slack, in.ResponseURL, fmt.Sprintf("Slack did not open the question for your reason. Press the button again, answer in the console, or with: backout %s %s %s --reason=WHY", d.Verb, d.Incident, d.Step))
+		s.logger.Error("slack did not open the modal for a reason", "incident", remediation.Plain(d.Incident, 100), "err", slackWords(a.slack, err))
+		s.answerSlack(ctx, a.slack, in.ResponseURL, fmt.Sprintf("Slack did not open the form for your reason. Press the button again, use the console, or run: backout %s %s %s --reason=WHY", d.Verb, d.Incident, d.Step))
 	}
 	return c.NoContent(http.StatusOK)
 }
 
-// slackReasoned carries out what somebody decided.
+// slackReasoned carries out what someone decided.
 func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *config.SlackUser, modal slack.View) error {
 	var d slackDecision
 	if err := json.Unmarshal([]byte(modal.PrivateMetadata), &d); err != nil || d.Verb != view.Approve && d.Verb != view.Deny || d.Incident == "" || d.Step == "" {
-		return refuse(http.StatusBadRequest, "the modal is none of backout's")
+		return refuse(http.StatusBadRequest, "unknown modal")
 	}
 	if who == nil {
 		return s.slackProblem(c, notAllowed)
@@ -196,8 +196,8 @@ func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *config.
 	case errors.As(err, &asked):
 		return s.slackProblem(c, fmt.Sprint(asked.Message))
 	case err != nil:
-		s.logger.Error("an answer from slack was not carried out", "incident", remediation.Plain(d.Incident, 100), "step", remediation.Plain(d.Step, 100), "verb", d.Verb, "err", err)
-		return s.slackProblem(c, "backout could not tell in time whether this was done: look at the incident.")
+		s.logger.Error("decision from slack not carried out", "incident", remediation.Plain(d.Incident, 100), "step", remediation.Plain(d.Step, 100), "verb", d.Verb, "err", err)
+		return s.slackProblem(c, "This may or may not have been done: backout got no result in time. Check the incident.")
 	}
 	s.write(c.Response(), http.StatusOK, slack.NewClearViewSubmissionResponse())
 	return nil
@@ -211,7 +211,7 @@ func (s *Server) slackProblem(c echo.Context, words string) error {
 
 // slackModal asks for a reason.
 func slackModal(d slackDecision) (slack.ModalViewRequest, error) {
-	title, means := "Approve this step", "It runs as soon as you send this, if all else still allows it."
+	title, means := "Approve this step", "It runs as soon as you send this, if no other gate is closed."
 	if d.Verb == view.Deny {
 		title, means = "Deny this step", "It is skipped."
 	}
@@ -258,7 +258,7 @@ func slackWords(cfg *config.Slack, err error) string {
 // only, whatever the request names.
 func (s *Server) answerSlack(ctx context.Context, cfg *config.Slack, address, words string) {
 	if !cfg.IsSlack(address) {
-		s.logger.Warn("a request of slack's wants its answer elsewhere: it gets none")
+		s.logger.Warn("response address is not slack's; not answering")
 		return
 	}
 	body, err := json.Marshal(map[string]any{"response_type": "ephemeral", "replace_original": false, "text": slackLiteralLong(words)})
@@ -276,7 +276,7 @@ func (s *Server) answerSlack(ctx context.Context, cfg *config.Slack, address, wo
 		}
 	}
 	if err != nil { // the address is a secret of sorts: who has it can write there
-		s.logger.Warn("an answer did not reach slack", "err", strings.ReplaceAll(err.Error(), address, "(the response address)"))
+		s.logger.Warn("answer not delivered to slack", "err", strings.ReplaceAll(err.Error(), address, "(the response address)"))
 	}
 }
 

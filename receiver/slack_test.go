@@ -83,7 +83,7 @@ func signedBody(body string, at time.Time, secret string) *http.Request {
 	return r
 }
 
-// press is a button that somebody pressed.
+// press is a button that someone pressed.
 func (b *slackBench) press(user, action string) map[string]any {
 	b.next++
 	return map[string]any{
@@ -171,10 +171,10 @@ func TestAnApprovalFromSlackLetsTheStepRun(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].Actor != "slack:ann" || entries[0].Detail["reason"] != "restored on staging" {
 		t.Errorf("the audit log says %+v: %v", entries, err)
 	}
-	// Whoever answers later is told that it is decided.
+	// A later answer is told that it is decided.
 	b.sends(b.press("U0BOB", slackDeny))
 	private := strings.Replace(b.opened(), "2-schema_rollback", "4-schema_rollback", 1)
-	if w := b.sends(b.submit("U0BOB", strings.Replace(private, "inc-1", id, 1), "too late")); !strings.Contains(w.Body.String(), "does not wait for an approval of 4-schema_rollback") {
+	if w := b.sends(b.submit("U0BOB", strings.Replace(private, "inc-1", id, 1), "too late")); !strings.Contains(w.Body.String(), "is not waiting for approval of 4-schema_rollback") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
@@ -184,14 +184,14 @@ func TestARefusalIsShownInTheModal(t *testing.T) {
 	b.sends(b.press("U0ANN", slackApprove))
 	private := b.opened()
 	for _, err := range []error{
-		&remediation.RefusedError{Refusal: remediation.Conflict, Message: "incident inc-1 does not wait for an approval of 2-schema_rollback: it is acting"},
+		&remediation.RefusedError{Refusal: remediation.Conflict, Message: "incident inc-1 is not waiting for approval of 2-schema_rollback: it is acting"},
 		&remediation.RefusedError{Refusal: remediation.Missing, Message: "there is no incident inc-1"},
 		context.DeadlineExceeded,
 	} {
 		b.service.err = err
 		words := strings.SplitN(err.Error(), ":", 2)[0]
 		if errors.Is(err, context.DeadlineExceeded) {
-			words = "could not tell in time"
+			words = "got no result in time"
 		}
 		w := b.sends(b.submit("U0ANN", private, "because"))
 		var got struct {
@@ -219,7 +219,7 @@ func TestThoseWhoMayNotAnswerAreToldSo(t *testing.T) {
 	if len(b.slack.Views) > 0 || len(b.slack.Told) != 1 || !strings.Contains(b.slack.Told[0], "You may not approve or deny") {
 		t.Errorf("%d modals; told %q", len(b.slack.Views), b.slack.Told)
 	}
-	// Not even with a modal that somebody else opened.
+	// Not even with a modal that someone else opened.
 	b.sends(b.press("U0ANN", slackApprove))
 	if w := b.sends(b.submit("U0EVE", b.opened(), "because")); !strings.Contains(w.Body.String(), "You may not") {
 		t.Errorf("%d %s", w.Code, w.Body)
@@ -259,7 +259,7 @@ func TestAQuestionThatDoesNotOpenInTimeIsSaidToHaveNotOpened(t *testing.T) {
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("Slack waited for %s", took)
 	}
-	if len(b.slack.Told) != 1 || !strings.Contains(b.slack.Told[0], "did not open the question") {
+	if len(b.slack.Told) != 1 || !strings.Contains(b.slack.Told[0], "did not open the form") {
 		t.Errorf("who pressed it was told %q", b.slack.Told)
 	}
 }
@@ -355,7 +355,7 @@ func TestARequestThatComesTwiceCountsOnce(t *testing.T) {
 	upper := signed(p, at, signingSecret)
 	upper.Header.Set("X-Slack-Signature", "v0="+strings.ToUpper(strings.TrimPrefix(upper.Header.Get("X-Slack-Signature"), "v0=")))
 	for _, r := range []*http.Request{signed(p, at, signingSecret), upper} {
-		wantError(t, b.do(r), http.StatusUnauthorized, "came before")
+		wantError(t, b.do(r), http.StatusUnauthorized, "sent before")
 	}
 	b.changed("inc-1 approve 2-schema_rollback slack:ann because")
 }

@@ -18,12 +18,12 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// PublicSource is all that the public page needs of the engine.
+// PublicSource is what the public page needs from the engine.
 type PublicSource interface {
 	PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error)
 }
 
-// StatusPage is the public status page: words for customers, and nothing of what
+// StatusPage is the public status page: words for customers, and none of what
 // happens inside. It is an http.Handler for a listener of its own, which has none of the
 // console's addresses and asks for no token.
 type StatusPage struct {
@@ -105,7 +105,7 @@ func (p *StatusPage) answer(w http.ResponseWriter, r *http.Request, kind string,
 	p.mu.Unlock()
 	h := w.Header()
 	if err != nil {
-		p.logger.Error("the public status page cannot be made", "err", err)
+		p.logger.Error("cannot build the public status page", "err", err)
 		h.Set("Cache-Control", "no-store")
 		h.Set("Retry-After", "30")
 		h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -127,7 +127,7 @@ func (p *StatusPage) answer(w http.ResponseWriter, r *http.Request, kind string,
 
 func (p *StatusPage) write(w http.ResponseWriter, body []byte) {
 	if _, err := w.Write(body); err != nil {
-		p.logger.Debug("the client went away before its answer", "err", err)
+		p.logger.Debug("client disconnected before the answer", "err", err)
 	}
 }
 
@@ -137,7 +137,7 @@ func (p *StatusPage) refresh(ctx context.Context) error {
 	if age := now.Sub(p.made); !p.made.IsZero() && age >= 0 && age < statusFresh {
 		return nil
 	}
-	// Whoever asked first may go away; the others wait for the same answer.
+	// The first caller may go away; the others wait for the same answer.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
 	defer cancel()
 	page, err := p.source.PublicPage(ctx, statusPast)

@@ -100,7 +100,7 @@ func (s *Server) notification(c echo.Context, r *http.Request) (result, error) {
 		return resultUnavailable, refuse(http.StatusServiceUnavailable, "not committed, send it again")
 	}
 	if len(odd) > 0 {
-		s.logger.Warn("odd alerts in a notification were recorded", "group_key", n.GroupKey, "odd", len(odd), "alerts", len(n.Alerts), "first", odd[0])
+		s.logger.Warn("malformed alerts in a notification were recorded", "group_key", n.GroupKey, "odd", len(odd), "alerts", len(n.Alerts), "first", odd[0])
 	}
 	if done.Incidents == nil {
 		done.Incidents = []string{}

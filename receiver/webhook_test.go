@@ -75,7 +75,7 @@ func TestBothGenerationsOfAlertmanagerAreUnderstood(t *testing.T) {
 					t.Errorf("the fingerprint of its labels is %s; Alertmanager says %s", fp, want.Fingerprint)
 				}
 			}
-			if b.counted(resultAccepted) != 1 || strings.Contains(b.log.String(), "odd alerts") {
+			if b.counted(resultAccepted) != 1 || strings.Contains(b.log.String(), "malformed alerts") {
 				t.Errorf("accepted counts %v; log: %s", b.counted(resultAccepted), b.log)
 			}
 		})
@@ -171,7 +171,7 @@ func TestAnOddAlertIsRecordedAndLosesNoneBesideIt(t *testing.T) {
 			if fmt.Sprint(alerts[1]) != fmt.Sprint(tc.want) || alerts[1].Labels == nil {
 				t.Errorf("it became %+v; want %+v", alerts[1], tc.want)
 			}
-			if logged := strings.Contains(b.log.String(), "odd alerts"); logged != (tc.odd != "") {
+			if logged := strings.Contains(b.log.String(), "malformed alerts"); logged != (tc.odd != "") {
 				t.Errorf("logged as odd: %v; log %s", logged, b.log)
 			}
 			if !strings.Contains(b.log.String(), tc.odd) {
@@ -394,7 +394,7 @@ func TestTooManyBytesInFlightAnswer503UntilSomeAreDone(t *testing.T) {
 		<-entered
 	}
 	w := b.post(oneAlert)
-	wantError(t, w, http.StatusServiceUnavailable, "too many bytes of notifications are in flight")
+	wantError(t, w, http.StatusServiceUnavailable, "too many notifications in flight")
 	if w.Header().Get("Retry-After") == "" || b.counted(resultBusy) != 1 {
 		t.Errorf("headers %v, counted %v", w.Header(), b.counted(resultBusy))
 	}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -41,7 +39,7 @@ func (p *pages) functions() template.FuncMap {
 		"since":   since,
 		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"measure": func(v float64, u alerts.Unit) string { return remediation.Measure(v, u) },
-		"span":    func(d time.Duration) string { return model.Duration(d).String() },
+		"span":    remediation.Span[time.Duration],
 		"words":   func(s any) string { return strings.ReplaceAll(remediation.Plain(fmt.Sprint(s), 60), "_", " ") },
 		"short": func(s string) string {
 			if s = remediation.Plain(s, 100); len(s) > 12 {
@@ -50,6 +48,7 @@ func (p *pages) functions() template.FuncMap {
 			return s
 		},
 		"percent": percent,
+		"counted": func(n int, noun string) string { return remediation.Counted(n, noun) },
 		// A state as the name of a class.
 		"tag": func(s any) string {
 			return strings.Map(func(r rune) rune {
@@ -69,7 +68,7 @@ func (p *pages) functions() template.FuncMap {
 		"publicWord": func(s remediation.PublicStatus) string { return capital(string(s)) },
 		"component": func(s remediation.ComponentStatus) string {
 			if s == remediation.DegradedPerformance {
-				return "Slow, or not all of it works"
+				return "Slow or partly unavailable"
 			}
 			return capital(strings.ReplaceAll(string(s), "_", " "))
 		},

@@ -27,7 +27,7 @@ type ActionKind interface {
 type Action interface {
 	// Look tells how the target stands, without any effect. op is the
 	// operation's id (incident and step); it tells our own half-way state from
-	// somebody else's. The error says why the target cannot be acted on.
+	// someone else's. The error says why the target cannot be acted on.
 	Look(ctx context.Context, op string) (Look, error)
 	// Apply makes the target as wanted, from Untouched or HalfWay; before is
 	// the snapshot that the intent recorded. An error wrapped by InDoubt means
@@ -40,7 +40,7 @@ type Action interface {
 }
 
 // Restorer is an Action whose Undo after a failure leaves alone what is safer as it
-// is, such as a flag that stays off for a service that was down. A human's restore
+// is, such as a flag that stays off for a service that was down. A person's restore
 // puts it back all the same.
 type Restorer interface {
 	Action
@@ -48,7 +48,7 @@ type Restorer interface {
 	Restore(ctx context.Context, op string, before json.RawMessage) error
 }
 
-// Position is how a target stands relative to what an action wants.
+// Position is a target's state relative to what an action wants.
 type Position string
 
 // The three positions.
@@ -77,12 +77,12 @@ type Communicator interface {
 	Announce(pb *alerts.Playbook, params any) Announcement
 }
 
-// Watcher is an Action whose target is watched once it is as wanted.
+// Watcher is an Action whose target is watched once it is in the wanted state.
 type Watcher interface {
 	Action
 	// Watch reports what takes the target away from what was wanted, until ctx
 	// ends (nil) or the watch does (an error: it is begun again). It changes
-	// nothing: what somebody turned back on is told, not fought.
+	// nothing: what someone turned back on is told, not fought.
 	Watch(ctx context.Context, report func(what string)) error
 }
 

@@ -62,14 +62,14 @@ func (inc *Incident) Next() *Step {
 	return n
 }
 
-// comesLater tells whether a listed step of the same plan is to run before s.
+// comesLater reports whether a listed step of the same plan is to run before s.
 func (inc *Incident) comesLater(s *Step) bool {
 	return slices.ContainsFunc(inc.Steps, func(b Step) bool {
 		return !b.Tells && b.Open() && inc.Abort.Lists(&b) && b.Plan == s.Plan && b.Number < s.Number
 	})
 }
 
-// Open tells whether a step may still run.
+// Open reports whether a step may still run.
 func (s *Step) Open() bool { return s.State == StepPending || s.State == StepWaiting }
 
 // ToTell returns the step that tells people something next: one whose plan has
@@ -86,8 +86,8 @@ func (inc *Incident) ToTell() *Step {
 	return nil
 }
 
-// Unhandled returns a step that failed and that neither the plan nor a human
-// let the ladder go past, or nil.
+// Unhandled returns a step that failed and that neither the plan nor a person
+// let the plan go past, or nil.
 func (inc *Incident) Unhandled() *Step {
 	next := inc.Next()
 	for i := range inc.Steps {
@@ -100,7 +100,7 @@ func (inc *Incident) Unhandled() *Step {
 	return nil
 }
 
-// Running returns the step whose effect or verification is under way, or nil.
+// Running returns the step whose effect or verification is in progress, or nil.
 func (inc *Incident) Running() *Step {
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
@@ -121,7 +121,7 @@ func (inc *Incident) Step(id string) *Step {
 	return nil
 }
 
-// Changed tells whether a step of this incident changed its target, or may have.
+// Changed reports whether a step of this incident changed its target, or may have.
 func (inc *Incident) Changed() bool {
 	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
 		return !s.Tells && (s.State == StepDone || s.State == StepFailed || s.State == StepInDoubt)

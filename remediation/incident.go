@@ -65,8 +65,8 @@ const (
 	StepSkipped  StepState = "skipped"
 )
 
-// Incident is one service's trouble, from its first alert to its close: a row
-// of the store, changed only inside a transaction.
+// Incident is one service's problem, from its first alert to its close: a row of the
+// store, changed only inside a transaction.
 type Incident struct {
 	ID      string `json:"id"`
 	Service string `json:"service"`
@@ -110,13 +110,13 @@ type Incident struct {
 	FalseSince *time.Time `json:"false_since,omitempty"`
 	// BlindSince is since when a recovered incident cannot be watched.
 	BlindSince *time.Time `json:"blind_since,omitempty"`
-	// Stuck is since when the ladder cannot go on by itself; Called tells that a
+	// Stuck is since when the plan cannot go on by itself; Called tells that a
 	// human was called because of that.
 	Stuck  *time.Time `json:"stuck,omitempty"`
 	Called bool       `json:"called,omitempty"`
 	// Review: before the next step runs, those that ran are looked at again.
 	Review bool `json:"review,omitempty"`
-	// ByHand: a human closed it, without knowing that the breach was over.
+	// ByHand: a person closed it, without knowing that the breach was over.
 	ByHand bool `json:"by_hand,omitempty"`
 	// Polled is when a poll was last counted: two of one sample are one.
 	Polled time.Time `json:"polled"`
@@ -150,7 +150,7 @@ type Incident struct {
 	Version int64 `json:"version"`
 }
 
-// TriggerState is what an incident knows of one attached trigger.
+// TriggerState is what an incident knows about one attached trigger.
 type TriggerState struct {
 	Trigger string `json:"trigger"`
 	// Fingerprint is its first alert's: the alert's own row moves on to a later
@@ -173,7 +173,7 @@ type TriggerState struct {
 	Calm      int     `json:"calm,omitempty"`
 }
 
-// Step is one rung of an incident's ladder.
+// Step is one step of an incident's plan.
 type Step struct {
 	Number    int              `json:"number"`
 	Action    string           `json:"action"`
@@ -300,8 +300,8 @@ type AlertState struct {
 	LastSeen time.Time
 }
 
-// Freeze stops steps (scope all) or promotions of one service, or of every
-// service where Service is "".
+// Freeze blocks steps (scope all) or promotions of one service, or of every service if
+// Service is "".
 type Freeze struct {
 	Service string     `json:"service"`
 	Scope   string     `json:"scope"`
@@ -312,7 +312,7 @@ type Freeze struct {
 }
 
 // Rollout is a service's rollout: state none, active, soaking, done,
-// rolled_back or aborted, with Held beside it.
+// rolled_back or aborted, with Held next to it.
 type Rollout struct {
 	Service    string     `json:"service"`
 	Release    string     `json:"release"`
@@ -326,7 +326,7 @@ type Rollout struct {
 	Auto bool `json:"auto,omitempty"`
 	// Missing is what held such a promotion when that was written last.
 	Missing string `json:"missing,omitempty"`
-	// Promotion is the change of stage that is under way, nil where none is.
+	// Promotion is the change of stage that is in progress, nil where none is.
 	Promotion *Promotion `json:"promotion,omitempty"`
 }
 
@@ -343,11 +343,11 @@ type Effect struct {
 	Outcome EffectOutcome
 }
 
-// EffectOutcome is what became of an effect.
+// EffectOutcome is the result of an effect.
 type EffectOutcome string
 
 // The outcomes. Limits count all but Untouched and Released; the breaker
-// counts Failed until a Done or a Released (a human's release) ends the row.
+// counts Failed until a Done or a Released (a person's release) ends the row.
 const (
 	EffectRunning   EffectOutcome = ""
 	EffectDone      EffectOutcome = "done"
@@ -375,7 +375,7 @@ func (al Alert) IsBeat() bool {
 // Drill reports whether an alert is an exercise.
 func (al Alert) Drill() bool { return al.Labels["drill"] == "true" }
 
-// Reopen puts a closed incident back to its place in the ladder.
+// Reopen puts a closed incident back to its place in the plan.
 func (inc *Incident) Reopen(now time.Time) {
 	inc.State, inc.Reason, inc.Why, inc.Until = Confirming, "", "", nil
 	inc.Since, inc.Reopened, inc.Closed, inc.FalseSince, inc.SettleFrom = now, &now, nil, nil, nil
@@ -410,7 +410,7 @@ func (inc *Incident) Fired() time.Time {
 // first from the limits.
 func (s *Step) Attempt() string { return fmt.Sprintf("%s@%d", s.ID(), s.Started.UnixNano()) }
 
-// VoidApprovals forgets questions and answers: the wait that asked is over.
+// VoidApprovals discards requests and approvals: the wait that asked is over.
 func (inc *Incident) VoidApprovals() {
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
@@ -418,7 +418,7 @@ func (inc *Incident) VoidApprovals() {
 	}
 }
 
-// Unstuck: the ladder has gone on, or a human has come.
+// Unstuck: the plan has gone on, or a person has come.
 func (inc *Incident) Unstuck() { inc.Stuck, inc.Called, inc.Paged = nil, false, nil }
 
 // Shift moves the incident's moments. Those that people gave stay (a freeze's end),
@@ -440,13 +440,13 @@ func (inc *Incident) Shift(move func(*time.Time)) {
 	}
 }
 
-// Superseded tells whether a later rollout has the incident's targets.
+// Superseded reports whether a later rollout has the incident's targets.
 func (inc *Incident) Superseded(r Rollout) bool {
 	return inc.State == Closed && (r.Active() || r.Started != nil && r.Started.After(*inc.Closed))
 }
 
 // NeedsHuman returns why a person must come; nobody needs to be called to an
-// incident that somebody has claimed.
+// incident that someone has claimed.
 func (inc *Incident) NeedsHuman() map[string]bool {
 	out := map[string]bool{}
 	if inc.ClaimedBy != "" || inc.Drill {
@@ -467,7 +467,7 @@ func (inc *Incident) NeedsHuman() map[string]bool {
 	return out
 }
 
-// IsStuck is the step that waits for a human to claim and release the incident, or "".
+// IsStuck is the step that waits for a person to claim and release the incident, or "".
 func (inc *Incident) IsStuck() string {
 	if inc.State == Closed {
 		return ""
@@ -491,7 +491,7 @@ type Abort struct {
 	By     string    `json:"by"`
 	Reason string    `json:"reason"`
 	Began  time.Time `json:"began"`
-	// Ended is when its last step was verified, or somebody closed the incident.
+	// Ended is when its last step was verified, or someone closed the incident.
 	Ended *time.Time `json:"ended,omitempty"`
 	// Signals are those that gave the order instead, nothing for an abort; Steps are
 	// then the numbers of the steps that their plans list: no other runs on their word.
@@ -499,10 +499,10 @@ type Abort struct {
 	Steps   []int    `json:"steps,omitempty"`
 }
 
-// Aborting tells whether an order to back the release out is being carried out.
+// Aborting reports whether an order to back the release out is being carried out.
 func (inc *Incident) Aborting() bool { return inc.Abort != nil && inc.Abort.Ended == nil }
 
-// Lists tells whether a step runs on the order's word.
+// Lists reports whether a step runs on the order's word.
 func (a *Abort) Lists(s *Step) bool { return len(a.Signals) == 0 || slices.Contains(a.Steps, s.Number) }
 
 // FailedRestore returns a step that could not be put back, or nil.
@@ -545,12 +545,12 @@ func (inc *Incident) LossyDone() *Step {
 	return nil
 }
 
-// PlanHash names the ladder an approval was asked for.
+// PlanHash identifies the plan that an approval was requested for.
 func (inc *Incident) PlanHash() string {
-	ladder := []byte(inc.ID + "\n" + inc.PlaybookHash + "\n")
+	plan := []byte(inc.ID + "\n" + inc.PlaybookHash + "\n")
 	for i := range inc.Steps {
-		ladder = fmt.Appendln(ladder, inc.Steps[i].ID(), inc.Steps[i].Target)
+		plan = fmt.Appendln(plan, inc.Steps[i].ID(), inc.Steps[i].Target)
 	}
-	sum := sha256.Sum256(ladder)
+	sum := sha256.Sum256(plan)
 	return hex.EncodeToString(sum[:])
 }

@@ -4,16 +4,16 @@ import (
 	"time"
 )
 
-// Counts tells whether limits count an effect.
+// Counts reports whether limits count an effect.
 func (ef Effect) Counts() bool {
 	return ef.Outcome != EffectUntouched && ef.Outcome != EffectReleased
 }
 
-// Forward tells an effect of a promotion: the way back has limits of its own, and
-// never waits for what led forward.
+// Forward reports whether an effect is of a promotion: rollbacks have limits of their
+// own, and never wait for promotions.
 func (ef Effect) Forward() bool { return ef.Action == ActionFlagSet }
 
-// Back tells any other effect.
+// Back reports whether an effect is not of a promotion.
 func (ef Effect) Back() bool { return !ef.Forward() }
 
 // The scopes of a freeze.

@@ -17,7 +17,7 @@ type Prometheus interface {
 	Query(ctx context.Context, expr string) (value float64, ok bool, err error)
 }
 
-// Alertmanager knows which alerts a human has silenced.
+// Alertmanager knows which alerts a person has silenced.
 type Alertmanager interface {
 	// Silenced tells, of the given fingerprints, which are known and whether each
 	// known one is silenced.

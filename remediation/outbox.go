@@ -44,23 +44,23 @@ type Channel interface {
 	// Name is unique, and stays the same across restarts.
 	Name() string
 	// Deliver returns what it wants to know with the key's next message: where in
-	// a chat it stands, say. "" keeps what it returned before; what comes with an
+	// a chat it is, say. "" keeps what it returned before; what comes with an
 	// error is kept too.
 	Deliver(ctx context.Context, m Message) (receipt string, err error)
 }
 
-// Undeliverable marks an error that trying again does not mend.
+// Undeliverable marks an error that retrying does not fix.
 func Undeliverable(err error) error { return &UndeliverableError{err} }
 
 // UndeliverableError is what Undeliverable returns.
 type UndeliverableError struct{ error }
 
-// Undeliverable tells the error from others, for whoever has no need of its type.
+// Undeliverable tells the error from others, for callers who do not need its type.
 func (e *UndeliverableError) Undeliverable() {}
 
 func (e *UndeliverableError) Unwrap() error { return e.error }
 
-// RetryAfter marks an error of a channel that wants to be left alone for a while.
+// RetryAfter marks an error of a channel that asked to wait.
 func RetryAfter(d time.Duration, err error) error { return &RetryAfterError{err, d} }
 
 // RetryAfterError is what RetryAfter returns.
@@ -74,7 +74,7 @@ func (e *RetryAfterError) RetryAfter() time.Duration { return e.After }
 
 func (e *RetryAfterError) Unwrap() error { return e.error }
 
-// What becomes of a try to deliver a message; one that is dropped can never be.
+// The outcomes of a try to deliver a message; one that is dropped can never be.
 const (
 	OutcomeDelivered = "delivered"
 	OutcomeFailed    = "failed"

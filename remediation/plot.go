@@ -19,7 +19,7 @@ type Point struct {
 	Value float64   `json:"value"`
 }
 
-// Plotted returns the trigger of that name, or the first, that has an expression.
+// Plotted returns the trigger of that name, or the first one, that has an expression.
 func (inc *Incident) Plotted(name string) *TriggerState {
 	for i := range inc.Triggers {
 		if t := &inc.Triggers[i]; t.Signal == "" && (name == "" || t.Trigger == name) {

@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// Verdict is what one poll says of one trigger.
+// Verdict is what one poll says about one trigger.
 type Verdict string
 
 // The verdicts. A trigger has stopped, or is quiet, once calmPolls polls
@@ -20,13 +20,13 @@ const (
 // polls in a row make a verdict certain.
 const Certain = 3
 
-// Reading is what Prometheus said of one expression: a value, nothing, or an error.
+// Reading is Prometheus's answer to one expression: a value, nothing, or an error.
 type Reading struct {
 	Value *float64
 	Err   error
 }
 
-// Beyond tells whether a value is beyond a trigger's threshold.
+// Beyond reports whether a value is beyond a trigger's threshold.
 func (t *TriggerState) Beyond(v float64) bool { return t.Outside(v, t.Threshold) }
 
 // Outside reports whether a value is beyond the threshold.
@@ -54,7 +54,7 @@ func (inc *Incident) ResetPolls() {
 	}
 }
 
-// Calm tells whether every trigger with an expression has been stopped or
+// Calm reports whether every trigger with an expression has been stopped or
 // quiet for long enough.
 func (inc *Incident) Calm() bool {
 	n := 0

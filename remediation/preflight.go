@@ -13,10 +13,10 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// Proved is what a proof came to.
+// Proved is a check's status.
 type Proved string
 
-// What proofs come to. Where nothing could tell, it is CannotTell: a human may
+// What proofs come to. Where nothing could tell, it is CannotTell: a person may
 // sign for that, and not for a Fail.
 const (
 	Pass       Proved = "pass"
@@ -24,7 +24,7 @@ const (
 	CannotTell Proved = "cannot_tell"
 )
 
-// Finding is what a proof came to, what was seen, and what to do next.
+// Finding is the result of a check: its status, what was seen, and what to do next.
 type Finding struct {
 	Result   Proved `json:"result"`
 	Evidence string `json:"evidence"`
@@ -34,14 +34,14 @@ type Finding struct {
 	Cause string `json:"cause,omitempty"`
 }
 
-// Because is a Finding that has its evidence's cause with others.
+// Because is a Finding that shares its evidence's cause with others.
 func (f Finding) Because(cause string) Finding {
 	f.Cause = cause
 	return f
 }
 
-// Proof is one thing that can be proved before a rollout starts. Prove leaves
-// nothing behind, however it ends.
+// Proof is one check before a rollout starts. Prove leaves nothing behind, however it
+// ends.
 type Proof struct {
 	// ID is unique in a preflight and the same in the next one, such as
 	// image_retag/previous_image.
@@ -51,33 +51,33 @@ type Proof struct {
 	Prove func(ctx context.Context) Finding
 }
 
-// Prover is an Action that can prove beforehand that it would work.
+// Prover is an Action that can check beforehand that it would work.
 type Prover interface {
 	Action
 	Proofs() []Proof
 }
 
-// ProvingKind is a kind that has more to prove of a step than its action has.
+// ProvingKind is a kind with more checks for a step than its action has.
 type ProvingKind interface {
 	ActionKind
 	Proofs(pb *alerts.Playbook, params any) ([]Proof, error)
 }
 
-// Sweeper is an Action whose proofs leave something behind where the process is
-// killed in their midst.
+// Sweeper is an Action whose checks leave something behind if the process is killed
+// while they run.
 type Sweeper interface {
 	Action
 	Sweep(ctx context.Context) error
 }
 
-// Accepter is a Channel that can tell whether it would deliver: its address
-// answers, and its credentials are good. Nobody is told anything.
+// Accepter is a Channel that can report whether it would deliver: its address answers
+// and accepts the credentials. It notifies nobody.
 type Accepter interface {
 	Channel
 	Accepts(ctx context.Context) error
 }
 
-// Surroundings are what a preflight asks of what lies around a service.
+// Surroundings are a preflight's sources around a service.
 type Surroundings interface {
 	// Rules returns the rules that Prometheus has loaded.
 	Rules(ctx context.Context) ([]LoadedRule, error)
@@ -86,7 +86,7 @@ type Surroundings interface {
 	// ScrapeIntervals returns, by its job, how often Prometheus scrapes a target: the
 	// longest of the job's.
 	ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error)
-	// Clocks tells how far other clocks are from ours.
+	// Clocks tells how far other clocks are off from backout's.
 	Clocks(ctx context.Context) []Clock
 	// RaiseAlert posts an alert to Alertmanager, which ends it at until.
 	RaiseAlert(ctx context.Context, labels map[string]string, until time.Time) error
@@ -106,18 +106,18 @@ type LoadedRule struct {
 	Error string
 }
 
-// Clock is another clock; Ahead is how far it is before ours, negative behind.
+// Clock is another clock; Ahead is how far it is ahead of ours, negative if behind.
 type Clock struct {
 	Of    string
 	Ahead time.Duration
 	Err   error
 }
 
-// Passed is a Finding of what was seen to be as it should be.
+// Passed is a Finding of a check that passed.
 func Passed(evidence string) Finding { return Finding{Result: Pass, Evidence: evidence} }
 
 // FindingOf is what an error means to a proof: an effect or an answer in doubt
-// tells nothing, everything else is a failure. What stands behind "; try: " is what
+// tells nothing, everything else is a failure. What follows "; try: " is what
 // to do next.
 func FindingOf(err error) Finding {
 	if err == nil {
@@ -134,17 +134,17 @@ func FindingOf(err error) Finding {
 	return f
 }
 
-// Unknown is a Finding of what could not be told.
+// Unknown is a Finding of a check without a result.
 func Unknown(evidence, next string) Finding {
 	return Finding{Result: CannotTell, Evidence: evidence, Next: next}
 }
 
-// Failed is a Finding of what is not as it should be.
+// Failed is a Finding of a check that failed.
 func Failed(evidence, next string) Finding {
 	return Finding{Result: Fail, Evidence: evidence, Next: next}
 }
 
-// PreflightItem is one line of a preflight: a proof, or a piece of people's work.
+// PreflightItem is one line of a preflight: a check, or a piece of people's work.
 type PreflightItem struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
@@ -156,8 +156,8 @@ type PreflightItem struct {
 	Signed *Signature `json:"signed"`
 }
 
-// Signature is a human's word that something is so, for one release of one playbook,
-// and for what was seen of it then.
+// Signature is a person's sign-off of an item, for one release of one playbook, and for
+// what was seen then.
 type Signature struct {
 	Item    string `json:"item"`
 	Release string `json:"release"`
@@ -172,8 +172,8 @@ type Signature struct {
 	Time     time.Time `json:"time"`
 }
 
-// Preflight is what is kept of a service's preflights: the last run that came to
-// its end, and what humans signed for.
+// Preflight is what is stored of a service's preflights: the last complete run, and
+// people's sign-offs.
 type Preflight struct {
 	Service    string        `json:"service"`
 	Run        *PreflightRun `json:"run"`
@@ -224,34 +224,34 @@ func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) 
 	return nil
 }
 
-// SignedBefore reports whether an item was signed for a release, under whichever playbook.
+// SignedBefore reports whether an item was signed off for a release, under any playbook.
 func (p Preflight) SignedBefore(item, release string) bool {
 	return slices.ContainsFunc(p.Signatures, func(s Signature) bool { return s.Item == item && s.Release == release })
 }
 
-// Sign adds a signature in the place of an earlier one of the same item; those of
-// other releases count no more, and go.
+// Sign adds a signature, replacing an earlier one of the same item; those of other
+// releases are dropped.
 func (p *Preflight) Sign(s Signature) {
 	p.Signatures = slices.DeleteFunc(p.Signatures, func(old Signature) bool { return old.Item == s.Item || old.Release != s.Release })
 	p.Signatures = append(p.Signatures, s)
 }
 
-// LagFinding judges how far a replica is behind.
+// LagFinding judges a replica's lag.
 func LagFinding(lag, most time.Duration) Finding {
 	if lag < most {
-		return Passed(fmt.Sprintf("the lag is %s", lag.Round(time.Millisecond)))
+		return Passed(fmt.Sprintf("the lag is %s", Span(lag)))
 	}
-	return Failed(fmt.Sprintf("the lag is %s, and must be below %s", lag.Round(time.Millisecond), most), "look what keeps the replica busy")
+	return Failed(fmt.Sprintf("the lag is %s; it must be below %s", Span(lag), Span(most)), "check what keeps the replica busy")
 }
 
-// LookProof is what a look at an action's target comes to.
+// LookProof turns a look at an action's target into a Finding.
 func LookProof(ctx context.Context, a Action) Finding {
 	look, err := a.Look(ctx, "preflight")
 	if err != nil {
 		return FindingOf(err)
 	}
 	if look.Position == HalfWay {
-		return Failed("the target stands half-way between two states", "bring it into one of them by hand")
+		return Failed("the target is half-way between two states", "bring it into one of the two by hand")
 	}
 	return Passed("the target can be acted on; it is " + string(look.Position))
 }
@@ -288,16 +288,15 @@ func (r *PreflightRun) Detail() map[string]any {
 	}
 }
 
-// Take notes who signed for an item, which then is as good as seen, unless it was
-// seen to fail.
+// Take notes who signed off an item, which then counts as passed, unless it failed.
 func (it *PreflightItem) Take(s *Signature) {
 	it.Signed = s
 	if s != nil && it.Owner != "" {
-		it.Finding = Passed("signed by " + s.By + ": " + s.Reason)
+		it.Finding = Passed("signed off by " + s.By + ": " + s.Reason)
 	}
 }
 
-// SignRequest is a human's word for one item of a preflight.
+// SignRequest signs off one item of a preflight.
 type SignRequest struct {
 	Service string
 	// Item is its id, or the part of it behind the slash where that is enough.
@@ -307,7 +306,7 @@ type SignRequest struct {
 	Actor, Reason string
 }
 
-// SignedSince tells whether a signature counts: one from before the release was
+// SignedSince reports whether a signature counts: one from before the release was
 // backed out was for something that has proved wrong.
 func (r Rollout) SignedSince(s *Signature) bool {
 	if s == nil {

@@ -8,15 +8,15 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// PeoplesItems are the pieces of a playbook's work that no machine can check, in
-// the playbook's order: all of them are signed for by a human.
+// PeoplesItems are the parts of a playbook's work that no machine can check, in the
+// playbook's order: a person signs off each.
 func PeoplesItems(pb *alerts.Playbook) []PreflightItem {
 	l := &workList{lead: "Rollout Lead"}
 	if len(pb.Team) > 0 {
 		l.lead = owns(pb.Team[0].Role, pb.Team[0].Name)
 	}
 	for _, m := range pb.Team {
-		seen := "nobody is named for it in the playbook"
+		seen := "the playbook names nobody for it"
 		if m.Name != "" {
 			seen = "the playbook names " + m.Name
 		}
@@ -76,11 +76,11 @@ func (l *workList) add(list, name, owner string, before bool, seen string) {
 	}
 	l.items = append(l.items, PreflightItem{
 		ID: id, Name: name, Owner: owner, Before: before,
-		Finding: Unknown(seen+"; nobody has signed for it", "backout preflight sign "+id+" --by=NAME --reason=WHY"),
+		Finding: Unknown(seen+"; nobody has signed it off", "backout preflight sign "+id+" --by=NAME --reason=WHY"),
 	})
 }
 
-// Before tells whether the playbook puts a day or a phase before the start: T-7, or
+// Before reports whether the playbook puts a day or a phase before the start: T-7, or
 // "T-7 days". What it does not say counts as before.
 func Before(when string) bool {
 	when = strings.TrimSpace(strings.ToUpper(when))
@@ -104,7 +104,7 @@ func said(s alerts.Status) string {
 	if s == "" {
 		s = alerts.StatusPending
 	}
-	return "the playbook has it as " + strings.ReplaceAll(string(s), "_", " ")
+	return "the playbook has status " + strings.ReplaceAll(string(s), "_", " ")
 }
 
 // Slug is a text as it is easy to type: lower-case letters and digits between

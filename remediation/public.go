@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// PublicStatus is how far an incident is, in the words of status pages.
+// PublicStatus is the state of an incident, in the words of status pages.
 type PublicStatus string
 
 // The statuses, as Atlassian's pages have them.
@@ -17,7 +17,7 @@ const (
 	PublicResolved      PublicStatus = "resolved"
 )
 
-// ComponentStatus is how one component of a status page is.
+// ComponentStatus is the state of one component of a status page.
 type ComponentStatus string
 
 // The statuses of a component.
@@ -29,12 +29,12 @@ const (
 	UnderMaintenance    ComponentStatus = "under_maintenance"
 )
 
-// ComponentStatuses are all of them, from the least to the worst.
+// ComponentStatuses are all of them, best first.
 func ComponentStatuses() []ComponentStatus {
 	return []ComponentStatus{Operational, UnderMaintenance, DegradedPerformance, PartialOutage, MajorOutage}
 }
 
-// Impact is how grave an incident is for the public.
+// Impact is how severe an incident is for the public.
 type Impact string
 
 // The impacts.
@@ -45,8 +45,8 @@ const (
 	ImpactCritical Impact = "critical"
 )
 
-// PublicIncident is all that the public is told of one incident: words for
-// customers, nothing of what happens inside.
+// PublicIncident is all that the public knows about one incident: words for customers,
+// and nothing internal.
 type PublicIncident struct {
 	// Incident is the id of the incident that it tells of.
 	Incident string `json:"incident"`
@@ -64,7 +64,7 @@ type PublicIncident struct {
 	Resolved *time.Time `json:"resolved,omitempty"`
 }
 
-// PublicComponent is one component that an incident concerns.
+// PublicComponent is one affected component.
 type PublicComponent struct {
 	Name   string          `json:"name"`
 	Status ComponentStatus `json:"status"`
@@ -72,7 +72,7 @@ type PublicComponent struct {
 	Trouble ComponentStatus `json:"trouble"`
 }
 
-// PublicUpdate is one thing told. Number counts an incident's updates from 1.
+// PublicUpdate is one update. Number counts an incident's updates from 1.
 type PublicUpdate struct {
 	Number int          `json:"number"`
 	Time   time.Time    `json:"time"`
@@ -119,7 +119,7 @@ func (s ComponentStatus) impact() Impact {
 	return ""
 }
 
-// Sayable tells whether every component has a status that pages know.
+// Sayable reports whether every component has a status that pages know.
 func (p *PublicIncident) Sayable() bool {
 	return !slices.ContainsFunc(p.Components, func(c PublicComponent) bool { return c.Status.impact() == "" })
 }
@@ -139,7 +139,7 @@ type PublicMessage struct {
 	Mail *PublicMail `json:"mail,omitempty"`
 }
 
-// Announcement is what a step tells the public.
+// Announcement is what a step announces to the public.
 type Announcement struct {
 	// Components are names as the page shows them.
 	Components []string
@@ -161,7 +161,7 @@ func Names(list []string, instead string) string {
 	}
 }
 
-// PublicMail is what a message by mail has beside the update.
+// PublicMail is what a message by mail has besides the update.
 type PublicMail struct {
 	// To is one address: whoever else is written to is nobody's business, and what one
 	// server refuses keeps no other from being told.
@@ -174,7 +174,7 @@ type PublicMail struct {
 	Page  string    `json:"page,omitempty"`
 }
 
-// Brief is what customer support is told of an open incident.
+// Brief is what customer support knows about an open incident.
 type Brief struct {
 	Incident string `json:"incident"`
 	Service  string `json:"service"`
@@ -191,7 +191,7 @@ type FlagSwitch interface {
 	SwitchesOff(params any) string
 }
 
-// CallView says that an incident is grave enough for a call.
+// CallView says that an incident is severe enough for a call.
 type CallView struct {
 	Severity int `json:"severity"`
 	// URL is where it is, "" where the playbook does not say.

@@ -4,8 +4,7 @@ import (
 	"fmt"
 )
 
-// RefusedError is an answer to a change or a read that cannot be given.
-// Refusal tells the API which status fits.
+// RefusedError is a request that cannot be fulfilled. Refusal decides the API's status.
 type RefusedError struct {
 	Refusal Refusal
 	Message string

@@ -21,7 +21,7 @@ type Rehearser interface {
 }
 
 // Rehearsal is how one plan of a service went when it was last rehearsed: a drill
-// alert through Alertmanager, then each step, in the ladder's order, as far as it can
+// alert through Alertmanager, then each step, in the plan's order, as far as it can
 // be tried and undone.
 type Rehearsal struct {
 	Service string `json:"service"`
@@ -41,7 +41,7 @@ type Rehearsal struct {
 	Steps     []RehearsedStep `json:"steps"`
 }
 
-// RehearsedPart is what a part of a rehearsal came to, and how long it took.
+// RehearsedPart is the result of one part of a rehearsal, and how long it took.
 type RehearsedPart struct {
 	Finding
 	Took model.Duration `json:"took"`
@@ -85,8 +85,8 @@ type RehearsalTable interface {
 	PutRehearsal(r Rehearsal) error // by Service and Plan
 }
 
-// Trial is what proofs come to, made one after the other as one trial: the first
-// that fails ends it, what one cannot tell the whole cannot.
+// Trial runs checks one after the other as one: the first that fails ends it, and if one
+// is unknown, the whole is.
 func Trial(ctx context.Context, proofs ...func(context.Context) Finding) Finding {
 	whole := Finding{Result: Pass}
 	var seen []string
@@ -123,20 +123,13 @@ func (r *Rehearsal) Judge() {
 	r.Result = worst(all...)
 }
 
-// Took is a time that something took for humans, as Prometheus writes durations:
-// whole seconds, where it took one.
-func Took(d model.Duration) string {
-	took := time.Duration(d)
-	if took >= time.Second {
-		took = took.Round(time.Second)
-	}
-	return model.Duration(took.Truncate(time.Millisecond)).String()
-}
+// Took is how long something took, as people read it.
+func Took(d model.Duration) string { return Span(d) }
 
 // rehearsedAge is how long a rehearsal proves anything.
 const rehearsedAge = 30 * 24 * time.Hour
 
-// Proves is what a rehearsal shows of a playbook's plan at a time.
+// Proves says what a rehearsal shows about a playbook's plan at a time.
 func (r Rehearsal) Proves(b *alerts.Playbook, now time.Time) Finding {
 	next := "backout rehearse --plan=" + r.Plan + ", and then backout preflight again"
 	on := r.Finished.UTC().Format("2 Jan 2006 15:04 UTC")
@@ -146,17 +139,17 @@ func (r Rehearsal) Proves(b *alerts.Playbook, now time.Time) Finding {
 	case r.Playbook != b.Hash:
 		return Unknown("the playbook has changed since the rehearsal of "+on, next)
 	case now.Sub(r.Finished) > rehearsedAge:
-		return Unknown("the last rehearsal was on "+on+", which is over 30 days ago", next)
+		return Unknown("the last rehearsal was on "+on+", over 30 days ago", next)
 	case r.Result == Pass:
-		return Passed("it was, on " + on)
+		return Passed("rehearsed on " + on)
 	case r.Result == Fail:
-		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s: %s", on, parts[i].ID, parts[i].Evidence), "mend that; "+next)
+		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s: %s", on, parts[i].ID, parts[i].Evidence), "fix that; "+next)
 	}
-	return Unknown(fmt.Sprintf("the rehearsal of %s could not tell all: %s: %s", on, parts[i].ID, parts[i].Evidence), "mend that; "+next+", or sign for it")
+	return Unknown(fmt.Sprintf("the rehearsal of %s left something unknown: %s: %s", on, parts[i].ID, parts[i].Evidence), "fix that; "+next+", or sign it off")
 }
 
-// RehearsedOf tells when each plan was rehearsed: a rehearsal that failed shows
-// nothing, nor does one of another playbook.
+// RehearsedOf returns when each plan was rehearsed; a failed rehearsal, or one of
+// another playbook, does not count.
 func RehearsedOf(all []Rehearsal, playbook string) map[string]time.Time {
 	out := map[string]time.Time{}
 	for _, r := range all {

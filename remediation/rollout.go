@@ -17,7 +17,7 @@ func StageNames(pb *alerts.Playbook) []string {
 	return out
 }
 
-// StageGate is what one gate says of a rollout's way forward.
+// StageGate is one gate's answer about a rollout's promotion.
 type StageGate struct {
 	Gate string `json:"gate"`
 	OK   bool   `json:"ok"`
@@ -26,10 +26,10 @@ type StageGate struct {
 	Firm bool `json:"firm,omitempty"`
 }
 
-// GateOpen is the answer of a gate that lets a rollout go forward.
+// GateOpen is an open gate.
 func GateOpen(gate, why string) StageGate { return StageGate{Gate: gate, OK: true, Why: why} }
 
-// GateClosed is the answer of a gate that holds; force opens it.
+// GateClosed is a closed gate; force opens it.
 func GateClosed(gate, format string, args ...any) StageGate {
 	return StageGate{Gate: gate, Why: fmt.Sprintf(format, args...)}
 }
@@ -43,7 +43,7 @@ type RolloutStart struct {
 	Auto bool
 }
 
-// RolloutVerb is a change that a human makes to a rollout.
+// RolloutVerb is a change that a person makes to a rollout.
 type RolloutVerb string
 
 // The verbs of POST /api/v1/rollout/{verb}; start has a method of its own.
@@ -63,8 +63,8 @@ type RolloutChange struct {
 	Force                  bool
 }
 
-// FlagSetter is a kind of action that can give a flag any value. A promotion
-// gives the master flag the next stage's share of the traffic through it.
+// FlagSetter is a kind of action that can give a flag any value. A promotion uses it to
+// set the master flag to the next stage's traffic share.
 type FlagSetter interface {
 	ActionKind
 	// SetFlag returns the action that gives a flag of the playbook a value, and
@@ -74,7 +74,7 @@ type FlagSetter interface {
 
 // Promotion is a rollout's way into a stage: the plan of one step that sets the
 // traffic. It is part of the rollout's row from its intent to its end, so that a
-// restart goes on with it, and whoever must wait for it can see it.
+// restart goes on with it, and callers who must wait for it can see it.
 type Promotion struct {
 	// From is the stage it leads out of, none for a start; To the one it leads to.
 	From string `json:"from"`

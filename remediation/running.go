@@ -17,7 +17,7 @@ type Runtime interface {
 	Running(ctx context.Context, pb *alerts.Playbook) (Running, error)
 }
 
-// Running is what a service ran when it was looked at.
+// Running is what a service ran when it was inspected.
 type Running struct {
 	Seen time.Time `json:"seen"`
 	// Up counts the replicas that run and are not unhealthy, Total all there are.

@@ -7,7 +7,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// SmokeTester is a kind of action that can ask a playbook's smoke checks.
+// SmokeTester is a kind of action that can run a playbook's smoke checks.
 type SmokeTester interface {
 	ActionKind
 	// Smoke asks one check, once; the error says what did not hold. It follows no
@@ -22,7 +22,7 @@ const (
 	SmokesTimeout = 15 * time.Second
 )
 
-// AskSmoke makes one smoke check, within ten seconds.
+// AskSmoke runs one smoke check, within ten seconds.
 func AskSmoke(ctx context.Context, tester SmokeTester, s alerts.SmokeCheck) error {
 	ctx, cancel := context.WithTimeout(ctx, smokeTimeout)
 	defer cancel()

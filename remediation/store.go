@@ -10,9 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// Store keeps everything that must outlive the process. A transaction that
-// Update returned nil for is on disk. Its conformance suite is
-// remediation/store/storetest.
+// Store keeps everything that must survive the process. A transaction for which Update
+// returned nil is on disk. Its conformance suite is remediation/store/storetest.
 type Store interface {
 	// Update runs fn in a durable transaction: all of it or, where fn or the
 	// commit fails, none. Many Updates may share one commit (group commit), but
@@ -128,7 +127,7 @@ type ServiceTable interface {
 	PutPlaybook(hash string, source []byte) error
 }
 
-// PublicTable holds what the public is told, by incident.
+// PublicTable holds public incidents, by incident.
 type PublicTable interface {
 	// PublicIncident returns what was told of an incident, or ErrNotFound.
 	PublicIncident(incident string) (PublicIncident, error)
@@ -163,7 +162,7 @@ type PreflightTable interface {
 	PutPreflight(p Preflight) error // by Service
 }
 
-// RolloutOf returns a service's rollout; state none where it has none.
+// RolloutOf returns a service's rollout; its state is none if there is none.
 func RolloutOf(tx Tx, service string) (Rollout, error) {
 	all, err := tx.Rollouts()
 	if err != nil {
@@ -177,7 +176,8 @@ func RolloutOf(tx Tx, service string) (Rollout, error) {
 	return Rollout{Service: service, State: RolloutNone, Stage: StageNone}, nil
 }
 
-// PreflightOf returns what is known of a service's preflights, an empty one where nothing is.
+// PreflightOf returns what is known about a service's preflights, an empty one if
+// nothing is.
 func PreflightOf(tx Tx, service string) (Preflight, error) {
 	p, err := tx.Preflight(service)
 	if errors.Is(err, ErrNotFound) {
@@ -186,7 +186,7 @@ func PreflightOf(tx Tx, service string) (Preflight, error) {
 	return p, err
 }
 
-// OpenIncident returns a service's open incident, or nil; a drill is none.
+// OpenIncident returns a service's open incident, or nil; a drill does not count.
 func OpenIncident(tx Tx, service string) (*Incident, error) {
 	open, err := tx.Incidents(IncidentFilter{Service: service, Open: true})
 	for _, inc := range open {

@@ -10,7 +10,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// SuccessState is how one of the playbook's success criteria stands.
+// SuccessState is the state of one of the playbook's success criteria.
 type SuccessState string
 
 // The states of a success criterion; the last two are those of one that no query
@@ -24,7 +24,7 @@ const (
 	SuccessUnsigned SuccessState = "unsigned"
 )
 
-// SuccessView is one success criterion of a rollout, as it stands.
+// SuccessView is one success criterion of a rollout, with its state.
 type SuccessView struct {
 	Area  string       `json:"area"`
 	Text  string       `json:"text"`
@@ -74,18 +74,18 @@ func (v *SuccessView) Judge(r Reading) {
 	}
 }
 
-// Gate is a success criterion as a gate of the rollout's end.
+// Gate is a success criterion as a gate for finishing the rollout.
 func (v *SuccessView) Gate() StageGate {
 	name := "success " + v.Text
 	switch v.State {
 	case SuccessMet:
 		return GateOpen(name, fmt.Sprintf("%s: it is %s", v.Text, Decimal(*v.Value)))
 	case SuccessNotMet:
-		return GateClosed(name, "success criterion not met: %s (it is %s, and must be %s %s)", v.Text, Decimal(*v.Value), v.Bound, Decimal(*v.Threshold))
+		return GateClosed(name, "success criterion not met: %s (it is %s; it must be %s %s)", v.Text, Decimal(*v.Value), v.Bound, Decimal(*v.Threshold))
 	case SuccessSigned:
-		return GateOpen(name, fmt.Sprintf("%s: signed by %s", v.Text, v.Signed.By))
+		return GateOpen(name, fmt.Sprintf("%s: signed off by %s", v.Text, v.Signed.By))
 	case SuccessUnsigned:
-		return GateClosed(name, "success criterion not signed for: %s; its owner is %s, and its item %s", v.Text, v.Owner, v.Item)
+		return GateClosed(name, "success criterion not signed off: %s; its owner is %s, its item %s", v.Text, v.Owner, v.Item)
 	}
 	why := v.Why
 	if why == "" {
@@ -94,7 +94,7 @@ func (v *SuccessView) Gate() StageGate {
 	return GateClosed(name, "success criterion not measured: %s (%s)", v.Text, why)
 }
 
-// ItemsOf are people's items whose ids begin so.
+// ItemsOf returns people's items whose ids start with prefix.
 func ItemsOf(pb *alerts.Playbook, prefix string) []PreflightItem {
 	var out []PreflightItem
 	for _, it := range PeoplesItems(pb) {

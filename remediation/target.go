@@ -13,7 +13,7 @@ const ComposePrefix = "compose:"
 
 // ComposeTarget names a part of a compose service, such as a flag's variable or
 // "image", for an ActionKind's Target. What changes a service's containers names its
-// target so: one change of them at a time is under way, whichever part it is of.
+// target so: one change of them at a time is in progress, whichever part it is of.
 func ComposeTarget(t alerts.ComposeTarget, part string) string {
 	name := ComposePrefix + strings.TrimRight(t.ProjectDir, "/") + "/" + t.Service
 	if t.Project != "" {
@@ -22,14 +22,14 @@ func ComposeTarget(t alerts.ComposeTarget, part string) string {
 	return name + ":" + part
 }
 
-// Check is one thing that was asked of a running service, and what came of it.
+// Check is one check of a running service, and its result.
 type Check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 }
 
-// SchemaRollback says how a database's schema goes back to its previous version.
+// SchemaRollback says how a database's schema is rolled back to its previous version.
 type SchemaRollback struct {
 	Service string
 	// Version is what the code goes back to, such as v1.0.0; a command is told.
@@ -46,7 +46,7 @@ type SchemaRollback struct {
 	// Wanted is a query of one boolean: true once the command has done its work.
 	Wanted string
 	// Restartable: a command or a script that runs outside of a transaction may be
-	// run again after a crash. Otherwise, where it left its mark, a human decides.
+	// run again after a crash. Otherwise, where it left its mark, a person decides.
 	Restartable bool
 	// Tables are those whose rows are counted; none: all.
 	Tables []string

@@ -6,7 +6,7 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// TeamLine is one thing that happened, as the audit log has it.
+// TeamLine is one event, as the audit log has it.
 type TeamLine struct {
 	Kind  audit.Kind `json:"kind"`
 	Time  time.Time  `json:"time"`

@@ -57,19 +57,19 @@ func Measure(v float64, u alerts.Unit) string {
 		return short(v) + "%"
 	case alerts.Seconds:
 		if v != 0 && math.Abs(v) < 1 {
-			return short(v*1000) + "ms"
+			return short(v*1000) + " ms"
 		}
-		return short(v) + "s"
+		return short(v) + " s"
 	case alerts.Milliseconds:
-		return short(v) + "ms"
+		return short(v) + " ms"
 	case alerts.Bytes:
 		for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
 			if math.Abs(v) < 1024 {
-				return short(v) + unit
+				return short(v) + " " + unit
 			}
 			v /= 1024
 		}
-		return short(v) + "TiB"
+		return short(v) + " TiB"
 	case alerts.PerSecond:
 		return short(v) + "/s"
 	}
@@ -89,33 +89,50 @@ func roundTo(v float64, n int) float64 {
 // same.
 func Distance(now, t time.Time) string {
 	d := t.Sub(now).Round(time.Second)
-	if d == 0 {
+	switch {
+	case d == 0:
 		return "now"
+	case d > 0:
+		return "in " + inUnits(d)
 	}
-	text := ""
-	units := []struct {
+	return inUnits(-d) + " ago"
+}
+
+// Span writes a duration, Go's or Prometheus's: "750 ms", "2.3 s", "3 min 45 s"; in two
+// units at most.
+func Span[D ~int64](span D) string {
+	d := time.Duration(span)
+	switch a := d.Abs(); {
+	case a < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case a < 10*time.Second:
+		return strconv.FormatFloat(d.Round(100*time.Millisecond).Seconds(), 'f', -1, 64) + " s"
+	case d < 0:
+		return "-" + inUnits(a)
+	}
+	return inUnits(d)
+}
+
+// inUnits writes a duration of a second or more in its two largest units.
+func inUnits(d time.Duration) string {
+	var said []string
+	left := d.Round(time.Second)
+	for _, u := range []struct {
 		of   time.Duration
 		name string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
-	left, said := d.Abs(), 0
-	for _, u := range units {
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}} {
 		n := left / u.of
 		left -= n * u.of
-		if n == 0 && said == 0 {
-			continue
-		}
 		if n > 0 {
-			text += fmt.Sprintf("%d%s ", n, u.name)
+			said = append(said, fmt.Sprintf("%d %s", n, u.name))
+		} else if len(said) == 1 {
+			break
 		}
-		if said++; said == 2 {
+		if len(said) == 2 {
 			break
 		}
 	}
-	text = strings.TrimSpace(text)
-	if d > 0 {
-		return "in " + text
-	}
-	return text + " ago"
+	return strings.Join(said, " ")
 }
 
 // Anys are strings as an audit entry's detail holds them.

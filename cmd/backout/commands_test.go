@@ -17,7 +17,7 @@ const settling = `{"id":"inc-7","service":"social-intel","rollout":"v2.0.0","sta
 "steps":[
  {"id":"1-flag_off","action":"flag_off","target":"compose:/srv/social-intel/social-intel:FEATURE_ANALYTICS_ENABLED","risk":"reversible","state":"done","started":"2026-01-02T15:04:06Z","finished":"2026-01-02T15:04:08Z"},
  {"id":"2-image_retag","action":"image_retag","target":"compose:/srv/social-intel/social-intel","risk":"disruptive","state":"pending","started":null,"finished":null}],
-"next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z","what":"it runs then if the breach is seen to go on","unless":["the breach ends","somebody claims the incident"]},"claimed_by":"","drill":false}`
+"next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z","what":"it runs then if the breach continues","unless":["the breach ends","someone claims the incident"]},"claimed_by":"","drill":false}`
 
 func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T) {
 	url := server(t, "", exchange{"GET /api/v1/incidents/inc-7", "", 200, settling})
@@ -30,8 +30,8 @@ func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T
 		"settling: a step has run; it is being watched whether that was enough",
 		"error_rate: firing, last value 0.031416, threshold 0.01",
 		"1-flag_off", "done", "15:04:06 to 15:04:08 UTC",
-		"Next: 2-image_retag, not before 2026-01-02 15:09:08 UTC (in 4m8s): it runs then if the breach is seen to go on.",
-		"unless the breach ends", "or somebody claims the incident",
+		"Next: 2-image_retag, not before 2026-01-02 15:09:08 UTC (in 4m8s): it runs then if the breach continues.",
+		"unless the breach ends", "or someone claims the incident",
 		"backout freeze --service=social-intel --reason=WHY",
 		"backout incident claim inc-7",
 	} {
@@ -45,7 +45,7 @@ func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T
 func TestAWaitForApprovalSaysHowToAnswer(t *testing.T) {
 	waiting := strings.NewReplacer(`"settling","reason":"","why":"","until":null`,
 		`"waiting","reason":"approval","why":"schema rollback loses data","until":"2026-01-02T15:34:05Z"`,
-		`"next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z","what":"it runs then if the breach is seen to go on"`, `"next":{"step":"3-schema_rollback","at":null,"what":"it runs once a commander approves it"`).Replace(settling)
+		`"next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z","what":"it runs then if the breach continues"`, `"next":{"step":"3-schema_rollback","at":null,"what":"it runs once a commander approves it"`).Replace(settling)
 	url := server(t, "", exchange{"GET /api/v1/incidents/inc-7", "", 200, waiting})
 	r := backout(t, nil, "incident", "show", "inc-7", "--url="+url)
 	for _, want := range []string{

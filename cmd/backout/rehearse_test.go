@@ -32,18 +32,18 @@ func TestARehearsalShowsEachStepAsItComesAndOnceOnly(t *testing.T) {
 		exchange{"GET /api/v1/rehearse?service=shop", "", 200, rehearsal(false, both, ended, "fail")})
 	r := backout(t, nil, "rehearse", "--plan=ladder", "--reason=T-3", "--url="+url)
 	want := `Plan ladder of shop, without lasting effect:
-pass         drill alert: took 250ms
+pass         drill alert: took 250 ms
              a drill came back
-pass         1-flag_off: took 12s
+pass         1-flag_off: took 12 s
              compose:web:A
              started aside\x1b[2J
-FAIL         2-image_retag: took 20ms
+FAIL         2-image_retag: took 20 ms
              compose:web:image
              there is no image
              try: docker pull web:v1
 
 Plan ladder: 2 passed, 1 failed, 0 could not be told; 2 of 2 steps tried, the
-rest checked. It took 14s and ended 2026-01-02 15:04:20 UTC. Its trail: backout
+rest checked. It took 14 s and ended 2026-01-02 15:04:20 UTC. Its trail: backout
 audit list --incident=inc-9
 `
 	if r.status != 1 || r.stderr != "" || r.stdout != want {

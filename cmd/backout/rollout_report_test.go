@@ -57,7 +57,7 @@ func TestARolloutsReportTellsAllOfItWithinTheTerminal(t *testing.T) {
 		"forced, although these were shut: duration", "held: 2025-12-25 16:00:00 to 2025-12-25 17:30:00 (1h30m) by eve: waiting",
 		"promotion refused: 2025-12-25 18:00:00 by engine: error_rate has no value",
 		"inc-1: error_rate; 2025-12-27 10:00:00 to 2025-12-27 10:20:00 (20m), closed", "1-flag_off: no change", "recovered 2025-12-27 10:04:30, after 4m30s",
-		"p1-error raised 2025-12-27 09:00:00 by ann: page", "NOT MET (0.2%, must be below 0.1% over 1w)", "p95: not asked: connection refused (must be below 500ms over 1d)",
+		"p1-error raised 2025-12-27 09:00:00 by ann: page", "NOT MET (0.2%, must be below 0.1% over 1w)", "p95: not asked: connection refused (must be below 500 ms over 1d)",
 		"not signed (Rollout Lead); try: backout preflight sign success/repeat-usage-rate-60 --by=NAME --reason=WHY",
 		"NPS: signed by Ada 2026-01-01 10:00:00: survey 12", "trends: FAILED: http://127.0.0.1:9000/trends answers 500, want 200",
 		"Document lessons learned: not signed (Rollout Lead)", "T, 1% canary deployment (DevOps), planned 2025-12-25: done 2025-12-25 by oncall",

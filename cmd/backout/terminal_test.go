@@ -227,9 +227,9 @@ func TestAFollowedTailOutlivesItsServer(t *testing.T) {
 	// What is no absence ends it.
 	url = server(t, "", exchange{"GET /api/v1/audit/head", "", 200, `{"seq":0,"hash":"bb"}`},
 		exchange{"GET /api/v1/audit?after=0&limit=500", "", 200, `{"entries":[]}`},
-		exchange{"GET /api/v1/audit?after=0&limit=500", "", 401, `{"error":"a known token is needed"}`})
+		exchange{"GET /api/v1/audit?after=0&limit=500", "", 401, `{"error":"a known token is required"}`})
 	r = backout(t, nil, "audit", "tail", "--follow", "--url="+url)
-	if r.status != 2 || !strings.Contains(r.stderr, "a known token is needed\ntry: --token-file") {
+	if r.status != 2 || !strings.Contains(r.stderr, "a known token is required\ntry: --token-file") {
 		t.Errorf("%+v", r)
 	}
 }

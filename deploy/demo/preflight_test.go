@@ -232,7 +232,7 @@ var defects = [][]defect{
 			must(p.t, os.Rename(at, to))
 			must(p.t, os.Symlink(to, at))
 			p.mend = append(p.mend, func() { must(p.t, os.Remove(at)); must(p.t, os.Rename(to, at)) })
-		}, "flag/" + flagName + "/lasts", remediation.Fail, "outside of the allowed project folders"},
+		}, "flag/" + flagName + "/lasts", remediation.Fail, "outside the allowed project folders"},
 		{"an undo script is missing", func(p *proving) {
 			was := p.read(undoScript)
 			must(p.t, os.Remove(p.path(undoScript)))
@@ -271,7 +271,7 @@ var defects = [][]defect{
 			recipe := "FROM " + p.image + ":" + oldVersion + "\nENTRYPOINT [\"/none\"]\n"
 			must(p.t, p.engine.build(p.t.Context(), map[string][]byte{"Dockerfile": []byte(recipe)}, nil, p.image+":"+oldVersion))
 			p.mend = append(p.mend, func() { p.tagAs(id, oldVersion) })
-		}, "image/runs", remediation.Fail, "start a container aside"},
+		}, "image/runs", remediation.Fail, "start a preflight container"},
 		{"a shell overruled .env", func(p *proving) {
 			p.upWith(flagName + "=0.5")
 			p.mend = append(p.mend, func() { p.upWith() })

@@ -10,11 +10,11 @@
     var s = Math.round(ms / 1000);
     if (s === 0) return 'now';
     var left = Math.abs(s), text = [], said = 0;
-    [[86400, 'd'], [3600, 'h'], [60, 'm'], [1, 's']].forEach(function (u) {
+    [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].forEach(function (u) {
       var n = Math.floor(left / u[0]);
       left -= n * u[0];
       if (said === 2 || (n === 0 && said === 0)) return;
-      if (n > 0) text.push(n + u[1]);
+      if (n > 0) text.push(n + ' ' + u[1]);
       said++;
     });
     return s > 0 ? 'in ' + text.join(' ') : text.join(' ') + ' ago';

@@ -142,7 +142,7 @@ func (e *Entry) UnmarshalJSON(b []byte) error {
 }
 
 // ParseEntry reads canonical bytes, as a store keeps them, and the hash kept
-// beside them. It fails unless they are the very bytes that the entry's
+// next to them. It fails unless they are the very bytes that the entry's
 // Canonical gives; it does not check the hash.
 func ParseEntry(canonical []byte, hash string) (Entry, error) {
 	var e Entry

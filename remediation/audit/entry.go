@@ -75,7 +75,7 @@ const MaxEntry = 4 << 20
 const PageBytes = 4 << 20
 
 // OmittedEntry stands for a stored entry of more than MaxEntry bytes: all that is
-// known of it is what a store keeps beside it. Its content is not checked.
+// known of it is what a store keeps next to it. Its content is not checked.
 func OmittedEntry(seq int64, kind Kind, service, incident, hash string, size int64) Entry {
 	return Entry{Seq: seq, Kind: kind, Service: service, Incident: incident, Hash: hash, omitted: size, Detail: map[string]any{
 		"omitted_bytes": size, "why": "this entry is too large to be read, so its content is left out and not checked",

@@ -127,7 +127,7 @@ func normalList[V any](l []V, depth int) ([]any, error) {
 	return out, nil
 }
 
-// normalRaw decodes JSON that somebody else wrote; none at all is null.
+// normalRaw decodes JSON that someone else wrote; none at all is null.
 func normalRaw(raw json.RawMessage, depth int) (any, error) {
 	if len(raw) == 0 {
 		return nil, nil

@@ -339,7 +339,7 @@ func TestOnlyAllowedProjectsAreTouched(t *testing.T) {
 	if err := os.Symlink(filepath.Join(outside, "env"), filepath.Join(w.dir, ".env")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.action().Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "outside of the allowed") {
+	if _, err := w.action().Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "outside the allowed") {
 		t.Errorf("a .env that is a link to the outside: %v", err)
 	}
 }

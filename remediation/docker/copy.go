@@ -251,7 +251,7 @@ func (c *Client) create(ctx context.Context, op, name string, r *replica, ch cha
 	return nil
 }
 
-// primary tells whether a network is the one that the container was created on.
+// primary reports whether a network is the one that the container was created on.
 func primary(r *replica, name string) bool {
 	mode := string(r.HostConfig.NetworkMode)
 	if mode == "default" {

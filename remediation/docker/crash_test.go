@@ -260,7 +260,7 @@ func TestAnUndoTurnsNothingOnForAServiceThatWasDown(t *testing.T) {
 			t.Errorf("state:\n%s", w.state())
 		}
 	}
-	// A human may all the same.
+	// A person may all the same.
 	if err := a.(remediation.Restorer).Restore(t.Context(), op, look.Snapshot); err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +396,7 @@ func TestWatchTellsOfAFlagThatComesBackOn(t *testing.T) {
 	ended := make(chan error, 1)
 	ctx := t.Context()
 	go func() { ended <- a.(remediation.Watcher).Watch(ctx, func(what string) { told <- what }) }()
-	// The watch has begun once it tells of this one: a human's.
+	// The watch has begun once it tells of this one: a person's.
 	w.takeDown()
 	w.start("0.5")
 	select {

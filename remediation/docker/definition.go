@@ -241,7 +241,7 @@ func (d definition) moves(f *fleet, image string) (repo string, err error) {
 	}
 	for _, r := range f.replicas {
 		if has := parseReference(r.Config.Image); r.running() && !byID(r.Config.Image) && has != ref {
-			return "", fmt.Errorf("container %s was made from %s, and %s names %s: which of them the next docker-compose up takes cannot be told; try: docker-compose up -d %s",
+			return "", fmt.Errorf("container %s was made from %s, and %s names %s: it is unclear which one the next docker-compose up takes; try: docker-compose up -d %s",
 				r.name(), has, d.at(), ref, f.service)
 		}
 	}
@@ -293,7 +293,7 @@ func (c *Client) environment(p project, instead contents) (map[string]setting, e
 }
 
 // parse reads a file of variables as the project's generation of compose does. The
-// error has nothing of the file in it but a line's number.
+// error has nothing from the file but a line's number.
 func (p project) parse(path string, data []byte, format string, lookup dotenv.LookupFn) (map[string]setting, error) {
 	if p.first() {
 		return environment(data), nil
@@ -311,7 +311,7 @@ func (p project) parse(path string, data []byte, format string, lookup dotenv.Lo
 		err = dotenv.ParseWithFormat(bytes.NewReader(data), path, values, lookup, format)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s cannot be read as compose reads it%s; try: docker compose config", path, envErrorLine.FindString(err.Error()))
+		return nil, fmt.Errorf("cannot read %s as compose does%s; try: docker compose config", path, envErrorLine.FindString(err.Error()))
 	}
 	all := map[string]setting{}
 	for name, value := range values {

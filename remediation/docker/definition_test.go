@@ -166,10 +166,10 @@ func TestALabelsListOfFilesIsTakenApart(t *testing.T) {
 	}
 }
 
-// What is wrong with a file is told without what stands in it.
+// What is wrong with a file is told without what is in it.
 func TestAFileThatCannotBeReadIsToldOfWithoutItsSecrets(t *testing.T) {
 	for name, files := range map[string]map[string]string{
-		"an open quote":         {".env": "A=1\nPASSWORD='hunter2-and-on\n", "compose.yaml": "services: {web: {image: a}}"},
+		"an unclosed quote":     {".env": "A=1\nPASSWORD='hunter2-and-on\n", "compose.yaml": "services: {web: {image: a}}"},
 		"a name with spaces":    {".env": "hunter2-and-on = 1 = ?\n!hunter2-and-on\n", "compose.yaml": "services: {web: {image: a}}"},
 		"a number that is none": {".env": "PASSWORD=hunter2-and-on\n", "compose.yaml": "services: {web: {image: a, scale: \"${PASSWORD}\", stop_grace_period: \"${PASSWORD}\"}}"},
 	} {

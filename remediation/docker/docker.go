@@ -12,7 +12,7 @@
 // Invariants:
 //   - Nothing outside of the configured project folders is read or written.
 //   - The files are written, and the tag is moved, before the first container is
-//     touched, so that a human's docker-compose up -d at any moment ends with the
+//     touched, so that a person's docker-compose up -d at any moment ends with the
 //     flag off, and with the previous image.
 //   - An image that is displaced keeps a tag of its own.
 //   - A replica is set aside, stopped and kept, until every replica's copy has
@@ -71,15 +71,15 @@ type Client struct {
 	agreed   bool
 }
 
-// New returns a client. It does not connect: an engine that is down shows when
-// a target is looked at.
+// New returns a client. It does not connect: an engine that is down shows when a target
+// is inspected.
 func New(o Options) (*Client, error) {
 	return newClient(o, func(rt http.RoundTripper) http.RoundTripper { return rt })
 }
 
 func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Client, error) {
 	if o.Logger == nil {
-		return nil, errors.New("docker client without a logger")
+		return nil, errors.New("docker: a logger is required")
 	}
 	for _, p := range o.Projects {
 		if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
@@ -162,7 +162,7 @@ func (c *Client) resolve(path string) (folder, name string, err error) {
 			return root, name, nil
 		}
 	}
-	return "", "", fmt.Errorf("%s is outside of the allowed project folders; try: docker: {projects: [%s]} in the configuration file", path, filepath.Dir(path))
+	return "", "", fmt.Errorf("%s is outside the allowed project folders; try: docker: {projects: [%s]} in the configuration file", path, filepath.Dir(path))
 }
 
 // doubtful marks an error after which it is not known whether the engine did

@@ -15,10 +15,10 @@ import (
 //	[export ]KEY="v" # note   double quotes; may hold line breaks
 //	KEY                       no value of its own: the shell's
 //
-// A line that is none of these is skipped. Of a key that stands there twice, the
+// A line that is none of these is skipped. Of a key that is there twice, the
 // last one wins, so that one is edited and the others are left alone.
 
-// envBinding is one KEY of a .env file and where it stands: byte offsets.
+// envBinding is one KEY of a .env file and where it is: byte offsets.
 type envBinding struct {
 	key string
 	// bare: there is no "=", so no value.
@@ -171,11 +171,11 @@ func lastEnv(file []byte, key string) (envBinding, bool) {
 // enough to put it back to the byte.
 type envEntry struct {
 	State entryState `json:"state"`
-	// Raw is the value with its quotes, as it stands in the file.
+	// Raw is the value with its quotes, as it is in the file.
 	Raw string `json:"raw,omitempty"`
 }
 
-// entryState tells how a key stands in a file.
+// entryState tells how a key is set in a file.
 type entryState string
 
 const (
@@ -217,7 +217,7 @@ func setEnv(file []byte, key, value string) ([]byte, error) {
 	}
 	out := putEnvEntry(file, key, envEntry{State: entrySet, Raw: raw})
 	if b, ok := lastEnv(out, key); !ok || b.bare || b.value != value {
-		return nil, fmt.Errorf("set %s: the lines around it cannot be read as a .env file; try: look for an open quote", key)
+		return nil, fmt.Errorf("set %s: the lines around it are not valid in a .env file; try: check for an unclosed quote", key)
 	}
 	return out, nil
 }

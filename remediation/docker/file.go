@@ -19,7 +19,7 @@ import (
 const maxFile = 4 << 20
 
 // rooted is a path below one of the allowed project folders. All access goes through
-// the folder's descriptor: a link that somebody puts on the way after the path was
+// the folder's descriptor: a link that someone puts on the way after the path was
 // resolved leads nowhere outside of it.
 type rooted struct {
 	*os.Root
@@ -100,7 +100,7 @@ func (c *Client) editProjectFile(path string, edit func([]byte) ([]byte, error))
 			return err
 		}
 	}
-	return fmt.Errorf("write %s: somebody else keeps writing it", path)
+	return fmt.Errorf("write %s: another program keeps writing it", path)
 }
 
 // editOnce returns false if the file changed in between.
@@ -112,7 +112,7 @@ func (c *Client) editOnce(path string, edit func([]byte) ([]byte, error)) (done 
 		if r, err = c.openRoot(filepath.Dir(path)); err == nil {
 			r.name = filepath.Join(r.name, name)
 			if _, lerr := r.Lstat(r.name); lerr == nil {
-				err = errors.Join(fmt.Errorf("write %s: a symbolic link to nowhere; try: take it away", path), r.Close())
+				err = errors.Join(fmt.Errorf("write %s: broken symbolic link; try: remove it", path), r.Close())
 			}
 		}
 	}
@@ -175,7 +175,7 @@ func (r rooted) lock() (unlock func() error, err error) {
 		case !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR):
 			return nil, errors.Join(fmt.Errorf("lock its folder: %w", err), dir.Close())
 		case time.Now().After(deadline):
-			return nil, errors.Join(fmt.Errorf("somebody else has kept its folder locked for %s", lockTimeout), dir.Close())
+			return nil, errors.Join(fmt.Errorf("another program has kept its folder locked for %s", lockTimeout), dir.Close())
 		}
 		wait(context.Background(), lockEvery)
 	}

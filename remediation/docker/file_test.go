@@ -12,7 +12,7 @@ import (
 )
 
 // project is a folder that a client without an engine may write, and the folder
-// beside it that it may not.
+// next to it that it may not.
 func projectFolder(t *testing.T) (c *Client, dir, outside string) {
 	t.Helper()
 	base, err := filepath.EvalSymlinks(t.TempDir())

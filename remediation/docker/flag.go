@@ -28,7 +28,7 @@ func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Ac
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
 	case !variableName.MatchString(flag.Name):
-		return nil, fmt.Errorf("flag %q is not a name of an environment variable", flag.Name)
+		return nil, fmt.Errorf("flag %q is not an environment variable name", flag.Name)
 	case !plainValue.MatchString(flag.Off):
 		return nil, fmt.Errorf("flag %s: off value %q; try: letters, digits and ._:/@%%+,- only", flag.Name, flag.Off)
 	}
@@ -255,7 +255,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 		return doubtful(ctx, err)
 	}
 	if why := a.keeps(op, snap, f); why != "" {
-		a.c.log.Warn("the flag is not turned on again", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
+		a.c.log.Warn("flag not turned back on", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
 		p := a.replacement(op, snap)
 		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, snap.By == byCompose, a.writes()); err != nil {
 			return doubtful(ctx, err)
@@ -266,8 +266,8 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 }
 
 // keeps says why an undo leaves the flag as the operation set it, or "": the service
-// was not up with the flag on, or nothing of it is left, so that nobody is served
-// better by turning it on again. Whoever starts the service then starts it without.
+// was not up with the flag on, or none of it is left, so that nobody is served
+// better by turning it on again. Starting the service then starts it without.
 func (a *flagOff) keeps(op string, snap snapshot, f *fleet) string {
 	raises := len(snap.Replicas) == 0
 	for _, s := range snap.Replicas {
@@ -279,7 +279,7 @@ func (a *flagOff) keeps(op string, snap snapshot, f *fleet) string {
 	case len(f.members()) == 0 && !f.touchedBy(op):
 		return "no container of the service is left"
 	case !slices.ContainsFunc(snap.Replicas, replicaState.up):
-		return "the service was not up before"
+		return "the service was not running before"
 	}
 	return ""
 }
@@ -295,7 +295,7 @@ func raisesFlag(from, to string) bool {
 	return !off(to)
 }
 
-// Restore implements remediation.Restorer: a human wants the flag on again, whatever
+// Restore implements remediation.Restorer: a person wants the flag on again, whatever
 // the service was like.
 func (a *flagOff) Restore(ctx context.Context, op string, before json.RawMessage) error {
 	if len(before) == 0 {

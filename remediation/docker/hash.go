@@ -18,7 +18,7 @@ import (
 // can say it. A container with another label is recreated once more by the next
 // up -d, with the flag off all the same: so a tool that is missing, slow or wrong
 // costs that, and nothing else. The old label must not stay on a copy: where
-// somebody turns the change back, it would be right again, and the copy would be
+// someone turns the change back, it would be right again, and the copy would be
 // taken for what it is a copy of.
 
 // hashUnknown is the label where nothing could tell the hash. No hash is like it.

@@ -22,20 +22,20 @@ import (
 // not name another version. A service without a container is refused; a replica that
 // ended is replaced, and started. HalfWay means:
 // this operation keeps an image that latest names still or did, or a copy of its
-// own is not in its place yet. Somebody who moves latest to a third image takes the
+// own is not in its place yet. Someone who moves latest to a third image takes the
 // service over: the target is Untouched then, and Undo takes back no more than what
 // is left of this operation's containers.
 //
 // The displaced image keeps a tag of its own (displacedTag), made before anything
 // else; Undo takes it away as the last thing. The tag is moved before the first
-// container is touched, so that a human's docker-compose up -d at any moment ends
+// container is touched, so that a person's docker-compose up -d at any moment ends
 // with the previous image.
 func (c *Client) ImageRetag(target alerts.Target, image, previous string) (remediation.Action, error) {
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
 	case previous == "" || previous == latestTag || strings.ContainsAny(previous, ":/@ "):
-		return nil, fmt.Errorf("previous version %q is not a tag to go back to; try: v1.0.0", previous)
+		return nil, fmt.Errorf("previous version %q is not a valid tag; try: v1.0.0", previous)
 	}
 	return &imageRetag{c: c, target: target, image: image, version: previous}, nil
 }
@@ -229,12 +229,12 @@ func (a *imageRetag) parse(before json.RawMessage) (imageSnapshot, error) {
 	return snap, nil
 }
 
-// changedSince says what somebody else changed since a snapshot was taken, so
+// changedSince says what someone else changed since a snapshot was taken, so
 // that going on would undo their work; or returns nil. What this operation left
-// half-way is no change, and neither are containers that a human recreates then.
+// half-way is not a change, and neither are containers that a person recreates then.
 func (st standing) changedSince(was imageSnapshot, position remediation.Position) error {
 	now := st.snap
-	const try = "nothing was changed; try: look at what is there now"
+	const try = "nothing was changed; try: check its present state"
 	switch {
 	case now.Image != was.Image || now.Previous != was.Previous:
 		return fmt.Errorf("service %s named %s and now names %s; %s", st.service, was.Image, now.Image, try)
@@ -243,14 +243,14 @@ func (st standing) changedSince(was imageSnapshot, position remediation.Position
 	case now.ImageID == was.ImageID:
 	case position == remediation.HalfWay && (now.ImageID == "" || now.ImageID == was.PreviousID || keeps(st.kept, now.ImageID)):
 	default:
-		return fmt.Errorf("somebody moved %s from image %s to %s in between; %s", was.Image, shortImage(was.ImageID), shortImage(now.ImageID), try)
+		return fmt.Errorf("someone has moved %s from image %s to %s meanwhile; %s", was.Image, shortImage(was.ImageID), shortImage(now.ImageID), try)
 	}
 	if position == remediation.HalfWay {
 		return nil
 	}
 	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
 	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
-		return fmt.Errorf("somebody recreated the containers of %s in between; %s", st.service, try)
+		return fmt.Errorf("someone has recreated the containers of %s meanwhile; %s", st.service, try)
 	}
 	return nil
 }
@@ -266,7 +266,7 @@ func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
 			}
 			return a.c.toImage(ctx, f, d, namedImage{d.spec.Image, snap.PreviousID}), nil
 		},
-		// What runs a third image by now is somebody else's.
+		// What runs a third image by now is someone else's.
 		differs: func(now *replica, was replicaState) bool {
 			return now.Image == snap.PreviousID && was.ImageID != snap.PreviousID
 		},
@@ -338,7 +338,7 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 	switch {
 	case len(kept) > 0 || f.touchedBy(op):
 	case now == was.PreviousID && was.ImageID != was.PreviousID:
-		return fmt.Errorf("%s is image %s, and nothing is left that tells whether backout moved it; try: docker tag %s %s, and docker-compose up -d %s",
+		return fmt.Errorf("%s is image %s, and it is unknown whether backout moved it; try: docker tag %s %s, and docker-compose up -d %s",
 			was.Image, shortImage(now), shortImage(was.ImageID), was.Image, f.service)
 	default:
 		return nil // it never began, or was undone

@@ -126,10 +126,10 @@ func TestATargetThatChangedInBetweenIsLeftAsItIs(t *testing.T) {
 		name, want string
 		change     func()
 	}{
-		{"latest moved", "somebody moved", func() { w.tag("latest", versionThree) }},
-		{"latest taken away", "somebody moved", func() { w.untag("latest") }},
+		{"latest moved", "someone has moved", func() { w.tag("latest", versionThree) }},
+		{"latest taken away", "someone has moved", func() { w.untag("latest") }},
 		{"the previous version is another image", "v1.0.0 was image", func() { w.tag("v1.0.0", otherOne) }},
-		{"recreated", "somebody recreated", func() { w.takeDown(); w.start("1") }},
+		{"recreated", "someone has recreated", func() { w.takeDown(); w.start("1") }},
 		{"the service names another image", "names", func() {
 			w.write("docker-compose.yml", strings.Replace(w.webFile(), "image: "+w.image, "image: "+w.project+":v2.0.0", 1))
 		}},
@@ -152,7 +152,7 @@ func TestATargetThatChangedInBetweenIsLeftAsItIs(t *testing.T) {
 	}
 	w.write("docker-compose.yml", w.webFile())
 
-	// Somebody was quicker: there is nothing to do, and nothing of ours to undo.
+	// Someone was quicker: there is nothing to do, and nothing to undo.
 	before := w.look(a, op, remediation.Untouched)
 	w.takeDown()
 	w.tag("latest", versionOne)
@@ -179,7 +179,7 @@ func TestSomebodysDeploymentInTheMiddleIsNotTakenBack(t *testing.T) {
 		t.Fatal("not cut off")
 	}
 	three := w.tag("latest", versionThree)
-	if err := whole.Apply(t.Context(), op, before); !meant(err) || !strings.Contains(err.Error(), "somebody moved") {
+	if err := whole.Apply(t.Context(), op, before); !meant(err) || !strings.Contains(err.Error(), "someone has moved") {
 		t.Errorf("apply: %v", err)
 	}
 	if err := whole.Undo(t.Context(), op, before); err != nil {

@@ -89,7 +89,7 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 		}
 	}
 	if l.literal && l.explicit {
-		return nil, fmt.Errorf("%s is set in %s itself, and these files are named by hand (-f or COMPOSE_FILE), so that no override file would be read; try: write %s: ${%s:-%s} there",
+		return nil, fmt.Errorf("%s is set in %s itself, and the files are given explicitly (-f or COMPOSE_FILE), so no override file is read; try: write %s: ${%s:-%s} there",
 			flag.Name, strings.Join(l.files, ", "), flag.Name, flag.Name, flag.Off)
 	}
 	if l.literal && !l.extraOff {
@@ -107,12 +107,12 @@ func (c *Client) overrides(l *lasting, service string, flag alerts.Flag, extra [
 	}
 	d, err := c.define(l.project, service, contents{l.override: extra})
 	if err == nil && d.variable(flag.Name) != (setting{flag.Off, true}) {
-		err = fmt.Errorf("%s is set in %s itself, and no override file overrules it; try: write %s: ${%s:-%s} there",
+		err = fmt.Errorf("%s is set in %s itself, and no override file can overrule it; try: write %s: ${%s:-%s} there",
 			flag.Name, strings.Join(l.files, ", "), flag.Name, flag.Name, flag.Off)
 	}
 	return err
 }
 
-// predictable tells whether the compose tool can be asked before the files are
+// predictable reports whether the compose tool can be asked before the files are
 // written: a variable in its shell has the effect that .env is going to have.
 func (l *lasting) predictable() bool { return !l.literal && !l.shell }

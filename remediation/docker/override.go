@@ -17,17 +17,17 @@ import (
 
 const overrideMark = " # backout"
 
-const overrideHead = "# Written by backout: it holds a flag off where .env alone would not. Take the flag's line out to let .env decide again.\n"
+const overrideHead = "# Written by backout: keeps a flag off where .env alone cannot. Remove the flag's line to let .env decide again.\n"
 
 // overrideEntry is what an override file holds of one variable, as it goes into
 // a snapshot.
 type overrideEntry struct {
 	State entryState `json:"state"`
-	// Raw is the value as it stands in the file; of a list's item, all of the item.
+	// Raw is the value as it is in the file; of a list's item, all of the item.
 	Raw string `json:"raw,omitempty"`
 }
 
-// place is where a variable stands in an override file.
+// place is where a variable is in an override file.
 type place struct {
 	path []*yaml.Node // the keys services, the service, environment; those that are there
 	env  *yaml.Node   // environment's value
@@ -138,7 +138,7 @@ func insertOverride(file []byte, p place, service, name, value string) ([]byte, 
 	}
 	if len(p.path) == 0 {
 		if len(file) > 0 && file[len(file)-1] != '\n' {
-			return nil, fmt.Errorf("no services in it and no line end at its end; try: add a line end")
+			return nil, fmt.Errorf("it has no services and no newline at its end; try: add a newline")
 		}
 		return append(append([]byte(nil), file...), block(lines, 0)...), nil
 	}
@@ -151,7 +151,7 @@ func insertOverride(file []byte, p place, service, name, value string) ([]byte, 
 		_, at = entry(at, k.Value)
 	}
 	if (at.Kind != yaml.MappingNode && at.Kind != yaml.SequenceNode) || at.Style&yaml.FlowStyle != 0 || len(at.Content) == 0 {
-		return nil, fmt.Errorf("line %d: %s is not a plain block; try: write it as one entry a line, or set %s by hand", p.path[len(p.path)-1].Line, p.path[len(p.path)-1].Value, name)
+		return nil, fmt.Errorf("line %d: %s is not a plain block; try: write one entry per line, or set %s by hand", p.path[len(p.path)-1].Line, p.path[len(p.path)-1].Value, name)
 	}
 	lines = lines[len(p.path):]
 	column := at.Content[0].Column
@@ -181,7 +181,7 @@ func putOverrideEntry(file []byte, service, name string, e overrideEntry) ([]byt
 	}
 	if e.State == entrySet {
 		if p.node == nil {
-			return nil, fmt.Errorf("%s is not there any more for service %s; try: set it by hand to %s", name, service, e.Raw)
+			return nil, fmt.Errorf("%s is gone for service %s; try: set it by hand to %s", name, service, e.Raw)
 		}
 		from, to, err := scalarAt(file, p.node)
 		if err != nil {
@@ -208,7 +208,7 @@ func putOverrideEntry(file []byte, service, name string, e overrideEntry) ([]byt
 	return file, nil
 }
 
-// childless tells whether nothing is left below a key.
+// childless reports whether nothing is left below a key.
 func childless(file []byte, path []*yaml.Node) bool {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(file, &doc); err != nil || doc.Kind == 0 {
@@ -228,7 +228,7 @@ func childless(file []byte, path []*yaml.Node) bool {
 func dropLine(file []byte, line int) ([]byte, error) {
 	from, to := lineStart(file, line), lineStart(file, line+1)
 	if !bytes.HasSuffix(bytes.TrimRight(file[from:to], "\r\n"), []byte(overrideMark)) {
-		return file, fmt.Errorf("line %d was not written by backout; try: take it out by hand", line)
+		return file, fmt.Errorf("line %d was not written by backout; try: remove it by hand", line)
 	}
 	return splice(file, from, to, ""), nil
 }
@@ -246,7 +246,7 @@ func lineStart(file []byte, line int) int {
 	return at
 }
 
-// scalarAt returns where a scalar on one line stands in the file.
+// scalarAt returns where a scalar on one line is in the file.
 func scalarAt(file []byte, n *yaml.Node) (from, to int, err error) {
 	from = lineStart(file, n.Line)
 	for c := 1; c < n.Column && from < len(file); c++ {

@@ -27,16 +27,16 @@ import (
 // another one or is down, or a copy of this operation is not in its place yet. Who
 // sets the variable to a third value takes the service over.
 //
-// The file is written before the first container is touched, so that a human's
+// The file is written before the first container is touched, so that a person's
 // docker-compose up -d at any moment ends with the previous image.
 func (c *Client) ImagePin(target alerts.Target, variable, previous string) (remediation.Action, error) {
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
 	case !variableName.MatchString(variable):
-		return nil, fmt.Errorf("variable %q is not a name of an environment variable", variable)
+		return nil, fmt.Errorf("variable %q is not an environment variable name", variable)
 	case previous == "" || previous == latestTag || !plainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
-		return nil, fmt.Errorf("previous version %q is not a tag to go back to; try: v1.0.0", previous)
+		return nil, fmt.Errorf("previous version %q is not a valid tag; try: v1.0.0", previous)
 	}
 	return &imagePin{c: c, target: target, variable: variable, version: previous}, nil
 }
@@ -110,7 +110,7 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	for _, r := range f.replicas {
 		has := parseReference(r.Config.Image)
 		if !st.written && r.running() && !byID(r.Config.Image) && has != parseReference(st.now.spec.Image) && has != parseReference(st.then.spec.Image) {
-			return pinned{}, fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not brought up since; try: unset %s in that shell, and docker-compose up -d %s",
+			return pinned{}, fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not recreated since; try: unset %s in that shell, and docker-compose up -d %s",
 				r.name(), has, st.then.at(), path, cmp.Or(st.now.spec.Image, "no image"), a.variable, a.variable, f.service)
 		}
 		if !r.ownedBy(op) {
@@ -166,12 +166,12 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 		return err
 	}
 	if too := d.othersThat(other); len(too) > 0 {
-		return fmt.Errorf("%s: %s decides on %s too, which would stay as they are until somebody's next docker compose up -d; try: a variable of its own for the image of %s",
+		return fmt.Errorf("%s: %s decides on %s too, which would stay as they are until the next docker compose up -d; try: a variable of its own for the image of %s",
 			at, a.variable, strings.Join(too, ", "), st.service)
 	}
 	if st.tool = a.c.toolFor(d, a.writes(d.spec.Image)); st.tool == nil {
 		if key, err := elsewhere(d, other); err != nil || key != "" {
-			return cmp.Or(err, fmt.Errorf("%s: %s stands in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
+			return cmp.Or(err, fmt.Errorf("%s: %s is in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
 		}
 	}
 	current, _ := lastEnv(env, a.variable)
@@ -287,7 +287,7 @@ func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage)
 	if !st.written {
 		err := a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
 			if readEnvEntry(b, a.variable) != st.snap.Env.Entry {
-				return nil, fmt.Errorf("somebody set %s in between; nothing was changed; try: look at what is there now", a.variable)
+				return nil, fmt.Errorf("someone has set %s meanwhile; nothing was changed; try: check its present state", a.variable)
 			}
 			return setEnv(b, a.variable, was.Value)
 		})
@@ -311,10 +311,10 @@ func (a *imagePin) parse(before json.RawMessage) (pinSnapshot, error) {
 	return snap, nil
 }
 
-// changedSince says what somebody else changed since a snapshot was taken, so that
+// changedSince says what someone else changed since a snapshot was taken, so that
 // going on would undo their work; or returns nil.
 func (a *imagePin) changedSince(st pinned, was pinSnapshot) error {
-	const try = "nothing was changed; try: look at what is there now"
+	const try = "nothing was changed; try: check its present state"
 	now := st.snap
 	switch {
 	case now.Env.Path != was.Env.Path || now.Previous != was.Previous:
@@ -322,13 +322,13 @@ func (a *imagePin) changedSince(st pinned, was pinSnapshot) error {
 	case now.PreviousID != was.PreviousID:
 		return fmt.Errorf("%s was image %s and is now %s; %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID), try)
 	case now.Env.Entry != was.Env.Entry && !st.written:
-		return fmt.Errorf("somebody set %s in %s in between; %s", a.variable, was.Env.Path, try)
+		return fmt.Errorf("someone has set %s in %s meanwhile; %s", a.variable, was.Env.Path, try)
 	case st.position() == remediation.HalfWay:
 		return nil
 	}
 	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
 	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
-		return fmt.Errorf("somebody recreated the containers of %s in between; %s", st.service, try)
+		return fmt.Errorf("someone has recreated the containers of %s meanwhile; %s", st.service, try)
 	}
 	return nil
 }
@@ -344,7 +344,7 @@ func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
 			}
 			return a.c.follow(ctx, f, before, now, namedImage{snap.Previous, snap.PreviousID}), nil
 		},
-		// What runs a third image by now is somebody else's.
+		// What runs a third image by now is someone else's.
 		differs: func(now *replica, was replicaState) bool {
 			return now.Image == snap.PreviousID && was.ImageID != snap.PreviousID
 		},
@@ -484,7 +484,7 @@ func (a *imagePin) wrote(env []byte, was pinSnapshot) writes {
 	}}
 }
 
-// theirs reports whether somebody set the variable to what is neither the operation's
+// theirs reports whether someone set the variable to what is neither the operation's
 // value nor the one before it.
 func (a *imagePin) theirs(env []byte, was pinSnapshot) bool {
 	last, ok := lastEnv(env, a.variable)
@@ -503,7 +503,7 @@ var (
 // Proofs implements remediation.Prover.
 func (a *imagePin) Proofs() []remediation.Proof {
 	return []remediation.Proof{
-		{ID: "image/previous", Name: "the previous image is there, and " + a.variable + " decides which one the service runs", Prove: a.provePrevious},
+		{ID: "image/previous", Name: "the previous image exists, and " + a.variable + " decides which one the service runs", Prove: a.provePrevious},
 		{ID: "image/runs", Name: "the previous image runs", Prove: a.proveRuns},
 	}
 }
@@ -522,7 +522,7 @@ func (a *imagePin) provePrevious(ctx context.Context) remediation.Finding {
 		return remediation.FindingOf(doubtful(ctx, err))
 	}
 	if err := a.c.mayWrite(st.snap.Env.Path, st.snap.Env.Missing); err != nil {
-		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", st.snap.Env.Path, err), "give backout the right to write it and its folder")
+		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", st.snap.Env.Path, err), "give backout write permission for it and its folder")
 	}
 	return remediation.Passed(fmt.Sprintf("%s=%s in %s names %s, which is %s", a.variable, st.snap.Value, st.snap.Env.Path, st.snap.Previous, shortImage(st.snap.PreviousID)))
 }
@@ -547,7 +547,7 @@ func (a *imagePin) Watch(ctx context.Context, report func(what string)) error {
 	}
 	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
 		if r.Image != st.snap.PreviousID {
-			return fmt.Sprintf("image %s (%s), and not %s", r.Config.Image, shortImage(r.Image), st.snap.Previous)
+			return fmt.Sprintf("image %s (%s), not %s", r.Config.Image, shortImage(r.Image), st.snap.Previous)
 		}
 		return ""
 	}, report)

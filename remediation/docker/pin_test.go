@@ -12,7 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation/action/actiontest"
 )
 
-// pinWorld is a service whose version stands in .env, without its v.
+// pinWorld is a service whose version is in .env, without its v.
 func pinWorld(t *testing.T) *world {
 	w := imageWorld(t, versionOne)
 	w.tag("1.0.0", versionOne)
@@ -96,7 +96,7 @@ func TestAVariableThatDoesNotDecideIsRefused(t *testing.T) {
 	image := fmt.Sprintf("image: \"%s:${TAG:?}\"", w.project)
 	for name, c := range map[string]struct{ file, want string }{
 		"a literal":       {strings.Replace(plain, image, "image: "+w.image, 1), "does not decide which image"},
-		"in a label too":  {strings.Replace(plain, image, image+"\n    labels: {version: \"$TAG\"}", 1), "stands in labels too"},
+		"in a label too":  {strings.Replace(plain, image, image+"\n    labels: {version: \"$TAG\"}", 1), "is in labels too"},
 		"pulled anew":     {strings.Replace(plain, image, image+"\n    pull_policy: always", 1), "pull_policy: always"},
 		"another service": {plain + "  worker:\n    image: \"" + w.project + ":${TAG:?}\"\n", "TAG decides on worker too"},
 		"another's image": {strings.Replace(plain, image, "image: \"other:${TAG:?}\"", 1), "there is no image other:1.0.0"},

@@ -46,7 +46,7 @@ func (c *Client) sweep(ctx context.Context, t alerts.ComposeTarget) error {
 		All: true, Filters: filters.NewArgs(filters.Arg("label", labelPreflight+"="+asideKey(t))),
 	})
 	if err != nil {
-		return fmt.Errorf("list what was started aside: %w", err)
+		return fmt.Errorf("list preflight containers: %w", err)
 	}
 	for _, s := range list {
 		if err := c.removeAside(ctx, s.ID); err != nil {
@@ -62,12 +62,12 @@ func (c *Client) removeAside(ctx context.Context, id string) error {
 	defer cancel()
 	err := c.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !movedOn(err) {
-		return fmt.Errorf("remove container %s, which was started aside: %w; try: docker rm -fv %s", shortImage(id), err, shortImage(id))
+		return fmt.Errorf("remove preflight container %s: %w; try: docker rm -fv %s", shortImage(id), err, shortImage(id))
 	}
 	return nil
 }
 
-// aside is a container that is started beside a service's own, to see whether it
+// aside is a container that is started next to a service's own, to see whether it
 // works: on the service's networks but without its names there, without published
 // ports, with its volumes read-only.
 type aside struct {
@@ -98,10 +98,10 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 		return "", remediation.FindingOf(doubtful(ctx, err))
 	}
 	if byTool := a.c.toolFor(a.defined, writes{}); byTool != nil {
-		return "", remediation.Unknown("the service has "+strings.Join(byTool.hidden, ", ")+", which a container that backout starts beside it would lack", "start one by hand, and sign for it")
+		return "", remediation.Unknown("the service has "+strings.Join(byTool.hidden, ", ")+", which a test container would not have", "start one by hand, and sign it off")
 	}
 	if mode := bp.host.NetworkMode; mode.IsHost() || mode.IsContainer() || mode.IsNone() {
-		return "", remediation.Unknown("the service has network_mode: "+string(mode)+", so that nothing can be started beside it", "try it by hand, and sign for it")
+		return "", remediation.Unknown("the service has network_mode: "+string(mode)+", so no test container can run beside it", "try it by hand, and sign it off")
 	}
 	id, err := a.create(ctx, bp)
 	if id != "" {
@@ -115,7 +115,7 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 		err = a.c.api.ContainerStart(ctx, id, container.StartOptions{})
 	}
 	if err != nil {
-		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("start a container aside: %w", err)))
+		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("start a preflight container: %w", err)))
 	}
 	return a.watch(ctx, id, like, bp.config.Image)
 }
@@ -252,7 +252,7 @@ func (a aside) create(ctx context.Context, bp blueprint) (id string, err error) 
 func (a aside) watch(ctx context.Context, id string, like *replica, image string) (seen string, f remediation.Finding) {
 	in, err := a.c.api.ContainerInspect(ctx, id)
 	if err != nil {
-		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("inspect what was started aside: %w", err)))
+		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("inspect a preflight container: %w", err)))
 	}
 	k := a.check
 	var own []string // what could not be asked of it
@@ -265,9 +265,9 @@ func (a aside) watch(ctx context.Context, id string, like *replica, image string
 	if err := a.c.works(ctx, id, k); err != nil {
 		return "", a.judge(ctx, id, err, []string{k.health, k.flags, k.version}, like)
 	}
-	seen = fmt.Sprintf("a container started aside from image %s works after %s", shortImage(image), time.Since(began).Round(100*time.Millisecond))
+	seen = fmt.Sprintf("a test container of image %s works after %s", shortImage(image), remediation.Span(time.Since(began)))
 	if len(own) > 0 {
-		return seen, remediation.Unknown(seen+", but "+strings.Join(own, " and ")+" is no address of the container itself, and could not be asked",
+		return seen, remediation.Unknown(seen+", but "+strings.Join(own, " and ")+" is not the container's own address, so it was not checked",
 			"name the published port under probe:, or try it by hand")
 	}
 	return seen, remediation.Passed(seen + ", and was removed")
@@ -280,7 +280,7 @@ func (a aside) judge(ctx context.Context, id string, err error, addresses []stri
 		return remediation.FindingOf(ctx.Err())
 	}
 	f := remediation.FindingOf(fmt.Errorf("started aside: %w", err))
-	f.Evidence, f.Next = strings.ReplaceAll(f.Evidence, id, shortImage(id)), "docker run it, and look at its log"
+	f.Evidence, f.Next = strings.ReplaceAll(f.Evidence, id, shortImage(id)), "docker run it, and check its log"
 	if !errors.Is(err, errBroken) {
 		for _, address := range addresses {
 			if address != "" && !reachable(ctx, address) {
@@ -294,12 +294,12 @@ func (a aside) judge(ctx context.Context, id string, err error, addresses []stri
 		}
 	}
 	if like.writes() {
-		return remediation.Unknown(f.Evidence+"; it was not let write into the service's volumes, which may be why", "try it by hand, and sign for it")
+		return remediation.Unknown(f.Evidence+"; it had no write access to the service's volumes, which may be why", "try it by hand, and sign it off")
 	}
 	return f
 }
 
-// writes tells whether a container can write into what has a name: a volume, or a
+// writes reports whether a container can write into what has a name: a volume, or a
 // folder of the machine.
 func (r *replica) writes() bool {
 	return slices.ContainsFunc(r.Mounts, func(m container.MountPoint) bool {
@@ -309,7 +309,7 @@ func (r *replica) writes() bool {
 	})
 }
 
-// reachable tells whether an address's host answers at all: to refuse is an answer.
+// reachable reports whether an address's host answers at all: to refuse is an answer.
 func reachable(ctx context.Context, address string) bool {
 	u, err := url.Parse(address)
 	if err != nil {

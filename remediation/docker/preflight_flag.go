@@ -22,15 +22,15 @@ var (
 func (a *flagOff) Proofs() []remediation.Proof {
 	return []remediation.Proof{
 		a.Known(),
-		{ID: "flag/" + a.flag.Name + "/lasts", Name: ".env can be written and decides on " + a.flag.Name, Prove: a.proveLasts},
-		{ID: "flag/" + a.flag.Name + "/off", Name: a.flag.Name + "=" + a.flag.Off + " is accepted, and leads to the fallback", Prove: a.proveOff},
+		{ID: "flag/" + a.flag.Name + "/lasts", Name: ".env is writable and controls " + a.flag.Name, Prove: a.proveLasts},
+		{ID: "flag/" + a.flag.Name + "/off", Name: a.flag.Name + "=" + a.flag.Off + " is accepted, and the service falls back", Prove: a.proveOff},
 	}
 }
 
 // Sweep implements remediation.Sweeper.
 func (a *flagOff) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.target.Compose) }
 
-// Known is the proof that the service knows the flag.
+// Known checks that the service knows the flag.
 func (a *flagOff) Known() remediation.Proof {
 	return remediation.Proof{ID: "flag/" + a.flag.Name + "/known", Name: "the service knows " + a.flag.Name, Prove: a.proveKnown}
 }
@@ -39,15 +39,15 @@ func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
 	if address := a.target.Probe.Flags; address != "" {
 		body, err := a.c.get(ctx, address)
 		if err != nil {
-			return remediation.Unknown("the service does not tell its flags: "+err.Error(), "see that it runs")
+			return remediation.Unknown("the service does not report its flags: "+err.Error(), "check that it runs")
 		}
 		var flags map[string]json.RawMessage
 		if err := json.Unmarshal(body, &flags); err != nil {
-			return remediation.Failed(address+" gives no JSON object of flags", "probe: {flags: ...} with an address that does")
+			return remediation.Failed(address+" returns no JSON object of flags", "set probe: {flags: ...} to an address that does")
 		}
 		raw, ok := flags[a.flag.Name]
 		if !ok {
-			return remediation.Failed(fmt.Sprintf("%s does not list %s", address, a.flag.Name), "correct the flag's name under flags:, or the service")
+			return remediation.Failed(fmt.Sprintf("%s does not list %s", address, a.flag.Name), "fix the flag's name under flags:, or the service")
 		}
 		return remediation.Passed(fmt.Sprintf("%s lists it as %s", address, flagText(raw)))
 	}
@@ -65,9 +65,9 @@ func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
 	}
 	if !known {
 		return remediation.Failed(fmt.Sprintf("neither a container of %s nor %s has the variable %s", f.service, strings.Join(d.files, ", "), a.flag.Name),
-			"correct the flag's name under flags:, or hand it to the service there")
+			"fix the flag's name under flags:, or pass it to the service there")
 	}
-	return remediation.Unknown("the service is given the variable; whether its code reads it cannot be seen", "probe: {flags: ...} with an address that lists flags, or sign for it")
+	return remediation.Unknown("the service gets the variable; it is unknown whether its code reads it", "set probe: {flags: ...} to an address that lists flags, or sign it off")
 }
 
 // proveLasts sees that a flag written into .env is what the next container gets.
@@ -94,9 +94,9 @@ func (a *flagOff) proveLasts(ctx context.Context) remediation.Finding {
 			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.service))
 	}
 	if err := a.c.mayWrite(l.env.Path, l.env.Missing); err != nil {
-		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.env.Path, err), "give backout the right to write it and its folder")
+		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.env.Path, err), "give backout write permission for it and its folder")
 	}
-	return remediation.Passed(l.env.Path + " can be written, and decides")
+	return remediation.Passed(l.env.Path + " is writable and decides")
 }
 
 // proveOff starts a container with the flag off, and asks it.
@@ -108,8 +108,8 @@ func (a *flagOff) proveOff(ctx context.Context) remediation.Finding {
 		return f
 	}
 	if a.target.Probe.Flags == "" {
-		return remediation.Unknown(seen+" with "+a.flag.Name+"="+a.flag.Off+"; which behaviour it falls back to cannot be seen (expected: "+a.flag.Fallback+")",
-			"probe: {flags: ...} with an address that lists flags, or sign for it")
+		return remediation.Unknown(seen+" with "+a.flag.Name+"="+a.flag.Off+"; the fallback behaviour cannot be observed (expected: "+a.flag.Fallback+")",
+			"set probe: {flags: ...} to an address that lists flags, or sign it off")
 	}
 	return remediation.Passed(seen + ", serves " + a.flag.Name + " as off, and was removed")
 }

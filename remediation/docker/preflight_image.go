@@ -14,7 +14,7 @@ var (
 // Proofs implements remediation.Prover.
 func (a *imageRetag) Proofs() []remediation.Proof {
 	return []remediation.Proof{
-		{ID: "image/previous", Name: "the previous image is there, and its tag is what the service runs", Prove: a.provePrevious},
+		{ID: "image/previous", Name: "the previous image exists, and its tag is what the service runs", Prove: a.provePrevious},
 		{ID: "image/runs", Name: "the previous image runs", Prove: a.proveRuns},
 	}
 }

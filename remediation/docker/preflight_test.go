@@ -104,7 +104,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 			if err := os.Symlink(outside, filepath.Join(w.dir, ".env")); err != nil {
 				w.Fatal(err)
 			}
-		}, "lasts", remediation.Fail, "outside of the allowed project folders"},
+		}, "lasts", remediation.Fail, "outside the allowed project folders"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := imageWorld(t, versionOne)

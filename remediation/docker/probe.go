@@ -94,7 +94,7 @@ func (c *Client) works(ctx context.Context, id string, k check) error {
 
 func text(err error) string {
 	if err == nil {
-		return "the engine was too slow to tell"
+		return "the engine did not answer in time"
 	}
 	return err.Error()
 }
@@ -112,7 +112,7 @@ func settled(in container.InspectResponse, since time.Time, k check) (ready bool
 			return false, fmt.Errorf("%s has no health address; it must stay up for %s", name, aloneTimeout)
 		}
 	case s.Health.Status == container.Unhealthy:
-		return false, fmt.Errorf("%w: %s is unhealthy by its own healthcheck", errBroken, name)
+		return false, fmt.Errorf("%w: %s is unhealthy according to its healthcheck", errBroken, name)
 	case s.Health.Status == container.Starting:
 		// A first verdict that cannot come in time is not waited for, if the
 		// service can be asked otherwise.
@@ -174,7 +174,7 @@ func (c *Client) denies(ctx context.Context, f *fleet, k check) error {
 }
 
 // errOtherwise marks a service's own word that it is not as wanted.
-var errOtherwise = errors.New("the service says otherwise")
+var errOtherwise = errors.New("the service reports another state")
 
 // otherwise words an answer that is not as wanted.
 type otherwise struct{ error }

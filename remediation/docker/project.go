@@ -23,7 +23,7 @@ type project struct {
 	// Where nobody named any, that is .env, there or not.
 	envFiles []string
 	// files are the compose files, without the override file; explicit tells that
-	// somebody named them with -f or COMPOSE_FILE.
+	// someone named them with -f or COMPOSE_FILE.
 	files    []string
 	explicit bool
 	// override is the override file, there or not; "" where explicit.
@@ -52,7 +52,7 @@ func oneProject(t alerts.ComposeTarget, replicas []*replica) error {
 		return nil
 	}
 	all := slices.Sorted(maps.Keys(names))
-	return fmt.Errorf("%s has containers of service %s in %d projects: %s; try: target: {compose: {project: %s}} in the playbook, with the one that it is for",
+	return fmt.Errorf("%s has containers of service %s in %d projects: %s; try: target: {compose: {project: %s}} in the playbook, with the right one",
 		t.ProjectDir, t.Service, len(all), strings.Join(all, ", "), all[0])
 }
 

@@ -56,7 +56,7 @@ func (c *Client) passes(ctx context.Context, survey func(context.Context) (*flee
 		}
 	}
 	if last == nil {
-		return fmt.Errorf("the containers of the service do not come to rest")
+		return fmt.Errorf("the containers of the service keep changing state")
 	}
 	return fmt.Errorf("the containers of the service keep changing: %w", last)
 }
@@ -71,7 +71,7 @@ func (c *Client) advance(ctx context.Context, f *fleet, op string, original, dup
 	return c.works(ctx, dup.ID, k)
 }
 
-// place starts a copy in its original's place; placed is false where somebody put
+// place starts a copy in its original's place; placed is false where someone put
 // another container there.
 func (c *Client) place(ctx context.Context, f *fleet, op string, original, dup *replica) (placed bool, err error) {
 	name := dup.label(labelName)
@@ -101,7 +101,7 @@ func (c *Client) place(ctx context.Context, f *fleet, op string, original, dup *
 	return true, nil
 }
 
-// giveWay removes a copy, and its original before it, where somebody put another
+// giveWay removes a copy, and its original before it, where someone put another
 // container in their place meanwhile.
 func (c *Client) giveWay(ctx context.Context, original, dup *replica) error {
 	if original != nil {

@@ -25,7 +25,7 @@ type replacement struct {
 	due func(*replica) bool
 	// forward says how copies are to differ from what they replace.
 	forward func(context.Context, *fleet) (change, error)
-	// differs tells whether what runs under a replica's name now is to become
+	// differs reports whether what runs under a replica's name now is to become
 	// again what the replica was; backward says how.
 	differs  func(now *replica, was replicaState) bool
 	backward func(context.Context, *fleet, replicaState) (change, error)
@@ -140,7 +140,7 @@ func (p *replacement) createCopies(ctx context.Context, f *fleet, due []*replica
 		if err := r.shape(); err != nil {
 			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
 		}
-		// An original that was set aside, and that somebody started then, has
+		// An original that was set aside, and that someone started then, has
 		// neither its own name nor its restart policy.
 		ch.restart = p.policyOf(r.ID, r)
 		if err := p.c.create(ctx, p.op, p.nameOf(r), r, ch); err != nil {
@@ -233,7 +233,7 @@ func (p *replacement) undoByTool(ctx context.Context) error {
 	})
 }
 
-// retract takes back no more than copies: whatever runs besides is somebody else's.
+// retract takes back no more than copies: whatever runs besides is someone else's.
 func (p *replacement) retract(ctx context.Context) error {
 	if p.tool != nil {
 		return p.tool.tidyUp(ctx, p)
@@ -295,7 +295,7 @@ func (p *replacement) restore(ctx context.Context, f *fleet) (done bool, err err
 func undoing(op string) string { return op + "/undo" }
 
 // recreateOld makes the container that has a replica's name now a copy as the
-// replica was. Where nobody runs under the name, a human took the service down, and
+// replica was. Where nobody runs under the name, a person took the service down, and
 // it stays so.
 func (p *replacement) recreateOld(ctx context.Context, f *fleet, s replicaState) (done bool, err error) {
 	undo := undoing(p.op)

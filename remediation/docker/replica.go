@@ -74,8 +74,8 @@ func (r *replica) stands() string {
 // setAsideName is the name of what some operation set aside.
 var setAsideName = regexp.MustCompile(`_backout_old_[0-9a-f]{8}$`)
 
-// stray is what an operation that was cut off left beside the service: an original
-// that was set aside, or a copy that never came to its place. It is no replica.
+// stray is what an operation that was cut off left next to the service: an original
+// that was set aside, or a copy that never came to its place. It is not a replica.
 func (r *replica) stray() bool {
 	return !r.running() && (setAsideName.MatchString(r.name()) || r.label(labelName) != "" && r.name() != r.label(labelName))
 }
@@ -268,7 +268,7 @@ func (c *Client) absent(ctx context.Context, f *fleet) error {
 			swarm = append(swarm, stack)
 		}
 	}
-	where := "nothing of that name is on this engine"
+	where := "this engine has nothing of that name"
 	one := func(what []string) string {
 		slices.Sort(what)
 		if what = slices.Compact(what); len(what) > maxNamed {

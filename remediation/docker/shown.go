@@ -26,7 +26,7 @@ func (d definition) hidden() []string {
 	var all []string
 	set, err := d.keys()
 	if err != nil {
-		return []string{"a key that cannot be written down"}
+		return []string{"a key that cannot be encoded"}
 	}
 	for key := range set {
 		switch {

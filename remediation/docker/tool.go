@@ -77,7 +77,7 @@ func (c *Client) toolFor(d definition, w writes) *tool {
 	return nil
 }
 
-// standsAt is how an operation by the tool stands: written tells that the files are as
+// standsAt is the state of an operation by the tool: written tells that the files are as
 // wanted. An error says why the tool cannot do it.
 func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, op string, written bool, due func(*replica) bool) (remediation.Position, error) {
 	left, err := c.marked(ctx, f, op)
@@ -116,7 +116,7 @@ func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, byToo
 	case err == nil:
 		return c.toolFor(d, w), nil
 	case byTool:
-		return nil, fmt.Errorf("the compose tool recreated %s, and its definition cannot be read now: %w", f.service, err)
+		return nil, fmt.Errorf("the compose tool recreated %s, but its definition cannot be read now: %w", f.service, err)
 	}
 	return nil, nil
 }
@@ -160,7 +160,7 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 			t.at(), strings.Join(t.hidden, ", "), fmt.Sprintf(format, a...))
 	}
 	if _, err := c.composeTool(ctx, t.project); err != nil {
-		return why("%v; try: install the compose tool that started it beside backout (version %s)", err, t.version)
+		return why("%v; try: install the compose tool that started it (version %s) where backout runs", err, t.version)
 	}
 	if err := c.shared(ctx, f.replicas); err != nil {
 		return err
@@ -180,7 +180,7 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 		select {
 		case <-a.done:
 		case <-ctx.Done():
-			return fmt.Errorf("ask the compose tool for the hash of %s: %w", f.service, ctx.Err())
+			return fmt.Errorf("get the compose hash of %s: %w", f.service, ctx.Err())
 		}
 		if a.err != nil {
 			return why("%v; try: docker compose config --hash %s in %s", a.err, f.service, t.dir)
@@ -201,7 +201,7 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 			return err
 		}
 		if t.writes.variable != "" && !t.writes.version && named != r.Image {
-			return why("%s is another image by now than the one that container %s runs; try: docker tag %s %s", r.Config.Image, r.name(), shortImage(r.Image), r.Config.Image)
+			return why("%s is now another image than the one that container %s runs; try: docker tag %s %s", r.Config.Image, r.name(), shortImage(r.Image), r.Config.Image)
 		}
 	}
 	return nil
@@ -223,7 +223,7 @@ func (t *tool) inline(ctx context.Context, c *Client, r *replica) error {
 			want = v
 		}
 		if got, err := c.fileIn(ctx, r.ID, target); errdefs.IsNotFound(err) || err == nil && got != want {
-			return fmt.Errorf("%s: %s is not what container %s has in %s: it was edited since, or a shell's variable is in it; try: docker compose up -d %s by hand", key, source, r.name(), target, t.spec.Name)
+			return fmt.Errorf("%s: %s is not what container %s has in %s: it was edited since, or it contains a shell's variable; try: docker compose up -d %s by hand", key, source, r.name(), target, t.spec.Name)
 		} else if err != nil {
 			return fmt.Errorf("%s of container %s: %w", target, r.name(), err)
 		}
@@ -364,7 +364,7 @@ func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool)
 			return true, t.finish(ctx, p, f)
 		}
 		if runs++; runs > maxRuns {
-			return false, fmt.Errorf("compose recreated %s %d times, and it is not as wanted yet", f.service, maxRuns)
+			return false, fmt.Errorf("compose recreated %s %d times, but it is not in the wanted state", f.service, maxRuns)
 		}
 		if !left {
 			if err := p.c.tag(ctx, f.replicas[0].Image, markOf(f, p.op)); err != nil {
@@ -419,7 +419,7 @@ func (t *tool) up(ctx context.Context, c *Client, f *fleet, again bool) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("docker compose up -d %s: %w; try: the same by hand in %s", f.service, err, t.dir)
+	err = fmt.Errorf("docker compose up -d %s: %w; try: run it by hand in %s", f.service, err, t.dir)
 	if saidNo(ctx, err) {
 		return err // what it left is looked at
 	}

@@ -40,7 +40,7 @@ func (w *world) second() *world {
 	return w
 }
 
-// up2 is a human's docker compose.
+// up2 is a person's docker compose.
 func (w *world) up2(args ...string) {
 	w.Helper()
 	cmd := exec.Command("docker-compose2", append([]string{"-p", w.project}, args...)...)
@@ -249,7 +249,7 @@ func TestFlagOffByTheComposeToolConforms(t *testing.T) {
 	})
 }
 
-// toolFixture is what an action by the tool is put to; meddled is what somebody writes
+// toolFixture is what an action by the tool is put to; meddled is what someone writes
 // into .env and brings up.
 func (w *world) toolFixture(risk alerts.Risk, bind func(*fault) remediation.Action, meddled string) *actiontest.Fixture {
 	return &actiontest.Fixture{
@@ -267,7 +267,7 @@ func (w *world) toolFixture(risk alerts.Risk, bind func(*fault) remediation.Acti
 	}
 }
 
-// pinnedAndHooked is a service whose version stands in .env, and in a label too.
+// pinnedAndHooked is a service whose version is in .env, and in a label too.
 func pinnedAndHooked(t *testing.T) *world {
 	w := imageWorld(t, versionOne).second()
 	for tag, version := range map[string]func() (string, error){"1.0.0": versionOne, "2.0.0": versionTwo, "3.0.0": versionThree} {

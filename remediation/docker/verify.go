@@ -62,7 +62,7 @@ func (c *Client) checks(ctx context.Context, f *fleet, target alerts.Target, ima
 	}
 	checks = append(checks, health)
 	for _, s := range target.Probe.Smoke {
-		checks = append(checks, c.insist(ctx, deadline, smokePrefix+s.Name, s.URL+" answers as it should", func(ctx context.Context) error {
+		checks = append(checks, c.insist(ctx, deadline, smokePrefix+s.Name, s.URL+" answers as expected", func(ctx context.Context) error {
 			return c.smoke(ctx, s)
 		}))
 	}
@@ -144,7 +144,7 @@ func (f *fleet) runs(image namedImage) remediation.Check {
 		case !r.running():
 			return no(r.isDown())
 		case r.Image != image.id:
-			return no(fmt.Errorf("container %s runs image %s (%s), and not %s (%s)", r.name(), r.Config.Image, shortImage(r.Image), image.name, shortImage(image.id)))
+			return no(fmt.Errorf("container %s runs image %s (%s), not %s (%s)", r.name(), r.Config.Image, shortImage(r.Image), image.name, shortImage(image.id)))
 		}
 	}
 	which := "the one container runs"
@@ -174,7 +174,7 @@ func (c *Client) healthy(ctx context.Context, f *fleet, p alerts.Probe) (h remed
 			h.OK, h.Detail = false, err.Error()
 			return h, errors.Is(err, errBroken)
 		}
-		h.OK, h.Detail = true, "up without a restart, and healthy"
+		h.OK, h.Detail = true, "up without a restart and healthy"
 		if k.health != "" {
 			h.Detail = k.health + " answers; " + h.Detail
 		}
@@ -204,10 +204,10 @@ func (c *Client) namesVersion(ctx context.Context, address, version string) erro
 	}
 	said, ok := versionIn(body)
 	if !ok {
-		return fmt.Errorf("%s names no version: its answer is neither one word nor JSON with the key version", address)
+		return fmt.Errorf("%s reports no version: its answer is neither one word nor JSON with the key version", address)
 	}
 	if strings.TrimPrefix(said, "v") != strings.TrimPrefix(version, "v") {
-		return otherwise{fmt.Errorf("%s names version %q, want %s", address, said, version)}
+		return otherwise{fmt.Errorf("%s reports version %q, want %s", address, said, version)}
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (a *imageRetag) Watch(ctx context.Context, report func(what string)) error 
 	}
 	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
 		if r.Image != previous {
-			return fmt.Sprintf("image %s (%s), and not %s", r.Config.Image, shortImage(r.Image), name)
+			return fmt.Sprintf("image %s (%s), not %s", r.Config.Image, shortImage(r.Image), name)
 		}
 		return ""
 	}, report)

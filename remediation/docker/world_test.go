@@ -111,7 +111,7 @@ ENTRYPOINT ["/service"]
 `, map[string][]byte{"service": service})
 }
 
-// build builds an image from a Dockerfile and files beside it.
+// build builds an image from a Dockerfile and files next to it.
 func build(tag, dockerfile string, files map[string][]byte) (string, error) {
 	api, err := engine()
 	if err != nil {

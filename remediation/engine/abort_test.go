@@ -175,7 +175,7 @@ func TestAnAbortIsRefusedWhereItWouldMeetSomethingElse(t *testing.T) {
 		"it is ordered already": {func(c *canary) {
 			c.started()
 			c.must(c.do(remediation.RolloutAbort))
-		}, "eve has ordered that already"},
+		}, "eve has already ordered that"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCanary(t)

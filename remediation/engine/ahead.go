@@ -27,7 +27,7 @@ func (e *Engine) lookAhead(ctx context.Context) error {
 					}
 					problem := ""
 					lctx, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
-					err = e.Safely("the look at the target of "+s.Action, func() error {
+					err = e.Safely("the inspection of the target of "+s.Action, func() error {
 						_, err := action.Look(lctx, "ahead")
 						return err
 					})
@@ -40,10 +40,10 @@ func (e *Engine) lookAhead(ctx context.Context) error {
 						continue
 					}
 					if said[target] = problem; problem == "" {
-						e.Log.Info("a target can be acted on again", "service", b.Service, "target", target)
+						e.Log.Info("target ready again", "service", b.Service, "target", target)
 						continue
 					}
-					e.Log.Warn("a target could not be acted on now", "service", b.Service, "target", target, "err", problem)
+					e.Log.Warn("target not ready: a step could not run now", "service", b.Service, "target", target, "err", problem)
 				}
 			}
 		}

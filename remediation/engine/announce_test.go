@@ -27,7 +27,7 @@ func announcing(edit ...func(string) string) []func(string) string {
 `)}, edit...)
 }
 
-// page is a status page that somebody else runs.
+// page is a status page that someone else runs.
 type page struct {
 	name string
 	mu   sync.Mutex

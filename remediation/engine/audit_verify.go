@@ -50,7 +50,7 @@ func (e *Engine) verifyAlways(ctx context.Context) error {
 		case err == nil:
 			e.Log.Info("audit log verified", "head", fmt.Sprintf("%d:%s", seq, hash))
 		case ctx.Err() == nil:
-			e.Log.Error("audit log is broken or cannot be verified", "verified_to", seq, "err", err)
+			e.Log.Error("audit log broken or not verifiable", "verified_to", seq, "err", err)
 		}
 		ledger.Pause(ctx, verifyEvery)
 	}

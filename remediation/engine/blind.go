@@ -31,7 +31,7 @@ func newSight(p remediation.Prometheus, now func() time.Time, safely func(string
 
 // Query implements Prometheus.
 func (s *sight) Query(ctx context.Context, expr string) (v float64, ok bool, err error) {
-	err = s.safely("the question to Prometheus", func() (err error) {
+	err = s.safely("the query to Prometheus", func() (err error) {
 		v, ok, err = s.Prometheus.Query(ctx, expr)
 		return err
 	})
@@ -61,7 +61,7 @@ func (s *sight) lookOut(ctx context.Context, every time.Duration) {
 }
 
 // lost tells since when Prometheus has not answered, zero where that is not longer
-// than patience; then whether it has answered of late, and the last error.
+// than patience; then whether it has answered recently, and the last error.
 func (s *sight) lost(patience time.Duration) (since time.Time, back bool, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,13 +103,13 @@ func (e *Engine) sees(beat remediation.Beat) (changed remediation.Beat, detail m
 	case beat.Away.IsZero() && !since.IsZero():
 		beat.Away = since
 		detail = map[string]any{"blind": true, "what": remediation.BlindPrometheus, "why": fmt.Sprintf(
-			"Prometheus has not answered since %s: nothing is promoted, and nothing is rolled back because of it", since.UTC().Format(time.RFC3339))}
+			"Prometheus has not answered since %s: nothing is promoted, and nothing is rolled back because of this", since.UTC().Format(time.RFC3339))}
 		if why != nil {
 			detail["error"] = why.Error()
 		}
 	case !beat.Away.IsZero() && back:
 		detail = map[string]any{"blind": false, "what": remediation.BlindPrometheus, "why": fmt.Sprintf(
-			"Prometheus answers again, after %s", e.Now().Sub(beat.Away).Round(time.Second))}
+			"Prometheus answers again, after %s", remediation.Span(e.Now().Sub(beat.Away)))}
 		beat.Away = time.Time{}
 	}
 	return beat, detail

@@ -78,7 +78,7 @@ func TestAPrometheusThatStaysAwayStopsPromotionsAndIsToldOnce(t *testing.T) {
 	c.wantBlindness("prometheus true: ")
 	err := c.do(remediation.RolloutPromote)
 	refused(t, err, remediation.Conflict)
-	if !strings.Contains(err.Error(), "backout is blind") {
+	if !strings.Contains(err.Error(), "monitoring is lost") {
 		t.Fatalf("refused with %q, want a word of the blindness", err)
 	}
 	c.at(remediation.RolloutActive, "alpha", "0.01") // nothing is rolled back because of it
@@ -99,7 +99,7 @@ func TestARefusedPromotionNamesTheWatchdogAndPrometheusWhereBothAreAway(t *testi
 	c.pass(10 * time.Minute)
 	err := c.do(remediation.RolloutPromote)
 	refused(t, err, remediation.Conflict)
-	for _, want := range []string{"no watchdog was heard for", "Prometheus has not answered since"} {
+	for _, want := range []string{"no watchdog alert for", "Prometheus has not answered since"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("refused with %q, which does not name %q", err, want)
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// clockStep is the least change of the wall clock that counts as somebody having
+// clockStep is the least change of the wall clock that counts as someone having
 // set it: less is a clock that is kept right.
 const clockStep = 2 * time.Second
 
@@ -87,20 +87,20 @@ func (e *Engine) followClock(ctx context.Context) error {
 	if step == 0 {
 		return nil
 	}
-	words := fmt.Sprintf("the clock was set forward by %s", step.Round(time.Millisecond))
+	words := fmt.Sprintf("the clock was set forward by %s", remediation.Span(step))
 	if step < 0 {
-		words = fmt.Sprintf("the clock was set back by %s", -step.Round(time.Millisecond))
+		words = fmt.Sprintf("the clock was set back by %s", remediation.Span(-step))
 	}
 	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		if err := e.shift(tx, step); err != nil {
 			return err
 		}
 		return e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Detail: map[string]any{
-			"what": words, "why": "what is under way goes on as if it had not been: its times are moved",
+			"what": words, "why": "times of pending work were moved by the same amount",
 		}})
 	})
 	if err != nil {
-		return fmt.Errorf("%s: move what is under way: %w", words, err)
+		return fmt.Errorf("%s: move the times of pending work: %w", words, err)
 	}
 	e.clock.paid(step)
 	e.Log.Warn("the clock was set", "by", step.String())

@@ -45,7 +45,7 @@ func TestAClockThatIsSetChangesNothingOfWhatIsUnderWay(t *testing.T) {
 			es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindNotified})
 			w.must(err)
 			for _, e := range es {
-				if e.Detail["why"] == "what is under way goes on as if it had not been: its times are moved" {
+				if e.Detail["why"] == "times of pending work were moved by the same amount" {
 					n++
 				}
 			}

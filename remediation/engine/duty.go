@@ -11,7 +11,7 @@ import (
 	"github.com/locotoki/backout/remediation/ledger"
 )
 
-// duty is something that the engine does again and again, beside what is due.
+// duty is something that the engine does again and again, apart from what is due.
 type duty struct {
 	name string
 	do   func(ctx context.Context) error
@@ -24,7 +24,7 @@ type duty struct {
 // Tick does those that end.
 func (e *Engine) duties() []duty {
 	all := []duty{
-		{name: "look out for Prometheus", do: e.lookOut},
+		{name: "probe Prometheus", do: e.lookOut},
 		{name: "keep house", do: e.keepHouse},
 		{name: "promote by itself", do: e.AutoPromote},
 		{name: "watch targets", do: e.WatchTargets, lasting: true},
@@ -42,7 +42,7 @@ func (e *Engine) duties() []duty {
 	return all
 }
 
-// beside does a duty beside the engine's loop; one that is under way is not begun
+// beside does a duty outside the engine's loop; one that is in progress is not begun
 // again.
 func (e *Engine) beside(ctx context.Context, d duty) {
 	key := "duty/" + d.name
@@ -54,7 +54,7 @@ func (e *Engine) beside(ctx context.Context, d duty) {
 		defer e.wg.Done()
 		defer e.free(key)
 		if err := e.Safely(d.name, func() error { return d.do(ctx) }); err != nil && ctx.Err() == nil {
-			e.Log.Error("a duty failed; trying again", "duty", d.name, "err", err)
+			e.Log.Error("housekeeping failed; retrying", "duty", d.name, "err", err)
 		}
 	}()
 }
@@ -72,7 +72,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	for {
 		jobs, next, err := e.due(ctx)
 		if err != nil && ctx.Err() == nil {
-			e.Log.Error("cannot read what is due; trying again", "err", err)
+			e.Log.Error("cannot read what is due; retrying", "err", err)
 			next = e.Now().Add(time.Second)
 		}
 		for _, j := range jobs {
@@ -197,7 +197,7 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// busy tells whether somebody works on what key names; where nobody did, the
+// busy reports whether someone works on what key names; where nobody did, the
 // caller now does, until free.
 func (e *Engine) busy(key string) bool {
 	e.mu.Lock()
@@ -251,10 +251,10 @@ func (e *Engine) work(ctx context.Context, j job) error {
 	f.turns++
 	turns := f.turns
 	e.mu.Unlock()
-	e.Log.Error("a turn failed; trying again", "job", j.key, "failures", turns, "err", err)
+	e.Log.Error("turn failed; retrying", "job", j.key, "failures", turns, "err", err)
 	if turns == stuckAfter {
 		if perr := e.pageStuck(ctx, j, err); perr != nil {
-			e.Log.Error("that a job is stuck cannot be recorded", "job", j.key, "err", perr)
+			e.Log.Error("cannot record that a job is stuck", "job", j.key, "err", perr)
 		}
 	}
 	return err
@@ -293,7 +293,7 @@ func (e *Engine) stuck() (out []job) {
 
 // pageStuck records that a person is called for a job that does not get on.
 func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
-	why := fmt.Sprintf("%d attempts in a row failed, and backout goes on trying: %v", stuckAfter, cause)
+	why := fmt.Sprintf("%d attempts in a row failed, and backout keeps trying: %v", stuckAfter, cause)
 	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		if j.incident == "" {
 			return e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Service: j.service, Detail: map[string]any{

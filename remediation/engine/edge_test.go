@@ -150,7 +150,7 @@ func TestANewRolloutBeginsANewLadder(t *testing.T) {
 	w.pass(time.Minute)
 	w.is(id, remediation.Closed, "")
 	w.declare("alpha")
-	w.target("flag_off").position = "" // humans fixed it and switched the flag on
+	w.target("flag_off").position = "" // people fixed it and switched the flag on
 	w.pass(5 * time.Minute)
 	w.breach("error_rate")
 	acc := w.post("firing", "error_rate", "fp1")

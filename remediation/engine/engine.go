@@ -22,7 +22,7 @@ import (
 	"github.com/locotoki/backout/remediation/rollout"
 )
 
-// Options are all that an Engine needs.
+// Options are the Engine's dependencies and settings.
 type Options struct {
 	Store        remediation.Store
 	Playbooks    []*alerts.Playbook
@@ -43,7 +43,7 @@ type Options struct {
 	// DrillPatience is how long a preflight's drill alert may take to come back;
 	// 0: as long as is wise.
 	DrillPatience time.Duration
-	// Team are told, beside the audit log, what those who run a service must know:
+	// Team are told, besides the audit log, what those who run a service must know:
 	// each takes a TeamMessage.
 	Team []remediation.Channel
 	// Mail writes to those whom the playbook names once an incident lasts too
@@ -56,9 +56,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Engine takes notifications in and carries playbooks out. All that it must
-// not forget is in the store; a new Engine on the same store goes on where the
-// last one was cut off.
+// Engine accepts notifications and carries out playbooks. Everything that must not be
+// lost is in the store; a new Engine on the same store continues where the last one
+// stopped.
 type Engine struct {
 	*ledger.Ledger
 	*gate.Gates
@@ -72,7 +72,7 @@ type Engine struct {
 
 	// mu guards what follows.
 	mu sync.Mutex
-	// inFlight is what somebody works on, by key; failing the jobs whose last turns failed.
+	// inFlight is what someone works on, by key; failing the jobs whose last turns failed.
 	inFlight map[string]bool
 	failing  map[string]*failing
 
@@ -84,7 +84,7 @@ type Engine struct {
 	clock  clock
 	steady func() time.Duration
 
-	// poke wakes Run when something may be due at once.
+	// poke wakes Run when something may be due now.
 	poke chan struct{}
 	wg   sync.WaitGroup
 }
@@ -92,7 +92,7 @@ type Engine struct {
 // New returns an engine and records its start in the audit log.
 func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Mode != remediation.Observe && o.Mode != remediation.Act {
-		return nil, fmt.Errorf("mode %q: write observe or act", o.Mode)
+		return nil, fmt.Errorf("unknown mode %q; try: observe or act", o.Mode)
 	}
 	channels := slices.Concat(o.StatusPages, o.Team, o.Mail)
 	l := &ledger.Ledger{
@@ -130,8 +130,8 @@ func (e *Engine) wakeUp() {
 	}
 }
 
-// Reload replaces the playbooks that later incidents open with. Open
-// incidents keep theirs. On error nothing has changed.
+// Reload replaces the playbooks for later incidents. Open incidents keep theirs. On an
+// error nothing has changed.
 func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook, r remediation.Reloaded) error {
 	en := audit.Entry{Actor: r.Actor, Detail: map[string]any{"reload": true}}
 	if r.Actor == "" {

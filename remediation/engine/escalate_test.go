@@ -279,7 +279,7 @@ func TestARelapseRunsTheNextStepAndNotTheSameAgain(t *testing.T) {
 	w.cured("error_rate")
 	w.pass(4 * time.Minute)
 	w.is(id, remediation.Recovered, "")
-	w.target("flag_off").position = remediation.Untouched // somebody switched it on again
+	w.target("flag_off").position = remediation.Untouched // someone switched it on again
 	for range 3 {                                         // a flutter is no relapse
 		w.breach("error_rate")
 		w.pass(2 * S)
@@ -436,7 +436,7 @@ func TestAFailedStepStopsTheLadderForGood(t *testing.T) {
 	w.must(w.change(id, view.Claim, ""))
 	w.pass(time.Hour)
 	w.effects(1, 1, 0)
-	if v := w.incident(id); v.Stuck != "4-image_retag" || !strings.Contains(v.Again(), v.ClaimedBy+" has mended") {
+	if v := w.incident(id); v.Stuck != "4-image_retag" || !strings.Contains(v.Again(), v.ClaimedBy+" has fixed") {
 		t.Errorf("%s is tried again, %s", v.Stuck, v.Again())
 	}
 	w.target("image_retag").verifyErr = nil

@@ -52,7 +52,7 @@ func TestABreachOfAServiceWithoutTrafficIsABreach(t *testing.T) {
 func TestATriggerThatCannotBeReadHidesNoOthersBreach(t *testing.T) {
 	w := newWorld(t)
 	id := w.open()
-	w.fire("latency", "fp2") // its recovery has no value, and nobody knows why
+	w.fire("latency", "fp2") // its recovery has no value, and for an unknown reason
 	w.prom.unborn = true
 	w.pass(8 * time.Minute)
 	if n := w.target("restart").effects + w.target("image_retag").effects; n == 0 {
@@ -68,12 +68,12 @@ func TestNoValueIsACureOnlyWhereThereWereNoEvents(t *testing.T) {
 		cured  bool
 	}{
 		"no events":               {events: map[string]float64{"error_rate": 0}, cured: true},
-		"few, which may all fail": {events: map[string]float64{"error_rate": 5}, why: "too few events to judge: 5 in 2m"},
-		"nobody knows":            {why: "what exports it is not up"},
+		"few, which may all fail": {events: map[string]float64{"error_rate": 5}, why: "too few events to judge: 5 in 2 min"},
+		"nobody knows":            {why: "its exporter is down"},
 		"a value of the present": {
 			edit: replace("{name: error_rate, indicator: error_rate, above: 0.01, window: 15m, min_volume: 100, recovery: {window: 2m, min_volume: 13}, plan: ladder}",
 				"{name: error_rate, indicator: cpu, above: 0.9, sustained: 10m, recovery: {window: 2m}, plan: ladder}"),
-			why: "nobody knows why",
+			why: "for an unknown reason",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestATriggerOfAnotherStageIsNotConfirmed(t *testing.T) {
 	w.is(id, remediation.Waiting, remediation.HoldUnconfirmed)
 	w.pass(10 * time.Minute)
 	w.effects(0, 0, 0)
-	if v := w.incident(id); !strings.Contains(v.Why, "counts in stage alpha only, and the stage is beta") {
+	if v := w.incident(id); !strings.Contains(v.Why, "in stage alpha only") {
 		t.Errorf("the words are %q", v.Why)
 	}
 	w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer) // nor on the alert's word alone

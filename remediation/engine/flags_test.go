@@ -125,7 +125,7 @@ func TestTheLimitsOfOneFlagAreNotThoseOfAnother(t *testing.T) {
 	w.post("resolved", "error_rate", "fp1")
 	w.pass(15 * time.Minute)
 	w.is(id, remediation.Closed, "")
-	// Somebody turns both on again; the smaller one has had its one effect this hour.
+	// Someone turns both on again; the smaller one has had its one effect this hour.
 	w.target(smaller).position = remediation.Untouched
 	w.declare("alpha")
 	w.breach("latency")

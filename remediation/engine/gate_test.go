@@ -81,7 +81,7 @@ func TestObserveModeActsOnNothing(t *testing.T) {
 	w.is(id, remediation.Waiting, remediation.HoldMode)
 	// It says what the whole plan would do.
 	if got := strings.Join(w.incident(id).Would, "; "); got != "1-flag_off would run; 2-image_retag would run if the breach continues; "+
-		"3-schema_rollback would ask a commander for approval if the breach continues" {
+		"3-schema_rollback would wait for a commander's approval if the breach continues" {
 		t.Errorf("it would do: %s", got)
 	}
 	w.pass(time.Hour)
@@ -130,7 +130,7 @@ func TestAnUnreachableAlertmanagerHoldsNothing(t *testing.T) {
 	w.is(id, remediation.Settling, "")
 	for _, row := range w.last(id, audit.KindIntent, "").Detail["gates"].([]any) {
 		g := row.(map[string]any)
-		if why, _ := g["why"].(string); g["gate"] == "silence" && (g["ok"] != true || !strings.Contains(why, "could not be asked for silences") || !strings.Contains(why, "connection refused")) {
+		if why, _ := g["why"].(string); g["gate"] == "silence" && (g["ok"] != true || !strings.Contains(why, "cannot query Alertmanager for silences") || !strings.Contains(why, "connection refused")) {
 			t.Errorf("the gate says %v", g)
 		}
 	}
@@ -161,7 +161,7 @@ func TestLimitsHoldAcrossARestart(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, replace("per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m", c.limits))
 			id := closeRecovered(w)
-			w.target("flag_off").position = remediation.Untouched // somebody turned it on again
+			w.target("flag_off").position = remediation.Untouched // someone turned it on again
 			w.post("resolved", "error_rate", "fp1")
 			w.pass(65 * time.Minute)
 			w.start()

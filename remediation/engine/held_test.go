@@ -122,7 +122,7 @@ func TestAnIncidentIsRestoredAfterThoseThatCameLater(t *testing.T) {
 	}
 	err := w.restore(first)
 	refused(t, err, remediation.Conflict)
-	if !strings.Contains(err.Error(), second+" came later") {
+	if !strings.Contains(err.Error(), second+" is later") {
 		t.Errorf("refused with %v", err)
 	}
 }

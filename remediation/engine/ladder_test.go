@@ -193,7 +193,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 		s.lives(time.Duration(1+r.IntN(8))*time.Minute, never)
 		human(view.Approve)
 	}
-	rollout := func() { // the code that was mended is rolled out again
+	rollout := func() { // the code that was fixed is rolled out again
 		var refusal *remediation.RefusedError
 		err := s.survive(func() error {
 			_, err := w.engine.DeclareRollout(w.ctx, "", "", "alpha", "eve", "canary")
@@ -232,7 +232,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 			case 2:
 				tg.applyErr, tg.cut = remediation.InDoubt(errors.New("reset")), true
 			case 3:
-				tg.position = remediation.Untouched // a human put it back
+				tg.position = remediation.Untouched // a person put it back
 			}
 		},
 		func() { human(view.Claim) }, func() { human(view.Release) }, func() { human(view.Release) },

@@ -206,7 +206,7 @@ func TestTheBreakerHoldsUntilSomebodyReleases(t *testing.T) {
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldBreaker)
 	v := w.incident(id)
-	if v.Until != nil || !strings.Contains(v.Why, "limit breaker 2") || !strings.Contains(v.Why, "until somebody claims and releases") {
+	if v.Until != nil || !strings.Contains(v.Why, "limit breaker 2") || !strings.Contains(v.Why, "until someone claims and releases") {
 		t.Errorf("until %v, why %q", v.Until, v.Why)
 	}
 	w.start()

@@ -74,7 +74,7 @@ func TestCustomersAreMailedOnceAnIncidentLastsAndThenToldOfEachFurtherUpdate(t *
 	if m.Update.Words != told.Updates[1].Words || m.Name != told.Name || m.Mail.Page != "https://status.example.com" || !m.Mail.Since.Equal(told.Created) {
 		t.Errorf("the mail says %+v (%+v), the page %+v", m, m.Mail, told)
 	}
-	if got, want := titles(team, "mail"), []string{"Told: customers by mail, since it lasts longer than 30m"}; !slices.Equal(got, want) {
+	if got, want := titles(team, "mail"), []string{"Notified: customers by mail: the incident lasts longer than 30 min"}; !slices.Equal(got, want) {
 		t.Errorf("the team was told %q, want %q", got, want)
 	}
 	w.start() // a restart mails nothing again
@@ -115,7 +115,7 @@ func TestAShortIncidentIsNotMailed(t *testing.T) {
 }
 
 func TestWhatThePublicWasNotToldIsNotMailedAndTheTeamHearsOfItOnce(t *testing.T) {
-	const says = "Told: the team, that customers get no mail although it lasts longer than 30m"
+	const says = "Notified: the team: no mail to customers, although the incident lasts longer than 30 min"
 	for name, set := range map[string]func(w *world){
 		"observe mode":   func(w *world) { w.mode = remediation.Observe },
 		"no mail server": func(w *world) { w.mail = nil },

@@ -128,7 +128,7 @@ func (e *Engine) limitsLeft(tx remediation.Tx, b *plan.Plan) ([]view.LimitLeft, 
 	return out, nil
 }
 
-// PublicPage implements Service; past is how long what is resolved is shown.
+// PublicPage implements Service; past is how long resolved incidents are shown.
 func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error) {
 	p := view.PublicPage{Time: e.Now().UTC()}
 	var all []remediation.PublicIncident

@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Plot implements Service. The line is Prometheus's; where that cannot be asked
-// or has nothing left, the plot holds the values of the audit log's evidence.
+// Plot implements Service. The line is Prometheus's; if it cannot be queried or has no
+// values left, the plot has the audit log's values.
 func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error) {
 	var p view.Plot
 	var inc *remediation.Incident
@@ -26,7 +26,7 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 	}
 	b, err := e.PlanFor(ctx, inc)
 	if err != nil {
-		p.Note = fmt.Sprintf("Prometheus was not asked (%v): %s", err, view.OfTheLog)
+		p.Note = fmt.Sprintf("Prometheus was not queried (%v): %s", err, view.OfTheLog)
 		return p, nil
 	}
 	if t := b.Trigger(p.Trigger); t != nil {
@@ -48,10 +48,10 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 	case ctx.Err() != nil:
 		return view.Plot{}, fmt.Errorf("plot of %s: %w", id, ctx.Err())
 	case err != nil:
-		p.Note = fmt.Sprintf("Prometheus could not be asked (%v): %s", err, view.OfTheLog)
+		p.Note = fmt.Sprintf("cannot query Prometheus (%v): %s", err, view.OfTheLog)
 		return p, nil
 	case len(line.Points) == 0:
-		p.Note = "Prometheus has no values of this time: " + view.OfTheLog
+		p.Note = "Prometheus has no values for this time: " + view.OfTheLog
 		return p, nil
 	}
 	return line, nil

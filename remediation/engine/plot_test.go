@@ -97,9 +97,9 @@ func TestWherePrometheusHasNothingAPlotShowsTheEvidenceAndSaysSo(t *testing.T) {
 		history *fakeHistory
 		says    string
 	}{
-		"nobody to ask":     {nil, "the audit log holds"},
-		"no answer":         {&fakeHistory{err: errors.New("connection refused")}, "could not be asked (connection refused)"},
-		"retention is over": {&fakeHistory{}, "has no values of this time"},
+		"nobody to ask":     {nil, "from the audit log"},
+		"no answer":         {&fakeHistory{err: errors.New("connection refused")}, "cannot query Prometheus (connection refused)"},
+		"retention is over": {&fakeHistory{}, "has no values for this time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, id := plotted(t, tc.history)

@@ -262,7 +262,7 @@ func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
 	p.misses()
 
 	p.now = p.now.Add(24*time.Hour + time.Minute)
-	p.misses("which is over 24h ago")
+	p.misses("over 24 h ago")
 	p.preflight()
 	p.misses()
 
@@ -328,7 +328,7 @@ func TestNoSignatureMendsWhatFailed(t *testing.T) {
 	}
 	p.around.away = true
 	p.preflight()
-	p.misses("prometheus/rules could not be told")
+	p.misses("prometheus/rules could not be checked")
 	if err := p.sign("clock/skew"); !refusedAs(err, remediation.Conflict) {
 		t.Errorf("what passed is signed for: %v", err)
 	}
@@ -358,7 +358,7 @@ func TestOneCauseIsSignedForOnce(t *testing.T) {
 	}
 	p.around.mute, p.around.away = true, true
 	p.preflight()
-	p.misses("prometheus/rules, prometheus/own, query/alive, query/error_rate, query/latency could not be told: prometheus: no answer")
+	p.misses("prometheus/rules, prometheus/own, query/alive, query/error_rate, query/latency could not be checked: prometheus: no answer")
 	p.must(p.sign("query/error_rate"))
 	p.misses()
 	signed := 0
@@ -377,7 +377,7 @@ func TestOneCauseIsSignedForOnce(t *testing.T) {
 	p.misses()
 	p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{p.parse(playbook + work + "# another\n")}, remediation.Reloaded{}))
 	p.preflight()
-	p.misses(append([]string{"prometheus/own, query/alive, query/error_rate, query/latency could not be told", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
+	p.misses(append([]string{"prometheus/own, query/alive, query/error_rate, query/latency could not be checked", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
 }
 
 func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
@@ -403,7 +403,7 @@ func TestADrillOfAPreflightDoesNothingButComeBack(t *testing.T) {
 	}
 	for _, inc := range all {
 		if !inc.Drill {
-			t.Errorf("incident %s is no drill", inc.ID)
+			t.Errorf("incident %s is not a drill", inc.ID)
 		}
 	}
 	for kind, target := range p.targets {
@@ -439,11 +439,11 @@ func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T)
 			t.Errorf("it came to %+v; want %s, with %q", f, result, word)
 		}
 	}
-	wants(remediation.Pass, "it was, on 22 Nov 2026 03:00 UTC")
+	wants(remediation.Pass, "rehearsed on 22 Nov 2026 03:00 UTC")
 	p.now = p.now.Add(30*24*time.Hour + time.Second)
 	wants(remediation.CannotTell, "over 30 days ago")
 	p.rehearsed(remediation.CannotTell)
-	wants(remediation.CannotTell, "could not tell all: the drill alert: as the test says")
+	wants(remediation.CannotTell, "left something unknown: the drill alert: as the test says")
 	p.rehearsed(remediation.Fail)
 	wants(remediation.Fail, "failed: the drill alert: as the test says")
 	if err := p.sign("rehearsal/ladder"); !refusedAs(err, remediation.Conflict) {

@@ -56,7 +56,7 @@ func TestARolloutGoesFromStageToStageAndIsDone(t *testing.T) {
 	c.tick()
 	c.at(remediation.RolloutSoaking, "full", "1")
 	c.stageMetric("full", "1")
-	c.notYet("in its last stage, full: backout rollout finish")
+	c.notYet("in its last stage, full; try: backout rollout finish")
 	refused(t, c.do(remediation.RolloutFinish), remediation.Conflict)
 	c.later(7 * day)
 	c.must(c.do(remediation.RolloutFinish))
@@ -85,8 +85,8 @@ func TestAPromotionSaysAllThatIsMissing(t *testing.T) {
 		"a criterion is at its bound":             {func(c *canary) { c.prom.criterion = 0.001 }, "must be below 0.001", "criterion error_rate"},
 		"a criterion has no value":                {func(c *canary) { c.prom.criterion = -1 }, "error_rate has no value, and must be below 0.001", "criterion error_rate"},
 		"a trigger is breaching":                  {func(c *canary) { c.breach("latency") }, "trigger latency is breaching: 5, threshold 0.75", "triggers"},
-		"Prometheus does not answer":              {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "whether a trigger is breaching cannot be told", "criterion error_rate, triggers"},
-		"the watchdog stays away":                 {func(c *canary) { c.pass(6 * time.Minute) }, "no watchdog was heard for 6m0s", "watchdog"},
+		"Prometheus does not answer":              {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "cannot check whether a trigger is breaching", "criterion error_rate, triggers"},
+		"the watchdog stays away":                 {func(c *canary) { c.pass(6 * time.Minute) }, "no watchdog alert for 6 min", "watchdog"},
 		"it is held":                              {func(c *canary) { c.must(c.do(remediation.RolloutHold)) }, "the rollout is held", "held"},
 		"everything is frozen":                    {func(c *canary) { c.freeze("", remediation.ScopeAll) }, "every service is frozen (all) by eve: audit", ""},
 		"its promotions are frozen":               {func(c *canary) { c.freeze("shop", remediation.ScopePromotions) }, "shop is frozen (promotions) by eve: audit", ""},
@@ -155,15 +155,15 @@ func TestAStartIsRefusedWhereItCannotBegin(t *testing.T) {
 		why   string
 	}{
 		"a rollout is active":     {func(c *canary) { c.started() }, remediation.RolloutStart{}, remediation.Conflict, "is being rolled out (stage alpha)"},
-		"one has just begun":      {func(c *canary) { c.must(c.begin(remediation.RolloutStart{})) }, remediation.RolloutStart{}, remediation.Conflict, "start-alpha of shop is under way"},
+		"one has just begun":      {func(c *canary) { c.must(c.begin(remediation.RolloutStart{})) }, remediation.RolloutStart{}, remediation.Conflict, "start-alpha of shop is in progress"},
 		"an incident is open":     {func(c *canary) { c.post("firing", "error_rate", "fp1") }, remediation.RolloutStart{}, remediation.Conflict, "incident inc-1 is open"},
 		"it is frozen":            {func(c *canary) { c.freeze("shop", remediation.ScopePromotions) }, remediation.RolloutStart{}, remediation.Conflict, "is frozen"},
 		"the target is not there": {func(c *canary) { c.flag.lookErr = errors.New("no such project") }, remediation.RolloutStart{}, remediation.Conflict, "the traffic cannot be set: no such project"},
 		"nothing was proved": {func(c *canary) {
 			c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error { return tx.PutPreflight(remediation.Preflight{Service: "shop"}) }))
 		}, remediation.RolloutStart{}, remediation.Conflict, "no preflight was run"},
-		"the proof is old": {func(c *canary) { c.now = c.now.Add(25 * time.Hour) }, remediation.RolloutStart{}, remediation.Conflict, "over 24h ago"},
-		"another release":  {func(*canary) {}, remediation.RolloutStart{Release: "v3"}, remediation.Conflict, "is about release v2, not v3"},
+		"the proof is old": {func(c *canary) { c.now = c.now.Add(25 * time.Hour) }, remediation.RolloutStart{}, remediation.Conflict, "over 24 h ago"},
+		"another release":  {func(*canary) {}, remediation.RolloutStart{Release: "v3"}, remediation.Conflict, "is for release v2, not v3"},
 		"no such stage":    {func(*canary) {}, remediation.RolloutStart{Stage: "omega"}, remediation.Invalid, `no stage "omega"`},
 		"no such service":  {func(*canary) {}, remediation.RolloutStart{Service: "x"}, remediation.Missing, `no playbook for service "x"`},
 	} {
@@ -217,7 +217,7 @@ func TestAnAutomaticRolloutGoesOnByItselfAndSaysOnceWhyNot(t *testing.T) {
 		t.Errorf("the intent is %+v", all[0])
 	}
 	c.later(30 * day)
-	c.at(remediation.RolloutSoaking, "full", "1") // its end is a human's decision
+	c.at(remediation.RolloutSoaking, "full", "1") // its end is a person's decision
 }
 
 func TestHoldAndResumeAreAudited(t *testing.T) {
@@ -239,7 +239,7 @@ func TestARolloutIsNotFinishedBeforeItHasSoaked(t *testing.T) {
 	c.started()
 	err := c.do(remediation.RolloutFinish)
 	refused(t, err, remediation.Conflict)
-	for _, why := range []string{"stage alpha is not the last one", "24h0m0s more"} {
+	for _, why := range []string{"stage alpha is not the last stage", "24h0m0s more"} {
 		if !strings.Contains(err.Error(), why) {
 			t.Errorf("%q does not say %q", err, why)
 		}
@@ -286,7 +286,7 @@ func TestARolloutThatWasBackedOutIsOver(t *testing.T) {
 	c.post("resolved", "error_rate", "fp1")
 	c.flag.value = "0"
 	c.beat()
-	if err := c.begin(remediation.RolloutStart{}); err == nil || !strings.Contains(err.Error(), "is not signed for") {
+	if err := c.begin(remediation.RolloutStart{}); err == nil || !strings.Contains(err.Error(), "is not signed off") {
 		t.Errorf("what was signed for has proved wrong, and a new start gave %v", err)
 	}
 	c.prove()
@@ -313,8 +313,8 @@ func TestNobodyIsPutOnAReleaseOfWhichNothingWouldBeSeen(t *testing.T) {
 		blind func(c *canary)
 		want  string
 	}{
-		"the watchdog is away":   {func(c *canary) { c.pass(time.Hour) }, "no watchdog was heard"},
-		"Prometheus is away":     {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "cannot be told"},
+		"the watchdog is away":   {func(c *canary) { c.pass(time.Hour) }, "no watchdog alert"},
+		"Prometheus is away":     {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "cannot check"},
 		"a trigger is breaching": {func(c *canary) { c.breach("error_rate") }, "trigger error_rate is breaching"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -139,7 +139,7 @@ func TestARestartLooksAtAPromotionUntilItCanBeSeen(t *testing.T) {
 		c.engine.Tick(c.ctx) //nolint:errcheck // it fails once its time is over
 	}
 	c.staged("intent promote-beta forced=[duration]", "in_doubt promote-beta")
-	c.notYet("promote-beta of shop is under way", true)
+	c.notYet("promote-beta of shop is in progress", true)
 	refused(t, c.do(remediation.RolloutFinish, true), remediation.Conflict)
 	c.flag.lookErr = nil
 	c.pass(time.Minute)

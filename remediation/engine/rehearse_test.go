@@ -238,8 +238,8 @@ func TestTheTimeOfARehearsalIsTheExpectedTimeOfALaterIncident(t *testing.T) {
 	for _, s := range w.incident(id).Steps {
 		want := ""
 		if s.Action == "image_retag" {
-			want = "12s"
-			if s.Rehearsed == nil || !s.Rehearsed.Equal(finished) || s.ExpectedWords() != "took 12s when rehearsed on 22 Nov 2026" {
+			want = "12 s"
+			if s.Rehearsed == nil || !s.Rehearsed.Equal(finished) || s.ExpectedWords() != "took 12 s when rehearsed on 22 Nov 2026" {
 				t.Errorf("it says %q, rehearsed %v", s.ExpectedWords(), s.Rehearsed)
 			}
 		}
@@ -276,7 +276,7 @@ func TestOneRehearsalOrPreflightRunsAtATimeAndNoneBesideAnIncident(t *testing.T)
 	w.stop()
 	_, err = w.engine.StartPreflight(w.ctx, "shop", "ann", "") // it waits for an engine that runs
 	w.must(err)
-	if _, err := w.engine.StartRehearsal(w.ctx, "", "", "eve", ""); !refusedAs(err, remediation.Conflict) || !strings.Contains(err.Error(), "a preflight of shop runs already, for ann") {
+	if _, err := w.engine.StartRehearsal(w.ctx, "", "", "eve", ""); !refusedAs(err, remediation.Conflict) || !strings.Contains(err.Error(), "a preflight of shop is already running for ann") {
 		t.Errorf("beside a preflight: %v", err)
 	}
 	w.begin()
@@ -296,7 +296,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 		word  string
 		next  string
 	}{
-		"no drill comes back": {func(w *rehearsalWorld) { w.around.deaf = true }, "drill", remediation.Fail, "no drill alert of error_rate came back", "route trigger"},
+		"no drill comes back": {func(w *rehearsalWorld) { w.around.deaf = true }, "drill", remediation.Fail, "no drill alert of error_rate arrived", "route trigger"},
 		"a drill does not end": {func(w *rehearsalWorld) {
 			release := make(chan struct{})
 			w.t.Cleanup(func() { close(release) })
@@ -311,7 +311,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 		}, "2-image_retag", remediation.Fail, "there is no image", "run backout rehearse again"},
 		"a trial panics": {func(w *rehearsalWorld) {
 			w.trial = func(context.Context, string) remediation.Finding { panic("boo") }
-		}, "2-image_retag", remediation.CannotTell, "a fault of backout", "the server's log"},
+		}, "2-image_retag", remediation.CannotTell, "internal error", "the server's log"},
 		"a target cannot be looked at": {func(w *rehearsalWorld) { w.target("schema_rollback").lookErr = fmt.Errorf("dirty; try: mend it") },
 			"3-schema_rollback", remediation.Fail, "checked, not tried: dirty", "mend it"},
 		"an incident opens meanwhile": {func(w *rehearsalWorld) {

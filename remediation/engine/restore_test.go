@@ -107,7 +107,7 @@ func TestARestoreIsRefused(t *testing.T) {
 		setup func(w *world) (id string)
 		words string
 	}{
-		{"while a step settles", func(w *world) string { return w.open() }, "settling: only one that is recovered or closed"},
+		{"while a step settles", func(w *world) string { return w.open() }, "settling: only a recovered or closed"},
 		{"while a trigger is breaching", func(w *world) string {
 			id := backedOut(w)
 			w.breach("error_rate")
@@ -117,7 +117,7 @@ func TestARestoreIsRefused(t *testing.T) {
 			id := backedOut(w)
 			w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer)
 			return id
-		}, "cannot be told: connection refused"},
+		}, "unknown whether the breach continues: connection refused"},
 		{"while the service is frozen", func(w *world) string {
 			id := backedOut(w)
 			until := w.now.Add(time.Hour)
@@ -138,12 +138,12 @@ func TestARestoreIsRefused(t *testing.T) {
 			w.post("resolved", "error_rate", "fp1")
 			w.pass(15 * time.Minute)
 			return id
-		}, "changed nothing that could be put back"},
+		}, "changed nothing that can be restored"},
 		{"where another rollout has begun", func(w *world) string {
 			id := backedOut(w)
 			w.declare("beta")
 			return id
-		}, "another rollout has begun since: v2 is at stage beta"},
+		}, "another rollout has started since: v2 is at stage beta"},
 		{"while a later incident is open", func(w *world) string {
 			id := backedOut(w)
 			w.pass(2 * time.Hour)

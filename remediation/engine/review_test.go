@@ -23,7 +23,7 @@ func TestReopenedAfterDriftTheGentlestStepRunsAgain(t *testing.T) {
 	w := newWorld(t)
 	id := w.open()
 	over(w, id)
-	w.target("flag_off").position = remediation.Untouched // somebody switched it on again
+	w.target("flag_off").position = remediation.Untouched // someone switched it on again
 	w.breach("error_rate")
 	w.fire("error_rate", "fp1")
 	w.pass(time.Minute)
@@ -57,7 +57,7 @@ func TestATargetThatCannotBeLookedAtStaysAsTheLogHasIt(t *testing.T) {
 	w.effects(1, 1, 0)
 }
 
-// inDoubt is an incident that a human closed over a step in doubt.
+// inDoubt is an incident that a person closed over a step in doubt.
 func inDoubt(t *testing.T) (*world, string) {
 	t.Helper()
 	w := newWorld(t)

@@ -7,7 +7,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// ChangeRollout carries out what a human decided about a rollout.
+// ChangeRollout carries out what a person decided about a rollout.
 func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange) (view.RolloutView, error) {
 	if in.Reason == "" {
 		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
@@ -27,9 +27,9 @@ func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange
 		return e.FinishRollout(ctx, b, in)
 	case remediation.RolloutAbort:
 		if e.Mode != remediation.Act {
-			return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe: it acts on nothing; switch the release off by hand")
+			return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe and changes nothing; switch the release off by hand")
 		}
 		return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error { return e.AbortRollout(ctx, tx, b, r, in) })
 	}
-	return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "%q is nothing that can be done to a rollout", in.Verb)
+	return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "unknown rollout action %q", in.Verb)
 }

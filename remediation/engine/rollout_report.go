@@ -24,7 +24,7 @@ func (e *Engine) RolloutReport(ctx context.Context, service string) (view.Rollou
 			return err
 		}
 		if r.Started == nil {
-			return remediation.Refuse(remediation.Missing, "there was no rollout of %s yet; backout rollout start begins one", b.Service)
+			return remediation.Refuse(remediation.Missing, "there was no rollout of %s yet; try: backout rollout start", b.Service)
 		}
 		if kept, err = remediation.PreflightOf(tx, b.Service); err != nil {
 			return err

@@ -95,13 +95,13 @@ func TestARolloutIsFinishedOnceItsSuccessIsSeenAndSignedFor(t *testing.T) {
 			}
 		}
 	}
-	refusedFor("people like it; its owner is Rollout Lead, and its item success/people-like-it", "phase/run-a-load-test (Run a load test) is not signed for",
-		"smoke test trends fails: it answers 500, want 200")
+	refusedFor("people like it; its owner is Rollout Lead, its item success/people-like-it", "phase/run-a-load-test (Run a load test) is not signed off",
+		"smoke test trends failed: it answers 500, want 200")
 	c.sign("success/people-like-it")
 	c.sign("phase/run-a-load-test")
-	refusedFor("smoke test trends fails")
+	refusedFor("smoke test trends failed")
 	c.flag.smokeErr, c.prom.criterion = nil, 0.006
-	refusedFor("success criterion not met: few errors (it is 0.006, and must be below 0.005)")
+	refusedFor("success criterion not met: few errors (it is 0.006; it must be below 0.005)")
 	c.prom.criterion = -1
 	refusedFor("success criterion not measured: few errors (it has no value)")
 	c.prom.criterion = 0.0001

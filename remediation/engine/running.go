@@ -33,11 +33,11 @@ const (
 	runningTimeout = 10 * time.Second
 )
 
-// Running says what a service runs, as it was seen at most five seconds ago. The
-// error says why it could not be seen.
+// Running returns what a service ran at most five seconds ago. The error says why that
+// is unknown.
 func (e *Engine) Running(ctx context.Context, service string) (remediation.Running, error) {
 	if e.runtime.ask == nil {
-		return remediation.Running{}, errors.New("nothing can be asked what runs")
+		return remediation.Running{}, errors.New("no target reports what runs")
 	}
 	b := e.PlanOf(service)
 	if b == nil {
@@ -87,6 +87,6 @@ func (e *Engine) runs(service string) view.RunsView {
 	case v := <-seen:
 		return v
 	case <-time.After(runsPatience):
-		return view.RunsView{RunsUnknown: fmt.Sprintf("the target did not answer within %s", runsPatience)}
+		return view.RunsView{RunsUnknown: fmt.Sprintf("the target did not answer within %s", remediation.Span(runsPatience))}
 	}
 }

@@ -30,7 +30,7 @@ func TestEveryViewSaysWhatRunsAndNoneWaitsLongForIt(t *testing.T) {
 	w.runtime = runtime
 	w.start()
 	id := w.open()
-	const want = "v1.0.0 on 2 of 2, FEATURE_X=0, seen now"
+	const want = "v1.0.0 on 2 of 2, FEATURE_X=0, checked now"
 	views := func() []string {
 		o, err := w.engine.Overview(w.ctx)
 		w.must(err)
@@ -53,7 +53,7 @@ func TestEveryViewSaysWhatRunsAndNoneWaitsLongForIt(t *testing.T) {
 	w.now = w.now.Add(6 * time.Second)
 	runtime.block = make(chan struct{})
 	defer close(runtime.block)
-	if got := w.incident(id).RunsWords(w.now); got != "unknown: the target did not answer within 2s" {
+	if got := w.incident(id).RunsWords(w.now); got != "unknown: the target did not answer within 2 s" {
 		t.Errorf("it runs %q", got)
 	}
 }

@@ -66,7 +66,7 @@ func signalsLife(t *testing.T, commit int, when storetest.When, verb view.Verb) 
 			}
 		}
 	}
-	// again is what a human or Alertmanager does who had no answer; a refusal then
+	// again is what a person or Alertmanager does who had no answer; a refusal then
 	// means that it was done.
 	again := func(do func() error) {
 		t.Helper()

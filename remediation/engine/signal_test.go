@@ -234,7 +234,7 @@ func TestARaisedSignalSaysThatItsSeriesDidNotComeBack(t *testing.T) {
 	w := newWorld(t)
 	for own, want := range map[string]string{
 		"":                 "",
-		"exported_service": `Prometheus has rollout_signal with exported_service="shop", which no rule reads; try: honor_labels: true`,
+		"exported_service": `Prometheus has rollout_signal with exported_service="shop", which no rule reads; try: set honor_labels: true`,
 		"nothing":          "Prometheus has no rollout_signal of shop",
 	} {
 		w.prom.own = own
@@ -245,7 +245,7 @@ func TestARaisedSignalSaysThatItsSeriesDidNotComeBack(t *testing.T) {
 	}
 	w.prom.err = remediation.ErrNoAnswer
 	s, err := w.engine.RaiseSignal(w.ctx, "", vulnerable, "ann", "CVE-2026-1")
-	if w.must(err); !strings.Contains(s.Warning, "cannot be told") {
+	if w.must(err); !strings.Contains(s.Warning, "cannot check") {
 		t.Errorf("without an answer the warning is %q", s.Warning)
 	}
 	w.must(w.store.View(w.ctx, func(tx remediation.Tx) error {

@@ -91,7 +91,7 @@ func liveThroughSlack(w *world, meanwhile func(part int)) string {
 // told is what the audit log says that the thread must tell, in order.
 func lifeTold() []string {
 	return []string{
-		"Outcome: 1-flag_off done", "Goes on to 2-image_retag", "Outcome: 2-image_retag done", "Goes on to 3-schema_rollback",
+		"Outcome: 1-flag_off done", "Next step: 2-image_retag", "Outcome: 2-image_retag done", "Next step: 3-schema_rollback",
 		"Did not act: the next step needs a commander's approval", "Approved 3-schema_rollback", "Outcome: 3-schema_rollback done", "Recovered", "Closed",
 	}
 }

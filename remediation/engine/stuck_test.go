@@ -12,7 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// called counts how often a human was called to an incident, for whatever reason.
+// called counts how often a person was called to an incident, for any reason.
 func called(w *world, id string) (n int) {
 	w.t.Helper()
 	for _, e := range w.log(id) {
@@ -52,7 +52,7 @@ func TestALullThatLastsEndsAnIncidentOnceTheLongWindowIsCalmToo(t *testing.T) {
 	w.is(id, remediation.Closed, "")
 }
 
-// closedInABreach is an incident that a human closed while it went on.
+// closedInABreach is an incident that a person closed while it went on.
 func closedInABreach(t *testing.T) (*world, string) {
 	t.Helper()
 	w := newWorld(t, replace("      - {action: flag_off, settle: 5m}\n", "      - {action: status_page}\n      - {action: flag_off, settle: 5m}\n"))
@@ -299,9 +299,9 @@ func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
 		gone func(*world)
 		why  string
 	}{
-		"it died":                   {dies, "no target of job shop is up"},
-		"what exports it is not up": {func(w *world) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and what exports it is not up"},
-		"too few events to judge":   {func(w *world) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
+		"it died":                 {dies, "no target of job shop is up"},
+		"its exporter is down":    {func(w *world) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and its exporter is down"},
+		"too few events to judge": {func(w *world) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
 		"another trigger has a value": {func(w *world) {
 			w.post("firing", "latency", "fp2")
 			w.post("resolved", "latency", "fp2")

@@ -153,7 +153,7 @@ func TestTheTeamIsToldWhatConcernsNoIncident(t *testing.T) {
 	if len(c.got) != 1 || c.got[0].Story != nil || c.got[0].Channel != "#incidents" {
 		t.Fatalf("the team was told %+v", c.got)
 	}
-	if l := c.got[0].Told[0]; l.Title != "Frozen every service" || l.Why != freeze.Reason || l.Actor != "ann" {
+	if l := c.got[0].Told[0]; l.Title != "Frozen all services" || l.Why != freeze.Reason || l.Actor != "ann" {
 		t.Errorf("it was told %+v", l)
 	}
 }

@@ -20,7 +20,7 @@ func TestTheTeamHearsThatAHumanIsNeeded(t *testing.T) {
 	w.pass(10 * time.Minute)
 	w.is(id, remediation.Exhausted, "")
 	last := c.got[len(c.got)-1].Told
-	if len(last) != 1 || last[0].Title != "Needs a human: exhausted" || last[0].Tone != "bad" || !strings.Contains(last[0].Why, "after the last step") {
+	if len(last) != 1 || last[0].Title != "Needs a person: exhausted" || last[0].Tone != "bad" || !strings.Contains(last[0].Why, "after the last step") {
 		t.Fatalf("the team was told last: %+v", last)
 	}
 }
@@ -30,7 +30,7 @@ func TestAHoldThatPagesIsToldOnce(t *testing.T) {
 	w.target("flag_off").applyErr = errors.New("no disk")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
-	if n := len(titles(c, "Needs a human")); n > 0 {
+	if n := len(titles(c, "Needs a person")); n > 0 {
 		t.Errorf("told %d times what the hold says already: %q", n, c.told())
 	}
 	if n := len(titles(c, "Did not act: a step failed")); n != 1 {
@@ -45,11 +45,11 @@ func TestTheTeamHearsWhatThePublicCouldNotBeTold(t *testing.T) {
 	w.start()
 	id := w.open()
 	w.tick()
-	if got, want := titles(c, "Not told"), []string{"Not told by statuspage: update 1: identified"}; !slices.Equal(got, want) {
+	if got, want := titles(c, "Not delivered"), []string{"Not delivered by statuspage: update 1: identified"}; !slices.Equal(got, want) {
 		t.Errorf("the team was told %q, want %q", c.told(), want)
 	}
 	for _, en := range w.entries(id) {
-		if told := view.Describe(en); strings.HasPrefix(told.Title, "Told: update") {
+		if told := view.Describe(en); strings.HasPrefix(told.Title, "Notified: update") {
 			t.Errorf("the timeline says %q of what never arrived", told.Title)
 		}
 	}
@@ -61,7 +61,7 @@ func TestWhatTheTeamItselfCouldNotBeToldIsNotToldAgain(t *testing.T) {
 	w.open()
 	c.down = nil
 	w.pass(time.Minute)
-	if got := titles(c, "Not told"); len(got) > 0 {
+	if got := titles(c, "Not delivered"); len(got) > 0 {
 		t.Errorf("the team was told %q", got)
 	}
 }
@@ -73,7 +73,7 @@ func TestAFreezeOfPromotionsAloneSaysSo(t *testing.T) {
 	_, err = w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: remediation.ScopeAll, By: "ann", Reason: "sale"})
 	w.must(err)
 	w.tick()
-	if want := []string{"Frozen shop, its promotions only", "Frozen shop"}; !slices.Equal(c.told(), want) {
+	if want := []string{"Frozen shop, promotions only", "Frozen shop"}; !slices.Equal(c.told(), want) {
 		t.Errorf("the team was told %q, want %q", c.told(), want)
 	}
 }
@@ -88,10 +88,10 @@ func TestNothingIsSaidToHaveHelpedThatNoMetricJudges(t *testing.T) {
 	w.tick()
 	w.is(id, remediation.Recovered, "")
 	for _, s := range []view.Story{asks, *c.got[len(c.got)-1].Story} {
-		if !strings.Contains(s.Helped, "No metric tells") || strings.Contains(s.Helped, "breach") {
+		if !strings.Contains(s.Helped, "No metric shows it") || strings.Contains(s.Helped, "breach") {
 			t.Errorf("%s: did it help? %q", s.State, s.Helped)
 		}
-		if strings.Contains(s.Headline, "Recovered") || s.Broke[0].Value != "a signal" || s.Broke[0].Bound != "a person's word" {
+		if strings.Contains(s.Headline, "Recovered") || s.Broke[0].Value != "a signal" || s.Broke[0].Bound != "raised by a person" {
 			t.Errorf("%s: %q, %+v", s.State, s.Headline, s.Broke)
 		}
 	}
@@ -107,7 +107,7 @@ func TestAClaimInTheMiddleOfAStepIsNotSaidToStopIt(t *testing.T) {
 		if m.Story == nil || len(m.Told) == 0 || m.Told[0].Kind != audit.KindClaimed {
 			continue
 		}
-		if m.Story.State != remediation.Acting || !strings.Contains(m.Story.Headline, "after the one that is running") {
+		if m.Story.State != remediation.Acting || !strings.Contains(m.Story.Headline, "after the current one") {
 			t.Errorf("%s: %q", m.Story.State, m.Story.Headline)
 		}
 	}
@@ -123,7 +123,7 @@ func TestASignalRaisedAgainBeforeItsIncidentClosedHasItsStepsBack(t *testing.T) 
 	w := newWorld(t)
 	w.declare("alpha")
 	w.raise(vulnerable)
-	w.target("flag_off").duringApply = func() { // a mistake, mended in the middle of a step
+	w.target("flag_off").duringApply = func() { // a mistake, fixed in the middle of a step
 		w.target("flag_off").duringApply = nil
 		_, err := w.engine.ClearSignal(w.ctx, "shop", vulnerable, "bob", "wrong service")
 		w.must(err)
@@ -146,7 +146,7 @@ func TestASignalWhosePlanDidNothingNeedsAHuman(t *testing.T) {
 	w.pass(40 * time.Minute) // nobody answers
 	w.steps(id, remediation.StepSkipped)
 	w.is(id, remediation.Exhausted, "")
-	if got := titles(c, "Needs a human"); len(got) != 1 {
+	if got := titles(c, "Needs a person"); len(got) != 1 {
 		t.Errorf("the team was told %q", c.told())
 	}
 	if got := titles(c, "Recovered"); len(got) > 0 {
@@ -179,7 +179,7 @@ func TestAStepThatFoundItsTargetAsWantedIsNotSaidToHaveRun(t *testing.T) {
 	id := w.open()
 	w.is(id, remediation.Settling, "")
 	s := c.got[len(c.got)-1].Story
-	if strings.Contains(s.Headline, "has run") || !strings.HasPrefix(s.Helped, "Nothing was changed") {
+	if strings.Contains(s.Headline, "has run") || !strings.HasPrefix(s.Helped, "Nothing changed") {
 		t.Errorf("%q; did it help? %q", s.Headline, s.Helped)
 	}
 }

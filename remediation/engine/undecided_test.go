@@ -20,7 +20,7 @@ func (w *world) flap(trigger string, d time.Duration) {
 	}
 }
 
-// calls counts how often a human was called to an incident for a reason.
+// calls counts how often a person was called to an incident for a reason.
 func (w *world) calls(id string, reason remediation.Reason) (n int) {
 	w.t.Helper()
 	for _, e := range w.log(id) {
@@ -59,7 +59,7 @@ func TestAnAlertThatFlappingPollsNeverConfirmCallsAHumanOnce(t *testing.T) {
 	w.calm("error_rate")
 	w.flap("error_rate", 2*time.Minute)
 	w.wantCalls(id, 1)
-	if got := titles(c, "Needs a human"); !slices.Equal(got, []string{"Needs a human: unconfirmed"}) {
+	if got := titles(c, "Needs a person"); !slices.Equal(got, []string{"Needs a person: unconfirmed"}) {
 		t.Errorf("the team was told %q", c.told())
 	}
 	w.breach("error_rate") // confirmed after all: nobody has to come

@@ -52,7 +52,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 			if late(beat) {
 				beat.Lost = true
 				found = append(found, map[string]any{"blind": true, "what": remediation.BlindWatchdog, "why": fmt.Sprintf(
-					"no watchdog came for %s: Prometheus or Alertmanager may be down; nothing is promoted, and nothing is rolled back because of it", now.Sub(beat.Last).Round(time.Second))})
+					"no watchdog alert for %s: Prometheus or Alertmanager may be down; nothing is promoted, and nothing is rolled back because of this", remediation.Span(now.Sub(beat.Last)))})
 			}
 			beat, seen := e.sees(beat)
 			if seen != nil {

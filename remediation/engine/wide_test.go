@@ -16,7 +16,7 @@ import (
 
 // TestWhateverPeopleDoItEndsOrSomebodyIsCalled lets people restore, abort, raise signals,
 // drill and reload beside alerts, faults and crashes. Afterwards all is well, and every
-// incident closes, or the breach goes on, and somebody is called.
+// incident closes, or the breach goes on, and someone is called.
 func TestWhateverPeopleDoItEndsOrSomebodyIsCalled(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -98,7 +98,7 @@ func people(t *testing.T, r *rand.Rand, breachGoesOn bool) {
 			case 2:
 				tg.applyErr, tg.cut = remediation.InDoubt(errors.New("reset")), true
 			case 3:
-				tg.position = remediation.Untouched // somebody put it back
+				tg.position = remediation.Untouched // someone put it back
 			case 4:
 				tg.undoErr = errors.New("no such image")
 			}

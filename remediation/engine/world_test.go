@@ -211,7 +211,7 @@ func (w *world) target(kind string) *target {
 func (w *world) breach(trigger string) { w.prom.value[trigger], w.prom.recovery[trigger] = 5, 5 }
 func (w *world) calm(trigger string)   { w.prom.value[trigger], w.prom.recovery[trigger] = 0, 0 }
 
-// cured is what a step that helped looks like: the short window is calm at once,
+// cured is what a step that helped looks like: the short window is calm immediately,
 // the long one stays beyond for a while.
 func (w *world) cured(trigger string) { w.prom.recovery[trigger] = 0 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Result is what one gate says of one step. Gates are closed by default: what
-// cannot be asked does not pass, except where the playbook says so.
+// Result is one gate's answer for one step. Gates are closed by default: without an
+// answer a gate stays closed, unless the playbook says otherwise.
 type Result struct {
 	Gate   string
 	Reason remediation.Reason // "" where the gate is open
@@ -19,21 +19,21 @@ type Result struct {
 	Until  *time.Time
 }
 
-// Input is what the gates are asked: may this step run now?
+// Input is the question to the gates: may this step run now?
 type Input struct {
 	Step *remediation.Step
 	// Confirmed: the condition was seen true just now. Unanswered: Prometheus
 	// gave no answer at all, with what it said instead.
 	Confirmed  bool
 	Unanswered string
-	// SilencedBy says which alert a human has silenced, "" where none holds.
+	// SilencedBy says which alert a person has silenced, "" where none holds.
 	SilencedBy string
 	// SilenceUnasked says why Alertmanager could not be asked; that holds nothing.
 	SilenceUnasked string
 }
 
-// Gates asks every gate that holds automation, in the order in which holds are
-// reported, and returns all answers and the first that is closed (nil: the step may run).
+// Gates checks every gate for automation, in the order in which holds are reported. It
+// returns all results and the first closed gate (nil: the step may run).
 func (c *Change) Gates(in Input) (all []Result, closed *Result, err error) {
 	if all, err = c.always(in.Step); err != nil {
 		return nil, nil, err
@@ -46,7 +46,7 @@ func (c *Change) Gates(in Input) (all []Result, closed *Result, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	all = slices.Insert(all, 3, Silence(in)) // behind the claim: a human has it
+	all = slices.Insert(all, 3, Silence(in)) // behind the claim: a person has it
 	all = append(all, rollout, c.Approval(in.Step), confirmation)
 	return all, firstClosed(all), nil
 }
@@ -66,8 +66,8 @@ func (c *Change) OrderGates(s *remediation.Step, by string) (all []Result, close
 	return all, firstClosed(all), nil
 }
 
-// RestoreGates are OrderGates for what is put back: a commander and a reason stand in
-// place of the rollout and the approval as well.
+// RestoreGates are OrderGates for a restore: a commander and a reason also replace the
+// rollout and the approval.
 func (c *Change) RestoreGates(s *remediation.Step, by string) (closed *Result, err error) {
 	all, err := c.ordered(s, by)
 	return firstClosed(all), err
@@ -80,13 +80,13 @@ func (c *Change) ordered(s *remediation.Step, by string) ([]Result, error) {
 		case all[i].Gate == "claim" && c.Inc.ClaimedBy == by:
 			all[i] = Result{Gate: "claim"}
 		case all[i].Gate == "cooldown":
-			all[i] = Result{Gate: "cooldown", Why: "not asked of a commander's order"}
+			all[i] = Result{Gate: "cooldown", Why: "does not apply to a commander's order"}
 		}
 	}
 	return all, err
 }
 
-// always asks the gates that hold whoever acts: mode, freeze, claim, limits, and the
+// always asks the gates that hold every actor: mode, freeze, claim, limits, and the
 // lock of the target.
 func (c *Change) always(s *remediation.Step) ([]Result, error) {
 	limits, err := c.Limits(s)
@@ -113,7 +113,7 @@ func firstClosed(all []Result) *Result {
 	return nil
 }
 
-// Rows writes answers the way the audit log holds them.
+// Rows returns results in the audit log's form.
 func Rows(all []Result) []any {
 	out := make([]any, len(all))
 	for i, g := range all {
@@ -122,11 +122,12 @@ func Rows(all []Result) []any {
 	return out
 }
 
-// Mode holds every step in observe mode, and one that loses data where that was ruled out.
+// Mode holds every step in observe mode, and a lossy step if the configuration rules it
+// out.
 func (c *Change) Mode(s *remediation.Step) Result {
 	switch {
 	case c.e.Mode != remediation.Act:
-		return Result{Gate: "mode", Reason: remediation.HoldMode, Why: "backout runs with --mode=observe: it acts on nothing"}
+		return Result{Gate: "mode", Reason: remediation.HoldMode, Why: "backout runs with --mode=observe and changes nothing"}
 	case s.Risk == alerts.Lossy && c.e.NoLossy != "":
 		return Result{Gate: "mode", Reason: remediation.HoldMode, Why: c.e.NoLossy}
 	}
@@ -148,10 +149,10 @@ func (c *Change) Frozen() (Result, error) {
 	return Result{Gate: "freeze"}, nil
 }
 
-// Claim holds a step while somebody acts by hand.
+// Claim holds a step while someone acts by hand.
 func (c *Change) Claim() Result {
 	if c.Inc.ClaimedBy != "" {
-		return Result{Gate: "claim", Reason: remediation.HoldClaimed, Why: "claimed by " + c.Inc.ClaimedBy + ", who acts by hand until the claim is released"}
+		return Result{Gate: "claim", Reason: remediation.HoldClaimed, Why: "claimed by " + c.Inc.ClaimedBy + ": no step runs until the claim is released"}
 	}
 	return Result{Gate: "claim"}
 }
@@ -179,10 +180,11 @@ func (c *Change) Rollout(s *remediation.Step) (Result, error) {
 		return Result{Gate: "rollout"}, nil
 	}
 	return Result{Gate: "rollout", Reason: remediation.HoldNoRollout,
-		Why: fmt.Sprintf("no rollout of %s is active, so only reversible steps may run: backout rollout start --declare", c.Inc.Service)}, nil
+		Why: fmt.Sprintf("no rollout of %s is active, so only reversible steps may run; try: backout rollout start --declare", c.Inc.Service)}, nil
 }
 
-// Approval holds a step that must be approved, until it is, for this plan and not too long ago.
+// Approval holds a step that needs approval until it is approved, recently and for this
+// plan.
 func (c *Change) Approval(s *remediation.Step) Result {
 	if s.Approve == 0 && s.Risk != alerts.Lossy {
 		return Result{Gate: "approval"}
@@ -195,8 +197,12 @@ func (c *Change) Approval(s *remediation.Step) Result {
 	if s.Approved != "" && s.ApprovalPlan == c.Inc.PlanHash() && until.After(c.Now) {
 		return Result{Gate: "approval", Why: "approved by " + s.Approved}
 	}
+	risk := "is " + s.Risk.String()
+	if s.Risk == alerts.Lossy {
+		risk = "can lose data"
+	}
 	return Result{Gate: "approval", Reason: remediation.HoldApproval, Until: &until,
-		Why: fmt.Sprintf("%s is %s: a commander must say yes, and no answer is a no", s.ID(), s.Risk)}
+		Why: fmt.Sprintf("%s %s. A commander must approve it; without an answer it is skipped", s.ID(), risk)}
 }
 
 // confirmFresh is how young a notification must be for a reversible step to
@@ -209,7 +215,7 @@ func (c *Change) Confirmation(q Input) (Result, error) {
 	if q.Confirmed {
 		return Result{Gate: "confirmation"}, nil
 	}
-	closed := Result{Gate: "confirmation", Reason: remediation.HoldUnconfirmed, Why: "the condition is not seen to be true"}
+	closed := Result{Gate: "confirmation", Reason: remediation.HoldUnconfirmed, Why: "the breach is not confirmed"}
 	if q.Unanswered == "" {
 		return closed, nil
 	}
@@ -219,7 +225,7 @@ func (c *Change) Confirmation(q Input) (Result, error) {
 		return Result{}, err
 	}
 	if c.Plan.Confirmation.For(q.Step.Risk) == alerts.ConfirmIfReachable && !c.Inc.Ran && active > 0 && c.Now.Sub(seen) < confirmFresh {
-		return Result{Gate: "confirmation", Why: fmt.Sprintf("not asked for a %s step: %s, and the notification is young", q.Step.Risk, q.Unanswered)}, nil
+		return Result{Gate: "confirmation", Why: fmt.Sprintf("not required for a %s step with a recent notification: %s", q.Step.Risk, q.Unanswered)}, nil
 	}
 	return closed, nil
 }
@@ -267,14 +273,14 @@ func (c *Change) TargetFree(s *remediation.Step) (Result, error) {
 	if err != nil || busy == "" {
 		return Result{Gate: TargetGate}, err
 	}
-	return Result{Gate: TargetGate, Reason: remediation.HoldCooldown, Why: busy + " changes this target now"}, nil
+	return Result{Gate: TargetGate, Reason: remediation.HoldCooldown, Why: busy + " is changing this target now"}, nil
 }
 
 // TargetGate is the gate that one step or promotion at a time passes.
 const TargetGate = "target"
 
-// TargetBusy says what changes a target now, "" where nothing does; incident and
-// service are who asks.
+// TargetBusy says what is changing a target now, "" if nothing is; incident and service
+// are the caller's.
 func (e *Gates) TargetBusy(tx remediation.Tx, target, incident, service string) (string, error) {
 	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
 	if err != nil {
@@ -309,10 +315,10 @@ func (c *Change) rate(gate string, reason remediation.Reason, r alerts.Rate, eff
 		return Result{Gate: gate}
 	}
 	until := in[len(in)-r.Count].Time.Add(r.Window)
-	return Result{Gate: gate, Reason: reason, Until: &until, Why: fmt.Sprintf("limit %s %s: it has been reached, with %d within its window", gate, r, len(in))}
+	return Result{Gate: gate, Reason: reason, Until: &until, Why: fmt.Sprintf("limit %s %s: reached, with %d in its window", gate, r, len(in))}
 }
 
-// Breaker is closed once limit effects of those that count have failed in a row.
+// Breaker closes after limit counted effects have failed in a row.
 func Breaker(tx remediation.Tx, limit int, service string, counts func(remediation.Effect) bool) (Result, error) {
 	row := 0
 	err := tx.EffectsBack(service, func(ef remediation.Effect) bool {
@@ -325,10 +331,10 @@ func Breaker(tx remediation.Tx, limit int, service string, counts func(remediati
 		return Result{Gate: "breaker"}, err
 	}
 	return Result{Gate: "breaker", Reason: remediation.HoldBreaker,
-		Why: fmt.Sprintf("limit breaker %d: %d steps failed in a row, and automation stops until somebody claims and releases an incident of this service", limit, row)}, nil
+		Why: fmt.Sprintf("limit breaker %d: %d steps failed in a row; automation stops until someone claims and releases an incident of this service", limit, row)}, nil
 }
 
-// Silenced asks Alertmanager whether a human has the active alerts. Alerts it
+// Silenced asks Alertmanager whether a person has the active alerts. Alerts it
 // does not know, and no answer, hold nothing; unasked then says so.
 func (e *Gates) Silenced(ctx context.Context, inc *remediation.Incident) (by, unasked string, err error) {
 	var active []string
@@ -345,13 +351,13 @@ func (e *Gates) Silenced(ctx context.Context, inc *remediation.Incident) (by, un
 		return "", "", err
 	}
 	var known map[string]bool
-	err = e.Safely("the question to Alertmanager", func() (err error) {
+	err = e.Safely("the query to Alertmanager", func() (err error) {
 		known, err = e.Alertmanager.Silenced(ctx, active)
 		return err
 	})
 	if err != nil {
-		e.Log.Warn("Alertmanager could not be asked for silences; the last status received counts", "incident", inc.ID, "err", err)
-		return "", fmt.Sprintf("Alertmanager could not be asked for silences, so the last status received counts: %v", err), nil
+		e.Log.Warn("cannot query Alertmanager for silences; using the last status received", "incident", inc.ID, "err", err)
+		return "", fmt.Sprintf("cannot query Alertmanager for silences, so the last status received counts: %v", err), nil
 	}
 	if len(known) < len(active) {
 		return "", "", nil // what it does not know, nobody silenced
@@ -365,5 +371,5 @@ func (e *Gates) Silenced(ctx context.Context, inc *remediation.Incident) (by, un
 	if by == "" {
 		return "", "", nil
 	}
-	return fmt.Sprintf("alert %s is silenced in Alertmanager: a human has it", by), "", nil
+	return fmt.Sprintf("alert %s is silenced in Alertmanager, so a person is handling it", by), "", nil
 }

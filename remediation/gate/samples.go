@@ -10,13 +10,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// Samples is what the engine knows of an incident's triggers when it decides.
+// Samples is what the engine knows about an incident's triggers when it decides.
 type Samples struct {
 	// Values holds a reading for each attached trigger that has an expression.
 	Values map[string]remediation.Reading
@@ -40,7 +38,7 @@ type Samples struct {
 	Every time.Duration
 }
 
-// ReadValues asks for each attached trigger's own value.
+// ReadValues reads each attached trigger's own value.
 func (e *Gates) ReadValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (Samples, error) {
 	over, err := e.stageOver(ctx, b, inc)
 	if err != nil {
@@ -68,7 +66,7 @@ func (e *Gates) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.In
 		for _, t := range inc.Triggers {
 			stages := b.Expr.Triggers[t.Trigger].Stages
 			if len(stages) > 0 && !t.Confirmed && !inc.Ran && !slices.Contains(stages, r.Stage) {
-				over[t.Trigger] = fmt.Sprintf("trigger %s counts in stage %s only, and the stage is %s", t.Trigger, remediation.Names(stages, ""), r.Stage)
+				over[t.Trigger] = fmt.Sprintf("trigger %s applies in stage %s only, and the stage is %s", t.Trigger, remediation.Names(stages, ""), r.Stage)
 			}
 		}
 		return nil
@@ -76,9 +74,9 @@ func (e *Gates) stageOver(ctx context.Context, b *plan.Plan, inc *remediation.In
 	return over, err
 }
 
-// PollRecovery asks for each attached trigger's recovery value, whether the
-// service is alive and freshly scraped, and whether the targets are there that
-// were up when the incident opened.
+// PollRecovery reads each attached trigger's recovery value, whether the service is
+// alive and freshly scraped, and whether the targets that were up when the incident
+// opened still are.
 func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation.Incident) Samples {
 	const age, alive, up, then, kept = "\x00age", "\x00alive", "\x00up", "\x00then", "\x00kept" // no trigger is named so
 	service := map[string]string{
@@ -101,7 +99,7 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 	case a.Value == nil:
 		ev.Blind = fmt.Sprintf("Prometheus has no up series for job %s", b.Job)
 	case *a.Value > 2*b.Poll().Seconds():
-		ev.Blind = fmt.Sprintf("the newest scrape of job %s is %.0fs old", b.Job, *a.Value)
+		ev.Blind = fmt.Sprintf("the newest scrape of job %s is %.0f s old", b.Job, *a.Value)
 	case u.Value == nil || *u.Value < 1:
 		ev.Blind = fmt.Sprintf("service %s is not alive: no target of job %s is up", b.Service, b.Job)
 	default:
@@ -124,7 +122,7 @@ func shortfall(b *plan.Plan, alive, then, kept remediation.Reading, up float64) 
 		}
 	}
 	if then.Value == nil {
-		return "Prometheus has no samples of when the incident opened: which targets were up then is not known"
+		return "Prometheus has no samples of when the incident opened: which targets were up then is unknown"
 	}
 	was := *then.Value
 	switch gone := was - min(valueOr(kept.Value, 0), up); {
@@ -133,7 +131,7 @@ func shortfall(b *plan.Plan, alive, then, kept remediation.Reading, up float64) 
 	case gone > 1:
 		return fmt.Sprintf("%.0f of %.0f targets are down", gone, was)
 	case valueOr(alive.Value, 0) != 1:
-		return fmt.Sprintf("service %s is not alive: its alive expression says no", b.Service)
+		return fmt.Sprintf("service %s is not alive: its alive expression is false", b.Service)
 	}
 	return ""
 }
@@ -157,7 +155,7 @@ func (e *Gates) countEvents(ctx context.Context, b *plan.Plan, inc *remediation.
 		}
 		if exprs[t.Trigger] = b.Expr.Triggers[t.Trigger].Events; exprs[t.Trigger] == "" {
 			delete(exprs, t.Trigger)
-			ev.thin[t.Trigger] = fmt.Sprintf("trigger %s has no value, and nobody knows why: is what exports it up?", t.Trigger)
+			ev.thin[t.Trigger] = fmt.Sprintf("trigger %s has no value, for an unknown reason; try: check that its exporter is up", t.Trigger)
 		}
 	}
 	for name, r := range e.Query(ctx, exprs) {
@@ -165,17 +163,17 @@ func (e *Gates) countEvents(ctx context.Context, b *plan.Plan, inc *remediation.
 		case r.Err != nil:
 			ev.thin[name] = fmt.Sprintf("trigger %s: %v", name, r.Err)
 		case r.Value == nil:
-			ev.thin[name] = fmt.Sprintf("trigger %s has no value, and what exports it is not up", name)
+			ev.thin[name] = fmt.Sprintf("trigger %s has no value, and its exporter is down", name)
 		case *r.Value > 0:
-			ev.thin[name] = fmt.Sprintf("trigger %s has too few events to judge: %.3g in %s", name, *r.Value, model.Duration(b.Expr.Triggers[name].RecoveryWindow))
+			ev.thin[name] = fmt.Sprintf("trigger %s has too few events to judge: %.3g in %s", name, *r.Value, remediation.Span(b.Expr.Triggers[name].RecoveryWindow))
 		default:
 			ev.quiet[name] = true
 		}
 	}
 }
 
-// Unknown says why the poll leaves it open whether a trigger is calm, "" where
-// each of them is calm or breaching.
+// Unknown says why the poll does not show whether a trigger is calm, "" if each is calm
+// or breaching.
 func (ev Samples) Unknown(inc *remediation.Incident) string {
 	if ev.Blind != "" {
 		return ev.Blind
@@ -195,8 +193,8 @@ func (ev Samples) Unknown(inc *remediation.Incident) string {
 	return ""
 }
 
-// Verdict is what the poll says of one trigger. A breach needs a fresh value; calm
-// needs all that was there to be seen.
+// Verdict is what the poll says about one trigger. A breach needs a fresh value; calm
+// needs every expected sample.
 func (ev Samples) Verdict(t *remediation.TriggerState) remediation.Verdict {
 	switch r := ev.Values[t.Trigger]; {
 	case ev.Blind != "" || r.Err != nil:
@@ -211,7 +209,7 @@ func (ev Samples) Verdict(t *remediation.TriggerState) remediation.Verdict {
 	return remediation.Stopped
 }
 
-// Query asks all expressions at once.
+// Query sends all expressions together.
 func (e *Gates) Query(ctx context.Context, exprs map[string]string) map[string]remediation.Reading {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -234,7 +232,7 @@ func (e *Gates) Query(ctx context.Context, exprs map[string]string) map[string]r
 	return out
 }
 
-// Bound is what the poll's value of a trigger is compared with.
+// Bound is the threshold for the poll's value of a trigger.
 func (ev Samples) Bound(t *remediation.TriggerState) float64 {
 	if ev.recovery && t.RecoveryThreshold != nil {
 		return *t.RecoveryThreshold
@@ -246,7 +244,7 @@ func (ev Samples) exceeds(t *remediation.TriggerState, v float64) bool {
 	return t.Outside(v, ev.Bound(t))
 }
 
-// Note keeps the readings' values in the incident, for people to see.
+// Note stores the samples' values in the incident, for people to see.
 func (ev Samples) Note(inc *remediation.Incident) {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
@@ -257,7 +255,7 @@ func (ev Samples) Note(inc *remediation.Incident) {
 }
 
 // Count takes a poll of the recovery expressions into the incident's counters. A
-// poll that comes sooner than S after the one before, since an alert or a human
+// poll that comes sooner than S after the one before, since an alert or a person
 // made the engine look, sees the same samples: it can end a row, and not lengthen it.
 func (ev Samples) Count(inc *remediation.Incident) {
 	ev.Note(inc)
@@ -283,7 +281,7 @@ func (ev Samples) Count(inc *remediation.Incident) {
 	}
 }
 
-// Beyond returns a trigger that counts whose reading is beyond its threshold, or nil.
+// Beyond returns a counted trigger whose sample exceeds its threshold, or nil.
 func (ev Samples) Beyond(inc *remediation.Incident) *remediation.TriggerState {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
@@ -305,8 +303,8 @@ func (ev Samples) Failed() (err error) {
 	return err
 }
 
-// Silent returns the triggers that count and whose reading has no value: that alone
-// says neither breach nor calm.
+// Silent returns the counted triggers without a value: that alone is neither breach nor
+// calm.
 func (ev Samples) Silent(inc *remediation.Incident) (out []*remediation.TriggerState) {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
@@ -317,7 +315,7 @@ func (ev Samples) Silent(inc *remediation.Incident) (out []*remediation.TriggerS
 	return out
 }
 
-// Empty tells whether no reading has a value.
+// Empty reports whether no sample has a value.
 func (ev Samples) Empty() bool {
 	for _, r := range ev.Values {
 		if r.Value != nil {
@@ -383,11 +381,11 @@ func (e *Gates) OwnSeries(ctx context.Context, metric, service string) remediati
 		return remediation.FindingOf(err)
 	}
 	if has {
-		return remediation.Passed(fmt.Sprintf("%s of %s is there", metric, service))
+		return remediation.Passed(fmt.Sprintf("%s of %s is present", metric, service))
 	}
 	if has, err = count("exported_service"); err == nil && has {
-		return remediation.Failed(fmt.Sprintf("a target label service has taken the place of backout's own: Prometheus has %s with exported_service=%q, which no rule reads", metric, service),
-			"honor_labels: true on the job that scrapes backout, and reload Prometheus")
+		return remediation.Failed(fmt.Sprintf("a target label service replaced backout's own: Prometheus has %s with exported_service=%q, which no rule reads", metric, service),
+			"set honor_labels: true on the job that scrapes backout, and reload Prometheus")
 	}
 	return remediation.Failed(fmt.Sprintf("Prometheus has no %s of %s: no rule of a stage or a signal can fire", metric, service), "let Prometheus scrape backout's /metrics, with honor_labels: true")
 }

@@ -32,8 +32,8 @@ func (e *Gates) lockOf(target string) string {
 	return remediation.ComposePrefix + filepath.Join(dir, service)
 }
 
-// MeetTarget remembers which folder a target really is in: lockOf is asked in
-// transactions, which must not wait for a disk that hangs.
+// MeetTarget remembers which folder a target really is in: lockOf runs in transactions,
+// which must not wait for a slow disk.
 func (e *Gates) MeetTarget(target string) {
 	dir, _, ok := composeService(target)
 	if !ok {

@@ -50,17 +50,17 @@ func (c *change) beginAbort(r remediation.Rollout, in remediation.RolloutChange)
 	inc := c.Inc
 	switch {
 	case inc.Release != r.Release:
-		return remediation.Refuse(remediation.Conflict, "incident %s is about release %s, and %s is being rolled out", inc.ID, inc.Release, r.Release)
+		return remediation.Refuse(remediation.Conflict, "incident %s is about release %s, but %s is being rolled out", inc.ID, inc.Release, r.Release)
 	case inc.Aborting() && len(inc.Abort.Signals) == 0:
-		return remediation.Refuse(remediation.Conflict, "%s has ordered that already: incident %s is %s", inc.Abort.By, inc.ID, inc.Describe())
+		return remediation.Refuse(remediation.Conflict, "%s has already ordered that: incident %s is %s", inc.Abort.By, inc.ID, inc.Describe())
 	case inc.Restore != nil:
 		return remediation.Refuse(remediation.Conflict, "incident %s is being restored by %s", inc.ID, inc.Restore.By)
 	case inc.ClaimedBy != "" && inc.ClaimedBy != in.Actor:
-		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s, who acts by hand until the claim is released", inc.ID, inc.ClaimedBy)
+		return remediation.Refuse(remediation.Conflict, "incident %s is claimed by %s: no step runs until the claim is released", inc.ID, inc.ClaimedBy)
 	}
 	plan := c.Plan.BackPlan()
 	if plan == nil {
-		return remediation.Refuse(remediation.Conflict, "the playbook of %s has no plan that leads back", inc.Service)
+		return remediation.Refuse(remediation.Conflict, "the playbook of %s has no rollback plan", inc.Service)
 	}
 	added, err := c.Plan.AddPlan(inc, plan.Name)
 	if err != nil {
@@ -109,7 +109,7 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 	}
 	if f := inc.Unhandled(); f != nil {
 		return e.change(ctx, b, inc, func(c *change) error {
-			why := f.ID() + " failed: claim and release the incident to try again"
+			why := f.ID() + " failed: claim and release the incident to retry"
 			if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why}, map[string]any{}); err != nil {
 				return err
 			}
@@ -149,7 +149,7 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
-			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
+			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already in the wanted state"
 			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
 			c.Inc.Ran, c.Inc.LastHeld = true, ""
 			c.Tx.OnCommit(e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
@@ -222,7 +222,7 @@ func (e *Responder) gentler(ctx context.Context, b *plan.Plan, inc *remediation.
 }
 
 // errNotLooked: a gate was shut, so that the target was not looked at.
-var errNotLooked = errors.New("not looked at")
+var errNotLooked = errors.New("not checked")
 
 // lookIfOpen looks at a step's target where its gates are open.
 func (e *Responder) lookIfOpen(ctx context.Context, b *plan.Plan, inc *remediation.Incident, s *remediation.Step) (look remediation.Look, lookErr, err error) {
@@ -248,7 +248,7 @@ func (c *change) endAbort() error {
 		return !s.Tells && (s.State == remediation.StepDone || s.State == remediation.StepNoChange)
 	}) {
 		inc.Abort.Ended = &c.Now
-		return c.exhaust("no step of the abort has run: each was denied, or nobody answered in time; the rollout is as it was")
+		return c.exhaust("no step of the abort ran: each was denied, or nobody answered in time; the rollout is unchanged")
 	}
 	if err := c.endRollout(remediation.RolloutAborted, inc.Abort.By, inc.Abort.Reason); err != nil {
 		return err
@@ -256,7 +256,7 @@ func (c *change) endAbort() error {
 	inc.Abort.Ended = &c.Now
 	switch {
 	case len(inc.Triggers) == 0:
-		return c.close(inc.Abort.By, map[string]any{"reason": "aborted", "why": fmt.Sprintf("every step of the way back was verified; ordered by %s: %s", inc.Abort.By, inc.Abort.Reason)})
+		return c.close(inc.Abort.By, map[string]any{"reason": "aborted", "why": fmt.Sprintf("every rollback step was verified; ordered by %s: %s", inc.Abort.By, inc.Abort.Reason)})
 	case inc.LastRun() != nil:
 		c.startSettling()
 	default:

@@ -56,7 +56,7 @@ func (e *Responder) acceptPart(ctx context.Context, n remediation.Notification) 
 		case !retried:
 			retried = true // a passing fault of the store is not the alert's
 		default:
-			e.Log.Error("an alert cannot be handled and is held", "service", bad.service, "err", bad)
+			e.Log.Error("alert held: cannot handle it", "service", bad.service, "err", bad)
 			refused[bad.service] = bad.cause
 		}
 	}
@@ -181,7 +181,7 @@ func (a *accept) received(n remediation.Notification) error {
 	d := map[string]any{"receiver": n.Receiver, "group_key": n.GroupKey, "alerts": rows}
 	if n.Truncated > 0 {
 		d["truncated"] = int64(n.Truncated)
-		d["why"] = "Alertmanager left alerts out of this notification: set max_alerts to 0 in its webhook receiver"
+		d["why"] = "Alertmanager left alerts out of this notification; try: max_alerts: 0 in its webhook receiver"
 	}
 	if n.Parts > 1 {
 		d["part"], d["parts"] = int64(n.Part), int64(n.Parts)
@@ -241,7 +241,7 @@ func (a *accept) known(al remediation.Alert) (known remediation.AlertState, seen
 
 func (a *accept) resolved(al remediation.Alert, known remediation.AlertState, seen bool) error {
 	if !seen || !known.Active {
-		a.duplicate(al, known.Incident, "a resolved of something that is not active")
+		a.duplicate(al, known.Incident, "resolved, but the alert is not active")
 		return nil
 	}
 	known.Active = false
@@ -329,7 +329,7 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 // releaseOf is the release that a new incident would be about: the one that is
 // being rolled out, or the playbook's. The alert's label only says which of the
 // two it means; other says why it means neither, nor the open incident's. A label is
-// what whoever posts says: it must not decide about a service's rollback.
+// what the sender says: it must not decide about a service's rollback.
 func (a *accept) releaseOf(b *plan.Plan, inc *remediation.Incident, al remediation.Alert) (release, other string, err error) {
 	r, err := remediation.RolloutOf(a.tx, b.Service)
 	if err != nil {
@@ -347,7 +347,7 @@ func (a *accept) releaseOf(b *plan.Plan, inc *remediation.Incident, al remediati
 	case r.Active():
 		other = fmt.Sprintf("the alert is about release %q, and %s of %s is being rolled out", label, release, b.Service)
 	default:
-		other = fmt.Sprintf("the alert is about release %q, and the playbook of %s about %s: generate and load its rules again", label, b.Service, release)
+		other = fmt.Sprintf("the alert is about release %q, and the playbook of %s about %s; try: generate and load its rules again", label, b.Service, release)
 	}
 	return release, other, nil
 }
@@ -364,7 +364,7 @@ func (a *accept) bookFor(inc *remediation.Incident) (*plan.Plan, error) {
 	return b, err
 }
 
-// signal attaches the alert of a signal, which a human has raised: an alert alone
+// signal attaches the alert of a signal, which a person has raised: an alert alone
 // proves nothing. One that is raised again after its incident was closed is new trouble.
 func (a *accept) signal(b *plan.Plan, inc *remediation.Incident, al remediation.Alert, t *alerts.Trigger, release string, heldBefore bool) error {
 	raised, err := remediation.SignalOf(a.tx, b.Service, t.Signal)
@@ -375,9 +375,9 @@ func (a *accept) signal(b *plan.Plan, inc *remediation.Incident, al remediation.
 	switch {
 	case drill:
 	case raised == nil:
-		return a.hold(al, heldBefore, remediation.HoldUnknownTrigger, fmt.Sprintf("signal %s is not raised: a person raises it, an alert cannot", t.Signal))
+		return a.hold(al, heldBefore, remediation.HoldUnknownTrigger, fmt.Sprintf("signal %s is not raised: only a person can raise it", t.Signal))
 	case raised.Dismissed && (inc == nil || inc.State == remediation.Closed):
-		return a.hold(al, heldBefore, remediation.HoldUnknownTrigger, fmt.Sprintf("the incident of signal %s was closed by hand: raise the signal again to begin anew", t.Signal))
+		return a.hold(al, heldBefore, remediation.HoldUnknownTrigger, fmt.Sprintf("the incident of signal %s was closed by hand; try: raise the signal again", t.Signal))
 	}
 	if inc != nil && inc.State == remediation.Closed {
 		inc = nil
@@ -416,7 +416,7 @@ func (a *accept) repeats(al remediation.Alert, known remediation.AlertState) (bo
 		return false, nil
 	}
 	if inc.FalseSince == nil && a.now.Sub(*inc.Closed) <= time.Duration(b.Limits.ReopenWithin) {
-		a.duplicate(al, inc.ID, "the incident is closed, and neither a resolved came nor was the expression false since")
+		a.duplicate(al, inc.ID, "the incident is closed, and since then the alert has not resolved and its expression has not been false")
 		return true, nil
 	}
 	return false, nil
@@ -533,7 +533,7 @@ func (a *accept) attach(b *plan.Plan, inc *remediation.Incident, al remediation.
 	case remediation.Waiting, remediation.Recovered:
 		a.poke(inc)
 	case remediation.Exhausted:
-		// Somebody must hear of it once more, and a new step may help.
+		// Someone must hear of it once more, and a new step may help.
 		inc.Paged = nil
 		if len(added) > 0 {
 			inc.State, inc.Why, inc.Since = remediation.Confirming, "", a.now
@@ -575,7 +575,7 @@ func (a *accept) incident(id string) (*remediation.Incident, error) {
 	return inc, err
 }
 
-// poke lets the engine look at an incident at once.
+// poke makes the engine look at an incident immediately.
 func (a *accept) poke(inc *remediation.Incident) {
 	inc.Wake = a.now
 	a.changed[inc.ID] = inc

@@ -27,7 +27,7 @@ type question struct {
 	lead func(*change) error
 }
 
-// tryStep runs the next step of the ladder, or holds it and says why. The
+// tryStep runs the next step of the plan, or holds it and says why. The
 // gates are asked first, then the target is looked at, and both are written with
 // the intent, whose transaction asks the gates once more.
 func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q question) error {
@@ -62,7 +62,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 			if err := q.begin(c); err != nil {
 				return err
 			}
-			return c.exhaust("the breach goes on after the last step of the plan")
+			return c.exhaust("the breach continues after the last step of the plan")
 		})
 	}
 	if f := inc.Unhandled(); f != nil {
@@ -70,7 +70,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 			if err := q.begin(c); err != nil {
 				return err
 			}
-			why := f.ID() + " failed: claim and release the incident to try again"
+			why := f.ID() + " failed: claim and release the incident to retry"
 			if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why}, ev.Detail(b, c.Inc.Trigger(t.Name()), map[string]any{})); err != nil {
 				return err
 			}
@@ -119,7 +119,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
-			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
+			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already in the wanted state"
 			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
 			c.Inc.Ran, c.Inc.LastHeld = true, ""
 			c.Tx.OnCommit(e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
@@ -230,7 +230,7 @@ func (c *change) intend(s *remediation.Step, look remediation.Look, detail map[s
 	if r, err := remediation.RolloutOf(c.Tx, c.Inc.Service); err != nil {
 		return err
 	} else if r.Promotion != nil && r.Promotion.Until.After(c.Now) {
-		return remediation.ErrStale // it is being mended: wait for that first
+		return remediation.ErrStale // it is being fixed: wait for that first
 	}
 	s.State, s.Started, s.Finished, s.Error = remediation.StepIntent, &c.Now, nil, ""
 	s.Undoing, s.Verified = false, false

@@ -14,15 +14,15 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// ChangeIncident carries out what a human decided. Every change needs a reason,
-// and is one audit entry with the human's name.
+// ChangeIncident carries out a person's decision. Every change needs a reason, and is
+// one audit entry with the person's name.
 func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
 	if reason == "" {
 		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	}
 	do, ok := verbs[verb]
 	if !ok {
-		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "%q is nothing that can be done to an incident", verb)
+		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "unknown incident action %q", verb)
 	}
 	var answer view.IncidentView
 	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
@@ -63,7 +63,7 @@ func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Ver
 	return answer, nil
 }
 
-// verbs are the changes that a human can make.
+// verbs are the changes that a person can make.
 var verbs = map[view.Verb]func(c *change, step, actor, reason string) error{
 	view.Approve: (*change).approveStep,
 	view.Deny:    (*change).denyStep,
@@ -80,7 +80,7 @@ func (c *change) asked(step string) (*remediation.Step, error) {
 		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step)
 	}
 	if c.Inc.State != remediation.Waiting || c.Inc.Reason != remediation.HoldApproval || c.Inc.Next() != s || s.ApprovalPlan != c.Inc.PlanHash() {
-		return nil, remediation.Refuse(remediation.Conflict, "incident %s does not wait for an approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe())
+		return nil, remediation.Refuse(remediation.Conflict, "incident %s is not waiting for approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe())
 	}
 	return s, nil
 }
@@ -151,7 +151,7 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 	return nil
 }
 
-// closeByHand ends an incident for a human, who then also answers for a step in
+// closeByHand ends an incident for a person, who then also answers for a step in
 // doubt whose target cannot be looked at.
 func (c *change) closeByHand(_, actor, reason string) error {
 	if s := c.Inc.Running(); s != nil && s.State == remediation.StepIntent && c.Inc.Reason == remediation.HoldTarget {
@@ -162,7 +162,7 @@ func (c *change) closeByHand(_, actor, reason string) error {
 		}
 	}
 	if s := c.Inc.Running(); s != nil {
-		return remediation.Refuse(remediation.Conflict, "incident %s is in the middle of %s: close it when the step has its outcome", c.Inc.ID, s.ID())
+		return remediation.Refuse(remediation.Conflict, "incident %s is running %s; try: close it once the step has an outcome", c.Inc.ID, s.ID())
 	}
 	raised, err := c.raised()
 	if err != nil {
@@ -185,12 +185,12 @@ func (e *Responder) Freezes(ctx context.Context) (out []remediation.Freeze, err 
 	return out, err
 }
 
-// PutFreeze stops steps, or promotions, until it runs out or is thawed. One that
-// ends before another of the same scope leaves that in force, and returns it.
+// PutFreeze blocks steps, or promotions, until it ends or is thawed. A freeze that ends
+// before another of the same scope leaves that one in force, and returns it.
 func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remediation.Freeze, error) {
 	switch {
 	case f.Scope != remediation.ScopeAll && f.Scope != remediation.ScopePromotions:
-		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "scope %q: write all or promotions", f.Scope)
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "unknown scope %q; try: all or promotions", f.Scope)
 	case f.Reason == "":
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	case f.RanOut(e.Now()):
@@ -215,7 +215,7 @@ func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remedi
 		for _, old := range all {
 			if old.Service == f.Service && old.Scope == f.Scope && old.Outlasts(f) {
 				inForce = old
-				detail["longer"] = fmt.Sprintf("frozen by %s already, for longer: %s", old.By, old.Reason)
+				detail["longer"] = fmt.Sprintf("already frozen by %s for longer: %s", old.By, old.Reason)
 			}
 		}
 		if err := tx.PutFreeze(inForce); err != nil {
@@ -251,8 +251,11 @@ func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (le
 				return err
 			}
 		}
-		if !found {
-			return remediation.Refuse(remediation.Missing, "%s is not frozen", ledger.OrEvery(service))
+		switch {
+		case !found && service == "":
+			return remediation.Refuse(remediation.Missing, "there is no global freeze")
+		case !found:
+			return remediation.Refuse(remediation.Missing, "%s is not frozen", service)
 		}
 		left, err = e.FreezesIn(tx)
 		return err
@@ -264,7 +267,7 @@ func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (le
 	return left, nil
 }
 
-// LiftFreeze ends one freeze, and lets what it held be looked at at once.
+// LiftFreeze ends one freeze and wakes what it held.
 func (e *Responder) LiftFreeze(tx remediation.Tx, f remediation.Freeze, actor, reason string) error {
 	if err := tx.DeleteFreeze(f.Service, f.Scope); err != nil {
 		return err

@@ -92,7 +92,7 @@ func endOf(tx remediation.Tx, ef remediation.Effect) (time.Time, error) {
 }
 
 // confirmValues decides by the triggers' own values; q holds what is known
-// beside them.
+// next to them.
 func (e *Responder) confirmValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, q question) error {
 	if t := ev.Beyond(inc); t != nil {
 		q.Confirmed = true
@@ -136,12 +136,12 @@ func (e *Responder) confirmValues(ctx context.Context, b *plan.Plan, inc *remedi
 			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: unknown}, ev.All(c.Inc, map[string]any{}))
 		case active == 0:
 			return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{
-				"reason": "unconfirmed", "why": "no trigger is beyond its threshold and no alert is active",
+				"reason": "unconfirmed", "why": "no trigger exceeds its threshold and no alert is active",
 			}))
 		case ev.Empty():
-			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: "the triggers' expressions have no value, and an alert is active"}, ev.All(c.Inc, map[string]any{}))
+			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: "the triggers' expressions have no value, but an alert is active"}, ev.All(c.Inc, map[string]any{}))
 		}
-		why := "no trigger is beyond its threshold, and an alert is active"
+		why := "no trigger exceeds its threshold, but an alert is active"
 		for _, over := range ev.Over {
 			why = over
 		}
@@ -164,7 +164,7 @@ func (e *Responder) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *re
 			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: ev.Unknown(c.Inc)}, ev.All(c.Inc, map[string]any{}))
 		}
 		c.Inc.Wake = c.Now.Add(b.Poll())
-		return c.pageIfStuck("the polls say neither that the breach goes on nor that it has ended")
+		return c.pageIfStuck("the polls show neither a breach nor its end")
 	})
 }
 
@@ -191,7 +191,7 @@ func (e *Responder) wait(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	if inc.Calm() && t == nil && values.Failed() == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
-			return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{"reason": "ended", "why": "the breach ended before a step had run"}))
+			return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{"reason": "ended", "why": "the breach ended before any step ran"}))
 		})
 	}
 	if lapsed, err := e.lapse(ctx, b, inc); lapsed || err != nil {
@@ -237,7 +237,7 @@ func (e *Responder) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *reme
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
 		return c.close(remediation.ActorEngine, values.All(c.Inc, map[string]any{
-			"reason": "ended", "why": fmt.Sprintf("never confirmed, and nothing was true for %s", b.Limits.CloseAfter),
+			"reason": "ended", "why": fmt.Sprintf("never confirmed, and no breach for %s", remediation.Span(b.Limits.CloseAfter)),
 		}))
 	})
 }
@@ -247,7 +247,7 @@ func (e *Responder) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *reme
 func (e *Responder) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	ev := e.PollRecovery(ctx, b, inc)
 	ev.Count(inc)
-	if inc.Calm() && inc.FailedRestore() == nil { // what is half restored is a human's
+	if inc.Calm() && inc.FailedRestore() == nil { // what is half restored is a person's
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			return c.recover(ev)
@@ -264,7 +264,7 @@ func (e *Responder) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remedi
 	return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev})
 }
 
-// gatesOpen tells whether the next step would pass all gates, were it confirmed.
+// gatesOpen reports whether the next step would pass all gates, were it confirmed.
 func (e *Responder) gatesOpen(ctx context.Context, b *plan.Plan, inc *remediation.Incident) (open bool, err error) {
 	by, _, err := e.Silenced(ctx, inc)
 	if err != nil {
@@ -304,9 +304,9 @@ func (e *Responder) lapse(ctx context.Context, b *plan.Plan, inc *remediation.In
 		return false, nil
 	}
 	return true, e.change(ctx, b, inc, func(c *change) error {
-		why := fmt.Sprintf("nobody answered within %s", s.Approve)
+		why := fmt.Sprintf("nobody answered within %s", remediation.Span(s.Approve))
 		if s.Approved != "" {
-			why = fmt.Sprintf("approved by %s, and could not run within %s", s.Approved, s.Approve)
+			why = fmt.Sprintf("approved by %s, but could not run within %s", s.Approved, remediation.Span(s.Approve))
 		}
 		return c.deny(c.Inc.Next(), remediation.ActorEngine, why)
 	})
@@ -364,12 +364,12 @@ func (c *change) hold(s *remediation.Step, g gate.Result, detail map[string]any)
 	return c.pageIfStuck(g.Why)
 }
 
-// undecided tells whether a wait is for an answer of Prometheus.
+// undecided reports whether a wait is for an answer of Prometheus.
 func undecided(r remediation.Reason) bool {
 	return r == remediation.HoldUnconfirmed || r == remediation.HoldNoData
 }
 
-// pageIfStuck calls a human, once, where the ladder cannot go on by itself for
+// pageIfStuck calls a person, once, where the plan cannot go on by itself for
 // longer than what holds it was to last, or than a trigger's window and a step's
 // settling explain: a gate that nobody opens, a service that died while it waited,
 // values that flap, which never confirm a breach and never end it.
@@ -381,7 +381,7 @@ func (c *change) pageIfStuck(why string) error {
 	switch {
 	case inc.Drill, inc.Called, len(inc.NeedsHuman()) > 0: // called already
 		return nil
-	case inc.ClaimedBy != "", inc.Reason == remediation.HoldSilenced: // a human has it
+	case inc.ClaimedBy != "", inc.Reason == remediation.HoldSilenced: // a person has it
 		return nil
 	case inc.Reason == remediation.HoldMode && c.e.Mode != remediation.Act: // to look on is all it is there for
 		return nil
@@ -394,11 +394,11 @@ func (c *change) pageIfStuck(why string) error {
 		return nil
 	}
 	inc.Called = true
-	reason, stuck := string(inc.Reason), c.Now.Sub(*inc.Stuck).Round(time.Second)
+	reason, stuck := string(inc.Reason), remediation.Span(c.Now.Sub(*inc.Stuck))
 	if inc.Reason == "" || undecided(inc.Reason) {
-		return c.Page(string(remediation.HoldUnconfirmed), fmt.Sprintf("for %s it could not be told whether the breach is there: %s", stuck, why))
+		return c.Page(string(remediation.HoldUnconfirmed), fmt.Sprintf("unknown for %s whether there is a breach: %s", stuck, why))
 	}
-	return c.Page(reason, fmt.Sprintf("the plan has not gone on for %s (%s): %s", stuck, reason, why))
+	return c.Page(reason, fmt.Sprintf("the plan has not continued for %s (%s): %s", stuck, reason, why))
 }
 
 // patience is how long a trigger's window and the next step's settling explain that

@@ -58,8 +58,7 @@ func (e *Responder) held(tx remediation.Tx) ([]watched, error) {
 	return out, nil
 }
 
-// WatchTargets begins the watches that are missing and ends those that are
-// over; those that it began end with ctx.
+// WatchTargets starts missing watches and ends obsolete ones; the watches end with ctx.
 func (e *Responder) WatchTargets(ctx context.Context) error {
 	running := e.watches
 	var held []watched
@@ -78,7 +77,7 @@ func (e *Responder) WatchTargets(ctx context.Context) error {
 		}
 		b, err := e.PlanFor(ctx, w.incident)
 		if err != nil && !errors.As(err, new(*ledger.UnreadableError)) { // it passes: the next duty tries again
-			e.Log.Warn("a target is not watched yet; trying again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+			e.Log.Warn("target not watched yet; retrying", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
 			continue
 		}
 		var action remediation.Action
@@ -86,7 +85,7 @@ func (e *Responder) WatchTargets(ctx context.Context) error {
 			action, err = b.Bind(&w.step)
 		}
 		if err != nil { // of one incident: the others' targets are watched all the same
-			e.Log.Warn("a target cannot be watched", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+			e.Log.Warn("cannot watch a target", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
 			running[w.key()] = func() {}
 			continue
 		}
@@ -125,7 +124,7 @@ func (e *Responder) watch(ctx context.Context, w watched, watcher remediation.Wa
 		if ctx.Err() != nil {
 			return
 		}
-		e.Log.Warn("the watch of a target ended; beginning again", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+		e.Log.Warn("watch of a target ended; restarting", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
 		ledger.Pause(ctx, ledger.Housekeeping)
 	}
 }
@@ -159,5 +158,5 @@ func (e *Responder) drift(ctx context.Context, w watched, what string) error {
 	})
 }
 
-// ForgetWatches lets WatchTargets begin anew: an earlier Run's watches are over.
+// ForgetWatches lets WatchTargets start again: an earlier Run's watches are over.
 func (e *Responder) ForgetWatches() { clear(e.watches) }

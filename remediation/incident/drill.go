@@ -9,7 +9,7 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// drill walks the whole ladder of a drill's incident: every gate is asked and
+// drill walks the whole plan of a drill's incident: every gate is asked and
 // every target looked at, nothing is applied, each step ends skipped.
 func (e *Responder) drill(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	ev, err := e.ReadValues(ctx, b, inc)
@@ -29,7 +29,7 @@ func (e *Responder) drill(ctx context.Context, b *plan.Plan, inc *remediation.In
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
 		if s.Tells {
-			continue // nobody is told of a drill
+			continue // nobody is notified of a drill
 		}
 		look, err := e.look(ctx, b, inc, s)
 		looks[s.ID()] = seen{look, err}
@@ -52,7 +52,7 @@ func (e *Responder) drill(ctx context.Context, b *plan.Plan, inc *remediation.In
 				"outcome": string(remediation.StepSkipped), "drill": true, "target": s.Target, "gates": gate.Rows(all),
 			})
 			if l, looked := looks[s.ID()]; !looked {
-				detail["why"] = "nobody is told of a drill"
+				detail["why"] = "nobody is notified of a drill"
 			} else if l.err != nil {
 				detail["error"] = l.err.Error()
 			} else {
@@ -63,6 +63,6 @@ func (e *Responder) drill(ctx context.Context, b *plan.Plan, inc *remediation.In
 				return err
 			}
 		}
-		return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{"reason": "drill", "why": "a drill: all gates and targets were asked, nothing was applied"}))
+		return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{"reason": "drill", "why": "drill: all gates and targets were checked, nothing was applied"}))
 	})
 }

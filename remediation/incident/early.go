@@ -21,7 +21,7 @@ type early struct {
 }
 
 // askEarly begins to ask; nil where the next step is not the first that acts.
-// Whoever calls it waits for it.
+// The caller waits for it.
 func (e *Responder) askEarly(ctx context.Context, b *plan.Plan, inc *remediation.Incident) *early {
 	s := inc.Next()
 	if inc.Intended || e.Mode != remediation.Act || s == nil {
@@ -43,7 +43,7 @@ func (a *early) wait() {
 	}
 }
 
-// of tells whether the answers are about step s, and waits for them.
+// of reports whether the answers are about step s, and waits for them.
 func (a *early) of(s *remediation.Step) bool {
 	if a == nil || a.step != s.ID() {
 		return false

@@ -38,7 +38,7 @@ type Public interface {
 	Follow(c *gate.Change, status remediation.PublicStatus) error
 }
 
-// Responder carries incidents on.
+// Responder advances incidents.
 type Responder struct {
 	*ledger.Ledger
 	*gate.Gates
@@ -50,7 +50,8 @@ type Responder struct {
 	workers *sync.WaitGroup
 }
 
-// New returns the responder of a ledger. Whoever ends their watches waits for workers.
+// New returns the responder of a ledger. A caller that ends its watches waits for
+// workers.
 func New(l *ledger.Ledger, g *gate.Gates, p Public, workers *sync.WaitGroup) *Responder {
 	return &Responder{Ledger: l, Gates: g, Public: p, watches: map[string]context.CancelFunc{}, workers: workers}
 }
@@ -103,7 +104,7 @@ func (e *Responder) Advance(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		// ErrStale: somebody changed it meanwhile; what was seen no longer counts.
+		// ErrStale: someone changed it meanwhile; what was seen no longer counts.
 		if err := e.turn(ctx, b, inc); err != nil && !errors.Is(err, remediation.ErrStale) {
 			return fmt.Errorf("incident %s (%s): %w", id, inc.State, err)
 		}
@@ -142,5 +143,5 @@ func (e *Responder) turn(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 	case remediation.Closed:
 		return e.watchClosed(ctx, b, inc)
 	}
-	return fmt.Errorf("state %q has no way on", inc.State)
+	return fmt.Errorf("no transition from state %q", inc.State)
 }

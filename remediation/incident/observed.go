@@ -39,7 +39,7 @@ func (c *change) would(q gate.Input) ([]string, error) {
 		case closed < 0:
 			out = append(out, fmt.Sprintf("%s would run%s", s.ID(), when))
 		case all[closed].Reason == remediation.HoldApproval:
-			out = append(out, fmt.Sprintf("%s would ask a commander for approval%s", s.ID(), when))
+			out = append(out, fmt.Sprintf("%s would wait for a commander's approval%s", s.ID(), when))
 		case all[closed].Gate == "mode":
 			out = append(out, fmt.Sprintf("%s would be held: %s", s.ID(), c.e.NoLossy))
 		default:

@@ -16,7 +16,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Restore asks for the targets of an incident's steps as they were before.
+// Restore requests that the targets of an incident's steps are put back as they were
+// before.
 func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreRequest) (view.IncidentView, error) {
 	if r.Reason == "" {
 		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
@@ -34,10 +35,10 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		ev = e.PollRecovery(ctx, b, inc)
 		switch t := ev.Beyond(inc); {
 		case t != nil && ev.Blind == "":
-			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s); force restores all the same",
+			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s); try: force, to restore anyway",
 				t.Trigger, remediation.Decimal(*ev.Values[t.Trigger].Value), remediation.Decimal(ev.Bound(t)))
 		case ev.Unknown(inc) != "":
-			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "whether the breach goes on cannot be told: %s; force restores all the same", ev.Unknown(inc))
+			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "unknown whether the breach continues: %s; try: force, to restore anyway", ev.Unknown(inc))
 		}
 	}
 	var answer view.IncidentView
@@ -52,7 +53,7 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		return err
 	})
 	if errors.Is(err, remediation.ErrStale) {
-		return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "incident %s changed meanwhile: look at it again", id)
+		return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "incident %s has changed meanwhile; try: check it and repeat the command", id)
 	}
 	if err != nil {
 		return view.IncidentView{}, err
@@ -78,7 +79,7 @@ func (e *Responder) restorable(ctx context.Context, id string) (inc *remediation
 	case inc.Running() == nil && inc.FailedRestore() != nil:
 		return inc, nil
 	}
-	return nil, remediation.Refuse(remediation.Conflict, "incident %s is %s: only one that is recovered or closed can be restored", id, inc.Describe())
+	return nil, remediation.Refuse(remediation.Conflict, "incident %s is %s: only a recovered or closed incident can be restored", id, inc.Describe())
 }
 
 // beginRestore commits that an incident is to be restored, or refuses.
@@ -89,7 +90,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	case inc.Drill:
 		return remediation.Refuse(remediation.Conflict, "incident %s is a drill: nothing was changed", inc.ID)
 	case s == nil:
-		return remediation.Refuse(remediation.Conflict, "incident %s changed nothing that could be put back", inc.ID)
+		return remediation.Refuse(remediation.Conflict, "incident %s changed nothing that can be restored", inc.ID)
 	}
 	signals, err := c.Tx.Signals()
 	if err != nil {
@@ -97,12 +98,12 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	}
 	for _, s := range signals {
 		if s.Service == inc.Service && !r.Force {
-			return remediation.Refuse(remediation.Conflict, "signal %s is raised by %s (%s): clear it first; force restores all the same", s.Name, s.By, s.Reason)
+			return remediation.Refuse(remediation.Conflict, "signal %s is raised by %s (%s); try: clear it first, or force", s.Name, s.By, s.Reason)
 		}
 	}
 	if l := inc.LossyDone(); l != nil && !r.Force {
-		return remediation.Refuse(remediation.Conflict, "%s has run, and data is never restored%s; the code that ran before may not work with the schema as it is: "+
-			"bring the database back first, then restore with force", l.ID(), snapshotOf(c.Tx, inc, l))
+		return remediation.Refuse(remediation.Conflict, "%s has run, and data is never restored%s; the previous code may not work with the present schema: "+
+			"restore the database first, then restore with force", l.ID(), snapshotOf(c.Tx, inc, l))
 	}
 	if err := c.nothingSince(); err != nil {
 		return err
@@ -148,7 +149,7 @@ func (c *change) nothingSince() error {
 		case l.State != remediation.Closed:
 			return remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", l.ID, l.Service, l.Describe())
 		case l.ToRestore() != nil:
-			return remediation.Refuse(remediation.Conflict, "incident %s came later and changed something too: restore that first", l.ID)
+			return remediation.Refuse(remediation.Conflict, "incident %s is later and also changed something; try: restore that first", l.ID)
 		}
 	}
 	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
@@ -156,10 +157,10 @@ func (c *change) nothingSince() error {
 		return err
 	}
 	if r.Promotion != nil {
-		return remediation.Refuse(remediation.Conflict, "%s is under way", r.Promotion.Step())
+		return remediation.Refuse(remediation.Conflict, "%s is in progress", r.Promotion.Step())
 	}
 	if r.Active() && (r.Release != c.Inc.Release || c.Inc.RolledBack != nil) {
-		return remediation.Refuse(remediation.Conflict, "another rollout has begun since: %s is at stage %s", r.Release, r.Stage)
+		return remediation.Refuse(remediation.Conflict, "another rollout has started since: %s is at stage %s", r.Release, r.Stage)
 	}
 	return nil
 }
@@ -185,7 +186,7 @@ func snapshotOf(tx remediation.Tx, inc *remediation.Incident, s *remediation.Ste
 const restoreTries = 3
 
 // restore puts the next step back, or ends. Each step writes its own intent and
-// outcome, and looks at its target first: what somebody changed since stays.
+// outcome, and looks at its target first: what someone changed since stays.
 func (e *Responder) restore(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	s := inc.ToRestore()
 	if s == nil {
@@ -196,7 +197,7 @@ func (e *Responder) restore(ctx context.Context, b *plan.Plan, inc *remediation.
 	return operation.Revert(ctx, e.Gates, op, &restoring{stepJournal{e, b, inc, s}}, nil)
 }
 
-// restoring commits what becomes of putting a step back.
+// restoring commits the outcome of putting a step back.
 type restoring struct{ stepJournal }
 
 // Undone implements operation.Undoer.
@@ -212,7 +213,7 @@ func (j *restoring) Undone(ctx context.Context, undoErr error) error {
 }
 
 // Undoing implements operation.Undoer: it asks the gates, and leaves a target as it is
-// that somebody has changed since.
+// that someone has changed since.
 func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error) {
 	if j.s.Undoing {
 		return true, nil
@@ -235,7 +236,7 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 			s.State, s.Finished, s.Verified = remediation.StepUndone, &c.Now, false
 			return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, map[string]any{
 				"undo": true, "outcome": string(remediation.StepNoChange), "target": s.Target, "after": look.Snapshot,
-				"why": "somebody changed the target since: it stays as it is",
+				"why": "someone has changed the target since: it stays as it is",
 			})
 		}
 		begun = true
@@ -275,11 +276,11 @@ func (c *change) putBack(s *remediation.Step, undoErr error) error {
 	by := c.Inc.Restore.By
 	c.Inc.Restore = nil
 	c.Inc.ResetPolls()
-	why := fmt.Sprintf("%s could not be put back: %s", s.ID(), s.Error)
+	why := fmt.Sprintf("%s could not be restored: %s", s.ID(), s.Error)
 	if err := c.Audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
 		return err
 	}
-	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; mend it, then restore again, or close the incident"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident"}, map[string]any{}); err != nil {
 		return err
 	}
 	return c.Page(string(remediation.HoldStepFailed), why)

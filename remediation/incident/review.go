@@ -8,8 +8,8 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// review looks at what an incident has done before it goes further up the ladder,
-// once after it has reopened, or a new order was given: what somebody has put back since, and
+// review looks at what an incident has done before it goes further up the plan,
+// once after it has reopened, or a new order was given: what someone has put back since, and
 // what was left in doubt, is pending again, so that the gentlest step that can help
 // runs first, behind all its gates. A target that cannot be looked at stays as the
 // log has it.
@@ -38,9 +38,9 @@ func (e *Responder) review(ctx context.Context, b *plan.Plan, inc *remediation.I
 			if !ok {
 				continue
 			}
-			kind, why := audit.KindDrift, "the target is not as this step left it: the step is pending again"
+			kind, why := audit.KindDrift, "the target is not in the state that this step left: the step is pending again"
 			if s.State == remediation.StepInDoubt {
-				kind, why = audit.KindInDoubt, "it was left in doubt: the step is pending again"
+				kind, why = audit.KindInDoubt, "it was in doubt: the step is pending again"
 			}
 			s.State, s.Verified, s.Error, s.Doubts = remediation.StepPending, false, "", 0
 			detail := map[string]any{"target": s.Target, "why": why}

@@ -38,7 +38,7 @@ func (c *change) startSettling() {
 // settle decides whether a step helped, by the recovery expressions alone.
 func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	if inc.SettleFrom == nil {
-		return fmt.Errorf("settling since when is not known")
+		return fmt.Errorf("unknown since when it is settling")
 	}
 	// A trigger that attached meanwhile may need a longer window.
 	if start := inc.SettleFrom.Add(b.SettleStart(inc)); start.After(e.Now()) {
@@ -89,7 +89,7 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 	if t == nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
-			why := "the step has settled, and whether it helped cannot be told"
+			why := "the step has settled, but it is unknown whether it helped"
 			if unknown := ev.Unknown(c.Inc); unknown != "" {
 				why += ": " + unknown
 			}
@@ -106,7 +106,7 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 		if err := c.settled(ev, last, string(remediation.Breaching)); err != nil {
 			return err
 		}
-		return c.escalated(ev, t, "the breach goes on after "+last.ID())
+		return c.escalated(ev, t, "the breach continues after "+last.ID())
 	}})
 }
 
@@ -115,7 +115,7 @@ func (c *change) settled(ev gate.Samples, s *remediation.Step, verdict string) e
 	return c.Audit(audit.KindSettled, remediation.ActorEngine, s, ev.All(c.Inc, map[string]any{"verdict": verdict}))
 }
 
-// escalated records why the ladder is climbed; the step's own entries follow in
+// escalated records why the plan is climbed; the step's own entries follow in
 // the same transaction.
 func (c *change) escalated(ev gate.Samples, t *remediation.TriggerState, why string) error {
 	c.Inc.SettleFrom = nil
@@ -192,12 +192,12 @@ func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remed
 			return nil
 		}
 		return c.close(remediation.ActorEngine, values.All(c.Inc, map[string]any{
-			"reason": "recovered", "why": fmt.Sprintf("no trigger's expression has been true for %s", b.Limits.CloseAfter),
+			"reason": "recovered", "why": fmt.Sprintf("no trigger's expression has been true for %s", remediation.Span(b.Limits.CloseAfter)),
 		}))
 	})
 }
 
-// pageIfStill calls a human where the recovery expression says calm and the
+// pageIfStill calls a person where the recovery expression says calm and the
 // trigger's own still says breach, longer than its window explains.
 func (c *change) pageIfStill(t *remediation.TriggerState) error {
 	if t == nil {
@@ -207,10 +207,10 @@ func (c *change) pageIfStill(t *remediation.TriggerState) error {
 	if c.Now.Sub(c.Inc.Since) < x.Window+x.RecoveryWindow {
 		return nil
 	}
-	return c.Page("still_true", fmt.Sprintf("trigger %s is still true by its own expression, though its recovery expression is calm", t.Trigger))
+	return c.Page("still_true", fmt.Sprintf("trigger %s's own expression is still true, although its recovery expression is not", t.Trigger))
 }
 
-// pageIfBlind calls a human where a recovered incident has not been watched for as
+// pageIfBlind calls a person where a recovered incident has not been watched for as
 // long as its triggers look back: the service died, say, after a step of ours.
 func (c *change) pageIfBlind(why string) error {
 	if why == "" {
@@ -229,10 +229,10 @@ func (c *change) pageIfBlind(why string) error {
 	if c.Now.Sub(*c.Inc.BlindSince) < back {
 		return nil
 	}
-	return c.Page(string(remediation.HoldNoData), "whether the recovery lasts cannot be told: "+why)
+	return c.Page(string(remediation.HoldNoData), "cannot check whether the recovery lasts: "+why)
 }
 
-// exhaust hands what is left after the last step to a human.
+// exhaust hands what is left after the last step to a person.
 func (c *change) exhaust(why string) error {
 	c.Inc.SettleFrom = nil
 	c.Enter(remediation.Exhausted, c.Plan.Poll())
@@ -282,12 +282,12 @@ func (c *change) close(actor string, detail map[string]any) error {
 	if c.Inc.Abort != nil && len(c.Inc.Abort.Signals) == 0 {
 		ended = remediation.RolloutAborted
 	}
-	return c.endRollout(ended, remediation.ActorEngine, "a step of this incident backed the release out")
+	return c.endRollout(ended, remediation.ActorEngine, "a step of this incident rolled the release back")
 }
 
 // watchClosed looks after a closed incident while an alert of it is still active and
 // a repeat of it could reopen the incident, or while the public waits for the end.
-// What goes on breaching reopens it, or calls a human where a human closed it.
+// What keeps breaching reopens it, or calls a person where a person closed it.
 func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	told, follows := false, false
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {
@@ -352,7 +352,7 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 			if c.Now.Sub(*c.Inc.Stuck) <= c.patience() {
 				return nil
 			}
-			return c.Page("still_true", "the incident was closed by a person, and the breach goes on: nothing is done about it")
+			return c.Page("still_true", "a person closed the incident, but the breach continues: backout does nothing about it")
 		}
 		return c.reopenBreaching(ev, c.Inc.Breaching(remediation.Certain))
 	})
@@ -360,7 +360,7 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 
 // reopenBreaching reopens what backout closed by itself, and what is not over.
 func (c *change) reopenBreaching(ev gate.Samples, t *remediation.TriggerState) error {
-	detail, err := c.evidence(ev, t, map[string]any{"rollout": c.Inc.Release, "why": "the breach goes on, though the incident was closed"})
+	detail, err := c.evidence(ev, t, map[string]any{"rollout": c.Inc.Release, "why": "the breach continues, although the incident was closed"})
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reaso
 	if f := e.OwnSeries(ctx, "rollout_signal", b.Service); f.Result != remediation.Pass {
 		s.Warning = f.Evidence
 		if f.Result == remediation.CannotTell {
-			s.Warning = "whether its alert will come back cannot be told: " + f.Evidence
+			s.Warning = "cannot check whether its alert will arrive: " + f.Evidence
 		}
 		if f.Next != "" {
 			s.Warning += "; try: " + f.Next
@@ -177,7 +177,7 @@ func (e *Responder) signalService(ctx context.Context, service, name string) (st
 	return "", refused
 }
 
-// signalRaised lets a human's signal stand in place of confirmation, as an abort
+// signalRaised lets a person's signal stand in place of confirmation, as an abort
 // does: the steps of its plan run in their order.
 func (c *change) signalRaised(t *alerts.Trigger, s *remediation.Signal) error {
 	inc := c.Inc
@@ -264,8 +264,8 @@ func (c *change) endSignals() error {
 	return nil
 }
 
-// noneRan is why a human is called where a signal's plan has done nothing.
-const noneRan = "no step of the signal's plan has run: each was denied, or nobody answered in time"
+// noneRan is why a person is called where a signal's plan has done nothing.
+const noneRan = "no step of the signal's plan ran: each was denied, or nobody answered in time"
 
 // recoverSignals rests until the signal is cleared.
 func (c *change) recoverSignals() error {
@@ -302,7 +302,7 @@ func (e *Responder) watchSignals(ctx context.Context, b *plan.Plan, inc *remedia
 	})
 }
 
-// dismiss marks the raised signals of an incident that a human closes.
+// dismiss marks the raised signals of an incident that a person closes.
 func (c *change) dismiss() error {
 	for _, t := range c.Inc.Triggers {
 		if t.Signal == "" {

@@ -44,7 +44,7 @@ func (e *Responder) resume(ctx context.Context, b *plan.Plan, inc *remediation.I
 	return operation.Resume(ctx, e.Gates, op, j)
 }
 
-// stepJournal commits what becomes of a step; the incident stays acting until the
+// stepJournal commits the outcome of a step; the incident stays acting until the
 // step is verified or undone.
 type stepJournal struct {
 	e *Responder
@@ -133,7 +133,7 @@ func (j *stepJournal) Undone(ctx context.Context, undoErr error) error {
 	})
 }
 
-// afterFailure hands a failed step to a human, or, where the plan says so,
+// afterFailure hands a failed step to a person, or, where the plan says so,
 // lets the next one run if the breach is seen to go on.
 func (c *change) afterFailure(s *remediation.Step) error {
 	c.Inc.ResetPolls()
@@ -146,7 +146,7 @@ func (c *change) afterFailure(s *remediation.Step) error {
 	if s.State == remediation.StepFailed {
 		why = fmt.Sprintf("%s failed and could not be undone: %s", s.ID(), s.Error)
 	}
-	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; claim and release the incident to try again"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; claim and release the incident to retry"}, map[string]any{}); err != nil {
 		return err
 	}
 	return c.Page(string(remediation.HoldStepFailed), why)
@@ -200,6 +200,6 @@ func (j *stepJournal) stayInDoubt(ctx context.Context, cause, err error) error {
 		if err != nil {
 			return err
 		}
-		return c.Page(string(remediation.HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be looked at", s.ID()))
+		return c.Page(string(remediation.HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be inspected", s.ID()))
 	})
 }

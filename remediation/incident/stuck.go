@@ -11,10 +11,10 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// unreadable calls a human for an incident whose playbook cannot be read: it
+// unreadable calls a person for an incident whose playbook cannot be read: it
 // goes no further by itself.
 func (e *Responder) unreadable(ctx context.Context, inc *remediation.Incident, cause *ledger.UnreadableError) error {
-	e.Log.Error("an incident cannot go on by itself", "incident", inc.ID, "err", cause)
+	e.Log.Error("incident needs a person", "incident", inc.ID, "err", cause)
 	err := e.change(ctx, plan.Empty(inc), inc, func(c *change) error {
 		if c.Inc.State == remediation.Closed {
 			c.Inc.Wake = time.Time{} // nothing is left to do
@@ -33,7 +33,7 @@ func (e *Responder) unreadable(ctx context.Context, inc *remediation.Incident, c
 // unreadableAgain is how soon an unreadable playbook is tried again.
 const unreadableAgain = time.Minute
 
-// Stuck is the reason of a page for what does not get on.
+// Stuck is the reason of a page about a job that keeps failing.
 const Stuck = "stuck"
 
 // unstick takes the page back once an incident gets on again.

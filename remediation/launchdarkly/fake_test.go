@@ -108,7 +108,7 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
-// set changes the flag in production as somebody else would.
+// set changes the flag in production as someone else would.
 func (f *fake) set(on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

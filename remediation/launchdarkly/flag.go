@@ -48,7 +48,7 @@ func (e environment) state() state {
 }
 
 // errOdd is an answer that does not say what was asked for.
-var errOdd = errors.New("the answer does not help")
+var errOdd = errors.New("unexpected answer")
 
 // read asks for the flag in its environment.
 func (a *flagOff) read(ctx context.Context) (flag, error) {
@@ -65,9 +65,9 @@ func (a *flagOff) read(ctx context.Context) (flag, error) {
 	case f.Key != a.at.Key:
 		return flag{}, odd("it is of flag %q", f.Key)
 	case !ok:
-		return flag{}, odd("there is no such environment, or the token may not see it; try: another launchdarkly.environment in the playbook's flags")
+		return flag{}, odd("there is no such environment, or the token may not see it; try: fix launchdarkly.environment in the playbook's flags")
 	case env.On == nil:
-		return flag{}, odd("it does not tell whether the flag is on")
+		return flag{}, odd("it has no on/off state")
 	}
 	return f, nil
 }
@@ -81,19 +81,19 @@ func (a *flagOff) meansOff(f flag) error {
 	env := f.Environments[a.at.Environment]
 	switch n := env.OffVariation; {
 	case f.Archived || env.Archived:
-		return fmt.Errorf("%s is archived; try: restore it in LaunchDarkly, or take it out of the playbook's plans", a.name())
+		return fmt.Errorf("%s is archived; try: restore it in LaunchDarkly, or remove it from the playbook's plans", a.name())
 	case n == nil:
-		return fmt.Errorf("%s has no off variation: while it is off, the service takes what its code falls back to, which cannot be seen here; try: choose an off variation in LaunchDarkly", a.name())
+		return fmt.Errorf("%s has no off variation: while it is off, the service uses its code's fallback, which is unknown here; try: choose an off variation in LaunchDarkly", a.name())
 	case *n < 0 || *n >= len(f.Variations):
 		return fmt.Errorf("%s has %d variations, and its off variation is number %d", a.name(), len(f.Variations), *n)
 	case !means(f.Variations[*n].Value, a.flag.Off):
-		return fmt.Errorf("%s serves another value while it is off than %q, which the playbook's flag %s has as off; try: choose another off variation in LaunchDarkly, or write its value as off in the playbook",
+		return fmt.Errorf("%s serves another value when off than %q, which the playbook's flag %s has as off; try: choose another off variation in LaunchDarkly, or write its value as off in the playbook",
 			a.name(), a.flag.Off, a.flag.Name)
 	}
 	return nil
 }
 
-// means tells whether a variation's value is what the playbook calls off. A
+// means reports whether a variation's value is what the playbook calls off. A
 // boolean may be written as environment variables have it: 0 is false.
 func means(value json.RawMessage, text string) bool {
 	var v any
@@ -159,7 +159,7 @@ func (a *flagOff) turn(ctx context.Context, want state, comment string) error {
 const (
 	// conflictsFail: what is scheduled for later does not hold a rollback up.
 	conflictsFail = "?ignoreConflicts=true"
-	// conflictsHold: what leads forward waits for a human who planned otherwise.
+	// conflictsHold: what leads forward waits for a person who planned otherwise.
 	conflictsHold = ""
 )
 
@@ -194,8 +194,8 @@ func (a *flagOff) change(ctx context.Context, what, comment, conflicts string, p
 	return doubtful(last)
 }
 
-// doubtful marks an error after which it is not known how the flag stands: there
-// was no answer, or none of whoever decides. The engine looks until it can see.
+// doubtful marks an error after which it is not known how the flag is set: there
+// was no answer, or none from the deciding side. The engine looks until it can see.
 func doubtful(err error) error {
 	var s *statusError
 	if errors.As(err, &s) && s.code < http.StatusInternalServerError && s.code != http.StatusTooManyRequests || errors.Is(err, errOdd) {

@@ -1,22 +1,20 @@
-// Package launchdarkly switches flags off that LaunchDarkly keeps, one environment
-// at a time, through its REST API, and gives a rollout's stages their share of the
-// traffic there.
+// Package launchdarkly switches off flags that LaunchDarkly manages, one environment at a
+// time, through its REST API. It also sets the traffic share of a rollout's stage there.
 //
-// A flag is switched off by a semantic patch with one instruction, whose comment
-// names the incident's step, so that LaunchDarkly's own log tells why. The
-// instruction does nothing to a flag that is off already, but it is sent only to one
-// that was just seen on. A conflict with somebody else's change, a limited rate and a
-// server's failure are tried again, each time after another look; an answer that
-// never came is remediation.InDoubt, which the engine resolves by looking.
+// A flag is switched off by a semantic patch with one instruction. Its comment names the
+// incident's step, so that LaunchDarkly's own log explains the change. The instruction has
+// no effect on a flag that is already off, but it is only sent to a flag that was just seen
+// on. A conflict with someone else's change, a rate limit and a server error are retried,
+// each time after another look; a missing answer is remediation.InDoubt, which the engine
+// resolves by looking.
 //
-// What a flag serves while it is off is its off variation. A flag without one, or
-// with one that means something else than the playbook's off, is refused before
-// anything is changed: whether off would help could not be told.
+// A flag that is off serves its off variation. If it has none, or one that means something
+// else than the playbook's off, it is refused before anything is changed: off might not
+// help.
 //
-// A share is the weight of the other variation in the flag's default rule; the rule and
-// the flag's being on are one patch, of which all or nothing is done. Targets, rules
-// and prerequisites come before the default rule and stay as they are: the intent
-// says how many there are.
+// A share is the weight of the other variation in the flag's default rule. The rule and the
+// flag's being on are one patch, which applies as a whole or not at all. Targets, rules and
+// prerequisites come before the default rule and stay as they are: the intent counts them.
 //
 // The access token goes into one header and nowhere else.
 package launchdarkly
@@ -56,20 +54,20 @@ type Client struct {
 	wait   func(ctx context.Context, d time.Duration) error
 }
 
-// New returns a client. Nothing is asked of LaunchDarkly yet.
+// New returns a client. It does not connect.
 func New(o Options) (*Client, error) {
 	u, err := url.Parse(o.URL)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New("launchdarkly: the address is not one of http or https; try: https://app.launchdarkly.com")
+		return nil, errors.New("launchdarkly: the address is not http or https; try: https://app.launchdarkly.com")
 	case o.Token == "" || strings.ContainsAny(o.Token, "\r\n\x00"):
 		return nil, errors.New("launchdarkly: the access token is empty or has more than one line")
 	case o.Transport == nil || o.Now == nil || o.Wait == nil:
-		return nil, errors.New("launchdarkly: transport, clock and wait are needed")
+		return nil, errors.New("launchdarkly: transport, clock and wait are required")
 	}
 	return &Client{
 		base: strings.TrimRight(o.URL, "/"), token: o.Token, now: o.Now, wait: o.Wait,
-		// An answer that points elsewhere is no answer: the token does not follow.
+		// A redirect is not an answer: the token does not follow.
 		client: &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}, nil
 }
@@ -125,7 +123,7 @@ func (a *flagOff) Look(ctx context.Context, _ string) (remediation.Look, error) 
 	return remediation.Look{Position: position, Snapshot: raw}, err
 }
 
-// Apply implements remediation.Action. What a human changed since the intent does
+// Apply implements remediation.Action. What a person changed since the intent does
 // not matter: it is the flag as it is now that is switched off.
 func (a *flagOff) Apply(ctx context.Context, op string, _ json.RawMessage) error {
 	return a.turn(ctx, off, fmt.Sprintf("backout: %s switched off by rollback step %s", a.flag.Name, op))
@@ -171,9 +169,9 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 			return doubtful(err)
 		}
 		if now := f.Environments[a.at.Environment].Version; now < was.Version {
-			return fmt.Errorf("%s is at version %d and was at %d: it was made anew since; try: switch it on in LaunchDarkly, if that is wanted", a.name(), now, was.Version)
+			return fmt.Errorf("%s is at version %d and was at %d: it was recreated since; try: switch it on in LaunchDarkly, if you want that", a.name(), now, was.Version)
 		}
-		return a.turn(ctx, on, fmt.Sprintf("backout: %s switched on again, as before rollback step %s", a.flag.Name, op))
+		return a.turn(ctx, on, fmt.Sprintf("backout: %s switched back on, as before rollback step %s", a.flag.Name, op))
 	}
 	return fmt.Errorf("snapshot of %s: it was neither on nor off", a.name())
 }

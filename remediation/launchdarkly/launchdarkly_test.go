@@ -48,7 +48,7 @@ func TestOneFlagIsSwitchedOffInOneEnvironmentWithACommentThatNamesTheStep(t *tes
 	}
 	want := []string{
 		"turnFlagOff: backout: FEATURE_RECOMMENDATIONS switched off by rollback step " + op,
-		"turnFlagOn: backout: FEATURE_RECOMMENDATIONS switched on again, as before rollback step " + op,
+		"turnFlagOn: backout: FEATURE_RECOMMENDATIONS switched back on, as before rollback step " + op,
 	}
 	if !slices.Equal(f.comments, want) {
 		t.Errorf("comments %q, want %q", f.comments, want)
@@ -192,7 +192,7 @@ func TestARestThatIsLongerThanTheTimeThereIsEndsWithAWord(t *testing.T) {
 		o.Wait = func(context.Context, time.Duration) error { return context.DeadlineExceeded }
 	})
 	_, err := a.Look(t.Context(), op)
-	if err == nil || !strings.Contains(err.Error(), "asked for a rest of 1m0s") {
+	if err == nil || !strings.Contains(err.Error(), "asked to wait 1 min") {
 		t.Error(err)
 	}
 }
@@ -202,12 +202,12 @@ func TestEveryRefusalSaysWhatToDo(t *testing.T) {
 		edit func(*fake, *Options, *alerts.Flag)
 		want []string
 	}{
-		"a wrong token":         {func(_ *fake, o *Options, _ *alerts.Flag) { o.Token = "api-other-hush" }, []string{"401 unauthorized", "try: another access token"}},
-		"a wrong project":       {func(_ *fake, _ *Options, l *alerts.Flag) { l.LaunchDarkly.Project = "shoq" }, []string{"404", "project shoq", "try: another launchdarkly.project"}},
-		"a wrong environment":   {func(_ *fake, _ *Options, l *alerts.Flag) { l.LaunchDarkly.Environment = "prod" }, []string{"no such environment", "try: another launchdarkly.environment"}},
-		"approvals":             {func(f *fake, _ *Options, _ *alerts.Flag) { f.approvals = true }, []string{"405", "updates require approval", "try: switch the flag in LaunchDarkly, where changes of this environment need an approval"}},
+		"a wrong token":         {func(_ *fake, o *Options, _ *alerts.Flag) { o.Token = "api-other-hush" }, []string{"401 unauthorized", "another access token"}},
+		"a wrong project":       {func(_ *fake, _ *Options, l *alerts.Flag) { l.LaunchDarkly.Project = "shoq" }, []string{"404", "project shoq", "try: fix launchdarkly.project"}},
+		"a wrong environment":   {func(_ *fake, _ *Options, l *alerts.Flag) { l.LaunchDarkly.Environment = "prod" }, []string{"no such environment", "try: fix launchdarkly.environment"}},
+		"approvals":             {func(f *fake, _ *Options, _ *alerts.Flag) { f.approvals = true }, []string{"405", "updates require approval", "try: switch the flag in LaunchDarkly, where this environment requires approvals"}},
 		"no off variation":      {func(f *fake, _ *Options, _ *alerts.Flag) { f.envs["production"].OffVariation = nil }, []string{"has no off variation", "try: choose an off variation"}},
-		"another off variation": {func(f *fake, _ *Options, _ *alerts.Flag) { f.envs["production"].OffVariation = number(0) }, []string{`another value while it is off than "false"`, "try: "}},
+		"another off variation": {func(f *fake, _ *Options, _ *alerts.Flag) { f.envs["production"].OffVariation = number(0) }, []string{`another value when off than "false"`, "try: "}},
 		"no such variation":     {func(f *fake, _ *Options, _ *alerts.Flag) { f.envs["production"].OffVariation = number(2) }, []string{"2 variations", "number 2"}},
 		"an archived flag":      {func(f *fake, _ *Options, _ *alerts.Flag) { f.archived = true }, []string{"is archived", "try: restore it"}},
 		"an archived one there": {func(f *fake, _ *Options, _ *alerts.Flag) { f.envs["production"].Archived = true }, []string{"is archived", "try: restore it"}},
@@ -326,7 +326,7 @@ func TestAClientAndAnActionNeedAllThatTheyUse(t *testing.T) {
 	}
 }
 
-// leavesDoubt tells whether an error was marked as one that leaves doubt: the
+// leavesDoubt reports whether an error was marked as one that leaves doubt: the
 // type of the mark is package remediation's own.
 func leavesDoubt(err error) bool {
 	mark := reflect.TypeOf(remediation.InDoubt(nil))

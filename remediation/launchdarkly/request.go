@@ -43,7 +43,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.text }
 
-// again tells whether the same request may succeed a little later.
+// again reports whether the same request may succeed a little later.
 func (e *statusError) again() bool {
 	return e.code == http.StatusConflict || e.code >= http.StatusInternalServerError
 }
@@ -82,7 +82,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) ([]byte,
 			return text, err
 		}
 		if werr := c.wait(ctx, rest); werr != nil {
-			return nil, &statusError{http.StatusTooManyRequests, fmt.Sprintf("%v; it asked for a rest of %s, and the time was up before: %v", err, rest.Round(time.Second), werr)}
+			return nil, &statusError{http.StatusTooManyRequests, fmt.Sprintf("%v; it asked to wait %s, and the timeout came first: %v", err, remediation.Span(rest), werr)}
 		}
 	}
 }
@@ -153,18 +153,18 @@ func (c *Client) refused(method, path string, code int, text []byte) error {
 	return &statusError{code, said}
 }
 
-// try is what a human can do about an answer. An environment that requires
+// try is what a person can do about an answer. An environment that requires
 // approvals answers 405, which says nothing of that by itself.
 func (c *Client) try(code int, said string) string {
 	switch {
 	case (code == http.StatusMethodNotAllowed || code == http.StatusForbidden) && strings.Contains(strings.ToLower(said), "approval"):
-		return "switch the flag in LaunchDarkly, where changes of this environment need an approval, or let the token's role bypass required approvals there"
+		return "switch the flag in LaunchDarkly, where this environment requires approvals, or let the token's role bypass them"
 	case code == http.StatusUnauthorized:
-		return "another access token in launchdarkly.token_file, of a role that may see and switch the flag"
+		return "put another access token into launchdarkly.token_file, with a role that may see and switch the flag"
 	case code == http.StatusForbidden:
-		return "an access token in launchdarkly.token_file whose role may see the flag and has updateOn in its environment"
+		return "put an access token into launchdarkly.token_file whose role may see the flag and has updateOn in its environment"
 	case code == http.StatusNotFound:
-		return "another launchdarkly.project or launchdarkly.key in the playbook's flags, or a token that may see them"
+		return "fix launchdarkly.project or launchdarkly.key in the playbook's flags, or use a token that may see them"
 	}
 	return ""
 }

@@ -55,7 +55,7 @@ func (s shares) instruction() instruction {
 	return instruction{Kind: "updateFallthroughVariationOrRollout", VariationID: s.Variation, Weights: s.Weights, BucketBy: s.BucketBy, ContextKind: s.ContextKind}
 }
 
-// same tells whether both serve the same to the same. LaunchDarkly may fill in what
+// same reports whether both serve the same to the same. LaunchDarkly may fill in what
 // it decides by where nothing is said: a user's key.
 func (s shares) same(o shares, onID, offID string) bool {
 	part := s.weight(onID) > 0 && s.weight(offID) > 0
@@ -83,7 +83,7 @@ func (c *Client) FlagShare(target alerts.Target, flag alerts.Flag, share string)
 	part, err := strconv.ParseFloat(share, 64)
 	weight := math.Round(part * all)
 	if err != nil || !(part >= 0 && part <= 1) || math.Abs(part*all-weight) > 1e-6 {
-		return nil, fmt.Errorf("flag %s: %q is not a share of the traffic from 0 to 1 in thousandths of a percent; try: a traffic such as \"0.01\" in the playbook's stages", flag.Name, share)
+		return nil, fmt.Errorf("flag %s: %q is not a traffic share from 0 to 1, in steps of 0.001%%; try: a traffic such as \"0.01\" in the playbook's stages", flag.Name, share)
 	}
 	return &flagShare{flagOff: *a.(*flagOff), weight: int(weight)}, nil
 }
@@ -108,7 +108,7 @@ func (a *flagShare) sharesOf(f flag) (now shares, onID, offID string, err error)
 	}
 	env := f.Environments[a.at.Environment]
 	if len(f.Variations) != 2 {
-		return shares{}, "", "", fmt.Errorf("%s has %d variations: which of them the share is of cannot be told; try: a flag with two, or set its share in LaunchDarkly and then backout rollout start --declare --stage=NAME",
+		return shares{}, "", "", fmt.Errorf("%s has %d variations: it is unclear which one the share is for; try: a flag with two, or set its share in LaunchDarkly and then backout rollout start --declare --stage=NAME",
 			a.name(), len(f.Variations))
 	}
 	on, off := f.Variations[1-*env.OffVariation], f.Variations[*env.OffVariation]
@@ -123,11 +123,11 @@ func (a *flagShare) sharesOf(f flag) (now shares, onID, offID string, err error)
 	}
 	switch rule := env.Fallthrough; {
 	case on.ID == "" || off.ID == "" || on.ID == off.ID:
-		return odd("its variations have no ids of their own")
+		return odd("its variations have no ids")
 	case means(on.Value, a.flag.Off):
 		return shares{}, "", "", fmt.Errorf("%s serves %q, which the playbook has as off, in both of its variations", a.name(), a.flag.Off)
 	case rule == nil || rule.Variation == nil && rule.Rollout == nil:
-		return odd("it does not tell the default rule")
+		return odd("it has no default rule")
 	case rule.Rollout == nil:
 		now.Variation = id(*rule.Variation)
 		if now.Variation == "" {
@@ -147,7 +147,7 @@ func (a *flagShare) sharesOf(f flag) (now shares, onID, offID string, err error)
 	return now, on.ID, off.ID, nil
 }
 
-// holds tells whether the flag serves the share: one of nobody also by being off.
+// holds reports whether the flag serves the share: one of nobody also by being off.
 func (a *flagShare) holds(f flag) (bool, error) {
 	now, onID, offID, err := a.sharesOf(f)
 	if f.Environments[a.at.Environment].state() == off {
@@ -192,7 +192,7 @@ func (a *flagShare) Look(ctx context.Context, _ string) (remediation.Look, error
 	return remediation.Look{Position: position, Snapshot: raw}, err
 }
 
-// Apply implements remediation.Action. What a human changed since the intent does
+// Apply implements remediation.Action. What a person changed since the intent does
 // not matter: the share is the one of the stage that was just begun.
 func (a *flagShare) Apply(ctx context.Context, op string, _ json.RawMessage) error {
 	comment := fmt.Sprintf("backout: %s set to %s of the traffic by rollout step %s", a.flag.Name, a.percent(), op)
@@ -229,8 +229,8 @@ func (a *flagShare) Verify(ctx context.Context, _ string) error {
 }
 
 // Undo implements remediation.Action: the default rule that was, and off where it
-// was off. A flag that somebody turned off meanwhile stays so, and a default rule that
-// somebody has set since is theirs.
+// was off. A flag that someone turned off meanwhile stays so, and a default rule that
+// someone has set since is theirs.
 func (a *flagShare) Undo(ctx context.Context, op string, before json.RawMessage) error {
 	var was shareSnapshot
 	if err := json.Unmarshal(before, &was); err != nil {
@@ -240,9 +240,9 @@ func (a *flagShare) Undo(ctx context.Context, op string, before json.RawMessage)
 		return fmt.Errorf("snapshot of %s is one of %s", a.name(), name(at))
 	}
 	if was.State != on && was.State != off || was.Default.Variation == "" && len(was.Default.Weights) == 0 {
-		return fmt.Errorf("snapshot of %s: it does not tell how the flag was", a.name())
+		return fmt.Errorf("snapshot of %s: it lacks the flag's previous state", a.name())
 	}
-	comment := fmt.Sprintf("backout: %s set to its share of before rollout step %s", a.flag.Name, op)
+	comment := fmt.Sprintf("backout: %s set back to its share before rollout step %s", a.flag.Name, op)
 	return a.change(ctx, "put back the share of "+a.name(), comment, conflictsFail, func(f flag) ([]instruction, error) {
 		env := f.Environments[a.at.Environment]
 		now, onID, offID, err := a.sharesOf(f)
@@ -251,12 +251,12 @@ func (a *flagShare) Undo(ctx context.Context, op string, before json.RawMessage)
 		case err != nil:
 			return nil, err
 		case env.Version < was.Version:
-			return nil, fmt.Errorf("%s is at version %d and was at %d: it was made anew since; try: set its share in LaunchDarkly, if that is wanted", a.name(), env.Version, was.Version)
+			return nil, fmt.Errorf("%s is at version %d and was at %d: it was recreated since; try: set its share in LaunchDarkly, if you want that", a.name(), env.Version, was.Version)
 		case now.same(was.Default, onID, offID):
 		case now.weight(onID) == a.weight && now.weight(offID) == all-a.weight:
 			list = append(list, was.Default.instruction())
 		default:
-			return nil, fmt.Errorf("%s serves neither its share of before nor %s of the traffic: somebody has set it since; try: look at it in LaunchDarkly", a.name(), a.percent())
+			return nil, fmt.Errorf("%s serves neither its previous share nor %s of the traffic: someone has changed it since; try: check it in LaunchDarkly", a.name(), a.percent())
 		}
 		if was.State == off && env.state() == on {
 			list = append(list, instruction{Kind: kindOf(off)})

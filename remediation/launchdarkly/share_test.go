@@ -34,7 +34,7 @@ func (*fake) theFlag() alerts.Flag {
 	return alerts.Flag{Name: "FEATURE_RECOMMENDATIONS", Off: "false", LaunchDarkly: &alerts.LaunchDarklyFlag{Project: "shop", Environment: "production", Key: "recommendations"}}
 }
 
-// serve sets the share in production as somebody else would, by an attribute.
+// serve sets the share in production as someone else would, by an attribute.
 func (f *fake) serve(weight int, by string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -174,11 +174,11 @@ func TestUndoDoesNotTurnOnWhatSomebodyTurnedOffNorTakeAnothersShareAway(t *testi
 	a = f.share(http.DefaultTransport, "0.1")
 	before = apply(t, a)
 	f.serve(5_000, "")
-	if err := a.Undo(t.Context(), op, before.Snapshot); err == nil || !strings.Contains(err.Error(), "somebody has set it since") || leavesDoubt(err) || f.patches() != 1 {
+	if err := a.Undo(t.Context(), op, before.Snapshot); err == nil || !strings.Contains(err.Error(), "someone has changed it since") || leavesDoubt(err) || f.patches() != 1 {
 		t.Errorf("another's share: %v, %d patches", err, f.patches())
 	}
 	f.envs["production"].Version = 3
-	if err := a.Undo(t.Context(), op, before.Snapshot); err == nil || !strings.Contains(err.Error(), "made anew") {
+	if err := a.Undo(t.Context(), op, before.Snapshot); err == nil || !strings.Contains(err.Error(), "was recreated") {
 		t.Error(err)
 	}
 	for _, bad := range []string{"", "{}", strings.Replace(string(before.Snapshot), "production", "staging", 1), strings.Replace(string(before.Snapshot), `"on"`, `"maybe"`, 1),
@@ -251,14 +251,14 @@ func TestAFlagWhoseShareCannotBeToldIsRefusedBeforeAnythingIsChanged(t *testing.
 		edit func(f *fake)
 		want string
 	}{
-		"three variations":      {func(f *fake) { f.served = []any{variation("a", true), variation("b", false), variation("c", false)} }, "which of them the share is of cannot be told"},
+		"three variations":      {func(f *fake) { f.served = []any{variation("a", true), variation("b", false), variation("c", false)} }, "it is unclear which one the share is for"},
 		"one variation":         {func(f *fake) { f.served = []any{variation("a", false)}; production(f).OffVariation = number(0) }, "has 1 variations"},
 		"both are off":          {func(f *fake) { f.served = []any{variation("a", false), variation("b", false)} }, "in both of its variations"},
 		"no ids":                {func(f *fake) { f.served = []any{variation("", true), variation("", false)} }, "no ids"},
 		"no off variation":      {func(f *fake) { production(f).OffVariation = nil }, "has no off variation"},
 		"archived":              {func(f *fake) { f.archived = true }, "is archived"},
-		"no default rule":       {func(f *fake) { production(f).Fallthrough = nil }, "does not tell the default rule"},
-		"an empty default rule": {func(f *fake) { production(f).Fallthrough = &fakeRule{} }, "does not tell the default rule"},
+		"no default rule":       {func(f *fake) { production(f).Fallthrough = nil }, "has no default rule"},
+		"an empty default rule": {func(f *fake) { production(f).Fallthrough = &fakeRule{} }, "has no default rule"},
 		"a rule beyond them":    {func(f *fake) { production(f).Fallthrough = &fakeRule{Variation: number(2)} }, "serves variation number 2"},
 		"a weight beyond them": {func(f *fake) {
 			production(f).Fallthrough = &fakeRule{Rollout: &fakeRollout{Variations: []fakeWeight{{-1, 100_000}}}}
@@ -285,7 +285,7 @@ func TestAFlagWhoseShareCannotBeToldIsRefusedBeforeAnythingIsChanged(t *testing.
 func TestWhatIsNoShareIsRefused(t *testing.T) {
 	f := newFake(t)
 	for _, share := range []string{"", "x", "true", "-0.1", "1.1", "10", "NaN", "Inf", "0.000001", "0.123456", "1e"} {
-		if _, err := f.client(http.DefaultTransport).FlagShare(alerts.Target{}, f.theFlag(), share); err == nil || !strings.Contains(err.Error(), "is not a share") {
+		if _, err := f.client(http.DefaultTransport).FlagShare(alerts.Target{}, f.theFlag(), share); err == nil || !strings.Contains(err.Error(), "is not a traffic share") {
 			t.Errorf("%q: %v", share, err)
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// Change is one transaction on one incident: the incident, its audit entries
-// and all that belongs to them are written together or not at all.
+// Change runs fn on the incident as it was read; if it has changed since, it fails with
+// ErrStale and writes nothing.
 type Change struct {
 	l    *Ledger
 	Plan *plan.Plan
@@ -44,8 +44,8 @@ func (l *Ledger) Change(ctx context.Context, b *plan.Plan, seen *remediation.Inc
 	})
 }
 
-// Record is Change for what has happened already: it is written whatever else
-// changed meanwhile, and even while the process is being stopped.
+// Record is Change for what has already happened: it is written whatever else changed
+// meanwhile, even while the process is stopping.
 func (l *Ledger) Record(ctx context.Context, b *plan.Plan, id string, fn func(c *Change) error) error {
 	ctx = context.WithoutCancel(ctx)
 	return l.Store.Update(ctx, func(tx remediation.Tx) error {
@@ -79,7 +79,7 @@ func (c *Change) Enter(s remediation.State, d time.Duration) {
 	c.Inc.Wake = c.Now.Add(d)
 }
 
-// Page raises a reason for which a human must come, once until it is cleared:
+// Page raises a reason for which a person must come, once until it is cleared:
 // the metric backout_needs_human carries it, and a generated alert pages on that.
 func (c *Change) Page(reason, why string) error {
 	for _, p := range c.Inc.Paged {
@@ -93,8 +93,8 @@ func (c *Change) Page(reason, why string) error {
 	})
 }
 
-// Read returns an incident and one of its steps as they are now, even while
-// the process is being stopped.
+// Read returns an incident and one of its steps as they are now, even while the process
+// is stopping.
 func (l *Ledger) Read(ctx context.Context, id, step string) (inc *remediation.Incident, s *remediation.Step, err error) {
 	err = l.Store.View(context.WithoutCancel(ctx), func(tx remediation.Tx) (err error) {
 		inc, err = tx.Incident(id)

@@ -1,8 +1,6 @@
 package ledger
 
-import (
-	"github.com/locotoki/backout/remediation"
-)
+import "github.com/locotoki/backout/remediation"
 
 // FreezesIn returns the freezes that have not run out.
 func (l *Ledger) FreezesIn(tx remediation.Tx) ([]remediation.Freeze, error) {
@@ -17,12 +15,4 @@ func (l *Ledger) FreezesIn(tx remediation.Tx) ([]remediation.Freeze, error) {
 		}
 	}
 	return out, nil
-}
-
-// OrEvery names a service in a sentence, "" being every one.
-func OrEvery(service string) string {
-	if service == "" {
-		return "every service"
-	}
-	return service
 }

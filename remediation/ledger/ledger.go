@@ -1,6 +1,6 @@
 // Package ledger is what every part of the engine works with: the store, the clock,
-// the neighbours and the plans in force, and transactions that write a row together
-// with its audit entries. It decides nothing.
+// Prometheus and Alertmanager, the plans in force, and transactions that write a row
+// together with its audit entries. It decides nothing.
 package ledger
 
 import (
@@ -105,7 +105,7 @@ func (l *Ledger) logEntry(en audit.Entry) {
 	l.Log.LogAttrs(context.Background(), level, "audit", attrs...)
 }
 
-// Safely runs what may panic, and makes an error of that: what it did is in doubt.
+// Safely runs what may panic, and returns a panic as an error: its effect is in doubt.
 func (l *Ledger) Safely(what string, do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -116,7 +116,7 @@ func (l *Ledger) Safely(what string, do func() error) (err error) {
 	return do()
 }
 
-// Pause waits, or returns early where ctx ends.
+// Pause waits, or returns early if ctx ends.
 func Pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

@@ -27,7 +27,7 @@ func NewMetrics(channels []remediation.Channel) *Metrics {
 			Name: "backout_holds_total", Help: "Holds that began, by reason.",
 		}, []string{"reason"}),
 		Drift: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "backout_drift_total", Help: "Targets seen to be no longer as a step left them.",
+			Name: "backout_drift_total", Help: "Targets that someone else has changed after a step.",
 		}, []string{"action", "service"}),
 		Duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "backout_step_duration_seconds", Help: "Intent to outcome of a step.",

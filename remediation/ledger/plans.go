@@ -43,7 +43,7 @@ func (l *Ledger) Plans() []*plan.Plan {
 	return out
 }
 
-// OnePlan returns the playbook of a service; "" is enough where there is one.
+// OnePlan returns the playbook of a service; "" is enough if there is only one.
 func (l *Ledger) OnePlan(service string) (*plan.Plan, error) {
 	if service != "" {
 		if b := l.PlanOf(service); b != nil {
@@ -67,8 +67,8 @@ func (e *UnreadableError) Error() string { return "its playbook cannot be read: 
 func (e *UnreadableError) Unwrap() error { return e.cause }
 
 // PlanFor returns the playbook that an incident was opened with. It is an
-// *UnreadableError where that is gone, is not what its hash says, or cannot be
-// understood any more, as after an upgrade.
+// *UnreadableError if that is missing, does not match its hash, or can no longer be
+// read, as after an upgrade.
 func (l *Ledger) PlanFor(ctx context.Context, inc *remediation.Incident) (*plan.Plan, error) {
 	l.mu.Lock()
 	b := l.byHash[inc.PlaybookHash]

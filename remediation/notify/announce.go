@@ -22,7 +22,7 @@ var errKeptBack = errors.New("kept back")
 //
 // A step that tells is over with the transaction that hands it to the outbox, and
 // holds nothing. It is kept back only where telling would be wrong: in observe mode,
-// while a human has claimed the incident or silenced its alerts, and while nobody
+// while a person has claimed the incident or silenced its alerts, and while nobody
 // has seen the condition to be true. The same gates then hold the real step, which
 // the plan goes on to all the same.
 func (e *Notifier) TellAhead(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q gate.Input) (*remediation.Incident, error) {
@@ -63,7 +63,7 @@ func (c *change) tell(s *remediation.Step, q gate.Input) error {
 	}
 	kind, ok := c.Plan.Kinds[s.Action].(remediation.Communicator)
 	if !ok {
-		return fmt.Errorf("step %s: %s tells nothing", s.ID(), s.Action)
+		return fmt.Errorf("step %s: %s announces nothing", s.ID(), s.Action)
 	}
 	a := kind.Announce(c.Plan.Playbook, step.Params)
 	p, err := c.public(a.Components)
@@ -88,7 +88,7 @@ func (c *change) tell(s *remediation.Step, q gate.Input) error {
 		}
 		maps.Copy(detail, told(p))
 	} else { // no failure of telling holds the plan
-		s.State, s.Error = remediation.StepSkipped, fmt.Sprintf("%q is no status of a component", a.Status)
+		s.State, s.Error = remediation.StepSkipped, fmt.Sprintf("invalid component status %q", a.Status)
 		detail["error"] = s.Error
 	}
 	detail["outcome"] = string(s.State)
@@ -103,7 +103,7 @@ func (c *change) tell(s *remediation.Step, q gate.Input) error {
 // they come before may run, and are skipped with it.
 func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a remediation.Announcement, q gate.Input) (string, error) {
 	if c.Inc.Aborting() && len(c.Inc.Triggers) == 0 {
-		return "the rollout is aborted without a breach: there is no trouble to tell of", nil
+		return "the rollout is aborted without a breach: no problem to announce", nil
 	}
 	if len(p.Updates) == 0 || a.Words == "" {
 		return "", nil
@@ -115,7 +115,7 @@ func (c *change) untrue(s *remediation.Step, p *remediation.PublicIncident, a re
 		}
 		switch {
 		case f.State == remediation.StepSkipped:
-			return f.ID() + " is skipped, which it speaks of", nil
+			return f.ID() + " is skipped, and the text mentions it", nil
 		case !f.Open():
 			return "", nil
 		}
@@ -227,7 +227,7 @@ func (c *change) message(p *remediation.PublicIncident) remediation.PublicMessag
 }
 
 // words are the playbook's for a status, or a sentence of ours: for customers, so
-// that nothing of what happens inside is in it.
+// that none of what happens inside is in it.
 func (c *change) words(p *remediation.PublicIncident, status remediation.PublicStatus) string {
 	concerned := make([]string, len(p.Components))
 	for i, k := range p.Components {
@@ -246,7 +246,7 @@ func (c *change) words(p *remediation.PublicIncident, status remediation.PublicS
 			ours = "The problem with %s has come back. We are working on it."
 		}
 	case remediation.PublicMonitoring:
-		own, ours = m.Monitoring, "The problem with %s has stopped. We keep watching it."
+		own, ours = m.Monitoring, "The problem with %s has stopped. We are still watching it."
 	case remediation.PublicResolved:
 		own, ours = m.Resolved, "The problem with %s is solved."
 	}

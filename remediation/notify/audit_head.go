@@ -28,8 +28,8 @@ func (t reportedHead) due(seq int64, now time.Time, every time.Duration) bool {
 	return seq != t.Seq && now.Sub(t.At) >= every
 }
 
-// ReportHead sends the audit log's head to places that someone who cuts the log's end
-// off does not reach: without them a log that ends early looks complete.
+// ReportHead sends the audit log's head to places that an attacker who truncates the log
+// does not reach: without them, a truncated log looks complete.
 func (e *Notifier) ReportHead(ctx context.Context) error {
 	now := e.Now()
 	var seq int64
@@ -71,7 +71,7 @@ func (e *Notifier) ReportHead(ctx context.Context) error {
 		return e.notifyChannels(tx, "", []remediation.TeamLine{{
 			Time: now.UTC(), Actor: remediation.ActorEngine, Seq: seq, Hash: hash,
 			Title: fmt.Sprintf("The audit log ends at entry %d", seq),
-			Why:   fmt.Sprintf("backout audit verify --head=%d:%s shows later whether it still holds all of it", seq, hash),
+			Why:   fmt.Sprintf("to check later that nothing was changed or cut off: backout audit verify --head=%d:%s", seq, hash),
 		}})
 	})
 	if err != nil {

@@ -18,8 +18,8 @@ const (
 	mostBriefLine = 6000
 )
 
-// Brief implements Service. It says what the public is told, and nothing of what
-// happens inside; a drill, or an incident that is closed, has none.
+// Brief implements Service. It says what the public knows, and nothing internal; a drill
+// or a closed incident has none.
 func (e *Notifier) Brief(ctx context.Context, id string) (remediation.Brief, error) {
 	var inc *remediation.Incident
 	var public *remediation.PublicIncident
@@ -47,9 +47,9 @@ func (e *Notifier) Brief(ctx context.Context, id string) (remediation.Brief, err
 	}
 	switch {
 	case inc.Drill:
-		return remediation.Brief{}, remediation.Refuse(remediation.Conflict, "incident %s is a drill: customers see nothing of it", id)
+		return remediation.Brief{}, remediation.Refuse(remediation.Conflict, "incident %s is a drill: customers are not affected", id)
 	case inc.State == remediation.Closed:
-		return remediation.Brief{}, remediation.Refuse(remediation.Conflict, "incident %s is closed: customer support needs no brief of it", id)
+		return remediation.Brief{}, remediation.Refuse(remediation.Conflict, "incident %s is closed: there is no brief for it", id)
 	}
 	b, err := e.PlanFor(ctx, inc)
 	if err != nil {
@@ -58,7 +58,7 @@ func (e *Notifier) Brief(ctx context.Context, id string) (remediation.Brief, err
 	facts, support := briefOf(b, inc, v, public, e.Now())
 	out := remediation.Brief{Incident: inc.ID, Service: inc.Service, Owner: facts.Owner}
 	if out.Text, err = support.Render(facts); err != nil { // tried when it was loaded, but not with these facts
-		e.Log.Error("the support brief's template does not render; the built-in one stands in", "incident", id, "err", err)
+		e.Log.Error("cannot render the support brief's template; using the built-in one", "incident", id, "err", err)
 		if out.Text, err = (*alerts.SupportBrief)(nil).Render(facts); err != nil {
 			return remediation.Brief{}, err
 		}

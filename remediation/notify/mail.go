@@ -33,7 +33,7 @@ type mailed struct {
 // mailed. The first mail carries the newest update, and each further one follows by
 // publish until it is resolved. Where the public was told nothing (in observe mode,
 // under a claim, without a status_page step) or no mail server is configured, no
-// customer is written to: the audit log and the team say so once, and that a human
+// customer is written to: the audit log and the team say so once, and that a person
 // may want to. Should the public be told later, the mail goes out then.
 //
 // What was decided is kept with the decision, so that neither a restart nor a reopened
@@ -50,7 +50,7 @@ func (e *Notifier) MailLong(ctx context.Context) error {
 	}
 	for _, inc := range open {
 		if err := e.mailOf(ctx, inc); err != nil && ctx.Err() == nil {
-			e.Log.Error("whether an incident is mailed cannot be decided; trying again", "incident", inc.ID, "err", err)
+			e.Log.Error("cannot decide whether to mail an incident; retrying", "incident", inc.ID, "err", err)
 		}
 	}
 	return nil
@@ -109,7 +109,7 @@ func (e *Notifier) mailFirst(ctx context.Context, b *plan.Plan, id string) error
 		}
 		raw, err := json.Marshal(what)
 		if err != nil {
-			return fmt.Errorf("encode what is mailed: %w", err)
+			return fmt.Errorf("encode mail state: %w", err)
 		}
 		if err := tx.PutReceipt(remediation.ActorEngine, byMail+"/"+id, string(raw)); err != nil {
 			return err
@@ -118,10 +118,10 @@ func (e *Notifier) mailFirst(ctx context.Context, b *plan.Plan, id string) error
 		m := b.Mail()
 		detail := map[string]any{"channel": byMail, "to": addresses(m)}
 		if what.First == 0 {
-			detail["what"] = "the team, that customers get no mail although it lasts longer than " + m.After.String()
-			detail["why"] = "the public was told nothing of it, and mail says what the status page says; write to them yourself if they notice"
+			detail["what"] = "the team: no mail to customers, although the incident lasts longer than " + remediation.Span(m.After)
+			detail["why"] = "nothing was published on the status page, and mail only repeats it; write to customers yourself if they are affected"
 			if len(e.mail) == 0 {
-				detail["why"] = "no mail server is configured; write to them yourself, or set mail in the configuration"
+				detail["why"] = "no mail server is configured; write to customers yourself, or set mail: in the configuration"
 			}
 			return c.Audit(audit.KindNotified, remediation.ActorEngine, nil, detail)
 		}
@@ -129,7 +129,7 @@ func (e *Notifier) mailFirst(ctx context.Context, b *plan.Plan, id string) error
 		if err != nil {
 			return err
 		}
-		detail["what"] = fmt.Sprintf("customers by mail, since it lasts longer than %s", m.After)
+		detail["what"] = fmt.Sprintf("customers by mail: the incident lasts longer than %s", remediation.Span(m.After))
 		detail["update"] = int64(what.First)
 		if err := c.Audit(audit.KindNotified, remediation.ActorEngine, nil, detail); err != nil {
 			return err

@@ -1,7 +1,7 @@
-// Package notify tells people: the public status page and its followers, the team's
-// channel, customers by mail, customer support by a brief, and whoever keeps the end
-// of the audit log. A message is put in the outbox within the transaction that it
-// tells of, and delivered afterwards; nothing that runs waits for it.
+// Package notify informs people: the public status page and its followers, the team's
+// channel, customers by mail, customer support by a brief, and the keepers of the audit
+// log's head. A message is put in the outbox in the same transaction as the change that it
+// reports, and delivered afterwards; no step waits for it.
 package notify
 
 import (
@@ -44,8 +44,8 @@ func New(l *ledger.Ledger, g *gate.Gates, statusPages, team, mail []remediation.
 // StatusPages are the channels that show what the built-in page shows.
 func (e *Notifier) StatusPages() []remediation.Channel { return e.statusPages }
 
-// Follow takes what the public was told on with the incident's life. Where
-// nothing was told, nothing is.
+// Follow publishes what the incident's life adds to the public incident. It publishes
+// nothing if nothing was published before.
 func (e *Notifier) Follow(c *gate.Change, status remediation.PublicStatus) error {
 	return (&change{c, e}).follow(status)
 }

@@ -24,8 +24,8 @@ const (
 	longestRest = time.Hour
 )
 
-// Outbox delivers messages, each channel by itself: one that is down, or slow,
-// keeps no other waiting, and never a step.
+// Outbox delivers messages, each channel independently: a slow or failed channel delays
+// no other, and never a step.
 type Outbox struct {
 	Channels []remediation.Channel
 	// Poke wakes the worker of the channel with the same index.
@@ -81,8 +81,8 @@ func (o *Outbox) letRest(channel string, until time.Time) {
 	o.rest[channel] = until
 }
 
-// DropUnknown gives up what was meant for channels that are no longer there:
-// told much later, it would be wrong.
+// DropUnknown drops messages for channels that no longer exist: delivered much later,
+// they would be wrong.
 func (e *Notifier) DropUnknown(tx remediation.Tx) error {
 	pending, err := tx.PendingMessages()
 	if err != nil {
@@ -98,7 +98,7 @@ func (e *Notifier) DropUnknown(tx remediation.Tx) error {
 				return err
 			}
 			for _, m := range heads {
-				if err := e.settleMessage(tx, m, remediation.OutcomeDropped, errors.New("the channel is not configured any more")); err != nil {
+				if err := e.settleMessage(tx, m, remediation.OutcomeDropped, errors.New("the channel is no longer configured")); err != nil {
 					return err
 				}
 			}
@@ -142,7 +142,7 @@ func (e *Notifier) DeliverTo(ctx context.Context, ch remediation.Channel, poke <
 		wait := outboxEvery
 		switch {
 		case err != nil && ctx.Err() == nil:
-			e.Log.Error("the outbox cannot be read or written; trying again", "channel", ch.Name(), "err", err)
+			e.Log.Error("cannot read or write the outbox; retrying", "channel", ch.Name(), "err", err)
 			ledger.Pause(ctx, time.Second)
 			continue
 		case !next.IsZero():
@@ -282,10 +282,10 @@ func (e *Notifier) recordTry(ctx context.Context, m remediation.Message, try tri
 	switch {
 	case errors.As(failure, &never):
 		result = remediation.OutcomeDropped
-		e.Log.Log(ctx, levelOnce(slog.LevelError, again), "a message cannot be delivered and is dropped", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
+		e.Log.Log(ctx, levelOnce(slog.LevelError, again), "message dropped: it cannot be delivered", "channel", m.Channel, "incident", m.Incident, "what", m.What, "err", failure)
 	case failure != nil:
 		result = remediation.OutcomeFailed
-		e.Log.Log(ctx, levelOnce(slog.LevelWarn, again), "a message could not be delivered; trying again", "channel", m.Channel, "incident", m.Incident, "what", m.What,
+		e.Log.Log(ctx, levelOnce(slog.LevelWarn, again), "message not delivered; retrying", "channel", m.Channel, "incident", m.Incident, "what", m.What,
 			"attempt", m.Attempts+1, "err", failure)
 	}
 	err := e.Store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
@@ -330,7 +330,7 @@ func levelOnce(l slog.Level, again bool) slog.Level {
 }
 
 // backoff is how long to wait after a number of failed attempts: twice as long
-// each time, less a random part, so that not all come back at once.
+// each time, less a random part, so that not all come back together.
 func backoff(attempts int) time.Duration {
 	d := retryMost
 	if shift := attempts - 1; shift < 8 {

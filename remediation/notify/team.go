@@ -27,7 +27,7 @@ var (
 )
 
 // notifyingStore ends every Update with what the team is told of it, so that the
-// message is in the outbox together with the change. Whoever writes through it need
+// message is in the outbox together with the change. Writers through it need
 // not know of the team.
 type notifyingStore struct {
 	remediation.Store
@@ -141,7 +141,7 @@ func (e *Notifier) notifyOfIncident(tx remediation.Tx, id string, entries []audi
 	return nil
 }
 
-// forTeam reports whether a notification that is in the log concerns the team: that a human
+// forTeam reports whether a notification that is in the log concerns the team: that a person
 // is called, what the public was told, who is written to, and what others than the team
 // itself could not be told. What channels delivered is for the audit log.
 func (e *Notifier) forTeam(en audit.Entry) bool {

@@ -41,7 +41,7 @@ func newAlertmanager(address string, timeout time.Duration, transport bounded) (
 		return nil, err
 	}
 	if timeout <= 0 {
-		return nil, fmt.Errorf("alertmanager: timeout %s is not above 0", timeout)
+		return nil, fmt.Errorf("alertmanager: timeout %s must be above 0", timeout)
 	}
 	alerts := u.JoinPath("api", "v2", "alerts")
 	// Suppressed alerts are asked for by name: they are what this is about.
@@ -56,9 +56,9 @@ func newAlertmanager(address string, timeout time.Duration, transport bounded) (
 	}, nil
 }
 
-// Silenced tells, of the given fingerprints, which ones Alertmanager knows and
-// whether each of those is silenced by a human. An alert that is only
-// inhibited or muted by a time interval is not silenced.
+// Silenced reports which of the given fingerprints Alertmanager knows, and whether a
+// person has silenced each. An alert that is only inhibited or muted by a time interval
+// is not silenced.
 func (a *Alertmanager) Silenced(ctx context.Context, fingerprints []string) (map[string]bool, error) {
 	wanted := make(map[string]bool, len(fingerprints))
 	for _, f := range fingerprints {

@@ -17,7 +17,7 @@ import (
 // of the API alike.
 type answers struct {
 	next http.RoundTripper
-	// query is that of the configured address; it stands in every request.
+	// query is that of the configured address; it is in every request.
 	query string
 }
 
@@ -87,10 +87,10 @@ func judge(resp *http.Response, body []byte) error {
 }
 
 func notPrometheus(resp *http.Response) error {
-	return fmt.Errorf("it answers %s, and not in Prometheus's JSON%s", resp.Status, remedy(resp))
+	return fmt.Errorf("it answers %s, not Prometheus's JSON%s", resp.Status, remedy(resp))
 }
 
-// remedy is what may help against an answer of somebody else.
+// remedy is what may help against an answer of someone else.
 func remedy(resp *http.Response) string {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:

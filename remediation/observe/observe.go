@@ -1,10 +1,9 @@
-// Package observe asks Prometheus for present values and Alertmanager for
-// silences, on behalf of the engine.
+// Package observe queries Prometheus for values and Alertmanager for silences, for the
+// engine.
 //
-// Both clients are given their address by the configuration, never by a
-// notification. Every request has a time limit, every response a size limit.
-// Neither keeps anything between two requests, and neither decides anything:
-// an answer that is not understood is an error.
+// Both clients get their address from the configuration, never from a notification. Every
+// request has a time limit, every response a size limit. Neither keeps state between two
+// requests or decides anything: an unexpected answer is an error.
 package observe
 
 import (

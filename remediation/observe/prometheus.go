@@ -47,7 +47,7 @@ func prometheusAt(address string, timeout time.Duration, transport bounded, log 
 		return nil, err
 	}
 	if timeout <= 0 {
-		return nil, fmt.Errorf("prometheus: timeout %s is not above 0", timeout)
+		return nil, fmt.Errorf("prometheus: timeout %s must be above 0", timeout)
 	}
 	asker := answers{next: transport, query: u.RawQuery}
 	u.RawQuery = "" // it may hold a secret, and is sent by asker
@@ -69,7 +69,7 @@ func prometheusAt(address string, timeout time.Duration, transport bounded, log 
 // Query returns the present value of expr by the server's own clock: no time
 // is sent, since this machine's may differ. The error wraps
 // remediation.ErrNoAnswer where Prometheus itself gave no complete answer: it was
-// silent, too slow or overloaded, it warned that data are missing, or somebody
+// silent, too slow or overloaded, it warned that data are missing, or someone
 // else answered in its place.
 func (p *Prometheus) Query(ctx context.Context, expr string) (value float64, ok bool, err error) {
 	asking, cancel := context.WithTimeout(ctx, p.timeout)
@@ -79,7 +79,7 @@ func (p *Prometheus) Query(ctx context.Context, expr string) (value float64, ok 
 		return 0, false, p.failure(ctx, asking, err)
 	}
 	for _, i := range infos {
-		p.log.Debug("prometheus remarks on a query", "expr", expr, "info", i)
+		p.log.Debug("prometheus warns about a query", "expr", expr, "info", i)
 	}
 	value, ok, err = single(result)
 	if err != nil {
@@ -99,7 +99,7 @@ func single(result model.Value) (value float64, ok bool, err error) {
 			return 0, false, nil
 		case 1:
 		default:
-			return 0, false, fmt.Errorf("%d samples where one is expected; aggregate them in the expression", len(v))
+			return 0, false, fmt.Errorf("%d samples where one is expected; try: aggregate them in the expression", len(v))
 		}
 		if v[0].Histogram != nil {
 			return 0, false, errors.New("the sample is a native histogram, not a number")
@@ -139,7 +139,7 @@ func line(result model.Value) ([]remediation.Point, error) {
 	case len(matrix) == 0:
 		return nil, nil
 	case len(matrix) > 1:
-		return nil, fmt.Errorf("%d series where one is expected; aggregate them in the expression", len(matrix))
+		return nil, fmt.Errorf("%d series where one is expected; try: aggregate them in the expression", len(matrix))
 	case len(matrix[0].Histograms) > 0:
 		return nil, errors.New("the samples are native histograms, not numbers")
 	}

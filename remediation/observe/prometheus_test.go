@@ -133,9 +133,9 @@ func notAnswers() map[string]struct {
 		body, word string
 	}{
 		"not a Prometheus":        {404, `404 page not found`, "is this the base address"},
-		"a login page":            {200, `<html>please log in</html>`, "not in Prometheus's JSON"},
-		"another's JSON":          {200, `{"message":"hello"}`, "not in Prometheus's JSON"},
-		"an empty page":           {200, ``, "not in Prometheus's JSON"},
+		"a login page":            {200, `<html>please log in</html>`, "not Prometheus's JSON"},
+		"another's JSON":          {200, `{"message":"hello"}`, "not Prometheus's JSON"},
+		"an empty page":           {200, ``, "not Prometheus's JSON"},
 		"nothing but success":     {200, `{"status":"success"}`, "no data"},
 		"moved for good":          {301, ``, "it points to http://login.example.com/path"},
 		"sent to a login":         {302, ``, "it points to http://login.example.com/path"},
@@ -144,7 +144,7 @@ func notAnswers() map[string]struct {
 		"no tenant":               {401, `{"status":"error","errorType":"bad_data","error":"no org id"}`, "no org id; try: http_config or headers"},
 		"not allowed":             {403, `<html>`, "http_config"},
 		"a proxy wants to know":   {407, `<html>`, "http_config"},
-		"a proxy's bad request":   {400, `<html>`, "not in Prometheus's JSON"},
+		"a proxy's bad request":   {400, `<html>`, "not Prometheus's JSON"},
 		"overloaded":              {429, `slow down`, "429"},
 		"a broken server":         {500, `{"status":"error","errorType":"internal","error":"tsdb"}`, "tsdb"},
 		"proxy without server":    {502, `bad gateway`, "502"},

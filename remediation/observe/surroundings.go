@@ -55,7 +55,7 @@ type SurroundingsOptions struct {
 	Logger                                                *slog.Logger
 }
 
-// NewSurroundings speaks to nobody yet.
+// NewSurroundings returns them. It does not connect.
 func NewSurroundings(o SurroundingsOptions) (*Surroundings, error) {
 	if o.PrometheusTransport == nil {
 		o.PrometheusTransport = o.Transport
@@ -194,7 +194,7 @@ func (s *Surroundings) ahead(ctx context.Context, c clockAt) (time.Duration, err
 func (s *Surroundings) RaiseAlert(ctx context.Context, labels map[string]string, until time.Time) error {
 	body, err := json.Marshal([]map[string]any{{
 		"labels": labels, "startsAt": s.now().UTC().Format(time.RFC3339Nano), "endsAt": until.UTC().Format(time.RFC3339Nano),
-		"annotations": map[string]string{"summary": "A drill of backout's preflight: nothing is wrong, and nothing is to be done."},
+		"annotations": map[string]string{"summary": "A drill by backout's preflight. Nothing is wrong, and there is nothing to do."},
 	}})
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ type Operation struct {
 	Bind     func() (remediation.Action, error)
 	// Before is the target as the intent found it: what undo goes back to.
 	Before json.RawMessage
-	// Restore: it was done and verified, and is now put back because somebody asked.
+	// Restore: it was done and verified, and is now put back because someone asked.
 	Restore bool
 }
 
@@ -45,7 +45,7 @@ const (
 	Undo
 )
 
-// Way is how an operation that was in doubt goes on.
+// Way is how an operation in doubt continues.
 type Way int
 
 // The ways: to leave it as it is, to go forward, or to undo it.
@@ -55,18 +55,18 @@ const (
 	Back
 )
 
-// Undoer commits what becomes of an undo.
+// Undoer commits the outcome of an undo.
 type Undoer interface {
 	// Limit is how long a phase may take from now.
 	Limit(p Phase) time.Duration
-	// Undoing writes the intent of the undo unless it stands there already, and
+	// Undoing writes the intent of the undo unless it is there already, and
 	// reports whether the target is still this operation's to change.
 	Undoing(ctx context.Context, cause error) (bool, error)
 	// Undone writes how it came out.
 	Undone(ctx context.Context, undoErr error) error
 }
 
-// Journal commits what becomes of an operation.
+// Journal commits the outcome of an operation.
 type Journal interface {
 	Undoer
 	// Applied writes that the effect has happened; detail has the target as it is
@@ -95,17 +95,17 @@ func Run(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
 	return r.applied(ctx, map[string]any{})
 }
 
-// Resume goes on with one that was cut off before its outcome.
+// Resume continues an operation that was interrupted before its outcome.
 func Resume(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
 	return (&run{g, op, j, j}).doubt(ctx, errCutOff)
 }
 
-// ResumeVerify goes on with one that was cut off after its outcome.
+// ResumeVerify continues an operation that was interrupted after its outcome.
 func ResumeVerify(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
 	return (&run{g, op, j, j}).verify(ctx)
 }
 
-// Revert undoes an operation, or goes on with an undo that was cut off.
+// Revert undoes an operation, or continues an interrupted undo.
 func Revert(ctx context.Context, g *gate.Gates, op Operation, u Undoer, cause error) error {
 	return (&run{g: g, op: op, u: u}).undo(ctx, cause)
 }
@@ -113,7 +113,7 @@ func Revert(ctx context.Context, g *gate.Gates, op Operation, u Undoer, cause er
 // Look looks at the target of an operation. It has no effect.
 func Look(ctx context.Context, g *gate.Gates, op Operation) (look remediation.Look, err error) {
 	g.MeetTarget(op.Target)
-	err = call(ctx, g, "the look at the target of "+op.Name, ledger.LookTimeout, op, func(ctx context.Context, a remediation.Action) (err error) {
+	err = call(ctx, g, "the inspection of the target of "+op.Name, ledger.LookTimeout, op, func(ctx context.Context, a remediation.Action) (err error) {
 		look, err = a.Look(ctx, op.ID)
 		return err
 	})
@@ -124,7 +124,7 @@ func Look(ctx context.Context, g *gate.Gates, op Operation) (look remediation.Lo
 	case remediation.Wanted, remediation.Untouched, remediation.HalfWay:
 		return look, nil
 	}
-	return remediation.Look{}, fmt.Errorf("%s: position %q is none", op.Name, look.Position)
+	return remediation.Look{}, fmt.Errorf("%s: unknown position %q", op.Name, look.Position)
 }
 
 // call calls one method of the action within limit, which a stop of the process does
@@ -161,7 +161,7 @@ func (r *run) applied(ctx context.Context, detail map[string]any) error {
 	if err == nil {
 		detail["after"] = after.Snapshot
 	} else {
-		r.g.Log.Warn("a target cannot be looked at after its change", "target", r.op.Target, "err", err)
+		r.g.Log.Warn("cannot inspect a target after its change", "target", r.op.Target, "err", err)
 	}
 	if err := r.j.Applied(ctx, detail); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (r *run) undo(ctx context.Context, cause error) error {
 	if r.op.Restore && undoErr == nil {
 		var look remediation.Look
 		if look, undoErr = Look(ctx, r.g, r.op); undoErr == nil && look.Position == remediation.HalfWay {
-			undoErr = remediation.InDoubt(fmt.Errorf("%s: its target is half-way still", r.op.Name))
+			undoErr = remediation.InDoubt(fmt.Errorf("%s: its target is still half-way", r.op.Name))
 		}
 	}
 	return r.u.Undone(ctx, undoErr)
@@ -215,5 +215,5 @@ func (r *run) doubt(ctx context.Context, cause error) error {
 		}
 		return r.applied(ctx, map[string]any{"why": "found half-way and rolled forward"})
 	}
-	return r.applied(ctx, map[string]any{"why": "seen after being in doubt"})
+	return r.applied(ctx, map[string]any{"why": "found after being in doubt"})
 }

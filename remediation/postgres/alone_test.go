@@ -102,14 +102,14 @@ func TestAScriptThatMayBeDoneInPartWaitsForAHuman(t *testing.T) {
 	w := outside(t, "DROP INDEX CONCURRENTLY posts_seen;\nVACUUM posts;")
 	w.says(w.cutInScript("DROP INDEX"), "the snapshot is "+w.snapshots)
 	_, err := w.action(nil).Look(t.Context(), op)
-	w.says(err, "undo script of version 2.5.0", "may have been done in part", "the application stays cut off", "restartable: true", "the snapshot is "+w.snapshots)
+	w.says(err, "undo script of version 2.5.0", "may have been done in part", "the application stays disconnected", "restartable: true", "the snapshot is "+w.snapshots)
 	err = w.action(nil).Undo(t.Context(), op, nil)
-	w.says(err, "data is never restored by backout", "pg_restore", w.snapshots)
+	w.says(err, "backout never restores data", "pg_restore", w.snapshots)
 	if w.login() == nil {
 		t.Error("the application was let in between two versions")
 	}
 
-	// A human finishes what the script does, and writes its row; then it goes on by itself.
+	// A person finishes what the script does, and writes its row; then it goes on by itself.
 	w.row("2.5.0", "index", "UNDO_SQL", "U2.5.0__index.sql", "NULL", true)
 	w.position(op, remediation.HalfWay)
 	if err := w.action(nil).Apply(t.Context(), op, nil); err != nil {
@@ -142,7 +142,7 @@ func TestAScriptThatFailedBeforeItChangedAnythingIsTakenBack(t *testing.T) {
 		t.Errorf("left: %s", got)
 	}
 
-	// The script is mended, and the same operation begun again: a second attempt keeps the first one's snapshot.
+	// The script is fixed, and the same operation begun again: a second attempt keeps the first one's snapshot.
 	w.write("U2.5.0__index.sql", "DROP INDEX CONCURRENTLY posts_seen;")
 	w.apply()
 	dumps, err := filepath.Glob(filepath.Join(w.snapshots, "*.dump"))

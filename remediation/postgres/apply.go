@@ -31,7 +31,7 @@ func (r *rollback) Apply(ctx context.Context, op string, before json.RawMessage)
 			return err
 		}
 		if asked != nil && !s.same(*asked) {
-			return errors.New("the schema, its scripts or the application's roles changed since they were looked at; try: look again")
+			return errors.New("the schema, its scripts or the application's roles changed since they were inspected; try: again")
 		}
 		return w.inTheMidst(w.first(ctx, s, plan))
 	})
@@ -138,7 +138,7 @@ func (w *work) finish(ctx context.Context) error {
 		return err
 	}
 	if !st.wanted {
-		return definite("the schema is not as wanted after all of it was run")
+		return definite("the schema is not in the wanted state after everything was run")
 	}
 	if w.m.Phase != changed || w.m.After == nil {
 		after := w.m.After

@@ -73,7 +73,7 @@ func (w *work) readCommand() (*commandState, error) {
 	}
 	if w.spec.Dir != "" {
 		if info, err := os.Stat(w.spec.Dir); err != nil || !info.IsDir() {
-			return nil, errors.Join(fmt.Errorf("command: dir %s is no folder", w.spec.Dir), err)
+			return nil, errors.Join(fmt.Errorf("command: dir %s is not a folder", w.spec.Dir), err)
 		}
 	}
 	sum := sha256.Sum256(content)
@@ -136,7 +136,7 @@ func (w *work) runCommand(ctx context.Context) error {
 	}
 	done, err := w.askWanted(ctx)
 	if err == nil && !done {
-		err = definite("command %s ended well, but by the query in wanted it has not done its work (its output is in %s)", w.spec.Command[0], w.m.Run.Log)
+		err = definite("command %s exited without an error, but the query in wanted says that it has not done its work (its output is in %s)", w.spec.Command[0], w.m.Run.Log)
 	}
 	if err != nil {
 		return err

@@ -145,13 +145,13 @@ func TestACommandThatFailedHalfWayWaitsForAHuman(t *testing.T) {
 			err := w.action(nil).Apply(t.Context(), op, before)
 			w.says(err, "exit status 1")
 			err = w.action(nil).Undo(t.Context(), op, before)
-			w.says(err, "the application stays cut off", "data is never restored by backout", w.snapshots)
+			w.says(err, "the application stays disconnected", "backout never restores data", w.snapshots)
 			_, err = w.action(nil).Look(t.Context(), op)
 			w.says(err, "the command ./rollback_to_v1.sh", "may have been done in part", "its output is in "+w.snapshots, "the snapshot is "+w.snapshots)
 			if w.login() == nil {
 				t.Error("the application was let in")
 			}
-			w.exec(c.rest) // a human's hand
+			w.exec(c.rest) // a person's hand
 			w.position(op, remediation.HalfWay)
 			if err := w.action(nil).Apply(t.Context(), op, before); err != nil {
 				t.Fatal(err)
@@ -185,7 +185,7 @@ func TestACommandThatDoesNotDoItsWorkIsFoundOut(t *testing.T) {
 	w := newWorld(t)
 	w.script("true")
 	before := w.untouched().Snapshot
-	w.says(w.action(nil).Apply(t.Context(), op, before), "ended well, but by the query in wanted it has not done its work")
+	w.says(w.action(nil).Apply(t.Context(), op, before), "exited without an error, but the query in wanted says that it has not done its work")
 	if err := w.action(nil).Undo(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func (w *world) pid(file string) int {
 	return pid
 }
 
-// running tells whether a process is there; one that ended and was not waited for
+// running reports whether a process is there; one that ended and was not waited for
 // by its parent is not.
 func running(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {

@@ -148,7 +148,7 @@ func (w *world) fixture(meddle func(n int)) *actiontest.Fixture {
 func TestRollbackByUndoScriptsConforms(t *testing.T) {
 	actiontest.RunLossy(t, func(t *testing.T) *actiontest.Fixture {
 		w := newWorld(t)
-		return w.fixture(func(n int) { // somebody migrates on
+		return w.fixture(func(n int) { // someone migrates on
 			v := n + 2
 			w.write(fmt.Sprintf("U%d.0__back.sql", v), fmt.Sprintf("DROP TABLE more_%d;", v))
 			w.write(fmt.Sprintf("V%d.0__more.sql", v), fmt.Sprintf("CREATE TABLE more_%d ();", v))
@@ -161,7 +161,7 @@ func TestRollbackByCommandConforms(t *testing.T) {
 	actiontest.RunLossy(t, func(t *testing.T) *actiontest.Fixture {
 		w := newWorld(t)
 		w.byCommand()
-		return w.fixture(func(n int) { // somebody edits the script, and migrates again
+		return w.fixture(func(n int) { // someone edits the script, and migrates again
 			script, err := os.ReadFile(filepath.Join(w.dir, "rollback_to_v1.sh"))
 			if err != nil {
 				t.Fatal(err)

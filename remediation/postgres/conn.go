@@ -140,7 +140,7 @@ func definite(format string, args ...any) error {
 // lock makes sure that one rollback works on a database at a time. It ends with
 // the session.
 func (w *work) lock(ctx context.Context) error {
-	return w.await(ctx, "another rollback works on this database", func() (bool, error) {
+	return w.await(ctx, "another rollback is working on this database", func() (bool, error) {
 		var got bool
 		err := w.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", int64(lockKey)).Scan(&got)
 		return got, err
@@ -182,7 +182,7 @@ func (w *work) strays(ctx context.Context) (n int, err error) {
 
 // calm waits until nothing that a crash left is at work any more.
 func (w *work) calm(ctx context.Context) error {
-	return w.await(ctx, "what this operation began is still at work", func() (bool, error) {
+	return w.await(ctx, "this operation's previous attempt is still running", func() (bool, error) {
 		n, err := w.strays(ctx)
 		return n == 0 && len(survivors(w.tag(w.op))) == 0, err
 	})
@@ -190,7 +190,7 @@ func (w *work) calm(ctx context.Context) error {
 
 // clear ends what a crash left, and waits until it is gone.
 func (w *work) clear(ctx context.Context) error {
-	return w.await(ctx, "what this operation left behind does not end", func() (bool, error) {
+	return w.await(ctx, "this operation's previous attempt does not end", func() (bool, error) {
 		left := survivors(w.tag(w.op))
 		endAll(left)
 		var n int

@@ -155,7 +155,7 @@ func (w *work) measure(ctx context.Context, m *mark) error {
 	return nil
 }
 
-// unchanged tells whether nothing was committed since the marks were made. A
+// unchanged reports whether nothing was committed since the marks were made. A
 // table that is gone, or new, shows in the catalogs.
 func (w *work) unchanged(ctx context.Context) (bool, error) {
 	for _, before := range w.m.Mark {

@@ -50,10 +50,10 @@ func readAddress(file string) (*address, error) {
 }
 
 func parseAddress(text string) (*address, error) {
-	form := "; try: postgres://USER:PASSWORD@HOST:PORT/DATABASE, with % and two digits for odd characters"
+	form := "; try: postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters percent-encoded"
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || strings.ContainsAny(text, " \r\n") {
-		return nil, errors.New("it does not hold the address of a PostgreSQL database" + form)
+		return nil, errors.New("it has no PostgreSQL address" + form)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {

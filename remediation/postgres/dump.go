@@ -46,7 +46,7 @@ func (w *work) canDump(ctx context.Context, st *state) error {
 			return fmt.Errorf("no snapshot, no rollback: %s --version says %q", path, firstLine(said))
 		}
 		if major, err := strconv.Atoi(m[1]); err != nil || major < st.server/10000 {
-			return fmt.Errorf("no snapshot, no rollback: %s is of version %s, the server of %d; try: install postgresql-client-%d",
+			return fmt.Errorf("no snapshot, no rollback: %s has version %s, the server %d; try: install postgresql-client-%d",
 				path, m[1], st.server/10000, st.server/10000)
 		}
 	}
@@ -67,7 +67,7 @@ func (c *Client) hasRoom(need int64) error {
 	for {
 		info, err := os.Stat(dir)
 		if err == nil && !info.IsDir() {
-			return fmt.Errorf("no snapshot, no rollback: %s is no folder", dir)
+			return fmt.Errorf("no snapshot, no rollback: %s is not a folder", dir)
 		}
 		if err == nil {
 			break
@@ -83,7 +83,7 @@ func (c *Client) hasRoom(need int64) error {
 	}
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(dir, &disk); err != nil {
-		return fmt.Errorf("no snapshot, no rollback: room in %s: %w", dir, err)
+		return fmt.Errorf("no snapshot, no rollback: free space in %s: %w", dir, err)
 	}
 	if free := int64(disk.Bavail) * int64(disk.Bsize); free < need { //nolint:unconvert // other types elsewhere
 		return fmt.Errorf("no snapshot, no rollback: %s has %d MiB left, the tables have %d MiB; try: snapshots: {dir: ...}", dir, free>>20, need>>20)
@@ -139,11 +139,11 @@ func (w *work) writeDump(ctx context.Context) (*dump, error) {
 	return d, w.c.seams.do(ctx, "snapshot", func(context.Context) error { return rename(partial, path) })
 }
 
-// intact tells whether a snapshot is still what was written.
+// intact reports whether a snapshot is still what was written.
 func (d *dump) intact() error {
 	size, sum, err := seal(d.Path)
 	if err == nil && (size != d.Size || sum != d.SHA256) {
-		err = errors.New("it is not what was written")
+		err = errors.New("it is not the file that was written")
 	}
 	if err != nil {
 		return fmt.Errorf("no snapshot, no rollback: %s: %w", d.Path, err)

@@ -30,7 +30,7 @@ func parseVersion(text string) (version, error) {
 	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == '.' || r == '_' }) {
 		n, err := strconv.ParseUint(part, 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no version", text)
+			return nil, fmt.Errorf("invalid version %q", text)
 		}
 		v = append(v, n)
 	}
@@ -38,7 +38,7 @@ func parseVersion(text string) (version, error) {
 		v = v[:len(v)-1]
 	}
 	if len(v) == 0 {
-		return nil, fmt.Errorf("%q is no version", text)
+		return nil, fmt.Errorf("invalid version %q", text)
 	}
 	return v, nil
 }
@@ -164,14 +164,14 @@ func checksum(text string) int32 {
 // runnable says why an undo script cannot be run.
 func (s *script) runnable() error {
 	if len(s.statements) == 0 {
-		return fmt.Errorf("undo script %s is empty: it would undo nothing; try: write what takes version %s back", s.path, s.versionText)
+		return fmt.Errorf("undo script %s is empty: it would undo nothing; try: write the statements that undo version %s", s.path, s.versionText)
 	}
 	for _, st := range s.statements {
 		if why := st.refused(); why != "" {
-			return fmt.Errorf("undo script %s, line %d: %s; try: take it out, all scripts run in one transaction where they allow it", s.path, st.line, why)
+			return fmt.Errorf("undo script %s, line %d: %s; try: remove it, all scripts run in one transaction where they allow it", s.path, st.line, why)
 		}
 		if strings.Contains(st.text, "${") {
-			return fmt.Errorf("undo script %s, line %d: a placeholder of Flyway is not filled in here; try: write its value", s.path, st.line)
+			return fmt.Errorf("undo script %s, line %d: Flyway placeholders are not filled in here; try: write its value", s.path, st.line)
 		}
 	}
 	return nil
@@ -196,7 +196,7 @@ func (s *scripts) undoPlan(h *history, target version) ([]script, error) {
 		v := find(s.versions, row.version)
 		switch {
 		case v == nil:
-			problems = append(problems, fmt.Errorf("version %s is applied, and %s has no script of it (V%s__*.sql); try: the folder of the release that runs",
+			problems = append(problems, fmt.Errorf("version %s is applied, but %s has no script for it (V%s__*.sql); try: the folder of the release that runs",
 				row.versionText, s.dir, row.versionText))
 		case row.kind == "SQL" && row.checksum != nil && *row.checksum != v.checksum:
 			problems = append(problems, fmt.Errorf("%s is not what was applied as version %s (checksum %d, the history has %d); try: flyway validate",

@@ -89,7 +89,7 @@ func failedRow(r historyRow) error {
 	if strings.HasPrefix(r.kind, "UNDO") {
 		what = "version " + r.versionText + " was being undone"
 	}
-	return fmt.Errorf("row %d says that %s by %s and failed: what of it was done is not known, so neither its script nor its undo script may run; "+
+	return fmt.Errorf("row %d says that %s by %s and failed: how far it got is unknown, so neither its script nor its undo script may run; "+
 		"try: bring the schema to one version by hand, then flyway repair", r.rank, what, r.script)
 }
 
@@ -131,7 +131,7 @@ func (h *history) above(target version) []historyRow {
 	return rows
 }
 
-// known tells whether a version was ever applied.
+// known reports whether a version was ever applied.
 func (h *history) known(v version) bool {
 	return slices.ContainsFunc(h.rows, func(r historyRow) bool { return r.version.compare(v) == 0 })
 }

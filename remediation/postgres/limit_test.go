@@ -122,7 +122,7 @@ func TestASnapshotThatIsWholeIsNotTakenTwice(t *testing.T) {
 	op := "inc-8/1-x@1"
 	before = w.position(op, remediation.Untouched).Snapshot
 	cut(op, before)
-	w.exec("ALTER ROLE " + w.app + " LOGIN") // somebody lets the application in: it may write
+	w.exec("ALTER ROLE " + w.app + " LOGIN") // someone lets the application in: it may write
 	if err := w.action(counting).Apply(t.Context(), op, before); err != nil || taken != 1 {
 		t.Errorf("%v, %d snapshots more", err, taken)
 	}
@@ -137,7 +137,7 @@ func TestTwoRollbacksDoNotRunAtOnce(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	w.says(w.action(nil).Apply(ctx, op, before), "another rollback works on this database")
+	w.says(w.action(nil).Apply(ctx, op, before), "another rollback is working on this database")
 	if w.lost() || w.login() != nil {
 		t.Error("it went on all the same")
 	}

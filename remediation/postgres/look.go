@@ -49,7 +49,7 @@ type commandState struct {
 	SHA256 string   `json:"sha256"`
 }
 
-// same tells whether two snapshots ask for the same work on the same schema.
+// same reports whether two snapshots ask for the same work on the same schema.
 func (s snapshot) same(o snapshot) bool {
 	bare := func(s snapshot) snapshot {
 		return snapshot{Database: s.Database, Version: s.Version, Target: s.Target, Transaction: s.Transaction,
@@ -75,7 +75,7 @@ func (w *work) survey(ctx context.Context) (*state, error) {
 		Scan(&st.database, &st.server, &standby)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("look at the database: %w", err)
+		return nil, fmt.Errorf("inspect the database: %w", err)
 	case standby:
 		return nil, fmt.Errorf("database %s is a standby, which cannot be written; try: the primary's address in dsn_file", st.database)
 	case st.server < 120000:
@@ -117,7 +117,7 @@ func (w *work) askWanted(ctx context.Context) (wanted bool, err error) {
 		}
 		var ok bool
 		if wanted, ok = answer.(bool); !ok {
-			return errors.New("the answer is no boolean")
+			return errors.New("the answer is not a boolean")
 		}
 		return nil
 	})
@@ -211,7 +211,7 @@ func (w *work) allIn(st *state) error {
 		names = w.m.ours()
 	}
 	if cut := out(st.roles, names); len(cut) > 0 {
-		return fmt.Errorf("the schema is as wanted, but role %s cannot log in; try: ALTER ROLE %s LOGIN", strings.Join(cut, ", "), pgx.Identifier{cut[0]}.Sanitize())
+		return fmt.Errorf("the schema is in the wanted state, but role %s cannot log in; try: ALTER ROLE %s LOGIN", strings.Join(cut, ", "), pgx.Identifier{cut[0]}.Sanitize())
 	}
 	return nil
 }
@@ -256,7 +256,7 @@ func (w *work) notLeftOut(st *state) error {
 	}
 	for _, m := range others {
 		if cut := out(st.roles, m.ours()); len(cut) > 0 {
-			return fmt.Errorf("operation %s took role %s its login and was cut off (%s); try: bring the schema to one version, ALTER ROLE %s LOGIN, and move that file away",
+			return fmt.Errorf("operation %s took the login from role %s and was interrupted (%s); try: bring the schema to one version, ALTER ROLE %s LOGIN, and move that file away",
 				m.Op, strings.Join(cut, ", "), w.base(m.Op)+".json", pgx.Identifier{cut[0]}.Sanitize())
 		}
 	}
@@ -287,8 +287,8 @@ func (w *work) resumable(ctx context.Context, st *state) error {
 	if w.m.Run != nil {
 		log = ", its output is in " + w.m.Run.Log
 	}
-	return definite("%s was cut off after it had changed something, and may have been done in part%s; the application stays cut off; "+
-		"try: finish by hand what it does, or restartable: true if it may be run again", w.addr.scrub(what), log)
+	return definite("%s was interrupted after it had changed something, and may be partly done%s; the application stays disconnected; "+
+		"try: finish its work by hand, or set restartable: true if it may run again", w.addr.scrub(what), log)
 }
 
 // plan returns what is left of a plan that was begun, or refuses where it is
@@ -307,11 +307,11 @@ func (w *work) left(st *state) ([]script, error) {
 	}
 	for _, p := range plan {
 		if !slices.Contains(w.m.Plan.Scripts, scriptState{p.path, p.versionText, p.sha256, yes(!p.alone)}) {
-			return nil, fmt.Errorf("%s, for version %s, is not what was looked at", p.path, p.versionText)
+			return nil, fmt.Errorf("%s, for version %s, has changed since it was inspected", p.path, p.versionText)
 		}
 	}
 	if w.m.Phase != changing && len(plan) != len(w.m.Plan.Scripts) {
-		return nil, fmt.Errorf("the schema is at %s, and was at %s when it was looked at", st.history.current(), w.m.Plan.Version)
+		return nil, fmt.Errorf("the schema is at %s, but was at %s when it was inspected", st.history.current(), w.m.Plan.Version)
 	}
 	return plan, nil
 }
@@ -320,7 +320,7 @@ func (w *work) left(st *state) ([]script, error) {
 func (w *work) sameCommand() error {
 	now, err := w.readCommand()
 	if err == nil && !reflect.DeepEqual(now, w.m.Plan.Command) {
-		err = errors.New("the command is not the one that was looked at")
+		err = errors.New("the command has changed since it was inspected")
 	}
 	return err
 }

@@ -16,7 +16,7 @@ import (
 type phase string
 
 // The phases, in their order. Where all scripts run in one transaction, dumped
-// lasts until it is known to be committed: the database tells whether it is.
+// lasts until it is known to be committed: the database reports whether it is.
 const (
 	begun    phase = "begun"
 	cutOff   phase = "cut_off"
@@ -58,7 +58,7 @@ type command struct {
 	Exit *int   `json:"exit,omitempty"` // absent: not known
 }
 
-// open tells whether the operation has begun and not ended.
+// open reports whether the operation has begun and not ended.
 func (m *manifest) open() bool { return m != nil && m.Phase != finished && m.Phase != undone }
 
 // base is the beginning of the names of an operation's files.
@@ -97,7 +97,7 @@ func readManifest(path string) (*manifest, error) {
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil {
-		return nil, fmt.Errorf("manifest %s: %w; try: look at the database, bring it to one version, and move the file away", path, err)
+		return nil, fmt.Errorf("manifest %s: %w; try: inspect the database, bring it to one version, and move the file away", path, err)
 	}
 	return m, nil
 }

@@ -1,20 +1,18 @@
-// Package postgres takes the schema of a PostgreSQL database back to its previous
-// version: by Flyway's undo scripts, or by a command that the playbook names.
+// Package postgres rolls a PostgreSQL schema back to its previous version, with Flyway's
+// undo scripts or with a command that the playbook names.
 //
-// Data that the newer version wrote is lost by this, and nothing here brings it
-// back, so that the order is fixed: the application's roles lose their login and
-// its sessions end; pg_dump writes a snapshot; the undo scripts run, all in one
-// transaction where they can; the result is verified; the roles get their login
-// back. Without a snapshot there is no rollback.
+// This loses the data that the newer version wrote, and nothing here restores it. So the
+// order is fixed: the application's roles lose their login and their sessions end; pg_dump
+// writes a snapshot; the undo scripts run, in one transaction where possible; the result
+// is verified; the roles get their login back. Without a snapshot there is no rollback.
 //
-// A manifest, one file for each operation beside its snapshot, says how far the
-// operation is; each step is written there before the next one begins. After a
-// crash, the manifest and the database together tell where it stopped. What had
-// only been cut off is let back; once a script is committed, the way leads forward.
+// A manifest, one file for each operation next to its snapshot, records the progress; each
+// step is written to it before the next one starts. After a crash, the manifest and the
+// database together show where it stopped. If nothing but the login was taken away, the
+// roles get it back; once a script is committed, the rollback must be finished.
 //
-// What changes the database goes by the simple protocol, and what only reads by
-// the extended one; files and programs that change something pass seams.do. Tests
-// cut there.
+// Statements that change the database use the simple protocol, reads the extended one;
+// files and programs that change something go through seams.do, which tests replace.
 package postgres
 
 import (
@@ -64,13 +62,13 @@ type seams struct {
 	do func(ctx context.Context, what string, do func(context.Context) error) error
 }
 
-// New returns a client. Nothing is connected to.
+// New returns a client. It does not connect.
 func New(o Options) (*Client, error) {
 	if o.SnapshotDir == "" {
-		return nil, errors.New("a folder for snapshots is needed; try: snapshots: {dir: /var/lib/backout/snapshots}")
+		return nil, errors.New("a folder for snapshots is required; try: snapshots: {dir: /var/lib/backout/snapshots}")
 	}
 	if o.Logger == nil {
-		return nil, errors.New("a logger is needed")
+		return nil, errors.New("a logger is required")
 	}
 	dir, err := filepath.Abs(o.SnapshotDir)
 	if err != nil {
@@ -109,15 +107,15 @@ func (c *Client) Rollback(s remediation.SchemaRollback) (remediation.Action, err
 	case !filepath.IsAbs(s.DSNFile):
 		return nil, fmt.Errorf("dsn_file %q is not an absolute path; try: dsn_file: /etc/backout/database.dsn", s.DSNFile)
 	case len(s.Roles) == 0 || slices.Contains(s.Roles, ""):
-		return nil, errors.New("schema_rollback needs the roles that the application connects as, to cut it off; try: application_roles: [social_intel]")
+		return nil, errors.New("schema_rollback needs the application's roles, to disconnect it; try: application_roles: [social_intel]")
 	case s.Flyway != nil && len(s.Command) > 0:
 		return nil, errors.New("flyway and command are both given; try: leave one of them out")
 	case s.Flyway == nil && len(s.Command) == 0:
 		return nil, errors.New("neither flyway nor command is given; try: flyway: {dir: /srv/social-intel/db/migrations, version: 1.0.0}")
 	case s.Flyway == nil && strings.TrimSpace(s.Wanted) == "":
-		return nil, errors.New("a command needs a query that tells whether it has done its work; try: wanted: SELECT to_regclass('public.forecasts') IS NULL")
+		return nil, errors.New("a command needs a query that reports whether it has done its work; try: wanted: SELECT to_regclass('public.forecasts') IS NULL")
 	case s.Tolerated == nil:
-		return nil, errors.New("whether the code tolerates the older schema cannot be asked")
+		return nil, errors.New("cannot check whether the code tolerates the older schema")
 	}
 	if s.Flyway != nil {
 		var err error

@@ -43,9 +43,9 @@ func (r *rollback) Sweep(context.Context) error {
 // Proofs implements remediation.Prover.
 func (r *rollback) Proofs() []remediation.Proof {
 	return []remediation.Proof{
-		{ID: "schema/access", Name: "the database can be reached, and the application cut off from it", Prove: r.proveAccess},
-		{ID: "schema/scripts", Name: "the way back of the schema is complete", Prove: r.proveScripts},
-		{ID: "schema/tried", Name: "the way back of the schema was tried, and rolled back", Prove: r.proveTried},
+		{ID: "schema/access", Name: "the database is reachable and the application can be disconnected from it", Prove: r.proveAccess},
+		{ID: "schema/scripts", Name: "the schema's rollback scripts are complete", Prove: r.proveScripts},
+		{ID: "schema/tried", Name: "the schema's rollback was tried in a transaction and rolled back", Prove: r.proveTried},
 		{ID: "schema/snapshot", Name: "a snapshot of the database can be taken", Prove: r.proveSnapshot},
 		{ID: "replication/lag", Name: "replicas lag less than " + maxLag.String(), Prove: r.proveLag},
 	}
@@ -77,7 +77,7 @@ func (r *rollback) proveAccess(ctx context.Context) remediation.Finding {
 		for i, role := range st.roles {
 			names[i] = role.Name
 		}
-		return remediation.Passed(fmt.Sprintf("database %s of PostgreSQL %d; %s can be cut off", st.database, st.server/10000, strings.Join(names, ", "))), nil
+		return remediation.Passed(fmt.Sprintf("database %s of PostgreSQL %d; %s can be disconnected", st.database, st.server/10000, strings.Join(names, ", "))), nil
 	})
 }
 
@@ -134,15 +134,15 @@ func (r *rollback) proveScripts(ctx context.Context) remediation.Finding {
 			if err != nil {
 				return remediation.Finding{}, err
 			}
-			return remediation.Passed(fmt.Sprintf("the command %s is there, and wanted answers %t", strings.Join(c.Argv, " "), done)), nil
+			return remediation.Passed(fmt.Sprintf("the command %s exists, and wanted answers %t", strings.Join(c.Argv, " "), done)), nil
 		}
 		way, err := w.way(ctx)
 		if err != nil {
 			return remediation.Finding{}, err
 		}
 		if len(way.back) == 0 {
-			return remediation.Unknown(fmt.Sprintf("%s has no version above %s, and none is applied: there is nothing to go back from", w.spec.Flyway.Dir, w.spec.Flyway.Version),
-				"put the release's migrations there, or sign for it"), nil
+			return remediation.Unknown(fmt.Sprintf("%s has no version above %s, and none is applied: there is nothing to roll back", w.spec.Flyway.Dir, w.spec.Flyway.Version),
+				"put the release's migrations there, or sign it off"), nil
 		}
 		return remediation.Passed(fmt.Sprintf("%s above %s (%d applied), each with its undo script", remediation.Counted(len(way.back), "version"), w.spec.Flyway.Version, way.applied)), nil
 	})
@@ -160,9 +160,9 @@ var lasting = regexp.MustCompile(`(?i)\b(nextval|setval|lo_import|lo_export|dbli
 // transaction that is rolled back.
 func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
 	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
-		const byHand = "try it on a copy of the database, and sign for it"
+		const byHand = "try it on a copy of the database, and sign it off"
 		if w.spec.Flyway == nil {
-			return remediation.Unknown("a command cannot be tried without effect", byHand), nil
+			return remediation.Unknown("a command cannot be tried without changing data", byHand), nil
 		}
 		way, err := w.way(ctx)
 		if err != nil {
@@ -170,19 +170,19 @@ func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
 		}
 		all := slices.Concat(way.there, way.back)
 		if len(all) == 0 {
-			return remediation.Unknown("there is no version to go back from", byHand), nil
+			return remediation.Unknown("there is no version to roll back", byHand), nil
 		}
 		for _, s := range all {
 			if s.alone {
-				return remediation.Unknown(s.path+" cannot run in a transaction, and so cannot be tried without effect", byHand), nil
+				return remediation.Unknown(s.path+" cannot run in a transaction, so it cannot be tried without changing data", byHand), nil
 			}
 			if what := lasting.FindString(s.text); what != "" {
-				return remediation.Unknown(fmt.Sprintf("%s has %q, of which a ROLLBACK may leave something behind, or which takes the trial's limits away", s.path, what), byHand), nil
+				return remediation.Unknown(fmt.Sprintf("%s has %q, which ROLLBACK may not fully undo, or which removes the trial's limits", s.path, what), byHand), nil
 			}
 		}
 		for _, s := range way.there {
 			if err := s.runnable(); err != nil {
-				return remediation.Unknown("the way there cannot be gone for a trial, as "+s.path+" is Flyway's to run", byHand), nil
+				return remediation.Unknown("the migration cannot be tried, because "+s.path+" only Flyway can run", byHand), nil
 			}
 		}
 		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
@@ -192,11 +192,11 @@ func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
 		var refusal *pgconn.PgError
 		switch {
 		case errors.As(err, &refusal) && (refusal.Code == "55P03" || refusal.Code == "57014"):
-			return remediation.Unknown(err.Error()+": the tables are in use, and the application is not kept waiting for a trial", "try again at a quieter time, or "+byHand), nil
+			return remediation.Unknown(err.Error()+": the tables are in use, and a trial must not block the application", "try again when it is quieter, or "+byHand), nil
 		case err != nil:
 			return remediation.Finding{}, err
 		}
-		return remediation.Passed(fmt.Sprintf("%d scripts ran in %s, in a transaction that was rolled back", len(all), time.Since(began).Round(time.Millisecond))), nil
+		return remediation.Passed(fmt.Sprintf("%d scripts ran in %s, in a transaction that was rolled back", len(all), remediation.Span(time.Since(began)))), nil
 	})
 }
 
@@ -238,7 +238,7 @@ func (w *work) try(ctx context.Context, way way) (err error) {
 	}
 	// What is deferred to the commit would fail there.
 	if err := change(ctx, conn, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
-		return fmt.Errorf("the undo scripts leave a constraint broken: %w; try: mend the scripts", err)
+		return fmt.Errorf("the undo scripts break a constraint: %w; try: fix the scripts", err)
 	}
 	return nil
 }
@@ -247,7 +247,7 @@ func (w *work) try(ctx context.Context, way way) (err error) {
 // since what follows it would stay.
 func runTrial(ctx context.Context, conn *pgx.Conn, s script, what string) error {
 	if err := change(ctx, conn, s.text); err != nil {
-		return fmt.Errorf("%s %s fails: %w; try: mend the script", what, s.path, err)
+		return fmt.Errorf("%s %s fails: %w; try: fix the script", what, s.path, err)
 	}
 	if conn.PgConn().TxStatus() != 'T' {
 		return fmt.Errorf("%s %s ended the transaction that it was tried in", what, s.path)
@@ -261,7 +261,7 @@ func (r *rollback) proveSnapshot(ctx context.Context) remediation.Finding {
 		st := &state{}
 		err := w.conn.QueryRow(ctx, "SELECT current_database(), current_setting('server_version_num')::int").Scan(&st.database, &st.server)
 		if err != nil {
-			return remediation.Finding{}, fmt.Errorf("look at the database: %w", err)
+			return remediation.Finding{}, fmt.Errorf("inspect the database: %w", err)
 		}
 		if err := w.canDump(ctx, st); err != nil {
 			return remediation.Finding{}, err
@@ -279,7 +279,7 @@ func (r *rollback) proveSnapshot(ctx context.Context) remediation.Finding {
 		if err != nil {
 			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
 		}
-		return remediation.Passed("pg_dump reads the schema, and there is room for the tables in " + w.c.dir), nil
+		return remediation.Passed("pg_dump can read the schema, and there is enough space for the tables in " + w.c.dir), nil
 	})
 }
 
@@ -290,10 +290,10 @@ func (r *rollback) proveLag(ctx context.Context) remediation.Finding {
 		var lag float64
 		err := w.conn.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE state IS NULL), coalesce(max(extract(epoch FROM replay_lag)), 0)::float8
 			FROM pg_stat_replication`).Scan(&replicas, &hidden, &lag)
-		const query = "preflight: {replication_lag: {query: ...}} in the playbook, or sign for it"
+		const query = "preflight: {replication_lag: {query: ...}} in the playbook, or sign it off"
 		switch {
 		case err != nil:
-			return remediation.Finding{}, fmt.Errorf("look at pg_stat_replication: %w", err)
+			return remediation.Finding{}, fmt.Errorf("inspect pg_stat_replication: %w", err)
 		case hidden > 0:
 			return remediation.Unknown("pg_stat_replication is hidden from "+w.addr.config.User, "GRANT pg_monitor TO it, or "+query), nil
 		case replicas == 0:

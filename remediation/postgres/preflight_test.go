@@ -52,10 +52,10 @@ func (w *world) wants(found map[string]remediation.Finding, id string, result re
 func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
 	w := newWorld(t)
 	found := w.prove()
-	w.wants(found, "schema/access", remediation.Pass, w.app+" can be cut off")
+	w.wants(found, "schema/access", remediation.Pass, w.app+" can be disconnected")
 	w.wants(found, "schema/scripts", remediation.Pass, "1 version above 1.0.0 (1 applied)")
 	w.wants(found, "schema/tried", remediation.Pass, "1 scripts ran")
-	w.wants(found, "schema/snapshot", remediation.Pass, "pg_dump reads the schema")
+	w.wants(found, "schema/snapshot", remediation.Pass, "pg_dump can read the schema")
 	w.wants(found, "replication/lag", remediation.CannotTell, "no replica")
 }
 
@@ -85,7 +85,7 @@ func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
 		"an undo script leaves a constraint broken": {func(w *world) {
 			w.exec("ALTER TABLE posts ADD COLUMN twin bigint REFERENCES posts DEFERRABLE INITIALLY DEFERRED")
 			w.write(undo2, "UPDATE posts SET twin = -1;")
-		}, "tried", remediation.Fail, "leave a constraint broken"},
+		}, "tried", remediation.Fail, "break a constraint"},
 		"an undo script cannot run in a transaction": {func(w *world) { w.write(undo2, "VACUUM posts;") }, "tried", remediation.CannotTell, "cannot run in a transaction"},
 		"an undo script sets a sequence":             {func(w *world) { w.write(undo2, "SELECT setval('posts_id_seq', 1);") }, "tried", remediation.CannotTell, "setval("},
 		"an undo script waits without limit":         {func(w *world) { w.write(undo2, "SET lock_timeout = 0; DROP TABLE forecasts;") }, "tried", remediation.CannotTell, "lock_timeout"},

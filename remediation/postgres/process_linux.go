@@ -20,7 +20,7 @@ func survivors(tag string) []int {
 	for _, path := range found {
 		environ, err := os.ReadFile(path)
 		if err != nil {
-			continue // somebody else's, or gone
+			continue // someone else's, or gone
 		}
 		for v := range bytes.SplitSeq(environ, []byte{0}) {
 			if bytes.Equal(v, want) {

@@ -34,10 +34,10 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 		}, []string{undo2 + " is empty", "version 3 has no undo script"}},
 		"a transaction of its own": {func(w *world) { w.write(undo2, "DROP TABLE forecasts;\nCOMMIT;") },
 			[]string{undo2 + ", line 2", "transaction of its own: COMMIT"}},
-		"a command of psql": {func(w *world) { w.write(undo2, "\\i more.sql\n") }, []string{undo2 + ", line 1", "psql's own"}},
+		"a command of psql": {func(w *world) { w.write(undo2, "\\i more.sql\n") }, []string{undo2 + ", line 1", "belongs to psql"}},
 		"a placeholder":     {func(w *world) { w.write(undo2, "DROP TABLE ${schema}.forecasts;") }, []string{"placeholder"}},
 		"a version without its script": {func(w *world) { w.remove("V2.0.0__analytics.sql") },
-			[]string{"version 2.0.0 is applied", "has no script of it"}},
+			[]string{"version 2.0.0 is applied", "has no script for it"}},
 		"another script than the one that was applied": {func(w *world) { w.write("V2.0.0__analytics.sql", "SELECT 1;") },
 			[]string{"V2.0.0__analytics.sql is not what was applied", "flyway validate"}},
 		"two undo scripts of a version": {func(w *world) { w.write("sub/U2__again.sql", "SELECT 1;") }, []string{"are of the same version"}},
@@ -62,7 +62,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 		"a snapshot folder that is a file":         {func(w *world) { w.snapshots = w.spec.DSNFile }, []string{"manifest", "not a directory"}},
 		"a snapshot folder that cannot be written": {func(w *world) { w.snapshots = "/proc/self/snapshots" }, []string{"no snapshot, no rollback"}},
 		"a role that does not exist":               {func(w *world) { w.spec.Roles = append(w.spec.Roles, "backout_test_nobody") }, []string{"application role backout_test_nobody does not exist"}},
-		"the role that backout connects as":        {func(w *world) { w.spec.Roles = []string{w.owner} }, []string{"is the one that backout connects as"}},
+		"the role that backout connects as":        {func(w *world) { w.spec.Roles = []string{w.owner} }, []string{"is the role that backout connects as"}},
 		"a superuser":                              {func(w *world) { w.exec("ALTER ROLE " + w.app + " SUPERUSER") }, []string{"is a superuser"}},
 		"no right to cut":                          {func(w *world) { w.exec("ALTER ROLE " + w.owner + " NOCREATEROLE") }, []string{"cannot be altered by backout_test_"}},
 		"no right to end sessions":                 {func(w *world) { w.exec("REVOKE pg_signal_backend FROM " + w.owner) }, []string{"has sessions that", "GRANT pg_signal_backend"}},
@@ -74,7 +74,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 			}
 		}, []string{"has mode 0644", "try: chmod 600"}},
 		"no address":           {func(w *world) { w.spec.DSNFile += ".none" }, []string{"is missing", "try: write postgres://"}},
-		"an address of no use": {func(w *world) { w.address2("host=127.0.0.1 password=" + w.secret) }, []string{"does not hold the address", "try: postgres://"}},
+		"an address of no use": {func(w *world) { w.address2("host=127.0.0.1 password=" + w.secret) }, []string{"has no PostgreSQL address", "try: postgres://"}},
 		"no Flyway": {func(w *world) {
 			w.exec("ALTER TABLE flyway_schema_history RENAME TO h; CREATE VIEW flyway_schema_history AS SELECT * FROM h")
 		},
@@ -84,7 +84,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 		"a command that anybody can write":  {func(w *world) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o777) }, []string{"can be written by group or others"}},
 		"a script that anybody can write":   {func(w *world) { w.byShell(); w.chmod("rollback_to_v1.sh", 0o666) }, []string{"can be written by group or others", "try: chmod go-w"}},
 		"a folder that anybody can write":   {func(w *world) { w.byShell(); w.chmod(".", 0o777) }, []string{"can be written by group or others", "try: chmod go-w"}},
-		"a question that is none":           {func(w *world) { w.byCommand(); w.spec.Wanted = "SELECT 1" }, []string{"wanted: the answer is no boolean"}},
+		"wanted is not a boolean":           {func(w *world) { w.byCommand(); w.spec.Wanted = "SELECT 1" }, []string{"wanted: the answer is not a boolean"}},
 		"a question that changes something": {func(w *world) { w.byCommand(); w.spec.Wanted = "DELETE FROM forecasts RETURNING true" }, []string{"wanted:", "read-only"}},
 		"a question with two answers":       {func(w *world) { w.byCommand(); w.spec.Wanted = "SELECT true UNION ALL SELECT true" }, []string{"wanted:", "try: a query of one boolean"}},
 	} {
@@ -149,7 +149,7 @@ func TestWhatChangedSinceItWasLookedAtIsRefused(t *testing.T) {
 			change(w)
 			state := w.state()
 			err := w.action(nil).Apply(t.Context(), op, before)
-			w.says(err, "changed since they were looked at")
+			w.says(err, "changed since they were inspected")
 			if errors.Is(err, context.DeadlineExceeded) || isInDoubt(err) {
 				t.Errorf("the refusal leaves doubt: %v", err)
 			}
@@ -160,7 +160,7 @@ func TestWhatChangedSinceItWasLookedAtIsRefused(t *testing.T) {
 	}
 }
 
-// isInDoubt tells whether an error was marked as one that leaves doubt.
+// isInDoubt reports whether an error was marked as one that leaves doubt.
 func isInDoubt(err error) bool {
 	marked := remediation.InDoubt(err)
 	for ; err != nil; err = errors.Unwrap(err) {
@@ -232,7 +232,7 @@ func TestABindNamesWhatIsMissing(t *testing.T) {
 		"neither flyway nor command":            func(s *remediation.SchemaRollback) { s.Command = nil },
 		"try: wanted: SELECT":                   func(s *remediation.SchemaRollback) { s.Wanted = " " },
 		"tolerates the older schema":            func(s *remediation.SchemaRollback) { s.Tolerated = nil },
-		`"x" is no version`:                     func(s *remediation.SchemaRollback) { s.Command, s.Flyway = nil, &remediation.Flyway{Version: "x"} },
+		`invalid version "x"`:                   func(s *remediation.SchemaRollback) { s.Command, s.Flyway = nil, &remediation.Flyway{Version: "x"} },
 		`flyway.dir "m" is not an absolute path`: func(s *remediation.SchemaRollback) {
 			s.Command, s.Flyway = nil, &remediation.Flyway{Dir: "m", Version: "1"}
 		},
@@ -255,7 +255,7 @@ func TestAnOperationThatLeftTheApplicationOutHoldsTheNext(t *testing.T) {
 	}
 	other := "inc-8/3-schema_rollback@1700000001"
 	_, err := w.action(nil).Look(t.Context(), other)
-	w.says(err, "operation "+op+" took role "+w.app+" its login", "ALTER ROLE", ".json")
+	w.says(err, "operation "+op+" took the login from role "+w.app, "ALTER ROLE", ".json")
 	if err := w.action(nil).Undo(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestASchemaThatIsAsWantedWithTheApplicationLeftOutIsNotCalledWell(t *testin
 	w.apply()
 	w.exec("ALTER ROLE " + w.app + " NOLOGIN")
 	_, err := w.action(nil).Look(t.Context(), "inc-8/3-schema_rollback@1")
-	w.says(err, "the schema is as wanted, but role "+w.app+" cannot log in", "try: ALTER ROLE")
+	w.says(err, "the schema is in the wanted state, but role "+w.app+" cannot log in", "try: ALTER ROLE")
 	w.says(w.action(nil).Verify(t.Context(), op), "cannot log in")
 }
 

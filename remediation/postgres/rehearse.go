@@ -32,7 +32,7 @@ func (r *rollback) trySnapshot(ctx context.Context) (f remediation.Finding) {
 		st := &state{}
 		err := w.conn.QueryRow(ctx, "SELECT current_database(), current_setting('server_version_num')::int").Scan(&st.database, &st.server)
 		if err != nil {
-			return remediation.Finding{}, fmt.Errorf("look at the database: %w", err)
+			return remediation.Finding{}, fmt.Errorf("inspect the database: %w", err)
 		}
 		if err := w.canDump(ctx, st); err != nil {
 			return remediation.Finding{}, err
@@ -46,7 +46,7 @@ func (r *rollback) trySnapshot(ctx context.Context) (f remediation.Finding) {
 		if err != nil {
 			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
 		}
-		return remediation.Passed(fmt.Sprintf("a snapshot of %d bytes was taken in %s, read, and thrown away", d.Size, time.Since(began).Round(time.Millisecond))), nil
+		return remediation.Passed(fmt.Sprintf("a snapshot of %d bytes was taken in %s, read back and deleted", d.Size, remediation.Span(time.Since(began)))), nil
 	})
 }
 

@@ -40,7 +40,7 @@ func (w *work) readRoles(ctx context.Context) ([]role, error) {
 		JOIN pg_roles me ON me.rolname = current_user
 		ORDER BY n.place`, w.spec.Roles)
 	if err != nil {
-		return nil, fmt.Errorf("look at application_roles: %w", err)
+		return nil, fmt.Errorf("inspect application_roles: %w", err)
 	}
 	var roles []role
 	var problems []error
@@ -54,7 +54,7 @@ func (w *work) readRoles(ctx context.Context) ([]role, error) {
 		case !exists:
 			bad("does not exist; try: \\du in psql, and application_roles")
 		case ours:
-			bad("is the one that backout connects as: it would cut itself off; try: a role of its own in dsn_file")
+			bad("is the role that backout connects as: it would disconnect itself; try: a role of its own in dsn_file")
 		case super:
 			bad("is a superuser; try: ALTER ROLE %s NOSUPERUSER", pgx.Identifier{name}.Sanitize())
 		case !alters:
@@ -68,7 +68,7 @@ func (w *work) readRoles(ctx context.Context) ([]role, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look at application_roles: %w", err)
+		return nil, fmt.Errorf("inspect application_roles: %w", err)
 	}
 	return roles, errors.Join(problems...)
 }

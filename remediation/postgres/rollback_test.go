@@ -102,8 +102,8 @@ func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
 	state := w.state()
 	w.apply()
 	err := w.action(nil).Undo(t.Context(), op, nil)
-	w.says(err, "the schema is at its previous version", "data is never restored by backout", "try: pg_restore --clean --if-exists --dbname="+w.name)
-	// What the error says, by a human's hand.
+	w.says(err, "the schema is at its previous version", "backout never restores data", "try: pg_restore --clean --if-exists --dbname="+w.name)
+	// What the error says, by a person's hand.
 	_, line, _ := strings.Cut(err.Error(), "try: ")
 	args := strings.Fields(line)
 	cmd := exec.CommandContext(t.Context(), args[0], append(args[1:], "--single-transaction")...)

@@ -47,7 +47,7 @@ func (w *work) begin(ctx context.Context, conn *pgx.Conn) (*history, error) {
 // not answer.
 func commit(ctx context.Context, conn *pgx.Conn) error {
 	if conn.PgConn().TxStatus() != 'T' {
-		return definite("the transaction is not open any more")
+		return definite("the transaction is no longer open")
 	}
 	if err := change(ctx, conn, "COMMIT"); err != nil {
 		return fmt.Errorf("commit: %w", err)

@@ -138,7 +138,7 @@ func (s *scanner) routine() bool {
 	return len(w) > 0 && (w[0] == "FUNCTION" || w[0] == "PROCEDURE")
 }
 
-// escapes tells whether the quote at the present position is that of an E'...'.
+// escapes reports whether the quote at the present position is that of an E'...'.
 func (s *scanner) escapes() bool {
 	if s.pos == 0 || (s.text[s.pos-1] != 'E' && s.text[s.pos-1] != 'e') {
 		return false
@@ -232,19 +232,19 @@ func (s statement) begins(words ...string) bool {
 func (s statement) refused() string {
 	switch {
 	case s.command:
-		return `a \ command is psql's own, and no SQL`
+		return `a \ command belongs to psql and is not SQL`
 	case s.begins("COPY") && slices.Contains(s.words, "STDIN"):
 		return "COPY FROM STDIN has no input here"
 	case s.begins("ROLLBACK", "TO"), s.begins("ROLLBACK", "WORK", "TO"), s.begins("ROLLBACK", "TRANSACTION", "TO"):
 		return ""
 	case s.begins("BEGIN"), s.begins("START"), s.begins("COMMIT"), s.begins("END"), s.begins("ROLLBACK"), s.begins("ABORT"),
 		s.begins("PREPARE", "TRANSACTION"):
-		return "it has a transaction of its own: " + s.words[0]
+		return "it manages its own transaction: " + s.words[0]
 	}
 	return ""
 }
 
-// alone tells whether a statement cannot run in a transaction. One that is
+// alone reports whether a statement cannot run in a transaction. One that is
 // missed here is refused by the server, and its transaction with it.
 func (s statement) alone() bool {
 	switch {

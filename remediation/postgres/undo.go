@@ -21,7 +21,7 @@ func (r *rollback) Verify(ctx context.Context, op string) error {
 		case !st.wanted && st.history != nil:
 			return fmt.Errorf("the schema is at %s, not at %s", st.history.current(), w.spec.Flyway.Version)
 		case !st.wanted:
-			return errors.New("the query in wanted says that the schema is not as wanted")
+			return errors.New("the query in wanted says that the schema is not in the wanted state")
 		}
 		return w.allIn(st)
 	})
@@ -62,7 +62,7 @@ func (w *work) undo(ctx context.Context) error {
 	}
 	if touched, err := w.touched(ctx, st); err != nil || touched {
 		if err == nil {
-			err = w.refuse(errors.New("it was cut off or failed half-way, and the application stays cut off"))
+			err = w.refuse(errors.New("it was interrupted or failed half-way, and the application stays disconnected"))
 		}
 		return err
 	}
@@ -72,7 +72,7 @@ func (w *work) undo(ctx context.Context) error {
 	return w.save(ctx, func(m *manifest) { m.Phase = undone })
 }
 
-// touched tells whether anything of the schema was changed by this operation.
+// touched reports whether anything of the schema was changed by this operation.
 func (w *work) touched(ctx context.Context, st *state) (bool, error) {
 	if w.m.Phase != changing {
 		return false, nil // all in one transaction, and it was not committed
@@ -98,9 +98,9 @@ func (w *work) refuse(why error) error {
 		what = why.Error()
 	}
 	if w.m.Dump == nil {
-		return definite("%s; data is never restored by backout, and there is no snapshot: it was so before", what)
+		return definite("%s; backout never restores data, and there is no snapshot: it was in this state before", what)
 	}
-	return definite("%s; data is never restored by backout: the snapshot is %s; try: pg_restore --clean --if-exists --dbname=%s %s",
+	return definite("%s; backout never restores data: the snapshot is %s; try: pg_restore --clean --if-exists --dbname=%s %s",
 		what, w.m.Dump.Path, w.m.Plan.Database, w.m.Dump.Path)
 }
 

@@ -271,7 +271,7 @@ func (w *world) state() string {
 	return strings.ReplaceAll(b.String(), w.name, "DB")
 }
 
-// lost tells whether version 2 is gone.
+// lost reports whether version 2 is gone.
 func (w *world) lost() bool { return w.text("SELECT to_regclass('public.forecasts')::text") == "" }
 
 func (w *world) client(s *seams) *Client {

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// maxSkew is how far another clock may be from ours; Date headers have whole seconds.
+	// maxSkew is how far another clock may be off from backout's; Date headers have whole seconds.
 	maxSkew = 2 * time.Second
 	// routePatience is how long a drill alert may take to come back; a new group of
-	// the generated route is sent at once.
+	// the generated route is sent immediately.
 	routePatience = 20 * time.Second
 	routeEvery    = 100 * time.Millisecond
 	// drillLasts is when Alertmanager ends a drill alert by itself.
@@ -32,7 +32,7 @@ const (
 
 // clockProofs compare clocks: approvals, windows and the watchdog's age rest on them.
 func (e *Checker) clockProofs() []remediation.Proof {
-	return []remediation.Proof{{ID: "clock/skew", Name: "the clocks agree", Prove: func(ctx context.Context) remediation.Finding {
+	return []remediation.Proof{{ID: "clock/skew", Name: "clocks agree", Prove: func(ctx context.Context) remediation.Finding {
 		if e.proving.around == nil {
 			return noSurroundings()
 		}
@@ -42,9 +42,9 @@ func (e *Checker) clockProofs() []remediation.Proof {
 				return remediation.FindingOf(fmt.Errorf("the clock of %s: %w", c.Of, c.Err))
 			}
 			if c.Ahead.Abs() >= maxSkew {
-				return remediation.Failed(fmt.Sprintf("the clock of %s is %s from ours", c.Of, c.Ahead.Round(100*time.Millisecond)), "set both by NTP")
+				return remediation.Failed(fmt.Sprintf("the clock of %s is %s off from backout's", c.Of, remediation.Span(c.Ahead)), "synchronise both by NTP")
 			}
-			seen = append(seen, fmt.Sprintf("%s %s", c.Of, c.Ahead.Round(100*time.Millisecond)))
+			seen = append(seen, fmt.Sprintf("%s %s", c.Of, remediation.Span(c.Ahead)))
 		}
 		return remediation.Passed("within " + maxSkew.String() + ": " + strings.Join(seen, ", "))
 	}}}
@@ -67,7 +67,7 @@ func (e *Checker) lagProofs(b *plan.Plan) []remediation.Proof {
 			return remediation.FindingOf(err)
 		}
 		if !ok {
-			return remediation.Unknown("the query of preflight.replication_lag has no value", "correct it, or sign for the replicas")
+			return remediation.Unknown("the query of preflight.replication_lag has no value", "fix it, or sign off the replicas")
 		}
 		return remediation.LagFinding(time.Duration(value*float64(time.Second)), most)
 	}}}
@@ -78,7 +78,7 @@ func (e *Checker) routeProofs(b *plan.Plan) []remediation.Proof {
 	if len(b.Triggers) == 0 {
 		return nil
 	}
-	return []remediation.Proof{{ID: "alertmanager/routes", Name: "Alertmanager brings each trigger here", Prove: func(ctx context.Context) remediation.Finding {
+	return []remediation.Proof{{ID: "alertmanager/routes", Name: "Alertmanager delivers each trigger here", Prove: func(ctx context.Context) remediation.Finding {
 		if e.proving.around == nil {
 			return noSurroundings()
 		}
@@ -102,13 +102,13 @@ func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan) remediation.Find
 		names := slices.Sorted(maps.Values(missing))
 		return notBack(strings.Join(names, ", "), e.proving.patience)
 	}
-	return remediation.Passed(fmt.Sprintf("%s came back within %s, as %s", remediation.Counted(sent, "drill alert"), time.Since(began).Round(100*time.Millisecond), strings.Join(incidents, ", ")))
+	return remediation.Passed(fmt.Sprintf("%s arrived within %s, as %s", remediation.Counted(sent, "drill alert"), remediation.Span(time.Since(began)), strings.Join(incidents, ", ")))
 }
 
 // notBack is what it means that a drill alert does not come back.
 func notBack(triggers string, patience time.Duration) remediation.Finding {
-	return remediation.Failed(fmt.Sprintf("no drill alert of %s came back within %s", triggers, patience),
-		"route trigger!=\"\" to the webhook of this backout first of all, as the generated alertmanager.yml does, and see that nothing silences it")
+	return remediation.Failed(fmt.Sprintf("no drill alert of %s arrived within %s", triggers, remediation.Span(patience)),
+		"route trigger!=\"\" to this backout's webhook first, as the generated alertmanager.yml does, and check that no silence matches it")
 }
 
 // raiseDrills raises an alert for each trigger that is wanted, as its rule would, but
@@ -154,7 +154,7 @@ func (e *Checker) awaitDrills(ctx context.Context, missing map[string]string) (i
 				if err != nil {
 					return err
 				}
-				if a.Incident == "" { // it came back, and is one that only a human's word makes an incident of
+				if a.Incident == "" { // it came back, and is one that only a person's word makes an incident of
 					delete(missing, fingerprint)
 					continue
 				}
@@ -163,7 +163,7 @@ func (e *Checker) awaitDrills(ctx context.Context, missing map[string]string) (i
 					return err
 				}
 				if !inc.Drill {
-					return fmt.Errorf("the drill alert of %s came back as incident %s, which is no drill", missing[fingerprint], inc.ID)
+					return fmt.Errorf("the drill alert of %s arrived as incident %s, which is not a drill", missing[fingerprint], inc.ID)
 				}
 				if !slices.Contains(incidents, inc.ID) {
 					incidents = append(incidents, inc.ID)

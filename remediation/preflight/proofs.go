@@ -106,8 +106,8 @@ func (e *Checker) channelProofs(b *plan.Plan) []remediation.Proof {
 	wants := b.Communications != nil && b.Communications.SlackChannel != ""
 	if wants && !slices.ContainsFunc(e.channels, func(ch remediation.Channel) bool { return ch.Name() == "slack" }) {
 		out = append(out, remediation.Proof{ID: "channel/slack", Name: "slack accepts messages", Prove: func(context.Context) remediation.Finding {
-			return remediation.Unknown("the playbook names "+b.Communications.SlackChannel+", and backout itself is not connected to Slack",
-				"see that Alertmanager's own Slack receiver works")
+			return remediation.Unknown("the playbook names "+b.Communications.SlackChannel+", but backout is not connected to Slack",
+				"check that Alertmanager's own Slack receiver works")
 		}})
 	}
 	return out
@@ -117,12 +117,12 @@ func (e *Checker) channelProofs(b *plan.Plan) []remediation.Proof {
 func accepts(ctx context.Context, ch remediation.Channel) remediation.Finding {
 	a, ok := ch.(remediation.Accepter)
 	if !ok {
-		return remediation.Unknown(ch.Name()+" cannot be asked without telling somebody something", "look whether its last message came")
+		return remediation.Unknown(ch.Name()+" cannot be checked without sending a message", "check that its last message arrived")
 	}
 	if err := a.Accepts(ctx); err != nil {
 		return remediation.FindingOf(err)
 	}
-	return remediation.Passed(ch.Name() + " answers, and takes the credentials")
+	return remediation.Passed(ch.Name() + " answers and accepts the credentials")
 }
 
 // dashboardProofs ask whether the dashboards are there.
@@ -142,7 +142,7 @@ func (e *Checker) page(ctx context.Context, address string) remediation.Finding 
 	if around == nil {
 		return noSurroundings()
 	}
-	const look = "open it in a browser, and sign for it"
+	const look = "open it in a browser, and sign it off"
 	status, err := around.Page(ctx, address)
 	switch {
 	case err != nil:
@@ -150,12 +150,12 @@ func (e *Checker) page(ctx context.Context, address string) remediation.Finding 
 	case status/100 == 2:
 		return remediation.Passed(fmt.Sprintf("%s answers %d", address, status))
 	case status == 404 || status == 410:
-		return remediation.Failed(fmt.Sprintf("%s answers %d", address, status), "import the dashboard, or correct dashboards: in the playbook")
+		return remediation.Failed(fmt.Sprintf("%s answers %d", address, status), "import the dashboard, or fix dashboards: in the playbook")
 	}
-	return remediation.Unknown(fmt.Sprintf("%s answers %d: whether the dashboard is there shows only to who may see it", address, status), look)
+	return remediation.Unknown(fmt.Sprintf("%s answers %d: the dashboard is visible only after login", address, status), look)
 }
 
 func noSurroundings() remediation.Finding {
-	const why = "nothing is configured that could be asked"
+	const why = "nothing is configured to check this"
 	return remediation.Unknown(why, "start backout serve with prometheus: and alertmanager:").Because(why)
 }

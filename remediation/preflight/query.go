@@ -44,16 +44,16 @@ func (e *Checker) returnsData(ctx context.Context, expr, unguarded string) remed
 		return remediation.Passed("its value is " + number(value))
 	}
 	if value, ok, err = e.Prometheus.Query(ctx, unguarded); err == nil && ok {
-		return remediation.Passed("its value would be " + number(value) + "; there are fewer requests than min_volume asks for")
+		return remediation.Passed("its value would be " + number(value) + "; there are fewer requests than min_volume")
 	}
 	missing, err := e.missingSeries(ctx, expr)
 	if err != nil {
 		return remediation.FindingOf(err)
 	}
 	if missing != "" {
-		return remediation.Failed("Prometheus has no series "+missing, "correct the query or selectors: in the playbook, or what is scraped")
+		return remediation.Failed("Prometheus has no series "+missing, "fix the query or selectors: in the playbook, or the scrape configuration")
 	}
-	return remediation.Unknown("its series are there, and have no value over its window: no traffic", "send it requests, or sign for it").Because("no traffic")
+	return remediation.Unknown("its series exist but have no value in its window: no traffic", "send it requests, or sign it off").Because("no traffic")
 }
 
 // missingSeries returns the first selector of an expression that no series matches
@@ -119,7 +119,7 @@ func (e *Checker) bucketProofs(b *plan.Plan) []remediation.Proof {
 					return f
 				}
 			}
-			return remediation.Passed("each threshold is a bound of a bucket")
+			return remediation.Passed("each threshold is a bucket bound")
 		}})
 	}
 	return out
@@ -148,7 +148,7 @@ func fits(ind *alerts.Indicator, thresholds []float64, le []string, selector str
 	slices.Sort(bounds)
 	bounds = slices.Compact(bounds)
 	if len(bounds) == 0 {
-		return remediation.Unknown("Prometheus has no buckets of "+selector, "see that the service exports the histogram, and that it is scraped")
+		return remediation.Unknown("Prometheus has no buckets of "+selector, "check that the service exports the histogram and that it is scraped")
 	}
 	has := "the buckets are " + numbers(bounds)
 	if len(ind.Buckets) > 0 && !slices.Equal(sorted(ind.Buckets), bounds) {
@@ -160,7 +160,7 @@ func fits(ind *alerts.Indicator, thresholds []float64, le []string, selector str
 		switch {
 		case exact:
 		case at == len(bounds):
-			return remediation.Failed(fmt.Sprintf("no quantile is ever above %s, and the threshold is %s; %s", number(bounds[at-1]), number(t), has), "a bucket of "+number(t)+" in the service")
+			return remediation.Failed(fmt.Sprintf("no quantile can exceed %s, but the threshold is %s; %s", number(bounds[at-1]), number(t), has), "a bucket of "+number(t)+" in the service")
 		case at == 0:
 			between = append(between, fmt.Sprintf("%s (below %s)", number(t), number(bounds[0])))
 		default:
@@ -168,7 +168,7 @@ func fits(ind *alerts.Indicator, thresholds []float64, le []string, selector str
 		}
 	}
 	if len(between) > 0 {
-		return remediation.Unknown("whether a quantile is beyond "+strings.Join(between, ", ")+" is a guess; "+has, "buckets at the thresholds in the service, or sign for the guess")
+		return remediation.Unknown("whether a quantile is beyond "+strings.Join(between, ", ")+" is a guess; "+has, "buckets at the thresholds in the service, or sign off the estimate")
 	}
 	return remediation.Passed("")
 }

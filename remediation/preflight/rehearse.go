@@ -27,7 +27,7 @@ func (e *Checker) rehearsedProofs(b *plan.Plan) []remediation.Proof {
 			}
 			i := slices.IndexFunc(all, func(r remediation.Rehearsal) bool { return r.Plan == plan })
 			if i < 0 {
-				return remediation.Unknown("it never was", "backout rehearse --plan="+plan+", and then backout preflight again")
+				return remediation.Unknown("never rehearsed", "backout rehearse --plan="+plan+", and then backout preflight again")
 			}
 			return all[i].Proves(b.Playbook, e.Now())
 		}})

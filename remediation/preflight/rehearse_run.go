@@ -51,7 +51,7 @@ func (e *Checker) StartRehearsal(ctx context.Context, service, plan, actor, reas
 		}
 		r, err := remediation.RolloutOf(tx, b.Service)
 		if err == nil && r.Promotion != nil {
-			err = remediation.Refuse(remediation.Conflict, "the traffic of %s is being set: rehearse once that is done", b.Service)
+			err = remediation.Refuse(remediation.Conflict, "the traffic of %s is being changed: rehearse once that is done", b.Service)
 		}
 		return err
 	})
@@ -100,10 +100,10 @@ func (p *proving) claimFor(service string, begin func()) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if old := p.runs[service]; old != nil {
-		return remediation.Refuse(remediation.Conflict, "a preflight of %s runs already, for %s: wait for it", service, old.By)
+		return remediation.Refuse(remediation.Conflict, "a preflight of %s is already running for %s: wait for it", service, old.By)
 	}
 	if old := p.rehearsals[service]; old != nil {
-		return remediation.Refuse(remediation.Conflict, "a rehearsal of %s runs already, for %s: wait for it", service, old.by)
+		return remediation.Refuse(remediation.Conflict, "a rehearsal of %s is already running for %s: wait for it", service, old.by)
 	}
 	begin()
 	return nil

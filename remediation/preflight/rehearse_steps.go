@@ -15,7 +15,7 @@ import (
 )
 
 // againRehearse is what to do where something failed and says nothing better.
-const againRehearse = "mend that, and run backout rehearse again"
+const againRehearse = "fix that and run backout rehearse again"
 
 // rehearseStep tries what can be tried of one step, and checks the rest.
 func (e *Checker) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.Step) remediation.RehearsedStep {
@@ -58,7 +58,7 @@ func (e *Checker) inTheWay(ctx context.Context, service, command string) (f reme
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {
 		inc, err := remediation.OpenIncident(tx, service)
 		if inc != nil {
-			f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile, and its steps come first", inc.ID), "run backout "+command+" again once it is closed").Because(inc.ID)
+			f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile and comes first", inc.ID), "run backout "+command+" again once it is closed").Because(inc.ID)
 			open = true
 		}
 		return err
@@ -71,7 +71,7 @@ func (e *Checker) inTheWay(ctx context.Context, service, command string) (f reme
 
 // acceptsAnnouncement asks every status page whether it would take what a step tells.
 func (e *Checker) acceptsAnnouncement(ctx context.Context) remediation.Finding {
-	proofs := []func(context.Context) remediation.Finding{func(context.Context) remediation.Finding { return remediation.Passed("the built-in page takes it") }}
+	proofs := []func(context.Context) remediation.Finding{func(context.Context) remediation.Finding { return remediation.Passed("the built-in page shows it") }}
 	for _, ch := range e.statusPages {
 		proofs = append(proofs, func(ctx context.Context) remediation.Finding { return accepts(ctx, ch) })
 	}
@@ -92,12 +92,12 @@ func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (rem
 		}
 	}
 	if trigger == "" {
-		return remediation.Unknown("no trigger uses plan "+plan+", so that no alert leads to it", "give a trigger plan: "+plan+", if one should"), nil
+		return remediation.Unknown("no trigger uses plan "+plan+", so no alert runs it", "give a trigger plan: "+plan+", if it is needed"), nil
 	}
 	began := time.Now()
 	missing, err := e.raiseDrills(ctx, b, "rehearsal", func(name string) bool { return name == trigger })
 	if err == nil && len(missing) == 0 {
-		err = fmt.Errorf("no rule stands for trigger %s; try: backout rules generate", trigger)
+		err = fmt.Errorf("no rule for trigger %s; try: backout rules generate", trigger)
 	}
 	if err != nil {
 		return remediation.FindingOf(err), nil
@@ -113,8 +113,8 @@ func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (rem
 	if err != nil {
 		return remediation.FindingOf(err), incidents
 	}
-	return remediation.Passed(fmt.Sprintf("a drill alert of %s came through Alertmanager as %s, whose %s were skipped with every gate asked, within %s",
-		trigger, strings.Join(incidents, ", "), remediation.Counted(steps, "step"), time.Since(began).Round(100*time.Millisecond))), incidents
+	return remediation.Passed(fmt.Sprintf("a drill alert of %s came through Alertmanager as %s, whose %s were skipped after every gate was checked, within %s",
+		trigger, strings.Join(incidents, ", "), remediation.Counted(steps, "step"), remediation.Span(time.Since(began)))), incidents
 }
 
 // awaitClosedDrills waits until drills are over, and counts their steps, each of
@@ -137,7 +137,7 @@ func (e *Checker) awaitClosedDrills(ctx context.Context, incidents []string) (st
 				}
 				for i := range inc.Steps {
 					if s := &inc.Steps[i]; s.State != remediation.StepSkipped {
-						return fmt.Errorf("%s of drill %s ended %s, and not skipped; try: backout audit list --incident=%s", s.ID(), id, s.State, id)
+						return fmt.Errorf("%s of drill %s ended %s instead of skipped; try: backout audit list --incident=%s", s.ID(), id, s.State, id)
 					}
 				}
 				steps += len(inc.Steps)

@@ -14,9 +14,9 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
-// ruleProofs compare what Prometheus has loaded with what the playbook stands for.
+// ruleProofs compare what Prometheus has loaded with the playbook's rules.
 func (e *Checker) ruleProofs(b *plan.Plan) []remediation.Proof {
-	return []remediation.Proof{{ID: "prometheus/rules", Name: "the generated rules are what Prometheus has loaded", Prove: func(ctx context.Context) remediation.Finding {
+	return []remediation.Proof{{ID: "prometheus/rules", Name: "Prometheus has the generated rules loaded", Prove: func(ctx context.Context) remediation.Finding {
 		if e.proving.around == nil {
 			return noSurroundings()
 		}
@@ -62,15 +62,15 @@ func compareRules(service string, want, have []remediation.LoadedRule) remediati
 		case !maps.Equal(h.Annotations, w.Annotations):
 			return remediation.Failed(fmt.Sprintf("the rule %s differs in its annotations", w.Describe()), regenerate)
 		case h.Error != "":
-			return remediation.Failed(fmt.Sprintf("the rule %s cannot be evaluated: %s", w.Describe(), h.Error), "look at Prometheus's Rules page")
+			return remediation.Failed(fmt.Sprintf("the rule %s cannot be evaluated: %s", w.Describe(), h.Error), "check Prometheus's Rules page")
 		}
 	}
 	for _, h := range have {
 		if h.Group == service {
-			return remediation.Failed(fmt.Sprintf("Prometheus has the rule %s, which the playbook does not stand for", h.Describe()), regenerate)
+			return remediation.Failed(fmt.Sprintf("Prometheus has the rule %s, which is not from the playbook", h.Describe()), regenerate)
 		}
 	}
-	return remediation.Passed(fmt.Sprintf("all %d rules of %s are loaded as generated, and none fails", len(want), service))
+	return remediation.Passed(fmt.Sprintf("all %d rules of %s are loaded as generated and none fails", len(want), service))
 }
 
 // normal is an expression as any version of Prometheus writes it.

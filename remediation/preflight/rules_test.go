@@ -39,8 +39,8 @@ func TestTheFirstRuleThatDiffersIsNamed(t *testing.T) {
 		"one that fails": {func(h []remediation.LoadedRule) []remediation.LoadedRule { h[2].Error = "many-to-many"; return h }, remediation.Fail, "Watchdog cannot be evaluated: many-to-many"},
 		"one more": {func(h []remediation.LoadedRule) []remediation.LoadedRule {
 			return append(h, remediation.LoadedRule{Group: "shop", Name: "theirs"})
-		}, remediation.Fail, "theirs, which the playbook does not stand for"},
-		"one twice":             {func(h []remediation.LoadedRule) []remediation.LoadedRule { return append(h, h[0]) }, remediation.Fail, "backout:alive, which the playbook"},
+		}, remediation.Fail, "theirs, which is not from the playbook"},
+		"one twice":             {func(h []remediation.LoadedRule) []remediation.LoadedRule { return append(h, h[0]) }, remediation.Fail, "backout:alive, which is not from the playbook"},
 		"a recording, no alert": {func(h []remediation.LoadedRule) []remediation.LoadedRule { h[2].Alert = false; return h }, remediation.Fail, "no rule Watchdog"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestAThresholdFitsAHistogramWhereABucketEnds(t *testing.T) {
 		"as the playbook says":     {[]string{"1", "0.5", "+Inf"}, []float64{0.5}, []float64{1, 0.5}, remediation.Pass, ""},
 		"between two":              {[]string{"0.4", "0.8", "+Inf"}, []float64{0.75}, nil, remediation.CannotTell, "0.75 (between 0.4 and 0.8)"},
 		"below the first":          {[]string{"0.4", "+Inf"}, []float64{0.1}, nil, remediation.CannotTell, "0.1 (below 0.4)"},
-		"above the last":           {[]string{"0.4", "0.8", "+Inf"}, []float64{0.8, 2}, nil, remediation.Fail, "no quantile is ever above 0.8, and the threshold is 2"},
+		"above the last":           {[]string{"0.4", "0.8", "+Inf"}, []float64{0.8, 2}, nil, remediation.Fail, "no quantile can exceed 0.8, but the threshold is 2"},
 		"not as the playbook says": {[]string{"0.4", "+Inf"}, []float64{0.4}, []float64{0.5}, remediation.Fail, "the playbook has 0.5"},
 		"no buckets":               {[]string{"+Inf"}, []float64{0.4}, nil, remediation.CannotTell, "no buckets"},
 	} {

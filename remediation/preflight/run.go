@@ -41,8 +41,8 @@ func newProving(around remediation.Surroundings, patience time.Duration) *provin
 	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*proofRun{}, rehearsals: map[string]*rehearsing{}}
 }
 
-// StartPreflight implements Service: the proofs run in the background, one service
-// after the other.
+// StartPreflight implements Service: the checks run in the background, one service after
+// the other.
 func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason string) (remediation.PreflightView, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {
@@ -107,8 +107,8 @@ func (p *proving) found(run *proofRun, item remediation.PreflightItem) {
 	run.left = max(run.left-1, 0)
 }
 
-// ProveAll runs what is asked for, one after the other, until ctx ends. It begins with
-// what an earlier process left behind when it was killed.
+// ProveAll runs what is requested, one after the other, until ctx ends. It starts by
+// cleaning up after an earlier process that was killed.
 func (e *Checker) ProveAll(ctx context.Context) error {
 	for _, b := range e.Plans() {
 		e.sweep(ctx, b)
@@ -125,7 +125,7 @@ func (e *Checker) ProveAll(ctx context.Context) error {
 				err = e.prove(ctx, service)
 			}
 			if err != nil && ctx.Err() == nil {
-				e.Log.Error("a preflight or rehearsal was not recorded", "service", service, "err", err)
+				e.Log.Error("cannot record a preflight or rehearsal", "service", service, "err", err)
 			}
 		}
 	}
@@ -142,8 +142,8 @@ func (e *Checker) sweep(ctx context.Context, b *plan.Plan) {
 		err := sweeper.Sweep(ctx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			// The next preflight says so where somebody reads it.
-			e.Log.Debug("what a preflight may have left behind cannot be taken away", "service", b.Service, "action", s.kind.Name(), "err", err)
+			// The next preflight says so where someone reads it.
+			e.Log.Debug("cannot clean up after a preflight", "service", b.Service, "action", s.kind.Name(), "err", err)
 		}
 	}
 }
@@ -153,7 +153,7 @@ func (e *Checker) prove(ctx context.Context, service string) error {
 	defer e.proving.end(service)
 	b := e.PlanOf(service)
 	if b == nil {
-		return fmt.Errorf("no playbook for service %q is loaded any more", service)
+		return fmt.Errorf("the playbook for service %q is no longer loaded", service)
 	}
 	e.proving.mu.Lock()
 	run := e.proving.runs[service]
@@ -186,7 +186,7 @@ func (e *Checker) prove(ctx context.Context, service string) error {
 
 // tryProof gives a proof its time.
 func (e *Checker) tryProof(ctx context.Context, p remediation.Proof) remediation.Finding {
-	return e.tryFor(ctx, proofTimeout, "mend that, and run backout preflight again", p)
+	return e.tryFor(ctx, proofTimeout, "fix that and run backout preflight again", p)
 }
 
 // tryFor gives a proof a time, and says again what to do where it does not; one that
@@ -197,7 +197,7 @@ func (e *Checker) tryFor(ctx context.Context, limit time.Duration, again string,
 	defer func() {
 		if r := recover(); r != nil {
 			e.Log.Error("a proof panicked", "proof", p.ID, "panic", fmt.Sprint(r))
-			f = remediation.Unknown("the proof broke off by a fault of backout", "the server's log has the details")
+			f = remediation.Unknown("internal error during this check", "see the server's log")
 		}
 	}()
 	f = p.Prove(ctx)
@@ -208,7 +208,7 @@ func (e *Checker) tryFor(ctx context.Context, limit time.Duration, again string,
 	case remediation.Pass, remediation.Fail, remediation.CannotTell:
 		return f
 	}
-	return remediation.Unknown(fmt.Sprintf("the proof came to %q, which is nothing", f.Result), "")
+	return remediation.Unknown(fmt.Sprintf("the check returned the unknown status %q", f.Result), "")
 }
 
 // Preflight implements Service.

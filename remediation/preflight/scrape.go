@@ -73,9 +73,9 @@ func (e *Checker) scrapedInTime(ctx context.Context, b *plan.Plan) remediation.F
 	unknown = slices.Compact(unknown)
 	switch {
 	case len(slow) > 0:
-		return remediation.Failed(strings.Join(slow, "; "), "scrape_interval on the indicator as Prometheus has it, with ranges of four scrapes; or a shorter one on the job in Prometheus")
+		return remediation.Failed(strings.Join(slow, "; "), "set the indicator's scrape_interval to Prometheus's, with ranges of four scrapes, or shorten the job's in Prometheus")
 	case len(unknown) > 0:
-		return remediation.Unknown("this Prometheus does not scrape the jobs "+strings.Join(unknown, ", ")+" itself", "look how often whoever does scrapes them, and sign for it")
+		return remediation.Unknown("this Prometheus does not scrape the jobs "+strings.Join(unknown, ", ")+" itself", "check how often they are scraped, and sign it off")
 	}
 	return remediation.Passed(strings.Join(slices.Sorted(maps.Keys(seen)), ", "))
 }

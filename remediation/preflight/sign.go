@@ -14,13 +14,13 @@ import (
 // preflightAge is how long a preflight proves anything.
 const preflightAge = 24 * time.Hour
 
-// SignPreflight implements Service. What was seen to fail cannot be signed for.
+// SignPreflight implements Service. A failed item cannot be signed off.
 func (e *Checker) SignPreflight(ctx context.Context, r remediation.SignRequest) (v remediation.PreflightView, err error) {
 	switch {
 	case strings.TrimSpace(r.Reason) == "":
 		return v, remediation.Refuse(remediation.Invalid, "a reason is required")
 	case r.Item == "":
-		return v, remediation.Refuse(remediation.Invalid, "name the item to sign for")
+		return v, remediation.Refuse(remediation.Invalid, "name the item to sign off")
 	}
 	b, err := e.OnePlan(r.Service)
 	if err != nil {
@@ -55,7 +55,7 @@ func (e *Checker) SignPreflight(ctx context.Context, r remediation.SignRequest) 
 	return v, err
 }
 
-// signable finds the item that a human means, and refuses where a signature would
+// signable finds the item that a person means, and refuses where a signature would
 // say nothing.
 func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediation.PreflightItem, error) {
 	all := remediation.PeoplesItems(b.Playbook)
@@ -75,23 +75,23 @@ func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediatio
 	}
 	switch {
 	case len(found) == 0:
-		return remediation.PreflightItem{}, remediation.Refuse(remediation.Missing, "the preflight of %s has no item %q: backout preflight show lists them", b.Service, name)
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Missing, "the preflight of %s has no item %q; try: backout preflight show", b.Service, name)
 	case len(found) > 1:
 		var ids []string
 		for _, it := range found {
 			ids = append(ids, it.ID)
 		}
-		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%q may be any of %s: name one of them", name, strings.Join(ids, ", "))
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%q matches %s: name one of them", name, strings.Join(ids, ", "))
 	case found[0].Result == remediation.Fail:
-		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s was seen to fail, and no signature mends that: %s", found[0].ID, found[0].Evidence)
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s failed, and a failed item cannot be signed off: %s", found[0].ID, found[0].Evidence)
 	case found[0].Result == remediation.Pass:
-		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s was seen to pass: there is nothing to sign for", found[0].ID)
+		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s passed: there is nothing to sign off", found[0].ID)
 	}
 	return found[0], nil
 }
 
-// Missing says why a rollout of release must not start: what the last preflight
-// did not see, and what nobody has signed for. Empty: it may.
+// Missing says why a rollout of release must not start: what the last preflight could
+// not confirm, and what nobody has signed off. If empty, it may start.
 func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string, error) {
 	b := e.PlanOf(service)
 	if b == nil {
@@ -112,7 +112,7 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 	case run.Playbook != b.Hash:
 		missing = append(missing, "the playbook has changed since the last preflight"+again)
 	case e.Now().Sub(run.Finished) > preflightAge:
-		missing = append(missing, fmt.Sprintf("the last preflight ended at %s, which is over %s ago%s", run.Finished.UTC().Format(time.RFC3339), "24h", again))
+		missing = append(missing, fmt.Sprintf("the last preflight ended at %s, over 24 h ago%s", run.Finished.UTC().Format(time.RFC3339), again))
 	}
 	items := remediation.PeoplesItems(b.Playbook)
 	if run != nil && run.Release == release {
@@ -122,7 +122,7 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 	if err != nil {
 		return nil, err
 	}
-	const unknown = " could not be told: "
+	const unknown = " could not be checked: "
 	at := map[string]int{} // where a cause stands in missing
 	for _, it := range items {
 		switch {
@@ -133,7 +133,7 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 			// Said above: once the preflight was run again, it is to be signed again.
 		case !r.SignedSince(kept.Signed(b.Playbook, it, release)):
 			if it.Owner != "" {
-				missing = append(missing, fmt.Sprintf("%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner))
+				missing = append(missing, fmt.Sprintf("%s (%s) is not signed off; its owner is %s", it.ID, it.Name, it.Owner))
 				continue
 			}
 			i, again := at[it.Cause]

@@ -41,18 +41,18 @@ func (e *Promoter) OnRollout(ctx context.Context, b *plan.Plan, fn func(tx remed
 // what Prometheus has to say of the stage.
 const answerPatience = 2 * time.Second
 
-// HoldRollout keeps a rollout in its stage; triggers work as ever.
+// HoldRollout keeps a rollout in its stage; triggers still work.
 func (e *Promoter) HoldRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
 	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
 		if r.Held {
-			return remediation.Refuse(remediation.Conflict, "the rollout of %s is held already", b.Service)
+			return remediation.Refuse(remediation.Conflict, "the rollout of %s is already held", b.Service)
 		}
 		r.Held = true
 		return e.stageEntry(tx, *r, in.Actor, map[string]any{"reason": in.Reason})
 	})
 }
 
-// ResumeRollout lets a held rollout go on.
+// ResumeRollout ends a hold.
 func (e *Promoter) ResumeRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
 	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
 		if !r.Held {
@@ -76,7 +76,7 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 	}
 	return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
 		if r.Promotion != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is under way", r.Promotion.Step(), b.Service)
+			return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service)
 		}
 		if err := unchanged(seen, *r); err != nil {
 			return err
@@ -101,10 +101,10 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 }
 
 // autoReason is the reason of a promotion that backout made by itself.
-const autoReason = "nothing is missing, and the rollout was started with --auto"
+const autoReason = "every gate is open, and the rollout was started with --auto"
 
-// AutoPromote promotes the rollouts that go on by themselves, where nothing is
-// missing. What is missing is written when it is something else than before.
+// AutoPromote promotes rollouts started with --auto once every gate is open. It records
+// closed gates when they change.
 func (e *Promoter) AutoPromote(ctx context.Context) error {
 	var errs []error
 	for _, b := range e.Plans() {

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/gate"
-	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
@@ -82,12 +82,12 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 	}
 	all := []remediation.StageGate{remediation.GateOpen("mode", ""), remediation.GateOpen("incident", ""), remediation.GateOpen("freeze", ""), remediation.GateOpen("breaker", "")}
 	if e.Mode != remediation.Act {
-		all[0] = firm("mode", "backout runs with --mode=observe: it changes no traffic")
+		all[0] = firm("mode", "backout runs with --mode=observe and changes no traffic")
 	}
 	switch {
 	case open == nil:
 	case open.AnsweredFalse():
-		all[1] = remediation.GateOpen("incident", fmt.Sprintf("incident %s is open, and Prometheus answers that no trigger of it is true", open.ID))
+		all[1] = remediation.GateOpen("incident", fmt.Sprintf("incident %s is open, but Prometheus says that none of its triggers is true", open.ID))
 	default:
 		all[1] = firm("incident", "incident %s is open (%s)", open.ID, open.Describe())
 	}
@@ -103,7 +103,7 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 		if f.Until != nil {
 			until = ", until " + f.Until.UTC().Format(time.RFC3339)
 		}
-		all[2] = firm("freeze", "%s is frozen (%s) by %s%s: %s", ledger.OrEvery(f.Service), f.Scope, f.By, until, f.Reason)
+		all[2] = firm("freeze", "%s is frozen (%s) by %s%s: %s", cmp.Or(f.Service, "every service"), f.Scope, f.By, until, f.Reason)
 	}
 	g, err := gate.Breaker(tx, b.Limits.Breaker, b.Service, func(remediation.Effect) bool { return true })
 	if err != nil {
@@ -148,12 +148,12 @@ func (a asked) judged(b *plan.Plan) []remediation.StageGate {
 		}
 	}
 	if triggers.OK && unknown != nil {
-		triggers = remediation.GateClosed("triggers", "whether a trigger is breaching cannot be told: %s", unknown)
+		triggers = remediation.GateClosed("triggers", "cannot check whether a trigger is breaching: %s", unknown)
 	}
 	return append(all, triggers)
 }
 
-// fresh says whether the watchdog was heard of late, and Prometheus answers: without
+// fresh says whether the watchdog was heard recently, and Prometheus answers: without
 // them nobody would be told of a breach.
 func (e *Promoter) fresh(tx remediation.Tx, b *plan.Plan) (remediation.StageGate, error) {
 	beat, err := remediation.BeatOf(tx, b.Service)
@@ -163,10 +163,10 @@ func (e *Promoter) fresh(tx remediation.Tx, b *plan.Plan) (remediation.StageGate
 	age := e.Now().Sub(beat.Last)
 	var blind []string // for both, where both are away: mending one would not do
 	if beat.Lost || age > time.Duration(b.Watchdog.MaxAge) {
-		blind = append(blind, fmt.Sprintf("no watchdog was heard for %s: backout would not hear of a breach", age.Round(time.Second)))
+		blind = append(blind, fmt.Sprintf("no watchdog alert for %s: alerts may not reach backout", remediation.Span(age)))
 	}
 	if !beat.Away.IsZero() {
-		blind = append(blind, fmt.Sprintf("Prometheus has not answered since %s: backout is blind", beat.Away.UTC().Format(time.RFC3339)))
+		blind = append(blind, fmt.Sprintf("Prometheus has not answered since %s: monitoring is lost", beat.Away.UTC().Format(time.RFC3339)))
 	}
 	if len(blind) > 0 {
 		return remediation.GateClosed("watchdog", "%s", strings.Join(blind, "; ")), nil
@@ -182,7 +182,7 @@ func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 	}
 	held := remediation.GateOpen("held", "")
 	if r.Held {
-		held = remediation.GateClosed("held", "the rollout is held; backout rollout resume ends that")
+		held = remediation.GateClosed("held", "the rollout is held; try: backout rollout resume")
 	}
 	watchdog, err := e.fresh(tx, b)
 	all = append(all, held, b.Lasted(r, e.Now()))
@@ -197,7 +197,7 @@ func (e *Promoter) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 	}
 	last := remediation.GateOpen("stage", "")
 	if b.NextStage(r.Stage) != nil {
-		last = remediation.GateClosed("stage", "stage %s is not the last one", r.Stage)
+		last = remediation.GateClosed("stage", "stage %s is not the last stage", r.Stage)
 	}
 	watchdog, err := e.fresh(tx, b)
 	all := []remediation.StageGate{common[1], last, b.Lasted(r, e.Now())}

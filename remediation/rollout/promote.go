@@ -13,8 +13,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// StartRollout begins a rollout: it commits that the first stage's traffic is about
-// to be set. WaitForPromotion tells how that came out.
+// StartRollout starts a rollout: it commits that the first stage's traffic is about to
+// be set. WaitForPromotion returns the result.
 func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart) (view.RolloutView, error) {
 	if in.Reason == "" {
 		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
@@ -28,17 +28,17 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 		release = b.Release.Version
 	}
 	if release != b.Release.Version {
-		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s is about release %s, not %s: its thresholds and its way back are that one's", b.Service, b.Release.Version, release)
+		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s is for release %s, not %s: its thresholds and rollback plans are for that release", b.Service, b.Release.Version, release)
 	}
 	stage := b.NextStage(remediation.StageNone)
 	if in.Stage != "" && b.Stage(in.Stage) != nil && b.Stage(in.Stage) != stage {
-		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "a rollout of %s starts in stage %s, and is promoted from there; one that humans have brought further is declared", b.Service, stage.Name)
+		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "a rollout of %s starts in stage %s; try: start there and promote, or --declare a rollout that is already further", b.Service, stage.Name)
 	}
 	if in.Stage != "" {
 		stage = b.Stage(in.Stage)
 	}
 	if stage == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q: its stages are %v", b.Service, in.Stage, remediation.StageNames(b.Playbook))
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %v", b.Service, in.Stage, remediation.StageNames(b.Playbook))
 	}
 	now := e.Now().UTC()
 	fresh := remediation.Rollout{
@@ -64,7 +64,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 	})
 }
 
-// Promote begins a rollout's way into its next stage.
+// Promote starts a rollout's promotion to its next stage.
 func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
 	seen, err := e.rolloutNow(ctx, b)
 	if err != nil {
@@ -110,11 +110,11 @@ func promotableState(b *plan.Plan, r remediation.Rollout) error {
 	case !r.Active():
 		return remediation.Refuse(remediation.Conflict, "no rollout of %s is active", b.Service)
 	case r.Promotion != nil:
-		return remediation.Refuse(remediation.Conflict, "%s of %s is under way", r.Promotion.Step(), b.Service)
+		return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service)
 	case b.NextStage(r.Stage) == nil && b.Stage(r.Stage) != nil:
-		return remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s: backout rollout finish ends the rollout", r.Release, b.Service, r.Stage)
+		return remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s; try: backout rollout finish", r.Release, b.Service, r.Stage)
 	case b.NextStage(r.Stage) == nil:
-		return remediation.Refuse(remediation.Conflict, "the playbook of %s has no stage %q any more: its stages are %v", b.Service, r.Stage, remediation.StageNames(b.Playbook))
+		return remediation.Refuse(remediation.Conflict, "the playbook of %s no longer has stage %q; its stages are %v", b.Service, r.Stage, remediation.StageNames(b.Playbook))
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func unchanged(seen, now remediation.Rollout) error {
 	if same {
 		return nil
 	}
-	return remediation.Refuse(remediation.Conflict, "the rollout of %s changed meanwhile: look at it again", now.Service)
+	return remediation.Refuse(remediation.Conflict, "the rollout of %s has changed meanwhile; try: check it and repeat the command", now.Service)
 }
 
 // intendPromotion commits that the traffic is about to be set for a stage, or
@@ -137,7 +137,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 ) (view.RolloutView, error) {
 	flag := b.Master()
 	if flag == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s has no flag that could carry the traffic", b.Service)
+		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s has no flag that controls the traffic", b.Service)
 	}
 	now := e.Now().UTC()
 	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
@@ -151,7 +151,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 			return err
 		}
 		if old.Promotion != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is under way", old.Promotion.Step(), b.Service)
+			return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", old.Promotion.Step(), b.Service)
 		}
 		r, detail, err := begin(tx, old)
 		if err != nil {
@@ -163,7 +163,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		if busy, err := e.TargetBusy(tx, target, "", b.Service); err != nil {
 			return err
 		} else if busy != "" {
-			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s changes %s now", busy, target)
+			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s is changing %s now", busy, target)
 		}
 		p := r.Promotion
 		*p = remediation.Promotion{
@@ -175,8 +175,8 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		}
 		c := &promoting{e: e, tx: tx, b: b, r: r, p: p, now: now}
 		detail["reason"], detail["before"], detail["value"], detail["to"] = reason, p.Before, p.Value, p.To
-		if look.Position == remediation.Wanted { // a human set it, say
-			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already as wanted"
+		if look.Position == remediation.Wanted { // a person set it, say
+			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already in the wanted state"
 			if err := c.audit(audit.KindOutcome, actor, detail); err != nil {
 				return err
 			}
@@ -207,7 +207,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 const promotionLook = 100 * time.Millisecond
 
 // WaitForPromotion implements Service: it returns the rollout once no promotion of
-// it is under way, or as it is when ctx ends.
+// it is in progress, or as it is when ctx ends.
 func (e *Promoter) WaitForPromotion(ctx context.Context, service string) (view.RolloutView, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {

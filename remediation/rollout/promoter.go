@@ -13,13 +13,12 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Readiness says why a rollout of a release must not start, in the words of those who
-// checked whether a rollback would work.
+// Readiness says why a rollout of a release must not start, in preflight's words.
 type Readiness interface {
 	Missing(tx remediation.Tx, service, release string) ([]string, error)
 }
 
-// Promoter leads rollouts on.
+// Promoter starts, promotes and ends rollouts.
 type Promoter struct {
 	*ledger.Ledger
 	*gate.Gates

@@ -104,10 +104,10 @@ func (c *promoting) fall(s remediation.StepState, why string) error {
 	if err := c.wakeIncidents(); err != nil {
 		return err
 	}
-	words := "%s came to nothing: %s"
+	words := "%s was cancelled: %s"
 	switch {
 	case s == remediation.StepFailed:
-		words = "%s failed, and what the traffic is now is not known: %s"
+		words = "%s failed, and the current traffic is unknown: %s"
 		if c.r.Active() {
 			c.r.Held = true
 			if c.p.Was != nil { // users may be on the release: whoever backs it out must find it
@@ -142,7 +142,7 @@ func (c *promoting) wakeIncidents() error {
 	return nil
 }
 
-// stageEntry records how a rollout stands from now on.
+// stageEntry records a rollout's state from now on.
 func (e *Promoter) stageEntry(tx remediation.Tx, r remediation.Rollout, actor string, more map[string]any) error {
 	detail := map[string]any{"state": r.State, "stage": r.Stage, "release": r.Release, "previous": r.Previous}
 	if r.Held {

@@ -76,7 +76,7 @@ func (e *Promoter) forward(p *remediation.Promotion) time.Duration {
 	return p.Until.Add(-promotionBack).Sub(e.Now())
 }
 
-// journal commits what becomes of a promotion; its rollout's stage stays until it is
+// journal commits the outcome of a promotion; its rollout's stage stays until it is
 // verified.
 type journal struct {
 	e *Promoter
@@ -131,7 +131,7 @@ func (j *journal) Verified(ctx context.Context) error {
 			return err
 		}
 		if open != nil && open.Intended && !c.now.Before(c.p.Until) {
-			return c.leaveTo(open, errors.New("it took longer than a rollback waits"))
+			return c.leaveTo(open, errors.New("a rollback was waiting and it took too long"))
 		}
 		if err := c.audit(audit.KindVerified, remediation.ActorEngine, map[string]any{"value": c.p.Value}); err != nil {
 			return err
@@ -145,7 +145,7 @@ func (j *journal) Verified(ctx context.Context) error {
 
 // Undoing implements operation.Journal. Where an incident has waited long enough and
 // begun to act, its steps have the target; until then, a target that was left half-way
-// is mended first.
+// is fixed first.
 func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
 	ours := true
 	err := j.record(ctx, func(c *promoting) error {
@@ -174,9 +174,9 @@ func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
 func (j *journal) Undone(ctx context.Context, undoErr error) error {
 	return j.record(ctx, func(c *promoting) error {
 		detail := map[string]any{"undo": true, "error": c.p.Error}
-		s, why := remediation.StepUndone, c.p.Error+"; the traffic is as it was"
+		s, why := remediation.StepUndone, c.p.Error+"; the traffic is unchanged"
 		if undoErr != nil {
-			s, why = remediation.StepFailed, fmt.Sprintf("%s; and it could not be undone: %s", c.p.Error, undoErr)
+			s, why = remediation.StepFailed, fmt.Sprintf("%s; it could not be undone: %s", c.p.Error, undoErr)
 			detail["undo_error"] = undoErr.Error()
 		}
 		if err := c.outcome(c.now, s, remediation.EffectFailed, detail); err != nil {
@@ -188,7 +188,7 @@ func (j *journal) Undone(ctx context.Context, undoErr error) error {
 
 // leaveTo ends a promotion whose target an incident's steps have.
 func (c *promoting) leaveTo(inc *remediation.Incident, cause error) error {
-	why := fmt.Sprintf("%s; its target is left to incident %s", cause, inc.ID)
+	why := fmt.Sprintf("%s; incident %s handles its target", cause, inc.ID)
 	if err := c.outcome(c.p.Started, remediation.StepFailed, remediation.EffectFailed, map[string]any{"error": cause.Error(), "why": why}); err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Loo
 			if err := c.effect(c.now, remediation.EffectUntouched); err != nil {
 				return err
 			}
-			return c.fall(remediation.StepPending, cause.Error()+"; nothing was changed, and it may be asked for again")
+			return c.fall(remediation.StepPending, cause.Error()+"; nothing was changed, and it can be repeated")
 		case late:
 			return c.leaveTo(open, cause)
 		case look.Position == remediation.HalfWay && open != nil: // more traffic is not what helps now
@@ -241,7 +241,7 @@ func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Loo
 		return nil
 	})
 	if err == nil && unseen {
-		err = fmt.Errorf("%s of %s is in doubt, and its target cannot be looked at: %w", j.p.Step(), j.b.Service, lookErr)
+		err = fmt.Errorf("%s of %s is in doubt, and its target cannot be inspected: %w", j.p.Step(), j.b.Service, lookErr)
 	}
 	j.p.Until = until
 	return way, err

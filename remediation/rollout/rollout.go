@@ -12,7 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// DeclareRollout records a rollout that humans started: no preflight is run
+// DeclareRollout records a rollout that people started: no preflight is run
 // and no flag is changed.
 func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, actor, reason string) (view.RolloutView, error) {
 	if reason == "" {
@@ -29,7 +29,7 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 		stage = b.Stages[0].Name
 	}
 	if b.Stage(stage) == nil {
-		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q: its stages are %v", b.Service, stage, remediation.StageNames(b.Playbook))
+		return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "the playbook of %s has no stage %q; its stages are %v", b.Service, stage, remediation.StageNames(b.Playbook))
 	}
 	now := e.Now().UTC()
 	r := remediation.Rollout{
@@ -42,7 +42,7 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 			return err
 		}
 		if old.Promotion != nil {
-			return remediation.Refuse(remediation.Conflict, "%s of %s is under way", old.Promotion.Step(), b.Service)
+			return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", old.Promotion.Step(), b.Service)
 		}
 		if old.Active() && old.Release != release {
 			return remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
@@ -80,7 +80,7 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 	return e.rolloutView(ctx, ctx, b, r), nil
 }
 
-// Rollouts returns every service's rollout, with how its stage does.
+// Rollouts returns every service's rollout, with the state of its stage.
 func (e *Promoter) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 	rollouts := map[string]remediation.Rollout{}
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {
@@ -125,7 +125,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 	if b.NextStage(r.Stage) == nil { // what the whole rollout is judged by
 		gates, views, err := e.soaked(ask, b, r.Release)
 		if err != nil {
-			e.Log.Warn("cannot tell what a rollout's end is missing", "service", b.Service, "err", err)
+			e.Log.Warn("cannot check what is missing to finish a rollout", "service", b.Service, "err", err)
 		}
 		proof, v.Criteria = gates, measuredBeside(v.Criteria, views)
 	}
@@ -147,7 +147,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 		return err
 	})
 	if err != nil {
-		e.Log.Warn("cannot tell what a rollout's next stage is missing", "service", b.Service, "err", err)
+		e.Log.Warn("cannot check what is missing for a rollout's next stage", "service", b.Service, "err", err)
 	}
 	return v
 }

@@ -9,7 +9,7 @@ func smokeGates(checks []remediation.Check) []remediation.StageGate {
 		if c.OK {
 			all = append(all, remediation.GateOpen("smoke "+c.Name, c.Detail))
 		} else {
-			all = append(all, remediation.GateClosed("smoke "+c.Name, "smoke test %s fails: %s", c.Name, c.Detail))
+			all = append(all, remediation.GateClosed("smoke "+c.Name, "smoke test %s failed: %s", c.Name, c.Detail))
 		}
 	}
 	return all

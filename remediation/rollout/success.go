@@ -14,7 +14,7 @@ import (
 // successPrefix is that of the items that are success criteria which people judge.
 const successPrefix = "success/"
 
-// Success tells how each success criterion stands: Prometheus is asked for those
+// Success returns the state of each success criterion: Prometheus is asked for those
 // that are measured, and people's signatures count for the others.
 func (e *Promoter) Success(ctx context.Context, b *plan.Plan, kept remediation.Preflight, release string) []remediation.SuccessView {
 	out, exprs := []remediation.SuccessView{}, map[string]string{}
@@ -49,7 +49,7 @@ func (e *Promoter) Success(ctx context.Context, b *plan.Plan, kept remediation.P
 
 func successKey(i int) string { return fmt.Sprintf("success %d", i) }
 
-// soaked is what a rollout's end asks beside its last stage, but for the smoke tests:
+// soaked is what a rollout's end asks besides its last stage, but for the smoke tests:
 // success criteria, and people's validation after the deployment.
 func (e *Promoter) soaked(ctx context.Context, b *plan.Plan, release string) ([]remediation.StageGate, []remediation.SuccessView, error) {
 	var kept remediation.Preflight
@@ -67,15 +67,15 @@ func (e *Promoter) soaked(ctx context.Context, b *plan.Plan, release string) ([]
 	}
 	for _, it := range remediation.Validation(b.Playbook) {
 		if s := kept.Signed(b.Playbook, it, release); s != nil {
-			all = append(all, remediation.GateOpen(it.ID, "signed by "+s.By))
+			all = append(all, remediation.GateOpen(it.ID, "signed off by "+s.By))
 		} else {
-			all = append(all, remediation.GateClosed(it.ID, "%s (%s) is not signed for; its owner is %s", it.ID, it.Name, it.Owner))
+			all = append(all, remediation.GateClosed(it.ID, "%s (%s) is not signed off; its owner is %s", it.ID, it.Name, it.Owner))
 		}
 	}
 	return all, views, nil
 }
 
-// proof is what a rollout's end asks beside its last stage.
+// proof is what a rollout's end asks besides its last stage.
 func (e *Promoter) proof(ctx context.Context, b *plan.Plan, release string) ([]remediation.StageGate, error) {
 	all, _, err := e.soaked(ctx, b, release)
 	return append(all, smokeGates(b.Smoke(ctx))...), err

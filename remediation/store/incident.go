@@ -126,7 +126,7 @@ func (t *tx) putIncident(inc *remediation.Incident) error {
 			return fmt.Errorf("version %d, stored is %d: %w", inc.Version, version, remediation.ErrStale)
 		}
 	} else {
-		// The id stands in the body, so it must be known beforehand.
+		// The id is in the body, so it must be known beforehand.
 		err := t.row("SELECT seq FROM sqlite_sequence WHERE name = 'incidents'", nil, &n)
 		if err != nil && !errors.Is(err, remediation.ErrNotFound) {
 			return err

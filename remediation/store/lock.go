@@ -14,7 +14,7 @@ import (
 	"github.com/locotoki/backout/trust"
 )
 
-// lockFile takes the lock of a database: an flock on a file beside it, which
+// lockFile takes the lock of a database: an flock on a file next to it, which
 // ends with the process, by kill -9 too. The file stays and holds the pid of
 // the last holder. The database file itself will not do: closing any descriptor
 // of it would end SQLite's own locks.

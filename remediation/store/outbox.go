@@ -127,7 +127,7 @@ func (t *tx) FirstMessages(channel string) ([]remediation.Message, error) {
 }
 
 // DeleteMessage implements remediation.OutboxTable; deleting what is not there
-// is no error.
+// is not an error.
 func (t *tx) DeleteMessage(id int64) error {
 	if err := t.exec("DELETE FROM outbox WHERE n = ?", id); err != nil {
 		return fmt.Errorf("delete message %d: %w", id, err)

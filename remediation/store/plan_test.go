@@ -85,7 +85,7 @@ func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
 					return err
 				}
 				checked++
-				// Walking a table in the order asked for, up to a limit, is no scan;
+				// Walking a table in the order asked for, up to a limit, is not a scan;
 				// the schema and sqlite_sequence are small, and so is the outbox.
 				scan := strings.HasPrefix(detail, "SCAN") && !strings.Contains(query, "LIMIT") && detail != "SCAN sqlite_sequence" && detail != "SCAN sqlite_master" &&
 					!strings.Contains(detail, "incidents_open") && !strings.Contains(detail, "outbox_order") && detail != "SCAN CONSTANT ROW"

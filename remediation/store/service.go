@@ -91,7 +91,7 @@ func (t *tx) PutFreeze(f remediation.Freeze) error {
 }
 
 // DeleteFreeze implements remediation.ServiceTable; deleting what is not there
-// is no error.
+// is not an error.
 func (t *tx) DeleteFreeze(service, scope string) error {
 	if err := t.exec("DELETE FROM freezes WHERE service = ? AND scope = ?", service, scope); err != nil {
 		return fmt.Errorf("delete freeze of service %q: %w", service, err)
@@ -216,7 +216,7 @@ func (t *tx) PutSignal(s remediation.Signal) error {
 }
 
 // DeleteSignal implements remediation.ServiceTable; deleting what is not there
-// is no error.
+// is not an error.
 func (t *tx) DeleteSignal(service, name string) error {
 	if err := t.exec("DELETE FROM signals WHERE service = ? AND name = ?", service, name); err != nil {
 		return fmt.Errorf("delete signal %.80q of %.80q: %w", name, service, err)

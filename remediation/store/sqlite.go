@@ -1,7 +1,7 @@
 // Package store keeps what package remediation must not forget in an embedded
 // SQLite database.
 //
-// One process at a time writes a database file: Open takes a lock beside it,
+// One process at a time writes a database file: Open takes a lock next to it,
 // which the kernel gives back however the process ends, and a second Open is
 // refused. Any number of processes read it meanwhile (OpenReadOnly).
 //
@@ -13,7 +13,7 @@
 //
 // The audit log is kept as the canonical bytes that were hashed. Entries are
 // read from those bytes alone, and the columns they were found by are compared
-// with them, so that whoever reads an entry notices a change to either.
+// with them, so that a reader of an entry notices a change to either.
 package store
 
 import (
@@ -213,7 +213,7 @@ func pathOf(dsn string) (string, error) {
 	return abs, nil
 }
 
-// create makes the file for its owner alone; SQLite gives the files beside it
+// create makes the file for its owner alone; SQLite gives the files next to it
 // the same mode.
 func create(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -20,7 +20,7 @@ type IncidentView struct {
 	Triggers []TriggerView      `json:"triggers"`
 	Steps    []StepView         `json:"steps"`
 	Next     *Next              `json:"next"`
-	// Stuck is the step that failed, which is tried again once a human has claimed the
+	// Stuck is the step that failed, which is tried again once a person has claimed the
 	// incident and released it; until then nothing comes next.
 	Stuck     string `json:"stuck,omitempty"`
 	ClaimedBy string `json:"claimed_by"`
@@ -44,7 +44,7 @@ type TriggerView struct {
 	Active      bool     `json:"active"`
 	Threshold   float64  `json:"threshold"`
 	Value       *float64 `json:"value"`
-	// Signal is set where a person's word is the trigger, and no metric.
+	// Signal is set where a person is the trigger, and no metric.
 	Signal string `json:"signal,omitempty"`
 }
 
@@ -118,14 +118,14 @@ type CriterionView struct {
 	Over string `json:"over,omitempty"`
 }
 
-// RestoreRequest asks for an incident's targets as they were before its steps.
+// RestoreRequest asks to put an incident's targets back as they were before its steps.
 type RestoreRequest struct {
 	Actor, Reason string
-	// Force restores although a trigger is breaching, or data was lost.
+	// Force restores even if a trigger is breaching or data was lost.
 	Force bool
 }
 
-// Verb is a change that a human makes to an incident.
+// Verb is a change that a person makes to an incident.
 type Verb string
 
 // The verbs of POST /api/v1/incidents/{id}/{verb}; restore has a method of its own.

@@ -9,7 +9,7 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// Overview is all that matters now, as one moment of the store has it.
+// Overview is the current state of everything, from one transaction.
 type Overview struct {
 	Time time.Time        `json:"time"`
 	Mode remediation.Mode `json:"mode"`
@@ -26,7 +26,7 @@ type Overview struct {
 	HeadHash string `json:"head_hash"`
 }
 
-// ServiceNow is how one service stands.
+// ServiceNow is the state of one service.
 type ServiceNow struct {
 	Service string              `json:"service"`
 	Rollout remediation.Rollout `json:"rollout"`
@@ -59,7 +59,7 @@ type SignalNow struct {
 	Raised *remediation.Signal `json:"raised"`
 }
 
-// TriggerNow is how a trigger's values are to be read.
+// TriggerNow is how to read a trigger's values.
 type TriggerNow struct {
 	Name  string      `json:"name"`
 	Unit  alerts.Unit `json:"unit"`
@@ -79,7 +79,7 @@ type LimitLeft struct {
 // ShownRecent is how many closed incidents an overview has.
 const ShownRecent = 5
 
-// NewServiceNow is what the playbook says of how a service's incidents are to be read.
+// NewServiceNow is what the playbook says about reading a service's incidents.
 func NewServiceNow(b *plan.Plan) ServiceNow {
 	s := ServiceNow{
 		Service: b.Service, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
@@ -109,7 +109,7 @@ func NewServiceNow(b *plan.Plan) ServiceNow {
 type PublicPage struct {
 	Time       time.Time
 	Components []PublicPart
-	// Open are the incidents that are not resolved, Past those that were of late;
+	// Open are the incidents that are not resolved, Past the recent ones;
 	// both newest first.
 	Open, Past []remediation.PublicIncident
 }
@@ -118,11 +118,11 @@ type PublicPage struct {
 type PublicPart struct {
 	Name, Description string
 	Status            remediation.ComponentStatus
-	// Since is when it was last told of, zero where never of late.
+	// Since is when it was last told of, zero if not recently.
 	Since time.Time
 }
 
-// Part returns the component of that name, which is added where it is new.
+// Part returns the component of that name, adding it if it is new.
 func (p *PublicPage) Part(c alerts.Component) *PublicPart {
 	i := slices.IndexFunc(p.Components, func(have PublicPart) bool { return have.Name == c.Name })
 	if i < 0 {
@@ -132,7 +132,7 @@ func (p *PublicPage) Part(c alerts.Component) *PublicPart {
 	return &p.Components[i]
 }
 
-// Worse tells whether a component that is in both statuses is in a rather than b.
+// Worse reports whether a component that is in both statuses is in a rather than b.
 func Worse(a, b remediation.ComponentStatus) bool {
 	order := remediation.ComponentStatuses()
 	return slices.Index(order, a) > slices.Index(order, b)

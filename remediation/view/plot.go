@@ -51,10 +51,10 @@ const (
 	PlotLeadMost = 2 * time.Hour
 	plotTail     = 5 * time.Minute
 	// OfTheLog is the note of a plot that is not Prometheus's.
-	OfTheLog = "these are the values that the audit log holds"
+	OfTheLog = "these values are from the audit log"
 )
 
-// PlotStep is the distance of points that span d: a whole number of polls.
+// PlotStep is the distance between points that span d: a whole number of polls.
 func PlotStep(d, poll time.Duration) time.Duration {
 	n := math.Ceil(float64(d) / float64(plotPoints) / float64(poll))
 	return time.Duration(max(n, 1)) * poll

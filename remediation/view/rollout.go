@@ -13,7 +13,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// TimelineOf gives the playbook's days their dates: T is the day of the start.
+// TimelineOf gives the playbook's days their dates: T is the start day.
 func TimelineOf(b *alerts.Playbook, r remediation.Rollout) []TimelineDay {
 	out := []TimelineDay{}
 	for _, t := range b.Timeline {
@@ -30,7 +30,7 @@ func TimelineOf(b *alerts.Playbook, r remediation.Rollout) []TimelineDay {
 	return out
 }
 
-// Worse returns which of the two stands worse: a criterion over its own window, or
+// Worse returns the worse of the two: a criterion over its own window, or
 // over the whole of a stage that has lasted for so long.
 func (v CriterionView) Worse(whole CriterionView, lasted time.Duration) CriterionView {
 	nearer := whole.Value == nil || v.Value != nil && (v.Bound == "below") == (*whole.Value > *v.Value) && *whole.Value != *v.Value
@@ -41,8 +41,7 @@ func (v CriterionView) Worse(whole CriterionView, lasted time.Duration) Criterio
 	return whole
 }
 
-// Words name a criterion, and over what time it is judged where that is not its own
-// window.
+// Words names a criterion, with its time span if that is not its own window.
 func (v CriterionView) Words() string {
 	if v.Over == "" {
 		return v.Name
@@ -50,7 +49,7 @@ func (v CriterionView) Words() string {
 	return v.Name + " over the stage (" + v.Over + ")"
 }
 
-// expect notes beside an incident's steps how long they took when their plan was
+// expect notes next to an incident's steps how long they took when their plan was
 // rehearsed.
 func (v *IncidentView) expect(tx remediation.Tx, inc *remediation.Incident) error {
 	all, err := tx.Rehearsals(inc.Service)
@@ -75,8 +74,7 @@ func (v *IncidentView) expect(tx remediation.Tx, inc *remediation.Incident) erro
 	return nil
 }
 
-// ExpectedWords say beside a step that may still run how long it took when it was
-// rehearsed, "" where that is not known.
+// ExpectedWords says how long a step took when it was rehearsed, "" if that is unknown.
 func (s StepView) ExpectedWords() string {
 	if s.Expected == "" || s.Rehearsed == nil || s.State != remediation.StepPending && s.State != remediation.StepWaiting && s.State != remediation.StepIntent {
 		return ""

@@ -19,7 +19,7 @@ type RolloutReport struct {
 	Started  *time.Time `json:"started"`
 	// Ended is nil while the rollout goes on.
 	Ended *time.Time `json:"ended"`
-	// StartedBy and Why are who started it, and what for; Declared: humans set its
+	// StartedBy and Why are who started it, and what for; Declared: people set its
 	// traffic, and backout only noted it.
 	StartedBy string `json:"started_by"`
 	Why       string `json:"why"`
@@ -55,8 +55,8 @@ type ReportedStage struct {
 	Forced []string                `json:"forced"`
 }
 
-// ReportedHold is a time in which a rollout was held in its stage, or a promotion
-// that was refused or failed.
+// ReportedHold is a time in which a rollout was held, or a promotion that was refused or
+// failed.
 type ReportedHold struct {
 	What string     `json:"what"`
 	From time.Time  `json:"from"`
@@ -87,8 +87,8 @@ type ReportedSignal struct {
 	Why    string    `json:"why"`
 }
 
-// ReportedDay is one day of the playbook's timeline: the day it was planned for, and
-// the day on which it was done, where that is known.
+// ReportedDay is one day of the playbook's timeline: when it was planned, and when it
+// was done, if known.
 type ReportedDay struct {
 	TimelineDay
 	Done string `json:"done"`
@@ -109,8 +109,8 @@ func (o *RolloutReport) AddTasks(b *plan.Plan, kept remediation.Preflight) {
 	}
 }
 
-// AddTimeline sets beside the planned days those on which something is known to have
-// been done: a stage began, or somebody signed.
+// AddTimeline adds to the planned days those on which something is known to have
+// been done: a stage began, or someone signed.
 func (o *RolloutReport) AddTimeline(b *plan.Plan, kept remediation.Preflight) {
 	items := remediation.ItemsOf(b.Playbook, "timeline/")
 	for i, d := range TimelineOf(b.Playbook, remediation.Rollout{Started: o.Started}) {

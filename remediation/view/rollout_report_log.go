@@ -10,7 +10,7 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// ReadLog takes what the store and the audit log hold of a rollout.
+// ReadLog adds what the store and the audit log know about a rollout.
 func (o *RolloutReport) ReadLog(tx remediation.Tx, b *plan.Plan, r remediation.Rollout) error {
 	o.Release, o.Previous, o.State, o.Stage, o.Started = r.Release, r.Previous, r.State, r.Stage, UTC(r.Started)
 	// Entries keep microseconds.

@@ -9,8 +9,8 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Story is an incident as a commander asks for it: what broke, what was done,
-// whether it helped, what comes next.
+// Story is an incident as a commander reads it: what broke, what was done, whether it
+// helped, what comes next.
 type Story struct {
 	IncidentView
 	Now time.Time
@@ -42,7 +42,7 @@ type Broken struct {
 // shownTriggers is how many triggers are listed before the rest is counted.
 const shownTriggers = 8
 
-// NewStory tells v as it is at now; s is its service's, as far as it is known.
+// NewStory describes v at the time now; service is what is known of its service.
 func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 	s := Story{IncidentView: v, Now: now}
 	for _, t := range v.Triggers {
@@ -92,7 +92,7 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 
 func newBroken(t TriggerView, s ServiceNow) Broken {
 	if t.Signal != "" {
-		return Broken{Trigger: t.Trigger, Value: "a signal", Bound: "a person's word"}
+		return Broken{Trigger: t.Trigger, Value: "a signal", Bound: "raised by a person"}
 	}
 	b := Broken{Trigger: t.Trigger, Value: "no value"}
 	var known TriggerNow
@@ -118,7 +118,7 @@ func headline(v IncidentView) (words, tone string) {
 	if v.ClaimedBy != "" && v.State != remediation.Closed {
 		switch v.State {
 		case remediation.Acting: // a claim does not break off what has begun
-			return "Claimed by " + v.ClaimedBy + ": no step runs after the one that is running", "bad"
+			return "Claimed by " + v.ClaimedBy + ": no step runs after the current one", "bad"
 		case remediation.Recovered:
 			return "Recovered, and claimed by " + v.ClaimedBy + ": no step runs", "good"
 		}
@@ -126,27 +126,27 @@ func headline(v IncidentView) (words, tone string) {
 	}
 	switch v.State {
 	case remediation.Confirming:
-		return "Checking whether the alert is true", "bad"
+		return "Checking whether the breach is real", "bad"
 	case remediation.Acting:
 		return "A step is running", "bad"
 	case remediation.Settling:
 		if !slices.ContainsFunc(v.Steps, func(s StepView) bool { return s.State == remediation.StepDone }) {
-			return "It was already as wanted: watching whether the breach ends", "wait"
+			return "No change was needed: watching whether the breach ends", "wait"
 		}
 		return "A step has run: watching whether it helped", "wait"
 	case remediation.Waiting:
 		if v.Reason == remediation.HoldApproval {
-			return "Waits for your yes or no", "bad"
+			return "Waiting for approval", "bad"
 		}
 		means, _ := HoldWords(v.Reason)
 		return "On hold: " + means, "bad"
 	case remediation.Recovered:
 		if len(v.Triggers) > 0 && !v.judged() {
-			return "Carried out: waits until the signal is cleared", "wait"
+			return "Done: waiting for the signal to be cleared", "wait"
 		}
-		return "Recovered: still being watched", "good"
+		return "Recovered: still watching", "good"
 	case remediation.Exhausted:
-		return "Every step was tried: this needs a human", "bad"
+		return "Remediation failed: needs a person", "bad"
 	case remediation.Closed:
 		if v.Reason == remediation.HoldUnconfirmed {
 			return "Closed: there was no breach", "over"
@@ -155,14 +155,14 @@ func headline(v IncidentView) (words, tone string) {
 			return "The drill is over", "over"
 		}
 		if v.RestoredBy != "" {
-			return "Closed: what was done has been put back", "over"
+			return "Closed: the changes were restored", "over"
 		}
 		return "Closed", "over"
 	}
 	return string(v.State), "wait"
 }
 
-// judged tells whether a metric says how it is; else a person's word began it, and
+// judged reports whether a metric says how it is; else a person raised it, and
 // nothing is known of what it is about.
 func (v *IncidentView) judged() bool {
 	return slices.ContainsFunc(v.Triggers, func(t TriggerView) bool { return t.Signal == "" })
@@ -178,49 +178,49 @@ func helped(v IncidentView, ran []StepView) string {
 		case remediation.StepFailed:
 			failed = st.ID + " failed."
 		case remediation.StepUndone:
-			failed = st.ID + " failed, and was taken back."
+			failed = st.ID + " failed and was undone."
 		case remediation.StepInDoubt:
-			failed = st.ID + " was cut off: whether it was done is being looked at."
+			failed = st.ID + " was interrupted: checking whether it was done."
 		}
 	}
 	if v.Drill {
-		return "It is a drill: nothing is applied, and nobody is told."
+		return "This is a drill: nothing is applied and nobody is notified."
 	}
 	if v.State == remediation.Waiting && v.Reason == remediation.HoldStepFailed && failed != "" {
 		if last != "" && v.judged() {
-			failed += " The breach goes on after " + last + "."
+			failed += " The breach continues after " + last + "."
 		}
 		return "No: " + failed
 	}
 	if !v.judged() && v.State != remediation.Acting && v.State != remediation.Closed && v.State != remediation.Exhausted {
 		if last == "" {
-			return "No step of backout has changed anything, and no metric tells how it is."
+			return "backout has changed nothing, and no metric shows the effect."
 		}
-		return "No metric tells. The last step that was done is " + last + "."
+		return "No metric shows it. The last completed step is " + last + "."
 	}
 	switch v.State {
 	case remediation.Recovered:
 		if last == "" {
-			return "The breach has stopped without a step of backout."
+			return "The breach stopped without a step by backout."
 		}
 		return "Yes: the breach stopped after " + last + "."
 	case remediation.Closed:
 		switch {
 		case v.Reason == remediation.HoldUnconfirmed:
-			return "There was nothing to help: Prometheus did not confirm the breach."
+			return "Nothing to do: Prometheus did not confirm the breach."
 		case v.RestoredBy != "":
-			return "It is over, and " + v.RestoredBy + " had put back what was done."
+			return "It is over, and " + v.RestoredBy + " had the changes restored."
 		case last == "":
-			return "It is over, without a step of backout."
+			return "It is over, without a step by backout."
 		}
 		return "It is over. The last step was " + last + "."
 	case remediation.Settling:
 		if last == "" {
-			return "Nothing was changed, since the target was already as wanted. The indicator is being watched."
+			return "Nothing changed: the target was already in the wanted state. Watching the indicator."
 		}
-		return "Not known yet: " + last + " has run, and the indicator is being watched."
+		return "Not known yet: " + last + " has run. Watching the indicator."
 	case remediation.Exhausted:
-		return "No: nothing that could be done has helped. This needs a human."
+		return "No: every step was tried and none helped. This needs a person."
 	case remediation.Acting:
 		if last != "" {
 			return "Not known yet: " + last + " is running."
@@ -230,44 +230,44 @@ func helped(v IncidentView, ran []StepView) string {
 		return "Nothing has been done yet."
 	}
 	if v.Reason == remediation.HoldNoData || v.Reason == remediation.HoldUnconfirmed {
-		return "It cannot be told whether " + last + " has helped."
+		return "Unknown whether " + last + " helped."
 	}
-	return "Not enough: the breach goes on after " + last + "."
+	return "Not enough: the breach continues after " + last + "."
 }
 
-// HoldWords say what a reason means, and what ends it.
+// HoldWords says what a reason means, and what ends the hold.
 func HoldWords(r remediation.Reason) (means, ends string) {
 	switch r {
 	case remediation.HoldMode:
 		return "backout only observes", "Start it with --mode=act to let it act."
 	case remediation.HoldFrozen:
-		return "steps are frozen", "Thaw it, or let the freeze run out."
+		return "steps are frozen", "Thaw it, or wait until the freeze ends."
 	case remediation.HoldClaimed:
-		return "somebody has claimed the incident", "Whoever has it releases it."
+		return "someone has claimed the incident", "Release the claim to continue."
 	case remediation.HoldSilenced:
-		return "its alerts are silenced in Alertmanager", "Expire the silence in Alertmanager."
+		return "its alerts are silenced in Alertmanager", "Expire the silence there."
 	case remediation.HoldNoRollout:
 		return "the release is not being rolled out", "Declare the rollout: backout rollout start --declare."
 	case remediation.HoldUnconfirmed:
-		return "Prometheus does not confirm the breach", "It goes on by itself if Prometheus sees the breach."
+		return "Prometheus does not confirm the breach", "It continues by itself once Prometheus confirms the breach."
 	case remediation.HoldNoData:
-		return "Prometheus has no data to tell", "It goes on by itself once there is data. Look at the service and at Prometheus."
+		return "Prometheus has no data", "It continues by itself once there is data. Check the service and Prometheus."
 	case remediation.HoldApproval:
 		return "the next step needs a commander's approval", "Approve or deny it here."
 	case remediation.HoldRateLimit:
-		return "there were too many steps of late", "It goes on by itself when the limit's window has passed."
+		return "rate limit reached", "It continues by itself when the limit's window has passed."
 	case remediation.HoldBlastRadius:
-		return "there were too many steps on all services of late", "It goes on by itself when the limit's window has passed."
+		return "rate limit across all services reached", "It continues by itself when the limit's window has passed."
 	case remediation.HoldCooldown:
-		return "the same was done to the same target a moment ago", "It goes on by itself after the cooldown."
+		return "cooling down after the last change of the target", "It continues by itself after the cooldown."
 	case remediation.HoldBreaker:
-		return "too many steps in a row have failed", "Claim the incident, mend the cause, release it."
+		return "too many steps in a row have failed", "Claim the incident, fix the cause, then release it."
 	case remediation.HoldTarget:
-		return "the target is not as the step needs it", "Mend the target; then claim and release."
+		return "the target is not in the state that the step needs", "Fix the target, then claim and release the incident."
 	case remediation.HoldUnknownTrigger:
-		return "the playbook does not know the trigger", "Correct the playbook or the rule."
+		return "the trigger is not in the playbook", "Fix the playbook or the rule."
 	case remediation.HoldStepFailed:
-		return "a step failed", "Claim the incident, mend the cause, release it to try again."
+		return "a step failed", "Claim the incident, fix the cause, then release it to retry."
 	}
 	return string(r), ""
 }

@@ -49,22 +49,22 @@ func Describe(e audit.Entry) TimelineEvent {
 		}
 		switch {
 		case PageReason(e) != "":
-			ev.Title, ev.Tone, subject = "Needs a human:", "bad", strings.ReplaceAll(PageReason(e), "_", " ")
+			ev.Title, ev.Tone, subject = "Needs a person:", "bad", strings.ReplaceAll(PageReason(e), "_", " ")
 		case Undelivered(e):
-			ev.Title, ev.Tone = "Not told by "+text("channel")+":", "bad"
+			ev.Title, ev.Tone = "Not delivered by "+text("channel")+":", "bad"
 		case subject == "":
-			ev.Title = "People were told"
+			ev.Title = "People notified"
 		}
 	case audit.KindEscalated:
 		if subject == "" {
-			ev.Title = "Needs a human"
+			ev.Title = "Needs a person"
 		}
 	case audit.KindBlind:
 		if text("what") == remediation.BlindPrometheus {
 			ev.Title = "Prometheus"
 		}
 		if blind, _ := e.Detail["blind"].(bool); blind {
-			subject = "is away: backout is blind"
+			subject = "lost: no monitoring"
 		} else {
 			subject, ev.Tone = "is back", "good"
 		}
@@ -76,10 +76,10 @@ func Describe(e audit.Entry) TimelineEvent {
 		subject = text("signal") + " " + word
 	case audit.KindFrozen, audit.KindThawed:
 		if subject = e.Service; subject == "" {
-			subject = "every service"
+			subject = "all services"
 		}
 		if text("scope") == remediation.ScopePromotions { // steps back go on
-			subject += ", its promotions only"
+			subject += ", promotions only"
 		}
 	case audit.KindStarted:
 		if reload, _ := e.Detail["reload"].(bool); reload {
@@ -102,7 +102,7 @@ func Describe(e audit.Entry) TimelineEvent {
 	return ev
 }
 
-// PageReason returns why an entry calls a human, "" if it does not.
+// PageReason returns why an entry calls a person, "" if it does not.
 func PageReason(e audit.Entry) string {
 	if _, ok := e.Detail["metric"]; e.Kind != audit.KindNotified || !ok {
 		return ""
@@ -119,21 +119,21 @@ func Undelivered(e audit.Entry) bool {
 // kindWords are the title and tone of each kind of entry.
 var kindWords = map[audit.Kind][2]string{
 	audit.KindReceived:   {"Notification received", ""},
-	audit.KindDuplicate:  {"The same again", ""},
+	audit.KindDuplicate:  {"Repeated", ""},
 	audit.KindOpened:     {"Incident opened by", "bad"},
 	audit.KindAttached:   {"Another alert joined:", "bad"},
 	audit.KindPlanned:    {"Planned:", ""},
 	audit.KindHeld:       {"Did not act:", "wait"},
 	audit.KindApproved:   {"Approved", "human"},
 	audit.KindDenied:     {"Denied", "human"},
-	audit.KindIntent:     {"Begins", "act"},
+	audit.KindIntent:     {"Started", "act"},
 	audit.KindOutcome:    {"Outcome:", "act"},
 	audit.KindInDoubt:    {"In doubt:", "bad"},
 	audit.KindVerified:   {"Verified", "good"},
 	audit.KindSettled:    {"Watched:", ""},
-	audit.KindEscalated:  {"Goes on to", "bad"},
+	audit.KindEscalated:  {"Next step:", "bad"},
 	audit.KindRecovered:  {"Recovered", "good"},
-	audit.KindResolved:   {"Alertmanager says resolved:", ""},
+	audit.KindResolved:   {"Resolved in Alertmanager:", ""},
 	audit.KindClosed:     {"Closed", "over"},
 	audit.KindReopened:   {"Reopened by", "bad"},
 	audit.KindClaimed:    {"Claimed", "human"},
@@ -143,10 +143,10 @@ var kindWords = map[audit.Kind][2]string{
 	audit.KindThawed:     {"Thawed", "human"},
 	audit.KindSignal:     {"Signal", "human"},
 	audit.KindStage:      {"Rollout", "human"},
-	audit.KindNotified:   {"Told:", ""},
+	audit.KindNotified:   {"Notified:", ""},
 	audit.KindDrift:      {"Changed outside backout:", "bad"},
 	audit.KindBlind:      {"Watchdog", "bad"},
-	audit.KindCheckpoint: {"Log pruned up to here", ""},
+	audit.KindCheckpoint: {"Log pruned before this entry", ""},
 	audit.KindStarted:    {"backout started", ""},
 }
 

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
@@ -69,12 +67,12 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 // Again says when the step that is Stuck is tried again.
 func (v IncidentView) Again() string {
 	if v.ClaimedBy != "" {
-		return "once " + v.ClaimedBy + " has mended the cause and released the incident"
+		return "once " + v.ClaimedBy + " has fixed the cause and released the incident"
 	}
-	return "once a commander has claimed the incident, mended the cause and released it"
+	return "once a commander has claimed the incident, fixed the cause and released it"
 }
 
-// changedOutside marks the steps whose targets somebody else has changed since: what
+// changedOutside marks the steps whose targets someone else has changed since: what
 // a step did is history, and no longer what runs.
 func (v *IncidentView) changedOutside(tx remediation.Tx) error {
 	seen, err := tx.Entries(audit.Filter{Incident: v.ID, Kind: audit.KindDrift})
@@ -102,15 +100,15 @@ func NextOf(inc *remediation.Incident) *Next {
 	if s == nil || inc.State == remediation.Closed || inc.Unhandled() != nil {
 		return nil
 	}
-	n := &Next{Step: s.ID(), What: "it runs when what holds it is gone, if the breach is still there"}
+	n := &Next{Step: s.ID(), What: "it runs once nothing holds it, if the breach continues"}
 	switch inc.State {
 	case remediation.Confirming:
 		at := inc.Wake
 		n.At, n.What = UTC(&at), "it runs as soon as Prometheus confirms the breach"
 	case remediation.Acting:
-		n.What = "it runs if the breach goes on after the step that runs now"
+		n.What = "it runs if the breach continues after the current step"
 	case remediation.Settling:
-		n.At, n.What = UTC(inc.SettleUntil), "it runs then if the breach is seen to go on"
+		n.At, n.What = UTC(inc.SettleUntil), "it runs then if the breach continues"
 	case remediation.Recovered:
 		n.What = "it runs if the breach comes back before the incident closes"
 	case remediation.Waiting:
@@ -127,21 +125,21 @@ func NextOf(inc *remediation.Incident) *Next {
 		}
 	}
 	if inc.State != remediation.Recovered && !inc.Aborting() {
-		n.Unless = append(n.Unless, fmt.Sprintf("the breach ends: %d looks running without it", remediation.Certain))
+		n.Unless = append(n.Unless, fmt.Sprintf("the breach ends: %d checks in a row without it", remediation.Certain))
 	}
 	switch {
 	case inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval && inc.Until != nil:
 		n.Unless = append(n.Unless, "nobody approves it before "+inc.Until.UTC().Format(time.RFC3339))
 	case s.Approve > 0 || s.Risk == alerts.Lossy:
-		n.Unless = append(n.Unless, fmt.Sprintf("nobody approves it within %s of being asked", model.Duration(s.Approve)))
+		n.Unless = append(n.Unless, fmt.Sprintf("nobody approves it within %s of the request", remediation.Span(s.Approve)))
 	}
 	if inc.ClaimedBy != "" {
 		n.What = "it would come next, if the incident were not claimed"
 		n.Unless = append(n.Unless, inc.ClaimedBy+" keeps the claim")
 	} else {
-		n.Unless = append(n.Unless, "somebody claims the incident")
+		n.Unless = append(n.Unless, "someone claims the incident")
 	}
-	n.Unless = append(n.Unless, "somebody freezes the service, or silences its alerts")
+	n.Unless = append(n.Unless, "someone freezes the service or silences its alerts")
 	return n
 }
 
@@ -152,8 +150,8 @@ func nextRestored(inc *remediation.Incident) *Next {
 		return nil
 	}
 	return &Next{
-		Step: s.ID(), What: "it is being put back as it was before, for " + inc.Restore.By,
-		Unless: []string{"its target was changed by somebody since", "somebody freezes the service"},
+		Step: s.ID(), What: "it is being restored for " + inc.Restore.By,
+		Unless: []string{"someone has changed its target since", "someone freezes the service"},
 	}
 }
 
@@ -166,8 +164,8 @@ func UTC(t *time.Time) *time.Time {
 	return &u
 }
 
-// Incidents lists incidents as they are in one transaction of any store. A
-// service that nobody knows is refused: an empty list would read as good news.
+// Incidents lists incidents as they are in one transaction of any store. An unknown
+// service is refused: an empty list would read as good news.
 func Incidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentView, error) {
 	all, err := tx.Incidents(f)
 	if err != nil {
@@ -187,7 +185,7 @@ func Incidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentView,
 	return out, nil
 }
 
-// Incident shows one incident; a *RefusedError where there is none.
+// Incident returns one incident, or a *RefusedError if there is none.
 func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 	inc, err := tx.Incident(id)
 	if errors.Is(err, remediation.ErrNotFound) {
@@ -204,8 +202,8 @@ func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 	return v, err
 }
 
-// Entries lists audit entries as they are in one transaction of any store. A
-// kind, incident or service that does not exist is refused, as Incidents does.
+// Entries lists audit entries as they are in one transaction of any store. An unknown
+// kind, incident or service is refused, as by Incidents.
 func Entries(tx remediation.Tx, f audit.Filter) ([]audit.Entry, error) {
 	if f.Kind != "" && !slices.Contains(audit.Kinds(), f.Kind) {
 		return nil, remediation.Refuse(remediation.Invalid, "unknown kind of entry %q; the kinds are %s", f.Kind, joined(audit.Kinds()))
@@ -251,19 +249,18 @@ func joined[T ~string](list []T) string {
 	return strings.Join(words, ", ")
 }
 
-// RunsView is what a service runs, as a view shows it beside what was declared and
-// done: Runs, or why that cannot be seen.
+// RunsView is what a service runs, or why that is unknown.
 type RunsView struct {
 	Runs        *remediation.Running `json:"runs,omitempty"`
 	RunsUnknown string               `json:"runs_unknown,omitempty"`
 }
 
-// RunsWords is one line: "v1.0.0 on 2 of 2, FEATURE_X=0, seen 4s ago"; "" where nothing
+// RunsWords is one line: "v1.0.0 on 2 of 2, FEATURE_X=0, checked 4 s ago"; "" where nothing
 // was asked.
 func (v RunsView) RunsWords(now time.Time) string {
 	switch {
 	case v.Runs != nil:
-		return fmt.Sprintf("%s, seen %s", v.Runs, remediation.Distance(now, v.Runs.Seen))
+		return fmt.Sprintf("%s, checked %s", v.Runs, remediation.Distance(now, v.Runs.Seen))
 	case v.RunsUnknown != "":
 		return "unknown: " + v.RunsUnknown
 	}
@@ -274,7 +271,7 @@ func (v RunsView) RunsWords(now time.Time) string {
 type TeamMessage struct {
 	// Channel is where they talk, as the playbook writes it: "#incidents".
 	Channel string `json:"channel"`
-	// Story is the incident as it stands with what is told, without its single
+	// Story is the incident as it is, with the events, without its single
 	// alerts; nil for what concerns no incident.
 	Story *Story `json:"story,omitempty"`
 	// Told is what is new; nothing where only the incident's state has changed.

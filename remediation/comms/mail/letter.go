@@ -67,7 +67,7 @@ func text(body remediation.PublicMessage) string {
 	if body.Mail.Page != "" {
 		fmt.Fprintf(&b, "\nThe status page: %s\n", remediation.Plain(body.Mail.Page, mostLine))
 	}
-	b.WriteString("\nThis message was sent automatically; answers to it are not read.\n")
+	b.WriteString("\nThis message was sent automatically. Replies are not read.\n")
 	return b.String()
 }
 

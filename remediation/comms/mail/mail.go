@@ -1,16 +1,16 @@
-// Package mail writes to customers of incidents that last, as a channel of package
-// remediation: plain text, by SMTP.
+// Package mail sends customers plain-text mail about long incidents by SMTP, as a channel
+// of package remediation.
 //
-// It says what the public is told and nothing else. Each message goes to one address,
-// so that nobody learns of the others and none that is refused stops them. What the
-// server refuses for good (5xx) of a message is undeliverable; all else, a wrong
-// password too, is tried again. The password goes nowhere but through TLS, which may
-// be left out on loopback alone, and stands in no error.
+// Mail repeats what the status page says and nothing else. Each message goes to one
+// address, so that nobody learns the others and a refused address does not stop them. A
+// message that the server refuses permanently (5xx) is undeliverable; everything else,
+// including a wrong password, is retried. The password is only sent through TLS, which is
+// optional on loopback alone, and is in no error.
 //
-// SMTP knows no idempotency: where the answer to a message was lost, it is sent again.
-// It is then the same to the byte, Message-ID and date included, by which mailboxes
-// that look for doubles know it. The Message-ID is made of the incident and the
-// update's number; References and In-Reply-To make a thread of an incident.
+// SMTP has no idempotency: if the answer to a message is lost, it is sent again. It is then
+// identical byte for byte, Message-ID and date included, so that mailboxes can detect the
+// duplicate. The Message-ID is made of the incident and the update's number; References
+// and In-Reply-To make a thread of an incident.
 package mail
 
 import (
@@ -41,7 +41,7 @@ const (
 	mostSaid = 300
 )
 
-// TLS is how the connection is kept from others.
+// TLS is how the connection is encrypted.
 type TLS string
 
 // The ways: a connection that turns to TLS or is ended, one that begins with it, and
@@ -76,22 +76,22 @@ type Post struct {
 
 var _ remediation.Accepter = (*Post)(nil)
 
-// New speaks to nobody yet.
+// New returns a post. It does not connect.
 func New(o Options) (*Post, error) {
 	from, err := netmail.ParseAddress(o.From)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("mail: %q is no sender; try: Shop status <status@example.com>", o.From)
+		return nil, fmt.Errorf("mail: invalid sender %q; try: Shop status <status@example.com>", o.From)
 	case o.Host == "" || o.Port < 1 || o.Port > 65535:
-		return nil, errors.New("mail: the server's host and port are needed")
+		return nil, errors.New("mail: the server's host and port are required")
 	case o.TLS != StartTLS && o.TLS != Implicit && o.TLS != None:
-		return nil, fmt.Errorf("mail: tls %q is none of starttls, implicit and none", o.TLS)
+		return nil, fmt.Errorf("mail: unknown tls mode %q; try: starttls, implicit or none", o.TLS)
 	case o.TLS == None && !loopback(o.Host):
-		return nil, fmt.Errorf("mail: without TLS everybody on the way to %s reads along; try: starttls", o.Host)
+		return nil, fmt.Errorf("mail: without TLS, anyone between here and %s can read the mail; try: starttls", o.Host)
 	case o.TLS == None && o.Username != "":
-		return nil, errors.New("mail: a password does not go over a connection without TLS; try: starttls")
+		return nil, errors.New("mail: a password is never sent without TLS; try: starttls")
 	case (o.Username == "") != (o.Password == ""):
-		return nil, errors.New("mail: username and password are needed, or neither")
+		return nil, errors.New("mail: set username and password, or neither")
 	}
 	p := &Post{o: o, from: from, domain: from.Address[strings.LastIndexByte(from.Address, '@')+1:]}
 	if o.Password != "" {
@@ -129,7 +129,7 @@ func (p *Post) Deliver(ctx context.Context, m remediation.Message) (string, erro
 		return "", remediation.Undeliverable(fmt.Errorf("mail: decode message: %w", err))
 	}
 	if body.Mail == nil {
-		return "", remediation.Undeliverable(errors.New("mail: the message says not to whom it goes"))
+		return "", remediation.Undeliverable(errors.New("mail: the message has no recipient"))
 	}
 	letter, err := p.letter(body, m.Created)
 	if err != nil {
@@ -187,9 +187,9 @@ func (p *Post) unreached(err error) error {
 	try := ""
 	switch text := err.Error(); {
 	case strings.Contains(text, "does not support STARTTLS"):
-		try = "; try: another port of it (587), or mail.tls: implicit where it begins with TLS (465)"
+		try = "; try: port 587, or mail.tls: implicit with port 465"
 	case strings.Contains(text, "AUTH failed"):
-		try = "; try: write the right password into mail.password_file, and restart backout"
+		try = "; try: put the correct password into mail.password_file and restart backout"
 	}
 	return fmt.Errorf("mail server %s: %s%s", net.JoinHostPort(p.o.Host, fmt.Sprint(p.o.Port)), p.said(err), try)
 }

@@ -59,7 +59,7 @@ As of: 22 November 2026, 04:00 UTC
 
 The status page: https://status.shop.example
 
-This message was sent automatically; answers to it are not read.
+This message was sent automatically. Replies are not read.
 `
 			if got := strings.TrimRight(body(t, first), "\n") + "\n"; got != want {
 				t.Errorf("the mail says\n%s\nwant\n%s", got, want)
@@ -220,7 +220,7 @@ func TestAPostThatWouldTellAPasswordIsNotBuilt(t *testing.T) {
 		"no TLS beyond loopback":    func(o *Options) { o.TLS = None },
 		"a password without TLS":    func(o *Options) { o.Host, o.TLS, o.Username, o.Password = "127.0.0.1", None, "u", "p" },
 		"an unknown way":            func(o *Options) { o.TLS = "maybe" },
-		"no sender":                 func(o *Options) { o.From = "nobody" },
+		"invalid sender":            func(o *Options) { o.From = "nobody" },
 		"no port":                   func(o *Options) { o.Port = 0 },
 		"a user without a password": func(o *Options) { o.Username = "u" },
 	} {

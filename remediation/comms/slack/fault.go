@@ -25,7 +25,7 @@ const (
 )
 
 // errOddAnswer is an answer that says neither yes nor no.
-var errOddAnswer = errors.New("the answer is not understood")
+var errOddAnswer = errors.New("unexpected answer")
 
 // client goes nowhere but where it is sent: the token is for nobody else.
 func client(transport http.RoundTripper) *http.Client {
@@ -70,7 +70,7 @@ func isAny(err error, codes []string) bool {
 	return errors.As(err, &said) && slices.Contains(codes, said.Err)
 }
 
-// try says what a human can do about an error code of Slack's, "" where nothing.
+// try says what a person can do about an error code of Slack's, "" where nothing.
 func try(code string) string {
 	switch code {
 	case "channel_not_found", "not_in_channel":
@@ -78,13 +78,13 @@ func try(code string) string {
 	case "is_archived", "is_inactive":
 		return "unarchive the channel, or name another one in communications.slack_channel"
 	case "invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive", "not_allowed_token_type":
-		return "put the token of the installed app, which begins with xoxb-, into slack.token_file and restart backout"
+		return "put the installed app's token (xoxb-...) into slack.token_file and restart backout"
 	case "missing_scope", "no_permission":
 		return "give the app the scopes chat:write, channels:read, channels:history, groups:read and groups:history, and install it again"
 	case "restricted_action", "restricted_action_read_only_channel", "restricted_action_thread_only_channel", "restricted_action_non_threadable_channel":
-		return "let the app write in the channel, messages and threads, by the channel's posting permissions"
+		return "allow the app to post messages and threads in the channel's posting permissions"
 	case "ekm_access_denied", "access_denied", "accesslimited", "team_access_not_granted", "enterprise_is_restricted", "two_factor_setup_required":
-		return "ask the administrators of the workspace to let the app in"
+		return "ask the workspace's administrators to allow the app"
 	}
 	return ""
 }
@@ -106,7 +106,7 @@ func (c *Chat) fault(method string, err error) error {
 		case status.Code == http.StatusTooManyRequests:
 			return remediation.RetryAfter(restWithout, err)
 		case status.Code < 500:
-			return fmt.Errorf("%w; try: see that slack.url, and a proxy on the way, lead to Slack", err)
+			return fmt.Errorf("%w; try: check that slack.url, and any proxy, lead to Slack", err)
 		}
 		return err
 	case errors.As(err, &said):

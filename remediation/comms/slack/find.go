@@ -15,7 +15,7 @@ const (
 	perPage = 200
 	// mostPages bounds how far back a message is looked for.
 	mostPages = 25
-	// skew is how far Slack's clock may be from ours.
+	// skew is how far Slack's clock may be off from backout's.
 	skew = 10 * time.Minute
 )
 
@@ -76,7 +76,7 @@ func (c *Chat) channel(ctx context.Context, name string) (string, error) {
 			break
 		}
 	}
-	return "", fmt.Errorf("slack: the app is in no channel #%s that is not archived; try: /invite it there, or another communications.slack_channel in the playbook", bare)
+	return "", fmt.Errorf("slack: the app is not in channel #%s, or the channel is archived; try: /invite it there, or set another communications.slack_channel in the playbook", bare)
 }
 
 // forget lets channels be looked up again where one cannot be reached.
@@ -115,7 +115,7 @@ func (c *Chat) find(ctx context.Context, channel string, k mark, since time.Time
 		}
 	}
 	// Told twice is better than not at all.
-	c.log.Warn("so much was written in the channel since that it cannot be told whether a message stands there already", "channel", channel)
+	c.log.Warn("too many newer messages in the channel to find an earlier one; it may be posted twice", "channel", channel)
 	return "", nil
 }
 
@@ -133,7 +133,7 @@ func (c *Chat) history(ctx context.Context, channel string, oldest time.Time, cu
 	return page, nil
 }
 
-// replied tells whether a thread has our reply with that mark.
+// replied reports whether a thread has our reply with that mark.
 func (c *Chat) replied(ctx context.Context, channel, thread string, k mark) (bool, error) {
 	self, err := c.me(ctx)
 	if err != nil {
@@ -159,6 +159,6 @@ func (c *Chat) replied(ctx context.Context, channel, thread string, k mark) (boo
 			return false, nil
 		}
 	}
-	c.log.Warn("a thread is so long that it cannot be told whether a reply stands there already", "channel", channel, "thread", thread)
+	c.log.Warn("the thread is too long to find an earlier reply; it may be posted twice", "channel", channel, "thread", thread)
 	return false, nil
 }

@@ -88,11 +88,11 @@ func TestWhatIsCutSaysSo(t *testing.T) {
 	x := begin(t)
 	x.delivers(poisoned(strings.Repeat("long ", 2000), 60))
 	main := x.Incidents().Mains()[0]
-	if got := main.Reads(); !strings.Contains(got, "more characters)") && !strings.Contains(got, " …") || !strings.Contains(got, "more, which the audit log has") {
+	if got := main.Reads(); !strings.Contains(got, "more characters)") && !strings.Contains(got, " …") || !strings.Contains(got, "more in the audit log") {
 		t.Errorf("the message hides what it leaves out: %s", got)
 	}
 	reply := x.Incidents().Thread(main.TS)[0]
-	if !strings.Contains(reply.Reads(), "more, which the audit log has") || !strings.Contains(reply.Text, "(and 59 more)") {
+	if !strings.Contains(reply.Reads(), "more in the audit log") || !strings.Contains(reply.Text, "(and 59 more)") {
 		t.Errorf("the reply hides what it leaves out: %s; %.1000s", reply.Text, reply.Reads())
 	}
 }

@@ -1,18 +1,17 @@
-// Package slack tells those who run a service of its incidents in their Slack
-// channel, as a channel of package remediation.
+// Package slack posts a service's incidents to its team's Slack channel, as a channel of
+// package remediation.
 //
-// An incident has one message there. It is edited with every change, so that it
-// always says how things stand; what happened, one thing after another, is in its
-// thread. What concerns no incident is a message of its own.
+// An incident has one message there. Every change edits it, so that it always shows the
+// current state; its thread has the events, one after another. What concerns no incident
+// is a message of its own.
 //
-// Slack has no idempotency key, so each message that is posted carries what it is in
-// its metadata, and nothing is posted before a look whether it stands there already:
-// whatever became of an answer, or of this process, nothing is told twice. An edit
-// needs no such look, since it has the effect of once. A message that somebody
-// deleted is posted anew with the next change.
+// Slack has no idempotency key. So each message carries its identity in its metadata, and
+// is posted only after a search shows that it is not there yet: a lost answer or a crash
+// posts nothing twice. An edit needs no search, since repeating it changes nothing. If
+// someone deletes a message, the next change posts a new one.
 //
-// All that comes from outside is shown as plain text: it cannot mention anybody, link
-// anywhere, nor look like backout's own words.
+// All text from outside is shown as plain text: it cannot mention anyone, link anywhere, or
+// look like backout's own words.
 package slack
 
 import (
@@ -72,14 +71,14 @@ type Chat struct {
 
 var _ remediation.Accepter = (*Chat)(nil)
 
-// New speaks to nobody yet.
+// New returns a chat. It does not connect.
 func New(o Options) (*Chat, error) {
 	u, err := url.Parse(o.URL)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return nil, errors.New("slack: the url is no address; try: https://slack.com/api")
+		return nil, errors.New("slack: invalid url; try: https://slack.com/api")
 	case o.Token == "":
-		return nil, errors.New("slack: a bot's token is needed")
+		return nil, errors.New("slack: a bot token is required")
 	}
 	return &Chat{
 		api:   slack.New(o.Token, slack.OptionAPIURL(strings.TrimSuffix(o.URL, "/")+"/"), slack.OptionHTTPClient(client(o.Transport))),
@@ -109,7 +108,7 @@ func (c *Chat) Deliver(ctx context.Context, m remediation.Message) (string, erro
 		return "", remediation.Undeliverable(fmt.Errorf("slack: decode message: %w", err))
 	}
 	if msg.Channel == "" || msg.Story == nil && len(msg.Told) == 0 {
-		return "", remediation.Undeliverable(errors.New("slack: the message names no channel, or tells nothing"))
+		return "", remediation.Undeliverable(errors.New("slack: the message has no channel or no text"))
 	}
 	if msg.Story == nil {
 		return "", c.notice(ctx, m, msg)
@@ -117,7 +116,7 @@ func (c *Chat) Deliver(ctx context.Context, m remediation.Message) (string, erro
 	var r receipt
 	if m.Receipt != "" {
 		if err := json.Unmarshal([]byte(m.Receipt), &r); err != nil {
-			c.log.Warn("where the incident's message stands in slack is not understood; looking for it", "incident", m.Incident, "err", err)
+			c.log.Warn("the stored position of the incident's message is not readable; searching for it", "incident", m.Incident, "err", err)
 			r = receipt{}
 		}
 	}
@@ -177,7 +176,7 @@ func (c *Chat) show(ctx context.Context, m remediation.Message, msg view.TeamMes
 		return false, gone
 	}
 	if gone != nil {
-		c.log.Warn("the incident's message is not to be found in slack any more; posting it anew", "incident", m.Incident, "err", gone)
+		c.log.Warn("the incident's message is gone from slack; posting a new one", "incident", m.Incident, "err", gone)
 	}
 	ts, err := c.find(ctx, id, mark, msg.Story.Opened, r.TS)
 	if err != nil {
@@ -230,7 +229,7 @@ func (k mark) metadata() slack.SlackMetadata {
 	return slack.SlackMetadata{EventType: eventType, EventPayload: map[string]any{"incident": k.Incident, "update": k.Update}}
 }
 
-// on tells whether a message carries the mark.
+// on reports whether a message carries the mark.
 func (k mark) on(m slack.Message) bool {
 	p := m.Metadata.EventPayload
 	return m.Metadata.EventType == eventType && p["incident"] == k.Incident && p["update"] == k.Update

@@ -96,7 +96,7 @@ func story(n int, state remediation.State) *view.Story {
 	}
 	if state != remediation.Closed {
 		at := now.Add(5 * time.Minute)
-		v.Next = &view.Next{Step: "2-schema_rollback", At: &at, What: "it runs then if the breach is seen to go on", Unless: []string{"the breach ends", "somebody claims the incident"}}
+		v.Next = &view.Next{Step: "2-schema_rollback", At: &at, What: "it runs then if the breach continues", Unless: []string{"the breach ends", "someone claims the incident"}}
 	}
 	if state == remediation.Waiting {
 		until := now.Add(30 * time.Minute)
@@ -207,7 +207,7 @@ func TestAQuestionHasButtonsUntilItIsAnswered(t *testing.T) {
 	x.delivers(life[1])
 	got := x.Incidents().Mains()[0].Reads()
 	value := `{"incident":"inc-1","step":"2-schema_rollback"}`
-	for _, want := range []string{"[backout_approve danger " + value + "]", "[backout_deny  " + value + "]", "*data can be lost*", "Without an answer it is *no* <!date^", "\nit is lossy, and asked for at 03:05:00."} {
+	for _, want := range []string{"[backout_approve danger " + value + "]", "[backout_deny  " + value + "]", "*data can be lost*", "Without an answer it is *skipped* <!date^", "\nit is lossy, and asked for at 03:05:00."} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q:\n%s", want, got)
 		}
@@ -334,7 +334,7 @@ func TestWhatOthersPostIsNotTakenForOurs(t *testing.T) {
 	x := begin(t)
 	x.delivers(life[0])
 	mine := x.Incidents().Messages
-	for _, m := range mine { // somebody else's app shows the same metadata
+	for _, m := range mine { // someone else's app shows the same metadata
 		m.User, m.Bot = "U0OTHER", "B0OTHER"
 	}
 	x.receipt = ""
@@ -358,7 +358,7 @@ func TestAMessageThatSomebodyDeletedIsPostedAnew(t *testing.T) {
 	if failed != 1 || len(x.Incidents().Mains()) != 1 || len(x.Incidents().Messages) != 4 {
 		t.Errorf("%d failed; %d messages: %v", failed, len(x.Incidents().Messages), x.Requests)
 	}
-	if !strings.Contains(x.log.String(), "posting it anew") {
+	if !strings.Contains(x.log.String(), "posting a new one") {
 		t.Errorf("the log says %s", x.log.String())
 	}
 }

@@ -148,7 +148,7 @@ func sections(lines []string, most int) (blocks []slack.Block) {
 			if b, rest := section(lines); len(rest) == 0 {
 				return append(blocks, b)
 			}
-			b, _ := section([]string{fmt.Sprintf("… and %d more, which the audit log has", len(lines))})
+			b, _ := section([]string{fmt.Sprintf("… and %d more in the audit log", len(lines))})
 			return append(blocks, b)
 		}
 		var b slack.Block
@@ -161,7 +161,7 @@ func sections(lines []string, most int) (blocks []slack.Block) {
 // small is a line of context below the rest.
 func small(text string) slack.Block { return slack.NewContextBlock("", mrkdwn(text)) }
 
-// tone is the colour of what is told; the words beside it say the same.
+// tone is the colour of what is told; the words next to it say the same.
 func tone(name string) string {
 	switch name {
 	case "bad":

@@ -62,7 +62,7 @@ func asks(s *view.Story) []string {
 	if !s.Asks || s.Next == nil {
 		return nil
 	}
-	line := "*Yes or no?* Run " + code(s.Next.Step)
+	line := "*Approve or deny?* Run " + code(s.Next.Step)
 	if st := stepOf(s, s.Next.Step); st != nil {
 		line += " on " + code(st.Target) + " (" + words(st.Risk)
 		if isLossy(st) {
@@ -72,7 +72,7 @@ func asks(s *view.Story) []string {
 	}
 	line += "."
 	if s.Until != nil {
-		line += " Without an answer it is *no* " + at(*s.Until) + "."
+		line += " Without an answer it is *skipped* " + at(*s.Until) + "."
 	}
 	lines := []string{line}
 	if s.IncidentView.Why != "" {
@@ -85,7 +85,7 @@ func asks(s *view.Story) []string {
 func (c *Chat) answers(s *view.Story) []slack.Block {
 	value, err := json.Marshal(question{s.ID, s.Next.Step})
 	if !c.buttons || err != nil || len(value) > 2000 {
-		return []slack.Block{small(fmt.Sprintf("Answer in the console, or with %s", command("backout approve "+s.ID+" "+s.Next.Step+" --reason=WHY")))}
+		return []slack.Block{small(fmt.Sprintf("Answer in the console, or run %s", command("backout approve "+s.ID+" "+s.Next.Step+" --reason=WHY")))}
 	}
 	yes := slack.NewButtonBlockElement(actionApprove, string(value), plain("Approve"))
 	yes.Style = slack.StylePrimary
@@ -126,7 +126,7 @@ func broke(s *view.Story) []string {
 	if s.More > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more alerts", s.More))
 	}
-	return titled("What broke", lines, "no alert of it is still known")
+	return titled("What broke", lines, "its alerts are no longer known")
 }
 
 func done(s *view.Story) []string {
@@ -173,9 +173,9 @@ func next(s *view.Story) []string {
 			line += " " + at(*s.Closed)
 		}
 	case s.Next == nil && s.Stuck != "":
-		line = "*What comes next* " + code(s.Stuck) + " again, " + words(s.Again())
+		line = "*What comes next* " + code(s.Stuck) + " is tried again " + words(s.Again())
 	case s.Next == nil:
-		line = "*What comes next* no step is left; backout goes on watching"
+		line = "*What comes next* no steps are left; backout keeps watching"
 	default:
 		line = "*What comes next* " + code(s.Next.Step)
 		if s.Next.At != nil {
@@ -257,7 +257,7 @@ func (c *Chat) reply(msg view.TeamMessage) (fallback string, blocks []slack.Bloc
 	}
 	if ends {
 		head := fmt.Sprintf("%d:%s", last.Seq, last.Hash)
-		text := fmt.Sprintf("The audit log's head is `%s`. That nothing of it was altered or cut off shows later by\n`backout audit verify --head=%s`", words(head), words(head))
+		text := fmt.Sprintf("The audit log's head is `%s`. To check later that nothing was changed or cut off:\n`backout audit verify --head=%s`", words(head), words(head))
 		blocks = append(blocks, slack.NewSectionBlock(mrkdwn(text), nil, nil))
 	} else {
 		blocks = append(blocks, small(auditHead(last.Seq, last.Hash)))

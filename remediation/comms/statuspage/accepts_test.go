@@ -12,7 +12,7 @@ func TestAPageThatWouldTakeAMessageAcceptsAndIsToldNothing(t *testing.T) {
 	}
 	x.shows("", "operational")
 	x.page.key = "another"
-	if err := x.page.Accepts(t.Context()); err == nil || !strings.Contains(err.Error(), "try: another key") {
+	if err := x.page.Accepts(t.Context()); err == nil || !strings.Contains(err.Error(), "try: put another key") {
 		t.Errorf("with another key: %v", err)
 	}
 }

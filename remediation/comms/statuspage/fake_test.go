@@ -215,7 +215,7 @@ func (f *fake) serve(r *http.Request) (int, any) {
 		}
 		return http.StatusOK, map[string]string{"id": id}
 	}
-	f.t.Errorf("there is no %s %s", r.Method, r.URL)
+	f.t.Errorf("no such address: %s %s", r.Method, r.URL)
 	return http.StatusNotFound, fault{"Not found"}
 }
 

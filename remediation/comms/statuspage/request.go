@@ -117,9 +117,9 @@ func (p *Page) refused(method, path string, res *http.Response, text []byte) err
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		// A key that ran out in the midst of an incident: with another one the page must
 		// still be told that it is over.
-		return fmt.Errorf("%w; try: another key in statuspage.api_key_file, and restart backout", err)
+		return fmt.Errorf("%w; try: put another key into statuspage.api_key_file and restart backout", err)
 	case code == http.StatusNotFound && (path == "/incidents" || strings.Contains(path, "?")):
-		err = fmt.Errorf("%w; try: the page's id in statuspage.page", err)
+		err = fmt.Errorf("%w; try: check the page's id in statuspage.page", err)
 	}
 	return remediation.Undeliverable(err)
 }
@@ -151,5 +151,5 @@ func (p *Page) pages(ctx context.Context, path string, each func(json.RawMessage
 			return nil
 		}
 	}
-	return remediation.Undeliverable(errors.New("statuspage: " + path + " has no end"))
+	return remediation.Undeliverable(errors.New("statuspage: " + path + " has too many pages"))
 }

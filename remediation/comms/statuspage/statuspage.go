@@ -1,16 +1,14 @@
-// Package statuspage carries what the public is told to a page of Atlassian
-// Statuspage, as a channel of package remediation.
+// Package statuspage publishes updates on a page of Atlassian Statuspage, as a channel of
+// package remediation.
 //
-// The page's API has no idempotency key, so each delivery begins by looking: our
-// own key and the number of the last update stand in the incident's metadata. An
-// update that is there already is not sent again, whatever became of its answer; an
-// incident is opened only where none of ours is unresolved. What somebody resolved or
-// deleted by hand is opened again only by an update that says that the trouble goes
-// on; one that says it is over has then nothing left to tell, but for the components.
+// The page's API has no idempotency key, so each delivery starts by reading: the incident's
+// metadata has our key and the number of the last update. An update that is already there
+// is not sent again; an incident is opened only if none of ours is unresolved. If someone
+// resolved or deleted it by hand, only an update that says that the problem continues opens
+// it again; an update that says that it is over then only sets the components.
 //
-// The API takes one request a second of one key; requests are paced, and an answer
-// that asks for rest rests the whole channel. Subscribers are written to only where
-// the playbook says so.
+// The API takes one request a second per key: requests are paced, and an answer that asks
+// to wait pauses the whole channel. Subscribers are notified only if the playbook says so.
 package statuspage
 
 import (
@@ -65,14 +63,14 @@ type Page struct {
 
 var _ remediation.Channel = (*Page)(nil)
 
-// New speaks to nobody yet.
+// New returns a page. It does not connect.
 func New(o Options) (*Page, error) {
 	u, err := url.Parse(o.URL)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return nil, errors.New("statuspage: the url is no address; try: https://api.statuspage.io")
+		return nil, errors.New("statuspage: invalid url; try: https://api.statuspage.io")
 	case o.Page == "" || o.Key == "":
-		return nil, errors.New("statuspage: the page's id and an API key are needed")
+		return nil, errors.New("statuspage: the page's id and an API key are required")
 	}
 	return &Page{
 		base: strings.TrimSuffix(o.URL, "/") + "/v1/pages/" + url.PathEscape(o.Page), key: o.Key,
@@ -181,7 +179,7 @@ func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error
 }
 
 // restore gives components back what we took from them, where the incident that
-// would do so is gone. What somebody has changed since is left alone.
+// would do so is gone. What someone has changed since is left alone.
 func (p *Page) restore(ctx context.Context, told []remediation.PublicComponent, others onComponents) error {
 	p.forget()
 	known, err := p.known(ctx, told)
@@ -252,7 +250,7 @@ func (p *Page) unresolved(ctx context.Context, key string) (*ourIncident, onComp
 	return found, others, err
 }
 
-// readIncident returns an incident that has our key; nil for somebody else's,
+// readIncident returns an incident that has our key; nil for someone else's,
 // whatever is in it.
 func readIncident(raw json.RawMessage, key string) (*ourIncident, error) {
 	var in struct {
@@ -299,7 +297,7 @@ func (p *Page) known(ctx context.Context, told []remediation.PublicComponent) (m
 		err := p.pages(ctx, "/components", func(raw json.RawMessage) error {
 			var c component
 			if err := json.Unmarshal(raw, &c); err != nil || c.ID == "" {
-				return fmt.Errorf("statuspage: a component of the page is not understood: %w", err)
+				return fmt.Errorf("statuspage: cannot decode a component: %w", err)
 			}
 			if !c.Group {
 				all[c.Name] = append(all[c.Name], c)
@@ -318,7 +316,7 @@ func (p *Page) known(ctx context.Context, told []remediation.PublicComponent) (m
 		if list := all[c.Name]; len(list) == 1 {
 			out[c.Name] = list[0]
 		} else {
-			p.log.Warn("a component is not shown on the status page: the page must have one of that name", "component", c.Name, "found", len(list))
+			p.log.Warn("component not updated: the status page needs exactly one of that name", "component", c.Name, "found", len(list))
 		}
 	}
 	return out, nil
@@ -331,7 +329,7 @@ func (p *Page) forget() {
 	p.components = nil
 }
 
-// knows tells whether the components were read before.
+// knows reports whether the components were read before.
 func (p *Page) knows() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -197,7 +197,7 @@ func TestAServerInTroubleIsTriedAgain(t *testing.T) {
 	}
 }
 
-// undeliverable tells whether an error says that trying again does not help.
+// undeliverable reports whether an error says that trying again does not help.
 func undeliverable(err error) bool {
 	var never interface{ Undeliverable() }
 	return errors.As(err, &never)

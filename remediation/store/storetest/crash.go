@@ -72,7 +72,7 @@ type crashing struct {
 	crashed bool
 }
 
-// count tells whether this Update is the one, or comes after it.
+// count reports whether this Update is the one, or comes after it.
 func (c *crashing) count() (now, over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -441,7 +441,7 @@ func (w *Workspace) write(v url.Values, m *Posted) any {
 // ours is the only markup between < and > that may be in what we post.
 var ours = regexp.MustCompile(`<(!date\^[0-9]+\^[^|<>]+\|[^|<>]+|https?://(backout|meet)\.example\.com/[^|<> ]*\|[^|<>]+)>`)
 
-// checkMarkup refuses what mentions somebody, links elsewhere or is seen by nobody.
+// checkMarkup refuses what mentions someone, links elsewhere or is seen by nobody.
 func (w *Workspace) checkMarkup(where, s string) {
 	rest := ours.ReplaceAllString(s, "")
 	if strings.ContainsAny(rest, "<>") {
