@@ -9,11 +9,11 @@ COMPOSE2  := github.com/docker/compose/v2@v2.40.3
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-# A clone whose git cannot be asked (another owner, an export) builds all the same.
+# A clone without usable git (another owner, an export) builds too.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
-# Where the machine has no certificates of the authorities, deploy/dev/tools.sh brings them.
+# If the machine has no CA certificates, deploy/dev/tools.sh fetches them.
 ifeq ($(wildcard /etc/ssl/certs/ca-certificates.crt)$(SSL_CERT_DIR),)
 export SSL_CERT_DIR := $(CURDIR)/.cache/debian/root/usr/share/ca-certificates/mozilla
 endif
@@ -24,12 +24,12 @@ BRANCH   := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
 INFO     := github.com/prometheus/common/version
 LDFLAGS  := -X $(INFO).Version=$(VERSION) -X $(INFO).Revision=$(REVISION) -X $(INFO).Branch=$(BRANCH)
 
-# make demo ONCE=1 ends by itself; SCENARIO picks another story than the first.
+# make demo ONCE=1 ends without a key press; SCENARIO picks the story.
 DEMOFLAGS := $(if $(ONCE),--once) $(if $(SCENARIO),--scenario=$(SCENARIO))
 
 .PHONY: help
 help: ## List the targets
-	@echo 'backout: backs a bad rollout out. Targets:'
+	@echo 'backout: automatic rollback for canary releases. Targets:'
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 .PHONY: build
@@ -37,35 +37,35 @@ build: go ## Build bin/backout
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/backout ./cmd/backout
 
 .PHONY: demo
-demo: tools build ## Show the whole loop on this machine (ONCE=1: end by itself)
+demo: tools build ## Show the whole loop on this machine (ONCE=1: then exit)
 	@CGO_ENABLED=0 go build -o bin/demo ./deploy/demo/cmd
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with bin/demo $(DEMOFLAGS)
 
-# The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and
-# so is the engine, most of whose tests turn its clock by hand. Of those, the ones that run goroutines are watched. The
-# tests against the Docker engine, and the whole stack's, have the machine to themselves.
+# The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and so
+# is the engine, most of whose tests set its clock. Only the engine's tests that run goroutines use the race detector. The
+# tests against the Docker engine and of the whole stack run alone.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
 ALONE := ./alerts/... ./rules/... ./cmd/backout ./remediation ./remediation/engine ./remediation/action/... ./remediation/postgres
 CONCURRENT = $$(grep -lE 'engine\.Run\(|\<go func' remediation/engine/*_test.go | xargs sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' | paste -sd'|')
 REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
 
-# Packages at a time: the tests wait for real programs more than they compute.
+# Packages tested in parallel: the tests mostly wait for real programs.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
 GOTEST := go test -p $(PACKAGES) -timeout 60m
 WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
 
 .PHONY: test
-test: tools promtool3 compose2 ## Run all tests, cutting backout off at a sample of the points
+test: tools promtool3 compose2 ## Run all tests, with crashes at a sample of the crash points
 	@$(WITH) bash -c "$(GOTEST) -short $(ALONE) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine && \
 	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
 
 .PHONY: test-long
-test-long: tools promtool3 compose2 ## Run all tests with the race detector, cutting backout off at every point
+test-long: tools promtool3 compose2 ## Run all tests with the race detector, with crashes at every crash point
 	@$(WITH) bash -c "$(GOTEST) -race $(NORACE) $(shell go list ./... | grep -vE '/(docker|demo)$$') && \
 	  $(GOTEST) -race $(NORACE) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo"
 
 .PHONY: bench
-bench: tools compose2 ## Print the measurements as a table (without the race detector)
+bench: tools compose2 ## Print the benchmarks as a table (without the race detector)
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/demo/
 
 .PHONY: lint
@@ -73,31 +73,31 @@ lint: go golangci-lint ## Run the linter (.golangci.yml) and go vet
 	@golangci-lint run ./...
 	@go vet ./...
 
-# The reference pages are golden files: the command line's model and the types are at hand in that test.
+# The reference pages are golden files of this test, which has the command line's model and the types.
 REFERENCE := go test -count=1 ./cmd/backout -run '^TestReferencePagesMatchTheCode$$'
 
 .PHONY: generate
-generate: build ## Write the generated files: rules, dashboards, and the reference pages of docs
+generate: build ## Write the generated files: rules, dashboards, and docs/reference
 	@bin/backout rules generate
 	@$(REFERENCE) -update
 
 .PHONY: check-generated
-check-generated: build ## Fail if a generated file differs from what the playbook and the code say
+check-generated: build ## Fail if a generated file is out of date
 	@bin/backout rules generate --check
 	@$(REFERENCE)
 
 .PHONY: vuln
-vuln: go ## Look the dependencies up in Go's vulnerability database (needs to reach it)
+vuln: go ## Check the dependencies against Go's vulnerability database (needs network access)
 	@deploy/dev/go.sh install govulncheck $(VULNCHECK)
 	@govulncheck ./...
 
 .PHONY: clean
-clean: ## Stop the private engine and database, and remove everything that is not in git's keeping
+clean: ## Stop the private engine and database, and remove all build output, tools and data
 	@deploy/dev/engine.sh stop
 	@deploy/dev/postgres.sh stop
 	@rm -rf bin .cache .demo data
 
-# What the targets above need; each is quick where it was done before.
+# What the targets above need; each is quick if it was done before.
 
 .PHONY: go
 go:
@@ -111,7 +111,7 @@ tools: go
 promtool3: go
 	@deploy/dev/go.sh install promtool3 $(PROMTOOL3) -tags=remove_all_sd
 
-# Beside Debian's docker-compose 1.29, which is the first generation.
+# In addition to Debian's docker-compose 1.29, the first generation.
 .PHONY: compose2
 compose2: go
 	@deploy/dev/go.sh build docker-compose2 $(COMPOSE2) '-ldflags=-s -w -X $(word 1,$(subst @, ,$(COMPOSE2)))/internal.Version=$(word 2,$(subst @, ,$(COMPOSE2)))' ./cmd

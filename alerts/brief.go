@@ -6,24 +6,24 @@ import (
 	"text/template"
 )
 
-// Brief is what a support brief's template renders: what customers may be told, in
-// the words that the public is told in. A template of the playbook's own names its
+// Brief is the data of a support brief's template: what customers may be told, in the
+// status page's words. A template in the playbook uses its
 // fields: {{.Title}}, {{range .Fallbacks}}{{.Feature}}{{end}}.
 type Brief struct {
 	Service, Incident string
 	// Owner and Points are the playbook's.
 	Owner  string
 	Points []string
-	// Told: the public was told. Title, Since, Status and Words are what, Components
-	// how the parts of the service are; all are empty where it was not.
+	// Told is true once the status page shows the incident. Title, Since, Status, Words
+	// and Components are what it shows; all are empty before.
 	Told                 bool
 	Title, Since, Status string
 	Words                string
 	Components           []BriefComponent
-	// Fallbacks are the features that are switched off, and what takes their place.
+	// Fallbacks are the features that are turned off, and what replaces them.
 	Fallbacks []BriefFallback
-	// Next says when more will be known, Page where the status page is, "" where
-	// that is not known.
+	// Next says when the next update comes, Page is the status page's address, "" if
+	// unknown.
 	Next, Page string
 }
 
@@ -34,17 +34,17 @@ type BriefComponent struct{ Name, Status string }
 // instead.
 type BriefFallback struct{ Feature, Flag, Instead string }
 
-// builtinBrief renders a brief where the playbook has no template.
+// builtinBrief renders a brief if the playbook has no template.
 const builtinBrief = `Support brief{{with .Owner}} for {{.}}{{end}}: {{.Service}}, {{.Incident}}
 
 What customers see
 {{if .Told}}{{.Title}}, since {{.Since}}.
 {{range .Components}}- {{.Name}}: {{.Status}}
-{{end}}{{else}}The public was told nothing yet: say only that it is being looked into.
+{{end}}{{else}}The public page says nothing yet: say only that we are looking into it.
 {{end}}
 Which features fall back to what
 {{range .Fallbacks}}- {{.Feature}}: {{.Instead}}
-{{else}}None is switched off.
+{{else}}None is turned off.
 {{end}}
 What is being done
 {{if .Told}}{{.Words}} ({{.Status}})
@@ -60,7 +60,7 @@ What to cover
 {{range .}}- {{.}}
 {{end}}{{end}}`
 
-// Render writes the brief by the playbook's template, or by the built-in one.
+// Render writes the brief with the playbook's template, or with the built-in one.
 func (s *SupportBrief) Render(b Brief) (string, error) {
 	text := builtinBrief
 	if s != nil && s.Template != "" {
@@ -80,7 +80,7 @@ func (s *SupportBrief) Render(b Brief) (string, error) {
 // longestBrief bounds a brief, in bytes.
 const longestBrief = 64 << 10
 
-// bounded keeps a template that never ends from taking all memory.
+// bounded stops a template that never ends before it takes all memory.
 type bounded struct {
 	strings.Builder
 	left int
@@ -94,10 +94,10 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Builder.Write(p)
 }
 
-// supportBrief judges what customer support is told: a template of its own must
-// render whatever is known, much or little.
+// supportBrief checks the support brief: its template must render with full and with
+// empty data.
 func (v *validator) supportBrief(b *SupportBrief, path string) {
-	v.need(key(path, "points"), len(b.Points) == 0, "write what customer support shall say")
+	v.need(key(path, "points"), len(b.Points) == 0, "write what customer support should say")
 	at := key(path, "template")
 	if !v.pos.has(at) {
 		return

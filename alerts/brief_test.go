@@ -47,7 +47,7 @@ func TestTheBuiltInBriefSaysWhatIsKnownAndWhatIsNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"Support brief for Ann: shop, inc-1\n", "The public was told nothing yet", "None is switched off.", "\nSoon.\n", "- Be kind\n"} {
+	for _, want := range []string{"Support brief for Ann: shop, inc-1\n", "The public page says nothing yet", "None is turned off.", "\nSoon.\n", "- Be kind\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}

@@ -20,11 +20,11 @@ const maxValues = 20_000
 // longest is the longest duration; sums of some of them do not overflow.
 const longest = model.Duration(366 * 24 * time.Hour)
 
-// oneValue is the hint where a list or a mapping stands instead of a value.
+// oneValue is the hint for a list or a mapping in place of a single value.
 const oneValue = "write one value, without brackets, braces and dashes"
 
-// decoder fills Go values from YAML nodes, strictly: what it does not know, or
-// cannot read, is a problem with a line. It goes on after each.
+// decoder fills Go values from YAML nodes, strictly: an unknown or unreadable value is
+// a problem with a line. It continues after each.
 type decoder struct {
 	*report
 	kinds []ActionKind
@@ -87,7 +87,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// text fills values that are read from text in a form of their own.
+// text fills values that have their own text format.
 func (d *decoder) text(n *yaml.Node, v reflect.Value, path string) bool {
 	switch v.Interface().(type) {
 	case model.Duration, time.Duration:
@@ -126,8 +126,8 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, path string) bool {
 	return true
 }
 
-// scalar fills text and numbers. A text may be written without quotes where
-// YAML would read a number: it is taken as it is written.
+// scalar fills text and numbers. A text needs no quotes even if YAML would read a
+// number: it is taken as written.
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode {
 		d.wrong(n, path, kindName(v.Kind()), oneValue)
@@ -140,14 +140,14 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	case reflect.Float64:
 		var f float64
 		if tag != "!!float" && tag != "!!int" || n.Decode(&f) != nil || math.IsNaN(f) || math.IsInf(f, 0) {
-			d.wrong(n, path, "a number", "write it plainly, such as 0.01, without quotes or unit")
+			d.wrong(n, path, "a number", "write a number such as 0.01, without quotes or a unit")
 			return
 		}
 		v.SetFloat(f)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		var i int64
 		if tag != "!!int" || n.Decode(&i) != nil || v.OverflowInt(i) {
-			d.wrong(n, path, "a whole number", "write it plainly, such as 3")
+			d.wrong(n, path, "a whole number", "write a number such as 3")
 			return
 		}
 		v.SetInt(i)
@@ -208,13 +208,13 @@ func (d *decoder) fill(es []entry, v reflect.Value, path string) {
 	}
 }
 
-// unknown reports a key that is none of known.
+// unknown reports a key that is not one of known.
 func (d *decoder) unknown(e entry, path string, known []string) {
 	try := "known keys here: " + strings.Join(known, ", ")
 	missing := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return d.pos.has(key(path, k)) })
 	if s := nearest(e.name, missing); s != "" {
 		try = fmt.Sprintf("did you mean %s?", s)
-		// Its value was meant to be there: nobody shall say that it is missing.
+		// Its value was meant to be there: do not report it as missing too.
 		d.bad[key(path, s)] = true
 	}
 	if len(known) == 0 {
@@ -251,7 +251,7 @@ func fieldsOf(t reflect.Type) map[string][]int {
 	return fields
 }
 
-// follow calls fn with what an alias stands for, unless the anchor holds itself.
+// follow calls fn with the node of an alias, unless the anchor contains itself.
 func (d *decoder) follow(n *yaml.Node, fn func(*yaml.Node)) {
 	if d.open[n.Alias] {
 		d.list = append(d.list, Problem{File: d.pos.file, Line: n.Line, Message: fmt.Sprintf("the anchor %q contains itself", n.Value), Try: "write the value out"})
@@ -271,7 +271,7 @@ type entry struct {
 }
 
 // entries returns a mapping's keys and values in their order, those of merge
-// keys last, and notes where each stands.
+// keys last, and records the place of each.
 func (d *decoder) entries(n *yaml.Node, path string) []entry {
 	if n.Kind != yaml.MappingNode {
 		d.wrong(n, orPlaybook(path), "a mapping", "write it as key: value")
@@ -305,7 +305,7 @@ func (d *decoder) own(n *yaml.Node, path string, es *[]entry, first map[string]i
 			continue
 		}
 		if line, ok := here[k.Value]; ok {
-			d.spoil(key(path, k.Value), k.Line, fmt.Sprintf("the key %q is given twice, first on line %d", k.Value, line), "leave one of them")
+			d.spoil(key(path, k.Value), k.Line, fmt.Sprintf("the key %q is given twice, first on line %d", k.Value, line), "keep one of them")
 			continue
 		}
 		here[k.Value] = k.Line
@@ -330,6 +330,6 @@ func (d *decoder) merge(n *yaml.Node, path string, es *[]entry, first map[string
 			d.merge(c, path, es, first)
 		}
 	default:
-		d.spoil(path, n.Line, "a merge key does not name a mapping", "write <<: *anchor, where the anchor is at a mapping")
+		d.spoil(path, n.Line, "a merge key does not name a mapping", "write <<: *anchor, with an anchor on a mapping")
 	}
 }

@@ -16,8 +16,8 @@ const (
 	soak = model.Duration(7 * 24 * time.Hour)
 )
 
-// fillDefaults sets what the file leaves out. What it holds stays, zeros too:
-// the validator judges them.
+// fillDefaults sets missing values. Values from the file stay, zeros too: the
+// validator checks them.
 func (p *Playbook) fillDefaults(pos position) {
 	set := func(path string, d *model.Duration, v model.Duration) {
 		if !pos.has(path) {
@@ -29,7 +29,7 @@ func (p *Playbook) fillDefaults(pos position) {
 	set("watchdog.max_age", &p.Watchdog.MaxAge, max(5*minute, 4*p.ScrapeInterval))
 	set("target.probe.timeout", &p.Target.Probe.Timeout, minute/2)
 
-	// One form for one folder: targets are told apart by it.
+	// One form per folder: it identifies targets.
 	if dir := &p.Target.Compose.ProjectDir; len(*dir) > 1 {
 		*dir = strings.TrimSuffix(*dir, "/")
 	}
@@ -138,7 +138,7 @@ func (p *Playbook) planDefaults(pos position) {
 
 // LeastSettle is 2W + 4S, where W is the longest recovery window of the
 // triggers that use the plan and S the longest scrape interval of what they read: a
-// shorter settling could not tell a cure.
+// shorter settle time could not show a recovery.
 func (p *Playbook) LeastSettle(plan string) model.Duration {
 	w, s := model.Duration(0), p.ScrapeInterval
 	for _, t := range p.Triggers {
@@ -171,7 +171,7 @@ func (p *Playbook) stageDefaults(pos position) {
 	}
 }
 
-// criterionDefaults looks at the last hour where the file does not say.
+// criterionDefaults uses the last hour if the file does not say.
 func (p *Playbook) criterionDefaults(c *Criterion) {
 	ind := p.Indicator(c.Indicator)
 	if c.Window != 0 || c.Sustained != 0 || ind == nil {

@@ -17,8 +17,8 @@ const (
 
 var variable = regexp.MustCompile(`\$([A-Za-z_][A-Za-z0-9_]*)`)
 
-// Expand fills a query's variables in: $window, $min_volume and the playbook's
-// selectors. What is none of them stays as it stands.
+// Expand replaces a query's variables: $window, $min_volume and the playbook's
+// selectors. Anything else stays unchanged.
 func (p *Playbook) Expand(query string, window time.Duration, minVolume float64) string {
 	return variable.ReplaceAllStringFunc(query, func(v string) string {
 		switch name := v[1:]; name {
@@ -68,7 +68,7 @@ func withoutComments(query string) string {
 	return string(out)
 }
 
-// uses tells whether a query holds $name.
+// uses reports whether a query holds $name.
 func uses(query, name string) bool {
 	for _, m := range variable.FindAllStringSubmatch(query, -1) {
 		if m[1] == name {

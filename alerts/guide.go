@@ -2,9 +2,8 @@ package alerts
 
 import "github.com/prometheus/common/model"
 
-// Guide is the part of a playbook that is about people: who is told, what is
-// done by hand before, during and after a rollout, and who does it. Every part
-// of it may be left out.
+// Guide is the part of a playbook about people: who is told, what people do before,
+// during and after a rollout, and who does it. Every part is optional.
 type Guide struct {
 	// Communications says who is told of an incident, where and when.
 	Communications *Communications `yaml:"communications,omitempty"`
@@ -12,7 +11,7 @@ type Guide struct {
 	Checklist []ChecklistItem `yaml:"checklist,omitempty"`
 	// Phases are the phases of the rollout, with the work that people do in each.
 	Phases []Phase `yaml:"phases,omitempty"`
-	// SuccessCriteria are what the rollout is judged by at its end, by area.
+	// SuccessCriteria are what the rollout is evaluated by at its end, by area.
 	SuccessCriteria []SuccessCriteria `yaml:"success_criteria,omitempty"`
 	// PostRollout is the work after the rollout; the rollout report lists it.
 	PostRollout []Task `yaml:"post_rollout,omitempty"`
@@ -96,7 +95,7 @@ type StatusPage struct {
 	Components []Component `yaml:"components"`
 	// Title is an incident's headline. Default: made of the components' names.
 	Title string `yaml:"title,omitempty"`
-	// Messages are what customers read where a step has no message of its own.
+	// Messages are what customers read if a step has no message of its own.
 	Messages StatusMessages `yaml:"messages,omitempty"`
 	// NotifySubscribers makes Atlassian Statuspage write to its subscribers.
 	NotifySubscribers bool `yaml:"notify_subscribers,omitempty"`
@@ -104,7 +103,7 @@ type StatusPage struct {
 	URL string `yaml:"url,omitempty"`
 }
 
-// StatusMessages are the words for each part of an incident's life.
+// StatusMessages are the texts for each phase of an incident.
 type StatusMessages struct {
 	// Investigating is for trouble that may have come back after it was resolved. Default:
 	// a built-in sentence, as for the other three.
@@ -143,7 +142,7 @@ type SupportBrief struct {
 	Template string `yaml:"template,omitempty"`
 }
 
-// Status is how far a piece of people's work is.
+// Status is the state of a task that people do.
 type Status string
 
 // The statuses; StatusPending is the default.
@@ -177,13 +176,13 @@ type Phase struct {
 
 // Task is a piece of work in steps that people do.
 type Task struct {
-	// Name is what is to be done.
+	// Name is what must be done.
 	Name string `yaml:"name"`
 	// Items are its steps.
 	Items []string `yaml:"items"`
 }
 
-// SuccessCriteria are what a rollout is judged by in one field, such as
+// SuccessCriteria are what a rollout is evaluated by in one field, such as
 // performance, adoption or business.
 type SuccessCriteria struct {
 	// Area is the field, such as performance.

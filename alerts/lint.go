@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// Warnings returns what is allowed but seldom meant, sorted by line. A
+// Warnings returns what is allowed but rarely intended, sorted by line. A
 // Playbook that Load returned may have any number of them.
 func (p *Playbook) Warnings() []Problem {
 	l := &linter{report: &report{pos: p.pos}, pb: p}
@@ -51,16 +51,16 @@ func (l *linter) indicator(ind *Indicator, path string) {
 		}
 		l.value(ind, at, "the alert threshold", *bound)
 		if t := ind.Target; t != nil && (above && *bound < *t || !above && *bound > *t) {
-			l.at(at, fmt.Sprintf("%s alerts at %s while its target of %s is still met", ind.Name, number(*bound), number(*t)), "let the alert threshold lie beyond the target")
+			l.at(at, fmt.Sprintf("%s alerts at %s while its target of %s is still met", ind.Name, number(*bound), number(*t)), "move the alert threshold beyond the target")
 		}
 		l.guard(ind, key(path, "alert"), a.Window, a.MinVolume)
 	}
 	if ind.Alert == nil && ind.Target == nil && !l.used(ind.Name) {
-		l.at(path, fmt.Sprintf("the indicator %s is used by nothing", ind.Name), "give it an alert, a trigger or a criterion, or leave it out")
+		l.at(path, fmt.Sprintf("nothing uses the indicator %s", ind.Name), "give it an alert, a trigger or a criterion, or leave it out")
 	}
 }
 
-// used tells whether a trigger or a criterion names the indicator.
+// used reports whether a trigger or a criterion names the indicator.
 func (l *linter) used(indicator string) bool {
 	of := func(c Criterion) bool { return c.Indicator == indicator }
 	if slices.ContainsFunc(l.pb.Triggers, func(t Trigger) bool { return t.Indicator == indicator }) {
@@ -79,17 +79,17 @@ func (l *linter) used(indicator string) bool {
 	return false
 }
 
-// value warns of a bound that the indicator cannot measure well.
+// value warns about a bound that the indicator cannot measure well.
 func (l *linter) value(ind *Indicator, path, what string, bound float64) {
 	if ind.Unit == Ratio && (bound < 0 || bound > 1) {
-		l.at(path, fmt.Sprintf("%s of %s is %s, and a ratio lies between 0 and 1", what, ind.Name, number(bound)), fmt.Sprintf("write %s, or unit: percent", number(bound/100)))
+		l.at(path, fmt.Sprintf("%s of %s is %s, but a ratio is between 0 and 1", what, ind.Name, number(bound)), fmt.Sprintf("write %s, or unit: percent", number(bound/100)))
 	}
 	n := len(ind.Buckets)
 	if n == 0 {
 		return
 	}
 	if last := ind.Buckets[n-1]; bound >= last {
-		l.at(path, fmt.Sprintf("%s of %s is %s, and its last bucket is %s: a quantile above that reads as that", what, ind.Name, number(bound), number(last)), fmt.Sprintf("give the histogram a bucket above %s", number(bound)))
+		l.at(path, fmt.Sprintf("%s of %s is %s, and its last bucket is %s: a quantile above that is reported as that", what, ind.Name, number(bound), number(last)), fmt.Sprintf("give the histogram a bucket above %s", number(bound)))
 		return
 	}
 	if !slices.Contains(ind.Buckets, bound) {
@@ -102,14 +102,14 @@ func (l *linter) value(ind *Indicator, path, what string, bound float64) {
 	}
 }
 
-// guard warns of a window that few requests can decide.
+// guard warns about a window that few requests can decide.
 func (l *linter) guard(ind *Indicator, path string, window model.Duration, minVolume float64) {
 	if window == 0 {
 		return
 	}
 	switch has := uses(ind.Query, minVolumeVariable); {
 	case has && minVolume == 0:
-		l.at(path, fmt.Sprintf("%s has no min_volume: one request can decide it", path), "write how many requests must have been seen, such as min_volume: 100")
+		l.at(path, fmt.Sprintf("%s has no min_volume: one request can decide it", path), "write the minimum number of requests, such as min_volume: 100")
 	case !has && minVolume > 0:
 		l.at(key(path, "min_volume"), fmt.Sprintf("%s does nothing: the query of %s holds no $min_volume", key(path, "min_volume"), ind.Name), "put it into the query: ... >= $min_volume")
 	}
@@ -119,10 +119,10 @@ func (l *linter) guard(ind *Indicator, path string, window model.Duration, minVo
 }
 
 // leastEvents is how many events must decide: a service at half of the threshold
-// has as many by chance in fewer than one of twenty windows.
+// has that many by chance in fewer than one of twenty windows.
 const leastEvents = 10
 
-// events warns of a share that a handful of requests decide.
+// events warns about a share that a few requests decide.
 func (l *linter) events(t *Trigger, ind *Indicator, path string) {
 	share, above := t.Bound()
 	switch ind.Unit {
@@ -169,13 +169,13 @@ func (l *linter) trigger(t *Trigger, path string) {
 	if a := ind.Alert; a != nil {
 		switch {
 		case above && a.Above != nil && bound <= *a.Above:
-			l.at(at, fmt.Sprintf("the trigger %s rolls back above %s, which is not beyond the alert threshold of %s, %s", t.Name, number(bound), ind.Name, number(*a.Above)), "let the alert threshold lie nearer to the target than the trigger's")
+			l.at(at, fmt.Sprintf("the trigger %s rolls back above %s, which is not beyond the alert threshold of %s, %s", t.Name, number(bound), ind.Name, number(*a.Above)), "move the alert threshold nearer to the target than the trigger's")
 		case !above && a.Below != nil && bound >= *a.Below:
-			l.at(at, fmt.Sprintf("the trigger %s rolls back below %s, which is not beyond the alert threshold of %s, %s", t.Name, number(bound), ind.Name, number(*a.Below)), "let the alert threshold lie nearer to the target than the trigger's")
+			l.at(at, fmt.Sprintf("the trigger %s rolls back below %s, which is not beyond the alert threshold of %s, %s", t.Name, number(bound), ind.Name, number(*a.Below)), "move the alert threshold nearer to the target than the trigger's")
 		}
 	}
 	if w := t.Recovery.Window; time.Duration(w) > t.Span() {
-		l.at(key(path, "recovery.window"), fmt.Sprintf("the recovery window of %s (%s) is longer than what it looks back (%s)", t.Name, w, model.Duration(t.Span())), "write a shorter one: a cure is seen sooner then")
+		l.at(key(path, "recovery.window"), fmt.Sprintf("the recovery window of %s (%s) is longer than the trigger's own window (%s)", t.Name, w, model.Duration(t.Span())), "write a shorter one, so that a recovery shows sooner")
 	}
 	for _, name := range l.pb.StagesOf(t.Name) {
 		if s := l.pb.Stage(name); time.Duration(s.Duration) < t.Span() {
@@ -193,7 +193,7 @@ func (l *linter) stages() {
 		}
 	}
 	if measured && !always {
-		l.at("triggers", "every measured trigger counts in its stage only: outside of these, nothing rolls back by itself", "add a trigger that no stage lists under rollback")
+		l.at("triggers", "every measured trigger counts only in its stage: outside these stages nothing rolls back automatically", "add a trigger that no stage lists under rollback")
 	}
 	for i, s := range l.pb.Stages {
 		for j, c := range s.Success {
@@ -231,7 +231,7 @@ func (l *linter) plan(plan *Plan, path string) {
 			effects++
 		}
 		if s.Risk < worst {
-			l.at(item(key(path, "steps"), j), fmt.Sprintf("%s is %s and stands behind a %s step, but runs before it: the pending step of the lowest risk is next", s.Action, s.Risk, worst), "write the steps in the order of their risk")
+			l.at(item(key(path, "steps"), j), fmt.Sprintf("%s is %s and comes after a %s step, but runs before it: the pending step with the lowest risk runs next", s.Action, s.Risk, worst), "write the steps in the order of their risk")
 		}
 		worst = max(worst, s.Risk)
 	}
@@ -240,7 +240,7 @@ func (l *linter) plan(plan *Plan, path string) {
 	}
 }
 
-// dashboards warns of names that lead nowhere, once each.
+// dashboards warns about unknown names, once each.
 func (l *linter) dashboards() {
 	if len(l.pb.Dashboards) == 0 || len(l.pb.DashboardAliases) > 0 {
 		return // without a list there is nothing to miss, with aliases it is an error
@@ -251,6 +251,6 @@ func (l *linter) dashboards() {
 			continue
 		}
 		seen[ind.Dashboard] = true
-		l.at(key(item("indicators", i), "dashboard"), fmt.Sprintf("the dashboard %q has no address under dashboards", ind.Dashboard), "add it there, name one that stands there, or map it under dashboard_aliases")
+		l.at(key(item("indicators", i), "dashboard"), fmt.Sprintf("the dashboard %q has no address under dashboards", ind.Dashboard), "add it there, name one that is listed there, or map it under dashboard_aliases")
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// series warns of a query that may give more than one sample: the engine
-// cannot judge by those.
+// series warns about a query that may give more than one sample: the engine
+// cannot use those.
 func (l *linter) series(path, query string) {
 	expr, err := l.pb.parse(query)
 	if err != nil || single(expr) {
@@ -18,7 +18,7 @@ func (l *linter) series(path, query string) {
 	l.at(path, fmt.Sprintf("%s may give more than one series", path), "put sum(...) or max(...) around it")
 }
 
-// single tells whether an expression surely gives at most one sample.
+// single reports whether an expression always gives at most one sample.
 func single(e parser.Expr) bool {
 	switch e := e.(type) {
 	case *parser.NumberLiteral:
@@ -58,7 +58,7 @@ func singleBinary(e *parser.BinaryExpr) bool {
 	return single(e.LHS) || single(e.RHS)
 }
 
-// oneHistogram tells whether an expression surely gives the buckets of one histogram.
+// oneHistogram reports whether an expression always gives the buckets of one histogram.
 func oneHistogram(e parser.Expr) bool {
 	switch e := e.(type) {
 	case *parser.ParenExpr:

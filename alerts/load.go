@@ -34,10 +34,10 @@ func Default(kinds []ActionKind) (*Playbook, error) {
 }
 
 // Load reads and checks a playbook's file. It refuses one that others
-// can change, since a playbook names what is run. What is wrong in the file
-// comes as Problems, all at once.
+// can change, since a playbook names what is run. It returns all mistakes in the
+// file together, as Problems.
 func Load(path string, kinds []ActionKind) (*Playbook, error) {
-	// Before the file is looked at, for words of its own.
+	// Before the file is read, for a better message.
 	before, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read playbook: %w", err)
@@ -65,8 +65,8 @@ func Load(path string, kinds []ActionKind) (*Playbook, error) {
 	return Parse(path, src, kinds)
 }
 
-// Parse checks a playbook's text. name stands for the file in problems, which
-// come as Problems, all at once.
+// Parse checks a playbook's text. The error has all mistakes
+// together, as Problems, which name the file as name.
 func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
 	d := &decoder{report: newReport(name), kinds: kinds, open: map[*yaml.Node]bool{}}
 	root := d.document(src)
@@ -76,7 +76,7 @@ func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
 	pb := &Playbook{}
 	d.value(root, reflect.ValueOf(pb).Elem(), "")
 	if d.values >= maxValues {
-		return nil, Problems{{File: name, Line: 1, Message: fmt.Sprintf("the playbook holds more than %d values, by its anchors or by itself", maxValues), Try: "write anchors out where they stand in other anchors"}}
+		return nil, Problems{{File: name, Line: 1, Message: fmt.Sprintf("the playbook holds more than %d values, by its anchors or by itself", maxValues), Try: "write out anchors that are used inside other anchors"}}
 	}
 	pb.fillDefaults(d.pos)
 	v := &validator{report: d.report, pb: pb, kinds: kinds}
@@ -98,7 +98,7 @@ func (d *decoder) document(src []byte) *yaml.Node {
 		return nil
 	}
 	if len(src) > maxFile {
-		return fail(0, fmt.Sprintf("the playbook is larger than %d KiB", maxFile>>10), "keep what is not a playbook elsewhere")
+		return fail(0, fmt.Sprintf("the playbook is larger than %d KiB", maxFile>>10), "keep anything that is not a playbook elsewhere")
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	var doc, more yaml.Node
@@ -112,7 +112,7 @@ func (d *decoder) document(src []byte) *yaml.Node {
 	}
 	switch err := dec.Decode(&more); {
 	case err == nil:
-		return fail(more.Line, "a second document begins here", "write one playbook a file, without --- in the middle")
+		return fail(more.Line, "a second document begins here", "write one playbook per file, without --- in the middle")
 	case !errors.Is(err, io.EOF):
 		line, message := syntax(err)
 		return fail(line, message, "check indentation, quotes and brackets there and just above")

@@ -196,10 +196,10 @@ func TestPlaybooksThatActOnTheSameThingAreRefusedTogether(t *testing.T) {
 		t.Errorf("two that differ: %v", err)
 	}
 	err := alerts.CheckTogether([]*alerts.Playbook{smallest, shop, sparse})
-	want := `sparse.yaml:2: the service "social-intel" has a playbook already (smallest.yaml:1)
-  try: give one playbook a service
+	want := `sparse.yaml:2: the service "social-intel" already has a playbook (smallest.yaml:1)
+  try: give one playbook per service
 sparse.yaml:7: the compose service "social-intel" in /srv/social-intel is the target of another playbook (smallest.yaml:7)
-  try: let one playbook act on it, or give each of them its project`
+  try: let one playbook act on it, or set project in each`
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}

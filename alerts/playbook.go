@@ -1,9 +1,9 @@
 // Package alerts holds the playbook: the one file in which a service's
-// thresholds, durations, flags, ladders and limits are written.
+// thresholds, durations, flags, rollback plans and limits are written.
 //
 // Everything else in backout is derived from a Playbook: package rules
-// generates the Prometheus rules from it, package remediation carries out its
-// plans. A Playbook that Load returned is valid; nothing behind it checks again.
+// generates the Prometheus rules from it, package remediation runs its
+// plans. A Playbook that Load returned is valid; no other package checks it again.
 package alerts
 
 import (
@@ -32,8 +32,8 @@ type Playbook struct {
 	// ScrapeInterval is how often Prometheus scrapes the service, and how often backout
 	// polls. The documentation calls it S.
 	ScrapeInterval model.Duration `yaml:"scrape_interval"`
-	// Up holds label matchers that select the service's own targets where other
-	// services share the job. Without it, all targets of the job belong to the service.
+	// Up holds label matchers that select the service's own targets if other services
+	// share the job. Without it, all targets of the job belong to the service.
 	Up string `yaml:"up,omitempty"`
 	// Alive is a PromQL expression that is 1 while the service has traffic. The generator
 	// multiplies it by up.
@@ -66,7 +66,7 @@ type Playbook struct {
 	// Confirmation says, for each risk class, whether a step may run while Prometheus
 	// does not answer.
 	Confirmation Confirmation `yaml:"confirmation"`
-	// Limits bounds how much backout may do by itself.
+	// Limits bounds how much backout may do without a person.
 	Limits Limits `yaml:"limits"`
 	// Warmup is how long confirming waits after a step of backout's own: recreating a
 	// container makes the latency jump.
@@ -81,7 +81,7 @@ type Playbook struct {
 	Hash   string `yaml:"-"`
 	Source []byte `yaml:"-"`
 
-	// pos is where in the file each value stands.
+	// pos is the place of each value in the file.
 	pos position
 }
 
@@ -105,7 +105,7 @@ type Target struct {
 type ComposeTarget struct {
 	// ProjectDir is the folder of the compose project, an absolute path.
 	ProjectDir string `yaml:"project_dir"`
-	// Project is the project's name (docker compose -p). It may be left out where all
+	// Project is the project's name (docker compose -p). It may be left out if all
 	// containers of the folder belong to one project.
 	Project string `yaml:"project,omitempty"`
 	// Service is the name of the service in the compose file.
@@ -231,7 +231,7 @@ type AlertBound struct {
 	Above *float64 `yaml:"above,omitempty"`
 	// Below is the bound, in the indicator's unit: values below it count.
 	Below *float64 `yaml:"below,omitempty"`
-	// Window is the time over which a windowed query is judged.
+	// Window is the time over which a windowed query is evaluated.
 	Window model.Duration `yaml:"window,omitempty"`
 	// Sustained is the time during which every sample of an instant query must be beyond
 	// the bound.
@@ -256,7 +256,7 @@ type Trigger struct {
 	Above *float64 `yaml:"above,omitempty"`
 	// Below is the bound, in the indicator's unit: values below it count.
 	Below *float64 `yaml:"below,omitempty"`
-	// Window is the time over which a windowed query is judged.
+	// Window is the time over which a windowed query is evaluated.
 	Window model.Duration `yaml:"window,omitempty"`
 	// Sustained is the time during which every sample of an instant query must be beyond
 	// the bound.
@@ -280,7 +280,7 @@ type Trigger struct {
 // severe than an alert.
 const DefaultSeverity = 3
 
-// Recovery is the short window by which a trigger is judged after a step.
+// Recovery is the short window by which a trigger is evaluated after a step.
 type Recovery struct {
 	// Window is the short window, at least 4 scrape intervals. The documentation calls it
 	// W. Default: 2m, but no longer than the trigger's own window.
@@ -330,7 +330,7 @@ type Criterion struct {
 	Above *float64 `yaml:"above,omitempty"`
 	// Below is the bound, in the indicator's unit: the value must be below it.
 	Below *float64 `yaml:"below,omitempty"`
-	// Window is the time over which a windowed query is judged. Default: 1h for a windowed
+	// Window is the time over which a windowed query is evaluated. Default: 1h for a windowed
 	// query.
 	Window model.Duration `yaml:"window,omitempty"`
 	// Sustained is the time during which every sample of an instant query must keep the
@@ -533,7 +533,7 @@ type ActionKind interface {
 	// the loader decodes a step's own keys into it, strictly.
 	NewParams() any
 	// CheckParams reports what is wrong with decoded parameters in this
-	// playbook, as (key, problem, hint) triples; none where they are good. pb is
+	// playbook, as (key, problem, hint) triples; none if they are good. pb is
 	// not known to be valid yet: a list may be empty, a name "".
 	CheckParams(pb *Playbook, params any) []ParamProblem
 }
@@ -562,7 +562,7 @@ func (p *Playbook) Indicator(name string) *Indicator {
 }
 
 // Board returns the listed dashboard that an indicator is on, by its own name
-// or by an alias; "" where it is on none.
+// or by an alias; "" if it is on none.
 func (p *Playbook) Board(ind *Indicator) string {
 	for _, name := range []string{ind.Dashboard, p.DashboardAliases[ind.Dashboard]} {
 		if _, ok := p.Dashboards[name]; ok {

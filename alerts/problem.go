@@ -11,7 +11,7 @@ import (
 // instead.
 type Problem struct {
 	File string `json:"file"`
-	// Line is 0 where the problem is the file's own.
+	// Line is 0 if the problem is the file's own.
 	Line    int    `json:"line"`
 	Message string `json:"message"`
 	Try     string `json:"try,omitempty"`
@@ -52,7 +52,7 @@ func (ps Problems) sorted() Problems {
 	return slices.Compact(ps)
 }
 
-// position is where each value of a playbook stands. A path is written like
+// position is the place of each value of a playbook. A path is written like
 // triggers[0].window.
 type position struct {
 	file  string
@@ -61,7 +61,7 @@ type position struct {
 	blocks map[string]bool
 }
 
-// has tells whether the file itself holds the value.
+// has reports whether the file itself holds the value.
 func (p position) has(path string) bool { _, ok := p.lines[path]; return ok }
 
 // line returns the value's line, or that of the nearest value around it.
@@ -110,7 +110,7 @@ func (r *report) at(path, message, try string, also ...string) {
 	r.list = append(r.list, Problem{File: r.pos.file, Line: r.pos.line(path), Message: message, Try: try})
 }
 
-// isBad tells whether a problem was reported of a value or of one around it.
+// isBad reports whether a problem was reported of a value or of one around it.
 func (r *report) isBad(path string) bool {
 	for ; path != ""; path = parent(path) {
 		if r.bad[path] {

@@ -84,7 +84,7 @@ func (d *decoder) actions() []string {
 	return names
 }
 
-// oneOf is the hint for a name that is none of names.
+// oneOf is the hint for a name that is not one of names.
 func oneOf(word string, names []string) string {
 	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 	if len(names) == 0 {

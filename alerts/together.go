@@ -15,14 +15,14 @@ func CheckTogether(playbooks []*Playbook) error {
 			})
 		}
 		if first, ok := services[p.Service]; ok {
-			add("service", first, fmt.Sprintf("the service %q has a playbook already", p.Service), "give one playbook a service")
+			add("service", first, fmt.Sprintf("the service %q already has a playbook", p.Service), "give one playbook per service")
 		} else {
 			services[p.Service] = p
 		}
 		t := p.Target.Compose
 		for _, first := range targets {
 			if first.Target.Compose.meets(t) {
-				add("target.compose", first, fmt.Sprintf("the compose service %q in %s is the target of another playbook", t.Service, t.ProjectDir), "let one playbook act on it, or give each of them its project")
+				add("target.compose", first, fmt.Sprintf("the compose service %q in %s is the target of another playbook", t.Service, t.ProjectDir), "let one playbook act on it, or set project in each")
 				break
 			}
 		}

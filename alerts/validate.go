@@ -39,7 +39,7 @@ func (v *validator) validate() {
 // image's part follows Docker's.
 var (
 	identifier  = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "letters, digits and _, not beginning with a digit"}
-	projectName = form{regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`), "small letters, digits, _ and -, beginning with a letter or digit"}
+	projectName = form{regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`), "lower-case letters, digits, _ and -, beginning with a letter or digit"}
 	plainName   = form{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`), "letters, digits, _ . and -, beginning with a letter or digit"}
 	imageTag    = form{regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`), "an image tag such as v2.0.0"}
 	environment = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "an environment variable such as FEATURE_ANALYTICS_ENABLED"}
@@ -70,7 +70,7 @@ func (v *validator) name(path, value string, f form, try string) bool {
 	return true
 }
 
-// known reports a value that is none of values.
+// known reports a value that is not one of values.
 func known[T ~string](v *validator, path string, value T, values ...T) {
 	if slices.Contains(values, value) {
 		return
@@ -112,10 +112,10 @@ func (v *validator) service() {
 	p := v.pb
 	v.name("service", p.Service, plainName, "write the service's name, such as social-intel")
 	if v.need("release", !v.pos.has("release"), "release: {version: v2.0.0, previous: v1.0.0}") {
-		ok := v.name("release.version", p.Release.Version, imageTag, "write the version that is rolled out, such as v2.0.0")
+		ok := v.name("release.version", p.Release.Version, imageTag, "write the version being rolled out, such as v2.0.0")
 		ok = v.name("release.previous", p.Release.Previous, imageTag, "write the version before it, such as v1.0.0") && ok
 		if ok && p.Release.Version == p.Release.Previous {
-			v.at("release.previous", "release.previous is the version itself: there is nothing to go back to", "write the version before it", "release.version")
+			v.at("release.previous", "release.previous is the same as release.version: there is nothing to roll back to", "write the version before it", "release.version")
 		}
 	}
 	if v.need("job", p.Job == "", "write the Prometheus job that scrapes the service") && strings.ContainsAny(p.Job, "\n\r\x00") {
@@ -139,7 +139,7 @@ func (v *validator) service() {
 	v.dashboardAliases()
 }
 
-// dashboardAliases judges where the indicators' dashboards lead: whoever maps
+// dashboardAliases checks where the indicators' dashboards lead: a playbook that maps
 // names means all of them.
 func (v *validator) dashboardAliases() {
 	p, names := v.pb, slices.Sorted(maps.Keys(v.pb.Dashboards))
@@ -152,7 +152,7 @@ func (v *validator) dashboardAliases() {
 			v.at(path, fmt.Sprintf("%s: no dashboard %q is listed under dashboards", path, to), oneOf(to, names))
 		}
 		if _, ok := p.Dashboards[name]; ok {
-			v.at(path, fmt.Sprintf("%s: the dashboard %q is listed itself", path, name), "leave the alias out")
+			v.at(path, fmt.Sprintf("%s: the dashboard %q is already listed", path, name), "leave the alias out")
 		}
 	}
 	if len(p.DashboardAliases) == 0 {
@@ -174,17 +174,17 @@ func (v *validator) target() {
 		return
 	}
 	if v.need(compose, !v.pos.has(compose), "compose: {project_dir: /srv/x, service: x}") {
-		v.name(key(compose, "service"), t.Compose.Service, plainName, "write one compose service; no name means no target, never all of them")
+		v.name(key(compose, "service"), t.Compose.Service, plainName, "write one compose service; without a name there is no target")
 		if t.Compose.Project != "" {
-			v.name(key(compose, "project"), t.Compose.Project, projectName, "leave it out where the folder has one project")
+			v.name(key(compose, "project"), t.Compose.Project, projectName, "leave it out if the folder has one project")
 		}
 		dir, path := t.Compose.ProjectDir, key(compose, "project_dir")
 		if v.need(path, dir == "", "write the absolute path of the compose project's folder") {
 			switch {
 			case !filepath.IsAbs(dir):
-				v.at(path, fmt.Sprintf("%s: %q is not an absolute path", path, dir), "write it from / on, such as /srv/social-intel")
+				v.at(path, fmt.Sprintf("%s: %q is not an absolute path", path, dir), "write the full path, such as /srv/social-intel")
 			case dir == "/" || filepath.Clean(dir) != dir || strings.ContainsAny(dir, "*?[\n\r\x00"):
-				v.at(path, fmt.Sprintf("%s: %q does not name one folder plainly", path, dir), "write it without wildcards, .. and double slashes, and not /")
+				v.at(path, fmt.Sprintf("%s: %q is not a plain path of one folder", path, dir), "write it without wildcards, .. and double slashes, and not /")
 			}
 		}
 	}
@@ -210,11 +210,11 @@ func (v *validator) smoke(list string, checks []SmokeCheck) {
 		if v.need(key(path, "name"), s.Name == "", "write what it shows, such as name: trends are listed") && strings.ContainsAny(s.Name, "\n\r\x00") {
 			v.at(key(path, "name"), key(path, "name")+" holds a line break", "write it on one line")
 		}
-		if v.need(key(path, "url"), s.URL == "", "write the address that is asked, such as url: http://127.0.0.1:9000/api/trends") {
+		if v.need(key(path, "url"), s.URL == "", "write the address to request, such as url: http://127.0.0.1:9000/api/trends") {
 			v.web(key(path, "url"), s.URL)
 		}
 		if status := key(path, "status"); v.pos.has(status) && (s.Status < 100 || s.Status > 599) {
-			v.at(status, fmt.Sprintf("%s: %d is no HTTP status", status, s.Status), "write one from 100 to 599; 200 where it is left out")
+			v.at(status, fmt.Sprintf("%s: invalid HTTP status %d", status, s.Status), "write one from 100 to 599; the default is 200")
 		}
 	}
 }
@@ -226,7 +226,7 @@ func (v *validator) web(path, address string) {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		v.at(path, fmt.Sprintf("%s: %q is not an address of http or https with a host", path, address), "write it like http://127.0.0.1:9000/health/")
 	case u.User != nil:
-		v.at(path, path+": the address holds a user or password", "leave it out: a playbook holds no secret")
+		v.at(path, path+": the address contains a user or password", "leave it out: a playbook must not contain secrets")
 	}
 }
 
@@ -235,10 +235,10 @@ func (v *validator) flags() {
 	for i, f := range v.pb.Flags {
 		path := item("flags", i)
 		if m := v.pb.Master(); f.Master && m.Name != f.Name {
-			v.at(key(path, "master"), fmt.Sprintf("%s: %s is the master flag already", key(path, "master"), m.Name), "leave it to one flag")
+			v.at(key(path, "master"), fmt.Sprintf("%s: %s is already the master flag", key(path, "master"), m.Name), "set it on one flag only")
 		}
 		v.name(key(path, "name"), f.Name, environment, "write "+environment.says)
-		v.need(key(path, "off"), !v.pos.has(key(path, "off")), `write the value that switches the feature off, such as off: "0"`)
+		v.need(key(path, "off"), !v.pos.has(key(path, "off")), `write the value that turns the feature off, such as off: "0"`)
 		for name, value := range map[string]string{"off": f.Off, "default": f.Default} {
 			if strings.ContainsAny(value, "\n\r\x00") {
 				v.at(key(path, name), fmt.Sprintf("%s holds a line break or a NUL", key(path, name)), "write a value that fits on a line of .env")
@@ -268,7 +268,7 @@ func (v *validator) limits() {
 		known(v, key("confirmation", path), c, ConfirmIfReachable, ConfirmRequired)
 	}
 	if v.pb.Confirmation.Lossy == ConfirmIfReachable {
-		v.at("confirmation.lossy", "confirmation.lossy: a step that loses data must not run while nobody can see whether it is needed", "write lossy: required")
+		v.at("confirmation.lossy", "confirmation.lossy: a step that loses data must not run while Prometheus cannot confirm the breach", "write lossy: required")
 	}
 	if least := 2 * v.pb.ScrapeInterval; v.pb.Watchdog.MaxAge < least || v.pb.Watchdog.MaxAge <= 0 {
 		v.at("watchdog.max_age", fmt.Sprintf("watchdog.max_age (%s) is shorter than two scrapes (%s)", v.pb.Watchdog.MaxAge, least), "write "+cmp.Or(max(5*minute, least), least).String(), "scrape_interval")

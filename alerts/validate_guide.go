@@ -21,7 +21,7 @@ func (v *validator) guide() {
 	g := &v.pb.Guide
 	for i, c := range g.Checklist {
 		path := item("checklist", i)
-		v.need(key(path, "item"), c.Item == "", "write what is to be done")
+		v.need(key(path, "item"), c.Item == "", "write what must be done")
 		v.need(key(path, "owner"), c.Owner == "", "write who does it")
 		known(v, key(path, "status"), c.Status, StatusPending, StatusInProgress, StatusDone)
 	}
@@ -47,7 +47,7 @@ func (v *validator) guide() {
 	for i, e := range g.Timeline {
 		path := item("timeline", i)
 		if v.need(key(path, "day"), e.Day == "", "write the day, such as T-7") && !rolloutDay.MatchString(e.Day) {
-			v.at(key(path, "day"), fmt.Sprintf("%s: %q is not a day of the rollout", key(path, "day"), e.Day), "write T, T-7 or T+10")
+			v.at(key(path, "day"), fmt.Sprintf("%s: invalid rollout day %q", key(path, "day"), e.Day), "write T, T-7 or T+10")
 		}
 		v.need(key(path, "activity"), e.Activity == "", "write what happens on that day")
 		known(v, key(path, "status"), e.Status, StatusPending, StatusInProgress, StatusDone)
@@ -63,7 +63,7 @@ func (v *validator) guide() {
 
 func (v *validator) tasks(path string, tasks []Task) {
 	for i, t := range tasks {
-		v.need(key(item(path, i), "name"), t.Name == "", "write what is to be done")
+		v.need(key(item(path, i), "name"), t.Name == "", "write what must be done")
 	}
 }
 
@@ -103,7 +103,7 @@ func (v *validator) communications(c *Communications) {
 		v.need(key(at, "to"), len(m.To) == 0, "write at least one address")
 		for i, to := range m.To {
 			if a, err := mail.ParseAddress(to); err != nil || a.Address != to {
-				v.at(item(key(at, "to"), i), fmt.Sprintf("%s: %q is not a mail address", item(key(at, "to"), i), to), "write it plainly, such as support@example.com")
+				v.at(item(key(at, "to"), i), fmt.Sprintf("%s: %q is not a mail address", item(key(at, "to"), i), to), "write a plain address, such as support@example.com")
 			}
 		}
 	}
@@ -129,7 +129,7 @@ func (v *validator) statusWords(s *StatusPage, path string) {
 	} {
 		at := key(path, "messages."+name)
 		if n := utf8.RuneCountInString(strings.TrimSpace(words)); v.pos.has(at) && (n == 0 || n > longestMessage) {
-			v.at(at, fmt.Sprintf("%s has %d characters, and 1 to %d can be told", at, n, longestMessage), "write a sentence for customers, or leave it out")
+			v.at(at, fmt.Sprintf("%s has %d characters; 1 to %d are allowed", at, n, longestMessage), "write a sentence for customers, or leave it out")
 		}
 	}
 }

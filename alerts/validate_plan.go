@@ -13,7 +13,7 @@ func (v *validator) stages() {
 	for i := range p.Stages {
 		s, path := &p.Stages[i], item("stages", i)
 		if v.name(key(path, "name"), s.Name, plainName, "write the stage's name, such as alpha") && s.Name == "none" {
-			v.at(key(path, "name"), fmt.Sprintf("%s: none means that no rollout is active", key(path, "name")), "give the stage another name")
+			v.at(key(path, "name"), fmt.Sprintf("%s: the name none is reserved", key(path, "name")), "give the stage another name")
 		}
 		if at := key(path, "traffic"); v.need(at, s.Traffic == "", `write the share of the traffic, such as "0.01"`) {
 			share, ok := s.Share()
@@ -21,13 +21,13 @@ func (v *validator) stages() {
 			case !ok || !(share > 0 && share <= 1):
 				v.at(at, fmt.Sprintf("%s: %q is not a share above 0 and at most 1", at, s.Traffic), `write 1% as "0.01"`)
 			case share <= before:
-				v.at(at, fmt.Sprintf("%s: %s is not more than the stage before it has", at, s.Traffic), "write the stages in their order, with rising traffic")
+				v.at(at, fmt.Sprintf("%s: %s is not more than the traffic of the stage before", at, s.Traffic), "write the stages in order, with rising traffic")
 			}
 			if ok {
 				before = max(before, share)
 			}
 		}
-		if at := key(path, "duration"); v.need(at, s.Duration == 0 && !v.pos.has(at), "write how long the stage lasts at least, such as 1d") {
+		if at := key(path, "duration"); v.need(at, s.Duration == 0 && !v.pos.has(at), "write the minimum time in the stage, such as 1d") {
 			v.positive(at, s.Duration)
 		}
 		for j := range s.Success {
@@ -47,7 +47,7 @@ func (v *validator) needsStages(plan *Plan, path string) {
 	}
 	for j, s := range plan.Steps {
 		if s.Risk > Reversible {
-			v.at(item(key(path, "steps"), j), fmt.Sprintf("%s can never run: it runs only during a rollout, and without stages no rollout can be started", s.Action), `add stages, such as stages: [{name: full, traffic: "1", duration: 7d}]`)
+			v.at(item(key(path, "steps"), j), fmt.Sprintf("%s can never run: it runs only during a rollout, and a rollout needs stages", s.Action), `add stages, such as stages: [{name: full, traffic: "1", duration: 7d}]`)
 			return
 		}
 	}
@@ -74,13 +74,13 @@ func (v *validator) rollback(name, path string, before []string) {
 	case t.Signal != "":
 		v.at(path, fmt.Sprintf("%s: %s is a signal, which counts in every stage", path, name), "leave it out")
 	case slices.Contains(before, name):
-		v.at(path, fmt.Sprintf("%s: %s stands in the list already", path, name), "leave it out")
+		v.at(path, fmt.Sprintf("%s: %s is already in the list", path, name), "leave it out")
 	}
 }
 
 func (v *validator) plans() {
 	p := v.pb
-	v.need("plans", len(p.Plans) == 0, "write at least one ladder of steps")
+	v.need("plans", len(p.Plans) == 0, "write at least one plan with its steps")
 	v.unique("plans", len(p.Plans), func(i int) string { return p.Plans[i].Name })
 	for i := range p.Plans {
 		plan, path := &p.Plans[i], item("plans", i)
@@ -108,7 +108,7 @@ func (v *validator) step(plan *Plan, j int, path string) {
 	if s.OnFailure == OnFailureNext {
 		for _, n := range followers(plan, j) {
 			if n.Risk == Lossy {
-				v.at(at, fmt.Sprintf("%s: a failure must not lead to %s, which loses data", at, n.Action), "write wait, or leave it out: a human decides then")
+				v.at(at, fmt.Sprintf("%s: a failure must not continue with %s, which loses data", at, n.Action), "write wait or leave it out, so that a person decides")
 				break
 			}
 		}
@@ -118,7 +118,7 @@ func (v *validator) step(plan *Plan, j int, path string) {
 	}
 	for k := range plan.Steps[:j] {
 		if b := &plan.Steps[k]; b.Action == s.Action && !s.communicates && reflect.DeepEqual(b.Params, s.Params) {
-			v.at(path, fmt.Sprintf("%s: the plan has this %s already, and no step runs twice", path, s.Action), "leave it out")
+			v.at(path, fmt.Sprintf("%s: the plan already has this %s, and no step runs twice", path, s.Action), "leave it out")
 			break
 		}
 	}
@@ -143,7 +143,7 @@ func (v *validator) windows(plan string) []string {
 	return paths
 }
 
-// within tells whether anything below path was found bad.
+// within reports whether anything below path was found bad.
 func (v *validator) within(path string) bool {
 	for p := range v.bad {
 		if len(p) > len(path) && p[:len(path)] == path && (p[len(path)] == '.' || p[len(path)] == '[') {

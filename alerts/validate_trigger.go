@@ -19,7 +19,7 @@ func (v *validator) indicators() {
 			known(v, key(path, "unit"), ind.Unit, Ratio, Percent, Seconds, Milliseconds, Bytes, Count, PerSecond)
 		}
 		if at := key(path, "scrape_interval"); v.pos.has(at) && !v.isBad(at) && v.positive(at, ind.ScrapeInterval) && ind.ScrapeInterval < p.ScrapeInterval {
-			v.at(at, fmt.Sprintf("%s (%s) is shorter than the playbook's scrape_interval (%s), which is how often backout looks", at, ind.ScrapeInterval, p.ScrapeInterval), "leave it out", "scrape_interval")
+			v.at(at, fmt.Sprintf("%s (%s) is shorter than the playbook's scrape_interval (%s), which is how often backout polls", at, ind.ScrapeInterval, p.ScrapeInterval), "leave it out", "scrape_interval")
 		}
 		if a := ind.Alert; a != nil {
 			at := key(path, "alert")
@@ -28,7 +28,7 @@ func (v *validator) indicators() {
 		}
 		for j, b := range ind.Buckets {
 			if j > 0 && b <= ind.Buckets[j-1] {
-				v.at(item(key(path, "buckets"), j), fmt.Sprintf("%s: %v does not lie above %v", key(path, "buckets"), b, ind.Buckets[j-1]), "write the bounds in rising order")
+				v.at(item(key(path, "buckets"), j), fmt.Sprintf("%s: %v is not above %v", key(path, "buckets"), b, ind.Buckets[j-1]), "write the bounds in rising order")
 			}
 		}
 	}
@@ -38,7 +38,7 @@ func (v *validator) indicators() {
 func (v *validator) bound(path string, above, below *float64) {
 	switch {
 	case above != nil && below != nil:
-		v.at(key(path, "below"), fmt.Sprintf("%s has both above and below", path), "leave one of them", key(path, "above"))
+		v.at(key(path, "below"), fmt.Sprintf("%s has both above and below", path), "keep one of them", key(path, "above"))
 	case above == nil && below == nil:
 		v.at(path, fmt.Sprintf("%s has neither above nor below", path), "write above: or below: and the threshold", key(path, "above"), key(path, "below"))
 	}
@@ -52,7 +52,7 @@ func (v *validator) span(path string, ind *Indicator, window, sustained model.Du
 	}
 	switch hasW, hasS := v.pos.has(w) || window != 0, v.pos.has(s) || sustained != 0; {
 	case hasW && hasS:
-		v.at(s, fmt.Sprintf("%s has both window and sustained", path), "leave one of them: window for a query with $window, sustained for one without")
+		v.at(s, fmt.Sprintf("%s has both window and sustained", path), "keep one of them: window for a query with $window, sustained for one without")
 		return
 	case !hasW && !hasS:
 		v.at(path, fmt.Sprintf("%s has neither window nor sustained", path), "write window: 15m for a query with $window, sustained: 10m for one without")
@@ -70,7 +70,7 @@ func (v *validator) span(path string, ind *Indicator, window, sustained model.Du
 		}
 	}
 	if minVolume < 0 {
-		v.at(key(path, "min_volume"), key(path, "min_volume")+" is below 0", "write how many requests must have been seen, such as 100")
+		v.at(key(path, "min_volume"), key(path, "min_volume")+" is below 0", "write the minimum number of requests, such as 100")
 	}
 }
 
@@ -106,12 +106,12 @@ func (v *validator) triggers() {
 			v.at(key(path, "plan"), fmt.Sprintf("%s: there is no plan %q", key(path, "plan"), t.Plan), oneOf(t.Plan, names))
 		}
 		if at := key(path, "severity"); t.Severity < 1 || t.Severity > 5 {
-			v.at(at, fmt.Sprintf("%s: %d is no severity", at, t.Severity), "write 1 to 5, the gravest, or leave it out for 3")
+			v.at(at, fmt.Sprintf("%s: invalid severity %d", at, t.Severity), "write 1 to 5 (5 is the most severe), or leave it out for 3")
 		}
 		signal, indicator := key(path, "signal"), key(path, "indicator")
 		switch hasS, hasI := v.pos.has(signal), v.pos.has(indicator); {
 		case hasS && hasI:
-			v.at(signal, fmt.Sprintf("%s has both indicator and signal", path), "leave one of them, or make two triggers of it")
+			v.at(signal, fmt.Sprintf("%s has both indicator and signal", path), "keep one of them, or make two triggers")
 		case hasS:
 			v.signal(t, path)
 		case hasI:
@@ -122,7 +122,7 @@ func (v *validator) triggers() {
 	}
 }
 
-// signal judges a trigger that a human raises.
+// signal checks a trigger that a person raises.
 func (v *validator) signal(t *Trigger, path string) {
 	v.name(key(path, "signal"), t.Signal, plainName, "write the signal's name, such as data-integrity")
 	for _, name := range []string{"above", "below", "window", "sustained", "min_volume", "confidence", "recovery"} {
@@ -145,7 +145,7 @@ func (v *validator) condition(t *Trigger, path string) {
 		side, wrong, other = "below", key(path, "recovery.above"), t.Recovery.Above
 	}
 	if other != nil {
-		v.at(wrong, fmt.Sprintf("%s is on the other side than the trigger's own bound, which is %s", wrong, side), fmt.Sprintf("write recovery.%s, or leave it out", side), key(path, "above"), key(path, "below"))
+		v.at(wrong, fmt.Sprintf("%s is on the opposite side of the trigger's own bound, which is %s", wrong, side), fmt.Sprintf("write recovery.%s, or leave it out", side), key(path, "above"), key(path, "below"))
 	}
 	s, w := v.pb.ScrapeIntervalOf(ind), t.Recovery.Window
 	at := key(path, "recovery.window")
@@ -153,7 +153,7 @@ func (v *validator) condition(t *Trigger, path string) {
 		return
 	}
 	if w < 4*s {
-		v.at(at, fmt.Sprintf("%s (%s) is shorter than four scrapes (%s): it would see nothing", at, w, 4*s), "write at least "+(4*s).String(), "scrape_interval")
+		v.at(at, fmt.Sprintf("%s (%s) is shorter than four scrapes (%s): it would hold too few samples", at, w, 4*s), "write at least "+(4*s).String(), "scrape_interval")
 	}
 	r, at := t.Recovery.MinVolume, key(path, "recovery.min_volume")
 	switch span := t.Span(); {
@@ -163,7 +163,7 @@ func (v *validator) condition(t *Trigger, path string) {
 		v.at(at, fmt.Sprintf("%s: sustained values have no volume", at), "leave it out")
 	case span > 0 && t.MinVolume >= 0 && r/float64(w) > t.MinVolume/float64(span):
 		most := t.MinVolume * float64(w) / float64(span)
-		v.at(at, fmt.Sprintf("%s (%v in %s) asks for more requests than the trigger itself (%v in %s): few requests would look like a cure", at, r, w, t.MinVolume, model.Duration(span)),
+		v.at(at, fmt.Sprintf("%s (%v in %s) needs more requests than the trigger itself (%v in %s): few requests would look like a recovery", at, r, w, t.MinVolume, model.Duration(span)),
 			fmt.Sprintf("write at most %d", int(most)), key(path, "window"), key(path, "min_volume"))
 	}
 }
@@ -177,7 +177,7 @@ func (v *validator) confidence(t *Trigger, path string) {
 	c := t.Confidence
 	switch {
 	case t.Sustained > 0:
-		v.at(path, path+": a sustained value is not a ratio of counts", "leave it out: sustained asks for every sample of the time")
+		v.at(path, path+": a sustained value is not a ratio of counts", "leave it out: sustained requires every sample of the time")
 	case c > 50 && c < 100:
 		v.at(path, fmt.Sprintf("%s: %v is not between 0.5 and 1", path, c), fmt.Sprintf("write %v", c/100))
 	case c <= 0.5 || c >= 1:

@@ -18,14 +18,14 @@ type amValues struct {
 	SlackURLFile, PagerDutyKeyFile string
 	// Beat is how often the Watchdog is repeated.
 	Beat model.Duration
-	// Slack is the channel, "" for none. Pages: PagerDuty is told; with Hours, with
+	// Slack is the channel, "" for none. Pages: PagerDuty gets alerts; with Hours, with
 	// low urgency within them.
 	Slack string
 	Pages bool
 	Hours *alerts.BusinessHours
 }
 
-// The files that hold the secrets of Slack and PagerDuty, beside backout's token.
+// The files that hold the secrets of Slack and PagerDuty, in the folder of backout's token.
 const (
 	slackURLFile     = "slack.url"
 	pagerDutyKeyFile = "pagerduty.key"
@@ -34,10 +34,10 @@ const (
 // toBackout is the receiver that posts to backout.
 const toBackout = "backout"
 
-// alertmanager returns the routes: what rolls back goes to backout first,
-// immediately and alone; then to those people that the playbook names. Nothing is
-// inhibited: an inhibited alert's end is never sent. It names no service, so one
-// file serves several playbooks.
+// alertmanager returns the routes: rollback triggers go to backout first, immediately
+// and alone, then to the people that the playbook names. There are no inhibitions,
+// since the end of an inhibited alert is never sent. The file names no service, so
+// one file serves several playbooks.
 func (s Settings) alertmanager(pb *alerts.Playbook) (File, error) {
 	secrets := path.Dir(s.tokenFile())
 	v := amValues{
@@ -59,7 +59,7 @@ func (s Settings) alertmanager(pb *alerts.Playbook) (File, error) {
 	return File{Name: "deploy/alertmanager.yml", Content: content}, nil
 }
 
-// amRoute is what decides where Alertmanager sends an alert.
+// amRoute is a route of Alertmanager, as far as it decides where alerts go.
 type amRoute struct {
 	Receiver string
 	Matchers []string

@@ -29,8 +29,8 @@ func notes(pb *alerts.Playbook, ind *alerts.Indicator) map[string]string {
 	return n
 }
 
-// boardOf is the address of an indicator's dashboard, or its name where the
-// playbook gives no address.
+// boardOf is the address of an indicator's dashboard, or its name if the playbook
+// gives no address.
 func boardOf(pb *alerts.Playbook, ind *alerts.Indicator) string {
 	if url := pb.Dashboards[pb.Board(ind)]; url != "" {
 		return url
@@ -38,10 +38,10 @@ func boardOf(pb *alerts.Playbook, ind *alerts.Indicator) string {
 	return ind.Dashboard
 }
 
-// escape keeps the playbook's words from being read as a template.
+// escape stops Prometheus from reading the playbook's words as a template.
 func escape(s string) string { return strings.ReplaceAll(s, "{{", `{{"{{"}}`) }
 
-// sentence is a text as a sentence behind another one, or nothing.
+// sentence is a text as one more sentence, or "".
 func sentence(s string) string {
 	s = strings.TrimSpace(s)
 	if s == "" {
@@ -50,7 +50,7 @@ func sentence(s string) string {
 	return " " + strings.TrimRight(s, ".") + "."
 }
 
-// measured says by a template what was measured, and against what.
+// measured is a template of the measured value and its bound.
 func measured(u alerts.Unit, b bound) string {
 	if b.confidence > 0 {
 		end := "At most"
@@ -122,9 +122,8 @@ func quantity(u alerts.Unit, f float64) string {
 // templateHead is what Prometheus puts before each template.
 const templateHead = "{{$labels := .Labels}}{{$value := .Value}}"
 
-// checkTemplates carries out an alert's templates as Prometheus does: a bad
-// one is found neither by promtool nor by a start of Prometheus, and reaches
-// people as an error text.
+// checkTemplates executes an alert's templates as Prometheus does. Neither promtool
+// nor Prometheus finds a bad one at start; people would read its error text.
 func checkTemplates(r rule, labels map[string]string) error {
 	number := func(float64) string { return "1" }
 	functions := template.FuncMap{

@@ -13,17 +13,17 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// Findings are what Check found in a valid playbook.
+// Findings are the results of Check for a valid playbook.
 type Findings struct {
-	// Errors are bounds that can never fire, always fire, or look cured while the
-	// breach goes on.
+	// Errors are bounds that can never fire, always fire, or look recovered while
+	// the breach continues.
 	Errors   alerts.Problems
 	Warnings alerts.Problems
 }
 
-// Check makes a valid playbook's rules, reads them as Prometheus does, and
-// evaluates each bound on series that it makes up: steady ones at many levels, one
-// sample, and none at all. It leaves the tests out.
+// Check generates a valid playbook's rules, parses them as Prometheus does, and
+// evaluates each bound on simulated series: steady ones at many levels, one sample,
+// and none at all. It does not generate the tests.
 func Check(pb *alerts.Playbook) (found Findings, err error) {
 	c := newChecker(pb)
 	if c.lint(); c.unusable {
@@ -57,8 +57,8 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 	return c.found, nil
 }
 
-// Refused is what Check refuses without evaluating anything: no rules should be made
-// of it. nil where there is nothing of the kind.
+// Refused returns what Check refuses without evaluating anything: no rules should be
+// generated from it. nil if there is none.
 func Refused(pb *alerts.Playbook) error {
 	c := newChecker(pb)
 	if c.lint(); len(c.found.Errors) > 0 {
@@ -85,9 +85,9 @@ type checker struct {
 	pb    *alerts.Playbook
 	sim   *simulator
 	found Findings
-	// told are the indicators whose silence was told of.
+	// told are the indicators whose silence was reported.
 	told map[string]bool
-	// percent are those of which it was told that they are percentages.
+	// percent are those that were reported as percentages.
 	percent map[string]bool
 	seen    map[alerts.Problem]bool
 	// broken are the paths of queries that can never work, unusable says that no
@@ -143,7 +143,7 @@ func (c *checker) alive() {
 	case counts && quiet == 1:
 		c.warn(c.pb.InQuery("alive", 0, "alive stays 1 when the service gets no requests: a service that hangs would look alive", "compare the requests with > bool 0"))
 	case !counts && len(f.families) <= 1:
-		c.warn(c.pb.InQuery("alive", 0, "alive counts no requests: a service that hangs would look alive", "write sum(increase(requests_total[2m])) > bool 0"))
+		c.warn(c.pb.InQuery("alive", 0, "alive does not count requests: a service that hangs would look alive", "write sum(increase(requests_total[2m])) > bool 0"))
 	}
 }
 
@@ -161,14 +161,14 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 		return
 	}
 	undecided := func(why string) {
-		c.warn(c.inQuery(ind, fmt.Sprintf("check cannot tell whether %s can fire: %s", name, why), "try the query in Prometheus, on data of a bad day"))
+		c.warn(c.inQuery(ind, fmt.Sprintf("check cannot determine whether %s can fire: %s", name, why), "try the query in Prometheus, on data from a bad day"))
 	}
 	if native(expr) {
-		undecided("it makes up only histograms whose buckets are counters, and no native ones")
+		undecided("it can simulate only histograms whose buckets are counters, and no native ones")
 		return
 	}
 	if back, err := lookback(q.at(time.Duration(b.window), b.minVolume)); err == nil && back/q.scrape() > mostScrapes {
-		undecided(fmt.Sprintf("it looks back %s, which is more than %d scrapes", duration(back), mostScrapes))
+		undecided(fmt.Sprintf("its range is %s, which is more than %d scrapes", duration(back), mostScrapes))
 		return
 	}
 	if t != nil && c.scaled(path, q, t, expr) {
@@ -204,7 +204,7 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 	case !slices.ContainsFunc(v, s.isBeyond):
 		c.fail(c.inQuery(ind, name+" can never fire: "+c.ranging(v, b), "compare the query's values in Prometheus with the threshold and the unit"))
 	case !silent && !slices.ContainsFunc(v, s.isInside) && moves(expr):
-		c.warn(c.inQuery(ind, name+" fires on all series that check makes up: "+c.ranging(v, b), "try the query in Prometheus, on data of a good day"))
+		c.warn(c.inQuery(ind, name+" fires on all series that check simulates: "+c.ranging(v, b), "try the query in Prometheus, on data from a good day"))
 	case !silent && !slices.ContainsFunc(v, s.isInside):
 		c.fail(c.inQuery(ind, name+" fires on a healthy service: "+c.ranging(v, b), "compare the query's values in Prometheus with the threshold and the unit"))
 	default:
@@ -216,7 +216,7 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 	}
 }
 
-// ranging says what a query's values are.
+// ranging describes a query's values.
 func (c *checker) ranging(v []float64, b bound) string {
 	least, most := shown(slices.Min(v)), shown(slices.Max(v))
 	if least == most {
@@ -272,18 +272,18 @@ func (b bound) beyond(v, threshold float64) bool {
 	return v < threshold
 }
 
-// silence warns of a query that reads as healthy where all its series are gone.
+// silence warns about a query that reads as healthy where all its series are gone.
 func (c *checker) silence(ind *alerts.Indicator, s *subject, name string) {
 	v, err := s.feed.value(s.gone())
 	if err != nil || math.IsNaN(v) || s.isBeyond(v) || c.told[ind.Name] {
 		return
 	}
 	c.told[ind.Name] = true
-	c.warn(c.inQuery(ind, fmt.Sprintf("without any series the query of %s reads %s, which is healthy for %s: an exporter that died would look like a cure", ind.Name, shown(v), name),
-		"leave out what stands in for missing series, such as or vector(0); or 0 * sum(...) of a series that is always there"))
+	c.warn(c.inQuery(ind, fmt.Sprintf("without any series the query of %s reads %s, which is healthy for %s: a dead exporter would look like a recovery", ind.Name, shown(v), name),
+		"remove the replacement for missing series, such as or vector(0); or 0 * sum(...) of a series that is always there"))
 }
 
-// oneSample warns of a query whose series' first sample decides, as while a process
+// oneSample warns about a query whose series' first sample decides, as while a process
 // begins.
 func (c *checker) oneSample(ind *alerts.Indicator, s *subject, name string) {
 	value, _, err := s.query.value()
@@ -300,7 +300,7 @@ func (c *checker) oneSample(ind *alerts.Indicator, s *subject, name string) {
 }
 
 // steady evaluates the recovery on the same steady series as the trigger: over the
-// shorter window a count is smaller, and a breach that goes on would look cured.
+// shorter window a count is smaller, and a continuing breach would look recovered.
 func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
 	if s.Instant() {
 		return
@@ -354,7 +354,7 @@ func (s *subject) least() ([]level, bool) {
 }
 
 func (c *checker) cured(path string, q *query, t *alerts.Trigger, how string) {
-	c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s would look cured while the breach goes on: %s, which is within %s", t.Name, how, number(t.RecoveryBound())), c.recoveryHint(q, t)))
+	c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s would look recovered while the breach continues: %s, which is within %s", t.Name, how, number(t.RecoveryBound())), c.recoveryHint(q, t)))
 }
 
 func (c *checker) recoveryHint(q *query, t *alerts.Trigger) string {

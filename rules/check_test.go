@@ -65,14 +65,14 @@ func TestABoundThatCannotWorkIsRefusedOnItsLine(t *testing.T) {
 		{"groups that never match", `sum(rate(x_total[$window])) / sum by (pod) (rate(y_total[$window]))`, window, "can never fire: its query has no value"},
 		{"a value that cannot get there", `clamp_max(max(x), 1)`, "above: 3, sustained: 10m", "can never fire: whatever its series do, its query stays between"},
 		{"a value that is always there", `clamp_min(max(x), 5)`, "above: 3, sustained: 10m", "fires on a healthy service"},
-		{"a count", `sum(increase(x_total[$window]))`, window, "p.yaml:14: it would look cured while the breach goes on: a steady 3."},
-		{"a sum over time", `max(sum_over_time(x[$window]))`, window, "would look cured"},
-		{"a count of samples", `count_over_time((max(x) > 5)[$window:15s])`, "above: 20, window: 15m, recovery: {window: 2m}", "would look cured"},
-		{"a difference", `max(delta(x[$window]))`, window, "would look cured"},
-		{"changes", `max(changes(x[$window]))`, window, "would look cured"},
-		{"resets", `max(resets(x_total[$window]))`, window, "would look cured"},
+		{"a count", `sum(increase(x_total[$window]))`, window, "p.yaml:14: it would look recovered while the breach continues: a steady 3."},
+		{"a sum over time", `max(sum_over_time(x[$window]))`, window, "would look recovered"},
+		{"a count of samples", `count_over_time((max(x) > 5)[$window:15s])`, "above: 20, window: 15m, recovery: {window: 2m}", "would look recovered"},
+		{"a difference", `max(delta(x[$window]))`, window, "would look recovered"},
+		{"changes", `max(changes(x[$window]))`, window, "would look recovered"},
+		{"resets", `max(resets(x_total[$window]))`, window, "would look recovered"},
 		{"a count that must not fall", `sum(increase(x_total[$window]))`, "below: 3, window: 15m, recovery: {window: 2m}", "can never recover"},
-		{"a bound of the recovery that is too high", `sum(increase(x_total[$window]))`, "above: 3, window: 15m, recovery: {window: 2m, above: 2}", "would look cured"},
+		{"a bound of the recovery that is too high", `sum(increase(x_total[$window]))`, "above: 3, window: 15m, recovery: {window: 2m, above: 2}", "would look recovered"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found := checked(t, c.query, c.trigger)
@@ -104,14 +104,14 @@ func TestACountMayHaveARecoveryBoundOfItsOwn(t *testing.T) {
 func TestWhatIsSeldomMeantAndWhatCannotBeDecidedIsSaid(t *testing.T) {
 	const window = "above: 3, window: 15m, recovery: {window: 2m}"
 	for _, c := range []struct{ name, query, trigger, want string }{
-		{"raw counters", `sum(x_total) / sum(y_total)`, "above: 3, sustained: 10m", "x_total is a counter, and the query reads it as it stands"},
-		{"irate", `sum(irate(x_total[$window]))`, window, "irate looks at the last two samples"},
+		{"raw counters", `sum(x_total) / sum(y_total)`, "above: 3, sustained: 10m", "x_total is a counter, and the query reads its raw value"},
+		{"irate", `sum(irate(x_total[$window]))`, window, "irate uses only the last two samples"},
 		{"a range of two scrapes", `sum(rate(x_total[30s]))`, "above: 3, sustained: 10m", "the range [30s] is shorter than four scrapes (1m)"},
 		{"a zero where nothing is", `sum(rate(x_total[$window])) or vector(0)`, window, "without any series the query of it reads 0, which is healthy"},
 		{"a first sample", `max(avg_over_time(x[$window]))`, window, "p.yaml:11: one sample decides the trigger it: the first one of a new series is 3.3, which is beyond 3"},
-		{"only the past", `sum(rate(x_total[$window] offset 1d))`, window, "reads only what was 1d ago"},
-		{"against yesterday", `sum(rate(x_total[$window])) / sum(rate(x_total[$window] offset 1d))`, window, "check cannot tell whether the trigger it can fire"},
-		{"targets", `sum(up{job="shop"} == bool 0)`, "above: 1, sustained: 10m", "check cannot tell"},
+		{"only the past", `sum(rate(x_total[$window] offset 1d))`, window, "reads only data from 1d ago"},
+		{"against yesterday", `sum(rate(x_total[$window])) / sum(rate(x_total[$window] offset 1d))`, window, "check cannot determine whether the trigger it can fire"},
+		{"targets", `sum(up{job="shop"} == bool 0)`, "above: 1, sustained: 10m", "check cannot determine"},
 		{"native histograms", `histogram_quantile(0.9, sum(rate(lat[$window])))`, window, "no native ones"},
 		{"a week at a scrape a second", `sum(rate(x_total[$window]))`, "above: 3, window: 7d, recovery: {window: 2m}", "more than 9000 scrapes"},
 	} {

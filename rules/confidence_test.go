@@ -65,7 +65,7 @@ func TestConfidenceIsRefusedWhereNoEventsAreCounted(t *testing.T) {
 		{"gauges", "ratio", `sum(avg_over_time(x[$window])) / sum(avg_over_time(y[$window]))`, "above: 0.3", "does not divide a count by a count"},
 		{"a unit", "count", share, "above: 0.3", "its unit is count"},
 		{"a percentage in the wrong unit", "ratio", "100 * " + share, "above: 0.3", "multiplies the ratio by 100, and its unit is ratio"},
-		{"any event", "ratio", share, "above: 0", "its bound 0 does not lie between 0 and 1"},
+		{"any event", "ratio", share, "above: 0", "its bound 0 is not between 0 and 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found := checkedIn(t, c.unit, c.query, c.bound+", window: 15m, confidence: 0.95, recovery: {window: 2m}")

@@ -11,7 +11,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// Covered is one bound of a playbook, and what carries it out.
+// Covered is one bound of a playbook, and what implements it.
 type Covered struct {
 	// Line is the bound as the playbook has it, Kind "alert", "trigger" or "signal".
 	Line string `json:"line"`
@@ -24,20 +24,20 @@ type Covered struct {
 	Silent string `json:"silent"`
 	// Route are the receivers that Alertmanager's generated routes lead to.
 	Route []string `json:"route"`
-	// Plan is "" where an alert threshold only warns.
+	// Plan is "" if an alert threshold only warns.
 	Plan string `json:"plan,omitempty"`
 	// Rehearsed is when the plan was last rehearsed; nil is never.
 	Rehearsed *time.Time `json:"rehearsed,omitempty"`
-	// Missing names what there should be and is not.
+	// Missing names what is missing.
 	Missing []string `json:"missing,omitempty"`
 }
 
 // Rehearsals are the times at which plans were rehearsed, by the plan's name.
 type Rehearsals map[string]time.Time
 
-// Coverage goes through a valid playbook's bounds: each has a rule, a test that
-// fires and one that does not, a route and, if it rolls back, a plan. That a
-// plan was never rehearsed is told, and not missed.
+// Coverage lists a valid playbook's bounds: each needs a rule, a test that fires and
+// one that does not, a route and, if it rolls back, a plan. A plan that was never
+// rehearsed is reported, but not as missing.
 func Coverage(pb *alerts.Playbook, rehearsed Rehearsals) ([]Covered, error) {
 	g, err := groupOf(pb)
 	if err != nil {
@@ -110,7 +110,7 @@ func lineOf(pb *alerts.Playbook, t *alerts.Trigger) string {
 	return line + ": rollback"
 }
 
-// see notes the rule, what the tests expect of it, and where it is sent.
+// see records the rule, what the tests expect of it, and where its alert is sent.
 func (c *Covered) see(r rule, cases []testCase, root amRoute) (err error) {
 	c.Rule = r.Alert
 	firesAs, silentAs := firing(r), silent(r, 0, 0).Expr
@@ -145,7 +145,7 @@ func (c *Covered) see(r rule, cases []testCase, root amRoute) (err error) {
 
 // receivers are those that an alert reaches, as Alertmanager goes through its
 // routes: the first that matches and, where it says continue, the next ones;
-// the parent's where none does.
+// the parent's if none does.
 func (r *amRoute) receivers(lbs map[string]string) ([]string, error) {
 	var to []string
 	for i := range r.Routes {
@@ -175,7 +175,7 @@ func (r *amRoute) receivers(lbs map[string]string) ([]string, error) {
 func (r *amRoute) matches(lbs map[string]string) (bool, error) {
 	for _, text := range r.Matchers {
 		// The matchers that are generated are written alike in both languages; the
-		// second one stands there since a selector needs one that is not empty.
+		// second one is needed since a selector must have one that is not empty.
 		ms, err := promQL().ParseMetricSelector("{" + text + `,__name__="x"}`)
 		if err != nil {
 			return false, fmt.Errorf("read the matcher %s: %w", text, err)

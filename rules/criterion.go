@@ -9,13 +9,12 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// CriterionExpression is the expression that tells how a criterion of success
-// stands at the present time: the value that its bound is compared with, over its
-// window or at each moment of its sustained time. It has no value where there is
-// too little to judge by.
+// CriterionExpression is the expression for the current state of a success
+// criterion: the value that its bound is compared with, over its window or at each
+// moment of its sustained time. It has no value if there are too few samples.
 func CriterionExpression(pb *alerts.Playbook, c *alerts.Criterion) (string, error) {
 	// Whatever is nearest to leaving the bound counts: a criterion that wants a
-	// value below is judged by the highest one.
+	// value below is evaluated by the highest one.
 	above := c.Below != nil
 	q, err := queryOf(pb, c.Indicator, bound{above: above, window: c.Window, sustained: c.Sustained, minVolume: c.MinVolume})
 	if err != nil {
@@ -37,10 +36,10 @@ func CriterionExpression(pb *alerts.Playbook, c *alerts.Criterion) (string, erro
 	return text, nil
 }
 
-// StageExpression is the PromQL that tells how a stage's criterion stood over the
-// whole stage, which has lasted for over: as CriterionExpression, with that for its
-// window. It is "" where that says nothing more: the stage is no longer than the
-// criterion's own window, or the criterion wants a value sustained.
+// StageExpression is the PromQL for a stage's criterion over the whole stage, which
+// has lasted for over: CriterionExpression with over as its window. It is "" if that
+// adds nothing: the stage is no longer than the criterion's own window, or the
+// criterion is sustained.
 func StageExpression(pb *alerts.Playbook, c *alerts.Criterion, over time.Duration) (string, error) {
 	scrape := time.Duration(pb.ScrapeInterval)
 	if over = (over + scrape - 1) / scrape * scrape; c.Window <= 0 || over <= time.Duration(c.Window) {

@@ -60,7 +60,7 @@ func boardsOf(pb *alerts.Playbook) (boards []dashboard, warnings []string, err e
 	return boards, warnings, nil
 }
 
-// boardOfName is one dashboard: how the rollout stands, and its indicators.
+// boardOfName is one dashboard: the state of the rollout, and its indicators.
 func boardOfName(pb *alerts.Playbook, name, uid string) (dashboard, error) {
 	d := dashboard{
 		UID: uid, Title: pb.Service + ": " + name, Description: generatedFrom(pb.Service), Tags: []string{"backout", pb.Service},
@@ -83,7 +83,7 @@ func boardOfName(pb *alerts.Playbook, name, uid string) (dashboard, error) {
 		}
 		d.add(12, 9, p)
 	}
-	// What is not measured yet is said, not left blank.
+	// A panel without data says so, and is not blank.
 	if len(d.Panels) == 3 {
 		d.add(24, 4, panel{Type: "text", Title: "No indicator", Content: "No indicator in the playbook names this dashboard."})
 	}
@@ -164,7 +164,7 @@ func indicatorPanel(pb *alerts.Playbook, ind *alerts.Indicator) (panel, error) {
 	return p, nil
 }
 
-// The lines' colours, by what they mean; where two meet, the gravest is shown.
+// The lines' colours, by what they mean; where two meet, the most severe is shown.
 const (
 	targetColor   = "green"
 	alertColor    = "orange"

@@ -3,7 +3,7 @@ package rules
 // ownUID is the uid of backout's own dashboard.
 const ownUID = "backout"
 
-// ownDashboard shows how backout itself is. It names no service, so one serves
+// ownDashboard shows backout's own health. It names no service, so one serves
 // several playbooks.
 func ownDashboard() dashboard {
 	d := dashboard{

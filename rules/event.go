@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// guardMark stands for $min_volume in a text whose guard is looked for: no query
+// guardMark replaces $min_volume in a text whose guard is looked for: no query
 // holds this number.
 const guardMark = 918273645.5
 

@@ -1,12 +1,11 @@
-// Package rules derives from a playbook what Prometheus and Alertmanager are
-// told: the expressions by which the engine judges (ExpressionsOf), and the
-// generated files (Generate), which are the recording and alerting rules, the
-// promtool tests that prove them, and Alertmanager's configuration.
+// Package rules derives from a playbook the expressions that the engine evaluates
+// (ExpressionsOf) and the generated files (Generate): recording and alerting rules,
+// their promtool tests, Alertmanager's configuration and Grafana's dashboards.
 //
 // Invariants of what it returns:
 //   - the same playbook gives the same bytes;
 //   - the engine's expressions are the ones that the recording rules hold;
-//   - Prometheus 2.42 and 3.x both take it;
+//   - Prometheus 2.42 and 3.x both accept it;
 //   - a recovery expression never depends on a stage or on a recording.
 package rules
 
@@ -20,17 +19,17 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// Expressions are the PromQL expressions by which a running engine judges a
-// service: the very ones the generated recording rules hold, sent to
-// /api/v1/query at the present time.
+// Expressions are the PromQL expressions that a running engine evaluates for a
+// service: exactly those of the generated recording rules, sent to /api/v1/query for
+// the current time.
 type Expressions struct {
 	// Alive is 1 while a target of the service is up and the service has traffic,
 	// 0 or empty otherwise.
 	Alive string
 	// Age is how many seconds ago the newest `up` sample was taken, by
-	// Prometheus's own clock; empty where there is none.
+	// Prometheus's own clock; empty if there is none.
 	Age string
-	// Up is how many targets of the service are up; 0 where there is none.
+	// Up is how many targets of the service are up; 0 if there is none.
 	Up string
 	// targets selects the service's up series.
 	targets string
@@ -41,17 +40,17 @@ type Expressions struct {
 // TriggerExpressions are the two expressions of a trigger, both without the
 // comparison, and what they are compared with.
 type TriggerExpressions struct {
-	// Value reads recordings where the trigger counts only in some stages.
+	// Value reads recordings if the trigger counts only in some stages.
 	Value string
-	// Recovery stands on its own, whatever the stage.
+	// Recovery does not depend on the stage.
 	Recovery string
-	// Threshold and Above: beyond means value > Threshold (or < where not Above).
+	// Threshold and Above: beyond means value > Threshold (or < if not Above).
 	Threshold float64
 	Above     bool
 	// RecoveryThreshold is what Recovery is compared with, Threshold by default.
 	RecoveryThreshold float64
-	// Events is how many events Recovery had to judge by, before its volume guard:
-	// 0 is silence, no value is ignorance. "": silence does not show that it is well.
+	// Events is how many events Recovery had, before its volume guard: 0 means no
+	// events, no value means unknown. "": no events do not show that the service is well.
 	Events string
 	// Stages are those in which the trigger counts; none: all.
 	Stages []string
@@ -88,7 +87,7 @@ func ExpressionsOf(pb *alerts.Playbook) (Expressions, error) {
 	return x, nil
 }
 
-// judgement is how one trigger is judged.
+// judgement is how one trigger is evaluated.
 type judgement struct {
 	TriggerExpressions
 	// gates are the recordings that Value reads; none for a trigger that
@@ -125,8 +124,8 @@ func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
 	return j, nil
 }
 
-// UpAt is how many targets of the service were up at a moment: 0 where there were
-// some and none was up, no value where Prometheus has no samples of that moment.
+// UpAt is how many targets of the service were up at a moment: 0 if there were
+// some and none was up, no value if Prometheus has no samples of that moment.
 func (x Expressions) UpAt(at time.Time) string {
 	return fmt.Sprintf("count(%[1]s @ %[2]d == 1) or 0 * count(%[1]s @ %[2]d)", x.targets, at.Unix())
 }
@@ -147,9 +146,8 @@ func targetsOf(pb *alerts.Playbook) string {
 }
 
 // aliveOf is the playbook's alive expression as 1 or 0: 0 while no target of the
-// service is up, and 0 rather than empty while it has no series. One target that is
-// down does not matter: the others may serve, and a job may have targets that are
-// not the service's.
+// service is up, and 0 rather than empty while it has no series. One target may be
+// down: the others may serve, and a job may have targets of other services.
 func aliveOf(pb *alerts.Playbook) (string, error) {
 	text := pb.Expand(pb.Alive, 0, 0)
 	expr, err := parse(text)
@@ -164,8 +162,8 @@ func aliveOf(pb *alerts.Playbook) (string, error) {
 	return fmt.Sprintf("(%s == bool 1) * %s or 0 * %s", up, alive, up), nil
 }
 
-// filters reports whether an expression answers yes by having a value, as x > 0
-// does, and not by being 1, as x > bool 0 does.
+// filters reports whether an expression means yes by having a value, as x > 0 does,
+// and not by being 1, as x > bool 0 does.
 func filters(expr parser.Expr) bool {
 	switch e := expr.(type) {
 	case *parser.ParenExpr:
@@ -180,7 +178,7 @@ func filters(expr parser.Expr) bool {
 }
 
 // checkAlive refuses an alive expression that looks back longer than a trigger's
-// recovery does: it would still say yes while nothing is left to judge by.
+// recovery does: it would still be 1 when the recovery has no samples left.
 func checkAlive(pb *alerts.Playbook) error {
 	back, err := lookback(pb.Expand(pb.Alive, 0, 0))
 	if err != nil {
@@ -199,7 +197,7 @@ func checkAlive(pb *alerts.Playbook) error {
 			return err
 		}
 		if back > j.RecoveryWindow {
-			return fmt.Errorf("alive looks back %s, longer than the recovery of trigger %s (%s): a service that hangs would look alive and cured; try: a range of %s in alive",
+			return fmt.Errorf("alive looks back %s, longer than the recovery of trigger %s (%s): a service that hangs would look alive and recovered; try: a range of %s in alive",
 				duration(back), t.Name, duration(j.RecoveryWindow), duration(j.RecoveryWindow))
 		}
 	}

@@ -21,20 +21,20 @@ type File struct {
 	// "rules/social-intel.rules.yml" or "deploy/alertmanager.yml".
 	Name    string
 	Content []byte
-	// Warnings says what the file lacks, such as a query that no test input
-	// could be made for; show them to whoever runs the generator.
+	// Warnings says what the file lacks, such as a query without test input; show
+	// them to the person who runs the generator.
 	Warnings []string
 }
 
-// Settings are what the files depend on beside the playbook. The zero value has
+// Settings are what the files depend on apart from the playbook. The zero value has
 // the defaults.
 type Settings struct {
-	// WebhookURL is where Alertmanager finds backout.
+	// WebhookURL is the address at which Alertmanager reaches backout.
 	WebhookURL string
 	// TokenFile is where Alertmanager finds its token for backout. The other
-	// secrets lie beside it.
+	// secrets are in the same folder.
 	TokenFile string
-	// MaxRulesPerGroup splits the rules into groups of no more than so many; 0 for
+	// MaxRulesPerGroup splits the rules into groups of at most this many; 0 for
 	// one group.
 	MaxRulesPerGroup int
 }
@@ -90,7 +90,7 @@ func (s Settings) Generate(pb *alerts.Playbook) ([]File, error) {
 // TestSuffix ends the names of the promtool tests.
 const TestSuffix = ".test.yml"
 
-// Deployed returns what runs elsewhere: the rules, Alertmanager's configuration
+// Deployed returns the files for other programs: the rules, Alertmanager's configuration
 // and Grafana's dashboards. The tests take nearly all of Generate's time.
 func (s Settings) Deployed(pb *alerts.Playbook) ([]File, error) {
 	ruleFile, err := s.rules(pb)
@@ -149,7 +149,7 @@ func asPrometheus(f File) error {
 }
 
 // GeneratedFor returns the service for whose playbook the generator wrote a
-// file; "" where it did not, or for all playbooks together.
+// file; "" if it did not, or for all playbooks together.
 func GeneratedFor(content []byte) string {
 	m := generatedFor.FindSubmatch(content)
 	if m == nil {

@@ -49,7 +49,7 @@ const (
 	none     = "none"
 )
 
-// partSeparator stands before the number of a part of a group. No service has it
+// partSeparator precedes the number of a part of a group. No service has it
 // in its name.
 const partSeparator = ":"
 
@@ -101,7 +101,7 @@ func unitsOf(pb *alerts.Playbook) ([][]rule, error) {
 }
 
 // groups returns a service's groups: its rules, and its success criteria where
-// some are measured; each in parts where there is a most for a group.
+// some are measured; each in parts if there is a most for a group.
 func (s Settings) groups(pb *alerts.Playbook) ([]group, error) {
 	g, err := groupOf(pb)
 	if err != nil {
@@ -181,7 +181,7 @@ func GroupOf(part string) string {
 	return part
 }
 
-// indicatorRules are an indicator's alert threshold, where it has one.
+// indicatorRules are an indicator's alert threshold, if it has one.
 func indicatorRules(pb *alerts.Playbook, ind *alerts.Indicator) ([]rule, error) {
 	a := ind.Alert
 	if a == nil {
@@ -239,14 +239,14 @@ func triggerRules(pb *alerts.Playbook, t *alerts.Trigger) ([]rule, error) {
 	}
 	ind := pb.Indicator(t.Indicator)
 	note := notes(pb, ind)
-	plan := fmt.Sprintf(" backout carries out the plan %s.", t.Plan)
+	plan := fmt.Sprintf(" backout runs the plan %s.", t.Plan)
 	if stages := pb.StagesOf(t.Name); len(stages) > 0 {
-		plan = fmt.Sprintf(" It counts in the stage %s only.%s", strings.Join(stages, ", "), plan)
+		plan = fmt.Sprintf(" It counts only in the stage %s.%s", strings.Join(stages, ", "), plan)
 	}
 	note["summary"] = escape(fmt.Sprintf("%s: rollback of %s: %s", pb.Service, pb.Release.Version, t.Name))
 	alert.Annotations = note
 	if t.Signal != "" {
-		note["description"] = escape(fmt.Sprintf("A human raised the signal %s.%s%s", t.Signal, sentence(t.Description), plan))
+		note["description"] = escape(fmt.Sprintf("A person raised the signal %s.%s%s", t.Signal, sentence(t.Description), plan))
 		alert.Expr = fmt.Sprintf("max(last_over_time(%s[%s])) == 1", selectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal), duration(bridge(pb)))
 		return []rule{alert}, nil
 	}

@@ -14,14 +14,14 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// A guard tells that backout, or what it judges by, does not work: silence
+// A guard reports that backout, or its data, does not work: silence
 // would else look like health. Guards carry no trigger label; nothing is
 // rolled back because of one.
 type guard struct {
 	rule
 	// subject is the indicator it guards, nil for the service or backout.
 	subject *alerts.Indicator
-	// samples, where it is above 0, is how many samples the subject's series must
+	// samples, if it is above 0, is how many samples the subject's series must
 	// have over that time.
 	samples int
 	over    time.Duration
@@ -48,14 +48,14 @@ const (
 // backoutJob is the Prometheus job that scrapes backout (deploy/prometheus.yml).
 const backoutJob = "backout"
 
-// patience is how long data may be away before somebody is told: longer than a
+// patience is how long data may be missing before an alert: longer than a
 // recreated container needs to come back.
 func patience(pb *alerts.Playbook) time.Duration { return 20 * time.Duration(pb.ScrapeInterval) }
 
 // bridge is a range that hides a failed scrape.
 func bridge(pb *alerts.Playbook) time.Duration { return 4 * time.Duration(pb.ScrapeInterval) }
 
-// pendingLong is how long a message may wait before somebody is told.
+// pendingLong is how long a message may wait before an alert.
 const pendingLong = 10 * time.Minute
 
 // guardsOf returns a service's guards; the watchdog is the last rule of the
@@ -80,9 +80,9 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	up := fmt.Sprintf("min(%s)", targetsOf(pb))
 
 	add(serviceDown, warning, fmt.Sprintf("(%s or vector(0)) == 0", up), patience(pb),
-		"is not scraped", escape(fmt.Sprintf("A target of the job %s is down, or Prometheus knows none. backout cannot see how the service is, and rolls nothing back because of that.", pb.Job)))
+		"is not scraped", escape(fmt.Sprintf("A target of the job %s is down, or Prometheus has none. backout cannot see the state of the service, and rolls nothing back because of this alert.", pb.Job)))
 	add(noTraffic, warning, fmt.Sprintf("%s == 0\nand on () max(%s) == 1", selectorOf(aliveRecording, "service", pb.Service), targetsOf(pb)), patience(pb),
-		"is up and gets no requests", "The service is scraped, but its alive expression says no. Without requests no trigger can tell anything.")
+		"is up and gets no requests", "The service is scraped, but its alive expression is not 1. Without requests no trigger can detect a breach.")
 
 	for i := range pb.Indicators {
 		g, err := absentGuard(pb, &pb.Indicators[i])
@@ -101,28 +101,28 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	}
 	if len(pb.Stages) > 0 {
 		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, duration(bridge(pb))), patience(pb),
-			"no stage is known", escape(fmt.Sprintf("Prometheus has no rollout_stage{service=%s}, which backout exports for every stage and for none. Without it no trigger of a stage can fire, and no signal. Either backout is not scraped, or a target label service takes the place of its own: set honor_labels: true on the scrape job %s.", service, backoutJob)))
+			"no stage is known", escape(fmt.Sprintf("Prometheus has no rollout_stage{service=%s}, which backout exports for every stage and for none. Without it no trigger of a stage can fire, and no signal. Either backout is not scraped, or a target label replaces its label service: set honor_labels: true on the scrape job %s.", service, backoutJob)))
 	}
 	own(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*bridge(pb),
-		"backout is down", "No backout is scraped, or it cannot read its store. Nothing is rolled back by itself: follow the runbook by hand.")
+		"backout is down", "No backout is scraped, or it cannot read its database. There is no automatic rollback: follow the runbook by hand.")
 	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, duration(bridge(pb))), 0,
-		"backout is blind ({{ $labels.reason }})", "For reason watchdog the alerts' way to backout is broken, for reason prometheus backout cannot ask whether they are true. It promotes nothing and confirms nothing: watch the service yourself.")
+		"backout is blind ({{ $labels.reason }})", "Reason watchdog: alerts do not reach backout. Reason prometheus: Prometheus does not answer backout. Until monitoring is back, backout promotes nothing and confirms nothing: watch the service yourself.")
 	own(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", duration(bridge(pb)), pendingLong.Seconds()), 0,
-		"messages of backout do not get out", "One has waited for more than 10m to be delivered to Slack, the status page or a mail server. backout's log says why; it goes on trying, and what it does for the service is not held by it.")
+		"backout cannot deliver its messages", "A message to Slack, the status page or a mail server has been waiting for more than 10m. backout's log says why. backout keeps retrying; rollbacks do not wait for messages.")
 	own(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", duration(max(15*time.Minute, patience(pb)))), 0,
-		"a message of backout was given up ({{ $labels.channel }})", "The channel refused it for good. backout's log and the audit log say which message, and why: tell by hand whom it was for.")
+		"backout dropped a message ({{ $labels.channel }})", "The channel refused the message permanently. backout's log and the audit log say which message and why: pass it on by hand.")
 	own(auditBroken, critical, fmt.Sprintf("min(min_over_time(backout_audit_ok[%s])) == 0", duration(bridge(pb))), 0,
-		"the audit log of backout is broken", "An entry was changed, or entries are missing: what backout did can no longer be proved from there on. backout audit verify says which entry; keep the database as it is, and compare it with the heads in Slack.")
+		"the audit log of backout is broken", "An entry was changed, or entries are missing: from there on the log proves nothing. backout audit verify says which entry. Keep the database as it is, and compare it with the heads in Slack.")
 	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
-		"a rollback waits for a person ({{ $labels.reason }})", "An open incident goes no further by itself. See backout incident list, then approve, claim or close it.")
+		"a rollback waits for a person ({{ $labels.reason }})", "An open incident cannot continue on its own. See backout incident list, then approve, claim or close it.")
 	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
-		"a step of a rollback failed", "The step was undone where it could be. See backout incident list; claim and release the incident to have it tried again.")
+		"a step of a rollback failed", "backout undid the step if it could. See backout incident list. To retry the step, claim and release the incident.")
 	// The first looks at a whole day, the second bridges an hour in which backout was not scraped a day ago.
 	add(frozenOverADay, warning, fmt.Sprintf("max by (service) (min_over_time(backout_frozen{service=%[1]s}[1d])) == 1\nand on (service) max by (service) (last_over_time(backout_frozen{service=%[1]s}[1h] offset 1d)) == 1", service), 0,
-		"frozen for more than a day", "backout takes no step while it is frozen. Thaw it: backout thaw --reason=...")
+		"frozen for more than a day", "backout runs no step while it is frozen. To thaw it: backout thaw --reason=...")
 	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)+"("+successSuffix+")?("+partSeparator+"[0-9]+)?"), duration(patience(pb))), 0,
-		"rules could not be evaluated", escape(fmt.Sprintf("Rules of a group of %s failed: what they would have said is missing. Prometheus's log and its Rules page show the error.", pb.Service)))
-	add(watchdog, none, "vector(1)", 0, "the alerts' way to backout works", "It always fires. backout takes its absence for blindness: nothing is promoted.")
+		"rules could not be evaluated", escape(fmt.Sprintf("Rules in a group of %s failed, so their results are missing. Prometheus's log and its Rules page show the error.", pb.Service)))
+	add(watchdog, none, "vector(1)", 0, "alerts reach backout", "It always fires. If it is missing, backout treats monitoring as lost and promotes nothing.")
 	return guards, nil
 }
 
@@ -151,7 +151,7 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 	}
 	note := notes(pb, ind)
 	note["summary"] = escape(fmt.Sprintf("%s: %s has no series", pb.Service, ind.Name))
-	note["description"] = escape(fmt.Sprintf("What measures %s is not there: nothing that depends on it can fire. Look whether its exporter is scraped and its labels are those of the playbook.", ind.Name))
+	note["description"] = escape(fmt.Sprintf("%s has no data, so nothing that depends on it can fire. Check that its exporter is scraped and that its labels match the playbook.", ind.Name))
 	return &guard{subject: ind, rule: rule{
 		Alert: indicatorAbsent, Expr: expr, For: model.Duration(patience(pb)),
 		Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning},
@@ -197,8 +197,8 @@ func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 	}
 	note := notes(pb, ind)
 	note["summary"] = escape(fmt.Sprintf("%s: %s is scraped too rarely", pb.Service, ind.Name))
-	note["description"] = fmt.Sprintf("Its series have {{ $value }} samples in %s, and it is judged by at least %d.", duration(d), least) +
-		escape(fmt.Sprintf(" Whatever depends on %s cannot be told. Let Prometheus scrape it every %s, or write its scrape_interval into the playbook.", ind.Name, duration(q.scrape())))
+	note["description"] = fmt.Sprintf("Its series have {{ $value }} samples in %s, and backout needs at least %d.", duration(d), least) +
+		escape(fmt.Sprintf(" Nothing that depends on %s can be judged. Let Prometheus scrape it every %s, or set its scrape_interval in the playbook.", ind.Name, duration(q.scrape())))
 	return &guard{subject: ind, samples: least, over: d, rule: rule{
 		Alert: indicatorAbsent, Expr: strings.Join(counts, "\nor "), For: model.Duration(max(patience(pb), d)),
 		Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning, "reason": "scrape_interval"},
@@ -210,7 +210,7 @@ func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 const leastWindowed = 4
 
 // judgedOver is the shortest time over which an alert or a trigger judges an
-// indicator; 0 where none does.
+// indicator; 0 if none does.
 func judgedOver(pb *alerts.Playbook, indicator string) (shortest time.Duration) {
 	see := func(d time.Duration) {
 		if d > 0 && (shortest == 0 || d < shortest) {

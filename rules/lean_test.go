@@ -122,7 +122,7 @@ func leanRules(t *testing.T, groups []map[string]any, testCase map[string]any) s
 	return string(text)
 }
 
-// makes tells whether a rule can make series that a selector reads.
+// makes reports whether a rule can make series that a selector reads.
 func makes(r map[string]any, s *parser.VectorSelector) bool {
 	own := map[string]string{"__name__": fmt.Sprint(r["record"])}
 	if alert, ok := r["alert"]; ok {

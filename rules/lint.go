@@ -13,11 +13,11 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// windowMark stands for $window in a text that is looked at: no range of a query
+// windowMark replaces $window in a text that is examined: no range of a query
 // is that long.
 const windowMark = 7777777 * time.Second
 
-// retention is how long Prometheus keeps its data where it is not told otherwise.
+// retention is how long Prometheus keeps its data by default.
 const retention = 15 * 24 * time.Hour
 
 // linter looks at one expression of a playbook, without evaluating it.
@@ -88,7 +88,7 @@ func (c *checker) expression(path, query string, scrape time.Duration) {
 	selectors := selectorsOf(expr)
 	past := func(s selector) bool { return s.vector.OriginalOffset > 0 }
 	if len(selectors) > 0 && !slices.ContainsFunc(selectors, func(s selector) bool { return !past(s) }) {
-		l.warn(selectors[0].vector, fmt.Sprintf("the query reads only what was %s ago: it fires that much too late", duration(selectors[0].vector.OriginalOffset)), "leave offset out, or compare the present with it")
+		l.warn(selectors[0].vector, fmt.Sprintf("the query reads only data from %s ago: it fires that much too late", duration(selectors[0].vector.OriginalOffset)), "leave offset out, or compare the present with it")
 	}
 	for _, s := range selectors {
 		l.reach(s)
@@ -112,7 +112,7 @@ func (l linter) problem(n parser.Node, message, try string) alerts.Problem {
 func (l linter) call(n *parser.Call) {
 	switch n.Func.Name {
 	case "irate":
-		l.warn(n, "irate looks at the last two samples of its range only: a breach between them is not seen", "write rate")
+		l.warn(n, "irate uses only the last two samples of its range: it misses a breach between them", "write rate")
 	case "quantile_over_time":
 		l.quantile(n.Args[0], n)
 	case "histogram_quantile":
@@ -120,7 +120,7 @@ func (l linter) call(n *parser.Call) {
 		l.buckets(n)
 	case "rate", "increase":
 		if s := selectorsOf(n); len(s) == 1 && strings.HasSuffix(s[0].vector.Name, "ratio") {
-			l.warn(n, fmt.Sprintf("%s of %s, which is a ratio and no counter", n.Func.Name, s[0].vector.Name), "write avg_over_time")
+			l.warn(n, fmt.Sprintf("%s of %s, which is a ratio, not a counter", n.Func.Name, s[0].vector.Name), "write avg_over_time")
 		}
 	}
 }
@@ -156,7 +156,7 @@ func (l linter) buckets(n *parser.Call) {
 		}
 		a, ok := arg.(*parser.AggregateExpr)
 		if ok && strings.HasSuffix(s.vector.Name, "_bucket") && slices.Contains(a.Grouping, labels.BucketLabel) == a.Without {
-			l.fail(a, fmt.Sprintf("%s drops the label le, by which histogram_quantile tells the buckets apart: it has no value and can never fire", a.Op), fmt.Sprintf("write %s by (le) (...)", a.Op))
+			l.fail(a, fmt.Sprintf("%s drops the label le, which histogram_quantile needs: it has no value and can never fire", a.Op), fmt.Sprintf("write %s by (le) (...)", a.Op))
 			return
 		}
 	}
@@ -168,11 +168,11 @@ var targetLabels = []string{"instance", "pod", "node", "nodename", "host", "host
 // resource matches the names of what a host or a container can run out of.
 var resource = regexp.MustCompile(`(?i)(^|[_:])(cpu|mem|memory|rss|heap|swap|disk|filesystem|inodes?|fds?|load[0-9]*|threads|connections|usage|utili[sz]ation|saturation|pressure|busy|idle|lag)([_:]|$)`)
 
-// averaged warns of a resource whose mean is taken over targets.
+// averaged warns about a resource whose mean is taken over targets.
 func (l linter) averaged(n *parser.AggregateExpr) {
 	named := func(label string) bool { return slices.Contains(n.Grouping, label) }
 	if n.Without != slices.ContainsFunc(targetLabels, named) {
-		return // by targets, or without what is no target
+		return // by targets, or without labels that are not a target's
 	}
 	if a, ok := unwrapped(n.Expr).(*parser.AggregateExpr); ok && !a.Without && len(a.Grouping) == 0 {
 		return // one sample
@@ -196,7 +196,7 @@ func oneTarget(v *parser.VectorSelector) bool {
 	})
 }
 
-// above reports whether the query is judged by a bound from above, as it is where
+// above reports whether the query is evaluated by a bound from above, as it is where
 // there is none.
 func (l linter) above() bool {
 	below := false
@@ -228,14 +228,14 @@ func countsSeries(e parser.Expr) bool {
 // moment refuses what does not read the present.
 func (l linter) moment(n parser.Node, offset time.Duration, fixed bool) {
 	if fixed {
-		l.fail(n, "the @ modifier reads a fixed moment: what happens later is not seen", "leave it out")
+		l.fail(n, "the @ modifier reads a fixed moment: later data is ignored", "leave it out")
 	}
 	if offset < 0 {
 		l.fail(n, fmt.Sprintf("offset -%s reads the future, of which there are no samples yet: it can never fire", duration(-offset)), "leave it out, or write a positive offset")
 	}
 }
 
-// reach warns of ranges that hold too few samples.
+// reach warns about ranges that hold too few samples.
 func (l linter) reach(s selector) {
 	if s.matrix == nil || s.matrix.Range == windowMark || l.path == "alive" {
 		return
@@ -249,7 +249,7 @@ func (l linter) reach(s selector) {
 	}
 }
 
-// raw warns of a counter that is read as it stands.
+// raw warns about a counter that is read as a raw value.
 func (l linter) raw(n *parser.VectorSelector, above []parser.Node) {
 	if !slices.ContainsFunc([]string{"_total", "_bucket", "_count", "_sum"}, func(suffix string) bool { return strings.HasSuffix(n.Name, suffix) }) {
 		return
@@ -271,7 +271,7 @@ func (l linter) raw(n *parser.VectorSelector, above []parser.Node) {
 			}
 		}
 	}
-	l.warn(n, fmt.Sprintf("%s is a counter, and the query reads it as it stands: that is the sum since the process began, not what happens now", n.Name), fmt.Sprintf("write increase(%s[$window]) or rate(...)", n.Name))
+	l.warn(n, fmt.Sprintf("%s is a counter, and the query reads its raw value: the total since the process started, not the current rate", n.Name), fmt.Sprintf("write increase(%s[$window]) or rate(...)", n.Name))
 }
 
 func zero(e parser.Expr) bool {
@@ -279,7 +279,7 @@ func zero(e parser.Expr) bool {
 	return ok && n.Val == 0
 }
 
-// spans warns of a bound whose time does not fit its query or Prometheus.
+// spans warns about a bound whose time does not fit its query or Prometheus.
 func (c *checker) spans(path string, ind *alerts.Indicator, b bound) {
 	scrape := time.Duration(c.pb.ScrapeIntervalOf(ind))
 	back, err := lookback(c.pb.Expand(ind.Query, 0, 1))
@@ -299,9 +299,9 @@ func (c *checker) spans(path string, ind *alerts.Indicator, b bound) {
 	}
 	switch {
 	case ind.Unit == alerts.Seconds && b.threshold >= 60 && strings.Contains(ind.Query, "histogram_quantile"):
-		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s seconds: a request hardly takes that long", side, number(b.threshold)), "write "+number(round3(b.threshold/1000))+", or unit: milliseconds"))
+		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s seconds: a request rarely takes that long", side, number(b.threshold)), "write "+number(round3(b.threshold/1000))+", or unit: milliseconds"))
 	case ind.Unit == alerts.Percent && ind.Instant() && b.threshold > 0 && b.threshold < 1:
-		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s, and a percentage lies between 0 and 100", side, number(b.threshold)), "write "+number(round3(b.threshold*100))+", or unit: ratio"))
+		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s, but a percentage is between 0 and 100", side, number(b.threshold)), "write "+number(round3(b.threshold*100))+", or unit: ratio"))
 	}
 	if ind.Unit == alerts.Ratio && !c.percent[ind.Name] && percentage(c.pb.Expand(ind.Query, windowMark, 1)) {
 		c.percent[ind.Name] = true

@@ -50,7 +50,7 @@ func receivers(t *testing.T, config string, labels map[string]string) string {
 	return lines[len(lines)-1]
 }
 
-// mutedAt tells whether the pager of high urgency is muted at a time, by
+// mutedAt reports whether the pager of high urgency is muted at a time, by
 // Alertmanager's own code.
 func mutedAt(t *testing.T, config string, at time.Time) bool {
 	t.Helper()

@@ -70,7 +70,7 @@ func TestTheGeneratedTestsPassOnRulesInParts(t *testing.T) {
 	if !strings.Contains(files["rules/social-intel.test.yml"], "group_eval_order: [social-intel, 'social-intel:2', ") {
 		t.Error("the tests do not say in which order the groups are evaluated")
 	}
-	for _, name := range []string{"RollbackGammaErrorRate: counts only", "RollbackGammaErrorRate: cured", "RollbackDbCpu: silent just inside", "StageMetricAbsent"} {
+	for _, name := range []string{"RollbackGammaErrorRate: counts only", "RollbackGammaErrorRate: recovered", "RollbackDbCpu: silent just inside", "StageMetricAbsent"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := write(t, map[string]string{"one.test.yml": only(t, files, name), "social-intel.rules.yml": files["rules/social-intel.rules.yml"]})

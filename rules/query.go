@@ -34,14 +34,14 @@ func parse(text string) (parser.Expr, error) {
 	return expr, nil
 }
 
-// bound is over which time, and from which volume on, a query is judged.
+// bound is over which time, and from which volume on, a query is evaluated.
 type bound struct {
 	threshold float64
 	above     bool
 	window    model.Duration
 	sustained model.Duration
 	minVolume float64
-	// confidence, where it is not 0, compares the end of the value's Wilson score
+	// confidence, if it is not 0, compares the end of the value's Wilson score
 	// interval that is nearer to the threshold.
 	confidence float64
 }
@@ -108,8 +108,8 @@ func (q *query) least() string {
 	return "max_over_time"
 }
 
-// recovery is the expression that tells whether it has stopped. Every sample
-// of the window has to be within the bound: one good one is no cure.
+// recovery is the expression that reports whether it has stopped. Every sample
+// of the window has to be within the bound: one good one is not a recovery.
 func (q *query) recovery(r alerts.Recovery) (string, time.Duration, error) {
 	w := time.Duration(r.Window)
 	if w <= 0 {

@@ -23,7 +23,7 @@ type ratio struct {
 
 var errNoRatio = errors.New("its query does not divide a count by a count, such as sum(increase(errors[$window])) / sum(increase(requests[$window]))")
 
-// ratioOf takes a query apart; the error is errNoRatio where it is no ratio of counts.
+// ratioOf takes a query apart; the error is errNoRatio if it is not a ratio of counts.
 func ratioOf(text string) (ratio, error) {
 	expr, err := parse(text)
 	if err != nil {
@@ -51,9 +51,9 @@ func ratioOf(text string) (ratio, error) {
 	return r, nil
 }
 
-// confident is a query's text over a window with its confidence, where it has one:
+// confident is a query's text over a window with its confidence, if it has one:
 // the end of the Wilson score interval that is nearer to the threshold. A shorter
-// window, as recovery has, is judged as if it went on at its pace for all of the
+// window, as recovery has, is evaluated as if it went on at its pace for all of the
 // trigger's: the same share at the same rate of requests is the same value.
 func (q *query) confident(text string, window time.Duration) (string, error) {
 	if q.confidence == 0 {
@@ -91,7 +91,7 @@ func (r ratio) proportion(text string, q *query) error {
 	case r.factor != whole:
 		return fmt.Errorf("its query multiplies the ratio by %s, and its unit is %s", number(r.factor), q.Unit)
 	case q.threshold <= 0 || q.threshold >= whole:
-		return fmt.Errorf("its bound %s does not lie between 0 and %s", number(q.threshold), number(whole))
+		return fmt.Errorf("its bound %s is not between 0 and %s", number(q.threshold), number(whole))
 	}
 	return nil
 }
@@ -161,13 +161,13 @@ type counted struct {
 	births bool
 }
 
-// isCount tells a sum of increases.
+// isCount reports whether an expression is a sum of increases.
 func isCount(e parser.Expr) bool {
 	var c counted
 	return c.add(e) && c.over.fn == "increase"
 }
 
-// add tells whether an expression is a count, counted as those before it.
+// add reports whether an expression is a count, counted as those before it.
 func (c *counted) add(e parser.Expr) bool {
 	switch e := e.(type) {
 	case *parser.ParenExpr:
@@ -246,7 +246,7 @@ func unwrapped(e parser.Expr) parser.Expr {
 	}
 }
 
-// looksBack tells whether an expression reads series, all of them at a moment
+// looksBack reports whether an expression reads series, all of them at a moment
 // before the present.
 func looksBack(e parser.Expr) bool {
 	found := selectorsOf(e)

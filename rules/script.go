@@ -12,7 +12,7 @@ import (
 )
 
 // level is what a family does for a while: a rate, a value or a slowness by
-// its shape; absent where it is not exported.
+// its shape; absent if it is not exported.
 type level struct {
 	at     float64
 	absent bool

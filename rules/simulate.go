@@ -88,7 +88,7 @@ type madeUp struct {
 }
 
 // value evaluates an expression that gives one sample, at the given scrape; ok
-// is false where it is empty or not a number.
+// is false if it is empty or not a number.
 func (s *simulator) value(series []madeUp, expr string, scrape int) (v float64, ok bool, err error) {
 	at := time.Duration(scrape) * s.scrape
 	q, err := s.engine.NewInstantQuery(context.Background(), s.over(series), promql.NewPrometheusQueryOpts(false, 0, nil), expr, time.UnixMilli(at.Milliseconds()))

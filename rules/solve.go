@@ -144,7 +144,7 @@ type within struct{ low, high float64 }
 func (w within) has(v float64) bool { return v >= w.low && v <= w.high } // NaN: no
 
 // find returns levels for which the query's value lies within the range. A knob
-// that raises the value where it is raised itself is preferred: more errors,
+// that raises the value if it is raised itself is preferred: more errors,
 // rather than fewer requests.
 func (m *feed) find(w within) ([]level, bool, error) {
 	for _, rising := range []float64{1, -1} {
@@ -166,7 +166,7 @@ func (m *feed) find(w within) ([]level, bool, error) {
 	return nil, false, nil
 }
 
-// rises tells whether the value grows with the level.
+// rises reports whether the value grows with the level.
 func (k knob) rises() bool {
 	first, last := math.NaN(), math.NaN()
 	for _, v := range k.values {
@@ -223,7 +223,7 @@ func (m *feed) thinned(levels []level, by float64) []level {
 }
 
 // volume returns the factor by which the counters can be thinned until the
-// query's volume guard takes the value away; ok is false where none does.
+// query's volume guard takes the value away; ok is false if none does.
 func (m *feed) volume(levels []level) (factor float64, ok bool, err error) {
 	low, high := 1e-6, 1.0
 	if v, err := m.value(m.thinned(levels, low)); err != nil || !math.IsNaN(v) {

@@ -23,7 +23,7 @@ const stageMetric = "rollout_stage"
 const stageCarried = time.Hour
 
 // stageRule records the stage, of any number of exporters. Only backout changes
-// a stage, so while nobody exports one the last one goes on: what happens while
+// a stage, so while nobody exports one the last one continues: what happens while
 // backout is down counts.
 func stageRule(pb *alerts.Playbook) rule {
 	exported := selectorOf(stageMetric, "service", pb.Service)
@@ -49,7 +49,7 @@ func inStage(metric string, pb *alerts.Playbook, stages []string) string {
 }
 
 // gated is the value over the samples that were taken in the given stages, and
-// only while one of them goes on: what a window still holds after its stage says
+// only while one of them continues: what a window still holds after its stage says
 // nothing about the next one. Each selector's series are recorded while in the
 // stage, and the window is taken over those recordings. A sum gated after its
 // increase would still count what happened before the stage.
@@ -72,7 +72,7 @@ type gate struct {
 	rules           []rule
 }
 
-// value is the gated value while the stage goes on, and after it.
+// value is the gated value while the stage continues, and after it.
 func (g *gate) value() (string, error) {
 	if g.Instant() {
 		return g.sustained()
@@ -91,11 +91,11 @@ func (g *gate) value() (string, error) {
 	return g.begun(text)
 }
 
-// begun keeps the first minutes of a stage, which are no full window, from
+// begun keeps the first minutes of a stage, which are not a full window, from
 // deciding. A count can only grow until the window is full. A ratio of counts is
 // taken as if the rest of the window passed without an event: it is beyond the
 // bound as soon as the whole window would be, whatever follows. Any other value
-// is judged once the stage has lasted its window.
+// is evaluated once the stage has lasted its window.
 func (g *gate) begun(text string) (string, error) {
 	expr, err := parse(text)
 	if err != nil {
@@ -142,12 +142,12 @@ func (g *gate) sustained() (string, error) {
 }
 
 // sampled is for a query that compares the present with an earlier moment:
-// which of the two was in the stage cannot be told from a recording. Where
+// a recording does not show which of the two was in the stage. Where
 // anything above zero is a breach, the query is recorded over a window of four
 // scrapes that lies in the stage as a whole, and the most of those is taken.
 func (g *gate) sampled(culprit string) (string, error) {
 	if !g.zeroBound() {
-		return "", fmt.Errorf("it counts only in a stage, but %q looks at another moment than the rest of the query, so that samples from before the stage cannot be told apart;"+
+		return "", fmt.Errorf("it counts only in a stage, but %q looks at another moment than the rest of the query, so that it would include samples from before the stage;"+
 			" try: read only ranges such as [$window], or use above: 0 (it is %s)", culprit, g.comparison())
 	}
 	short := 4 * g.scrape()
@@ -165,8 +165,8 @@ func (g *gate) sample(suffix, value string, back time.Duration) string {
 	return g.recorded(g.prefix+suffix, expr)
 }
 
-// ownerLabel tells the recordings of two services apart whose names are legal as
-// a metric's in one form only, such as shop-eu and shop_eu. The label service may
+// ownerLabel distinguishes the recordings of two services whose names have the same
+// legal form as a metric's, such as shop-eu and shop_eu. The label service may
 // be one of the recorded series' own.
 const ownerLabel = "backout_service"
 
@@ -176,11 +176,11 @@ func (g *gate) recorded(name, expr string) string {
 	return selectorOf(name, ownerLabel, g.pb.Service)
 }
 
-// zeroBound tells whether anything above zero is a breach.
+// zeroBound reports whether anything above zero is a breach.
 func (g *gate) zeroBound() bool { return g.above && g.threshold == 0 }
 
 // otherMoment returns a selector that reads another moment than the present, in a
-// way that does not stand being gated. What counts births does: a recording has
+// way that cannot be gated. What counts births does: a recording has
 // no earlier sample until the stage has lasted that long, so the targets have
 // none either, and no series counts as born. Where one event is a breach that is
 // too late, so everyBirth tells that births must count from the beginning.

@@ -25,7 +25,7 @@ const successSuffix = "-success"
 const successInterval = 5 * time.Minute
 
 // successOf returns the group that records a playbook's success criteria, those of
-// them that are measured, and their thresholds; nil where none is.
+// them that are measured, and their thresholds; nil if none is.
 func successOf(pb *alerts.Playbook) (*group, error) {
 	g := &group{Name: pb.Service + successSuffix, Interval: model.Duration(max(successInterval, time.Duration(pb.ScrapeInterval)))}
 	for _, area := range pb.SuccessCriteria {

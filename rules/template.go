@@ -14,7 +14,7 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// fill executes a template. Its actions stand in [[ and ]], because Alertmanager
+// fill executes a template. Its actions are in [[ and ]], because Alertmanager
 // and Grafana have templates of their own in {{ and }}.
 func fill(name string, data any) ([]byte, error) {
 	t, err := template.New(name).Delims("[[", "]]").Funcs(template.FuncMap{

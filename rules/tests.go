@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 )
 
-// namedTests is one test file, with what stands between the service's name and
-// the ending in its name.
+// namedTests is one test file, with the part of its name between the service's name
+// and the ending.
 type namedTests struct {
 	infix string
 	testFile
@@ -160,7 +160,7 @@ func triggerSubject(sim *simulator, pb *alerts.Playbook, t *alerts.Trigger) (*su
 }
 
 // solve makes up the series. volume is how many events a second are needed
-// beside those of the query's own guard.
+// apart from those of the query's own guard.
 func (s *subject) solve(sim *simulator, volume float64) (err error) {
 	if w := time.Duration(s.window).Seconds(); w > 0 {
 		volume = max(volume, s.minVolume/w)

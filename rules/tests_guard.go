@@ -134,11 +134,11 @@ func (w *watch) service() ([]testCase, error) {
 	}
 	last, early := n+long-1, n+w.wait(serviceDown)-1
 	return []testCase{
-		w.test(noTraffic+": fires where the service is up and gets no requests for long", feed(idle),
+		w.test(noTraffic+": fires if the service is up and gets no requests for long", feed(idle),
 			aliveIs(1, n-1), w.silent(noTraffic, n-1), w.silent(noTraffic, early), aliveIs(0, last), w.fires(noTraffic, last), w.silent(serviceDown, last)),
-		w.test(serviceDown+": fires where it is not scraped for long", feed(down),
+		w.test(serviceDown+": fires if it is not scraped for long", feed(down),
 			w.silent(serviceDown, n-1), aliveIs(0, n), w.silent(serviceDown, early), aliveIs(0, last), w.fires(serviceDown, last), w.silent(noTraffic, last)),
-		w.test(serviceDown+": fires where Prometheus knows no target", nil, w.silent(serviceDown, w.wait(serviceDown)-1), w.fires(serviceDown, w.wait(serviceDown)+w.sim.coarse)),
+		w.test(serviceDown+": fires if Prometheus has no target", nil, w.silent(serviceDown, w.wait(serviceDown)-1), w.fires(serviceDown, w.wait(serviceDown)+w.sim.coarse)),
 	}, nil
 }
 
@@ -160,7 +160,7 @@ func (w *watch) indicator(g guard) (testCase, error) {
 		gone[i] = level{at: 1, absent: fam.shape != fixed}
 	}
 	if v, err := f.value(gone); err != nil || !math.IsNaN(v) {
-		return testCase{}, errors.Join(fmt.Errorf("its query has a value (%s) where it has no series, so that nobody hears of their absence", shown(v)), err)
+		return testCase{}, errors.Join(fmt.Errorf("its query has a value (%s) without any series, so missing series go unnoticed", shown(v)), err)
 	}
 	n, wait := f.steady(), int((time.Duration(g.For)+w.every-1)/w.every)
 	long := f.steady() + wait + 2*w.sim.coarse + 2
@@ -173,9 +173,9 @@ func (w *watch) indicator(g guard) (testCase, error) {
 	checks := []exprCheck{
 		silent(g.rule, n-1, w.every), silent(g.rule, n+wait-1, w.every), fires(g.rule, n+long-1, w.every),
 	}
-	name := fmt.Sprintf("%s: fires where %s has no series for long", indicatorAbsent, g.subject.Name)
+	name := fmt.Sprintf("%s: fires if %s has no series for long", indicatorAbsent, g.subject.Name)
 	if len(w.pb.Stages) > 0 {
-		name += ", and only while a rollout is on"
+		name += ", and only during a rollout"
 		series = append(series, stageSeries(w.pb.Service, w.pb.Release.Version, in(w.pb.Stages[0].Name, n+long), in(noStage, 2*w.sim.coarse))...)
 		checks = append(checks, silent(g.rule, n+long+2*w.sim.coarse-1, w.every))
 	}
@@ -192,7 +192,7 @@ func (w *watch) thin(g guard) (testCase, error) {
 	// So far apart that the range holds one sample too few, however it lies.
 	apart := (g.over/time.Duration(g.samples-2) + w.every - 1) / w.every * w.every
 	long := int((time.Duration(g.For)+g.over)/apart) + 2*w.sim.coarse
-	c := w.test(fmt.Sprintf("%s: fires where %s is scraped every %s only", indicatorAbsent, g.subject.Name, duration(apart)), nil,
+	c := w.test(fmt.Sprintf("%s: fires if %s is scraped only every %s", indicatorAbsent, g.subject.Name, duration(apart)), nil,
 		silent(g.rule, int(time.Duration(g.For)/apart)-1, apart), fires(g.rule, long-1, apart))
 	c.Interval = model.Duration(apart)
 	for i := range f.families {
@@ -203,8 +203,8 @@ func (w *watch) thin(g guard) (testCase, error) {
 	return c, nil
 }
 
-// stage shows the guard of the stage's metric, and that the last stage goes on
-// while nobody exports one.
+// stage shows the guard of the stage's metric, and that the last stage continues
+// while none is exported.
 func (w *watch) stage() testCase {
 	first := w.pb.Stages[0].Name
 	n := 10
@@ -215,7 +215,7 @@ func (w *watch) stage() testCase {
 	goesOn := func(scrape int) exprCheck {
 		return exprCheck{Expr: stage, At: scrapeTime(scrape, w.every), Samples: []sample{{Labels: stage, Value: 1}}}
 	}
-	c := w.test(stageMetricAbsent+": fires where nobody tells the stage for long; the last one goes on until another is told", series,
+	c := w.test(stageMetricAbsent+": fires if the stage is missing for long; the last one applies until another is known", series,
 		goesOn(n-1), goesOn(n+1), goesOn(back-1), exprCheck{Expr: stage, At: scrapeTime(back, w.every), Samples: []sample{}},
 		w.silent(stageMetricAbsent, n-1), w.silent(stageMetricAbsent, n+w.wait(stageMetricAbsent)-1), w.fires(stageMetricAbsent, n+wait+2))
 	c.pace = everyScrape
@@ -233,24 +233,24 @@ func (w *watch) backout() []testCase {
 		return ownSeries("backout_blind", map[string]string{"service": w.pb.Service, "reason": reason}, backoutJob, runs...)
 	}
 	return []testCase{
-		w.test(backoutDown+": fires where no backout is scraped", []inputSeries{ownSeries("up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n})},
+		w.test(backoutDown+": fires if no backout is scraped", []inputSeries{ownSeries("up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n})},
 			w.silent(backoutDown, n-1), w.silent(backoutDown, n+wait-1), w.fires(backoutDown, 2*n-1)),
-		w.test(backoutDown+": fires where it cannot read its store", []inputSeries{
+		w.test(backoutDown+": fires if it cannot read its store", []inputSeries{
 			ownSeries("up", nil, backoutJob, run{from: 1, n: 2 * n}), ownSeries("backout_store_up", nil, backoutJob, run{from: 1, n: n}, run{from: 0, n: n}),
 		}, w.silent(backoutDown, n-1), w.fires(backoutDown, 2*n-1)),
-		w.test(backoutBlind+": fires where Prometheus does not answer it", []inputSeries{
+		w.test(backoutBlind+": fires if Prometheus does not answer it", []inputSeries{
 			blind("watchdog", run{from: 0, n: 2 * w.sim.coarse}), blind("prometheus", run{from: 0, n: w.sim.coarse}, run{from: 1, n: w.sim.coarse}),
 		}, w.silent(backoutBlind, w.sim.coarse-1), w.fires(backoutBlind, w.sim.coarse+1, "reason", "prometheus")),
 		w.test(messagesPending+": silent at 10m, fires beyond", []inputSeries{
 			ownSeries("backout_outbox_oldest_seconds", map[string]string{"channel": "slack"}, backoutJob, run{from: pendingLong.Seconds(), n: w.sim.coarse}, run{from: pendingLong.Seconds() + 1, n: w.sim.coarse}),
 		}, w.silent(messagesPending, w.sim.coarse-1), w.fires(messagesPending, w.sim.coarse+1)),
-		w.test(messagesDropped+": fires where one was given up", []inputSeries{
+		w.test(messagesDropped+": fires if one was dropped", []inputSeries{
 			ownSeries("backout_outbox_deliveries_total", map[string]string{"channel": "slack", "result": "dropped"}, backoutJob, run{from: 0, n: w.sim.coarse}, run{from: 1, n: w.sim.coarse}),
 			ownSeries("backout_outbox_deliveries_total", map[string]string{"channel": "slack", "result": "failed"}, backoutJob, run{from: 0, by: 1, n: 2 * w.sim.coarse}),
 		}, w.silent(messagesDropped, w.sim.coarse-1), w.fires(messagesDropped, 2*w.sim.coarse-1, "channel", "slack")),
-		w.test(remediationHeld+": fires where an incident waits for a person", []inputSeries{human("approval")},
+		w.test(remediationHeld+": fires if an incident waits for a person", []inputSeries{human("approval")},
 			w.silent(remediationHeld, w.sim.coarse-1), w.fires(remediationHeld, w.sim.coarse+1, "reason", "approval"), w.silent(remediationFailed, w.sim.coarse+1)),
-		w.test(remediationFailed+": fires where a step failed", []inputSeries{human("step_failed")},
+		w.test(remediationFailed+": fires if a step failed", []inputSeries{human("step_failed")},
 			w.silent(remediationFailed, w.sim.coarse-1), w.fires(remediationFailed, w.sim.coarse+1, "reason", "step_failed"), w.silent(remediationHeld, w.sim.coarse+1)),
 		w.frozen(),
 		w.failing(""), w.failing(successSuffix),
@@ -267,7 +267,7 @@ func (w *watch) failing(suffix string) testCase {
 	failures := func(group string, runs ...run) inputSeries {
 		return ownSeries("prometheus_rule_evaluation_failures_total", map[string]string{"rule_group": "/etc/prometheus/rules/" + group + ".rules.yml;" + group}, "prometheus", runs...)
 	}
-	return w.test(fmt.Sprintf("%s: fires where a rule of the group %s failed", ruleEvaluationFailures, name), []inputSeries{
+	return w.test(fmt.Sprintf("%s: fires if a rule of the group %s failed", ruleEvaluationFailures, name), []inputSeries{
 		failures(name, run{n: w.sim.coarse}, run{from: 1, n: 2 * w.sim.coarse}),
 		failures(w.pb.Service+"-another", run{from: 0, by: 1, n: 3 * w.sim.coarse}),
 	}, w.silent(ruleEvaluationFailures, w.sim.coarse-1), w.fires(ruleEvaluationFailures, 2*w.sim.coarse))

@@ -73,9 +73,9 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 		checks = append(checks, s.beyondIs(true, verdict))
 	}
 	cases := []testCase{
-		s.testCase("cured: the recovery value says so after W + 2S, the trigger's own may not yet", then(cured, true), stages(),
+		s.testCase("recovered: the recovery value says so after W + 2S, the trigger's own may not yet", then(cured, true), stages(),
 			append(checks, s.silent(end-1))...),
-		s.testCase("not cured: it goes on after the step", then(s.strong, true), stages(),
+		s.testCase("not recovered: the breach continues after the step", then(s.strong, true), stages(),
 			seen(s.recoveryIs(true, verdict), aliveIs(1))...),
 	}
 	gone, err := s.judgedBlind(then(s.gone(), false), verdict)
@@ -86,20 +86,20 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 	if gone {
 		vanished = append(vanished, hasNoValue(recovery, verdict, s.scrape()))
 	}
-	cases = append(cases, s.testCase("vanished: the service died after the step, the alert ends, nothing is cured", then(s.gone(), false), stages(), vanished...))
+	cases = append(cases, s.testCase("vanished: the service died after the step, the alert ends, but nothing recovered", then(s.gone(), false), stages(), vanished...))
 	if s.guardsVolume() {
-		cases = append(cases, s.testCase("no traffic: up, but nobody asks it anything", then(s.still(false), false), stages(),
+		cases = append(cases, s.testCase("no traffic: up, but without requests", then(s.still(false), false), stages(),
 			seen(hasNoValue(recovery, verdict, s.scrape()), aliveIs(0))...))
 		few, ok, err := s.tooFew()
 		if err != nil {
 			return nil, err
 		}
 		if ok {
-			cases = append(cases, s.testCase(fmt.Sprintf("too few: a little less than %s events after the step are no verdict", number(s.trigger.Recovery.MinVolume)),
+			cases = append(cases, s.testCase(fmt.Sprintf("too few: a little less than %s events after the step decide nothing", number(s.trigger.Recovery.MinVolume)),
 				then(few, true), stages(), seen(hasNoValue(recovery, verdict, s.scrape()))...))
 		}
 		if s.aliveElsewhere() {
-			cases = append(cases, s.testCase("quiet: the feature's own traffic is gone, the service is well", then(s.still(true), false), stages(),
+			cases = append(cases, s.testCase("quiet: the feature's own traffic is gone, the service is healthy", then(s.still(true), false), stages(),
 				seen(hasNoValue(recovery, verdict, s.scrape()), aliveIs(1))...))
 		}
 	}
@@ -109,7 +109,7 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 	return cases, nil
 }
 
-// dipTest shows that one good sample is no cure.
+// dipTest shows that one good sample is not a recovery.
 func (s *subject) dipTest(recovery string) testCase {
 	at := s.over() + s.sim.coarse
 	checks := []exprCheck{s.recoveryIs(true, at)}
@@ -119,12 +119,12 @@ func (s *subject) dipTest(recovery string) testCase {
 			checks = append(checks, s.beyondIs(false, at))
 		}
 	}
-	return s.testCase("one good sample ends the trigger and is no cure",
+	return s.testCase("one good sample ends the trigger and is not a recovery",
 		script{{scrapes: at - 1, levels: s.strong}, {scrapes: 1, levels: s.good}, {scrapes: 3, levels: s.strong}}, s.always(at+3), checks...)
 }
 
-// cured are the levels after a step that helped. A new process has no series
-// of what has not happened yet, where the query can do without it.
+// cured are the levels after a step that helped. A new process has no series for
+// what has not happened yet, if the query works without it.
 func (s *subject) cured() ([]level, error) {
 	for _, k := range s.knobs {
 		if s.families[k.family].shape != counter || s.good[k.family] == s.normal[k.family] {
@@ -143,7 +143,7 @@ func (s *subject) cured() ([]level, error) {
 	return s.good, nil
 }
 
-// stillTrue tells whether the trigger's own expression, were it not gated by a
+// stillTrue reports whether the trigger's own expression, were it not gated by a
 // stage, is clearly still beyond the threshold.
 func (s *subject) stillTrue(sc script, scrape int) (bool, error) {
 	if len(s.stages) > 0 {
@@ -160,7 +160,7 @@ func (s *subject) stillTrue(sc script, scrape int) (bool, error) {
 	return v < s.threshold-margin, nil
 }
 
-// judgedBlind tells whether the recovery value is empty at a scrape. A query
+// judgedBlind reports whether the recovery value is empty at a scrape. A query
 // that falls back on zero is not; alive says then that nothing is known.
 func (s *subject) judgedBlind(sc script, scrape int) (bool, error) {
 	_, ok, err := s.sim.value(s.madeUp(sc), s.judged.Recovery, scrape)
@@ -177,8 +177,8 @@ func (s *subject) gone() []level {
 	return levels
 }
 
-// still are the levels without traffic: counters stand still. Those that only
-// alive reads go on where the rest of the service is used.
+// still are the levels without traffic: counters do not move. Those that only
+// alive reads continue, as while the rest of the service is used.
 func (s *subject) still(elsewhere bool) []level {
 	levels := append([]level(nil), s.strong...)
 	for i, f := range s.families {
@@ -228,7 +228,7 @@ func (s *subject) stageTest() testCase {
 		}
 		before = st.Name
 	}
-	// A sustained breach goes on into the stage, for half of its time; one in a
+	// A sustained breach continues into the stage, for half of its time; one in a
 	// window has ended when the stage begins.
 	entry, length := s.good, n
 	if s.sustained > 0 {
@@ -239,7 +239,7 @@ func (s *subject) stageTest() testCase {
 	over := gap + 6
 	end := over + 4
 	stays := []stay{in(before, n), in(s.stages[0], length), in(s.stages[0], n), in("", 2), in(s.stages[0], 4), in(noStage, 4)}
-	return s.testCase(fmt.Sprintf("counts only what is measured in %s, and only while it goes on", s.stages[0]),
+	return s.testCase(fmt.Sprintf("counts only what is measured in %s, and only while it lasts", s.stages[0]),
 		script{{scrapes: n, levels: s.strong}, {scrapes: length, levels: entry}, {scrapes: end - within, levels: s.strong}}, s.staged(stays...),
 		s.silent(n-1), hasNoValue(s.recording, n-1, s.scrape()),
 		s.silent(n+2), s.silent(n+length/2), s.silent(within-1),
@@ -247,15 +247,15 @@ func (s *subject) stageTest() testCase {
 		s.silent(over), hasNoValue(s.recording, over, s.scrape()), s.silent(end-1))
 }
 
-// beginTest shows that the first minutes of a stage are no full window.
+// beginTest shows that the first minutes of a stage are not a full window.
 func (s *subject) beginTest() testCase {
 	n := s.over()
-	return s.testCase(fmt.Sprintf("the first minutes of %s are no full window: silent a little beyond its threshold until that has passed", s.stages[0]),
+	return s.testCase(fmt.Sprintf("the first minutes of %s are not a full window: silent a little beyond its threshold until that has passed", s.stages[0]),
 		script{{scrapes: 2 * n, levels: s.beyond}}, s.staged(in(noStage, n), in(s.stages[0], n)),
 		s.silent(n+2), s.silent(n+int(s.span()/s.scrape())/2), s.beyondIs(true, 2*n-1), s.fires(2*n-1))
 }
 
-// countsBirths tells whether the query compares a counter's present with its
+// countsBirths reports whether the query compares a counter's present with its
 // past: it counts a series that is born with its first event.
 func (s *subject) countsBirths() bool {
 	for i := range s.families {

@@ -14,7 +14,7 @@ func (s *subject) thresholdTests() ([]testCase, error) {
 		return s.paced([]testCase{s.sustainedTest()}), nil
 	}
 	n := s.over()
-	cases := []testCase{s.testCase("silent just inside of its threshold, fires just beyond",
+	cases := []testCase{s.testCase("silent just inside its threshold, fires just beyond it",
 		script{{scrapes: n, levels: s.inside}, {scrapes: n, levels: s.beyond}}, s.always(2*n),
 		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}
 	volume, err := s.volumeTests()
@@ -47,7 +47,7 @@ func (s *subject) paced(cases []testCase) []testCase {
 func (s *subject) sustainedTest() testCase {
 	n, d, inner := s.over(), int(time.Duration(s.sustained)/s.scrape()), int(s.back/s.scrape())
 	early, late := n+d-3, s.sim.aligned(n+d+inner+3)
-	return s.testCase(fmt.Sprintf("silent just inside of its threshold and before %s beyond it have passed, fires after", s.sustained),
+	return s.testCase(fmt.Sprintf("silent just inside its threshold and for the first %s beyond it, then fires", s.sustained),
 		script{{scrapes: n, levels: s.inside}, {scrapes: late - n + 2, levels: s.beyond}}, s.always(late+2),
 		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(false, early), s.silent(early), s.beyondIs(true, late), s.fires(late))
 }

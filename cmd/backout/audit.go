@@ -15,7 +15,7 @@ import (
 )
 
 func (c *commands) addAudit() {
-	audit := c.app.Command("audit", "The log of what was done and why.")
+	audit := c.app.Command("audit", "Read the log of what backout did, and why.")
 	c.addAuditList(audit)
 	c.addAuditTail(audit)
 	c.addAuditVerify(audit)
@@ -24,10 +24,10 @@ func (c *commands) addAudit() {
 
 func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 	clause := parent.Command("list", "List entries, oldest first.")
-	incident := clause.Flag("incident", "Of this incident only.").String()
-	kind := clause.Flag("kind", "Of this kind only, such as intent.").String()
-	after := wholeFlag(clause, "after", "Those after this seq.", 0, 0, math.MaxInt64)
-	limit := wholeFlag(clause, "limit", "How many at most.", 100, 1, 1000)
+	incident := clause.Flag("incident", "Only entries of this incident.").String()
+	kind := clause.Flag("kind", "Only entries of this kind, such as intent.").String()
+	after := wholeFlag(clause, "after", "Only entries after this seq.", 0, 0, math.MaxInt64)
+	limit := wholeFlag(clause, "limit", "Maximum number of entries.", 100, 1, 1000)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		f := audit.Filter{Incident: *incident, Kind: audit.Kind(*kind), After: *after, Limit: int(*limit), Bytes: audit.PageBytes}
@@ -59,8 +59,8 @@ func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 
 func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 	clause := parent.Command("tail", "Show the newest entries.")
-	lines := wholeFlag(clause, "lines", "How many.", 20, 0, math.MaxInt64)
-	follow := clause.Flag("follow", "Go on with new ones as they come; a server that is away is asked again.").Short('f').Bool()
+	lines := wholeFlag(clause, "lines", "Number of entries.", 20, 0, math.MaxInt64)
+	follow := clause.Flag("follow", "Keep printing new entries. If the server goes away, keep retrying.").Short('f').Bool()
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -86,8 +86,8 @@ func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 	})
 }
 
-// again runs look at every tick until ctx ends or it fails. A server that is
-// away for a while ends nothing, and is told about once each time.
+// again runs look at every tick until ctx ends or it fails. An unreachable server
+// does not end it, and is reported once each time.
 func (c *commands) again(ctx context.Context, look func() error) error {
 	tick := time.NewTicker(c.every)
 	defer tick.Stop()
@@ -105,7 +105,7 @@ func (c *commands) again(ctx context.Context, look func() error) error {
 			return nil
 		case errors.As(err, &gone):
 			if !away {
-				if _, err := fmt.Fprintf(c.stderr, "backout: %s; asking again\n", cleanLines(gone.Error())); err != nil {
+				if _, err := fmt.Fprintf(c.stderr, "backout: %s; retrying\n", cleanLines(gone.Error())); err != nil {
 					return err
 				}
 			}
@@ -119,8 +119,8 @@ func (c *commands) again(ctx context.Context, look func() error) error {
 }
 
 func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
-	clause := parent.Command("export", "Write every entry in its canonical form, one a line: hash is the SHA-256 of a line without its hash key.")
-	choiceFlag(clause, "output", "json: an export has no other form.", outputJSON, outputJSON)
+	clause := parent.Command("export", "Write every entry in canonical form, one per line. An entry's hash is the SHA-256 of its line without the hash key.")
+	choiceFlag(clause, "output", "Always json.", outputJSON, outputJSON)
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -136,12 +136,12 @@ func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 	})
 }
 
-// eachPage hands all entries after a seq to fn, a page at a time.
+// eachPage calls fn with all entries after a seq, one page at a time.
 func eachPage(ctx context.Context, src source, after int64, fn func([]audit.Entry) error) error {
 	return audit.Pages(func(f audit.Filter) ([]audit.Entry, error) { return src.Entries(ctx, f) }, after, fn)
 }
 
-// printEntries writes entries for humans.
+// printEntries writes entries for people.
 func (c *commands) printEntries(entries []audit.Entry) error {
 	var b strings.Builder
 	for _, e := range entries {
@@ -162,7 +162,7 @@ func entryText(e audit.Entry, scr screen) string {
 	return scr.cell(head, columns) + "\n" + wrap(strings.Repeat(" ", 8), scr.cell(detailText(e.Detail), maxDetail))
 }
 
-// printEntryLines writes entries in their canonical form, one a line.
+// printEntryLines writes entries in their canonical form, one per line.
 func (c *commands) printEntryLines(entries []audit.Entry) error {
 	var b bytes.Buffer
 	for _, e := range entries {

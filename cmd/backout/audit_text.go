@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// detailFirst are the keys of an entry's detail that say most, in the order in
-// which they are told.
+// detailFirst are the most important keys of an entry's detail, in the order in
+// which they are shown.
 var detailFirst = []string{"reason", "why", "error", "trigger", "value", "threshold", "until"}
 
-// detailLast are told only by --output=json: long, or of use to a program only.
+// detailLast are shown only with --output=json: long, or for programs only.
 var detailLast = []string{"expr", "before", "after", "playbook", "playbooks", "alerts", "fingerprint", "fingerprints"}
 
 // maxDetail is how much of a detail a terminal shows, in characters.
@@ -66,7 +66,7 @@ func detailValue(key string, v any) string {
 	return string(b)
 }
 
-// wordsText joins a list of words, or of sentences.
+// wordsText joins a list of words or sentences.
 func wordsText(list []any) (string, bool) {
 	words, between := make([]string, len(list)), " "
 	for i, v := range list {
@@ -81,8 +81,7 @@ func wordsText(list []any) (string, bool) {
 	return strings.Join(words, between), true
 }
 
-// gatesText names the gates that were closed; that all others were open goes
-// without saying.
+// gatesText names the gates that were closed; all others were open.
 func gatesText(gates []any) string {
 	var closed []string
 	for _, g := range gates {

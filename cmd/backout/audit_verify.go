@@ -13,7 +13,7 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// head is the end of a log, or what somebody noted down as its end.
+// head is the last entry of a log, or one that somebody noted as its last.
 type head struct {
 	Seq  int64  `json:"seq"`
 	Hash string `json:"hash"`
@@ -21,7 +21,7 @@ type head struct {
 
 func (h head) String() string { return fmt.Sprintf("%d:%s", h.Seq, h.Hash) }
 
-// headFlag is a flag SEQ:HASH; nil where it is not given.
+// headFlag is a flag SEQ:HASH; nil if it is not set.
 type headFlag struct{ head *head }
 
 // String implements kingpin.Value.
@@ -53,16 +53,16 @@ type verdict struct {
 	Broken *broken `json:"broken,omitempty"`
 }
 
-// broken is where the log is not what it must be.
+// broken is the first entry that breaks the chain.
 type broken struct {
 	Seq int64  `json:"seq"`
 	Why string `json:"why"`
 }
 
 func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
-	clause := parent.Command("verify", "Check that no entry was changed, left out or put in. That none was cut off at the end shows only with --head.")
+	clause := parent.Command("verify", "Check that no entry was changed, removed or inserted. Use --head to detect a truncated log.")
 	var noted headFlag
-	clause.Flag("head", "An end that was noted down earlier, as SEQ:HASH: the log must contain it.").PlaceHolder("SEQ:HASH").SetValue(&noted)
+	clause.Flag("head", "A head that you noted earlier, as SEQ:HASH. The log must contain it.").PlaceHolder("SEQ:HASH").SetValue(&noted)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -115,7 +115,7 @@ func verify(ctx context.Context, src source, noted *head, work *progress) (verdi
 	case !seen:
 		v.OK, v.Broken = false, &broken{noted.Seq, fmt.Sprintf("the log does not contain the head %s; it ends with %s", noted, v.Head)}
 		if noted.Seq < chain.First() {
-			v.Broken.Why = fmt.Sprintf("the log does not contain the head %s; it begins with entry %d, what was before is pruned", noted, chain.First())
+			v.Broken.Why = fmt.Sprintf("the log does not contain the head %s; it begins with entry %d, earlier ones were pruned", noted, chain.First())
 		}
 	}
 	return v, nil
@@ -126,5 +126,5 @@ func (v verdict) text() string {
 		return fmt.Sprintf("ok: %s, head %s\n", remediation.Counted(v.Entries, "entry"), v.Head)
 	}
 	return wrap("", fmt.Sprintf("broken: entry %d: %s", v.Broken.Seq, v.Broken.Why)) +
-		wrap("", fmt.Sprintf("%s up to %s can be trusted; nothing after that can.", remediation.Counted(v.Entries, "entry"), v.Head))
+		wrap("", fmt.Sprintf("%s up to %s can be trusted; later ones cannot.", remediation.Counted(v.Entries, "entry"), v.Head))
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func (c *commands) addIncidentBrief(parent *kingpin.CmdClause) {
-	clause := parent.Command("brief", "Write what customer support is told of an open incident: plain text to copy, in the words that the public is told in.")
+	clause := parent.Command("brief", "Write the brief for customer support about an open incident: plain text to copy, in the status page's words.")
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {

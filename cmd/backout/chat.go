@@ -11,14 +11,14 @@ import (
 	"github.com/locotoki/backout/remediation/comms/slack"
 )
 
-// teamPlaces are what a reload may change of where teams are told: the channels that
-// the playbooks name, which a preflight looks at, and the console that messages link to.
+// teamPlaces are the destinations that a reload may change: the channels that the
+// playbooks name, which a preflight checks, and the console that messages link to.
 type teamPlaces struct {
 	channels atomic.Pointer[[]string]
 	console  atomic.Pointer[string]
 }
 
-// take takes over what was loaded.
+// take applies what was loaded.
 func (t *teamPlaces) take(set settings) {
 	console := ""
 	if set.config.ExternalURL != nil {
@@ -48,7 +48,7 @@ func (t *teamPlaces) address() string {
 	return ""
 }
 
-// chats are where teams are told. Building them speaks to nobody yet.
+// chats are the team channels. Building them sends nothing.
 func chats(cfg *config.Config, places *teamPlaces, transport http.RoundTripper, logger *slog.Logger) ([]remediation.Channel, error) {
 	s := cfg.Slack
 	if s == nil {

@@ -16,13 +16,13 @@ import (
 )
 
 func (c *commands) addCheck() {
-	clause := c.app.Command("check", "Check configuration, playbooks and the rules that come of them, and say everything that is wrong at once. Nothing is changed.")
+	clause := c.app.Command("check", "Check the configuration, the playbooks and their generated rules, and report all errors. Changes nothing.")
 	files, output := c.settingsFlags(clause), outputFlag(clause)
-	coverage := clause.Flag("coverage", "Show for each bound of the playbooks its rule, tests, route and plan; exit 1 where one is missing. With --url or --storage.dsn also when the plan was rehearsed.").Bool()
+	coverage := clause.Flag("coverage", "Show the rule, tests, route and plan of each bound in the playbooks; exit 1 if one is missing. With --url or --storage.dsn, show also when each plan was rehearsed.").Bool()
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
 		if !*coverage && from.given() {
-			return wrong("--coverage beside them", "--url, --token-file and --storage.dsn say where --coverage reads when plans were rehearsed, and check asks for nothing else")
+			return wrong("add --coverage", "--url, --token-file and --storage.dsn need --coverage: check uses them only to read when plans were rehearsed")
 		}
 		found, err := files.check()
 		if err != nil {
@@ -54,7 +54,7 @@ type findings struct {
 	playbooks []*alerts.Playbook
 }
 
-// printFindings puts errors where errors go, and the rest where answers go.
+// printFindings writes errors to standard error, and the rest to standard output.
 func (c *commands) printFindings(f findings) error {
 	for _, p := range f.Errors {
 		if _, err := fmt.Fprintln(c.stderr, "error: "+problemText(p)); err != nil {
@@ -69,14 +69,14 @@ func (c *commands) printFindings(f findings) error {
 	case !f.OK:
 		fmt.Fprintf(&b, "%s, %s\n", remediation.Counted(len(f.Errors), "error"), remediation.Counted(len(f.Warnings), "warning"))
 	case len(f.Warnings) > 0:
-		fmt.Fprintf(&b, "ok: %s; %s, which hold nothing up\n", strings.Join(f.Checked, ", "), remediation.Counted(len(f.Warnings), "warning"))
+		fmt.Fprintf(&b, "ok: %s; %s, none of which blocks a start\n", strings.Join(f.Checked, ", "), remediation.Counted(len(f.Warnings), "warning"))
 	default:
 		fmt.Fprintf(&b, "ok: %s\n", strings.Join(f.Checked, ", "))
 	}
 	return c.print(b.String())
 }
 
-// problemText is a problem as editors and humans read it: its first line, with
+// problemText is a problem as editors and people read it: its first line, with
 // the place, is not broken, however long it is.
 func problemText(p alerts.Problem) string {
 	text := cleanLines(p.String())
@@ -86,7 +86,7 @@ func problemText(p alerts.Problem) string {
 	return text
 }
 
-// problems takes an error apart into what it is made of.
+// problems splits an error into the problems that it joins.
 func problems(err error) []alerts.Problem {
 	var many interface{ Unwrap() []error }
 	var list alerts.Problems
@@ -105,7 +105,7 @@ func problems(err error) []alerts.Problem {
 	return []alerts.Problem{parseProblem(err.Error())}
 }
 
-// placed is how errors about a line of a file are written.
+// placed matches an error about a line of a file.
 var placed = regexp.MustCompile(`^(\S+?):(\d+): (?s:(.*))$`)
 
 func parseProblem(text string) alerts.Problem {
@@ -121,8 +121,8 @@ func parseProblem(text string) alerts.Problem {
 	return p
 }
 
-// check reads all the files and makes the rules, and goes on where one of them
-// is wrong.
+// check reads all files and generates the rules, and continues if one of them has
+// errors.
 func (f settingsFlags) check() (findings, error) {
 	config, err := f.loadConfig()
 	errs := []error{err}
@@ -135,7 +135,7 @@ func (f settingsFlags) check() (findings, error) {
 	errs = append(errs, err)
 	if u := config.ExternalURL; u != nil && u.Scheme == "http" && !isLoopback(u.Hostname()) && len(config.Tokens) > 0 {
 		found.Warnings = append(found.Warnings, alerts.Problem{
-			File: *f.configFile, Line: 1, Message: "external_url is http: tokens arrive without TLS, and everybody on the way can read them", Try: "--web.config.file with a certificate, and external_url: https://" + u.Host,
+			File: *f.configFile, Line: 1, Message: "external_url is http: tokens arrive without TLS, and anyone on the network path can read them", Try: "--web.config.file with a certificate, and external_url: https://" + u.Host,
 		})
 	}
 	for _, pb := range playbooks {

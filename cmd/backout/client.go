@@ -33,7 +33,7 @@ const (
 	askTimeout = 30 * time.Second
 )
 
-// serverFlags say which server a command talks to, and as whom.
+// serverFlags say which server a command talks to, and with which token.
 type serverFlags struct {
 	url       *string
 	tokenFile *string
@@ -43,11 +43,11 @@ type serverFlags struct {
 
 func (c *commands) serverFlags(clause *kingpin.CmdClause) serverFlags {
 	return serverFlags{
-		url: clause.Flag("url", "Address of a running `backout serve`; $BACKOUT_URL where not given, else "+defaultURL+".").
+		url: clause.Flag("url", "Address of a running `backout serve`. Default: $BACKOUT_URL, else "+defaultURL+".").
 			PlaceHolder("URL").String(),
-		tokenFile: clause.Flag("token-file", "File that holds a token of that server; $BACKOUT_TOKEN_FILE where not given.").
+		tokenFile: clause.Flag("token-file", "File with a token for that server. Default: $BACKOUT_TOKEN_FILE.").
 			PlaceHolder("FILE").String(),
-		insecure: clause.Flag("insecure-http", "Send the token over http beyond loopback too, where everybody on the way can read it.").Bool(),
+		insecure: clause.Flag("insecure-http", "Send the token over plain http to other machines too. Anyone on the network path can read it.").Bool(),
 		env:      c.env,
 	}
 }
@@ -61,7 +61,7 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
-// client speaks the API of one server.
+// client calls the API of one server.
 type client struct {
 	base  *url.URL
 	token string
@@ -85,7 +85,7 @@ func (f serverFlags) client() (*client, error) {
 		return nil, wrong("--url="+defaultURL, "--url: %q is not an http or https address", address)
 	}
 	if base.User != nil {
-		return nil, wrong("--token-file=FILE", "--url: an address with a name or password in it is not taken")
+		return nil, wrong("--token-file=FILE", "--url: the address must not contain a user name or password")
 	}
 	cl := &client{base: base, http: &http.Client{
 		Timeout:   askTimeout,
@@ -103,8 +103,8 @@ func (f serverFlags) client() (*client, error) {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s is empty", tokenFile)
 		}
 		if base.Scheme == "http" && !isLoopback(base.Hostname()) && !*f.insecure {
-			return nil, wrong("--url=https://..., or --insecure-http where the network itself keeps others out",
-				"--url: over http everybody on the way to %s reads the token along", base.Host)
+			return nil, wrong("--url=https://..., or --insecure-http on a network that you trust",
+				"--url: over http anyone on the path to %s can read the token", base.Host)
 		}
 		if strings.ContainsFunc(cl.token, unicode.IsControl) {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s holds more than one line", tokenFile)
@@ -156,12 +156,12 @@ func (cl *client) ask(ctx context.Context, method, path string, query url.Values
 	dec := json.NewDecoder(bytes.NewReader(answer))
 	dec.UseNumber() // an audit entry's numbers must come out as they went in
 	if err := dec.Decode(into); err != nil {
-		return wrong("--url=ADDRESS of a backout server", "server at %s: the answer to %s %s is not backout's: %w", cl.base, method, path, err)
+		return wrong("--url=ADDRESS of a backout server", "server at %s: the answer to %s %s is not from backout: %w", cl.base, method, path, err)
 	}
 	return nil
 }
 
-// silent says why there is no answer.
+// silent explains why there is no answer.
 func (cl *client) silent(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -173,14 +173,14 @@ func (cl *client) silent(err error) error {
 		return fmt.Errorf("stopped while asking the server at %s", cl.base)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &unreachable{wrong("start `backout serve`, or name another server with --url",
-			"no server answers at %s: connection refused; is serve running?", cl.base)}
+			"connection refused by %s; is `backout serve` running?", cl.base)}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return &unreachable{wrong("", "the server at %s did not answer in time", cl.base)}
 	}
 	return &unreachable{wrong("", "no answer from the server at %s: %w", cl.base, err)}
 }
 
-// unreachable marks that no server answered, which may pass.
+// unreachable marks that no server answered, which may be temporary.
 type unreachable struct{ error }
 
 func (u *unreachable) Unwrap() error { return u.error }
@@ -192,9 +192,9 @@ func (cl *client) refused(status int, answer []byte) error {
 	}
 	if err := json.Unmarshal(answer, &body); err != nil || body.Error == "" {
 		if status >= http.StatusBadGateway && status <= http.StatusGatewayTimeout {
-			return &unreachable{wrong("", "what stands before the server at %s answers %d %s: no server is behind it now", cl.base, status, http.StatusText(status))}
+			return &unreachable{wrong("", "the proxy at %s answered %d %s: it reaches no backout server now", cl.base, status, http.StatusText(status))}
 		}
-		return wrong("--url=ADDRESS of a backout server", "the server at %s answers %d %s, and not in backout's words",
+		return wrong("--url=ADDRESS of a backout server", "the server at %s answered %d %s, which is not an answer of backout",
 			cl.base, status, http.StatusText(status))
 	}
 	switch status {
@@ -209,11 +209,11 @@ func (cl *client) refused(status int, answer []byte) error {
 	case http.StatusServiceUnavailable:
 		return &unreachable{wrong("", "the server at %s cannot answer now: %s", cl.base, body.Error)}
 	}
-	return wrong("", "the server at %s answers %d: %s", cl.base, status, body.Error)
+	return wrong("", "the server at %s answered %d: %s", cl.base, status, body.Error)
 }
 
-// Incidents implements source. The API gives the oldest first; all pages are
-// read, and the newest of them kept where that is asked for.
+// Incidents implements source. The API returns the oldest first, so it reads all
+// pages, and keeps the newest if the filter says so.
 func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error) {
 	q := url.Values{"limit": {"1000"}}
 	if f.Open {

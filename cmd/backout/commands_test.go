@@ -27,7 +27,7 @@ func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T
 	}
 	for _, want := range []string{
 		"social-intel, release v2.0.0",
-		"settling: a step has run; it is being watched whether that was enough",
+		"settling: a step has run; backout is watching whether it was enough",
 		"error_rate: firing, last value 0.031416, threshold 0.01",
 		"1-flag_off", "done", "15:04:06 to 15:04:08 UTC",
 		"Next: 2-image_retag, not before 2026-01-02 15:09:08 UTC (in 4m8s): it runs then if the breach continues.",
@@ -115,7 +115,7 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 				"PUT /api/v1/freeze",
 				`{"service":"social-intel","scope":"all","until":null,"by":"","reason":"db move","since":"0001-01-01T00:00:00Z"}`, 200, freeze,
 			},
-			[]string{"Frozen: service social-intel", "until it is thawed", "by oncall: db", "backout thaw --service=social-intel --reason=WHY"},
+			[]string{"Frozen: service social-intel", "until thawed", "by oncall: db", "backout thaw --service=social-intel --reason=WHY"},
 		},
 		"thaw": {
 			[]string{"thaw", "--reason=done & dusted"},
@@ -143,7 +143,7 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 		"rollout start": {
 			[]string{"rollout", "start", "--declare", "--stage=alpha", "--reason=r"},
 			exchange{"POST /api/v1/rollout/start", `{"service":"","release":"","stage":"alpha","declare":true,"reason":"r"}`, 200, rollout},
-			[]string{"social-intel: release v2.0.0 is being rolled out, stage alpha; rolling back leads to", "error_rate: met (value 0.0002, bound 0.001)", "p95: no value"},
+			[]string{"social-intel: release v2.0.0 is being rolled out, stage alpha; a rollback leads to", "error_rate: met (value 0.0002, bound 0.001)", "p95: no value"},
 		},
 		"rollout status": {
 			[]string{"rollout", "status"},
@@ -200,7 +200,7 @@ func TestFollowShowsEachChangeOnceOutlivesARestartAndEndsWithTheIncident(t *test
 	for _, output := range []string{"text", "json"} {
 		url := server(t, "", get(200, settling), get(200, settling), get(503, `{"error":"starting"}`), get(503, `{"error":"starting"}`), get(200, settling), get(200, closed))
 		r := backout(t, nil, "incident", "show", "inc-7", "--follow", "--url="+url, "--output="+output)
-		if r.status != 0 || strings.Count(r.stderr, "asking again") != 1 {
+		if r.status != 0 || strings.Count(r.stderr, "retrying") != 1 {
 			t.Errorf("%s: status %d, stderr %q", output, r.status, r.stderr)
 		}
 		shown := strings.Count(r.stdout, "Incident inc-7") + strings.Count(r.stdout, `{"id":"inc-7"`)
@@ -257,10 +257,10 @@ func TestARefusalIsASentenceWithAHint(t *testing.T) {
 		"unknown":         {404, `{"error":"there is no incident inc-7"}`, 1, "backout: there is no incident inc-7\n"},
 		"its state":       {409, `{"error":"inc-7 is closed"}`, 1, "backout: inc-7 is closed\n"},
 		"a wrong request": {400, `{"error":"a reason is required"}`, 2, "backout: a reason is required\n"},
-		"a broken server": {500, `{"error":"internal error"}`, 2, "answers 500: internal error\n"},
+		"a broken server": {500, `{"error":"internal error"}`, 2, "answered 500: internal error\n"},
 		"a full server":   {503, `{"error":"the store does not answer"}`, 2, "cannot answer now: the store does not answer\n"},
-		"another program": {404, `<html>`, 2, "not in backout's words\ntry: --url=ADDRESS"},
-		"a strange yes":   {200, `<html>`, 2, "is not backout's"},
+		"another program": {404, `<html>`, 2, "which is not an answer of backout\ntry: --url=ADDRESS"},
+		"a strange yes":   {200, `<html>`, 2, "is not from backout"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := server(t, "", exchange{"POST /api/v1/incidents/inc-7/claim", `{"reason":"r"}`, tc.status, tc.answer})
@@ -276,7 +276,7 @@ func TestAServerThatIsNotThereIsNamedWithAHint(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	srv.Close()
 	r := backout(t, nil, "incident", "list", "--url="+srv.URL)
-	if r.status != 2 || !strings.Contains(r.stderr, "no server answers at "+srv.URL) || !strings.Contains(r.stderr, "is serve running?") {
+	if r.status != 2 || !strings.Contains(r.stderr, "connection refused by "+srv.URL) || !strings.Contains(r.stderr, "is `backout serve` running?") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -306,19 +306,19 @@ func TestWrongUsageIsOneSentenceAndStatusTwo(t *testing.T) {
 		"incident show":                         "'id' not provided\ntry: backout help incident show",
 		"incident show inc-1 inc-2":             "unexpected inc-2",
 		"incident list --statsu=open":           "--statsu",
-		"incident list --status=shut":           `--status: "shut" is none of open, closed, all`,
+		"incident list --status=shut":           `--status: invalid value "shut"; use one of open, closed, all`,
 		"incident list --limit=0":               `--limit: "0" is not a whole number from 1`,
-		"incident list --output=yaml":           `--output: "yaml" is none of text, json`,
+		"incident list --output=yaml":           `--output: invalid value "yaml"; use one of text, json`,
 		"incident list --url=localhost:9099":    "--url: ",
-		"incident list --url=http://u:p@x":      "not taken\ntry: --token-file=FILE",
+		"incident list --url=http://u:p@x":      "must not contain a user name or password\ntry: --token-file=FILE",
 		"incident list --token-file=/not/there": "--token-file: open /not/there",
 		"incident list --token-file=" + empty:   "is empty",
-		"incident list --url=http://x --storage.dsn=sqlite:x": "two places to read from",
+		"incident list --url=http://x --storage.dsn=sqlite:x": "cannot be used together",
 		"audit list --after=-1":                               `--after: "-1"`,
 		"audit list --limit=1001":                             "from 1 to 1000",
 		"audit tail --lines=many":                             `--lines: "many"`,
 		"incident report":                                     "'id' not provided\ntry: backout help incident report",
-		"incident report inc-1 --output=yaml":                 `--output: "yaml" is none of text, -, json, or a file`,
+		"incident report inc-1 --output=yaml":                 `--output: invalid value "yaml"; use text, -, json, or a file`,
 		"completion":                                          "'shell' not provided\ntry: backout help completion",
 		"completion fish":                                     "bash",
 		"approve inc-1 --reason=r":                            "'step' not provided",
@@ -326,7 +326,7 @@ func TestWrongUsageIsOneSentenceAndStatusTwo(t *testing.T) {
 		"freeze":                                              "--reason",
 		"freeze --reason=r --for=-1h":                         `--for: "-1h" is not a duration`,
 		"freeze --reason=r --for=1fortnight":                  "is not a duration above 0, such as 30m",
-		"freeze --reason=r --scope=some":                      `--scope: "some" is none of all, promotions`,
+		"freeze --reason=r --scope=some":                      `--scope: invalid value "some"; use one of all, promotions`,
 		"thaw":                                                "--reason",
 		"signal raise p1-error":                               "--reason",
 		"signal clear":                                        "--reason",

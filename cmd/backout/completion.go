@@ -13,7 +13,7 @@ func completionScripts() map[string]string {
 }
 
 func (c *commands) addCompletion() {
-	clause := c.app.Command("completion", "Print what makes a shell complete commands and flags. bash: source <(backout completion bash); "+
+	clause := c.app.Command("completion", "Print a script that completes commands and flags in your shell. bash: source <(backout completion bash); "+
 		"zsh, after compinit: source <(backout completion zsh).")
 	shell := clause.Arg("shell", "bash or zsh.").Required().HintOptions("bash", "zsh").Enum("bash", "zsh")
 	c.add(clause, func(context.Context) error {

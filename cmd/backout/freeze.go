@@ -17,11 +17,11 @@ func (c *commands) addFreeze() {
 }
 
 func (c *commands) addFreezeCommand() {
-	clause := c.app.Command("freeze", "Stop backout from acting: no step begins. One that is running is brought to its end.")
-	service := clause.Flag("service", "This service only; every service where not given.").String()
-	scope := choiceFlag(clause, "scope", "all: steps and promotions; promotions: a rollout stays where it is, rollbacks still run.",
+	clause := c.app.Command("freeze", "Block further steps and promotions immediately. A running step is finished.")
+	service := clause.Flag("service", "Only this service. Default: all services.").String()
+	scope := choiceFlag(clause, "scope", "all blocks steps and promotions. promotions blocks only promotions: rollbacks still run.",
 		remediation.ScopeAll, remediation.ScopeAll, remediation.ScopePromotions)
-	length := spanFlag(clause, "for", "How long, such as 2h; until thawed where not given. A freeze that lasts longer stays in force: thaw it first.")
+	length := spanFlag(clause, "for", "How long, such as 2h. Default: until you thaw it. A longer freeze stays in force until you thaw it.")
 	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -43,15 +43,15 @@ func (c *commands) addFreezeCommand() {
 		}
 		head := "Frozen: "
 		if f.Until != nil && (done.Until == nil || done.Until.After(*f.Until)) {
-			head = "Frozen already, for longer: "
+			head = "Already frozen, for longer: "
 		}
 		return c.print(head + freezeText(done, c.now()) + "To end it:\n  " + thawCommand(done) + "\n")
 	})
 }
 
 func (c *commands) addThaw() {
-	clause := c.app.Command("thaw", "End a freeze, of every scope; what it held goes on after asking Prometheus again.")
-	service := clause.Flag("service", "The freeze of this service; the one of every service where not given.").String()
+	clause := c.app.Command("thaw", "End a freeze of any scope. Held steps continue once Prometheus confirms the breach again.")
+	service := clause.Flag("service", "End the freeze of this service. Default: end the global freeze.").String()
 	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -84,13 +84,13 @@ func (c *commands) addThaw() {
 	})
 }
 
-// freezeText is a freeze in words, on lines of their own.
+// freezeText describes a freeze on several lines.
 func freezeText(f remediation.Freeze, now time.Time) string {
-	what := "no step runs and nothing is promoted"
+	what := "no steps, no promotions"
 	if f.Scope == remediation.ScopePromotions {
-		what = "nothing is promoted, rollbacks still run"
+		what = "no promotions, rollbacks still run"
 	}
-	until := "until it is thawed"
+	until := "until thawed"
 	if f.Until != nil {
 		until = fmt.Sprintf("until %s (%s)", moment(*f.Until), distance(now, *f.Until))
 	}

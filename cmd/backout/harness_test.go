@@ -138,7 +138,7 @@ func tokenFile(t *testing.T) string {
 	return name
 }
 
-// said tells whether text holds words, wherever its lines are broken.
+// said reports whether text holds words, wherever its lines are broken.
 func said(text, words string) bool {
 	return strings.Contains(strings.Join(strings.Fields(text), " "), words)
 }

@@ -16,22 +16,22 @@ import (
 )
 
 func (c *commands) addIncident() {
-	incident := c.app.Command("incident", "What happened to a service, and what is done about it.")
+	incident := c.app.Command("incident", "Show and control incidents.")
 	c.addIncidentList(incident)
 	c.addIncidentShow(incident)
 	c.addIncidentReport(incident)
 	c.addIncidentBrief(incident)
-	c.addIncidentVerb(incident, view.Claim, "Take an incident over: no further step runs until it is released.")
-	c.addIncidentVerb(incident, view.Release, "Give an incident back to backout, which goes on with the next step; failed steps are tried again.")
-	c.addIncidentVerb(incident, view.Close, "Close an incident that backout cannot bring to an end by itself.")
+	c.addIncidentVerb(incident, view.Claim, "Take an incident over. No further step runs until you release it.")
+	c.addIncidentVerb(incident, view.Release, "Give an incident back to backout, which continues with the next step and retries failed ones.")
+	c.addIncidentVerb(incident, view.Close, "Close an incident that backout cannot close by itself.")
 	c.addIncidentRestore(incident)
 }
 
 func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 	clause := parent.Command("list", "List incidents, oldest first.")
-	status := choiceFlag(clause, "status", "open: those that are not closed; closed; all.", "all", "open", "closed", "all")
-	service := clause.Flag("service", "Of this service only.").String()
-	limit := wholeFlag(clause, "limit", "How many of the newest.", 100, 1, 1_000_000)
+	status := choiceFlag(clause, "status", "open, closed or all.", "all", "open", "closed", "all")
+	service := clause.Flag("service", "Only this service.").String()
+	limit := wholeFlag(clause, "limit", "Number of incidents, newest ones.", 100, 1, 1_000_000)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -50,9 +50,9 @@ func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addIncidentShow(parent *kingpin.CmdClause) {
-	clause := parent.Command("show", "Show one incident: what happened, what was done, what comes next, how to stop it.")
+	clause := parent.Command("show", "Show one incident: what happened, what was done, what is next, and how to stop it.")
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
-	follow := clause.Flag("follow", "Show it again whenever it changes, until it is closed.").Bool()
+	follow := clause.Flag("follow", "Show it again on every change, until it closes.").Bool()
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -75,11 +75,11 @@ func (c *commands) showIncident(inc view.IncidentView, output string) error {
 	return c.print(incidentText(inc, c.now(), c.screen()))
 }
 
-// errOver ends a following.
+// errOver ends --follow.
 var errOver = errors.New("over")
 
-// followIncident shows an incident whenever it changed. A server that is away
-// for a while does not end it: that is when one wants to know most.
+// followIncident shows an incident whenever it changes. An unreachable server does
+// not end it: that is when people need it most.
 func (c *commands) followIncident(ctx context.Context, src source, id, output string) error {
 	var last []byte
 	look := func() error {
@@ -125,7 +125,7 @@ func (c *commands) showChange(inc view.IncidentView, output string, again bool) 
 	return c.print(incidentText(inc, c.now(), c.screen()))
 }
 
-// addIncidentVerb adds a change of a whole incident.
+// addIncidentVerb adds a command that changes an incident.
 func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, help string) {
 	clause := parent.Command(string(verb), help)
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
@@ -137,10 +137,10 @@ func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, he
 }
 
 func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
-	clause := parent.Command("restore", "Put back what an incident's steps changed, the last one first (never data). The rollout is then active again, and held.")
+	clause := parent.Command("restore", "Undo an incident's steps, the last one first (never data). The rollout is then active again, and held.")
 	id := clause.Arg("id", "The incident, such as inc-1; it must be recovered or closed.").Required().String()
 	reason := reasonFlag(clause)
-	force := clause.Flag("force", "Restore although a trigger is breaching, or although data was lost.").Bool()
+	force := clause.Flag("force", "Restore even if a trigger is breaching or data was lost.").Bool()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, "restore", *id, map[string]any{"reason": *reason, "force": *force}, *output)
@@ -148,8 +148,8 @@ func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addApprove() {
-	c.addDecision(view.Approve, "Say yes to a step that waits for approval.")
-	c.addDecision(view.Deny, "Say no to a step that waits for approval; it is skipped.")
+	c.addDecision(view.Approve, "Approve a step.")
+	c.addDecision(view.Deny, "Deny a step. It is skipped.")
 }
 
 func (c *commands) addDecision(verb view.Verb, help string) {

@@ -10,7 +10,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// incidentTable is a list of incidents for humans.
+// incidentTable is a list of incidents for people.
 func incidentTable(list []view.IncidentView, scr screen) string {
 	if len(list) == 0 {
 		return "No incidents.\n"
@@ -30,7 +30,7 @@ func incidentTable(list []view.IncidentView, scr screen) string {
 			scr.cell(inc.ID, 10), scr.cell(inc.Service, 12), scr.cell(state, 18), momentShort(inc.Opened), scr.cell(strings.Join(triggerNames(inc), " "), 13),
 		})
 	}
-	return table(rows, scr, tones) + "\nbackout incident show ID tells the rest.\n"
+	return table(rows, scr, tones) + "\nDetails: backout incident show ID\n"
 }
 
 func triggerNames(inc view.IncidentView) []string {
@@ -43,7 +43,7 @@ func triggerNames(inc view.IncidentView) []string {
 	return names
 }
 
-// incidentText is one incident for a human at night: what happened, what it
+// incidentText is one incident for a person at night: what happened, what it
 // means, what was done, what comes next, how to stop it.
 func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
 	var b strings.Builder
@@ -78,7 +78,7 @@ func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
 	if inc.ClaimedBy != "" {
 		begun := ""
 		if inc.State == remediation.Acting {
-			begun = " after the one that is running"
+			begun = " after the running one"
 		}
 		line("claimed", "by %s: no step runs%s until it is released", inc.ClaimedBy, begun)
 	}
@@ -102,7 +102,7 @@ func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
 	return b.String()
 }
 
-// maxTriggers is how many alerts are listed; a flood would hide the rest.
+// maxTriggers is how many alerts are listed, so that a flood does not hide the rest.
 const maxTriggers = 10
 
 func triggersText(b *strings.Builder, inc view.IncidentView) {
@@ -117,19 +117,19 @@ func triggersText(b *strings.Builder, inc view.IncidentView) {
 			state = "firing"
 		}
 		if t.Signal != "" {
-			b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, on a person's word: signal %s", t.Trigger, state, t.Signal)))
+			b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, raised by a person: signal %s", t.Trigger, state, t.Signal)))
 			continue
 		}
 		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
 			t.Trigger, state, valueOr(t.Value, "none"), number(t.Threshold))))
 	}
 	if len(inc.Triggers) == 0 {
-		b.WriteString("  nothing that is still known\n")
+		b.WriteString("  unknown\n")
 	}
 }
 
 func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr screen) {
-	b.WriteString("\nWhat is done about it\n")
+	b.WriteString("\nSteps\n")
 	for _, s := range inc.Steps {
 		when := ""
 		switch {
@@ -161,11 +161,11 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr scr
 	b.WriteString("\n")
 	switch {
 	case inc.State == remediation.Closed:
-		b.WriteString("Next: nothing, it is closed.\n")
+		b.WriteString("Next: nothing. The incident is closed.\n")
 	case inc.Next == nil && inc.Stuck != "":
 		b.WriteString(wrap("", fmt.Sprintf("Next: %s again, %s.", inc.Stuck, inc.Again())))
 	case inc.Next == nil:
-		b.WriteString("Next: no step is left.\n")
+		b.WriteString("Next: nothing. No step is left.\n")
 	case inc.Next.At != nil && inc.Next.At.After(now):
 		b.WriteString(wrap("", fmt.Sprintf("Next: %s, not before %s (%s): %s.",
 			inc.Next.Step, moment(*inc.Next.At), distance(now, *inc.Next.At), inc.Next.What)))
@@ -183,52 +183,52 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr scr
 	}
 }
 
-// handsText is what a human can do now, as commands to copy.
+// handsText is what a person can do now, as commands to copy.
 func handsText(inc view.IncidentView) string {
 	var b strings.Builder
 	command := func(what, command string) { fmt.Fprintf(&b, "  %s:\n    %s\n", what, command) }
 	id, service := clean(inc.ID), clean(inc.Service)
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval && inc.Next != nil {
-		b.WriteString("\nIt waits for a yes or no\n")
+		b.WriteString("\nIt needs an approval\n")
 		step := clean(inc.Next.Step)
 		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, step))
-		command("no, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
+		command("deny, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
 	}
-	b.WriteString("\nTo stop it, or to step in\n")
-	command("no more steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
+	b.WriteString("\nTo stop it or take over\n")
+	command("block further steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
 	if inc.ClaimedBy == "" {
 		command("take this incident over", "backout incident claim "+id)
 	} else {
 		command("give it back to backout", "backout incident release "+id)
 	}
 	if inc.State == remediation.Exhausted || inc.State == remediation.Waiting || inc.ClaimedBy != "" {
-		command("close it when you have mended it", "backout incident close "+id)
+		command("close it once you fixed it", "backout incident close "+id)
 	}
 	return b.String()
 }
 
-// meaning says in words what a state is.
+// meaning explains a state.
 func meaning(inc view.IncidentView) string {
 	switch inc.State {
 	case remediation.Confirming:
-		return "Prometheus is asked whether the alert is true"
+		return "backout is confirming the alert with Prometheus"
 	case remediation.Acting:
 		return "a step is running"
 	case remediation.Settling:
-		return "a step has run; it is being watched whether that was enough"
+		return "a step has run; backout is watching whether it was enough"
 	case remediation.Waiting:
-		return "no step runs for now"
+		return "on hold: no step runs"
 	case remediation.Recovered:
 		if len(inc.Triggers) > 0 && !slices.ContainsFunc(inc.Triggers, func(t view.TriggerView) bool { return t.Signal == "" }) {
-			return "what was asked for is done; it waits until the signal is cleared"
+			return "all steps are done; it waits until the signal is cleared"
 		}
-		return "the trouble has stopped; it is watched a while longer"
+		return "the breach stopped; backout keeps watching for a while"
 	case remediation.Exhausted:
-		return "every step has been tried and it goes on: this needs a human"
+		return "remediation failed and the breach continues: this needs a person"
 	case remediation.Closed:
-		return "it is over"
+		return "the incident is over"
 	}
-	return "this command does not know the state; it may be older than the server"
+	return "unknown state; this command may be older than the server"
 }
 
 func orDash(s string) string {

@@ -15,19 +15,19 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 		Triggers: []view.TriggerView{{Trigger: "security", Signal: "critical-security-vulnerability", Active: true}},
 	}
 	text := incidentText(inc, time.Time{}, screen{})
-	for _, word := range []string{"threshold", "last value", "the trouble has stopped"} {
+	for _, word := range []string{"threshold", "last value", "the breach stopped"} {
 		if strings.Contains(text, word) {
 			t.Errorf("it says %q:\n%s", word, text)
 		}
 	}
-	if !strings.Contains(text, "on a person's word") {
+	if !strings.Contains(text, "raised by a person") {
 		t.Errorf("it does not say whose word it is:\n%s", text)
 	}
 }
 
 func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
 	inc := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
-	if text := incidentText(inc, time.Time{}, screen{}); !strings.Contains(text, "after the one that is running") {
+	if text := incidentText(inc, time.Time{}, screen{}); !strings.Contains(text, "after the running one") {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/locotoki/backout/remediation/postgres"
 )
 
-// kinds are the kinds of actions, and what they act through.
+// kinds are the kinds of actions, and the clients that they use.
 type kinds struct {
 	list   []remediation.ActionKind
 	docker *docker.Client
@@ -21,8 +21,8 @@ type kinds struct {
 	transport *http.Transport
 }
 
-// actionKinds builds them. Nothing is connected to until a target is looked
-// at, so that a playbook can be checked where no engine runs.
+// actionKinds builds them. They connect only when a target is looked at, so that a
+// playbook can be checked without a running engine.
 func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*kinds, error) {
 	client, err := docker.New(docker.Options{
 		Host: cfg.DockerHost, Projects: cfg.DockerProjects, Environ: environ, Logger: logger,

@@ -5,8 +5,8 @@ import (
 	"log/slog"
 )
 
-// utcHandler gives log lines their time in UTC, wherever the machine stands:
-// they are read beside the audit log.
+// utcHandler gives log lines their time in UTC, whatever the machine's time zone:
+// people compare them with the audit log.
 type utcHandler struct{ slog.Handler }
 
 // Handle implements slog.Handler.

@@ -6,7 +6,7 @@ import (
 	"github.com/locotoki/backout/remediation/comms/mail"
 )
 
-// mails are what writes to customers. Building them speaks to nobody yet.
+// mails are the channels for customer mail. Building them sends nothing.
 func mails(cfg *config.Config) ([]remediation.Channel, error) {
 	m := cfg.Mail
 	if m == nil {

@@ -1,14 +1,14 @@
-// Command backout receives Alertmanager notifications and backs a bad rollout
-// out. This package holds flags, wiring and the words on the terminal only; a
-// file for each group of commands.
+// Command backout receives Alertmanager notifications and rolls a bad release
+// back. This package holds only flags, wiring and the text on the terminal, with
+// one file per group of commands.
 //
-// What every command keeps to:
+// Rules for every command:
 //
 //   - Standard output has the answer, standard error has what went wrong. With
 //     --output=json the answer is JSON and nothing else.
-//   - Text for humans fits 80 columns, and its times are UTC.
+//   - Text for people fits 80 columns, and its times are UTC.
 //   - The exit status is one of the three constants below.
-//   - What came from outside is never written to a terminal unescaped.
+//   - Text from outside is never written to a terminal unescaped.
 package main
 
 import (
@@ -42,13 +42,13 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// run is the program without its process: what it prints goes to stdout and
-// stderr, and it returns the exit status.
+// run is the program without its process: it writes to stdout and stderr, and
+// returns the exit status.
 func run(ctx context.Context, args []string, environ []string, stdout, stderr io.Writer) int {
 	return newCommands(environ, stdout, stderr).exec(ctx, args)
 }
 
-// exec parses args and runs what they select.
+// exec parses args and runs the selected command.
 func (c *commands) exec(ctx context.Context, args []string) int {
 	name, err := c.parse(args)
 	if err == nil {
@@ -80,15 +80,15 @@ type commands struct {
 
 func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c := &commands{
-		app: kingpin.New("backout", "Backs a bad rollout out when its alerts fire: flag off, then the "+
-			"image before, then the schema before. See `backout help COMMAND` for one command."),
+		app: kingpin.New("backout", "Rolls a bad release back when its alerts fire: flag off, then the "+
+			"previous image, then the previous schema. See `backout help COMMAND` for one command."),
 		run:     map[string]func(context.Context) error{},
 		environ: environ, stdout: stdout, stderr: stderr, now: time.Now, every: time.Second,
 	}
 	c.app.UsageWriter(stdout)
 	c.app.ErrorWriter(stderr)
 	c.app.Terminate(func(status int) { panic(parserEnds(status)) })
-	c.app.HelpFlag.Short('h').Help("Show what the program or one command does.")
+	c.app.HelpFlag.Short('h').Help("Show help for backout or one command.")
 	c.addServe()
 	c.addCheck()
 	c.addRules()
@@ -106,12 +106,12 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	return c
 }
 
-// parserEnds is panicked with where the parser would end the process, as after
-// --help: only main ends it. parse recovers it.
+// parserEnds is the panic in place of the parser's exit, as after --help: only main
+// exits. parse recovers it.
 type parserEnds int
 
-// parse returns the command that args select, with its flags set. Where the
-// parser has answered by itself, the error is errHelped or errAnsweredWrong.
+// parse returns the command that args select, with its flags set. If the parser has
+// already answered, the error is errHelped or errAnsweredWrong.
 func (c *commands) parse(args []string) (name string, err error) {
 	defer func() {
 		switch end := recover().(type) {
@@ -148,7 +148,7 @@ func (c *commands) parse(args []string) (name string, err error) {
 	return name, nil
 }
 
-// lacksCommand tells whether args end before a command that can run, and do not
+// lacksCommand reports whether args end before a command that can run, and do not
 // ask for help.
 func (c *commands) lacksCommand(pc *kingpin.ParseContext) bool {
 	for _, e := range pc.Elements {
@@ -159,7 +159,7 @@ func (c *commands) lacksCommand(pc *kingpin.ParseContext) bool {
 	return pc.SelectedCommand == nil || len(pc.SelectedCommand.Model().Commands) > 0
 }
 
-// env returns the value of an environment variable, "" where it is not set.
+// env returns the value of an environment variable, "" if it is not set.
 func (c *commands) env(name string) string {
 	value := ""
 	for _, e := range c.environ {
@@ -170,7 +170,7 @@ func (c *commands) env(name string) string {
 	return value
 }
 
-// add registers what a command runs.
+// add registers the function of a command.
 func (c *commands) add(clause *kingpin.CmdClause, fn func(context.Context) error) {
 	c.run[clause.FullCommand()] = fn
 }
@@ -195,7 +195,7 @@ func (c *commands) print(s string) error {
 	return err
 }
 
-// failure is an error that knows its exit status and what to try.
+// failure is an error with its exit status and what to try.
 type failure struct {
 	error
 	status int
@@ -214,16 +214,16 @@ func negative(try string, format string, args ...any) error {
 	return &failure{error: fmt.Errorf(format, args...), status: statusNegative, try: try}
 }
 
-// errAnswered ends a command whose answer has said already that it is no.
+// errAnswered ends a command whose printed answer is negative.
 var errAnswered = errors.New("answered")
 
-// errHelped ends a run in which the parser gave the answer: help, or the version.
+// errHelped ends a run that the parser answered: help, or the version.
 var errHelped = errors.New("helped")
 
-// errAnsweredWrong is the same for an answer that names wrong configuration.
+// errAnsweredWrong is the same for an answer about a usage error.
 var errAnsweredWrong = errors.New("answered")
 
-// explain returns the exit status of an error, and what is said about it.
+// explain returns the exit status of an error, and its text.
 func explain(err error) (status int, words string) {
 	switch {
 	case errors.Is(err, errHelped):

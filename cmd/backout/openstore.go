@@ -5,8 +5,8 @@ import (
 	"github.com/locotoki/backout/remediation/store"
 )
 
-// openForServing opens the store for this process alone, and creates it where
-// it is missing.
+// openForServing opens the store for this process alone, and creates it if it is
+// missing.
 func openForServing(dsn string) (remediation.Store, error) {
 	s, err := store.Open(dsn)
 	if err != nil {
@@ -15,7 +15,7 @@ func openForServing(dsn string) (remediation.Store, error) {
 	return s, nil
 }
 
-// openForReading opens a store that is there, while serve may be running on it.
+// openForReading opens an existing store; serve may be running on it.
 func openForReading(dsn string) (remediation.Store, error) {
 	s, err := store.OpenReadOnly(dsn)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation/observe"
 )
 
-// outside is everything that serve talks to beyond its own store. Building it
-// speaks to nobody yet.
+// outside is everything that serve talks to except its own store. Building it
+// opens no connection.
 type outside struct {
 	prometheus   *observe.Prometheus
 	alertmanager remediation.Alertmanager
@@ -24,7 +24,7 @@ type outside struct {
 	transport *http.Transport
 }
 
-// alertmanagerTimeout bounds the question for silences, which holds a step up.
+// alertmanagerTimeout bounds the query for silences, for which a step waits.
 const alertmanagerTimeout = 5 * time.Second
 
 func (c *commands) outside(cfg *config.Config, logger *slog.Logger) (*outside, error) {

@@ -11,8 +11,8 @@ import (
 	"github.com/locotoki/backout/remediation/comms/statuspage"
 )
 
-// statusPages are the pages that are told what the built-in one shows. Building
-// them speaks to nobody yet.
+// statusPages are the pages that follow the built-in one. Building them opens no
+// connection.
 func statusPages(cfg *config.Config, transport http.RoundTripper, logger *slog.Logger) ([]remediation.Channel, error) {
 	s := cfg.Statuspage
 	if s == nil {

@@ -15,15 +15,15 @@ import (
 )
 
 func (c *commands) addPreflight() {
-	preflight := c.app.Command("preflight", "Prove, before a rollout starts, that going back will work; and sign for what no machine can check.")
+	preflight := c.app.Command("preflight", "Check that a rollback would work before a rollout starts, and sign off what people must check.")
 	c.addPreflightRun(preflight)
 	c.addPreflightShow(preflight)
 	c.addPreflightSign(preflight)
 }
 
 func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
-	clause := parent.Command("run", "Run it on the server, and show each item as its result comes. Exit status 1 where one failed.").Default()
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	clause := parent.Command("run", "Run the checks on the server and show each result. Each item passes, fails or is unknown. Exit status 1 if one failed.").Default()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -40,8 +40,8 @@ func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addPreflightShow(parent *kingpin.CmdClause) {
-	clause := parent.Command("show", "Show how the last one ended, and what people have to sign for. Exit status 1 where an item failed.")
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	clause := parent.Command("show", "Show the last preflight and the required sign-offs. Exit status 1 if an item failed.")
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -63,11 +63,11 @@ func (c *commands) addPreflightShow(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
-	clause := parent.Command("sign", "Say that items are so, for this release: each is in the audit log with your name. What failed cannot be signed for.")
-	items := clause.Arg("item", "Items as `backout preflight show` names them.").Required().Strings()
-	by := clause.Flag("by", "Who says so; the token's name where not given.").String()
+	clause := parent.Command("sign", "Sign off items for this release. The audit log records each with your name. A failed item cannot be signed off.")
+	items := clause.Arg("item", "Items, named as in `backout preflight show`.").Required().Strings()
+	by := clause.Flag("by", "Who signs. Default: the token's name.").String()
 	reason := ownReasonFlag(clause)
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -102,7 +102,7 @@ func (cl *client) preflight(ctx context.Context, service string) (v remediation.
 	return v, err
 }
 
-// runPreflight starts one and waits for its end, which ctx cuts off for us alone.
+// runPreflight starts one and waits for its end. ctx ends only the waiting.
 func (c *commands) runPreflight(ctx context.Context, cl *client, service, reason, output string) (v remediation.PreflightView, err error) {
 	body := map[string]any{"service": service, "reason": reason}
 	if err := cl.ask(ctx, http.MethodPost, "api/v1/preflight", nil, body, &v); err != nil {
@@ -124,7 +124,7 @@ func (c *commands) runPreflight(ctx context.Context, cl *client, service, reason
 			}
 		}
 		if v.Started == nil || started == nil || !v.Started.Equal(*started) {
-			return v, negative("backout preflight", "the server stopped in the midst of the preflight")
+			return v, negative("backout preflight", "the server stopped during the preflight")
 		}
 		if !v.Running {
 			return v, nil
@@ -140,7 +140,7 @@ func (c *commands) runPreflight(ctx context.Context, cl *client, service, reason
 	}
 }
 
-// answerPreflight prints the answer; what failed makes it a no.
+// answerPreflight prints the answer; it is negative if an item failed.
 func (c *commands) answerPreflight(v remediation.PreflightView, output, text string) error {
 	var err error
 	if output == outputJSON {
@@ -159,12 +159,12 @@ func (c *commands) answerPreflight(v remediation.PreflightView, output, text str
 	return nil
 }
 
-// preflightWords are the results as they stand before an item.
+// preflightWords are the results as printed before an item.
 var preflightWords = map[remediation.Proved]string{
-	remediation.Pass: "pass         ", remediation.Fail: "FAIL         ", remediation.CannotTell: "cannot tell  ",
+	remediation.Pass: "pass         ", remediation.Fail: "FAIL         ", remediation.CannotTell: "unknown      ",
 }
 
-// preflightItem is one item for humans.
+// preflightItem is one item for people.
 func preflightItem(it remediation.PreflightItem) string {
 	indent := strings.Repeat(" ", 13)
 	var b strings.Builder
@@ -178,10 +178,10 @@ func preflightItem(it remediation.PreflightItem) string {
 	return b.String()
 }
 
-// preflightEnd is what people have to sign for, and what it all comes to.
+// preflightEnd lists the sign-offs and the result.
 func preflightEnd(v remediation.PreflightView) string {
 	var b strings.Builder
-	head := "\nWhat people sign for:\n"
+	head := "\nSign-offs:\n"
 	for _, it := range v.Items {
 		if it.Owner == "" {
 			continue
@@ -208,21 +208,21 @@ func preflightEnd(v remediation.PreflightView) string {
 		}
 	}
 	if v.Finished == nil {
-		b.WriteString("\nNo preflight has come to its end yet.\n")
+		b.WriteString("\nNo preflight has finished yet.\n")
 	} else {
-		fmt.Fprintf(&b, "\n%d passed, %d failed, %d could not be told; ended %s.\n",
+		fmt.Fprintf(&b, "\n%d passed, %d failed, %d unknown; ended %s.\n",
 			count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], moment(*v.Finished))
 	}
 	return b.String() + preflightMissing(v)
 }
 
-// preflightMissing says whether a rollout would start.
+// preflightMissing says what is missing for a start.
 func preflightMissing(v remediation.PreflightView) string {
 	if len(v.Missing) == 0 {
-		return wrap("", fmt.Sprintf("All that has to be there before %s of %s starts is there.", clean(v.Release), clean(v.Service)))
+		return wrap("", fmt.Sprintf("%s of %s is ready to start.", clean(v.Release), clean(v.Service)))
 	}
 	var b strings.Builder
-	b.WriteString(wrap("", fmt.Sprintf("%s of %s would not start yet:", clean(v.Release), clean(v.Service))))
+	b.WriteString(wrap("", fmt.Sprintf("%s of %s cannot start yet:", clean(v.Release), clean(v.Service))))
 	unsigned := 0
 	for _, m := range v.Missing {
 		if preflightOfPeople(v, m) {
@@ -232,13 +232,13 @@ func preflightMissing(v remediation.PreflightView) string {
 		b.WriteString(wrap("  ", clean(m)))
 	}
 	if unsigned > 0 {
-		b.WriteString(wrap("  ", fmt.Sprintf("%d pieces of people's work are open; try: backout preflight sign ITEM --by=NAME --reason=WHY", unsigned)))
+		b.WriteString(wrap("  ", fmt.Sprintf("%s missing; try: backout preflight sign ITEM --by=NAME --reason=WHY", remediation.Counted(unsigned, "sign-off"))))
 	}
 	return b.String()
 }
 
-// preflightOfPeople tells whether what is missing is a piece of people's work, which
-// is listed by itself.
+// preflightOfPeople reports whether a sign-off is missing, which is listed
+// separately.
 func preflightOfPeople(v remediation.PreflightView, missing string) bool {
 	return slices.ContainsFunc(v.Items, func(it remediation.PreflightItem) bool {
 		return it.Owner != "" && strings.HasPrefix(missing, it.ID+" ")

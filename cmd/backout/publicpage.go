@@ -11,8 +11,8 @@ import (
 )
 
 // publicPage opens the listener of the public status page, and returns what serves
-// it; with no address, nothing does. The default address may be another backout's: telling
-// the public never keeps a remediation from starting, so that is only said.
+// it; without an address, nothing does. If another backout uses the default address, that
+// is only a warning: the public page must never keep a remediation from starting.
 func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, logger *slog.Logger) (func(context.Context) error, error) {
 	if *f.statusListen == "" {
 		return nothing, nil
@@ -24,7 +24,7 @@ func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, logge
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", *f.statusListen)
 	if err != nil && !*f.statusListenSet {
-		logger.Warn("the public status page is not served: its default address is taken; --web.status-listen-address gives it another",
+		logger.Warn("the public status page is not served: its default address is in use; set another with --web.status-listen-address",
 			"address", *f.statusListen, "err", err)
 		return nothing, nil
 	}

@@ -453,7 +453,7 @@ func (r *keysReference) matchReader(at string, n *yaml.Node) {
 		r.t.Fatalf("%s: an unknown key is not refused with those that are known", at)
 	}
 	for _, name := range strings.Split(known[1], ", ") {
-		if !slices.Contains(documented, name) && !strings.Contains(r.refusal(n, name), "stands below http_config") {
+		if !slices.Contains(documented, name) && !strings.Contains(r.refusal(n, name), "belongs under http_config") {
 			r.t.Errorf("%s%s is read and has no place in the reference; try: a config tag and a comment on its field", prefix, name)
 		}
 	}

@@ -15,15 +15,15 @@ import (
 )
 
 func (c *commands) addRehearse() {
-	rehearse := c.app.Command("rehearse", "Go through whole plans on the real targets without lasting effect: what can be tried and undone is, the rest is checked.")
+	rehearse := c.app.Command("rehearse", "Rehearse whole plans on the real targets without lasting effect. Steps that can be undone are tried and undone; the rest are checked.")
 	c.addRehearseRun(rehearse)
 	c.addRehearseShow(rehearse)
 }
 
 func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
-	clause := parent.Command("run", "Rehearse on the server: a drill alert through Alertmanager, then each step. Exit status 1 where one failed.").Default()
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
-	plan := clause.Flag("plan", "The plan; each plan that a trigger uses where not given.").String()
+	clause := parent.Command("run", "Rehearse on the server: a drill alert through Alertmanager, then each step. Exit status 1 if one failed.").Default()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
+	plan := clause.Flag("plan", "The plan. Default: every plan that a trigger uses.").String()
 	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -45,8 +45,8 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addRehearseShow(parent *kingpin.CmdClause) {
-	clause := parent.Command("show", "Show how the last rehearsal of each plan went. Exit status 1 where one failed.")
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	clause := parent.Command("show", "Show the last rehearsal of each plan. Exit status 1 if one failed.")
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -70,17 +70,17 @@ func (cl *client) rehearsal(ctx context.Context, service string) (v remediation.
 	return v, err
 }
 
-// Rehearsals implements source; while one runs, only what it has come to is known.
+// Rehearsals implements source; while one runs, only its results so far are known.
 func (cl *client) Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error) {
 	v, err := cl.rehearsal(ctx, service)
 	if err == nil && v.Running {
-		err = negative("wait for it", "a rehearsal of %s runs", clean(v.Service))
+		err = negative("wait for it", "a rehearsal of %s is running", clean(v.Service))
 	}
 	return v.Rehearsals, err
 }
 
-// runRehearsal starts one and waits for its end, which ctx cuts off for us alone. The
-// answer holds the plans that were rehearsed, and no others.
+// runRehearsal starts one and waits for its end. ctx ends only the waiting. The
+// answer holds only the plans that were rehearsed.
 func (c *commands) runRehearsal(ctx context.Context, cl *client, body map[string]any, output string) (v remediation.RehearsalView, err error) {
 	if err := cl.ask(ctx, http.MethodPost, "api/v1/rehearse", nil, body, &v); err != nil {
 		return v, err
@@ -111,14 +111,14 @@ func (c *commands) runRehearsal(ctx context.Context, cl *client, body map[string
 		}
 	}
 	if len(v.Rehearsals) < len(plans) {
-		return v, negative("backout rehearse", "the server stopped in the midst of the rehearsal, or its playbook changed")
+		return v, negative("backout rehearse", "the server stopped during the rehearsal, or its playbook changed")
 	}
 	v.Running, v.Plans, v.By, v.Started = false, plans, by, started
 	return v, nil
 }
 
-// rehearsalsSince are those of plans, in their order, that began no sooner than since
-// and came to their end.
+// rehearsalsSince are those of plans, in their order, that began at since or later
+// and have ended.
 func rehearsalsSince(all []remediation.Rehearsal, plans []string, since *time.Time) []remediation.Rehearsal {
 	out := []remediation.Rehearsal{}
 	for _, plan := range plans {
@@ -131,7 +131,7 @@ func rehearsalsSince(all []remediation.Rehearsal, plans []string, since *time.Ti
 	return out
 }
 
-// answerRehearsal prints the answer; what failed makes it a no.
+// answerRehearsal prints the answer; it is negative if a part failed.
 func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text string) error {
 	var err error
 	if output == outputJSON {
@@ -150,11 +150,11 @@ func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text str
 	return nil
 }
 
-// rehearsalText is how the last rehearsals went.
+// rehearsalText describes the last rehearsals.
 func rehearsalText(v remediation.RehearsalView) string {
 	var b strings.Builder
 	if v.Running {
-		b.WriteString(wrap("", fmt.Sprintf("A rehearsal runs, for %s; %s left:", clean(v.By), remediation.Counted(v.Left, "step"))) + "\n")
+		b.WriteString(wrap("", fmt.Sprintf("A rehearsal has been running for %s; %s left:", clean(v.By), remediation.Counted(v.Left, "step"))) + "\n")
 	}
 	for i, r := range v.Rehearsals {
 		if i > 0 {
@@ -170,12 +170,12 @@ func rehearsalText(v remediation.RehearsalView) string {
 		}
 	}
 	if len(v.Rehearsals) == 0 && !v.Running {
-		b.WriteString(wrap("", fmt.Sprintf("No plan of %s was rehearsed yet; try: backout rehearse", clean(v.Service))))
+		b.WriteString(wrap("", fmt.Sprintf("No plan of %s has been rehearsed yet; try: backout rehearse", clean(v.Service))))
 	}
 	return b.String()
 }
 
-// rehearsalLines are the parts of rehearsals, in the order in which they come.
+// rehearsalLines prints the parts of rehearsals as they finish.
 func rehearsalLines(all []remediation.Rehearsal) []string {
 	var out []string
 	for _, r := range all {
@@ -190,7 +190,7 @@ func rehearsalLines(all []remediation.Rehearsal) []string {
 	return out
 }
 
-// rehearsalPart is one part for humans: its result, its time, what was seen.
+// rehearsalPart is one part for people: its result, its time, what was seen.
 func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
 	indent := strings.Repeat(" ", 13)
 	var b strings.Builder
@@ -205,7 +205,7 @@ func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
 	return b.String()
 }
 
-// rehearsalEnd is what a rehearsal came to.
+// rehearsalEnd is the result of a rehearsal.
 func rehearsalEnd(r remediation.Rehearsal) string {
 	count := map[remediation.Proved]int{r.Drill.Result: 1}
 	tried := 0
@@ -215,11 +215,11 @@ func rehearsalEnd(r remediation.Rehearsal) string {
 			tried++
 		}
 	}
-	text := fmt.Sprintf("Plan %s: %d passed, %d failed, %d could not be told; %d of %s tried, the rest checked. It took %s and ended %s.",
+	text := fmt.Sprintf("Plan %s: %d passed, %d failed, %d unknown; %d of %s tried, the rest checked. It took %s and ended %s.",
 		clean(r.Plan), count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], tried, remediation.Counted(len(r.Steps), "step"),
 		remediation.Took(model.Duration(r.Finished.Sub(r.Started))), moment(r.Finished))
 	if len(r.Incidents) > 0 {
-		text += " Its trail: backout audit list --incident=" + clean(r.Incidents[0])
+		text += " Audit entries: backout audit list --incident=" + clean(r.Incidents[0])
 	}
 	return wrap("", text)
 }

@@ -42,8 +42,8 @@ FAIL         2-image_retag: took 20 ms
              there is no image
              try: docker pull web:v1
 
-Plan ladder: 2 passed, 1 failed, 0 could not be told; 2 of 2 steps tried, the
-rest checked. It took 14 s and ended 2026-01-02 15:04:20 UTC. Its trail: backout
+Plan ladder: 2 passed, 1 failed, 0 unknown; 2 of 2 steps tried, the rest
+checked. It took 14 s and ended 2026-01-02 15:04:20 UTC. Audit entries: backout
 audit list --incident=inc-9
 `
 	if r.status != 1 || r.stderr != "" || r.stdout != want {
@@ -58,7 +58,7 @@ func TestARehearsalWhoseServerStoppedIsNone(t *testing.T) {
 		exchange{"POST /api/v1/rehearse", `{"service":"shop","plan":"","reason":"no reason given"}`, 200, rehearsal(true, "", notYet, "")},
 		exchange{"GET /api/v1/rehearse?service=shop", "", 200, old})
 	r := backout(t, nil, "rehearse", "--service=shop", "--url="+url)
-	if r.status != 1 || !said(r.stderr, "the server stopped in the midst of the rehearsal") || !said(r.stderr, "try: backout rehearse") || said(r.stdout, "passed") {
+	if r.status != 1 || !said(r.stderr, "the server stopped during the rehearsal") || !said(r.stderr, "try: backout rehearse") || said(r.stdout, "passed") {
 		t.Errorf("status %d, stderr %q, stdout %q", r.status, r.stderr, r.stdout)
 	}
 }

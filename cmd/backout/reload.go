@@ -16,9 +16,9 @@ import (
 )
 
 // reloader reads the configuration and the playbooks again while serve runs.
-// Tokens, external_url, slack's signing secret and users, and playbooks are taken over, all of them or, where
-// anything is wrong with the new ones, none. The rest of the configuration is
-// looked at when serve starts only.
+// It applies tokens, external_url, slack's signing secret and users, and playbooks:
+// all of them or, if any has an error, none. The rest of the configuration takes
+// effect only when serve starts.
 type reloader struct {
 	flags  settingsFlags
 	kinds  []alerts.ActionKind
@@ -33,7 +33,7 @@ type reloader struct {
 	started, config *config.Config
 }
 
-// reload is what SIGHUP (with no actor) and /-/reload do; both log how it went.
+// reload is what SIGHUP (without an actor) and /-/reload do; both log the result.
 func (r *reloader) reload(ctx context.Context, actor string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +46,7 @@ func (r *reloader) reload(ctx context.Context, actor string) error {
 
 func (r *reloader) take(ctx context.Context, set settings, actor string) error {
 	if len(set.config.Tokens) == 0 && len(r.config.Tokens) > 0 {
-		return errors.New("the new configuration has no tokens, which would let everyone in; restart backout if that is wanted")
+		return errors.New("the new configuration has no tokens, which would let everyone in; if you want that, restart backout")
 	}
 	if err := r.server.Reconfigure(set.config); err != nil {
 		return err
@@ -56,13 +56,13 @@ func (r *reloader) take(ctx context.Context, set settings, actor string) error {
 	}
 	r.places.take(set)
 	for _, key := range fixedAtStart(r.started, set.config) {
-		r.log.Warn("a changed setting needs a restart to be taken over", "setting", key)
+		r.log.Warn("a changed setting takes effect only after a restart", "setting", key)
 	}
 	r.config = set.config
 	return nil
 }
 
-// fixedAtStart names the settings that differ and are not taken over.
+// fixedAtStart names the settings that differ and need a restart.
 func fixedAtStart(old, changed *config.Config) []string {
 	var names []string
 	for name, same := range map[string]bool{
@@ -92,7 +92,7 @@ func (r *reloader) onSignal(ctx context.Context, hangup <-chan os.Signal) {
 			return
 		case <-hangup:
 			if err := r.reload(ctx, ""); err != nil {
-				r.log.Error("nothing was reloaded, the old configuration and playbooks stay", "err", err)
+				r.log.Error("reload failed, the old configuration and playbooks stay in force", "err", err)
 				continue
 			}
 			r.log.Info("reloaded")

@@ -24,17 +24,17 @@ func (v *reportOutput) Set(s string) error {
 	case s == "-":
 		s = outputText
 	case s != outputText && s != outputJSON && !strings.HasSuffix(s, ".md"):
-		return fmt.Errorf("--output: %q is none of text, -, json, or a file whose name ends in .md", s)
+		return fmt.Errorf("--output: invalid value %q; use text, -, json, or a file name that ends in .md", s)
 	}
 	v.value = s
 	return nil
 }
 
 func (c *commands) addIncidentReport(parent *kingpin.CmdClause) {
-	clause := parent.Command("report", "Write a post-incident report in Markdown: what happened, what was done and held and why, how long it took, what is open.")
+	clause := parent.Command("report", "Write a post-incident report in Markdown: what happened, what was done or held and why, how long it took, what is open.")
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
 	var output reportOutput
-	clause.Flag("output", "A file, such as inc-1.md, with the plots as SVG files beside it; text or - for the terminal; json.").
+	clause.Flag("output", "A file such as inc-1.md, with its plots as SVG files in the same folder; text or - for the terminal; json.").
 		PlaceHolder("FILE.md").Default(outputText).SetValue(&output)
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -54,8 +54,8 @@ func (c *commands) addIncidentReport(parent *kingpin.CmdClause) {
 	})
 }
 
-// writeReport writes a report and its plots: GitHub shows a picture that is a
-// file beside the text, and none that is part of it.
+// writeReport writes a report and its plots as separate files: GitHub shows no
+// picture that is embedded in the text.
 func (c *commands) writeReport(report *receiver.Report, name string) error {
 	dir, base := filepath.Split(name)
 	var files []string
@@ -76,7 +76,7 @@ func (c *commands) writeReport(report *receiver.Report, name string) error {
 	return c.print(b.String())
 }
 
-// fileWord makes a word that came from outside a part of a file's name.
+// fileWord makes a word from outside safe for a file name.
 func fileWord(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_') {

@@ -14,25 +14,25 @@ import (
 )
 
 func (c *commands) addRollout() {
-	rollout := c.app.Command("rollout", "A service's way to a new release, stage by stage.")
+	rollout := c.app.Command("rollout", "Roll out a new release stage by stage.")
 	c.addRolloutStart(rollout)
 	c.addRolloutStatus(rollout)
 	c.addRolloutPromote(rollout)
-	c.addRolloutVerb(rollout, remediation.RolloutHold, "Keep a rollout in its stage: nothing promotes it. A breach is backed out as ever.")
-	c.addRolloutVerb(rollout, remediation.RolloutResume, "Let a held rollout go on.")
+	c.addRolloutVerb(rollout, remediation.RolloutHold, "Keep a rollout in its stage: nothing promotes it. A breach is still rolled back.")
+	c.addRolloutVerb(rollout, remediation.RolloutResume, "Resume a held rollout.")
 	c.addRolloutVerb(rollout, remediation.RolloutAbort,
-		"Back the release out now: the plan's steps in their order, each verified, also with Prometheus down. What loses data still asks for approval.")
+		"Roll the release back now. The plan's steps run in order, each verified, even if Prometheus is down. A step that loses data still needs approval.")
 	c.addRolloutFinish(rollout)
 	c.addRolloutReport(rollout)
 }
 
 func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
-	clause := parent.Command("start", "Start a rollout: its first stage's traffic is set. With --declare, record one that humans have started.")
-	declare := clause.Flag("declare", "Say that the rollout is under way, in --stage; nothing is asked beforehand, and no flag is changed.").Bool()
-	auto := clause.Flag("auto", "Go on to each next stage by itself, as soon as nothing is missing.").Bool()
-	stage := clause.Flag("stage", "The stage, by its name in the playbook; the first one where not given.").String()
-	release := clause.Flag("release", "The release; the playbook's where not given.").String()
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	clause := parent.Command("start", "Start a rollout: set the traffic of its first stage. With --declare, record one that people have started.")
+	declare := clause.Flag("declare", "Record a rollout that is already in --stage. Nothing is checked first, and no flag is changed.").Bool()
+	auto := clause.Flag("auto", "Promote to each next stage automatically, as soon as nothing is missing.").Bool()
+	stage := clause.Flag("stage", "The stage, by its name in the playbook. Default: the first one.").String()
+	release := clause.Flag("release", "The release. Default: the playbook's.").String()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -42,7 +42,7 @@ func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
 		}
 		if *declare {
 			if *stage == "" {
-				return wrong("--stage=NAME", "--declare needs the stage that the rollout is in")
+				return wrong("--stage=NAME", "--declare needs --stage, the stage that the rollout is in")
 			}
 			body["declare"] = true
 		}
@@ -65,9 +65,9 @@ func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
-	clause := parent.Command("promote", "Go on to the next stage, if the stage has lasted, its criteria hold and nothing speaks against it; otherwise say what is missing.")
-	force := clause.Flag("force", "Go on although something is missing; needs --reason. An open incident and a freeze are not forced.").Bool()
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	clause := parent.Command("promote", "Promote to the next stage if this one has lasted, its criteria are met and no gate is closed. Otherwise say what is missing.")
+	force := clause.Flag("force", "Promote even if something is missing; needs --reason. An open incident and a freeze cannot be forced.").Bool()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -92,7 +92,7 @@ func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
 		}
 		for _, was := range before {
 			if was.Service == done.Service && was.Stage == done.Stage {
-				return negative("backout audit list --kind=stage", "the rollout of %s is in stage %s still: its traffic could not be set", clean(done.Service), clean(done.Stage))
+				return negative("backout audit list --kind=stage", "the rollout of %s is still in stage %s: its traffic could not be set", clean(done.Service), clean(done.Stage))
 			}
 		}
 		return nil
@@ -100,9 +100,9 @@ func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
-	clause := parent.Command("finish", "End a rollout that has soaked: the release stays, and nothing backs it out any more.")
-	force := clause.Flag("force", "End it although something is missing; needs --reason. An open incident is not forced.").Bool()
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	clause := parent.Command("finish", "Finish a rollout after its last stage. The release stays, and nothing rolls it back any more.")
+	force := clause.Flag("force", "Finish even if something is missing; needs --reason. An open incident cannot be forced.").Bool()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -114,10 +114,10 @@ func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
 	})
 }
 
-// forced is the body of a change that takes force, which must say why.
+// forced is the body of a change that allows force, which needs a reason.
 func forced(service, reason string, force bool) (map[string]any, error) {
 	if force && reason == unsaid {
-		return nil, wrong("--reason=WHY", "--force needs a reason: it goes into the audit log with what was missing")
+		return nil, wrong("--reason=WHY", "--force needs a reason: the audit log records it with what was missing")
 	}
 	body := map[string]any{"service": service, "reason": reason}
 	if force {
@@ -126,10 +126,10 @@ func forced(service, reason string, force bool) (map[string]any, error) {
 	return body, nil
 }
 
-// addRolloutVerb adds a change of an active rollout.
+// addRolloutVerb adds a command that changes an active rollout.
 func (c *commands) addRolloutVerb(parent *kingpin.CmdClause, verb remediation.RolloutVerb, help string) {
 	clause := parent.Command(string(verb), help)
-	service := clause.Flag("service", "The service; needed where several playbooks are loaded.").String()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := reasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -150,13 +150,13 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 		return err
 	}
 	if verb == remediation.RolloutAbort && done.Incident != "" && output != outputJSON {
-		return c.print(fmt.Sprintf("\nIncident %s carries it out: backout incident show %s --follow\n", clean(done.Incident), clean(done.Incident)))
+		return c.print(fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", clean(done.Incident), clean(done.Incident)))
 	}
 	return nil
 }
 
-// changeRollout asks a server for a change, and waits until the traffic is set
-// where that takes longer than one request.
+// changeRollout requests a change, and waits until the traffic is set if that takes
+// longer than one request.
 func (c *commands) changeRollout(ctx context.Context, cl *client, verb remediation.RolloutVerb, body map[string]any) (done view.RolloutView, err error) {
 	if err := cl.ask(ctx, http.MethodPost, "api/v1/rollout/"+string(verb), nil, body, &done); err != nil {
 		return done, err
@@ -196,13 +196,13 @@ func (c *commands) showRollout(r view.RolloutView, output string) error {
 }
 
 func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
-	clause := parent.Command("status", "Show each service's rollout: its stage, how that does, and what is missing for the next one. "+
-		"With --follow: until the stage has lasted and nothing is missing for what comes next (exit 0), or the release is backed out, another takes its place or an incident opens (1). "+
-		"A server that goes away is waited for.")
-	service := clause.Flag("service", "Of this service only.").String()
-	follow := clause.Flag("follow", "Watch one stage to its end, for a pipeline.").Bool()
-	stage := clause.Flag("stage", "With --follow: the stage to watch; the present one where not given.").String()
-	release := clause.Flag("release", "With --follow: the release that must be the one being rolled out; the present one where not given.").String()
+	clause := parent.Command("status", "Show each service's rollout: its stage, the stage's state, and what is missing for the next one. "+
+		"With --follow, watch until the stage has lasted and nothing is missing for the next step, then exit 0. Exit 1 if the release is rolled back or replaced, or if an incident opens. "+
+		"If the server goes away, keep retrying.")
+	service := clause.Flag("service", "Only this service.").String()
+	follow := clause.Flag("follow", "Watch one stage until it ends, for a pipeline.").Bool()
+	stage := clause.Flag("stage", "With --follow: the stage to watch. Default: the current one.").String()
+	release := clause.Flag("release", "With --follow: the release that must be active. Default: the current one.").String()
 	timeout := spanFlag(clause, "timeout", "With --follow: give up after this time, such as 26h, with exit status 1.")
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -213,7 +213,7 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 			return wrong("--follow", "--release and --timeout go with --follow")
 		}
 		if *follow && *from.dsn != "" {
-			return wrong("--url=ADDRESS", "--follow asks a server: how a stage does is not in a store")
+			return wrong("--url=ADDRESS", "--follow needs a server: a database does not hold the state of a stage")
 		}
 		return from.with(ctx, func(src source) error {
 			if *follow {
@@ -241,7 +241,7 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 	})
 }
 
-// rolloutsOf lists the rollouts of one service, or of all where it is "".
+// rolloutsOf lists the rollouts of one service, or of all if it is "".
 func rolloutsOf(ctx context.Context, src source, service string) ([]view.RolloutView, error) {
 	all, err := src.Rollouts(ctx)
 	if err != nil {
@@ -254,10 +254,10 @@ func rolloutsOf(ctx context.Context, src source, service string) ([]view.Rollout
 		}
 	}
 	if service != "" && len(list) == 0 {
-		return nil, negative("backout rollout status", "no rollout of service %q is known", service)
+		return nil, negative("backout rollout status", "service %q has no rollout", service)
 	}
 	return list, nil
 }
 
-// followHeartbeat is how often a following says that it goes on.
+// followHeartbeat is how often --follow reports that it is still watching.
 const followHeartbeat = 15 * time.Minute

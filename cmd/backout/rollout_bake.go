@@ -10,9 +10,9 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// The gates that a following takes for itself: the first two are told with the
-// criteria and the time left. The mode says what backout may change, and nothing of
-// how the stage does: where it only observes, humans set the traffic.
+// The gates that --follow handles itself: the first two are reported with the criteria
+// and the time left. The mode says what backout may change, not how the stage does: in
+// observe mode, people set the traffic.
 const (
 	gateDuration  = "duration"
 	gateCriterion = "criterion "
@@ -34,11 +34,11 @@ type bake struct {
 	// told is what the last line was about.
 	told   string
 	toldAt time.Time
-	// end is how the following ended, nil while it goes on.
+	// end is how the following ended, nil while it continues.
 	end error
 }
 
-// bakedCriterion is one criterion over all the looks at it.
+// bakedCriterion is one criterion over all polls.
 type bakedCriterion struct {
 	Name      string   `json:"name"`
 	Bound     string   `json:"bound,omitempty"`
@@ -53,7 +53,7 @@ type bakedCriterion struct {
 	NoValue int `json:"no_value"`
 }
 
-// bakedHold is a gate that was seen shut.
+// bakedHold is a gate that was seen closed.
 type bakedHold struct {
 	Gate string `json:"gate"`
 	// Why is what it said last, between Since, when it was first seen shut, and
@@ -67,7 +67,7 @@ type bakedHold struct {
 
 func (b *bake) watching() bool { return b.view.Service != "" }
 
-// see notes one look.
+// see records one poll.
 func (b *bake) see(r view.RolloutView, now time.Time) {
 	if b.stage == "" && active(r) {
 		b.stage = r.Stage
@@ -126,7 +126,7 @@ func (b *bake) hold(g remediation.StageGate, now time.Time) {
 	h.Shut, h.Why, h.Until = true, g.Why, now.UTC()
 }
 
-// lacking says what the stage still lacks, "" where that is nothing.
+// lacking says what the stage still lacks, "" if nothing.
 func (b *bake) lacking(now time.Time) string {
 	r, complete := b.view, true
 	left := "it has lasted"
@@ -158,7 +158,7 @@ func (b *bake) lacking(now time.Time) string {
 	}
 	if len(r.Gates) == 0 { // the server could not ask them
 		complete = false
-		shut = append(shut, "all, since the server does not tell what its gates say")
+		shut = append(shut, "all, since the server does not report its gates")
 	}
 	if complete {
 		b.lastText = ""
@@ -171,7 +171,7 @@ func (b *bake) lacking(now time.Time) string {
 	return b.lastText
 }
 
-// gist is what a line is about, without what the time alone changes.
+// gist is a line without the parts that change with time alone.
 func (b *bake) gist() string {
 	r := b.view
 	what := fmt.Sprint(r.State, r.Stage, r.Held, r.Promotion != nil)
@@ -184,7 +184,7 @@ func (b *bake) gist() string {
 	return what
 }
 
-// next is what there is to do after a result.
+// next is what to do after a result.
 func (b *bake) next(result string) string {
 	r := b.view
 	observes := slices.ContainsFunc(r.Gates, func(g remediation.StageGate) bool { return g.Gate == gateMode && !g.OK })
@@ -196,14 +196,14 @@ func (b *bake) next(result string) string {
 	case r.Next == "":
 		return "backout rollout finish"
 	case observes:
-		return fmt.Sprintf("set the traffic of stage %s by hand, since backout only observes; after that backout rollout start --declare --stage=%s", r.Next, r.Next)
+		return fmt.Sprintf("backout only observes: set the traffic of stage %s by hand, then run backout rollout start --declare --stage=%s", r.Next, r.Next)
 	case r.Auto:
-		return fmt.Sprintf("nothing: it goes on to stage %s by itself", r.Next)
+		return fmt.Sprintf("nothing: it is promoted to stage %s automatically", r.Next)
 	}
 	return "backout rollout promote, to stage " + r.Next
 }
 
-// bakeResult is the last line of a following in JSON.
+// bakeResult is the last line of --follow in JSON.
 type bakeResult struct {
 	Result   string            `json:"result"`
 	Why      string            `json:"why"`
@@ -219,7 +219,7 @@ type bakeResult struct {
 	Next     string            `json:"next"`
 }
 
-// summary tells what was seen of the stage, and what comes next.
+// summary says what was seen of the stage, and what comes next.
 func (c *commands) summary(b *bake, result, text string) error {
 	now := c.now().UTC()
 	if b.output == outputJSON {
@@ -247,7 +247,7 @@ func (c *commands) summary(b *bake, result, text string) error {
 	return c.print(s.String())
 }
 
-// named is the release that is watched, or the one that is asked for.
+// named is the release that is watched, or the requested one.
 func (b *bake) named() string {
 	if b.release != "" {
 		return b.release
@@ -263,7 +263,7 @@ func (x *bakedCriterion) text() string {
 	text := fmt.Sprintf("%s: %s; worst %s, last %s, must be %s %s", x.Name, word,
 		valueOr(x.Worst, "none"), valueOr(x.Last, "none"), x.Bound, number(x.Threshold))
 	if x.NoValue > 0 {
-		text += fmt.Sprintf("; no value in %d of %d looks", x.NoValue, x.Looks)
+		text += fmt.Sprintf("; no value in %d of %d polls", x.NoValue, x.Looks)
 	}
 	if n := x.Unmet - x.NoValue; n > 0 {
 		text += fmt.Sprintf("; beyond it in %d of %d", n, x.Looks)

@@ -14,15 +14,15 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// followed says which stage is watched, and for how long at most.
+// followed says which stage to watch, and for how long at most.
 type followed struct {
 	service, stage, release string
-	// timeout is 0 where there is none.
+	// timeout is 0 if there is none.
 	timeout time.Duration
 	output  string
 }
 
-// The results of a following, as its last line of JSON has them.
+// The results of --follow, as in its last line of JSON.
 const (
 	resultPassed  = "passed"
 	resultFailed  = "failed"
@@ -30,13 +30,13 @@ const (
 	resultStopped = "stopped"
 )
 
-var errTimeUp = errors.New("the time is up")
+var errTimeUp = errors.New("the stage has lasted")
 
-// followRollout watches a stage until nothing is missing any more for what comes
-// after it or the rollout has left it behind, which is fine; that the release is
-// backed out, another took its place, an incident opens, the time is up or somebody
-// stops it is not. A server that goes away for a while ends nothing; one that is not
-// there from the beginning does, since its address may be wrong.
+// followRollout watches a stage. It succeeds once nothing is missing for the next step
+// or the rollout has left the stage. It fails if the release is rolled back or
+// replaced, an incident opens, the timeout passes or somebody stops it. A server that
+// becomes unreachable does not end it; one that is unreachable from the start does,
+// since its address may be wrong.
 func (c *commands) followRollout(ctx context.Context, src source, f followed) error {
 	b := &bake{followed: f, began: c.now()}
 	if f.timeout > 0 {
@@ -67,7 +67,7 @@ func (c *commands) followRollout(ctx context.Context, src source, f followed) er
 	case b.end != nil || ctx.Err() == nil:
 		return err
 	case errors.Is(context.Cause(ctx), errTimeUp):
-		return c.badEnd(b, resultTimeout, fmt.Sprintf("%s was not over within %s", stageWords(b.stage), model.Duration(f.timeout)))
+		return c.badEnd(b, resultTimeout, fmt.Sprintf("%s did not end within %s", stageWords(b.stage), model.Duration(f.timeout)))
 	}
 	return c.badEnd(b, resultStopped, "stopped before "+stageWords(b.stage)+" was over")
 }
@@ -79,7 +79,7 @@ func stageWords(stage string) string {
 	return "stage " + stage
 }
 
-// bake looks once: errOver ends the following well, any other error badly.
+// bake polls once: errOver ends --follow successfully, any other error is a failure.
 func (c *commands) bake(b *bake, r view.RolloutView) error {
 	known := b.stage == "" || slices.Contains(r.Stages, b.stage)
 	switch {
@@ -102,20 +102,19 @@ func (c *commands) bake(b *bake, r view.RolloutView) error {
 	if lacking := b.lacking(c.now()); lacking != "" {
 		return c.line(b, fmt.Sprintf("stage %s: %s", b.stage, lacking))
 	}
-	return c.goodEnd(b, fmt.Sprintf("stage %s has lasted, all of its criteria are met, and nothing speaks against what comes next", b.stage))
+	return c.goodEnd(b, fmt.Sprintf("stage %s has lasted, all its criteria are met, and no gate is closed", b.stage))
 }
 
-// lost says why a stage cannot be watched any more, or from the beginning; "" where
-// it can. What was over before it was watched is not what a pipeline waits for, but
-// for a release that it names.
+// lost says why a stage cannot be watched, or not any more; "" if it can. A pipeline
+// does not wait for a rollout that was over before, unless it names the release.
 func (b *bake) lost(r view.RolloutView) string {
 	state := strings.ReplaceAll(r.State, "_", " ")
 	going := active(r) || r.State == remediation.RolloutDone
 	switch {
 	case b.watching() && r.Release != b.view.Release:
-		return fmt.Sprintf("release %s of %s took the place of %s, which was watched: it is %s", r.Release, r.Service, b.view.Release, state)
+		return fmt.Sprintf("release %s of %s replaced %s, which you watched: it is %s", r.Release, r.Service, b.view.Release, state)
 	case b.watching() && going && !same(r.Started, b.view.Started):
-		return fmt.Sprintf("the rollout of %s %s was begun anew: the one that was watched is over", r.Service, r.Release)
+		return fmt.Sprintf("the rollout of %s %s was started again: the one you watched is over", r.Service, r.Release)
 	case b.watching() && !going:
 		return fmt.Sprintf("release %s of %s is %s", r.Release, r.Service, state)
 	case r.State == remediation.RolloutNone:
@@ -138,7 +137,7 @@ func same(a, b *time.Time) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }
 
-// passed tells whether a rollout has left a stage behind it.
+// passed reports whether a rollout has left a stage.
 func passed(stage string, r view.RolloutView) bool {
 	return r.State == remediation.RolloutDone || slices.Index(r.Stages, stage) < slices.Index(r.Stages, r.Stage)
 }
@@ -155,15 +154,15 @@ func (b *bake) left(r view.RolloutView) string {
 	text := fmt.Sprintf("%s is over: the rollout is %s", stageWords(b.stage), where(r))
 	switch {
 	case b.looks == 0:
-		text += "; nothing of it was seen"
+		text += "; none of it was seen"
 	case b.lastText != "":
 		text += "; when the stage was last seen, " + b.lastText
 	}
 	return text
 }
 
-// line says how the stage does: when something else than the time has changed, and
-// now and then.
+// line prints the state of the stage: when more than the time has changed, and at
+// each heartbeat.
 func (c *commands) line(b *bake, text string) error {
 	what := b.gist()
 	if what == b.told && c.now().Sub(b.toldAt) < followHeartbeat {
@@ -176,7 +175,7 @@ func (c *commands) line(b *bake, text string) error {
 	return c.print(hanging(momentShort(c.now())+"  ", text))
 }
 
-// goodEnd prints the summary of a stage that was watched to its end.
+// goodEnd prints the summary of a stage that was watched until it ended.
 func (c *commands) goodEnd(b *bake, text string) error {
 	if err := c.summary(b, resultPassed, text); err != nil {
 		return err
@@ -185,8 +184,7 @@ func (c *commands) goodEnd(b *bake, text string) error {
 	return b.end
 }
 
-// badEnd ends the following with exit status 1, and with the summary of what was
-// seen until then.
+// badEnd ends --follow with exit status 1 and the summary so far.
 func (c *commands) badEnd(b *bake, result, text string) error {
 	if b.output == outputJSON || b.looks > 0 {
 		if err := c.summary(b, result, text); err != nil {

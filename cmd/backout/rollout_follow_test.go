@@ -87,7 +87,7 @@ func TestAFollowingEndsWellOnlyOnceNothingIsMissing(t *testing.T) {
 	for _, gate := range []string{"duration", "held", "freeze", "breaker", "watchdog", "triggers", "incident", "stage"} {
 		url, asked := looks(t, at("0.3", []string{gate + ":shut by the test"}), at("0.3", []string{gate + ":shut by the test"}), at("0.3", nil))
 		r := backout(t, nil, "rollout", "status", "--follow", "--stage=alpha", "--url="+url)
-		if r.status != 0 || asked.Load() != 3 || !said(r.stdout, "stage alpha has lasted, all of its criteria are met") {
+		if r.status != 0 || asked.Load() != 3 || !said(r.stdout, "stage alpha has lasted, all its criteria are met") {
 			t.Errorf("%s: %d looks, %+v", gate, asked.Load(), r)
 		}
 		if gate != "duration" && (!said(r.stdout, "shut: "+gate+" (shut by the test)") || !said(r.stdout, "hold "+gate+", ")) {
@@ -99,7 +99,7 @@ func TestAFollowingEndsWellOnlyOnceNothingIsMissing(t *testing.T) {
 	none := at("0.3", nil, `"gates":[{"gate":"criterion latency_p95","ok":true,"why":"latency"}]`, `"gates":[]`)
 	url, asked := looks(t, at("0.6", nil), none, at("0.3", nil))
 	r := backout(t, nil, "rollout", "status", "--follow", "--url="+url)
-	if r.status != 0 || asked.Load() != 3 || !said(r.stdout, "does not tell what its gates say") || !said(r.stdout, "then backout rollout promote, to stage beta") {
+	if r.status != 0 || asked.Load() != 3 || !said(r.stdout, "does not report its gates") || !said(r.stdout, "then backout rollout promote, to stage beta") {
 		t.Errorf("%d looks, %+v", asked.Load(), r)
 	}
 }
@@ -120,7 +120,7 @@ func TestTheSummaryHasTheWorstAndTheLastOfEachCriterionAndTheHoldsSeen(t *testin
 	r := backout(t, nil, "rollout", "status", "--follow", "--stage=alpha", "--url="+url)
 	for _, want := range []string{
 		"shop v2: stage alpha has lasted", "stage alpha, since 2026-01-01 15:00:00 UTC (1d5m ago)", "watched 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC",
-		"criterion latency_p95: met; worst 0.7, last 0.4, must be below 0.5; no value in 1 of 5 looks; beyond it in 1 of 5",
+		"criterion latency_p95: met; worst 0.7, last 0.4, must be below 0.5; no value in 1 of 5 polls; beyond it in 1 of 5",
 		"hold triggers, 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC, 2 times: p95 again",
 	} {
 		if r.status != 0 || !said(r.stdout, want) {
@@ -165,15 +165,15 @@ func TestAFollowingEndsBadlyWhereTheStageCannotEndWell(t *testing.T) {
 		"it was rolled back before":  {[]string{"--release=v2"}, []look{at("0.3", nil, `"state":"active"`, `"state":"rolled_back"`)}, "release v2 is rolled back"},
 		"it is rolled back":          {nil, []look{going, at("0.3", nil, `"state":"active"`, `"state":"rolled_back"`)}, "release v2 of shop is rolled back"},
 		"it is aborted":              {nil, []look{going, at("0.3", nil, `"state":"active"`, `"state":"aborted"`)}, "release v2 of shop is aborted"},
-		"another takes its place":    {nil, []look{going, at("0.3", nil, `"release":"v2"`, `"release":"v3"`)}, "release v3 of shop took the place of v2, which was watched"},
-		"another one is done":        {nil, []look{going, at("0.3", nil, append([]string{`"release":"v2"`, `"release":"v3"`}, done...)...)}, "release v3 of shop took the place of v2"},
-		"it is begun anew":           {nil, []look{going, at("0.3", nil, `"started":"2026-01-01`, `"started":"2026-01-02`)}, "the rollout of shop v2 was begun anew"},
+		"another takes its place":    {nil, []look{going, at("0.3", nil, `"release":"v2"`, `"release":"v3"`)}, "release v3 of shop replaced v2, which you watched"},
+		"another one is done":        {nil, []look{going, at("0.3", nil, append([]string{`"release":"v2"`, `"release":"v3"`}, done...)...)}, "release v3 of shop replaced v2"},
+		"it is begun anew":           {nil, []look{going, at("0.3", nil, `"started":"2026-01-01`, `"started":"2026-01-02`)}, "the rollout of shop v2 was started again"},
 		"an incident is open":        {nil, []look{at("0.3", nil, `"next"`, `"incident":"inc-1","next"`)}, "incident inc-1 of shop is open"},
 		"an incident opens":          {nil, []look{going, at("0.3", nil, `"next"`, `"incident":"inc-1","next"`)}, "incident inc-1 of shop is open"},
 		"the stage is gone":          {[]string{"--stage=alpha"}, []look{going, at("0.3", nil, `["alpha","beta","full"]`, `["beta","full"]`)}, "has no stage alpha any more"},
-		"the service is not there":   {[]string{"--service=other"}, []look{going}, `no rollout of service "other" is known`},
+		"the service is not there":   {[]string{"--service=other"}, []look{going}, `service "other" has no rollout`},
 		"the address is not there":   {nil, []look{{status: 404, answer: `{"error":"no such address"}`}}, "no such address"},
-		"the playbook is taken away": {nil, []look{going, {answer: `{"rollouts":[]}`}}, `no rollout of service "shop" is known`},
+		"the playbook is taken away": {nil, []look{going, {answer: `{"rollouts":[]}`}}, `service "shop" has no rollout`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -197,9 +197,9 @@ func TestAFollowingIsWellWhereTheRolloutHasLeftTheStage(t *testing.T) {
 		want string
 	}{
 		"it is promoted":           {[]string{"--stage=alpha"}, []look{at("0.3", []string{"duration:d"}), at("0.3", nil, inBeta...)}, "stage alpha is over: the rollout is in stage beta; when the stage was last seen, d; 1 of 1 criteria met"},
-		"it was promoted before":   {[]string{"--stage=alpha"}, []look{at("0.3", nil, inBeta...)}, "the rollout is in stage beta; nothing of it was seen"},
+		"it was promoted before":   {[]string{"--stage=alpha"}, []look{at("0.3", nil, inBeta...)}, "the rollout is in stage beta; none of it was seen"},
 		"it is finished":           {nil, []look{at("0.3", []string{"held:h"}), at("0.3", nil, done...)}, "stage alpha is over: the rollout is done"},
-		"its release was finished": {[]string{"--stage=alpha", "--release=v2"}, []look{at("0.3", nil, done...)}, "the rollout is done; nothing of it was seen"},
+		"its release was finished": {[]string{"--stage=alpha", "--release=v2"}, []look{at("0.3", nil, done...)}, "the rollout is done; none of it was seen"},
 		"a later stage is waited for": {[]string{"--stage=beta"}, []look{at("0.3", nil), at("0.6", nil, inBeta...), at("0.3", nil, inBeta...)},
 			"waiting for stage beta: the rollout is in stage alpha"},
 	} {
@@ -228,7 +228,7 @@ func TestAFollowingWaitsForAServerThatGoesAwayAndNotForOneThatRefuses(t *testing
 			t.Parallel()
 			url, asked := looks(t, going, away, away, over)
 			r := backout(t, nil, "rollout", "status", "--follow", "--url="+url)
-			if r.status != 0 || asked.Load() != 4 || strings.Count(r.stderr, "asking again") != 1 {
+			if r.status != 0 || asked.Load() != 4 || strings.Count(r.stderr, "retrying") != 1 {
 				t.Errorf("%d looks, %+v", asked.Load(), r)
 			}
 		})
@@ -256,7 +256,7 @@ func TestAFollowingThatIsStoppedOrTakesTooLongSaysWhatWasLacking(t *testing.T) {
 	}
 	began := time.Now()
 	r = backout(t, nil, "rollout", "status", "--follow", "--stage=alpha", "--timeout=50ms", "--output=json", "--url="+url)
-	if r.status != 1 || !said(r.stderr, "stage alpha was not over within 50ms") || !strings.Contains(r.stdout, `"result":"timeout"`) || time.Since(began) < 50*time.Millisecond {
+	if r.status != 1 || !said(r.stderr, "stage alpha did not end within 50ms") || !strings.Contains(r.stdout, `"result":"timeout"`) || time.Since(began) < 50*time.Millisecond {
 		t.Errorf("%+v", r)
 	}
 	hung := make(chan struct{})
@@ -264,7 +264,7 @@ func TestAFollowingThatIsStoppedOrTakesTooLongSaysWhatWasLacking(t *testing.T) {
 	defer srv.Close()
 	defer close(hung)
 	r = backout(t, nil, "rollout", "status", "--follow", "--timeout=50ms", "--url="+srv.URL)
-	if r.status != 1 || !said(r.stderr, "the stage was not over within 50ms") {
+	if r.status != 1 || !said(r.stderr, "the stage did not end within 50ms") {
 		t.Errorf("a server that hangs: %+v", r)
 	}
 }

@@ -54,14 +54,14 @@ func TestARolloutsReportTellsAllOfItWithinTheTerminal(t *testing.T) {
 		"# Rollout of social-intel: release v2.0.0", "state: soaking, stage full", "started 2025-12-25 15:04:05 by oncall: the holidays are quiet",
 		"- alpha (traffic 0.01): 2025-12-25 15:04:05 to 2025-12-26 15:04:05 (1d) by oncall: canary",
 		"- full (traffic 1): since 2025-12-26 15:04:05 by ann: in haste", "before it, error_rate is 0.0001, which is below 0.001",
-		"forced, although these were shut: duration", "held: 2025-12-25 16:00:00 to 2025-12-25 17:30:00 (1h30m) by eve: waiting",
+		"forced with these gates closed: duration", "held: 2025-12-25 16:00:00 to 2025-12-25 17:30:00 (1h30m) by eve: waiting",
 		"promotion refused: 2025-12-25 18:00:00 by engine: error_rate has no value",
 		"inc-1: error_rate; 2025-12-27 10:00:00 to 2025-12-27 10:20:00 (20m), closed", "1-flag_off: no change", "recovered 2025-12-27 10:04:30, after 4m30s",
-		"p1-error raised 2025-12-27 09:00:00 by ann: page", "NOT MET (0.2%, must be below 0.1% over 1w)", "p95: not asked: connection refused (must be below 500 ms over 1d)",
+		"p1-error raised 2025-12-27 09:00:00 by ann: page", "NOT MET (0.2%, must be below 0.1% over 1w)", "p95: not checked: connection refused (must be below 500 ms over 1d)",
 		"not signed (Rollout Lead); try: backout preflight sign success/repeat-usage-rate-60 --by=NAME --reason=WHY",
 		"NPS: signed by Ada 2026-01-01 10:00:00: survey 12", "trends: FAILED: http://127.0.0.1:9000/trends answers 500, want 200",
 		"Document lessons learned: not signed (Rollout Lead)", "T, 1% canary deployment (DevOps), planned 2025-12-25: done 2025-12-25 by oncall",
-		"T+10, Launch announcement (Marketing), planned 2026-01-04: nothing is known of it",
+		"T+10, Launch announcement (Marketing), planned 2026-01-04: unknown",
 	} {
 		if !strings.Contains(flat, want) {
 			t.Errorf("the report says nothing of %q:\n%s", want, said)

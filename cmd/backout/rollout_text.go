@@ -9,7 +9,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// rolloutText is a rollout for humans.
+// rolloutText is a rollout for people.
 func rolloutText(r view.RolloutView, now time.Time, scr screen) string {
 	var b strings.Builder
 	b.WriteString(wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
@@ -33,7 +33,7 @@ func rolloutText(r view.RolloutView, now time.Time, scr screen) string {
 		fmt.Fprintf(&b, "  %s from %s on (%s)\n", what, moment(*r.PromotableAt), distance(now, *r.PromotableAt))
 	}
 	if r.Auto {
-		b.WriteString("  promoted    by itself, as soon as nothing is missing\n")
+		b.WriteString("  promoted    automatically, as soon as nothing is missing\n")
 	}
 	b.WriteString(criteriaText(r))
 	b.WriteString(missingText(r))
@@ -91,7 +91,7 @@ func missingText(r view.RolloutView) string {
 	return wrap("  ", "missing for "+what+":") + b.String()
 }
 
-// hanging is wrap with a mark before the first line.
+// hanging is wrap with a bullet before the first line.
 func hanging(mark, text string) string {
 	indent := strings.Repeat(" ", len(mark))
 	return mark + strings.TrimPrefix(wrap(indent, text), indent)
@@ -107,15 +107,15 @@ func rolloutState(r view.RolloutView) string {
 		traffic = fmt.Sprintf(" (traffic %s)", r.Traffic)
 	}
 	if r.BackingOut {
-		return fmt.Sprintf("release %s is being backed out by %s, to %s; its stage was %s%s", r.Release, r.Incident, orDash(r.Previous), r.Stage, traffic)
+		return fmt.Sprintf("release %s is being rolled back by %s, to %s; its stage was %s%s", r.Release, r.Incident, orDash(r.Previous), r.Stage, traffic)
 	}
 	switch r.State {
 	case remediation.RolloutNone:
-		return "no rollout. Flags may be switched off; images and schemas are left alone"
+		return "no rollout. Flags can be turned off; images and schemas are left alone"
 	case remediation.RolloutActive:
-		return fmt.Sprintf("release %s is being rolled out, stage %s%s%s; rolling back leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
+		return fmt.Sprintf("release %s is being rolled out, stage %s%s%s; a rollback leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
 	case remediation.RolloutSoaking:
-		return fmt.Sprintf("release %s is rolled out in full and soaks, stage %s%s%s; rolling back leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
+		return fmt.Sprintf("release %s is fully rolled out and soaking, stage %s%s%s; a rollback leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
 	}
 	return fmt.Sprintf("release %s: %s", r.Release, strings.ReplaceAll(r.State, "_", " "))
 }

@@ -20,15 +20,15 @@ import (
 )
 
 func (c *commands) addRules() {
-	parent := c.app.Command("rules", "The Prometheus rules that come of a playbook.")
+	parent := c.app.Command("rules", "Generate Prometheus rules from playbooks.")
 	clause := parent.Command("generate", "Write the rules, their tests, Alertmanager's configuration and Grafana's dashboards.")
 	files := playbookFlag(clause)
-	check := clause.Flag("check", "Write nothing; exit 1 and name the files where they are not what would be written.").Bool()
-	tests := clause.Flag("tests", "Write the rules' promtool tests too. They take nearly all of the time.").Default("true").Bool()
+	check := clause.Flag("check", "Write nothing. If files differ from what would be written, name them and exit 1.").Bool()
+	tests := clause.Flag("tests", "Write promtool tests for the rules too. They take nearly all of the time.").Default("true").Bool()
 	var settings rules.Settings
-	clause.Flag("webhook.url", "Where Alertmanager finds backout.").Default(rules.DefaultWebhookURL).PlaceHolder("URL").StringVar(&settings.WebhookURL)
-	clause.Flag("webhook.token-file", "Where Alertmanager finds its token for backout; slack.url and pagerduty.key lie beside it.").Default(rules.DefaultTokenFile).PlaceHolder("FILE").StringVar(&settings.TokenFile)
-	clause.Flag("max-rules-per-group", "Split the rules into groups of no more than so many, as Mimir and Cortex want; 0 for one group. What a group reads of another one is up to a scrape_interval old.").Default("0").PlaceHolder("N").IntVar(&settings.MaxRulesPerGroup)
+	clause.Flag("webhook.url", "Address at which Alertmanager reaches backout.").Default(rules.DefaultWebhookURL).PlaceHolder("URL").StringVar(&settings.WebhookURL)
+	clause.Flag("webhook.token-file", "Where Alertmanager finds its token for backout; slack.url and pagerduty.key are in the same folder.").Default(rules.DefaultTokenFile).PlaceHolder("FILE").StringVar(&settings.TokenFile)
+	clause.Flag("max-rules-per-group", "Maximum number of rules per group, for Mimir and Cortex; 0 for one group. What one group reads from another is up to a scrape_interval old.").Default("0").PlaceHolder("N").IntVar(&settings.MaxRulesPerGroup)
 	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table between its markers in README.md and docs/*.md.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
 		kinds, err := actionKinds(config.Default(), c.environ, promslog.NewNopLogger())
@@ -86,7 +86,7 @@ func generated(playbooks []*alerts.Playbook, generate func(*alerts.Playbook) ([]
 		for _, f := range files {
 			if other, ok := seen[f.Name]; ok {
 				if !bytes.Equal(other, f.Content) {
-					return nil, fmt.Errorf("two of the playbooks want another %s; generate each with an --output of its own", f.Name)
+					return nil, fmt.Errorf("two playbooks generate a different %s; give each its own --output", f.Name)
 				}
 				continue
 			}
@@ -97,7 +97,7 @@ func generated(playbooks []*alerts.Playbook, generate func(*alerts.Playbook) ([]
 	return all, nil
 }
 
-// staleFile is a file that is not what the playbook says.
+// staleFile is a generated file that is out of date.
 type staleFile struct {
 	rules.File
 	// State is "missing", "differs" or "left over".
@@ -106,7 +106,7 @@ type staleFile struct {
 
 const leftOver = "left over"
 
-// leftover looks for generated files that no playbook makes any more.
+// leftover finds generated files that no playbook generates any more.
 type leftover struct {
 	dir   string
 	made  []rules.File
@@ -114,7 +114,7 @@ type leftover struct {
 }
 
 // files returns those of the services that playbooks has, and of all other
-// services where it is said to be complete.
+// services if it is complete.
 func (l leftover) files(playbooks []*alerts.Playbook, complete bool) ([]staleFile, error) {
 	var left []staleFile
 	for _, folder := range []string{"rules", "deploy/grafana/dashboards"} {
@@ -184,7 +184,7 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 			if err := os.Remove(filepath.Join(dir, filepath.FromSlash(f.Name))); err != nil {
 				return wrong("", "--output: %w", err)
 			}
-			fmt.Fprintf(&b, "removed %s: no playbook makes it any more\n", f.Name)
+			fmt.Fprintf(&b, "removed %s: no playbook generates it any more\n", f.Name)
 			continue
 		}
 		written++
@@ -196,11 +196,11 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 			fmt.Fprintf(&b, "  warning: %s\n", cleanLines(w))
 		}
 	}
-	fmt.Fprintf(&b, "%s written, %d as they were\n", remediation.Counted(written, "file"), all-written)
+	fmt.Fprintf(&b, "%s written, %d unchanged\n", remediation.Counted(written, "file"), all-written)
 	return c.print(b.String())
 }
 
-// writeFile writes a file whole or not at all: Prometheus may read it at any time.
+// writeFile writes a file atomically: Prometheus may read it at any time.
 func writeFile(name string, content []byte) (err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err

@@ -26,7 +26,7 @@ import (
 	promslogflag "github.com/prometheus/common/promslog/flag"
 )
 
-// defaultDSN is where the store is where nothing says otherwise.
+// defaultDSN is the default store.
 const defaultDSN = "sqlite:./data/backout.db"
 
 // serveFlags are the flags of serve.
@@ -43,20 +43,20 @@ type serveFlags struct {
 }
 
 func (c *commands) addServe() {
-	clause := c.app.Command("serve", "Receive notifications and carry the playbooks out. Without any flag: the built-in playbook, "+
-		"a database in ./data, loopback only, and nothing is changed (--mode=observe).")
+	clause := c.app.Command("serve", "Receive notifications and run the playbooks' rollbacks. Without any flag: the built-in playbook, "+
+		"a database in ./data, loopback only, and no changes (--mode=observe).")
 	var statusListenSet bool
 	f := serveFlags{
 		settingsFlags: c.settingsFlags(clause),
-		dsn:           clause.Flag("storage.dsn", "The database; storage.dsn_file in the configuration wins over it.").Default(defaultDSN).String(),
-		mode: choiceFlag(clause, "mode", "observe: decide and record, and hold every step; act: carry the steps out.",
+		dsn:           clause.Flag("storage.dsn", "The database; storage.dsn_file in the configuration overrides it.").Default(defaultDSN).String(),
+		mode: choiceFlag(clause, "mode", "observe: decide and record, but hold every step; act: run the steps.",
 			string(remediation.Observe), string(remediation.Observe), string(remediation.Act)),
-		listen: clause.Flag("web.listen-address", "Address to listen on; repeatable. Beyond loopback only where tokens are configured.").
+		listen: clause.Flag("web.listen-address", "Address to listen on; repeatable. Beyond loopback only with tokens.").
 			Default("127.0.0.1:9099").Strings(),
-		statusListen: clause.Flag("web.status-listen-address", "Address of the public status page, which asks for no token; empty for none.").
+		statusListen: clause.Flag("web.status-listen-address", "Address of the public status page, which needs no token; empty for none.").
 			Default("127.0.0.1:9098").IsSetByUser(&statusListenSet).String(),
 		statusListenSet: &statusListenSet,
-		webConfigFile:   clause.Flag("web.config.file", "File that turns on TLS, as of Prometheus's exporter-toolkit.").Default("").String(),
+		webConfigFile:   clause.Flag("web.config.file", "File that turns on TLS, in the format of Prometheus's exporter-toolkit.").Default("").String(),
 		log:             promslog.Config{Level: promslog.NewLevel(), Format: promslog.NewFormat(), Writer: c.stderr},
 	}
 	clause.Flag(promslogflag.LevelFlagName, promslogflag.LevelFlagHelp).Default("info").HintOptions(promslog.LevelFlagOptions...).SetValue(f.log.Level)
@@ -64,8 +64,8 @@ func (c *commands) addServe() {
 	c.add(clause, func(ctx context.Context) error { return c.serve(ctx, f) })
 }
 
-// serve runs until ctx ends. It opens the store before the listeners, so that
-// a second serve on the same file is told about the file.
+// serve runs until ctx ends. It opens the store before the listeners, so that a
+// second serve on the same file gets an error about the file.
 func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -142,27 +142,27 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	go re.onSignal(ctx, hangup)
 
 	for _, address := range receiver.InClear(*f.listen, *f.webConfigFile, set.config) {
-		logger.Warn("tokens arrive without TLS, and everybody on the way can read them: --web.config.file turns TLS on", "address", address)
+		logger.Warn("tokens arrive without TLS, and anyone on the network path can read them: turn TLS on with --web.config.file", "address", address)
 	}
 	for _, l := range listeners {
 		logger.Info("backout is ready", "address", l.Addr().String(), "mode", *f.mode, "playbooks", set.describe())
 	}
-	defer context.AfterFunc(ctx, func() { logger.Info("stopping: what is in flight is finished first") })()
+	defer context.AfterFunc(ctx, func() { logger.Info("stopping: waiting for work in flight") })()
 	return together(ctx,
 		engine.Run,
 		public,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners, *f.webConfigFile) })
 }
 
-// noLossy says why lossy steps are held whatever the playbook says, if they are.
+// noLossy says why lossy steps are held whatever the playbook says; "" if they are not.
 func noLossy(cfg *config.Config) string {
 	if len(cfg.Tokens) == 0 {
-		return "no tokens are configured, so nobody can be known to have approved it"
+		return "no tokens are configured, so an approval would have no name"
 	}
 	return ""
 }
 
-// checkAddresses refuses what must not be served, before anything is opened.
+// checkAddresses refuses unsafe addresses before anything is opened.
 func (f serveFlags) checkAddresses(cfg *config.Config) error {
 	err := errors.Join(receiver.CheckListen(*f.listen, cfg), receiver.CheckWebConfig(*f.webConfigFile))
 	if err != nil {
@@ -182,7 +182,7 @@ func listenOn(ctx context.Context, addresses []string) ([]net.Listener, error) {
 		var lc net.ListenConfig
 		l, err := lc.Listen(ctx, "tcp", address)
 		if err != nil {
-			err = wrong("another --web.listen-address, or end what listens there", "--web.listen-address: %w", err)
+			err = wrong("another --web.listen-address, or stop the program that listens there", "--web.listen-address: %w", err)
 			for _, l := range listeners {
 				err = errors.Join(err, l.Close())
 			}

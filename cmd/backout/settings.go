@@ -12,7 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// settingsFlags name the files that a server is set up by.
+// settingsFlags name a server's configuration files.
 type settingsFlags struct {
 	configFile    *string
 	playbookFiles *[]string
@@ -20,22 +20,22 @@ type settingsFlags struct {
 
 func (c *commands) settingsFlags(clause *kingpin.CmdClause) settingsFlags {
 	return settingsFlags{
-		configFile:    clause.Flag("config.file", "Configuration: the neighbours' addresses, tokens, storage. Every key has a default.").PlaceHolder("FILE").String(),
+		configFile:    clause.Flag("config.file", "Configuration: addresses of Prometheus and others, tokens, storage. Every key is optional.").PlaceHolder("FILE").String(),
 		playbookFiles: playbookFlag(clause),
 	}
 }
 
 func playbookFlag(clause *kingpin.CmdClause) *[]string {
-	return clause.Flag("playbook.file", "Playbook of one service; repeatable. The built-in one where not given.").PlaceHolder("FILE").Strings()
+	return clause.Flag("playbook.file", "Playbook of one service; repeatable. Default: the built-in one.").PlaceHolder("FILE").Strings()
 }
 
-// settings are those files, read and valid.
+// settings are the content of those files, validated.
 type settings struct {
 	config    *config.Config
 	playbooks []*alerts.Playbook
 }
 
-// load reads all of them; its error has the mistakes of all.
+// load reads all of them; its error has the mistakes of all files.
 func (f settingsFlags) load(kinds []alerts.ActionKind) (settings, error) {
 	conf, err := f.loadConfig()
 	playbooks, perr := loadPlaybooks(*f.playbookFiles, kinds)
@@ -46,7 +46,7 @@ func (f settingsFlags) load(kinds []alerts.ActionKind) (settings, error) {
 }
 
 // loadConfig reads the configuration, or returns the default one where no file
-// is given; where the file is wrong, it returns the default one beside the error.
+// is given; if the file is wrong, it returns the default one with the error.
 func (f settingsFlags) loadConfig() (*config.Config, error) {
 	if *f.configFile == "" {
 		return config.Default(), nil
@@ -58,9 +58,9 @@ func (f settingsFlags) loadConfig() (*config.Config, error) {
 	return conf, nil
 }
 
-// loadPlaybooks reads playbooks, or the built-in one where no file is given.
+// loadPlaybooks reads playbooks, or the built-in one if no file is given.
 // Its error has the problems of all of them; those that are good are returned
-// beside it.
+// with it.
 func loadPlaybooks(files []string, kinds []alerts.ActionKind) ([]*alerts.Playbook, error) {
 	if len(files) == 0 {
 		pb, err := alerts.Default(kinds)

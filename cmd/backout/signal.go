@@ -11,22 +11,22 @@ import (
 )
 
 func (c *commands) addSignal() {
-	clause := c.app.Command("signal", "Say what no metric knows: a vulnerability, bad data, a P1 error. Its plan runs on your word.")
-	c.addSignalChange(clause.Command("raise", "It is so: the generated rule fires, and the steps of its plan run in their order. Lossy ones still ask for approval."),
+	clause := c.app.Command("signal", "Report what no metric shows: a vulnerability, bad data, a P1 error. Its plan runs because you said so.")
+	c.addSignalChange(clause.Command("raise", "Raise the signal: its alert fires and its plan runs. A step that loses data still needs approval."),
 		http.MethodPost, func(s signalAnswer) string {
 			return fmt.Sprintf("Raised: %s of service %s, since %s,\n", clean(s.Signal), clean(s.Service), moment(s.Since)) +
 				wrap("  ", "by "+s.By+": "+s.Reason) +
 				warned(s.Warning) +
-				"It comes back through Prometheus and Alertmanager within a scrape and an\nevaluation; backout incident list shows what is done about it. To take it back:\n" +
+				"It arrives through Prometheus and Alertmanager within a scrape and an\nevaluation; see backout incident list. To clear it:\n" +
 				fmt.Sprintf("  backout signal clear %s --service=%s --reason=WHY\n", clean(s.Signal), clean(s.Service))
 		})
-	c.addSignalChange(clause.Command("clear", "It is so no longer: steps that have not begun are cancelled, and the incident closes."),
+	c.addSignalChange(clause.Command("clear", "Clear the signal: steps that have not begun are cancelled, and the incident closes."),
 		http.MethodDelete, func(s signalAnswer) string {
 			return fmt.Sprintf("Cleared: %s of service %s.\nSteps that had not begun are cancelled.\n", clean(s.Signal), clean(s.Service))
 		})
 }
 
-// signalAnswer is a signal as the API answers it.
+// signalAnswer is a signal in the API's form.
 type signalAnswer struct {
 	Service string    `json:"service"`
 	Signal  string    `json:"signal"`
@@ -46,8 +46,8 @@ func warned(warning string) string {
 }
 
 func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, text func(signalAnswer) string) {
-	name := clause.Arg("name", "The signal's name, as a trigger of the playbook has it.").Required().String()
-	service := clause.Flag("service", "The service; may be left out where there is one playbook.").String()
+	name := clause.Arg("name", "The signal's name in the playbook.").Required().String()
+	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := ownReasonFlag(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {

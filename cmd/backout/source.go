@@ -13,8 +13,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// source is where a command that reads has its answers from: a server's API or
-// a store that is opened for reading.
+// source is what a reading command reads from: a server's API, or a store opened for
+// reading.
 type source interface {
 	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error)
 	Incident(ctx context.Context, id string) (view.IncidentView, error)
@@ -27,7 +27,7 @@ type source interface {
 	Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error)
 }
 
-// sourceFlags say where a command that reads has its answers from.
+// sourceFlags say what a reading command reads from.
 type sourceFlags struct {
 	serverFlags
 	dsn *string
@@ -37,13 +37,13 @@ type sourceFlags struct {
 func (c *commands) sourceFlags(clause *kingpin.CmdClause) sourceFlags {
 	return sourceFlags{
 		serverFlags: c.serverFlags(clause),
-		dsn: clause.Flag("storage.dsn", "Read this database instead of asking a server, such as sqlite:./data/backout.db; serve may be running on it.").
+		dsn: clause.Flag("storage.dsn", "Read this database instead of asking a server, such as sqlite:./data/backout.db. serve may be running on it.").
 			PlaceHolder("DSN").String(),
 		now: func() time.Time { return c.now() },
 	}
 }
 
-// with runs fn on the source that the flags name.
+// with calls fn with the source that the flags name.
 func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
 	if *f.dsn == "" {
 		cl, err := f.client()
@@ -53,7 +53,7 @@ func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
 		return fn(cl)
 	}
 	if *f.url != "" {
-		return wrong("one of the two", "--url and --storage.dsn are two places to read from")
+		return wrong("one of the two", "--url and --storage.dsn cannot be used together")
 	}
 	store, err := openForReading(*f.dsn)
 	if err != nil {
@@ -62,7 +62,7 @@ func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
 	return closing(store, fn(storeSource{store, f.now}))
 }
 
-// closing closes what was opened, and returns the first error.
+// closing closes a resource, and returns the first error.
 func closing(c io.Closer, err error) error {
 	if cerr := c.Close(); err == nil {
 		return cerr
@@ -94,7 +94,7 @@ func (s storeSource) Incident(ctx context.Context, id string) (v view.IncidentVi
 	return v, refused(err)
 }
 
-// refused is how a command ends where the store answers with a refusal.
+// refused turns a refusal of the store into a command's error.
 func refused(err error) error {
 	var r *remediation.RefusedError
 	if errors.As(err, &r) && r.Refusal == remediation.Invalid {
@@ -106,8 +106,7 @@ func refused(err error) error {
 	return err
 }
 
-// Plot implements source: a store holds what was measured when something was
-// decided, and nothing between.
+// Plot implements source: a store holds only the values measured at decisions.
 func (s storeSource) Plot(ctx context.Context, id, trigger string) (p view.Plot, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
 		p, err = view.PlotOfLog(tx, id, trigger, s.now())
@@ -143,7 +142,7 @@ func (s storeSource) Rehearsals(ctx context.Context, service string) (out []reme
 	return out, err
 }
 
-// Rollouts implements source; how a stage's criteria stand is not in a store.
+// Rollouts implements source; a store does not have the state of a stage's criteria.
 func (s storeSource) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 	out := []view.RolloutView{}
 	err := s.store.View(ctx, func(tx remediation.Tx) error {

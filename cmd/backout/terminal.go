@@ -12,10 +12,10 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// terminal is a writer that says of itself whether somebody looks at it.
+// terminal is a writer that knows whether it is a terminal.
 type terminal interface{ Terminal() bool }
 
-// isTerminal tells whether somebody looks at what is written to w.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	switch w := w.(type) {
 	case terminal:
@@ -37,8 +37,8 @@ const (
 	good
 )
 
-// screen is how text is laid out for who reads it: a terminal has colours and an
-// edge; a file or a program gets every cell whole.
+// screen is the layout of text: a terminal has colours and a width; a file or a
+// program gets every cell uncut.
 type screen struct{ colour, whole bool }
 
 func (s screen) paint(t tone, text string) string {
@@ -107,12 +107,12 @@ func width(s string) (n int) {
 }
 
 const (
-	// progressAfter is how long work takes before it is told how far it is.
+	// progressAfter is how long work runs before its progress is shown.
 	progressAfter = time.Second
 	progressEvery = 200 * time.Millisecond
 )
 
-// progress tells on a terminal's last line how far some work is.
+// progress shows on a terminal's last line how far some work is.
 type progress struct {
 	w     io.Writer
 	began time.Time
@@ -123,8 +123,8 @@ type progress struct {
 	text string
 }
 
-// progress begins; it says nothing within the first second, and nothing at all
-// where standard error is no terminal.
+// progress starts; it prints nothing in the first second, and nothing at all if
+// standard error is not a terminal.
 func (c *commands) progress() *progress {
 	p := &progress{w: c.stderr, began: time.Now(), stop: make(chan struct{})}
 	if isTerminal(c.stderr) && c.env("TERM") != "dumb" {
@@ -134,15 +134,15 @@ func (c *commands) progress() *progress {
 	return p
 }
 
-// say replaces what is told.
+// say replaces the text.
 func (p *progress) say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.text = fmt.Sprintf(format, args...)
 }
 
-// show writes over what it wrote before, and takes it away at the end. What
-// cannot be told stops no work.
+// show overwrites its previous text, and removes it at the end. A write error
+// does not stop the work.
 func (p *progress) show(after, every time.Duration) {
 	defer p.ended.Done()
 	wait := time.NewTimer(after)
@@ -168,7 +168,7 @@ func (p *progress) show(after, every time.Duration) {
 	}
 }
 
-// done takes away what was told.
+// done removes the text.
 func (p *progress) done() {
 	close(p.stop)
 	p.ended.Wait()

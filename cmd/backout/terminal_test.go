@@ -221,7 +221,7 @@ func TestAFollowedTailOutlivesItsServer(t *testing.T) {
 		away, away, away,
 		exchange{"GET /api/v1/audit?after=8&limit=500", "", 200, entry(9)})
 	r := backoutUntil(t, "     9  ", nil, "audit", "tail", "--lines=1", "--follow", "--url="+url)
-	if r.status != 0 || strings.Count(r.stderr, "asking again") != 1 || strings.Count(r.stdout, "frozen") != 2 {
+	if r.status != 0 || strings.Count(r.stderr, "retrying") != 1 || strings.Count(r.stdout, "frozen") != 2 {
 		t.Errorf("%+v", r)
 	}
 	// What is no absence ends it.

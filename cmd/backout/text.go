@@ -32,7 +32,7 @@ func (c *commands) printJSON(v any) error {
 	return c.encode(v, "  ")
 }
 
-// printJSONLine writes v as JSON on one line, for answers that go on.
+// printJSONLine writes v as JSON on one line, for answers of several lines.
 func (c *commands) printJSONLine(v any) error {
 	return c.encode(v, "")
 }
@@ -48,8 +48,8 @@ func (c *commands) encode(v any, indent string) error {
 	return c.print(harmless(b.String()))
 }
 
-// harmless writes in JSON the characters that JSON lets pass and a terminal may
-// obey (C1 controls, direction marks) as escapes, which mean the same.
+// harmless escapes the characters that JSON allows but a terminal may obey (C1
+// controls, direction marks).
 func harmless(text string) string {
 	if !strings.ContainsFunc(text, obeyed) {
 		return text
@@ -71,8 +71,8 @@ func harmless(text string) string {
 
 func obeyed(r rune) bool { return r != '\n' && r != utf8.RuneError && unprintable(r) }
 
-// clean makes a string that came from outside safe to print: control and
-// format characters, line ends too, are shown as escapes.
+// clean makes a string from outside safe to print: it escapes control and format
+// characters, including line ends.
 func clean(s string) string {
 	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
 		return s
@@ -81,7 +81,7 @@ func clean(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`), `\\`, `\`)
 }
 
-// cleanLines is clean for words of several lines.
+// cleanLines is clean for text of several lines.
 func cleanLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i := range lines {
@@ -130,8 +130,8 @@ func wrap(indent, text string) string {
 	return b.String()
 }
 
-// table lays rows out in columns; the first row is the head. tones colours
-// cells, by row and column.
+// table aligns rows in columns; the first row is the head. tones colours cells, by
+// row and column.
 func table(rows [][]string, scr screen, tones map[[2]int]tone) string {
 	var widths []int
 	for _, row := range rows {
@@ -155,7 +155,7 @@ func table(rows [][]string, scr screen, tones map[[2]int]tone) string {
 	return b.String()
 }
 
-// moment is a time as humans read it.
+// moment is a time as people read it.
 func moment(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05") + " UTC"
 }
@@ -183,10 +183,10 @@ func distance(now, t time.Time) string {
 	return "in " + model.Duration(d).String()
 }
 
-// number is a measured value, to five digits.
+// number is a measured value with five digits.
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 5, 64) }
 
-// valueOr is number, or a word where there is no value.
+// valueOr is number, or a word if there is no value.
 func valueOr(v *float64, none string) string {
 	if v == nil {
 		return none

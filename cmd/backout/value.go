@@ -11,23 +11,23 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// unsaid is the reason of a change for which none was given.
+// unsaid is the reason of a change without one.
 const unsaid = "no reason given"
 
-// reasonFlag is --reason of a change of one incident or rollout: at night a hand
-// must be quick, so that it may be left out, and the audit log says that it was.
+// reasonFlag is --reason of a change of one incident or rollout. It may be left out,
+// since at night people must be quick; the audit log says that it was.
 func reasonFlag(clause *kingpin.CmdClause) *string {
 	return clause.Flag("reason", "Why, for the audit log.").Default(unsaid).String()
 }
 
-// ownReasonFlag is --reason where a person's word stands for a check (approve,
-// deny, sign, signal) or holds everybody (freeze, thaw): it must be given.
+// ownReasonFlag is --reason where a person replaces a check (approve, deny, sign,
+// signal) or a change affects all people (freeze, thaw): it is required.
 func ownReasonFlag(clause *kingpin.CmdClause) *string {
 	return clause.Flag("reason", "Why, for the audit log (required).").Required().String()
 }
 
-// The flags' values below are the parser's own but for their errors, which
-// name the flag and say what to write.
+// The flag values below differ from the parser's own in their errors, which name the
+// flag and say what to write.
 
 // choice is a flag with a fixed set of words.
 type choice struct {
@@ -52,7 +52,7 @@ func (v *choice) String() string { return v.value }
 // Set implements kingpin.Value.
 func (v *choice) Set(s string) error {
 	if !slices.Contains(v.options, s) {
-		return fmt.Errorf("--%s: %q is none of %s", v.flag, s, strings.Join(v.options, ", "))
+		return fmt.Errorf("--%s: invalid value %q; use one of %s", v.flag, s, strings.Join(v.options, ", "))
 	}
 	v.value = s
 	return nil

@@ -11,17 +11,17 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// imageTag is what a version must be to be the tag of an image.
+// imageTag matches a version that is a valid image tag.
 var imageTag = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
 func (c *commands) addVerify() {
-	clause := c.app.Command("verify", "Ask whether a service runs a version, and whether it works: its image, the version it names, "+
-		"its health, and the playbook's smoke checks. It needs no server, and changes nothing. Exit status 1 where a check failed.")
-	release := clause.Flag("version", "The version that is to run, such as v1.0.0: the image's tag.").Required().PlaceHolder("VERSION").String()
+	clause := c.app.Command("verify", "Check that a service runs a version and works: its image, the version it reports, "+
+		"its health, and the playbook's smoke checks. Needs no server and changes nothing. Exit status 1 if a check failed.")
+	release := clause.Flag("version", "The expected version, such as v1.0.0: the image's tag.").Required().PlaceHolder("VERSION").String()
 	files, output := c.settingsFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		if !imageTag.MatchString(*release) {
-			return wrong("--version=v1.0.0", "--version: %q is not the tag of an image", *release)
+			return wrong("--version=v1.0.0", "--version: invalid image tag %q", *release)
 		}
 		v, err := c.verify(ctx, files, *release)
 		if err != nil {
@@ -62,7 +62,7 @@ func (c *commands) verify(ctx context.Context, files settingsFlags, release stri
 		return v, err
 	}
 	if n := len(set.playbooks); n != 1 {
-		return v, wrong("verify once for each --playbook.file", "%d playbooks are given, and --version is of one service", n)
+		return v, wrong("verify once for each --playbook.file", "%d playbooks are given, but --version is for one service", n)
 	}
 	pb := set.playbooks[0]
 	v = verification{OK: true, Service: pb.Service, Version: release}
@@ -76,7 +76,7 @@ func (c *commands) verify(ctx context.Context, files settingsFlags, release stri
 	return v, nil
 }
 
-// text is the answer for humans: a line for each check, and what they come to.
+// text is the answer for people: a line for each check, and the result.
 func (v verification) text() string {
 	const indent = "        "
 	var b strings.Builder

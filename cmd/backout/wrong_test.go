@@ -78,7 +78,7 @@ func TestAPortThatIsTakenIsSaidWithWhatToDo(t *testing.T) {
 	defer taken.Close()
 	dsn := "--storage.dsn=sqlite:" + filepath.Join(t.TempDir(), "b.db")
 	for _, c := range []struct{ flags, says string }{
-		{"--web.listen-address=" + taken.Addr().String(), "try: another --web.listen-address, or end what listens there"},
+		{"--web.listen-address=" + taken.Addr().String(), "try: another --web.listen-address, or stop the program that listens there"},
 		{"--web.listen-address=127.0.0.1:0 --web.status-listen-address=" + taken.Addr().String(), "try: another address, or empty for none"},
 	} {
 		r := backout(t, nil, append([]string{"serve", dsn}, strings.Fields(c.flags)...)...)
@@ -95,7 +95,7 @@ func TestAPortThatIsTakenIsSaidWithWhatToDo(t *testing.T) {
 			defer l.Close()
 		}
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
-		stderr := printed{words: "its default address is taken; --web.status-listen-address gives it another", stop: stop}
+		stderr := printed{words: "its default address is in use; set another with --web.status-listen-address", stop: stop}
 		status := newCommands(nil, &bytes.Buffer{}, &stderr).exec(ctx, []string{"serve", dsn, "--web.listen-address=127.0.0.1:0"})
 		stop()
 		said := strings.Contains(stderr.text.String(), stderr.words)

@@ -115,7 +115,7 @@ func TestARehearsalGoesThroughTheWholeLadderAndLeavesEverythingAsItWas(t *testin
 	said, err := s.command(ctx, "rehearse", "--plan=ladder", "--reason=before T-3")
 	must(t, err)
 	t.Logf("backout rehearse says:\n%s", said)
-	if !strings.Contains(said, "Plan ladder: 6 passed, 0 failed, 0 could not be told; 3 of 5 steps tried") {
+	if !strings.Contains(said, "Plan ladder: 6 passed, 0 failed, 0 unknown; 3 of 5 steps tried") {
 		t.Errorf("it says:\n%s", said)
 	}
 	s.wantAsBefore(t, before)

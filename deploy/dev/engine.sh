@@ -5,13 +5,13 @@
 #   engine.sh stop         stop the private engine of this checkout, if it runs; another engine is never touched
 #   engine.sh status       print DOCKER_HOST and exit 0 if an engine answers, else exit 1
 #   engine.sh env          print shell lines that set DOCKER_HOST and PATH, for eval
-#   engine.sh with CMD...  run a command with DOCKER_HOST and PATH set; an engine that was started for it, and that
-#                          nobody else uses, is stopped after it
+#   engine.sh with CMD...  run a command with DOCKER_HOST and PATH set; then stop the engine if
+#                          it was started for this and nobody else uses it
 #
 # An engine that answers at DOCKER_HOST or at /var/run/docker.sock is used. Otherwise a private dockerd is started, whose
 # data, sockets and pid file are in .cache/engine. It has its own bridge and addresses, and leaves the firewall and the
 # sysctls of the machine alone (--iptables=false): containers reach each other, and the machine reaches them through
-# their published ports, but they do not reach the internet. stop takes away its bridges and mounts.
+# their published ports, but they do not reach the internet. stop removes its bridges and mounts.
 #
 # Calls may run side by side: start and stop take .cache/engine.lock, `with` holds .cache/engine.users shared.
 set -euo pipefail
@@ -86,7 +86,7 @@ start_private() {
     . "$cache/debian/engine.env"
   fi
   for program in dockerd containerd ip; do
-    command -v "$program" >/dev/null || die "no Docker engine answers, and $program is not there to start a private one" \
+    command -v "$program" >/dev/null || die "no Docker engine answers, and $program, needed to start a private one, is missing" \
       "try: deploy/dev/tools.sh (Debian), or start an engine and set DOCKER_HOST."
   done
   clean_up
@@ -94,7 +94,7 @@ start_private() {
   mkdir -p "$home" "$run"
   chmod 700 "$run"
   echo '{}' >"$home/daemon.json" # so that the machine's own /etc/docker/daemon.json is not read
-  ip link add name "$bridge" type bridge || die "the bridge $bridge could not be made" \
+  ip link add name "$bridge" type bridge || die "cannot create the bridge $bridge" \
     "try: this needs root with the right to change the network (a container needs --privileged)."
   ip addr add "$network.0.1/24" dev "$bridge"
   ip link set "$bridge" up
@@ -115,11 +115,11 @@ start_private() {
   tail -n 8 "$home/dockerd.log" >&2
   if kill "$pid" 2>/dev/null; then wait "$pid" || true; fi
   clean_up
-  die "dockerd did not come up; the lines above are the end of $home/dockerd.log" \
+  die "dockerd did not start; the lines above are the end of $home/dockerd.log" \
     "try: a container needs --privileged for this; or start an engine elsewhere and set DOCKER_HOST."
 }
 
-# clean_up takes away what a dockerd that ended leaves in the kernel: mounts below our folders, and our bridges.
+# clean_up removes what a stopped dockerd leaves in the kernel: mounts below our folders, and our bridges.
 clean_up() {
   local path name
   ! ours >/dev/null || return 0
@@ -155,14 +155,14 @@ stop_private() {
     sleep 0.1
   done
   if kill -0 "$pid" 2>/dev/null; then
-    say "dockerd ($pid) did not end within 30s, killing it"
+    say "dockerd ($pid) did not stop within 30s, killing it"
     kill -KILL "$pid"
   fi
   clean_up
   say "private engine stopped"
 }
 
-# locked runs one of the functions above with nobody else doing so.
+# locked runs one of the functions above exclusively.
 locked() {
   mkdir -p "$cache"
   exec 9>"$cache/engine.lock"
@@ -189,7 +189,7 @@ leave() {
   if [ ! -e "$home/keep" ] && flock --nonblock --exclusive 8; then stop_private 2>/dev/null; fi
 }
 
-# The command runs in a process group of its own, so that a signal reaches all of it, and nothing of it stays behind.
+# The command runs in a process group of its own, so that a signal reaches all of it, and no part of it is left behind.
 with() {
   local status=0 child
   locked enter

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Go side of the tools.
 #
-#   go.sh check                             is the Go toolchain there, and as new as go.mod wants it?
+#   go.sh check                             is the Go toolchain there, and new enough for go.mod?
 #   go.sh install NAME PACKAGE@VERSION ...  build a Go program into .cache/bin/NAME, unless it is there; what follows the
 #                                           version goes to `go install`
 #   go.sh build NAME MODULE@VERSION PACKAGE ...
@@ -29,12 +29,12 @@ check() {
     # With GOTOOLCHAIN=auto, its default, the go command fetches the one that go.mod names.
     if [ "$(cd / && go env GOTOOLCHAIN)" != local ] && (cd "$project" && go version >/dev/null 2>&1); then return; fi
     say "Go $have is too old: backout needs $want or later (the go line of go.mod)"
-    say "try: https://go.dev/doc/install, or GOTOOLCHAIN=auto, with which this Go fetches a newer one"
+    say "try: https://go.dev/doc/install, or GOTOOLCHAIN=auto, so that Go fetches a newer one"
     exit 1
   fi
 }
 
-# Both are called with the variables of install_tool, outside of the project, since its go.mod has no say in a tool's
+# Both are called with the variables of install_tool, outside of the project, so that its go.mod does not affect a tool's
 # dependencies.
 by_install() (cd / && GOBIN=$out GOFLAGS=-buildvcs=false go install -ldflags='-s -w' "${flags[@]}" "$package")
 by_build() (
@@ -57,7 +57,7 @@ install_tool() {
   if ! "$how" >"$log" 2>&1; then
     rm -rf "$out"
     tail -n 12 "$log" >&2
-    say "$package could not be built; the lines above are the go command's, all of them in $log"
+    say "cannot build $package; the go command's full output is in $log"
     exit 1
   fi
   mv "$out"/* "$bin/$name"

@@ -5,15 +5,15 @@
 #   postgres.sh stop         stop the server of this checkout, if it runs; another server is never touched
 #   postgres.sh status       print the address and exit 0 if a server answers, else exit 1
 #   postgres.sh env          print shell lines that set the two variables below, for eval
-#   postgres.sh with CMD...  run a command with the two variables set; a server that was started for it, and that nobody
-#                            else uses, is stopped after it
+#   postgres.sh with CMD...  run a command with the two variables set; then stop the server if
+#                            it was started for this and nobody else uses it
 #
 #   BACKOUT_POSTGRES_DSN     postgres://USER:PASSWORD@127.0.0.1:PORT/postgres, of a superuser
 #   BACKOUT_POSTGRES_SOCKET  the folder of the server's unix socket, which can be mounted into a container
 #
 # A server that listens at the address in BACKOUT_POSTGRES_DSN is used. Otherwise one is started, with its data, its
 # password and its log in .cache/postgres. It keeps nothing: each start makes a new cluster, and it never waits for the
-# disk. As root it runs as nobody, since PostgreSQL refuses to run as root. Both ways in ask for the password.
+# disk. As root it runs as nobody, since PostgreSQL refuses to run as root. Socket and port require the password.
 #
 # Calls may run side by side: start and stop take .cache/postgres.lock, `with` holds .cache/postgres.users shared.
 set -euo pipefail
@@ -57,7 +57,7 @@ ours() {
   printf '%s' "$pid"
 }
 
-# given tells whether a server listens at the address in the environment, which may be ours.
+# given reports whether a server listens at the address in the environment, which may be ours.
 given() {
   local host_port='@([^/:@]+):([0-9]+)/'
   [[ ${BACKOUT_POSTGRES_DSN:-} =~ $host_port ]] || return 1
@@ -97,7 +97,7 @@ END
 start_private() {
   local program password
   for program in initdb postgres pg_isready psql; do
-    command -v "$program" >/dev/null || die "no PostgreSQL answers, and $program is not there to start one" \
+    command -v "$program" >/dev/null || die "no PostgreSQL answers, and $program, needed to start one, is missing" \
       "try: deploy/dev/tools.sh (Debian), or start a server and set BACKOUT_POSTGRES_DSN and BACKOUT_POSTGRES_SOCKET."
   done
   clean_up
@@ -108,11 +108,11 @@ start_private() {
   (umask 077 && printf '%s\n' "$password" >"$home/password" && : >"$home/server.log")
   mkdir -m 700 "$data"
   if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$data" "$socket"; fi
-  # Root opens the password's file and the log; the server's user gets them open.
+  # Root opens the password file and the log; the server's user inherits them.
   if ! (cd "$data" && as_server initdb --pgdata="$data" --username=postgres --auth=scram-sha-256 --pwfile=/dev/stdin \
     --no-locale --encoding=UTF8 --no-sync) <"$home/password" >"$home/server.log" 2>&1; then
     tail -n 8 "$home/server.log" >&2
-    die "the cluster could not be made; the lines above are the end of $home/server.log"
+    die "cannot create the cluster; the lines above are the end of $home/server.log"
   fi
   configure
   listen
@@ -122,13 +122,13 @@ start_private() {
 listen() {
   local port pid
   for _ in $(seq 20); do
-    port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000)) # below what the kernel hands out by itself
+    port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000)) # below the kernel's ephemeral ports
     (cd "$data" && exec 8>&- 9>&- && as_server setsid postgres -D "$data" -p "$port" </dev/null >>"$home/server.log" 2>&1) &
     pid=$!
     for _ in $(seq 300); do
       if pg_isready -q -t 5 -h "$socket" -p "$port"; then
         printf '%s\n' "$port" >"$home/port"
-        find_server || die "the server came up and does not answer: see $home/server.log"
+        find_server || die "the server started but does not answer: see $home/server.log"
         say "ready, pid $(ours), port $port, socket in $socket"
         return
       fi
@@ -140,10 +140,10 @@ listen() {
     tail -n 20 "$home/server.log" | grep -q 'Address already in use' || break
   done
   tail -n 8 "$home/server.log" >&2
-  die "the server did not come up; the lines above are the end of $home/server.log"
+  die "the server did not start; the lines above are the end of $home/server.log"
 }
 
-# clean_up takes away what a server that ended leaves.
+# clean_up removes what a stopped server leaves.
 clean_up() {
   ! ours >/dev/null || return 0
   rm -rf "$data" "$socket" "$home/port" "$home/password"
@@ -162,7 +162,7 @@ stop_private() {
     sleep 0.1
   done
   if kill -0 "$pid" 2>/dev/null; then
-    say "the server ($pid) did not end within 30s, ending it at once"
+    say "the server ($pid) did not stop within 30s, stopping it immediately"
     kill -QUIT "$pid"
     for _ in $(seq 100); do
       if ! kill -0 "$pid" 2>/dev/null; then break; fi
@@ -173,7 +173,7 @@ stop_private() {
   say "server stopped"
 }
 
-# locked runs one of the functions above with nobody else doing so.
+# locked runs one of the functions above exclusively.
 locked() {
   mkdir -p "$cache"
   exec 9>"$cache/postgres.lock"
@@ -196,7 +196,7 @@ leave() {
   if [ ! -e "$home/keep" ] && flock --nonblock --exclusive 8; then stop_private 2>/dev/null; fi
 }
 
-# The command runs in a process group of its own, so that a signal reaches all of it, and nothing of it stays behind.
+# The command runs in a process group of its own, so that a signal reaches all of it, and no part of it is left behind.
 with() {
   local status=0 child
   locked enter

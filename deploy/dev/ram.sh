@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# ram.sh COMMAND...: runs a command whose temporary files, and so the tests' databases, lie on a RAM disk, where the
-# machine has one with 4 GiB to spare. The tests that crash backout kill its process, never the machine's power, so
-# they prove the same there. What the command leaves is removed.
+# ram.sh COMMAND...: runs a command whose temporary files, and so the tests' databases, are on a RAM disk, if the
+# machine has one with 4 GiB free. The tests that crash backout kill its process, never the machine's power, so
+# they prove the same there. Files that the command leaves are removed.
 set -euo pipefail
 
 room=$(df --output=avail --block-size=1G /dev/shm 2>/dev/null | tail -n 1 | tr -d ' ')

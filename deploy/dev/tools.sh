@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the programs that the tests and the demo run beside backout, into .cache/ of this checkout: Debian's Docker
+# Fetches the programs that the tests and the demo run with backout, into .cache/ of this checkout: Debian's Docker
 # engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, Chromium, the mail server
 # aiosmtpd, and the Python that checks an exported audit log.
 #
@@ -15,7 +15,7 @@ debian=$cache/debian
 root=$debian/root
 next=$cache/debian.next # becomes $debian when it is complete
 
-# One line a tool: the name it is called by, the package that has it, its path there.
+# One line per tool: its command, its package, its path there.
 tools='docker                  docker.io               /usr/bin/docker
 docker-compose          docker-compose          /usr/bin/docker-compose
 prometheus              prometheus              /usr/bin/prometheus
@@ -29,7 +29,7 @@ python3                 python3                 /usr/bin/python3'
 # PostgreSQL's are in a folder that is named after its version.
 database='initdb postgres pg_isready pg_dump pg_restore psql'
 
-# What the machine itself has is asked for below, not what an earlier run brought.
+# Below, look only for what the machine has, not for what an earlier run fetched.
 PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
@@ -38,8 +38,8 @@ packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 
-# Never unpacked: a second C library beside the machine's own loader breaks every program, the web pages of Prometheus
-# are not looked at here, PostgreSQL compiles no query and needs no locale but C, and one family of fonts is enough.
+# Never unpacked: a second C library next to the machine's own loader breaks every program, nobody opens the web
+# pages of Prometheus here, PostgreSQL compiles no query and needs no locale but C, and one family of fonts is enough.
 never='^(libc6|libc-bin|libgcc-s1|gcc-[0-9]+-base|libjs-.*|fonts-([^d]|d[^e]).*|adduser|init-system-helpers|libllvm.*|locales|sphinx-.*)$'
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -50,7 +50,7 @@ die() {
   exit 1
 }
 
-# The stamp changes with this file, with its place and with the Debian release, so that either one leads to a new look.
+# The stamp changes with this file, with its place and with the Debian release, so that a change in any of them triggers a new check.
 stamp() {
   printf '%s\n' "$project"
   cksum <"${BASH_SOURCE[0]}"
@@ -61,7 +61,7 @@ on_debian() {
   grep -q '^ID=debian$' /etc/os-release 2>/dev/null && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null
 }
 
-# Elsewhere than on Debian nothing is fetched: the tools have to be there.
+# Only on Debian are tools fetched; elsewhere they must be installed.
 check_path() {
   local missing=() tool
   for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd python3 gcc $database; do
@@ -93,11 +93,11 @@ fetch() {
   rm -rf "$next"
   mkdir -p "$next"/{lists,cache,archives}/partial "$next"/{log,root}
   say "fetching Debian's ${packages[*]} into .cache/debian (unpacked there, not installed)"
-  # A source that cannot be reached matters only if it is the one that has the packages: the download tells.
-  apt update >"$log" 2>&1 || say "apt-get update had errors, going on ($log)"
+  # A source that is unreachable matters only if it has the packages: then the download fails.
+  apt update >"$log" 2>&1 || say "apt-get update had errors, continuing ($log)"
   if ! apt install --download-only "${packages[@]}" >>"$log" 2>&1; then
     tail -n 12 "$log" >&2
-    die "the packages could not be downloaded; the lines above are apt's, all of them in $log" \
+    die "cannot download the packages; apt's full output is in $log" \
       "try: check that this machine reaches its Debian mirror (/etc/apt/sources.list, proxy settings), then run it again."
   fi
   for deb in "$next"/archives/*.deb; do
@@ -122,11 +122,11 @@ libraries() {
 }
 
 # wrap writes $bin/NAME, which runs the unpacked program with the unpacked libraries; a program that is installed gets a
-# link. The third and fourth argument stand before and behind the program in the command line.
+# link. The third and fourth argument go before and after the program in the command line.
 wrap() {
   local name=$1 path=$2 before=${3:-} after=${4:-}
   if [ ! -e "$root$path" ]; then
-    [ -x "$path" ] || die "$path is neither installed nor unpacked, although its package should have it"
+    [ -x "$path" ] || die "$path is missing, although its package should have it"
     ln -sf "$path" "$bin/$name"
     return
   fi
@@ -154,7 +154,7 @@ wrap_all() {
       wrap "$name" "$path" "env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages'\${PYTHONPATH:+:\$PYTHONPATH} '$python' -W ignore "
       ;;
     prometheus-alertmanager | alertmanager)
-      # Debian's reads its default templates from /usr/share, and nowhere else: it sees the unpacked ones there, it alone.
+      # Debian's reads its default templates from /usr/share, and nowhere else: it alone sees the unpacked ones there.
       # shellcheck disable=SC2016
       wrap "$name" "$path" 'unshare --mount --propagation private sh -c '"'"'{
   mount -t overlay overlay -o "lowerdir=$0/usr/share:/usr/share" /usr/share 2>/dev/null || mount --bind "$0/usr/share" /usr/share
@@ -216,7 +216,7 @@ export PATH LD_LIBRARY_PATH
 END
 }
 
-# write_fonts is read by Chromium: it shows no letter without a font, the machine's or the unpacked one.
+# write_fonts is read by Chromium: without a font, the machine's or the unpacked one, it shows no text.
 write_fonts() {
   cat >"$debian/fonts.conf" <<END
 <?xml version="1.0"?>

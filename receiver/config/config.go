@@ -134,7 +134,7 @@ func (r *configReader) err() error {
 // yamlLine takes the line out of an error of the YAML parser.
 var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 
-// parse returns the file's top node, nil where it is empty or broken.
+// parse returns the file's top node, nil if it is empty or broken.
 func (r *configReader) parse(source []byte) *yaml.Node {
 	dec := yaml.NewDecoder(bytes.NewReader(source))
 	var doc, more yaml.Node
@@ -145,7 +145,7 @@ func (r *configReader) parse(source []byte) *yaml.Node {
 	if err == nil {
 		switch err = dec.Decode(&more); {
 		case err == nil:
-			r.fail(&more, "one document a file", "a second YAML document")
+			r.fail(&more, "one document per file", "a second YAML document")
 		case errors.Is(err, io.EOF):
 			err = nil
 		}
@@ -194,7 +194,7 @@ func (r *configReader) fields(n *yaml.Node, what string, known ...field) {
 			}
 			r.fail(key, "one of "+strings.Join(keys, ", "), "unknown key %q in %s", key.Value, what)
 		case seen[key.Value]:
-			r.fail(key, "one of them only", "key %q stands twice in %s", key.Value, what)
+			r.fail(key, "one of them only", "key %q is given twice in %s", key.Value, what)
 		case !isNull(target(value)):
 			known[at].read(target(value))
 		}
@@ -213,10 +213,10 @@ func (r *configReader) each(n *yaml.Node, what string, read func(*yaml.Node)) {
 	}
 }
 
-// text reads a string that is not empty, "" where it is none.
+// text reads a string that is not empty, "" if it is none.
 func (r *configReader) text(n *yaml.Node, what string) string {
 	if n.Kind != yaml.ScalarNode || strings.TrimSpace(n.Value) == "" {
-		r.fail(n, "", "%s must be a text that is not empty", what)
+		r.fail(n, "", "%s must be a non-empty text", what)
 		return ""
 	}
 	return n.Value
@@ -279,7 +279,7 @@ func (r *configReader) url(n *yaml.Node, what string) *url.URL {
 	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
 		r.fail(n, "http://127.0.0.1:9090", "%s must be an http or https address", what)
 	case u.User != nil:
-		r.fail(n, "the address without USER:PASSWORD@", "%s must not hold a secret", what)
+		r.fail(n, "the address without USER:PASSWORD@", "%s must not contain a secret", what)
 	case u.RawQuery != "" || u.Fragment != "":
 		r.fail(n, "the address up to its ? or #", "%s must have no query and no fragment", what)
 	default:
@@ -363,7 +363,7 @@ func (r *configReader) dockerHost(n *yaml.Node) string {
 	case err != nil || (u.Scheme != "unix" && u.Scheme != "tcp") || u.Host+u.Path == "":
 		r.fail(n, "unix:///var/run/docker.sock", "docker.host must be a unix:// or tcp:// address")
 	case u.User != nil:
-		r.fail(n, "the address without USER:PASSWORD@", "docker.host must not hold a secret")
+		r.fail(n, "the address without USER:PASSWORD@", "docker.host must not contain a secret")
 	}
 	return text
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Outgoing is how requests reach Prometheus or Alertmanager: http_config, which
-// is that of prometheus/common, and headers. Its secrets stand in files, which
+// is that of prometheus/common, and headers. Its secrets are in files, which
 // are read and checked again for each request, so that they can be rotated. The
 // zero value is a plain connection.
 type Outgoing struct {
@@ -38,7 +38,7 @@ type outgoingHeader struct{ name, value, file string }
 func (o Outgoing) Same(other Outgoing) bool { return o.source == other.source }
 
 // Transport returns what carries requests; plain is used where nothing is
-// configured. name stands in errors.
+// configured. name is for errors.
 func (o Outgoing) Transport(name string, plain http.RoundTripper) (http.RoundTripper, error) {
 	if o.client != nil {
 		var err error
@@ -105,7 +105,7 @@ var inlineSecrets = map[string]string{
 	"client_certificate_key": "client_certificate_key_file: FILE",
 	"key":                    "key_file: FILE",
 	"secrets":                "files: [FILE]",
-	"proxy_connect_header":   "a proxy that asks for no secret",
+	"proxy_connect_header":   "a proxy that needs no secret",
 }
 
 // outgoing are the fields http_config and headers of a neighbour.
@@ -117,7 +117,7 @@ func (r *configReader) outgoing(what string, into *Outgoing) []field {
 	// Prometheus has these one level higher in its scrape_configs.
 	for _, key := range []string{"authorization", "basic_auth", "bearer_token_file", "bearer_token", "oauth2", "proxy_url", "tls_config"} {
 		fields = append(fields, field{key, func(n *yaml.Node) {
-			r.fail(n, fmt.Sprintf("%s: {http_config: {%s: ...}}", what, key), "%s stands below http_config", key)
+			r.fail(n, fmt.Sprintf("%s: {http_config: {%s: ...}}", what, key), "%s belongs under http_config", key)
 		}})
 	}
 	return fields
@@ -134,11 +134,11 @@ func (r *configReader) httpConfig(n *yaml.Node, what string, into *Outgoing) {
 		case secret:
 			r.fail(key, try, "%s: %s would put a secret into the configuration", what, key.Value)
 		case strings.HasSuffix(key.Value, "_ref"):
-			r.fail(key, strings.TrimSuffix(key.Value, "_ref")+"_file: FILE", "%s: %s names a secret in a manager that backout does not have", what, key.Value)
+			r.fail(key, strings.TrimSuffix(key.Value, "_ref")+"_file: FILE", "%s: %s names a secret manager, which backout does not support", what, key.Value)
 		case key.Value == "follow_redirects" && value.Value == "true":
-			r.fail(key, "the address that answers itself", "%s: backout follows no redirect, since a login page is not an answer", what)
+			r.fail(key, "the address that answers itself", "%s: backout does not follow redirects, since a login page is not an answer", what)
 		case (key.Value == "proxy_url" || key.Value == "token_url") && strings.Contains(value.Value, "@"):
-			r.fail(value, "the address without USER:PASSWORD@", "%s: %s must not hold a secret", what, key.Value)
+			r.fail(value, "the address without USER:PASSWORD@", "%s: %s must not contain a secret", what, key.Value)
 		}
 	})
 	if len(r.mistakes) > before {

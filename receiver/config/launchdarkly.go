@@ -10,10 +10,10 @@ type LaunchDarkly struct {
 	Token Secret `config:"token_file"`
 }
 
-// launchDarklyURL is where the instance for everybody is; others have their own.
+// launchDarklyURL is the public instance; others have their own.
 const launchDarklyURL = "https://app.launchdarkly.com"
 
-// launchDarkly reads who keeps flags; nil where that is wrong.
+// launchDarkly reads the LaunchDarkly account; nil if it has mistakes.
 func (r *configReader) launchDarkly(n *yaml.Node) *LaunchDarkly {
 	before := len(r.mistakes)
 	l := &LaunchDarkly{URL: launchDarklyURL}
@@ -31,7 +31,7 @@ func (r *configReader) launchDarkly(n *yaml.Node) *LaunchDarkly {
 	return l
 }
 
-// Same tells whether both are one account and one token; either may be nil.
+// Same reports whether both are one account and one token; either may be nil.
 func (l *LaunchDarkly) Same(other *LaunchDarkly) bool {
 	if l == nil || other == nil {
 		return l == other

@@ -24,10 +24,10 @@ type Mail struct {
 	TLS string `config:"tls"`
 }
 
-// mailPorts are the ports that a way of TLS has where none is given.
+// mailPorts are the default ports, by TLS mode.
 var mailPorts = map[string]int{"starttls": 587, "implicit": 465, "none": 25}
 
-// mail reads what takes mail; nil where that is wrong.
+// mail reads the mail server; nil if it has mistakes.
 func (r *configReader) mail(n *yaml.Node) *Mail {
 	before := len(r.mistakes)
 	m := &Mail{TLS: "starttls"}
@@ -35,7 +35,7 @@ func (r *configReader) mail(n *yaml.Node) *Mail {
 	r.fields(n, "mail",
 		field{"host", func(n *yaml.Node) {
 			if m.Host = r.text(n, "mail.host"); strings.ContainsAny(m.Host, "/@ \t\r\n") {
-				r.fail(n, "mail.example.com", "mail.host: %q is no name of a host", m.Host)
+				r.fail(n, "mail.example.com", "mail.host: invalid host name %q", m.Host)
 			}
 		}},
 		field{"port", func(n *yaml.Node) {
@@ -48,14 +48,14 @@ func (r *configReader) mail(n *yaml.Node) *Mail {
 		field{"from", func(n *yaml.Node) {
 			m.From = r.text(n, "mail.from")
 			if _, err := mail.ParseAddress(m.From); err != nil && m.From != "" {
-				r.fail(n, `"Shop status <status@example.com>"`, "mail.from: %q is no mail address", m.From)
+				r.fail(n, `"Shop status <status@example.com>"`, "mail.from: invalid mail address %q", m.From)
 			}
 		}},
 		field{"username", func(n *yaml.Node) { m.Username = r.text(n, "mail.username") }},
 		field{"password_file", func(n *yaml.Node) { password = n }},
 		field{"tls", func(n *yaml.Node) {
 			if m.TLS = r.text(n, "mail.tls"); m.TLS != "" && mailPorts[m.TLS] == 0 {
-				r.fail(n, "starttls, implicit, or on loopback none", "mail.tls: %q is no way to keep mail from others", m.TLS)
+				r.fail(n, "starttls, implicit, or on loopback none", "mail.tls: unknown tls mode %q", m.TLS)
 			}
 		}})
 	if len(r.mistakes) > before {
@@ -67,9 +67,9 @@ func (r *configReader) mail(n *yaml.Node) *Mail {
 	case (m.Username == "") != (password == nil):
 		r.fail(n, "username: backout, password_file: mail.password", "mail needs both username and password_file, or neither")
 	case m.TLS == "none" && !IsLoopback(m.Host):
-		r.fail(n, "tls: starttls", "mail: without TLS everybody on the way to %s reads along; tls: none is for loopback", m.Host)
+		r.fail(n, "tls: starttls", "mail: without TLS anyone on the path to %s can read it; tls: none is for loopback", m.Host)
 	case m.TLS == "none" && password != nil:
-		r.fail(n, "tls: starttls", "mail: a password does not go over a connection without TLS")
+		r.fail(n, "tls: starttls", "mail: a password needs TLS")
 	}
 	if m.Port == 0 {
 		m.Port = mailPorts[m.TLS]
@@ -81,7 +81,7 @@ func (r *configReader) mail(n *yaml.Node) *Mail {
 	return m
 }
 
-// Same tells whether both are one server with one account; either may be nil.
+// Same reports whether both are one server with one account; either may be nil.
 func (m *Mail) Same(other *Mail) bool {
 	if m == nil || other == nil {
 		return m == other

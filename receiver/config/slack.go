@@ -30,15 +30,15 @@ type SlackUser struct {
 	Name string `config:"name"`
 }
 
-// SlackURL is where the API is for everybody but governments.
+// SlackURL is the API's address, except for governments.
 const SlackURL = "https://slack.com/api"
 
 var slackUserID = regexp.MustCompile(`^[UW][A-Z0-9]{2,30}$`)
 
-// Answers tells whether people may answer from Slack.
+// Answers reports whether people may answer from Slack.
 func (s *Slack) Answers() bool { return s != nil && s.SigningSecret != Secret{} }
 
-// slack reads where the team talks; nil where that is wrong.
+// slack reads the Slack workspace; nil if it has mistakes.
 func (r *configReader) slack(n *yaml.Node) *Slack {
 	before := len(r.mistakes)
 	s := &Slack{URL: SlackURL}
@@ -53,7 +53,7 @@ func (r *configReader) slack(n *yaml.Node) *Slack {
 	}
 	if (signing == nil) != (len(s.Users) == 0) && len(r.mistakes) == before {
 		r.fail(n, "{token_file: slack.token, signing_secret_file: slack.secret, users: [{id: U012AB3CD, name: ann}]}",
-			"slack needs both signing_secret_file and users, or neither: the one proves that an answer comes from Slack, the others are those who may answer")
+			"slack needs both signing_secret_file and users, or neither: the secret proves that an answer comes from Slack, the users are those who may answer")
 	}
 	s.Token = r.secretFile(token, "slack.token_file", "the bot's token, which begins with xoxb-,")
 	s.SigningSecret = r.secretFile(signing, "slack.signing_secret_file", "the app's signing secret")
@@ -75,11 +75,11 @@ func (r *configReader) slackUsers(n *yaml.Node) []SlackUser {
 		case u.ID == "" || u.Name == "":
 			r.fail(n, "{id: U012AB3CD, name: ann}", "a user of slack needs id and name")
 		case !slackUserID.MatchString(u.ID):
-			r.fail(n, "the member ID from the user's profile in Slack, such as U012AB3CD", "%q is no id of a Slack user", u.ID)
+			r.fail(n, "the member ID from the user's profile in Slack, such as U012AB3CD", "invalid Slack user ID %q", u.ID)
 		case !tokenName.MatchString(u.Name):
-			r.fail(n, "letters, digits and . _ @ -, 64 at most", "%q cannot be a Slack user's name", u.Name)
+			r.fail(n, "letters, digits and . _ @ -, 64 at most", "invalid Slack user name %q", u.Name)
 		case ids[u.ID] || names[u.Name]:
-			r.fail(n, "each of them once", "the Slack user %s, or the name %q, stands twice: who did what could not be told", u.ID, u.Name)
+			r.fail(n, "each of them once", "the Slack user %s, or the name %q, is listed twice: the audit log could not tell them apart", u.ID, u.Name)
 		default:
 			users = append(users, u)
 		}
@@ -88,7 +88,7 @@ func (r *configReader) slackUsers(n *yaml.Node) []SlackUser {
 	return users
 }
 
-// SameChat tells whether both post to one workspace by one token; either may be nil.
+// SameChat reports whether both post to one workspace by one token; either may be nil.
 func (s *Slack) SameChat(other *Slack) bool {
 	if s == nil || other == nil {
 		return s == other
@@ -96,7 +96,7 @@ func (s *Slack) SameChat(other *Slack) bool {
 	return s.URL == other.URL && s.Token == other.Token && s.Answers() == other.Answers()
 }
 
-// User is the configured user with that id, nil where there is none.
+// User is the configured user with that id, nil if there is none.
 func (s *Slack) User(id string) *SlackUser {
 	for i := range s.Users {
 		if s.Users[i].ID == id {
@@ -109,7 +109,7 @@ func (s *Slack) User(id string) *SlackUser {
 // hooksHost is where Slack takes answers to interactions.
 const hooksHost = "hooks.slack.com"
 
-// IsSlack tells whether an address is Slack's: that for answers, or the API's host.
+// IsSlack reports whether an address is Slack's: that for answers, or the API's host.
 func (s *Slack) IsSlack(address string) bool {
 	u, err := url.Parse(address)
 	api, aerr := url.Parse(s.URL)

@@ -42,17 +42,17 @@ func TestAMistakeInTheTeamsChatIsReportedWithItsLine(t *testing.T) {
 	for name, tc := range map[string]struct{ content, words, try string }{
 		"no token":             {"slack: {}", "slack needs token_file", "{token_file: slack.token}"},
 		"in the clear":         {"slack: {url: 'http://slack.example.com', token_file: a.token}", "slack.url must be https", "https://slack.com/api"},
-		"a password":           {"slack: {url: 'https://u:hunter2@x', token_file: a.token}", "slack.url must not hold a secret", "without USER:PASSWORD@"},
+		"a password":           {"slack: {url: 'https://u:hunter2@x', token_file: a.token}", "slack.url must not contain a secret", "without USER:PASSWORD@"},
 		"no such file":         {"slack: {token_file: none}", "slack.token_file: open", "xoxb-"},
 		"no such secret":       {"slack: {token_file: a.token, signing_secret_file: none, users: [{id: U012, name: ann}]}", "slack.signing_secret_file: open", "signing secret"},
 		"a token in the file":  {"slack: {token: xoxb-1}", `unknown key "token" in slack`, "one of url, token_file, signing_secret_file, users"},
 		"a secret, and nobody": {"slack: {" + good + "}", "both signing_secret_file and users, or neither", "users: [{id: U012AB3CD, name: ann}]"},
 		"users, and no secret": {"slack: {token_file: a.token, users: [{id: U012, name: ann}]}", "both signing_secret_file and users, or neither", "signing_secret_file"},
-		"a name for an id":     {"slack: {" + good + ", users: [{id: ann, name: ann}]}", `"ann" is no id of a Slack user`, "member ID"},
+		"a name for an id":     {"slack: {" + good + ", users: [{id: ann, name: ann}]}", `invalid Slack user ID "ann"`, "member ID"},
 		"half a user":          {"slack: {" + good + ", users: [{id: U012}]}", "a user of slack needs id and name", "{id: U012AB3CD, name: ann}"},
-		"an odd name":          {"slack: {" + good + ", users: [{id: U012, name: 'a:b'}]}", `"a:b" cannot be a Slack user's name`, "letters, digits"},
-		"an id twice":          {"slack: {" + good + ", users: [{id: U012, name: a}, {id: U012, name: b}]}", "stands twice", "once"},
-		"a name twice":         {"slack: {" + good + ", users: [{id: U012, name: a}, {id: U013, name: a}]}", "stands twice", "once"},
+		"an odd name":          {"slack: {" + good + ", users: [{id: U012, name: 'a:b'}]}", `invalid Slack user name "a:b"`, "letters, digits"},
+		"an id twice":          {"slack: {" + good + ", users: [{id: U012, name: a}, {id: U012, name: b}]}", "is listed twice", "once"},
+		"a name twice":         {"slack: {" + good + ", users: [{id: U012, name: a}, {id: U013, name: a}]}", "is listed twice", "once"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, path, err := load(t, map[string]string{"backout.yml": tc.content, "a.token": "a-hush", "b.token": "b-hush"})

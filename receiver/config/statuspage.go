@@ -6,8 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Statuspage is a page of Atlassian Statuspage that is told what the built-in one
-// shows.
+// Statuspage is a page of Atlassian Statuspage that follows the built-in page.
 type Statuspage struct {
 	// URL is the API's address without its version, https or loopback.
 	URL string `config:"url"`
@@ -22,7 +21,7 @@ const statuspageURL = "https://api.statuspage.io"
 
 var statuspageID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// statuspage reads where incidents are told; nil where that is wrong.
+// statuspage reads the page of Atlassian Statuspage; nil if it has mistakes.
 func (r *configReader) statuspage(n *yaml.Node) *Statuspage {
 	before := len(r.mistakes)
 	s := &Statuspage{URL: statuspageURL}
@@ -31,7 +30,7 @@ func (r *configReader) statuspage(n *yaml.Node) *Statuspage {
 		field{"url", func(n *yaml.Node) { r.secretAddress(n, "statuspage.url", statuspageURL, "key", &s.URL) }},
 		field{"page", func(n *yaml.Node) {
 			if s.Page = r.text(n, "statuspage.page"); s.Page != "" && !statuspageID.MatchString(s.Page) {
-				r.fail(n, "the id that stands in the page's API settings, such as kctbh9vrtdwd", "%q is no id of a page", s.Page)
+				r.fail(n, "the ID from the page's API settings, such as kctbh9vrtdwd", "invalid page ID %q", s.Page)
 			}
 		}},
 		field{"api_key_file", func(n *yaml.Node) { key = n }})
@@ -45,7 +44,7 @@ func (r *configReader) statuspage(n *yaml.Node) *Statuspage {
 	return s
 }
 
-// Same tells whether both name one page and one key; either may be nil.
+// Same reports whether both name one page and one key; either may be nil.
 func (s *Statuspage) Same(other *Statuspage) bool {
 	if s == nil || other == nil {
 		return s == other

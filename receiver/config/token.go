@@ -22,8 +22,8 @@ const (
 	Commander    Role = "commander"
 )
 
-// Token is a caller. Only digests of it are kept: a Token that is printed by
-// mistake tells no secret.
+// Token is a caller. It keeps only a digest, so that printing a Token by mistake
+// reveals no secret.
 type Token struct {
 	// Name is the actor in the audit log, and the user name of HTTP Basic.
 	Name string `config:"name"`
@@ -64,12 +64,12 @@ func (r *configReader) tokens(n *yaml.Node) []Token {
 			return
 		}
 		if line, twice := names[t.Name]; twice {
-			r.fail(n, "a name of its own for each", "the token name %q stands in line %d already", t.Name, line)
+			r.fail(n, "a name of its own for each", "the token name %q is already in line %d", t.Name, line)
 			return
 		}
 		names[t.Name] = n.Line
 		if other, twice := secrets[t.Secret]; twice {
-			r.fail(n, "a secret of its own for each", "tokens %q and %q are the same secret: who did what could not be told", other, t.Name)
+			r.fail(n, "a secret of its own for each", "tokens %q and %q are the same secret: the audit log could not tell them apart", other, t.Name)
 			return
 		}
 		secrets[t.Secret] = t.Name
@@ -86,7 +86,7 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 		field{"name", func(n *yaml.Node) {
 			name = r.text(n, "a token's name")
 			if name != "" && !tokenName.MatchString(name) {
-				r.fail(n, "letters, digits and . _ @ -, 64 at most", "%q cannot be a token's name", name)
+				r.fail(n, "letters, digits and . _ @ -, 64 at most", "invalid token name %q", name)
 			}
 		}},
 		field{"role", func(n *yaml.Node) {
@@ -106,7 +106,7 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 		return Token{}, false
 	}
 	if name == "engine" || (name == "alertmanager" && Role(role) != Alertmanager) {
-		r.fail(n, "another name", "the name %q is backout's own in the audit log", name)
+		r.fail(n, "another name", "the name %q is reserved for backout in the audit log", name)
 		return Token{}, false
 	}
 	secret, err := readToken(r.path(file))
@@ -115,7 +115,7 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 		return Token{}, false
 	}
 	if len(secret) < minToken {
-		r.fail(fileNode, "openssl rand -hex 32 > "+r.path(file), "token %q: %s holds %d characters, and fewer than %d can be guessed", name, r.path(file), len(secret), minToken)
+		r.fail(fileNode, "openssl rand -hex 32 > "+r.path(file), "token %q: %s has %d characters; at least %d are needed", name, r.path(file), len(secret), minToken)
 		return Token{}, false
 	}
 	t, err := NewToken(name, Role(role), secret)

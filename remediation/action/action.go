@@ -11,16 +11,16 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Tools are what the kinds act through.
+// Tools are the clients that the kinds use.
 type Tools struct {
 	Flags Flags
-	// LaunchDarkly may be nil: a step on a flag that it keeps is then not bound.
+	// LaunchDarkly may be nil: then a step on a flag in LaunchDarkly is not bound.
 	LaunchDarkly Flags
 	Images       Images
 	Schemas      Schemas
 }
 
-// Kinds returns every kind there is.
+// Kinds returns all kinds.
 func Kinds(t Tools) []remediation.ActionKind {
 	return []remediation.ActionKind{
 		statusPage{},
@@ -32,5 +32,5 @@ func Kinds(t Tools) []remediation.ActionKind {
 
 // notBuilt is why a kind cannot be bound in this version.
 func notBuilt(name string) error {
-	return fmt.Errorf("%s is not built in this version: it can stand in a playbook, but is not carried out", name)
+	return fmt.Errorf("%s is not part of this build: a playbook may contain it, but it does not run", name)
 }

@@ -122,7 +122,7 @@ func TestImageRetagBindsTheReleasesPreviousVersionUnlessItNamesOne(t *testing.T)
 func TestKindsThatAreNotBuiltSaySo(t *testing.T) {
 	for _, name := range []string{"schema_rollback"} {
 		k := kindNamed(t, &noFlags{}, name)
-		if _, err := k.Bind(playbook(), k.NewParams()); err == nil || !strings.Contains(err.Error(), "not built in this version") {
+		if _, err := k.Bind(playbook(), k.NewParams()); err == nil || !strings.Contains(err.Error(), "not part of this build") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -9,18 +9,18 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Flags switches flags off where they are kept: remediation/docker in compose
+// Flags turns flags off where they are stored: remediation/docker in compose
 // projects, remediation/launchdarkly in LaunchDarkly.
 type Flags interface {
 	// FlagOff returns the action that gives flag its off value on target. It
-	// looks at nothing outside.
+	// has no effect outside.
 	FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Action, error)
 }
 
 // flagOff sets a flag of the playbook to its off value.
 type flagOff struct {
 	flags Flags
-	// launchDarkly has the flags that LaunchDarkly keeps; nil: it is not configured.
+	// launchDarkly has the flags in LaunchDarkly; nil if it is not configured.
 	launchDarkly Flags
 }
 
@@ -66,7 +66,7 @@ var _ remediation.FlagSwitch = flagOff{}
 // SwitchesOff implements remediation.FlagSwitch.
 func (flagOff) SwitchesOff(params any) string { return params.(*flagOffParams).Flag }
 
-// keeper is who keeps a flag.
+// keeper is where a flag is stored.
 func (k flagOff) keeper(flag *alerts.Flag) (Flags, error) {
 	switch {
 	case flag.LaunchDarkly == nil:
@@ -94,7 +94,7 @@ func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, erro
 	return a, nil
 }
 
-// knower is an action that can prove of its flag that the service knows it.
+// knower is an action that can check that the service knows its flag.
 type knower interface{ Known() remediation.Proof }
 
 // Proofs implements remediation.ProvingKind: the step's own flag is proved in full,
@@ -114,7 +114,7 @@ func (k flagOff) Proofs(pb *alerts.Playbook, params any) ([]remediation.Proof, e
 		case knows:
 			all = append(all, known.Known())
 		default:
-			all = append(all, remediation.Proof{ID: "flag/" + flag.Name + "/known", Name: flag.Name + " is there, and can be switched off", Prove: func(ctx context.Context) remediation.Finding {
+			all = append(all, remediation.Proof{ID: "flag/" + flag.Name + "/known", Name: flag.Name + " exists and can be turned off", Prove: func(ctx context.Context) remediation.Finding {
 				return remediation.LookProof(ctx, a)
 			}})
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Shares are Flags that are on or off for everybody, and take a share of the traffic
-// beside that: remediation/launchdarkly.
+// Shares are Flags that can be on for a share of the traffic too:
+// remediation/launchdarkly.
 type Shares interface {
 	Flags
 	// FlagShare returns the action that gives a share of the traffic, such as
@@ -17,7 +17,7 @@ type Shares interface {
 	FlagShare(target alerts.Target, flag alerts.Flag, share string) (remediation.Action, error)
 }
 
-// SetFlag implements remediation.FlagSetter: what switches a flag off can give it
+// SetFlag implements remediation.FlagSetter: the action that turns a flag off can set
 // any other value too, with the same look, undo and verification.
 func (k flagOff) SetFlag(pb *alerts.Playbook, name, value string) (target string, a remediation.Action, err error) {
 	flag := pb.Flag(name)
@@ -39,7 +39,7 @@ func (k flagOff) SetFlag(pb *alerts.Playbook, name, value string) (target string
 	case shares:
 		a, err = sharer.FlagShare(pb.Target, set, value)
 	default:
-		err = errors.New("who keeps it sets no shares of the traffic; try: set it there, then backout rollout start --declare --stage=NAME")
+		err = errors.New("its provider cannot set traffic shares; try: set it there, then backout rollout start --declare --stage=NAME")
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("set flag %s to %s: %w", name, value, err)

@@ -21,7 +21,7 @@ type Images interface {
 	// Runs says why not every running replica runs image:version, or returns
 	// nil; image "" is the compose service's own.
 	Runs(ctx context.Context, target alerts.Target, image, version string) error
-	// Smoke asks one smoke check, once; the error says what did not hold.
+	// Smoke runs one smoke check, once; the error says what failed.
 	Smoke(ctx context.Context, check alerts.SmokeCheck) error
 }
 
@@ -33,8 +33,8 @@ type Pins interface {
 	ImagePin(target alerts.Target, variable, previous string) (remediation.Action, error)
 }
 
-// imageRetag puts the previous version's image back: under the latest tag that the
-// compose service runs, or by the variable that its tag stands in.
+// imageRetag restores the previous version's image: under the latest tag that the
+// compose service runs, or by the variable that holds its tag.
 type imageRetag struct{ images Images }
 
 type imageRetagParams struct {
@@ -62,13 +62,13 @@ func (imageRetag) CheckParams(_ *alerts.Playbook, params any) []alerts.ParamProb
 	p := params.(*imageRetagParams)
 	var problems []alerts.ParamProblem
 	if p.Image != "" && !imageName.MatchString(p.Image) {
-		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: fmt.Sprintf("%q is not an image's name without a tag", p.Image), Try: "image: social-intel"})
+		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: fmt.Sprintf("invalid image name %q (without a tag)", p.Image), Try: "image: social-intel"})
 	}
 	switch {
 	case p.Variable != "" && !imageVar.MatchString(p.Variable):
-		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: fmt.Sprintf("%q is not the name of a variable", p.Variable), Try: "variable: TAG, where the compose file has image: shop:${TAG}"})
+		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: fmt.Sprintf("invalid variable name %q", p.Variable), Try: "variable: TAG, where the compose file has image: shop:${TAG}"})
 	case p.Variable != "" && p.Image != "":
-		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: "image is whose latest tag is moved, and variable decides the tag", Try: "leave image out"})
+		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: "image moves its latest tag, and variable sets the tag: they exclude each other", Try: "remove image"})
 	}
 	if p.Previous != "" && !imageTag.MatchString(p.Previous) {
 		problems = append(problems, alerts.ParamProblem{Key: "previous", Problem: fmt.Sprintf("%q is not a tag", p.Previous), Try: "previous: v1.0.0"})
@@ -95,7 +95,7 @@ func (k imageRetag) Bind(pb *alerts.Playbook, params any) (remediation.Action, e
 	} else if pins, ok := k.images.(Pins); ok {
 		a, err = pins.ImagePin(pb.Target, p.Variable, previous)
 	} else {
-		err = errors.New("who runs the images knows no variable")
+		err = errors.New("the service's runtime has no support for variables")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("image_retag: %w", err)

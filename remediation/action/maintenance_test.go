@@ -12,9 +12,9 @@ import (
 
 // Files is what the kind acts through; tests put faults into it.
 type Files interface {
-	// Read returns "" where there is no such file; no file is empty.
+	// Read returns "" if there is no such file; no file is empty.
 	Read(ctx context.Context, path string) (string, error)
-	// Write is atomic: the old content stands there, or the new one.
+	// Write is atomic: the file has the old content or the new one.
 	Write(ctx context.Context, path, content string) error
 	Remove(ctx context.Context, path string) error
 }
@@ -46,7 +46,7 @@ func (k maintenance) Bind(_ *alerts.Playbook, params any) (remediation.Action, e
 }
 
 // closing is the action of one step. The file holds the operation's id, which
-// tells our own work from another's.
+// marks our own work.
 type closing struct {
 	files Files
 	file  string

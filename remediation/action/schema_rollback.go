@@ -17,7 +17,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Schemas takes a database's schema back; remediation/postgres does it.
+// Schemas rolls a database's schema back; remediation/postgres does it.
 type Schemas interface {
 	// Rollback looks at nothing outside.
 	Rollback(s remediation.SchemaRollback) (remediation.Action, error)
@@ -101,9 +101,9 @@ func (schemaRollback) CheckParams(_ *alerts.Playbook, params any) []alerts.Param
 	each := func(key, try, what string, names []string, ok func(string) bool) {
 		for i, name := range names {
 			if !ok(name) {
-				bad(key, try, "%q is no %s", name, what)
+				bad(key, try, "%q is not a valid %s", name, what)
 			} else if slices.Contains(names[:i], name) {
-				bad(key, try, "%q stands twice", name)
+				bad(key, try, "%q is listed twice", name)
 			}
 		}
 	}
@@ -113,14 +113,14 @@ func (schemaRollback) CheckParams(_ *alerts.Playbook, params any) []alerts.Param
 	return problems
 }
 
-// isName tells whether a text can be what PostgreSQL calls something.
+// isName reports whether a text can be a PostgreSQL identifier.
 func isName(text string) bool {
 	return strings.TrimSpace(text) != "" && !strings.ContainsAny(text, "\x00\r\n")
 }
 
 func (p *schemaRollbackParams) checkCommand(bad func(key, try, problem string, args ...any)) {
 	if p.Flyway != nil && len(p.Command) > 0 {
-		bad("command", "leave one of them out", "flyway and command are both given")
+		bad("command", "remove one of them", "flyway and command are both given")
 	}
 	if len(p.Command) > 0 && (!filepath.IsAbs(p.Command[0]) && p.Dir == "" || p.Command[0] == "") {
 		bad("command", "command: [./rollback_to_v1.sh] with dir:, or an absolute path", "%q has no folder", p.Command[0])
@@ -132,7 +132,7 @@ func (p *schemaRollbackParams) checkCommand(bad func(key, try, problem string, a
 		bad("dir", "command: [./rollback_to_v1.sh]", "there is no command to run in it")
 	}
 	if p.Wanted != "" && len(p.Command) == 0 {
-		bad("wanted", "leave it out", "it tells whether a command has done its work, and there is none")
+		bad("wanted", "leave it out", "it checks whether a command has finished its work, but there is no command")
 	}
 }
 
@@ -160,11 +160,11 @@ func (k schemaRollback) Bind(pb *alerts.Playbook, params any) (remediation.Actio
 	return k.schemas.Rollback(s)
 }
 
-// tolerated asks whether one of the versions is what runs. Where nothing runs,
-// nothing breaks.
+// tolerated checks that one of the versions is running. If nothing runs, nothing
+// breaks.
 func (k schemaRollback) tolerated(ctx context.Context, target alerts.Target, versions []string) error {
 	if k.images == nil {
-		return errors.New("which version runs cannot be asked")
+		return errors.New("the running version is unknown")
 	}
 	var why []string
 	for _, v := range versions {

@@ -74,7 +74,7 @@ func TestCodeThatDoesNotTolerateTheOlderSchemaHoldsItsRollback(t *testing.T) {
 		{runs{version: "v2.0.0"}, nil, "web-1 runs v2.0.0, not v1.0.0; try: image_retag before schema_rollback"},
 		{runs{version: "v1.1.0"}, []string{"v1.0.0", "v1.1.0"}, ""},
 		{runs{version: "v1.0.0"}, []string{"v1.1.0"}, "web-1 runs v1.0.0, not v1.1.0"},
-		{nil, nil, "which version runs cannot be asked"},
+		{nil, nil, "the running version is unknown"},
 	} {
 		db := &schemas{}
 		if _, err := (schemaRollback{db, c.images}).Bind(pb, &schemaRollbackParams{RunsWith: c.with}); err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// statusPage tells the public how the service is: on the built-in page and, by
-// the outbox, on those that are configured. It changes no production, so that
-// nothing holds it and it holds nothing.
+// statusPage publishes the service's state: on the built-in page and, through the
+// outbox, on the configured ones. It does not change production, so no gate holds it
+// and no step waits for it.
 type statusPage struct{}
 
 type statusPageParams struct {
@@ -27,7 +27,7 @@ type statusPageParams struct {
 	Message string `yaml:"message"`
 }
 
-// maxMessage is how much pages take, in characters, with room to spare.
+// maxMessage is how many characters pages accept, with a margin.
 const maxMessage = 5000
 
 func (statusPage) Name() string      { return "status_page" }
@@ -46,7 +46,7 @@ func (statusPage) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamPro
 		for _, s := range remediation.ComponentStatuses() {
 			known = append(known, string(s))
 		}
-		bad("status", "one of "+strings.Join(known, ", "), "%q is no component's status", p.Status)
+		bad("status", "one of "+strings.Join(known, ", "), "unknown component status %q", p.Status)
 	}
 	declared := declaredComponents(pb)
 	for i, c := range p.Components {
@@ -56,7 +56,7 @@ func (statusPage) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamPro
 		case len(declared) > 0 && !slices.Contains(declared, c):
 			bad("components", "one of "+strings.Join(declared, ", ")+", or declare it there", "communications.status_page has no component %q", c)
 		case slices.Contains(p.Components[:i], c):
-			bad("components", "leave it out", "%q stands there twice", c)
+			bad("components", "leave it out", "%q is listed there twice", c)
 		}
 	}
 	if n := len([]rune(p.Message)); n > maxMessage {
@@ -91,9 +91,9 @@ func (statusPage) Announce(pb *alerts.Playbook, params any) remediation.Announce
 	return a
 }
 
-// errTells is why there is nothing to act on.
-var errTells = errors.New("status_page tells people something: it has no target that could be looked at or changed")
+// errTells says why there is no action to bind.
+var errTells = errors.New("status_page only tells people something: it has no target to look at or change")
 
-// Bind fails: what is told goes through the outbox, with the transaction that the
-// step is over with.
+// Bind fails: the update goes through the outbox, in the transaction that ends the
+// step.
 func (statusPage) Bind(*alerts.Playbook, any) (remediation.Action, error) { return nil, errTells }

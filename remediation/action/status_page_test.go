@@ -41,7 +41,7 @@ func TestAComponentThatThePageDoesNotShowIsRefused(t *testing.T) {
 		{[]string{"API"}, ""},
 		{nil, ""},
 		{[]string{"Charts", "Chart"}, `no component "Chart"`},
-		{[]string{"API", "API"}, `"API" stands there twice`},
+		{[]string{"API", "API"}, `"API" is listed there twice`},
 	} {
 		got := (statusPage{}).CheckParams(shown(), &statusPageParams{Components: c.components})
 		if c.problem == "" && len(got) == 0 {

@@ -78,7 +78,7 @@ func TestABriefBeforeThePublicWasToldSaysSo(t *testing.T) {
 	w.mode = remediation.Observe
 	w.start()
 	got := w.brief(w.open())
-	if !strings.Contains(got, "The public was told nothing yet") || !strings.Contains(got, "None is switched off.") {
+	if !strings.Contains(got, "The public page says nothing yet") || !strings.Contains(got, "None is turned off.") {
 		t.Errorf("the brief says\n%s", got)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// SwitchedOff is the flag that a step has switched off, or found off; nil: none.
+// SwitchedOff is the flag that a step turned off or found off; nil if none.
 func (b *Plan) SwitchedOff(s *remediation.Step) *alerts.Flag {
 	if s.State != remediation.StepDone && s.State != remediation.StepNoChange {
 		return nil
@@ -24,7 +24,7 @@ func (b *Plan) SwitchedOff(s *remediation.Step) *alerts.Flag {
 	return b.Flag(kind.SwitchesOff(step.Params))
 }
 
-// BriefReady is what the team reads with the first public update, "" where the
+// BriefReady is what the team reads with the first public update, "" if the
 // playbook has no support brief.
 func (b *Plan) BriefReady(en audit.Entry) string {
 	if en.Kind != audit.KindOutcome || fmt.Sprint(en.Detail["update"]) != "1" || b.Communications.SupportBrief == nil {
@@ -33,7 +33,7 @@ func (b *Plan) BriefReady(en audit.Entry) string {
 	return "Support brief is ready: backout incident brief " + en.Incident
 }
 
-// Mail is who is written to of long incidents, nil where nobody is.
+// Mail is who gets mail about long incidents, nil if nobody does.
 func (b *Plan) Mail() *alerts.Mail {
 	if b.Communications == nil {
 		return nil
@@ -41,7 +41,7 @@ func (b *Plan) Mail() *alerts.Mail {
 	return b.Communications.Mail
 }
 
-// TeamChannel is where those who run the service talk, "" where nowhere.
+// TeamChannel is the team's Slack channel, "" if there is none.
 func (b *Plan) TeamChannel() string {
 	if b.Communications == nil {
 		return ""

@@ -16,14 +16,14 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
-// Plan is a playbook made ready to be carried out.
+// Plan is a compiled playbook.
 type Plan struct {
 	*alerts.Playbook
 	Expr  rules.Expressions
 	Kinds map[string]remediation.ActionKind
 }
 
-// Compile makes a plan of a playbook. It fails where a trigger's expression cannot be read.
+// Compile compiles a playbook. It fails if a trigger's expression cannot be parsed.
 func Compile(pb *alerts.Playbook, kinds []remediation.ActionKind) (*Plan, error) {
 	expr, err := rules.ExpressionsOf(pb)
 	if err != nil {
@@ -36,7 +36,7 @@ func Compile(pb *alerts.Playbook, kinds []remediation.ActionKind) (*Plan, error)
 	return b, nil
 }
 
-// Poll is S: the distance of two polls.
+// Poll is S: the time between two polls.
 func (b *Plan) Poll() time.Duration { return time.Duration(b.ScrapeInterval) }
 
 // SettleStart is W+2S over the attached triggers: before that, a recovery
@@ -67,7 +67,7 @@ func (b *Plan) PlanStep(s *remediation.Step) (alerts.Step, error) {
 	return plan.Steps[s.PlanIndex], nil
 }
 
-// Bind returns the action that s stands for.
+// Bind returns the action of the step s.
 func (b *Plan) Bind(s *remediation.Step) (remediation.Action, error) {
 	step, err := b.PlanStep(s)
 	if err != nil {
@@ -81,9 +81,9 @@ func (b *Plan) Bind(s *remediation.Step) (remediation.Action, error) {
 }
 
 // AddPlan adds the steps of the named plan that the incident does not have
-// yet, and returns the ids of those added. A step is the same where action,
-// target and parameters are; one that the incident has takes over whatever this plan
-// says more strictly.
+// yet, and returns the ids of those added. Steps are the same if action,
+// target and parameters are; one that the incident has takes the stricter settings of
+// the two plans.
 func (b *Plan) AddPlan(inc *remediation.Incident, name string) ([]string, error) {
 	plan := b.Plan(name)
 	if plan == nil {
@@ -163,8 +163,8 @@ func (b *Plan) steps(inc *remediation.Incident) (map[string]int, error) {
 	return out, nil
 }
 
-// Empty stands for a playbook that cannot be read, where a human acts: there is
-// no plan in it, and nobody to be told.
+// Empty replaces a playbook that cannot be read, so that a person can act: it has
+// no plan and tells nobody.
 func Empty(inc *remediation.Incident) *Plan {
 	return &Plan{Playbook: &alerts.Playbook{Service: inc.Service}}
 }
@@ -179,7 +179,7 @@ func AlertKinds(kinds []remediation.ActionKind) []alerts.ActionKind {
 }
 
 // BackPlan is the plan that an abort runs: that of the playbook's first trigger
-// which counts in every stage or, where there is none, of its first one.
+// which counts in every stage or, if there is none, of its first one.
 func (b *Plan) BackPlan() *alerts.Plan {
 	for _, t := range b.Triggers {
 		if len(b.StagesOf(t.Name)) == 0 {
@@ -195,8 +195,8 @@ func (b *Plan) BackPlan() *alerts.Plan {
 	return nil
 }
 
-// CallFor is the call that an incident starts, nil where it starts none: a drill does
-// not, nor one whose severity, its gravest trigger's, is not above what the playbook says.
+// CallFor is the call that an incident starts, nil if it starts none: a drill does
+// not, nor one whose severity, that of its most severe trigger, is not above the playbook's bound.
 func (b *Plan) CallFor(inc *remediation.Incident) *remediation.CallView {
 	if inc.Drill || b.Communications == nil || b.Communications.IncidentCall == nil {
 		return nil
@@ -224,7 +224,7 @@ func (b *Plan) Setter(flag, value string) (target string, a remediation.Action, 
 			return s.SetFlag(b.Playbook, flag, value)
 		}
 	}
-	return "", nil, errors.New("no kind of action here sets a flag")
+	return "", nil, errors.New("no configured action sets flags")
 }
 
 // StateIn is a rollout's state in a stage: in the last one, with all of the
@@ -271,7 +271,7 @@ func (b *Plan) PromotableAt(r remediation.Rollout) *time.Time {
 	return &at
 }
 
-// Smoke asks the playbook's smoke checks, one after another.
+// Smoke runs the playbook's smoke checks, one after another.
 func (b *Plan) Smoke(ctx context.Context) []remediation.Check {
 	ctx, cancel := context.WithTimeout(ctx, remediation.SmokesTimeout)
 	defer cancel()
@@ -283,9 +283,9 @@ func (b *Plan) Smoke(ctx context.Context) []remediation.Check {
 		}
 	}
 	for _, s := range b.Target.Probe.Smoke {
-		check := remediation.Check{Name: s.Name, OK: true, Detail: s.URL + " answers as it should"}
+		check := remediation.Check{Name: s.Name, OK: true, Detail: s.URL + " answers as expected"}
 		if tester == nil {
-			check.OK, check.Detail = false, "no kind of action here can ask "+s.URL
+			check.OK, check.Detail = false, "no configured action can check "+s.URL
 		} else if err := remediation.AskSmoke(ctx, tester, s); err != nil {
 			check.OK, check.Detail = false, err.Error()
 		}
@@ -315,7 +315,7 @@ func (b *Plan) Ladder(plan string) ([]remediation.Step, error) {
 	}
 }
 
-// Generated are the rules that the playbook stands for, in their order.
+// Generated are the rules of the playbook, in their order.
 func (b *Plan) Generated() ([]remediation.LoadedRule, error) {
 	made, err := rules.Rules(b.Playbook)
 	if err != nil {
@@ -355,7 +355,7 @@ func (b *Plan) WidestQuery(ind *alerts.Indicator) (parser.Expr, error) {
 	return remediation.PromQL().ParseExpr(b.Expand(ind.Query, span, volume))
 }
 
-// Widest is the window over which an indicator is judged first, and its volume: its
+// Widest is the window over which an indicator is evaluated first, and its volume: its
 // alert's, else a trigger's, else a stage's.
 func (b *Plan) Widest(indicator string) (window time.Duration, volume float64) {
 	if a := b.Indicator(indicator).Alert; a != nil && a.Window > 0 {
