@@ -44,7 +44,7 @@ func TestARolloutGoesFromStageToStageAndIsDone(t *testing.T) {
 	c.stageMetric("none", "0")
 	c.started()
 	c.stageMetric("alpha", "0.01")
-	c.notYet("stage alpha lasts until 2026-11-23T03:00:00Z, 24h0m0s more")
+	c.notYet("stage alpha lasts until 2026-11-23T03:00:00Z, 1 d more")
 	c.later(day)
 	c.must(c.do(remediation.RolloutPromote))
 	c.stageMetric("alpha", "0.01") // until the traffic is seen to be set
@@ -78,7 +78,7 @@ func TestAPromotionSaysAllThatIsMissing(t *testing.T) {
 		why    string
 		forced string // the gate that force opens, "" where none does
 	}{
-		"the stage has not lasted":                {func(c *canary) { c.now = c.now.Add(-time.Hour) }, "1h0m0s more", "duration"},
+		"the stage has not lasted":                {func(c *canary) { c.now = c.now.Add(-time.Hour) }, "1 h more", "duration"},
 		"a criterion is not met":                  {func(c *canary) { c.prom.criterion = 0.002 }, "error_rate is 0.002, and must be below 0.001", "criterion error_rate"},
 		"a criterion was not met over the stage":  {func(c *canary) { c.prom.whole = new(float64); *c.prom.whole = 0.002 }, "error_rate over the stage (1d) is 0.002, and must be below 0.001", "criterion error_rate"},
 		"a criterion has no value over the stage": {func(c *canary) { c.prom.whole = new(float64); *c.prom.whole = -1 }, "error_rate over the stage (1d) has no value", "criterion error_rate"},
@@ -239,7 +239,7 @@ func TestARolloutIsNotFinishedBeforeItHasSoaked(t *testing.T) {
 	c.started()
 	err := c.do(remediation.RolloutFinish)
 	refused(t, err, remediation.Conflict)
-	for _, why := range []string{"stage alpha is not the last stage", "24h0m0s more"} {
+	for _, why := range []string{"stage alpha is not the last stage", "1 d more"} {
 		if !strings.Contains(err.Error(), why) {
 			t.Errorf("%q does not say %q", err, why)
 		}
