@@ -102,7 +102,7 @@ func TestAScriptThatMayBeDoneInPartWaitsForAHuman(t *testing.T) {
 	w := outside(t, "DROP INDEX CONCURRENTLY posts_seen;\nVACUUM posts;")
 	w.says(w.cutInScript("DROP INDEX"), "the snapshot is "+w.snapshots)
 	_, err := w.action(nil).Look(t.Context(), op)
-	w.says(err, "undo script of version 2.5.0", "may have been done in part", "the application stays disconnected", "restartable: true", "the snapshot is "+w.snapshots)
+	w.says(err, "undo script of version 2.5.0", "may be partly done", "the application stays disconnected", "restartable: true", "the snapshot is "+w.snapshots)
 	err = w.action(nil).Undo(t.Context(), op, nil)
 	w.says(err, "backout never restores data", "pg_restore", w.snapshots)
 	if w.login() == nil {

@@ -147,7 +147,7 @@ func TestACommandThatFailedHalfWayWaitsForAHuman(t *testing.T) {
 			err = w.action(nil).Undo(t.Context(), op, before)
 			w.says(err, "the application stays disconnected", "backout never restores data", w.snapshots)
 			_, err = w.action(nil).Look(t.Context(), op)
-			w.says(err, "the command ./rollback_to_v1.sh", "may have been done in part", "its output is in "+w.snapshots, "the snapshot is "+w.snapshots)
+			w.says(err, "the command ./rollback_to_v1.sh", "may be partly done", "its output is in "+w.snapshots, "the snapshot is "+w.snapshots)
 			if w.login() == nil {
 				t.Error("the application was let in")
 			}

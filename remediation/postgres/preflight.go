@@ -196,7 +196,7 @@ func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
 		case err != nil:
 			return remediation.Finding{}, err
 		}
-		return remediation.Passed(fmt.Sprintf("%d scripts ran in %s, in a transaction that was rolled back", len(all), remediation.Span(time.Since(began)))), nil
+		return remediation.Passed(fmt.Sprintf("%s ran in %s, in a transaction that was rolled back", remediation.Counted(len(all), "script"), remediation.Span(time.Since(began)))), nil
 	})
 }
 

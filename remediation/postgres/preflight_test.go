@@ -54,7 +54,7 @@ func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
 	found := w.prove()
 	w.wants(found, "schema/access", remediation.Pass, w.app+" can be disconnected")
 	w.wants(found, "schema/scripts", remediation.Pass, "1 version above 1.0.0 (1 applied)")
-	w.wants(found, "schema/tried", remediation.Pass, "1 scripts ran")
+	w.wants(found, "schema/tried", remediation.Pass, "1 script ran")
 	w.wants(found, "schema/snapshot", remediation.Pass, "pg_dump can read the schema")
 	w.wants(found, "replication/lag", remediation.CannotTell, "no replica")
 }
@@ -81,7 +81,7 @@ func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
 	}{
 		"an undo script is missing":   {func(w *world) { w.remove(undo2) }, "scripts", remediation.Fail, "has no undo script"},
 		"an undo script fails":        {func(w *world) { w.write(undo2, "DROP TABLE forecast;") }, "tried", remediation.Fail, `"forecast" does not exist`},
-		"an undo script has a COMMIT": {func(w *world) { w.write(undo2, "DROP TABLE forecasts; COMMIT;") }, "tried", remediation.Fail, "transaction of its own"},
+		"an undo script has a COMMIT": {func(w *world) { w.write(undo2, "DROP TABLE forecasts; COMMIT;") }, "tried", remediation.Fail, "manages its own transaction"},
 		"an undo script leaves a constraint broken": {func(w *world) {
 			w.exec("ALTER TABLE posts ADD COLUMN twin bigint REFERENCES posts DEFERRABLE INITIALLY DEFERRED")
 			w.write(undo2, "UPDATE posts SET twin = -1;")

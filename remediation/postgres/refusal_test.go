@@ -33,7 +33,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 			w.migrate("V3__more.sql")
 		}, []string{undo2 + " is empty", "version 3 has no undo script"}},
 		"a transaction of its own": {func(w *world) { w.write(undo2, "DROP TABLE forecasts;\nCOMMIT;") },
-			[]string{undo2 + ", line 2", "transaction of its own: COMMIT"}},
+			[]string{undo2 + ", line 2", "its own transaction: COMMIT"}},
 		"a command of psql": {func(w *world) { w.write(undo2, "\\i more.sql\n") }, []string{undo2 + ", line 1", "belongs to psql"}},
 		"a placeholder":     {func(w *world) { w.write(undo2, "DROP TABLE ${schema}.forecasts;") }, []string{"placeholder"}},
 		"a version without its script": {func(w *world) { w.remove("V2.0.0__analytics.sql") },
@@ -58,7 +58,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 			[]string{"the code that runs does not tolerate the older schema: web-1 runs social-intel:v2.0.0"}},
 		"no pg_dump": {func(w *world) { w.environ = []string{"PATH=" + w.dir} }, []string{"no snapshot, no rollback: pg_dump is not in PATH", "try: install postgresql-client"}},
 		"a pg_dump that is older than the server": {func(w *world) { w.program("pg_dump", "echo 'pg_dump (PostgreSQL) 9.6.24'") },
-			[]string{"no snapshot, no rollback", "of version 9", "try: install postgresql-client-"}},
+			[]string{"no snapshot, no rollback", "has version 9", "try: install postgresql-client-"}},
 		"a snapshot folder that is a file":         {func(w *world) { w.snapshots = w.spec.DSNFile }, []string{"manifest", "not a directory"}},
 		"a snapshot folder that cannot be written": {func(w *world) { w.snapshots = "/proc/self/snapshots" }, []string{"no snapshot, no rollback"}},
 		"a role that does not exist":               {func(w *world) { w.spec.Roles = append(w.spec.Roles, "backout_test_nobody") }, []string{"application role backout_test_nobody does not exist"}},
@@ -196,7 +196,7 @@ func TestAScriptThatIsExchangedAfterItWasLookedAtDoesNotRun(t *testing.T) {
 			w.byShell()
 			before := prepare(w)
 			err := w.action(nil).Apply(t.Context(), op, before)
-			w.says(err, "looked at")
+			w.says(err, "inspected")
 			if _, err := os.Stat(filepath.Join(w.dir, "ran")); err == nil || isInDoubt(err) {
 				t.Error("it ran")
 			}

@@ -28,7 +28,7 @@ func (w *world) rehearse() remediation.Finding {
 func TestASchemasWayBackIsRehearsedWithASnapshotAndLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	f := w.rehearse()
-	for _, word := range []string{w.app + " can be disconnected", "1 scripts ran", "a snapshot of ", "thrown away"} {
+	for _, word := range []string{w.app + " can be disconnected", "1 script ran", "a snapshot of ", "read back and deleted"} {
 		if f.Result != remediation.Pass || !strings.Contains(f.Evidence, word) {
 			t.Errorf("it came to %+v, without %q", f, word)
 		}
