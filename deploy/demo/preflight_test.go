@@ -223,7 +223,7 @@ var defects = [][]defect{
 			"buckets/p95_latency", remediation.Fail, "ever above 2"},
 		{"a dashboard is not there", func(p *proving) { p.edit("/-/ready}", "/d/none}") },
 			"dashboard/canary-health", remediation.Fail, "404"},
-		{"a replica is behind", func(p *proving) { p.edit("vector(0.5)", "vector(9)") }, "replication/lag", remediation.Fail, "the lag is 9s"},
+		{"a replica is behind", func(p *proving) { p.edit("vector(0.5)", "vector(9)") }, "replication/lag", remediation.Fail, "the lag is 9 s"},
 		{"the rules are an older playbook's", func(*proving) {}, "prometheus/rules", remediation.Fail, "(trigger p95_latency) differs"},
 		{"a clock is an hour ahead", func(p *proving) { p.ahead.Store(3600); p.mend = append(p.mend, func() { p.ahead.Store(0) }) },
 			"clock/skew", remediation.Fail, "the clock of alertmanager is"},
@@ -295,7 +295,7 @@ var defects = [][]defect{
 			was := p.read(rules)
 			p.write(rules, strings.TrimRight(was, "\n")+"\n      - record: somebody:elses\n        expr: vector(1)\n")
 			p.mend = append(p.mend, func() { p.write(rules, was) })
-		}, "prometheus/rules", remediation.Fail, "somebody:elses, which the playbook does not stand for"},
+		}, "prometheus/rules", remediation.Fail, "somebody:elses, which is not from the playbook"},
 	},
 }
 
