@@ -39,7 +39,7 @@ func (s *stack) wantBlindWithoutPrometheus(t *testing.T, l *log) {
 	for range 3 { // which do not make it two
 		wantRefusal(t, s, "Prometheus has not answered since", "rollout", "promote", "--reason=it is time")
 	}
-	if status, err := s.command(t.Context(), "rollout", "status"); err != nil || !strings.Contains(status, "Prometheus has not answered") {
+	if status, err := s.command(t.Context(), "rollout", "status"); err != nil || !strings.Contains(strings.Join(strings.Fields(status), " "), "Prometheus has not answered") {
 		t.Errorf("%v; the rollout's status says nothing of the blindness:\n%s", err, status)
 	}
 	if got := said(); len(got) != 1 || !strings.HasPrefix(got[0], "true: Prometheus has not answered since") || !strings.Contains(got[0], "connection refused") {

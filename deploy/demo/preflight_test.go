@@ -220,7 +220,7 @@ var defects = [][]defect{
 			p.edit("triggers:\n", "  - {name: ghost, query: sum(si_ghost_total), unit: count}\ntriggers:\n")
 		}, "query/ghost", remediation.Fail, "no series si_ghost_total"},
 		{"a threshold is above the last bucket", func(p *proving) { p.edit("above: 0.8", "above: 3") },
-			"buckets/p95_latency", remediation.Fail, "ever above 2"},
+			"buckets/p95_latency", remediation.Fail, "no quantile can exceed 2"},
 		{"a dashboard is not there", func(p *proving) { p.edit("/-/ready}", "/d/none}") },
 			"dashboard/canary-health", remediation.Fail, "404"},
 		{"a replica is behind", func(p *proving) { p.edit("vector(0.5)", "vector(9)") }, "replication/lag", remediation.Fail, "the lag is 9 s"},
@@ -260,7 +260,7 @@ var defects = [][]defect{
 			"prometheus/rules", remediation.Fail, "no rule group social-intel"},
 		{"Alertmanager takes the triggers elsewhere", func(p *proving) {
 			p.replace("alertmanager.yml", `trigger!=""`, `trigger="elsewhere"`)
-		}, "alertmanager/routes", remediation.Fail, "no drill alert of critical_security_vulnerability, error_rate, p95_latency came back"},
+		}, "alertmanager/routes", remediation.Fail, "no drill alert of critical_security_vulnerability, error_rate, p95_latency arrived"},
 		{"the playbook has other buckets than the service", func(p *proving) {
 			p.edit("  - name: p95_latency\n    query: |", "  - name: p95_latency\n    buckets: [0.1, 0.8, 1]\n    query: |")
 		}, "buckets/p95_latency", remediation.Fail, "the playbook has 0.1 0.8 1"},

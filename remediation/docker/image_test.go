@@ -33,7 +33,7 @@ func TestAPreviousImageThatDoesNotWorkIsUndoneToTheSameContainer(t *testing.T) {
 		{name: "it ends", want: "exit status 3", previous: crashingOne},
 		{name: "it restarts", want: "restarted", previous: crashingOne, restart: always},
 		{name: "it stays unhealthy", want: "unhealthy", previous: sickOne, restart: always},
-		{name: "it names another version", want: `names version "v0.9.0", want v1.0.0`, previous: otherOne, restart: always},
+		{name: "it names another version", want: `reports version "v0.9.0", want v1.0.0`, previous: otherOne, restart: always},
 		{name: "it fails a smoke check", want: "smoke: trends are listed: ", previous: versionOne, restart: always, smoke: alerts.SmokeCheck{Name: "trends are listed"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

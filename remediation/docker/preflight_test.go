@@ -84,7 +84,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 		"the off value is not taken":        {func(w *world) { w.start("1", with("BREAKS_WHEN_OFF", "deaf")) }, "off", remediation.Fail, "serves FLAG=1, want 0"},
 		"the service ends without it":       {func(w *world) { w.start("1", with("BREAKS_WHEN_OFF", "crash")) }, "off", remediation.Fail, "does not stay up"},
 		"the service does not know it":      {func(w *world) { w.flag.Name = "FLAGG"; w.start("1") }, "known", remediation.Fail, "does not list FLAGG"},
-		"nothing tells whether it knows it": {func(w *world) { w.target.Probe.Flags = ""; w.start("1") }, "known", remediation.CannotTell, "cannot be seen"},
+		"nothing tells whether it knows it": {func(w *world) { w.target.Probe.Flags = ""; w.start("1") }, "known", remediation.CannotTell, "it is unknown whether its code reads it"},
 		"no service is there":               {func(w *world) { w.write(".env", "FLAG=1\n") }, "off", remediation.CannotTell, "no container"},
 		"the compose file overrules .env": {func(w *world) {
 			w.write("docker-compose.yml", strings.Replace(w.webFile(), "${FLAG:-0}", "1", 1))

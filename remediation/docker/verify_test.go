@@ -83,7 +83,7 @@ func TestTheServiceIsAskedUntilItAnswersAsItShould(t *testing.T) {
 	if err := c.namesVersion(t.Context(), server.URL, "v1.0.0"); err != nil {
 		t.Error(err)
 	}
-	if err := c.namesVersion(t.Context(), server.URL, "v2.0.0"); err == nil || !strings.Contains(err.Error(), `names version "1.0.0", want v2.0.0`) {
+	if err := c.namesVersion(t.Context(), server.URL, "v2.0.0"); err == nil || !strings.Contains(err.Error(), `reports version "1.0.0", want v2.0.0`) {
 		t.Error(err)
 	}
 	slow := func(deadline time.Time) remediation.Check {
