@@ -215,7 +215,7 @@ func TestALiteralInFilesNamedByHandIsRefused(t *testing.T) {
 	w.write(".env", "PASSWORD="+secret+"\n")
 	w.compose(nil, "-f", "production.yml", "up", "-d")
 	state := w.state()
-	if _, err := w.action().Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "named by hand") || !strings.Contains(err.Error(), "try:") {
+	if _, err := w.action().Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "given explicitly") || !strings.Contains(err.Error(), "try:") {
 		t.Errorf("look: %v", err)
 	}
 	if got := w.state(); got != state {

@@ -310,7 +310,7 @@ func TestWatchTellsOfAnImageThatComesBack(t *testing.T) {
 	w.start("1")
 	select {
 	case what := <-told:
-		if !strings.Contains(what, shortImage(w.idOf(versionTwo))) || !strings.Contains(what, "and not "+w.project+":v1.0.0") {
+		if !strings.Contains(what, shortImage(w.idOf(versionTwo))) || !strings.Contains(what, ", not "+w.project+":v1.0.0") {
 			t.Errorf("told %q", what)
 		}
 	case err := <-ended:
