@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// maxBody is the largest notification. Annotations stand twice in a body:
+	// maxBody is the largest notification. Annotations are in a body twice:
 	// 1.4 MB of them were measured as 2.8 MB.
 	maxBody = 8 << 20
 	// maxInFlight bounds the bodies that are being read or committed together.

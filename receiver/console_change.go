@@ -95,7 +95,7 @@ func (s *Server) postFreeze(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	// The empty name means every service, so it must not come of a field that is missing.
+	// The empty name means every service, so a missing field must not give it.
 	if !form.Has("service") {
 		return refuse(http.StatusBadRequest, "the form names no service")
 	}

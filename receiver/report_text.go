@@ -248,7 +248,7 @@ func (r *Report) writeEvidence(w *markdown) {
 }
 
 // code shows a name or a value as it is: nothing in it is Markdown, a mention
-// or an address. It may stand in a table.
+// or an address. It may be in a table.
 func code(s string) string {
 	s = strings.ReplaceAll(remediation.Plain(s, reportText), "|", `\|`)
 	if strings.TrimSpace(s) == "" {

@@ -129,7 +129,7 @@ type Incident struct {
 	// restored the incident, once that is done.
 	Restore  *Restore `json:"restore,omitempty"`
 	Restored string   `json:"restored,omitempty"`
-	// Abort is a commander's order to back the rollout out, nil where none was given.
+	// Abort is a commander's order to roll the release back, nil where none was given.
 	Abort *Abort `json:"abort,omitempty"`
 	// RolledBack is the rollout as it was before this incident's close ended it.
 	RolledBack *Rollout `json:"rolled_back,omitempty"`
@@ -483,7 +483,7 @@ func (inc *Incident) IsStuck() string {
 	return ""
 }
 
-// Abort is a commander's order to back a rollout out, by an abort or a signal. It stands in place of
+// Abort is a commander's order to roll a release back, by an abort or a signal. It takes the place of
 // confirmation: the listed steps run in their order, each verified, without waiting
 // whether it helped, and without asking Prometheus. What is lossy still needs its
 // approval.
@@ -499,7 +499,7 @@ type Abort struct {
 	Steps   []int    `json:"steps,omitempty"`
 }
 
-// Aborting reports whether an order to back the release out is being carried out.
+// Aborting reports whether an order to roll the release back is being carried out.
 func (inc *Incident) Aborting() bool { return inc.Abort != nil && inc.Abort.Ended == nil }
 
 // Lists reports whether a step runs on the order's word.

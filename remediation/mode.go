@@ -14,7 +14,7 @@ type Reloaded struct {
 	// Actor is the name of the token that asked for it, "" for a signal of the
 	// operating system.
 	Actor string
-	// Changed says what changed beside the playbooks, without any secret.
+	// Changed says what changed apart from the playbooks, without any secret.
 	Changed []string
 }
 

@@ -29,7 +29,7 @@ type Finding struct {
 	Result   Proved `json:"result"`
 	Evidence string `json:"evidence"`
 	Next     string `json:"next,omitempty"`
-	// Cause is what kept this and other proofs from telling anything: it is signed for
+	// Cause is what kept this and other proofs from telling anything: it is signed off
 	// once. "" where the evidence concerns this proof alone.
 	Cause string `json:"cause,omitempty"`
 }
@@ -210,7 +210,7 @@ type PreflightView struct {
 
 // Signed returns who signed an item for a release, or nil. Under the playbook of
 // that release the signature counts only as long as the playbook, and what was seen
-// of the item, are what they were. One cause of several items is signed for once.
+// of the item, are what they were. One cause of several items is signed off once.
 func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) *Signature {
 	for i := range p.Signatures {
 		s := &p.Signatures[i]

@@ -125,7 +125,7 @@ func (p *PublicIncident) Sayable() bool {
 }
 
 // PublicMessage is the body of a message to a status page or by mail: the incident as it is
-// to stand there, and the update that is new.
+// to be there, and the update that is new.
 type PublicMessage struct {
 	// Key names the incident for good, on a page that others use too.
 	Key        string            `json:"key"`
@@ -163,7 +163,7 @@ func Names(list []string, instead string) string {
 
 // PublicMail is what a message by mail has besides the update.
 type PublicMail struct {
-	// To is one address: whoever else is written to is nobody's business, and what one
+	// To is one address: the other recipients stay private, and what one
 	// server refuses keeps no other from being told.
 	To string `json:"to"`
 	// First is the number of the update that was mailed first; all since then were.

@@ -15,7 +15,7 @@ type SmokeTester interface {
 	Smoke(ctx context.Context, check alerts.SmokeCheck) error
 }
 
-// smokeTimeout bounds one smoke check, smokesTimeout all of a playbook's: whoever
+// smokeTimeout bounds one smoke check, smokesTimeout all of a playbook's: anyone who
 // asked for them waits for the answer.
 const (
 	smokeTimeout  = 10 * time.Second

@@ -13,7 +13,8 @@ import (
 
 // plainWords are the files that keep to plain words; of Go, the comments and the strings.
 var plainWords = []string{
-	"cmd/backout/*.go", "alerts/*.go", "rules/*.go", "receiver/config/*.go", "remediation/action/*.go", "remediation/plan/*.go",
+	"cmd/backout/*.go", "alerts/*.go", "rules/*.go", "receiver/*.go", "receiver/config/*.go", "receiver/templates/*",
+	"remediation/*.go", "remediation/*/*.go", "remediation/comms/*/*.go", "deploy/demo/*.go",
 	"deploy/dev/*.sh", "Makefile", "*.md", "docs/*.md", "docs/*/*.md",
 }
 
@@ -30,7 +31,7 @@ var oldWords = []struct {
 	{regexp.MustCompile(`\b[Ww]hoever\b`), "anyone who"},
 	{regexp.MustCompile(`\bmend(s|ed)?\b`), "fix"},
 	{regexp.MustCompile(`\b[Bb]eside\b`), "next to, with, apart from"},
-	{regexp.MustCompile(`\bstands? (in|at|behind|for|on|there|twice|below|before)\b`), "is in, is listed"},
+	{regexp.MustCompile(`\bstands? (in|at|behind|on|there|twice|below|before)\b`), "is in, is listed"},
 	{regexp.MustCompile(`\bsigned for\b`), "signed off"},
 	{regexp.MustCompile(`\bone a [a-z]+\b`), "one per line"},
 	{regexp.MustCompile(`\buntil it is thawed\b`), "until you thaw it"},

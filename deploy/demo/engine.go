@@ -175,7 +175,7 @@ func (e *engine) tags(ctx context.Context, repository string) ([]string, error) 
 	return out, nil
 }
 
-// removeImages takes every tag of a repository away, whoever made it.
+// removeImages removes every tag of a repository, no matter who made it.
 func (e *engine) removeImages(ctx context.Context, repository string) error {
 	names, err := e.tags(ctx, repository)
 	errs := []error{err}
@@ -219,7 +219,7 @@ func (e *engine) stop(ctx context.Context, id string) error {
 }
 
 // removeAside removes what a preflight that was killed had started aside in a network:
-// it is no container of the project.
+// it is not a container of the project.
 func (e *engine) removeAside(ctx context.Context, network string) error {
 	text, err := json.Marshal(map[string][]string{"label": {"backout.preflight"}, "network": {network}})
 	if err != nil {

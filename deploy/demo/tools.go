@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 )
 
-// tools are the programs that run beside backout, by path.
+// tools are the programs that run next to backout, by path.
 type tools struct {
 	compose, prometheus, alertmanager string
 }
@@ -74,7 +74,7 @@ func imageTags(image string) map[string][]string {
 }
 
 // takeImages gives images that another stack has built this stack's names, so
-// that what one of them tags is no matter of the other's.
+// that what one of them tags does not concern the other.
 func (s *stack) takeImages(ctx context.Context, from string) error {
 	for version, tags := range imageTags(s.image) {
 		for _, tag := range tags {

@@ -217,7 +217,7 @@ func (d definition) othersThat(other definition) []string {
 	return all
 }
 
-// elsewhere returns a key of the service, beside image and environment, that differs
+// elsewhere returns a key of the service, apart from image and environment, that differs
 // between two values of a variable; "" where there is none.
 func elsewhere(one, other definition) (string, error) {
 	have, err := one.keys()

@@ -101,7 +101,7 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 		return "", remediation.Unknown("the service has "+strings.Join(byTool.hidden, ", ")+", which a test container would not have", "start one by hand, and sign it off")
 	}
 	if mode := bp.host.NetworkMode; mode.IsHost() || mode.IsContainer() || mode.IsNone() {
-		return "", remediation.Unknown("the service has network_mode: "+string(mode)+", so no test container can run beside it", "try it by hand, and sign it off")
+		return "", remediation.Unknown("the service has network_mode: "+string(mode)+", so no test container can run next to it", "try it by hand, and sign it off")
 	}
 	id, err := a.create(ctx, bp)
 	if id != "" {
@@ -179,7 +179,7 @@ func (a *aside) blueprint(ctx context.Context) (*replica, blueprint, error) {
 	return like, bp, nil
 }
 
-// labels are those of what is started aside: what finds it again, and nothing of
+// labels are those of what is started aside: what finds it again, and no part of
 // the image's, by which a proxy might send it traffic.
 func (a aside) labels(ctx context.Context, image string) (map[string]string, error) {
 	img, err := a.c.api.ImageInspect(ctx, image)
@@ -324,7 +324,7 @@ func reachable(ctx context.Context, address string) bool {
 
 // translate leads an address of the service to a container that is like one of its
 // own: a published port to the port behind it, on the container's own address. Where
-// that cannot be told, it is "", and the address is added to not.
+// that is unknown, it is "", and the address is added to not.
 func translate(address string, like *replica, in container.InspectResponse, not *[]string) string {
 	if address == "" {
 		return ""

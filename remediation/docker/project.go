@@ -141,7 +141,7 @@ func (c *Client) envFile(p project, variable string) (path string, data []byte, 
 }
 
 // locateOverride finds whether compose, run without -f, would read an override
-// file beside what the containers were made from.
+// file next to what the containers were made from.
 func (c *Client) locateOverride(p *project) error {
 	base := p.files[0]
 	if !slices.Contains(composeNames, filepath.Base(base)) || len(p.files) > 2 {

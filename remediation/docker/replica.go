@@ -268,7 +268,7 @@ func (c *Client) absent(ctx context.Context, f *fleet) error {
 			swarm = append(swarm, stack)
 		}
 	}
-	where := "this engine has nothing of that name"
+	where := "this engine has no container of that name"
 	one := func(what []string) string {
 		slices.Sort(what)
 		if what = slices.Compact(what); len(what) > maxNamed {

@@ -17,7 +17,7 @@ var shownKeys = strings.Fields(`
 	read_only restart runtime security_opt shm_size stdin_open stop_grace_period stop_signal sysctls tmpfs tty ulimits
 	user userns_mode uts volumes working_dir`)
 
-// asideKeys say nothing of a container: what it is built from, when compose starts it,
+// asideKeys do not describe a container: what it is built from, when compose starts it,
 // and how many there are. The image and the replicas are there.
 var asideKeys = strings.Fields(`attach build depends_on develop extends platform profiles pull_policy scale`)
 

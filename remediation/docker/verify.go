@@ -115,7 +115,7 @@ func (c *Client) versionOf(ctx context.Context, f *fleet, image, version string)
 	return name, id, nil
 }
 
-// spellings are how a version may stand in a tag: with a v before its number or
+// spellings are how a version may be written in a tag: with a v before its number or
 // without, the way that like has it first.
 func spellings(version, like string) []string {
 	number := strings.TrimPrefix(version, "v")

@@ -42,9 +42,9 @@ func (e *Engine) duties() []duty {
 	return all
 }
 
-// beside does a duty outside the engine's loop; one that is in progress is not begun
+// alongside does a duty outside the engine's loop; one that is in progress is not begun
 // again.
-func (e *Engine) beside(ctx context.Context, d duty) {
+func (e *Engine) alongside(ctx context.Context, d duty) {
 	key := "duty/" + d.name
 	if e.busy(key) {
 		return
@@ -67,7 +67,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	keep := time.NewTicker(ledger.Housekeeping)
 	defer keep.Stop()
 	for _, d := range e.duties() {
-		e.beside(ctx, d)
+		e.alongside(ctx, d)
 	}
 	for {
 		jobs, next, err := e.due(ctx)
@@ -99,7 +99,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-keep.C:
 			for _, d := range e.duties() {
-				e.beside(ctx, d)
+				e.alongside(ctx, d)
 			}
 		}
 		timer.Stop()

@@ -12,7 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// AbortRollout gives the order to back a rollout out, in the transaction that has
+// AbortRollout gives the order to roll a release back, in the transaction that has
 // read it: to the incident that is open, or to a new one.
 func (e *Responder) AbortRollout(ctx context.Context, tx remediation.Tx, b *plan.Plan, r *remediation.Rollout, in remediation.RolloutChange) error {
 	now := e.Now()

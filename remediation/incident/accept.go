@@ -305,7 +305,7 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 	b := current
 	if inc != nil {
 		if b, err = a.bookFor(inc); err != nil && inc.State == remediation.Closed {
-			inc, b = nil, current // nothing of it can go on: this is a new one
+			inc, b = nil, current // it cannot continue: this is a new one
 		} else if err != nil {
 			return hold(remediation.HoldUnknownTrigger, "incident %s is open, and %v", inc.ID, err)
 		}

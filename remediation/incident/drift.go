@@ -138,7 +138,7 @@ func (e *Responder) drift(ctx context.Context, w watched, what string) error {
 			return err
 		}
 		if s := inc.Step(w.step.ID()); s == nil || s.State != w.step.State {
-			return nil // it is being put back: that is no drift
+			return nil // it is being put back: that is not drift
 		}
 		if r, err := remediation.RolloutOf(tx, inc.Service); err != nil || inc.Superseded(r) {
 			return err // a later rollout has it

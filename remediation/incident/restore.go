@@ -137,7 +137,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	}))
 }
 
-// nothingSince refuses where something later stands on what would be taken away.
+// nothingSince refuses where something later depends on what would be taken away.
 func (c *change) nothingSince() error {
 	later, err := c.Tx.Incidents(remediation.IncidentFilter{Service: c.Inc.Service, After: c.Inc.ID})
 	if err != nil {

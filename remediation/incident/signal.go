@@ -177,7 +177,7 @@ func (e *Responder) signalService(ctx context.Context, service, name string) (st
 	return "", refused
 }
 
-// signalRaised lets a person's signal stand in place of confirmation, as an abort
+// signalRaised lets a person's signal take the place of confirmation, as an abort
 // does: the steps of its plan run in their order.
 func (c *change) signalRaised(t *alerts.Trigger, s *remediation.Signal) error {
 	inc := c.Inc

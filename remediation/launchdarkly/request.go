@@ -35,7 +35,7 @@ const (
 // pause is the time before the n-th next try.
 func pause(n int) time.Duration { return 250 * time.Millisecond << (n - 1) }
 
-// statusError is an answer that is no success.
+// statusError is an answer other than a success.
 type statusError struct {
 	code int
 	text string
@@ -138,7 +138,7 @@ func (c *Client) restOf(h http.Header) time.Duration {
 	return min(max(rest, 100*time.Millisecond), maxRest)
 }
 
-// refused says what an answer means that is no success.
+// refused says what an answer other than a success means.
 func (c *Client) refused(method, path string, code int, text []byte) error {
 	said := string(text)
 	var e struct{ Code, Message string }
@@ -154,7 +154,7 @@ func (c *Client) refused(method, path string, code int, text []byte) error {
 }
 
 // try is what a person can do about an answer. An environment that requires
-// approvals answers 405, which says nothing of that by itself.
+// approvals answers 405, which does not say so by itself.
 func (c *Client) try(code int, said string) string {
 	switch {
 	case (code == http.StatusMethodNotAllowed || code == http.StatusForbidden) && strings.Contains(strings.ToLower(said), "approval"):

@@ -64,7 +64,7 @@ func (s shares) same(o shares, onID, offID string) bool {
 }
 
 // flagShare gives a share of those who ask the variation that is not the off one, by
-// the flag's default rule. It is a rollout's way forward; flagOff is the way back, and
+// the flag's default rule. It is a rollout's way forward; flagOff is the rollback, and
 // leaves the rule as it is.
 type flagShare struct {
 	flagOff

@@ -155,7 +155,7 @@ func line(result model.Value) ([]remediation.Point, error) {
 // failure says what went wrong, and whether the server has answered at all.
 // ctx is the caller's, asking has our time limit.
 func (p *Prometheus) failure(ctx, asking context.Context, err error) error {
-	if ctx.Err() != nil { // the caller gave up: that says nothing of the server
+	if ctx.Err() != nil { // the caller gave up: that says nothing about the server
 		return fmt.Errorf("%s: %w", p.name, ctx.Err())
 	}
 	if errors.Is(err, errTooLarge) {

@@ -64,7 +64,7 @@ type state struct {
 	server   int // version number, such as 150018
 	roles    []role
 	history  *history // of flyway
-	wanted   bool     // the schema is, whoever can log in
+	wanted   bool     // the schema is, no matter who can log in
 }
 
 // survey reads the state, and refuses where it cannot be acted on in any position.

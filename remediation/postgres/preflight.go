@@ -83,7 +83,7 @@ func (r *rollback) proveAccess(ctx context.Context) remediation.Finding {
 
 // way is what leads back: the undo scripts of the versions above the target, the
 // latest first, and before them the versions of these that are not applied yet, so
-// that a way back can be proved before the way there was taken.
+// that a rollback can be checked before the way there was taken.
 type way struct {
 	there, back []script
 	applied     int
@@ -156,7 +156,7 @@ var lasting = regexp.MustCompile(`(?i)\b(nextval|setval|lo_import|lo_export|dbli
 	`|\bcopy\b[^;]*\b(to|program)\b` +
 	`|\bset\s+(session\s+|local\s+)?(lock|statement)_timeout\b|\bset_config\s*\(\s*'(lock|statement)_timeout|\breset\s+(all|(lock|statement)_timeout)\b|\bdiscard\s+all\b`)
 
-// proveTried runs the way there, as far as it was not taken, and the way back, in a
+// proveTried runs the way there, as far as it was not taken, and the rollback, in a
 // transaction that is rolled back.
 func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
 	return r.prove(ctx, func(w *work) (remediation.Finding, error) {

@@ -22,7 +22,7 @@ func (w *work) scripting(ctx context.Context, do func(conn *pgx.Conn) error) err
 	return do(conn)
 }
 
-// begin opens a transaction that nobody else can change the history beside, and
+// begin opens a transaction in which nobody else can change the history, and
 // reads the history in it. Scripts find their tables where Flyway looks for them.
 func (w *work) begin(ctx context.Context, conn *pgx.Conn) (*history, error) {
 	if err := change(ctx, conn, "BEGIN"); err != nil {

@@ -103,7 +103,7 @@ func (s *scanner) token(rest string, c byte) {
 	default:
 		_, n := utf8.DecodeRuneInString(rest)
 		s.pos += n
-		if c >= '0' && c <= '9' { // the e of 1e5 is no word
+		if c >= '0' && c <= '9' { // the e of 1e5 is not a word
 			s.pos += wordLength(s.text[s.pos:])
 		}
 	}
@@ -228,7 +228,7 @@ func (s statement) begins(words ...string) bool {
 	return len(s.words) >= len(words) && slices.Equal(s.words[:len(words)], words)
 }
 
-// refused says why a statement cannot stand in a script of ours, "" where it can.
+// refused says why a statement cannot be in a script of ours, "" where it can.
 func (s statement) refused() string {
 	switch {
 	case s.command:

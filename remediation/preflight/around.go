@@ -51,7 +51,7 @@ func (e *Checker) clockProofs() []remediation.Proof {
 }
 
 // lagProofs ask the playbook's query for how far replicas are behind. Without one,
-// whoever knows the database proves the same id.
+// anyone who knows the database proves the same id.
 func (e *Checker) lagProofs(b *plan.Plan) []remediation.Proof {
 	if b.Preflight == nil || b.Preflight.ReplicationLag == nil {
 		return nil

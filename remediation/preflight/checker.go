@@ -21,9 +21,9 @@ type Checker struct {
 	channels, statusPages []remediation.Channel
 }
 
-// New returns the checker of a ledger. around is what lies around it, nil: it
-// cannot be told; patience is how long a drill alert may take to come back, 0: as
-// long as is wise.
+// New returns the checker of a ledger. around is what lies around it, nil where
+// that is unknown; patience is how long a drill alert may take to come back, 0 for
+// routePatience.
 func New(l *ledger.Ledger, g *gate.Gates, around remediation.Surroundings, patience time.Duration, channels, statusPages []remediation.Channel) *Checker {
 	return &Checker{Ledger: l, Gates: g, proving: newProving(around, patience), channels: channels, statusPages: statusPages}
 }

@@ -162,7 +162,7 @@ func (e *Checker) rehearse(ctx context.Context, service string, run *rehearsing)
 		}
 		r, err := e.rehearsePlan(ctx, b, run, plan)
 		if err != nil {
-			return err // backout stops: what was seen so far is no rehearsal
+			return err // backout stops: what was seen so far is not a rehearsal
 		}
 		if err := e.recordRehearsal(ctx, r); err != nil {
 			return fmt.Errorf("record the rehearsal of plan %s: %w", plan, err)

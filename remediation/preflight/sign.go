@@ -123,7 +123,7 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 		return nil, err
 	}
 	const unknown = " could not be checked: "
-	at := map[string]int{} // where a cause stands in missing
+	at := map[string]int{} // where a cause is in missing
 	for _, it := range items {
 		switch {
 		case !it.Before || it.Result == remediation.Pass:

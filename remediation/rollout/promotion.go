@@ -110,7 +110,7 @@ func (c *promoting) fall(s remediation.StepState, why string) error {
 		words = "%s failed, and the current traffic is unknown: %s"
 		if c.r.Active() {
 			c.r.Held = true
-			if c.p.Was != nil { // users may be on the release: whoever backs it out must find it
+			if c.p.Was != nil { // users may be on the release: the incident that rolls it back must find it
 				c.r.Stage, c.r.StageSince, c.r.State = c.p.To, &c.now, c.b.StateIn(c.p.To)
 			}
 		}

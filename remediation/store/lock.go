@@ -32,7 +32,7 @@ func lockFile(path string) (*os.File, error) {
 func takeLock(f *os.File, path string) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("database %q is in use by %s; try: stop it first, or give this one a file of its own with --storage.dsn", path, holder(f))
+		return fmt.Errorf("database %q is in use by %s; try: stop it first, or use another file with --storage.dsn", path, holder(f))
 	}
 	if err != nil {
 		return fmt.Errorf("lock database %q: %w", path, err)

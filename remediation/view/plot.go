@@ -26,7 +26,7 @@ type Plot struct {
 	From  time.Time `json:"from"`
 	To    time.Time `json:"to"`
 	// Step is the distance of two points; 0 where the points are the values of
-	// the audit log's evidence, which lie as they came and say nothing of the
+	// the audit log's evidence, which lie as they came and say nothing about the
 	// time between them.
 	Step model.Duration `json:"step"`
 	// Note says why the points are not Prometheus's; "" where they are.

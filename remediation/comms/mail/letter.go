@@ -16,7 +16,7 @@ const (
 	// mostSubject and mostLine bound texts from elsewhere, in characters.
 	mostSubject = 200
 	mostLine    = 5000
-	// mostReferences is how many earlier messages a letter names beside the first.
+	// mostReferences is how many earlier messages a letter names besides the first.
 	mostReferences = 10
 )
 

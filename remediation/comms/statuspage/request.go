@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// pace is the distance of two requests: the API takes one a second, as it
+	// pace is the distance of two requests: the API takes one per second, as it
 	// counts them.
 	pace = 1100 * time.Millisecond
 	// perPage is how many items an answer may hold; the API's most.
@@ -30,7 +30,7 @@ const (
 	restWithout = 10 * time.Second
 )
 
-// statusError is an answer that is no success.
+// statusError is an answer other than a success.
 type statusError struct {
 	code int
 	text string
@@ -98,7 +98,7 @@ func (p *Page) call(ctx context.Context, method, path string, in, out any) error
 	return nil
 }
 
-// refused says what an answer means that is no success.
+// refused says what an answer other than a success means.
 func (p *Page) refused(method, path string, res *http.Response, text []byte) error {
 	said := strings.ReplaceAll(strings.Join(strings.Fields(string(text)), " "), p.key, "(the key)")
 	said = fmt.Sprintf("statuspage: %s %s: %d %s", method, path, res.StatusCode, remediation.Plain(said, maxSaid))

@@ -101,7 +101,7 @@ type incident struct {
 
 type componentState = remediation.ComponentStatus
 
-// mark is what we know an incident of ours by: it stands in its metadata under
+// mark is what we know an incident of ours by: it is in its metadata under
 // ours, which takes objects only.
 type mark struct {
 	Incident string `json:"incident"`
@@ -167,7 +167,7 @@ func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error
 	}
 	switch msg.Update.Status {
 	case remediation.PublicMonitoring:
-		return nil // nothing stands there that could be better
+		return nil // nothing there could be better
 	case remediation.PublicResolved:
 		return p.restore(ctx, msg.Components, others)
 	}
