@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -23,9 +25,30 @@ type rehearsalWorld struct {
 	mu    sync.Mutex
 	trial func(ctx context.Context, kind string) remediation.Finding
 	swept int
+	// sweepErr is what sweeping comes to.
+	sweepErr error
 	// passed is what trials have taken so far.
 	passed time.Duration
+	said   lines  // what the engines log
 	stop   func() // ends the engine that runs, and waits for it
+}
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // triable is a fake action that can be tried.
@@ -46,7 +69,7 @@ func (a triable) Sweep(context.Context) error {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
 	a.w.swept++
-	return nil
+	return a.w.sweepErr
 }
 
 type triableKind struct {
@@ -90,7 +113,7 @@ func (w *rehearsalWorld) begin() {
 	var err error
 	w.engine, err = engine.New(w.ctx, engine.Options{
 		Store: w.store, Playbooks: []*alerts.Playbook{w.pb}, Kinds: kinds, Prometheus: alwaysOne{new(around)}, Alertmanager: w.am, Mode: w.mode,
-		Surroundings: w.around, DrillPatience: time.Second, Logger: slog.New(slog.DiscardHandler),
+		Surroundings: w.around, DrillPatience: time.Second, Logger: slog.New(slog.NewTextHandler(&w.said, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now: func() time.Time {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -377,6 +400,17 @@ func TestARehearsalThatIsCutOffBeforeItsStepsIsNone(t *testing.T) {
 		t.Errorf("the audit log has %+v (%v)", es, err)
 	}
 	w.untouched()
+}
+
+func TestWhatCannotBeCleanedUpAfterARehearsalIsInTheLog(t *testing.T) {
+	t.Parallel()
+	w := newRehearsalWorld(t)
+	w.stop()
+	w.mu.Lock()
+	w.sweepErr = errors.New("the engine is away")
+	w.mu.Unlock()
+	w.begin()
+	w.until("the log says so", func() bool { return strings.Contains(w.said.String(), "the engine is away") })
 }
 
 func TestARehearsalOfAnotherPlaybookCountsNoMore(t *testing.T) {

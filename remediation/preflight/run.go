@@ -138,8 +138,8 @@ func (e *Checker) sweep(ctx context.Context, b *plan.Plan) {
 		if !ok {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
-		err := sweeper.Sweep(ctx)
+		bounded, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
+		err := sweeper.Sweep(bounded)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			// The next preflight says so where someone reads it.
