@@ -68,6 +68,26 @@ func TestAPromotionThatCannotBeUndoneSaysSo(t *testing.T) {
 	c.staged("outcome promote-beta undo=true outcome=failed", "stage state=active stage=alpha held=true promotion=failed")
 }
 
+func TestAPromotionThatHasEndedMeanwhileUndoesNothing(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.flag.applyErr = errors.New("no such image")
+	c.flag.duringApply = func() {
+		c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error {
+			r, err := remediation.RolloutOf(tx, "shop")
+			if err != nil {
+				return err
+			}
+			r.Promotion = nil
+			return tx.PutRollout(r)
+		}))
+	}
+	c.flag.duringUndo = func() { t.Error("the target was changed for a promotion that is over") }
+	c.must(c.do(remediation.RolloutPromote))
+	c.tick()
+}
+
 func TestPromotionsThatFailInARowTripTheBreaker(t *testing.T) {
 	c := newCanary(t)
 	c.started()

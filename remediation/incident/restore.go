@@ -200,7 +200,7 @@ func (e *Responder) restore(ctx context.Context, b *plan.Plan, inc *remediation.
 // restoring commits the outcome of putting a step back.
 type restoring struct{ stepJournal }
 
-// Undone implements operation.Undoer.
+// Undone implements operation.Journal.
 func (j *restoring) Undone(ctx context.Context, undoErr error) error {
 	return j.record(ctx, func(c *change, s *remediation.Step) error {
 		if remediation.IsInDoubt(undoErr) && s.Doubts < restoreTries {
@@ -212,7 +212,7 @@ func (j *restoring) Undone(ctx context.Context, undoErr error) error {
 	})
 }
 
-// Undoing implements operation.Undoer: it asks the gates, and leaves a target as it is
+// Undoing implements operation.Journal: it asks the gates, and leaves a target as it is
 // that someone has changed since.
 func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error) {
 	if j.s.Undoing {

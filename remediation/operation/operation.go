@@ -55,26 +55,22 @@ const (
 	Back
 )
 
-// Undoer commits the outcome of an undo.
-type Undoer interface {
+// Journal commits the outcome of an operation. Its methods may be called again after
+// a crash, from where the rows say that the operation is.
+type Journal interface {
 	// Limit is how long a phase may take from now.
 	Limit(p Phase) time.Duration
-	// Undoing writes the intent of the undo unless it is there already, and
-	// reports whether the target is still this operation's to change.
-	Undoing(ctx context.Context, cause error) (bool, error)
-	// Undone writes how it came out.
-	Undone(ctx context.Context, undoErr error) error
-}
-
-// Journal commits the outcome of an operation.
-type Journal interface {
-	Undoer
 	// Applied writes that the effect has happened; detail has the target as it is
 	// now, and why this is known only now.
 	Applied(ctx context.Context, detail map[string]any) error
 	// Verifying is called before the target is verified, and Verified after it.
 	Verifying(ctx context.Context) error
 	Verified(ctx context.Context) error
+	// Undoing writes the intent of an undo unless it is there already, and reports
+	// whether the target is still this operation's to change.
+	Undoing(ctx context.Context, cause error) (bool, error)
+	// Undone writes how the undo came out.
+	Undone(ctx context.Context, undoErr error) error
 	// Doubted writes what a look at the target showed after cause, and decides.
 	Doubted(ctx context.Context, cause error, look remediation.Look, lookErr error) (Way, error)
 }
@@ -84,7 +80,7 @@ var errCutOff = errors.New("backout was stopped between intent and outcome")
 
 // Run applies an operation whose intent this process has just written.
 func Run(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
-	r := &run{g, op, j, j}
+	r := &run{g, op, j}
 	err := r.apply(ctx)
 	switch {
 	case err != nil && remediation.IsInDoubt(err):
@@ -97,17 +93,17 @@ func Run(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
 
 // Resume continues an operation that was interrupted before its outcome.
 func Resume(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
-	return (&run{g, op, j, j}).doubt(ctx, errCutOff)
+	return (&run{g, op, j}).doubt(ctx, errCutOff)
 }
 
 // ResumeVerify continues an operation that was interrupted after its outcome.
 func ResumeVerify(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
-	return (&run{g, op, j, j}).verify(ctx)
+	return (&run{g, op, j}).verify(ctx)
 }
 
 // Revert undoes an operation, or continues an interrupted undo.
-func Revert(ctx context.Context, g *gate.Gates, op Operation, u Undoer, cause error) error {
-	return (&run{g: g, op: op, u: u}).undo(ctx, cause)
+func Revert(ctx context.Context, g *gate.Gates, op Operation, j Journal, cause error) error {
+	return (&run{g, op, j}).undo(ctx, cause)
 }
 
 // Look looks at the target of an operation. It has no effect.
@@ -145,11 +141,10 @@ type run struct {
 	g  *gate.Gates
 	op Operation
 	j  Journal
-	u  Undoer
 }
 
 func (r *run) act(ctx context.Context, p Phase, do func(context.Context, remediation.Action) error) error {
-	return call(ctx, r.g, "the action of "+r.op.Name, r.u.Limit(p), r.op, do)
+	return call(ctx, r.g, "the action of "+r.op.Name, r.j.Limit(p), r.op, do)
 }
 
 func (r *run) apply(ctx context.Context) error {
@@ -182,7 +177,7 @@ func (r *run) verify(ctx context.Context) error {
 }
 
 func (r *run) undo(ctx context.Context, cause error) error {
-	ours, err := r.u.Undoing(ctx, cause)
+	ours, err := r.j.Undoing(ctx, cause)
 	if err != nil || !ours {
 		return err
 	}
@@ -198,7 +193,7 @@ func (r *run) undo(ctx context.Context, cause error) error {
 			undoErr = remediation.InDoubt(fmt.Errorf("%s: its target is still half-way", r.op.Name))
 		}
 	}
-	return r.u.Undone(ctx, undoErr)
+	return r.j.Undone(ctx, undoErr)
 }
 
 func (r *run) doubt(ctx context.Context, cause error) error {

@@ -147,7 +147,7 @@ func (j *journal) Verified(ctx context.Context) error {
 // begun to act, its steps have the target; until then, a target that was left half-way
 // is fixed first.
 func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
-	ours := true
+	ours := false // nor is it once the promotion has ended
 	err := j.record(ctx, func(c *promoting) error {
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
