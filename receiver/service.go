@@ -2,7 +2,6 @@ package receiver
 
 import (
 	"context"
-	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
@@ -17,7 +16,7 @@ type Service interface {
 	Rollouts
 	Preflights
 	AuditLog
-	PublicStatus
+	PublicSource
 }
 
 // Notifications is used by the webhook (webhook.go) and the probes.
@@ -90,10 +89,4 @@ type AuditLog interface {
 	// Search pages back through the audit log; it never takes long.
 	Search(ctx context.Context, q audit.Query) (audit.Page, error)
 	Head(ctx context.Context) (seq int64, hash string, err error)
-}
-
-// PublicStatus is what everyone may read.
-type PublicStatus interface {
-	// PublicPage is what the public is told, and was told for as long as past.
-	PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error)
 }

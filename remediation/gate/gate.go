@@ -38,7 +38,7 @@ func (c *Change) Gates(in Input) (all []Result, closed *Result, err error) {
 	if all, err = c.always(in.Step); err != nil {
 		return nil, nil, err
 	}
-	rollout, err := c.Rollout(in.Step)
+	rollout, err := c.rollout(in.Step)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,7 +47,7 @@ func (c *Change) Gates(in Input) (all []Result, closed *Result, err error) {
 		return nil, nil, err
 	}
 	all = slices.Insert(all, 3, Silence(in)) // behind the claim: a person has it
-	all = append(all, rollout, c.Approval(in.Step), confirmation)
+	all = append(all, rollout, c.approval(in.Step), confirmation)
 	return all, firstClosed(all), nil
 }
 
@@ -58,11 +58,11 @@ func (c *Change) OrderGates(s *remediation.Step, by string) (all []Result, close
 	if all, err = c.ordered(s, by); err != nil {
 		return nil, nil, err
 	}
-	rollout, err := c.Rollout(s)
+	rollout, err := c.rollout(s)
 	if err != nil {
 		return nil, nil, err
 	}
-	all = append(all, rollout, c.Approval(s))
+	all = append(all, rollout, c.approval(s))
 	return all, firstClosed(all), nil
 }
 
@@ -89,15 +89,15 @@ func (c *Change) ordered(s *remediation.Step, by string) ([]Result, error) {
 // always asks the gates that hold every actor: mode, freeze, claim, limits, and the
 // lock of the target.
 func (c *Change) always(s *remediation.Step) ([]Result, error) {
-	limits, err := c.Limits(s)
+	limits, err := c.limits(s)
 	if err != nil {
 		return nil, err
 	}
-	freeze, err := c.Frozen()
+	freeze, err := c.frozen()
 	if err != nil {
 		return nil, err
 	}
-	target, err := c.TargetFree(s)
+	target, err := c.targetFree(s)
 	if err != nil {
 		return nil, err
 	}
@@ -134,8 +134,8 @@ func (c *Change) Mode(s *remediation.Step) Result {
 	return Result{Gate: "mode"}
 }
 
-// Frozen holds a step while its service, or every service, is frozen for steps.
-func (c *Change) Frozen() (Result, error) {
+// frozen holds a step while its service, or every service, is frozen for steps.
+func (c *Change) frozen() (Result, error) {
 	freezes, err := c.Tx.Freezes()
 	if err != nil {
 		return Result{}, err
@@ -165,9 +165,9 @@ func Silence(q Input) Result {
 	return Result{Gate: "silence", Why: q.SilenceUnasked}
 }
 
-// Rollout: a release that is being rolled out may be backed out; without one,
+// rollout: a release that is being rolled out may be backed out; without one,
 // only what is reversible may run; while another is, nothing may.
-func (c *Change) Rollout(s *remediation.Step) (Result, error) {
+func (c *Change) rollout(s *remediation.Step) (Result, error) {
 	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
 	if err != nil {
 		return Result{}, err
@@ -183,9 +183,9 @@ func (c *Change) Rollout(s *remediation.Step) (Result, error) {
 		Why: fmt.Sprintf("no rollout of %s is active, so only reversible steps may run; try: backout rollout start --declare", c.Inc.Service)}, nil
 }
 
-// Approval holds a step that needs approval until it is approved, recently and for this
+// approval holds a step that needs approval until it is approved, recently and for this
 // plan.
-func (c *Change) Approval(s *remediation.Step) Result {
+func (c *Change) approval(s *remediation.Step) Result {
 	if s.Approve == 0 && s.Risk != alerts.Lossy {
 		return Result{Gate: "approval"}
 	}
@@ -230,8 +230,8 @@ func (c *Change) Confirmation(q Input) (Result, error) {
 	return closed, nil
 }
 
-// Limits counts what has been done, from the store, so that a restart forgets none.
-func (c *Change) Limits(s *remediation.Step) ([]Result, error) {
+// limits counts what has been done, from the store, so that a restart forgets none.
+func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 	l := c.Plan.Limits
 	longest := max(l.PerTarget.Window, l.PerService.Window, l.BlastRadius.Window, time.Duration(l.Cooldown))
 	effects, err := c.Tx.Effects("", c.Now.Add(-longest))
@@ -264,20 +264,20 @@ func (c *Change) Limits(s *remediation.Step) ([]Result, error) {
 	}, nil
 }
 
-// TargetFree is the lock of a target (lockOf): while a step of another incident, or
+// targetFree is the lock of a target (lockOf): while a step of another incident, or
 // a promotion of another service, has its intent and not yet its end, nothing else
 // begins on it. The rows that say so are the lock: it is asked in the transaction
 // that writes the intent, ends with what holds it, and needs no process to live.
-func (c *Change) TargetFree(s *remediation.Step) (Result, error) {
+func (c *Change) targetFree(s *remediation.Step) (Result, error) {
 	busy, err := c.e.TargetBusy(c.Tx, s.Target, c.Inc.ID, c.Inc.Service)
 	if err != nil || busy == "" {
-		return Result{Gate: TargetGate}, err
+		return Result{Gate: targetGate}, err
 	}
-	return Result{Gate: TargetGate, Reason: remediation.HoldCooldown, Why: busy + " is changing this target now"}, nil
+	return Result{Gate: targetGate, Reason: remediation.HoldCooldown, Why: busy + " is changing this target now"}, nil
 }
 
-// TargetGate is the gate that one step or promotion at a time passes.
-const TargetGate = "target"
+// targetGate is the gate that one step or promotion at a time passes.
+const targetGate = "target"
 
 // TargetBusy says what is changing a target now, "" if nothing is; incident and service
 // are the caller's.

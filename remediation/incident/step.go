@@ -56,10 +56,7 @@ type stepJournal struct {
 
 // Limit implements operation.Journal.
 func (j *stepJournal) Limit(operation.Phase) time.Duration {
-	if j.s.Timeout > 0 {
-		return j.s.Timeout
-	}
-	return ledger.StepTimeouts[j.s.Risk]
+	return ledger.StepLimit(j.s)
 }
 
 func (j *stepJournal) record(ctx context.Context, fn func(c *change, s *remediation.Step) error) error {

@@ -17,7 +17,8 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// Ledger holds what the parts share. Its fields never change after New.
+// Ledger holds what the parts share. engine.New sets its fields, which
+// then never change.
 type Ledger struct {
 	Store remediation.Store
 	Kinds []remediation.ActionKind
@@ -41,10 +42,18 @@ type Ledger struct {
 // LookTimeout bounds a look at a target, which has no effect.
 const LookTimeout = 30 * time.Second
 
-// StepTimeouts are used where a step has none of its own. What loses data takes a
+// stepTimeouts are used where a step has none of its own. What loses data takes a
 // snapshot first, however long that takes.
-var StepTimeouts = map[alerts.Risk]time.Duration{
+var stepTimeouts = map[alerts.Risk]time.Duration{
 	alerts.Reversible: 2 * time.Minute, alerts.Disruptive: 5 * time.Minute, alerts.Lossy: time.Hour,
+}
+
+// StepLimit is how long an action of a step may take.
+func StepLimit(s *remediation.Step) time.Duration {
+	if s.Timeout > 0 {
+		return s.Timeout
+	}
+	return stepTimeouts[s.Risk]
 }
 
 // Housekeeping is how often the duties are done.

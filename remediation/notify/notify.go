@@ -41,9 +41,6 @@ func New(l *ledger.Ledger, g *gate.Gates, statusPages, team, mail []remediation.
 	return e, nil
 }
 
-// StatusPages are the channels that show what the built-in page shows.
-func (e *Notifier) StatusPages() []remediation.Channel { return e.statusPages }
-
 // Follow publishes what the incident's life adds to the public incident. It publishes
 // nothing if nothing was published before.
 func (e *Notifier) Follow(c *gate.Change, status remediation.PublicStatus) error {

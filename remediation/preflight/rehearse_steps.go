@@ -33,12 +33,8 @@ func (e *Checker) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.
 			prove = func(ctx context.Context) remediation.Finding { return remediation.LookProof(ctx, action) }
 		}
 	}
-	limit := s.Timeout
-	if limit <= 0 {
-		limit = ledger.StepTimeouts[s.Risk]
-	}
 	began := e.Now()
-	out.Finding = e.tryFor(ctx, limit, againRehearse, remediation.Proof{ID: out.ID, Prove: func(ctx context.Context) remediation.Finding {
+	out.Finding = e.tryFor(ctx, ledger.StepLimit(&s), againRehearse, remediation.Proof{ID: out.ID, Prove: func(ctx context.Context) remediation.Finding {
 		if f, open := e.inTheWay(ctx, b.Service, "rehearse"); open {
 			out.Tried = false
 			return f
