@@ -210,6 +210,10 @@ func (p *Playbook) ScrapeIntervalOf(ind *Indicator) model.Duration {
 	return p.ScrapeInterval
 }
 
+// Bridge is a range that hides a failed scrape, or a restart of backout: over it rules
+// and checks look back for what backout itself exports.
+func (p *Playbook) Bridge() time.Duration { return 4 * time.Duration(p.ScrapeInterval) }
+
 // Unit is what an indicator is measured in.
 type Unit string
 

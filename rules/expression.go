@@ -184,7 +184,7 @@ func checkAlive(pb *alerts.Playbook) error {
 	if err != nil {
 		return fmt.Errorf("alive: %w", err)
 	}
-	if least := bridge(pb); back > 0 && back < least {
+	if least := pb.Bridge(); back > 0 && back < least {
 		return fmt.Errorf("alive looks back %s, which is less than four scrapes: one that fails would end it; try: a range of %s in alive", duration(back), duration(least))
 	}
 	for i := range pb.Triggers {

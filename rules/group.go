@@ -247,7 +247,7 @@ func triggerRules(pb *alerts.Playbook, t *alerts.Trigger) ([]rule, error) {
 	alert.Annotations = note
 	if t.Signal != "" {
 		note["description"] = escape(fmt.Sprintf("A person raised the signal %s.%s%s", t.Signal, sentence(t.Description), plan))
-		alert.Expr = fmt.Sprintf("max(last_over_time(%s[%s])) == 1", selectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal), duration(bridge(pb)))
+		alert.Expr = fmt.Sprintf("max(last_over_time(%s[%s])) == 1", selectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal), duration(pb.Bridge()))
 		return []rule{alert}, nil
 	}
 	j, err := judge(pb, t)

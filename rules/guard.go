@@ -52,9 +52,6 @@ const backoutJob = "backout"
 // recreated container needs to come back.
 func patience(pb *alerts.Playbook) time.Duration { return 20 * time.Duration(pb.ScrapeInterval) }
 
-// bridge is a range that hides a failed scrape.
-func bridge(pb *alerts.Playbook) time.Duration { return 4 * time.Duration(pb.ScrapeInterval) }
-
 // pendingLong is how long a message may wait before an alert.
 const pendingLong = 10 * time.Minute
 
@@ -100,22 +97,22 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 		}
 	}
 	if len(pb.Stages) > 0 {
-		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, duration(bridge(pb))), patience(pb),
+		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, duration(pb.Bridge())), patience(pb),
 			"no stage is known", escape(fmt.Sprintf("Prometheus has no rollout_stage{service=%s}, which backout exports for every stage and for none. Without it no trigger of a stage can fire, and no signal. Either backout is not scraped, or a target label replaces its label service: set honor_labels: true on the scrape job %s.", service, backoutJob)))
 	}
-	own(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*bridge(pb),
+	own(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*pb.Bridge(),
 		"backout is down", "No backout is scraped, or it cannot read its database. There is no automatic rollback: follow the runbook by hand.")
-	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, duration(bridge(pb))), 0,
+	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, duration(pb.Bridge())), 0,
 		"backout is blind ({{ $labels.reason }})", "Reason watchdog: alerts do not reach backout. Reason prometheus: Prometheus does not answer backout. Until monitoring is back, backout promotes nothing and confirms nothing: watch the service yourself.")
-	own(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", duration(bridge(pb)), pendingLong.Seconds()), 0,
+	own(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", duration(pb.Bridge()), pendingLong.Seconds()), 0,
 		"backout cannot deliver its messages", "A message to Slack, the status page or a mail server has been waiting for more than 10m. backout's log says why. backout keeps retrying; rollbacks do not wait for messages.")
 	own(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", duration(max(15*time.Minute, patience(pb)))), 0,
 		"backout dropped a message ({{ $labels.channel }})", "The channel refused the message permanently. backout's log and the audit log say which message and why: pass it on by hand.")
-	own(auditBroken, critical, fmt.Sprintf("min(min_over_time(backout_audit_ok[%s])) == 0", duration(bridge(pb))), 0,
+	own(auditBroken, critical, fmt.Sprintf("min(min_over_time(backout_audit_ok[%s])) == 0", duration(pb.Bridge())), 0,
 		"the audit log of backout is broken", "An entry was changed, or entries are missing: from there on the log proves nothing. backout audit verify says which entry. Keep the database as it is, and compare it with the heads in Slack.")
-	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
+	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(pb.Bridge())), 0,
 		"a rollback waits for a person ({{ $labels.reason }})", "An open incident cannot continue on its own. See backout incident list, then approve, claim or close it.")
-	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, duration(bridge(pb))), 0,
+	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, duration(pb.Bridge())), 0,
 		"a step of a rollback failed", "backout undid the step if it could. See backout incident list. To retry the step, claim and release the incident.")
 	// The first looks at a whole day, the second bridges an hour in which backout was not scraped a day ago.
 	add(frozenOverADay, warning, fmt.Sprintf("max by (service) (min_over_time(backout_frozen{service=%[1]s}[1d])) == 1\nand on (service) max by (service) (last_over_time(backout_frozen{service=%[1]s}[1h] offset 1d)) == 1", service), 0,

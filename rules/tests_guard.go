@@ -208,7 +208,7 @@ func (w *watch) thin(g guard) (testCase, error) {
 func (w *watch) stage() testCase {
 	first := w.pb.Stages[0].Name
 	n := 10
-	wait := int(bridge(w.pb)/w.every) + w.wait(stageMetricAbsent)
+	wait := int(w.pb.Bridge()/w.every) + w.wait(stageMetricAbsent)
 	back := n + wait + 6
 	series := stageSeries(w.pb.Service, w.pb.Release.Version, in(first, n), in("", wait+6), in(noStage, 4))
 	stage := selectorOf(stageRecording, "service", w.pb.Service, "stage", first)

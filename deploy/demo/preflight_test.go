@@ -401,6 +401,13 @@ func (p *proving) killedInTheMidst() {
 		}
 		return err
 	})
+	until(p.t, "Prometheus has scraped the new process", func(ctx context.Context) error {
+		_, ok, err := p.query(ctx, `rollout_stage{service="social-intel"}`)
+		if err == nil && !ok {
+			err = fmt.Errorf("no value yet")
+		}
+		return err
+	})
 	items, _ := p.prove()
 	for _, it := range items {
 		if it.Owner == "" && it.Result != remediation.Pass {

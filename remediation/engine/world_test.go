@@ -458,7 +458,7 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 			return v, ok || !p.unborn, nil
 		}
 	}
-	if strings.HasPrefix(expr, "count(rollout_") {
+	if strings.HasPrefix(expr, "count(last_over_time(rollout_") {
 		label := p.own
 		if label == "" {
 			label = "service"

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
 )
@@ -370,10 +372,12 @@ func (ev Samples) All(inc *remediation.Incident, d map[string]any) map[string]an
 }
 
 // OwnSeries looks whether a metric of backout's own came back with its label service:
-// stages and signals are rules' inputs. A target label of that name takes its place.
-func (e *Gates) OwnSeries(ctx context.Context, metric, service string) remediation.Finding {
+// stages and signals are rules' inputs. A target label of that name takes its place. It
+// looks back as far as the rules do, so that a restart a moment ago is not a failure.
+func (e *Gates) OwnSeries(ctx context.Context, metric string, b *plan.Plan) remediation.Finding {
+	service := b.Service
 	count := func(label string) (bool, error) {
-		_, ok, err := e.Prometheus.Query(ctx, fmt.Sprintf("count(%s{%s=%s})", metric, label, strconv.Quote(service)))
+		_, ok, err := e.Prometheus.Query(ctx, fmt.Sprintf("count(last_over_time(%s{%s=%s}[%s]))", metric, label, strconv.Quote(service), model.Duration(b.Bridge())))
 		return ok, err
 	}
 	has, err := count("service")

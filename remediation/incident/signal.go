@@ -58,7 +58,7 @@ func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reaso
 		return remediation.Signal{}, err
 	}
 	e.WakeUp()
-	if f := e.OwnSeries(ctx, "rollout_signal", b.Service); f.Result != remediation.Pass {
+	if f := e.OwnSeries(ctx, "rollout_signal", b); f.Result != remediation.Pass {
 		s.Warning = f.Evidence
 		if f.Result == remediation.CannotTell {
 			s.Warning = "cannot check whether its alert will arrive: " + f.Evidence

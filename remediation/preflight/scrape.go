@@ -19,7 +19,7 @@ import (
 func (e *Checker) scrapeProofs(b *plan.Plan) []remediation.Proof {
 	return []remediation.Proof{
 		{ID: "prometheus/own", Name: "Prometheus has backout's own metrics of " + b.Service, Prove: func(ctx context.Context) remediation.Finding {
-			return e.OwnSeries(ctx, "rollout_stage", b.Service)
+			return e.OwnSeries(ctx, "rollout_stage", b)
 		}},
 		{ID: "prometheus/intervals", Name: "Prometheus scrapes as often as the playbook says", Prove: func(ctx context.Context) remediation.Finding {
 			if e.proving.around == nil {
