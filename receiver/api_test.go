@@ -84,6 +84,7 @@ func TestAnAskThatIsNotUnderstoodIsRefused(t *testing.T) {
 		"/api/v1/audit?step=1":                  "unknown parameter",
 		"/api/v1/audit/head?x=1":                "unknown parameter",
 		"/api/v1/freeze?service=x":              "unknown parameter",
+		"/api/v1/status?service=x":              "unknown parameter",
 		"/api/v1/rollout?stage=x":               "unknown parameter",
 	} {
 		wantError(t, newBench(t).do(request("GET", path, "")), http.StatusBadRequest, words)

@@ -9,6 +9,18 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
+// showStatus answers everything that matters now, with a line for each subject.
+func (s *Server) showStatus(c echo.Context, _ string) error {
+	if _, err := query(c); err != nil {
+		return err
+	}
+	o, err := s.service.Overview(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	return s.answer(c, view.NewStatus(o))
+}
+
 // listIncidents answers {"incidents":[...]}, oldest first. Where there are more
 // than the limit, "next" is the id to pass as after.
 func (s *Server) listIncidents(c echo.Context, _ string) error {

@@ -144,6 +144,7 @@ func (s *Server) routes(registry *prometheus.Registry) {
 	e := s.echo
 	e.POST("/api/v1/webhook/alertmanager", s.webhook)
 
+	e.GET("/api/v1/status", s.read(s.showStatus))
 	e.GET("/api/v1/incidents", s.read(s.listIncidents))
 	e.GET("/api/v1/incidents/:id", s.read(s.showIncident))
 	e.GET("/api/v1/incidents/:id/plot", s.read(s.showPlot))

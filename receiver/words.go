@@ -47,7 +47,7 @@ func (p *pages) functions() template.FuncMap {
 			}
 			return s
 		},
-		"percent": percent,
+		"percent": remediation.Share,
 		"counted": func(n int, noun string) string { return remediation.Counted(n, noun) },
 		// A state as the name of a class.
 		"tag": func(s any) string {
@@ -148,13 +148,4 @@ func moment(at any) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
-}
-
-// percent shows a share such as "0.05"; what is none shows as it is.
-func percent(share string) string {
-	var v float64
-	if _, err := fmt.Sscanf(share, "%g", &v); err != nil {
-		return remediation.Plain(share, 20)
-	}
-	return remediation.Measure(v, alerts.Ratio)
 }

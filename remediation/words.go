@@ -98,6 +98,15 @@ func Distance(now, t time.Time) string {
 	return inUnits(-d) + " ago"
 }
 
+// Share writes a share of the traffic as the playbook has it: "0.01" is 1%.
+func Share(share string) string {
+	v, err := strconv.ParseFloat(share, 64)
+	if err != nil {
+		return Plain(share, 20)
+	}
+	return Measure(v, alerts.Ratio)
+}
+
 // Span writes a duration, Go's or Prometheus's: "750 ms", "2.3 s", "3 min 45 s"; in two
 // units at most.
 func Span[D ~int64](span D) string {

@@ -92,6 +92,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addServe()
 	c.addCheck()
 	c.addRules()
+	c.addStatus()
 	c.addIncident()
 	c.addApprove()
 	c.addFreeze()

@@ -104,7 +104,7 @@ func rolloutState(r view.RolloutView) string {
 	}
 	traffic := ""
 	if r.Traffic != "" {
-		traffic = fmt.Sprintf(" (traffic %s)", r.Traffic)
+		traffic = fmt.Sprintf(" (%s of traffic)", remediation.Share(r.Traffic))
 	}
 	if r.BackingOut {
 		return fmt.Sprintf("release %s is being rolled back by %s, to %s; its stage was %s%s", r.Release, r.Incident, orDash(r.Previous), r.Stage, traffic)

@@ -9,6 +9,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // verifyEvery is how often the audit log is verified while backout runs.
@@ -25,22 +26,13 @@ func (e *Engine) VerifyAudit(ctx context.Context) (seq int64, hash string, err e
 		return page, err
 	})
 	var broken *audit.BrokenChainError
-	switch {
-	case errors.As(err, &broken):
-		e.auditOK.Store(auditBroken)
-	case err != nil:
+	if found := errors.As(err, &broken); found || err == nil {
+		e.audited.Store(&view.Audited{OK: !found, Time: e.Now().UTC()})
+	} else {
 		err = fmt.Errorf("verify the audit log: %w", err)
-	default:
-		e.auditOK.Store(auditWhole)
 	}
 	return seq, hash, err
 }
-
-// What is known of the audit log: nothing before its first verification.
-const (
-	auditWhole int32 = iota + 1
-	auditBroken
-)
 
 // verifyAlways verifies the audit log at start and daily, until ctx ends.
 func (e *Engine) verifyAlways(ctx context.Context) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/preflight"
 	"github.com/locotoki/backout/remediation/rollout"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // Options are the Engine's dependencies and settings.
@@ -76,8 +77,8 @@ type Engine struct {
 	inFlight map[string]bool
 	failing  map[string]*failing
 
-	// auditOK is what the last verification of the audit log found.
-	auditOK atomic.Int32
+	// audited is the last verification of the audit log, nil before the first.
+	audited atomic.Pointer[view.Audited]
 	// sight is prometheus, which remembers when it last answered.
 	sight *sight
 	// clock notices that the wall clock was set.

@@ -2,14 +2,12 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/incident"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -61,8 +59,8 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 		up = 0
 	}
 	ch <- gauge(descUp, up)
-	if known := e.auditOK.Load(); known != 0 {
-		ch <- flag(descAudit, known == auditWhole)
+	if a := e.audited.Load(); a != nil {
+		ch <- flag(descAudit, a.OK)
 	}
 }
 
@@ -108,43 +106,20 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 		ch <- gauge(descOldest, oldest.Seconds(), c.Name())
 	}
 	incidents := map[string]int{}
-	var called []string
-	for _, inc := range open { // also those of a service that a reload left out
-		if inc.Drill {
-			continue
-		}
-		incidents[inc.Service]++
-		for reason := range inc.NeedsHuman() {
-			ch <- gauge(descHuman, 1, inc.Service, reason)
-			called = append(called, inc.Service+" "+reason)
-		}
-	}
-	for _, j := range e.stuck() { // of which the store may know nothing
-		service := j.service
-		for _, inc := range open {
-			if inc.ID == j.incident && inc.ClaimedBy == "" && !inc.Drill {
-				service = inc.Service
-			}
-		}
-		if service != "" && !slices.Contains(called, service+" "+incident.Stuck) {
-			ch <- gauge(descHuman, 1, service, incident.Stuck)
-			called = append(called, service+" "+incident.Stuck)
-		}
-	}
-	real := false
 	for _, b := range e.Plans() {
-		incidents[b.Service] += 0
-		newest, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
-		if err != nil {
-			return err
+		incidents[b.Service] = 0
+	}
+	for _, inc := range open { // also those of a service that a reload left out
+		if !inc.Drill {
+			incidents[inc.Service]++
 		}
-		for _, inc := range newest { // a closed one too, where the breach goes on
-			for reason := range inc.NeedsHuman() {
-				if inc.State == remediation.Closed {
-					ch <- gauge(descHuman, 1, inc.Service, reason)
-				}
-			}
-		}
+	}
+	needed, err := e.needed(tx, open)
+	if err != nil {
+		return err
+	}
+	for _, n := range needed {
+		ch <- gauge(descHuman, 1, n.Service, n.Reason)
 	}
 	for service, n := range incidents {
 		ch <- gauge(descIncidents, float64(n), service)

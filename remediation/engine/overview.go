@@ -47,9 +47,26 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	if err != nil {
 		return view.Overview{}, err
 	}
-	for _, n := range pending {
+	for channel, n := range pending {
 		o.Undelivered += n
+		heads, err := tx.FirstMessages(channel)
+		if err != nil {
+			return view.Overview{}, err
+		}
+		for _, m := range heads {
+			if o.UndeliveredSince == nil || m.Created.Before(*o.UndeliveredSince) {
+				o.UndeliveredSince = view.UTC(&m.Created)
+			}
+		}
 	}
+	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
+	if err != nil {
+		return view.Overview{}, err
+	}
+	if o.Needed, err = e.needed(tx, open); err != nil {
+		return view.Overview{}, err
+	}
+	o.Audited = e.audited.Load()
 	for _, b := range e.Plans() {
 		s, err := e.serviceNow(tx, b)
 		if err != nil {

@@ -39,6 +39,9 @@ func (w *world) wantCalls(id string, want int) {
 	if n := testutil.CollectAndCount(w.engine, "backout_needs_human"); n != want {
 		w.t.Fatalf("backout_needs_human has %d reasons, want %d", n, want)
 	}
+	if o, err := w.engine.Overview(w.t.Context()); err != nil || len(o.Needed) != want {
+		w.t.Fatalf("the overview needs a person for %v, want %d reasons (%v)", o.Needed, want, err)
+	}
 }
 
 func TestAnAlertThatFlappingPollsNeverConfirmCallsAHumanOnce(t *testing.T) {

@@ -1,7 +1,9 @@
 package view
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -19,17 +21,44 @@ type Overview struct {
 	Freezes   []remediation.Freeze `json:"freezes"`
 	// Services are those whose playbooks are loaded, by name.
 	Services []ServiceNow `json:"services"`
-	// Undelivered counts the messages in the outbox.
-	Undelivered int `json:"undelivered"`
+	// Needed is what waits for a person, by service and reason.
+	Needed []Needed `json:"needed"`
+	// Undelivered counts the messages in the outbox; the oldest has waited since
+	// UndeliveredSince.
+	Undelivered      int        `json:"undelivered"`
+	UndeliveredSince *time.Time `json:"undelivered_since"`
 	// HeadSeq and HeadHash are the audit log's last entry.
 	HeadSeq  int64  `json:"head_seq"`
 	HeadHash string `json:"head_hash"`
+	// Audited is nil before the log was first verified.
+	Audited *Audited `json:"audited"`
+}
+
+// Needed says that a person must come, as the metric backout_needs_human does.
+// Incident is "" if no incident is concerned.
+type Needed struct {
+	Service  string `json:"service"`
+	Reason   string `json:"reason"`
+	Incident string `json:"incident"`
+}
+
+// Compare orders by service, then by reason.
+func (n Needed) Compare(m Needed) int {
+	return cmp.Or(strings.Compare(n.Service, m.Service), strings.Compare(n.Reason, m.Reason))
+}
+
+// Audited is a verification of the whole audit log.
+type Audited struct {
+	OK   bool      `json:"ok"`
+	Time time.Time `json:"time"`
 }
 
 // ServiceNow is the state of one service.
 type ServiceNow struct {
-	Service string              `json:"service"`
-	Rollout remediation.Rollout `json:"rollout"`
+	Service string `json:"service"`
+	// Playbook is the hash of its file (SHA-256, hexadecimal).
+	Playbook string              `json:"playbook"`
+	Rollout  remediation.Rollout `json:"rollout"`
 	RunsView
 	// Stages are the playbook's, in their order; Traffic is the present one's share.
 	Stages  []string `json:"stages"`
@@ -82,7 +111,7 @@ const ShownRecent = 5
 // NewServiceNow is what the playbook says about reading a service's incidents.
 func NewServiceNow(b *plan.Plan) ServiceNow {
 	s := ServiceNow{
-		Service: b.Service, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
+		Service: b.Service, Playbook: b.Hash, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
 		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{},
 	}
 	if m := b.Communications; m != nil && m.IncidentCall != nil {

@@ -1,0 +1,50 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/incident"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// needed lists what waits for a person: each service and reason once. The metric
+// backout_needs_human and the status show the same.
+func (e *Engine) needed(tx remediation.Tx, open []*remediation.Incident) (all []view.Needed, err error) {
+	add := func(service, reason, id string) {
+		if !slices.ContainsFunc(all, func(n view.Needed) bool { return n.Service == service && n.Reason == reason }) {
+			all = append(all, view.Needed{Service: service, Reason: reason, Incident: id})
+		}
+	}
+	ofIncident := func(inc *remediation.Incident) {
+		for reason := range inc.NeedsHuman() {
+			add(inc.Service, reason, inc.ID)
+		}
+	}
+	for _, inc := range open {
+		ofIncident(inc)
+	}
+	for _, j := range e.stuck() { // of which the store may know nothing
+		service := j.service
+		for _, inc := range open {
+			if inc.ID == j.incident && inc.ClaimedBy == "" && !inc.Drill {
+				service = inc.Service
+			}
+		}
+		if service != "" {
+			add(service, incident.Stuck, j.incident)
+		}
+	}
+	real := false
+	for _, b := range e.Plans() {
+		newest, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		for _, inc := range newest { // a closed one too, if the breach goes on
+			ofIncident(inc)
+		}
+	}
+	slices.SortFunc(all, view.Needed.Compare)
+	return all, nil
+}

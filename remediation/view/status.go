@@ -1,0 +1,178 @@
+package view
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// StatusLine is one subject of a server's status. Person: somebody must act on it.
+type StatusLine struct {
+	Subject string `json:"subject"`
+	Text    string `json:"text"`
+	Person  bool   `json:"needs_person"`
+}
+
+// Status is the overview with a line for each subject: what the command status prints,
+// the API answers, and the console shows first.
+type Status struct {
+	Overview
+	Lines []StatusLine `json:"lines"`
+}
+
+// longPending is how long a message may wait before a person should look, as in the
+// alert BackoutMessagesPending.
+const longPending = 10 * time.Minute
+
+// NewStatus puts an overview into lines.
+func NewStatus(o Overview) Status {
+	s := Status{Overview: o, Lines: []StatusLine{}}
+	add := func(person bool, subject, format string, args ...any) {
+		s.Lines = append(s.Lines, StatusLine{subject, fmt.Sprintf(format, args...), person})
+	}
+	if o.Mode == remediation.Act {
+		add(false, "mode", "act: steps run")
+	} else {
+		add(false, "mode", "%s: decides and records, runs no step", o.Mode)
+	}
+	if len(o.Freezes) == 0 {
+		add(false, "freezes", "none")
+	}
+	for _, f := range o.Freezes {
+		add(false, "freeze", "%s", freezeWords(f, o.Time))
+	}
+	for _, sv := range o.Services {
+		lost, words := sv.monitoring(o.Time)
+		add(lost, sv.Service, "monitoring: %s", words)
+		if runs := sv.RunsWords(o.Time); runs != "" {
+			add(false, sv.Service, "runs: %s", runs)
+		}
+		add(false, sv.Service, "rollout: %s", sv.rolloutWords())
+		for _, sig := range sv.Signals {
+			if sig.Raised != nil {
+				add(false, sv.Service, "signal: %s, raised by %s %s", sig.Name, sig.Raised.By, remediation.Distance(o.Time, sig.Raised.Since))
+			}
+		}
+		add(false, sv.Service, "playbook: sha256 %.12s", sv.Playbook)
+	}
+	if len(o.Services) == 0 {
+		add(true, "playbooks", "none is loaded: backout handles no alert")
+	}
+	if len(o.Incidents) == 0 {
+		add(false, "incidents", "none open")
+	}
+	shown := map[Needed]bool{}
+	for _, v := range o.Incidents {
+		var why []string
+		for _, n := range o.Needed {
+			if n.Incident == v.ID {
+				shown[n] = true
+				why = append(why, n.Reason)
+			}
+		}
+		words := waitsFor(v, o.Time)
+		if len(why) > 0 {
+			words += " (needs a person: " + strings.Join(why, ", ") + ")"
+		}
+		add(len(why) > 0, v.ID, "%s: %s", v.Service, words)
+	}
+	for _, n := range o.Needed {
+		switch {
+		case shown[n]:
+		case n.Incident == "":
+			add(true, n.Service, "needs a person: %s", n.Reason)
+		default:
+			add(true, n.Incident, "%s: needs a person: %s", n.Service, n.Reason)
+		}
+	}
+	switch since := o.UndeliveredSince; {
+	case o.Undelivered == 0:
+		add(false, "messages", "all delivered")
+	case since == nil:
+		add(false, "messages", "%s waiting", remediation.Counted(o.Undelivered, "message"))
+	default:
+		add(o.Time.Sub(*since) > longPending, "messages", "%s waiting, the oldest from %s", remediation.Counted(o.Undelivered, "message"), remediation.Distance(o.Time, *since))
+	}
+	head := fmt.Sprintf("entry %d, hash %.12s", o.HeadSeq, o.HeadHash)
+	switch a := o.Audited; {
+	case a == nil:
+		add(false, "audit log", "%s, not verified yet", head)
+	case a.OK:
+		add(false, "audit log", "%s, verified %s", head, remediation.Distance(o.Time, a.Time))
+	default:
+		add(true, "audit log", "%s, broken when verified %s: run backout audit verify", head, remediation.Distance(o.Time, a.Time))
+	}
+	return s
+}
+
+// NeedsPerson lists the lines that somebody must act on.
+func (s Status) NeedsPerson() (out []StatusLine) {
+	for _, l := range s.Lines {
+		if l.Person {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func freezeWords(f remediation.Freeze, now time.Time) string {
+	of, what, until := f.Service, "no steps, no promotions", "until thawed"
+	if of == "" {
+		of = "every service"
+	}
+	if f.Scope == remediation.ScopePromotions {
+		what = "no promotions"
+	}
+	if f.Until != nil {
+		until = "ends " + remediation.Distance(now, *f.Until)
+	}
+	words := fmt.Sprintf("%s: %s, %s", of, what, until)
+	if f.By != "" {
+		words += ", by " + f.By
+	}
+	return words + ": " + f.Reason
+}
+
+func (sv ServiceNow) monitoring(now time.Time) (lost bool, words string) {
+	switch {
+	case sv.PrometheusAway != nil:
+		return true, "lost: Prometheus stopped answering " + remediation.Distance(now, *sv.PrometheusAway)
+	case sv.Watchdog == nil:
+		return false, "no watchdog alert yet"
+	case now.Sub(*sv.Watchdog) > sv.WatchdogMaxAge:
+		return true, "lost: the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
+	}
+	return false, "healthy, the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
+}
+
+func (sv ServiceNow) rolloutWords() string {
+	r := sv.Rollout
+	if !r.Active() {
+		return "none"
+	}
+	words := r.Release + " " + r.State
+	if r.Stage != "none" && r.Stage != "" {
+		words += ", stage " + r.Stage
+	}
+	if sv.Traffic != "" {
+		words += ", " + remediation.Share(sv.Traffic) + " of traffic"
+	}
+	if r.Held {
+		words += ", held"
+	}
+	return words
+}
+
+// waitsFor says what an open incident is doing, and what comes next.
+func waitsFor(v IncidentView, now time.Time) string {
+	words, _ := headline(v)
+	if n := v.Next; n != nil && n.Step != "" {
+		words += "; next " + n.Step
+		if n.At != nil {
+			words += " " + remediation.Distance(now, *n.At)
+		}
+	}
+	return words
+}

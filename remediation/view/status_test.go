@@ -1,0 +1,65 @@
+package view_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
+	now := time.Date(2026, 11, 22, 3, 10, 0, 0, time.UTC)
+	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
+	quiet := func() view.Overview {
+		return view.Overview{
+			Time: now, Mode: remediation.Act, HeadSeq: 7, HeadHash: strings.Repeat("ab", 32), Audited: &view.Audited{OK: true, Time: *ago(time.Hour)},
+			Services: []view.ServiceNow{{Service: "shop", Playbook: strings.Repeat("cd", 32), Watchdog: ago(12 * time.Second), WatchdogMaxAge: 5 * time.Minute}},
+		}
+	}
+	for name, tc := range map[string]struct {
+		change func(o *view.Overview)
+		want   string // the only line that needs a person; "" for none
+	}{
+		"all is well": {func(*view.Overview) {}, ""},
+		"observe mode and a freeze are decisions of people": {func(o *view.Overview) {
+			o.Mode, o.Freezes = remediation.Observe, []remediation.Freeze{{Scope: remediation.ScopeAll, By: "eve", Reason: "move"}}
+		}, ""},
+		"a message waits a minute": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 1, ago(time.Minute) }, ""},
+		"a message waits an hour": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 2, ago(time.Hour) },
+			"messages: 2 messages waiting, the oldest from 1 h ago"},
+		"Prometheus is away": {func(o *view.Overview) { o.Services[0].PrometheusAway = ago(6 * time.Minute) },
+			"shop: monitoring: lost: Prometheus stopped answering 6 min ago"},
+		"the watchdog is old": {func(o *view.Overview) { o.Services[0].Watchdog = ago(6 * time.Minute) },
+			"shop: monitoring: lost: the last watchdog alert came 6 min ago"},
+		"the audit log is broken": {func(o *view.Overview) { o.Audited.OK = false },
+			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
+		"no playbook": {func(o *view.Overview) { o.Services = nil }, "playbooks: none is loaded: backout handles no alert"},
+		"an incident waits for an approval": {func(o *view.Overview) {
+			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval,
+				Next: &view.Next{Step: "4-schema_rollback", At: ago(-30 * time.Minute)}}}
+			o.Needed = []view.Needed{{Service: "shop", Reason: "approval", Incident: "inc-1"}}
+		}, "inc-1: shop: Waiting for approval; next 4-schema_rollback in 30 min (needs a person: approval)"},
+		"an incident that somebody claimed": {func(o *view.Overview) {
+			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval, ClaimedBy: "eve"}}
+		}, ""},
+		"a closed incident whose breach goes on": {func(o *view.Overview) {
+			o.Needed = []view.Needed{{Service: "shop", Reason: "no_data", Incident: "inc-3"}}
+		}, "inc-3: shop: needs a person: no_data"},
+		"a job without an incident is stuck": {func(o *view.Overview) { o.Needed = []view.Needed{{Service: "shop", Reason: "stuck"}} },
+			"shop: needs a person: stuck"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := quiet()
+			tc.change(&o)
+			var got []string
+			for _, l := range view.NewStatus(o).NeedsPerson() {
+				got = append(got, l.Subject+": "+l.Text)
+			}
+			if strings.Join(got, "\n") != tc.want {
+				t.Errorf("a person is needed for\n%s\nwant\n%s", strings.Join(got, "\n"), tc.want)
+			}
+		})
+	}
+}
