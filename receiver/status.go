@@ -35,8 +35,10 @@ type StatusPage struct {
 
 	mu   sync.Mutex
 	made time.Time
-	// html and json are what was made last.
+	// html and json are what was made last; blank: it says nothing, since no playbook
+	// names components.
 	html, json statusBody
+	blank      bool
 }
 
 // statusBody is an answer with its tag.
@@ -101,7 +103,7 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *StatusPage) answer(w http.ResponseWriter, r *http.Request, kind string, which func() statusBody) {
 	p.mu.Lock()
 	err := p.refresh(r.Context())
-	b := which()
+	b, blank := which(), p.blank
 	p.mu.Unlock()
 	h := w.Header()
 	if err != nil {
@@ -111,6 +113,10 @@ func (p *StatusPage) answer(w http.ResponseWriter, r *http.Request, kind string,
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		p.write(w, []byte("The status is not known right now. Please look again in a minute.\n"))
+		return
+	}
+	if blank {
+		http.Error(w, "There is no status page here.", http.StatusNotFound)
 		return
 	}
 	h.Set("Content-Type", kind)
@@ -155,6 +161,7 @@ func (p *StatusPage) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.blank = len(page.Components)+len(page.Open)+len(page.Past) == 0
 	p.html, p.json, p.made = tagged(html), tagged(append(summary, '\n')), now
 	return nil
 }

@@ -123,6 +123,15 @@ func TestAStatusThatIsNotKnownIsSaidAndNotKept(t *testing.T) {
 	}
 }
 
+func TestWithoutNamedComponentsThereIsNoStatusPage(t *testing.T) {
+	p := public(t, &fakeService{}, time.Now)
+	for _, path := range []string{"/status", "/status/api/v2/summary.json"} {
+		if w := visit(p, "GET", path); w.Code != http.StatusNotFound {
+			t.Errorf("%s answers %d: %s", path, w.Code, w.Body)
+		}
+	}
+}
+
 func TestWordsForThePublicShowAsPlainText(t *testing.T) {
 	evil := `<script>alert(1)</script>` + "\u202e\x1b[31m" + strings.Repeat("x", 10_000)
 	f := &fakeService{public: view.PublicPage{
