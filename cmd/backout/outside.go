@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/notify"
 	"github.com/locotoki/backout/remediation/observe"
 )
 
@@ -18,6 +19,7 @@ type outside struct {
 	kinds        *kinds
 	pages        []remediation.Channel
 	team, mail   []remediation.Channel
+	webhooks     []notify.Webhook
 	// places are where the team is told, once the playbooks are loaded.
 	places    *teamPlaces
 	around    *observe.Surroundings
@@ -65,11 +67,15 @@ func (c *commands) outside(cfg *config.Config, logger *slog.Logger) (*outside, e
 	if err != nil {
 		return nil, err
 	}
+	hooks, err := webhooks(cfg, transport)
+	if err != nil {
+		return nil, err
+	}
 	kinds, err := actionKinds(cfg, c.environ, logger)
 	if err != nil {
 		return nil, err
 	}
-	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, team: team, mail: mail, places: places, around: around, transport: transport}, nil
+	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, team: team, mail: mail, webhooks: hooks, places: places, around: around, transport: transport}, nil
 }
 
 // Close ends the connections.

@@ -104,7 +104,7 @@ func playbookPage(t *testing.T) string {
 
 func configurationPage(t *testing.T) string {
 	dir := t.TempDir()
-	for _, name := range []string{"prometheus.token", "alertmanager.password", "am.token", "oncall.token", "statuspage.key", "launchdarkly.token", "slack.token", "slack.secret", "mail.password"} {
+	for _, name := range []string{"prometheus.token", "alertmanager.password", "am.token", "oncall.token", "statuspage.key", "launchdarkly.token", "slack.token", "slack.secret", "mail.password", "webhook.secret"} {
 		secretFile(t, filepath.Join(dir, name), "a secret of "+name)
 	}
 	secretFile(t, filepath.Join(dir, "backout.dsn"), "sqlite:backout.db")

@@ -73,6 +73,7 @@ func fixedAtStart(old, changed *config.Config) []string {
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
 		"statuspage":              old.Statuspage.Same(changed.Statuspage),
 		"mail":                    old.Mail.Same(changed.Mail),
+		"webhooks":                slices.EqualFunc(old.Webhooks, changed.Webhooks, config.Webhook.Same),
 		"slack":                   old.Slack.SameChat(changed.Slack),
 		"tokens, for lossy steps": (len(old.Tokens) == 0) == (len(changed.Tokens) == 0),
 	} {

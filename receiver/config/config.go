@@ -64,6 +64,8 @@ type Config struct {
 	Slack *Slack `config:"slack"`
 	// Mail is the mail server for mail to customers.
 	Mail *Mail `config:"mail"`
+	// Webhooks get audit entries as they are written. Default: none.
+	Webhooks []Webhook `config:"webhooks"`
 }
 
 // Default is what holds where the file, or a key of it, is missing.
@@ -265,7 +267,8 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }},
 		field{"launchdarkly", func(n *yaml.Node) { cfg.LaunchDarkly = r.launchDarkly(n) }},
 		field{"slack", func(n *yaml.Node) { cfg.Slack = r.slack(n) }},
-		field{"mail", func(n *yaml.Node) { cfg.Mail = r.mail(n) }})
+		field{"mail", func(n *yaml.Node) { cfg.Mail = r.mail(n) }},
+		field{"webhooks", func(n *yaml.Node) { cfg.Webhooks = r.webhooks(n) }})
 }
 
 // url reads an http or https address without credentials.

@@ -50,7 +50,9 @@ type Options struct {
 	// Mail writes to those whom the playbook names once an incident lasts too
 	// long: each takes a PublicMessage.
 	Mail []remediation.Channel
-	Now  func() time.Time
+	// Webhooks get audit entries as they are written.
+	Webhooks []notify.Webhook
+	Now      func() time.Time
 	// Steady is how long this process has run by a clock that nobody sets. Without
 	// it the monotonic readings of Now's times tell.
 	Steady func() time.Duration
@@ -96,12 +98,15 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, fmt.Errorf("unknown mode %q; try: observe or act", o.Mode)
 	}
 	channels := slices.Concat(o.StatusPages, o.Team, o.Mail)
+	for _, w := range o.Webhooks {
+		channels = append(channels, w)
+	}
 	l := &ledger.Ledger{
 		Store: o.Store, Kinds: o.Kinds, Alertmanager: o.Alertmanager, Mode: o.Mode, NoLossy: o.NoLossy, Now: o.Now, Log: o.Logger,
 		Metrics: ledger.NewMetrics(channels),
 	}
 	gates := &gate.Gates{Ledger: l}
-	notifier, err := notify.New(l, gates, o.StatusPages, o.Team, o.Mail)
+	notifier, err := notify.New(l, gates, notify.Channels{StatusPages: o.StatusPages, Team: o.Team, Mail: o.Mail, Webhooks: o.Webhooks})
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/engine"
+	"github.com/locotoki/backout/remediation/notify"
 	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
@@ -52,6 +53,7 @@ type world struct {
 	announcement remediation.Announcement
 	pages        []remediation.Channel
 	team, mail   []remediation.Channel
+	webhooks     []notify.Webhook
 	// history draws plots, where set.
 	history remediation.History
 	// runtime says what runs, where set.
@@ -172,7 +174,7 @@ func (w *world) newEngine(st remediation.Store) *engine.Engine {
 func (w *world) tryEngine(st remediation.Store) (*engine.Engine, error) {
 	return engine.New(w.ctx, engine.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.silences(), History: w.history, Runtime: w.runtime,
-		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Now: w.time, Steady: w.steady, Logger: slog.New(slog.DiscardHandler),
+		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Webhooks: w.webhooks, Now: w.time, Steady: w.steady, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

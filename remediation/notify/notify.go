@@ -21,23 +21,40 @@ type Notifier struct {
 	*ledger.Ledger
 	*gate.Gates
 	Outbox *Outbox
-	// statusPages, team and mail are the outbox's channels, by what they take.
+	// statusPages, team and mail are the outbox's channels, by what they take; so are
+	// the webhooks.
 	statusPages, team, mail []remediation.Channel
+	webhooks                []Webhook
 
 	mu sync.Mutex
 	// loggedHead is what the process's log was last told of the audit log's end.
 	loggedHead reportedHead
 }
 
-// New returns a notifier by these channels, each named once. What l writes from now
-// on is reported to the team.
-func New(l *ledger.Ledger, g *gate.Gates, statusPages, team, mail []remediation.Channel) (*Notifier, error) {
-	out, err := newOutbox(slices.Concat(statusPages, team, mail))
+// Channels are those of a notifier, each named once.
+type Channels struct {
+	StatusPages, Team, Mail []remediation.Channel
+	Webhooks                []Webhook
+}
+
+// New returns a notifier by these channels. What l writes from now on is reported to the
+// team and to the webhooks.
+func New(l *ledger.Ledger, g *gate.Gates, ch Channels) (*Notifier, error) {
+	all := slices.Concat(ch.StatusPages, ch.Team, ch.Mail)
+	for _, w := range ch.Webhooks {
+		all = append(all, w)
+	}
+	out, err := newOutbox(all)
 	if err != nil {
 		return nil, err
 	}
-	e := &Notifier{Ledger: l, Gates: g, Outbox: out, statusPages: statusPages, team: team, mail: mail}
-	l.Store = notifyingStore{l.Store, e.notifyTeam}
+	e := &Notifier{Ledger: l, Gates: g, Outbox: out, statusPages: ch.StatusPages, team: ch.Team, mail: ch.Mail, webhooks: ch.Webhooks}
+	l.Store = notifyingStore{l.Store, func(tx remediation.Tx) error {
+		if err := e.notifyTeam(tx); err != nil {
+			return err
+		}
+		return e.notifyWebhooks(tx)
+	}}
 	return e, nil
 }
 
