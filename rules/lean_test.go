@@ -13,46 +13,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// promtoolAgrees runs generated tests with both promtools, each case with no other
-// rules than those that it reads, on the way: promtool evaluates all rules of a file
-// for each case, which took nine tenths of the time. wanted chooses cases by name.
+// promtoolAgrees runs the generated tests whose names are wanted with both promtools.
 func promtoolAgrees(t *testing.T, files map[string]string, wanted func(name string) bool) {
 	t.Helper()
-	var all struct {
-		Groups []map[string]any
-	}
-	if err := yaml.Unmarshal([]byte(files["rules/social-intel.rules.yml"]), &all); err != nil {
-		t.Fatal(err)
-	}
 	for _, file := range testFiles {
-		var tests map[string]any
-		if err := yaml.Unmarshal([]byte(files["rules/"+file]), &tests); err != nil {
-			t.Fatal(err)
-		}
-		// Cases of the same rules share a file.
-		bundles := map[string][]any{}
-		for _, one := range tests["tests"].([]any) {
-			if c := one.(map[string]any); wanted(c["name"].(string)) {
-				rules := leanRules(t, all.Groups, c)
-				bundles[rules] = append(bundles[rules], one)
-			}
-		}
-		dir := t.TempDir()
-		var paths []string
-		for rules, cases := range bundles {
-			n := len(paths)
-			tests["tests"], tests["rule_files"] = cases, []string{fmt.Sprintf("%d.rules.yml", n)}
-			text, err := yaml.Marshal(tests)
-			if err != nil {
-				t.Fatal(err)
-			}
-			paths = append(paths, filepath.Join(dir, fmt.Sprintf("%d.test.yml", n)))
-			for path, content := range map[string]string{paths[n]: string(text), filepath.Join(dir, fmt.Sprintf("%d.rules.yml", n)): rules} {
-				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
+		paths := lean(t, files, file, wanted)
 		if len(paths) == 0 {
 			continue
 		}
@@ -65,6 +30,47 @@ func promtoolAgrees(t *testing.T, files map[string]string, wanted func(name stri
 			})
 		}
 	}
+}
+
+// lean writes the wanted cases of a test file, each with no other rules than those
+// that it reads, on the way: promtool evaluates all rules of a file for each case,
+// which took nine tenths of the time. It returns the paths of the test files.
+func lean(t *testing.T, files map[string]string, file string, wanted func(name string) bool) (paths []string) {
+	t.Helper()
+	var all struct {
+		Groups []map[string]any
+	}
+	if err := yaml.Unmarshal([]byte(files["rules/social-intel.rules.yml"]), &all); err != nil {
+		t.Fatal(err)
+	}
+	var tests map[string]any
+	if err := yaml.Unmarshal([]byte(files["rules/"+file]), &tests); err != nil {
+		t.Fatal(err)
+	}
+	// Cases of the same rules share a file.
+	bundles := map[string][]any{}
+	for _, one := range tests["tests"].([]any) {
+		if c := one.(map[string]any); wanted(c["name"].(string)) {
+			rules := leanRules(t, all.Groups, c)
+			bundles[rules] = append(bundles[rules], one)
+		}
+	}
+	dir := t.TempDir()
+	for rules, cases := range bundles {
+		n := len(paths)
+		tests["tests"], tests["rule_files"] = cases, []string{fmt.Sprintf("%d.rules.yml", n)}
+		text, err := yaml.Marshal(tests)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, filepath.Join(dir, fmt.Sprintf("%d.test.yml", n)))
+		for path, content := range map[string]string{paths[n]: string(text), filepath.Join(dir, fmt.Sprintf("%d.rules.yml", n)): rules} {
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return paths
 }
 
 // leanRules are the rules that a case's checks read, and those that these read, as a
