@@ -1,6 +1,7 @@
 // Package crashtest chooses the points at which a test cuts backout off: each of
 // them in the long run, and a sample in the short one. The conformance suites of
 // actions and stores use it, and so do the tests of the engine and of the actions.
+// Other tests with many cases of one kind draw theirs by it.
 package crashtest
 
 import (
@@ -15,10 +16,10 @@ import (
 const most = 200
 
 // gap is the mean distance of two points of a sample.
-const gap = 4
+const gap = 8
 
-// Rounds is how many of a test's rounds there are to be: all, or with -short about a
-// quarter.
+// Rounds is how many of a test's rounds there are to be: all, or with -short about an
+// eighth.
 func Rounds(all int) int {
 	if testing.Short() {
 		return (all + gap - 1) / gap
@@ -31,7 +32,7 @@ func Rounds(all int) int {
 // before it.
 //
 // With -short it is a sample: the first point, and of the others about one in
-// four. A failing test logs the seed, and BACKOUT_SEED=N draws the same sample.
+// eight. A failing test logs the seed, and BACKOUT_SEED=N draws the same sample.
 func Points(t testing.TB) iter.Seq[int] {
 	t.Helper()
 	step := func() int { return 1 }

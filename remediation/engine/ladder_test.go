@@ -12,6 +12,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/store/storetest"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -120,11 +121,15 @@ func wholeLadder(t *testing.T, n int, when storetest.When) (crashed bool) {
 	w.effects(1, 1, 1)
 	w.steps(id, done, done, done, done, done)
 	w.rollout("rolled_back", "none", false)
+	counts := map[string]int{}
+	for _, line := range w.log(id) {
+		counts[line]++
+	}
 	for _, want := range []string{
 		"outcome 1-status_page done", "outcome 2-flag_off done", "verified 2-flag_off", "outcome 3-status_page done", "outcome 4-image_retag done",
 		"verified 4-image_retag", "approved " + fullSchema, "outcome 5-schema_rollback done", "verified 5-schema_rollback", "recovered", "closed recovered",
 	} {
-		if c := count(w, id, want); c != 1 && (c != 2 || want != "approved "+fullSchema) {
+		if c := counts[want]; c != 1 && (c != 2 || want != "approved "+fullSchema) {
 			t.Fatalf("commit %d: %q stands %d times in the log: %v", n, want, c, w.log(id))
 		}
 	}
@@ -139,10 +144,13 @@ func wholeLadder(t *testing.T, n int, when storetest.When) (crashed bool) {
 // alerts, claims, freezes, answers and crashes come in any order, and looks at
 // every effect when it happens.
 func TestWhateverHappensTheInvariantsHold(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range crashtest.Points(t) {
+		if seed >= 8 {
+			break
+		}
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			chaos(t, rand.New(rand.NewPCG(seed, 7)))
+			chaos(t, rand.New(rand.NewPCG(uint64(seed), 7)))
 		})
 	}
 }

@@ -215,7 +215,8 @@ func TestWhereTheLadderCannotGoOnAHumanIsCalledOnce(t *testing.T) {
 		"tokens are missing": {func(w *world) { w.declare("alpha"); w.noLossy = "no tokens are configured"; w.start() }, "mode"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), // six hours of polls
+				func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 			c.make(w)
 			w.breach("error_rate")
 			id := w.fire("error_rate", "fp1")
