@@ -46,7 +46,7 @@ demo: tools build ## Show the whole loop on this machine (ONCE=1: then exit)
 # tests against the Docker engine and of the whole stack run alone.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
 ALONE := ./alerts/... ./rules/... ./cmd/backout ./remediation ./remediation/engine ./remediation/action/... ./remediation/postgres
-CONCURRENT = $$(grep -lE 'engine\.Run\(|\<go func' remediation/engine/*_test.go | xargs sed -nE 's/^func (Test[A-Za-z0-9_]+)\(.*/\1/p' | paste -sd'|')
+CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalWorld\(/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' remediation/engine/*_test.go | sort -u | paste -sd'|')
 REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
 
 # Packages tested in parallel: the tests mostly wait for real programs.
@@ -69,9 +69,8 @@ bench: tools compose2 ## Print the benchmarks as a table (without the race detec
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/demo/
 
 .PHONY: lint
-lint: go golangci-lint ## Run the linter (.golangci.yml) and go vet
+lint: go golangci-lint ## Run the linter (.golangci.yml), which runs go vet's checks too
 	@golangci-lint run ./...
-	@go vet ./...
 
 # The reference pages are golden files of this test, which has the command line's model and the types.
 REFERENCE := go test -count=1 ./cmd/backout -run '^TestReferencePagesMatchTheCode$$'
