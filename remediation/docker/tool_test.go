@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -133,6 +134,7 @@ func (r *road) serve(proxy http.Handler, rw http.ResponseWriter, req *http.Reque
 		proxy.ServeHTTP(&silent{header: http.Header{}}, req)
 	}
 	if r.fault.kind == actiontest.Hang {
+		r.fault.expire()
 		<-req.Context().Done()
 	} else if pid, _ := req.Context().Value(peerKey{}).(int); pid != os.Getpid() && pid > 0 {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -262,9 +264,20 @@ func (w *world) toolFixture(risk alerts.Risk, bind func(*fault) remediation.Acti
 		},
 		Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
 			broken := &fault{n: n, kind: f}
-			return bind(broken), func() bool { return broken.hit }
+			return expiring{bind(broken), broken}, func() bool { return broken.hit }
 		},
 	}
+}
+
+// expiring is an action whose time is over once the tool's call has met its fault.
+type expiring struct {
+	remediation.Action
+	fault *fault
+}
+
+func (e expiring) Apply(ctx context.Context, op string, before json.RawMessage) error {
+	e.fault.expire = func() { actiontest.Expire(ctx) }
+	return e.Action.Apply(ctx, op, before)
 }
 
 // pinnedAndHooked is a service whose version is in .env, and in a label too.
