@@ -64,6 +64,7 @@ func (w *world) fixture() *actiontest.Fixture {
 }
 
 func TestFlagOffConforms(t *testing.T) {
+	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := newWorld(t)
 		w.write("docker-compose.yml", w.webFile())

@@ -23,6 +23,7 @@ func meant(err error) bool {
 }
 
 func TestAPreviousImageThatDoesNotWorkIsUndoneToTheSameContainer(t *testing.T) {
+	t.Parallel()
 	always := container.RestartPolicy{Name: container.RestartPolicyAlways}
 	for _, c := range []struct {
 		name, want string

@@ -75,6 +75,7 @@ func TestAServiceThatCanGoBackProvesIt(t *testing.T) {
 }
 
 func TestEachDefectOfAFlagIsFound(t *testing.T) {
+	t.Parallel()
 	for name, d := range map[string]struct {
 		plant  func(w *world)
 		item   string
@@ -119,6 +120,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 }
 
 func TestEachDefectOfThePreviousImageIsFound(t *testing.T) {
+	t.Parallel()
 	for name, d := range map[string]struct {
 		plant  func(w *world)
 		item   string

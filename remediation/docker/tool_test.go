@@ -245,6 +245,7 @@ func TestAServiceThatNoInspectShowsInFullIsRecreatedByTheComposeTool(t *testing.
 }
 
 func TestFlagOffByTheComposeToolConforms(t *testing.T) {
+	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := hooked(t)
 		return w.toolFixture(alerts.Reversible, w.byTool, "FLAG=0.5\n")
@@ -327,6 +328,7 @@ func TestAPinnedVersionOfWhatNoInspectShowsGoesBackByTheComposeTool(t *testing.T
 }
 
 func TestImagePinByTheComposeToolConforms(t *testing.T) {
+	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := pinnedAndHooked(t)
 		return w.toolFixture(alerts.Disruptive, w.pinByTool, "FLAG=1\nTAG=3.0.0\n")
@@ -364,6 +366,7 @@ func TestAnUndoByTheToolStartsNothingOfAServiceThatWasDown(t *testing.T) {
 }
 
 func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change func(*world)
 		want   []string
@@ -523,6 +526,7 @@ func TestAnUndoByTheToolAsksNothingOfAServiceThatWasDown(t *testing.T) {
 }
 
 func TestWhatDependsOnTheServiceIsRestartedWithIt(t *testing.T) {
+	t.Parallel()
 	for _, key := range []string{"", "    post_start: [{command: [/service, check]}]\n"} {
 		t.Run("with "+strings.TrimSpace(key), func(t *testing.T) {
 			w := newWorld(t).second()
