@@ -93,7 +93,7 @@ func TestACopyThatDoesNotWorkIsUndone(t *testing.T) {
 	for how, want := range map[string]string{"crash": "restarted", "sick": "unhealthy", "deaf": "serves FLAG=1"} {
 		t.Run(how, func(t *testing.T) {
 			w := plainWorld(t, breaksWhenOff(how))
-			if err := w.target.Probe.Timeout.Set("3s"); err != nil {
+			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
 			w.eventually("the service answers", func() bool {

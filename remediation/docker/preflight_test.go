@@ -110,7 +110,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := imageWorld(t, versionOne)
 			w.target.Probe.Timeout = 0
-			if err := w.target.Probe.Timeout.Set("4s"); err != nil {
+			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
 			d.plant(w)
@@ -137,7 +137,7 @@ func TestEachDefectOfThePreviousImageIsFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := imageWorld(t, versionOne)
 			w.target.Probe.Timeout = 0
-			if err := w.target.Probe.Timeout.Set("4s"); err != nil {
+			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
 			w.start("1")

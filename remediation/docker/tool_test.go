@@ -158,6 +158,7 @@ func (w *world) roadClient(f *fault) *Client {
 	}
 	w.Cleanup(func() { _ = c.Close() })
 	c.plugins = nil // this machine may have one
+	c.patience = generous
 	return c
 }
 

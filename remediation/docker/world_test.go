@@ -149,6 +149,9 @@ func addFile(w *tar.Writer, name string, data []byte) error {
 
 var worlds atomic.Int32
 
+// generous is how long something may take on a machine that does much else.
+const generous = 3 * time.Minute
+
 // world is one compose project on the real engine.
 type world struct {
 	*testing.T
@@ -186,7 +189,7 @@ func newWorld(t *testing.T) *world {
 		Compose: alerts.ComposeTarget{ProjectDir: dir, Service: "web"},
 		Probe:   alerts.Probe{Health: base + "/health/", Flags: base + "/flags"},
 	}
-	if err := w.target.Probe.Timeout.Set("20s"); err != nil {
+	if err := w.target.Probe.Timeout.Set("1m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.clean)
@@ -328,6 +331,7 @@ func (w *world) client(f *fault) *Client {
 	if err != nil {
 		w.Fatal(err)
 	}
+	c.patience = generous
 	w.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			w.Error(err)
@@ -544,10 +548,10 @@ func diff(got, want string) string {
 // eventually polls a condition.
 func (w *world) eventually(what string, ok func() bool) {
 	w.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(generous)
 	for !ok() {
 		if time.Now().After(deadline) {
-			w.Fatalf("not within 30 s: %s", what)
+			w.Fatalf("not within %s: %s", generous, what)
 		}
 		wait(w.Context(), 20*time.Millisecond)
 	}
