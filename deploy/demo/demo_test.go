@@ -31,6 +31,7 @@ func (w *watched) Write(p []byte) (int, error) {
 }
 
 func TestAnInterruptedDemoLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	for scenario, at := range map[string]string{"errors": "posted", "canary": "not started"} {
 		t.Run(scenario, func(t *testing.T) {
 			t.Parallel()

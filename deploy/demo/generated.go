@@ -12,7 +12,7 @@ import (
 )
 
 // commandWithin bounds one command; some of them wait for what they asked for.
-const commandWithin = 3 * time.Minute
+const commandWithin = 5 * time.Minute
 
 // command runs one of backout's own commands against the stack's server, as a commander.
 func (s *stack) command(ctx context.Context, args ...string) (string, error) {

@@ -51,7 +51,7 @@ func (s *stack) midst(t *testing.T, l *log, action string, random *rand.Rand, ta
 func (s *stack) nextOf(t *testing.T, l *log, seen int, kind audit.Kind, action string) *audit.Entry {
 	t.Helper()
 	var e *audit.Entry
-	err := await(t.Context(), generous, 5*time.Millisecond, func(ctx context.Context) error {
+	err := await(t.Context(), generous, 10*time.Millisecond, func(ctx context.Context) error {
 		if err := l.refresh(ctx); err != nil {
 			return err
 		}
@@ -184,7 +184,7 @@ func TestKilledAllAlongTheLadderBackoutStillClimbsIt(t *testing.T) {
 	sc, err := scenarioOf("schema")
 	must(t, err)
 	var said bytes.Buffer
-	st := &story{scenario: sc, stack: s, out: &printer{out: &said}, log: &log{stack: s}, within: 2 * generous}
+	st := &story{scenario: sc, stack: s, out: &printer{out: &said}, log: &log{stack: s}, within: generous}
 	ctx, end := context.WithCancel(t.Context())
 	killed := make(chan int, 1)
 	random := chance(t)

@@ -151,12 +151,17 @@ func TestAHumanInTheMiddleOfTheLadderIsNeitherFoughtNorUndone(t *testing.T) {
 	l := &log{stack: s}
 	breakNow(t, s, everythingFails)
 
-	// While the first step settles: a setting of another feature, and a comment.
+	// While the first step settles: a setting of another feature, and a comment. On a
+	// slow machine docker-compose takes longer than that: the next step waits for it.
 	s.untilStep(t, l, audit.KindVerified, "flag_off")
+	_, err := s.command(ctx, "freeze", "--reason=a setting is changed by hand")
+	must(t, err)
 	must(t, s.setEnv("FEATURE_CROSS_PLATFORM", "1"))
 	must(t, s.addToEnv("# asked for by the team in Lisbon\n"))
 	must(t, s.up(ctx))
 	wantFlag(t, s, "0")
+	_, err = s.command(ctx, "thaw", "--reason=it is changed")
+	must(t, err)
 
 	s.untilStep(t, l, audit.KindVerified, "image_retag")
 	s.wantOneContainer(t, oldVersion)

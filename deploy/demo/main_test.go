@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	// Stacks wait for their windows most of the time: more of them than there are processors fit side by side.
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		if err := f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
+		if err := f.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0))); err != nil {
 			panic(err) // a number is one
 		}
 	}
@@ -108,7 +108,7 @@ func build(ctx context.Context) (*stack, error) {
 }
 
 // generous is how long a test waits for what should come in seconds.
-const generous = 3 * time.Minute
+const generous = 10 * time.Minute
 
 // newTestStack returns a stack of its own, prepared but with nothing running.
 // A killed run's leftovers of the same name are removed first.
@@ -121,7 +121,7 @@ func newTestStack(t testing.TB, name string, change func(*settings)) *stack {
 	change(&set)
 	var s *stack
 	// The same test may run more than once at a time (-count): one after the other.
-	must(t, await(t.Context(), 4*generous, time.Second, func(ctx context.Context) (err error) {
+	must(t, await(t.Context(), 2*generous, time.Second, func(ctx context.Context) (err error) {
 		s, err = newStack(ctx, set)
 		if err != nil && !errors.Is(err, errBusy) {
 			err = fatal(err)

@@ -382,7 +382,7 @@ func TestEveryPlantedDefectIsFoundByAPreflight(t *testing.T) {
 func (p *proving) killedInTheMidst() {
 	p.t.Helper()
 	must(p.t, p.post(p.url("backout")+"/api/v1/preflight", `{"reason":"to be killed"}`))
-	must(p.t, await(p.t.Context(), generous, time.Millisecond, func(ctx context.Context) error {
+	must(p.t, await(p.t.Context(), generous, 10*time.Millisecond, func(ctx context.Context) error {
 		n, err := p.aside(ctx)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("nothing is started aside yet")

@@ -113,7 +113,7 @@ func (p *process) kill() error {
 }
 
 // readyWithin is how long a program may take until it answers.
-const readyWithin = 90 * time.Second
+const readyWithin = 3 * time.Minute
 
 // ready waits until url answers 200.
 func (p *process) ready(ctx context.Context, client *http.Client, url string) error {

@@ -174,7 +174,7 @@ func (s *stack) killedInARehearsal(t *testing.T, before map[string]string) {
 	t.Helper()
 	p := &proving{stack: s, t: t}
 	must(t, p.post(s.url("backout")+"/api/v1/rehearse", `{"plan":"ladder","reason":"to be killed"}`))
-	must(t, await(t.Context(), generous, time.Millisecond, func(ctx context.Context) error {
+	must(t, await(t.Context(), generous, 10*time.Millisecond, func(ctx context.Context) error {
 		n, err := p.aside(ctx)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("nothing is started aside yet")

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"text/template"
 	"time"
@@ -303,24 +303,33 @@ func (s *stack) write(from, to string) error {
 	return os.WriteFile(s.path(to), text, 0o600)
 }
 
-// pickAddresses finds free ports on loopback. They are held until all are
-// found, so that none comes twice.
+// The stacks' ports are below those that the kernel gives to connections: what is
+// stopped, or not started yet, finds its port free.
+const (
+	firstPort = 12000
+	ports     = 4000
+)
+
+// tried counts the ports that this process has tried: no two stacks get the same.
+var tried atomic.Int64
+
+// pickAddresses finds free ports on loopback.
 func (s *stack) pickAddresses(names ...string) error {
-	var held []io.Closer
-	var errs []error
 	for _, name := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			errs = append(errs, err)
-			break
+		err := errors.New("no port")
+		for n := 0; err != nil && n < ports; n++ {
+			port := firstPort + (int64(os.Getpid())+tried.Add(1))%ports
+			var l net.Listener
+			if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+				s.address[name] = l.Addr().String()
+				err = l.Close()
+			}
 		}
-		held = append(held, l)
-		s.address[name] = l.Addr().String()
+		if err != nil {
+			return fmt.Errorf("find a free port from %d to %d: %w", firstPort, firstPort+ports-1, err)
+		}
 	}
-	for _, l := range held {
-		errs = append(errs, l.Close())
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // compose runs docker-compose in the project's folder, as an operator would.

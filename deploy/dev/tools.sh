@@ -164,6 +164,8 @@ wrap_all() {
     *) wrap "$name" "$path" ;;
     esac
   done <<<"$tools"
+  # As the packages' maintainer scripts would: without it, each start of docker-compose 1.29 compiles itself, for a second.
+  if [ -d "$root/usr/lib/python3/dist-packages" ]; then "$bin/python3" -m compileall -q "$root/usr/lib/python3/dist-packages" >/dev/null; fi
   path=$(programs_of_database)
   for name in $database; do wrap "$name" "$path/$name"; done
   if [ -e "$root/usr/bin/gcc" ]; then wrap_gcc; else rm -f "$bin/gcc"; fi

@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/crashtest"
 )
 
 // subnet finds a free one on the engine, for a static address.
@@ -238,29 +240,25 @@ func TestFilesNamedByHandThatReadTheFlagFromEnvAreFine(t *testing.T) {
 }
 
 func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
-	for _, n := range []int{0, 2, 5, 7} {
+	w := newWorld(t)
+	w.write("docker-compose.yml", w.webFile())
+	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
+	w.compose(nil, "up", "-d")
+	whole := w.action()
+	points := []int{0, 2, 5, 7}
+	rand.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+	for _, n := range points[:crashtest.Rounds(len(points))] { // with -short one of them, another each time
 		t.Run(fmt.Sprintf("after call %d", n), func(t *testing.T) {
-			w := newWorld(t)
-			w.write("docker-compose.yml", w.webFile())
-			w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
-			w.compose(nil, "up", "-d")
-			whole := w.action()
-			look, err := whole.Look(t.Context(), op)
-			if err != nil {
-				t.Fatal(err)
-			}
-			a, err := w.client(&fault{n: n, kind: actiontest.After}).FlagOff(w.target, w.flag)
-			if err != nil {
-				t.Fatal(err)
-			}
-			cutErr := a.Apply(t.Context(), op, look.Snapshot)
+			op := fmt.Sprintf("inc-%d/1-flag_off@1700000000", n)
+			before := w.look(whole, op, remediation.Untouched)
+			cutErr := w.actionWith(&fault{n: n, kind: actiontest.After}).Apply(t.Context(), op, before)
 			verb := []string{"up", "-d"}
 			if n == 2 || n == 7 {
 				verb = []string{"up", "-d", "--force-recreate"}
 			}
 			// compose may trip over what it finds; what counts is what we make of it.
 			w.tryCompose(verb...)
-			if err := whole.Apply(t.Context(), op, look.Snapshot); err != nil {
+			if err := whole.Apply(t.Context(), op, before); err != nil {
 				t.Fatalf("apply (first %v): %v", cutErr, err)
 			}
 			r := w.one()
@@ -270,7 +268,7 @@ func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 			if err := whole.Verify(t.Context(), op); err != nil {
 				t.Error(err)
 			}
-			if err := whole.Undo(t.Context(), op, look.Snapshot); err != nil {
+			if err := whole.Undo(t.Context(), op, before); err != nil {
 				t.Fatal(err)
 			}
 			if r := w.one(); w.flagOf(r) != "1" || !r.running() || r.name() != w.project+"_web_1" {

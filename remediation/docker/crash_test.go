@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -30,11 +31,15 @@ func plainWorld(t *testing.T, change ...func(*container.Config, *container.HostC
 func breaksWhenOff(how string) func(*container.Config, *container.HostConfig) {
 	return func(c *container.Config, h *container.HostConfig) {
 		c.Env = append(c.Env, "BREAKS_WHEN_OFF="+how)
+		if how == "sick" {
+			c.Healthcheck = &container.HealthConfig{Test: []string{"CMD", "/service", "check"}, Interval: 200 * time.Millisecond, Retries: 2}
+		}
 		h.RestartPolicy = container.RestartPolicy{Name: "always"}
 	}
 }
 
 func TestUndoOfACutOffApplyBringsTheSameContainerBack(t *testing.T) {
+	t.Parallel()
 	restart := func(policy container.RestartPolicyMode) func(*container.Config, *container.HostConfig) {
 		return func(_ *container.Config, h *container.HostConfig) {
 			h.RestartPolicy = container.RestartPolicy{Name: policy}
@@ -84,10 +89,11 @@ func undoFromEveryCall(t *testing.T, w *world, bind func(*fault) remediation.Act
 }
 
 func TestACopyThatDoesNotWorkIsUndone(t *testing.T) {
+	t.Parallel()
 	for how, want := range map[string]string{"crash": "restarted", "sick": "unhealthy", "deaf": "serves FLAG=1"} {
 		t.Run(how, func(t *testing.T) {
 			w := plainWorld(t, breaksWhenOff(how))
-			if err := w.target.Probe.Timeout.Set("3s"); err != nil {
+			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
 			w.eventually("the service answers", func() bool {
@@ -193,6 +199,7 @@ var ended = map[string]func(w *world, id string) error{
 }
 
 func TestAReplicaThatEndedIsReplacedAndStarted(t *testing.T) {
+	t.Parallel()
 	for how, end := range ended {
 		t.Run(how, func(t *testing.T) {
 			w := imageWorld(t, versionOne)
@@ -303,6 +310,7 @@ func TestAFlagGoesUpOrDown(t *testing.T) {
 
 // shapes that a copy could not have.
 func TestShapesThatCannotBeCopiedAreRefusedBeforeAnythingIsChanged(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, want string
 		change     func(*world) func(*container.Config, *container.HostConfig)

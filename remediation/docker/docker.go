@@ -63,7 +63,8 @@ type Client struct {
 	host     string
 	projects []string
 	environ  []string
-	plugins  []string // folders of docker's plugins
+	plugins  []string      // folders of docker's plugins
+	patience time.Duration // bounds one question to the compose tool
 	probe    *http.Client
 	log      *slog.Logger
 	hashes   hashes
@@ -106,7 +107,7 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
 	}
 	return &Client{
-		api: api, host: o.Host, projects: o.Projects, environ: o.Environ, plugins: pluginFolders, log: o.Logger,
+		api: api, host: o.Host, projects: o.Projects, environ: o.Environ, plugins: pluginFolders, patience: hashTimeout, log: o.Logger,
 		probe: &http.Client{
 			Timeout:       probeAttempt,
 			Transport:     &http.Transport{DisableKeepAlives: true},

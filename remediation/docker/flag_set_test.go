@@ -29,6 +29,7 @@ func offWorld(t *testing.T) *world {
 }
 
 func TestAFlagThatIsSetToAShareConforms(t *testing.T) {
+	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := offWorld(t)
 		f := w.fixture()

@@ -80,7 +80,7 @@ func (c *Client) ask(q hashQuestion) *hashAnswer {
 	h.answers[q.key] = a
 	h.running.Go(func() {
 		defer close(a.done)
-		ctx, cancel := context.WithTimeout(context.Background(), hashTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 		defer cancel()
 		a.hash, a.err = c.runHash(ctx, q)
 	})
@@ -195,7 +195,7 @@ func (c *Client) seconds() (all [][]string) {
 // isSecond asks a tool for its version: docker may have no plugin, and docker-compose
 // may be of the first generation.
 func (c *Client) isSecond(ctx context.Context, argv []string) bool {
-	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	var out strings.Builder
 	err := c.command(ctx, "/", append(slices.Clone(argv), "version", "--short"), nil, &out)

@@ -23,6 +23,7 @@ func meant(err error) bool {
 }
 
 func TestAPreviousImageThatDoesNotWorkIsUndoneToTheSameContainer(t *testing.T) {
+	t.Parallel()
 	always := container.RestartPolicy{Name: container.RestartPolicyAlways}
 	for _, c := range []struct {
 		name, want string
@@ -42,7 +43,7 @@ func TestAPreviousImageThatDoesNotWorkIsUndoneToTheSameContainer(t *testing.T) {
 				c.smoke.URL = strings.TrimSuffix(w.target.Probe.Health, "/health/") + "/trends"
 				w.target.Probe.Smoke = append(w.target.Probe.Smoke, c.smoke)
 			}
-			if err := w.target.Probe.Timeout.Set("5s"); err != nil {
+			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
 			w.start("1", func(_ *container.Config, h *container.HostConfig) { h.RestartPolicy = c.restart })
@@ -270,7 +271,7 @@ func TestTheDisplacedImageSurvivesAPrune(t *testing.T) {
 
 func TestAReplicaThatEndedIsPutBackAsItWas(t *testing.T) {
 	w := imageWorld(t, crashingOne)
-	if err := w.target.Probe.Timeout.Set("5s"); err != nil {
+	if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 		t.Fatal(err)
 	}
 	w.start("1")

@@ -75,6 +75,7 @@ func TestAServiceThatCanGoBackProvesIt(t *testing.T) {
 }
 
 func TestEachDefectOfAFlagIsFound(t *testing.T) {
+	t.Parallel()
 	for name, d := range map[string]struct {
 		plant  func(w *world)
 		item   string
@@ -109,7 +110,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := imageWorld(t, versionOne)
 			w.target.Probe.Timeout = 0
-			if err := w.target.Probe.Timeout.Set("4s"); err != nil {
+			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
 			d.plant(w)
@@ -119,6 +120,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 }
 
 func TestEachDefectOfThePreviousImageIsFound(t *testing.T) {
+	t.Parallel()
 	for name, d := range map[string]struct {
 		plant  func(w *world)
 		item   string
@@ -135,7 +137,7 @@ func TestEachDefectOfThePreviousImageIsFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := imageWorld(t, versionOne)
 			w.target.Probe.Timeout = 0
-			if err := w.target.Probe.Timeout.Set("4s"); err != nil {
+			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
 			w.start("1")

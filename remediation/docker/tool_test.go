@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -133,6 +134,7 @@ func (r *road) serve(proxy http.Handler, rw http.ResponseWriter, req *http.Reque
 		proxy.ServeHTTP(&silent{header: http.Header{}}, req)
 	}
 	if r.fault.kind == actiontest.Hang {
+		r.fault.expire()
 		<-req.Context().Done()
 	} else if pid, _ := req.Context().Value(peerKey{}).(int); pid != os.Getpid() && pid > 0 {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -156,6 +158,7 @@ func (w *world) roadClient(f *fault) *Client {
 	}
 	w.Cleanup(func() { _ = c.Close() })
 	c.plugins = nil // this machine may have one
+	c.patience = generous
 	return c
 }
 
@@ -243,6 +246,7 @@ func TestAServiceThatNoInspectShowsInFullIsRecreatedByTheComposeTool(t *testing.
 }
 
 func TestFlagOffByTheComposeToolConforms(t *testing.T) {
+	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := hooked(t)
 		return w.toolFixture(alerts.Reversible, w.byTool, "FLAG=0.5\n")
@@ -262,9 +266,20 @@ func (w *world) toolFixture(risk alerts.Risk, bind func(*fault) remediation.Acti
 		},
 		Cut: func(_ *testing.T, n int, f actiontest.Fault) (remediation.Action, func() bool) {
 			broken := &fault{n: n, kind: f}
-			return bind(broken), func() bool { return broken.hit }
+			return expiring{bind(broken), broken}, func() bool { return broken.hit }
 		},
 	}
+}
+
+// expiring is an action whose time is over once the tool's call has met its fault.
+type expiring struct {
+	remediation.Action
+	fault *fault
+}
+
+func (e expiring) Apply(ctx context.Context, op string, before json.RawMessage) error {
+	e.fault.expire = func() { actiontest.Expire(ctx) }
+	return e.Action.Apply(ctx, op, before)
 }
 
 // pinnedAndHooked is a service whose version is in .env, and in a label too.
@@ -314,6 +329,7 @@ func TestAPinnedVersionOfWhatNoInspectShowsGoesBackByTheComposeTool(t *testing.T
 }
 
 func TestImagePinByTheComposeToolConforms(t *testing.T) {
+	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := pinnedAndHooked(t)
 		return w.toolFixture(alerts.Disruptive, w.pinByTool, "FLAG=1\nTAG=3.0.0\n")
@@ -351,6 +367,7 @@ func TestAnUndoByTheToolStartsNothingOfAServiceThatWasDown(t *testing.T) {
 }
 
 func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change func(*world)
 		want   []string
@@ -510,6 +527,7 @@ func TestAnUndoByTheToolAsksNothingOfAServiceThatWasDown(t *testing.T) {
 }
 
 func TestWhatDependsOnTheServiceIsRestartedWithIt(t *testing.T) {
+	t.Parallel()
 	for _, key := range []string{"", "    post_start: [{command: [/service, check]}]\n"} {
 		t.Run("with "+strings.TrimSpace(key), func(t *testing.T) {
 			w := newWorld(t).second()

@@ -14,12 +14,15 @@ import (
 )
 
 // The versions of the test service. What an image has of its own is named after its
-// version, so that it shows where one is carried over onto the other.
+// version, so that it shows where one is carried over onto the other. A healthcheck
+// costs the engine more than the service does: only what a test is about has one, and
+// only a verdict that a test waits for comes often.
 var (
 	versionOne = version("one", `ENV VERSION=v1.0.0 MODE=one ONLY_ONE=1
 LABEL generation=one only-one=yes
 CMD ["serve", "one"]
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=1s --retries=2 CMD ["/service", "check"]
 `)
 	versionTwo = version("two", `ENV VERSION=v2.0.0 MODE=two ONLY_TWO=1
 LABEL generation=two only-two=yes
@@ -28,11 +31,11 @@ USER 0:0
 WORKDIR /two
 EXPOSE 9002
 STOPSIGNAL SIGINT
-HEALTHCHECK --interval=500ms --retries=3 CMD ["/service", "check", "two"]
+HEALTHCHECK --interval=900ms --retries=3 CMD ["/service", "check", "two"]
 `)
 	versionThree = version("three", "ENV VERSION=v3.0.0\n")
 	crashingOne  = version("crash", "ENV VERSION=v1.0.0 BREAKS=crash\n")
-	sickOne      = version("sick", "ENV VERSION=v1.0.0 BREAKS=sick\n")
+	sickOne      = version("sick", "ENV VERSION=v1.0.0 BREAKS=sick\nHEALTHCHECK --interval=200ms --retries=2 CMD [\"/service\", \"check\"]\n")
 	otherOne     = version("other", "ENV VERSION=v0.9.0\n")
 )
 

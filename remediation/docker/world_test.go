@@ -45,9 +45,9 @@ var runID = fmt.Sprintf("backouttest%d", os.Getpid())
 var testImage = sync.OnceValues(buildImage)
 
 func TestMain(m *testing.M) {
-	// Half of a test's time is waiting for a healthcheck: two a core keep it busy.
+	// Most of a test's time is waiting: four a core keep it busy.
 	flag.Parse()
-	if err := flag.Set("test.parallel", fmt.Sprint(2*runtime.GOMAXPROCS(0))); err != nil {
+	if err := flag.Set("test.parallel", fmt.Sprint(4*runtime.GOMAXPROCS(0))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
@@ -98,7 +98,6 @@ func buildImage() (tag string, err error) {
 	if err != nil {
 		return "", err
 	}
-	// A healthcheck costs the engine more than the service.
 	return build(runID+":latest", `FROM scratch
 COPY service /service
 ENV MODE=image FLAG_OF_IMAGE=1
@@ -106,7 +105,6 @@ LABEL maker=image run=`+runID+`
 VOLUME /data
 WORKDIR /data
 EXPOSE 9000
-HEALTHCHECK --interval=400ms --retries=2 CMD ["/service", "check"]
 ENTRYPOINT ["/service"]
 `, map[string][]byte{"service": service})
 }
@@ -151,6 +149,9 @@ func addFile(w *tar.Writer, name string, data []byte) error {
 
 var worlds atomic.Int32
 
+// generous is how long something may take on a machine that does much else.
+const generous = 3 * time.Minute
+
 // world is one compose project on the real engine.
 type world struct {
 	*testing.T
@@ -181,25 +182,36 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, api: api, dir: dir, project: fmt.Sprintf("%sw%d", runID, worlds.Add(1)), image: runID + ":latest", flag: alerts.Flag{Name: "FLAG", Off: "0"}}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	n := int(worlds.Add(1))
+	w := &world{T: t, api: api, dir: dir, project: fmt.Sprintf("%sw%d", runID, n), port: freePort(t, n), image: runID + ":latest", flag: alerts.Flag{Name: "FLAG", Off: "0"}}
 	base := fmt.Sprintf("http://127.0.0.1:%d", w.port)
 	w.target = alerts.Target{
 		Compose: alerts.ComposeTarget{ProjectDir: dir, Service: "web"},
 		Probe:   alerts.Probe{Health: base + "/health/", Flags: base + "/flags"},
 	}
-	if err := w.target.Probe.Timeout.Set("20s"); err != nil {
+	if err := w.target.Probe.Timeout.Set("1m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.clean)
 	return w
+}
+
+// freePort finds a port for the n-th world: no other's, and below those that the kernel
+// gives to connections, so that it stays free while no container has it.
+func freePort(t *testing.T, n int) int {
+	t.Helper()
+	const first, ports, worlds = 16000, 4000, 1000
+	for i := range ports / worlds {
+		port := first + (os.Getpid()+n+i*worlds)%ports
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return port
+		}
+	}
+	t.Fatalf("no free port for world %d", n)
+	return 0
 }
 
 // clean takes away everything of the project.
@@ -319,6 +331,7 @@ func (w *world) client(f *fault) *Client {
 	if err != nil {
 		w.Fatal(err)
 	}
+	c.patience = generous
 	w.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			w.Error(err)
@@ -535,10 +548,10 @@ func diff(got, want string) string {
 // eventually polls a condition.
 func (w *world) eventually(what string, ok func() bool) {
 	w.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(generous)
 	for !ok() {
 		if time.Now().After(deadline) {
-			w.Fatalf("not within 30 s: %s", what)
+			w.Fatalf("not within %s: %s", generous, what)
 		}
 		wait(w.Context(), 20*time.Millisecond)
 	}

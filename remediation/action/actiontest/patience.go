@@ -14,8 +14,8 @@ type patience struct {
 	over chan struct{}
 }
 
-// longest is for faults that meet a call in another process, where no context of ours is.
-const longest = 5 * time.Second
+// longest is how long a fixture may take until it calls Expire.
+const longest = 3 * time.Minute
 
 type patienceKey struct{}
 
