@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -52,7 +53,8 @@ func Load(path string, kinds []ActionKind) (*Playbook, error) {
 		if untrusted.IsFolder {
 			what = "the playbook's folder " + untrusted.Path
 		}
-		return nil, Problems{{File: path, Message: what + " " + untrusted.Problem, Try: untrusted.Try}}
+		_, try := hint.Of(err)
+		return nil, Problems{{File: path, Message: what + " " + untrusted.Problem, Try: try}}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read playbook: %w", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 )
 
@@ -58,7 +59,8 @@ func newAccess(cfg *config.Config, wrong *wrongTokens) *access {
 func (a *access) caller(c echo.Context, n need) (string, error) {
 	if len(a.tokens) == 0 {
 		if n == changeState {
-			return "", refuse(http.StatusForbidden, "no tokens are configured, so nothing can be changed here; try: add a token with the role commander to tokens: in --config.file")
+			return "", hint.Add(refuse(http.StatusForbidden, "no tokens are configured, so nothing can be changed here"),
+				"add a token with the role commander to tokens: in --config.file")
 		}
 		return "", nil
 	}
@@ -70,7 +72,7 @@ func (a *access) caller(c echo.Context, n need) (string, error) {
 		h := c.Response().Header()
 		h.Add("WWW-Authenticate", `Basic realm="backout", charset="UTF-8"`)
 		h.Add("WWW-Authenticate", `Bearer realm="backout"`)
-		return "", refuse(http.StatusUnauthorized, "a known token is required; try: Authorization: Bearer TOKEN, or Basic with the token's name as user")
+		return "", hint.Add(refuse(http.StatusUnauthorized, "a known token is required"), "Authorization: Bearer TOKEN, or Basic with the token's name as user")
 	}
 	if !may(token.Role, n) {
 		return "", refuse(http.StatusForbidden, "token %q has the role %s, which does not allow this", token.Name, token.Role)
@@ -108,7 +110,7 @@ func (a *access) checkHost(r *http.Request) error {
 	if a.external.knows(r.Host) {
 		return nil
 	}
-	return refuse(http.StatusForbidden, "Host %q is neither loopback nor the host of external_url; try: one of them, or set external_url in --config.file", r.Host)
+	return hint.Add(refuse(http.StatusForbidden, "Host %q is neither loopback nor the host of external_url", r.Host), "one of them, or set external_url in --config.file")
 }
 
 // checkOrigin refuses a request that a page of another site makes.

@@ -160,7 +160,7 @@ func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, 
 	var refused *remediation.RefusedError
 	switch {
 	case errors.As(err, &refused):
-		return nil, trigger, refused.Message
+		return nil, trigger, withHint(refused.Message, err)
 	case ctx.Err() != nil:
 		return nil, trigger, "Prometheus takes too long to answer. The rest of this page is complete."
 	case err != nil:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -132,7 +133,7 @@ func (f auditFilter) search(before string) (audit.Query, error) {
 		}
 		at, err := parseMoment(t.text)
 		if err != nil {
-			return q, refuse(http.StatusBadRequest, "invalid %s %q; try: a time such as 2026-11-22T03:00 (UTC)", t.name, t.text)
+			return q, hint.Add(refuse(http.StatusBadRequest, "invalid %s %q", t.name, t.text), "a time such as 2026-11-22T03:00 (UTC)")
 		}
 		*t.into = at
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -107,7 +108,7 @@ func (s *Server) postFreeze(c echo.Context, actor string) error {
 	if text := form.Get("for"); text != "" {
 		d, err := model.ParseDuration(text)
 		if err != nil || d <= 0 {
-			return refuse(http.StatusBadRequest, "invalid duration %q; try: 30m or 4h", text)
+			return hint.Add(refuse(http.StatusBadRequest, "invalid duration %q", text), "30m or 4h")
 		}
 		at := s.now().Add(time.Duration(d)).UTC()
 		f.Until = &at

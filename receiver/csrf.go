@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // csrfLife is how long a form can be sent after its page was made.
@@ -77,7 +79,7 @@ func (s *Server) form(h handler) echo.HandlerFunc {
 			return refuse(http.StatusBadRequest, "the form cannot be read: %v", err)
 		}
 		if !s.csrf.valid(r.PostForm.Get("csrf"), actor, s.now()) {
-			return refuse(http.StatusForbidden, "the form has expired, or backout was restarted since; try: go back, reload the page and send it again")
+			return hint.Add(refuse(http.StatusForbidden, "the form has expired, or backout was restarted since"), "go back, reload the page and send it again")
 		}
 		return h(c, actor)
 	}

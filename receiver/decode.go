@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -81,7 +82,7 @@ func (l *alertList) UnmarshalJSON(b []byte) error {
 // add decodes one alert.
 func (l *alertList) add(raw []byte) error {
 	if len(l.alerts) == maxAlerts {
-		return fmt.Errorf("%w: more than %d alerts; try: group_by in the route to this receiver, so that a notification has fewer", errTooMany, maxAlerts)
+		return hint.Add(fmt.Errorf("%w: more than %d alerts", errTooMany, maxAlerts), "group_by in the route to this receiver, so that a notification has fewer")
 	}
 	a, err := decodeAlert(raw)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/hint"
 )
 
 const (
@@ -74,7 +76,7 @@ func decodeChange(c echo.Context, into any) error {
 	case errors.As(err, &tooLarge):
 		return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d KiB", maxChange>>10)
 	case errors.Is(err, io.EOF):
-		return refuse(http.StatusBadRequest, `the body is empty; try: {"reason":"..."}`)
+		return hint.Add(refuse(http.StatusBadRequest, "the body is empty"), `{"reason":"..."}`)
 	}
 	return refuse(http.StatusBadRequest, "body: %s", strings.TrimPrefix(explain(err).Error(), "malformed: json: "))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/trust"
 )
@@ -38,9 +39,10 @@ func CheckListen(addresses []string, cfg *config.Config) error {
 	for _, address := range addresses {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listen address %q: %w; try: 127.0.0.1:9099", address, err))
+			errs = append(errs, hint.Add(fmt.Errorf("listen address %q: %w", address, err), "127.0.0.1:9099"))
 		} else if !config.IsLoopback(host) {
-			errs = append(errs, fmt.Errorf("listen address %q is not loopback, and no tokens are configured; try: add tokens: to --config.file, or listen on 127.0.0.1", address))
+			errs = append(errs, hint.Add(fmt.Errorf("listen address %q is not loopback, and no tokens are configured", address),
+				"add tokens: to --config.file, or listen on 127.0.0.1"))
 		}
 	}
 	return errors.Join(errs...)
@@ -78,10 +80,11 @@ func CheckWebConfig(path string) error {
 	}
 	var errs []error
 	if n, ok := keys["basic_auth_users"]; ok {
-		errs = append(errs, fmt.Errorf("%s:%d: basic_auth_users would hide the tokens; try: tokens: in --config.file, which also work with Basic", path, n.Line))
+		errs = append(errs, hint.Add(fmt.Errorf("%s:%d: basic_auth_users would hide the tokens", path, n.Line), "tokens: in --config.file, which also work with Basic"))
 	}
 	if n, ok := keys["rate_limit"]; ok {
-		errs = append(errs, fmt.Errorf("%s:%d: rate_limit answers 429, and Alertmanager does not retry that; try: remove it, memory is bounded without it", path, n.Line))
+		errs = append(errs, hint.Add(fmt.Errorf("%s:%d: rate_limit answers 429, and Alertmanager does not retry that", path, n.Line),
+			"remove it, memory is bounded without it"))
 	}
 	return errors.Join(errs...)
 }

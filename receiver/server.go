@@ -33,6 +33,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -241,6 +242,13 @@ func refuse(status int, format string, args ...any) error {
 	return echo.NewHTTPError(status, fmt.Sprintf(format, args...))
 }
 
+// withHint is the message of a refusal in err, with err's hint: what wraps it is not
+// for who asked.
+func withHint(message string, err error) string {
+	_, try := hint.Of(err)
+	return hint.Text(message, try)
+}
+
 // fail answers an error; it is echo's error handler, so 404 and 405 come here
 // as well.
 func (s *Server) fail(err error, c echo.Context) {
@@ -253,9 +261,9 @@ func (s *Server) fail(err error, c echo.Context) {
 	var re *remediation.RefusedError
 	switch {
 	case errors.As(err, &re):
-		status, words = refusalStatus(re.Refusal), re.Message
+		status, words = refusalStatus(re.Refusal), withHint(re.Message, err)
 	case errors.As(err, &he):
-		status, words = he.Code, fmt.Sprint(he.Message)
+		status, words = he.Code, withHint(fmt.Sprint(he.Message), err)
 		switch status {
 		case http.StatusNotFound:
 			words = fmt.Sprintf("there is no %s %s", r.Method, r.URL.Path)

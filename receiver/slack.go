@@ -192,9 +192,9 @@ func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *config.
 	var asked *echo.HTTPError
 	switch {
 	case errors.As(err, &refused):
-		return s.slackProblem(c, refused.Message)
+		return s.slackProblem(c, withHint(refused.Message, err))
 	case errors.As(err, &asked):
-		return s.slackProblem(c, fmt.Sprint(asked.Message))
+		return s.slackProblem(c, withHint(fmt.Sprint(asked.Message), err))
 	case err != nil:
 		s.logger.Error("decision from slack not carried out", "incident", remediation.Plain(d.Incident, 100), "step", remediation.Plain(d.Step, 100), "verb", d.Verb, "err", err)
 		return s.slackProblem(c, "This may or may not have been done: backout got no result in time. Check the incident.")

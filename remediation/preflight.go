@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // Proved is a check's status.
@@ -117,8 +117,8 @@ type Clock struct {
 func Passed(evidence string) Finding { return Finding{Result: Pass, Evidence: evidence} }
 
 // FindingOf is what an error means to a proof: an effect or an answer in doubt
-// tells nothing, everything else is a failure. What follows "; try: " is what
-// to do next.
+// tells nothing, everything else is a failure. Its hint is what to do
+// next.
 func FindingOf(err error) Finding {
 	if err == nil {
 		return Finding{Result: Pass}
@@ -127,7 +127,7 @@ func FindingOf(err error) Finding {
 	if IsInDoubt(err) || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		f.Result = CannotTell
 	}
-	f.Evidence, f.Next, _ = strings.Cut(err.Error(), "; try: ")
+	f.Evidence, f.Next = hint.Of(err)
 	if f.Result == CannotTell {
 		f.Cause = f.Evidence
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // Findings are the results of Check for a valid playbook.
@@ -72,7 +73,7 @@ func refusedAlive(pb *alerts.Playbook) error {
 	if err == nil {
 		return nil
 	}
-	message, try, _ := strings.Cut(err.Error(), "; try: ")
+	message, try := hint.Of(err)
 	return alerts.Problems{pb.InQuery("alive", 0, message, try)}
 }
 

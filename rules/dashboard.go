@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // dashboardFolder is where Grafana's provisioning finds the dashboards.
@@ -43,7 +44,7 @@ func boardsOf(pb *alerts.Playbook) (boards []dashboard, warnings []string, err e
 			return nil, nil, fmt.Errorf("dashboard %s: %w", name, err)
 		}
 		if other, ok := taken[uid]; ok {
-			return nil, nil, fmt.Errorf("dashboard %s: its uid %s is that of %s; try: give it an address of its own under dashboards", name, uid, other)
+			return nil, nil, hint.Add(fmt.Errorf("dashboard %s: its uid %s is that of %s", name, uid, other), "give it an address of its own under dashboards")
 		}
 		taken[uid] = name
 		d, err := boardOfName(pb, name, uid)
@@ -109,7 +110,7 @@ func dashboardUID(service, name, address string) (string, error) {
 		uid = m[1]
 	}
 	if !grafanaUID.MatchString(uid) {
-		return "", fmt.Errorf("%q cannot be a dashboard's uid; try: an address that ends with /d/ and 1 to 40 letters, digits, _ and -", uid)
+		return "", hint.Add(fmt.Errorf("%q cannot be a dashboard's uid", uid), "an address that ends with /d/ and 1 to 40 letters, digits, _ and -")
 	}
 	return uid, nil
 }

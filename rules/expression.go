@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // Expressions are the PromQL expressions that a running engine evaluates for a
@@ -185,7 +186,8 @@ func checkAlive(pb *alerts.Playbook) error {
 		return fmt.Errorf("alive: %w", err)
 	}
 	if least := pb.Bridge(); back > 0 && back < least {
-		return fmt.Errorf("alive looks back %s, which is less than four scrapes: one that fails would end it; try: a range of %s in alive", duration(back), duration(least))
+		return hint.Add(fmt.Errorf("alive looks back %s, which is less than four scrapes: one that fails would end it", duration(back)),
+			"a range of %s in alive", duration(least))
 	}
 	for i := range pb.Triggers {
 		t := &pb.Triggers[i]
@@ -197,8 +199,8 @@ func checkAlive(pb *alerts.Playbook) error {
 			return err
 		}
 		if back > j.RecoveryWindow {
-			return fmt.Errorf("alive looks back %s, longer than the recovery of trigger %s (%s): a service that hangs would look alive and recovered; try: a range of %s in alive",
-				duration(back), t.Name, duration(j.RecoveryWindow), duration(j.RecoveryWindow))
+			return hint.Add(fmt.Errorf("alive looks back %s, longer than the recovery of trigger %s (%s): a service that hangs would look alive and recovered", duration(back), t.Name, duration(j.RecoveryWindow)),
+				"a range of %s in alive", duration(j.RecoveryWindow))
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // windowMark replaces $window in a text that is examined: no range of a query
@@ -317,7 +318,7 @@ func (c *checker) confidence(path string, t *alerts.Trigger) {
 	}
 	if _, err = q.confident(q.at(time.Duration(t.Window), t.MinVolume), time.Duration(t.Window)); err != nil {
 		c.unusable = true
-		message, try, _ := strings.Cut(err.Error(), "; try: ")
+		message, try := hint.Of(err)
 		c.fail(c.pb.Problem(path, fmt.Sprintf("the trigger %s has a %s", t.Name, message), "write "+try))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // ratio is a query that divides one count of events by another.
@@ -64,7 +65,7 @@ func (q *query) confident(text string, window time.Duration) (string, error) {
 		err = r.proportion(text, q)
 	}
 	if err != nil {
-		return "", fmt.Errorf("confidence: %w; try: %s", err, tryConfidence)
+		return "", hint.Add(fmt.Errorf("confidence: %w", err), "%s", tryConfidence)
 	}
 	return r.wilson(q.confidence, q.above, float64(q.window)/float64(window)), nil
 }

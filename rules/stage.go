@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // stageRecording is 1 for the stage that a rollout is in.
@@ -147,8 +148,8 @@ func (g *gate) sustained() (string, error) {
 // scrapes that lies in the stage as a whole, and the most of those is taken.
 func (g *gate) sampled(culprit string) (string, error) {
 	if !g.zeroBound() {
-		return "", fmt.Errorf("it counts only in a stage, but %q looks at another moment than the rest of the query, so that it would include samples from before the stage;"+
-			" try: read only ranges such as [$window], or use above: 0 (it is %s)", culprit, g.comparison())
+		return "", hint.Add(fmt.Errorf("it counts only in a stage, but %q looks at another moment than the rest of the query, so that it would include samples from before the stage", culprit),
+			"read only ranges such as [$window], or use above: 0 (it is %s)", g.comparison())
 	}
 	short := 4 * g.scrape()
 	sample := g.sample(":sample", single("max", g.at(short, g.minVolume)), short)
@@ -216,7 +217,8 @@ func (g *gate) replace(text string) (string, error) {
 		pos := s.vector.PosRange
 		what := strings.TrimSpace(text[pos.Start:pos.End])
 		if s.vector.Name == "" {
-			return "", fmt.Errorf("it counts only in a stage, but %q does not name its metric, so that it cannot be recorded; try: write the metric's name before the braces", what)
+			return "", hint.Add(fmt.Errorf("it counts only in a stage, but %q does not name its metric, so that it cannot be recorded", what),
+				"write the metric's name before the braces")
 		}
 		if err := fixedMoment(s.vector, text); err != nil {
 			return "", err
@@ -238,7 +240,7 @@ func fixedMoment(v *parser.VectorSelector, text string) error {
 		return nil
 	}
 	what := strings.TrimSpace(text[v.PosRange.Start:v.PosRange.End])
-	return fmt.Errorf("it counts only in a stage, but %q has the @ modifier, which reads a fixed moment; try: leave it out", what)
+	return hint.Add(fmt.Errorf("it counts only in a stage, but %q has the @ modifier, which reads a fixed moment", what), "leave it out")
 }
 
 // record returns the selector of a recording of a selector's series. The metric's

@@ -1,5 +1,5 @@
 // Package trust decides which files backout believes, runs or writes: the one
-// notion of that for all packages, which is why it imports none of them.
+// notion of that for all packages, which is why it imports none of them but hint.
 //
 // A file is trusted if nobody but us and root can change it:
 //
@@ -27,28 +27,23 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // ErrOpenToOthers is wrapped where others can read a secret.
 var ErrOpenToOthers = errors.New("group or others have access to it")
 
-// Error says why a file is not trusted, and what to do.
+// Error says why a file is not trusted; it comes with a hint.
 type Error struct {
 	Path    string
 	Problem string
-	Try     string
 	// IsFolder: it is a folder on the way.
 	IsFolder bool
 	err      error
 }
 
-func (e *Error) Error() string {
-	text := e.Path + " " + e.Problem
-	if e.Try != "" {
-		text += "; try: " + e.Try
-	}
-	return text
-}
+func (e *Error) Error() string { return e.Path + " " + e.Problem }
 
 func (e *Error) Unwrap() error { return e.err }
 
@@ -65,7 +60,7 @@ const (
 // maxLinks is how many symbolic links a path may have.
 const maxLinks = 40
 
-// user is who we are; root is trusted whoever that is.
+// user is who we are; root is always trusted.
 type user int
 
 func us() user { return user(os.Geteuid()) }
@@ -84,7 +79,7 @@ func ReadFile(path string, max int64) ([]byte, error) { return us().readAll(path
 func ReadSecret(path string, max int64) ([]byte, error) { return us().readAll(path, secret, max) }
 
 // OpenToWrite opens, with the flags and the mode of os.OpenFile, a regular file
-// that is no link and that only we and root can change. Nothing is truncated
+// that is not a link and that only we and root can change. Nothing is truncated
 // before that is known.
 func OpenToWrite(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	f, err := us().open(path, write, flag&^os.O_TRUNC, perm)
@@ -182,9 +177,7 @@ func (me user) judge(info fs.FileInfo, path string, u use) error {
 		closed = 0o027 // or root's file, which we read as its group
 	}
 	if mode := info.Mode().Perm(); (u == secret || u == shared) && mode&closed != 0 {
-		return &Error{
-			Path: path, Problem: fmt.Sprintf("has mode %04o: %v", mode, ErrOpenToOthers), Try: "chmod 600 " + path, err: ErrOpenToOthers,
-		}
+		return hint.Add(&Error{Path: path, Problem: fmt.Sprintf("has mode %04o: %v", mode, ErrOpenToOthers), err: ErrOpenToOthers}, "chmod 600 %s", path)
 	}
 	return me.unchangeable(path, info)
 }
@@ -195,14 +188,15 @@ func (me user) unchangeable(path string, info fs.FileInfo) error {
 		return err
 	}
 	if mode := info.Mode(); mode.Perm()&0o022 != 0 {
-		return &Error{Path: path, Problem: fmt.Sprintf("can be written by group or others (mode %04o)", mode.Perm()), IsFolder: mode.IsDir(), Try: "chmod go-w " + path}
+		return hint.Add(&Error{Path: path, Problem: fmt.Sprintf("can be written by group or others (mode %04o)", mode.Perm()), IsFolder: mode.IsDir()},
+			"chmod go-w %s", path)
 	}
 	return nil
 }
 
 func (me user) owned(path string, info fs.FileInfo) error {
 	if uid := owner(info); uid != 0 && user(uid) != me {
-		return &Error{Path: path, Problem: fmt.Sprintf("belongs to user %d, who could change it", uid), IsFolder: info.IsDir(), Try: "chown root " + path}
+		return hint.Add(&Error{Path: path, Problem: fmt.Sprintf("belongs to user %d, who could change it", uid), IsFolder: info.IsDir()}, "chown root %s", path)
 	}
 	return nil
 }
@@ -247,7 +241,7 @@ func (me user) resolve(path string, u use) (string, error) {
 			at = next
 			continue
 		case len(rest) == 0 && u == write:
-			return "", &Error{Path: next, Problem: "is a symbolic link, and backout writes through none", Try: "the file's own path"}
+			return "", hint.Add(&Error{Path: next, Problem: "is a symbolic link, and backout writes through none"}, "the file's own path")
 		}
 		if links++; links > maxLinks {
 			return "", &os.PathError{Op: "open", Path: path, Err: syscall.ELOOP}

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
@@ -102,21 +103,19 @@ func problems(err error) []alerts.Problem {
 		}
 		return all
 	}
-	return []alerts.Problem{parseProblem(err.Error())}
+	return []alerts.Problem{problemOf(err)}
 }
 
 // placed matches an error about a line of a file.
 var placed = regexp.MustCompile(`^(\S+?):(\d+): (?s:(.*))$`)
 
-func parseProblem(text string) alerts.Problem {
-	p := alerts.Problem{Message: text}
-	if m := placed.FindStringSubmatch(text); m != nil {
+func problemOf(err error) alerts.Problem {
+	message, try := hint.Of(err)
+	p := alerts.Problem{Message: message, Try: try}
+	if m := placed.FindStringSubmatch(message); m != nil {
 		if n, err := strconv.Atoi(m[2]); err == nil {
-			p = alerts.Problem{File: m[1], Line: n, Message: m[3]}
+			p.File, p.Line, p.Message = m[1], n, m[3]
 		}
-	}
-	if message, try, ok := strings.Cut(p.Message, "; try: "); ok {
-		p.Message, p.Try = message, try
 	}
 	return p
 }

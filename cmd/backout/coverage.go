@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
@@ -180,7 +181,8 @@ func withCoverage(dir string, made []rules.File, playbooks []*alerts.Playbook) (
 			}
 			_, after, ok := strings.Cut(rest, end)
 			if !ok {
-				return nil, fmt.Errorf("%s has the first line of the coverage of %s, but not the last; try: write %s below it", page, pb.Service, strings.TrimSpace(end))
+				return nil, hint.Add(fmt.Errorf("%s has the first line of the coverage of %s, but not the last", page, pb.Service),
+					"write %s below it", strings.TrimSpace(end))
 			}
 			lines, err := rules.Coverage(pb, nil)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -232,7 +233,7 @@ func preflightMissing(v remediation.PreflightView) string {
 		b.WriteString(wrap("  ", clean(m)))
 	}
 	if unsigned > 0 {
-		b.WriteString(wrap("  ", fmt.Sprintf("%s missing; try: backout preflight sign ITEM --by=NAME --reason=WHY", remediation.Counted(unsigned, "sign-off"))))
+		b.WriteString(wrap("  ", hint.Text(remediation.Counted(unsigned, "sign-off")+" missing", "backout preflight sign ITEM --by=NAME --reason=WHY")))
 	}
 	return b.String()
 }

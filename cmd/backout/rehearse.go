@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -166,11 +167,11 @@ func rehearsalText(v remediation.RehearsalView) string {
 		}
 		b.WriteString("\n" + rehearsalEnd(r))
 		if r.Playbook != v.Playbook {
-			b.WriteString("The playbook has changed since; try: backout rehearse\n")
+			b.WriteString(hint.Text("The playbook has changed since", "backout rehearse") + "\n")
 		}
 	}
 	if len(v.Rehearsals) == 0 && !v.Running {
-		b.WriteString(wrap("", fmt.Sprintf("No plan of %s has been rehearsed yet; try: backout rehearse", clean(v.Service))))
+		b.WriteString(wrap("", hint.Text(fmt.Sprintf("No plan of %s has been rehearsed yet", clean(v.Service)), "backout rehearse")))
 	}
 	return b.String()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -235,7 +236,7 @@ func signedWords(s *remediation.Signature, owner, item string) string {
 	if s != nil {
 		return fmt.Sprintf("signed by %s %s: %s", s.By, momentShort(s.Time), s.Reason)
 	}
-	return fmt.Sprintf("not signed (%s); try: backout preflight sign %s --by=NAME --reason=WHY", orDash(owner), item)
+	return hint.Text(fmt.Sprintf("not signed (%s)", orDash(owner)), fmt.Sprintf("backout preflight sign %s --by=NAME --reason=WHY", item))
 }
 
 func (w *reportWriter) smoke(r *view.RolloutReport) {

@@ -98,10 +98,10 @@ func (s storeSource) Incident(ctx context.Context, id string) (v view.IncidentVi
 func refused(err error) error {
 	var r *remediation.RefusedError
 	if errors.As(err, &r) && r.Refusal == remediation.Invalid {
-		return wrong("backout help", "%s", r.Message)
+		return wrong("backout help", "%w", err)
 	}
 	if r != nil {
-		return negative("backout incident list", "%s", r.Message)
+		return negative("backout incident list", "%w", err)
 	}
 	return err
 }

@@ -13,7 +13,7 @@ import (
 
 // plainWords are the files that keep to plain words; of Go, the comments and the strings.
 var plainWords = []string{
-	"cmd/backout/*.go", "alerts/*.go", "rules/*.go", "receiver/*.go", "receiver/config/*.go", "receiver/templates/*",
+	"cmd/backout/*.go", "alerts/*.go", "hint/*.go", "trust/*.go", "rules/*.go", "receiver/*.go", "receiver/config/*.go", "receiver/templates/*",
 	"remediation/*.go", "remediation/*/*.go", "remediation/comms/*/*.go", "deploy/demo/*.go",
 	"deploy/dev/*.sh", "Makefile", "*.md", "docs/*.md", "docs/*/*.md",
 }
@@ -61,6 +61,27 @@ func TestWhatPeopleReadIsInPlainWords(t *testing.T) {
 					if phrase := old.phrase.FindString(plainAfterAll.Replace(text)); phrase != "" {
 						t.Errorf("%s: %q; try: %s", place, phrase, old.plain)
 					}
+				}
+			}
+		}
+	}
+}
+
+// A hint is written by package hint alone: who shows an error can take it apart.
+func TestNoHintIsWrittenIntoAMessage(t *testing.T) {
+	written := regexp.MustCompile(`[;:,.] try: `)
+	for _, pattern := range []string{"*/*.go", "*/*/*.go", "*/*/*/*.go"} {
+		files, err := filepath.Glob(filepath.Join("..", "..", pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no file %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") || strings.HasSuffix(filepath.Dir(file), "/hint") {
+				continue
+			}
+			for place, text := range wordsOf(t, file) {
+				if written.MatchString(text) && !strings.HasPrefix(text, "//") {
+					t.Errorf("%s: %s has a hint in it; use hint.Add, or hint.Text for what is not an error", place, text)
 				}
 			}
 		}

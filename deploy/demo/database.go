@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // cluster is the PostgreSQL in which each stack makes a database and a role of
@@ -41,13 +43,14 @@ func newCluster(dsn, socket string) (cluster, error) {
 func findCluster(ctx context.Context, env func(string) string) (c cluster, version string, err error) {
 	dsn, socket := env("BACKOUT_POSTGRES_DSN"), env("BACKOUT_POSTGRES_SOCKET")
 	if dsn == "" || socket == "" {
-		return cluster{}, "", fmt.Errorf("%w: BACKOUT_POSTGRES_DSN and BACKOUT_POSTGRES_SOCKET name no PostgreSQL: try: make demo, which starts a private one", ErrMissing)
+		return cluster{}, "", hint.Add(fmt.Errorf("%w: BACKOUT_POSTGRES_DSN and BACKOUT_POSTGRES_SOCKET name no PostgreSQL", ErrMissing),
+			"make demo, which starts a private one")
 	}
 	if c, err = newCluster(dsn, socket); err == nil {
 		err = c.with(ctx, "", func(conn *pgx.Conn) error { return conn.QueryRow(ctx, "SHOW server_version").Scan(&version) })
 	}
 	if err != nil {
-		return cluster{}, "", fmt.Errorf("%w: %w: try: make demo, which starts a private one", ErrMissing, err)
+		return cluster{}, "", hint.Add(fmt.Errorf("%w: %w", ErrMissing, err), "make demo, which starts a private one")
 	}
 	version, _, _ = strings.Cut(version, " ")
 	return c, version, nil

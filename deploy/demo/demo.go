@@ -17,6 +17,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // Options are what a demo needs. All are required.
@@ -113,7 +115,7 @@ func (o Options) settings(ctx context.Context) (settings, versions, error) {
 	source, serr := Checkout(filepath.Dir(dir))
 	_, berr := exec.LookPath(o.Backout)
 	if berr != nil {
-		berr = fmt.Errorf("%w: %w: try: make build", ErrMissing, berr)
+		berr = hint.Add(fmt.Errorf("%w: %w", ErrMissing, berr), "make build")
 	}
 	engine, eerr := newEngine(o.DockerHost)
 	var found versions
@@ -121,7 +123,7 @@ func (o Options) settings(ctx context.Context) (settings, versions, error) {
 		found.engine, eerr = engine.ping(ctx)
 	}
 	if eerr != nil {
-		eerr = fmt.Errorf("%w: %w: try: make demo, which starts a private engine, or set DOCKER_HOST", ErrMissing, eerr)
+		eerr = hint.Add(fmt.Errorf("%w: %w", ErrMissing, eerr), "make demo, which starts a private engine, or set DOCKER_HOST")
 	}
 	db, pg, perr := findCluster(ctx, o.Env)
 	found.database = pg

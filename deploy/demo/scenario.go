@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/deploy/demo/breakage"
+	"github.com/locotoki/backout/hint"
 )
 
 // scenario is one way to break the service.
@@ -97,7 +98,7 @@ func scenarioOf(name string) (scenario, error) {
 	all := scenarios()
 	i := slices.IndexFunc(all, func(sc scenario) bool { return sc.name == name })
 	if i < 0 {
-		return scenario{}, fmt.Errorf("unknown scenario %q: try: one of %s", name, strings.Join(Scenarios(), ", "))
+		return scenario{}, hint.Add(fmt.Errorf("unknown scenario %q", name), "one of %s", strings.Join(Scenarios(), ", "))
 	}
 	return all[i], nil
 }

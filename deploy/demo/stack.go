@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/deploy/demo/breakage"
+	"github.com/locotoki/backout/hint"
 )
 
 //go:embed files
@@ -116,7 +117,7 @@ func newStack(ctx context.Context, set settings) (*stack, error) {
 		return nil, err
 	}
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w in %s: try: end that one first", errBusy, s.dir), s.lock.Close())
+		return nil, errors.Join(hint.Add(fmt.Errorf("%w in %s", errBusy, s.dir), "end that one first"), s.lock.Close())
 	}
 	if err := s.clear(ctx); err != nil {
 		return nil, errors.Join(err, s.lock.Close())

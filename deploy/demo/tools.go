@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // tools are the programs that run next to backout, by path.
@@ -30,7 +32,7 @@ func findTools() (tools, error) {
 				return
 			}
 		}
-		errs = append(errs, fmt.Errorf("%w: %s is not in PATH: try: make demo, which fetches it, or apt-get install %s", ErrMissing, names[0], names[0]))
+		errs = append(errs, hint.Add(fmt.Errorf("%w: %s is not in PATH", ErrMissing, names[0]), "make demo, which fetches it, or apt-get install %s", names[0]))
 	}
 	find(&t.compose, "docker-compose")
 	find(&t.prometheus, "prometheus")
@@ -100,7 +102,8 @@ func Checkout(dir string) (string, error) {
 			}
 		}
 		if at == filepath.Dir(at) {
-			return "", fmt.Errorf("%w: the demo builds its service from source, and %s is not in a checkout of backout: try: cd into one, then make demo", ErrMissing, dir)
+			return "", hint.Add(fmt.Errorf("%w: the demo builds its service from source, and %s is not in a checkout of backout", ErrMissing, dir),
+				"cd into one, then make demo")
 		}
 	}
 }

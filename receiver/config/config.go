@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -109,15 +110,12 @@ type configReader struct {
 
 type mistake struct {
 	line int
-	text string
+	err  error
 }
 
 func (r *configReader) failAt(line int, try, format string, args ...any) {
-	text := fmt.Sprintf("%s:%d: %s", r.file, line, fmt.Sprintf(format, args...))
-	if try != "" {
-		text += "; try: " + try
-	}
-	r.mistakes = append(r.mistakes, mistake{line, text})
+	err := fmt.Errorf("%s:%d: %w", r.file, line, fmt.Errorf(format, args...))
+	r.mistakes = append(r.mistakes, mistake{line, hint.Add(err, "%s", try)})
 }
 
 func (r *configReader) fail(n *yaml.Node, try, format string, args ...any) {
@@ -128,7 +126,7 @@ func (r *configReader) err() error {
 	slices.SortStableFunc(r.mistakes, func(a, b mistake) int { return cmp.Compare(a.line, b.line) })
 	errs := make([]error, len(r.mistakes))
 	for i, m := range r.mistakes {
-		errs[i] = errors.New(m.text)
+		errs[i] = m.err
 	}
 	return errors.Join(errs...)
 }
@@ -320,7 +318,7 @@ func (r *configReader) secretFile(n *yaml.Node, what, secret string) Secret {
 	}
 	text, err := readToken(r.path(file))
 	if err != nil {
-		r.fail(n, secretTry(err, "write "+secret+" into it as one line, readable by its owner only"), "%s: %v", what, err)
+		r.fail(n, secretTry(err, "write "+secret+" into it as one line, readable by its owner only"), "%s: %w", what, err)
 	}
 	return NewSecret(text)
 }
@@ -386,7 +384,7 @@ func (r *configReader) dsn(n *yaml.Node) string {
 	}
 	content, err := trust.ReadShared(r.path(name), maxToken)
 	if err != nil {
-		r.fail(n, secretTry(err, "a file that backout can read"), "storage.dsn_file: %v", err)
+		r.fail(n, secretTry(err, "a file that backout can read"), "storage.dsn_file: %w", err)
 		return ""
 	}
 	dsn := strings.TrimSpace(string(content))

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/common/config"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -146,7 +147,7 @@ func (r *configReader) httpConfig(n *yaml.Node, what string, into *Outgoing) {
 	}
 	source, err := yaml.Marshal(n)
 	if err != nil {
-		r.fail(n, "", "%s: %v", what, err)
+		r.fail(n, "", "%s: %w", what, err)
 		return
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(source))
@@ -177,7 +178,7 @@ func (r *configReader) httpConfig(n *yaml.Node, what string, into *Outgoing) {
 	into.source += string(source)
 	for _, name := range files {
 		if _, err := (secretFiles{}).Fetch(context.Background(), name); err != nil {
-			r.fail(n, secretTry(err, "write the secret into it as one line, readable by its owner only"), "%s: %v", what, err)
+			r.fail(n, secretTry(err, "write the secret into it as one line, readable by its owner only"), "%s: %w", what, err)
 		}
 	}
 	for _, h := range into.headers {
@@ -187,7 +188,7 @@ func (r *configReader) httpConfig(n *yaml.Node, what string, into *Outgoing) {
 		return
 	}
 	if _, err := into.Transport(what, nil); err != nil { // its certificates are read
-		r.fail(n, "", "%s: %v", what, err)
+		r.fail(n, "", "%s: %w", what, err)
 	}
 }
 
@@ -255,7 +256,7 @@ func (r *configReader) headers(n *yaml.Node, what string, into *Outgoing) {
 	}
 	source, err := yaml.Marshal(n)
 	if err != nil {
-		r.fail(n, "", "%s: %v", what, err)
+		r.fail(n, "", "%s: %w", what, err)
 		return
 	}
 	into.source += "headers: " + string(source)
@@ -307,15 +308,14 @@ func (r *configReader) headerFile(n *yaml.Node, what string, h outgoingHeader) {
 		return
 	}
 	if _, err := readToken(h.file); err != nil {
-		r.fail(n, secretTry(err, "write the secret into it as one line, readable by its owner only"), "%s: header %s: %v", what, h.name, err)
+		r.fail(n, secretTry(err, "write the secret into it as one line, readable by its owner only"), "%s: header %s: %w", what, h.name, err)
 	}
 }
 
 // secretTry is what helps against a secret's file that is not taken: write, but
 // for one that is not trusted, which says so itself.
 func secretTry(err error, write string) string {
-	var t *trust.Error
-	if errors.As(err, &t) && t.Try != "" {
+	if _, try := hint.Of(err); try != "" {
 		return ""
 	}
 	return write

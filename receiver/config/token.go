@@ -111,7 +111,7 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 	}
 	secret, err := readToken(r.path(file))
 	if err != nil {
-		r.fail(fileNode, secretTry(err, "write one line into it, readable by its owner only"), "token %q: %v", name, err)
+		r.fail(fileNode, secretTry(err, "write one line into it, readable by its owner only"), "token %q: %w", name, err)
 		return Token{}, false
 	}
 	if len(secret) < minToken {
@@ -120,7 +120,7 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 	}
 	t, err := NewToken(name, Role(role), secret)
 	if err != nil {
-		r.fail(fileNode, "write the token into "+file, "%v", err)
+		r.fail(fileNode, "write the token into "+file, "%w", err)
 		return Token{}, false
 	}
 	return t, true

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -72,7 +73,8 @@ func (k flagOff) keeper(flag *alerts.Flag) (Flags, error) {
 	case flag.LaunchDarkly == nil:
 		return k.flags, nil
 	case k.launchDarkly == nil:
-		return nil, fmt.Errorf("LaunchDarkly keeps the flag %s, and is not configured; try: launchdarkly: {token_file: launchdarkly.token} in the configuration file", flag.Name)
+		return nil, hint.Add(fmt.Errorf("LaunchDarkly keeps the flag %s, and is not configured", flag.Name),
+			"launchdarkly: {token_file: launchdarkly.token} in the configuration file")
 	}
 	return k.launchDarkly, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -39,7 +40,7 @@ func (k flagOff) SetFlag(pb *alerts.Playbook, name, value string) (target string
 	case shares:
 		a, err = sharer.FlagShare(pb.Target, set, value)
 	default:
-		err = errors.New("its provider cannot set traffic shares; try: set it there, then backout rollout start --declare --stage=NAME")
+		err = hint.Add(errors.New("its provider cannot set traffic shares"), "set it there, then backout rollout start --declare --stage=NAME")
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("set flag %s to %s: %w", name, value, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -172,7 +173,8 @@ func (k schemaRollback) tolerated(ctx context.Context, target alerts.Target, ver
 		if err == nil {
 			return nil
 		}
-		why = append(why, err.Error())
+		message, _ := hint.Of(err)
+		why = append(why, message)
 	}
-	return fmt.Errorf("%s; try: image_retag before schema_rollback, or runs_with: with the version that runs", strings.Join(why, "; "))
+	return hint.Add(errors.New(strings.Join(why, "; ")), "image_retag before schema_rollback, or runs_with: with the version that runs")
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // setting is what a service gets for one environment variable.
@@ -93,7 +95,7 @@ func (c *Client) define(p project, service string, instead contents) (definition
 	}
 	loaded, err := loader.LoadWithContext(context.Background(), details, options)
 	if err != nil {
-		return d, fmt.Errorf("load %s: %s; try: docker compose config", strings.Join(files, ", "), scrub(err, env))
+		return d, hint.Add(fmt.Errorf("load %s: %s", strings.Join(files, ", "), scrub(err, env)), "docker compose config")
 	}
 	d.others, d.configs, d.secrets, d.values = loaded.Services, loaded.Configs, loaded.Secrets, loaded.Environment
 	var ok bool
@@ -117,7 +119,7 @@ func imageLacks(details types.ConfigDetails, options func(*loader.Options), serv
 	image, _ := spec["image"].(string)
 	_, err = template.SubstituteWithOptions(image, details.Environment.Resolve, template.WithoutLogging)
 	if lacks := (&template.MissingRequiredError{}); errors.As(err, &lacks) {
-		return fmt.Errorf("image: %s of service %s needs the variable %s, and no env file has it; try: write it into .env", image, service, lacks.Variable)
+		return hint.Add(fmt.Errorf("image: %s of service %s needs the variable %s, and no env file has it", image, service, lacks.Variable), "write it into .env")
 	}
 	return nil
 }
@@ -207,7 +209,7 @@ func (d definition) runs(f *fleet) (reference, error) {
 	case d.missing != nil:
 		return reference{}, d.missing
 	case name == "":
-		return reference{}, fmt.Errorf("%s names no image; try: image: %s", d.at(), f.service)
+		return reference{}, hint.Add(fmt.Errorf("%s names no image", d.at()), "image: %s", f.service)
 	case !plainImage.MatchString(name), strings.Contains(name, ".."):
 		return reference{}, fmt.Errorf("%s: image %q is not an image's name", d.at(), name)
 	}
@@ -229,20 +231,20 @@ func (d definition) moves(f *fleet, image string) (repo string, err error) {
 		return "", err
 	}
 	if image != "" && parseReference(image).repo != ref.repo {
-		return "", fmt.Errorf("%s runs %s, and not %s, whose latest tag would be moved; try: leave image out of the step, or name the service's own there",
-			d.at(), ref, parseReference(image).repo)
+		return "", hint.Add(fmt.Errorf("%s runs %s, and not %s, whose latest tag would be moved", d.at(), ref, parseReference(image).repo),
+			"leave image out of the step, or name the service's own there")
 	}
 	if ref.digest != "" || ref.tag != latestTag {
-		return "", fmt.Errorf("%s names %s, and not %s:%s: moving that tag would not change what the service runs; try: {action: image_retag, variable: TAG} where it is image: %s:${TAG}, or image: %s:%s there, and docker tag, before the rollout",
-			d.at(), ref, ref.repo, latestTag, ref.repo, ref.repo, latestTag)
+		return "", hint.Add(fmt.Errorf("%s names %s, and not %s:%s: moving that tag would not change what the service runs", d.at(), ref, ref.repo, latestTag),
+			"{action: image_retag, variable: TAG} where it is image: %s:${TAG}, or image: %s:%s there, and docker tag, before the rollout", ref.repo, ref.repo, latestTag)
 	}
 	if err := d.pulls(); err != nil {
 		return "", err
 	}
 	for _, r := range f.replicas {
 		if has := parseReference(r.Config.Image); r.running() && !byID(r.Config.Image) && has != ref {
-			return "", fmt.Errorf("container %s was made from %s, and %s names %s: it is unclear which one the next docker-compose up takes; try: docker-compose up -d %s",
-				r.name(), has, d.at(), ref, f.service)
+			return "", hint.Add(fmt.Errorf("container %s was made from %s, and %s names %s: it is unclear which one the next docker-compose up takes", r.name(), has, d.at(), ref),
+				"docker-compose up -d %s", f.service)
 		}
 	}
 	return ref.repo, nil
@@ -252,7 +254,8 @@ func (d definition) moves(f *fleet, image string) (repo string, err error) {
 func (d definition) pulls() error {
 	switch pull := d.spec.PullPolicy; {
 	case pull == "build", pull == "always", pull == "daily", pull == "weekly", strings.HasPrefix(pull, "every_"):
-		return fmt.Errorf("%s has pull_policy: %s, so that the next docker-compose up would replace the image that was put back; try: pull_policy: missing", d.at(), pull)
+		return hint.Add(fmt.Errorf("%s has pull_policy: %s, so that the next docker-compose up would replace the image that was put back", d.at(), pull),
+			"pull_policy: missing")
 	}
 	return nil
 }
@@ -311,7 +314,7 @@ func (p project) parse(path string, data []byte, format string, lookup dotenv.Lo
 		err = dotenv.ParseWithFormat(bytes.NewReader(data), path, values, lookup, format)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s as compose does%s; try: docker compose config", path, envErrorLine.FindString(err.Error()))
+		return nil, hint.Add(fmt.Errorf("cannot read %s as compose does%s", path, envErrorLine.FindString(err.Error())), "docker compose config")
 	}
 	all := map[string]setting{}
 	for name, value := range values {

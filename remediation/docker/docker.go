@@ -40,6 +40,7 @@ import (
 	"github.com/docker/go-connections/sockets"
 	"github.com/sirupsen/logrus"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -83,12 +84,12 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 	}
 	for _, p := range o.Projects {
 		if !filepath.IsAbs(p) || filepath.Clean(p) == "/" {
-			return nil, fmt.Errorf("docker.projects: %q is not an absolute path of a folder; try: /srv/social-intel", p)
+			return nil, hint.Add(fmt.Errorf("docker.projects: %q is not an absolute path of a folder", p), "/srv/social-intel")
 		}
 	}
 	u, err := client.ParseHostURL(o.Host)
 	if err != nil {
-		return nil, fmt.Errorf("docker.host %q: %w; try: unix:///var/run/docker.sock", o.Host, err)
+		return nil, hint.Add(fmt.Errorf("docker.host %q: %w", o.Host, err), "unix:///var/run/docker.sock")
 	}
 	// compose-go warns there, of each variable that is not set.
 	logrus.SetOutput(io.Discard)
@@ -125,7 +126,7 @@ func (c *Client) agree(ctx context.Context) error {
 	}
 	ping, err := c.api.Ping(ctx)
 	if err != nil {
-		return fmt.Errorf("reach the docker engine: %w; try: docker: {host: ...} in the configuration file", err)
+		return hint.Add(fmt.Errorf("reach the docker engine: %w", err), "docker: {host: ...} in the configuration file")
 	}
 	c.api.NegotiateAPIVersionPing(ping)
 	c.agreed = true
@@ -162,7 +163,7 @@ func (c *Client) resolve(path string) (folder, name string, err error) {
 			return root, name, nil
 		}
 	}
-	return "", "", fmt.Errorf("%s is outside the allowed project folders; try: docker: {projects: [%s]} in the configuration file", path, filepath.Dir(path))
+	return "", "", hint.Add(fmt.Errorf("%s is outside the allowed project folders", path), "docker: {projects: [%s]} in the configuration file", filepath.Dir(path))
 }
 
 // doubtful marks an error after which it is not known whether the engine did

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // The .env format, as docker-compose 1.29 reads it (python-dotenv) and later
@@ -204,7 +206,7 @@ var plainValue = regexp.MustCompile(`^[A-Za-z0-9._:/@%+,-]*$`)
 // they are; the line keeps its quotes and its comment.
 func setEnv(file []byte, key, value string) ([]byte, error) {
 	if !plainValue.MatchString(value) {
-		return nil, fmt.Errorf("value %q of %s: cannot be written to a .env file; try: letters, digits and ._:/@%%+,- only", value, key)
+		return nil, hint.Add(fmt.Errorf("value %q of %s: cannot be written to a .env file", value, key), "letters, digits and ._:/@%%+,- only")
 	}
 	raw := value
 	if b, ok := lastEnv(file, key); ok && !b.bare {
@@ -217,7 +219,7 @@ func setEnv(file []byte, key, value string) ([]byte, error) {
 	}
 	out := putEnvEntry(file, key, envEntry{State: entrySet, Raw: raw})
 	if b, ok := lastEnv(out, key); !ok || b.bare || b.value != value {
-		return nil, fmt.Errorf("set %s: the lines around it are not valid in a .env file; try: check for an unclosed quote", key)
+		return nil, hint.Add(fmt.Errorf("set %s: the lines around it are not valid in a .env file", key), "check for an unclosed quote")
 	}
 	return out, nil
 }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // maxFile bounds the files of a project that are read.
@@ -112,7 +114,7 @@ func (c *Client) editOnce(path string, edit func([]byte) ([]byte, error)) (done 
 		if r, err = c.openRoot(filepath.Dir(path)); err == nil {
 			r.name = filepath.Join(r.name, name)
 			if _, lerr := r.Lstat(r.name); lerr == nil {
-				err = errors.Join(fmt.Errorf("write %s: broken symbolic link; try: remove it", path), r.Close())
+				err = errors.Join(hint.Add(fmt.Errorf("write %s: broken symbolic link", path), "remove it"), r.Close())
 			}
 		}
 	}

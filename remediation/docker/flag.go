@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -30,7 +31,7 @@ func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Ac
 	case !variableName.MatchString(flag.Name):
 		return nil, fmt.Errorf("flag %q is not an environment variable name", flag.Name)
 	case !plainValue.MatchString(flag.Off):
-		return nil, fmt.Errorf("flag %s: off value %q; try: letters, digits and ._:/@%%+,- only", flag.Name, flag.Off)
+		return nil, hint.Add(fmt.Errorf("flag %s: off value %q", flag.Name, flag.Off), "letters, digits and ._:/@%%+,- only")
 	}
 	return &flagOff{c: c, target: target, flag: flag}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -35,7 +36,7 @@ func (c *Client) ImageRetag(target alerts.Target, image, previous string) (remed
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
 	case previous == "" || previous == latestTag || strings.ContainsAny(previous, ":/@ "):
-		return nil, fmt.Errorf("previous version %q is not a valid tag; try: v1.0.0", previous)
+		return nil, hint.Add(fmt.Errorf("previous version %q is not a valid tag", previous), "v1.0.0")
 	}
 	return &imageRetag{c: c, target: target, image: image, version: previous}, nil
 }
@@ -138,7 +139,7 @@ func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.C
 
 // missing is a version that cannot be gone back to.
 func missing(name string) error {
-	return fmt.Errorf("there is no image %s on this engine; try: docker pull %s, or docker tag it from what it was built as", name, name)
+	return hint.Add(fmt.Errorf("there is no image %s on this engine", name), "docker pull %s, or docker tag it from what it was built as", name)
 }
 
 func (a *imageRetag) due(previous string) func(*replica) bool {
@@ -234,23 +235,25 @@ func (a *imageRetag) parse(before json.RawMessage) (imageSnapshot, error) {
 // half-way is not a change, and neither are containers that a person recreates then.
 func (st standing) changedSince(was imageSnapshot, position remediation.Position) error {
 	now := st.snap
-	const try = "nothing was changed; try: check its present state"
+	changed := func(format string, args ...any) error {
+		return hint.Add(fmt.Errorf(format+"; nothing was changed", args...), "check its present state")
+	}
 	switch {
 	case now.Image != was.Image || now.Previous != was.Previous:
-		return fmt.Errorf("service %s named %s and now names %s; %s", st.service, was.Image, now.Image, try)
+		return changed("service %s named %s and now names %s", st.service, was.Image, now.Image)
 	case now.PreviousID != was.PreviousID:
-		return fmt.Errorf("%s was image %s and is now %s; %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID), try)
+		return changed("%s was image %s and is now %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID))
 	case now.ImageID == was.ImageID:
 	case position == remediation.HalfWay && (now.ImageID == "" || now.ImageID == was.PreviousID || keeps(st.kept, now.ImageID)):
 	default:
-		return fmt.Errorf("someone has moved %s from image %s to %s meanwhile; %s", was.Image, shortImage(was.ImageID), shortImage(now.ImageID), try)
+		return changed("someone has moved %s from image %s to %s meanwhile", was.Image, shortImage(was.ImageID), shortImage(now.ImageID))
 	}
 	if position == remediation.HalfWay {
 		return nil
 	}
 	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
 	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
-		return fmt.Errorf("someone has recreated the containers of %s meanwhile; %s", st.service, try)
+		return changed("someone has recreated the containers of %s meanwhile", st.service)
 	}
 	return nil
 }
@@ -338,8 +341,8 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 	switch {
 	case len(kept) > 0 || f.touchedBy(op):
 	case now == was.PreviousID && was.ImageID != was.PreviousID:
-		return fmt.Errorf("%s is image %s, and it is unknown whether backout moved it; try: docker tag %s %s, and docker-compose up -d %s",
-			was.Image, shortImage(now), shortImage(was.ImageID), was.Image, f.service)
+		return hint.Add(fmt.Errorf("%s is image %s, and it is unknown whether backout moved it", was.Image, shortImage(now)),
+			"docker tag %s %s, and docker-compose up -d %s", shortImage(was.ImageID), was.Image, f.service)
 	default:
 		return nil // it never began, or was undone
 	}

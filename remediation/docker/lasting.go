@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // lasting is where a flag lasts: the env file that decides on it (.env) and, where that does not
@@ -89,8 +90,8 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 		}
 	}
 	if l.literal && l.explicit {
-		return nil, fmt.Errorf("%s is set in %s itself, and the files are given explicitly (-f or COMPOSE_FILE), so no override file is read; try: write %s: ${%s:-%s} there",
-			flag.Name, strings.Join(l.files, ", "), flag.Name, flag.Name, flag.Off)
+		return nil, hint.Add(fmt.Errorf("%s is set in %s itself, and the files are given explicitly (-f or COMPOSE_FILE), so no override file is read", flag.Name, strings.Join(l.files, ", ")),
+			"write %s: ${%s:-%s} there", flag.Name, flag.Name, flag.Off)
 	}
 	if l.literal && !l.extraOff {
 		return l, c.overrides(l, f.service, flag, extra)
@@ -107,8 +108,8 @@ func (c *Client) overrides(l *lasting, service string, flag alerts.Flag, extra [
 	}
 	d, err := c.define(l.project, service, contents{l.override: extra})
 	if err == nil && d.variable(flag.Name) != (setting{flag.Off, true}) {
-		err = fmt.Errorf("%s is set in %s itself, and no override file can overrule it; try: write %s: ${%s:-%s} there",
-			flag.Name, strings.Join(l.files, ", "), flag.Name, flag.Name, flag.Off)
+		err = hint.Add(fmt.Errorf("%s is set in %s itself, and no override file can overrule it", flag.Name, strings.Join(l.files, ", ")),
+			"write %s: ${%s:-%s} there", flag.Name, flag.Name, flag.Off)
 	}
 	return err
 }

@@ -2,12 +2,15 @@ package docker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // An override file is edited as text, at the places the YAML parser names, so
@@ -97,7 +100,7 @@ func readOverrideEntry(file []byte, service, name string) (overrideEntry, error)
 // service. An empty file becomes one of our own.
 func setOverride(file []byte, service, name, value string) ([]byte, error) {
 	if !plainValue.MatchString(value) || !plainValue.MatchString(service) {
-		return nil, fmt.Errorf("%s=%q for service %q: cannot be written to an override file; try: letters, digits and ._:/@%%+,- only", name, value, service)
+		return nil, hint.Add(fmt.Errorf("%s=%q for service %q: cannot be written to an override file", name, value, service), "letters, digits and ._:/@%%+,- only")
 	}
 	p, err := findOverride(file, service, name)
 	if err != nil {
@@ -128,7 +131,7 @@ func checkOverride(file []byte, service, name, value string) error {
 	if p.node != nil && (p.node.Value == value && p.key != nil || p.node.Value == name+"="+value && p.key == nil) {
 		return nil
 	}
-	return fmt.Errorf("%s cannot be set here for service %s; try: set it by hand", name, service)
+	return hint.Add(fmt.Errorf("%s cannot be set here for service %s", name, service), "set it by hand")
 }
 
 func insertOverride(file []byte, p place, service, name, value string) ([]byte, error) {
@@ -138,7 +141,7 @@ func insertOverride(file []byte, p place, service, name, value string) ([]byte, 
 	}
 	if len(p.path) == 0 {
 		if len(file) > 0 && file[len(file)-1] != '\n' {
-			return nil, fmt.Errorf("it has no services and no newline at its end; try: add a newline")
+			return nil, hint.Add(errors.New("it has no services and no newline at its end"), "add a newline")
 		}
 		return append(append([]byte(nil), file...), block(lines, 0)...), nil
 	}
@@ -151,7 +154,8 @@ func insertOverride(file []byte, p place, service, name, value string) ([]byte, 
 		_, at = entry(at, k.Value)
 	}
 	if (at.Kind != yaml.MappingNode && at.Kind != yaml.SequenceNode) || at.Style&yaml.FlowStyle != 0 || len(at.Content) == 0 {
-		return nil, fmt.Errorf("line %d: %s is not a plain block; try: write one entry per line, or set %s by hand", p.path[len(p.path)-1].Line, p.path[len(p.path)-1].Value, name)
+		return nil, hint.Add(fmt.Errorf("line %d: %s is not a plain block", p.path[len(p.path)-1].Line, p.path[len(p.path)-1].Value),
+			"write one entry per line, or set %s by hand", name)
 	}
 	lines = lines[len(p.path):]
 	column := at.Content[0].Column
@@ -181,7 +185,7 @@ func putOverrideEntry(file []byte, service, name string, e overrideEntry) ([]byt
 	}
 	if e.State == entrySet {
 		if p.node == nil {
-			return nil, fmt.Errorf("%s is gone for service %s; try: set it by hand to %s", name, service, e.Raw)
+			return nil, hint.Add(fmt.Errorf("%s is gone for service %s", name, service), "set it by hand to %s", e.Raw)
 		}
 		from, to, err := scalarAt(file, p.node)
 		if err != nil {
@@ -228,7 +232,7 @@ func childless(file []byte, path []*yaml.Node) bool {
 func dropLine(file []byte, line int) ([]byte, error) {
 	from, to := lineStart(file, line), lineStart(file, line+1)
 	if !bytes.HasSuffix(bytes.TrimRight(file[from:to], "\r\n"), []byte(overrideMark)) {
-		return file, fmt.Errorf("line %d was not written by backout; try: remove it by hand", line)
+		return file, hint.Add(fmt.Errorf("line %d was not written by backout", line), "remove it by hand")
 	}
 	return splice(file, from, to, ""), nil
 }
@@ -263,5 +267,5 @@ func scalarAt(file []byte, n *yaml.Node) (from, to int, err error) {
 			return from, to, nil
 		}
 	}
-	return 0, 0, fmt.Errorf("line %d: not a plain value on one line; try: write it as one, or set it by hand", n.Line)
+	return 0, 0, hint.Add(fmt.Errorf("line %d: not a plain value on one line", n.Line), "write it as one, or set it by hand")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -36,7 +37,7 @@ func (c *Client) ImagePin(target alerts.Target, variable, previous string) (reme
 	case !variableName.MatchString(variable):
 		return nil, fmt.Errorf("variable %q is not an environment variable name", variable)
 	case previous == "" || previous == latestTag || !plainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
-		return nil, fmt.Errorf("previous version %q is not a valid tag; try: v1.0.0", previous)
+		return nil, hint.Add(fmt.Errorf("previous version %q is not a valid tag", previous), "v1.0.0")
 	}
 	return &imagePin{c: c, target: target, variable: variable, version: previous}, nil
 }
@@ -110,8 +111,8 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	for _, r := range f.replicas {
 		has := parseReference(r.Config.Image)
 		if !st.written && r.running() && !byID(r.Config.Image) && has != parseReference(st.now.spec.Image) && has != parseReference(st.then.spec.Image) {
-			return pinned{}, fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not recreated since; try: unset %s in that shell, and docker-compose up -d %s",
-				r.name(), has, st.then.at(), path, cmp.Or(st.now.spec.Image, "no image"), a.variable, a.variable, f.service)
+			return pinned{}, hint.Add(fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not recreated since", r.name(), has, st.then.at(), path, cmp.Or(st.now.spec.Image, "no image"), a.variable),
+				"unset %s in that shell, and docker-compose up -d %s", a.variable, f.service)
 		}
 		if !r.ownedBy(op) {
 			st.snap.Replicas = append(st.snap.Replicas, stateOf(r))
@@ -158,20 +159,21 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 	}
 	at := d.at()
 	if !strings.Contains(d.spec.Image, unlikely) {
-		return fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s; try: image: %s:${%s} there, and docker-compose up -d %s",
-			at, a.variable, st.snap.Env.Path, d.spec.Image, ref.repo, a.variable, st.service)
+		return hint.Add(fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s", at, a.variable, st.snap.Env.Path, d.spec.Image),
+			"image: %s:${%s} there, and docker-compose up -d %s", ref.repo, a.variable, st.service)
 	}
 	other, err := with(unlikely + "1")
 	if err != nil {
 		return err
 	}
 	if too := d.othersThat(other); len(too) > 0 {
-		return fmt.Errorf("%s: %s decides on %s too, which would stay as they are until the next docker compose up -d; try: a variable of its own for the image of %s",
-			at, a.variable, strings.Join(too, ", "), st.service)
+		return hint.Add(fmt.Errorf("%s: %s decides on %s too, which would stay as they are until the next docker compose up -d", at, a.variable, strings.Join(too, ", ")),
+			"a variable of its own for the image of %s", st.service)
 	}
 	if st.tool = a.c.toolFor(d, a.writes(d.spec.Image)); st.tool == nil {
 		if key, err := elsewhere(d, other); err != nil || key != "" {
-			return cmp.Or(err, fmt.Errorf("%s: %s is in %s too, and a copy of the container would keep the old value there; try: a variable of its own for the image", at, a.variable, key))
+			return cmp.Or(err, hint.Add(fmt.Errorf("%s: %s is in %s too, and a copy of the container would keep the old value there", at, a.variable, key),
+				"a variable of its own for the image"))
 		}
 	}
 	current, _ := lastEnv(env, a.variable)
@@ -287,7 +289,7 @@ func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage)
 	if !st.written {
 		err := a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
 			if readEnvEntry(b, a.variable) != st.snap.Env.Entry {
-				return nil, fmt.Errorf("someone has set %s meanwhile; nothing was changed; try: check its present state", a.variable)
+				return nil, hint.Add(fmt.Errorf("someone has set %s meanwhile; nothing was changed", a.variable), "check its present state")
 			}
 			return setEnv(b, a.variable, was.Value)
 		})
@@ -314,21 +316,23 @@ func (a *imagePin) parse(before json.RawMessage) (pinSnapshot, error) {
 // changedSince says what someone else changed since a snapshot was taken, so that
 // going on would undo their work; or returns nil.
 func (a *imagePin) changedSince(st pinned, was pinSnapshot) error {
-	const try = "nothing was changed; try: check its present state"
+	changed := func(format string, args ...any) error {
+		return hint.Add(fmt.Errorf(format+"; nothing was changed", args...), "check its present state")
+	}
 	now := st.snap
 	switch {
 	case now.Env.Path != was.Env.Path || now.Previous != was.Previous:
-		return fmt.Errorf("%s in %s named %s and now names %s in %s; %s", a.variable, was.Env.Path, was.Previous, now.Previous, now.Env.Path, try)
+		return changed("%s in %s named %s and now names %s in %s", a.variable, was.Env.Path, was.Previous, now.Previous, now.Env.Path)
 	case now.PreviousID != was.PreviousID:
-		return fmt.Errorf("%s was image %s and is now %s; %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID), try)
+		return changed("%s was image %s and is now %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID))
 	case now.Env.Entry != was.Env.Entry && !st.written:
-		return fmt.Errorf("someone has set %s in %s meanwhile; %s", a.variable, was.Env.Path, try)
+		return changed("someone has set %s in %s meanwhile", a.variable, was.Env.Path)
 	case st.position() == remediation.HalfWay:
 		return nil
 	}
 	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
 	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
-		return fmt.Errorf("someone has recreated the containers of %s meanwhile; %s", st.service, try)
+		return changed("someone has recreated the containers of %s meanwhile", st.service)
 	}
 	return nil
 }

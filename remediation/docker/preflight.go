@@ -23,6 +23,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -62,7 +63,7 @@ func (c *Client) removeAside(ctx context.Context, id string) error {
 	defer cancel()
 	err := c.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !movedOn(err) {
-		return fmt.Errorf("remove preflight container %s: %w; try: docker rm -fv %s", shortImage(id), err, shortImage(id))
+		return hint.Add(fmt.Errorf("remove preflight container %s: %w", shortImage(id), err), "docker rm -fv %s", shortImage(id))
 	}
 	return nil
 }

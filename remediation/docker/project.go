@@ -12,6 +12,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/loader"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // project is a compose project, as the labels of its newest container name it: where
@@ -52,8 +53,8 @@ func oneProject(t alerts.ComposeTarget, replicas []*replica) error {
 		return nil
 	}
 	all := slices.Sorted(maps.Keys(names))
-	return fmt.Errorf("%s has containers of service %s in %d projects: %s; try: target: {compose: {project: %s}} in the playbook, with the right one",
-		t.ProjectDir, t.Service, len(all), strings.Join(all, ", "), all[0])
+	return hint.Add(fmt.Errorf("%s has containers of service %s in %d projects: %s", t.ProjectDir, t.Service, len(all), strings.Join(all, ", ")),
+		"target: {compose: {project: %s}} in the playbook, with the right one", all[0])
 }
 
 // locate finds the project's files from the newest container's labels, or, where
@@ -95,7 +96,7 @@ func (c *Client) locate(f *fleet) (project, error) {
 		}
 	}
 	if len(p.files) == 0 {
-		return project{}, fmt.Errorf("no compose file in %s; try: one of %s", f.dir, strings.Join(composeNames, ", "))
+		return project{}, hint.Add(fmt.Errorf("no compose file in %s", f.dir), "one of %s", strings.Join(composeNames, ", "))
 	}
 	for _, path := range slices.Concat(p.files, p.envFiles) {
 		if _, err := c.allowed(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

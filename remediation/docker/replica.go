@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 )
 
 // Compose's labels.
@@ -284,7 +285,7 @@ func (c *Client) absent(ctx context.Context, f *fleet) error {
 	case len(beside) > 0:
 		where, try = "that project has containers of "+one(beside), fmt.Sprintf("target: {compose: {service: ...}} with one of them, or docker-compose up -d %s", f.service)
 	}
-	return fmt.Errorf("%w of service %s of the project in %s: %s; try: %s", errAbsent, f.service, f.dir, where, try)
+	return hint.Add(fmt.Errorf("%w of service %s of the project in %s: %s", errAbsent, f.service, f.dir, where), "%s", try)
 }
 
 func sameDir(label, dir string) bool {
@@ -328,7 +329,8 @@ func (c *Client) shared(ctx context.Context, replicas []*replica) error {
 		}
 		for _, r := range replicas {
 			if dependsOn(in.HostConfig, r) {
-				return fmt.Errorf("container %s cannot be recreated: %s shares a namespace with it or links to it; try: docker-compose up -d, which recreates both", r.name(), strings.TrimPrefix(in.Name, "/"))
+				return hint.Add(fmt.Errorf("container %s cannot be recreated: %s shares a namespace with it or links to it", r.name(), strings.TrimPrefix(in.Name, "/")),
+					"docker-compose up -d, which recreates both")
 			}
 		}
 	}
@@ -340,19 +342,19 @@ func (r *replica) shape() error {
 	h := r.HostConfig
 	switch {
 	case r.label("com.docker.swarm.task.id") != "":
-		return fmt.Errorf("it is a task of a swarm service; try: docker service update")
+		return hint.Add(errors.New("it is a task of a swarm service"), "docker service update")
 	case h.NetworkMode.IsContainer():
-		return fmt.Errorf("it uses another container's network (%s); try: docker-compose up -d", h.NetworkMode)
+		return hint.Add(fmt.Errorf("it uses another container's network (%s)", h.NetworkMode), "docker-compose up -d")
 	case h.PidMode.IsContainer():
-		return fmt.Errorf("it uses another container's process ids (%s); try: docker-compose up -d", h.PidMode)
+		return hint.Add(fmt.Errorf("it uses another container's process ids (%s)", h.PidMode), "docker-compose up -d")
 	case h.IpcMode.IsContainer():
-		return fmt.Errorf("it uses another container's IPC (%s); try: docker-compose up -d", h.IpcMode)
+		return hint.Add(fmt.Errorf("it uses another container's IPC (%s)", h.IpcMode), "docker-compose up -d")
 	case len(h.Links) > 0:
-		return fmt.Errorf("it has legacy links; try: a network of its own for the project")
+		return hint.Add(errors.New("it has legacy links"), "a network of its own for the project")
 	case h.AutoRemove:
 		return fmt.Errorf("it removes itself when it stops (--rm), so it could not be put back")
 	case r.State.Paused:
-		return fmt.Errorf("it is paused; try: docker unpause %s", r.name())
+		return hint.Add(errors.New("it is paused"), "docker unpause %s", r.name())
 	}
 	return nil
 }

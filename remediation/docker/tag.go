@@ -9,6 +9,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // latestTag is the tag that a compose service runs and that is moved.
@@ -80,7 +82,7 @@ func (c *Client) imageID(ctx context.Context, name string) (string, error) {
 func (c *Client) tag(ctx context.Context, id, name string) error {
 	err := c.api.ImageTag(ctx, id, name)
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("tag image %s as %s: it is gone from the engine; try: docker pull, or docker load, what it was made from", shortImage(id), name)
+		return hint.Add(fmt.Errorf("tag image %s as %s: it is gone from the engine", shortImage(id), name), "docker pull, or docker load, what it was made from")
 	}
 	if err != nil {
 		return fmt.Errorf("tag image %s as %s: %w", shortImage(id), name, err)

@@ -22,6 +22,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -149,18 +150,18 @@ func (t *tool) decidedBy(l *lasting) error {
 	if !l.literal && (!l.shell || l.envOff) {
 		return nil
 	}
-	return fmt.Errorf("%s has %s, which a copy of its container would lack; the compose tool would recreate it, but %s does not decide on %s there; try: write %s: ${%s:-} into environment: and its value into %s, and docker compose up -d %s from a shell that does not set it",
-		t.at(), strings.Join(t.hidden, ", "), l.env.Path, t.writes.variable, t.writes.variable, t.writes.variable, l.env.Path, t.spec.Name)
+	return hint.Add(fmt.Errorf("%s has %s, which a copy of its container would lack; the compose tool would recreate it, but %s does not decide on %s there", t.at(), strings.Join(t.hidden, ", "), l.env.Path, t.writes.variable),
+		"write %s: ${%s:-} into environment: and its value into %s, and docker compose up -d %s from a shell that does not set it", t.writes.variable, t.writes.variable, l.env.Path, t.spec.Name)
 }
 
 // refuse says why the tool would change more than it is to, or returns nil.
 func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error {
 	why := func(format string, a ...any) error {
-		return fmt.Errorf("%s has %s, which a copy of its container would lack, and the compose tool cannot recreate it either: %s",
-			t.at(), strings.Join(t.hidden, ", "), fmt.Sprintf(format, a...))
+		return fmt.Errorf("%s has %s, which a copy of its container would lack, and the compose tool cannot recreate it either: %w",
+			t.at(), strings.Join(t.hidden, ", "), fmt.Errorf(format, a...))
 	}
 	if _, err := c.composeTool(ctx, t.project); err != nil {
-		return why("%v; try: install the compose tool that started it (version %s) where backout runs", err, t.version)
+		return hint.Add(why("%w", err), "install the compose tool that started it (version %s) where backout runs", t.version)
 	}
 	if err := c.shared(ctx, f.replicas); err != nil {
 		return err
@@ -183,17 +184,18 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 			return fmt.Errorf("get the compose hash of %s: %w", f.service, ctx.Err())
 		}
 		if a.err != nil {
-			return why("%v; try: docker compose config --hash %s in %s", a.err, f.service, t.dir)
+			return hint.Add(why("%w", a.err), "docker compose config --hash %s in %s", f.service, t.dir)
 		}
 		// The first generation's hash has the image in it, and its tag may be moved by now.
 		moved := t.first() && t.writes.variable == "" && left
 		if a.hash != r.label(labelConfigHash) && !moved {
-			return why("its config --hash of the service is not that of container %s, so more than %s would change; try: docker compose up -d %s by hand, with the same version (%s) and from a shell that sets no variable of its own",
-				r.name(), cmp.Or(t.writes.variable, "the image"), f.service, t.version)
+			return hint.Add(why("its config --hash of the service is not that of container %s, so more than %s would change", r.name(), cmp.Or(t.writes.variable, "the image")),
+
+				"docker compose up -d %s by hand, with the same version (%s) and from a shell that sets no variable of its own", f.service, t.version)
 		}
 		if !left {
 			if err := t.inline(ctx, c, r); err != nil {
-				return why("%v", err)
+				return why("%w", err)
 			}
 		}
 		named, err := c.imageID(ctx, r.Config.Image)
@@ -201,7 +203,8 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 			return err
 		}
 		if t.writes.variable != "" && !t.writes.version && named != r.Image {
-			return why("%s is now another image than the one that container %s runs; try: docker tag %s %s", r.Config.Image, r.name(), shortImage(r.Image), r.Config.Image)
+			return hint.Add(why("%s is now another image than the one that container %s runs", r.Config.Image, r.name()),
+				"docker tag %s %s", shortImage(r.Image), r.Config.Image)
 		}
 	}
 	return nil
@@ -218,12 +221,14 @@ func (t *tool) inline(ctx context.Context, c *Client, r *replica) error {
 		if o.Environment != "" {
 			v, ok := t.values.Resolve(o.Environment)
 			if !ok {
-				return fmt.Errorf("%s: %s is the variable %s, which no env file has; try: write it into %s", key, source, o.Environment, t.envFiles[len(t.envFiles)-1])
+				return hint.Add(fmt.Errorf("%s: %s is the variable %s, which no env file has", key, source, o.Environment),
+					"write it into %s", t.envFiles[len(t.envFiles)-1])
 			}
 			want = v
 		}
 		if got, err := c.fileIn(ctx, r.ID, target); errdefs.IsNotFound(err) || err == nil && got != want {
-			return fmt.Errorf("%s: %s is not what container %s has in %s: it was edited since, or it contains a shell's variable; try: docker compose up -d %s by hand", key, source, r.name(), target, t.spec.Name)
+			return hint.Add(fmt.Errorf("%s: %s is not what container %s has in %s: it was edited since, or it contains a shell's variable", key, source, r.name(), target),
+				"docker compose up -d %s by hand", t.spec.Name)
 		} else if err != nil {
 			return fmt.Errorf("%s of container %s: %w", target, r.name(), err)
 		}
@@ -419,7 +424,7 @@ func (t *tool) up(ctx context.Context, c *Client, f *fleet, again bool) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("docker compose up -d %s: %w; try: run it by hand in %s", f.service, err, t.dir)
+	err = hint.Add(fmt.Errorf("docker compose up -d %s: %w", f.service, err), "run it by hand in %s", t.dir)
 	if saidNo(ctx, err) {
 		return err // what it left is looked at
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
@@ -95,7 +96,7 @@ type Engine struct {
 // New returns an engine and records its start in the audit log.
 func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Mode != remediation.Observe && o.Mode != remediation.Act {
-		return nil, fmt.Errorf("unknown mode %q; try: observe or act", o.Mode)
+		return nil, hint.Add(fmt.Errorf("unknown mode %q", o.Mode), "observe or act")
 	}
 	channels := slices.Concat(o.StatusPages, o.Team, o.Mail)
 	for _, w := range o.Webhooks {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -24,7 +25,7 @@ func (e *Engine) RolloutReport(ctx context.Context, service string) (view.Rollou
 			return err
 		}
 		if r.Started == nil {
-			return remediation.Refuse(remediation.Missing, "there was no rollout of %s yet; try: backout rollout start", b.Service)
+			return hint.Add(remediation.Refuse(remediation.Missing, "there was no rollout of %s yet", b.Service), "backout rollout start")
 		}
 		if kept, err = remediation.PreflightOf(tx, b.Service); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -180,7 +181,7 @@ func (c *Change) rollout(s *remediation.Step) (Result, error) {
 		return Result{Gate: "rollout"}, nil
 	}
 	return Result{Gate: "rollout", Reason: remediation.HoldNoRollout,
-		Why: fmt.Sprintf("no rollout of %s is active, so only reversible steps may run; try: backout rollout start --declare", c.Inc.Service)}, nil
+		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), "backout rollout start --declare")}, nil
 }
 
 // approval holds a step that needs approval until it is approved, recently and for this

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
 )
@@ -157,7 +158,7 @@ func (e *Gates) countEvents(ctx context.Context, b *plan.Plan, inc *remediation.
 		}
 		if exprs[t.Trigger] = b.Expr.Triggers[t.Trigger].Events; exprs[t.Trigger] == "" {
 			delete(exprs, t.Trigger)
-			ev.thin[t.Trigger] = fmt.Sprintf("trigger %s has no value, for an unknown reason; try: check that its exporter is up", t.Trigger)
+			ev.thin[t.Trigger] = hint.Text(fmt.Sprintf("trigger %s has no value, for an unknown reason", t.Trigger), "check that its exporter is up")
 		}
 	}
 	for name, r := range e.Query(ctx, exprs) {

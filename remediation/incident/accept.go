@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
@@ -181,7 +182,7 @@ func (a *accept) received(n remediation.Notification) error {
 	d := map[string]any{"receiver": n.Receiver, "group_key": n.GroupKey, "alerts": rows}
 	if n.Truncated > 0 {
 		d["truncated"] = int64(n.Truncated)
-		d["why"] = "Alertmanager left alerts out of this notification; try: max_alerts: 0 in its webhook receiver"
+		d["why"] = hint.Text("Alertmanager left alerts out of this notification", "max_alerts: 0 in its webhook receiver")
 	}
 	if n.Parts > 1 {
 		d["part"], d["parts"] = int64(n.Part), int64(n.Parts)
@@ -347,7 +348,7 @@ func (a *accept) releaseOf(b *plan.Plan, inc *remediation.Incident, al remediati
 	case r.Active():
 		other = fmt.Sprintf("the alert is about release %q, and %s of %s is being rolled out", label, release, b.Service)
 	default:
-		other = fmt.Sprintf("the alert is about release %q, and the playbook of %s about %s; try: generate and load its rules again", label, b.Service, release)
+		other = hint.Text(fmt.Sprintf("the alert is about release %q, and the playbook of %s about %s", label, b.Service, release), "generate and load its rules again")
 	}
 	return release, other, nil
 }
@@ -377,7 +378,7 @@ func (a *accept) signal(b *plan.Plan, inc *remediation.Incident, al remediation.
 	case raised == nil:
 		return a.hold(al, heldBefore, remediation.HoldUnknownTrigger, fmt.Sprintf("signal %s is not raised: only a person can raise it", t.Signal))
 	case raised.Dismissed && (inc == nil || inc.State == remediation.Closed):
-		return a.hold(al, heldBefore, remediation.HoldUnknownTrigger, fmt.Sprintf("the incident of signal %s was closed by hand; try: raise the signal again", t.Signal))
+		return a.hold(al, heldBefore, remediation.HoldUnknownTrigger, hint.Text(fmt.Sprintf("the incident of signal %s was closed by hand", t.Signal), "raise the signal again"))
 	}
 	if inc != nil && inc.State == remediation.Closed {
 		inc = nil

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/ledger"
@@ -162,7 +163,7 @@ func (c *change) closeByHand(_, actor, reason string) error {
 		}
 	}
 	if s := c.Inc.Running(); s != nil {
-		return remediation.Refuse(remediation.Conflict, "incident %s is running %s; try: close it once the step has an outcome", c.Inc.ID, s.ID())
+		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is running %s", c.Inc.ID, s.ID()), "close it once the step has an outcome")
 	}
 	raised, err := c.raised()
 	if err != nil {
@@ -190,7 +191,7 @@ func (e *Responder) Freezes(ctx context.Context) (out []remediation.Freeze, err 
 func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remediation.Freeze, error) {
 	switch {
 	case f.Scope != remediation.ScopeAll && f.Scope != remediation.ScopePromotions:
-		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "unknown scope %q; try: all or promotions", f.Scope)
+		return remediation.Freeze{}, hint.Add(remediation.Refuse(remediation.Invalid, "unknown scope %q", f.Scope), "all or promotions")
 	case f.Reason == "":
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	case f.RanOut(e.Now()):

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
@@ -35,10 +36,11 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		ev = e.PollRecovery(ctx, b, inc)
 		switch t := ev.Beyond(inc); {
 		case t != nil && ev.Blind == "":
-			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s); try: force, to restore anyway",
-				t.Trigger, remediation.Decimal(*ev.Values[t.Trigger].Value), remediation.Decimal(ev.Bound(t)))
+			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s)", t.Trigger, remediation.Decimal(*ev.Values[t.Trigger].Value), remediation.Decimal(ev.Bound(t))),
+				"force, to restore anyway")
 		case ev.Unknown(inc) != "":
-			return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "unknown whether the breach continues: %s; try: force, to restore anyway", ev.Unknown(inc))
+			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "unknown whether the breach continues: %s", ev.Unknown(inc)),
+				"force, to restore anyway")
 		}
 	}
 	var answer view.IncidentView
@@ -53,7 +55,7 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		return err
 	})
 	if errors.Is(err, remediation.ErrStale) {
-		return view.IncidentView{}, remediation.Refuse(remediation.Conflict, "incident %s has changed meanwhile; try: check it and repeat the command", id)
+		return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "incident %s has changed meanwhile", id), "check it and repeat the command")
 	}
 	if err != nil {
 		return view.IncidentView{}, err
@@ -98,7 +100,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	}
 	for _, s := range signals {
 		if s.Service == inc.Service && !r.Force {
-			return remediation.Refuse(remediation.Conflict, "signal %s is raised by %s (%s); try: clear it first, or force", s.Name, s.By, s.Reason)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "signal %s is raised by %s (%s)", s.Name, s.By, s.Reason), "clear it first, or force")
 		}
 	}
 	if l := inc.LossyDone(); l != nil && !r.Force {
@@ -149,7 +151,7 @@ func (c *change) nothingSince() error {
 		case l.State != remediation.Closed:
 			return remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", l.ID, l.Service, l.Describe())
 		case l.ToRestore() != nil:
-			return remediation.Refuse(remediation.Conflict, "incident %s is later and also changed something; try: restore that first", l.ID)
+			return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is later and also changed something", l.ID), "restore that first")
 		}
 	}
 	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
@@ -63,9 +64,7 @@ func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reaso
 		if f.Result == remediation.CannotTell {
 			s.Warning = "cannot check whether its alert will arrive: " + f.Evidence
 		}
-		if f.Next != "" {
-			s.Warning += "; try: " + f.Next
-		}
+		s.Warning = hint.Text(s.Warning, f.Next)
 	}
 	return s, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -65,7 +66,7 @@ func (a *flagOff) read(ctx context.Context) (flag, error) {
 	case f.Key != a.at.Key:
 		return flag{}, odd("it is of flag %q", f.Key)
 	case !ok:
-		return flag{}, odd("there is no such environment, or the token may not see it; try: fix launchdarkly.environment in the playbook's flags")
+		return flag{}, hint.Add(odd("there is no such environment, or the token may not see it"), "fix launchdarkly.environment in the playbook's flags")
 	case env.On == nil:
 		return flag{}, odd("it has no on/off state")
 	}
@@ -81,14 +82,15 @@ func (a *flagOff) meansOff(f flag) error {
 	env := f.Environments[a.at.Environment]
 	switch n := env.OffVariation; {
 	case f.Archived || env.Archived:
-		return fmt.Errorf("%s is archived; try: restore it in LaunchDarkly, or remove it from the playbook's plans", a.name())
+		return hint.Add(fmt.Errorf("%s is archived", a.name()), "restore it in LaunchDarkly, or remove it from the playbook's plans")
 	case n == nil:
-		return fmt.Errorf("%s has no off variation: while it is off, the service uses its code's fallback, which is unknown here; try: choose an off variation in LaunchDarkly", a.name())
+		return hint.Add(fmt.Errorf("%s has no off variation: while it is off, the service uses its code's fallback, which is unknown here", a.name()),
+			"choose an off variation in LaunchDarkly")
 	case *n < 0 || *n >= len(f.Variations):
 		return fmt.Errorf("%s has %d variations, and its off variation is number %d", a.name(), len(f.Variations), *n)
 	case !means(f.Variations[*n].Value, a.flag.Off):
-		return fmt.Errorf("%s serves another value when off than %q, which the playbook's flag %s has as off; try: choose another off variation in LaunchDarkly, or write its value as off in the playbook",
-			a.name(), a.flag.Off, a.flag.Name)
+		return hint.Add(fmt.Errorf("%s serves another value when off than %q, which the playbook's flag %s has as off", a.name(), a.flag.Off, a.flag.Name),
+			"choose another off variation in LaunchDarkly, or write its value as off in the playbook")
 	}
 	return nil
 }

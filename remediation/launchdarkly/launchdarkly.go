@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -59,7 +60,7 @@ func New(o Options) (*Client, error) {
 	u, err := url.Parse(o.URL)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New("launchdarkly: the address is not http or https; try: https://app.launchdarkly.com")
+		return nil, hint.Add(errors.New("launchdarkly: the address is not http or https"), "https://app.launchdarkly.com")
 	case o.Token == "" || strings.ContainsAny(o.Token, "\r\n\x00"):
 		return nil, errors.New("launchdarkly: the access token is empty or has more than one line")
 	case o.Transport == nil || o.Now == nil || o.Wait == nil:
@@ -169,7 +170,8 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 			return doubtful(err)
 		}
 		if now := f.Environments[a.at.Environment].Version; now < was.Version {
-			return fmt.Errorf("%s is at version %d and was at %d: it was recreated since; try: switch it on in LaunchDarkly, if you want that", a.name(), now, was.Version)
+			return hint.Add(fmt.Errorf("%s is at version %d and was at %d: it was recreated since", a.name(), now, was.Version),
+				"switch it on in LaunchDarkly, if you want that")
 		}
 		return a.turn(ctx, on, fmt.Sprintf("backout: %s switched back on, as before rollback step %s", a.flag.Name, op))
 	}

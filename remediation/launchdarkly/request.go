@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -147,10 +148,11 @@ func (c *Client) refused(method, path string, code int, text []byte) error {
 	}
 	said = strings.ReplaceAll(strings.Join(strings.Fields(said), " "), c.token, "(the token)")
 	said = strings.TrimRight(fmt.Sprintf("launchdarkly: %s %s: %d %s", method, path, code, remediation.Plain(said, maxSaid)), " ")
+	err := &statusError{code, said}
 	if try := c.try(code, said); try != "" {
-		said += "; try: " + try
+		return hint.Add(err, "%s", try)
 	}
-	return &statusError{code, said}
+	return err
 }
 
 // try is what a person can do about an answer. An environment that requires

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -83,7 +84,8 @@ func (c *Client) FlagShare(target alerts.Target, flag alerts.Flag, share string)
 	part, err := strconv.ParseFloat(share, 64)
 	weight := math.Round(part * all)
 	if err != nil || !(part >= 0 && part <= 1) || math.Abs(part*all-weight) > 1e-6 {
-		return nil, fmt.Errorf("flag %s: %q is not a traffic share from 0 to 1, in steps of 0.001%%; try: a traffic such as \"0.01\" in the playbook's stages", flag.Name, share)
+		return nil, hint.Add(fmt.Errorf("flag %s: %q is not a traffic share from 0 to 1, in steps of 0.001%%", flag.Name, share),
+			`a traffic such as "0.01" in the playbook's stages`)
 	}
 	return &flagShare{flagOff: *a.(*flagOff), weight: int(weight)}, nil
 }
@@ -108,8 +110,8 @@ func (a *flagShare) sharesOf(f flag) (now shares, onID, offID string, err error)
 	}
 	env := f.Environments[a.at.Environment]
 	if len(f.Variations) != 2 {
-		return shares{}, "", "", fmt.Errorf("%s has %d variations: it is unclear which one the share is for; try: a flag with two, or set its share in LaunchDarkly and then backout rollout start --declare --stage=NAME",
-			a.name(), len(f.Variations))
+		return shares{}, "", "", hint.Add(fmt.Errorf("%s has %d variations: it is unclear which one the share is for", a.name(), len(f.Variations)),
+			"a flag with two, or set its share in LaunchDarkly and then backout rollout start --declare --stage=NAME")
 	}
 	on, off := f.Variations[1-*env.OffVariation], f.Variations[*env.OffVariation]
 	odd := func(format string, args ...any) (shares, string, string, error) {
@@ -134,7 +136,7 @@ func (a *flagShare) sharesOf(f flag) (now shares, onID, offID string, err error)
 			return odd("its default rule serves variation number %d", *rule.Variation)
 		}
 	case len(rule.Rollout.Experiment) > 0 && string(rule.Rollout.Experiment) != "null":
-		return shares{}, "", "", fmt.Errorf("%s has an experiment on its default rule, which a share would end; try: end it in LaunchDarkly first", a.name())
+		return shares{}, "", "", hint.Add(fmt.Errorf("%s has an experiment on its default rule, which a share would end", a.name()), "end it in LaunchDarkly first")
 	default:
 		now = shares{Weights: map[string]int{}, BucketBy: rule.Rollout.BucketBy, ContextKind: rule.Rollout.ContextKind}
 		for _, v := range rule.Rollout.Variations {
@@ -251,12 +253,14 @@ func (a *flagShare) Undo(ctx context.Context, op string, before json.RawMessage)
 		case err != nil:
 			return nil, err
 		case env.Version < was.Version:
-			return nil, fmt.Errorf("%s is at version %d and was at %d: it was recreated since; try: set its share in LaunchDarkly, if you want that", a.name(), env.Version, was.Version)
+			return nil, hint.Add(fmt.Errorf("%s is at version %d and was at %d: it was recreated since", a.name(), env.Version, was.Version),
+				"set its share in LaunchDarkly, if you want that")
 		case now.same(was.Default, onID, offID):
 		case now.weight(onID) == a.weight && now.weight(offID) == all-a.weight:
 			list = append(list, was.Default.instruction())
 		default:
-			return nil, fmt.Errorf("%s serves neither its previous share nor %s of the traffic: someone has changed it since; try: check it in LaunchDarkly", a.name(), a.percent())
+			return nil, hint.Add(fmt.Errorf("%s serves neither its previous share nor %s of the traffic: someone has changed it since", a.name(), a.percent()),
+				"check it in LaunchDarkly")
 		}
 		if was.State == off && env.state() == on {
 			list = append(list, instruction{Kind: kindOf(off)})

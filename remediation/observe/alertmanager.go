@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/alertmanager/api/v2/models"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -92,7 +93,7 @@ func (a *Alertmanager) silenced(ctx context.Context, wanted map[string]bool) (_ 
 		}
 	}()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answers %s%s", resp.Status, alertmanagerRemedy(resp.StatusCode))
+		return nil, refusedByAlertmanager(resp.Status, resp.StatusCode)
 	}
 	if ct, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || ct != "application/json" {
 		return nil, fmt.Errorf("answer is %q, not JSON; is this the base address of an Alertmanager?", resp.Header.Get("Content-Type"))
@@ -100,14 +101,15 @@ func (a *Alertmanager) silenced(ctx context.Context, wanted map[string]bool) (_ 
 	return readSilenced(resp.Body, wanted)
 }
 
-func alertmanagerRemedy(status int) string {
+func refusedByAlertmanager(said string, status int) error {
+	err := errors.New("it answers " + said)
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
-		return "; try: http_config or headers below alertmanager: in --config.file"
+		return hint.Add(err, "http_config or headers below alertmanager: in --config.file")
 	case http.StatusNotFound:
-		return "; is this the base address of an Alertmanager?"
+		return fmt.Errorf("%w; is this the base address of an Alertmanager?", err)
 	}
-	return ""
+	return err
 }
 
 // readSilenced reads the list one alert at a time, so that ten thousand alerts

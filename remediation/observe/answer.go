@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // answers is a RoundTripper that lets only Prometheus's own, complete JSON
@@ -71,7 +73,7 @@ func judge(resp *http.Response, body []byte) error {
 		case http.StatusOK, http.StatusBadRequest, http.StatusUnprocessableEntity:
 			return nil
 		}
-		return fmt.Errorf("it answers %s: %s: %s%s", resp.Status, said.ErrorType, said.Error, remedy(resp))
+		return withRemedy(fmt.Errorf("it answers %s: %s: %s", resp.Status, said.ErrorType, said.Error), resp)
 	}
 	switch {
 	case resp.StatusCode/100 != 2:
@@ -87,19 +89,19 @@ func judge(resp *http.Response, body []byte) error {
 }
 
 func notPrometheus(resp *http.Response) error {
-	return fmt.Errorf("it answers %s, not Prometheus's JSON%s", resp.Status, remedy(resp))
+	return withRemedy(fmt.Errorf("it answers %s, not Prometheus's JSON", resp.Status), resp)
 }
 
-// remedy is what may help against an answer of someone else.
-func remedy(resp *http.Response) string {
+// withRemedy adds what may help against an answer of someone else.
+func withRemedy(err error, resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
-		return "; try: http_config or headers below prometheus: in --config.file"
+		return hint.Add(err, "http_config or headers below prometheus: in --config.file")
 	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return ""
+		return err
 	}
-	if to, err := resp.Location(); err == nil {
-		return fmt.Sprintf(" (it points to %s)", (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String())
+	if to, lerr := resp.Location(); lerr == nil {
+		return fmt.Errorf("%w (it points to %s)", err, (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String())
 	}
-	return "; is this the base address of a Prometheus?"
+	return fmt.Errorf("%w; is this the base address of a Prometheus?", err)
 }

@@ -13,6 +13,7 @@ import (
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -99,7 +100,7 @@ func single(result model.Value) (value float64, ok bool, err error) {
 			return 0, false, nil
 		case 1:
 		default:
-			return 0, false, fmt.Errorf("%d samples where one is expected; try: aggregate them in the expression", len(v))
+			return 0, false, hint.Add(fmt.Errorf("%d samples where one is expected", len(v)), "aggregate them in the expression")
 		}
 		if v[0].Histogram != nil {
 			return 0, false, errors.New("the sample is a native histogram, not a number")
@@ -139,7 +140,7 @@ func line(result model.Value) ([]remediation.Point, error) {
 	case len(matrix) == 0:
 		return nil, nil
 	case len(matrix) > 1:
-		return nil, fmt.Errorf("%d series where one is expected; try: aggregate them in the expression", len(matrix))
+		return nil, hint.Add(fmt.Errorf("%d series where one is expected", len(matrix)), "aggregate them in the expression")
 	case len(matrix[0].Histograms) > 0:
 		return nil, errors.New("the samples are native histograms, not numbers")
 	}

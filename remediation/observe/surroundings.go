@@ -201,7 +201,7 @@ func (s *Surroundings) RaiseAlert(ctx context.Context, labels map[string]string,
 	}
 	status, _, err := s.request(ctx, s.poster, http.MethodPost, s.alerts, body)
 	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("it answers %d %s%s", status, http.StatusText(status), alertmanagerRemedy(status))
+		err = refusedByAlertmanager(fmt.Sprintf("%d %s", status, http.StatusText(status)), status)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: post an alert: %w", s.alertmanager, err)

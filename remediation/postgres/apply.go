@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // Apply implements remediation.Action.
@@ -31,7 +33,7 @@ func (r *rollback) Apply(ctx context.Context, op string, before json.RawMessage)
 			return err
 		}
 		if asked != nil && !s.same(*asked) {
-			return errors.New("the schema, its scripts or the application's roles changed since they were inspected; try: again")
+			return hint.Add(errors.New("the schema, its scripts or the application's roles changed since they were inspected"), "again")
 		}
 		return w.inTheMidst(w.first(ctx, s, plan))
 	})

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/trust"
 )
@@ -54,7 +55,7 @@ func (w *work) readCommand() (*commandState, error) {
 		return nil, fmt.Errorf("command: %w", err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o111 == 0 {
-		return nil, errors.Join(fmt.Errorf("command: %s is not executable; try: chmod +x %s", file, file), err)
+		return nil, errors.Join(hint.Add(fmt.Errorf("command: %s is not executable", file), "chmod +x %s", file), err)
 	}
 	// A script that an interpreter is given, as in [sh, x.sh], decides as much.
 	for _, arg := range w.spec.Command[1:] {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -37,7 +38,7 @@ func known() map[string]string {
 func readAddress(file string) (*address, error) {
 	content, err := trust.ReadShared(file, maxDSN)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("dsn_file: %s is missing; try: write postgres://USER:PASSWORD@HOST:PORT/DATABASE into it, and chmod 600", file)
+		return nil, hint.Add(fmt.Errorf("dsn_file: %s is missing", file), "write postgres://USER:PASSWORD@HOST:PORT/DATABASE into it, and chmod 600")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dsn_file: %w", err)
@@ -50,28 +51,31 @@ func readAddress(file string) (*address, error) {
 }
 
 func parseAddress(text string) (*address, error) {
-	form := "; try: postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters percent-encoded"
+	form := func(what string) error {
+		return hint.Add(errors.New(what), "postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters percent-encoded")
+	}
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || strings.ContainsAny(text, " \r\n") {
-		return nil, errors.New("it has no PostgreSQL address" + form)
+		return nil, form("it has no PostgreSQL address")
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return nil, errors.New("the address's parameters cannot be read" + form)
+		return nil, form("the address's parameters cannot be read")
 	}
 	for key := range query {
 		if _, ok := known()[key]; !ok {
-			return nil, fmt.Errorf("the address's parameter %q is not passed on; try: sslmode, sslrootcert, sslcert, sslkey, connect_timeout, host or port only", key)
+			return nil, hint.Add(fmt.Errorf("the address's parameter %q is not passed on", key),
+				"sslmode, sslrootcert, sslcert, sslkey, connect_timeout, host or port only")
 		}
 	}
 	if u.User.Username() == "" || strings.Trim(u.Path, "/") == "" {
-		return nil, errors.New("the address names no user or no database" + form)
+		return nil, form("the address names no user or no database")
 	}
 	if strings.Contains(u.Host, ",") || strings.Contains(query.Get("host"), ",") {
-		return nil, errors.New("the address names several hosts" + form)
+		return nil, form("the address names several hosts")
 	}
 	if u.Host == "" && query.Get("host") == "" {
-		return nil, errors.New("the address names no host" + form)
+		return nil, form("the address names no host")
 	}
 	// What it leaves out is not taken from the environment.
 	if query.Get("sslmode") == "" {
@@ -83,7 +87,7 @@ func parseAddress(text string) (*address, error) {
 	u.RawQuery = query.Encode()
 	config, err := pgx.ParseConfig(u.String())
 	if err != nil {
-		return nil, errors.New("the address cannot be used" + form) // the cause may quote it
+		return nil, form("the address cannot be used") // the cause may quote it
 	}
 	if _, ok := u.User.Password(); !ok {
 		config.Password = "" // not from ~/.pgpass either: programs that we start could not read it
@@ -139,9 +143,9 @@ func (a *address) scrubError(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
-	if clean := a.scrub(text); clean != text {
-		return &scrubbed{text: clean, err: err}
+	if text := err.Error(); a.scrub(text) == text {
+		return err
 	}
-	return err
+	message, try := hint.Of(err)
+	return hint.Add(&scrubbed{text: a.scrub(message), err: err}, "%s", a.scrub(try))
 }

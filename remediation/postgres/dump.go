@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // program finds one of PostgreSQL's own programs.
@@ -25,7 +27,7 @@ func (c *Client) program(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("no snapshot, no rollback: %s is not in PATH; try: install postgresql-client of the server's version", name)
+	return "", hint.Add(fmt.Errorf("no snapshot, no rollback: %s is not in PATH", name), "install postgresql-client of the server's version")
 }
 
 var dumpVersion = regexp.MustCompile(`^pg_(?:dump|restore) \(PostgreSQL\) (\d+)`)
@@ -46,8 +48,8 @@ func (w *work) canDump(ctx context.Context, st *state) error {
 			return fmt.Errorf("no snapshot, no rollback: %s --version says %q", path, firstLine(said))
 		}
 		if major, err := strconv.Atoi(m[1]); err != nil || major < st.server/10000 {
-			return fmt.Errorf("no snapshot, no rollback: %s has version %s, the server %d; try: install postgresql-client-%d",
-				path, m[1], st.server/10000, st.server/10000)
+			return hint.Add(fmt.Errorf("no snapshot, no rollback: %s has version %s, the server %d", path, m[1], st.server/10000),
+				"install postgresql-client-%d", st.server/10000)
 		}
 	}
 	var need int64
@@ -79,14 +81,14 @@ func (c *Client) hasRoom(need int64) error {
 	}
 	const mayWrite, mayEnter = 2, 1
 	if err := syscall.Access(dir, mayWrite|mayEnter); err != nil {
-		return fmt.Errorf("no snapshot, no rollback: %s cannot be written: %w; try: snapshots: {dir: ...}", dir, err)
+		return hint.Add(fmt.Errorf("no snapshot, no rollback: %s cannot be written: %w", dir, err), "snapshots: {dir: ...}")
 	}
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("no snapshot, no rollback: free space in %s: %w", dir, err)
 	}
 	if free := int64(disk.Bavail) * int64(disk.Bsize); free < need { //nolint:unconvert // other types elsewhere
-		return fmt.Errorf("no snapshot, no rollback: %s has %d MiB left, the tables have %d MiB; try: snapshots: {dir: ...}", dir, free>>20, need>>20)
+		return hint.Add(fmt.Errorf("no snapshot, no rollback: %s has %d MiB left, the tables have %d MiB", dir, free>>20, need>>20), "snapshots: {dir: ...}")
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -164,14 +165,14 @@ func checksum(text string) int32 {
 // runnable says why an undo script cannot be run.
 func (s *script) runnable() error {
 	if len(s.statements) == 0 {
-		return fmt.Errorf("undo script %s is empty: it would undo nothing; try: write the statements that undo version %s", s.path, s.versionText)
+		return hint.Add(fmt.Errorf("undo script %s is empty: it would undo nothing", s.path), "write the statements that undo version %s", s.versionText)
 	}
 	for _, st := range s.statements {
 		if why := st.refused(); why != "" {
-			return fmt.Errorf("undo script %s, line %d: %s; try: remove it, all scripts run in one transaction where they allow it", s.path, st.line, why)
+			return hint.Add(fmt.Errorf("undo script %s, line %d: %s", s.path, st.line, why), "remove it, all scripts run in one transaction where they allow it")
 		}
 		if strings.Contains(st.text, "${") {
-			return fmt.Errorf("undo script %s, line %d: Flyway placeholders are not filled in here; try: write its value", s.path, st.line)
+			return hint.Add(fmt.Errorf("undo script %s, line %d: Flyway placeholders are not filled in here", s.path, st.line), "write its value")
 		}
 	}
 	return nil
@@ -196,15 +197,15 @@ func (s *scripts) undoPlan(h *history, target version) ([]script, error) {
 		v := find(s.versions, row.version)
 		switch {
 		case v == nil:
-			problems = append(problems, fmt.Errorf("version %s is applied, but %s has no script for it (V%s__*.sql); try: the folder of the release that runs",
-				row.versionText, s.dir, row.versionText))
+			problems = append(problems, hint.Add(fmt.Errorf("version %s is applied, but %s has no script for it (V%s__*.sql)", row.versionText, s.dir, row.versionText),
+				"the folder of the release that runs"))
 		case row.kind == "SQL" && row.checksum != nil && *row.checksum != v.checksum:
-			problems = append(problems, fmt.Errorf("%s is not what was applied as version %s (checksum %d, the history has %d); try: flyway validate",
-				v.path, row.versionText, v.checksum, *row.checksum))
+			problems = append(problems, hint.Add(fmt.Errorf("%s is not what was applied as version %s (checksum %d, the history has %d)", v.path, row.versionText, v.checksum, *row.checksum),
+				"flyway validate"))
 		}
 		u := find(s.undo, row.version)
 		if u == nil {
-			problems = append(problems, fmt.Errorf("version %s has no undo script in %s; try: write U%s__rollback.sql", row.versionText, s.dir, row.versionText))
+			problems = append(problems, hint.Add(fmt.Errorf("version %s has no undo script in %s", row.versionText, s.dir), "write U%s__rollback.sql", row.versionText))
 			continue
 		}
 		if err := u.runnable(); err != nil {

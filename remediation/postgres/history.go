@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // historyTable is the name of Flyway's table.
@@ -89,8 +91,8 @@ func failedRow(r historyRow) error {
 	if strings.HasPrefix(r.kind, "UNDO") {
 		what = "version " + r.versionText + " was being undone"
 	}
-	return fmt.Errorf("row %d says that %s by %s and failed: how far it got is unknown, so neither its script nor its undo script may run; "+
-		"try: bring the schema to one version by hand, then flyway repair", r.rank, what, r.script)
+	return hint.Add(fmt.Errorf("row %d says that %s by %s and failed: how far it got is unknown, so neither its script nor its undo script may run", r.rank, what, r.script),
+		"bring the schema to one version by hand, then flyway repair")
 }
 
 // findHistory finds the table where the role's search path leads, else the only
@@ -113,9 +115,9 @@ func findHistory(ctx context.Context, q querier) (pgx.Identifier, error) {
 	case err != nil:
 		return nil, fmt.Errorf("look for %s: %w", historyTable, err)
 	case len(schemas) == 0:
-		return nil, fmt.Errorf("the database has no %s: Flyway does not keep its schema; try: command and wanted instead of flyway", historyTable)
+		return nil, hint.Add(fmt.Errorf("the database has no %s: Flyway does not keep its schema", historyTable), "command and wanted instead of flyway")
 	case len(schemas) > 1 && !first:
-		return nil, fmt.Errorf("%s is in several schemas (%s); try: ALTER ROLE ... SET search_path", historyTable, strings.Join(schemas, ", "))
+		return nil, hint.Add(fmt.Errorf("%s is in several schemas (%s)", historyTable, strings.Join(schemas, ", ")), "ALTER ROLE ... SET search_path")
 	}
 	return pgx.Identifier{schemas[0], historyTable}, nil
 }
@@ -152,11 +154,11 @@ func (h *history) current() string {
 func (h *history) check(target version, text string) error {
 	switch {
 	case len(h.rows) == 0:
-		return errors.New("no version was ever applied to this database; try: check which database dsn_file names")
+		return hint.Add(errors.New("no version was ever applied to this database"), "check which database dsn_file names")
 	case !h.known(target):
-		return fmt.Errorf("version %s was never applied to this database, which is at %s; try: check flyway.version", text, h.current())
+		return hint.Add(fmt.Errorf("version %s was never applied to this database, which is at %s", text, h.current()), "check flyway.version")
 	case len(h.above(target)) > 0 && !h.isApplied(target):
-		return fmt.Errorf("version %s is not applied, though %s is; try: check flyway.version", text, h.current())
+		return hint.Add(fmt.Errorf("version %s is not applied, though %s is", text, h.current()), "check flyway.version")
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -77,9 +78,9 @@ func (w *work) survey(ctx context.Context) (*state, error) {
 	case err != nil:
 		return nil, fmt.Errorf("inspect the database: %w", err)
 	case standby:
-		return nil, fmt.Errorf("database %s is a standby, which cannot be written; try: the primary's address in dsn_file", st.database)
+		return nil, hint.Add(fmt.Errorf("database %s is a standby, which cannot be written", st.database), "the primary's address in dsn_file")
 	case st.server < 120000:
-		return nil, fmt.Errorf("PostgreSQL %d is too old; try: 12 or later", st.server/10000)
+		return nil, hint.Add(fmt.Errorf("PostgreSQL %d is too old", st.server/10000), "12 or later")
 	}
 	if st.roles, err = w.readRoles(ctx); err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func (w *work) askWanted(ctx context.Context) (wanted bool, err error) {
 		return nil
 	})
 	if err != nil {
-		return false, fmt.Errorf("wanted: %w; try: a query of one boolean", err)
+		return false, hint.Add(fmt.Errorf("wanted: %w", err), "a query of one boolean")
 	}
 	return wanted, nil
 }
@@ -211,7 +212,8 @@ func (w *work) allIn(st *state) error {
 		names = w.m.ours()
 	}
 	if cut := out(st.roles, names); len(cut) > 0 {
-		return fmt.Errorf("the schema is in the wanted state, but role %s cannot log in; try: ALTER ROLE %s LOGIN", strings.Join(cut, ", "), pgx.Identifier{cut[0]}.Sanitize())
+		return hint.Add(fmt.Errorf("the schema is in the wanted state, but role %s cannot log in", strings.Join(cut, ", ")),
+			"ALTER ROLE %s LOGIN", pgx.Identifier{cut[0]}.Sanitize())
 	}
 	return nil
 }
@@ -256,8 +258,8 @@ func (w *work) notLeftOut(st *state) error {
 	}
 	for _, m := range others {
 		if cut := out(st.roles, m.ours()); len(cut) > 0 {
-			return fmt.Errorf("operation %s took the login from role %s and was interrupted (%s); try: bring the schema to one version, ALTER ROLE %s LOGIN, and move that file away",
-				m.Op, strings.Join(cut, ", "), w.base(m.Op)+".json", pgx.Identifier{cut[0]}.Sanitize())
+			return hint.Add(fmt.Errorf("operation %s took the login from role %s and was interrupted (%s)", m.Op, strings.Join(cut, ", "), w.base(m.Op)+".json"),
+				"bring the schema to one version, ALTER ROLE %s LOGIN, and move that file away", pgx.Identifier{cut[0]}.Sanitize())
 		}
 	}
 	return nil
@@ -287,8 +289,8 @@ func (w *work) resumable(ctx context.Context, st *state) error {
 	if w.m.Run != nil {
 		log = ", its output is in " + w.m.Run.Log
 	}
-	return definite("%s was interrupted after it had changed something, and may be partly done%s; the application stays disconnected; "+
-		"try: finish its work by hand, or set restartable: true if it may run again", w.addr.scrub(what), log)
+	return hint.Add(definite("%s was interrupted after it had changed something, and may be partly done%s; the application stays disconnected", w.addr.scrub(what), log),
+		"finish its work by hand, or set restartable: true if it may run again")
 }
 
 // plan returns what is left of a plan that was begun, or refuses where it is

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // phase is how far an operation is.
@@ -97,7 +99,7 @@ func readManifest(path string) (*manifest, error) {
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil {
-		return nil, fmt.Errorf("manifest %s: %w; try: inspect the database, bring it to one version, and move the file away", path, err)
+		return nil, hint.Add(fmt.Errorf("manifest %s: %w", path, err), "inspect the database, bring it to one version, and move the file away")
 	}
 	return m, nil
 }

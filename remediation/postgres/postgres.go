@@ -27,6 +27,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -65,7 +66,7 @@ type seams struct {
 // New returns a client. It does not connect.
 func New(o Options) (*Client, error) {
 	if o.SnapshotDir == "" {
-		return nil, errors.New("a folder for snapshots is required; try: snapshots: {dir: /var/lib/backout/snapshots}")
+		return nil, hint.Add(errors.New("a folder for snapshots is required"), "snapshots: {dir: /var/lib/backout/snapshots}")
 	}
 	if o.Logger == nil {
 		return nil, errors.New("a logger is required")
@@ -103,17 +104,18 @@ func (c *Client) Rollback(s remediation.SchemaRollback) (remediation.Action, err
 	case s.Service == "":
 		return nil, errors.New("a schema needs the name of its service")
 	case s.DSNFile == "":
-		return nil, errors.New("schema_rollback needs dsn_file for the snapshot; try: dsn_file: /etc/backout/database.dsn, which holds postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+		return nil, hint.Add(errors.New("schema_rollback needs dsn_file for the snapshot"),
+			"dsn_file: /etc/backout/database.dsn, which holds postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 	case !filepath.IsAbs(s.DSNFile):
-		return nil, fmt.Errorf("dsn_file %q is not an absolute path; try: dsn_file: /etc/backout/database.dsn", s.DSNFile)
+		return nil, hint.Add(fmt.Errorf("dsn_file %q is not an absolute path", s.DSNFile), "dsn_file: /etc/backout/database.dsn")
 	case len(s.Roles) == 0 || slices.Contains(s.Roles, ""):
-		return nil, errors.New("schema_rollback needs the application's roles, to disconnect it; try: application_roles: [social_intel]")
+		return nil, hint.Add(errors.New("schema_rollback needs the application's roles, to disconnect it"), "application_roles: [social_intel]")
 	case s.Flyway != nil && len(s.Command) > 0:
-		return nil, errors.New("flyway and command are both given; try: leave one of them out")
+		return nil, hint.Add(errors.New("flyway and command are both given"), "leave one of them out")
 	case s.Flyway == nil && len(s.Command) == 0:
-		return nil, errors.New("neither flyway nor command is given; try: flyway: {dir: /srv/social-intel/db/migrations, version: 1.0.0}")
+		return nil, hint.Add(errors.New("neither flyway nor command is given"), "flyway: {dir: /srv/social-intel/db/migrations, version: 1.0.0}")
 	case s.Flyway == nil && strings.TrimSpace(s.Wanted) == "":
-		return nil, errors.New("a command needs a query that reports whether it has done its work; try: wanted: SELECT to_regclass('public.forecasts') IS NULL")
+		return nil, hint.Add(errors.New("a command needs a query that reports whether it has done its work"), "wanted: SELECT to_regclass('public.forecasts') IS NULL")
 	case s.Tolerated == nil:
 		return nil, errors.New("cannot check whether the code tolerates the older schema")
 	}

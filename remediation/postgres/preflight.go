@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -111,7 +112,7 @@ func (w *work) way(ctx context.Context) (way, error) {
 		out.there = append(out.there, v)
 		u := find(found.undo, v.version)
 		if u == nil {
-			problems = append(problems, fmt.Errorf("version %s has no undo script in %s; try: write U%s__rollback.sql", v.versionText, found.dir, v.versionText))
+			problems = append(problems, hint.Add(fmt.Errorf("version %s has no undo script in %s", v.versionText, found.dir), "write U%s__rollback.sql", v.versionText))
 			continue
 		}
 		if err := u.runnable(); err != nil {
@@ -238,7 +239,7 @@ func (w *work) try(ctx context.Context, way way) (err error) {
 	}
 	// What is deferred to the commit would fail there.
 	if err := change(ctx, conn, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
-		return fmt.Errorf("the undo scripts break a constraint: %w; try: fix the scripts", err)
+		return hint.Add(fmt.Errorf("the undo scripts break a constraint: %w", err), "fix the scripts")
 	}
 	return nil
 }
@@ -247,7 +248,7 @@ func (w *work) try(ctx context.Context, way way) (err error) {
 // since what follows it would stay.
 func runTrial(ctx context.Context, conn *pgx.Conn, s script, what string) error {
 	if err := change(ctx, conn, s.text); err != nil {
-		return fmt.Errorf("%s %s fails: %w; try: fix the script", what, s.path, err)
+		return hint.Add(fmt.Errorf("%s %s fails: %w", what, s.path, err), "fix the script")
 	}
 	if conn.PgConn().TxStatus() != 'T' {
 		return fmt.Errorf("%s %s ended the transaction that it was tried in", what, s.path)

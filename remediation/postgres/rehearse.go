@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -54,7 +55,7 @@ func (r *rollback) trySnapshot(ctx context.Context) (f remediation.Finding) {
 func (r *rollback) throwAway() error {
 	w := &work{rollback: r, op: rehearsalOp, m: &manifest{}}
 	if err := errors.Join(w.tidy(), remove(w.file(".dump"))); err != nil {
-		return fmt.Errorf("remove the rehearsal's snapshot: %w; try: rm %s", err, w.file("*"))
+		return hint.Add(fmt.Errorf("remove the rehearsal's snapshot: %w", err), "rm %s", w.file("*"))
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // role is one of the application's.
@@ -47,21 +49,20 @@ func (w *work) readRoles(ctx context.Context) ([]role, error) {
 	var name string
 	var exists, login, super, ours, alters, signals bool
 	_, err = pgx.ForEachRow(q, []any{&name, &exists, &login, &super, &ours, &alters, &signals}, func() error {
-		bad := func(format string, args ...any) {
-			problems = append(problems, fmt.Errorf("application role %s "+format, append([]any{name}, args...)...))
+		bad := func(what, try string, args ...any) {
+			problems = append(problems, hint.Add(fmt.Errorf("application role %s %s", name, what), try, args...))
 		}
 		switch {
 		case !exists:
-			bad("does not exist; try: \\du in psql, and application_roles")
+			bad("does not exist", `\du in psql, and application_roles`)
 		case ours:
-			bad("is the role that backout connects as: it would disconnect itself; try: a role of its own in dsn_file")
+			bad("is the role that backout connects as: it would disconnect itself", "a role of its own in dsn_file")
 		case super:
-			bad("is a superuser; try: ALTER ROLE %s NOSUPERUSER", pgx.Identifier{name}.Sanitize())
+			bad("is a superuser", "ALTER ROLE %s NOSUPERUSER", pgx.Identifier{name}.Sanitize())
 		case !alters:
-			bad("cannot be altered by %s; try: ALTER ROLE %s CREATEROLE (from PostgreSQL 16 on also GRANT %s TO it WITH ADMIN OPTION)",
-				w.addr.config.User, w.addr.config.User, name)
+			bad("cannot be altered by "+w.addr.config.User, "ALTER ROLE %s CREATEROLE (from PostgreSQL 16 on also GRANT %s TO it WITH ADMIN OPTION)", w.addr.config.User, name)
 		case !signals:
-			bad("has sessions that %s cannot end; try: GRANT pg_signal_backend TO %s", w.addr.config.User, w.addr.config.User)
+			bad("has sessions that "+w.addr.config.User+" cannot end", "GRANT pg_signal_backend TO %s", w.addr.config.User)
 		default:
 			roles = append(roles, role{name, yes(login)})
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
 )
@@ -104,7 +105,7 @@ func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
 	err := w.action(nil).Undo(t.Context(), op, nil)
 	w.says(err, "the schema is at its previous version", "backout never restores data", "try: pg_restore --clean --if-exists --dbname="+w.name)
 	// What the error says, by a person's hand.
-	_, line, _ := strings.Cut(err.Error(), "try: ")
+	_, line := hint.Of(err)
 	args := strings.Fields(line)
 	cmd := exec.CommandContext(t.Context(), args[0], append(args[1:], "--single-transaction")...)
 	admin, err := pgx.ParseConfig(os.Getenv("BACKOUT_POSTGRES_DSN"))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -100,8 +101,8 @@ func (w *work) refuse(why error) error {
 	if w.m.Dump == nil {
 		return definite("%s; backout never restores data, and there is no snapshot: it was in this state before", what)
 	}
-	return definite("%s; backout never restores data: the snapshot is %s; try: pg_restore --clean --if-exists --dbname=%s %s",
-		what, w.m.Dump.Path, w.m.Plan.Database, w.m.Dump.Path)
+	return hint.Add(definite("%s; backout never restores data: the snapshot is %s", what, w.m.Dump.Path),
+		"pg_restore --clean --if-exists --dbname=%s %s", w.m.Plan.Database, w.m.Dump.Path)
 }
 
 var _ remediation.Action = (*rollback)(nil)

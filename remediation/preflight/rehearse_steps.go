@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
@@ -93,7 +94,7 @@ func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (rem
 	began := time.Now()
 	missing, err := e.raiseDrills(ctx, b, "rehearsal", func(name string) bool { return name == trigger })
 	if err == nil && len(missing) == 0 {
-		err = fmt.Errorf("no rule for trigger %s; try: backout rules generate", trigger)
+		err = hint.Add(fmt.Errorf("no rule for trigger %s", trigger), "backout rules generate")
 	}
 	if err != nil {
 		return remediation.FindingOf(err), nil
@@ -133,7 +134,7 @@ func (e *Checker) awaitClosedDrills(ctx context.Context, incidents []string) (st
 				}
 				for i := range inc.Steps {
 					if s := &inc.Steps[i]; s.State != remediation.StepSkipped {
-						return fmt.Errorf("%s of drill %s ended %s instead of skipped; try: backout audit list --incident=%s", s.ID(), id, s.State, id)
+						return hint.Add(fmt.Errorf("%s of drill %s ended %s instead of skipped", s.ID(), id, s.State), "backout audit list --incident=%s", id)
 					}
 				}
 				steps += len(inc.Steps)
@@ -145,7 +146,7 @@ func (e *Checker) awaitClosedDrills(ctx context.Context, incidents []string) (st
 		}
 		ledger.Pause(deadline, routeEvery)
 		if deadline.Err() != nil {
-			return steps, errors.Join(ctx.Err(), fmt.Errorf("%s after %s; try: the server's log, and backout incident list", open, e.proving.patience))
+			return steps, errors.Join(ctx.Err(), hint.Add(fmt.Errorf("%s after %s", open, e.proving.patience), "the server's log, and backout incident list"))
 		}
 	}
 }

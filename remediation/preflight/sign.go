@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
@@ -75,7 +76,8 @@ func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediatio
 	}
 	switch {
 	case len(found) == 0:
-		return remediation.PreflightItem{}, remediation.Refuse(remediation.Missing, "the preflight of %s has no item %q; try: backout preflight show", b.Service, name)
+		return remediation.PreflightItem{}, hint.Add(remediation.Refuse(remediation.Missing, "the preflight of %s has no item %q", b.Service, name),
+			"backout preflight show")
 	case len(found) > 1:
 		var ids []string
 		for _, it := range found {
@@ -101,18 +103,18 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 	if err != nil {
 		return nil, err
 	}
-	const again = "; try: backout preflight"
 	missing := []string{}
+	again := func(why string) { missing = append(missing, hint.Text(why, "backout preflight")) }
 	run := kept.Run
 	switch {
 	case run == nil:
-		missing = append(missing, "no preflight was run"+again)
+		again("no preflight was run")
 	case run.Release != release:
-		missing = append(missing, fmt.Sprintf("the last preflight was of release %s, not of %s%s", run.Release, release, again))
+		again(fmt.Sprintf("the last preflight was of release %s, not of %s", run.Release, release))
 	case run.Playbook != b.Hash:
-		missing = append(missing, "the playbook has changed since the last preflight"+again)
+		again("the playbook has changed since the last preflight")
 	case e.Now().Sub(run.Finished) > preflightAge:
-		missing = append(missing, fmt.Sprintf("the last preflight ended at %s, over 24 h ago%s", run.Finished.UTC().Format(time.RFC3339), again))
+		again(fmt.Sprintf("the last preflight ended at %s, over 24 h ago", run.Finished.UTC().Format(time.RFC3339)))
 	}
 	items := remediation.PeoplesItems(b.Playbook)
 	if run != nil && run.Release == release {
@@ -136,8 +138,8 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 				missing = append(missing, fmt.Sprintf("%s (%s) is not signed off; its owner is %s", it.ID, it.Name, it.Owner))
 				continue
 			}
-			i, again := at[it.Cause]
-			if !again || it.Cause == "" {
+			i, known := at[it.Cause]
+			if !known || it.Cause == "" {
 				at[it.Cause] = len(missing)
 				missing = append(missing, it.ID+unknown+it.Evidence)
 				continue

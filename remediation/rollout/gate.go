@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
@@ -182,7 +183,7 @@ func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 	}
 	held := remediation.GateOpen("held", "")
 	if r.Held {
-		held = remediation.GateClosed("held", "the rollout is held; try: backout rollout resume")
+		held = remediation.GateClosed("held", "%s", hint.Text("the rollout is held", "backout rollout resume"))
 	}
 	watchdog, err := e.fresh(tx, b)
 	all = append(all, held, b.Lasted(r, e.Now()))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/ledger"
@@ -32,7 +33,8 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 	}
 	stage := b.NextStage(remediation.StageNone)
 	if in.Stage != "" && b.Stage(in.Stage) != nil && b.Stage(in.Stage) != stage {
-		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "a rollout of %s starts in stage %s; try: start there and promote, or --declare a rollout that is already further", b.Service, stage.Name)
+		return view.RolloutView{}, hint.Add(remediation.Refuse(remediation.Conflict, "a rollout of %s starts in stage %s", b.Service, stage.Name),
+			"start there and promote, or --declare a rollout that is already further")
 	}
 	if in.Stage != "" {
 		stage = b.Stage(in.Stage)
@@ -112,7 +114,7 @@ func promotableState(b *plan.Plan, r remediation.Rollout) error {
 	case r.Promotion != nil:
 		return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service)
 	case b.NextStage(r.Stage) == nil && b.Stage(r.Stage) != nil:
-		return remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s; try: backout rollout finish", r.Release, b.Service, r.Stage)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s", r.Release, b.Service, r.Stage), "backout rollout finish")
 	case b.NextStage(r.Stage) == nil:
 		return remediation.Refuse(remediation.Conflict, "the playbook of %s no longer has stage %q; its stages are %v", b.Service, r.Stage, remediation.StageNames(b.Playbook))
 	}
@@ -126,7 +128,7 @@ func unchanged(seen, now remediation.Rollout) error {
 	if same {
 		return nil
 	}
-	return remediation.Refuse(remediation.Conflict, "the rollout of %s has changed meanwhile; try: check it and repeat the command", now.Service)
+	return hint.Add(remediation.Refuse(remediation.Conflict, "the rollout of %s has changed meanwhile", now.Service), "check it and repeat the command")
 }
 
 // intendPromotion commits that the traffic is about to be set for a stage, or

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -32,7 +33,7 @@ func lockFile(path string) (*os.File, error) {
 func takeLock(f *os.File, path string) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("database %q is in use by %s; try: stop it first, or use another file with --storage.dsn", path, holder(f))
+		return hint.Add(fmt.Errorf("database %q is in use by %s", path, holder(f)), "stop it first, or use another file with --storage.dsn")
 	}
 	if err != nil {
 		return fmt.Errorf("lock database %q: %w", path, err)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+
+	"github.com/locotoki/backout/hint"
 )
 
 //go:embed migrations/*.sql
@@ -62,7 +64,7 @@ func migrate(c *conn, steps []migration) error {
 func checkSchema(c *conn, steps []migration) error {
 	have, err := schemaVersion(c, steps)
 	if err == nil && have < len(steps) {
-		err = fmt.Errorf("its schema has version %d, this program needs %d; try: start backout serve on it once", have, len(steps))
+		err = hint.Add(fmt.Errorf("its schema has version %d, this program needs %d", have, len(steps)), "start backout serve on it once")
 	}
 	return err
 }
@@ -80,9 +82,9 @@ func schemaVersion(c *conn, steps []migration) (int, error) {
 	}
 	switch {
 	case id != applicationID && (objects > 0 || version > 0):
-		return 0, errors.New("this SQLite file is another program's; try: another path in --storage.dsn")
+		return 0, hint.Add(errors.New("this SQLite file is another program's"), "another path in --storage.dsn")
 	case version > len(steps):
-		return 0, fmt.Errorf("its schema has version %d, this program knows %d; try: the newer backout that wrote it", version, len(steps))
+		return 0, hint.Add(fmt.Errorf("its schema has version %d, this program knows %d", version, len(steps)), "the newer backout that wrote it")
 	}
 	return version, nil
 }

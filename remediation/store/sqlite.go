@@ -28,6 +28,7 @@ import (
 
 	"modernc.org/sqlite"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/trust"
 )
@@ -132,7 +133,7 @@ func OpenReadOnly(dsn string) (*SQLite, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("open database for reading: %w; try: the --storage.dsn that backout serve runs with", err)
+		return nil, hint.Add(fmt.Errorf("open database for reading: %w", err), "the --storage.dsn that backout serve runs with")
 	}
 	s := newSQLite(path, &sqlite.Driver{})
 	s.readOnly = true
@@ -187,28 +188,30 @@ func (s *SQLite) release() error {
 // pathOf returns the absolute path that a dsn names. A dsn of another scheme
 // may hold a password: none is repeated in an error.
 func pathOf(dsn string) (string, error) {
-	const try = "try: sqlite:PATH, such as sqlite:/var/lib/backout/backout.db"
+	wrong := func(format string, args ...any) (string, error) {
+		return "", hint.Add(fmt.Errorf(format, args...), "sqlite:PATH, such as sqlite:/var/lib/backout/backout.db")
+	}
 	scheme, path, ok := strings.Cut(dsn, ":")
 	switch {
 	case !ok:
-		return "", fmt.Errorf("the storage dsn has no scheme; %s", try)
+		return wrong("the storage dsn has no scheme")
 	case scheme == "postgres" || scheme == "postgresql":
-		return "", fmt.Errorf("storage in PostgreSQL is not built yet; %s", try)
+		return wrong("storage in PostgreSQL is not built yet")
 	case scheme != "sqlite":
-		return "", fmt.Errorf("unknown scheme %q in the storage dsn; %s", scheme, try)
+		return wrong("unknown scheme %q in the storage dsn", scheme)
 	case path == "" || strings.HasPrefix(path, ":memory:"):
-		return "", fmt.Errorf("the storage dsn names no file; %s", try)
+		return wrong("the storage dsn names no file")
 	case strings.HasPrefix(path, "//"):
-		return "", fmt.Errorf("the storage dsn's path begins with two slashes; %s", try)
+		return wrong("the storage dsn's path begins with two slashes")
 	case strings.ContainsRune(path, 0):
-		return "", fmt.Errorf("the storage dsn's path holds a NUL; %s", try)
+		return wrong("the storage dsn's path holds a NUL")
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", fmt.Errorf("storage dsn: %w", err)
 	}
 	if strings.HasSuffix(path, "/") {
-		return "", fmt.Errorf("the storage dsn names a folder, %q; %s", path, try)
+		return wrong("the storage dsn names a folder, %q", path)
 	}
 	return abs, nil
 }

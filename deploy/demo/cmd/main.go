@@ -21,6 +21,7 @@ import (
 	"syscall"
 
 	"github.com/locotoki/backout/deploy/demo"
+	"github.com/locotoki/backout/hint"
 )
 
 func main() {
@@ -55,7 +56,7 @@ func run(ctx context.Context, args []string, env func(string) string, stdout, st
 	case err != nil:
 		return 2 // the flag set has said why
 	case flags.NArg() > 0:
-		return fail(2, fmt.Errorf("unexpected argument %q: try: --help", flags.Arg(0)))
+		return fail(2, hint.Add(fmt.Errorf("unexpected argument %q", flags.Arg(0)), "--help"))
 	}
 	checkout, err := demo.Checkout(".")
 	if err == nil {

@@ -28,6 +28,7 @@ import (
 
 	gomail "github.com/wneessen/go-mail"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -81,15 +82,15 @@ func New(o Options) (*Post, error) {
 	from, err := netmail.ParseAddress(o.From)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("mail: invalid sender %q; try: Shop status <status@example.com>", o.From)
+		return nil, hint.Add(fmt.Errorf("mail: invalid sender %q", o.From), "Shop status <status@example.com>")
 	case o.Host == "" || o.Port < 1 || o.Port > 65535:
 		return nil, errors.New("mail: the server's host and port are required")
 	case o.TLS != StartTLS && o.TLS != Implicit && o.TLS != None:
-		return nil, fmt.Errorf("mail: unknown tls mode %q; try: starttls, implicit or none", o.TLS)
+		return nil, hint.Add(fmt.Errorf("mail: unknown tls mode %q", o.TLS), "starttls, implicit or none")
 	case o.TLS == None && !loopback(o.Host):
-		return nil, fmt.Errorf("mail: without TLS, anyone between here and %s can read the mail; try: starttls", o.Host)
+		return nil, hint.Add(fmt.Errorf("mail: without TLS, anyone between here and %s can read the mail", o.Host), "starttls")
 	case o.TLS == None && o.Username != "":
-		return nil, errors.New("mail: a password is never sent without TLS; try: starttls")
+		return nil, hint.Add(errors.New("mail: a password is never sent without TLS"), "starttls")
 	case (o.Username == "") != (o.Password == ""):
 		return nil, errors.New("mail: set username and password, or neither")
 	}
@@ -187,11 +188,11 @@ func (p *Post) unreached(err error) error {
 	try := ""
 	switch text := err.Error(); {
 	case strings.Contains(text, "does not support STARTTLS"):
-		try = "; try: port 587, or mail.tls: implicit with port 465"
+		try = "port 587, or mail.tls: implicit with port 465"
 	case strings.Contains(text, "AUTH failed"):
-		try = "; try: put the correct password into mail.password_file and restart backout"
+		try = "put the correct password into mail.password_file and restart backout"
 	}
-	return fmt.Errorf("mail server %s: %s%s", net.JoinHostPort(p.o.Host, fmt.Sprint(p.o.Port)), p.said(err), try)
+	return hint.Add(fmt.Errorf("mail server %s: %s", net.JoinHostPort(p.o.Host, fmt.Sprint(p.o.Port)), p.said(err)), "%s", try)
 }
 
 // said are an error's words without what is secret or would do harm where they are

@@ -11,6 +11,7 @@ import (
 
 	"github.com/slack-go/slack"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -106,7 +107,7 @@ func (c *Chat) fault(method string, err error) error {
 		case status.Code == http.StatusTooManyRequests:
 			return remediation.RetryAfter(restWithout, err)
 		case status.Code < 500:
-			return fmt.Errorf("%w; try: check that slack.url, and any proxy, lead to Slack", err)
+			return hint.Add(err, "check that slack.url, and any proxy, lead to Slack")
 		}
 		return err
 	case errors.As(err, &said):
@@ -125,10 +126,7 @@ func (c *Chat) refused(method string, said slack.SlackErrorResponse) error {
 		words += " (" + strings.Join(said.ResponseMetadata.Messages, "; ") + ")"
 	}
 	text := fmt.Sprintf("slack: %s: %s", method, remediation.Plain(strings.ReplaceAll(words, c.token, "(the token)"), mostSaid))
-	if t := try(said.Err); t != "" {
-		text += "; try: " + t
-	}
-	err := error(&refusedError{text, said})
+	err := hint.Add(&refusedError{text, said}, "%s", try(said.Err))
 	switch {
 	case said.Err == "ratelimited" || said.Err == "rate_limited":
 		return remediation.RetryAfter(restWithout, err)

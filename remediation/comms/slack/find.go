@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/slack-go/slack"
+
+	"github.com/locotoki/backout/hint"
 )
 
 const (
@@ -76,7 +78,8 @@ func (c *Chat) channel(ctx context.Context, name string) (string, error) {
 			break
 		}
 	}
-	return "", fmt.Errorf("slack: the app is not in channel #%s, or the channel is archived; try: /invite it there, or set another communications.slack_channel in the playbook", bare)
+	return "", hint.Add(fmt.Errorf("slack: the app is not in channel #%s, or the channel is archived", bare),
+		"/invite it there, or set another communications.slack_channel in the playbook")
 }
 
 // forget lets channels be looked up again where one cannot be reached.

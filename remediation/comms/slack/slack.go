@@ -28,6 +28,7 @@ import (
 
 	"github.com/slack-go/slack"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -76,7 +77,7 @@ func New(o Options) (*Chat, error) {
 	u, err := url.Parse(o.URL)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return nil, errors.New("slack: invalid url; try: https://slack.com/api")
+		return nil, hint.Add(errors.New("slack: invalid url"), "https://slack.com/api")
 	case o.Token == "":
 		return nil, errors.New("slack: a bot token is required")
 	}
@@ -278,7 +279,7 @@ func (c *Chat) Accepts(ctx context.Context) error {
 	if granted := self.Header.Get("X-OAuth-Scopes"); granted != "" {
 		for _, s := range scopes {
 			if !strings.Contains(","+strings.ReplaceAll(granted, " ", "")+",", ","+s+",") {
-				return fmt.Errorf("slack: the token lacks the scope %s; try: add it under OAuth & Permissions and install the app again", s)
+				return hint.Add(fmt.Errorf("slack: the token lacks the scope %s", s), "add it under OAuth & Permissions and install the app again")
 			}
 		}
 	}

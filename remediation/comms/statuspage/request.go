@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -117,9 +118,9 @@ func (p *Page) refused(method, path string, res *http.Response, text []byte) err
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		// A key that ran out in the midst of an incident: with another one the page must
 		// still be told that it is over.
-		return fmt.Errorf("%w; try: put another key into statuspage.api_key_file and restart backout", err)
+		return hint.Add(err, "put another key into statuspage.api_key_file and restart backout")
 	case code == http.StatusNotFound && (path == "/incidents" || strings.Contains(path, "?")):
-		err = fmt.Errorf("%w; try: check the page's id in statuspage.page", err)
+		err = hint.Add(err, "check the page's id in statuspage.page")
 	}
 	return remediation.Undeliverable(err)
 }

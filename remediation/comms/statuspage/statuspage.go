@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -68,7 +69,7 @@ func New(o Options) (*Page, error) {
 	u, err := url.Parse(o.URL)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return nil, errors.New("statuspage: invalid url; try: https://api.statuspage.io")
+		return nil, hint.Add(errors.New("statuspage: invalid url"), "https://api.statuspage.io")
 	case o.Page == "" || o.Key == "":
 		return nil, errors.New("statuspage: the page's id and an API key are required")
 	}
