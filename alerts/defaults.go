@@ -184,9 +184,26 @@ func (p *Playbook) criterionDefaults(c *Criterion) {
 	}
 }
 
+// blocksBy is what the work of a phase blocks that does not say so itself: playbooks that
+// are older than the key say it by when.
+func blocksBy(when string) Blocks {
+	when = strings.ToUpper(strings.TrimSpace(when))
+	started := when == "T" || strings.HasPrefix(when, "T+") || strings.HasPrefix(when, "T ") || strings.HasPrefix(when, "DAY")
+	switch {
+	case !started || strings.HasPrefix(when, "DAY -"):
+		return BlocksStart
+	case strings.Contains(when, "+"):
+		return BlocksFinish
+	}
+	return BlocksNothing
+}
+
 func (p *Playbook) guideDefaults() {
 	for i := range p.Checklist {
 		p.Checklist[i].Status = cmp.Or(p.Checklist[i].Status, StatusPending)
+	}
+	for i := range p.Phases {
+		p.Phases[i].Blocks = cmp.Or(p.Phases[i].Blocks, blocksBy(p.Phases[i].When))
 	}
 	for i := range p.Timeline {
 		p.Timeline[i].Status = cmp.Or(p.Timeline[i].Status, StatusPending)

@@ -1,6 +1,10 @@
 package alerts
 
-import "github.com/prometheus/common/model"
+import (
+	"strings"
+
+	"github.com/prometheus/common/model"
+)
 
 // Guide is the part of a playbook about people: who is told, what people do before,
 // during and after a rollout, and who does it. Every part is optional.
@@ -164,12 +168,26 @@ type ChecklistItem struct {
 	Notes string `yaml:"notes,omitempty"`
 }
 
+// Blocks is what waits until people's work is signed off.
+type Blocks string
+
+// What work can block.
+const (
+	BlocksStart   Blocks = "start"
+	BlocksFinish  Blocks = "finish"
+	BlocksNothing Blocks = "nothing"
+)
+
 // Phase is one phase of the rollout.
 type Phase struct {
 	// Name is the phase's name.
 	Name string `yaml:"name"`
-	// When is the time of the phase: its days, counted from the rollout's.
+	// When is the time of the phase, for the reader: its days, counted from the rollout's.
 	When string `yaml:"when,omitempty"`
+	// Blocks is what waits until every item of the phase is signed off: the rollout's
+	// start, its finish, or nothing. Default: by when: nothing on the rollout's day (T, Day 0),
+	// finish on a day after it (T+9, Day 0 + 3 days), else start.
+	Blocks Blocks `yaml:"blocks"`
 	// Tasks are the work in it.
 	Tasks []Task `yaml:"tasks"`
 }
@@ -201,7 +219,8 @@ type SuccessCriterion struct {
 
 // TimelineEntry is what happens on one day, counted from the rollout's: T-7, T, T+10.
 type TimelineEntry struct {
-	// Day is T, T-7 or T+10; T is the day of the rollout.
+	// Day is T, T-7 or T+10; T is the day of the rollout. The start waits until what happens
+	// on a day before it is signed off.
 	Day string `yaml:"day"`
 	// Activity is what happens on that day.
 	Activity string `yaml:"activity"`
@@ -210,6 +229,10 @@ type TimelineEntry struct {
 	// Status is how far it is.
 	Status Status `yaml:"status"`
 }
+
+// BeforeStart reports whether the day is before the rollout's: the start waits until what
+// happens on it is signed off.
+func (e TimelineEntry) BeforeStart() bool { return strings.HasPrefix(e.Day, "T-") }
 
 // Member is a role in the rollout, and who has it.
 type Member struct {

@@ -28,6 +28,7 @@ func (v *validator) guide() {
 	for i, ph := range g.Phases {
 		path := item("phases", i)
 		v.need(key(path, "name"), ph.Name == "", "write the phase's name")
+		known(v, key(path, "blocks"), ph.Blocks, BlocksStart, BlocksFinish, BlocksNothing)
 		v.need(key(path, "tasks"), len(ph.Tasks) == 0, "write what is done in it")
 		v.tasks(key(path, "tasks"), ph.Tasks)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -90,7 +91,7 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 		return id
 	},
 	"failed": func(_ testing.TB, s *shop) string {
-		s.targets["flag_off"] = &shopTarget{fail: errors.New("write /srv/shop/.env: no space left on device; try: free some, then claim and release")}
+		s.targets["flag_off"] = &shopTarget{fail: hint.Add(errors.New("write /srv/shop/.env: no space left on device"), "free some, then claim and release")}
 		id := s.breach()
 		s.pass(time.Minute)
 		return id

@@ -152,6 +152,8 @@ type PreflightItem struct {
 	Owner string `json:"owner"`
 	// Before: a rollout does not start without it.
 	Before bool `json:"before"`
+	// BeforeFinish: a rollout does not finish without it.
+	BeforeFinish bool `json:"-"`
 	Finding
 	Signed *Signature `json:"signed"`
 }

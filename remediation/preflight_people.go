@@ -20,14 +20,14 @@ func PeoplesItems(pb *alerts.Playbook) []PreflightItem {
 		if m.Name != "" {
 			seen = "the playbook names " + m.Name
 		}
-		l.add("team", m.Role, owns(m.Role, m.Name), true, seen)
+		l.add("team", m.Role, owns(m.Role, m.Name), alerts.BlocksStart, seen)
 	}
 	for _, c := range pb.Checklist {
 		seen := said(c.Status)
 		if c.Notes != "" {
 			seen = c.Notes + "; " + seen
 		}
-		l.add("checklist", c.Item, c.Owner, true, seen)
+		l.add("checklist", c.Item, c.Owner, alerts.BlocksStart, seen)
 	}
 	for _, p := range pb.Phases {
 		owner := l.lead
@@ -38,23 +38,27 @@ func PeoplesItems(pb *alerts.Playbook) []PreflightItem {
 		}
 		for _, t := range p.Tasks {
 			for _, item := range t.Items {
-				l.add("phase", item, owner, Before(p.When), p.Name+": "+t.Name)
+				l.add("phase", item, owner, p.Blocks, p.Name+": "+t.Name)
 			}
 		}
 	}
 	for _, t := range pb.Timeline {
-		l.add("timeline", t.Activity, t.Owner, Before(t.Day), t.Day+"; "+said(t.Status))
+		blocks := alerts.BlocksNothing
+		if t.BeforeStart() {
+			blocks = alerts.BlocksStart
+		}
+		l.add("timeline", t.Activity, t.Owner, blocks, t.Day+"; "+said(t.Status))
 	}
 	for _, a := range pb.SuccessCriteria {
 		for _, c := range a.Criteria {
-			if c.Measure == nil { // nothing but a person can tell
-				l.add("success", c.Text, l.lead, false, "success criterion: "+a.Area)
+			if c.Measure == nil { // nothing but a person can tell; the finish has a gate of its own for it
+				l.add("success", c.Text, l.lead, alerts.BlocksNothing, "success criterion: "+a.Area)
 			}
 		}
 	}
 	for _, t := range pb.PostRollout {
 		for _, item := range t.Items {
-			l.add("after", item, l.lead, false, "after the rollout: "+t.Name)
+			l.add("after", item, l.lead, alerts.BlocksNothing, "after the rollout: "+t.Name)
 		}
 	}
 	return l.items
@@ -66,7 +70,7 @@ type workList struct {
 	items []PreflightItem
 }
 
-func (l *workList) add(list, name, owner string, before bool, seen string) {
+func (l *workList) add(list, name, owner string, blocks alerts.Blocks, seen string) {
 	id := list + "/" + Slug(name)
 	taken := func(id string) bool {
 		return slices.ContainsFunc(l.items, func(it PreflightItem) bool { return it.ID == id })
@@ -75,22 +79,9 @@ func (l *workList) add(list, name, owner string, before bool, seen string) {
 		id = fmt.Sprintf("%s-%d", base, n)
 	}
 	l.items = append(l.items, PreflightItem{
-		ID: id, Name: name, Owner: owner, Before: before,
+		ID: id, Name: name, Owner: owner, Before: blocks == alerts.BlocksStart, BeforeFinish: blocks == alerts.BlocksFinish,
 		Finding: Unknown(seen+"; nobody has signed it off", "backout preflight sign "+id+" --by=NAME --reason=WHY"),
 	})
-}
-
-// Before reports whether the playbook puts a day or a phase before the start: T-7, or
-// "T-7 days". What it does not say counts as before.
-func Before(when string) bool {
-	when = strings.TrimSpace(strings.ToUpper(when))
-	switch {
-	case strings.HasPrefix(when, "T-"), strings.HasPrefix(when, "DAY -"):
-		return true
-	case when == "T", strings.HasPrefix(when, "T+"), strings.HasPrefix(when, "T "), strings.HasPrefix(when, "DAY"):
-		return false
-	}
-	return true
 }
 
 func owns(role, name string) string {

@@ -3,6 +3,7 @@ package remediation
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -105,20 +106,7 @@ func ItemsOf(pb *alerts.Playbook, prefix string) []PreflightItem {
 	return out
 }
 
-// Validation are the items of the phases that follow the deployment: those that the
-// playbook puts on a day after the first ("Day 0 + X days", "T+9").
+// Validation are the items of the phases that block the rollout's finish.
 func Validation(pb *alerts.Playbook) []PreflightItem {
-	items, at := ItemsOf(pb, "phase/"), 0
-	var out []PreflightItem
-	for _, p := range pb.Phases {
-		for _, t := range p.Tasks {
-			for range t.Items {
-				if !Before(p.When) && strings.Contains(p.When, "+") {
-					out = append(out, items[at])
-				}
-				at++
-			}
-		}
-	}
-	return out
+	return slices.DeleteFunc(PeoplesItems(pb), func(it PreflightItem) bool { return !it.BeforeFinish })
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/engine"
@@ -335,7 +336,9 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 		"a trial panics": {func(w *rehearsalWorld) {
 			w.trial = func(context.Context, string) remediation.Finding { panic("boo") }
 		}, "2-image_retag", remediation.CannotTell, "internal error", "the server's log"},
-		"a target cannot be looked at": {func(w *rehearsalWorld) { w.target("schema_rollback").lookErr = fmt.Errorf("dirty; try: mend it") },
+		"a target cannot be looked at": {func(w *rehearsalWorld) {
+			w.target("schema_rollback").lookErr = hint.Add(errors.New("dirty"), "mend it")
+		},
 			"3-schema_rollback", remediation.Fail, "checked, not tried: dirty", "mend it"},
 		"an incident opens meanwhile": {func(w *rehearsalWorld) {
 			w.trial = func(context.Context, string) remediation.Finding {

@@ -24,7 +24,7 @@ func reported(s string) string {
       - {text: people like it}
 phases:
   - {name: Before, when: T-7 days, tasks: [{name: Prepare, items: [Add replicas]}]}
-  - {name: Validation, when: Day 0 + X days, tasks: [{name: Performance, items: [Run a load test]}]}
+  - {name: Validation, when: After all, blocks: finish, tasks: [{name: Performance, items: [Run a load test]}]}
 post_rollout:
   - {name: Knowledge, items: [Document lessons]}
 timeline:

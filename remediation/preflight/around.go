@@ -30,64 +30,59 @@ const (
 	defaultLag = 5 * time.Second
 )
 
-// clockProofs compare clocks: approvals, windows and the watchdog's age rest on them.
-func (e *Checker) clockProofs() []remediation.Proof {
-	return []remediation.Proof{{ID: "clock/skew", Name: "clocks agree", Prove: func(ctx context.Context) remediation.Finding {
-		if e.proving.around == nil {
-			return noSurroundings()
+// clocksAgree compares clocks: approvals, windows and the watchdog's age rest on them.
+func (e *Checker) clocksAgree(ctx context.Context, _ *plan.Plan, _ string) remediation.Finding {
+	var seen []string
+	for _, c := range e.proving.around.Clocks(ctx) {
+		if c.Err != nil {
+			return remediation.FindingOf(fmt.Errorf("the clock of %s: %w", c.Of, c.Err))
 		}
-		var seen []string
-		for _, c := range e.proving.around.Clocks(ctx) {
-			if c.Err != nil {
-				return remediation.FindingOf(fmt.Errorf("the clock of %s: %w", c.Of, c.Err))
-			}
-			if c.Ahead.Abs() >= maxSkew {
-				return remediation.Failed(fmt.Sprintf("the clock of %s is %s off from backout's", c.Of, remediation.Span(c.Ahead)), "synchronise both by NTP")
-			}
-			seen = append(seen, fmt.Sprintf("%s %s", c.Of, remediation.Span(c.Ahead)))
+		if c.Ahead.Abs() >= maxSkew {
+			return remediation.Failed(fmt.Sprintf("the clock of %s is %s off from backout's", c.Of, remediation.Span(c.Ahead)), "synchronise both by NTP")
 		}
-		return remediation.Passed("within " + maxSkew.String() + ": " + strings.Join(seen, ", "))
-	}}}
+		seen = append(seen, fmt.Sprintf("%s %s", c.Of, remediation.Span(c.Ahead)))
+	}
+	return remediation.Passed("within " + maxSkew.String() + ": " + strings.Join(seen, ", "))
 }
 
-// lagProofs ask the playbook's query for how far replicas are behind. Without one,
-// anyone who knows the database proves the same id.
-func (e *Checker) lagProofs(b *plan.Plan) []remediation.Proof {
-	if b.Preflight == nil || b.Preflight.ReplicationLag == nil {
-		return nil
+// mostLag is the most that replicas may lag.
+func mostLag(b *plan.Plan) time.Duration {
+	if most := time.Duration(b.Preflight.ReplicationLag.Below); most > 0 {
+		return most
 	}
-	lag := b.Preflight.ReplicationLag
-	most := time.Duration(lag.Below)
-	if most <= 0 {
-		most = defaultLag
-	}
-	return []remediation.Proof{{ID: "replication/lag", Name: "replicas lag less than " + most.String(), Prove: func(ctx context.Context) remediation.Finding {
-		value, ok, err := e.Prometheus.Query(ctx, lag.Query)
-		if err != nil {
-			return remediation.FindingOf(err)
-		}
-		if !ok {
-			return remediation.Unknown("the query of preflight.replication_lag has no value", "fix it, or sign off the replicas")
-		}
-		return remediation.LagFinding(time.Duration(value*float64(time.Second)), most)
-	}}}
+	return defaultLag
 }
 
-// routeProofs let a drill alert of each trigger go through Alertmanager.
-func (e *Checker) routeProofs(b *plan.Plan) []remediation.Proof {
-	if len(b.Triggers) == 0 {
-		return nil
+// replicasFollow asks the playbook's query for how far replicas are behind.
+func (e *Checker) replicasFollow(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
+	value, ok, err := e.Prometheus.Query(ctx, b.Preflight.ReplicationLag.Query)
+	if err != nil {
+		return remediation.FindingOf(err)
 	}
-	return []remediation.Proof{{ID: "alertmanager/routes", Name: "Alertmanager delivers each trigger here", Prove: func(ctx context.Context) remediation.Finding {
-		if e.proving.around == nil {
-			return noSurroundings()
-		}
-		return e.sendDrills(ctx, b)
-	}}}
+	if !ok {
+		return remediation.Unknown("the query of preflight.replication_lag has no value", "fix it, or sign off the replicas")
+	}
+	return remediation.LagFinding(time.Duration(value*float64(time.Second)), mostLag(b))
 }
 
-// sendDrills raises one alert for each trigger.
-func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan) remediation.Finding {
+// dashboardThere asks a dashboard's address for it.
+func (e *Checker) dashboardThere(ctx context.Context, b *plan.Plan, name string) remediation.Finding {
+	const look = "open it in a browser, and sign it off"
+	address := b.Dashboards[name]
+	status, err := e.proving.around.Page(ctx, address)
+	switch {
+	case err != nil:
+		return remediation.Unknown("it cannot be reached from here: "+err.Error(), look).Because(err.Error())
+	case status/100 == 2:
+		return remediation.Passed(fmt.Sprintf("%s answers %d", address, status))
+	case status == 404 || status == 410:
+		return remediation.Failed(fmt.Sprintf("%s answers %d", address, status), "import the dashboard, or fix dashboards: in the playbook")
+	}
+	return remediation.Unknown(fmt.Sprintf("%s answers %d: the dashboard is visible only after login", address, status), look)
+}
+
+// sendDrills lets a drill alert of each trigger go through Alertmanager.
+func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
 	missing, err := e.raiseDrills(ctx, b, "preflight", func(string) bool { return true })
 	if err != nil {
 		return remediation.FindingOf(err)

@@ -1,7 +1,7 @@
 // Package preflight checks before a rollout that a rollback would work: it checks
 // Prometheus and its rules, the targets and the channels, and collects people's sign-offs.
 // A rehearsal runs a whole plan with a drill alert, and tries each step as far as it can
-// be undone. Only one of the two runs at a time, and none during an incident.
+// be undone. checks.go has the table of all checks. Only one of the two runs at a time, and none during an incident.
 package preflight
 
 import (

@@ -16,26 +16,17 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// queryProofs ask every query of the playbook for data.
-func (e *Checker) queryProofs(b *plan.Plan) []remediation.Proof {
-	var out []remediation.Proof
-	add := func(name, expr, unguarded string) {
-		out = append(out, remediation.Proof{ID: "query/" + name, Name: "the query of " + name + " returns data", Prove: func(ctx context.Context) remediation.Finding {
-			return e.returnsData(ctx, expr, unguarded)
-		}})
-	}
-	add("alive", b.Expr.Alive, b.Expr.Alive)
-	for i := range b.Indicators {
-		ind := &b.Indicators[i]
-		span, volume := b.Widest(ind.Name)
-		add(ind.Name, b.Expand(ind.Query, span, volume), b.Expand(ind.Query, span, 0))
-	}
-	return out
-}
+// alive is the playbook's query that is not an indicator's.
+const alive = "alive"
 
-// returnsData asks a query; unguarded is the same query without its guard against
-// few requests.
-func (e *Checker) returnsData(ctx context.Context, expr, unguarded string) remediation.Finding {
+// returnsData asks a query for data, then without its guard against few requests.
+func (e *Checker) returnsData(ctx context.Context, b *plan.Plan, name string) remediation.Finding {
+	expr, unguarded := b.Expr.Alive, b.Expr.Alive
+	if name != alive {
+		ind := b.Indicator(name)
+		span, volume := b.Widest(name)
+		expr, unguarded = b.Expand(ind.Query, span, volume), b.Expand(ind.Query, span, 0)
+	}
 	value, ok, err := e.Prometheus.Query(ctx, expr)
 	if err != nil {
 		return remediation.FindingOf(err)
@@ -92,37 +83,24 @@ func selectorsOf(expr parser.Expr) []string {
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 
-// bucketProofs compare the thresholds of quantiles with the bounds that the live
+// bucketsFit compares the thresholds of a quantile with the bounds that the live
 // histograms have: between two bounds a quantile is a guess.
-func (e *Checker) bucketProofs(b *plan.Plan) []remediation.Proof {
-	var out []remediation.Proof
-	for i := range b.Indicators {
-		ind := &b.Indicators[i]
-		parsed, err := b.WidestQuery(ind)
-		if err != nil {
-			continue // the loader has refused it
-		}
-		histograms := histogramsOf(parsed)
-		if len(histograms) == 0 {
-			continue
-		}
-		out = append(out, remediation.Proof{ID: "buckets/" + ind.Name, Name: "the buckets of " + ind.Name + " fit its thresholds", Prove: func(ctx context.Context) remediation.Finding {
-			if e.proving.around == nil {
-				return noSurroundings()
-			}
-			for _, h := range histograms {
-				values, err := e.proving.around.LabelValues(ctx, h, labels.BucketLabel)
-				if err != nil {
-					return remediation.FindingOf(err)
-				}
-				if f := fits(ind, b.Thresholds(ind), values, h); f.Result != remediation.Pass {
-					return f
-				}
-			}
-			return remediation.Passed("each threshold is a bucket bound")
-		}})
+func (e *Checker) bucketsFit(ctx context.Context, b *plan.Plan, name string) remediation.Finding {
+	ind := b.Indicator(name)
+	expr, err := b.WidestQuery(ind)
+	if err != nil {
+		return remediation.FindingOf(err)
 	}
-	return out
+	for _, h := range histogramsOf(expr) {
+		values, err := e.proving.around.LabelValues(ctx, h, labels.BucketLabel)
+		if err != nil {
+			return remediation.FindingOf(err)
+		}
+		if f := fits(ind, b.Thresholds(ind), values, h); f.Result != remediation.Pass {
+			return f
+		}
+	}
+	return remediation.Passed("each threshold is a bucket bound")
 }
 
 // histogramsOf returns the selectors that a quantile is taken from.

@@ -188,7 +188,7 @@ func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsin
 		run.done = append(run.done, r)
 	}
 	began := e.Now()
-	r.Drill.Finding = e.tryFor(ctx, proofTimeout, againRehearse, remediation.Proof{ID: "drill", Prove: func(ctx context.Context) remediation.Finding {
+	r.Drill.Finding, _ = e.runCheck(ctx, rehearse, b.Service, checkTimeout, remediation.Proof{ID: "drill", Prove: func(ctx context.Context) remediation.Finding {
 		f, incidents := e.drillPlan(ctx, b, plan)
 		r.Incidents = append(r.Incidents, incidents...)
 		return f
@@ -244,4 +244,21 @@ func (e *Checker) recordRehearsal(ctx context.Context, r remediation.Rehearsal) 
 		whole.Took = model.Duration(r.Finished.Sub(r.Started).Truncate(time.Millisecond))
 		return write("", "", r.Result, whole, map[string]any{"reason": r.Reason, "drills": remediation.Anys(r.Incidents), "drill_result": string(r.Drill.Result)})
 	})
+}
+
+// wasRehearsed judges the last rehearsal of a plan.
+func (e *Checker) wasRehearsed(ctx context.Context, b *plan.Plan, plan string) remediation.Finding {
+	var all []remediation.Rehearsal
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		all, err = tx.Rehearsals(b.Service)
+		return err
+	})
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	i := slices.IndexFunc(all, func(r remediation.Rehearsal) bool { return r.Plan == plan })
+	if i < 0 {
+		return remediation.Unknown("never rehearsed", "backout rehearse --plan="+plan+", and then backout preflight again")
+	}
+	return all[i].Proves(b.Playbook, e.Now())
 }

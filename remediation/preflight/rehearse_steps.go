@@ -15,9 +15,6 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// againRehearse is what to do where something failed and says nothing better.
-const againRehearse = "fix that and run backout rehearse again"
-
 // rehearseStep tries what can be tried of one step, and checks the rest.
 func (e *Checker) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.Step) remediation.RehearsedStep {
 	out := remediation.RehearsedStep{ID: s.ID(), Action: s.Action, Target: s.Target, Index: s.PlanIndex}
@@ -34,52 +31,31 @@ func (e *Checker) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.
 			prove = func(ctx context.Context) remediation.Finding { return remediation.LookProof(ctx, action) }
 		}
 	}
-	began := e.Now()
-	out.Finding = e.tryFor(ctx, ledger.StepLimit(&s), againRehearse, remediation.Proof{ID: out.ID, Prove: func(ctx context.Context) remediation.Finding {
-		if f, open := e.inTheWay(ctx, b.Service, "rehearse"); open {
-			out.Tried = false
-			return f
-		}
-		return prove(ctx)
-	}})
-	out.Took = model.Duration(e.Now().Sub(began).Truncate(time.Millisecond))
+	var began bool
+	started := e.Now()
+	out.Finding, began = e.runCheck(ctx, rehearse, b.Service, ledger.StepLimit(&s), remediation.Proof{ID: out.ID, Prove: prove})
+	out.Tried = out.Tried && began
+	out.Took = model.Duration(e.Now().Sub(started).Truncate(time.Millisecond))
 	if !out.Tried {
 		out.Evidence = "checked, not tried: " + out.Evidence
 	}
 	return out
 }
 
-// inTheWay finds an incident that was opened while a command's proofs ran: its steps
-// come first, and must find neither a lock nor a container in their way.
-func (e *Checker) inTheWay(ctx context.Context, service, command string) (f remediation.Finding, open bool) {
-	err := e.Store.View(ctx, func(tx remediation.Tx) error {
-		inc, err := remediation.OpenIncident(tx, service)
-		if inc != nil {
-			f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile and comes first", inc.ID), "run backout "+command+" again once it is closed").Because(inc.ID)
-			open = true
-		}
-		return err
-	})
-	if err != nil {
-		return remediation.FindingOf(err), true
-	}
-	return f, open
-}
-
 // acceptsAnnouncement asks every status page whether it would take what a step tells.
 func (e *Checker) acceptsAnnouncement(ctx context.Context) remediation.Finding {
-	proofs := []func(context.Context) remediation.Finding{func(context.Context) remediation.Finding { return remediation.Passed("the built-in page shows it") }}
+	checks := []func(context.Context) remediation.Finding{func(context.Context) remediation.Finding { return remediation.Passed("the built-in page shows it") }}
 	for _, ch := range e.statusPages {
-		proofs = append(proofs, func(ctx context.Context) remediation.Finding { return accepts(ctx, ch) })
+		checks = append(checks, func(ctx context.Context) remediation.Finding { return accepts(ctx, ch) })
 	}
-	return remediation.Trial(ctx, proofs...)
+	return remediation.Trial(ctx, checks...)
 }
 
 // drillPlan sends a drill alert of one of a plan's triggers through Alertmanager,
 // and waits until its incident has gone through the plan and is closed.
 func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (remediation.Finding, []string) {
 	if e.proving.around == nil {
-		return noSurroundings(), nil
+		return noSources(), nil
 	}
 	trigger := ""
 	for _, t := range b.Triggers {

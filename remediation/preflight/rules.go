@@ -14,22 +14,17 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
-// ruleProofs compare what Prometheus has loaded with the playbook's rules.
-func (e *Checker) ruleProofs(b *plan.Plan) []remediation.Proof {
-	return []remediation.Proof{{ID: "prometheus/rules", Name: "Prometheus has the generated rules loaded", Prove: func(ctx context.Context) remediation.Finding {
-		if e.proving.around == nil {
-			return noSurroundings()
-		}
-		want, err := b.Generated()
-		if err != nil {
-			return remediation.FindingOf(err)
-		}
-		have, err := e.proving.around.Rules(ctx)
-		if err != nil {
-			return remediation.FindingOf(err)
-		}
-		return compareRules(b.Service, want, have)
-	}}}
+// rulesLoaded compares what Prometheus has loaded with the playbook's rules.
+func (e *Checker) rulesLoaded(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
+	want, err := b.Generated()
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	have, err := e.proving.around.Rules(ctx)
+	if err != nil {
+		return remediation.FindingOf(err)
+	}
+	return compareRules(b.Service, want, have)
 }
 
 const regenerate = "backout rules generate, load the file into Prometheus, and reload it"

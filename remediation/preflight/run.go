@@ -13,8 +13,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// proofTimeout bounds one proof.
-const proofTimeout = 3 * time.Minute
+// checkTimeout bounds one check.
+const checkTimeout = 3 * time.Minute
 
 // proving is the preflights and rehearsals that are asked for and those that run, by
 // service: one of them at a time.
@@ -24,12 +24,12 @@ type proving struct {
 	asked    chan string
 
 	mu         sync.Mutex
-	runs       map[string]*proofRun
+	runs       map[string]*preflightRun
 	rehearsals map[string]*rehearsing
 }
 
-// proofRun is a preflight that goes on.
-type proofRun struct {
+// preflightRun is a preflight that goes on.
+type preflightRun struct {
 	remediation.PreflightRun
 	left int
 }
@@ -38,7 +38,7 @@ func newProving(around remediation.Surroundings, patience time.Duration) *provin
 	if patience <= 0 {
 		patience = routePatience
 	}
-	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*proofRun{}, rehearsals: map[string]*rehearsing{}}
+	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*preflightRun{}, rehearsals: map[string]*rehearsing{}}
 }
 
 // StartPreflight implements Service: the checks run in the background, one service after
@@ -64,7 +64,7 @@ func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason str
 	}
 	p := e.proving
 	err = p.claimFor(b.Service, func() {
-		p.runs[b.Service] = &proofRun{left: len(e.proofs(b)), PreflightRun: remediation.PreflightRun{
+		p.runs[b.Service] = &preflightRun{left: len(e.checksOf(b)), PreflightRun: remediation.PreflightRun{
 			Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.Now().UTC(), Items: []remediation.PreflightItem{},
 		}}
 	})
@@ -88,7 +88,7 @@ func (p *proving) end(service string) {
 }
 
 // now returns a copy of the run that goes on, or nil.
-func (p *proving) now(service string) *proofRun {
+func (p *proving) now(service string) *preflightRun {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	run := p.runs[service]
@@ -100,7 +100,7 @@ func (p *proving) now(service string) *proofRun {
 	return &copied
 }
 
-func (p *proving) found(run *proofRun, item remediation.PreflightItem) {
+func (p *proving) found(run *preflightRun, item remediation.PreflightItem) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	run.Items = append(run.Items, item)
@@ -131,9 +131,9 @@ func (e *Checker) ProveAll(ctx context.Context) error {
 	}
 }
 
-// sweep takes away what proofs left behind.
+// sweep takes away what checks left behind.
 func (e *Checker) sweep(ctx context.Context, b *plan.Plan) {
-	for _, s := range provables(b) {
+	for _, s := range checkables(b) {
 		sweeper, ok := s.action.(remediation.Sweeper)
 		if !ok {
 			continue
@@ -159,11 +159,8 @@ func (e *Checker) prove(ctx context.Context, service string) error {
 	run := e.proving.runs[service]
 	run.Release, run.Playbook = b.Release.Version, b.Hash // a reload came in between, maybe
 	e.proving.mu.Unlock()
-	for _, p := range e.proofs(b) {
-		finding, open := e.inTheWay(ctx, service, "preflight")
-		if !open {
-			finding = e.tryProof(ctx, p)
-		}
+	for _, p := range e.checksOf(b) {
+		finding, _ := e.runCheck(ctx, preflight, service, checkTimeout, p)
 		if ctx.Err() != nil {
 			return ctx.Err() // backout stops: what was found so far proves nothing
 		}
@@ -184,31 +181,49 @@ func (e *Checker) prove(ctx context.Context, service string) error {
 	})
 }
 
-// tryProof gives a proof its time.
-func (e *Checker) tryProof(ctx context.Context, p remediation.Proof) remediation.Finding {
-	return e.tryFor(ctx, proofTimeout, "fix that and run backout preflight again", p)
-}
+// command is what runs checks: a preflight, or a rehearsal, whose checks may also try a
+// step and undo it.
+type command struct{ name, again string }
 
-// tryFor gives a proof a time, and says again what to do where it does not; one that
-// panics proves nothing.
-func (e *Checker) tryFor(ctx context.Context, limit time.Duration, again string, p remediation.Proof) (f remediation.Finding) {
+var (
+	preflight = command{"preflight", "fix that and run backout preflight again"}
+	rehearse  = command{"rehearse", "fix that and run backout rehearse again"}
+)
+
+// runCheck gives a check a time, and adds what to do where it does not say so itself; one
+// that panics has no result. It does not begin while an incident is open, whose steps come
+// first and must find neither a lock nor a container in their way.
+func (e *Checker) runCheck(ctx context.Context, c command, service string, limit time.Duration, p remediation.Proof) (f remediation.Finding, began bool) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer func() {
 		if r := recover(); r != nil {
-			e.Log.Error("a proof panicked", "proof", p.ID, "panic", fmt.Sprint(r))
+			e.Log.Error("a check panicked", "check", p.ID, "panic", fmt.Sprint(r))
 			f = remediation.Unknown("internal error during this check", "see the server's log")
 		}
 	}()
-	f = p.Prove(ctx)
+	var open *remediation.Incident
+	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+		open, err = remediation.OpenIncident(tx, service)
+		return err
+	})
+	switch {
+	case err != nil:
+		f = remediation.FindingOf(err)
+	case open != nil:
+		f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile and comes first", open.ID), "run backout "+c.name+" again once it is closed").Because(open.ID)
+	default:
+		began = true
+		f = p.Prove(ctx)
+	}
 	if f.Next == "" && f.Result != remediation.Pass {
-		f.Next = again
+		f.Next = c.again
 	}
 	switch f.Result {
 	case remediation.Pass, remediation.Fail, remediation.CannotTell:
-		return f
+		return f, began
 	}
-	return remediation.Unknown(fmt.Sprintf("the check returned the unknown status %q", f.Result), "")
+	return remediation.Unknown(fmt.Sprintf("the check returned the unknown status %q", f.Result), ""), began
 }
 
 // Preflight implements Service.

@@ -14,24 +14,14 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// scrapeProofs compare what Prometheus scrapes, and how often, with what the rules
-// count on.
-func (e *Checker) scrapeProofs(b *plan.Plan) []remediation.Proof {
-	return []remediation.Proof{
-		{ID: "prometheus/own", Name: "Prometheus has backout's own metrics of " + b.Service, Prove: func(ctx context.Context) remediation.Finding {
-			return e.OwnSeries(ctx, "rollout_stage", b)
-		}},
-		{ID: "prometheus/intervals", Name: "Prometheus scrapes as often as the playbook says", Prove: func(ctx context.Context) remediation.Finding {
-			if e.proving.around == nil {
-				return noSurroundings()
-			}
-			return e.scrapedInTime(ctx, b)
-		}},
-	}
+// ownMetrics: Prometheus scrapes backout itself.
+func (e *Checker) ownMetrics(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
+	return e.OwnSeries(ctx, "rollout_stage", b)
 }
 
-// scrapedInTime compares intervals by the jobs of the series that are read.
-func (e *Checker) scrapedInTime(ctx context.Context, b *plan.Plan) remediation.Finding {
+// scrapedInTime compares how often Prometheus scrapes, by the jobs of the series that are
+// read, with what the rules count on.
+func (e *Checker) scrapedInTime(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
 	intervals, err := e.proving.around.ScrapeIntervals(ctx)
 	if err != nil {
 		return remediation.FindingOf(err)
