@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-
+	"github.com/locotoki/backout/receiver/report"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -169,7 +169,7 @@ func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, 
 	case len(p.Points) == 0:
 		return nil, p.Trigger, "No values to plot: neither Prometheus nor the audit log has any."
 	}
-	return plotSVG(p), p.Trigger, p.Note
+	return report.PlotSVG(p), p.Trigger, p.Note
 }
 
 // timeLine is an incident's audit entries, oldest first; skipped: there are more
