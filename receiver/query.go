@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/labstack/echo/v4"
+	"github.com/locotoki/backout/receiver/notification"
 )
 
 const (
@@ -76,7 +77,7 @@ func decodeChange(c echo.Context, into any) error {
 	case errors.Is(err, io.EOF):
 		return refuse(http.StatusBadRequest, `the body is empty; try: {"reason":"..."}`)
 	}
-	return refuse(http.StatusBadRequest, "body: %s", strings.TrimPrefix(explain(err).Error(), "malformed: json: "))
+	return refuse(http.StatusBadRequest, "body: %s", strings.TrimPrefix(notification.Explain(err).Error(), "malformed: json: "))
 }
 
 // checkReason returns a change's reason, which is required.

@@ -31,11 +31,11 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/receiver/page"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options is what New needs; every field is required.
@@ -65,7 +65,7 @@ type Server struct {
 	// auditReads are the turns of those who read the audit log.
 	auditReads turns
 	access     atomic.Pointer[access]
-	pages      *pages
+	pages      *page.Pages
 	csrf       csrf
 	flashes    flashes
 	// slackSeen are the signatures of Slack's requests that came, slackBodies their
@@ -100,7 +100,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build receiver: %w", err)
 	}
-	pages, err := newPages()
+	pages, err := page.New()
 	if err != nil {
 		return nil, fmt.Errorf("build receiver: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/locotoki/backout/receiver/notification"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -86,9 +87,9 @@ func (s *Server) notification(c echo.Context, r *http.Request) (result, error) {
 		c.Response().Header().Set("Retry-After", "1")
 		return resultBusy, refuse(http.StatusServiceUnavailable, "%v: not committed, send it again", err)
 	}
-	n, odd, err := decode(held.data)
+	n, odd, err := notification.Decode(held.data)
 	switch {
-	case errors.Is(err, errTooMany):
+	case errors.Is(err, notification.ErrTooMany):
 		return resultTooLarge, refuse(http.StatusRequestEntityTooLarge, "%v", err)
 	case err != nil:
 		return resultMalformed, refuse(http.StatusBadRequest, "%v", err)
