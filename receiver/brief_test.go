@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"github.com/locotoki/backout/remediation"
 )
 
 func TestAnIncidentsPageAndTheAPIShowItsSupportBrief(t *testing.T) {
@@ -28,16 +26,5 @@ func TestAnIncidentsPageAndTheAPIShowItsSupportBrief(t *testing.T) {
 	}
 	if w := s.browse("/api/v1/incidents/"+id+"/brief", ""); w.Code != http.StatusUnauthorized {
 		t.Errorf("without a token the API answers %d", w.Code)
-	}
-}
-
-func TestAReportSaysThatAGraveIncidentAsksForACall(t *testing.T) {
-	s := aLadder()
-	if text := string(reportOf(t, s).Markdown(nil)); strings.Contains(text, "incident call") {
-		t.Error("an incident that is not grave asks for a call")
-	}
-	s.incident.IncidentCall = &remediation.CallView{Severity: 3, URL: "https://meet.example.com/a_b"}
-	if text := string(reportOf(t, s).Markdown(nil)); !strings.Contains(text, `- Its severity, 3, calls for an incident call: https\://meet.example.com/a\_b.`) {
-		t.Errorf("the report does not say where the call is:\n%.1500s", text)
 	}
 }

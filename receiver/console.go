@@ -9,6 +9,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/locotoki/backout/receiver/page"
+	"github.com/locotoki/backout/receiver/report"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -109,7 +111,7 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		frame
 		view.Story
 		Now           time.Time // of the two above
-		Events, Holds []event
+		Events, Holds []page.Event
 		Skipped       bool
 		Plot          any
 		PlotNote      string
@@ -169,12 +171,12 @@ func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, 
 	case len(p.Points) == 0:
 		return nil, p.Trigger, "No values to plot: neither Prometheus nor the audit log has any."
 	}
-	return plotSVG(p), p.Trigger, p.Note
+	return report.PlotSVG(p), p.Trigger, p.Note
 }
 
 // timeLine is an incident's audit entries, oldest first; skipped: there are more
 // between the first and the last ones.
-func (s *Server) timeLine(ctx context.Context, id string) (events []event, skipped bool, err error) {
+func (s *Server) timeLine(ctx context.Context, id string) (events []page.Event, skipped bool, err error) {
 	newest, err := s.service.Entries(ctx, audit.Filter{Incident: id, Newest: true, Limit: lastEvents})
 	if err != nil {
 		return nil, false, err
@@ -187,7 +189,7 @@ func (s *Server) timeLine(ctx context.Context, id string) (events []event, skipp
 		skipped = len(first) == firstEvents
 	}
 	for _, e := range append(first, newest...) {
-		events = append(events, newEvent(e))
+		events = append(events, page.NewEvent(e))
 	}
 	return events, skipped, nil
 }

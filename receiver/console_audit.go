@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/receiver/page"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -61,12 +62,12 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 	}
 	ctx := c.Request().Context()
 	var found audit.Page
-	var events []event
+	var events []page.Event
 	var chain chainState
 	err = s.auditReads.take(ctx, func() (err error) {
 		found, err = s.service.Search(ctx, search)
 		for _, e := range found.Entries {
-			events = append(events, newEvent(e))
+			events = append(events, page.NewEvent(e))
 		}
 		chain, found.Entries = checkChain(found.Entries), nil
 		return err
@@ -83,7 +84,7 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 		Filter          auditFilter
 		Kinds           []audit.Kind
 		Services        []view.ServiceNow
-		Entries         []event
+		Entries         []page.Event
 		Found           audit.Page
 		Filtered, Full  bool
 		Older, Newest   string

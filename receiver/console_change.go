@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,12 +12,10 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/receiver/page"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
-
-// backTo are the pages that a change leads back to.
-var backTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64}|rollout)?$`)
 
 // fields reads a form: a field that is not known, or appears twice, is refused.
 func fields(c echo.Context, known ...string) (url.Values, error) {
@@ -38,7 +35,7 @@ func fields(c echo.Context, known ...string) (url.Values, error) {
 // does not make it again.
 func (s *Server) finish(c echo.Context, actor, what, reason, fallback string) error {
 	target := c.Request().PostFormValue("back")
-	if !backTo.MatchString(target) {
+	if !page.BackTo.MatchString(target) {
 		target = fallback
 	}
 	id := s.flashes.put(flash{Actor: actor, What: what, Reason: reason, At: s.now().UTC()})

@@ -112,8 +112,8 @@ func TestEveryPageHasAStrictPolicyAndIsNotKept(t *testing.T) {
 			t.Errorf("%s: %v", path, h)
 		}
 	}
-	for name := range s.pages.names {
-		w := s.browse(s.pages.names[name], "")
+	for name := range s.pages.Files {
+		w := s.browse("/static/"+name, "")
 		if w.Code != http.StatusOK || !strings.Contains(w.Header().Get("Cache-Control"), "immutable") {
 			t.Errorf("%s answers %d %v", name, w.Code, w.Header())
 		}

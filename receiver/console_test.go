@@ -1,9 +1,12 @@
 package receiver
 
 import (
+	"flag"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -63,6 +66,29 @@ func (s *shop) send(path, from, name string, form url.Values, edit ...func(*http
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	return w
+}
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares with a file of testdata, or writes it with -update.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; to write it: go test ./receiver -update", err)
+	}
+	if string(want) != string(got) {
+		t.Errorf("%s is another; to see it: go test ./receiver -update && git diff\n%s", path, got)
+	}
 }
 
 // goldenPage compares a page's structure, names and values with the file of that name.

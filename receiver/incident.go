@@ -55,7 +55,7 @@ func (s *Server) listIncidents(c echo.Context, _ string) error {
 		answer.Next = list[n-1].ID
 	}
 	for _, inc := range list {
-		answer.Incidents = append(answer.Incidents, nonNil(inc))
+		answer.Incidents = append(answer.Incidents, view.NonNil(inc))
 	}
 	return s.answer(c, answer)
 }
@@ -68,7 +68,7 @@ func (s *Server) showIncident(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, nonNil(inc))
+	return s.answer(c, view.NonNil(inc))
 }
 
 // decideStep answers approve and deny.
@@ -118,7 +118,7 @@ func (s *Server) restoreIncident(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, nonNil(inc))
+	return s.answer(c, view.NonNil(inc))
 }
 
 func (s *Server) apply(c echo.Context, verb view.Verb, step, actor, reason string) error {
@@ -130,16 +130,5 @@ func (s *Server) apply(c echo.Context, verb view.Verb, step, actor, reason strin
 	if err != nil {
 		return err
 	}
-	return s.answer(c, nonNil(inc))
-}
-
-// nonNil makes empty lists of those that are missing: no client need expect null.
-func nonNil(inc view.IncidentView) view.IncidentView {
-	if inc.Triggers == nil {
-		inc.Triggers = []view.TriggerView{}
-	}
-	if inc.Steps == nil {
-		inc.Steps = []view.StepView{}
-	}
-	return inc
+	return s.answer(c, view.NonNil(inc))
 }

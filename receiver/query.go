@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/receiver/notification"
 )
 
 const (
@@ -78,7 +79,7 @@ func decodeChange(c echo.Context, into any) error {
 	case errors.Is(err, io.EOF):
 		return hint.Add(refuse(http.StatusBadRequest, "the body is empty"), `{"reason":"..."}`)
 	}
-	return refuse(http.StatusBadRequest, "body: %s", strings.TrimPrefix(explain(err).Error(), "malformed: json: "))
+	return refuse(http.StatusBadRequest, "body: %s", strings.TrimPrefix(notification.Explain(err).Error(), "malformed: json: "))
 }
 
 // checkReason returns a change's reason, which is required.

@@ -122,15 +122,6 @@ var rolloutVerbs = map[remediation.RolloutVerb]string{
 	remediation.RolloutAbort:   "started to abort",
 }
 
-// rolloutBack is the page that a form on the rollout's page leads to; an abort leads
-// to its incident.
-func rolloutBack(verb string) string {
-	if verb == string(remediation.RolloutAbort) {
-		return ""
-	}
-	return "/rollout"
-}
-
 // postRollout is changeRollout for the console's forms.
 func (s *Server) postRollout(c echo.Context, actor string) error {
 	form, err := fields(c, "service", "reason", "force")

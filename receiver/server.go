@@ -35,6 +35,7 @@ import (
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/receiver/page"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -66,7 +67,7 @@ type Server struct {
 	// auditReads are the turns of those who read the audit log.
 	auditReads turns
 	access     atomic.Pointer[access]
-	pages      *pages
+	pages      *page.Pages
 	csrf       csrf
 	flashes    flashes
 	// slackSeen are the signatures of Slack's requests that came, slackBodies their
@@ -101,7 +102,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build receiver: %w", err)
 	}
-	pages, err := newPages()
+	pages, err := page.New()
 	if err != nil {
 		return nil, fmt.Errorf("build receiver: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/locotoki/backout/receiver/page"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -30,7 +31,7 @@ type StatusPage struct {
 	source PublicSource
 	logger *slog.Logger
 	now    func() time.Time
-	pages  *pages
+	pages  *page.Pages
 	mux    *http.ServeMux
 
 	mu   sync.Mutex
@@ -61,7 +62,7 @@ const (
 
 // NewStatusPage returns the page of a source.
 func NewStatusPage(source PublicSource, logger *slog.Logger, now func() time.Time) (*StatusPage, error) {
-	pages, err := newPages()
+	pages, err := page.New()
 	if err != nil {
 		return nil, fmt.Errorf("build status page: %w", err)
 	}
@@ -75,14 +76,14 @@ func NewStatusPage(source PublicSource, logger *slog.Logger, now func() time.Tim
 		p.answer(w, r, "application/json; charset=utf-8", func() statusBody { return p.json })
 	})
 	p.mux.HandleFunc("GET /static/{file}", func(w http.ResponseWriter, r *http.Request) {
-		f, ok := pages.files[r.PathValue("file")]
-		if !ok || strings.HasPrefix(f.kind, "text/javascript") { // the public page has no script
+		f, ok := pages.Files[r.PathValue("file")]
+		if !ok || strings.HasPrefix(f.ContentType, "text/javascript") { // the public page has no script
 			http.NotFound(w, r)
 			return
 		}
-		w.Header().Set("Content-Type", f.kind)
+		w.Header().Set("Content-Type", f.ContentType)
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-		p.write(w, f.body)
+		p.write(w, f.Body)
 	})
 	p.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/status", http.StatusFound)
@@ -95,7 +96,7 @@ const statusPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base
 
 // ServeHTTP implements http.Handler.
 func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	pageHeaders(w.Header(), statusPolicy)
+	page.SetHeaders(w.Header(), statusPolicy)
 	w.Header().Del("Content-Type") // each answer says its own
 	p.mux.ServeHTTP(w, r)
 }
@@ -157,7 +158,7 @@ func (p *StatusPage) refresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write summary: %w", err)
 	}
-	html, err := p.pages.renderStatus(statusView{PublicPage: page, Overall: overall(page)})
+	html, err := p.pages.RenderStatus(statusView{PublicPage: page, Overall: overall(page)})
 	if err != nil {
 		return err
 	}

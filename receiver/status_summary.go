@@ -1,11 +1,9 @@
 package receiver
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"html/template"
 	"slices"
 	"time"
 
@@ -148,20 +146,4 @@ func overall(p view.PublicPage) summaryStatus {
 type statusView struct {
 	view.PublicPage
 	Overall summaryStatus
-}
-
-// renderStatus writes the public page, which has no part of the console's around it.
-func (p *pages) renderStatus(v statusView) ([]byte, error) {
-	var b bytes.Buffer
-	if err := p.templates["status"].ExecuteTemplate(&b, "status", v); err != nil {
-		return nil, fmt.Errorf("write the status page: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
-// publicMoment is a moment for customers: date and minute.
-func publicMoment(t time.Time) template.HTML {
-	t = t.UTC()
-	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s UTC</time>`, //nolint:gosec // of a time
-		t.Format(time.RFC3339), t.Format("2 Jan 2006, 15:04")))
 }

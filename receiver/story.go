@@ -1,7 +1,6 @@
 package receiver
 
 import (
-	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -18,28 +17,4 @@ func serviceOf(o view.Overview, name string) (view.ServiceNow, bool) {
 		}
 	}
 	return view.ServiceNow{}, false
-}
-
-// event is a moment of the incident's timeline, with its evidence.
-type event struct {
-	view.TimelineEvent
-	Evidence []evidenceLine
-}
-
-func newEvent(e audit.Entry) event {
-	return event{view.Describe(e), evidenceOf(e.Detail)}
-}
-
-// evidenceLine is one key of an entry's detail.
-type evidenceLine struct {
-	// Value is plain text.
-	Key, Value string
-	// Gates, where the key is that, and Long, where the value is JSON.
-	Gates []gateLine
-	Long  bool
-}
-
-type gateLine struct {
-	Gate, Why string
-	Open      bool
 }

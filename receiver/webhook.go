@@ -9,6 +9,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/locotoki/backout/receiver/notification"
 )
 
 // acceptTimeout bounds a commit: a webhook that hangs uses up Alertmanager's
@@ -86,9 +88,9 @@ func (s *Server) notification(c echo.Context, r *http.Request) (result, error) {
 		c.Response().Header().Set("Retry-After", "1")
 		return resultBusy, refuse(http.StatusServiceUnavailable, "%v: not committed, send it again", err)
 	}
-	n, odd, err := decode(held.data)
+	n, odd, err := notification.Decode(held.data)
 	switch {
-	case errors.Is(err, errTooMany):
+	case errors.Is(err, notification.ErrTooMany):
 		return resultTooLarge, refuse(http.StatusRequestEntityTooLarge, "%v", err)
 	case err != nil:
 		return resultMalformed, refuse(http.StatusBadRequest, "%v", err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/alertmanager/template"
 
+	"github.com/locotoki/backout/receiver/notification"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -71,7 +72,7 @@ func TestBothGenerationsOfAlertmanagerAreUnderstood(t *testing.T) {
 				if a.Status != tc.statuses[i] || a.Fingerprint != want.Fingerprint || fmt.Sprint(a.Labels) != fmt.Sprint(map[string]string(want.Labels)) {
 					t.Errorf("alert %d is %+v; sent was %+v", i, a, want)
 				}
-				if fp := fingerprint(a.Labels); fp != want.Fingerprint {
+				if fp := notification.Fingerprint(a.Labels); fp != want.Fingerprint {
 					t.Errorf("the fingerprint of its labels is %s; Alertmanager says %s", fp, want.Fingerprint)
 				}
 			}
@@ -149,8 +150,8 @@ func TestAnOddAlertIsRecordedAndLosesNoneBesideIt(t *testing.T) {
 		"a repeated status":    {`{"status":"firing","status":"resolved","labels":{"a":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "resolved", Labels: map[string]string{"a": "b"}}, ""},
 		"repeated labels":      {`{"status":"firing","labels":{"a":"b","c":"d"},"labels":{"a":"x"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "x", "c": "d"}}, ""},
 		"a key nobody knows":   {`{"status":"firing","labels":{"a":"b"},"fingerprint":"1","new":{"x":[1]}}`, remediation.Alert{Status: "firing", Labels: map[string]string{"a": "b"}}, ""},
-		"a very long label":    {`{"status":"firing","labels":{"a":"` + long + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: fingerprint(map[string]string{"a": long}), Labels: map[string]string{"a": long[:4096] + "... (1048576 bytes, sha256 " + sum + ")"}}, ""},
-		"a very long name":     {`{"status":"firing","labels":{"` + long + `":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: fingerprint(map[string]string{long: "b"}), Labels: map[string]string{long[:256] + "... (1048576 bytes, sha256 " + sum + ")": "b"}}, ""},
+		"a very long label":    {`{"status":"firing","labels":{"a":"` + long + `"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: notification.Fingerprint(map[string]string{"a": long}), Labels: map[string]string{"a": long[:4096] + "... (1048576 bytes, sha256 " + sum + ")"}}, ""},
+		"a very long name":     {`{"status":"firing","labels":{"` + long + `":"b"},"fingerprint":"1"}`, remediation.Alert{Status: "firing", Fingerprint: notification.Fingerprint(map[string]string{long: "b"}), Labels: map[string]string{long[:256] + "... (1048576 bytes, sha256 " + sum + ")": "b"}}, ""},
 		"a very long status":   {`{"status":"` + long + `","labels":{"a":"b"}}`, remediation.Alert{Status: long[:64] + "... (1048576 bytes, sha256 " + sum + ")", Labels: map[string]string{"a": "b"}}, "neither firing nor resolved"},
 		"very many labels":     {manyLabels(1000), remediation.Alert{Status: "firing", Labels: fewLabels(64)}, "more than 64 labels"},
 		"the same fingerprint": {good, remediation.Alert{Status: "firing", Labels: map[string]string{"alertname": "Good", "service": "s"}}, ""},
@@ -166,7 +167,7 @@ func TestAnOddAlertIsRecordedAndLosesNoneBesideIt(t *testing.T) {
 				}
 			}
 			if tc.want.Fingerprint == "" { // what the body says it is, is not believed
-				tc.want.Fingerprint = fingerprint(tc.want.Labels)
+				tc.want.Fingerprint = notification.Fingerprint(tc.want.Labels)
 			}
 			if fmt.Sprint(alerts[1]) != fmt.Sprint(tc.want) || alerts[1].Labels == nil {
 				t.Errorf("it became %+v; want %+v", alerts[1], tc.want)
@@ -187,7 +188,7 @@ func TestOfRepeatedKeysTheLastWinsAndNoTwoAlertsAreMixed(t *testing.T) {
 		"alerts":[{"status":"firing","labels":{"trigger":"t","service":"s"},"fingerprint":"1"},{"status":"firing","labels":{"a":"b"}}],
 		"alerts":[{"status":"resolved","labels":{"x":"y"},"fingerprint":"2"}]}`), `{"accepted":1,"duplicates":0,"incidents":[]}`)
 	got := b.service.took()[0].Alerts
-	want := []remediation.Alert{{Status: "resolved", Fingerprint: fingerprint(map[string]string{"x": "y"}), Labels: map[string]string{"x": "y"}}}
+	want := []remediation.Alert{{Status: "resolved", Fingerprint: notification.Fingerprint(map[string]string{"x": "y"}), Labels: map[string]string{"x": "y"}}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("decoded %+v", got)
 	}
@@ -217,8 +218,8 @@ func TestWhatANotificationBecomesIsBounded(t *testing.T) {
 		status int
 		words  string
 	}{
-		"as many alerts as are taken in":  {few + strings.Repeat("{},", maxAlerts-1) + "{}]}", http.StatusOK, ""},
-		"one more":                        {few + strings.Repeat("{},", maxAlerts) + "{}]}", http.StatusRequestEntityTooLarge, "more than 10000 alerts"},
+		"as many alerts as are taken in":  {few + strings.Repeat("{},", notification.MaxAlerts-1) + "{}]}", http.StatusOK, ""},
+		"one more":                        {few + strings.Repeat("{},", notification.MaxAlerts) + "{}]}", http.StatusRequestEntityTooLarge, "more than 10000 alerts"},
 		"millions":                        {few + strings.Repeat("{},", 2_500_000) + "{}]}", http.StatusRequestEntityTooLarge, "more than 10000 alerts"},
 		"too many labels in all":          {few + strings.Repeat(manyLabels(64)+",", 4000) + "{}]}", http.StatusRequestEntityTooLarge, "more than 200000 labels"},
 		"many lists, of which one counts": {`{"version":"4","groupKey":"g",` + strings.Repeat(`"alerts":[{}],`, 500_000) + `"alerts":[]}`, http.StatusOK, ""},
@@ -494,47 +495,6 @@ func TestEveryResultIsAMetricFromTheStart(t *testing.T) {
 			t.Errorf("missing: %s", line)
 		}
 	}
-}
-
-// FuzzDecode: whatever comes in, each element of alerts comes out as one alert
-// that can be recorded, or the whole is refused.
-func FuzzDecode(f *testing.F) {
-	files, err := filepath.Glob("../testdata/payloads/*.json")
-	if err != nil || len(files) == 0 {
-		f.Fatalf("no payloads: %v", err)
-	}
-	for _, file := range files {
-		f.Add([]byte(payload(f, filepath.Base(file))))
-	}
-	for _, s := range []string{"", "null", oneAlert, `{"version":"4","groupKey":"g","alerts":[null,5,{},{"status":1},{"labels":{"a":null}}]}`, `{"alerts":[1],"ALERTS":[2,3],"version":"4","groupKey":"\u0000"}`} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		n, _, err := decode(data)
-		if err != nil {
-			if err.Error() == "" {
-				t.Error("a refusal without a word")
-			}
-			return
-		}
-		var elements struct {
-			Alerts []any `json:"alerts"`
-		}
-		if err := json.Unmarshal(data, &elements); err != nil {
-			t.Fatalf("it took what is no JSON: %v", err)
-		}
-		if len(n.Alerts) != len(elements.Alerts) {
-			t.Errorf("%d alerts of %d", len(n.Alerts), len(elements.Alerts))
-		}
-		for i, a := range n.Alerts {
-			if a.Fingerprint == "" || a.Labels == nil {
-				t.Errorf("alert %d cannot be recorded: %+v", i, a)
-			}
-		}
-		if n.GroupKey == "" {
-			t.Error("no group key")
-		}
-	})
 }
 
 func BenchmarkWebhook(b *testing.B) {

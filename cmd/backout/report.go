@@ -8,8 +8,7 @@ import (
 	"unicode"
 
 	"github.com/alecthomas/kingpin/v2"
-
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/report"
 )
 
 // reportOutput is a flag whose value is text, json, or the file to write.
@@ -39,34 +38,34 @@ func (c *commands) addIncidentReport(parent *kingpin.CmdClause) {
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
-			report, err := receiver.NewReport(ctx, src, *id, c.now())
+			made, err := report.New(ctx, src, *id, c.now())
 			if err != nil {
 				return err
 			}
 			switch output.value {
 			case outputJSON:
-				return c.printJSON(report)
+				return c.printJSON(made)
 			case outputText:
-				return c.print(string(report.Markdown(nil)))
+				return c.print(string(made.Markdown(nil)))
 			}
-			return c.writeReport(report, output.value)
+			return c.writeReport(made, output.value)
 		})
 	})
 }
 
 // writeReport writes a report and its plots as separate files: GitHub shows no
 // picture that is embedded in the text.
-func (c *commands) writeReport(report *receiver.Report, name string) error {
+func (c *commands) writeReport(made *report.Report, name string) error {
 	dir, base := filepath.Split(name)
 	var files []string
-	for _, p := range report.Plots {
+	for _, p := range made.Plots {
 		file := strings.TrimSuffix(base, ".md") + "-" + fileWord(p.Trigger) + ".svg"
-		if err := writeFile(filepath.Join(dir, file), receiver.PlotFile(p)); err != nil {
+		if err := writeFile(filepath.Join(dir, file), report.PlotFile(p)); err != nil {
 			return wrong("", "--output: %w", err)
 		}
 		files = append(files, file)
 	}
-	if err := writeFile(name, report.Markdown(files)); err != nil {
+	if err := writeFile(name, made.Markdown(files)); err != nil {
 		return wrong("", "--output: %w", err)
 	}
 	var b strings.Builder

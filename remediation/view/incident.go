@@ -136,3 +136,14 @@ const (
 	Release Verb = "release"
 	Close   Verb = "close"
 )
+
+// NonNil makes empty lists of those that are missing: no client need expect null.
+func NonNil(inc IncidentView) IncidentView {
+	if inc.Triggers == nil {
+		inc.Triggers = []TriggerView{}
+	}
+	if inc.Steps == nil {
+		inc.Steps = []StepView{}
+	}
+	return inc
+}

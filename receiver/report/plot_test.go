@@ -1,4 +1,4 @@
-package receiver
+package report
 
 import (
 	"encoding/xml"
@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -38,10 +37,10 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 	want, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatalf("%v; to write it: go test ./receiver -update", err)
+		t.Fatalf("%v; to write it: go test ./receiver/report -update", err)
 	}
 	if string(want) != string(got) {
-		t.Errorf("%s is another; to see it: go test ./receiver -update && git diff\n%s", path, got)
+		t.Errorf("%s is another; to see it: go test ./receiver/report -update && git diff\n%s", path, got)
 	}
 }
 
@@ -119,7 +118,7 @@ func elements(t *testing.T, svg string) (names []string, text string) {
 }
 
 func TestAPlotSaysInWordsWhatItShows(t *testing.T) {
-	svg := string(plotSVG(breachPlot()))
+	svg := string(PlotSVG(breachPlot()))
 	names, text := elements(t, svg)
 	if !strings.Contains(svg, `role="img"`) || !strings.Contains(strings.Join(names, " "), "title desc") {
 		t.Errorf("no image with a title and a description: %v", names)
@@ -138,7 +137,7 @@ func TestAPlotSaysInWordsWhatItShows(t *testing.T) {
 	if n := strings.Count(svg, "<polyline"); n != 2 {
 		t.Errorf("%d lines, want one on either side of the gap", n)
 	}
-	if n := strings.Count(string(plotSVG(evidencePlot())), "<circle"); n != 3 {
+	if n := strings.Count(string(PlotSVG(evidencePlot())), "<circle"); n != 3 {
 		t.Errorf("%d dots of evidence, want 3", n)
 	}
 }
@@ -209,18 +208,4 @@ func TestMeasuresHaveTheirUnits(t *testing.T) {
 			t.Errorf("%v %s is %s, want %s", tc.v, tc.unit, got, tc.want)
 		}
 	}
-}
-
-func TestTheAPIGivesAPlotToViewers(t *testing.T) {
-	b := newBench(t, token(t, "eve", config.Viewer))
-	b.service.plot = breachPlot()
-	b.service.plot.Points, b.service.plot.Marks = b.service.plot.Points[:1], b.service.plot.Marks[:1]
-	const path = "/api/v1/incidents/inc-9/plot?trigger=latency"
-	wantOK(t, b.do(as(request("GET", path, ""), "eve")), `{"incident":"inc-9","trigger":"latency","unit":"ratio","threshold":0.01,"above":true,`+
-		`"from":"2026-11-22T02:45:00Z","to":"2026-11-22T03:25:00Z","step":"15s","note":"",`+
-		`"points":[{"time":"2026-11-22T02:45:00Z","value":0.001}],"marks":[{"time":"2026-11-22T03:00:00Z","kind":"opened","label":"opened"}]}`)
-	wantError(t, b.do(request("GET", path, "")), 401, "token")
-	wantError(t, b.do(as(request("GET", path+"&step=1", ""), "eve")), 400, `unknown parameter "step"`)
-	b.service.err = &remediation.RefusedError{Refusal: remediation.Missing, Message: "incident inc-9 has no trigger"}
-	wantError(t, b.do(as(request("GET", path, ""), "eve")), 404, "has no trigger")
 }

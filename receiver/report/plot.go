@@ -1,4 +1,4 @@
-package receiver
+package report
 
 import (
 	"fmt"
@@ -32,10 +32,10 @@ const plotStyle = `<style>@media (prefers-color-scheme: dark){` +
 	`.plot-line{stroke:#6cb2ff}.plot-dot{fill:#6cb2ff}.plot-threshold{stroke:#ff8a80}.plot-threshold-text{fill:#ff8a80}` +
 	`.plot-mark{stroke:#e0b050}.plot-mark-text{fill:#e0b050}}</style>`
 
-// plotSVG draws a plot for a page: the line, the threshold, and what was done
+// PlotSVG draws a plot for a page: the line, the threshold, and what was done
 // when. It needs nothing from elsewhere, and its colours are attributes, which
 // the classes plot-* override.
-func plotSVG(p view.Plot) template.HTML {
+func PlotSVG(p view.Plot) template.HTML {
 	return template.HTML(drawPlot(p, "")) //nolint:gosec // every string in it went through plotText
 }
 

@@ -1,4 +1,4 @@
-package receiver
+package page
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // evidenceFirst are the keys of an entry's detail that say most, in the order in
@@ -93,4 +95,28 @@ func gatesOf(all []any) ([]gateLine, bool) {
 		out = append(out, gateLine{Gate: fmt.Sprint(m["gate"]), Why: why, Open: open})
 	}
 	return out, true
+}
+
+// Event is a moment of the incident's timeline, with its evidence.
+type Event struct {
+	view.TimelineEvent
+	Evidence []evidenceLine
+}
+
+func NewEvent(e audit.Entry) Event {
+	return Event{view.Describe(e), evidenceOf(e.Detail)}
+}
+
+// evidenceLine is one key of an entry's detail.
+type evidenceLine struct {
+	// Value is plain text.
+	Key, Value string
+	// Gates, where the key is that, and Long, where the value is JSON.
+	Gates []gateLine
+	Long  bool
+}
+
+type gateLine struct {
+	Gate, Why string
+	Open      bool
 }

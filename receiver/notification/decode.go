@@ -1,4 +1,14 @@
-package receiver
+// Package notification decodes what Alertmanager posts to the webhook. receiver
+// calls it with a body of bounded size and passes the result to the engine.
+//
+// Its invariants:
+//
+//   - Each element of "alerts" becomes one alert that can be recorded, or the whole
+//     notification is refused: a malformed alert costs no other one.
+//   - A fingerprint is computed from the labels, as Alertmanager does; what the body
+//     says it is, is not believed.
+//   - What is kept is bounded in alerts, labels and bytes, whatever the body holds.
+package notification
 
 import (
 	"bytes"
@@ -19,13 +29,13 @@ import (
 // What is kept of a notification is bounded by what it becomes, not only by its
 // bytes: 7 MiB of "{}" are two million alerts.
 const (
-	// maxAlerts is how many alerts a notification may have: one with more is
+	// MaxAlerts is how many alerts a notification may have: one with more is
 	// refused whole, since what was left out would not be committed.
-	maxAlerts = 10_000
+	MaxAlerts = 10_000
 	// maxLabels is how many labels of one alert are kept, allLabels of all alerts
 	// of a notification together.
 	maxLabels = 64
-	allLabels = 20 * maxAlerts
+	allLabels = 20 * MaxAlerts
 	// maxValue, maxName and maxStatus bound one string, in bytes.
 	maxValue  = 4 << 10
 	maxName   = 256
@@ -34,8 +44,8 @@ const (
 	maxOdd = 10
 )
 
-// errTooMany: a notification has more alerts or labels than are taken in.
-var errTooMany = errors.New("too much in one notification")
+// ErrTooMany: a notification has more alerts or labels than are taken in.
+var ErrTooMany = errors.New("too much in one notification")
 
 // message is the part of Alertmanager's webhook body (version "4") that is
 // acted on; what else is in it is ignored, since generations differ in it. The
@@ -81,8 +91,8 @@ func (l *alertList) UnmarshalJSON(b []byte) error {
 
 // add decodes one alert.
 func (l *alertList) add(raw []byte) error {
-	if len(l.alerts) == maxAlerts {
-		return hint.Add(fmt.Errorf("%w: more than %d alerts", errTooMany, maxAlerts), "group_by in the route to this receiver, so that a notification has fewer")
+	if len(l.alerts) == MaxAlerts {
+		return hint.Add(fmt.Errorf("%w: more than %d alerts", ErrTooMany, MaxAlerts), "group_by in the route to this receiver, so that a notification has fewer")
 	}
 	a, err := decodeAlert(raw)
 	if err != nil {
@@ -91,22 +101,22 @@ func (l *alertList) add(raw []byte) error {
 		}
 	}
 	if l.labels += len(a.Labels); l.labels > allLabels {
-		return fmt.Errorf("%w: more than %d labels", errTooMany, allLabels)
+		return fmt.Errorf("%w: more than %d labels", ErrTooMany, allLabels)
 	}
 	l.alerts = append(l.alerts, a)
 	return nil
 }
 
-// decode reads a notification. Every element of alerts becomes an Alert: an
+// Decode reads a notification. Every element of alerts becomes an Alert: an
 // odd one with what could be read of it and the status that it claims, so that
 // it is recorded and the engine can hold it; odd says what was wrong with the
 // first of them. Where a key is repeated in an object the last one wins, and
 // repeated labels of one alert are one set. An alert's fingerprint is that of
 // its labels: what the body says it is, is not believed.
-func decode(data []byte) (n remediation.Notification, odd []string, err error) {
+func Decode(data []byte) (n remediation.Notification, odd []string, err error) {
 	var m message
 	if err := json.Unmarshal(data, &m); err != nil {
-		return n, nil, explain(err)
+		return n, nil, Explain(err)
 	}
 	if m.Alerts.failed != nil {
 		return n, nil, m.Alerts.failed
@@ -156,17 +166,17 @@ func decodeAlert(raw []byte) (remediation.Alert, error) {
 	switch {
 	case errors.Is(err, errManyLabels):
 	case err != nil:
-		err = explain(err)
+		err = Explain(err)
 	case a.Status != string(model.AlertFiring) && a.Status != string(model.AlertResolved):
 		err = fmt.Errorf("status %.80q is neither firing nor resolved", a.Status)
 	case len(a.Labels.kept) == 0:
 		err = errors.New("it has no labels")
 	}
-	return remediation.Alert{Status: shortened(a.Status, maxStatus), Fingerprint: fingerprint(a.Labels.sent), Labels: a.Labels.kept}, err
+	return remediation.Alert{Status: shortened(a.Status, maxStatus), Fingerprint: Fingerprint(a.Labels.sent), Labels: a.Labels.kept}, err
 }
 
-// fingerprint is the one that Alertmanager gives to an alert with these labels.
-func fingerprint(labels map[string]string) string {
+// Fingerprint is the one that Alertmanager gives to an alert with these labels.
+func Fingerprint(labels map[string]string) string {
 	set := make(model.LabelSet, len(labels))
 	for name, value := range labels {
 		set[model.LabelName(name)] = model.LabelValue(value)
@@ -291,8 +301,8 @@ func kindOf(raw []byte) string {
 	return "number"
 }
 
-// explain puts an error of encoding/json into words about the body.
-func explain(err error) error {
+// Explain puts an error of encoding/json into words about the body.
+func Explain(err error) error {
 	var te *json.UnmarshalTypeError
 	if errors.As(err, &te) {
 		where := te.Field

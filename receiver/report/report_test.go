@@ -1,4 +1,4 @@
-package receiver
+package report
 
 import (
 	"context"
@@ -100,7 +100,7 @@ func aLadder() *told {
 
 func reportOf(t *testing.T, s *told) *Report {
 	t.Helper()
-	r, err := NewReport(t.Context(), s, "inc-7", plotOpened.Add(time.Hour))
+	r, err := New(t.Context(), s, "inc-7", plotOpened.Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,10 +203,10 @@ func TestAReportHoldsNoFreezeOfAnotherTime(t *testing.T) {
 
 func TestAReportReadsALongLogToItsEnd(t *testing.T) {
 	s := aLadder()
-	for range 2*maxLimit + 5 {
+	for range 2*pageLimit + 5 {
 		s.log(25*time.Minute, audit.KindResolved, "alertmanager", "", map[string]any{"trigger": "error_rate"})
 	}
-	if n := len(reportOf(t, s).Entries); n < 2*maxLimit+5 {
+	if n := len(reportOf(t, s).Entries); n < 2*pageLimit+5 {
 		t.Errorf("%d entries", n)
 	}
 }
@@ -302,4 +302,15 @@ func closing(s, run string) int {
 		i += max(n, 1)
 	}
 	return -1
+}
+
+func TestAReportSaysThatAGraveIncidentAsksForACall(t *testing.T) {
+	s := aLadder()
+	if text := string(reportOf(t, s).Markdown(nil)); strings.Contains(text, "incident call") {
+		t.Error("an incident that is not grave asks for a call")
+	}
+	s.incident.IncidentCall = &remediation.CallView{Severity: 3, URL: "https://meet.example.com/a_b"}
+	if text := string(reportOf(t, s).Markdown(nil)); !strings.Contains(text, `- Its severity, 3, calls for an incident call: https\://meet.example.com/a\_b.`) {
+		t.Errorf("the report does not say where the call is:\n%.1500s", text)
+	}
 }

@@ -1,4 +1,16 @@
-package receiver
+// Package report makes the post-incident report: what happened, how long each part
+// took, who decided, and what is left to ask. It also draws a trigger's plot as SVG.
+// cmd writes reports; the console and the API show plots.
+//
+// Its invariants:
+//
+//   - A report is made from the incident and its audit entries only: the same log
+//     gives the same report.
+//   - A text from outside is escaped: it can add neither Markdown nor markup.
+//   - A plot needs no style sheet, script or font from elsewhere, and stays inside
+//     its frame whatever the values are.
+//   - A plot that cannot be had costs no report.
+package report
 
 import (
 	"context"
@@ -20,27 +32,27 @@ type Report struct {
 	Incident view.IncidentView `json:"incident"`
 	Made     time.Time         `json:"made"`
 	// Summary are sentences.
-	Summary   []string         `json:"summary"`
-	Durations []ReportDuration `json:"durations"`
-	Actions   []ReportAction   `json:"actions"`
-	Holds     []ReportHold     `json:"holds"`
-	People    []ReportDecision `json:"people"`
-	Questions []string         `json:"questions"`
+	Summary   []string   `json:"summary"`
+	Durations []Duration `json:"durations"`
+	Actions   []Action   `json:"actions"`
+	Holds     []Hold     `json:"holds"`
+	People    []Decision `json:"people"`
+	Questions []string   `json:"questions"`
 	// Entries are the incident's, and the freezes and blindness of its time.
 	Entries []audit.Entry `json:"entries"`
 	Plots   []view.Plot   `json:"plots"`
 }
 
-// ReportDuration is the time between two moments; Took is nil if one of them is unknown,
+// Duration is the time between two moments; Took is nil if one of them is unknown,
 // and Note says why, or how exact it is.
-type ReportDuration struct {
+type Duration struct {
 	Name string          `json:"name"`
 	Took *model.Duration `json:"took"`
 	Note string          `json:"note"`
 }
 
-// ReportAction is one try of a step, or of its undoing.
-type ReportAction struct {
+// Action is one try of a step, or of its undoing.
+type Action struct {
 	Step    string     `json:"step"`
 	Undo    bool       `json:"undo"`
 	Target  string     `json:"target"`
@@ -54,8 +66,8 @@ type ReportAction struct {
 	After   any        `json:"after"`
 }
 
-// ReportHold is one reason for which no step ran.
-type ReportHold struct {
+// Hold is one reason for which no step ran.
+type Hold struct {
 	Time   time.Time          `json:"time"`
 	Step   string             `json:"step"`
 	Reason remediation.Reason `json:"reason"`
@@ -65,38 +77,41 @@ type ReportHold struct {
 	Lasted *model.Duration `json:"lasted"`
 }
 
-// ReportDecision is what a person did.
-type ReportDecision struct {
+// Decision is what a person did.
+type Decision struct {
 	Time  time.Time `json:"time"`
 	Actor string    `json:"actor"`
 	What  string    `json:"what"`
 	Why   string    `json:"why"`
 }
 
-// ReportSource is what a report is made from: a Service, a server's API, a store.
-type ReportSource interface {
+// Source is what a report is made from: a Service, a server's API, a store.
+type Source interface {
 	Incident(ctx context.Context, id string) (view.IncidentView, error)
-	// Entries is called with a Limit of maxLimit at most.
+	// Entries is called with a Limit of 1000 at most.
 	Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error)
 	Plot(ctx context.Context, id, trigger string) (view.Plot, error)
 }
 
-// reportPlots bounds the plots of a report.
-const reportPlots = 6
+// pageLimit is how many entries the API gives in one answer.
+const pageLimit = 1000
 
-// NewReport reads all that a report of the incident needs.
-func NewReport(ctx context.Context, src ReportSource, id string, now time.Time) (*Report, error) {
+// maxPlots bounds the plots of a report.
+const maxPlots = 6
+
+// New reads all that a report of the incident needs.
+func New(ctx context.Context, src Source, id string, now time.Time) (*Report, error) {
 	inc, err := src.Incident(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Incident: nonNil(inc), Made: now.UTC(), Plots: []view.Plot{}}
-	if r.Entries, err = reportEntries(ctx, src, inc); err != nil {
+	r := &Report{Incident: view.NonNil(inc), Made: now.UTC(), Plots: []view.Plot{}}
+	if r.Entries, err = entriesOf(ctx, src, inc); err != nil {
 		return nil, err
 	}
 	var seen []string
 	for _, t := range inc.Triggers {
-		if slices.Contains(seen, t.Trigger) || len(r.Plots) == reportPlots {
+		if slices.Contains(seen, t.Trigger) || len(r.Plots) == maxPlots {
 			continue
 		}
 		seen = append(seen, t.Trigger)
@@ -117,9 +132,9 @@ func NewReport(ctx context.Context, src ReportSource, id string, now time.Time) 
 	return r, nil
 }
 
-// reportEntries returns the incident's entries, and those of freezes and
+// entriesOf returns the incident's entries, and those of freezes and
 // blindness in its time, oldest first.
-func reportEntries(ctx context.Context, src ReportSource, inc view.IncidentView) ([]audit.Entry, error) {
+func entriesOf(ctx context.Context, src Source, inc view.IncidentView) ([]audit.Entry, error) {
 	all, err := everyEntry(ctx, src, audit.Filter{Incident: inc.ID})
 	if err != nil {
 		return nil, err
@@ -140,9 +155,9 @@ func reportEntries(ctx context.Context, src ReportSource, inc view.IncidentView)
 	return all, nil
 }
 
-func everyEntry(ctx context.Context, src ReportSource, f audit.Filter) ([]audit.Entry, error) {
+func everyEntry(ctx context.Context, src Source, f audit.Filter) ([]audit.Entry, error) {
 	all := []audit.Entry{}
-	for f.Limit = maxLimit; ; {
+	for f.Limit = pageLimit; ; {
 		page, err := src.Entries(ctx, f)
 		if err != nil {
 			return nil, err
@@ -167,7 +182,7 @@ func detailText(e audit.Entry, keys ...string) string {
 
 // actions pairs intents with their outcomes.
 func (r *Report) actions() {
-	r.Actions = []ReportAction{}
+	r.Actions = []Action{}
 	approved := map[string]string{}
 	for _, e := range r.Entries {
 		undo, _ := e.Detail["undo"].(bool)
@@ -176,7 +191,7 @@ func (r *Report) actions() {
 		case audit.KindApproved:
 			approved[e.Step] = e.Actor
 		case audit.KindIntent:
-			a := ReportAction{
+			a := Action{
 				Step: e.Step, Undo: undo, Target: detailText(e, "target"), Began: &at, By: approved[e.Step],
 				Before: e.Detail["before"], Why: detailText(e, "why", "reason"),
 			}
@@ -191,7 +206,7 @@ func (r *Report) actions() {
 		case audit.KindOutcome, audit.KindInDoubt:
 			a := r.begun(e.Step, undo)
 			if a == nil {
-				r.Actions = append(r.Actions, ReportAction{Step: e.Step, Undo: undo, Target: detailText(e, "target"), Before: e.Detail["before"]})
+				r.Actions = append(r.Actions, Action{Step: e.Step, Undo: undo, Target: detailText(e, "target"), Before: e.Detail["before"]})
 				a = &r.Actions[len(r.Actions)-1]
 			}
 			a.Error, a.Outcome = detailText(e, "error", "undo_error"), detailText(e, "outcome")
@@ -230,7 +245,7 @@ func (r *Report) failed(undo audit.Entry) {
 }
 
 // begun returns the last action of that step that has no end yet, or nil.
-func (r *Report) begun(step string, undo bool) *ReportAction {
+func (r *Report) begun(step string, undo bool) *Action {
 	for i := len(r.Actions) - 1; i >= 0; i-- {
 		if a := &r.Actions[i]; a.Step == step && a.Undo == undo {
 			if a.Ended != nil {
@@ -244,7 +259,7 @@ func (r *Report) begun(step string, undo bool) *ReportAction {
 
 // holds tells what was held, and for how long.
 func (r *Report) holds() {
-	r.Holds = []ReportHold{}
+	r.Holds = []Hold{}
 	open := -1
 	for _, e := range r.Entries {
 		if e.Incident == "" || e.Kind == audit.KindNotified || e.Kind == audit.KindResolved {
@@ -255,7 +270,7 @@ func (r *Report) holds() {
 			r.Holds[open].Lasted, open = &d, -1
 		}
 		if e.Kind == audit.KindHeld {
-			r.Holds = append(r.Holds, ReportHold{
+			r.Holds = append(r.Holds, Hold{
 				Time: e.Time.UTC(), Step: e.Step, Reason: remediation.Reason(detailText(e, "reason")),
 				Why: detailText(e, "why"), Until: detailText(e, "until"),
 			})
@@ -266,7 +281,7 @@ func (r *Report) holds() {
 
 // people tells who did what, and why.
 func (r *Report) people() {
-	r.People = []ReportDecision{}
+	r.People = []Decision{}
 	for _, e := range r.Entries {
 		if e.Actor == "engine" || e.Actor == "alertmanager" || e.Actor == "" || e.Kind == audit.KindIntent {
 			continue
@@ -281,7 +296,7 @@ func (r *Report) people() {
 		if until := detailText(e, "until"); until != "" {
 			what += ", until " + until
 		}
-		r.People = append(r.People, ReportDecision{Time: e.Time.UTC(), Actor: e.Actor, What: what, Why: detailText(e, "reason", "why")})
+		r.People = append(r.People, Decision{Time: e.Time.UTC(), Actor: e.Actor, What: what, Why: detailText(e, "reason", "why")})
 	}
 }
 
@@ -307,7 +322,7 @@ func (r *Report) durations() {
 	recovered, closed := moment(r.last(audit.KindRecovered)), r.Incident.Closed
 	breach, exact := r.breach(opened)
 	add := func(name string, from, to *time.Time, note, missing string) {
-		d := ReportDuration{Name: name, Note: missing}
+		d := Duration{Name: name, Note: missing}
 		if from != nil && to != nil && !to.Before(*from) {
 			took := model.Duration(to.Sub(*from).Round(time.Millisecond))
 			d.Took, d.Note = &took, note

@@ -1,9 +1,10 @@
-package receiver
+package page
 
 import (
 	"fmt"
 	"html"
 	"html/template"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ func capital(s string) string {
 const shownText = 400
 
 // functions are what templates call.
-func (p *pages) functions() template.FuncMap {
+func (p *Pages) functions() template.FuncMap {
 	return template.FuncMap{
 		"static": func(name string) (string, error) {
 			if p.names[name] == "" {
@@ -58,7 +59,7 @@ func (p *pages) functions() template.FuncMap {
 				return -1
 			}, remediation.Plain(fmt.Sprint(s), 20))
 		},
-		"isID": func(id string) bool { return backTo.MatchString("/incidents/" + id) },
+		"isID": func(id string) bool { return BackTo.MatchString("/incidents/" + id) },
 		"day":  publicMoment,
 		"newestFirst": func(all []remediation.PublicUpdate) []remediation.PublicUpdate {
 			all = slices.Clone(all)
@@ -148,4 +149,23 @@ func moment(at any) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
+}
+
+// BackTo are the pages that a change leads back to.
+var BackTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64}|rollout)?$`)
+
+// rolloutBack is the page that a form on the rollout's page leads to; an abort leads
+// to its incident.
+func rolloutBack(verb string) string {
+	if verb == string(remediation.RolloutAbort) {
+		return ""
+	}
+	return "/rollout"
+}
+
+// publicMoment is a moment for customers: date and minute.
+func publicMoment(t time.Time) template.HTML {
+	t = t.UTC()
+	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s UTC</time>`, //nolint:gosec // of a time
+		t.Format(time.RFC3339), t.Format("2 Jan 2006, 15:04")))
 }

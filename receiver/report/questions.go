@@ -1,4 +1,4 @@
-package receiver
+package report
 
 import (
 	"fmt"
@@ -188,7 +188,7 @@ func (r *Report) questions() {
 
 func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 	inc := r.Incident
-	worked := slices.ContainsFunc(r.Actions, func(a ReportAction) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
+	worked := slices.ContainsFunc(r.Actions, func(a Action) bool { return !a.Undo && a.Outcome == string(remediation.StepDone) })
 	switch {
 	case inc.State == remediation.Exhausted:
 		ask("Every step was tried and the breach continues. What else can be done?")
