@@ -55,7 +55,7 @@ var checks = []check{
 }
 
 // checksOf are the checks of a playbook. Of two with the same id, the first counts: the
-// playbook's replication lag stands in for the database's own.
+// playbook's replication lag replaces the database's own.
 func (e *Checker) checksOf(b *plan.Plan) []remediation.Proof {
 	var out []remediation.Proof
 	for _, c := range checks {
