@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation/audit"
 )
 
@@ -105,7 +106,7 @@ func (c *commands) again(ctx context.Context, look func() error) error {
 			return nil
 		case errors.As(err, &gone):
 			if !away {
-				if _, err := fmt.Fprintf(c.stderr, "backout: %s; retrying\n", cleanLines(gone.Error())); err != nil {
+				if _, err := fmt.Fprintf(c.stderr, "backout: %s; retrying\n", terminal.CleanLines(gone.Error())); err != nil {
 					return err
 				}
 			}
@@ -125,10 +126,10 @@ func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
 			work := c.progress()
-			defer work.done()
+			defer work.Done()
 			return eachPage(ctx, src, 0, func(entries []audit.Entry) error {
-				if !isTerminal(c.stdout) {
-					work.say("entry %d", entries[len(entries)-1].Seq)
+				if !terminal.IsTerminal(c.stdout) {
+					work.Say("entry %d", entries[len(entries)-1].Seq)
 				}
 				return c.printEntryLines(entries)
 			})
@@ -145,21 +146,9 @@ func eachPage(ctx context.Context, src source, after int64, fn func([]audit.Entr
 func (c *commands) printEntries(entries []audit.Entry) error {
 	var b strings.Builder
 	for _, e := range entries {
-		b.WriteString(entryText(e, c.screen()))
+		b.WriteString(terminal.Entry(e, c.screen()))
 	}
 	return c.print(b.String())
-}
-
-// entryText is one entry: a line of who, when and what, and one of why.
-func entryText(e audit.Entry, scr screen) string {
-	what := []string{string(e.Kind)}
-	for _, s := range []string{e.Service, e.Incident, e.Step} {
-		if s != "" {
-			what = append(what, s)
-		}
-	}
-	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, momentShort(e.Time), scr.cell(strings.Join(what, " "), 60), scr.cell(e.Actor, 24))
-	return scr.cell(head, columns) + "\n" + wrap(strings.Repeat(" ", 8), scr.cell(detailText(e.Detail), maxDetail))
 }
 
 // printEntryLines writes entries in their canonical form, one per line.
@@ -173,8 +162,8 @@ func (c *commands) printEntryLines(entries []audit.Entry) error {
 		b.Write(line)
 		b.WriteByte('\n')
 	}
-	if isTerminal(c.stdout) { // elsewhere every byte counts: they are what was hashed
-		return c.print(harmless(b.String()))
+	if terminal.IsTerminal(c.stdout) { // elsewhere every byte counts: they are what was hashed
+		return c.print(terminal.Harmless(b.String()))
 	}
 	return c.print(b.String())
 }

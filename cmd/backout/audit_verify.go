@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 )
@@ -68,7 +69,7 @@ func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
 		return from.with(ctx, func(src source) error {
 			work := c.progress()
 			v, err := verify(ctx, src, noted.head, work)
-			work.done()
+			work.Done()
 			if err != nil {
 				return err
 			}
@@ -86,11 +87,11 @@ func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
 }
 
 // verify checks the whole log, and that it contains the head that was noted.
-func verify(ctx context.Context, src source, noted *head, work *progress) (verdict, error) {
+func verify(ctx context.Context, src source, noted *head, work *terminal.Progress) (verdict, error) {
 	var chain audit.Chain
 	seen := noted == nil || *noted == head{0, audit.ZeroHash}
 	err := eachPage(ctx, src, 0, func(entries []audit.Entry) error {
-		work.say("checked up to entry %d", entries[0].Seq-1)
+		work.Say("checked up to entry %d", entries[0].Seq-1)
 		for _, e := range entries {
 			if err := chain.Add(e); err != nil {
 				return err
@@ -125,6 +126,6 @@ func (v verdict) text() string {
 	if v.OK {
 		return fmt.Sprintf("ok: %s, head %s\n", remediation.Counted(v.Entries, "entry"), v.Head)
 	}
-	return wrap("", fmt.Sprintf("broken: entry %d: %s", v.Broken.Seq, v.Broken.Why)) +
-		wrap("", fmt.Sprintf("%s up to %s can be trusted; later ones cannot.", remediation.Counted(v.Entries, "entry"), v.Head))
+	return terminal.Wrap("", fmt.Sprintf("broken: entry %d: %s", v.Broken.Seq, v.Broken.Why)) +
+		terminal.Wrap("", fmt.Sprintf("%s up to %s can be trusted; later ones cannot.", remediation.Counted(v.Entries, "entry"), v.Head))
 }

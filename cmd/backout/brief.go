@@ -8,6 +8,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -29,7 +30,7 @@ func (c *commands) addIncidentBrief(parent *kingpin.CmdClause) {
 		}
 		lines := strings.Split(strings.TrimRight(brief.Text, "\n"), "\n")
 		for i := range lines {
-			lines[i] = clean(lines[i])
+			lines[i] = terminal.Clean(lines[i])
 		}
 		return c.print(strings.Join(lines, "\n") + "\n")
 	})

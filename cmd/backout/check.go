@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
@@ -58,13 +59,13 @@ type findings struct {
 // printFindings writes errors to standard error, and the rest to standard output.
 func (c *commands) printFindings(f findings) error {
 	for _, p := range f.Errors {
-		if _, err := fmt.Fprintln(c.stderr, "error: "+problemText(p)); err != nil {
+		if _, err := fmt.Fprintln(c.stderr, "error: "+terminal.Problem(p)); err != nil {
 			return err
 		}
 	}
 	var b strings.Builder
 	for _, p := range f.Warnings {
-		fmt.Fprintf(&b, "warning: %s\n", problemText(p))
+		fmt.Fprintf(&b, "warning: %s\n", terminal.Problem(p))
 	}
 	switch {
 	case !f.OK:
@@ -75,16 +76,6 @@ func (c *commands) printFindings(f findings) error {
 		fmt.Fprintf(&b, "ok: %s\n", strings.Join(f.Checked, ", "))
 	}
 	return c.print(b.String())
-}
-
-// problemText is a problem as editors and people read it: its first line, with
-// the place, is not broken, however long it is.
-func problemText(p alerts.Problem) string {
-	text := cleanLines(p.String())
-	if p.File == "" {
-		return strings.TrimPrefix(text, ": ")
-	}
-	return text
 }
 
 // problems splits an error into the problems that it joins.

@@ -8,9 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
@@ -89,7 +89,7 @@ func (c *commands) printCoverage(a coverageFindings, missing int) error {
 		fmt.Fprintf(&b, "\n%s\n", s.Service)
 		for _, l := range s.Lines {
 			n++
-			b.WriteString("\n" + coveredText(l))
+			b.WriteString("\n" + terminal.Covered(l))
 		}
 	}
 	if missing > 0 {
@@ -106,50 +106,6 @@ func (a coverageFindings) summary() findings {
 	f := a.findings
 	f.OK = len(f.Errors) == 0
 	return f
-}
-
-// coveredText is a line of the playbook and what implements it, in at most 80 columns.
-func coveredText(l rules.Covered) string {
-	var b strings.Builder
-	b.WriteString(wrap("", l.Line))
-	for _, part := range [][2]string{
-		{"rule", l.Rule}, {"fires in", testName(l, l.Fires)}, {"silent in", silentText(l)},
-		{"route", strings.Join(l.Route, ", ")}, {"plan", planText(l)}, {"rehearsed", rehearsedText(l)}, {"MISSING", strings.Join(l.Missing, ", ")},
-	} {
-		if part[1] != "" {
-			text := strings.TrimLeft(wrap("             ", part[1]), " ")
-			fmt.Fprintf(&b, "  %-10s %s", part[0], text)
-		}
-	}
-	return b.String()
-}
-
-// testName is a generated test's name without the rule's, which has its own column.
-func testName(l rules.Covered, name string) string { return strings.TrimPrefix(name, l.Rule+": ") }
-
-// silentText: one test often shows both sides of a threshold.
-func silentText(l rules.Covered) string {
-	if l.Silent != "" && l.Silent == l.Fires {
-		return "the same"
-	}
-	return testName(l, l.Silent)
-}
-
-func planText(l rules.Covered) string {
-	if l.Kind == "alert" {
-		return "none, it only warns"
-	}
-	return l.Plan
-}
-
-func rehearsedText(l rules.Covered) string {
-	switch {
-	case l.Kind == "alert":
-		return ""
-	case l.Rehearsed == nil:
-		return "never"
-	}
-	return l.Rehearsed.UTC().Format(time.RFC3339)
 }
 
 // The first and last line around the table of a service in a page.
@@ -188,29 +144,11 @@ func withCoverage(dir string, made []rules.File, playbooks []*alerts.Playbook) (
 			if err != nil {
 				return nil, err
 			}
-			text, marked = before+begin+coverageTable(lines)+end+after, true
+			text, marked = before+begin+terminal.Coverage(lines)+end+after, true
 		}
 		if marked {
 			made = append(made, rules.File{Name: page, Content: []byte(text)})
 		}
 	}
 	return made, nil
-}
-
-// coverageTable is the coverage in Markdown.
-func coverageTable(lines []rules.Covered) string {
-	var b strings.Builder
-	b.WriteString("\n| the playbook says | rule | fires in the test | silent in the test | goes to | plan | rehearsed |\n|---|---|---|---|---|---|---|\n")
-	for _, l := range lines {
-		plan, when := planText(l), rehearsedText(l)
-		if l.Kind == "alert" {
-			plan, when = "only warns", ""
-		}
-		cells := []string{l.Line, "`" + l.Rule + "`", testName(l, l.Fires), silentText(l), strings.Join(l.Route, ", "), plan, when}
-		for i, c := range cells {
-			cells[i] = strings.ReplaceAll(cleanLines(c), "|", `\|`)
-		}
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
-	}
-	return b.String() + "\n"
 }

@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -45,7 +45,7 @@ func (c *commands) addFreezeCommand() {
 		if f.Until != nil && (done.Until == nil || done.Until.After(*f.Until)) {
 			head = "Already frozen, for longer: "
 		}
-		return c.print(head + freezeText(done, c.now()) + "To end it:\n  " + thawCommand(done) + "\n")
+		return c.print(head + terminal.Freeze(done, c.now()) + "To end it:\n  " + terminal.ThawCommand(done) + "\n")
 	})
 }
 
@@ -73,44 +73,13 @@ func (c *commands) addThaw() {
 			return c.printJSON(left)
 		}
 		var b strings.Builder
-		fmt.Fprintf(&b, "Thawed: %s.\n", everyOr(*service))
+		fmt.Fprintf(&b, "Thawed: %s.\n", terminal.EveryOr(*service))
 		if len(left.Freezes) == 0 {
 			b.WriteString("Nothing is frozen now.\n")
 		}
 		for _, f := range left.Freezes {
-			b.WriteString("Still frozen: " + freezeText(f, c.now()))
+			b.WriteString("Still frozen: " + terminal.Freeze(f, c.now()))
 		}
 		return c.print(b.String())
 	})
-}
-
-// freezeText describes a freeze on several lines.
-func freezeText(f remediation.Freeze, now time.Time) string {
-	what := "no steps, no promotions"
-	if f.Scope == remediation.ScopePromotions {
-		what = "no promotions, rollbacks still run"
-	}
-	until := "until thawed"
-	if f.Until != nil {
-		until = fmt.Sprintf("until %s (%s)", moment(*f.Until), distance(now, *f.Until))
-	}
-	by := "because"
-	if f.By != "" {
-		by = "by " + f.By
-	}
-	return everyOr(f.Service) + "\n" + wrap("  ", what+",") + wrap("  ", until+",") + wrap("  ", by+": "+f.Reason)
-}
-
-func thawCommand(f remediation.Freeze) string {
-	if f.Service == "" {
-		return "backout thaw --reason=WHY"
-	}
-	return "backout thaw --service=" + clean(f.Service) + " --reason=WHY"
-}
-
-func everyOr(service string) string {
-	if service == "" {
-		return "every service"
-	}
-	return "service " + clean(service)
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/locotoki/backout/cmd/backout/terminal"
 )
 
 // result is what one run of the program left.
@@ -148,7 +150,7 @@ func said(text, words string) bool {
 func fits(t *testing.T, text string) {
 	t.Helper()
 	for _, line := range strings.Split(text, "\n") {
-		if utf8.RuneCountInString(line) > columns && len(strings.Fields(line)) > 1 {
+		if utf8.RuneCountInString(line) > terminal.Columns && len(strings.Fields(line)) > 1 {
 			t.Errorf("%d columns: %s", utf8.RuneCountInString(line), line)
 		}
 	}

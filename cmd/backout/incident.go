@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -44,7 +45,7 @@ func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 			if *output == outputJSON {
 				return c.printJSON(map[string]any{"incidents": list})
 			}
-			return c.print(incidentTable(list, c.screen()))
+			return c.print(terminal.Incidents(list, c.screen()))
 		})
 	})
 }
@@ -72,7 +73,7 @@ func (c *commands) showIncident(inc view.IncidentView, output string) error {
 	if output == outputJSON {
 		return c.printJSON(inc)
 	}
-	return c.print(incidentText(inc, c.now(), c.screen()))
+	return c.print(terminal.Incident(inc, c.now(), c.screen()))
 }
 
 // errOver ends --follow.
@@ -118,11 +119,11 @@ func (c *commands) showChange(inc view.IncidentView, output string, again bool) 
 		return c.printJSONLine(inc)
 	}
 	if again {
-		if err := c.print("\n---- " + moment(c.now()) + "\n\n"); err != nil {
+		if err := c.print("\n---- " + terminal.Moment(c.now()) + "\n\n"); err != nil {
 			return err
 		}
 	}
-	return c.print(incidentText(inc, c.now(), c.screen()))
+	return c.print(terminal.Incident(inc, c.now(), c.screen()))
 }
 
 // addIncidentVerb adds a command that changes an incident.

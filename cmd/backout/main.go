@@ -25,6 +25,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation/audit"
 )
 
@@ -235,7 +236,7 @@ func explain(err error) (status int, words string) {
 		return statusWrong, ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "backout: %s\n", cleanLines(err.Error()))
+	fmt.Fprintf(&b, "backout: %s\n", terminal.CleanLines(err.Error()))
 	var f *failure
 	var breaks *audit.BrokenChainError
 	switch {

@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -36,7 +34,7 @@ func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
 		if err != nil {
 			return err
 		}
-		return c.answerPreflight(v, *output, preflightEnd(v))
+		return c.answerPreflight(v, *output, terminal.PreflightEnd(v))
 	})
 }
 
@@ -56,10 +54,10 @@ func (c *commands) addPreflightShow(parent *kingpin.CmdClause) {
 		var b strings.Builder
 		for _, it := range v.Items {
 			if it.Owner == "" {
-				b.WriteString(preflightItem(it))
+				b.WriteString(terminal.PreflightItem(it))
 			}
 		}
-		return c.answerPreflight(v, *output, b.String()+preflightEnd(v))
+		return c.answerPreflight(v, *output, b.String()+terminal.PreflightEnd(v))
 	})
 }
 
@@ -82,7 +80,7 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 				return err
 			}
 			if *output != outputJSON {
-				if err := c.print("Signed: " + clean(item) + "\n"); err != nil {
+				if err := c.print("Signed: " + terminal.Clean(item) + "\n"); err != nil {
 					return err
 				}
 			}
@@ -90,7 +88,7 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 		if *output == outputJSON {
 			return c.printJSON(v)
 		}
-		return c.print(preflightMissing(v))
+		return c.print(terminal.PreflightMissing(v))
 	})
 }
 
@@ -120,7 +118,7 @@ func (c *commands) runPreflight(ctx context.Context, cl *client, service, reason
 			}
 		}
 		for ; output != outputJSON && shown < len(proofs); shown++ {
-			if err := c.print(preflightItem(proofs[shown])); err != nil {
+			if err := c.print(terminal.PreflightItem(proofs[shown])); err != nil {
 				return v, err
 			}
 		}
@@ -158,90 +156,4 @@ func (c *commands) answerPreflight(v remediation.PreflightView, output, text str
 		}
 	}
 	return nil
-}
-
-// preflightWords are the results as printed before an item.
-var preflightWords = map[remediation.Proved]string{
-	remediation.Pass: "pass         ", remediation.Fail: "FAIL         ", remediation.CannotTell: "unknown      ",
-}
-
-// preflightItem is one item for people.
-func preflightItem(it remediation.PreflightItem) string {
-	indent := strings.Repeat(" ", 13)
-	var b strings.Builder
-	b.WriteString(preflightWords[it.Result] + clean(it.ID) + ": " + clean(it.Name) + "\n")
-	b.WriteString(wrap(indent, clean(it.Evidence)))
-	if s := it.Signed; s != nil && it.Owner == "" {
-		b.WriteString(wrap(indent, fmt.Sprintf("signed by %s: %s", clean(s.By), clean(s.Reason))))
-	} else if it.Next != "" && it.Result != remediation.Pass {
-		b.WriteString(wrap(indent, "try: "+clean(it.Next)))
-	}
-	return b.String()
-}
-
-// preflightEnd lists the sign-offs and the result.
-func preflightEnd(v remediation.PreflightView) string {
-	var b strings.Builder
-	head := "\nSign-offs:\n"
-	for _, it := range v.Items {
-		if it.Owner == "" {
-			continue
-		}
-		b.WriteString(head)
-		head = ""
-		word := "open"
-		switch {
-		case it.Signed != nil:
-			word = "signed"
-		case !it.Before:
-			word = "later"
-		}
-		line := fmt.Sprintf("%s: %s (%s)", word, clean(it.ID), clean(it.Owner))
-		if it.Signed != nil {
-			line += ", by " + clean(it.Signed.By)
-		}
-		b.WriteString(wrap("  ", line))
-	}
-	count := map[remediation.Proved]int{}
-	for _, it := range v.Items {
-		if it.Owner == "" {
-			count[it.Result]++
-		}
-	}
-	if v.Finished == nil {
-		b.WriteString("\nNo preflight has finished yet.\n")
-	} else {
-		fmt.Fprintf(&b, "\n%d passed, %d failed, %d unknown; ended %s.\n",
-			count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], moment(*v.Finished))
-	}
-	return b.String() + preflightMissing(v)
-}
-
-// preflightMissing says what is missing for a start.
-func preflightMissing(v remediation.PreflightView) string {
-	if len(v.Missing) == 0 {
-		return wrap("", fmt.Sprintf("%s of %s is ready to start.", clean(v.Release), clean(v.Service)))
-	}
-	var b strings.Builder
-	b.WriteString(wrap("", fmt.Sprintf("%s of %s cannot start yet:", clean(v.Release), clean(v.Service))))
-	unsigned := 0
-	for _, m := range v.Missing {
-		if preflightOfPeople(v, m) {
-			unsigned++
-			continue
-		}
-		b.WriteString(wrap("  ", clean(m)))
-	}
-	if unsigned > 0 {
-		b.WriteString(wrap("  ", hint.Text(remediation.Counted(unsigned, "sign-off")+" missing", "backout preflight sign ITEM --by=NAME --reason=WHY")))
-	}
-	return b.String()
-}
-
-// preflightOfPeople reports whether a sign-off is missing, which is listed
-// separately.
-func preflightOfPeople(v remediation.PreflightView, missing string) bool {
-	return slices.ContainsFunc(v.Items, func(it remediation.PreflightItem) bool {
-		return it.Owner != "" && strings.HasPrefix(missing, it.ID+" ")
-	})
 }

@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/prometheus/common/model"
 
-	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -39,7 +37,7 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 		}
 		var b strings.Builder
 		for _, r := range v.Rehearsals {
-			b.WriteString("\n" + rehearsalEnd(r))
+			b.WriteString("\n" + terminal.RehearsalEnd(r))
 		}
 		return c.answerRehearsal(v, *output, b.String())
 	})
@@ -58,7 +56,7 @@ func (c *commands) addRehearseShow(parent *kingpin.CmdClause) {
 		if err != nil {
 			return err
 		}
-		return c.answerRehearsal(v, *output, rehearsalText(v))
+		return c.answerRehearsal(v, *output, terminal.Rehearsal(v))
 	})
 }
 
@@ -75,7 +73,7 @@ func (cl *client) rehearsal(ctx context.Context, service string) (v remediation.
 func (cl *client) Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error) {
 	v, err := cl.rehearsal(ctx, service)
 	if err == nil && v.Running {
-		err = negative("wait for it", "a rehearsal of %s is running", clean(v.Service))
+		err = negative("wait for it", "a rehearsal of %s is running", terminal.Clean(v.Service))
 	}
 	return v.Rehearsals, err
 }
@@ -93,7 +91,7 @@ func (c *commands) runRehearsal(ctx context.Context, cl *client, body map[string
 		if !ours {
 			v.Rehearsals = rehearsalsSince(v.Rehearsals, plans, started)
 		}
-		if lines := rehearsalLines(v.Rehearsals); output != outputJSON && shown < len(lines) {
+		if lines := terminal.Rehearsals(v.Rehearsals); output != outputJSON && shown < len(lines) {
 			if err := c.print(strings.Join(lines[shown:], "")); err != nil {
 				return v, err
 			}
@@ -149,78 +147,4 @@ func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text str
 		}
 	}
 	return nil
-}
-
-// rehearsalText describes the last rehearsals.
-func rehearsalText(v remediation.RehearsalView) string {
-	var b strings.Builder
-	if v.Running {
-		b.WriteString(wrap("", fmt.Sprintf("A rehearsal has been running for %s; %s left:", clean(v.By), remediation.Counted(v.Left, "step"))) + "\n")
-	}
-	for i, r := range v.Rehearsals {
-		if i > 0 {
-			b.WriteString("\n")
-		}
-		b.WriteString(strings.Join(rehearsalLines([]remediation.Rehearsal{r}), ""))
-		if r.Finished.IsZero() {
-			continue
-		}
-		b.WriteString("\n" + rehearsalEnd(r))
-		if r.Playbook != v.Playbook {
-			b.WriteString(hint.Text("The playbook has changed since", "backout rehearse") + "\n")
-		}
-	}
-	if len(v.Rehearsals) == 0 && !v.Running {
-		b.WriteString(wrap("", hint.Text(fmt.Sprintf("No plan of %s has been rehearsed yet", clean(v.Service)), "backout rehearse")))
-	}
-	return b.String()
-}
-
-// rehearsalLines prints the parts of rehearsals as they finish.
-func rehearsalLines(all []remediation.Rehearsal) []string {
-	var out []string
-	for _, r := range all {
-		if r.Drill.Result == "" {
-			continue
-		}
-		out = append(out, fmt.Sprintf("Plan %s of %s, without lasting effect:\n", clean(r.Plan), clean(r.Service)), rehearsalPart("drill alert", "", r.Drill))
-		for _, s := range r.Steps {
-			out = append(out, rehearsalPart(s.ID, s.Target, s.RehearsedPart))
-		}
-	}
-	return out
-}
-
-// rehearsalPart is one part for people: its result, its time, what was seen.
-func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
-	indent := strings.Repeat(" ", 13)
-	var b strings.Builder
-	b.WriteString(preflightWords[part.Result] + clean(name) + ": took " + remediation.Took(part.Took) + "\n")
-	if target != "" {
-		b.WriteString(wrap(indent, clean(target)))
-	}
-	b.WriteString(wrap(indent, clean(part.Evidence)))
-	if part.Next != "" && part.Result != remediation.Pass {
-		b.WriteString(wrap(indent, "try: "+clean(part.Next)))
-	}
-	return b.String()
-}
-
-// rehearsalEnd is the result of a rehearsal.
-func rehearsalEnd(r remediation.Rehearsal) string {
-	count := map[remediation.Proved]int{r.Drill.Result: 1}
-	tried := 0
-	for _, s := range r.Steps {
-		count[s.Result]++
-		if s.Tried {
-			tried++
-		}
-	}
-	text := fmt.Sprintf("Plan %s: %d passed, %d failed, %d unknown; %d of %s tried, the rest checked. It took %s and ended %s.",
-		clean(r.Plan), count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], tried, remediation.Counted(len(r.Steps), "step"),
-		remediation.Took(model.Duration(r.Finished.Sub(r.Started))), moment(r.Finished))
-	if len(r.Incidents) > 0 {
-		text += " Audit entries: backout audit list --incident=" + clean(r.Incidents[0])
-	}
-	return wrap("", text)
 }

@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/receiver/report"
 )
 
@@ -70,7 +72,7 @@ func (c *commands) writeReport(made *report.Report, name string) error {
 	}
 	var b strings.Builder
 	for _, file := range append([]string{base}, files...) {
-		fmt.Fprintf(&b, "wrote %s\n", clean(filepath.Join(dir, file)))
+		fmt.Fprintf(&b, "wrote %s\n", terminal.Clean(filepath.Join(dir, file)))
 	}
 	return c.print(b.String())
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -58,7 +59,7 @@ func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
 			return err
 		}
 		if done.State != remediation.RolloutActive && done.State != remediation.RolloutSoaking {
-			return negative("backout audit list --kind=stage", "the rollout of %s did not start: its traffic could not be set", clean(done.Service))
+			return negative("backout audit list --kind=stage", "the rollout of %s did not start: its traffic could not be set", terminal.Clean(done.Service))
 		}
 		return nil
 	})
@@ -92,7 +93,7 @@ func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
 		}
 		for _, was := range before {
 			if was.Service == done.Service && was.Stage == done.Stage {
-				return negative("backout audit list --kind=stage", "the rollout of %s is still in stage %s: its traffic could not be set", clean(done.Service), clean(done.Stage))
+				return negative("backout audit list --kind=stage", "the rollout of %s is still in stage %s: its traffic could not be set", terminal.Clean(done.Service), terminal.Clean(done.Stage))
 			}
 		}
 		return nil
@@ -150,7 +151,7 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 		return err
 	}
 	if verb == remediation.RolloutAbort && done.Incident != "" && output != outputJSON {
-		return c.print(fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", clean(done.Incident), clean(done.Incident)))
+		return c.print(fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", terminal.Clean(done.Incident), terminal.Clean(done.Incident)))
 	}
 	return nil
 }
@@ -165,8 +166,8 @@ func (c *commands) changeRollout(ctx context.Context, cl *client, verb remediati
 		return done, nil
 	}
 	say := c.progress()
-	defer say.done()
-	say.say("setting the traffic of %s to %s", clean(done.Service), clean(done.Promotion.Value))
+	defer say.Done()
+	say.Say("setting the traffic of %s to %s", terminal.Clean(done.Service), terminal.Clean(done.Promotion.Value))
 	err = c.again(ctx, func() error {
 		all, err := cl.Rollouts(ctx)
 		if err != nil {
@@ -192,7 +193,7 @@ func (c *commands) showRollout(r view.RolloutView, output string) error {
 	if output == outputJSON {
 		return c.printJSON(r)
 	}
-	return c.print(rolloutText(r, c.now(), c.screen()))
+	return c.print(terminal.Rollout(r, c.now(), c.screen()))
 }
 
 func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
@@ -207,7 +208,7 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		if *stage != "" && !*follow {
-			return wrong("--follow --stage="+clean(*stage), "--stage goes with --follow")
+			return wrong("--follow --stage="+terminal.Clean(*stage), "--stage goes with --follow")
 		}
 		if (*release != "" || *timeout > 0) && !*follow {
 			return wrong("--follow", "--release and --timeout go with --follow")
@@ -231,7 +232,7 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 				if i > 0 {
 					text += "\n"
 				}
-				text += rolloutText(r, c.now(), c.screen())
+				text += terminal.Rollout(r, c.now(), c.screen())
 			}
 			if len(list) == 0 {
 				text = "No rollouts.\n"

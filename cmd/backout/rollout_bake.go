@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -133,7 +134,7 @@ func (b *bake) lacking(now time.Time) string {
 	var bad, shut []string
 	for _, cr := range r.Criteria {
 		if !cr.OK {
-			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, valueOr(cr.Value, "has no value")))
+			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, terminal.ValueOr(cr.Value, "has no value")))
 		}
 	}
 	met := fmt.Sprintf("%d of %d criteria met", len(r.Criteria)-len(bad), len(r.Criteria))
@@ -147,7 +148,7 @@ func (b *bake) lacking(now time.Time) string {
 		case g.Gate == gateDuration:
 			complete, left = false, g.Why
 			if r.PromotableAt != nil && r.PromotableAt.After(now) {
-				left = fmt.Sprintf("%s left, until %s", strings.TrimPrefix(distance(now, *r.PromotableAt), "in "), moment(*r.PromotableAt))
+				left = fmt.Sprintf("%s left, until %s", strings.TrimPrefix(terminal.Distance(now, *r.PromotableAt), "in "), terminal.Moment(*r.PromotableAt))
 			}
 		case strings.HasPrefix(g.Gate, gateCriterion):
 			complete = false
@@ -229,21 +230,21 @@ func (c *commands) summary(b *bake, result, text string) error {
 		})
 	}
 	var s strings.Builder
-	s.WriteString("\n" + wrap("", fmt.Sprintf("%s %s: %s", b.service, b.named(), text)))
+	s.WriteString("\n" + terminal.Wrap("", fmt.Sprintf("%s %s: %s", b.service, b.named(), text)))
 	if b.looks > 0 && b.entered != nil {
-		fmt.Fprintf(&s, "  stage       %s, since %s (%s)\n", c.screen().cell(b.stage, 20), moment(*b.entered), distance(now, *b.entered))
+		fmt.Fprintf(&s, "  stage       %s, since %s (%s)\n", c.screen().Cell(b.stage, 20), terminal.Moment(*b.entered), terminal.Distance(now, *b.entered))
 	}
-	fmt.Fprintf(&s, "  watched     %s to %s UTC\n", momentShort(b.began), momentShort(now))
+	fmt.Fprintf(&s, "  watched     %s to %s UTC\n", terminal.MomentShort(b.began), terminal.MomentShort(now))
 	for _, x := range b.criteria {
-		s.WriteString(hanging("  criterion   ", x.text()))
+		s.WriteString(terminal.Hanging("  criterion   ", x.text()))
 	}
 	for _, h := range b.holds {
-		s.WriteString(hanging("  hold        ", h.text()))
+		s.WriteString(terminal.Hanging("  hold        ", h.text()))
 	}
 	if b.looks > 0 && len(b.holds) == 0 {
 		s.WriteString("  holds       none seen\n")
 	}
-	s.WriteString(hanging("  then        ", b.next(result)))
+	s.WriteString(terminal.Hanging("  then        ", b.next(result)))
 	return c.print(s.String())
 }
 
@@ -261,7 +262,7 @@ func (x *bakedCriterion) text() string {
 		word = "met"
 	}
 	text := fmt.Sprintf("%s: %s; worst %s, last %s, must be %s %s", x.Name, word,
-		valueOr(x.Worst, "none"), valueOr(x.Last, "none"), x.Bound, number(x.Threshold))
+		terminal.ValueOr(x.Worst, "none"), terminal.ValueOr(x.Last, "none"), x.Bound, terminal.Number(x.Threshold))
 	if x.NoValue > 0 {
 		text += fmt.Sprintf("; no value in %d of %d polls", x.NoValue, x.Looks)
 	}
@@ -272,7 +273,7 @@ func (x *bakedCriterion) text() string {
 }
 
 func (h *bakedHold) text() string {
-	text := fmt.Sprintf("%s, %s to %s UTC", h.Gate, momentShort(h.Since), momentShort(h.Until))
+	text := fmt.Sprintf("%s, %s to %s UTC", h.Gate, terminal.MomentShort(h.Since), terminal.MomentShort(h.Until))
 	if h.Times > 1 {
 		text += fmt.Sprintf(", %d times", h.Times)
 	}

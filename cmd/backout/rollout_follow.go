@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -84,7 +85,7 @@ func (c *commands) bake(b *bake, r view.RolloutView) error {
 	known := b.stage == "" || slices.Contains(r.Stages, b.stage)
 	switch {
 	case !known && !b.watching():
-		return wrong("one of "+clean(strings.Join(r.Stages, ", ")), "--stage: the playbook of %s has no stage %q", clean(r.Service), clean(b.stage))
+		return wrong("one of "+terminal.Clean(strings.Join(r.Stages, ", ")), "--stage: the playbook of %s has no stage %q", terminal.Clean(r.Service), terminal.Clean(b.stage))
 	case !known:
 		return c.badEnd(b, resultFailed, fmt.Sprintf("the playbook of %s has no stage %s any more", r.Service, b.stage))
 	}
@@ -172,7 +173,7 @@ func (c *commands) line(b *bake, text string) error {
 	if b.output == outputJSON {
 		return c.printJSONLine(b.view)
 	}
-	return c.print(hanging(momentShort(c.now())+"  ", text))
+	return c.print(terminal.Hanging(terminal.MomentShort(c.now())+"  ", text))
 }
 
 // goodEnd prints the summary of a stage that was watched until it ended.
@@ -194,6 +195,6 @@ func (c *commands) badEnd(b *bake, result, text string) error {
 	if (result == resultTimeout || result == resultStopped) && b.lastText != "" {
 		text += "; when it was last seen, " + b.lastText
 	}
-	b.end = negative("", "%s", clean(text))
+	b.end = negative("", "%s", terminal.Clean(text))
 	return b.end
 }

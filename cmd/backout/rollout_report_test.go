@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/locotoki/backout/cmd/backout/terminal"
 )
 
 // wholeReport has one of each, with words that are long, and some that a terminal obeys.
@@ -45,8 +47,8 @@ func TestARolloutsReportTellsAllOfItWithinTheTerminal(t *testing.T) {
 		t.Errorf("a reason reached the terminal as it is:\n%q", said)
 	}
 	for _, line := range strings.Split(said, "\n") {
-		if width(line) > columns {
-			t.Errorf("%d columns: %s", width(line), line)
+		if terminal.Width(line) > terminal.Columns {
+			t.Errorf("%d columns: %s", terminal.Width(line), line)
 		}
 	}
 	flat := strings.Join(strings.Fields(said), " ")

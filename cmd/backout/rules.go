@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
@@ -50,7 +51,7 @@ func (c *commands) addRules() {
 			generate = settings.Deployed
 		}
 		made, err := generated(playbooks, generate, work)
-		work.done()
+		work.Done()
 		if err != nil {
 			return wrong("", "%w", err)
 		}
@@ -74,11 +75,11 @@ func (c *commands) addRules() {
 }
 
 // generated returns the files of all playbooks, each once.
-func generated(playbooks []*alerts.Playbook, generate func(*alerts.Playbook) ([]rules.File, error), work *progress) ([]rules.File, error) {
+func generated(playbooks []*alerts.Playbook, generate func(*alerts.Playbook) ([]rules.File, error), work *terminal.Progress) ([]rules.File, error) {
 	var all []rules.File
 	seen := map[string][]byte{}
 	for i, pb := range playbooks {
-		work.say("playbook %d of %d: %s", i+1, len(playbooks), pb.Service)
+		work.Say("playbook %d of %d: %s", i+1, len(playbooks), pb.Service)
 		files, err := generate(pb)
 		if err != nil {
 			return nil, fmt.Errorf("generate rules of %s: %w", pb.Service, err)
@@ -193,7 +194,7 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 		}
 		fmt.Fprintf(&b, "wrote %s\n", f.Name)
 		for _, w := range f.Warnings {
-			fmt.Fprintf(&b, "  warning: %s\n", cleanLines(w))
+			fmt.Fprintf(&b, "  warning: %s\n", terminal.CleanLines(w))
 		}
 	}
 	fmt.Fprintf(&b, "%s written, %d unchanged\n", remediation.Counted(written, "file"), all-written)

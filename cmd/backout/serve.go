@@ -13,17 +13,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-
-	"github.com/locotoki/backout/receiver/config"
-	"github.com/locotoki/backout/remediation/engine"
-
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/promslog"
+	promslogflag "github.com/prometheus/common/promslog/flag"
 
 	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
-
-	promslogflag "github.com/prometheus/common/promslog/flag"
+	"github.com/locotoki/backout/remediation/engine"
 )
 
 // defaultDSN is the default store.

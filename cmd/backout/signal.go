@@ -8,21 +8,23 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/locotoki/backout/cmd/backout/terminal"
 )
 
 func (c *commands) addSignal() {
 	clause := c.app.Command("signal", "Report what no metric shows: a vulnerability, bad data, a P1 error. Its plan runs because you said so.")
 	c.addSignalChange(clause.Command("raise", "Raise the signal: its alert fires and its plan runs. A step that loses data still needs approval."),
 		http.MethodPost, func(s signalAnswer) string {
-			return fmt.Sprintf("Raised: %s of service %s, since %s,\n", clean(s.Signal), clean(s.Service), moment(s.Since)) +
-				wrap("  ", "by "+s.By+": "+s.Reason) +
+			return fmt.Sprintf("Raised: %s of service %s, since %s,\n", terminal.Clean(s.Signal), terminal.Clean(s.Service), terminal.Moment(s.Since)) +
+				terminal.Wrap("  ", "by "+s.By+": "+s.Reason) +
 				warned(s.Warning) +
 				"It arrives through Prometheus and Alertmanager within a scrape and an\nevaluation; see backout incident list. To clear it:\n" +
-				fmt.Sprintf("  backout signal clear %s --service=%s --reason=WHY\n", clean(s.Signal), clean(s.Service))
+				fmt.Sprintf("  backout signal clear %s --service=%s --reason=WHY\n", terminal.Clean(s.Signal), terminal.Clean(s.Service))
 		})
 	c.addSignalChange(clause.Command("clear", "Clear the signal: steps that have not begun are cancelled, and the incident closes."),
 		http.MethodDelete, func(s signalAnswer) string {
-			return fmt.Sprintf("Cleared: %s of service %s.\nSteps that had not begun are cancelled.\n", clean(s.Signal), clean(s.Service))
+			return fmt.Sprintf("Cleared: %s of service %s.\nSteps that had not begun are cancelled.\n", terminal.Clean(s.Signal), terminal.Clean(s.Service))
 		})
 }
 
@@ -42,7 +44,7 @@ func warned(warning string) string {
 	if warning == "" {
 		return ""
 	}
-	return wrap("", "warning: "+warning)
+	return terminal.Wrap("", "warning: "+warning)
 }
 
 func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, text func(signalAnswer) string) {

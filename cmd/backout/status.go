@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"strings"
 
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -26,35 +24,11 @@ func (c *commands) addStatus() {
 		if *output == outputJSON {
 			err = c.printJSON(s)
 		} else {
-			err = c.print(statusText(s, c.screen()))
+			err = c.print(terminal.Status(s, c.screen()))
 		}
 		if err == nil && len(s.NeedsPerson()) > 0 {
 			err = errAnswered
 		}
 		return err
 	})
-}
-
-// statusText marks what needs a person with an exclamation mark.
-func statusText(s view.Status, scr screen) string {
-	var b strings.Builder
-	switch n := len(s.NeedsPerson()); n {
-	case 0:
-		b.WriteString("Nothing needs a person.\n\n")
-	default:
-		fmt.Fprintf(&b, "%s:\n\n", scr.paint(bad, remediation.Counted(n, "subject")+" marked ! below: a person is needed"))
-	}
-	head := 0
-	for _, l := range s.Lines {
-		head = max(head, min(width(clean(l.Subject)), 24))
-	}
-	for _, l := range s.Lines {
-		mark := "  "
-		if l.Person {
-			mark = "! "
-		}
-		subject := cell(l.Subject, head)
-		b.WriteString(hanging(mark+subject+strings.Repeat(" ", head-width(subject)+2), l.Text))
-	}
-	return b.String()
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -94,27 +95,27 @@ func TestTheLongestOfEverythingFitsTheTerminal(t *testing.T) {
 			Triggers: []view.TriggerView{{Trigger: name}}, Steps: []view.StepView{{ID: name, State: remediation.StepNoChange, Risk: "reversible"}},
 		})
 	}
-	text := incidentTable(list, screen{})
+	text := terminal.Incidents(list, terminal.Screen{})
 	for _, line := range strings.Split(text, "\n") {
-		if width(line) > columns {
-			t.Errorf("%d columns: %s", width(line), line)
+		if terminal.Width(line) > terminal.Columns {
+			t.Errorf("%d columns: %s", terminal.Width(line), line)
 		}
 	}
 	for _, inc := range list {
-		text += incidentText(inc, time.Time{}, screen{})
+		text += terminal.Incident(inc, time.Time{}, terminal.Screen{})
 	}
 	for _, line := range strings.Split(text, "\n") {
-		if width(line) > columns && len(strings.Fields(line)) > 2 && !strings.HasPrefix(line, "    backout ") { // a command stays whole
-			t.Errorf("%d columns: %.300s", width(line), line)
+		if terminal.Width(line) > terminal.Columns && len(strings.Fields(line)) > 2 && !strings.HasPrefix(line, "    backout ") { // a command stays whole
+			t.Errorf("%d columns: %.300s", terminal.Width(line), line)
 		}
 	}
-	e := entryText(audit.Entry{
+	e := terminal.Entry(audit.Entry{
 		Seq: 1234567, Kind: audit.KindHeld, Actor: strings.Repeat("y", 300), Service: strings.Repeat("x", 300), Incident: "inc-1",
 		Detail: map[string]any{"why": strings.Repeat("w ", 4000)},
-	}, screen{})
+	}, terminal.Screen{})
 	for _, line := range strings.Split(e, "\n") {
-		if width(line) > columns {
-			t.Errorf("%d columns: %s", width(line), line)
+		if terminal.Width(line) > terminal.Columns {
+			t.Errorf("%d columns: %s", terminal.Width(line), line)
 		}
 	}
 }
@@ -122,10 +123,10 @@ func TestTheLongestOfEverythingFitsTheTerminal(t *testing.T) {
 func TestAPipeGetsEveryCellWhole(t *testing.T) {
 	long := strings.Repeat("long-", 40)
 	list := []view.IncidentView{{ID: "inc-1", Service: long, State: remediation.Waiting, Triggers: []view.TriggerView{{Trigger: long}}}}
-	if text := incidentTable(list, screen{whole: true}); strings.Count(text, long) != 2 {
+	if text := terminal.Incidents(list, terminal.Screen{Whole: true}); strings.Count(text, long) != 2 {
 		t.Errorf("%s", text)
 	}
-	if text := entryText(audit.Entry{Service: long, Detail: map[string]any{"why": strings.Repeat("word ", 200)}}, screen{whole: true}); !strings.Contains(text, long) || strings.Count(text, "word") != 200 {
+	if text := terminal.Entry(audit.Entry{Service: long, Detail: map[string]any{"why": strings.Repeat("word ", 200)}}, terminal.Screen{Whole: true}); !strings.Contains(text, long) || strings.Count(text, "word") != 200 {
 		t.Errorf("%s", text)
 	}
 }
@@ -163,16 +164,14 @@ func TestJSONForATerminalMeansTheSameAndDrivesNothing(t *testing.T) {
 
 func TestLongWorkTellsHowFarItIsAndLeavesNothingBehind(t *testing.T) {
 	var stderr tty
-	p := &progress{w: &stderr, began: time.Now(), stop: make(chan struct{})}
-	p.ended.Add(1)
-	go p.show(time.Millisecond, time.Millisecond)
-	p.say("entry %d \x1b[2J", 4711)
+	p := terminal.StartProgress(&stderr, 5*time.Millisecond, true)
+	p.Say("entry %d \x1b[2J", 4711)
 	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(stderr.String(), "entry 4711"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nothing was told: %q", stderr.String())
 		}
 	}
-	p.done()
+	p.Done()
 	if got := stderr.String(); strings.Contains(got, "\x1b") || strings.Contains(got, "\n") || !strings.HasSuffix(got, " \r") {
 		t.Errorf("told %q", got)
 	}
@@ -183,8 +182,8 @@ func TestLongWorkTellsHowFarItIsAndLeavesNothingBehind(t *testing.T) {
 		String() string
 	}{&bytes.Buffer{}, &tty{}} {
 		quiet := newCommands(nil, &bytes.Buffer{}, w).progress()
-		quiet.say("entry 1")
-		quiet.done()
+		quiet.Say("entry 1")
+		quiet.Done()
 		if w.String() != "" {
 			t.Errorf("%T was told %q", w, w.String())
 		}

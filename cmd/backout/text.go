@@ -4,15 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
-	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/cmd/backout/terminal"
 )
 
 // The values of --output.
@@ -20,8 +15,6 @@ const (
 	outputText = "text"
 	outputJSON = "json"
 )
-
-const columns = 80
 
 func outputFlag(clause *kingpin.CmdClause) *string {
 	return choiceFlag(clause, "output", "How to print the answer: text or json.", outputText, outputText, outputJSON)
@@ -45,151 +38,5 @@ func (c *commands) encode(v any, indent string) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	return c.print(harmless(b.String()))
-}
-
-// harmless escapes the characters that JSON allows but a terminal may obey (C1
-// controls, direction marks).
-func harmless(text string) string {
-	if !strings.ContainsFunc(text, obeyed) {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		switch {
-		case !obeyed(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
-}
-
-func obeyed(r rune) bool { return r != '\n' && r != utf8.RuneError && unprintable(r) }
-
-// clean makes a string from outside safe to print: it escapes control and format
-// characters, including line ends.
-func clean(s string) string {
-	if !strings.ContainsFunc(s, unprintable) && utf8.ValidString(s) {
-		return s
-	}
-	q := strconv.Quote(s)
-	return strings.ReplaceAll(strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`), `\\`, `\`)
-}
-
-// cleanLines is clean for text of several lines.
-func cleanLines(s string) string {
-	lines := strings.Split(s, "\n")
-	for i := range lines {
-		lines[i] = clean(lines[i])
-	}
-	return strings.Join(lines, "\n")
-}
-
-func unprintable(r rune) bool { return !unicode.IsPrint(r) }
-
-// cell is clean, cut to at most n columns.
-func cell(s string, n int) string {
-	s = clean(s)
-	if width(s) <= n && utf8.RuneCountInString(s) <= 4*n { // marks upon marks take no column
-		return s
-	}
-	end, columns, count := 0, 0, 0
-	for i, r := range s {
-		if columns += width(string(r)); columns > n-3 || count == 4*n {
-			break
-		}
-		count++
-		end = i + utf8.RuneLen(r)
-	}
-	return s[:end] + "..."
-}
-
-// wrap breaks text at spaces so that it fits the terminal, with indent before
-// each line. A word that is too long, such as an address, stays whole.
-func wrap(indent, text string) string {
-	var b strings.Builder
-	line := ""
-	for _, word := range strings.Fields(clean(text)) {
-		if line != "" && len(indent)+width(line)+1+width(word) > columns {
-			b.WriteString(indent + line + "\n")
-			line = ""
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	if line != "" {
-		b.WriteString(indent + line + "\n")
-	}
-	return b.String()
-}
-
-// table aligns rows in columns; the first row is the head. tones colours cells, by
-// row and column.
-func table(rows [][]string, scr screen, tones map[[2]int]tone) string {
-	var widths []int
-	for _, row := range rows {
-		for i, text := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], width(text))
-		}
-	}
-	var b strings.Builder
-	for y, row := range rows {
-		for x, text := range row {
-			b.WriteString(scr.paint(tones[[2]int{y, x}], text))
-			if x < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[x]-width(text)+2))
-			}
-		}
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
-
-// moment is a time as people read it.
-func moment(t time.Time) string {
-	return t.UTC().Format("2006-01-02 15:04:05") + " UTC"
-}
-
-// momentShort is moment in a column whose head says UTC.
-func momentShort(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
-
-// distance says how far t is from now, as exactly as matters: "2m10s ago", "in 4d3h".
-func distance(now, t time.Time) string {
-	d := t.Sub(now)
-	switch {
-	case d.Abs() > 48*time.Hour:
-		d = d.Round(time.Hour)
-	case d.Abs() > time.Hour:
-		d = d.Round(time.Minute)
-	default:
-		d = d.Round(time.Second)
-	}
-	switch {
-	case d == 0:
-		return "now"
-	case d < 0:
-		return model.Duration(-d).String() + " ago"
-	}
-	return "in " + model.Duration(d).String()
-}
-
-// number is a measured value with five digits.
-func number(v float64) string { return strconv.FormatFloat(v, 'g', 5, 64) }
-
-// valueOr is number, or a word if there is no value.
-func valueOr(v *float64, none string) string {
-	if v == nil {
-		return none
-	}
-	return number(*v)
+	return c.print(terminal.Harmless(b.String()))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/common/promslog"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -87,12 +88,12 @@ func (v verification) text() string {
 			word = "failed"
 			failed++
 		}
-		b.WriteString(fmt.Sprintf("%-*s", len(indent), word) + strings.TrimPrefix(wrap(indent, check.Name+": "+check.Detail), indent))
+		b.WriteString(fmt.Sprintf("%-*s", len(indent), word) + strings.TrimPrefix(terminal.Wrap(indent, check.Name+": "+check.Detail), indent))
 	}
 	if failed > 0 {
-		b.WriteString(wrap("", fmt.Sprintf("%s is not verified as %s: %d of %s failed.", v.Service, v.Version, failed, remediation.Counted(len(v.Checks), "check"))))
+		b.WriteString(terminal.Wrap("", fmt.Sprintf("%s is not verified as %s: %d of %s failed.", v.Service, v.Version, failed, remediation.Counted(len(v.Checks), "check"))))
 	} else {
-		b.WriteString(wrap("", fmt.Sprintf("%s runs %s and works: %s.", v.Service, v.Version, remediation.Counted(len(v.Checks), "check"))))
+		b.WriteString(terminal.Wrap("", fmt.Sprintf("%s runs %s and works: %s.", v.Service, v.Version, remediation.Counted(len(v.Checks), "check"))))
 	}
 	return b.String()
 }

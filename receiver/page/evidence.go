@@ -103,6 +103,7 @@ type Event struct {
 	Evidence []evidenceLine
 }
 
+// NewEvent is an entry as the timeline shows it.
 func NewEvent(e audit.Entry) Event {
 	return Event{view.Describe(e), evidenceOf(e.Detail)}
 }

@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"fmt"
@@ -9,28 +9,28 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// rolloutText is a rollout for people.
-func rolloutText(r view.RolloutView, now time.Time, scr screen) string {
+// Rollout is a rollout for people.
+func Rollout(r view.RolloutView, now time.Time, scr Screen) string {
 	var b strings.Builder
-	b.WriteString(wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
+	b.WriteString(Wrap("", fmt.Sprintf("%s: %s", r.Service, rolloutState(r))))
 	if runs := r.RunsWords(now); runs != "" {
-		b.WriteString(hanging("  runs        ", runs))
+		b.WriteString(Hanging("  runs        ", runs))
 	}
 	if r.Started != nil {
-		fmt.Fprintf(&b, "  started     %s (%s)\n", moment(*r.Started), distance(now, *r.Started))
+		fmt.Fprintf(&b, "  started     %s (%s)\n", Moment(*r.Started), Distance(now, *r.Started))
 	}
 	if r.StageSince != nil {
-		fmt.Fprintf(&b, "  this stage  since %s (%s)\n", moment(*r.StageSince), distance(now, *r.StageSince))
+		fmt.Fprintf(&b, "  this stage  since %s (%s)\n", Moment(*r.StageSince), Distance(now, *r.StageSince))
 	}
 	if p := r.Promotion; p != nil {
-		b.WriteString(wrap("  ", fmt.Sprintf("under way: the traffic is being set to %s, for stage %s, by %s", p.Value, p.To, p.By)))
+		b.WriteString(Wrap("  ", fmt.Sprintf("under way: the traffic is being set to %s, for stage %s, by %s", p.Value, p.To, p.By)))
 	}
 	if r.PromotableAt != nil {
 		what := "next stage "
 		if r.Next == "" && len(r.Gates) > 0 {
 			what = "its end    "
 		}
-		fmt.Fprintf(&b, "  %s from %s on (%s)\n", what, moment(*r.PromotableAt), distance(now, *r.PromotableAt))
+		fmt.Fprintf(&b, "  %s from %s on (%s)\n", what, Moment(*r.PromotableAt), Distance(now, *r.PromotableAt))
 	}
 	if r.Auto {
 		b.WriteString("  promoted    automatically, as soon as nothing is missing\n")
@@ -44,7 +44,7 @@ func rolloutText(r view.RolloutView, now time.Time, scr screen) string {
 			if d.Date != "" && d.Date <= now.UTC().Format(time.DateOnly) {
 				mark = "*"
 			}
-			fmt.Fprintf(&b, "  %s %-5s %-10s  %-38s %s\n", mark, scr.cell(d.Day, 5), scr.cell(d.Date, 10), scr.cell(d.Activity, 38), scr.cell(d.Owner, 18))
+			fmt.Fprintf(&b, "  %s %-5s %-10s  %-38s %s\n", mark, scr.Cell(d.Day, 5), scr.Cell(d.Date, 10), scr.Cell(d.Activity, 38), scr.Cell(d.Owner, 18))
 		}
 	}
 	return b.String()
@@ -65,7 +65,7 @@ func criteriaText(r view.RolloutView) string {
 		if cr.Bound != "" {
 			bound = "must be " + cr.Bound
 		}
-		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s (value %s, %s %s)", cr.Words(), word, valueOr(cr.Value, "none"), bound, number(cr.Threshold))))
+		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s (value %s, %s %s)", cr.Words(), word, ValueOr(cr.Value, "none"), bound, Number(cr.Threshold))))
 	}
 	return b.String()
 }
@@ -82,19 +82,19 @@ func missingText(r view.RolloutView) string {
 	var b strings.Builder
 	for _, g := range r.Gates {
 		if !g.OK {
-			b.WriteString(hanging("  - ", g.Why))
+			b.WriteString(Hanging("  - ", g.Why))
 		}
 	}
 	if b.Len() == 0 {
-		return wrap("  ", "nothing is missing for "+what)
+		return Wrap("  ", "nothing is missing for "+what)
 	}
-	return wrap("  ", "missing for "+what+":") + b.String()
+	return Wrap("  ", "missing for "+what+":") + b.String()
 }
 
-// hanging is wrap with a bullet before the first line.
-func hanging(mark, text string) string {
+// Hanging is wrap with a bullet before the first line.
+func Hanging(mark, text string) string {
 	indent := strings.Repeat(" ", len(mark))
-	return mark + strings.TrimPrefix(wrap(indent, text), indent)
+	return mark + strings.TrimPrefix(Wrap(indent, text), indent)
 }
 
 func rolloutState(r view.RolloutView) string {

@@ -1,10 +1,12 @@
-package main
+package terminal
 
 import (
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // detailFirst are the most important keys of an entry's detail, in the order in
@@ -97,4 +99,16 @@ func gatesText(gates []any) string {
 		return "all open"
 	}
 	return "closed: " + strings.Join(closed, ", ")
+}
+
+// Entry is one entry: a line of who, when and what, and one of why.
+func Entry(e audit.Entry, scr Screen) string {
+	what := []string{string(e.Kind)}
+	for _, s := range []string{e.Service, e.Incident, e.Step} {
+		if s != "" {
+			what = append(what, s)
+		}
+	}
+	head := fmt.Sprintf("%6d  %s  %s, by %s", e.Seq, MomentShort(e.Time), scr.Cell(strings.Join(what, " "), 60), scr.Cell(e.Actor, 24))
+	return scr.Cell(head, Columns) + "\n" + Wrap(strings.Repeat(" ", 8), scr.Cell(detailText(e.Detail), maxDetail))
 }

@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// incidentTable is a list of incidents for people.
-func incidentTable(list []view.IncidentView, scr screen) string {
+// Incidents is a list of incidents for people.
+func Incidents(list []view.IncidentView, scr Screen) string {
 	if len(list) == 0 {
 		return "No incidents.\n"
 	}
@@ -27,7 +27,7 @@ func incidentTable(list []view.IncidentView, scr screen) string {
 		}
 		tones[[2]int{len(rows), 2}] = stateTone(inc.State)
 		rows = append(rows, []string{
-			scr.cell(inc.ID, 10), scr.cell(inc.Service, 12), scr.cell(state, 18), momentShort(inc.Opened), scr.cell(strings.Join(triggerNames(inc), " "), 13),
+			scr.Cell(inc.ID, 10), scr.Cell(inc.Service, 12), scr.Cell(state, 18), MomentShort(inc.Opened), scr.Cell(strings.Join(triggerNames(inc), " "), 13),
 		})
 	}
 	return table(rows, scr, tones) + "\nDetails: backout incident show ID\n"
@@ -43,17 +43,17 @@ func triggerNames(inc view.IncidentView) []string {
 	return names
 }
 
-// incidentText is one incident for a person at night: what happened, what it
+// Incident is one incident for a person at night: what happened, what it
 // means, what was done, what comes next, how to stop it.
-func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
+func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Incident %s", clean(inc.ID))
+	fmt.Fprintf(&b, "Incident %s", Clean(inc.ID))
 	if inc.Drill {
 		b.WriteString(" (a drill: nothing is applied)")
 	}
 	b.WriteString("\n\n")
 	line := func(name, format string, args ...any) {
-		text := wrap(strings.Repeat(" ", 12), fmt.Sprintf(format, args...))
+		text := Wrap(strings.Repeat(" ", 12), fmt.Sprintf(format, args...))
 		fmt.Fprintf(&b, "  %-10s%s", name, strings.TrimPrefix(text, strings.Repeat(" ", 12)))
 	}
 	line("service", "%s, release %s", inc.Service, orDash(inc.Rollout))
@@ -63,7 +63,7 @@ func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
 	}
 	state := b.String()
 	b.Reset()
-	word := clean(string(inc.State))
+	word := Clean(string(inc.State))
 	b.WriteString(strings.Replace(state, "state     "+word, "state     "+scr.paint(stateTone(inc.State), word), 1))
 	if inc.Reason != "" {
 		why := string(inc.Reason)
@@ -73,7 +73,7 @@ func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
 		line("why", "%s", why)
 	}
 	if inc.Until != nil {
-		line("until", "%s (%s)", moment(*inc.Until), distance(now, *inc.Until))
+		line("until", "%s (%s)", Moment(*inc.Until), Distance(now, *inc.Until))
 	}
 	if inc.ClaimedBy != "" {
 		begun := ""
@@ -82,17 +82,17 @@ func incidentText(inc view.IncidentView, now time.Time, scr screen) string {
 		}
 		line("claimed", "by %s: no step runs%s until it is released", inc.ClaimedBy, begun)
 	}
-	line("opened", "%s (%s)", moment(inc.Opened), distance(now, inc.Opened))
+	line("opened", "%s (%s)", Moment(inc.Opened), Distance(now, inc.Opened))
 	if k := inc.IncidentCall; k != nil && inc.Closed == nil {
 		if k.URL != "" {
 			line("call", "severity %d: join the incident call", k.Severity)
-			fmt.Fprintf(&b, "            %s\n", clean(k.URL)) // whole, to be opened
+			fmt.Fprintf(&b, "            %s\n", Clean(k.URL)) // whole, to be opened
 		} else {
 			line("call", "severity %d: start an incident call", k.Severity)
 		}
 	}
 	if inc.Closed != nil {
-		line("closed", "%s (%s)", moment(*inc.Closed), distance(now, *inc.Closed))
+		line("closed", "%s (%s)", Moment(*inc.Closed), Distance(now, *inc.Closed))
 	}
 	triggersText(&b, inc)
 	stepsText(&b, inc, now, scr)
@@ -117,18 +117,18 @@ func triggersText(b *strings.Builder, inc view.IncidentView) {
 			state = "firing"
 		}
 		if t.Signal != "" {
-			b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, raised by a person: signal %s", t.Trigger, state, t.Signal)))
+			b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, raised by a person: signal %s", t.Trigger, state, t.Signal)))
 			continue
 		}
-		b.WriteString(wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
-			t.Trigger, state, valueOr(t.Value, "none"), number(t.Threshold))))
+		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
+			t.Trigger, state, ValueOr(t.Value, "none"), Number(t.Threshold))))
 	}
 	if len(inc.Triggers) == 0 {
 		b.WriteString("  unknown\n")
 	}
 }
 
-func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr screen) {
+func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Screen) {
 	b.WriteString("\nSteps\n")
 	for _, s := range inc.Steps {
 		when := ""
@@ -138,15 +138,15 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr scr
 		case s.Started != nil:
 			when = "since " + s.Started.UTC().Format("15:04:05") + " UTC"
 		}
-		state := scr.cell(string(s.State), 10)
-		pad := strings.Repeat(" ", max(10-width(state), 0))
-		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.cell(s.ID, 20), scr.paint(stepTone(s.State), state), pad, scr.cell(s.Risk, 10), when)
-		b.WriteString(strings.TrimRight(text, " ") + "\n" + wrap("      ", s.Target))
+		state := scr.Cell(string(s.State), 10)
+		pad := strings.Repeat(" ", max(10-Width(state), 0))
+		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.Cell(s.ID, 20), scr.paint(stepTone(s.State), state), pad, scr.Cell(s.Risk, 10), when)
+		b.WriteString(strings.TrimRight(text, " ") + "\n" + Wrap("      ", s.Target))
 		if s.Changed != nil {
-			b.WriteString(wrap("      ", fmt.Sprintf("changed outside backout since %s (%s)", moment(*s.Changed), distance(now, *s.Changed))))
+			b.WriteString(Wrap("      ", fmt.Sprintf("changed outside backout since %s (%s)", Moment(*s.Changed), Distance(now, *s.Changed))))
 		}
 		if words := s.ExpectedWords(); words != "" {
-			b.WriteString(wrap("      ", words))
+			b.WriteString(Wrap("      ", words))
 		}
 	}
 	if len(inc.Steps) == 0 {
@@ -155,7 +155,7 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr scr
 	if len(inc.Would) > 0 {
 		b.WriteString("\nWhat backout would do with --mode=act\n")
 		for _, w := range inc.Would {
-			b.WriteString(hanging("  - ", w))
+			b.WriteString(Hanging("  - ", w))
 		}
 	}
 	b.WriteString("\n")
@@ -163,14 +163,14 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr scr
 	case inc.State == remediation.Closed:
 		b.WriteString("Next: nothing. The incident is closed.\n")
 	case inc.Next == nil && inc.Stuck != "":
-		b.WriteString(wrap("", fmt.Sprintf("Next: %s again, %s.", inc.Stuck, inc.Again())))
+		b.WriteString(Wrap("", fmt.Sprintf("Next: %s again, %s.", inc.Stuck, inc.Again())))
 	case inc.Next == nil:
 		b.WriteString("Next: nothing. No step is left.\n")
 	case inc.Next.At != nil && inc.Next.At.After(now):
-		b.WriteString(wrap("", fmt.Sprintf("Next: %s, not before %s (%s): %s.",
-			inc.Next.Step, moment(*inc.Next.At), distance(now, *inc.Next.At), inc.Next.What)))
+		b.WriteString(Wrap("", fmt.Sprintf("Next: %s, not before %s (%s): %s.",
+			inc.Next.Step, Moment(*inc.Next.At), Distance(now, *inc.Next.At), inc.Next.What)))
 	default:
-		b.WriteString(wrap("", fmt.Sprintf("Next: %s: %s.", inc.Next.Step, inc.Next.What)))
+		b.WriteString(Wrap("", fmt.Sprintf("Next: %s: %s.", inc.Next.Step, inc.Next.What)))
 	}
 	if inc.Next != nil {
 		for i, u := range inc.Next.Unless {
@@ -178,7 +178,7 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr scr
 			if i > 0 {
 				word = "or"
 			}
-			b.WriteString(wrap("  ", word+" "+u))
+			b.WriteString(Wrap("  ", word+" "+u))
 		}
 	}
 }
@@ -187,10 +187,10 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr scr
 func handsText(inc view.IncidentView) string {
 	var b strings.Builder
 	command := func(what, command string) { fmt.Fprintf(&b, "  %s:\n    %s\n", what, command) }
-	id, service := clean(inc.ID), clean(inc.Service)
+	id, service := Clean(inc.ID), Clean(inc.Service)
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval && inc.Next != nil {
 		b.WriteString("\nIt needs an approval\n")
-		step := clean(inc.Next.Step)
+		step := Clean(inc.Next.Step)
 		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, step))
 		command("deny, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
 	}

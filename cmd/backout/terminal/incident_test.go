@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"strings"
@@ -14,7 +14,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 		ID: "inc-1", Service: "shop", State: remediation.Recovered,
 		Triggers: []view.TriggerView{{Trigger: "security", Signal: "critical-security-vulnerability", Active: true}},
 	}
-	text := incidentText(inc, time.Time{}, screen{})
+	text := Incident(inc, time.Time{}, Screen{})
 	for _, word := range []string{"threshold", "last value", "the breach stopped"} {
 		if strings.Contains(text, word) {
 			t.Errorf("it says %q:\n%s", word, text)
@@ -27,7 +27,7 @@ func TestAnIncidentOfASignalIsNotShownAsMeasured(t *testing.T) {
 
 func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
 	inc := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Acting, ClaimedBy: "ann"}
-	if text := incidentText(inc, time.Time{}, screen{}); !strings.Contains(text, "after the running one") {
+	if text := Incident(inc, time.Time{}, Screen{}); !strings.Contains(text, "after the running one") {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}
 }
