@@ -28,7 +28,9 @@ func (w *world) back(a remediation.Action, op string) []byte {
 
 // What compose itself makes of the previous image is what ours must be.
 func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
-	w := imageWorld(t, versionOne).withTools()
+	w := imageWorld(t, checkedOne).withTools()
+	w.tag("v2.0.0", checkedTwo)
+	w.tag("latest", checkedTwo)
 	// MODE is what the displaced image has by default, and set all the same; the
 	// healthcheck's interval is the service's own, its test the image's.
 	w.write("docker-compose.yml", strings.Replace(w.webFile(), "    environment:\n", `    hostname: webhost
@@ -38,21 +40,21 @@ func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
       MODE: two
 `, 1))
 	w.compose(nil, "up", "-d")
-	two := w.essence(w.serves(versionTwo))
+	two := w.essence(w.serves(checkedTwo))
 	// The ladder's first step has run.
 	w.off(w.action(), "inc-7/1-flag_off@1")
 	before := w.back(w.retag(nil), op)
-	r := w.serves(versionOne)
+	r := w.serves(checkedOne)
 	if r.variable("MODE").value != "two" || r.variable("ONLY_TWO").set || r.label("only-two") != "" || r.Config.User != "" || slices.Contains(r.Config.Healthcheck.Test, "two") {
 		t.Errorf("carried over, or lost:\n%s", w.essence(r))
 	}
 	w.compose(nil, "up", "-d")
-	if later := w.serves(versionOne); later.ID != r.ID {
+	if later := w.serves(checkedOne); later.ID != r.ID {
 		t.Errorf("docker-compose up -d recreated it")
 	}
 	ours := w.essence(r)
 	w.compose(nil, "up", "-d", "--force-recreate")
-	if theirs := w.essence(w.serves(versionOne)); ours != theirs {
+	if theirs := w.essence(w.serves(checkedOne)); ours != theirs {
 		t.Errorf("ours and compose's differ:\n%s", diff(ours, theirs))
 	}
 
@@ -60,12 +62,12 @@ func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
 	if err := w.retag(nil).Undo(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
-	r = w.serves(versionTwo)
+	r = w.serves(checkedTwo)
 	if got, want := w.essence(r), strings.Replace(two, `"FLAG=1"`, `"FLAG=0"`, 1); got != want {
 		t.Errorf("not as it was:\n%s", diff(got, want))
 	}
 	w.compose(nil, "up", "-d")
-	if later := w.serves(versionTwo); later.ID != r.ID {
+	if later := w.serves(checkedTwo); later.ID != r.ID {
 		t.Errorf("docker-compose up -d recreated what was put back")
 	}
 }

@@ -18,25 +18,30 @@ import (
 // costs the engine more than the service does: only what a test is about has one, and
 // only a verdict that a test waits for comes often.
 var (
-	versionOne = version("one", `ENV VERSION=v1.0.0 MODE=one ONLY_ONE=1
+	versionOne   = version("one", linesOfOne)
+	versionTwo   = version("two", linesOfTwo)
+	checkedOne   = version("checked-one", linesOfOne+"HEALTHCHECK --interval=1s --retries=2 CMD [\"/service\", \"check\"]\n")
+	checkedTwo   = version("checked-two", linesOfTwo+"HEALTHCHECK --interval=900ms --retries=3 CMD [\"/service\", \"check\", \"two\"]\n")
+	versionThree = version("three", "ENV VERSION=v3.0.0\n")
+	crashingOne  = version("crash", "ENV VERSION=v1.0.0 BREAKS=crash\n")
+	sickOne      = version("sick", "ENV VERSION=v1.0.0 BREAKS=sick\nHEALTHCHECK --interval=200ms --retries=2 CMD [\"/service\", \"check\"]\n")
+	otherOne     = version("other", "ENV VERSION=v0.9.0\n")
+)
+
+const (
+	linesOfOne = `ENV VERSION=v1.0.0 MODE=one ONLY_ONE=1
 LABEL generation=one only-one=yes
 CMD ["serve", "one"]
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=1s --retries=2 CMD ["/service", "check"]
-`)
-	versionTwo = version("two", `ENV VERSION=v2.0.0 MODE=two ONLY_TWO=1
+`
+	linesOfTwo = `ENV VERSION=v2.0.0 MODE=two ONLY_TWO=1
 LABEL generation=two only-two=yes
 CMD ["serve", "two"]
 USER 0:0
 WORKDIR /two
 EXPOSE 9002
 STOPSIGNAL SIGINT
-HEALTHCHECK --interval=900ms --retries=3 CMD ["/service", "check", "two"]
-`)
-	versionThree = version("three", "ENV VERSION=v3.0.0\n")
-	crashingOne  = version("crash", "ENV VERSION=v1.0.0 BREAKS=crash\n")
-	sickOne      = version("sick", "ENV VERSION=v1.0.0 BREAKS=sick\nHEALTHCHECK --interval=200ms --retries=2 CMD [\"/service\", \"check\"]\n")
-	otherOne     = version("other", "ENV VERSION=v0.9.0\n")
+`
 )
 
 // version returns what builds an image from the test image, once a run, and gives
