@@ -121,7 +121,7 @@ func (f settingsFlags) check() (findings, error) {
 		return findings{}, err
 	}
 	found := findings{Errors: []alerts.Problem{}, Warnings: []alerts.Problem{}, Checked: []string{}}
-	playbooks, err := loadPlaybooks(*f.playbookFiles, playbookKinds(kinds.list))
+	playbooks, err := f.loadPlaybooks(playbookKinds(kinds.list))
 	errs = append(errs, err)
 	if u := config.ExternalURL; u != nil && u.Scheme == "http" && !isLoopback(u.Hostname()) && len(config.Tokens) > 0 {
 		found.Warnings = append(found.Warnings, alerts.Problem{

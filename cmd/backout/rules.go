@@ -23,7 +23,7 @@ import (
 func (c *commands) addRules() {
 	parent := c.app.Command("rules", "Generate Prometheus rules from playbooks.")
 	clause := parent.Command("generate", "Write the rules, their tests, Alertmanager's configuration and Grafana's dashboards.")
-	files := playbookFlag(clause)
+	files := c.playbookFlags(clause)
 	check := clause.Flag("check", "Write nothing. If files differ from what would be written, name them and exit 1.").Bool()
 	tests := clause.Flag("tests", "Write promtool tests for the rules too. They take nearly all of the time.").Default("true").Bool()
 	var settings rules.Settings
@@ -36,7 +36,7 @@ func (c *commands) addRules() {
 		if err != nil {
 			return err
 		}
-		playbooks, err := loadPlaybooks(*files, playbookKinds(kinds.list))
+		playbooks, err := files.loadPlaybooks(playbookKinds(kinds.list))
 		if err := closing(kinds, err); err != nil {
 			return wrong("", "%w", err)
 		}
@@ -62,7 +62,7 @@ func (c *commands) addRules() {
 		if err != nil {
 			return err
 		}
-		left, err := leftover{dir: *dir, made: made, tests: *tests}.files(playbooks, len(*files) > 0)
+		left, err := leftover{dir: *dir, made: made, tests: *tests}.files(playbooks, len(*files.playbookFiles) > 0)
 		if err != nil {
 			return err
 		}

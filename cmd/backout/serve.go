@@ -69,6 +69,9 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	defer signal.Stop(hangup)
 
 	logger := slog.New(utcHandler{promslog.New(&f.log).Handler()})
+	f.example = func(service string) {
+		logger.Warn("no --playbook.file: this is the built-in example", "service", service)
+	}
 	config, err := f.loadConfig()
 	if err != nil {
 		return wrong("", "%w", err)

@@ -14,19 +14,31 @@ import (
 
 // settingsFlags name a server's configuration files.
 type settingsFlags struct {
-	configFile    *string
+	configFile *string
+	playbookFlags
+}
+
+// playbookFlags name the playbooks.
+type playbookFlags struct {
 	playbookFiles *[]string
+	// example is told that the built-in playbook is used.
+	example func(service string)
 }
 
 func (c *commands) settingsFlags(clause *kingpin.CmdClause) settingsFlags {
 	return settingsFlags{
 		configFile:    clause.Flag("config.file", "Configuration: addresses of Prometheus and others, tokens, storage. Every key is optional.").PlaceHolder("FILE").String(),
-		playbookFiles: playbookFlag(clause),
+		playbookFlags: c.playbookFlags(clause),
 	}
 }
 
-func playbookFlag(clause *kingpin.CmdClause) *[]string {
-	return clause.Flag("playbook.file", "Playbook of one service; repeatable. Default: the built-in one.").PlaceHolder("FILE").Strings()
+func (c *commands) playbookFlags(clause *kingpin.CmdClause) playbookFlags {
+	return playbookFlags{
+		playbookFiles: clause.Flag("playbook.file", "Playbook of one service; repeatable. Default: the built-in example.").PlaceHolder("FILE").Strings(),
+		example: func(service string) {
+			fmt.Fprintf(c.stderr, "backout: no --playbook.file: this is the built-in example, the playbook of %s\n", service)
+		},
+	}
 }
 
 // settings are the content of those files, validated.
@@ -38,7 +50,7 @@ type settings struct {
 // load reads all of them; its error has the mistakes of all files.
 func (f settingsFlags) load(kinds []alerts.ActionKind) (settings, error) {
 	conf, err := f.loadConfig()
-	playbooks, perr := loadPlaybooks(*f.playbookFiles, kinds)
+	playbooks, perr := f.loadPlaybooks(kinds)
 	if err := errors.Join(err, perr); err != nil {
 		return settings{}, wrong("", "%w", err)
 	}
@@ -58,20 +70,21 @@ func (f settingsFlags) loadConfig() (*config.Config, error) {
 	return conf, nil
 }
 
-// loadPlaybooks reads playbooks, or the built-in one if no file is given.
+// loadPlaybooks reads playbooks, or the built-in example if no file is given.
 // Its error has the problems of all of them; those that are good are returned
 // with it.
-func loadPlaybooks(files []string, kinds []alerts.ActionKind) ([]*alerts.Playbook, error) {
-	if len(files) == 0 {
+func (f playbookFlags) loadPlaybooks(kinds []alerts.ActionKind) ([]*alerts.Playbook, error) {
+	if len(*f.playbookFiles) == 0 {
 		pb, err := alerts.Default(kinds)
 		if err != nil {
 			return nil, fmt.Errorf("built-in playbook: %w", err)
 		}
+		f.example(pb.Service)
 		return []*alerts.Playbook{pb}, nil
 	}
 	var list []*alerts.Playbook
 	var errs []error
-	for _, file := range files {
+	for _, file := range *f.playbookFiles {
 		pb, err := alerts.Load(file, kinds)
 		if err != nil {
 			errs = append(errs, err)
