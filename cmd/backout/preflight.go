@@ -153,7 +153,7 @@ func (c *commands) answerPreflight(v remediation.PreflightView, output, text str
 		return err
 	}
 	for _, it := range v.Items {
-		if it.Result == remediation.Fail {
+		if it.Status == remediation.Fail {
 			return errAnswered
 		}
 	}
@@ -161,7 +161,7 @@ func (c *commands) answerPreflight(v remediation.PreflightView, output, text str
 }
 
 // preflightWords are the results as printed before an item.
-var preflightWords = map[remediation.Proved]string{
+var preflightWords = map[remediation.Status]string{
 	remediation.Pass: "pass         ", remediation.Fail: "FAIL         ", remediation.CannotTell: "unknown      ",
 }
 
@@ -169,11 +169,11 @@ var preflightWords = map[remediation.Proved]string{
 func preflightItem(it remediation.PreflightItem) string {
 	indent := strings.Repeat(" ", 13)
 	var b strings.Builder
-	b.WriteString(preflightWords[it.Result] + clean(it.ID) + ": " + clean(it.Name) + "\n")
+	b.WriteString(preflightWords[it.Status] + clean(it.ID) + ": " + clean(it.Name) + "\n")
 	b.WriteString(wrap(indent, clean(it.Evidence)))
 	if s := it.Signed; s != nil && it.Owner == "" {
 		b.WriteString(wrap(indent, fmt.Sprintf("signed by %s: %s", clean(s.By), clean(s.Reason))))
-	} else if it.Next != "" && it.Result != remediation.Pass {
+	} else if it.Next != "" && it.Status != remediation.Pass {
 		b.WriteString(wrap(indent, "try: "+clean(it.Next)))
 	}
 	return b.String()
@@ -202,10 +202,10 @@ func preflightEnd(v remediation.PreflightView) string {
 		}
 		b.WriteString(wrap("  ", line))
 	}
-	count := map[remediation.Proved]int{}
+	count := map[remediation.Status]int{}
 	for _, it := range v.Items {
 		if it.Owner == "" {
-			count[it.Result]++
+			count[it.Status]++
 		}
 	}
 	if v.Finished == nil {

@@ -144,7 +144,7 @@ func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text str
 		return err
 	}
 	for _, r := range v.Rehearsals {
-		if r.Result == remediation.Fail {
+		if r.Status == remediation.Fail {
 			return errAnswered
 		}
 	}
@@ -180,7 +180,7 @@ func rehearsalText(v remediation.RehearsalView) string {
 func rehearsalLines(all []remediation.Rehearsal) []string {
 	var out []string
 	for _, r := range all {
-		if r.Drill.Result == "" {
+		if r.Drill.Status == "" {
 			continue
 		}
 		out = append(out, fmt.Sprintf("Plan %s of %s, without lasting effect:\n", clean(r.Plan), clean(r.Service)), rehearsalPart("drill alert", "", r.Drill))
@@ -195,12 +195,12 @@ func rehearsalLines(all []remediation.Rehearsal) []string {
 func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
 	indent := strings.Repeat(" ", 13)
 	var b strings.Builder
-	b.WriteString(preflightWords[part.Result] + clean(name) + ": took " + remediation.Took(part.Took) + "\n")
+	b.WriteString(preflightWords[part.Status] + clean(name) + ": took " + remediation.Took(part.Took) + "\n")
 	if target != "" {
 		b.WriteString(wrap(indent, clean(target)))
 	}
 	b.WriteString(wrap(indent, clean(part.Evidence)))
-	if part.Next != "" && part.Result != remediation.Pass {
+	if part.Next != "" && part.Status != remediation.Pass {
 		b.WriteString(wrap(indent, "try: "+clean(part.Next)))
 	}
 	return b.String()
@@ -208,10 +208,10 @@ func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
 
 // rehearsalEnd is the result of a rehearsal.
 func rehearsalEnd(r remediation.Rehearsal) string {
-	count := map[remediation.Proved]int{r.Drill.Result: 1}
+	count := map[remediation.Status]int{r.Drill.Status: 1}
 	tried := 0
 	for _, s := range r.Steps {
-		count[s.Result]++
+		count[s.Status]++
 		if s.Tried {
 			tried++
 		}
