@@ -41,7 +41,7 @@ func TestTheIncidentsPageSaysHowLongAStepTookWhenItWasRehearsed(t *testing.T) {
 	took := func(index int, action string, d time.Duration) remediation.RehearsedStep {
 		return remediation.RehearsedStep{
 			Action: action, Target: "compose:/srv/shop/shop#" + action, Index: index, Tried: true,
-			RehearsedPart: remediation.RehearsedPart{Finding: remediation.Passed("x"), Took: model.Duration(d)},
+			RehearsedPart: remediation.RehearsedPart{Result: remediation.Passed("x"), Took: model.Duration(d)},
 		}
 	}
 	err := s.store.Update(t.Context(), func(tx remediation.Tx) error {

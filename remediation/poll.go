@@ -20,8 +20,8 @@ const (
 // polls in a row make a verdict certain.
 const Certain = 3
 
-// Reading is Prometheus's answer to one expression: a value, nothing, or an error.
-type Reading struct {
+// Sample is Prometheus's answer to one expression: a value, nothing, or an error.
+type Sample struct {
 	Value *float64
 	Err   error
 }

@@ -13,54 +13,54 @@ import (
 	"github.com/locotoki/backout/hint"
 )
 
-// Proved is a check's status.
-type Proved string
+// Status is a check's status.
+type Status string
 
-// What proofs come to. Where nothing could tell, it is CannotTell: a person may
+// The statuses of a check. Where nothing could tell, it is CannotTell: a person may
 // sign for that, and not for a Fail.
 const (
-	Pass       Proved = "pass"
-	Fail       Proved = "fail"
-	CannotTell Proved = "cannot_tell"
+	Pass       Status = "pass"
+	Fail       Status = "fail"
+	CannotTell Status = "cannot_tell"
 )
 
-// Finding is the result of a check: its status, what was seen, and what to do next.
-type Finding struct {
-	Result   Proved `json:"result"`
+// Result is the result of a check: its status, what was seen, and what to do next.
+type Result struct {
+	Status   Status `json:"result"`
 	Evidence string `json:"evidence"`
 	Next     string `json:"next,omitempty"`
-	// Cause is what kept this and other proofs from telling anything: it is signed off
+	// Cause is what kept this and other checks from telling anything: it is signed off
 	// once. "" where the evidence concerns this proof alone.
 	Cause string `json:"cause,omitempty"`
 }
 
-// Because is a Finding that shares its evidence's cause with others.
-func (f Finding) Because(cause string) Finding {
+// Because is a Result that shares its evidence's cause with others.
+func (f Result) Because(cause string) Result {
 	f.Cause = cause
 	return f
 }
 
-// Proof is one check before a rollout starts. Prove leaves nothing behind, however it
+// PreflightCheck is one check before a rollout starts. Run leaves nothing behind, however it
 // ends.
-type Proof struct {
+type PreflightCheck struct {
 	// ID is unique in a preflight and the same in the next one, such as
 	// image_retag/previous_image.
 	ID string
-	// Name says in a few words what is proved.
-	Name  string
-	Prove func(ctx context.Context) Finding
+	// Name says in a few words what is checked.
+	Name string
+	Run  func(ctx context.Context) Result
 }
 
-// Prover is an Action that can check beforehand that it would work.
-type Prover interface {
+// SelfChecking is an Action that can check beforehand that it would work.
+type SelfChecking interface {
 	Action
-	Proofs() []Proof
+	Checks() []PreflightCheck
 }
 
-// ProvingKind is a kind with more checks for a step than its action has.
-type ProvingKind interface {
+// CheckingKind is a kind with more checks for a step than its action has.
+type CheckingKind interface {
 	ActionKind
-	Proofs(pb *alerts.Playbook, params any) ([]Proof, error)
+	Checks(pb *alerts.Playbook, params any) ([]PreflightCheck, error)
 }
 
 // Sweeper is an Action whose checks leave something behind if the process is killed
@@ -77,8 +77,8 @@ type Accepter interface {
 	Accepts(ctx context.Context) error
 }
 
-// Surroundings are a preflight's sources around a service.
-type Surroundings interface {
+// Sources are what a preflight asks around a service.
+type Sources interface {
 	// Rules returns the rules that Prometheus has loaded.
 	Rules(ctx context.Context) ([]LoadedRule, error)
 	// LabelValues returns the values of a label on the series of a selector.
@@ -113,35 +113,35 @@ type Clock struct {
 	Err   error
 }
 
-// Passed is a Finding of a check that passed.
-func Passed(evidence string) Finding { return Finding{Result: Pass, Evidence: evidence} }
+// Passed is a Result of a check that passed.
+func Passed(evidence string) Result { return Result{Status: Pass, Evidence: evidence} }
 
-// FindingOf is what an error means to a proof: an effect or an answer in doubt
+// ResultOf is what an error means to a check: an effect or an answer in doubt
 // tells nothing, everything else is a failure. Its hint is what to do
 // next.
-func FindingOf(err error) Finding {
+func ResultOf(err error) Result {
 	if err == nil {
-		return Finding{Result: Pass}
+		return Result{Status: Pass}
 	}
-	f := Finding{Result: Fail}
+	f := Result{Status: Fail}
 	if IsInDoubt(err) || errors.Is(err, ErrNoAnswer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		f.Result = CannotTell
+		f.Status = CannotTell
 	}
 	f.Evidence, f.Next = hint.Of(err)
-	if f.Result == CannotTell {
+	if f.Status == CannotTell {
 		f.Cause = f.Evidence
 	}
 	return f
 }
 
-// Unknown is a Finding of a check without a result.
-func Unknown(evidence, next string) Finding {
-	return Finding{Result: CannotTell, Evidence: evidence, Next: next}
+// Unknown is a Result of a check without a result.
+func Unknown(evidence, next string) Result {
+	return Result{Status: CannotTell, Evidence: evidence, Next: next}
 }
 
-// Failed is a Finding of a check that failed.
-func Failed(evidence, next string) Finding {
-	return Finding{Result: Fail, Evidence: evidence, Next: next}
+// Failed is a Result of a check that failed.
+func Failed(evidence, next string) Result {
+	return Result{Status: Fail, Evidence: evidence, Next: next}
 }
 
 // PreflightItem is one line of a preflight: a check, or a piece of people's work.
@@ -154,7 +154,7 @@ type PreflightItem struct {
 	Before bool `json:"before"`
 	// BeforeFinish: a rollout does not finish without it.
 	BeforeFinish bool `json:"-"`
-	Finding
+	Result
 	Signed *Signature `json:"signed"`
 }
 
@@ -218,7 +218,7 @@ func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) 
 		s := &p.Signatures[i]
 		switch {
 		case s.Release != release:
-		case it.Result == CannotTell && it.Cause != "" && it.Cause == s.Cause && s.Playbook == b.Hash,
+		case it.Status == CannotTell && it.Cause != "" && it.Cause == s.Cause && s.Playbook == b.Hash,
 			s.Item == it.ID && (release != b.Release.Version || s.Playbook == "" || s.Playbook == b.Hash && s.Evidence == it.Evidence):
 			return s
 		}
@@ -238,19 +238,19 @@ func (p *Preflight) Sign(s Signature) {
 	p.Signatures = append(p.Signatures, s)
 }
 
-// LagFinding judges a replica's lag.
-func LagFinding(lag, most time.Duration) Finding {
+// LagResult judges a replica's lag.
+func LagResult(lag, most time.Duration) Result {
 	if lag < most {
 		return Passed(fmt.Sprintf("the lag is %s", Span(lag)))
 	}
 	return Failed(fmt.Sprintf("the lag is %s; it must be below %s", Span(lag), Span(most)), "check what keeps the replica busy")
 }
 
-// LookProof turns a look at an action's target into a Finding.
-func LookProof(ctx context.Context, a Action) Finding {
+// LookCheck turns a look at an action's target into a Result.
+func LookCheck(ctx context.Context, a Action) Result {
 	look, err := a.Look(ctx, "preflight")
 	if err != nil {
-		return FindingOf(err)
+		return ResultOf(err)
 	}
 	if look.Position == HalfWay {
 		return Failed("the target is half-way between two states", "bring it into one of the two by hand")
@@ -273,11 +273,11 @@ func PromQL() parser.Parser { return parser.NewParser(parser.Options{}) }
 
 // Detail is what the audit log has of a run.
 func (r *PreflightRun) Detail() map[string]any {
-	count := map[Proved]int64{}
+	count := map[Status]int64{}
 	failed, unknown := []any{}, []any{}
 	for _, it := range r.Items {
-		count[it.Result]++
-		switch it.Result {
+		count[it.Status]++
+		switch it.Status {
 		case Fail:
 			failed = append(failed, map[string]any{"item": it.ID, "evidence": it.Evidence})
 		case CannotTell:
@@ -294,7 +294,7 @@ func (r *PreflightRun) Detail() map[string]any {
 func (it *PreflightItem) Take(s *Signature) {
 	it.Signed = s
 	if s != nil && it.Owner != "" {
-		it.Finding = Passed("signed off by " + s.By + ": " + s.Reason)
+		it.Result = Passed("signed off by " + s.By + ": " + s.Reason)
 	}
 }
 

@@ -80,7 +80,7 @@ func (l *workList) add(list, name, owner string, blocks alerts.Blocks, seen stri
 	}
 	l.items = append(l.items, PreflightItem{
 		ID: id, Name: name, Owner: owner, Before: blocks == alerts.BlocksStart, BeforeFinish: blocks == alerts.BlocksFinish,
-		Finding: Unknown(seen+"; nobody has signed it off", "backout preflight sign "+id+" --by=NAME --reason=WHY"),
+		Result: Unknown(seen+"; nobody has signed it off", "backout preflight sign "+id+" --by=NAME --reason=WHY"),
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 // leaves is for Sweep.
 type Rehearser interface {
 	Action
-	Rehearse(ctx context.Context) Finding
+	Rehearse(ctx context.Context) Result
 }
 
 // Rehearsal is how one plan of a service went when it was last rehearsed: a drill
@@ -33,8 +33,8 @@ type Rehearsal struct {
 	Reason   string    `json:"reason"`
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
-	// Result is the worst of what the drill and the steps came to.
-	Result Proved `json:"result"`
+	// Status is the worst of what the drill and the steps came to.
+	Status Status `json:"result"`
 	// Drill is what the drill alert came to, Incidents whom it opened.
 	Drill     RehearsedPart   `json:"drill"`
 	Incidents []string        `json:"incidents"`
@@ -43,7 +43,7 @@ type Rehearsal struct {
 
 // RehearsedPart is the result of one part of a rehearsal, and how long it took.
 type RehearsedPart struct {
-	Finding
+	Result
 	Took model.Duration `json:"took"`
 }
 
@@ -87,17 +87,17 @@ type RehearsalTable interface {
 
 // Trial runs checks one after the other as one: the first that fails ends it, and if one
 // is unknown, the whole is.
-func Trial(ctx context.Context, proofs ...func(context.Context) Finding) Finding {
-	whole := Finding{Result: Pass}
+func Trial(ctx context.Context, proofs ...func(context.Context) Result) Result {
+	whole := Result{Status: Pass}
 	var seen []string
 	for _, prove := range proofs {
 		f := prove(ctx)
-		if f.Result == Fail {
+		if f.Status == Fail {
 			return f
 		}
 		seen = append(seen, f.Evidence)
-		if f.Result != Pass && whole.Result == Pass {
-			whole.Result, whole.Next = f.Result, f.Next
+		if f.Status != Pass && whole.Status == Pass {
+			whole.Status, whole.Next = f.Status, f.Next
 		}
 	}
 	whole.Evidence = strings.Join(seen, "; ")
@@ -105,8 +105,8 @@ func Trial(ctx context.Context, proofs ...func(context.Context) Finding) Finding
 }
 
 // worst is what several results come to.
-func worst(all ...Proved) Proved {
-	for _, r := range []Proved{Fail, CannotTell} {
+func worst(all ...Status) Status {
+	for _, r := range []Status{Fail, CannotTell} {
 		if slices.Contains(all, r) {
 			return r
 		}
@@ -116,11 +116,11 @@ func worst(all ...Proved) Proved {
 
 // Judge sets the result of the whole.
 func (r *Rehearsal) Judge() {
-	all := []Proved{r.Drill.Result}
+	all := []Status{r.Drill.Status}
 	for _, s := range r.Steps {
-		all = append(all, s.Result)
+		all = append(all, s.Status)
 	}
-	r.Result = worst(all...)
+	r.Status = worst(all...)
 }
 
 // Took is how long something took, as people read it.
@@ -129,20 +129,20 @@ func Took(d model.Duration) string { return Span(d) }
 // rehearsedAge is how long a rehearsal proves anything.
 const rehearsedAge = 30 * 24 * time.Hour
 
-// Proves says what a rehearsal shows about a playbook's plan at a time.
-func (r Rehearsal) Proves(b *alerts.Playbook, now time.Time) Finding {
+// ResultFor says what a rehearsal shows about a playbook's plan at a time.
+func (r Rehearsal) ResultFor(b *alerts.Playbook, now time.Time) Result {
 	next := "backout rehearse --plan=" + r.Plan + ", and then backout preflight again"
 	on := r.Finished.UTC().Format("2 Jan 2006 15:04 UTC")
 	parts := append([]RehearsedStep{{ID: "the drill alert", RehearsedPart: r.Drill}}, r.Steps...)
-	i := slices.IndexFunc(parts, func(s RehearsedStep) bool { return s.Result == r.Result })
+	i := slices.IndexFunc(parts, func(s RehearsedStep) bool { return s.Status == r.Status })
 	switch {
 	case r.Playbook != b.Hash:
 		return Unknown("the playbook has changed since the rehearsal of "+on, next)
 	case now.Sub(r.Finished) > rehearsedAge:
 		return Unknown("the last rehearsal was on "+on+", over 30 days ago", next)
-	case r.Result == Pass:
+	case r.Status == Pass:
 		return Passed("rehearsed on " + on)
-	case r.Result == Fail:
+	case r.Status == Fail:
 		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s: %s", on, parts[i].ID, parts[i].Evidence), "fix that; "+next)
 	}
 	return Unknown(fmt.Sprintf("the rehearsal of %s left something unknown: %s: %s", on, parts[i].ID, parts[i].Evidence), "fix that; "+next+", or sign it off")
@@ -153,7 +153,7 @@ func (r Rehearsal) Proves(b *alerts.Playbook, now time.Time) Finding {
 func RehearsedOf(all []Rehearsal, playbook string) map[string]time.Time {
 	out := map[string]time.Time{}
 	for _, r := range all {
-		if r.Result != Fail && r.Playbook == playbook {
+		if r.Status != Fail && r.Playbook == playbook {
 			out[r.Plan] = r.Finished
 		}
 	}

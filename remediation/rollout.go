@@ -22,8 +22,8 @@ type StageGate struct {
 	Gate string `json:"gate"`
 	OK   bool   `json:"ok"`
 	Why  string `json:"why"`
-	// Firm gates hold whatever force is used.
-	Firm bool `json:"firm,omitempty"`
+	// Hard gates hold whatever force is used.
+	Hard bool `json:"firm,omitempty"`
 }
 
 // GateOpen is an open gate.
@@ -56,7 +56,7 @@ const (
 )
 
 // RolloutChange asks for one of them. Force opens every gate of promote and finish
-// that is not firm.
+// that is not hard.
 type RolloutChange struct {
 	Service, Actor, Reason string
 	Verb                   RolloutVerb

@@ -59,7 +59,7 @@ func (v *SuccessView) Measured(pb *alerts.Playbook, m *alerts.Criterion) {
 }
 
 // Judge compares what Prometheus answered.
-func (v *SuccessView) Judge(r Reading) {
+func (v *SuccessView) Judge(r Sample) {
 	v.Value = Finite(r.Value)
 	switch {
 	case errors.Is(r.Err, ErrNoAnswer):

@@ -151,7 +151,7 @@ func (c *commands) answerPreflight(v remediation.PreflightView, output, text str
 		return err
 	}
 	for _, it := range v.Items {
-		if it.Result == remediation.Fail {
+		if it.Status == remediation.Fail {
 			return errAnswered
 		}
 	}

@@ -142,7 +142,7 @@ func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text str
 		return err
 	}
 	for _, r := range v.Rehearsals {
-		if r.Result == remediation.Fail {
+		if r.Status == remediation.Fail {
 			return errAnswered
 		}
 	}

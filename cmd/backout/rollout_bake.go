@@ -20,16 +20,16 @@ const (
 	gateMode      = "mode"
 )
 
-// bake is what was seen of one stage of one rollout.
-type bake struct {
+// follow is what was seen of one stage of one rollout.
+type follow struct {
 	followed
 	began time.Time
 	// view is the rollout when last seen; looks counts those at the stage itself.
 	view     view.RolloutView
 	looks    int
 	entered  *time.Time // when the stage began
-	criteria []*bakedCriterion
-	holds    []*bakedHold
+	criteria []*followedCriterion
+	holds    []*followedHold
 	// lastText is what was lacking when the stage was last seen.
 	lastText string
 	// told is what the last line was about.
@@ -39,8 +39,8 @@ type bake struct {
 	end error
 }
 
-// bakedCriterion is one criterion over all polls.
-type bakedCriterion struct {
+// followedCriterion is one criterion over all polls.
+type followedCriterion struct {
 	Name      string   `json:"name"`
 	Bound     string   `json:"bound,omitempty"`
 	Threshold float64  `json:"threshold"`
@@ -54,8 +54,8 @@ type bakedCriterion struct {
 	NoValue int `json:"no_value"`
 }
 
-// bakedHold is a gate that was seen closed.
-type bakedHold struct {
+// followedHold is a gate that was seen closed.
+type followedHold struct {
 	Gate string `json:"gate"`
 	// Why is what it said last, between Since, when it was first seen shut, and
 	// Until, when it was last seen so. Times counts how often it shut.
@@ -66,10 +66,10 @@ type bakedHold struct {
 	Shut  bool      `json:"shut"`
 }
 
-func (b *bake) watching() bool { return b.view.Service != "" }
+func (b *follow) watching() bool { return b.view.Service != "" }
 
 // see records one poll.
-func (b *bake) see(r view.RolloutView, now time.Time) {
+func (b *follow) see(r view.RolloutView, now time.Time) {
 	if b.stage == "" && active(r) {
 		b.stage = r.Stage
 	}
@@ -94,11 +94,11 @@ func (b *bake) see(r view.RolloutView, now time.Time) {
 	}
 }
 
-func (b *bake) criterion(cr view.CriterionView) {
-	i := slices.IndexFunc(b.criteria, func(x *bakedCriterion) bool { return x.Name == cr.Name && x.Bound == cr.Bound })
+func (b *follow) criterion(cr view.CriterionView) {
+	i := slices.IndexFunc(b.criteria, func(x *followedCriterion) bool { return x.Name == cr.Name && x.Bound == cr.Bound })
 	if i < 0 {
 		i = len(b.criteria)
-		b.criteria = append(b.criteria, &bakedCriterion{Name: cr.Name, Bound: cr.Bound})
+		b.criteria = append(b.criteria, &followedCriterion{Name: cr.Name, Bound: cr.Bound})
 	}
 	x := b.criteria[i]
 	x.Threshold, x.Last, x.OK = cr.Threshold, cr.Value, cr.OK
@@ -114,11 +114,11 @@ func (b *bake) criterion(cr view.CriterionView) {
 	}
 }
 
-func (b *bake) hold(g remediation.StageGate, now time.Time) {
-	i := slices.IndexFunc(b.holds, func(h *bakedHold) bool { return h.Gate == g.Gate })
+func (b *follow) hold(g remediation.StageGate, now time.Time) {
+	i := slices.IndexFunc(b.holds, func(h *followedHold) bool { return h.Gate == g.Gate })
 	if i < 0 {
 		i = len(b.holds)
-		b.holds = append(b.holds, &bakedHold{Gate: g.Gate, Since: now.UTC()})
+		b.holds = append(b.holds, &followedHold{Gate: g.Gate, Since: now.UTC()})
 	}
 	h := b.holds[i]
 	if !h.Shut {
@@ -128,7 +128,7 @@ func (b *bake) hold(g remediation.StageGate, now time.Time) {
 }
 
 // lacking says what the stage still lacks, "" if nothing.
-func (b *bake) lacking(now time.Time) string {
+func (b *follow) lacking(now time.Time) string {
 	r, complete := b.view, true
 	left := "it has lasted"
 	var bad, shut []string
@@ -173,7 +173,7 @@ func (b *bake) lacking(now time.Time) string {
 }
 
 // gist is a line without the parts that change with time alone.
-func (b *bake) gist() string {
+func (b *follow) gist() string {
 	r := b.view
 	what := fmt.Sprint(r.State, r.Stage, r.Held, r.Promotion != nil)
 	for _, cr := range r.Criteria {
@@ -186,7 +186,7 @@ func (b *bake) gist() string {
 }
 
 // next is what to do after a result.
-func (b *bake) next(result string) string {
+func (b *follow) next(result string) string {
 	r := b.view
 	observes := slices.ContainsFunc(r.Gates, func(g remediation.StageGate) bool { return g.Gate == gateMode && !g.OK })
 	switch {
@@ -206,27 +206,27 @@ func (b *bake) next(result string) string {
 
 // bakeResult is the last line of --follow in JSON.
 type bakeResult struct {
-	Result   string            `json:"result"`
-	Why      string            `json:"why"`
-	Service  string            `json:"service"`
-	Release  string            `json:"release"`
-	Stage    string            `json:"stage"`
-	Entered  *time.Time        `json:"stage_since"`
-	From     time.Time         `json:"watched_from"`
-	To       time.Time         `json:"watched_until"`
-	Looks    int               `json:"looks"`
-	Criteria []*bakedCriterion `json:"criteria"`
-	Holds    []*bakedHold      `json:"holds"`
-	Next     string            `json:"next"`
+	Result   string               `json:"result"`
+	Why      string               `json:"why"`
+	Service  string               `json:"service"`
+	Release  string               `json:"release"`
+	Stage    string               `json:"stage"`
+	Entered  *time.Time           `json:"stage_since"`
+	From     time.Time            `json:"watched_from"`
+	To       time.Time            `json:"watched_until"`
+	Looks    int                  `json:"looks"`
+	Criteria []*followedCriterion `json:"criteria"`
+	Holds    []*followedHold      `json:"holds"`
+	Next     string               `json:"next"`
 }
 
 // summary says what was seen of the stage, and what comes next.
-func (c *commands) summary(b *bake, result, text string) error {
+func (c *commands) summary(b *follow, result, text string) error {
 	now := c.now().UTC()
 	if b.output == outputJSON {
 		return c.printJSONLine(bakeResult{
 			Result: result, Why: text, Service: b.service, Release: b.named(), Stage: b.stage, Entered: b.entered, From: b.began.UTC(), To: now, Looks: b.looks,
-			Criteria: append([]*bakedCriterion{}, b.criteria...), Holds: append([]*bakedHold{}, b.holds...), Next: b.next(result),
+			Criteria: append([]*followedCriterion{}, b.criteria...), Holds: append([]*followedHold{}, b.holds...), Next: b.next(result),
 		})
 	}
 	var s strings.Builder
@@ -249,14 +249,14 @@ func (c *commands) summary(b *bake, result, text string) error {
 }
 
 // named is the release that is watched, or the requested one.
-func (b *bake) named() string {
+func (b *follow) named() string {
 	if b.release != "" {
 		return b.release
 	}
 	return b.view.Release
 }
 
-func (x *bakedCriterion) text() string {
+func (x *followedCriterion) text() string {
 	word := "not met"
 	if x.OK {
 		word = "met"
@@ -272,7 +272,7 @@ func (x *bakedCriterion) text() string {
 	return text
 }
 
-func (h *bakedHold) text() string {
+func (h *followedHold) text() string {
 	text := fmt.Sprintf("%s, %s to %s UTC", h.Gate, terminal.MomentShort(h.Since), terminal.MomentShort(h.Until))
 	if h.Times > 1 {
 		text += fmt.Sprintf(", %d times", h.Times)

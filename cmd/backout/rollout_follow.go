@@ -39,7 +39,7 @@ var errTimeUp = errors.New("the stage has lasted")
 // becomes unreachable does not end it; one that is unreachable from the start does,
 // since its address may be wrong.
 func (c *commands) followRollout(ctx context.Context, src source, f followed) error {
-	b := &bake{followed: f, began: c.now()}
+	b := &follow{followed: f, began: c.now()}
 	if f.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeUp)
@@ -53,7 +53,7 @@ func (c *commands) followRollout(ctx context.Context, src source, f followed) er
 		if len(list) != 1 {
 			return wrong("--service=NAME", "name the service: %d playbooks are loaded", len(list))
 		}
-		return c.bake(b, list[0])
+		return c.follow(b, list[0])
 	}
 	err := look()
 	if err == nil {
@@ -80,8 +80,8 @@ func stageWords(stage string) string {
 	return "stage " + stage
 }
 
-// bake polls once: errOver ends --follow successfully, any other error is a failure.
-func (c *commands) bake(b *bake, r view.RolloutView) error {
+// follow polls once: errOver ends --follow successfully, any other error is a failure.
+func (c *commands) follow(b *follow, r view.RolloutView) error {
 	known := b.stage == "" || slices.Contains(r.Stages, b.stage)
 	switch {
 	case !known && !b.watching():
@@ -108,7 +108,7 @@ func (c *commands) bake(b *bake, r view.RolloutView) error {
 
 // lost says why a stage cannot be watched, or not any more; "" if it can. A pipeline
 // does not wait for a rollout that was over before, unless it names the release.
-func (b *bake) lost(r view.RolloutView) string {
+func (b *follow) lost(r view.RolloutView) string {
 	state := strings.ReplaceAll(r.State, "_", " ")
 	going := active(r) || r.State == remediation.RolloutDone
 	switch {
@@ -151,7 +151,7 @@ func where(r view.RolloutView) string {
 }
 
 // left says how a stage was left.
-func (b *bake) left(r view.RolloutView) string {
+func (b *follow) left(r view.RolloutView) string {
 	text := fmt.Sprintf("%s is over: the rollout is %s", stageWords(b.stage), where(r))
 	switch {
 	case b.looks == 0:
@@ -164,7 +164,7 @@ func (b *bake) left(r view.RolloutView) string {
 
 // line prints the state of the stage: when more than the time has changed, and at
 // each heartbeat.
-func (c *commands) line(b *bake, text string) error {
+func (c *commands) line(b *follow, text string) error {
 	what := b.gist()
 	if what == b.told && c.now().Sub(b.toldAt) < followHeartbeat {
 		return nil
@@ -177,7 +177,7 @@ func (c *commands) line(b *bake, text string) error {
 }
 
 // goodEnd prints the summary of a stage that was watched until it ended.
-func (c *commands) goodEnd(b *bake, text string) error {
+func (c *commands) goodEnd(b *follow, text string) error {
 	if err := c.summary(b, resultPassed, text); err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (c *commands) goodEnd(b *bake, text string) error {
 }
 
 // badEnd ends --follow with exit status 1 and the summary so far.
-func (c *commands) badEnd(b *bake, result, text string) error {
+func (c *commands) badEnd(b *follow, result, text string) error {
 	if b.output == outputJSON || b.looks > 0 {
 		if err := c.summary(b, result, text); err != nil {
 			return err

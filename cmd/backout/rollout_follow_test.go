@@ -138,8 +138,8 @@ func TestAFollowingInJSONHasALineForEachChangeAndTheResultLast(t *testing.T) {
 	var last struct {
 		Result, Stage, Release, Next string
 		Looks                        int
-		Criteria                     []bakedCriterion
-		Holds                        []bakedHold
+		Criteria                     []followedCriterion
+		Holds                        []followedHold
 	}
 	if r.status != 0 || len(lines) != 3 || json.Unmarshal([]byte(lines[len(lines)-1]), &last) != nil {
 		t.Fatalf("%+v", r)
@@ -273,7 +273,7 @@ func TestAPipeGetsTheStageOfASummaryWhole(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	c := newCommands(nil, &stdout, &stderr)
 	stage, entered := "ten-percent-of-the-customers", c.now()
-	if err := c.summary(&bake{followed: followed{service: "shop", release: "v2", stage: stage}, looks: 1, entered: &entered, began: entered}, "lasted", "it lasted"); err != nil {
+	if err := c.summary(&follow{followed: followed{service: "shop", release: "v2", stage: stage}, looks: 1, entered: &entered, began: entered}, "lasted", "it lasted"); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(stdout.String(), stage+", since") {

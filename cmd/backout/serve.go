@@ -76,7 +76,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err != nil {
 		return wrong("", "%w", err)
 	}
-	out, err := c.outside(config, logger)
+	out, err := c.openClients(config, logger)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	out.places.take(set)
+	out.channelDirectory.take(set)
 	if err := f.checkAddresses(set.config); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 
 	engine, err := engine.New(ctx, engine.Options{
 		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
-		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Surroundings: out.around, Runtime: out.kinds.docker,
+		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Surroundings: out.sources, Runtime: out.kinds.docker,
 		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: time.Now, Logger: logger,
 	})
 	if err != nil {
@@ -127,7 +127,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, started: set.config, config: set.config, places: out.places, log: logger}
+	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, started: set.config, config: set.config, places: out.channelDirectory, log: logger}
 	server, err := receiver.New(receiver.Options{
 		Service: engine, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now, Transport: out.transport,
 	})

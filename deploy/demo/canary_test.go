@@ -308,7 +308,7 @@ func (s *stack) signForAll(ctx context.Context) error {
 		return err
 	}
 	for _, it := range v.Items {
-		if it.Before && it.Result != remediation.Pass {
+		if it.Before && it.Status != remediation.Pass {
 			if err := s.sign(ctx, it.ID, "the test says so"); err != nil {
 				return err
 			}

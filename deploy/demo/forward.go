@@ -57,7 +57,7 @@ func (st *story) seePreflight(ctx context.Context) (time.Time, []string, error) 
 			continue
 		}
 		checks++
-		if it.Result == remediation.Pass {
+		if it.Status == remediation.Pass {
 			passed++
 			continue
 		}
@@ -75,7 +75,7 @@ func (st *story) seeSigned(ctx context.Context) (time.Time, []string, error) {
 	}
 	said := []string{"by Ada, played by this demo, for what no program can check:"}
 	for _, it := range v.Items {
-		if !it.Before || it.Result == remediation.Pass {
+		if !it.Before || it.Status == remediation.Pass {
 			continue
 		}
 		reason := "this is a demo"

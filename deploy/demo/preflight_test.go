@@ -205,7 +205,7 @@ type defect struct {
 	name  string
 	plant func(p *proving)
 	item  string
-	want  remediation.Proved
+	want  remediation.Status
 	word  string
 }
 
@@ -324,8 +324,8 @@ func TestEveryPlantedDefectIsFoundByAPreflight(t *testing.T) {
 	must(t, err)
 	items, v := p.prove()
 	for _, it := range items {
-		if it.Owner == "" && it.Result != remediation.Pass {
-			t.Errorf("all is well, and %s came to %s: %s", it.ID, it.Result, it.Evidence)
+		if it.Owner == "" && it.Status != remediation.Pass {
+			t.Errorf("all is well, and %s came to %s: %s", it.ID, it.Status, it.Evidence)
 		}
 	}
 	if len(v.Missing) != 1 || !strings.HasPrefix(v.Missing[0], "checklist/security-sign-off ") {
@@ -354,8 +354,8 @@ func TestEveryPlantedDefectIsFoundByAPreflight(t *testing.T) {
 			n++
 			it, ok := items[d.item]
 			switch {
-			case !ok || it.Result != d.want || !strings.Contains(it.Evidence, d.word):
-				t.Errorf("%s: %s came to %q: %q; want %s, with %q", d.name, d.item, it.Result, it.Evidence, d.want, d.word)
+			case !ok || it.Status != d.want || !strings.Contains(it.Evidence, d.word):
+				t.Errorf("%s: %s came to %q: %q; want %s, with %q", d.name, d.item, it.Status, it.Evidence, d.want, d.word)
 			case it.Next == "":
 				t.Errorf("%s: %s does not say what to do next", d.name, d.item)
 			}
@@ -410,8 +410,8 @@ func (p *proving) killedInTheMidst() {
 	})
 	items, _ := p.prove()
 	for _, it := range items {
-		if it.Owner == "" && it.Result != remediation.Pass {
-			p.t.Errorf("all is well again, and %s came to %s: %s", it.ID, it.Result, it.Evidence)
+		if it.Owner == "" && it.Status != remediation.Pass {
+			p.t.Errorf("all is well again, and %s came to %s: %s", it.ID, it.Status, it.Evidence)
 		}
 	}
 }

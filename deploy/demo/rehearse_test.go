@@ -122,7 +122,7 @@ func TestARehearsalGoesThroughTheWholeLadderAndLeavesEverythingAsItWas(t *testin
 
 	var v remediation.RehearsalView
 	must(t, s.ask(ctx, "backout", "/api/v1/rehearse", &v))
-	if len(v.Rehearsals) != 1 || v.Rehearsals[0].Result != remediation.Pass || v.Rehearsals[0].By != "demo" || len(v.Rehearsals[0].Incidents) != 1 {
+	if len(v.Rehearsals) != 1 || v.Rehearsals[0].Status != remediation.Pass || v.Rehearsals[0].By != "demo" || len(v.Rehearsals[0].Incidents) != 1 {
 		t.Fatalf("kept is %+v", v)
 	}
 	r := v.Rehearsals[0]

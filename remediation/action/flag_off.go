@@ -97,27 +97,29 @@ func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, erro
 }
 
 // knower is an action that can check that the service knows its flag.
-type knower interface{ Known() remediation.Proof }
+type knower interface {
+	Known() remediation.PreflightCheck
+}
 
-// Proofs implements remediation.ProvingKind: the step's own flag is proved in full,
+// Checks implements remediation.ProvingKind: the step's own flag is proved in full,
 // the playbook's others to be known.
-func (k flagOff) Proofs(pb *alerts.Playbook, params any) ([]remediation.Proof, error) {
-	var all []remediation.Proof
+func (k flagOff) Checks(pb *alerts.Playbook, params any) ([]remediation.PreflightCheck, error) {
+	var all []remediation.PreflightCheck
 	for _, flag := range pb.Flags {
 		a, err := k.Bind(pb, &flagOffParams{Flag: flag.Name})
 		if err != nil {
 			return nil, err
 		}
-		prover, proves := a.(remediation.Prover)
+		prover, proves := a.(remediation.SelfChecking)
 		known, knows := a.(knower)
 		switch {
 		case proves && flag.Name == params.(*flagOffParams).Flag:
-			all = append(all, prover.Proofs()...)
+			all = append(all, prover.Checks()...)
 		case knows:
 			all = append(all, known.Known())
 		default:
-			all = append(all, remediation.Proof{ID: "flag/" + flag.Name + "/known", Name: flag.Name + " exists and can be turned off", Prove: func(ctx context.Context) remediation.Finding {
-				return remediation.LookProof(ctx, a)
+			all = append(all, remediation.PreflightCheck{ID: "flag/" + flag.Name + "/known", Name: flag.Name + " exists and can be turned off", Run: func(ctx context.Context) remediation.Result {
+				return remediation.LookCheck(ctx, a)
 			}})
 		}
 	}

@@ -167,8 +167,8 @@ func TestAServiceWithoutAContainerIsRefusedAndSaysWhereOneIs(t *testing.T) {
 			says(what+": apply", a.Apply(t.Context(), op, nil))
 			says(what+": verify", a.Verify(t.Context(), op))
 		}
-		for _, p := range append(off.(remediation.Prover).Proofs()[1:], tag.(remediation.Prover).Proofs()...) {
-			if f := p.Prove(t.Context()); f.Result == remediation.Pass || !strings.Contains(f.Evidence, "no container of service") {
+		for _, p := range append(off.(remediation.SelfChecking).Checks()[1:], tag.(remediation.SelfChecking).Checks()...) {
+			if f := p.Run(t.Context()); f.Status == remediation.Pass || !strings.Contains(f.Evidence, "no container of service") {
 				t.Errorf("%s: %+v", p.ID, f)
 			}
 		}

@@ -497,33 +497,33 @@ func (a *imagePin) theirs(env []byte, was pinSnapshot) bool {
 }
 
 var (
-	_ remediation.Prover    = (*imagePin)(nil)
-	_ remediation.Sweeper   = (*imagePin)(nil)
-	_ remediation.Rehearser = (*imagePin)(nil)
-	_ remediation.Watcher   = (*imagePin)(nil)
-	_ remediation.Restorer  = (*imagePin)(nil)
+	_ remediation.SelfChecking = (*imagePin)(nil)
+	_ remediation.Sweeper      = (*imagePin)(nil)
+	_ remediation.Rehearser    = (*imagePin)(nil)
+	_ remediation.Watcher      = (*imagePin)(nil)
+	_ remediation.Restorer     = (*imagePin)(nil)
 )
 
-// Proofs implements remediation.Prover.
-func (a *imagePin) Proofs() []remediation.Proof {
-	return []remediation.Proof{
-		{ID: "image/previous", Name: "the previous image exists, and " + a.variable + " decides which one the service runs", Prove: a.provePrevious},
-		{ID: "image/runs", Name: "the previous image runs", Prove: a.proveRuns},
+// Checks implements remediation.SelfChecking.
+func (a *imagePin) Checks() []remediation.PreflightCheck {
+	return []remediation.PreflightCheck{
+		{ID: "image/previous", Name: "the previous image exists, and " + a.variable + " decides which one the service runs", Run: a.checkPrevious},
+		{ID: "image/runs", Name: "the previous image runs", Run: a.checkRuns},
 	}
 }
 
 // Rehearse implements remediation.Rehearser.
-func (a *imagePin) Rehearse(ctx context.Context) remediation.Finding {
-	return remediation.Trial(ctx, a.provePrevious, a.proveRuns)
+func (a *imagePin) Rehearse(ctx context.Context) remediation.Result {
+	return remediation.Trial(ctx, a.checkPrevious, a.checkRuns)
 }
 
 // Sweep implements remediation.Sweeper.
 func (a *imagePin) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.target.Compose) }
 
-func (a *imagePin) provePrevious(ctx context.Context) remediation.Finding {
+func (a *imagePin) checkPrevious(ctx context.Context) remediation.Result {
 	st, err := a.stand(ctx, proofOf, a.c.found)
 	if err != nil {
-		return remediation.FindingOf(doubtful(ctx, err))
+		return remediation.ResultOf(doubtful(ctx, err))
 	}
 	if err := a.c.mayWrite(st.snap.Env.Path, st.snap.Env.Missing); err != nil {
 		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", st.snap.Env.Path, err), "give backout write permission for it and its folder")
@@ -531,10 +531,10 @@ func (a *imagePin) provePrevious(ctx context.Context) remediation.Finding {
 	return remediation.Passed(fmt.Sprintf("%s=%s in %s names %s, which is %s", a.variable, st.snap.Value, st.snap.Env.Path, st.snap.Previous, shortImage(st.snap.PreviousID)))
 }
 
-func (a *imagePin) proveRuns(ctx context.Context) remediation.Finding {
+func (a *imagePin) checkRuns(ctx context.Context) remediation.Result {
 	st, err := a.stand(ctx, proofOf, a.c.found)
 	if err != nil {
-		return remediation.FindingOf(doubtful(ctx, err))
+		return remediation.ResultOf(doubtful(ctx, err))
 	}
 	k := checkOf(a.target.Probe, "", setting{})
 	k.wants = a.version

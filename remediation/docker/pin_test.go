@@ -71,8 +71,8 @@ func TestAPinnedVersionGoesBackByItsVariable(t *testing.T) {
 	if r := w.serves(versionOne); r.Config.Image != w.project+":1.0.0" {
 		t.Errorf("made from %s", r.Config.Image)
 	}
-	for _, p := range a.(remediation.Prover).Proofs() {
-		if f := p.Prove(t.Context()); f.Result != remediation.Pass {
+	for _, p := range a.(remediation.SelfChecking).Checks() {
+		if f := p.Run(t.Context()); f.Status != remediation.Pass {
 			t.Errorf("%s: %+v", p.ID, f)
 		}
 	}

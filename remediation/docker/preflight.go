@@ -84,19 +84,19 @@ type aside struct {
 
 // run starts it, waits until it is seen to work, and removes it. seen says what it
 // was asked.
-func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
-	f = remediation.FindingOf(doubtful(ctx, a.c.sweep(ctx, a.target.Compose)))
-	if f.Result != remediation.Pass {
+func (a aside) run(ctx context.Context) (seen string, f remediation.Result) {
+	f = remediation.ResultOf(doubtful(ctx, a.c.sweep(ctx, a.target.Compose)))
+	if f.Status != remediation.Pass {
 		return "", f
 	}
 	like, bp, err := a.blueprint(ctx)
 	if errors.Is(err, errAbsent) {
-		f = remediation.FindingOf(err)
-		f.Result = remediation.CannotTell
+		f = remediation.ResultOf(err)
+		f.Status = remediation.CannotTell
 		return "", f
 	}
 	if err != nil {
-		return "", remediation.FindingOf(doubtful(ctx, err))
+		return "", remediation.ResultOf(doubtful(ctx, err))
 	}
 	if byTool := a.c.toolFor(a.defined, writes{}); byTool != nil {
 		return "", remediation.Unknown("the service has "+strings.Join(byTool.hidden, ", ")+", which a test container would not have", "start one by hand, and sign it off")
@@ -108,7 +108,7 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 	if id != "" {
 		defer func() {
 			if rerr := a.c.removeAside(ctx, id); rerr != nil {
-				f = remediation.FindingOf(rerr)
+				f = remediation.ResultOf(rerr)
 			}
 		}()
 	}
@@ -116,7 +116,7 @@ func (a aside) run(ctx context.Context) (seen string, f remediation.Finding) {
 		err = a.c.api.ContainerStart(ctx, id, container.StartOptions{})
 	}
 	if err != nil {
-		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("start a preflight container: %w", err)))
+		return "", remediation.ResultOf(doubtful(ctx, fmt.Errorf("start a preflight container: %w", err)))
 	}
 	return a.watch(ctx, id, like, bp.config.Image)
 }
@@ -250,10 +250,10 @@ func (a aside) create(ctx context.Context, bp blueprint) (id string, err error) 
 }
 
 // watch waits until it is seen to work.
-func (a aside) watch(ctx context.Context, id string, like *replica, image string) (seen string, f remediation.Finding) {
+func (a aside) watch(ctx context.Context, id string, like *replica, image string) (seen string, f remediation.Result) {
 	in, err := a.c.api.ContainerInspect(ctx, id)
 	if err != nil {
-		return "", remediation.FindingOf(doubtful(ctx, fmt.Errorf("inspect a preflight container: %w", err)))
+		return "", remediation.ResultOf(doubtful(ctx, fmt.Errorf("inspect a preflight container: %w", err)))
 	}
 	k := a.check
 	var own []string // what could not be asked of it
@@ -276,11 +276,11 @@ func (a aside) watch(ctx context.Context, id string, like *replica, image string
 
 // judge tells a container that does not work from one that could not be asked, or
 // could not write. addresses are its own; the first is that of its health.
-func (a aside) judge(ctx context.Context, id string, err error, addresses []string, like *replica) remediation.Finding {
+func (a aside) judge(ctx context.Context, id string, err error, addresses []string, like *replica) remediation.Result {
 	if ctx.Err() != nil {
-		return remediation.FindingOf(ctx.Err())
+		return remediation.ResultOf(ctx.Err())
 	}
-	f := remediation.FindingOf(fmt.Errorf("started aside: %w", err))
+	f := remediation.ResultOf(fmt.Errorf("started aside: %w", err))
 	f.Evidence, f.Next = strings.ReplaceAll(f.Evidence, id, shortImage(id)), "docker run it, and check its log"
 	if !errors.Is(err, errBroken) {
 		for _, address := range addresses {

@@ -14,16 +14,16 @@ import (
 )
 
 var (
-	_ remediation.Prover  = (*flagOff)(nil)
-	_ remediation.Sweeper = (*flagOff)(nil)
+	_ remediation.SelfChecking = (*flagOff)(nil)
+	_ remediation.Sweeper      = (*flagOff)(nil)
 )
 
-// Proofs implements remediation.Prover.
-func (a *flagOff) Proofs() []remediation.Proof {
-	return []remediation.Proof{
+// Checks implements remediation.SelfChecking.
+func (a *flagOff) Checks() []remediation.PreflightCheck {
+	return []remediation.PreflightCheck{
 		a.Known(),
-		{ID: "flag/" + a.flag.Name + "/lasts", Name: ".env is writable and controls " + a.flag.Name, Prove: a.proveLasts},
-		{ID: "flag/" + a.flag.Name + "/off", Name: a.flag.Name + "=" + a.flag.Off + " is accepted, and the service falls back", Prove: a.proveOff},
+		{ID: "flag/" + a.flag.Name + "/lasts", Name: ".env is writable and controls " + a.flag.Name, Run: a.checkLasts},
+		{ID: "flag/" + a.flag.Name + "/off", Name: a.flag.Name + "=" + a.flag.Off + " is accepted, and the service falls back", Run: a.checkOff},
 	}
 }
 
@@ -31,11 +31,11 @@ func (a *flagOff) Proofs() []remediation.Proof {
 func (a *flagOff) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.target.Compose) }
 
 // Known checks that the service knows the flag.
-func (a *flagOff) Known() remediation.Proof {
-	return remediation.Proof{ID: "flag/" + a.flag.Name + "/known", Name: "the service knows " + a.flag.Name, Prove: a.proveKnown}
+func (a *flagOff) Known() remediation.PreflightCheck {
+	return remediation.PreflightCheck{ID: "flag/" + a.flag.Name + "/known", Name: "the service knows " + a.flag.Name, Run: a.checkKnown}
 }
 
-func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
+func (a *flagOff) checkKnown(ctx context.Context) remediation.Result {
 	if address := a.target.Probe.Flags; address != "" {
 		body, err := a.c.get(ctx, address)
 		if err != nil {
@@ -53,11 +53,11 @@ func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
 	}
 	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
-		return remediation.FindingOf(doubtful(ctx, err))
+		return remediation.ResultOf(doubtful(ctx, err))
 	}
 	d, err := a.c.definitionOf(f)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	known := d.sets(a.flag.Name)
 	for _, r := range f.replicas {
@@ -70,15 +70,15 @@ func (a *flagOff) proveKnown(ctx context.Context) remediation.Finding {
 	return remediation.Unknown("the service gets the variable; it is unknown whether its code reads it", "set probe: {flags: ...} to an address that lists flags, or sign it off")
 }
 
-// proveLasts sees that a flag written into .env is what the next container gets.
-func (a *flagOff) proveLasts(ctx context.Context) remediation.Finding {
+// checkLasts sees that a flag written into .env is what the next container gets.
+func (a *flagOff) checkLasts(ctx context.Context) remediation.Result {
 	f, err := a.c.found(ctx, a.target.Compose)
 	if err != nil {
-		return remediation.FindingOf(doubtful(ctx, err))
+		return remediation.ResultOf(doubtful(ctx, err))
 	}
 	l, err := a.c.lastingOf(f, a.flag)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	name, files := a.flag.Name, strings.Join(l.files, ", ")
 	if l.override != "" && l.extra.Missing == "" {
@@ -99,12 +99,12 @@ func (a *flagOff) proveLasts(ctx context.Context) remediation.Finding {
 	return remediation.Passed(l.env.Path + " is writable and decides")
 }
 
-// proveOff starts a container with the flag off, and asks it.
-func (a *flagOff) proveOff(ctx context.Context) remediation.Finding {
+// checkOff starts a container with the flag off, and asks it.
+func (a *flagOff) checkOff(ctx context.Context) remediation.Result {
 	seen, f := aside{c: a.c, target: a.target, check: a.check(), edit: func(to *container.Config) {
 		to.Env = setVariable(to.Env, a.flag.Name, a.want())
 	}}.run(ctx)
-	if f.Result != remediation.Pass {
+	if f.Status != remediation.Pass {
 		return f
 	}
 	if a.target.Probe.Flags == "" {

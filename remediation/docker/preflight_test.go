@@ -25,12 +25,12 @@ func (w *world) startedAside() int {
 
 // prove runs the proofs of an action and returns what each came to. The service is
 // the same afterwards, and nothing is left.
-func (w *world) prove(a remediation.Action) map[string]remediation.Finding {
+func (w *world) prove(a remediation.Action) map[string]remediation.Result {
 	w.Helper()
 	before := w.state()
-	out := map[string]remediation.Finding{}
-	for _, p := range a.(remediation.Prover).Proofs() {
-		out[p.ID] = p.Prove(w.Context())
+	out := map[string]remediation.Result{}
+	for _, p := range a.(remediation.SelfChecking).Checks() {
+		out[p.ID] = p.Run(w.Context())
 	}
 	if after := w.state(); after != before {
 		w.Errorf("proofs changed the service:\n%s", diff(before, after))
@@ -47,13 +47,13 @@ func (w *world) prove(a remediation.Action) map[string]remediation.Finding {
 }
 
 // wants fails the test unless a proof came to result, and said word.
-func (w *world) wants(found map[string]remediation.Finding, id string, result remediation.Proved, word string) {
+func (w *world) wants(found map[string]remediation.Result, id string, result remediation.Status, word string) {
 	w.Helper()
 	f, ok := found[id]
-	if !ok || f.Result != result || !strings.Contains(f.Evidence, word) {
+	if !ok || f.Status != result || !strings.Contains(f.Evidence, word) {
 		w.Errorf("%s came to %+v; want %s, with %q", id, f, result, word)
 	}
-	if f.Result != remediation.Pass && f.Next == "" {
+	if f.Status != remediation.Pass && f.Next == "" {
 		w.Errorf("%s does not say what to do next: %+v", id, f)
 	}
 }
@@ -79,7 +79,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 	for name, d := range map[string]struct {
 		plant  func(w *world)
 		item   string
-		result remediation.Proved
+		result remediation.Status
 		word   string
 	}{
 		"the off value is not taken":        {func(w *world) { w.start("1", with("BREAKS_WHEN_OFF", "deaf")) }, "off", remediation.Fail, "serves FLAG=1, want 0"},
@@ -124,7 +124,7 @@ func TestEachDefectOfThePreviousImageIsFound(t *testing.T) {
 	for name, d := range map[string]struct {
 		plant  func(w *world)
 		item   string
-		result remediation.Proved
+		result remediation.Status
 		word   string
 	}{
 		"it is gone":                     {func(w *world) { w.untag("v1.0.0") }, "previous", remediation.Fail, "there is no image"},

@@ -13,12 +13,12 @@ var (
 
 // Rehearse implements remediation.Rehearser: .env is looked at, and a copy of what
 // runs is started aside with the flag off.
-func (a *flagOff) Rehearse(ctx context.Context) remediation.Finding {
-	return remediation.Trial(ctx, a.proveLasts, a.proveOff)
+func (a *flagOff) Rehearse(ctx context.Context) remediation.Result {
+	return remediation.Trial(ctx, a.checkLasts, a.checkOff)
 }
 
 // Rehearse implements remediation.Rehearser: the tags are looked at, and the previous
 // image is started aside.
-func (a *imageRetag) Rehearse(ctx context.Context) remediation.Finding {
-	return remediation.Trial(ctx, a.provePrevious, a.proveRuns)
+func (a *imageRetag) Rehearse(ctx context.Context) remediation.Result {
+	return remediation.Trial(ctx, a.checkPrevious, a.checkRuns)
 }

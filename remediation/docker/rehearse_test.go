@@ -8,7 +8,7 @@ import (
 )
 
 // rehearse rehearses an action, after which the service is as it was.
-func (w *world) rehearse(a remediation.Action) remediation.Finding {
+func (w *world) rehearse(a remediation.Action) remediation.Result {
 	w.Helper()
 	before := w.state()
 	f := a.(remediation.Rehearser).Rehearse(w.Context())
@@ -24,14 +24,14 @@ func (w *world) rehearse(a remediation.Action) remediation.Finding {
 func TestFlagAndImageAreRehearsedAsideAndLeaveNothing(t *testing.T) {
 	w := imageWorld(t, versionOne)
 	w.start("1")
-	if f := w.rehearse(w.action()); f.Result != remediation.Pass || !strings.Contains(f.Evidence, "serves FLAG as off") {
+	if f := w.rehearse(w.action()); f.Status != remediation.Pass || !strings.Contains(f.Evidence, "serves FLAG as off") {
 		t.Errorf("the flag came to %+v", f)
 	}
-	if f := w.rehearse(w.retag(nil)); f.Result != remediation.Pass || !strings.Contains(f.Evidence, "works after") {
+	if f := w.rehearse(w.retag(nil)); f.Status != remediation.Pass || !strings.Contains(f.Evidence, "works after") {
 		t.Errorf("the image came to %+v", f)
 	}
 	w.untag("v1.0.0")
-	if f := w.rehearse(w.retag(nil)); f.Result != remediation.Fail || !strings.Contains(f.Evidence, "there is no image") || f.Next == "" {
+	if f := w.rehearse(w.retag(nil)); f.Status != remediation.Fail || !strings.Contains(f.Evidence, "there is no image") || f.Next == "" {
 		t.Errorf("without the image it came to %+v", f)
 	}
 }

@@ -24,15 +24,15 @@ type duty struct {
 // Tick does those that end.
 func (e *Engine) duties() []duty {
 	all := []duty{
-		{name: "probe Prometheus", do: e.lookOut},
-		{name: "keep house", do: e.keepHouse},
+		{name: "probe Prometheus", do: e.probePrometheus},
+		{name: "keep house", do: e.housekeeping},
 		{name: "promote by itself", do: e.AutoPromote},
 		{name: "watch targets", do: e.WatchTargets, lasting: true},
-		{name: "prove", do: e.ProveAll, lasting: true},
+		{name: "prove", do: e.RunAll, lasting: true},
 		{name: "verify the audit log", do: e.verifyAlways, lasting: true},
 	}
 	if e.Mode == remediation.Act {
-		all = append(all, duty{name: "look ahead", do: e.lookAhead, lasting: true})
+		all = append(all, duty{name: "look ahead", do: e.precheckTargets, lasting: true})
 	}
 	for i, ch := range e.Outbox.Channels {
 		all = append(all, duty{name: "deliver by " + ch.Name(), lasting: true, do: func(ctx context.Context) error {

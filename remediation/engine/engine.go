@@ -39,7 +39,7 @@ type Options struct {
 	// StatusPages are told what the built-in page shows.
 	StatusPages []remediation.Channel
 	// Surroundings are what a preflight asks; nil: it cannot tell what lies around.
-	Surroundings remediation.Surroundings
+	Surroundings remediation.Sources
 	// Runtime says what a service runs; nil: Running cannot tell.
 	Runtime remediation.Runtime
 	// DrillPatience is how long a preflight's drill alert may take to come back;
@@ -82,8 +82,8 @@ type Engine struct {
 
 	// audited is the last verification of the audit log, nil before the first.
 	audited atomic.Pointer[view.Audited]
-	// sight is prometheus, which remembers when it last answered.
-	sight *sight
+	// prometheusHealth is prometheus, which remembers when it last answered.
+	prometheusHealth *prometheusHealth
 	// clock notices that the wall clock was set.
 	clock  clock
 	steady func() time.Duration
@@ -113,12 +113,12 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: runtimes{ask: o.Runtime}, steady: o.Steady,
-		Checker: preflight.New(l, gates, o.Surroundings, o.DrillPatience, channels, o.StatusPages),
-		sight:   newSight(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, poke: make(chan struct{}, 1),
+		Checker:          preflight.New(l, gates, o.Surroundings, o.DrillPatience, channels, o.StatusPages),
+		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, poke: make(chan struct{}, 1),
 	}
 	e.Responder = incident.New(l, gates, notifier, &e.wg)
 	e.Promoter = rollout.New(l, gates, e.Checker, e.runs)
-	l.Prometheus, l.WakeUp = e.sight, e.wakeUp
+	l.Prometheus, l.WakeUp = e.prometheusHealth, e.wakeUp
 	if err := e.meetClock(ctx); err != nil {
 		return nil, err
 	}

@@ -318,7 +318,7 @@ func TestASignatureHoldsForThePlaybookAndWhatWasSeen(t *testing.T) {
 		c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error {
 			p, err := tx.Preflight("shop")
 			p.Run = &remediation.PreflightRun{Release: "v2", Playbook: old.Hash, Started: c.now, Finished: c.now, Items: []remediation.PreflightItem{
-				{ID: item, Name: "odd", Before: true, Finding: remediation.Unknown(evidence, "look")},
+				{ID: item, Name: "odd", Before: true, Result: remediation.Unknown(evidence, "look")},
 			}}
 			if err != nil {
 				return err

@@ -139,12 +139,12 @@ func newUnrehearsedWorld(t *testing.T) *provingWorld {
 }
 
 // rehearsed lets both plans have been rehearsed now.
-func (p *provingWorld) rehearsed(result remediation.Proved) {
+func (p *provingWorld) rehearsed(result remediation.Status) {
 	p.t.Helper()
 	for _, plan := range []string{"ladder", "longer"} {
 		p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
-			part := remediation.RehearsedPart{Finding: remediation.Finding{Result: result, Evidence: "as the test says"}}
-			return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: plan, Playbook: p.pb.Hash, Finished: p.now, Result: result, Drill: part})
+			part := remediation.RehearsedPart{Result: remediation.Result{Status: result, Evidence: "as the test says"}}
+			return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: plan, Playbook: p.pb.Hash, Finished: p.now, Status: result, Drill: part})
 		}))
 	}
 }
@@ -247,8 +247,8 @@ func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
 	p.misses(append([]string{"no preflight was run"}, unsigned...)...)
 	v := p.preflight()
 	for _, it := range v.Items {
-		if it.Owner == "" && it.Result != remediation.Pass {
-			t.Errorf("%s came to %s: %s", it.ID, it.Result, it.Evidence)
+		if it.Owner == "" && it.Status != remediation.Pass {
+			t.Errorf("%s came to %s: %s", it.ID, it.Status, it.Evidence)
 		}
 	}
 	p.misses(unsigned...)
@@ -310,8 +310,8 @@ func TestAPreflightStepsAsideForAnIncident(t *testing.T) {
 	for _, it := range v.Items {
 		switch {
 		case it.Owner != "" || it.ID == "prometheus/rules":
-		case it.Result != remediation.CannotTell || !strings.Contains(it.Evidence, "inc-1 was opened meanwhile"):
-			t.Errorf("%s beside an incident: %s, %s", it.ID, it.Result, it.Evidence)
+		case it.Status != remediation.CannotTell || !strings.Contains(it.Evidence, "inc-1 was opened meanwhile"):
+			t.Errorf("%s beside an incident: %s, %s", it.ID, it.Status, it.Evidence)
 		default:
 			aside++
 		}
@@ -384,8 +384,8 @@ func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
 	p := newProvingWorld(t)
 	p.around.deaf = true
 	for _, it := range p.preflight().Items {
-		if it.ID == "alertmanager/routes" && (it.Result != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency")) {
-			t.Errorf("it came to %s: %s", it.Result, it.Evidence)
+		if it.ID == "alertmanager/routes" && (it.Status != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency")) {
+			t.Errorf("it came to %s: %s", it.Status, it.Evidence)
 		}
 	}
 	if open, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{Open: true}); err != nil || len(open) > 0 {
@@ -424,18 +424,18 @@ func TestNoPreflightGetsInTheWayOfAnIncident(t *testing.T) {
 
 func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T) {
 	p := newProvingWorld(t)
-	found := func() (f remediation.Finding) {
+	found := func() (f remediation.Result) {
 		t.Helper()
 		for _, it := range p.preflight().Items {
 			if it.ID == "rehearsal/ladder" {
-				f = it.Finding
+				f = it.Result
 			}
 		}
 		return f
 	}
-	wants := func(result remediation.Proved, word string) {
+	wants := func(result remediation.Status, word string) {
 		t.Helper()
-		if f := found(); f.Result != result || !strings.Contains(f.Evidence, word) || result != remediation.Pass && !strings.Contains(f.Next, "backout rehearse --plan=ladder") {
+		if f := found(); f.Status != result || !strings.Contains(f.Evidence, word) || result != remediation.Pass && !strings.Contains(f.Next, "backout rehearse --plan=ladder") {
 			t.Errorf("it came to %+v; want %s, with %q", f, result, word)
 		}
 	}
@@ -451,7 +451,7 @@ func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T)
 	}
 	p.rehearsed(remediation.Pass)
 	p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
-		return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: "ladder", Playbook: "another", Finished: p.now, Result: remediation.Pass})
+		return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: "ladder", Playbook: "another", Finished: p.now, Status: remediation.Pass})
 	}))
 	wants(remediation.CannotTell, "the playbook has changed")
 	p.must(p.sign("rehearsal/ladder"))
@@ -461,7 +461,7 @@ func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {
 	p := newProvingWorld(t)
 	for _, c := range []struct {
 		intervals map[string]time.Duration
-		result    remediation.Proved
+		result    remediation.Status
 		want      string
 	}{
 		{nil, remediation.Pass, "shop every 15s"},
@@ -476,8 +476,8 @@ func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {
 		for _, it := range p.preflight().Items {
 			if it.ID == "prometheus/intervals" {
 				found = true
-				if it.Result != c.result || !strings.Contains(it.Evidence, c.want) {
-					t.Errorf("%v: it came to %s: %s", c.intervals, it.Result, it.Evidence)
+				if it.Status != c.result || !strings.Contains(it.Evidence, c.want) {
+					t.Errorf("%v: it came to %s: %s", c.intervals, it.Status, it.Evidence)
 				}
 			}
 		}

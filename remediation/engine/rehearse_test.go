@@ -24,7 +24,7 @@ type rehearsalWorld struct {
 	*provingWorld
 
 	mu    sync.Mutex
-	trial func(ctx context.Context, kind string) remediation.Finding
+	trial func(ctx context.Context, kind string) remediation.Result
 	swept int
 	// sweepErr is what sweeping comes to.
 	sweepErr error
@@ -59,7 +59,7 @@ type triable struct {
 	kind string
 }
 
-func (a triable) Rehearse(ctx context.Context) remediation.Finding {
+func (a triable) Rehearse(ctx context.Context) remediation.Result {
 	a.w.mu.Lock()
 	trial := a.w.trial
 	a.w.mu.Unlock()
@@ -85,7 +85,7 @@ func (k *triableKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 func newRehearsalWorld(t *testing.T) *rehearsalWorld {
 	t.Helper()
 	w := &rehearsalWorld{provingWorld: newUnrehearsedWorld(t)}
-	w.trial = func(_ context.Context, kind string) remediation.Finding {
+	w.trial = func(_ context.Context, kind string) remediation.Result {
 		w.takes(12345 * time.Millisecond)
 		return remediation.Passed(kind + " was tried")
 	}
@@ -178,7 +178,7 @@ func short(r remediation.Rehearsal) []string {
 		if s.Tried {
 			word = "tried"
 		}
-		out = append(out, fmt.Sprintf("%s %s %s %s", s.ID, word, s.Result, s.Took))
+		out = append(out, fmt.Sprintf("%s %s %s %s", s.ID, word, s.Status, s.Took))
 	}
 	return out
 }
@@ -210,7 +210,7 @@ func TestARehearsalTriesWhatItCanInTheLaddersOrderAndChecksTheRest(t *testing.T)
 			if got, want := short(longer), []string{"1-status_page checked pass 0s", "2-flag_off checked pass 0s", "3-restart tried pass 12s345ms"}; !slices.Equal(got, want) {
 				t.Errorf("the other plan's steps are %q, want %q", got, want)
 			}
-			if len(v.Rehearsals) != 2 || ladder.Result != remediation.Pass || ladder.Drill.Result != remediation.Pass || len(ladder.Incidents) != 1 || ladder.By != "eve" || ladder.Playbook != w.pb.Hash {
+			if len(v.Rehearsals) != 2 || ladder.Status != remediation.Pass || ladder.Drill.Status != remediation.Pass || len(ladder.Incidents) != 1 || ladder.By != "eve" || ladder.Playbook != w.pb.Hash {
 				t.Errorf("it came to %+v", v)
 			}
 			if !strings.HasPrefix(ladder.Steps[0].Evidence, "checked, not tried: ") || ladder.Steps[1].Evidence != "image_retag was tried" {
@@ -277,7 +277,7 @@ func TestOneRehearsalOrPreflightRunsAtATimeAndNoneBesideAnIncident(t *testing.T)
 	t.Parallel()
 	w := newRehearsalWorld(t)
 	goOn := make(chan struct{})
-	w.trial = func(context.Context, string) remediation.Finding { <-goOn; return remediation.Passed("tried") }
+	w.trial = func(context.Context, string) remediation.Result { <-goOn; return remediation.Passed("tried") }
 	if _, err := w.engine.StartRehearsal(w.ctx, "", "ladders", "eve", ""); !refusedAs(err, remediation.Missing) || !strings.Contains(err.Error(), "it has ladder, longer") {
 		t.Errorf("an unknown plan: %v", err)
 	}
@@ -316,7 +316,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		plant func(w *rehearsalWorld)
 		part  string // the step, or drill
-		want  remediation.Proved
+		want  remediation.Status
 		word  string
 		next  string
 	}{
@@ -331,17 +331,17 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 			}
 		}, "drill", remediation.Fail, "is confirming after 1s", "the server's log"},
 		"a trial fails": {func(w *rehearsalWorld) {
-			w.trial = func(context.Context, string) remediation.Finding { return remediation.Failed("there is no image", "") }
+			w.trial = func(context.Context, string) remediation.Result { return remediation.Failed("there is no image", "") }
 		}, "2-image_retag", remediation.Fail, "there is no image", "run backout rehearse again"},
 		"a trial panics": {func(w *rehearsalWorld) {
-			w.trial = func(context.Context, string) remediation.Finding { panic("boo") }
+			w.trial = func(context.Context, string) remediation.Result { panic("boo") }
 		}, "2-image_retag", remediation.CannotTell, "internal error", "the server's log"},
 		"a target cannot be looked at": {func(w *rehearsalWorld) {
 			w.target("schema_rollback").lookErr = hint.Add(errors.New("dirty"), "mend it")
 		},
 			"3-schema_rollback", remediation.Fail, "checked, not tried: dirty", "mend it"},
 		"an incident opens meanwhile": {func(w *rehearsalWorld) {
-			w.trial = func(context.Context, string) remediation.Finding {
+			w.trial = func(context.Context, string) remediation.Result {
 				w.post("firing", "error_rate", "real")
 				return remediation.Passed("tried")
 			}
@@ -352,16 +352,16 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 			w := newRehearsalWorld(t)
 			c.plant(w)
 			r := w.of(w.rehearse("ladder"), "ladder")
-			found := r.Drill.Finding
+			found := r.Drill.Result
 			for _, s := range r.Steps {
 				if s.ID == c.part {
-					found = s.Finding
+					found = s.Result
 				}
 			}
-			if found.Result != c.want || !strings.Contains(found.Evidence, c.word) || !strings.Contains(found.Next, c.next) {
+			if found.Status != c.want || !strings.Contains(found.Evidence, c.word) || !strings.Contains(found.Next, c.next) {
 				t.Errorf("%s came to %+v", c.part, found)
 			}
-			if r.Result != c.want || len(r.Steps) != 3 {
+			if r.Status != c.want || len(r.Steps) != 3 {
 				t.Errorf("the whole came to %+v", r)
 			}
 			if at := remediation.RehearsedOf([]remediation.Rehearsal{r}, r.Playbook); (c.want == remediation.Fail) == (len(at) == 1) {
@@ -376,10 +376,10 @@ func TestARehearsalThatIsCutOffBeforeItsStepsIsNone(t *testing.T) {
 	t.Parallel()
 	w := newRehearsalWorld(t)
 	reached := make(chan struct{})
-	w.trial = func(ctx context.Context, _ string) remediation.Finding {
+	w.trial = func(ctx context.Context, _ string) remediation.Result {
 		close(reached)
 		<-ctx.Done()
-		return remediation.FindingOf(ctx.Err())
+		return remediation.ResultOf(ctx.Err())
 	}
 	_, err := w.engine.StartRehearsal(w.ctx, "", "ladder", "eve", "")
 	w.must(err)
@@ -419,9 +419,9 @@ func TestWhatCannotBeCleanedUpAfterARehearsalIsInTheLog(t *testing.T) {
 func TestARehearsalOfAnotherPlaybookCountsNoMore(t *testing.T) {
 	t.Parallel()
 	all := []remediation.Rehearsal{
-		{Plan: "a", Playbook: "old", Result: remediation.Pass, Finished: time.Unix(1, 0)},
-		{Plan: "b", Playbook: "new", Result: remediation.Pass, Finished: time.Unix(2, 0)},
-		{Plan: "c", Playbook: "new", Result: remediation.Fail, Finished: time.Unix(3, 0)},
+		{Plan: "a", Playbook: "old", Status: remediation.Pass, Finished: time.Unix(1, 0)},
+		{Plan: "b", Playbook: "new", Status: remediation.Pass, Finished: time.Unix(2, 0)},
+		{Plan: "c", Playbook: "new", Status: remediation.Fail, Finished: time.Unix(3, 0)},
 	}
 	if got := remediation.RehearsedOf(all, "new"); len(got) != 1 || !got["b"].Equal(time.Unix(2, 0)) {
 		t.Errorf("rehearsed are %v", got)

@@ -9,9 +9,9 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// keepHouse notices watchdogs that stay away, ends freezes that ran out, and writes
+// housekeeping notices watchdogs that stay away, ends freezes that ran out, and writes
 // to customers of incidents that last too long.
-func (e *Engine) keepHouse(ctx context.Context) error {
+func (e *Engine) housekeeping(ctx context.Context) error {
 	if err := e.ReportHead(ctx); err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 			return err
 		}
 		for _, b := range beats {
-			_, seen := e.sees(b)
+			_, seen := e.noteMonitoring(b)
 			due = due || late(b) || seen != nil
 		}
 		freezes, err := tx.Freezes()
@@ -54,7 +54,7 @@ func (e *Engine) keepHouse(ctx context.Context) error {
 				found = append(found, map[string]any{"blind": true, "what": remediation.BlindWatchdog, "why": fmt.Sprintf(
 					"no watchdog alert for %s: Prometheus or Alertmanager may be down; nothing is promoted, and nothing is rolled back because of this", remediation.Span(now.Sub(beat.Last)))})
 			}
-			beat, seen := e.sees(beat)
+			beat, seen := e.noteMonitoring(beat)
 			if seen != nil {
 				found = append(found, seen)
 			}

@@ -20,7 +20,7 @@ import (
 // Samples is what the engine knows about an incident's triggers when it decides.
 type Samples struct {
 	// Values holds a reading for each attached trigger that has an expression.
-	Values map[string]remediation.Reading
+	Values map[string]remediation.Sample
 	// recovery tells which expressions gave the values.
 	recovery bool
 	// Blind says why no recovery reading can be trusted; "" where they can.
@@ -118,8 +118,8 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 }
 
 // shortfall says what a service with so many targets up lacks, "" for nothing.
-func shortfall(b *plan.Plan, alive, then, kept remediation.Reading, up float64) string {
-	for _, r := range []remediation.Reading{alive, then, kept} {
+func shortfall(b *plan.Plan, alive, then, kept remediation.Sample, up float64) string {
+	for _, r := range []remediation.Sample{alive, then, kept} {
 		if r.Err != nil {
 			return r.Err.Error()
 		}
@@ -213,16 +213,16 @@ func (ev Samples) Verdict(t *remediation.TriggerState) remediation.Verdict {
 }
 
 // Query sends all expressions together.
-func (e *Gates) Query(ctx context.Context, exprs map[string]string) map[string]remediation.Reading {
+func (e *Gates) Query(ctx context.Context, exprs map[string]string) map[string]remediation.Sample {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	out := make(map[string]remediation.Reading, len(exprs))
+	out := make(map[string]remediation.Sample, len(exprs))
 	for name, expr := range exprs {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			v, ok, err := e.Prometheus.Query(ctx, expr)
-			r := remediation.Reading{Err: err}
+			r := remediation.Sample{Err: err}
 			if err == nil && ok {
 				r.Value = &v
 			}
@@ -375,7 +375,7 @@ func (ev Samples) All(inc *remediation.Incident, d map[string]any) map[string]an
 // OwnSeries looks whether a metric of backout's own came back with its label service:
 // stages and signals are rules' inputs. A target label of that name takes its place. It
 // looks back as far as the rules do, so that a restart a moment ago is not a failure.
-func (e *Gates) OwnSeries(ctx context.Context, metric string, b *plan.Plan) remediation.Finding {
+func (e *Gates) OwnSeries(ctx context.Context, metric string, b *plan.Plan) remediation.Result {
 	service := b.Service
 	count := func(label string) (bool, error) {
 		_, ok, err := e.Prometheus.Query(ctx, fmt.Sprintf("count(last_over_time(%s{%s=%s}[%s]))", metric, label, strconv.Quote(service), model.Duration(b.Bridge())))
@@ -383,7 +383,7 @@ func (e *Gates) OwnSeries(ctx context.Context, metric string, b *plan.Plan) reme
 	}
 	has, err := count("service")
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	if has {
 		return remediation.Passed(fmt.Sprintf("%s of %s is present", metric, service))

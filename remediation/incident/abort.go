@@ -99,7 +99,7 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 		return err
 	}
 	if inc.Review {
-		return e.review(ctx, b, inc, question{})
+		return e.review(ctx, b, inc, gateInput{})
 	}
 	if done, err := e.gentler(ctx, b, inc); done || err != nil {
 		return err
@@ -183,7 +183,7 @@ func (e *Responder) gentler(ctx context.Context, b *plan.Plan, inc *remediation.
 	if g == nil || inc.SettleUntil != nil && inc.SettleUntil.After(e.Now()) {
 		return false, nil
 	}
-	q := question{Input: gate.Input{Step: g, Confirmed: true}, only: g.ID()}
+	q := gateInput{Input: gate.Input{Step: g, Confirmed: true}, only: g.ID()}
 	var ev gate.Samples
 	var t *remediation.TriggerState
 	if inc.Ran {

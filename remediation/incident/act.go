@@ -10,16 +10,16 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// question is what leads to the next step: what its gates are asked, and what else
+// gateInput is what leads to the next step: what its gates are asked, and what else
 // is known and written with the answer.
-type question struct {
+type gateInput struct {
 	gate.Input
 	// trigger is the one that was seen to be true, "" for none.
 	trigger string
 	// only names the step to try in place of the next one; "": the next one.
 	only string
-	// early holds answers that were asked for beforehand, nil where none were.
-	early *early
+	// prefetched holds answers that were asked for beforehand, nil where none were.
+	prefetched *prefetch
 	// poll, where there was one, is counted with whatever becomes of the question.
 	poll *gate.Samples
 	// lead, where not nil, writes what led to the question into the transaction
@@ -30,20 +30,20 @@ type question struct {
 // tryStep runs the next step of the plan, or holds it and says why. The
 // gates are asked first, then the target is looked at, and both are written with
 // the intent, whose transaction asks the gates once more.
-func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q question) error {
+func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q gateInput) error {
 	q.trigger = t.Name()
 	if inc.Review && q.Confirmed {
 		return e.review(ctx, b, inc, q)
 	}
 	var err error
-	if q.early == nil { // else confirm has just asked, and the intent's transaction does again
+	if q.prefetched == nil { // else confirm has just asked, and the intent's transaction does again
 		if waits, err := e.waitsForPromotion(ctx, b, inc); waits || err != nil {
 			return err
 		}
 	}
-	if q.early != nil {
-		q.early.wait()
-		q.SilencedBy, q.SilenceUnasked, err = q.early.silencedBy, q.early.unasked, q.early.silenceErr
+	if q.prefetched != nil {
+		q.prefetched.wait()
+		q.SilencedBy, q.SilenceUnasked, err = q.prefetched.silencedBy, q.prefetched.unasked, q.prefetched.silenceErr
 	} else {
 		q.SilencedBy, q.SilenceUnasked, err = e.Silenced(ctx, inc)
 	}
@@ -80,8 +80,8 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 	q.Step = s
 	var look remediation.Look
 	var lookErr error
-	if q.early.of(s) { // its target was looked at already: the transaction asks the gates
-		look, lookErr = q.early.look, q.early.lookErr
+	if q.prefetched.isFor(s) { // its target was looked at already: the transaction asks the gates
+		look, lookErr = q.prefetched.look, q.prefetched.lookErr
 	} else {
 		held, err := e.holdIfClosed(ctx, b, inc, ev, t, q)
 		if held || err != nil {
@@ -107,7 +107,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 		if err != nil {
 			return err
 		}
-		detail, err := c.evidence(ev, t, map[string]any{"gates": gate.Rows(all)})
+		detail, err := c.samples(ev, t, map[string]any{"gates": gate.Rows(all)})
 		if err != nil {
 			return err
 		}
@@ -139,7 +139,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 }
 
 // begin writes what is known before the question is answered.
-func (q question) begin(c *change) error {
+func (q gateInput) begin(c *change) error {
 	if q.poll != nil {
 		q.poll.Count(c.Inc)
 	}
@@ -157,10 +157,10 @@ func (q question) begin(c *change) error {
 	return nil
 }
 
-// evidence puts what a decision rests on into an audit entry's detail: the
+// samples puts what a decision rests on into an audit entry's detail: the
 // trigger, an alert of it, the expression and what it gave. Where no trigger was
 // seen beyond its threshold, the first one stands for the question.
-func (c *change) evidence(ev gate.Samples, t *remediation.TriggerState, d map[string]any) (map[string]any, error) {
+func (c *change) samples(ev gate.Samples, t *remediation.TriggerState, d map[string]any) (map[string]any, error) {
 	t = c.Inc.Trigger(t.Name())
 	if t == nil && len(c.Inc.Triggers) > 0 {
 		t = &c.Inc.Triggers[0]
@@ -183,7 +183,7 @@ func (c *change) evidence(ev gate.Samples, t *remediation.TriggerState, d map[st
 }
 
 // holdIfClosed asks the gates before the target is looked at.
-func (e *Responder) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q question) (held bool, err error) {
+func (e *Responder) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q gateInput) (held bool, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		c := e.on(tx, b, inc, e.Now())
 		_, closed, err := c.Gates(q.Input)
@@ -207,7 +207,7 @@ func (e *Responder) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remedia
 		if closed == nil {
 			return remediation.ErrStale // it opened meanwhile: ask again
 		}
-		detail, err := c.evidence(ev, t, map[string]any{"gates": gate.Rows(all)})
+		detail, err := c.samples(ev, t, map[string]any{"gates": gate.Rows(all)})
 		if err != nil {
 			return err
 		}

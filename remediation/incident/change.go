@@ -73,9 +73,9 @@ var verbs = map[view.Verb]func(c *change, step, actor, reason string) error{
 	view.Close:   (*change).closeByHand,
 }
 
-// asked returns the step whose approval the incident waits for: an answer that
+// awaiting returns the step whose approval the incident waits for: an answer that
 // comes after it has left that wait is void.
-func (c *change) asked(step string) (*remediation.Step, error) {
+func (c *change) awaiting(step string) (*remediation.Step, error) {
 	s := c.Inc.Step(step)
 	if s == nil {
 		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step)
@@ -87,7 +87,7 @@ func (c *change) asked(step string) (*remediation.Step, error) {
 }
 
 func (c *change) approveStep(step, actor, reason string) error {
-	s, err := c.asked(step)
+	s, err := c.awaiting(step)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (c *change) approveStep(step, actor, reason string) error {
 }
 
 func (c *change) denyStep(step, actor, reason string) error {
-	s, err := c.asked(step)
+	s, err := c.awaiting(step)
 	if err != nil {
 		return err
 	}

@@ -34,13 +34,13 @@ func (e *Responder) confirm(ctx context.Context, b *plan.Plan, inc *remediation.
 	if inc.Ran {
 		return e.confirmByRecovery(ctx, b, inc)
 	}
-	early := e.askEarly(ctx, b, inc)
+	early := e.startPrefetch(ctx, b, inc)
 	defer early.wait()
 	values, err := e.ReadValues(ctx, b, inc)
 	if err != nil {
 		return err
 	}
-	return e.confirmValues(ctx, b, inc, values, question{early: early})
+	return e.confirmValues(ctx, b, inc, values, gateInput{prefetched: early})
 }
 
 // warmUntil is when the last step of ours on the service is old enough for its
@@ -93,7 +93,7 @@ func endOf(tx remediation.Tx, ef remediation.Effect) (time.Time, error) {
 
 // confirmValues decides by the triggers' own values; q holds what is known
 // next to them.
-func (e *Responder) confirmValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, q question) error {
+func (e *Responder) confirmValues(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, q gateInput) error {
 	if t := ev.Beyond(inc); t != nil {
 		q.Confirmed = true
 		return e.tryStep(ctx, b, inc, ev, t, q)
@@ -153,7 +153,7 @@ func (e *Responder) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *re
 	ev := e.PollRecovery(ctx, b, inc)
 	ev.Count(inc)
 	if t := inc.Breaching(remediation.Certain); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev})
+		return e.tryStep(ctx, b, inc, ev, t, gateInput{Input: gate.Input{Confirmed: true}, poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
@@ -209,7 +209,7 @@ func (e *Responder) wait(ctx context.Context, b *plan.Plan, inc *remediation.Inc
 		return e.keepWaiting(ctx, b, inc, ev)
 	case t != nil && (!open || e.Now().Sub(inc.Since) <= waitFresh):
 		// Read just now; where a gate is closed, this says which one.
-		return e.tryStep(ctx, b, inc, values, t, question{Input: gate.Input{Confirmed: true}, poll: &ev})
+		return e.tryStep(ctx, b, inc, values, t, gateInput{Input: gate.Input{Confirmed: true}, poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
@@ -229,10 +229,10 @@ func (e *Responder) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *reme
 		return err
 	}
 	if !inc.Calm() || values.Beyond(inc) != nil || values.Failed() != nil {
-		return e.confirmValues(ctx, b, inc, values, question{poll: &ev})
+		return e.confirmValues(ctx, b, inc, values, gateInput{poll: &ev})
 	}
 	if inc.FalseSince == nil || e.Now().Sub(*inc.FalseSince) < time.Duration(b.Limits.CloseAfter) {
-		return e.confirmValues(ctx, b, inc, values, question{poll: &ev})
+		return e.confirmValues(ctx, b, inc, values, gateInput{poll: &ev})
 	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
@@ -261,7 +261,7 @@ func (e *Responder) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remedi
 		return e.keepWaiting(ctx, b, inc, ev)
 	}
 	// Three breaching polls are a confirmation, however long the wait was.
-	return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev})
+	return e.tryStep(ctx, b, inc, ev, t, gateInput{Input: gate.Input{Confirmed: true}, poll: &ev})
 }
 
 // gatesOpen reports whether the next step would pass all gates, were it confirmed.

@@ -13,7 +13,7 @@ import (
 // what was left in doubt, is pending again, so that the gentlest step that can help
 // runs first, behind all its gates. A target that cannot be looked at stays as the
 // log has it.
-func (e *Responder) review(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q question) error {
+func (e *Responder) review(ctx context.Context, b *plan.Plan, inc *remediation.Incident, q gateInput) error {
 	again := map[string]remediation.Look{}
 	for i := range inc.Steps {
 		s := &inc.Steps[i]

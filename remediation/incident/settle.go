@@ -102,7 +102,7 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 			return c.Page(string(remediation.HoldNoData), why)
 		})
 	}
-	return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
+	return e.tryStep(ctx, b, inc, ev, t, gateInput{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
 		if err := c.settled(ev, last, string(remediation.Breaching)); err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func (c *change) escalated(ev gate.Samples, t *remediation.TriggerState, why str
 	if s == nil {
 		return nil // exhausted, which says so itself
 	}
-	detail, err := c.evidence(ev, t, map[string]any{"why": why})
+	detail, err := c.samples(ev, t, map[string]any{"why": why})
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remed
 		return err
 	}
 	if t := inc.Breaching(remediation.Certain); t != nil {
-		return e.tryStep(ctx, b, inc, ev, t, question{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
+		return e.tryStep(ctx, b, inc, ev, t, gateInput{Input: gate.Input{Confirmed: true}, poll: &ev, lead: func(c *change) error {
 			return c.escalated(ev, t, "the breach came back after recovery")
 		}})
 	}
@@ -360,7 +360,7 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 
 // reopenBreaching reopens what backout closed by itself, and what is not over.
 func (c *change) reopenBreaching(ev gate.Samples, t *remediation.TriggerState) error {
-	detail, err := c.evidence(ev, t, map[string]any{"rollout": c.Inc.Release, "why": "the breach continues, although the incident was closed"})
+	detail, err := c.samples(ev, t, map[string]any{"rollout": c.Inc.Release, "why": "the breach continues, although the incident was closed"})
 	if err != nil {
 		return err
 	}

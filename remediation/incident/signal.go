@@ -11,8 +11,8 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// signalBook is the playbook that knows a signal.
-func (e *Responder) signalBook(service, name string) (*plan.Plan, error) {
+// planOfSignal is the playbook that knows a signal.
+func (e *Responder) planOfSignal(service, name string) (*plan.Plan, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reaso
 	if reason == "" {
 		return remediation.Signal{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	}
-	b, err := e.signalBook(service, name)
+	b, err := e.planOfSignal(service, name)
 	if err != nil {
 		return remediation.Signal{}, err
 	}
@@ -59,9 +59,9 @@ func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reaso
 		return remediation.Signal{}, err
 	}
 	e.WakeUp()
-	if f := e.OwnSeries(ctx, "rollout_signal", b); f.Result != remediation.Pass {
+	if f := e.OwnSeries(ctx, "rollout_signal", b); f.Status != remediation.Pass {
 		s.Warning = f.Evidence
-		if f.Result == remediation.CannotTell {
+		if f.Status == remediation.CannotTell {
 			s.Warning = "cannot check whether its alert will arrive: " + f.Evidence
 		}
 		s.Warning = hint.Text(s.Warning, f.Next)
@@ -157,7 +157,7 @@ func (e *Responder) ClearSignal(ctx context.Context, service, name, actor, reaso
 // signalService returns the service whose signal is to be cleared. One that is
 // raised can be cleared though a reload took it out of the playbook.
 func (e *Responder) signalService(ctx context.Context, service, name string) (string, error) {
-	b, refused := e.signalBook(service, name)
+	b, refused := e.planOfSignal(service, name)
 	if refused == nil {
 		return b.Service, nil
 	}

@@ -217,7 +217,7 @@ func TestPagesOfOthersGetNoCredentials(t *testing.T) {
 		say(t, w, `{"status":"success","data":{"groups":[]}}`)
 	}))
 	t.Cleanup(srv.Close)
-	s, err := NewSurroundings(SurroundingsOptions{
+	s, err := NewSources(SourcesOptions{
 		Prometheus: srv.URL, Alertmanager: srv.URL, Timeout: patience, Now: time.Now, Logger: promslog.NewNopLogger(),
 		Transport: http.DefaultTransport, PrometheusTransport: marking("prom"), AlertmanagerTransport: marking("am"),
 	})

@@ -15,13 +15,13 @@ import (
 )
 
 // surroundings are those of one server that is both, and answers as handler does.
-func surroundings(t *testing.T, handler http.HandlerFunc) *Surroundings {
+func surroundings(t *testing.T, handler http.HandlerFunc) *Sources {
 	t.Helper()
 	srv := httptest.NewServer(handler)
 	t.Cleanup(srv.Close)
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	s, err := NewSurroundings(SurroundingsOptions{
+	s, err := NewSources(SourcesOptions{
 		Prometheus: srv.URL + "/prom", Alertmanager: srv.URL + "/am", Timeout: patience, Now: time.Now, Logger: promslog.NewNopLogger(),
 		Transport: transport,
 	})

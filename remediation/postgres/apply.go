@@ -153,7 +153,7 @@ func (w *work) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := errors.Join(w.letBack(ctx), w.tidy()); err != nil {
+	if err := errors.Join(w.restoreLogins(ctx), w.tidy()); err != nil {
 		return err
 	}
 	return w.save(ctx, func(m *manifest) { m.Phase = finished })

@@ -169,9 +169,9 @@ func (w *work) await(ctx context.Context, otherwise string, is func() (bool, err
 	}
 }
 
-// strays counts the sessions of this operation, but for our own, that do
+// otherSessions counts the sessions of this operation, but for our own, that do
 // something: what a crash left on the server.
-func (w *work) strays(ctx context.Context) (n int, err error) {
+func (w *work) otherSessions(ctx context.Context) (n int, err error) {
 	err = w.conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity
 		WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'`, w.tag(w.op)).Scan(&n)
 	if err != nil {
@@ -180,10 +180,10 @@ func (w *work) strays(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// calm waits until nothing that a crash left is at work any more.
-func (w *work) calm(ctx context.Context) error {
+// noSessions waits until nothing that a crash left is at work any more.
+func (w *work) noSessions(ctx context.Context) error {
 	return w.await(ctx, "this operation's previous attempt is still running", func() (bool, error) {
-		n, err := w.strays(ctx)
+		n, err := w.otherSessions(ctx)
 		return n == 0 && len(survivors(w.tag(w.op))) == 0, err
 	})
 }

@@ -139,7 +139,7 @@ func (r *rollback) Look(ctx context.Context, op string) (look remediation.Look, 
 
 func (w *work) look(ctx context.Context) (remediation.Look, error) {
 	if w.m.open() {
-		if err := w.calm(ctx); err != nil {
+		if err := w.noSessions(ctx); err != nil {
 			return remediation.Look{}, err
 		}
 	}

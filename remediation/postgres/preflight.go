@@ -30,8 +30,8 @@ const (
 )
 
 var (
-	_ remediation.Prover  = (*rollback)(nil)
-	_ remediation.Sweeper = (*rollback)(nil)
+	_ remediation.SelfChecking = (*rollback)(nil)
+	_ remediation.Sweeper      = (*rollback)(nil)
 )
 
 // Sweep implements remediation.Sweeper: a proof that is killed leaves the file of
@@ -41,38 +41,38 @@ func (r *rollback) Sweep(context.Context) error {
 	return errors.Join(w.tidy(), r.throwAway())
 }
 
-// Proofs implements remediation.Prover.
-func (r *rollback) Proofs() []remediation.Proof {
-	return []remediation.Proof{
-		{ID: "schema/access", Name: "the database is reachable and the application can be disconnected from it", Prove: r.proveAccess},
-		{ID: "schema/scripts", Name: "the schema's rollback scripts are complete", Prove: r.proveScripts},
-		{ID: "schema/tried", Name: "the schema's rollback was tried in a transaction and rolled back", Prove: r.proveTried},
-		{ID: "schema/snapshot", Name: "a snapshot of the database can be taken", Prove: r.proveSnapshot},
-		{ID: "replication/lag", Name: "replicas lag less than " + maxLag.String(), Prove: r.proveLag},
+// Checks implements remediation.SelfChecking.
+func (r *rollback) Checks() []remediation.PreflightCheck {
+	return []remediation.PreflightCheck{
+		{ID: "schema/access", Name: "the database is reachable and the application can be disconnected from it", Run: r.checkAccess},
+		{ID: "schema/scripts", Name: "the schema's rollback scripts are complete", Run: r.checkScripts},
+		{ID: "schema/tried", Name: "the schema's rollback was tried in a transaction and rolled back", Run: r.checkTried},
+		{ID: "schema/snapshot", Name: "a snapshot of the database can be taken", Run: r.checkSnapshot},
+		{ID: "replication/lag", Name: "replicas lag less than " + maxLag.String(), Run: r.checkLag},
 	}
 }
 
-// prove connects for one proof.
-func (r *rollback) prove(ctx context.Context, do func(w *work) (remediation.Finding, error)) (f remediation.Finding) {
+// check connects for one proof.
+func (r *rollback) check(ctx context.Context, do func(w *work) (remediation.Result, error)) (f remediation.Result) {
 	err := r.with(ctx, proofName, proofName, func(w *work) (err error) {
 		f, err = do(w)
 		f.Evidence = w.addr.scrub(f.Evidence)
 		return err
 	})
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	return f
 }
 
-func (r *rollback) proveAccess(ctx context.Context) remediation.Finding {
-	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+func (r *rollback) checkAccess(ctx context.Context) remediation.Result {
+	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		st, err := w.survey(ctx)
 		if err == nil {
 			err = w.notLeftOut(st)
 		}
 		if err != nil {
-			return remediation.Finding{}, err
+			return remediation.Result{}, err
 		}
 		names := make([]string, len(st.roles))
 		for i, role := range st.roles {
@@ -124,22 +124,22 @@ func (w *work) way(ctx context.Context) (way, error) {
 	return out, errors.Join(problems...)
 }
 
-func (r *rollback) proveScripts(ctx context.Context) remediation.Finding {
-	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+func (r *rollback) checkScripts(ctx context.Context) remediation.Result {
+	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		if w.spec.Flyway == nil {
 			c, err := w.readCommand()
 			if err != nil {
-				return remediation.Finding{}, err
+				return remediation.Result{}, err
 			}
 			done, err := w.askWanted(ctx)
 			if err != nil {
-				return remediation.Finding{}, err
+				return remediation.Result{}, err
 			}
 			return remediation.Passed(fmt.Sprintf("the command %s exists, and wanted answers %t", strings.Join(c.Argv, " "), done)), nil
 		}
 		way, err := w.way(ctx)
 		if err != nil {
-			return remediation.Finding{}, err
+			return remediation.Result{}, err
 		}
 		if len(way.back) == 0 {
 			return remediation.Unknown(fmt.Sprintf("%s has no version above %s, and none is applied: there is nothing to roll back", w.spec.Flyway.Dir, w.spec.Flyway.Version),
@@ -157,17 +157,17 @@ var lasting = regexp.MustCompile(`(?i)\b(nextval|setval|lo_import|lo_export|dbli
 	`|\bcopy\b[^;]*\b(to|program)\b` +
 	`|\bset\s+(session\s+|local\s+)?(lock|statement)_timeout\b|\bset_config\s*\(\s*'(lock|statement)_timeout|\breset\s+(all|(lock|statement)_timeout)\b|\bdiscard\s+all\b`)
 
-// proveTried runs the way there, as far as it was not taken, and the rollback, in a
+// checkTried runs the way there, as far as it was not taken, and the rollback, in a
 // transaction that is rolled back.
-func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
-	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+func (r *rollback) checkTried(ctx context.Context) remediation.Result {
+	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		const byHand = "try it on a copy of the database, and sign it off"
 		if w.spec.Flyway == nil {
 			return remediation.Unknown("a command cannot be tried without changing data", byHand), nil
 		}
 		way, err := w.way(ctx)
 		if err != nil {
-			return remediation.Finding{}, err
+			return remediation.Result{}, err
 		}
 		all := slices.Concat(way.there, way.back)
 		if len(all) == 0 {
@@ -195,7 +195,7 @@ func (r *rollback) proveTried(ctx context.Context) remediation.Finding {
 		case errors.As(err, &refusal) && (refusal.Code == "55P03" || refusal.Code == "57014"):
 			return remediation.Unknown(err.Error()+": the tables are in use, and a trial must not block the application", "try again when it is quieter, or "+byHand), nil
 		case err != nil:
-			return remediation.Finding{}, err
+			return remediation.Result{}, err
 		}
 		return remediation.Passed(fmt.Sprintf("%s ran in %s, in a transaction that was rolled back", remediation.Counted(len(all), "script"), remediation.Span(time.Since(began)))), nil
 	})
@@ -256,20 +256,20 @@ func runTrial(ctx context.Context, conn *pgx.Conn, s script, what string) error 
 	return nil
 }
 
-// proveSnapshot asks for all that a snapshot needs, and dumps the schema to nowhere.
-func (r *rollback) proveSnapshot(ctx context.Context) remediation.Finding {
-	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+// checkSnapshot asks for all that a snapshot needs, and dumps the schema to nowhere.
+func (r *rollback) checkSnapshot(ctx context.Context) remediation.Result {
+	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		st := &state{}
 		err := w.conn.QueryRow(ctx, "SELECT current_database(), current_setting('server_version_num')::int").Scan(&st.database, &st.server)
 		if err != nil {
-			return remediation.Finding{}, fmt.Errorf("inspect the database: %w", err)
+			return remediation.Result{}, fmt.Errorf("inspect the database: %w", err)
 		}
 		if err := w.canDump(ctx, st); err != nil {
-			return remediation.Finding{}, err
+			return remediation.Result{}, err
 		}
 		pgDump, err := w.c.program("pg_dump")
 		if err != nil {
-			return remediation.Finding{}, err
+			return remediation.Result{}, err
 		}
 		w.m = &manifest{} // none is written; it names the password's file
 		err = w.withPassword(func(env []string) error {
@@ -278,15 +278,15 @@ func (r *rollback) proveSnapshot(ctx context.Context) remediation.Finding {
 			return err
 		})
 		if err != nil {
-			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
+			return remediation.Result{}, fmt.Errorf("no snapshot, no rollback: %w", err)
 		}
 		return remediation.Passed("pg_dump can read the schema, and there is enough space for the tables in " + w.c.dir), nil
 	})
 }
 
-// proveLag asks the primary how far its replicas are behind.
-func (r *rollback) proveLag(ctx context.Context) remediation.Finding {
-	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+// checkLag asks the primary how far its replicas are behind.
+func (r *rollback) checkLag(ctx context.Context) remediation.Result {
+	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		var replicas, hidden int
 		var lag float64
 		err := w.conn.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE state IS NULL), coalesce(max(extract(epoch FROM replay_lag)), 0)::float8
@@ -294,12 +294,12 @@ func (r *rollback) proveLag(ctx context.Context) remediation.Finding {
 		const query = "preflight: {replication_lag: {query: ...}} in the playbook, or sign it off"
 		switch {
 		case err != nil:
-			return remediation.Finding{}, fmt.Errorf("inspect pg_stat_replication: %w", err)
+			return remediation.Result{}, fmt.Errorf("inspect pg_stat_replication: %w", err)
 		case hidden > 0:
 			return remediation.Unknown("pg_stat_replication is hidden from "+w.addr.config.User, "GRANT pg_monitor TO it, or "+query), nil
 		case replicas == 0:
 			return remediation.Unknown("no replica is connected to this database", query), nil
 		}
-		return remediation.LagFinding(time.Duration(lag*float64(time.Second)), maxLag), nil
+		return remediation.LagResult(time.Duration(lag*float64(time.Second)), maxLag), nil
 	})
 }

@@ -10,13 +10,13 @@ import (
 
 // prove runs every proof and returns what each came to; the database is the same
 // afterwards.
-func (w *world) prove() map[string]remediation.Finding {
+func (w *world) prove() map[string]remediation.Result {
 	w.t.Helper()
 	a := w.action(nil)
 	before := w.everything()
-	found := map[string]remediation.Finding{}
-	for _, p := range a.(remediation.Prover).Proofs() {
-		found[p.ID] = p.Prove(w.t.Context())
+	found := map[string]remediation.Result{}
+	for _, p := range a.(remediation.SelfChecking).Checks() {
+		found[p.ID] = p.Run(w.t.Context())
 	}
 	if after := w.everything(); after != before {
 		w.t.Errorf("the proofs changed the database from\n%s\nto\n%s", before, after)
@@ -41,10 +41,10 @@ func (w *world) everything() string {
 		(SELECT count(*) FROM posts), (SELECT string_agg(rolname::text || rolcanlogin::text, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE current_database() || '%'))`)
 }
 
-func (w *world) wants(found map[string]remediation.Finding, id string, result remediation.Proved, word string) {
+func (w *world) wants(found map[string]remediation.Result, id string, result remediation.Status, word string) {
 	w.t.Helper()
 	f, ok := found[id]
-	if !ok || f.Result != result || !strings.Contains(f.Evidence, word) {
+	if !ok || f.Status != result || !strings.Contains(f.Evidence, word) {
 		w.t.Errorf("%s came to %+v; want %s, with %q", id, f, result, word)
 	}
 }
@@ -76,7 +76,7 @@ func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
 	for name, d := range map[string]struct {
 		plant  func(w *world)
 		item   string
-		result remediation.Proved
+		result remediation.Status
 		word   string
 	}{
 		"an undo script is missing":   {func(w *world) { w.remove(undo2) }, "scripts", remediation.Fail, "has no undo script"},
@@ -121,7 +121,7 @@ func TestADatabaseThatIsAwayTellsNothingOrFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, f := range w.prove() {
-		if f.Result == remediation.Pass {
+		if f.Status == remediation.Pass {
 			t.Errorf("%s passes: %+v", id, f)
 		}
 	}

@@ -18,34 +18,34 @@ const rehearsalOp = "backout rehearsal"
 
 // Rehearse implements remediation.Rehearser: the scripts run in a transaction that is
 // rolled back, and a whole snapshot is taken and thrown away.
-func (r *rollback) Rehearse(ctx context.Context) remediation.Finding {
-	return remediation.Trial(ctx, r.proveAccess, r.proveScripts, r.proveTried, r.trySnapshot)
+func (r *rollback) Rehearse(ctx context.Context) remediation.Result {
+	return remediation.Trial(ctx, r.checkAccess, r.checkScripts, r.checkTried, r.trySnapshot)
 }
 
 // trySnapshot takes a snapshot, sees that it can be read, and throws it away.
-func (r *rollback) trySnapshot(ctx context.Context) (f remediation.Finding) {
+func (r *rollback) trySnapshot(ctx context.Context) (f remediation.Result) {
 	defer func() {
 		if err := r.throwAway(); err != nil {
-			f = remediation.FindingOf(err)
+			f = remediation.ResultOf(err)
 		}
 	}()
-	return r.prove(ctx, func(w *work) (remediation.Finding, error) {
+	return r.check(ctx, func(w *work) (remediation.Result, error) {
 		st := &state{}
 		err := w.conn.QueryRow(ctx, "SELECT current_database(), current_setting('server_version_num')::int").Scan(&st.database, &st.server)
 		if err != nil {
-			return remediation.Finding{}, fmt.Errorf("inspect the database: %w", err)
+			return remediation.Result{}, fmt.Errorf("inspect the database: %w", err)
 		}
 		if err := w.canDump(ctx, st); err != nil {
-			return remediation.Finding{}, err
+			return remediation.Result{}, err
 		}
 		w.op, w.m = rehearsalOp, &manifest{} // none is written; it names the files
 		if err := os.MkdirAll(w.c.dir, 0o700); err != nil {
-			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
+			return remediation.Result{}, fmt.Errorf("no snapshot, no rollback: %w", err)
 		}
 		began := time.Now()
 		d, err := w.writeDump(ctx)
 		if err != nil {
-			return remediation.Finding{}, fmt.Errorf("no snapshot, no rollback: %w", err)
+			return remediation.Result{}, fmt.Errorf("no snapshot, no rollback: %w", err)
 		}
 		return remediation.Passed(fmt.Sprintf("a snapshot of %d bytes was taken in %s, read back and deleted", d.Size, remediation.Span(time.Since(began)))), nil
 	})

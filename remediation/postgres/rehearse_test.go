@@ -9,7 +9,7 @@ import (
 )
 
 // rehearse rehearses, after which database and folder are as they were.
-func (w *world) rehearse() remediation.Finding {
+func (w *world) rehearse() remediation.Result {
 	w.t.Helper()
 	before := w.everything()
 	f := w.action(nil).(remediation.Rehearser).Rehearse(w.t.Context())
@@ -29,7 +29,7 @@ func TestASchemasWayBackIsRehearsedWithASnapshotAndLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	f := w.rehearse()
 	for _, word := range []string{w.app + " can be disconnected", "1 script ran", "a snapshot of ", "read back and deleted"} {
-		if f.Result != remediation.Pass || !strings.Contains(f.Evidence, word) {
+		if f.Status != remediation.Pass || !strings.Contains(f.Evidence, word) {
 			t.Errorf("it came to %+v, without %q", f, word)
 		}
 	}
@@ -38,7 +38,7 @@ func TestASchemasWayBackIsRehearsedWithASnapshotAndLeavesNothing(t *testing.T) {
 func TestARehearsalOfASchemaThatCannotGoBackFails(t *testing.T) {
 	w := newWorld(t)
 	w.write(undo2, "DROP TABLE forecast;")
-	if f := w.rehearse(); f.Result != remediation.Fail || !strings.Contains(f.Evidence, `"forecast" does not exist`) || f.Next == "" {
+	if f := w.rehearse(); f.Status != remediation.Fail || !strings.Contains(f.Evidence, `"forecast" does not exist`) || f.Next == "" {
 		t.Errorf("it came to %+v", f)
 	}
 }
@@ -46,7 +46,7 @@ func TestARehearsalOfASchemaThatCannotGoBackFails(t *testing.T) {
 func TestARehearsalWhoseSnapshotCannotBeTakenFails(t *testing.T) {
 	w := newWorld(t)
 	w.exec("CREATE TABLE hidden (); REVOKE ALL ON hidden FROM PUBLIC; ALTER TABLE hidden OWNER TO " + strings.SplitN(w.text("SELECT current_user"), " ", 2)[0])
-	if f := w.rehearse(); f.Result != remediation.Fail || !strings.Contains(f.Evidence, "permission denied") {
+	if f := w.rehearse(); f.Status != remediation.Fail || !strings.Contains(f.Evidence, "permission denied") {
 		t.Errorf("it came to %+v", f)
 	}
 }

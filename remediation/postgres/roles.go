@@ -144,8 +144,8 @@ func (w *work) cutOff(ctx context.Context) (wrote bool, err error) {
 	return wrote, err
 }
 
-// letBack gives the application's roles the login that they had.
-func (w *work) letBack(ctx context.Context) error {
+// restoreLogins gives the application's roles the login that they had.
+func (w *work) restoreLogins(ctx context.Context) error {
 	now, err := w.readRoles(ctx)
 	if err != nil {
 		return err

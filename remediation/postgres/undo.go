@@ -67,7 +67,7 @@ func (w *work) undo(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := errors.Join(w.letBack(ctx), w.tidy()); err != nil {
+	if err := errors.Join(w.restoreLogins(ctx), w.tidy()); err != nil {
 		return err
 	}
 	return w.save(ctx, func(m *manifest) { m.Phase = undone })

@@ -12,7 +12,7 @@ import (
 const slack = "slack"
 
 // channelAccepts asks a channel whether it would deliver.
-func (e *Checker) channelAccepts(ctx context.Context, b *plan.Plan, name string) remediation.Finding {
+func (e *Checker) channelAccepts(ctx context.Context, b *plan.Plan, name string) remediation.Result {
 	i := slices.IndexFunc(e.channels, func(ch remediation.Channel) bool { return ch.Name() == name })
 	if i < 0 {
 		return remediation.Unknown("the playbook names "+b.Communications.SlackChannel+", but backout is not connected to Slack",
@@ -22,13 +22,13 @@ func (e *Checker) channelAccepts(ctx context.Context, b *plan.Plan, name string)
 }
 
 // accepts asks a channel whether it would deliver.
-func accepts(ctx context.Context, ch remediation.Channel) remediation.Finding {
+func accepts(ctx context.Context, ch remediation.Channel) remediation.Result {
 	a, ok := ch.(remediation.Accepter)
 	if !ok {
 		return remediation.Unknown(ch.Name()+" cannot be checked without sending a message", "check that its last message arrived")
 	}
 	if err := a.Accepts(ctx); err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	return remediation.Passed(ch.Name() + " answers and accepts the credentials")
 }

@@ -16,7 +16,7 @@ import (
 type Checker struct {
 	*ledger.Ledger
 	*gate.Gates
-	proving *proving
+	runner *runner
 	// channels are all that messages go to, statusPages those that customers read.
 	channels, statusPages []remediation.Channel
 }
@@ -24,6 +24,6 @@ type Checker struct {
 // New returns the checker of a ledger. around is what lies around it, nil where
 // that is unknown; patience is how long a drill alert may take to come back, 0 for
 // routePatience.
-func New(l *ledger.Ledger, g *gate.Gates, around remediation.Surroundings, patience time.Duration, channels, statusPages []remediation.Channel) *Checker {
-	return &Checker{Ledger: l, Gates: g, proving: newProving(around, patience), channels: channels, statusPages: statusPages}
+func New(l *ledger.Ledger, g *gate.Gates, around remediation.Sources, patience time.Duration, channels, statusPages []remediation.Channel) *Checker {
+	return &Checker{Ledger: l, Gates: g, runner: newRunner(around, patience), channels: channels, statusPages: statusPages}
 }

@@ -18,9 +18,9 @@ type check struct {
 	needs    need
 	// each returns the subjects that a playbook has; without one there is nothing to check.
 	each func(*Checker, *plan.Plan) []subject
-	run  func(e *Checker, ctx context.Context, b *plan.Plan, of string) remediation.Finding
+	run  func(e *Checker, ctx context.Context, b *plan.Plan, of string) remediation.Result
 	// own, in place of each and run, returns the checks that actions have themselves.
-	own func(*plan.Plan) []remediation.Proof
+	own func(*plan.Plan) []remediation.PreflightCheck
 }
 
 // subject is what a check is of, and how its id writes that.
@@ -56,11 +56,11 @@ var checks = []check{
 
 // checksOf are the checks of a playbook. Of two with the same id, the first counts: the
 // playbook's replication lag replaces the database's own.
-func (e *Checker) checksOf(b *plan.Plan) []remediation.Proof {
-	var out []remediation.Proof
+func (e *Checker) checksOf(b *plan.Plan) []remediation.PreflightCheck {
+	var out []remediation.PreflightCheck
 	for _, c := range checks {
 		for _, p := range c.of(e, b) {
-			if !slices.ContainsFunc(out, func(have remediation.Proof) bool { return have.ID == p.ID }) {
+			if !slices.ContainsFunc(out, func(have remediation.PreflightCheck) bool { return have.ID == p.ID }) {
 				out = append(out, p)
 			}
 		}
@@ -69,16 +69,16 @@ func (e *Checker) checksOf(b *plan.Plan) []remediation.Proof {
 }
 
 // of returns a row's checks of a playbook, one for each subject.
-func (c check) of(e *Checker, b *plan.Plan) []remediation.Proof {
+func (c check) of(e *Checker, b *plan.Plan) []remediation.PreflightCheck {
 	if c.own != nil {
 		return c.own(b)
 	}
-	var out []remediation.Proof
+	var out []remediation.PreflightCheck
 	for _, s := range c.each(e, b) {
-		out = append(out, remediation.Proof{
+		out = append(out, remediation.PreflightCheck{
 			ID: strings.ReplaceAll(c.id, "*", s.id), Name: strings.ReplaceAll(c.name, "*", s.name),
-			Prove: func(ctx context.Context) remediation.Finding {
-				if c.needs == sources && e.proving.around == nil {
+			Run: func(ctx context.Context) remediation.Result {
+				if c.needs == sources && e.runner.sources == nil {
 					return noSources()
 				}
 				return c.run(e, ctx, b, s.name)
@@ -88,7 +88,7 @@ func (c check) of(e *Checker, b *plan.Plan) []remediation.Proof {
 	return out
 }
 
-func noSources() remediation.Finding {
+func noSources() remediation.Result {
 	const why = "nothing is configured to check this"
 	return remediation.Unknown(why, "start backout serve with prometheus: and alertmanager:").Because(why)
 }

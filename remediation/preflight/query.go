@@ -20,7 +20,7 @@ import (
 const alive = "alive"
 
 // returnsData asks a query for data, then without its guard against few requests.
-func (e *Checker) returnsData(ctx context.Context, b *plan.Plan, name string) remediation.Finding {
+func (e *Checker) returnsData(ctx context.Context, b *plan.Plan, name string) remediation.Result {
 	expr, unguarded := b.Expr.Alive, b.Expr.Alive
 	if name != alive {
 		ind := b.Indicator(name)
@@ -29,7 +29,7 @@ func (e *Checker) returnsData(ctx context.Context, b *plan.Plan, name string) re
 	}
 	value, ok, err := e.Prometheus.Query(ctx, expr)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	if ok {
 		return remediation.Passed("its value is " + number(value))
@@ -39,7 +39,7 @@ func (e *Checker) returnsData(ctx context.Context, b *plan.Plan, name string) re
 	}
 	missing, err := e.missingSeries(ctx, expr)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	if missing != "" {
 		return remediation.Failed("Prometheus has no series "+missing, "fix the query or selectors: in the playbook, or the scrape configuration")
@@ -85,18 +85,18 @@ func number(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 
 // bucketsFit compares the thresholds of a quantile with the bounds that the live
 // histograms have: between two bounds a quantile is a guess.
-func (e *Checker) bucketsFit(ctx context.Context, b *plan.Plan, name string) remediation.Finding {
+func (e *Checker) bucketsFit(ctx context.Context, b *plan.Plan, name string) remediation.Result {
 	ind := b.Indicator(name)
 	expr, err := b.WidestQuery(ind)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	for _, h := range histogramsOf(expr) {
-		values, err := e.proving.around.LabelValues(ctx, h, labels.BucketLabel)
+		values, err := e.runner.sources.LabelValues(ctx, h, labels.BucketLabel)
 		if err != nil {
-			return remediation.FindingOf(err)
+			return remediation.ResultOf(err)
 		}
-		if f := fits(ind, b.Thresholds(ind), values, h); f.Result != remediation.Pass {
+		if f := fits(ind, b.Thresholds(ind), values, h); f.Status != remediation.Pass {
 			return f
 		}
 	}
@@ -116,7 +116,7 @@ func histogramsOf(expr parser.Expr) []string {
 }
 
 // fits judges thresholds by a histogram's bounds, which are its le values.
-func fits(ind *alerts.Indicator, thresholds []float64, le []string, selector string) remediation.Finding {
+func fits(ind *alerts.Indicator, thresholds []float64, le []string, selector string) remediation.Result {
 	var bounds []float64
 	for _, text := range le {
 		if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsInf(v, 0) {

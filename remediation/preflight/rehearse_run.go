@@ -16,8 +16,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// rehearsing is a rehearsal that goes on, guarded by proving's lock.
-type rehearsing struct {
+// rehearsalRun is a rehearsal that goes on, guarded by proving's lock.
+type rehearsalRun struct {
 	plans      []string
 	by, reason string
 	started    time.Time
@@ -32,7 +32,7 @@ func (e *Checker) StartRehearsal(ctx context.Context, service, plan, actor, reas
 	if err != nil {
 		return remediation.RehearsalView{}, err
 	}
-	run := &rehearsing{by: actor, reason: reason, started: e.Now().UTC()}
+	run := &rehearsalRun{by: actor, reason: reason, started: e.Now().UTC()}
 	if run.plans, err = rehearsable(b, plan); err != nil {
 		return remediation.RehearsalView{}, err
 	}
@@ -58,12 +58,12 @@ func (e *Checker) StartRehearsal(ctx context.Context, service, plan, actor, reas
 	if err != nil {
 		return remediation.RehearsalView{}, err
 	}
-	p := e.proving
+	p := e.runner
 	if err := p.claimFor(b.Service, func() { p.rehearsals[b.Service] = run }); err != nil {
 		return remediation.RehearsalView{}, err
 	}
 	select {
-	case p.asked <- b.Service:
+	case p.requests <- b.Service:
 	case <-ctx.Done():
 		p.end(b.Service)
 		return remediation.RehearsalView{}, ctx.Err()
@@ -96,7 +96,7 @@ func rehearsable(b *plan.Plan, plan string) ([]string, error) {
 }
 
 // claimFor begins a preflight or a rehearsal of a service, if none of them runs.
-func (p *proving) claimFor(service string, begin func()) error {
+func (p *runner) claimFor(service string, begin func()) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if old := p.runs[service]; old != nil {
@@ -110,7 +110,7 @@ func (p *proving) claimFor(service string, begin func()) error {
 }
 
 // rehearsal returns the one that is asked for or goes on, or nil.
-func (p *proving) rehearsal(service string) *rehearsing {
+func (p *runner) rehearsal(service string) *rehearsalRun {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.rehearsals[service]
@@ -123,7 +123,7 @@ func (e *Checker) Rehearsal(ctx context.Context, service string) (remediation.Re
 		return remediation.RehearsalView{}, err
 	}
 	v := remediation.RehearsalView{Service: b.Service, Playbook: b.Hash, Plans: []string{}, Rehearsals: []remediation.Rehearsal{}}
-	if e.proving.show(&v) {
+	if e.runner.show(&v) {
 		return v, nil
 	}
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
@@ -137,7 +137,7 @@ func (e *Checker) Rehearsal(ctx context.Context, service string) (remediation.Re
 }
 
 // show puts the rehearsal that goes on into a view, if there is one.
-func (p *proving) show(v *remediation.RehearsalView) bool {
+func (p *runner) show(v *remediation.RehearsalView) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	run := p.rehearsals[v.Service]
@@ -153,8 +153,8 @@ func (p *proving) show(v *remediation.RehearsalView) bool {
 }
 
 // rehearse runs one rehearsal to its end, and records each plan as it is done.
-func (e *Checker) rehearse(ctx context.Context, service string, run *rehearsing) error {
-	defer e.proving.end(service)
+func (e *Checker) rehearse(ctx context.Context, service string, run *rehearsalRun) error {
+	defer e.runner.end(service)
 	for _, plan := range run.plans {
 		b := e.PlanOf(service)
 		if b == nil || b.Plan(plan) == nil {
@@ -172,12 +172,12 @@ func (e *Checker) rehearse(ctx context.Context, service string, run *rehearsing)
 }
 
 // rehearsePlan goes through one plan's drill and steps.
-func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsing, plan string) (remediation.Rehearsal, error) {
+func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsalRun, plan string) (remediation.Rehearsal, error) {
 	r := remediation.Rehearsal{
 		Service: b.Service, Plan: plan, Release: b.Release.Version, Playbook: b.Hash, By: run.by, Reason: run.reason,
 		Started: e.Now().UTC(), Incidents: []string{}, Steps: []remediation.RehearsedStep{},
 	}
-	p := e.proving
+	p := e.runner
 	note := func(done int) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -188,7 +188,7 @@ func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsin
 		run.done = append(run.done, r)
 	}
 	began := e.Now()
-	r.Drill.Finding, _ = e.runCheck(ctx, rehearse, b.Service, checkTimeout, remediation.Proof{ID: "drill", Prove: func(ctx context.Context) remediation.Finding {
+	r.Drill.Result, _ = e.runCheck(ctx, rehearse, b.Service, checkTimeout, remediation.PreflightCheck{ID: "drill", Run: func(ctx context.Context) remediation.Result {
 		f, incidents := e.drillPlan(ctx, b, plan)
 		r.Incidents = append(r.Incidents, incidents...)
 		return f
@@ -224,7 +224,7 @@ func (e *Checker) recordRehearsal(ctx context.Context, r remediation.Rehearsal) 
 			incident = r.Incidents[0]
 		}
 		common := map[string]any{"what": "rehearsal", "drill": true, "plan": r.Plan, "playbook": r.Playbook, "release": r.Release}
-		write := func(step, action string, result remediation.Proved, part remediation.RehearsedPart, more map[string]any) error {
+		write := func(step, action string, result remediation.Status, part remediation.RehearsedPart, more map[string]any) error {
 			d := maps.Clone(common)
 			maps.Copy(d, more)
 			d["result"], d["evidence"], d["took"] = string(result), part.Evidence, part.Took.String()
@@ -236,29 +236,29 @@ func (e *Checker) recordRehearsal(ctx context.Context, r remediation.Rehearsal) 
 			})
 		}
 		for _, s := range r.Steps {
-			if err := write(s.ID, s.Action, s.Result, s.RehearsedPart, map[string]any{"target": s.Target, "tried": s.Tried}); err != nil {
+			if err := write(s.ID, s.Action, s.Status, s.RehearsedPart, map[string]any{"target": s.Target, "tried": s.Tried}); err != nil {
 				return err
 			}
 		}
 		whole := r.Drill
 		whole.Took = model.Duration(r.Finished.Sub(r.Started).Truncate(time.Millisecond))
-		return write("", "", r.Result, whole, map[string]any{"reason": r.Reason, "drills": remediation.Anys(r.Incidents), "drill_result": string(r.Drill.Result)})
+		return write("", "", r.Status, whole, map[string]any{"reason": r.Reason, "drills": remediation.Anys(r.Incidents), "drill_result": string(r.Drill.Status)})
 	})
 }
 
 // wasRehearsed judges the last rehearsal of a plan.
-func (e *Checker) wasRehearsed(ctx context.Context, b *plan.Plan, plan string) remediation.Finding {
+func (e *Checker) wasRehearsed(ctx context.Context, b *plan.Plan, plan string) remediation.Result {
 	var all []remediation.Rehearsal
 	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		all, err = tx.Rehearsals(b.Service)
 		return err
 	})
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	i := slices.IndexFunc(all, func(r remediation.Rehearsal) bool { return r.Plan == plan })
 	if i < 0 {
 		return remediation.Unknown("never rehearsed", "backout rehearse --plan="+plan+", and then backout preflight again")
 	}
-	return all[i].Proves(b.Playbook, e.Now())
+	return all[i].ResultFor(b.Playbook, e.Now())
 }

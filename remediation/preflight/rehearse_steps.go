@@ -18,22 +18,22 @@ import (
 // rehearseStep tries what can be tried of one step, and checks the rest.
 func (e *Checker) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.Step) remediation.RehearsedStep {
 	out := remediation.RehearsedStep{ID: s.ID(), Action: s.Action, Target: s.Target, Index: s.PlanIndex}
-	prove := func(ctx context.Context) remediation.Finding { return e.acceptsAnnouncement(ctx) }
+	prove := func(ctx context.Context) remediation.Result { return e.acceptsAnnouncement(ctx) }
 	if !s.Tells {
 		action, err := b.Bind(&s)
 		tries, can := action.(remediation.Rehearser)
 		switch {
 		case err != nil:
-			prove = func(context.Context) remediation.Finding { return remediation.FindingOf(err) }
+			prove = func(context.Context) remediation.Result { return remediation.ResultOf(err) }
 		case can:
 			prove, out.Tried = tries.Rehearse, true
 		default:
-			prove = func(ctx context.Context) remediation.Finding { return remediation.LookProof(ctx, action) }
+			prove = func(ctx context.Context) remediation.Result { return remediation.LookCheck(ctx, action) }
 		}
 	}
 	var began bool
 	started := e.Now()
-	out.Finding, began = e.runCheck(ctx, rehearse, b.Service, ledger.StepLimit(&s), remediation.Proof{ID: out.ID, Prove: prove})
+	out.Result, began = e.runCheck(ctx, rehearse, b.Service, ledger.StepLimit(&s), remediation.PreflightCheck{ID: out.ID, Run: prove})
 	out.Tried = out.Tried && began
 	out.Took = model.Duration(e.Now().Sub(started).Truncate(time.Millisecond))
 	if !out.Tried {
@@ -43,18 +43,18 @@ func (e *Checker) rehearseStep(ctx context.Context, b *plan.Plan, s remediation.
 }
 
 // acceptsAnnouncement asks every status page whether it would take what a step tells.
-func (e *Checker) acceptsAnnouncement(ctx context.Context) remediation.Finding {
-	checks := []func(context.Context) remediation.Finding{func(context.Context) remediation.Finding { return remediation.Passed("the built-in page shows it") }}
+func (e *Checker) acceptsAnnouncement(ctx context.Context) remediation.Result {
+	checks := []func(context.Context) remediation.Result{func(context.Context) remediation.Result { return remediation.Passed("the built-in page shows it") }}
 	for _, ch := range e.statusPages {
-		checks = append(checks, func(ctx context.Context) remediation.Finding { return accepts(ctx, ch) })
+		checks = append(checks, func(ctx context.Context) remediation.Result { return accepts(ctx, ch) })
 	}
 	return remediation.Trial(ctx, checks...)
 }
 
 // drillPlan sends a drill alert of one of a plan's triggers through Alertmanager,
 // and waits until its incident has gone through the plan and is closed.
-func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (remediation.Finding, []string) {
-	if e.proving.around == nil {
+func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (remediation.Result, []string) {
+	if e.runner.sources == nil {
 		return noSources(), nil
 	}
 	trigger := ""
@@ -73,18 +73,18 @@ func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (rem
 		err = hint.Add(fmt.Errorf("no rule for trigger %s", trigger), "backout rules generate")
 	}
 	if err != nil {
-		return remediation.FindingOf(err), nil
+		return remediation.ResultOf(err), nil
 	}
 	incidents, err := e.awaitDrills(ctx, missing)
 	if err != nil {
-		return remediation.FindingOf(err), incidents
+		return remediation.ResultOf(err), incidents
 	}
 	if len(missing) > 0 {
-		return notBack(trigger, e.proving.patience), nil
+		return notBack(trigger, e.runner.patience), nil
 	}
 	steps, err := e.awaitClosedDrills(ctx, incidents)
 	if err != nil {
-		return remediation.FindingOf(err), incidents
+		return remediation.ResultOf(err), incidents
 	}
 	return remediation.Passed(fmt.Sprintf("a drill alert of %s came through Alertmanager as %s, whose %s were skipped after every gate was checked, within %s",
 		trigger, strings.Join(incidents, ", "), remediation.Counted(steps, "step"), remediation.Span(time.Since(began)))), incidents
@@ -93,7 +93,7 @@ func (e *Checker) drillPlan(ctx context.Context, b *plan.Plan, plan string) (rem
 // awaitClosedDrills waits until drills are over, and counts their steps, each of
 // which must have ended skipped.
 func (e *Checker) awaitClosedDrills(ctx context.Context, incidents []string) (steps int, err error) {
-	deadline, cancel := context.WithTimeout(ctx, e.proving.patience)
+	deadline, cancel := context.WithTimeout(ctx, e.runner.patience)
 	defer cancel()
 	for {
 		open := ""
@@ -122,7 +122,7 @@ func (e *Checker) awaitClosedDrills(ctx context.Context, incidents []string) (st
 		}
 		ledger.Pause(deadline, routeEvery)
 		if deadline.Err() != nil {
-			return steps, errors.Join(ctx.Err(), hint.Add(fmt.Errorf("%s after %s", open, e.proving.patience), "the server's log, and backout incident list"))
+			return steps, errors.Join(ctx.Err(), hint.Add(fmt.Errorf("%s after %s", open, e.runner.patience), "the server's log, and backout incident list"))
 		}
 	}
 }

@@ -15,14 +15,14 @@ import (
 )
 
 // rulesLoaded compares what Prometheus has loaded with the playbook's rules.
-func (e *Checker) rulesLoaded(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
+func (e *Checker) rulesLoaded(ctx context.Context, b *plan.Plan, _ string) remediation.Result {
 	want, err := b.Generated()
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
-	have, err := e.proving.around.Rules(ctx)
+	have, err := e.runner.sources.Rules(ctx)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	return compareRules(b.Service, want, have)
 }
@@ -31,7 +31,7 @@ const regenerate = "backout rules generate, load the file into Prometheus, and r
 
 // compareRules names the first rule that differs. A rule is known by its group, its
 // name and its labels.
-func compareRules(service string, want, have []remediation.LoadedRule) remediation.Finding {
+func compareRules(service string, want, have []remediation.LoadedRule) remediation.Result {
 	have = slices.Clone(have)
 	for i := range have {
 		have[i].Group = rules.GroupOf(have[i].Group) // --max-rules-per-group makes parts of it

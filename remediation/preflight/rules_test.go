@@ -20,7 +20,7 @@ func TestTheFirstRuleThatDiffersIsNamed(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		edit   func(have []remediation.LoadedRule) []remediation.LoadedRule
-		result remediation.Proved
+		result remediation.Status
 		word   string
 	}{
 		"the same, written otherwise": {func(h []remediation.LoadedRule) []remediation.LoadedRule {
@@ -45,7 +45,7 @@ func TestTheFirstRuleThatDiffersIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := compareRules("shop", want(), c.edit(want()))
-			if f.Result != c.result || !strings.Contains(f.Evidence, c.word) || (f.Next == "") != (f.Result == remediation.Pass) {
+			if f.Status != c.result || !strings.Contains(f.Evidence, c.word) || (f.Next == "") != (f.Status == remediation.Pass) {
 				t.Errorf("it came to %+v; want %s, with %q", f, c.result, c.word)
 			}
 		})
@@ -57,7 +57,7 @@ func TestAThresholdFitsAHistogramWhereABucketEnds(t *testing.T) {
 		le         []string
 		thresholds []float64
 		declared   []float64
-		result     remediation.Proved
+		result     remediation.Status
 		word       string
 	}{
 		"at bounds":                {[]string{"0.5", "1.0", "+Inf"}, []float64{0.5, 1}, nil, remediation.Pass, ""},
@@ -70,7 +70,7 @@ func TestAThresholdFitsAHistogramWhereABucketEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := fits(&alerts.Indicator{Buckets: c.declared}, c.thresholds, c.le, "x_bucket")
-			if f.Result != c.result || !strings.Contains(f.Evidence, c.word) {
+			if f.Status != c.result || !strings.Contains(f.Evidence, c.word) {
 				t.Errorf("it came to %+v; want %s, with %q", f, c.result, c.word)
 			}
 		})

@@ -16,16 +16,16 @@ import (
 // checkTimeout bounds one check.
 const checkTimeout = 3 * time.Minute
 
-// proving is the preflights and rehearsals that are asked for and those that run, by
+// runner is the preflights and rehearsals that are asked for and those that run, by
 // service: one of them at a time.
-type proving struct {
-	around   remediation.Surroundings
+type runner struct {
+	sources  remediation.Sources
 	patience time.Duration // with drill alerts
-	asked    chan string
+	requests chan string
 
 	mu         sync.Mutex
 	runs       map[string]*preflightRun
-	rehearsals map[string]*rehearsing
+	rehearsals map[string]*rehearsalRun
 }
 
 // preflightRun is a preflight that goes on.
@@ -34,11 +34,11 @@ type preflightRun struct {
 	left int
 }
 
-func newProving(around remediation.Surroundings, patience time.Duration) *proving {
+func newRunner(around remediation.Sources, patience time.Duration) *runner {
 	if patience <= 0 {
 		patience = routePatience
 	}
-	return &proving{around: around, patience: patience, asked: make(chan string, 64), runs: map[string]*preflightRun{}, rehearsals: map[string]*rehearsing{}}
+	return &runner{sources: around, patience: patience, requests: make(chan string, 64), runs: map[string]*preflightRun{}, rehearsals: map[string]*rehearsalRun{}}
 }
 
 // StartPreflight implements Service: the checks run in the background, one service after
@@ -62,7 +62,7 @@ func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason str
 	if reason == "" {
 		reason = "preflight of " + b.Release.Version
 	}
-	p := e.proving
+	p := e.runner
 	err = p.claimFor(b.Service, func() {
 		p.runs[b.Service] = &preflightRun{left: len(e.checksOf(b)), PreflightRun: remediation.PreflightRun{
 			Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.Now().UTC(), Items: []remediation.PreflightItem{},
@@ -72,7 +72,7 @@ func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason str
 		return remediation.PreflightView{}, err
 	}
 	select {
-	case p.asked <- b.Service:
+	case p.requests <- b.Service:
 	case <-ctx.Done():
 		p.end(b.Service)
 		return remediation.PreflightView{}, ctx.Err()
@@ -80,7 +80,7 @@ func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason str
 	return e.Preflight(ctx, b.Service)
 }
 
-func (p *proving) end(service string) {
+func (p *runner) end(service string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.runs, service)
@@ -88,7 +88,7 @@ func (p *proving) end(service string) {
 }
 
 // now returns a copy of the run that goes on, or nil.
-func (p *proving) now(service string) *preflightRun {
+func (p *runner) now(service string) *preflightRun {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	run := p.runs[service]
@@ -100,16 +100,16 @@ func (p *proving) now(service string) *preflightRun {
 	return &copied
 }
 
-func (p *proving) found(run *preflightRun, item remediation.PreflightItem) {
+func (p *runner) found(run *preflightRun, item remediation.PreflightItem) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	run.Items = append(run.Items, item)
 	run.left = max(run.left-1, 0)
 }
 
-// ProveAll runs what is requested, one after the other, until ctx ends. It starts by
+// RunAll runs what is requested, one after the other, until ctx ends. It starts by
 // cleaning up after an earlier process that was killed.
-func (e *Checker) ProveAll(ctx context.Context) error {
+func (e *Checker) RunAll(ctx context.Context) error {
 	for _, b := range e.Plans() {
 		e.sweep(ctx, b)
 	}
@@ -117,12 +117,12 @@ func (e *Checker) ProveAll(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case service := <-e.proving.asked:
+		case service := <-e.runner.requests:
 			var err error
-			if run := e.proving.rehearsal(service); run != nil {
+			if run := e.runner.rehearsal(service); run != nil {
 				err = e.rehearse(ctx, service, run)
 			} else {
-				err = e.prove(ctx, service)
+				err = e.runPreflight(ctx, service)
 			}
 			if err != nil && ctx.Err() == nil {
 				e.Log.Error("cannot record a preflight or rehearsal", "service", service, "err", err)
@@ -148,23 +148,23 @@ func (e *Checker) sweep(ctx context.Context, b *plan.Plan) {
 	}
 }
 
-// prove runs one preflight to its end and records it.
-func (e *Checker) prove(ctx context.Context, service string) error {
-	defer e.proving.end(service)
+// runPreflight runs one preflight to its end and records it.
+func (e *Checker) runPreflight(ctx context.Context, service string) error {
+	defer e.runner.end(service)
 	b := e.PlanOf(service)
 	if b == nil {
 		return fmt.Errorf("the playbook for service %q is no longer loaded", service)
 	}
-	e.proving.mu.Lock()
-	run := e.proving.runs[service]
+	e.runner.mu.Lock()
+	run := e.runner.runs[service]
 	run.Release, run.Playbook = b.Release.Version, b.Hash // a reload came in between, maybe
-	e.proving.mu.Unlock()
+	e.runner.mu.Unlock()
 	for _, p := range e.checksOf(b) {
 		finding, _ := e.runCheck(ctx, preflight, service, checkTimeout, p)
 		if ctx.Err() != nil {
 			return ctx.Err() // backout stops: what was found so far proves nothing
 		}
-		e.proving.found(run, remediation.PreflightItem{ID: p.ID, Name: p.Name, Before: true, Finding: finding})
+		e.runner.found(run, remediation.PreflightItem{ID: p.ID, Name: p.Name, Before: true, Result: finding})
 	}
 	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		kept, err := remediation.PreflightOf(tx, service)
@@ -193,7 +193,7 @@ var (
 // runCheck gives a check a time, and adds what to do where it does not say so itself; one
 // that panics has no result. It does not begin while an incident is open, whose steps come
 // first and must find neither a lock nor a container in their way.
-func (e *Checker) runCheck(ctx context.Context, c command, service string, limit time.Duration, p remediation.Proof) (f remediation.Finding, began bool) {
+func (e *Checker) runCheck(ctx context.Context, c command, service string, limit time.Duration, p remediation.PreflightCheck) (f remediation.Result, began bool) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer func() {
@@ -209,21 +209,21 @@ func (e *Checker) runCheck(ctx context.Context, c command, service string, limit
 	})
 	switch {
 	case err != nil:
-		f = remediation.FindingOf(err)
+		f = remediation.ResultOf(err)
 	case open != nil:
 		f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile and comes first", open.ID), "run backout "+c.name+" again once it is closed").Because(open.ID)
 	default:
 		began = true
-		f = p.Prove(ctx)
+		f = p.Run(ctx)
 	}
-	if f.Next == "" && f.Result != remediation.Pass {
+	if f.Next == "" && f.Status != remediation.Pass {
 		f.Next = c.again
 	}
-	switch f.Result {
+	switch f.Status {
 	case remediation.Pass, remediation.Fail, remediation.CannotTell:
 		return f, began
 	}
-	return remediation.Unknown(fmt.Sprintf("the check returned the unknown status %q", f.Result), ""), began
+	return remediation.Unknown(fmt.Sprintf("the check returned the unknown status %q", f.Status), ""), began
 }
 
 // Preflight implements Service.
@@ -241,7 +241,7 @@ func (e *Checker) Preflight(ctx context.Context, service string) (v remediation.
 
 func (e *Checker) preflightView(tx remediation.Tx, b *plan.Plan) (remediation.PreflightView, error) {
 	// First: a run that ends while we read the store must not pass for the one before it.
-	now := e.proving.now(b.Service)
+	now := e.runner.now(b.Service)
 	kept, err := remediation.PreflightOf(tx, b.Service)
 	if err != nil {
 		return remediation.PreflightView{}, err

@@ -15,16 +15,16 @@ import (
 )
 
 // ownMetrics: Prometheus scrapes backout itself.
-func (e *Checker) ownMetrics(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
+func (e *Checker) ownMetrics(ctx context.Context, b *plan.Plan, _ string) remediation.Result {
 	return e.OwnSeries(ctx, "rollout_stage", b)
 }
 
 // scrapedInTime compares how often Prometheus scrapes, by the jobs of the series that are
 // read, with what the rules count on.
-func (e *Checker) scrapedInTime(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
-	intervals, err := e.proving.around.ScrapeIntervals(ctx)
+func (e *Checker) scrapedInTime(ctx context.Context, b *plan.Plan, _ string) remediation.Result {
+	intervals, err := e.runner.sources.ScrapeIntervals(ctx)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	var slow, unknown []string
 	seen := map[string]bool{}
@@ -47,9 +47,9 @@ func (e *Checker) scrapedInTime(ctx context.Context, b *plan.Plan, _ string) rem
 		}
 		jobs := map[string]bool{}
 		for _, s := range selectorsOf(parsed) {
-			values, err := e.proving.around.LabelValues(ctx, s, model.JobLabel)
+			values, err := e.runner.sources.LabelValues(ctx, s, model.JobLabel)
 			if err != nil {
-				return remediation.FindingOf(err)
+				return remediation.ResultOf(err)
 			}
 			for _, job := range values {
 				jobs[job] = true

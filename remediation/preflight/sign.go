@@ -84,9 +84,9 @@ func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediatio
 			ids = append(ids, it.ID)
 		}
 		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%q matches %s: name one of them", name, strings.Join(ids, ", "))
-	case found[0].Result == remediation.Fail:
+	case found[0].Status == remediation.Fail:
 		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s failed, and a failed item cannot be signed off: %s", found[0].ID, found[0].Evidence)
-	case found[0].Result == remediation.Pass:
+	case found[0].Status == remediation.Pass:
 		return remediation.PreflightItem{}, remediation.Refuse(remediation.Conflict, "%s passed: there is nothing to sign off", found[0].ID)
 	}
 	return found[0], nil
@@ -128,8 +128,8 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 	at := map[string]int{} // where a cause is in missing
 	for _, it := range items {
 		switch {
-		case !it.Before || it.Result == remediation.Pass:
-		case it.Result == remediation.Fail:
+		case !it.Before || it.Status == remediation.Pass:
+		case it.Status == remediation.Fail:
 			missing = append(missing, it.ID+" failed: "+it.Evidence)
 		case run != nil && run.Release == release && run.Playbook != b.Hash && kept.SignedBefore(it.ID, release):
 			// Said above: once the preflight was run again, it is to be signed again.

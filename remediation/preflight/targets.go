@@ -42,36 +42,36 @@ func checkables(b *plan.Plan) []checkable {
 }
 
 // actionChecks are what the kinds of actions check of their own.
-func actionChecks(b *plan.Plan) []remediation.Proof {
-	var out []remediation.Proof
+func actionChecks(b *plan.Plan) []remediation.PreflightCheck {
+	var out []remediation.PreflightCheck
 	for _, s := range checkables(b) {
 		out = append(out, s.checks(b.Playbook)...)
 	}
 	return out
 }
 
-func (s checkable) checks(b *alerts.Playbook) []remediation.Proof {
+func (s checkable) checks(b *alerts.Playbook) []remediation.PreflightCheck {
 	name := s.kind.Name()
-	broken := func(err error) []remediation.Proof {
-		return []remediation.Proof{{ID: name + "/possible", Name: name + " can be carried out", Prove: func(context.Context) remediation.Finding {
-			return remediation.FindingOf(err)
+	broken := func(err error) []remediation.PreflightCheck {
+		return []remediation.PreflightCheck{{ID: name + "/possible", Name: name + " can be carried out", Run: func(context.Context) remediation.Result {
+			return remediation.ResultOf(err)
 		}}}
 	}
 	if s.err != nil {
 		return broken(s.err)
 	}
-	if kind, ok := s.kind.(remediation.ProvingKind); ok {
-		all, err := kind.Proofs(b, s.step.Params)
+	if kind, ok := s.kind.(remediation.CheckingKind); ok {
+		all, err := kind.Checks(b, s.step.Params)
 		if err != nil {
 			return broken(err)
 		}
 		return all
 	}
-	if prover, ok := s.action.(remediation.Prover); ok {
-		return prover.Proofs()
+	if prover, ok := s.action.(remediation.SelfChecking); ok {
+		return prover.Checks()
 	}
 	target := s.kind.Target(b, s.step.Params)
-	return []remediation.Proof{{ID: name + "/" + remediation.Slug(target), Name: name + " can act on " + target, Prove: func(ctx context.Context) remediation.Finding {
-		return remediation.LookProof(ctx, s.action)
+	return []remediation.PreflightCheck{{ID: name + "/" + remediation.Slug(target), Name: name + " can act on " + target, Run: func(ctx context.Context) remediation.Result {
+		return remediation.LookCheck(ctx, s.action)
 	}}}
 }

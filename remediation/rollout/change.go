@@ -69,8 +69,8 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 	if err != nil {
 		return view.RolloutView{}, err
 	}
-	a := e.askStage(ctx, b, seen)
-	proof, err := e.proof(ctx, b, seen.Release)
+	a := e.sampleStage(ctx, b, seen)
+	proof, err := e.finishGates(ctx, b, seen.Release)
 	if err != nil {
 		return view.RolloutView{}, err
 	}

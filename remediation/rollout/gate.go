@@ -18,18 +18,18 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
-func firm(gate, format string, args ...any) remediation.StageGate {
-	return remediation.StageGate{Gate: gate, Why: fmt.Sprintf(format, args...), Firm: true}
+func hard(gate, format string, args ...any) remediation.StageGate {
+	return remediation.StageGate{Gate: gate, Why: fmt.Sprintf(format, args...), Hard: true}
 }
 
-// asked is what Prometheus said of a rollout's stage.
-type asked struct {
+// stageSample is what Prometheus said of a rollout's stage.
+type stageSample struct {
 	criteria []view.CriterionView
-	triggers map[string]remediation.Reading
+	triggers map[string]remediation.Sample
 }
 
-// askStage asks Prometheus for the stage's criteria and for every trigger's value.
-func (e *Promoter) askStage(ctx context.Context, b *plan.Plan, r remediation.Rollout) asked {
+// sampleStage asks Prometheus for the stage's criteria and for every trigger's value.
+func (e *Promoter) sampleStage(ctx context.Context, b *plan.Plan, r remediation.Rollout) stageSample {
 	exprs := map[string]string{}
 	for name, x := range b.Expr.Triggers {
 		exprs["trigger "+name] = x.Value
@@ -50,7 +50,7 @@ func (e *Promoter) askStage(ctx context.Context, b *plan.Plan, r remediation.Rol
 		}
 	}
 	got := e.Query(ctx, exprs)
-	a := asked{criteria: []view.CriterionView{}, triggers: map[string]remediation.Reading{}}
+	a := stageSample{criteria: []view.CriterionView{}, triggers: map[string]remediation.Sample{}}
 	for name := range b.Expr.Triggers {
 		a.triggers[name] = got["trigger "+name]
 	}
@@ -83,14 +83,14 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 	}
 	all := []remediation.StageGate{remediation.GateOpen("mode", ""), remediation.GateOpen("incident", ""), remediation.GateOpen("freeze", ""), remediation.GateOpen("breaker", "")}
 	if e.Mode != remediation.Act {
-		all[0] = firm("mode", "backout runs with --mode=observe and changes no traffic")
+		all[0] = hard("mode", "backout runs with --mode=observe and changes no traffic")
 	}
 	switch {
 	case open == nil:
 	case open.AnsweredFalse():
 		all[1] = remediation.GateOpen("incident", fmt.Sprintf("incident %s is open, but Prometheus says that none of its triggers is true", open.ID))
 	default:
-		all[1] = firm("incident", "incident %s is open (%s)", open.ID, open.Describe())
+		all[1] = hard("incident", "incident %s is open (%s)", open.ID, open.Describe())
 	}
 	freezes, err := e.FreezesIn(tx)
 	if err != nil {
@@ -104,14 +104,14 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 		if f.Until != nil {
 			until = ", until " + f.Until.UTC().Format(time.RFC3339)
 		}
-		all[2] = firm("freeze", "%s is frozen (%s) by %s%s: %s", cmp.Or(f.Service, "every service"), f.Scope, f.By, until, f.Reason)
+		all[2] = hard("freeze", "%s is frozen (%s) by %s%s: %s", cmp.Or(f.Service, "every service"), f.Scope, f.By, until, f.Reason)
 	}
 	g, err := gate.Breaker(tx, b.Limits.Breaker, b.Service, func(remediation.Effect) bool { return true })
 	if err != nil {
 		return nil, err
 	}
 	if g.Reason != "" {
-		all[3] = firm("breaker", "%s", g.Why)
+		all[3] = hard("breaker", "%s", g.Why)
 	}
 	return all, nil
 }
@@ -119,7 +119,7 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 // judged are the gates that Prometheus answers. What has no value does not pass
 // as a criterion; as a trigger it does, since one that counts in another stage
 // has none.
-func (a asked) judged(b *plan.Plan) []remediation.StageGate {
+func (a stageSample) judged(b *plan.Plan) []remediation.StageGate {
 	var all []remediation.StageGate
 	for _, cr := range a.criteria {
 		says := cr.Bound + " " + remediation.Decimal(cr.Threshold)
@@ -176,7 +176,7 @@ func (e *Promoter) fresh(tx remediation.Tx, b *plan.Plan) (remediation.StageGate
 }
 
 // promotable asks every gate of a promotion.
-func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a asked) ([]remediation.StageGate, error) {
+func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a stageSample) ([]remediation.StageGate, error) {
 	all, err := e.common(tx, b)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 }
 
 // finishable asks every gate of a rollout's end, which changes no traffic.
-func (e *Promoter) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a asked) ([]remediation.StageGate, error) {
+func (e *Promoter) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a stageSample) ([]remediation.StageGate, error) {
 	common, err := e.common(tx, b)
 	if err != nil {
 		return nil, err
@@ -207,7 +207,7 @@ func (e *Promoter) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 
 // startable asks every gate of a rollout that backout itself starts: nobody is
 // put on a release while nothing would be seen of it. It wants the proof that going back would work, and all that the playbook puts before the start.
-func (e *Promoter) startable(tx remediation.Tx, b *plan.Plan, a asked) ([]remediation.StageGate, error) {
+func (e *Promoter) startable(tx remediation.Tx, b *plan.Plan, a stageSample) ([]remediation.StageGate, error) {
 	all, err := e.common(tx, b)
 	if err != nil {
 		return nil, err
@@ -235,7 +235,7 @@ func missing(all []remediation.StageGate) (firmly, others []remediation.StageGat
 	for _, g := range all {
 		switch {
 		case g.OK:
-		case g.Firm:
+		case g.Hard:
 			firmly = append(firmly, g)
 		default:
 			others = append(others, g)

@@ -47,7 +47,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 		Service: b.Service, Release: release, Previous: b.Release.Previous, State: remediation.RolloutActive, Stage: remediation.StageNone,
 		Started: &now, StageSince: &now, Auto: in.Auto,
 	}
-	a := e.askStage(ctx, b, remediation.Rollout{Stage: remediation.StageNone})
+	a := e.sampleStage(ctx, b, remediation.Rollout{Stage: remediation.StageNone})
 	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx remediation.Tx, old remediation.Rollout) (remediation.Rollout, map[string]any, error) {
 		if old.Active() {
 			return remediation.Rollout{}, nil, remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out (stage %s)", old.Release, b.Service, old.Stage)
@@ -76,7 +76,7 @@ func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.Rol
 		return view.RolloutView{}, err
 	}
 	stage := b.NextStage(seen.Stage)
-	a := e.askStage(ctx, b, seen)
+	a := e.sampleStage(ctx, b, seen)
 	return e.intendPromotion(ctx, b, stage, in.Actor, in.Reason, func(tx remediation.Tx, r remediation.Rollout) (remediation.Rollout, map[string]any, error) {
 		if err := unchanged(seen, r); err != nil {
 			return remediation.Rollout{}, nil, err
@@ -182,7 +182,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 			if err := c.audit(audit.KindOutcome, actor, detail); err != nil {
 				return err
 			}
-			if err := c.arrive(); err != nil {
+			if err := c.complete(); err != nil {
 				return err
 			}
 			done = c.r

@@ -85,8 +85,8 @@ func (c *promoting) outcome(at time.Time, s remediation.StepState, effect remedi
 	return c.audit(audit.KindOutcome, remediation.ActorEngine, detail)
 }
 
-// arrive ends the promotion: the rollout is in its new stage.
-func (c *promoting) arrive() error {
+// complete ends the promotion: the rollout is in its new stage.
+func (c *promoting) complete() error {
 	c.r.Promotion, c.r.Missing = nil, ""
 	if err := c.wakeIncidents(); err != nil || !c.r.Active() {
 		return err // it was ended meanwhile: the traffic is that incident's to set
@@ -96,10 +96,10 @@ func (c *promoting) arrive() error {
 	return c.e.stageEntry(c.tx, c.r, c.p.By, map[string]any{"reason": c.p.Reason, "from": c.p.From, "traffic": c.p.Value})
 }
 
-// fall ends a promotion that did not come about. The rollout is held until a
+// fail ends a promotion that did not come about. The rollout is held until a
 // human has seen why; one that never began is as it was, unless what was set could
 // not be taken back.
-func (c *promoting) fall(s remediation.StepState, why string) error {
+func (c *promoting) fail(s remediation.StepState, why string) error {
 	c.r.Promotion = nil
 	if err := c.wakeIncidents(); err != nil {
 		return err

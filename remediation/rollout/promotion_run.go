@@ -66,7 +66,7 @@ func (e *Promoter) givePromotionUp(ctx context.Context, service string, p *remed
 		if err := c.outcome(c.now, remediation.StepFailed, remediation.EffectFailed, map[string]any{"error": cause.Error()}); err != nil {
 			return err
 		}
-		return c.fall(remediation.StepFailed, cause.Error())
+		return c.fail(remediation.StepFailed, cause.Error())
 	})
 }
 
@@ -131,7 +131,7 @@ func (j *journal) Verified(ctx context.Context) error {
 			return err
 		}
 		if open != nil && open.Intended && !c.now.Before(c.p.Until) {
-			return c.leaveTo(open, errors.New("a rollback was waiting and it took too long"))
+			return c.abandonTo(open, errors.New("a rollback was waiting and it took too long"))
 		}
 		if err := c.audit(audit.KindVerified, remediation.ActorEngine, map[string]any{"value": c.p.Value}); err != nil {
 			return err
@@ -139,7 +139,7 @@ func (j *journal) Verified(ctx context.Context) error {
 		if err := c.effect(c.now, remediation.EffectDone); err != nil { // the warmup counts from here
 			return err
 		}
-		return c.arrive()
+		return c.complete()
 	})
 }
 
@@ -155,7 +155,7 @@ func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
 		}
 		late := !c.now.Before(c.p.Until)
 		if ours = open == nil || !open.Intended || !late; !ours {
-			return c.leaveTo(open, cause)
+			return c.abandonTo(open, cause)
 		}
 		// It has its whole time: an incident waits for its end, and no longer.
 		if until := c.now.Add(promotionBack); until.After(c.p.Until) {
@@ -182,17 +182,17 @@ func (j *journal) Undone(ctx context.Context, undoErr error) error {
 		if err := c.outcome(c.now, s, remediation.EffectFailed, detail); err != nil {
 			return err
 		}
-		return c.fall(s, why)
+		return c.fail(s, why)
 	})
 }
 
-// leaveTo ends a promotion whose target an incident's steps have.
-func (c *promoting) leaveTo(inc *remediation.Incident, cause error) error {
+// abandonTo ends a promotion whose target an incident's steps have.
+func (c *promoting) abandonTo(inc *remediation.Incident, cause error) error {
 	why := fmt.Sprintf("%s; incident %s handles its target", cause, inc.ID)
 	if err := c.outcome(c.p.Started, remediation.StepFailed, remediation.EffectFailed, map[string]any{"error": cause.Error(), "why": why}); err != nil {
 		return err
 	}
-	return c.fall(remediation.StepFailed, why)
+	return c.fail(remediation.StepFailed, why)
 }
 
 // Doubted implements operation.Journal. Once its time is over, that the target cannot
@@ -208,7 +208,7 @@ func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Loo
 		late := open != nil && open.Intended && !c.now.Before(c.p.Until)
 		if lookErr != nil {
 			if late {
-				return c.leaveTo(open, fmt.Errorf("%w: %w", cause, lookErr))
+				return c.abandonTo(open, fmt.Errorf("%w: %w", cause, lookErr))
 			}
 			c.p.Wake = c.now.Add(j.b.Poll())
 			unseen = open == nil && !c.now.Before(c.p.Until) // an open incident calls for itself
@@ -226,9 +226,9 @@ func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Loo
 			if err := c.effect(c.now, remediation.EffectUntouched); err != nil {
 				return err
 			}
-			return c.fall(remediation.StepPending, cause.Error()+"; nothing was changed, and it can be repeated")
+			return c.fail(remediation.StepPending, cause.Error()+"; nothing was changed, and it can be repeated")
 		case late:
-			return c.leaveTo(open, cause)
+			return c.abandonTo(open, cause)
 		case look.Position == remediation.HalfWay && open != nil: // more traffic is not what helps now
 			way = operation.Back
 			return nil

@@ -119,7 +119,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 		return v
 	}
 	v.Traffic, v.PromotableAt = stage.Traffic, b.PromotableAt(r)
-	a := e.askStage(ask, b, r)
+	a := e.sampleStage(ask, b, r)
 	v.Criteria = a.criteria
 	var proof []remediation.StageGate
 	if b.NextStage(r.Stage) == nil { // what the whole rollout is judged by
@@ -152,7 +152,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 	return v
 }
 
-func criterion(cr alerts.Criterion, r remediation.Reading) view.CriterionView {
+func criterion(cr alerts.Criterion, r remediation.Sample) view.CriterionView {
 	v := view.CriterionView{Name: cr.Indicator, Value: remediation.Finite(r.Value)}
 	switch {
 	case cr.Above != nil:

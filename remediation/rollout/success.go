@@ -75,8 +75,8 @@ func (e *Promoter) soaked(ctx context.Context, b *plan.Plan, release string) ([]
 	return all, views, nil
 }
 
-// proof is what a rollout's end asks besides its last stage.
-func (e *Promoter) proof(ctx context.Context, b *plan.Plan, release string) ([]remediation.StageGate, error) {
+// finishGates is what a rollout's end asks besides its last stage.
+func (e *Promoter) finishGates(ctx context.Context, b *plan.Plan, release string) ([]remediation.StageGate, error) {
 	all, _, err := e.soaked(ctx, b, release)
 	return append(all, smokeGates(b.Smoke(ctx))...), err
 }

@@ -63,7 +63,7 @@ func (v *IncidentView) expect(tx remediation.Tx, inc *remediation.Incident) erro
 				continue
 			}
 			at := slices.IndexFunc(r.Steps, func(was remediation.RehearsedStep) bool {
-				return was.Tried && was.Result == remediation.Pass && was.Index == s.PlanIndex && was.Action == s.Action && was.Target == s.Target
+				return was.Tried && was.Status == remediation.Pass && was.Index == s.PlanIndex && was.Action == s.Action && was.Target == s.Target
 			})
 			if at < 0 {
 				continue

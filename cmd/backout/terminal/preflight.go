@@ -10,7 +10,7 @@ import (
 )
 
 // preflightWords are the results as printed before an item.
-var preflightWords = map[remediation.Proved]string{
+var preflightWords = map[remediation.Status]string{
 	remediation.Pass: "pass         ", remediation.Fail: "FAIL         ", remediation.CannotTell: "unknown      ",
 }
 
@@ -18,11 +18,11 @@ var preflightWords = map[remediation.Proved]string{
 func PreflightItem(it remediation.PreflightItem) string {
 	indent := strings.Repeat(" ", 13)
 	var b strings.Builder
-	b.WriteString(preflightWords[it.Result] + Clean(it.ID) + ": " + Clean(it.Name) + "\n")
+	b.WriteString(preflightWords[it.Status] + Clean(it.ID) + ": " + Clean(it.Name) + "\n")
 	b.WriteString(Wrap(indent, Clean(it.Evidence)))
 	if s := it.Signed; s != nil && it.Owner == "" {
 		b.WriteString(Wrap(indent, fmt.Sprintf("signed by %s: %s", Clean(s.By), Clean(s.Reason))))
-	} else if it.Next != "" && it.Result != remediation.Pass {
+	} else if it.Next != "" && it.Status != remediation.Pass {
 		b.WriteString(Wrap(indent, "try: "+Clean(it.Next)))
 	}
 	return b.String()
@@ -51,10 +51,10 @@ func PreflightEnd(v remediation.PreflightView) string {
 		}
 		b.WriteString(Wrap("  ", line))
 	}
-	count := map[remediation.Proved]int{}
+	count := map[remediation.Status]int{}
 	for _, it := range v.Items {
 		if it.Owner == "" {
-			count[it.Result]++
+			count[it.Status]++
 		}
 	}
 	if v.Finished == nil {

@@ -39,7 +39,7 @@ func Rehearsal(v remediation.RehearsalView) string {
 func Rehearsals(all []remediation.Rehearsal) []string {
 	var out []string
 	for _, r := range all {
-		if r.Drill.Result == "" {
+		if r.Drill.Status == "" {
 			continue
 		}
 		out = append(out, fmt.Sprintf("Plan %s of %s, without lasting effect:\n", Clean(r.Plan), Clean(r.Service)), rehearsalPart("drill alert", "", r.Drill))
@@ -54,12 +54,12 @@ func Rehearsals(all []remediation.Rehearsal) []string {
 func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
 	indent := strings.Repeat(" ", 13)
 	var b strings.Builder
-	b.WriteString(preflightWords[part.Result] + Clean(name) + ": took " + remediation.Took(part.Took) + "\n")
+	b.WriteString(preflightWords[part.Status] + Clean(name) + ": took " + remediation.Took(part.Took) + "\n")
 	if target != "" {
 		b.WriteString(Wrap(indent, Clean(target)))
 	}
 	b.WriteString(Wrap(indent, Clean(part.Evidence)))
-	if part.Next != "" && part.Result != remediation.Pass {
+	if part.Next != "" && part.Status != remediation.Pass {
 		b.WriteString(Wrap(indent, "try: "+Clean(part.Next)))
 	}
 	return b.String()
@@ -67,10 +67,10 @@ func rehearsalPart(name, target string, part remediation.RehearsedPart) string {
 
 // RehearsalEnd is the result of a rehearsal.
 func RehearsalEnd(r remediation.Rehearsal) string {
-	count := map[remediation.Proved]int{r.Drill.Result: 1}
+	count := map[remediation.Status]int{r.Drill.Status: 1}
 	tried := 0
 	for _, s := range r.Steps {
-		count[s.Result]++
+		count[s.Status]++
 		if s.Tried {
 			tried++
 		}

@@ -16,7 +16,7 @@ var preflightTests = []test{
 				Release: "v2", Playbook: "hash", By: "oncall", Reason: "r", Started: noon, Finished: noon.Add(1),
 				Items: []remediation.PreflightItem{{
 					ID: "rules/loaded", Name: "n", Owner: "o", Before: true, Signed: &signed,
-					Finding: remediation.Finding{Result: remediation.CannotTell, Evidence: evidence, Next: "x"},
+					Result: remediation.Result{Status: remediation.CannotTell, Evidence: evidence, Next: "x"},
 				}},
 			}}
 		}

@@ -15,11 +15,11 @@ var rehearsalTests = []test{
 	{"rehearsals are kept by service and plan as they were put, the last one wins", func(s *suite) {
 		of := func(service, plan, evidence string) remediation.Rehearsal {
 			part := remediation.RehearsedPart{
-				Finding: remediation.Finding{Result: remediation.CannotTell, Evidence: evidence, Next: "x"}, Took: model.Duration(12345 * time.Millisecond),
+				Result: remediation.Result{Status: remediation.CannotTell, Evidence: evidence, Next: "x"}, Took: model.Duration(12345 * time.Millisecond),
 			}
 			return remediation.Rehearsal{
 				Service: service, Plan: plan, Release: "v2", Playbook: "hash", By: "oncall", Reason: "a\x00b <&> \u2028",
-				Started: noon, Finished: noon.Add(1), Result: remediation.CannotTell, Drill: part, Incidents: []string{"inc-1"},
+				Started: noon, Finished: noon.Add(1), Status: remediation.CannotTell, Drill: part, Incidents: []string{"inc-1"},
 				Steps: []remediation.RehearsedStep{{ID: "1-flag_off", Action: "flag_off", Target: "t", Index: 3, Tried: true, RehearsedPart: part}},
 			}
 		}

@@ -31,11 +31,11 @@ const (
 )
 
 // clocksAgree compares clocks: approvals, windows and the watchdog's age rest on them.
-func (e *Checker) clocksAgree(ctx context.Context, _ *plan.Plan, _ string) remediation.Finding {
+func (e *Checker) clocksAgree(ctx context.Context, _ *plan.Plan, _ string) remediation.Result {
 	var seen []string
-	for _, c := range e.proving.around.Clocks(ctx) {
+	for _, c := range e.runner.sources.Clocks(ctx) {
 		if c.Err != nil {
-			return remediation.FindingOf(fmt.Errorf("the clock of %s: %w", c.Of, c.Err))
+			return remediation.ResultOf(fmt.Errorf("the clock of %s: %w", c.Of, c.Err))
 		}
 		if c.Ahead.Abs() >= maxSkew {
 			return remediation.Failed(fmt.Sprintf("the clock of %s is %s off from backout's", c.Of, remediation.Span(c.Ahead)), "synchronise both by NTP")
@@ -54,22 +54,22 @@ func mostLag(b *plan.Plan) time.Duration {
 }
 
 // replicasFollow asks the playbook's query for how far replicas are behind.
-func (e *Checker) replicasFollow(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
+func (e *Checker) replicasFollow(ctx context.Context, b *plan.Plan, _ string) remediation.Result {
 	value, ok, err := e.Prometheus.Query(ctx, b.Preflight.ReplicationLag.Query)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	if !ok {
 		return remediation.Unknown("the query of preflight.replication_lag has no value", "fix it, or sign off the replicas")
 	}
-	return remediation.LagFinding(time.Duration(value*float64(time.Second)), mostLag(b))
+	return remediation.LagResult(time.Duration(value*float64(time.Second)), mostLag(b))
 }
 
 // dashboardThere asks a dashboard's address for it.
-func (e *Checker) dashboardThere(ctx context.Context, b *plan.Plan, name string) remediation.Finding {
+func (e *Checker) dashboardThere(ctx context.Context, b *plan.Plan, name string) remediation.Result {
 	const look = "open it in a browser, and sign it off"
 	address := b.Dashboards[name]
-	status, err := e.proving.around.Page(ctx, address)
+	status, err := e.runner.sources.Page(ctx, address)
 	switch {
 	case err != nil:
 		return remediation.Unknown("it cannot be reached from here: "+err.Error(), look).Because(err.Error())
@@ -82,26 +82,26 @@ func (e *Checker) dashboardThere(ctx context.Context, b *plan.Plan, name string)
 }
 
 // sendDrills lets a drill alert of each trigger go through Alertmanager.
-func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan, _ string) remediation.Finding {
+func (e *Checker) sendDrills(ctx context.Context, b *plan.Plan, _ string) remediation.Result {
 	missing, err := e.raiseDrills(ctx, b, "preflight", func(string) bool { return true })
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	sent := len(missing)
 	began := time.Now()
 	incidents, err := e.awaitDrills(ctx, missing)
 	if err != nil {
-		return remediation.FindingOf(err)
+		return remediation.ResultOf(err)
 	}
 	if len(missing) > 0 {
 		names := slices.Sorted(maps.Values(missing))
-		return notBack(strings.Join(names, ", "), e.proving.patience)
+		return notBack(strings.Join(names, ", "), e.runner.patience)
 	}
 	return remediation.Passed(fmt.Sprintf("%s arrived within %s, as %s", remediation.Counted(sent, "drill alert"), remediation.Span(time.Since(began)), strings.Join(incidents, ", ")))
 }
 
 // notBack is what it means that a drill alert does not come back.
-func notBack(triggers string, patience time.Duration) remediation.Finding {
+func notBack(triggers string, patience time.Duration) remediation.Result {
 	return remediation.Failed(fmt.Sprintf("no drill alert of %s arrived within %s", triggers, remediation.Span(patience)),
 		"route trigger!=\"\" to this backout's webhook first, as the generated alertmanager.yml does, and check that no silence matches it")
 }
@@ -128,7 +128,7 @@ func (e *Checker) raiseDrills(ctx context.Context, b *plan.Plan, mark string, wa
 			set[model.LabelName(k)] = model.LabelValue(v)
 		}
 		raised[set.Fingerprint().String()] = trigger
-		if err := e.proving.around.RaiseAlert(ctx, l, time.Now().Add(drillLasts)); err != nil {
+		if err := e.runner.sources.RaiseAlert(ctx, l, time.Now().Add(drillLasts)); err != nil {
 			return nil, fmt.Errorf("raise a drill alert of %s: %w", trigger, err)
 		}
 	}
@@ -137,7 +137,7 @@ func (e *Checker) raiseDrills(ctx context.Context, b *plan.Plan, mark string, wa
 
 // awaitDrills takes out of missing what has come back as a drill.
 func (e *Checker) awaitDrills(ctx context.Context, missing map[string]string) (incidents []string, err error) {
-	deadline, cancel := context.WithTimeout(ctx, e.proving.patience)
+	deadline, cancel := context.WithTimeout(ctx, e.runner.patience)
 	defer cancel()
 	for {
 		err = e.Store.View(ctx, func(tx remediation.Tx) error {

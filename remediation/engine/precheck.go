@@ -8,13 +8,13 @@ import (
 	"github.com/locotoki/backout/remediation/ledger"
 )
 
-// lookAheadEvery is the distance of two looks at targets that no incident asks for.
-const lookAheadEvery = time.Minute
+// precheckEvery is the distance of two looks at targets that no incident asks for.
+const precheckEvery = time.Minute
 
-// lookAhead looks, until ctx ends, at the target of every step that a plan may
+// precheckTargets looks, until ctx ends, at the target of every step that a plan may
 // run. It has no effect: it tells of a target that could not be acted on before
 // that matters, and lets an action have ready what takes it long to find out.
-func (e *Engine) lookAhead(ctx context.Context) error {
+func (e *Engine) precheckTargets(ctx context.Context) error {
 	said := map[string]string{} // by target, what was logged last
 	for ctx.Err() == nil {
 		for _, b := range e.Plans() {
@@ -47,7 +47,7 @@ func (e *Engine) lookAhead(ctx context.Context) error {
 				}
 			}
 		}
-		ledger.Pause(ctx, lookAheadEvery)
+		ledger.Pause(ctx, precheckEvery)
 	}
 	return nil
 }

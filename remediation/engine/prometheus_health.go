@@ -10,9 +10,9 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// sight is a Prometheus that remembers when it last answered: anything that was
+// prometheusHealth is a Prometheus that remembers when it last answered: anything that was
 // asked of it and answered, also with an error of its own, shows that it is there.
-type sight struct {
+type prometheusHealth struct {
 	remediation.Prometheus
 	now    func() time.Time
 	safely func(what string, do func() error) error
@@ -22,15 +22,15 @@ type sight struct {
 	// zero where there was none.
 	began, answered time.Time
 	why             error
-	asked           time.Time
+	probed          time.Time
 }
 
-func newSight(p remediation.Prometheus, now func() time.Time, safely func(string, func() error) error) *sight {
-	return &sight{Prometheus: p, now: now, safely: safely, began: now()}
+func newPrometheusHealth(p remediation.Prometheus, now func() time.Time, safely func(string, func() error) error) *prometheusHealth {
+	return &prometheusHealth{Prometheus: p, now: now, safely: safely, began: now()}
 }
 
 // Query implements Prometheus.
-func (s *sight) Query(ctx context.Context, expr string) (v float64, ok bool, err error) {
+func (s *prometheusHealth) Query(ctx context.Context, expr string) (v float64, ok bool, err error) {
 	err = s.safely("the query to Prometheus", func() (err error) {
 		v, ok, err = s.Prometheus.Query(ctx, expr)
 		return err
@@ -46,13 +46,13 @@ func (s *sight) Query(ctx context.Context, expr string) (v float64, ok bool, err
 	return v, ok, err
 }
 
-// lookOut asks Prometheus for nothing in particular, where that is due, so that its
+// probe asks Prometheus for nothing in particular, where that is due, so that its
 // loss shows while there is nothing else to ask.
-func (s *sight) lookOut(ctx context.Context, every time.Duration) {
+func (s *prometheusHealth) probe(ctx context.Context, every time.Duration) {
 	s.mu.Lock()
-	due := s.now().Sub(s.asked) >= every
+	due := s.now().Sub(s.probed) >= every
 	if due {
-		s.asked = s.now()
+		s.probed = s.now()
 	}
 	s.mu.Unlock()
 	if due {
@@ -62,7 +62,7 @@ func (s *sight) lookOut(ctx context.Context, every time.Duration) {
 
 // lost tells since when Prometheus has not answered, zero where that is not longer
 // than patience; then whether it has answered recently, and the last error.
-func (s *sight) lost(patience time.Duration) (since time.Time, back bool, why error) {
+func (s *prometheusHealth) lost(patience time.Duration) (since time.Time, back bool, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.answered
@@ -75,9 +75,9 @@ func (s *sight) lost(patience time.Duration) (since time.Time, back bool, why er
 	return time.Time{}, !s.answered.IsZero(), nil
 }
 
-// lookOut asks as often as the playbook with the shortest scrape interval has new
+// probePrometheus asks as often as the playbook with the shortest scrape interval has new
 // samples.
-func (e *Engine) lookOut(ctx context.Context) error {
+func (e *Engine) probePrometheus(ctx context.Context) error {
 	every := time.Duration(0)
 	for _, b := range e.Plans() {
 		if s := time.Duration(b.ScrapeInterval); every == 0 || s < every {
@@ -85,20 +85,20 @@ func (e *Engine) lookOut(ctx context.Context) error {
 		}
 	}
 	if every > 0 {
-		e.sight.lookOut(ctx, every)
+		e.prometheusHealth.probe(ctx, every)
 	}
 	return nil // an answer that does not come is for housekeeping to say
 }
 
-// sees looks whether Prometheus has come or gone for a service since that was last
+// noteMonitoring looks whether Prometheus has come or gone for a service since that was last
 // written down, and returns the beat as it now is and the words for the audit log;
 // detail is nil where nothing has changed.
-func (e *Engine) sees(beat remediation.Beat) (changed remediation.Beat, detail map[string]any) {
+func (e *Engine) noteMonitoring(beat remediation.Beat) (changed remediation.Beat, detail map[string]any) {
 	b := e.PlanOf(beat.Service)
 	if b == nil {
 		return beat, nil
 	}
-	since, back, why := e.sight.lost(time.Duration(b.Watchdog.MaxAge))
+	since, back, why := e.prometheusHealth.lost(time.Duration(b.Watchdog.MaxAge))
 	switch {
 	case beat.Away.IsZero() && !since.IsZero():
 		beat.Away = since

@@ -23,9 +23,9 @@ import (
 // maxRulesResponse holds some ten thousand rules.
 const maxRulesResponse = 64 << 20
 
-// Surroundings implements remediation.Surroundings for one Prometheus and one
+// Sources implements remediation.Sources for one Prometheus and one
 // Alertmanager.
-type Surroundings struct {
+type Sources struct {
 	prometheus   *Prometheus
 	alertmanager string // named, for errors
 	alerts       string // where alerts are posted
@@ -42,10 +42,10 @@ type clockAt struct {
 	client      *http.Client
 }
 
-var _ remediation.Surroundings = (*Surroundings)(nil)
+var _ remediation.Sources = (*Sources)(nil)
 
-// SurroundingsOptions are all that Surroundings need.
-type SurroundingsOptions struct {
+// SourcesOptions are all that Sources need.
+type SourcesOptions struct {
 	Prometheus, Alertmanager string // base addresses
 	Timeout                  time.Duration
 	// Transport leads to pages of anybody; the other two carry what Prometheus
@@ -55,8 +55,8 @@ type SurroundingsOptions struct {
 	Logger                                                *slog.Logger
 }
 
-// NewSurroundings returns them. It does not connect.
-func NewSurroundings(o SurroundingsOptions) (*Surroundings, error) {
+// NewSources returns them. It does not connect.
+func NewSources(o SourcesOptions) (*Sources, error) {
 	if o.PrometheusTransport == nil {
 		o.PrometheusTransport = o.Transport
 	}
@@ -79,7 +79,7 @@ func NewSurroundings(o SurroundingsOptions) (*Surroundings, error) {
 		return &http.Client{Transport: bounded{next: next, max: maxRulesResponse}, CheckRedirect: noRedirect}
 	}
 	poster := client(o.AlertmanagerTransport)
-	return &Surroundings{
+	return &Sources{
 		prometheus: prom, alertmanager: "alertmanager at " + am.Redacted(), alerts: am.JoinPath("api", "v2", "alerts").String(),
 		clocks: []clockAt{
 			{"prometheus", base.JoinPath("-", "ready").String(), client(o.PrometheusTransport)},
@@ -90,8 +90,8 @@ func NewSurroundings(o SurroundingsOptions) (*Surroundings, error) {
 	}, nil
 }
 
-// Rules implements remediation.Surroundings.
-func (s *Surroundings) Rules(ctx context.Context) ([]remediation.LoadedRule, error) {
+// Rules implements remediation.Sources.
+func (s *Sources) Rules(ctx context.Context) ([]remediation.LoadedRule, error) {
 	asking, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	answer, err := s.prometheus.api.Rules(asking, nil)
@@ -125,8 +125,8 @@ func plain(set model.LabelSet) map[string]string {
 	return out
 }
 
-// LabelValues implements remediation.Surroundings, over the last hour.
-func (s *Surroundings) LabelValues(ctx context.Context, selector, label string) ([]string, error) {
+// LabelValues implements remediation.Sources, over the last hour.
+func (s *Sources) LabelValues(ctx context.Context, selector, label string) ([]string, error) {
 	asking, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	now := s.now()
@@ -141,8 +141,8 @@ func (s *Surroundings) LabelValues(ctx context.Context, selector, label string) 
 	return out, nil
 }
 
-// ScrapeIntervals implements remediation.Surroundings, by the active targets.
-func (s *Surroundings) ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error) {
+// ScrapeIntervals implements remediation.Sources, by the active targets.
+func (s *Sources) ScrapeIntervals(ctx context.Context) (map[string]time.Duration, error) {
 	asking, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	targets, err := s.prometheus.api.Targets(asking)
@@ -161,9 +161,9 @@ func (s *Surroundings) ScrapeIntervals(ctx context.Context) (map[string]time.Dur
 	return longest, nil
 }
 
-// Clocks implements remediation.Surroundings, by the Date of an answer. That has
+// Clocks implements remediation.Sources, by the Date of an answer. That has
 // whole seconds, which are taken as half over.
-func (s *Surroundings) Clocks(ctx context.Context) []remediation.Clock {
+func (s *Sources) Clocks(ctx context.Context) []remediation.Clock {
 	out := make([]remediation.Clock, len(s.clocks))
 	for i, c := range s.clocks {
 		out[i].Of = c.of
@@ -172,7 +172,7 @@ func (s *Surroundings) Clocks(ctx context.Context) []remediation.Clock {
 	return out
 }
 
-func (s *Surroundings) ahead(ctx context.Context, c clockAt) (time.Duration, error) {
+func (s *Sources) ahead(ctx context.Context, c clockAt) (time.Duration, error) {
 	asked := s.now()
 	status, header, err := s.request(ctx, c.client, http.MethodGet, c.address, nil)
 	if err == nil && status != http.StatusOK {
@@ -190,8 +190,8 @@ func (s *Surroundings) ahead(ctx context.Context, c clockAt) (time.Duration, err
 	return theirs.Add(time.Second / 2).Sub(middle), nil
 }
 
-// RaiseAlert implements remediation.Surroundings.
-func (s *Surroundings) RaiseAlert(ctx context.Context, labels map[string]string, until time.Time) error {
+// RaiseAlert implements remediation.Sources.
+func (s *Sources) RaiseAlert(ctx context.Context, labels map[string]string, until time.Time) error {
 	body, err := json.Marshal([]map[string]any{{
 		"labels": labels, "startsAt": s.now().UTC().Format(time.RFC3339Nano), "endsAt": until.UTC().Format(time.RFC3339Nano),
 		"annotations": map[string]string{"summary": "A drill by backout's preflight. Nothing is wrong, and there is nothing to do."},
@@ -209,8 +209,8 @@ func (s *Surroundings) RaiseAlert(ctx context.Context, labels map[string]string,
 	return nil
 }
 
-// Page implements remediation.Surroundings.
-func (s *Surroundings) Page(ctx context.Context, address string) (int, error) {
+// Page implements remediation.Sources.
+func (s *Sources) Page(ctx context.Context, address string) (int, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return 0, fmt.Errorf("%q is not an http or https address", address)
@@ -221,7 +221,7 @@ func (s *Surroundings) Page(ctx context.Context, address string) (int, error) {
 
 // request returns an answer's status and header; its body is read and dropped. No
 // answer in time is remediation.ErrNoAnswer.
-func (s *Surroundings) request(ctx context.Context, client *http.Client, method, address string, body []byte) (status int, header http.Header, err error) {
+func (s *Sources) request(ctx context.Context, client *http.Client, method, address string, body []byte) (status int, header http.Header, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))

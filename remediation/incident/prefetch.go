@@ -7,10 +7,10 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
-// early is what is asked while Prometheus is asked for the condition: before the
+// prefetch is what is asked while Prometheus is asked for the condition: before the
 // first step of an incident, time counts most. All of it is without effect, and
 // the gates and the action ask again before anything is done.
-type early struct {
+type prefetch struct {
 	step       string
 	done       chan struct{}
 	silencedBy string
@@ -20,14 +20,14 @@ type early struct {
 	lookErr    error
 }
 
-// askEarly begins to ask; nil where the next step is not the first that acts.
+// startPrefetch begins to ask; nil where the next step is not the first that acts.
 // The caller waits for it.
-func (e *Responder) askEarly(ctx context.Context, b *plan.Plan, inc *remediation.Incident) *early {
+func (e *Responder) startPrefetch(ctx context.Context, b *plan.Plan, inc *remediation.Incident) *prefetch {
 	s := inc.Next()
 	if inc.Intended || e.Mode != remediation.Act || s == nil {
 		return nil
 	}
-	a := &early{step: s.ID(), done: make(chan struct{})}
+	a := &prefetch{step: s.ID(), done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
 		// The silence last: one that is set during a look that takes long holds.
@@ -37,14 +37,14 @@ func (e *Responder) askEarly(ctx context.Context, b *plan.Plan, inc *remediation
 	return a
 }
 
-func (a *early) wait() {
+func (a *prefetch) wait() {
 	if a != nil {
 		<-a.done
 	}
 }
 
-// of reports whether the answers are about step s, and waits for them.
-func (a *early) of(s *remediation.Step) bool {
+// isFor reports whether the answers are about step s, and waits for them.
+func (a *prefetch) isFor(s *remediation.Step) bool {
 	if a == nil || a.step != s.ID() {
 		return false
 	}

@@ -11,25 +11,25 @@ import (
 	"github.com/locotoki/backout/remediation/observe"
 )
 
-// outside is everything that serve talks to except its own store. Building it
+// clients is everything that serve talks to except its own store. Building it
 // opens no connection.
-type outside struct {
+type clients struct {
 	prometheus   *observe.Prometheus
 	alertmanager remediation.Alertmanager
 	kinds        *kinds
 	pages        []remediation.Channel
 	team, mail   []remediation.Channel
 	webhooks     []notify.Webhook
-	// places are where the team is told, once the playbooks are loaded.
-	places    *teamPlaces
-	around    *observe.Surroundings
-	transport *http.Transport
+	// channelDirectory are where the team is told, once the playbooks are loaded.
+	channelDirectory *teamPlaces
+	sources          *observe.Sources
+	transport        *http.Transport
 }
 
 // alertmanagerTimeout bounds the query for silences, for which a step waits.
 const alertmanagerTimeout = 5 * time.Second
 
-func (c *commands) outside(cfg *config.Config, logger *slog.Logger) (*outside, error) {
+func (c *commands) openClients(cfg *config.Config, logger *slog.Logger) (*clients, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
 	toPrometheus, err := cfg.PrometheusHTTP.Transport("prometheus", transport)
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *commands) outside(cfg *config.Config, logger *slog.Logger) (*outside, e
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	around, err := observe.NewSurroundings(observe.SurroundingsOptions{
+	around, err := observe.NewSources(observe.SourcesOptions{
 		Prometheus: cfg.PrometheusURL, Alertmanager: cfg.AlertmanagerURL, Timeout: cfg.PrometheusTimeout,
 		Transport: transport, PrometheusTransport: toPrometheus, AlertmanagerTransport: toAlertmanager, Now: time.Now, Logger: logger,
 	})
@@ -75,11 +75,11 @@ func (c *commands) outside(cfg *config.Config, logger *slog.Logger) (*outside, e
 	if err != nil {
 		return nil, err
 	}
-	return &outside{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, team: team, mail: mail, webhooks: hooks, places: places, around: around, transport: transport}, nil
+	return &clients{prometheus: prom, alertmanager: am, kinds: kinds, pages: pages, team: team, mail: mail, webhooks: hooks, channelDirectory: places, sources: around, transport: transport}, nil
 }
 
 // Close ends the connections.
-func (o *outside) Close() error {
+func (o *clients) Close() error {
 	o.transport.CloseIdleConnections()
 	return o.kinds.Close()
 }
