@@ -78,7 +78,8 @@ func (c *commands) printFindings(f findings) error {
 	return c.print(b.String())
 }
 
-// problems splits an error into the problems that it joins.
+// problems splits an error into the problems that it joins, one per line; an error that
+// only wraps several is one problem.
 func problems(err error) []alerts.Problem {
 	var many interface{ Unwrap() []error }
 	var list alerts.Problems
@@ -87,7 +88,7 @@ func problems(err error) []alerts.Problem {
 		return nil
 	case errors.As(err, &list) && list.Error() == err.Error():
 		return list
-	case errors.As(err, &many):
+	case errors.As(err, &many) && errors.Join(many.Unwrap()...).Error() == err.Error():
 		var all []alerts.Problem
 		for _, e := range many.Unwrap() {
 			all = append(all, problems(e)...)
