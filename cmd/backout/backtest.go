@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/receiver/report"
 	"github.com/locotoki/backout/remediation/backtest"
@@ -97,9 +98,9 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 	defer func() { err = closing(st, err) }()
 	o.Kinds, o.Store = kinds.list, st
 	work := c.progress()
-	o.Progress = work.say
+	o.Progress = work.Say
 	replayed, err := backtest.Run(ctx, o)
-	work.done()
+	work.Done()
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return wrong("the same command: it continues from its cache", "interrupted before there was anything to show")
@@ -115,9 +116,9 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 			err = c.print(string(page))
 		}
 	case outputMarkdown:
-		err = c.print(backtestText(replayed, markdownRows))
+		err = c.print(terminal.BacktestText(replayed, terminal.MarkdownRows))
 	default:
-		err = c.print(backtestText(replayed, textRows))
+		err = c.print(terminal.BacktestText(replayed, terminal.TextRows))
 	}
 	if err == nil && replayed.Missing != "" {
 		err = errAnswered

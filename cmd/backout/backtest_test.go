@@ -11,7 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -74,8 +76,8 @@ func TestABacktestIsPrintedInEachForm(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(text) {
-		if width(strings.TrimRight(line, "\n")) > columns {
-			t.Errorf("wider than %d columns: %s", columns, line)
+		if utf8.RuneCountInString(strings.TrimRight(line, "\n")) > terminal.Columns {
+			t.Errorf("wider than %d columns: %s", terminal.Columns, line)
 		}
 	}
 	var report view.Backtest

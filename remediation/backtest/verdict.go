@@ -2,7 +2,6 @@ package backtest
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -75,11 +74,8 @@ func nearMiss(a *view.BacktestAlert) string {
 	if a.Nearest.Percent == nil {
 		return fmt.Sprintf("; its nearest value was %s", value)
 	}
-	return fmt.Sprintf("; its nearest value was %s, %s of its bound", value, Percent(*a.Nearest.Percent))
+	return fmt.Sprintf("; its nearest value was %s, %s of its bound", value, view.Share(*a.Nearest.Percent))
 }
-
-// Percent writes a share of a bound.
-func Percent(p float64) string { return strconv.FormatFloat(math.Round(p*10)/10, 'f', -1, 64) + "%" }
 
 // silent says that an alert had no value for a good part of the time.
 func silent(a *view.BacktestAlert) string {

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -229,3 +230,6 @@ func afterWords(d model.Duration) string {
 	}
 	return "after " + remediation.Span(d)
 }
+
+// Share writes a share of a threshold, in per cent.
+func Share(p float64) string { return strconv.FormatFloat(math.Round(p*10)/10, 'f', -1, 64) + "%" }

@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"fmt"
@@ -8,20 +8,19 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/backtest"
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// textRows aligns rows of a table for a terminal; markdownRows writes them as Markdown
-// has them. The first row is the head.
-func textRows(rows [][]string) string {
+// TextRows aligns rows of a table for a terminal. The first row is the head.
+func TextRows(rows [][]string) string {
 	for _, row := range rows {
 		row[0] = cell(row[0], 31)
 	}
-	return table(rows, screen{}, nil)
+	return table(rows, Screen{}, nil)
 }
 
-func markdownRows(rows [][]string) string {
+// MarkdownRows writes rows as Markdown has them.
+func MarkdownRows(rows [][]string) string {
 	var b strings.Builder
 	for i, row := range rows {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
@@ -32,15 +31,15 @@ func markdownRows(rows [][]string) string {
 	return b.String()
 }
 
-// backtestText is a backtest's report for people, within the columns but for what rows
+// BacktestText is a backtest's report for people, within the columns but for what rows
 // makes of its table.
-func backtestText(r *view.Backtest, rows func([][]string) string) string {
+func BacktestText(r *view.Backtest, rows func([][]string) string) string {
 	w := &reportWriter{}
-	w.WriteString(wrap("", fmt.Sprintf("# Backtest of %s, release %s", r.Service, r.Release)))
-	w.WriteString("\n" + wrap("", fmt.Sprintf("%s to %s UTC (%s), evaluated every %s. No step was run. What a step would have changed is not known: "+
-		"each incident is told as if none had helped.", momentShort(r.From), momentShort(r.To), remediation.Span(r.To.Sub(r.From)), r.Step)))
+	w.WriteString(Wrap("", fmt.Sprintf("# Backtest of %s, release %s", r.Service, r.Release)))
+	w.WriteString("\n" + Wrap("", fmt.Sprintf("%s to %s UTC (%s), evaluated every %s. No step was run. What a step would have changed is not known: "+
+		"each incident is told as if none had helped.", MomentShort(r.From), MomentShort(r.To), remediation.Span(r.To.Sub(r.From)), r.Step)))
 	if r.Missing != "" {
-		w.WriteString("\n" + wrap("", "INCOMPLETE: "+r.Missing))
+		w.WriteString("\n" + Wrap("", "INCOMPLETE: "+r.Missing))
 	}
 	w.head("Verdict")
 	for _, v := range r.Verdict {
@@ -48,7 +47,7 @@ func backtestText(r *view.Backtest, rows func([][]string) string) string {
 	}
 	w.head("Alerts")
 	w.WriteString(rows(backtestRows(r)))
-	w.WriteString("\n" + wrap("", stagesWords(r)))
+	w.WriteString("\n" + Wrap("", stagesWords(r)))
 	for i := range r.Alerts {
 		w.firings(&r.Alerts[i])
 	}
@@ -57,7 +56,7 @@ func backtestText(r *view.Backtest, rows func([][]string) string) string {
 		w.item("none")
 	}
 	for _, inc := range r.Incidents {
-		w.item("%s, %s, %s: %s.", inc.ID, momentShort(inc.Opened), strings.Join(inc.Triggers, ", "), inc.Words)
+		w.item("%s, %s, %s: %s.", inc.ID, MomentShort(inc.Opened), strings.Join(inc.Triggers, ", "), inc.Words)
 	}
 	return w.String()
 }
@@ -73,7 +72,7 @@ func backtestRows(r *view.Backtest) [][]string {
 			longest = remediation.Span(most)
 		}
 		if a.Nearest != nil && a.Nearest.Percent != nil {
-			nearest = backtest.Percent(*a.Nearest.Percent)
+			nearest = view.Share(*a.Nearest.Percent)
 		}
 		rows = append(rows, []string{a.Name(), fmt.Sprint(len(a.Firings)), longest, nearest, spanOrDash(a.NoData), spanOrDash(a.Judged)})
 	}
@@ -117,7 +116,7 @@ func (w *reportWriter) firings(a *view.BacktestAlert) {
 	if a.Indicator == "" {
 		bound = "raised by a person"
 	}
-	w.WriteString("\n" + wrap("", fmt.Sprintf("### %s: %s", a.Name(), bound)) + "\n")
+	w.WriteString("\n" + Wrap("", fmt.Sprintf("### %s: %s", a.Name(), bound)) + "\n")
 	for _, f := range a.Firings {
 		worst := "infinite"
 		if f.Worst != nil {
@@ -130,7 +129,7 @@ func (w *reportWriter) firings(a *view.BacktestAlert) {
 		if f.Incident != "" {
 			still += ", " + f.Incident
 		}
-		w.item("%s for %s%s, worst %s", momentShort(f.From), remediation.Span(f.Lasted), still, worst)
+		w.item("%s for %s%s, worst %s", MomentShort(f.From), remediation.Span(f.Lasted), still, worst)
 	}
 	if a.Approximate != "" {
 		w.item("each time is exact to one evaluation: %s", a.Approximate)
