@@ -92,6 +92,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.app.HelpFlag.Short('h').Help("Show help for backout or one command.")
 	c.addServe()
 	c.addCheck()
+	c.addBacktest()
 	c.addRules()
 	c.addStatus()
 	c.addIncident()

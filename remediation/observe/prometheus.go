@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/api"
@@ -118,6 +119,12 @@ func single(result model.Value) (value float64, ok bool, err error) {
 // QueryRange returns the values of expr at from, from+step and so on up to to;
 // NaN and infinities are left out. Its errors are those of Query.
 func (p *Prometheus) QueryRange(ctx context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
+	points, err := p.Samples(ctx, expr, from, to, step)
+	return slices.DeleteFunc(points, func(pt remediation.Point) bool { return math.IsInf(pt.Value, 0) }), err
+}
+
+// Samples is QueryRange with infinities, which fire an alert as any number does.
+func (p *Prometheus) Samples(ctx context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
 	asking, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	result, _, _, err := p.api.QueryRange(asking, expr, promv1.Range{Start: from, End: to, Step: step}, promv1.WithTimeout(p.timeout))
@@ -131,7 +138,7 @@ func (p *Prometheus) QueryRange(ctx context.Context, expr string, from, to time.
 	return points, nil
 }
 
-// line takes the finite values out of a range's result.
+// line takes the numbers out of a range's result.
 func line(result model.Value) ([]remediation.Point, error) {
 	matrix, ok := result.(model.Matrix)
 	switch {
@@ -146,7 +153,7 @@ func line(result model.Value) ([]remediation.Point, error) {
 	}
 	var points []remediation.Point
 	for _, v := range matrix[0].Values {
-		if f := float64(v.Value); !math.IsNaN(f) && !math.IsInf(f, 0) {
+		if f := float64(v.Value); !math.IsNaN(f) {
 			points = append(points, remediation.Point{Time: v.Timestamp.Time().UTC(), Value: f})
 		}
 	}

@@ -1,0 +1,362 @@
+package backtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/locotoki/backout/rules"
+)
+
+// Options are what a backtest is made of.
+type Options struct {
+	Playbook *alerts.Playbook
+	// Kinds name the steps' targets; their actions are never run.
+	Kinds  []remediation.ActionKind
+	Source Source
+	// SourceName is the source's address, of which the cache keeps answers.
+	SourceName string
+	// From and To are the first and the last evaluation, rounded to the rules' interval.
+	From, To time.Time
+	// Stage is the stage of all of the time, Rollouts are past rollouts; without either,
+	// what Prometheus has recorded counts.
+	Stage    string
+	Rollouts []rules.Stay
+	// MaxLoad is how many queries run at a time on average, from MinLoad to MaxLoad; 0 is
+	// MaxLoad.
+	MaxLoad float64
+	Cache   *Cache
+	// Store is an empty one, for the replayed engine; it is not closed.
+	Store remediation.Store
+	Now   func() time.Time
+	// Progress, where set, is told what is done.
+	Progress func(format string, args ...any)
+}
+
+// check returns what is wrong with the options.
+func (o *Options) check() error {
+	switch {
+	case !o.From.Before(o.To):
+		return fmt.Errorf("from %s is not before to %s", o.From.UTC().Format(time.RFC3339), o.To.UTC().Format(time.RFC3339))
+	case o.Stage != "" && len(o.Rollouts) > 0:
+		return errors.New("a stage and past rollouts cannot both be given")
+	case o.Stage != "" && o.Playbook.Stage(o.Stage) == nil:
+		return fmt.Errorf("the playbook of %s has no stage %q; its stages are %s", o.Playbook.Service, o.Stage, remediation.Names(remediation.StageNames(o.Playbook), "none"))
+	case o.MaxLoad != 0 && (o.MaxLoad < MinLoad || o.MaxLoad > MaxLoad):
+		return fmt.Errorf("load %g is not from %g to %g", o.MaxLoad, MinLoad, MaxLoad)
+	}
+	return nil
+}
+
+// run is one backtest under way.
+type run struct {
+	Options
+	fetch *fetcher
+	grid
+	report   *view.Backtest
+	stays    []rules.Stay
+	replayed []rules.Replayed
+	// lines are the alerts' values; nil: a stage's trigger, where no stage is known.
+	lines []*line
+	fired [][]firing
+}
+
+// Run replays a playbook. Where ctx ends before the end, it returns what there is, and
+// Missing says what is not; an error where there is nothing.
+func Run(ctx context.Context, o Options) (*view.Backtest, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.Progress == nil {
+		o.Progress = func(string, ...any) {}
+	}
+	r := &run{Options: o, fetch: newFetcher(&o), grid: gridOf(o.From, o.To, time.Duration(o.Playbook.ScrapeInterval))}
+	r.report = &view.Backtest{
+		Service: o.Playbook.Service, Release: o.Playbook.Release.Version, Playbook: o.Playbook.Hash, Made: o.Now().UTC(), Step: o.Playbook.ScrapeInterval,
+		Stages: []view.BacktestStage{}, Alerts: []view.BacktestAlert{}, Incidents: []view.BacktestIncident{}, Verdict: []string{},
+	}
+	var err error
+	if r.replayed, err = rules.Replay(o.Playbook); err != nil {
+		return nil, err
+	}
+	if err := r.findStages(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.fetchValues(ctx); err != nil {
+		return nil, err
+	}
+	r.judge()
+	if err := r.finish(ctx); err != nil {
+		return nil, err
+	}
+	return r.report, nil
+}
+
+// findStages fills stays.
+func (r *run) findStages(ctx context.Context) error {
+	from, to := r.at(r.first), r.at(r.last+1)
+	switch {
+	case r.Stage != "":
+		r.report.StagesFrom = view.StagesGiven
+		r.stays = []rules.Stay{{Stage: r.Stage, From: from.AddDate(0, 0, -7), To: to}} // it was on in every window
+	case len(r.Rollouts) > 0:
+		r.report.StagesFrom, r.stays = view.StagesAssumed, r.Rollouts
+	default:
+		r.report.StagesFrom = view.StagesUnknown
+		if len(r.Playbook.Stages) == 0 {
+			return nil
+		}
+		g := r.grid
+		g.first -= int64(rules.StageCarried / r.step)
+		index := &line{func(time.Time, time.Time) (string, error) { return rules.StageIndex(r.Playbook), nil }, newSeries(g)}
+		_, err := r.fetch.fetchAll(ctx, g, []*line{index}, func(done, all int) { r.Progress("stages: %d of %d queries", done, all) })
+		if err != nil {
+			return err
+		}
+		if stays, recorded := staysOf(r.Playbook, index.series); recorded {
+			r.report.StagesFrom, r.stays = view.StagesRecorded, stays
+		}
+	}
+	for _, s := range r.stays {
+		if s.To.After(from) && s.From.Before(to) {
+			r.report.Stages = append(r.report.Stages, view.BacktestStage{Stage: s.Stage, From: later(s.From, from), To: sooner(s.To, to)})
+		}
+	}
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// fetchValues fills lines. What is not fetched is left out of the grid.
+func (r *run) fetchValues(ctx context.Context) error {
+	known := map[string]*line{}
+	var distinct []*line
+	r.lines = make([]*line, len(r.replayed))
+	for i := range r.replayed {
+		a := &r.replayed[i]
+		if len(a.Stages) > 0 && len(r.stays) == 0 {
+			continue
+		}
+		key := a.Key()
+		if known[key] == nil {
+			known[key] = &line{func(from, to time.Time) (string, error) {
+				return a.Value(from, to, r.stays, r.report.StagesFrom == view.StagesRecorded)
+			}, newSeries(r.grid)}
+			distinct = append(distinct, known[key])
+		}
+		r.lines[i] = known[key]
+	}
+	whole, err := r.fetch.fetchAll(ctx, r.grid, distinct, func(done, all int) { r.Progress("%d of %d queries", done, all) })
+	switch {
+	case err != nil && (ctx.Err() == nil || whole > r.last):
+		return err
+	case err != nil:
+		r.report.Missing = fmt.Sprintf("interrupted: only what follows %s was read, and what backout would have done was not replayed; the next run continues here",
+			r.at(whole).Format(time.RFC3339))
+	}
+	r.first = whole
+	for _, l := range distinct {
+		l.series = l.since(whole)
+	}
+	r.report.From, r.report.To = r.at(r.first), r.at(r.last)
+	return nil
+}
+
+// since is the part of a series from i on.
+func (s *series) since(i int64) *series {
+	g := s.grid
+	g.first = i
+	return &series{g, s.values[i-s.first:]}
+}
+
+// judge fills the alerts, but for what needs more queries.
+func (r *run) judge() {
+	r.fired = make([][]firing, len(r.replayed))
+	for i := range r.replayed {
+		a := &r.replayed[i]
+		v := view.BacktestAlert{
+			Alert: a.Alert, Trigger: a.Trigger, Indicator: a.Indicator, Unit: a.Unit, Threshold: a.Threshold, Above: a.Above,
+			Window: model.Duration(a.Window), MinVolume: a.MinVolume, Stages: append([]string{}, a.Stages...), Approximate: a.Approximate(),
+			Firings: []view.BacktestFiring{},
+		}
+		if l := r.lines[i]; l != nil {
+			r.fired[i] = firings(a, l.series)
+			r.measure(&v, a, l.series, r.fired[i])
+			for _, f := range r.fired[i] {
+				v.Firings = append(v.Firings, firingView(f, r.grid))
+			}
+		}
+		v.Plot = r.plot(&v, r.lines[i])
+		r.report.Alerts = append(r.report.Alerts, v)
+	}
+}
+
+func firingView(f firing, g grid) view.BacktestFiring {
+	v := view.BacktestFiring{From: g.at(f.from), Lasted: model.Duration(g.span(int(f.to - f.from))), Worst: remediation.Finite(&f.worst)}
+	if f.to <= g.last {
+		to := g.at(f.to)
+		v.To = &to
+	}
+	return v
+}
+
+// measure counts the evaluations, and finds the nearest miss.
+func (r *run) measure(v *view.BacktestAlert, a *rules.Replayed, s *series, fired []firing) {
+	judged, silent := 0, 0
+	for i := s.first; i <= s.last; i++ {
+		if len(a.Stages) > 0 && !slices.Contains(a.Stages, stageAt(r.stays, s.at(i))) {
+			continue
+		}
+		judged++
+		if math.IsNaN(s.values[i-s.first]) {
+			silent++
+		}
+	}
+	v.Judged, v.NoData = model.Duration(s.span(judged)), model.Duration(s.span(silent))
+	if a.Indicator == "" {
+		v.NoData = 0 // a signal that nobody exports was not raised
+		return
+	}
+	if i := nearest(a, s, fired); i >= 0 {
+		value := s.values[i-s.first]
+		v.Nearest = &view.BacktestValue{Time: s.at(i), Value: value, Percent: view.PercentOf(value, a.Threshold, a.Above)}
+	}
+}
+
+// plot has the worst value of each part of the time.
+func (r *run) plot(v *view.BacktestAlert, l *line) view.Plot {
+	step := view.PlotStep(r.span(r.len()), r.step)
+	p := view.Plot{
+		Incident: r.Playbook.Service, Trigger: v.Name(), Unit: v.Unit, Threshold: v.Threshold, Above: v.Above,
+		From: r.at(r.first), To: r.at(r.last), Step: model.Duration(step), Points: []remediation.Point{}, Marks: []view.Mark{},
+	}
+	if l == nil {
+		return p
+	}
+	size := int64(step / r.step)
+	for i := l.first; i <= l.last; i += size {
+		at, worst := i, math.NaN()
+		for j := i; j < min(i+size, l.last+1); j++ {
+			value := l.values[j-l.first]
+			if !math.IsInf(value, 0) && !math.IsNaN(value) && (math.IsNaN(worst) || (value > worst) == v.Above) {
+				at, worst = j, value
+			}
+		}
+		if !math.IsNaN(worst) {
+			p.Points = append(p.Points, remediation.Point{Time: l.at(at), Value: worst})
+		}
+	}
+	return p
+}
+
+// finish replays the engine and writes the verdict. Without all values there is none of
+// the first.
+func (r *run) finish(ctx context.Context) error {
+	replayed := r.report.Missing == ""
+	if replayed {
+		err := r.replay(ctx)
+		if err == nil {
+			err = r.propose(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if err != nil {
+			replayed, r.report.Incidents = false, []view.BacktestIncident{}
+			r.report.Missing = "interrupted: what backout would have done was not replayed; the next run continues here"
+		}
+	}
+	for i := range r.report.Alerts {
+		a := &r.report.Alerts[i]
+		back := -1
+		if replayed {
+			back = rolledBack(r.report.Incidents, a.Trigger)
+		}
+		a.Verdict = verdict(a, back, r.span(r.len()))
+		r.report.Verdict = append(r.report.Verdict, a.Verdict)
+	}
+	return nil
+}
+
+// propose looks for what leaves out short firings.
+func (r *run) propose(ctx context.Context) error {
+	for i := range r.report.Alerts {
+		a, v := &r.replayed[i], &r.report.Alerts[i]
+		below := shortAlert
+		if t := r.Playbook.Trigger(a.Trigger); t != nil {
+			below = time.Duration(t.Recovery.Window)
+		}
+		if brief, _ := short(r.fired[i], below, r.grid); len(brief) == 0 || a.Indicator == "" {
+			continue
+		}
+		var volume *series
+		if a.Volume != "" {
+			l := &line{func(time.Time, time.Time) (string, error) { return a.Volume, nil }, newSeries(r.grid)}
+			_, err := r.fetch.fetchAll(ctx, r.grid, []*line{l}, func(done, all int) { r.Progress("volume of %s: %d of %d queries", v.Name(), done, all) })
+			if err != nil {
+				return err
+			}
+			volume = l.series
+		}
+		v.Proposal = propose(a, r.lines[i].series, r.fired[i], below, volume)
+	}
+	return nil
+}
+
+// replay fills the incidents.
+func (r *run) replay(ctx context.Context) error {
+	x, err := rules.ExpressionsOf(r.Playbook)
+	if err != nil {
+		return err
+	}
+	p := &past{fetch: r.fetch, ctx: ctx, step: r.step, values: map[string]*series{}, known: map[pastKey]*series{}, first: r.at(r.first), now: r.at(r.first)}
+	byTrigger := map[string][]firing{}
+	for i := range r.replayed {
+		if a := &r.replayed[i]; a.Trigger != "" && a.Indicator != "" && r.lines[i] != nil {
+			byTrigger[a.Trigger] = r.fired[i]
+			p.values[x.Triggers[a.Trigger].Value] = r.lines[i].series
+		}
+	}
+	events := eventsOf(byTrigger, r.grid)
+	if len(events) == 0 {
+		return nil
+	}
+	e, err := newReplay(ctx, &r.Options, p, r.stays)
+	if err != nil {
+		return err
+	}
+	e.progress = func(at time.Time) { r.Progress("replaying incidents, %s", at.Format(time.DateTime)) }
+	if err := e.run(ctx, events, r.at(r.last)); err != nil {
+		return err
+	}
+	if r.report.Incidents, err = e.incidents(ctx); err != nil {
+		return err
+	}
+	for i := range r.report.Alerts {
+		a := &r.report.Alerts[i]
+		for j := range a.Firings {
+			a.Firings[j].Incident = e.concerned[firingKey{a.Trigger, a.Firings[j].From.UnixMilli()}]
+		}
+	}
+	return nil
+}

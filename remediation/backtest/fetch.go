@@ -1,0 +1,216 @@
+package backtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// Source is the Prometheus whose past is replayed.
+type Source interface {
+	// Samples returns the values of an expression at from, from+step and so on up to to;
+	// moments without a value are left out, infinities are not. More than one series is
+	// an error.
+	Samples(ctx context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error)
+}
+
+const (
+	// maxPoints is how many evaluations one query has at most: Prometheus refuses 11,000.
+	maxPoints = 10_999
+	// chunkSpan is how much time one query covers, if that is no more than maxPoints.
+	chunkSpan = 24 * time.Hour
+	// leastChunk is the least time that a query is divided into where Prometheus cannot
+	// answer a longer one.
+	leastChunk = time.Hour
+	// settled is how old samples are once no more of them come.
+	settled = time.Hour
+	// MaxLoad is how many queries run at a time at most.
+	MaxLoad = 2.0
+	// MinLoad is the least load: one query, then a pause of nineteen times as long.
+	MinLoad = 0.05
+)
+
+// fetcher asks a source, within its load, and keeps answers in the cache.
+type fetcher struct {
+	source Source
+	cache  *Cache // nil: nothing is kept
+	name   string // of the source
+	now    func() time.Time
+	// slots holds as many tokens as queries may run at a time, pause is how long a query
+	// makes its slot rest, in multiples of what it took.
+	slots chan struct{}
+	pause float64
+}
+
+func newFetcher(o *Options) *fetcher {
+	load := o.MaxLoad
+	if load == 0 {
+		load = MaxLoad
+	}
+	slots := math.Ceil(load)
+	return &fetcher{
+		source: o.Source, cache: o.Cache, name: o.SourceName, now: o.Now,
+		slots: make(chan struct{}, int(slots)), pause: slots/load - 1,
+	}
+}
+
+// fetch returns the values of an expression on a grid, which one query can have.
+func (f *fetcher) fetch(ctx context.Context, expr string, g grid) (*series, error) {
+	out := newSeries(g)
+	if expr == "" || g.len() == 0 {
+		return out, nil
+	}
+	key := keyOf(f.name, expr, g)
+	if f.cache.read(key, out.values) {
+		return out, nil
+	}
+	if err := f.ask(ctx, expr, out); err != nil {
+		return nil, err
+	}
+	if f.now().Sub(g.at(g.last)) >= settled {
+		if err := f.cache.write(key, out.values); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// ask fills a series. A range that Prometheus cannot answer is asked in halves.
+func (f *fetcher) ask(ctx context.Context, expr string, out *series) error {
+	points, err := f.query(ctx, expr, out.grid)
+	if err == nil {
+		out.put(points)
+		return nil
+	}
+	half := out.grid
+	half.last = (out.first + out.last) / 2
+	if ctx.Err() != nil || out.span(out.len()) < 2*leastChunk {
+		return err
+	}
+	for _, g := range []grid{half, {out.step, half.last + 1, out.last}} {
+		part := newSeries(g)
+		if err := f.ask(ctx, expr, part); err != nil {
+			return err
+		}
+		out.copyFrom(part)
+	}
+	return nil
+}
+
+// query runs one query in a slot.
+func (f *fetcher) query(ctx context.Context, expr string, g grid) ([]remediation.Point, error) {
+	select {
+	case f.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-f.slots }()
+	began := time.Now()
+	points, err := f.source.Samples(ctx, expr, g.at(g.first), g.at(g.last), g.step)
+	if rest := time.Duration(f.pause * float64(time.Since(began))); rest > 0 {
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+		}
+	}
+	return points, err
+}
+
+// line is an expression that is fetched for all of the time, which may be another one
+// for each part of it; "" is one without a value.
+type line struct {
+	expr func(from, to time.Time) (string, error)
+	*series
+}
+
+// chunks divides a grid at fixed moments, so that a later backtest finds them again.
+func chunks(g grid) []grid {
+	size := int64(chunkSpan / g.step)
+	size = max(min(size, maxPoints), 1)
+	var out []grid
+	for i := g.first; i <= g.last; {
+		end := min((i/size+1)*size-1, g.last)
+		out = append(out, grid{g.step, i, end})
+		i = end + 1
+	}
+	return out
+}
+
+// fetchAll fetches lines, the newest chunk of all of them first, and returns from where
+// on they are whole. Where ctx ends or a query fails that is later than asked for: the
+// error says why.
+func (f *fetcher) fetchAll(ctx context.Context, g grid, lines []*line, progress func(done, all int)) (whole int64, err error) {
+	parts := chunks(g)
+	done, all := 0, len(parts)*len(lines)
+	for i := len(parts) - 1; i >= 0; i-- {
+		err := f.fetchChunk(ctx, parts[i], lines, func() {
+			done++
+			progress(done, all)
+		})
+		if err != nil {
+			return parts[i].last + 1, err
+		}
+	}
+	return g.first, nil
+}
+
+// fetchChunk fetches one chunk of all lines.
+func (f *fetcher) fetchChunk(ctx context.Context, g grid, lines []*line, step func()) error {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var errs []error
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	work := make(chan *line)
+	one := func(l *line) error {
+		expr, err := l.expr(g.at(g.first), g.at(g.last))
+		if err != nil {
+			return err
+		}
+		part, err := f.fetch(ctx, expr, g)
+		if err != nil {
+			return fmt.Errorf("%s to %s: %w", g.at(g.first).Format(time.RFC3339), g.at(g.last).Format(time.RFC3339), err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		l.copyFrom(part)
+		step()
+		return nil
+	}
+	for range cap(f.slots) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for l := range work {
+				if err := one(l); err != nil {
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+					cancel()
+				}
+			}
+		}()
+	}
+	for _, l := range lines {
+		select {
+		case work <- l:
+		case <-ctx.Done():
+		}
+	}
+	close(work)
+	wg.Wait()
+	for _, err := range errs { // the first one that is not of our own cancelling
+		if !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	if len(errs) > 0 {
+		return errs[0]
+	}
+	return ctx.Err()
+}

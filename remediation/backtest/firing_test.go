@@ -1,0 +1,147 @@
+package backtest
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/rules"
+)
+
+var nan = math.NaN()
+
+func seriesOf(values ...float64) *series {
+	return &series{grid{15 * time.Second, 100, 100 + int64(len(values)) - 1}, values}
+}
+
+func above(threshold float64) *rules.Replayed {
+	return &rules.Replayed{Above: true, Threshold: threshold}
+}
+
+func TestAnAlertFiresWhileItsValueIsBeyondTheThreshold(t *testing.T) {
+	inf := math.Inf(1)
+	for name, tc := range map[string]struct {
+		rule   *rules.Replayed
+		values []float64
+		want   [][2]int64
+		worst  float64
+	}{
+		"the threshold itself is not beyond": {above(1), []float64{1, 1, 1}, nil, 0},
+		"each evaluation counts":             {above(1), []float64{0, 2, 0, 3, 4}, [][2]int64{{101, 102}, {103, 105}}, 4},
+		"no value resolves":                  {above(1), []float64{2, nan, 2}, [][2]int64{{100, 101}, {102, 103}}, 2},
+		"infinity fires":                     {above(1), []float64{0, inf, 0}, [][2]int64{{101, 102}}, inf},
+		"below":                              {&rules.Replayed{Threshold: 0.6}, []float64{0.7, 0.5, 0.4, 0.6}, [][2]int64{{101, 103}}, 0.4},
+		"for: fires that much later":         {&rules.Replayed{Above: true, For: 30 * time.Second}, []float64{1, 1, 1, 1, 0, 1, 1, 0}, [][2]int64{{102, 104}}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := firings(tc.rule, seriesOf(tc.values...))
+			var ends [][2]int64
+			for _, f := range got {
+				ends = append(ends, [2]int64{f.from, f.to})
+			}
+			if !slices.Equal(ends, tc.want) {
+				t.Fatalf("fires %v, want %v", ends, tc.want)
+			}
+			if n := len(got); n > 0 && got[n-1].worst != tc.worst {
+				t.Errorf("worst is %g, want %g", got[n-1].worst, tc.worst)
+			}
+		})
+	}
+}
+
+func TestTheWayUpToAFiringAndDownIsNoMiss(t *testing.T) {
+	r := above(10)
+	r.Window = 15 * time.Second
+	s := seriesOf(7, 1, 1, 9, 11, 9.5, 8.5, 1, nan)
+	if i := nearest(r, s, firings(r, s)); i != 100 {
+		t.Errorf("nearest is %d, want 100", i)
+	}
+	if i := nearest(r, seriesOf(nan, 11, 12), nil); i != -1 {
+		t.Errorf("of no value within the threshold: %d", i)
+	}
+}
+
+func TestAProposalLeavesOutTheShortFiringsOnly(t *testing.T) {
+	const minute = time.Minute
+	long := []float64{0, 0.02, 0.05, 0.05, 0.05, 0.05, 0}
+	brief := []float64{0, 0.0132, 0, 0.0117, 0}
+	both := append(slices.Clone(brief), long...)
+	counts := func(n int, busy, quiet float64) *series {
+		v := make([]float64, n)
+		for i := range v {
+			if v[i] = busy; i < len(brief) && brief[i] > 0 {
+				v[i] = quiet
+			}
+		}
+		return seriesOf(v...)
+	}
+	r := above(0.01)
+	r.MinVolume = 500
+	for name, tc := range map[string]struct {
+		rule              *rules.Replayed
+		values            []float64
+		volume            *series
+		bound, volumeFrom float64 // 0: none
+	}{
+		"both":                                  {r, both, counts(len(both), 2000, 830), 0.014, 840},
+		"the volume that others need too":       {r, both, counts(len(both), 830, 830), 0.014, 0},
+		"a bound that loses a long one":         {r, append(slices.Clone(brief), 0, 0.012, 0.012, 0.012, 0.012, 0.012, 0), nil, 0, 0},
+		"a bound that would be another trigger": {r, []float64{0, 0.3, 0}, nil, 0, 0},
+		"any event is a breach":                 {above(0), []float64{0, 1, 0}, nil, 0, 0},
+		"below":                                 {&rules.Replayed{Threshold: 0.6}, []float64{0.7, 0.583, 0.7}, nil, 0.58, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := seriesOf(tc.values...)
+			p := propose(tc.rule, s, firings(tc.rule, s), minute, tc.volume)
+			if p == nil {
+				t.Fatal("nothing is proposed")
+			}
+			value := func(v *float64) float64 {
+				if v == nil {
+					return 0
+				}
+				return *v
+			}
+			if value(p.Threshold) != tc.bound || value(p.MinVolume) != tc.volumeFrom {
+				t.Errorf("proposes %g and %g, want %g and %g", value(p.Threshold), value(p.MinVolume), tc.bound, tc.volumeFrom)
+			}
+		})
+	}
+	s := seriesOf(long...)
+	if p := propose(r, s, firings(r, s), minute, nil); p != nil {
+		t.Errorf("without a short firing: %+v", p)
+	}
+}
+
+func TestARecordedStageIsCarriedForAnHour(t *testing.T) {
+	pb := twoStages(t)
+	hour := int(time.Hour / (15 * time.Second))
+	values := []float64{0, 1, 1}
+	for range hour {
+		values = append(values, nan)
+	}
+	values = append(values, 2, 2, 0)
+	for range hour + 10 {
+		values = append(values, nan)
+	}
+	s := seriesOf(values...)
+	stays, recorded := staysOf(pb, s)
+	want := []rules.Stay{
+		{Stage: "alpha", From: s.at(101), To: s.at(103 + int64(hour))},
+		{Stage: "beta", From: s.at(103 + int64(hour)), To: s.at(105 + int64(hour))},
+	}
+	if !recorded || !slices.Equal(stays, want) {
+		t.Errorf("recorded %v: %v, want %v", recorded, stays, want)
+	}
+	if _, recorded := staysOf(pb, seriesOf(nan, nan)); recorded {
+		t.Error("nothing was recorded")
+	}
+	long := []float64{1}
+	for range 2 * hour {
+		long = append(long, nan)
+	}
+	if stays, _ = staysOf(pb, seriesOf(long...)); len(stays) != 1 || stays[0].To.Sub(stays[0].From) != time.Hour+15*time.Second {
+		t.Errorf("a stage that nobody exports any more: %v", stays)
+	}
+}

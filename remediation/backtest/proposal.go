@@ -1,0 +1,123 @@
+package backtest
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/locotoki/backout/rules"
+)
+
+const (
+	// shortAlert is below which an alert threshold's firing is short; a trigger's is
+	// below its recovery window, in which backout could not have judged a step.
+	shortAlert = 2 * time.Minute
+	// farthest is by which factor a proposed threshold may lie beyond the present one: one
+	// that lies farther is another trigger.
+	farthest = 2
+	// digits is how many significant digits a proposal has.
+	digits = 2
+)
+
+// short are the firings that were over before below, rest the others. One that went on to
+// the end of the data is not short.
+func short(all []firing, below time.Duration, g grid) (short, rest []firing) {
+	for _, f := range all {
+		if f.to <= g.last && g.span(int(f.to-f.from)) < below {
+			short = append(short, f)
+		} else {
+			rest = append(rest, f)
+		}
+	}
+	return short, rest
+}
+
+// propose looks for a threshold, and for a volume, that leave out the short firings and
+// none of the others; nil where no firing was short. volume are the events that the window
+// had at each evaluation, nil where nobody knows.
+func propose(r *rules.Replayed, s *series, all []firing, below time.Duration, volume *series) *view.BacktestProposal {
+	brief, rest := short(all, below, s.grid)
+	if len(brief) == 0 {
+		return nil
+	}
+	p := &view.BacktestProposal{Short: len(brief), Below: model.Duration(below)}
+	if t, ok := threshold(r, brief); ok {
+		changed := *r
+		changed.Threshold = t
+		if left := firings(&changed, s); keeps(left, rest) {
+			p.Threshold, p.Left = &t, len(left)
+		}
+	}
+	if volume == nil {
+		return p
+	}
+	n := 0.0
+	for _, f := range brief {
+		for i := f.from; i < f.to; i++ {
+			if v := volume.values[i-volume.first]; v > n {
+				n = v
+			}
+		}
+	}
+	n = away(math.Floor(n)+1, true)
+	guarded, had, enough := newSeries(s.grid), 0, 0
+	for i, v := range s.values {
+		if math.IsNaN(v) {
+			continue
+		}
+		had++
+		if volume.values[i] >= n {
+			enough++
+			guarded.values[i] = v
+		}
+	}
+	// With more than the service usually has, the trigger would be blind.
+	if left := firings(r, guarded); n > r.MinVolume && 2*enough >= had && keeps(left, rest) {
+		p.MinVolume, p.LeftByVolume = &n, len(left)
+	}
+	return p
+}
+
+// threshold is the least one that no short firing is beyond.
+func threshold(r *rules.Replayed, brief []firing) (float64, bool) {
+	worst := brief[0].worst
+	for _, f := range brief {
+		if worse(r, f.worst, worst) {
+			worst = f.worst
+		}
+	}
+	t := away(worst, r.Above)
+	far := t / r.Threshold
+	if !r.Above {
+		far = r.Threshold / t
+	}
+	return t, !math.IsInf(t, 0) && far >= 1 && far <= farthest
+}
+
+// away rounds to a few digits, up or down.
+func away(v float64, up bool) float64 {
+	if v == 0 || math.IsInf(v, 0) {
+		return v
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(math.Abs(v)))-digits+1)
+	n := v / unit
+	if up {
+		n = math.Ceil(n - 1e-9)
+	} else {
+		n = math.Floor(n + 1e-9)
+	}
+	if unit < 1 { // 14 / 1000 is 0.014, and 14 * 0.001 is not
+		return n / math.Round(1/unit)
+	}
+	return n * unit
+}
+
+// keeps reports whether each of the firings still has a part.
+func keeps(left, all []firing) bool {
+	return !slices.ContainsFunc(all, func(f firing) bool {
+		return !slices.ContainsFunc(left, func(l firing) bool { return l.from < f.to && f.from < l.to })
+	})
+}

@@ -1,0 +1,391 @@
+package backtest
+
+import (
+	"context"
+	"errors"
+	"math"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/action"
+	"github.com/locotoki/backout/remediation/store"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// shop has one trigger for all stages and one for alpha, and two steps and a lossy one.
+const shop = `
+service: shop
+release: {version: v2, previous: v1}
+job: shop
+scrape_interval: 15s
+alive: sum(increase(requests_total[2m])) > bool 0
+target:
+  compose: {project_dir: /srv/shop, service: shop}
+  probe: {health: http://127.0.0.1:9000/health/, timeout: 30s}
+flags:
+  - {name: FEATURE_A, off: "0", default: "0", fallback: none}
+indicators:
+  - name: error_rate
+    query: sum(increase(errors_total[$window])) / (sum(increase(requests_total[$window])) >= $min_volume)
+    unit: ratio
+    alert: {above: 0.005, window: 5m, min_volume: 50}
+triggers:
+  - {name: error_rate, indicator: error_rate, above: 0.01, window: 15m, min_volume: 100, recovery: {window: 2m, min_volume: 13}, plan: ladder}
+  - {name: alpha_errors, indicator: error_rate, above: 0.02, window: 10m, min_volume: 100, recovery: {window: 2m, min_volume: 13}, plan: ladder}
+stages:
+  - {name: alpha, traffic: "0.01", duration: 1d, rollback: [alpha_errors]}
+  - {name: beta, traffic: "1", duration: 3d}
+plans:
+  - name: ladder
+    steps:
+      - {action: flag_off, flag: FEATURE_A, settle: 5m}
+      - {action: image_retag, settle: 5m}
+limits: {per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 1h, breaker: 3, reopen_within: 10m, close_after: 5m}
+warmup: 1m
+watchdog: {max_age: 5m}
+`
+
+func twoStages(t testing.TB) *alerts.Playbook {
+	t.Helper()
+	var kinds []alerts.ActionKind
+	for _, k := range action.Kinds(action.Tools{}) {
+		kinds = append(kinds, k)
+	}
+	pb, err := alerts.Parse("shop.yaml", []byte(shop), kinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pb
+}
+
+// made is a source whose values tests choose by what the expression holds.
+type made struct {
+	// value is the error rate at a moment, by both windows; NaN is none.
+	value func(t time.Time) float64
+	stage func(t time.Time) float64 // the recorded stage's number; nil: not recorded
+	// fails, where set, is asked before each answer.
+	fails func(span time.Duration) error
+
+	queries, longest atomic.Int64
+	mu               sync.Mutex
+	running, most    int
+}
+
+func (m *made) Samples(_ context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
+	m.queries.Add(1)
+	m.mu.Lock()
+	m.running++
+	m.most = max(m.most, m.running)
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		m.running--
+		m.mu.Unlock()
+	}()
+	n := int64(to.Sub(from)/step) + 1
+	if n > m.longest.Load() {
+		m.longest.Store(n)
+	}
+	if m.fails != nil {
+		if err := m.fails(to.Sub(from)); err != nil {
+			return nil, err
+		}
+	}
+	var out []remediation.Point
+	for at := from; !at.After(to); at = at.Add(step) {
+		v := m.at(expr, at)
+		if !math.IsNaN(v) {
+			out = append(out, remediation.Point{Time: at, Value: v})
+		}
+	}
+	return out, nil
+}
+
+func (m *made) at(expr string, t time.Time) float64 {
+	switch {
+	case strings.HasPrefix(expr, "max(0 * (rollout_stage"):
+		if m.stage == nil {
+			return math.NaN()
+		}
+		return m.stage(t)
+	case strings.HasPrefix(expr, "time()"): // the age of the newest scrape
+		return 5
+	case strings.Contains(expr, "errors_total"):
+		return m.value(t)
+	}
+	return 1 // alive, up, as many targets as before, vector(1)
+}
+
+var day = time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
+
+// during is a rate of 5% in the given times, each two offsets, and of 0.1% else.
+func during(times ...time.Duration) func(time.Time) float64 {
+	return func(t time.Time) float64 {
+		for i := 0; i < len(times); i += 2 {
+			if d := t.Sub(day); d >= times[i] && d < times[i+1] {
+				return 0.05
+			}
+		}
+		return 0.001
+	}
+}
+
+func options(t testing.TB, m *made) Options {
+	t.Helper()
+	st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backtest.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	return Options{
+		Playbook: twoStages(t), Kinds: action.Kinds(action.Tools{}), Source: m, SourceName: "made", From: day, To: day.Add(24 * time.Hour), Store: st,
+		Now: func() time.Time { return day.AddDate(0, 0, 10) },
+	}
+}
+
+func mustRun(t testing.TB, o Options) *view.Backtest {
+	t.Helper()
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func alertNamed(t testing.TB, r *view.Backtest, name string) *view.BacktestAlert {
+	t.Helper()
+	for i := range r.Alerts {
+		if r.Alerts[i].Name() == name {
+			return &r.Alerts[i]
+		}
+	}
+	t.Fatalf("no alert %s", name)
+	return nil
+}
+
+func TestABreachIsToldAsIfNoStepHadHelped(t *testing.T) {
+	o := options(t, &made{value: during(time.Hour, 2*time.Hour, 10*time.Hour, 10*time.Hour+4*time.Minute)})
+	r := mustRun(t, o)
+	if len(r.Incidents) != 2 {
+		t.Fatalf("incidents are %+v", r.Incidents)
+	}
+	for i, want := range []string{
+		"would have run 1-flag_off immediately; would have run 2-image_retag after 5 min; would have needed a person after 10 min: no step left",
+		"would have run 1-flag_off immediately; ended by itself after 4 min 30 s",
+	} {
+		got := r.Incidents[i].Words
+		if i == 0 {
+			got, _, _ = strings.Cut(got, "; ended") // by itself, an hour later
+		}
+		if !strings.HasPrefix(got, strings.Split(want, "; would have needed")[0]) {
+			t.Errorf("incident %d: %s\nwant %s", i+1, got, want)
+		}
+	}
+	first := r.Incidents[0]
+	if first.Exhausted == nil || time.Duration(*first.Exhausted) < 9*time.Minute || first.Recovered == nil || time.Duration(*first.Recovered) < time.Hour {
+		t.Errorf("the first was exhausted after %v and recovered after %v", first.Exhausted, first.Recovered)
+	}
+	if a := alertNamed(t, r, "error_rate"); len(a.Firings) != 2 || a.Firings[0].Incident != "inc-1" || a.Firings[1].Incident != "inc-2" {
+		t.Errorf("firings are %+v", a.Firings)
+	}
+	if r.StagesFrom != view.StagesUnknown || alertNamed(t, r, "alpha_errors").Judged != 0 {
+		t.Errorf("without a recorded stage: %s, %+v", r.StagesFrom, alertNamed(t, r, "alpha_errors"))
+	}
+}
+
+func TestLimitsAndReopeningAreInForce(t *testing.T) {
+	// Twice within reopen_within, then within the cooldown of the first rollback.
+	o := options(t, &made{value: during(60*time.Minute, 63*time.Minute, 75*time.Minute, 78*time.Minute, 105*time.Minute, 110*time.Minute)})
+	r := mustRun(t, o)
+	if len(r.Incidents) != 2 || r.Incidents[0].Reopened != 1 {
+		t.Fatalf("incidents are %+v", r.Incidents)
+	}
+	held := r.Incidents[1]
+	if len(held.Held) == 0 || held.Held[0].Reason != remediation.HoldCooldown || len(held.Steps) > 0 ||
+		held.Words != "no step would have run; held immediately: cooling down after the last change of the target; over after 5 min 30 s" {
+		t.Errorf("the second incident: %s (%+v)", held.Words, held)
+	}
+}
+
+func TestAStagesTriggerCountsInItsStage(t *testing.T) {
+	in := func(from, to time.Duration) func(time.Time) float64 {
+		return func(t time.Time) float64 {
+			if d := t.Sub(day); d >= from && d < to {
+				return 1
+			}
+			return 2
+		}
+	}
+	m := &made{value: during(time.Hour, 2*time.Hour), stage: in(0, 6*time.Hour)}
+	r := mustRun(t, options(t, m))
+	a := alertNamed(t, r, "alpha_errors")
+	if r.StagesFrom != view.StagesRecorded || time.Duration(a.Judged) != 6*time.Hour || len(a.Firings) == 0 {
+		t.Errorf("%s: judged %s, %d firings", r.StagesFrom, a.Judged, len(a.Firings))
+	}
+	o := options(t, m)
+	o.Stage = "beta"
+	if a := alertNamed(t, mustRun(t, o), "alpha_errors"); a.Judged != 0 || len(a.Firings) > 0 {
+		t.Errorf("in another stage: judged %s, %d firings", a.Judged, len(a.Firings))
+	}
+	o = options(t, m)
+	stays, err := ReadRollouts(o.Playbook, []byte("- {stages: [{stage: alpha, from: 2026-11-02T03:00:00Z}, {stage: beta, from: 2026-11-02T05:00:00Z}], ended: 2026-11-02T09:00:00Z}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Rollouts = stays
+	if r = mustRun(t, o); r.StagesFrom != view.StagesAssumed || time.Duration(alertNamed(t, r, "alpha_errors").Judged) != 2*time.Hour || len(r.Stages) != 2 {
+		t.Errorf("assumed: %+v", r.Stages)
+	}
+}
+
+func TestAListOfRolloutsIsRefusedWithAllMistakes(t *testing.T) {
+	_, err := ReadRollouts(twoStages(t), []byte("- {stages: [{stage: gamma, from: 2026-11-02T03:00:00Z}]}\n- {ended: 2026-11-02T03:00:00Z}\n- {stages: [{stage: alpha, from: 2026-11-03T03:00:00Z}], ended: 2026-11-02T03:00:00Z}"))
+	for _, want := range []string{"rollout 1: ended is missing", `no stage "gamma"`, "rollout 2: it has no stages", "rollout 3: stage alpha begins"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+	if _, err := ReadRollouts(twoStages(t), []byte("- {stagse: []}")); err == nil {
+		t.Error("an unknown key is taken")
+	}
+}
+
+func TestTheLoadIsBounded(t *testing.T) {
+	m := &made{value: during()}
+	o := options(t, m)
+	o.To = day.AddDate(0, 0, 9)
+	mustRun(t, o)
+	if m.most > 2 || m.longest.Load() >= 11_000 {
+		t.Errorf("%d queries at a time, the longest of %d points", m.most, m.longest.Load())
+	}
+	began := time.Now()
+	m = &made{value: during(), fails: func(time.Duration) error { time.Sleep(2 * time.Millisecond); return nil }}
+	o = options(t, m)
+	o.MaxLoad = 0.2
+	mustRun(t, o)
+	if m.most > 1 || time.Since(began) < time.Duration(m.queries.Load())*8*time.Millisecond {
+		t.Errorf("with a load of 0.2: %d at a time, %d queries in %s", m.most, m.queries.Load(), time.Since(began))
+	}
+}
+
+func TestChunksAreShortAtAnyStep(t *testing.T) {
+	for _, step := range []time.Duration{time.Second, 7 * time.Second, 15 * time.Second, time.Minute, 2 * 24 * time.Hour} {
+		g := gridOf(day, day.AddDate(0, 0, 30), step)
+		next := g.first
+		for _, c := range chunks(g) {
+			if c.len() >= 11_000 || c.len() < 1 || c.first != next {
+				t.Fatalf("step %s: chunk %+v after %d", step, c, next)
+			}
+			next = c.last + 1
+		}
+		if next != g.last+1 {
+			t.Errorf("step %s: the chunks end at %d, not at %d", step, next-1, g.last)
+		}
+	}
+}
+
+func TestWhatPrometheusCannotAnswerIsAskedInHalves(t *testing.T) {
+	m := &made{value: during(time.Hour, 2*time.Hour)}
+	whole := mustRun(t, options(t, m))
+	m.fails = func(span time.Duration) error {
+		if span > 7*time.Hour {
+			return errors.New("query processing would load too many samples into memory")
+		}
+		return nil
+	}
+	parts := mustRun(t, options(t, m))
+	if a, b := alertNamed(t, whole, "error_rate"), alertNamed(t, parts, "error_rate"); len(b.Firings) != 1 || !a.Firings[0].From.Equal(b.Firings[0].From) {
+		t.Errorf("whole %+v, in parts %+v", a.Firings, b.Firings)
+	}
+	m.fails = func(time.Duration) error { return errors.New("bad query") }
+	if _, err := Run(t.Context(), options(t, m)); err == nil || !strings.Contains(err.Error(), "bad query") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
+	cache, err := OpenCache(t.TempDir(), day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	m := &made{value: during(5*24*time.Hour+time.Hour, 5*24*time.Hour+2*time.Hour)}
+	o := options(t, m)
+	o.Cache, o.To, o.Stage = cache, day.AddDate(0, 0, 6), "beta"
+	o.Progress = func(format string, args ...any) {
+		if args[0] == 8 { // of 21: two chunks of three expressions are whole
+			cancel()
+		}
+	}
+	r, err := Run(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Missing == "" || !r.From.After(day.AddDate(0, 0, 2)) || len(alertNamed(t, r, "error_rate").Firings) != 1 || len(r.Incidents) > 0 {
+		t.Errorf("interrupted: %q from %s, %+v", r.Missing, r.From, r.Verdict)
+	}
+	before := m.queries.Load()
+	o = options(t, m)
+	o.Cache, o.To, o.Stage = cache, day.AddDate(0, 0, 6), "beta"
+	if r = mustRun(t, o); r.Missing != "" || !r.From.Equal(day) || len(r.Incidents) != 1 {
+		t.Errorf("the next run: %q from %s", r.Missing, r.From)
+	}
+	again := m.queries.Load()
+	o = options(t, m)
+	o.Cache, o.To, o.Stage = cache, day.AddDate(0, 0, 6), "beta"
+	mustRun(t, o)
+	if m.queries.Load()-again > 3 || again-before < 5 { // the last chunk, of one evaluation, is no whole day but as old
+		t.Errorf("%d queries, then %d for what is cached", again-before, m.queries.Load()-again)
+	}
+}
+
+func TestAChunkThatWasDamagedIsFetchedAgain(t *testing.T) {
+	cache, err := OpenCache(t.TempDir(), day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grid{15 * time.Second, 0, 99}
+	key := keyOf("made", "x", g)
+	values := newSeries(g).values
+	values[7] = 3
+	if err := cache.write(key, values); err != nil {
+		t.Fatal(err)
+	}
+	read := newSeries(g).values
+	if !cache.read(key, read) || read[7] != 3 || !math.IsNaN(read[8]) {
+		t.Errorf("read %v", read[:10])
+	}
+	if cache.read(key, newSeries(grid{15 * time.Second, 0, 98}).values) || cache.read(key, newSeries(grid{15 * time.Second, 0, 100}).values) {
+		t.Error("a chunk of another length is read")
+	}
+	if err := cache.write(key, values[:50]); err != nil {
+		t.Fatal(err)
+	}
+	if cache.read(key, read) {
+		t.Error("a chunk that is cut off is read")
+	}
+}
+
+func TestWhatIsYoungIsAskedAgain(t *testing.T) {
+	m := &made{value: during()}
+	o := options(t, m)
+	cache, err := OpenCache(t.TempDir(), day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Cache, o.Stage = cache, "beta"
+	o.To = day.Add(25 * time.Hour)
+	o.Now = func() time.Time { return o.To.Add(30 * time.Minute) }
+	mustRun(t, o)
+	before := m.queries.Load()
+	mustRun(t, o)
+	if again := m.queries.Load() - before; again != 2 { // the last chunk of both expressions
+		t.Errorf("%d queries for what may still change", again)
+	}
+}

@@ -1,0 +1,86 @@
+package backtest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// verdict says in a sentence what an alert would have done, and what to change. back is
+// in how many incidents it would have rolled back, below 0 where that was not replayed.
+func verdict(a *view.BacktestAlert, back int, during time.Duration) string {
+	n := len(a.Firings)
+	switch {
+	case a.Judged == 0:
+		return fmt.Sprintf("%s was not judged: no rollout is known to have been in its stage %s. Use --stage or --assume-rollouts.", a.Name(), strings.Join(a.Stages, ", "))
+	case a.Indicator == "" && n == 0:
+		return fmt.Sprintf("%s was not raised.", a.Name())
+	case a.NoData == a.Judged:
+		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Check its query and its labels, or lower min_volume.", a.Name())
+	case n == 0:
+		return fmt.Sprintf("%s would not have fired%s.%s", a.Name(), nearMiss(a), silent(a))
+	}
+	words := fmt.Sprintf("%s would have fired %s in %s", a.Name(), remediation.Counted(n, "time"), remediation.Span(during))
+	switch {
+	case a.Trigger != "" && a.Indicator != "" && back >= 0:
+		words = fmt.Sprintf("%s would have rolled back %s in %s", a.Name(), remediation.Counted(back, "time"), remediation.Span(during))
+		if back != n {
+			words += fmt.Sprintf(" (%s)", remediation.Counted(n, "firing"))
+		}
+	case a.Trigger == "":
+		words = fmt.Sprintf("%s would have warned %s in %s", a.Name(), remediation.Counted(n, "time"), remediation.Span(during))
+	}
+	if p := a.Proposal; p != nil {
+		return words + proposed(a, p) + silent(a)
+	}
+	return words + "." + silent(a)
+}
+
+// proposed says what leaves out the short firings.
+func proposed(a *view.BacktestAlert, p *view.BacktestProposal) string {
+	were := "were"
+	if p.Short == 1 {
+		were = "was"
+	}
+	words := fmt.Sprintf("; %d %s shorter than %s", p.Short, were, remediation.Span(p.Below))
+	var ways []string
+	left := func(n int) string { return fmt.Sprintf(" (leaves %s)", remediation.Counted(n, "firing")) }
+	if p.MinVolume != nil {
+		ways = append(ways, fmt.Sprintf("raise min_volume to %s%s", strconv.FormatFloat(*p.MinVolume, 'f', -1, 64), left(p.LeftByVolume)))
+	}
+	if p.Threshold != nil {
+		verb := "raise"
+		if !a.Above {
+			verb = "lower"
+		}
+		ways = append(ways, fmt.Sprintf("%s the bound to %s%s", verb, remediation.Measure(*p.Threshold, a.Unit), left(p.Left)))
+	}
+	if len(ways) == 0 {
+		return words + ", and neither a bound nor a volume leaves out only those. Look at them."
+	}
+	return words + ": " + strings.Join(ways, ", or ") + "."
+}
+
+// nearMiss says how near an alert came to firing.
+func nearMiss(a *view.BacktestAlert) string {
+	if a.Nearest == nil {
+		return ""
+	}
+	value := remediation.Measure(a.Nearest.Value, a.Unit)
+	if a.Nearest.Percent == nil {
+		return fmt.Sprintf("; its nearest value was %s", value)
+	}
+	return fmt.Sprintf("; its nearest value was %s, %s of its bound", value, view.Share(*a.Nearest.Percent))
+}
+
+// silent says that an alert had no value for a good part of the time.
+func silent(a *view.BacktestAlert) string {
+	if 10*a.NoData < a.Judged {
+		return ""
+	}
+	return fmt.Sprintf(" It had no value for %s of %s.", remediation.Span(a.NoData), remediation.Span(a.Judged))
+}

@@ -1,0 +1,235 @@
+package view
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// Backtest is what a playbook would have done over a past time.
+type Backtest struct {
+	Service string `json:"service"`
+	Release string `json:"release"`
+	// Playbook is the lower-case hex SHA-256 of the playbook's file.
+	Playbook string    `json:"playbook"`
+	Made     time.Time `json:"made"`
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
+	// Step is the distance of two evaluations, as the rules have it.
+	Step model.Duration `json:"step"`
+	// Missing says what was asked for and is not here; "" where all of it is.
+	Missing string `json:"missing"`
+	// StagesFrom says where Stages come from.
+	StagesFrom StagesFrom         `json:"stages_from"`
+	Stages     []BacktestStage    `json:"stages"`
+	Alerts     []BacktestAlert    `json:"alerts"`
+	Incidents  []BacktestIncident `json:"incidents"`
+	// Verdict is one sentence for each alert, what to do first.
+	Verdict []string `json:"verdict"`
+}
+
+// StagesFrom is where a backtest's stages come from.
+type StagesFrom string
+
+// The sources of stages.
+const (
+	StagesRecorded StagesFrom = "recorded" // by backout's rollout_stage in Prometheus
+	StagesGiven    StagesFrom = "given"    // one stage for all of the time
+	StagesAssumed  StagesFrom = "assumed"  // a list of rollouts
+	StagesUnknown  StagesFrom = "unknown"  // none of these: a stage's triggers are left out
+)
+
+// BacktestStage is a time that a rollout was in a stage.
+type BacktestStage struct {
+	Stage string    `json:"stage"`
+	From  time.Time `json:"from"`
+	To    time.Time `json:"to"`
+}
+
+// BacktestAlert is one trigger or alert threshold.
+type BacktestAlert struct {
+	// Alert is its rule's name; Trigger is "" for an alert threshold, Indicator for a
+	// signal.
+	Alert     string         `json:"alert"`
+	Trigger   string         `json:"trigger"`
+	Indicator string         `json:"indicator"`
+	Unit      alerts.Unit    `json:"unit"`
+	Threshold float64        `json:"threshold"`
+	Above     bool           `json:"above"`
+	Window    model.Duration `json:"window"`
+	MinVolume float64        `json:"min_volume"`
+	// Stages are those in which it counts; none: all.
+	Stages []string `json:"stages"`
+	// Approximate says why its firings can lie up to one evaluation away from those of the
+	// rules; "" where the same moments were evaluated alike.
+	Approximate string `json:"approximate"`
+	// Judged is for how long it counted, NoData for how much of that it had no value.
+	Judged  model.Duration   `json:"judged"`
+	NoData  model.Duration   `json:"no_data"`
+	Firings []BacktestFiring `json:"firings"`
+	// Nearest is the value that came nearest to the threshold without firing, nil where
+	// there was none.
+	Nearest *BacktestValue `json:"nearest"`
+	// Proposal is what would leave out the short firings, nil where nothing is proposed.
+	Proposal *BacktestProposal `json:"proposal"`
+	Verdict  string            `json:"verdict"`
+	// Plot has the worst value of each part of the time.
+	Plot Plot `json:"plot"`
+}
+
+// Name is the trigger's name, or the indicator's for an alert threshold.
+func (a *BacktestAlert) Name() string {
+	if a.Trigger != "" {
+		return a.Trigger
+	}
+	return "alert of " + a.Indicator
+}
+
+// BacktestFiring is a time during which an alert would have fired.
+type BacktestFiring struct {
+	From time.Time `json:"from"`
+	// To is its first evaluation that was not true, nil where it fired to the end.
+	To     *time.Time     `json:"to"`
+	Lasted model.Duration `json:"lasted"`
+	// Worst is nil where that was infinite.
+	Worst *float64 `json:"worst"`
+	// Incident is what it would have opened or joined, "" for an alert threshold.
+	Incident string `json:"incident"`
+}
+
+// BacktestValue is a value and its share of the threshold, in per cent; 100 is the
+// threshold itself, on either side of it. Percent is nil for a threshold of 0.
+type BacktestValue struct {
+	Time    time.Time `json:"time"`
+	Value   float64   `json:"value"`
+	Percent *float64  `json:"percent"`
+}
+
+// PercentOf is a value's share of a threshold, as in BacktestValue.
+func PercentOf(v, threshold float64, above bool) *float64 {
+	p := v / threshold * 100
+	if !above {
+		p = threshold / v * 100
+	}
+	if math.IsNaN(p) || math.IsInf(p, 0) {
+		return nil
+	}
+	return &p
+}
+
+// BacktestProposal is a change to a trigger or alert that leaves out its short firings.
+// Each of the two does so alone; nil is one that the data does not support.
+type BacktestProposal struct {
+	// Short is how many firings were shorter than Below.
+	Short     int            `json:"short"`
+	Below     model.Duration `json:"below"`
+	Threshold *float64       `json:"threshold"`
+	// Left is how many firings the new threshold leaves.
+	Left      int      `json:"left"`
+	MinVolume *float64 `json:"min_volume"`
+	// LeftByVolume is the same for the new volume.
+	LeftByVolume int `json:"left_by_volume"`
+}
+
+// BacktestIncident is what backout would have done about the firings of one incident,
+// if no step had changed anything. Its durations count from when it opened.
+type BacktestIncident struct {
+	ID       string     `json:"id"`
+	Triggers []string   `json:"triggers"`
+	Opened   time.Time  `json:"opened"`
+	Closed   *time.Time `json:"closed"`
+	// State is the last one that was replayed.
+	State remediation.State `json:"state"`
+	// Confirmed: the polls showed the breach, and the first step would have run.
+	Confirmed bool           `json:"confirmed"`
+	Steps     []BacktestStep `json:"steps"`
+	Held      []BacktestHold `json:"held"`
+	// Recovered is after how long the recovery expression first showed that the breach
+	// had ended, Exhausted after how long no step was left; nil: never.
+	Recovered *model.Duration `json:"recovered"`
+	Exhausted *model.Duration `json:"exhausted"`
+	// Reopened is how often it was reopened.
+	Reopened int `json:"reopened"`
+	// Words say all of this in a sentence.
+	Words string `json:"words"`
+}
+
+// BacktestStep is a step that would have run, or whose approval would have been asked.
+type BacktestStep struct {
+	Step  string         `json:"step"`
+	After model.Duration `json:"after"`
+	// Asked: it waited for an approval that nobody gave.
+	Asked bool `json:"asked"`
+}
+
+// BacktestHold is a gate that would have held a step.
+type BacktestHold struct {
+	Reason remediation.Reason `json:"reason"`
+	Step   string             `json:"step"`
+	After  model.Duration     `json:"after"`
+	Why    string             `json:"why"`
+}
+
+// Describe says in a sentence what would have been done.
+func (i *BacktestIncident) Describe() string {
+	var said []string
+	asked := map[string]bool{}
+	for _, s := range i.Steps {
+		if s.Asked && asked[s.Step] {
+			continue // the polls in between made the question a new one
+		}
+		asked[s.Step] = s.Asked
+		after := afterWords(s.After)
+		switch {
+		case s.Asked:
+			said = append(said, fmt.Sprintf("would have asked for approval of %s %s", s.Step, after))
+		default:
+			said = append(said, fmt.Sprintf("would have run %s %s", s.Step, after))
+		}
+	}
+	if !i.Confirmed {
+		said = append(said, "no step would have run: the polls did not confirm the breach")
+		for _, h := range i.Held {
+			if h.Reason != remediation.HoldUnconfirmed && h.Reason != remediation.HoldNoData {
+				said[len(said)-1] = "no step would have run"
+			}
+		}
+	}
+	for _, h := range i.Held {
+		if h.Reason != remediation.HoldUnconfirmed && h.Reason != remediation.HoldApproval {
+			words, _ := HoldWords(h.Reason)
+			said = append(said, fmt.Sprintf("held %s: %s", afterWords(h.After), words))
+		}
+	}
+	if i.Reopened > 0 {
+		said = append(said, "reopened "+remediation.Counted(i.Reopened, "time"))
+	}
+	switch {
+	case i.Recovered != nil:
+		said = append(said, "ended by itself after "+remediation.Span(*i.Recovered))
+	case i.Exhausted != nil:
+		said = append(said, fmt.Sprintf("would have needed a person after %s: no step left", remediation.Span(*i.Exhausted)))
+	case i.Closed != nil:
+		said = append(said, "over after "+remediation.Span(i.Closed.Sub(i.Opened)))
+	default:
+		said = append(said, "not over at the end of the data")
+	}
+	return strings.Join(said, "; ")
+}
+
+func afterWords(d model.Duration) string {
+	if d == 0 {
+		return "immediately"
+	}
+	return "after " + remediation.Span(d)
+}
+
+// Share writes a share of a threshold, in per cent.
+func Share(p float64) string { return strconv.FormatFloat(math.Round(p*10)/10, 'f', -1, 64) + "%" }
