@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -18,9 +17,8 @@ import (
 // what backout gets is a group of one alert. It implements remediation.Alertmanager:
 // nothing is silenced.
 type alertmanager struct {
-	playbook *alerts.Playbook
-	post     func(ctx context.Context, body []byte) error
-	groups   map[uint64]*alertGroup
+	post   func(ctx context.Context, body []byte) error
+	groups map[uint64]*alertGroup
 }
 
 // alertGroup is one alert as Alertmanager has it.
@@ -44,23 +42,14 @@ func (am *alertmanager) Silenced(_ context.Context, fingerprints []string) (map[
 	return known, nil
 }
 
-// receive takes an alert that is not for backout too: such a one is dropped.
-func (am *alertmanager) receive(a sentAlert, now time.Time) error {
+// receive takes an alert that Prometheus or a person sends.
+func (am *alertmanager) receive(a sentAlert, now time.Time) {
 	hash := a.labels.Hash()
 	if g := am.groups[hash]; g != nil {
 		g.ends = a.ends
-		return nil
+	} else if a.ends.After(now) {
+		am.groups[hash] = &alertGroup{labels: a.labels.Map(), pace: a.pace, began: now, ends: a.ends, next: now.Add(time.Duration(a.pace.GroupWait))}
 	}
-	if !a.ends.After(now) {
-		return nil
-	}
-	set := a.labels.Map()
-	pace, ok, err := rules.PaceOf(am.playbook, set)
-	if err != nil || !ok {
-		return err
-	}
-	am.groups[hash] = &alertGroup{labels: set, pace: pace, began: now, ends: a.ends, next: now.Add(time.Duration(pace.GroupWait))}
-	return nil
 }
 
 // flush posts what is due. A group is told of again when its alert has stopped or

@@ -131,7 +131,8 @@ func (r *run) drill(_ context.Context, e *Event) error {
 			}
 			l := maps.Clone(rule.labels)
 			l["alertname"], l["severity"], l["drill"] = rule.Alert, "none", "true"
-			return r.alertmanager.receive(sentAlert{labels.FromMap(l), r.now.Add(drillLasts)}, r.now)
+			r.alertmanager.receive(sentAlert{labels.FromMap(l), r.now.Add(drillLasts), rule.pace}, r.now)
+			return nil
 		}
 	}
 	return fmt.Errorf("no rule has the trigger %s", e.Trigger)

@@ -1,7 +1,6 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,7 @@ import (
 	"math"
 	"slices"
 	"sort"
-	"strings"
 	"sync"
-	"text/template"
 	"time"
 
 	client "github.com/prometheus/client_golang/prometheus"
@@ -96,16 +93,8 @@ func newPrometheus(pb *alerts.Playbook, sc *Scenario, now func() time.Time) (*pr
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("read the generated rules: %w", err)
 	}
-	for _, g := range groups.Groups {
-		made := group{every: time.Duration(g.Interval), next: began}
-		for _, r := range g.Rules {
-			one, err := newRule(r)
-			if err != nil {
-				return nil, err
-			}
-			made.rules = append(made.rules, one)
-		}
-		p.groups = append(p.groups, made)
+	if p.groups, err = heard(pb, groups.Groups); err != nil {
+		return nil, err
 	}
 	p.addTargets(sc)
 	return p, nil
@@ -257,53 +246,6 @@ func (s *series) end(now time.Time) {
 	}
 }
 
-// group is a group of rules, which are evaluated one after the other.
-type group struct {
-	every time.Duration
-	next  time.Time
-	rules []rule
-}
-
-// rule is a generated rule.
-type rule struct {
-	rulefmt.Rule
-	labels map[string]string
-	// recorded are the series that a recording gave at its last evaluation.
-	recorded map[*series]bool
-	// active are the alerts of an alerting rule, by their labels.
-	active map[uint64]*alert
-}
-
-// alert is one alert of a rule.
-type alert struct {
-	labels labels.Labels
-	// since is when it became active, fired when it began to fire (zero: pending),
-	// kept when its condition ended while it keeps firing.
-	since, fired, kept time.Time
-	// sent is when Alertmanager heard of it last.
-	sent time.Time
-}
-
-// newRule expands the templates of a rule's labels: the generated ones have no variables.
-func newRule(r rulefmt.Rule) (rule, error) {
-	made := rule{Rule: r, labels: map[string]string{}, recorded: map[*series]bool{}, active: map[uint64]*alert{}}
-	for name, text := range r.Labels {
-		if r.Alert != "" && strings.Contains(text, "{{") {
-			t, err := template.New(name).Parse(text)
-			var b bytes.Buffer
-			if err == nil {
-				err = t.Execute(&b, nil)
-			}
-			if err != nil {
-				return rule{}, fmt.Errorf("label %s of alert %s: %w", name, r.Alert, err)
-			}
-			text = b.String()
-		}
-		made.labels[name] = text
-	}
-	return made, nil
-}
-
 // evaluate evaluates the groups that are due, and returns what Prometheus then sends to
 // Alertmanager.
 func (p *prometheus) evaluate() (sent []sentAlert, err error) {
@@ -319,11 +261,16 @@ func (p *prometheus) evaluate() (sent []sentAlert, err error) {
 			g.next = g.next.Add(g.every)
 		}
 		for k := range g.rules {
-			r := &g.rules[k]
+			r := g.rules[k]
+			// Nothing can come of it while none of its metrics has a series.
+			if r.silent && r.steady && !slices.ContainsFunc(r.reads, func(name string) bool { return len(p.named[name]) > 0 }) {
+				continue
+			}
 			vector, err := rules.Vector(p.engine, p.over(), r.Expr, now)
 			if err != nil {
 				return nil, err
 			}
+			r.silent = len(vector) == 0
 			if r.Record != "" {
 				p.record(r, vector, now)
 				continue
@@ -333,85 +280,6 @@ func (p *prometheus) evaluate() (sent []sentAlert, err error) {
 		}
 	}
 	return sent, nil
-}
-
-// record writes a recording's samples, and ends the series that it no longer has.
-func (p *prometheus) record(r *rule, vector promql.Vector, now time.Time) {
-	fresh := map[*series]bool{}
-	for _, sample := range vector {
-		b := labels.NewBuilder(sample.Metric).Set(model.MetricNameLabel, r.Record)
-		for name, text := range r.labels {
-			b.Set(name, text)
-		}
-		s := p.seriesOf(b.Labels())
-		s.add(now, sample.F)
-		fresh[s] = true
-	}
-	for s := range r.recorded {
-		if !fresh[s] {
-			s.end(now)
-		}
-	}
-	r.recorded = fresh
-}
-
-// alert brings the rule's alerts up to date.
-func (r *rule) alert(vector promql.Vector, now time.Time) {
-	beyond := map[uint64]bool{}
-	for _, sample := range vector {
-		b := labels.NewBuilder(sample.Metric).Del(model.MetricNameLabel)
-		for name, text := range r.labels {
-			b.Set(name, text)
-		}
-		l := b.Set(model.AlertNameLabel, r.Alert).Labels()
-		beyond[l.Hash()] = true
-		if r.active[l.Hash()] == nil {
-			r.active[l.Hash()] = &alert{labels: l, since: now}
-		}
-	}
-	for hash, a := range r.active {
-		switch {
-		case beyond[hash]:
-			a.kept = time.Time{}
-			if a.fired.IsZero() && now.Sub(a.since) >= time.Duration(r.For) {
-				a.fired = now
-			}
-		case a.fired.IsZero():
-			delete(r.active, hash)
-		case a.kept.IsZero():
-			a.kept = now
-		}
-	}
-}
-
-const (
-	// resendDelay is how often Prometheus sends an alert that keeps firing, and
-	// resends how many of those may be lost before Alertmanager takes it as resolved.
-	resendDelay = time.Minute
-	resends     = 4
-)
-
-// sentAlert is an alert on its way to Alertmanager: it fires until ends.
-type sentAlert struct {
-	labels labels.Labels
-	ends   time.Time
-}
-
-// send returns the alerts that are due to be sent, and forgets those that are over.
-func (r *rule) send(now time.Time) (out []sentAlert) {
-	for _, hash := range slices.Sorted(maps.Keys(r.active)) {
-		a := r.active[hash]
-		switch {
-		case a.fired.IsZero():
-		case !a.kept.IsZero() && now.Sub(a.kept) >= time.Duration(r.KeepFiringFor):
-			out = append(out, sentAlert{a.labels, now})
-			delete(r.active, hash)
-		case a.sent.IsZero() || now.Sub(a.sent) >= resendDelay:
-			out = append(out, sentAlert{a.labels, now.Add(resends * resendDelay)})
-			a.sent = now
-		}
-	}
-	return out
 }
 
 // firing are the triggers whose alerts fire, sorted.
