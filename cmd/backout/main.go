@@ -93,6 +93,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addServe()
 	c.addCheck()
 	c.addRules()
+	c.addTest()
 	c.addStatus()
 	c.addIncident()
 	c.addApprove()

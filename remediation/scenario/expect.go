@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -38,7 +39,7 @@ func (sc *Scenario) checks() []check {
 			add("incident", whose, x.Incident, ofIncident(func(v *view.IncidentView) string { return string(v.State) }))
 		}
 		if x.Reason != "" {
-			add("reason", "reason of the "+whose, x.Reason, ofIncident(func(v *view.IncidentView) string { return string(v.Reason) }))
+			add("reason", "reason of the "+whose, x.Reason, ofIncident(func(v *view.IncidentView) string { return cmp.Or(string(v.Reason), "none") }))
 		}
 		if x.Incidents != nil {
 			add("incidents", "number of incidents", fmt.Sprint(*x.Incidents), incidents)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,7 +62,9 @@ type Moment struct {
 	// Title, Why and Tone are those of view.TimelineEvent.
 	Title string `json:"title"`
 	Why   string `json:"why,omitempty"`
-	Tone  string `json:"tone,omitempty"`
+	// Measured is the value that decided, with its bound.
+	Measured string `json:"measured,omitempty"`
+	Tone     string `json:"tone,omitempty"`
 }
 
 // began is when every scenario begins: a Monday, in business hours.
@@ -278,16 +281,37 @@ func (r *run) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.result.Story = append(r.result.Story, r.said...) // an event comes before what it leads to
 	for _, e := range entries {
 		if e.Kind == audit.KindReceived || e.Kind == audit.KindDuplicate || e.Kind == audit.KindStarted {
 			continue
 		}
 		ev := view.Describe(e)
 		r.result.Story = append(r.result.Story, Moment{
-			At: model.Duration(e.Time.Sub(began)), Kind: e.Kind, Actor: e.Actor, Title: ev.Title, Why: ev.Why, Tone: ev.Tone,
+			At: model.Duration(e.Time.Sub(began)), Kind: e.Kind, Actor: e.Actor, Title: ev.Title, Why: ev.Why, Tone: ev.Tone, Measured: r.sc.measured(e),
 		})
 	}
-	r.result.Story = append(r.result.Story, r.said...)
 	slices.SortStableFunc(r.result.Story, func(a, b Moment) int { return int(a.At - b.At) })
 	return nil
+}
+
+// measured is the value of a trigger in an entry, and what it was compared with.
+func (sc *Scenario) measured(e audit.Entry) string {
+	name, _ := e.Detail["trigger"].(string)
+	t := sc.playbook.Trigger(name)
+	if t == nil || t.Signal != "" {
+		return ""
+	}
+	number := func(key string) (float64, bool) {
+		text, _ := e.Detail[key].(string)
+		v, err := strconv.ParseFloat(text, 64)
+		return v, err == nil
+	}
+	v, ok := number("value")
+	bound, bounded := number("threshold")
+	if !ok || !bounded {
+		return ""
+	}
+	unit := sc.playbook.Indicator(t.Indicator).Unit
+	return fmt.Sprintf("%s %s, bound %s", name, remediation.Measure(v, unit), remediation.Measure(bound, unit))
 }
