@@ -10,14 +10,17 @@ import (
 // Document is a YAML file that was read as strictly as a playbook: an unknown key, a
 // value of another type, a key given twice are problems with a line, and reported
 // together.
-type Document struct{ d *decoder }
+type Document struct {
+	d *decoder
+	// unread: it is not one YAML document, and its content is unknown.
+	unread bool
+}
 
 // Decode fills v, a pointer to a struct with yaml tags, from src. name is the file's name
 // in problems, what its kind ("the scenario"), begin what to write into an empty one.
 func Decode(name string, src []byte, v any, what, begin string) *Document {
 	d := newDecoder(what, begin, name)
-	d.whole(src, v)
-	return &Document{d}
+	return &Document{d: d, unread: d.whole(src, v) == nil}
 }
 
 // Has reports whether the file has a value at a path such as events[0].at.
@@ -27,7 +30,11 @@ func (doc *Document) Has(path string) bool { return doc.d.pos.has(path) }
 func (doc *Document) Line(path string) int { return doc.d.pos.line(path) }
 
 // Bad adds a problem of the value at path, unless one was reported of it already.
-func (doc *Document) Bad(path, message, try string) { doc.d.at(path, message, try) }
+func (doc *Document) Bad(path, message, try string) {
+	if !doc.unread {
+		doc.d.at(path, message, try)
+	}
+}
 
 // Err returns all problems, as Problems, or nil.
 func (doc *Document) Err() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -15,6 +16,30 @@ import (
 // Verb is what an event does.
 type Verb string
 
+// The kinds of events.
+const (
+	Freeze         Verb = "freeze"
+	Thaw           Verb = "thaw"
+	Claim          Verb = "claim"
+	Release        Verb = "release"
+	Close          Verb = "close"
+	Approve        Verb = "approve"
+	Deny           Verb = "deny"
+	Restore        Verb = "restore"
+	Raise          Verb = "raise"
+	Clear          Verb = "clear"
+	Promote        Verb = "promote"
+	Hold           Verb = "hold"
+	Resume         Verb = "resume"
+	Abort          Verb = "abort"
+	Drill          Verb = "drill"
+	Fail           Verb = "fail"
+	Fix            Verb = "fix"
+	Set            Verb = "set"
+	PrometheusAway Verb = "prometheus_away"
+	PrometheusBack Verb = "prometheus_back"
+)
+
 // verb is one kind of event: the keys that it needs, those that it takes besides, and
 // what it does. said is a line for the story, where the audit log has none.
 type verb struct {
@@ -25,36 +50,39 @@ type verb struct {
 
 // verbs are all kinds of events.
 var verbs = map[Verb]verb{
-	"freeze":  {takes: []string{"for"}, do: (*run).freeze},
-	"thaw":    {do: (*run).thaw},
-	"claim":   {do: onIncident(view.Claim)},
-	"release": {do: onIncident(view.Release)},
-	"close":   {do: onIncident(view.Close)},
-	"approve": {takes: []string{"step"}, do: onIncident(view.Approve)},
-	"deny":    {takes: []string{"step"}, do: onIncident(view.Deny)},
-	"restore": {takes: []string{"force"}, do: (*run).restore},
-	"raise":   {needs: []string{"signal"}, do: (*run).raise},
-	"clear":   {needs: []string{"signal"}, do: (*run).clear},
-	"promote": {takes: []string{"force"}, do: onRollout(remediation.RolloutPromote)},
-	"hold":    {do: onRollout(remediation.RolloutHold)},
-	"resume":  {do: onRollout(remediation.RolloutResume)},
-	"abort":   {do: onRollout(remediation.RolloutAbort)},
-	"drill": {needs: []string{"trigger"}, do: (*run).drill,
+	Freeze:  {takes: []string{"for"}, do: (*run).freeze},
+	Thaw:    {do: (*run).thaw},
+	Claim:   {do: onIncident(view.Claim)},
+	Release: {do: onIncident(view.Release)},
+	Close:   {do: onIncident(view.Close)},
+	Approve: {takes: []string{"step"}, do: onIncident(view.Approve)},
+	Deny:    {takes: []string{"step"}, do: onIncident(view.Deny)},
+	Restore: {takes: []string{"force"}, do: (*run).restore},
+	Raise:   {needs: []string{"signal"}, do: (*run).raise},
+	Clear:   {needs: []string{"signal"}, do: (*run).clear},
+	Promote: {takes: []string{"force"}, do: onRollout(remediation.RolloutPromote)},
+	Hold:    {do: onRollout(remediation.RolloutHold)},
+	Resume:  {do: onRollout(remediation.RolloutResume)},
+	Abort:   {do: onRollout(remediation.RolloutAbort)},
+	Drill: {needs: []string{"trigger"}, do: (*run).drill,
 		said: func(e *Event) string { return "A drill alert of " + e.Trigger + " was raised" }},
-	"fail": {needs: []string{"target", "error"},
+	Fail: {needs: []string{"target", "error"},
 		do:   func(r *run, _ context.Context, e *Event) error { r.targets.fail(e.Target, e.Error); return nil },
 		said: func(e *Event) string { return "From now on, changes of " + e.Target + " fail" }},
-	"fix": {needs: []string{"target"},
+	Fix: {needs: []string{"target"},
 		do:   func(r *run, _ context.Context, e *Event) error { r.targets.fail(e.Target, ""); return nil },
 		said: func(e *Event) string { return "Changes of " + e.Target + " work again" }},
-	"set": {needs: []string{"target", "value"},
+	Set: {needs: []string{"target", "value"},
 		do:   func(r *run, _ context.Context, e *Event) error { r.targets.set(e.Target, e.Value, e.By); return nil },
 		said: func(e *Event) string { return e.By + " set " + e.Target + " to " + e.Value }},
-	"prometheus_away": {do: func(r *run, _ context.Context, _ *Event) error { r.prometheus.away = true; return nil },
+	PrometheusAway: {do: func(r *run, _ context.Context, _ *Event) error { r.prometheus.away = true; return nil },
 		said: func(*Event) string { return "Prometheus went away" }},
-	"prometheus_back": {do: func(r *run, _ context.Context, _ *Event) error { r.prometheus.away = false; return nil },
+	PrometheusBack: {do: func(r *run, _ context.Context, _ *Event) error { r.prometheus.away = false; return nil },
 		said: func(*Event) string { return "Prometheus came back" }},
 }
+
+// Verbs are the names of all kinds of events, sorted.
+func Verbs() []Verb { return slices.Sorted(maps.Keys(verbs)) }
 
 func (r *run) freeze(ctx context.Context, e *Event) error {
 	f := remediation.Freeze{Service: r.sc.playbook.Service, Scope: remediation.ScopeAll, By: e.By, Reason: e.Reason}

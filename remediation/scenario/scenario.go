@@ -2,9 +2,9 @@ package scenario
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,8 +150,14 @@ func Load(file string) (*Scenario, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read scenario: %w", err)
 	}
+	return Parse(file, src)
+}
+
+// Parse is Load of a scenario's text; its problems name the file.
+func Parse(file string, src []byte) (*Scenario, error) {
 	sc := &Scenario{file: file}
 	sc.doc = alerts.Decode(file, src, sc, "the scenario", "begin with name: and what the scenario shows")
+	var err error
 	kinds := newTargets("").kinds()
 	known := make([]alerts.ActionKind, len(kinds))
 	for i, k := range kinds {
@@ -165,12 +171,10 @@ func Load(file string) (*Scenario, error) {
 	default:
 		sc.playbook, err = alerts.Load(filepath.Join(filepath.Dir(file), sc.Playbook), known)
 	}
-	if err != nil && sc.doc.Err() == nil {
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(sc.doc.Err(), err)
 	}
-	if err == nil {
-		sc.check()
-	}
+	sc.check()
 	if err := sc.doc.Err(); err != nil {
 		return nil, err
 	}
@@ -266,7 +270,7 @@ func (sc *Scenario) length() (last time.Duration) {
 func (sc *Scenario) checkEvent(e *Event, path string) {
 	do, ok := verbs[e.Do]
 	if !ok {
-		sc.doc.Bad(path+".do", fmt.Sprintf("unknown event %q", e.Do), "one of "+strings.Join(words(slices.Sorted(maps.Keys(verbs))), ", "))
+		sc.doc.Bad(path+".do", fmt.Sprintf("unknown event %q", e.Do), "one of "+strings.Join(words(Verbs()), ", "))
 		return
 	}
 	if !sc.doc.Has(path + ".at") {
@@ -278,7 +282,7 @@ func (sc *Scenario) checkEvent(e *Event, path string) {
 			sc.doc.Bad(path+"."+key, fmt.Sprintf("the event %s has no %s", e.Do, key), "leave it out")
 		}
 		if !has && slices.Contains(do.needs, key) {
-			sc.doc.Bad(path, fmt.Sprintf("the event %s needs a %s", e.Do, key), key+": ...")
+			sc.doc.Bad(path, fmt.Sprintf("the event %s needs %s", e.Do, key), key+": ...")
 		}
 	}
 	if e.Signal != "" {
