@@ -262,7 +262,7 @@ func (p *prometheus) evaluate() (sent []sentAlert, err error) {
 		}
 		for k := range g.rules {
 			r := g.rules[k]
-			// Nothing can come of it while none of its metrics has a series.
+			// It gives nothing while none of its metrics has a series.
 			if r.silent && r.steady && !slices.ContainsFunc(r.reads, func(name string) bool { return len(p.named[name]) > 0 }) {
 				continue
 			}
