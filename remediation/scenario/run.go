@@ -23,7 +23,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Decode reads the body of a notification: receiver.Decode in backout.
+// Decode reads the body of a notification: notification.Decode in backout.
 type Decode func(body []byte) (n remediation.Notification, odd []string, err error)
 
 // Result is how a scenario went.

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/notification"
 	"github.com/locotoki/backout/remediation/scenario"
 )
 
@@ -35,7 +35,7 @@ func load(t *testing.T, text string) *scenario.Scenario {
 
 func run(t *testing.T, sc *scenario.Scenario) *scenario.Result {
 	t.Helper()
-	res, err := sc.Run(t.Context(), receiver.Decode)
+	res, err := sc.Run(t.Context(), notification.Decode)
 	if err != nil {
 		t.Fatal(err)
 	}
