@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"maps"
@@ -27,7 +28,9 @@ const oneValue = "write one value, without brackets, braces and dashes"
 // a problem with a line. It continues after each.
 type decoder struct {
 	*report
-	kinds []ActionKind
+	// what names the kind of file, such as "the playbook"; begin is how one begins.
+	what, begin string
+	kinds       []ActionKind
 	// open holds the anchors whose content is being read.
 	open   map[*yaml.Node]bool
 	values int
@@ -159,7 +162,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		}
 		v.SetBool(b)
 	default:
-		d.spoil(path, n.Line, fmt.Sprintf("%s cannot be written in a playbook", path), "leave it out")
+		d.spoil(path, n.Line, fmt.Sprintf("%s cannot be written here", path), "leave it out")
 	}
 }
 
@@ -188,7 +191,7 @@ func (d *decoder) wrong(n *yaml.Node, path, want, try string) {
 // structure fills a struct by its yaml tags.
 func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.wrong(n, orPlaybook(path), "a mapping", "write it as key: value")
+		d.wrong(n, d.orWhole(path), "a mapping", "write it as key: value")
 		d.bad[path] = true
 		return
 	}
@@ -220,15 +223,11 @@ func (d *decoder) unknown(e entry, path string, known []string) {
 	if len(known) == 0 {
 		try = "leave it out"
 	}
-	d.spoil(e.path, e.line, fmt.Sprintf("unknown key %q in %s", e.name, orPlaybook(path)), try)
+	d.spoil(e.path, e.line, fmt.Sprintf("unknown key %q in %s", e.name, d.orWhole(path)), try)
 }
 
-func orPlaybook(path string) string {
-	if path == "" {
-		return "the playbook"
-	}
-	return path
-}
+// orWhole names the value at a path, or the whole file.
+func (d *decoder) orWhole(path string) string { return cmp.Or(path, d.what) }
 
 // fieldsOf returns a struct's fields by their yaml key.
 func fieldsOf(t reflect.Type) map[string][]int {
@@ -274,7 +273,7 @@ type entry struct {
 // keys last, and records the place of each.
 func (d *decoder) entries(n *yaml.Node, path string) []entry {
 	if n.Kind != yaml.MappingNode {
-		d.wrong(n, orPlaybook(path), "a mapping", "write it as key: value")
+		d.wrong(n, d.orWhole(path), "a mapping", "write it as key: value")
 		return nil
 	}
 	var es []entry
@@ -301,7 +300,7 @@ func (d *decoder) own(n *yaml.Node, path string, es *[]entry, first map[string]i
 			merged = append(merged, v)
 			continue
 		case k.Kind != yaml.ScalarNode || k.ShortTag() != "!!str":
-			d.spoil(path, k.Line, fmt.Sprintf("a key in %s is not plain text", orPlaybook(path)), "put it in quotes if it is meant")
+			d.spoil(path, k.Line, fmt.Sprintf("a key in %s is not plain text", d.orWhole(path)), "put it in quotes if it is meant")
 			continue
 		}
 		if line, ok := here[k.Value]; ok {

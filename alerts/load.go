@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -70,15 +69,12 @@ func Load(path string, kinds []ActionKind) (*Playbook, error) {
 // Parse checks a playbook's text. The error has all mistakes
 // together, as Problems, which name the file as name.
 func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
-	d := &decoder{report: newReport(name), kinds: kinds, open: map[*yaml.Node]bool{}}
-	root := d.document(src)
+	d := newDecoder("the playbook", "begin with service: and the service's name", name)
+	d.kinds = kinds
+	pb := &Playbook{}
+	root := d.whole(src, pb)
 	if root == nil {
 		return nil, d.list.sorted()
-	}
-	pb := &Playbook{}
-	d.value(root, reflect.ValueOf(pb).Elem(), "")
-	if d.values >= maxValues {
-		return nil, Problems{{File: name, Line: 1, Message: fmt.Sprintf("the playbook holds more than %d values, by its anchors or by itself", maxValues), Try: "write out anchors that are used inside other anchors"}}
 	}
 	pb.fillDefaults(d.pos)
 	v := &validator{report: d.report, pb: pb, kinds: kinds}
@@ -100,27 +96,27 @@ func (d *decoder) document(src []byte) *yaml.Node {
 		return nil
 	}
 	if len(src) > maxFile {
-		return fail(0, fmt.Sprintf("the playbook is larger than %d KiB", maxFile>>10), "keep anything that is not a playbook elsewhere")
+		return fail(0, fmt.Sprintf("%s is larger than %d KiB", d.what, maxFile>>10), "keep anything else elsewhere")
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	var doc, more yaml.Node
 	err := dec.Decode(&doc)
 	switch {
 	case errors.Is(err, io.EOF):
-		return fail(0, "the playbook is empty", "begin with service: and the service's name")
+		return fail(0, d.what+" is empty", d.begin)
 	case err != nil:
 		line, message := syntax(err)
 		return fail(line, message, "check indentation, quotes and brackets there and just above")
 	}
 	switch err := dec.Decode(&more); {
 	case err == nil:
-		return fail(more.Line, "a second document begins here", "write one playbook per file, without --- in the middle")
+		return fail(more.Line, "a second document begins here", "write one document per file, without --- in the middle")
 	case !errors.Is(err, io.EOF):
 		line, message := syntax(err)
 		return fail(line, message, "check indentation, quotes and brackets there and just above")
 	}
 	if len(doc.Content) != 1 || doc.Content[0].ShortTag() == "!!null" {
-		return fail(0, "the playbook is empty", "begin with service: and the service's name")
+		return fail(0, d.what+" is empty", d.begin)
 	}
 	return doc.Content[0]
 }

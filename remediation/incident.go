@@ -25,6 +25,11 @@ const (
 	Closed     State = "closed"
 )
 
+// States are all states of an incident, in the order of its life.
+func States() []State {
+	return []State{Confirming, Acting, Settling, Waiting, Recovered, Exhausted, Closed}
+}
+
 // Reason says why a step is held.
 type Reason string
 
@@ -47,6 +52,14 @@ const (
 	HoldStepFailed     Reason = "step_failed"
 )
 
+// Reasons are all hold reasons.
+func Reasons() []Reason {
+	return []Reason{
+		HoldMode, HoldFrozen, HoldClaimed, HoldSilenced, HoldNoRollout, HoldUnconfirmed, HoldNoData, HoldApproval,
+		HoldRateLimit, HoldBlastRadius, HoldCooldown, HoldBreaker, HoldTarget, HoldUnknownTrigger, HoldStepFailed,
+	}
+}
+
 // StepState is where a step of an incident's plan is.
 type StepState string
 
@@ -64,6 +77,11 @@ const (
 	StepInDoubt  StepState = "in_doubt"
 	StepSkipped  StepState = "skipped"
 )
+
+// StepStates are all states of a step.
+func StepStates() []StepState {
+	return []StepState{StepPending, StepWaiting, StepIntent, StepDone, StepNoChange, StepFailed, StepUndone, StepInDoubt, StepSkipped}
+}
 
 // Incident is one service's problem, from its first alert to its close: a row of the
 // store, changed only inside a transaction.

@@ -59,12 +59,20 @@ func (s Settings) alertmanager(pb *alerts.Playbook) (File, error) {
 	return File{Name: "deploy/alertmanager.yml", Content: content}, nil
 }
 
-// amRoute is a route of Alertmanager, as far as it decides where alerts go.
+// amRoute is a route of Alertmanager, as far as it decides where alerts go, and when.
 type amRoute struct {
-	Receiver string
-	Matchers []string
-	Continue bool
-	Routes   []amRoute
+	Receiver string    `yaml:"receiver"`
+	Matchers []string  `yaml:"matchers"`
+	Continue bool      `yaml:"continue"`
+	Routes   []amRoute `yaml:"routes"`
+	Pace     `yaml:",inline"`
+}
+
+// Pace is when Alertmanager sends what it knows of a group.
+type Pace struct {
+	GroupWait      model.Duration `yaml:"group_wait"`
+	GroupInterval  model.Duration `yaml:"group_interval"`
+	RepeatInterval model.Duration `yaml:"repeat_interval"`
 }
 
 // routes reads the routes that were generated for a playbook.
@@ -76,4 +84,23 @@ func routes(pb *alerts.Playbook) (amRoute, error) {
 	var config struct{ Route amRoute }
 	err = yaml.Unmarshal(f.Content, &config)
 	return config.Route, err
+}
+
+// PaceOf returns how the Alertmanager of a playbook sends an alert with these labels to
+// backout, where each alert is a group of its own; ok is false if it does not.
+func PaceOf(pb *alerts.Playbook, labels map[string]string) (p Pace, ok bool, err error) {
+	root, err := routes(pb)
+	if err != nil {
+		return Pace{}, false, err
+	}
+	for i := range root.Routes {
+		r := &root.Routes[i]
+		if ok, err = r.matches(labels); err != nil || ok && r.Receiver == toBackout {
+			return r.Pace, ok, err
+		}
+		if ok && !r.Continue {
+			break
+		}
+	}
+	return Pace{}, false, nil
 }

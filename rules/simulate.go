@@ -1,10 +1,12 @@
 package rules
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -27,10 +29,16 @@ type simulator struct {
 }
 
 func newSimulator(scrape time.Duration) *simulator {
-	return &simulator{scrape: scrape, coarse: coarsely(scrape), engine: promql.NewEngine(promql.EngineOpts{
+	return &simulator{scrape: scrape, coarse: coarsely(scrape), engine: NewEngine(scrape)}
+}
+
+// NewEngine returns Prometheus's query engine, evaluating subqueries without a step
+// every interval. It remembers expressions, so one query runs at a time.
+func NewEngine(interval time.Duration) *promql.Engine {
+	return promql.NewEngine(promql.EngineOpts{
 		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: remembering{promQL(), map[string]parser.Expr{}}, EnableAtModifier: true, EnableNegativeOffset: true,
-		NoStepSubqueryIntervalFn: func(int64) int64 { return scrape.Milliseconds() },
-	})}
+		NoStepSubqueryIntervalFn: func(int64) int64 { return interval.Milliseconds() },
+	})
 }
 
 // remembering parses each expression once: compiling its regular expressions takes
@@ -87,22 +95,23 @@ type madeUp struct {
 	values []float64
 }
 
-// value evaluates an expression that gives one sample, at the given scrape; ok
-// is false if it is empty or not a number.
+// value evaluates an expression at the given scrape, as Value does.
 func (s *simulator) value(series []madeUp, expr string, scrape int) (v float64, ok bool, err error) {
 	at := time.Duration(scrape) * s.scrape
-	q, err := s.engine.NewInstantQuery(context.Background(), s.over(series), promql.NewPrometheusQueryOpts(false, 0, nil), expr, time.UnixMilli(at.Milliseconds()))
-	if err != nil {
-		return 0, false, fmt.Errorf("evaluate %q: %w", expr, err)
+	all := make([]Series, len(series))
+	for i := range series {
+		all[i] = stepped{series[i], s.scrape.Milliseconds()}
 	}
-	defer q.Close()
-	r := q.Exec(context.Background())
-	if r.Err != nil {
-		return 0, false, fmt.Errorf("evaluate %q: %w", expr, r.Err)
-	}
-	vector, err := r.Vector()
+	over := Queryable(func([]*labels.Matcher) []Series { return all })
+	return Value(s.engine, over, expr, time.UnixMilli(at.Milliseconds()))
+}
+
+// Value evaluates an expression that gives a scalar or one sample; ok is false if it is
+// empty or not a number.
+func Value(engine *promql.Engine, over storage.Queryable, expr string, at time.Time) (v float64, ok bool, err error) {
+	vector, err := Vector(engine, over, expr, at)
 	if err != nil {
-		return 0, false, fmt.Errorf("evaluate %q: %w", expr, err)
+		return 0, false, err
 	}
 	if len(vector) == 0 || math.IsNaN(vector[0].F) {
 		return 0, false, nil
@@ -113,16 +122,62 @@ func (s *simulator) value(series []madeUp, expr string, scrape int) (v float64, 
 	return vector[0].F, true, nil
 }
 
-// over makes the series queryable.
-func (s *simulator) over(series []madeUp) storage.Queryable {
+// Vector evaluates an expression that gives a vector or a scalar, which is a sample
+// without labels.
+func Vector(engine *promql.Engine, over storage.Queryable, expr string, at time.Time) (promql.Vector, error) {
+	q, err := engine.NewInstantQuery(context.Background(), over, promql.NewPrometheusQueryOpts(false, 0, nil), expr, at)
+	if err != nil {
+		return nil, fmt.Errorf("evaluate %q: %w", expr, err)
+	}
+	defer q.Close()
+	switch r := q.Exec(context.Background()); v := r.Value.(type) {
+	case promql.Vector:
+		return slices.Clone(v), nil // Close takes it back
+	case promql.Scalar:
+		return promql.Vector{{T: v.T, F: v.V}}, nil
+	default:
+		return nil, fmt.Errorf("evaluate %q: %w", expr, cmp.Or(r.Err, errNoVector))
+	}
+}
+
+var errNoVector = errors.New("it gives neither a vector nor a scalar")
+
+// Series is a series in memory.
+type Series interface {
+	Labels() labels.Labels
+	// Between returns the samples from mint to maxt, in milliseconds.
+	Between(mint, maxt int64) []chunks.Sample
+}
+
+// Queryable lets an engine read those of the series that find returns which match.
+func Queryable(find func(matchers []*labels.Matcher) []Series) storage.Queryable {
 	return storage.QueryableFunc(func(mint, maxt int64) (storage.Querier, error) {
-		return &querier{series: series, mint: mint, maxt: maxt, step: s.scrape.Milliseconds()}, nil
+		return &querier{find, mint, maxt}, nil
 	})
 }
 
+// stepped is a made-up series with a sample every step milliseconds.
+type stepped struct {
+	madeUp
+	step int64
+}
+
+// Labels implements Series.
+func (s stepped) Labels() labels.Labels { return s.labels }
+
+// Between implements Series.
+func (s stepped) Between(mint, maxt int64) (points []chunks.Sample) {
+	for i, v := range s.values {
+		if t := int64(i) * s.step; t >= mint && t <= maxt && !math.IsNaN(v) {
+			points = append(points, point{t, v})
+		}
+	}
+	return points
+}
+
 type querier struct {
-	series           []madeUp
-	mint, maxt, step int64
+	find       func([]*labels.Matcher) []Series
+	mint, maxt int64
 }
 
 // Select implements storage.Querier.
@@ -132,19 +187,12 @@ func (q *querier) Select(_ context.Context, _ bool, hints *storage.SelectHints, 
 		mint, maxt = hints.Start, hints.End
 	}
 	set := &seriesSet{}
-	for _, s := range q.series {
-		if !matchesAll(matchers, s.labels) {
+	for _, s := range q.find(matchers) {
+		if !matchesAll(matchers, s.Labels()) {
 			continue
 		}
-		var points []chunks.Sample
-		for i, v := range s.values {
-			t := int64(i) * q.step
-			if t >= mint && t <= maxt && !math.IsNaN(v) {
-				points = append(points, point{t, v})
-			}
-		}
-		if len(points) > 0 {
-			set.series = append(set.series, storage.NewListSeries(s.labels, points))
+		if points := s.Between(mint, maxt); len(points) > 0 {
+			set.series = append(set.series, storage.NewListSeries(s.Labels(), points))
 		}
 	}
 	return set
@@ -190,6 +238,9 @@ func (s *seriesSet) Err() error { return nil }
 
 // Warnings implements storage.SeriesSet.
 func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+
+// Sample is a value at a time in milliseconds.
+func Sample(at int64, value float64) chunks.Sample { return point{at, value} }
 
 // point implements chunks.Sample.
 type point struct {

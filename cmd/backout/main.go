@@ -94,6 +94,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addCheck()
 	c.addBacktest()
 	c.addRules()
+	c.addTest()
 	c.addStatus()
 	c.addIncident()
 	c.addApprove()

@@ -23,6 +23,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/remediation/scenario"
 )
 
 // keysReference makes the reference of a file's keys. A key's meaning is its field's
@@ -124,6 +125,22 @@ func configurationPage(t *testing.T) string {
 	r.smaller = append(r.smaller, r.read(small))
 	r.sections(reflect.TypeFor[config.Config]())
 	r.matchReader("", r.example)
+	return r.page.String()
+}
+
+func scenarioPage(t *testing.T) string {
+	file := docs + "reference/scenario.yaml"
+	r := newKeysReference(t, "yaml", "scenario.yaml", func(source []byte) (any, error) {
+		return scenario.Parse(file, source)
+	}, "../../remediation/scenario", "../../remediation")
+	fmt.Fprintf(&r.page, "# Scenario reference\n\n"+generatedNote, "the types in remediation/scenario/")
+	r.page.WriteString("The file of `backout test`: what a playbook is given, and what backout must do ([testing a playbook](../testing.md)). An unknown\n" +
+		"key is an error. Times count from the scenario's start and are written as Prometheus writes durations: `90s`, `5m`, `1h30m`. The\n" +
+		"examples are from [scenario.yaml](scenario.yaml), which has every key.\n")
+	small := filepath.Join(t.TempDir(), "small.yaml")
+	secretFile(t, small, "events: [{at: 1m, do: thaw}]\nexpect: [{at: 5m, incident: none}, {at: 6m, firing: []}]\n")
+	r.smaller = append(r.smaller, r.read(small))
+	r.sections(reflect.TypeFor[scenario.Scenario]())
 	return r.page.String()
 }
 

@@ -27,6 +27,7 @@ func TestReferencePagesMatchTheCode(t *testing.T) {
 		"commands.md":      commandsPage(newCommands(nil, io.Discard, io.Discard).app.Model()),
 		"playbook.md":      playbookPage(t),
 		"configuration.md": configurationPage(t),
+		"scenario.md":      scenarioPage(t),
 	} {
 		file := docs + "reference/" + name
 		if *update {

@@ -41,10 +41,7 @@ func NewMetrics(channels []remediation.Channel) *Metrics {
 			Name: "backout_outbox_deliveries_total", Help: "Tries to deliver a message, by channel and result: delivered, failed (tried again) or dropped.",
 		}, []string{"channel", "result"}),
 	}
-	for _, r := range []remediation.Reason{
-		remediation.HoldMode, remediation.HoldFrozen, remediation.HoldClaimed, remediation.HoldSilenced, remediation.HoldNoRollout, remediation.HoldUnconfirmed, remediation.HoldNoData, remediation.HoldApproval,
-		remediation.HoldRateLimit, remediation.HoldBlastRadius, remediation.HoldCooldown, remediation.HoldBreaker, remediation.HoldTarget, remediation.HoldUnknownTrigger, remediation.HoldStepFailed,
-	} {
+	for _, r := range remediation.Reasons() {
 		m.Holds.WithLabelValues(string(r)) // a first hold is an increase from 0
 	}
 	for _, c := range channels {

@@ -27,7 +27,9 @@ func Describe(e audit.Entry) TimelineEvent {
 	subject := e.Step
 	switch e.Kind {
 	case audit.KindOpened, audit.KindAttached, audit.KindReopened, audit.KindResolved:
-		subject = text("trigger")
+		if subject = text("trigger"); subject == "" && e.Kind == audit.KindOpened { // by an abort
+			ev.Title = "Incident opened"
+		}
 	case audit.KindHeld:
 		subject, _ = HoldWords(remediation.Reason(text("reason")))
 	case audit.KindPlanned:
