@@ -103,6 +103,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addRehearse()
 	c.addAudit()
 	c.addVerify()
+	c.addSchema()
 	c.addCompletion()
 	c.addVersion()
 	return c
