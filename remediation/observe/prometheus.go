@@ -73,20 +73,45 @@ func prometheusAt(address string, timeout time.Duration, transport bounded, log 
 // silent, too slow or overloaded, it warned that data are missing, or someone
 // else answered in its place.
 func (p *Prometheus) Query(ctx context.Context, expr string) (value float64, ok bool, err error) {
-	asking, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	result, _, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
+	result, err := p.instant(ctx, expr)
 	if err != nil {
-		return 0, false, p.failure(ctx, asking, err)
-	}
-	for _, i := range infos {
-		p.log.Debug("prometheus warns about a query", "expr", expr, "info", i)
+		return 0, false, err
 	}
 	value, ok, err = single(result)
 	if err != nil {
 		return 0, false, fmt.Errorf("%s: query %q: %w", p.name, expr, err)
 	}
 	return value, ok, nil
+}
+
+// Vector returns all samples that expr has now; a scalar is one without labels. Its
+// errors are those of Query.
+func (p *Prometheus) Vector(ctx context.Context, expr string) (model.Vector, error) {
+	result, err := p.instant(ctx, expr)
+	if err != nil {
+		return nil, err
+	}
+	switch v := result.(type) {
+	case model.Vector:
+		return v, nil
+	case *model.Scalar:
+		return model.Vector{{Value: v.Value, Timestamp: v.Timestamp}}, nil
+	}
+	return nil, fmt.Errorf("%s: query %q: result is a %s where a scalar or a vector is expected", p.name, expr, result.Type())
+}
+
+// instant evaluates expr by the server's own clock.
+func (p *Prometheus) instant(ctx context.Context, expr string) (model.Value, error) {
+	asking, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	result, _, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
+	if err != nil {
+		return nil, p.failure(ctx, asking, err)
+	}
+	for _, i := range infos {
+		p.log.Debug("prometheus warns about a query", "expr", expr, "info", i)
+	}
+	return result, nil
 }
 
 // single takes the value out of a result; NaN, as from 0/0, counts as empty.
