@@ -104,39 +104,47 @@ type flag struct {
 }
 
 var (
-	flagName = regexp.MustCompile(`^(FEATURE|FF|FLAG|ENABLE|EXPERIMENT)_|_(ENABLED|FLAG|FEATURE)$`)
-	offOf    = map[string]string{"0": "0", "1": "0", "true": "false", "false": "false", "on": "off", "off": "off", "yes": "no", "no": "no"}
+	flagName     = regexp.MustCompile(`^(FEATURE|FF|FLAG|ENABLE|EXPERIMENT)_|_(ENABLED|FLAG|FEATURE)$`)
+	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	offOf        = map[string]string{"0": "0", "1": "0", "true": "false", "false": "false", "on": "off", "off": "off", "yes": "no", "no": "no"}
 )
+
+// flagOf takes a variable for a flag by its name, if its value turns on or off, or is a
+// share of the traffic.
+func flagOf(name, value string) (f flag, share, ok bool) {
+	off := offOf[strings.ToLower(value)]
+	if n, err := strconv.ParseFloat(value, 64); err == nil && n > 0 && n < 1 {
+		off, share = "0", true
+	}
+	if value == strings.ToUpper(value) {
+		off = strings.ToUpper(off)
+	}
+	return flag{name, off, value}, share, off != "" && flagName.MatchString(name) && variableName.MatchString(name)
+}
 
 // mostSteps is how many flags the drafted plan turns off: with the image and the schema,
 // as many steps as limits.per_service lets run.
 const mostSteps = 4
 
-// flags finds the service's feature flags: by their name, with a value that turns on or
-// off, or that is a share of the traffic.
+// flags finds the service's feature flags.
 func (d *document) flags() {
 	for _, name := range slices.Sorted(maps.Keys(d.Service.Variables)) {
 		value := d.Service.Variables[name]
-		off := offOf[strings.ToLower(value)]
-		share, err := strconv.ParseFloat(value, 64)
-		fraction := err == nil && share > 0 && share < 1
+		f, share, ok := flagOf(name, value)
 		switch {
-		case !flagName.MatchString(name):
-			if off != "" && value != "0" && value != "1" {
-				d.Switches = append(d.Switches, name)
-			}
-			continue
-		case fraction:
-			off = "0"
-		case off == "":
-			continue
-		case value == strings.ToUpper(value):
-			off = strings.ToUpper(off)
+		case ok:
+			d.Flags = append(d.Flags, f)
+		case f.Off != "" && value != "0" && value != "1" && !share && variableName.MatchString(name):
+			d.Switches = append(d.Switches, name)
 		}
-		d.Flags = append(d.Flags, flag{name, off, value})
-		if fraction && !d.Share { // the first flag is the master
+		if ok && share && !d.Share { // the first flag is the master
 			last := len(d.Flags) - 1
 			d.Flags[0], d.Flags[last], d.Share = d.Flags[last], d.Flags[0], true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Service.Others)) {
+		if _, _, ok := flagOf(name, d.Service.Others[name]); ok {
+			d.NotGiven = append(d.NotGiven, name)
 		}
 	}
 }

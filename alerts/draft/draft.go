@@ -34,9 +34,10 @@ type Service struct {
 	// Tag is the tag of the image that the files name now, TagVariable the variable that
 	// sets it. Each is "" if there is none.
 	Tag, TagVariable string
-	// Variables are what the service gets. They may hold secrets.
-	Variables map[string]string
-	Ports     []Port
+	// Variables are what the service gets, Others what only the compose files get. They
+	// may hold secrets.
+	Variables, Others map[string]string
+	Ports             []Port
 	// Healthcheck is the command of the service's health check.
 	Healthcheck []string
 	// Migrations is the project's folder, where Flyway's scripts are looked for.
@@ -89,6 +90,7 @@ var playbookText string
 
 var playbook = template.Must(template.New("playbook").Funcs(template.FuncMap{
 	"key": func(name string, a answer) string { return name + ":" + a.String() }, "quote": quote, "number": number,
+	"list": func(names []string) string { return strings.Join(names, ", ") },
 	"indent": func(n int, text string) string {
 		return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+strings.Repeat(" ", n))
 	},
@@ -102,8 +104,9 @@ type document struct {
 	Version, Previous answer
 	Health            answer
 	Flags             []flag
-	Share             bool // the first flag's value is a share of the traffic
-	Switches          []string
+	Share             bool     // the first flag's value is a share of the traffic
+	Switches          []string // variables that are on or off, and not named like a flag
+	NotGiven          []string // flags that the service does not get
 	Flyway            *flyway
 
 	Asked     string // what Prometheus was asked, or why it was not

@@ -260,6 +260,75 @@ func TestInitWritesAPlaybookThatCheckAccepts(t *testing.T) {
 	}
 }
 
+// The cases have four programs; these are the others.
+func TestInitKnowsMoreMetrics(t *testing.T) {
+	dir := t.TempDir()
+	secretFile(t, dir+"/compose.yaml", "services: {shop: {image: \"shop:${TAG:-v1.0.0}\", ports: [\"8080:8080\"]}}")
+	for program, c := range map[string]struct{ counter, good, bad, histogram string }{
+		"a Prometheus client":       {"http_requests_total", `status="200"`, `status="502"`, "http_request_duration_seconds"},
+		"OpenTelemetry":             {"http_server_request_duration_seconds_count", `http_response_status_code="200"`, `http_response_status_code="500"`, "http_server_request_duration_seconds"},
+		"OpenTelemetry before 1.21": {"http_server_duration_milliseconds_count", `http_status_code="200"`, `http_status_code="500"`, "http_server_duration_milliseconds"},
+		"django-prometheus":         {"django_http_responses_total_by_status_total", `status="200"`, `status="500"`, "django_http_requests_latency_including_middlewares_seconds"},
+		"micrometer":                {"http_server_requests_seconds_count", `status="200"`, `status="500"`, "http_server_requests_seconds"},
+	} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			lines := []string{`up{job="shop"} 1`, c.counter + `{job="shop",` + c.good + `} 99/s`, c.counter + `{job="shop",` + c.bad + `} 1/s`,
+				`redis_memory_used_bytes{job="redis"} 5`, `redis_memory_max_bytes{job="redis"} 10`}
+			for le, rate := range map[string]float64{"1": 10, "5": 50, "10": 97, "25": 99, "50": 99.9, "+Inf": 100} {
+				lines = append(lines, fmt.Sprintf(`%s_bucket{job="shop",le=%q} %g/s`, c.histogram, le, rate))
+			}
+			if c.counter != c.histogram+"_count" {
+				lines = append(lines, c.histogram+`_count{job="shop"} 100/s`)
+			}
+			out := filepath.Join(t.TempDir(), "playbook.yaml")
+			r := backout(t, nil, "init", "--project-dir="+dir, "--service=shop", "--prometheus="+fakePrometheus(t, readExported(t, strings.Join(lines, "\n"))), "--out="+out)
+			text, err := os.ReadFile(out)
+			if r.status != 0 || err != nil {
+				t.Fatalf("init: %d %s %v", r.status, r.stderr, err)
+			}
+			for _, want := range []string{
+				"The metrics are those of " + program + ".", "target: 0.01 # guessed: in the last 7 days 99% of the values were at most 1%",
+				"buckets: [1, 5, 10, 25, 50]", "max(redis_memory_used_bytes{$redis}", "were at most 50%",
+			} {
+				if !strings.Contains(string(text), want) {
+					t.Errorf("no %q in\n%s", want, text)
+				}
+			}
+			if r := backout(t, nil, "check", "--playbook.file="+out); r.status != 0 || strings.Contains(r.stdout, "warning") {
+				t.Errorf("check: %d %s%s", r.status, r.stdout, r.stderr)
+			}
+		})
+	}
+}
+
+func TestInitSaysWhatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	secretFile(t, dir+"/compose.yaml", "services:\n  shop: {image: \"shop:${TAG:?}\"}\n  db: {image: postgres}\n")
+	for name, c := range map[string]struct {
+		args  []string
+		words string
+	}{
+		"another service":  {[]string{"--project-dir=" + dir, "--service=web"}, "try: one of db, shop"},
+		"no compose file":  {[]string{"--project-dir=" + t.TempDir(), "--service=web"}, "no compose file in"},
+		"no folder":        {[]string{"--project-dir=" + dir + "/none", "--service=web"}, "no compose file in"},
+		"no service":       {[]string{"--project-dir=" + dir}, "--service"},
+		"a bad address":    {[]string{"--project-dir=" + dir, "--service=shop", "--prometheus=prometheus:9090"}, "is not an http or https address"},
+		"a file that is":   {[]string{"--project-dir=" + dir, "--service=shop", "--out=" + dir + "/compose.yaml"}, "already exists"},
+		"no configuration": {[]string{"--project-dir=" + dir, "--service=shop", "--config.file=" + dir + "/none.yml"}, "read configuration"},
+	} {
+		r := backout(t, nil, append([]string{"init"}, c.args...)...)
+		if r.status != statusWrong || !strings.Contains(r.stderr, c.words) || r.stdout != "" {
+			t.Errorf("%s: %d %s%s", name, r.status, r.stdout, r.stderr)
+		}
+	}
+	// A Prometheus that does not answer costs guesses only.
+	r := backout(t, nil, "init", "--project-dir="+dir, "--service=shop", "--prometheus=http://127.0.0.1:1?token=secret-of-thanos")
+	if r.status != 0 || !strings.Contains(r.stdout, "Prometheus gave no answer (") || strings.Contains(r.stdout+r.stderr, "secret-of-thanos") || !strings.Contains(r.stdout, "http_requests_total") {
+		t.Errorf("without an answer: %d %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
 // The same series in a real Prometheus give the same playbook.
 func TestInitReadsARealPrometheus(t *testing.T) {
 	archive, err := txtar.ParseFile("../../testdata/init/recommender.txtar")

@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/locotoki/backout/alerts/draft"
+	"github.com/locotoki/backout/hint"
 )
 
 // Describe returns what the files of a compose project say of one service. No engine is
@@ -22,12 +23,17 @@ func Describe(dir, service string) (draft.Service, error) {
 	f := &fleet{dir: dir, service: service}
 	d, err := c.definitionOf(f)
 	if _, ok := d.others[service]; err != nil && len(d.others) > 0 && !ok {
-		return draft.Service{}, fmt.Errorf("%w; try: --service=%s", err, strings.Join(slices.Sorted(maps.Keys(d.others)), ", --service="))
+		return draft.Service{}, hint.Add(err, "one of %s", strings.Join(slices.Sorted(maps.Keys(d.others)), ", "))
 	}
 	if err != nil {
 		return draft.Service{}, err
 	}
-	s := draft.Service{ProjectDir: dir, Name: service, Variables: map[string]string{}, Migrations: os.DirFS(dir)}
+	s := draft.Service{ProjectDir: dir, Name: service, Variables: map[string]string{}, Others: map[string]string{}, Migrations: os.DirFS(dir)}
+	for name, value := range d.values {
+		if _, ok := d.spec.Environment[name]; !ok {
+			s.Others[name] = value
+		}
+	}
 	for name, value := range d.spec.Environment {
 		if value != nil {
 			s.Variables[name] = *value
@@ -49,7 +55,7 @@ func Describe(dir, service string) (draft.Service, error) {
 }
 
 var (
-	imageLine     = regexp.MustCompile(`(?m)^\s*image:(.*)$`)
+	imageLine     = regexp.MustCompile(`\bimage:(.*)`)
 	imageVariable = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 )
 

@@ -73,23 +73,28 @@ func prometheusAt(address string, timeout time.Duration, transport bounded, log 
 // silent, too slow or overloaded, it warned that data are missing, or someone
 // else answered in its place.
 func (p *Prometheus) Query(ctx context.Context, expr string) (value float64, ok bool, err error) {
-	result, err := p.instant(ctx, expr)
+	all, err := p.Vector(ctx, expr)
 	if err != nil {
 		return 0, false, err
 	}
-	value, ok, err = single(result)
+	value, ok, err = single(all)
 	if err != nil {
 		return 0, false, fmt.Errorf("%s: query %q: %w", p.name, expr, err)
 	}
 	return value, ok, nil
 }
 
-// Vector returns all samples that expr has now; a scalar is one without labels. Its
-// errors are those of Query.
+// Vector returns all samples that expr has at present; a scalar is one without labels.
+// Its errors are those of Query.
 func (p *Prometheus) Vector(ctx context.Context, expr string) (model.Vector, error) {
-	result, err := p.instant(ctx, expr)
+	asking, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	result, _, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
 	if err != nil {
-		return nil, err
+		return nil, p.failure(ctx, asking, err)
+	}
+	for _, i := range infos {
+		p.log.Debug("prometheus warns about a query", "expr", expr, "info", i)
 	}
 	switch v := result.(type) {
 	case model.Vector:
@@ -100,44 +105,19 @@ func (p *Prometheus) Vector(ctx context.Context, expr string) (model.Vector, err
 	return nil, fmt.Errorf("%s: query %q: result is a %s where a scalar or a vector is expected", p.name, expr, result.Type())
 }
 
-// instant evaluates expr by the server's own clock.
-func (p *Prometheus) instant(ctx context.Context, expr string) (model.Value, error) {
-	asking, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	result, _, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
-	if err != nil {
-		return nil, p.failure(ctx, asking, err)
-	}
-	for _, i := range infos {
-		p.log.Debug("prometheus warns about a query", "expr", expr, "info", i)
-	}
-	return result, nil
-}
-
 // single takes the value out of a result; NaN, as from 0/0, counts as empty.
-func single(result model.Value) (value float64, ok bool, err error) {
-	switch v := result.(type) {
-	case *model.Scalar:
-		value = float64(v.Value)
-	case model.Vector:
-		switch len(v) {
-		case 0:
-			return 0, false, nil
-		case 1:
-		default:
-			return 0, false, hint.Add(fmt.Errorf("%d samples where one is expected", len(v)), "aggregate them in the expression")
-		}
-		if v[0].Histogram != nil {
-			return 0, false, errors.New("the sample is a native histogram, not a number")
-		}
-		value = float64(v[0].Value)
-	default:
-		return 0, false, fmt.Errorf("result is a %s where a scalar or a vector is expected", result.Type())
-	}
-	if math.IsNaN(value) {
+func single(all model.Vector) (value float64, ok bool, err error) {
+	switch {
+	case len(all) == 0:
+		return 0, false, nil
+	case len(all) > 1:
+		return 0, false, hint.Add(fmt.Errorf("%d samples where one is expected", len(all)), "aggregate them in the expression")
+	case all[0].Histogram != nil:
+		return 0, false, errors.New("the sample is a native histogram, not a number")
+	case math.IsNaN(float64(all[0].Value)):
 		return 0, false, nil
 	}
-	return value, true, nil
+	return float64(all[0].Value), true, nil
 }
 
 // QueryRange returns the values of expr at from, from+step and so on up to to;
