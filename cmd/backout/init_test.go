@@ -41,13 +41,17 @@ type exported struct {
 	labels  labels.Labels
 	value   float64
 	counter bool
+	steady  bool // a counter that does not follow the day
 }
 
 // at is the value at a time in seconds.
 func (s exported) at(t float64) float64 {
 	const day = 86400
-	if !s.counter {
+	switch {
+	case !s.counter:
 		return s.value
+	case s.steady:
+		return s.value * t
 	}
 	return s.value * (t + 0.5*day/(2*math.Pi)*(1-math.Cos(2*math.Pi*t/day)))
 }
@@ -71,7 +75,7 @@ func readExported(t *testing.T, text string) []exported {
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		all = append(all, exported{ls, value, m[3] != ""})
+		all = append(all, exported{labels: ls, value: value, counter: m[3] != ""})
 	}
 	return all
 }
@@ -344,6 +348,9 @@ func TestInitReadsARealPrometheus(t *testing.T) {
 			all = readExported(t, string(f.Data))
 		}
 	}
+	for i := range all {
+		all[i].steady = true // so that hours are as good as a week
+	}
 	write := func(prometheus string) string {
 		r := backout(t, nil, "init", "--project-dir="+dir, "--service=recommender", "--prometheus="+prometheus)
 		if r.status != 0 {
@@ -357,7 +364,8 @@ func TestInitReadsARealPrometheus(t *testing.T) {
 	}
 }
 
-// realPrometheus starts one that has scraped the series each minute of the last week.
+// realPrometheus starts one that has scraped the series each minute of the last hours.
+// Samples of the next hour are there too, since the machine may be slow.
 func realPrometheus(t *testing.T, all []exported) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -365,7 +373,7 @@ func realPrometheus(t *testing.T, all []exported) string {
 	begin := time.Now().Add(-week).Truncate(everyMinute)
 	for _, s := range all {
 		series := s.labels.Get("__name__") + strings.ReplaceAll(s.labels.MatchLabels(false, "__name__").String(), `", `, `",`)
-		for at := time.Duration(0); at <= week; at += everyMinute {
+		for at := week - 4*time.Hour; at <= week+time.Hour; at += everyMinute {
 			fmt.Fprintf(&b, "%s %g %d\n", series, s.at(at.Seconds()), begin.Add(at).Unix())
 		}
 	}
