@@ -80,7 +80,7 @@ func readExported(t *testing.T, text string) []exported {
 	return all
 }
 
-const week, everyMinute = 7 * 24 * time.Hour, time.Minute
+const week, scraped = 7 * 24 * time.Hour, time.Minute
 
 // selectExported is the storage's part of a query: the series with a sample each minute of the
 // last week, which ends at the time week.
@@ -91,7 +91,7 @@ func selectExported(all []exported, from, to int64, matchers []*labels.Matcher) 
 			continue
 		}
 		var samples []chunks.Sample
-		step := everyMinute.Milliseconds()
+		step := scraped.Milliseconds()
 		for t := (max(from, 0) + step - 1) / step * step; t <= min(to, week.Milliseconds()); t += step {
 			samples = append(samples, sampleAt{t, s.at(float64(t) / 1000)})
 		}
@@ -130,7 +130,7 @@ func fakePrometheus(t *testing.T, all []exported) string {
 	t.Helper()
 	engine := promql.NewEngine(promql.EngineOpts{
 		MaxSamples: 50_000_000, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{}),
-		NoStepSubqueryIntervalFn: func(int64) int64 { return everyMinute.Milliseconds() },
+		NoStepSubqueryIntervalFn: func(int64) int64 { return scraped.Milliseconds() },
 	})
 	t.Cleanup(func() {
 		if err := engine.Close(); err != nil {
@@ -370,10 +370,10 @@ func realPrometheus(t *testing.T, all []exported) string {
 	t.Helper()
 	dir := t.TempDir()
 	var b strings.Builder
-	begin := time.Now().Add(-week).Truncate(everyMinute)
+	begin := time.Now().Add(-week).Truncate(scraped)
 	for _, s := range all {
 		series := s.labels.Get("__name__") + strings.ReplaceAll(s.labels.MatchLabels(false, "__name__").String(), `", `, `",`)
-		for at := week - 4*time.Hour; at <= week+time.Hour; at += everyMinute {
+		for at := week - 4*time.Hour; at <= week+time.Hour; at += scraped {
 			fmt.Fprintf(&b, "%s %g %d\n", series, s.at(at.Seconds()), begin.Add(at).Unix())
 		}
 	}
