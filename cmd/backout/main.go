@@ -90,6 +90,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.app.ErrorWriter(stderr)
 	c.app.Terminate(func(status int) { panic(parserEnds(status)) })
 	c.app.HelpFlag.Short('h').Help("Show help for backout or one command.")
+	c.addInit()
 	c.addServe()
 	c.addCheck()
 	c.addBacktest()
@@ -105,6 +106,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addRehearse()
 	c.addAudit()
 	c.addVerify()
+	c.addSchema()
 	c.addCompletion()
 	c.addVersion()
 	return c

@@ -42,6 +42,7 @@ type keysReference struct {
 	values   map[string][]string // of enumerations, by package and type: alerts.Unit
 	keys     []string            // those that the page has
 	page     strings.Builder
+	schema   schemaNode // the same as a JSON Schema
 }
 
 // element is one part of a key's path: a name, or a list's item, which is of one kind
@@ -67,7 +68,7 @@ func pathOf(elements []element) string {
 	return b.String()
 }
 
-func playbookPage(t *testing.T) string {
+func playbookReference(t *testing.T) *keysReference {
 	kinds, err := actionKinds(config.Default(), nil, promslog.NewNopLogger())
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +81,7 @@ func playbookPage(t *testing.T) string {
 	r := newKeysReference(t, "yaml", "playbook.yaml", func(source []byte) (any, error) {
 		return alerts.Parse("playbook.yaml", source, playbookKinds(kinds.list))
 	}, "../../alerts", "../../remediation/action")
+	r.schema = newSchema("backout playbook")
 	fmt.Fprintf(&r.page, "# Playbook reference\n\n"+generatedNote, "the types in alerts/ and remediation/action/")
 	r.page.WriteString("One YAML file per service holds every threshold, duration, flag, plan and limit. An unknown key is an error, and\n" +
 		"`backout check` reports all errors with file, line and a hint. Keep the file writable by its owner only: it decides what runs.\n\n" +
@@ -98,12 +100,14 @@ func playbookPage(t *testing.T) string {
 		r.page.WriteString("\n## plans[].steps[] with action: " + k.Name() + "\n\n" +
 			fmt.Sprintf("Risk: %s. [What it does](../actions/%s.md).\n", k.Risk(), k.Name()))
 		r.header()
-		r.rows(append(slices.Clone(steps), element{item: true, action: k.Name()}), reflect.TypeOf(k.NewParams()).Elem())
+		of := append(slices.Clone(steps), element{item: true, action: k.Name()})
+		r.schema.place(of) // also of a kind without keys of its own
+		r.rows(of, reflect.TypeOf(k.NewParams()).Elem())
 	}
-	return r.page.String()
+	return r
 }
 
-func configurationPage(t *testing.T) string {
+func configurationReference(t *testing.T) *keysReference {
 	dir := t.TempDir()
 	for _, name := range []string{"prometheus.token", "alertmanager.password", "am.token", "oncall.token", "statuspage.key", "launchdarkly.token", "slack.token", "slack.secret", "mail.password", "webhook.secret"} {
 		secretFile(t, filepath.Join(dir, name), "a secret of "+name)
@@ -115,6 +119,7 @@ func configurationPage(t *testing.T) string {
 		return config.Load(file)
 	}
 	r := newKeysReference(t, "config", "backout.yml", load, "../../receiver/config")
+	r.schema = newSchema("backout configuration")
 	fmt.Fprintf(&r.page, "# Configuration reference\n\n"+generatedNote, "the types in receiver/config/")
 	r.page.WriteString("The file of `--config.file` says where the other programs are and who may call backout. Every key is optional, and an unknown\n" +
 		"key is an error. Secrets are in files that only their owner may read; a relative path begins at the folder of the\n" +
@@ -125,11 +130,13 @@ func configurationPage(t *testing.T) string {
 	r.smaller = append(r.smaller, r.read(small))
 	r.sections(reflect.TypeFor[config.Config]())
 	r.matchReader("", r.example)
-	return r.page.String()
+	r.schema.allowNull()
+	r.schema["type"] = []any{"object", "null"} // the file may be empty
+	return r
 }
 
 func scenarioPage(t *testing.T) string {
-	file := docs + "reference/scenario.yaml"
+	file := docsDir + "reference/scenario.yaml"
 	r := newKeysReference(t, "yaml", "scenario.yaml", func(source []byte) (any, error) {
 		return scenario.Parse(file, source)
 	}, "../../remediation/scenario", "../../remediation")
@@ -154,7 +161,7 @@ func secretFile(t *testing.T, name, content string) {
 func newKeysReference(t *testing.T, tag, example string, load func([]byte) (any, error), dirs ...string) *keysReference {
 	t.Helper()
 	r := &keysReference{t: t, tag: tag, load: load, comments: map[string]string{}, values: map[string][]string{}}
-	r.example = r.read(docs + "reference/" + example)
+	r.example = r.read(docsDir + "reference/" + example)
 	for _, dir := range dirs {
 		r.parse(dir)
 	}
@@ -328,6 +335,7 @@ func (r *keysReference) row(key []element, in reflect.Type, f reflect.StructFiel
 	if found := r.found(key, instances); !computed || found == "required" {
 		def = found
 	}
+	r.add(key, f.Type, meaning, strings.TrimSuffix(def, "."))
 	fmt.Fprintf(&r.page, "| `%s` | %s | %s | %s | %s |\n", pathOf(key), r.typeText(f.Type, last), tableCell(strings.TrimSuffix(def, ".")), example, tableCell(meaning))
 }
 

@@ -74,46 +74,51 @@ func prometheusAt(address string, timeout time.Duration, transport bounded, log 
 // silent, too slow or overloaded, it warned that data are missing, or someone
 // else answered in its place.
 func (p *Prometheus) Query(ctx context.Context, expr string) (value float64, ok bool, err error) {
-	asking, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	result, _, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
+	all, err := p.Vector(ctx, expr)
 	if err != nil {
-		return 0, false, p.failure(ctx, asking, err)
+		return 0, false, err
 	}
-	for _, i := range infos {
-		p.log.Debug("prometheus warns about a query", "expr", expr, "info", i)
-	}
-	value, ok, err = single(result)
+	value, ok, err = single(all)
 	if err != nil {
 		return 0, false, fmt.Errorf("%s: query %q: %w", p.name, expr, err)
 	}
 	return value, ok, nil
 }
 
-// single takes the value out of a result; NaN, as from 0/0, counts as empty.
-func single(result model.Value) (value float64, ok bool, err error) {
-	switch v := result.(type) {
-	case *model.Scalar:
-		value = float64(v.Value)
-	case model.Vector:
-		switch len(v) {
-		case 0:
-			return 0, false, nil
-		case 1:
-		default:
-			return 0, false, hint.Add(fmt.Errorf("%d samples where one is expected", len(v)), "aggregate them in the expression")
-		}
-		if v[0].Histogram != nil {
-			return 0, false, errors.New("the sample is a native histogram, not a number")
-		}
-		value = float64(v[0].Value)
-	default:
-		return 0, false, fmt.Errorf("result is a %s where a scalar or a vector is expected", result.Type())
+// Vector returns all samples that expr has at present; a scalar is one without labels.
+// Its errors are those of Query.
+func (p *Prometheus) Vector(ctx context.Context, expr string) (model.Vector, error) {
+	asking, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	result, _, infos, err := p.api.Query(asking, expr, time.Time{}, promv1.WithTimeout(p.timeout))
+	if err != nil {
+		return nil, p.failure(ctx, asking, err)
 	}
-	if math.IsNaN(value) {
+	for _, i := range infos {
+		p.log.Debug("prometheus warns about a query", "expr", expr, "info", i)
+	}
+	switch v := result.(type) {
+	case model.Vector:
+		return v, nil
+	case *model.Scalar:
+		return model.Vector{{Value: v.Value, Timestamp: v.Timestamp}}, nil
+	}
+	return nil, fmt.Errorf("%s: query %q: result is a %s where a scalar or a vector is expected", p.name, expr, result.Type())
+}
+
+// single takes the value out of a result; NaN, as from 0/0, counts as empty.
+func single(all model.Vector) (value float64, ok bool, err error) {
+	switch {
+	case len(all) == 0:
+		return 0, false, nil
+	case len(all) > 1:
+		return 0, false, hint.Add(fmt.Errorf("%d samples where one is expected", len(all)), "aggregate them in the expression")
+	case all[0].Histogram != nil:
+		return 0, false, errors.New("the sample is a native histogram, not a number")
+	case math.IsNaN(float64(all[0].Value)):
 		return 0, false, nil
 	}
-	return value, true, nil
+	return float64(all[0].Value), true, nil
 }
 
 // QueryRange returns the values of expr at from, from+step and so on up to to;

@@ -92,6 +92,19 @@ func TestQueryReadsOneValue(t *testing.T) {
 	}
 }
 
+func TestVectorReadsAllSamples(t *testing.T) {
+	for body, want := range map[string]string{
+		data("vector", `[{"metric":{"i":"1"},"value":[1,"1"]},{"metric":{"i":"2"},"value":[1,"NaN"]}]`): "{i=\"1\"} => 1 @[1]\n{i=\"2\"} => NaN @[1]",
+		data("scalar", `[1,"3"]`): "{} => 3 @[1]",
+		data("vector", `[]`):      "",
+	} {
+		got, err := newPrometheus(t, fakePrometheus(t, 200, body), patience).Vector(t.Context(), "up == 1")
+		if err != nil || got.String() != want {
+			t.Errorf("%s: got %v, %v; want %v", body, got, err, want)
+		}
+	}
+}
+
 func TestQueryRefusesAnAnswerThatIsNotOneValue(t *testing.T) {
 	two := `[{"metric":{"i":"1"},"value":[1,"1"]},{"metric":{"i":"2"},"value":[1,"2"]}]`
 	for name, tc := range map[string]struct {

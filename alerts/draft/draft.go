@@ -1,0 +1,167 @@
+// Package draft writes the first playbook of a service, from what its compose project
+// and Prometheus show. backout init calls it.
+//
+// Invariants:
+//   - Every value is known, guessed or missing. A guess is marked "# guessed" with its
+//     reason, a missing value "# fill in"; backout check names each missing one.
+//   - Nothing is written to any system, and no variable's value is shown but a flag's.
+//   - A Prometheus that does not answer costs guesses, never the playbook.
+package draft
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the playbook's template
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v3"
+)
+
+// SchemaURL is where the playbook's JSON Schema is published.
+const SchemaURL = "https://raw.githubusercontent.com/locotoki/backout/main/docs/reference/playbook.schema.json"
+
+// Service is what a compose project's files say of one service.
+type Service struct {
+	// ProjectDir is the absolute path of the project's folder.
+	ProjectDir string
+	Name       string
+	// Tag is the tag of the image that the files name now, TagVariable the variable that
+	// sets it. Each is "" if there is none.
+	Tag, TagVariable string
+	// Variables are what the service gets, Others what only the compose files get. They
+	// may hold secrets.
+	Variables, Others map[string]string
+	Ports             []Port
+	// Healthcheck is the command of the service's health check.
+	Healthcheck []string
+	// Migrations is the project's folder, where Flyway's scripts are looked for.
+	Migrations fs.FS
+}
+
+// Port is a port of the service on this machine.
+type Port struct {
+	// Host is the address that it listens on, "" for all.
+	Host      string
+	Published string
+	Target    uint32
+}
+
+// Prometheus answers instant queries.
+type Prometheus interface {
+	// Vector returns all samples of an expression, at the server's present time.
+	Vector(ctx context.Context, expr string) (model.Vector, error)
+}
+
+// Options says what a playbook is drafted from.
+type Options struct {
+	Service Service
+	// Prometheus is nil if none was named; Address names it in the file.
+	Prometheus Prometheus
+	Address    string
+	// Job, Version and Previous are what the caller knows; "" is found out or guessed.
+	Job, Version, Previous string
+	Now                    time.Time
+}
+
+// Write returns the playbook as YAML. The error is the context's: anything else that
+// fails becomes a remark in the playbook.
+func Write(ctx context.Context, o Options) ([]byte, error) {
+	d := &document{Options: o, Schema: SchemaURL}
+	d.release()
+	d.probe()
+	d.flags()
+	d.migrations()
+	if err := d.ask(ctx); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err := playbook.Execute(&b, d)
+	return b.Bytes(), err
+}
+
+//go:embed playbook.tmpl
+var playbookText string
+
+var playbook = template.Must(template.New("playbook").Funcs(template.FuncMap{
+	"key": func(name string, a answer) string { return name + ":" + a.String() }, "quote": quote, "number": number,
+	"list": func(names []string) string { return strings.Join(names, ", ") },
+	"indent": func(n int, text string) string {
+		return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+strings.Repeat(" ", n))
+	},
+}).Parse(playbookText))
+
+// document is what the template shows.
+type document struct {
+	Options
+	Schema string
+
+	Version, Previous answer
+	Health            answer
+	Flags             []flag
+	Share             bool     // the first flag's value is a share of the traffic
+	Switches          []string // variables that are on or off, and not named like a flag
+	NotGiven          []string // flags that the service does not get
+	Flyway            *flyway
+
+	Asked     string // what Prometheus was asked, or why it was not
+	Job       answer
+	Jobs      []string
+	Own       answer // matchers of the service's series
+	Up        string
+	Scrape    answer
+	Program   string // who exports the metrics
+	Alive     answer
+	Signals   []signal
+	Resources []resource
+}
+
+// answer is a value of the playbook with how it is known.
+type answer struct {
+	value string
+	// guessed or missing is why; both are "" for what is known.
+	guessed, missing string
+}
+
+func known(value string) answer { return answer{value: value} }
+func guessed(value, why string, args ...any) answer {
+	return answer{value: value, guessed: fmt.Sprintf(why, args...)}
+}
+func missing(why string, args ...any) answer { return answer{missing: fmt.Sprintf(why, args...)} }
+
+// Missing reports whether the value must be filled in.
+func (a answer) Missing() bool { return a.missing != "" }
+
+// String is what follows the key and its colon.
+func (a answer) String() string {
+	switch {
+	case a.missing != "":
+		return " # fill in: " + oneLine(a.missing)
+	case a.guessed != "":
+		return " " + quote(a.value) + " # guessed: " + oneLine(a.guessed)
+	}
+	return " " + quote(a.value)
+}
+
+// oneLine keeps a comment a comment, whatever a file or a server put into it.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// quote writes a text as YAML in block style: plain where that reads back as the same
+// text, and not as another type in YAML 1.1.
+func quote(text string) string {
+	var plain struct {
+		X yaml.Node `yaml:"x"`
+	}
+	if err := yaml.Unmarshal([]byte("x: "+text), &plain); err == nil && plain.X.Value == text && plain.X.ShortTag() == "!!str" && plain.X.Style == 0 && plain.X.LineComment == "" && offOf[strings.ToLower(text)] == "" {
+		return text
+	}
+	if !strings.ContainsAny(text, "'\n") {
+		return "'" + text + "'"
+	}
+	return strconv.QuoteToASCII(text)
+}

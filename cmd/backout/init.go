@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/promslog"
+
+	"github.com/locotoki/backout/alerts/draft"
+	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker"
+	"github.com/locotoki/backout/remediation/observe"
+)
+
+// pastTimeout bounds a query over a week.
+const pastTimeout = 30 * time.Second
+
+func (c *commands) addInit() {
+	clause := c.app.Command("init", "Write a first playbook for a service, from its compose project and the metrics that Prometheus has. What was guessed is marked. Changes nothing else.")
+	dir := clause.Flag("project-dir", "Folder of the compose project.").Default(".").PlaceHolder("DIR").String()
+	service := clause.Flag("service", "Service in the compose file.").Required().PlaceHolder("NAME").String()
+	prometheus := clause.Flag("prometheus", "Address of Prometheus. Default: that of --config.file; without both, metrics and bounds are guessed.").PlaceHolder("URL").String()
+	files := clause.Flag("config.file", "Configuration: how Prometheus is reached, its http_config and headers.").PlaceHolder("FILE").String()
+	var o draft.Options
+	clause.Flag("job", "Prometheus job that scrapes the service. Default: found by the service's name and ports.").PlaceHolder("NAME").StringVar(&o.Job)
+	clause.Flag("release", "Version to roll out. Default: guessed from the previous one.").PlaceHolder("VERSION").StringVar(&o.Version)
+	clause.Flag("previous", "Version to fall back to. Default: the image's tag in the compose file.").PlaceHolder("VERSION").StringVar(&o.Previous)
+	out := clause.Flag("out", "File to write, which must not exist. Default: standard output.").PlaceHolder("FILE").String()
+	c.add(clause, func(ctx context.Context) error {
+		full, err := filepath.Abs(*dir)
+		if err != nil {
+			return wrong("", "--project-dir: %w", err)
+		}
+		if _, err := os.Lstat(*out); *out != "" && !errors.Is(err, fs.ErrNotExist) {
+			return wrong("another name, or remove it", "--out: %s already exists, and init overwrites nothing", *out)
+		}
+		if o.Service, err = docker.Describe(full, *service); err != nil {
+			return wrong("", "%w", err)
+		}
+		conf, err := settingsFlags{configFile: files}.loadConfig()
+		if err != nil {
+			return wrong("", "%w", err)
+		}
+		if *prometheus != "" || *files != "" {
+			if *prometheus != "" {
+				conf.PrometheusURL = *prometheus
+			}
+			transport := &http.Transport{Proxy: http.ProxyFromEnvironment}
+			defer transport.CloseIdleConnections()
+			if o.Prometheus, err = past(conf, transport); err != nil {
+				return wrong("--prometheus=http://127.0.0.1:9090", "%w", err)
+			}
+			o.Address, _, _ = strings.Cut(conf.PrometheusURL, "?") // what follows may be a secret
+		}
+		o.Now = c.now()
+		text, err := draft.Write(ctx, o)
+		if err != nil {
+			return wrong("", "write the playbook: %w", err)
+		}
+		return c.deliver(*out, string(text))
+	})
+}
+
+func past(conf *config.Config, transport *http.Transport) (*observe.Prometheus, error) {
+	rt, err := conf.PrometheusHTTP.Transport("prometheus", transport)
+	if err != nil {
+		return nil, fmt.Errorf("prometheus.http_config: %w", err)
+	}
+	return observe.NewPrometheus(conf.PrometheusURL, pastTimeout, rt, promslog.NewNopLogger())
+}
+
+// deliver writes a drafted playbook, and says on standard error what is left to do.
+func (c *commands) deliver(out, text string) error {
+	if out == "" {
+		if err := c.print(text); err != nil {
+			return err
+		}
+	} else if err := createFile(out, text); err != nil {
+		return wrong("", "--out: %w", err)
+	}
+	name := out
+	if out == "" {
+		name = "FILE"
+	}
+	_, err := fmt.Fprintf(c.stderr, "%s guessed, %d to fill in. Next: read it, then backout check --playbook.file=%s\n",
+		remediation.Counted(strings.Count(text, " # guessed"), "value"), strings.Count(text, " # fill in: "), name)
+	return err
+}
+
+// createFile writes a file that must not exist, for its owner only: a playbook decides
+// what gets run.
+func createFile(name, text string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}

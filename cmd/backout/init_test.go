@@ -1,0 +1,477 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/locotoki/backout/docs"
+)
+
+// exported is a series as a test's file has it: a gauge, or a counter with its mean rate.
+// Counters follow the day: at noon twice as fast as in the evening.
+type exported struct {
+	labels  labels.Labels
+	value   float64
+	counter bool
+	steady  bool // a counter that does not follow the day
+}
+
+// at is the value at a time in seconds.
+func (s exported) at(t float64) float64 {
+	const day = 86400
+	switch {
+	case !s.counter:
+		return s.value
+	case s.steady:
+		return s.value * t
+	}
+	return s.value * (t + 0.5*day/(2*math.Pi)*(1-math.Cos(2*math.Pi*t/day)))
+}
+
+var exportedLine = regexp.MustCompile(`^([a-zA-Z_:]+\{.*\}) ([0-9.e-]+)(/s)?$`)
+
+// readExported reads lines such as requests_total{job="shop",code="200"} 10/s.
+func readExported(t *testing.T, text string) []exported {
+	t.Helper()
+	var all []exported
+	for _, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		m := exportedLine.FindStringSubmatch(line)
+		if m == nil {
+			t.Fatalf("not a series: %s", line)
+		}
+		ls, err := parser.NewParser(parser.Options{}).ParseMetric(m[1])
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		value, err := strconv.ParseFloat(m[2], 64)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		all = append(all, exported{labels: ls, value: value, counter: m[3] != ""})
+	}
+	return all
+}
+
+const week, scraped = 7 * 24 * time.Hour, time.Minute
+
+// selectExported is the storage's part of a query: the series with a sample each minute of the
+// last week, which ends at the time week.
+func selectExported(all []exported, from, to int64, matchers []*labels.Matcher) storage.SeriesSet {
+	var found []storage.Series
+	for _, s := range all {
+		if slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(s.labels.Get(m.Name)) }) {
+			continue
+		}
+		var samples []chunks.Sample
+		step := scraped.Milliseconds()
+		for t := (max(from, 0) + step - 1) / step * step; t <= min(to, week.Milliseconds()); t += step {
+			samples = append(samples, sampleAt{t, s.at(float64(t) / 1000)})
+		}
+		found = append(found, storage.NewListSeries(s.labels, samples))
+	}
+	return &seriesSet{series: found}
+}
+
+type seriesSet struct {
+	series []storage.Series
+	next   int
+}
+
+func (s *seriesSet) Next() bool                        { s.next++; return s.next <= len(s.series) }
+func (s *seriesSet) At() storage.Series                { return s.series[s.next-1] }
+func (s *seriesSet) Err() error                        { return nil }
+func (s *seriesSet) Warnings() annotations.Annotations { return nil }
+
+// sampleAt is a chunks.Sample of a float.
+type sampleAt struct {
+	t int64
+	v float64
+}
+
+func (s sampleAt) T() int64                      { return s.t }
+func (s sampleAt) ST() int64                     { return 0 }
+func (s sampleAt) F() float64                    { return s.v }
+func (s sampleAt) H() *histogram.Histogram       { return nil }
+func (s sampleAt) FH() *histogram.FloatHistogram { return nil }
+func (s sampleAt) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
+func (s sampleAt) Copy() chunks.Sample           { return s }
+
+// fakePrometheus answers instant queries as Prometheus does, by its own engine, and
+// refuses anything else.
+func fakePrometheus(t *testing.T, all []exported) string {
+	t.Helper()
+	engine := promql.NewEngine(promql.EngineOpts{
+		MaxSamples: 50_000_000, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{}),
+		NoStepSubqueryIntervalFn: func(int64) int64 { return scraped.Milliseconds() },
+	})
+	t.Cleanup(func() {
+		if err := engine.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	series := &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
+		SelectMockFunction: func(_ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+			return selectExported(all, hints.Start, hints.End, matchers)
+		},
+	}}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		form, err := url.ParseQuery(string(body))
+		if r.Method != http.MethodPost || r.URL.Path != "/prom/api/v1/query" || r.URL.RawQuery != "" ||
+			r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" || err != nil || len(form["query"]) != 1 || form.Has("time") {
+			t.Errorf("not an instant query for the present: %s %s %v %v", r.Method, r.URL, r.Header, form)
+		}
+		q, err := engine.NewInstantQuery(r.Context(), series, promql.NewPrometheusQueryOpts(false, 0, nil), form.Get("query"), time.UnixMilli(week.Milliseconds()))
+		if err != nil {
+			t.Errorf("%s: %v", form.Get("query"), err)
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		defer q.Close()
+		result := q.Exec(r.Context())
+		if result.Err != nil {
+			t.Errorf("%s: %v", form.Get("query"), result.Err)
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			return
+		}
+		var vector model.Vector
+		samples, err := result.Vector()
+		if err != nil {
+			t.Errorf("%s: %v", form.Get("query"), err)
+		}
+		for _, s := range samples {
+			metric := model.Metric{}
+			s.Metric.Range(func(l labels.Label) { metric[model.LabelName(l.Name)] = model.LabelValue(l.Value) })
+			vector = append(vector, &model.Sample{Metric: metric, Value: model.SampleValue(s.F), Timestamp: model.Time(s.T)})
+		}
+		if vector == nil {
+			vector = model.Vector{}
+		}
+		answer, err := json.Marshal(map[string]any{"status": "success", "data": map[string]any{"resultType": "vector", "result": vector}})
+		if err != nil {
+			t.Error(err)
+		}
+		if _, err := w.Write(answer); err != nil {
+			t.Logf("client went away: %v", err)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL + "/prom"
+}
+
+// A case of testdata/init has a compose project below project/, the arguments besides,
+// the series of Prometheus (metrics, none: no --prometheus), and what init writes.
+func TestInitWritesAPlaybookThatCheckAccepts(t *testing.T) {
+	cases, err := filepath.Glob("../../testdata/init/*.txtar")
+	if err != nil || len(cases) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	schema := compileSchema(t, docs.PlaybookSchema)
+	for _, name := range cases {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			out := filepath.Join(dir, "playbook.yaml")
+			args := []string{"init", "--project-dir=" + dir + "/project", "--out=" + out}
+			var want, refused *txtar.File
+			prometheus := ""
+			for i := range archive.Files {
+				switch f := &archive.Files[i]; {
+				case strings.HasPrefix(f.Name, "project/"):
+					file := filepath.Join(dir, f.Name)
+					if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+						t.Fatal(err)
+					}
+					secretFile(t, file, string(f.Data))
+				case f.Name == "args":
+					args = append(args, strings.Fields(string(f.Data))...)
+				case f.Name == "metrics":
+					prometheus = fakePrometheus(t, readExported(t, string(f.Data)))
+					args = append(args, "--prometheus="+prometheus)
+				case f.Name == "playbook.yaml":
+					want = f
+				case f.Name == "refused":
+					refused = f
+				}
+			}
+			r := backout(t, nil, args...)
+			if r.status != 0 {
+				t.Fatalf("init: %d %s", r.status, r.stderr)
+			}
+			source, err := os.ReadFile(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			place := strings.NewReplacer(dir+"/project", "/srv/project", prometheus, "http://prometheus:9090", dir+"/", "")
+			if prometheus == "" {
+				place = strings.NewReplacer(dir+"/project", "/srv/project", dir+"/", "")
+			}
+			compareInit(t, archive, name, want, place.Replace(string(source)))
+
+			checked := backout(t, nil, "check", "--playbook.file="+out)
+			if refused != nil {
+				compareInit(t, archive, name, refused, place.Replace(checked.stderr))
+				if checked.status != statusWrong {
+					t.Errorf("check exits %d", checked.status)
+				}
+				return
+			}
+			if checked.status != 0 || strings.Contains(checked.stdout, "warning") {
+				t.Errorf("check: %d\n%s%s", checked.status, checked.stdout, checked.stderr)
+			}
+			if err := bySchema(schema, source); err != nil {
+				t.Error(err)
+			}
+			if r := backout(t, nil, args...); r.status != statusWrong || !strings.Contains(r.stderr, "already exists") {
+				t.Errorf("a second init: %d %s", r.status, r.stderr)
+			}
+		})
+	}
+}
+
+// The cases have four programs; these are the others.
+func TestInitKnowsMoreMetrics(t *testing.T) {
+	dir := t.TempDir()
+	secretFile(t, dir+"/compose.yaml", "services: {shop: {image: \"shop:${TAG:-v1.0.0}\", ports: [\"8080:8080\"]}}")
+	for program, c := range map[string]struct{ counter, good, bad, histogram string }{
+		"a Prometheus client":       {"http_requests_total", `status="200"`, `status="502"`, "http_request_duration_seconds"},
+		"OpenTelemetry":             {"http_server_request_duration_seconds_count", `http_response_status_code="200"`, `http_response_status_code="500"`, "http_server_request_duration_seconds"},
+		"OpenTelemetry before 1.21": {"http_server_duration_milliseconds_count", `http_status_code="200"`, `http_status_code="500"`, "http_server_duration_milliseconds"},
+		"django-prometheus":         {"django_http_responses_total_by_status_total", `status="200"`, `status="500"`, "django_http_requests_latency_including_middlewares_seconds"},
+		"micrometer":                {"http_server_requests_seconds_count", `status="200"`, `status="500"`, "http_server_requests_seconds"},
+	} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			lines := []string{`up{job="shop"} 1`, c.counter + `{job="shop",` + c.good + `} 99/s`, c.counter + `{job="shop",` + c.bad + `} 1/s`,
+				`redis_memory_used_bytes{job="redis"} 5`, `redis_memory_max_bytes{job="redis"} 10`}
+			for le, rate := range map[string]float64{"1": 10, "5": 50, "10": 97, "25": 99, "50": 99.9, "+Inf": 100} {
+				lines = append(lines, fmt.Sprintf(`%s_bucket{job="shop",le=%q} %g/s`, c.histogram, le, rate))
+			}
+			if c.counter != c.histogram+"_count" {
+				lines = append(lines, c.histogram+`_count{job="shop"} 100/s`)
+			}
+			out := filepath.Join(t.TempDir(), "playbook.yaml")
+			r := backout(t, nil, "init", "--project-dir="+dir, "--service=shop", "--prometheus="+fakePrometheus(t, readExported(t, strings.Join(lines, "\n"))), "--out="+out)
+			text, err := os.ReadFile(out)
+			if r.status != 0 || err != nil {
+				t.Fatalf("init: %d %s %v", r.status, r.stderr, err)
+			}
+			for _, want := range []string{
+				"The metrics are those of " + program + ".", "target: 0.01 # guessed: in the last 7 days 99% of the values were at most 1%",
+				"buckets: [1, 5, 10, 25, 50]", "max(redis_memory_used_bytes{$redis}", "were at most 50%",
+			} {
+				if !strings.Contains(string(text), want) {
+					t.Errorf("no %q in\n%s", want, text)
+				}
+			}
+			if r := backout(t, nil, "check", "--playbook.file="+out); r.status != 0 || strings.Contains(r.stdout, "warning") {
+				t.Errorf("check: %d %s%s", r.status, r.stdout, r.stderr)
+			}
+		})
+	}
+}
+
+func TestInitSaysWhatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	secretFile(t, dir+"/compose.yaml", "services:\n  shop: {image: \"shop:${TAG:?}\"}\n  db: {image: postgres}\n")
+	for name, c := range map[string]struct {
+		args  []string
+		words string
+	}{
+		"another service":  {[]string{"--project-dir=" + dir, "--service=web"}, "try: one of db, shop"},
+		"no compose file":  {[]string{"--project-dir=" + t.TempDir(), "--service=web"}, "no compose file in"},
+		"no folder":        {[]string{"--project-dir=" + dir + "/none", "--service=web"}, "no compose file in"},
+		"no service":       {[]string{"--project-dir=" + dir}, "--service"},
+		"a bad address":    {[]string{"--project-dir=" + dir, "--service=shop", "--prometheus=prometheus:9090"}, "is not an http or https address"},
+		"a file that is":   {[]string{"--project-dir=" + dir, "--service=shop", "--out=" + dir + "/compose.yaml"}, "already exists"},
+		"no configuration": {[]string{"--project-dir=" + dir, "--service=shop", "--config.file=" + dir + "/none.yml"}, "read configuration"},
+	} {
+		r := backout(t, nil, append([]string{"init"}, c.args...)...)
+		if r.status != statusWrong || !strings.Contains(r.stderr, c.words) || r.stdout != "" {
+			t.Errorf("%s: %d %s%s", name, r.status, r.stdout, r.stderr)
+		}
+	}
+	// A Prometheus that does not answer costs guesses only.
+	r := backout(t, nil, "init", "--project-dir="+dir, "--service=shop", "--prometheus=http://127.0.0.1:1?token=secret-of-thanos")
+	if r.status != 0 || !strings.Contains(r.stdout, "Prometheus gave no answer (") || strings.Contains(r.stdout+r.stderr, "secret-of-thanos") || !strings.Contains(r.stdout, "http_requests_total") {
+		t.Errorf("without an answer: %d %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
+// The same series in a real Prometheus give the same playbook.
+func TestInitReadsARealPrometheus(t *testing.T) {
+	archive, err := txtar.ParseFile("../../testdata/init/recommender.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var all []exported
+	for _, f := range archive.Files {
+		if name, ok := strings.CutPrefix(f.Name, "project/"); ok {
+			secretFile(t, filepath.Join(dir, name), string(f.Data))
+		} else if f.Name == "metrics" {
+			all = readExported(t, string(f.Data))
+		}
+	}
+	for i := range all {
+		all[i].steady = true // so that hours are as good as a week
+	}
+	write := func(prometheus string) string {
+		r := backout(t, nil, "init", "--project-dir="+dir, "--service=recommender", "--prometheus="+prometheus)
+		if r.status != 0 {
+			t.Fatalf("init: %d %s", r.status, r.stderr)
+		}
+		return strings.ReplaceAll(r.stdout, prometheus, "PROMETHEUS")
+	}
+	want := write(fakePrometheus(t, all))
+	if got := write(realPrometheus(t, all)); got != want {
+		t.Errorf("with a real Prometheus:\n%s\nwith the fake one:\n%s", got, want)
+	}
+}
+
+// realPrometheus starts one that has scraped the series each minute of the last hours.
+// Samples of the next hour are there too, since the machine may be slow.
+func realPrometheus(t *testing.T, all []exported) string {
+	t.Helper()
+	dir := t.TempDir()
+	var b strings.Builder
+	begin := time.Now().Add(-week).Truncate(scraped)
+	for _, s := range all {
+		series := s.labels.Get("__name__") + strings.ReplaceAll(s.labels.MatchLabels(false, "__name__").String(), `", `, `",`)
+		for at := week - 4*time.Hour; at <= week+time.Hour; at += scraped {
+			fmt.Fprintf(&b, "%s %g %d\n", series, s.at(at.Seconds()), begin.Add(at).Unix())
+		}
+	}
+	b.WriteString("# EOF\n")
+	secretFile(t, dir+"/metrics", b.String())
+	secretFile(t, dir+"/prometheus.yml", "")
+	run := func(name string, args ...string) *exec.Cmd {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatalf("%s is not in PATH: run the tests by make test, which fetches it", name)
+		}
+		return exec.Command(path, args...)
+	}
+	if out, err := run("promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", dir+"/metrics", dir+"/data").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	server := run("prometheus", "--config.file="+dir+"/prometheus.yml", "--storage.tsdb.path="+dir+"/data", "--storage.tsdb.retention.time=30d", "--web.listen-address="+address)
+	server.Stderr = &log
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := server.Wait(); err != nil || t.Failed() {
+			t.Logf("prometheus: %v %s", err, log.String())
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-time.After(50 * time.Millisecond) {
+		resp, err := http.Get("http://" + address + "/-/ready") //nolint:noctx // its time is bounded by the loop
+		if err != nil {
+			continue
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		if resp.StatusCode == http.StatusOK {
+			return "http://" + address
+		}
+	}
+	t.Fatalf("prometheus does not get ready: %s", log.String())
+	return ""
+}
+
+func TestExamplePlaybooksAreGoodOnes(t *testing.T) {
+	examples, err := filepath.Glob("../../testdata/playbooks/examples/*.yaml")
+	if err != nil || len(examples) != 4 {
+		t.Fatalf("%d examples: %v", len(examples), err)
+	}
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatal("promtool is not in PATH: run the tests by make test, which fetches it")
+	}
+	for _, name := range examples {
+		service := strings.TrimSuffix(filepath.Base(name), ".yaml")
+		t.Run(service, func(t *testing.T) {
+			t.Parallel()
+			if r := backout(t, nil, "check", "--playbook.file="+name); r.status != 0 || strings.Contains(r.stdout, "warning") {
+				t.Fatalf("check: %d\n%s%s", r.status, r.stdout, r.stderr)
+			}
+			dir := t.TempDir()
+			if r := backout(t, nil, "rules", "generate", "--playbook.file="+name, "--output="+dir); r.status != 0 || strings.Contains(r.stdout, "warning") {
+				t.Fatalf("rules generate: %d\n%s%s", r.status, r.stdout, r.stderr)
+			}
+			args := [][]string{{"check", "rules", dir + "/rules/" + service + ".rules.yml"}}
+			if service == "pricing" { // the others' bounds have the same form, and take minutes
+				args = append(args, []string{"test", "rules", dir + "/rules/" + service + ".test.yml"})
+			}
+			for _, a := range args {
+				if out, err := exec.Command(promtool, a...).CombinedOutput(); err != nil {
+					t.Errorf("promtool %s: %v\n%s", a, err, out)
+				}
+			}
+		})
+	}
+}
+
+func compareInit(t *testing.T, archive *txtar.Archive, name string, want *txtar.File, got string) {
+	t.Helper()
+	switch {
+	case want == nil:
+		t.Fatalf("%s has no playbook.yaml", name)
+	case *update:
+		want.Data = []byte(got)
+		if err := os.WriteFile(name, txtar.Format(archive), 0o644); err != nil { //nolint:gosec // a golden file
+			t.Fatal(err)
+		}
+	case string(want.Data) != got:
+		t.Errorf("%s: got:\n%s\nwant:\n%s", want.Name, got, want.Data)
+	}
+}

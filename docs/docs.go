@@ -1,0 +1,15 @@
+// Package docs holds the generated pages that the program itself prints. make generate
+// writes them; cmd/backout prints them.
+package docs
+
+import _ "embed" // the schemas
+
+// PlaybookSchema is the JSON Schema of a playbook, draft 7.
+//
+//go:embed reference/playbook.schema.json
+var PlaybookSchema string
+
+// ConfigurationSchema is the JSON Schema of backout's configuration, draft 7.
+//
+//go:embed reference/configuration.schema.json
+var ConfigurationSchema string

@@ -1,0 +1,89 @@
+package docker
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/locotoki/backout/alerts/draft"
+	"github.com/locotoki/backout/hint"
+)
+
+// Describe returns what the files of a compose project say of one service. No engine is
+// asked, and no file outside of dir, an absolute path, is read.
+func Describe(dir, service string) (draft.Service, error) {
+	logrus.SetOutput(io.Discard) // as New does
+	c := &Client{projects: []string{dir}}
+	f := &fleet{dir: dir, service: service}
+	d, err := c.definitionOf(f)
+	if _, ok := d.others[service]; err != nil && len(d.others) > 0 && !ok {
+		return draft.Service{}, hint.Add(err, "one of %s", strings.Join(slices.Sorted(maps.Keys(d.others)), ", "))
+	}
+	if err != nil {
+		return draft.Service{}, err
+	}
+	s := draft.Service{ProjectDir: dir, Name: service, Variables: map[string]string{}, Others: map[string]string{}, Migrations: os.DirFS(dir)}
+	for name, value := range d.values {
+		if _, ok := d.spec.Environment[name]; !ok {
+			s.Others[name] = value
+		}
+	}
+	for name, value := range d.spec.Environment {
+		if value != nil {
+			s.Variables[name] = *value
+		}
+	}
+	for _, p := range d.spec.Ports {
+		if p.Published != "" && !strings.Contains(p.Published, "-") && p.Protocol != "udp" {
+			s.Ports = append(s.Ports, draft.Port{Host: p.HostIP, Published: p.Published, Target: p.Target})
+		}
+	}
+	if h := d.spec.HealthCheck; h != nil && !h.Disable {
+		s.Healthcheck = h.Test
+	}
+	if d.spec.Image != "" {
+		s.Tag = parseReference(d.spec.Image).tag
+	}
+	s.TagVariable, err = c.tagVariable(f, d)
+	return s, err
+}
+
+var (
+	imageLine     = regexp.MustCompile(`\bimage:(.*)`)
+	imageVariable = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
+)
+
+// tagVariable finds the variable that sets the tag of a service's image, by giving each
+// one that an image's name has an unlikely value; "" if there is none.
+func (c *Client) tagVariable(f *fleet, d definition) (string, error) {
+	for _, file := range d.files {
+		data, err := c.readProjectFile(file)
+		if err != nil {
+			return "", err
+		}
+		for _, line := range imageLine.FindAllSubmatch(data, -1) {
+			for _, m := range imageVariable.FindAllSubmatch(line[1], -1) {
+				name := string(m[1])
+				path, env, _, err := c.envFile(d.project, name)
+				if err != nil {
+					return "", err
+				}
+				if env, err = setEnv(env, name, unlikely); err != nil {
+					return "", fmt.Errorf("%s: %w", path, err)
+				}
+				// Without that variable the image's name may not be known at all.
+				then, err := c.definitionWith(f, d.project, path, env)
+				if err == nil && strings.Contains(parseReference(then.spec.Image).tag, unlikely) {
+					return name, nil
+				}
+			}
+		}
+	}
+	return "", nil
+}
