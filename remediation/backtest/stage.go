@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
@@ -72,14 +73,14 @@ func ReadRollouts(pb *alerts.Playbook, content []byte) ([]rules.Stay, error) {
 	var errs []error
 	var stays []rules.Stay
 	for n, r := range list {
-		fail := func(format string, args ...any) {
-			errs = append(errs, fmt.Errorf("rollout %d: %s", n+1, fmt.Sprintf(format, args...)))
+		fail := func(try, format string, args ...any) {
+			errs = append(errs, hint.Add(fmt.Errorf("rollout %d: %s", n+1, fmt.Sprintf(format, args...)), "%s", try))
 		}
 		if len(r.Stages) == 0 {
-			fail("it has no stages; try: stages: [{stage: %s, from: 2026-01-02T15:04:05Z}]", firstStage(pb))
+			fail("stages: [{stage: "+firstStage(pb)+", from: 2026-01-02T15:04:05Z}]", "it has no stages")
 		}
 		if r.Ended.IsZero() {
-			fail("ended is missing; try: ended: 2026-01-02T15:04:05Z")
+			fail("ended: 2026-01-02T15:04:05Z", "ended is missing")
 		}
 		for i, s := range r.Stages {
 			stay := rules.Stay{Stage: s.Stage, From: s.From.UTC(), To: r.Ended.UTC()}
@@ -88,11 +89,11 @@ func ReadRollouts(pb *alerts.Playbook, content []byte) ([]rules.Stay, error) {
 			}
 			switch {
 			case pb.Stage(s.Stage) == nil:
-				fail("the playbook has no stage %q; try: one of %s", s.Stage, remediation.Names(remediation.StageNames(pb), ""))
+				fail("one of "+remediation.Names(remediation.StageNames(pb), ""), "the playbook has no stage %q", s.Stage)
 			case s.From.IsZero():
-				fail("stage %s has no from; try: from: 2026-01-02T15:04:05Z", s.Stage)
+				fail("from: 2026-01-02T15:04:05Z", "stage %s has no from", s.Stage)
 			case !stay.From.Before(stay.To):
-				fail("stage %s begins at %s, and what follows at %s is not later", s.Stage, stay.From.Format(time.RFC3339), stay.To.Format(time.RFC3339))
+				fail("", "stage %s begins at %s, and what follows at %s is not later", s.Stage, stay.From.Format(time.RFC3339), stay.To.Format(time.RFC3339))
 			}
 			stays = append(stays, stay)
 		}
