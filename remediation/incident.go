@@ -378,6 +378,8 @@ const (
 type Beat struct {
 	Service string
 	Last    time.Time
+	// Heard: an alert came. Until then Last is when backout first started with the service.
+	Heard bool
 	// Lost: it is in the audit log that the watchdog stays away.
 	Lost bool
 	// Away is since when Prometheus does not answer, once that is in the audit log;

@@ -36,7 +36,7 @@ func (c *commands) playbookFlags(clause *kingpin.CmdClause) playbookFlags {
 	return playbookFlags{
 		playbookFiles: clause.Flag("playbook.file", "Playbook of one service; repeatable. Default: the built-in example.").PlaceHolder("FILE").Strings(),
 		example: func(service string) {
-			fmt.Fprintf(c.stderr, "backout: no --playbook.file: this is the built-in example, the playbook of %s\n", service)
+			_, _ = fmt.Fprintf(c.stderr, "backout: no --playbook.file: this is the built-in example, the playbook of %s\n", service)
 		},
 	}
 }

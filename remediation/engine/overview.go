@@ -92,7 +92,7 @@ func (e *Engine) serviceNow(tx remediation.Tx, b *plan.Plan) (view.ServiceNow, e
 		return view.ServiceNow{}, err
 	}
 	if !beat.Last.IsZero() {
-		s.Watchdog = view.UTC(&beat.Last)
+		s.Watchdog, s.WatchdogHeard = view.UTC(&beat.Last), beat.Heard
 	}
 	if !beat.Away.IsZero() {
 		s.PrometheusAway = view.UTC(&beat.Away)

@@ -643,7 +643,7 @@ func (e *Responder) beat(tx remediation.Tx, service string) error {
 		return err
 	}
 	lost := old.Lost
-	old.Last, old.Lost = e.Now(), false
+	old.Last, old.Heard, old.Lost = e.Now(), true, false
 	if err := tx.PutBeat(old); err != nil {
 		return err
 	}

@@ -150,10 +150,10 @@ func bodies[T any](t *tx, table, query string, args ...any) ([]T, error) {
 // Beats implements remediation.ServiceTable.
 func (t *tx) Beats() ([]remediation.Beat, error) {
 	out := []remediation.Beat{}
-	err := t.rows("SELECT service, last, lost, away FROM beats ORDER BY service", nil, func(r row) error {
+	err := t.rows("SELECT service, last, heard, lost, away FROM beats ORDER BY service", nil, func(r row) error {
 		var b remediation.Beat
 		var last, away sql.NullInt64
-		err := r.scan(&b.Service, &last, &b.Lost, &away)
+		err := r.scan(&b.Service, &last, &b.Heard, &b.Lost, &away)
 		b.Last, b.Away = moment(last), moment(away)
 		out = append(out, b)
 		return err
@@ -169,7 +169,7 @@ func (t *tx) PutBeat(b remediation.Beat) error {
 	last, err := nanos(b.Last)
 	away, err2 := nanos(b.Away)
 	if err = errors.Join(err, err2); err == nil {
-		err = t.exec("INSERT OR REPLACE INTO beats (service, last, lost, away) VALUES (?, ?, ?, ?)", b.Service, last, b.Lost, away)
+		err = t.exec("INSERT OR REPLACE INTO beats (service, last, heard, lost, away) VALUES (?, ?, ?, ?, ?)", b.Service, last, b.Heard, b.Lost, away)
 	}
 	if err != nil {
 		return fmt.Errorf("put beat of service %q: %w", b.Service, err)

@@ -63,9 +63,11 @@ type ServiceNow struct {
 	// Stages are the playbook's, in their order; Traffic is the present one's share.
 	Stages  []string `json:"stages"`
 	Traffic string   `json:"traffic"`
-	// Watchdog is when its watchdog was last heard, nil where never. Older than
+	// Watchdog is when its watchdog was last heard, or, if it never was, when backout first
+	// started with the service. Older than
 	// WatchdogMaxAge it means that nobody would hear of a breach.
 	Watchdog       *time.Time    `json:"watchdog"`
+	WatchdogHeard  bool          `json:"watchdog_heard"`
 	WatchdogMaxAge time.Duration `json:"watchdog_max_age"`
 	// PrometheusAway is since when Prometheus does not answer, nil where it does or
 	// that is not longer than WatchdogMaxAge.

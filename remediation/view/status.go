@@ -139,12 +139,23 @@ func (sv ServiceNow) monitoring(now time.Time) (lost bool, words string) {
 	switch {
 	case sv.PrometheusAway != nil:
 		return true, "lost: Prometheus stopped answering " + remediation.Distance(now, *sv.PrometheusAway)
-	case sv.Watchdog == nil:
-		return false, "no watchdog alert yet"
-	case now.Sub(*sv.Watchdog) > sv.WatchdogMaxAge:
-		return true, "lost: the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
+	case sv.Watchdog != nil && now.Sub(*sv.Watchdog) > sv.WatchdogMaxAge:
+		return true, "lost: " + sv.watchdogWords(now)
+	case sv.WatchdogHeard:
+		return false, "healthy, " + sv.watchdogWords(now)
 	}
-	return false, "healthy, the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
+	return false, sv.watchdogWords(now)
+}
+
+// watchdogWords says when the watchdog's alert came last.
+func (sv ServiceNow) watchdogWords(now time.Time) string {
+	switch {
+	case sv.Watchdog == nil:
+		return "no watchdog alert yet"
+	case !sv.WatchdogHeard:
+		return "no watchdog alert since the first start " + remediation.Distance(now, *sv.Watchdog)
+	}
+	return "the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
 }
 
 func (sv ServiceNow) rolloutWords() string {

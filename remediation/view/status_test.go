@@ -15,7 +15,7 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 	quiet := func() view.Overview {
 		return view.Overview{
 			Time: now, Mode: remediation.Act, HeadSeq: 7, HeadHash: strings.Repeat("ab", 32), Audited: &view.Audited{OK: true, Time: *ago(time.Hour)},
-			Services: []view.ServiceNow{{Service: "shop", Playbook: strings.Repeat("cd", 32), Watchdog: ago(12 * time.Second), WatchdogMaxAge: 5 * time.Minute}},
+			Services: []view.ServiceNow{{Service: "shop", Playbook: strings.Repeat("cd", 32), Watchdog: ago(12 * time.Second), WatchdogHeard: true, WatchdogMaxAge: 5 * time.Minute}},
 		}
 	}
 	for name, tc := range map[string]struct {
@@ -33,6 +33,8 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 			"shop: monitoring: lost: Prometheus stopped answering 6 min ago"},
 		"the watchdog is old": {func(o *view.Overview) { o.Services[0].Watchdog = ago(6 * time.Minute) },
 			"shop: monitoring: lost: the last watchdog alert came 6 min ago"},
+		"no watchdog alert came since the first start": {func(o *view.Overview) { o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false },
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago"},
 		"the audit log is broken": {func(o *view.Overview) { o.Audited.OK = false },
 			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
 		"no playbook": {func(o *view.Overview) { o.Services = nil }, "playbooks: none is loaded: backout handles no alert"},

@@ -81,7 +81,7 @@ func (h *Hook) Deliver(ctx context.Context, m remediation.Message) (string, erro
 	}
 	at := strconv.FormatInt(h.now().Unix(), 10)
 	mac := hmac.New(sha256.New, h.key)
-	fmt.Fprintf(mac, "%s.%s.%s", m.What, at, m.Body)
+	mac.Write([]byte(m.What + "." + at + "." + string(m.Body)))
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "backout")
 	req.Header.Set("webhook-id", m.What)
@@ -97,12 +97,12 @@ func (h *Hook) Deliver(ctx context.Context, m remediation.Message) (string, erro
 		return "", nil
 	}
 	err = fmt.Errorf("webhook %s: %d %s", h.name, res.StatusCode, remediation.Plain(strings.Join(strings.Fields(string(said)), " "), maxSaid))
-	switch code := res.StatusCode; {
-	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
+	switch res.StatusCode {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		if n, perr := strconv.ParseUint(res.Header.Get("Retry-After"), 10, 31); perr == nil {
 			return "", remediation.RetryAfter(time.Duration(n)*time.Second, err)
 		}
-	case code == http.StatusBadRequest, code == http.StatusGone, code == http.StatusRequestEntityTooLarge, code == http.StatusUnprocessableEntity:
+	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 		return "", remediation.Undeliverable(err)
 	}
 	return "", err // the receiver may answer otherwise later: it is tried again

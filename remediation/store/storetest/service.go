@@ -125,7 +125,7 @@ var serviceTests = []test{
 		})
 	}},
 	{"beats are kept by service", func(s *suite) {
-		all := []remediation.Beat{{Service: "a\x00", Last: noon}, {Service: "b", Lost: true, Away: noon}}
+		all := []remediation.Beat{{Service: "a\x00", Last: noon, Heard: true}, {Service: "b", Lost: true, Away: noon}}
 		s.update(func(tx remediation.Tx) error {
 			return errors.Join(tx.PutBeat(all[1]), tx.PutBeat(remediation.Beat{Service: "a\x00", Lost: true}), tx.PutBeat(all[0]))
 		})
