@@ -61,7 +61,7 @@ func TestABacktestIsPrintedInEachForm(t *testing.T) {
 	run := func(args ...string) string {
 		t.Helper()
 		r := backout(t, env, append([]string{"backtest", "--url=" + url, "--from=2026-01-01T00:00:00Z", "--to=1h"}, args...)...)
-		if r.status != statusFine || r.stderr != "" {
+		if r.status != statusFine || r.stderr != "backout: no --playbook.file: this is the built-in example, the playbook of social-intel\n" {
 			t.Fatalf("%v: status %d: %s", args, r.status, r.stderr)
 		}
 		return r.stdout

@@ -15,7 +15,6 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation/backtest"
-	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
@@ -33,13 +32,16 @@ func openStore(t testing.TB) *store.SQLite {
 	return st
 }
 
-// A playbook's rules are evaluated by promtool for a week, at every evaluation, with all
+// A playbook's rules are evaluated by promtool for a week (a day with -short), at every evaluation, with all
 // of their recordings and ALERTS. A backtest of the same samples in a real Prometheus,
 // which has no recording, finds the same firings.
 func TestABacktestAgreesWithTheRulesThatWereEvaluated(t *testing.T) {
 	t.Parallel()
 	pb := slowly(t)
-	to := began.Add(time.Duration(crashtest.Rounds(7*24)) * time.Hour)
+	to := began.Add(7 * 24 * time.Hour)
+	if testing.Short() {
+		to = began.Add(24 * time.Hour)
+	}
 	s := newSynthetic(7, time.Duration(pb.ScrapeInterval), began, to)
 	s.fill(began, to)
 	data := t.TempDir()
@@ -59,7 +61,7 @@ func TestABacktestAgreesWithTheRulesThatWereEvaluated(t *testing.T) {
 		t.Logf("%s: %d firings", a.Alert, len(a.Firings))
 		fired += len(a.Firings)
 	}
-	if fired < 20 {
+	if fired < 10 {
 		t.Errorf("only %d firings: they show little", fired)
 	}
 	evaluate(t, pb, s, report)
