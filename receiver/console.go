@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"errors"
+	"html/template"
 	"net/http"
 	"slices"
 	"time"
@@ -34,54 +35,11 @@ func (s *Server) consoleRoutes() {
 	e.POST("/thaw", s.form(s.postThaw))
 }
 
-// nowPage shows what is open, and what could stop it.
-func (s *Server) nowPage(c echo.Context, _ string) error {
-	if _, err := query(c, "done"); err != nil {
-		return err
-	}
-	o, err := s.service.Overview(c.Request().Context())
-	if err != nil {
-		return err
-	}
-	f, err := s.liveFrame(c, "Now", o)
-	if err != nil {
-		return err
-	}
-	data := struct {
-		frame
-		view.Overview
-		Stories, Recent []view.Story
-		Asking          []view.Story
-		Blind           []view.ServiceNow
-	}{frame: f, Overview: o}
-	for _, v := range o.Incidents {
-		st := storyOf(v, o)
-		data.Stories = append(data.Stories, st)
-		if st.Asks {
-			data.Asking = append(data.Asking, st)
-		}
-	}
-	// What needs a person comes first.
-	slices.SortStableFunc(data.Stories, func(a, b view.Story) int {
-		tones := []string{"bad", "wait", "good"}
-		return slices.Index(tones, a.Tone) - slices.Index(tones, b.Tone)
-	})
-	for _, v := range o.Recent {
-		data.Recent = append(data.Recent, storyOf(v, o))
-	}
-	for _, sv := range o.Services {
-		if sv.PrometheusAway != nil || sv.Watchdog != nil && o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge {
-			data.Blind = append(data.Blind, sv)
-		}
-	}
-	return s.showPage(c, http.StatusOK, "now", data)
-}
-
 const (
 	// firstEvents and lastEvents are what an incident's page shows of its timeline.
 	firstEvents = 40
 	lastEvents  = 160
-	// plotBudget is how long a page waits for its plot.
+	// plotBudget is how long a page waits for its plots.
 	plotBudget = 1500 * time.Millisecond
 )
 
@@ -113,7 +71,8 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		Now           time.Time // of the two above
 		Events, Holds []page.Event
 		Skipped       bool
-		Plot          any
+		Plot, Upright template.HTML // the same for a desk and for a phone
+		Marks         []view.Mark   // by the numbers of the plot for a phone
 		PlotNote      string
 		PlotOf        string
 		Freezes       []remediation.Freeze
@@ -128,7 +87,11 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 	slices.Reverse(data.Holds)
 	data.Freezes, data.Abortable = freezesOf(o, v.Service), abortable(v, o)
 	data.Brief = s.briefOf(ctx, v)
-	data.Plot, data.PlotOf, data.PlotNote = s.plotOf(ctx, id, c.QueryParam("trigger"))
+	plot, of, note := s.plotOf(ctx, id, c.QueryParam("trigger"))
+	if data.PlotOf, data.PlotNote = of, note; plot != nil {
+		data.Plot, data.Upright = report.PlotSVG(*plot, report.Wide), report.PlotSVG(*plot, report.Narrow)
+		data.Marks = plot.Marks
+	}
 	return s.showPage(c, http.StatusOK, "incident", data)
 }
 
@@ -153,9 +116,9 @@ func freezesOf(o view.Overview, service string) (out []remediation.Freeze) {
 	return out
 }
 
-// plotOf plots a trigger of an incident (its first if trigger is empty), or says why
-// there is no plot: a page does not wait long for a Prometheus that hangs.
-func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, note string) {
+// plotOf returns the plot of a trigger of an incident (its first if trigger is empty), or
+// says why there is none: a page does not wait long for a Prometheus that hangs.
+func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot *view.Plot, of, note string) {
 	ctx, cancel := context.WithTimeout(ctx, plotBudget)
 	defer cancel()
 	p, err := s.service.Plot(ctx, id, trigger)
@@ -171,7 +134,7 @@ func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, 
 	case len(p.Points) == 0:
 		return nil, p.Trigger, "No values to plot: neither Prometheus nor the audit log has any."
 	}
-	return report.PlotSVG(p), p.Trigger, p.Note
+	return &p, p.Trigger, p.Note
 }
 
 // timeLine is an incident's audit entries, oldest first; skipped: there are more

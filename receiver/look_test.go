@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
@@ -65,6 +67,24 @@ func (s *shop) verb(id string, v view.Verb, step, reason string) {
 	must[view.IncidentView](s.t)(s.engine.ChangeIncident(s.t.Context(), id, v, step, "eve", reason))
 }
 
+// rehearsed notes a rehearsal of the plan, two days ago.
+func (s *shop) rehearsed() {
+	s.t.Helper()
+	at := s.clock().Add(-48 * time.Hour)
+	err := s.store.Update(s.t.Context(), func(tx remediation.Tx) error {
+		return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: "ladder", Finished: at, Steps: []remediation.RehearsedStep{{
+			Action: "schema_rollback", Target: "compose:/srv/shop/shop#schema_rollback", Index: 3, Tried: true,
+			RehearsedPart: remediation.RehearsedPart{
+				Finding: remediation.Passed("2 scripts ran and were rolled back; a snapshot of 1.2 GiB was taken in /var/lib/backout/snapshots within 41 s, read back and deleted"),
+				Took:    model.Duration(95 * time.Second),
+			},
+		}}})
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // incidentStates bring an incident into each of its states.
 var incidentStates = map[string]func(t testing.TB, s *shop) string{
 	"confirming": func(t testing.TB, s *shop) string {
@@ -86,6 +106,7 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 		return id
 	},
 	"approval": func(_ testing.TB, s *shop) string {
+		s.rehearsed()
 		id := s.breach()
 		s.asks(id)
 		return id

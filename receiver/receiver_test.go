@@ -95,6 +95,12 @@ func (f *fakeService) Plot(_ context.Context, id, trigger string) (view.Plot, er
 	return p, f.err
 }
 
+func (f *fakeService) ServicePlot(_ context.Context, service, trigger string) (view.Plot, error) {
+	p := f.plot
+	p.Service, p.Trigger = service, trigger
+	return p, f.err
+}
+
 func (f *fakeService) ChangeIncident(_ context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
 	f.change(id, string(verb), step, actor, reason)
 	return view.IncidentView{ID: id}, f.err

@@ -126,8 +126,8 @@ func when(now time.Time, at any) template.HTML {
 	if y, m, d := t.Date(); now.UTC().Format(time.DateOnly) != fmt.Sprintf("%04d-%02d-%02d", y, m, d) {
 		layout = "2 Jan 2006 15:04:05"
 	}
-	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s UTC</time>`, //nolint:gosec // of a time
-		t.Format(time.RFC3339), html.EscapeString(t.Format(layout))))
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s UTC">%s UTC</time>`, //nolint:gosec // of a time
+		t.Format(time.RFC3339), t.Format("2 Jan 2006 15:04:05"), html.EscapeString(t.Format(layout))))
 }
 
 // since is how far a moment is from now; the script counts on.

@@ -64,6 +64,8 @@ type StepView struct {
 	// durations, and Rehearsed when that was; set where one incident is asked for.
 	Expected  string     `json:"expected,omitempty"`
 	Rehearsed *time.Time `json:"rehearsed,omitempty"`
+	// Evidence is what was seen then, such as the snapshot's size and place.
+	Evidence string `json:"evidence,omitempty"`
 }
 
 // Next is what comes next, and when at the earliest.
