@@ -405,7 +405,7 @@ func TestFocusGoesThroughEveryPageInTheOrderOfItsWords(t *testing.T) {
 	b := newTab(newBrowser(t), t, server.URL, "eve")
 	for _, on := range []screen{phone, desk} {
 		b.on(on)
-		for _, path := range []string{"/", "/incidents/" + id, "/audit?kind=held", "/rollout", "/incidents/inc-99"} {
+		for _, path := range []string{"/", "/incidents/" + id, "/audit?kind=held", "/incidents", "/playbook", "/rollout", "/incidents/inc-99"} {
 			b.open(path)
 			b.tabs(path + " " + on.name)
 		}

@@ -21,15 +21,18 @@ import (
 func (s *Server) consoleRoutes() {
 	e := s.echo
 	e.GET("/", s.read(s.nowPage))
+	e.GET("/incidents", s.read(s.incidentsPage))
 	e.GET("/incidents/:id", s.read(s.incidentPage))
 	e.GET("/audit", s.read(s.auditPage))
 	e.GET("/audit/export", s.read(s.exportAudit))
 	e.GET("/rollout", s.read(s.rolloutPage))
+	e.GET("/playbook", s.read(s.playbookPage))
 	e.GET("/events", s.read(s.events))
 	e.GET("/static/:file", s.static)
 
 	e.POST("/incidents/:id/:verb", s.form(s.postIncident))
 	e.POST("/rollout/:verb", s.form(s.postRollout))
+	e.POST("/preflight/:verb", s.form(s.postPreflight))
 	e.POST("/signals/:verb", s.form(s.postSignal))
 	e.POST("/freeze", s.form(s.postFreeze))
 	e.POST("/thaw", s.form(s.postThaw))
@@ -180,9 +183,10 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		Freezes  []remediation.Freeze
 		Met      int
 		// Active: it can be promoted, held or aborted. Missing are the gates that are shut.
-		Active  bool
-		Missing []remediation.StageGate
-		Signals []view.SignalNow
+		Active    bool
+		Missing   []remediation.StageGate
+		Signals   []view.SignalNow
+		Preflight preflightNow
 	}
 	f, err := s.liveFrame(c, "Rollout", o)
 	if err != nil {
@@ -207,6 +211,11 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 			}
 		}
 		one.Freezes = freezesOf(o, r.Service)
+		p, err := s.service.Preflight(ctx, r.Service)
+		if err != nil {
+			return err
+		}
+		one.Preflight = newPreflight(p)
 		for _, cr := range r.Criteria {
 			one.Criteria = append(one.Criteria, newCriterion(cr))
 			if cr.OK {
@@ -224,9 +233,9 @@ type criterion struct {
 }
 
 func newCriterion(cr view.CriterionView) criterion {
-	out := criterion{Name: cr.Words(), Value: "no data", Threshold: remediation.Measure(cr.Threshold, ""), OK: cr.OK}
+	out := criterion{Name: cr.Words(), Value: "no data", Threshold: cr.Bound + " " + remediation.Measure(cr.Threshold, cr.Unit), OK: cr.OK}
 	if cr.Value != nil {
-		out.Value = remediation.Measure(*cr.Value, "")
+		out.Value = remediation.Measure(*cr.Value, cr.Unit)
 	}
 	return out
 }

@@ -31,6 +31,8 @@ type Notifications interface {
 type Incidents interface {
 	// Overview is all that matters now.
 	Overview(ctx context.Context) (view.Overview, error)
+	// Playbook is a service's playbook as it is understood.
+	Playbook(ctx context.Context, service string) (view.PlaybookView, error)
 	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error)
 	Incident(ctx context.Context, id string) (view.IncidentView, error)
 	// Brief is what customer support is told of an open incident.
