@@ -83,7 +83,7 @@ func (s *Server) incidentsPage(c echo.Context, _ string) error {
 		return err
 	})
 	if errors.Is(err, remediation.ErrNotFound) {
-		return refuse(http.StatusNotFound, "before %.80q is not the id of an incident", search.Before)
+		return refuse(http.StatusBadRequest, "before %.80q is not the id of an incident", search.Before)
 	}
 	if err != nil {
 		return err
