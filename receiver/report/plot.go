@@ -29,10 +29,11 @@ type Size struct {
 }
 
 var (
-	// Wide is for a desk and for a file, Narrow for a phone that is held upright.
-	Wide   = Size{"plot", 640, 64, 190, 11, false}
+	// Wide is for a desk and for a file.
+	Wide = Size{"plot", 640, 64, 190, 11, false}
+	// Narrow is for a phone that is held upright.
 	Narrow = Size{"narrow", 360, 48, 180, 12, true}
-	// small is for a line beside a value, without axes and words.
+	// small is for a line next to a value, without axes and words.
 	small = Size{"small", 240, 4, 44, 11, false}
 )
 
@@ -58,7 +59,7 @@ func PlotSVG(p view.Plot, size Size) template.HTML {
 	return template.HTML(drawPlot(p, size, "")) //nolint:gosec // every string in it went through plotText
 }
 
-// SmallSVG draws the line and the threshold only, to stand beside the value.
+// SmallSVG draws the line and the threshold only, to stand next to the value.
 func SmallSVG(p view.Plot) template.HTML {
 	c := &canvas{p: p, size: small, top: 2}
 	c.scale()

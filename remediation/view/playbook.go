@@ -73,7 +73,7 @@ func NewPlaybookView(b *plan.Plan) (PlaybookView, error) {
 		}
 		return ""
 	}
-	for _, t := range b.Playbook.Triggers {
+	for _, t := range b.Triggers {
 		w := TriggerWords{Trigger: t, Only: b.StagesOf(t.Name)}
 		if t.Signal == "" {
 			u := unit(t.Indicator)
@@ -86,7 +86,7 @@ func NewPlaybookView(b *plan.Plan) (PlaybookView, error) {
 		}
 		v.Triggers = append(v.Triggers, w)
 	}
-	for _, s := range b.Playbook.Stages {
+	for _, s := range b.Stages {
 		w := StageWords{Stage: s, Share: remediation.Share(s.Traffic), Lasts: remediation.Span(s.Duration)}
 		for _, cr := range s.Success {
 			w.Success = append(w.Success, BoundWords{Indicator: cr.Indicator,
@@ -101,9 +101,9 @@ func NewPlaybookView(b *plan.Plan) (PlaybookView, error) {
 		}
 		v.Alerts = append(v.Alerts, w)
 	}
-	for _, p := range b.Playbook.Plans {
+	for _, p := range b.Plans {
 		w := PlanWords{Name: p.Name}
-		for _, t := range b.Playbook.Triggers {
+		for _, t := range b.Triggers {
 			if t.Plan == p.Name {
 				w.Triggers = append(w.Triggers, t.Name)
 			}
