@@ -63,7 +63,7 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 	}
 	b.service.plot = view.Plot{Note: evil, Points: []remediation.Point{{Time: now, Value: 1}}, Marks: []view.Mark{{Time: now, Label: evil}}}
 	b.service.preflight = remediation.PreflightView{Release: evil, Missing: []string{evil}, Items: []remediation.PreflightItem{
-		{ID: evil, Name: evil, Owner: evil, Finding: remediation.Unknown(evil, evil)}, {ID: evil, Name: evil, Finding: remediation.Passed(evil)},
+		{ID: evil, Name: evil, Owner: evil, Result: remediation.Unknown(evil, evil)}, {ID: evil, Name: evil, Result: remediation.Passed(evil)},
 		{ID: evil, Name: evil, Signed: &remediation.Signature{By: evil, Reason: evil}}}}
 	for _, path := range []string{"/", "/incidents/inc-1", "/incidents", "/audit", "/rollout", "/playbook", "/audit?text=" + url.QueryEscape("<script>alert(1)</script>\u202e")} {
 		r := as(request("GET", path, ""), "eve")

@@ -76,8 +76,8 @@ func (s *shop) rehearsed() {
 		return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: "ladder", Finished: at, Steps: []remediation.RehearsedStep{{
 			Action: "schema_rollback", Target: "compose:/srv/shop/shop#schema_rollback", Index: 3, Tried: true,
 			RehearsedPart: remediation.RehearsedPart{
-				Finding: remediation.Passed("2 scripts ran and were rolled back; a snapshot of 1.2 GiB was taken in /var/lib/backout/snapshots within 41 s, read back and deleted"),
-				Took:    model.Duration(95 * time.Second),
+				Result: remediation.Passed("2 scripts ran and were rolled back; a snapshot of 1.2 GiB was taken in /var/lib/backout/snapshots within 41 s, read back and deleted"),
+				Took:   model.Duration(95 * time.Second),
 			},
 		}}})
 	})
@@ -283,11 +283,11 @@ func preflighted(t testing.TB) look {
 	b.service.preflight = remediation.PreflightView{
 		Release: "v2", Finished: &ended, Missing: []string{"image_retag/previous_image failed: no image shop:v1", "2 sign-offs are missing"},
 		Items: []remediation.PreflightItem{
-			{ID: "target/health", Name: "the service answers its health check", Before: true, Finding: remediation.Passed("200 in 12 ms")},
-			{ID: "image_retag/previous_image", Name: "the previous image is there", Before: true, Finding: remediation.Failed("no image shop:v1", "docker pull shop:v1")},
-			{ID: "clock/prometheus", Name: "Prometheus's clock agrees", Before: true, Finding: remediation.Unknown("Prometheus does not answer", "start it")},
-			{ID: "people/load-test", Name: "the load test passed", Owner: "QA", Before: true, Finding: remediation.Unknown("", "")},
-			{ID: "people/on-call", Name: "someone is on call", Owner: "SRE", Before: true, Finding: remediation.Unknown("", ""), Signed: &remediation.Signature{By: "eve", Reason: "eve until Monday"}},
+			{ID: "target/health", Name: "the service answers its health check", Before: true, Result: remediation.Passed("200 in 12 ms")},
+			{ID: "image_retag/previous_image", Name: "the previous image is there", Before: true, Result: remediation.Failed("no image shop:v1", "docker pull shop:v1")},
+			{ID: "clock/prometheus", Name: "Prometheus's clock agrees", Before: true, Result: remediation.Unknown("Prometheus does not answer", "start it")},
+			{ID: "people/load-test", Name: "the load test passed", Owner: "QA", Before: true, Result: remediation.Unknown("", "")},
+			{ID: "people/on-call", Name: "someone is on call", Owner: "SRE", Before: true, Result: remediation.Unknown("", ""), Signed: &remediation.Signature{By: "eve", Reason: "eve until Monday"}},
 		},
 	}
 	r := as(request("GET", "/rollout", ""), "eve")

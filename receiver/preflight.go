@@ -88,7 +88,7 @@ type preflightNow struct {
 func newPreflight(v remediation.PreflightView) preflightNow {
 	p := preflightNow{PreflightView: v}
 	for _, it := range v.Items {
-		if it.Result == remediation.Pass || it.Signed != nil {
+		if it.Status == remediation.Pass || it.Signed != nil {
 			p.Done = append(p.Done, it)
 		} else {
 			p.Open = append(p.Open, it)

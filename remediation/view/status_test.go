@@ -33,7 +33,9 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 			"shop: monitoring: lost: Prometheus stopped answering 6 min ago"},
 		"the watchdog is old": {func(o *view.Overview) { o.Services[0].Watchdog = ago(6 * time.Minute) },
 			"shop: monitoring: lost: the last watchdog alert came 6 min ago"},
-		"no watchdog alert came since the first start": {func(o *view.Overview) { o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false },
+		"no watchdog alert came since the first start": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false
+		},
 			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago"},
 		"the audit log is broken": {func(o *view.Overview) { o.Audited.OK = false },
 			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
