@@ -57,5 +57,5 @@ func TestAPageThatWasLeftHoldsNoConnection(t *testing.T) {
 	b.do(chromedp.NavigateBack())
 	b.waits(", live")
 	s.breach()
-	b.waits("1 incident open")
+	b.waits("shop: a step")
 }

@@ -6,9 +6,11 @@
 package receiver
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -233,12 +235,50 @@ func (b *tab) fine(what string) {
 	for _, p := range value[[]string](b, accessibility) {
 		b.t.Errorf("%s: %s", what, p)
 	}
+	for _, p := range b.axe() {
+		b.t.Errorf("%s: axe-core: %s", what, p)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, w := range b.wrong {
 		b.t.Errorf("%s: the browser says: %s", what, w)
 	}
 	b.wrong = nil
+}
+
+// axeCore is axe-core 4.14.1 (MPL-2.0) as npm has it, compressed: testdata/axe.min.js.gz.
+var axeCore = sync.OnceValues(func() (string, error) {
+	f, err := os.Open(filepath.Join("testdata", "axe.min.js.gz"))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return "", err
+	}
+	script, err := io.ReadAll(z)
+	return string(script), err
+})
+
+// axe lists what axe-core finds wrong with the page.
+func (b *tab) axe() []string {
+	b.t.Helper()
+	script, err := axeCore()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := b.soon()
+	defer cancel()
+	if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script+"; true")); err != nil {
+		b.t.Fatalf("axe-core in the browser: %v", err)
+	}
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](
+		`axe.run({resultTypes: ['violations']}).then(r => r.violations.map(v => v.id + ' (' + v.help + '): ' + v.nodes.slice(0, 2).map(n => n.html.slice(0, 150)).join(' | ')))`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("axe-core in the browser: %v", err)
+	}
+	return found
 }
 
 // tabs presses the tab key through the page, and checks that focus goes through all
@@ -352,10 +392,10 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			b := newTab(browser, t, server.URL, "eve")
 			b.on(on)
 			b.open("/")
-			b.waits("No open incidents")
+			b.waits("Nothing needs a person")
 			b.waits(", live")
 			id := s.breach()
-			b.waits("1 incident open")
+			b.waits("shop: a step has run")
 			b.waits("watching whether it helped")
 			b.shoot(on.name + "-now-live")
 
@@ -389,7 +429,9 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			b.waits("4-schema_rollback has run. Watching the indicator")
 			s.reads(0, 0)
 			s.pass(10 * time.Minute)
-			b.waits("No open incidents")
+			b.waits("shop: monitoring lost") // which nothing told for ten minutes
+			s.beat()
+			b.waits("Nothing needs a person")
 			b.fine("over")
 			b.shoot(on.name + "-now-over")
 		})
@@ -405,7 +447,7 @@ func TestFocusGoesThroughEveryPageInTheOrderOfItsWords(t *testing.T) {
 	b := newTab(newBrowser(t), t, server.URL, "eve")
 	for _, on := range []screen{phone, desk} {
 		b.on(on)
-		for _, path := range []string{"/", "/incidents/" + id, "/audit?kind=held", "/rollout", "/incidents/inc-99"} {
+		for _, path := range []string{"/", "/incidents/" + id, "/audit?kind=held", "/incidents", "/playbook", "/rollout", "/incidents/inc-99"} {
 			b.open(path)
 			b.tabs(path + " " + on.name)
 		}

@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"errors"
+	"html/template"
 	"net/http"
 	"slices"
 	"time"
@@ -20,68 +21,28 @@ import (
 func (s *Server) consoleRoutes() {
 	e := s.echo
 	e.GET("/", s.read(s.nowPage))
+	e.GET("/incidents", s.read(s.incidentsPage))
 	e.GET("/incidents/:id", s.read(s.incidentPage))
 	e.GET("/audit", s.read(s.auditPage))
 	e.GET("/audit/export", s.read(s.exportAudit))
 	e.GET("/rollout", s.read(s.rolloutPage))
+	e.GET("/playbook", s.read(s.playbookPage))
 	e.GET("/events", s.read(s.events))
 	e.GET("/static/:file", s.static)
 
 	e.POST("/incidents/:id/:verb", s.form(s.postIncident))
 	e.POST("/rollout/:verb", s.form(s.postRollout))
+	e.POST("/preflight/:verb", s.form(s.postPreflight))
 	e.POST("/signals/:verb", s.form(s.postSignal))
 	e.POST("/freeze", s.form(s.postFreeze))
 	e.POST("/thaw", s.form(s.postThaw))
-}
-
-// nowPage shows what is open, and what could stop it.
-func (s *Server) nowPage(c echo.Context, _ string) error {
-	if _, err := query(c, "done"); err != nil {
-		return err
-	}
-	o, err := s.service.Overview(c.Request().Context())
-	if err != nil {
-		return err
-	}
-	f, err := s.liveFrame(c, "Now", o)
-	if err != nil {
-		return err
-	}
-	data := struct {
-		frame
-		view.Overview
-		Stories, Recent []view.Story
-		Asking          []view.Story
-		Blind           []view.ServiceNow
-	}{frame: f, Overview: o}
-	for _, v := range o.Incidents {
-		st := storyOf(v, o)
-		data.Stories = append(data.Stories, st)
-		if st.Asks {
-			data.Asking = append(data.Asking, st)
-		}
-	}
-	// What needs a person comes first.
-	slices.SortStableFunc(data.Stories, func(a, b view.Story) int {
-		tones := []string{"bad", "wait", "good"}
-		return slices.Index(tones, a.Tone) - slices.Index(tones, b.Tone)
-	})
-	for _, v := range o.Recent {
-		data.Recent = append(data.Recent, storyOf(v, o))
-	}
-	for _, sv := range o.Services {
-		if sv.PrometheusAway != nil || sv.Watchdog != nil && o.Time.Sub(*sv.Watchdog) > sv.WatchdogMaxAge {
-			data.Blind = append(data.Blind, sv)
-		}
-	}
-	return s.showPage(c, http.StatusOK, "now", data)
 }
 
 const (
 	// firstEvents and lastEvents are what an incident's page shows of its timeline.
 	firstEvents = 40
 	lastEvents  = 160
-	// plotBudget is how long a page waits for its plot.
+	// plotBudget is how long a page waits for its plots.
 	plotBudget = 1500 * time.Millisecond
 )
 
@@ -113,7 +74,8 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		Now           time.Time // of the two above
 		Events, Holds []page.Event
 		Skipped       bool
-		Plot          any
+		Plot, Upright template.HTML // the same for a desk and for a phone
+		Marks         []view.Mark   // by the numbers of the plot for a phone
 		PlotNote      string
 		PlotOf        string
 		Freezes       []remediation.Freeze
@@ -128,7 +90,11 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 	slices.Reverse(data.Holds)
 	data.Freezes, data.Abortable = freezesOf(o, v.Service), abortable(v, o)
 	data.Brief = s.briefOf(ctx, v)
-	data.Plot, data.PlotOf, data.PlotNote = s.plotOf(ctx, id, c.QueryParam("trigger"))
+	plot, of, note := s.plotOf(ctx, id, c.QueryParam("trigger"))
+	if data.PlotOf, data.PlotNote = of, note; plot != nil {
+		data.Plot, data.Upright = report.PlotSVG(*plot, report.Wide), report.PlotSVG(*plot, report.Narrow)
+		data.Marks = plot.Marks
+	}
 	return s.showPage(c, http.StatusOK, "incident", data)
 }
 
@@ -153,9 +119,9 @@ func freezesOf(o view.Overview, service string) (out []remediation.Freeze) {
 	return out
 }
 
-// plotOf plots a trigger of an incident (its first if trigger is empty), or says why
-// there is no plot: a page does not wait long for a Prometheus that hangs.
-func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, note string) {
+// plotOf returns the plot of a trigger of an incident (its first if trigger is empty), or
+// says why there is none: a page does not wait long for a Prometheus that hangs.
+func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot *view.Plot, of, note string) {
 	ctx, cancel := context.WithTimeout(ctx, plotBudget)
 	defer cancel()
 	p, err := s.service.Plot(ctx, id, trigger)
@@ -171,7 +137,7 @@ func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot any, of, 
 	case len(p.Points) == 0:
 		return nil, p.Trigger, "No values to plot: neither Prometheus nor the audit log has any."
 	}
-	return report.PlotSVG(p), p.Trigger, p.Note
+	return &p, p.Trigger, p.Note
 }
 
 // timeLine is an incident's audit entries, oldest first; skipped: there are more
@@ -217,9 +183,10 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		Freezes  []remediation.Freeze
 		Met      int
 		// Active: it can be promoted, held or aborted. Missing are the gates that are shut.
-		Active  bool
-		Missing []remediation.StageGate
-		Signals []view.SignalNow
+		Active    bool
+		Missing   []remediation.StageGate
+		Signals   []view.SignalNow
+		Preflight preflightNow
 	}
 	f, err := s.liveFrame(c, "Rollout", o)
 	if err != nil {
@@ -244,6 +211,11 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 			}
 		}
 		one.Freezes = freezesOf(o, r.Service)
+		p, err := s.service.Preflight(ctx, r.Service)
+		if err != nil {
+			return err
+		}
+		one.Preflight = newPreflight(p)
 		for _, cr := range r.Criteria {
 			one.Criteria = append(one.Criteria, newCriterion(cr))
 			if cr.OK {
@@ -261,9 +233,9 @@ type criterion struct {
 }
 
 func newCriterion(cr view.CriterionView) criterion {
-	out := criterion{Name: cr.Words(), Value: "no data", Threshold: remediation.Measure(cr.Threshold, ""), OK: cr.OK}
+	out := criterion{Name: cr.Words(), Value: "no data", Threshold: cr.Bound + " " + remediation.Measure(cr.Threshold, cr.Unit), OK: cr.OK}
 	if cr.Value != nil {
-		out.Value = remediation.Measure(*cr.Value, "")
+		out.Value = remediation.Measure(*cr.Value, cr.Unit)
 	}
 	return out
 }

@@ -46,8 +46,9 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 	b.service.incidents = []view.IncidentView{inc}
 	b.service.overview = view.Overview{
 		Time: now, Incidents: b.service.incidents, Recent: b.service.incidents, Freezes: []remediation.Freeze{{Service: evil, By: evil, Reason: evil, Scope: "all"}},
-		Services: []view.ServiceNow{{Service: evil, Stages: []string{evil}, Call: "javascript:alert(1)",
-			Signals: []view.SignalNow{{Name: evil}, {Name: evil, Raised: &remediation.Signal{Service: evil, Name: evil, By: evil, Reason: evil, Since: now}}}, Limits: []view.LimitLeft{{Action: evil}},
+		Services: []view.ServiceNow{{Service: evil, Stages: []string{evil}, Call: "javascript:alert(1)", Runbook: "javascript:alert(1)", Playbook: evil, Losses: []view.Loss{{Action: evil, Target: evil, What: evil}},
+			Triggers: []view.TriggerNow{{Name: evil, Dashboard: "javascript:alert(1)"}},
+			Signals:  []view.SignalNow{{Name: evil}, {Name: evil, Raised: &remediation.Signal{Service: evil, Name: evil, By: evil, Reason: evil, Since: now}}}, Limits: []view.LimitLeft{{Action: evil}},
 			Rollout: remediation.Rollout{Service: evil, Release: evil, Stage: evil, State: evil}}},
 		HeadHash: evil,
 	}
@@ -61,7 +62,10 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 		{Seq: 1, Time: now, Kind: audit.Kind(evil), Actor: evil, Service: evil, Incident: evil, Step: evil, Detail: map[string]any{}},
 	}
 	b.service.plot = view.Plot{Note: evil, Points: []remediation.Point{{Time: now, Value: 1}}, Marks: []view.Mark{{Time: now, Label: evil}}}
-	for _, path := range []string{"/", "/incidents/inc-1", "/audit", "/rollout", "/audit?text=" + url.QueryEscape("<script>alert(1)</script>\u202e")} {
+	b.service.preflight = remediation.PreflightView{Release: evil, Missing: []string{evil}, Items: []remediation.PreflightItem{
+		{ID: evil, Name: evil, Owner: evil, Result: remediation.Unknown(evil, evil)}, {ID: evil, Name: evil, Result: remediation.Passed(evil)},
+		{ID: evil, Name: evil, Signed: &remediation.Signature{By: evil, Reason: evil}}}}
+	for _, path := range []string{"/", "/incidents/inc-1", "/incidents", "/audit", "/rollout", "/playbook", "/audit?text=" + url.QueryEscape("<script>alert(1)</script>\u202e")} {
 		r := as(request("GET", path, ""), "eve")
 		r.Header.Set("Accept", "text/html")
 		w := b.do(r)
@@ -100,7 +104,7 @@ func TestHostileValuesShowAsPlainTextWhereSomethingIsRefusedOrDone(t *testing.T)
 func TestEveryPageHasAStrictPolicyAndIsNotKept(t *testing.T) {
 	s := newShop(t)
 	id := s.breach()
-	for _, path := range []string{"/", "/incidents/" + id, "/audit", "/rollout", "/incidents/none", "/nowhere"} {
+	for _, path := range []string{"/", "/incidents/" + id, "/incidents", "/audit", "/rollout", "/playbook", "/incidents/none", "/nowhere"} {
 		h := s.browse(path, "eve").Header()
 		csp := h.Get("Content-Security-Policy")
 		for _, want := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"} {
@@ -125,7 +129,7 @@ func TestEveryPageHasAStrictPolicyAndIsNotKept(t *testing.T) {
 
 func TestThePagesAreForThoseWhoMayRead(t *testing.T) {
 	s := newShop(t)
-	for _, path := range []string{"/", "/audit", "/audit/export", "/rollout", "/incidents/inc-1", "/events"} {
+	for _, path := range []string{"/", "/audit", "/audit/export", "/rollout", "/playbook", "/incidents", "/incidents/inc-1", "/events"} {
 		for name, want := range map[string]int{"": http.StatusUnauthorized, "am": http.StatusForbidden, "nobody": http.StatusUnauthorized} {
 			w := s.browse(path, name)
 			if w.Code != want || !strings.Contains(w.Header().Get("Content-Type"), "text/html") {

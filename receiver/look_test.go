@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
@@ -45,6 +47,7 @@ func looks(t testing.TB) (all []look) {
 		}
 	}
 	all = append(all, auditLooks(t)...)
+	all = append(all, listLooks(t)...)
 	all = append(all, rolloutLooks(t)...)
 	return append(all, errorLooks(t)...)
 }
@@ -63,6 +66,24 @@ func must[T any](t testing.TB) func(T, error) T {
 func (s *shop) verb(id string, v view.Verb, step, reason string) {
 	s.t.Helper()
 	must[view.IncidentView](s.t)(s.engine.ChangeIncident(s.t.Context(), id, v, step, "eve", reason))
+}
+
+// rehearsed notes a rehearsal of the plan, two days ago.
+func (s *shop) rehearsed() {
+	s.t.Helper()
+	at := s.clock().Add(-48 * time.Hour)
+	err := s.store.Update(s.t.Context(), func(tx remediation.Tx) error {
+		return tx.PutRehearsal(remediation.Rehearsal{Service: "shop", Plan: "ladder", Finished: at, Steps: []remediation.RehearsedStep{{
+			Action: "schema_rollback", Target: "compose:/srv/shop/shop#schema_rollback", Index: 3, Tried: true,
+			RehearsedPart: remediation.RehearsedPart{
+				Result: remediation.Passed("2 scripts ran and were rolled back; a snapshot of 1.2 GiB was taken in /var/lib/backout/snapshots within 41 s, read back and deleted"),
+				Took:   model.Duration(95 * time.Second),
+			},
+		}}})
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // incidentStates bring an incident into each of its states.
@@ -86,6 +107,7 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 		return id
 	},
 	"approval": func(_ testing.TB, s *shop) string {
+		s.rehearsed()
 		id := s.breach()
 		s.asks(id)
 		return id
@@ -234,9 +256,48 @@ func auditLooks(t testing.TB) []look {
 	}
 }
 
+// listLooks are the pages of all incidents and of the playbook.
+func listLooks(t testing.TB) []look {
+	empty := newBench(t, token(t, "eve", config.Commander))
+	r := as(request("GET", "/playbook", ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	none := taken("playbook-none", empty.do(r))
+	s := newShop(t)
+	incidentStates["closed"](t, s)
+	s.pass(2 * time.Hour)
+	s.asks(s.breach())
+	at := func(name, path string) look { return taken(name, s.browse(path, "eve")) }
+	return []look{
+		none, at("incidents-all", "/incidents"), at("incidents-nothing", "/incidents?state=closed&text=nowhere"), at("incidents-bad", "/incidents?state=odd"),
+		at("playbook", "/playbook"), at("playbook-unknown", "/playbook?service=gone"),
+	}
+}
+
+// preflighted is the page of a rollout that is about to start.
+func preflighted(t testing.TB) look {
+	b := newBench(t, token(t, "eve", config.Commander))
+	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	ended := now.Add(-7 * time.Minute)
+	b.service.overview = view.Overview{Time: now, Mode: remediation.Act, Services: []view.ServiceNow{{Service: "shop", Stages: []string{"alpha", "beta"}}}}
+	b.service.rollouts = []view.RolloutView{{Rollout: remediation.Rollout{Service: "shop", State: remediation.RolloutNone}}}
+	b.service.preflight = remediation.PreflightView{
+		Release: "v2", Finished: &ended, Missing: []string{"image_retag/previous_image failed: no image shop:v1", "2 sign-offs are missing"},
+		Items: []remediation.PreflightItem{
+			{ID: "target/health", Name: "the service answers its health check", Before: true, Result: remediation.Passed("200 in 12 ms")},
+			{ID: "image_retag/previous_image", Name: "the previous image is there", Before: true, Result: remediation.Failed("no image shop:v1", "docker pull shop:v1")},
+			{ID: "clock/prometheus", Name: "Prometheus's clock agrees", Before: true, Result: remediation.Unknown("Prometheus does not answer", "start it")},
+			{ID: "people/load-test", Name: "the load test passed", Owner: "QA", Before: true, Result: remediation.Unknown("", "")},
+			{ID: "people/on-call", Name: "someone is on call", Owner: "SRE", Before: true, Result: remediation.Unknown("", ""), Signed: &remediation.Signature{By: "eve", Reason: "eve until Monday"}},
+		},
+	}
+	r := as(request("GET", "/rollout", ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	return taken("rollout-preflight", b.do(r))
+}
+
 func rolloutLooks(t testing.TB) (all []look) {
 	s := newShop(t)
-	all = append(all, taken("rollout-none", s.browse("/rollout", "eve")))
+	all = append(all, taken("rollout-none", s.browse("/rollout", "eve")), preflighted(t))
 	s.beat()
 	s.declare()
 	s.pass(3 * time.Hour)
@@ -329,10 +390,10 @@ func TestEveryStateSaysWhatACommanderAsks(t *testing.T) {
 
 func TestEveryOtherPageIsAsTheGoldenFilesSay(t *testing.T) {
 	golden := map[string]bool{
-		"now-blind": true, "now-no-prometheus": true, "now-frozen": true, "now-many": true, "audit-empty": true, "rollout-none": true,
+		"now-blind": true, "now-no-prometheus": true, "now-frozen": true, "now-many": true, "audit-empty": true, "rollout-none": true, "rollout-preflight": true, "incidents-all": true, "playbook": true,
 		"error-401": true, "error-403": true, "error-409": true, "error-500": true, "status-history": true,
 	}
-	for _, l := range append(append(append(nowLooks(t), auditLooks(t)...), append(rolloutLooks(t), errorLooks(t)...)...), statusLooks(t)...) {
+	for _, l := range append(append(append(nowLooks(t), append(auditLooks(t), listLooks(t)...)...), append(rolloutLooks(t), errorLooks(t)...)...), statusLooks(t)...) {
 		if golden[l.name] {
 			body := l.body
 			if l.name == "audit-empty" || l.name == "error-500" { // of a server without a clock of its own

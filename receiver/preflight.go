@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"net/http"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -75,4 +76,54 @@ func nonNilPreflight(v remediation.PreflightView) remediation.PreflightView {
 		v.Missing = []string{}
 	}
 	return v
+}
+
+// preflightNow is a preflight as the rollout's page shows it.
+type preflightNow struct {
+	remediation.PreflightView
+	// Open are the items that still need something, Done the others.
+	Open, Done []remediation.PreflightItem
+}
+
+func newPreflight(v remediation.PreflightView) preflightNow {
+	p := preflightNow{PreflightView: v}
+	for _, it := range v.Items {
+		if it.Status == remediation.Pass || it.Signed != nil {
+			p.Done = append(p.Done, it)
+		} else {
+			p.Open = append(p.Open, it)
+		}
+	}
+	return p
+}
+
+// postPreflight is startPreflight and signPreflight for the console's forms.
+func (s *Server) postPreflight(c echo.Context, actor string) error {
+	form, err := fields(c, "service", "item", "reason")
+	if err != nil {
+		return err
+	}
+	reason, err := checkReason(form.Get("reason"))
+	if err != nil {
+		return err
+	}
+	ctx, service := c.Request().Context(), form.Get("service")
+	if service == "" {
+		return refuse(http.StatusBadRequest, "the form names no service")
+	}
+	what := ""
+	switch c.Param("verb") {
+	case "run":
+		what = "started the preflight of " + service
+		_, err = s.service.StartPreflight(ctx, service, actor, reason)
+	case "sign":
+		what = "signed off " + form.Get("item") + " of " + service
+		_, err = s.service.SignPreflight(ctx, remediation.SignRequest{Service: service, Item: form.Get("item"), Actor: actor, Reason: reason})
+	default:
+		return echo.ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	return s.finish(c, actor, what, reason, "/rollout")
 }

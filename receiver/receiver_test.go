@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
@@ -49,6 +50,8 @@ type fakeService struct {
 	public   view.PublicPage
 	rollouts []view.RolloutView
 	plot     view.Plot
+	// preflight is that of every service.
+	preflight remediation.PreflightView
 }
 
 func (f *fakeService) Accept(ctx context.Context, n remediation.Notification) (remediation.Accepted, error) {
@@ -93,6 +96,22 @@ func (f *fakeService) Plot(_ context.Context, id, trigger string) (view.Plot, er
 	p := f.plot
 	p.Incident, p.Trigger = id, trigger
 	return p, f.err
+}
+
+func (f *fakeService) ServicePlot(_ context.Context, service, trigger string) (view.Plot, error) {
+	p := f.plot
+	p.Service, p.Trigger = service, trigger
+	return p, f.err
+}
+
+func (f *fakeService) Playbook(_ context.Context, service string) (view.PlaybookView, error) {
+	p := &alerts.Playbook{Service: service, Release: alerts.Release{Version: service, Previous: service}, Job: service}
+	return view.PlaybookView{
+		Playbook: p, Triggers: []view.TriggerWords{{Trigger: alerts.Trigger{Name: service, Description: service, Plan: service}, Bound: service, Only: []string{service}}},
+		Stages: []view.StageWords{{Stage: alerts.Stage{Name: service, Description: service}}}, Rules: remediation.Plain(service, 100),
+		Plans:  []view.PlanWords{{Name: service, Steps: []view.StepWords{{ID: service, Target: service}}}},
+		Alerts: []view.BoundWords{{Indicator: service, Description: service, Query: service}},
+	}, f.err
 }
 
 func (f *fakeService) ChangeIncident(_ context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
@@ -172,7 +191,9 @@ func (f *fakeService) DeclareRollout(_ context.Context, service, release, stage,
 }
 
 func (f *fakeService) Preflight(_ context.Context, service string) (remediation.PreflightView, error) {
-	return remediation.PreflightView{Service: service}, f.err
+	p := f.preflight
+	p.Service = service
+	return p, f.err
 }
 
 func (f *fakeService) StartPreflight(_ context.Context, service, actor, reason string) (remediation.PreflightView, error) {

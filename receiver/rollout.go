@@ -132,6 +132,16 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
+	if c.Param("verb") == "start" {
+		if form.Get("service") == "" {
+			return refuse(http.StatusBadRequest, "the form names no service")
+		}
+		started, err := s.service.StartRollout(c.Request().Context(), remediation.RolloutStart{Service: form.Get("service"), Actor: actor, Reason: reason})
+		if err != nil {
+			return err
+		}
+		return s.finish(c, actor, "started the rollout of "+started.Release+" on "+started.Service, reason, "/rollout")
+	}
 	verb := remediation.RolloutVerb(c.Param("verb"))
 	what, known := rolloutVerbs[verb]
 	switch {

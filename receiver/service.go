@@ -31,6 +31,8 @@ type Notifications interface {
 type Incidents interface {
 	// Overview is all that matters now.
 	Overview(ctx context.Context) (view.Overview, error)
+	// Playbook is a service's playbook as it is understood.
+	Playbook(ctx context.Context, service string) (view.PlaybookView, error)
 	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error)
 	Incident(ctx context.Context, id string) (view.IncidentView, error)
 	// Brief is what customer support is told of an open incident.
@@ -38,6 +40,8 @@ type Incidents interface {
 	// Plot shows one of an incident's triggers around it; trigger "" is the
 	// first that has an expression.
 	Plot(ctx context.Context, id, trigger string) (view.Plot, error)
+	// ServicePlot shows one of a service's triggers up to now.
+	ServicePlot(ctx context.Context, service, trigger string) (view.Plot, error)
 	ChangeIncident(ctx context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error)
 	// Restore begins to put back what an incident's steps changed, the last one
 	// first; the incident is closed once that is done.

@@ -54,6 +54,7 @@ indicators:
   - name: error_rate
     query: sum(increase(requests_total{status!="success"}[$window])) / (sum(increase(requests_total[$window])) >= $min_volume)
     unit: ratio
+    dashboard: shop
 triggers:
   - {name: error_rate, indicator: error_rate, above: 0.01, window: 15m, min_volume: 100, recovery: {window: 2m, min_volume: 13}, plan: ladder}
   - {name: critical_security_vulnerability, signal: critical-security-vulnerability, plan: ladder}
@@ -71,6 +72,8 @@ plans:
 limits: {per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3, reopen_within: 1h, close_after: 5m}
 warmup: 1m
 watchdog: {max_age: 5m}
+runbook_url: https://wiki.example.com/shop/rollback
+dashboards: {shop: "https://grafana.example.com/d/shop"}
 communications:
   incident_call: {severity_above: 2, url: "https://meet.example.com/shop"}
   status_page:
@@ -301,6 +304,9 @@ func (k *shopKind) NewParams() any                                          { re
 func (k *shopKind) CheckParams(*alerts.Playbook, any) []alerts.ParamProblem { return nil }
 func (k *shopKind) Target(*alerts.Playbook, any) string {
 	return fmt.Sprintf("compose:/srv/shop/shop#%s", k.name)
+}
+func (k *shopKind) Loses(*alerts.Playbook, any) string {
+	return "what only the schema after version 1.0.0 can hold; a snapshot of the whole database is taken first"
 }
 func (k *shopKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 	if k.shop.targets[k.name] == nil {

@@ -77,6 +77,13 @@ type Communicator interface {
 	Announce(pb *alerts.Playbook, params any) Announcement
 }
 
+// Losing is a kind whose steps can lose data.
+type Losing interface {
+	ActionKind
+	// Loses says what one step of one playbook can lose, and what is kept of it.
+	Loses(pb *alerts.Playbook, params any) string
+}
+
 // Watcher is an Action whose target is watched once it is in the wanted state.
 type Watcher interface {
 	Action

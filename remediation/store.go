@@ -69,8 +69,8 @@ type IncidentFilter struct {
 	Drill   *bool
 	// Open selects open incidents, Closed closed ones; neither: both.
 	Open, Closed bool
-	// After is an incident id; only later ones are returned.
-	After string
+	// After and Before are incident ids; only later ones, or earlier ones, are returned.
+	After, Before string
 	// Limit is the highest number returned (0: no limit); Newest returns the
 	// newest that many instead of the oldest, still oldest first.
 	Limit  int

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -40,7 +42,7 @@ func (p *Pages) functions() template.FuncMap {
 		"since":   since,
 		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"measure": func(v float64, u alerts.Unit) string { return remediation.Measure(v, u) },
-		"span":    remediation.Span[time.Duration],
+		"span":    span,
 		"words":   func(s any) string { return strings.ReplaceAll(remediation.Plain(fmt.Sprint(s), 60), "_", " ") },
 		"short": func(s string) string {
 			if s = remediation.Plain(s, 100); len(s) > 12 {
@@ -101,6 +103,14 @@ func (p *Pages) functions() template.FuncMap {
 				Signals       []view.SignalNow
 			}{service, csrf, now, n, all}
 		},
+		"preflightOf": func(rollout any, csrf string, now time.Time, n int) any {
+			return struct {
+				Rollout any
+				CSRF    string
+				Now     time.Time
+				N       int
+			}{rollout, csrf, now, n}
+		},
 		"rolloutOf": func(service, csrf string, n int, verb, label, explain, button string) any {
 			return struct {
 				Service, CSRF, Verb, Label, Explain, Button, Back string
@@ -116,6 +126,17 @@ func (p *Pages) functions() template.FuncMap {
 	}
 }
 
+// span is a duration, Go's or Prometheus's.
+func span(d any) (string, error) {
+	switch d := d.(type) {
+	case time.Duration:
+		return remediation.Span(d), nil
+	case model.Duration:
+		return remediation.Span(d), nil
+	}
+	return "", fmt.Errorf("%T is not a duration", d)
+}
+
 // when is a moment: its time of day, with the date where that is not today's.
 func when(now time.Time, at any) template.HTML {
 	t, ok := moment(at)
@@ -126,8 +147,8 @@ func when(now time.Time, at any) template.HTML {
 	if y, m, d := t.Date(); now.UTC().Format(time.DateOnly) != fmt.Sprintf("%04d-%02d-%02d", y, m, d) {
 		layout = "2 Jan 2006 15:04:05"
 	}
-	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s UTC</time>`, //nolint:gosec // of a time
-		t.Format(time.RFC3339), html.EscapeString(t.Format(layout))))
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s UTC">%s UTC</time>`, //nolint:gosec // of a time
+		t.Format(time.RFC3339), t.Format("2 Jan 2006 15:04:05"), html.EscapeString(t.Format(layout))))
 }
 
 // since is how far a moment is from now; the script counts on.

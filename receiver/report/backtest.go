@@ -48,5 +48,5 @@ func backtestPlot(a view.BacktestAlert) template.HTML {
 		}
 		p.Marks = append(p.Marks, view.Mark{Time: f.From, Label: remediation.Span(f.Lasted)})
 	}
-	return PlotSVG(p)
+	return PlotSVG(p, Wide)
 }

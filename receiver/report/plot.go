@@ -1,10 +1,13 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"html"
 	"html/template"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -13,15 +16,32 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// A plot's measures, in its own pixels; a page scales it to what room there is.
+// Size is what a plot is drawn for, in its own pixels; a page scales it to what room
+// there is. The field takes four fifths of the width or more.
+type Size struct {
+	// name keeps the ids of two plots on one page apart.
+	name        string
+	width, left int
+	inner       int // height of the field the line is in
+	font        int
+	// numbered: a mark has its number, from 1, and who shows the plot lists them.
+	numbered bool
+}
+
+var (
+	// Wide is for a desk and for a file.
+	Wide = Size{"plot", 640, 64, 190, 11, false}
+	// Narrow is for a phone that is held upright.
+	Narrow = Size{"narrow", 360, 48, 180, 12, true}
+	// small is for a line next to a value, without axes and words.
+	small = Size{"small", 240, 4, 44, 11, false}
+)
+
 const (
-	plotWidth  = 640
-	plotLeft   = 64
 	plotRight  = 12
-	plotInner  = 190 // height of the field the line is in
 	plotBottom = 36
 	plotLane   = 15 // height of one row of marks' labels
-	plotLanes  = 4  // rows of labels at most; what does not fit has its number
+	plotLanes  = 5  // rows of labels at most; a label that does not fit is left out
 	plotChar   = 6.2
 )
 
@@ -29,71 +49,107 @@ const (
 // own style sheet, since its policy takes none from elsewhere.
 const plotStyle = `<style>@media (prefers-color-scheme: dark){` +
 	`.plot-paper{fill:#16191d}.plot-text{fill:#d7dbe0}.plot-grid{stroke:#343a41}.plot-axis{stroke:#8a929b}` +
-	`.plot-line{stroke:#6cb2ff}.plot-dot{fill:#6cb2ff}.plot-threshold{stroke:#ff8a80}.plot-threshold-text{fill:#ff8a80}` +
+	`.plot-line{stroke:#6cb2ff}.plot-dot{fill:#6cb2ff}.plot-threshold{stroke:#ff8a80}.plot-threshold-text{fill:#ff8a80;stroke:#16191d}` +
 	`.plot-mark{stroke:#e0b050}.plot-mark-text{fill:#e0b050}}</style>`
 
 // PlotSVG draws a plot for a page: the line, the threshold, and what was done
 // when. It needs nothing from elsewhere, and its colours are attributes, which
 // the classes plot-* override.
-func PlotSVG(p view.Plot) template.HTML {
-	return template.HTML(drawPlot(p, "")) //nolint:gosec // every string in it went through plotText
+func PlotSVG(p view.Plot, size Size) template.HTML {
+	return template.HTML(drawPlot(p, size, "")) //nolint:gosec // every string in it went through plotText
+}
+
+// SmallSVG draws the line and the threshold only, to stand next to the value.
+func SmallSVG(p view.Plot) template.HTML {
+	c := &canvas{p: p, size: small, top: 2}
+	c.scale()
+	c.begin(small.inner + 4)
+	c.threshold()
+	c.line()
+	c.WriteString(`</svg>`)
+	return template.HTML(c.String()) //nolint:gosec // every string in it went through plotText
 }
 
 // PlotFile draws a plot as a file of its own.
 func PlotFile(p view.Plot) []byte {
-	return []byte(drawPlot(p, plotStyle) + "\n")
+	return []byte(drawPlot(p, Wide, plotStyle) + "\n")
 }
 
 // canvas turns values and times into places.
 type canvas struct {
 	strings.Builder
 	p           view.Plot
+	size        Size
 	top         float64
 	least, most float64 // of the value axis
 }
 
+// right is where the field ends.
+func (c *canvas) right() int {
+	if c.size == small {
+		return c.size.width - c.size.left
+	}
+	return c.size.width - plotRight
+}
+
 func (c *canvas) x(t time.Time) float64 {
-	span := c.p.To.Sub(c.p.From)
+	left, span := c.size.left, c.p.To.Sub(c.p.From)
 	if span <= 0 {
-		return plotLeft
+		return float64(left)
 	}
 	share := float64(t.Sub(c.p.From)) / float64(span)
-	return plotLeft + min(max(share, 0), 1)*(plotWidth-plotLeft-plotRight)
+	return float64(left) + min(max(share, 0), 1)*float64(c.right()-left)
 }
 
 func (c *canvas) y(v float64) float64 {
-	return c.top + plotInner*(1-(v-c.least)/(c.most-c.least))
+	return c.top + float64(c.size.inner)*(1-(v-c.least)/(c.most-c.least))
 }
 
 func (c *canvas) add(format string, args ...any) { fmt.Fprintf(&c.Builder, format, args...) }
 
-func drawPlot(p view.Plot, style string) string {
-	lanes, used := plotLabels(p)
-	c := &canvas{p: p, top: 10 + plotLane*float64(used)}
+func drawPlot(p view.Plot, size Size, style string) string {
+	lanes, used := plotLabels(p, size)
+	c := &canvas{p: p, size: size, top: 10 + plotLane*float64(used)}
 	ticks := c.scale()
-	height := int(c.top) + plotInner + plotBottom
-	id := plotID(p)
-	c.add(`<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" aria-labelledby="%s-title %s-desc" viewBox="0 0 %d %d" width="%d" height="%d" font-family="system-ui, sans-serif" font-size="11">`,
-		id, id, plotWidth, height, plotWidth, height)
-	c.add(`%s<title id="%s-title">%s of %s</title><desc id="%s-desc">%s</desc>`,
-		style, id, plotText(p.Trigger, 80), plotText(p.Incident, 80), id, plotText(plotWords(p), 2000))
-	c.add(`<rect class="plot-paper" width="%d" height="%d" fill="#ffffff"/>`, plotWidth, height)
+	height := int(c.top) + size.inner + plotBottom
+	c.begin(height)
+	c.WriteString(style)
 	for _, v := range ticks {
-		c.add(`<line class="plot-grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#e3e6ea"/>`, plotLeft, plotWidth-plotRight, c.y(v), c.y(v))
-		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="end" fill="#3a4149">%s</text>`, plotLeft-6, c.y(v)+4, plotText(remediation.Measure(v, p.Unit), 12))
+		c.add(`<line class="plot-grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#e3e6ea"/>`, size.left, c.right(), c.y(v), c.y(v))
+		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="end" fill="#3a4149">%s</text>`, size.left-6, c.y(v)+4, plotText(remediation.Measure(v, p.Unit), 12))
 	}
 	c.times(height)
 	c.marks(lanes)
-	y := c.y(p.Threshold)
-	c.add(`<line class="plot-threshold" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#c62828" stroke-width="1.5" stroke-dasharray="6 3"/>`, plotLeft, plotWidth-plotRight, y, y)
-	dy := -4.0 // on the side where a good value is not
-	if !p.Above {
-		dy = 13
-	}
-	c.add(`<text class="plot-threshold-text" x="%d" y="%.1f" fill="#c62828">%s</text>`, plotLeft+4, y+dy, plotText(bound(p), 40))
+	c.threshold()
 	c.line()
+	// Last, on a ground of its own: the line does not cross the words.
+	dy := -5.0 // on the side where a good value is not
+	if !p.Above {
+		dy = 14
+	}
+	c.add(`<text class="plot-threshold-text" x="%d" y="%.1f" fill="#c62828" stroke="#ffffff" stroke-width="4" stroke-linejoin="round" paint-order="stroke" font-weight="600">%s</text>`,
+		size.left+4, c.y(p.Threshold)+dy, plotText(bound(p), 40))
 	c.WriteString(`</svg>`)
 	return c.String()
+}
+
+// begin opens the picture, with what it shows in words.
+func (c *canvas) begin(height int) {
+	id := c.size.id(c.p)
+	of := ""
+	if c.p.Incident != "" {
+		of = " of " + plotText(c.p.Incident, 80)
+	}
+	c.add(`<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" aria-labelledby="%s-title %s-desc" viewBox="0 0 %d %d" width="%d" height="%d" font-family="system-ui, sans-serif" font-size="%d">`,
+		id, id, c.size.width, height, c.size.width, height, c.size.font)
+	c.add(`<title id="%s-title">%s%s</title><desc id="%s-desc">%s</desc>`,
+		id, plotText(c.p.Trigger, 80), of, id, plotText(plotWords(c.p), 2000))
+	c.add(`<rect class="plot-paper" width="%d" height="%d" fill="#ffffff"/>`, c.size.width, height)
+}
+
+func (c *canvas) threshold() {
+	y := c.y(c.p.Threshold)
+	c.add(`<line class="plot-threshold" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#c62828" stroke-width="1.5" stroke-dasharray="6 3"/>`, c.size.left, c.right(), y, y)
 }
 
 // scale chooses the value axis, and returns where its grid lies.
@@ -147,9 +203,13 @@ func plotSteps() []time.Duration {
 // times draws the time axis.
 func (c *canvas) times(height int) {
 	span := c.p.To.Sub(c.p.From)
+	few := span / 6
+	if c.size.width < Wide.width {
+		few = span / 4
+	}
 	step := span/5 + 1
 	for _, s := range plotSteps() {
-		if s >= span/6 {
+		if s >= few {
 			step = s
 			break
 		}
@@ -161,21 +221,21 @@ func (c *canvas) times(height int) {
 	case span > 24*time.Hour:
 		form = "Jan 2 15:04"
 	}
-	base := c.top + plotInner
-	c.add(`<line class="plot-axis" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, plotLeft, plotWidth-plotRight, base, base)
+	base := c.top + float64(c.size.inner)
+	c.add(`<line class="plot-axis" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, c.size.left, c.right(), base, base)
 	from := c.p.From.UTC().Truncate(step)
 	for i := 0; i < 20; i++ {
 		t := from.Add(time.Duration(i) * step)
 		if t.After(c.p.To) {
 			break
 		}
-		if x := c.x(t); !t.Before(c.p.From) && x < plotWidth-plotRight-14 {
+		if x := c.x(t); !t.Before(c.p.From) && x < float64(c.right()-14) {
 			c.add(`<line class="plot-axis" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, x, x, base, base+4)
 			c.add(`<text class="plot-text" x="%.1f" y="%.1f" text-anchor="middle" fill="#3a4149">%s</text>`, x, base+16, t.Format(form))
 		}
 	}
-	c.add(`<text class="plot-text" x="%d" y="%d" fill="#3a4149">%s</text>`, plotLeft, height-5, plotText(c.p.Trigger, 60))
-	c.add(`<text class="plot-text" x="%d" y="%d" text-anchor="end" fill="#3a4149">%s UTC</text>`, plotWidth-plotRight, height-5, c.p.From.UTC().Format("2006-01-02"))
+	c.add(`<text class="plot-text" x="%d" y="%d" fill="#3a4149">%s</text>`, c.size.left, height-5, plotText(c.p.Trigger, c.size.width/12))
+	c.add(`<text class="plot-text" x="%d" y="%d" text-anchor="end" fill="#3a4149">%s UTC</text>`, c.right(), height-5, c.p.From.UTC().Format("2006-01-02"))
 }
 
 // label places a mark's text; lane -1: there is no room for it.
@@ -185,22 +245,29 @@ type label struct {
 	left bool // the words end at the mark
 }
 
-// plotLabels gives each mark's words a row in which they run into no others,
-// and says how many rows that takes.
-func plotLabels(p view.Plot) (labels []label, used int) {
-	c := &canvas{p: p}
-	var ends [plotLanes]float64
-	for _, m := range p.Marks {
+// plotLabels gives each mark's words a row in which they run into no others, and into
+// no mark's line, which goes down from its row; it says how many rows that takes.
+func plotLabels(p view.Plot, size Size) (labels []label, used int) {
+	c := &canvas{p: p, size: size}
+	var ends [plotLanes]float64  // where the words of each row end
+	var lines [plotLanes]float64 // where the last line that begins in it is
+	for i, m := range p.Marks {
 		text := cut(m.Label, 28)
+		if size.numbered {
+			text = strconv.Itoa(i + 1)
+		}
 		x, width := c.x(m.Time), float64(len([]rune(text)))*plotChar+8
-		l := label{text: text, lane: -1, left: x+width > plotWidth-2}
+		l := label{text: text, lane: -1, left: x+width > float64(size.width-2)}
 		begin := x
 		if l.left {
 			begin = x - width
 		}
 		for i := range ends {
-			if begin >= ends[i] {
-				l.lane, ends[i], used = i, begin+width, max(used, i+1)
+			crossed := slices.ContainsFunc(ends[i+1:], func(end float64) bool { return end > x }) ||
+				l.left && slices.ContainsFunc(lines[:i+1], func(line float64) bool { return line > begin && line < x })
+			if begin >= ends[i] && !crossed {
+				l.lane, ends[i], used = i, max(x, begin+width), max(used, i+1)
+				lines[i] = x
 				break
 			}
 		}
@@ -216,7 +283,7 @@ func (c *canvas) marks(labels []label) {
 		if l.lane >= 0 {
 			y = 8 + plotLane*float64(l.lane)
 		}
-		c.add(`<line class="plot-mark" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#8a5a00"/>`, x, x, y, c.top+plotInner)
+		c.add(`<line class="plot-mark" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#8a5a00"/>`, x, x, y, c.top+float64(c.size.inner))
 		if l.lane < 0 {
 			continue
 		}
@@ -257,7 +324,7 @@ func (c *canvas) line() {
 	}
 	flush()
 	if len(c.p.Points) == 0 {
-		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="middle" fill="#3a4149">no values</text>`, plotWidth/2, c.top+plotInner/2)
+		c.add(`<text class="plot-text" x="%d" y="%.1f" text-anchor="middle" fill="#3a4149">no values</text>`, c.size.width/2, c.top+float64(c.size.inner)/2)
 	}
 }
 
@@ -319,12 +386,12 @@ func cut(s string, n int) string {
 	return s
 }
 
-// plotID is a name for a plot's title that no other plot of a page has.
-func plotID(p view.Plot) string {
-	return "plot-" + strings.Map(func(r rune) rune {
+// id is a name for a plot's title that no other plot of a page has.
+func (s Size) id(p view.Plot) string {
+	return s.name + "-" + strings.Map(func(r rune) rune {
 		if r < unicode.MaxASCII && (r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r)) {
 			return r
 		}
 		return '-'
-	}, cut(p.Incident+"-"+p.Trigger, 100))
+	}, cut(cmp.Or(p.Incident, p.Service)+"-"+p.Trigger, 100))
 }

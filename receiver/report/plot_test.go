@@ -118,7 +118,7 @@ func elements(t *testing.T, svg string) (names []string, text string) {
 }
 
 func TestAPlotSaysInWordsWhatItShows(t *testing.T) {
-	svg := string(PlotSVG(breachPlot()))
+	svg := string(PlotSVG(breachPlot(), Wide))
 	names, text := elements(t, svg)
 	if !strings.Contains(svg, `role="img"`) || !strings.Contains(strings.Join(names, " "), "title desc") {
 		t.Errorf("no image with a title and a description: %v", names)
@@ -137,7 +137,7 @@ func TestAPlotSaysInWordsWhatItShows(t *testing.T) {
 	if n := strings.Count(svg, "<polyline"); n != 2 {
 		t.Errorf("%d lines, want one on either side of the gap", n)
 	}
-	if n := strings.Count(string(PlotSVG(evidencePlot())), "<circle"); n != 3 {
+	if n := strings.Count(string(PlotSVG(evidencePlot(), Wide)), "<circle"); n != 3 {
 		t.Errorf("%d dots of evidence, want 3", n)
 	}
 }
@@ -184,6 +184,59 @@ func TestAPlotOfAnythingStaysInItsFrame(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+var (
+	markText = regexp.MustCompile(`<text class="plot-mark-text" x="([0-9.]+)" y="([0-9.]+)" text-anchor="(start|end)"[^>]*>([^<]*)<`)
+	markLine = regexp.MustCompile(`<line class="plot-mark" x1="([0-9.]+)" x2="[0-9.]+" y1="([0-9.]+)"`)
+	field    = regexp.MustCompile(`<line class="plot-grid" x1="([0-9.]+)" x2="([0-9.]+)"`)
+)
+
+func TestALabelCrossesNeitherAnotherNorTheLineOfAMark(t *testing.T) {
+	number := func(s string) float64 {
+		f, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for _, size := range []Size{Wide, Narrow} {
+		shown := 0
+		for apart := 20 * time.Second; apart < 8*time.Minute; apart += 20 * time.Second {
+			p := breachPlot()
+			for i := range p.Marks {
+				p.Marks[i].Time = plotOpened.Add(time.Duration(i) * apart)
+			}
+			svg := string(PlotSVG(p, size))
+			texts := markText.FindAllStringSubmatch(svg, -1)
+			shown += len(texts)
+			for i, m := range texts {
+				begin, y, end := number(m[1]), number(m[2]), number(m[1])
+				if width := float64(len(m[4])) * 6; m[3] == "start" {
+					end += width
+				} else {
+					begin -= width
+				}
+				for j, o := range texts {
+					if i != j && o[2] == m[2] && number(o[1]) > begin && number(o[1]) < end {
+						t.Errorf("%s apart on %s: %s runs into %s", apart, size.name, m[4], o[4])
+					}
+				}
+				for _, l := range markLine.FindAllStringSubmatch(svg, -1) {
+					if x := number(l[1]); x > begin && x < end && number(l[2]) < y-4 {
+						t.Errorf("%s apart on %s: a line crosses %s", apart, size.name, m[4])
+					}
+				}
+			}
+			g := field.FindStringSubmatch(svg)
+			if share := (number(g[2]) - number(g[1])) / float64(size.width); share < 0.8 {
+				t.Errorf("on %s the field has %.0f%% of the width", size.name, share*100)
+			}
+		}
+		if shown < 80 {
+			t.Errorf("on %s only %d labels are shown", size.name, shown)
+		}
 	}
 }
 

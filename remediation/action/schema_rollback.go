@@ -139,6 +139,16 @@ func (p *schemaRollbackParams) checkCommand(bad func(key, try, problem string, a
 
 func (schemaRollback) Target(pb *alerts.Playbook, _ any) string { return "schema:" + pb.Service }
 
+// Loses implements remediation.Losing.
+func (schemaRollback) Loses(pb *alerts.Playbook, params any) string {
+	p := params.(*schemaRollbackParams)
+	back := "what the command " + strings.Join(p.Command, " ") + " removes"
+	if p.Flyway != nil {
+		back = "what only the schema after version " + p.Flyway.Version + " can hold, since " + pb.Release.Version + " began"
+	}
+	return back + "; a snapshot of the whole database is taken first, and backout never restores it by itself"
+}
+
 func (k schemaRollback) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
 	p := params.(*schemaRollbackParams)
 	if k.schemas == nil {

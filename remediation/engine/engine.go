@@ -72,7 +72,9 @@ type Engine struct {
 	*rollout.Promoter
 
 	history remediation.History
-	runtime runtimes
+	runtime remediation.Runtime
+	running answers[remediation.Running]
+	plots   answers[view.Plot]
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -112,7 +114,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: runtimes{ask: o.Runtime}, steady: o.Steady,
+		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: o.Runtime, steady: o.Steady,
 		Checker:          preflight.New(l, gates, o.Surroundings, o.DrillPatience, channels, o.StatusPages),
 		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, poke: make(chan struct{}, 1),
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/common/model"
 
@@ -55,4 +56,38 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 		return p, nil
 	}
 	return line, nil
+}
+
+// plotTimeout bounds one query for a service's plot.
+const plotTimeout = 10 * time.Second
+
+// ServicePlot implements Service; it asks Prometheus once per scrape interval.
+func (e *Engine) ServicePlot(ctx context.Context, service, trigger string) (view.Plot, error) {
+	b := e.PlanOf(service)
+	if b == nil {
+		return view.Plot{}, remediation.Refuse(remediation.Missing, "no playbook for service %q", service)
+	}
+	x, ok := b.Expr.Triggers[trigger]
+	if !ok {
+		return view.Plot{}, remediation.Refuse(remediation.Missing, "service %s has no trigger %s with an expression", service, trigger)
+	}
+	if e.history == nil {
+		return view.Plot{}, remediation.Refuse(remediation.Missing, "no Prometheus is configured")
+	}
+	return e.plots.get(service+"/"+trigger+"/"+b.Hash, e.Now, b.Poll(), func() (view.Plot, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), plotTimeout)
+		defer cancel()
+		to := e.Now().UTC()
+		step := view.PlotStep(view.ServiceSpan, b.Poll())
+		p := view.Plot{
+			Service: service, Trigger: trigger, Threshold: x.Threshold, Above: x.Above,
+			From: to.Add(-view.ServiceSpan), To: to, Step: model.Duration(step), Marks: []view.Mark{},
+		}
+		if ind := b.Indicator(b.Trigger(trigger).Indicator); ind != nil {
+			p.Unit = ind.Unit
+		}
+		var err error
+		p.Points, err = e.history.QueryRange(ctx, x.Value, p.From, p.To, step)
+		return p, err
+	})
 }

@@ -126,3 +126,29 @@ func TestWhatHasNoExpressionHasNoPlot(t *testing.T) {
 		refused(t, err, remediation.Missing)
 	}
 }
+
+func TestAServicesPlotEndsNowAndIsAskedForOnceAScrape(t *testing.T) {
+	h := &fakeHistory{points: []remediation.Point{{Value: 0.02}}}
+	w := newWorld(t)
+	w.history = h
+	w.start()
+	p, err := w.engine.ServicePlot(w.ctx, "shop", "error_rate")
+	w.must(err)
+	if h.expr != w.prom.expr.Triggers["error_rate"].Value || !p.To.Equal(w.now) || p.To.Sub(p.From) != view.ServiceSpan || p.Threshold != 0.01 || !p.Above || p.Unit != "ratio" {
+		t.Errorf("asked for %q, plot is %+v", h.expr, p)
+	}
+	h.err = errors.New("connection refused")
+	if _, err := w.engine.ServicePlot(w.ctx, "shop", "error_rate"); err != nil {
+		t.Errorf("asked again within the same scrape: %v", err)
+	}
+	w.now = w.now.Add(15 * time.Second)
+	if _, err := w.engine.ServicePlot(w.ctx, "shop", "error_rate"); err == nil {
+		t.Error("not asked again after a scrape")
+	}
+	for _, missing := range [][2]string{{"gone", "error_rate"}, {"shop", "gone"}} {
+		var refused *remediation.RefusedError
+		if _, err := w.engine.ServicePlot(w.ctx, missing[0], missing[1]); !errors.As(err, &refused) {
+			t.Errorf("plot of %v: %v", missing, err)
+		}
+	}
+}

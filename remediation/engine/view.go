@@ -29,6 +29,15 @@ func (e *Engine) Incident(ctx context.Context, id string) (v view.IncidentView, 
 	return v, err
 }
 
+// Playbook implements Service.
+func (e *Engine) Playbook(_ context.Context, service string) (view.PlaybookView, error) {
+	b, err := e.OnePlan(service)
+	if err != nil {
+		return view.PlaybookView{}, err
+	}
+	return view.NewPlaybookView(b)
+}
+
 // Entries implements Service.
 func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry, err error) {
 	if f.Limit > 0 && f.Bytes == 0 { // a page: who asks for it goes on after its last

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
@@ -47,7 +48,8 @@ func (r *rollback) trySnapshot(ctx context.Context) (f remediation.Result) {
 		if err != nil {
 			return remediation.Result{}, fmt.Errorf("no snapshot, no rollback: %w", err)
 		}
-		return remediation.Passed(fmt.Sprintf("a snapshot of %d bytes was taken in %s, read back and deleted", d.Size, remediation.Span(time.Since(began)))), nil
+		return remediation.Passed(fmt.Sprintf("a snapshot of %s was taken in %s within %s, read back and deleted",
+			remediation.Measure(float64(d.Size), alerts.Bytes), w.c.dir, remediation.Span(time.Since(began)))), nil
 	})
 }
 

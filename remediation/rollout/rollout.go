@@ -149,6 +149,11 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 	if err != nil {
 		e.Log.Warn("cannot check what is missing for a rollout's next stage", "service", b.Service, "err", err)
 	}
+	for i := range v.Criteria {
+		if ind := b.Indicator(v.Criteria[i].Name); ind != nil {
+			v.Criteria[i].Unit = ind.Unit
+		}
+	}
 	return v
 }
 

@@ -66,12 +66,15 @@ func (t *tx) Incidents(f remediation.IncidentFilter) ([]*remediation.Incident, e
 		q.where("open = 1")
 		order = "+n"
 	}
-	if f.After != "" {
-		n, err := number(f.After)
-		if err != nil {
-			return nil, fmt.Errorf("incidents after: %w", err)
+	for _, edge := range []struct{ id, cond string }{{f.After, "n > ?"}, {f.Before, "n < ?"}} {
+		if edge.id == "" {
+			continue
 		}
-		q.where("n > ?", n)
+		n, err := number(edge.id)
+		if err != nil {
+			return nil, fmt.Errorf("incidents after or before: %w", err)
+		}
+		q.where(edge.cond, n)
 	}
 	out := []*remediation.Incident{}
 	err := t.rows(q.text(order, f.Newest, f.Limit), q.args, func(r row) error {

@@ -29,7 +29,7 @@ func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
 			return err
 		}
 		for _, f := range []remediation.IncidentFilter{
-			{Service: "a", Drill: &drill, Newest: true, Limit: 1}, {Open: true}, {Service: "a", Open: true}, {After: "inc-1", Limit: 10}, {Newest: true, Limit: 10},
+			{Service: "a", Drill: &drill, Newest: true, Limit: 1}, {Open: true}, {Service: "a", Open: true}, {After: "inc-1", Limit: 10}, {Newest: true, Limit: 10}, {Newest: true, Before: "inc-9", Limit: 10},
 		} {
 			if _, err := tx.Incidents(f); err != nil {
 				return err

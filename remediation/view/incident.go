@@ -3,6 +3,7 @@ package view
 import (
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -61,9 +62,12 @@ type StepView struct {
 	// it, by a hand outside backout; nil where it never was.
 	Changed *time.Time `json:"changed,omitempty"`
 	// Expected is how long it took when its plan was rehearsed, as Prometheus writes
-	// durations, and Rehearsed when that was; set where one incident is asked for.
+	// durations, and Rehearsed when that was; set where one incident is asked for, or
+	// where it waits for an approval.
 	Expected  string     `json:"expected,omitempty"`
 	Rehearsed *time.Time `json:"rehearsed,omitempty"`
+	// Evidence is what was seen then, such as the snapshot's size and place.
+	Evidence string `json:"evidence,omitempty"`
 }
 
 // Next is what comes next, and when at the earliest.
@@ -111,6 +115,8 @@ type CriterionView struct {
 	Value     *float64 `json:"value"`
 	Threshold float64  `json:"threshold"`
 	OK        bool     `json:"ok"`
+	// Unit is the indicator's, "" where Name is none's.
+	Unit alerts.Unit `json:"unit,omitempty"`
 	// Bound tells on which side of the threshold the value must be: above or below.
 	Bound string `json:"bound,omitempty"`
 	// Over is how long the stage has lasted, where the value is the one over all of it,

@@ -78,16 +78,28 @@ type ServiceNow struct {
 	Signals []SignalNow `json:"signals"`
 	// Tells are the actions that only tell people something, and change no target.
 	Tells []string `json:"tells"`
+	// Losses are what the steps that can lose data would lose.
+	Losses []Loss `json:"losses,omitempty"`
 	// Call is where the service's grave incidents are talked about, "" where the
 	// playbook does not say; CallAbove is the severity above which one is.
 	Call      string `json:"call,omitempty"`
 	CallAbove *int   `json:"call_above,omitempty"`
+	// Runbook is the address of what people do in an incident, "" where the playbook has
+	// none.
+	Runbook string `json:"runbook,omitempty"`
 }
 
 // SignalNow is one signal; Raised is nil where it is not.
 type SignalNow struct {
 	Name   string              `json:"name"`
 	Raised *remediation.Signal `json:"raised"`
+}
+
+// Loss is what a step of this action on this target can lose.
+type Loss struct {
+	Action string `json:"action"`
+	Target string `json:"target"`
+	What   string `json:"what"`
 }
 
 // TriggerNow is how to read a trigger's values.
@@ -97,6 +109,10 @@ type TriggerNow struct {
 	Above bool        `json:"above"`
 	// Severity is how grave a breach of it is, 5 the gravest.
 	Severity int `json:"severity"`
+	// Signal: a person is the trigger, and no metric.
+	Signal bool `json:"signal,omitempty"`
+	// Dashboard is the address of its indicator's dashboard, "" where the playbook has none.
+	Dashboard string `json:"dashboard,omitempty"`
 }
 
 // LimitLeft is how many steps of an action the limits still allow.
@@ -114,15 +130,15 @@ const ShownRecent = 5
 func NewServiceNow(b *plan.Plan) ServiceNow {
 	s := ServiceNow{
 		Service: b.Service, Playbook: b.Hash, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
-		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{},
+		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{}, Runbook: b.RunbookURL,
 	}
 	if m := b.Communications; m != nil && m.IncidentCall != nil {
 		s.Call, s.CallAbove = m.IncidentCall.URL, &m.IncidentCall.SeverityAbove
 	}
 	for _, t := range b.Triggers {
-		now := TriggerNow{Name: t.Name, Above: t.Above != nil, Severity: t.Severity}
+		now := TriggerNow{Name: t.Name, Above: t.Above != nil, Severity: t.Severity, Signal: t.Signal != ""}
 		if ind := b.Indicator(t.Indicator); ind != nil {
-			now.Unit = ind.Unit
+			now.Unit, now.Dashboard = ind.Unit, b.Dashboards[b.Board(ind)]
 		}
 		s.Triggers = append(s.Triggers, now)
 	}
@@ -130,6 +146,12 @@ func NewServiceNow(b *plan.Plan) ServiceNow {
 		for _, step := range p.Steps {
 			if _, ok := b.Kinds[step.Action].(remediation.Communicator); ok && !slices.Contains(s.Tells, step.Action) {
 				s.Tells = append(s.Tells, step.Action)
+			}
+			if kind, ok := b.Kinds[step.Action].(remediation.Losing); ok && step.Risk == alerts.Lossy {
+				loss := Loss{step.Action, kind.Target(b.Playbook, step.Params), kind.Loses(b.Playbook, step.Params)}
+				if !slices.Contains(s.Losses, loss) {
+					s.Losses = append(s.Losses, loss)
+				}
 			}
 		}
 	}

@@ -17,7 +17,9 @@ import (
 
 // Plot is one trigger's value around an incident, and what happened meanwhile.
 type Plot struct {
-	Incident  string      `json:"incident"`
+	Incident string `json:"incident"`
+	// Service is set where the plot is of a service as it is now, and of no incident.
+	Service   string      `json:"service,omitempty"`
 	Trigger   string      `json:"trigger"`
 	Unit      alerts.Unit `json:"unit"` // "" where the playbook is not at hand
 	Threshold float64     `json:"threshold"`
@@ -50,6 +52,8 @@ const (
 	// PlotLeadMost bounds PlotLead for a trigger with a long window.
 	PlotLeadMost = 2 * time.Hour
 	plotTail     = 5 * time.Minute
+	// ServiceSpan is what a service's plot shows: the time up to now.
+	ServiceSpan = 30 * time.Minute
 	// OfTheLog is the note of a plot that is not Prometheus's.
 	OfTheLog = "these values are from the audit log"
 )

@@ -69,9 +69,21 @@ func (v *IncidentView) expect(tx remediation.Tx, inc *remediation.Incident) erro
 				continue
 			}
 			v.Steps[i].Expected, v.Steps[i].Rehearsed = remediation.Took(r.Steps[at].Took), UTC(&r.Finished)
+			if s.Risk == alerts.Lossy {
+				v.Steps[i].Evidence = r.Steps[at].Evidence
+			}
 		}
 	}
 	return nil
+}
+
+// ExpectedSpan is how long the step took when it was rehearsed, as people write it.
+func (s StepView) ExpectedSpan() string {
+	d, err := model.ParseDuration(s.Expected)
+	if err != nil {
+		return s.Expected
+	}
+	return remediation.Span(d)
 }
 
 // ExpectedWords says how long a step took when it was rehearsed, "" if that is unknown.

@@ -44,12 +44,12 @@ func NewStatus(o Overview) Status {
 		add(false, "freeze", "%s", freezeWords(f, o.Time))
 	}
 	for _, sv := range o.Services {
-		lost, words := sv.monitoring(o.Time)
+		lost, words := sv.Monitoring(o.Time)
 		add(lost, sv.Service, "monitoring: %s", words)
 		if runs := sv.RunsWords(o.Time); runs != "" {
 			add(false, sv.Service, "runs: %s", runs)
 		}
-		add(false, sv.Service, "rollout: %s", sv.rolloutWords())
+		add(false, sv.Service, "rollout: %s", sv.RolloutWords())
 		for _, sig := range sv.Signals {
 			if sig.Raised != nil {
 				add(false, sv.Service, "signal: %s, raised by %s %s", sig.Name, sig.Raised.By, remediation.Distance(o.Time, sig.Raised.Since))
@@ -117,6 +117,38 @@ func (s Status) NeedsPerson() (out []StatusLine) {
 	return out
 }
 
+// Headline says what is wrong, not how much of it: the gravest of what needs a person,
+// else the gravest incident; and its tone, as a Story has it.
+func (s Status) Headline() (words, tone string) {
+	for _, n := range s.Needed {
+		for _, v := range s.Incidents {
+			if v.ID == n.Incident {
+				words, _ := headline(v)
+				return n.Service + ": " + lower(words), "bad"
+			}
+		}
+	}
+	for _, sv := range s.Services {
+		if lost, _ := sv.Monitoring(s.Time); lost {
+			return sv.Service + ": monitoring lost", "bad"
+		}
+	}
+	for _, l := range s.NeedsPerson() {
+		return l.Subject + ": " + l.Text, "bad"
+	}
+	for _, want := range []string{"bad", "wait", "good"} {
+		for _, v := range s.Incidents {
+			if words, tone := headline(v); tone == want {
+				return v.Service + ": " + lower(words), tone
+			}
+		}
+	}
+	return "Nothing needs a person", "good"
+}
+
+// lower begins a sentence in the middle of another.
+func lower(s string) string { return strings.ToLower(s[:1]) + s[1:] }
+
 func freezeWords(f remediation.Freeze, now time.Time) string {
 	of, what, until := f.Service, "no steps, no promotions", "until thawed"
 	if of == "" {
@@ -135,7 +167,8 @@ func freezeWords(f remediation.Freeze, now time.Time) string {
 	return words + ": " + f.Reason
 }
 
-func (sv ServiceNow) monitoring(now time.Time) (lost bool, words string) {
+// Monitoring reports whether backout would not hear of a breach, and says why, or how it is.
+func (sv ServiceNow) Monitoring(now time.Time) (lost bool, words string) {
 	switch {
 	case sv.PrometheusAway != nil:
 		return true, "lost: Prometheus stopped answering " + remediation.Distance(now, *sv.PrometheusAway)
@@ -158,7 +191,8 @@ func (sv ServiceNow) watchdogWords(now time.Time) string {
 	return "the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
 }
 
-func (sv ServiceNow) rolloutWords() string {
+// RolloutWords is one line: "v2 active, stage alpha, 1% of traffic"; "none".
+func (sv ServiceNow) RolloutWords() string {
 	r := sv.Rollout
 	if !r.Active() {
 		return "none"

@@ -33,7 +33,9 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 			"shop: monitoring: lost: Prometheus stopped answering 6 min ago"},
 		"the watchdog is old": {func(o *view.Overview) { o.Services[0].Watchdog = ago(6 * time.Minute) },
 			"shop: monitoring: lost: the last watchdog alert came 6 min ago"},
-		"no watchdog alert came since the first start": {func(o *view.Overview) { o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false },
+		"no watchdog alert came since the first start": {func(o *view.Overview) {
+			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false
+		},
 			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago"},
 		"the audit log is broken": {func(o *view.Overview) { o.Audited.OK = false },
 			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
@@ -65,3 +67,25 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		})
 	}
 }
+
+func TestTheHeadlineSaysTheGravestOfWhatIsWrong(t *testing.T) {
+	now := time.Date(2026, 11, 22, 3, 10, 0, 0, time.UTC)
+	away := now.Add(-6 * time.Minute)
+	asks := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval}
+	settles := view.IncidentView{ID: "inc-2", Service: "blog", State: remediation.Settling, Steps: []view.StepView{{State: remediation.StepDone}}}
+	for want, o := range map[string]view.Overview{
+		"good Nothing needs a person":                              {Services: []view.ServiceNow{{Service: "shop"}}},
+		"bad shop: waiting for approval":                           {Incidents: []view.IncidentView{settles, asks}, Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away}}, Needed: []view.Needed{{Service: "shop", Reason: "approval", Incident: "inc-1"}}},
+		"bad blog: monitoring lost":                                {Incidents: []view.IncidentView{settles}, Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away}}},
+		"wait blog: a step has run: watching whether it helped":    {Incidents: []view.IncidentView{settles}, Services: []view.ServiceNow{{Service: "blog"}}},
+		"bad playbooks: none is loaded: backout handles no alert":  {},
+		"bad messages: 1 message waiting, the oldest from 1 h ago": {Services: []view.ServiceNow{{Service: "shop"}}, Undelivered: 1, UndeliveredSince: hourBefore(now)},
+	} {
+		o.Time, o.Mode = now, remediation.Act
+		if words, tone := view.NewStatus(o).Headline(); tone+" "+words != want {
+			t.Errorf("the headline is %s %q, want %q", tone, words, want)
+		}
+	}
+}
+
+func hourBefore(t time.Time) *time.Time { t = t.Add(-time.Hour); return &t }

@@ -23,6 +23,9 @@ type Story struct {
 	Helped string
 	// Asks: a step waits for a yes or no. Undoable: something can be put back.
 	Asks, Restorable bool
+	// Asked is the step that waits for the answer, Loses what it can lose.
+	Asked StepView
+	Loses string
 	// Why says in words why no step runs; WhyEnds how that ends.
 	Why, WhyEnds string
 	// Severity is the gravest of its triggers'; StartCall: it is grave enough for
@@ -30,13 +33,42 @@ type Story struct {
 	Severity  int
 	StartCall bool
 	Call      string
+	// Runbook is the address of what people do in an incident, or "".
+	Runbook string
 }
 
 // Broken is one trigger: its last value against its threshold.
 type Broken struct {
 	Trigger, Value, Bound string
-	Active, Beyond        bool
-	Alerts                int
+	// Dashboard is the address of its indicator's dashboard, or "".
+	Dashboard      string
+	Active, Beyond bool
+	Alerts         int
+}
+
+// Dashboards are those of what broke, each once.
+func (s Story) Dashboards() (out []Broken) {
+	for _, b := range s.Broke {
+		if b.Dashboard != "" && !slices.ContainsFunc(out, func(o Broken) bool { return o.Dashboard == b.Dashboard }) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// Measured reports whether a metric is the trigger, and no person.
+func (b Broken) Measured() bool { return b.Value != aSignal }
+
+// aSignal is the value of a trigger that a person raised.
+const aSignal = "a signal"
+
+// BrokenOf reads a plot's last value against its threshold.
+func BrokenOf(p Plot) Broken {
+	t := TriggerView{Trigger: p.Trigger, Threshold: p.Threshold}
+	if n := len(p.Points); n > 0 && p.To.Sub(p.Points[n-1].Time) < 2*time.Duration(p.Step) {
+		t.Value = &p.Points[n-1].Value
+	}
+	return newBroken(t, ServiceNow{Triggers: []TriggerNow{{Name: p.Trigger, Unit: p.Unit, Above: p.Above}}})
 }
 
 // shownTriggers is how many triggers are listed before the rest is counted.
@@ -44,7 +76,7 @@ const shownTriggers = 8
 
 // NewStory describes v at the time now; service is what is known of its service.
 func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
-	s := Story{IncidentView: v, Now: now}
+	s := Story{IncidentView: v, Now: now, Runbook: service.Runbook}
 	for _, t := range v.Triggers {
 		for _, k := range service.Triggers {
 			if k.Name == t.Trigger {
@@ -75,6 +107,14 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 		}
 	}
 	s.Asks = v.State == remediation.Waiting && v.Reason == remediation.HoldApproval && v.Next != nil
+	if i := slices.IndexFunc(v.Steps, func(st StepView) bool { return s.Asks && st.ID == v.Next.Step }); i >= 0 {
+		s.Asked = v.Steps[i]
+		for _, l := range service.Losses {
+			if l.Action == s.Asked.Action && l.Target == s.Asked.Target {
+				s.Loses = l.What
+			}
+		}
+	}
 	s.Restorable = s.Restorable && !v.Drill && (v.State == remediation.Recovered || v.State == remediation.Closed)
 	s.Headline, s.Tone = headline(v)
 	var acted []StepView
@@ -92,13 +132,13 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 
 func newBroken(t TriggerView, s ServiceNow) Broken {
 	if t.Signal != "" {
-		return Broken{Trigger: t.Trigger, Value: "a signal", Bound: "raised by a person"}
+		return Broken{Trigger: t.Trigger, Value: aSignal, Bound: "raised by a person"}
 	}
 	b := Broken{Trigger: t.Trigger, Value: "no value"}
 	var known TriggerNow
 	for _, k := range s.Triggers {
 		if k.Name == t.Trigger {
-			known = k
+			known, b.Dashboard = k, k.Dashboard
 			b.Bound = "above "
 			if !k.Above {
 				b.Bound = "below "

@@ -177,6 +177,9 @@ func Incidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentView,
 	out := []IncidentView{}
 	for _, inc := range all {
 		v, err := OfIncident(tx, inc)
+		if err == nil && inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval {
+			err = v.expect(tx, inc) // who approves must know
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -19,6 +19,12 @@
     });
     return s > 0 ? 'in ' + text.join(' ') : text.join(' ') + ' ago';
   }
+  // local gives each moment the reader's own time, which shows on hover.
+  function local() {
+    document.querySelectorAll('time[datetime]').forEach(function (el) {
+      el.title = new Date(el.dateTime).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'long' });
+    });
+  }
   function count() {
     var now = Date.now() + skew;
     document.querySelectorAll('[data-at]').forEach(function (el) {
@@ -26,6 +32,7 @@
       if (el.textContent !== words) el.textContent = words;
     });
   }
+  local();
   count();
   setInterval(count, 1000);
 
@@ -66,6 +73,7 @@
     seen = next.body.dataset.stamp;
     skew = Number(next.body.dataset.now) - Date.now();
     document.querySelector('footer time').replaceWith(next.querySelector('footer time'));
+    local();
     count();
     var el = focused && document.getElementById(focused);
     if (el && el !== document.activeElement) el.focus({ preventScroll: true });

@@ -226,6 +226,9 @@ var incidentTests = []test{
 			{remediation.IncidentFilter{Limit: 2, Newest: true}, []int{12, 13}},
 			{remediation.IncidentFilter{Newest: true, Service: "a", Drill: &no, Limit: 1}, []int{11}},
 			{remediation.IncidentFilter{Newest: true, After: "inc-11"}, []int{12, 13}},
+			{remediation.IncidentFilter{Before: "inc-4"}, []int{1, 2, 3}},
+			{remediation.IncidentFilter{Newest: true, Before: "inc-4", Limit: 2}, []int{2, 3}},
+			{remediation.IncidentFilter{After: "inc-2", Before: "inc-4"}, []int{3}},
 		} {
 			s.view(func(tx remediation.Tx) error {
 				got, err := tx.Incidents(c.f)

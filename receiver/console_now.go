@@ -1,0 +1,175 @@
+package receiver
+
+import (
+	"context"
+	"html/template"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/locotoki/backout/receiver/report"
+	"github.com/locotoki/backout/remediation/view"
+)
+
+// nowPage shows each service with its open incidents, what needs a person first.
+func (s *Server) nowPage(c echo.Context, _ string) error {
+	if _, err := query(c, "done"); err != nil {
+		return err
+	}
+	o, err := s.service.Overview(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	f, err := s.liveFrame(c, "Now", o)
+	if err != nil {
+		return err
+	}
+	data := struct {
+		frame
+		view.Status
+		Headline, Tone string
+		Cards          []serviceCard
+		// Crowd are the open incidents where they are too many to be seen together.
+		Crowd, Recent []view.Story
+	}{frame: f, Status: view.NewStatus(o)}
+	data.Headline, data.Tone = data.Status.Headline()
+	data.Cards = serviceCards(o)
+	s.measure(c.Request().Context(), data.Cards)
+	for i, card := range data.Cards {
+		if calm := len(data.Cards) == 1 && gravity(card.Tone) == gravity("over"); calm || strings.EqualFold(data.Headline, card.Service+": "+card.Headline) {
+			data.Cards[i].Headline = ""
+		}
+	}
+	for _, card := range data.Cards {
+		data.Crowd = append(data.Crowd, card.Stories...)
+	}
+	if len(data.Crowd) <= fewIncidents {
+		data.Crowd = nil
+	}
+	slices.SortStableFunc(data.Crowd, func(a, b view.Story) int { return gravity(a.Tone) - gravity(b.Tone) })
+	for _, v := range o.Recent {
+		data.Recent = append(data.Recent, storyOf(v, o))
+	}
+	return s.showPage(c, http.StatusOK, "now", data)
+}
+
+const (
+	// fewIncidents can be seen together, without a list of them.
+	fewIncidents = 2
+	// shownPlots bounds how many services a page asks Prometheus about.
+	shownPlots = 12
+)
+
+// gravity orders tones: what needs a person comes first.
+func gravity(tone string) int { return slices.Index([]string{"bad", "wait", "good", "over"}, tone) }
+
+// serviceCard is one service with what is open on it.
+type serviceCard struct {
+	view.ServiceNow
+	// Headline is "" where the page's own says it.
+	Headline, Tone string
+	Stories        []view.Story
+	// Lost: a breach would not be heard of.
+	Lost      bool
+	Indicator *indicator
+}
+
+// indicator is the value that a service is judged by.
+type indicator struct {
+	view.Broken
+	Plot template.HTML // "" where Prometheus does not tell
+}
+
+// serviceCards are all services, the gravest first.
+func serviceCards(o view.Overview) []serviceCard {
+	var cards []serviceCard
+	for _, sv := range o.Services {
+		cards = append(cards, serviceCard{ServiceNow: sv, Headline: "No open incident", Tone: "over"})
+	}
+	for _, v := range o.Incidents {
+		i := slices.IndexFunc(cards, func(c serviceCard) bool { return c.Service == v.Service })
+		if i < 0 { // its playbook is no longer loaded
+			i = len(cards)
+			cards = append(cards, serviceCard{ServiceNow: view.ServiceNow{Service: v.Service}})
+		}
+		cards[i].Stories = append(cards[i].Stories, storyOf(v, o))
+	}
+	for i := range cards {
+		c := &cards[i]
+		slices.SortStableFunc(c.Stories, func(a, b view.Story) int { return gravity(a.Tone) - gravity(b.Tone) })
+		if len(c.Stories) > 0 {
+			c.Headline, c.Tone = c.Stories[0].Headline, c.Stories[0].Tone
+		}
+		if c.Lost, _ = c.Monitoring(o.Time); c.Lost && len(c.Stories) == 0 {
+			c.Headline, c.Tone = "Monitoring lost", "bad"
+		}
+	}
+	slices.SortStableFunc(cards, func(a, b serviceCard) int { return gravity(a.Tone) - gravity(b.Tone) })
+	return cards
+}
+
+// measure gives the first cards their indicators: that of the trigger that is firing,
+// else of the playbook's first one. It does not wait long for Prometheus.
+func (s *Server) measure(ctx context.Context, cards []serviceCard) {
+	ctx, cancel := context.WithTimeout(ctx, plotBudget)
+	defer cancel()
+	type answer struct {
+		card int
+		plot view.Plot
+		err  error
+	}
+	answers, asked := make(chan answer, len(cards)), 0
+	for i := range cards {
+		b, ok := cards[i].judgedBy()
+		if !ok {
+			continue
+		}
+		cards[i].Indicator = &indicator{Broken: b}
+		if asked < shownPlots && cards[i].Playbook != "" {
+			asked++
+			go func(service string) {
+				p, err := s.service.ServicePlot(ctx, service, b.Trigger)
+				answers <- answer{i, p, err}
+			}(cards[i].Service)
+		}
+	}
+	for range asked {
+		select {
+		case <-ctx.Done():
+			return
+		case a := <-answers:
+			if a.err != nil {
+				s.logger.Debug("no value of the indicator for the page", "service", cards[a.card].Service, "err", a.err)
+				continue
+			}
+			cards[a.card].Indicator.show(a.plot)
+		}
+	}
+}
+
+// judgedBy is the trigger whose value a card shows.
+func (c serviceCard) judgedBy() (view.Broken, bool) {
+	for _, st := range c.Stories {
+		for _, b := range st.Broke {
+			if b.Measured() {
+				return b, true
+			}
+		}
+	}
+	for _, t := range c.Triggers {
+		if !t.Signal {
+			return view.Broken{Trigger: t.Name}, true
+		}
+	}
+	return view.Broken{}, false
+}
+
+// show takes the value and the bound from a plot.
+func (in *indicator) show(p view.Plot) {
+	in.Broken = view.BrokenOf(p)
+	if len(p.Points) > 0 {
+		in.Plot = report.SmallSVG(p)
+	}
+}
