@@ -331,7 +331,7 @@ func serve(t testing.TB, data string) (*observe.Prometheus, string) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Log(err)
 		}
-		<-ended
+		t.Log(<-ended)
 	})
 	client := &http.Client{Transport: &http.Transport{}}
 	t.Cleanup(client.CloseIdleConnections)
