@@ -458,6 +458,16 @@ func TestFocusGoesThroughEveryPageInTheOrderOfItsWords(t *testing.T) {
 		t.Error("the first link does not lead to the content")
 	}
 	b.open("/incidents/" + id)
+	b.on(phone)
+	if bottom := value[float64](b, `Math.max(...['#do-claim', '.tool', '#do-abort-0'].map(s => document.querySelector(s).getBoundingClientRect().bottom))`); bottom > float64(phone.height)/2 {
+		t.Errorf("on a phone, claim, runbook and abort end at %.0f of %d", bottom, phone.height)
+	}
+	command(b, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Asia/Tokyo"})
+	b.open("/incidents/" + id)
+	if title := value[string](b, `document.querySelector('.timeline time').title`); !strings.Contains(title, "12:00:00") || !strings.Contains(title, "GMT+9") {
+		t.Errorf("the local time of 03:00 UTC in Tokyo is %q", title)
+	}
+	b.on(desk)
 	value[int](b, "document.querySelectorAll('details').forEach(d => { d.open = true }), 1")
 	b.fine("incident, all open")
 	b.tabs("incident, all open")

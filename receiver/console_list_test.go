@@ -95,7 +95,7 @@ func TestASearchOfIncidentsFindsWhatTheListSaysAndSaysHowFarItWent(t *testing.T)
 		t.Fatalf("found %v", ids)
 	}
 	if ids, next = s.list("/incidents?text=nowhere"); len(ids) != 0 || next != fmt.Sprintf("/incidents?before=inc-%d&text=nowhere", 41) {
-		t.Errorf("found %v, then %q", ids, next)
+		t.Fatalf("found %v, then %q", ids, next)
 	}
 	if ids, next = s.list(next); len(ids) != 0 || next != "" {
 		t.Errorf("further back it found %v, then %q", ids, next)
