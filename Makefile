@@ -8,6 +8,8 @@ PROMTOOL3 := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 COMPOSE2  := github.com/docker/compose/v2@v2.40.3
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+NFPM      := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 # A clone without usable git (another owner, an export) builds too.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
@@ -52,6 +54,8 @@ REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engin
 # Packages tested in parallel: the tests mostly wait for real programs.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
 GOTEST := go test -p $(PACKAGES) -timeout 60m
+# The tests of a release take what `make dist` built.
+DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
 WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
 
 .PHONY: test
@@ -60,9 +64,9 @@ test: tools promtool3 compose2 ## Run all tests, with crashes at a sample of the
 	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
 
 .PHONY: test-long
-test-long: tools promtool3 compose2 ## Run all tests with the race detector, with crashes at every crash point
+test-long: tools promtool3 compose2 dist ## Run all tests with the race detector, with crashes at every crash point, and dist-check's
 	@$(WITH) bash -c "$(GOTEST) -race $(NORACE) $(shell go list ./... | grep -vE '/(docker|demo)$$') && \
-	  $(GOTEST) -race $(NORACE) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo"
+	  $(GOTEST) -race $(NORACE) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo && $(DISTTEST)"
 
 .PHONY: bench
 bench: tools compose2 ## Print the benchmarks as a table (without the race detector)
@@ -85,6 +89,19 @@ check-generated: build ## Fail if a generated file is out of date
 	@bin/backout rules generate --check
 	@$(REFERENCE)
 
+# What build.sh wants to know of the commit.
+export VERSION REVISION
+export COMPOSE := $(COMPOSE2)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: dist
+dist: go nfpm cyclonedx ## Build the release into dist/: programs, packages, images, SBOMs, sums
+	@deploy/dist/build.sh dist
+
+.PHONY: dist-check
+dist-check: tools dist ## Build the release again, compare the bytes, and install and run what is in dist/
+	@$(WITH) $(DISTTEST)
+
 .PHONY: vuln
 vuln: go ## Check the dependencies against Go's vulnerability database (needs network access)
 	@deploy/dev/go.sh install govulncheck $(VULNCHECK)
@@ -94,7 +111,7 @@ vuln: go ## Check the dependencies against Go's vulnerability database (needs ne
 clean: ## Stop the private engine and database, and remove all build output, tools and data
 	@deploy/dev/engine.sh stop
 	@deploy/dev/postgres.sh stop
-	@rm -rf bin .cache .demo data
+	@rm -rf bin dist .cache .demo data
 
 # What the targets above need; each is quick if it was done before.
 
@@ -118,3 +135,11 @@ compose2: go
 .PHONY: golangci-lint
 golangci-lint: go
 	@deploy/dev/go.sh install golangci-lint $(GOLANGCI)
+
+.PHONY: nfpm
+nfpm: go
+	@deploy/dev/go.sh install nfpm $(NFPM)
+
+.PHONY: cyclonedx
+cyclonedx: go
+	@deploy/dev/go.sh install cyclonedx-gomod $(CYCLONEDX)
