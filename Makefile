@@ -100,7 +100,7 @@ dist: go nfpm cyclonedx ## Build the release into dist/: programs, packages, ima
 
 .PHONY: dist-check
 dist-check: tools dist ## Build the release again, compare the bytes, and install and run what is in dist/
-	@$(WITH) $(DISTTEST)
+	@deploy/dev/ram.sh deploy/dev/engine.sh with $(DISTTEST)
 
 .PHONY: vuln
 vuln: go ## Check the dependencies against Go's vulnerability database (needs network access)
