@@ -3,6 +3,7 @@ package alerts
 import (
 	"cmp"
 	"math"
+	"regexp"
 	"strings"
 	"time"
 
@@ -187,16 +188,21 @@ func (p *Playbook) criterionDefaults(c *Criterion) {
 // blocksBy is what the work of a phase blocks that does not say so itself: playbooks that
 // are older than the key say it by when.
 func blocksBy(when string) Blocks {
-	when = strings.ToUpper(strings.TrimSpace(when))
-	started := when == "T" || strings.HasPrefix(when, "T+") || strings.HasPrefix(when, "T ") || strings.HasPrefix(when, "DAY")
-	switch {
-	case !started || strings.HasPrefix(when, "DAY -"):
-		return BlocksStart
-	case strings.Contains(when, "+"):
+	switch when = strings.TrimSpace(when); {
+	case theDay.MatchString(when):
+		return BlocksNothing
+	case laterDay.MatchString(when):
 		return BlocksFinish
 	}
-	return BlocksNothing
+	return BlocksStart
 }
+
+// theDay matches the day of the start, laterDay what comes after it: "T+2", "Day 3",
+// "Day 0 + X days". All else comes before the start.
+var (
+	theDay   = regexp.MustCompile(`(?i)^(T|day( 0)?)$`)
+	laterDay = regexp.MustCompile(`(?i)^(T *\+|days? *([1-9]|0 *\+|\+))`)
+)
 
 func (p *Playbook) guideDefaults() {
 	for i := range p.Checklist {

@@ -79,6 +79,8 @@ type serviceCard struct {
 // indicator is the value that a service is judged by.
 type indicator struct {
 	view.Broken
+	// Seen: Prometheus gave the value just now.
+	Seen bool
 	Plot template.HTML // "" where Prometheus does not tell
 }
 
@@ -126,7 +128,9 @@ func (s *Server) measure(ctx context.Context, cards []serviceCard) {
 		if !ok {
 			continue
 		}
-		cards[i].Indicator = &indicator{Broken: b}
+		if b.Bound != "" || asked < shownPlots { // of the others nothing is known
+			cards[i].Indicator = &indicator{Broken: b}
+		}
 		if asked < shownPlots && cards[i].Playbook != "" {
 			asked++
 			go func(service string) {
@@ -168,7 +172,7 @@ func (c serviceCard) judgedBy() (view.Broken, bool) {
 
 // show takes the value and the bound from a plot.
 func (in *indicator) show(p view.Plot) {
-	in.Broken = view.BrokenOf(p)
+	in.Broken, in.Seen = view.BrokenOf(p), true
 	if len(p.Points) > 0 {
 		in.Plot = report.SmallSVG(p)
 	}

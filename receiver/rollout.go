@@ -124,7 +124,7 @@ var rolloutVerbs = map[remediation.RolloutVerb]string{
 
 // postRollout is changeRollout for the console's forms.
 func (s *Server) postRollout(c echo.Context, actor string) error {
-	form, err := fields(c, "service", "reason", "force")
+	form, err := fields(c, "service", "release", "reason", "force")
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 		if form.Get("service") == "" {
 			return refuse(http.StatusBadRequest, "the form names no service")
 		}
-		started, err := s.service.StartRollout(c.Request().Context(), remediation.RolloutStart{Service: form.Get("service"), Actor: actor, Reason: reason})
+		started, err := s.service.StartRollout(c.Request().Context(), remediation.RolloutStart{Service: form.Get("service"), Release: form.Get("release"), Actor: actor, Reason: reason})
 		if err != nil {
 			return err
 		}

@@ -42,6 +42,8 @@ func TestTheComposeFileIsAWholeStackOfFilesThatAreThere(t *testing.T) {
 	t.Setenv("PROJECT_DIR", "/srv/social-intel")
 	t.Setenv("CONFIG_DIR", "/etc/backout")
 	t.Setenv("ALERTMANAGER_SECRETS", "/etc/backout-alertmanager")
+	t.Setenv("BACKOUT_VERSION", "v1")
+	t.Setenv("DOCKER_GID", "999")
 	out, ok := tool(t, "docker-compose", "-f", filepath.Join(deploy, "compose.yaml"), "config", "--quiet")
 	if !ok {
 		t.Fatal(out)

@@ -123,7 +123,7 @@ func replayed(q *query, made []rule) (Replayed, error) {
 			r.gates[m.Record] = m.Expr
 		}
 	}
-	if r.MinVolume > 0 {
+	if r.MinVolume > 0 && len(r.Stages) == 0 { // a stage's guard counts within the stage
 		var err error
 		if r.Volume, err = q.events(time.Duration(q.window)); err != nil {
 			return Replayed{}, err

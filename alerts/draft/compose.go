@@ -58,7 +58,7 @@ func nextVersion(version string) string {
 	return m[1] + strconv.Itoa(n+1) + m[3]
 }
 
-var healthURL = regexp.MustCompile(`https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::([0-9]+))?(/[^\s"'|;&)]*)?`)
+var healthURL = regexp.MustCompile(`https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::([0-9]+))?(/[^\s"'|;&)?#]*)?(\?)?`)
 
 // probe answers where the service says that it is healthy.
 func (d *document) probe() {
@@ -82,6 +82,9 @@ func (d *document) probe() {
 	for _, p := range s.Ports {
 		if p.Target == port {
 			d.Health = known(p.address(cmp.Or(m[2], "/")))
+			if m[3] != "" {
+				d.Health = guessed(p.address(cmp.Or(m[2], "/")), "the healthcheck's query is left out, since it may hold a secret")
+			}
 			return
 		}
 	}

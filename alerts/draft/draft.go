@@ -89,7 +89,7 @@ func Write(ctx context.Context, o Options) ([]byte, error) {
 var playbookText string
 
 var playbook = template.Must(template.New("playbook").Funcs(template.FuncMap{
-	"key": func(name string, a answer) string { return name + ":" + a.String() }, "quote": quote, "number": number,
+	"key": func(name string, a answer) string { return name + ":" + a.String() }, "quote": quote, "number": number, "oneLine": oneLine,
 	"list": func(names []string) string { return strings.Join(names, ", ") },
 	"indent": func(n int, text string) string {
 		return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+strings.Repeat(" ", n))

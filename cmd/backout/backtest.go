@@ -128,7 +128,7 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 
 // options turns the flags into those of a backtest.
 func (f backtestFlags) options(c *commands, cfg *config.Config, pb *alerts.Playbook) (backtest.Options, error) {
-	o := backtest.Options{Playbook: pb, SourceName: cfg.PrometheusURL, Stage: *f.stage, MaxLoad: f.maxLoad.value, Now: c.now}
+	o := backtest.Options{Playbook: pb, SourceName: cfg.PrometheusURL, Identity: cfg.PrometheusHTTP.Digest(), Stage: *f.stage, MaxLoad: f.maxLoad.value, Now: c.now}
 	if *f.url != "" {
 		o.SourceName = *f.url
 	}

@@ -69,6 +69,13 @@ func TestTheHelpOfEveryCommandFitsATerminal(t *testing.T) {
 	}
 }
 
+func TestInitTakesNoPasswordInAnAddress(t *testing.T) {
+	r := backout(t, nil, "init", "--service=web", "--project-dir=../../testdata", "--prometheus=http://ann:hush@127.0.0.1:1")
+	if r.status != 2 || !strings.Contains(r.stderr, "must not contain a user name") || strings.Contains(r.stdout+r.stderr, "hush") {
+		t.Errorf("init: %+v", r)
+	}
+}
+
 func TestAPortThatIsTakenIsSaidWithWhatToDo(t *testing.T) {
 	var lc net.ListenConfig
 	taken, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")

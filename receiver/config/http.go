@@ -3,6 +3,8 @@ package config
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -37,6 +39,12 @@ type outgoingHeader struct{ name, value, file string }
 
 // Same reports whether both were configured alike.
 func (o Outgoing) Same(other Outgoing) bool { return o.source == other.source }
+
+// Digest tells one configuration from another, and keeps its secrets.
+func (o Outgoing) Digest() string {
+	sum := sha256.Sum256([]byte(o.source))
+	return hex.EncodeToString(sum[:])
+}
 
 // Transport returns what carries requests; plain is used where nothing is
 // configured. name is for errors.

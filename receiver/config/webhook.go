@@ -3,6 +3,7 @@ package config
 import (
 	"net/url"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -38,7 +39,9 @@ func (r *configReader) webhooks(n *yaml.Node) (all []Webhook) {
 		r.fields(n, "a webhook",
 			field{"name", func(n *yaml.Node) { w.Name = r.text(n, "a webhook's name") }},
 			field{"url", func(n *yaml.Node) {
-				r.secretAddress(n, "a webhook's url", "https://example.com/backout", "audit log", &w.URL)
+				if r.secretAddress(n, "a webhook's url", "https://example.com/backout", "audit log", &w.URL); strings.HasSuffix(n.Value, "/") {
+					w.URL += "/" // nothing is added to it: it stays as it is written
+				}
 			}},
 			field{"secret_file", func(n *yaml.Node) { secret = n }},
 			field{"kinds", func(n *yaml.Node) { w.Kinds = r.kinds(n) }})

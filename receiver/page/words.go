@@ -112,10 +112,13 @@ func (p *Pages) functions() template.FuncMap {
 			}{rollout, csrf, now, n}
 		},
 		"rolloutOf": func(service, csrf string, n int, verb, label, explain, button string) any {
-			return struct {
-				Service, CSRF, Verb, Label, Explain, Button, Back string
-				N                                                 int
-			}{service, csrf, verb, label, explain, button, rolloutBack(verb), n}
+			return rolloutForm{service, "", csrf, verb, label, explain, button, rolloutBack(verb), n}
+		},
+		"startOf": func(service, release, csrf string, n int) any {
+			return rolloutForm{
+				service, release, csrf, "start", "Start " + release,
+				"Sets the traffic for the first stage and verifies it. It is refused while something is missing.", "Start", rolloutBack("start"), n,
+			}
 		},
 		"verbOf": func(incident, csrf, verb, label, explain, button string) any {
 			return struct {
@@ -124,6 +127,12 @@ func (p *Pages) functions() template.FuncMap {
 			}{incident, csrf, verb, label, explain, button, false}
 		},
 	}
+}
+
+// rolloutForm is a form that changes a rollout; Release is what a start is for.
+type rolloutForm struct {
+	Service, Release, CSRF, Verb, Label, Explain, Button, Back string
+	N                                                          int
 }
 
 // span is a duration, Go's or Prometheus's.

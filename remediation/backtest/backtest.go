@@ -24,6 +24,8 @@ type Options struct {
 	Source Source
 	// SourceName is the source's address, of which the cache keeps answers.
 	SourceName string
+	// Identity tells apart who asks it: another tenant gets other answers. It holds no secret.
+	Identity string
 	// From and To are the first and the last evaluation, rounded to the rules' interval.
 	From, To time.Time
 	// Stage is the stage of all of the time, Rollouts are past rollouts; without either,
@@ -306,7 +308,10 @@ func (r *run) propose(ctx context.Context) error {
 		if t := r.Playbook.Trigger(a.Trigger); t != nil {
 			below = time.Duration(t.Recovery.Window)
 		}
-		if brief, _ := short(r.fired[i], below, r.grid); len(brief) == 0 || a.Indicator == "" {
+		if a.Indicator == "" || r.lines[i] == nil {
+			continue
+		}
+		if brief, _ := short(r.fired[i], below, r.lines[i].series); len(brief) == 0 {
 			continue
 		}
 		var volume *series
@@ -341,7 +346,7 @@ func (r *run) replay(ctx context.Context) error {
 	if len(events) == 0 {
 		return nil
 	}
-	e, err := newReplay(ctx, &r.Options, p, r.stays)
+	e, err := newReplay(ctx, &r.Options, p, r.stays, r.report.StagesFrom == view.StagesUnknown)
 	if err != nil {
 		return err
 	}

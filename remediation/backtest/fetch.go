@@ -54,7 +54,7 @@ func newFetcher(o *Options) *fetcher {
 	}
 	slots := math.Ceil(load)
 	return &fetcher{
-		source: o.Source, cache: o.Cache, name: o.SourceName, now: o.Now,
+		source: o.Source, cache: o.Cache, name: o.SourceName + "\x00" + o.Identity, now: o.Now,
 		slots: make(chan struct{}, int(slots)), pause: slots/load - 1,
 	}
 }

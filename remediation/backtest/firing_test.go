@@ -89,6 +89,7 @@ func TestAProposalLeavesOutTheShortFiringsOnly(t *testing.T) {
 		"a bound that loses a long one":         {r, append(slices.Clone(brief), 0, 0.012, 0.012, 0.012, 0.012, 0.012, 0), nil, 0, 0},
 		"a bound that would be another trigger": {r, []float64{0, 0.3, 0}, nil, 0, 0},
 		"any event is a breach":                 {above(0), []float64{0, 1, 0}, nil, 0, 0},
+		"a bound that leaves a long one's end":  {r, append(slices.Clone(brief), 0, 0.012, 0.012, 0.012, 0.012, 0.012, 0.05, 0), nil, 0, 0},
 		"below":                                 {&rules.Replayed{Threshold: 0.6}, []float64{0.7, 0.583, 0.7}, nil, 0.58, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,9 +109,13 @@ func TestAProposalLeavesOutTheShortFiringsOnly(t *testing.T) {
 			}
 		})
 	}
-	s := seriesOf(long...)
-	if p := propose(r, s, firings(r, s), minute, nil); p != nil {
-		t.Errorf("without a short firing: %+v", p)
+	for name, values := range map[string][]float64{
+		"no short firing": long, "the data ended it": {0, 0.05, nan, 0}, "the data begins with it": {0.05, 0},
+	} {
+		s := seriesOf(values...)
+		if p := propose(r, s, firings(r, s), minute, nil); p != nil {
+			t.Errorf("%s: %+v", name, p)
+		}
 	}
 }
 

@@ -22,11 +22,11 @@ const (
 	digits = 2
 )
 
-// short are the firings that were over before below, rest the others. One that went on to
-// the end of the data is not short.
-func short(all []firing, below time.Duration, g grid) (short, rest []firing) {
+// short are the firings that were over before below, rest the others. One that the data
+// begins or ends with is not short, and neither is one that missing data ended.
+func short(all []firing, below time.Duration, s *series) (short, rest []firing) {
 	for _, f := range all {
-		if f.to <= g.last && g.span(int(f.to-f.from)) < below {
+		if f.from > s.first && f.to <= s.last && s.span(int(f.to-f.from)) < below && !math.IsNaN(s.values[f.to-s.first]) {
 			short = append(short, f)
 		} else {
 			rest = append(rest, f)
@@ -39,7 +39,7 @@ func short(all []firing, below time.Duration, g grid) (short, rest []firing) {
 // none of the others; nil where no firing was short. volume are the events that the window
 // had at each evaluation, nil where nobody knows.
 func propose(r *rules.Replayed, s *series, all []firing, below time.Duration, volume *series) *view.BacktestProposal {
-	brief, rest := short(all, below, s.grid)
+	brief, rest := short(all, below, s)
 	if len(brief) == 0 {
 		return nil
 	}
@@ -47,7 +47,7 @@ func propose(r *rules.Replayed, s *series, all []firing, below time.Duration, vo
 	if t, ok := threshold(r, brief); ok {
 		changed := *r
 		changed.Threshold = t
-		if left := firings(&changed, s); keeps(left, rest) {
+		if left := firings(&changed, s); keeps(left, rest, below, s.grid) {
 			p.Threshold, p.Left = &t, len(left)
 		}
 	}
@@ -75,7 +75,7 @@ func propose(r *rules.Replayed, s *series, all []firing, below time.Duration, vo
 		}
 	}
 	// With more than the service usually has, the trigger would be blind.
-	if left := firings(r, guarded); n > r.MinVolume && 2*enough >= had && keeps(left, rest) {
+	if left := firings(r, guarded); n > r.MinVolume && 2*enough >= had && keeps(left, rest, below, s.grid) {
 		p.MinVolume, p.LeftByVolume = &n, len(left)
 	}
 	return p
@@ -115,9 +115,14 @@ func away(v float64, up bool) float64 {
 	return n * unit
 }
 
-// keeps reports whether each of the firings still has a part.
-func keeps(left, all []firing) bool {
+// keeps reports whether each of the firings is still seen: from about its beginning, for
+// no less than below.
+func keeps(left, all []firing, below time.Duration, g grid) bool {
 	return !slices.ContainsFunc(all, func(f firing) bool {
-		return !slices.ContainsFunc(left, func(l firing) bool { return l.from < f.to && f.from < l.to })
+		least := min(below, g.span(int(f.to-f.from)))
+		return !slices.ContainsFunc(left, func(l firing) bool {
+			from, to := max(l.from, f.from), min(l.to, f.to)
+			return to > from && g.span(int(from-f.from)) <= below && g.span(int(to-from)) >= least
+		})
 	})
 }

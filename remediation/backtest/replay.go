@@ -30,6 +30,8 @@ type replay struct {
 	engine *engine.Engine
 	past   *past
 	stays  []rules.Stay
+	// unknown: nobody says when which stage was; the last one is assumed.
+	unknown bool
 	// assume is the stage where none is known: a rollout is replayed as if it were in it.
 	assume  string
 	targets *targets
@@ -44,8 +46,8 @@ type firingKey struct {
 }
 
 // newReplay begins with an engine that has never seen an alert.
-func newReplay(ctx context.Context, o *Options, p *past, stays []rules.Stay) (*replay, error) {
-	r := &replay{pb: o.Playbook, store: o.Store, past: p, stays: stays, targets: &targets{wanted: map[string]bool{}}, concerned: map[firingKey]string{}}
+func newReplay(ctx context.Context, o *Options, p *past, stays []rules.Stay, unknown bool) (*replay, error) {
+	r := &replay{pb: o.Playbook, store: o.Store, past: p, stays: stays, unknown: unknown, targets: &targets{wanted: map[string]bool{}}, concerned: map[firingKey]string{}}
 	if n := len(o.Playbook.Stages); n > 0 {
 		r.assume = o.Playbook.Stages[n-1].Name
 	}
@@ -122,7 +124,7 @@ func (r *replay) post(ctx context.Context, e event) error {
 // past it went on.
 func (r *replay) rollout(ctx context.Context, now time.Time) error {
 	stage := stageAt(r.stays, now)
-	if len(r.stays) == 0 {
+	if r.unknown {
 		stage = r.assume
 	}
 	return r.store.Update(ctx, func(tx remediation.Tx) error {
@@ -142,7 +144,7 @@ func (r *replay) rollout(ctx context.Context, now time.Time) error {
 		}
 		next := remediation.Rollout{Service: r.pb.Service, Release: r.pb.Release.Version, Previous: r.pb.Release.Previous, Stage: stage, StageSince: &now}
 		switch {
-		case stage == "" && len(r.stays) > 0:
+		case stage == "" && !r.unknown:
 			next.State, next.Stage = remediation.RolloutDone, remediation.StageNone
 		case was.Active():
 			next.State, next.Started = remediation.RolloutActive, was.Started

@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/view"
 )
-
-// verifyEvery is how often the audit log is verified while backout runs.
-const verifyEvery = 24 * time.Hour
 
 // VerifyAudit reads the whole audit log and checks its chain. A
 // *audit.BrokenChainError says where it is broken.
@@ -44,7 +40,7 @@ func (e *Engine) verifyAlways(ctx context.Context) error {
 		case ctx.Err() == nil:
 			e.Log.Error("audit log broken or not verifiable", "verified_to", seq, "err", err)
 		}
-		ledger.Pause(ctx, verifyEvery)
+		ledger.Pause(ctx, view.VerifyEvery)
 	}
 	return nil
 }

@@ -3,7 +3,7 @@
 // ask of several parts at once.
 //
 // The path of a POST to its audit entry, file by file: receiver/webhook.go, access.go,
-// body.go and decode.go, incident/accept.go, ledger/ledger.go, notify/team.go (what the
+// body.go and notification/decode.go, incident/accept.go, ledger/ledger.go, notify/team.go (what the
 // team is told goes into the same transaction), store/writer.go and audit.go, and
 // audit/normal.go.
 //

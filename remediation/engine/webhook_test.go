@@ -57,10 +57,12 @@ func TestAWebhookGetsEveryEntryOfItsKindsInOrder(t *testing.T) {
 	}
 }
 
-func TestAWebhookThatRefusesEverythingIsNotToldThatItDid(t *testing.T) {
+func TestWebhooksThatRefuseEverythingDoNotFeedEachOther(t *testing.T) {
 	w := newWorld(t)
-	bad := &hook{name: "webhook:bad", fails: -1, with: remediation.Undeliverable(errors.New("410 gone"))}
-	w.webhooks = []notify.Webhook{{Channel: bad, Kinds: audit.Kinds()}}
+	refusing := func(name string) notify.Webhook {
+		return notify.Webhook{Channel: &hook{name: name, fails: -1, with: remediation.Undeliverable(errors.New("410 gone"))}, Kinds: audit.Kinds()}
+	}
+	w.webhooks = []notify.Webhook{refusing("webhook:one"), refusing("webhook:two")}
 	w.start()
 	w.open()
 	w.pass(time.Minute)
@@ -68,7 +70,7 @@ func TestAWebhookThatRefusesEverythingIsNotToldThatItDid(t *testing.T) {
 	freeze(w, time.Hour)
 	w.pass(time.Second)
 	after := w.entries("")[before:]
-	if len(after) != 2 || after[0].Kind != audit.KindFrozen || after[1].Kind != audit.KindNotified || after[1].Detail["outcome"] != remediation.OutcomeDropped {
+	if len(after) != 3 || after[0].Kind != audit.KindFrozen || after[1].Kind != audit.KindNotified || after[2].Detail["outcome"] != remediation.OutcomeDropped {
 		t.Errorf("a freeze is followed by %v", after)
 	}
 }

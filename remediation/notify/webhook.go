@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // Webhook is a channel that gets every audit entry of some kinds, in their order.
@@ -15,16 +16,15 @@ type Webhook struct {
 	Kinds []audit.Kind
 }
 
-// notifyWebhooks puts a message for each entry of a transaction. What became of a
-// webhook's own messages is not sent to it: a receiver that refuses everything would
-// get ever more.
+// notifyWebhooks puts a message for each entry of a transaction, but none about a message
+// that could not be delivered: two channels that refuse everything would feed each other.
 func (e *Notifier) notifyWebhooks(tx remediation.Tx) error {
 	if len(e.webhooks) == 0 {
 		return nil
 	}
 	for _, en := range tx.Appended() {
 		for _, w := range e.webhooks {
-			if !slices.Contains(w.Kinds, en.Kind) || en.Detail["channel"] == w.Name() {
+			if !slices.Contains(w.Kinds, en.Kind) || view.Undelivered(en) {
 				continue
 			}
 			body, err := json.Marshal(en)

@@ -26,6 +26,9 @@ type Status struct {
 // alert BackoutMessagesPending.
 const longPending = 10 * time.Minute
 
+// VerifyEvery is how often the audit log is verified while backout runs.
+const VerifyEvery = 24 * time.Hour
+
 // NewStatus puts an overview into lines.
 func NewStatus(o Overview) Status {
 	s := Status{Overview: o, Lines: []StatusLine{}}
@@ -99,6 +102,8 @@ func NewStatus(o Overview) Status {
 	switch a := o.Audited; {
 	case a == nil:
 		add(false, "audit log", "%s, not verified yet", head)
+	case a.OK && o.Time.Sub(a.Time) > 2*VerifyEvery:
+		add(true, "audit log", "%s, last verified %s, and not since: see the server's log", head, remediation.Distance(o.Time, a.Time))
 	case a.OK:
 		add(false, "audit log", "%s, verified %s", head, remediation.Distance(o.Time, a.Time))
 	default:
@@ -117,14 +122,18 @@ func (s Status) NeedsPerson() (out []StatusLine) {
 	return out
 }
 
-// Headline says what is wrong, not how much of it: the gravest of what needs a person,
+// Headline says what is wrong, not how much of it: the first thing that needs a person,
 // else the gravest incident; and its tone, as a Story has it.
 func (s Status) Headline() (words, tone string) {
 	for _, n := range s.Needed {
 		for _, v := range s.Incidents {
 			if v.ID == n.Incident {
 				words, _ := headline(v)
-				return n.Service + ": " + lower(words), "bad"
+				words = n.Service + ": " + lower(words)
+				if n.Reason != string(v.Reason) && n.Reason != string(v.State) {
+					words += " (needs a person: " + n.Reason + ")" // which the state does not say
+				}
+				return words, "bad"
 			}
 		}
 	}

@@ -39,6 +39,8 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago"},
 		"the audit log is broken": {func(o *view.Overview) { o.Audited.OK = false },
 			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
+		"the audit log was verified long ago": {func(o *view.Overview) { o.Audited.Time = *ago(72 * time.Hour) },
+			"audit log: entry 7, hash abababababab, last verified 3 d ago, and not since: see the server's log"},
 		"no playbook": {func(o *view.Overview) { o.Services = nil }, "playbooks: none is loaded: backout handles no alert"},
 		"an incident waits for an approval": {func(o *view.Overview) {
 			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval,

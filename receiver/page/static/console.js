@@ -109,6 +109,9 @@
     setTimeout(function () { if (again && !writing()) load(); }, 200);
   });
 
+  // An indicator's value changes without anything being recorded.
+  setInterval(function () { if (document.querySelector('.vital')) load(); }, 15000);
+
   var stream = null;
   function news(e) {
     if (seen !== e.data) load();

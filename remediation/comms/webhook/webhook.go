@@ -1,8 +1,8 @@
 // Package webhook posts each new audit entry to an address, as a channel of package
 // remediation, so that any tool can follow what backout does.
 //
-// A request follows Standard Webhooks (standardwebhooks.com): its body is the entry in
-// canonical JSON, and three headers let the receiver check it. webhook-id is the entry's
+// A request follows Standard Webhooks (standardwebhooks.com): its body is the entry as
+// JSON, and three headers let the receiver check it. webhook-id is the entry's
 // number and hash, the same in every attempt; webhook-timestamp is the time of the
 // attempt, in seconds; webhook-signature is v1, a comma and the base64 of the HMAC-SHA-256
 // of id.timestamp.body. Entries come in their order: one that fails holds the next.
