@@ -394,6 +394,11 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			b.open("/")
 			b.waits("Nothing needs a person")
 			b.waits(", live")
+			s.mu.Lock()
+			s.more = 0.5 // nothing is recorded of it
+			s.mu.Unlock()
+			s.pass(20 * time.Second)
+			b.waits("53.")
 			id := s.breach()
 			b.waits("shop: a step has run")
 			b.waits("watching whether it helped")

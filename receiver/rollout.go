@@ -136,6 +136,9 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 		if form.Get("service") == "" {
 			return refuse(http.StatusBadRequest, "the form names no service")
 		}
+		if form.Get("release") == "" { // the playbook's may be another than the button named
+			return refuse(http.StatusBadRequest, "the form names no release")
+		}
 		started, err := s.service.StartRollout(c.Request().Context(), remediation.RolloutStart{Service: form.Get("service"), Release: form.Get("release"), Actor: actor, Reason: reason})
 		if err != nil {
 			return err

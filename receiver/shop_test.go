@@ -35,7 +35,8 @@ type shop struct {
 	mu              sync.Mutex
 	now             time.Time
 	value, recovery float64
-	away            error // what Prometheus fails with
+	away            error   // what Prometheus fails with
+	more            float64 // what history shows above its curve
 	targets         map[string]*shopTarget
 }
 
@@ -252,10 +253,12 @@ func (s *shop) Query(_ context.Context, expr string) (float64, bool, error) {
 
 // QueryRange implements remediation.History: calm, then a breach that stays.
 func (s *shop) QueryRange(_ context.Context, _ string, from, to time.Time, step time.Duration) (out []remediation.Point, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for t := from; !t.After(to); t = t.Add(step) {
 		age := t.Sub(time.Date(2026, 11, 22, 2, 57, 0, 0, time.UTC)).Seconds()
 		v := 0.0015 + 0.03/(1+math.Exp(-age/40)) + 0.002*math.Sin(age/90)
-		out = append(out, remediation.Point{Time: t, Value: v})
+		out = append(out, remediation.Point{Time: t, Value: v + s.more})
 	}
 	return out, nil
 }

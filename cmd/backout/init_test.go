@@ -326,6 +326,13 @@ func TestInitSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: %d %s%s", name, r.status, r.stdout, r.stderr)
 		}
 	}
+	// What a variable puts into the healthcheck's query may be a secret.
+	asking := t.TempDir()
+	secretFile(t, asking+"/.env", "HEALTH_TOKEN=hush-hush\n")
+	secretFile(t, asking+"/compose.yaml", "services:\n  shop:\n    image: shop:v1\n    ports: ['8080:8080']\n    healthcheck: {test: 'curl -f http://localhost:8080/ready?token=${HEALTH_TOKEN}'}\n")
+	if r := backout(t, nil, "init", "--project-dir="+asking, "--service=shop"); r.status != 0 || strings.Contains(r.stdout+r.stderr, "hush-hush") || !strings.Contains(r.stdout, "/ready # guessed: the healthcheck's query") {
+		t.Errorf("a healthcheck with a query: %d %s%s", r.status, r.stdout, r.stderr)
+	}
 	// A Prometheus that does not answer costs guesses only.
 	r := backout(t, nil, "init", "--project-dir="+dir, "--service=shop", "--prometheus=http://127.0.0.1:1?token=secret-of-thanos")
 	if r.status != 0 || !strings.Contains(r.stdout, "Prometheus gave no answer (") || strings.Contains(r.stdout+r.stderr, "secret-of-thanos") || !strings.Contains(r.stdout, "http_requests_total") {

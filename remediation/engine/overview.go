@@ -29,8 +29,14 @@ func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
 
 func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	o := view.Overview{Time: e.Now().UTC(), Mode: e.Mode, Services: []view.ServiceNow{}}
-	var err error
-	if o.Incidents, err = view.Incidents(tx, remediation.IncidentFilter{Open: true}); err != nil {
+	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
+	if err != nil {
+		return view.Overview{}, err
+	}
+	if o.Incidents, err = view.OfIncidents(tx, open); err != nil {
+		return view.Overview{}, err
+	}
+	if o.Needed, err = e.needed(tx, open); err != nil {
 		return view.Overview{}, err
 	}
 	if o.Recent, err = view.Incidents(tx, remediation.IncidentFilter{Closed: true, Newest: true, Limit: view.ShownRecent}); err != nil {
@@ -58,13 +64,6 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 				o.UndeliveredSince = view.UTC(&m.Created)
 			}
 		}
-	}
-	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
-	if err != nil {
-		return view.Overview{}, err
-	}
-	if o.Needed, err = e.needed(tx, open); err != nil {
-		return view.Overview{}, err
 	}
 	o.Audited = e.audited.Load()
 	for _, b := range e.Plans() {

@@ -23,15 +23,18 @@ func (e *Notifier) notifyWebhooks(tx remediation.Tx) error {
 		return nil
 	}
 	for _, en := range tx.Appended() {
+		if view.Undelivered(en) {
+			continue
+		}
+		body, err := json.Marshal(en)
+		if err != nil {
+			return fmt.Errorf("encode audit entry %d: %w", en.Seq, err)
+		}
 		for _, w := range e.webhooks {
-			if !slices.Contains(w.Kinds, en.Kind) || view.Undelivered(en) {
+			if !slices.Contains(w.Kinds, en.Kind) {
 				continue
 			}
-			body, err := json.Marshal(en)
-			if err != nil {
-				return fmt.Errorf("encode audit entry %d: %w", en.Seq, err)
-			}
-			err = tx.PutMessage(&remediation.Message{
+			err := tx.PutMessage(&remediation.Message{
 				Channel: w.Name(), Key: "entries", Service: en.Service, Incident: en.Incident, What: fmt.Sprintf("%d-%.12s", en.Seq, en.Hash), Unrecorded: true,
 				Body: body, Created: e.Now(), Next: e.Now(),
 			})

@@ -174,6 +174,11 @@ func Incidents(tx remediation.Tx, f remediation.IncidentFilter) ([]IncidentView,
 	if len(all) == 0 {
 		return []IncidentView{}, knownService(tx, f.Service)
 	}
+	return OfIncidents(tx, all)
+}
+
+// OfIncidents shows the incidents of some rows.
+func OfIncidents(tx remediation.Tx, all []*remediation.Incident) ([]IncidentView, error) {
 	out := []IncidentView{}
 	for _, inc := range all {
 		v, err := OfIncident(tx, inc)

@@ -109,8 +109,9 @@
     setTimeout(function () { if (again && !writing()) load(); }, 200);
   });
 
-  // An indicator's value changes without anything being recorded.
-  setInterval(function () { if (document.querySelector('.vital')) load(); }, 15000);
+  // An indicator's value changes without anything being recorded. A form that somebody
+  // fills in stays, without a word: nothing that was recorded is missing.
+  setInterval(function () { if (document.querySelector('.vital') && !writing()) load(); }, 15000);
 
   var stream = null;
   function news(e) {
