@@ -38,8 +38,8 @@ type Options struct {
 	NoLossy string
 	// StatusPages are told what the built-in page shows.
 	StatusPages []remediation.Channel
-	// Surroundings are what a preflight asks; nil: it cannot tell what lies around.
-	Surroundings remediation.Sources
+	// Sources are what a preflight asks; nil: it cannot tell what lies around.
+	Sources remediation.Sources
 	// Runtime says what a service runs; nil: Running cannot tell.
 	Runtime remediation.Runtime
 	// DrillPatience is how long a preflight's drill alert may take to come back;
@@ -115,7 +115,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: o.Runtime, steady: o.Steady,
-		Checker:          preflight.New(l, gates, o.Surroundings, o.DrillPatience, channels, o.StatusPages),
+		Checker:          preflight.New(l, gates, o.Sources, o.DrillPatience, channels, o.StatusPages),
 		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, poke: make(chan struct{}, 1),
 	}
 	e.Responder = incident.New(l, gates, notifier, &e.wg)

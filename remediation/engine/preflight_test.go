@@ -156,7 +156,7 @@ func (p *provingWorld) restart() {
 	var err error
 	p.engine, err = engine.New(p.ctx, engine.Options{
 		Store: p.store, Playbooks: []*alerts.Playbook{p.pb}, Kinds: p.kinds(), Prometheus: alwaysOne{p.around}, Alertmanager: p.am, Mode: p.mode,
-		Surroundings: p.around, DrillPatience: time.Second, Now: func() time.Time { return p.now }, Logger: slog.New(slog.DiscardHandler),
+		Sources: p.around, DrillPatience: time.Second, Now: func() time.Time { return p.now }, Logger: slog.New(slog.DiscardHandler),
 	})
 	p.must(err)
 }

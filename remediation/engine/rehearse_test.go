@@ -114,7 +114,7 @@ func (w *rehearsalWorld) begin() {
 	var err error
 	w.engine, err = engine.New(w.ctx, engine.Options{
 		Store: w.store, Playbooks: []*alerts.Playbook{w.pb}, Kinds: kinds, Prometheus: alwaysOne{new(around)}, Alertmanager: w.am, Mode: w.mode,
-		Surroundings: w.around, DrillPatience: time.Second, Logger: slog.New(slog.NewTextHandler(&w.said, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Sources: w.around, DrillPatience: time.Second, Logger: slog.New(slog.NewTextHandler(&w.said, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now: func() time.Time {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -23,16 +23,16 @@ func (e *Notifier) notifyWebhooks(tx remediation.Tx) error {
 		return nil
 	}
 	for _, en := range tx.Appended() {
-		if view.Undelivered(en) {
-			continue
-		}
-		body, err := json.Marshal(en)
-		if err != nil {
-			return fmt.Errorf("encode audit entry %d: %w", en.Seq, err)
-		}
+		var body json.RawMessage // once one of them wants it
 		for _, w := range e.webhooks {
-			if !slices.Contains(w.Kinds, en.Kind) {
+			if !slices.Contains(w.Kinds, en.Kind) || view.Undelivered(en) {
 				continue
+			}
+			if body == nil {
+				var err error
+				if body, err = json.Marshal(en); err != nil {
+					return fmt.Errorf("encode audit entry %d: %w", en.Seq, err)
+				}
 			}
 			err := tx.PutMessage(&remediation.Message{
 				Channel: w.Name(), Key: "entries", Service: en.Service, Incident: en.Incident, What: fmt.Sprintf("%d-%.12s", en.Seq, en.Hash), Unrecorded: true,

@@ -173,7 +173,7 @@ func notAnswers() map[string]struct {
 func TestOnlyPrometheussOwnCompleteJSONIsAnAnswer(t *testing.T) {
 	for name, tc := range notAnswers() {
 		t.Run(name, func(t *testing.T) {
-			s := surroundings(t, func(w http.ResponseWriter, _ *http.Request) {
+			s := sources(t, func(w http.ResponseWriter, _ *http.Request) {
 				if tc.status/100 == 3 {
 					w.Header().Set("Location", "http://login.example.com/path?secret=x")
 				}

@@ -14,8 +14,8 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// surroundings are those of one server that is both, and answers as handler does.
-func surroundings(t *testing.T, handler http.HandlerFunc) *Sources {
+// sources are those of one server that is both, and answers as handler does.
+func sources(t *testing.T, handler http.HandlerFunc) *Sources {
 	t.Helper()
 	srv := httptest.NewServer(handler)
 	t.Cleanup(srv.Close)
@@ -40,7 +40,7 @@ func say(t *testing.T, w http.ResponseWriter, body string) {
 }
 
 func TestLoadedRulesAreReadAsPrometheusTellsThem(t *testing.T) {
-	s := surroundings(t, func(w http.ResponseWriter, r *http.Request) {
+	s := sources(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/prom/api/v1/rules" {
 			t.Errorf("asked %s", r.URL.Path)
 		}
@@ -61,7 +61,7 @@ func TestLoadedRulesAreReadAsPrometheusTellsThem(t *testing.T) {
 }
 
 func TestTheLongestScrapeIntervalOfAJobIsTold(t *testing.T) {
-	s := surroundings(t, func(w http.ResponseWriter, r *http.Request) {
+	s := sources(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/prom/api/v1/targets" {
 			t.Errorf("asked %s", r.URL.Path)
 		}
@@ -77,7 +77,7 @@ func TestTheLongestScrapeIntervalOfAJobIsTold(t *testing.T) {
 }
 
 func TestAnotherClockIsReadFromAnAnswersDate(t *testing.T) {
-	s := surroundings(t, func(w http.ResponseWriter, r *http.Request) {
+	s := sources(t, func(w http.ResponseWriter, r *http.Request) {
 		at := time.Now()
 		if strings.HasPrefix(r.URL.Path, "/am/") {
 			at = at.Add(-10 * time.Minute)
@@ -96,7 +96,7 @@ func TestAnotherClockIsReadFromAnAnswersDate(t *testing.T) {
 func TestADrillAlertIsPostedAsAlertmanagerTakesIt(t *testing.T) {
 	until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	status := http.StatusOK
-	s := surroundings(t, func(w http.ResponseWriter, r *http.Request) {
+	s := sources(t, func(w http.ResponseWriter, r *http.Request) {
 		var alerts []struct {
 			Labels map[string]string
 			EndsAt time.Time
@@ -120,7 +120,7 @@ func TestADrillAlertIsPostedAsAlertmanagerTakesIt(t *testing.T) {
 }
 
 func TestWhatDoesNotAnswerTellsNothing(t *testing.T) {
-	s := surroundings(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	s := sources(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	_, err := s.Rules(t.Context())
 	_, verr := s.LabelValues(t.Context(), "x_bucket", "le")
 	_, perr := s.Page(t.Context(), strings.TrimSuffix(s.alerts, "/am/api/v2/alerts")+"/d/x")
