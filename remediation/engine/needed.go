@@ -11,6 +11,7 @@ import (
 // needed lists what waits for a person: each service and reason once. The metric
 // backout_needs_human and the status show the same.
 func (e *Engine) needed(tx remediation.Tx, open []*remediation.Incident) (all []view.Needed, err error) {
+	all = []view.Needed{}
 	add := func(service, reason, id string) {
 		if !slices.ContainsFunc(all, func(n view.Needed) bool { return n.Service == service && n.Reason == reason }) {
 			all = append(all, view.Needed{Service: service, Reason: reason, Incident: id})
