@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,9 +41,6 @@ func (c *commands) addInit() {
 		}
 		if _, err := os.Lstat(*out); *out != "" && !errors.Is(err, fs.ErrNotExist) {
 			return wrong("another name, or remove it", "--out: %s already exists, and init overwrites nothing", *out)
-		}
-		if u, err := url.Parse(*prometheus); err != nil || u.User != nil {
-			return wrong("prometheus.http_config in --config.file", "--prometheus: the address must not contain a user name or password")
 		}
 		if o.Service, err = docker.Describe(full, *service); err != nil {
 			return wrong("", "%w", err)

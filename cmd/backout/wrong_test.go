@@ -69,10 +69,17 @@ func TestTheHelpOfEveryCommandFitsATerminal(t *testing.T) {
 	}
 }
 
-func TestInitTakesNoPasswordInAnAddress(t *testing.T) {
-	r := backout(t, nil, "init", "--service=web", "--project-dir=../../testdata", "--prometheus=http://ann:hush@127.0.0.1:1")
-	if r.status != 2 || !strings.Contains(r.stderr, "must not contain a user name") || strings.Contains(r.stdout+r.stderr, "hush") {
-		t.Errorf("init: %+v", r)
+func TestNoPasswordIsTakenInAnAddress(t *testing.T) {
+	dir := t.TempDir()
+	secretFile(t, dir+"/compose.yaml", "services:\n  web: {image: 'shop:v1'}\n")
+	for _, args := range [][]string{
+		{"init", "--service=web", "--project-dir=" + dir, "--prometheus=http://ann:hush@127.0.0.1:1"},
+		{"backtest", "--from=1d", "--url=http://ann:hush@127.0.0.1:1", "--cache-dir=" + dir},
+	} {
+		r := backout(t, nil, args...)
+		if r.status != 2 || !strings.Contains(r.stderr, "must not contain a user name or password") || strings.Contains(r.stdout+r.stderr, "hush") {
+			t.Errorf("%s: %+v", args[0], r)
+		}
 	}
 }
 

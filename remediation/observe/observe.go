@@ -12,6 +12,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // parseBase checks the base address of a server that is called name in errors.
@@ -22,6 +24,9 @@ func parseBase(name, address string) (*url.URL, error) {
 	}
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, fmt.Errorf("%s: address %q is not an http or https address with a host", name, u.Redacted())
+	}
+	if u.User != nil { // it would be shown with the address
+		return nil, hint.Add(fmt.Errorf("%s: the address must not contain a user name or password", name), "http_config in --config.file")
 	}
 	return u, nil
 }
