@@ -3,14 +3,13 @@ package launchdarkly
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 
 	"github.com/locotoki/backout/hint"
-	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // flag is what matters of a flag as the API answers it.
@@ -48,18 +47,15 @@ func (e environment) state() state {
 	return off
 }
 
-// errOdd is an answer that does not say what was asked for.
-var errOdd = errors.New("unexpected answer")
-
 // read asks for the flag in its environment.
 func (a *flagOff) read(ctx context.Context) (flag, error) {
 	var f flag
-	err := a.c.get(ctx, a.path()+"?env="+url.QueryEscape(a.at.Environment), &f)
+	err := a.c.api.Get(ctx, a.path()+"?env="+url.QueryEscape(a.at.Environment), &f)
 	if err != nil {
 		return flag{}, fmt.Errorf("look at %s: %w", a.name(), err)
 	}
 	odd := func(format string, args ...any) error {
-		return fmt.Errorf("look at %s: %w: %s", a.name(), errOdd, fmt.Sprintf(format, args...))
+		return fmt.Errorf("look at %s: %w: %s", a.name(), jsonhttp.ErrOdd, fmt.Sprintf(format, args...))
 	}
 	env, ok := f.Environments[a.at.Environment]
 	switch {
@@ -168,40 +164,15 @@ const (
 // change makes the changes that plan names of the flag as it is now, all or none of
 // them, looking before each try; no change is wanted where it names none.
 func (a *flagOff) change(ctx context.Context, what, comment, conflicts string, plan func(flag) ([]instruction, error)) error {
-	var last error
-	for n := range tries {
-		if n > 0 {
-			if err := a.c.wait(ctx, pause(n)); err != nil {
-				return doubtful(fmt.Errorf("%w: %w", last, err))
-			}
-		}
+	return a.c.api.Change(ctx, what, func() (*jsonhttp.Step, error) {
 		f, err := a.read(ctx)
 		if err != nil {
-			return doubtful(err)
+			return nil, jsonhttp.Doubtful(err)
 		}
 		wanted, err := plan(f)
 		if err != nil || len(wanted) == 0 {
-			return err
+			return nil, err
 		}
-		_, err = a.c.send(ctx, http.MethodPatch, a.path()+conflicts, patch{a.at.Environment, comment, wanted})
-		if err == nil {
-			return nil
-		}
-		last = fmt.Errorf("%s: %w", what, err)
-		var s *statusError
-		if !errors.As(err, &s) || !s.again() {
-			break
-		}
-	}
-	return doubtful(last)
-}
-
-// doubtful marks an error after which it is not known how the flag is set: there
-// was no answer, or none from the deciding side. The engine looks until it can see.
-func doubtful(err error) error {
-	var s *statusError
-	if errors.As(err, &s) && s.code < http.StatusInternalServerError && s.code != http.StatusTooManyRequests || errors.Is(err, errOdd) {
-		return err
-	}
-	return remediation.InDoubt(err)
+		return &jsonhttp.Step{Method: http.MethodPatch, Path: a.path() + conflicts, Body: patch{a.at.Environment, comment, wanted}}, nil
+	})
 }

@@ -22,16 +22,15 @@ package launchdarkly
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // Options are all that a Client needs.
@@ -47,30 +46,47 @@ type Options struct {
 }
 
 // Client speaks to one LaunchDarkly account; it implements action.Flags.
-type Client struct {
-	base   string
-	token  string
-	client *http.Client
-	now    func() time.Time
-	wait   func(ctx context.Context, d time.Duration) error
-}
+type Client struct{ api *jsonhttp.Client }
+
+// apiVersion is the one whose answers are read here; without it, the token's own decides.
+const apiVersion = "20220603"
 
 // New returns a client. It does not connect.
 func New(o Options) (*Client, error) {
-	u, err := url.Parse(o.URL)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return nil, hint.Add(errors.New("launchdarkly: the address is not http or https"), "https://app.launchdarkly.com")
-	case o.Token == "" || strings.ContainsAny(o.Token, "\r\n\x00"):
-		return nil, errors.New("launchdarkly: the access token is empty or has more than one line")
-	case o.Transport == nil || o.Now == nil || o.Wait == nil:
-		return nil, errors.New("launchdarkly: transport, clock and wait are required")
+	api, err := jsonhttp.New(jsonhttp.Options{
+		Name: "launchdarkly", URL: o.URL, Example: "https://app.launchdarkly.com", Secret: o.Token, SecretName: "access token",
+		Header: map[string]string{"LD-API-Version": apiVersion, "Content-Type": "application/json; domain-model=launchdarkly.semanticpatch"},
+		Said:   said, Try: try, Transport: o.Transport, Now: o.Now, Wait: o.Wait,
+	})
+	if err != nil {
+		return nil, err
 	}
-	return &Client{
-		base: strings.TrimRight(o.URL, "/"), token: o.Token, now: o.Now, wait: o.Wait,
-		// A redirect is not an answer: the token does not follow.
-		client: &http.Client{Transport: o.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-	}, nil
+	return &Client{api}, nil
+}
+
+// said is what an error's body says.
+func said(body []byte) string {
+	var e struct{ Code, Message string }
+	if err := json.Unmarshal(body, &e); err != nil || e.Code+e.Message == "" {
+		return ""
+	}
+	return e.Code + ": " + e.Message
+}
+
+// try is what a person can do about an answer. An environment that requires
+// approvals answers 405, which does not say so by itself.
+func try(code int, said string) string {
+	switch {
+	case (code == http.StatusMethodNotAllowed || code == http.StatusForbidden) && strings.Contains(strings.ToLower(said), "approval"):
+		return "switch the flag in LaunchDarkly, where this environment requires approvals, or let the token's role bypass them"
+	case code == http.StatusUnauthorized:
+		return "put another access token into launchdarkly.token_file, with a role that may see and switch the flag"
+	case code == http.StatusForbidden:
+		return "put an access token into launchdarkly.token_file whose role may see the flag and has updateOn in its environment"
+	case code == http.StatusNotFound:
+		return "fix launchdarkly.project or launchdarkly.key in the playbook's flags, or use a token that may see them"
+	}
+	return ""
 }
 
 // FlagOff returns the action that switches one flag off in one environment.
@@ -130,24 +146,19 @@ func (a *flagOff) Apply(ctx context.Context, op string, _ json.RawMessage) error
 	return a.turn(ctx, off, fmt.Sprintf("backout: %s switched off by rollback step %s", a.flag.Name, op))
 }
 
-// pace is the distance of two looks while a change is waited for.
-const pace = 500 * time.Millisecond
-
 // Verify implements remediation.Action: it waits until the flag is seen off.
 func (a *flagOff) Verify(ctx context.Context, _ string) error {
-	for {
+	return a.c.api.Await(ctx, func() (bool, string, error) {
 		f, err := a.read(ctx)
 		if err != nil {
-			return err
+			return false, "", err
 		}
 		env := f.Environments[a.at.Environment]
 		if env.state() == off {
-			return a.meansOff(f)
+			return true, "", a.meansOff(f)
 		}
-		if err := a.c.wait(ctx, pace); err != nil {
-			return fmt.Errorf("%s is still on at version %d: %w", a.name(), env.Version, err)
-		}
-	}
+		return false, fmt.Sprintf("%s is still on at version %d", a.name(), env.Version), nil
+	})
 }
 
 // Undo implements remediation.Action. A flag that was off before stays off, and one
@@ -167,7 +178,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	case on:
 		f, err := a.read(ctx)
 		if err != nil {
-			return doubtful(err)
+			return jsonhttp.Doubtful(err)
 		}
 		if now := f.Environments[a.at.Environment].Version; now < was.Version {
 			return hint.Add(fmt.Errorf("%s is at version %d and was at %d: it was recreated since", a.name(), now, was.Version),

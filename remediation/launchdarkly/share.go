@@ -11,6 +11,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // all is the sum of a default rule's weights, which are thousandths of a percent.
@@ -115,7 +116,7 @@ func (a *flagShare) sharesOf(f flag) (now shares, onID, offID string, err error)
 	}
 	on, off := f.Variations[1-*env.OffVariation], f.Variations[*env.OffVariation]
 	odd := func(format string, args ...any) (shares, string, string, error) {
-		return shares{}, "", "", fmt.Errorf("look at %s: %w: %s", a.name(), errOdd, fmt.Sprintf(format, args...))
+		return shares{}, "", "", fmt.Errorf("look at %s: %w: %s", a.name(), jsonhttp.ErrOdd, fmt.Sprintf(format, args...))
 	}
 	id := func(n int) string {
 		if n < 0 || n > 1 {
@@ -216,18 +217,14 @@ func (a *flagShare) Apply(ctx context.Context, op string, _ json.RawMessage) err
 
 // Verify implements remediation.Action: it waits until the share is read back.
 func (a *flagShare) Verify(ctx context.Context, _ string) error {
-	for {
+	return a.c.api.Await(ctx, func() (bool, string, error) {
 		f, err := a.read(ctx)
 		if err != nil {
-			return err
+			return false, "", err
 		}
-		if ok, err := a.holds(f); ok || err != nil {
-			return err
-		}
-		if err := a.c.wait(ctx, pace); err != nil {
-			return fmt.Errorf("%s does not serve %s of the traffic at version %d: %w", a.name(), a.percent(), f.Environments[a.at.Environment].Version, err)
-		}
-	}
+		ok, err := a.holds(f)
+		return ok, fmt.Sprintf("%s does not serve %s of the traffic at version %d", a.name(), a.percent(), f.Environments[a.at.Environment].Version), err
+	})
 }
 
 // Undo implements remediation.Action: the default rule that was, and off where it

@@ -9,6 +9,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // share is action for a share of the traffic.
@@ -205,7 +206,7 @@ func TestAScheduledChangeHoldsAShareAndNotItsUndo(t *testing.T) {
 	a := f.share(http.DefaultTransport, "0.1")
 	before := look(t, a)
 	f.scheduled = true
-	if err := a.Apply(t.Context(), op, before.Snapshot); err == nil || !strings.Contains(err.Error(), "scheduled change") || leavesDoubt(err) || f.patches() != tries || f.changes != 0 {
+	if err := a.Apply(t.Context(), op, before.Snapshot); err == nil || !strings.Contains(err.Error(), "scheduled change") || leavesDoubt(err) || f.patches() != jsonhttp.Tries || f.changes != 0 {
 		t.Errorf("%v after %d patches", err, f.patches())
 	}
 	f.scheduled = false
@@ -236,7 +237,7 @@ func TestAShareThatComesTooSoonOrMeetsAConflictIsTriedAgain(t *testing.T) {
 		}
 	}
 	f := newFake(t)
-	for n := range 2 * tries {
+	for n := range 2 * jsonhttp.Tries {
 		f.answers[n+2] = answer{}
 	}
 	if err := f.share(http.DefaultTransport, "0.1").Apply(t.Context(), op, nil); err == nil || !leavesDoubt(err) {
