@@ -11,8 +11,7 @@ func TestAPageThatWouldTakeAMessageAcceptsAndIsToldNothing(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	x.shows("", "operational")
-	x.page.key = "another"
-	if err := x.page.Accepts(t.Context()); err == nil || !strings.Contains(err.Error(), "try: put another key") {
+	if err := x.withKey("another").Accepts(t.Context()); err == nil || !strings.Contains(err.Error(), "try: put another key") {
 		t.Errorf("with another key: %v", err)
 	}
 }

@@ -25,8 +25,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // Name is the channel's name in the outbox and the audit log.
@@ -47,12 +47,10 @@ type Options struct {
 
 // Page is one status page; it implements remediation.Channel.
 type Page struct {
-	base   string
-	key    string
-	client *http.Client
-	now    func() time.Time
-	wait   func(ctx context.Context, d time.Duration) error
-	log    *slog.Logger
+	api  *jsonhttp.Client
+	now  func() time.Time
+	wait func(ctx context.Context, d time.Duration) error
+	log  *slog.Logger
 
 	mu sync.Mutex
 	// next is when the next request may be sent.
@@ -66,22 +64,19 @@ var _ remediation.Channel = (*Page)(nil)
 
 // New returns a page. It does not connect.
 func New(o Options) (*Page, error) {
-	u, err := url.Parse(o.URL)
-	switch {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return nil, hint.Add(errors.New("statuspage: invalid url"), "https://api.statuspage.io")
-	case o.Page == "" || o.Key == "":
-		return nil, errors.New("statuspage: the page's id and an API key are required")
+	if o.Page == "" {
+		return nil, errors.New("statuspage: the page's id is required")
 	}
-	return &Page{
-		base: strings.TrimSuffix(o.URL, "/") + "/v1/pages/" + url.PathEscape(o.Page), key: o.Key,
-		client: &http.Client{
-			Transport: o.Transport,
-			// The key goes to nobody else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		now: o.Now, wait: o.Wait, log: o.Logger,
-	}, nil
+	api, err := jsonhttp.New(jsonhttp.Options{
+		Name: Name, URL: strings.TrimSuffix(o.URL, "/") + "/v1/pages/" + url.PathEscape(o.Page), Example: "https://api.statuspage.io",
+		Secret: o.Key, SecretName: "API key", Scheme: "OAuth ",
+		Fresh:     true, // a GET that is sent again by itself would not wait for its turn
+		Transport: o.Transport, Now: o.Now, Wait: o.Wait,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Page{api: api, now: o.Now, wait: o.Wait, log: o.Logger}, nil
 }
 
 // Name implements remediation.Channel.
@@ -122,8 +117,8 @@ func (p *Page) Deliver(ctx context.Context, m remediation.Message) (receipt stri
 	}
 	knew := p.knows()
 	err = p.deliver(ctx, msg)
-	var s *statusError
-	if knew && errors.As(err, &s) && s.code == http.StatusUnprocessableEntity {
+	var s *jsonhttp.Error
+	if knew && errors.As(err, &s) && s.Code == http.StatusUnprocessableEntity {
 		p.forget() // a component may be gone since
 		err = p.deliver(ctx, msg)
 	}
@@ -160,8 +155,8 @@ func (p *Page) deliver(ctx context.Context, msg remediation.PublicMessage) error
 	}
 	if found != nil {
 		err := p.call(ctx, http.MethodPatch, "/incidents/"+url.PathEscape(found.id), map[string]incident{"incident": in}, nil)
-		var s *statusError
-		if !errors.As(err, &s) || s.code != http.StatusNotFound {
+		var s *jsonhttp.Error
+		if !errors.As(err, &s) || s.Code != http.StatusNotFound {
 			return err
 		}
 		p.log.Warn("the incident was deleted from the status page", "incident", msg.Key)
