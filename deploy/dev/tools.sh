@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fetches the programs that the tests and the demo run with backout, into .cache/ of this checkout: Debian's Docker
 # engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, Chromium, the mail server
-# aiosmtpd, and the Python that checks an exported audit log.
+# aiosmtpd, and the Python that checks an exported audit log. An Unleash server and its Node.js come from npm, as
+# deploy/dev/unleash/package-lock.json pins them.
 #
 # Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
 # started and nothing outside this folder changes. A package that the machine already has installed is used as it is.
@@ -13,6 +14,8 @@ cache=$project/.cache
 bin=$cache/bin
 debian=$cache/debian
 root=$debian/root
+pins=$project/deploy/dev/unleash
+unleash=$cache/unleash
 next=$cache/debian.next # becomes $debian when it is complete
 
 # One line per tool: its command, its package, its path there.
@@ -37,6 +40,7 @@ packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
+command -v npm >/dev/null || packages+=(npm)
 
 # Never unpacked: a second C library next to the machine's own loader breaks every program, nobody opens the web
 # pages of Prometheus here, PostgreSQL compiles no query and needs no locale but C, and one family of fonts is enough.
@@ -53,7 +57,7 @@ die() {
 # The stamp changes with this file, with its place and with the Debian release, so that a change in any of them triggers a new check.
 stamp() {
   printf '%s\n' "$project"
-  cksum <"${BASH_SOURCE[0]}"
+  cat "${BASH_SOURCE[0]}" "$pins"/package-lock.json | cksum
   cat /etc/debian_version 2>/dev/null || true
 }
 
@@ -64,14 +68,14 @@ on_debian() {
 # Only on Debian are tools fetched; elsewhere they must be installed.
 check_path() {
   local missing=() tool
-  for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd python3 gcc $database; do
+  for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd python3 gcc npm $database; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
   if [ ${#missing[@]} -gt 0 ]; then
     die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
       "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, PostgreSQL 15 or later with" \
-      "its programs in PATH, Chromium, aiosmtpd, Python 3, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
+      "its programs in PATH, Chromium, aiosmtpd, Python 3, npm, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
   fi
   if ! command -v prometheus-alertmanager >/dev/null; then
     ln -sf "$(command -v alertmanager)" "$bin/prometheus-alertmanager"
@@ -141,6 +145,12 @@ END
   mv "$bin/$name.next" "$bin/$name"
 }
 
+# seen_share begins a command line whose program, it alone, sees the unpacked /usr/share in its place.
+# shellcheck disable=SC2016
+seen_share='unshare --mount --propagation private sh -c '"'"'{
+  mount -t overlay overlay -o "lowerdir=$0/usr/share:/usr/share" /usr/share 2>/dev/null || mount --bind "$0/usr/share" /usr/share
+} && exec "$@"'"'"' '
+
 wrap_all() {
   local name path python=/usr/bin/python3
   [ -x "$python" ] || python=$root/usr/bin/python3
@@ -169,6 +179,37 @@ wrap_all() {
   path=$(programs_of_database)
   for name in $database; do wrap "$name" "$path/$name"; done
   if [ -e "$root/usr/bin/gcc" ]; then wrap_gcc; else rm -f "$bin/gcc"; fi
+  if [ -e "$root/usr/bin/npm" ]; then wrap_npm; else rm -f "$bin/npm"; fi
+}
+
+# wrap_npm: Debian's Node.js has its modules in /usr/share, and nowhere else.
+wrap_npm() {
+  wrap npm /usr/share/nodejs/npm/bin/npm-cli.js "$seen_share'$root' '$root/usr/bin/node' "
+}
+
+# fetch_unleash installs the pinned Unleash server. No package's own script runs.
+fetch_unleash() {
+  local pinned
+  pinned=$(cat "$pins"/package*.json | cksum)
+  if [ "$(cat "$unleash/stamp" 2>/dev/null)" != "$pinned" ]; then
+    say "fetching unleash-server from npm into .cache/unleash"
+    rm -rf "$unleash"
+    mkdir -p "$unleash"
+    cp "$pins"/package*.json "$unleash/"
+    if ! (cd "$unleash" && PATH=$bin:$PATH npm ci --omit=dev --ignore-scripts --no-audit --no-fund --cache="$unleash/npm") >"$cache/npm.log" 2>&1; then
+      tail -n 12 "$cache/npm.log" >&2
+      die "cannot fetch unleash-server; npm's full output is in $cache/npm.log" \
+        "try: check that this machine reaches its npm registry (npm config get registry, proxy settings), then run it again."
+    fi
+    rm -rf "$unleash/npm"
+    printf '%s' "$pinned" >"$unleash/stamp"
+  fi
+  cat >"$bin/unleash-server" <<END
+#!/bin/sh
+# Written by deploy/dev/tools.sh.
+exec '$unleash/node_modules/.bin/node' '$unleash/node_modules/unleash-server/dist/server.js'
+END
+  chmod +x "$bin/unleash-server"
 }
 
 # programs_of_database prints the folder of the newest PostgreSQL that is unpacked or installed as a whole. The unpacked
@@ -242,5 +283,6 @@ if on_debian; then
 else
   check_path
 fi
+fetch_unleash
 stamp >"$debian/stamp"
 say "ready in .cache/bin"
