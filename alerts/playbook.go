@@ -151,8 +151,18 @@ type LaunchDarklyFlag struct {
 	Key string `yaml:"key"`
 }
 
+// UnleashFlag is where an Unleash server keeps a flag.
+type UnleashFlag struct {
+	// Project is the id of the flag's project, such as default.
+	Project string `yaml:"project"`
+	// Environment is the name of the one environment that is changed.
+	Environment string `yaml:"environment"`
+	// Name is the flag's name in Unleash.
+	Name string `yaml:"name"`
+}
+
 // Flag is a feature flag: an environment variable in the compose project's .env,
-// or one that LaunchDarkly keeps.
+// or one that LaunchDarkly or Unleash keeps.
 type Flag struct {
 	// Name is the environment variable that sets the flag.
 	Name string `yaml:"name"`
@@ -170,7 +180,13 @@ type Flag struct {
 	// LaunchDarkly is where LaunchDarkly keeps the flag, if it does so instead of the
 	// compose project. off is then the value of the flag's off variation.
 	LaunchDarkly *LaunchDarklyFlag `yaml:"launchdarkly,omitempty"`
+	// Unleash is where an Unleash server keeps the flag, if it does so instead of the
+	// compose project. off is then false.
+	Unleash *UnleashFlag `yaml:"unleash,omitempty"`
 }
+
+// Elsewhere reports whether another service keeps the flag than the compose project.
+func (f *Flag) Elsewhere() bool { return f.LaunchDarkly != nil || f.Unleash != nil }
 
 // Indicator is a measured quantity.
 type Indicator struct {

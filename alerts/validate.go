@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/common/model"
@@ -248,6 +250,30 @@ func (v *validator) flags() {
 			v.name(key(at, "project"), f.LaunchDarkly.Project, plainName, "write the key of the flag's project, such as social-intel")
 			v.name(key(at, "environment"), f.LaunchDarkly.Environment, plainName, "write the key of one environment, such as production")
 			v.name(key(at, "key"), f.LaunchDarkly.Key, plainName, "write the flag's key as LaunchDarkly has it, such as analytics-enabled")
+		}
+		if at := key(path, "unleash"); f.Unleash != nil {
+			v.unleash(path, at, f)
+		}
+	}
+}
+
+func (v *validator) unleash(path, at string, f Flag) {
+	v.name(key(at, "project"), f.Unleash.Project, plainName, "write the id of the flag's project, such as default")
+	v.name(key(at, "environment"), f.Unleash.Environment, plainName, "write the name of one environment, such as production")
+	v.name(key(at, "name"), f.Unleash.Name, plainName, "write the flag's name as Unleash has it, such as analytics-enabled")
+	if f.LaunchDarkly != nil {
+		v.at(at, fmt.Sprintf("%s: LaunchDarkly keeps this flag already", at), "leave out launchdarkly or unleash", key(path, "launchdarkly"))
+	}
+	if off, err := strconv.ParseBool(f.Off); v.pos.has(key(path, "off")) && (err != nil || off) {
+		v.at(key(path, "off"), fmt.Sprintf("%s is %q, and a flag of Unleash is false when off", key(path, "off"), f.Off), `write off: "false"`)
+	}
+	if m := v.pb.Master(); m == nil || m.Name != f.Name {
+		return
+	}
+	for i, s := range v.pb.Stages {
+		if percent, err := strconv.ParseFloat(s.Traffic, 64); err == nil && math.Abs(percent*100-math.Round(percent*100)) > 1e-6 {
+			traffic := key(item("stages", i), "traffic")
+			v.at(traffic, fmt.Sprintf("%s: %s is not a whole percent, and Unleash knows no other shares", traffic, s.Traffic), `write 1% as "0.01"`, at)
 		}
 	}
 }

@@ -3,7 +3,7 @@
 // to everything outside (Action, Store with Tx, Prometheus, Alertmanager, Channel).
 //
 // Package engine works with it: it takes notifications in, and carries a playbook's
-// plan out step by step. The adapters (docker, postgres, launchdarkly, store, comms,
+// plan out step by step. The adapters (docker, postgres, launchdarkly, unleash, store, comms,
 // observe) implement its ports and never import each other.
 //
 // What the engine keeps to, and every port must allow: an intent is committed

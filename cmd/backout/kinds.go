@@ -11,6 +11,7 @@ import (
 	"github.com/locotoki/backout/remediation/docker"
 	"github.com/locotoki/backout/remediation/launchdarkly"
 	"github.com/locotoki/backout/remediation/postgres"
+	"github.com/locotoki/backout/remediation/unleash"
 )
 
 // kinds are the kinds of actions, and the clients that they use.
@@ -42,6 +43,13 @@ func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*ki
 			return nil, wrong("", "%w", err)
 		}
 		tools.LaunchDarkly = flags
+	}
+	if u := cfg.Unleash; u != nil {
+		flags, err := unleash.New(unleash.Options{URL: u.URL, Token: u.Token.Reveal(), Transport: transport, Now: time.Now, Wait: wait})
+		if err != nil {
+			return nil, wrong("", "%w", err)
+		}
+		tools.Unleash = flags
 	}
 	return &kinds{list: action.Kinds(tools), docker: client, transport: transport}, nil
 }

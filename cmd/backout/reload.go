@@ -71,6 +71,7 @@ func fixedAtStart(old, changed *config.Config) []string {
 		"docker":                  old.DockerHost == changed.DockerHost && slices.Equal(old.DockerProjects, changed.DockerProjects),
 		"storage":                 old.DSN == changed.DSN,
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
+		"unleash":                 old.Unleash.Same(changed.Unleash),
 		"statuspage":              old.Statuspage.Same(changed.Statuspage),
 		"mail":                    old.Mail.Same(changed.Mail),
 		"webhooks":                slices.EqualFunc(old.Webhooks, changed.Webhooks, config.Webhook.Same),

@@ -61,6 +61,8 @@ type Config struct {
 	Statuspage *Statuspage `config:"statuspage"`
 	// LaunchDarkly is the account that keeps flags.
 	LaunchDarkly *LaunchDarkly `config:"launchdarkly"`
+	// Unleash is the Unleash server that keeps flags.
+	Unleash *Unleash `config:"unleash"`
 	// Slack is the workspace in which the team is told.
 	Slack *Slack `config:"slack"`
 	// Mail is the mail server for mail to customers.
@@ -264,6 +266,7 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		}},
 		field{"statuspage", func(n *yaml.Node) { cfg.Statuspage = r.statuspage(n) }},
 		field{"launchdarkly", func(n *yaml.Node) { cfg.LaunchDarkly = r.launchDarkly(n) }},
+		field{"unleash", func(n *yaml.Node) { cfg.Unleash = r.unleash(n) }},
 		field{"slack", func(n *yaml.Node) { cfg.Slack = r.slack(n) }},
 		field{"mail", func(n *yaml.Node) { cfg.Mail = r.mail(n) }},
 		field{"webhooks", func(n *yaml.Node) { cfg.Webhooks = r.webhooks(n) }})

@@ -44,6 +44,7 @@ storage:      {dsn_file: dsn}
 snapshots:    {dir: /var/lib/backout/snapshots}
 statuspage:   {url: http://127.0.0.1:8080/, page: kctbh9vrtdwd, api_key_file: page.key}
 launchdarkly: {url: https://app.launchdarkly.us/, token_file: flags.token}
+unleash: {url: https://eu.example.com/shop/, token_file: flags.token}
 `, "flags.token": "flags-secret\n", "page.key": "page-secret\n", "am.token": "a-token-of-16-by\n", "eye.token": "b-token-of-16-by", "oncall.token": " c-token-of-16-by \r\n", "dsn": "sqlite:/var/lib/backout.db\n"})
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +63,9 @@ launchdarkly: {url: https://app.launchdarkly.us/, token_file: flags.token}
 	}
 	if want := (LaunchDarkly{URL: "https://app.launchdarkly.us", Token: NewSecret("flags-secret")}); cfg.LaunchDarkly == nil || *cfg.LaunchDarkly != want {
 		t.Errorf("LaunchDarkly: %+v", cfg.LaunchDarkly)
+	}
+	if want := (Unleash{URL: "https://eu.example.com/shop", Token: NewSecret("flags-secret")}); cfg.Unleash == nil || *cfg.Unleash != want {
+		t.Errorf("Unleash: %+v", cfg.Unleash)
 	}
 	for _, shown := range []string{fmt.Sprintf("%v %+v %#v", cfg.LaunchDarkly, *cfg.LaunchDarkly, *cfg.LaunchDarkly), fmt.Sprint(cfg.Statuspage), fmt.Sprintf("%+v %#v %s %x", *cfg.Statuspage, *cfg.Statuspage, cfg.Statuspage.Key, cfg.Statuspage.Key)} {
 		if strings.Contains(shown, "page-secret") || strings.Contains(shown, "flags-secret") || strings.Contains(shown, fmt.Sprintf("%x", "page-secret")) {
@@ -158,6 +162,9 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"two keys":             {"statuspage: {page: abc, api_key_file: two.token}", "1", "more than one line", "one line"},
 		"a key of no name":     {"statuspage: {page: abc, api_key: am.token}", "1", `unknown key "api_key" in statuspage`, "one of url, page, api_key_file"},
 		"no token for flags":   {"launchdarkly: {}", "1", "launchdarkly needs token_file", "{token_file: launchdarkly.token}"},
+		"no Unleash server":    {"unleash: {token_file: am.token}", "1", "unleash needs url and token_file", "{url: https://unleash.example.com, token_file: unleash.token}"},
+		"no Unleash token":     {"unleash: {url: 'https://unleash.example.com'}", "1", "unleash needs url and token_file", "{url: https://unleash.example.com, token_file: unleash.token}"},
+		"Unleash in the clear": {"unleash: {url: 'http://unleash.example.com', token_file: am.token}", "1", "unleash.url must be https", "https://unleash.example.com"},
 		"flags in the clear":   {"launchdarkly: {url: 'http://ld.example.com', token_file: am.token}", "1", "launchdarkly.url must be https", "https://app.launchdarkly.com"},
 		"no file for flags":    {"launchdarkly: {token_file: none}", "1", "launchdarkly.token_file: open", "readable by its owner only"},
 		"a token in the file":  {"launchdarkly: {token: api-123}", "1", `unknown key "token" in launchdarkly`, "one of url, token_file"},

@@ -16,15 +16,17 @@ type Tools struct {
 	Flags Flags
 	// LaunchDarkly may be nil: then a step on a flag in LaunchDarkly is not bound.
 	LaunchDarkly Flags
-	Images       Images
-	Schemas      Schemas
+	// Unleash may be nil, as LaunchDarkly may.
+	Unleash Flags
+	Images  Images
+	Schemas Schemas
 }
 
 // Kinds returns all kinds.
 func Kinds(t Tools) []remediation.ActionKind {
 	return []remediation.ActionKind{
 		statusPage{},
-		flagOff{t.Flags, t.LaunchDarkly},
+		flagOff{t.Flags, t.LaunchDarkly, t.Unleash},
 		imageRetag{t.Images},
 		schemaRollback{t.Schemas, t.Images},
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // Flags turns flags off where they are stored: remediation/docker in compose
-// projects, remediation/launchdarkly in LaunchDarkly.
+// projects, remediation/launchdarkly in LaunchDarkly, remediation/unleash in Unleash.
 type Flags interface {
 	// FlagOff returns the action that gives flag its off value on target. It
 	// has no effect outside.
@@ -23,6 +23,8 @@ type flagOff struct {
 	flags Flags
 	// launchDarkly has the flags in LaunchDarkly; nil if it is not configured.
 	launchDarkly Flags
+	// unleash has the flags in Unleash; nil if it is not configured.
+	unleash Flags
 }
 
 type flagOffParams struct {
@@ -55,9 +57,13 @@ func (flagOff) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamProble
 
 func (flagOff) Target(pb *alerts.Playbook, params any) string {
 	name := params.(*flagOffParams).Flag
-	if flag := pb.Flag(name); flag != nil && flag.LaunchDarkly != nil {
+	switch flag := pb.Flag(name); {
+	case flag != nil && flag.LaunchDarkly != nil:
 		at := flag.LaunchDarkly
 		return "launchdarkly:" + at.Project + "/" + at.Environment + "/" + at.Key
+	case flag != nil && flag.Unleash != nil:
+		at := flag.Unleash
+		return "unleash:" + at.Project + "/" + at.Environment + "/" + at.Name
 	}
 	return remediation.ComposeTarget(pb.Target.Compose, name)
 }
@@ -69,14 +75,17 @@ func (flagOff) SwitchesOff(params any) string { return params.(*flagOffParams).F
 
 // keeper is where a flag is stored.
 func (k flagOff) keeper(flag *alerts.Flag) (Flags, error) {
+	keeper, name, try := k.flags, "", ""
 	switch {
-	case flag.LaunchDarkly == nil:
-		return k.flags, nil
-	case k.launchDarkly == nil:
-		return nil, hint.Add(fmt.Errorf("LaunchDarkly keeps the flag %s, and is not configured", flag.Name),
-			"launchdarkly: {token_file: launchdarkly.token} in the configuration file")
+	case flag.LaunchDarkly != nil:
+		keeper, name, try = k.launchDarkly, "LaunchDarkly", "launchdarkly: {token_file: launchdarkly.token}"
+	case flag.Unleash != nil:
+		keeper, name, try = k.unleash, "Unleash", `unleash: {url: "https://unleash.example.com", token_file: unleash.token}`
 	}
-	return k.launchDarkly, nil
+	if keeper == nil && name != "" {
+		return nil, hint.Add(fmt.Errorf("%s keeps the flag %s, and is not configured", name, flag.Name), "%s in the configuration file", try)
+	}
+	return keeper, nil
 }
 
 func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {

@@ -10,7 +10,7 @@ import (
 )
 
 // Shares are Flags that can be on for a share of the traffic too:
-// remediation/launchdarkly.
+// remediation/launchdarkly and remediation/unleash.
 type Shares interface {
 	Flags
 	// FlagShare returns the action that gives a share of the traffic, such as
@@ -32,7 +32,7 @@ func (k flagOff) SetFlag(pb *alerts.Playbook, name, value string) (target string
 	set := *flag
 	sharer, shares := flags.(Shares)
 	switch {
-	case flag.LaunchDarkly == nil:
+	case !flag.Elsewhere():
 		set.Off = value
 		a, err = flags.FlagOff(pb.Target, set)
 	case value == flag.Off:

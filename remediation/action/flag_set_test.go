@@ -13,7 +13,7 @@ var _ remediation.FlagSetter = flagOff{}
 
 func TestAFlagIsGivenAnyValueByWhoKeepsIt(t *testing.T) {
 	compose, ld := &noFlags{}, &noFlags{}
-	k := flagOff{compose, ld}
+	k := flagOff{flags: compose, launchDarkly: ld}
 	pb := kept()
 	off := pb.Flag("A").Off
 	target, _, err := k.SetFlag(pb, "A", "0.25")
@@ -45,7 +45,7 @@ func (f *sharing) FlagShare(_ alerts.Target, flag alerts.Flag, share string) (re
 
 func TestAShareOfTheTrafficIsSetWhereLaunchDarklyKeepsTheFlag(t *testing.T) {
 	ld := &sharing{}
-	k, off := flagOff{&noFlags{}, ld}, kept().Flag("B").Off
+	k, off := flagOff{flags: &noFlags{}, launchDarkly: ld}, kept().Flag("B").Off
 	target, _, err := k.SetFlag(kept(), "B", "0.25")
 	if err != nil || !strings.HasPrefix(target, "launchdarkly:") || len(ld.asked) != 0 || !slices.Equal(ld.shares, []string{"B=0.25, off " + off}) {
 		t.Errorf("%s: asked for %v and %v: %v", target, ld.shares, ld.asked, err)
@@ -58,11 +58,11 @@ func TestAShareOfTheTrafficIsSetWhereLaunchDarklyKeepsTheFlag(t *testing.T) {
 
 func TestAShareIsRefusedWhereWhoKeepsTheFlagHasNone(t *testing.T) {
 	ld := &noFlags{}
-	_, _, err := flagOff{&noFlags{}, ld}.SetFlag(kept(), "B", "0.25")
+	_, _, err := flagOff{flags: &noFlags{}, launchDarkly: ld}.SetFlag(kept(), "B", "0.25")
 	if err == nil || !strings.Contains(err.Error(), "--declare --stage=NAME") || len(ld.asked) != 0 {
 		t.Errorf("got %v, and LaunchDarkly was asked for %v", err, ld.asked)
 	}
-	if _, _, err := (flagOff{&noFlags{}, nil}).SetFlag(kept(), "B", "0.25"); err == nil || !strings.Contains(err.Error(), "is not configured") {
+	if _, _, err := (flagOff{flags: &noFlags{}}).SetFlag(kept(), "B", "0.25"); err == nil || !strings.Contains(err.Error(), "is not configured") {
 		t.Errorf("without LaunchDarkly: %v", err)
 	}
 }

@@ -42,7 +42,7 @@ func (c *Client) Running(ctx context.Context, pb *alerts.Playbook) (remediation.
 	out.Image, _ = agreed(members, serving, func(i int) string { return members[i].Config.Image })
 	out.Version, _ = agreed(members, serving, func(i int) string { return words[i].version })
 	for _, flag := range pb.Flags {
-		if flag.LaunchDarkly != nil {
+		if flag.Elsewhere() {
 			continue
 		}
 		said := remediation.RunningFlag{Name: flag.Name, Served: true}

@@ -58,7 +58,7 @@ func (t *targets) runs(pb *alerts.Playbook, share string) {
 
 // kinds are the kinds of actions on these targets.
 func (t *targets) kinds() []remediation.ActionKind {
-	return action.Kinds(action.Tools{Flags: t, LaunchDarkly: t, Images: t, Schemas: t})
+	return action.Kinds(action.Tools{Flags: t, LaunchDarkly: t, Unleash: t, Images: t, Schemas: t})
 }
 
 var (
