@@ -273,7 +273,7 @@ func (v *validator) unleash(path, at string, f Flag) {
 	for i, s := range v.pb.Stages {
 		if percent, err := strconv.ParseFloat(s.Traffic, 64); err == nil && math.Abs(percent*100-math.Round(percent*100)) > 1e-6 {
 			traffic := key(item("stages", i), "traffic")
-			v.at(traffic, fmt.Sprintf("%s: %s is not a whole percent, and Unleash knows no other shares", traffic, s.Traffic), `write 1% as "0.01"`, at)
+			v.at(traffic, fmt.Sprintf("%s: %s is not a whole percent, and Unleash supports only those", traffic, s.Traffic), `write 1% as "0.01"`, at)
 		}
 	}
 }

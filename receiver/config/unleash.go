@@ -4,8 +4,8 @@ import "go.yaml.in/yaml/v3"
 
 // Unleash is the server that keeps flags.
 type Unleash struct {
-	// URL is the server's address without /api, https or loopback. A hosted one has its
-	// instance in it.
+	// URL is the server's address without /api, https or loopback. A hosted
+	// server's address includes its instance.
 	URL string `config:"url"`
 	// Token is a file that holds an API token which may change flags: an admin token, or
 	// a user's personal access token.

@@ -37,7 +37,7 @@ func (c *Client) FlagShare(target alerts.Target, flag alerts.Flag, share string)
 	part, err := strconv.ParseFloat(share, 64)
 	percent := math.Round(part * 100)
 	if err != nil || !(part >= 0 && part <= 1) || math.Abs(part*100-percent) > 1e-6 {
-		return nil, hint.Add(fmt.Errorf("flag %s: %q is not a traffic share from 0 to 1 in whole percents, which is what Unleash's SDKs know", flag.Name, share),
+		return nil, hint.Add(fmt.Errorf("flag %s: %q is not a traffic share from 0 to 1 in whole percents, and Unleash's SDKs support only those", flag.Name, share),
 			`a traffic such as "0.01" in the playbook's stages`)
 	}
 	return &flagShare{flagOff: *a.(*flagOff), percent: int(percent)}, nil
@@ -67,8 +67,8 @@ func (s strategy) gives(percent string) bool {
 	return errX == nil && errY == nil && x == y
 }
 
-// one returns the flag's enabled strategy, nil if it has none. It refuses flags of which
-// nobody can tell who is in a share.
+// one returns the flag's enabled strategy, nil if it has none. It refuses a flag for which
+// it is unclear who would be in the share.
 func (a *flagShare) one(f flag) (*strategy, error) {
 	all := f.env.enabled()
 	refuse := func(try, format string, args ...any) (*strategy, error) {
@@ -85,7 +85,7 @@ func (a *flagShare) one(f flag) (*strategy, error) {
 	case len(all) == 0:
 		return nil, nil
 	case all[0].Name != gradual:
-		return refuse("replace it by a gradual rollout in Unleash", "has the strategy %s, which knows no share", all[0].Name)
+		return refuse("replace it by a gradual rollout in Unleash", "has the strategy %s, which has no percentage", all[0].Name)
 	case all[0].ID == "" || !all[0].gives(all[0].rollout()):
 		return nil, a.odd("its strategy has the id %q and the rollout %q", all[0].ID, all[0].rollout())
 	}

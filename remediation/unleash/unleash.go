@@ -2,8 +2,8 @@
 // through its Admin API. It also sets the traffic share of a rollout's stage there.
 //
 // A flag of Unleash is a boolean: off is false, whatever its strategies are. They stay as
-// they are, so that turning it on again restores what was. Unleash itself adds a strategy
-// for everybody to a flag that is turned on without one; that is never let happen.
+// they are, so that turning it on again restores what was. Unleash adds a strategy for
+// everybody to a flag that is turned on without one: such a flag is not turned on.
 //
 // A share is the rollout of the flag's one enabled strategy, a gradual rollout. It is
 // changed by a JSON patch that tests the value that was seen, and then the flag is turned
@@ -67,8 +67,8 @@ func said(body []byte) string {
 	return strings.TrimPrefix(e.Name+": "+e.Message, ": ")
 }
 
-// try is what a person can do about an answer. Change requests show as a permission that
-// lacks, and a token for SDKs as one of another type.
+// try is what a person can do about an answer. Change requests show as a missing
+// permission, and a token for SDKs as one of another type.
 func try(code int, said string) string {
 	switch {
 	case code == http.StatusForbidden && strings.Contains(said, "SKIP_CHANGE_REQUEST"):

@@ -266,7 +266,7 @@ func TestEveryRefusalSaysWhatToDo(t *testing.T) {
 		"another strategy": {func(f *one) string {
 			f.strategy("remoteAddress", map[string]any{"parameters": map[string]string{"IPs": "10.0.0.1"}})
 			return ""
-		}, "0.1", []string{"has the strategy remoteAddress, which knows no share", "try: replace it"}},
+		}, "0.1", []string{"has the strategy remoteAddress, which has no percentage", "try: replace it"}},
 		"on without a strategy": {func(f *one) string {
 			sql(f, "UPDATE feature_environments SET enabled = true WHERE feature_name = $1 AND environment = 'production'", f.at.Name)
 			return ""
@@ -302,6 +302,17 @@ func TestEveryRefusalSaysWhatToDo(t *testing.T) {
 				t.Errorf("a secret, or doubt: %v", err)
 			}
 		})
+	}
+}
+
+// Only Unleash Enterprise has release plans.
+func TestAReleasePlanIsNotOverruled(t *testing.T) {
+	t.Parallel()
+	f := newFlag(t)
+	const text = `{"name":"NAME","createdAt":"2026-11-29T16:19:22.904Z","environments":[{"name":"production","enabled":true,"strategies":[],"releasePlans":[{"id":"1"}]}]}`
+	_, err := f.share(&answering{code: 200, n: 1, all: true, text: strings.Replace(text, "NAME", f.at.Name, 1)}, "0.1").Look(t.Context(), op)
+	if err == nil || !strings.Contains(err.Error(), "has a release plan, which sets its strategies; try: remove the plan") {
+		t.Error(err)
 	}
 }
 

@@ -74,17 +74,23 @@ func begin(t *testing.T, components ...string) *test {
 	return x
 }
 
-// withKey is a client of the same page with another key. The page waits for its turn.
+// withKey is a client of the same page with another key, after a pause: no client knows of
+// another's turns.
 func (x *test) withKey(key string) *Page {
 	x.Helper()
 	p, err := New(Options{URL: x.url, Page: pageID, Key: key, Transport: http.DefaultTransport, Now: x.clock, Wait: x.wait, Logger: logger(&x.log)})
 	if err != nil {
 		x.Fatal(err)
 	}
+	x.rest()
+	return p
+}
+
+func (x *test) rest() {
+	x.Helper()
 	if err := x.wait(x.Context(), pace); err != nil {
 		x.Fatal(err)
 	}
-	return p
 }
 
 // deliver delivers one message and returns why not.
@@ -281,6 +287,7 @@ func TestAKeyThatRanOutLosesNothing(t *testing.T) {
 	if _, err := x.withKey("another").Deliver(t.Context(), life[1]); err == nil || undeliverable(err) {
 		t.Errorf("a wrong key: %v", err)
 	}
+	x.rest()
 	x.delivers(life[1])
 }
 
