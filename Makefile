@@ -108,7 +108,7 @@ vuln: go ## Check the dependencies against Go's vulnerability database (needs ne
 	@govulncheck ./...
 
 .PHONY: clean
-clean: ## Stop the private engine and database, and remove all build output, tools and data
+clean: ## Stop the private engine and database, and remove all build output and data of this checkout
 	@deploy/dev/engine.sh stop
 	@deploy/dev/postgres.sh stop
 	@rm -rf bin dist .cache .demo data

@@ -81,9 +81,9 @@ start_private() {
   local network pid
   [ "$(id -u)" = 0 ] || die "no Docker engine answers, and starting a private one needs root" \
     "try: run this as root, or start an engine and set DOCKER_HOST."
-  if [ -e "$cache/debian/engine.env" ]; then
+  if [ -e "$cache/engine.env" ]; then
     # shellcheck disable=SC1091
-    . "$cache/debian/engine.env"
+    . "$cache/engine.env"
   fi
   for program in dockerd containerd ip; do
     command -v "$program" >/dev/null || die "no Docker engine answers, and $program, needed to start a private one, is missing" \
@@ -138,9 +138,9 @@ clean_up() {
 
 stop_private() {
   local pid
-  if [ -e "$cache/debian/engine.env" ]; then
+  if [ -e "$cache/engine.env" ]; then
     # shellcheck disable=SC1091
-    . "$cache/debian/engine.env"
+    . "$cache/engine.env"
   fi
   rm -f "$home/keep"
   if ! pid=$(ours); then

@@ -2,8 +2,8 @@
 # The Go side of the tools.
 #
 #   go.sh check                             is the Go toolchain there, and new enough for go.mod?
-#   go.sh install NAME PACKAGE@VERSION ...  build a Go program into .cache/bin/NAME, unless it is there; what follows the
-#                                           version goes to `go install`
+#   go.sh install NAME PACKAGE@VERSION ...  make .cache/bin/NAME a link to the built program, and build it unless it is
+#                                           kept (kept.sh); what follows the version goes to `go install`
 #   go.sh build NAME MODULE@VERSION PACKAGE ...
 #                                           the same for a program whose go.mod `go install` refuses (it has exclude or
 #                                           replace lines): it is built in its own module's folder
@@ -11,6 +11,8 @@ set -euo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=$project/.cache/bin
+# shellcheck source=deploy/dev/kept.sh
+. "$project/deploy/dev/kept.sh"
 
 say() { printf 'go: %s\n' "$*" >&2; }
 
@@ -42,27 +44,24 @@ by_build() (
     GOWORK=off GOFLAGS=-mod=readonly\ -buildvcs=false go build -trimpath -o "$out/" -ldflags='-s -w' "${flags[@]}"
 )
 
-install_tool() {
-  local how=$1 name=$2 package=$3 mark=$bin/.$2.version log=$project/.cache/$2.log want out flags
-  shift 3
-  flags=("$@")
-  want="$package $* $(go env GOVERSION)"
-  [ -x "$bin/$name" ] && [ "$(cat "$mark" 2>/dev/null)" = "$want" ] && return
-  mkdir -p "$bin"
-  exec 9>"$bin/.$name.lock"
-  flock 9
-  [ -x "$bin/$name" ] && [ "$(cat "$mark" 2>/dev/null)" = "$want" ] && return
-  say "building $name ($package) into .cache/bin, a few minutes the first time"
-  out=$(mktemp -d "$bin/.$name.XXXXXX")
+make_tool() {
+  local out=$1 log=$project/.cache/$name.log
+  say "building $name ($package), a few minutes the first time"
   if ! "$how" >"$log" 2>&1; then
-    rm -rf "$out"
     tail -n 12 "$log" >&2
     say "cannot build $package; the go command's full output is in $log"
     exit 1
   fi
-  mv "$out"/* "$bin/$name"
-  rm -rf "$out"
-  printf '%s\n' "$want" >"$mark"
+  [ -e "$out/$name" ] || mv "$out"/* "$out/$name"
+}
+
+install_tool() {
+  local how=$1 name=$2 package=$3 flags
+  shift 3
+  flags=("$@")
+  mkdir -p "$bin"
+  keep "$name" "$package $* $(go env GOVERSION)" make_tool
+  ln -sfn "$kept/$name" "$bin/$name"
 }
 
 case "${1:-}" in

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Fetches the programs that the tests and the demo run with backout, into .cache/ of this checkout: Debian's Docker
+# Fetches the programs that the tests and the demo run with backout, and links them into .cache/ of this checkout: Debian's Docker
 # engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, Chromium, the mail server
 # aiosmtpd, and the Python that checks an exported audit log. An Unleash server and its Node.js come from npm, as
 # deploy/dev/unleash/package-lock.json pins them.
 #
 # Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
-# started and nothing outside this folder changes. A package that the machine already has installed is used as it is.
-# apt's lists live in .cache/ too, so it does not matter whether `apt-get update` was ever run.
+# started. A package that the machine already has installed is used as it is. apt's lists are fetched too, so it does not
+# matter whether `apt-get update` was ever run. What was fetched is kept for all checkouts of this user (kept.sh).
 set -euo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=$project/.cache
 bin=$cache/bin
-debian=$cache/debian
+debian=$cache/debian # a link to the folder that is kept
 root=$debian/root
+unleash=$cache/unleash # likewise
 pins=$project/deploy/dev/unleash
-unleash=$cache/unleash
-next=$cache/debian.next # becomes $debian when it is complete
+# shellcheck source=deploy/dev/kept.sh
+. "$project/deploy/dev/kept.sh"
 
 # One line per tool: its command, its package, its path there.
 tools='docker                  docker.io               /usr/bin/docker
@@ -58,7 +59,14 @@ die() {
 stamp() {
   printf '%s\n' "$project"
   cat "${BASH_SOURCE[0]}" "$pins"/package-lock.json | cksum
+  wanted
+}
+
+# wanted says what of Debian's is fetched: its release, the packages, and those of them that the machine has.
+wanted() {
   cat /etc/debian_version 2>/dev/null || true
+  printf '%s %s\n' "${packages[*]}" "$never"
+  dpkg-query -W -f='${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true
 }
 
 on_debian() {
@@ -91,12 +99,11 @@ apt() {
     -o APT::Update::Post-Invoke::= -o APT::Install-Recommends=false "$@"
 }
 
-# fetch downloads the packages that are not installed, with what they need, and unpacks them into $root.
+# fetch downloads the packages that are not installed, with what they need, and unpacks them into $1/root.
 fetch() {
-  local log=$cache/apt.log deb name
-  rm -rf "$next"
+  local next=$1 log=$cache/apt.log deb name
   mkdir -p "$next"/{lists,cache,archives}/partial "$next"/{log,root}
-  say "fetching Debian's ${packages[*]} into .cache/debian (unpacked there, not installed)"
+  say "fetching Debian's ${packages[*]} (unpacked in $store, not installed)"
   # A source that is unreachable matters only if it has the packages: then the download fails.
   apt update >"$log" 2>&1 || say "apt-get update had errors, continuing ($log)"
   if ! apt install --download-only "${packages[@]}" >>"$log" 2>&1; then
@@ -111,10 +118,13 @@ fetch() {
     if [[ $name =~ $never ]]; then continue; fi
     dpkg-deb -x "$deb" "$next/root"
   done
-  rm -rf "$next"/{lists,cache,archives,log} "$debian.old"
-  if [ -e "$debian" ]; then mv "$debian" "$debian.old"; fi
-  mv "$next" "$debian"
-  rm -rf "$debian.old"
+  rm -rf "$next"/{lists,cache,archives,log}
+}
+
+# link makes $1 a link to the folder that is kept; an older checkout has a folder there.
+link() {
+  [ -L "$1" ] || rm -rf "$1"
+  ln -sfn "$kept" "$1"
 }
 
 libraries() {
@@ -170,7 +180,7 @@ wrap_all() {
   mount -t overlay overlay -o "lowerdir=$0/usr/share:/usr/share" /usr/share 2>/dev/null || mount --bind "$0/usr/share" /usr/share
 } && exec "$@"'"' '$root' "
       ;;
-    chromium) wrap "$name" "$path" "env FONTCONFIG_FILE='$debian/fonts.conf' " ;;
+    chromium) wrap "$name" "$path" "env FONTCONFIG_FILE='$cache/fonts.conf' " ;;
     *) wrap "$name" "$path" ;;
     esac
   done <<<"$tools"
@@ -187,23 +197,19 @@ wrap_npm() {
   wrap npm /usr/share/nodejs/npm/bin/npm-cli.js "$seen_share'$root' '$root/usr/bin/node' "
 }
 
-# fetch_unleash installs the pinned Unleash server. No package's own script runs.
+# fetch_unleash installs the pinned Unleash server in $1. No package's own script runs.
 fetch_unleash() {
-  local pinned
-  pinned=$(cat "$pins"/package*.json | cksum)
-  if [ "$(cat "$unleash/stamp" 2>/dev/null)" != "$pinned" ]; then
-    say "fetching unleash-server from npm into .cache/unleash"
-    rm -rf "$unleash"
-    mkdir -p "$unleash"
-    cp "$pins"/package*.json "$unleash/"
-    if ! (cd "$unleash" && PATH=$bin:$PATH npm ci --omit=dev --ignore-scripts --no-audit --no-fund --cache="$unleash/npm") >"$cache/npm.log" 2>&1; then
-      tail -n 12 "$cache/npm.log" >&2
-      die "cannot fetch unleash-server; npm's full output is in $cache/npm.log" \
-        "try: check that this machine reaches its npm registry (npm config get registry, proxy settings), then run it again."
-    fi
-    rm -rf "$unleash/npm"
-    printf '%s' "$pinned" >"$unleash/stamp"
+  say "fetching unleash-server from npm"
+  cp "$pins"/package*.json "$1/"
+  if ! (cd "$1" && PATH=$bin:$PATH npm ci --omit=dev --ignore-scripts --no-audit --no-fund --cache="$1/npm") >"$cache/npm.log" 2>&1; then
+    tail -n 12 "$cache/npm.log" >&2
+    die "cannot fetch unleash-server; npm's full output is in $cache/npm.log" \
+      "try: check that this machine reaches its npm registry (npm config get registry, proxy settings), then run it again."
   fi
+  rm -rf "$1/npm"
+}
+
+wrap_unleash() {
   cat >"$bin/unleash-server" <<END
 #!/bin/sh
 # Written by deploy/dev/tools.sh.
@@ -250,7 +256,7 @@ write_engine_env() {
     ln -sf iptables-nft "$root/usr/sbin/iptables"
     ln -sf ip6tables-nft "$root/usr/sbin/ip6tables"
   fi
-  cat >"$debian/engine.env" <<END
+  cat >"$cache/engine.env" <<END
 PATH='$root/usr/sbin:$root/usr/bin:$root/sbin:$root/bin':\$PATH:/usr/sbin:/sbin
 LD_LIBRARY_PATH='$libs'\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 XTABLES_LIBDIR='${libs%%:*}/xtables'
@@ -261,28 +267,32 @@ END
 
 # write_fonts is read by Chromium: without a font, the machine's or the unpacked one, it shows no text.
 write_fonts() {
-  cat >"$debian/fonts.conf" <<END
+  cat >"$cache/fonts.conf" <<END
 <?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>/usr/share/fonts</dir><dir>$root/usr/share/fonts</dir><cachedir>$debian/fontcache</cachedir></fontconfig>
+<fontconfig><dir>/usr/share/fonts</dir><dir>$root/usr/share/fonts</dir><cachedir>$cache/fontcache</cachedir></fontconfig>
 END
 }
 
-up_to_date() { [ -e "$debian/stamp" ] && [ "$(cat "$debian/stamp")" = "$(stamp)" ]; }
+up_to_date() { [ -d "$debian/root" ] && [ -d "$unleash/node_modules" ] && [ "$(cat "$cache/tools.stamp" 2>/dev/null)" = "$(stamp)" ]; }
 
 up_to_date && exit 0
-mkdir -p "$bin" "$debian"
+mkdir -p "$bin"
 exec 9>"$cache/tools.lock"
 flock 9
 up_to_date && exit 0
 if on_debian; then
-  fetch
+  keep debian "$(wanted)" fetch
+  link "$debian"
   wrap_all
   write_engine_env
   write_fonts
 else
+  mkdir -p "$debian/root"
   check_path
 fi
-fetch_unleash
-stamp >"$debian/stamp"
+keep unleash "$(cat "$pins"/package*.json)" fetch_unleash
+link "$unleash"
+wrap_unleash
+stamp >"$cache/tools.stamp"
 say "ready in .cache/bin"
