@@ -16,6 +16,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
 	"github.com/locotoki/backout/remediation/crashtest"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // subnet finds a free one on the engine, for a static address.
@@ -376,7 +377,7 @@ func TestTheEnvFormatIsDockerComposes(t *testing.T) {
 		"FLAG=1\nFLAG=0.5\n", "FLAG='1' # c\n", "FLAG=\"1\"\n", "export FLAG=1\r\nOTHER=x\r\n", "FLAG=1#x\n", "FLAG=1 # x", "OTHER=\"a\nFLAG=7\nb\"\nFLAG=1\n",
 		"OTHER='x\nFLAG=1\n", "FLAG = 1 \n", "\xef\xbb\xbfFLAG=1\n", "OTHER=x", "FLAG=\n", "OTHER=it's\nFLAG=1\nX='\n", "FLAG= # x\n", "OTHER='a' b\nFLAG=2\n",
 	} {
-		set, err := setEnv([]byte(file), "FLAG", "0")
+		set, err := projectfile.SetEnv([]byte(file), "FLAG", "0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -399,10 +400,7 @@ func TestTheEnvFormatIsDockerComposes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, text := range all {
-		ours := map[string]string{}
-		for k, v := range environment(text) {
-			ours[k] = v.value
-		}
+		ours := projectfile.EnvValues(text)
 		if theirs := config.Services[fmt.Sprintf("s%d", i)].Environment; !maps.Equal(ours, theirs) {
 			t.Errorf("%q: we read %q, docker-compose %q", text, ours, theirs)
 		}

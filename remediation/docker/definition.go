@@ -20,6 +20,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // setting is what a service gets for one environment variable.
@@ -67,7 +68,7 @@ func (c *Client) define(p project, service string, instead contents) (definition
 		details.Environment[name] = s.value
 	}
 	files := p.files
-	if p.override != "" && (instead[p.override] != nil || c.there(p.override)) {
+	if p.override != "" && (instead[p.override] != nil || c.files.Has(p.override)) {
 		files = append(slices.Clone(files), p.override)
 	}
 	for _, path := range files {
@@ -298,13 +299,12 @@ func (c *Client) environment(p project, instead contents) (map[string]setting, e
 // parse reads a file of variables as the project's generation of compose does. The
 // error has nothing from the file but a line's number.
 func (p project) parse(path string, data []byte, format string, lookup dotenv.LookupFn) (map[string]setting, error) {
-	if p.first() {
-		return environment(data), nil
-	}
 	values := map[string]string{}
 	var err error
-	switch format {
-	case "raw": // compose itself registers this one
+	switch {
+	case p.first():
+		values = projectfile.EnvValues(data)
+	case format == "raw": // compose itself registers this one
 		for line := range strings.Lines(string(data)) {
 			if name, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "="); ok && !strings.HasPrefix(name, "#") {
 				values[name] = value
@@ -323,21 +323,7 @@ func (p project) parse(path string, data []byte, format string, lookup dotenv.Lo
 	return all, nil
 }
 
-// variableName is what an environment variable of compose files may be called.
-var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
 var envErrorLine = regexp.MustCompile(`: line \d+`)
-
-// environment reads a .env file as the first generation of compose does.
-func environment(env []byte) map[string]setting {
-	m := map[string]setting{}
-	for _, b := range parseEnv(env) {
-		if !b.bare {
-			m[b.key] = setting{b.value, true}
-		}
-	}
-	return m
-}
 
 // scrub is an error's text without the values of variables, which may be secrets.
 func scrub(err error, env map[string]setting) string {
@@ -355,7 +341,7 @@ func (c *Client) content(path string, instead contents) ([]byte, error) {
 	if data, ok := instead[path]; ok {
 		return data, nil
 	}
-	return c.readProjectFile(path)
+	return c.files.Read(path)
 }
 
 func within(dir, path string) string {

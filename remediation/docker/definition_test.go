@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/compose-spec/compose-go/v2/cli"
+
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // folder is a project folder that no engine knows.
@@ -144,7 +146,7 @@ func TestAFlagIsWrittenIntoTheEnvFileThatDecides(t *testing.T) {
 			if err != nil || filepath.Base(path) != c.decides {
 				t.Fatalf("%s decides, %v; want %s", path, err, c.decides)
 			}
-			after, err := setEnv(data, "FLAG", "0")
+			after, err := projectfile.SetEnv(data, "FLAG", "0")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -267,7 +269,7 @@ func TestEveryProjectIsReadAsComposeReadsIt(t *testing.T) {
 				if f, i := ours(); f != flag || i != image {
 					t.Errorf("%s: %q of image %q; compose says %q of %q", when, f, i, flag, image)
 				}
-				after, err := setEnv([]byte(files[".env"]), "FEATURE_X", "0")
+				after, err := projectfile.SetEnv([]byte(files[".env"]), "FEATURE_X", "0")
 				if err != nil {
 					t.Fatal(err)
 				}

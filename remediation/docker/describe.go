@@ -13,13 +13,14 @@ import (
 
 	"github.com/locotoki/backout/alerts/draft"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // Describe returns what the files of a compose project say of one service. No engine is
 // asked, and no file outside of dir, an absolute path, is read.
 func Describe(dir, service string) (draft.Service, error) {
 	logrus.SetOutput(io.Discard) // as New does
-	c := &Client{projects: []string{dir}}
+	c := &Client{files: projectfile.Folders{dir}}
 	f := &fleet{dir: dir, service: service}
 	d, err := c.definitionOf(f)
 	if _, ok := d.others[service]; err != nil && len(d.others) > 0 && !ok {
@@ -63,7 +64,7 @@ var (
 // one that an image's name has an unlikely value; "" if there is none.
 func (c *Client) tagVariable(f *fleet, d definition) (string, error) {
 	for _, file := range d.files {
-		data, err := c.readProjectFile(file)
+		data, err := c.files.Read(file)
 		if err != nil {
 			return "", err
 		}
@@ -74,7 +75,7 @@ func (c *Client) tagVariable(f *fleet, d definition) (string, error) {
 				if err != nil {
 					return "", err
 				}
-				if env, err = setEnv(env, name, unlikely); err != nil {
+				if env, err = projectfile.SetEnv(env, name, unlikely); err != nil {
 					return "", fmt.Errorf("%s: %w", path, err)
 				}
 				// Without that variable the image's name may not be known at all.

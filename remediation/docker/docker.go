@@ -42,6 +42,7 @@ import (
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // Options configures a Client.
@@ -61,7 +62,7 @@ type Options struct {
 type Client struct {
 	api      *client.Client
 	host     string
-	projects []string
+	files    projectfile.Folders
 	environ  []string
 	plugins  []string      // folders of docker's plugins
 	patience time.Duration // bounds one question to the compose tool
@@ -107,7 +108,7 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
 	}
 	return &Client{
-		api: api, host: o.Host, projects: o.Projects, environ: o.Environ, plugins: pluginFolders, patience: hashTimeout, log: o.Logger,
+		api: api, host: o.Host, files: o.Projects, environ: o.Environ, plugins: pluginFolders, patience: hashTimeout, log: o.Logger,
 		probe: &http.Client{
 			Timeout:       probeAttempt,
 			Transport:     &http.Transport{DisableKeepAlives: true},
@@ -139,32 +140,6 @@ func (c *Client) agree(ctx context.Context) error {
 func (c *Client) Close() error {
 	c.hashes.running.Wait()
 	return c.api.Close()
-}
-
-// allowed returns path with its symbolic links resolved, if it lies in one of
-// the configured project folders.
-func (c *Client) allowed(path string) (string, error) {
-	folder, name, err := c.resolve(path)
-	return filepath.Join(folder, name), err
-}
-
-// resolve returns the configured project folder that a path lies in, and the path
-// relative to it, both with their symbolic links resolved.
-func (c *Client) resolve(path string) (folder, name string, err error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", "", err
-	}
-	for _, p := range c.projects {
-		root, err := filepath.EvalSymlinks(p)
-		if err != nil {
-			continue // a folder that is not there allows nothing
-		}
-		if name, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(name) {
-			return root, name, nil
-		}
-	}
-	return "", "", hint.Add(fmt.Errorf("%s is outside the allowed project folders", path), "docker: {projects: [%s]} in the configuration file", filepath.Dir(path))
 }
 
 // doubtful marks an error after which it is not known whether the engine did

@@ -13,6 +13,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // FlagOff returns the action that switches one flag of a compose service off.
@@ -28,9 +29,9 @@ func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Ac
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
-	case !variableName.MatchString(flag.Name):
+	case !projectfile.VariableName.MatchString(flag.Name):
 		return nil, fmt.Errorf("flag %q is not an environment variable name", flag.Name)
-	case !plainValue.MatchString(flag.Off):
+	case !projectfile.PlainValue.MatchString(flag.Off):
 		return nil, hint.Add(fmt.Errorf("flag %s: off value %q", flag.Name, flag.Off), "letters, digits and ._:/@%%+,- only")
 	}
 	return &flagOff{c: c, target: target, flag: flag}, nil
@@ -45,10 +46,10 @@ type flagOff struct {
 // snapshot is what an intent records: the flag's own values and nothing else
 // that an environment holds.
 type snapshot struct {
-	Env      fileState[envEntry]       `json:"env"`
-	Override *fileState[overrideEntry] `json:"override,omitempty"` // only where it is to be written
-	Replicas []replicaState            `json:"replicas"`
-	By       string                    `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
+	Env      projectfile.FileState  `json:"env"`
+	Override *projectfile.FileState `json:"override,omitempty"` // only where it is to be written
+	Replicas []replicaState         `json:"replicas"`
+	By       string                 `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
 }
 
 func (a *flagOff) want() setting { return setting{a.flag.Off, true} }
@@ -212,12 +213,12 @@ func (a *flagOff) parse(ctx context.Context, op string, before json.RawMessage) 
 // human's work, both together are ours.
 func (a *flagOff) writeFiles(snap snapshot, service string) error {
 	if o := snap.Override; o != nil {
-		err := a.c.editProjectFile(o.Path, func(b []byte) ([]byte, error) { return setOverride(b, service, a.flag.Name, a.flag.Off) })
+		err := a.c.files.Edit(o.Path, func(b []byte) ([]byte, error) { return projectfile.SetOverride(b, service, a.flag.Name, a.flag.Off) })
 		if err != nil {
 			return err
 		}
 	}
-	return a.c.editProjectFile(snap.Env.Path, func(b []byte) ([]byte, error) { return setEnv(b, a.flag.Name, a.flag.Off) })
+	return a.c.files.Edit(snap.Env.Path, func(b []byte) ([]byte, error) { return projectfile.SetEnv(b, a.flag.Name, a.flag.Off) })
 }
 
 // Verify implements remediation.Action.
@@ -326,20 +327,16 @@ func (a *flagOff) putBack(ctx context.Context, op string, snap snapshot) error {
 }
 
 func (a *flagOff) restoreFiles(snap snapshot) error {
-	err := a.c.editProjectFile(snap.Env.Path, func(b []byte) ([]byte, error) {
-		out := putEnvEntry(b, a.flag.Name, snap.Env.Entry)
-		if len(out) == 0 && snap.Env.Missing != "" {
-			return nil, nil
-		}
-		return out, nil
+	err := a.c.files.Edit(snap.Env.Path, func(b []byte) ([]byte, error) {
+		return snap.Env.PutBackEnv(b, a.flag.Name), nil
 	})
 	if err != nil || snap.Override == nil {
 		return err
 	}
-	return a.c.editProjectFile(snap.Override.Path, func(b []byte) ([]byte, error) {
+	return a.c.files.Edit(snap.Override.Path, func(b []byte) ([]byte, error) {
 		if b == nil {
 			return nil, nil
 		}
-		return putOverrideEntry(b, a.target.Compose.Service, a.flag.Name, snap.Override.Entry)
+		return projectfile.PutOverride(b, a.target.Compose.Service, a.flag.Name, snap.Override.Entry)
 	})
 }

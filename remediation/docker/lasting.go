@@ -6,6 +6,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // lasting is where a flag lasts: the env file that decides on it (.env) and, where that does not
@@ -14,8 +15,8 @@ type lasting struct {
 	project
 	// defined is the service as the files are.
 	defined definition
-	env     fileState[envEntry]
-	extra   fileState[overrideEntry]
+	env     projectfile.FileState
+	extra   projectfile.FileState
 
 	// now is what a container created from a clean shell would get; envOff and
 	// extraOff tell what the two files hold.
@@ -29,14 +30,6 @@ type lasting struct {
 	whenOff, asIs hashQuestion
 }
 
-// fileState is one file's part of a snapshot.
-type fileState[E any] struct {
-	Path string `json:"path"`
-	// Missing is "yes" where the file was not there.
-	Missing string `json:"missing,omitempty"`
-	Entry   E      `json:"entry"`
-}
-
 // lastingOf reads where a flag lasts. It changes nothing.
 func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 	p, err := c.locate(f)
@@ -48,25 +41,24 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.env = fileState[envEntry]{Path: path, Missing: missing, Entry: readEnvEntry(env, flag.Name)}
-	if b, ok := lastEnv(env, flag.Name); ok && !b.bare {
-		l.envOff = b.value == flag.Off
-	}
-	envAfter, err := setEnv(env, flag.Name, flag.Off)
+	l.env = projectfile.FileState{Path: path, Missing: missing, Entry: projectfile.ReadEnv(env, flag.Name)}
+	value, set := projectfile.EnvValue(env, flag.Name)
+	l.envOff = set && value == flag.Off
+	envAfter, err := projectfile.SetEnv(env, flag.Name, flag.Off)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 
 	var extra []byte
 	if l.override != "" {
-		if extra, missing, err = c.readOptional(l.override); err != nil {
+		if extra, missing, err = c.files.ReadOptional(l.override); err != nil {
 			return nil, err
 		}
-		l.extra = fileState[overrideEntry]{Path: l.override, Missing: missing}
-		if l.extra.Entry, err = readOverrideEntry(extra, f.service, flag.Name); err != nil {
+		l.extra = projectfile.FileState{Path: l.override, Missing: missing}
+		if l.extra.Entry, err = projectfile.ReadOverride(extra, f.service, flag.Name); err != nil {
 			return nil, fmt.Errorf("%s: %w", l.override, err)
 		}
-		l.extraOff = checkOverride(extra, f.service, flag.Name, flag.Off) == nil
+		l.extraOff = projectfile.CheckOverride(extra, f.service, flag.Name, flag.Off) == nil
 	}
 
 	want := setting{flag.Off, true}
@@ -102,7 +94,7 @@ func (c *Client) lastingOf(f *fleet, flag alerts.Flag) (*lasting, error) {
 // overrides sees that an override file would decide on a flag, which a second document
 // in a file may keep it from.
 func (c *Client) overrides(l *lasting, service string, flag alerts.Flag, extra []byte) error {
-	extra, err := setOverride(extra, service, flag.Name, flag.Off)
+	extra, err := projectfile.SetOverride(extra, service, flag.Name, flag.Off)
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.override, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // ImagePin returns the action that puts a service's previous version back where a
@@ -34,9 +35,9 @@ func (c *Client) ImagePin(target alerts.Target, variable, previous string) (reme
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
-	case !variableName.MatchString(variable):
+	case !projectfile.VariableName.MatchString(variable):
 		return nil, fmt.Errorf("variable %q is not an environment variable name", variable)
-	case previous == "" || previous == latestTag || !plainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
+	case previous == "" || previous == latestTag || !projectfile.PlainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
 		return nil, hint.Add(fmt.Errorf("previous version %q is not a valid tag", previous), "v1.0.0")
 	}
 	return &imagePin{c: c, target: target, variable: variable, version: previous}, nil
@@ -50,13 +51,13 @@ type imagePin struct {
 
 // pinSnapshot is what an intent records: of the env file the one variable only.
 type pinSnapshot struct {
-	Env        fileState[envEntry] `json:"env"`
-	Value      string              `json:"value"`    // what is written
-	Image      string              `json:"image"`    // what the files named
-	Previous   string              `json:"previous"` // what they name with the value
-	PreviousID string              `json:"previous_id"`
-	Replicas   []replicaState      `json:"replicas"`
-	By         string              `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
+	Env        projectfile.FileState `json:"env"`
+	Value      string                `json:"value"`    // what is written
+	Image      string                `json:"image"`    // what the files named
+	Previous   string                `json:"previous"` // what they name with the value
+	PreviousID string                `json:"previous_id"`
+	Replicas   []replicaState        `json:"replicas"`
+	By         string                `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
 }
 
 // pinned is how a service and its env file are now.
@@ -87,7 +88,7 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 		return pinned{}, err
 	}
 	st := pinned{fleet: f, op: op}
-	st.snap.Env = fileState[envEntry]{Path: path, Missing: missing, Entry: readEnvEntry(env, a.variable)}
+	st.snap.Env = projectfile.FileState{Path: path, Missing: missing, Entry: projectfile.ReadEnv(env, a.variable)}
 	if st.now, err = a.c.definitionWith(f, p, path, env); err != nil {
 		st.now = definition{} // ${TAG:?} before it is written
 	}
@@ -143,7 +144,7 @@ const unlikely = "0.backout.0"
 // decides on nothing, or on more than the image.
 func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte) error {
 	with := func(value string) (definition, error) {
-		changed, err := setEnv(env, a.variable, value)
+		changed, err := projectfile.SetEnv(env, a.variable, value)
 		if err != nil {
 			return definition{}, fmt.Errorf("%s: %w", st.snap.Env.Path, err)
 		}
@@ -176,8 +177,8 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte
 				"a variable of its own for the image"))
 		}
 	}
-	current, _ := lastEnv(env, a.variable)
-	for _, value := range spellings(a.version, current.value) {
+	current, _ := projectfile.EnvValue(env, a.variable)
+	for _, value := range spellings(a.version, current) {
 		d, err := with(value)
 		if err != nil {
 			return err
@@ -287,11 +288,11 @@ func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage)
 		return err
 	}
 	if !st.written {
-		err := a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
-			if readEnvEntry(b, a.variable) != st.snap.Env.Entry {
+		err := a.c.files.Edit(was.Env.Path, func(b []byte) ([]byte, error) {
+			if projectfile.ReadEnv(b, a.variable) != st.snap.Env.Entry {
 				return nil, hint.Add(fmt.Errorf("someone has set %s meanwhile; nothing was changed", a.variable), "check its present state")
 			}
-			return setEnv(b, a.variable, was.Value)
+			return projectfile.SetEnv(b, a.variable, was.Value)
 		})
 		if err != nil {
 			return err
@@ -366,9 +367,9 @@ func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
 
 // writtenAgain is a definition with a snapshot's value written.
 func (a *imagePin) writtenAgain(f *fleet, now definition, snap pinSnapshot) (definition, error) {
-	env, _, err := a.c.readOptional(snap.Env.Path)
+	env, _, err := a.c.files.ReadOptional(snap.Env.Path)
 	if err == nil {
-		env, err = setEnv(env, a.variable, snap.Value)
+		env, err = projectfile.SetEnv(env, a.variable, snap.Value)
 	}
 	if err != nil {
 		return definition{}, err
@@ -381,11 +382,11 @@ func (a *imagePin) sides(f *fleet, snap pinSnapshot) (now, before definition, er
 	if now, err = a.c.definitionOf(f); err != nil {
 		return now, before, err
 	}
-	env, _, err := a.c.readOptional(snap.Env.Path)
+	env, _, err := a.c.files.ReadOptional(snap.Env.Path)
 	if err != nil {
 		return now, before, err
 	}
-	before, err = a.c.definitionWith(f, now.project, snap.Env.Path, putEnvEntry(env, a.variable, snap.Env.Entry))
+	before, err = a.c.definitionWith(f, now.project, snap.Env.Path, projectfile.PutEnv(env, a.variable, snap.Env.Entry))
 	if err != nil { // ${TAG:?}
 		before, err = now, nil
 	}
@@ -443,7 +444,7 @@ func (a *imagePin) Restore(ctx context.Context, op string, before json.RawMessag
 
 func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 	p := a.replacement(op, was)
-	env, _, err := a.c.readOptional(was.Env.Path)
+	env, _, err := a.c.files.ReadOptional(was.Env.Path)
 	if err == nil {
 		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == byCompose, a.wrote(env, was))
 	}
@@ -454,15 +455,11 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 		return err
 	}
 	theirs := false
-	err = a.c.editProjectFile(was.Env.Path, func(b []byte) ([]byte, error) {
-		if theirs = a.theirs(b, was); theirs || readEnvEntry(b, a.variable) == was.Env.Entry {
+	err = a.c.files.Edit(was.Env.Path, func(b []byte) ([]byte, error) {
+		if theirs = a.theirs(b, was); theirs || projectfile.ReadEnv(b, a.variable) == was.Env.Entry {
 			return b, nil
 		}
-		out := putEnvEntry(b, a.variable, was.Env.Entry)
-		if len(out) == 0 && was.Env.Missing != "" {
-			return nil, nil
-		}
-		return out, nil
+		return was.Env.PutBackEnv(b, a.variable), nil
 	})
 	if err != nil {
 		return err
@@ -477,12 +474,12 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 // which of the two values it was made with.
 func (a *imagePin) wrote(env []byte, was pinSnapshot) writes {
 	return writes{variable: a.variable, version: true, had: func(r *replica) setting {
-		last, ok := lastEnv(putEnvEntry(env, a.variable, was.Env.Entry), a.variable)
+		value, set := projectfile.EnvValue(projectfile.PutEnv(env, a.variable, was.Env.Entry), a.variable)
 		switch {
 		case r.Config.Image == was.Previous:
 			return setting{was.Value, true}
-		case r.Config.Image == was.Image && ok && !last.bare:
-			return setting{last.value, true}
+		case r.Config.Image == was.Image && set:
+			return setting{value, true}
 		}
 		return setting{}
 	}}
@@ -491,9 +488,8 @@ func (a *imagePin) wrote(env []byte, was pinSnapshot) writes {
 // theirs reports whether someone set the variable to what is neither the operation's
 // value nor the one before it.
 func (a *imagePin) theirs(env []byte, was pinSnapshot) bool {
-	last, ok := lastEnv(env, a.variable)
-	ours := ok && !last.bare && last.value == was.Value
-	return !ours && readEnvEntry(env, a.variable) != was.Env.Entry
+	value, set := projectfile.EnvValue(env, a.variable)
+	return (!set || value != was.Value) && projectfile.ReadEnv(env, a.variable) != was.Env.Entry
 }
 
 var (
@@ -525,7 +521,7 @@ func (a *imagePin) checkPrevious(ctx context.Context) remediation.Result {
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
-	if err := a.c.mayWrite(st.snap.Env.Path, st.snap.Env.Missing); err != nil {
+	if err := a.c.files.MayWrite(st.snap.Env.Path, st.snap.Env.Missing); err != nil {
 		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", st.snap.Env.Path, err), "give backout write permission for it and its folder")
 	}
 	return remediation.Passed(fmt.Sprintf("%s=%s in %s names %s, which is %s", a.variable, st.snap.Value, st.snap.Env.Path, st.snap.Previous, shortImage(st.snap.PreviousID)))

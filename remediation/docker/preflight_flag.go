@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -93,7 +91,7 @@ func (a *flagOff) checkLasts(ctx context.Context) remediation.Result {
 		return remediation.Failed(fmt.Sprintf("a container runs with another %s than the files give: a shell's variable overrules .env", name),
 			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.service))
 	}
-	if err := a.c.mayWrite(l.env.Path, l.env.Missing); err != nil {
+	if err := a.c.files.MayWrite(l.env.Path, l.env.Missing); err != nil {
 		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.env.Path, err), "give backout write permission for it and its folder")
 	}
 	return remediation.Passed(l.env.Path + " is writable and decides")
@@ -112,17 +110,4 @@ func (a *flagOff) checkOff(ctx context.Context) remediation.Result {
 			"set probe: {flags: ...} to an address that lists flags, or sign it off")
 	}
 	return remediation.Passed(seen + ", serves " + a.flag.Name + " as off, and was removed")
-}
-
-// mayWrite says why a file could not be replaced, or returns nil.
-func (c *Client) mayWrite(path, missing string) error {
-	const mayWrite, mayEnter = 2, 1
-	dir, err := c.allowed(filepath.Dir(path))
-	if err == nil {
-		err = syscall.Access(dir, mayWrite|mayEnter)
-	}
-	if err == nil && missing == "" {
-		err = syscall.Access(path, mayWrite)
-	}
-	return err
 }

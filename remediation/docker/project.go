@@ -13,6 +13,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
 // project is a compose project, as the labels of its newest container name it: where
@@ -84,13 +85,13 @@ func (c *Client) locate(f *fleet) (project, error) {
 	}
 	if len(p.files) == 0 {
 		for _, name := range composeNames {
-			if path := filepath.Join(f.dir, name); c.there(path) {
+			if path := filepath.Join(f.dir, name); c.files.Has(path) {
 				p.files = []string{path}
 				break
 			}
 		}
 		for _, name := range overrideNames {
-			if path := filepath.Join(f.dir, name); len(p.files) == 1 && c.there(path) {
+			if path := filepath.Join(f.dir, name); len(p.files) == 1 && c.files.Has(path) {
 				p.files = append(p.files, path)
 			}
 		}
@@ -99,7 +100,7 @@ func (c *Client) locate(f *fleet) (project, error) {
 		return project{}, hint.Add(fmt.Errorf("no compose file in %s", f.dir), "one of %s", strings.Join(composeNames, ", "))
 	}
 	for _, path := range slices.Concat(p.files, p.envFiles) {
-		if _, err := c.allowed(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.files.Allowed(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return project{}, fmt.Errorf("compose project: %w", err)
 		}
 	}
@@ -126,12 +127,12 @@ func listed(label string) []string {
 // that sets it; the last of all where none does, so that nothing overrules it there.
 func (c *Client) envFile(p project, variable string) (path string, data []byte, missing string, err error) {
 	for i, candidate := range slices.Backward(p.envFiles) {
-		content, gone, err := c.readOptional(candidate)
+		content, gone, err := c.files.ReadOptional(candidate)
 		if err != nil {
 			return "", nil, "", err
 		}
-		b, sets := lastEnv(content, variable)
-		if sets = sets && !b.bare; sets || i == len(p.envFiles)-1 {
+		_, sets := projectfile.EnvValue(content, variable)
+		if sets || i == len(p.envFiles)-1 {
 			path, data, missing = candidate, content, gone
 		}
 		if sets {
@@ -160,14 +161,14 @@ func (c *Client) locateOverride(p *project) error {
 	dir := filepath.Dir(base)
 	for _, name := range overrideNames {
 		path := filepath.Join(dir, name)
-		data, missing, err := c.readOptional(path)
+		data, missing, err := c.files.ReadOptional(path)
 		if err != nil {
 			return err
 		}
 		if missing != "" {
 			continue
 		}
-		if !strings.Contains(string(data), overrideMark) {
+		if !strings.Contains(string(data), projectfile.OverrideMark) {
 			// It is there and was not read: the file was named by hand.
 			p.explicit = true
 			return nil
@@ -190,18 +191,4 @@ func (p *project) labelFor(r *replica) string {
 		return ""
 	}
 	return filepath.Join(filepath.Dir(first), p.overrideLabel)
-}
-
-func (c *Client) there(path string) bool {
-	_, missing, err := c.readOptional(path)
-	return err == nil && missing == ""
-}
-
-// readOptional reads a file that need not be there.
-func (c *Client) readOptional(path string) (data []byte, missing string, err error) {
-	data, err = c.readProjectFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "yes", nil
-	}
-	return data, "", err
 }

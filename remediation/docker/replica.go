@@ -178,7 +178,7 @@ func (f *fleet) leftovers(op string) []*replica {
 
 // survey finds a service's containers.
 func (c *Client) survey(ctx context.Context, t alerts.ComposeTarget) (*fleet, error) {
-	dir, err := c.allowed(t.ProjectDir)
+	dir, err := c.files.Allowed(t.ProjectDir)
 	if err != nil {
 		return nil, fmt.Errorf("compose project: %w", err)
 	}

@@ -1,8 +1,7 @@
-package docker
+package projectfile
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -20,6 +19,36 @@ import (
 // maxFile bounds the files of a project that are read.
 const maxFile = 4 << 20
 
+// Folders are the project folders that may be read and written: absolute paths. Nothing
+// outside of them is.
+type Folders []string
+
+// Allowed returns path with its symbolic links resolved, if it lies in one of
+// the configured project folders.
+func (in Folders) Allowed(path string) (string, error) {
+	folder, name, err := in.resolve(path)
+	return filepath.Join(folder, name), err
+}
+
+// resolve returns the configured project folder that a path lies in, and the path
+// relative to it, both with their symbolic links resolved.
+func (in Folders) resolve(path string) (folder, name string, err error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", "", err
+	}
+	for _, p := range in {
+		root, err := filepath.EvalSymlinks(p)
+		if err != nil {
+			continue // a folder that is not there allows nothing
+		}
+		if name, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(name) {
+			return root, name, nil
+		}
+	}
+	return "", "", hint.Add(fmt.Errorf("%s is outside the allowed project folders", path), "docker: {projects: [%s]} in the configuration file", filepath.Dir(path))
+}
+
 // rooted is a path below one of the allowed project folders. All access goes through
 // the folder's descriptor: a link that someone puts on the way after the path was
 // resolved leads nowhere outside of it.
@@ -29,8 +58,8 @@ type rooted struct {
 }
 
 // openRoot resolves a path and opens the project folder that it lies in.
-func (c *Client) openRoot(path string) (rooted, error) {
-	folder, name, err := c.resolve(path)
+func (in Folders) openRoot(path string) (rooted, error) {
+	folder, name, err := in.resolve(path)
 	if err != nil {
 		return rooted{}, err
 	}
@@ -79,10 +108,10 @@ func readOpen(file *os.File) (content fileContent, err error) {
 	return content, err
 }
 
-// readProjectFile reads a regular file of an allowed project. A file that is not
+// Read reads a regular file of an allowed project. A file that is not
 // there gives fs.ErrNotExist; a symbolic link out of the project folders is refused.
-func (c *Client) readProjectFile(path string) ([]byte, error) {
-	r, err := c.openRoot(path)
+func (in Folders) Read(path string) ([]byte, error) {
+	r, err := in.openRoot(path)
 	if err != nil {
 		return nil, err
 	}
@@ -90,14 +119,14 @@ func (c *Client) readProjectFile(path string) ([]byte, error) {
 	return content.data, errors.Join(err, r.Close())
 }
 
-// editProjectFile replaces a file's content by what edit makes of it: all of it or
+// Edit replaces a file's content by what edit makes of it: all of it or
 // nothing, and durable once it returns. Mode and owner are kept, and a symbolic
 // link stays one. A file that is not there is edit(nil); edit returns nil to
 // remove it. The file's folder must exist. Two edits of files in one folder wait for
 // each other, in whatever process they are.
-func (c *Client) editProjectFile(path string, edit func([]byte) ([]byte, error)) error {
+func (in Folders) Edit(path string, edit func([]byte) ([]byte, error)) error {
 	for range 5 {
-		done, err := c.editOnce(path, edit)
+		done, err := in.editOnce(path, edit)
 		if err != nil || done {
 			return err
 		}
@@ -106,12 +135,12 @@ func (c *Client) editProjectFile(path string, edit func([]byte) ([]byte, error))
 }
 
 // editOnce returns false if the file changed in between.
-func (c *Client) editOnce(path string, edit func([]byte) ([]byte, error)) (done bool, err error) {
-	r, err := c.openRoot(path)
+func (in Folders) editOnce(path string, edit func([]byte) ([]byte, error)) (done bool, err error) {
+	r, err := in.openRoot(path)
 	missing := errors.Is(err, fs.ErrNotExist)
 	if missing {
 		name := filepath.Base(path)
-		if r, err = c.openRoot(filepath.Dir(path)); err == nil {
+		if r, err = in.openRoot(filepath.Dir(path)); err == nil {
 			r.name = filepath.Join(r.name, name)
 			if _, lerr := r.Lstat(r.name); lerr == nil {
 				err = errors.Join(hint.Add(fmt.Errorf("write %s: broken symbolic link", path), "remove it"), r.Close())
@@ -179,7 +208,7 @@ func (r rooted) lock() (unlock func() error, err error) {
 		case time.Now().After(deadline):
 			return nil, errors.Join(fmt.Errorf("another program has kept its folder locked for %s", lockTimeout), dir.Close())
 		}
-		wait(context.Background(), lockEvery)
+		time.Sleep(lockEvery)
 	}
 }
 
@@ -238,4 +267,32 @@ func (r rooted) syncDir() error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// Has reports whether a file can be read.
+func (in Folders) Has(path string) bool {
+	_, missing, err := in.ReadOptional(path)
+	return err == nil && missing == ""
+}
+
+// ReadOptional reads a file that need not be there.
+func (in Folders) ReadOptional(path string) (data []byte, missing string, err error) {
+	data, err = in.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "yes", nil
+	}
+	return data, "", err
+}
+
+// MayWrite says why a file could not be replaced, or returns nil.
+func (in Folders) MayWrite(path, missing string) error {
+	const mayWrite, mayEnter = 2, 1
+	dir, err := in.Allowed(filepath.Dir(path))
+	if err == nil {
+		err = syscall.Access(dir, mayWrite|mayEnter)
+	}
+	if err == nil && missing == "" {
+		err = syscall.Access(path, mayWrite)
+	}
+	return err
 }

@@ -1,4 +1,4 @@
-package docker
+package projectfile
 
 import (
 	"bytes"
@@ -34,15 +34,15 @@ func TestSetEnvChangesOneValueAndNothingElse(t *testing.T) {
 		{"secrets untouched", "PASS=a b'c\"d$e\nFLAG=1\n", "PASS=a b'c\"d$e\nFLAG=0\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := readEnvEntry([]byte(c.file), "FLAG")
-			got, err := setEnv([]byte(c.file), "FLAG", "0")
+			before := ReadEnv([]byte(c.file), "FLAG")
+			got, err := SetEnv([]byte(c.file), "FLAG", "0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			if string(got) != c.want {
 				t.Errorf("set:\n got %q\nwant %q", got, c.want)
 			}
-			if back := putEnvEntry(got, "FLAG", before); string(back) != c.file {
+			if back := PutEnv(got, "FLAG", before); string(back) != c.file {
 				t.Errorf("put back:\n got %q\nwant %q", back, c.file)
 			}
 		})
@@ -51,7 +51,7 @@ func TestSetEnvChangesOneValueAndNothingElse(t *testing.T) {
 
 func TestSetEnvRefusesAValueThatWouldNeedQuoting(t *testing.T) {
 	for _, v := range []string{"a b", "$X", "it's", "x\ny", "#"} {
-		if out, err := setEnv([]byte("FLAG=1\n"), "FLAG", v); err == nil {
+		if out, err := SetEnv([]byte("FLAG=1\n"), "FLAG", v); err == nil {
 			t.Errorf("%q was written: %q", v, out)
 		}
 	}
@@ -65,15 +65,15 @@ func FuzzEnv(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
-		before := readEnvEntry(file, "FLAG")
-		got, err := setEnv(file, "FLAG", "0")
+		before := ReadEnv(file, "FLAG")
+		got, err := SetEnv(file, "FLAG", "0")
 		if err != nil {
 			t.Fatalf("%q: %v", file, err)
 		}
 		if b, ok := lastEnv(got, "FLAG"); !ok || b.bare || b.value != "0" {
 			t.Fatalf("%q -> %q: reads as %+v", file, got, b)
 		}
-		if again, err := setEnv(got, "FLAG", "0"); err != nil || !bytes.Equal(again, got) {
+		if again, err := SetEnv(got, "FLAG", "0"); err != nil || !bytes.Equal(again, got) {
 			t.Fatalf("%q -> %q, set again -> %q, %v", file, got, again, err)
 		}
 		if a, b := others(file), others(got); a != b {
@@ -87,7 +87,7 @@ func FuzzEnv(f *testing.F) {
 		} else if !bytes.HasPrefix(got, file) {
 			t.Fatalf("%q -> %q: bytes before the new line changed", file, got)
 		}
-		if back := putEnvEntry(got, "FLAG", before); !bytes.Equal(back, file) {
+		if back := PutEnv(got, "FLAG", before); !bytes.Equal(back, file) {
 			t.Fatalf("%q -> %q -> %q: not put back", file, got, back)
 		}
 	})

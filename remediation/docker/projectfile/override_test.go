@@ -1,4 +1,4 @@
-package docker
+package projectfile
 
 import "testing"
 
@@ -15,18 +15,18 @@ func TestOverrideIsSetAndPutBackToTheByte(t *testing.T) {
 		{"value in a list", "services:\n  web:\n    environment:\n      - FLAG=$X\n", "services:\n  web:\n    environment:\n      - \"FLAG=0\"\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before, err := readOverrideEntry([]byte(c.file), "web", "FLAG")
+			before, err := ReadOverride([]byte(c.file), "web", "FLAG")
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := setOverride([]byte(c.file), "web", "FLAG", "0")
+			got, err := SetOverride([]byte(c.file), "web", "FLAG", "0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			if string(got) != c.want {
 				t.Errorf("set:\n got %q\nwant %q", got, c.want)
 			}
-			back, err := putOverrideEntry(got, "web", "FLAG", before)
+			back, err := PutOverride(got, "web", "FLAG", before)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -38,23 +38,23 @@ func TestOverrideIsSetAndPutBackToTheByte(t *testing.T) {
 }
 
 func TestTwoFlagsInOneOverrideGoOneByOne(t *testing.T) {
-	absent := overrideEntry{State: entryAbsent}
-	a, err := setOverride(nil, "web", "A", "0")
+	absent := Entry{State: entryAbsent}
+	a, err := SetOverride(nil, "web", "A", "0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	both, err := setOverride(a, "web", "B", "0")
+	both, err := SetOverride(a, "web", "B", "0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	onlyB, err := putOverrideEntry(both, "web", "A", absent)
+	onlyB, err := PutOverride(both, "web", "A", absent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkOverride(onlyB, "web", "B", "0"); err != nil {
+	if err := CheckOverride(onlyB, "web", "B", "0"); err != nil {
 		t.Errorf("%s: %v", onlyB, err)
 	}
-	none, err := putOverrideEntry(onlyB, "web", "B", absent)
+	none, err := PutOverride(onlyB, "web", "B", absent)
 	if err != nil || none != nil {
 		t.Errorf("left %q, %v", none, err)
 	}
@@ -65,7 +65,7 @@ func TestOverrideRefusesWhatItCannotEditSafely(t *testing.T) {
 		"services: {}\n", "services:\n  web:\n", "services:\n  web:\n    environment:\n", "services:\n  web: {image: x}\n",
 		"x: &e {FLAG: '1'}\nservices:\n  web:\n    environment: *e\n", "services:\n  web:\n    environment:\n      FLAG: |\n        1\n", "services: [\n", "version: '3'",
 	} {
-		if out, err := setOverride([]byte(file), "web", "FLAG", "0"); err == nil {
+		if out, err := SetOverride([]byte(file), "web", "FLAG", "0"); err == nil {
 			t.Errorf("%q became %q", file, out)
 		}
 	}

@@ -1,8 +1,7 @@
-package docker
+package projectfile
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,9 +10,8 @@ import (
 	"testing"
 )
 
-// project is a folder that a client without an engine may write, and the folder
-// next to it that it may not.
-func projectFolder(t *testing.T) (c *Client, dir, outside string) {
+// projectFolder is a folder that may be written, and the folder next to it that may not.
+func projectFolder(t *testing.T) (in Folders, dir, outside string) {
 	t.Helper()
 	base, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -25,10 +23,7 @@ func projectFolder(t *testing.T) (c *Client, dir, outside string) {
 			t.Fatal(err)
 		}
 	}
-	if c, err = New(Options{Host: "unix:///nowhere.sock", Projects: []string{dir}, Logger: slog.New(slog.DiscardHandler)}); err != nil {
-		t.Fatal(err)
-	}
-	return c, dir, outside
+	return Folders{dir}, dir, outside
 }
 
 func put(t *testing.T, path, text string) {
@@ -39,7 +34,7 @@ func put(t *testing.T, path, text string) {
 }
 
 func TestEditsOfOneFileDoNotLoseEachOther(t *testing.T) {
-	_, dir, _ := projectFolder(t)
+	in, dir, _ := projectFolder(t)
 	env := filepath.Join(dir, ".env")
 	const hands, flags = 4, 8
 	var before strings.Builder
@@ -50,14 +45,10 @@ func TestEditsOfOneFileDoNotLoseEachOther(t *testing.T) {
 	var wg sync.WaitGroup
 	for hand := range hands {
 		// Each as another process would: nothing but the file is shared.
-		c, err := New(Options{Host: "unix:///nowhere.sock", Projects: []string{dir}, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
 		wg.Go(func() {
 			for i := range flags {
 				name := fmt.Sprintf("FLAG%d", hand*flags+i)
-				if err := c.editProjectFile(env, func(b []byte) ([]byte, error) { return setEnv(b, name, "0") }); err != nil {
+				if err := in.Edit(env, func(b []byte) ([]byte, error) { return SetEnv(b, name, "0") }); err != nil {
 					t.Error(err)
 				}
 			}
@@ -77,7 +68,7 @@ func TestEditsOfOneFileDoNotLoseEachOther(t *testing.T) {
 }
 
 func TestAnEditWaitsForWhoHasTheFolderLocked(t *testing.T) {
-	c, dir, _ := projectFolder(t)
+	in, dir, _ := projectFolder(t)
 	env := filepath.Join(dir, ".env")
 	put(t, env, "FLAG=1\n")
 	lock, err := os.Open(dir)
@@ -89,11 +80,11 @@ func TestAnEditWaitsForWhoHasTheFolderLocked(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- c.editProjectFile(env, func(b []byte) ([]byte, error) {
+		done <- in.Edit(env, func(b []byte) ([]byte, error) {
 			if !strings.Contains(string(b), "OTHER=2") {
 				return nil, fmt.Errorf("it was read before the lock was free: %q", b)
 			}
-			return setEnv(b, "FLAG", "0")
+			return SetEnv(b, "FLAG", "0")
 		})
 	}()
 	put(t, env, "FLAG=1\nOTHER=2\n")
@@ -109,7 +100,7 @@ func TestAnEditWaitsForWhoHasTheFolderLocked(t *testing.T) {
 }
 
 func TestALinkThatIsSwappedInLeadsNowhere(t *testing.T) {
-	c, dir, outside := projectFolder(t)
+	in, dir, outside := projectFolder(t)
 	sub := filepath.Join(dir, "sub")
 	swap := func() {
 		if err := os.Rename(sub, sub+"-was"); err != nil {
@@ -130,18 +121,18 @@ func TestALinkThatIsSwappedInLeadsNowhere(t *testing.T) {
 	env := filepath.Join(sub, ".env")
 	put(t, env, "FLAG=1\n")
 	put(t, filepath.Join(outside, ".env"), "FLAG=1\n")
-	if err := c.editProjectFile(env, func(b []byte) ([]byte, error) {
+	if err := in.Edit(env, func(b []byte) ([]byte, error) {
 		swap()
-		return setEnv(b, "FLAG", "0")
+		return SetEnv(b, "FLAG", "0")
 	}); err == nil {
 		t.Error("written through a link")
 	}
 	back()
-	if err := c.editProjectFile(env, func([]byte) ([]byte, error) { swap(); return nil, nil }); err == nil {
+	if err := in.Edit(env, func([]byte) ([]byte, error) { swap(); return nil, nil }); err == nil {
 		t.Error("removed through a link")
 	}
 	back()
-	r, err := c.openRoot(env)
+	r, err := in.openRoot(env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,13 +153,13 @@ func TestALinkThatIsSwappedInLeadsNowhere(t *testing.T) {
 }
 
 func TestOnlyRegularFilesAreRead(t *testing.T) {
-	c, dir, _ := projectFolder(t)
+	in, dir, _ := projectFolder(t)
 	fifo := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, filepath.Join(dir, "sub")} {
-		if _, err := c.readProjectFile(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		if _, err := in.Read(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package docker
+package projectfile
 
 import (
 	"bytes"
@@ -18,17 +18,9 @@ import (
 // added ends with overrideMark; lines with it go again when nothing is left
 // below them.
 
-const overrideMark = " # backout"
+const OverrideMark = " # backout"
 
 const overrideHead = "# Written by backout: keeps a flag off where .env alone cannot. Remove the flag's line to let .env decide again.\n"
-
-// overrideEntry is what an override file holds of one variable, as it goes into
-// a snapshot.
-type overrideEntry struct {
-	State entryState `json:"state"`
-	// Raw is the value as it is in the file; of a list's item, all of the item.
-	Raw string `json:"raw,omitempty"`
-}
 
 // place is where a variable is in an override file.
 type place struct {
@@ -83,23 +75,23 @@ func entry(n *yaml.Node, key string) (k, v *yaml.Node) {
 	return nil, nil
 }
 
-// readOverrideEntry returns what an override file holds of name.
-func readOverrideEntry(file []byte, service, name string) (overrideEntry, error) {
+// ReadOverride returns what an override file holds of name.
+func ReadOverride(file []byte, service, name string) (Entry, error) {
 	p, err := findOverride(file, service, name)
 	if err != nil || p.node == nil {
-		return overrideEntry{State: entryAbsent}, err
+		return Entry{State: entryAbsent}, err
 	}
 	from, to, err := scalarAt(file, p.node)
 	if err != nil {
-		return overrideEntry{}, err
+		return Entry{}, err
 	}
-	return overrideEntry{State: entrySet, Raw: string(file[from:to])}, nil
+	return Entry{State: entrySet, Raw: string(file[from:to])}, nil
 }
 
-// setOverride returns the override file with name set to the literal value for
+// SetOverride returns the override file with name set to the literal value for
 // service. An empty file becomes one of our own.
-func setOverride(file []byte, service, name, value string) ([]byte, error) {
-	if !plainValue.MatchString(value) || !plainValue.MatchString(service) {
+func SetOverride(file []byte, service, name, value string) ([]byte, error) {
+	if !PlainValue.MatchString(value) || !PlainValue.MatchString(service) {
 		return nil, hint.Add(fmt.Errorf("%s=%q for service %q: cannot be written to an override file", name, value, service), "letters, digits and ._:/@%%+,- only")
 	}
 	p, err := findOverride(file, service, name)
@@ -120,10 +112,10 @@ func setOverride(file []byte, service, name, value string) ([]byte, error) {
 	} else if out, err = insertOverride(file, p, service, name, value); err != nil {
 		return nil, err
 	}
-	return out, checkOverride(out, service, name, value)
+	return out, CheckOverride(out, service, name, value)
 }
 
-func checkOverride(file []byte, service, name, value string) error {
+func CheckOverride(file []byte, service, name, value string) error {
 	p, err := findOverride(file, service, name)
 	if err != nil {
 		return err
@@ -171,14 +163,14 @@ func insertOverride(file []byte, p place, service, name, value string) ([]byte, 
 func block(lines []string, indent int) string {
 	var b strings.Builder
 	for i, l := range lines {
-		fmt.Fprintf(&b, "%s%s%s\n", strings.Repeat(" ", indent+2*i), l, overrideMark)
+		fmt.Fprintf(&b, "%s%s%s\n", strings.Repeat(" ", indent+2*i), l, OverrideMark)
 	}
 	return b.String()
 }
 
-// putOverrideEntry returns the override file with name as entry has it. It
+// PutOverride returns the override file with name as entry has it. It
 // returns nil where nothing but our own remarks would be left.
-func putOverrideEntry(file []byte, service, name string, e overrideEntry) ([]byte, error) {
+func PutOverride(file []byte, service, name string, e Entry) ([]byte, error) {
 	p, err := findOverride(file, service, name)
 	if err != nil {
 		return nil, err
@@ -231,7 +223,7 @@ func childless(file []byte, path []*yaml.Node) bool {
 // dropLine takes out a line that we added.
 func dropLine(file []byte, line int) ([]byte, error) {
 	from, to := lineStart(file, line), lineStart(file, line+1)
-	if !bytes.HasSuffix(bytes.TrimRight(file[from:to], "\r\n"), []byte(overrideMark)) {
+	if !bytes.HasSuffix(bytes.TrimRight(file[from:to], "\r\n"), []byte(OverrideMark)) {
 		return file, hint.Add(fmt.Errorf("line %d was not written by backout", line), "remove it by hand")
 	}
 	return splice(file, from, to, ""), nil

@@ -1,4 +1,4 @@
-package docker
+package projectfile
 
 import (
 	"bytes"
@@ -169,11 +169,29 @@ func lastEnv(file []byte, key string) (envBinding, bool) {
 	return last, found
 }
 
-// envEntry is what a .env file holds of one key, as it goes into a snapshot:
-// enough to put it back to the byte.
-type envEntry struct {
+// EnvValue returns the value of key; set is false where the file gives it none of its own.
+func EnvValue(file []byte, key string) (value string, set bool) {
+	b, ok := lastEnv(file, key)
+	return b.value, ok && !b.bare
+}
+
+// EnvValues reads a .env file as the first generation of compose does.
+func EnvValues(file []byte) map[string]string {
+	m := map[string]string{}
+	for _, b := range parseEnv(file) {
+		if !b.bare {
+			m[b.key] = b.value
+		}
+	}
+	return m
+}
+
+// Entry is what a file holds of one key, as it goes into a snapshot: enough to put it
+// back to the byte.
+type Entry struct {
 	State entryState `json:"state"`
-	// Raw is the value with its quotes, as it is in the file.
+	// Raw is the value with its quotes, as it is in the file; of a list's item in an
+	// override file, all of the item.
 	Raw string `json:"raw,omitempty"`
 }
 
@@ -186,26 +204,47 @@ const (
 	entrySet    entryState = "set"
 )
 
-// readEnvEntry returns what a .env file holds of key.
-func readEnvEntry(file []byte, key string) envEntry {
+// FileState is one file's part of a snapshot.
+type FileState struct {
+	Path string `json:"path"`
+	// Missing is "yes" where the file was not there.
+	Missing string `json:"missing,omitempty"`
+	Entry   Entry  `json:"entry"`
+}
+
+// PutBackEnv returns the .env file with key as the snapshot has it, or nil where the file
+// was not there and nothing else is left in it.
+func (f FileState) PutBackEnv(file []byte, key string) []byte {
+	out := PutEnv(file, key, f.Entry)
+	if len(out) == 0 && f.Missing != "" {
+		return nil
+	}
+	return out
+}
+
+// ReadEnv returns what a .env file holds of key.
+func ReadEnv(file []byte, key string) Entry {
 	b, ok := lastEnv(file, key)
 	switch {
 	case !ok:
-		return envEntry{State: entryAbsent}
+		return Entry{State: entryAbsent}
 	case b.bare:
-		return envEntry{State: entryBare}
+		return Entry{State: entryBare}
 	}
-	return envEntry{State: entrySet, Raw: string(file[b.from:b.to])}
+	return Entry{State: entrySet, Raw: string(file[b.from:b.to])}
 }
 
-// plainValue are the values that mean the same in a .env file, in YAML quotes
-// and in every version of compose: nothing to escape, nothing to expand.
-var plainValue = regexp.MustCompile(`^[A-Za-z0-9._:/@%+,-]*$`)
+// VariableName is what an environment variable of compose files may be called.
+var VariableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// setEnv returns the .env file with key set to value. All other bytes stay as
+// PlainValue are the values that mean the same in a .env file, in YAML quotes
+// and in every version of compose: nothing to escape, nothing to expand.
+var PlainValue = regexp.MustCompile(`^[A-Za-z0-9._:/@%+,-]*$`)
+
+// SetEnv returns the .env file with key set to value. All other bytes stay as
 // they are; the line keeps its quotes and its comment.
-func setEnv(file []byte, key, value string) ([]byte, error) {
-	if !plainValue.MatchString(value) {
+func SetEnv(file []byte, key, value string) ([]byte, error) {
+	if !PlainValue.MatchString(value) {
 		return nil, hint.Add(fmt.Errorf("value %q of %s: cannot be written to a .env file", value, key), "letters, digits and ._:/@%%+,- only")
 	}
 	raw := value
@@ -217,16 +256,16 @@ func setEnv(file []byte, key, value string) ([]byte, error) {
 			raw = string(q[0]) + value + string(q[0])
 		}
 	}
-	out := putEnvEntry(file, key, envEntry{State: entrySet, Raw: raw})
+	out := PutEnv(file, key, Entry{State: entrySet, Raw: raw})
 	if b, ok := lastEnv(out, key); !ok || b.bare || b.value != value {
 		return nil, hint.Add(fmt.Errorf("set %s: the lines around it are not valid in a .env file", key), "check for an unclosed quote")
 	}
 	return out, nil
 }
 
-// putEnvEntry returns the .env file with key as entry has it, which setEnv may
+// PutEnv returns the .env file with key as entry has it, which setEnv may
 // have changed since.
-func putEnvEntry(file []byte, key string, entry envEntry) []byte {
+func PutEnv(file []byte, key string, entry Entry) []byte {
 	b, ok := lastEnv(file, key)
 	switch {
 	case entry.State == entrySet && ok && !b.bare:
@@ -239,7 +278,7 @@ func putEnvEntry(file []byte, key string, entry envEntry) []byte {
 	case entry.State == entryBare && b.bare:
 		return file
 	case entry.State == entryBare:
-		if without := dropEnvLine(file, b); readEnvEntry(without, key) == entry {
+		if without := dropEnvLine(file, b); ReadEnv(without, key) == entry {
 			return without
 		}
 		return splice(file, bytes.LastIndexByte(file[:b.from], '='), b.to, "")
