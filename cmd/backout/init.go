@@ -16,7 +16,7 @@ import (
 	"github.com/locotoki/backout/alerts/draft"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/docker"
+	"github.com/locotoki/backout/remediation/docker/compose"
 	"github.com/locotoki/backout/remediation/observe"
 )
 
@@ -42,7 +42,7 @@ func (c *commands) addInit() {
 		if _, err := os.Lstat(*out); *out != "" && !errors.Is(err, fs.ErrNotExist) {
 			return wrong("another name, or remove it", "--out: %s already exists, and init overwrites nothing", *out)
 		}
-		if o.Service, err = docker.Describe(full, *service); err != nil {
+		if o.Service, err = compose.Describe(full, *service); err != nil {
 			return wrong("", "%w", err)
 		}
 		conf, err := settingsFlags{configFile: files}.loadConfig()

@@ -116,7 +116,7 @@ networks:
 	if ip != net+".77" {
 		t.Errorf("static address is %s", ip)
 	}
-	if after.label("backout.enabled") != "true" || after.label("maker") != "image" {
+	if after.Label("backout.enabled") != "true" || after.Label("maker") != "image" {
 		t.Errorf("labels: %v", after.Config.Labels)
 	}
 
@@ -134,7 +134,7 @@ func TestWithoutTheComposeToolALaterUpLeavesTheFlagOff(t *testing.T) {
 	w.compose(nil, "up", "-d")
 	w.off(w.action(), op)
 	w.compose(nil, "up", "-d")
-	if r := w.one(); w.flagOf(r) != "0" || !r.running() {
+	if r := w.one(); w.flagOf(r) != "0" || !r.Running() {
 		t.Errorf("FLAG=%s, %s", w.flagOf(r), r.State.Status)
 	}
 }
@@ -263,7 +263,7 @@ func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 				t.Fatalf("apply (first %v): %v", cutErr, err)
 			}
 			r := w.one()
-			if w.flagOf(r) != "0" || !r.running() || r.name() != w.project+"_web_1" {
+			if w.flagOf(r) != "0" || !r.Running() || r.ShortName() != w.project+"_web_1" {
 				t.Fatalf("%s", w.state())
 			}
 			if err := whole.Verify(t.Context(), op); err != nil {
@@ -272,7 +272,7 @@ func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 			if err := whole.Undo(t.Context(), op, before); err != nil {
 				t.Fatal(err)
 			}
-			if r := w.one(); w.flagOf(r) != "1" || !r.running() || r.name() != w.project+"_web_1" {
+			if r := w.one(); w.flagOf(r) != "1" || !r.Running() || r.ShortName() != w.project+"_web_1" {
 				t.Errorf("undone: %s", w.state())
 			}
 		})

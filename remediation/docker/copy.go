@@ -16,6 +16,9 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // blueprint is what a copy of a container is created from.
@@ -30,15 +33,15 @@ type blueprint struct {
 // assigned (address, MAC, host name, short-id alias) is left out; anonymous volumes
 // are named, so that the copy gets the same ones. What compose wrote stays, even
 // where it wrote the same onto an image that it built.
-func blueprintOf(r *replica, img *dockerspec.DockerOCIImageConfig, keeps func(name string) bool) blueprint {
+func blueprintOf(r *fleet.Replica, img *dockerspec.DockerOCIImageConfig, keeps func(name string) bool) blueprint {
 	config := *r.Config
 	config.Labels = map[string]string{}
 	for k, v := range r.Config.Labels {
-		if have, ok := img.Labels[k]; !ok || have != v || strings.HasPrefix(k, labelsOfCompose) {
+		if have, ok := img.Labels[k]; !ok || have != v || strings.HasPrefix(k, compose.LabelPrefix) {
 			config.Labels[k] = v
 		}
 	}
-	for _, own := range []string{labelOperation, labelReplaces, labelName, labelImage} {
+	for _, own := range []string{fleet.LabelOperation, fleet.LabelReplaces, fleet.LabelName, fleet.LabelImage} {
 		delete(config.Labels, own)
 	}
 	config.Env = slices.DeleteFunc(slices.Clone(config.Env), func(kv string) bool {
@@ -111,7 +114,7 @@ func ownHealthcheck(h, img *dockerspec.HealthcheckConfig) *dockerspec.Healthchec
 
 // keepAnonymousVolumes names the volumes that only their place in the container
 // tells apart.
-func keepAnonymousVolumes(r *replica, config *container.Config, host *container.HostConfig) {
+func keepAnonymousVolumes(r *fleet.Replica, config *container.Config, host *container.HostConfig) {
 	for _, m := range r.Mounts {
 		if m.Type != mount.TypeVolume || m.Name == "" {
 			continue
@@ -141,7 +144,7 @@ func keepAnonymousVolumes(r *replica, config *container.Config, host *container.
 }
 
 // endpointsOf returns a container's networks as they were asked for.
-func endpointsOf(r *replica) map[string]*network.EndpointSettings {
+func endpointsOf(r *fleet.Replica) map[string]*network.EndpointSettings {
 	out := map[string]*network.EndpointSettings{}
 	if r.NetworkSettings == nil {
 		return out
@@ -162,43 +165,39 @@ func endpointsOf(r *replica) map[string]*network.EndpointSettings {
 }
 
 // setVariable puts name where it stood in env, or at the end; an unset s takes it out.
-func setVariable(env []string, name string, s setting) []string {
+func setVariable(env []string, name string, s compose.Setting) []string {
 	out := make([]string, 0, len(env)+1)
-	done := !s.set
+	done := !s.Set
 	for _, kv := range env {
 		if k, _, _ := strings.Cut(kv, "="); k != name {
 			out = append(out, kv)
 		} else if !done {
-			out = append(out, name+"="+s.value)
+			out = append(out, name+"="+s.Value)
 			done = true
 		}
 	}
 	if !done {
-		out = append(out, name+"="+s.value)
+		out = append(out, name+"="+s.Value)
 	}
 	return out
 }
 
 // change is how a copy differs from what it is a copy of.
 type change struct {
-	image namedImage // what it runs; by default what its original does
-	hash  string     // compose's config-hash, "" where nothing could tell it
+	image fleet.NamedImage // what it runs; by default what its original does
+	hash  string           // compose's config-hash, "" where nothing could tell it
 	// keeps tells a variable that the service itself sets, though its value is the
 	// old image's default too; nil: none.
 	keeps   func(name string) bool
 	restart container.RestartPolicy
-	edit    func(original *replica, to *container.Config)
+	edit    func(original *fleet.Replica, to *container.Config)
 }
 
-// namedImage is an image by id, and the reference that a container created from
-// it is to show.
-type namedImage struct{ name, id string }
-
 // create makes the copy that is to run as name, under a temporary one and not started.
-func (c *Client) create(ctx context.Context, op, name string, r *replica, ch change) error {
-	img, err := c.api.ImageInspect(ctx, r.Image)
+func (c *Client) create(ctx context.Context, op, name string, r *fleet.Replica, ch change) error {
+	img, err := c.API.ImageInspect(ctx, r.Image)
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("the image of container %s is gone from the engine (%s), so it cannot be recreated", r.name(), r.Config.Image)
+		return fmt.Errorf("the image of container %s is gone from the engine (%s), so it cannot be recreated", r.ShortName(), r.Config.Image)
 	}
 	if err != nil {
 		return fmt.Errorf("inspect image %s: %w", r.Image, err)
@@ -209,26 +208,26 @@ func (c *Client) create(ctx context.Context, op, name string, r *replica, ch cha
 	}
 	bp := blueprintOf(r, defaults, ch.keeps)
 	wanted := ch.image
-	if wanted.id == "" {
-		wanted = namedImage{r.Config.Image, r.Image}
+	if wanted.ID == "" {
+		wanted = fleet.NamedImage{Name: r.Config.Image, ID: r.Image}
 	}
-	if wanted.name == "" {
-		wanted.name = r.Config.Image
+	if wanted.Name == "" {
+		wanted.Name = r.Config.Image
 	}
 	// The name may mean another image by now; the id does not.
-	named, err := c.imageID(ctx, wanted.name)
+	named, err := c.ImageID(ctx, wanted.Name)
 	if err != nil {
 		return err
 	}
-	if bp.config.Image = wanted.name; named != wanted.id {
-		bp.config.Image = wanted.id
+	if bp.config.Image = wanted.Name; named != wanted.ID {
+		bp.config.Image = wanted.ID
 	}
 	bp.host.RestartPolicy = ch.restart
 	labels := bp.config.Labels
-	labels[labelOperation], labels[labelReplaces] = op, r.ID
-	labels[labelName], labels[labelImage] = name, r.Image
-	if labels[labelConfigHash] != "" {
-		labels[labelConfigHash] = cmp.Or(ch.hash, hashUnknown)
+	labels[fleet.LabelOperation], labels[fleet.LabelReplaces] = op, r.ID
+	labels[fleet.LabelName], labels[fleet.LabelImage] = name, r.Image
+	if labels[compose.LabelConfigHash] != "" {
+		labels[compose.LabelConfigHash] = cmp.Or(ch.hash, compose.HashUnknown)
 	}
 	if ch.edit != nil {
 		ch.edit(r, bp.config)
@@ -241,18 +240,18 @@ func (c *Client) create(ctx context.Context, op, name string, r *replica, ch cha
 			endpoints = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: e}}
 		}
 	}
-	created, err := c.api.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, tempName(name, op))
+	created, err := c.API.ContainerCreate(ctx, bp.config, bp.host, endpoints, nil, tempName(name, op))
 	if err != nil {
-		return fmt.Errorf("create a copy of container %s: %w", r.name(), err)
+		return fmt.Errorf("create a copy of container %s: %w", r.ShortName(), err)
 	}
 	for _, w := range created.Warnings {
-		c.log.Warn("engine warned on create", "container", r.name(), "warning", w)
+		c.log.Warn("engine warned on create", "container", r.ShortName(), "warning", w)
 	}
 	return nil
 }
 
 // primary reports whether a network is the one that the container was created on.
-func primary(r *replica, name string) bool {
+func primary(r *fleet.Replica, name string) bool {
 	mode := string(r.HostConfig.NetworkMode)
 	if mode == "default" {
 		mode = "bridge"
@@ -261,22 +260,22 @@ func primary(r *replica, name string) bool {
 }
 
 // connect gives a copy that was not started yet exactly the networks of its original.
-func (c *Client) connect(ctx context.Context, original, dup *replica) error {
+func (c *Client) connect(ctx context.Context, original, dup *fleet.Replica) error {
 	want := endpointsOf(original)
 	for name, e := range want {
 		if _, ok := dup.NetworkSettings.Networks[name]; ok {
 			continue
 		}
-		if err := c.api.NetworkConnect(ctx, name, dup.ID, e); err != nil {
-			return fmt.Errorf("connect container %s to network %s: %w", dup.name(), name, err)
+		if err := c.API.NetworkConnect(ctx, name, dup.ID, e); err != nil {
+			return fmt.Errorf("connect container %s to network %s: %w", dup.ShortName(), name, err)
 		}
 	}
 	for name := range dup.NetworkSettings.Networks {
 		if _, ok := want[name]; ok {
 			continue
 		}
-		if err := c.api.NetworkDisconnect(ctx, name, dup.ID, false); err != nil {
-			return fmt.Errorf("disconnect container %s from network %s: %w", dup.name(), name, err)
+		if err := c.API.NetworkDisconnect(ctx, name, dup.ID, false); err != nil {
+			return fmt.Errorf("disconnect container %s from network %s: %w", dup.ShortName(), name, err)
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
 	"github.com/locotoki/backout/remediation/crashtest"
+	"github.com/locotoki/backout/remediation/docker/compose"
 )
 
 const op = "inc-7/1-flag_off@1700000000"
@@ -128,7 +129,7 @@ func TestAServiceWithoutAContainerIsRefusedAndSaysWhereOneIs(t *testing.T) {
 	name := "web" + w.project // no other test's
 	file := strings.Replace(w.webFile(), "  web:", "  "+name+":", 1)
 	w.write("docker-compose.yml", file)
-	w.start("1", func(c *container.Config, _ *container.HostConfig) { c.Labels[labelService] = name })
+	w.start("1", func(c *container.Config, _ *container.HostConfig) { c.Labels[compose.LabelService] = name })
 	if err := os.Mkdir(filepath.Join(w.dir, "other"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +217,7 @@ func TestAReplicaThatEndedIsReplacedAndStarted(t *testing.T) {
 			if err := a.Verify(t.Context(), op); err != nil {
 				t.Fatal(err)
 			}
-			if r := w.one(); r.ID == was || !r.running() || w.flagOf(r) != "0" || r.Image != w.idOf(versionTwo) {
+			if r := w.one(); r.ID == was || !r.Running() || w.flagOf(r) != "0" || r.Image != w.idOf(versionTwo) {
 				t.Errorf("state:\n%s", w.state())
 			}
 			// Off already, and down once more: it is started all the same.
@@ -263,7 +264,7 @@ func TestAnUndoTurnsNothingOnForAServiceThatWasDown(t *testing.T) {
 		if err := a.Undo(t.Context(), op, look.Snapshot); err != nil {
 			t.Fatal(err)
 		}
-		if r := w.one(); w.flagOf(r) != "0" || r.name() != w.project+"_web_1" || !strings.Contains(w.read(".env"), "FLAG=0 # on") {
+		if r := w.one(); w.flagOf(r) != "0" || r.ShortName() != w.project+"_web_1" || !strings.Contains(w.read(".env"), "FLAG=0 # on") {
 			t.Errorf("state:\n%s", w.state())
 		}
 	}
@@ -271,7 +272,7 @@ func TestAnUndoTurnsNothingOnForAServiceThatWasDown(t *testing.T) {
 	if err := a.(remediation.Restorer).Restore(t.Context(), op, look.Snapshot); err != nil {
 		t.Fatal(err)
 	}
-	if r := w.one(); !strings.Contains(w.read(".env"), "FLAG=1 # on") || w.flagOf(r) != "1" && r.running() {
+	if r := w.one(); !strings.Contains(w.read(".env"), "FLAG=1 # on") || w.flagOf(r) != "1" && r.Running() {
 		t.Errorf("restored:\n%s", w.state())
 	}
 }
@@ -340,7 +341,7 @@ func TestShapesThatCannotBeCopiedAreRefusedBeforeAnythingIsChanged(t *testing.T)
 		{"another in its IPC", "shares a namespace", func(*world) func(*container.Config, *container.HostConfig) {
 			return func(_ *container.Config, h *container.HostConfig) { h.IpcMode = "shareable" }
 		}, func(t *testing.T, w *world) {
-			w.bystander(&container.HostConfig{IpcMode: container.IpcMode("container:" + w.one().name())})
+			w.bystander(&container.HostConfig{IpcMode: container.IpcMode("container:" + w.one().ShortName())})
 		}},
 		{"paused", "paused", nil, func(t *testing.T, w *world) {
 			if err := w.api.ContainerPause(t.Context(), w.one().ID); err != nil {
@@ -383,7 +384,7 @@ func (w *world) bystander(h *container.HostConfig) string {
 	}
 	created, err := w.api.ContainerCreate(w.Context(), &container.Config{
 		Image: runID + ":latest", Env: []string{"LISTEN=:9001"}, // it may share the network
-		Labels: map[string]string{labelProject: w.project}, Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+		Labels: map[string]string{compose.LabelProject: w.project}, Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 	}, h, nil, nil, w.project+"_bystander")
 	if err != nil {
 		w.Fatal(err)

@@ -1,6 +1,6 @@
 // Package docker switches flags off in compose projects, puts their previous
-// images back, and verifies what runs, through the Docker Engine API; it is the
-// only package that knows Docker.
+// images back, and verifies what runs, through the Docker Engine API; only it and
+// the packages below it know Docker.
 //
 // A flag is an environment variable of a compose service. It is written first
 // where it lasts (the project's .env, and an override file where a literal or
@@ -8,6 +8,10 @@
 // is replaced by a copy of itself that differs in the one variable only. An image
 // is put back by its tag first, and then by copies that differ in the image and in
 // what images bring along.
+//
+// cmd/backout makes the Client; remediation/action makes its actions into kinds of steps.
+// What changes a container is here. What only looks is in fleet (containers), compose (the
+// project's definition) and projectfile (.env and the override file).
 //
 // Invariants:
 //   - Nothing outside of the configured project folders is read or written.
@@ -32,8 +36,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
@@ -42,7 +44,8 @@ import (
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/docker/projectfile"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // Options configures a Client.
@@ -60,18 +63,9 @@ type Options struct {
 
 // Client talks to one Docker engine. It is safe for concurrent use.
 type Client struct {
-	api      *client.Client
-	host     string
-	files    projectfile.Folders
-	environ  []string
-	plugins  []string      // folders of docker's plugins
-	patience time.Duration // bounds one question to the compose tool
-	probe    *http.Client
-	log      *slog.Logger
-	hashes   hashes
-
-	agreeing sync.Mutex
-	agreed   bool
+	*fleet.Engine
+	cli *compose.CLI
+	log *slog.Logger
 }
 
 // New returns a client. It does not connect: an engine that is down shows when a target
@@ -107,39 +101,14 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 	if err != nil {
 		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
 	}
-	return &Client{
-		api: api, host: o.Host, files: o.Projects, environ: o.Environ, plugins: pluginFolders, patience: hashTimeout, log: o.Logger,
-		probe: &http.Client{
-			Timeout:       probeAttempt,
-			Transport:     &http.Transport{DisableKeepAlives: true},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}, nil
-}
-
-// agree settles on an API version with the engine, once. The library would do so
-// in its first call, where another call at the same time reads the version that
-// it writes.
-func (c *Client) agree(ctx context.Context) error {
-	c.agreeing.Lock()
-	defer c.agreeing.Unlock()
-	if c.agreed {
-		return nil
-	}
-	ping, err := c.api.Ping(ctx)
-	if err != nil {
-		return hint.Add(fmt.Errorf("reach the docker engine: %w", err), "docker: {host: ...} in the configuration file")
-	}
-	c.api.NegotiateAPIVersionPing(ping)
-	c.agreed = true
-	return nil
+	return &Client{Engine: fleet.NewEngine(api, o.Host, o.Projects), cli: &compose.CLI{Host: o.Host, Environ: o.Environ, Log: o.Logger}, log: o.Logger}, nil
 }
 
 // Close waits for what runs in the background, at most hashTimeout, and frees
 // the client's connections.
 func (c *Client) Close() error {
-	c.hashes.running.Wait()
-	return c.api.Close()
+	c.cli.Wait()
+	return c.API.Close()
 }
 
 // doubtful marks an error after which it is not known whether the engine did
@@ -166,15 +135,3 @@ func unanswered(err error) bool {
 // movedOn tells that something else changed the containers between our look and
 // our call: look again.
 func movedOn(err error) bool { return errdefs.IsNotFound(err) || errdefs.IsConflict(err) }
-
-// wait returns false if ctx ended first.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}

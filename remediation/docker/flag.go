@@ -13,6 +13,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
@@ -52,40 +54,44 @@ type snapshot struct {
 	By       string                 `json:"by,omitempty"` // byCompose: what recreates them; absent: copies
 }
 
-func (a *flagOff) want() setting { return setting{a.flag.Off, true} }
+func (a *flagOff) want() compose.Setting { return compose.Setting{Value: a.flag.Off, Set: true} }
 
 // due tells a replica that is still to be replaced.
-func (a *flagOff) due(r *replica) bool { return r.variable(a.flag.Name) != a.want() }
+func (a *flagOff) due(r *fleet.Replica) bool { return r.Variable(a.flag.Name) != a.want() }
 
 func (a *flagOff) writes() writes {
-	return writes{variable: a.flag.Name, had: func(r *replica) setting { return r.variable(a.flag.Name) }}
+	return writes{variable: a.flag.Name, had: func(r *fleet.Replica) compose.Setting { return r.Variable(a.flag.Name) }}
 }
 
-func (a *flagOff) check() check { return checkOf(a.target.Probe, a.flag.Name, a.want()) }
+func (a *flagOff) check() fleet.Check {
+	k := fleet.CheckOf(a.target.Probe)
+	k.Flag, k.Value = a.flag.Name, a.want()
+	return k
+}
 
 // replacement is how an operation replaces the replicas that have the flag on.
 func (a *flagOff) replacement(op string, snap snapshot) *replacement {
 	return &replacement{
 		c: a.c, op: op, compose: a.target.Compose, check: a.check(), were: snap.Replicas, due: a.due,
-		forward: func(ctx context.Context, f *fleet) (change, error) {
-			l, err := a.c.lastingOf(f, a.flag)
+		forward: func(ctx context.Context, f *fleet.Fleet) (change, error) {
+			l, err := lastingOf(f, a.flag)
 			if err != nil {
 				return change{}, err
 			}
-			return change{hash: a.c.configHash(ctx, l.whenOff), edit: func(r *replica, to *container.Config) {
+			return change{hash: a.c.cli.ConfigHash(ctx, l.whenOff), edit: func(r *fleet.Replica, to *container.Config) {
 				to.Env = setVariable(to.Env, a.flag.Name, a.want())
-				if override := l.labelFor(r); snap.Override != nil && override != "" {
-					to.Labels[labelConfigFiles] += "," + override
+				if override := l.LabelFor(r.Label(compose.LabelConfigFiles)); snap.Override != nil && override != "" {
+					to.Labels[compose.LabelConfigFiles] += "," + override
 				}
 			}}, nil
 		},
-		differs: func(now *replica, was replicaState) bool { return now.variable(a.flag.Name) != was.value() },
-		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
-			l, err := a.c.lastingOf(f, a.flag)
+		differs: func(now *fleet.Replica, was replicaState) bool { return now.Variable(a.flag.Name) != was.value() },
+		backward: func(ctx context.Context, f *fleet.Fleet, was replicaState) (change, error) {
+			l, err := lastingOf(f, a.flag)
 			if err != nil {
 				return change{}, err
 			}
-			return change{hash: a.c.configHash(ctx, l.asIs), edit: func(_ *replica, to *container.Config) {
+			return change{hash: a.c.cli.ConfigHash(ctx, l.asIs), edit: func(_ *fleet.Replica, to *container.Config) {
 				to.Env = setVariable(to.Env, a.flag.Name, was.value())
 			}}, nil
 		},
@@ -100,45 +106,40 @@ func (a *flagOff) Look(ctx context.Context, op string) (remediation.Look, error)
 
 func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapshot, error) {
 	var none remediation.Look
-	f, err := a.c.foundBy(op)(ctx, a.target.Compose)
+	f, err := a.c.FoundBy(op)(ctx, a.target.Compose)
 	if err != nil {
 		return none, snapshot{}, err
 	}
-	l, err := a.c.lastingOf(f, a.flag)
+	l, err := lastingOf(f, a.flag)
 	if err != nil {
 		return none, snapshot{}, err
 	}
-	on, left := f.due(op, a.due), f.leftovers(op)
-	byTool := a.c.toolFor(l.defined, a.writes())
+	on, left := f.Due(op, a.due), f.Leftovers(op)
+	byTool := toolFor(l.defined, a.writes())
 	if byTool == nil {
-		err = a.c.refuse(ctx, on)
+		err = a.c.Refuse(ctx, on)
 	} else {
 		err = byTool.decidedBy(l)
 	}
 	if err != nil {
 		return none, snapshot{}, err
 	}
-	snap := snapshot{Env: l.env, Replicas: []replicaState{}, By: byTool.named()}
-	if l.override != "" && (l.literal || l.shell) && !l.extraOff {
+	snap := snapshot{Env: l.env, Replicas: statesOf(f, op), By: byTool.named()}
+	if l.Override != "" && (l.literal || l.shell) && !l.extraOff {
 		snap.Override = &l.extra
 	}
-	for _, r := range f.replicas {
-		if r.ownedBy(op) {
-			continue // its original stands for it, or the intent's snapshot does
+	for i, s := range snap.Replicas {
+		if v := f.ByID(s.ID).Variable(a.flag.Name); v.Set {
+			snap.Replicas[i].Value = &v.Value
 		}
-		s := stateOf(r)
-		if v := r.variable(a.flag.Name); v.set {
-			s.Value = &v.value
-		}
-		snap.Replicas = append(snap.Replicas, s)
 	}
 	position := remediation.Untouched
-	ours := slices.ContainsFunc(f.replicas, func(r *replica) bool { return r.ownedBy(op) })
+	ours := slices.ContainsFunc(f.Replicas, func(r *fleet.Replica) bool { return r.OwnedBy(op) })
 	switch {
 	case len(left) > 0:
 		position = remediation.HalfWay
 	case len(on) == 0 && l.envOff && l.now == a.want():
-		switch denied := f.down() != nil || a.c.denies(ctx, f, a.check()) != nil; {
+		switch denied := f.Down() != nil || a.c.Denies(ctx, f, a.check()) != nil; {
 		case !denied:
 			position = remediation.Wanted
 		case ours:
@@ -148,7 +149,7 @@ func (a *flagOff) look(ctx context.Context, op string) (remediation.Look, snapsh
 		position = remediation.HalfWay
 	}
 	if len(on) > 0 && l.predictable() {
-		a.c.ask(l.whenOff)
+		a.c.cli.Prefetch(l.whenOff)
 	}
 	if byTool != nil {
 		at, err := byTool.standsAt(ctx, a.c, f, op, l.envOff && l.now == a.want(), a.due)
@@ -169,25 +170,25 @@ func (a *flagOff) Apply(ctx context.Context, op string, before json.RawMessage) 
 	if err != nil {
 		return err
 	}
-	f, err := a.c.survey(ctx, a.target.Compose)
+	f, err := a.c.Survey(ctx, a.target.Compose)
 	if err != nil {
 		return doubtful(ctx, err)
 	}
-	l, err := a.c.lastingOf(f, a.flag)
+	l, err := lastingOf(f, a.flag)
 	if err != nil {
 		return doubtful(ctx, err)
 	}
 	p := a.replacement(op, snap)
 	// Before the first file is written: a copy that has begun was looked at then.
-	if p.tool = a.c.toolFor(l.defined, a.writes()); p.tool == nil {
-		err = a.c.refuse(ctx, f.due(op, a.due))
+	if p.tool = toolFor(l.defined, a.writes()); p.tool == nil {
+		err = a.c.Refuse(ctx, f.Due(op, a.due))
 	} else if err = p.tool.decidedBy(l); err == nil {
 		_, err = p.tool.standsAt(ctx, a.c, f, op, l.envOff && l.now == a.want(), a.due)
 	}
 	if err != nil {
 		return doubtful(ctx, err)
 	}
-	if err := a.writeFiles(snap, f.service); err != nil {
+	if err := a.writeFiles(snap, f.Service); err != nil {
 		return err
 	}
 	return p.apply(ctx)
@@ -213,30 +214,30 @@ func (a *flagOff) parse(ctx context.Context, op string, before json.RawMessage) 
 // human's work, both together are ours.
 func (a *flagOff) writeFiles(snap snapshot, service string) error {
 	if o := snap.Override; o != nil {
-		err := a.c.files.Edit(o.Path, func(b []byte) ([]byte, error) { return projectfile.SetOverride(b, service, a.flag.Name, a.flag.Off) })
+		err := a.c.Projects.Edit(o.Path, func(b []byte) ([]byte, error) { return projectfile.SetOverride(b, service, a.flag.Name, a.flag.Off) })
 		if err != nil {
 			return err
 		}
 	}
-	return a.c.files.Edit(snap.Env.Path, func(b []byte) ([]byte, error) { return projectfile.SetEnv(b, a.flag.Name, a.flag.Off) })
+	return a.c.Projects.Edit(snap.Env.Path, func(b []byte) ([]byte, error) { return projectfile.SetEnv(b, a.flag.Name, a.flag.Off) })
 }
 
 // Verify implements remediation.Action.
 func (a *flagOff) Verify(ctx context.Context, _ string) error {
-	f, err := a.c.found(ctx, a.target.Compose)
+	f, err := a.c.Found(ctx, a.target.Compose)
 	if err != nil {
 		return err
 	}
 	k := a.check()
-	k.peers = f.replicas
-	for _, r := range f.members() {
-		if !r.running() {
-			return r.isDown()
+	k.Peers = f.Replicas
+	for _, r := range f.Members() {
+		if !r.Running() {
+			return r.IsDown()
 		}
-		if v := r.variable(a.flag.Name); v != a.want() {
-			return fmt.Errorf("container %s runs with %s=%q", r.name(), a.flag.Name, v.value)
+		if v := r.Variable(a.flag.Name); v != a.want() {
+			return fmt.Errorf("container %s runs with %s=%q", r.ShortName(), a.flag.Name, v.Value)
 		}
-		if err := a.c.works(ctx, r.ID, k); err != nil {
+		if err := a.c.Works(ctx, r.ID, k); err != nil {
 			return err
 		}
 	}
@@ -252,12 +253,12 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 	if err != nil {
 		return err
 	}
-	f, err := a.c.survey(ctx, a.target.Compose)
+	f, err := a.c.Survey(ctx, a.target.Compose)
 	if err != nil {
 		return doubtful(ctx, err)
 	}
 	if why := a.keeps(op, snap, f); why != "" {
-		a.c.log.Warn("flag not turned back on", "service", f.service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
+		a.c.log.Warn("flag not turned back on", "service", f.Service, "flag", a.flag.Name, "value", a.flag.Off, "why", why)
 		p := a.replacement(op, snap)
 		if p.tool, err = a.c.toolNow(ctx, a.target.Compose, snap.By == byCompose, a.writes()); err != nil {
 			return doubtful(ctx, err)
@@ -270,15 +271,15 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 // keeps says why an undo leaves the flag as the operation set it, or "": the service
 // was not up with the flag on, or none of it is left, so that nobody is served
 // better by turning it on again. Starting the service then starts it without.
-func (a *flagOff) keeps(op string, snap snapshot, f *fleet) string {
+func (a *flagOff) keeps(op string, snap snapshot, f *fleet.Fleet) string {
 	raises := len(snap.Replicas) == 0
 	for _, s := range snap.Replicas {
-		raises = raises || raisesFlag(a.flag.Off, s.value().value)
+		raises = raises || raisesFlag(a.flag.Off, s.value().Value)
 	}
 	switch {
 	case !raises:
 		return ""
-	case len(f.members()) == 0 && !f.touchedBy(op):
+	case len(f.Members()) == 0 && !f.TouchedBy(op):
 		return "no container of the service is left"
 	case !slices.ContainsFunc(snap.Replicas, replicaState.up):
 		return "the service was not running before"
@@ -294,7 +295,7 @@ func raisesFlag(from, to string) bool {
 	if aerr == nil && berr == nil {
 		return b > a
 	}
-	return !off(to)
+	return !fleet.IsOff(to)
 }
 
 // Restore implements remediation.Restorer: a person wants the flag on again, whatever
@@ -327,13 +328,13 @@ func (a *flagOff) putBack(ctx context.Context, op string, snap snapshot) error {
 }
 
 func (a *flagOff) restoreFiles(snap snapshot) error {
-	err := a.c.files.Edit(snap.Env.Path, func(b []byte) ([]byte, error) {
+	err := a.c.Projects.Edit(snap.Env.Path, func(b []byte) ([]byte, error) {
 		return snap.Env.PutBackEnv(b, a.flag.Name), nil
 	})
 	if err != nil || snap.Override == nil {
 		return err
 	}
-	return a.c.files.Edit(snap.Override.Path, func(b []byte) ([]byte, error) {
+	return a.c.Projects.Edit(snap.Override.Path, func(b []byte) ([]byte, error) {
 		if b == nil {
 			return nil, nil
 		}

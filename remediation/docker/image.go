@@ -13,6 +13,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // ImageRetag returns the action that moves the latest tag of a compose service's
@@ -35,7 +37,7 @@ func (c *Client) ImageRetag(target alerts.Target, image, previous string) (remed
 	switch {
 	case target.Compose.ProjectDir == "" || target.Compose.Service == "":
 		return nil, errors.New("target.compose needs project_dir and service")
-	case previous == "" || previous == latestTag || strings.ContainsAny(previous, ":/@ "):
+	case previous == "" || previous == compose.LatestTag || strings.ContainsAny(previous, ":/@ "):
 		return nil, hint.Add(fmt.Errorf("previous version %q is not a valid tag", previous), "v1.0.0")
 	}
 	return &imageRetag{c: c, target: target, image: image, version: previous}, nil
@@ -61,11 +63,11 @@ type imageSnapshot struct {
 
 // standing is how a service and its images are now.
 type standing struct {
-	*fleet
-	definition
+	*fleet.Fleet
+	compose.Definition
 	snap imageSnapshot
-	due  []*replica
-	left []*replica
+	due  []*fleet.Replica
+	left []*fleet.Replica
 	kept []displaced // by this operation, so far
 	op   string
 	// denied: every replica has the image, and one of them is down or names another
@@ -77,37 +79,37 @@ type standing struct {
 }
 
 // stand looks at the service, found by survey.
-func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.Context, alerts.ComposeTarget) (*fleet, error)) (standing, error) {
+func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.Context, alerts.ComposeTarget) (*fleet.Fleet, error)) (standing, error) {
 	f, err := survey(ctx, a.target.Compose)
 	if err != nil {
 		return standing{}, err
 	}
-	st := standing{fleet: f, op: op}
-	if st.definition, err = a.c.definitionOf(f); err != nil {
+	st := standing{Fleet: f, op: op}
+	if st.Definition, err = f.Definition(); err != nil {
 		return standing{}, err
 	}
-	repo, err := st.moves(f, a.image)
+	repo, err := moves(f, st.Definition, a.image)
 	if err != nil {
 		return standing{}, err
 	}
-	st.snap = imageSnapshot{Image: repo + ":" + latestTag, Previous: repo + ":" + a.version, Displaced: []displaced{}, Replicas: []replicaState{}}
-	if st.snap.ImageID, err = a.c.imageID(ctx, st.snap.Image); err != nil {
+	st.snap = imageSnapshot{Image: repo + ":" + compose.LatestTag, Previous: repo + ":" + a.version, Displaced: []displaced{}, Replicas: statesOf(f, op)}
+	if st.snap.ImageID, err = a.c.ImageID(ctx, st.snap.Image); err != nil {
 		return standing{}, err
 	}
-	if st.snap.PreviousID, err = a.c.imageID(ctx, st.snap.Previous); err != nil {
+	if st.snap.PreviousID, err = a.c.ImageID(ctx, st.snap.Previous); err != nil {
 		return standing{}, err
 	}
 	if st.snap.PreviousID == "" {
-		return standing{}, missing(st.snap.Previous)
+		return standing{}, fleet.NoImage(st.snap.Previous)
 	}
 	if st.kept, err = a.c.displacedBy(ctx, repo, op); err != nil {
 		return standing{}, err
 	}
-	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
-	if st.tool = a.c.toolFor(st.definition, writes{}); st.tool == nil {
-		err = a.c.refuse(ctx, st.due)
+	st.due, st.left = f.Due(op, runsAnother(st.snap.PreviousID)), f.Leftovers(op)
+	if st.tool = toolFor(st.Definition, writes{}); st.tool == nil {
+		err = a.c.Refuse(ctx, st.due)
 	} else {
-		st.byTool, err = st.tool.standsAt(ctx, a.c, f, op, st.snap.ImageID == st.snap.PreviousID || len(st.kept) > 0, a.due(st.snap.PreviousID))
+		st.byTool, err = st.tool.standsAt(ctx, a.c, f, op, st.snap.ImageID == st.snap.PreviousID || len(st.kept) > 0, runsAnother(st.snap.PreviousID))
 	}
 	if err != nil {
 		return standing{}, err
@@ -124,26 +126,51 @@ func (a *imageRetag) stand(ctx context.Context, op string, survey func(context.C
 	for _, id := range slices.Compact(ids) {
 		st.snap.Displaced = append(st.snap.Displaced, displaced{displacedName(repo, id, op), id})
 	}
-	for _, r := range f.replicas {
-		if !r.ownedBy(op) { // its original stands for it, or the intent's snapshot does
-			st.snap.Replicas = append(st.snap.Replicas, stateOf(r))
-		}
-	}
 	if len(st.due) == 0 && len(st.left) == 0 {
-		k := a.c.versionCheck(a.target, a.version)
-		k.flags = ""
-		st.denied = f.down() != nil || a.c.denies(ctx, f, k) != nil
+		st.denied = a.c.deniesVersion(ctx, f, a.target, a.version)
 	}
 	return st, nil
 }
 
-// missing is a version that cannot be gone back to.
-func missing(name string) error {
-	return hint.Add(fmt.Errorf("there is no image %s on this engine", name), "docker pull %s, or docker tag it from what it was built as", name)
+// moves returns the repository whose latest tag the service runs, so that moving
+// it changes what the service is made from; or says why it would not. image, where
+// it is not "", is the repository that a playbook names.
+func moves(f *fleet.Fleet, d compose.Definition, image string) (repo string, err error) {
+	_, made := f.Images()
+	ref, err := d.Runs(made)
+	if err != nil {
+		return "", err
+	}
+	if image != "" && compose.ParseReference(image).Repo != ref.Repo {
+		return "", hint.Add(fmt.Errorf("%s runs %s, and not %s, whose latest tag would be moved", d.At(), ref, compose.ParseReference(image).Repo),
+			"leave image out of the step, or name the service's own there")
+	}
+	if ref.Digest != "" || ref.Tag != compose.LatestTag {
+		return "", hint.Add(fmt.Errorf("%s names %s, and not %s:%s: moving that tag would not change what the service runs", d.At(), ref, ref.Repo, compose.LatestTag),
+			"{action: image_retag, variable: TAG} where it is image: %s:${TAG}, or image: %s:%s there, and docker tag, before the rollout", ref.Repo, ref.Repo, compose.LatestTag)
+	}
+	if err := d.Pulls(); err != nil {
+		return "", err
+	}
+	for _, r := range f.Replicas {
+		if has := compose.ParseReference(r.Config.Image); r.Running() && !compose.IsImageID(r.Config.Image) && has != ref {
+			return "", hint.Add(fmt.Errorf("container %s was made from %s, and %s names %s: it is unclear which one the next docker-compose up takes", r.ShortName(), has, d.At(), ref),
+				"docker-compose up -d %s", f.Service)
+		}
+	}
+	return ref.Repo, nil
 }
 
-func (a *imageRetag) due(previous string) func(*replica) bool {
-	return func(r *replica) bool { return r.Image != previous }
+// deniesVersion reports whether a replica is down or names another version.
+func (c *Client) deniesVersion(ctx context.Context, f *fleet.Fleet, target alerts.Target, version string) bool {
+	k := c.VersionCheck(target, version)
+	k.Flags = ""
+	return f.Down() != nil || c.Denies(ctx, f, k) != nil
+}
+
+// runsAnother tells a replica that does not run an image.
+func runsAnother(previous string) func(*fleet.Replica) bool {
+	return func(r *fleet.Replica) bool { return r.Image != previous }
 }
 
 func (st standing) position() remediation.Position {
@@ -154,7 +181,7 @@ func (st standing) position() remediation.Position {
 	case now == st.snap.PreviousID && len(st.due) == 0 && !st.denied:
 		return remediation.Wanted
 	case now == st.snap.PreviousID && len(st.due) == 0:
-		if slices.ContainsFunc(st.replicas, func(r *replica) bool { return r.ownedBy(st.op) }) {
+		if slices.ContainsFunc(st.Replicas, func(r *fleet.Replica) bool { return r.OwnedBy(st.op) }) {
 			return remediation.HalfWay
 		}
 		return remediation.Untouched
@@ -170,7 +197,7 @@ func keeps(kept []displaced, id string) bool {
 
 // Look implements remediation.Action.
 func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, error) {
-	st, err := a.stand(ctx, op, a.c.foundBy(op))
+	st, err := a.stand(ctx, op, a.c.FoundBy(op))
 	if err != nil {
 		return remediation.Look{}, err
 	}
@@ -180,9 +207,9 @@ func (a *imageRetag) Look(ctx context.Context, op string) (remediation.Look, err
 
 // Apply implements remediation.Action.
 func (a *imageRetag) Apply(ctx context.Context, op string, before json.RawMessage) error {
-	survey := a.c.foundBy(op)
+	survey := a.c.FoundBy(op)
 	if len(before) > 0 {
-		survey = a.c.survey // who takes it down in the middle still gets the previous version at the next up
+		survey = a.c.Survey // who takes it down in the middle still gets the previous version at the next up
 	}
 	st, err := a.stand(ctx, op, survey)
 	if err != nil {
@@ -240,20 +267,19 @@ func (st standing) changedSince(was imageSnapshot, position remediation.Position
 	}
 	switch {
 	case now.Image != was.Image || now.Previous != was.Previous:
-		return changed("service %s named %s and now names %s", st.service, was.Image, now.Image)
+		return changed("service %s named %s and now names %s", st.Service, was.Image, now.Image)
 	case now.PreviousID != was.PreviousID:
-		return changed("%s was image %s and is now %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID))
+		return changed("%s was image %s and is now %s", was.Previous, compose.ShortImage(was.PreviousID), compose.ShortImage(now.PreviousID))
 	case now.ImageID == was.ImageID:
 	case position == remediation.HalfWay && (now.ImageID == "" || now.ImageID == was.PreviousID || keeps(st.kept, now.ImageID)):
 	default:
-		return changed("someone has moved %s from image %s to %s meanwhile", was.Image, shortImage(was.ImageID), shortImage(now.ImageID))
+		return changed("someone has moved %s from image %s to %s meanwhile", was.Image, compose.ShortImage(was.ImageID), compose.ShortImage(now.ImageID))
 	}
 	if position == remediation.HalfWay {
 		return nil
 	}
-	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
-	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
-		return changed("someone has recreated the containers of %s meanwhile", st.service)
+	if !sameReplicas(now.Replicas, was.Replicas) {
+		return changed("someone has recreated the containers of %s meanwhile", st.Service)
 	}
 	return nil
 }
@@ -261,21 +287,21 @@ func (st standing) changedSince(was imageSnapshot, position remediation.Position
 // replacement is how an operation replaces the replicas that run another image.
 func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
 	return &replacement{
-		c: a.c, op: op, compose: a.target.Compose, check: a.c.versionCheck(a.target, a.version), were: snap.Replicas, due: a.due(snap.PreviousID),
-		forward: func(ctx context.Context, f *fleet) (change, error) {
-			d, err := a.c.definitionOf(f)
+		c: a.c, op: op, compose: a.target.Compose, check: a.c.VersionCheck(a.target, a.version), were: snap.Replicas, due: runsAnother(snap.PreviousID),
+		forward: func(ctx context.Context, f *fleet.Fleet) (change, error) {
+			d, err := f.Definition()
 			if err != nil {
 				return change{}, err
 			}
-			return a.c.toImage(ctx, f, d, namedImage{d.spec.Image, snap.PreviousID}), nil
+			return a.c.toImage(ctx, f, d, fleet.NamedImage{Name: d.Spec.Image, ID: snap.PreviousID}), nil
 		},
 		// What runs a third image by now is someone else's.
-		differs: func(now *replica, was replicaState) bool {
+		differs: func(now *fleet.Replica, was replicaState) bool {
 			return now.Image == snap.PreviousID && was.ImageID != snap.PreviousID
 		},
-		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
-			to := namedImage{was.Image, was.ImageID}
-			d, err := a.c.definitionOf(f)
+		backward: func(ctx context.Context, f *fleet.Fleet, was replicaState) (change, error) {
+			to := fleet.NamedImage{Name: was.Image, ID: was.ImageID}
+			d, err := f.Definition()
 			if err == nil && was.ImageID == snap.ImageID {
 				return a.c.toImage(ctx, f, d, to), nil
 			}
@@ -287,15 +313,16 @@ func (a *imageRetag) replacement(op string, snap imageSnapshot) *replacement {
 
 // toImage is the change to another image, as compose would make it: what the
 // project's files set stays, and what the old image brought along goes.
-func (c *Client) toImage(ctx context.Context, f *fleet, d definition, to namedImage) change {
-	return change{image: to, hash: c.configHash(ctx, d.question(f, to.id)), keeps: d.sets, edit: noteImage(to)}
+func (c *Client) toImage(ctx context.Context, f *fleet.Fleet, d compose.Definition, to fleet.NamedImage) change {
+	ids, _ := f.Images()
+	return change{image: to, hash: c.cli.ConfigHash(ctx, d.Question(ids, to.ID)), keeps: d.Sets, edit: noteImage(to)}
 }
 
 // noteImage names the image in compose's own label, where there is one.
-func noteImage(to namedImage) func(*replica, *container.Config) {
-	return func(r *replica, config *container.Config) {
-		if r.label(labelOfImage) != "" {
-			config.Labels[labelOfImage] = to.id
+func noteImage(to fleet.NamedImage) func(*fleet.Replica, *container.Config) {
+	return func(r *fleet.Replica, config *container.Config) {
+		if r.Label(compose.LabelImage) != "" {
+			config.Labels[compose.LabelImage] = to.ID
 		}
 	}
 }
@@ -326,23 +353,23 @@ func (a *imageRetag) Restore(ctx context.Context, op string, before json.RawMess
 }
 
 func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) error {
-	f, err := a.c.survey(ctx, a.target.Compose)
+	f, err := a.c.Survey(ctx, a.target.Compose)
 	if err != nil {
 		return err
 	}
-	now, err := a.c.imageID(ctx, was.Image)
+	now, err := a.c.ImageID(ctx, was.Image)
 	if err != nil {
 		return err
 	}
-	kept, err := a.c.displacedBy(ctx, parseReference(was.Image).repo, op)
+	kept, err := a.c.displacedBy(ctx, compose.ParseReference(was.Image).Repo, op)
 	if err != nil {
 		return err
 	}
 	switch {
-	case len(kept) > 0 || f.touchedBy(op):
+	case len(kept) > 0 || f.TouchedBy(op):
 	case now == was.PreviousID && was.ImageID != was.PreviousID:
-		return hint.Add(fmt.Errorf("%s is image %s, and it is unknown whether backout moved it", was.Image, shortImage(now)),
-			"docker tag %s %s, and docker-compose up -d %s", shortImage(was.ImageID), was.Image, f.service)
+		return hint.Add(fmt.Errorf("%s is image %s, and it is unknown whether backout moved it", was.Image, compose.ShortImage(now)),
+			"docker tag %s %s, and docker-compose up -d %s", compose.ShortImage(was.ImageID), was.Image, f.Service)
 	default:
 		return nil // it never began, or was undone
 	}
@@ -369,8 +396,30 @@ func (a *imageRetag) undo(ctx context.Context, op string, was imageSnapshot) err
 	if err := p.undo(ctx); err != nil {
 		return err
 	}
-	if f, err = a.c.survey(ctx, a.target.Compose); err != nil {
+	if f, err = a.c.Survey(ctx, a.target.Compose); err != nil {
 		return err
 	}
 	return a.c.forget(ctx, f, kept)
+}
+
+// Verify implements remediation.Action: the same checks as Client.Verify.
+func (a *imageRetag) Verify(ctx context.Context, _ string) error {
+	return failures(a.c.Verify(ctx, a.target, a.image, a.version))
+}
+
+// failures is one error of all checks that failed.
+func failures(checks []remediation.Check, err error) error {
+	if err != nil {
+		return err
+	}
+	var failed []string
+	for _, c := range checks {
+		if !c.OK {
+			failed = append(failed, c.Name+": "+c.Detail)
+		}
+	}
+	if len(failed) > 0 {
+		return errors.New(strings.Join(failed, "; "))
+	}
+	return nil
 }

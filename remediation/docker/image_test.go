@@ -15,6 +15,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // meant tells an error that leaves no doubt about what was done.
@@ -186,7 +188,7 @@ func TestSomebodysDeploymentInTheMiddleIsNotTakenBack(t *testing.T) {
 	if err := whole.Undo(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
-	if r := w.one(); r.ID != id || !r.running() {
+	if r := w.one(); r.ID != id || !r.Running() {
 		t.Errorf("container %s, was %s:\n%s", r.ID, id, w.state())
 	}
 	if tags := strings.Join(w.tags(), "\n"); !strings.Contains(tags, ":latest "+three) {
@@ -201,7 +203,7 @@ func TestASetAsideReplicaThatSomebodyStartsIsReplacedAsItWas(t *testing.T) {
 	o, whole := w.one(), w.retag(nil)
 	before := w.look(whole, op, remediation.Untouched)
 	aside := func() bool {
-		return slices.ContainsFunc(w.containers("web"), func(r *replica) bool { return r.name() == asideName(o.name(), op) })
+		return slices.ContainsFunc(w.containers("web"), func(r *fleet.Replica) bool { return r.ShortName() == asideName(o.ShortName(), op) })
 	}
 	for n := 0; !aside(); n++ {
 		if n > 10 {
@@ -213,7 +215,7 @@ func TestASetAsideReplicaThatSomebodyStartsIsReplacedAsItWas(t *testing.T) {
 	}
 	// As docker-compose up -d does where it takes the original for what its files say.
 	for _, r := range w.containers("web") {
-		if r.ownedBy(op) {
+		if r.OwnedBy(op) {
 			if err := w.api.ContainerRemove(t.Context(), r.ID, container.RemoveOptions{Force: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -225,7 +227,7 @@ func TestASetAsideReplicaThatSomebodyStartsIsReplacedAsItWas(t *testing.T) {
 	if err := whole.Apply(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
-	if r := w.serves(versionOne); !r.restartsBy(o.HostConfig.RestartPolicy) {
+	if r := w.serves(versionOne); !r.RestartsBy(o.HostConfig.RestartPolicy) {
 		t.Errorf("restart policy %v, was %v", r.HostConfig.RestartPolicy, o.HostConfig.RestartPolicy)
 	}
 }
@@ -311,7 +313,7 @@ func TestWatchTellsOfAnImageThatComesBack(t *testing.T) {
 	w.start("1")
 	select {
 	case what := <-told:
-		if !strings.Contains(what, shortImage(w.idOf(versionTwo))) || !strings.Contains(what, ", not "+w.project+":v1.0.0") {
+		if !strings.Contains(what, compose.ShortImage(w.idOf(versionTwo))) || !strings.Contains(what, ", not "+w.project+":v1.0.0") {
 			t.Errorf("told %q", what)
 		}
 	case err := <-ended:

@@ -45,7 +45,7 @@ func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
 	w.off(w.action(), "inc-7/1-flag_off@1")
 	before := w.back(w.retag(nil), op)
 	r := w.serves(checkedOne)
-	if r.variable("MODE").value != "two" || r.variable("ONLY_TWO").set || r.label("only-two") != "" || r.Config.User != "" || slices.Contains(r.Config.Healthcheck.Test, "two") {
+	if r.Variable("MODE").Value != "two" || r.Variable("ONLY_TWO").Set || r.Label("only-two") != "" || r.Config.User != "" || slices.Contains(r.Config.Healthcheck.Test, "two") {
 		t.Errorf("carried over, or lost:\n%s", w.essence(r))
 	}
 	w.compose(nil, "up", "-d")
@@ -138,8 +138,8 @@ func TestAHumansUpInTheMiddleEndsWithThePreviousImage(t *testing.T) {
 		w.compose(nil, "up", "-d")
 		for _, r := range w.containers("web") {
 			// From the second call on, latest names the previous image.
-			if n > 0 && r.running() && r.Image != w.idOf(versionOne) {
-				t.Errorf("docker-compose up -d left %s with %s", r.name(), r.Config.Image)
+			if n > 0 && r.Running() && r.Image != w.idOf(versionOne) {
+				t.Errorf("docker-compose up -d left %s with %s", r.ShortName(), r.Config.Image)
 			}
 		}
 		if err := whole.Apply(t.Context(), op, before); err != nil {

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -16,6 +14,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
 )
 
@@ -37,7 +37,7 @@ func (c *Client) ImagePin(target alerts.Target, variable, previous string) (reme
 		return nil, errors.New("target.compose needs project_dir and service")
 	case !projectfile.VariableName.MatchString(variable):
 		return nil, fmt.Errorf("variable %q is not an environment variable name", variable)
-	case previous == "" || previous == latestTag || !projectfile.PlainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
+	case previous == "" || previous == compose.LatestTag || !projectfile.PlainValue.MatchString(previous) || strings.ContainsAny(previous, ":/@"):
 		return nil, hint.Add(fmt.Errorf("previous version %q is not a valid tag", previous), "v1.0.0")
 	}
 	return &imagePin{c: c, target: target, variable: variable, version: previous}, nil
@@ -62,11 +62,11 @@ type pinSnapshot struct {
 
 // pinned is how a service and its env file are now.
 type pinned struct {
-	*fleet
-	now, then definition // as the files are, and with the value written
+	*fleet.Fleet
+	now, then compose.Definition // as the files are, and with the value written
 	snap      pinSnapshot
 	written   bool // the files name the previous image
-	due, left []*replica
+	due, left []*fleet.Replica
 	denied    bool
 	op        string
 	// tool recreates the service where copies would lack something; nil: copies do.
@@ -74,178 +74,125 @@ type pinned struct {
 	byTool remediation.Position
 }
 
-func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Context, alerts.ComposeTarget) (*fleet, error)) (pinned, error) {
+func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Context, alerts.ComposeTarget) (*fleet.Fleet, error)) (pinned, error) {
 	f, err := survey(ctx, a.target.Compose)
 	if err != nil {
 		return pinned{}, err
 	}
-	p, err := a.c.locate(f)
+	p, err := f.Project()
 	if err != nil {
 		return pinned{}, err
 	}
-	path, env, missing, err := a.c.envFile(p, a.variable)
+	path, env, missing, err := p.EnvFile(a.variable)
 	if err != nil {
 		return pinned{}, err
 	}
-	st := pinned{fleet: f, op: op}
+	st := pinned{Fleet: f, op: op}
 	st.snap.Env = projectfile.FileState{Path: path, Missing: missing, Entry: projectfile.ReadEnv(env, a.variable)}
-	if st.now, err = a.c.definitionWith(f, p, path, env); err != nil {
-		st.now = definition{} // ${TAG:?} before it is written
+	if st.now, err = p.DefineWith(f.Service, path, env); err != nil {
+		st.now = compose.Definition{} // ${TAG:?} before it is written
 	}
 	if err := a.choose(ctx, &st, p, env); err != nil {
 		return pinned{}, err
 	}
-	if err := st.then.pulls(); err != nil {
+	if err := st.then.Pulls(); err != nil {
 		return pinned{}, err
 	}
-	st.snap.Image, st.snap.Replicas, st.snap.By = st.now.spec.Image, []replicaState{}, st.tool.named()
-	st.written = st.now.spec.Image == st.then.spec.Image
-	st.due, st.left = f.due(op, a.due(st.snap.PreviousID)), f.leftovers(op)
+	st.snap.Image, st.snap.Replicas, st.snap.By = st.now.Spec.Image, statesOf(f, op), st.tool.named()
+	st.written = st.now.Spec.Image == st.then.Spec.Image
+	st.due, st.left = f.Due(op, runsAnother(st.snap.PreviousID)), f.Leftovers(op)
 	if st.tool == nil {
-		err = a.c.refuse(ctx, st.due)
+		err = a.c.Refuse(ctx, st.due)
 	} else {
-		st.byTool, err = st.tool.standsAt(ctx, a.c, f, op, st.written, a.due(st.snap.PreviousID))
+		st.byTool, err = st.tool.standsAt(ctx, a.c, f, op, st.written, runsAnother(st.snap.PreviousID))
 	}
 	if err != nil {
 		return pinned{}, err
 	}
-	for _, r := range f.replicas {
-		has := parseReference(r.Config.Image)
-		if !st.written && r.running() && !byID(r.Config.Image) && has != parseReference(st.now.spec.Image) && has != parseReference(st.then.spec.Image) {
-			return pinned{}, hint.Add(fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not recreated since", r.name(), has, st.then.at(), path, cmp.Or(st.now.spec.Image, "no image"), a.variable),
-				"unset %s in that shell, and docker-compose up -d %s", a.variable, f.service)
-		}
-		if !r.ownedBy(op) {
-			st.snap.Replicas = append(st.snap.Replicas, stateOf(r))
+	for _, r := range f.Replicas {
+		has := compose.ParseReference(r.Config.Image)
+		if !st.written && r.Running() && !compose.IsImageID(r.Config.Image) && has != compose.ParseReference(st.now.Spec.Image) && has != compose.ParseReference(st.then.Spec.Image) {
+			return pinned{}, hint.Add(fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not recreated since", r.ShortName(), has, st.then.At(), path, cmp.Or(st.now.Spec.Image, "no image"), a.variable),
+				"unset %s in that shell, and docker-compose up -d %s", a.variable, f.Service)
 		}
 	}
 	if len(st.due) == 0 && len(st.left) == 0 {
-		k := a.c.versionCheck(a.target, a.version)
-		k.flags = ""
-		st.denied = f.down() != nil || a.c.denies(ctx, f, k) != nil
+		st.denied = a.c.deniesVersion(ctx, f, a.target, a.version)
 	}
 	return st, nil
 }
 
-// definitionWith is the definition as it would be with another content of an env file;
-// an error where the image could not be told then.
-func (c *Client) definitionWith(f *fleet, p project, path string, env []byte) (definition, error) {
-	d, err := c.define(p, f.service, contents{path: env})
-	if err == nil {
-		err = d.missing
-	}
-	return d, err
-}
-
-// unlikely is a value that no image has, to see what a variable decides on.
-const unlikely = "0.backout.0"
-
 // choose finds the value that names the previous image, and refuses where the variable
 // decides on nothing, or on more than the image.
-func (a *imagePin) choose(ctx context.Context, st *pinned, p project, env []byte) error {
-	with := func(value string) (definition, error) {
+func (a *imagePin) choose(ctx context.Context, st *pinned, p compose.Project, env []byte) error {
+	with := func(value string) (compose.Definition, error) {
 		changed, err := projectfile.SetEnv(env, a.variable, value)
 		if err != nil {
-			return definition{}, fmt.Errorf("%s: %w", st.snap.Env.Path, err)
+			return compose.Definition{}, fmt.Errorf("%s: %w", st.snap.Env.Path, err)
 		}
-		return a.c.definitionWith(st.fleet, p, st.snap.Env.Path, changed)
+		return p.DefineWith(st.Service, st.snap.Env.Path, changed)
 	}
-	d, err := with(unlikely)
+	d, err := with(compose.UnlikelyTag)
 	if err != nil {
 		return err
 	}
-	ref, err := d.runs(st.fleet)
+	_, made := st.Images()
+	ref, err := d.Runs(made)
 	if err != nil {
 		return err
 	}
-	at := d.at()
-	if !strings.Contains(d.spec.Image, unlikely) {
-		return hint.Add(fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s", at, a.variable, st.snap.Env.Path, d.spec.Image),
-			"image: %s:${%s} there, and docker-compose up -d %s", ref.repo, a.variable, st.service)
+	at := d.At()
+	if !strings.Contains(d.Spec.Image, compose.UnlikelyTag) {
+		return hint.Add(fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s", at, a.variable, st.snap.Env.Path, d.Spec.Image),
+			"image: %s:${%s} there, and docker-compose up -d %s", ref.Repo, a.variable, st.Service)
 	}
-	other, err := with(unlikely + "1")
+	other, err := with(compose.UnlikelyTag + "1")
 	if err != nil {
 		return err
 	}
-	if too := d.othersThat(other); len(too) > 0 {
+	if too := d.OthersThatDiffer(other); len(too) > 0 {
 		return hint.Add(fmt.Errorf("%s: %s decides on %s too, which would stay as they are until the next docker compose up -d", at, a.variable, strings.Join(too, ", ")),
-			"a variable of its own for the image of %s", st.service)
+			"a variable of its own for the image of %s", st.Service)
 	}
-	if st.tool = a.c.toolFor(d, a.writes(d.spec.Image)); st.tool == nil {
-		if key, err := elsewhere(d, other); err != nil || key != "" {
+	if st.tool = toolFor(d, a.writes(d.Spec.Image)); st.tool == nil {
+		if key, err := d.DiffersElsewhere(other); err != nil || key != "" {
 			return cmp.Or(err, hint.Add(fmt.Errorf("%s: %s is in %s too, and a copy of the container would keep the old value there", at, a.variable, key),
 				"a variable of its own for the image"))
 		}
 	}
 	current, _ := projectfile.EnvValue(env, a.variable)
-	for _, value := range spellings(a.version, current) {
+	for _, value := range compose.Spellings(a.version, current) {
 		d, err := with(value)
 		if err != nil {
 			return err
 		}
-		id, err := a.c.imageID(ctx, d.spec.Image)
+		id, err := a.c.ImageID(ctx, d.Spec.Image)
 		if err != nil {
 			return err
 		}
 		if st.snap.Value == "" || id != "" {
-			st.then, st.snap.Value, st.snap.Previous, st.snap.PreviousID = d, value, d.spec.Image, id
+			st.then, st.snap.Value, st.snap.Previous, st.snap.PreviousID = d, value, d.Spec.Image, id
 		}
 		if id != "" {
 			return nil
 		}
 	}
-	return missing(st.snap.Previous)
+	return fleet.NoImage(st.snap.Previous)
 }
 
 // writes is the variable, whose value a container's image tells by the image that the
 // unlikely value makes; "" where nobody asks for it.
 func (a *imagePin) writes(image string) writes {
-	before, after, _ := strings.Cut(image, unlikely)
-	return writes{variable: a.variable, version: true, had: func(r *replica) setting {
+	before, after, _ := strings.Cut(image, compose.UnlikelyTag)
+	return writes{variable: a.variable, version: true, had: func(r *fleet.Replica) compose.Setting {
 		rest, one := strings.CutPrefix(r.Config.Image, before)
 		value, two := strings.CutSuffix(rest, after)
-		return setting{value, one && two}
+		return compose.Setting{Value: value, Set: one && two}
 	}}
 }
 
-// othersThat returns the other services of the project that differ between two
-// definitions.
-func (d definition) othersThat(other definition) []string {
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(d.others)) {
-		if name != d.spec.Name && !reflect.DeepEqual(d.others[name], other.others[name]) {
-			all = append(all, name)
-		}
-	}
-	return all
-}
-
-// elsewhere returns a key of the service, apart from image and environment, that differs
-// between two values of a variable; "" where there is none.
-func elsewhere(one, other definition) (string, error) {
-	have, err := one.keys()
-	if err != nil {
-		return "", err
-	}
-	has, err := other.keys()
-	if err != nil {
-		return "", err
-	}
-	for _, key := range slices.Sorted(maps.Keys(have)) {
-		// environment is followed, env_file into it, and build is not the container's.
-		if !slices.Contains([]string{"image", "environment", "env_file", "build"}, key) && !reflect.DeepEqual(have[key], has[key]) {
-			return key, nil
-		}
-	}
-	return "", nil
-}
-
-func (a *imagePin) due(previous string) func(*replica) bool {
-	return func(r *replica) bool { return r.Image != previous }
-}
-
 func (st pinned) position() remediation.Position {
-	ours := slices.ContainsFunc(st.replicas, func(r *replica) bool { return r.ownedBy(st.op) })
+	ours := slices.ContainsFunc(st.Replicas, func(r *fleet.Replica) bool { return r.OwnedBy(st.op) })
 	switch {
 	case len(st.left) > 0, st.written && len(st.due) > 0, st.written && st.denied && ours, st.byTool == remediation.HalfWay:
 		return remediation.HalfWay
@@ -257,7 +204,7 @@ func (st pinned) position() remediation.Position {
 
 // Look implements remediation.Action.
 func (a *imagePin) Look(ctx context.Context, op string) (remediation.Look, error) {
-	st, err := a.stand(ctx, op, a.c.foundBy(op))
+	st, err := a.stand(ctx, op, a.c.FoundBy(op))
 	if err != nil {
 		return remediation.Look{}, err
 	}
@@ -267,9 +214,9 @@ func (a *imagePin) Look(ctx context.Context, op string) (remediation.Look, error
 
 // Apply implements remediation.Action.
 func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage) error {
-	survey := a.c.foundBy(op)
+	survey := a.c.FoundBy(op)
 	if len(before) > 0 {
-		survey = a.c.survey
+		survey = a.c.Survey
 	}
 	st, err := a.stand(ctx, op, survey)
 	if err != nil {
@@ -288,7 +235,7 @@ func (a *imagePin) Apply(ctx context.Context, op string, before json.RawMessage)
 		return err
 	}
 	if !st.written {
-		err := a.c.files.Edit(was.Env.Path, func(b []byte) ([]byte, error) {
+		err := a.c.Projects.Edit(was.Env.Path, func(b []byte) ([]byte, error) {
 			if projectfile.ReadEnv(b, a.variable) != st.snap.Env.Entry {
 				return nil, hint.Add(fmt.Errorf("someone has set %s meanwhile; nothing was changed", a.variable), "check its present state")
 			}
@@ -325,15 +272,14 @@ func (a *imagePin) changedSince(st pinned, was pinSnapshot) error {
 	case now.Env.Path != was.Env.Path || now.Previous != was.Previous:
 		return changed("%s in %s named %s and now names %s in %s", a.variable, was.Env.Path, was.Previous, now.Previous, now.Env.Path)
 	case now.PreviousID != was.PreviousID:
-		return changed("%s was image %s and is now %s", was.Previous, shortImage(was.PreviousID), shortImage(now.PreviousID))
+		return changed("%s was image %s and is now %s", was.Previous, compose.ShortImage(was.PreviousID), compose.ShortImage(now.PreviousID))
 	case now.Env.Entry != was.Env.Entry && !st.written:
 		return changed("someone has set %s in %s meanwhile", a.variable, was.Env.Path)
 	case st.position() == remediation.HalfWay:
 		return nil
 	}
-	same := func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID }
-	if !slices.EqualFunc(now.Replicas, was.Replicas, same) {
-		return changed("someone has recreated the containers of %s meanwhile", st.service)
+	if !sameReplicas(now.Replicas, was.Replicas) {
+		return changed("someone has recreated the containers of %s meanwhile", st.Service)
 	}
 	return nil
 }
@@ -341,22 +287,22 @@ func (a *imagePin) changedSince(st pinned, was pinSnapshot) error {
 // replacement is how an operation replaces the replicas that run another image.
 func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
 	return &replacement{
-		c: a.c, op: op, compose: a.target.Compose, check: a.c.versionCheck(a.target, a.version), were: snap.Replicas, due: a.due(snap.PreviousID),
-		forward: func(ctx context.Context, f *fleet) (change, error) {
+		c: a.c, op: op, compose: a.target.Compose, check: a.c.VersionCheck(a.target, a.version), were: snap.Replicas, due: runsAnother(snap.PreviousID),
+		forward: func(ctx context.Context, f *fleet.Fleet) (change, error) {
 			now, before, err := a.sides(f, snap)
 			if err != nil {
 				return change{}, err
 			}
-			return a.c.follow(ctx, f, before, now, namedImage{snap.Previous, snap.PreviousID}), nil
+			return a.c.follow(ctx, f, before, now, fleet.NamedImage{Name: snap.Previous, ID: snap.PreviousID}), nil
 		},
 		// What runs a third image by now is someone else's.
-		differs: func(now *replica, was replicaState) bool {
+		differs: func(now *fleet.Replica, was replicaState) bool {
 			return now.Image == snap.PreviousID && was.ImageID != snap.PreviousID
 		},
-		backward: func(ctx context.Context, f *fleet, was replicaState) (change, error) {
-			to := namedImage{was.Image, was.ImageID}
+		backward: func(ctx context.Context, f *fleet.Fleet, was replicaState) (change, error) {
+			to := fleet.NamedImage{Name: was.Image, ID: was.ImageID}
 			now, _, err := a.sides(f, snap)
-			if err == nil && parseReference(now.spec.Image) == parseReference(was.Image) {
+			if err == nil && compose.ParseReference(now.Spec.Image) == compose.ParseReference(was.Image) {
 				written, err := a.writtenAgain(f, now, snap)
 				return a.c.follow(ctx, f, written, now, to), err
 			}
@@ -366,27 +312,27 @@ func (a *imagePin) replacement(op string, snap pinSnapshot) *replacement {
 }
 
 // writtenAgain is a definition with a snapshot's value written.
-func (a *imagePin) writtenAgain(f *fleet, now definition, snap pinSnapshot) (definition, error) {
-	env, _, err := a.c.files.ReadOptional(snap.Env.Path)
+func (a *imagePin) writtenAgain(f *fleet.Fleet, now compose.Definition, snap pinSnapshot) (compose.Definition, error) {
+	env, _, err := a.c.Projects.ReadOptional(snap.Env.Path)
 	if err == nil {
 		env, err = projectfile.SetEnv(env, a.variable, snap.Value)
 	}
 	if err != nil {
-		return definition{}, err
+		return compose.Definition{}, err
 	}
-	return a.c.definitionWith(f, now.project, snap.Env.Path, env)
+	return now.DefineWith(f.Service, snap.Env.Path, env)
 }
 
 // sides are the definition as the files are, and as it was by a snapshot.
-func (a *imagePin) sides(f *fleet, snap pinSnapshot) (now, before definition, err error) {
-	if now, err = a.c.definitionOf(f); err != nil {
+func (a *imagePin) sides(f *fleet.Fleet, snap pinSnapshot) (now, before compose.Definition, err error) {
+	if now, err = f.Definition(); err != nil {
 		return now, before, err
 	}
-	env, _, err := a.c.files.ReadOptional(snap.Env.Path)
+	env, _, err := a.c.Projects.ReadOptional(snap.Env.Path)
 	if err != nil {
 		return now, before, err
 	}
-	before, err = a.c.definitionWith(f, now.project, snap.Env.Path, projectfile.PutEnv(env, a.variable, snap.Env.Entry))
+	before, err = now.DefineWith(f.Service, snap.Env.Path, projectfile.PutEnv(env, a.variable, snap.Env.Entry))
 	if err != nil { // ${TAG:?}
 		before, err = now, nil
 	}
@@ -395,15 +341,15 @@ func (a *imagePin) sides(f *fleet, snap pinSnapshot) (now, before definition, er
 
 // follow is the change to another image, and to what else of the environment differs
 // between two definitions.
-func (c *Client) follow(ctx context.Context, f *fleet, from, to definition, image namedImage) change {
+func (c *Client) follow(ctx context.Context, f *fleet.Fleet, from, to compose.Definition, image fleet.NamedImage) change {
 	ch := c.toImage(ctx, f, to, image)
 	note := ch.edit
-	ch.edit = func(r *replica, config *container.Config) {
+	ch.edit = func(r *fleet.Replica, config *container.Config) {
 		note(r, config)
 		for _, kv := range slices.Clone(config.Env) {
 			name, value, _ := strings.Cut(kv, "=")
-			was, is := from.variable(name), to.variable(name)
-			if was != is && was == (setting{value, true}) {
+			was, is := from.Variable(name), to.Variable(name)
+			if was != is && was == (compose.Setting{Value: value, Set: true}) {
 				config.Env = setVariable(config.Env, name, is)
 			}
 		}
@@ -413,14 +359,14 @@ func (c *Client) follow(ctx context.Context, f *fleet, from, to definition, imag
 
 // Verify implements remediation.Action.
 func (a *imagePin) Verify(ctx context.Context, op string) error {
-	st, err := a.stand(ctx, op, a.c.found)
+	st, err := a.stand(ctx, op, a.c.Found)
 	if err != nil {
 		return err
 	}
 	if !st.written {
-		return fmt.Errorf("%s in %s names %s, and not %s", a.variable, st.snap.Env.Path, st.now.spec.Image, st.snap.Previous)
+		return fmt.Errorf("%s in %s names %s, and not %s", a.variable, st.snap.Env.Path, st.now.Spec.Image, st.snap.Previous)
 	}
-	return failures(a.c.checks(ctx, st.fleet, a.target, namedImage{st.snap.Previous, st.snap.PreviousID}, a.version))
+	return failures(a.c.Checks(ctx, st.Fleet, a.target, fleet.NamedImage{Name: st.snap.Previous, ID: st.snap.PreviousID}, a.version))
 }
 
 // Undo implements remediation.Action.
@@ -444,7 +390,7 @@ func (a *imagePin) Restore(ctx context.Context, op string, before json.RawMessag
 
 func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 	p := a.replacement(op, was)
-	env, _, err := a.c.files.ReadOptional(was.Env.Path)
+	env, _, err := a.c.Projects.ReadOptional(was.Env.Path)
 	if err == nil {
 		p.tool, err = a.c.toolNow(ctx, a.target.Compose, was.By == byCompose, a.wrote(env, was))
 	}
@@ -455,7 +401,7 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 		return err
 	}
 	theirs := false
-	err = a.c.files.Edit(was.Env.Path, func(b []byte) ([]byte, error) {
+	err = a.c.Projects.Edit(was.Env.Path, func(b []byte) ([]byte, error) {
 		if theirs = a.theirs(b, was); theirs || projectfile.ReadEnv(b, a.variable) == was.Env.Entry {
 			return b, nil
 		}
@@ -473,15 +419,15 @@ func (a *imagePin) undo(ctx context.Context, op string, was pinSnapshot) error {
 // wrote is the variable with what a snapshot knows of it: a container's image tells
 // which of the two values it was made with.
 func (a *imagePin) wrote(env []byte, was pinSnapshot) writes {
-	return writes{variable: a.variable, version: true, had: func(r *replica) setting {
+	return writes{variable: a.variable, version: true, had: func(r *fleet.Replica) compose.Setting {
 		value, set := projectfile.EnvValue(projectfile.PutEnv(env, a.variable, was.Env.Entry), a.variable)
 		switch {
 		case r.Config.Image == was.Previous:
-			return setting{was.Value, true}
+			return compose.Setting{Value: was.Value, Set: true}
 		case r.Config.Image == was.Image && set:
-			return setting{value, true}
+			return compose.Setting{Value: value, Set: true}
 		}
-		return setting{}
+		return compose.Setting{}
 	}}
 }
 
@@ -517,23 +463,23 @@ func (a *imagePin) Rehearse(ctx context.Context) remediation.Result {
 func (a *imagePin) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.target.Compose) }
 
 func (a *imagePin) checkPrevious(ctx context.Context) remediation.Result {
-	st, err := a.stand(ctx, proofOf, a.c.found)
+	st, err := a.stand(ctx, proofOf, a.c.Found)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
-	if err := a.c.files.MayWrite(st.snap.Env.Path, st.snap.Env.Missing); err != nil {
+	if err := a.c.Projects.MayWrite(st.snap.Env.Path, st.snap.Env.Missing); err != nil {
 		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", st.snap.Env.Path, err), "give backout write permission for it and its folder")
 	}
-	return remediation.Passed(fmt.Sprintf("%s=%s in %s names %s, which is %s", a.variable, st.snap.Value, st.snap.Env.Path, st.snap.Previous, shortImage(st.snap.PreviousID)))
+	return remediation.Passed(fmt.Sprintf("%s=%s in %s names %s, which is %s", a.variable, st.snap.Value, st.snap.Env.Path, st.snap.Previous, compose.ShortImage(st.snap.PreviousID)))
 }
 
 func (a *imagePin) checkRuns(ctx context.Context) remediation.Result {
-	st, err := a.stand(ctx, proofOf, a.c.found)
+	st, err := a.stand(ctx, proofOf, a.c.Found)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
-	k := checkOf(a.target.Probe, "", setting{})
-	k.wants = a.version
+	k := fleet.CheckOf(a.target.Probe)
+	k.Wants = a.version
 	_, found := aside{c: a.c, target: a.target, image: st.snap.PreviousID, check: k}.run(ctx)
 	return found
 }
@@ -541,14 +487,9 @@ func (a *imagePin) checkRuns(ctx context.Context) remediation.Result {
 // Watch implements remediation.Watcher: it reports every container of the service
 // that starts, or already runs, from another image than the previous version's.
 func (a *imagePin) Watch(ctx context.Context, report func(what string)) error {
-	st, err := a.stand(ctx, proofOf, a.c.survey)
+	st, err := a.stand(ctx, proofOf, a.c.Survey)
 	if err != nil {
 		return err
 	}
-	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
-		if r.Image != st.snap.PreviousID {
-			return fmt.Sprintf("image %s (%s), not %s", r.Config.Image, shortImage(r.Image), st.snap.Previous)
-		}
-		return ""
-	}, report)
+	return a.c.watchImage(ctx, a.target.Compose, st.snap.PreviousID, st.snap.Previous, report)
 }

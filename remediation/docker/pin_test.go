@@ -117,14 +117,3 @@ func TestAVariableThatDoesNotDecideIsRefused(t *testing.T) {
 		t.Error("changed")
 	}
 }
-
-func TestAVersionIsSpelledAsItStands(t *testing.T) {
-	for _, c := range []struct{ version, like, want string }{
-		{"v1.0.0", "v2.0.0", "v1.0.0 1.0.0"}, {"v1.0.0", "2.0.0", "1.0.0 v1.0.0"}, {"1.0.0", "v2.0.0", "v1.0.0 1.0.0"},
-		{"1.0.0", "", "1.0.0 v1.0.0"}, {"v1.0.0", "", "v1.0.0 1.0.0"}, {"release-7", "v2", "release-7"}, {"v1.0.0", "stable", "v1.0.0 1.0.0"},
-	} {
-		if got := strings.Join(spellings(c.version, c.like), " "); got != c.want {
-			t.Errorf("%s like %s: %s, want %s", c.version, c.like, got, c.want)
-		}
-	}
-}

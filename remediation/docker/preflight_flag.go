@@ -9,6 +9,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 var (
@@ -35,7 +36,7 @@ func (a *flagOff) Known() remediation.PreflightCheck {
 
 func (a *flagOff) checkKnown(ctx context.Context) remediation.Result {
 	if address := a.target.Probe.Flags; address != "" {
-		body, err := a.c.get(ctx, address)
+		body, err := a.c.Get(ctx, address)
 		if err != nil {
 			return remediation.Unknown("the service does not report its flags: "+err.Error(), "check that it runs")
 		}
@@ -47,22 +48,22 @@ func (a *flagOff) checkKnown(ctx context.Context) remediation.Result {
 		if !ok {
 			return remediation.Failed(fmt.Sprintf("%s does not list %s", address, a.flag.Name), "fix the flag's name under flags:, or the service")
 		}
-		return remediation.Passed(fmt.Sprintf("%s lists it as %s", address, flagText(raw)))
+		return remediation.Passed(fmt.Sprintf("%s lists it as %s", address, fleet.FlagText(raw)))
 	}
-	f, err := a.c.found(ctx, a.target.Compose)
+	f, err := a.c.Found(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
-	d, err := a.c.definitionOf(f)
+	d, err := f.Definition()
 	if err != nil {
 		return remediation.ResultOf(err)
 	}
-	known := d.sets(a.flag.Name)
-	for _, r := range f.replicas {
-		known = known || r.variable(a.flag.Name).set
+	known := d.Sets(a.flag.Name)
+	for _, r := range f.Replicas {
+		known = known || r.Variable(a.flag.Name).Set
 	}
 	if !known {
-		return remediation.Failed(fmt.Sprintf("neither a container of %s nor %s has the variable %s", f.service, strings.Join(d.files, ", "), a.flag.Name),
+		return remediation.Failed(fmt.Sprintf("neither a container of %s nor %s has the variable %s", f.Service, strings.Join(d.Files, ", "), a.flag.Name),
 			"fix the flag's name under flags:, or pass it to the service there")
 	}
 	return remediation.Unknown("the service gets the variable; it is unknown whether its code reads it", "set probe: {flags: ...} to an address that lists flags, or sign it off")
@@ -70,28 +71,28 @@ func (a *flagOff) checkKnown(ctx context.Context) remediation.Result {
 
 // checkLasts sees that a flag written into .env is what the next container gets.
 func (a *flagOff) checkLasts(ctx context.Context) remediation.Result {
-	f, err := a.c.found(ctx, a.target.Compose)
+	f, err := a.c.Found(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
-	l, err := a.c.lastingOf(f, a.flag)
+	l, err := lastingOf(f, a.flag)
 	if err != nil {
 		return remediation.ResultOf(err)
 	}
-	name, files := a.flag.Name, strings.Join(l.files, ", ")
-	if l.override != "" && l.extra.Missing == "" {
-		files += ", " + l.override
+	name, files := a.flag.Name, strings.Join(l.Files, ", ")
+	if l.Override != "" && l.extra.Missing == "" {
+		files += ", " + l.Override
 	}
 	switch {
-	case l.literal && !l.now.set:
+	case l.literal && !l.now.Set:
 		return remediation.Failed(fmt.Sprintf("no environment: in %s takes %s from .env", files, name), fmt.Sprintf("%s: ${%s:-%s} there", name, name, a.flag.Off))
 	case l.literal:
 		return remediation.Failed(fmt.Sprintf("%s is set in %s itself, which overrules .env", name, files), fmt.Sprintf("%s: ${%s:-%s} there", name, name, a.flag.Off))
 	case l.shell:
 		return remediation.Failed(fmt.Sprintf("a container runs with another %s than the files give: a shell's variable overrules .env", name),
-			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.service))
+			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.Service))
 	}
-	if err := a.c.files.MayWrite(l.env.Path, l.env.Missing); err != nil {
+	if err := a.c.Projects.MayWrite(l.env.Path, l.env.Missing); err != nil {
 		return remediation.Failed(fmt.Sprintf("%s cannot be written: %s", l.env.Path, err), "give backout write permission for it and its folder")
 	}
 	return remediation.Passed(l.env.Path + " is writable and decides")

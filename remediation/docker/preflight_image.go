@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 var (
@@ -26,28 +28,28 @@ func (a *imageRetag) Sweep(ctx context.Context) error { return a.c.sweep(ctx, a.
 const proofOf = "preflight"
 
 func (a *imageRetag) checkPrevious(ctx context.Context) remediation.Result {
-	st, err := a.stand(ctx, proofOf, a.c.found)
+	st, err := a.stand(ctx, proofOf, a.c.Found)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
-	return remediation.Passed(st.snap.Previous + " is " + shortImage(st.snap.PreviousID) + ", and " + st.snap.Image + " is what the service runs")
+	return remediation.Passed(st.snap.Previous + " is " + compose.ShortImage(st.snap.PreviousID) + ", and " + st.snap.Image + " is what the service runs")
 }
 
 // checkRuns starts the previous image aside.
 func (a *imageRetag) checkRuns(ctx context.Context) remediation.Result {
-	f, err := a.c.found(ctx, a.target.Compose)
+	f, err := a.c.Found(ctx, a.target.Compose)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
-	name, id, err := a.c.versionOf(ctx, f, a.image, a.version)
+	name, id, err := a.c.VersionOf(ctx, f, a.image, a.version)
 	if err != nil {
 		return remediation.ResultOf(doubtful(ctx, err))
 	}
 	if id == "" {
-		return remediation.ResultOf(missing(name))
+		return remediation.ResultOf(fleet.NoImage(name))
 	}
-	k := checkOf(a.target.Probe, "", setting{})
-	k.wants = a.version
+	k := fleet.CheckOf(a.target.Probe)
+	k.Wants = a.version
 	_, found := aside{c: a.c, target: a.target, image: id, check: k}.run(ctx)
 	return found
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
 )
 
 // startedAside counts the containers that proofs of this world have left.
@@ -165,7 +166,7 @@ func TestWhatIsStartedAsideTakesNothingFromTheService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if in.Config.Labels[labelProject] != "" || in.Config.Labels[labelPreflight] == "" || in.Name == like.Name {
+	if in.Config.Labels[compose.LabelProject] != "" || in.Config.Labels[labelPreflight] == "" || in.Name == like.Name {
 		t.Errorf("it is taken for the service's own: %s %v", in.Name, in.Config.Labels)
 	}
 	if len(in.HostConfig.PortBindings) > 0 || !in.HostConfig.RestartPolicy.IsNone() || !slices.Contains(in.HostConfig.Binds, dir+":/shared:ro") {

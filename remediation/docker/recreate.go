@@ -8,6 +8,8 @@ import (
 	"fmt"
 
 	"github.com/docker/docker/api/types/container"
+
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // The way of one replica, from O (the original) to X (its copy):
@@ -36,7 +38,7 @@ const maxPasses = 20
 // passes calls pass with the service's containers as they are until it says that
 // nothing was left to do. Containers that change between look and call mean
 // another pass.
-func (c *Client) passes(ctx context.Context, survey func(context.Context) (*fleet, error), pass func(*fleet) (done bool, err error)) error {
+func (c *Client) passes(ctx context.Context, survey func(context.Context) (*fleet.Fleet, error), pass func(*fleet.Fleet) (done bool, err error)) error {
 	var last error
 	for range maxPasses {
 		f, err := survey(ctx)
@@ -50,7 +52,7 @@ func (c *Client) passes(ctx context.Context, survey func(context.Context) (*flee
 		case err != nil && !movedOn(err):
 			return doubtful(ctx, err)
 		case err != nil:
-			if last = err; !wait(ctx, probeEvery) {
+			if last = err; !fleet.Wait(ctx, fleet.ProbeEvery) {
 				return doubtful(ctx, err)
 			}
 		}
@@ -63,19 +65,19 @@ func (c *Client) passes(ctx context.Context, survey func(context.Context) (*flee
 
 // advance brings a copy to where it runs in its original's place and is seen to
 // work. original is nil where it is gone already.
-func (c *Client) advance(ctx context.Context, f *fleet, op string, original, dup *replica, k check) error {
+func (c *Client) advance(ctx context.Context, f *fleet.Fleet, op string, original, dup *fleet.Replica, k fleet.Check) error {
 	placed, err := c.place(ctx, f, op, original, dup)
 	if err != nil || !placed {
 		return err
 	}
-	return c.works(ctx, dup.ID, k)
+	return c.Works(ctx, dup.ID, k)
 }
 
 // place starts a copy in its original's place; placed is false where someone put
 // another container there.
-func (c *Client) place(ctx context.Context, f *fleet, op string, original, dup *replica) (placed bool, err error) {
-	name := dup.label(labelName)
-	if holder := f.byName(name); holder != nil && holder != original && holder != dup {
+func (c *Client) place(ctx context.Context, f *fleet.Fleet, op string, original, dup *fleet.Replica) (placed bool, err error) {
+	name := dup.Label(fleet.LabelName)
+	if holder := f.ByName(name); holder != nil && holder != original && holder != dup {
 		return false, c.giveWay(ctx, original, dup)
 	}
 	if original != nil {
@@ -88,13 +90,13 @@ func (c *Client) place(ctx context.Context, f *fleet, op string, original, dup *
 			return false, err
 		}
 	}
-	if dup.name() != name {
-		if err := c.api.ContainerRename(ctx, dup.ID, name); err != nil {
-			return false, fmt.Errorf("rename container %s to %s: %w", dup.name(), name, err)
+	if dup.ShortName() != name {
+		if err := c.API.ContainerRename(ctx, dup.ID, name); err != nil {
+			return false, fmt.Errorf("rename container %s to %s: %w", dup.ShortName(), name, err)
 		}
 	}
-	if !dup.running() {
-		if err := c.api.ContainerStart(ctx, dup.ID, container.StartOptions{}); err != nil {
+	if !dup.Running() {
+		if err := c.API.ContainerStart(ctx, dup.ID, container.StartOptions{}); err != nil {
 			return false, fmt.Errorf("start container %s: %w", name, err)
 		}
 	}
@@ -103,7 +105,7 @@ func (c *Client) place(ctx context.Context, f *fleet, op string, original, dup *
 
 // giveWay removes a copy, and its original before it, where someone put another
 // container in their place meanwhile.
-func (c *Client) giveWay(ctx context.Context, original, dup *replica) error {
+func (c *Client) giveWay(ctx context.Context, original, dup *fleet.Replica) error {
 	if original != nil {
 		if err := c.remove(ctx, original); err != nil {
 			return err
@@ -113,7 +115,7 @@ func (c *Client) giveWay(ctx context.Context, original, dup *replica) error {
 }
 
 // setAside stops a container for good and takes its name away.
-func (c *Client) setAside(ctx context.Context, r *replica, aside string) error {
+func (c *Client) setAside(ctx context.Context, r *fleet.Replica, aside string) error {
 	if !r.HostConfig.RestartPolicy.IsNone() {
 		never := container.RestartPolicy{Name: container.RestartPolicyDisabled}
 		switch err := c.setRestart(ctx, r, never); {
@@ -132,50 +134,50 @@ func (c *Client) setAside(ctx context.Context, r *replica, aside string) error {
 	if err := c.stop(ctx, r); err != nil {
 		return err
 	}
-	if r.name() == aside {
+	if r.ShortName() == aside {
 		return nil
 	}
-	if err := c.api.ContainerRename(ctx, r.ID, aside); err != nil {
-		return fmt.Errorf("rename container %s to %s: %w", r.name(), aside, err)
+	if err := c.API.ContainerRename(ctx, r.ID, aside); err != nil {
+		return fmt.Errorf("rename container %s to %s: %w", r.ShortName(), aside, err)
 	}
 	return nil
 }
 
-func (c *Client) setRestart(ctx context.Context, r *replica, p container.RestartPolicy) error {
-	if _, err := c.api.ContainerUpdate(ctx, r.ID, container.UpdateConfig{RestartPolicy: p}); err != nil {
-		return fmt.Errorf("set restart policy %q of container %s: %w", p.Name, r.name(), err)
+func (c *Client) setRestart(ctx context.Context, r *fleet.Replica, p container.RestartPolicy) error {
+	if _, err := c.API.ContainerUpdate(ctx, r.ID, container.UpdateConfig{RestartPolicy: p}); err != nil {
+		return fmt.Errorf("set restart policy %q of container %s: %w", p.Name, r.ShortName(), err)
 	}
 	return nil
 }
 
 // stop honours the container's own stop signal and timeout.
-func (c *Client) stop(ctx context.Context, r *replica) error {
-	if !r.running() {
+func (c *Client) stop(ctx context.Context, r *fleet.Replica) error {
+	if !r.Running() {
 		return nil
 	}
-	if err := c.api.ContainerStop(ctx, r.ID, container.StopOptions{}); err != nil {
-		return fmt.Errorf("stop container %s: %w", r.name(), err)
+	if err := c.API.ContainerStop(ctx, r.ID, container.StopOptions{}); err != nil {
+		return fmt.Errorf("stop container %s: %w", r.ShortName(), err)
 	}
 	return nil
 }
 
 // remove never removes volumes.
-func (c *Client) remove(ctx context.Context, r *replica) error {
-	if err := c.api.ContainerRemove(ctx, r.ID, container.RemoveOptions{Force: true}); err != nil {
-		return fmt.Errorf("remove container %s: %w", r.name(), err)
+func (c *Client) remove(ctx context.Context, r *fleet.Replica) error {
+	if err := c.API.ContainerRemove(ctx, r.ID, container.RemoveOptions{Force: true}); err != nil {
+		return fmt.Errorf("remove container %s: %w", r.ShortName(), err)
 	}
 	return nil
 }
 
 // retreat puts the original back in the place of its copy, and removes the copy.
 // The copy goes last: until then its labels tell what is going on.
-func (c *Client) retreat(ctx context.Context, op string, original, dup *replica, running bool, policy container.RestartPolicy) error {
-	name := dup.label(labelName)
+func (c *Client) retreat(ctx context.Context, op string, original, dup *fleet.Replica, running bool, policy container.RestartPolicy) error {
+	name := dup.Label(fleet.LabelName)
 	if err := c.stop(ctx, dup); err != nil {
 		return err
 	}
-	if dup.name() == name {
-		if err := c.api.ContainerRename(ctx, dup.ID, tempName(name, op)); err != nil {
+	if dup.ShortName() == name {
+		if err := c.API.ContainerRename(ctx, dup.ID, tempName(name, op)); err != nil {
 			return fmt.Errorf("rename container %s to %s: %w", name, tempName(name, op), err)
 		}
 	}
@@ -187,19 +189,19 @@ func (c *Client) retreat(ctx context.Context, op string, original, dup *replica,
 
 // bringBack gives a container that was set aside its name, restart policy and
 // life back.
-func (c *Client) bringBack(ctx context.Context, r *replica, name string, running bool, policy container.RestartPolicy) error {
-	if r.name() != name {
-		if err := c.api.ContainerRename(ctx, r.ID, name); err != nil {
-			return fmt.Errorf("rename container %s to %s: %w", r.name(), name, err)
+func (c *Client) bringBack(ctx context.Context, r *fleet.Replica, name string, running bool, policy container.RestartPolicy) error {
+	if r.ShortName() != name {
+		if err := c.API.ContainerRename(ctx, r.ID, name); err != nil {
+			return fmt.Errorf("rename container %s to %s: %w", r.ShortName(), name, err)
 		}
 	}
-	if !r.restartsBy(policy) {
+	if !r.RestartsBy(policy) {
 		if err := c.setRestart(ctx, r, policy); err != nil {
 			return err
 		}
 	}
-	if running && !r.running() {
-		if err := c.api.ContainerStart(ctx, r.ID, container.StartOptions{}); err != nil {
+	if running && !r.Running() {
+		if err := c.API.ContainerStart(ctx, r.ID, container.StartOptions{}); err != nil {
 			return fmt.Errorf("start container %s: %w", name, err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // replacement is how one operation replaces the running replicas of a service by
@@ -17,18 +19,18 @@ type replacement struct {
 	c       *Client
 	op      string
 	compose alerts.ComposeTarget
-	check   check // what a copy must show
-	tool    *tool // what recreates it instead; nil: copies do
-	unseen  bool  // what the tool made need not be seen to work
+	check   fleet.Check // what a copy must show
+	tool    *tool       // what recreates it instead; nil: copies do
+	unseen  bool        // what the tool made need not be seen to work
 	were    []replicaState
 	// due tells a running replica that is still to be replaced.
-	due func(*replica) bool
+	due func(*fleet.Replica) bool
 	// forward says how copies are to differ from what they replace.
-	forward func(context.Context, *fleet) (change, error)
+	forward func(context.Context, *fleet.Fleet) (change, error)
 	// differs reports whether what runs under a replica's name now is to become
 	// again what the replica was; backward says how.
-	differs  func(now *replica, was replicaState) bool
-	backward func(context.Context, *fleet, replicaState) (change, error)
+	differs  func(now *fleet.Replica, was replicaState) bool
+	backward func(context.Context, *fleet.Fleet, replicaState) (change, error)
 }
 
 // replicaState is one replica as a snapshot records it.
@@ -71,35 +73,54 @@ func (s replicaState) policy() container.RestartPolicy {
 }
 
 // value is what the replica had for the flag.
-func (s replicaState) value() setting {
+func (s replicaState) value() compose.Setting {
 	if s.Value == nil {
-		return setting{}
+		return compose.Setting{}
 	}
-	return setting{*s.Value, true}
+	return compose.Setting{Value: *s.Value, Set: true}
 }
 
-func stateOf(r *replica) replicaState {
-	s := replicaState{ID: r.ID, Name: r.name(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status,
+func stateOf(r *fleet.Replica) replicaState {
+	s := replicaState{ID: r.ID, Name: r.ShortName(), Image: r.Config.Image, ImageID: r.Image, State: r.State.Status,
 		Restart: restartState{string(r.HostConfig.RestartPolicy.Name), r.HostConfig.RestartPolicy.MaximumRetryCount}}
-	if r.health() == container.Unhealthy {
+	if r.Health() == container.Unhealthy {
 		s.Health = container.Unhealthy
 	}
 	return s
 }
 
-func (p *replacement) survey(ctx context.Context) (*fleet, error) { return p.c.survey(ctx, p.compose) }
+// statesOf are the replicas as they are, but an operation's own copies: the original stands
+// for such a one, or the intent's snapshot does.
+func statesOf(f *fleet.Fleet, op string) []replicaState {
+	all := []replicaState{}
+	for _, r := range f.Replicas {
+		if !r.OwnedBy(op) {
+			all = append(all, stateOf(r))
+		}
+	}
+	return all
+}
+
+// sameReplicas reports whether nobody recreated a container between two looks.
+func sameReplicas(now, was []replicaState) bool {
+	return slices.EqualFunc(now, was, func(a, b replicaState) bool { return a.ID == b.ID && a.ImageID == b.ImageID })
+}
+
+func (p *replacement) survey(ctx context.Context) (*fleet.Fleet, error) {
+	return p.c.Survey(ctx, p.compose)
+}
 
 // apply replaces every replica that is due.
 func (p *replacement) apply(ctx context.Context) error {
 	if p.tool != nil {
 		return p.tool.run(ctx, p, p.due)
 	}
-	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.applyPass(ctx, f) })
+	return p.c.passes(ctx, p.survey, func(f *fleet.Fleet) (bool, error) { return p.applyPass(ctx, f) })
 }
 
 // applyPass does everything that is to be done to the containers as they are.
-func (p *replacement) applyPass(ctx context.Context, f *fleet) (done bool, err error) {
-	due, left := f.due(p.op, p.due), f.leftovers(p.op)
+func (p *replacement) applyPass(ctx context.Context, f *fleet.Fleet) (done bool, err error) {
+	due, left := f.Due(p.op, p.due), f.Leftovers(p.op)
 	if len(due) == 0 && len(left) == 0 {
 		return true, nil
 	}
@@ -108,13 +129,13 @@ func (p *replacement) applyPass(ctx context.Context, f *fleet) (done bool, err e
 	}
 	for _, dup := range left {
 		k := p.check
-		k.peers = f.replicas
-		if err := p.c.advance(ctx, f, p.op, f.byID(dup.label(labelReplaces)), dup, k); err != nil {
+		k.Peers = f.Replicas
+		if err := p.c.advance(ctx, f, p.op, f.ByID(dup.Label(fleet.LabelReplaces)), dup, k); err != nil {
 			return false, err
 		}
 	}
 	// Before the originals go: until then the operation is found half-way.
-	d, err := p.c.definitionOf(f)
+	d, err := f.Definition()
 	if err == nil {
 		err = p.c.restartDependents(ctx, f, d)
 	}
@@ -122,7 +143,7 @@ func (p *replacement) applyPass(ctx context.Context, f *fleet) (done bool, err e
 		return false, err
 	}
 	for _, dup := range left {
-		if o := f.byID(dup.label(labelReplaces)); o != nil {
+		if o := f.ByID(dup.Label(fleet.LabelReplaces)); o != nil {
 			if err := p.c.remove(ctx, o); err != nil {
 				return false, err
 			}
@@ -131,14 +152,14 @@ func (p *replacement) applyPass(ctx context.Context, f *fleet) (done bool, err e
 	return false, nil
 }
 
-func (p *replacement) createCopies(ctx context.Context, f *fleet, due []*replica) error {
+func (p *replacement) createCopies(ctx context.Context, f *fleet.Fleet, due []*fleet.Replica) error {
 	ch, err := p.forward(ctx, f)
 	if err != nil {
 		return err
 	}
 	for _, r := range due {
-		if err := r.shape(); err != nil {
-			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
+		if err := r.Shape(); err != nil {
+			return fmt.Errorf("container %s cannot be recreated: %w", r.ShortName(), err)
 		}
 		// An original that was set aside, and that someone started then, has
 		// neither its own name nor its restart policy.
@@ -151,18 +172,18 @@ func (p *replacement) createCopies(ctx context.Context, f *fleet, due []*replica
 }
 
 // nameOf is the name that a replica has where it is not set aside.
-func (p *replacement) nameOf(r *replica) string {
+func (p *replacement) nameOf(r *fleet.Replica) string {
 	for _, s := range p.were {
-		if s.ID == r.ID && r.name() == asideName(s.Name, p.op) {
+		if s.ID == r.ID && r.ShortName() == asideName(s.Name, p.op) {
 			return s.Name
 		}
 	}
-	return r.name()
+	return r.ShortName()
 }
 
 // policyOf is the restart policy that a replica had, or what r has where no
 // snapshot knows it.
-func (p *replacement) policyOf(id string, r *replica) container.RestartPolicy {
+func (p *replacement) policyOf(id string, r *fleet.Replica) container.RestartPolicy {
 	for _, s := range p.were {
 		if s.ID == id {
 			return s.policy()
@@ -182,10 +203,10 @@ func (p *replacement) finish(ctx context.Context) error {
 		begun.unseen = true
 		return p.tool.run(ctx, &begun, p.due)
 	}
-	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
-		left := f.leftovers(p.op)
+	return p.c.passes(ctx, p.survey, func(f *fleet.Fleet) (bool, error) {
+		left := f.Leftovers(p.op)
 		for _, dup := range left {
-			o := f.byID(dup.label(labelReplaces))
+			o := f.ByID(dup.Label(fleet.LabelReplaces))
 			placed, err := p.c.place(ctx, f, p.op, o, dup)
 			if err != nil {
 				return false, err
@@ -206,7 +227,7 @@ func (p *replacement) undo(ctx context.Context) error {
 	if p.tool != nil {
 		return p.undoByTool(ctx)
 	}
-	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
+	return p.c.passes(ctx, p.survey, func(f *fleet.Fleet) (bool, error) {
 		if done, err := p.takeBack(ctx, f); !done || err != nil {
 			return false, err
 		}
@@ -225,10 +246,10 @@ func (p *replacement) undoByTool(ctx context.Context) error {
 		was[s.Name] = s
 	}
 	back := *p
-	back.check = check{timeout: 5 * aloneTimeout} // it may have been unwell before
+	back.check = fleet.Check{Timeout: 5 * fleet.AloneTimeout} // it may have been unwell before
 	back.unseen = !slices.ContainsFunc(p.were, replicaState.up)
-	return p.tool.run(ctx, &back, func(r *replica) bool {
-		s, known := was[r.name()]
+	return p.tool.run(ctx, &back, func(r *fleet.Replica) bool {
+		s, known := was[r.ShortName()]
 		return known && s.running() && p.differs(r, s)
 	})
 }
@@ -238,13 +259,13 @@ func (p *replacement) retract(ctx context.Context) error {
 	if p.tool != nil {
 		return p.tool.tidyUp(ctx, p)
 	}
-	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) { return p.takeBack(ctx, f) })
+	return p.c.passes(ctx, p.survey, func(f *fleet.Fleet) (bool, error) { return p.takeBack(ctx, f) })
 }
 
 // takeBack takes every copy back that is not in its place yet, or whose original
 // is still there.
-func (p *replacement) takeBack(ctx context.Context, f *fleet) (done bool, err error) {
-	left := f.leftovers(p.op)
+func (p *replacement) takeBack(ctx context.Context, f *fleet.Fleet) (done bool, err error) {
+	left := f.Leftovers(p.op)
 	for _, dup := range left {
 		if err := p.undoCopy(ctx, f, dup); err != nil {
 			return false, err
@@ -254,34 +275,34 @@ func (p *replacement) takeBack(ctx context.Context, f *fleet) (done bool, err er
 }
 
 // undoCopy takes one copy back.
-func (p *replacement) undoCopy(ctx context.Context, f *fleet, dup *replica) error {
-	o, holder := f.byID(dup.label(labelReplaces)), f.byName(dup.label(labelName))
+func (p *replacement) undoCopy(ctx context.Context, f *fleet.Fleet, dup *fleet.Replica) error {
+	o, holder := f.ByID(dup.Label(fleet.LabelReplaces)), f.ByName(dup.Label(fleet.LabelName))
 	switch {
 	case holder != nil && holder != o && holder != dup:
 		return p.c.giveWay(ctx, o, dup)
 	case o == nil && holder != dup:
 		return p.c.remove(ctx, dup)
 	case o == nil:
-		return p.c.bringBack(ctx, dup, dup.name(), true, dup.HostConfig.RestartPolicy)
+		return p.c.bringBack(ctx, dup, dup.ShortName(), true, dup.HostConfig.RestartPolicy)
 	}
 	ran := !slices.ContainsFunc(p.were, func(s replicaState) bool { return s.ID == o.ID && !s.running() })
 	return p.c.retreat(ctx, p.op, o, dup, ran, p.policyOf(o.ID, dup))
 }
 
 // restore puts originals back; what is gone for good is recreated as it was.
-func (p *replacement) restore(ctx context.Context, f *fleet) (done bool, err error) {
+func (p *replacement) restore(ctx context.Context, f *fleet.Fleet) (done bool, err error) {
 	done = true
 	for _, s := range p.were {
-		o := f.byID(s.ID)
+		o := f.ByID(s.ID)
 		switch {
-		case o != nil && o.name() == asideName(s.Name, p.op):
+		case o != nil && o.ShortName() == asideName(s.Name, p.op):
 			done, err = false, p.c.bringBack(ctx, o, s.Name, s.running(), s.policy())
 		case !s.running(): // it was not up: there is nothing to go back to
 		case o == nil:
 			var as bool
 			as, err = p.recreateOld(ctx, f, s)
 			done = done && as
-		case o.name() == s.Name && (!o.running() || !o.restartsBy(s.policy())):
+		case o.ShortName() == s.Name && (!o.Running() || !o.RestartsBy(s.policy())):
 			done, err = false, p.c.bringBack(ctx, o, s.Name, true, s.policy())
 		}
 		if err != nil {
@@ -291,29 +312,26 @@ func (p *replacement) restore(ctx context.Context, f *fleet) (done bool, err err
 	return done, nil
 }
 
-// undoing is the operation that recreates what an operation removed.
-func undoing(op string) string { return op + "/undo" }
-
 // recreateOld makes the container that has a replica's name now a copy as the
 // replica was. Where nobody runs under the name, a person took the service down, and
 // it stays so.
-func (p *replacement) recreateOld(ctx context.Context, f *fleet, s replicaState) (done bool, err error) {
-	undo := undoing(p.op)
-	for _, dup := range f.leftovers(undo) {
-		if dup.label(labelName) != s.Name {
+func (p *replacement) recreateOld(ctx context.Context, f *fleet.Fleet, s replicaState) (done bool, err error) {
+	undo := fleet.Undoing(p.op)
+	for _, dup := range f.Leftovers(undo) {
+		if dup.Label(fleet.LabelName) != s.Name {
 			continue
 		}
-		o := f.byID(dup.label(labelReplaces))
-		if err := p.c.advance(ctx, f, undo, o, dup, check{timeout: 5 * aloneTimeout}); err != nil || o == nil {
+		o := f.ByID(dup.Label(fleet.LabelReplaces))
+		if err := p.c.advance(ctx, f, undo, o, dup, fleet.Check{Timeout: 5 * fleet.AloneTimeout}); err != nil || o == nil {
 			return false, err
 		}
 		return false, p.c.remove(ctx, o)
 	}
-	now := f.byName(s.Name)
-	if now == nil || !now.running() || !p.differs(now, s) {
+	now := f.ByName(s.Name)
+	if now == nil || !now.Running() || !p.differs(now, s) {
 		return true, nil
 	}
-	if err := p.c.refuse(ctx, []*replica{now}); err != nil {
+	if err := p.c.Refuse(ctx, []*fleet.Replica{now}); err != nil {
 		return false, err
 	}
 	ch, err := p.backward(ctx, f, s)

@@ -7,14 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"path"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/containerd/errdefs"
@@ -24,6 +20,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // Where a copy would lack what compose adds to a container (shown.go), the operator's
@@ -44,19 +42,19 @@ import (
 const toolMark = "backout-recreating"
 
 // markOf names the mark of an operation on a service.
-func markOf(f *fleet, op string) string {
-	return toolMark + ":" + shortID(f.dir+"/"+f.service+"/"+op)
+func markOf(f *fleet.Fleet, op string) string {
+	return toolMark + ":" + shortID(f.Dir+"/"+f.Service+"/"+op)
 }
 
 // marked reports whether an operation began a tool on the service, and did not see it end.
-func (c *Client) marked(ctx context.Context, f *fleet, op string) (bool, error) {
-	id, err := c.imageID(ctx, markOf(f, op))
+func (c *Client) marked(ctx context.Context, f *fleet.Fleet, op string) (bool, error) {
+	id, err := c.ImageID(ctx, markOf(f, op))
 	return id != "", err
 }
 
 // tool is how the compose tool recreates one service.
 type tool struct {
-	definition
+	compose.Definition
 	hidden []string
 	writes writes
 }
@@ -65,14 +63,14 @@ type tool struct {
 type writes struct {
 	variable string
 	// had tells the variable's value that a container was made with; nil: the file's.
-	had func(*replica) setting
+	had func(*fleet.Replica) compose.Setting
 	// version: it decides on the image; otherwise the image is to stay.
 	version bool
 }
 
 // toolFor returns the tool for a service that cannot be copied, or nil.
-func (c *Client) toolFor(d definition, w writes) *tool {
-	if hidden := d.hidden(); len(hidden) > 0 {
+func toolFor(d compose.Definition, w writes) *tool {
+	if hidden := d.Hidden(); len(hidden) > 0 {
 		return &tool{d, hidden, w}
 	}
 	return nil
@@ -80,9 +78,9 @@ func (c *Client) toolFor(d definition, w writes) *tool {
 
 // standsAt is the state of an operation by the tool: written tells that the files are as
 // wanted. An error says why the tool cannot do it.
-func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet, op string, written bool, due func(*replica) bool) (remediation.Position, error) {
+func (t *tool) standsAt(ctx context.Context, c *Client, f *fleet.Fleet, op string, written bool, due func(*fleet.Replica) bool) (remediation.Position, error) {
 	left, err := c.marked(ctx, f, op)
-	waiting := len(f.replicas) > 0 && (left || unsettled(f, due))
+	waiting := len(f.Replicas) > 0 && (left || unsettled(f, due))
 	position := remediation.Untouched
 	switch {
 	case err != nil:
@@ -108,16 +106,16 @@ func (t *tool) named() string {
 // toolNow returns the tool for a service as its files are now, or nil. Where they cannot
 // be read, copies can still be put back; what the tool made cannot.
 func (c *Client) toolNow(ctx context.Context, target alerts.ComposeTarget, byTool bool, w writes) (*tool, error) {
-	f, err := c.survey(ctx, target)
+	f, err := c.Survey(ctx, target)
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.definitionOf(f)
+	d, err := f.Definition()
 	switch {
 	case err == nil:
-		return c.toolFor(d, w), nil
+		return toolFor(d, w), nil
 	case byTool:
-		return nil, fmt.Errorf("the compose tool recreated %s, but its definition cannot be read now: %w", f.service, err)
+		return nil, fmt.Errorf("the compose tool recreated %s, but its definition cannot be read now: %w", f.Service, err)
 	}
 	return nil, nil
 }
@@ -136,7 +134,7 @@ func (p *replacement) mayRun(ctx context.Context) error {
 }
 
 // begun reports whether the operation began the tool, and did not see it end.
-func (p *replacement) begun(ctx context.Context) (f *fleet, left bool, err error) {
+func (p *replacement) begun(ctx context.Context) (f *fleet.Fleet, left bool, err error) {
 	if f, err = p.survey(ctx); err == nil {
 		left, err = p.c.marked(ctx, f, p.op)
 	}
@@ -150,61 +148,59 @@ func (t *tool) decidedBy(l *lasting) error {
 	if !l.literal && (!l.shell || l.envOff) {
 		return nil
 	}
-	return hint.Add(fmt.Errorf("%s has %s, which a copy of its container would lack; the compose tool would recreate it, but %s does not decide on %s there", t.at(), strings.Join(t.hidden, ", "), l.env.Path, t.writes.variable),
-		"write %s: ${%s:-} into environment: and its value into %s, and docker compose up -d %s from a shell that does not set it", t.writes.variable, t.writes.variable, l.env.Path, t.spec.Name)
+	return hint.Add(fmt.Errorf("%s has %s, which a copy of its container would lack; the compose tool would recreate it, but %s does not decide on %s there", t.At(), strings.Join(t.hidden, ", "), l.env.Path, t.writes.variable),
+		"write %s: ${%s:-} into environment: and its value into %s, and docker compose up -d %s from a shell that does not set it", t.writes.variable, t.writes.variable, l.env.Path, t.Spec.Name)
 }
 
 // refuse says why the tool would change more than it is to, or returns nil.
-func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error {
+func (t *tool) refuse(ctx context.Context, c *Client, f *fleet.Fleet, left bool) error {
 	why := func(format string, a ...any) error {
 		return fmt.Errorf("%s has %s, which a copy of its container would lack, and the compose tool cannot recreate it either: %w",
-			t.at(), strings.Join(t.hidden, ", "), fmt.Errorf(format, a...))
+			t.At(), strings.Join(t.hidden, ", "), fmt.Errorf(format, a...))
 	}
-	if _, err := c.composeTool(ctx, t.project); err != nil {
-		return hint.Add(why("%w", err), "install the compose tool that started it (version %s) where backout runs", t.version)
+	if _, err := c.cli.Find(ctx, t.Project); err != nil {
+		return hint.Add(why("%w", err), "install the compose tool that started it (version %s) where backout runs", t.Version)
 	}
-	if err := c.shared(ctx, f.replicas); err != nil {
+	if err := c.Shared(ctx, f.Replicas); err != nil {
 		return err
 	}
-	for _, r := range f.replicas {
-		if err := r.shape(); err != nil && !r.shares() {
-			return fmt.Errorf("container %s cannot be recreated: %w", r.name(), err)
+	ids, _ := f.Images()
+	for _, r := range f.Replicas {
+		if err := r.Shape(); err != nil && !r.Shares() {
+			return fmt.Errorf("container %s cannot be recreated: %w", r.ShortName(), err)
 		}
-		q := t.ask(f)
+		q := t.Question(ids, "")
 		if t.writes.had != nil {
-			if s := t.writes.had(r); s.set {
-				q.assume = t.writes.variable + "=" + s.value
-				q.key += " " + q.assume
+			if s := t.writes.had(r); s.Set {
+				q = q.With(t.writes.variable, s.Value)
 			}
 		}
-		a := c.ask(q)
-		select {
-		case <-a.done:
-		case <-ctx.Done():
-			return fmt.Errorf("get the compose hash of %s: %w", f.service, ctx.Err())
+		hash, err := c.cli.Hash(ctx, q)
+		if ctx.Err() != nil {
+			return fmt.Errorf("get the compose hash of %s: %w", f.Service, ctx.Err())
 		}
-		if a.err != nil {
-			return hint.Add(why("%w", a.err), "docker compose config --hash %s in %s", f.service, t.dir)
+		if err != nil {
+			return hint.Add(why("%w", err), "docker compose config --hash %s in %s", f.Service, t.Dir)
 		}
 		// The first generation's hash has the image in it, and its tag may be moved by now.
-		moved := t.first() && t.writes.variable == "" && left
-		if a.hash != r.label(labelConfigHash) && !moved {
-			return hint.Add(why("its config --hash of the service is not that of container %s, so more than %s would change", r.name(), cmp.Or(t.writes.variable, "the image")),
+		moved := t.FirstGeneration() && t.writes.variable == "" && left
+		if hash != r.Label(compose.LabelConfigHash) && !moved {
+			return hint.Add(why("its config --hash of the service is not that of container %s, so more than %s would change", r.ShortName(), cmp.Or(t.writes.variable, "the image")),
 
-				"docker compose up -d %s by hand, with the same version (%s) and from a shell that sets no variable of its own", f.service, t.version)
+				"docker compose up -d %s by hand, with the same version (%s) and from a shell that sets no variable of its own", f.Service, t.Version)
 		}
 		if !left {
 			if err := t.inline(ctx, c, r); err != nil {
 				return why("%w", err)
 			}
 		}
-		named, err := c.imageID(ctx, r.Config.Image)
+		named, err := c.ImageID(ctx, r.Config.Image)
 		if err != nil {
 			return err
 		}
 		if t.writes.variable != "" && !t.writes.version && named != r.Image {
-			return hint.Add(why("%s is now another image than the one that container %s runs", r.Config.Image, r.name()),
-				"docker tag %s %s", shortImage(r.Image), r.Config.Image)
+			return hint.Add(why("%s is now another image than the one that container %s runs", r.Config.Image, r.ShortName()),
+				"docker tag %s %s", compose.ShortImage(r.Image), r.Config.Image)
 		}
 	}
 	return nil
@@ -212,39 +208,39 @@ func (t *tool) refuse(ctx context.Context, c *Client, f *fleet, left bool) error
 
 // inline refuses a config or secret whose content is not what a container has: no hash
 // has it in it, and a variable of a shell may have been in it.
-func (t *tool) inline(ctx context.Context, c *Client, r *replica) error {
+func (t *tool) inline(ctx context.Context, c *Client, r *fleet.Replica) error {
 	same := func(key, source, target string, o types.FileObjectConfig) error {
 		if o.File != "" || bool(o.External) {
 			return nil
 		}
 		want := o.Content
 		if o.Environment != "" {
-			v, ok := t.values.Resolve(o.Environment)
+			v, ok := t.Values.Resolve(o.Environment)
 			if !ok {
 				return hint.Add(fmt.Errorf("%s: %s is the variable %s, which no env file has", key, source, o.Environment),
-					"write it into %s", t.envFiles[len(t.envFiles)-1])
+					"write it into %s", t.EnvFiles[len(t.EnvFiles)-1])
 			}
 			want = v
 		}
 		if got, err := c.fileIn(ctx, r.ID, target); errdefs.IsNotFound(err) || err == nil && got != want {
-			return hint.Add(fmt.Errorf("%s: %s is not what container %s has in %s: it was edited since, or it contains a shell's variable", key, source, r.name(), target),
-				"docker compose up -d %s by hand", t.spec.Name)
+			return hint.Add(fmt.Errorf("%s: %s is not what container %s has in %s: it was edited since, or it contains a shell's variable", key, source, r.ShortName(), target),
+				"docker compose up -d %s by hand", t.Spec.Name)
 		} else if err != nil {
-			return fmt.Errorf("%s of container %s: %w", target, r.name(), err)
+			return fmt.Errorf("%s of container %s: %w", target, r.ShortName(), err)
 		}
 		return nil
 	}
-	for _, x := range t.spec.Configs {
-		if err := same("configs", x.Source, cmp.Or(x.Target, "/"+x.Source), types.FileObjectConfig(t.configs[x.Source])); err != nil {
+	for _, x := range t.Spec.Configs {
+		if err := same("configs", x.Source, cmp.Or(x.Target, "/"+x.Source), types.FileObjectConfig(t.Configs[x.Source])); err != nil {
 			return err
 		}
 	}
-	for _, x := range t.spec.Secrets {
+	for _, x := range t.Spec.Secrets {
 		target := cmp.Or(x.Target, x.Source)
 		if !path.IsAbs(target) {
 			target = "/run/secrets/" + target
 		}
-		if err := same("secrets", x.Source, target, types.FileObjectConfig(t.secrets[x.Source])); err != nil {
+		if err := same("secrets", x.Source, target, types.FileObjectConfig(t.Secrets[x.Source])); err != nil {
 			return err
 		}
 	}
@@ -256,7 +252,7 @@ const maxInline = 1 << 20
 
 // fileIn returns the content of a file in a container, which need not run.
 func (c *Client) fileIn(ctx context.Context, id, name string) (content string, err error) {
-	archive, _, err := c.api.CopyFromContainer(ctx, id, name)
+	archive, _, err := c.API.CopyFromContainer(ctx, id, name)
 	if err != nil {
 		return "", err
 	}
@@ -269,22 +265,15 @@ func (c *Client) fileIn(ctx context.Context, id, name string) (content string, e
 	return string(b), err
 }
 
-// shares reports whether a container uses another one's namespaces, which the tool can
-// give it again.
-func (r *replica) shares() bool {
-	h := r.HostConfig
-	return h.NetworkMode.IsContainer() || h.PidMode.IsContainer() || h.IpcMode.IsContainer()
-}
-
 // tmpName is the name that compose gives a container in the middle of a recreation: the
 // first generation to the old one, by its own id, the second to the new one.
 var tmpName = regexp.MustCompile(`^([0-9a-f]{12})_(.+)$`)
 
 // setAsideByCompose returns the name that a container has where compose is not in the middle
 // of recreating it, or "".
-func (r *replica) setAsideByCompose() string {
-	m := tmpName.FindStringSubmatch(r.name())
-	if m == nil || !strings.HasPrefix(r.ID, m[1]) && r.label("com.docker.compose.replace") == "" {
+func setAsideByCompose(r *fleet.Replica) string {
+	m := tmpName.FindStringSubmatch(r.ShortName())
+	if m == nil || !strings.HasPrefix(r.ID, m[1]) && r.Label("com.docker.compose.replace") == "" {
 		return ""
 	}
 	return m[2]
@@ -292,18 +281,18 @@ func (r *replica) setAsideByCompose() string {
 
 // tidy puts in order what a killed tool left: of a pair, the container that never
 // started goes, and what is left gets its own name. done: nothing was to be done.
-func (c *Client) tidy(ctx context.Context, f *fleet) (done bool, err error) {
+func (c *Client) tidy(ctx context.Context, f *fleet.Fleet) (done bool, err error) {
 	done = true
-	for _, r := range f.replicas {
-		name := r.setAsideByCompose()
+	for _, r := range f.Replicas {
+		name := setAsideByCompose(r)
 		if name == "" {
 			continue
 		}
 		done = false
-		switch holder := f.byName(name); {
+		switch holder := f.ByName(name); {
 		case holder == nil:
-			if err = c.api.ContainerRename(ctx, r.ID, name); err != nil {
-				err = fmt.Errorf("rename container %s to %s: %w", r.name(), name, err)
+			if err = c.API.ContainerRename(ctx, r.ID, name); err != nil {
+				err = fmt.Errorf("rename container %s to %s: %w", r.ShortName(), name, err)
 			}
 		case r.State.Status == container.StateCreated || holder.State.Status != container.StateCreated:
 			err = c.remove(ctx, r)
@@ -319,7 +308,7 @@ func (c *Client) tidy(ctx context.Context, f *fleet) (done bool, err error) {
 
 // tidyUp puts in order what a tool left that is not to be run again.
 func (t *tool) tidyUp(ctx context.Context, p *replacement) error {
-	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
+	return p.c.passes(ctx, p.survey, func(f *fleet.Fleet) (bool, error) {
 		if done, err := p.c.tidy(ctx, f); err != nil || !done {
 			return false, err
 		}
@@ -328,12 +317,12 @@ func (t *tool) tidyUp(ctx context.Context, p *replacement) error {
 			return true, err
 		}
 		ran := slices.ContainsFunc(p.were, replicaState.running)
-		for _, r := range f.replicas {
-			if !ran || r.running() {
+		for _, r := range f.Replicas {
+			if !ran || r.Running() {
 				continue // what ran was stopped by the tool
 			}
-			if err := p.c.api.ContainerStart(ctx, r.ID, container.StartOptions{}); err != nil {
-				return false, fmt.Errorf("start container %s: %w", r.name(), err)
+			if err := p.c.API.ContainerStart(ctx, r.ID, container.StartOptions{}); err != nil {
+				return false, fmt.Errorf("start container %s: %w", r.ShortName(), err)
 			}
 		}
 		return true, p.c.untag(ctx, markOf(f, p.op))
@@ -342,9 +331,9 @@ func (t *tool) tidyUp(ctx context.Context, p *replacement) error {
 
 // unsettled reports whether the tool has still to bring a replica to where it runs as
 // wanted.
-func unsettled(f *fleet, due func(*replica) bool) bool {
-	return slices.ContainsFunc(f.replicas, func(r *replica) bool {
-		return !r.running() || due(r) || r.setAsideByCompose() != ""
+func unsettled(f *fleet.Fleet, due func(*fleet.Replica) bool) bool {
+	return slices.ContainsFunc(f.Replicas, func(r *fleet.Replica) bool {
+		return !r.Running() || due(r) || setAsideByCompose(r) != ""
 	})
 }
 
@@ -352,14 +341,14 @@ func unsettled(f *fleet, due func(*replica) bool) bool {
 const maxRuns = 3
 
 // run recreates the service until no replica is due, and sees it work.
-func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool) error {
+func (t *tool) run(ctx context.Context, p *replacement, due func(*fleet.Replica) bool) error {
 	runs, begun := 0, false
-	return p.c.passes(ctx, p.survey, func(f *fleet) (bool, error) {
+	return p.c.passes(ctx, p.survey, func(f *fleet.Fleet) (bool, error) {
 		left, err := p.c.marked(ctx, f, p.op)
 		if err != nil {
 			return false, err
 		}
-		if len(f.replicas) == 0 || !left && !unsettled(f, due) {
+		if len(f.Replicas) == 0 || !left && !unsettled(f, due) {
 			return true, nil
 		}
 		if done, err := p.c.tidy(ctx, f); err != nil || !done {
@@ -369,14 +358,14 @@ func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool)
 			return true, t.finish(ctx, p, f)
 		}
 		if runs++; runs > maxRuns {
-			return false, fmt.Errorf("compose recreated %s %d times, but it is not in the wanted state", f.service, maxRuns)
+			return false, fmt.Errorf("compose recreated %s %d times, but it is not in the wanted state", f.Service, maxRuns)
 		}
 		if !left {
-			if err := p.c.tag(ctx, f.replicas[0].Image, markOf(f, p.op)); err != nil {
+			if err := p.c.tag(ctx, f.Replicas[0].Image, markOf(f, p.op)); err != nil {
 				return false, err
 			}
 		}
-		if err := t.up(ctx, p.c, f, left && !begun); err != nil && (!p.unseen || !saidNo(ctx, err)) {
+		if err := t.up(ctx, p.c, f, left && !begun); err != nil && (!p.unseen || !compose.Ended(ctx, err)) {
 			return false, err
 		}
 		begun = true
@@ -385,96 +374,56 @@ func (t *tool) run(ctx context.Context, p *replacement, due func(*replica) bool)
 }
 
 // finish sees the replicas work, restarts what depends on them, and takes the mark away.
-func (t *tool) finish(ctx context.Context, p *replacement, f *fleet) error {
-	for _, r := range f.replicas {
+func (t *tool) finish(ctx context.Context, p *replacement, f *fleet.Fleet) error {
+	for _, r := range f.Replicas {
 		if p.unseen {
 			break
 		}
-		if err := p.c.works(ctx, r.ID, p.check); err != nil {
+		if err := p.c.Works(ctx, r.ID, p.check); err != nil {
 			return err
 		}
 	}
-	if err := p.c.restartDependents(ctx, f, t.definition); err != nil {
+	if err := p.c.restartDependents(ctx, f, t.Definition); err != nil {
 		return err
 	}
 	return p.c.untag(ctx, markOf(f, p.op))
 }
 
 // up runs the tool. It pulls and builds nothing, and keeps the number of replicas.
-func (t *tool) up(ctx context.Context, c *Client, f *fleet, again bool) error {
-	argv, err := c.composeTool(ctx, t.project)
-	if err != nil {
-		return err
-	}
-	argv = append(argv, t.arguments()...)
-	for _, p := range t.spec.Profiles {
-		argv = append(argv, "--profile", p)
-	}
-	argv = append(argv, "up", "-d", "--no-deps", "--no-build")
-	if !t.first() {
-		argv = append(argv, "--pull", "never")
+func (t *tool) up(ctx context.Context, c *Client, f *fleet.Fleet, again bool) error {
+	args := []string{"up", "-d", "--no-deps", "--no-build"}
+	if !t.FirstGeneration() {
+		args = append(args, "--pull", "never")
 	}
 	if again {
-		argv = append(argv, "--force-recreate")
+		args = append(args, "--force-recreate")
 	}
-	if n := len(f.replicas); n != t.spec.GetScale() {
-		argv = append(argv, "--scale", fmt.Sprintf("%s=%d", f.service, n))
+	if n := len(f.Replicas); n != t.Spec.GetScale() {
+		args = append(args, "--scale", fmt.Sprintf("%s=%d", f.Service, n))
 	}
-	err = c.command(ctx, t.dir, append(argv, f.service), nil)
+	err := c.cli.Run(ctx, t.Project, t.Spec.Profiles, "", nil, append(args, f.Service)...)
 	if err == nil {
 		return nil
 	}
-	err = hint.Add(fmt.Errorf("docker compose up -d %s: %w", f.service, err), "run it by hand in %s", t.dir)
-	if saidNo(ctx, err) {
+	err = hint.Add(fmt.Errorf("docker compose up -d %s: %w", f.Service, err), "run it by hand in %s", t.Dir)
+	if compose.Ended(ctx, err) {
 		return err // what it left is looked at
 	}
 	return remediation.InDoubt(errors.Join(err, ctx.Err()))
 }
 
-// saidNo tells that the tool ended by itself.
-func saidNo(ctx context.Context, err error) bool {
-	var exit *exec.ExitError
-	return ctx.Err() == nil && errors.As(err, &exit) && exit.Exited()
-}
-
-// command runs the compose tool, which dies with this process, and with all that it
-// started where ctx ends.
-func (c *Client) command(ctx context.Context, dir string, argv, environ []string, out ...*strings.Builder) error {
-	// The kernel kills the child with the thread that started it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir = dir
-	cmd.WaitDelay = time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	for _, kv := range c.environ {
-		switch k, _, _ := strings.Cut(kv, "="); {
-		case k == "DOCKER_HOST", k == "DOCKER_CONTEXT": // the engine is the configuration's
-		case k == "PATH", k == "HOME", strings.HasPrefix(k, "DOCKER_"):
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
-	cmd.Env = append(append(cmd.Env, "DOCKER_HOST="+c.host), environ...)
-	for _, b := range out {
-		cmd.Stdout = b
-	}
-	// What it writes to stderr may hold values of .env: it is not kept.
-	return cmd.Run()
-}
-
 // restartDependents restarts what runs of the services that compose restarts with this
 // one.
-func (c *Client) restartDependents(ctx context.Context, f *fleet, d definition) error {
-	for _, service := range d.restarted() {
-		list, err := c.api.ContainerList(ctx, container.ListOptions{Filters: filters.NewArgs(
-			filters.Arg("label", labelProject+"="+f.project), filters.Arg("label", labelService+"="+service))})
+func (c *Client) restartDependents(ctx context.Context, f *fleet.Fleet, d compose.Definition) error {
+	for _, service := range d.Restarted() {
+		list, err := c.API.ContainerList(ctx, container.ListOptions{Filters: filters.NewArgs(
+			filters.Arg("label", compose.LabelProject+"="+f.ProjectName), filters.Arg("label", compose.LabelService+"="+service))})
 		if err != nil {
 			return fmt.Errorf("list containers of %s: %w", service, err)
 		}
 		for _, s := range list {
-			if err := c.api.ContainerRestart(ctx, s.ID, container.StopOptions{}); err != nil && !movedOn(err) {
-				return fmt.Errorf("restart container %s, which depends on %s: %w", strings.TrimPrefix(s.Names[0], "/"), f.service, err)
+			if err := c.API.ContainerRestart(ctx, s.ID, container.StopOptions{}); err != nil && !movedOn(err) {
+				return fmt.Errorf("restart container %s, which depends on %s: %w", strings.TrimPrefix(s.Names[0], "/"), f.Service, err)
 			}
 		}
 	}

@@ -23,6 +23,8 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // second makes the compose of the second generation the project's tool, called through
@@ -157,8 +159,8 @@ func (w *world) roadClient(f *fault) *Client {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { _ = c.Close() })
-	c.plugins = nil // this machine may have one
-	c.patience = generous
+	c.cli.Plugins = []string{} // this machine may have one
+	c.cli.Patience = generous
 	return c
 }
 
@@ -302,8 +304,8 @@ func TestAPinnedVersionOfWhatNoInspectShowsGoesBackByTheComposeTool(t *testing.T
 	before := w.kept()
 	a := w.pinByTool(nil)
 	snap := w.back(a, op)
-	if r := w.serves(versionOne); r.Config.Image != w.project+":1.0.0" || r.label("version") != "1.0.0" {
-		t.Errorf("made from %s with the label %s", r.Config.Image, r.label("version"))
+	if r := w.serves(versionOne); r.Config.Image != w.project+":1.0.0" || r.Label("version") != "1.0.0" {
+		t.Errorf("made from %s with the label %s", r.Config.Image, r.Label("version"))
 	}
 	w.has("/settings", "/run/secrets/key")
 	id := w.one().ID
@@ -354,14 +356,14 @@ func TestAnUndoByTheToolStartsNothingOfAServiceThatWasDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range w.containers("web") {
-		if r.running() {
-			t.Errorf("%s was started", r.name())
+		if r.Running() {
+			t.Errorf("%s was started", r.ShortName())
 		}
 	}
 	if got := w.read(".env"); got != env {
 		t.Errorf(".env is %q, was %q", got, env)
 	}
-	if left, err := w.client(nil).marked(t.Context(), &fleet{dir: w.dir, service: "web"}, op); left || err != nil {
+	if left, err := w.client(nil).marked(t.Context(), &fleet.Fleet{Dir: w.dir, Service: "web"}, op); left || err != nil {
 		t.Errorf("the mark is left: %t, %v", left, err)
 	}
 }
@@ -412,7 +414,7 @@ func TestAPluginOfDockerIsRunItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.environ = []string{"HOME=" + home, "PATH=/nowhere"}
-	if argv, err := w.roadClient(nil).composeTool(t.Context(), project{version: "2.40.3"}); err != nil || !slices.Equal(argv, []string{plugin}) {
+	if argv, err := w.roadClient(nil).cli.Find(t.Context(), compose.Project{Version: "2.40.3"}); err != nil || !slices.Equal(argv, []string{plugin}) {
 		t.Errorf("%v, %v", argv, err)
 	}
 	// Of the first generation, and so not it.
@@ -421,7 +423,7 @@ func TestAPluginOfDockerIsRunItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.environ = []string{"PATH=" + filepath.Dir(first)}
-	if argv, err := w.roadClient(nil).composeTool(t.Context(), project{version: "2.40.3"}); err == nil || !strings.Contains(err.Error(), "second generation") {
+	if argv, err := w.roadClient(nil).cli.Find(t.Context(), compose.Project{Version: "2.40.3"}); err == nil || !strings.Contains(err.Error(), "second generation") {
 		t.Errorf("%v, %v", argv, err)
 	}
 }
@@ -584,7 +586,7 @@ func TestTwoProjectsOfOneFolderAreToldApart(t *testing.T) {
 		t.Errorf(".env.staging: %s", got)
 	}
 	left := (&world{T: t, api: w.api, project: other}).containers("web")
-	if len(left) != 1 || left[0].variable("FLAG").value != "2" || left[0].label(labelOperation) != "" {
+	if len(left) != 1 || left[0].Variable("FLAG").Value != "2" || left[0].Label(fleet.LabelOperation) != "" {
 		t.Errorf("the other project was touched")
 	}
 }
@@ -614,36 +616,36 @@ func TestEachShownKeySurvivesACopy(t *testing.T) {
 	for i := range samples {
 		service := fmt.Sprintf("s%d", i)
 		target := alerts.ComposeTarget{ProjectDir: w.dir, Service: service}
-		f, err := c.survey(t.Context(), target)
+		f, err := c.Survey(t.Context(), target)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := c.definitionOf(f)
+		d, err := f.Definition()
 		if err != nil {
 			t.Fatal(err)
 		}
-		keys, err := d.keys()
+		keys, err := d.Keys()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for key := range keys {
 			covered[key] = true
 		}
-		if hidden := d.hidden(); len(hidden) > 0 {
+		if hidden := d.Hidden(); len(hidden) > 0 {
 			t.Errorf("%s has %v", service, hidden)
 		}
-		if len(f.replicas) != 1 {
-			t.Fatalf("%d containers of %s", len(f.replicas), service)
+		if len(f.Replicas) != 1 {
+			t.Fatalf("%d containers of %s", len(f.Replicas), service)
 		}
-		was := f.replicas[0]
-		if err := c.create(t.Context(), op, was.name(), was, change{restart: was.HostConfig.RestartPolicy, keeps: d.sets}); err != nil {
+		was := f.Replicas[0]
+		if err := c.create(t.Context(), op, was.ShortName(), was, change{restart: was.HostConfig.RestartPolicy, keeps: d.Sets}); err != nil {
 			t.Errorf("%s: %v", service, err)
 			continue
 		}
-		if f, err = c.survey(t.Context(), target); err != nil {
+		if f, err = c.Survey(t.Context(), target); err != nil {
 			t.Fatal(err)
 		}
-		dup := f.copyOf(op, was.ID)
+		dup := f.CopyOf(op, was.ID)
 		if err := c.connect(t.Context(), was, dup); err != nil {
 			t.Fatal(err)
 		}
@@ -652,11 +654,11 @@ func TestEachShownKeySurvivesACopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		in.Name = was.Name
-		if got, want := w.essence(&replica{in}), w.essence(was); got != want {
+		if got, want := w.essence(&fleet.Replica{InspectResponse: in}), w.essence(was); got != want {
 			t.Errorf("%s changed:\n%s", service, diff(got, want))
 		}
 	}
-	for _, key := range shownKeys {
+	for _, key := range compose.ShownKeys {
 		if !covered[key] {
 			t.Errorf("no sample has the key %s", key)
 		}

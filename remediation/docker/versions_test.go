@@ -11,6 +11,8 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // The versions of the test service. What an image has of its own is named after its
@@ -101,7 +103,7 @@ func (w *world) tag(tag string, img func() (string, error)) string {
 
 // noted labels a container as compose's second generation does.
 func (w *world) noted(c *container.Config, _ *container.HostConfig) {
-	c.Labels[labelOfImage] = w.idOf(versionTwo)
+	c.Labels[compose.LabelImage] = w.idOf(versionTwo)
 }
 
 // untag takes a tag of the world's repository away.
@@ -145,10 +147,10 @@ func (w *world) look(a remediation.Action, op string, want remediation.Position)
 }
 
 // serves fails unless the one container runs an image under its own name.
-func (w *world) serves(img func() (string, error)) *replica {
+func (w *world) serves(img func() (string, error)) *fleet.Replica {
 	w.Helper()
 	r := w.one()
-	if r.Image != w.idOf(img) || !r.running() || strings.ReplaceAll(r.name(), "-", "_") != w.project+"_web_1" {
+	if r.Image != w.idOf(img) || !r.Running() || strings.ReplaceAll(r.ShortName(), "-", "_") != w.project+"_web_1" {
 		w.Fatalf("it runs %s, want %s; labels %q:\n%s", r.Image, w.idOf(img), r.Config.Labels, w.state())
 	}
 	return r

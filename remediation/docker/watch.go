@@ -8,14 +8,16 @@ import (
 	"github.com/docker/docker/api/types/filters"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // Watch implements remediation.Watcher: it reports every container of the service
 // that starts, or already runs, with another value of the flag than its off value.
 func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
-	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
-		if v := r.variable(a.flag.Name); v != a.want() {
-			return a.flag.Name + "=" + v.value
+	return a.c.watch(ctx, a.target.Compose, func(r *fleet.Replica) string {
+		if v := r.Variable(a.flag.Name); v != a.want() {
+			return a.flag.Name + "=" + v.Value
 		}
 		return ""
 	}, report)
@@ -24,11 +26,11 @@ func (a *flagOff) Watch(ctx context.Context, report func(what string)) error {
 // Watch implements remediation.Watcher: it reports every container of the service
 // that starts, or already runs, from another image than the previous version's.
 func (a *imageRetag) Watch(ctx context.Context, report func(what string)) error {
-	f, err := a.c.survey(ctx, a.target.Compose)
+	f, err := a.c.Survey(ctx, a.target.Compose)
 	if err != nil {
 		return err
 	}
-	name, previous, err := a.c.versionOf(ctx, f, a.image, a.version)
+	name, previous, err := a.c.VersionOf(ctx, f, a.image, a.version)
 	if err != nil {
 		return err
 	}
@@ -36,9 +38,14 @@ func (a *imageRetag) Watch(ctx context.Context, report func(what string)) error 
 		<-ctx.Done()
 		return nil
 	}
-	return a.c.watch(ctx, a.target.Compose, func(r *replica) string {
-		if r.Image != previous {
-			return fmt.Sprintf("image %s (%s), not %s", r.Config.Image, shortImage(r.Image), name)
+	return a.c.watchImage(ctx, a.target.Compose, previous, name, report)
+}
+
+// watchImage reports every container that runs another image.
+func (c *Client) watchImage(ctx context.Context, t alerts.ComposeTarget, id, name string, report func(what string)) error {
+	return c.watch(ctx, t, func(r *fleet.Replica) string {
+		if r.Image != id {
+			return fmt.Sprintf("image %s (%s), not %s", r.Config.Image, compose.ShortImage(r.Image), name)
 		}
 		return ""
 	}, report)
@@ -46,40 +53,40 @@ func (a *imageRetag) Watch(ctx context.Context, report func(what string)) error 
 
 // watch reports, until ctx ends, every container of a service that starts or
 // already runs with something wrong, which is "" where nothing is.
-func (c *Client) watch(ctx context.Context, t alerts.ComposeTarget, wrong func(*replica) string, report func(what string)) error {
+func (c *Client) watch(ctx context.Context, t alerts.ComposeTarget, wrong func(*fleet.Replica) string, report func(what string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := c.agree(ctx); err != nil {
+	if err := c.Agree(ctx); err != nil {
 		return err
 	}
 	// Subscribed before the first look, so that nothing falls between.
-	started, failed := c.api.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
+	started, failed := c.API.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
 		filters.Arg("type", string(events.ContainerEventType)),
 		filters.Arg("event", string(events.ActionStart)),
-		filters.Arg("label", labelService+"="+t.Service),
+		filters.Arg("label", compose.LabelService+"="+t.Service),
 	)})
-	f, err := c.survey(ctx, t)
+	f, err := c.Survey(ctx, t)
 	if err != nil {
 		return err
 	}
-	tell := func(r *replica) {
-		if what := wrong(r); r.running() && what != "" {
-			report(fmt.Sprintf("container %s (%s) runs with %s", r.name(), r.ID[:12], what))
+	tell := func(r *fleet.Replica) {
+		if what := wrong(r); r.Running() && what != "" {
+			report(fmt.Sprintf("container %s (%s) runs with %s", r.ShortName(), r.ID[:12], what))
 		}
 	}
-	for _, r := range f.replicas {
+	for _, r := range f.Replicas {
 		tell(r)
 	}
 	for {
 		select {
 		case e := <-started:
-			other := f.project != "" && e.Actor.Attributes[labelProject] != f.project
-			if other || !sameDir(e.Actor.Attributes[labelWorkingDir], f.dir) {
+			other := f.ProjectName != "" && e.Actor.Attributes[compose.LabelProject] != f.ProjectName
+			if other || !fleet.SameDir(e.Actor.Attributes[compose.LabelWorkingDir], f.Dir) {
 				continue
 			}
-			in, err := c.api.ContainerInspect(ctx, e.Actor.ID)
+			in, err := c.API.ContainerInspect(ctx, e.Actor.ID)
 			if err == nil {
-				tell(&replica{in})
+				tell(&fleet.Replica{InspectResponse: in})
 			} else if !movedOn(err) && ctx.Err() == nil {
 				return fmt.Errorf("inspect container %s: %w", e.Actor.ID, err)
 			}

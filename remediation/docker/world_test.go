@@ -35,6 +35,8 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 // runID tells this run's containers, networks and images from all others.
@@ -217,7 +219,7 @@ func freePort(t *testing.T, n int) int {
 // clean takes away everything of the project.
 func (w *world) clean() {
 	ctx := context.Background()
-	mine := filters.NewArgs(filters.Arg("label", labelProject+"="+w.project))
+	mine := filters.NewArgs(filters.Arg("label", compose.LabelProject+"="+w.project))
 	list, err := w.api.ContainerList(ctx, container.ListOptions{All: true, Filters: mine})
 	if err != nil {
 		w.Error(err)
@@ -331,7 +333,7 @@ func (w *world) client(f *fault) *Client {
 	if err != nil {
 		w.Fatal(err)
 	}
-	c.patience = generous
+	c.cli.Patience = generous
 	w.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			w.Error(err)
@@ -353,26 +355,26 @@ func (w *world) actionWith(f *fault) remediation.Action {
 }
 
 // containers returns the service's containers as inspected, by name.
-func (w *world) containers(service string) []*replica {
+func (w *world) containers(service string) []*fleet.Replica {
 	w.Helper()
 	list, err := w.api.ContainerList(w.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(
-		filters.Arg("label", labelProject+"="+w.project), filters.Arg("label", labelService+"="+service))})
+		filters.Arg("label", compose.LabelProject+"="+w.project), filters.Arg("label", compose.LabelService+"="+service))})
 	if err != nil {
 		w.Fatal(err)
 	}
-	var all []*replica
+	var all []*fleet.Replica
 	for _, s := range list {
 		in, err := w.api.ContainerInspect(w.Context(), s.ID)
 		if err != nil {
 			w.Fatal(err)
 		}
-		all = append(all, &replica{in})
+		all = append(all, &fleet.Replica{InspectResponse: in})
 	}
-	slices.SortFunc(all, func(a, b *replica) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b *fleet.Replica) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 
-func (w *world) one() *replica {
+func (w *world) one() *fleet.Replica {
 	w.Helper()
 	all := w.containers("web")
 	if len(all) != 1 {
@@ -381,7 +383,7 @@ func (w *world) one() *replica {
 	return all[0]
 }
 
-func (w *world) flagOf(r *replica) string { return r.variable("FLAG").value }
+func (w *world) flagOf(r *fleet.Replica) string { return r.Variable("FLAG").Value }
 
 // webFile is a compose file of one service with everything that has to survive.
 func (w *world) webFile() string {
@@ -404,8 +406,8 @@ func (w *world) start(value string, change ...func(*container.Config, *container
 	config := &container.Config{
 		Image: w.image, Env: []string{"FLAG=" + value, "PASSWORD=" + secret},
 		Labels: map[string]string{
-			labelProject: w.project, labelService: "web", labelWorkingDir: w.dir, labelConfigFiles: "docker-compose.yml",
-			labelOneOff: "False", labelVersion: "1.29.2", labelConfigHash: "old", "com.docker.compose.container-number": "1",
+			compose.LabelProject: w.project, compose.LabelService: "web", compose.LabelWorkingDir: w.dir, compose.LabelConfigFiles: "docker-compose.yml",
+			compose.LabelOneOff: "False", compose.LabelVersion: "1.29.2", compose.LabelConfigHash: "old", "com.docker.compose.container-number": "1",
 		},
 	}
 	host := &container.HostConfig{
@@ -419,7 +421,7 @@ func (w *world) start(value string, change ...func(*container.Config, *container
 	endpoints := &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
 	for _, n := range []string{"_front", "_back"} {
 		if _, err := w.api.NetworkInspect(w.Context(), w.project+n, network.InspectOptions{}); movedOn(err) {
-			_, err := w.api.NetworkCreate(w.Context(), w.project+n, network.CreateOptions{Labels: map[string]string{labelProject: w.project}})
+			_, err := w.api.NetworkCreate(w.Context(), w.project+n, network.CreateOptions{Labels: map[string]string{compose.LabelProject: w.project}})
 			if err != nil {
 				w.Fatal(err)
 			}
@@ -469,7 +471,7 @@ func (w *world) state() string {
 	}
 	fmt.Fprintf(&b, "--- tags\n%s\n", strings.Join(w.tags(), "\n"))
 	for _, r := range w.containers("web") {
-		fmt.Fprintf(&b, "--- %s %s\n%s\n", r.name(), r.State.Status, w.essence(r))
+		fmt.Fprintf(&b, "--- %s %s\n%s\n", r.ShortName(), r.State.Status, w.essence(r))
 	}
 	return b.String()
 }
@@ -494,7 +496,7 @@ func (w *world) tags() []string {
 // essence is what inspect shows of a container, without what a recreation by
 // compose changes too, and with anonymous volumes written as the named ones that
 // they become.
-func (w *world) essence(r *replica) string {
+func (w *world) essence(r *fleet.Replica) string {
 	w.Helper()
 	config, host := *r.Config, *r.HostConfig
 	config.Hostname, config.Volumes = "", nil
@@ -503,7 +505,7 @@ func (w *world) essence(r *replica) string {
 	config.Env = slices.DeleteFunc(config.Env, func(kv string) bool { return strings.HasPrefix(kv, "affinity:container=") })
 	config.Labels = maps.Clone(config.Labels)
 	maps.DeleteFunc(config.Labels, func(k, _ string) bool {
-		return slices.Contains([]string{labelOperation, labelReplaces, labelName, labelImage, labelConfigHash}, k)
+		return slices.Contains([]string{fleet.LabelOperation, fleet.LabelReplaces, fleet.LabelName, fleet.LabelImage, compose.LabelConfigHash}, k)
 	})
 	host.Binds = nil
 	host.Mounts = slices.DeleteFunc(slices.Clone(host.Mounts), func(m mount.Mount) bool {
@@ -519,7 +521,7 @@ func (w *world) essence(r *replica) string {
 	slices.Sort(mounts)
 	networks := endpointsOf(r)
 	out, err := json.MarshalIndent(map[string]any{
-		"name": r.name(), "image": r.Image, "config": config, "host": host, "mounts": mounts, "networks": networks,
+		"name": r.ShortName(), "image": r.Image, "config": config, "host": host, "mounts": mounts, "networks": networks,
 		"running": r.State.Running, "restarts": r.RestartCount, "path": r.Path, "args": r.Args,
 	}, "", " ")
 	if err != nil {
@@ -553,6 +555,6 @@ func (w *world) eventually(what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			w.Fatalf("not within %s: %s", generous, what)
 		}
-		wait(w.Context(), 20*time.Millisecond)
+		fleet.Wait(w.Context(), 20*time.Millisecond)
 	}
 }

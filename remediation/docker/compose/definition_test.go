@@ -1,8 +1,7 @@
-package docker
+package compose
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +16,6 @@ import (
 type folder struct {
 	*testing.T
 	dir string
-	c   *Client
 }
 
 func newFolder(t *testing.T, files map[string]string) folder {
@@ -29,9 +27,6 @@ func newFolder(t *testing.T, files map[string]string) folder {
 	f := folder{T: t, dir: dir}
 	for name, text := range files {
 		f.write(name, text)
-	}
-	if f.c, err = New(Options{Host: "unix:///nowhere.sock", Projects: []string{dir}, Logger: slog.New(slog.DiscardHandler)}); err != nil {
-		t.Fatal(err)
 	}
 	return f
 }
@@ -47,18 +42,22 @@ func (f folder) write(name, text string) {
 	}
 }
 
-func (f folder) defines(service string) (definition, error) {
-	return f.c.definitionOf(&fleet{dir: f.dir, service: service})
+func (f folder) defines(service string) (Definition, error) {
+	p, err := Locate(projectfile.Folders{f.dir}, f.dir, "", nil)
+	if err != nil {
+		return Definition{}, err
+	}
+	return p.Define(service, nil)
 }
 
-func shown(s setting, err error) string {
+func shown(s Setting, err error) string {
 	switch {
 	case err != nil:
 		return "error"
-	case !s.set:
+	case !s.Set:
 		return "unset"
 	}
-	return s.value
+	return s.Value
 }
 
 func TestVariableIsWhatComposeWouldGiveTheService(t *testing.T) {
@@ -90,7 +89,7 @@ func TestVariableIsWhatComposeWouldGiveTheService(t *testing.T) {
 				"sub/over.yml": `{services: {web: {environment: [FLAG=10]}}}`,
 			})
 			d, err := f.defines("web")
-			if got := shown(d.variable("FLAG"), err); got != c.want {
+			if got := shown(d.Variable("FLAG"), err); got != c.want {
 				t.Errorf("got %q (%v), want %q", got, err, c.want)
 			}
 		})
@@ -113,7 +112,7 @@ func TestTheImageIsWhatComposeWouldRun(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		ref, err := d.runs(&fleet{service: "web"})
+		ref, err := d.Runs(nil)
 		if got := fmt.Sprint(ref, err); !strings.Contains(got, c.want) {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
@@ -136,13 +135,13 @@ func TestAFlagIsWrittenIntoTheEnvFileThatDecides(t *testing.T) {
 			f := newFolder(t, map[string]string{
 				"compose.yaml": `{services: {web: {image: "${REPO:?}", environment: [FLAG]}}}`, "one.env": c.one, "two.env": c.two, ".env": "FLAG=9\n",
 			})
-			p := project{dir: f.dir, name: "p", files: []string{filepath.Join(f.dir, "compose.yaml")}, explicit: true,
-				envFiles: []string{filepath.Join(f.dir, "one.env"), filepath.Join(f.dir, "two.env")}}
-			d, err := f.c.define(p, "web", nil)
-			if got := shown(d.variable("FLAG"), err); got != c.now || d.missing != nil {
+			p := Project{in: projectfile.Folders{f.dir}, Dir: f.dir, name: "p", Files: []string{filepath.Join(f.dir, "compose.yaml")}, Explicit: true,
+				EnvFiles: []string{filepath.Join(f.dir, "one.env"), filepath.Join(f.dir, "two.env")}}
+			d, err := p.Define("web", nil)
+			if got := shown(d.Variable("FLAG"), err); got != c.now || d.missing != nil {
 				t.Errorf("it is %s (%v, %v), want %s", got, err, d.missing, c.now)
 			}
-			path, data, _, err := f.c.envFile(p, "FLAG")
+			path, data, _, err := p.EnvFile("FLAG")
 			if err != nil || filepath.Base(path) != c.decides {
 				t.Fatalf("%s decides, %v; want %s", path, err, c.decides)
 			}
@@ -150,8 +149,8 @@ func TestAFlagIsWrittenIntoTheEnvFileThatDecides(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err = f.c.define(p, "web", contents{path: after})
-			if got := shown(d.variable("FLAG"), err); got != "0" {
+			d, err = p.Define("web", Contents{path: after})
+			if got := shown(d.Variable("FLAG"), err); got != "0" {
 				t.Errorf("written into %s it is %s, %v", path, got, err)
 			}
 		})
@@ -262,7 +261,7 @@ func TestEveryProjectIsReadAsComposeReadsIt(t *testing.T) {
 				if err != nil {
 					return "error", "error"
 				}
-				return shown(d.variable("FEATURE_X"), nil), d.spec.Image
+				return shown(d.Variable("FEATURE_X"), nil), d.Spec.Image
 			}
 			for _, when := range []string{"now", "off"} {
 				flag, image := theirs()

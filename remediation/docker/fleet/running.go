@@ -1,4 +1,4 @@
-package docker
+package fleet
 
 import (
 	"context"
@@ -9,19 +9,20 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/docker/compose"
 )
 
-var _ remediation.Runtime = (*Client)(nil)
+var _ remediation.Runtime = (*Engine)(nil)
 
 // Running implements remediation.Runtime: the engine is asked for the service's
 // containers, and each that runs for its version and its flags, by the probe's
 // addresses.
-func (c *Client) Running(ctx context.Context, pb *alerts.Playbook) (remediation.Running, error) {
-	f, err := c.found(ctx, pb.Target.Compose)
+func (c *Engine) Running(ctx context.Context, pb *alerts.Playbook) (remediation.Running, error) {
+	f, err := c.Found(ctx, pb.Target.Compose)
 	if err != nil {
 		return remediation.Running{}, err
 	}
-	members := f.members()
+	members := f.Members()
 	words := make([]word, len(members))
 	var asking sync.WaitGroup
 	for i, r := range members {
@@ -34,11 +35,11 @@ func (c *Client) Running(ctx context.Context, pb *alerts.Playbook) (remediation.
 			out.Up++
 		}
 		out.Replicas = append(out.Replicas, remediation.RunningReplica{
-			Name: r.name(), State: r.stands(), Up: r.up(), Image: r.Config.Image, Version: words[i].version,
+			Name: r.ShortName(), State: r.stands(), Up: r.up(), Image: r.Config.Image, Version: words[i].version,
 		})
 	}
 	// What serves is what counts; where nothing does, what would.
-	serving := func(i int) bool { return members[i].running() || out.Up == 0 }
+	serving := func(i int) bool { return members[i].Running() || out.Up == 0 }
 	out.Image, _ = agreed(members, serving, func(i int) string { return members[i].Config.Image })
 	out.Version, _ = agreed(members, serving, func(i int) string { return words[i].version })
 	for _, flag := range pb.Flags {
@@ -50,8 +51,8 @@ func (c *Client) Running(ctx context.Context, pb *alerts.Playbook) (remediation.
 		value := func(i int) string {
 			v, served := words[i].flags[flag.Name]
 			if !served {
-				had := members[i].variable(flag.Name)
-				v, known = had.value, known || had.set
+				had := members[i].Variable(flag.Name)
+				v, known = had.Value, known || had.Set
 			}
 			known, said.Served = known || served, said.Served && served
 			return v
@@ -64,7 +65,7 @@ func (c *Client) Running(ctx context.Context, pb *alerts.Playbook) (remediation.
 }
 
 // agreed returns what all replicas that serve have, or "" and true where two differ.
-func agreed(members []*replica, serving func(int) bool, of func(int) string) (value string, differs bool) {
+func agreed(members []*Replica, serving func(int) bool, of func(int) string) (value string, differs bool) {
 	first := true
 	for i := range members {
 		if !serving(i) {
@@ -91,23 +92,23 @@ type word struct {
 
 // askReplica asks one replica once. What does not answer is left out; the version is then
 // the tag of its image.
-func (c *Client) askReplica(ctx context.Context, f *fleet, r *replica, p alerts.Probe) word {
+func (c *Engine) askReplica(ctx context.Context, f *Fleet, r *Replica, p alerts.Probe) word {
 	w := word{version: c.taggedVersion(ctx, r)}
-	if !r.running() || r.State.Paused {
+	if !r.Running() || r.State.Paused {
 		return w
 	}
-	k := checkOf(p, "", setting{})
-	k.peers = f.replicas
+	k := CheckOf(p)
+	k.Peers = f.Replicas
 	k = c.of(ctx, k, r)
-	if k.version != "" {
-		if body, err := c.get(ctx, k.version); err == nil {
+	if k.Version != "" {
+		if body, err := c.Get(ctx, k.Version); err == nil {
 			if said, ok := versionIn(body); ok {
 				w.version = said
 			}
 		}
 	}
-	if k.flags != "" {
-		if flags, err := c.servedFlags(ctx, k.flags); err == nil {
+	if k.Flags != "" {
+		if flags, err := c.servedFlags(ctx, k.Flags); err == nil {
 			w.flags = flags
 		}
 	}
@@ -116,20 +117,20 @@ func (c *Client) askReplica(ctx context.Context, f *fleet, r *replica, p alerts.
 
 // taggedVersion is the version that a replica's image has as its tag; of an image that
 // runs as latest, the one other tag of its repository. "" where none says.
-func (c *Client) taggedVersion(ctx context.Context, r *replica) string {
-	ref := parseReference(r.Config.Image)
-	if !byID(r.Config.Image) && ref.tag != "" && ref.tag != latestTag {
-		return ref.tag
+func (c *Engine) taggedVersion(ctx context.Context, r *Replica) string {
+	ref := compose.ParseReference(r.Config.Image)
+	if !compose.IsImageID(r.Config.Image) && ref.Tag != "" && ref.Tag != compose.LatestTag {
+		return ref.Tag
 	}
-	img, err := c.api.ImageInspect(ctx, r.Image)
+	img, err := c.API.ImageInspect(ctx, r.Image)
 	if err != nil {
 		return ""
 	}
 	var tags []string
 	for _, t := range img.RepoTags {
-		has := parseReference(t)
-		if has.tag != latestTag && !strings.HasPrefix(has.tag, displacedTag) && (byID(r.Config.Image) || has.repo == ref.repo) {
-			tags = append(tags, has.tag)
+		has := compose.ParseReference(t)
+		if has.Tag != compose.LatestTag && !strings.HasPrefix(has.Tag, DisplacedTag) && (compose.IsImageID(r.Config.Image) || has.Repo == ref.Repo) {
+			tags = append(tags, has.Tag)
 		}
 	}
 	if tags = slices.Compact(slices.Sorted(slices.Values(tags))); len(tags) == 1 {

@@ -1,4 +1,4 @@
-package docker
+package compose
 
 import (
 	"fmt"
@@ -19,10 +19,12 @@ import (
 // Describe returns what the files of a compose project say of one service. No engine is
 // asked, and no file outside of dir, an absolute path, is read.
 func Describe(dir, service string) (draft.Service, error) {
-	logrus.SetOutput(io.Discard) // as New does
-	c := &Client{files: projectfile.Folders{dir}}
-	f := &fleet{dir: dir, service: service}
-	d, err := c.definitionOf(f)
+	logrus.SetOutput(io.Discard) // compose-go warns there, of each variable that is not set
+	p, err := Locate(projectfile.Folders{dir}, dir, "", nil)
+	if err != nil {
+		return draft.Service{}, err
+	}
+	d, err := p.Define(service, nil)
 	if _, ok := d.others[service]; err != nil && len(d.others) > 0 && !ok {
 		return draft.Service{}, hint.Add(err, "one of %s", strings.Join(slices.Sorted(maps.Keys(d.others)), ", "))
 	}
@@ -30,28 +32,28 @@ func Describe(dir, service string) (draft.Service, error) {
 		return draft.Service{}, err
 	}
 	s := draft.Service{ProjectDir: dir, Name: service, Variables: map[string]string{}, Others: map[string]string{}, Migrations: os.DirFS(dir)}
-	for name, value := range d.values {
-		if _, ok := d.spec.Environment[name]; !ok {
+	for name, value := range d.Values {
+		if _, ok := d.Spec.Environment[name]; !ok {
 			s.Others[name] = value
 		}
 	}
-	for name, value := range d.spec.Environment {
+	for name, value := range d.Spec.Environment {
 		if value != nil {
 			s.Variables[name] = *value
 		}
 	}
-	for _, p := range d.spec.Ports {
+	for _, p := range d.Spec.Ports {
 		if p.Published != "" && !strings.Contains(p.Published, "-") && p.Protocol != "udp" {
 			s.Ports = append(s.Ports, draft.Port{Host: p.HostIP, Published: p.Published, Target: p.Target})
 		}
 	}
-	if h := d.spec.HealthCheck; h != nil && !h.Disable {
+	if h := d.Spec.HealthCheck; h != nil && !h.Disable {
 		s.Healthcheck = h.Test
 	}
-	if d.spec.Image != "" {
-		s.Tag = parseReference(d.spec.Image).tag
+	if d.Spec.Image != "" {
+		s.Tag = ParseReference(d.Spec.Image).Tag
 	}
-	s.TagVariable, err = c.tagVariable(f, d)
+	s.TagVariable, err = d.tagVariable()
 	return s, err
 }
 
@@ -62,25 +64,25 @@ var (
 
 // tagVariable finds the variable that sets the tag of a service's image, by giving each
 // one that an image's name has an unlikely value; "" if there is none.
-func (c *Client) tagVariable(f *fleet, d definition) (string, error) {
-	for _, file := range d.files {
-		data, err := c.files.Read(file)
+func (d Definition) tagVariable() (string, error) {
+	for _, file := range d.Files {
+		data, err := d.in.Read(file)
 		if err != nil {
 			return "", err
 		}
 		for _, line := range imageLine.FindAllSubmatch(data, -1) {
 			for _, m := range imageVariable.FindAllSubmatch(line[1], -1) {
 				name := string(m[1])
-				path, env, _, err := c.envFile(d.project, name)
+				path, env, _, err := d.EnvFile(name)
 				if err != nil {
 					return "", err
 				}
-				if env, err = projectfile.SetEnv(env, name, unlikely); err != nil {
+				if env, err = projectfile.SetEnv(env, name, UnlikelyTag); err != nil {
 					return "", fmt.Errorf("%s: %w", path, err)
 				}
 				// Without that variable the image's name may not be known at all.
-				then, err := c.definitionWith(f, d.project, path, env)
-				if err == nil && strings.Contains(parseReference(then.spec.Image).tag, unlikely) {
+				then, err := d.DefineWith(d.Spec.Name, path, env)
+				if err == nil && strings.Contains(ParseReference(then.Spec.Image).Tag, UnlikelyTag) {
 					return name, nil
 				}
 			}

@@ -1,0 +1,246 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation/docker/compose"
+)
+
+const (
+	// probeAttempt bounds one request, probeEvery is the distance of two.
+	probeAttempt = 2 * time.Second
+	ProbeEvery   = 50 * time.Millisecond
+	// probeTimeout is used where the playbook has none.
+	probeTimeout = 30 * time.Second
+	// AloneTimeout is how long a container must stay up that nothing can ask.
+	AloneTimeout = 2 * time.Second
+)
+
+// Check is what a replica must show before it counts as working. Its addresses
+// are the service's; each replica is asked by its own where that can be told.
+type Check struct {
+	Health, Flags, Version string
+	Timeout                time.Duration
+	Flag                   string
+	Value                  compose.Setting // what flags must list for flag, if it is set
+	Wants                  string          // what version must name, if it is not ""
+	Peers                  []*Replica
+	// also is asked once the service is healthy; nil: nothing.
+	also func(context.Context) error
+}
+
+func CheckOf(p alerts.Probe) Check {
+	timeout := time.Duration(p.Timeout)
+	if timeout <= 0 {
+		timeout = probeTimeout
+	}
+	return Check{Health: p.Health, Flags: p.Flags, Version: p.Version, Timeout: timeout}
+}
+
+// ErrBroken marks what waiting does not cure.
+var ErrBroken = errors.New("container does not stay up")
+
+// Works waits until a started container is seen to work: up without a restart,
+// healthy by its own healthcheck where that answers in time, and by the probe's
+// addresses.
+func (c *Engine) Works(ctx context.Context, id string, k Check) error {
+	deadline, cancel := context.WithTimeoutCause(ctx, k.Timeout, fmt.Errorf("within %s", k.Timeout))
+	defer cancel()
+	started := time.Now()
+	var last error
+	name := id
+	for {
+		in, err := c.API.ContainerInspect(deadline, id)
+		switch {
+		case err != nil && deadline.Err() == nil:
+			return fmt.Errorf("inspect container %s: %w", name, err)
+		case err == nil:
+			name = (&Replica{in}).ShortName()
+			ready, err := settled(in, started, k)
+			if errors.Is(err, ErrBroken) {
+				return err
+			}
+			if ready && err == nil {
+				if err = c.answers(deadline, c.of(ctx, k, &Replica{in})); err == nil {
+					return nil
+				}
+			}
+			if last == nil || deadline.Err() == nil { // what was said before the end says more
+				last = err
+			}
+		}
+		if !Wait(deadline, ProbeEvery) {
+			if ctx.Err() != nil {
+				return fmt.Errorf("wait for container %s: %w", name, ctx.Err())
+			}
+			// As text: an address that does not answer leaves no doubt about the engine.
+			return fmt.Errorf("container %s does not work %w: %s", name, context.Cause(deadline), text(last))
+		}
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return "the engine did not answer in time"
+	}
+	return err.Error()
+}
+
+// settled judges a container by the engine's word on it.
+func settled(in container.InspectResponse, since time.Time, k Check) (ready bool, err error) {
+	name := strings.TrimPrefix(in.Name, "/")
+	switch s := in.State; {
+	case in.RestartCount > 0 || s.Restarting:
+		return false, fmt.Errorf("%w: %s was restarted %d times (last exit status %d)", ErrBroken, name, in.RestartCount, s.ExitCode)
+	case !s.Running:
+		return false, fmt.Errorf("%w: %s is %s (exit status %d)", ErrBroken, name, s.Status, s.ExitCode)
+	case s.Health == nil || s.Health.Status == container.NoHealthcheck:
+		if k.Health == "" && time.Since(since) < AloneTimeout {
+			return false, fmt.Errorf("%s has no health address; it must stay up for %s", name, AloneTimeout)
+		}
+	case s.Health.Status == container.Unhealthy:
+		return false, fmt.Errorf("%w: %s is unhealthy according to its healthcheck", ErrBroken, name)
+	case s.Health.Status == container.Starting:
+		// A first verdict that cannot come in time is not waited for, if the
+		// service can be asked otherwise.
+		if h := in.Config.Healthcheck; k.Health != "" && h != nil && h.Interval+h.StartPeriod >= k.Timeout {
+			return true, nil
+		}
+		return false, fmt.Errorf("the healthcheck of %s has not answered", name)
+	}
+	return true, nil
+}
+
+// answers asks the probe's addresses once.
+func (c *Engine) answers(ctx context.Context, k Check) error {
+	if k.Health != "" {
+		if _, err := c.Get(ctx, k.Health); err != nil {
+			return fmt.Errorf("health: %w", err)
+		}
+	}
+	if k.Version != "" && k.Wants != "" {
+		if err := c.namesVersion(ctx, k.Version, k.Wants); err != nil {
+			return fmt.Errorf("%s: %w", checkVersion, err)
+		}
+	}
+	if k.also != nil {
+		if err := k.also(ctx); err != nil {
+			return err
+		}
+	}
+	if k.Flags == "" || !k.Value.Set {
+		return nil
+	}
+	flags, err := c.servedFlags(ctx, k.Flags)
+	if err != nil {
+		return fmt.Errorf("flags: %w", err)
+	}
+	got, ok := flags[k.Flag]
+	if !ok {
+		return otherwise{fmt.Errorf("flags: %s does not list %s", k.Flags, k.Flag)}
+	}
+	if same := strings.EqualFold(got, k.Value.Value) || IsOff(got) && IsOff(k.Value.Value); !same {
+		return otherwise{fmt.Errorf("flags: %s serves %s=%s, want %s", k.Flags, k.Flag, got, k.Value.Value)}
+	}
+	return nil
+}
+
+// Denies asks each replica once what it serves, and returns the answer that is not as
+// wanted. No answer denies nothing.
+func (c *Engine) Denies(ctx context.Context, f *Fleet, k Check) error {
+	k.Peers, k.Health, k.also = f.Replicas, "", nil
+	for _, r := range f.Members() {
+		if !r.Running() {
+			continue
+		}
+		if err := c.answers(ctx, c.of(ctx, k, r)); errors.Is(err, errOtherwise) {
+			return fmt.Errorf("container %s: %w", r.ShortName(), err)
+		}
+	}
+	return nil
+}
+
+// errOtherwise marks a service's own word that it is not as wanted.
+var errOtherwise = errors.New("the service reports another state")
+
+// otherwise words an answer that is not as wanted.
+type otherwise struct{ error }
+
+func (otherwise) Is(target error) bool { return target == errOtherwise }
+
+// servedFlags asks a service which flags it serves: a JSON object of them.
+func (c *Engine) servedFlags(ctx context.Context, address string) (map[string]string, error) {
+	body, err := c.Get(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(body, &raw); err != nil {
+		return nil, fmt.Errorf("%s: not a JSON object of flags: %w", address, err)
+	}
+	flags := make(map[string]string, len(raw))
+	for name, v := range raw {
+		flags[name] = FlagText(v)
+	}
+	return flags, nil
+}
+
+// of returns the check with the addresses of one replica.
+func (c *Engine) of(ctx context.Context, k Check, r *Replica) Check {
+	for _, address := range []*string{&k.Health, &k.Flags, &k.Version} {
+		*address = c.ownAddress(ctx, *address, r, k.Peers)
+	}
+	return k
+}
+
+// FlagText is a JSON scalar as an environment variable would have it.
+func FlagText(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return s
+	}
+	return string(raw)
+}
+
+// IsOff tells the usual spellings of off: a service may parse its variable and
+// serve what it understood.
+func IsOff(s string) bool {
+	switch strings.ToLower(s) {
+	case "0", "false", "off", "no", "":
+		return true
+	}
+	return false
+}
+
+// Get returns what an address answers, if the answer is good.
+func (c *Engine) Get(ctx context.Context, url string) ([]byte, error) {
+	status, body, err := c.request(ctx, url)
+	if err == nil && status/100 != 2 {
+		err = fmt.Errorf("%s answers %d %s", url, status, http.StatusText(status))
+	}
+	return body, err
+}
+
+// request returns an answer's status and its first MiB. It follows no redirection.
+func (c *Engine) request(ctx context.Context, url string) (status int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	res, err := c.probe.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	body, err = io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	return res.StatusCode, body, errors.Join(err, res.Body.Close())
+}
