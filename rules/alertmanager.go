@@ -52,7 +52,7 @@ func (s Settings) alertmanager(pb *alerts.Playbook) (File, error) {
 			v.Hours = c.BusinessHours
 		}
 	}
-	content, err := fill("alertmanager.yml", v)
+	content, err := fillAlertmanager(v)
 	if err != nil {
 		return File{}, fmt.Errorf("write Alertmanager's configuration: %w", err)
 	}

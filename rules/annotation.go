@@ -7,6 +7,7 @@ import (
 	"text/template"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // notes are the annotations that every alert of an indicator has; ind is nil
@@ -41,41 +42,16 @@ func boardOf(pb *alerts.Playbook, ind *alerts.Indicator) string {
 // escape stops Prometheus from reading the playbook's words as a template.
 func escape(s string) string { return strings.ReplaceAll(s, "{{", `{{"{{"}}`) }
 
-// sentence is a text as one more sentence, or "".
-func sentence(s string) string {
-	s = strings.TrimSpace(s)
-	if s == "" {
-		return ""
-	}
-	return " " + strings.TrimRight(s, ".") + "."
-}
-
 // measured is a template of the measured value and its bound.
-func measured(u alerts.Unit, b bound) string {
-	if b.confidence > 0 {
+func measured(u alerts.Unit, b query.Bound) string {
+	if b.Confidence > 0 {
 		end := "At most"
-		if b.above {
+		if b.Above {
 			end = "At least"
 		}
-		return fmt.Sprintf("%s %s, %s.", end, inUnit(u), escape(b.words(u)))
+		return fmt.Sprintf("%s %s, %s.", end, inUnit(u), escape(b.Words(u)))
 	}
-	return fmt.Sprintf("Measured %s, %s.", inUnit(u), escape(b.words(u)))
-}
-
-// words are the bound as a person says it.
-func (b bound) words(u alerts.Unit) string {
-	side, over := "below", "over"
-	if b.above {
-		side = "above"
-	}
-	if b.sustained > 0 {
-		over = "for"
-	}
-	words := fmt.Sprintf("%s %s %s %s", side, quantity(u, b.threshold), over, duration(b.span()))
-	if b.confidence > 0 {
-		words += fmt.Sprintf(" (confidence %s)", number(b.confidence))
-	}
-	return words
+	return fmt.Sprintf("Measured %s, %s.", inUnit(u), escape(b.Words(u)))
 }
 
 // inUnit is the template of $value in a unit.
@@ -97,26 +73,6 @@ func inUnit(u alerts.Unit) string {
 		return "{{ $value | humanize }} a second"
 	}
 	return "{{ $value | humanize }}"
-}
-
-// quantity is a threshold in a unit.
-func quantity(u alerts.Unit, f float64) string {
-	switch u {
-	case alerts.Ratio:
-		return fmt.Sprintf("%.6g%%", f*100)
-	case alerts.Percent:
-		return number(f) + "%"
-	case alerts.Seconds:
-		return number(f) + " s"
-	case alerts.Milliseconds:
-		return number(f) + " ms"
-	case alerts.Bytes:
-		return number(f) + " B"
-	case alerts.PerSecond:
-		return number(f) + " a second"
-	case alerts.Count:
-	}
-	return number(f)
 }
 
 // templateHead is what Prometheus puts before each template.

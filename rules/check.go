@@ -12,6 +12,8 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/rules/query"
+	"github.com/locotoki/backout/rules/series"
 )
 
 // Findings are the results of Check for a valid playbook.
@@ -40,12 +42,12 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 	if err := refusedAlive(pb); err != nil {
 		return Findings{}, err
 	}
-	c.sim = newSimulator(time.Duration(pb.ScrapeInterval))
-	defer func() { err = errors.Join(err, c.sim.close()) }()
+	c.sim = series.NewSimulator(time.Duration(pb.ScrapeInterval))
+	defer func() { err = errors.Join(err, c.sim.Close()) }()
 	c.alive()
 	for i := range pb.Indicators {
 		if ind := &pb.Indicators[i]; ind.Alert != nil {
-			c.bound(fmt.Sprintf("indicators[%d].alert", i), "the alert of "+ind.Name, ind, alertBound(ind.Alert), nil)
+			c.bound(fmt.Sprintf("indicators[%d].alert", i), "the alert of "+ind.Name, ind, query.OfAlert(ind.Alert), nil)
 		}
 	}
 	for i := range pb.Triggers {
@@ -53,7 +55,7 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 		if t.Signal != "" {
 			continue
 		}
-		c.bound(fmt.Sprintf("triggers[%d]", i), "the trigger "+t.Name, pb.Indicator(t.Indicator), triggerBound(t), t)
+		c.bound(fmt.Sprintf("triggers[%d]", i), "the trigger "+t.Name, pb.Indicator(t.Indicator), query.OfTrigger(t), t)
 	}
 	return c.found, nil
 }
@@ -84,7 +86,7 @@ func newChecker(pb *alerts.Playbook) *checker {
 // checker evaluates bounds.
 type checker struct {
 	pb    *alerts.Playbook
-	sim   *simulator
+	sim   *series.Simulator
 	found Findings
 	// told are the indicators whose silence was reported.
 	told map[string]bool
@@ -122,28 +124,28 @@ func (c *checker) alive() {
 	if err != nil {
 		return // Rules has said so
 	}
-	f, err := feedOf(c.sim, c.pb, text, nil, 0)
+	f, err := series.NewFeed(c.sim, c.pb, text, nil, 0)
 	if err != nil {
 		return
 	}
-	idle, counts := slices.Clone(f.normal), false
-	for i, fam := range f.families {
-		if fam.shape == counter {
-			idle[i], counts = level{}, true
+	idle, counts := slices.Clone(f.Normal), false
+	for i, fam := range f.Families {
+		if fam.Shape == series.Counter {
+			idle[i], counts = series.Level{}, true
 		}
 	}
-	busy, err := f.value(f.normal)
+	busy, err := f.Value(f.Normal)
 	if err != nil {
 		return
 	}
-	quiet, err := f.value(idle)
+	quiet, err := f.Value(idle)
 	switch {
 	case err != nil:
 	case busy != 1:
 		c.fail(c.pb.InQuery("alive", 0, fmt.Sprintf("alive is %s, not 1, while the service gets requests: nothing would ever count as recovered", shown(busy)), "compare with a number, such as sum(increase(requests_total[2m])) > bool 0"))
 	case counts && quiet == 1:
 		c.warn(c.pb.InQuery("alive", 0, "alive stays 1 when the service gets no requests: a service that hangs would look alive", "compare the requests with > bool 0"))
-	case !counts && len(f.families) <= 1:
+	case !counts && len(f.Families) <= 1:
 		c.warn(c.pb.InQuery("alive", 0, "alive does not count requests: a service that hangs would look alive", "write sum(increase(requests_total[2m])) > bool 0"))
 	}
 }
@@ -152,12 +154,12 @@ func (c *checker) alive() {
 var scales = []float64{1, 1e3, 1e-3, 1e6, 1e-6}
 
 // bound evaluates an alert threshold, or a trigger where t is not nil.
-func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *alerts.Trigger) {
-	q, err := queryOf(c.pb, ind.Name, b)
+func (c *checker) bound(path, name string, ind *alerts.Indicator, b query.Bound, t *alerts.Trigger) {
+	q, err := query.Of(c.pb, ind.Name, b)
 	if err != nil || c.broken[c.queryPath(ind)] {
 		return
 	}
-	expr, err := parse(q.at(time.Duration(b.window), b.minVolume))
+	expr, err := query.Parse(q.At(time.Duration(b.Window), b.MinVolume))
 	if err != nil {
 		return
 	}
@@ -168,32 +170,32 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 		undecided("it can simulate only histograms whose buckets are counters, and no native ones")
 		return
 	}
-	if back, err := lookback(q.at(time.Duration(b.window), b.minVolume)); err == nil && back/q.scrape() > mostScrapes {
-		undecided(fmt.Sprintf("its range is %s, which is more than %d scrapes", duration(back), mostScrapes))
+	if back, err := query.Lookback(q.At(time.Duration(b.Window), b.MinVolume)); err == nil && back/q.Scrape() > mostScrapes {
+		undecided(fmt.Sprintf("its range is %s, which is more than %d scrapes", query.Duration(back), mostScrapes))
 		return
 	}
 	if t != nil && c.scaled(path, q, t, expr) {
 		return
 	}
 	volume := 0.0
-	if w := time.Duration(b.window).Seconds(); w > 0 {
-		volume = b.minVolume / w
+	if w := time.Duration(b.Window).Seconds(); w > 0 {
+		volume = b.MinVolume / w
 	}
 	if t != nil {
 		volume = max(volume, t.Recovery.MinVolume/time.Duration(t.Recovery.Window).Seconds())
 	}
-	text, err := q.confident(q.at(time.Duration(b.window), b.minVolume), time.Duration(b.window))
+	text, err := q.Confident(q.At(time.Duration(b.Window), b.MinVolume), time.Duration(b.Window))
 	if err != nil {
 		return // lint has said so
 	}
-	f, err := feedOf(c.sim, c.pb, text, boundsFor(ind, b.threshold), volume)
+	f, err := series.NewFeed(c.sim, c.pb, text, boundsFor(ind, b.Threshold), volume)
 	if err != nil {
 		undecided(err.Error())
 		return
 	}
-	f.ramps(expr)
-	f.pivot = b.threshold
-	s := &subject{feed: f, query: q}
+	f.Ramps(expr)
+	f.Pivot = b.Threshold
+	s := &subject{Feed: f, Query: q}
 	v, silent, err := c.values(s)
 	switch {
 	case err != nil:
@@ -201,7 +203,7 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 	case len(v) == 0:
 		c.fail(c.inQuery(ind, fmt.Sprintf("%s can never fire: its query has no value, whatever its series do", name), "try the query in Prometheus: the two sides of an operator must have the same labels, and a range must hold two samples"))
 	case !slices.ContainsFunc(v, s.isBeyond) && moves(expr):
-		undecided("no steady series bring its query beyond " + number(b.threshold))
+		undecided("no steady series bring its query beyond " + query.Number(b.Threshold))
 	case !slices.ContainsFunc(v, s.isBeyond):
 		c.fail(c.inQuery(ind, name+" can never fire: "+c.ranging(v, b), "compare the query's values in Prometheus with the threshold and the unit"))
 	case !silent && !slices.ContainsFunc(v, s.isInside) && moves(expr):
@@ -218,12 +220,12 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b bound, t *al
 }
 
 // ranging describes a query's values.
-func (c *checker) ranging(v []float64, b bound) string {
+func (c *checker) ranging(v []float64, b query.Bound) string {
 	least, most := shown(slices.Min(v)), shown(slices.Max(v))
 	if least == most {
-		return fmt.Sprintf("whatever its series do, its query gives %s (threshold %s)", least, number(b.threshold))
+		return fmt.Sprintf("whatever its series do, its query gives %s (threshold %s)", least, query.Number(b.Threshold))
 	}
-	return fmt.Sprintf("whatever its series do, its query stays between %s and %s (threshold %s)", least, most, number(b.threshold))
+	return fmt.Sprintf("whatever its series do, its query stays between %s and %s (threshold %s)", least, most, query.Number(b.Threshold))
 }
 
 // values are the query's values at all levels that were tried; silent says that it
@@ -236,23 +238,23 @@ func (c *checker) values(s *subject) (all []float64, silent bool, err error) {
 			all = append(all, v)
 		}
 	}
-	normal := slices.Clone(s.normal)
+	normal := slices.Clone(s.Normal)
 	for _, scale := range scales {
-		for i := range s.normal {
-			if f := s.families[i]; f.shape == counter || f.shape == gauge {
-				s.normal[i].at = normal[i].at * scale
+		for i := range s.Normal {
+			if f := s.Families[i]; f.Shape == series.Counter || f.Shape == series.Gauge {
+				s.Normal[i].At = normal[i].At * scale
 			}
 		}
-		s.knobs = nil
-		if err := s.findKnobs(); err != nil { // nothing moves the value
-			v, err := s.feed.value(s.normal)
+		s.Knobs = nil
+		if err := s.FindKnobs(); err != nil { // nothing moves the value
+			v, err := s.Feed.Value(s.Normal)
 			if err != nil {
 				return nil, false, err
 			}
 			add(v)
 		}
-		for _, k := range s.knobs {
-			for _, v := range k.values {
+		for _, k := range s.Knobs {
+			for _, v := range k.Values {
 				add(v)
 			}
 		}
@@ -264,18 +266,11 @@ func (c *checker) values(s *subject) (all []float64, silent bool, err error) {
 }
 
 func (s *subject) isInside(v float64) bool { return !s.isBeyond(v) }
-func (s *subject) isBeyond(v float64) bool { return s.bound.beyond(v, s.threshold) }
-
-func (b bound) beyond(v, threshold float64) bool {
-	if b.above {
-		return v > threshold
-	}
-	return v < threshold
-}
+func (s *subject) isBeyond(v float64) bool { return s.Bound.Beyond(v, s.Threshold) }
 
 // silence warns about a query that reads as healthy where all its series are gone.
 func (c *checker) silence(ind *alerts.Indicator, s *subject, name string) {
-	v, err := s.feed.value(s.gone())
+	v, err := s.Feed.Value(s.gone())
 	if err != nil || math.IsNaN(v) || s.isBeyond(v) || c.told[ind.Name] {
 		return
 	}
@@ -287,15 +282,15 @@ func (c *checker) silence(ind *alerts.Indicator, s *subject, name string) {
 // oneSample warns about a query whose series' first sample decides, as while a process
 // begins.
 func (c *checker) oneSample(ind *alerts.Indicator, s *subject, name string) {
-	value, _, err := s.query.value()
+	value, _, err := s.Query.Value()
 	beyond, ok := s.least()
 	if err != nil || !ok {
 		return
 	}
-	n := s.steady()
-	one := script{{scrapes: n - 1, levels: s.gone()}, {scrapes: 1, levels: beyond}}
-	if v, ok, err := s.sim.value(s.madeUp(one), value, n-1); err == nil && ok && s.isBeyond(v) {
-		c.warn(c.inQuery(ind, fmt.Sprintf("one sample decides %s: the first one of a new series is %s, which is beyond %s", name, shown(v), number(s.threshold)),
+	n := s.Steady()
+	one := series.Script{{Scrapes: n - 1, Levels: s.gone()}, {Scrapes: 1, Levels: beyond}}
+	if v, ok, err := s.Sim.Value(s.MadeUp(one), value, n-1); err == nil && ok && s.isBeyond(v) {
+		c.warn(c.inQuery(ind, fmt.Sprintf("one sample decides %s: the first one of a new series is %s, which is beyond %s", name, shown(v), query.Number(s.Threshold)),
 			"and count_over_time(...[$window]) >= 4, of the same series; or sustained instead of window"))
 	}
 }
@@ -306,70 +301,70 @@ func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
 	if s.Instant() {
 		return
 	}
-	text, _, err := s.recovery(t.Recovery)
+	text, _, err := s.Recovery(t.Recovery)
 	if err != nil {
 		return
 	}
-	r := *s.feed
-	r.text = text
+	r := *s.Feed
+	r.Text = text
 	recovery := t.RecoveryBound()
-	beyond, ok, err := s.find(s.around(0.03, 0.08))
+	beyond, ok, err := s.Find(s.around(0.03, 0.08))
 	if err == nil && !ok {
 		beyond, ok = s.least()
 	}
 	if err != nil || !ok {
 		return
 	}
-	at, err := s.feed.value(beyond)
+	at, err := s.Feed.Value(beyond)
 	if err != nil {
 		return
 	}
-	v, err := r.value(beyond)
-	if err == nil && !math.IsNaN(v) && !s.bound.beyond(v, recovery) {
-		c.cured(path, s.query, t, fmt.Sprintf("a steady %s in %s is %s in %s", shown(at), t.Window, shown(v), t.Recovery.Window))
+	v, err := r.Value(beyond)
+	if err == nil && !math.IsNaN(v) && !s.Bound.Beyond(v, recovery) {
+		c.cured(path, s.Query, t, fmt.Sprintf("a steady %s in %s is %s in %s", shown(at), t.Window, shown(v), t.Recovery.Window))
 		return
 	}
-	inside, ok, err := s.find(s.around(-0.08, -0.03))
+	inside, ok, err := s.Find(s.around(-0.08, -0.03))
 	if err != nil || !ok {
 		return
 	}
-	if at, err = s.feed.value(inside); err != nil {
+	if at, err = s.Feed.Value(inside); err != nil {
 		return
 	}
-	if v, err = r.value(inside); err == nil && !math.IsNaN(v) && s.bound.beyond(v, recovery) {
-		c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s can never recover: a steady %s in %s is %s in %s, which is still beyond %s", t.Name, shown(at), t.Window, shown(v), t.Recovery.Window, number(recovery)), c.recoveryHint(s.query, t)))
+	if v, err = r.Value(inside); err == nil && !math.IsNaN(v) && s.Bound.Beyond(v, recovery) {
+		c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s can never recover: a steady %s in %s is %s in %s, which is still beyond %s", t.Name, shown(at), t.Window, shown(v), t.Recovery.Window, query.Number(recovery)), c.recoveryHint(s.Query, t)))
 	}
 }
 
 // least are the levels whose value is beyond the threshold by the least.
-func (s *subject) least() ([]level, bool) {
-	best, found := math.Inf(1), []level(nil)
-	for _, k := range s.knobs {
-		for i, v := range k.values {
-			if by := math.Abs(v - s.threshold); s.isBeyond(v) && by < best {
-				best, found = by, s.with(k.family, k.levels[i])
+func (s *subject) least() ([]series.Level, bool) {
+	best, found := math.Inf(1), []series.Level(nil)
+	for _, k := range s.Knobs {
+		for i, v := range k.Values {
+			if by := math.Abs(v - s.Threshold); s.isBeyond(v) && by < best {
+				best, found = by, s.With(k.Family, k.Levels[i])
 			}
 		}
 	}
 	return found, found != nil
 }
 
-func (c *checker) cured(path string, q *query, t *alerts.Trigger, how string) {
-	c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s would look recovered while the breach continues: %s, which is within %s", t.Name, how, number(t.RecoveryBound())), c.recoveryHint(q, t)))
+func (c *checker) cured(path string, q *query.Query, t *alerts.Trigger, how string) {
+	c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s would look recovered while the breach continues: %s, which is within %s", t.Name, how, query.Number(t.RecoveryBound())), c.recoveryHint(q, t)))
 }
 
-func (c *checker) recoveryHint(q *query, t *alerts.Trigger) string {
+func (c *checker) recoveryHint(q *query.Query, t *alerts.Trigger) string {
 	side := "below"
-	if q.above {
+	if q.Above {
 		side = "above"
 	}
 	return fmt.Sprintf("recovery: {window: %s, %s: %s}, which is the same pace; or rate() instead of a count; or window: %s", t.Recovery.Window, side,
-		number(round(q.threshold*float64(t.Recovery.Window)/float64(t.Window))), t.Window)
+		query.Number(query.Round(q.Threshold*float64(t.Recovery.Window)/float64(t.Window))), t.Window)
 }
 
 // scaled finds counts of changes and resets, which steady series have none of.
-func (c *checker) scaled(path string, q *query, t *alerts.Trigger, expr parser.Expr) bool {
-	if q.Instant() || t.Recovery.Window >= t.Window || q.threshold == 0 || t.RecoveryBound() != q.threshold {
+func (c *checker) scaled(path string, q *query.Query, t *alerts.Trigger, expr parser.Expr) bool {
+	if q.Instant() || t.Recovery.Window >= t.Window || q.Threshold == 0 || t.RecoveryBound() != q.Threshold {
 		return false
 	}
 	counts, divided := "", false
@@ -387,8 +382,8 @@ func (c *checker) scaled(path string, q *query, t *alerts.Trigger, expr parser.E
 	if counts == "" || divided {
 		return false
 	}
-	pace := q.threshold * float64(t.Recovery.Window) / float64(t.Window)
-	c.cured(path, q, t, fmt.Sprintf("%s() counts, and a steady %s in %s is %s in %s", counts, number(q.threshold), t.Window, shown(pace), t.Recovery.Window))
+	pace := q.Threshold * float64(t.Recovery.Window) / float64(t.Window)
+	c.cured(path, q, t, fmt.Sprintf("%s() counts, and a steady %s in %s is %s in %s", counts, query.Number(q.Threshold), t.Window, shown(pace), t.Recovery.Window))
 	return true
 }
 
@@ -400,8 +395,8 @@ const mostScrapes = 9_000
 func native(expr parser.Expr) (yes bool) {
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
 		if call, ok := n.(*parser.Call); ok && strings.HasPrefix(call.Func.Name, "histogram_") {
-			for _, s := range selectorsOf(call) {
-				yes = yes || shapeOf(s.vector.Name, []selector{s}) != buckets
+			for _, s := range query.SelectorsOf(call) {
+				yes = yes || series.ShapeOf(s.Vector.Name, []query.Selector{s}) != series.Buckets
 			}
 		}
 		return nil
@@ -441,20 +436,6 @@ func compares(expr parser.Expr) bool {
 	return ok && b.Op.IsComparisonOperator()
 }
 
-// ramps lets gauges rise whose movement a query looks at.
-func (m *feed) ramps(expr parser.Expr) {
-	for _, s := range selectorsOf(expr) {
-		if !slices.Contains([]string{"delta", "deriv", "idelta", "predict_linear"}, s.call) {
-			continue
-		}
-		for i := range m.families {
-			if f := &m.families[i]; f.name == s.vector.Name && f.shape == gauge {
-				f.shape = counter
-			}
-		}
-	}
-}
-
 // shown is a value as people read it.
 func shown(v float64) string {
 	if math.IsNaN(v) {
@@ -463,7 +444,7 @@ func shown(v float64) string {
 	if math.IsInf(v, 0) {
 		return fmt.Sprint(v)
 	}
-	return number(round3(v))
+	return query.Number(round3(v))
 }
 
 func round3(v float64) float64 {

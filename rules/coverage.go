@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // Covered is one bound of a playbook, and what implements it.
@@ -71,8 +72,8 @@ func coverageOf(pb *alerts.Playbook, made []rule, cases []testCase, root amRoute
 		if ind.Alert == nil {
 			continue
 		}
-		b := alertBound(ind.Alert)
-		c := Covered{Kind: "alert", Name: ind.Name, Line: fmt.Sprintf("%s %s: alert", ind.Name, b.words(ind.Unit))}
+		b := query.OfAlert(ind.Alert)
+		c := Covered{Kind: "alert", Name: ind.Name, Line: fmt.Sprintf("%s %s: alert", ind.Name, b.Words(ind.Unit))}
 		if len(pb.Dashboards) > 0 && pb.Board(ind) == "" {
 			c.Missing = append(c.Missing, "dashboard")
 		}
@@ -103,7 +104,7 @@ func lineOf(pb *alerts.Playbook, t *alerts.Trigger) string {
 	if t.Signal != "" {
 		return fmt.Sprintf("signal %s: rollback", t.Signal)
 	}
-	line := t.Indicator + " " + triggerBound(t).words(pb.Indicator(t.Indicator).Unit)
+	line := t.Indicator + " " + query.OfTrigger(t).Words(pb.Indicator(t.Indicator).Unit)
 	if stages := pb.StagesOf(t.Name); len(stages) > 0 {
 		line += " in " + strings.Join(stages, ", ")
 	}
@@ -176,7 +177,7 @@ func (r *amRoute) matches(lbs map[string]string) (bool, error) {
 	for _, text := range r.Matchers {
 		// The matchers that are generated are written alike in both languages; the
 		// second one is needed since a selector must have one that is not empty.
-		ms, err := promQL().ParseMetricSelector("{" + text + `,__name__="x"}`)
+		ms, err := query.Parser().ParseMetricSelector("{" + text + `,__name__="x"}`)
 		if err != nil {
 			return false, fmt.Errorf("read the matcher %s: %w", text, err)
 		}

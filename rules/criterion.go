@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // CriterionExpression is the expression for the current state of a success
@@ -16,7 +17,7 @@ func CriterionExpression(pb *alerts.Playbook, c *alerts.Criterion) (string, erro
 	// Whatever is nearest to leaving the bound counts: a criterion that wants a
 	// value below is evaluated by the highest one.
 	above := c.Below != nil
-	q, err := queryOf(pb, c.Indicator, bound{above: above, window: c.Window, sustained: c.Sustained, minVolume: c.MinVolume})
+	q, err := query.Of(pb, c.Indicator, query.Bound{Above: above, Window: c.Window, Sustained: c.Sustained, MinVolume: c.MinVolume})
 	if err != nil {
 		return "", fmt.Errorf("criterion %s: %w", c.Indicator, err)
 	}
@@ -26,9 +27,9 @@ func CriterionExpression(pb *alerts.Playbook, c *alerts.Criterion) (string, erro
 		if !above {
 			most = "min_over_time"
 		}
-		text, _, err = q.sustainedOver(overTime, most, time.Duration(c.Sustained))
+		text, _, err = q.SustainedOver(query.OverTime, most, time.Duration(c.Sustained))
 	} else {
-		text, _, err = q.value()
+		text, _, err = q.Value()
 	}
 	if err != nil {
 		return "", fmt.Errorf("criterion %s: %w", c.Indicator, err)

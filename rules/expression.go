@@ -11,13 +11,13 @@ package rules
 
 import (
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // Expressions are the PromQL expressions that a running engine evaluates for a
@@ -66,7 +66,7 @@ func ExpressionsOf(pb *alerts.Playbook) (Expressions, error) {
 	if err != nil {
 		return Expressions{}, err
 	}
-	targets := targetsOf(pb)
+	targets := query.Targets(pb)
 	x := Expressions{
 		Alive:    alive,
 		Age:      fmt.Sprintf("time() - max(timestamp(%s))", targets),
@@ -98,16 +98,16 @@ type judgement struct {
 
 // judge returns a trigger's expressions.
 func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
-	b := triggerBound(t)
-	j := judgement{TriggerExpressions: TriggerExpressions{Threshold: b.threshold, Above: b.above, RecoveryThreshold: t.RecoveryBound()}}
-	q, err := queryOf(pb, t.Indicator, b)
+	b := query.OfTrigger(t)
+	j := judgement{TriggerExpressions: TriggerExpressions{Threshold: b.Threshold, Above: b.Above, RecoveryThreshold: t.RecoveryBound()}}
+	q, err := query.Of(pb, t.Indicator, b)
 	if err != nil {
 		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)
 	}
 	if stages := pb.StagesOf(t.Name); len(stages) > 0 {
-		j.Value, j.gates, err = q.gated(pb, t, stages)
+		j.Value, j.gates, err = gated(q, pb, t, stages)
 	} else {
-		j.Value, j.Window, err = q.value()
+		j.Value, j.Window, err = q.Value()
 	}
 	if err != nil {
 		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)
@@ -115,11 +115,11 @@ func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
 	if j.Window == 0 {
 		j.Window = t.Span()
 	}
-	if j.Recovery, j.RecoveryWindow, err = q.recovery(t.Recovery); err != nil {
+	if j.Recovery, j.RecoveryWindow, err = q.Recovery(t.Recovery); err != nil {
 		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)
 	}
 	j.Stages = pb.StagesOf(t.Name)
-	if j.Events, err = q.events(time.Duration(t.Recovery.Window)); err != nil {
+	if j.Events, err = q.Events(time.Duration(t.Recovery.Window)); err != nil {
 		return judgement{}, fmt.Errorf("trigger %s: %w", t.Name, err)
 	}
 	return j, nil
@@ -137,26 +137,17 @@ func (x Expressions) KeptSince(at time.Time) string {
 	return fmt.Sprintf("count((%s @ %d == 1) unless (%s == 0)) or vector(0)", x.targets, at.Unix(), x.targets)
 }
 
-// targetsOf selects the up series of the service's targets.
-func targetsOf(pb *alerts.Playbook) string {
-	matchers := "job=" + strconv.Quote(pb.Job)
-	if more := pb.UpMatchers(); more != "" {
-		matchers += "," + more
-	}
-	return fmt.Sprintf("up{%s}", matchers)
-}
-
 // aliveOf is the playbook's alive expression as 1 or 0: 0 while no target of the
 // service is up, and 0 rather than empty while it has no series. One target may be
 // down: the others may serve, and a job may have targets of other services.
 func aliveOf(pb *alerts.Playbook) (string, error) {
 	text := pb.Expand(pb.Alive, 0, 0)
-	expr, err := parse(text)
+	expr, err := query.Parse(text)
 	if err != nil {
 		return "", fmt.Errorf("alive: %w", err)
 	}
-	up := fmt.Sprintf("max(%s)", targetsOf(pb))
-	alive := single("max", text)
+	up := fmt.Sprintf("max(%s)", query.Targets(pb))
+	alive := query.Single("max", text)
 	if filters(expr) { // what passes a filter is its own value, whatever that is
 		alive = fmt.Sprintf("(count(%s) > bool 0)", text)
 	}
@@ -181,13 +172,13 @@ func filters(expr parser.Expr) bool {
 // checkAlive refuses an alive expression that looks back longer than a trigger's
 // recovery does: it would still be 1 when the recovery has no samples left.
 func checkAlive(pb *alerts.Playbook) error {
-	back, err := lookback(pb.Expand(pb.Alive, 0, 0))
+	back, err := query.Lookback(pb.Expand(pb.Alive, 0, 0))
 	if err != nil {
 		return fmt.Errorf("alive: %w", err)
 	}
 	if least := pb.Bridge(); back > 0 && back < least {
-		return hint.Add(fmt.Errorf("alive looks back %s, which is less than four scrapes: one that fails would end it", duration(back)),
-			"a range of %s in alive", duration(least))
+		return hint.Add(fmt.Errorf("alive looks back %s, which is less than four scrapes: one that fails would end it", query.Duration(back)),
+			"a range of %s in alive", query.Duration(least))
 	}
 	for i := range pb.Triggers {
 		t := &pb.Triggers[i]
@@ -199,8 +190,8 @@ func checkAlive(pb *alerts.Playbook) error {
 			return err
 		}
 		if back > j.RecoveryWindow {
-			return hint.Add(fmt.Errorf("alive looks back %s, longer than the recovery of trigger %s (%s): a service that hangs would look alive and recovered", duration(back), t.Name, duration(j.RecoveryWindow)),
-				"a range of %s in alive", duration(j.RecoveryWindow))
+			return hint.Add(fmt.Errorf("alive looks back %s, longer than the recovery of trigger %s (%s): a service that hangs would look alive and recovered", query.Duration(back), t.Name, query.Duration(j.RecoveryWindow)),
+				"a range of %s in alive", query.Duration(j.RecoveryWindow))
 		}
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/dashboard"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // File is one generated file.
@@ -90,6 +92,9 @@ func (s Settings) Generate(pb *alerts.Playbook) ([]File, error) {
 // TestSuffix ends the names of the promtool tests.
 const TestSuffix = ".test.yml"
 
+// dashboardFolder is where Grafana's provisioning finds the dashboards.
+const dashboardFolder = "deploy/grafana/dashboards/"
+
 // Deployed returns the files for other programs: the rules, Alertmanager's configuration
 // and Grafana's dashboards. The tests take nearly all of Generate's time.
 func (s Settings) Deployed(pb *alerts.Playbook) ([]File, error) {
@@ -101,11 +106,16 @@ func (s Settings) Deployed(pb *alerts.Playbook) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	boards, err := dashboardFiles(pb)
+	boards, warnings, err := dashboard.Files(pb)
 	if err != nil {
 		return nil, fmt.Errorf("generate the dashboards: %w", err)
 	}
-	return append([]File{ruleFile, am}, boards...), nil
+	files := []File{ruleFile, am}
+	for _, b := range boards {
+		files = append(files, File{Name: dashboardFolder + b.UID + ".json", Content: b.Content})
+	}
+	files[2].Warnings = warnings // backout's own is always there
+	return files, nil
 }
 
 // Rules returns the rule file alone, checked, with the default settings.
@@ -131,7 +141,7 @@ func checkRules(groups []group) error {
 	var errs []error
 	for _, g := range groups {
 		for _, r := range g.Rules {
-			if _, err := parse(r.Expr); err != nil {
+			if _, err := query.Parse(r.Expr); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", cmp.Or(r.Record, r.Alert), err))
 			}
 			if r.Alert != "" {
@@ -144,7 +154,7 @@ func checkRules(groups []group) error {
 
 // asPrometheus reads a rule file as Prometheus does.
 func asPrometheus(f File) error {
-	_, errs := rulefmt.Parse(f.Content, false, model.LegacyValidation, promQL(), promslog.NewNopLogger())
+	_, errs := rulefmt.Parse(f.Content, false, model.LegacyValidation, query.Parser(), promslog.NewNopLogger())
 	return errors.Join(errs...)
 }
 

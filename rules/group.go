@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // ruleFile, group and rule are a rule file of Prometheus, in the keys that
@@ -37,7 +37,6 @@ type rule struct {
 // The recordings' names. Each has the label service, and trigger or indicator.
 const (
 	aliveRecording     = "backout:alive"
-	triggerRecording   = "backout:trigger_value"
 	recoveryRecording  = "backout:recovery_value"
 	indicatorRecording = "backout:indicator_value"
 )
@@ -187,42 +186,32 @@ func indicatorRules(pb *alerts.Playbook, ind *alerts.Indicator) ([]rule, error) 
 	if a == nil {
 		return nil, nil
 	}
-	b := alertBound(a)
-	q, err := queryOf(pb, ind.Name, b)
+	b := query.OfAlert(a)
+	q, err := query.Of(pb, ind.Name, b)
 	if err != nil {
 		return nil, err
 	}
-	value, _, err := q.value()
+	value, _, err := q.Value()
 	if err != nil {
 		return nil, err
 	}
 	labels := map[string]string{"service": pb.Service, "indicator": ind.Name}
 	note := notes(pb, ind)
-	note["summary"] = escape(fmt.Sprintf("%s: %s is %s", pb.Service, ind.Name, b.words(ind.Unit)))
-	note["description"] = measured(ind.Unit, b) + escape(sentence(ind.Description)+" Nothing is rolled back because of this alert.")
+	note["summary"] = escape(fmt.Sprintf("%s: %s is %s", pb.Service, ind.Name, b.Words(ind.Unit)))
+	note["description"] = measured(ind.Unit, b) + escape(query.Sentence(ind.Description)+" Nothing is rolled back because of this alert.")
 	return []rule{
 		{Record: indicatorRecording, Expr: value, Labels: labels},
 		{
 			Alert:       alertName(ind, b),
-			Expr:        fmt.Sprintf("%s %s", selectorOf(indicatorRecording, "service", pb.Service, "indicator", ind.Name), b.comparison()),
+			Expr:        fmt.Sprintf("%s %s", query.SelectorOf(indicatorRecording, "service", pb.Service, "indicator", ind.Name), b.Comparison()),
 			Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning},
 			Annotations: note,
 		},
 	}, nil
 }
 
-func alertBound(a *alerts.AlertBound) bound {
-	b := bound{above: a.Above != nil, window: a.Window, sustained: a.Sustained, minVolume: a.MinVolume}
-	if b.above {
-		b.threshold = *a.Above
-	} else if a.Below != nil {
-		b.threshold = *a.Below
-	}
-	return b
-}
-
-func alertName(ind *alerts.Indicator, b bound) string {
-	if b.above {
+func alertName(ind *alerts.Indicator, b query.Bound) string {
+	if b.Above {
 		return camel(ind.Name) + "High"
 	}
 	return camel(ind.Name) + "Low"
@@ -246,48 +235,26 @@ func triggerRules(pb *alerts.Playbook, t *alerts.Trigger) ([]rule, error) {
 	note["summary"] = escape(fmt.Sprintf("%s: rollback of %s: %s", pb.Service, pb.Release.Version, t.Name))
 	alert.Annotations = note
 	if t.Signal != "" {
-		note["description"] = escape(fmt.Sprintf("A person raised the signal %s.%s%s", t.Signal, sentence(t.Description), plan))
-		alert.Expr = fmt.Sprintf("max(last_over_time(%s[%s])) == 1", selectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal), duration(pb.Bridge()))
+		note["description"] = escape(fmt.Sprintf("A person raised the signal %s.%s%s", t.Signal, query.Sentence(t.Description), plan))
+		alert.Expr = fmt.Sprintf("max(last_over_time(%s[%s])) == 1", query.SelectorOf("rollout_signal", "service", pb.Service, "signal", t.Signal), query.Duration(pb.Bridge()))
 		return []rule{alert}, nil
 	}
 	j, err := judge(pb, t)
 	if err != nil {
 		return nil, err
 	}
-	b := triggerBound(t)
-	note["description"] = measured(ind.Unit, b) + escape(sentence(t.Description)+plan)
-	alert.Expr = fmt.Sprintf("%s %s", selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name), b.comparison())
+	b := query.OfTrigger(t)
+	note["description"] = measured(ind.Unit, b) + escape(query.Sentence(t.Description)+plan)
+	alert.Expr = fmt.Sprintf("%s %s", query.SelectorOf(query.TriggerRecording, "service", pb.Service, "trigger", t.Name), b.Comparison())
 	labels := map[string]string{"service": pb.Service, "trigger": t.Name}
 	return append(j.gates,
-		rule{Record: triggerRecording, Expr: j.Value, Labels: labels},
+		rule{Record: query.TriggerRecording, Expr: j.Value, Labels: labels},
 		alert,
 		rule{Record: recoveryRecording, Expr: j.Recovery, Labels: labels},
 	), nil
 }
 
 func rollbackAlert(t *alerts.Trigger) string { return "Rollback" + camel(t.Name) }
-
-// comparison is the bound with a plain number.
-func (b bound) comparison() string {
-	if b.above {
-		return "> " + number(b.threshold)
-	}
-	return "< " + number(b.threshold)
-}
-
-func (b bound) span() time.Duration { return time.Duration(max(b.window, b.sustained)) }
-
-// selectorOf writes name{key="value",...}.
-func selectorOf(name string, pairs ...string) string {
-	var matchers []string
-	for i := 0; i+1 < len(pairs); i += 2 {
-		matchers = append(matchers, pairs[i]+"="+strconv.Quote(pairs[i+1]))
-	}
-	return fmt.Sprintf("%s{%s}", name, strings.Join(matchers, ","))
-}
-
-// number writes a number plainly, without an exponent.
-func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // camel makes ErrorRate of error_rate.
 func camel(name string) string {

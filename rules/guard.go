@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // A guard reports that backout, or its data, does not work: silence
@@ -74,11 +75,11 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 		of("", map[string]string{"severity": severity}, name, expr, wait, summary, description)
 	}
 	service := strconv.Quote(pb.Service)
-	up := fmt.Sprintf("min(%s)", targetsOf(pb))
+	up := fmt.Sprintf("min(%s)", query.Targets(pb))
 
 	add(serviceDown, warning, fmt.Sprintf("(%s or vector(0)) == 0", up), patience(pb),
 		"is not scraped", escape(fmt.Sprintf("A target of the job %s is down, or Prometheus has none. backout cannot see the state of the service, and rolls nothing back because of this alert.", pb.Job)))
-	add(noTraffic, warning, fmt.Sprintf("%s == 0\nand on () max(%s) == 1", selectorOf(aliveRecording, "service", pb.Service), targetsOf(pb)), patience(pb),
+	add(noTraffic, warning, fmt.Sprintf("%s == 0\nand on () max(%s) == 1", query.SelectorOf(aliveRecording, "service", pb.Service), query.Targets(pb)), patience(pb),
 		"is up and gets no requests", "The service is scraped, but its alive expression is not 1. Without requests no trigger can detect a breach.")
 
 	for i := range pb.Indicators {
@@ -97,27 +98,27 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 		}
 	}
 	if len(pb.Stages) > 0 {
-		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, duration(pb.Bridge())), patience(pb),
+		add(stageMetricAbsent, warning, fmt.Sprintf("absent(last_over_time(rollout_stage{service=%s}[%s]))", service, query.Duration(pb.Bridge())), patience(pb),
 			"no stage is known", escape(fmt.Sprintf("Prometheus has no rollout_stage{service=%s}, which backout exports for every stage and for none. Without it no trigger of a stage can fire, and no signal. Either backout is not scraped, or a target label replaces its label service: set honor_labels: true on the scrape job %s.", service, backoutJob)))
 	}
 	own(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*pb.Bridge(),
 		"backout is down", "No backout is scraped, or it cannot read its database. There is no automatic rollback: follow the runbook by hand.")
-	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, duration(pb.Bridge())), 0,
+	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, query.Duration(pb.Bridge())), 0,
 		"backout is blind ({{ $labels.reason }})", "Reason watchdog: alerts do not reach backout. Reason prometheus: Prometheus does not answer backout. Until monitoring is back, backout promotes nothing and confirms nothing: watch the service yourself.")
-	own(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", duration(pb.Bridge()), pendingLong.Seconds()), 0,
+	own(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", query.Duration(pb.Bridge()), pendingLong.Seconds()), 0,
 		"backout cannot deliver its messages", "A message to Slack, the status page or a mail server has been waiting for more than 10m. backout's log says why. backout keeps retrying; rollbacks do not wait for messages.")
-	own(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", duration(max(15*time.Minute, patience(pb)))), 0,
+	own(messagesDropped, warning, fmt.Sprintf("sum by (channel) (increase(backout_outbox_deliveries_total{result=\"dropped\"}[%s])) > 0", query.Duration(max(15*time.Minute, patience(pb)))), 0,
 		"backout dropped a message ({{ $labels.channel }})", "The channel refused the message permanently. backout's log and the audit log say which message and why: pass it on by hand.")
-	own(auditBroken, critical, fmt.Sprintf("min(min_over_time(backout_audit_ok[%s])) == 0", duration(pb.Bridge())), 0,
+	own(auditBroken, critical, fmt.Sprintf("min(min_over_time(backout_audit_ok[%s])) == 0", query.Duration(pb.Bridge())), 0,
 		"the audit log of backout is broken", "An entry was changed, or entries are missing: from there on the log proves nothing. backout audit verify says which entry. Keep the database as it is, and compare it with the heads in Slack.")
-	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, duration(pb.Bridge())), 0,
+	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, query.Duration(pb.Bridge())), 0,
 		"a rollback waits for a person ({{ $labels.reason }})", "An open incident cannot continue on its own. See backout incident list, then approve, claim or close it.")
-	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, duration(pb.Bridge())), 0,
+	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, query.Duration(pb.Bridge())), 0,
 		"a step of a rollback failed", "backout undid the step if it could. See backout incident list. To retry the step, claim and release the incident.")
 	// The first looks at a whole day, the second bridges an hour in which backout was not scraped a day ago.
 	add(frozenOverADay, warning, fmt.Sprintf("max by (service) (min_over_time(backout_frozen{service=%[1]s}[1d])) == 1\nand on (service) max by (service) (last_over_time(backout_frozen{service=%[1]s}[1h] offset 1d)) == 1", service), 0,
 		"frozen for more than a day", "backout runs no step while it is frozen. To thaw it: backout thaw --reason=...")
-	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)+"("+successSuffix+")?("+partSeparator+"[0-9]+)?"), duration(patience(pb))), 0,
+	add(ruleEvaluationFailures, warning, fmt.Sprintf("sum(increase(prometheus_rule_evaluation_failures_total{rule_group=~%s}[%s])) > 0", strconv.Quote(".*;"+regexp.QuoteMeta(pb.Service)+"("+successSuffix+")?("+partSeparator+"[0-9]+)?"), query.Duration(patience(pb))), 0,
 		"rules could not be evaluated", escape(fmt.Sprintf("Rules in a group of %s failed, so their results are missing. Prometheus's log and its Rules page show the error.", pb.Service)))
 	add(watchdog, none, "vector(1)", 0, "alerts reach backout", "It always fires. If it is missing, backout treats monitoring as lost and promotes nothing.")
 	return guards, nil
@@ -127,22 +128,22 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 // volume. It is quiet while no rollout is on: what a feature that is off does
 // not export, nobody misses.
 func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
-	window := judgedOver(pb, ind.Name)
+	window := query.JudgedOver(pb, ind.Name)
 	if window == 0 {
 		return nil, nil
 	}
-	q := &query{pb: pb, Indicator: ind, bound: bound{above: true}}
-	text := q.at(window, 0)
+	q := &query.Query{Playbook: pb, Indicator: ind, Bound: query.Bound{Above: true}}
+	text := q.At(window, 0)
 	if ind.Instant() {
 		var err error
-		if text, err = fresh(text, q.scrape()); err != nil {
+		if text, err = query.Fresh(text, q.Scrape()); err != nil {
 			return nil, err
 		}
 	}
-	if _, err := parse(text); err != nil {
+	if _, err := query.Parse(text); err != nil {
 		return nil, err
 	}
-	expr := fmt.Sprintf("absent(%s)", single("max", text))
+	expr := fmt.Sprintf("absent(%s)", query.Single("max", text))
 	if len(pb.Stages) > 0 {
 		expr += fmt.Sprintf("\nunless on () max(rollout_stage{service=%s,stage=\"none\"}) == 1", strconv.Quote(pb.Service))
 	}
@@ -161,8 +162,8 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 // short window has one now and then. Nil where so few are wanted that a lost scrape
 // would look like that.
 func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
-	q := &query{pb: pb, Indicator: ind, bound: bound{above: true}}
-	d := judgedOver(pb, ind.Name)
+	q := &query.Query{Playbook: pb, Indicator: ind, Bound: query.Bound{Above: true}}
+	d := query.JudgedOver(pb, ind.Name)
 	for i := range pb.Triggers {
 		if t := &pb.Triggers[i]; t.Indicator == ind.Name && !ind.Instant() {
 			d = min(d, time.Duration(t.Recovery.Window))
@@ -173,19 +174,19 @@ func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 	}
 	least := leastWindowed
 	if ind.Instant() {
-		least = int(leastSamples(d, q.scrape()))
+		least = int(query.LeastSamples(d, q.Scrape()))
 	}
-	if least < 3 || d < time.Duration(least)*q.scrape() {
+	if least < 3 || d < time.Duration(least)*q.Scrape() {
 		return nil, nil
 	}
-	expr, err := parse(q.at(d, 0))
+	expr, err := query.Parse(q.At(d, 0))
 	if err != nil {
 		return nil, err
 	}
 	var counts []string
-	for _, s := range selectorsOf(expr) {
-		one := (&parser.VectorSelector{Name: s.vector.Name, LabelMatchers: s.vector.LabelMatchers}).String()
-		if one = fmt.Sprintf("max(count_over_time(%s[%s])) < %d", one, duration(d), least); !slices.Contains(counts, one) {
+	for _, s := range query.SelectorsOf(expr) {
+		one := (&parser.VectorSelector{Name: s.Vector.Name, LabelMatchers: s.Vector.LabelMatchers}).String()
+		if one = fmt.Sprintf("max(count_over_time(%s[%s])) < %d", one, query.Duration(d), least); !slices.Contains(counts, one) {
 			counts = append(counts, one)
 		}
 	}
@@ -194,8 +195,8 @@ func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 	}
 	note := notes(pb, ind)
 	note["summary"] = escape(fmt.Sprintf("%s: %s is scraped too rarely", pb.Service, ind.Name))
-	note["description"] = fmt.Sprintf("Its series have {{ $value }} samples in %s, and backout needs at least %d.", duration(d), least) +
-		escape(fmt.Sprintf(" Nothing that depends on %s can be judged. Let Prometheus scrape it every %s, or set its scrape_interval in the playbook.", ind.Name, duration(q.scrape())))
+	note["description"] = fmt.Sprintf("Its series have {{ $value }} samples in %s, and backout needs at least %d.", query.Duration(d), least) +
+		escape(fmt.Sprintf(" Nothing that depends on %s can be judged. Let Prometheus scrape it every %s, or set its scrape_interval in the playbook.", ind.Name, query.Duration(q.Scrape())))
 	return &guard{subject: ind, samples: least, over: d, rule: rule{
 		Alert: indicatorAbsent, Expr: strings.Join(counts, "\nor "), For: model.Duration(max(patience(pb), d)),
 		Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning, "reason": "scrape_interval"},
@@ -205,22 +206,3 @@ func thinGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 
 // leastWindowed is how many samples a window must hold.
 const leastWindowed = 4
-
-// judgedOver is the shortest time over which an alert or a trigger judges an
-// indicator; 0 if none does.
-func judgedOver(pb *alerts.Playbook, indicator string) (shortest time.Duration) {
-	see := func(d time.Duration) {
-		if d > 0 && (shortest == 0 || d < shortest) {
-			shortest = d
-		}
-	}
-	if ind := pb.Indicator(indicator); ind != nil && ind.Alert != nil {
-		see(alertBound(ind.Alert).span())
-	}
-	for i := range pb.Triggers {
-		if t := &pb.Triggers[i]; t.Indicator == indicator {
-			see(t.Span())
-		}
-	}
-	return shortest
-}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // windowMark replaces $window in a text that is examined: no range of a query
@@ -35,28 +36,28 @@ func (c *checker) lint() {
 		ind, path := &c.pb.Indicators[i], fmt.Sprintf("indicators[%d].query", i)
 		c.expression(path, ind.Query, time.Duration(c.pb.ScrapeIntervalOf(ind)))
 		if ind.Alert != nil {
-			c.spans(fmt.Sprintf("indicators[%d].alert", i), ind, alertBound(ind.Alert))
+			c.spans(fmt.Sprintf("indicators[%d].alert", i), ind, query.OfAlert(ind.Alert))
 		}
 	}
 	c.expression("alive", c.pb.Alive, time.Duration(c.pb.ScrapeInterval))
 	for i := range c.pb.Triggers {
 		if t := &c.pb.Triggers[i]; t.Signal == "" {
 			path := fmt.Sprintf("triggers[%d]", i)
-			c.spans(path, c.pb.Indicator(t.Indicator), triggerBound(t))
+			c.spans(path, c.pb.Indicator(t.Indicator), query.OfTrigger(t))
 			c.confidence(path+".confidence", t)
 		}
 	}
 }
 
-func (c *checker) expression(path, query string, scrape time.Duration) {
-	l := linter{checker: c, path: path, text: c.pb.Expand(query, windowMark, 1), scrape: scrape}
-	expr, err := parse(l.text)
+func (c *checker) expression(path, text string, scrape time.Duration) {
+	l := linter{checker: c, path: path, text: c.pb.Expand(text, windowMark, 1), scrape: scrape}
+	expr, err := query.Parse(l.text)
 	if err != nil {
 		c.unusable = true
 		c.fail(c.pb.InQuery(path, 0, fmt.Sprintf("%s: %v", path, err), "write it with what Prometheus 2.42 knows"))
 		return
 	}
-	if path != "alive" && len(selectorsOf(expr)) == 0 {
+	if path != "alive" && len(query.SelectorsOf(expr)) == 0 {
 		c.unusable = true
 		l.fail(expr, "the query reads no series: it always fires, or can never fire", "write an expression of what the service exports")
 		return
@@ -74,7 +75,7 @@ func (c *checker) expression(path, query string, scrape time.Duration) {
 			}
 		case *parser.BinaryExpr:
 			if n.Op == parser.DIV && countsSeries(n.RHS) {
-				if sum, ok := unwrapped(n.LHS).(*parser.AggregateExpr); ok && sum.Op == parser.SUM {
+				if sum, ok := query.Unwrapped(n.LHS).(*parser.AggregateExpr); ok && sum.Op == parser.SUM {
 					l.averaged(sum)
 				}
 			}
@@ -86,10 +87,10 @@ func (c *checker) expression(path, query string, scrape time.Duration) {
 		}
 		return nil
 	})
-	selectors := selectorsOf(expr)
-	past := func(s selector) bool { return s.vector.OriginalOffset > 0 }
-	if len(selectors) > 0 && !slices.ContainsFunc(selectors, func(s selector) bool { return !past(s) }) {
-		l.warn(selectors[0].vector, fmt.Sprintf("the query reads only data from %s ago: it fires that much too late", duration(selectors[0].vector.OriginalOffset)), "leave offset out, or compare the present with it")
+	selectors := query.SelectorsOf(expr)
+	past := func(s query.Selector) bool { return s.Vector.OriginalOffset > 0 }
+	if len(selectors) > 0 && !slices.ContainsFunc(selectors, func(s query.Selector) bool { return !past(s) }) {
+		l.warn(selectors[0].Vector, fmt.Sprintf("the query reads only data from %s ago: it fires that much too late", query.Duration(selectors[0].Vector.OriginalOffset)), "leave offset out, or compare the present with it")
 	}
 	for _, s := range selectors {
 		l.reach(s)
@@ -120,8 +121,8 @@ func (l linter) call(n *parser.Call) {
 		l.quantile(n.Args[0], n)
 		l.buckets(n)
 	case "rate", "increase":
-		if s := selectorsOf(n); len(s) == 1 && strings.HasSuffix(s[0].vector.Name, "ratio") {
-			l.warn(n, fmt.Sprintf("%s of %s, which is a ratio, not a counter", n.Func.Name, s[0].vector.Name), "write avg_over_time")
+		if s := query.SelectorsOf(n); len(s) == 1 && strings.HasSuffix(s[0].Vector.Name, "ratio") {
+			l.warn(n, fmt.Sprintf("%s of %s, which is a ratio, not a counter", n.Func.Name, s[0].Vector.Name), "write avg_over_time")
 		}
 	}
 }
@@ -132,9 +133,9 @@ func (l linter) quantile(param parser.Expr, n parser.Node) {
 	switch {
 	case !ok || q.Val >= 0 && q.Val <= 1:
 	case q.Val > 1:
-		l.fail(n, fmt.Sprintf("the quantile %s is above 1, so that the value is always +Inf: it fires on a healthy service, or can never fire", number(q.Val)), "write it as a share, such as "+number(min(q.Val/100, 0.99)))
+		l.fail(n, fmt.Sprintf("the quantile %s is above 1, so that the value is always +Inf: it fires on a healthy service, or can never fire", query.Number(q.Val)), "write it as a share, such as "+query.Number(min(q.Val/100, 0.99)))
 	default:
-		l.fail(n, fmt.Sprintf("the quantile %s is below 0, so that the value is always -Inf", number(q.Val)), "write it as a share, such as 0.95")
+		l.fail(n, fmt.Sprintf("the quantile %s is below 0, so that the value is always -Inf", query.Number(q.Val)), "write it as a share, such as 0.95")
 	}
 }
 
@@ -148,15 +149,15 @@ func (l linter) buckets(n *parser.Call) {
 		}
 		arg = p.Expr
 	}
-	for _, s := range selectorsOf(arg) {
+	for _, s := range query.SelectorsOf(arg) {
 		for _, suffix := range []string{"_count", "_sum", "_total"} {
-			if strings.HasSuffix(s.vector.Name, suffix) {
-				l.fail(s.vector, fmt.Sprintf("histogram_quantile of %s, which has no buckets: it has no value and can never fire", s.vector.Name), "write "+strings.TrimSuffix(s.vector.Name, suffix)+"_bucket")
+			if strings.HasSuffix(s.Vector.Name, suffix) {
+				l.fail(s.Vector, fmt.Sprintf("histogram_quantile of %s, which has no buckets: it has no value and can never fire", s.Vector.Name), "write "+strings.TrimSuffix(s.Vector.Name, suffix)+"_bucket")
 				return
 			}
 		}
 		a, ok := arg.(*parser.AggregateExpr)
-		if ok && strings.HasSuffix(s.vector.Name, "_bucket") && slices.Contains(a.Grouping, labels.BucketLabel) == a.Without {
+		if ok && strings.HasSuffix(s.Vector.Name, "_bucket") && slices.Contains(a.Grouping, labels.BucketLabel) == a.Without {
 			l.fail(a, fmt.Sprintf("%s drops the label le, which histogram_quantile needs: it has no value and can never fire", a.Op), fmt.Sprintf("write %s by (le) (...)", a.Op))
 			return
 		}
@@ -175,18 +176,18 @@ func (l linter) averaged(n *parser.AggregateExpr) {
 	if n.Without != slices.ContainsFunc(targetLabels, named) {
 		return // by targets, or without labels that are not a target's
 	}
-	if a, ok := unwrapped(n.Expr).(*parser.AggregateExpr); ok && !a.Without && len(a.Grouping) == 0 {
+	if a, ok := query.Unwrapped(n.Expr).(*parser.AggregateExpr); ok && !a.Without && len(a.Grouping) == 0 {
 		return // one sample
 	}
-	selectors := selectorsOf(n)
-	if !slices.ContainsFunc(selectors, func(s selector) bool { return resource.MatchString(s.vector.Name) && !oneTarget(s.vector) }) {
+	selectors := query.SelectorsOf(n)
+	if !slices.ContainsFunc(selectors, func(s query.Selector) bool { return resource.MatchString(s.Vector.Name) && !oneTarget(s.Vector) }) {
 		return
 	}
 	worst := "min"
 	if l.above() {
 		worst = "max"
 	}
-	l.warn(n, fmt.Sprintf("the mean of %s over all targets: idle ones hide one that is at its limit", selectors[0].vector.Name),
+	l.warn(n, fmt.Sprintf("the mean of %s over all targets: idle ones hide one that is at its limit", selectors[0].Vector.Name),
 		fmt.Sprintf("take the mean of each target, avg by (instance) (...), and put %s(...) around the query", worst))
 }
 
@@ -206,23 +207,23 @@ func (l linter) above() bool {
 		if l.queryPath(ind) != l.path {
 			continue
 		}
-		var bounds []bound
+		var bounds []query.Bound
 		if ind.Alert != nil {
-			bounds = append(bounds, alertBound(ind.Alert))
+			bounds = append(bounds, query.OfAlert(ind.Alert))
 		}
 		for j := range l.pb.Triggers {
 			if t := &l.pb.Triggers[j]; t.Indicator == ind.Name {
-				bounds = append(bounds, triggerBound(t))
+				bounds = append(bounds, query.OfTrigger(t))
 			}
 		}
-		below = len(bounds) > 0 && !slices.ContainsFunc(bounds, func(b bound) bool { return b.above })
+		below = len(bounds) > 0 && !slices.ContainsFunc(bounds, func(b query.Bound) bool { return b.Above })
 	}
 	return !below
 }
 
 // countsSeries reports whether an expression is how many series there are.
 func countsSeries(e parser.Expr) bool {
-	a, ok := unwrapped(e).(*parser.AggregateExpr)
+	a, ok := query.Unwrapped(e).(*parser.AggregateExpr)
 	return ok && a.Op == parser.COUNT
 }
 
@@ -232,21 +233,21 @@ func (l linter) moment(n parser.Node, offset time.Duration, fixed bool) {
 		l.fail(n, "the @ modifier reads a fixed moment: later data is ignored", "leave it out")
 	}
 	if offset < 0 {
-		l.fail(n, fmt.Sprintf("offset -%s reads the future, of which there are no samples yet: it can never fire", duration(-offset)), "leave it out, or write a positive offset")
+		l.fail(n, fmt.Sprintf("offset -%s reads the future, of which there are no samples yet: it can never fire", query.Duration(-offset)), "leave it out, or write a positive offset")
 	}
 }
 
 // reach warns about ranges that hold too few samples.
-func (l linter) reach(s selector) {
-	if s.matrix == nil || s.matrix.Range == windowMark || l.path == "alive" {
+func (l linter) reach(s query.Selector) {
+	if s.Matrix == nil || s.Matrix.Range == windowMark || l.path == "alive" {
 		return
 	}
 	scrape := l.scrape
-	switch r, try := s.matrix.Range, fmt.Sprintf("write at least [%s]", duration(4*scrape)); {
-	case r <= scrape && slices.Contains(counts, s.call):
-		l.fail(s.vector, fmt.Sprintf("the range [%s] holds one sample at a scrape interval of %s, and %s needs two: it can never fire", duration(r), duration(scrape), s.call), try)
+	switch r, try := s.Matrix.Range, fmt.Sprintf("write at least [%s]", query.Duration(4*scrape)); {
+	case r <= scrape && slices.Contains(query.Counts, s.Call):
+		l.fail(s.Vector, fmt.Sprintf("the range [%s] holds one sample at a scrape interval of %s, and %s needs two: it can never fire", query.Duration(r), query.Duration(scrape), s.Call), try)
 	case r < 4*scrape:
-		l.warn(s.vector, fmt.Sprintf("the range [%s] is shorter than four scrapes (%s): one lost scrape leaves it empty", duration(r), duration(4*scrape)), try)
+		l.warn(s.Vector, fmt.Sprintf("the range [%s] is shorter than four scrapes (%s): one lost scrape leaves it empty", query.Duration(r), query.Duration(4*scrape)), try)
 	}
 }
 
@@ -281,28 +282,28 @@ func zero(e parser.Expr) bool {
 }
 
 // spans warns about a bound whose time does not fit its query or Prometheus.
-func (c *checker) spans(path string, ind *alerts.Indicator, b bound) {
+func (c *checker) spans(path string, ind *alerts.Indicator, b query.Bound) {
 	scrape := time.Duration(c.pb.ScrapeIntervalOf(ind))
-	back, err := lookback(c.pb.Expand(ind.Query, 0, 1))
-	switch d := time.Duration(b.sustained); {
+	back, err := query.Lookback(c.pb.Expand(ind.Query, 0, 1))
+	switch d := time.Duration(b.Sustained); {
 	case err != nil || d == 0:
 	case d < 4*scrape:
-		c.warn(c.pb.Problem(path+".sustained", fmt.Sprintf("%s.sustained (%s) is shorter than four scrapes (%s): one or two samples decide", path, duration(d), duration(4*scrape)), "write at least "+duration(4*scrape)))
+		c.warn(c.pb.Problem(path+".sustained", fmt.Sprintf("%s.sustained (%s) is shorter than four scrapes (%s): one or two samples decide", path, query.Duration(d), query.Duration(4*scrape)), "write at least "+query.Duration(4*scrape)))
 	case back > d:
-		c.warn(c.pb.Problem(path+".sustained", fmt.Sprintf("the query of %s looks back %s, longer than sustained (%s): it fires that much later, and a short peak counts for all of that time", ind.Name, duration(back), duration(d)), "write a shorter range into the query, or a longer sustained"))
+		c.warn(c.pb.Problem(path+".sustained", fmt.Sprintf("the query of %s looks back %s, longer than sustained (%s): it fires that much later, and a short peak counts for all of that time", ind.Name, query.Duration(back), query.Duration(d)), "write a shorter range into the query, or a longer sustained"))
 	}
-	if w := time.Duration(b.window); w > retention {
-		c.warn(c.pb.Problem(path+".window", fmt.Sprintf("%s.window (%s) is longer than Prometheus keeps its data by default (%s)", path, duration(w), duration(retention)), "write a shorter one, or set Prometheus's retention"))
+	if w := time.Duration(b.Window); w > retention {
+		c.warn(c.pb.Problem(path+".window", fmt.Sprintf("%s.window (%s) is longer than Prometheus keeps its data by default (%s)", path, query.Duration(w), query.Duration(retention)), "write a shorter one, or set Prometheus's retention"))
 	}
 	side := path + ".below"
-	if b.above {
+	if b.Above {
 		side = path + ".above"
 	}
 	switch {
-	case ind.Unit == alerts.Seconds && b.threshold >= 60 && strings.Contains(ind.Query, "histogram_quantile"):
-		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s seconds: a request rarely takes that long", side, number(b.threshold)), "write "+number(round3(b.threshold/1000))+", or unit: milliseconds"))
-	case ind.Unit == alerts.Percent && ind.Instant() && b.threshold > 0 && b.threshold < 1:
-		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s, but a percentage is between 0 and 100", side, number(b.threshold)), "write "+number(round3(b.threshold*100))+", or unit: ratio"))
+	case ind.Unit == alerts.Seconds && b.Threshold >= 60 && strings.Contains(ind.Query, "histogram_quantile"):
+		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s seconds: a request rarely takes that long", side, query.Number(b.Threshold)), "write "+query.Number(round3(b.Threshold/1000))+", or unit: milliseconds"))
+	case ind.Unit == alerts.Percent && ind.Instant() && b.Threshold > 0 && b.Threshold < 1:
+		c.warn(c.pb.Problem(side, fmt.Sprintf("%s is %s, but a percentage is between 0 and 100", side, query.Number(b.Threshold)), "write "+query.Number(round3(b.Threshold*100))+", or unit: ratio"))
 	}
 	if ind.Unit == alerts.Ratio && !c.percent[ind.Name] && percentage(c.pb.Expand(ind.Query, windowMark, 1)) {
 		c.percent[ind.Name] = true
@@ -312,11 +313,11 @@ func (c *checker) spans(path string, ind *alerts.Indicator, b bound) {
 
 // confidence refuses one of what is not a ratio of counts.
 func (c *checker) confidence(path string, t *alerts.Trigger) {
-	q, err := queryOf(c.pb, t.Indicator, triggerBound(t))
+	q, err := query.Of(c.pb, t.Indicator, query.OfTrigger(t))
 	if err != nil {
 		return // Rules says so
 	}
-	if _, err = q.confident(q.at(time.Duration(t.Window), t.MinVolume), time.Duration(t.Window)); err != nil {
+	if _, err = q.Confident(q.At(time.Duration(t.Window), t.MinVolume), time.Duration(t.Window)); err != nil {
 		c.unusable = true
 		message, try := hint.Of(err)
 		c.fail(c.pb.Problem(path, fmt.Sprintf("the trigger %s has a %s", t.Name, message), "write "+try))
@@ -325,7 +326,7 @@ func (c *checker) confidence(path string, t *alerts.Trigger) {
 
 // percentage reports whether an expression is a product with 100.
 func percentage(text string) bool {
-	expr, err := parse(text)
+	expr, err := query.Parse(text)
 	for err == nil {
 		switch e := expr.(type) {
 		case *parser.ParenExpr:

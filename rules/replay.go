@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // StageCarried is for how long a stage is known after the last scrape of backout.
@@ -54,7 +55,7 @@ func (r *Replayed) Approximate() string {
 	if len(r.gates) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("its recordings are computed as subqueries at multiples of %s, and the rules' own evaluations lie up to %s before or after those", duration(r.step), duration(r.step))
+	return fmt.Sprintf("its recordings are computed as subqueries at multiples of %s, and the rules' own evaluations lie up to %s before or after those", query.Duration(r.step), query.Duration(r.step))
 }
 
 // Replay returns the alerts of a playbook: the alert thresholds, then the triggers.
@@ -66,12 +67,12 @@ func Replay(pb *alerts.Playbook) ([]Replayed, error) {
 		if ind.Alert == nil {
 			continue
 		}
-		b := alertBound(ind.Alert)
+		b := query.OfAlert(ind.Alert)
 		made, err := indicatorRules(pb, ind)
 		if err != nil {
 			return nil, fmt.Errorf("indicator %s: %w", ind.Name, err)
 		}
-		q, err := queryOf(pb, ind.Name, b)
+		q, err := query.Of(pb, ind.Name, b)
 		if err != nil {
 			return nil, fmt.Errorf("indicator %s: %w", ind.Name, err)
 		}
@@ -92,7 +93,7 @@ func Replay(pb *alerts.Playbook) ([]Replayed, error) {
 			all = append(all, Replayed{Alert: made[0].Alert, Trigger: t.Name, Above: true, For: time.Duration(made[0].For), Window: pb.Bridge(), value: value})
 			continue
 		}
-		q, err := queryOf(pb, t.Indicator, triggerBound(t))
+		q, err := query.Of(pb, t.Indicator, query.OfTrigger(t))
 		if err != nil {
 			return nil, fmt.Errorf("trigger %s: %w", t.Name, err)
 		}
@@ -108,16 +109,16 @@ func Replay(pb *alerts.Playbook) ([]Replayed, error) {
 
 // replayed takes apart the rules of one alert: the recording that it compares, the
 // alert itself, and the recordings that the first one reads.
-func replayed(q *query, made []rule) (Replayed, error) {
+func replayed(q *query.Query, made []rule) (Replayed, error) {
 	r := Replayed{
-		Indicator: q.Name, Unit: q.Unit, Threshold: q.threshold, Above: q.above, Window: q.span(), MinVolume: q.minVolume,
-		gates: map[string]string{}, step: time.Duration(q.pb.ScrapeInterval),
+		Indicator: q.Name, Unit: q.Unit, Threshold: q.Threshold, Above: q.Above, Window: q.Span(), MinVolume: q.MinVolume,
+		gates: map[string]string{}, step: time.Duration(q.Playbook.ScrapeInterval),
 	}
 	for _, m := range made {
 		switch {
 		case m.Alert != "":
 			r.Alert, r.For = m.Alert, time.Duration(m.For)
-		case m.Record == triggerRecording || m.Record == indicatorRecording:
+		case m.Record == query.TriggerRecording || m.Record == indicatorRecording:
 			r.value = m.Expr
 		case m.Record != recoveryRecording:
 			r.gates[m.Record] = m.Expr
@@ -125,7 +126,7 @@ func replayed(q *query, made []rule) (Replayed, error) {
 	}
 	if r.MinVolume > 0 && len(r.Stages) == 0 { // a stage's guard counts within the stage
 		var err error
-		if r.Volume, err = q.events(time.Duration(q.window)); err != nil {
+		if r.Volume, err = q.Events(time.Duration(q.Window)); err != nil {
 			return Replayed{}, err
 		}
 	}
@@ -159,13 +160,13 @@ func (r *Replayed) Value(from, to time.Time, stays []Stay, recorded bool) (strin
 
 // reach is how far the value looks back, through its recordings.
 func (r *Replayed) reach() (time.Duration, error) {
-	back, err := lookback(r.value)
+	back, err := query.Lookback(r.value)
 	if err != nil {
 		return 0, err
 	}
 	var most time.Duration
 	for _, text := range r.gates {
-		d, err := lookback(text)
+		d, err := query.Lookback(text)
 		if err != nil {
 			return 0, err
 		}
@@ -177,9 +178,9 @@ func (r *Replayed) reach() (time.Duration, error) {
 // StageIndex is the expression of the recorded stage's number: 0 for none, then the
 // playbook's stages from 1; no value while backout is not scraped.
 func StageIndex(pb *alerts.Playbook) string {
-	parts := []string{fmt.Sprintf("0 * (%s == 1)", selectorOf(stageMetric, "service", pb.Service, "stage", "none"))}
+	parts := []string{fmt.Sprintf("0 * (%s == 1)", query.SelectorOf(stageMetric, "service", pb.Service, "stage", "none"))}
 	for i, s := range pb.Stages {
-		parts = append(parts, fmt.Sprintf("%d * (%s == 1)", i+1, selectorOf(stageMetric, "service", pb.Service, "stage", s.Name)))
+		parts = append(parts, fmt.Sprintf("%d * (%s == 1)", i+1, query.SelectorOf(stageMetric, "service", pb.Service, "stage", s.Name)))
 	}
 	return fmt.Sprintf("max(%s)", strings.Join(parts, " or "))
 }
@@ -195,12 +196,12 @@ type inliner struct {
 
 // inline returns text without recordings, as it was shift ago.
 func (in inliner) inline(text string, shift time.Duration) (string, error) {
-	expr, err := parse(text)
+	expr, err := query.Parse(text)
 	if err != nil {
 		return "", err
 	}
-	var edits []edit
-	for _, s := range selectorsOf(expr) {
+	var edits []query.Edit
+	for _, s := range query.SelectorsOf(expr) {
 		with, err := in.selector(s, shift)
 		if err != nil {
 			return "", err
@@ -208,25 +209,25 @@ func (in inliner) inline(text string, shift time.Duration) (string, error) {
 		if with == "" {
 			continue
 		}
-		at := s.vector.PositionRange()
-		if s.matrix != nil {
-			at = s.matrix.PositionRange()
+		at := s.Vector.PositionRange()
+		if s.Matrix != nil {
+			at = s.Matrix.PositionRange()
 		}
-		edits = append(edits, edit{int(at.Start), int(at.End), with})
+		edits = append(edits, query.Edit{Start: int(at.Start), End: int(at.End), With: with})
 	}
-	return apply(text, edits), nil
+	return query.Apply(text, edits), nil
 }
 
 // selector returns what stands for one selector, "" where it stays.
-func (in inliner) selector(s selector, shift time.Duration) (string, error) {
-	offset := s.vector.OriginalOffset + shift
+func (in inliner) selector(s query.Selector, shift time.Duration) (string, error) {
+	offset := s.Vector.OriginalOffset + shift
 	text := ""
-	switch gate, ok := in.gates[s.vector.Name]; {
-	case s.vector.Name == stageRecording:
+	switch gate, ok := in.gates[s.Vector.Name]; {
+	case s.Vector.Name == stageRecording:
 		return fmt.Sprintf("(%s)", in.present(offset)), nil
-	case s.vector.Name == stageMetric && !in.recorded:
+	case s.Vector.Name == stageMetric && !in.recorded:
 		text = in.share()
-	case ok && s.matrix == nil:
+	case ok && s.Matrix == nil:
 		inner, err := in.inline(gate, offset)
 		return fmt.Sprintf("(%s)", inner), err
 	case ok:
@@ -238,19 +239,19 @@ func (in inliner) selector(s selector, shift time.Duration) (string, error) {
 	case shift == 0:
 		return "", nil
 	default:
-		text = (&parser.VectorSelector{Name: s.vector.Name, LabelMatchers: s.vector.LabelMatchers}).String()
-		if s.matrix != nil {
-			text += fmt.Sprintf("[%s]", duration(s.matrix.Range))
+		text = (&parser.VectorSelector{Name: s.Vector.Name, LabelMatchers: s.Vector.LabelMatchers}).String()
+		if s.Matrix != nil {
+			text += fmt.Sprintf("[%s]", query.Duration(s.Matrix.Range))
 		}
-		return fmt.Sprintf("%s offset %s", text, duration(offset)), nil
+		return fmt.Sprintf("%s offset %s", text, query.Duration(offset)), nil
 	}
 	over := in.step
-	if s.matrix != nil {
-		over = s.matrix.Range
+	if s.Matrix != nil {
+		over = s.Matrix.Range
 	}
-	text = fmt.Sprintf("(%s)[%s:%s]", text, duration(over), duration(in.step))
-	if s.matrix != nil && offset != 0 {
-		text += " offset " + duration(offset)
+	text = fmt.Sprintf("(%s)[%s:%s]", text, query.Duration(over), query.Duration(in.step))
+	if s.Matrix != nil && offset != 0 {
+		text += " offset " + query.Duration(offset)
 	}
 	return text, nil
 }

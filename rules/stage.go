@@ -12,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // stageRecording is 1 for the stage that a rollout is in.
@@ -27,11 +28,11 @@ const stageCarried = time.Hour
 // a stage, so while nobody exports one the last one continues: what happens while
 // backout is down counts.
 func stageRule(pb *alerts.Playbook) rule {
-	exported := selectorOf(stageMetric, "service", pb.Service)
+	exported := query.SelectorOf(stageMetric, "service", pb.Service)
 	return rule{
 		Record: stageRecording,
 		Expr: fmt.Sprintf("max by (service, stage) (%[1]s) == 1\nor %[2]s\n  unless on (stage) %[1]s\n  unless on () (%[1]s == 1)\n  and on () last_over_time(%[1]s[%[3]s])",
-			exported, selectorOf(stageRecording, "service", pb.Service), duration(stageCarried)),
+			exported, query.SelectorOf(stageRecording, "service", pb.Service), query.Duration(stageCarried)),
 	}
 }
 
@@ -54,8 +55,8 @@ func inStage(metric string, pb *alerts.Playbook, stages []string) string {
 // nothing about the next one. Each selector's series are recorded while in the
 // stage, and the window is taken over those recordings. A sum gated after its
 // increase would still count what happened before the stage.
-func (q *query) gated(pb *alerts.Playbook, t *alerts.Trigger, stages []string) (string, []rule, error) {
-	g := gate{query: q, stage: inStage(stageRecording, pb, stages), exported: inStage(stageMetric, pb, stages), prefix: fmt.Sprintf("%s:%s:%s", stageRecording, legal(pb.Service), legal(t.Name)), names: map[string]string{}}
+func gated(q *query.Query, pb *alerts.Playbook, t *alerts.Trigger, stages []string) (string, []rule, error) {
+	g := gate{Query: q, stage: inStage(stageRecording, pb, stages), exported: inStage(stageMetric, pb, stages), prefix: fmt.Sprintf("%s:%s:%s", stageRecording, legal(pb.Service), legal(t.Name)), names: map[string]string{}}
 	value, err := g.value()
 	if err != nil {
 		return "", nil, err
@@ -65,7 +66,7 @@ func (q *query) gated(pb *alerts.Playbook, t *alerts.Trigger, stages []string) (
 
 // gate collects the recordings of one trigger.
 type gate struct {
-	*query
+	*query.Query
 	// stage selects the recording of the stages, exported what backout says of them.
 	stage, exported string
 	prefix          string
@@ -78,8 +79,8 @@ func (g *gate) value() (string, error) {
 	if g.Instant() {
 		return g.sustained()
 	}
-	text := g.at(time.Duration(g.window), g.minVolume)
-	expr, err := parse(text)
+	text := g.At(time.Duration(g.Window), g.MinVolume)
+	expr, err := query.Parse(text)
 	if err != nil {
 		return "", err
 	}
@@ -98,22 +99,22 @@ func (g *gate) value() (string, error) {
 // bound as soon as the whole window would be, whatever follows. Any other value
 // is evaluated once the stage has lasted its window.
 func (g *gate) begun(text string) (string, error) {
-	expr, err := parse(text)
+	expr, err := query.Parse(text)
 	if err != nil {
 		return "", err
 	}
-	judged, err := g.confident(text, time.Duration(g.window))
+	judged, err := g.Confident(text, time.Duration(g.Window))
 	if err != nil {
 		return "", err
 	}
-	value := single(g.worst(), judged)
+	value := query.Single(g.Worst(), judged)
 	// Scrapes that failed count for neither side.
-	share := fmt.Sprintf("sum(max by (stage) (avg_over_time(%s[%s])))", g.exported, duration(time.Duration(g.window)))
-	_, err = ratioOf(text)
+	share := fmt.Sprintf("sum(max by (stage) (avg_over_time(%s[%s])))", g.exported, query.Duration(time.Duration(g.Window)))
+	_, err = query.RatioOf(text)
 	switch {
-	case g.above && isCount(expr):
+	case g.Above && query.IsCount(expr):
 		return value, nil
-	case g.above && err == nil:
+	case g.Above && err == nil:
 		return fmt.Sprintf("%s\n* on () clamp_max(%s, 1)", value, share), nil
 	}
 	return fmt.Sprintf("%s\nand on () %s >= 0.99", value, share), nil
@@ -124,22 +125,22 @@ func (g *gate) begun(text string) (string, error) {
 // a repeated value; so that it does not look back to before the stage, the stage
 // must have been on at the range's length ago too.
 func (g *gate) sustained() (string, error) {
-	text := g.at(0, 0)
-	expr, err := parse(text)
+	text := g.At(0, 0)
+	expr, err := query.Parse(text)
 	if err != nil {
 		return "", err
 	}
 	var back time.Duration
-	for _, s := range selectorsOf(expr) {
-		if err := fixedMoment(s.vector, text); err != nil {
+	for _, s := range query.SelectorsOf(expr) {
+		if err := fixedMoment(s.Vector, text); err != nil {
 			return "", err
 		}
-		back = max(back, s.back)
+		back = max(back, s.Back)
 	}
-	if text, err = fresh(text, g.scrape()); err != nil {
+	if text, err = query.Fresh(text, g.Scrape()); err != nil {
 		return "", err
 	}
-	return single(g.worst(), lasting(g.least(), g.sample(":value", single(g.worst(), text), back), time.Duration(g.bound.sustained), back, g.scrape())), nil
+	return query.Single(g.Worst(), query.Lasting(g.Least(), g.sample(":value", query.Single(g.Worst(), text), back), time.Duration(g.Bound.Sustained), back, g.Scrape())), nil
 }
 
 // sampled is for a query that compares the present with an earlier moment:
@@ -149,11 +150,11 @@ func (g *gate) sustained() (string, error) {
 func (g *gate) sampled(culprit string) (string, error) {
 	if !g.zeroBound() {
 		return "", hint.Add(fmt.Errorf("it counts only in a stage, but %q looks at another moment than the rest of the query, so that it would include samples from before the stage", culprit),
-			"read only ranges such as [$window], or use above: 0 (it is %s)", g.comparison())
+			"read only ranges such as [$window], or use above: 0 (it is %s)", g.Comparison())
 	}
-	short := 4 * g.scrape()
-	sample := g.sample(":sample", single("max", g.at(short, g.minVolume)), short)
-	return fmt.Sprintf("max(max_over_time(%s[%s]))", sample, duration(time.Duration(g.window))), nil
+	short := 4 * g.Scrape()
+	sample := g.sample(":sample", query.Single("max", g.At(short, g.MinVolume)), short)
+	return fmt.Sprintf("max(max_over_time(%s[%s]))", sample, query.Duration(time.Duration(g.Window))), nil
 }
 
 // sample records a value that looks back while all of that lies in the stage,
@@ -161,7 +162,7 @@ func (g *gate) sampled(culprit string) (string, error) {
 func (g *gate) sample(suffix, value string, back time.Duration) string {
 	expr := fmt.Sprintf("%s\nand on () %s", value, g.stage)
 	if back > 0 {
-		expr += fmt.Sprintf("\nand on () %s offset %s", g.stage, duration(back))
+		expr += fmt.Sprintf("\nand on () %s offset %s", g.stage, query.Duration(back))
 	}
 	return g.recorded(g.prefix+suffix, expr)
 }
@@ -173,12 +174,12 @@ const ownerLabel = "backout_service"
 
 // recorded adds a recording and returns its selector.
 func (g *gate) recorded(name, expr string) string {
-	g.rules = append(g.rules, rule{Record: name, Expr: expr, Labels: map[string]string{ownerLabel: g.pb.Service}})
-	return selectorOf(name, ownerLabel, g.pb.Service)
+	g.rules = append(g.rules, rule{Record: name, Expr: expr, Labels: map[string]string{ownerLabel: g.Playbook.Service}})
+	return query.SelectorOf(name, ownerLabel, g.Playbook.Service)
 }
 
 // zeroBound reports whether anything above zero is a breach.
-func (g *gate) zeroBound() bool { return g.above && g.threshold == 0 }
+func (g *gate) zeroBound() bool { return g.Above && g.Threshold == 0 }
 
 // otherMoment returns a selector that reads another moment than the present, in a
 // way that cannot be gated. What counts births does: a recording has
@@ -188,11 +189,11 @@ func (g *gate) zeroBound() bool { return g.above && g.threshold == 0 }
 func otherMoment(expr parser.Expr, everyBirth bool) (culprit *parser.VectorSelector) {
 	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
 		v, ok := n.(*parser.VectorSelector)
-		if !ok || plain(v) || culprit != nil {
+		if !ok || query.Plain(v) || culprit != nil {
 			return nil
 		}
 		for _, p := range path {
-			if e, ok := p.(parser.Expr); ok && !everyBirth && isBirth(e) {
+			if e, ok := p.(parser.Expr); ok && !everyBirth && query.IsBirth(e) {
 				return nil
 			}
 			if _, ok := p.(*parser.MatrixSelector); ok {
@@ -208,30 +209,30 @@ func otherMoment(expr parser.Expr, everyBirth bool) (culprit *parser.VectorSelec
 // replace records the selectors' series while in the stage, and lets the text
 // read the recordings instead.
 func (g *gate) replace(text string) (string, error) {
-	expr, err := parse(text)
+	expr, err := query.Parse(text)
 	if err != nil {
 		return "", err
 	}
-	var edits []edit
-	for _, s := range selectorsOf(expr) {
-		pos := s.vector.PosRange
+	var edits []query.Edit
+	for _, s := range query.SelectorsOf(expr) {
+		pos := s.Vector.PosRange
 		what := strings.TrimSpace(text[pos.Start:pos.End])
-		if s.vector.Name == "" {
+		if s.Vector.Name == "" {
 			return "", hint.Add(fmt.Errorf("it counts only in a stage, but %q does not name its metric, so that it cannot be recorded", what),
 				"write the metric's name before the braces")
 		}
-		if err := fixedMoment(s.vector, text); err != nil {
+		if err := fixedMoment(s.Vector, text); err != nil {
 			return "", err
 		}
-		present := *s.vector
+		present := *s.Vector
 		present.OriginalOffset, present.Offset = 0, 0
-		with := g.record(s.vector.Name, present.String())
-		if o := s.vector.OriginalOffset; o != 0 && s.matrix == nil {
-			with += " offset " + duration(o)
+		with := g.record(s.Vector.Name, present.String())
+		if o := s.Vector.OriginalOffset; o != 0 && s.Matrix == nil {
+			with += " offset " + query.Duration(o)
 		}
-		edits = append(edits, edit{int(pos.Start), int(pos.End), with})
+		edits = append(edits, query.Edit{Start: int(pos.Start), End: int(pos.End), With: with})
 	}
-	return apply(text, edits), nil
+	return query.Apply(text, edits), nil
 }
 
 // fixedMoment is the error of a selector that reads one.

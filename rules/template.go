@@ -2,7 +2,7 @@ package rules
 
 import (
 	"bytes"
-	"embed"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -11,15 +11,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-//go:embed templates
-var templates embed.FS
+//go:embed templates/alertmanager.yml
+var alertmanagerTemplate string
 
-// fill executes a template. Its actions are in [[ and ]], because Alertmanager
-// and Grafana have templates of their own in {{ and }}.
-func fill(name string, data any) ([]byte, error) {
-	t, err := template.New(name).Delims("[[", "]]").Funcs(template.FuncMap{
-		"json": marshalJSON, "yaml": yamlScalar, "refID": refID,
-	}).ParseFS(templates, "templates/"+name)
+// fillAlertmanager executes the template. Its actions are in [[ and ]], because
+// Alertmanager has templates of its own in {{ and }}.
+func fillAlertmanager(data any) ([]byte, error) {
+	t, err := template.New("alertmanager.yml").Delims("[[", "]]").Funcs(template.FuncMap{"yaml": yamlScalar}).Parse(alertmanagerTemplate)
 	if err != nil {
 		return nil, err
 	}
@@ -28,20 +26,12 @@ func fill(name string, data any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// marshalJSON writes expressions as they are, not with < and > escaped.
-func marshalJSON(v any) (string, error) {
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(v)
-	return strings.TrimSpace(b.String()), err
-}
-
 // yamlScalar quotes a text where YAML needs that, and keeps it on one line.
 func yamlScalar(text any) (string, error) {
 	s := fmt.Sprint(text)
 	if strings.Contains(s, "\n") {
-		return marshalJSON(s)
+		b, err := json.Marshal(s)
+		return string(b), err
 	}
 	b, err := yaml.Marshal(s)
 	return strings.TrimSuffix(string(b), "\n"), err

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/rules/series"
 )
 
 // testFile and what is in it are a test file of promtool, in the keys that
@@ -18,7 +20,7 @@ type testFile struct {
 type testCase struct {
 	Name     string         `yaml:"name"`
 	Interval model.Duration `yaml:"interval"`
-	Series   []inputSeries  `yaml:"input_series"`
+	Series   []series.Input `yaml:"input_series"`
 	Checks   []exprCheck    `yaml:"promql_expr_test"`
 	// pace is how often the rules must be evaluated for it.
 	pace pace `yaml:"-"`
@@ -37,19 +39,8 @@ const (
 	slow
 )
 
-// coarsely is how many scrapes lie between two evaluations of a coarse test:
-// so many that a check between them still finds what the last one recorded.
-func coarsely(scrape time.Duration) int {
-	return max(1, min(16, int(4*time.Minute/scrape)))
-}
-
 // slowly is how far apart the samples and evaluations of a slow test are.
 const slowly = 15 * time.Minute
-
-type inputSeries struct {
-	Series string `yaml:"series"`
-	Values string `yaml:"values"`
-}
 
 type exprCheck struct {
 	Expr    string         `yaml:"expr"`

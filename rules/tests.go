@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
+	"github.com/locotoki/backout/rules/series"
 )
 
 // namedTests is one test file, with the part of its name between the service's name
@@ -29,7 +31,7 @@ func testsOf(pb *alerts.Playbook) ([]namedTests, []string, error) {
 		pace  pace
 		infix string
 		every model.Duration
-	}{{everyScrape, "", pb.ScrapeInterval}, {coarse, ".coarse", model.Duration(coarsely(time.Duration(pb.ScrapeInterval))) * pb.ScrapeInterval}, {slow, ".slow", model.Duration(slowly)}} {
+	}{{everyScrape, "", pb.ScrapeInterval}, {coarse, ".coarse", model.Duration(series.Coarsely(time.Duration(pb.ScrapeInterval))) * pb.ScrapeInterval}, {slow, ".slow", model.Duration(slowly)}} {
 		file := testFile{RuleFiles: []string{pb.Service + ".rules.yml"}, EvaluationInterval: f.every, Tests: []testCase{}}
 		for _, c := range cases {
 			if c.pace == f.pace {
@@ -43,16 +45,16 @@ func testsOf(pb *alerts.Playbook) ([]namedTests, []string, error) {
 
 func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error) {
 	// An indicator that is scraped less often has series of its own pace.
-	sims := map[model.Duration]*simulator{}
+	sims := map[model.Duration]*series.Simulator{}
 	defer func() {
 		for _, sim := range sims {
-			err = errors.Join(err, sim.close())
+			err = errors.Join(err, sim.Close())
 		}
 	}()
-	simOf := func(ind *alerts.Indicator) *simulator {
+	simOf := func(ind *alerts.Indicator) *series.Simulator {
 		s := pb.ScrapeIntervalOf(ind)
 		if sims[s] == nil {
-			sims[s] = newSimulator(time.Duration(s))
+			sims[s] = series.NewSimulator(time.Duration(s))
 		}
 		return sims[s]
 	}
@@ -63,7 +65,7 @@ func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error
 		}
 		c, err := indicatorSubject(simOf(ind), pb, ind)
 		if err != nil {
-			missing = append(missing, fmt.Sprintf("alert %s of indicator %s: %v", alertName(ind, alertBound(ind.Alert)), ind.Name, err))
+			missing = append(missing, fmt.Sprintf("alert %s of indicator %s: %v", alertName(ind, query.OfAlert(ind.Alert)), ind.Name, err))
 			continue
 		}
 		more, err := c.thresholdTests()
@@ -100,8 +102,8 @@ func casesOf(pb *alerts.Playbook) (cases []testCase, missing []string, err error
 // subject is what is tested: an indicator's alert or a trigger, with series
 // that can be brought to both sides of its threshold.
 type subject struct {
-	*feed
-	*query
+	*series.Feed
+	*query.Query
 	name  string
 	alert rule
 	// recording selects what the alert compares.
@@ -113,39 +115,39 @@ type subject struct {
 	judged   judgement
 	// inside and beyond lie just on either side of the threshold; good and
 	// strong far off.
-	inside, beyond, good, strong []level
+	inside, beyond, good, strong []series.Level
 	// strongValue is the query's value at strong.
 	strongValue float64
 }
 
-func indicatorSubject(sim *simulator, pb *alerts.Playbook, ind *alerts.Indicator) (*subject, error) {
+func indicatorSubject(sim *series.Simulator, pb *alerts.Playbook, ind *alerts.Indicator) (*subject, error) {
 	rs, err := indicatorRules(pb, ind)
 	if err != nil {
 		return nil, err
 	}
-	q, err := queryOf(pb, ind.Name, alertBound(ind.Alert))
+	q, err := query.Of(pb, ind.Name, query.OfAlert(ind.Alert))
 	if err != nil {
 		return nil, err
 	}
 	s := &subject{
-		query: q, name: rs[1].Alert, alert: rs[1], recording: selectorOf(indicatorRecording, "service", pb.Service, "indicator", ind.Name),
+		Query: q, name: rs[1].Alert, alert: rs[1], recording: query.SelectorOf(indicatorRecording, "service", pb.Service, "indicator", ind.Name),
 		identity: rs[0].Labels,
 	}
 	return s, s.solve(sim, 0)
 }
 
-func triggerSubject(sim *simulator, pb *alerts.Playbook, t *alerts.Trigger) (*subject, error) {
+func triggerSubject(sim *series.Simulator, pb *alerts.Playbook, t *alerts.Trigger) (*subject, error) {
 	rs, err := triggerRules(pb, t)
 	if err != nil {
 		return nil, err
 	}
-	q, err := queryOf(pb, t.Indicator, triggerBound(t))
+	q, err := query.Of(pb, t.Indicator, query.OfTrigger(t))
 	if err != nil {
 		return nil, err
 	}
 	s := &subject{
-		query: q, trigger: t, stages: pb.StagesOf(t.Name),
-		recording: selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name),
+		Query: q, trigger: t, stages: pb.StagesOf(t.Name),
+		recording: query.SelectorOf(query.TriggerRecording, "service", pb.Service, "trigger", t.Name),
 		identity:  map[string]string{"service": pb.Service, "trigger": t.Name},
 	}
 	for _, r := range rs {
@@ -161,33 +163,33 @@ func triggerSubject(sim *simulator, pb *alerts.Playbook, t *alerts.Trigger) (*su
 
 // solve makes up the series. volume is how many events a second are needed
 // apart from those of the query's own guard.
-func (s *subject) solve(sim *simulator, volume float64) (err error) {
-	if w := time.Duration(s.window).Seconds(); w > 0 {
-		volume = max(volume, s.minVolume/w)
+func (s *subject) solve(sim *series.Simulator, volume float64) (err error) {
+	if w := time.Duration(s.Window).Seconds(); w > 0 {
+		volume = max(volume, s.MinVolume/w)
 	}
-	text, err := s.confident(s.at(time.Duration(s.window), s.minVolume), time.Duration(s.window))
+	text, err := s.Confident(s.At(time.Duration(s.Window), s.MinVolume), time.Duration(s.Window))
 	if err != nil {
 		return err
 	}
-	if s.feed, err = feedOf(sim, s.pb, text, boundsFor(s.Indicator, s.threshold), volume); err != nil {
+	if s.Feed, err = series.NewFeed(sim, s.Playbook, text, boundsFor(s.Indicator, s.Threshold), volume); err != nil {
 		return err
 	}
-	if err := s.findKnobs(); err != nil {
+	if err := s.FindKnobs(); err != nil {
 		return err
 	}
-	need := func(to *[]level, what string, ranges ...within) {
+	need := func(to *[]series.Level, what string, ranges ...series.Within) {
 		for _, w := range ranges {
 			if err != nil || *to != nil {
 				return
 			}
-			var levels []level
+			var levels []series.Level
 			var ok bool
-			if levels, ok, err = s.find(w); ok {
+			if levels, ok, err = s.Find(w); ok {
 				*to = levels
 			}
 		}
 		if err == nil && *to == nil {
-			err = fmt.Errorf("no series could be made up that bring its query %s the threshold %s", what, number(s.threshold))
+			err = fmt.Errorf("no series could be made up that bring its query %s the threshold %s", what, query.Number(s.Threshold))
 		}
 	}
 	need(&s.inside, "just inside of", s.around(-0.08, -0.03))
@@ -197,7 +199,7 @@ func (s *subject) solve(sim *simulator, volume float64) (err error) {
 	if err != nil {
 		return err
 	}
-	s.strongValue, err = s.feed.value(s.strong)
+	s.strongValue, err = s.Feed.Value(s.strong)
 	return err
 }
 
@@ -213,40 +215,35 @@ func boundsFor(ind *alerts.Indicator, threshold float64) []float64 {
 
 // around is a range of values, as parts of the threshold beyond it. Where the
 // threshold is zero, inside is zero itself, and beyond one event or several.
-func (s *subject) around(from, to float64) within {
-	t := s.threshold
+func (s *subject) around(from, to float64) series.Within {
+	t := s.Threshold
 	if t == 0 {
 		if to < 0 {
-			return within{0, 0}
+			return series.Within{Low: 0, High: 0}
 		}
 		from, to, t = 30*from, 30*to, 1
 	} else if t < 0 {
 		t = -t
 	}
-	if !s.above {
+	if !s.Above {
 		from, to = -to, -from
 	}
-	return within{s.threshold + from*t, s.threshold + to*t}
+	return series.Within{Low: s.Threshold + from*t, High: s.Threshold + to*t}
 }
 
 // over is how far the alert's value looks back, in scrapes, and some more.
 func (s *subject) over() int {
-	span := s.span()
+	span := s.Span()
 	if s.Instant() {
-		span += s.back
+		span += s.Back
 	}
-	return s.sim.aligned(int(span/s.scrape()) + s.sim.coarse + 2)
+	return s.Sim.Aligned(int(span/s.Scrape()) + s.Sim.Coarse + 2)
 }
 
 // testCase is one test: what is fed, and what must then be seen.
-func (s *subject) testCase(name string, sc script, extra []inputSeries, checks ...exprCheck) testCase {
-	c := testCase{Name: s.name + ": " + name, Interval: model.Duration(s.scrape()), Checks: checks}
-	for i := range s.families {
-		for _, t := range s.families[i].series(sc, i, s.scrape()) {
-			c.Series = append(c.Series, t.input())
-		}
-	}
-	c.Series = append(c.Series, extra...)
+func (s *subject) testCase(name string, sc series.Script, extra []series.Input, checks ...exprCheck) testCase {
+	c := testCase{Name: s.name + ": " + name, Interval: model.Duration(s.Scrape()), Checks: checks}
+	c.Series = append(s.Inputs(sc, s.Scrape()), extra...)
 	return c
 }
 
@@ -257,17 +254,17 @@ func scrapeTime(n int, scrape time.Duration) model.Duration {
 
 // beyondIs checks the comparison of the alert's value, which exists.
 func (s *subject) beyondIs(yes bool, scrape int) exprCheck {
-	return s.compare(s.recording, s.threshold, yes, scrape)
+	return s.compare(s.recording, s.Threshold, yes, scrape)
 }
 
 // recoveryIs checks the comparison of the trigger's recovery value, which exists.
 func (s *subject) recoveryIs(yes bool, scrape int) exprCheck {
-	return s.compare(selectorOf(recoveryRecording, "service", s.pb.Service, "trigger", s.trigger.Name), s.judged.RecoveryThreshold, yes, scrape)
+	return s.compare(query.SelectorOf(recoveryRecording, "service", s.Playbook.Service, "trigger", s.trigger.Name), s.judged.RecoveryThreshold, yes, scrape)
 }
 
 func (s *subject) compare(recording string, threshold float64, yes bool, scrape int) exprCheck {
 	op := "<"
-	if s.above {
+	if s.Above {
 		op = ">"
 	}
 	v := 0.0
@@ -275,8 +272,8 @@ func (s *subject) compare(recording string, threshold float64, yes bool, scrape 
 		v = 1
 	}
 	return exprCheck{
-		Expr: fmt.Sprintf("%s %s bool %s", recording, op, number(threshold)), At: scrapeTime(scrape, s.scrape()),
-		Samples: []sample{{Labels: written("", s.identity), Value: v}},
+		Expr: fmt.Sprintf("%s %s bool %s", recording, op, query.Number(threshold)), At: scrapeTime(scrape, s.Scrape()),
+		Samples: []sample{{Labels: series.Written("", s.identity), Value: v}},
 	}
 }
 
@@ -286,8 +283,8 @@ func hasNoValue(expr string, scrape int, every time.Duration) exprCheck {
 }
 
 // silent and fires check the alert itself.
-func (s *subject) silent(scrape int) exprCheck { return silent(s.alert, scrape, s.scrape()) }
-func (s *subject) fires(scrape int) exprCheck  { return fires(s.alert, scrape, s.scrape()) }
+func (s *subject) silent(scrape int) exprCheck { return silent(s.alert, scrape, s.Scrape()) }
+func (s *subject) fires(scrape int) exprCheck  { return fires(s.alert, scrape, s.Scrape()) }
 
 func silent(alert rule, scrape int, every time.Duration) exprCheck {
 	return exprCheck{
@@ -307,7 +304,7 @@ func fires(alert rule, scrape int, every time.Duration, more ...string) exprChec
 	}
 	return exprCheck{
 		Expr: firing(alert), At: scrapeTime(scrape, every),
-		Samples: []sample{{Labels: written("ALERTS", all), Value: 1}},
+		Samples: []sample{{Labels: series.Written("ALERTS", all), Value: 1}},
 	}
 }
 
@@ -322,5 +319,5 @@ func firing(alert rule) string {
 	if alert.Alert == indicatorAbsent { // of which an indicator has two
 		pairs = append(pairs, "reason", alert.Labels["reason"])
 	}
-	return selectorOf("ALERTS", pairs...)
+	return query.SelectorOf("ALERTS", pairs...)
 }

@@ -5,17 +5,20 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/locotoki/backout/rules/query"
+	"github.com/locotoki/backout/rules/series"
 )
 
 // thresholdTests show, for an alert, silence just inside of the threshold, the
 // duration or the volume, and firing just beyond.
 func (s *subject) thresholdTests() ([]testCase, error) {
-	if s.sustained > 0 {
+	if s.Sustained > 0 {
 		return s.paced([]testCase{s.sustainedTest()}), nil
 	}
 	n := s.over()
 	cases := []testCase{s.testCase("silent just inside its threshold, fires just beyond it",
-		script{{scrapes: n, levels: s.inside}, {scrapes: n, levels: s.beyond}}, s.always(2*n),
+		series.Script{{Scrapes: n, Levels: s.inside}, {Scrapes: n, Levels: s.beyond}}, s.always(2*n),
 		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}
 	volume, err := s.volumeTests()
 	if err != nil {
@@ -26,7 +29,7 @@ func (s *subject) thresholdTests() ([]testCase, error) {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	cases = slices.Concat(cases, volume, sure)
-	if time.Duration(s.window) <= time.Duration(s.sim.coarse)*s.scrape() {
+	if time.Duration(s.Window) <= time.Duration(s.Sim.Coarse)*s.Scrape() {
 		cases = s.paced(cases) // a stage's recordings would have one sample in the window
 	}
 	return cases, nil
@@ -45,16 +48,16 @@ func (s *subject) paced(cases []testCase) []testCase {
 
 // sustainedTest shows that it takes the threshold and the whole duration.
 func (s *subject) sustainedTest() testCase {
-	n, d, inner := s.over(), int(time.Duration(s.sustained)/s.scrape()), int(s.back/s.scrape())
-	early, late := n+d-3, s.sim.aligned(n+d+inner+3)
-	return s.testCase(fmt.Sprintf("silent just inside its threshold and for the first %s beyond it, then fires", s.sustained),
-		script{{scrapes: n, levels: s.inside}, {scrapes: late - n + 2, levels: s.beyond}}, s.always(late+2),
+	n, d, inner := s.over(), int(time.Duration(s.Sustained)/s.Scrape()), int(s.Back/s.Scrape())
+	early, late := n+d-3, s.Sim.Aligned(n+d+inner+3)
+	return s.testCase(fmt.Sprintf("silent just inside its threshold and for the first %s beyond it, then fires", s.Sustained),
+		series.Script{{Scrapes: n, Levels: s.inside}, {Scrapes: late - n + 2, Levels: s.beyond}}, s.always(late+2),
 		s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(false, early), s.silent(early), s.beyondIs(true, late), s.fires(late))
 }
 
 // volumeTests show that too few events are no rate, however bad they are.
 func (s *subject) volumeTests() ([]testCase, error) {
-	factor, ok, err := s.volume(s.strong)
+	factor, ok, err := s.Volume(s.strong)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
@@ -62,77 +65,77 @@ func (s *subject) volumeTests() ([]testCase, error) {
 		return nil, nil
 	}
 	n := s.over()
-	enough := s.thinned(s.strong, 1.07*factor)
+	enough := s.Thinned(s.strong, 1.07*factor)
 	what, alert := "fires", s.fires(2*n-1)
-	v, err := s.feed.value(enough)
+	v, err := s.Feed.Value(enough)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	if !s.isBeyond(v) { // so few events are not sure enough
 		what, alert = "has a value", s.silent(2*n-1)
 	}
-	return []testCase{s.testCase(fmt.Sprintf("silent with a little less than %s events, %s with a little more", number(s.minVolume), what),
-		script{{scrapes: n, levels: s.thinned(s.strong, 0.93*factor)}, {scrapes: n, levels: enough}}, s.always(2*n),
-		hasNoValue(s.recording, n-1, s.scrape()), s.silent(n-1), s.beyondIs(s.isBeyond(v), 2*n-1), alert)}, nil
+	return []testCase{s.testCase(fmt.Sprintf("silent with a little less than %s events, %s with a little more", query.Number(s.MinVolume), what),
+		series.Script{{Scrapes: n, Levels: s.Thinned(s.strong, 0.93*factor)}, {Scrapes: n, Levels: enough}}, s.always(2*n),
+		hasNoValue(s.recording, n-1, s.Scrape()), s.silent(n-1), s.beyondIs(s.isBeyond(v), 2*n-1), alert)}, nil
 }
 
 // confidenceTests show that one share beyond the threshold is silent in few events
 // and fires in a hundred times as many.
 func (s *subject) confidenceTests() ([]testCase, error) {
-	if s.confidence == 0 {
+	if s.Confidence == 0 {
 		return nil, nil
 	}
-	window := time.Duration(s.window)
-	r, err := ratioOf(s.at(window, 0))
+	window := time.Duration(s.Window)
+	r, err := query.RatioOf(s.At(window, 0))
 	if err != nil {
 		return nil, err
 	}
-	share, count := *s.feed, *s.feed
-	share.text, count.text = single("max", s.at(window, 0)), single("max", r.total)
-	share.knobs = nil
-	if err := share.findKnobs(); err != nil {
+	share, count := *s.Feed, *s.Feed
+	share.Text, count.Text = query.Single("max", s.At(window, 0)), query.Single("max", r.Total)
+	share.Knobs = nil
+	if err := share.FindKnobs(); err != nil {
 		return nil, err
 	}
-	bad := s.threshold / r.factor
-	if !s.above {
+	bad := s.Threshold / r.Factor
+	if !s.Above {
 		bad = 1 - bad
 	}
-	few := math.Ceil(max(10, 1/bad, 1.1*s.minVolume))
+	few := math.Ceil(max(10, 1/bad, 1.1*s.MinVolume))
 	for _, times := range []float64{2, 1.5, 1.25, 1.1} {
 		v := times * bad
-		if !s.above {
+		if !s.Above {
 			v = 1 - v
 		}
-		levels, ok, err := share.find(within{r.factor * v * 0.999, r.factor * v * 1.001})
+		levels, ok, err := share.Find(series.Within{Low: r.Factor * v * 0.999, High: r.Factor * v * 1.001})
 		if err != nil || !ok {
 			return nil, err
 		}
-		all, err := count.value(levels)
+		all, err := count.Value(levels)
 		if err != nil {
 			return nil, err
 		}
-		less, more := s.thinned(levels, few/all), s.thinned(levels, 100*few/all)
-		low, err := s.feed.value(less)
+		less, more := s.Thinned(levels, few/all), s.Thinned(levels, 100*few/all)
+		low, err := s.Feed.Value(less)
 		if err != nil {
 			return nil, err
 		}
-		high, err := s.feed.value(more)
+		high, err := s.Feed.Value(more)
 		if err != nil {
 			return nil, err
 		}
-		if near := 0.03 * bad * r.factor; s.isBeyond(low) || !s.isBeyond(high) || math.Abs(low-s.threshold) < near || math.Abs(high-s.threshold) < near {
+		if near := 0.03 * bad * r.Factor; s.isBeyond(low) || !s.isBeyond(high) || math.Abs(low-s.Threshold) < near || math.Abs(high-s.Threshold) < near {
 			continue
 		}
 		n := s.over()
-		return []testCase{s.testCase(fmt.Sprintf("%s of %s are silent, %s of %s fire", shown(v*few), number(few), shown(100*v*few), number(100*few)),
-			script{{scrapes: n, levels: less}, {scrapes: n, levels: more}}, s.always(2*n),
+		return []testCase{s.testCase(fmt.Sprintf("%s of %s are silent, %s of %s fire", shown(v*few), query.Number(few), shown(100*v*few), query.Number(100*few)),
+			series.Script{{Scrapes: n, Levels: less}, {Scrapes: n, Levels: more}}, s.always(2*n),
 			s.beyondIs(false, n-1), s.silent(n-1), s.beyondIs(true, 2*n-1), s.fires(2*n-1))}, nil
 	}
 	return nil, nil
 }
 
 // always is the stage in which the alert counts, for a number of scrapes.
-func (s *subject) always(scrapes int) []inputSeries {
+func (s *subject) always(scrapes int) []series.Input {
 	if len(s.stages) == 0 {
 		return nil
 	}
@@ -151,11 +154,11 @@ func in(stage string, scrapes int) stay { return stay{stage, scrapes} }
 const noStage = "none"
 
 // staged is rollout_stage as backout exports it.
-func (s *subject) staged(stays ...stay) []inputSeries {
-	return stageSeries(s.pb.Service, s.pb.Release.Version, stays...)
+func (s *subject) staged(stays ...stay) []series.Input {
+	return stageSeries(s.Playbook.Service, s.Playbook.Release.Version, stays...)
 }
 
-func stageSeries(service, release string, stays ...stay) []inputSeries {
+func stageSeries(service, release string, stays ...stay) []series.Input {
 	var names []string
 	seen := map[string]bool{"": true}
 	for _, st := range append(stays, in(noStage, 0)) {
@@ -164,19 +167,19 @@ func stageSeries(service, release string, stays ...stay) []inputSeries {
 			names = append(names, st.stage)
 		}
 	}
-	var out []inputSeries
+	var out []series.Input
 	for _, name := range names {
-		t := track{name: "rollout_stage", labels: map[string]string{
+		t := series.Track{Name: "rollout_stage", Labels: map[string]string{
 			"service": service, "rollout": release, "stage": name, "job": backoutJob, "instance": "backout",
 		}}
 		for _, st := range stays {
-			r := run{n: st.scrapes, absent: st.stage == ""}
+			r := series.Stretch{N: st.scrapes, Absent: st.stage == ""}
 			if st.stage == name {
-				r.from = 1
+				r.From = 1
 			}
-			t.runs = append(t.runs, r)
+			t.Runs = append(t.Runs, r)
 		}
-		out = append(out, t.input())
+		out = append(out, t.Input())
 	}
 	return out
 }

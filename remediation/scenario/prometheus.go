@@ -25,6 +25,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
+	"github.com/locotoki/backout/rules/series"
 )
 
 // backoutJob is the job that scrapes backout.
@@ -45,22 +46,22 @@ type prometheus struct {
 
 	// mu guards what follows: the engine's parser takes one query at a time.
 	mu     sync.Mutex
-	series map[uint64]*series
+	series map[uint64]*recorded
 	// named are the series of each metric.
-	named map[string][]rules.Series
+	named map[string][]series.Series
 }
 
-// series implements rules.Series.
-type series struct {
+// recorded implements series.Series.
+type recorded struct {
 	labels labels.Labels
 	points []chunks.Sample
 }
 
-// Labels implements rules.Series.
-func (s *series) Labels() labels.Labels { return s.labels }
+// Labels implements series.Series.
+func (s *recorded) Labels() labels.Labels { return s.labels }
 
-// Between implements rules.Series.
-func (s *series) Between(mint, maxt int64) []chunks.Sample {
+// Between implements series.Series.
+func (s *recorded) Between(mint, maxt int64) []chunks.Sample {
 	from := sort.Search(len(s.points), func(i int) bool { return s.points[i].T() >= mint })
 	to := sort.Search(len(s.points), func(i int) bool { return s.points[i].T() > maxt })
 	return s.points[from:max(from, to)]
@@ -71,19 +72,19 @@ type target struct {
 	series []*scrapedSeries
 	// up is the series that Prometheus makes of the scrape; nil where the scenario has
 	// its own.
-	up *series
+	up *recorded
 }
 
 // scrapedSeries has a value for each scrape from the start.
 type scrapedSeries struct {
-	*series
+	*recorded
 	values []parser.SequenceValue
 	there  bool
 }
 
 func newPrometheus(pb *alerts.Playbook, sc *Scenario, now func() time.Time) (*prometheus, error) {
 	p := &prometheus{
-		now: now, engine: rules.NewEngine(time.Duration(sc.Interval)), series: map[uint64]*series{}, named: map[string][]rules.Series{},
+		now: now, engine: series.NewEngine(time.Duration(sc.Interval)), series: map[uint64]*recorded{}, named: map[string][]series.Series{},
 	}
 	file, err := rules.Rules(pb)
 	if err != nil {
@@ -121,15 +122,15 @@ func (p *prometheus) addTargets(sc *Scenario) {
 			byInstance[[2]string{job, instance}] = t
 			p.scraped = append(p.scraped, t)
 		}
-		t.series = append(t.series, &scrapedSeries{series: p.seriesOf(s.labels), values: s.values})
+		t.series = append(t.series, &scrapedSeries{recorded: p.seriesOf(s.labels), values: s.values})
 	}
 }
 
 // seriesOf returns the series with these labels.
-func (p *prometheus) seriesOf(l labels.Labels) *series {
+func (p *prometheus) seriesOf(l labels.Labels) *recorded {
 	s := p.series[l.Hash()]
 	if s == nil {
-		s = &series{labels: l}
+		s = &recorded{labels: l}
 		p.series[l.Hash()] = s
 		name := l.Get(model.MetricNameLabel)
 		p.named[name] = append(p.named[name], s)
@@ -139,25 +140,25 @@ func (p *prometheus) seriesOf(l labels.Labels) *series {
 
 var staleNaN = math.Float64frombits(value.StaleNaN)
 
-func (s *series) add(at time.Time, v float64) {
-	s.points = append(s.points, rules.Sample(at.UnixMilli(), v))
+func (s *recorded) add(at time.Time, v float64) {
+	s.points = append(s.points, series.Sample(at.UnixMilli(), v))
 }
 
 // find finds the series of a selector's metric.
-func (p *prometheus) find(matchers []*labels.Matcher) []rules.Series {
+func (p *prometheus) find(matchers []*labels.Matcher) []series.Series {
 	for _, m := range matchers {
 		if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
 			return p.named[m.Value]
 		}
 	}
-	var all []rules.Series
+	var all []series.Series
 	for _, name := range slices.Sorted(maps.Keys(p.named)) {
 		all = append(all, p.named[name]...)
 	}
 	return all
 }
 
-func (p *prometheus) over() storage.Queryable { return rules.Queryable(p.find) }
+func (p *prometheus) over() storage.Queryable { return series.Queryable(p.find) }
 
 // Query implements remediation.Prometheus.
 func (p *prometheus) Query(_ context.Context, expr string) (float64, bool, error) {
@@ -166,7 +167,7 @@ func (p *prometheus) Query(_ context.Context, expr string) (float64, bool, error
 	if p.away {
 		return 0, false, fmt.Errorf("%w: Prometheus is away", remediation.ErrNoAnswer)
 	}
-	return rules.Value(p.engine, p.over(), expr, p.now())
+	return series.Value(p.engine, p.over(), expr, p.now())
 }
 
 // scrape takes the samples of the n-th scrape.
@@ -210,7 +211,7 @@ func (p *prometheus) scrapeOwn(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("gather backout's metrics: %w", err)
 	}
-	fresh := map[*series]bool{}
+	fresh := map[*recorded]bool{}
 	add := func(l labels.Labels, v float64) {
 		s := p.seriesOf(l)
 		s.add(now, v)
@@ -240,7 +241,7 @@ func (p *prometheus) scrapeOwn(now time.Time) error {
 }
 
 // end marks a series as stale, once.
-func (s *series) end(now time.Time) {
+func (s *recorded) end(now time.Time) {
 	if n := len(s.points); n > 0 && !value.IsStaleNaN(s.points[n-1].F()) {
 		s.add(now, staleNaN)
 	}
@@ -266,7 +267,7 @@ func (p *prometheus) evaluate() (sent []sentAlert, err error) {
 			if r.silent && r.steady && !slices.ContainsFunc(r.reads, func(name string) bool { return len(p.named[name]) > 0 }) {
 				continue
 			}
-			vector, err := rules.Vector(p.engine, p.over(), r.Expr, now)
+			vector, err := series.Vector(p.engine, p.over(), r.Expr, now)
 			if err != nil {
 				return nil, err
 			}

@@ -38,7 +38,7 @@ type rule struct {
 	reads          []string
 	steady, silent bool
 	// recorded are the series that a recording gave at its last evaluation.
-	recorded map[*series]bool
+	recorded map[*recorded]bool
 	// active are the alerts of an alerting rule, by their labels.
 	active map[uint64]*alert
 }
@@ -93,7 +93,7 @@ func heard(pb *alerts.Playbook, all []rulefmt.RuleGroup) ([]group, error) {
 
 // newRule expands the templates of a rule's labels: the generated ones have no variables.
 func newRule(pb *alerts.Playbook, r rulefmt.Rule) (*rule, error) {
-	made := &rule{Rule: r, labels: map[string]string{}, recorded: map[*series]bool{}, active: map[uint64]*alert{}}
+	made := &rule{Rule: r, labels: map[string]string{}, recorded: map[*recorded]bool{}, active: map[uint64]*alert{}}
 	for name, text := range r.Labels {
 		if r.Alert != "" && strings.Contains(text, "{{") {
 			t, err := template.New(name).Parse(text)
@@ -144,7 +144,7 @@ func metricsOf(expr parser.Expr) (names []string, steady bool) {
 
 // record writes a recording's samples, and ends the series that it no longer has.
 func (p *prometheus) record(r *rule, vector promql.Vector, now time.Time) {
-	fresh := map[*series]bool{}
+	fresh := map[*recorded]bool{}
 	for _, sample := range vector {
 		b := labels.NewBuilder(sample.Metric).Set(model.MetricNameLabel, r.Record)
 		for name, text := range r.labels {

@@ -1,4 +1,9 @@
-package rules
+// Package dashboard generates Grafana's dashboards: those that a playbook lists, and
+// backout's own health. rules puts them next to the other generated files.
+//
+// Invariants: the same playbook gives the same bytes; an indicator is shown by the query
+// that its alerts judge; a dashboard's uid is that of the playbook's link to it.
+package dashboard
 
 import (
 	"fmt"
@@ -11,27 +16,30 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/rules/query"
 )
 
-// dashboardFolder is where Grafana's provisioning finds the dashboards.
-const dashboardFolder = "deploy/grafana/dashboards/"
+// File is one dashboard in Grafana's classic model, as JSON.
+type File struct {
+	UID     string
+	Content []byte
+}
 
-// dashboardFiles are the playbook's dashboards and backout's own.
-func dashboardFiles(pb *alerts.Playbook) ([]File, error) {
+// Files are the playbook's dashboards and backout's own; warnings say which indicators are
+// on none of them.
+func Files(pb *alerts.Playbook) (files []File, warnings []string, err error) {
 	boards, warnings, err := boardsOf(pb)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var files []File
 	for _, d := range append(boards, ownDashboard()) {
 		f, err := d.file()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		files = append(files, f)
 	}
-	files[0].Warnings = warnings
-	return files, nil
+	return files, warnings, nil
 }
 
 // boardsOf returns the dashboards that the playbook lists, by name, and which
@@ -118,47 +126,47 @@ func dashboardUID(service, name, address string) (string, error) {
 // indicatorPanel shows an indicator as its query gives it, and what its triggers
 // judge, with their bounds as lines.
 func indicatorPanel(pb *alerts.Playbook, ind *alerts.Indicator) (panel, error) {
-	q := &query{pb: pb, Indicator: ind, bound: bound{above: true}}
-	window, volume := judgedOver(pb, ind.Name), 0.0
-	if a := ind.Alert; a != nil && alertBound(a).span() == window {
+	q := &query.Query{Playbook: pb, Indicator: ind, Bound: query.Bound{Above: true}}
+	window, volume := query.JudgedOver(pb, ind.Name), 0.0
+	if a := ind.Alert; a != nil && query.OfAlert(a).Span() == window {
 		volume = a.MinVolume
 	}
 	if window == 0 {
 		window = 5 * time.Minute
 	}
-	shown := q.at(window, volume)
-	if _, err := parse(shown); err != nil {
+	shown := q.At(window, volume)
+	if _, err := query.Parse(shown); err != nil {
 		return panel{}, fmt.Errorf("indicator %s: %w", ind.Name, err)
 	}
 	legend := ind.Name
 	if !ind.Instant() {
-		legend += " over " + duration(window)
+		legend += " over " + query.Duration(window)
 	}
 	targets := []target{{shown, legend}}
 	lines := map[float64]string{}
-	words := []string{strings.TrimSpace(sentence(ind.Description))}
+	words := []string{strings.TrimSpace(query.Sentence(ind.Description))}
 	if ind.Target != nil {
 		lines[*ind.Target] = targetColor
-		words = append(words, fmt.Sprintf("Target %s (%s line).", quantity(ind.Unit, *ind.Target), targetColor))
+		words = append(words, fmt.Sprintf("Target %s (%s line).", query.Quantity(ind.Unit, *ind.Target), targetColor))
 	}
 	if a := ind.Alert; a != nil {
-		b := alertBound(a)
-		lines[b.threshold] = alertColor
-		words = append(words, fmt.Sprintf("Alert %s (%s line).", b.words(ind.Unit), alertColor))
+		b := query.OfAlert(a)
+		lines[b.Threshold] = alertColor
+		words = append(words, fmt.Sprintf("Alert %s (%s line).", b.Words(ind.Unit), alertColor))
 	}
 	for i := range pb.Triggers {
 		t := &pb.Triggers[i]
 		if t.Indicator != ind.Name {
 			continue
 		}
-		b := triggerBound(t)
-		lines[b.threshold] = rollbackColor
+		b := query.OfTrigger(t)
+		lines[b.Threshold] = rollbackColor
 		where := ""
 		if stages := pb.StagesOf(t.Name); len(stages) > 0 {
 			where = " in " + strings.Join(stages, ", ")
 		}
-		words = append(words, fmt.Sprintf("Rollback %s%s: %s (%s line).", b.words(ind.Unit), where, t.Name, rollbackColor))
-		targets = append(targets, target{selectorOf(triggerRecording, "service", pb.Service, "trigger", t.Name), "judged by " + t.Name})
+		words = append(words, fmt.Sprintf("Rollback %s%s: %s (%s line).", b.Words(ind.Unit), where, t.Name, rollbackColor))
+		targets = append(targets, target{query.SelectorOf(query.TriggerRecording, "service", pb.Service, "trigger", t.Name), "judged by " + t.Name})
 	}
 	p := seriesPanel(ind.Name, strings.Join(words, " "), grafanaUnit(ind.Unit), targets...)
 	p.Lines = linesAt(lines)

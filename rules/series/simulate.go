@@ -1,4 +1,4 @@
-package rules
+package series
 
 import (
 	"cmp"
@@ -17,26 +17,28 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/locotoki/backout/rules/query"
 )
 
-// simulator evaluates expressions on made-up series with Prometheus's own
+// Simulator evaluates expressions on made-up series with Prometheus's own
 // engine: it finds the input of the generated tests, promtool then judges.
-type simulator struct {
+type Simulator struct {
 	engine *promql.Engine
-	scrape time.Duration
-	// coarse is how many scrapes lie between two evaluations of a coarse test.
-	coarse int
+	Scrape time.Duration
+	// Coarse is how many scrapes lie between two evaluations of a coarse test.
+	Coarse int
 }
 
-func newSimulator(scrape time.Duration) *simulator {
-	return &simulator{scrape: scrape, coarse: coarsely(scrape), engine: NewEngine(scrape)}
+func NewSimulator(scrape time.Duration) *Simulator {
+	return &Simulator{Scrape: scrape, Coarse: Coarsely(scrape), engine: NewEngine(scrape)}
 }
 
 // NewEngine returns Prometheus's query engine, evaluating subqueries without a step
 // every interval. It remembers expressions, so one query runs at a time.
 func NewEngine(interval time.Duration) *promql.Engine {
 	return promql.NewEngine(promql.EngineOpts{
-		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: remembering{promQL(), map[string]parser.Expr{}}, EnableAtModifier: true, EnableNegativeOffset: true,
+		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: remembering{query.Parser(), map[string]parser.Expr{}}, EnableAtModifier: true, EnableNegativeOffset: true,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return interval.Milliseconds() },
 	})
 }
@@ -51,8 +53,8 @@ type remembering struct {
 // ParseExpr implements parser.Parser.
 func (r remembering) ParseExpr(text string) (parser.Expr, error) {
 	if expr, ok := r.known[text]; ok {
-		for _, s := range selectorsOf(expr) { // what the engine has kept in it
-			s.vector.Series, s.vector.UnexpandedSeriesSet = nil, nil
+		for _, s := range query.SelectorsOf(expr) { // what the engine has kept in it
+			s.Vector.Series, s.Vector.UnexpandedSeriesSet = nil, nil
 		}
 		return expr, nil
 	}
@@ -77,17 +79,17 @@ func rewritten(expr parser.Expr) (yes bool) {
 			yes = true
 		case *parser.NumberLiteral, *parser.StringLiteral:
 		case parser.Expr:
-			yes = yes || len(selectorsOf(n)) == 0
+			yes = yes || len(query.SelectorsOf(n)) == 0
 		}
 		return nil
 	})
 	return yes
 }
 
-func (s *simulator) close() error { return s.engine.Close() }
+func (s *Simulator) Close() error { return s.engine.Close() }
 
-// aligned is the next scrape at which a coarse test evaluates the rules.
-func (s *simulator) aligned(scrape int) int { return (scrape + s.coarse - 1) / s.coarse * s.coarse }
+// Aligned is the next scrape at which a coarse test evaluates the rules.
+func (s *Simulator) Aligned(scrape int) int { return (scrape + s.Coarse - 1) / s.Coarse * s.Coarse }
 
 // madeUp is one series with a sample at each scrape; NaN is none.
 type madeUp struct {
@@ -95,12 +97,12 @@ type madeUp struct {
 	values []float64
 }
 
-// value evaluates an expression at the given scrape, as Value does.
-func (s *simulator) value(series []madeUp, expr string, scrape int) (v float64, ok bool, err error) {
-	at := time.Duration(scrape) * s.scrape
+// Value evaluates an expression at the given scrape, as Value does.
+func (s *Simulator) Value(series []madeUp, expr string, scrape int) (v float64, ok bool, err error) {
+	at := time.Duration(scrape) * s.Scrape
 	all := make([]Series, len(series))
 	for i := range series {
-		all[i] = stepped{series[i], s.scrape.Milliseconds()}
+		all[i] = stepped{series[i], s.Scrape.Milliseconds()}
 	}
 	over := Queryable(func([]*labels.Matcher) []Series { return all })
 	return Value(s.engine, over, expr, time.UnixMilli(at.Milliseconds()))
@@ -255,3 +257,9 @@ func (p point) H() *histogram.Histogram       { return nil }
 func (p point) FH() *histogram.FloatHistogram { return nil }
 func (p point) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
 func (p point) Copy() chunks.Sample           { return p }
+
+// Coarsely is how many scrapes lie between two evaluations of a coarse test:
+// so many that a check between them still finds what the last one recorded.
+func Coarsely(scrape time.Duration) int {
+	return max(1, min(16, int(4*time.Minute/scrape)))
+}

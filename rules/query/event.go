@@ -1,4 +1,4 @@
-package rules
+package query
 
 import (
 	"fmt"
@@ -17,20 +17,20 @@ const guardMark = 918273645.5
 // target: a container that a step recreates begins without its counters.
 const remembered = time.Hour
 
-// counts are the functions that count the events of a counter.
-var counts = []string{"rate", "irate", "increase"}
+// Counts are the functions that count the events of a counter.
+var Counts = []string{"rate", "irate", "increase"}
 
-// events is the expression of how many events the window held, before the volume
+// Events is the expression of how many events the window held, before the volume
 // guard: the operand of >= $min_volume. Where those series are gone it is 0 as long
 // as a target of the job that exported them is up: it would have told.
 // A query without a guard has only that zero, and only where it counts events.
 // "": without a value nobody knows, as with every query of the present.
-func (q *query) events(window time.Duration) (string, error) {
+func (q *Query) Events(window time.Duration) (string, error) {
 	if q.Instant() {
 		return "", nil
 	}
-	text := q.at(window, guardMark)
-	expr, err := parse(text)
+	text := q.At(window, guardMark)
+	expr, err := Parse(text)
 	if err != nil {
 		return "", err
 	}
@@ -42,15 +42,15 @@ func (q *query) events(window time.Duration) (string, error) {
 		sum = fmt.Sprintf("sum(%s) or ", strings.TrimSpace(text[at.Start:at.End]))
 	}
 	var gone []string
-	for _, s := range selectorsOf(from) {
-		if s.matrix == nil || !slices.Contains(counts, s.call) {
+	for _, s := range SelectorsOf(from) {
+		if s.Matrix == nil || !slices.Contains(Counts, s.Call) {
 			if counted == nil {
 				return "", nil // not a count of events: without a value nobody knows
 			}
 			continue
 		}
-		one := (&parser.VectorSelector{Name: s.vector.Name, LabelMatchers: s.vector.LabelMatchers}).String()
-		one = fmt.Sprintf("last_over_time(%s[%s])", one, duration(remembered+time.Duration(q.window)))
+		one := (&parser.VectorSelector{Name: s.Vector.Name, LabelMatchers: s.Vector.LabelMatchers}).String()
+		one = fmt.Sprintf("last_over_time(%s[%s])", one, Duration(remembered+time.Duration(q.Window)))
 		if !slices.Contains(gone, one) {
 			gone = append(gone, one)
 		}

@@ -1,4 +1,4 @@
-package rules
+package query
 
 import (
 	"errors"
@@ -17,20 +17,20 @@ import (
 // ratio is a query that divides one count of events by another.
 type ratio struct {
 	// events and total are the counts' expressions, total with its volume guard.
-	events, total string
-	// factor is what the ratio is multiplied by: 100 for a percentage.
-	factor float64
+	events, Total string
+	// Factor is what the ratio is multiplied by: 100 for a percentage.
+	Factor float64
 }
 
 var errNoRatio = errors.New("its query does not divide a count by a count, such as sum(increase(errors[$window])) / sum(increase(requests[$window]))")
 
-// ratioOf takes a query apart; the error is errNoRatio if it is not a ratio of counts.
-func ratioOf(text string) (ratio, error) {
-	expr, err := parse(text)
+// RatioOf takes a query apart; the error is errNoRatio if it is not a ratio of counts.
+func RatioOf(text string) (ratio, error) {
+	expr, err := Parse(text)
 	if err != nil {
 		return ratio{}, err
 	}
-	r := ratio{factor: 1}
+	r := ratio{Factor: 1}
 	div, ok := r.scaled(expr).(*parser.BinaryExpr)
 	if !ok || div.Op != parser.DIV || !plainMatching(div.VectorMatching) {
 		return ratio{}, errNoRatio
@@ -41,47 +41,47 @@ func ratioOf(text string) (ratio, error) {
 		return ratio{}, errNoRatio
 	}
 	part := func(e parser.Expr) string {
-		pos := unwrapped(e).PositionRange()
+		pos := Unwrapped(e).PositionRange()
 		s := fmt.Sprintf("(%s)", strings.TrimSpace(text[pos.Start:pos.End]))
 		if events.over.fn == "rate" {
-			s = fmt.Sprintf("(%s * %s)", s, number(events.over.span.Seconds()))
+			s = fmt.Sprintf("(%s * %s)", s, Number(events.over.span.Seconds()))
 		}
 		return s
 	}
-	r.events, r.total = part(left), part(div.RHS)
+	r.events, r.Total = part(left), part(div.RHS)
 	return r, nil
 }
 
-// confident is a query's text over a window with its confidence, if it has one:
+// Confident is a query's text over a window with its confidence, if it has one:
 // the end of the Wilson score interval that is nearer to the threshold. A shorter
 // window, as recovery has, is evaluated as if it went on at its pace for all of the
 // trigger's: the same share at the same rate of requests is the same value.
-func (q *query) confident(text string, window time.Duration) (string, error) {
-	if q.confidence == 0 {
+func (q *Query) Confident(text string, window time.Duration) (string, error) {
+	if q.Confidence == 0 {
 		return text, nil
 	}
-	r, err := ratioOf(text)
+	r, err := RatioOf(text)
 	if err == nil {
 		err = r.proportion(text, q)
 	}
 	if err != nil {
 		return "", hint.Add(fmt.Errorf("confidence: %w", err), "%s", tryConfidence)
 	}
-	return r.wilson(q.confidence, q.above, float64(q.window)/float64(window)), nil
+	return r.wilson(q.Confidence, q.Above, float64(q.Window)/float64(window)), nil
 }
 
 const tryConfidence = "sum(increase(errors[$window])) / sum(increase(requests[$window])) as its query, or a higher min_volume instead of confidence"
 
 // proportion is the error of a ratio that is not one of events among all events.
-func (r ratio) proportion(text string, q *query) error {
-	expr, err := parse(text)
+func (r ratio) proportion(text string, q *Query) error {
+	expr, err := Parse(text)
 	if err != nil {
 		return err
 	}
-	for _, s := range selectorsOf(expr) {
+	for _, s := range SelectorsOf(expr) {
 		for _, amount := range []string{"_sum", "_seconds_total", "_bytes_total"} {
-			if strings.HasSuffix(s.vector.Name, amount) {
-				return fmt.Errorf("%s is an amount, not a count of events", s.vector.Name)
+			if strings.HasSuffix(s.Vector.Name, amount) {
+				return fmt.Errorf("%s is an amount, not a count of events", s.Vector.Name)
 			}
 		}
 	}
@@ -89,10 +89,10 @@ func (r ratio) proportion(text string, q *query) error {
 	switch {
 	case whole == 0:
 		return fmt.Errorf("its unit is %s, and a ratio of counts has the unit ratio or percent", q.Unit)
-	case r.factor != whole:
-		return fmt.Errorf("its query multiplies the ratio by %s, and its unit is %s", number(r.factor), q.Unit)
-	case q.threshold <= 0 || q.threshold >= whole:
-		return fmt.Errorf("its bound %s is not between 0 and %s", number(q.threshold), number(whole))
+	case r.Factor != whole:
+		return fmt.Errorf("its query multiplies the ratio by %s, and its unit is %s", Number(r.Factor), q.Unit)
+	case q.Threshold <= 0 || q.Threshold >= whole:
+		return fmt.Errorf("its bound %s is not between 0 and %s", Number(q.Threshold), Number(whole))
 	}
 	return nil
 }
@@ -109,15 +109,15 @@ func (r ratio) wilson(confidence float64, above bool, pace float64) string {
 	if above {
 		side = "-"
 	}
-	e, n := r.events, r.total
+	e, n := r.events, r.Total
 	if pace != 1 {
-		e, n = fmt.Sprintf("(%s * %s)", e, number(round(pace))), fmt.Sprintf("(%s * %s)", n, number(round(pace)))
+		e, n = fmt.Sprintf("(%s * %s)", e, Number(Round(pace))), fmt.Sprintf("(%s * %s)", n, Number(Round(pace)))
 	}
-	of := func(f float64) string { return number(round(f)) }
+	of := func(f float64) string { return Number(Round(f)) }
 	text := fmt.Sprintf("(\n  %[1]s + %[3]s\n  %[2]s %[4]s * sqrt(clamp_min(%[1]s - %[1]s ^ 2 / %[5]s, 0) + %[6]s)\n) / (%[5]s + %[7]s)",
 		e, side, of(z*z/2), of(z), n, of(z*z/4), of(z*z))
-	if r.factor != 1 {
-		text = fmt.Sprintf("%s * (%s)", number(r.factor), text)
+	if r.Factor != 1 {
+		text = fmt.Sprintf("%s * (%s)", Number(r.Factor), text)
 	}
 	return text
 }
@@ -131,12 +131,12 @@ func (r *ratio) scaled(e parser.Expr) parser.Expr {
 			continue
 		case *parser.BinaryExpr:
 			if n, ok := x.LHS.(*parser.NumberLiteral); ok && x.Op == parser.MUL && n.Val > 0 {
-				r.factor *= n.Val
+				r.Factor *= n.Val
 				e = x.RHS
 				continue
 			}
 			if n, ok := x.RHS.(*parser.NumberLiteral); ok && x.Op == parser.MUL && n.Val > 0 {
-				r.factor *= n.Val
+				r.Factor *= n.Val
 				e = x.LHS
 				continue
 			}
@@ -162,8 +162,8 @@ type counted struct {
 	births bool
 }
 
-// isCount reports whether an expression is a sum of increases.
-func isCount(e parser.Expr) bool {
+// IsCount reports whether an expression is a sum of increases.
+func IsCount(e parser.Expr) bool {
 	var c counted
 	return c.add(e) && c.over.fn == "increase"
 }
@@ -186,7 +186,7 @@ func (c *counted) add(e parser.Expr) bool {
 func (c *counted) binary(e *parser.BinaryExpr) bool {
 	number := func(e parser.Expr) bool { _, ok := e.(*parser.NumberLiteral); return ok }
 	switch {
-	case isBirth(e):
+	case IsBirth(e):
 		c.births = true
 		return true
 	case e.Op == parser.ADD || e.Op == parser.LOR:
@@ -224,20 +224,20 @@ func (c *counted) call(e *parser.Call) bool {
 	return false
 }
 
-// isBirth tells what counts the events that series are born with: those that were
+// IsBirth tells what counts the events that series are born with: those that were
 // not there at another moment, on targets that were scraped then, as in
 //
 //	(errors_total unless errors_total offset $window) and on (instance) (up offset $window == 1)
-func isBirth(e parser.Expr) bool {
-	and, ok := unwrapped(e).(*parser.BinaryExpr)
+func IsBirth(e parser.Expr) bool {
+	and, ok := Unwrapped(e).(*parser.BinaryExpr)
 	if !ok || and.Op != parser.LAND || !looksBack(and.RHS) {
 		return false
 	}
-	unless, ok := unwrapped(and.LHS).(*parser.BinaryExpr)
+	unless, ok := Unwrapped(and.LHS).(*parser.BinaryExpr)
 	return ok && unless.Op == parser.LUNLESS && !looksBack(unless.LHS) && looksBack(unless.RHS)
 }
 
-func unwrapped(e parser.Expr) parser.Expr {
+func Unwrapped(e parser.Expr) parser.Expr {
 	for {
 		p, ok := e.(*parser.ParenExpr)
 		if !ok {
@@ -250,8 +250,8 @@ func unwrapped(e parser.Expr) parser.Expr {
 // looksBack reports whether an expression reads series, all of them at a moment
 // before the present.
 func looksBack(e parser.Expr) bool {
-	found := selectorsOf(e)
-	return len(found) > 0 && !slices.ContainsFunc(found, func(s selector) bool {
-		return s.matrix != nil || s.vector.OriginalOffset <= 0 || s.vector.Timestamp != nil || s.vector.StartOrEnd != 0
+	found := SelectorsOf(e)
+	return len(found) > 0 && !slices.ContainsFunc(found, func(s Selector) bool {
+		return s.Matrix != nil || s.Vector.OriginalOffset <= 0 || s.Vector.Timestamp != nil || s.Vector.StartOrEnd != 0
 	})
 }

@@ -1,4 +1,4 @@
-package rules
+package dashboard
 
 // ownUID is the uid of backout's own dashboard.
 const ownUID = "backout"

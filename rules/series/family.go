@@ -1,4 +1,10 @@
-package rules
+// Package series makes up series for a query and evaluates it on them, with Prometheus's
+// own engine in memory. rules writes its promtool tests from them and checks a playbook's
+// queries on them; remediation/scenario runs the generated rules on its own series here.
+//
+// Invariants: it reads no file and no network; the same query gives the same series; a
+// query for which none can be found is an error, never a test without series.
+package series
 
 import (
 	"cmp"
@@ -13,44 +19,45 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // shape is how a family's level becomes samples.
 type shape int
 
 const (
-	// counter: the level is a rate a second.
-	counter shape = iota + 1
-	// gauge: the level is the value.
-	gauge
-	// fixed: a gauge whose level is not for the solver to choose.
-	fixed
-	// buckets: a histogram's bucket counters; the level says how slow its
+	// Counter: the level is a rate a second.
+	Counter shape = iota + 1
+	// Gauge: the level is the value.
+	Gauge
+	// Fixed: a gauge whose level is not for the solver to choose.
+	Fixed
+	// Buckets: a histogram's bucket counters; the level says how slow its
 	// observations are.
-	buckets
+	Buckets
 )
 
 // family is a series, or the buckets of one histogram.
 type family struct {
-	shape  shape
-	name   string
+	Shape  shape
+	Name   string
 	labels map[string]string
-	// specific is how many of the query's selectors match it; 0 for a family
+	// Specific is how many of the query's selectors match it; 0 for a family
 	// that only the alive expression reads.
-	specific int
+	Specific int
 	// bounds are the finite upper bounds of buckets.
 	bounds []float64
 }
 
 // String is the series as promtool reads it.
-func (f *family) String() string { return written(f.name, f.labels) }
+func (f *family) String() string { return Written(f.Name, f.labels) }
 
-func written(name string, lset map[string]string) string {
+func Written(name string, lset map[string]string) string {
 	var pairs []string
 	for _, k := range slices.Sorted(maps.Keys(lset)) {
 		pairs = append(pairs, k, lset[k])
 	}
-	return selectorOf(name, pairs...)
+	return query.SelectorOf(name, pairs...)
 }
 
 // maxCombinations bounds the search for series that match the selectors.
@@ -62,19 +69,19 @@ const (
 // familiesOf makes up series for the selectors of a query, and for what alive
 // reads: for each way of matching some of them and not the others, one.
 func familiesOf(pb *alerts.Playbook, texts []string, bounds []float64) ([]family, error) {
-	byMetric := map[string][]selector{}
+	byMetric := map[string][]query.Selector{}
 	own := map[*parser.VectorSelector]bool{}
-	for i, text := range append(slices.Clone(texts), pb.Expand(pb.Alive, 0, 0), targetsOf(pb)) {
-		expr, err := parse(text)
+	for i, text := range append(slices.Clone(texts), pb.Expand(pb.Alive, 0, 0), query.Targets(pb)) {
+		expr, err := query.Parse(text)
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range selectorsOf(expr) {
-			if s.vector.Name == "" {
+		for _, s := range query.SelectorsOf(expr) {
+			if s.Vector.Name == "" {
 				return nil, fmt.Errorf("a selector does not name its metric")
 			}
-			byMetric[s.vector.Name] = append(byMetric[s.vector.Name], s)
-			own[s.vector] = i < len(texts)
+			byMetric[s.Vector.Name] = append(byMetric[s.Vector.Name], s)
+			own[s.Vector] = i < len(texts)
 		}
 	}
 	var families []family
@@ -83,14 +90,14 @@ func familiesOf(pb *alerts.Playbook, texts []string, bounds []float64) ([]family
 		return nil, err
 	}
 	for _, metric := range slices.Sorted(maps.Keys(byMetric)) {
-		found, err := ofMetric(pb, metric, byMetric[metric], func(s selector) bool { return own[s.vector] })
+		found, err := ofMetric(pb, metric, byMetric[metric], func(s query.Selector) bool { return own[s.Vector] })
 		if err != nil {
 			return nil, err
 		}
 		for i := range found {
 			found[i].bounds = bounds
 			for _, label := range grouped {
-				if _, ok := found[i].labels[label]; !ok && found[i].specific > 0 && found[i].shape != fixed && found[i].shape != buckets && !told(byMetric[metric], label) {
+				if _, ok := found[i].labels[label]; !ok && found[i].Specific > 0 && found[i].Shape != Fixed && found[i].Shape != Buckets && !told(byMetric[metric], label) {
 					found[i].labels[label] = "x"
 				}
 			}
@@ -104,7 +111,7 @@ func familiesOf(pb *alerts.Playbook, texts []string, bounds []float64) ([]family
 func groupings(texts []string) ([]string, error) {
 	var names []string
 	for _, text := range texts {
-		expr, err := parse(text)
+		expr, err := query.Parse(text)
 		if err != nil {
 			return nil, err
 		}
@@ -120,13 +127,13 @@ func groupings(texts []string) ([]string, error) {
 }
 
 // told reports whether a selector looks at the label.
-func told(selectors []selector, label string) bool {
-	return slices.ContainsFunc(selectors, func(s selector) bool {
-		return slices.ContainsFunc(s.vector.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == label })
+func told(selectors []query.Selector, label string) bool {
+	return slices.ContainsFunc(selectors, func(s query.Selector) bool {
+		return slices.ContainsFunc(s.Vector.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == label })
 	})
 }
 
-func ofMetric(pb *alerts.Playbook, metric string, selectors []selector, own func(selector) bool) ([]family, error) {
+func ofMetric(pb *alerts.Playbook, metric string, selectors []query.Selector, own func(query.Selector) bool) ([]family, error) {
 	pools := poolsOf(selectors)
 	names := slices.Sorted(maps.Keys(pools))
 	if len(selectors) > maxSelectors {
@@ -138,7 +145,7 @@ func ofMetric(pb *alerts.Playbook, metric string, selectors []selector, own func
 			return nil, fmt.Errorf("the selectors of %s have too many matchers", metric)
 		}
 	}
-	kind := shapeOf(metric, selectors)
+	kind := ShapeOf(metric, selectors)
 	seen := map[uint64]bool{}
 	var families []family
 	for c := range total {
@@ -151,7 +158,7 @@ func ofMetric(pb *alerts.Playbook, metric string, selectors []selector, own func
 		}
 		signature, specific := uint64(0), 0
 		for i, s := range selectors {
-			if matchesAll(s.vector.LabelMatchers, labels.FromMap(withName(lset, metric))) {
+			if matchesAll(s.Vector.LabelMatchers, labels.FromMap(withName(lset, metric))) {
 				signature |= 1 << i
 				if own(s) {
 					specific++
@@ -167,7 +174,7 @@ func ofMetric(pb *alerts.Playbook, metric string, selectors []selector, own func
 				lset[k] = v
 			}
 		}
-		families = append(families, family{shape: kind, name: metric, labels: lset, specific: specific})
+		families = append(families, family{Shape: kind, Name: metric, labels: lset, Specific: specific})
 	}
 	if all := uint64(1)<<len(selectors) - 1; len(families) == 0 || covered(seen)&all != all {
 		return nil, fmt.Errorf("no series could be made up that the selectors of %s match", metric)
@@ -190,7 +197,7 @@ func withName(lset map[string]string, metric string) map[string]string {
 
 // poolsOf returns, for each label that the selectors look at, values that tell
 // them apart; "" is a series without the label.
-func poolsOf(selectors []selector) map[string][]string {
+func poolsOf(selectors []query.Selector) map[string][]string {
 	pools := map[string][]string{}
 	add := func(name, v string) {
 		if !slices.Contains(pools[name], v) {
@@ -198,7 +205,7 @@ func poolsOf(selectors []selector) map[string][]string {
 		}
 	}
 	for _, s := range selectors {
-		for _, m := range s.vector.LabelMatchers {
+		for _, m := range s.Vector.LabelMatchers {
 			if m.Name == model.MetricNameLabel {
 				continue
 			}
@@ -253,21 +260,21 @@ func example(re *syntax.Regexp) string {
 	return "" // empty matches, stars and question marks
 }
 
-func shapeOf(metric string, selectors []selector) shape {
+func ShapeOf(metric string, selectors []query.Selector) shape {
 	if metric == "up" {
-		return fixed
+		return Fixed
 	}
-	kind, le := gauge, false
+	kind, le := Gauge, false
 	for _, s := range selectors {
-		if slices.Contains([]string{"rate", "irate", "increase", "resets"}, s.call) {
-			kind = counter
+		if slices.Contains([]string{"rate", "irate", "increase", "resets"}, s.Call) {
+			kind = Counter
 		}
-		for _, m := range s.vector.LabelMatchers {
+		for _, m := range s.Vector.LabelMatchers {
 			le = le || m.Name == labels.BucketLabel
 		}
 	}
-	if kind == counter && strings.HasSuffix(metric, "_bucket") && !le {
-		return buckets
+	if kind == Counter && strings.HasSuffix(metric, "_bucket") && !le {
+		return Buckets
 	}
 	return kind
 }
@@ -293,7 +300,7 @@ func byUse(families []family) []int {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Compare(families[b].specific, families[a].specific)
+		return cmp.Compare(families[b].Specific, families[a].Specific)
 	})
 	return order
 }

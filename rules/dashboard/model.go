@@ -1,12 +1,15 @@
-package rules
+package dashboard
 
 import (
 	"bytes"
 	"cmp"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"text/template"
 )
 
 // dashboard fills the template of a dashboard, which is in Grafana's classic model.
@@ -59,17 +62,33 @@ func (d *dashboard) add(width, height int, p panel) {
 	d.Panels = append(d.Panels, p)
 }
 
-// file is the dashboard where Grafana's provisioning finds it.
+//go:embed templates/dashboard.json
+var boardTemplate string
+
+// file fills the template. Its actions are in [[ and ]], because Grafana has templates of
+// its own in {{ and }}.
 func (d *dashboard) file() (File, error) {
-	filled, err := fill("dashboard.json", d)
-	var b bytes.Buffer
+	t, err := template.New("dashboard.json").Delims("[[", "]]").Funcs(template.FuncMap{"json": marshalJSON, "refID": refID}).Parse(boardTemplate)
+	var filled, b bytes.Buffer
 	if err == nil {
-		err = json.Indent(&b, filled, "", "  ")
+		err = t.Execute(&filled, d)
+	}
+	if err == nil {
+		err = json.Indent(&b, filled.Bytes(), "", "  ")
 	}
 	if err != nil {
 		return File{}, fmt.Errorf("write dashboard %s: %w", d.UID, err)
 	}
-	return File{Name: dashboardFolder + d.UID + ".json", Content: b.Bytes()}, nil
+	return File{UID: d.UID, Content: b.Bytes()}, nil
+}
+
+// marshalJSON writes expressions as they are, not with < and > escaped.
+func marshalJSON(v any) (string, error) {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return strings.TrimSpace(b.String()), err
 }
 
 // refID is A, B, ... Z, AA, AB, as Grafana names a panel's queries.
