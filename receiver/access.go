@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/receiver/wrongtoken"
 )
 
 // need is what a request wants to do.
@@ -41,10 +42,10 @@ type access struct {
 	tokens   []config.Token
 	external *site
 	slack    *config.Slack
-	wrong    *wrongTokens
+	wrong    *wrongtoken.Guard
 }
 
-func newAccess(cfg *config.Config, wrong *wrongTokens) *access {
+func newAccess(cfg *config.Config, wrong *wrongtoken.Guard) *access {
 	a := &access{tokens: cfg.Tokens, slack: cfg.Slack, wrong: wrong}
 	if cfg.ExternalURL != nil {
 		s := siteOf(cfg.ExternalURL)
@@ -67,7 +68,7 @@ func (a *access) caller(c echo.Context, n need) (string, error) {
 	token, ok := a.match(c.Request())
 	if !ok {
 		if c.Request().Header.Get("Authorization") != "" {
-			a.wrong.came(c.Request())
+			a.wrong.Came(c.Request())
 		}
 		h := c.Response().Header()
 		h.Add("WWW-Authenticate", `Basic realm="backout", charset="UTF-8"`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/receiver/wrongtoken"
 )
 
 func TestTheLongestWaitingConnectionMakesRoom(t *testing.T) {
@@ -71,7 +73,7 @@ func TestIdleClientsTakeNeitherTheWebhookNorThePageDown(t *testing.T) {
 	s := newShop(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- public(t, s.engine, s.clock).Serve(ctx, l) }()
+	go func() { ended <- ServePublic(ctx, public(t, s.engine, s.clock), slog.New(slog.DiscardHandler), l) }()
 	defer func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -108,16 +110,16 @@ func TestWrongTokensAreCountedLoggedAndSlowedAndTheRightOneIsNot(t *testing.T) {
 	b := newBench(t, token(t, "ann", config.Viewer))
 	wrong := b.access.Load().wrong
 	release := make(chan time.Time)
-	wrong.after = func(time.Duration) <-chan time.Time { return release }
+	wrong.After = func(time.Duration) <-chan time.Time { return release }
 	guess := func() *httptest.ResponseRecorder { return b.do(as(request("GET", "/api/v1/incidents", ""), "bob")) }
-	for range wrongFree {
+	for range wrongtoken.Free {
 		if w := guess(); w.Code != http.StatusUnauthorized {
 			t.Fatalf("a wrong token: %d", w.Code)
 		}
 	}
 	answered := make(chan int)
 	go func() { answered <- guess().Code }()
-	eventually(t, "the eleventh waits", func() bool { return len(wrong.waiting) == 1 })
+	eventually(t, "the eleventh waits", func() bool { return len(wrong.Waiting) == 1 })
 	if w := b.do(as(request("GET", "/api/v1/incidents", ""), "ann")); w.Code != http.StatusOK {
 		t.Errorf("the right token of the same address: %d", w.Code)
 	}
@@ -133,46 +135,12 @@ func TestWrongTokensAreCountedLoggedAndSlowedAndTheRightOneIsNot(t *testing.T) {
 	if code := <-answered; code != http.StatusUnauthorized {
 		t.Errorf("the eleventh: %d", code)
 	}
-	if got := b.do(request("GET", "/metrics", "")).Body.String(); !strings.Contains(got, fmt.Sprintf("backout_wrong_tokens_total %d\n", wrongFree+1)) {
+	if got := b.do(request("GET", "/metrics", "")).Body.String(); !strings.Contains(got, fmt.Sprintf("backout_wrong_tokens_total %d\n", wrongtoken.Free+1)) {
 		t.Error("the metrics do not count them")
 	}
 	log := b.log.String()
 	if n := strings.Count(log, `msg="wrong token"`); n != 4 || !strings.Contains(log, "address=192.0.2.1 ") || strings.Contains(log, "bob-secret") {
 		t.Errorf("%d lines in the log:\n%s", n, log)
-	}
-}
-
-func TestOneHomeIsOneAddressAndAFloodOfAddressesIsOne(t *testing.T) {
-	b := newBench(t)
-	w := b.access.Load().wrong
-	for i := range 20 {
-		w.count(wrongAddress(fmt.Sprintf("[2001:db8:0:1::%x]:1", i)))
-	}
-	if got := w.count(wrongAddress("[2001:db8:0:1:ffff::1]:1")); got != 21 {
-		t.Errorf("the 21st of a /64 is number %d", got)
-	}
-	for i := range wrongAddresses {
-		w.count(fmt.Sprint(i))
-	}
-	if n := w.count("another"); n < 2 {
-		t.Errorf("beyond all that are remembered: number %d", n)
-	}
-}
-
-func TestWrongTokensWaitLongerAndLonger(t *testing.T) {
-	last := wrongDelay(wrongFree)
-	if last != 0 {
-		t.Errorf("a typing error waits %s", last)
-	}
-	for count := wrongFree + 1; count < 1000; count++ {
-		d := wrongDelay(count)
-		if d <= 0 || d < last || d > wrongLongest {
-			t.Fatalf("number %d waits %s after %s", count, d, last)
-		}
-		last = d
-	}
-	if last != wrongLongest {
-		t.Errorf("the last waits %s", last)
 	}
 }
 

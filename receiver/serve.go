@@ -169,3 +169,29 @@ func stop(ctx context.Context, srv *http.Server) error {
 	}
 	return errors.Join(fmt.Errorf("requests still in flight at shutdown: %w", err), srv.Close())
 }
+
+// ServePublic serves the public status page on a listener of its own until ctx ends, and
+// closes it. It has its own budget of connections: the public takes none of the console's.
+func ServePublic(ctx context.Context, page http.Handler, logger *slog.Logger, l net.Listener) error {
+	srv := &http.Server{
+		Handler: page, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: readTimeout,
+		IdleTimeout: publicIdleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	newBudget(maxPublicConnections).bound(srv)
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the status page: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	if err := stop(grace, srv); err != nil {
+		return fmt.Errorf("serve the status page: %w", err)
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the status page: %w", err)
+	}
+	return nil
+}

@@ -36,6 +36,7 @@ import (
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/receiver/page"
+	"github.com/locotoki/backout/receiver/wrongtoken"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -98,7 +99,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	wrong, err := newWrongTokens(o.Registry, o.Logger, o.Now)
+	wrong, err := wrongtoken.New(o.Registry, o.Logger, o.Now)
 	if err != nil {
 		return nil, fmt.Errorf("build receiver: %w", err)
 	}

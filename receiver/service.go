@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 
+	"github.com/locotoki/backout/receiver/statuspage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -16,7 +17,7 @@ type Service interface {
 	Rollouts
 	Preflights
 	AuditLog
-	PublicSource
+	statuspage.Source
 }
 
 // Notifications is used by the webhook (webhook.go) and the probes.

@@ -12,14 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/statuspage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
 
 // public is the status page of a source.
-func public(t testing.TB, source PublicSource, now func() time.Time) *StatusPage {
+func public(t testing.TB, source statuspage.Source, now func() time.Time) *statuspage.Page {
 	t.Helper()
-	p, err := NewStatusPage(source, slog.New(slog.DiscardHandler), now)
+	p, err := statuspage.New(source, slog.New(slog.DiscardHandler), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func TestThePublicPageIsServedUntilItIsToldToEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- public(t, s.engine, s.clock).Serve(ctx, l) }()
+	go func() { ended <- ServePublic(ctx, public(t, s.engine, s.clock), slog.New(slog.DiscardHandler), l) }()
 	r, err := http.Get("http://" + l.Addr().String() + "/status") //nolint:noctx // of a test
 	if err != nil {
 		t.Fatal(err)
@@ -168,14 +169,5 @@ func TestThePublicPageIsServedUntilItIsToldToEnd(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
-	}
-}
-
-func TestAPageWithoutComponentsPromisesNothing(t *testing.T) {
-	if got := overall(view.PublicPage{}); got.Indicator != "none" || strings.Contains(got.Description, "Operational") {
-		t.Errorf("%+v", got)
-	}
-	if got := overall(view.PublicPage{Components: []view.PublicPart{{Name: "API"}}}); got.Description != "All Systems Operational" {
-		t.Errorf("%+v", got)
 	}
 }

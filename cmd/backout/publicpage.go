@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/receiver"
+	"github.com/locotoki/backout/receiver/statuspage"
 	"github.com/locotoki/backout/remediation/engine"
 )
 
@@ -17,7 +18,7 @@ func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, logge
 	if *f.statusListen == "" {
 		return nothing, nil
 	}
-	page, err := receiver.NewStatusPage(engine, logger, time.Now)
+	page, err := statuspage.New(engine, logger, time.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +33,7 @@ func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, logge
 		return nil, wrong("another address, or empty for none", "--web.status-listen-address: %w", err)
 	}
 	logger.Info("the public status page is served", "address", l.Addr().String())
-	return func(ctx context.Context) error { return page.Serve(ctx, l) }, nil
+	return func(ctx context.Context) error { return receiver.ServePublic(ctx, page, logger, l) }, nil
 }
 
 // nothing is served until ctx ends.

@@ -1,14 +1,19 @@
-package receiver
+// Package statuspage is the public status page: words for customers, and none of what
+// happens inside. cmd/backout makes it from the engine; receiver.ServePublic serves it.
+//
+// Invariants:
+//   - It has none of the console's addresses, no script, and asks for no token.
+//   - However many ask, the store is looked at once in two seconds at most.
+//   - An answer that says nothing new is the same to the byte, so that caches see it.
+package statuspage
 
 import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -19,16 +24,16 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// PublicSource is what the public page needs from the engine.
-type PublicSource interface {
+// Source is what the public page needs from the engine.
+type Source interface {
 	PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error)
 }
 
-// StatusPage is the public status page: words for customers, and none of what
+// Page is the public status page: words for customers, and none of what
 // happens inside. It is an http.Handler for a listener of its own, which has none of the
 // console's addresses and asks for no token.
-type StatusPage struct {
-	source PublicSource
+type Page struct {
+	source Source
 	logger *slog.Logger
 	now    func() time.Time
 	pages  *page.Pages
@@ -60,13 +65,13 @@ const (
 	statusTimeout = 5 * time.Second
 )
 
-// NewStatusPage returns the page of a source.
-func NewStatusPage(source PublicSource, logger *slog.Logger, now func() time.Time) (*StatusPage, error) {
+// New returns the page of a source.
+func New(source Source, logger *slog.Logger, now func() time.Time) (*Page, error) {
 	pages, err := page.New()
 	if err != nil {
 		return nil, fmt.Errorf("build status page: %w", err)
 	}
-	p := &StatusPage{source: source, logger: logger, now: now, pages: pages, mux: http.NewServeMux()}
+	p := &Page{source: source, logger: logger, now: now, pages: pages, mux: http.NewServeMux()}
 	p.mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		p.answer(w, r, "text/html; charset=utf-8", func() statusBody { return p.html })
 	})
@@ -95,13 +100,13 @@ func NewStatusPage(source PublicSource, logger *slog.Logger, now func() time.Tim
 const statusPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // ServeHTTP implements http.Handler.
-func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	page.SetHeaders(w.Header(), statusPolicy)
 	w.Header().Del("Content-Type") // each answer says its own
 	p.mux.ServeHTTP(w, r)
 }
 
-func (p *StatusPage) answer(w http.ResponseWriter, r *http.Request, kind string, which func() statusBody) {
+func (p *Page) answer(w http.ResponseWriter, r *http.Request, kind string, which func() statusBody) {
 	p.mu.Lock()
 	err := p.refresh(r.Context())
 	b, blank := which(), p.blank
@@ -132,14 +137,14 @@ func (p *StatusPage) answer(w http.ResponseWriter, r *http.Request, kind string,
 	p.write(w, b.body)
 }
 
-func (p *StatusPage) write(w http.ResponseWriter, body []byte) {
+func (p *Page) write(w http.ResponseWriter, body []byte) {
 	if _, err := w.Write(body); err != nil {
 		p.logger.Debug("client disconnected before the answer", "err", err)
 	}
 }
 
 // refresh makes both answers anew where they are old; p.mu is held.
-func (p *StatusPage) refresh(ctx context.Context) error {
+func (p *Page) refresh(ctx context.Context) error {
 	now := p.now()
 	if age := now.Sub(p.made); !p.made.IsZero() && age >= 0 && age < statusFresh {
 		return nil
@@ -182,29 +187,4 @@ func lastChange(p view.PublicPage) (at time.Time) {
 		}
 	}
 	return at
-}
-
-// Serve serves the page on a listener until ctx ends, and closes it.
-func (p *StatusPage) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{
-		Handler: p, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: readTimeout,
-		IdleTimeout: publicIdleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(p.logger.Handler(), slog.LevelDebug),
-	}
-	newBudget(maxPublicConnections).bound(srv)
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("serve the status page: %w", err)
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
-	defer cancel()
-	if err := stop(grace, srv); err != nil {
-		return fmt.Errorf("serve the status page: %w", err)
-	}
-	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the status page: %w", err)
-	}
-	return nil
 }

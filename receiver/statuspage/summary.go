@@ -1,4 +1,4 @@
-package receiver
+package statuspage
 
 import (
 	"crypto/sha256"
