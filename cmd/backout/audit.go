@@ -11,6 +11,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/client"
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation/audit"
 )
@@ -27,8 +29,8 @@ func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 	clause := parent.Command("list", "List entries, oldest first.")
 	incident := clause.Flag("incident", "Only entries of this incident.").String()
 	kind := clause.Flag("kind", "Only entries of this kind, such as intent.").String()
-	after := wholeFlag(clause, "after", "Only entries after this seq.", 0, 0, math.MaxInt64)
-	limit := wholeFlag(clause, "limit", "Maximum number of entries.", 100, 1, 1000)
+	after := flags.Whole(clause, "after", "Only entries after this seq.", 0, 0, math.MaxInt64)
+	limit := flags.Whole(clause, "limit", "Maximum number of entries.", 100, 1, 1000)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		f := audit.Filter{Incident: *incident, Kind: audit.Kind(*kind), After: *after, Limit: int(*limit), Bytes: audit.PageBytes}
@@ -60,7 +62,7 @@ func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 
 func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 	clause := parent.Command("tail", "Show the newest entries.")
-	lines := wholeFlag(clause, "lines", "Number of entries.", 20, 0, math.MaxInt64)
+	lines := flags.Whole(clause, "lines", "Number of entries.", 20, 0, math.MaxInt64)
 	follow := clause.Flag("follow", "Keep printing new entries. If the server goes away, keep retrying.").Short('f').Bool()
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -100,11 +102,11 @@ func (c *commands) again(ctx context.Context, look func() error) error {
 		case <-tick.C:
 		}
 		err := look()
-		var gone *unreachable
+		var gone *client.Error
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &gone):
+		case errors.As(err, &gone) && gone.Unreachable:
 			if !away {
 				if _, err := fmt.Fprintf(c.stderr, "backout: %s; retrying\n", terminal.CleanLines(gone.Error())); err != nil {
 					return err
@@ -121,7 +123,7 @@ func (c *commands) again(ctx context.Context, look func() error) error {
 
 func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 	clause := parent.Command("export", "Write every entry in canonical form, one per line. An entry's hash is the SHA-256 of its line without the hash key.")
-	choiceFlag(clause, "output", "Always json.", outputJSON, outputJSON)
+	flags.Choice(clause, "output", "Always json.", outputJSON, outputJSON)
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {

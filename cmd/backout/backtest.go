@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/receiver/report"
@@ -58,7 +59,7 @@ func (c *commands) addBacktest() {
 			PlaceHolder("FILE").String(),
 		maxLoad: newLoadValue(clause),
 		cache:   clause.Flag("cache-dir", "Where fetched values are kept for the next run. Default: backout/backtest in $XDG_CACHE_HOME or ~/.cache.").PlaceHolder("DIR").String(),
-		output:  choiceFlag(clause, "output", "How to print the report: text, json, markdown, or html (one file with plots).", outputText, outputText, outputJSON, outputMarkdown, outputHTML),
+		output:  flags.Choice(clause, "output", "How to print the report: text, json, markdown, or html (one file with plots).", outputText, outputText, outputJSON, outputMarkdown, outputHTML),
 	}
 	c.add(clause, func(ctx context.Context) error { return c.backtest(ctx, f) })
 }

@@ -22,7 +22,7 @@ func (c *commands) addIncidentBrief(parent *kingpin.CmdClause) {
 			return err
 		}
 		var brief remediation.Brief
-		if err := cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(*id)+"/brief", nil, nil, &brief); err != nil {
+		if err := cl.Ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(*id)+"/brief", nil, nil, &brief); err != nil {
 			return err
 		}
 		if *output == outputJSON {

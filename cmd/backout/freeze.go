@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
@@ -19,10 +20,10 @@ func (c *commands) addFreeze() {
 func (c *commands) addFreezeCommand() {
 	clause := c.app.Command("freeze", "Block further steps and promotions immediately. A running step is finished.")
 	service := clause.Flag("service", "Only this service. Default: all services.").String()
-	scope := choiceFlag(clause, "scope", "all blocks steps and promotions. promotions blocks only promotions: rollbacks still run.",
+	scope := flags.Choice(clause, "scope", "all blocks steps and promotions. promotions blocks only promotions: rollbacks still run.",
 		remediation.ScopeAll, remediation.ScopeAll, remediation.ScopePromotions)
-	length := spanFlag(clause, "for", "How long, such as 2h. Default: until you thaw it. A longer freeze stays in force until you thaw it.")
-	reason := ownReasonFlag(clause)
+	length := flags.Span(clause, "for", "How long, such as 2h. Default: until you thaw it. A longer freeze stays in force until you thaw it.")
+	reason := flags.RequiredReason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		f := remediation.Freeze{Service: *service, Scope: *scope, Reason: *reason}
@@ -35,7 +36,7 @@ func (c *commands) addFreezeCommand() {
 			return err
 		}
 		var done remediation.Freeze
-		if err := cl.ask(ctx, http.MethodPut, "api/v1/freeze", nil, f, &done); err != nil {
+		if err := cl.Ask(ctx, http.MethodPut, "api/v1/freeze", nil, f, &done); err != nil {
 			return err
 		}
 		if *output == outputJSON {
@@ -52,7 +53,7 @@ func (c *commands) addFreezeCommand() {
 func (c *commands) addThaw() {
 	clause := c.app.Command("thaw", "End a freeze of any scope. Held steps continue once Prometheus confirms the breach again.")
 	service := clause.Flag("service", "End the freeze of this service. Default: end the global freeze.").String()
-	reason := ownReasonFlag(clause)
+	reason := flags.RequiredReason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -66,7 +67,7 @@ func (c *commands) addThaw() {
 		var left struct {
 			Freezes []remediation.Freeze `json:"freezes"`
 		}
-		if err := cl.ask(ctx, http.MethodDelete, "api/v1/freeze", q, nil, &left); err != nil {
+		if err := cl.Ask(ctx, http.MethodDelete, "api/v1/freeze", q, nil, &left); err != nil {
 			return err
 		}
 		if *output == outputJSON {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -30,9 +31,9 @@ func (c *commands) addIncident() {
 
 func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 	clause := parent.Command("list", "List incidents, oldest first.")
-	status := choiceFlag(clause, "status", "open, closed or all.", "all", "open", "closed", "all")
+	status := flags.Choice(clause, "status", "open, closed or all.", "all", "open", "closed", "all")
 	service := clause.Flag("service", "Only this service.").String()
-	limit := wholeFlag(clause, "limit", "Number of incidents, newest ones.", 100, 1, 1_000_000)
+	limit := flags.Whole(clause, "limit", "Number of incidents, newest ones.", 100, 1, 1_000_000)
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -130,7 +131,7 @@ func (c *commands) showChange(inc view.IncidentView, output string, again bool) 
 func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, help string) {
 	clause := parent.Command(string(verb), help)
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, verb, *id, map[string]any{"reason": *reason}, *output)
@@ -140,7 +141,7 @@ func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, he
 func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 	clause := parent.Command("restore", "Undo an incident's steps, the last one first (never data). The rollout is then active again, and held.")
 	id := clause.Arg("id", "The incident, such as inc-1; it must be recovered or closed.").Required().String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	force := clause.Flag("force", "Restore even if a trigger is breaching or data was lost.").Bool()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -157,7 +158,7 @@ func (c *commands) addDecision(verb view.Verb, help string) {
 	clause := c.app.Command(string(verb), help)
 	id := clause.Arg("incident", "The incident, such as inc-1.").Required().String()
 	step := clause.Arg("step", "The step, such as 3-schema_rollback.").Required().String()
-	reason := ownReasonFlag(clause)
+	reason := flags.RequiredReason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, verb, *id, map[string]any{"step": *step, "reason": *reason}, *output)
@@ -171,7 +172,7 @@ func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb 
 	}
 	var inc view.IncidentView
 	path := "api/v1/incidents/" + url.PathEscape(id) + "/" + string(verb)
-	if err := cl.ask(ctx, http.MethodPost, path, nil, body, &inc); err != nil {
+	if err := cl.Ask(ctx, http.MethodPost, path, nil, body, &inc); err != nil {
 		return err
 	}
 	return c.showIncident(inc, output)

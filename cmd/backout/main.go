@@ -25,6 +25,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 
+	"github.com/locotoki/backout/cmd/backout/client"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation/audit"
 )
@@ -243,10 +244,17 @@ func explain(err error) (status int, words string) {
 	fmt.Fprintf(&b, "backout: %s\n", terminal.CleanLines(err.Error()))
 	var f *failure
 	var breaks *audit.BrokenChainError
+	var refused *client.Error
 	switch {
 	case errors.As(err, &breaks):
 		f = &failure{status: statusNegative, try: "backout audit verify"}
-	case !errors.As(err, &f):
+	case errors.As(err, &f):
+	case errors.As(err, &refused):
+		f = &failure{status: statusWrong, try: refused.Try}
+		if refused.Negative {
+			f.status = statusNegative
+		}
+	default:
 		return statusWrong, b.String()
 	}
 	if f.try != "" {

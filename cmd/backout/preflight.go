@@ -3,12 +3,13 @@ package main
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/client"
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
@@ -23,7 +24,7 @@ func (c *commands) addPreflight() {
 func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
 	clause := parent.Command("run", "Run the checks on the server and show each result. Each item passes, fails or is unknown. Exit status 1 if one failed.").Default()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -47,7 +48,7 @@ func (c *commands) addPreflightShow(parent *kingpin.CmdClause) {
 		if err != nil {
 			return err
 		}
-		v, err := cl.preflight(ctx, *service)
+		v, err := cl.Preflight(ctx, *service)
 		if err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 	clause := parent.Command("sign", "Sign off items for this release. The audit log records each with your name. A failed item cannot be signed off.")
 	items := clause.Arg("item", "Items, named as in `backout preflight show`.").Required().Strings()
 	by := clause.Flag("by", "Who signs. Default: the token's name.").String()
-	reason := ownReasonFlag(clause)
+	reason := flags.RequiredReason(clause)
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
@@ -76,7 +77,7 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 		var v remediation.PreflightView
 		for _, item := range *items {
 			body := map[string]any{"service": *service, "item": item, "by": *by, "reason": *reason}
-			if err := cl.ask(ctx, http.MethodPost, "api/v1/preflight/sign", nil, body, &v); err != nil {
+			if err := cl.Ask(ctx, http.MethodPost, "api/v1/preflight/sign", nil, body, &v); err != nil {
 				return err
 			}
 			if *output != outputJSON {
@@ -92,19 +93,10 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 	})
 }
 
-func (cl *client) preflight(ctx context.Context, service string) (v remediation.PreflightView, err error) {
-	q := url.Values{}
-	if service != "" {
-		q.Set("service", service)
-	}
-	err = cl.ask(ctx, http.MethodGet, "api/v1/preflight", q, nil, &v)
-	return v, err
-}
-
 // runPreflight starts one and waits for its end. ctx ends only the waiting.
-func (c *commands) runPreflight(ctx context.Context, cl *client, service, reason, output string) (v remediation.PreflightView, err error) {
+func (c *commands) runPreflight(ctx context.Context, cl *client.Client, service, reason, output string) (v remediation.PreflightView, err error) {
 	body := map[string]any{"service": service, "reason": reason}
-	if err := cl.ask(ctx, http.MethodPost, "api/v1/preflight", nil, body, &v); err != nil {
+	if err := cl.Ask(ctx, http.MethodPost, "api/v1/preflight", nil, body, &v); err != nil {
 		return v, err
 	}
 	service = v.Service
@@ -133,7 +125,7 @@ func (c *commands) runPreflight(ctx context.Context, cl *client, service, reason
 			return v, ctx.Err()
 		case <-time.After(c.every):
 		}
-		if v, err = cl.preflight(ctx, service); err != nil {
+		if v, err = cl.Preflight(ctx, service); err != nil {
 			return v, err
 		}
 	}

@@ -3,12 +3,13 @@ package main
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/client"
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
@@ -23,7 +24,7 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 	clause := parent.Command("run", "Rehearse on the server: a drill alert through Alertmanager, then each step. Exit status 1 if one failed.").Default()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	plan := clause.Flag("plan", "The plan. Default: every plan that a trigger uses.").String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -52,7 +53,7 @@ func (c *commands) addRehearseShow(parent *kingpin.CmdClause) {
 		if err != nil {
 			return err
 		}
-		v, err := cl.rehearsal(ctx, *service)
+		v, err := cl.Rehearsal(ctx, *service)
 		if err != nil {
 			return err
 		}
@@ -60,28 +61,10 @@ func (c *commands) addRehearseShow(parent *kingpin.CmdClause) {
 	})
 }
 
-func (cl *client) rehearsal(ctx context.Context, service string) (v remediation.RehearsalView, err error) {
-	q := url.Values{}
-	if service != "" {
-		q.Set("service", service)
-	}
-	err = cl.ask(ctx, http.MethodGet, "api/v1/rehearse", q, nil, &v)
-	return v, err
-}
-
-// Rehearsals implements source; while one runs, only its results so far are known.
-func (cl *client) Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error) {
-	v, err := cl.rehearsal(ctx, service)
-	if err == nil && v.Running {
-		err = negative("wait for it", "a rehearsal of %s is running", terminal.Clean(v.Service))
-	}
-	return v.Rehearsals, err
-}
-
 // runRehearsal starts one and waits for its end. ctx ends only the waiting. The
 // answer holds only the plans that were rehearsed.
-func (c *commands) runRehearsal(ctx context.Context, cl *client, body map[string]any, output string) (v remediation.RehearsalView, err error) {
-	if err := cl.ask(ctx, http.MethodPost, "api/v1/rehearse", nil, body, &v); err != nil {
+func (c *commands) runRehearsal(ctx context.Context, cl *client.Client, body map[string]any, output string) (v remediation.RehearsalView, err error) {
+	if err := cl.Ask(ctx, http.MethodPost, "api/v1/rehearse", nil, body, &v); err != nil {
 		return v, err
 	}
 	service, plans, by, started := v.Service, v.Plans, v.By, v.Started
@@ -105,7 +88,7 @@ func (c *commands) runRehearsal(ctx context.Context, cl *client, body map[string
 			return v, ctx.Err()
 		case <-time.After(c.every):
 		}
-		if v, err = cl.rehearsal(ctx, service); err != nil {
+		if v, err = cl.Rehearsal(ctx, service); err != nil {
 			return v, err
 		}
 	}

@@ -9,6 +9,9 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/client"
+	"github.com/locotoki/backout/cmd/backout/flags"
+	"github.com/locotoki/backout/cmd/backout/follow"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -34,7 +37,7 @@ func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
 	stage := clause.Flag("stage", "The stage, by its name in the playbook. Default: the first one.").String()
 	release := clause.Flag("release", "The release. Default: the playbook's.").String()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		body := map[string]any{"service": *service, "release": *release, "stage": *stage, "reason": *reason}
@@ -69,7 +72,7 @@ func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
 	clause := parent.Command("promote", "Promote to the next stage if this one has lasted, its criteria are met and no gate is closed. Otherwise say what is missing.")
 	force := clause.Flag("force", "Promote even if something is missing; needs --reason. An open incident and a freeze cannot be forced.").Bool()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		body, err := forced(*service, *reason, *force)
@@ -104,7 +107,7 @@ func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
 	clause := parent.Command("finish", "Finish a rollout after its last stage. The release stays, and nothing rolls it back any more.")
 	force := clause.Flag("force", "Finish even if something is missing; needs --reason. An open incident cannot be forced.").Bool()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		body, err := forced(*service, *reason, *force)
@@ -117,7 +120,7 @@ func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
 
 // forced is the body of a change that allows force, which needs a reason.
 func forced(service, reason string, force bool) (map[string]any, error) {
-	if force && reason == unsaid {
+	if force && reason == flags.Unsaid {
 		return nil, wrong("--reason=WHY", "--force needs a reason: the audit log records it with what was missing")
 	}
 	body := map[string]any{"service": service, "reason": reason}
@@ -131,7 +134,7 @@ func forced(service, reason string, force bool) (map[string]any, error) {
 func (c *commands) addRolloutVerb(parent *kingpin.CmdClause, verb remediation.RolloutVerb, help string) {
 	clause := parent.Command(string(verb), help)
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	reason := reasonFlag(clause)
+	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return c.rolloutVerb(ctx, server, verb, map[string]any{"service": *service, "reason": *reason}, *output)
@@ -158,8 +161,8 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 
 // changeRollout requests a change, and waits until the traffic is set if that takes
 // longer than one request.
-func (c *commands) changeRollout(ctx context.Context, cl *client, verb remediation.RolloutVerb, body map[string]any) (done view.RolloutView, err error) {
-	if err := cl.ask(ctx, http.MethodPost, "api/v1/rollout/"+string(verb), nil, body, &done); err != nil {
+func (c *commands) changeRollout(ctx context.Context, cl *client.Client, verb remediation.RolloutVerb, body map[string]any) (done view.RolloutView, err error) {
+	if err := cl.Ask(ctx, http.MethodPost, "api/v1/rollout/"+string(verb), nil, body, &done); err != nil {
 		return done, err
 	}
 	if done.Promotion == nil {
@@ -201,24 +204,24 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 		"With --follow, watch until the stage has lasted and nothing is missing for the next step, then exit 0. Exit 1 if the release is rolled back or replaced, or if an incident opens. "+
 		"If the server goes away, keep retrying.")
 	service := clause.Flag("service", "Only this service.").String()
-	follow := clause.Flag("follow", "Watch one stage until it ends, for a pipeline.").Bool()
+	watch := clause.Flag("follow", "Watch one stage until it ends, for a pipeline.").Bool()
 	stage := clause.Flag("stage", "With --follow: the stage to watch. Default: the current one.").String()
 	release := clause.Flag("release", "With --follow: the release that must be active. Default: the current one.").String()
-	timeout := spanFlag(clause, "timeout", "With --follow: give up after this time, such as 26h, with exit status 1.")
+	timeout := flags.Span(clause, "timeout", "With --follow: give up after this time, such as 26h, with exit status 1.")
 	from, output := c.sourceFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
-		if *stage != "" && !*follow {
+		if *stage != "" && !*watch {
 			return wrong("--follow --stage="+terminal.Clean(*stage), "--stage goes with --follow")
 		}
-		if (*release != "" || *timeout > 0) && !*follow {
+		if (*release != "" || *timeout > 0) && !*watch {
 			return wrong("--follow", "--release and --timeout go with --follow")
 		}
-		if *follow && *from.dsn != "" {
+		if *watch && *from.dsn != "" {
 			return wrong("--url=ADDRESS", "--follow needs a server: a database does not hold the state of a stage")
 		}
 		return from.with(ctx, func(src source) error {
-			if *follow {
-				return c.followRollout(ctx, src, followed{service: *service, stage: *stage, release: *release, timeout: *timeout, output: *output})
+			if *watch {
+				return c.followRollout(ctx, src, follow.Options{Service: *service, Stage: *stage, Release: *release, Timeout: *timeout, Output: *output})
 			}
 			list, err := rolloutsOf(ctx, src, *service)
 			if err != nil {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/locotoki/backout/cmd/backout/follow"
 )
 
 // look is one answer of a server to a following.
@@ -138,8 +140,8 @@ func TestAFollowingInJSONHasALineForEachChangeAndTheResultLast(t *testing.T) {
 	var last struct {
 		Result, Stage, Release, Next string
 		Looks                        int
-		Criteria                     []followedCriterion
-		Holds                        []followedHold
+		Criteria                     []follow.FollowedCriterion
+		Holds                        []follow.FollowedHold
 	}
 	if r.status != 0 || len(lines) != 3 || json.Unmarshal([]byte(lines[len(lines)-1]), &last) != nil {
 		t.Fatalf("%+v", r)
@@ -273,7 +275,7 @@ func TestAPipeGetsTheStageOfASummaryWhole(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	c := newCommands(nil, &stdout, &stderr)
 	stage, entered := "ten-percent-of-the-customers", c.now()
-	if err := c.summary(&follow{followed: followed{service: "shop", release: "v2", stage: stage}, looks: 1, entered: &entered, began: entered}, "lasted", "it lasted"); err != nil {
+	if err := c.summary(&follow.Stage{Options: follow.Options{Service: "shop", Release: "v2", Stage: stage}, Looks: 1, Entered: &entered, Began: entered}, "lasted", "it lasted"); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(stdout.String(), stage+", since") {

@@ -26,7 +26,7 @@ func (c *commands) addRolloutReport(parent *kingpin.CmdClause) {
 			q.Set("service", *service)
 		}
 		var report view.RolloutReport
-		if err := cl.ask(ctx, http.MethodGet, "api/v1/rollout/report", q, nil, &report); err != nil {
+		if err := cl.Ask(ctx, http.MethodGet, "api/v1/rollout/report", q, nil, &report); err != nil {
 			return err
 		}
 		if *output == outputJSON {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/promslog"
 	promslogflag "github.com/prometheus/common/promslog/flag"
 
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/receiver"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
@@ -46,7 +47,7 @@ func (c *commands) addServe() {
 	f := serveFlags{
 		settingsFlags: c.settingsFlags(clause),
 		dsn:           clause.Flag("storage.dsn", "The database; storage.dsn_file in the configuration overrides it.").Default(defaultDSN).String(),
-		mode: choiceFlag(clause, "mode", "observe: decide and record, but hold every step; act: run the steps.",
+		mode: flags.Choice(clause, "mode", "observe: decide and record, but hold every step; act: run the steps.",
 			string(remediation.Observe), string(remediation.Observe), string(remediation.Act)),
 		listen: clause.Flag("web.listen-address", "Address to listen on; repeatable. Beyond loopback only with tokens.").
 			Default("127.0.0.1:9099").Strings(),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 )
 
@@ -50,7 +51,7 @@ func warned(warning string) string {
 func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, text func(signalAnswer) string) {
 	name := clause.Arg("name", "The signal's name in the playbook.").Required().String()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	reason := ownReasonFlag(clause)
+	reason := flags.RequiredReason(clause)
 	server, output := c.serverFlags(clause), outputFlag(clause)
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
@@ -63,7 +64,7 @@ func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, tex
 		}
 		var done signalAnswer
 		body := map[string]string{"reason": *reason}
-		if err := cl.ask(ctx, method, "api/v1/signals/"+url.PathEscape(*name), q, body, &done); err != nil {
+		if err := cl.Ask(ctx, method, "api/v1/signals/"+url.PathEscape(*name), q, body, &done); err != nil {
 			return err
 		}
 		if *output == outputJSON {

@@ -18,7 +18,7 @@ func (c *commands) addStatus() {
 			return err
 		}
 		var s view.Status
-		if err := cl.ask(ctx, http.MethodGet, "api/v1/status", nil, nil, &s); err != nil {
+		if err := cl.Ask(ctx, http.MethodGet, "api/v1/status", nil, nil, &s); err != nil {
 			return err
 		}
 		if *output == outputJSON {

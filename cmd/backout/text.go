@@ -7,6 +7,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 )
 
@@ -17,7 +18,7 @@ const (
 )
 
 func outputFlag(clause *kingpin.CmdClause) *string {
-	return choiceFlag(clause, "output", "How to print the answer: text or json.", outputText, outputText, outputJSON)
+	return flags.Choice(clause, "output", "How to print the answer: text or json.", outputText, outputText, outputJSON)
 }
 
 // printJSON writes v as indented JSON, with < > & as they are.

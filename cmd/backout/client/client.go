@@ -1,4 +1,9 @@
-package main
+// Package client calls the API of a backout server, for the commands.
+//
+// Invariants: the token goes to the address that was named and nowhere else, and over
+// plain http to this machine only, unless the caller allows more. Each failure is an
+// *Error that says what to try.
+package client
 
 import (
 	"bytes"
@@ -17,8 +22,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/alecthomas/kingpin/v2"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -26,68 +29,63 @@ import (
 )
 
 const (
-	defaultURL = "http://127.0.0.1:9099"
+	// DefaultURL is where a server listens by default.
+	DefaultURL = "http://127.0.0.1:9099"
 	// maxAnswer is far above a page of audit entries with thousands of alerts each.
 	maxAnswer = 256 << 20
 	// askTimeout bounds one request to a server.
 	askTimeout = 30 * time.Second
 )
 
-// serverFlags say which server a command talks to, and with which token.
-type serverFlags struct {
-	url       *string
-	tokenFile *string
-	insecure  *bool
-	env       func(string) string
-}
-
-func (c *commands) serverFlags(clause *kingpin.CmdClause) serverFlags {
-	return serverFlags{
-		url: clause.Flag("url", "Address of a running `backout serve`. Default: $BACKOUT_URL, else "+defaultURL+".").
-			PlaceHolder("URL").String(),
-		tokenFile: clause.Flag("token-file", "File with a token for that server. Default: $BACKOUT_TOKEN_FILE.").
-			PlaceHolder("FILE").String(),
-		insecure: clause.Flag("insecure-http", "Send the token over plain http to other machines too. Anyone on the network path can read it.").Bool(),
-		env:      c.env,
-	}
-}
-
 // maxTokenFile is the largest token file, in bytes.
 const maxTokenFile = 4096
 
-// isLoopback takes a host without its port.
-func isLoopback(host string) bool {
+// Error is why a call has no result.
+type Error struct {
+	error
+	// Unreachable: no server answered, which may be temporary.
+	Unreachable bool
+	// Negative: the server's answer is no, and the request was right.
+	Negative bool
+	// Try is what to do about it, or "".
+	Try string
+}
+
+func (e *Error) Unwrap() error { return e.error }
+
+// wrong is a mistake in how the server was called.
+func wrong(try, format string, args ...any) error {
+	return &Error{error: fmt.Errorf(format, args...), Try: try}
+}
+
+func unreachable(try, format string, args ...any) error {
+	return &Error{error: fmt.Errorf(format, args...), Unreachable: true, Try: try}
+}
+
+// IsLoopback takes a host without its port.
+func IsLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
-// client calls the API of one server.
-type client struct {
+// Client calls the API of one server.
+type Client struct {
 	base  *url.URL
 	token string
 	http  *http.Client
 }
 
-// client returns a client of the server that the flags or the environment name.
-func (f serverFlags) client() (*client, error) {
-	address, tokenFile := *f.url, *f.tokenFile
-	if address == "" {
-		address = f.env("BACKOUT_URL")
-	}
-	if address == "" {
-		address = defaultURL
-	}
-	if tokenFile == "" {
-		tokenFile = f.env("BACKOUT_TOKEN_FILE")
-	}
+// New returns a client of the server at an address, with the token in a file; "": without
+// one. insecure lets the token go over plain http to other machines too.
+func New(address, tokenFile string, insecure bool) (*Client, error) {
 	base, err := url.Parse(address)
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
-		return nil, wrong("--url="+defaultURL, "--url: %q is not an http or https address", address)
+		return nil, wrong("--url="+DefaultURL, "--url: %q is not an http or https address", address)
 	}
 	if base.User != nil {
 		return nil, wrong("--token-file=FILE", "--url: the address must not contain a user name or password")
 	}
-	cl := &client{base: base, http: &http.Client{
+	cl := &Client{base: base, http: &http.Client{
 		Timeout:   askTimeout,
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second},
 		CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -102,7 +100,7 @@ func (f serverFlags) client() (*client, error) {
 		if cl.token = strings.TrimSpace(string(b)); cl.token == "" {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s is empty", tokenFile)
 		}
-		if base.Scheme == "http" && !isLoopback(base.Hostname()) && !*f.insecure {
+		if base.Scheme == "http" && !IsLoopback(base.Hostname()) && !insecure {
 			return nil, wrong("--url=https://..., or --insecure-http on a network that you trust",
 				"--url: over http anyone on the path to %s can read the token", base.Host)
 		}
@@ -113,8 +111,8 @@ func (f serverFlags) client() (*client, error) {
 	return cl, nil
 }
 
-// ask sends a request and decodes the answer into into. query and body may be nil.
-func (cl *client) ask(ctx context.Context, method, path string, query url.Values, body, into any) (err error) {
+// Ask sends a request and decodes the answer into into. query and body may be nil.
+func (cl *Client) Ask(ctx context.Context, method, path string, query url.Values, body, into any) (err error) {
 	u := cl.base.JoinPath(path)
 	u.RawQuery = query.Encode()
 	var content io.Reader
@@ -162,7 +160,7 @@ func (cl *client) ask(ctx context.Context, method, path string, query url.Values
 }
 
 // silent explains why there is no answer.
-func (cl *client) silent(err error) error {
+func (cl *Client) silent(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
@@ -172,27 +170,22 @@ func (cl *client) silent(err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("stopped while asking the server at %s", cl.base)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return &unreachable{wrong("start `backout serve`, or name another server with --url",
-			"connection refused by %s; is `backout serve` running?", cl.base)}
+		return unreachable("start `backout serve`, or name another server with --url",
+			"connection refused by %s; is `backout serve` running?", cl.base)
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return &unreachable{wrong("", "the server at %s did not answer in time", cl.base)}
+		return unreachable("", "the server at %s did not answer in time", cl.base)
 	}
-	return &unreachable{wrong("", "no answer from the server at %s: %w", cl.base, err)}
+	return unreachable("", "no answer from the server at %s: %w", cl.base, err)
 }
 
-// unreachable marks that no server answered, which may be temporary.
-type unreachable struct{ error }
-
-func (u *unreachable) Unwrap() error { return u.error }
-
 // refused turns an answer other than 200 into a sentence.
-func (cl *client) refused(status int, answer []byte) error {
+func (cl *Client) refused(status int, answer []byte) error {
 	var body struct {
 		Error string `json:"error"`
 	}
 	if err := json.Unmarshal(answer, &body); err != nil || body.Error == "" {
 		if status >= http.StatusBadGateway && status <= http.StatusGatewayTimeout {
-			return &unreachable{wrong("", "the proxy at %s answered %d %s: it reaches no backout server now", cl.base, status, http.StatusText(status))}
+			return unreachable("", "the proxy at %s answered %d %s: it reaches no backout server now", cl.base, status, http.StatusText(status))
 		}
 		return wrong("--url=ADDRESS of a backout server", "the server at %s answered %d %s, which is not an answer of backout",
 			cl.base, status, http.StatusText(status))
@@ -203,18 +196,18 @@ func (cl *client) refused(status int, answer []byte) error {
 	case http.StatusForbidden:
 		return wrong("--token-file=FILE, with the token of a commander", "%s", body.Error)
 	case http.StatusNotFound, http.StatusConflict:
-		return negative("", "%s", body.Error)
+		return &Error{error: errors.New(body.Error), Negative: true}
 	case http.StatusBadRequest:
 		return wrong("", "%s", body.Error)
 	case http.StatusServiceUnavailable:
-		return &unreachable{wrong("", "the server at %s cannot answer now: %s", cl.base, body.Error)}
+		return unreachable("", "the server at %s cannot answer now: %s", cl.base, body.Error)
 	}
 	return wrong("", "the server at %s answered %d: %s", cl.base, status, body.Error)
 }
 
-// Incidents implements source. The API returns the oldest first, so it reads all
+// Incidents is for the commands that read. The API returns the oldest first, so it reads all
 // pages, and keeps the newest if the filter says so.
-func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error) {
+func (cl *Client) Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error) {
 	q := url.Values{"limit": {"1000"}}
 	if f.Open {
 		q.Set("status", "open")
@@ -231,7 +224,7 @@ func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) (
 			Incidents []view.IncidentView `json:"incidents"`
 			Next      string              `json:"next"`
 		}
-		if err := cl.ask(ctx, http.MethodGet, "api/v1/incidents", q, nil, &page); err != nil {
+		if err := cl.Ask(ctx, http.MethodGet, "api/v1/incidents", q, nil, &page); err != nil {
 			return nil, err
 		}
 		all = append(all, page.Incidents...)
@@ -245,20 +238,20 @@ func (cl *client) Incidents(ctx context.Context, f remediation.IncidentFilter) (
 	}
 }
 
-// Incident implements source.
-func (cl *client) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
-	err = cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id), nil, nil, &v)
+// Incident is for the commands that read.
+func (cl *Client) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
+	err = cl.Ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id), nil, nil, &v)
 	return v, err
 }
 
-// Plot implements source.
-func (cl *client) Plot(ctx context.Context, id, trigger string) (p view.Plot, err error) {
-	err = cl.ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id)+"/plot", url.Values{"trigger": {trigger}}, nil, &p)
+// Plot is for the commands that read.
+func (cl *Client) Plot(ctx context.Context, id, trigger string) (p view.Plot, err error) {
+	err = cl.Ask(ctx, http.MethodGet, "api/v1/incidents/"+url.PathEscape(id)+"/plot", url.Values{"trigger": {trigger}}, nil, &p)
 	return p, err
 }
 
-// Entries implements source.
-func (cl *client) Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error) {
+// Entries is for the commands that read.
+func (cl *Client) Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, error) {
 	q := url.Values{"after": {strconv.FormatInt(f.After, 10)}, "limit": {strconv.Itoa(f.Limit)}}
 	if f.Incident != "" {
 		q.Set("incident", f.Incident)
@@ -269,25 +262,53 @@ func (cl *client) Entries(ctx context.Context, f audit.Filter) ([]audit.Entry, e
 	var list struct {
 		Entries []audit.Entry `json:"entries"`
 	}
-	err := cl.ask(ctx, http.MethodGet, "api/v1/audit", q, nil, &list)
+	err := cl.Ask(ctx, http.MethodGet, "api/v1/audit", q, nil, &list)
 	return list.Entries, err
 }
 
-// Head implements source.
-func (cl *client) Head(ctx context.Context) (seq int64, hash string, err error) {
+// Head is for the commands that read.
+func (cl *Client) Head(ctx context.Context) (seq int64, hash string, err error) {
 	var head struct {
 		Seq  int64  `json:"seq"`
 		Hash string `json:"hash"`
 	}
-	err = cl.ask(ctx, http.MethodGet, "api/v1/audit/head", nil, nil, &head)
+	err = cl.Ask(ctx, http.MethodGet, "api/v1/audit/head", nil, nil, &head)
 	return head.Seq, head.Hash, err
 }
 
-// Rollouts implements source.
-func (cl *client) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
+// Rollouts is for the commands that read.
+func (cl *Client) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 	var list struct {
 		Rollouts []view.RolloutView `json:"rollouts"`
 	}
-	err := cl.ask(ctx, http.MethodGet, "api/v1/rollout", nil, nil, &list)
+	err := cl.Ask(ctx, http.MethodGet, "api/v1/rollout", nil, nil, &list)
 	return list.Rollouts, err
+}
+
+// Preflight returns the last preflight of a service; "": of the only one.
+func (cl *Client) Preflight(ctx context.Context, service string) (v remediation.PreflightView, err error) {
+	q := url.Values{}
+	if service != "" {
+		q.Set("service", service)
+	}
+	err = cl.Ask(ctx, http.MethodGet, "api/v1/preflight", q, nil, &v)
+	return v, err
+}
+
+func (cl *Client) Rehearsal(ctx context.Context, service string) (v remediation.RehearsalView, err error) {
+	q := url.Values{}
+	if service != "" {
+		q.Set("service", service)
+	}
+	err = cl.Ask(ctx, http.MethodGet, "api/v1/rehearse", q, nil, &v)
+	return v, err
+}
+
+// Rehearsals implements source; while one runs, only its results so far are known.
+func (cl *Client) Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error) {
+	v, err := cl.Rehearsal(ctx, service)
+	if err == nil && v.Running {
+		err = &Error{error: fmt.Errorf("a rehearsal of %s is running", v.Service), Negative: true, Try: "wait for it"}
+	}
+	return v.Rehearsals, err
 }

@@ -1,4 +1,6 @@
-package main
+// Package flags has the flags that several commands share. Their values differ from the
+// parser's own in their errors, which name the flag and say what to write.
+package flags
 
 import (
 	"fmt"
@@ -11,23 +13,20 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// unsaid is the reason of a change without one.
-const unsaid = "no reason given"
+// Unsaid is the reason of a change without one.
+const Unsaid = "no reason given"
 
-// reasonFlag is --reason of a change of one incident or rollout. It may be left out,
+// Reason is --reason of a change of one incident or rollout. It may be left out,
 // since at night people must be quick; the audit log says that it was.
-func reasonFlag(clause *kingpin.CmdClause) *string {
-	return clause.Flag("reason", "Why, for the audit log.").Default(unsaid).String()
+func Reason(clause *kingpin.CmdClause) *string {
+	return clause.Flag("reason", "Why, for the audit log.").Default(Unsaid).String()
 }
 
-// ownReasonFlag is --reason where a person replaces a check (approve, deny, sign,
+// RequiredReason is --reason where a person replaces a check (approve, deny, sign,
 // signal) or a change affects all people (freeze, thaw): it is required.
-func ownReasonFlag(clause *kingpin.CmdClause) *string {
+func RequiredReason(clause *kingpin.CmdClause) *string {
 	return clause.Flag("reason", "Why, for the audit log (required).").Required().String()
 }
-
-// The flag values below differ from the parser's own in their errors, which name the
-// flag and say what to write.
 
 // choice is a flag with a fixed set of words.
 type choice struct {
@@ -36,7 +35,7 @@ type choice struct {
 	value   string
 }
 
-func choiceFlag(clause *kingpin.CmdClause, name, help, preset string, options ...string) *string {
+func Choice(clause *kingpin.CmdClause, name, help, preset string, options ...string) *string {
 	v := &choice{flag: name, options: options}
 	f := clause.Flag(name, help).HintOptions(options...)
 	if preset != "" {
@@ -65,7 +64,7 @@ type whole struct {
 	value    int64
 }
 
-func wholeFlag(clause *kingpin.CmdClause, name, help string, preset, least, most int64) *int64 {
+func Whole(clause *kingpin.CmdClause, name, help string, preset, least, most int64) *int64 {
 	v := &whole{flag: name, min: least, max: most}
 	clause.Flag(name, help).Default(strconv.FormatInt(preset, 10)).SetValue(v)
 	return &v.value
@@ -90,7 +89,7 @@ type span struct {
 	value time.Duration
 }
 
-func spanFlag(clause *kingpin.CmdClause, name, help string) *time.Duration {
+func Span(clause *kingpin.CmdClause, name, help string) *time.Duration {
 	v := &span{flag: name}
 	clause.Flag(name, help).PlaceHolder("DURATION").SetValue(v)
 	return &v.value
