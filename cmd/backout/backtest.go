@@ -91,7 +91,7 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	st, err := store.Open("sqlite:" + filepath.Join(dir, "backtest.db"))
+	st, err := store.OpenScratch("sqlite:" + filepath.Join(dir, "backtest.db"))
 	if err != nil {
 		return err
 	}

@@ -334,7 +334,7 @@ func (r *run) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := &past{fetch: r.fetch, ctx: ctx, step: r.step, values: map[string]*series{}, known: map[pastKey]*series{}, first: r.at(r.first), now: r.at(r.first)}
+	p := newPast(ctx, r.fetch, x, r.grid)
 	byTrigger := map[string][]firing{}
 	for i := range r.replayed {
 		if a := &r.replayed[i]; a.Trigger != "" && a.Indicator != "" && r.lines[i] != nil {
