@@ -41,6 +41,8 @@ type Options struct {
 	Now   func() time.Time
 	// Progress, where set, is told what is done.
 	Progress func(format string, args ...any)
+
+	plain bool // see past
 }
 
 // check returns what is wrong with the options.
@@ -334,7 +336,7 @@ func (r *run) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := newPast(ctx, r.fetch, x, r.grid)
+	p := newPast(ctx, r.fetch, x, r.grid, r.plain)
 	byTrigger := map[string][]firing{}
 	for i := range r.replayed {
 		if a := &r.replayed[i]; a.Trigger != "" && a.Indicator != "" && r.lines[i] != nil {

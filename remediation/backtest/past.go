@@ -25,6 +25,8 @@ type past struct {
 	now   time.Time
 	first time.Time
 	known map[pastKey]*pastSeries
+	// plain asks Prometheus for all of it, for the test that nothing else follows from less.
+	plain bool
 	// upAt and kept are the expressions about the targets of a moment, which differ for
 	// each incident, and their moment.
 	upAt, kept map[string]time.Time
@@ -46,10 +48,10 @@ type pastSeries struct {
 // pastPart is how much of an expression is fetched at a time: polls follow each other.
 const pastPart = 2 * time.Hour
 
-func newPast(ctx context.Context, f *fetcher, x rules.Expressions, g grid) *past {
+func newPast(ctx context.Context, f *fetcher, x rules.Expressions, g grid, plain bool) *past {
 	p := &past{
 		fetch: f, ctx: ctx, step: g.step, last: g.last, values: map[string]*series{}, expr: x, long: map[string]bool{}, known: map[pastKey]*pastSeries{},
-		upAt: map[string]time.Time{}, kept: map[string]time.Time{}, first: g.at(g.first), now: g.at(g.first),
+		plain: plain, upAt: map[string]time.Time{}, kept: map[string]time.Time{}, first: g.at(g.first), now: g.at(g.first),
 	}
 	for _, expr := range []string{x.Age, x.Alive, x.Up, x.UpNow(), x.DownNow()} {
 		p.long[expr] = true
@@ -62,7 +64,7 @@ func newPast(ctx context.Context, f *fetcher, x rules.Expressions, g grid) *past
 func (p *past) opened() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if g := (grid{step: p.step}); g.at(g.floor(p.now)).Unix() == p.now.Unix() && p.now.Nanosecond() == 0 {
+	if g := (grid{step: p.step}); !p.plain && g.at(g.floor(p.now)).Unix() == p.now.Unix() && p.now.Nanosecond() == 0 {
 		p.upAt[p.expr.UpAt(p.now)], p.kept[p.expr.KeptSince(p.now)] = p.now, p.now
 	}
 }
