@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -336,6 +337,10 @@ func (r *run) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var ahead sync.WaitGroup
+	defer ahead.Wait()
+	defer cancel()
 	p := newPast(ctx, r.fetch, x, r.grid, r.plain)
 	byTrigger := map[string][]firing{}
 	for i := range r.replayed {
@@ -351,6 +356,9 @@ func (r *run) replay(ctx context.Context) error {
 	e, err := newReplay(ctx, &r.Options, p, r.stays, r.report.StagesFrom == view.StagesUnknown)
 	if err != nil {
 		return err
+	}
+	if !r.plain {
+		ahead.Go(func() { p.prefetch(events) })
 	}
 	e.progress = func(at time.Time) { r.Progress("replaying incidents, %s", at.Format(time.DateTime)) }
 	if err := e.run(ctx, events, r.at(r.last)); err != nil {

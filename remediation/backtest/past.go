@@ -53,7 +53,7 @@ func newPast(ctx context.Context, f *fetcher, x rules.Expressions, g grid, plain
 		fetch: f, ctx: ctx, step: g.step, last: g.last, values: map[string]*series{}, expr: x, long: map[string]bool{}, known: map[pastKey]*pastSeries{},
 		plain: plain, upAt: map[string]time.Time{}, kept: map[string]time.Time{}, first: g.at(g.first), now: g.at(g.first),
 	}
-	for _, expr := range []string{x.Age, x.Alive, x.Up, x.UpNow(), x.DownNow()} {
+	for _, expr := range []string{x.Fresh(2 * g.step), x.Alive, x.Up, x.UpNow(), x.DownNow()} {
 		p.long[expr] = true
 	}
 	return p
@@ -84,6 +84,22 @@ func (p *past) set(t time.Time) {
 // steady is how long the clock has run: nobody sets it.
 func (p *past) steady() time.Duration { return p.clock().Sub(p.first) }
 
+// prefetch asks what the polls of incidents will ask, ahead of the replay, so that
+// Prometheus and the replay work at the same time.
+func (p *past) prefetch(events []event) {
+	for _, e := range events {
+		exprs := []string{p.expr.Fresh(2 * p.step), p.expr.Alive, p.expr.Up, p.expr.UpNow(), p.expr.DownNow()}
+		if x, ok := p.expr.Triggers[e.trigger]; ok {
+			exprs = append(exprs, x.Recovery)
+		}
+		for _, expr := range exprs {
+			if _, _, err := p.at(expr, e.at); err != nil {
+				return // the replay says so
+			}
+		}
+	}
+}
+
 // failed is why the source did not answer, which ends the replay.
 func (p *past) failed() error {
 	p.mu.Lock()
@@ -102,6 +118,12 @@ func (p *past) Query(_ context.Context, expr string) (float64, bool, error) {
 	case s != nil:
 		v, ok := s.value(now)
 		return v, ok, nil
+	case expr == p.expr.Age && !p.plain:
+		// A poll asks only whether the newest sample is older than two scrapes, and says how
+		// old it is where it is.
+		if _, fresh, err := p.at(p.expr.Fresh(2*p.step), now); fresh || err != nil {
+			return 0, fresh, err
+		}
 	case expr == "vector(1)": // whether Prometheus answers at all
 		return 1, true, nil
 	case isUpAt:
