@@ -28,19 +28,22 @@ func TestEveryStateOfEveryPageCanBeReadNamedAndReachedOnEveryScreen(t *testing.T
 }
 
 // looksAt opens a look, checks it in both schemes from the narrowest screen to a desk,
-// and keeps a picture of it on a phone and at a desk.
+// and keeps pictures of it on a phone and at a desk.
 func (b *tab) looksAt(l look) {
 	b.t.Helper()
 	b.on(narrow)
 	b.scheme("light")
 	b.open("/" + l.name)
 	b.fine(l.name + " light " + narrow.name)
-	b.whole(phone)
-	b.shoot(strings.Join([]string{phone.name, l.name, "light"}, "-"))
-	b.scheme("dark")
-	b.whole(desk)
+	for _, on := range []screen{phone, desk} {
+		b.on(on) // first, since a page is higher on a narrow screen
+		b.whole(on)
+		for _, scheme := range []string{"light", "dark"} {
+			b.scheme(scheme)
+			b.shoot(strings.Join([]string{on.name, l.name, scheme}, "-"))
+		}
+	}
 	b.fine(l.name + " dark " + desk.name)
-	b.shoot(strings.Join([]string{desk.name, l.name, "dark"}, "-"))
 }
 
 func TestAPageThatWasLeftHoldsNoConnection(t *testing.T) {

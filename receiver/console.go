@@ -34,6 +34,7 @@ func (s *Server) consoleRoutes() {
 	e.POST("/rollout/:verb", s.form(s.postRollout))
 	e.POST("/preflight/:verb", s.form(s.postPreflight))
 	e.POST("/signals/:verb", s.form(s.postSignal))
+	e.POST("/playbook/backtest", s.form(s.postBacktest))
 	e.POST("/freeze", s.form(s.postFreeze))
 	e.POST("/thaw", s.form(s.postThaw))
 }

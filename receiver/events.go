@@ -113,7 +113,7 @@ func (s *Server) stamp(ctx context.Context, age time.Duration) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	stamp, err := stampOf(o)
+	stamp, err := s.stampOf(o)
 	if err == nil {
 		l.stamp, l.at = stamp, at
 	}
@@ -121,7 +121,7 @@ func (s *Server) stamp(ctx context.Context, age time.Duration) (string, error) {
 }
 
 // stampOf is another one when anything that pages show has changed.
-func stampOf(o view.Overview) (string, error) {
+func (s *Server) stampOf(o view.Overview) (string, error) {
 	services := append([]view.ServiceNow{}, o.Services...)
 	for i := range services {
 		if w := services[i].Watchdog; w != nil && o.Time.Sub(*w) <= services[i].WatchdogMaxAge {
@@ -133,6 +133,6 @@ func stampOf(o view.Overview) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("check for changes: %w", err)
 	}
-	sum := sha256.Sum256(b)
+	sum := sha256.Sum256(fmt.Appendf(b, "%d", s.backtests.changes()))
 	return hex.EncodeToString(sum[:8]), nil
 }

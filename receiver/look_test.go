@@ -267,8 +267,18 @@ func listLooks(t testing.TB) []look {
 	s.pass(2 * time.Hour)
 	s.asks(s.breach())
 	at := func(name, path string) look { return taken(name, s.browse(path, "eve")) }
+	p := newShop(t)
+	p.begin(t)
+	running := taken("playbook-running", p.browse("/playbook", "eve"))
+	p.tester.answer(p.Server, replayed(p.clock(), ""), nil)
+	p.pass(3 * time.Hour)
+	told := taken("playbook-backtest", p.browse("/playbook", "eve"))
+	told.body = strings.ReplaceAll(told.body, `<details class="card tone-bad"`, `<details open class="card tone-bad"`)
+	p.begin(t)
+	p.tester.answer(p.Server, nil, fmt.Errorf("prometheus at http://127.0.0.1:9090: %w: connection refused", remediation.ErrNoAnswer))
+	failed := taken("playbook-failed", p.browse("/playbook", "eve"))
 	return []look{
-		none, at("incidents-all", "/incidents"), at("incidents-nothing", "/incidents?state=closed&text=nowhere"), at("incidents-bad", "/incidents?state=odd"),
+		none, running, told, failed, at("incidents-all", "/incidents"), at("incidents-nothing", "/incidents?state=closed&text=nowhere"), at("incidents-bad", "/incidents?state=odd"),
 		at("playbook", "/playbook"), at("playbook-unknown", "/playbook?service=gone"),
 	}
 }
@@ -360,7 +370,7 @@ func TestEveryStateSaysWhatACommanderAsks(t *testing.T) {
 		"settling":    {"A step has run: watching whether it helped", "Not known yet: 2-flag_off has run", "<strong>3-image_retag</strong>, <strong class=\"countdown\">"},
 		"approval":    {"Waiting for approval", "Without an answer it is <strong>skipped</strong>", "Not enough: the breach continues after 3-image_retag.", "Approve 4-schema_rollback"},
 		"failed":      {"On hold: a step failed", "No: 2-flag_off failed and was undone.", "again once a commander has claimed the incident, fixed the cause and released it", "no space left on device"},
-		"exhausted":   {"Remediation failed: needs a person", "No: every step was tried and none helped.", "No steps are left."},
+		"exhausted":   {"Remediation failed: needs a person", "No: the steps that ran did not help, and 4-schema_rollback was skipped.", "No steps are left."},
 		"recovered":   {"Recovered: still watching", "Yes: the breach stopped after 2-flag_off.", "it runs if the breach comes back before the incident closes"},
 		"closed":      {">Closed<", "It is over. The last step was 2-flag_off.", "Nothing: it is closed.", "Restore: put back what was changed"},
 		"drill":       {"The drill is over", "drill: nothing is applied", "This is a drill: nothing is applied and nobody is notified."},
@@ -390,7 +400,7 @@ func TestEveryStateSaysWhatACommanderAsks(t *testing.T) {
 
 func TestEveryOtherPageIsAsTheGoldenFilesSay(t *testing.T) {
 	golden := map[string]bool{
-		"now-blind": true, "now-no-prometheus": true, "now-frozen": true, "now-many": true, "audit-empty": true, "rollout-none": true, "rollout-preflight": true, "incidents-all": true, "playbook": true,
+		"now-blind": true, "now-no-prometheus": true, "now-frozen": true, "now-many": true, "audit-empty": true, "rollout-none": true, "rollout-preflight": true, "incidents-all": true, "playbook": true, "playbook-backtest": true, "playbook-running": true,
 		"error-401": true, "error-403": true, "error-409": true, "error-500": true, "status-history": true,
 	}
 	for _, l := range append(append(append(nowLooks(t), append(auditLooks(t), listLooks(t)...)...), append(rolloutLooks(t), errorLooks(t)...)...), statusLooks(t)...) {

@@ -73,7 +73,7 @@ func (s *Server) liveFrame(c echo.Context, title string, o view.Overview) (frame
 		f.Result = s.flashes.get(id, f.Visitor.Name)
 	}
 	var err error
-	f.Stamp, err = stampOf(o)
+	f.Stamp, err = s.stampOf(o)
 	return f, err
 }
 

@@ -247,6 +247,7 @@ func (f *fakeService) Ready(context.Context) error { return f.err }
 type bench struct {
 	*Server
 	service  *fakeService
+	tester   *fakeBacktester
 	registry *prometheus.Registry
 	reloads  int
 	// reloadErr is what a reload ends with.
@@ -273,11 +274,11 @@ func (l *logBuffer) String() string {
 
 func newBench(t testing.TB, tokens ...config.Token) *bench {
 	t.Helper()
-	b := &bench{service: &fakeService{}, registry: prometheus.NewRegistry(), log: &logBuffer{}}
+	b := &bench{service: &fakeService{}, tester: newFakeBacktester(), registry: prometheus.NewRegistry(), log: &logBuffer{}}
 	cfg := config.Default()
 	cfg.Tokens = tokens
 	s, err := New(Options{
-		Service:  b.service,
+		Service: b.service, Backtester: b.tester,
 		Config:   cfg,
 		Registry: b.registry,
 		Logger:   slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

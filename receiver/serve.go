@@ -126,6 +126,7 @@ func (s *Server) Serve(ctx context.Context, listeners []net.Listener, webConfigF
 		running--
 	}
 	s.end.Do(func() { close(s.ending) })
+	s.backtests.end()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.grace)
 	defer cancel()
 	shut := make(chan error, len(servers))
@@ -135,6 +136,7 @@ func (s *Server) Serve(ctx context.Context, listeners []net.Listener, webConfigF
 	for range servers {
 		failed = errors.Join(failed, <-shut)
 	}
+	s.backtests.wg.Wait()
 	for range running {
 		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 			failed = errors.Join(failed, err)

@@ -41,10 +41,12 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Options is what New needs; every field is required.
+// Options is what New needs; every field is required, except Transport.
 type Options struct {
 	Service Service
-	Config  *config.Config
+	// Backtester replays what the playbook's page shows of the past.
+	Backtester Backtester
+	Config     *config.Config
 	// Registry takes the receiver's metrics, and is what /metrics shows.
 	Registry *prometheus.Registry
 	Logger   *slog.Logger
@@ -71,6 +73,7 @@ type Server struct {
 	pages      *page.Pages
 	csrf       csrf
 	flashes    flashes
+	backtests  *backtests
 	// slackSeen are the signatures of Slack's requests that came, slackBodies their
 	// bodies; slackTransport carries our answers.
 	slackSeen      seen
@@ -92,7 +95,7 @@ type Server struct {
 
 // New returns a server that is ready to serve.
 func New(o Options) (*Server, error) {
-	if o.Service == nil || o.Config == nil || o.Registry == nil || o.Logger == nil || o.Reload == nil || o.Now == nil {
+	if o.Service == nil || o.Backtester == nil || o.Config == nil || o.Registry == nil || o.Logger == nil || o.Reload == nil || o.Now == nil {
 		return nil, errors.New("build receiver: an option is missing")
 	}
 	results, err := newResults(o.Registry)
@@ -113,6 +116,7 @@ func New(o Options) (*Server, error) {
 		eventsEvery: eventsEvery,
 		ending:      make(chan struct{}),
 		service:     o.Service,
+		backtests:   newBacktests(o.Backtester, o.Logger, o.Now),
 		logger:      o.Logger,
 		reload:      o.Reload,
 		now:         o.Now,

@@ -30,6 +30,7 @@ type shop struct {
 	t      testing.TB
 	store  *store.SQLite
 	engine *engine.Engine
+	tester *fakeBacktester
 	expr   rules.Expressions
 
 	mu              sync.Mutex
@@ -85,7 +86,7 @@ communications:
 
 func newShop(t testing.TB) *shop {
 	t.Helper()
-	s := &shop{t: t, now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC), targets: map[string]*shopTarget{}}
+	s := &shop{t: t, now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC), targets: map[string]*shopTarget{}, tester: newFakeBacktester()}
 	st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +120,7 @@ func newShop(t testing.TB) *shop {
 	cfg := config.Default()
 	cfg.Tokens = []config.Token{token(t, "eve", config.Commander), token(t, "ann", config.Viewer), token(t, "am", config.Alertmanager)}
 	s.Server, err = New(Options{
-		Service: s.engine, Config: cfg, Registry: prometheus.NewRegistry(), Logger: logger,
+		Service: s.engine, Backtester: s.tester, Config: cfg, Registry: prometheus.NewRegistry(), Logger: logger,
 		Reload: func(context.Context, string) error { return nil }, Now: s.clock,
 	})
 	if err != nil {

@@ -131,6 +131,21 @@ func (x Expressions) UpAt(at time.Time) string {
 	return fmt.Sprintf("count(%[1]s @ %[2]d == 1) or 0 * count(%[1]s @ %[2]d)", x.targets, at.Unix())
 }
 
+// UpNow is UpAt the moment at which it is evaluated.
+func (x Expressions) UpNow() string {
+	return fmt.Sprintf("count(%[1]s == 1) or 0 * count(%[1]s)", x.targets)
+}
+
+// DownNow is how many of the service's targets are down: while none is, KeptSince is UpAt,
+// or 0 where that has no value.
+func (x Expressions) DownNow() string { return fmt.Sprintf("count(%s == 0) or vector(0)", x.targets) }
+
+// Fresh has a value while Age is at most d: a range query answers it ten times as fast.
+// 3.x has none at exactly d.
+func (x Expressions) Fresh(d time.Duration) string {
+	return fmt.Sprintf("count(%[1]s and count_over_time(%[1]s[%[2]s]))", x.targets, duration(d))
+}
+
 // KeptSince is how many of the targets of the service that were up at a moment are not
 // down now.
 func (x Expressions) KeptSince(at time.Time) string {

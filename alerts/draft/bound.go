@@ -14,9 +14,16 @@ import (
 
 const minute = model.Duration(time.Minute)
 
-// pastStep is between two evaluations of the past week. It keeps each question at a
-// thousand evaluations.
-const pastStep = "[7d:10m]"
+const (
+	// pastStep is between two evaluations of the past week. It keeps each question at a
+	// thousand evaluations.
+	pastStep = "[7d:10m]"
+	// peakStep is the same for the highest value, which lies between those.
+	peakStep = "[7d:1m]"
+	// outage is how many times beyond a bound the highest value is when the week had an
+	// outage, which a trigger is there for. What is nearer is usual, and must not fire.
+	outage = 4
+)
 
 // week is how a query's values were in the last 7 days.
 type week struct {
@@ -40,8 +47,17 @@ func (a *asker) traffic(ctx context.Context, c detector) traffic {
 func (a *asker) week(ctx context.Context, query string, t traffic) week {
 	expr := a.playbook.Expand(query, t.window(), t.volume())
 	p99, ok := a.value(ctx, "quantile_over_time(0.99, ("+expr+")"+pastStep+")")
-	highest, _ := a.value(ctx, "max_over_time(("+expr+")"+pastStep+")")
+	highest, _ := a.value(ctx, "max_over_time(("+expr+")"+peakStep+")")
 	return week{p99, highest, ok}
+}
+
+// peak is what bounds must be above so that the past week does not exceed them: a twentieth
+// more than its highest value; 0 where that was an outage, as seen from bound.
+func (w week) peak(bound float64) float64 {
+	if !w.known || w.highest > outage*bound {
+		return 0
+	}
+	return 1.05 * w.highest
 }
 
 // leastEvents is how many failures must decide, so that chance does not: backout check
@@ -91,6 +107,10 @@ func errorSignal(c detector, w week, t traffic) signal {
 	}
 	s.Alert = min(nice(max(2*s.Target, 0.005)), 0.6)
 	s.Trigger = min(nice(max(2*s.Alert, 0.01)), 0.9)
+	if peak := w.peak(s.Trigger); peak > s.Alert {
+		s.Alert = min(nice(peak), 0.6)
+		s.Trigger = max(s.Trigger, min(nice(1.5*peak), 0.9))
+	}
 	if enough := math.Ceil(round(leastEvents / s.Trigger)); t.quiet() >= enough {
 		s.MinVolume = enough
 	} else {
@@ -122,10 +142,14 @@ func latencySignal(h histogram, buckets []float64, w week, t traffic) signal {
 		s.Name, s.Description, s.Query = "mean_latency", "Mean response time; the metric has no buckets for a percentile", h.mean()
 	}
 	s.Target, s.Alert, s.Trigger = nice(p99), nice(1.5*nice(p99)), nice(2*nice(p99))
+	peak := w.peak(s.Trigger)
+	if peak > s.Alert {
+		s.Alert, s.Trigger = nice(peak), max(s.Trigger, nice(1.5*peak))
+	}
 	s.Reason = w.reason(show, s.Trigger)
 	if len(buckets) > 0 {
 		var high bool
-		s.Target, s.Alert, s.Trigger, high = onBuckets(buckets, p99)
+		s.Target, s.Alert, s.Trigger, high = onBuckets(buckets, p99, peak)
 		if s.Reason = w.reason(show, s.Trigger); !high {
 			s.Reason += "; the histogram needs buckets above its last one, " + show(buckets[len(buckets)-1])
 		}
@@ -137,15 +161,15 @@ func latencySignal(h histogram, buckets []float64, w week, t traffic) signal {
 // onBuckets are bounds on the buckets of a histogram, where a quantile is exact: at or
 // above p99, and 1.5 and 2 times that. If the buckets do not reach so far, there is no
 // target; high is false if they do not even reach 1.5 times p99. A quantile never exceeds
-// the last bucket.
-func onBuckets(buckets []float64, p99 float64) (target, alert, trigger float64, high bool) {
+// the last bucket. The alert is above peak too, and the trigger above the alert.
+func onBuckets(buckets []float64, p99, peak float64) (target, alert, trigger float64, high bool) {
 	usable := buckets[:len(buckets)-1]
 	next := func(least float64, after int) int {
 		i, _ := slices.BinarySearch(usable, least)
 		return max(i, after)
 	}
 	i := next(p99, 0)
-	j := next(1.5*p99, i+1)
+	j := next(max(1.5*p99, peak), i+1)
 	k := next(2*p99, j+1)
 	last := len(usable) - 1
 	switch {
@@ -160,8 +184,8 @@ func onBuckets(buckets []float64, p99 float64) (target, alert, trigger float64, 
 // bound moves a resource's bound to where the past week was within it.
 func (r *resource) bound(w week) {
 	usual := r.Above
-	if w.known && w.p99 >= r.Above {
-		r.Above = min(math.Ceil(105*w.p99)/100, 0.99)
+	if w.known && w.highest >= r.Above {
+		r.Above = min(math.Ceil(105*w.highest)/100, 0.99)
 	}
 	r.Reason = w.reason(percent, r.Above)
 	if r.Above != usual {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -33,6 +34,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/locotoki/backout/docs"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // exported is a series as a test's file has it: a gauge, or a counter with its mean rate.
@@ -42,23 +44,29 @@ type exported struct {
 	value   float64
 	counter bool
 	steady  bool // a counter that does not follow the day
+	// From at on, for so long, it is more times as high, in seconds.
+	more, from, lasts float64
 }
 
 // at is the value at a time in seconds.
 func (s exported) at(t float64) float64 {
 	const day = 86400
+	bad := min(max(t-s.from, 0), s.lasts)
 	switch {
+	case !s.counter && bad > 0 && bad < s.lasts:
+		return s.value * s.more
 	case !s.counter:
 		return s.value
 	case s.steady:
 		return s.value * t
 	}
-	return s.value * (t + 0.5*day/(2*math.Pi)*(1-math.Cos(2*math.Pi*t/day)))
+	return s.value * ((s.more-1)*bad + t + 0.5*day/(2*math.Pi)*(1-math.Cos(2*math.Pi*t/day)))
 }
 
-var exportedLine = regexp.MustCompile(`^([a-zA-Z_:]+\{.*\}) ([0-9.e-]+)(/s)?$`)
+var exportedLine = regexp.MustCompile(`^([a-zA-Z_:]+\{.*\}) ([0-9.e-]+)(/s)?(?: x([0-9.]+) at ([0-9a-z]+) for ([0-9a-z]+))?$`)
 
-// readExported reads lines such as requests_total{job="shop",code="200"} 10/s.
+// readExported reads lines such as requests_total{job="shop",code="200"} 10/s, which
+// can end with x3 at 100h for 30m: from that hour on it is three times as high.
 func readExported(t *testing.T, text string) []exported {
 	t.Helper()
 	var all []exported
@@ -75,7 +83,19 @@ func readExported(t *testing.T, text string) []exported {
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		all = append(all, exported{labels: ls, value: value, counter: m[3] != ""})
+		s := exported{labels: ls, value: value, counter: m[3] != "", more: 1}
+		if m[4] != "" {
+			var errs [3]error
+			var from, lasts time.Duration
+			s.more, errs[0] = strconv.ParseFloat(m[4], 64)
+			from, errs[1] = time.ParseDuration(m[5])
+			lasts, errs[2] = time.ParseDuration(m[6])
+			if err := errors.Join(errs[:]...); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			s.from, s.lasts = from.Seconds(), lasts.Seconds()
+		}
+		all = append(all, s)
 	}
 	return all
 }
@@ -124,12 +144,12 @@ func (s sampleAt) FH() *histogram.FloatHistogram { return nil }
 func (s sampleAt) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
 func (s sampleAt) Copy() chunks.Sample           { return s }
 
-// fakePrometheus answers instant queries as Prometheus does, by its own engine, and
-// refuses anything else.
+// fakePrometheus answers instant and range queries as Prometheus does, by its own engine,
+// and refuses anything else.
 func fakePrometheus(t *testing.T, all []exported) string {
 	t.Helper()
 	engine := promql.NewEngine(promql.EngineOpts{
-		MaxSamples: 50_000_000, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{}),
+		MaxSamples: 50_000_000, Timeout: time.Minute, Parser: parser.NewParser(parser.Options{}), EnableAtModifier: true, EnableNegativeOffset: true,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return scraped.Milliseconds() },
 	})
 	t.Cleanup(func() {
@@ -142,6 +162,7 @@ func fakePrometheus(t *testing.T, all []exported) string {
 			return selectExported(all, hints.Start, hints.End, matchers)
 		},
 	}}
+	options := promql.NewPrometheusQueryOpts(false, 0, nil)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		body, err := io.ReadAll(r.Body)
@@ -149,11 +170,25 @@ func fakePrometheus(t *testing.T, all []exported) string {
 			t.Error(err)
 		}
 		form, err := url.ParseQuery(string(body))
-		if r.Method != http.MethodPost || r.URL.Path != "/prom/api/v1/query" || r.URL.RawQuery != "" ||
-			r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" || err != nil || len(form["query"]) != 1 || form.Has("time") {
-			t.Errorf("not an instant query for the present: %s %s %v %v", r.Method, r.URL, r.Header, form)
+		if r.Method != http.MethodPost || r.URL.RawQuery != "" || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" || err != nil || len(form["query"]) != 1 || form.Has("time") {
+			t.Errorf("not a query: %s %s %v %v", r.Method, r.URL, r.Header, form)
 		}
-		q, err := engine.NewInstantQuery(r.Context(), series, promql.NewPrometheusQueryOpts(false, 0, nil), form.Get("query"), time.UnixMilli(week.Milliseconds()))
+		var q promql.Query
+		switch r.URL.Path {
+		case "/prom/api/v1/query":
+			q, err = engine.NewInstantQuery(r.Context(), series, options, form.Get("query"), time.UnixMilli(week.Milliseconds()))
+		case "/prom/api/v1/query_range":
+			at := func(key string) time.Time {
+				seconds, err := strconv.ParseFloat(form.Get(key), 64)
+				if err != nil {
+					t.Errorf("%s: %v", key, err)
+				}
+				return time.UnixMilli(int64(seconds * 1000))
+			}
+			q, err = engine.NewRangeQuery(r.Context(), series, options, form.Get("query"), at("start"), at("end"), at("step").Sub(time.UnixMilli(0)))
+		default:
+			err = fmt.Errorf("nothing is at %s", r.URL.Path)
+		}
 		if err != nil {
 			t.Errorf("%s: %v", form.Get("query"), err)
 			w.WriteHeader(http.StatusBadRequest)
@@ -162,24 +197,13 @@ func fakePrometheus(t *testing.T, all []exported) string {
 		defer q.Close()
 		result := q.Exec(r.Context())
 		if result.Err != nil {
-			t.Errorf("%s: %v", form.Get("query"), result.Err)
+			if r.Context().Err() == nil {
+				t.Errorf("%s: %v", form.Get("query"), result.Err)
+			}
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			return
 		}
-		var vector model.Vector
-		samples, err := result.Vector()
-		if err != nil {
-			t.Errorf("%s: %v", form.Get("query"), err)
-		}
-		for _, s := range samples {
-			metric := model.Metric{}
-			s.Metric.Range(func(l labels.Label) { metric[model.LabelName(l.Name)] = model.LabelValue(l.Value) })
-			vector = append(vector, &model.Sample{Metric: metric, Value: model.SampleValue(s.F), Timestamp: model.Time(s.T)})
-		}
-		if vector == nil {
-			vector = model.Vector{}
-		}
-		answer, err := json.Marshal(map[string]any{"status": "success", "data": map[string]any{"resultType": "vector", "result": vector}})
+		answer, err := json.Marshal(map[string]any{"status": "success", "data": answerOf(result)})
 		if err != nil {
 			t.Error(err)
 		}
@@ -189,6 +213,32 @@ func fakePrometheus(t *testing.T, all []exported) string {
 	}))
 	t.Cleanup(srv.Close)
 	return srv.URL + "/prom"
+}
+
+// answerOf is a result as Prometheus's API writes it.
+func answerOf(r *promql.Result) map[string]any {
+	metric := func(ls labels.Labels) model.Metric {
+		m := model.Metric{}
+		ls.Range(func(l labels.Label) { m[model.LabelName(l.Name)] = model.LabelValue(l.Value) })
+		return m
+	}
+	vector, matrix := model.Vector{}, model.Matrix{}
+	switch v := r.Value.(type) {
+	case promql.Vector:
+		for _, s := range v {
+			vector = append(vector, &model.Sample{Metric: metric(s.Metric), Value: model.SampleValue(s.F), Timestamp: model.Time(s.T)})
+		}
+	case promql.Matrix:
+		for _, s := range v {
+			stream := &model.SampleStream{Metric: metric(s.Metric)}
+			for _, p := range s.Floats {
+				stream.Values = append(stream.Values, model.SamplePair{Timestamp: model.Time(p.T), Value: model.SampleValue(p.F)})
+			}
+			matrix = append(matrix, stream)
+		}
+		return map[string]any{"resultType": "matrix", "result": matrix}
+	}
+	return map[string]any{"resultType": "vector", "result": vector}
 }
 
 // A case of testdata/init has a compose project below project/, the arguments besides,
@@ -257,10 +307,38 @@ func TestInitWritesAPlaybookThatCheckAccepts(t *testing.T) {
 			if err := bySchema(schema, source); err != nil {
 				t.Error(err)
 			}
+			if prometheus != "" {
+				quietWeek(t, out, prometheus)
+			}
 			if r := backout(t, nil, args...); r.status != statusWrong || !strings.Contains(r.stderr, "already exists") {
 				t.Errorf("a second init: %d %s", r.status, r.stderr)
 			}
 		})
+	}
+}
+
+// quietWeek fails the test if a playbook fires in the week that its bounds come from, or has a
+// trigger that had no value then.
+func quietWeek(t *testing.T, playbook, prometheus string) {
+	t.Helper()
+	var report view.Backtest
+	end := time.Unix(0, 0).UTC().Add(week)
+	r := backout(t, nil, "backtest", "--playbook.file="+playbook, "--url="+prometheus, "--from="+end.Add(-week+time.Hour).Format(time.RFC3339), "--to="+end.Format(time.RFC3339),
+		"--output=json", "--cache-dir="+t.TempDir())
+	if r.status != 0 {
+		t.Fatalf("backtest: %d %s", r.status, r.stderr)
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range report.Alerts {
+		t.Log(a.Verdict)
+		if len(a.Firings) > 0 || a.Indicator != "" && len(a.Stages) == 0 && a.NoData > a.Judged/2 {
+			t.Errorf("its own backtest: %s", a.Verdict)
+		}
+	}
+	if len(report.Alerts) == 0 {
+		t.Error("the backtest has no alert")
 	}
 }
 

@@ -129,8 +129,12 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}
 	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, started: set.config, config: set.config, places: out.channelDirectory, log: logger}
+	backtests, err := newConsoleBacktests(engine, out.kinds.list, set.config, dsn, time.Now)
+	if err != nil {
+		return err
+	}
 	server, err := receiver.New(receiver.Options{
-		Service: engine, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now, Transport: out.transport,
+		Service: engine, Backtester: backtests, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now, Transport: out.transport,
 	})
 	if err != nil {
 		return fmt.Errorf("start receiver: %w", err)

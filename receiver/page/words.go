@@ -182,7 +182,7 @@ func moment(at any) (time.Time, bool) {
 }
 
 // BackTo are the pages that a change leads back to.
-var BackTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64}|rollout)?$`)
+var BackTo = regexp.MustCompile(`^/(incidents/[A-Za-z0-9_-]{1,64}|rollout|playbook)?$`)
 
 // rolloutBack is the page that a form on the rollout's page leads to; an abort leads
 // to its incident.

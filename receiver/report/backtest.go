@@ -33,20 +33,20 @@ func BacktestFile(r *view.Backtest) ([]byte, error) {
 func backtestFunctions() template.FuncMap {
 	return template.FuncMap{
 		"plain":   func(s string) string { return remediation.Plain(s, 2000) },
-		"plot":    backtestPlot,
+		"plot":    func(a view.BacktestAlert) template.HTML { return BacktestPlot(a, Wide) },
 		"bound":   func(a view.BacktestAlert) string { return bound(a.Plot) },
 		"measure": remediation.Measure,
 	}
 }
 
-// backtestPlot draws an alert's values, and where it would have fired.
-func backtestPlot(a view.BacktestAlert) template.HTML {
+// BacktestPlot draws an alert's values, and where it would have fired.
+func BacktestPlot(a view.BacktestAlert, size Size) template.HTML {
 	p := a.Plot
 	for i, f := range a.Firings {
-		if i == plottedFirings {
+		if i == plottedFirings || size.numbered { // who shows a plot for a phone lists the firings
 			break
 		}
 		p.Marks = append(p.Marks, view.Mark{Time: f.From, Label: remediation.Span(f.Lasted)})
 	}
-	return PlotSVG(p, Wide)
+	return PlotSVG(p, size)
 }

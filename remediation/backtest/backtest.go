@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -41,6 +42,8 @@ type Options struct {
 	Now   func() time.Time
 	// Progress, where set, is told what is done.
 	Progress func(format string, args ...any)
+
+	plain bool // see past
 }
 
 // check returns what is wrong with the options.
@@ -334,7 +337,11 @@ func (r *run) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := &past{fetch: r.fetch, ctx: ctx, step: r.step, values: map[string]*series{}, known: map[pastKey]*series{}, first: r.at(r.first), now: r.at(r.first)}
+	ctx, cancel := context.WithCancel(ctx)
+	var ahead sync.WaitGroup
+	defer ahead.Wait()
+	defer cancel()
+	p := newPast(ctx, r.fetch, x, r.grid, r.plain)
 	byTrigger := map[string][]firing{}
 	for i := range r.replayed {
 		if a := &r.replayed[i]; a.Trigger != "" && a.Indicator != "" && r.lines[i] != nil {
@@ -349,6 +356,9 @@ func (r *run) replay(ctx context.Context) error {
 	e, err := newReplay(ctx, &r.Options, p, r.stays, r.report.StagesFrom == view.StagesUnknown)
 	if err != nil {
 		return err
+	}
+	if !r.plain {
+		ahead.Go(func() { p.prefetch(events) })
 	}
 	e.progress = func(at time.Time) { r.Progress("replaying incidents, %s", at.Format(time.DateTime)) }
 	if err := e.run(ctx, events, r.at(r.last)); err != nil {

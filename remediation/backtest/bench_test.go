@@ -1,6 +1,7 @@
 package backtest_test
 
 import (
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ func BenchmarkThirtyDays(b *testing.B) {
 		s.blocks(b, data, at)
 	}
 	prom, address := serve(b, data)
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the command does
 	for b.Loop() {
 		report, err := backtest.Run(b.Context(), backtest.Options{
 			Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(b), Now: time.Now,

@@ -78,7 +78,7 @@ func (r *replay) run(ctx context.Context, events []event, end time.Time) error {
 // until lets time go by, and stops at each moment at which something is due.
 func (r *replay) until(ctx context.Context, end time.Time) error {
 	for {
-		next, err := r.engine.Tick(ctx)
+		next, err := r.engine.Proceed(ctx)
 		if failed := r.past.failed(); failed != nil {
 			return failed
 		}
@@ -105,6 +105,7 @@ func (r *replay) post(ctx context.Context, e event) error {
 		if err := r.rollout(ctx, e.at); err != nil {
 			return err
 		}
+		r.past.opened()
 	}
 	a, err := r.engine.Accept(ctx, remediation.Notification{Receiver: "backout", GroupKey: "{}", Alerts: []remediation.Alert{{
 		Status: status, Fingerprint: "backtest-" + e.trigger,
@@ -246,81 +247,6 @@ func (a dryAction) Verify(context.Context, string) error { return nil }
 
 // Undo implements remediation.Action.
 func (a dryAction) Undo(context.Context, string, json.RawMessage) error { return nil }
-
-// past is the Prometheus of the replayed engine, and its clock.
-type past struct {
-	fetch *fetcher
-	ctx   context.Context
-	step  time.Duration
-	// values are the triggers' own, by the expression that the engine asks.
-	values map[string]*series
-
-	mu    sync.Mutex
-	now   time.Time
-	first time.Time
-	known map[pastKey]*series
-	err   error
-}
-
-// pastKey names a part of an expression that was fetched.
-type pastKey struct {
-	expr string
-	part int64
-}
-
-// pastPart is how much of an expression is fetched at a time: polls follow each other.
-const pastPart = 2 * time.Hour
-
-func (p *past) clock() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.now
-}
-
-func (p *past) set(t time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.now = t
-}
-
-// steady is how long the clock has run: nobody sets it.
-func (p *past) steady() time.Duration { return p.clock().Sub(p.first) }
-
-// failed is why the source did not answer, which ends the replay.
-func (p *past) failed() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.err
-}
-
-// Query implements remediation.Prometheus.
-func (p *past) Query(_ context.Context, expr string) (float64, bool, error) {
-	now := p.clock()
-	if s := p.values[expr]; s != nil {
-		v, ok := s.value(now)
-		return v, ok, nil
-	}
-	g := grid{step: p.step}
-	size := int64(pastPart / p.step)
-	key := pastKey{expr, g.floor(now) / size}
-	p.mu.Lock()
-	s := p.known[key]
-	p.mu.Unlock()
-	if s == nil {
-		g.first, g.last = key.part*size, (key.part+1)*size-1
-		var err error
-		s, err = p.fetch.fetch(p.ctx, expr, g)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if err != nil {
-			p.err = err
-			return 0, false, err
-		}
-		p.known[key] = s
-	}
-	v, ok := s.value(now)
-	return v, ok, nil
-}
 
 // eventsOf are the firings of triggers, in order. A trigger that resolves when another
 // begins does so first.

@@ -71,15 +71,22 @@ type made struct {
 	stage func(t time.Time) float64 // the recorded stage's number; nil: not recorded
 	// fails, where set, is asked before each answer.
 	fails func(span time.Duration) error
+	// down is how many targets are down; all of them were up whenever an incident opened.
+	down float64
 
 	queries, longest atomic.Int64
 	mu               sync.Mutex
 	running, most    int
+	asked            map[string]int
 }
 
 func (m *made) Samples(_ context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error) {
 	m.queries.Add(1)
 	m.mu.Lock()
+	if m.asked == nil {
+		m.asked = map[string]int{}
+	}
+	m.asked[expr]++
 	m.running++
 	m.most = max(m.most, m.running)
 	m.mu.Unlock()
@@ -114,6 +121,8 @@ func (m *made) at(expr string, t time.Time) float64 {
 			return math.NaN()
 		}
 		return m.stage(t)
+	case strings.HasPrefix(expr, "count(up") && strings.HasSuffix(expr, " == 0) or vector(0)"):
+		return m.down
 	case strings.HasPrefix(expr, "time()"): // the age of the newest scrape
 		return 5
 	case strings.Contains(expr, "errors_total"):
@@ -196,6 +205,40 @@ func TestABreachIsToldAsIfNoStepHadHelped(t *testing.T) {
 	}
 	if r.StagesFrom != view.StagesUnknown || alertNamed(t, r, "alpha_errors").Judged != 0 {
 		t.Errorf("without a recorded stage: %s, %+v", r.StagesFrom, alertNamed(t, r, "alpha_errors"))
+	}
+}
+
+// What each poll asks about the service's targets follows from few queries, however many
+// incidents there are; only which targets are down must be asked for each.
+func TestAnIncidentsTargetsAreAskedForOnlyWhileOneIsDown(t *testing.T) {
+	breaches := []time.Duration{}
+	for i := range 8 {
+		breaches = append(breaches, time.Duration(3*i)*time.Hour, time.Duration(3*i)*time.Hour+20*time.Minute)
+	}
+	words := map[float64]string{}
+	for _, down := range []float64{0, 1} {
+		m := &made{value: during(breaches...), down: down}
+		r := mustRun(t, options(t, m))
+		ofOne, ofAll := 0, 0
+		for expr, n := range m.asked {
+			switch {
+			case expr == "vector(1)", strings.Contains(expr, "@") && !strings.Contains(expr, "unless"):
+				t.Errorf("asked %d times: %s", n, expr)
+			case strings.Contains(expr, "@"):
+				ofOne += n
+			case strings.Contains(expr, "up{"):
+				ofAll += n
+			}
+		}
+		if len(r.Incidents) != 8 || ofAll > 10 || (ofOne > 0) != (down > 0) {
+			t.Errorf("%g down: %d incidents, %d queries about one, %d about all", down, len(r.Incidents), ofOne, ofAll)
+		}
+		for _, inc := range r.Incidents {
+			words[down] += inc.Words + "\n"
+		}
+	}
+	if words[0] != words[1] { // this source says that as many as before are up
+		t.Errorf("none down:\n%s\none down:\n%s", words[0], words[1])
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ var began = time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
 
 func openStore(t testing.TB) *store.SQLite {
 	t.Helper()
-	st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backtest.db"))
+	st, err := store.OpenScratch("sqlite:" + filepath.Join(t.TempDir(), "backtest.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +64,32 @@ func TestABacktestAgreesWithTheRulesThatWereEvaluated(t *testing.T) {
 		t.Errorf("only %d firings: they show little", fired)
 	}
 	evaluate(t, pb, s, report)
+}
+
+// What the replay derives from few queries is what Prometheus answers to each: targets go
+// down and restart in these days.
+func TestAReplayThatAsksLessTellsTheSame(t *testing.T) {
+	t.Parallel()
+	pb := slowly(t)
+	to := began.Add(time.Duration(crashtest.Rounds(7*24)) * time.Hour)
+	s := newSynthetic(11, time.Duration(pb.ScrapeInterval), began, to)
+	s.fill(began, to)
+	data := t.TempDir()
+	s.blocks(t, data, began)
+	prom, address := serve(t, data)
+	o := backtest.Options{Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(t), Now: func() time.Time { return to }}
+	less, err := backtest.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Store = openStore(t)
+	all, err := backtest.Run(t.Context(), backtest.Plain(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all.Incidents) < 2 || !reflect.DeepEqual(less.Incidents, all.Incidents) {
+		t.Errorf("with fewer queries:\n%+v\nwith all:\n%+v", less.Incidents, all.Incidents)
+	}
 }
 
 // expected is one of promtool's questions about ALERTS.

@@ -16,7 +16,7 @@ func verdict(a *view.BacktestAlert, back int, during time.Duration) string {
 	n := len(a.Firings)
 	switch {
 	case a.Judged == 0:
-		return fmt.Sprintf("%s was not judged: no rollout is known to have been in its stage %s. Use --stage or --assume-rollouts.", a.Name(), strings.Join(a.Stages, ", "))
+		return fmt.Sprintf("%s was not judged: no rollout is known to have been in its stage %s. Use backout backtest with --stage or --assume-rollouts.", a.Name(), strings.Join(a.Stages, ", "))
 	case a.Indicator == "" && n == 0:
 		return fmt.Sprintf("%s was not raised.", a.Name())
 	case a.NoData == a.Judged:

@@ -119,6 +119,12 @@ func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
 			return time.Time{}, err
 		}
 	}
+	return e.Proceed(ctx)
+}
+
+// Proceed is Tick without the duties: for a past in which Prometheus always answers, no
+// watchdog beats and nobody freezes, mails or promotes, there is nothing for them to do.
+func (e *Engine) Proceed(ctx context.Context) (next time.Time, err error) {
 	for {
 		jobs, next, err := e.due(ctx)
 		if err != nil {

@@ -44,7 +44,7 @@ func TestARolloutGoesFromStageToStageAndIsDone(t *testing.T) {
 	c.stageMetric("none", "0")
 	c.started()
 	c.stageMetric("alpha", "0.01")
-	c.notYet("stage alpha lasts until 2026-11-23T03:00:00Z, 1 d more")
+	c.notYet("stage alpha lasts until 23 Nov 2026 03:00:00 UTC, 1 d more")
 	c.later(day)
 	c.must(c.do(remediation.RolloutPromote))
 	c.stageMetric("alpha", "0.01") // until the traffic is seen to be set

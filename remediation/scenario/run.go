@@ -141,7 +141,7 @@ func (r *run) start(ctx context.Context, decode Decode) (err error) {
 		_, err = r.engine.Accept(ctx, n)
 		return err
 	}}
-	st, err := store.Open("sqlite:" + filepath.Join(r.targets.dir, "backout.db"))
+	st, err := store.OpenScratch("sqlite:" + filepath.Join(r.targets.dir, "backout.db"))
 	if err != nil {
 		return err
 	}

@@ -125,6 +125,19 @@ func open(dsn string, driver *sqlite.Driver, steps []migration) (_ *SQLite, err 
 	return s, nil
 }
 
+// OpenScratch is Open for a database that nobody misses after a crash: what Update
+// answered nil for is not synced to disk.
+func OpenScratch(dsn string) (*SQLite, error) {
+	s, err := Open(dsn)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.w.script("PRAGMA synchronous = OFF"); err != nil {
+		return nil, errors.Join(fmt.Errorf("database %q: %w", s.path, err), s.Close())
+	}
+	return s, nil
+}
+
 // OpenReadOnly opens a database for reading, whether or not another process
 // has it open. Update fails with ErrReadOnly.
 func OpenReadOnly(dsn string) (*SQLite, error) {

@@ -260,6 +260,9 @@ func helped(v IncidentView, ran []StepView) string {
 		}
 		return "Not known yet: " + last + " has run. Watching the indicator."
 	case remediation.Exhausted:
+		if i := slices.IndexFunc(v.Steps, func(s StepView) bool { return s.State == remediation.StepSkipped }); i >= 0 {
+			return "No: the steps that ran did not help, and " + v.Steps[i].ID + " was skipped. This needs a person."
+		}
 		return "No: every step was tried and none helped. This needs a person."
 	case remediation.Acting:
 		if last != "" {
