@@ -143,7 +143,7 @@ func (x Expressions) DownNow() string { return fmt.Sprintf("count(%s == 0) or ve
 // Fresh has a value while Age is at most d: a range query answers it ten times as fast.
 // 3.x has none at exactly d.
 func (x Expressions) Fresh(d time.Duration) string {
-	return fmt.Sprintf("count(%[1]s and count_over_time(%[1]s[%[2]s]))", x.targets, duration(d))
+	return fmt.Sprintf("count(%[1]s and count_over_time(%[1]s[%[2]s]))", x.targets, query.Duration(d))
 }
 
 // KeptSince is how many of the targets of the service that were up at a moment are not
