@@ -121,9 +121,9 @@ fetch() {
   rm -rf "$next"/{lists,cache,archives,log}
 }
 
-# link makes $1 a link to the folder that is kept; an older checkout has a folder there.
+# link makes $1 a link to the folder that is kept. An older checkout has a folder there, and programs may run from it.
 link() {
-  [ -L "$1" ] || rm -rf "$1"
+  if [ -d "$1" ] && [ ! -L "$1" ]; then mv "$1" "$1.old"; fi
   ln -sfn "$kept" "$1"
 }
 
@@ -276,7 +276,8 @@ END
 
 up_to_date() { [ -d "$debian/root" ] && [ -d "$unleash/node_modules" ] && [ "$(cat "$cache/tools.stamp" 2>/dev/null)" = "$(stamp)" ]; }
 
-up_to_date && exit 0
+# What is used is not removed from what is kept.
+up_to_date && exec touch "$debian" "$unleash"
 mkdir -p "$bin"
 exec 9>"$cache/tools.lock"
 flock 9
@@ -284,6 +285,7 @@ up_to_date && exit 0
 if on_debian; then
   keep debian "$(wanted)" fetch
   link "$debian"
+  root=$kept/root
   wrap_all
   write_engine_env
   write_fonts
@@ -293,6 +295,7 @@ else
 fi
 keep unleash "$(cat "$pins"/package*.json)" fetch_unleash
 link "$unleash"
+unleash=$kept
 wrap_unleash
 stamp >"$cache/tools.stamp"
 say "ready in .cache/bin"
