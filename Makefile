@@ -9,6 +9,7 @@ COMPOSE2  := github.com/docker/compose/v2@v2.40.3
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 NFPM      := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.3
 CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 # A clone without usable git (another owner, an export) builds too.
@@ -108,9 +109,10 @@ vuln: go ## Check the dependencies against Go's vulnerability database (needs ne
 	@govulncheck ./...
 
 .PHONY: clean
-clean: ## Stop the private engine and database, and remove all build output and data of this checkout
+clean: ## Stop the private engine, database and API server, and remove all build output and data of this checkout
 	@deploy/dev/engine.sh stop
 	@deploy/dev/postgres.sh stop
+	@deploy/dev/kube.sh stop
 	@rm -rf bin dist .cache .demo data
 
 # What the targets above need; each is quick if it was done before.
@@ -132,6 +134,11 @@ promtool3: go
 compose2: go
 	@deploy/dev/go.sh build docker-compose2 $(COMPOSE2) '-ldflags=-s -w -X $(word 1,$(subst @, ,$(COMPOSE2)))/internal.Version=$(word 2,$(subst @, ,$(COMPOSE2)))' ./cmd
 
+# A Kubernetes API server. The first time, this takes about 9 minutes.
+.PHONY: kubelab
+kubelab: go
+	@deploy/dev/go.sh folder kubelab deploy/kube/apiserver
+
 .PHONY: golangci-lint
 golangci-lint: go
 	@deploy/dev/go.sh install golangci-lint $(GOLANGCI)
@@ -139,6 +146,10 @@ golangci-lint: go
 .PHONY: nfpm
 nfpm: go
 	@deploy/dev/go.sh install nfpm $(NFPM)
+
+.PHONY: kustomize
+kustomize: go
+	@deploy/dev/go.sh install kustomize $(KUSTOMIZE)
 
 .PHONY: cyclonedx
 cyclonedx: go

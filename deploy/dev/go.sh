@@ -7,6 +7,7 @@
 #   go.sh build NAME MODULE@VERSION PACKAGE ...
 #                                           the same for a program whose go.mod `go install` refuses (it has exclude or
 #                                           replace lines): it is built in its own module's folder
+#   go.sh folder NAME FOLDER                the same for a module of this checkout; a change in its files builds it again
 set -euo pipefail
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -36,13 +37,14 @@ check() {
   fi
 }
 
-# Both are called with the variables of install_tool, outside of the project, so that its go.mod does not affect a tool's
-# dependencies.
+# All are called with the variables of install_tool, the first two outside of the project, so that its go.mod does not
+# affect a tool's dependencies.
 by_install() (cd / && GOBIN=$out GOFLAGS=-buildvcs=false go install -ldflags='-s -w' "${flags[@]}" "$package")
 by_build() (
   cd / && dir=$(GOFLAGS='' go mod download -json "$package" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p') && [ -n "$dir" ] && cd "$dir" &&
     GOWORK=off GOFLAGS=-mod=readonly\ -buildvcs=false go build -trimpath -o "$out/" -ldflags='-s -w' "${flags[@]}"
 )
+by_folder() (cd "$project/$package" && GOWORK=off GOFLAGS=-mod=readonly\ -buildvcs=false CGO_ENABLED=0 go build -trimpath -o "$out/" -ldflags='-s -w' .)
 
 make_tool() {
   local out=$1 log=$project/.cache/$name.log
@@ -56,11 +58,13 @@ make_tool() {
 }
 
 install_tool() {
-  local how=$1 name=$2 package=$3 flags
+  local how=$1 name=$2 package=$3 flags key
   shift 3
   flags=("$@")
+  key="$package $* $(go env GOVERSION)"
+  if [ "$how" = by_folder ]; then key="$key $(cd "$project/$package" && cat ./*.go go.mod go.sum | cksum)"; fi
   mkdir -p "$bin"
-  keep "$name" "$package $* $(go env GOVERSION)" make_tool
+  keep "$name" "$key" make_tool
   ln -sfn "$kept/$name" "$bin/$name"
 }
 
@@ -74,8 +78,12 @@ build)
   shift
   install_tool by_build "$@"
   ;;
+folder)
+  shift
+  install_tool by_folder "$@"
+  ;;
 *)
-  say "usage: deploy/dev/go.sh check | install NAME PACKAGE@VERSION [FLAG...] | build NAME MODULE@VERSION [FLAG...] PACKAGE"
+  say "usage: deploy/dev/go.sh check | install NAME PACKAGE@VERSION [FLAG...] | build NAME MODULE@VERSION [FLAG...] PACKAGE | folder NAME FOLDER"
   exit 2
   ;;
 esac
