@@ -115,6 +115,9 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, path string) bool {
 	if !ok {
 		return false
 	}
+	if _, either := u.(interface{ orMapping() }); either && n.Kind == yaml.MappingNode {
+		return false
+	}
 	if n.Kind != yaml.ScalarNode {
 		d.wrong(n, path, "plain text", oneValue)
 		return true

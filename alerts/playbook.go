@@ -7,6 +7,7 @@
 package alerts
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -93,10 +94,12 @@ type Release struct {
 	Previous string `yaml:"previous"`
 }
 
-// Target is where the service runs.
+// Target is where the service runs: one of Compose and Kubernetes.
 type Target struct {
-	// Compose is the compose service on this machine.
-	Compose ComposeTarget `yaml:"compose"`
+	// Compose is the compose service on this machine. Write compose or kubernetes.
+	Compose ComposeTarget `yaml:"compose,omitempty"`
+	// Kubernetes is the Deployment or StatefulSet in a cluster.
+	Kubernetes *KubernetesTarget `yaml:"kubernetes,omitempty"`
 	// Probe is how backout checks that a recreated service works.
 	Probe Probe `yaml:"probe"`
 }
@@ -112,16 +115,101 @@ type ComposeTarget struct {
 	Service string `yaml:"service"`
 }
 
+// KubernetesTarget is one container of a Deployment or a StatefulSet.
+type KubernetesTarget struct {
+	// Context is the context of the kubeconfig (kubernetes.kubeconfig in backout's
+	// configuration). Leave it out if backout runs in the cluster itself.
+	Context string `yaml:"context,omitempty"`
+	// Namespace is the namespace of all that is named here.
+	Namespace string `yaml:"namespace"`
+	// Deployment is the name of the Deployment. Write deployment or statefulset.
+	Deployment string `yaml:"deployment,omitempty"`
+	// StatefulSet is the name of the StatefulSet.
+	StatefulSet string `yaml:"statefulset,omitempty"`
+	// Container is the name of the container that has the flags and the image.
+	Container string `yaml:"container"`
+	// Flags is where the flags' values are stored: env for the container's own environment,
+	// {configmap: NAME} for a ConfigMap that the container takes its environment from.
+	Flags KubernetesFlags `yaml:"flags,omitempty"`
+	// GitOps says how a GitOps tool is kept from putting back what backout changes.
+	// Required if such a tool owns the flag or the image.
+	GitOps *GitOps `yaml:"gitops,omitempty"`
+}
+
+// Kind is deployment or statefulset, as in kubectl get KIND.
+func (t *KubernetesTarget) Kind() string {
+	if t.StatefulSet != "" {
+		return "statefulset"
+	}
+	return "deployment"
+}
+
+// Name is the workload's name.
+func (t *KubernetesTarget) Name() string { return cmp.Or(t.StatefulSet, t.Deployment) }
+
+// KubernetesFlags is where a Kubernetes target stores its flags.
+type KubernetesFlags struct {
+	// ConfigMap is the ConfigMap's name; "" for the container's own environment.
+	ConfigMap string `yaml:"configmap"`
+}
+
+// UnmarshalText reads env. A mapping is read by its keys.
+func (f *KubernetesFlags) UnmarshalText(b []byte) error {
+	if string(b) != "env" {
+		return fmt.Errorf("unknown value %q (env, or {configmap: NAME})", b)
+	}
+	*f = KubernetesFlags{}
+	return nil
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (f KubernetesFlags) MarshalText() ([]byte, error) {
+	if f.ConfigMap != "" {
+		return []byte("{configmap: " + f.ConfigMap + "}"), nil
+	}
+	return []byte("env"), nil
+}
+
+func (*KubernetesFlags) orMapping() {}
+
+// GitOps says how a GitOps tool is kept from putting back what backout changes.
+type GitOps struct {
+	// Flux is pause: a change also pauses Flux's reconciliation of the object, and the
+	// restore resumes it. Write flux or argocd.
+	Flux Flux `yaml:"flux,omitempty"`
+	// ArgoCD is ignore: the Application ignores the fields that backout manages, by
+	// ignoreDifferences.
+	ArgoCD ArgoCD `yaml:"argocd,omitempty"`
+}
+
+// Flux is what is done about Flux.
+type Flux string
+
+// FluxPause pauses the reconciliation of the changed object.
+const FluxPause Flux = "pause"
+
+// ArgoCD is what is done about Argo CD.
+type ArgoCD string
+
+// ArgoCDIgnore relies on the Application's ignoreDifferences.
+const ArgoCDIgnore ArgoCD = "ignore"
+
 // Probe is how backout checks that a recreated service works: addresses on loopback
-// or the service's own network.
+// or the service's own network. In Kubernetes they are paths, and each pod is asked at
+// its own address.
 type Probe struct {
-	// Health is an address that answers 200 while the service is healthy.
+	// Health is an address that answers 200 while the service is healthy. In Kubernetes it
+	// is a path, such as /health.
 	Health string `yaml:"health"`
 	// Version is an address that answers with the version that runs: as text, or as JSON
-	// with the key version.
+	// with the key version. In Kubernetes it is a path.
 	Version string `yaml:"version,omitempty"`
-	// Flags is an address that answers with the flags in effect, as a JSON object.
+	// Flags is an address that answers with the flags in effect, as a JSON object. In
+	// Kubernetes it is a path.
 	Flags string `yaml:"flags,omitempty"`
+	// Port is the container's port that answers, by number or by name. Only in Kubernetes,
+	// where it is required.
+	Port string `yaml:"port,omitempty"`
 	// Timeout is how long a recreated service may take until it is healthy.
 	Timeout model.Duration `yaml:"timeout"`
 	// Smoke are checks of what the service is for. Each must pass after an image
@@ -161,8 +249,8 @@ type UnleashFlag struct {
 	Name string `yaml:"name"`
 }
 
-// Flag is a feature flag: an environment variable in the compose project's .env,
-// or one that LaunchDarkly or Unleash keeps.
+// Flag is a feature flag: an environment variable in the compose project's .env or of a
+// container in Kubernetes, or one that LaunchDarkly or Unleash keeps.
 type Flag struct {
 	// Name is the environment variable that sets the flag.
 	Name string `yaml:"name"`
@@ -178,14 +266,14 @@ type Flag struct {
 	// most one flag has it. Default: the first flag is the master.
 	Master bool `yaml:"master,omitempty"`
 	// LaunchDarkly is where LaunchDarkly keeps the flag, if it does so instead of the
-	// compose project. off is then the value of the flag's off variation.
+	// target. off is then the value of the flag's off variation.
 	LaunchDarkly *LaunchDarklyFlag `yaml:"launchdarkly,omitempty"`
 	// Unleash is where an Unleash server keeps the flag, if it does so instead of the
-	// compose project. off is then false.
+	// target. off is then false.
 	Unleash *UnleashFlag `yaml:"unleash,omitempty"`
 }
 
-// Elsewhere reports whether another service keeps the flag than the compose project.
+// Elsewhere reports whether another service keeps the flag than the target.
 func (f *Flag) Elsewhere() bool { return f.LaunchDarkly != nil || f.Unleash != nil }
 
 // Indicator is a measured quantity.

@@ -3,7 +3,7 @@ package alerts
 import "fmt"
 
 // CheckTogether reports playbooks that cannot be served side by side: two of
-// one service, or two that act on one compose service. The error is Problems.
+// one service, or two that act on one compose service or one workload. The error is Problems.
 func CheckTogether(playbooks []*Playbook) error {
 	var ps Problems
 	services, targets := map[string]*Playbook{}, []*Playbook{}
@@ -19,9 +19,13 @@ func CheckTogether(playbooks []*Playbook) error {
 		} else {
 			services[p.Service] = p
 		}
-		t := p.Target.Compose
 		for _, first := range targets {
-			if first.Target.Compose.meets(t) {
+			k, other := p.Target.Kubernetes, first.Target.Kubernetes
+			if k != nil && other != nil && k.meets(other) {
+				add("target.kubernetes", first, fmt.Sprintf("the %s %s in namespace %s is the target of another playbook", k.Kind(), k.Name(), k.Namespace), "let one playbook act on it")
+				break
+			}
+			if t := p.Target.Compose; k == nil && other == nil && first.Target.Compose.meets(t) {
 				add("target.compose", first, fmt.Sprintf("the compose service %q in %s is the target of another playbook", t.Service, t.ProjectDir), "let one playbook act on it, or set project in each")
 				break
 			}
@@ -32,6 +36,11 @@ func CheckTogether(playbooks []*Playbook) error {
 		return nil
 	}
 	return ps.sorted()
+}
+
+// meets reports whether two targets are one workload.
+func (t *KubernetesTarget) meets(o *KubernetesTarget) bool {
+	return t.Context == o.Context && t.Namespace == o.Namespace && t.Kind() == o.Kind() && t.Name() == o.Name()
 }
 
 // meets reports whether two targets may be the same containers: without a project's

@@ -40,6 +40,9 @@ func (v *validator) validate() {
 // variable follows Prometheus's legacy rules; what becomes a container's or an
 // image's part follows Docker's.
 var (
+	contextName = form{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$`), "the context as kubectl config get-contexts lists it"}
+	objectName  = form{regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`), "lower-case letters, digits, - and ., beginning and ending with a letter or digit"}
+	portName    = form{regexp.MustCompile(`^([1-9][0-9]{0,4}|[a-z0-9-]*[a-z][a-z0-9-]*)$`), "a port's number or its name in the pod, such as 9000 or http"}
 	identifier  = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "letters, digits and _, not beginning with a digit"}
 	projectName = form{regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`), "lower-case letters, digits, _ and -, beginning with a letter or digit"}
 	plainName   = form{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`), "letters, digits, _ . and -, beginning with a letter or digit"}
@@ -170,12 +173,19 @@ func (v *validator) dashboardAliases() {
 }
 
 func (v *validator) target() {
-	const compose, probe = "target.compose", "target.probe"
+	const compose, kubernetes, probe = "target.compose", "target.kubernetes", "target.probe"
 	t := v.pb.Target
 	if !v.need("target", !v.pos.has("target"), "target: {compose: {project_dir: /srv/x, service: x}, probe: {health: http://127.0.0.1:9000/health/}}") {
 		return
 	}
-	if v.need(compose, !v.pos.has(compose), "compose: {project_dir: /srv/x, service: x}") {
+	switch {
+	case v.pos.has(kubernetes) && v.pos.has(compose):
+		v.at(kubernetes, "target has both compose and kubernetes: a service runs in one place", "remove one of them", compose)
+	case v.pos.has(kubernetes):
+		if t.Kubernetes != nil {
+			v.kubernetes(kubernetes, t.Kubernetes)
+		}
+	case v.need(compose, !v.pos.has(compose), "compose: {project_dir: /srv/x, service: x}, or kubernetes: {namespace: x, deployment: x, container: x}"):
 		v.name(key(compose, "service"), t.Compose.Service, plainName, "write one compose service; without a name there is no target")
 		if t.Compose.Project != "" {
 			v.name(key(compose, "project"), t.Compose.Project, projectName, "leave it out if the folder has one project")
@@ -191,16 +201,65 @@ func (v *validator) target() {
 		}
 	}
 	if v.need(probe, !v.pos.has(probe), "probe: {health: http://127.0.0.1:9000/health/, timeout: 30s}") {
-		if v.need(key(probe, "health"), t.Probe.Health == "", "write the address that answers 200 while the service is well") {
-			v.web(key(probe, "health"), t.Probe.Health)
+		address, port := v.web, key(probe, "port")
+		switch {
+		case v.pos.has(kubernetes):
+			address = v.path
+			v.name(port, t.Probe.Port, portName, "write the port that the pods listen on, such as port: http")
+		case t.Probe.Port != "":
+			v.at(port, port+" is for kubernetes: a compose service is asked at full addresses", "remove it, and write the port into the addresses")
 		}
-		for name, address := range map[string]string{"version": t.Probe.Version, "flags": t.Probe.Flags} {
-			if address != "" {
-				v.web(key(probe, name), address)
+		if v.need(key(probe, "health"), t.Probe.Health == "", "write the address that answers 200 while the service is well") {
+			address(key(probe, "health"), t.Probe.Health)
+		}
+		for name, a := range map[string]string{"version": t.Probe.Version, "flags": t.Probe.Flags} {
+			if a != "" {
+				address(key(probe, name), a)
 			}
 		}
 		v.positive(key(probe, "timeout"), t.Probe.Timeout)
 		v.smoke(key(probe, "smoke"), t.Probe.Smoke)
+	}
+}
+
+// kubernetes judges a target in a cluster.
+func (v *validator) kubernetes(at string, t *KubernetesTarget) {
+	if t.Context != "" {
+		v.name(key(at, "context"), t.Context, contextName, "write "+contextName.says)
+	}
+	v.name(key(at, "namespace"), t.Namespace, objectName, "write one namespace, such as namespace: shop")
+	deployment, statefulSet := key(at, "deployment"), key(at, "statefulset")
+	switch {
+	case t.Deployment != "" && t.StatefulSet != "":
+		v.at(statefulSet, at+" has both deployment and statefulset", "remove one of them", deployment)
+	case t.StatefulSet != "":
+		v.name(statefulSet, t.StatefulSet, objectName, "write the name of one StatefulSet")
+	default:
+		v.name(deployment, t.Deployment, objectName, "deployment: NAME, or statefulset: NAME; without a name there is no target")
+	}
+	v.name(key(at, "container"), t.Container, objectName, "write the container that has the flags and the image, such as container: app")
+	if configMap := key(key(at, "flags"), "configmap"); v.pos.has(configMap) {
+		v.name(configMap, t.Flags.ConfigMap, objectName, "write the name of one ConfigMap")
+	}
+	gitops := key(at, "gitops")
+	switch g := t.GitOps; {
+	case g == nil:
+	case g.Flux != "" && g.ArgoCD != "":
+		v.at(gitops, gitops+" has both flux and argocd: one tool applies an object", "remove one of them")
+	case g.Flux != "":
+		known(v, key(gitops, "flux"), g.Flux, FluxPause)
+	case g.ArgoCD != "":
+		known(v, key(gitops, "argocd"), g.ArgoCD, ArgoCDIgnore)
+	default:
+		v.at(gitops, gitops+" names no tool", "write {flux: pause} or {argocd: ignore}")
+	}
+}
+
+// path reports what is not the path of a web address.
+func (v *validator) path(path, value string) {
+	u, err := url.Parse(value)
+	if err != nil || !strings.HasPrefix(value, "/") || strings.HasPrefix(value, "//") || u.Fragment != "" {
+		v.at(path, fmt.Sprintf("%s: %q is not a path: in Kubernetes each pod is asked at its own address", path, value), "write it like /health, and the port under port")
 	}
 }
 

@@ -17,8 +17,8 @@ type ActionKind interface {
 	Bind(pb *alerts.Playbook, params any) (Action, error)
 	// Target names what the step changes, such as
 	// "compose:/srv/social-intel/social-intel:FEATURE_ANALYTICS_ENABLED"; limits and
-	// cooldown count by it. Never empty, never a wildcard; of a compose service it is a
-	// ComposeTarget.
+	// cooldown count by it. Never empty, never a wildcard; of the playbook's service it
+	// is a TargetName.
 	Target(pb *alerts.Playbook, params any) string
 }
 

@@ -22,6 +22,23 @@ func ComposeTarget(t alerts.ComposeTarget, part string) string {
 	return name + ":" + part
 }
 
+// KubernetesPrefix begins the name of every target in Kubernetes.
+const KubernetesPrefix = "kubernetes:"
+
+// TargetName names a part of a playbook's service, such as a flag's variable or "image",
+// wherever the service runs.
+func TargetName(t alerts.Target, part string) string {
+	k := t.Kubernetes
+	if k == nil {
+		return ComposeTarget(t.Compose, part)
+	}
+	name := KubernetesPrefix
+	if k.Context != "" {
+		name += k.Context + "/"
+	}
+	return name + k.Namespace + "/" + k.Kind() + "/" + k.Name() + ":" + part
+}
+
 // Check is one check of a running service, and its result.
 type Check struct {
 	Name   string `json:"name"`

@@ -9,6 +9,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action"
 	"github.com/locotoki/backout/remediation/docker"
+	"github.com/locotoki/backout/remediation/kubernetes"
 	"github.com/locotoki/backout/remediation/launchdarkly"
 	"github.com/locotoki/backout/remediation/postgres"
 	"github.com/locotoki/backout/remediation/unleash"
@@ -16,8 +17,11 @@ import (
 
 // kinds are the kinds of actions, and the clients that they use.
 type kinds struct {
-	list   []remediation.ActionKind
-	docker *docker.Client
+	list []remediation.ActionKind
+	// services is what services run on, wherever that is.
+	services   action.Runtimes
+	docker     *docker.Client
+	kubernetes *kubernetes.Client
 	// transport leads to those who keep flags elsewhere.
 	transport *http.Transport
 }
@@ -35,7 +39,12 @@ func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*ki
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	tools := action.Tools{Flags: client, Images: client, Schemas: schemas}
+	clusters, err := kubernetes.New(kubernetes.Options{Kubeconfig: cfg.Kubeconfig, Logger: logger})
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	services := action.Runtimes{Compose: client, Kubernetes: clusters}
+	tools := action.Tools{Flags: services, Images: services, Schemas: schemas}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute}
 	if l := cfg.LaunchDarkly; l != nil {
 		flags, err := launchdarkly.New(launchdarkly.Options{URL: l.URL, Token: l.Token.Reveal(), Transport: transport, Now: time.Now, Wait: wait})
@@ -51,11 +60,12 @@ func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*ki
 		}
 		tools.Unleash = flags
 	}
-	return &kinds{list: action.Kinds(tools), docker: client, transport: transport}, nil
+	return &kinds{list: action.Kinds(tools), services: services, docker: client, kubernetes: clusters, transport: transport}, nil
 }
 
 // Close ends the connections.
 func (k *kinds) Close() error {
 	k.transport.CloseIdleConnections()
+	k.kubernetes.Close()
 	return k.docker.Close()
 }

@@ -69,6 +69,7 @@ func fixedAtStart(old, changed *config.Config) []string {
 		"prometheus":              old.PrometheusURL == changed.PrometheusURL && old.PrometheusTimeout == changed.PrometheusTimeout && old.PrometheusHTTP.Same(changed.PrometheusHTTP),
 		"alertmanager":            old.AlertmanagerURL == changed.AlertmanagerURL && old.AlertmanagerHTTP.Same(changed.AlertmanagerHTTP),
 		"docker":                  old.DockerHost == changed.DockerHost && slices.Equal(old.DockerProjects, changed.DockerProjects),
+		"kubernetes":              old.Kubeconfig == changed.Kubeconfig,
 		"storage":                 old.DSN == changed.DSN,
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
 		"unleash":                 old.Unleash.Same(changed.Unleash),

@@ -113,7 +113,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 
 	engine, err := engine.New(ctx, engine.Options{
 		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
-		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Sources: out.sources, Runtime: out.kinds.docker,
+		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Sources: out.sources, Runtime: out.kinds.services,
 		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: time.Now, Logger: logger,
 	})
 	if err != nil {

@@ -67,7 +67,7 @@ func (c *commands) verify(ctx context.Context, files settingsFlags, release stri
 	}
 	pb := set.playbooks[0]
 	v = verification{OK: true, Service: pb.Service, Version: release}
-	v.Checks, err = kinds.docker.Verify(ctx, pb.Target, "", release)
+	v.Checks, err = kinds.services.Verify(ctx, pb.Target, "", release)
 	if err != nil {
 		return v, fmt.Errorf("verify %s: %w", pb.Service, err)
 	}

@@ -45,6 +45,10 @@ type Config struct {
 	// DockerProjects are the folders of the compose projects that backout may change,
 	// absolute paths. A project outside them is refused. Default: none.
 	DockerProjects []string `config:"docker.projects"`
+	// Kubeconfig is a kubeconfig that only its owner can read; a playbook names the context
+	// (target.kubernetes.context). Default: backout runs in the cluster, as its own service
+	// account.
+	Kubeconfig string `config:"kubernetes.kubeconfig"`
 	// ExternalURL is the address at which people and browsers reach backout, without a
 	// path. Default: loopback only.
 	ExternalURL *url.URL `config:"external_url"`
@@ -252,6 +256,14 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 				field{"host", func(n *yaml.Node) { cfg.DockerHost = r.dockerHost(n) }},
 				field{"projects", func(n *yaml.Node) {
 					r.each(n, "docker.projects", func(n *yaml.Node) { cfg.DockerProjects = append(cfg.DockerProjects, r.project(n)) })
+				}})
+		}},
+		field{"kubernetes", func(n *yaml.Node) {
+			r.fields(n, "kubernetes",
+				field{"kubeconfig", func(n *yaml.Node) {
+					if name := r.text(n, "kubernetes.kubeconfig"); name != "" {
+						cfg.Kubeconfig = r.path(name)
+					}
 				}})
 		}},
 		field{"external_url", func(n *yaml.Node) { cfg.ExternalURL = r.externalURL(n) }},

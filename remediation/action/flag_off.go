@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Flags turns flags off where they are stored: remediation/docker in compose
-// projects, remediation/launchdarkly in LaunchDarkly, remediation/unleash in Unleash.
+// Flags turns flags off where they are stored: Runtimes where the service runs,
+// remediation/launchdarkly in LaunchDarkly, remediation/unleash in Unleash.
 type Flags interface {
 	// FlagOff returns the action that gives flag its off value on target. It
 	// has no effect outside.
@@ -65,7 +65,7 @@ func (flagOff) Target(pb *alerts.Playbook, params any) string {
 		at := flag.Unleash
 		return "unleash:" + at.Project + "/" + at.Environment + "/" + at.Name
 	}
-	return remediation.ComposeTarget(pb.Target.Compose, name)
+	return remediation.TargetName(pb.Target, name)
 }
 
 var _ remediation.FlagSwitch = flagOff{}

@@ -11,15 +11,13 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Images changes which image a service runs; remediation/docker does it in
-// compose projects.
+// Images changes which image a service runs; Runtimes does it where the service runs.
 type Images interface {
-	// ImageRetag returns the action that moves image's latest tag to previous and
-	// recreates the service; image "" is the compose service's own. It looks at
-	// nothing outside.
+	// ImageRetag returns the action that puts image back to the tag previous, and
+	// recreates the service; image "" is the service's own. It looks at nothing outside.
 	ImageRetag(target alerts.Target, image, previous string) (remediation.Action, error)
 	// Runs says why not every running replica runs image:version, or returns
-	// nil; image "" is the compose service's own.
+	// nil; image "" is the service's own.
 	Runs(ctx context.Context, target alerts.Target, image, version string) error
 	// Smoke runs one smoke check, once; the error says what failed.
 	Smoke(ctx context.Context, check alerts.SmokeCheck) error
@@ -38,11 +36,11 @@ type Pins interface {
 type imageRetag struct{ images Images }
 
 type imageRetagParams struct {
-	// Image is the repository whose latest tag is moved, without a tag. Default: the
-	// compose service's own.
+	// Image is the repository whose latest tag is moved, without a tag. In Kubernetes the
+	// container gets image:previous. Default: the service's own.
 	Image string `yaml:"image"`
 	// Variable is the variable of the env file that holds the image's tag, such as TAG in
-	// image: shop:${TAG}. Default: the latest tag is moved.
+	// image: shop:${TAG}. Only in compose projects. Default: the latest tag is moved.
 	Variable string `yaml:"variable"`
 	// Previous is the tag to go back to. Default: the release's previous.
 	Previous string `yaml:"previous"`
@@ -58,13 +56,15 @@ func (imageRetag) Name() string      { return "image_retag" }
 func (imageRetag) Risk() alerts.Risk { return alerts.Disruptive }
 func (imageRetag) NewParams() any    { return &imageRetagParams{} }
 
-func (imageRetag) CheckParams(_ *alerts.Playbook, params any) []alerts.ParamProblem {
+func (imageRetag) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamProblem {
 	p := params.(*imageRetagParams)
 	var problems []alerts.ParamProblem
 	if p.Image != "" && !imageName.MatchString(p.Image) {
 		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: fmt.Sprintf("invalid image name %q (without a tag)", p.Image), Try: "image: social-intel"})
 	}
 	switch {
+	case p.Variable != "" && pb.Target.Kubernetes != nil:
+		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: "variable is for compose projects: in Kubernetes the image is set by its name", Try: "remove variable"})
 	case p.Variable != "" && !imageVar.MatchString(p.Variable):
 		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: fmt.Sprintf("invalid variable name %q", p.Variable), Try: "variable: TAG, where the compose file has image: shop:${TAG}"})
 	case p.Variable != "" && p.Image != "":
@@ -82,7 +82,7 @@ func (k imageRetag) Smoke(ctx context.Context, check alerts.SmokeCheck) error {
 }
 
 func (imageRetag) Target(pb *alerts.Playbook, _ any) string {
-	return remediation.ComposeTarget(pb.Target.Compose, "image")
+	return remediation.TargetName(pb.Target, "image")
 }
 
 func (k imageRetag) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {

@@ -298,17 +298,6 @@ func TestAPromotionOfAServiceThatWasDownIsTakenBack(t *testing.T) {
 	}
 }
 
-func TestAFlagGoesUpOrDown(t *testing.T) {
-	for _, c := range []struct {
-		from, to string
-		up       bool
-	}{{"0", "1", true}, {"0", "0.1", true}, {"0.5", "0.1", false}, {"false", "true", true}, {"true", "false", false}, {"disabled", "enabled", true}, {"1", "", false}} {
-		if got := raisesFlag(c.from, c.to); got != c.up {
-			t.Errorf("from %q to %q: %t", c.from, c.to, got)
-		}
-	}
-}
-
 // shapes that a copy could not have.
 func TestShapesThatCannotBeCopiedAreRefusedBeforeAnythingIsChanged(t *testing.T) {
 	t.Parallel()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/locotoki/backout/remediation/docker/compose"
 	"github.com/locotoki/backout/remediation/docker/fleet"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 // FlagOff returns the action that switches one flag of a compose service off.
@@ -274,7 +274,7 @@ func (a *flagOff) Undo(ctx context.Context, op string, before json.RawMessage) e
 func (a *flagOff) keeps(op string, snap snapshot, f *fleet.Fleet) string {
 	raises := len(snap.Replicas) == 0
 	for _, s := range snap.Replicas {
-		raises = raises || raisesFlag(a.flag.Off, s.value().Value)
+		raises = raises || probe.Raises(a.flag.Off, s.value().Value)
 	}
 	switch {
 	case !raises:
@@ -285,17 +285,6 @@ func (a *flagOff) keeps(op string, snap snapshot, f *fleet.Fleet) string {
 		return "the service was not running before"
 	}
 	return ""
-}
-
-// raisesFlag reports whether going from one value to another gives a flag more of
-// the traffic.
-func raisesFlag(from, to string) bool {
-	a, aerr := strconv.ParseFloat(from, 64)
-	b, berr := strconv.ParseFloat(to, 64)
-	if aerr == nil && berr == nil {
-		return b > a
-	}
-	return !fleet.IsOff(to)
 }
 
 // Restore implements remediation.Restorer: a person wants the flag on again, whatever

@@ -285,7 +285,7 @@ func (a aside) judge(ctx context.Context, id string, err error, addresses []stri
 			}
 		}
 		if addresses[0] != "" {
-			if _, herr := a.c.Get(ctx, addresses[0]); herr == nil {
+			if _, herr := a.c.Probe.Get(ctx, addresses[0]); herr == nil {
 				return f // it is well, and does not what it should
 			}
 		}

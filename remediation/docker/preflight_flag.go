@@ -2,14 +2,12 @@ package docker
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/docker/fleet"
 )
 
 var (
@@ -36,19 +34,7 @@ func (a *flagOff) Known() remediation.PreflightCheck {
 
 func (a *flagOff) checkKnown(ctx context.Context) remediation.Result {
 	if address := a.target.Probe.Flags; address != "" {
-		body, err := a.c.Get(ctx, address)
-		if err != nil {
-			return remediation.Unknown("the service does not report its flags: "+err.Error(), "check that it runs")
-		}
-		var flags map[string]json.RawMessage
-		if err := json.Unmarshal(body, &flags); err != nil {
-			return remediation.Failed(address+" returns no JSON object of flags", "set probe: {flags: ...} to an address that does")
-		}
-		raw, ok := flags[a.flag.Name]
-		if !ok {
-			return remediation.Failed(fmt.Sprintf("%s does not list %s", address, a.flag.Name), "fix the flag's name under flags:, or the service")
-		}
-		return remediation.Passed(fmt.Sprintf("%s lists it as %s", address, fleet.FlagText(raw)))
+		return a.c.Probe.Knows(ctx, address, a.flag.Name)
 	}
 	f, err := a.c.Found(ctx, a.target.Compose)
 	if err != nil {

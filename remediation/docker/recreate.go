@@ -10,6 +10,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/locotoki/backout/remediation/docker/fleet"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 // The way of one replica, from O (the original) to X (its copy):
@@ -52,7 +53,7 @@ func (c *Client) passes(ctx context.Context, survey func(context.Context) (*flee
 		case err != nil && !movedOn(err):
 			return doubtful(ctx, err)
 		case err != nil:
-			if last = err; !fleet.Wait(ctx, fleet.ProbeEvery) {
+			if last = err; !fleet.Wait(ctx, probe.Every) {
 				return doubtful(ctx, err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/docker/go-connections/nat"
 
 	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 // ownAddress leads an address of the service on this machine to one replica: by the
@@ -120,7 +121,7 @@ func Reachable(ctx context.Context, address string) bool {
 	if err != nil {
 		return false
 	}
-	conn, err := (&net.Dialer{Timeout: probeAttempt}).DialContext(ctx, "tcp", u.Host)
+	conn, err := (&net.Dialer{Timeout: probe.Attempt}).DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return errors.Is(err, syscall.ECONNREFUSED)
 	}

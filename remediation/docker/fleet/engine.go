@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -12,13 +11,14 @@ import (
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 // Engine is one Docker engine, as it is asked of a service. It is safe for concurrent use.
 type Engine struct {
 	API      *client.Client
 	Projects projectfile.Folders // compose projects lie in them
-	probe    *http.Client
+	Probe    *probe.Client       // asks the service
 	host     string
 
 	agreeing sync.Mutex
@@ -28,11 +28,7 @@ type Engine struct {
 // NewEngine returns the engine behind api, whose address is host, for projects in the given
 // folders.
 func NewEngine(api *client.Client, host string, projects projectfile.Folders) *Engine {
-	return &Engine{API: api, host: host, Projects: projects, probe: &http.Client{
-		Timeout:       probeAttempt,
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	return &Engine{API: api, host: host, Projects: projects, Probe: probe.New()}
 }
 
 // Agree settles on an API version with the engine, once. The library would do so

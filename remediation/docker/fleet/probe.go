@@ -2,11 +2,8 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"time"
 
@@ -14,12 +11,10 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 const (
-	// probeAttempt bounds one request, probeEvery is the distance of two.
-	probeAttempt = 2 * time.Second
-	ProbeEvery   = 50 * time.Millisecond
 	// probeTimeout is used where the playbook has none.
 	probeTimeout = 30 * time.Second
 	// AloneTimeout is how long a container must stay up that nothing can ask.
@@ -79,7 +74,7 @@ func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 				last = err
 			}
 		}
-		if !Wait(deadline, ProbeEvery) {
+		if !Wait(deadline, probe.Every) {
 			if ctx.Err() != nil {
 				return fmt.Errorf("wait for container %s: %w", name, ctx.Err())
 			}
@@ -124,12 +119,12 @@ func settled(in container.InspectResponse, since time.Time, k Check) (ready bool
 // answers asks the probe's addresses once.
 func (c *Engine) answers(ctx context.Context, k Check) error {
 	if k.Health != "" {
-		if _, err := c.Get(ctx, k.Health); err != nil {
+		if _, err := c.Probe.Get(ctx, k.Health); err != nil {
 			return fmt.Errorf("health: %w", err)
 		}
 	}
 	if k.Version != "" && k.Wants != "" {
-		if err := c.namesVersion(ctx, k.Version, k.Wants); err != nil {
+		if err := c.Probe.VersionIs(ctx, k.Version, k.Wants); err != nil {
 			return fmt.Errorf("%s: %w", checkVersion, err)
 		}
 	}
@@ -141,18 +136,7 @@ func (c *Engine) answers(ctx context.Context, k Check) error {
 	if k.Flags == "" || !k.Value.Set {
 		return nil
 	}
-	flags, err := c.servedFlags(ctx, k.Flags)
-	if err != nil {
-		return fmt.Errorf("flags: %w", err)
-	}
-	got, ok := flags[k.Flag]
-	if !ok {
-		return otherwise{fmt.Errorf("flags: %s does not list %s", k.Flags, k.Flag)}
-	}
-	if same := strings.EqualFold(got, k.Value.Value) || IsOff(got) && IsOff(k.Value.Value); !same {
-		return otherwise{fmt.Errorf("flags: %s serves %s=%s, want %s", k.Flags, k.Flag, got, k.Value.Value)}
-	}
-	return nil
+	return c.Probe.FlagIs(ctx, k.Flags, k.Flag, k.Value.Value)
 }
 
 // Denies asks each replica once what it serves, and returns the answer that is not as
@@ -163,36 +147,11 @@ func (c *Engine) Denies(ctx context.Context, f *Fleet, k Check) error {
 		if !r.Running() {
 			continue
 		}
-		if err := c.answers(ctx, c.of(ctx, k, r)); errors.Is(err, errOtherwise) {
+		if err := c.answers(ctx, c.of(ctx, k, r)); errors.Is(err, probe.ErrOtherwise) {
 			return fmt.Errorf("container %s: %w", r.ShortName(), err)
 		}
 	}
 	return nil
-}
-
-// errOtherwise marks a service's own word that it is not as wanted.
-var errOtherwise = errors.New("the service reports another state")
-
-// otherwise words an answer that is not as wanted.
-type otherwise struct{ error }
-
-func (otherwise) Is(target error) bool { return target == errOtherwise }
-
-// servedFlags asks a service which flags it serves: a JSON object of them.
-func (c *Engine) servedFlags(ctx context.Context, address string) (map[string]string, error) {
-	body, err := c.Get(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(body, &raw); err != nil {
-		return nil, fmt.Errorf("%s: not a JSON object of flags: %w", address, err)
-	}
-	flags := make(map[string]string, len(raw))
-	for name, v := range raw {
-		flags[name] = FlagText(v)
-	}
-	return flags, nil
 }
 
 // of returns the check with the addresses of one replica.
@@ -201,46 +160,4 @@ func (c *Engine) of(ctx context.Context, k Check, r *Replica) Check {
 		*address = c.ownAddress(ctx, *address, r, k.Peers)
 	}
 	return k
-}
-
-// FlagText is a JSON scalar as an environment variable would have it.
-func FlagText(raw json.RawMessage) string {
-	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		return s
-	}
-	return string(raw)
-}
-
-// IsOff tells the usual spellings of off: a service may parse its variable and
-// serve what it understood.
-func IsOff(s string) bool {
-	switch strings.ToLower(s) {
-	case "0", "false", "off", "no", "":
-		return true
-	}
-	return false
-}
-
-// Get returns what an address answers, if the answer is good.
-func (c *Engine) Get(ctx context.Context, url string) ([]byte, error) {
-	status, body, err := c.request(ctx, url)
-	if err == nil && status/100 != 2 {
-		err = fmt.Errorf("%s answers %d %s", url, status, http.StatusText(status))
-	}
-	return body, err
-}
-
-// request returns an answer's status and its first MiB. It follows no redirection.
-func (c *Engine) request(ctx context.Context, url string) (status int, body []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	res, err := c.probe.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	body, err = io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	return res.StatusCode, body, errors.Join(err, res.Body.Close())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 var _ remediation.Runtime = (*Engine)(nil)
@@ -101,14 +102,14 @@ func (c *Engine) askReplica(ctx context.Context, f *Fleet, r *Replica, p alerts.
 	k.Peers = f.Replicas
 	k = c.of(ctx, k, r)
 	if k.Version != "" {
-		if body, err := c.Get(ctx, k.Version); err == nil {
-			if said, ok := versionIn(body); ok {
+		if body, err := c.Probe.Get(ctx, k.Version); err == nil {
+			if said, ok := probe.Version(body); ok {
 				w.version = said
 			}
 		}
 	}
 	if k.Flags != "" {
-		if flags, err := c.servedFlags(ctx, k.Flags); err == nil {
+		if flags, err := c.Probe.Flags(ctx, k.Flags); err == nil {
 			w.flags = flags
 		}
 	}

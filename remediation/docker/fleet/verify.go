@@ -1,20 +1,17 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/compose"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 // The names of the checks; a smoke check's is its own behind smokePrefix.
@@ -55,7 +52,7 @@ func (c *Engine) Checks(ctx context.Context, f *Fleet, target alerts.Target, ima
 	if address := target.Probe.Version; address != "" {
 		checks = append(checks, c.insist(ctx, deadline, checkVersion, address+" names "+version, func(ctx context.Context) error {
 			for _, r := range f.Members() {
-				if err := c.namesVersion(ctx, c.ownAddress(ctx, address, r, f.Replicas), version); err != nil {
+				if err := c.Probe.VersionIs(ctx, c.ownAddress(ctx, address, r, f.Replicas), version); err != nil {
 					return err
 				}
 			}
@@ -65,7 +62,7 @@ func (c *Engine) Checks(ctx context.Context, f *Fleet, target alerts.Target, ima
 	checks = append(checks, health)
 	for _, s := range target.Probe.Smoke {
 		checks = append(checks, c.insist(ctx, deadline, smokePrefix+s.Name, s.URL+" answers as expected", func(ctx context.Context) error {
-			return c.Smoke(ctx, s)
+			return c.Probe.Smoke(ctx, s)
 		}))
 	}
 	return checks, ctx.Err()
@@ -183,68 +180,14 @@ func (c *Engine) insist(ctx context.Context, deadline time.Time, name, good stri
 		if err == nil {
 			return remediation.Check{Name: name, OK: true, Detail: good}
 		}
-		if time.Now().After(deadline) || !Wait(ctx, ProbeEvery) {
+		if time.Now().After(deadline) || !Wait(ctx, probe.Every) {
 			return remediation.Check{Name: name, Detail: err.Error()}
 		}
 	}
 }
 
-// namesVersion asks the version address: its answer is the version, as text or as
-// JSON with the key version. A v before the number may be left out.
-func (c *Engine) namesVersion(ctx context.Context, address, version string) error {
-	body, err := c.Get(ctx, address)
-	if err != nil {
-		return err
-	}
-	said, ok := versionIn(body)
-	if !ok {
-		return fmt.Errorf("%s reports no version: its answer is neither one word nor JSON with the key version", address)
-	}
-	if strings.TrimPrefix(said, "v") != strings.TrimPrefix(version, "v") {
-		return otherwise{fmt.Errorf("%s reports version %q, want %s", address, said, version)}
-	}
-	return nil
-}
-
-// maxVersion is how long a version may be, as a tag may.
-const maxVersion = 128
-
-func versionIn(body []byte) (string, bool) {
-	body = bytes.TrimSpace(body)
-	var object struct {
-		Version *string `json:"version"`
-	}
-	said := string(body)
-	if err := json.Unmarshal(body, &object); err == nil && object.Version != nil {
-		said = *object.Version
-	} else {
-		var quoted string
-		if json.Unmarshal(body, &quoted) == nil {
-			said = quoted
-		}
-	}
-	return said, said != "" && len(said) <= maxVersion && !strings.ContainsAny(said, " \t\r\n{}<>")
-}
-
-// Smoke asks one smoke check, once. The answer itself is not told: it is the service's
-// data.
-func (c *Engine) Smoke(ctx context.Context, s alerts.SmokeCheck) error {
-	status, body, err := c.request(ctx, s.URL)
-	if err != nil {
-		return err
-	}
-	want := s.Status
-	if want == 0 {
-		want = http.StatusOK
-	}
-	switch {
-	case status != want:
-		return fmt.Errorf("%s answers %d, want %d", s.URL, status, want)
-	case !bytes.Contains(body, []byte(s.Contains)):
-		return fmt.Errorf("%s answers %d without %q in it", s.URL, status, s.Contains)
-	}
-	return nil
-}
+// Smoke asks one smoke check, once.
+func (c *Engine) Smoke(ctx context.Context, s alerts.SmokeCheck) error { return c.Probe.Smoke(ctx, s) }
 
 // VersionCheck is what a copy of a version must show: all that Verify asks of it.
 func (c *Engine) VersionCheck(target alerts.Target, version string) Check {
@@ -252,7 +195,7 @@ func (c *Engine) VersionCheck(target alerts.Target, version string) Check {
 	k.Wants = version
 	k.also = func(ctx context.Context) error {
 		for _, s := range target.Probe.Smoke {
-			if err := c.Smoke(ctx, s); err != nil {
+			if err := c.Probe.Smoke(ctx, s); err != nil {
 				return fmt.Errorf("%s%s: %w", smokePrefix, s.Name, err)
 			}
 		}

@@ -1,0 +1,144 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// The tools that put back what others change, by their field managers.
+const (
+	toolFlux   = "Flux"
+	toolArgoCD = "Argo CD"
+)
+
+var gitopsTools = map[string]string{
+	"kustomize-controller": toolFlux, "flux": toolFlux, "helm-controller": "Flux's helm-controller",
+	"argocd-controller": toolArgoCD, "argocd-application-controller": toolArgoCD, "fleetagent": "Fleet",
+}
+
+// owns reports whether a manager owns the field at a path.
+func (m managed) owns(path []string) bool {
+	at := m.FieldsV1
+	for _, part := range path {
+		next, ok := at[part].(map[string]any)
+		if !ok {
+			return false
+		}
+		at = next
+	}
+	return len(path) > 0
+}
+
+// owners are the managers of the field. Where backout has changed it, a tool that manages
+// what is around it counts too: it owned the field before, and will set it again.
+func (a *change) owners(s *state) (names []string) {
+	m, _, _ := s.holder()
+	path := a.field.owned(s)
+	ours := slices.ContainsFunc(m.ManagedFields, func(m managed) bool { return m.Manager == fieldManager && m.owns(path) })
+	for _, m := range m.ManagedFields {
+		around := ours && gitopsTools[m.Manager] != "" && m.owns(path[:max(len(path)-1, 0)])
+		if m.Manager != fieldManager && (m.owns(path) || around) && !slices.Contains(names, m.Manager) {
+			names = append(names, m.Manager)
+		}
+	}
+	return names
+}
+
+// by says who else manages the field, for an error.
+func (a *change) by(s *state) string {
+	if names := a.owners(s); len(names) > 0 {
+		return " (managed by " + strings.Join(names, ", ") + ")"
+	}
+	return ""
+}
+
+// lasts checks that nothing puts the field back that the playbook does not know of.
+func (a *change) lasts(ctx context.Context, s *state) remediation.Result {
+	names := a.owners(s)
+	g := s.t.GitOps
+	for _, name := range names {
+		switch tool := gitopsTools[name]; {
+		case tool == "":
+		case g == nil:
+			try := "change it in git as part of the rollback, or let one tool own the field"
+			switch tool {
+			case toolFlux:
+				try = "target: {kubernetes: {gitops: {flux: pause}}}"
+			case toolArgoCD:
+				try = "target: {kubernetes: {gitops: {argocd: ignore}}}, with ignoreDifferences in the Application"
+			}
+			return remediation.Failed(fmt.Sprintf("%s owns %s in %s, and %s would put it back: the playbook says nothing about it", name, a.field.name(), s.place, tool), try)
+		case tool == toolFlux && g.Flux != alerts.FluxPause, tool == toolArgoCD && g.ArgoCD != alerts.ArgoCDIgnore, tool != toolFlux && tool != toolArgoCD:
+			return remediation.Failed(fmt.Sprintf("%s owns %s in %s, and target.kubernetes.gitops is for another tool", name, a.field.name(), s.place), "name the tool that applies the object")
+		}
+	}
+	switch {
+	case g != nil && g.ArgoCD != "":
+		return s.argoIgnores(ctx)
+	case len(names) > 0 && g == nil:
+		return remediation.Passed(a.field.name() + " was last set by " + strings.Join(names, ", ") + ", whose next apply sets it again")
+	case g != nil:
+		return remediation.Passed("Flux is paused for " + s.place.String() + " together with the change")
+	}
+	return remediation.Passed("no GitOps tool owns " + a.field.name())
+}
+
+const (
+	argoNamespace = "argocd"
+	argoTracking  = "argocd.argoproj.io/tracking-id"
+	argoLabel     = "argocd.argoproj.io/instance"
+)
+
+// argoIgnores looks into the Application that the object belongs to: it must ignore the
+// fields that backout manages, in a sync too.
+func (s *state) argoIgnores(ctx context.Context) remediation.Result {
+	m, _, _ := s.holder()
+	app, _, _ := strings.Cut(m.Annotations[argoTracking], ":")
+	if app == "" {
+		app = m.Labels[argoLabel]
+	}
+	if app == "" {
+		return remediation.Unknown("no annotation of "+s.place.String()+" names its Argo CD Application", "check that ignoreDifferences lists the manager backout, and sign it off")
+	}
+	namespace := argoNamespace
+	if ns, name, ok := strings.Cut(app, "_"); ok { // an Application outside of Argo CD's own namespace
+		namespace, app = ns, name
+	}
+	var application struct {
+		Spec struct {
+			IgnoreDifferences []struct {
+				Group, Kind, Name, Namespace string
+				ManagedFieldsManagers        []string
+			}
+			SyncPolicy struct{ SyncOptions []string }
+		}
+	}
+	what := "application " + namespace + "/" + app
+	if err := s.do(ctx, http.MethodGet, "/apis/argoproj.io/v1alpha1/namespaces/"+namespace+"/applications/"+app, "", nil, &application); err != nil {
+		return remediation.Unknown("look at "+what+": "+err.Error(), "let backout get it, or check that ignoreDifferences lists the manager backout, and sign it off")
+	}
+	kind := map[string]string{"deployment": "Deployment", "statefulset": "StatefulSet"}[s.t.Kind()]
+	ignored := func(kind, name string) bool {
+		for _, d := range application.Spec.IgnoreDifferences {
+			if (d.Kind == kind || d.Kind == "*") && (d.Name == "" || d.Name == name) && slices.Contains(d.ManagedFieldsManagers, fieldManager) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case !ignored(kind, s.t.Name()):
+		return remediation.Failed(what+" does not ignore what backout manages of "+s.place.String(), "spec.ignoreDifferences: [{group: apps, kind: "+kind+", managedFieldsManagers: [backout]}]")
+	case s.cm != nil && !ignored("ConfigMap", s.t.Flags.ConfigMap):
+		return remediation.Failed(what+" does not ignore what backout manages of "+s.configMap(), "spec.ignoreDifferences: [{kind: ConfigMap, managedFieldsManagers: [backout]}]")
+	case !slices.Contains(application.Spec.SyncPolicy.SyncOptions, "RespectIgnoreDifferences=true"):
+		return remediation.Failed(what+" ignores it only when it compares, not when it syncs", "spec.syncPolicy.syncOptions: [RespectIgnoreDifferences=true]")
+	}
+	return remediation.Passed(what + " ignores the fields that backout manages")
+}

@@ -1,0 +1,153 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+const (
+	// lookEvery is the pause between two looks at a rollout.
+	lookEvery = 300 * time.Millisecond
+	// defaultPatience is used where the playbook has no probe.timeout.
+	defaultPatience = 30 * time.Second
+)
+
+// patience is how long a rollout may take until its next pod is ready.
+func (c *Client) patience(p alerts.Probe) time.Duration {
+	if p.Timeout > 0 {
+		return time.Duration(p.Timeout)
+	}
+	return defaultPatience
+}
+
+// rolled reports whether every pod is of the present template and available, as kubectl
+// rollout status does, or how far it is.
+func (s *state) rolled() (bool, string) {
+	want, st := s.replicas(), s.w.Status
+	sets := s.t.Kind() == "statefulset"
+	switch {
+	case st.ObservedGeneration < s.w.Metadata.Generation:
+		return false, "no controller has seen the change yet"
+	case sets && st.UpdateRevision != st.CurrentRevision, st.UpdatedReplicas < want:
+		return false, fmt.Sprintf("%d of %d pods updated", st.UpdatedReplicas, want)
+	case st.Replicas > st.UpdatedReplicas:
+		return false, fmt.Sprintf("%d old pods left", st.Replicas-st.UpdatedReplicas)
+	case st.AvailableReplicas < st.UpdatedReplicas:
+		return false, fmt.Sprintf("%d of %d pods available", st.AvailableReplicas, want)
+	}
+	return true, ""
+}
+
+// brokenReasons are why a container waits that waiting does not cure.
+var brokenReasons = []string{
+	"CrashLoopBackOff", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+}
+
+// broken says why a pod does not start, or returns nil.
+func (p pod) broken() error {
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if w := c.State.Waiting; w != nil && slices.Contains(brokenReasons, w.Reason) {
+			exit := ""
+			if t := c.LastState.Terminated; t != nil {
+				exit = fmt.Sprintf(", last exit status %d", t.ExitCode)
+			}
+			return fmt.Errorf("pod %s does not start: container %s waits: %s%s (%s)", p.Metadata.Name, c.Name, w.Reason, exit, w.Message)
+		}
+	}
+	return nil
+}
+
+// why says what a pod that is not ready waits for.
+func (p pod) why() string {
+	for _, c := range p.Status.Conditions {
+		if c.Type == "PodScheduled" && c.Status == "False" {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if w := c.State.Waiting; w != nil {
+			return "container " + c.Name + ": " + w.Reason
+		}
+	}
+	return "not ready"
+}
+
+// roll waits until every pod has the field's value and is available. It ends early where
+// a new pod does not start, where the next one takes longer than the probe's timeout, and
+// where somebody changes the field.
+func (a *change) roll(ctx context.Context, value func(seen) *string) error {
+	var last, told string
+	var unseen error
+	progress := time.Now()
+	for {
+		s, err := a.see(ctx)
+		switch {
+		case err == nil:
+			done, stands, rerr := a.stands(ctx, s, value(s))
+			if done || rerr != nil && !silent(rerr) {
+				return rerr
+			}
+			if unseen = rerr; stands != last {
+				last, progress = stands, time.Now()
+			}
+			told = stands
+		case silent(err): // it may be restarted
+			unseen, progress = err, time.Now()
+		case answered(err) == http.StatusUnauthorized || answered(err) == http.StatusForbidden: // so it says while it starts, too
+			unseen = err
+		default:
+			return err
+		}
+		if limit := a.c.patience(a.target.Probe); time.Since(progress) > limit {
+			if unseen != nil {
+				return unseen
+			}
+			return fmt.Errorf("%s makes no progress in %s: %s", s.place, remediation.Span(limit), told)
+		}
+		if !wait(ctx, lookEvery) {
+			return remediation.InDoubt(errors.Join(fmt.Errorf("wait for the rollout of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen))
+		}
+	}
+}
+
+// stands judges a rollout once; progress says how far it is.
+func (a *change) stands(ctx context.Context, s seen, value *string) (done bool, progress string, err error) {
+	if !same(s.now, value) || value != nil && *value == s.want && s.stale() {
+		return false, "", fmt.Errorf("%s: %s is %s, %w%s", s.place, a.field.name(), shown(s.now), errTaken, a.by(s.state))
+	}
+	if err := s.refuse(); err != nil {
+		return false, "", err
+	}
+	done, progress = s.rolled()
+	if done || s.w.Status.ObservedGeneration < s.w.Metadata.Generation {
+		return done, progress, nil
+	}
+	pods, err := s.pods(ctx)
+	if err != nil {
+		return false, progress, err
+	}
+	want := s.started(value)
+	for _, p := range pods {
+		fresh := a.field.inPod(s.state, p) == want
+		broken := p.broken()
+		switch {
+		case broken != nil && fresh:
+			return false, progress, broken
+		case broken != nil && s.t.Kind() == "statefulset" && p.Metadata.Labels["controller-revision-hash"] != s.w.Status.UpdateRevision:
+			// It would be waited for in vain: kubernetes#67250.
+			if err := s.deletePod(ctx, p); err != nil {
+				return false, progress, err
+			}
+		case fresh && !p.ready():
+			progress += "; pod " + p.Metadata.Name + " " + p.why()
+		}
+	}
+	return false, progress, nil
+}
