@@ -77,7 +77,7 @@ func promises(t *testing.T, pb *alerts.Playbook) {
 			}
 		}
 	}
-	if pb.Target.Compose.Service == "" || pb.Target.Compose.ProjectDir == "" || s <= 0 || pb.Limits.Breaker < 1 {
+	if (pb.Target.Compose.Service == "" || pb.Target.Compose.ProjectDir == "") == (pb.Target.Kubernetes == nil || pb.Target.Kubernetes.Name() == "") || s <= 0 || pb.Limits.Breaker < 1 {
 		t.Errorf("%+v", pb)
 	}
 	pb.Warnings()

@@ -203,6 +203,17 @@ sparse.yaml:7: the compose service "social-intel" in /srv/social-intel is the ta
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}
+	workload, statefulSet := good(t, "kubernetes.yaml"), good(t, "kubernetes-statefulset.yaml")
+	second := *workload
+	second.Service, statefulSet.Service = "another", "a third"
+	err = alerts.CheckTogether([]*alerts.Playbook{smallest, workload, statefulSet})
+	if err == nil || strings.Contains(err.Error(), "another playbook") {
+		t.Errorf("targets of different kinds: %v", err)
+	}
+	err = alerts.CheckTogether([]*alerts.Playbook{workload, &second})
+	if want := "kubernetes.yaml:6: the deployment web in namespace shop is the target of another playbook (kubernetes.yaml:6)"; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("one workload: %v", err)
+	}
 	for _, c := range []struct {
 		one, other string
 		refused    bool

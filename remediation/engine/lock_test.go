@@ -52,6 +52,8 @@ func TestTwoServicesOnTheSameContainersRunOneStepAtATime(t *testing.T) {
 		"a linked folder":      {at("", "", "web", "FLAG_A"), at("-current", "", "web", "FLAG_B"), false},
 		"a folder that is not": {at("/gone/", "", "web", "FLAG_A"), at("/gone", "", "web", "image"), false},
 		"two compose services": {at("", "", "web", "FLAG_A"), at("", "", "worker", "FLAG_A"), true},
+		"a workload":           {"kubernetes:arn:aws:eks:eu-1:1:cluster/a/shop/deployment/web:FLAG_A", "kubernetes:arn:aws:eks:eu-1:1:cluster/a/shop/deployment/web:image", false},
+		"two workloads":        {"kubernetes:shop/deployment/web:FLAG_A", "kubernetes:shop/statefulset/web:FLAG_A", true},
 		"two kept flags":       {"launchdarkly:shop/production/a", "launchdarkly:shop/production/b", true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,247 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/deploy/kube"
+	"github.com/locotoki/backout/deploy/kube/kubetest"
+	"github.com/locotoki/backout/remediation"
+)
+
+func TestAFlagGoesOffOnEveryPodByOneNewGeneration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).ready()
+	w.expectSaid("1 v2.0.0", 3)
+	before := w.generation()
+	snap := w.apply(w.flagOff(w.client(nil)), op)
+	w.expectSaid("0 v2.0.0", 3)
+	if got := w.generation(); got != before+1 || w.patches.Load() != 1 {
+		t.Errorf("generation %d became %d by %d patches", before, got, w.patches.Load())
+	}
+	if want := `"value":"1","to":"0","ready":3`; !strings.Contains(string(snap), want) {
+		t.Errorf("the snapshot is %s, want %s in it", snap, want)
+	}
+	if got := at(w.get(), "metadata", "annotations", markAnnotation); got != `{"shop/env/`+flagName+`":"`+op+`"}` {
+		t.Errorf("the mark is %v", got)
+	}
+}
+
+const killedEnv = "BACKOUT_TEST_KILLED"
+
+// applyAndDie is backout in a process of its own, which is killed once the API server
+// has answered its first patch.
+func applyAndDie() {
+	c, err := New(Options{Kubeconfig: os.Getenv(killedEnv), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	c.wrap = func(next http.RoundTripper) http.RoundTripper {
+		return tripper(func(req *http.Request) (*http.Response, error) {
+			res, err := next.RoundTrip(req)
+			if changes(req) && err == nil {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+			return res, err
+		})
+	}
+	a, err := c.FlagOff(alerts.Target{Kubernetes: &alerts.KubernetesTarget{Context: "lab", Namespace: os.Getenv("NAMESPACE"), Deployment: "shop", Container: "shop"}},
+		alerts.Flag{Name: flagName, Off: "0"})
+	if err != nil {
+		panic(err)
+	}
+	panic(fmt.Sprint("applied: ", a.Apply(context.Background(), op, nil)))
+}
+
+func TestAKillAfterThePatchIsFollowedByNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).ready()
+	a := w.flagOff(w.client(nil))
+	before := w.look(a, remediation.Untouched)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), killedEnv+"="+w.kubeconfig, "NAMESPACE="+w.Namespace)
+	if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("it was not killed: %v\n%s", err, out)
+	}
+	look, err := a.Look(t.Context(), op)
+	if err != nil || look.Position == remediation.Untouched {
+		t.Fatalf("after the kill it is %s: %v", look.Position, err)
+	}
+	if err := a.Apply(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Verify(t.Context(), op); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.patches.Load(); n != 0 {
+		t.Errorf("%d patches after the kill", n)
+	}
+	w.expectSaid("0 v2.0.0", 3)
+	if err := a.Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	w.expectSaid("1 v2.0.0", 3)
+}
+
+func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).ready()
+	const imageOp = "inc-1/2-image_retag@1700000001"
+	c := w.client(nil)
+	flag, img := w.flagOff(c), w.imageBack(c, "v1.0.0")
+	flagSnap := w.apply(flag, op)
+	imageSnap := w.apply(img, imageOp)
+	w.expectSaid("0 v1.0.0", 3)
+	if err := flag.Undo(t.Context(), op, flagSnap); err != nil {
+		t.Fatal(err)
+	}
+	w.expectSaid("1 v1.0.0", 3)
+	if err := img.Undo(t.Context(), imageOp, imageSnap); err != nil {
+		t.Fatal(err)
+	}
+	w.expectSaid("1 v2.0.0", 3)
+	if got := at(w.get(), "metadata", "annotations", markAnnotation); got != nil {
+		t.Errorf("the mark %v is left", got)
+	}
+}
+
+func TestAChangeByAnotherBetweenLookAndPatchIsSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).ready()
+	var once sync.Once
+	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		once.Do(func() { w.setVariable("0.5") })
+		return next.RoundTrip(req)
+	})
+	a := w.flagOff(c)
+	before := w.look(a, remediation.Untouched)
+	if err := a.Apply(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.patches.Load(); n != 2 {
+		t.Errorf("%d patches, want one that is refused and one more", n)
+	}
+	w.expectSaid("0 v2.0.0", 3)
+	// A third hand's value is left alone by the undo.
+	w.setVariable("0.7")
+	if err := a.Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.value(); got != "0.7" {
+		t.Errorf("undo made it %s", got)
+	}
+}
+
+func TestReplicasThatAnotherChangesAreKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).ready()
+	var once sync.Once
+	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		once.Do(func() {
+			if err := w.Patch(t.Context(), kube.MergePatch, w.Apps("deployments", "shop")+"/scale", []byte(`{"spec":{"replicas":5}}`), nil); err != nil {
+				t.Error(err)
+			}
+		})
+		return next.RoundTrip(req)
+	})
+	w.apply(w.flagOff(c), op)
+	w.expectSaid("0 v2.0.0", 5)
+}
+
+func TestAPromotionIsTheFlagsValue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1)).ready()
+	w.flag.Off = "0.25"
+	a := w.flagOff(w.client(nil))
+	before := w.apply(a, op)
+	w.expectSaid("0.25 v2.0.0", 1)
+	if err := a.Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	w.expectSaid("1 v2.0.0", 1)
+}
+
+func TestAFlagInAConfigMapRollsThePodsAndOthersOfItStay(t *testing.T) {
+	t.Parallel()
+	w := withConfigMap(t, kubetest.New(t)).ready()
+	a := w.flagOff(w.client(nil))
+	before := w.apply(a, op)
+	w.expectSaid("0 v2.0.0", 3)
+	if got := at(w.configMap(), "data", "OTHER"); got != "x" {
+		t.Errorf("OTHER is %v", got)
+	}
+	// Somebody turns it off by hand and rolls nothing out: the pods may have another value.
+	if err := a.Restore(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	w.expectSaid("1 v2.0.0", 3)
+	if err := w.Patch(t.Context(), kube.MergePatch, w.Core("configmaps", "shop-flags"), []byte(`{"data":{"`+flagName+`":"0"}}`), nil); err != nil {
+		t.Fatal(err)
+	}
+	snap := w.look(a, remediation.HalfWay)
+	if err := a.Apply(t.Context(), op, snap); err != nil {
+		t.Fatal(err)
+	}
+	w.expectSaid("0 v2.0.0", 3)
+}
+
+func TestADriftIsReportedOnceAndNotFought(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1)).ready()
+	a := w.flagOff(w.client(nil))
+	w.apply(a, op)
+	reports := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error)
+	go func() { over <- a.Watch(ctx, func(what string) { reports <- what }) }()
+	w.setVariable("1")
+	said := <-reports
+	if want := flagName + " of container shop is 1 (managed by kubectl-edit)"; !strings.Contains(said, want) {
+		t.Errorf("reported %q, want %q", said, want)
+	}
+	cancel()
+	if err := <-over; err != nil || w.value() != "1" || len(reports) != 0 {
+		t.Errorf("the watch ended with %v; the flag is %s, and %d more were reported", err, w.value(), len(reports))
+	}
+}
+
+func TestAnAPIServerThatIsKilledInMidStepComesBackToTheSameStep(t *testing.T) {
+	t.Parallel()
+	w := start(t, kubetest.Own(t)).ready()
+	var once sync.Once
+	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		res, err := next.RoundTrip(req)
+		once.Do(func() {
+			if err := w.Server.Kill(); err != nil {
+				t.Error(err)
+			}
+			go func() {
+				if err := w.Server.Start(); err != nil {
+					t.Error(err)
+				}
+			}()
+		})
+		return res, err
+	})
+	a := w.flagOff(c)
+	before := w.look(a, remediation.Untouched)
+	if err := a.Apply(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Verify(t.Context(), op); err != nil {
+		t.Fatal(err)
+	}
+	w.expectSaid("0 v2.0.0", 3)
+	if w.patches.Load() != 1 {
+		t.Errorf("%d patches", w.patches.Load())
+	}
+}

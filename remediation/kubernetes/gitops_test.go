@@ -1,0 +1,192 @@
+package kubernetes
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/deploy/kube"
+	"github.com/locotoki/backout/deploy/kube/kubetest"
+	"github.com/locotoki/backout/remediation"
+)
+
+// flux applies the manifest again and again, as Flux's kustomize-controller does: forced
+// server-side apply, unless the object says that its reconciliation is disabled.
+type flux struct {
+	w                *world
+	manifest         object
+	applied, skipped atomic.Int32
+}
+
+func (f *flux) apply(ctx context.Context) {
+	var now object
+	if err := f.w.Get(ctx, f.w.Apps("deployments", "shop"), &now); err != nil {
+		if ctx.Err() == nil && kube.Code(err) != 404 {
+			f.w.t.Error(err)
+		}
+		return
+	}
+	if at(now, "metadata", "annotations", fluxAnnotation) == fluxDisabled {
+		f.skipped.Add(1)
+		return
+	}
+	err := f.w.Patch(ctx, kube.ApplyPatch, f.w.Apps("deployments", "shop")+"?fieldManager=kustomize-controller&force=true", f.manifest, nil)
+	if err != nil && ctx.Err() == nil {
+		f.w.t.Error(err)
+	}
+	f.applied.Add(1)
+}
+
+// underFlux is a service that Flux applies.
+func underFlux(t *testing.T) (*world, *flux) {
+	t.Helper()
+	var manifest object
+	w := newWorld(t, replicas(2), func(m object) { manifest = m }).ready()
+	f := &flux{w: w, manifest: manifest}
+	f.apply(t.Context())
+	return w.ready(), f
+}
+
+func TestFluxIsPausedWithTheFlagAndResumedByTheRestore(t *testing.T) {
+	t.Parallel()
+	w, f := underFlux(t)
+	w.target.Kubernetes.GitOps = &alerts.GitOps{Flux: alerts.FluxPause}
+	a := w.flagOff(w.client(nil))
+	if r := a.checkLasts(t.Context()); r.Status != remediation.Pass {
+		t.Fatalf("%+v", r)
+	}
+	during(t, func() {
+		before := w.apply(a, op)
+		skipped := f.skipped.Load()
+		w.Eventually("Flux skips it", func() error {
+			if f.skipped.Load() < skipped+5 {
+				return errCut
+			}
+			return nil
+		})
+		w.expectSaid("0 v2.0.0", 2)
+		if err := a.Restore(t.Context(), op, before); err != nil {
+			t.Error(err)
+		}
+		applied := f.applied.Load()
+		w.Eventually("Flux applies it again", func() error {
+			if f.applied.Load() < applied+2 {
+				return errCut
+			}
+			return nil
+		})
+		w.ready().expectSaid("1 v2.0.0", 2)
+		if got := at(w.get(), "metadata", "annotations", fluxAnnotation); got != nil {
+			t.Errorf("the pause is left: %v", got)
+		}
+	}, f.apply)
+}
+
+func TestAPauseThatIsNotOursStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1)).ready()
+	w.target.Kubernetes.GitOps = &alerts.GitOps{Flux: alerts.FluxPause}
+	w.edit(`{"metadata":{"annotations":{"` + fluxAnnotation + `":"disabled"}}}`)
+	a := w.flagOff(w.client(nil))
+	before := w.apply(a, op)
+	if err := a.Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	if got := at(w.get(), "metadata", "annotations", fluxAnnotation); got != fluxDisabled {
+		t.Errorf("it is %v", got)
+	}
+}
+
+func TestAGitOpsToolThatThePlaybookDoesNotNameFailsThePreflight(t *testing.T) {
+	t.Parallel()
+	w, f := underFlux(t)
+	c := w.client(nil)
+	for name, lasts := range map[string]func(context.Context) remediation.Result{
+		"flag": w.flagOff(c).checkLasts, "image": w.imageBack(c, "v1.0.0").checkLasts,
+	} {
+		r := lasts(t.Context())
+		if r.Status != remediation.Fail || !strings.HasPrefix(r.Evidence, "kustomize-controller owns ") || !strings.Contains(r.Next, "{flux: pause}") {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	w.target.Kubernetes.GitOps = &alerts.GitOps{ArgoCD: alerts.ArgoCDIgnore}
+	if r := w.flagOff(c).checkLasts(t.Context()); r.Status != remediation.Fail || !strings.Contains(r.Evidence, "is for another tool") {
+		t.Errorf("another tool: %+v", r)
+	}
+	// Where backout has changed the field, Flux does not own it any more, and would set it all the same.
+	w.target.Kubernetes.GitOps = nil
+	w.apply(w.flagOff(c), op)
+	if r := w.flagOff(c).checkLasts(t.Context()); r.Status != remediation.Fail || !strings.HasPrefix(r.Evidence, "kustomize-controller owns ") {
+		t.Errorf("after a change of ours: %+v", r)
+	}
+	during(t, func() {
+		w.Eventually("Flux sets it back", func() error {
+			if w.value() != "1" {
+				return errCut
+			}
+			return nil
+		})
+		// It is set again each time, and the error names who sets it back.
+		err := w.flagOff(c).Apply(t.Context(), op, nil)
+		if err == nil {
+			err = w.flagOff(c).Verify(t.Context(), op)
+		}
+		if err == nil || !strings.Contains(err.Error(), "kustomize-controller") {
+			t.Errorf("against Flux: %v", err)
+		}
+	}, f.apply)
+}
+
+func TestAHandThatAppliesIsToldAndDoesNotFailThePreflight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1)).ready()
+	w.setVariable("0.5")
+	r := w.flagOff(w.client(nil)).checkLasts(t.Context())
+	if r.Status != remediation.Pass || !strings.Contains(r.Evidence, "kubectl-edit, whose next apply sets it again") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestAnApplicationOfArgoCDMustIgnoreWhatBackoutManages(t *testing.T) {
+	t.Parallel()
+	l := kubetest.Own(t) // its kind is the whole cluster's
+	w := start(t, l, replicas(1)).ready()
+	w.target.Kubernetes.GitOps = &alerts.GitOps{ArgoCD: alerts.ArgoCDIgnore}
+	a := w.flagOff(w.client(nil))
+	expect := func(status remediation.Status, want string) {
+		t.Helper()
+		if r := a.checkLasts(t.Context()); r.Status != status || !strings.Contains(r.Evidence, want) {
+			t.Errorf("got %+v, want %s: %s", r, status, want)
+		}
+	}
+	expect(remediation.CannotTell, "names its Argo CD Application")
+	w.edit(`{"metadata":{"annotations":{"` + argoTracking + `":"shop:apps/Deployment:` + w.Namespace + `/shop"}}}`)
+	expect(remediation.CannotTell, "look at application argocd/shop")
+	l.Put(object{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": object{"name": "applications.argoproj.io"},
+		"spec": object{"group": "argoproj.io", "scope": "Namespaced", "names": object{"plural": "applications", "kind": "Application"}, "versions": []any{object{
+			"name": "v1alpha1", "served": true, "storage": true, "schema": object{"openAPIV3Schema": object{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+		}}},
+	})
+	l.Put(object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": argoNamespace}})
+	l.Eventually("the kind is served", func() error {
+		return l.Get(t.Context(), "/apis/argoproj.io/v1alpha1/namespaces/"+argoNamespace+"/applications", nil)
+	})
+	path := "/apis/argoproj.io/v1alpha1/namespaces/" + argoNamespace + "/applications"
+	if err := l.Do(t.Context(), "POST", path, object{"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": object{"name": "shop"}, "spec": object{}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	set := func(spec string) {
+		t.Helper()
+		if err := l.Patch(t.Context(), kube.MergePatch, path+"/shop", []byte(`{"spec":`+spec+`}`), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(remediation.Fail, "does not ignore what backout manages")
+	set(`{"ignoreDifferences":[{"group":"apps","kind":"Deployment","managedFieldsManagers":["backout"]}]}`)
+	expect(remediation.Fail, "not when it syncs")
+	set(`{"syncPolicy":{"syncOptions":["RespectIgnoreDifferences=true"]}}`)
+	expect(remediation.Pass, "ignores the fields")
+}

@@ -1,0 +1,123 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// The old pods serve while an image that does not start is tried and taken back.
+func TestAnImageThatDoesNotStartIsUndoneInHalfAMinuteWhileOldPodsServe(t *testing.T) {
+	for version, reason := range map[string]string{"crash": "CrashLoopBackOff", "missing": "ErrImagePull"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t).ready()
+			a := w.imageBack(w.client(nil), version)
+			before := w.look(a, remediation.Untouched)
+			began := time.Now()
+			least := 3
+			during(t, func() {
+				err := a.Apply(t.Context(), op, before)
+				if err == nil || !strings.Contains(err.Error(), reason) && !strings.Contains(err.Error(), "ImagePullBackOff") || remediation.IsInDoubt(err) {
+					t.Errorf("apply says %v, want %s", err, reason)
+				}
+				if err := a.Undo(t.Context(), op, before); err != nil {
+					t.Error(err)
+				}
+			}, func(context.Context) {
+				n := 0
+				for _, p := range w.Pods("app=shop") {
+					if p.Image == "shop:v2.0.0" && p.Ready && !p.Deleting {
+						n++
+					}
+				}
+				least = min(least, n)
+			})
+			if took := time.Since(began); took > 30*time.Second || least < 3 {
+				t.Errorf("it took %s, with at least %d old pods ready", took, least)
+			}
+			w.ready().expectSaid("1 v2.0.0", 3)
+		})
+	}
+}
+
+func TestAnImageThatAnotherChangesIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1)).ready()
+	w.Node.Image("shop:third", image("VERSION=third"))
+	var once sync.Once
+	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		once.Do(func() { w.setImage("shop:third") })
+		return next.RoundTrip(req)
+	})
+	a := w.imageBack(c, "v1.0.0")
+	before := w.look(a, remediation.Untouched)
+	err := a.Apply(t.Context(), op, before)
+	if err == nil || !strings.Contains(err.Error(), "was shop:v2.0.0 and is now shop:third; nothing was changed") || remediation.IsInDoubt(err) {
+		t.Errorf("apply says %v", err)
+	}
+	w.ready().expectSaid("1 third", 1)
+}
+
+// kubernetes#67250: a StatefulSet waits in vain for a broken pod of an older template.
+func TestAStatefulSetHealsFromAnImageThatCrashes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, statefulSet).ready()
+	// The undo of our own try, and then a crash that somebody else rolled out.
+	a := w.imageBack(w.client(nil), "crash")
+	before := w.look(a, remediation.Untouched)
+	if err := a.Apply(t.Context(), op, before); err == nil || !strings.Contains(err.Error(), "CrashLoopBackOff") {
+		t.Fatalf("apply says %v", err)
+	}
+	if err := a.Undo(t.Context(), op, before); err != nil {
+		t.Fatal(err)
+	}
+	w.ready().expectSaid("1 v2.0.0", 3)
+	w.setImage("shop:crash")
+	w.Eventually("a pod that crashes", func() error {
+		for _, p := range w.Pods("app=shop") {
+			if p.Waiting == "CrashLoopBackOff" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", w.Pods("app=shop"))
+	})
+	w.apply(w.imageBack(w.client(nil), "v1.0.0"), op)
+	w.expectSaid("1 v1.0.0", 3)
+}
+
+func TestAServiceIsVerifiedPodByPod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).ready()
+	c := w.client(nil)
+	checks, err := c.Verify(t.Context(), w.target, "", "v2.0.0")
+	if err != nil || len(checks) != 3 {
+		t.Fatalf("%+v: %v", checks, err)
+	}
+	for _, check := range checks {
+		if !check.OK {
+			t.Errorf("%+v", check)
+		}
+	}
+	w.target.Probe.Timeout = 1
+	checks, err = c.Verify(t.Context(), w.target, "", "v1.0.0")
+	if err != nil || checks[0].OK || checks[1].OK || !checks[2].OK {
+		t.Errorf("another version: %+v: %v", checks, err)
+	}
+	if err := c.Runs(t.Context(), w.target, "", "v2.0.0"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Runs(t.Context(), w.target, "", "v1.0.0"); err == nil || !strings.Contains(err.Error(), "runs shop:v2.0.0, not shop:v1.0.0") {
+		t.Error(err)
+	}
+	running, err := c.Running(t.Context(), w.playbook())
+	if err != nil || running.String() != "v2.0.0 on 3 of 3, FEATURE_A=1" {
+		t.Errorf("it runs %s: %v", running, err)
+	}
+}

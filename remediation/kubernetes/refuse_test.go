@@ -1,0 +1,239 @@
+package kubernetes
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/deploy/kube"
+	"github.com/locotoki/backout/deploy/kube/kubetest"
+	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation"
+)
+
+func (w *world) playbook() *alerts.Playbook {
+	return &alerts.Playbook{Service: "shop", Target: w.target, Flags: []alerts.Flag{w.flag}}
+}
+
+func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
+	fromMap := func(m object) {
+		theContainer(m)["envFrom"] = []any{object{"configMapRef": object{"name": "shop-flags"}}}
+	}
+	configMap := func(w *world) { w.target.Kubernetes.Flags.ConfigMap = "shop-flags" }
+	flags := func(more object) func(*world) {
+		return func(w *world) {
+			configMap(w)
+			o := object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "shop-flags"}, "data": object{flagName: "1"}}
+			for k, v := range more {
+				o[k] = v
+			}
+			w.Put(o)
+		}
+	}
+	for name, c := range map[string]struct {
+		edit   []func(object)
+		set    func(w *world)
+		want   string
+		advice string
+		image  bool // the image is refused too
+	}{
+		"paused":      {[]func(object){func(m object) { theSpec(m)["paused"] = true }}, nil, "is paused (spec.paused)", "kubectl rollout resume", true},
+		"scaled to 0": {[]func(object){replicas(0)}, nil, "is scaled to 0 (spec.replicas)", "kubectl scale --replicas=1", true},
+		"OnDelete": {[]func(object){statefulSet, func(m object) { theSpec(m)["updateStrategy"] = object{"type": "OnDelete"} }}, nil,
+			"spec.updateStrategy.type OnDelete", "set it to RollingUpdate", true},
+		"partition": {[]func(object){statefulSet, func(m object) {
+			theSpec(m)["updateStrategy"] = object{"type": "RollingUpdate", "rollingUpdate": object{"partition": 2}}
+		}}, nil, "spec.updateStrategy.rollingUpdate.partition 2", "set it to 0", true},
+		"another container": {nil, func(w *world) { w.target.Kubernetes.Container = "app" }, "has no container app", "one of shop", true},
+		"another workload":  {nil, func(w *world) { w.target.Kubernetes.Deployment = "cart" }, "there is no deployment", "fix target.kubernetes", true},
+		"another context":   {nil, func(w *world) { w.target.Kubernetes.Context = "prod" }, `has no context "prod"`, "one of lab", true},
+		"no context":        {nil, func(w *world) { w.target.Kubernetes.Context = "" }, `has no context ""`, "one of lab", true},
+		"valueFrom a field": {[]func(object){env(object{"name": flagName, "valueFrom": object{"fieldRef": object{"fieldPath": "metadata.name"}}})}, nil,
+			"takes its value from elsewhere (valueFrom)", "write it as value: under env", false},
+		"valueFrom a ConfigMap": {[]func(object){env(object{"name": flagName, "valueFrom": object{"configMapKeyRef": object{"name": "shop-flags", "key": flagName}}})}, nil,
+			"takes its value from a ConfigMap (valueFrom)", "{flags: {configmap: shop-flags}}", false},
+		"twice under env": {[]func(object){env(object{"name": flagName, "value": "1"}, object{"name": flagName, "value": "2"})}, nil,
+			"is listed twice under env", "keep the last one", false},
+		"an immutable ConfigMap":         {[]func(object){env(), fromMap}, flags(object{"immutable": true}), "configmap NAMESPACE/shop-flags is immutable", "remove immutable: true", false},
+		"a missing ConfigMap":            {[]func(object){env(), fromMap}, configMap, "there is no configmap NAMESPACE/shop-flags", "fix target.kubernetes", false},
+		"a ConfigMap that is not read":   {[]func(object){env()}, flags(nil), "takes no " + flagName + " from ConfigMap shop-flags", "envFrom: [{configMapRef: {name: shop-flags}}]", false},
+		"a ConfigMap that env overrules": {[]func(object){fromMap}, flags(nil), "sets " + flagName + " itself under env, which overrules ConfigMap shop-flags", "{flags: env}", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, c.edit...)
+			before := w.generation()
+			if c.set != nil {
+				c.set(w)
+			}
+			client := w.client(nil)
+			refused := func(a remediation.Action) {
+				t.Helper()
+				_, err := a.Look(t.Context(), op)
+				for _, err := range []error{err, a.Apply(t.Context(), op, nil)} {
+					message, advice := hint.Of(err)
+					if want := strings.ReplaceAll(c.want, "NAMESPACE", w.Namespace); !strings.Contains(message, want) || !strings.Contains(advice, c.advice) || remediation.IsInDoubt(err) {
+						t.Errorf("got %v, want %q and %q", err, want, c.advice)
+					}
+				}
+			}
+			refused(w.flagOff(client))
+			if c.image {
+				refused(w.imageBack(client, "v1.0.0"))
+			}
+			w.target.Kubernetes.Deployment, w.target.Kubernetes.Context = strings.Replace(w.target.Kubernetes.Deployment, "cart", "shop", 1), "lab"
+			if got := w.generation(); got != before || w.patches.Load() != 0 {
+				t.Errorf("generation %d became %d by %d patches", before, got, w.patches.Load())
+			}
+		})
+	}
+}
+
+func TestWhatCanNeverBeBoundIsRefused(t *testing.T) {
+	w := &world{t: t}
+	c := w.client(nil)
+	target := alerts.Target{Kubernetes: &alerts.KubernetesTarget{Namespace: "shop", Deployment: "shop", Container: "shop"}}
+	for want, flag := range map[string]alerts.Flag{
+		"is not an environment variable name": {Name: "a/b", Off: "0"},
+		"refers to another variable":          {Name: "A", Off: "$(B)"},
+	} {
+		if _, err := c.FlagOff(target, flag); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v", flag, err)
+		}
+	}
+	for _, previous := range []string{"", "a:b", "a@b", "a/b"} {
+		if _, err := c.ImageRetag(target, "", previous); err == nil || !strings.Contains(err.Error(), "not a valid tag") {
+			t.Errorf("%q: %v", previous, err)
+		}
+	}
+	if _, err := c.FlagOff(alerts.Target{}, alerts.Flag{Name: "A"}); err == nil {
+		t.Error("a flag of a compose project was bound")
+	}
+	if _, err := c.ImageRetag(alerts.Target{}, "", "v1"); err == nil {
+		t.Error("an image of a compose project was bound")
+	}
+}
+
+func TestAnImagesRepositoryIsItsNameWithoutTagAndDigest(t *testing.T) {
+	for name, want := range map[string]string{
+		"shop": "shop", "shop:v1": "shop", "registry.example.com:5000/team/shop": "registry.example.com:5000/team/shop",
+		"registry.example.com:5000/team/shop:v1@sha256:00": "registry.example.com:5000/team/shop", "shop@sha256:00": "shop",
+	} {
+		if got := repository(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestWithoutAKubeconfigAContextIsRefused(t *testing.T) {
+	c := (&world{t: t}).client(nil)
+	target := alerts.Target{Kubernetes: &alerts.KubernetesTarget{Context: "prod", Namespace: "shop", Deployment: "shop", Container: "shop"}}
+	_, err := c.Verify(t.Context(), target, "", "v1")
+	if err == nil || !strings.Contains(err.Error(), "names the context prod, and there is no kubeconfig") {
+		t.Error(err)
+	}
+	target.Kubernetes.Context = ""
+	if _, err = c.Verify(t.Context(), target, "", "v1"); err == nil || !strings.Contains(err.Error(), "run backout in the cluster") {
+		t.Error(err)
+	}
+	open := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(open, nil, 0o644); err != nil { //nolint:gosec // what is refused
+		t.Fatal(err)
+	}
+	c = (&world{t: t, kubeconfig: open}).client(nil)
+	if _, err = c.Verify(t.Context(), target, "", "v1"); err == nil || !strings.Contains(err.Error(), "kubernetes.kubeconfig") {
+		t.Error(err)
+	}
+}
+
+// asShipped makes backout a service account with the shipped Role; drop leaves rules of it
+// out.
+func (w *world) asShipped(drop ...string) {
+	w.t.Helper()
+	raw, err := os.ReadFile("../../deploy/kubernetes/target/role.yaml")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	role, _, _ := strings.Cut(string(raw), "\n---\n")
+	var o object
+	if err := yaml.Unmarshal([]byte(role), &o); err != nil {
+		w.t.Fatal(err)
+	}
+	var rules []any
+	for _, r := range o["rules"].([]any) {
+		if len(drop) == 0 || at(r, "resources", 0) != drop[0] {
+			rules = append(rules, r)
+		}
+	}
+	o["rules"] = rules
+	w.Put(o)
+	w.Put(object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": object{"name": "backout"}})
+	w.Put(object{
+		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": object{"name": "backout"},
+		"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "backout"},
+		"subjects": []any{object{"kind": "ServiceAccount", "name": "backout", "namespace": w.Namespace}},
+	})
+	account := w.ServiceAccount("backout")
+	w.kubeconfig = w.Kubeconfig(account)
+	w.Eventually("the role is in force", func() error { return account.Get(w.t.Context(), w.Apps(w.resource(), "shop"), nil) })
+}
+
+func TestTheShippedRoleSuffices(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T) *world{
+		"env":       func(t *testing.T) *world { return newWorld(t, replicas(2)) },
+		"configmap": func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t).ready()
+			w.asShipped()
+			c := w.client(nil)
+			flag, img := w.flagOff(c), w.imageBack(c, "v1.0.0")
+			for _, check := range append(flag.Checks(), img.Checks()...) {
+				if r := check.Run(t.Context()); r.Status != remediation.Pass && check.ID != "image/runs" {
+					t.Errorf("%s: %+v", check.ID, r)
+				}
+			}
+			if r := img.Rehearse(t.Context()); r.Status != remediation.Pass || w.patches.Load() != 0 {
+				t.Errorf("the rehearsal: %+v after %d patches", r, w.patches.Load())
+			}
+			snap := w.apply(flag, op)
+			imageSnap := w.apply(img, "inc-1/2-image_retag@1")
+			if err := img.Restore(t.Context(), "inc-1/2-image_retag@1", imageSnap); err != nil {
+				t.Error(err)
+			}
+			if err := flag.Restore(t.Context(), op, snap); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAMissingRightFailsThePreflightByItsName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1)).ready()
+	w.asShipped("pods")
+	r := w.flagOff(w.client(nil)).checkAccepted(t.Context())
+	if r.Status != remediation.Fail || r.Evidence != "backout may not list pods in namespace "+w.Namespace || r.Next == "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestWhatThePreflightSaysOfARejectedChange(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1), func(m object) { theSpec(m)["strategy"] = object{"type": "Recreate"} }).ready()
+	r := w.imageBack(w.client(nil), "v1.0.0").checkAccepted(t.Context())
+	if r.Status != remediation.Pass || !strings.Contains(r.Evidence, "from shop:v2.0.0 to shop:v1.0.0 is accepted; with strategy Recreate, no pod serves for a moment") {
+		t.Errorf("%+v", r)
+	}
+	if err := w.Patch(t.Context(), kube.MergePatch, w.Apps("deployments", "shop"), []byte(`{"metadata":{"labels":{"x":"y"}}}`), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := at(w.get(), "spec", "template", "spec", "containers", 0, "image"); got != "shop:v2.0.0" {
+		t.Errorf("a dry run changed the image to %v", got)
+	}
+}
