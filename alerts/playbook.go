@@ -130,6 +130,7 @@ type KubernetesTarget struct {
 	Container string `yaml:"container"`
 	// Flags is where the flags' values are stored: env for the container's own environment,
 	// {configmap: NAME} for a ConfigMap that the container takes its environment from.
+	// Default: env.
 	Flags KubernetesFlags `yaml:"flags,omitempty"`
 	// GitOps says how a GitOps tool is kept from putting back what backout changes.
 	// Required if such a tool owns the flag or the image.
@@ -174,11 +175,11 @@ func (*KubernetesFlags) orMapping() {}
 
 // GitOps says how a GitOps tool is kept from putting back what backout changes.
 type GitOps struct {
-	// Flux is pause: a change also pauses Flux's reconciliation of the object, and the
-	// restore resumes it. Write flux or argocd.
+	// Flux set to pause pauses Flux's reconciliation of an object together with its change;
+	// the restore resumes it. Write flux or argocd.
 	Flux Flux `yaml:"flux,omitempty"`
-	// ArgoCD is ignore: the Application ignores the fields that backout manages, by
-	// ignoreDifferences.
+	// ArgoCD set to ignore relies on the Application: its ignoreDifferences must list the
+	// manager backout.
 	ArgoCD ArgoCD `yaml:"argocd,omitempty"`
 }
 

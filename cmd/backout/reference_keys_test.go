@@ -29,7 +29,7 @@ import (
 // keysReference makes the reference of a file's keys. A key's meaning is its field's
 // comment. Its default is found out: the example is loaded without the key. It is
 // required if that fails and every example has it. So each key must have an example, and
-// each field a comment.
+// each field a comment. What excludes something else in the example is in a smaller one.
 type keysReference struct {
 	t       *testing.T
 	tag     string // the struct tag that names a key
@@ -86,7 +86,7 @@ func playbookReference(t *testing.T) *keysReference {
 	r.page.WriteString("One YAML file per service holds every threshold, duration, flag, plan and limit. An unknown key is an error, and\n" +
 		"`backout check` reports all errors with file, line and a hint. Keep the file writable by its owner only: it decides what runs.\n\n" +
 		"Durations are written as Prometheus writes them: `15s`, `5m`, `1h`, `7d`. Rates are a count and a time: `3/1h`. The examples are\n" +
-		"from [playbook.yaml](playbook.yaml), which has every key; [alerts/playbook.yaml](../../alerts/playbook.yaml) is the one to copy.\n")
+		"from [playbook.yaml](playbook.yaml), which has every key but those of Kubernetes; [alerts/playbook.yaml](../../alerts/playbook.yaml) is the one to copy.\n")
 	good, err := filepath.Glob("../../testdata/playbooks/good/*.yaml")
 	if err != nil || len(good) == 0 {
 		t.Fatalf("no smaller playbooks: %v", err)
@@ -299,7 +299,7 @@ func below(t reflect.Type) (suffix []element, inner reflect.Type) {
 		t = t.Elem()
 	}
 	switch t {
-	case reflect.TypeFor[alerts.Rate](), reflect.TypeFor[config.Secret](), reflect.TypeFor[url.URL]():
+	case reflect.TypeFor[alerts.Rate](), reflect.TypeFor[alerts.KubernetesFlags](), reflect.TypeFor[config.Secret](), reflect.TypeFor[url.URL]():
 		return nil, nil
 	}
 	if t.Kind() != reflect.Struct || !strings.Contains(t.PkgPath(), "locotoki") || t.Name() == "outgoingHeader" {
@@ -323,20 +323,20 @@ func (r *keysReference) row(key []element, in reflect.Type, f reflect.StructFiel
 	last := key[len(key)-1].name
 	meaning, def, computed := strings.Cut(meaning, " Default: ")
 	meaning = sentence(meaning, f.Name, last)
-	instances := r.instances(r.example, key, nil)
+	example, instances := r.exampleOf(key)
 	if len(instances) == 0 {
 		r.t.Errorf("%s: no example; try: write one into docs/reference", pathOf(key))
 		return
 	}
-	example := ""
+	shown := ""
 	if _, inner := below(f.Type); inner == nil {
-		example = "`" + strings.ReplaceAll(flow(r.t, instances[0].value), "|", `\|`) + "`"
+		shown = "`" + strings.ReplaceAll(flow(r.t, instances[0].value), "|", `\|`) + "`"
 	}
-	if found := r.found(key, instances); !computed || found == "required" {
+	if found := r.found(example, key, instances); !computed || found == "required" {
 		def = found
 	}
 	r.add(key, f.Type, meaning, strings.TrimSuffix(def, "."))
-	fmt.Fprintf(&r.page, "| `%s` | %s | %s | %s | %s |\n", pathOf(key), r.typeText(f.Type, last), tableCell(strings.TrimSuffix(def, ".")), example, tableCell(meaning))
+	fmt.Fprintf(&r.page, "| `%s` | %s | %s | %s | %s |\n", pathOf(key), r.typeText(f.Type, last), tableCell(strings.TrimSuffix(def, ".")), shown, tableCell(meaning))
 }
 
 // sentence is a comment without the field's name; the key replaces it.
@@ -360,6 +360,8 @@ func (r *keysReference) typeText(t reflect.Type, key string) string {
 		return "duration"
 	case reflect.TypeFor[alerts.Rate]():
 		return "count/duration"
+	case reflect.TypeFor[alerts.KubernetesFlags]():
+		return "`env` or `{configmap: NAME}`"
 	case reflect.TypeFor[*url.URL]():
 		return "address"
 	}
@@ -425,13 +427,23 @@ func (r *keysReference) instances(n *yaml.Node, key []element, at []any) []insta
 	return nil
 }
 
+// exampleOf is the first example that has a key, and where.
+func (r *keysReference) exampleOf(key []element) (*yaml.Node, []instance) {
+	for _, example := range append([]*yaml.Node{r.example}, r.smaller...) {
+		if found := r.instances(example, key, nil); len(found) > 0 {
+			return example, found
+		}
+	}
+	return nil, nil
+}
+
 // found determines by experiment what holds without the key: "required" if the example
 // is refused, otherwise the value that is used.
-func (r *keysReference) found(key []element, instances []instance) string {
+func (r *keysReference) found(whole *yaml.Node, key []element, instances []instance) string {
 	for _, in := range instances {
 		had := in.in.Content
 		in.in.Content = slices.Delete(slices.Clone(had), in.index, in.index+2)
-		source, err := yaml.Marshal(r.example)
+		source, err := yaml.Marshal(whole)
 		if err != nil {
 			r.t.Fatal(err)
 		}

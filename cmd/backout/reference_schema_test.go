@@ -139,6 +139,10 @@ func (r *keysReference) typeSchema(t reflect.Type, key string) schemaNode {
 		return schemaNode{"type": []any{"string", "integer"}, "pattern": "^(0|" + prometheusDuration + ")$", "minLength": 1, "minimum": 0, "maximum": 0}
 	case reflect.TypeFor[alerts.Rate]():
 		return schemaNode{"type": "string", "pattern": "^[0-9]+/" + prometheusDuration + "$"}
+	case reflect.TypeFor[alerts.KubernetesFlags]():
+		return schemaNode{"anyOf": []any{schemaNode{"enum": []string{"env"}}, schemaNode{
+			"type": "object", "properties": schemaNode{"configmap": plainScalar()}, "required": []string{"configmap"}, "additionalProperties": false,
+		}}}
 	case reflect.TypeFor[*url.URL](), reflect.TypeFor[config.Secret]():
 		return plainScalar()
 	}

@@ -179,6 +179,12 @@ type request struct {
 	list       patch
 }
 
+// String is all of it.
+func (r request) String() string {
+	raw, err := json.Marshal(r.list)
+	return r.path + string(raw) + fmt.Sprint(err)
+}
+
 // forward is the next patch on the way to the wanted value; none where it is there.
 func (a *change) forward(s seen, op string) []request {
 	var list patch
@@ -229,15 +235,14 @@ func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) 
 			return err
 		}
 		err = s.send(ctx, list[0].path, list[0].what, "", list[0].list, nil)
-		raw, _ := json.Marshal(list[0])
 		switch {
 		case err == nil:
 			last = nil
 		case changedMeanwhile(err):
-			if string(raw) == refused { // nothing changed: it is refused for good
+			if list[0].String() == refused { // nothing changed: it is refused for good
 				return err
 			}
-			refused, last = string(raw), nil
+			refused, last = list[0].String(), nil
 		case !silent(err):
 			return err
 		default: // it can be sent again: its tests fail if it has arrived

@@ -168,7 +168,7 @@ func (f mapField) value(s *state) (*string, error) {
 		return nil, err
 	}
 	if s.cm.Immutable {
-		return nil, hint.Add(fmt.Errorf("%s is immutable", s.place.configMap()), "remove immutable: true, or target: {kubernetes: {flags: env}}")
+		return nil, hint.Add(fmt.Errorf("%s is immutable", s.configMap()), "remove immutable: true, or target: {kubernetes: {flags: env}}")
 	}
 	if v, ok := s.cm.Data[key]; ok {
 		return &v, nil

@@ -117,9 +117,12 @@ func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 func TestAChangeByAnotherBetweenLookAndPatchIsSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).ready()
-	var once sync.Once
+	others := []string{"0.5", "0.6"}
 	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
-		once.Do(func() { w.setVariable("0.5") })
+		if len(others) > 0 {
+			w.setVariable(others[0])
+			others = others[1:]
+		}
 		return next.RoundTrip(req)
 	})
 	a := w.flagOff(c)
@@ -127,8 +130,8 @@ func TestAChangeByAnotherBetweenLookAndPatchIsSeen(t *testing.T) {
 	if err := a.Apply(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
-	if n := w.patches.Load(); n != 2 {
-		t.Errorf("%d patches, want one that is refused and one more", n)
+	if n := w.patches.Load(); n != 3 {
+		t.Errorf("%d patches, want two that are refused and one more", n)
 	}
 	w.expectSaid("0 v2.0.0", 3)
 	// A third hand's value is left alone by the undo.

@@ -84,7 +84,7 @@ func (a *change) lasts(ctx context.Context, s *state) remediation.Result {
 	case len(names) > 0 && g == nil:
 		return remediation.Passed(a.field.name() + " was last set by " + strings.Join(names, ", ") + ", whose next apply sets it again")
 	case g != nil:
-		return remediation.Passed("Flux is paused for " + s.place.String() + " together with the change")
+		return remediation.Passed("Flux is paused for " + s.String() + " together with the change")
 	}
 	return remediation.Passed("no GitOps tool owns " + a.field.name())
 }
@@ -104,7 +104,7 @@ func (s *state) argoIgnores(ctx context.Context) remediation.Result {
 		app = m.Labels[argoLabel]
 	}
 	if app == "" {
-		return remediation.Unknown("no annotation of "+s.place.String()+" names its Argo CD Application", "check that ignoreDifferences lists the manager backout, and sign it off")
+		return remediation.Unknown("no annotation of "+s.String()+" names its Argo CD Application", "check that ignoreDifferences lists the manager backout, and sign it off")
 	}
 	namespace := argoNamespace
 	if ns, name, ok := strings.Cut(app, "_"); ok { // an Application outside of Argo CD's own namespace

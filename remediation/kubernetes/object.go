@@ -197,7 +197,9 @@ func (s *state) pods(ctx context.Context) ([]pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the pods of %s: %w", s.place, err)
 	}
-	gone := func(p pod) bool { return p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" }
+	gone := func(p pod) bool {
+		return p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
+	}
 	return slices.DeleteFunc(list.Items, gone), nil
 }
 

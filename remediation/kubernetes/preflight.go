@@ -163,11 +163,11 @@ func (a *change) Watch(ctx context.Context, report func(what string)) error {
 	var last []string
 	for {
 		s, err := a.see(ctx)
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case err != nil:
+			return err
 		}
 		var wrong []string
 		if !same(s.now, &s.want) {

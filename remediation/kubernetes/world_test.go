@@ -97,7 +97,10 @@ func start(t *testing.T, l *kubetest.Lab, edit ...func(manifest object)) *world 
 	if manifest["kind"] == "StatefulSet" {
 		w.target.Kubernetes.Deployment, w.target.Kubernetes.StatefulSet = "", "shop"
 	}
-	w.Put(manifest)
+	// Created, not applied: an apply refuses what a template may hold twice.
+	if err := w.Do(t.Context(), http.MethodPost, w.Apps(w.resource(), ""), manifest, nil); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 

@@ -20,9 +20,10 @@ import (
 )
 
 const (
-	// Attempt bounds one request, Every is the pause between two.
+	// Attempt bounds one request.
 	Attempt = 2 * time.Second
-	Every   = 50 * time.Millisecond
+	// Every is the pause between two.
+	Every = 50 * time.Millisecond
 	// maxAnswer is how much of an answer is read, in bytes; maxVersion is how long a
 	// version may be, as a tag may.
 	maxAnswer  = 1 << 20
