@@ -152,7 +152,7 @@ func (a *change) Apply(ctx context.Context, op string, before json.RawMessage) e
 		if err = a.write(ctx, op, was); err != nil {
 			return err
 		}
-		if err = a.roll(ctx, func(s seen) *string { return &s.want }); !errors.Is(err, errTaken) || a.exact {
+		if err = a.roll(ctx, nil); !errors.Is(err, errTaken) || a.exact {
 			break
 		}
 	}
@@ -185,7 +185,7 @@ func (r request) String() string {
 	return r.path + string(raw) + fmt.Sprint(err)
 }
 
-// forward is the next patch on the way to the wanted value; none where it is there.
+// forward is the next patch towards the wanted value; none where it is there.
 func (a *change) forward(s seen, op string) []request {
 	var list patch
 	switch m, path, what := s.holder(); {
@@ -261,7 +261,7 @@ func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) 
 // Verify implements remediation.Action: all is rolled out, and each pod has the value and
 // answers as it should.
 func (a *change) Verify(ctx context.Context, _ string) error {
-	if err := a.roll(ctx, func(s seen) *string { return &s.want }); err != nil {
+	if err := a.roll(ctx, nil); err != nil {
 		return err
 	}
 	err := a.insist(ctx, func(ctx context.Context) error {
@@ -359,26 +359,20 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 		a.c.log.Warn("flag not turned back on", "object", was.Object, "field", was.Field, "value", was.To, "why", "no pod was ready before")
 		return nil
 	}
-	patched := false
-	err = a.patch(ctx, func(s seen) ([]request, error) {
-		list, err := a.backward(s, op, was)
-		patched = patched || len(list) > 0
-		return list, err
-	})
-	if err != nil {
+	if err := a.patch(ctx, func(s seen) ([]request, error) { return a.backward(s, op, was) }); err != nil {
 		return err
 	}
 	s, err := a.see(ctx)
 	if err != nil {
 		return doubtful(err)
 	}
-	if !same(s.now, was.Value) || !patched && was.Ready == 0 {
-		return nil // it is someone else's, or was never changed
+	if !same(s.now, was.Value) || same(was.Value, &was.To) || was.Ready == 0 {
+		return nil // it is someone else's, or there is nothing to wait for
 	}
-	return a.roll(ctx, func(seen) *string { return was.Value })
+	return a.roll(ctx, &was)
 }
 
-// backward is the next patch on the way back; none where nothing of the operation is left.
+// backward is the next patch of the undo; none where no mark of the operation is left.
 func (a *change) backward(s seen, op string, was snapshot) ([]request, error) {
 	key := a.field.key()
 	m, path, what := s.holder()

@@ -38,6 +38,7 @@ func TestFlagOffInAConfigMapConforms(t *testing.T) {
 	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
 		w := withConfigMap(t, kubetest.New(t)).ready()
+		w.target.Kubernetes.GitOps = &alerts.GitOps{Flux: alerts.FluxPause}
 		return w.fixture(alerts.Reversible, func(c *Client) remediation.Action { return w.flagOff(c) }, func() {
 			if err := w.Patch(t.Context(), kube.MergePatch, w.Core("configmaps", "shop-flags"), []byte(`{"data":{"`+flagName+`":"maybe"}}`), nil); err != nil {
 				t.Fatal(err)

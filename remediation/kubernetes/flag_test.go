@@ -197,6 +197,31 @@ func TestAFlagInAConfigMapRollsThePodsAndOthersOfItStay(t *testing.T) {
 	w.expectSaid("0 v2.0.0", 3)
 }
 
+// Turning a flag on again for a service that was down serves nobody.
+func TestAFlagIsNotTurnedOnAgainForAServiceThatWasDownUnlessAPersonAsks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(1), func(m object) { theContainer(m)["image"] = "shop:crash" })
+	w.Eventually("it crashes", func() error {
+		for _, p := range w.Pods("app=shop") {
+			if p.Waiting == "CrashLoopBackOff" {
+				return nil
+			}
+		}
+		return errCut
+	})
+	a := w.flagOff(w.client(nil))
+	before := w.look(a, remediation.Untouched)
+	if err := a.Apply(t.Context(), op, before); err == nil || !strings.Contains(err.Error(), "CrashLoopBackOff") {
+		t.Fatalf("apply says %v", err)
+	}
+	if err := a.Undo(t.Context(), op, before); err != nil || w.value() != "0" {
+		t.Errorf("undone, it is %s: %v", w.value(), err)
+	}
+	if err := a.Restore(t.Context(), op, before); err != nil || w.value() != "1" {
+		t.Errorf("restored, it is %s: %v", w.value(), err)
+	}
+}
+
 func TestADriftIsReportedOnceAndNotFought(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, replicas(1)).ready()

@@ -47,6 +47,41 @@ func TestAnImageThatDoesNotStartIsUndoneInHalfAMinuteWhileOldPodsServe(t *testin
 	}
 }
 
+// A pod that was broken before is broken after the undo too: that is not its failure.
+func TestAnUndoNeedsNoMorePodsThanWereReadyBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, replicas(2)).ready()
+	w.setImage("shop:crash") // the rollout of a bad release: its one pod crashes, two old ones serve
+	w.Eventually("a pod that crashes", func() error {
+		for _, p := range w.Pods("app=shop") {
+			if p.Waiting == "CrashLoopBackOff" {
+				return nil
+			}
+		}
+		return errCut
+	})
+	a := w.imageBack(w.client(nil), "missing")
+	before := w.look(a, remediation.Untouched)
+	if err := a.Apply(t.Context(), op, before); err == nil || !strings.Contains(err.Error(), "ImagePull") && !strings.Contains(err.Error(), "ErrImage") {
+		t.Fatalf("apply says %v", err)
+	}
+	if err := a.Undo(t.Context(), op, before); err != nil {
+		t.Error(err)
+	}
+	if got := at(w.get(), "spec", "template", "spec", "containers", 0, "image"); got != "shop:crash" {
+		t.Errorf("the image is %v", got)
+	}
+	ready := 0
+	for _, p := range w.Pods("app=shop") {
+		if p.Image == "shop:v2.0.0" && p.Ready {
+			ready++
+		}
+	}
+	if ready != 2 {
+		t.Errorf("%d pods of the version before serve: %+v", ready, w.Pods("app=shop"))
+	}
+}
+
 func TestAnImageThatAnotherChangesIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, replicas(1)).ready()

@@ -256,7 +256,7 @@ func (s *state) refuse() error {
 	case spec.Paused:
 		return no(kubectl("rollout resume"), "is paused (spec.paused): a change would roll nothing out")
 	case s.replicas() == 0:
-		return no(kubectl("scale --replicas=1"), "is scaled to 0 (spec.replicas): nothing of it runs")
+		return no(kubectl("scale --replicas=1"), "is scaled to 0 (spec.replicas): no pod of it runs")
 	case s.t.Kind() == "statefulset" && spec.UpdateStrategy.Type == "OnDelete":
 		return no("set it to RollingUpdate", "has spec.updateStrategy.type OnDelete: a change would reach no pod")
 	case spec.UpdateStrategy.RollingUpdate.Partition > 0:

@@ -81,8 +81,9 @@ func (p pod) why() string {
 
 // roll waits until every pod has the field's value and is available. It ends early where
 // a new pod does not start, where the next one takes longer than the probe's timeout, and
-// where somebody changes the field.
-func (a *change) roll(ctx context.Context, value func(seen) *string) error {
+// where somebody changes the field. An undo goes back to what was: no pod of the
+// operation is left then, and as many are ready as before.
+func (a *change) roll(ctx context.Context, was *snapshot) error {
 	var last, told string
 	var unseen error
 	progress := time.Now()
@@ -90,7 +91,7 @@ func (a *change) roll(ctx context.Context, value func(seen) *string) error {
 		s, err := a.see(ctx)
 		switch {
 		case err == nil:
-			done, stands, rerr := a.stands(ctx, s, value(s))
+			done, stands, rerr := a.stands(ctx, s, was)
 			if done || rerr != nil && !silent(rerr) {
 				return rerr
 			}
@@ -118,8 +119,12 @@ func (a *change) roll(ctx context.Context, value func(seen) *string) error {
 }
 
 // stands judges a rollout once; progress says how far it is.
-func (a *change) stands(ctx context.Context, s seen, value *string) (done bool, progress string, err error) {
-	if !same(s.now, value) || value != nil && *value == s.want && s.stale() {
+func (a *change) stands(ctx context.Context, s seen, was *snapshot) (done bool, progress string, err error) {
+	value := &s.want
+	if was != nil {
+		value = was.Value
+	}
+	if !same(s.now, value) || was == nil && s.stale() {
 		return false, "", fmt.Errorf("%s: %s is %s, %w%s", s.place, a.field.name(), shown(s.now), errTaken, a.by(s.state))
 	}
 	if err := s.refuse(); err != nil {
@@ -133,12 +138,28 @@ func (a *change) stands(ctx context.Context, s seen, value *string) (done bool, 
 	if err != nil {
 		return false, progress, err
 	}
-	want := s.started(value)
+	want, left, ready := s.started(value), 0, 0
+	for _, p := range pods {
+		has := a.field.inPod(s.state, p)
+		ours := was != nil && has == s.started(&was.To)
+		if s.cm != nil { // a pod has the hash of a ConfigMap, not the value
+			ours = was != nil && has != want
+		}
+		if ours {
+			left++
+		}
+		if p.ready() {
+			ready++
+		}
+	}
+	if was != nil && left == 0 && ready >= was.Ready {
+		return true, progress, nil
+	}
 	for _, p := range pods {
 		fresh := a.field.inPod(s.state, p) == want
 		broken := p.broken()
 		switch {
-		case broken != nil && fresh:
+		case broken != nil && fresh && left == 0:
 			return false, progress, broken
 		case broken != nil && s.t.Kind() == "statefulset" && p.Metadata.Labels["controller-revision-hash"] != s.w.Status.UpdateRevision:
 			// It would be waited for in vain: kubernetes#67250.

@@ -27,6 +27,7 @@ type object = map[string]any
 const (
 	op       = "inc-1/1-flag_off@1700000000"
 	flagName = "FEATURE_A"
+	secret   = "hunter2-of-the-database"
 	// serviceEnv makes the test's own program the service that the pods run.
 	serviceEnv = "BACKOUT_TEST_SERVICE"
 )
@@ -91,6 +92,8 @@ func start(t *testing.T, l *kubetest.Lab, edit ...func(manifest object)) *world 
 	}
 	l.Node.Image("shop:crash", image("CRASH=1"))
 	manifest := kubetest.Deployment("shop", 3, "shop:v2.0.0", map[string]string{flagName: "1"})
+	vars := theContainer(manifest)["env"].([]any)
+	theContainer(manifest)["env"] = append(vars[:2:2], object{"name": "PASSWORD", "value": secret}, vars[2])
 	for _, e := range edit {
 		e(manifest)
 	}
@@ -141,7 +144,7 @@ func statefulSet(m object) {
 func env(entries ...any) func(object) {
 	return func(m object) {
 		vars := theContainer(m)["env"].([]any)
-		theContainer(m)["env"] = append(vars[:2:2], entries...) // after its address
+		theContainer(m)["env"] = append(vars[:3:3], entries...) // instead of the flag
 	}
 }
 
@@ -361,7 +364,7 @@ func (w *world) cut(n int, f actiontest.Fault) (c *Client, fired func() bool) {
 // fixture is the conformance suite's; bind makes the action.
 func (w *world) fixture(risk alerts.Risk, bind func(*Client) remediation.Action, meddle func()) *actiontest.Fixture {
 	return &actiontest.Fixture{
-		Risk: risk, Action: bind(w.client(nil)),
+		Risk: risk, Action: bind(w.client(nil)), Secrets: []string{secret, w.Token},
 		State: func(*testing.T) string { return w.state() },
 		Effects: func(*testing.T) int {
 			n := w.generation()
