@@ -163,14 +163,7 @@ func (f *KubernetesFlags) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// MarshalText writes what UnmarshalText reads.
-func (f KubernetesFlags) MarshalText() ([]byte, error) {
-	if f.ConfigMap != "" {
-		return []byte("{configmap: " + f.ConfigMap + "}"), nil
-	}
-	return []byte("env"), nil
-}
-
+// orMapping lets the decoder read a mapping too.
 func (*KubernetesFlags) orMapping() {}
 
 // GitOps says how a GitOps tool is kept from putting back what backout changes.

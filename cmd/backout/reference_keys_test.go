@@ -109,7 +109,7 @@ func playbookReference(t *testing.T) *keysReference {
 
 func configurationReference(t *testing.T) *keysReference {
 	dir := t.TempDir()
-	for _, name := range []string{"prometheus.token", "alertmanager.password", "am.token", "oncall.token", "statuspage.key", "launchdarkly.token", "unleash.token", "slack.token", "slack.secret", "mail.password", "webhook.secret"} {
+	for _, name := range []string{"prometheus.token", "alertmanager.password", "am.token", "oncall.token", "statuspage.key", "launchdarkly.token", "unleash.token", "kubeconfig", "slack.token", "slack.secret", "mail.password", "webhook.secret"} {
 		secretFile(t, filepath.Join(dir, name), "a secret of "+name)
 	}
 	secretFile(t, filepath.Join(dir, "backout.dsn"), "sqlite:backout.db")

@@ -260,11 +260,7 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		}},
 		field{"kubernetes", func(n *yaml.Node) {
 			r.fields(n, "kubernetes",
-				field{"kubeconfig", func(n *yaml.Node) {
-					if name := r.text(n, "kubernetes.kubeconfig"); name != "" {
-						cfg.Kubeconfig = r.path(name)
-					}
-				}})
+				field{"kubeconfig", func(n *yaml.Node) { cfg.Kubeconfig = r.kubeconfig(n) }})
 		}},
 		field{"external_url", func(n *yaml.Node) { cfg.ExternalURL = r.externalURL(n) }},
 		field{"tokens", func(n *yaml.Node) { cfg.Tokens = r.tokens(n) }},
@@ -390,6 +386,20 @@ func (r *configReader) project(n *yaml.Node) string {
 		r.fail(n, "the folder's full path, such as /srv/social-intel", "docker.projects: %q is not an absolute path", text)
 	}
 	return filepath.Clean(text)
+}
+
+// kubeconfig reads the path of a kubeconfig: it holds credentials, and can name a program
+// that fetches them.
+func (r *configReader) kubeconfig(n *yaml.Node) string {
+	name := r.text(n, "kubernetes.kubeconfig")
+	if name == "" {
+		return ""
+	}
+	path := r.path(name)
+	if _, err := trust.ReadSecret(path, MaxConfig); err != nil {
+		r.fail(n, secretTry(err, "a kubeconfig that only its owner can read"), "kubernetes.kubeconfig: %w", err)
+	}
+	return path
 }
 
 func (r *configReader) dsn(n *yaml.Node) string {

@@ -115,7 +115,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		words   string
 		try     string
 	}{
-		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, external_url, tokens, storage, snapshots, statuspage"},
+		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, kubernetes, external_url, tokens, storage, snapshots, statuspage"},
 		"unknown inner key":    {"prometheus:\n  uri: x", "2", `unknown key "uri" in prometheus`, "one of url, timeout"},
 		"unknown token key":    {"tokens:\n  - {name: a, role: viewer, secret: x}", "2", `unknown key "secret" in a token`, "one of name, role, file"},
 		"key twice":            {"docker: {}\ndocker: {}", "2", `key "docker" is given twice`, "one of them only"},
@@ -166,6 +166,8 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"no Unleash token":     {"unleash: {url: 'https://unleash.example.com'}", "1", "unleash needs url and token_file", "{url: https://unleash.example.com, token_file: unleash.token}"},
 		"Unleash in the clear": {"unleash: {url: 'http://unleash.example.com', token_file: am.token}", "1", "unleash.url must be https", "https://unleash.example.com"},
 		"flags in the clear":   {"launchdarkly: {url: 'http://ld.example.com', token_file: am.token}", "1", "launchdarkly.url must be https", "https://app.launchdarkly.com"},
+		"no kubeconfig":        {"kubernetes: {kubeconfig: none}", "1", "kubernetes.kubeconfig: open", "a kubeconfig that only its owner can read"},
+		"a kubeconfig's key":   {"kubernetes: {context: a}", "1", `unknown key "context" in kubernetes`, "one of kubeconfig"},
 		"no file for flags":    {"launchdarkly: {token_file: none}", "1", "launchdarkly.token_file: open", "readable by its owner only"},
 		"a token in the file":  {"launchdarkly: {token: api-123}", "1", `unknown key "token" in launchdarkly`, "one of url, token_file"},
 		"empty dsn file":       {"storage: {dsn_file: empty.token}", "1", "does not hold one data source name", "sqlite:"},

@@ -100,7 +100,7 @@ func TestAnImageThatAnotherChangesIsLeftAlone(t *testing.T) {
 	w.ready().expectSaid("1 third", 1)
 }
 
-// kubernetes#67250: a StatefulSet waits in vain for a broken pod of an older template.
+// kubernetes#67250: a StatefulSet waits forever for a broken pod of an older template.
 func TestAStatefulSetHealsFromAnImageThatCrashes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, statefulSet).ready()

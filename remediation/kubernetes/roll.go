@@ -162,7 +162,7 @@ func (a *change) stands(ctx context.Context, s seen, was *snapshot) (done bool, 
 		case broken != nil && fresh && left == 0:
 			return false, progress, broken
 		case broken != nil && s.t.Kind() == "statefulset" && p.Metadata.Labels["controller-revision-hash"] != s.w.Status.UpdateRevision:
-			// It would be waited for in vain: kubernetes#67250.
+			// The StatefulSet would wait for it forever: kubernetes#67250.
 			if err := s.deletePod(ctx, p); err != nil {
 				return false, progress, err
 			}
