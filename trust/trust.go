@@ -6,7 +6,8 @@
 //   - it belongs to us or to root, and neither its group nor others can write it;
 //   - so does every folder on the way to it, from / on. A folder with the sticky
 //     bit, as /tmp, may be written by all: nobody can rename or remove there what
-//     is not theirs;
+//     is not theirs. One that its group can write is ours if the group is: it has
+//     our number and no other member, as the fsGroup of a volume in Kubernetes;
 //   - every symbolic link on the way belongs to us or to root too.
 //
 // A secret, further, cannot be read by others, nor by its group, unless it is
@@ -25,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -187,11 +189,42 @@ func (me user) unchangeable(path string, info fs.FileInfo) error {
 	if err := me.owned(path, info); err != nil {
 		return err
 	}
-	if mode := info.Mode(); mode.Perm()&0o022 != 0 {
+	mode := info.Mode()
+	if mode.IsDir() && mode.Perm()&0o022 == 0o020 && me.alone(info) {
+		return nil
+	}
+	if mode.Perm()&0o022 != 0 {
 		return hint.Add(&Error{Path: path, Problem: fmt.Sprintf("can be written by group or others (mode %04o)", mode.Perm()), IsFolder: mode.IsDir()},
 			"chmod go-w %s", path)
 	}
 	return nil
+}
+
+// alone reports whether a file's group is ours alone.
+func (me user) alone(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || me == 0 || user(st.Gid) != me {
+		return false
+	}
+	groups, _ := os.ReadFile("/etc/group") // an image may have neither
+	users, _ := os.ReadFile("/etc/passwd")
+	return sole(strconv.Itoa(int(me)), string(groups), string(users))
+}
+
+// sole reports whether no user but the one with the group's number is in a group, by the texts of /etc/group and
+// /etc/passwd.
+func sole(number, groups, users string) bool {
+	for line := range strings.Lines(groups) { // name:password:number:members
+		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) > 3 && f[2] == number && f[3] != "" {
+			return false
+		}
+	}
+	for line := range strings.Lines(users) { // name:password:number:group:...
+		if f := strings.Split(line, ":"); len(f) > 3 && f[3] == number && f[2] != number {
+			return false
+		}
+	}
+	return true
 }
 
 func (me user) owned(path string, info fs.FileInfo) error {
