@@ -39,6 +39,14 @@ const toBackout = "backout"
 // since the end of an inhibited alert is never sent. The file names no service, so
 // one file serves several playbooks.
 func (s Settings) alertmanager(pb *alerts.Playbook) (File, error) {
+	content, err := fillAlertmanager(s.amValues(pb))
+	if err != nil {
+		return File{}, fmt.Errorf("write Alertmanager's configuration: %w", err)
+	}
+	return File{Name: "deploy/alertmanager.yml", Content: content}, nil
+}
+
+func (s Settings) amValues(pb *alerts.Playbook) amValues {
 	secrets := path.Dir(s.tokenFile())
 	v := amValues{
 		WebhookURL: cmp.Or(s.WebhookURL, DefaultWebhookURL), TokenFile: s.tokenFile(),
@@ -52,11 +60,7 @@ func (s Settings) alertmanager(pb *alerts.Playbook) (File, error) {
 			v.Hours = c.BusinessHours
 		}
 	}
-	content, err := fillAlertmanager(v)
-	if err != nil {
-		return File{}, fmt.Errorf("write Alertmanager's configuration: %w", err)
-	}
-	return File{Name: "deploy/alertmanager.yml", Content: content}, nil
+	return v
 }
 
 // amRoute is a route of Alertmanager, as far as it decides where alerts go, and when.

@@ -39,6 +39,9 @@ type Settings struct {
 	// MaxRulesPerGroup splits the rules into groups of at most this many; 0 for
 	// one group.
 	MaxRulesPerGroup int
+	// Objects makes objects for the Prometheus Operator; nil for files. promtool reads no
+	// objects, so they come without tests.
+	Objects *Objects
 }
 
 // The settings' defaults.
@@ -56,8 +59,8 @@ func Generate(pb *alerts.Playbook) ([]File, error) { return Settings{}.Generate(
 // and the rules' promtool tests. The same playbook gives the same bytes.
 func (s Settings) Generate(pb *alerts.Playbook) ([]File, error) {
 	files, err := s.Deployed(pb)
-	if err != nil {
-		return nil, err
+	if err != nil || s.Objects != nil {
+		return files, err
 	}
 	groups, err := s.groups(pb)
 	if err != nil {
@@ -95,27 +98,36 @@ const TestSuffix = ".test.yml"
 // dashboardFolder is where Grafana's provisioning finds the dashboards.
 const dashboardFolder = "deploy/grafana/dashboards/"
 
-// Deployed returns the files for other programs: the rules, Alertmanager's configuration
-// and Grafana's dashboards. The tests take nearly all of Generate's time.
+// Deployed returns the files for other programs: the rules and Alertmanager's configuration,
+// or the objects with both, and Grafana's dashboards. The tests take nearly all of Generate's time.
 func (s Settings) Deployed(pb *alerts.Playbook) ([]File, error) {
+	boards, warnings, err := dashboard.Files(pb)
+	if err != nil {
+		return nil, fmt.Errorf("generate the dashboards: %w", err)
+	}
+	files, err := s.alerting(pb)
+	if err != nil {
+		return nil, err
+	}
+	first := len(files)
+	for _, b := range boards {
+		files = append(files, File{Name: dashboardFolder + b.UID + ".json", Content: b.Content})
+	}
+	files[first].Warnings = warnings // backout's own is always there
+	return files, nil
+}
+
+// alerting returns what Prometheus and Alertmanager read, or the Prometheus Operator.
+func (s Settings) alerting(pb *alerts.Playbook) ([]File, error) {
+	if s.Objects != nil {
+		return s.objects(pb)
+	}
 	ruleFile, err := s.rules(pb)
 	if err != nil {
 		return nil, err
 	}
 	am, err := s.alertmanager(pb)
-	if err != nil {
-		return nil, err
-	}
-	boards, warnings, err := dashboard.Files(pb)
-	if err != nil {
-		return nil, fmt.Errorf("generate the dashboards: %w", err)
-	}
-	files := []File{ruleFile, am}
-	for _, b := range boards {
-		files = append(files, File{Name: dashboardFolder + b.UID + ".json", Content: b.Content})
-	}
-	files[2].Warnings = warnings // backout's own is always there
-	return files, nil
+	return []File{ruleFile, am}, err
 }
 
 // Rules returns the rule file alone, checked, with the default settings.

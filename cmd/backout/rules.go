@@ -20,6 +20,14 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
+// What --format may be.
+const (
+	formatFiles   = "prometheus"
+	formatObjects = "prometheusrule"
+)
+
+const rulesFolder = "rules"
+
 func (c *commands) addRules() {
 	parent := c.app.Command("rules", "Generate Prometheus rules from playbooks.")
 	clause := parent.Command("generate", "Write the rules, their tests, Alertmanager's configuration and Grafana's dashboards.")
@@ -30,8 +38,16 @@ func (c *commands) addRules() {
 	clause.Flag("webhook.url", "Address at which Alertmanager reaches backout.").Default(rules.DefaultWebhookURL).PlaceHolder("URL").StringVar(&settings.WebhookURL)
 	clause.Flag("webhook.token-file", "Where Alertmanager finds its token for backout; slack.url and pagerduty.key are in the same folder.").Default(rules.DefaultTokenFile).PlaceHolder("FILE").StringVar(&settings.TokenFile)
 	clause.Flag("max-rules-per-group", "Maximum number of rules per group, for Mimir and Cortex; 0 for one group. What one group reads from another is up to a scrape_interval old.").Default("0").PlaceHolder("N").IntVar(&settings.MaxRulesPerGroup)
+	format := clause.Flag("format", "prometheus: files for Prometheus and Alertmanager. prometheusrule: for the Prometheus Operator, a PrometheusRule and an AlertmanagerConfig for each service, without tests; "+
+		"their secrets are in the Secret "+rules.SecretName+", and Alertmanager reaches backout through its Service in their namespace, unless --webhook.url is given.").
+		Default(formatFiles).Enum(formatFiles, formatObjects)
+	namespace := clause.Flag("kubernetes.namespace", "Namespace of the objects, and the label namespace of each alert, without which the Prometheus Operator would not route it.").Default(rules.DefaultNamespace).PlaceHolder("NAMESPACE").String()
+	labels := clause.Flag("kubernetes.label", "A label of the objects, by which the operator's Prometheus or Alertmanager selects them. Repeatable.").PlaceHolder("KEY=VALUE").StringMap()
 	dir := clause.Flag("output", "Folder to write rules/ and deploy/ into, and the coverage table between its markers in README.md and docs/*.md.").Default(".").PlaceHolder("DIR").String()
 	c.add(clause, func(context.Context) error {
+		if *format == formatObjects {
+			settings.Objects = &rules.Objects{Namespace: *namespace, Labels: *labels}
+		}
 		kinds, err := actionKinds(config.Default(), c.environ, promslog.NewNopLogger())
 		if err != nil {
 			return err
@@ -62,7 +78,7 @@ func (c *commands) addRules() {
 		if err != nil {
 			return err
 		}
-		left, err := leftover{dir: *dir, made: made, tests: *tests}.files(playbooks, len(*files.playbookFiles) > 0)
+		left, err := leftover{dir: *dir, made: made, tests: *tests, objects: settings.Objects != nil}.files(playbooks, len(*files.playbookFiles) > 0)
 		if err != nil {
 			return err
 		}
@@ -112,13 +128,15 @@ type leftover struct {
 	dir   string
 	made  []rules.File
 	tests bool // made has the tests too
+	// made has objects: it takes the place of objects, and otherwise of files
+	objects bool
 }
 
 // files returns those of the services that playbooks has, and of all other
 // services if it is complete.
 func (l leftover) files(playbooks []*alerts.Playbook, complete bool) ([]staleFile, error) {
 	var left []staleFile
-	for _, folder := range []string{"rules", "deploy/grafana/dashboards"} {
+	for _, folder := range []string{rulesFolder, "deploy/grafana/dashboards"} {
 		entries, err := os.ReadDir(filepath.Join(l.dir, filepath.FromSlash(folder)))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, wrong("", "--output: %w", err)
@@ -138,6 +156,7 @@ func (l leftover) files(playbooks []*alerts.Playbook, complete bool) ([]staleFil
 			case service == "" || !ours && !complete:
 			case slices.ContainsFunc(l.made, func(m rules.File) bool { return m.Name == f.Name }):
 			case ours && !l.tests && strings.HasSuffix(f.Name, rules.TestSuffix):
+			case folder == rulesFolder && rules.IsObject(f.Name) != l.objects:
 			default:
 				left = append(left, staleFile{f, leftOver})
 			}

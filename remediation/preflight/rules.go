@@ -35,6 +35,8 @@ func compareRules(service string, want, have []remediation.LoadedRule) remediati
 	have = slices.Clone(have)
 	for i := range have {
 		have[i].Group = rules.GroupOf(have[i].Group) // --max-rules-per-group makes parts of it
+		have[i].Labels = maps.Clone(have[i].Labels)
+		delete(have[i].Labels, rules.NamespaceLabel) // a PrometheusRule's alerts have it
 	}
 	all := slices.Clone(have)
 	for _, w := range want {
