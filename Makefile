@@ -9,7 +9,7 @@ COMPOSE2  := github.com/docker/compose/v2@v2.40.3
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 NFPM      := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
-KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.3
+KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.8.2
 CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 # A clone without usable git (another owner, an export) builds too.
@@ -57,15 +57,15 @@ PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
 GOTEST := go test -p $(PACKAGES) -timeout 60m
 # The tests of a release take what `make dist` built.
 DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
-WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
+WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with deploy/dev/kube.sh with
 
 .PHONY: test
-test: tools promtool3 compose2 ## Run all tests, with crashes at a sample of the crash points
+test: tools promtool3 compose2 kubelab kustomize ## Run all tests, with crashes at a sample of the crash points
 	@$(WITH) bash -c "$(GOTEST) -short $(ALONE) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine && \
 	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
 
 .PHONY: test-long
-test-long: tools promtool3 compose2 dist ## Run all tests with the race detector, with crashes at every crash point, and dist-check's
+test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests with the race detector, with crashes at every crash point, and dist-check's
 	@$(WITH) bash -c "$(GOTEST) -race $(NORACE) $(shell go list ./... | grep -vE '/(docker|demo)$$') && \
 	  $(GOTEST) -race $(NORACE) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo && $(DISTTEST)"
 

@@ -53,8 +53,9 @@ type mount struct {
 // root makes the root folder of a container: the files of its image, its volumes, and nothing else. A restart of the
 // container finds it as it was.
 //
-// Owners and modes are the kubelet's (pkg/volume): the folder of a volume can be written by all, and belongs to fsGroup if
-// there is one; a file is root's; the folders on the way to a mount are root's, as those of an image are.
+// Owners and modes are the kubelet's (pkg/volume): the folder of a volume can be written by all, but that of a claim only
+// by root; both by fsGroup, if there is one, to which they then belong. A file is root's; so are the folders on the way to a
+// mount, as those of an image are.
 func (r *running) root(i int, image Image) (string, error) {
 	if dir := r.roots[i]; dir != "" {
 		return dir, nil
@@ -122,7 +123,7 @@ func (r *running) mount(root string, m mount) error {
 			}
 			return r.file(at, text, mode)
 		}
-		if err := r.folder(at); err != nil {
+		if err := r.folder(at, 0o777); err != nil {
 			return err
 		}
 		for name, text := range content {
@@ -144,16 +145,16 @@ func (r *running) claimed(at, claim string) error {
 	if ok {
 		return os.Rename(was, at)
 	}
-	return r.folder(at)
+	return r.folder(at, 0o755)
 }
 
-func (r *running) folder(at string) error {
+func (r *running) folder(at string, mode os.FileMode) error {
 	if err := os.MkdirAll(at, 0o755); err != nil {
 		return err
 	}
-	group, mode := -1, os.FileMode(0o777)
+	group := -1
 	if g := r.pod.Spec.SecurityContext.FSGroup; g != nil {
-		group, mode = *g, mode|os.ModeSetgid
+		group, mode = *g, mode|0o770|os.ModeSetgid
 	}
 	if err := os.Chown(at, 0, group); err != nil {
 		return err

@@ -189,7 +189,7 @@ func serve(ctx context.Context, dir, etcd string, kept identity) error {
 	key := filepath.Join(dir, "sa.key")
 	cmd := app.NewAPIServerCommand()
 	cmd.SetArgs([]string{
-		"--etcd-servers=" + etcd, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", kept.Port),
+		"--etcd-servers=" + etcd, "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", kept.Port), "--external-hostname=127.0.0.1",
 		"--cert-dir=" + filepath.Join(dir, "certs"), "--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/24",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + key, "--service-account-signing-key-file=" + key,
 		"--authorization-mode=RBAC", "--token-auth-file=" + filepath.Join(dir, "tokens.csv"), "--profiling=false", "-v=0",

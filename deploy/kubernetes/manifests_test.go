@@ -1,0 +1,187 @@
+package kubernetes_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/locotoki/backout/deploy/kube"
+	"github.com/locotoki/backout/deploy/kube/kubetest"
+)
+
+func TestMain(m *testing.M) { kubetest.Main(m) }
+
+// overlay builds a kustomization on top of the folders here, in namespaces of the test's.
+func overlay(t *testing.T, kustomization string, files map[string]string) string {
+	t.Helper()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	relative, err := filepath.Rel(dir, here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["kustomization.yaml"] = strings.ReplaceAll(kustomization, "HERE", relative)
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("kustomize", "build", dir)
+	var problem strings.Builder
+	build.Stderr = &problem
+	out, err := build.Output()
+	if err != nil {
+		t.Fatalf("kustomize build: %v\n%s", err, &problem)
+	}
+	return string(out)
+}
+
+// applyRole applies target/ in the lab's namespace, for a service account there.
+func applyRole(t *testing.T, l *kubetest.Lab) *kube.Client {
+	t.Helper()
+	l.Apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: backout}}")
+	l.Apply(overlay(t, `
+resources: [HERE/target]
+namespace: `+l.Namespace+`
+patches:
+  - target: {kind: RoleBinding, name: backout}
+    patch: '- {op: replace, path: /subjects/0/namespace, value: `+l.Namespace+`}'
+`, map[string]string{}))
+	return l.ServiceAccount("backout")
+}
+
+type rule struct {
+	APIGroups, Resources, ResourceNames, Verbs []string
+}
+
+// granted asks the API server what a user may do in a namespace, apart from what every service account may.
+func granted(t *testing.T, l *kubetest.Lab, c *kube.Client, namespace string) []rule {
+	t.Helper()
+	all := func(c *kube.Client) []rule {
+		var review struct {
+			Status struct {
+				ResourceRules []rule
+				Incomplete    bool
+			}
+		}
+		err := c.Do(t.Context(), http.MethodPost, "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", object{"spec": object{"namespace": namespace}}, &review)
+		if err != nil || review.Status.Incomplete {
+			t.Fatalf("%+v, %v", review, err)
+		}
+		return review.Status.ResourceRules
+	}
+	everybody := all(l.ServiceAccount("default"))
+	return slices.DeleteFunc(all(c), func(r rule) bool {
+		return slices.ContainsFunc(everybody, func(e rule) bool { return reflect.DeepEqual(e, r) })
+	})
+}
+
+func TestTheRoleGrantsWhatItSaysAndNoMore(t *testing.T) {
+	l := kubetest.New(t)
+	backout := applyRole(t, l)
+	want := []rule{
+		{[]string{"apps"}, []string{"deployments", "statefulsets"}, []string{"shop"}, []string{"get", "patch"}},
+		{[]string{""}, []string{"pods"}, nil, []string{"list"}},
+		{[]string{""}, []string{"configmaps"}, []string{"shop-flags"}, []string{"get", "patch"}},
+	}
+	l.Eventually("the binding is seen", func() error {
+		if got := granted(t, l, backout, l.Namespace); !reflect.DeepEqual(got, want) {
+			return fmt.Errorf("granted are %+v, not %+v", got, want)
+		}
+		return nil
+	})
+	if got := granted(t, l, backout, "default"); len(got) != 0 {
+		t.Errorf("in another namespace, granted are %+v", got)
+	}
+	l.Node.Image("shop:v1", kubetest.Service())
+	for _, name := range []string{"shop", "other"} {
+		l.Put(kubetest.Deployment(name, 1, "shop:v1", map[string]string{"FLAG": "1"}))
+		l.Put(object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": name + "-flags"}, "data": object{"FLAG": "1"}})
+		l.Rolled("deployments", name)
+	}
+	annotate := []byte(`{"metadata":{"annotations":{"backout.dev/operation":"op"}}}`)
+	pod := l.Pods("app=shop")[0].Name
+	for _, tc := range []struct {
+		method, path string
+		allowed      bool
+	}{
+		{"GET", l.Apps("deployments", "shop"), true},
+		{"PATCH " + kube.MergePatch, l.Apps("deployments", "shop"), true},
+		{"GET", l.Core("pods", ""), true},
+		{"GET", l.Core("configmaps", "shop-flags"), true},
+		{"PATCH " + kube.MergePatch, l.Core("configmaps", "shop-flags"), true},
+		{"GET", l.Apps("deployments", "other"), false},
+		{"PATCH " + kube.MergePatch, l.Apps("deployments", "other"), false},
+		{"GET", l.Apps("deployments", ""), false},
+		{"DELETE", l.Apps("deployments", "shop"), false},
+		{"PATCH " + kube.MergePatch, l.Apps("deployments", "shop") + "/scale", false},
+		{"GET", l.Core("configmaps", "other-flags"), false},
+		{"GET", l.Core("configmaps", ""), false},
+		{"GET", l.Core("secrets", ""), false},
+		{"DELETE", l.Core("pods", pod), false},
+		{"POST", l.Core("pods", pod) + "/exec", false},
+		{"GET", "/api/v1/namespaces/default/pods", false},
+		{"GET", "/api/v1/nodes", false},
+	} {
+		var body any
+		if strings.HasPrefix(tc.method, "PATCH") {
+			body = annotate
+		}
+		err := backout.Do(t.Context(), tc.method, tc.path, body, nil)
+		if code := kube.Code(err); tc.allowed && err != nil || !tc.allowed && code != http.StatusForbidden {
+			t.Errorf("%s %s: %v", tc.method, tc.path, err)
+		}
+	}
+}
+
+// The pod runs as it is shipped: the API server holds it to the restricted profile, and the node runs the program in a
+// root folder of its own, as the pod's user, with the pod's volumes.
+func TestTheShippedPodRunsWithNoRightOfRoots(t *testing.T) {
+	l := kubetest.New(t)
+	program := filepath.Join(t.TempDir(), "backout")
+	build := exec.Command("go", "build", "-o", program, "github.com/locotoki/backout/cmd/backout")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	l.Node.Image("registry.example.com/backout:v1", kube.Image{Program: "/usr/local/bin/backout", Root: map[string]string{"/usr/local/bin/backout": program}})
+	l.Apply(`
+{apiVersion: v1, kind: Secret, metadata: {name: backout-alertmanager}, stringData: {am.token: am-token-of-16-characters}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: backout-tokens}, stringData: {oncall.token: oncall-token-of-16-characters}}
+`)
+	book, err := os.ReadFile("../../alerts/playbook.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := overlay(t, `
+resources: [HERE]
+configMapGenerator: [{name: backout, behavior: merge, files: [playbook.yaml]}]
+namespace: `+l.Namespace+`
+images: [{name: backout, newName: registry.example.com/backout, newTag: v1}]
+patches: # pods of this node share the machine's addresses
+  - target: {kind: Deployment, name: backout}
+    patch: |-
+      - {op: replace, path: /spec/template/spec/containers/0/args/4, value: --web.listen-address=$(POD_IP):9099}
+      - {op: add, path: /spec/template/spec/containers/0/env, value: [{name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}
+`, map[string]string{"playbook.yaml": string(book)})
+	l.Apply(manifest)
+	l.Eventually("backout is ready", func() error {
+		for _, p := range l.Pods("app.kubernetes.io/name=backout") {
+			if !p.Ready {
+				return fmt.Errorf("%+v prints %s", p, l.Node.Output(p.Name))
+			}
+			return nil
+		}
+		return fmt.Errorf("no pod")
+	})
+}
