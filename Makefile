@@ -40,9 +40,9 @@ build: go ## Build bin/backout
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/backout ./cmd/backout
 
 .PHONY: demo
-demo: tools build ## Show the whole loop on this machine (ONCE=1: then exit)
+demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the whole loop on this machine (ONCE=1: then exit)
 	@CGO_ENABLED=0 go build -o bin/demo ./deploy/demo/cmd
-	@deploy/dev/engine.sh with deploy/dev/postgres.sh with bin/demo $(DEMOFLAGS)
+	@deploy/dev/engine.sh with deploy/dev/postgres.sh with $(if $(filter kubernetes,$(SCENARIO)),deploy/dev/kube.sh with) bin/demo $(DEMOFLAGS)
 
 # The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and so
 # is the engine, most of whose tests set its clock. Only the engine's tests that run goroutines use the race detector. The

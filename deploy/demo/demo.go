@@ -65,6 +65,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	if sc.canary {
 		set.book, set.share, set.stages = "canary.yaml", "0", canaryStages
 	}
+	if sc.kubernetes {
+		if set.kubernetes, err = findKubernetes(o.Env); err != nil {
+			return err
+		}
+		set.plan.Actions = set.plan.Actions[:4] // the schema's step is shown by another story
+	}
 	out := &printer{out: o.Out}
 	out.write("A bad rollout and its rollback, on this machine only\n\n")
 	s, err := newStack(ctx, set)
@@ -141,16 +147,13 @@ func (s *stack) show(ctx context.Context, out *printer, found versions) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	out.part("engine", "Docker "+found.engine+" at "+s.engine.host)
+	if s.pods == nil {
+		out.part("engine", "Docker "+found.engine+" at "+s.engine.host)
+	}
 	out.part("database", s.database()+" in PostgreSQL "+found.database+", with the schema of "+newVersion)
-	if err := s.images(ctx); err != nil {
+	if err := s.showService(ctx, out); err != nil {
 		return err
 	}
-	out.part("images", s.image+":v1.0.0 and :v2.0.0, built from this checkout")
-	if err := s.up(ctx); err != nil {
-		return err
-	}
-	out.part("social-intel", s.url("service")+"  v2.0.0, "+flagName+"="+s.share)
 	if err := s.startPrometheus(ctx); err != nil {
 		return err
 	}
@@ -164,6 +167,29 @@ func (s *stack) show(ctx context.Context, out *printer, found versions) error {
 	}
 	out.part("backout", s.url("backout")+"  with --mode=act")
 	return out.err
+}
+
+// showService starts the compose project; pods run since the stack was prepared.
+func (s *stack) showService(ctx context.Context, out *printer) error {
+	if s.pods != nil {
+		replicas, err := s.replicas(ctx)
+		if err != nil {
+			return err
+		}
+		out.part("Kubernetes", s.kubernetes.Server+"  an API server with its controllers; pods are local processes")
+		out.part("social-intel", fmt.Sprintf("http://%s  one of the Deployment's %d pods, v2.0.0, %s=%s", replicas[0], len(replicas), flagName, s.share))
+		out.part("rights", "those of deploy/kubernetes/target in namespace "+s.pods.namespace)
+		return nil
+	}
+	if err := s.images(ctx); err != nil {
+		return err
+	}
+	out.part("images", s.image+":v1.0.0 and :v2.0.0, built from this checkout")
+	if err := s.up(ctx); err != nil {
+		return err
+	}
+	out.part("social-intel", s.url("service")+"  v2.0.0, "+flagName+"="+s.share)
+	return nil
 }
 
 // arrive brings the stack to where a scenario begins.
@@ -219,7 +245,9 @@ func (s *stack) invite(out *printer, sc scenario) {
 		"  " + s.url("backout") + "/api/v1/incidents   (user demo, password " + s.token["demo"] + ")",
 		"  " + s.backout + " audit list" + remote,
 		"  " + s.backout + " incident list" + remote,
-		"  cat " + s.path("project", ".env"),
+	}
+	if s.pods == nil {
+		lines = append(lines, "  cat "+s.path("project", ".env"))
 	}
 	if sc.canary {
 		lines = append(lines,

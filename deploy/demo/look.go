@@ -27,23 +27,48 @@ func (s *stack) ask(ctx context.Context, name, path string, out any) error {
 	return nil
 }
 
-// flag is the flag's value in the running container, by the service's own word.
-func (s *stack) flag(ctx context.Context) (string, error) {
-	var flags map[string]string
-	err := s.ask(ctx, "service", "/flags", &flags)
-	return flags[flagName], err
+// askEach decodes what each replica of the service answers. They must agree.
+func askEach[T any](ctx context.Context, s *stack, path string, value func(answer T) string) (string, error) {
+	replicas, err := s.replicas(ctx)
+	if err != nil {
+		return "", err
+	}
+	first := ""
+	for i, address := range replicas {
+		text, err := fetch(ctx, s.client, "http://"+address+path, "")
+		if err != nil {
+			return "", err
+		}
+		var answer T
+		if err := json.Unmarshal(text, &answer); err != nil {
+			return "", fmt.Errorf("%s%s: %w", address, path, err)
+		}
+		got := value(answer)
+		if i > 0 && got != first {
+			return "", fmt.Errorf("one replica answers %s with %q, another with %q", path, first, got)
+		}
+		first = got
+	}
+	return first, nil
 }
 
-// version is the running container's, by the service's own word.
+// flag is the flag's value in the running service, by its own word.
+func (s *stack) flag(ctx context.Context) (string, error) {
+	return askEach(ctx, s, "/flags", func(flags map[string]string) string { return flags[flagName] })
+}
+
+// version is the running service's, by its own word.
 func (s *stack) version(ctx context.Context) (string, error) {
-	var answer struct{ Version string }
-	err := s.ask(ctx, "service", "/version", &answer)
-	return answer.Version, err
+	return askEach(ctx, s, "/version", func(answer struct{ Version string }) string { return answer.Version })
 }
 
 // answers is the status that the service answers a path with.
 func (s *stack) answers(ctx context.Context, path string) (status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url("service")+path, nil)
+	replicas, err := s.replicas(ctx)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+replicas[0]+path, nil)
 	if err != nil {
 		return 0, err
 	}

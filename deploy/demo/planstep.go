@@ -23,7 +23,23 @@ type planStep struct {
 }
 
 // planSteps are the steps of the demo's plan that change something, in their order.
-func planSteps() []planStep {
+func (sc scenario) planSteps() []planStep {
+	if sc.kubernetes {
+		return []planStep{
+			{
+				action: "flag_off",
+				begun:  "Recorded before anything changes. One patch carries the variable and the operation's id, and only if nobody changed the variable in between.",
+				done:   "Kubernetes replaced the pods one by one; backout waited until each of them was ready.",
+				seen:   seeFlagOff,
+			},
+			{
+				action: "image_retag",
+				begun:  "The Deployment gets the image of " + oldVersion + " by its name, never by a revision: that would turn the flag on again.",
+				done:   "Every pod runs " + oldVersion + ", with the flag still off.",
+				seen:   seeOldVersion,
+			},
+		}
+	}
 	return []planStep{
 		{
 			action: "flag_off",
@@ -135,7 +151,7 @@ func (st *story) seeVerified(ctx context.Context, r planStep) (time.Time, []stri
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	if r.action != planSteps()[0].action {
+	if r.action != st.planSteps()[0].action {
 		return e.Time, []string{said}, nil
 	}
 	return e.Time, []string{said, "Next, backout asks Prometheus whether the breach has stopped, over a short window."}, nil
@@ -186,7 +202,7 @@ func seeFlagOff(ctx context.Context, s *stack) (string, error) {
 	if err == nil && value != "0" {
 		err = fmt.Errorf("the service still reports %s=%s", flagName, value)
 	}
-	return fmt.Sprintf("the service itself reports %s=%s", flagName, value), err
+	return fmt.Sprintf("%s reports %s=%s", s.itself(), flagName, value), err
 }
 
 func seeOldVersion(ctx context.Context, s *stack) (string, error) {
@@ -194,7 +210,15 @@ func seeOldVersion(ctx context.Context, s *stack) (string, error) {
 	if err == nil && version != oldVersion {
 		err = fmt.Errorf("the service still reports version %s", version)
 	}
-	return "the service itself reports version " + version, err
+	return s.itself() + " reports version " + version, err
+}
+
+// itself is who says what the service is like.
+func (s *stack) itself() string {
+	if s.pods != nil {
+		return "each of the pods"
+	}
+	return "the service itself"
 }
 
 // snapshotOf is what an outcome says of the snapshot that was taken first; "" where there is none.
@@ -228,7 +252,7 @@ func seeOldSchema(ctx context.Context, s *stack) (string, error) {
 // afterwards does what an operator might do next, and looks at it all once more.
 func (st *story) afterwards() []stage {
 	out := []stage{{"by hand", st.seeItStays}}
-	if st.cure != planSteps()[0].action { // the release is gone, not just its feature
+	if st.cure != st.planSteps()[0].action { // the release is gone, not just its feature
 		out = append(out, stage{"verify", st.seeVerification})
 	}
 	return append(out, stage{"chain", st.seeChain})
@@ -239,11 +263,15 @@ func (st *story) seeItStays(ctx context.Context) (time.Time, []string, error) {
 	if err := st.stack.up(ctx); err != nil {
 		return time.Time{}, nil, fatal(err)
 	}
-	said := []string{"docker-compose up -d"}
-	for _, r := range planSteps() {
+	command := "docker-compose up -d"
+	if st.kubernetes {
+		command = "kubectl rollout restart deployment/social-intel"
+	}
+	said := []string{command}
+	for _, r := range st.planSteps() {
 		seen, err := r.seen(ctx, st.stack)
 		if err != nil {
-			return time.Time{}, nil, fatal(fmt.Errorf("after docker-compose up -d: %w", err))
+			return time.Time{}, nil, fatal(fmt.Errorf("after %s: %w", command, err))
 		}
 		said = append(said, "Afterwards "+seen+".")
 		if r.action == st.cure {

@@ -31,10 +31,12 @@ type scenario struct {
 	// canary: the demo starts the rollout itself and brings it to its second stage,
 	// where the breach is a criterion of that stage. Without it a rollout is declared.
 	canary bool
+	// kubernetes: the service is a Deployment of three pods.
+	kubernetes bool
 }
 
-// scenarios are ordered by how many steps of the plan they need; the last one
-// starts a rollout first.
+// scenarios are ordered by how many steps of the plan they need; canary starts a
+// rollout first, and kubernetes is the first one in a cluster.
 func scenarios() []scenario {
 	return []scenario{
 		{
@@ -66,6 +68,12 @@ func scenarios() []scenario {
 			breach: breakingWith(breakage.Breakage{Latency: slowAnswer}), probe: "/analytics/trends", slow: slowAnswer,
 			trigger: "beta_p95", threshold: "0.75", measure: "p95 latency", show: seconds, window: "10 s",
 			cure: "flag_off", canary: true,
+		},
+		{
+			name: "kubernetes", what: "half of the analytics requests to each of the three pods fail from now on",
+			breach: breakingWith(breakage.Breakage{Errors: 0.5}), probe: "/analytics/trends",
+			trigger: "error_rate", threshold: "0.01", measure: "error rate", show: percent, window: "15 s",
+			cure: "flag_off", kubernetes: true,
 		},
 	}
 }

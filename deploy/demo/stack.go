@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/deploy/demo/breakage"
+	"github.com/locotoki/backout/deploy/kube"
 	"github.com/locotoki/backout/hint"
 )
 
@@ -48,6 +49,8 @@ type settings struct {
 	limits  limits
 	plan    plan
 	maxAge  string // the watchdog's, after which backout is blind; "": 5m
+	// kubernetes has the service, in place of the engine; nil for a compose project.
+	kubernetes *kube.Client
 }
 
 // plan is the rollback plan of the demo's playbook.
@@ -91,6 +94,7 @@ type stack struct {
 	first   *stack // whose member it is
 
 	prometheus, alertmanager, serve *process
+	pods                            *pods // nil for a compose project
 }
 
 // errBusy: the folder is another stack's.
@@ -161,6 +165,9 @@ func (s *stack) close(ctx context.Context) error {
 			errs = append(errs, p.stop())
 		}
 	}
+	if s.pods != nil {
+		errs = append(errs, s.pods.stop(ctx))
+	}
 	errs = append(errs, s.clear(ctx), os.RemoveAll(s.dir), s.lock.Close())
 	return errors.Join(errs...)
 }
@@ -206,13 +213,17 @@ func (s *stack) prepare(ctx context.Context) error {
 	if err := s.writeMigrations(); err != nil {
 		return err
 	}
-	if err := s.writeProject(); err != nil {
+	if err := s.createDatabase(ctx); err != nil {
 		return err
 	}
-	if err := s.configure(ctx); err != nil {
+	project := s.writeProject
+	if s.kubernetes != nil {
+		project = func() error { return s.startPods(ctx) }
+	}
+	if err := project(); err != nil {
 		return err
 	}
-	return s.createDatabase(ctx)
+	return s.configure(ctx)
 }
 
 // writeProject writes what belongs to the service: its compose project and its playbook.
@@ -270,6 +281,10 @@ func (s *stack) values() map[string]any {
 	for _, m := range s.all() {
 		members = append(members, map[string]string{"Service": m.service, "Address": m.address["service"], "ProjectDir": m.path("project")})
 	}
+	namespace, sockets := "", "/run/postgresql" // where the compose project mounts them
+	if s.pods != nil {
+		namespace, sockets = s.pods.namespace, s.cluster.socket
+	}
 	return map[string]any{
 		"Project": s.project, "Image": s.image, "Flag": s.share, "Limits": s.limits, "Plan": s.plan, "MaxAge": cmp.Or(s.maxAge, "5m"),
 		"Service": s.service, "Members": members, "Stages": s.stages,
@@ -278,7 +293,8 @@ func (s *stack) values() map[string]any {
 		"PrometheusURL":       s.url("prometheus"),
 		"AlertmanagerAddress": s.address["alertmanager"], "AlertmanagerURL": s.url("alertmanager"),
 		"BackoutAddress": s.address["backout"], "BackoutURL": s.url("backout"),
-		"Sockets": s.cluster.socket, "Database": s.databaseURL(s.role(), "/run/postgresql"), "Role": s.role(),
+		"Sockets": s.cluster.socket, "Database": s.databaseURL(s.role(), sockets), "Role": s.role(),
+		"Namespace": namespace, "Kubeconfig": s.path("kubeconfig"), "Pods": s.path("pods.json"),
 		"DSNFile": s.path("database.dsn"), "Migrations": s.path("migrations"), "Snapshots": s.path("snapshots"),
 	}
 }
@@ -357,8 +373,11 @@ func withoutFlags(environ []string) []string {
 	return out
 }
 
-// up starts or renews the compose project and waits until the service answers.
+// up starts or renews the compose project, or restarts the pods, and waits until the service answers.
 func (s *stack) up(ctx context.Context) error {
+	if s.pods != nil {
+		return s.restartPods(ctx)
+	}
 	if err := s.compose(ctx, "up", "-d"); err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (st *story) stages() []stage {
 		{"posted", st.seePosted},
 		{"confirmed", st.seeConfirmed},
 	}
-	steps := planSteps()
+	steps := st.planSteps()
 	for i, r := range steps {
 		out = append(out, st.stagesOf(r)...)
 		if r.action == st.cure {
@@ -250,7 +250,7 @@ func names(e *audit.Entry, fingerprint string) bool {
 }
 
 func (st *story) seeConfirmed(ctx context.Context) (time.Time, []string, error) {
-	e, err := st.entry(ctx, beginning(planSteps()[0].action), "intent of the first step")
+	e, err := st.entry(ctx, beginning(st.planSteps()[0].action), "intent of the first step")
 	if err != nil {
 		return time.Time{}, nil, err
 	}

@@ -40,16 +40,25 @@ func findTools() (tools, error) {
 	return t, errors.Join(errs...)
 }
 
-// images builds the service's two versions: v2.0.0 is what runs, v1.0.0 what
-// it was before. Nothing but the Go toolchain and the engine is needed.
-func (s *stack) images(ctx context.Context) error {
+// buildService builds the service for this machine, and returns the program's path.
+func (s *stack) buildService(ctx context.Context) (string, error) {
 	binary := s.path("social-intel")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, "./deploy/demo/social-intel")
 	cmd.Dir = s.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	cmd.SysProcAttr = childAttributes()
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build social-intel: %w\n%s", err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("build social-intel: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	return binary, nil
+}
+
+// images builds the service's two versions: v2.0.0 is what runs, v1.0.0 what
+// it was before. Nothing but the Go toolchain and the engine is needed.
+func (s *stack) images(ctx context.Context) error {
+	binary, err := s.buildService(ctx)
+	if err != nil {
+		return err
 	}
 	program, err := os.ReadFile(binary)
 	if err != nil {

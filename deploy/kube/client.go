@@ -106,10 +106,10 @@ func newClient(server string, ca []byte, token string) *Client {
 // As returns a client for the holder of another token.
 func (c *Client) As(token string) *Client { return newClient(c.Server, c.CA, token) }
 
-// ServiceAccount returns a client for a service account, with a token that is valid for an hour.
+// ServiceAccount returns a client for a service account, with a token that is valid for a day.
 func (c *Client) ServiceAccount(ctx context.Context, namespace, name string) (*Client, error) {
 	var answer struct{ Status struct{ Token string } }
-	err := c.Do(ctx, http.MethodPost, "/api/v1/namespaces/"+namespace+"/serviceaccounts/"+name+"/token", map[string]any{"spec": map[string]any{"expirationSeconds": 3600}}, &answer)
+	err := c.Do(ctx, http.MethodPost, "/api/v1/namespaces/"+namespace+"/serviceaccounts/"+name+"/token", map[string]any{"spec": map[string]any{"expirationSeconds": 86400}}, &answer)
 	if err != nil {
 		return nil, fmt.Errorf("token for service account %s: %w", name, err)
 	}

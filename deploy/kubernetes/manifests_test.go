@@ -159,13 +159,8 @@ func TestTheShippedPodRunsWithNoRightOfRoots(t *testing.T) {
 ---
 {apiVersion: v1, kind: Secret, metadata: {name: backout-tokens}, stringData: {oncall.token: oncall-token-of-16-characters}}
 `)
-	book, err := os.ReadFile("../../alerts/playbook.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	manifest := overlay(t, `
 resources: [HERE]
-configMapGenerator: [{name: backout, behavior: merge, files: [playbook.yaml]}]
 namespace: `+l.Namespace+`
 images: [{name: backout, newName: registry.example.com/backout, newTag: v1}]
 patches: # pods of this node share the machine's addresses
@@ -173,7 +168,7 @@ patches: # pods of this node share the machine's addresses
     patch: |-
       - {op: replace, path: /spec/template/spec/containers/0/args/4, value: --web.listen-address=$(POD_IP):9099}
       - {op: add, path: /spec/template/spec/containers/0/env, value: [{name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}
-`, map[string]string{"playbook.yaml": string(book)})
+`, map[string]string{})
 	l.Apply(manifest)
 	l.Eventually("backout is ready", func() error {
 		for _, p := range l.Pods("app.kubernetes.io/name=backout") {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -14,11 +13,11 @@ const inFlight = 64
 
 // load sends the service its traffic over loopback: two of three requests are
 // the feature's. It ends with ctx.
-func (s *service) load(ctx context.Context, port int) {
+func (s *service) load(ctx context.Context, address string) {
 	if s.rate == 0 {
 		return
 	}
-	base := fmt.Sprintf("http://127.0.0.1:%d", port)
+	base := "http://" + address
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: inFlight}}
 	free := make(chan struct{}, inFlight)
 	tick := time.NewTicker(time.Second / time.Duration(s.rate))

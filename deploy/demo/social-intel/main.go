@@ -92,7 +92,11 @@ func run(ctx context.Context, environ []string, log *slog.Logger) error {
 	log.Info("serving", "address", listener.Addr().String(), "version", set.version)
 
 	go svc.watchBreakage(ctx, log)
-	go svc.load(ctx, listener.Addr().(*net.TCPAddr).Port)
+	own := *listener.Addr().(*net.TCPAddr)
+	if own.IP.IsUnspecified() { // in a container; a pod has its own address
+		own.IP = net.IPv4(127, 0, 0, 1)
+	}
+	go svc.load(ctx, own.String())
 
 	select {
 	case err := <-failed:
