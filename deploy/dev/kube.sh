@@ -113,7 +113,10 @@ end_private() {
   pid=$(ours) || return 0
   kill -"$1" "$pid"
   for _ in $(seq 100); do
-    if ! kill -0 "$pid" 2>/dev/null; then return; fi
+    if ! kill -0 "$pid" 2>/dev/null; then
+      say "API server stopped"
+      return
+    fi
     sleep 0.1
   done
   say "the API server ($pid) did not stop within 10s, killing it"

@@ -27,6 +27,10 @@ func TestTheFirstRuleThatDiffersIsNamed(t *testing.T) {
 			h[0].Expr, h[1].Expr = "up == bool 1", `sum(x{le="1"}) by(le)>0.01`
 			return append(h, remediation.LoadedRule{Group: "other", Name: "theirs", Expr: "1"})
 		}, remediation.Pass, "all 3 rules"},
+		"from a PrometheusRule": {func(h []remediation.LoadedRule) []remediation.LoadedRule {
+			h[1].Labels["namespace"], h[2].Labels = "shop", map[string]string{"namespace": "shop"}
+			return h
+		}, remediation.Pass, "all 3 rules"},
 		"nothing":        {func([]remediation.LoadedRule) []remediation.LoadedRule { return nil }, remediation.Fail, "no rule group shop"},
 		"one is missing": {func(h []remediation.LoadedRule) []remediation.LoadedRule { return h[:2] }, remediation.Fail, "no rule Watchdog"},
 		"an expression": {func(h []remediation.LoadedRule) []remediation.LoadedRule {
