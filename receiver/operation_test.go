@@ -68,8 +68,7 @@ func TestTheOpenAPIDocumentIsValidAndServed(t *testing.T) {
 	}
 }
 
-// example is an answer of the API in which every list has an item, so that each type is
-// checked.
+// fill puts something into what the engine answers.
 func (b *bench) fill() {
 	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	inc := view.NonNil(view.IncidentView{ID: "inc-1", Service: "a", State: remediation.Waiting, Reason: remediation.HoldApproval, Opened: now})
@@ -79,6 +78,7 @@ func (b *bench) fill() {
 		Time: now, Mode: remediation.Act, Incidents: b.service.incidents, Recent: []view.IncidentView{}, Freezes: []remediation.Freeze{},
 		Services: []view.ServiceNow{}, Needed: []view.Needed{{Service: "a", Reason: "approval", Incident: "inc-1"}},
 	}
+	b.service.plot = view.Plot{Points: []remediation.Point{{Time: now, Value: 1}}, Marks: []view.Mark{{Time: now, Kind: audit.KindOpened}}}
 	b.service.public = view.PublicPage{Components: []view.PublicPart{{Name: "Shop", Status: remediation.Operational}}}
 }
 
