@@ -13,3 +13,13 @@ var PlaybookSchema string
 //
 //go:embed reference/configuration.schema.json
 var ConfigurationSchema string
+
+// OpenAPI is the description of the server's API, OpenAPI 3.1.
+//
+//go:embed reference/openapi.json
+var OpenAPI string
+
+// OutputSchema is the JSON Schema of what commands print with --output=json, draft 2020-12.
+//
+//go:embed reference/output.schema.json
+var OutputSchema string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -240,7 +241,8 @@ func TestARefusalOfTheEngineHasItsStatus(t *testing.T) {
 			if a.need == postNotification || strings.HasPrefix(a.path, "/-/") {
 				continue
 			}
-			w := b.do(as(request(a.method, a.path, a.body), "oncall"))
+			w := httptest.NewRecorder()
+			b.Server.ServeHTTP(w, as(request(a.method, a.path, a.body), "oncall")) // the engine gives each address only some of these
 			wantError(t, w, tc.status, tc.words)
 			if strings.Contains(w.Body.String(), "secret") {
 				t.Errorf("%s tells too much: %s", a.path, w.Body)

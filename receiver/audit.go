@@ -9,8 +9,20 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// listEntries answers {"entries":[...],"next":SEQ}, oldest first; next is what
-// to pass as after to go on, now or once there is more.
+// entryList is a page of the audit log.
+type entryList struct {
+	Entries []audit.Entry `json:"entries"`
+	// Next is what to pass as after to go on, now or once there is more.
+	Next int64 `json:"next"`
+}
+
+// auditHead is the audit log's last entry.
+type auditHead struct {
+	Seq  int64  `json:"seq"`
+	Hash string `json:"hash"`
+}
+
+// listEntries answers an entryList, oldest first.
 func (s *Server) listEntries(c echo.Context, _ string) error {
 	q, err := query(c, "incident", "service", "kind", "after", "limit")
 	if err != nil {
@@ -65,8 +77,5 @@ func (s *Server) showHead(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(c, struct {
-		Seq  int64  `json:"seq"`
-		Hash string `json:"hash"`
-	}{seq, hash})
+	return s.answer(c, auditHead{seq, hash})
 }

@@ -166,7 +166,7 @@ func TestHEADAnswersAsGETDoesWithoutTheBody(t *testing.T) {
 			t.Errorf("HEAD %s: %d %s %q; GET: %d %s", path, code, kind, body, wantCode, wantType)
 		}
 	}
-	if w := visit(public(t, s.engine, s.clock), "HEAD", "/status"); w.Code != http.StatusOK {
+	if w := visit(t, public(t, s.engine, s.clock), "HEAD", "/status"); w.Code != http.StatusOK {
 		t.Errorf("HEAD of the public page: %d", w.Code)
 	}
 	if w := b.do(as(request("HEAD", "/events", ""), "ann")); w.Code != http.StatusMethodNotAllowed {

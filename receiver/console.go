@@ -17,28 +17,6 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// consoleRoutes are the pages, what they load, and the forms on them.
-func (s *Server) consoleRoutes() {
-	e := s.echo
-	e.GET("/", s.read(s.nowPage))
-	e.GET("/incidents", s.read(s.incidentsPage))
-	e.GET("/incidents/:id", s.read(s.incidentPage))
-	e.GET("/audit", s.read(s.auditPage))
-	e.GET("/audit/export", s.read(s.exportAudit))
-	e.GET("/rollout", s.read(s.rolloutPage))
-	e.GET("/playbook", s.read(s.playbookPage))
-	e.GET("/events", s.read(s.events))
-	e.GET("/static/:file", s.static)
-
-	e.POST("/incidents/:id/:verb", s.form(s.postIncident))
-	e.POST("/rollout/:verb", s.form(s.postRollout))
-	e.POST("/preflight/:verb", s.form(s.postPreflight))
-	e.POST("/signals/:verb", s.form(s.postSignal))
-	e.POST("/playbook/backtest", s.form(s.postBacktest))
-	e.POST("/freeze", s.form(s.postFreeze))
-	e.POST("/thaw", s.form(s.postThaw))
-}
-
 const (
 	// firstEvents and lastEvents are what an incident's page shows of its timeline.
 	firstEvents = 40

@@ -8,6 +8,25 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
+// freezeList is all that is frozen.
+type freezeList struct {
+	Freezes []remediation.Freeze `json:"freezes"`
+}
+
+// freezeRequest is a freeze as GET shows it. Who and since when are the server's to say:
+// By and Since are not looked at.
+type freezeRequest struct {
+	// Service is "" for every service.
+	Service string `json:"service,omitempty"`
+	// Scope says what it blocks: all, which is the default, or promotions.
+	Scope string `json:"scope,omitempty"`
+	// Until is when it ends by itself; without it, somebody must thaw it.
+	Until  *time.Time `json:"until,omitempty"`
+	By     string     `json:"by,omitempty"`
+	Reason string     `json:"reason"`
+	Since  time.Time  `json:"since,omitzero"`
+}
+
 func (s *Server) listFreezes(c echo.Context, _ string) error {
 	if _, err := query(c); err != nil {
 		return err
@@ -19,13 +38,13 @@ func (s *Server) listFreezes(c echo.Context, _ string) error {
 	return s.answerFreezes(c, list)
 }
 
-// putFreeze takes a freeze as GET shows it. Who and since when are the
-// server's to say: what the body says of them is not looked at.
+// putFreeze blocks steps or promotions.
 func (s *Server) putFreeze(c echo.Context, actor string) error {
-	var in remediation.Freeze
-	if err := decodeChange(c, &in); err != nil {
+	var body freezeRequest
+	if err := decodeChange(c, &body); err != nil {
 		return err
 	}
+	in := remediation.Freeze(body)
 	reason, err := checkReason(in.Reason)
 	if err != nil {
 		return err
@@ -62,7 +81,5 @@ func (s *Server) answerFreezes(c echo.Context, list []remediation.Freeze) error 
 	if list == nil {
 		list = []remediation.Freeze{}
 	}
-	return s.answer(c, struct {
-		Freezes []remediation.Freeze `json:"freezes"`
-	}{list})
+	return s.answer(c, freezeList{list})
 }

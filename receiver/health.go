@@ -18,6 +18,12 @@ func metricsHandler(registry *prometheus.Registry, logger *slog.Logger) http.Han
 	})
 }
 
+// metrics answers the metrics of the registry.
+func (s *Server) metrics(c echo.Context) error {
+	s.metricsPage.ServeHTTP(c.Response(), c.Request())
+	return nil
+}
+
 // healthy tells that the process answers.
 func (s *Server) healthy(c echo.Context) error {
 	return c.String(http.StatusOK, "backout is healthy.\n")
@@ -33,6 +39,11 @@ func (s *Server) ready(c echo.Context) error {
 	return c.String(http.StatusOK, "backout is ready.\n")
 }
 
+// reloaded answers a reload.
+type reloaded struct {
+	Reloaded bool `json:"reloaded"`
+}
+
 // reloadAll reads the configuration, the tokens and the playbooks again. What
 // is wrong in them is said to the caller, and the old ones stay.
 func (s *Server) reloadAll(c echo.Context, actor string) error {
@@ -42,7 +53,5 @@ func (s *Server) reloadAll(c echo.Context, actor string) error {
 		return nil
 	}
 	s.logger.Info("reloaded", "actor", actor)
-	return s.answer(c, struct {
-		Reloaded bool `json:"reloaded"`
-	}{true})
+	return s.answer(c, reloaded{true})
 }

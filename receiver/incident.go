@@ -21,8 +21,14 @@ func (s *Server) showStatus(c echo.Context, _ string) error {
 	return s.answer(c, view.NewStatus(o))
 }
 
-// listIncidents answers {"incidents":[...]}, oldest first. Where there are more
-// than the limit, "next" is the id to pass as after.
+// incidentList is a page of incidents.
+type incidentList struct {
+	Incidents []view.IncidentView `json:"incidents"`
+	// Next is the id to pass as after, where there are more than the limit.
+	Next string `json:"next,omitempty"`
+}
+
+// listIncidents answers incidents, oldest first.
 func (s *Server) listIncidents(c echo.Context, _ string) error {
 	q, err := query(c, "status", "service", "after", "limit")
 	if err != nil {
@@ -33,11 +39,11 @@ func (s *Server) listIncidents(c echo.Context, _ string) error {
 		return err
 	}
 	f := remediation.IncidentFilter{Service: q.Get("service"), After: q.Get("after"), Limit: n + 1}
-	switch status := q.Get("status"); status {
+	switch status := incidentStatus(q.Get("status")); status {
 	case "":
-	case "open":
+	case statusOpen:
 		f.Open = true
-	case "closed":
+	case statusClosed:
 		f.Closed = true
 	default:
 		return refuse(http.StatusBadRequest, "status %q is neither open nor closed", status)
@@ -46,10 +52,7 @@ func (s *Server) listIncidents(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	answer := struct {
-		Incidents []view.IncidentView `json:"incidents"`
-		Next      string              `json:"next,omitempty"`
-	}{Incidents: []view.IncidentView{}}
+	answer := incidentList{Incidents: []view.IncidentView{}}
 	if len(list) > n {
 		list = list[:n]
 		answer.Next = list[n-1].ID
@@ -71,13 +74,30 @@ func (s *Server) showIncident(c echo.Context, _ string) error {
 	return s.answer(c, view.NonNil(inc))
 }
 
+// decisionRequest approves or denies a step.
+type decisionRequest struct {
+	// Step is its id, such as 3-schema_rollback.
+	Step   string `json:"step"`
+	Reason string `json:"reason"`
+}
+
+// reasonRequest is a change that needs nothing but a reason.
+type reasonRequest struct {
+	// Reason is why, for the audit log.
+	Reason string `json:"reason"`
+}
+
+// restoreRequest undoes an incident's steps.
+type restoreRequest struct {
+	Reason string `json:"reason"`
+	// Force restores even if a trigger is breaching or data was lost.
+	Force bool `json:"force,omitempty"`
+}
+
 // decideStep answers approve and deny.
 func (s *Server) decideStep(verb view.Verb) handler {
 	return func(c echo.Context, actor string) error {
-		var in struct {
-			Step   string `json:"step"`
-			Reason string `json:"reason"`
-		}
+		var in decisionRequest
 		if err := decodeChange(c, &in); err != nil {
 			return err
 		}
@@ -91,9 +111,7 @@ func (s *Server) decideStep(verb view.Verb) handler {
 // changeIncident answers the changes that concern an incident as a whole.
 func (s *Server) changeIncident(verb view.Verb) handler {
 	return func(c echo.Context, actor string) error {
-		var in struct {
-			Reason string `json:"reason"`
-		}
+		var in reasonRequest
 		if err := decodeChange(c, &in); err != nil {
 			return err
 		}
@@ -103,10 +121,7 @@ func (s *Server) changeIncident(verb view.Verb) handler {
 
 // restoreIncident begins to put back what an incident's steps changed.
 func (s *Server) restoreIncident(c echo.Context, actor string) error {
-	var in struct {
-		Reason string `json:"reason"`
-		Force  bool   `json:"force"`
-	}
+	var in restoreRequest
 	if err := decodeChange(c, &in); err != nil {
 		return err
 	}

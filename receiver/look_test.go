@@ -347,7 +347,7 @@ func errorLooks(t testing.TB) []look {
 // statusLooks are those of the public page.
 func statusLooks(t testing.TB) (all []look) {
 	at := func(s *shop, name string) look {
-		return taken("status-"+name, visit(public(t, s.engine, s.clock), "GET", "/status"))
+		return taken("status-"+name, visit(t, public(t, s.engine, s.clock), "GET", "/status"))
 	}
 	s := newShop(t)
 	all = append(all, at(s, "calm"))

@@ -13,5 +13,6 @@ func (s *Server) showPlot(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
+	p.Points, p.Marks = listed(p.Points), listed(p.Marks)
 	return s.answer(c, p)
 }

@@ -21,12 +21,25 @@ func (s *Server) showPreflight(c echo.Context, _ string) error {
 	return s.answer(c, nonNilPreflight(v))
 }
 
+// preflightRequest starts a preflight. Its service may be left out where there is one
+// playbook.
+type preflightRequest struct {
+	Service string `json:"service,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// signRequest signs off one item. Its service may be left out where there is one playbook.
+type signRequest struct {
+	Service string `json:"service,omitempty"`
+	Item    string `json:"item"`
+	// By is who signs, the token's name if it is left out.
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason"`
+}
+
 // startPreflight begins one; how it goes is read by GET.
 func (s *Server) startPreflight(c echo.Context, actor string) error {
-	var in struct {
-		Service string `json:"service"`
-		Reason  string `json:"reason"`
-	}
+	var in preflightRequest
 	if err := decodeChange(c, &in); err != nil {
 		return err
 	}
@@ -46,12 +59,7 @@ func (s *Server) startPreflight(c echo.Context, actor string) error {
 
 // signPreflight takes a person's word for one item.
 func (s *Server) signPreflight(c echo.Context, actor string) error {
-	var in struct {
-		Service string `json:"service"`
-		Item    string `json:"item"`
-		By      string `json:"by"`
-		Reason  string `json:"reason"`
-	}
+	var in signRequest
 	if err := decodeChange(c, &in); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -80,13 +81,23 @@ func (f *fakeService) change(words ...string) {
 
 func (f *fakeService) Incidents(_ context.Context, filter remediation.IncidentFilter) ([]view.IncidentView, error) {
 	f.incidentFilter = filter
-	return f.incidents[:min(len(f.incidents), filter.Limit)], f.err
+	var list []view.IncidentView
+	for _, inc := range f.incidents[:min(len(f.incidents), filter.Limit)] {
+		list = append(list, stated(inc))
+	}
+	return list, f.err
+}
+
+// stated is an incident that has a state, as all have.
+func stated(inc view.IncidentView) view.IncidentView {
+	inc.State = cmp.Or(inc.State, remediation.Confirming)
+	return inc
 }
 
 func (f *fakeService) Incident(_ context.Context, id string) (view.IncidentView, error) {
 	for _, inc := range f.incidents {
 		if inc.ID == id {
-			return inc, f.err
+			return stated(inc), f.err
 		}
 	}
 	return view.IncidentView{}, &remediation.RefusedError{Refusal: remediation.Missing, Message: "there is no incident " + id}
@@ -116,17 +127,23 @@ func (f *fakeService) Playbook(_ context.Context, service string) (view.Playbook
 
 func (f *fakeService) ChangeIncident(_ context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
 	f.change(id, string(verb), step, actor, reason)
-	return view.IncidentView{ID: id}, f.err
+	return stated(view.IncidentView{ID: id}), f.err
 }
 
 func (f *fakeService) Restore(_ context.Context, id string, r view.RestoreRequest) (view.IncidentView, error) {
 	f.change(id, "restore", fmt.Sprint(r.Force), r.Actor, r.Reason)
-	return view.IncidentView{ID: id}, f.err
+	return stated(view.IncidentView{ID: id}), f.err
 }
 
 func (f *fakeService) Entries(_ context.Context, filter audit.Filter) ([]audit.Entry, error) {
 	f.entryFilter = filter
-	return f.entries, f.err
+	var list []audit.Entry
+	for _, e := range f.entries {
+		if e.Seq > filter.After { // else an export would have no end
+			list = append(list, e)
+		}
+	}
+	return list, f.err
 }
 
 func (f *fakeService) Search(_ context.Context, q audit.Query) (audit.Page, error) {
@@ -246,6 +263,7 @@ func (f *fakeService) Ready(context.Context) error { return f.err }
 // bench is a server under test with its surroundings.
 type bench struct {
 	*Server
+	t        testing.TB
 	service  *fakeService
 	tester   *fakeBacktester
 	registry *prometheus.Registry
@@ -274,7 +292,7 @@ func (l *logBuffer) String() string {
 
 func newBench(t testing.TB, tokens ...config.Token) *bench {
 	t.Helper()
-	b := &bench{service: &fakeService{}, tester: newFakeBacktester(), registry: prometheus.NewRegistry(), log: &logBuffer{}}
+	b := &bench{t: t, service: &fakeService{}, tester: newFakeBacktester(), registry: prometheus.NewRegistry(), log: &logBuffer{}}
 	cfg := config.Default()
 	cfg.Tokens = tokens
 	s, err := New(Options{
@@ -315,6 +333,9 @@ func as(r *http.Request, name string) *http.Request {
 	r.Header.Set("Authorization", "Bearer "+name+"-secret")
 	return r
 }
+
+// ServeHTTP answers a request as the document describes.
+func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) { byContract(b.t, b.Server, w, r) }
 
 func (b *bench) do(r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()

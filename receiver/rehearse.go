@@ -20,13 +20,18 @@ func (s *Server) showRehearsal(c echo.Context, _ string) error {
 	return s.answer(c, nonNilRehearsal(v))
 }
 
+// rehearseRequest starts a rehearsal. Its service may be left out where there is one
+// playbook.
+type rehearseRequest struct {
+	Service string `json:"service,omitempty"`
+	// Plan is every plan that a trigger uses, if it is left out.
+	Plan   string `json:"plan,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
 // startRehearsal begins one; how it goes is read by GET.
 func (s *Server) startRehearsal(c echo.Context, actor string) error {
-	var in struct {
-		Service string `json:"service"`
-		Plan    string `json:"plan"`
-		Reason  string `json:"reason"`
-	}
+	var in rehearseRequest
 	if err := decodeChange(c, &in); err != nil {
 		return err
 	}

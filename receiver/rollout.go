@@ -3,6 +3,7 @@ package receiver
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -10,6 +11,11 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
+
+// rolloutList is what every service rolls out, or rolled out last.
+type rolloutList struct {
+	Rollouts []view.RolloutView `json:"rollouts"`
+}
 
 func (s *Server) listRollouts(c echo.Context, _ string) error {
 	q, err := query(c, "service")
@@ -26,25 +32,38 @@ func (s *Server) listRollouts(c echo.Context, _ string) error {
 			rollouts = append(rollouts, nonNilRollout(r))
 		}
 	}
-	return s.answer(c, struct {
-		Rollouts []view.RolloutView `json:"rollouts"`
-	}{rollouts})
+	return s.answer(c, rolloutList{rollouts})
 }
 
 // promotionWait is how long the answer to a change of the traffic waits for it;
 // one that takes longer answers with the promotion under way.
 const promotionWait = 15 * time.Second
 
+// startRequest starts a rollout. Its service may be left out where there is one playbook.
+type startRequest struct {
+	Service string `json:"service,omitempty"`
+	// Release is the playbook's if it is left out, Stage the first one.
+	Release string `json:"release,omitempty"`
+	Stage   string `json:"stage,omitempty"`
+	// Declare records a rollout that people have started and that is in Stage.
+	Declare bool `json:"declare,omitempty"`
+	// Auto promotes to each next stage as soon as nothing is missing.
+	Auto   bool   `json:"auto,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// rolloutRequest changes a rollout that has begun. Its service may be left out where
+// there is one playbook.
+type rolloutRequest struct {
+	Service string `json:"service,omitempty"`
+	// Force promotes or finishes even if something is missing; nothing else has it.
+	Force  bool   `json:"force,omitempty"`
+	Reason string `json:"reason"`
+}
+
 // startRollout starts a rollout, or records one that people started.
 func (s *Server) startRollout(c echo.Context, actor string) error {
-	var in struct {
-		Service string `json:"service"`
-		Release string `json:"release"`
-		Stage   string `json:"stage"`
-		Declare bool   `json:"declare"`
-		Auto    bool   `json:"auto"`
-		Reason  string `json:"reason"`
-	}
+	var in startRequest
 	if err := decodeChange(c, &in); err != nil {
 		return err
 	}
@@ -71,11 +90,7 @@ func (s *Server) startRollout(c echo.Context, actor string) error {
 // changeRollout changes a rollout that has begun.
 func (s *Server) changeRollout(verb remediation.RolloutVerb) func(echo.Context, string) error {
 	return func(c echo.Context, actor string) error {
-		var in struct {
-			Service string `json:"service"`
-			Force   bool   `json:"force"`
-			Reason  string `json:"reason"`
-		}
+		var in rolloutRequest
 		if err := decodeChange(c, &in); err != nil {
 			return err
 		}
@@ -112,14 +127,19 @@ func (s *Server) answerRollout(c echo.Context, r view.RolloutView, err error) er
 	return s.answer(c, nonNilRollout(r))
 }
 
-// rolloutVerbs are the changes of a rollout that has begun, and what a page says of
-// each once it is made.
-var rolloutVerbs = map[remediation.RolloutVerb]string{
-	remediation.RolloutPromote: "started to promote",
-	remediation.RolloutHold:    "held",
-	remediation.RolloutResume:  "resumed",
-	remediation.RolloutFinish:  "finished",
-	remediation.RolloutAbort:   "started to abort",
+// rolloutVerb is a change of a rollout that has begun: what it does, and what a page
+// says once it is made.
+type rolloutVerb struct {
+	verb          remediation.RolloutVerb
+	summary, done string
+}
+
+var rolloutVerbs = []rolloutVerb{
+	{remediation.RolloutPromote, "Promotes a rollout to its next stage.", "started to promote"},
+	{remediation.RolloutHold, "Keeps a rollout in its stage: nothing promotes it. A breach is still rolled back.", "held"},
+	{remediation.RolloutResume, "Resumes a held rollout.", "resumed"},
+	{remediation.RolloutFinish, "Finishes a rollout after its last stage.", "finished"},
+	{remediation.RolloutAbort, "Rolls the release back now.", "started to abort"},
 }
 
 // postRollout is changeRollout for the console's forms.
@@ -146,9 +166,9 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 		return s.finish(c, actor, "started the rollout of "+started.Release+" on "+started.Service, reason, "/rollout")
 	}
 	verb := remediation.RolloutVerb(c.Param("verb"))
-	what, known := rolloutVerbs[verb]
+	at := slices.IndexFunc(rolloutVerbs, func(v rolloutVerb) bool { return v.verb == verb })
 	switch {
-	case !known:
+	case at < 0:
 		return echo.ErrNotFound
 	case form.Get("service") == "":
 		return refuse(http.StatusBadRequest, "the form names no service")
@@ -163,7 +183,7 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 	if verb == remediation.RolloutAbort && done.Incident != "" {
 		to = "/incidents/" + done.Incident
 	}
-	return s.finish(c, actor, what+" the rollout of "+form.Get("service"), reason, to)
+	return s.finish(c, actor, rolloutVerbs[at].done+" the rollout of "+form.Get("service"), reason, to)
 }
 
 func nonNilRollout(r view.RolloutView) view.RolloutView {

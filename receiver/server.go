@@ -38,7 +38,6 @@ import (
 	"github.com/locotoki/backout/receiver/page"
 	"github.com/locotoki/backout/receiver/wrongtoken"
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/view"
 )
 
 // Options is what New needs; every field is required, except Transport.
@@ -71,9 +70,11 @@ type Server struct {
 	auditReads turns
 	access     atomic.Pointer[access]
 	pages      *page.Pages
-	csrf       csrf
-	flashes    flashes
-	backtests  *backtests
+	// metricsPage answers /metrics.
+	metricsPage http.Handler
+	csrf        csrf
+	flashes     flashes
+	backtests   *backtests
 	// slackSeen are the signatures of Slack's requests that came, slackBodies their
 	// bodies; slackTransport carries our answers.
 	slackSeen      seen
@@ -123,6 +124,7 @@ func New(o Options) (*Server, error) {
 		echo:        echo.New(),
 		bodies:      newBodies(maxBody, maxInFlight),
 		slackBodies: newBodies(maxInteraction, 16*maxInteraction), slackTransport: o.Transport,
+		metricsPage:   metricsHandler(o.Registry, o.Logger),
 		results:       results,
 		auditReads:    make(turns, auditReaders),
 		headerTimeout: readHeaderTimeout,
@@ -130,7 +132,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.access.Store(newAccess(o.Config, wrong))
 	s.echo.HTTPErrorHandler = s.fail
-	s.routes(o.Registry)
+	s.routes()
 	return s, nil
 }
 
@@ -145,60 +147,6 @@ func (s *Server) Reconfigure(cfg *config.Config) error {
 	}
 	s.access.Store(newAccess(cfg, s.access.Load().wrong))
 	return nil
-}
-
-func (s *Server) routes(registry *prometheus.Registry) {
-	e := s.echo
-	e.POST("/api/v1/webhook/alertmanager", s.webhook)
-
-	e.GET("/api/v1/status", s.read(s.showStatus))
-	e.GET("/api/v1/incidents", s.read(s.listIncidents))
-	e.GET("/api/v1/incidents/:id", s.read(s.showIncident))
-	e.GET("/api/v1/incidents/:id/plot", s.read(s.showPlot))
-	e.GET("/api/v1/incidents/:id/brief", s.read(s.showBrief))
-	for _, v := range []view.Verb{view.Approve, view.Deny} {
-		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.decideStep(v)))
-	}
-	for _, v := range []view.Verb{view.Claim, view.Release, view.Close} {
-		e.POST("/api/v1/incidents/:id/"+string(v), s.change(s.changeIncident(v)))
-	}
-	e.POST("/api/v1/incidents/:id/restore", s.change(s.restoreIncident))
-
-	e.GET("/api/v1/audit", s.read(s.listEntries))
-	e.GET("/api/v1/audit/head", s.read(s.showHead))
-
-	e.GET("/api/v1/freeze", s.read(s.listFreezes))
-	e.PUT("/api/v1/freeze", s.change(s.putFreeze))
-	e.DELETE("/api/v1/freeze", s.change(s.thaw))
-
-	e.POST("/api/v1/signals/:name", s.change(s.raiseSignal))
-	e.DELETE("/api/v1/signals/:name", s.change(s.clearSignal))
-
-	e.GET("/api/v1/rollout", s.read(s.listRollouts))
-	e.GET("/api/v1/rollout/report", s.read(s.showRolloutReport))
-	e.POST("/api/v1/rollout/start", s.change(s.startRollout))
-	for v := range rolloutVerbs {
-		e.POST("/api/v1/rollout/"+string(v), s.change(s.changeRollout(v)))
-	}
-
-	e.GET("/api/v1/preflight", s.read(s.showPreflight))
-	e.POST("/api/v1/preflight", s.change(s.startPreflight))
-	e.POST("/api/v1/preflight/sign", s.change(s.signPreflight))
-
-	e.GET("/api/v1/rehearse", s.read(s.showRehearsal))
-	e.POST("/api/v1/rehearse", s.change(s.startRehearsal))
-
-	e.POST("/slack/interactions", s.interact)
-
-	s.consoleRoutes()
-
-	metrics := echo.WrapHandler(metricsHandler(registry, s.logger))
-	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		e.Add(method, "/metrics", metrics)
-		e.Add(method, "/-/healthy", s.healthy)
-		e.Add(method, "/-/ready", s.ready)
-	}
-	e.POST("/-/reload", s.change(s.reloadAll))
 }
 
 // ServeHTTP answers one request; a panic costs that request only.

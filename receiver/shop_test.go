@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -129,6 +130,9 @@ func newShop(t testing.TB) *shop {
 	s.eventsEvery = 20 * time.Millisecond
 	return s
 }
+
+// ServeHTTP answers a request as the document describes.
+func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) { byContract(s.t, s.Server, w, r) }
 
 func (s *shop) clock() time.Time {
 	s.mu.Lock()

@@ -46,9 +46,7 @@ func signalChange(c echo.Context) (service, reason string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	var in struct {
-		Reason string `json:"reason"`
-	}
+	var in reasonRequest
 	if err := decodeChange(c, &in); err != nil {
 		return "", "", err
 	}

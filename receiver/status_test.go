@@ -27,25 +27,31 @@ func public(t testing.TB, source statuspage.Source, now func() time.Time) *statu
 	return p
 }
 
-func visit(h http.Handler, method, path string, header ...string) *httptest.ResponseRecorder {
+// visit asks a page as the public does. Its statuses are described; its files and where /
+// leads are as on the console's listener.
+func visit(t testing.TB, h http.Handler, method, path string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, nil)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
+	if strings.HasPrefix(path, "/status") {
+		byContract(t, h, w, r)
+	} else {
+		h.ServeHTTP(w, r)
+	}
 	return w
 }
 
 func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testing.T) {
 	s := newShop(t)
 	p := public(t, s.engine, s.clock)
-	goldenPage(t, "status-calm.html", visit(p, "GET", "/status").Body.String())
+	goldenPage(t, "status-calm.html", visit(t, p, "GET", "/status").Body.String())
 	id := s.breach()
 	s.pass(time.Minute)
-	body := visit(p, "GET", "/status").Body.String()
+	body := visit(t, p, "GET", "/status").Body.String()
 	goldenPage(t, "status-trouble.html", body)
-	summary := visit(p, "GET", "/status/api/v2/summary.json").Body.String()
+	summary := visit(t, p, "GET", "/status/api/v2/summary.json").Body.String()
 	golden(t, "status-summary.json", []byte(summary))
 	for _, inside := range []string{id, "error_rate", "flag_off", "fp1", "3.1%", "eve", "compose:", "inc-"} {
 		if strings.Contains(body, inside) || strings.Contains(summary, inside) {
@@ -54,7 +60,7 @@ func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testin
 	}
 	s.reads(0, 0)
 	s.pass(20 * time.Minute)
-	if body = visit(p, "GET", "/status").Body.String(); !strings.Contains(body, "Everything works as it should.") || !strings.Contains(body, "Resolved") {
+	if body = visit(t, p, "GET", "/status").Body.String(); !strings.Contains(body, "Everything works as it should.") || !strings.Contains(body, "Resolved") {
 		t.Error("the page does not tell that it is over:", body)
 	}
 	var got struct {
@@ -62,7 +68,7 @@ func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testin
 		Incidents  []any
 		Components []struct{ Name, Status string }
 	}
-	if err := json.Unmarshal(visit(p, "GET", "/status/api/v2/summary.json").Body.Bytes(), &got); err != nil {
+	if err := json.Unmarshal(visit(t, p, "GET", "/status/api/v2/summary.json").Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
 	if got.Status.Indicator != "none" || len(got.Incidents) != 0 || len(got.Components) != 2 || got.Components[0].Status != "operational" {
@@ -83,16 +89,17 @@ func TestThePublicListenerHasNothingOfTheConsole(t *testing.T) {
 		"/incidents/inc-1", "/audit", "/rollout", "/events", "/freeze", "/api/v1/incidents", "/api/v1/audit/head", "/metrics", "/-/healthy",
 		"/static/" + script,
 	} {
-		if w := visit(p, "GET", path); w.Code != http.StatusNotFound {
+		if w := visit(t, p, "GET", path); w.Code != http.StatusNotFound {
 			t.Errorf("GET %s answers %d", path, w.Code)
 		}
 	}
 	for _, path := range []string{"/status", "/status/api/v2/summary.json", "/freeze"} {
-		if w := visit(p, "POST", path); w.Code != http.StatusMethodNotAllowed && w.Code != http.StatusNotFound {
+		if w := visit(t, p, "POST", path); w.Code != http.StatusMethodNotAllowed && w.Code != http.StatusNotFound {
 			t.Errorf("POST %s answers %d", path, w.Code)
 		}
 	}
-	if w := s.browse("/status", "eve"); w.Code != http.StatusNotFound {
+	w := httptest.NewRecorder()
+	if s.Server.ServeHTTP(w, as(request("GET", "/status", ""), "eve")); w.Code != http.StatusNotFound { // described, of the other listener
 		t.Errorf("the console's listener answers /status with %d", w.Code)
 	}
 }
@@ -101,30 +108,30 @@ func TestThePublicPageCanBeKeptByCaches(t *testing.T) {
 	s := newShop(t)
 	p := public(t, s.engine, s.clock)
 	for _, path := range []string{"/status", "/status/api/v2/summary.json"} {
-		first := visit(p, "GET", path)
+		first := visit(t, p, "GET", path)
 		tag := first.Header().Get("ETag")
 		if first.Code != http.StatusOK || tag == "" || first.Header().Get("Cache-Control") != "public, max-age=15" {
 			t.Fatal(path, first.Code, first.Header())
 		}
 		s.pass(time.Minute)
-		if again := visit(p, "GET", path, "If-None-Match", "W/"+tag); again.Code != http.StatusNotModified || again.Body.Len() != 0 {
+		if again := visit(t, p, "GET", path, "If-None-Match", "W/"+tag); again.Code != http.StatusNotModified || again.Body.Len() != 0 {
 			t.Errorf("%s has nothing new, and answers %d", path, again.Code)
 		}
 		if csp := first.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "script-src") {
 			t.Errorf("%s has the policy %q", path, csp)
 		}
 	}
-	before := visit(p, "GET", "/status").Header().Get("ETag")
+	before := visit(t, p, "GET", "/status").Header().Get("ETag")
 	s.breach()
 	s.pass(time.Minute)
-	if w := visit(p, "GET", "/status", "If-None-Match", before); w.Code != http.StatusOK || w.Header().Get("ETag") == before {
+	if w := visit(t, p, "GET", "/status", "If-None-Match", before); w.Code != http.StatusOK || w.Header().Get("ETag") == before {
 		t.Error("an incident is not seen behind a cache")
 	}
 }
 
 func TestAStatusThatIsNotKnownIsSaidAndNotKept(t *testing.T) {
 	f := &fakeService{err: errors.New("disk full of secrets")}
-	w := visit(public(t, f, time.Now), "GET", "/status")
+	w := visit(t, public(t, f, time.Now), "GET", "/status")
 	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Cache-Control") != "no-store" || strings.Contains(w.Body.String(), "secrets") {
 		t.Error(w.Code, w.Header(), w.Body)
 	}
@@ -133,7 +140,7 @@ func TestAStatusThatIsNotKnownIsSaidAndNotKept(t *testing.T) {
 func TestWithoutNamedComponentsThereIsNoStatusPage(t *testing.T) {
 	p := public(t, &fakeService{}, time.Now)
 	for _, path := range []string{"/status", "/status/api/v2/summary.json"} {
-		if w := visit(p, "GET", path); w.Code != http.StatusNotFound {
+		if w := visit(t, p, "GET", path); w.Code != http.StatusNotFound {
 			t.Errorf("%s answers %d: %s", path, w.Code, w.Body)
 		}
 	}
@@ -146,7 +153,7 @@ func TestWordsForThePublicShowAsPlainText(t *testing.T) {
 		Open: []remediation.PublicIncident{{Name: evil, Impact: remediation.ImpactMajor, Status: "identified",
 			Components: []remediation.PublicComponent{{Name: evil}}, Updates: []remediation.PublicUpdate{{Number: 1, Words: evil}}}},
 	}}
-	harmless(t, visit(public(t, f, time.Now), "GET", "/status").Body.String())
+	harmless(t, visit(t, public(t, f, time.Now), "GET", "/status").Body.String())
 }
 
 func TestThePublicPageIsServedUntilItIsToldToEnd(t *testing.T) {

@@ -98,6 +98,22 @@ func Distance(now, t time.Time) string {
 	return inUnits(-d) + " ago"
 }
 
+// Moment is a time as people read it in a text. What is kept, or watched for changes, has
+// no distance from now next to it: that would soon be wrong.
+func Moment(t time.Time) string { return t.UTC().Format("2 Jan 2006 15:04:05") + " UTC" }
+
+// MomentFrom is a time as people read it in an answer of now.
+func MomentFrom(now, t time.Time) string { return Moment(t) + " (" + Distance(now, t) + ")" }
+
+// Readable is a text of an audit entry's detail as people read it: a time, which is there
+// in the form for programs, as Moment has it.
+func Readable(text string) string {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return Moment(t)
+	}
+	return text
+}
+
 // Share writes a share of the traffic as the playbook has it: "0.01" is 1%.
 func Share(share string) string {
 	v, err := strconv.ParseFloat(share, 64)

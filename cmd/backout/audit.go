@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"time"
 
@@ -25,13 +26,20 @@ func (c *commands) addAudit() {
 	c.addAuditExport(audit)
 }
 
+// entryPage is the answer of audit list, as of the API.
+type entryPage struct {
+	Entries []audit.Entry `json:"entries"`
+	// Next is what --after continues with.
+	Next int64 `json:"next"`
+}
+
 func (c *commands) addAuditList(parent *kingpin.CmdClause) {
 	clause := parent.Command("list", "List entries, oldest first.")
 	incident := clause.Flag("incident", "Only entries of this incident.").String()
 	kind := clause.Flag("kind", "Only entries of this kind, such as intent.").String()
 	after := flags.Whole(clause, "after", "Only entries after this seq.", 0, 0, math.MaxInt64)
 	limit := flags.Whole(clause, "limit", "Maximum number of entries.", 100, 1, 1000)
-	from, output := c.sourceFlags(clause), outputFlag(clause)
+	from, output := c.sourceFlags(clause), c.outputFlag(clause, reflect.TypeFor[entryPage]())
 	c.add(clause, func(ctx context.Context) error {
 		f := audit.Filter{Incident: *incident, Kind: audit.Kind(*kind), After: *after, Limit: int(*limit), Bytes: audit.PageBytes}
 		return from.with(ctx, func(src source) error {
@@ -64,7 +72,7 @@ func (c *commands) addAuditTail(parent *kingpin.CmdClause) {
 	clause := parent.Command("tail", "Show the newest entries.")
 	lines := flags.Whole(clause, "lines", "Number of entries.", 20, 0, math.MaxInt64)
 	follow := clause.Flag("follow", "Keep printing new entries. If the server goes away, keep retrying.").Short('f').Bool()
-	from, output := c.sourceFlags(clause), outputFlag(clause)
+	from, output := c.sourceFlags(clause), c.outputFlag(clause, reflect.TypeFor[audit.Entry]())
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
 			head, _, err := src.Head(ctx)
@@ -124,6 +132,7 @@ func (c *commands) again(ctx context.Context, look func() error) error {
 func (c *commands) addAuditExport(parent *kingpin.CmdClause) {
 	clause := parent.Command("export", "Write every entry in canonical form, one per line. An entry's hash is the SHA-256 of its line without the hash key.")
 	flags.Choice(clause, "output", "Always json.", outputJSON, outputJSON)
+	c.answers[clause.FullCommand()] = []reflect.Type{reflect.TypeFor[audit.Entry]()}
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
@@ -175,5 +184,5 @@ func (c *commands) printEntriesJSON(entries []audit.Entry, next int64) error {
 	if entries == nil {
 		entries = []audit.Entry{}
 	}
-	return c.printJSON(map[string]any{"entries": entries, "next": next})
+	return c.printJSON(entryPage{entries, next})
 }

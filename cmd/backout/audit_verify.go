@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -64,7 +65,7 @@ func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
 	clause := parent.Command("verify", "Check that no entry was changed, removed or inserted. Use --head to detect a truncated log.")
 	var noted headFlag
 	clause.Flag("head", "A head that you noted earlier, as SEQ:HASH. The log must contain it.").PlaceHolder("SEQ:HASH").SetValue(&noted)
-	from, output := c.sourceFlags(clause), outputFlag(clause)
+	from, output := c.sourceFlags(clause), c.outputFlag(clause, reflect.TypeFor[verdict]())
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
 			work := c.progress()

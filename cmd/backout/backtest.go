@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/locotoki/backout/remediation/backtest"
 	"github.com/locotoki/backout/remediation/observe"
 	"github.com/locotoki/backout/remediation/store"
+	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
 	"github.com/locotoki/backout/trust"
 )
@@ -62,6 +64,7 @@ func (c *commands) addBacktest() {
 		cache:   clause.Flag("cache-dir", "Where fetched values are kept for the next run. Default: backout/backtest in $XDG_CACHE_HOME or ~/.cache.").PlaceHolder("DIR").String(),
 		output:  flags.Choice(clause, "output", "How to print the report: text, json, markdown, or html (one file with plots).", outputText, outputText, outputJSON, outputMarkdown, outputHTML),
 	}
+	c.answers[clause.FullCommand()] = []reflect.Type{reflect.TypeFor[view.Backtest]()}
 	c.add(clause, func(ctx context.Context) error { return c.backtest(ctx, f) })
 }
 

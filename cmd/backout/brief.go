@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -15,7 +16,7 @@ import (
 func (c *commands) addIncidentBrief(parent *kingpin.CmdClause) {
 	clause := parent.Command("brief", "Write the brief for customer support about an open incident: plain text to copy, in the status page's words.")
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.Brief]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {

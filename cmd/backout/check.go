@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ import (
 
 func (c *commands) addCheck() {
 	clause := c.app.Command("check", "Check the configuration, the playbooks and their generated rules, and report all errors. Changes nothing.")
-	files, output := c.settingsFlags(clause), outputFlag(clause)
+	files, output := c.settingsFlags(clause), c.outputFlag(clause, reflect.TypeFor[findings](), reflect.TypeFor[coverageFindings]())
 	coverage := clause.Flag("coverage", "Show the rule, tests, route and plan of each bound in the playbooks; exit 1 if one is missing. With --url or --storage.dsn, show also when each plan was rehearsed.").Bool()
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {

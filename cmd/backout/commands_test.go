@@ -320,7 +320,7 @@ func TestWrongUsageIsOneSentenceAndStatusTwo(t *testing.T) {
 		"incident report":                                     "'id' not provided\ntry: backout help incident report",
 		"incident report inc-1 --output=yaml":                 `--output: invalid value "yaml"; use text, -, json, or a file`,
 		"completion":                                          "'shell' not provided\ntry: backout help completion",
-		"completion fish":                                     "bash",
+		"completion tcsh":                                     "bash",
 		"approve inc-1 --reason=r":                            "'step' not provided",
 		"approve inc-1 1-flag_off":                            "--reason",
 		"freeze":                                              "--reason",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 
 	"github.com/locotoki/backout/cmd/backout/flags"
@@ -24,7 +25,7 @@ func (c *commands) addFreezeCommand() {
 		remediation.ScopeAll, remediation.ScopeAll, remediation.ScopePromotions)
 	length := flags.Span(clause, "for", "How long, such as 2h. Default: until you thaw it. A longer freeze stays in force until you thaw it.")
 	reason := flags.RequiredReason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.Freeze]())
 	c.add(clause, func(ctx context.Context) error {
 		f := remediation.Freeze{Service: *service, Scope: *scope, Reason: *reason}
 		if *length > 0 {
@@ -50,11 +51,16 @@ func (c *commands) addFreezeCommand() {
 	})
 }
 
+// frozen is the answer of thaw: what is frozen after it.
+type frozen struct {
+	Freezes []remediation.Freeze `json:"freezes"`
+}
+
 func (c *commands) addThaw() {
 	clause := c.app.Command("thaw", "End a freeze of any scope. Held steps continue once Prometheus confirms the breach again.")
 	service := clause.Flag("service", "End the freeze of this service. Default: end the global freeze.").String()
 	reason := flags.RequiredReason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[frozen]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {
@@ -64,9 +70,7 @@ func (c *commands) addThaw() {
 		if *service != "" {
 			q.Set("service", *service)
 		}
-		var left struct {
-			Freezes []remediation.Freeze `json:"freezes"`
-		}
+		var left frozen
 		if err := cl.Ask(ctx, http.MethodDelete, "api/v1/freeze", q, nil, &left); err != nil {
 			return err
 		}

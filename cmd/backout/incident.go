@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -29,12 +30,17 @@ func (c *commands) addIncident() {
 	c.addIncidentRestore(incident)
 }
 
+// incidentPage is the answer of incident list, as of the API.
+type incidentPage struct {
+	Incidents []view.IncidentView `json:"incidents"`
+}
+
 func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 	clause := parent.Command("list", "List incidents, oldest first.")
 	status := flags.Choice(clause, "status", "open, closed or all.", "all", "open", "closed", "all")
 	service := clause.Flag("service", "Only this service.").String()
 	limit := flags.Whole(clause, "limit", "Number of incidents, newest ones.", 100, 1, 1_000_000)
-	from, output := c.sourceFlags(clause), outputFlag(clause)
+	from, output := c.sourceFlags(clause), c.outputFlag(clause, reflect.TypeFor[incidentPage]())
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
 			list, err := src.Incidents(ctx, remediation.IncidentFilter{
@@ -44,7 +50,7 @@ func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 				return err
 			}
 			if *output == outputJSON {
-				return c.printJSON(map[string]any{"incidents": list})
+				return c.printJSON(incidentPage{list})
 			}
 			return c.print(terminal.Incidents(list, c.screen()))
 		})
@@ -55,7 +61,7 @@ func (c *commands) addIncidentShow(parent *kingpin.CmdClause) {
 	clause := parent.Command("show", "Show one incident: what happened, what was done, what is next, and how to stop it.")
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
 	follow := clause.Flag("follow", "Show it again on every change, until it closes.").Bool()
-	from, output := c.sourceFlags(clause), outputFlag(clause)
+	from, output := c.sourceFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {
 			if *follow {
@@ -132,7 +138,7 @@ func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, he
 	clause := parent.Command(string(verb), help)
 	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
 	reason := flags.Reason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, verb, *id, map[string]any{"reason": *reason}, *output)
 	})
@@ -143,7 +149,7 @@ func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 	id := clause.Arg("id", "The incident, such as inc-1; it must be recovered or closed.").Required().String()
 	reason := flags.Reason(clause)
 	force := clause.Flag("force", "Restore even if a trigger is breaching or data was lost.").Bool()
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, "restore", *id, map[string]any{"reason": *reason, "force": *force}, *output)
 	})
@@ -159,7 +165,7 @@ func (c *commands) addDecision(verb view.Verb, help string) {
 	id := clause.Arg("incident", "The incident, such as inc-1.").Required().String()
 	step := clause.Arg("step", "The step, such as 3-schema_rollback.").Required().String()
 	reason := flags.RequiredReason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
 		return c.changeIncident(ctx, server, verb, *id, map[string]any{"step": *step, "reason": *reason}, *output)
 	})

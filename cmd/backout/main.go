@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -52,8 +53,13 @@ func run(ctx context.Context, args []string, environ []string, stdout, stderr io
 
 // exec parses args and runs the selected command.
 func (c *commands) exec(ctx context.Context, args []string) int {
-	name, err := c.parse(args)
-	if err == nil {
+	var name string
+	var err error
+	if len(args) > 0 && args[0] == completionFlag {
+		err = c.complete(ctx, args[1:])
+	} else if len(args) == 1 && args[0] == manFlag {
+		err = c.print(c.manPage())
+	} else if name, err = c.parse(args); err == nil {
 		err = c.run[name](ctx)
 	}
 	if err == nil {
@@ -72,6 +78,10 @@ func (c *commands) exec(ctx context.Context, args []string) int {
 type commands struct {
 	app     *kingpin.Application
 	run     map[string]func(context.Context) error
+	clauses map[string]*kingpin.CmdClause // of run
+	words   map[string][]string           // those of an argument with a fixed set, by command and name
+	// answers are the types of the JSON that each command prints.
+	answers map[string][]reflect.Type
 	environ []string // NAME=VALUE, as of os.Environ
 	stdout  io.Writer
 	stderr  io.Writer
@@ -85,6 +95,8 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 		app: kingpin.New("backout", "Rolls a bad release back when its alerts fire: flag off, then the "+
 			"previous image, then the previous schema. See `backout help COMMAND` for one command."),
 		run:     map[string]func(context.Context) error{},
+		clauses: map[string]*kingpin.CmdClause{}, words: map[string][]string{},
+		answers: map[string][]reflect.Type{},
 		environ: environ, stdout: stdout, stderr: stderr, now: time.Now, every: time.Second,
 	}
 	c.app.UsageWriter(stdout)
@@ -145,8 +157,7 @@ func (c *commands) parse(args []string) (name string, err error) {
 	if err == nil && c.lacksCommand(pc) {
 		err = errors.New("no command given")
 	}
-	// A shell that completes asks about a line that is not whole yet.
-	if err == nil || len(args) > 0 && args[0] == "--completion-bash" {
+	if err == nil {
 		name, err = c.app.Parse(args)
 	}
 	if err != nil {
@@ -179,18 +190,24 @@ func (c *commands) env(name string) string {
 
 // add registers the function of a command.
 func (c *commands) add(clause *kingpin.CmdClause, fn func(context.Context) error) {
-	c.run[clause.FullCommand()] = fn
+	c.run[clause.FullCommand()], c.clauses[clause.FullCommand()] = fn, clause
+}
+
+// programVersion is the answer of version.
+type programVersion struct {
+	Version   string `json:"version"`
+	Revision  string `json:"revision"`
+	Branch    string `json:"branch"`
+	BuildDate string `json:"build_date"`
+	GoVersion string `json:"go_version"`
 }
 
 func (c *commands) addVersion() {
 	clause := c.app.Command("version", "Print the version, as backout --version does.")
-	asJSON := outputFlag(clause)
+	asJSON := c.outputFlag(clause, reflect.TypeFor[programVersion]())
 	c.add(clause, func(context.Context) error {
 		if *asJSON == outputJSON {
-			return c.printJSON(map[string]string{
-				"version": version.Version, "revision": version.GetRevision(), "branch": version.Branch,
-				"build_date": version.BuildDate, "go_version": version.GoVersion,
-			})
+			return c.printJSON(programVersion{version.Version, version.GetRevision(), version.Branch, version.BuildDate, version.GoVersion})
 		}
 		return c.print(version.Print("backout") + "\n")
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
 	clause := parent.Command("run", "Run the checks on the server and show each result. Each item passes, fails or is unknown. Exit status 1 if one failed.").Default()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := flags.Reason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.PreflightView]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {
@@ -42,7 +43,7 @@ func (c *commands) addPreflightRun(parent *kingpin.CmdClause) {
 func (c *commands) addPreflightShow(parent *kingpin.CmdClause) {
 	clause := parent.Command("show", "Show the last preflight and the required sign-offs. Exit status 1 if an item failed.")
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.PreflightView]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {
@@ -68,7 +69,7 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 	by := clause.Flag("by", "Who signs. Default: the token's name.").String()
 	reason := flags.RequiredReason(clause)
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.PreflightView]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {

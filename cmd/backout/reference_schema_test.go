@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"net/url"
 	"reflect"
 	"slices"
@@ -185,12 +183,5 @@ func (r *keysReference) typeSchema(t reflect.Type, key string) schemaNode {
 // schemaText is the schema as a file.
 func (r *keysReference) schemaText() string {
 	r.t.Helper()
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", " ")
-	if err := enc.Encode(r.schema); err != nil {
-		r.t.Fatal(err)
-	}
-	return b.String()
+	return schemaText(r.t, r.schema)
 }

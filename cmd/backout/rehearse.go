@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	plan := clause.Flag("plan", "The plan. Default: every plan that a trigger uses.").String()
 	reason := flags.Reason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.RehearsalView]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {
@@ -47,7 +48,7 @@ func (c *commands) addRehearseRun(parent *kingpin.CmdClause) {
 func (c *commands) addRehearseShow(parent *kingpin.CmdClause) {
 	clause := parent.Command("show", "Show the last rehearsal of each plan. Exit status 1 if one failed.")
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.RehearsalView]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"unicode"
 
@@ -37,6 +38,7 @@ func (c *commands) addIncidentReport(parent *kingpin.CmdClause) {
 	var output reportOutput
 	clause.Flag("output", "A file such as inc-1.md, with its plots as SVG files in the same folder; text or - for the terminal; json.").
 		PlaceHolder("FILE.md").Default(outputText).SetValue(&output)
+	c.answers[clause.FullCommand()] = []reflect.Type{reflect.TypeFor[report.Report]()}
 	from := c.sourceFlags(clause)
 	c.add(clause, func(ctx context.Context) error {
 		return from.with(ctx, func(src source) error {

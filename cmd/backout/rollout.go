@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -38,7 +39,7 @@ func (c *commands) addRolloutStart(parent *kingpin.CmdClause) {
 	release := clause.Flag("release", "The release. Default: the playbook's.").String()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := flags.Reason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.RolloutView]())
 	c.add(clause, func(ctx context.Context) error {
 		body := map[string]any{"service": *service, "release": *release, "stage": *stage, "reason": *reason}
 		if *auto {
@@ -73,7 +74,7 @@ func (c *commands) addRolloutPromote(parent *kingpin.CmdClause) {
 	force := clause.Flag("force", "Promote even if something is missing; needs --reason. An open incident and a freeze cannot be forced.").Bool()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := flags.Reason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.RolloutView]())
 	c.add(clause, func(ctx context.Context) error {
 		body, err := forced(*service, *reason, *force)
 		if err != nil {
@@ -108,7 +109,7 @@ func (c *commands) addRolloutFinish(parent *kingpin.CmdClause) {
 	force := clause.Flag("force", "Finish even if something is missing; needs --reason. An open incident cannot be forced.").Bool()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := flags.Reason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.RolloutView]())
 	c.add(clause, func(ctx context.Context) error {
 		body, err := forced(*service, *reason, *force)
 		if err != nil {
@@ -135,7 +136,7 @@ func (c *commands) addRolloutVerb(parent *kingpin.CmdClause, verb remediation.Ro
 	clause := parent.Command(string(verb), help)
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := flags.Reason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.RolloutView]())
 	c.add(clause, func(ctx context.Context) error {
 		return c.rolloutVerb(ctx, server, verb, map[string]any{"service": *service, "reason": *reason}, *output)
 	})
@@ -199,6 +200,11 @@ func (c *commands) showRollout(r view.RolloutView, output string) error {
 	return c.print(terminal.Rollout(r, c.now(), c.screen()))
 }
 
+// rolloutPage is the answer of rollout status, as of the API.
+type rolloutPage struct {
+	Rollouts []view.RolloutView `json:"rollouts"`
+}
+
 func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 	clause := parent.Command("status", "Show each service's rollout: its stage, the stage's state, and what is missing for the next one. "+
 		"With --follow, watch until the stage has lasted and nothing is missing for the next step, then exit 0. Exit 1 if the release is rolled back or replaced, or if an incident opens. "+
@@ -208,7 +214,7 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 	stage := clause.Flag("stage", "With --follow: the stage to watch. Default: the current one.").String()
 	release := clause.Flag("release", "With --follow: the release that must be active. Default: the current one.").String()
 	timeout := flags.Span(clause, "timeout", "With --follow: give up after this time, such as 26h, with exit status 1.")
-	from, output := c.sourceFlags(clause), outputFlag(clause)
+	from, output := c.sourceFlags(clause), c.outputFlag(clause, reflect.TypeFor[rolloutPage](), reflect.TypeFor[view.RolloutView](), reflect.TypeFor[follow.Summary]())
 	c.add(clause, func(ctx context.Context) error {
 		if *stage != "" && !*watch {
 			return wrong("--follow --stage="+terminal.Clean(*stage), "--stage goes with --follow")
@@ -228,7 +234,7 @@ func (c *commands) addRolloutStatus(parent *kingpin.CmdClause) {
 				return err
 			}
 			if *output == outputJSON {
-				return c.printJSON(map[string]any{"rollouts": list})
+				return c.printJSON(rolloutPage{list})
 			}
 			text := ""
 			for i, r := range list {

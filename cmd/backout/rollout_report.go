@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"reflect"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -15,7 +16,7 @@ func (c *commands) addRolloutReport(parent *kingpin.CmdClause) {
 	clause := parent.Command("report", "Report on the current or last rollout: its stages, holds, incidents and signals, the current success criteria and smoke tests, "+
 		"and the sign-offs.")
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.RolloutReport]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {

@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"backout": main, "backout-parses": parses})
+	testscript.Main(m, map[string]func(){"backout": byOutputSchema, "backout-parses": parses})
 }
 
 // TestScripts runs testdata/script: the built command, as people use it.

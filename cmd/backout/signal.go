@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"reflect"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -52,7 +53,7 @@ func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, tex
 	name := clause.Arg("name", "The signal's name in the playbook.").Required().String()
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := flags.RequiredReason(clause)
-	server, output := c.serverFlags(clause), outputFlag(clause)
+	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[signalAnswer]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"reflect"
 	"regexp"
 	"runtime"
 	"sync"
@@ -19,7 +20,7 @@ func (c *commands) addTest() {
 	files := clause.Arg("scenario", "File of a scenario; docs/testing.md has its keys.").Required().Strings()
 	only := clause.Flag("run", "Run only the scenarios whose name or file matches.").PlaceHolder("REGEX").Regexp()
 	verbose := clause.Flag("verbose", "Print the story of each scenario, also of those that pass.").Short('v').Bool()
-	output := outputFlag(clause)
+	output := c.outputFlag(clause, reflect.TypeFor[tested]())
 	c.add(clause, func(ctx context.Context) error {
 		list, err := loadScenarios(*files, *only)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -17,7 +18,9 @@ const (
 	outputJSON = "json"
 )
 
-func outputFlag(clause *kingpin.CmdClause) *string {
+// outputFlag adds --output. The types are those of the JSON that the command prints.
+func (c *commands) outputFlag(clause *kingpin.CmdClause, answers ...reflect.Type) *string {
+	c.answers[clause.FullCommand()] = answers
 	return flags.Choice(clause, "output", "How to print the answer: text or json.", outputText, outputText, outputJSON)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -19,7 +20,7 @@ func (c *commands) addVerify() {
 	clause := c.app.Command("verify", "Check that a service runs a version and works: its image, the version it reports, "+
 		"its health, and the playbook's smoke checks. Needs no server and changes nothing. Exit status 1 if a check failed.")
 	release := clause.Flag("version", "The expected version, such as v1.0.0: the image's tag.").Required().PlaceHolder("VERSION").String()
-	files, output := c.settingsFlags(clause), outputFlag(clause)
+	files, output := c.settingsFlags(clause), c.outputFlag(clause, reflect.TypeFor[verification]())
 	c.add(clause, func(ctx context.Context) error {
 		if !imageTag.MatchString(*release) {
 			return wrong("--version=v1.0.0", "--version: invalid image tag %q", *release)

@@ -248,6 +248,15 @@ func TestPackageInstallsStartsAndTakesANotification(t *testing.T) {
 		"/etc/backout root:backout 750\n/etc/backout/backout.yml root:backout 640\n/etc/backout/playbook.yaml root:backout 640\n/usr/bin/backout root:root 755\n" {
 		t.Errorf("installed:\n%s", got)
 	}
+	for _, file := range []string{
+		"/usr/share/man/man1/backout.1.gz", "/usr/share/bash-completion/completions/backout",
+		"/usr/share/fish/vendor_completions.d/backout.fish", "/usr/share/zsh/vendor-completions/_backout",
+	} {
+		m.run("test", "-s", file)
+	}
+	if got := m.run("sh", "-c", "gzip -dc /usr/share/man/man1/backout.1.gz | grep -c '^.SS'"); got == "0\n" {
+		t.Error("the manual page has no command")
+	}
 	if out, err := m.try("systemctl", "is-enabled", "backout"); err == nil {
 		t.Errorf("the package enables the service: %s", out)
 	}
@@ -309,6 +318,7 @@ func TestPackageInstallsStartsAndTakesANotification(t *testing.T) {
 	// rpm, on the same machine: its digests are right, its scripts run, and it asks for nothing that Debian's rpm cannot know.
 	m.run("rpm", "--checksig", "--nosignature", "/root/backout.rpm")
 	m.run("rpm", "--install", "--nodeps", "/root/backout.rpm")
+	m.run("test", "-s", "/usr/share/zsh/site-functions/_backout")
 	if got := m.run("stat", "-c", "%U:%G %a", "/etc/backout/playbook.yaml"); got != "root:backout 640\n" {
 		t.Errorf("rpm installed the playbook as %s", got)
 	}

@@ -15,7 +15,8 @@ type Webhook struct {
 	// Name tells it from other webhooks, in the audit log and in metrics. Default: the
 	// address's host.
 	Name string `config:"name"`
-	// URL is where entries are posted, https or loopback.
+	// URL is where entries are posted, https or loopback. It has no query, which often holds
+	// a secret: what proves an entry's sender is its signature.
 	URL string `config:"url"`
 	// Secret is a file that holds the secret that signs them.
 	Secret Secret `config:"secret_file"`

@@ -60,6 +60,25 @@ type message struct {
 	Alerts          alertList `json:"alerts"`
 }
 
+// Body describes what message and decodeAlert read, for the API's description.
+type Body struct {
+	// Version is "4".
+	Version  string `json:"version"`
+	GroupKey string `json:"groupKey"`
+	Receiver string `json:"receiver,omitempty"`
+	// TruncatedAlerts counts the alerts that Alertmanager left out.
+	TruncatedAlerts uint64 `json:"truncatedAlerts,omitempty"`
+	// Alerts are recorded and answered with 200 even where one of them is malformed.
+	Alerts []BodyAlert `json:"alerts"`
+}
+
+// BodyAlert is one alert of a Body.
+type BodyAlert struct {
+	// Status is firing or resolved.
+	Status string            `json:"status"`
+	Labels map[string]string `json:"labels"`
+}
+
 // alertList takes a list of alerts in as it is decoded: nothing in the body is
 // kept but the result.
 type alertList struct {

@@ -52,7 +52,7 @@ func newEvidence(key string, v any) evidenceLine {
 	case nil:
 		line.Value = "none"
 	case string:
-		line.Value = v
+		line.Value = remediation.Readable(v)
 	case bool, json.Number, int, int64:
 		line.Value = fmt.Sprint(v)
 	case []any:

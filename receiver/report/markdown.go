@@ -181,7 +181,7 @@ func (r *Report) writeHolds(w *markdown) {
 		if h.Lasted != nil {
 			lasted = remediation.Span(*h.Lasted)
 		}
-		rows = append(rows, []string{r.at(h.Time), code(h.Step), code(string(h.Reason)) + ": " + prose(means), prose(h.Why), lasted, prose(dash(h.Until))})
+		rows = append(rows, []string{r.at(h.Time), code(h.Step), code(string(h.Reason)) + ": " + prose(means), prose(h.Why), lasted, prose(dash(remediation.Readable(h.Until)))})
 	}
 	w.table("time|step|reason|evidence|lasted|until", rows)
 }

@@ -294,7 +294,7 @@ func (r *Report) people() {
 			what += ", scope " + scope
 		}
 		if until := detailText(e, "until"); until != "" {
-			what += ", until " + until
+			what += ", until " + remediation.Readable(until)
 		}
 		r.People = append(r.People, Decision{Time: e.Time.UTC(), Actor: e.Actor, What: what, Why: detailText(e, "reason", "why")})
 	}

@@ -13,7 +13,7 @@ import (
 
 // The shape of Statuspage's /api/v2/summary.json.
 type (
-	summary struct {
+	Summary struct {
 		Page         summaryPage        `json:"page"`
 		Components   []summaryComponent `json:"components"`
 		Incidents    []summaryIncident  `json:"incidents"`
@@ -75,9 +75,9 @@ func publicID(kind, name string) string {
 
 // summarize writes a page in the shape that clients of Statuspage read: open
 // incidents only, the newest update first.
-func summarize(p view.PublicPage) summary {
+func summarize(p view.PublicPage) Summary {
 	id := publicID("page", "")
-	s := summary{
+	s := Summary{
 		Page:       summaryPage{ID: id, Name: "Status", URL: "/status", TimeZone: "Etc/UTC"},
 		Components: []summaryComponent{}, Incidents: []summaryIncident{}, Maintenances: []struct{}{}, Status: overall(p),
 	}

@@ -103,7 +103,7 @@ func (e *Engine) noteMonitoring(beat remediation.Beat) (changed remediation.Beat
 	case beat.Away.IsZero() && !since.IsZero():
 		beat.Away = since
 		detail = map[string]any{"blind": true, "what": remediation.BlindPrometheus, "why": fmt.Sprintf(
-			"Prometheus has not answered since %s: nothing is promoted, and nothing is rolled back because of this", since.UTC().Format(time.RFC3339))}
+			"Prometheus has not answered since %s: nothing is promoted, and nothing is rolled back because of this", remediation.Moment(since))}
 		if why != nil {
 			detail["error"] = why.Error()
 		}

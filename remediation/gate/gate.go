@@ -253,7 +253,7 @@ func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 		until := ef.Time.Add(time.Duration(l.Cooldown))
 		if ef.Counts() && here(ef) && until.After(c.Now) {
 			cooldown = Result{Gate: "cooldown", Reason: remediation.HoldCooldown, Until: &until,
-				Why: fmt.Sprintf("limit cooldown %s: %s ran on this target at %s", l.Cooldown, s.Action, ef.Time.UTC().Format(time.RFC3339))}
+				Why: fmt.Sprintf("limit cooldown %s: %s ran on this target at %s", l.Cooldown, s.Action, remediation.Moment(ef.Time))}
 		}
 	}
 	return []Result{

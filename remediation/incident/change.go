@@ -92,7 +92,7 @@ func (c *change) approveStep(step, actor, reason string) error {
 		return err
 	}
 	if c.Inc.Until != nil && !c.Inc.Until.After(c.Now) {
-		return remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, c.Inc.Until.UTC().Format(time.RFC3339))
+		return remediation.Refuse(remediation.Conflict, "the time to approve %s ended at %s", step, remediation.MomentFrom(c.Now, *c.Inc.Until))
 	}
 	s.Approved = actor
 	c.Inc.Wake = c.Now
@@ -195,7 +195,7 @@ func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remedi
 	case f.Reason == "":
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	case f.RanOut(e.Now()):
-		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", f.Until.UTC().Format(time.RFC3339))
+		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", remediation.MomentFrom(e.Now(), *f.Until))
 	case f.Service != "" && e.PlanOf(f.Service) == nil:
 		return remediation.Freeze{}, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
 	}

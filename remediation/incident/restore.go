@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
@@ -117,7 +116,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	if closed != nil {
 		until := ""
 		if closed.Until != nil {
-			until = ", until " + closed.Until.UTC().Format(time.RFC3339)
+			until = ", until " + remediation.MomentFrom(c.Now, *closed.Until)
 		}
 		return remediation.Refuse(remediation.Conflict, "%s holds the restoring (%s): %s%s", closed.Gate, closed.Reason, closed.Why, until)
 	}

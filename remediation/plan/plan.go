@@ -258,7 +258,7 @@ func (b *Plan) Lasted(r remediation.Rollout, now time.Time) remediation.StageGat
 	if at == nil || !at.After(now) {
 		return remediation.GateOpen("duration", "")
 	}
-	return remediation.GateClosed("duration", "stage %s lasts until %s, %s more", r.Stage, at.UTC().Format("2 Jan 2006 15:04:05 UTC"), remediation.Span(at.Sub(now)))
+	return remediation.GateClosed("duration", "stage %s lasts until %s, %s more", r.Stage, remediation.Moment(*at), remediation.Span(at.Sub(now)))
 }
 
 // PromotableAt is when a stage has lasted for its least time.

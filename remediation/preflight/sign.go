@@ -114,7 +114,7 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 	case run.Playbook != b.Hash:
 		again("the playbook has changed since the last preflight")
 	case e.Now().Sub(run.Finished) > preflightAge:
-		again(fmt.Sprintf("the last preflight ended at %s, over 24 h ago", run.Finished.UTC().Format(time.RFC3339)))
+		again(fmt.Sprintf("the last preflight ended at %s, over 24 h ago", remediation.Moment(run.Finished)))
 	}
 	items := remediation.PeoplesItems(b.Playbook)
 	if run != nil && run.Release == release {

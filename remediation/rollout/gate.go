@@ -102,7 +102,7 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 		}
 		until := ""
 		if f.Until != nil {
-			until = ", until " + f.Until.UTC().Format(time.RFC3339)
+			until = ", until " + remediation.Moment(*f.Until)
 		}
 		all[2] = hard("freeze", "%s is frozen (%s) by %s%s: %s", cmp.Or(f.Service, "every service"), f.Scope, f.By, until, f.Reason)
 	}
@@ -167,7 +167,7 @@ func (e *Promoter) fresh(tx remediation.Tx, b *plan.Plan) (remediation.StageGate
 		blind = append(blind, fmt.Sprintf("no watchdog alert for %s: alerts may not reach backout", remediation.Span(age)))
 	}
 	if !beat.Away.IsZero() {
-		blind = append(blind, fmt.Sprintf("Prometheus has not answered since %s: monitoring is lost", beat.Away.UTC().Format(time.RFC3339)))
+		blind = append(blind, fmt.Sprintf("Prometheus has not answered since %s: monitoring is lost", remediation.Moment(beat.Away)))
 	}
 	if len(blind) > 0 {
 		return remediation.GateClosed("watchdog", "%s", strings.Join(blind, "; ")), nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 )
 
@@ -50,7 +51,7 @@ func detailValue(key string, v any) string {
 	case nil:
 		return ""
 	case string:
-		return v
+		return remediation.Readable(v)
 	case bool, json.Number, int, int64, float64:
 		return fmt.Sprint(v)
 	case []any:

@@ -3,7 +3,6 @@ package terminal
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/locotoki/backout/rules"
 )
@@ -49,7 +48,7 @@ func rehearsedText(l rules.Covered) string {
 	case l.Rehearsed == nil:
 		return "never"
 	}
-	return l.Rehearsed.UTC().Format(time.RFC3339)
+	return Moment(*l.Rehearsed)
 }
 
 // Coverage is the coverage in Markdown.
