@@ -28,7 +28,7 @@ import (
 type shop struct {
 	*Server
 	t      testing.TB
-	store  *store.SQLite
+	store  *store.Store
 	engine *engine.Engine
 	tester *fakeBacktester
 	expr   rules.Expressions

@@ -46,7 +46,7 @@ func (c *commands) addServe() {
 	var statusListenSet bool
 	f := serveFlags{
 		settingsFlags: c.settingsFlags(clause),
-		dsn:           clause.Flag("storage.dsn", "The database; storage.dsn_file in the configuration overrides it.").Default(defaultDSN).String(),
+		dsn:           clause.Flag("storage.dsn", "The database, sqlite:PATH or postgres://USER@HOST/DATABASE; storage.dsn_file in the configuration overrides it.").Default(defaultDSN).String(),
 		mode: flags.Choice(clause, "mode", "observe: decide and record, but hold every step; act: run the steps.",
 			string(remediation.Observe), string(remediation.Observe), string(remediation.Act)),
 		listen: clause.Flag("web.listen-address", "Address to listen on; repeatable. Beyond loopback only with tokens.").
@@ -90,15 +90,14 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err := f.checkAddresses(set.config); err != nil {
 		return err
 	}
-	dsn := *f.dsn
-	if set.config.DSN != "" {
-		dsn = set.config.DSN
-	}
-	store, err := openForServing(dsn)
+	store, err := openForServing(*f.dsn, set.config.DSN)
 	if err != nil {
 		return err
 	}
 	defer func() { err = closing(store, err) }()
+	if risk := store.Risk(); risk != "" {
+		logger.Warn("what is committed may be lost when the database's machine fails", "why", risk)
+	}
 	listeners, err := listenOn(ctx, *f.listen)
 	if err != nil {
 		return err
@@ -156,6 +155,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	return together(ctx,
 		engine.Run,
 		public,
+		func(ctx context.Context) error { return untilLost(ctx, store.Lost()) },
 		func(ctx context.Context) error { return server.Serve(ctx, listeners, *f.webConfigFile) })
 }
 

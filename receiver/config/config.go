@@ -52,7 +52,8 @@ type Config struct {
 	// takes the webhook and reads, and runs no step that can lose data.
 	Tokens []Token `config:"tokens"`
 	// DSN is a file with the data source name on one line, such as
-	// sqlite:/var/lib/backout/backout.db. It wins over --storage.dsn.
+	// sqlite:/var/lib/backout/backout.db or postgres://backout:PASSWORD@db/backout. It
+	// wins over --storage.dsn.
 	DSN string `config:"storage.dsn_file"`
 	// SnapshotDir is the folder in which schema_rollback keeps snapshots of databases. A
 	// relative path begins at the working folder.

@@ -115,13 +115,13 @@ func (t *totals) add(incident string, n int) {
 }
 
 // write adds the changes to the table.
-func (t totals) write(c *conn) error {
+func (t totals) write(c conn) error {
 	for incident, n := range t {
 		if n == 0 {
 			continue
 		}
 		err := c.exec(context.Background(), `INSERT INTO alert_totals (incident, active) VALUES (?, ?)
-			ON CONFLICT (incident) DO UPDATE SET active = active + excluded.active`, incident, n)
+			ON CONFLICT (incident) DO UPDATE SET active = alert_totals.active + excluded.active`, incident, n)
 		if err != nil {
 			return fmt.Errorf("count active alerts of %.80q: %w", incident, err)
 		}

@@ -4,18 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 // BenchmarkAccept is what a notification of three alerts costs, with 16 callers.
 func BenchmarkAccept(b *testing.B) {
-	s, err := Open("sqlite:" + filepath.Join(b.TempDir(), "b.db"))
+	b.Run("SQLite", func(b *testing.B) { benchmarkAccept(b, sqliteDSN(b)) })
+	b.Run("PostgreSQL", func(b *testing.B) { benchmarkAccept(b, storetest.NewServer(b).DSN()) }) // fsync is on
+}
+
+func benchmarkAccept(b *testing.B, dsn string) {
+	s, err := Open(dsn)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -14,9 +14,9 @@ import (
 // tx is one transaction, or one call's part of it.
 type tx struct {
 	ctx   context.Context
-	c     *conn
+	c     conn
 	write bool
-	head  *head // of the audit log; nil where write is false
+	head  *head // nil where write is false
 	// appended are this part's audit entries.
 	appended []audit.Entry
 	// places are alerts read or put; totals this part's changes to the numbers
@@ -68,7 +68,7 @@ func (t *tx) exec(query string, args ...any) error {
 	}
 	if !t.wrote {
 		if !t.alone {
-			if err := t.c.control("SAVEPOINT part"); err != nil {
+			if err := t.c.savepoint(); err != nil {
 				t.fault = err
 				return err
 			}
@@ -108,7 +108,7 @@ func (t *tx) keep() error {
 	if !t.wrote || t.alone {
 		return nil
 	}
-	return t.c.control("RELEASE part")
+	return t.c.keep()
 }
 
 // discard rolls the call's part back.
@@ -116,10 +116,7 @@ func (t *tx) discard() error {
 	if !t.wrote || t.alone {
 		return nil
 	}
-	if err := t.c.control("ROLLBACK TO part"); err != nil {
-		return err
-	}
-	return t.c.control("RELEASE part")
+	return t.c.discard()
 }
 
 // nanos is how a time is kept: NULL for the zero time.

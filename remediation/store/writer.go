@@ -30,9 +30,9 @@ var errAbandoned = errors.New("the transaction was abandoned by a panic")
 //
 // After a commit that failed (a full disk, say) all Updates that shared it get
 // the error, and the next one begins afresh.
-func (s *SQLite) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+func (s *Store) Update(ctx context.Context, fn func(remediation.Tx) error) error {
 	if s.readOnly {
-		return fmt.Errorf("update database %q: %w", s.path, ErrReadOnly)
+		return fmt.Errorf("update %s: %w", s.db, ErrReadOnly)
 	}
 	c := &call{ctx: ctx, turn: make(chan *tx, 1), ran: make(chan error, 1), answer: make(chan error, 1)}
 	select {
@@ -85,7 +85,7 @@ func (c *call) run(t *tx, fn func(remediation.Tx) error) {
 }
 
 // writer commits until the store is closed.
-func (s *SQLite) writer() {
+func (s *Store) writer() {
 	defer close(s.stopped)
 	for {
 		select {
@@ -98,7 +98,7 @@ func (s *SQLite) writer() {
 }
 
 // group runs the calls that wait, and commits them together.
-func (s *SQLite) group(c *call) {
+func (s *Store) group(c *call) {
 	b := batch{s: s, end: time.Now().Add(s.maxWait)}
 	for c != nil {
 		if c.taken.CompareAndSwap(false, true) {
@@ -120,7 +120,7 @@ const (
 	pointAnswered  point = "answered"
 )
 
-func (s *SQLite) pass(p point) {
+func (s *Store) pass(p point) {
 	if s.at != nil {
 		s.at(p)
 	}
@@ -128,7 +128,7 @@ func (s *SQLite) pass(p point) {
 
 // batch is one group commit.
 type batch struct {
-	s     *SQLite
+	s     *Store
 	end   time.Time
 	begun bool
 	head  head    // of the audit log, as the calls so far left it
@@ -188,7 +188,8 @@ func (b *batch) take(c *call) {
 	case t.fault != nil:
 		// A statement failed, whatever fn made of it. SQLite may have rolled all
 		// of the transaction back (it may where the disk is full), and what came
-		// next would begin another: the batch ends here.
+		// next would begin another; PostgreSQL does nothing more in it. The batch
+		// ends here.
 		if err == nil {
 			err = t.fault
 		}
@@ -208,34 +209,38 @@ func (b *batch) begin() error {
 	if b.begun {
 		return nil
 	}
-	s := b.s
-	if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
-		// The connection was lost, or is in a state that it should not be in.
-		if rerr := s.reconnect(); rerr != nil {
-			return fmt.Errorf("begin transaction: %w", errors.Join(err, rerr))
-		}
-		if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
-			return fmt.Errorf("begin transaction: %w", err)
-		}
+	h, err := b.s.begin()
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
 	}
-	if s.headUnsure {
-		h, err := readHead(&tx{c: s.w, ctx: context.Background()})
-		if err != nil {
-			_ = s.w.control("ROLLBACK")
-			return fmt.Errorf("begin transaction: %w", err)
-		}
-		s.head, s.headUnsure = h, false
-	}
-	b.begun, b.head = true, s.head
-	s.pass(pointBegun)
+	b.begun, b.head = true, h
+	b.s.pass(pointBegun)
 	return nil
+}
+
+// begin is where every transaction that writes starts. Behind the conn's begin no
+// other writer is at work.
+func (s *Store) begin() (head, error) {
+	h, err := s.w.begin()
+	if err == nil || errors.Is(err, ErrTakenOver) {
+		return h, err
+	}
+	// The connection was lost, or is in a state that it should not be in.
+	ctx := context.Background()
+	cerr := s.w.close()
+	w, rerr := s.db.connect(ctx, toWrite)
+	if rerr != nil {
+		return head{}, errors.Join(err, cerr, rerr)
+	}
+	s.w = w
+	return w.begin()
 }
 
 // undo rolls the whole batch back; the calls that had succeeded get cause.
 func (b *batch) undo(cause error) {
 	// It fails where SQLite has rolled back already. If it failed otherwise, the
 	// next BEGIN will.
-	_ = b.s.w.control("ROLLBACK")
+	_ = b.s.w.rollback()
 	b.begun = false
 	for _, c := range b.calls {
 		c.answer <- fmt.Errorf("the commit shared with others failed: %w", cause)
@@ -255,35 +260,15 @@ func (b *batch) commit() {
 	b.s.pass(pointCommit)
 	err := b.totals.write(b.s.w)
 	if err == nil {
-		err = b.s.w.control("COMMIT")
+		err = b.s.w.commit(b.head)
 	}
 	if err != nil {
-		// It may have taken effect all the same: an error after the sync, say.
-		b.s.headUnsure = true
 		b.undo(fmt.Errorf("commit: %w", err))
 		return
 	}
 	b.s.pass(pointCommitted)
-	b.s.head = b.head
 	for _, c := range b.calls {
 		c.answer <- nil
 	}
 	b.s.pass(pointAnswered)
-}
-
-// reconnect connects anew and reads what is kept in memory.
-func (s *SQLite) reconnect() error {
-	if err := s.w.close(); err != nil {
-		return err
-	}
-	w, err := s.connect("rw", writerPragmas)
-	if err != nil {
-		return err
-	}
-	h, err := readHead(&tx{c: w, ctx: context.Background()})
-	if err != nil {
-		return errors.Join(err, w.close())
-	}
-	s.w, s.head, s.headUnsure = w, h, false
-	return nil
 }
