@@ -81,6 +81,9 @@ type IncidentFilter struct {
 type AlertTable interface {
 	// Alert returns one, or ErrNotFound.
 	Alert(fingerprint string) (AlertState, error)
+	// ReadAlerts reads several together, so that Alert need not ask the database for
+	// each.
+	ReadAlerts(fingerprints []string) error
 	PutAlert(a AlertState) error
 	// Alerts returns an incident's, in the order in which they were first put.
 	Alerts(incident string) ([]AlertState, error)

@@ -123,6 +123,9 @@ func (a *accept) run(n remediation.Notification) error {
 
 // takeIn takes alerts in, and writes the incidents that they changed.
 func (a *accept) takeIn(all []remediation.Alert) error {
+	if err := a.tx.ReadAlerts(fingerprints(all)); err != nil {
+		return err
+	}
 	for _, al := range all {
 		service := al.Labels["service"]
 		if cause := a.refused[service]; cause != nil {
@@ -141,6 +144,17 @@ func (a *accept) takeIn(all []remediation.Alert) error {
 		}
 	}
 	return nil
+}
+
+// fingerprints are those of the alerts that takeIn looks up.
+func fingerprints(all []remediation.Alert) []string {
+	out := make([]string, 0, len(all))
+	for _, al := range all {
+		if !al.IsBeat() && al.Labels["trigger"] != "" {
+			out = append(out, al.Fingerprint)
+		}
+	}
+	return out
 }
 
 // refuse holds an alert that cannot be handled.

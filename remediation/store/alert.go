@@ -20,6 +20,17 @@ type place struct {
 
 // Alert implements remediation.AlertTable.
 func (t *tx) Alert(fingerprint string) (remediation.AlertState, error) {
+	if err := t.usable(); err != nil {
+		return remediation.AlertState{}, err
+	}
+	if known, ok := t.ahead[fingerprint]; ok {
+		if known == nil {
+			t.remember(fingerprint, place{})
+			return remediation.AlertState{}, fmt.Errorf("alert %.80q: %w", fingerprint, remediation.ErrNotFound)
+		}
+		t.remember(fingerprint, place{true, known.Incident, known.Active})
+		return *known, nil
+	}
 	a := remediation.AlertState{Fingerprint: fingerprint}
 	var seen sql.NullInt64
 	err := t.row("SELECT incident, service, trigger, active, last_seen FROM alerts WHERE fingerprint = ?", []any{fingerprint},
@@ -32,6 +43,33 @@ func (t *tx) Alert(fingerprint string) (remediation.AlertState, error) {
 	}
 	a.LastSeen = moment(seen)
 	return a, nil
+}
+
+// ReadAlerts implements remediation.AlertTable.
+func (t *tx) ReadAlerts(fingerprints []string) error {
+	words := t.c.dialect()
+	if !t.write || words.anyOf == "" || len(fingerprints) < 2 {
+		return t.usable()
+	}
+	found := map[string]*remediation.AlertState{}
+	err := t.rows("SELECT fingerprint, incident, service, trigger, active, last_seen FROM alerts WHERE "+words.anyOf, []any{fingerprints}, func(r row) error {
+		var a remediation.AlertState
+		var seen sql.NullInt64
+		err := r.scan(&a.Fingerprint, &a.Incident, &a.Service, &a.Trigger, &a.Active, &seen)
+		a.LastSeen = moment(seen)
+		found[a.Fingerprint] = &a
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read %d alerts: %w", len(fingerprints), err)
+	}
+	if t.ahead == nil {
+		t.ahead = map[string]*remediation.AlertState{}
+	}
+	for _, fp := range fingerprints {
+		t.ahead[fp] = found[fp]
+	}
+	return nil
 }
 
 // remember spares the Put that follows a read its own.
@@ -76,6 +114,7 @@ func (t *tx) putAlert(a remediation.AlertState) error {
 	if err != nil {
 		return err
 	}
+	delete(t.ahead, a.Fingerprint)
 	before, ok := t.places[a.Fingerprint]
 	if !ok {
 		if _, err := t.Alert(a.Fingerprint); err != nil && !errors.Is(err, remediation.ErrNotFound) {

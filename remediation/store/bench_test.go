@@ -66,6 +66,9 @@ func accept(i int64, now time.Time) func(remediation.Tx) error {
 		if _, err := tx.Incidents(remediation.IncidentFilter{Service: "shop", Drill: &real, Newest: true, Limit: 1}); err != nil {
 			return err
 		}
+		if err := tx.ReadAlerts(fps); err != nil {
+			return err
+		}
 		for _, fp := range fps {
 			if _, err := tx.Alert(fp); !errors.Is(err, remediation.ErrNotFound) {
 				return err

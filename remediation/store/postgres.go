@@ -106,7 +106,7 @@ func (p *postgres) dial(ctx context.Context, u use) (*pgConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", p, err)
 	}
-	c := &pgConn{db: p, c: pc, unlimited: u == toRead, queries: map[string]string{}, mark: -1}
+	c := &pgConn{db: p, c: pc, unlimited: u == toRead, queries: map[string]pgStatement{}, mark: -1}
 	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", p, err), c.close())
 	}

@@ -31,10 +31,12 @@ type pgConn struct {
 	c  *pgx.Conn
 	// unlimited: an answer may take as long as it does, as a reader's, whose context ends it.
 	unlimited bool
-	queries   map[string]string // with their placeholders as PostgreSQL has them
-	head      head              // as begin found it
-	queue     []queued
-	bytes     int // in the queue, about
+	queries   map[string]pgStatement
+	// read is what this transaction has read; nil where it only reads.
+	read  cache
+	head  head // as begin found it
+	queue []queued
+	bytes int // in the queue, about
 	// mark is where in the queue the savepoint is; -1: it was sent, or there is none.
 	mark int
 	risk string // as Store.Risk has it
@@ -81,7 +83,7 @@ func (c *pgConn) begin() (head, error) {
 	if err != nil {
 		return head{}, errors.Join(err, c.rollback())
 	}
-	c.head = h
+	c.head, c.read = h, cache{}
 	return h, nil
 }
 
@@ -98,7 +100,9 @@ func (c *pgConn) exec(ctx context.Context, query string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	c.queue = append(c.queue, queued{c.translated(query), values})
+	s := c.statement(query)
+	c.read.written(s.tables)
+	c.queue = append(c.queue, queued{s.text, values})
 	for _, v := range values {
 		switch v := v.(type) {
 		case string:
@@ -118,9 +122,34 @@ func (c *pgConn) query(ctx context.Context, query string, args []any, each func(
 	if err != nil {
 		return err
 	}
-	return c.send(ctx, func(b *pgx.Batch) {
-		b.Queue(c.translated(query), values...).Query(func(rows pgx.Rows) error { return eachRow(rows, each) })
+	s := c.statement(query)
+	asked := ""
+	if c.read != nil {
+		asked = key(s.text, values)
+		if known, ok := c.read[asked]; ok {
+			for _, r := range known.rows {
+				if err := each(r); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	rows, all := []row(nil), 0
+	err = c.send(ctx, func(b *pgx.Batch) {
+		b.Queue(s.text, values...).Query(func(answer pgx.Rows) error {
+			return eachRow(answer, func(r row) error {
+				if all++; asked != "" && all <= maxCached {
+					rows = append(rows, r)
+				}
+				return each(r)
+			})
+		})
 	})
+	if err == nil && asked != "" && all <= maxCached {
+		c.read[asked] = cached{s.tables, rows}
+	}
+	return err
 }
 
 // send sends what is queued, and what more adds to it, in one round trip.
@@ -161,6 +190,7 @@ func (c *pgConn) keep() error {
 }
 
 func (c *pgConn) discard() error {
+	clear(c.read)
 	if c.mark < 0 {
 		c.queue = append(c.queue, queued{query: "ROLLBACK TO part"}, queued{query: "RELEASE part"})
 		return nil
@@ -187,6 +217,7 @@ func (c *pgConn) commit(h head) error {
 // rollback leaves a connection that cannot be used further where the server does not
 // answer.
 func (c *pgConn) rollback() error {
+	clear(c.read)
 	c.forget()
 	if c.c.IsClosed() {
 		return nil
@@ -223,6 +254,7 @@ func (c *pgConn) dialect() dialect {
 	return dialect{
 		contains:  `strpos(lower(entry), lower(?::text COLLATE "C")) > 0`,
 		ofService: "left(service, 200) = left(?, 200) AND service = ?",
+		anyOf:     "fingerprint = ANY(?)",
 	}
 }
 
@@ -233,11 +265,18 @@ func (c *pgConn) close() error {
 	return nil
 }
 
-// translated writes $1, $2 for the placeholders ?, and $1 for ?1.
-func (c *pgConn) translated(query string) string {
-	if text, ok := c.queries[query]; ok {
-		return text
+// statement prepares a query's text once.
+func (c *pgConn) statement(query string) pgStatement {
+	s, ok := c.queries[query]
+	if !ok {
+		s = newStatement(query)
+		c.queries[query] = s
 	}
+	return s
+}
+
+// numbered writes $1, $2 for the placeholders ?, and $1 for ?1.
+func numbered(query string) string {
 	var b strings.Builder
 	n := 0
 	before, rest, found := strings.Cut(query, "?")
@@ -249,7 +288,6 @@ func (c *pgConn) translated(query string) string {
 		}
 	}
 	b.WriteString(before)
-	c.queries[query] = b.String()
 	return b.String()
 }
 
@@ -271,6 +309,12 @@ func pgValues(args []any) ([]any, error) {
 			out[i] = string(escape(v))
 		case []byte:
 			out[i] = v
+		case []string:
+			all := make([]string, len(v))
+			for j, s := range v {
+				all[j] = string(escape(s))
+			}
+			out[i] = all
 		case sql.NullInt64:
 			if v.Valid {
 				out[i] = v.Int64

@@ -11,6 +11,9 @@ type dialect struct {
 	contains string
 	// ofService finds entries of a service by their index.
 	ofService string
+	// anyOf finds alerts by a list of fingerprints; "" where a query for each costs no
+	// more.
+	anyOf string
 }
 
 // query is a SELECT whose conditions depend on a filter. Its text holds no

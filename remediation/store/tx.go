@@ -21,7 +21,9 @@ type tx struct {
 	appended []audit.Entry
 	// places are alerts read or put; totals this part's changes to the numbers
 	// of active alerts, batchTotals those of the parts before it.
-	places      map[string]place
+	places map[string]place
+	// ahead are alerts that ReadAlerts read and no Put changed since; nil: there is none.
+	ahead       map[string]*remediation.AlertState
 	totals      totals
 	batchTotals totals
 	// alone tells that nothing before it shares the transaction.
