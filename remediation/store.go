@@ -23,6 +23,22 @@ type Store interface {
 	Close() error
 }
 
+// AlertReader is a Store that reads the alerts of many Updates together before it runs
+// them, where each read would cost a round trip.
+type AlertReader interface {
+	// UpdateAlerts is Update for an fn that will ask for these alerts.
+	UpdateAlerts(ctx context.Context, fingerprints []string, fn func(tx Tx) error) error
+}
+
+// UpdateAlerts is s.Update, which may be quicker as it is told of the alerts that fn will
+// ask for.
+func UpdateAlerts(ctx context.Context, s Store, fingerprints []string, fn func(tx Tx) error) error {
+	if r, ok := s.(AlertReader); ok {
+		return r.UpdateAlerts(ctx, fingerprints, fn)
+	}
+	return s.Update(ctx, fn)
+}
+
 // ErrNotFound: the row asked for does not exist.
 var ErrNotFound = errors.New("not found")
 
@@ -81,9 +97,6 @@ type IncidentFilter struct {
 type AlertTable interface {
 	// Alert returns one, or ErrNotFound.
 	Alert(fingerprint string) (AlertState, error)
-	// ReadAlerts reads several together, so that Alert need not ask the database for
-	// each.
-	ReadAlerts(fingerprints []string) error
 	PutAlert(a AlertState) error
 	// Alerts returns an incident's, in the order in which they were first put.
 	Alerts(incident string) ([]AlertState, error)

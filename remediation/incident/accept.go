@@ -44,7 +44,7 @@ func (e *Responder) acceptPart(ctx context.Context, n remediation.Notification) 
 	refused := map[string]error{} // by service
 	for retried := false; ; {
 		var a *accept
-		err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		err := remediation.UpdateAlerts(ctx, e.Store, fingerprints(n.Alerts), func(tx remediation.Tx) error {
 			a = newAccept(e, tx, refused)
 			return a.run(n)
 		})
@@ -123,9 +123,6 @@ func (a *accept) run(n remediation.Notification) error {
 
 // takeIn takes alerts in, and writes the incidents that they changed.
 func (a *accept) takeIn(all []remediation.Alert) error {
-	if err := a.tx.ReadAlerts(fingerprints(all)); err != nil {
-		return err
-	}
 	for _, al := range all {
 		service := al.Labels["service"]
 		if cause := a.refused[service]; cause != nil {

@@ -45,33 +45,6 @@ func (t *tx) Alert(fingerprint string) (remediation.AlertState, error) {
 	return a, nil
 }
 
-// ReadAlerts implements remediation.AlertTable.
-func (t *tx) ReadAlerts(fingerprints []string) error {
-	words := t.c.dialect()
-	if !t.write || words.anyOf == "" || len(fingerprints) < 2 {
-		return t.usable()
-	}
-	found := map[string]*remediation.AlertState{}
-	err := t.rows("SELECT fingerprint, incident, service, trigger, active, last_seen FROM alerts WHERE "+words.anyOf, []any{fingerprints}, func(r row) error {
-		var a remediation.AlertState
-		var seen sql.NullInt64
-		err := r.scan(&a.Fingerprint, &a.Incident, &a.Service, &a.Trigger, &a.Active, &seen)
-		a.LastSeen = moment(seen)
-		found[a.Fingerprint] = &a
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("read %d alerts: %w", len(fingerprints), err)
-	}
-	if t.ahead == nil {
-		t.ahead = map[string]*remediation.AlertState{}
-	}
-	for _, fp := range fingerprints {
-		t.ahead[fp] = found[fp]
-	}
-	return nil
-}
-
 // remember spares the Put that follows a read its own.
 func (t *tx) remember(fingerprint string, p place) {
 	if !t.write {

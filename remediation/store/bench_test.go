@@ -37,7 +37,8 @@ func benchmarkAccept(b *testing.B, dsn string) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if err := s.Update(ctx, accept(n.Add(1), now)); err != nil {
+			fn, reads := accept(n.Add(1), now)
+			if err := s.UpdateAlerts(ctx, reads, fn); err != nil {
 				b.Error(err)
 				return
 			}
@@ -47,7 +48,7 @@ func benchmarkAccept(b *testing.B, dsn string) {
 }
 
 // accept is what the engine writes for a notification of three fresh alerts.
-func accept(i int64, now time.Time) func(remediation.Tx) error {
+func accept(i int64, now time.Time) (fn func(remediation.Tx) error, reads []string) {
 	var fps []string
 	var rows []any
 	for k := range int64(3) {
@@ -59,14 +60,11 @@ func accept(i int64, now time.Time) func(remediation.Tx) error {
 	received := audit.Entry{Time: now, Kind: audit.KindReceived, Actor: "alertmanager", Service: "shop",
 		Detail: map[string]any{"alerts": rows, "group_key": "{}/{}:{}"}}
 	real := false
-	return func(tx remediation.Tx) error {
+	fn = func(tx remediation.Tx) error {
 		if _, err := tx.Append(received); err != nil {
 			return err
 		}
 		if _, err := tx.Incidents(remediation.IncidentFilter{Service: "shop", Drill: &real, Newest: true, Limit: 1}); err != nil {
-			return err
-		}
-		if err := tx.ReadAlerts(fps); err != nil {
 			return err
 		}
 		for _, fp := range fps {
@@ -80,4 +78,5 @@ func accept(i int64, now time.Time) func(remediation.Tx) error {
 		}
 		return nil
 	}
+	return fn, fps
 }

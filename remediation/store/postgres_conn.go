@@ -43,8 +43,9 @@ type pgConn struct {
 }
 
 type queued struct {
-	query string
-	args  []any
+	query  string
+	args   []any
+	tables []string
 }
 
 var _ conn = (*pgConn)(nil)
@@ -102,7 +103,7 @@ func (c *pgConn) exec(ctx context.Context, query string, args ...any) error {
 	}
 	s := c.statement(query)
 	c.read.written(s.tables)
-	c.queue = append(c.queue, queued{s.text, values})
+	c.queue = append(c.queue, queued{s.text, values, s.tables})
 	for _, v := range values {
 		switch v := v.(type) {
 		case string:
@@ -157,7 +158,7 @@ func (c *pgConn) send(ctx context.Context, more func(*pgx.Batch)) error {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	b := &pgx.Batch{}
-	for _, q := range c.queue {
+	for _, q := range merged(c.queue) {
 		b.Queue(q.query, q.args...)
 	}
 	if more != nil {
@@ -202,7 +203,7 @@ func (c *pgConn) discard() error {
 // commit sends what is queued, the new head and the commit together.
 func (c *pgConn) commit(h head) error {
 	if h != c.head {
-		c.queue = append(c.queue, queued{"UPDATE audit_head SET seq = $1, hash = $2, incident = $3, message = $4", []any{h.seq, h.hash, h.incident, h.message}})
+		c.queue = append(c.queue, queued{query: "UPDATE audit_head SET seq = $1, hash = $2, incident = $3, message = $4", args: []any{h.seq, h.hash, h.incident, h.message}})
 	}
 	return c.send(context.Background(), func(b *pgx.Batch) {
 		b.Queue("COMMIT").Exec(func(done pgconn.CommandTag) error {

@@ -76,7 +76,10 @@ type Store struct {
 	closed  error
 }
 
-var _ remediation.Store = (*Store)(nil)
+var (
+	_ remediation.Store       = (*Store)(nil)
+	_ remediation.AlertReader = (*Store)(nil)
+)
 
 // database is where the tables are.
 type database interface {

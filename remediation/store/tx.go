@@ -22,7 +22,8 @@ type tx struct {
 	// places are alerts read or put; totals this part's changes to the numbers
 	// of active alerts, batchTotals those of the parts before it.
 	places map[string]place
-	// ahead are alerts that ReadAlerts read and no Put changed since; nil: there is none.
+	// ahead are alerts that were read before the batch ran, and not put since; nil: there
+	// is none.
 	ahead       map[string]*remediation.AlertState
 	totals      totals
 	batchTotals totals

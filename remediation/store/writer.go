@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 // there.
 type call struct {
 	ctx    context.Context
+	reads  []string    // fingerprints of alerts
 	taken  atomic.Bool // by the writer, or by its caller to drop it
 	turn   chan *tx    // nil: there is no transaction, answer says why
 	ran    chan error  // what fn returned
@@ -31,10 +33,15 @@ var errAbandoned = errors.New("the transaction was abandoned by a panic")
 // After a commit that failed (a full disk, say) all Updates that shared it get
 // the error, and the next one begins afresh.
 func (s *Store) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+	return s.UpdateAlerts(ctx, nil, fn)
+}
+
+// UpdateAlerts implements remediation.AlertReader.
+func (s *Store) UpdateAlerts(ctx context.Context, reads []string, fn func(remediation.Tx) error) error {
 	if s.readOnly {
 		return fmt.Errorf("update %s: %w", s.db, ErrReadOnly)
 	}
-	c := &call{ctx: ctx, turn: make(chan *tx, 1), ran: make(chan error, 1), answer: make(chan error, 1)}
+	c := &call{ctx: ctx, reads: reads, turn: make(chan *tx, 1), ran: make(chan error, 1), answer: make(chan error, 1)}
 	select {
 	case <-s.closing:
 		return ErrClosed
@@ -100,11 +107,21 @@ func (s *Store) writer() {
 // group runs the calls that wait, and commits them together.
 func (s *Store) group(c *call) {
 	b := batch{s: s, end: time.Now().Add(s.maxWait)}
-	for c != nil {
-		if c.taken.CompareAndSwap(false, true) {
+	for calls := b.waiting(c); len(calls) > 0; calls = b.waiting() {
+		err := b.begin()
+		if err == nil {
+			err = b.readAhead(calls)
+		}
+		for _, c := range calls {
+			if !c.taken.CompareAndSwap(false, true) {
+				continue
+			}
+			if err != nil {
+				c.refuse(err)
+				continue
+			}
 			b.take(c)
 		}
-		c = b.next()
 	}
 	b.commit()
 }
@@ -135,40 +152,81 @@ type batch struct {
 	calls []*call // those that succeeded so far
 	// totals are the alert counts that they changed.
 	totals totals
+	// ahead are alerts that were read before their calls ran; nil: there is none.
+	ahead map[string]*remediation.AlertState
 }
 
-// next returns a call that waits, while the batch has room.
-func (b *batch) next() *call {
-	if len(b.calls) >= maxCalls || time.Now().After(b.end) {
+// waiting adds the calls that wait, while the batch has room.
+func (b *batch) waiting(calls ...*call) []*call {
+	for len(b.calls)+len(calls) < maxCalls && (len(calls) > 0 || !time.Now().After(b.end)) {
+		select {
+		case c := <-b.s.queue:
+			calls = append(calls, c)
+			continue
+		default:
+		}
+		break
+	}
+	return calls
+}
+
+// readAhead reads the alerts that calls will ask for in one round trip. What was read
+// and not put since is still so: no other writer is at work.
+func (b *batch) readAhead(calls []*call) error {
+	words := b.s.w.dialect()
+	if words.anyOf == "" {
 		return nil
 	}
-	select {
-	case c := <-b.s.queue:
-		return c
-	default:
+	var reads []string
+	for _, c := range calls {
+		reads = append(reads, c.reads...)
+	}
+	if len(reads) < 2 {
 		return nil
 	}
+	found := map[string]*remediation.AlertState{}
+	t := &tx{ctx: context.Background(), c: b.s.w}
+	err := t.rows("SELECT fingerprint, incident, service, trigger, active, last_seen FROM alerts WHERE "+words.anyOf, []any{reads}, func(r row) error {
+		var a remediation.AlertState
+		var seen sql.NullInt64
+		err := r.scan(&a.Fingerprint, &a.Incident, &a.Service, &a.Trigger, &a.Active, &seen)
+		a.LastSeen = moment(seen)
+		found[a.Fingerprint] = &a
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("read %d alerts: %w", len(reads), err)
+		b.undo(err)
+		return err
+	}
+	b.ahead = map[string]*remediation.AlertState{}
+	for _, fp := range reads {
+		b.ahead[fp] = found[fp]
+	}
+	return nil
+}
+
+// refuse answers a call that gets no transaction.
+func (c *call) refuse(err error) {
+	c.answer <- err
+	c.turn <- nil
 }
 
 // take runs one call.
 func (b *batch) take(c *call) {
-	refuse := func(err error) {
-		c.answer <- err
-		c.turn <- nil
-	}
 	if err := c.ctx.Err(); err != nil {
-		refuse(fmt.Errorf("wait for the store: %w", context.Cause(c.ctx)))
+		c.refuse(fmt.Errorf("wait for the store: %w", context.Cause(c.ctx)))
 		return
 	}
 	if err := b.begin(); err != nil {
-		refuse(err)
+		c.refuse(err)
 		return
 	}
 	// The first call has nothing before it to spare: all is rolled back where
 	// it fails. Later ones get a savepoint with their first write.
 	head := b.head
 	t := &tx{
-		ctx: context.Background(), c: b.s.w, write: true, head: &b.head, batchTotals: b.totals, alone: len(b.calls) == 0,
+		ctx: context.Background(), c: b.s.w, write: true, head: &b.head, batchTotals: b.totals, ahead: b.ahead, alone: len(b.calls) == 0,
 	}
 	c.turn <- t
 	err := <-c.ran
@@ -245,7 +303,7 @@ func (b *batch) undo(cause error) {
 	for _, c := range b.calls {
 		c.answer <- fmt.Errorf("the commit shared with others failed: %w", cause)
 	}
-	b.calls, b.totals = nil, nil
+	b.calls, b.totals, b.ahead = nil, nil, nil
 }
 
 // commit makes the calls durable and tells them.

@@ -61,9 +61,9 @@ func (s *suite) reopen() {
 	s.store = s.open(s.T, s.dir)
 }
 
-func (s *suite) update(fn func(remediation.Tx) error) {
+func (s *suite) update(fn func(remediation.Tx) error, alerts ...string) {
 	s.Helper()
-	s.must(s.store.Update(s.ctx, fn))
+	s.must(remediation.UpdateAlerts(s.ctx, s.store, alerts, fn))
 }
 
 func (s *suite) view(fn func(remediation.Tx) error) {
