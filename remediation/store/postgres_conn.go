@@ -59,7 +59,7 @@ func (c *pgConn) limited(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithTimeout(ctx, answerTimeout)
 }
 
-// lockHead is where every transaction that writes starts: whoever has this row's lock
+// lockHead is where every transaction that writes starts: the one that has this row's lock
 // is the one writer.
 const lockHead = "SELECT seq, hash, incident, message FROM audit_head FOR UPDATE"
 

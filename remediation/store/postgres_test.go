@@ -321,7 +321,7 @@ func TestAnotherProgramsSchemaIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestPostgreSQLsMigrationsRunOnceWhoeverComes(t *testing.T) {
+func TestPostgreSQLsMigrationsRunOnceForServersThatStartTogether(t *testing.T) {
 	dsn := storetest.Postgres(t)
 	errs := make(chan error)
 	for range 4 {
