@@ -71,6 +71,7 @@ func serveOn(t testing.TB, dsn string) (address string, log *serveLog, stop func
 
 // poster posts notifications of one fresh alert each until it is stopped.
 type poster struct {
+	client   *http.Client
 	answered []string // the alerts of those answered 200
 	refused  int      // 503 with Retry-After
 	wrong    []string // anything else
@@ -84,7 +85,7 @@ func (p *poster) post(ctx context.Context, url, name string) {
 		return
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := p.client.Do(req)
 	if err != nil {
 		p.wrong = append(p.wrong, err.Error())
 		return
@@ -111,11 +112,14 @@ func TestADatabaseThatIsCutOffLosesNothingAnswered(t *testing.T) {
 	address, log, stop := serveOn(t, server.DSN())
 	var accepted, refused atomic.Int64
 	all := make([]poster, posters)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: posters}}
+	defer client.CloseIdleConnections()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() {
 			p := &all[i]
+			p.client = client
 			for n := 0; ctx.Err() == nil; n++ {
 				before := len(p.answered)
 				p.post(context.WithoutCancel(ctx), "http://"+address+"/api/v1/webhook/alertmanager", fmt.Sprintf("%d-%d", i, n))
@@ -146,7 +150,7 @@ func TestADatabaseThatIsCutOffLosesNothingAnswered(t *testing.T) {
 	until("notifications accepted after the last cut", &accepted, 200)
 	cancel()
 	wg.Wait()
-	if text := httpGet(t, "http://"+address+"/-/ready"); !strings.Contains(text, "ready") {
+	if text := httpGet(t, client, "http://"+address+"/-/ready"); !strings.Contains(text, "ready") {
 		t.Errorf("it is not ready again: %s", text)
 	}
 	stop()
@@ -186,9 +190,13 @@ func exportOf(t *testing.T, server *storetest.Server) string {
 	return r.stdout
 }
 
-func httpGet(t *testing.T, url string) string {
+func httpGet(t *testing.T, client *http.Client, url string) string {
 	t.Helper()
-	resp, err := http.Get(url) //nolint:noctx // a test's
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
