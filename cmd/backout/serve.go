@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}
 	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, started: set.config, config: set.config, places: out.channelDirectory, log: logger}
-	backtests, err := newConsoleBacktests(engine, out.kinds.list, set.config, dsn, time.Now)
+	backtests, err := newConsoleBacktests(engine, out.kinds.list, set.config, cmp.Or(set.config.DSN, *f.dsn), time.Now)
 	if err != nil {
 		return err
 	}
