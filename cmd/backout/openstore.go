@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/store"
@@ -11,9 +10,15 @@ import (
 // passwordTry is what to do instead of a password on the command line.
 const passwordTry = "postgres://USER@HOST/DATABASE?passfile=FILE, or the whole dsn in storage.dsn_file of the configuration"
 
-// openForServing opens the store that a flag or, before it, a file names for this server
-// alone, and creates it if it is missing.
-func openForServing(flag, file string) (*store.Store, error) {
+// served is a store that serve works on.
+type served interface {
+	remediation.Store
+	Risk() string
+}
+
+// openForServing opens the store that a flag or, before it, a file names, and creates it if
+// it is missing: for this server alone, or, in PostgreSQL, beside others.
+func openForServing(flag, file string) (served, error) {
 	dsn := file
 	if dsn == "" {
 		dsn = flag
@@ -21,11 +26,32 @@ func openForServing(flag, file string) (*store.Store, error) {
 			return nil, err
 		}
 	}
-	s, err := store.Open(dsn)
+	var s served
+	var err error
+	if store.CanShare(dsn) {
+		s, err = store.OpenShared(dsn)
+	} else {
+		s, err = store.Open(dsn)
+	}
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
 	return s, nil
+}
+
+// withoutServer refuses a database on which a server works.
+func withoutServer(ctx context.Context, s remediation.Store) error {
+	return s.View(ctx, func(tx remediation.Tx) error {
+		now, err := tx.Now()
+		if err != nil {
+			return err
+		}
+		live, err := remediation.LiveReplicas(tx, now)
+		if err == nil && len(live) > 0 {
+			err = wrong("stop it first", "replica %s works on this database", live[0].Name)
+		}
+		return err
+	})
 }
 
 // openForReading opens an existing store; serve may be running on it.
@@ -46,14 +72,4 @@ func withoutPassword(flag, dsn string) error {
 		return wrong(passwordTry, "--%s: the address must not contain a password: every user of this machine can see it in the list of processes", flag)
 	}
 	return nil
-}
-
-// untilLost waits until ctx ends, or another server has taken the database over.
-func untilLost(ctx context.Context, lost <-chan struct{}) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-lost:
-		return errors.New("stopped: another server has taken the database over while this one was paused or cut off from it")
-	}
 }

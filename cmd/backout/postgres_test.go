@@ -248,7 +248,7 @@ func TestTheStorageIsCopiedFromTheCommandLine(t *testing.T) {
 		}
 	}
 	_, _, stop = serveOn(t, u.String())
-	if r := backout(t, nil, "storage", "copy", "--from="+u.String(), "--to=sqlite:"+filepath.Join(dir, "back.db")); r.status != 2 || !strings.Contains(r.stderr, "in use by the server on") {
+	if r := backout(t, nil, "storage", "copy", "--from="+u.String(), "--to=sqlite:"+filepath.Join(dir, "back.db")); r.status != 2 || !strings.Contains(r.stderr, "works on this database") {
 		t.Errorf("the copy of a running server's on PostgreSQL: %+v", r)
 	}
 	stop()

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/promslog"
 	promslogflag "github.com/prometheus/common/promslog/flag"
+	"github.com/prometheus/common/version"
 
 	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/receiver"
@@ -111,10 +113,18 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}()
 
+	now := time.Now
+	replica, err := replicaOf(store, set.config)
+	if err != nil {
+		return err
+	}
+	if shared, ok := store.(remediation.SharedStore); ok {
+		now = shared.Now
+	}
 	engine, err := engine.New(ctx, engine.Options{
-		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
+		Store: store, Replica: replica, Playbooks: set.playbooks, Kinds: out.kinds.list,
 		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Sources: out.sources, Runtime: out.kinds.docker,
-		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: time.Now, Logger: logger,
+		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: now, Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("start engine: %w", err)
@@ -133,8 +143,12 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	formKey, err := engine.Secret(ctx, "forms")
+	if err != nil {
+		return fmt.Errorf("start receiver: %w", err)
+	}
 	server, err := receiver.New(receiver.Options{
-		Service: engine, Backtester: backtests, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now, Transport: out.transport,
+		Service: engine, Backtester: backtests, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: now, FormKey: formKey, Transport: out.transport,
 	})
 	if err != nil {
 		return fmt.Errorf("start receiver: %w", err)
@@ -156,8 +170,22 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	return together(ctx,
 		engine.Run,
 		public,
-		func(ctx context.Context) error { return untilLost(ctx, store.Lost()) },
 		func(ctx context.Context) error { return server.Serve(ctx, listeners, *f.webConfigFile) })
+}
+
+// replicaOf is what this process is among those that share its store, nil where none can.
+func replicaOf(store remediation.Store, cfg *config.Config) (*engine.Replica, error) {
+	if _, shared := store.(remediation.SharedStore); !shared {
+		return nil, nil
+	}
+	name := cfg.ReplicaName
+	if name == "" {
+		var err error
+		if name, err = os.Hostname(); err != nil {
+			return nil, wrong("replica: {name: web-1} in the configuration", "name this replica: %w", err)
+		}
+	}
+	return &engine.Replica{ID: name + "/" + rand.Text(), Name: name, Version: version.Version, Hosts: cfg.ReplicaHosts, Lease: cfg.ReplicaLease}, nil
 }
 
 // noLossy says why lossy steps are held whatever the playbook says; "" if they are not.

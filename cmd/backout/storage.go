@@ -46,6 +46,9 @@ func (c *commands) addStorageCopy(parent *kingpin.CmdClause) {
 			return wrong("", "--to: %w", err)
 		}
 		defer func() { err = closing(target, err) }()
+		if err := errors.Join(withoutServer(ctx, source), withoutServer(ctx, target)); err != nil {
+			return err
+		}
 		work := c.progress()
 		done, err := store.Copy(ctx, source, target, func(table string, rows int64) { work.Say("%s: row %d", table, rows) })
 		work.Done()

@@ -50,6 +50,10 @@ func tables() []table {
 		{"preflights", "service", "service, body"},
 		{"signals", "service, name", "service, name, body"},
 		{"rehearsals", "service, plan", "service, plan, body"},
+		{"replicas", "id", "id, body"},
+		{"realms", "realm", "realm, holder, epoch, until"},
+		{"kept", "name", "name, secret"},
+		{"once", "kind, key", "kind, key, until"},
 	}
 }
 
@@ -165,7 +169,7 @@ func portable(column string, v driver.Value) (any, error) {
 	case nil, int64:
 		return v, nil
 	}
-	if column == "body" || column == "entry" || column == "source" {
+	if column == "body" || column == "entry" || column == "source" || column == "secret" {
 		b, ok := bytesOf(v)
 		if !ok {
 			return nil, fmt.Errorf("column %s holds a %T", column, v)

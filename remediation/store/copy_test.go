@@ -31,7 +31,11 @@ func filled(t *testing.T, s *Store) {
 				tx.PutFreeze(remediation.Freeze{Service: x, Scope: x}), tx.PutSignal(remediation.Signal{Service: x, Name: x}),
 				tx.PutRollout(remediation.Rollout{Service: x}), tx.PutBeat(remediation.Beat{Service: x, Last: at, Heard: i == 1, Lost: i == 2}),
 				tx.PutPlaybook(x, []byte("bytes \xff\x00"+x)), tx.PutPublicIncident(remediation.PublicIncident{Incident: inc.ID}),
-				tx.PutReceipt(x, x, x), tx.PutPreflight(remediation.Preflight{Service: x}), tx.PutRehearsal(remediation.Rehearsal{Service: x, Plan: x}))
+				tx.PutReceipt(x, x, x), tx.PutPreflight(remediation.Preflight{Service: x}), tx.PutRehearsal(remediation.Rehearsal{Service: x, Plan: x}),
+				tx.PutReplica(remediation.Replica{ID: x}), tx.PutLease(remediation.Lease{Realm: x, Holder: x, Epoch: int64(i), Until: at}), tx.PutKept(x, []byte("\x00\xff"+x)))
+			if _, onceErr := tx.Once(x, x, time.Now().Add(time.Hour), 10); onceErr != nil {
+				return errors.Join(err, onceErr)
+			}
 			return err
 		})
 		if err != nil {

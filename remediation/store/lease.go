@@ -168,12 +168,3 @@ func (l *lease) release() error {
 	_, err = c.c.Exec(ctx, leaseRelease, l.realm, l.holder, l.epoch.Load())
 	return errors.Join(err, c.close())
 }
-
-// Lost is closed when another server has taken the database over: this one must end.
-// In SQLite it never is.
-func (s *Store) Lost() <-chan struct{} {
-	if p, ok := s.db.(*postgres); ok && p.lease != nil {
-		return p.lease.lost
-	}
-	return nil
-}

@@ -253,6 +253,7 @@ func (c *pgConn) copied(head) error {
 
 func (c *pgConn) dialect() dialect {
 	return dialect{
+		clock:     "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
 		contains:  `strpos(lower(entry), lower(?::text COLLATE "C")) > 0`,
 		ofService: "left(service, 200) = left(?, 200) AND service = ?",
 		anyOf:     "fingerprint = ANY(?)",

@@ -132,7 +132,7 @@ func TestASecondServerIsRefusedUntilTheFirstIsGone(t *testing.T) {
 		t.Errorf("an Update of a server that was taken over: %v", err)
 	}
 	select {
-	case <-second.Lost():
+	case <-l.lost:
 	default:
 		t.Error("it does not say that it was taken over")
 	}

@@ -9,6 +9,9 @@ type dialect struct {
 	// contains is a condition: an entry's bytes contain a text, in either case of
 	// ASCII letters.
 	contains string
+	// clock is a query of the database's clock in microseconds, "" where it is this
+	// process's.
+	clock string
 	// ofService finds entries of a service by their index.
 	ofService string
 	// anyOf finds alerts by a list of fingerprints; "" where a query for each costs no
