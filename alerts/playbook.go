@@ -113,6 +113,10 @@ type ComposeTarget struct {
 	Project string `yaml:"project,omitempty"`
 	// Service is the name of the service in the compose file.
 	Service string `yaml:"service"`
+	// Host is the machine that the project is on, where several replicas of backout share
+	// a database: only one that has this host in replica.hosts acts on it. Without it any
+	// replica may.
+	Host string `yaml:"host,omitempty"`
 }
 
 // KubernetesTarget is one container of a Deployment or a StatefulSet.

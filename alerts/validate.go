@@ -190,6 +190,9 @@ func (v *validator) target() {
 		if t.Compose.Project != "" {
 			v.name(key(compose, "project"), t.Compose.Project, projectName, "leave it out if the folder has one project")
 		}
+		if t.Compose.Host != "" {
+			v.name(key(compose, "host"), t.Compose.Host, plainName, "write the name that the replica there has in replica.hosts")
+		}
 		dir, path := t.Compose.ProjectDir, key(compose, "project_dir")
 		if v.need(path, dir == "", "write the absolute path of the compose project's folder") {
 			switch {

@@ -38,10 +38,13 @@ func (s *Server) finish(c echo.Context, actor, what, reason, fallback string) er
 	if !page.BackTo.MatchString(target) {
 		target = fallback
 	}
-	id := s.flashes.put(flash{Actor: actor, What: what, Reason: reason, At: s.now().UTC()})
+	done, err := s.csrf.flash(flash{Actor: actor, What: what, Reason: reason, At: s.now().UTC()})
+	if err != nil {
+		return err
+	}
 	h := c.Response().Header()
 	h.Set("Cache-Control", "no-store")
-	return c.Redirect(http.StatusSeeOther, target+"?done="+id+"#result")
+	return c.Redirect(http.StatusSeeOther, target+"?done="+done+"#result")
 }
 
 // postIncident changes an incident as the API's address of the same name does.

@@ -2,14 +2,13 @@ package receiver
 
 import (
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"mime"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -21,23 +20,19 @@ import (
 const csrfLife = 12 * time.Hour
 
 // csrf makes and checks the tokens of forms: a moment, and a sum over it and the name
-// of who was shown the form. The key is this process's, so a restart voids them.
+// of who was shown the form. The key is all replicas', and outlives a restart.
 type csrf struct{ key []byte }
-
-func newCSRF() csrf {
-	key := make([]byte, sha256.Size)
-	_, _ = rand.Read(key) // never fails: crypto/rand ends the program instead
-	return csrf{key}
-}
 
 func (k csrf) token(name string, now time.Time) string {
 	at := binary.BigEndian.AppendUint64(nil, uint64(now.Unix()))
 	return base64.RawURLEncoding.EncodeToString(append(at, k.sum(name, at)...))
 }
 
-func (k csrf) sum(name string, at []byte) []byte {
+// sum is over what begins with a fixed length or is JSON, and a name: no two pairs are the
+// same bytes.
+func (k csrf) sum(name string, about []byte) []byte {
 	h := hmac.New(sha256.New, k.key)
-	h.Write(at)
+	h.Write(about)
 	h.Write([]byte(name))
 	return h.Sum(nil)
 }
@@ -79,53 +74,42 @@ func (s *Server) form(h handler) echo.HandlerFunc {
 			return refuse(http.StatusBadRequest, "the form cannot be read: %v", err)
 		}
 		if !s.csrf.valid(r.PostForm.Get("csrf"), actor, s.now()) {
-			return hint.Add(refuse(http.StatusForbidden, "the form has expired, or backout was restarted since"), "go back, reload the page and send it again")
+			return hint.Add(refuse(http.StatusForbidden, "the form has expired"), "go back, reload the page and send it again")
 		}
 		return h(c, actor)
 	}
 }
 
-// flash is what a change did, told once on the page that follows it.
+// flash is what a change did, told on the page that follows it.
 type flash struct {
-	Actor, What, Reason string
-	At                  time.Time
+	Actor  string    `json:"actor"`
+	What   string    `json:"what"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
 }
 
-const (
-	// doneMost is how many of them wait to be told, doneLife for how long.
-	doneMost = 256
-	doneLife = 10 * time.Minute
-)
+// flashLife is for how long a page tells it.
+const flashLife = 10 * time.Minute
 
-// flashes hold results between a change and the page that follows it.
-type flashes struct {
-	mu   sync.Mutex
-	byID map[string]flash
-}
-
-func (d *flashes) put(r flash) string {
-	id := rand.Text()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.byID == nil {
-		d.byID = map[string]flash{}
+// flash carries what a change did to the page that follows it, in that page's address:
+// another replica may make the page. Only who holds the key can say something there.
+func (k csrf) flash(f flash) (string, error) {
+	body, err := json.Marshal(f)
+	if err != nil {
+		return "", err
 	}
-	for id, old := range d.byID {
-		if r.At.Sub(old.At) > doneLife || len(d.byID) >= doneMost {
-			delete(d.byID, id)
-		}
-	}
-	d.byID[id] = r
-	return id
+	return base64.RawURLEncoding.EncodeToString(append(k.sum("flash", body), body...)), nil
 }
 
-// get returns what that actor's change did, nil where that is not known.
-func (d *flashes) get(id, actor string) *flash {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r, ok := d.byID[id]
-	if !ok || r.Actor != actor {
+// flashed returns what that actor's change did, nil where that is not known.
+func (k csrf) flashed(token, actor string, now time.Time) *flash {
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) < sha256.Size || subtle.ConstantTimeCompare(raw[:sha256.Size], k.sum("flash", raw[sha256.Size:])) != 1 {
 		return nil
 	}
-	return &r
+	var f flash
+	if json.Unmarshal(raw[sha256.Size:], &f) != nil || f.Actor != actor || now.Sub(f.At) > flashLife {
+		return nil
+	}
+	return &f
 }

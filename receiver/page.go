@@ -69,8 +69,8 @@ func (s *Server) frame(c echo.Context, title string) frame {
 func (s *Server) liveFrame(c echo.Context, title string, o view.Overview) (frame, error) {
 	f := s.frame(c, title)
 	f.Now = o.Time
-	if id := c.QueryParam("done"); id != "" {
-		f.Result = s.flashes.get(id, f.Visitor.Name)
+	if done := c.QueryParam("done"); done != "" {
+		f.Result = s.csrf.flashed(done, f.Visitor.Name, f.Now)
 	}
 	var err error
 	f.Stamp, err = s.stampOf(o)

@@ -33,6 +33,8 @@ type fakeService struct {
 	changes  []string
 	freeze   remediation.Freeze
 
+	// once holds what came.
+	once map[string]bool
 	// accept, where set, runs inside Accept.
 	accept func(context.Context) error
 	// look, where set, runs inside Overview.
@@ -296,6 +298,7 @@ func newBench(t testing.TB, tokens ...config.Token) *bench {
 	cfg := config.Default()
 	cfg.Tokens = tokens
 	s, err := New(Options{
+		FormKey: []byte(testFormKey),
 		Service: b.service, Backtester: b.tester,
 		Config:   cfg,
 		Registry: b.registry,
@@ -402,4 +405,18 @@ func drain(t *testing.T, r *http.Response) string {
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+func (f *fakeService) Once(_ context.Context, kind, key string, keep time.Duration, limit int) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if kind != "slack" || keep != 2*slackFresh || limit != slackSeen {
+		return false, fmt.Errorf("a %s is remembered for %s, with %d others", kind, keep, limit)
+	}
+	if f.once == nil {
+		f.once = map[string]bool{}
+	}
+	first := !f.once[key]
+	f.once[key] = true
+	return first, f.err
 }

@@ -20,6 +20,7 @@ package receiver
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,6 +54,8 @@ type Options struct {
 	// Its error goes to the caller, a commander, whose token is named actor.
 	Reload func(ctx context.Context, actor string) error
 	Now    func() time.Time
+	// FormKey signs the console's forms: 32 random bytes, the same for all replicas.
+	FormKey []byte
 	// Transport carries what is said to Slack, where Config names it.
 	Transport http.RoundTripper
 }
@@ -73,11 +76,8 @@ type Server struct {
 	// metricsPage answers /metrics.
 	metricsPage http.Handler
 	csrf        csrf
-	flashes     flashes
 	backtests   *backtests
-	// slackSeen are the signatures of Slack's requests that came, slackBodies their
-	// bodies; slackTransport carries our answers.
-	slackSeen      seen
+	// slackBodies are the bodies of Slack's requests; slackTransport carries our answers.
 	slackBodies    *bodies
 	slackTransport http.RoundTripper
 	// streams counts those of events that are open, for which one looks every
@@ -96,7 +96,7 @@ type Server struct {
 
 // New returns a server that is ready to serve.
 func New(o Options) (*Server, error) {
-	if o.Service == nil || o.Backtester == nil || o.Config == nil || o.Registry == nil || o.Logger == nil || o.Reload == nil || o.Now == nil {
+	if o.Service == nil || o.Backtester == nil || o.Config == nil || o.Registry == nil || o.Logger == nil || o.Reload == nil || o.Now == nil || len(o.FormKey) < sha256.Size {
 		return nil, errors.New("build receiver: an option is missing")
 	}
 	results, err := newResults(o.Registry)
@@ -113,7 +113,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		pages:       pages,
-		csrf:        newCSRF(),
+		csrf:        csrf{o.FormKey},
 		eventsEvery: eventsEvery,
 		ending:      make(chan struct{}),
 		service:     o.Service,

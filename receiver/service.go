@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"time"
 
 	"github.com/locotoki/backout/receiver/statuspage"
 	"github.com/locotoki/backout/remediation"
@@ -18,6 +19,14 @@ type Service interface {
 	Preflights
 	AuditLog
 	statuspage.Source
+	Remembers
+}
+
+// Remembers keeps what must come only once, for all replicas.
+type Remembers interface {
+	// Once reports whether a key of a kind comes for the first time, and remembers it for
+	// a time, with at most limit others; one more is remediation.ErrFull.
+	Once(ctx context.Context, kind, key string, keep time.Duration, limit int) (first bool, err error)
 }
 
 // Notifications is used by the webhook (webhook.go) and the probes.

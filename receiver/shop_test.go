@@ -24,12 +24,15 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
+// testFormKey signs the forms of servers in tests.
+const testFormKey = "0123456789abcdef0123456789abcdef"
+
 // shop is a real engine on a real store, with a service, a Prometheus and a clock
 // that the test moves, behind a real server.
 type shop struct {
 	*Server
 	t      testing.TB
-	store  *store.SQLite
+	store  *store.Store
 	engine *engine.Engine
 	tester *fakeBacktester
 	expr   rules.Expressions
@@ -121,6 +124,7 @@ func newShop(t testing.TB) *shop {
 	cfg := config.Default()
 	cfg.Tokens = []config.Token{token(t, "eve", config.Commander), token(t, "ann", config.Viewer), token(t, "am", config.Alertmanager)}
 	s.Server, err = New(Options{
+		FormKey: []byte(testFormKey),
 		Service: s.engine, Backtester: s.tester, Config: cfg, Registry: prometheus.NewRegistry(), Logger: logger,
 		Reload: func(context.Context, string) error { return nil }, Now: s.clock,
 	})

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -85,7 +84,7 @@ func (s *Server) interact(c echo.Context) error {
 		err = v.Ensure()
 	}
 	if err == nil {
-		err = s.slackSeen.first(strings.ToLower(r.Header.Get("X-Slack-Signature")), time.Now()) // by the clock of the verifier
+		err = s.firstFromSlack(r)
 	}
 	if err != nil {
 		return s.notSlack(r, err)
@@ -113,31 +112,19 @@ func (s *Server) notSlack(r *http.Request, why error) error {
 	return refuse(http.StatusUnauthorized, "the request is not signed by Slack, is too old, or was sent before")
 }
 
-// seen remembers signatures for as long as they hold. Only those that are good come
-// here, so nobody else can fill it.
-type seen struct {
-	mu sync.Mutex
-	at map[string]time.Time
-}
-
-func (s *seen) first(signature string, now time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k, at := range s.at {
-		if now.Sub(at) > 2*slackFresh {
-			delete(s.at, k)
-		}
-	}
-	if _, again := s.at[signature]; again {
+// firstFromSlack refuses a request that came before, to whichever replica: its signature
+// is remembered for as long as it holds. Only those that are good come here, so nobody
+// else can fill that memory.
+func (s *Server) firstFromSlack(r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), slackAnswer)
+	defer cancel()
+	first, err := s.service.Once(ctx, "slack", strings.ToLower(r.Header.Get("X-Slack-Signature")), 2*slackFresh, slackSeen)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot tell whether the request is new: %w", err)
+	case !first:
 		return errors.New("the same request was sent before")
 	}
-	if len(s.at) >= slackSeen {
-		return errors.New("too many recent requests to know whether this one is new")
-	}
-	if s.at == nil {
-		s.at = map[string]time.Time{}
-	}
-	s.at[signature] = now
 	return nil
 }
 

@@ -360,26 +360,10 @@ func TestARequestThatComesTwiceCountsOnce(t *testing.T) {
 	b.changed("inc-1 approve 2-schema_rollback slack:ann because")
 }
 
-func TestSignaturesAreRememberedForAsLongAsTheyHold(t *testing.T) {
-	var s seen
-	now := time.Now()
-	if err := s.first("a", now); err != nil {
-		t.Fatal(err)
-	}
-	if s.first("a", now.Add(2*slackFresh)) == nil {
-		t.Error("a signature is forgotten while it holds")
-	}
-	if err := s.first("b", now.Add(2*slackFresh+time.Second)); err != nil || len(s.at) != 1 {
-		t.Errorf("%v; %d are remembered", err, len(s.at))
-	}
-	for i := range slackSeen - 1 {
-		if err := s.first(strconv.Itoa(i), now.Add(3*slackFresh)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if s.first("one more", now.Add(3*slackFresh)) == nil {
-		t.Error("there is no bound to what is remembered")
-	}
+func TestARequestThatCannotBeRememberedIsRefused(t *testing.T) {
+	b := newSlackBench(t)
+	b.service.err = remediation.ErrFull
+	wantError(t, b.do(signed(b.press("U0ANN", slackApprove), time.Now(), signingSecret)), http.StatusUnauthorized, "sent before")
 }
 
 func TestWithoutASecretOrTokensThereIsNoSuchAddress(t *testing.T) {

@@ -50,13 +50,14 @@ const (
 	HoldTarget         Reason = "target"
 	HoldUnknownTrigger Reason = "unknown_trigger"
 	HoldStepFailed     Reason = "step_failed"
+	HoldReplicas       Reason = "replicas"
 )
 
 // Reasons are all hold reasons.
 func Reasons() []Reason {
 	return []Reason{
 		HoldMode, HoldFrozen, HoldClaimed, HoldSilenced, HoldNoRollout, HoldUnconfirmed, HoldNoData, HoldApproval,
-		HoldRateLimit, HoldBlastRadius, HoldCooldown, HoldBreaker, HoldTarget, HoldUnknownTrigger, HoldStepFailed,
+		HoldRateLimit, HoldBlastRadius, HoldCooldown, HoldBreaker, HoldTarget, HoldUnknownTrigger, HoldStepFailed, HoldReplicas,
 	}
 }
 
@@ -216,7 +217,9 @@ type Step struct {
 	// Tells: the step only tells people something, and changes no target.
 	Tells bool `json:"tells,omitempty"`
 	// Doubts counts tries that ended in doubt and left the target untouched.
-	Doubts  int    `json:"doubts,omitempty"`
+	Doubts int `json:"doubts,omitempty"`
+	// Epoch is that of the lease under which its last intent was written, 0 for none.
+	Epoch   int64  `json:"epoch,omitempty"`
 	Undoing bool   `json:"undoing,omitempty"`
 	Error   string `json:"error,omitempty"`
 }

@@ -180,6 +180,30 @@ type Preflight struct {
 	Service    string        `json:"service"`
 	Run        *PreflightRun `json:"run"`
 	Signatures []Signature   `json:"signatures"`
+	// Going is the preflight or rehearsal that is asked for or runs; nil: none.
+	Going *PreflightGoing `json:"going,omitempty"`
+}
+
+// PreflightGoing is a preflight or a rehearsal that is asked for, or runs, as far as it has
+// come. Whoever acts in the service's realm runs it.
+type PreflightGoing struct {
+	PreflightRun
+	// Left counts the checks, or a rehearsal's steps, that are to come.
+	Left int `json:"left"`
+	// Plans are those that a rehearsal is of, none for a preflight; Done are the ones that
+	// were rehearsed, and the one that is.
+	Plans []string    `json:"plans,omitempty"`
+	Done  []Rehearsal `json:"done,omitempty"`
+	// Begun: somebody runs it. One whose process ended is cut off.
+	Begun bool `json:"begun,omitempty"`
+}
+
+// Describe names it: "a preflight".
+func (g PreflightGoing) Describe() string {
+	if len(g.Plans) > 0 {
+		return "a rehearsal"
+	}
+	return "a preflight"
 }
 
 // PreflightRun is one run.

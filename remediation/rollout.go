@@ -95,6 +95,12 @@ type Promotion struct {
 	Before   json.RawMessage `json:"before,omitempty"`
 	// Was is the rollout before a start, to which a failed one goes back.
 	Was *Rollout `json:"was,omitempty"`
+	// Writer is the run of the process that wrote the intent. Where several share the store,
+	// Begun says that a call to the target may have been made since, under the lease of
+	// Epoch.
+	Writer string `json:"writer,omitempty"`
+	Begun  bool   `json:"begun,omitempty"`
+	Epoch  int64  `json:"epoch,omitempty"`
 	// Applied: the effect has had its outcome, and is being verified.
 	Applied bool `json:"applied,omitempty"`
 	// Undoing: it failed, with Error, and is being undone.

@@ -23,8 +23,36 @@ type Store interface {
 	Close() error
 }
 
+// AlertReader is a Store that reads the alerts of many Updates together before it runs
+// them, where each read would cost a round trip.
+type AlertReader interface {
+	// UpdateAlerts is Update for an fn that will ask for these alerts.
+	UpdateAlerts(ctx context.Context, fingerprints []string, fn func(tx Tx) error) error
+}
+
+// UpdateAlerts is s.Update, which may be quicker as it is told of the alerts that fn will
+// ask for.
+func UpdateAlerts(ctx context.Context, s Store, fingerprints []string, fn func(tx Tx) error) error {
+	if r, ok := s.(AlertReader); ok {
+		return r.UpdateAlerts(ctx, fingerprints, fn)
+	}
+	return s.Update(ctx, fn)
+}
+
+// SharedStore is a Store that several processes write, each with an engine of its own:
+// leases decide which of them acts.
+type SharedStore interface {
+	Store
+	// Now is the store's clock as this process knows it, between transactions: the same
+	// for all processes within the time that a question to the store takes.
+	Now() time.Time
+}
+
 // ErrNotFound: the row asked for does not exist.
 var ErrNotFound = errors.New("not found")
+
+// ErrFull: no room is left for one more.
+var ErrFull = errors.New("too many are remembered")
 
 // ErrStale: an incident was changed since it was read; read it again.
 var ErrStale = errors.New("stale version")
@@ -40,6 +68,8 @@ type Tx interface {
 	OutboxTable
 	PreflightTable
 	RehearsalTable
+	ReplicaTable
+	KeptTable
 	// OnCommit runs fn after the commit took effect, once, before Update returns and in
 	// its goroutine; several run in the order in which they were given. fn does not run
 	// where the transaction fails, nor in a View, nor for a run of Update's function that

@@ -157,7 +157,7 @@ func TestEveryAlertCarriesWhatItsReadersNeed(t *testing.T) {
 			}
 		}
 		service := pb.Service
-		if slices.Contains([]string{"BackoutDown", "BackoutMessagesPending", "BackoutMessagesDropped", "BackoutAuditBroken"}, r.Alert) {
+		if slices.Contains([]string{"BackoutDown", "BackoutReplicaDown", "BackoutMessagesPending", "BackoutMessagesDropped", "BackoutAuditBroken"}, r.Alert) {
 			service = "" // what is wrong with backout itself is one alert, however many services it looks after
 		}
 		if r.Labels["service"] != service || r.Labels["severity"] == "" {

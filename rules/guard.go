@@ -35,6 +35,9 @@ const (
 	indicatorAbsent        = "IndicatorAbsent"
 	stageMetricAbsent      = "StageMetricAbsent"
 	backoutDown            = "BackoutDown"
+	replicaDown            = "BackoutReplicaDown"
+	realmUnheld            = "BackoutRealmUnheld"
+	replicasDiffer         = "BackoutReplicasDiffer"
 	backoutBlind           = "BackoutBlind"
 	messagesPending        = "BackoutMessagesPending"
 	messagesDropped        = "BackoutMessagesDropped"
@@ -103,6 +106,12 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	}
 	own(backoutDown, critical, fmt.Sprintf("absent(up{job=%q} == 1)\nor on () max(backout_store_up) == 0", backoutJob), 2*pb.Bridge(),
 		"backout is down", "No backout is scraped, or it cannot read its database. There is no automatic rollback: follow the runbook by hand.")
+	own(replicaDown, warning, fmt.Sprintf("count(up{job=%[1]q} == 0) > 0\nand on () max(up{job=%[1]q}) == 1", backoutJob), 2*pb.Bridge(),
+		"a replica of backout is down", "Another replica is up and acts. Bring the one that is down back: while it is down, the loss of one more stops automatic rollback. backout status shows which one it is.")
+	add(realmUnheld, critical, fmt.Sprintf("min by (service) (min_over_time(backout_realm_unheld{service=%s}[%s])) == 1", service, query.Duration(pb.Bridge())), pb.Bridge(),
+		"no replica of backout acts for it", "No replica holds the realm of the service: none with its host is up, or Prometheus answers none. There is no automatic rollback: follow the runbook by hand. backout status shows the realm.")
+	add(replicasDiffer, warning, fmt.Sprintf("max by (service) (min_over_time(backout_replicas_differ{service=%s}[%s])) == 1", service, query.Duration(pb.Bridge())), patience(pb),
+		"the replicas of backout differ", "They have different playbooks of the service, or run in different modes, so no step runs. Give them the same ones and reload them. backout status shows which one differs.")
 	add(backoutBlind, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_blind{service=%s}[%s])) == 1", service, query.Duration(pb.Bridge())), 0,
 		"backout is blind ({{ $labels.reason }})", "Reason watchdog: alerts do not reach backout. Reason prometheus: Prometheus does not answer backout. Until monitoring is back, backout promotes nothing and confirms nothing: watch the service yourself.")
 	own(messagesPending, warning, fmt.Sprintf("max(max_over_time(backout_outbox_oldest_seconds[%s])) > %g", query.Duration(pb.Bridge()), pendingLong.Seconds()), 0,

@@ -96,6 +96,11 @@ func ownSeries(name string, lset map[string]string, job string, runs ...series.S
 	return series.Track{Name: name, Labels: all, Runs: runs}.Input()
 }
 
+// replicaUp is the series up of one replica of backout.
+func replicaUp(instance string, runs ...series.Stretch) series.Input {
+	return series.Track{Name: "up", Labels: map[string]string{"job": backoutJob, "instance": instance}, Runs: runs}.Input()
+}
+
 // service shows the guards of the service itself.
 func (w *watch) service() ([]testCase, error) {
 	alive := w.pb.Expand(w.pb.Alive, 0, 0)
@@ -226,6 +231,15 @@ func (w *watch) backout() []testCase {
 		w.test(backoutDown+": fires if it cannot read its store", []series.Input{
 			ownSeries("up", nil, backoutJob, series.Stretch{From: 1, N: 2 * n}), ownSeries("backout_store_up", nil, backoutJob, series.Stretch{From: 1, N: n}, series.Stretch{From: 0, N: n}),
 		}, w.silent(backoutDown, n-1), w.fires(backoutDown, 2*n-1)),
+		w.test(replicaDown+": silent while both are up or both down, fires if one of two is down", []series.Input{
+			replicaUp("one", series.Stretch{From: 1, N: 3 * n}), replicaUp("two", series.Stretch{From: 1, N: n}, series.Stretch{From: 0, N: 2 * n}),
+		}, w.silent(replicaDown, n-1), w.fires(replicaDown, 2*n-1), w.silent(backoutDown, 2*n-1)),
+		w.test(realmUnheld+": fires if no replica acts", []series.Input{
+			ownSeries("backout_realm_unheld", map[string]string{"service": w.pb.Service}, backoutJob, series.Stretch{From: 0, N: n}, series.Stretch{From: 1, N: n}),
+		}, w.silent(realmUnheld, n-1), w.fires(realmUnheld, 2*n-1)),
+		w.test(replicasDiffer+": fires if they do for long", []series.Input{
+			ownSeries("backout_replicas_differ", map[string]string{"service": w.pb.Service}, backoutJob, series.Stretch{From: 0, N: n}, series.Stretch{From: 1, N: n + w.sim.Aligned(w.wait(replicasDiffer))}),
+		}, w.silent(replicasDiffer, n-1), w.fires(replicasDiffer, 2*n+w.sim.Aligned(w.wait(replicasDiffer))-1)),
 		w.test(backoutBlind+": fires if Prometheus does not answer it", []series.Input{
 			blind("watchdog", series.Stretch{From: 0, N: 2 * w.sim.Coarse}), blind("prometheus", series.Stretch{From: 0, N: w.sim.Coarse}, series.Stretch{From: 1, N: w.sim.Coarse}),
 		}, w.silent(backoutBlind, w.sim.Coarse-1), w.fires(backoutBlind, w.sim.Coarse+1, "reason", "prometheus")),

@@ -118,6 +118,7 @@ func newCommands(environ []string, stdout, stderr io.Writer) *commands {
 	c.addPreflight()
 	c.addRehearse()
 	c.addAudit()
+	c.addStorage()
 	c.addVerify()
 	c.addSchema()
 	c.addCompletion()

@@ -151,7 +151,7 @@ func scenarioPage(t *testing.T) string {
 	return r.page.String()
 }
 
-func secretFile(t *testing.T, name, content string) {
+func secretFile(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +18,7 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/promslog"
 	promslogflag "github.com/prometheus/common/promslog/flag"
+	"github.com/prometheus/common/version"
 
 	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/receiver"
@@ -46,7 +49,7 @@ func (c *commands) addServe() {
 	var statusListenSet bool
 	f := serveFlags{
 		settingsFlags: c.settingsFlags(clause),
-		dsn:           clause.Flag("storage.dsn", "The database; storage.dsn_file in the configuration overrides it.").Default(defaultDSN).String(),
+		dsn:           clause.Flag("storage.dsn", "The database, sqlite:PATH or postgres://USER@HOST/DATABASE; storage.dsn_file in the configuration overrides it.").Default(defaultDSN).String(),
 		mode: flags.Choice(clause, "mode", "observe: decide and record, but hold every step; act: run the steps.",
 			string(remediation.Observe), string(remediation.Observe), string(remediation.Act)),
 		listen: clause.Flag("web.listen-address", "Address to listen on; repeatable. Beyond loopback only with tokens.").
@@ -90,15 +93,14 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err := f.checkAddresses(set.config); err != nil {
 		return err
 	}
-	dsn := *f.dsn
-	if set.config.DSN != "" {
-		dsn = set.config.DSN
-	}
-	store, err := openForServing(dsn)
+	store, err := openForServing(*f.dsn, set.config.DSN)
 	if err != nil {
 		return err
 	}
 	defer func() { err = closing(store, err) }()
+	if risk := store.Risk(); risk != "" {
+		logger.Warn("what is committed may be lost when the database's machine fails", "why", risk)
+	}
 	listeners, err := listenOn(ctx, *f.listen)
 	if err != nil {
 		return err
@@ -111,10 +113,18 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}()
 
+	now := time.Now
+	replica, err := replicaOf(store, set.config)
+	if err != nil {
+		return err
+	}
+	if shared, ok := store.(remediation.SharedStore); ok {
+		now = shared.Now
+	}
 	engine, err := engine.New(ctx, engine.Options{
-		Store: store, Playbooks: set.playbooks, Kinds: out.kinds.list,
+		Store: store, Replica: replica, Playbooks: set.playbooks, Kinds: out.kinds.list,
 		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Sources: out.sources, Runtime: out.kinds.services,
-		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: time.Now, Logger: logger,
+		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: now, Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("start engine: %w", err)
@@ -129,12 +139,16 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}
 	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, started: set.config, config: set.config, places: out.channelDirectory, log: logger}
-	backtests, err := newConsoleBacktests(engine, out.kinds.list, set.config, dsn, time.Now)
+	backtests, err := newConsoleBacktests(engine, out.kinds.list, set.config, cmp.Or(set.config.DSN, *f.dsn), time.Now)
 	if err != nil {
 		return err
 	}
+	formKey, err := engine.Secret(ctx, "forms")
+	if err != nil {
+		return fmt.Errorf("start receiver: %w", err)
+	}
 	server, err := receiver.New(receiver.Options{
-		Service: engine, Backtester: backtests, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: time.Now, Transport: out.transport,
+		Service: engine, Backtester: backtests, Config: set.config, Registry: registry, Logger: logger, Reload: re.reload, Now: now, FormKey: formKey, Transport: out.transport,
 	})
 	if err != nil {
 		return fmt.Errorf("start receiver: %w", err)
@@ -157,6 +171,21 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		engine.Run,
 		public,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners, *f.webConfigFile) })
+}
+
+// replicaOf is what this process is among those that share its store, nil where none can.
+func replicaOf(store remediation.Store, cfg *config.Config) (*engine.Replica, error) {
+	if _, shared := store.(remediation.SharedStore); !shared {
+		return nil, nil
+	}
+	name := cfg.ReplicaName
+	if name == "" {
+		var err error
+		if name, err = os.Hostname(); err != nil {
+			return nil, wrong("replica: {name: web-1} in the configuration", "name this replica: %w", err)
+		}
+	}
+	return &engine.Replica{ID: name + "/" + rand.Text(), Name: name, Version: version.Version, Hosts: cfg.ReplicaHosts, Lease: cfg.ReplicaLease}, nil
 }
 
 // noLossy says why lossy steps are held whatever the playbook says; "" if they are not.

@@ -37,7 +37,7 @@ type sourceFlags struct {
 func (c *commands) sourceFlags(clause *kingpin.CmdClause) sourceFlags {
 	return sourceFlags{
 		serverFlags: c.serverFlags(clause),
-		dsn: clause.Flag("storage.dsn", "Read this database instead of asking a server, such as sqlite:./data/backout.db. serve may be running on it.").
+		dsn: clause.Flag("storage.dsn", "Read this database instead of asking a server, such as sqlite:./data/backout.db or postgres://backout@db/backout. serve may be running on it.").
 			PlaceHolder("DSN").String(),
 		now: func() time.Time { return c.now() },
 	}

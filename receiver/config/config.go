@@ -56,8 +56,19 @@ type Config struct {
 	// takes the webhook and reads, and runs no step that can lose data.
 	Tokens []Token `config:"tokens"`
 	// DSN is a file with the data source name on one line, such as
-	// sqlite:/var/lib/backout/backout.db. It wins over --storage.dsn.
+	// sqlite:/var/lib/backout/backout.db or postgres://backout:PASSWORD@db/backout. It
+	// wins over --storage.dsn.
 	DSN string `config:"storage.dsn_file"`
+	// ReplicaName is what this process is called in the audit log, in metrics and in
+	// backout status, where several share a PostgreSQL database. Default: the name of its
+	// host.
+	ReplicaName string `config:"replica.name"`
+	// ReplicaHosts are the machines whose compose projects this process can act on, by the
+	// names that playbooks give them in target.compose.host. Default: none.
+	ReplicaHosts []string `config:"replica.hosts"`
+	// ReplicaLease is how long another replica waits after the last sign of life of the one
+	// that acts; at least 3s. The same for all of them.
+	ReplicaLease time.Duration `config:"replica.lease"`
 	// SnapshotDir is the folder in which schema_rollback keeps snapshots of databases. A
 	// relative path begins at the working folder.
 	SnapshotDir string `config:"snapshots.dir"`
@@ -82,6 +93,7 @@ func Default() *Config {
 		PrometheusTimeout: 5 * time.Second,
 		AlertmanagerURL:   "http://127.0.0.1:9093",
 		DockerHost:        "unix:///var/run/docker.sock",
+		ReplicaLease:      10 * time.Second,
 		SnapshotDir:       "data/snapshots",
 	}
 }
@@ -268,6 +280,14 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 			r.fields(n, "storage",
 				field{"dsn_file", func(n *yaml.Node) { cfg.DSN = r.dsn(n) }})
 		}},
+		field{"replica", func(n *yaml.Node) {
+			r.fields(n, "replica",
+				field{"name", func(n *yaml.Node) { cfg.ReplicaName = r.name(n, "replica.name") }},
+				field{"hosts", func(n *yaml.Node) {
+					r.each(n, "replica.hosts", func(n *yaml.Node) { cfg.ReplicaHosts = append(cfg.ReplicaHosts, r.name(n, "a host in replica.hosts")) })
+				}},
+				field{"lease", func(n *yaml.Node) { r.lease(n, &cfg.ReplicaLease) }})
+		}},
 		field{"snapshots", func(n *yaml.Node) {
 			r.fields(n, "snapshots",
 				field{"dir", func(n *yaml.Node) { cfg.SnapshotDir = r.text(n, "snapshots.dir") }})
@@ -278,6 +298,28 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		field{"slack", func(n *yaml.Node) { cfg.Slack = r.slack(n) }},
 		field{"mail", func(n *yaml.Node) { cfg.Mail = r.mail(n) }},
 		field{"webhooks", func(n *yaml.Node) { cfg.Webhooks = r.webhooks(n) }})
+}
+
+// plainName is what a replica or a host may be called.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// name reads a replica's or a host's.
+func (r *configReader) name(n *yaml.Node, what string) string {
+	text := r.text(n, what)
+	if text != "" && !plainName.MatchString(text) {
+		r.fail(n, "letters, digits, dots, dashes and underscores, such as web-1", "%s: invalid name %q", what, text)
+	}
+	return text
+}
+
+// minLease leaves room for three renewals a second apart.
+const minLease = 3 * time.Second
+
+func (r *configReader) lease(n *yaml.Node, into *time.Duration) {
+	r.duration(n, "replica.lease", into)
+	if *into < minLease {
+		r.fail(n, "lease: 10s", "replica.lease must be at least %s", minLease)
+	}
 }
 
 // url reads an http or https address without credentials.

@@ -122,6 +122,7 @@ var holdQuestions = map[remediation.Reason]string{
 	remediation.HoldBreaker:        "The breaker held steps. What made so many fail in a row?",
 	remediation.HoldTarget:         "A target was not in the state that its step needs. Why?",
 	remediation.HoldUnknownTrigger: "The playbook did not know a trigger. Which of the two is wrong?",
+	remediation.HoldReplicas:       "The replicas of backout differed, so steps were held. Why?",
 }
 
 // inVain are the steps after which the breach was seen to go on.

@@ -33,6 +33,11 @@ const (
 	KindNotified  Kind = "notified"
 	KindDrift     Kind = "drift"
 	KindBlind     Kind = "blind"
+	// KindLease: a replica has taken a realm over, or given it up.
+	KindLease Kind = "lease"
+	// KindLateOutcome is what a replica that had lost its realm still knew: it changes
+	// nothing.
+	KindLateOutcome Kind = "late_outcome"
 	// KindCheckpoint begins a log that was pruned: see Chain. backout prunes nothing yet.
 	KindCheckpoint Kind = "checkpoint"
 	KindStarted    Kind = "started"
@@ -43,7 +48,7 @@ func Kinds() []Kind {
 	return []Kind{
 		KindOpened, KindAttached, KindReopened, KindPlanned, KindHeld, KindApproved, KindDenied, KindIntent, KindOutcome, KindInDoubt,
 		KindVerified, KindSettled, KindEscalated, KindRecovered, KindResolved, KindClosed, KindClaimed, KindReleased, KindRestored,
-		KindFrozen, KindThawed, KindSignal, KindStage, KindNotified, KindDrift, KindBlind, KindReceived, KindDuplicate,
+		KindFrozen, KindThawed, KindSignal, KindStage, KindNotified, KindDrift, KindBlind, KindLease, KindLateOutcome, KindReceived, KindDuplicate,
 		KindCheckpoint, KindStarted,
 	}
 }

@@ -24,7 +24,7 @@ import (
 
 var began = time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
 
-func openStore(t testing.TB) *store.SQLite {
+func openStore(t testing.TB) *store.Store {
 	t.Helper()
 	st, err := store.OpenScratch("sqlite:" + filepath.Join(t.TempDir(), "backtest.db"))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/lease"
 )
 
 // clockStep is the least change of the wall clock that counts as someone having
@@ -25,6 +26,8 @@ type clock struct {
 	// owed is what the clock was set by and the store does not know yet.
 	owed time.Duration
 }
+
+func newClock() *clock { return &clock{} }
 
 // look returns what the store's moments are to be moved by. Where times have no
 // monotonic reading, as in tests, only a step back shows.
@@ -76,14 +79,20 @@ func (e *Engine) meetClock(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the audit log's end: %w", err)
 	}
-	return e.followClock(ctx)
+	return e.followClock(ctx, &e.clock)
 }
 
 // followClock moves the moments that the store keeps by what the wall clock was set
 // by. Without that, an incident would rest for as long as the clock was set back,
 // or count the time that it was set forward as time that went by.
-func (e *Engine) followClock(ctx context.Context) error {
-	step := e.clock.look(e.Now(), e.steady)
+//
+// Replicas go by the store's clock, of which only the default realm's holder says that it
+// was set; it begins to watch it with each lease.
+func (e *Engine) followClock(ctx context.Context, c *clock) error {
+	if h := lease.From(ctx); h != nil && h.Realm != remediation.RealmDefault {
+		return nil
+	}
+	step := c.look(e.Now(), e.steady)
 	if step == 0 {
 		return nil
 	}
@@ -102,7 +111,7 @@ func (e *Engine) followClock(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: move the times of pending work: %w", words, err)
 	}
-	e.clock.paid(step)
+	c.paid(step)
 	e.Log.Warn("the clock was set", "by", step.String())
 	return nil
 }

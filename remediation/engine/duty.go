@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -18,22 +20,31 @@ type duty struct {
 	// lasting ones go on until ctx ends, or begin what does: only Run has an end
 	// to wait for.
 	lasting bool
+	// own: each replica does it for itself. once: it is done in one realm only, whatever
+	// realms there are.
+	own, once bool
 }
 
-// duties are all of them. Run begins each that is not under way every housekeeping;
-// Tick does those that end.
-func (e *Engine) duties() []duty {
+// duties are all of them but deliveries. Those who act begin each that is not under way
+// every housekeeping; Tick does those that end.
+func (e *Engine) duties(watches *incident.Watches) []duty {
 	all := []duty{
-		{name: "probe Prometheus", do: e.probePrometheus},
-		{name: "keep house", do: e.housekeeping},
+		{name: "probe Prometheus", do: e.probePrometheus, own: true},
+		{name: "verify the audit log", do: e.verifyAlways, lasting: true, own: true},
+		{name: "keep house", do: e.housekeeping, once: true},
+		{name: "drop messages of unknown channels", do: e.dropForgotten, once: true},
 		{name: "promote by itself", do: e.AutoPromote},
-		{name: "watch targets", do: e.WatchTargets, lasting: true},
+		{name: "watch targets", do: watches.Keep, lasting: true},
 		{name: "prove", do: e.RunAll, lasting: true},
-		{name: "verify the audit log", do: e.verifyAlways, lasting: true},
 	}
 	if e.Mode == remediation.Act {
 		all = append(all, duty{name: "look ahead", do: e.precheckTargets, lasting: true})
 	}
+	return all
+}
+
+// deliveries are the duties of an engine that has the store for itself.
+func (e *Engine) deliveries() (all []duty) {
 	for i, ch := range e.Outbox.Channels {
 		all = append(all, duty{name: "deliver by " + ch.Name(), lasting: true, do: func(ctx context.Context) error {
 			return e.DeliverTo(ctx, ch, e.Outbox.Poke[i])
@@ -42,43 +53,111 @@ func (e *Engine) duties() []duty {
 	return all
 }
 
-// alongside does a duty outside the engine's loop; one that is in progress is not begun
-// again.
-func (e *Engine) alongside(ctx context.Context, d duty) {
-	key := "duty/" + d.name
-	if e.busy(key) {
-		return
+// Run works until ctx ends; steps that are running then are brought to their
+// outcome before it returns. A replica works in the realms that it holds.
+func (e *Engine) Run(ctx context.Context) error {
+	if e.keeper == nil {
+		e.act(ctx, everywhere, func(duty) bool { return true }, e.deliveries()...)
+		return nil
 	}
-	e.wg.Add(1)
+	done := make(chan struct{})
 	go func() {
-		defer e.wg.Done()
-		defer e.free(key)
-		if err := e.Safely(d.name, func() error { return d.do(ctx) }); err != nil && ctx.Err() == nil {
-			e.Log.Error("housekeeping failed; retrying", "duty", d.name, "err", err)
-		}
+		defer close(done)
+		e.repeat(ctx, func(d duty) bool { return d.own })
 	}()
+	err := e.keeper.Run(ctx)
+	<-done
+	return err
 }
 
-// Run works until ctx ends; steps that are running then are brought to their
-// outcome before it returns.
-func (e *Engine) Run(ctx context.Context) error {
-	defer e.wg.Wait()
-	e.ForgetWatches() // an earlier Run's are over
+// everywhere stands for all realms, where no other process writes the store.
+const everywhere = "*"
+
+// repeat begins duties again and again until ctx ends.
+func (e *Engine) repeat(ctx context.Context, which func(duty) bool) {
+	r := e.newRound("own", which)
+	defer r.workers.Wait()
 	keep := time.NewTicker(ledger.Housekeeping)
 	defer keep.Stop()
-	for _, d := range e.duties() {
-		e.alongside(ctx, d)
-	}
 	for {
-		jobs, next, err := e.due(ctx)
+		r.begin(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-keep.C:
+		}
+	}
+}
+
+// round is the duties of one who acts.
+type round struct {
+	e       *Engine
+	name    string
+	workers *sync.WaitGroup
+	duties  []duty
+}
+
+func (e *Engine) newRound(name string, which func(duty) bool, more ...duty) *round {
+	r := &round{e: e, name: name, workers: &sync.WaitGroup{}}
+	all := append(e.duties(e.NewWatches(r.workers)), more...)
+	r.duties = slices.DeleteFunc(all, func(d duty) bool { return !which(d) })
+	return r
+}
+
+// begin does the duties alongside; one that is in progress is not begun again.
+func (r *round) begin(ctx context.Context) {
+	for _, d := range r.duties {
+		key := "duty/" + r.name + "/" + d.name
+		if r.e.busy(key) {
+			continue
+		}
+		r.workers.Add(1)
+		go func() {
+			defer r.workers.Done()
+			defer r.e.free(key)
+			if err := r.e.Safely(d.name, func() error { return d.do(ctx) }); err != nil && ctx.Err() == nil {
+				r.e.Log.Error("housekeeping failed; retrying", "duty", d.name, "err", err)
+			}
+		}()
+	}
+}
+
+// dutiesIn are those of a realm that this replica holds.
+func (e *Engine) dutiesIn(realm string) func(duty) bool {
+	return func(d duty) bool { return !d.own && (!d.once || realm == remediation.RealmDefault) }
+}
+
+// act works until ctx ends on what is due in the realm of ctx, and does its duties; what is
+// running then is brought to its outcome first.
+func (e *Engine) act(ctx context.Context, realm string, which func(duty) bool, more ...duty) {
+	r := e.newRound(realm, which, more...)
+	defer r.workers.Wait()
+	poke := make(chan struct{}, 1)
+	e.mu.Lock()
+	e.pokes[realm] = poke
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.pokes, realm)
+	}()
+	clock, longest := &e.clock, time.Minute
+	if e.replica != nil {
+		clock, longest = newClock(), pollShared
+	}
+	keep := time.NewTicker(ledger.Housekeeping)
+	defer keep.Stop()
+	r.begin(ctx)
+	for {
+		jobs, next, err := e.due(ctx, clock)
 		if err != nil && ctx.Err() == nil {
 			e.Log.Error("cannot read what is due; retrying", "err", err)
 			next = e.Now().Add(time.Second)
 		}
 		for _, j := range jobs {
-			e.wg.Add(1)
+			r.workers.Add(1)
 			go func() {
-				defer e.wg.Done()
+				defer r.workers.Done()
 				if err := e.work(ctx, j); err != nil && ctx.Err() == nil {
 					e.putOff(j.key)
 				}
@@ -86,21 +165,19 @@ func (e *Engine) Run(ctx context.Context) error {
 				e.WakeUp()
 			}()
 		}
-		wait := time.Minute
+		wait := longest
 		if !next.IsZero() {
-			wait = max(next.Sub(e.Now()), 0)
+			wait = min(max(next.Sub(e.Now()), 0), longest)
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil
-		case <-e.poke:
+			return
+		case <-poke:
 		case <-timer.C:
 		case <-keep.C:
-			for _, d := range e.duties() {
-				e.alongside(ctx, d)
-			}
+			r.begin(ctx)
 		}
 		timer.Stop()
 	}
@@ -111,7 +188,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // due next (zero: nothing is). Run does the same by itself; Tick lets a test own
 // the clock.
 func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
-	for _, d := range e.duties() {
+	for _, d := range e.duties(e.NewWatches(&e.wg)) {
 		if d.lasting {
 			continue
 		}
@@ -126,7 +203,7 @@ func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
 // watchdog beats and nobody freezes, mails or promotes, there is nothing for them to do.
 func (e *Engine) Proceed(ctx context.Context) (next time.Time, err error) {
 	for {
-		jobs, next, err := e.due(ctx)
+		jobs, next, err := e.due(ctx, &e.clock)
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -155,8 +232,8 @@ type job struct {
 
 // due returns the jobs that are due and that nobody works on, each of which the
 // caller must free, and when the next one is.
-func (e *Engine) due(ctx context.Context) (jobs []job, next time.Time, err error) {
-	if err := e.followClock(ctx); err != nil {
+func (e *Engine) due(ctx context.Context, c *clock) (jobs []job, next time.Time, err error) {
+	if err := e.followClock(ctx, c); err != nil {
 		return nil, time.Time{}, err
 	}
 	now := e.Now()
@@ -175,7 +252,7 @@ func (e *Engine) due(ctx context.Context) (jobs []job, next time.Time, err error
 	var all []job
 	for _, r := range rollouts {
 		switch p := r.Promotion; {
-		case p == nil:
+		case p == nil || !e.here(ctx, r.Service):
 		case p.Wake.After(now):
 			next = sooner(next, p.Wake)
 		default:
@@ -183,6 +260,11 @@ func (e *Engine) due(ctx context.Context) (jobs []job, next time.Time, err error
 		}
 	}
 	for _, id := range ids {
+		if mine, err := e.hereNow(ctx, id); err != nil {
+			return nil, time.Time{}, err
+		} else if !mine {
+			continue
+		}
 		all = append(all, job{key: id, incident: id, do: func(ctx context.Context) error { return e.Advance(ctx, id) }})
 	}
 	for _, j := range all {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/incident"
+	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/notify"
 	"github.com/locotoki/backout/remediation/plan"
@@ -53,7 +55,10 @@ type Options struct {
 	Mail []remediation.Channel
 	// Webhooks get audit entries as they are written.
 	Webhooks []notify.Webhook
-	Now      func() time.Time
+	// Replica, where set, makes this one of several processes that share Store. nil: no
+	// other process writes it.
+	Replica *Replica
+	Now     func() time.Time
 	// Steady is how long this process has run by a clock that nobody sets. Without
 	// it the monotonic readings of Now's times tell.
 	Steady func() time.Duration
@@ -73,6 +78,9 @@ type Engine struct {
 
 	history remediation.History
 	runtime remediation.Runtime
+	// replica is nil, and so is keeper, where no other process writes the store.
+	replica *Replica
+	keeper  *lease.Keeper
 	running answers[remediation.Running]
 	plots   answers[view.Plot]
 
@@ -90,9 +98,9 @@ type Engine struct {
 	clock  clock
 	steady func() time.Duration
 
-	// poke wakes Run when something may be due now.
-	poke chan struct{}
-	wg   sync.WaitGroup
+	// pokes wake those who act when something may be due now, by realm.
+	pokes map[string]chan struct{}
+	wg    sync.WaitGroup
 }
 
 // New returns an engine and records its start in the audit log.
@@ -105,7 +113,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		channels = append(channels, w)
 	}
 	l := &ledger.Ledger{
-		Store: o.Store, Kinds: o.Kinds, Alertmanager: o.Alertmanager, Mode: o.Mode, NoLossy: o.NoLossy, Now: o.Now, Log: o.Logger,
+		Store: lease.Fence(o.Store), Kinds: o.Kinds, Alertmanager: o.Alertmanager, Mode: o.Mode, NoLossy: o.NoLossy, Now: o.Now, Log: o.Logger,
 		Metrics: ledger.NewMetrics(channels),
 	}
 	gates := &gate.Gates{Ledger: l}
@@ -116,12 +124,18 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e := &Engine{
 		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: o.Runtime, steady: o.Steady,
 		Checker:          preflight.New(l, gates, o.Sources, o.DrillPatience, channels, o.StatusPages),
-		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, poke: make(chan struct{}, 1),
+		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, pokes: map[string]chan struct{}{}, replica: o.Replica,
 	}
-	e.Responder = incident.New(l, gates, notifier, &e.wg)
-	e.Promoter = rollout.New(l, gates, e.Checker, e.runs)
+	e.Responder = incident.New(l, gates, notifier)
+	process := rand.Text()
+	if o.Replica != nil {
+		process = o.Replica.ID
+	}
+	e.Promoter = rollout.New(l, gates, e.Checker, e.runs, process)
 	l.Prometheus, l.WakeUp = e.prometheusHealth, e.wakeUp
-	if err := e.meetClock(ctx); err != nil {
+	if o.Replica != nil {
+		e.keeper = e.newKeeper(o.Store)
+	} else if err := e.meetClock(ctx); err != nil {
 		return nil, err
 	}
 	if err := e.load(ctx, o.Playbooks, audit.Entry{Actor: remediation.ActorEngine, Detail: map[string]any{}}); err != nil {
@@ -133,9 +147,13 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 // wakeUp tells Run, and the channels, that something may be due.
 func (e *Engine) wakeUp() {
 	e.Outbox.WakeUp()
-	select {
-	case e.poke <- struct{}{}:
-	default:
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, poke := range e.pokes {
+		select {
+		case poke <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -215,8 +233,12 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 				return err
 			}
 		}
-		if err := e.DropUnknown(tx); err != nil {
-			return err
+		if e.replica == nil {
+			if err := e.DropUnknown(tx, nil); err != nil {
+				return err
+			}
+		} else {
+			en.Detail["replica"] = e.replica.Name
 		}
 		en.Kind, en.Detail["mode"], en.Detail["playbooks"] = audit.KindStarted, string(e.Mode), loaded
 		return e.Append(tx, en)

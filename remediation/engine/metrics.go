@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 var (
@@ -24,6 +26,10 @@ var (
 	descPending   = prometheus.NewDesc("backout_outbox_pending", "Messages that are not delivered yet.", nil, nil)
 	descOldest    = prometheus.NewDesc("backout_outbox_oldest_seconds", "Age of the oldest message that is not delivered yet; 0 where none waits.", []string{"channel"}, nil)
 	descUp        = prometheus.NewDesc("backout_store_up", "1 where the store answered this scrape.", nil, nil)
+	descReplicas  = prometheus.NewDesc("backout_replicas", "Replicas that share the database and were seen within the length of a lease; 1 where only one process can.", nil, nil)
+	descActs      = prometheus.NewDesc("backout_acts", "1 for each realm in which this replica acts.", []string{"realm"}, nil)
+	descUnheld    = prometheus.NewDesc("backout_realm_unheld", "1 while no replica acts in the realm of a service, 0 otherwise.", []string{"service"}, nil)
+	descDiffer    = prometheus.NewDesc("backout_replicas_differ", "1 while the replicas' modes or playbooks of the service differ, so that no step runs.", []string{"service"}, nil)
 	descAudit     = prometheus.NewDesc("backout_audit_ok", "Whether the last verification found the audit log whole; absent before the first.", nil, nil)
 )
 
@@ -35,7 +41,7 @@ func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
 	e.Metrics.Duration.Describe(ch)
 	e.Metrics.Reaction.Describe(ch)
 	e.Metrics.Deliveries.Describe(ch)
-	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descOldest, descUp, descAudit} {
+	for _, d := range []*prometheus.Desc{descIncidents, descHuman, descFrozen, descWatchdog, descBlind, descRemaining, descStage, descTraffic, descSignal, descPending, descOldest, descUp, descReplicas, descActs, descUnheld, descDiffer, descAudit} {
 		ch <- d
 	}
 }
@@ -94,6 +100,9 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 		waiting += n
 	}
 	ch <- gauge(descPending, float64(waiting))
+	if err := e.collectReplicas(tx, ch); err != nil {
+		return err
+	}
 	for _, c := range e.Outbox.Channels {
 		heads, err := tx.FirstMessages(c.Name())
 		if err != nil {
@@ -157,6 +166,36 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 			}
 			ch <- gauge(descSignal, v, b.Service, name)
 		}
+	}
+	return nil
+}
+
+// collectReplicas shows who shares the store, and in what this one acts.
+func (e *Engine) collectReplicas(tx remediation.Tx, ch chan<- prometheus.Metric) error {
+	if e.replica == nil {
+		ch <- gauge(descReplicas, 1)
+		return nil
+	}
+	live, err := remediation.LiveReplicas(tx, e.Now())
+	if err != nil {
+		return err
+	}
+	ch <- gauge(descReplicas, float64(len(live)))
+	for _, realm := range e.keeper.Holds() {
+		ch <- gauge(descActs, 1, realm)
+	}
+	_, unheld, err := e.replicasNow(tx)
+	if err != nil {
+		return err
+	}
+	for _, b := range e.Plans() {
+		idle := slices.ContainsFunc(unheld, func(u view.UnheldNow) bool { return slices.Contains(u.Services, b.Service) })
+		ch <- flag(descUnheld, idle, b.Service)
+		differ, _, err := e.Disagree(tx, b.Service, e.Now())
+		if err != nil {
+			return err
+		}
+		ch <- flag(descDiffer, differ != "", b.Service)
 	}
 	return nil
 }

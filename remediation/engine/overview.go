@@ -66,6 +66,9 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 		}
 	}
 	o.Audited = e.audited.Load()
+	if o.Replicas, o.Unheld, err = e.replicasNow(tx); err != nil {
+		return view.Overview{}, err
+	}
 	for _, b := range e.Plans() {
 		s, err := e.serviceNow(tx, b)
 		if err != nil {

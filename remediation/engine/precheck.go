@@ -17,7 +17,7 @@ const precheckEvery = time.Minute
 func (e *Engine) precheckTargets(ctx context.Context) error {
 	said := map[string]string{} // by target, what was logged last
 	for ctx.Err() == nil {
-		for _, b := range e.Plans() {
+		for _, b := range e.PlansHere(ctx) {
 			for _, p := range b.Plans {
 				for i, s := range p.Steps {
 					step := remediation.Step{Number: i + 1, Action: s.Action, Plan: p.Name, PlanIndex: i}

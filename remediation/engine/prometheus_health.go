@@ -41,7 +41,7 @@ func (s *prometheusHealth) Query(ctx context.Context, expr string) (v float64, o
 	case errors.Is(err, remediation.ErrNoAnswer):
 		s.why = err
 	case ctx.Err() == nil: // else it was we who gave up
-		s.answered = s.now()
+		s.answered, s.why = s.now(), nil
 	}
 	return v, ok, err
 }
@@ -75,6 +75,17 @@ func (s *prometheusHealth) lost(patience time.Duration) (since time.Time, back b
 	return time.Time{}, !s.answered.IsZero(), nil
 }
 
+// last is when Prometheus last answered this process, zero where it never did, and what
+// came instead since.
+func (s *prometheusHealth) last() (answered time.Time, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.why != nil {
+		why = s.why.Error()
+	}
+	return s.answered, why
+}
+
 // probePrometheus asks as often as the playbook with the shortest scrape interval has new
 // samples.
 func (e *Engine) probePrometheus(ctx context.Context) error {
@@ -93,12 +104,15 @@ func (e *Engine) probePrometheus(ctx context.Context) error {
 // noteMonitoring looks whether Prometheus has come or gone for a service since that was last
 // written down, and returns the beat as it now is and the words for the audit log;
 // detail is nil where nothing has changed.
-func (e *Engine) noteMonitoring(beat remediation.Beat) (changed remediation.Beat, detail map[string]any) {
+func (e *Engine) noteMonitoring(tx remediation.Tx, beat remediation.Beat) (changed remediation.Beat, detail map[string]any, err error) {
 	b := e.PlanOf(beat.Service)
 	if b == nil {
-		return beat, nil
+		return beat, nil, nil
 	}
-	since, back, why := e.prometheusHealth.lost(time.Duration(b.Watchdog.MaxAge))
+	since, back, why, err := e.answeredByAny(tx, time.Duration(b.Watchdog.MaxAge))
+	if err != nil {
+		return beat, nil, err
+	}
 	switch {
 	case beat.Away.IsZero() && !since.IsZero():
 		beat.Away = since
@@ -112,5 +126,5 @@ func (e *Engine) noteMonitoring(beat remediation.Beat) (changed remediation.Beat
 			"Prometheus answers again, after %s", remediation.Span(e.Now().Sub(beat.Away)))}
 		beat.Away = time.Time{}
 	}
-	return beat, detail
+	return beat, detail, nil
 }

@@ -30,7 +30,10 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 			return err
 		}
 		for _, b := range beats {
-			_, seen := e.noteMonitoring(b)
+			_, seen, err := e.noteMonitoring(tx, b)
+			if err != nil {
+				return err
+			}
 			due = due || late(b) || seen != nil
 		}
 		freezes, err := tx.Freezes()
@@ -54,7 +57,10 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 				found = append(found, map[string]any{"blind": true, "what": remediation.BlindWatchdog, "why": fmt.Sprintf(
 					"no watchdog alert for %s: Prometheus or Alertmanager may be down; nothing is promoted, and nothing is rolled back because of this", remediation.Span(now.Sub(beat.Last)))})
 			}
-			beat, seen := e.noteMonitoring(beat)
+			beat, seen, err := e.noteMonitoring(tx, beat)
+			if err != nil {
+				return err
+			}
 			if seen != nil {
 				found = append(found, seen)
 			}

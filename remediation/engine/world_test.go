@@ -56,6 +56,8 @@ type world struct {
 	webhooks     []notify.Webhook
 	// history draws plots, where set.
 	history remediation.History
+	// replica, where set, makes the engine one of several.
+	replica *engine.Replica
 	// runtime says what runs, where set.
 	runtime remediation.Runtime
 	// names, where set, names the target of a kind of action ("flag_set": a promotion's).
@@ -174,7 +176,7 @@ func (w *world) newEngine(st remediation.Store) *engine.Engine {
 func (w *world) tryEngine(st remediation.Store) (*engine.Engine, error) {
 	return engine.New(w.ctx, engine.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.silences(), History: w.history, Runtime: w.runtime,
-		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Webhooks: w.webhooks, Now: w.time, Steady: w.steady, Logger: slog.New(slog.DiscardHandler),
+		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Webhooks: w.webhooks, Now: w.time, Steady: w.steady, Replica: w.replica, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

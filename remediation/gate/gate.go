@@ -102,7 +102,17 @@ func (c *Change) always(s *remediation.Step) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append([]Result{c.Mode(s), freeze, c.Claim()}, limits...), target), nil
+	all := append(append([]Result{c.Mode(s), freeze, c.Claim()}, limits...), target)
+	differ, several, err := c.e.Disagree(c.Tx, c.Inc.Service, c.Now)
+	switch {
+	case err != nil:
+		return nil, err
+	case differ != "":
+		all = append(all, Result{Gate: "replicas", Reason: remediation.HoldReplicas, Why: differ})
+	case several:
+		all = append(all, Result{Gate: "replicas"})
+	}
+	return all, nil
 }
 
 func firstClosed(all []Result) *Result {

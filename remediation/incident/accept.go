@@ -44,7 +44,7 @@ func (e *Responder) acceptPart(ctx context.Context, n remediation.Notification) 
 	refused := map[string]error{} // by service
 	for retried := false; ; {
 		var a *accept
-		err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+		err := remediation.UpdateAlerts(ctx, e.Store, fingerprints(n.Alerts), func(tx remediation.Tx) error {
 			a = newAccept(e, tx, refused)
 			return a.run(n)
 		})
@@ -141,6 +141,17 @@ func (a *accept) takeIn(all []remediation.Alert) error {
 		}
 	}
 	return nil
+}
+
+// fingerprints are those of the alerts that takeIn looks up.
+func fingerprints(all []remediation.Alert) []string {
+	out := make([]string, 0, len(all))
+	for _, al := range all {
+		if !al.IsBeat() && al.Labels["trigger"] != "" {
+			out = append(out, al.Fingerprint)
+		}
+	}
+	return out
 }
 
 // refuse holds an alert that cannot be handled.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
 )
 
 // watched is a step whose target is held as it was made.
@@ -26,10 +28,10 @@ const watchedBack = 50
 // held returns the steps of each service's incidents that hold a target, of each
 // target the last one: until a later rollout of the service begins, nobody is meant
 // to put it back.
-func (e *Responder) held(tx remediation.Tx) ([]watched, error) {
+func (e *Responder) held(tx remediation.Tx, plans []*plan.Plan) ([]watched, error) {
 	var out []watched
 	real := false
-	for _, b := range e.Plans() {
+	for _, b := range plans {
 		newest, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: watchedBack})
 		if err != nil {
 			return nil, err
@@ -58,48 +60,62 @@ func (e *Responder) held(tx remediation.Tx) ([]watched, error) {
 	return out, nil
 }
 
-// WatchTargets starts missing watches and ends obsolete ones; the watches end with ctx.
-func (e *Responder) WatchTargets(ctx context.Context) error {
-	running := e.watches
+// Watches are the watches of targets in one realm.
+type Watches struct {
+	e *Responder
+	// ends are theirs, by key.
+	ends    map[string]context.CancelFunc
+	workers *sync.WaitGroup
+}
+
+// NewWatches returns none yet. A caller that ends them waits for workers.
+func (e *Responder) NewWatches(workers *sync.WaitGroup) *Watches {
+	return &Watches{e, map[string]context.CancelFunc{}, workers}
+}
+
+// Keep starts missing watches and ends obsolete ones; they end with ctx. It runs once at
+// a time.
+func (w *Watches) Keep(ctx context.Context) error {
+	e, running := w.e, w.ends
 	var held []watched
 	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
-		held, err = e.held(tx)
+		held, err = e.held(tx, e.PlansHere(ctx))
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	want := map[string]bool{}
-	for _, w := range held {
-		want[w.key()] = true
-		if running[w.key()] != nil {
+	for _, target := range held {
+		want[target.key()] = true
+		if running[target.key()] != nil {
 			continue
 		}
-		b, err := e.PlanFor(ctx, w.incident)
+		b, err := e.PlanFor(ctx, target.incident)
 		if err != nil && !errors.As(err, new(*ledger.UnreadableError)) { // it passes: the next duty tries again
-			e.Log.Warn("target not watched yet; retrying", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
+			e.Log.Warn("target not watched yet; retrying", "incident", target.incident.ID, "step", target.step.ID(), "err", err)
 			continue
 		}
 		var action remediation.Action
 		if err == nil {
-			action, err = b.Bind(&w.step)
+			action, err = b.Bind(&target.step)
 		}
 		if err != nil { // of one incident: the others' targets are watched all the same
-			e.Log.Warn("cannot watch a target", "incident", w.incident.ID, "step", w.step.ID(), "err", err)
-			running[w.key()] = func() {}
+			e.Log.Warn("cannot watch a target", "incident", target.incident.ID, "step", target.step.ID(), "err", err)
+			running[target.key()] = func() {}
 			continue
 		}
 		watcher, ok := action.(remediation.Watcher)
 		if !ok {
-			running[w.key()] = func() {}
+			running[target.key()] = func() {}
 			continue
 		}
 		wctx, cancel := context.WithCancel(ctx)
-		running[w.key()] = cancel
-		e.workers.Add(1)
+		running[target.key()] = cancel
+		w.workers.Add(1)
 		go func() {
-			defer e.workers.Done()
-			e.watch(wctx, w, watcher)
+			defer w.workers.Done()
+			e.watch(wctx, target, watcher)
 		}()
 	}
 	for key, cancel := range running {
@@ -157,6 +173,3 @@ func (e *Responder) drift(ctx context.Context, w watched, what string) error {
 			Step: w.step.ID(), Action: w.step.Action, Detail: map[string]any{"target": w.step.Target, "why": what}})
 	})
 }
-
-// ForgetWatches lets WatchTargets start again: an earlier Run's watches are over.
-func (e *Responder) ForgetWatches() { clear(e.watches) }

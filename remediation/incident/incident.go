@@ -22,7 +22,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -43,17 +42,11 @@ type Responder struct {
 	*ledger.Ledger
 	*gate.Gates
 	Public
-
-	// watches holds the ends of the watches of targets, by key; WatchTargets alone
-	// uses it, and workers waits for them.
-	watches map[string]context.CancelFunc
-	workers *sync.WaitGroup
 }
 
-// New returns the responder of a ledger. A caller that ends its watches waits for
-// workers.
-func New(l *ledger.Ledger, g *gate.Gates, p Public, workers *sync.WaitGroup) *Responder {
-	return &Responder{Ledger: l, Gates: g, Public: p, watches: map[string]context.CancelFunc{}, workers: workers}
+// New returns the responder of a ledger.
+func New(l *ledger.Ledger, g *gate.Gates, p Public) *Responder {
+	return &Responder{Ledger: l, Gates: g, Public: p}
 }
 
 // change is a transaction on one incident, in which its life goes on.

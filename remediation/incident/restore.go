@@ -203,7 +203,7 @@ type restoring struct{ stepJournal }
 
 // Undone implements operation.Journal.
 func (j *restoring) Undone(ctx context.Context, undoErr error) error {
-	return j.record(ctx, func(c *change, s *remediation.Step) error {
+	return j.record(ctx, lateUndo(undoErr), func(c *change, s *remediation.Step) error {
 		if remediation.IsInDoubt(undoErr) && s.Doubts < restoreTries {
 			s.Doubts++
 			c.Inc.Wake = c.Now.Add(c.Plan.Poll())
@@ -242,6 +242,7 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 		}
 		begun = true
 		s.State, s.Undoing, s.Started, s.Finished, s.Error, s.Doubts = remediation.StepIntent, true, &c.Now, nil, "", 0
+		s.Epoch = c.Epoch
 		c.Enter(remediation.Acting, 0)
 		err = c.Tx.PutEffect(remediation.Effect{Time: c.Now, Service: c.Inc.Service, Action: s.Action, Target: s.Target, Incident: c.Inc.ID, Step: s.Attempt()})
 		if err != nil {

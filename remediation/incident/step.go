@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/operation"
 	"github.com/locotoki/backout/remediation/plan"
@@ -18,7 +20,7 @@ import (
 // operationOf is what a step does to its target.
 func operationOf(b *plan.Plan, inc *remediation.Incident, s *remediation.Step) operation.Operation {
 	return operation.Operation{
-		ID: inc.Operation(s), Name: s.ID(), Target: s.Target, Before: s.Before,
+		ID: inc.Operation(s), Name: s.ID(), Target: s.Target, Before: s.Before, Epoch: s.Epoch,
 		Bind: func() (remediation.Action, error) { return b.Bind(s) },
 	}
 }
@@ -59,13 +61,37 @@ func (j *stepJournal) Limit(operation.Phase) time.Duration {
 	return ledger.StepLimit(j.s)
 }
 
-func (j *stepJournal) record(ctx context.Context, fn func(c *change, s *remediation.Step) error) error {
-	return j.e.record(ctx, j.b, j.inc.ID, func(c *change) error { return fn(c, c.Inc.Step(j.s.ID())) })
+// record commits what has happened; seen says it for the case that another replica has
+// the realm by now.
+func (j *stepJournal) record(ctx context.Context, seen map[string]any, fn func(c *change, s *remediation.Step) error) error {
+	err := j.e.record(ctx, j.b, j.inc.ID, func(c *change) error { return fn(c, c.Inc.Step(j.s.ID())) })
+	if errors.Is(err, lease.ErrLost) {
+		return errors.Join(err, j.late(ctx, seen))
+	}
+	return err
+}
+
+// late appends what this replica still knows of a step whose realm it has lost. The row is
+// the new holder's. A change that it does not know of needs a person.
+func (j *stepJournal) late(ctx context.Context, seen map[string]any) error {
+	h := lease.From(ctx)
+	return j.e.record(lease.Outside(ctx), j.b, j.inc.ID, func(c *change) error {
+		s := c.Inc.Step(j.s.ID())
+		detail := map[string]any{"replica": h.Name, "realm": h.Realm, "epoch": h.Epoch, "target": s.Target, "state": string(s.State)}
+		maps.Copy(detail, seen)
+		if err := c.Audit(audit.KindLateOutcome, remediation.ActorEngine, s, detail); err != nil {
+			return err
+		}
+		if seen["outcome"] != string(remediation.StepDone) || !s.Open() && s.State != remediation.StepSkipped && s.State != remediation.StepUndone {
+			return nil
+		}
+		return c.Page(string(remediation.HoldTarget), fmt.Sprintf("replica %s changed %s after its realm was taken over, and %s is %s", h.Name, s.Target, s.ID(), s.State))
+	})
 }
 
 // Applied implements operation.Journal.
 func (j *stepJournal) Applied(ctx context.Context, detail map[string]any) error {
-	return j.record(ctx, func(c *change, s *remediation.Step) error {
+	return j.record(ctx, map[string]any{"outcome": string(remediation.StepDone)}, func(c *change, s *remediation.Step) error {
 		s.State, s.Finished = remediation.StepDone, &c.Now
 		detail["outcome"], detail["target"] = string(remediation.StepDone), s.Target
 		return c.outcome(s, remediation.EffectDone, detail)
@@ -92,7 +118,7 @@ func (j *stepJournal) Verifying(context.Context) error { return nil }
 
 // Verified implements operation.Journal.
 func (j *stepJournal) Verified(ctx context.Context) error {
-	return j.record(ctx, func(c *change, s *remediation.Step) error {
+	return j.record(ctx, map[string]any{"verified": true}, func(c *change, s *remediation.Step) error {
 		s.Verified = true
 		if err := c.Audit(audit.KindVerified, remediation.ActorEngine, s, map[string]any{"target": s.Target}); err != nil {
 			return err
@@ -107,15 +133,15 @@ func (j *stepJournal) Undoing(ctx context.Context, cause error) (bool, error) {
 	if j.s.Undoing {
 		return true, nil
 	}
-	return true, j.record(ctx, func(c *change, s *remediation.Step) error {
-		s.Undoing, s.State, s.Error = true, remediation.StepIntent, cause.Error()
+	return true, j.record(ctx, map[string]any{"error": cause.Error()}, func(c *change, s *remediation.Step) error {
+		s.Undoing, s.State, s.Error, s.Epoch = true, remediation.StepIntent, cause.Error(), c.Epoch
 		return c.Audit(audit.KindIntent, remediation.ActorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
 	})
 }
 
 // Undone implements operation.Journal.
 func (j *stepJournal) Undone(ctx context.Context, undoErr error) error {
-	return j.record(ctx, func(c *change, s *remediation.Step) error {
+	return j.record(ctx, lateUndo(undoErr), func(c *change, s *remediation.Step) error {
 		detail := map[string]any{"undo": true, "error": s.Error, "target": s.Target}
 		s.State, s.Finished = remediation.StepUndone, &c.Now
 		if undoErr != nil {
@@ -128,6 +154,14 @@ func (j *stepJournal) Undone(ctx context.Context, undoErr error) error {
 		}
 		return c.afterFailure(s)
 	})
+}
+
+// lateUndo is what a replica still knows of an undo.
+func lateUndo(undoErr error) map[string]any {
+	if undoErr != nil {
+		return map[string]any{"undo": true, "outcome": string(remediation.StepFailed), "error": undoErr.Error()}
+	}
+	return map[string]any{"undo": true, "outcome": string(remediation.StepUndone)}
 }
 
 // afterFailure hands a failed step to a person, or, where the plan says so,
@@ -152,14 +186,18 @@ func (c *change) afterFailure(s *remediation.Step) error {
 // Doubted implements operation.Journal: a step that was never begun is pending again,
 // behind all its gates; one that is left untouched twice has failed.
 func (j *stepJournal) Doubted(ctx context.Context, cause error, look remediation.Look, lookErr error) (operation.Way, error) {
+	var early *operation.TooEarlyError
 	switch {
+	case errors.As(lookErr, &early):
+		return operation.Leave, j.lookAgain(ctx, cause, early)
 	case lookErr != nil:
 		return operation.Leave, j.stayInDoubt(ctx, cause, lookErr)
 	case look.Position == remediation.Untouched && j.s.Doubts > 0:
 		return operation.Back, nil
 	}
 	way := operation.Forward
-	err := j.record(ctx, func(c *change, s *remediation.Step) error {
+	seen := map[string]any{"error": cause.Error(), "seen": string(look.Position)}
+	err := j.record(ctx, seen, func(c *change, s *remediation.Step) error {
 		c.Inc.Reason, c.Inc.Why, c.Inc.Paged = "", "", nil
 		err := c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{
 			"why": cause.Error(), "seen": string(look.Position), "target": s.Target, "after": look.Snapshot,
@@ -180,10 +218,18 @@ func (j *stepJournal) Doubted(ctx context.Context, cause error, look remediation
 	return way, err
 }
 
+// lookAgain keeps a step in doubt for as long as what an earlier holder sent may arrive.
+func (j *stepJournal) lookAgain(ctx context.Context, cause error, early *operation.TooEarlyError) error {
+	return j.record(ctx, map[string]any{"error": cause.Error()}, func(c *change, s *remediation.Step) error {
+		c.Inc.Wake = c.Now.Add(early.After)
+		return c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{"why": early.Error(), "target": s.Target})
+	})
+}
+
 // stayInDoubt keeps a step whose target cannot be looked at as it is, and says so
 // once; the next look comes after a poll.
 func (j *stepJournal) stayInDoubt(ctx context.Context, cause, err error) error {
-	return j.record(ctx, func(c *change, s *remediation.Step) error {
+	return j.record(ctx, map[string]any{"error": errors.Join(cause, err).Error()}, func(c *change, s *remediation.Step) error {
 		again := c.Inc.Reason == remediation.HoldTarget
 		c.Inc.State, c.Inc.Reason, c.Inc.Why = remediation.Acting, remediation.HoldTarget, err.Error()
 		c.Inc.Wake = c.Now.Add(c.Plan.Poll())

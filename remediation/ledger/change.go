@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -18,6 +19,8 @@ type Change struct {
 	Tx   remediation.Tx
 	Inc  *remediation.Incident
 	Now  time.Time
+	// Epoch is that of the lease under which it is made, 0 for none.
+	Epoch int64
 }
 
 // On is a transaction on an incident that tx has read.
@@ -37,6 +40,7 @@ func (l *Ledger) Change(ctx context.Context, b *plan.Plan, seen *remediation.Inc
 			return remediation.ErrStale
 		}
 		c := l.On(tx, b, inc, l.Now())
+		c.Epoch = lease.EpochOf(ctx)
 		if err := fn(c); err != nil {
 			return err
 		}
@@ -45,7 +49,8 @@ func (l *Ledger) Change(ctx context.Context, b *plan.Plan, seen *remediation.Inc
 }
 
 // Record is Change for what has already happened: it is written whatever else changed
-// meanwhile, even while the process is stopping.
+// meanwhile, even while the process is stopping. Under a lease that is lost it fails with
+// lease.ErrLost: what is to be written then goes through Late.
 func (l *Ledger) Record(ctx context.Context, b *plan.Plan, id string, fn func(c *Change) error) error {
 	ctx = context.WithoutCancel(ctx)
 	return l.Store.Update(ctx, func(tx remediation.Tx) error {
@@ -54,6 +59,7 @@ func (l *Ledger) Record(ctx context.Context, b *plan.Plan, id string, fn func(c 
 			return err
 		}
 		c := l.On(tx, b, inc, l.Now())
+		c.Epoch = lease.EpochOf(ctx)
 		if err := fn(c); err != nil {
 			return err
 		}

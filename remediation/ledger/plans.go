@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -41,6 +43,25 @@ func (l *Ledger) Plans() []*plan.Plan {
 		out = append(out, b)
 	}
 	return out
+}
+
+// Here reports whether what concerns a plan is done under the lease of ctx; all of it is
+// where there is none. A service without a playbook is in the default realm.
+func (l *Ledger) Here(ctx context.Context, p *plan.Plan) bool {
+	h := lease.From(ctx)
+	if h == nil {
+		return true
+	}
+	realm := remediation.RealmDefault
+	if p != nil {
+		realm = remediation.RealmOfHost(p.Target.Compose.Host)
+	}
+	return h.Realm == realm
+}
+
+// PlansHere returns the plans of the services on which ctx may act.
+func (l *Ledger) PlansHere(ctx context.Context) []*plan.Plan {
+	return slices.DeleteFunc(l.Plans(), func(p *plan.Plan) bool { return !l.Here(ctx, p) })
 }
 
 // OnePlan returns the playbook of a service; "" is enough if there is only one.

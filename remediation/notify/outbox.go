@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/ledger"
 )
 
@@ -32,8 +33,6 @@ type Outbox struct {
 	Poke []chan struct{}
 
 	mu sync.Mutex
-	// rest is until when a channel wants to be left alone.
-	rest map[string]time.Time
 	// tried holds what came of messages that could not be recorded, by their ID.
 	tried map[int64]tried
 }
@@ -47,7 +46,7 @@ type tried struct {
 }
 
 func newOutbox(channels []remediation.Channel) (*Outbox, error) {
-	o := &Outbox{Channels: channels, rest: map[string]time.Time{}, tried: map[int64]tried{}}
+	o := &Outbox{Channels: channels, tried: map[int64]tried{}}
 	seen := map[string]bool{}
 	for _, ch := range channels {
 		if ch.Name() == "" || seen[ch.Name()] {
@@ -69,27 +68,41 @@ func (o *Outbox) WakeUp() {
 	}
 }
 
-func (o *Outbox) resting(channel string) time.Time {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.rest[channel]
+// restOf is until when a channel wants to be left alone, whoever delivers.
+func restOf(tx remediation.Tx, channel string) (until time.Time, err error) {
+	text, err := tx.Kept(restKey(channel))
+	if errors.Is(err, remediation.ErrNotFound) {
+		return time.Time{}, nil
+	}
+	if err == nil {
+		err = until.UnmarshalText(text)
+	}
+	return until, err
 }
 
-func (o *Outbox) letRest(channel string, until time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.rest[channel] = until
+func restKey(channel string) string { return "rest/" + channel }
+
+// letRest keeps it.
+func letRest(tx remediation.Tx, channel string, until time.Time) error {
+	text, err := until.UTC().MarshalText()
+	if err != nil {
+		return err
+	}
+	return tx.PutKept(restKey(channel), text)
 }
 
 // DropUnknown drops messages for channels that no longer exist: delivered much later,
-// they would be wrong.
-func (e *Notifier) DropUnknown(tx remediation.Tx) error {
+// they would be wrong. others are channels that another replica has.
+func (e *Notifier) DropUnknown(tx remediation.Tx, others []string) error {
 	pending, err := tx.PendingMessages()
 	if err != nil {
 		return err
 	}
 	for _, ch := range e.Outbox.Channels {
 		delete(pending, ch.Name())
+	}
+	for _, name := range others {
+		delete(pending, name)
 	}
 	for channel, left := range pending {
 		for left > 0 {
@@ -179,20 +192,12 @@ func (e *Notifier) DeliverEach(ctx context.Context, next time.Time) (time.Time, 
 // the same key, and no others.
 func (e *Notifier) deliverDue(ctx context.Context, ch remediation.Channel) (next time.Time, err error) {
 	for ctx.Err() == nil {
-		if rest := e.Outbox.resting(ch.Name()); rest.After(e.Now()) {
-			pending := 0
-			err := e.Store.View(ctx, func(tx remediation.Tx) error {
-				all, err := tx.PendingMessages()
-				pending = all[ch.Name()]
-				return err
-			})
-			if err != nil || pending == 0 {
-				return time.Time{}, err
-			}
-			return rest, nil
-		}
+		var rest time.Time
 		var heads []remediation.Message
 		err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
+			if rest, err = restOf(tx, ch.Name()); err != nil {
+				return err
+			}
 			heads, err = tx.FirstMessages(ch.Name())
 			for i := range heads {
 				if err == nil {
@@ -203,6 +208,12 @@ func (e *Notifier) deliverDue(ctx context.Context, ch remediation.Channel) (next
 		})
 		if err != nil {
 			return time.Time{}, err
+		}
+		if rest.After(e.Now()) {
+			if len(heads) == 0 {
+				return time.Time{}, nil
+			}
+			return rest, nil
 		}
 		next = time.Time{}
 		tried := false
@@ -215,10 +226,11 @@ func (e *Notifier) deliverDue(ctx context.Context, ch remediation.Channel) (next
 				continue
 			}
 			tried = true
-			if err := e.deliver(ctx, ch, m); err != nil {
+			rests, err := e.deliver(ctx, ch, m)
+			if err != nil {
 				return time.Time{}, err
 			}
-			if e.Outbox.resting(ch.Name()).After(e.Now()) {
+			if rests {
 				break
 			}
 		}
@@ -230,8 +242,9 @@ func (e *Notifier) deliverDue(ctx context.Context, ch remediation.Channel) (next
 }
 
 // deliver tries one message once and records what came of it. A try that the
-// end of the process cuts off does not count: it is repeated after the start.
-func (e *Notifier) deliver(ctx context.Context, ch remediation.Channel, m remediation.Message) error {
+// end of the process cuts off does not count: it is repeated after the start. rests: the
+// channel wants to be left alone.
+func (e *Notifier) deliver(ctx context.Context, ch remediation.Channel, m remediation.Message) (rests bool, err error) {
 	try, again := e.Outbox.lastTry(m.ID)
 	if !again {
 		dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
@@ -244,11 +257,11 @@ func (e *Notifier) deliver(ctx context.Context, ch remediation.Channel, m remedi
 		try = tried{receipt, failure, failure != nil && ctx.Err() != nil}
 		e.Outbox.keepTry(m.ID, try)
 	}
-	err := e.recordTry(ctx, m, try, again)
-	if err == nil || try.cutOff {
+	err = e.recordTry(ctx, m, try, again)
+	if err == nil || try.cutOff || errors.Is(err, lease.ErrLost) { // what is lost is another's to deliver
 		e.Outbox.forgetTry(m.ID)
 	}
-	return err
+	return errors.As(try.failure, new(*remediation.RetryAfterError)), err
 }
 
 func (o *Outbox) lastTry(id int64) (tried, bool) {
@@ -301,6 +314,11 @@ func (e *Notifier) recordTry(ctx context.Context, m remediation.Message, try tri
 		if err != nil {
 			return err
 		}
+		if errors.As(failure, &wait) {
+			if err := letRest(tx, m.Channel, e.Now().Add(min(max(wait.After, 0), longestRest))); err != nil {
+				return err
+			}
+		}
 		m.Attempts++
 		if result == remediation.OutcomeFailed {
 			m.Error, m.Next = failure.Error(), e.Now().Add(backoff(m.Attempts))
@@ -315,9 +333,6 @@ func (e *Notifier) recordTry(ctx context.Context, m remediation.Message, try tri
 		return err
 	}
 	e.Metrics.Deliveries.WithLabelValues(m.Channel, result).Inc()
-	if errors.As(failure, &wait) {
-		e.Outbox.letRest(m.Channel, e.Now().Add(min(max(wait.After, 0), longestRest)))
-	}
 	return nil
 }
 

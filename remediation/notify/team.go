@@ -36,7 +36,12 @@ type notifyingStore struct {
 
 // Update implements Store.
 func (s notifyingStore) Update(ctx context.Context, fn func(tx remediation.Tx) error) error {
-	return s.Store.Update(ctx, func(tx remediation.Tx) error {
+	return s.UpdateAlerts(ctx, nil, fn)
+}
+
+// UpdateAlerts implements remediation.AlertReader.
+func (s notifyingStore) UpdateAlerts(ctx context.Context, fingerprints []string, fn func(tx remediation.Tx) error) error {
+	return remediation.UpdateAlerts(ctx, s.Store, fingerprints, func(tx remediation.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}

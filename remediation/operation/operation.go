@@ -20,6 +20,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/gate"
+	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/ledger"
 )
 
@@ -31,6 +32,8 @@ type Operation struct {
 	Bind     func() (remediation.Action, error)
 	// Before is the target as the intent found it: what undo goes back to.
 	Before json.RawMessage
+	// Epoch is that of the lease under which its intent was written, 0 for none.
+	Epoch int64
 	// Restore: it was done and verified, and is now put back because someone asked.
 	Restore bool
 }
@@ -71,8 +74,20 @@ type Journal interface {
 	Undoing(ctx context.Context, cause error) (bool, error)
 	// Undone writes how the undo came out.
 	Undone(ctx context.Context, undoErr error) error
-	// Doubted writes what a look at the target showed after cause, and decides.
+	// Doubted writes what a look at the target showed after cause, and decides. lookErr is
+	// a *TooEarlyError where an earlier holder's request may have arrived after the look.
 	Doubted(ctx context.Context, cause error, look remediation.Look, lookErr error) (Way, error)
+}
+
+// TooEarlyError: a look at a target proves nothing yet.
+type TooEarlyError struct {
+	// After is how soon one does.
+	After time.Duration
+}
+
+// Error implements error.
+func (e *TooEarlyError) Error() string {
+	return fmt.Sprintf("another replica began this, and what it sent may still arrive: the target is looked at again in %s", remediation.Span(e.After))
 }
 
 // errCutOff is why an intent that this process did not write itself is in doubt.
@@ -126,8 +141,13 @@ func Look(ctx context.Context, g *gate.Gates, op Operation) (look remediation.Lo
 // call calls one method of the action within limit, which a stop of the process does
 // not cut short.
 func call(ctx context.Context, g *gate.Gates, what string, limit time.Duration, op Operation, do func(context.Context, remediation.Action) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	ctx, unbind := lease.Bound(context.WithoutCancel(ctx))
+	defer unbind()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if ctx.Err() != nil { // another replica acts here by now
+		return context.Cause(ctx)
+	}
 	return g.Safely(what, func() error {
 		a, err := op.Bind()
 		if err != nil {
@@ -197,7 +217,14 @@ func (r *run) undo(ctx context.Context, cause error) error {
 }
 
 func (r *run) doubt(ctx context.Context, cause error) error {
+	early := time.Duration(0) // asked before the look: it does not show what arrives after it
+	if h := lease.From(ctx); h != nil && h.Epoch != r.op.Epoch {
+		early = h.Unsettled()
+	}
 	look, lookErr := Look(ctx, r.g, r.op)
+	if lookErr == nil && look.Position != remediation.Wanted && early > 0 {
+		lookErr = &TooEarlyError{early}
+	}
 	way, err := r.j.Doubted(ctx, cause, look, lookErr)
 	switch {
 	case err != nil || way == Leave:

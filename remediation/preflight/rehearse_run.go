@@ -16,33 +16,23 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// rehearsalRun is a rehearsal that goes on, guarded by proving's lock.
-type rehearsalRun struct {
-	plans      []string
-	by, reason string
-	started    time.Time
-	left       int
-	// done are the plans that were rehearsed, and the one that is.
-	done []remediation.Rehearsal
-}
-
 // StartRehearsal implements Service: it runs in the background, as preflights do.
 func (e *Checker) StartRehearsal(ctx context.Context, service, plan, actor, reason string) (remediation.RehearsalView, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {
 		return remediation.RehearsalView{}, err
 	}
-	run := &rehearsalRun{by: actor, reason: reason, started: e.Now().UTC()}
-	if run.plans, err = rehearsable(b, plan); err != nil {
+	run := remediation.PreflightGoing{PreflightRun: remediation.PreflightRun{By: actor, Reason: reason, Started: e.Now().UTC()}}
+	if run.Plans, err = rehearsable(b, plan); err != nil {
 		return remediation.RehearsalView{}, err
 	}
-	for _, name := range run.plans {
-		run.left += len(b.Plan(name).Steps)
+	for _, name := range run.Plans {
+		run.Left += len(b.Plan(name).Steps)
 	}
 	if reason == "" {
-		run.reason = "rehearsal of " + strings.Join(run.plans, ", ")
+		run.Reason = "rehearsal of " + strings.Join(run.Plans, ", ")
 	}
-	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+	err = e.ask(ctx, b.Service, run, func(tx remediation.Tx) error {
 		if open, err := remediation.OpenIncident(tx, b.Service); err != nil || open != nil {
 			if open != nil {
 				err = remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s): rehearse once it is closed", open.ID, b.Service, open.Describe())
@@ -57,16 +47,6 @@ func (e *Checker) StartRehearsal(ctx context.Context, service, plan, actor, reas
 	})
 	if err != nil {
 		return remediation.RehearsalView{}, err
-	}
-	p := e.runner
-	if err := p.claimFor(b.Service, func() { p.rehearsals[b.Service] = run }); err != nil {
-		return remediation.RehearsalView{}, err
-	}
-	select {
-	case p.requests <- b.Service:
-	case <-ctx.Done():
-		p.end(b.Service)
-		return remediation.RehearsalView{}, ctx.Err()
 	}
 	return e.Rehearsal(ctx, b.Service)
 }
@@ -95,27 +75,6 @@ func rehearsable(b *plan.Plan, plan string) ([]string, error) {
 	return out, nil
 }
 
-// claimFor begins a preflight or a rehearsal of a service, if none of them runs.
-func (p *runner) claimFor(service string, begin func()) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if old := p.runs[service]; old != nil {
-		return remediation.Refuse(remediation.Conflict, "a preflight of %s is already running for %s: wait for it", service, old.By)
-	}
-	if old := p.rehearsals[service]; old != nil {
-		return remediation.Refuse(remediation.Conflict, "a rehearsal of %s is already running for %s: wait for it", service, old.by)
-	}
-	begin()
-	return nil
-}
-
-// rehearsal returns the one that is asked for or goes on, or nil.
-func (p *runner) rehearsal(service string) *rehearsalRun {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.rehearsals[service]
-}
-
 // Rehearsal implements Service.
 func (e *Checker) Rehearsal(ctx context.Context, service string) (remediation.RehearsalView, error) {
 	b, err := e.OnePlan(service)
@@ -123,10 +82,16 @@ func (e *Checker) Rehearsal(ctx context.Context, service string) (remediation.Re
 		return remediation.RehearsalView{}, err
 	}
 	v := remediation.RehearsalView{Service: b.Service, Playbook: b.Hash, Plans: []string{}, Rehearsals: []remediation.Rehearsal{}}
-	if e.runner.show(&v) {
-		return v, nil
-	}
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		if run := kept.Going; run != nil && len(run.Plans) > 0 {
+			v.Running, v.Left, v.Plans, v.By, v.Started = true, run.Left, run.Plans, run.By, view.UTC(&run.Started)
+			v.Rehearsals = append(v.Rehearsals, run.Done...)
+			return nil
+		}
 		all, err := tx.Rehearsals(b.Service)
 		if err == nil {
 			v.Rehearsals = all
@@ -136,26 +101,9 @@ func (e *Checker) Rehearsal(ctx context.Context, service string) (remediation.Re
 	return v, err
 }
 
-// show puts the rehearsal that goes on into a view, if there is one.
-func (p *runner) show(v *remediation.RehearsalView) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	run := p.rehearsals[v.Service]
-	if run == nil {
-		return false
-	}
-	v.Running, v.Left, v.Plans, v.By, v.Started = true, run.left, slices.Clone(run.plans), run.by, view.UTC(&run.started)
-	for _, r := range run.done {
-		r.Steps = slices.Clone(r.Steps)
-		v.Rehearsals = append(v.Rehearsals, r)
-	}
-	return true
-}
-
 // rehearse runs one rehearsal to its end, and records each plan as it is done.
-func (e *Checker) rehearse(ctx context.Context, service string, run *rehearsalRun) error {
-	defer e.runner.end(service)
-	for _, plan := range run.plans {
+func (e *Checker) rehearse(ctx context.Context, service string, run remediation.PreflightGoing) error {
+	for _, plan := range run.Plans {
 		b := e.PlanOf(service)
 		if b == nil || b.Plan(plan) == nil {
 			return fmt.Errorf("the playbook of %q has no plan %q any more", service, plan)
@@ -172,20 +120,20 @@ func (e *Checker) rehearse(ctx context.Context, service string, run *rehearsalRu
 }
 
 // rehearsePlan goes through one plan's drill and steps.
-func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsalRun, plan string) (remediation.Rehearsal, error) {
+func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run remediation.PreflightGoing, plan string) (remediation.Rehearsal, error) {
 	r := remediation.Rehearsal{
-		Service: b.Service, Plan: plan, Release: b.Release.Version, Playbook: b.Hash, By: run.by, Reason: run.reason,
+		Service: b.Service, Plan: plan, Release: b.Release.Version, Playbook: b.Hash, By: run.By, Reason: run.Reason,
 		Started: e.Now().UTC(), Incidents: []string{}, Steps: []remediation.RehearsedStep{},
 	}
-	p := e.runner
-	note := func(done int) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		run.left -= done
-		if n := len(run.done); n > 0 && run.done[n-1].Plan == plan {
-			run.done = run.done[:n-1]
-		}
-		run.done = append(run.done, r)
+	note := func(done int) error {
+		_, err := e.note(ctx, b.Service, func(g *remediation.PreflightGoing) {
+			g.Left -= done
+			if n := len(g.Done); n > 0 && g.Done[n-1].Plan == plan {
+				g.Done = g.Done[:n-1]
+			}
+			g.Done = append(g.Done, r)
+		})
+		return err
 	}
 	began := e.Now()
 	r.Drill.Result, _ = e.runCheck(ctx, rehearse, b.Service, checkTimeout, remediation.PreflightCheck{ID: "drill", Run: func(ctx context.Context) remediation.Result {
@@ -194,7 +142,9 @@ func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsal
 		return f
 	}})
 	r.Drill.Took = model.Duration(e.Now().Sub(began).Truncate(time.Millisecond))
-	note(0)
+	if err := note(0); err != nil {
+		return r, err
+	}
 	steps, err := b.Ladder(plan)
 	if err != nil {
 		return r, err
@@ -204,11 +154,15 @@ func (e *Checker) rehearsePlan(ctx context.Context, b *plan.Plan, run *rehearsal
 			return r, ctx.Err()
 		}
 		r.Steps = append(r.Steps, e.rehearseStep(ctx, b, s))
-		note(1)
+		if err := note(1); err != nil {
+			return r, err
+		}
 	}
 	r.Finished = e.Now().UTC()
 	r.Judge()
-	note(0)
+	if err := note(0); err != nil {
+		return r, err
+	}
 	return r, ctx.Err()
 }
 

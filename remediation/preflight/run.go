@@ -2,8 +2,8 @@ package preflight
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -16,29 +16,68 @@ import (
 // checkTimeout bounds one check.
 const checkTimeout = 3 * time.Minute
 
-// runner is the preflights and rehearsals that are asked for and those that run, by
-// service: one of them at a time.
+// runner is what lies around, and how long to wait for it.
 type runner struct {
 	sources  remediation.Sources
 	patience time.Duration // with drill alerts
-	requests chan string
-
-	mu         sync.Mutex
-	runs       map[string]*preflightRun
-	rehearsals map[string]*rehearsalRun
-}
-
-// preflightRun is a preflight that goes on.
-type preflightRun struct {
-	remediation.PreflightRun
-	left int
+	// asked wakes RunAll.
+	asked chan struct{}
 }
 
 func newRunner(around remediation.Sources, patience time.Duration) *runner {
 	if patience <= 0 {
 		patience = routePatience
 	}
-	return &runner{sources: around, patience: patience, requests: make(chan string, 64), runs: map[string]*preflightRun{}, rehearsals: map[string]*rehearsalRun{}}
+	return &runner{sources: around, patience: patience, asked: make(chan struct{}, 1)}
+}
+
+// ask puts what is to run into the service's row, unless something is there.
+func (e *Checker) ask(ctx context.Context, service string, g remediation.PreflightGoing, allowed func(tx remediation.Tx) error) error {
+	return e.Store.Update(ctx, func(tx remediation.Tx) error {
+		if err := allowed(tx); err != nil {
+			return err
+		}
+		kept, err := remediation.PreflightOf(tx, service)
+		if err != nil {
+			return err
+		}
+		if old := kept.Going; old != nil {
+			return remediation.Refuse(remediation.Conflict, "%s of %s is already running for %s: wait for it", old.Describe(), service, old.By)
+		}
+		kept.Going = &g
+		tx.OnCommit(func() {
+			select {
+			case e.runner.asked <- struct{}{}:
+			default:
+			}
+		})
+		return tx.PutPreflight(kept)
+	})
+}
+
+// note changes what is shown of what runs, and returns false where it runs no more.
+func (e *Checker) note(ctx context.Context, service string, change func(g *remediation.PreflightGoing)) (goes bool, err error) {
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, service)
+		if goes = err == nil && kept.Going != nil; !goes {
+			return err
+		}
+		change(kept.Going)
+		return tx.PutPreflight(kept)
+	})
+	return goes, err
+}
+
+// end says that nothing runs any more, also while the process is stopping.
+func (e *Checker) end(ctx context.Context, service string) error {
+	return e.Store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, service)
+		if err != nil || kept.Going == nil {
+			return err
+		}
+		kept.Going = nil
+		return tx.PutPreflight(kept)
+	})
 }
 
 // StartPreflight implements Service: the checks run in the background, one service after
@@ -48,87 +87,74 @@ func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason str
 	if err != nil {
 		return remediation.PreflightView{}, err
 	}
-	var open *remediation.Incident
-	err = e.Store.View(ctx, func(tx remediation.Tx) (err error) {
-		open, err = remediation.OpenIncident(tx, b.Service)
+	if reason == "" {
+		reason = "preflight of " + b.Release.Version
+	}
+	err = e.ask(ctx, b.Service, remediation.PreflightGoing{Left: len(e.checksOf(b)), PreflightRun: remediation.PreflightRun{
+		Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.Now().UTC(), Items: []remediation.PreflightItem{},
+	}}, func(tx remediation.Tx) error {
+		open, err := remediation.OpenIncident(tx, b.Service)
+		if err == nil && open != nil { // whose steps must find neither a lock nor a container in their way
+			err = remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s): run the preflight once it is closed", open.ID, b.Service, open.Describe())
+		}
 		return err
 	})
 	if err != nil {
 		return remediation.PreflightView{}, err
 	}
-	if open != nil { // whose steps must find neither a lock nor a container in their way
-		return remediation.PreflightView{}, remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s): run the preflight once it is closed", open.ID, b.Service, open.Describe())
-	}
-	if reason == "" {
-		reason = "preflight of " + b.Release.Version
-	}
-	p := e.runner
-	err = p.claimFor(b.Service, func() {
-		p.runs[b.Service] = &preflightRun{left: len(e.checksOf(b)), PreflightRun: remediation.PreflightRun{
-			Release: b.Release.Version, Playbook: b.Hash, By: actor, Reason: reason, Started: e.Now().UTC(), Items: []remediation.PreflightItem{},
-		}}
-	})
-	if err != nil {
-		return remediation.PreflightView{}, err
-	}
-	select {
-	case p.requests <- b.Service:
-	case <-ctx.Done():
-		p.end(b.Service)
-		return remediation.PreflightView{}, ctx.Err()
-	}
 	return e.Preflight(ctx, b.Service)
 }
 
-func (p *runner) end(service string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.runs, service)
-	delete(p.rehearsals, service)
-}
+// askedEvery is how often RunAll looks for what another replica was asked for.
+const askedEvery = time.Second
 
-// now returns a copy of the run that goes on, or nil.
-func (p *runner) now(service string) *preflightRun {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	run := p.runs[service]
-	if run == nil {
-		return nil
-	}
-	copied := *run
-	copied.Items = append([]remediation.PreflightItem{}, run.Items...)
-	return &copied
-}
-
-func (p *runner) found(run *preflightRun, item remediation.PreflightItem) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	run.Items = append(run.Items, item)
-	run.left = max(run.left-1, 0)
-}
-
-// RunAll runs what is requested, one after the other, until ctx ends. It starts by
+// RunAll runs what is asked for, one after the other, until ctx ends. It starts by
 // cleaning up after an earlier process that was killed.
 func (e *Checker) RunAll(ctx context.Context) error {
-	for _, b := range e.Plans() {
+	for _, b := range e.PlansHere(ctx) {
 		e.sweep(ctx, b)
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case service := <-e.runner.requests:
-			var err error
-			if run := e.runner.rehearsal(service); run != nil {
-				err = e.rehearse(ctx, service, run)
-			} else {
-				err = e.runPreflight(ctx, service)
-			}
-			if err != nil && ctx.Err() == nil {
-				e.Log.Error("cannot record a preflight or rehearsal", "service", service, "err", err)
+	look := time.NewTicker(askedEvery)
+	defer look.Stop()
+	for ctx.Err() == nil {
+		for _, b := range e.PlansHere(ctx) {
+			if err := e.runAsked(ctx, b); err != nil && ctx.Err() == nil {
+				e.Log.Error("cannot record a preflight or rehearsal", "service", b.Service, "err", err)
 			}
 		}
+		select {
+		case <-ctx.Done():
+		case <-e.runner.asked:
+		case <-look.C:
+		}
 	}
+	return nil
+}
+
+// runAsked runs what is asked for of a service, to its end.
+func (e *Checker) runAsked(ctx context.Context, b *plan.Plan) (err error) {
+	var going *remediation.PreflightGoing
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		kept, err := remediation.PreflightOf(tx, b.Service)
+		going = kept.Going
+		return err
+	})
+	if err != nil || going == nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.end(ctx, b.Service)) }()
+	if going.Begun {
+		e.Log.Warn("cut off: the process that ran it has ended", "what", going.Describe(), "service", b.Service)
+		return nil
+	}
+	goes, err := e.note(ctx, b.Service, func(g *remediation.PreflightGoing) { g.Begun = true })
+	switch {
+	case err != nil || !goes:
+		return err
+	case len(going.Plans) > 0:
+		return e.rehearse(ctx, b.Service, *going)
+	}
+	return e.runPreflight(ctx, b.Service, going.PreflightRun)
 }
 
 // sweep takes away what checks left behind.
@@ -149,31 +175,32 @@ func (e *Checker) sweep(ctx context.Context, b *plan.Plan) {
 }
 
 // runPreflight runs one preflight to its end and records it.
-func (e *Checker) runPreflight(ctx context.Context, service string) error {
-	defer e.runner.end(service)
+func (e *Checker) runPreflight(ctx context.Context, service string, run remediation.PreflightRun) error {
 	b := e.PlanOf(service)
 	if b == nil {
 		return fmt.Errorf("the playbook for service %q is no longer loaded", service)
 	}
-	e.runner.mu.Lock()
-	run := e.runner.runs[service]
 	run.Release, run.Playbook = b.Release.Version, b.Hash // a reload came in between, maybe
-	e.runner.mu.Unlock()
 	for _, p := range e.checksOf(b) {
 		finding, _ := e.runCheck(ctx, preflight, service, checkTimeout, p)
 		if ctx.Err() != nil {
 			return ctx.Err() // backout stops: what was found so far proves nothing
 		}
-		e.runner.found(run, remediation.PreflightItem{ID: p.ID, Name: p.Name, Before: true, Result: finding})
+		run.Items = append(run.Items, remediation.PreflightItem{ID: p.ID, Name: p.Name, Before: true, Result: finding})
+		if _, err := e.note(ctx, service, func(g *remediation.PreflightGoing) {
+			g.PreflightRun, g.Left = run, max(g.Left-1, 0)
+		}); err != nil {
+			return err
+		}
 	}
 	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		kept, err := remediation.PreflightOf(tx, service)
 		if err != nil {
 			return err
 		}
-		done := run.PreflightRun
+		done := run
 		done.Finished = e.Now().UTC()
-		kept.Run = &done
+		kept.Run, kept.Going = &done, nil
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
@@ -240,16 +267,14 @@ func (e *Checker) Preflight(ctx context.Context, service string) (v remediation.
 }
 
 func (e *Checker) preflightView(tx remediation.Tx, b *plan.Plan) (remediation.PreflightView, error) {
-	// First: a run that ends while we read the store must not pass for the one before it.
-	now := e.runner.now(b.Service)
 	kept, err := remediation.PreflightOf(tx, b.Service)
 	if err != nil {
 		return remediation.PreflightView{}, err
 	}
 	v := remediation.PreflightView{Service: b.Service, Release: b.Release.Version, Items: []remediation.PreflightItem{}}
 	run := kept.Run
-	if now != nil {
-		v.Running, v.Left, run = true, now.left, &now.PreflightRun
+	if now := kept.Going; now != nil && len(now.Plans) == 0 {
+		v.Running, v.Left, run = true, now.Left, &now.PreflightRun
 	}
 	if run != nil {
 		v.Release, v.By, v.Started, v.Items = run.Release, run.By, view.UTC(&run.Started), append(v.Items, run.Items...)

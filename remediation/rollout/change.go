@@ -107,7 +107,7 @@ const autoReason = "every gate is open, and the rollout was started with --auto"
 // closed gates when they change.
 func (e *Promoter) AutoPromote(ctx context.Context) error {
 	var errs []error
-	for _, b := range e.Plans() {
+	for _, b := range e.PlansHere(ctx) {
 		r, err := e.rolloutNow(ctx, b)
 		if err != nil {
 			return err

@@ -106,6 +106,14 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 		}
 		all[2] = hard("freeze", "%s is frozen (%s) by %s%s: %s", cmp.Or(f.Service, "every service"), f.Scope, f.By, until, f.Reason)
 	}
+	switch differ, several, err := e.Disagree(tx, b.Service, e.Now()); {
+	case err != nil:
+		return nil, err
+	case differ != "":
+		all = append(all, hard("replicas", "%s", differ))
+	case several:
+		all = append(all, remediation.GateOpen("replicas", ""))
+	}
 	g, err := gate.Breaker(tx, b.Limits.Breaker, b.Service, func(remediation.Effect) bool { return true })
 	if err != nil {
 		return nil, err

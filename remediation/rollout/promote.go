@@ -145,8 +145,6 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
 	target, look, lookErr := e.lookAtTraffic(ctx, b, flag.Name, stage.Traffic, op)
 	var done remediation.Rollout
-	// Known before the commit, after which the engine may take it up.
-	e.ownIntents.Store(op, true)
 	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		old, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
@@ -171,6 +169,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		*p = remediation.Promotion{
 			From: old.Stage, To: stage.Name, Flag: flag.Name, Value: stage.Traffic, Target: target, By: actor, Reason: reason, Op: op,
 			Started: now, Until: now.Add(promotionForward + promotionBack), Wake: now, Playbook: b.Hash, Before: look.Snapshot, Was: p.Was,
+			Writer: e.process,
 		}
 		if p.Was != nil {
 			p.From = remediation.StageNone
@@ -198,7 +197,6 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		return tx.PutRollout(c.r)
 	})
 	if err != nil {
-		e.ownIntents.Delete(op)
 		return view.RolloutView{}, err
 	}
 	e.WakeUp()

@@ -25,13 +25,13 @@ type Promoter struct {
 	readiness Readiness
 	// runs looks at what a service runs, for what is shown of its rollout.
 	runs func(service string) view.RunsView
-
-	// ownIntents are the promotions whose intents this process has written, and not
-	// yet begun, by their operation.
-	ownIntents sync.Map
+	// process is this run of the process. begun are the promotions of its own whose effect
+	// it has begun, by their operation, where no other process writes the store.
+	process string
+	begun   sync.Map
 }
 
-// New returns the promoter of a ledger.
-func New(l *ledger.Ledger, g *gate.Gates, r Readiness, runs func(service string) view.RunsView) *Promoter {
-	return &Promoter{Ledger: l, Gates: g, readiness: r, runs: runs}
+// New returns the promoter of a ledger; process names this run of the process.
+func New(l *ledger.Ledger, g *gate.Gates, r Readiness, runs func(service string) view.RunsView, process string) *Promoter {
+	return &Promoter{Ledger: l, Gates: g, readiness: r, runs: runs, process: process}
 }

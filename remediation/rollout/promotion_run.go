@@ -4,18 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/operation"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
 // RunPromotion takes a promotion as far as it goes now: effect, outcome,
 // verification. It is safe to begin again at any point, which is what a restart
-// does: an intent that this process did not write itself is looked at first.
+// does: one that was begun before is looked at first.
 func (e *Promoter) RunPromotion(ctx context.Context, service string) error {
 	var r remediation.Rollout
 	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
@@ -35,20 +37,47 @@ func (e *Promoter) RunPromotion(ctx context.Context, service string) error {
 		return e.givePromotionUp(ctx, service, p, err)
 	}
 	op := operation.Operation{
-		ID: p.Op, Name: p.Step(), Target: p.Target, Before: p.Before,
+		ID: p.Op, Name: p.Step(), Target: p.Target, Before: p.Before, Epoch: p.Epoch,
 		Bind: func() (remediation.Action, error) { return action, nil },
 	}
 	j := &journal{e, b, p}
-	_, own := e.ownIntents.LoadAndDelete(p.Op) // known once, so that a second try looks first
 	switch {
 	case p.Undoing:
 		return operation.Revert(ctx, e.Gates, op, j, errors.New(p.Error))
 	case p.Applied:
 		return operation.ResumeVerify(ctx, e.Gates, op, j)
-	case !own:
+	}
+	first, err := e.beginsFirst(ctx, p, j)
+	switch {
+	case err != nil:
+		return err
+	case !first:
 		return operation.Resume(ctx, e.Gates, op, j)
 	}
+	op.Epoch = lease.EpochOf(ctx)
 	return operation.Run(ctx, e.Gates, op, j)
+}
+
+// beginsFirst reports whether nobody can have begun the effect of an intent: this process
+// wrote it and has not, or a live replica did, which leaves that to the one that acts. It
+// is known once, so that a second try looks first.
+func (e *Promoter) beginsFirst(ctx context.Context, p *remediation.Promotion, j *journal) (first bool, err error) {
+	if lease.From(ctx) == nil {
+		_, before := e.begun.LoadOrStore(p.Op, true)
+		return p.Writer == e.process && !before, nil
+	}
+	err = j.record(ctx, map[string]any{"error": "it was not begun"}, func(c *promoting) error {
+		live, err := remediation.LiveReplicas(c.tx, c.now)
+		if err != nil {
+			return err
+		}
+		first = !c.p.Begun && slices.ContainsFunc(live, func(r remediation.Replica) bool { return r.ID == c.p.Writer })
+		if first {
+			c.p.Begun, c.p.Epoch = true, lease.EpochOf(ctx)
+		}
+		return nil
+	})
+	return first, err
 }
 
 // givePromotionUp ends a promotion whose time is over and of which there is nothing
@@ -92,13 +121,25 @@ func (j *journal) Limit(p operation.Phase) time.Duration {
 	return j.e.forward(j.p)
 }
 
-func (j *journal) record(ctx context.Context, fn func(c *promoting) error) error {
-	return j.e.onPromotion(ctx, j.b, j.p.Op, fn)
+// record commits what has happened; seen says it for the case that another replica has
+// the realm by now: then it is appended, and changes no row.
+func (j *journal) record(ctx context.Context, seen map[string]any, fn func(c *promoting) error) error {
+	err := j.e.onPromotion(ctx, j.b, j.p.Op, fn)
+	if !errors.Is(err, lease.ErrLost) {
+		return err
+	}
+	h := lease.From(ctx)
+	seen["replica"], seen["realm"], seen["epoch"], seen["target"] = h.Name, h.Realm, h.Epoch, j.p.Target
+	return errors.Join(err, j.e.Store.Update(lease.Outside(ctx), func(tx remediation.Tx) error {
+		return j.e.Append(tx, audit.Entry{
+			Kind: audit.KindLateOutcome, Actor: remediation.ActorEngine, Service: j.b.Service, Step: j.p.Step(), Action: remediation.ActionFlagSet, Detail: seen,
+		})
+	}))
 }
 
 // Applied implements operation.Journal.
 func (j *journal) Applied(ctx context.Context, detail map[string]any) error {
-	return j.record(ctx, func(c *promoting) error {
+	return j.record(ctx, map[string]any{"outcome": string(remediation.StepDone)}, func(c *promoting) error {
 		c.p.Applied = true
 		return c.outcome(c.now, remediation.StepDone, remediation.EffectDone, detail)
 	})
@@ -111,7 +152,7 @@ func (j *journal) Verifying(ctx context.Context) error {
 	if j.e.forward(j.p) > 0 {
 		return nil
 	}
-	return j.record(ctx, func(c *promoting) error {
+	return j.record(ctx, map[string]any{"outcome": string(remediation.StepDone)}, func(c *promoting) error {
 		j.p.Until = c.p.Until
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil || open != nil {
@@ -125,7 +166,7 @@ func (j *journal) Verifying(ctx context.Context) error {
 
 // Verified implements operation.Journal.
 func (j *journal) Verified(ctx context.Context) error {
-	return j.record(ctx, func(c *promoting) error {
+	return j.record(ctx, map[string]any{"verified": true}, func(c *promoting) error {
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
@@ -148,7 +189,7 @@ func (j *journal) Verified(ctx context.Context) error {
 // is fixed first.
 func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
 	ours := false // nor is it once the promotion has ended
-	err := j.record(ctx, func(c *promoting) error {
+	err := j.record(ctx, map[string]any{"error": cause.Error()}, func(c *promoting) error {
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {
 			return err
@@ -164,7 +205,7 @@ func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
 		if c.p.Undoing {
 			return nil
 		}
-		c.p.Undoing, c.p.Error = true, cause.Error()
+		c.p.Undoing, c.p.Error, c.p.Epoch = true, cause.Error(), lease.EpochOf(ctx)
 		return c.audit(audit.KindIntent, remediation.ActorEngine, map[string]any{"undo": true, "error": c.p.Error, "after": c.p.Before})
 	})
 	return ours, err
@@ -172,7 +213,11 @@ func (j *journal) Undoing(ctx context.Context, cause error) (bool, error) {
 
 // Undone implements operation.Journal.
 func (j *journal) Undone(ctx context.Context, undoErr error) error {
-	return j.record(ctx, func(c *promoting) error {
+	seen := map[string]any{"undo": true, "outcome": string(remediation.StepUndone)}
+	if undoErr != nil {
+		seen["outcome"], seen["error"] = string(remediation.StepFailed), undoErr.Error()
+	}
+	return j.record(ctx, seen, func(c *promoting) error {
 		detail := map[string]any{"undo": true, "error": c.p.Error}
 		s, why := remediation.StepUndone, c.p.Error+"; the traffic is unchanged"
 		if undoErr != nil {
@@ -199,7 +244,14 @@ func (c *promoting) abandonTo(inc *remediation.Incident, cause error) error {
 // be looked at is an error: a person is called after some of them.
 func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Look, lookErr error) (operation.Way, error) {
 	way, unseen, until := operation.Leave, false, j.p.Until
-	err := j.record(ctx, func(c *promoting) error {
+	var early *operation.TooEarlyError
+	if errors.As(lookErr, &early) {
+		return way, j.record(ctx, map[string]any{"error": cause.Error()}, func(c *promoting) error {
+			c.p.Wake = c.now.Add(early.After)
+			return c.audit(audit.KindInDoubt, remediation.ActorEngine, map[string]any{"why": early.Error()})
+		})
+	}
+	err := j.record(ctx, map[string]any{"error": cause.Error(), "seen": string(look.Position)}, func(c *promoting) error {
 		way, unseen, until = operation.Leave, false, j.p.Until
 		open, err := remediation.OpenIncident(c.tx, c.r.Service)
 		if err != nil {

@@ -20,6 +20,17 @@ type place struct {
 
 // Alert implements remediation.AlertTable.
 func (t *tx) Alert(fingerprint string) (remediation.AlertState, error) {
+	if err := t.usable(); err != nil {
+		return remediation.AlertState{}, err
+	}
+	if known, ok := t.ahead[fingerprint]; ok {
+		if known == nil {
+			t.remember(fingerprint, place{})
+			return remediation.AlertState{}, fmt.Errorf("alert %.80q: %w", fingerprint, remediation.ErrNotFound)
+		}
+		t.remember(fingerprint, place{true, known.Incident, known.Active})
+		return *known, nil
+	}
 	a := remediation.AlertState{Fingerprint: fingerprint}
 	var seen sql.NullInt64
 	err := t.row("SELECT incident, service, trigger, active, last_seen FROM alerts WHERE fingerprint = ?", []any{fingerprint},
@@ -76,6 +87,7 @@ func (t *tx) putAlert(a remediation.AlertState) error {
 	if err != nil {
 		return err
 	}
+	delete(t.ahead, a.Fingerprint)
 	before, ok := t.places[a.Fingerprint]
 	if !ok {
 		if _, err := t.Alert(a.Fingerprint); err != nil && !errors.Is(err, remediation.ErrNotFound) {
@@ -115,13 +127,13 @@ func (t *totals) add(incident string, n int) {
 }
 
 // write adds the changes to the table.
-func (t totals) write(c *conn) error {
+func (t totals) write(c conn) error {
 	for incident, n := range t {
 		if n == 0 {
 			continue
 		}
 		err := c.exec(context.Background(), `INSERT INTO alert_totals (incident, active) VALUES (?, ?)
-			ON CONFLICT (incident) DO UPDATE SET active = active + excluded.active`, incident, n)
+			ON CONFLICT (incident) DO UPDATE SET active = alert_totals.active + excluded.active`, incident, n)
 		if err != nil {
 			return fmt.Errorf("count active alerts of %.80q: %w", incident, err)
 		}

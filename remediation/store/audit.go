@@ -4,25 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-// head is the end of the audit log.
-type head struct {
-	seq  int64
-	hash string
-}
-
-func readHead(t *tx) (head, error) {
-	h := head{hash: audit.ZeroHash}
-	err := t.row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", nil, &h.seq, &h.hash)
-	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
-		return head{}, fmt.Errorf("audit head: %w", err)
-	}
-	return h, nil
-}
+// lastEntry is the end of the audit log.
+const lastEntry = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 
 // Head implements remediation.AuditTable.
 func (t *tx) Head() (seq int64, hash string, err error) {
@@ -32,8 +21,12 @@ func (t *tx) Head() (seq int64, hash string, err error) {
 		}
 		return t.head.seq, t.head.hash, nil
 	}
-	h, err := readHead(t)
-	return h.seq, h.hash, err
+	hash = audit.ZeroHash
+	err = t.row(lastEntry, nil, &seq, &hash)
+	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+		return 0, "", fmt.Errorf("audit head: %w", err)
+	}
+	return seq, hash, nil
 }
 
 // Append implements remediation.AuditTable. The entry returned is in normal
@@ -54,7 +47,7 @@ func (t *tx) Append(e audit.Entry) (audit.Entry, error) {
 	if err != nil {
 		return audit.Entry{}, fmt.Errorf("append audit entry %d: %w", e.Seq, err)
 	}
-	*t.head = head{e.Seq, e.Hash}
+	t.head.seq, t.head.hash = e.Seq, e.Hash
 	t.appended = append(t.appended, e)
 	return e, nil
 }
@@ -93,12 +86,12 @@ func (t *tx) Entries(f audit.Filter) ([]audit.Entry, error) {
 }
 
 // columns are what an entry is read from; one that is too large is not read.
-var columns = fmt.Sprintf("SELECT seq, kind, service, incident, hash, length(entry), CASE WHEN length(entry) <= %d THEN entry ELSE x'' END FROM audit", audit.MaxEntry)
+var columns = fmt.Sprintf("SELECT seq, kind, service, incident, hash, octet_length(entry), CASE WHEN octet_length(entry) <= %d THEN entry ELSE '' END FROM audit", audit.MaxEntry)
 
 // eachEntry calls each for the entries that match, newest first where f says so.
 func (t *tx) eachEntry(f audit.Filter, each func(audit.Entry) error) error {
-	q := query{from: columns}
-	q.byIndex(f, func(column, value string) { q.where("+"+column+" = ?", value) })
+	q := query{from: columns, words: t.c.dialect()}
+	q.byIndex(f, func(column, value string) { q.where("'' || "+column+" = ?", value) })
 	if f.After > 0 {
 		q.where("seq > ?", f.After)
 	}
@@ -106,7 +99,8 @@ func (t *tx) eachEntry(f audit.Filter, each func(audit.Entry) error) error {
 		q.where("seq < ?", f.Before)
 	}
 	if f.Text != "" {
-		q.where(fmt.Sprintf("CASE WHEN length(entry) <= %d THEN instr(lower(CAST(entry AS TEXT)), lower(?)) > 0 ELSE 0 END", audit.MaxEntry), f.Text)
+		// As bytes, since it is part of what is kept as it is.
+		q.where(fmt.Sprintf("CASE WHEN octet_length(entry) <= %d THEN %s ELSE 1 = 0 END", audit.MaxEntry, q.words.contains), []byte(f.Text))
 	}
 	size := 0
 	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(r row) error {
@@ -126,18 +120,20 @@ func (t *tx) eachEntry(f audit.Filter, each func(audit.Entry) error) error {
 }
 
 // byIndex adds the condition of f that finds the fewest entries: its index answers
-// in the order of seq. The others are for the caller, with a plus before their column,
-// which hides it from the planner.
+// in the order of seq. The others are for the caller, who hides their columns from
+// SQLite's planner by an expression.
 func (q *query) byIndex(f audit.Filter, other func(column, value string)) (indexed bool) {
-	for _, c := range []struct{ column, value, partial string }{
-		{"incident", f.Incident, " AND incident <> ''"}, {"kind", string(f.Kind), ""}, {"service", f.Service, " AND service <> ''"},
+	for _, c := range []struct{ column, value, found string }{
+		{"incident", f.Incident, "incident = ? AND incident <> ''"},
+		{"kind", string(f.Kind), "kind = ?"},
+		{"service", f.Service, q.words.ofService + " AND service <> ''"},
 	} {
 		switch {
 		case c.value == "":
 		case indexed:
 			other(c.column, c.value)
 		default:
-			q.where(c.column+" = ?"+c.partial, c.value)
+			q.where(c.found, slices.Repeat([]any{c.value}, strings.Count(c.found, "?"))...)
 			indexed = true
 		}
 	}
@@ -146,7 +142,7 @@ func (q *query) byIndex(f audit.Filter, other func(column, value string)) (index
 
 // Reach implements remediation.AuditTable. It reads the index alone.
 func (t *tx) Reach(f audit.Filter, n int) (seq int64, err error) {
-	q := query{from: "SELECT seq FROM audit"}
+	q := query{from: "SELECT seq FROM audit", words: t.c.dialect()}
 	indexed := q.byIndex(f, func(string, string) {})
 	if !indexed { // the log itself: its Seqs have no gaps
 		before := f.Before

@@ -4,18 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 // BenchmarkAccept is what a notification of three alerts costs, with 16 callers.
 func BenchmarkAccept(b *testing.B) {
-	s, err := Open("sqlite:" + filepath.Join(b.TempDir(), "b.db"))
+	b.Run("SQLite", func(b *testing.B) { benchmarkAccept(b, sqliteDSN(b)) })
+	b.Run("PostgreSQL", func(b *testing.B) { benchmarkAccept(b, storetest.NewServer(b).DSN()) }) // fsync is on
+}
+
+func benchmarkAccept(b *testing.B, dsn string) {
+	s, err := Open(dsn)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -32,7 +37,8 @@ func BenchmarkAccept(b *testing.B) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if err := s.Update(ctx, accept(n.Add(1), now)); err != nil {
+			fn, reads := accept(n.Add(1), now)
+			if err := s.UpdateAlerts(ctx, reads, fn); err != nil {
 				b.Error(err)
 				return
 			}
@@ -42,7 +48,7 @@ func BenchmarkAccept(b *testing.B) {
 }
 
 // accept is what the engine writes for a notification of three fresh alerts.
-func accept(i int64, now time.Time) func(remediation.Tx) error {
+func accept(i int64, now time.Time) (fn func(remediation.Tx) error, reads []string) {
 	var fps []string
 	var rows []any
 	for k := range int64(3) {
@@ -54,7 +60,7 @@ func accept(i int64, now time.Time) func(remediation.Tx) error {
 	received := audit.Entry{Time: now, Kind: audit.KindReceived, Actor: "alertmanager", Service: "shop",
 		Detail: map[string]any{"alerts": rows, "group_key": "{}/{}:{}"}}
 	real := false
-	return func(tx remediation.Tx) error {
+	fn = func(tx remediation.Tx) error {
 		if _, err := tx.Append(received); err != nil {
 			return err
 		}
@@ -72,4 +78,5 @@ func accept(i int64, now time.Time) func(remediation.Tx) error {
 		}
 		return nil
 	}
+	return fn, fps
 }

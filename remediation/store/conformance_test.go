@@ -22,6 +22,21 @@ func TestSQLiteIsAStore(t *testing.T) {
 	})
 }
 
+func TestPostgreSQLIsAStore(t *testing.T) {
+	dsns := map[string]string{}
+	storetest.Run(t, func(t *testing.T, dir string) remediation.Store {
+		t.Helper()
+		if dsns[dir] == "" {
+			dsns[dir] = storetest.Postgres(t)
+		}
+		s, err := store.Open(dsns[dir])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
+}
+
 func TestACrashingStoreCrashesOnceAndStaysDown(t *testing.T) {
 	for when, want := range map[storetest.When]int64{storetest.BeforeCommit: 2, storetest.AfterCommit: 3} {
 		s, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))

@@ -84,7 +84,7 @@ const writers = 4
 // childWrites updates without end and prints the name of each Update that was
 // answered. It dies by itself at the nth passing of a point, "point:n".
 func childWrites(dsn, when string) error {
-	s, err := Open(dsn)
+	s, err := openOn(dsn)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func whole(name string) func(remediation.Tx) error {
 // intact checks that each Update of whole is there with all it wrote or not at
 // all, that those answered are there, and that the chain holds. It returns how
 // many there are.
-func intact(t *testing.T, s *SQLite, answered []string) int {
+func intact(t *testing.T, s *Store, answered []string) int {
 	t.Helper()
 	ctx := context.Background()
 	if _, _, err := verify(t, s); err != nil {
@@ -222,7 +222,7 @@ func intact(t *testing.T, s *SQLite, answered []string) int {
 // ended with the process, and checks that it can be written.
 func reopened(t *testing.T, dsn string, answered []string) int {
 	t.Helper()
-	s, err := Open(dsn)
+	s, err := openOn(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func reopened(t *testing.T, dsn string, answered []string) int {
 	return intact(t, s, answered)
 }
 
-func closeStore(t *testing.T, s *SQLite) {
+func closeStore(t *testing.T, s *Store) {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Error(err)
@@ -244,7 +244,10 @@ func closeStore(t *testing.T, s *SQLite) {
 // TestAProcessThatDiesAtAnyPointOfACommitLosesNothingAnswered uses one database
 // throughout: each crash meets what those before it left.
 func TestAProcessThatDiesAtAnyPointOfACommitLosesNothingAnswered(t *testing.T) {
-	dsn := "sqlite:" + filepath.Join(t.TempDir(), "backout.db")
+	onBoth(t, diesAtAnyPoint)
+}
+
+func diesAtAnyPoint(t *testing.T, dsn string) {
 	total := 0
 	for _, p := range []point{pointBegun, pointRan, pointCommit, pointCommitted, pointAnswered} {
 		for _, n := range []int{1, 2, 9} {
@@ -267,9 +270,12 @@ func TestAProcessThatDiesAtAnyPointOfACommitLosesNothingAnswered(t *testing.T) {
 }
 
 // TestAProcessKilledAtRandomLosesNothingAnswered kills in the middle of what
-// SQLite does, too.
+// the database does, too.
 func TestAProcessKilledAtRandomLosesNothingAnswered(t *testing.T) {
-	dsn := "sqlite:" + filepath.Join(t.TempDir(), "backout.db")
+	onBoth(t, killedAtRandom)
+}
+
+func killedAtRandom(t *testing.T, dsn string) {
 	for round := range 8 {
 		cmd, lines := start(t, "write", dsn, "")
 		var answered []string

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,15 +13,9 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 )
 
-func openTemp(t *testing.T) *SQLite {
+func openTemp(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.maxWait = time.Hour // a slow machine must not split what a test means as one batch
-	t.Cleanup(func() { closeStore(t, s) })
-	return s
+	return openBatching(t, sqliteDSN(t))
 }
 
 // script runs SQL of a test's own within an Update, as if a table did it.
@@ -33,7 +26,7 @@ func script(query string) func(remediation.Tx) error {
 }
 
 // together runs Updates in one batch, in this order, and returns their answers.
-func together(t *testing.T, s *SQLite, fns ...func(remediation.Tx) error) []error {
+func together(t *testing.T, s *Store, fns ...func(remediation.Tx) error) []error {
 	t.Helper()
 	answers := make([]chan error, len(fns))
 	// The first holds the writer until all wait, and is not part of the commit.
@@ -61,7 +54,7 @@ func together(t *testing.T, s *SQLite, fns ...func(remediation.Tx) error) []erro
 }
 
 // has checks which Updates of whole are in the store, in their order.
-func has(t *testing.T, s *SQLite, want ...string) {
+func has(t *testing.T, s *Store, want ...string) {
 	t.Helper()
 	intact(t, s, nil)
 	var got []string
@@ -85,7 +78,7 @@ func TestAFullDiskIsAnErrorUntilThereIsRoomAgain(t *testing.T) {
 	pages := func(n int) {
 		t.Helper()
 		err := s.Update(t.Context(), func(x remediation.Tx) error {
-			return x.(*tx).c.script(fmt.Sprintf("PRAGMA max_page_count = %d", n))
+			return x.(*tx).c.(*sqliteConn).script(fmt.Sprintf("PRAGMA max_page_count = %d", n))
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -126,8 +119,10 @@ func TestAFullDiskIsAnErrorUntilThereIsRoomAgain(t *testing.T) {
 	has(t, s, append(want, "after")...)
 }
 
-func TestOneThatFailsInABatchLeavesTheOthers(t *testing.T) {
-	s := openTemp(t)
+func TestOneThatFailsInABatchLeavesTheOthers(t *testing.T) { onBoth(t, oneFails) }
+
+func oneFails(t *testing.T, dsn string) {
+	s := openBatching(t, dsn)
 	mine := errors.New("mine")
 	failing := func(tx remediation.Tx) error { return errors.Join(whole("failing")(tx), mine) }
 	for _, order := range [][]func(remediation.Tx) error{
@@ -145,11 +140,13 @@ func TestOneThatFailsInABatchLeavesTheOthers(t *testing.T) {
 	has(t, s, "a1", "a2", "b1", "b2", "c1", "c2")
 }
 
-func TestACommitThatFailsFailsItsWholeBatchAndNothingElse(t *testing.T) {
-	s := openTemp(t)
+func TestACommitThatFailsFailsItsWholeBatchAndNothingElse(t *testing.T) { onBoth(t, commitFails) }
+
+func commitFails(t *testing.T, dsn string) {
+	s := openBatching(t, dsn)
 	err := s.Update(t.Context(), func(x remediation.Tx) error {
-		return errors.Join(script("CREATE TABLE parent (a PRIMARY KEY)")(x),
-			script("CREATE TABLE child (a REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")(x))
+		return errors.Join(script("CREATE TABLE parent (a int PRIMARY KEY)")(x),
+			script("CREATE TABLE child (a int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")(x))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -198,8 +195,10 @@ func TestATransactionThatSQLiteRollsBackTakesNoOtherWithIt(t *testing.T) {
 	has(t, s, "b")
 }
 
-func TestAWriterThatLostItsConnectionConnectsAnew(t *testing.T) {
-	s := openTemp(t)
+func TestAWriterThatLostItsConnectionConnectsAnew(t *testing.T) { onBoth(t, connectionLost) }
+
+func connectionLost(t *testing.T, dsn string) {
+	s := openBatching(t, dsn)
 	if err := s.Update(t.Context(), whole("a")); err != nil {
 		t.Fatal(err)
 	}
@@ -215,8 +214,10 @@ func TestAWriterThatLostItsConnectionConnectsAnew(t *testing.T) {
 	has(t, s, "a", "b")
 }
 
-func TestACancelledViewEndsItsQueryAndTheNextOneWorks(t *testing.T) {
-	s := openTemp(t)
+func TestACancelledViewEndsItsQueryAndTheNextOneWorks(t *testing.T) { onBoth(t, viewCancelled) }
+
+func viewCancelled(t *testing.T, dsn string) {
+	s := openBatching(t, dsn)
 	for range readers + 1 {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := s.View(ctx, func(x remediation.Tx) error {
@@ -286,7 +287,7 @@ func TestACommitThatFailsAfterItTookEffectStopsNothing(t *testing.T) {
 	s.at = func(p point) {
 		if p == pointCommit && armed {
 			armed = false
-			if err := s.w.control("COMMIT"); err != nil {
+			if err := s.w.(*sqliteConn).control("COMMIT"); err != nil {
 				t.Error(err)
 			}
 		}

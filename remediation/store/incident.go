@@ -61,8 +61,8 @@ func (t *tx) Incidents(f remediation.IncidentFilter) ([]*remediation.Incident, e
 	case f.Closed:
 		q.where("open = 0")
 	default:
-		// The literal lets SQLite use the index of open ones, which are few; the
-		// plus keeps it from walking all in the order of n instead.
+		// The literal lets the index of open ones be used, which are few; the plus
+		// keeps SQLite from walking all in the order of n instead.
 		q.where("open = 1")
 		order = "+n"
 	}
@@ -117,6 +117,9 @@ func (t *tx) putIncident(inc *remediation.Incident) error {
 	put.Version++
 	open := inc.State != remediation.Closed
 	var n int64
+	if !t.write {
+		return ErrReadOnly
+	}
 	if inc.Version > 0 {
 		if n, err = number(inc.ID); err != nil {
 			return err
@@ -129,12 +132,7 @@ func (t *tx) putIncident(inc *remediation.Incident) error {
 			return fmt.Errorf("version %d, stored is %d: %w", inc.Version, version, remediation.ErrStale)
 		}
 	} else {
-		// The id is in the body, so it must be known beforehand.
-		err := t.row("SELECT seq FROM sqlite_sequence WHERE name = 'incidents'", nil, &n)
-		if err != nil && !errors.Is(err, remediation.ErrNotFound) {
-			return err
-		}
-		n++
+		n = t.head.incident + 1
 		put.ID = idPrefix + strconv.FormatInt(n, 10)
 	}
 	if open {
@@ -158,6 +156,7 @@ func (t *tx) putIncident(inc *remediation.Incident) error {
 	if err != nil {
 		return err
 	}
+	t.head.incident = max(t.head.incident, n)
 	inc.ID, inc.Version = put.ID, put.Version
 	return nil
 }

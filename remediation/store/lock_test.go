@@ -127,18 +127,16 @@ func TestFilesAreTheOwnersAlone(t *testing.T) {
 
 func TestADSNThatNamesNoDatabaseGetsAClearWord(t *testing.T) {
 	for dsn, want := range map[string]string{
-		"":                                 "no scheme",
-		"data/backout.db":                  "no scheme",
-		"postgres://u:secret@db/backout":   "PostgreSQL is not built yet",
-		"postgresql://u:secret@db/backout": "PostgreSQL is not built yet",
-		"mysql:secret":                     `unknown scheme "mysql"`,
-		"sqlite:":                          "names no file",
-		"sqlite::memory:":                  "names no file",
-		"sqlite://data/backout.db":         "two slashes",
-		"sqlite:data/":                     "names a folder",
-		"sqlite:a\x00b":                    "NUL",
+		"":                         "no scheme",
+		"data/backout.db":          "no scheme",
+		"mysql:secret":             `unknown scheme "mysql"`,
+		"sqlite:":                  "names no file",
+		"sqlite::memory:":          "names no file",
+		"sqlite://data/backout.db": "two slashes",
+		"sqlite:data/":             "names a folder",
+		"sqlite:a\x00b":            "NUL",
 	} {
-		for name, open := range map[string]func(string) (*SQLite, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+		for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
 			_, err := open(dsn)
 			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "try: sqlite:PATH") {
 				t.Errorf("%s(%q): %v, want %q and what to try", name, dsn, err, want)

@@ -11,7 +11,7 @@ import (
 )
 
 // appended appends an entry with that much text in it.
-func appended(t *testing.T, s *SQLite, bytes int) {
+func appended(t *testing.T, s *Store, bytes int) {
 	t.Helper()
 	err := s.Update(t.Context(), func(tx remediation.Tx) error {
 		_, err := tx.Append(audit.Entry{Kind: audit.KindReceived, Actor: "alertmanager", Time: time.Unix(1e9, 0), Detail: map[string]any{
@@ -24,8 +24,10 @@ func appended(t *testing.T, s *SQLite, bytes int) {
 	}
 }
 
-func TestAListIsBoundedInBytesAndLosesNothing(t *testing.T) {
-	s := openTemp(t)
+func TestAListIsBoundedInBytesAndLosesNothing(t *testing.T) { onBoth(t, boundedList) }
+
+func boundedList(t *testing.T, dsn string) {
+	s := openBatching(t, dsn)
 	for range 10 {
 		appended(t, s, 1000)
 	}
@@ -66,8 +68,10 @@ func TestAListIsBoundedInBytesAndLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAnEntryTooLargeToReadIsLeftOut(t *testing.T) {
-	s := openTemp(t)
+func TestAnEntryTooLargeToReadIsLeftOut(t *testing.T) { onBoth(t, tooLarge) }
+
+func tooLarge(t *testing.T, dsn string) {
+	s := openBatching(t, dsn)
 	appended(t, s, 10)
 	appended(t, s, audit.MaxEntry)
 	appended(t, s, 10)

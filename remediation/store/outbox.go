@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -76,15 +75,14 @@ func (t *tx) putMessage(m *remediation.Message) error {
 		}
 		return t.exec("UPDATE outbox SET channel = ?, key = ?, body = ? WHERE n = ?", m.Channel, m.Key, body, m.ID)
 	}
-	var last int64
-	err = t.row("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'", nil, &last)
-	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+	if !t.write {
+		return ErrReadOnly
+	}
+	n := t.head.message + 1
+	if err := t.exec("INSERT INTO outbox (n, channel, key, body) VALUES (?, ?, ?, ?)", n, m.Channel, m.Key, body); err != nil {
 		return err
 	}
-	if err := t.exec("INSERT INTO outbox (n, channel, key, body) VALUES (?, ?, ?, ?)", last+1, m.Channel, m.Key, body); err != nil {
-		return err
-	}
-	m.ID = last + 1
+	m.ID, t.head.message = n, n
 	return nil
 }
 

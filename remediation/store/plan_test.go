@@ -73,7 +73,7 @@ func TestQueriesOfLargeTablesUseAnIndex(t *testing.T) {
 		if err := use(x); err != nil {
 			return err
 		}
-		c := x.(*tx).c
+		c := x.(*tx).c.(*sqliteConn)
 		for _, query := range slices.Sorted(maps.Keys(c.stmts)) {
 			if !strings.HasPrefix(query, "SELECT") && !strings.HasPrefix(query, "UPDATE") {
 				continue

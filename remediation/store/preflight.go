@@ -23,7 +23,7 @@ func (t *tx) Preflight(service string) (p remediation.Preflight, err error) {
 func (t *tx) PutPreflight(p remediation.Preflight) error {
 	b, err := marshal(p)
 	if err == nil {
-		err = t.exec("INSERT OR REPLACE INTO preflights (service, body) VALUES (?, ?)", p.Service, b)
+		err = t.exec("INSERT INTO preflights (service, body) VALUES (?, ?) ON CONFLICT (service) DO UPDATE SET body = excluded.body", p.Service, b)
 	}
 	if err != nil {
 		return fmt.Errorf("put preflight of service %q: %w", p.Service, err)

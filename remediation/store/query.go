@@ -4,10 +4,26 @@ import (
 	"strings"
 )
 
+// dialect is what the two databases say in different words.
+type dialect struct {
+	// contains is a condition: an entry's bytes contain a text, in either case of
+	// ASCII letters.
+	contains string
+	// clock is a query of the database's clock in microseconds, "" where it is this
+	// process's.
+	clock string
+	// ofService finds entries of a service by their index.
+	ofService string
+	// anyOf finds alerts by a list of fingerprints; "" where a query for each costs no
+	// more.
+	anyOf string
+}
+
 // query is a SELECT whose conditions depend on a filter. Its text holds no
 // value, so that there are few texts to prepare.
 type query struct {
 	from  string
+	words dialect // of a query of the audit log
 	conds []string
 	args  []any
 }

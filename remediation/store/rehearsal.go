@@ -30,7 +30,7 @@ func (t *tx) Rehearsals(service string) ([]remediation.Rehearsal, error) {
 func (t *tx) PutRehearsal(r remediation.Rehearsal) error {
 	b, err := marshal(r)
 	if err == nil {
-		err = t.exec("INSERT OR REPLACE INTO rehearsals (service, plan, body) VALUES (?, ?, ?)", r.Service, r.Plan, b)
+		err = t.exec("INSERT INTO rehearsals (service, plan, body) VALUES (?, ?, ?) ON CONFLICT (service, plan) DO UPDATE SET body = excluded.body", r.Service, r.Plan, b)
 	}
 	if err != nil {
 		return fmt.Errorf("put rehearsal of plan %q of service %q: %w", r.Plan, r.Service, err)

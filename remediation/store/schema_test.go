@@ -13,7 +13,7 @@ import (
 
 // A later version of the schema, as a test imagines it.
 func withNext(script string) []migration {
-	return append(migrations(), migration{"next.sql", script})
+	return append(sqliteMigrations(), migration{"next.sql", script})
 }
 
 func raw(t *testing.T, path, query string) {
@@ -72,7 +72,7 @@ func TestACrashWithinAMigrationLeavesTheVersionBefore(t *testing.T) {
 func TestAMigrationThatFailsLeavesTheVersionBefore(t *testing.T) {
 	dsn := "sqlite:" + filepath.Join(t.TempDir(), "backout.db")
 	_, err := open(dsn, &sqlite.Driver{}, withNext("CREATE TABLE half (a); DROP TABLE beats; INSERT INTO nowhere VALUES (1);"))
-	n := len(migrations())
+	n := len(sqliteMigrations())
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("from version %d to %d (next.sql)", n, n+1)) {
 		t.Fatalf("got %v", err)
 	}
@@ -86,8 +86,8 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	n := len(migrations())
-	for name, open := range map[string]func(string) (*SQLite, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+	n := len(sqliteMigrations())
+	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
 		if _, err := open("sqlite:" + path); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this program knows %d; try: ", n+1, n)) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -106,7 +106,7 @@ func TestAnOlderSchemaIsNotReadUntilItIsBroughtUpToDate(t *testing.T) {
 func TestAnotherProgramsFileIsLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "other.db")
 	raw(t, path, "CREATE TABLE theirs (a)")
-	for name, open := range map[string]func(string) (*SQLite, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
 		if _, err := open("sqlite:" + path); err == nil || !strings.Contains(err.Error(), "another program's") {
 			t.Errorf("%s: %v", name, err)
 		}

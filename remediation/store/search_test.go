@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,9 +13,9 @@ import (
 var searchStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // fillLog writes n entries, one a second.
-func fillLog(t testing.TB, n int) *SQLite {
+func fillLog(t testing.TB, dsn string, n int) *Store {
 	t.Helper()
-	s, err := Open("sqlite:" + filepath.Join(t.TempDir(), "b.db"))
+	s, err := openOn(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +46,7 @@ func fillLog(t testing.TB, n int) *SQLite {
 	return s
 }
 
-func search(t testing.TB, s *SQLite, q audit.Query) (f audit.Page) {
+func search(t testing.TB, s *Store, q audit.Query) (f audit.Page) {
 	t.Helper()
 	err := s.View(context.Background(), func(tx remediation.Tx) (err error) {
 		f, err = audit.Search(tx, q)
@@ -59,9 +58,11 @@ func search(t testing.TB, s *SQLite, q audit.Query) (f audit.Page) {
 	return f
 }
 
-func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) {
+func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) { onBoth(t, pagesBack) }
+
+func pagesBack(t *testing.T, dsn string) {
 	const all = 22_000
-	s := fillLog(t, all)
+	s := fillLog(t, dsn, all)
 	at := func(i int) time.Time { return searchStart.Add(time.Duration(i) * time.Second) }
 	for name, c := range map[string]struct {
 		q    audit.Query
@@ -123,7 +124,7 @@ func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) {
 // BenchmarkSearch is what one page of an audit log of a million entries costs.
 func BenchmarkSearch(b *testing.B) {
 	const all = 1_000_000
-	s := fillLog(b, all)
+	s := fillLog(b, sqliteDSN(b), all)
 	at := func(i int) time.Time { return searchStart.Add(time.Duration(i) * time.Second) }
 	for name, q := range map[string]audit.Query{
 		"newest":               {},

@@ -82,7 +82,7 @@ func (t *tx) Freezes() ([]remediation.Freeze, error) {
 func (t *tx) PutFreeze(f remediation.Freeze) error {
 	b, err := marshal(f)
 	if err == nil {
-		err = t.exec("INSERT OR REPLACE INTO freezes (service, scope, body) VALUES (?, ?, ?)", f.Service, f.Scope, b)
+		err = t.exec("INSERT INTO freezes (service, scope, body) VALUES (?, ?, ?) ON CONFLICT (service, scope) DO UPDATE SET body = excluded.body", f.Service, f.Scope, b)
 	}
 	if err != nil {
 		return fmt.Errorf("put freeze of service %q: %w", f.Service, err)
@@ -108,7 +108,7 @@ func (t *tx) Rollouts() ([]remediation.Rollout, error) {
 func (t *tx) PutRollout(r remediation.Rollout) error {
 	b, err := marshal(r)
 	if err == nil {
-		err = t.exec("INSERT OR REPLACE INTO rollouts (service, body) VALUES (?, ?)", r.Service, b)
+		err = t.exec("INSERT INTO rollouts (service, body) VALUES (?, ?) ON CONFLICT (service) DO UPDATE SET body = excluded.body", r.Service, b)
 	}
 	if err != nil {
 		return fmt.Errorf("put rollout of service %q: %w", r.Service, err)
@@ -169,7 +169,9 @@ func (t *tx) PutBeat(b remediation.Beat) error {
 	last, err := nanos(b.Last)
 	away, err2 := nanos(b.Away)
 	if err = errors.Join(err, err2); err == nil {
-		err = t.exec("INSERT OR REPLACE INTO beats (service, last, heard, lost, away) VALUES (?, ?, ?, ?, ?)", b.Service, last, b.Heard, b.Lost, away)
+		err = t.exec(`INSERT INTO beats (service, last, heard, lost, away) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (service) DO UPDATE SET last = excluded.last, heard = excluded.heard, lost = excluded.lost, away = excluded.away`,
+			b.Service, last, b.Heard, b.Lost, away)
 	}
 	if err != nil {
 		return fmt.Errorf("put beat of service %q: %w", b.Service, err)

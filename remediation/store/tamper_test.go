@@ -3,16 +3,16 @@ package store
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 // verify checks the whole audit log.
-func verify(t *testing.T, s *SQLite) (seq int64, hash string, err error) {
+func verify(t *testing.T, s *Store) (seq int64, hash string, err error) {
 	t.Helper()
 	return audit.Verify(func(f audit.Filter) (page []audit.Entry, err error) {
 		err = s.View(t.Context(), func(tx remediation.Tx) (err error) {
@@ -23,15 +23,27 @@ func verify(t *testing.T, s *SQLite) (seq int64, hash string, err error) {
 	})
 }
 
-func TestATamperedAuditLogIsNoticed(t *testing.T) {
+func TestATamperedAuditLogIsNoticed(t *testing.T) { onBoth(t, tampered) }
+
+func tampered(t *testing.T, _ string) {
+	fresh := sqliteDSN
+	if strings.HasSuffix(t.Name(), "PostgreSQL") {
+		fresh = storetest.Postgres
+	}
+	changed := func(to string) string {
+		if !strings.HasSuffix(t.Name(), "PostgreSQL") {
+			to = "CAST(" + to + " AS BLOB)"
+		}
+		return "UPDATE audit SET entry = " + to + " WHERE seq = 8"
+	}
 	for name, c := range map[string]struct {
 		query string
 		seq   int64
 		why   string
 	}{
-		"text":              {"UPDATE audit SET entry = CAST(replace(CAST(entry AS TEXT), '\"actor\":\"7\"', '\"actor\":\"8\"') AS BLOB) WHERE seq = 8", 8, "hash"},
-		"spaces":            {"UPDATE audit SET entry = CAST(CAST(entry AS TEXT) || ' ' AS BLOB) WHERE seq = 8", 8, "canonical form"},
-		"no JSON":           {"UPDATE audit SET entry = x'00' WHERE seq = 8", 8, "invalid"},
+		"text":              {changed("replace(CAST(entry AS TEXT), '\"actor\":\"7\"', '\"actor\":\"8\"')"), 8, "hash"},
+		"spaces":            {changed("CAST(entry AS TEXT) || ' '"), 8, "canonical form"},
+		"no JSON":           {changed("'\x01'"), 8, "invalid"},
 		"hash":              {"UPDATE audit SET hash = (SELECT hash FROM audit WHERE seq = 7) WHERE seq = 8", 8, "hash"},
 		"kind's column":     {"UPDATE audit SET kind = 'intent' WHERE seq = 8", 8, "columns"},
 		"incident's":        {"UPDATE audit SET incident = '' WHERE seq = 8", 8, "columns"},
@@ -42,8 +54,8 @@ func TestATamperedAuditLogIsNoticed(t *testing.T) {
 		"one after the end": {"INSERT INTO audit SELECT 21, kind, service, incident, hash, entry FROM audit WHERE seq = 8", 21, "columns"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "backout.db")
-			s, err := Open("sqlite:" + path)
+			dsn := fresh(t)
+			s, err := openOn(dsn)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,8 +72,8 @@ func TestATamperedAuditLogIsNoticed(t *testing.T) {
 				t.Fatalf("before: %d %s %v", seq, hash, err)
 			}
 			closeStore(t, s)
-			raw(t, path, c.query)
-			r, err := OpenReadOnly("sqlite:" + path)
+			run(t, dsn, c.query)
+			r, err := OpenReadOnly(dsn)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,9 +87,10 @@ func TestATamperedAuditLogIsNoticed(t *testing.T) {
 	}
 }
 
-func TestALogPrunedToACheckpointVerifies(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "backout.db")
-	s, err := Open("sqlite:" + path)
+func TestALogPrunedToACheckpointVerifies(t *testing.T) { onBoth(t, pruned) }
+
+func pruned(t *testing.T, dsn string) {
+	s, err := openOn(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,8 +112,8 @@ func TestALogPrunedToACheckpointVerifies(t *testing.T) {
 		}
 	}
 	closeStore(t, s)
-	raw(t, path, "DELETE FROM audit WHERE seq < 10")
-	if s, err = Open("sqlite:" + path); err != nil {
+	run(t, dsn, "DELETE FROM audit WHERE seq < 10")
+	if s, err = openOn(dsn); err != nil {
 		t.Fatal(err)
 	}
 	defer closeStore(t, s)

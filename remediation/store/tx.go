@@ -14,14 +14,17 @@ import (
 // tx is one transaction, or one call's part of it.
 type tx struct {
 	ctx   context.Context
-	c     *conn
+	c     conn
 	write bool
-	head  *head // of the audit log; nil where write is false
+	head  *head // nil where write is false
 	// appended are this part's audit entries.
 	appended []audit.Entry
 	// places are alerts read or put; totals this part's changes to the numbers
 	// of active alerts, batchTotals those of the parts before it.
-	places      map[string]place
+	places map[string]place
+	// ahead are alerts that were read before the batch ran, and not put since; nil: there
+	// is none.
+	ahead       map[string]*remediation.AlertState
 	totals      totals
 	batchTotals totals
 	// alone tells that nothing before it shares the transaction.
@@ -68,7 +71,7 @@ func (t *tx) exec(query string, args ...any) error {
 	}
 	if !t.wrote {
 		if !t.alone {
-			if err := t.c.control("SAVEPOINT part"); err != nil {
+			if err := t.c.savepoint(); err != nil {
 				t.fault = err
 				return err
 			}
@@ -108,7 +111,7 @@ func (t *tx) keep() error {
 	if !t.wrote || t.alone {
 		return nil
 	}
-	return t.c.control("RELEASE part")
+	return t.c.keep()
 }
 
 // discard rolls the call's part back.
@@ -116,10 +119,7 @@ func (t *tx) discard() error {
 	if !t.wrote || t.alone {
 		return nil
 	}
-	if err := t.c.control("ROLLBACK TO part"); err != nil {
-		return err
-	}
-	return t.c.control("RELEASE part")
+	return t.c.discard()
 }
 
 // nanos is how a time is kept: NULL for the zero time.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 // there.
 type call struct {
 	ctx    context.Context
+	reads  []string    // fingerprints of alerts
 	taken  atomic.Bool // by the writer, or by its caller to drop it
 	turn   chan *tx    // nil: there is no transaction, answer says why
 	ran    chan error  // what fn returned
@@ -30,11 +32,16 @@ var errAbandoned = errors.New("the transaction was abandoned by a panic")
 //
 // After a commit that failed (a full disk, say) all Updates that shared it get
 // the error, and the next one begins afresh.
-func (s *SQLite) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+func (s *Store) Update(ctx context.Context, fn func(remediation.Tx) error) error {
+	return s.UpdateAlerts(ctx, nil, fn)
+}
+
+// UpdateAlerts implements remediation.AlertReader.
+func (s *Store) UpdateAlerts(ctx context.Context, reads []string, fn func(remediation.Tx) error) error {
 	if s.readOnly {
-		return fmt.Errorf("update database %q: %w", s.path, ErrReadOnly)
+		return fmt.Errorf("update %s: %w", s.db, ErrReadOnly)
 	}
-	c := &call{ctx: ctx, turn: make(chan *tx, 1), ran: make(chan error, 1), answer: make(chan error, 1)}
+	c := &call{ctx: ctx, reads: reads, turn: make(chan *tx, 1), ran: make(chan error, 1), answer: make(chan error, 1)}
 	select {
 	case <-s.closing:
 		return ErrClosed
@@ -85,7 +92,7 @@ func (c *call) run(t *tx, fn func(remediation.Tx) error) {
 }
 
 // writer commits until the store is closed.
-func (s *SQLite) writer() {
+func (s *Store) writer() {
 	defer close(s.stopped)
 	for {
 		select {
@@ -98,13 +105,23 @@ func (s *SQLite) writer() {
 }
 
 // group runs the calls that wait, and commits them together.
-func (s *SQLite) group(c *call) {
+func (s *Store) group(c *call) {
 	b := batch{s: s, end: time.Now().Add(s.maxWait)}
-	for c != nil {
-		if c.taken.CompareAndSwap(false, true) {
+	for calls := b.waiting(c); len(calls) > 0; calls = b.waiting() {
+		err := b.begin()
+		if err == nil {
+			err = b.readAhead(calls)
+		}
+		for _, c := range calls {
+			if !c.taken.CompareAndSwap(false, true) {
+				continue
+			}
+			if err != nil {
+				c.refuse(err)
+				continue
+			}
 			b.take(c)
 		}
-		c = b.next()
 	}
 	b.commit()
 }
@@ -120,7 +137,7 @@ const (
 	pointAnswered  point = "answered"
 )
 
-func (s *SQLite) pass(p point) {
+func (s *Store) pass(p point) {
 	if s.at != nil {
 		s.at(p)
 	}
@@ -128,47 +145,88 @@ func (s *SQLite) pass(p point) {
 
 // batch is one group commit.
 type batch struct {
-	s     *SQLite
+	s     *Store
 	end   time.Time
 	begun bool
 	head  head    // of the audit log, as the calls so far left it
 	calls []*call // those that succeeded so far
 	// totals are the alert counts that they changed.
 	totals totals
+	// ahead are alerts that were read before their calls ran; nil: there is none.
+	ahead map[string]*remediation.AlertState
 }
 
-// next returns a call that waits, while the batch has room.
-func (b *batch) next() *call {
-	if len(b.calls) >= maxCalls || time.Now().After(b.end) {
+// waiting adds the calls that wait, while the batch has room.
+func (b *batch) waiting(calls ...*call) []*call {
+	for len(b.calls)+len(calls) < maxCalls && (len(calls) > 0 || !time.Now().After(b.end)) {
+		select {
+		case c := <-b.s.queue:
+			calls = append(calls, c)
+			continue
+		default:
+		}
+		break
+	}
+	return calls
+}
+
+// readAhead reads the alerts that calls will ask for in one round trip. What was read
+// and not put since is still so: no other writer is at work.
+func (b *batch) readAhead(calls []*call) error {
+	words := b.s.w.dialect()
+	if words.anyOf == "" {
 		return nil
 	}
-	select {
-	case c := <-b.s.queue:
-		return c
-	default:
+	var reads []string
+	for _, c := range calls {
+		reads = append(reads, c.reads...)
+	}
+	if len(reads) < 2 {
 		return nil
 	}
+	found := map[string]*remediation.AlertState{}
+	t := &tx{ctx: context.Background(), c: b.s.w}
+	err := t.rows("SELECT fingerprint, incident, service, trigger, active, last_seen FROM alerts WHERE "+words.anyOf, []any{reads}, func(r row) error {
+		var a remediation.AlertState
+		var seen sql.NullInt64
+		err := r.scan(&a.Fingerprint, &a.Incident, &a.Service, &a.Trigger, &a.Active, &seen)
+		a.LastSeen = moment(seen)
+		found[a.Fingerprint] = &a
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("read %d alerts: %w", len(reads), err)
+		b.undo(err)
+		return err
+	}
+	b.ahead = map[string]*remediation.AlertState{}
+	for _, fp := range reads {
+		b.ahead[fp] = found[fp]
+	}
+	return nil
+}
+
+// refuse answers a call that gets no transaction.
+func (c *call) refuse(err error) {
+	c.answer <- err
+	c.turn <- nil
 }
 
 // take runs one call.
 func (b *batch) take(c *call) {
-	refuse := func(err error) {
-		c.answer <- err
-		c.turn <- nil
-	}
 	if err := c.ctx.Err(); err != nil {
-		refuse(fmt.Errorf("wait for the store: %w", context.Cause(c.ctx)))
+		c.refuse(fmt.Errorf("wait for the store: %w", context.Cause(c.ctx)))
 		return
 	}
 	if err := b.begin(); err != nil {
-		refuse(err)
+		c.refuse(err)
 		return
 	}
 	// The first call has nothing before it to spare: all is rolled back where
 	// it fails. Later ones get a savepoint with their first write.
 	head := b.head
 	t := &tx{
-		ctx: context.Background(), c: b.s.w, write: true, head: &b.head, batchTotals: b.totals, alone: len(b.calls) == 0,
+		ctx: context.Background(), c: b.s.w, write: true, head: &b.head, batchTotals: b.totals, ahead: b.ahead, alone: len(b.calls) == 0,
 	}
 	c.turn <- t
 	err := <-c.ran
@@ -188,7 +246,8 @@ func (b *batch) take(c *call) {
 	case t.fault != nil:
 		// A statement failed, whatever fn made of it. SQLite may have rolled all
 		// of the transaction back (it may where the disk is full), and what came
-		// next would begin another: the batch ends here.
+		// next would begin another; PostgreSQL does nothing more in it. The batch
+		// ends here.
 		if err == nil {
 			err = t.fault
 		}
@@ -208,39 +267,43 @@ func (b *batch) begin() error {
 	if b.begun {
 		return nil
 	}
-	s := b.s
-	if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
-		// The connection was lost, or is in a state that it should not be in.
-		if rerr := s.reconnect(); rerr != nil {
-			return fmt.Errorf("begin transaction: %w", errors.Join(err, rerr))
-		}
-		if err := s.w.control("BEGIN IMMEDIATE"); err != nil {
-			return fmt.Errorf("begin transaction: %w", err)
-		}
+	h, err := b.s.begin()
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
 	}
-	if s.headUnsure {
-		h, err := readHead(&tx{c: s.w, ctx: context.Background()})
-		if err != nil {
-			_ = s.w.control("ROLLBACK")
-			return fmt.Errorf("begin transaction: %w", err)
-		}
-		s.head, s.headUnsure = h, false
-	}
-	b.begun, b.head = true, s.head
-	s.pass(pointBegun)
+	b.begun, b.head = true, h
+	b.s.pass(pointBegun)
 	return nil
+}
+
+// begin is where every transaction that writes starts. Behind the conn's begin no
+// other writer is at work.
+func (s *Store) begin() (head, error) {
+	h, err := s.w.begin()
+	if err == nil || errors.Is(err, ErrTakenOver) {
+		return h, err
+	}
+	// The connection was lost, or is in a state that it should not be in.
+	ctx := context.Background()
+	cerr := s.w.close()
+	w, rerr := s.db.connect(ctx, toWrite)
+	if rerr != nil {
+		return head{}, errors.Join(err, cerr, rerr)
+	}
+	s.w = w
+	return w.begin()
 }
 
 // undo rolls the whole batch back; the calls that had succeeded get cause.
 func (b *batch) undo(cause error) {
 	// It fails where SQLite has rolled back already. If it failed otherwise, the
 	// next BEGIN will.
-	_ = b.s.w.control("ROLLBACK")
+	_ = b.s.w.rollback()
 	b.begun = false
 	for _, c := range b.calls {
 		c.answer <- fmt.Errorf("the commit shared with others failed: %w", cause)
 	}
-	b.calls, b.totals = nil, nil
+	b.calls, b.totals, b.ahead = nil, nil, nil
 }
 
 // commit makes the calls durable and tells them.
@@ -255,35 +318,15 @@ func (b *batch) commit() {
 	b.s.pass(pointCommit)
 	err := b.totals.write(b.s.w)
 	if err == nil {
-		err = b.s.w.control("COMMIT")
+		err = b.s.w.commit(b.head)
 	}
 	if err != nil {
-		// It may have taken effect all the same: an error after the sync, say.
-		b.s.headUnsure = true
 		b.undo(fmt.Errorf("commit: %w", err))
 		return
 	}
 	b.s.pass(pointCommitted)
-	b.s.head = b.head
 	for _, c := range b.calls {
 		c.answer <- nil
 	}
 	b.s.pass(pointAnswered)
-}
-
-// reconnect connects anew and reads what is kept in memory.
-func (s *SQLite) reconnect() error {
-	if err := s.w.close(); err != nil {
-		return err
-	}
-	w, err := s.connect("rw", writerPragmas)
-	if err != nil {
-		return err
-	}
-	h, err := readHead(&tx{c: w, ctx: context.Background()})
-	if err != nil {
-		return errors.Join(err, w.close())
-	}
-	s.w, s.head, s.headUnsure = w, h, false
-	return nil
 }

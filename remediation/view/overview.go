@@ -32,6 +32,39 @@ type Overview struct {
 	HeadHash string `json:"head_hash"`
 	// Audited is nil before the log was first verified.
 	Audited *Audited `json:"audited"`
+	// Replicas share the database, by name; empty where only one process can. Unheld are
+	// the realms of playbooks in which none of them acts.
+	Replicas []ReplicaNow `json:"replicas"`
+	Unheld   []UnheldNow  `json:"unheld_realms"`
+}
+
+// ReplicaNow is one replica as it last described itself.
+type ReplicaNow struct {
+	Name    string           `json:"name"`
+	Version string           `json:"version"`
+	Mode    remediation.Mode `json:"mode"`
+	Started time.Time        `json:"started"`
+	Seen    time.Time        `json:"seen"`
+	Live    bool             `json:"live"`
+	Realms  []string         `json:"realms"` // in which it acts
+	// Monitoring: Prometheus answered it within the last minute.
+	Monitoring bool `json:"monitoring"`
+	// Differs says in which way it differs from the replica that answers, "" if it does not.
+	Differs string `json:"differs"`
+}
+
+// UnheldNow is a realm in which no replica acts, and the services that are in it.
+type UnheldNow struct {
+	Realm    string   `json:"realm"`
+	Services []string `json:"services"`
+}
+
+// RealmWords names a realm for people.
+func RealmWords(realm string) string {
+	if realm == remediation.RealmDefault {
+		return "the default realm"
+	}
+	return realm
 }
 
 // Needed says that a person must come, as the metric backout_needs_human does.

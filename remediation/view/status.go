@@ -40,6 +40,29 @@ func NewStatus(o Overview) Status {
 	} else {
 		add(false, "mode", "%s: decides and records, runs no step", o.Mode)
 	}
+	for _, r := range o.Replicas {
+		words := "acts in no realm"
+		if len(r.Realms) > 0 {
+			realms := make([]string, len(r.Realms))
+			for i, realm := range r.Realms {
+				realms[i] = RealmWords(realm)
+			}
+			words = "acts in " + strings.Join(realms, ", ")
+		}
+		switch {
+		case !r.Live:
+			words = "not seen since " + remediation.Distance(o.Time, r.Seen)
+		case !r.Monitoring:
+			words += "; Prometheus does not answer it"
+		}
+		if r.Live && r.Differs != "" {
+			words += "; " + r.Differs
+		}
+		add(r.Live && r.Differs != "", "replica "+r.Name, "%s", words)
+	}
+	for _, u := range o.Unheld {
+		add(true, RealmWords(u.Realm), "no replica acts here: nothing is done for %s", strings.Join(u.Services, ", "))
+	}
 	if len(o.Freezes) == 0 {
 		add(false, "freezes", "none")
 	}

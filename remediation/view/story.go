@@ -311,6 +311,8 @@ func HoldWords(r remediation.Reason) (means, ends string) {
 		return "the trigger is not in the playbook", "Fix the playbook or the rule."
 	case remediation.HoldStepFailed:
 		return "a step failed", "Claim the incident, fix the cause, then release it to retry."
+	case remediation.HoldReplicas:
+		return "the replicas of backout have different playbooks or modes", "Give them the same ones. It then continues by itself."
 	}
 	return string(r), ""
 }

@@ -88,6 +88,15 @@ func Describe(e audit.Entry) TimelineEvent {
 			ev.Title, ev.Tone = "Configuration and playbooks reloaded", "human"
 			ev.Why = listed(e.Detail["changed"])
 		}
+	case audit.KindLease:
+		verb := " acts in "
+		if e.Detail["state"] != "taken" {
+			verb = " gives up "
+		}
+		subject = text("replica") + verb + RealmWords(text("realm"))
+		if from := text("from"); from != "" {
+			subject += ", after " + from
+		}
 	case audit.KindStage:
 		subject = strings.TrimSpace(text("release") + " " + text("stage"))
 	}
@@ -120,36 +129,38 @@ func Undelivered(e audit.Entry) bool {
 
 // kindWords are the title and tone of each kind of entry.
 var kindWords = map[audit.Kind][2]string{
-	audit.KindReceived:   {"Notification received", ""},
-	audit.KindDuplicate:  {"Repeated", ""},
-	audit.KindOpened:     {"Incident opened by", "bad"},
-	audit.KindAttached:   {"Another alert joined:", "bad"},
-	audit.KindPlanned:    {"Planned:", ""},
-	audit.KindHeld:       {"Did not act:", "wait"},
-	audit.KindApproved:   {"Approved", "human"},
-	audit.KindDenied:     {"Denied", "human"},
-	audit.KindIntent:     {"Started", "act"},
-	audit.KindOutcome:    {"Outcome:", "act"},
-	audit.KindInDoubt:    {"In doubt:", "bad"},
-	audit.KindVerified:   {"Verified", "good"},
-	audit.KindSettled:    {"Watched:", ""},
-	audit.KindEscalated:  {"Next step:", "bad"},
-	audit.KindRecovered:  {"Recovered", "good"},
-	audit.KindResolved:   {"Resolved in Alertmanager:", ""},
-	audit.KindClosed:     {"Closed", "over"},
-	audit.KindReopened:   {"Reopened by", "bad"},
-	audit.KindClaimed:    {"Claimed", "human"},
-	audit.KindReleased:   {"Released", "human"},
-	audit.KindRestored:   {"Restored", "human"},
-	audit.KindFrozen:     {"Frozen", "human"},
-	audit.KindThawed:     {"Thawed", "human"},
-	audit.KindSignal:     {"Signal", "human"},
-	audit.KindStage:      {"Rollout", "human"},
-	audit.KindNotified:   {"Notified:", ""},
-	audit.KindDrift:      {"Changed outside backout:", "bad"},
-	audit.KindBlind:      {"Watchdog", "bad"},
-	audit.KindCheckpoint: {"Log pruned before this entry", ""},
-	audit.KindStarted:    {"backout started", ""},
+	audit.KindReceived:    {"Notification received", ""},
+	audit.KindDuplicate:   {"Repeated", ""},
+	audit.KindOpened:      {"Incident opened by", "bad"},
+	audit.KindAttached:    {"Another alert joined:", "bad"},
+	audit.KindPlanned:     {"Planned:", ""},
+	audit.KindHeld:        {"Did not act:", "wait"},
+	audit.KindApproved:    {"Approved", "human"},
+	audit.KindDenied:      {"Denied", "human"},
+	audit.KindIntent:      {"Started", "act"},
+	audit.KindOutcome:     {"Outcome:", "act"},
+	audit.KindInDoubt:     {"In doubt:", "bad"},
+	audit.KindVerified:    {"Verified", "good"},
+	audit.KindSettled:     {"Watched:", ""},
+	audit.KindEscalated:   {"Next step:", "bad"},
+	audit.KindRecovered:   {"Recovered", "good"},
+	audit.KindResolved:    {"Resolved in Alertmanager:", ""},
+	audit.KindClosed:      {"Closed", "over"},
+	audit.KindReopened:    {"Reopened by", "bad"},
+	audit.KindClaimed:     {"Claimed", "human"},
+	audit.KindReleased:    {"Released", "human"},
+	audit.KindRestored:    {"Restored", "human"},
+	audit.KindFrozen:      {"Frozen", "human"},
+	audit.KindThawed:      {"Thawed", "human"},
+	audit.KindSignal:      {"Signal", "human"},
+	audit.KindStage:       {"Rollout", "human"},
+	audit.KindNotified:    {"Notified:", ""},
+	audit.KindDrift:       {"Changed outside backout:", "bad"},
+	audit.KindBlind:       {"Watchdog", "bad"},
+	audit.KindLease:       {"Replica", ""},
+	audit.KindLateOutcome: {"Reported too late by a replica:", "bad"},
+	audit.KindCheckpoint:  {"Log pruned before this entry", ""},
+	audit.KindStarted:     {"backout started", ""},
 }
 
 // listed joins a list of strings from an entry's detail.

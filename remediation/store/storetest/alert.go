@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -38,6 +39,60 @@ var alertTests = []test{
 			}
 			if _, err := tx.Alert("nobody"); !errors.Is(err, remediation.ErrNotFound) {
 				return fmt.Errorf("an unknown fingerprint: %w", err)
+			}
+			return nil
+		})
+	}},
+	{"alerts that an Update was said to read are as they are, and as what was put since", func(s *suite) {
+		put := func(fp, incident string) remediation.AlertState {
+			return remediation.AlertState{Fingerprint: fp, Incident: incident, Service: "shop", Trigger: "t", Active: true, LastSeen: noon}
+		}
+		old, moved := put("a\x00\\", "inc-1"), put("b", "inc-1")
+		s.update(func(tx remediation.Tx) error { return errors.Join(tx.PutAlert(old), tx.PutAlert(moved)) })
+		check := func(tx remediation.Tx, want map[string]*remediation.AlertState) error {
+			for fp, a := range want {
+				got, err := tx.Alert(fp)
+				if a == nil && !errors.Is(err, remediation.ErrNotFound) || a != nil && (err != nil || got != *a) {
+					return fmt.Errorf("alert %q is %+v (%w), want %+v", fp, got, err, a)
+				}
+			}
+			return nil
+		}
+		fresh, renewed := put("c", "inc-2"), put("b", "inc-2")
+		s.update(func(tx remediation.Tx) error {
+			if err := check(tx, map[string]*remediation.AlertState{"a\x00\\": &old, "b": &moved, "c": nil, "d": nil}); err != nil {
+				return err
+			}
+			if err := errors.Join(tx.PutAlert(fresh), tx.PutAlert(renewed)); err != nil {
+				return err
+			}
+			return check(tx, map[string]*remediation.AlertState{"a\x00\\": &old, "b": &renewed, "c": &fresh, "d": nil})
+		}, "a\x00\\", "b", "c", "d")
+		s.both(func(tx remediation.Tx) error {
+			for incident, want := range map[string]int{"inc-1": 1, "inc-2": 2} {
+				if n, _, err := tx.ActiveAlerts(incident); n != want || err != nil {
+					return fmt.Errorf("%s has %d active alerts, want %d (%w)", incident, n, want, err)
+				}
+			}
+			return check(tx, map[string]*remediation.AlertState{"a\x00\\": &old, "b": &renewed, "c": &fresh, "d": nil})
+		})
+	}},
+	{"an Update reads again what it wrote, whatever it had read before", func(s *suite) {
+		s.put("shop")
+		s.update(func(tx remediation.Tx) error {
+			for n := range 3 {
+				open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
+				if err != nil || len(open) != 1+n {
+					return fmt.Errorf("%d open incidents, want %d (%w)", len(open), 1+n, err)
+				}
+				inc, err := tx.Incident("inc-1")
+				if err != nil || inc.Why != strings.Repeat("x", n) {
+					return fmt.Errorf("inc-1 says %q after %d changes (%w)", inc.Why, n, err)
+				}
+				inc.Why += "x"
+				if err := errors.Join(tx.PutIncident(inc), tx.PutIncident(&remediation.Incident{Service: fmt.Sprint(n), State: remediation.Confirming})); err != nil {
+					return err
+				}
 			}
 			return nil
 		})

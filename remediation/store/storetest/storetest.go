@@ -17,7 +17,7 @@ import (
 // empty at first; it fails the test where it cannot. A folder is opened again
 // only after its store was closed.
 func Run(t *testing.T, open func(t *testing.T, dir string) remediation.Store) {
-	for _, group := range [][]test{transactionTests, incidentTests, alertTests, auditTests, serviceTests, outboxTests, preflightTests, rehearsalTests} {
+	for _, group := range [][]test{transactionTests, incidentTests, alertTests, auditTests, serviceTests, outboxTests, preflightTests, rehearsalTests, replicaTests} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				s := &suite{T: t, dir: t.TempDir(), open: open, ctx: t.Context()}
@@ -61,9 +61,9 @@ func (s *suite) reopen() {
 	s.store = s.open(s.T, s.dir)
 }
 
-func (s *suite) update(fn func(remediation.Tx) error) {
+func (s *suite) update(fn func(remediation.Tx) error, alerts ...string) {
 	s.Helper()
-	s.must(s.store.Update(s.ctx, fn))
+	s.must(remediation.UpdateAlerts(s.ctx, s.store, alerts, fn))
 }
 
 func (s *suite) view(fn func(remediation.Tx) error) {

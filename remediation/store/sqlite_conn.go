@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/locotoki/backout/remediation/audit"
 )
 
 // writerPragmas bound what the writer keeps in memory and in the WAL.
@@ -22,12 +24,14 @@ var readerPragmas = []string{
 	"busy_timeout = 5000", "query_only = ON", "trusted_schema = OFF", "cache_size = -2000",
 }
 
-// conn is one connection with its prepared statements. It speaks to the driver
+// sqliteConn is one connection with its prepared statements. It speaks to the driver
 // itself: database/sql's pool, which nothing here needs, took a quarter of the
 // time of a small transaction. One goroutine at a time uses it.
-type conn struct {
+type sqliteConn struct {
 	c     driver.Conn
 	stmts map[string]statement
+	// head is as committed; nil where a commit failed, or none was read yet.
+	head *head
 }
 
 // statement is a prepared statement, as the driver makes them.
@@ -37,13 +41,21 @@ type statement interface {
 	driver.StmtQueryContext
 }
 
-func (s *SQLite) connect(mode string, pragmas []string) (*conn, error) {
+// connect implements database.
+func (s *sqliteFile) connect(_ context.Context, u use) (conn, error) {
+	if u == toRead {
+		return s.dial("ro", readerPragmas)
+	}
+	return s.dial("rw", writerPragmas)
+}
+
+func (s *sqliteFile) dial(mode string, pragmas []string) (*sqliteConn, error) {
 	name := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(s.path) + "?mode=" + mode
 	dc, err := s.driver.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("open database %q: %w", s.path, err)
 	}
-	c := &conn{c: dc, stmts: map[string]statement{}}
+	c := &sqliteConn{c: dc, stmts: map[string]statement{}}
 	for _, p := range pragmas {
 		if err := c.script("PRAGMA " + p); err != nil {
 			return nil, errors.Join(fmt.Errorf("open database %q: pragma %s: %w", s.path, p, err), c.close())
@@ -54,7 +66,7 @@ func (s *SQLite) connect(mode string, pragmas []string) (*conn, error) {
 
 // close ends the connection. The statements go first: SQLite keeps a connection
 // and its locks as long as one is left.
-func (c *conn) close() error {
+func (c *sqliteConn) close() error {
 	if c.c == nil {
 		return nil
 	}
@@ -72,7 +84,7 @@ func (c *conn) close() error {
 var errNoConnection = errors.New("there is no connection to the database")
 
 // script runs statements that are not prepared.
-func (c *conn) script(text string) error {
+func (c *sqliteConn) script(text string) error {
 	if c.c == nil {
 		return errNoConnection
 	}
@@ -81,7 +93,7 @@ func (c *conn) script(text string) error {
 }
 
 // stmt prepares a query once.
-func (c *conn) stmt(query string) (statement, error) {
+func (c *sqliteConn) stmt(query string) (statement, error) {
 	if st := c.stmts[query]; st != nil {
 		return st, nil
 	}
@@ -97,7 +109,7 @@ func (c *conn) stmt(query string) (statement, error) {
 }
 
 // exec runs a statement that answers no rows.
-func (c *conn) exec(ctx context.Context, query string, args ...any) error {
+func (c *sqliteConn) exec(ctx context.Context, query string, args ...any) error {
 	st, err := c.stmt(query)
 	if err != nil {
 		return err
@@ -111,7 +123,7 @@ func (c *conn) exec(ctx context.Context, query string, args ...any) error {
 }
 
 // query calls each for every row; each runs no query itself.
-func (c *conn) query(ctx context.Context, query string, args []any, each func(row) error) (err error) {
+func (c *sqliteConn) query(ctx context.Context, query string, args []any, each func(row) error) (err error) {
 	st, err := c.stmt(query)
 	if err != nil {
 		return err
@@ -143,8 +155,76 @@ func (c *conn) query(ctx context.Context, query string, args []any, each func(ro
 }
 
 // control runs what begins and ends transactions and savepoints.
-func (c *conn) control(query string) error {
+func (c *sqliteConn) control(query string) error {
 	return c.exec(context.Background(), query)
+}
+
+func (c *sqliteConn) begin() (head, error) {
+	if err := c.control("BEGIN IMMEDIATE"); err != nil {
+		return head{}, err
+	}
+	if c.head == nil {
+		h, err := c.lastHead()
+		if err != nil {
+			return head{}, errors.Join(err, c.rollback())
+		}
+		c.head = &h
+	}
+	return *c.head, nil
+}
+
+// lastHead reads what begin keeps in memory afterwards: one process writes.
+func (c *sqliteConn) lastHead() (head, error) {
+	h := head{hash: audit.ZeroHash}
+	for query, dest := range map[string][]any{
+		lastEntry: {&h.seq, &h.hash},
+		"SELECT seq FROM sqlite_sequence WHERE name = 'incidents'": {&h.incident},
+		"SELECT seq FROM sqlite_sequence WHERE name = 'outbox'":    {&h.message},
+	} {
+		if err := c.query(context.Background(), query, nil, func(r row) error { return r.scan(dest...) }); err != nil {
+			return head{}, fmt.Errorf("read where the audit log and the numbers ended: %w", err)
+		}
+	}
+	return h, nil
+}
+
+func (c *sqliteConn) beginReading() error { return c.control("BEGIN") }
+func (c *sqliteConn) savepoint() error    { return c.control("SAVEPOINT part") }
+func (c *sqliteConn) keep() error         { return c.control("RELEASE part") }
+func (c *sqliteConn) rollback() error     { return c.control("ROLLBACK") }
+
+func (c *sqliteConn) discard() error {
+	if err := c.control("ROLLBACK TO part"); err != nil {
+		return err
+	}
+	return c.control("RELEASE part")
+}
+
+func (c *sqliteConn) commit(h head) error {
+	// It may fail and have taken effect all the same: an error after the sync, say.
+	c.head = nil
+	if err := c.control("COMMIT"); err != nil {
+		return err
+	}
+	c.head = &h
+	return nil
+}
+
+func (c *sqliteConn) copying() error { return nil }
+
+// copied makes sure that the number of a message which is gone is not given again.
+func (c *sqliteConn) copied(h head) error {
+	if err := c.exec(context.Background(), "DELETE FROM sqlite_sequence WHERE name = 'outbox'"); err != nil {
+		return err
+	}
+	return c.exec(context.Background(), "INSERT INTO sqlite_sequence (name, seq) VALUES ('outbox', ?)", h.message)
+}
+
+func (c *sqliteConn) dialect() dialect {
+	return dialect{
+		contains:  "instr(lower(CAST(entry AS TEXT)), lower(?)) > 0",
+		ofService: "service = ?",
+	}
 }
 
 // arguments gives values the types that a driver takes.
@@ -166,41 +246,4 @@ func arguments(args []any) ([]driver.NamedValue, error) {
 		out[i] = driver.NamedValue{Ordinal: i + 1, Value: a}
 	}
 	return out, nil
-}
-
-// row is one row's values; they are valid until the next one is read.
-type row []driver.Value
-
-// scan copies the values. A value of another type than its destination is an
-// error: the schema's tables are strict.
-func (r row) scan(dest ...any) error {
-	if len(dest) != len(r) {
-		return fmt.Errorf("%d columns for %d destinations", len(r), len(dest))
-	}
-	for i, v := range r {
-		ok := false
-		switch d := dest[i].(type) {
-		case *int64:
-			*d, ok = v.(int64)
-		case *int:
-			var n int64
-			n, ok = v.(int64)
-			*d = int(n)
-		case *bool:
-			var n int64
-			n, ok = v.(int64)
-			*d = n != 0
-		case *string:
-			*d, ok = v.(string)
-		case *[]byte:
-			*d, ok = v.([]byte)
-		case *sql.NullInt64:
-			d.Int64, d.Valid = v.(int64)
-			ok = d.Valid || v == nil
-		}
-		if !ok {
-			return fmt.Errorf("column %d holds a %T for a %T", i+1, v, dest[i])
-		}
-	}
-	return nil
 }

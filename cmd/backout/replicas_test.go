@@ -1,0 +1,508 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/remediation/crashtest"
+	"github.com/locotoki/backout/remediation/store/storetest"
+	"github.com/locotoki/backout/remediation/view"
+	"github.com/locotoki/backout/rules"
+)
+
+const (
+	replicaLease = 5 * time.Second
+	// patience bounds a wait for what must come, busy is what a busy machine may add to a
+	// time that is measured.
+	patience = 3 * time.Minute
+	busy     = 8 * time.Second
+)
+
+const replicaPlaybook = `
+service: shop
+release: {version: v2, previous: v1}
+job: shop
+scrape_interval: 15s
+alive: sum(increase(requests_total[2m])) > bool 0
+target:
+  compose: {project_dir: /srv/shop, service: shop}
+  probe: {health: http://127.0.0.1:9000/health/, timeout: 30s}
+flags:
+  - {name: FEATURE_A, off: "false", default: "false", fallback: none, launchdarkly: {project: shop, environment: production, key: feature-a}}
+indicators:
+  - name: error_rate
+    query: sum(increase(requests_total{status!="success"}[$window])) / (sum(increase(requests_total[$window])) >= $min_volume)
+    unit: ratio
+triggers:
+  - {name: error_rate, indicator: error_rate, above: 0.01, window: 15m, min_volume: 100, recovery: {window: 2m, min_volume: 13}, plan: ladder}
+stages:
+  - {name: alpha, traffic: "0.01", duration: 1d, success: [{indicator: error_rate, below: 0.001, window: 1h}]}
+plans:
+  - name: ladder
+    steps:
+      - {action: flag_off, flag: FEATURE_A, settle: 5m}
+limits: {per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3, reopen_within: 1h, close_after: 5m}
+warmup: 1m
+watchdog: {max_age: 5m}
+`
+
+// flagServer is LaunchDarkly with one flag that is on, as far as flag_off asks of it. It
+// counts what really changed the flag.
+type flagServer struct {
+	mu      sync.Mutex
+	on      bool
+	version int
+	effects int
+	// inside, where set, is called by a change before (false) and after its effect.
+	inside func(after bool)
+}
+
+func (f *flagServer) state() (on bool, effects int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.on, f.effects
+}
+
+// ServeHTTP implements http.Handler.
+func (f *flagServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPatch {
+		var p struct {
+			Instructions []struct {
+				Kind string `json:"kind"`
+			} `json:"instructions"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&p); err != nil || len(p.Instructions) != 1 {
+			http.Error(w, "odd", http.StatusBadRequest)
+			return
+		}
+		f.mu.Lock()
+		inside := f.inside
+		f.mu.Unlock()
+		if inside != nil {
+			inside(false)
+		}
+		f.mu.Lock()
+		if want := p.Instructions[0].Kind == "turnFlagOn"; want != f.on {
+			f.on = want
+			f.version++
+			f.effects++
+		}
+		f.mu.Unlock()
+		if inside != nil {
+			inside(true)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{ // who asked may be gone
+		"key": "feature-a", "variations": []any{map[string]any{"_id": "t", "value": true}, map[string]any{"_id": "f", "value": false}},
+		"environments": map[string]any{"production": map[string]any{
+			"on": f.on, "offVariation": 1, "version": f.version, "fallthrough": map[string]any{"variation": 0},
+			"rules": []any{}, "targets": []any{}, "contextTargets": []any{}, "prerequisites": []any{},
+		}},
+	})
+}
+
+// site is two replicas of backout on one PostgreSQL, and all that is around them.
+type site struct {
+	t       *testing.T
+	dir     string
+	program string
+	server  *storetest.Server
+	flag    *flagServer
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir(), server: storetest.NewServer(t), flag: &flagServer{on: true, version: 1}}
+	s.program = filepath.Join(s.dir, "backout")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", s.program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build backout: %v\n%s", err, out)
+	}
+	kinds, err := actionKinds(config.Default(), nil, slog.New(slog.DiscardHandler))
+	s.must(err)
+	pb, err := alerts.Parse("shop.yaml", []byte(replicaPlaybook), playbookKinds(kinds.list))
+	s.must(err)
+	s.must(kinds.Close())
+	expr, err := rules.ExpressionsOf(pb)
+	s.must(err)
+	prometheus := httptest.NewServer(s.prometheus(expr))
+	t.Cleanup(prometheus.Close)
+	flags := httptest.NewServer(s.flag)
+	t.Cleanup(flags.Close)
+	secretFile(t, filepath.Join(s.dir, "playbook.yaml"), replicaPlaybook)
+	secretFile(t, filepath.Join(s.dir, "dsn"), s.server.DSN()+"\n")
+	secretFile(t, filepath.Join(s.dir, "ld.token"), "api-0123456789abcdef0123456789abcdef\n")
+	secretFile(t, filepath.Join(s.dir, "oncall.token"), "0123456789abcdef0123456789abcdef\n")
+	for _, name := range []string{"a", "b"} {
+		secretFile(t, filepath.Join(s.dir, name+".yml"), fmt.Sprintf(`prometheus: {url: %q}
+alertmanager: {url: http://127.0.0.1:1}
+launchdarkly: {url: %q, token_file: ld.token}
+tokens: [{name: oncall, role: commander, file: oncall.token}, {name: am, role: alertmanager, file: ld.token}]
+storage: {dsn_file: dsn}
+replica: {name: %s, lease: %s}
+`, prometheus.URL, flags.URL, name, replicaLease))
+	}
+	return s
+}
+
+func (s *site) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// prometheus answers the rules' expressions: the service breaches while its flag is on.
+func (s *site) prometheus(expr rules.Expressions) http.HandlerFunc {
+	x := expr.Triggers["error_rate"]
+	return func(w http.ResponseWriter, r *http.Request) {
+		value := "1"
+		switch q := r.FormValue("query"); q {
+		case expr.Age:
+			value = "0"
+		case x.Value, x.Recovery:
+			if on, _ := s.flag.state(); on {
+				value = "0.5"
+			} else {
+				value = "0"
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[%d,%q]}]}}`, time.Now().Unix(), value) //nolint:errcheck // who asked may be gone
+	}
+}
+
+// process is one replica.
+type process struct {
+	s    *site
+	name string
+	cmd  *exec.Cmd
+	log  string
+	url  string
+}
+
+// start starts a replica and waits until it is ready.
+func (s *site) start(name string) *process {
+	s.t.Helper()
+	log, err := os.CreateTemp(s.dir, name+"-*.log")
+	s.must(err)
+	p := &process{s: s, name: name, log: log.Name()}
+	p.cmd = exec.Command(s.program, "serve", "--config.file="+filepath.Join(s.dir, name+".yml"), "--playbook.file="+filepath.Join(s.dir, "playbook.yaml"),
+		"--mode=act", "--web.listen-address=127.0.0.1:0", "--web.status-listen-address=")
+	p.cmd.Stderr = log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.must(p.cmd.Start())
+	s.must(log.Close())
+	s.t.Cleanup(p.kill)
+	ready := regexp.MustCompile(`msg="backout is ready" address=(\S+)`)
+	s.until(name+" is ready", func() bool {
+		if m := ready.FindStringSubmatch(p.said()); m != nil {
+			p.url = "http://" + m[1]
+		}
+		return p.url != ""
+	})
+	return p
+}
+
+func (p *process) said() string {
+	text, err := os.ReadFile(p.log)
+	p.s.must(err)
+	return string(text)
+}
+
+// kill ends a replica as kill -9 does.
+func (p *process) kill() {
+	if p.cmd.ProcessState != nil {
+		return
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.s.t.Error(err)
+	}
+	_ = p.cmd.Wait() // it says that it was killed
+}
+
+func (p *process) signal(sig syscall.Signal) {
+	p.s.t.Helper()
+	p.s.must(p.cmd.Process.Signal(sig))
+}
+
+// until waits for something.
+func (s *site) until(what string, is func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			logs, err := filepath.Glob(filepath.Join(s.dir, "*.log"))
+			s.must(err)
+			for _, log := range logs {
+				text, err := os.ReadFile(log)
+				s.must(err)
+				s.t.Logf("%s ends\n%s", filepath.Base(log), tail(string(text), 4000))
+			}
+			s.t.Fatalf("%s: not within %s", what, patience)
+		}
+	}
+}
+
+// ask sends a request as a commander; it returns what was answered, 0 where nothing was.
+func (p *process) ask(method, path, body string) (status int, answer string) {
+	req, err := http.NewRequestWithContext(p.s.t.Context(), method, p.url+path, strings.NewReader(body))
+	p.s.must(err)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer 0123456789abcdef0123456789abcdef")
+	if strings.HasSuffix(path, "/alertmanager") {
+		req.Header.Set("Authorization", "Bearer api-0123456789abcdef0123456789abcdef")
+	}
+	resp, err := (&http.Client{Timeout: 20 * time.Second}).Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(text)
+}
+
+// status is what a replica sees; nil where it does not answer.
+func (p *process) status() *view.Status {
+	code, text := p.ask(http.MethodGet, "/api/v1/status", "")
+	var v view.Status
+	if code != http.StatusOK || json.Unmarshal([]byte(text), &v) != nil {
+		return nil
+	}
+	return &v
+}
+
+// acts returns who acts in the default realm, as p sees it; "" for nobody.
+func (p *process) acts() string {
+	if v := p.status(); v != nil {
+		for _, r := range v.Replicas {
+			if slices.Contains(r.Realms, "") {
+				return r.Name
+			}
+		}
+	}
+	return ""
+}
+
+func firing(labels string) string {
+	return `{"version":"4","groupKey":"g","receiver":"backout","alerts":[{"status":"firing","labels":{"alertname":"Rollback","service":"shop","trigger":"error_rate","severity":"critical","rollout":"v2"` + labels + `}}]}`
+}
+
+// alert posts a firing alert.
+func (p *process) alert(labels string) (status int) {
+	status, _ = p.ask(http.MethodPost, "/api/v1/webhook/alertmanager", firing(labels))
+	return status
+}
+
+// kinds counts the audit log's entries of a kind.
+func (p *process) count(kind string) int {
+	_, text := p.ask(http.MethodGet, "/api/v1/audit?limit=1000&kind="+url.QueryEscape(kind), "")
+	return strings.Count(text, `"seq":`)
+}
+
+func TestTwoProcessesHandleOneAlertOnce(t *testing.T) {
+	s := newSite(t)
+	a, b := s.start("a"), s.start("b")
+	var both sync.WaitGroup
+	for _, p := range []*process{a, b} {
+		both.Go(func() {
+			if status := p.alert(""); status != http.StatusOK {
+				t.Errorf("%s answered %d", p.name, status)
+			}
+		})
+	}
+	both.Wait()
+	s.until("the flag is off", func() bool { on, _ := s.flag.state(); return !on })
+	s.until("the step is verified", func() bool { return b.count("verified") == 1 })
+	if n := a.count("opened"); n != 1 {
+		t.Errorf("%d incidents", n)
+	}
+	if _, n := s.flag.state(); n != 1 {
+		t.Errorf("%d effects", n)
+	}
+	// A form that one replica made is taken by the other, and so is an approval's address.
+	if status, text := b.ask(http.MethodPut, "/api/v1/freeze", `{"service":"shop","scope":"all","reason":"r"}`); status != http.StatusOK {
+		t.Errorf("a freeze on b: %d %s", status, text)
+	}
+	if _, text := a.ask(http.MethodGet, "/api/v1/freeze", ""); !strings.Contains(text, `"service":"shop"`) {
+		t.Errorf("a does not know the freeze: %s", text)
+	}
+	export := exportOf(t, s.server)
+	if !strings.Contains(export, `"kind":"lease"`) {
+		t.Error("the audit log does not say who acts")
+	}
+}
+
+func TestAProcessThatStopsInsideAStepIsReplaced(t *testing.T) {
+	for name, after := range map[string]bool{"before the effect": false, "after the effect": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			p := map[string]*process{}
+			for _, n := range []string{"a", "b"} {
+				p[n] = s.start(n)
+			}
+			var holder string
+			s.until("somebody acts", func() bool { holder = p["a"].acts(); return holder != "" })
+			old, other := p[holder], p["b"]
+			if holder == "b" {
+				other = p["a"]
+			}
+			inside, release := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			s.flag.mu.Lock()
+			s.flag.inside = func(is bool) {
+				stops := false
+				if is == after {
+					once.Do(func() { stops = true })
+				}
+				if stops {
+					close(inside)
+					<-release
+				}
+			}
+			s.flag.mu.Unlock()
+			if status := other.alert(""); status != http.StatusOK {
+				t.Fatalf("answered %d", status)
+			}
+			<-inside
+			old.signal(syscall.SIGSTOP)
+			stopped := time.Now()
+			s.until("the other acts", func() bool { return other.acts() == other.name })
+			took := time.Since(stopped)
+			t.Logf("taken over after %.1f s, with a lease of %s", took.Seconds(), replicaLease)
+			if took > replicaLease+2*time.Second+busy {
+				t.Errorf("taken over after %s", took)
+			}
+			s.until("it looks", func() bool { return other.count("in_doubt") > 0 })
+			close(release) // the request that was under way is answered to nobody
+			for time.Since(stopped) < replicaLease+5*time.Second {
+				time.Sleep(50 * time.Millisecond)
+			}
+			old.signal(syscall.SIGCONT)
+			s.until("the step is verified", func() bool { return other.count("verified") == 1 })
+			s.until("the late outcome is appended", func() bool { return other.count("late_outcome") == 1 })
+			if on, n := s.flag.state(); on || n != 1 {
+				t.Errorf("the flag is on: %v, after %d effects", on, n)
+			}
+			inOrderOf(t, exportOf(t, s.server))
+		})
+	}
+}
+
+// inOrderOf checks that no lease of an older epoch comes behind one of a newer.
+func inOrderOf(t *testing.T, export string) {
+	t.Helper()
+	last := 0.0
+	for _, line := range strings.Split(strings.TrimSpace(export), "\n") {
+		var en struct {
+			Kind   string
+			Detail map[string]any
+		}
+		if err := json.Unmarshal([]byte(line), &en); err != nil {
+			t.Fatal(err)
+		}
+		if en.Kind != "lease" || en.Detail["realm"] != "" || en.Detail["state"] != "taken" {
+			continue
+		}
+		epoch, _ := en.Detail["epoch"].(float64)
+		if epoch <= last {
+			t.Errorf("epoch %v after %v", epoch, last)
+		}
+		last = epoch
+	}
+	if last == 0 {
+		t.Error("the audit log has no lease")
+	}
+}
+
+func TestNothingIsLostOrDoubledWhileReplicasAreKilled(t *testing.T) {
+	s := newSite(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	var mu sync.Mutex
+	p := map[string]*process{"a": s.start("a"), "b": s.start("b")}
+	either := func(i int) *process {
+		mu.Lock()
+		defer mu.Unlock()
+		return p[[]string{"a", "b"}[i%2]]
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var posters sync.WaitGroup
+	answered := make([][]string, 4)
+	for i := range answered {
+		posters.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				name := fmt.Sprintf("%d-%d", i, n)
+				for k := 0; ctx.Err() == nil; k++ { // as Alertmanager repeats what was not taken
+					if either(i+n+k).alert(fmt.Sprintf(`,"n":%q`, name)) == http.StatusOK {
+						answered[i] = append(answered[i], name)
+						break
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+			}
+		})
+	}
+	for range crashtest.Rounds(100) / 4 {
+		name := []string{"a", "b"}[r.IntN(2)]
+		either(0)
+		mu.Lock()
+		victim := p[name]
+		mu.Unlock()
+		time.Sleep(time.Duration(r.IntN(3000)) * time.Millisecond)
+		victim.kill()
+		fresh := s.start(name)
+		mu.Lock()
+		p[name] = fresh
+		mu.Unlock()
+	}
+	s.until("the flag is off", func() bool { on, _ := s.flag.state(); return !on })
+	cancel()
+	posters.Wait()
+	s.until("the step is verified", func() bool { return either(0).count("verified") > 0 })
+	if _, n := s.flag.state(); n != 1 {
+		t.Errorf("%d effects", n)
+	}
+	for _, one := range p {
+		one.kill()
+	}
+	export := exportOf(t, s.server)
+	inOrderOf(t, export)
+	total := 0
+	for _, names := range answered {
+		for _, name := range names {
+			total++
+			if !strings.Contains(export, fmt.Sprintf("[\"n\",%q]", name)) {
+				t.Errorf("notification %s was answered 200 and is lost", name)
+			}
+		}
+	}
+	if n := strings.Count(export, `"kind":"opened"`); n != 1 {
+		t.Errorf("%d incidents", n)
+	}
+	t.Logf("%d notifications", total)
+}

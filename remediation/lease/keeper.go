@@ -1,0 +1,358 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+const (
+	// beats is how often in its length a lease is renewed, at least; beatEvery bounds the
+	// time between, and so how late it is noticed that another's has lapsed.
+	beats     = 3
+	beatEvery = 1500 * time.Millisecond
+	// margin is the part of its length before whose end a holder gives a lease up that it
+	// could not renew.
+	margin = 5
+	// remembered is for how long the row of a replica that is gone stays: until then what
+	// only it knew, such as a channel, is not taken for abolished.
+	remembered = time.Hour
+)
+
+// Keeper takes and renews the leases of one replica, and has it act in the realms that it
+// holds.
+type Keeper struct {
+	Store remediation.Store
+	// Length is that of a lease: another replica takes over so long after its holder's last
+	// renewal.
+	Length time.Duration
+	// ID and Name are the replica's.
+	ID, Name string
+	// Self is the replica's row as it is now, but for Seen and Until.
+	Self func() remediation.Replica
+	// Realms are those in which the replica can act, in the order in which they are taken.
+	Realms func() []string
+	// Unfit says why another replica had better act, "" where nothing speaks for that; it
+	// is asked in the transaction that renews the leases.
+	Unfit func(me remediation.Replica, others []remediation.Replica) string
+	// Act acts in a realm until ctx ends, and has then brought to its end what it began.
+	Act func(ctx context.Context, realm string)
+	// Changed, where set, writes with a lease that changes hands.
+	Changed func(tx remediation.Tx, l, was remediation.Lease, why string) error
+	Log     *slog.Logger
+
+	mu   sync.Mutex
+	held map[string]*holding
+}
+
+// holding is a realm in which this replica acts, or ceases to.
+type holding struct {
+	*Hold
+	timer *time.Timer
+	ended chan struct{} // closed when Act has returned
+}
+
+func (h *holding) winding() bool {
+	select {
+	case <-h.lost:
+		return true
+	default:
+		return false
+	}
+}
+
+func (h *holding) over() bool {
+	select {
+	case <-h.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Run keeps the leases until ctx ends; then each realm's work is ended, and its lease
+// given up, so that another replica need not wait for it to lapse.
+func (k *Keeper) Run(ctx context.Context) error {
+	k.mu.Lock()
+	k.held = map[string]*holding{}
+	k.mu.Unlock()
+	ticker := time.NewTicker(k.every())
+	defer ticker.Stop()
+	for {
+		if err := k.beat(ctx); err != nil && ctx.Err() == nil {
+			k.Log.Warn("cannot renew the leases; retrying", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return k.stop(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
+func (k *Keeper) every() time.Duration { return min(k.Length/beats, beatEvery) }
+
+// Holds returns the realms in which this replica acts now.
+func (k *Keeper) Holds() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out []string
+	for realm, h := range k.held {
+		if !h.winding() {
+			out = append(out, realm)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// epochs returns the epochs under which this replica holds realms, and forgets what is
+// over. A realm whose work is being ended is neither renewed nor taken: another may have
+// it sooner.
+func (k *Keeper) epochs() (held map[string]int64, ending map[string]bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	held, ending = map[string]int64{}, map[string]bool{}
+	for realm, h := range k.held {
+		switch {
+		case h.over():
+			h.timer.Stop()
+			delete(k.held, realm)
+		case h.winding():
+			ending[realm] = true
+		default:
+			held[realm] = h.Epoch
+		}
+	}
+	return held, ending
+}
+
+// beat writes the replica's row, and takes or renews what it can act in.
+func (k *Keeper) beat(ctx context.Context) error {
+	held, ending := k.epochs()
+	var got map[string]remediation.Lease
+	var taken map[string]bool
+	before := time.Now() // the lease is counted from before the store's clock was read
+	bounded, cancel := context.WithTimeout(ctx, k.Length)
+	defer cancel()
+	err := k.Store.Update(bounded, func(tx remediation.Tx) error {
+		got, taken = map[string]remediation.Lease{}, map[string]bool{}
+		now, err := tx.Now()
+		if err != nil {
+			return err
+		}
+		others, err := tx.Replicas()
+		if err != nil {
+			return err
+		}
+		me := k.Self()
+		me.ID, me.Name, me.Seen, me.Until = k.ID, k.Name, now, now.Add(k.Length)
+		for _, o := range others {
+			if o.ID == k.ID {
+				me.Started = o.Started
+			} else if now.Sub(o.Until) > remembered {
+				if err := tx.DeleteReplica(o.ID); err != nil {
+					return err
+				}
+			}
+		}
+		if me.Started.IsZero() {
+			me.Started = now
+		}
+		if err := tx.PutReplica(me); err != nil {
+			return err
+		}
+		others = slices.DeleteFunc(others, func(o remediation.Replica) bool { return o.ID == k.ID || !o.Live(now) })
+		if why := k.unfit(me, others); why != "" {
+			for realm, epoch := range held {
+				if err := k.giveUp(tx, realm, epoch, why); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		for _, realm := range k.Realms() {
+			if ending[realm] {
+				continue
+			}
+			l, was, err := Take(tx, realm, k.ID, held[realm], k.Length)
+			if errors.Is(err, ErrLost) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("take realm %q: %w", realm, err)
+			}
+			got[realm] = l
+			if l.Epoch == was.Epoch {
+				continue
+			}
+			taken[realm] = was.Epoch > 0 && was.Until.Add(k.Length).After(now)
+			if err := k.changed(tx, l, was, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	k.settle(ctx, before, got, taken)
+	return nil
+}
+
+func (k *Keeper) unfit(me remediation.Replica, others []remediation.Replica) string {
+	if k.Unfit == nil || len(others) == 0 {
+		return ""
+	}
+	return k.Unfit(me, others)
+}
+
+func (k *Keeper) changed(tx remediation.Tx, l, was remediation.Lease, why string) error {
+	if k.Changed == nil {
+		return nil
+	}
+	return k.Changed(tx, l, was, why)
+}
+
+// giveUp ends a lease before its time. Its work ends after that: until then another waits,
+// as after a lease that lapsed.
+func (k *Keeper) giveUp(tx remediation.Tx, realm string, epoch int64, why string) error {
+	was, err := tx.Lease(realm)
+	if err != nil {
+		return err
+	}
+	if err := Release(tx, realm, k.ID, epoch); err != nil {
+		if errors.Is(err, ErrLost) {
+			return nil
+		}
+		return err
+	}
+	return k.changed(tx, remediation.Lease{Realm: realm, Epoch: epoch}, was, why)
+}
+
+// settle begins to act where a lease was taken, and ends it where one was not renewed.
+func (k *Keeper) settle(ctx context.Context, before time.Time, got map[string]remediation.Lease, taken map[string]bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	left := time.Until(before.Add(k.Length - k.Length/margin))
+	for realm, h := range k.held {
+		switch l, ok := got[realm]; {
+		case ok && l.Epoch == h.Epoch:
+			h.timer.Reset(left)
+		default:
+			h.Lose()
+		}
+	}
+	for realm, l := range got {
+		if k.held[realm] != nil {
+			continue // renewed, or lost and being ended
+		}
+		wait := time.Duration(0)
+		if taken[realm] {
+			wait = k.Length
+		}
+		h := &holding{Hold: NewHold(l, k.Name, wait), ended: make(chan struct{})}
+		h.timer = time.AfterFunc(left, h.Lose)
+		k.held[realm] = h
+		under, end := With(ctx, h.Hold)
+		go func() {
+			defer close(h.ended)
+			defer end()
+			k.Act(under, realm)
+			h.Lose()
+		}()
+	}
+}
+
+// stop waits for the work to end while it renews the leases of what goes on, and gives
+// each up.
+func (k *Keeper) stop(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	ticker := time.NewTicker(k.every())
+	defer ticker.Stop()
+	for {
+		k.mu.Lock()
+		all := maps.Clone(k.held)
+		k.mu.Unlock()
+		if len(all) == 0 {
+			break
+		}
+		for realm, h := range all {
+			select {
+			case <-h.ended:
+			case <-ticker.C:
+				if err := k.renew(ctx, all); err != nil {
+					k.Log.Warn("cannot renew the leases; retrying", "err", err)
+				}
+				continue
+			}
+			h.timer.Stop()
+			k.mu.Lock()
+			delete(k.held, realm)
+			k.mu.Unlock()
+			err := k.Store.Update(ctx, func(tx remediation.Tx) error { return k.giveUp(tx, realm, h.Epoch, "it stops") })
+			if err != nil {
+				return fmt.Errorf("give realm %q up: %w", realm, err)
+			}
+		}
+	}
+	return k.leave(ctx)
+}
+
+// renew keeps what is still worked on.
+func (k *Keeper) renew(ctx context.Context, all map[string]*holding) error {
+	before := time.Now()
+	bounded, cancel := context.WithTimeout(ctx, k.Length)
+	defer cancel()
+	var renewed []*holding
+	err := k.Store.Update(bounded, func(tx remediation.Tx) error {
+		renewed = nil
+		for realm, h := range all {
+			if h.winding() {
+				continue
+			}
+			if err := Check(tx, realm, k.ID, h.Epoch); errors.Is(err, ErrLost) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			if _, _, err := Take(tx, realm, k.ID, h.Epoch, k.Length); err != nil {
+				return err
+			}
+			renewed = append(renewed, h)
+		}
+		return nil
+	})
+	for _, h := range renewed {
+		h.timer.Reset(time.Until(before.Add(k.Length - k.Length/margin)))
+	}
+	return err
+}
+
+// leave says that this replica is gone; its row stays for a while, for what it knew.
+func (k *Keeper) leave(ctx context.Context) error {
+	return k.Store.Update(ctx, func(tx remediation.Tx) error {
+		now, err := tx.Now()
+		if err != nil {
+			return err
+		}
+		all, err := tx.Replicas()
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			if r.ID == k.ID {
+				r.Seen, r.Until = now, now
+				return tx.PutReplica(r)
+			}
+		}
+		return nil
+	})
+}

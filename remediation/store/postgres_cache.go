@@ -1,0 +1,49 @@
+package store
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+)
+
+// maxCached is the largest number of rows that is kept of a query.
+const maxCached = 32
+
+// cache answers what was read in this transaction already. Behind the head's lock
+// nothing changes but by this transaction: Updates that share it ask for the same
+// rollouts and incidents, and a round trip costs as much as all else of one.
+type cache map[string]cached
+
+type cached struct {
+	tables []string
+	rows   []row
+}
+
+// key tells apart what was asked.
+func key(text string, values []any) string { return fmt.Sprintf("%s\x00%q", text, values) }
+
+// written drops what was read of the tables that a statement changes.
+func (c cache) written(tables []string) {
+	for k, known := range c {
+		if slices.ContainsFunc(known.tables, func(t string) bool { return slices.Contains(tables, t) }) {
+			delete(c, k)
+		}
+	}
+}
+
+// named finds the tables in a statement of ours.
+var named = regexp.MustCompile(`\b(?:FROM|INTO|UPDATE|JOIN) ([a-z_]+)`)
+
+// statement is a query with its placeholders as PostgreSQL has them, and its tables.
+type pgStatement struct {
+	text   string
+	tables []string
+}
+
+func newStatement(query string) pgStatement {
+	s := pgStatement{text: numbered(query)}
+	for _, m := range named.FindAllStringSubmatch(query, -1) {
+		s.tables = append(s.tables, m[1])
+	}
+	return s
+}
