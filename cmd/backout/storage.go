@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -31,7 +32,7 @@ func (c *commands) addStorageCopy(parent *kingpin.CmdClause) {
 		"The audit log stays the same byte for byte. Stop serve first.")
 	from := clause.Flag("from", "The database to copy. It is brought up to this program's schema, and not changed otherwise.").PlaceHolder("DSN").Required().String()
 	to := clause.Flag("to", "The empty database.").PlaceHolder("DSN").Required().String()
-	output := outputFlag(clause)
+	output := c.outputFlag(clause, reflect.TypeFor[copied]())
 	c.add(clause, func(ctx context.Context) (err error) {
 		if err := errors.Join(withoutPassword("from", *from), withoutPassword("to", *to)); err != nil {
 			return err
