@@ -22,7 +22,7 @@ const (
 	// backtestSpan is how far back the playbook's page replays.
 	backtestSpan = 7 * 24 * time.Hour
 	// backtestLimit ends a backtest of a Prometheus that is too slow; what was read by
-	// then is shown.
+	// then is shown, unless an earlier one is complete.
 	backtestLimit = 15 * time.Minute
 )
 
@@ -35,7 +35,7 @@ type Backtester interface {
 
 // backtestNow is how the backtest of a service stands.
 type backtestNow struct {
-	// Report is of the last one that ended well, nil where there is none.
+	// Report is of the last one that ended well: a complete one, where there is one.
 	Report *view.Backtest
 	// Failed says why the last one did not end well, "" where it did; At is when it ended.
 	Failed string
@@ -135,10 +135,15 @@ func (b *backtests) done(service string, r *view.Backtest, err error) {
 		n.Failed = fmt.Sprintf("It took longer than %s, and had nothing to show by then.", remediation.Span(backtestLimit))
 	case err != nil:
 		n.Failed = withHint(err.Error(), err)
+	case r.Missing != "" && n.Report != nil && n.Report.Missing == "":
+		n.Failed = fmt.Sprintf("It did not end within %s; the last complete one is below.", remediation.Span(backtestLimit))
 	default:
 		n.Report = r
 	}
-	if err != nil && !b.ending {
+	var panicked interface{ Stack() string }
+	if errors.As(err, &panicked) {
+		b.log.Error("panic in a backtest", "service", service, "err", err, "stack", panicked.Stack())
+	} else if err != nil && !b.ending {
 		b.log.Warn("the backtest failed", "service", service, "err", err)
 	}
 	b.last[service], b.state = n, backtestNow{}

@@ -152,6 +152,7 @@ func TestABacktestThatFailsSaysWhyAndKeepsTheOneBefore(t *testing.T) {
 		{func() (*view.Backtest, error) { return nil, context.DeadlineExceeded }, "It took longer than 15 min"},
 		{func() (*view.Backtest, error) { return nil, errors.New("bad query") }, "bad query"},
 		{func() (*view.Backtest, error) { panic("a fault") }, "internal error"},
+		{func() (*view.Backtest, error) { return &view.Backtest{Missing: "interrupted"}, nil }, "It did not end within 15 min; the last complete one is below"},
 	} {
 		s.begin(t)
 		s.tester.answers <- c.answer

@@ -140,14 +140,18 @@ func (s *Server) playbookPage(c echo.Context, _ string) error {
 		if err != nil {
 			return err
 		}
+		// The stamp comes first: a backtest that ends in between is another stamp, and the
+		// page that waits for it is told.
+		stamp, err := s.stampOf(o)
+		if err != nil {
+			return err
+		}
 		data.Playbook, data.Backtest = &p, s.backtests.of(service)
 		if r := data.Backtest.Report; r != nil {
 			data.Alerts, data.Outdated = backtestCards(r), r.Playbook != p.Hash
 		}
 		if data.Backtest.Running != "" { // the page follows it to its end
-			if data.Stamp, err = s.stampOf(o); err != nil {
-				return err
-			}
+			data.Stamp = stamp
 		}
 	}
 	return s.showPage(c, http.StatusOK, "playbook", data)

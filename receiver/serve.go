@@ -40,7 +40,7 @@ func CheckListen(addresses []string, cfg *config.Config) error {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			errs = append(errs, hint.Add(fmt.Errorf("listen address %q: %w", address, err), "127.0.0.1:9099"))
-		} else if !config.IsLoopback(host) {
+		} else if !trust.Loopback(host) {
 			errs = append(errs, hint.Add(fmt.Errorf("listen address %q is not loopback, and no tokens are configured", address),
 				"add tokens: to --config.file, or listen on 127.0.0.1"))
 		}
@@ -52,7 +52,7 @@ func CheckListen(addresses []string, cfg *config.Config) error {
 func InClear(addresses []string, webConfigFile string, cfg *config.Config) []string {
 	var clear []string
 	for _, address := range addresses {
-		if host, _, err := net.SplitHostPort(address); err == nil && !config.IsLoopback(host) && webConfigFile == "" && len(cfg.Tokens) > 0 {
+		if host, _, err := net.SplitHostPort(address); err == nil && !trust.Loopback(host) && webConfigFile == "" && len(cfg.Tokens) > 0 {
 			clear = append(clear, address)
 		}
 	}

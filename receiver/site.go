@@ -4,7 +4,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/trust"
 )
 
 // site is a scheme, host and port: what a browser calls an origin. The methods
@@ -36,7 +36,7 @@ func (s *site) knows(hostHeader string) bool {
 	if !ok {
 		return false
 	}
-	if config.IsLoopback(host) {
+	if trust.Loopback(host) {
 		return true
 	}
 	if s == nil {
@@ -60,7 +60,7 @@ func (s *site) sameOrigin(originHeader, hostHeader string) bool {
 		return true
 	}
 	host, port, ok := splitHost(hostHeader)
-	if !ok || !config.IsLoopback(host) {
+	if !ok || !trust.Loopback(host) {
 		return false
 	}
 	if port == "" {

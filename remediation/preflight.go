@@ -63,6 +63,14 @@ type CheckingKind interface {
 	Checks(pb *alerts.Playbook, params any) ([]PreflightCheck, error)
 }
 
+// Permitted is an Action that can ask whether its credentials may change the target: a look
+// shows only that they may read it.
+type Permitted interface {
+	Action
+	// Permitted changes nothing. Where nobody can tell, it is Unknown.
+	Permitted(ctx context.Context) Result
+}
+
 // Sweeper is an Action whose checks leave something behind if the process is killed
 // while they run.
 type Sweeper interface {
@@ -270,8 +278,17 @@ func LagResult(lag, most time.Duration) Result {
 	return Failed(fmt.Sprintf("the lag is %s; it must be below %s", Span(lag), Span(most)), "check what keeps the replica busy")
 }
 
-// LookCheck turns a look at an action's target into a Result.
+// LookCheck turns a look at an action's target into a Result, and asks whether its
+// credentials permit the change, where the action can tell.
 func LookCheck(ctx context.Context, a Action) Result {
+	look := func(ctx context.Context) Result { return lookResult(ctx, a) }
+	if p, ok := a.(Permitted); ok {
+		return Trial(ctx, look, p.Permitted)
+	}
+	return look(ctx)
+}
+
+func lookResult(ctx context.Context, a Action) Result {
 	look, err := a.Look(ctx, "preflight")
 	if err != nil {
 		return ResultOf(err)

@@ -15,10 +15,11 @@ import (
 const minute = model.Duration(time.Minute)
 
 const (
-	// pastStep is between two evaluations of the past week. It keeps each question at a
+	// pastStep is between two evaluations of the past week. It keeps a question at a
 	// thousand evaluations.
 	pastStep = "[7d:10m]"
-	// peakStep is the same for the highest value, which lies between those.
+	// peakStep is the same for the highest value, which lies between those. It makes ten
+	// thousand evaluations, which a large Prometheus may refuse: then pastStep has to do.
 	peakStep = "[7d:1m]"
 	// outage is how many times beyond a bound the highest value is when the week had an
 	// outage, which a trigger is there for. What is nearer is usual, and must not fire.
@@ -47,7 +48,11 @@ func (a *asker) traffic(ctx context.Context, c detector) traffic {
 func (a *asker) week(ctx context.Context, query string, t traffic) week {
 	expr := a.playbook.Expand(query, t.window(), t.volume())
 	p99, ok := a.value(ctx, "quantile_over_time(0.99, ("+expr+")"+pastStep+")")
-	highest, _ := a.value(ctx, "max_over_time(("+expr+")"+peakStep+")")
+	peaks := *a
+	highest, _ := peaks.value(ctx, "max_over_time(("+expr+")"+peakStep+")")
+	if peaks.err != nil {
+		highest, _ = a.value(ctx, "max_over_time(("+expr+")"+pastStep+")")
+	}
 	return week{p99, highest, ok}
 }
 
@@ -160,8 +165,9 @@ func latencySignal(h histogram, buckets []float64, w week, t traffic) signal {
 
 // onBuckets are bounds on the buckets of a histogram, where a quantile is exact: at or
 // above p99, and 1.5 and 2 times that. If the buckets do not reach so far, there is no
-// target; high is false if they do not even reach 1.5 times p99. A quantile never exceeds
-// the last bucket. The alert is above peak too, and the trigger above the alert.
+// target; high is false if they do not even reach 1.5 times p99, or peak. A quantile never
+// exceeds the last bucket. The alert is at or above peak too where high is true, and the
+// trigger always above the alert.
 func onBuckets(buckets []float64, p99, peak float64) (target, alert, trigger float64, high bool) {
 	usable := buckets[:len(buckets)-1]
 	next := func(least float64, after int) int {
@@ -172,13 +178,13 @@ func onBuckets(buckets []float64, p99, peak float64) (target, alert, trigger flo
 	j := next(max(1.5*p99, peak), i+1)
 	k := next(2*p99, j+1)
 	last := len(usable) - 1
-	switch {
-	case k <= last:
+	if k <= last {
 		return usable[i], usable[j], usable[k], true
-	case j <= last:
-		return 0, usable[i], usable[j], true
 	}
-	return 0, usable[last-1], usable[last], false
+	i = next(max(p99, peak), 0)
+	high = i < last && j <= last
+	i = min(i, last-1)
+	return 0, usable[i], usable[min(next(1.5*p99, i+1), last)], high
 }
 
 // bound moves a resource's bound to where the past week was within it.

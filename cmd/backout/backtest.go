@@ -92,7 +92,9 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 		return err
 	}
 	// The replay makes much that is soon forgotten: a larger heap spares a quarter of its time.
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	if c.env("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(400))
+	}
 	dir, err := os.MkdirTemp("", "backout-backtest-*")
 	if err != nil {
 		return err

@@ -29,10 +29,12 @@ type consoleBacktests struct {
 	kinds  []remediation.ActionKind
 	source *observe.Prometheus
 	name   string
-	dir    string // for the replay's store, which ends with it
-	now    func() time.Time
+	// dir and prefix are where the replay's store is, in a folder of its own, which ends with it.
+	dir, prefix string
+	now         func() time.Time
 }
 
+// newConsoleBacktests removes what a crash left of a backtest, so dsn must be locked by this process.
 func newConsoleBacktests(e *engine.Engine, kinds []remediation.ActionKind, cfg *config.Config, dsn string, now func() time.Time) (*consoleBacktests, error) {
 	transport, err := cfg.PrometheusHTTP.Transport("prometheus", &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute})
 	if err != nil {
@@ -42,12 +44,25 @@ func newConsoleBacktests(e *engine.Engine, kinds []remediation.ActionKind, cfg *
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	// A hardened service may write nowhere but next to its database.
-	dir := os.TempDir()
-	if path, ok := strings.CutPrefix(dsn, "sqlite:"); ok {
-		dir = filepath.Dir(path)
+	c := &consoleBacktests{engine: e, kinds: kinds, source: source, name: cfg.PrometheusURL, dir: os.TempDir(), prefix: "backout.backtest-", now: now}
+	path, ok := strings.CutPrefix(dsn, "sqlite:")
+	if !ok {
+		return c, nil
 	}
-	return &consoleBacktests{engine: e, kinds: kinds, source: source, name: cfg.PrometheusURL, dir: filepath.Join(dir, "backtest"), now: now}, nil
+	// A hardened service may write nowhere but next to its database. There, the name is ours alone.
+	c.dir, c.prefix = filepath.Dir(path), filepath.Base(path)+".backtest-"
+	left, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil, fmt.Errorf("look for what a crash left of a backtest: %w", err)
+	}
+	for _, f := range left {
+		if f.IsDir() && strings.HasPrefix(f.Name(), c.prefix) {
+			if err := os.RemoveAll(filepath.Join(c.dir, f.Name())); err != nil {
+				return nil, fmt.Errorf("remove what a crash left of a backtest: %w", err)
+			}
+		}
+	}
+	return c, nil
 }
 
 // Backtest implements receiver.Backtester.
@@ -56,15 +71,16 @@ func (c *consoleBacktests) Backtest(ctx context.Context, service string, span ti
 	if plan == nil {
 		return nil, fmt.Errorf("no playbook for service %q", service)
 	}
-	// One that was cut off by a crash left its store: one runs at a time.
-	if err := os.RemoveAll(c.dir); err != nil {
-		return nil, fmt.Errorf("clear the store of the last backtest: %w", err)
+	dir, err := os.MkdirTemp(c.dir, c.prefix+"*")
+	if err != nil {
+		return nil, fmt.Errorf("create a folder for the replay: %w", err)
 	}
-	st, err := store.OpenScratch("sqlite:" + filepath.Join(c.dir, "backtest.db"))
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	st, err := store.OpenScratch("sqlite:" + filepath.Join(dir, "backtest.db"))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(closing(st, err), os.RemoveAll(c.dir)) }()
+	defer func() { err = closing(st, err) }()
 	now := c.now()
 	return backtest.Run(ctx, backtest.Options{
 		Playbook: plan.Playbook, Kinds: c.kinds, Source: c.source, SourceName: c.name, From: now.Add(-span), To: now, MaxLoad: consoleLoad, Store: st, Now: c.now,

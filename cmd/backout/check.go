@@ -12,11 +12,11 @@ import (
 	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
-	"github.com/locotoki/backout/cmd/backout/client"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
+	"github.com/locotoki/backout/trust"
 )
 
 func (c *commands) addCheck() {
@@ -126,7 +126,7 @@ func (f settingsFlags) check() (findings, error) {
 	found := findings{Errors: []alerts.Problem{}, Warnings: []alerts.Problem{}, Checked: []string{}}
 	playbooks, err := f.loadPlaybooks(playbookKinds(kinds.list))
 	errs = append(errs, err)
-	if u := config.ExternalURL; u != nil && u.Scheme == "http" && !client.IsLoopback(u.Hostname()) && len(config.Tokens) > 0 {
+	if u := config.ExternalURL; u != nil && u.Scheme == "http" && !trust.Loopback(u.Hostname()) && len(config.Tokens) > 0 {
 		found.Warnings = append(found.Warnings, alerts.Problem{
 			File: *f.configFile, Line: 1, Message: "external_url is http: tokens arrive without TLS, and anyone on the network path can read them", Try: "--web.config.file with a certificate, and external_url: https://" + u.Host,
 		})

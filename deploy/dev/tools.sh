@@ -176,10 +176,7 @@ wrap_all() {
       ;;
     prometheus-alertmanager | alertmanager)
       # Debian's reads its default templates from /usr/share, and nowhere else: it alone sees the unpacked ones there.
-      # shellcheck disable=SC2016
-      wrap "$name" "$path" 'unshare --mount --propagation private sh -c '"'"'{
-  mount -t overlay overlay -o "lowerdir=$0/usr/share:/usr/share" /usr/share 2>/dev/null || mount --bind "$0/usr/share" /usr/share
-} && exec "$@"'"' '$root' "
+      wrap "$name" "$path" "$seen_share'$root' "
       ;;
     chromium) wrap "$name" "$path" "env FONTCONFIG_FILE='$cache/fonts.conf' " ;;
     *) wrap "$name" "$path" ;;

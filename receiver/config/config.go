@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -354,7 +353,7 @@ func (r *configReader) secretAddress(n *yaml.Node, what, usual, secret string, i
 	if u == nil {
 		return
 	}
-	if *into = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !IsLoopback(u.Hostname()) {
+	if *into = strings.TrimSuffix(u.String(), "/"); u.Scheme != "https" && !trust.Loopback(u.Hostname()) {
 		r.fail(n, usual, "%s must be https, since the %s goes there", what, secret)
 	}
 }
@@ -467,13 +466,4 @@ func (r *configReader) path(name string) string {
 		return name
 	}
 	return filepath.Join(r.dir, name)
-}
-
-// IsLoopback takes a host without its port.
-func IsLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }

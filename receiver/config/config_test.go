@@ -164,6 +164,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"no token for flags":   {"launchdarkly: {}", "1", "launchdarkly needs token_file", "{token_file: launchdarkly.token}"},
 		"no Unleash server":    {"unleash: {token_file: am.token}", "1", "unleash needs url and token_file", "{url: https://unleash.example.com, token_file: unleash.token}"},
 		"no Unleash token":     {"unleash: {url: 'https://unleash.example.com'}", "1", "unleash needs url and token_file", "{url: https://unleash.example.com, token_file: unleash.token}"},
+		"Unleash's API":        {"unleash: {url: 'https://unleash.example.com/shop/api/', token_file: am.token}", "1", "unleash.url ends in /api", "https://unleash.example.com/shop"},
 		"Unleash in the clear": {"unleash: {url: 'http://unleash.example.com', token_file: am.token}", "1", "unleash.url must be https", "https://unleash.example.com"},
 		"flags in the clear":   {"launchdarkly: {url: 'http://ld.example.com', token_file: am.token}", "1", "launchdarkly.url must be https", "https://app.launchdarkly.com"},
 		"no kubeconfig":        {"kubernetes: {kubeconfig: none}", "1", "kubernetes.kubeconfig: open", "a kubeconfig that only its owner can read"},

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/trust"
 )
 
 // Mail is the server that takes mail to customers of incidents that last.
@@ -66,7 +68,7 @@ func (r *configReader) mail(n *yaml.Node) *Mail {
 		r.fail(n, "{host: mail.example.com, from: status@example.com}", "mail needs host and from")
 	case (m.Username == "") != (password == nil):
 		r.fail(n, "username: backout, password_file: mail.password", "mail needs both username and password_file, or neither")
-	case m.TLS == "none" && !IsLoopback(m.Host):
+	case m.TLS == "none" && !trust.Loopback(m.Host):
 		r.fail(n, "tls: starttls", "mail: without TLS anyone on the path to %s can read it; tls: none is for loopback", m.Host)
 	case m.TLS == "none" && password != nil:
 		r.fail(n, "tls: starttls", "mail: a password needs TLS")

@@ -1,6 +1,10 @@
 package config
 
-import "go.yaml.in/yaml/v3"
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
 
 // Unleash is the server that keeps flags.
 type Unleash struct {
@@ -22,6 +26,9 @@ func (r *configReader) unleash(n *yaml.Node) *Unleash {
 		field{"url", func(n *yaml.Node) {
 			address = n
 			r.secretAddress(n, "unleash.url", example, "token", &u.URL)
+			if short, ends := strings.CutSuffix(u.URL, "/api"); ends {
+				r.fail(n, short, "unleash.url ends in /api, which backout adds itself")
+			}
 		}},
 		field{"token_file", func(n *yaml.Node) { token = n }})
 	if (address == nil || token == nil) && len(r.mistakes) == before {

@@ -43,7 +43,7 @@ type Options struct {
 	// Progress, where set, is told what is done.
 	Progress func(format string, args ...any)
 
-	plain bool // see past
+	plain bool // ask everything, with the engine's duties: see past
 }
 
 // check returns what is wrong with the options.
@@ -176,8 +176,7 @@ func (r *run) fetchValues(ctx context.Context) error {
 	case err != nil && (ctx.Err() == nil || whole > r.last):
 		return err
 	case err != nil:
-		r.report.Missing = fmt.Sprintf("interrupted: only what follows %s was read, and what backout would have done was not replayed; the next run continues here",
-			r.at(whole).Format(time.RFC3339))
+		r.report.Missing = fmt.Sprintf("interrupted: only what follows %s was read, and what backout would have done was not replayed", r.at(whole).Format(time.RFC3339)) + r.continues()
 	}
 	r.first = whole
 	for _, l := range distinct {
@@ -185,6 +184,14 @@ func (r *run) fetchValues(ctx context.Context) error {
 	}
 	r.report.From, r.report.To = r.at(r.first), r.at(r.last)
 	return nil
+}
+
+// continues says that what was fetched is kept for the next run, where it is.
+func (r *run) continues() string {
+	if r.Cache == nil {
+		return ""
+	}
+	return "; the next run continues here"
 }
 
 // since is the part of a series from i on.
@@ -288,7 +295,7 @@ func (r *run) finish(ctx context.Context) error {
 		}
 		if err != nil {
 			replayed, r.report.Incidents = false, []view.BacktestIncident{}
-			r.report.Missing = "interrupted: what backout would have done was not replayed; the next run continues here"
+			r.report.Missing = "interrupted: what backout would have done was not replayed" + r.continues()
 		}
 	}
 	for i := range r.report.Alerts {
@@ -358,7 +365,7 @@ func (r *run) replay(ctx context.Context) error {
 		return err
 	}
 	if !r.plain {
-		ahead.Go(func() { p.prefetch(events) })
+		ahead.Go(func() { p.fail(safely(func() error { return p.prefetch(events) })) })
 	}
 	e.progress = func(at time.Time) { r.Progress("replaying incidents, %s", at.Format(time.DateTime)) }
 	if err := e.run(ctx, events, r.at(r.last)); err != nil {

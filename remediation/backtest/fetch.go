@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -121,6 +122,27 @@ func (f *fetcher) query(ctx context.Context, expr string, g grid) ([]remediation
 	return points, err
 }
 
+// panicError is a panic of a goroutine of ours, which would end the server.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("internal error: %v", e.value) }
+
+// Stack is for the log.
+func (e *panicError) Stack() string { return string(e.stack) }
+
+// safely returns what do does, and a panic as an error.
+func safely(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{p, debug.Stack()}
+		}
+	}()
+	return do()
+}
+
 // line is an expression that is fetched for all of the time, which may be another one
 // for each part of it; "" is one without a value.
 type line struct {
@@ -187,7 +209,7 @@ func (f *fetcher) fetchChunk(ctx context.Context, g grid, lines []*line, step fu
 		go func() {
 			defer wg.Done()
 			for l := range work {
-				if err := one(l); err != nil {
+				if err := safely(func() error { return one(l) }); err != nil {
 					mu.Lock()
 					errs = append(errs, err)
 					mu.Unlock()

@@ -86,7 +86,7 @@ func (p *past) steady() time.Duration { return p.clock().Sub(p.first) }
 
 // prefetch asks what the polls of incidents will ask, ahead of the replay, so that
 // Prometheus and the replay work at the same time.
-func (p *past) prefetch(events []event) {
+func (p *past) prefetch(events []event) error {
 	for _, e := range events {
 		exprs := []string{p.expr.Fresh(2 * p.step), p.expr.Alive, p.expr.Up, p.expr.UpNow(), p.expr.DownNow()}
 		if x, ok := p.expr.Triggers[e.trigger]; ok {
@@ -94,9 +94,19 @@ func (p *past) prefetch(events []event) {
 		}
 		for _, expr := range exprs {
 			if _, _, err := p.at(expr, e.at); err != nil {
-				return // the replay says so
+				return err
 			}
 		}
+	}
+	return nil
+}
+
+// fail ends the replay, unless err is nil.
+func (p *past) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
 	}
 }
 
@@ -124,8 +134,6 @@ func (p *past) Query(_ context.Context, expr string) (float64, bool, error) {
 		if _, fresh, err := p.at(p.expr.Fresh(2*p.step), now); fresh || err != nil {
 			return 0, fresh, err
 		}
-	case expr == "vector(1)": // whether Prometheus answers at all
-		return 1, true, nil
 	case isUpAt:
 		return p.at(p.expr.UpNow(), since)
 	case isKept:
@@ -158,14 +166,14 @@ func (p *past) at(expr string, t time.Time) (float64, bool, error) {
 	if s.series == nil {
 		g.first = key.part * size
 		g.last = max(min(g.first+size-1, p.last), g.floor(t))
-		got, err := p.fetch.fetch(p.ctx, expr, g)
+		err := safely(func() (err error) {
+			s.series, err = p.fetch.fetch(p.ctx, expr, g)
+			return err
+		})
 		if err != nil {
-			p.mu.Lock()
-			p.err = err
-			p.mu.Unlock()
+			p.fail(err)
 			return 0, false, err
 		}
-		s.series = got
 	}
 	v, ok := s.value(t)
 	return v, ok, nil

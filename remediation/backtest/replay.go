@@ -28,8 +28,10 @@ type replay struct {
 	pb     *alerts.Playbook
 	store  remediation.Store
 	engine *engine.Engine
-	past   *past
-	stays  []rules.Stay
+	// proceed brings the engine to now, and returns when something is due next.
+	proceed func(context.Context) (time.Time, error)
+	past    *past
+	stays   []rules.Stay
 	// unknown: nobody says when which stage was; the last one is assumed.
 	unknown bool
 	// assume is the stage where none is known: a rollout is replayed as if it were in it.
@@ -59,6 +61,9 @@ func newReplay(ctx context.Context, o *Options, p *past, stays []rules.Stay, unk
 	if err != nil {
 		return nil, fmt.Errorf("begin the replay: %w", err)
 	}
+	if r.proceed = r.engine.Proceed; o.plain {
+		r.proceed = r.engine.Tick
+	}
 	return r, nil
 }
 
@@ -78,7 +83,7 @@ func (r *replay) run(ctx context.Context, events []event, end time.Time) error {
 // until lets time go by, and stops at each moment at which something is due.
 func (r *replay) until(ctx context.Context, end time.Time) error {
 	for {
-		next, err := r.engine.Proceed(ctx)
+		next, err := r.proceed(ctx)
 		if failed := r.past.failed(); failed != nil {
 			return failed
 		}

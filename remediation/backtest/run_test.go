@@ -71,6 +71,8 @@ type made struct {
 	stage func(t time.Time) float64 // the recorded stage's number; nil: not recorded
 	// fails, where set, is asked before each answer.
 	fails func(span time.Duration) error
+	// panics, where set, is in the expressions that it panics at.
+	panics string
 	// down is how many targets are down; all of them were up whenever an incident opened.
 	down float64
 
@@ -98,6 +100,9 @@ func (m *made) Samples(_ context.Context, expr string, from, to time.Time, step 
 	n := int64(to.Sub(from)/step) + 1
 	if n > m.longest.Load() {
 		m.longest.Store(n)
+	}
+	if m.panics != "" && strings.Contains(expr, m.panics) {
+		panic("made")
 	}
 	if m.fails != nil {
 		if err := m.fails(to.Sub(from)); err != nil {
@@ -373,6 +378,20 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 	if r.Missing == "" || !r.From.After(day.AddDate(0, 0, 2)) || len(alertNamed(t, r, "error_rate").Firings) != 1 || len(r.Incidents) > 0 {
 		t.Errorf("interrupted: %q from %s, %+v", r.Missing, r.From, r.Verdict)
 	}
+	if !strings.HasSuffix(r.Missing, "; the next run continues here") {
+		t.Errorf("with a cache: %q", r.Missing)
+	}
+	keepsNothing := options(t, m)
+	keepsNothing.To, keepsNothing.Stage = o.To, o.Stage
+	stopped, stop := context.WithCancel(t.Context())
+	keepsNothing.Progress = func(_ string, args ...any) {
+		if args[0] == 8 {
+			stop()
+		}
+	}
+	if r, err := Run(stopped, keepsNothing); err != nil || !strings.HasSuffix(r.Missing, "was not replayed") {
+		t.Errorf("without a cache: %+v, %v", r, err)
+	}
 	before := m.queries.Load()
 	o = options(t, m)
 	o.Cache, o.To, o.Stage = cache, day.AddDate(0, 0, 6), "beta"
@@ -391,6 +410,17 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 	}
 	if known-again > 3 || again-before < 5 { // the last chunk, of one evaluation, is no whole day but as old
 		t.Errorf("%d queries, then %d for what is cached", again-before, known-again)
+	}
+}
+
+// A panic in a goroutine of the backtest would end the server.
+func TestAPanicIsAnError(t *testing.T) {
+	for where, in := range map[string]string{"while values are fetched": "errors_total", "while incidents are replayed": "up{"} {
+		m := &made{value: during(time.Hour, 2*time.Hour), panics: in}
+		var p *panicError
+		if _, err := Run(t.Context(), options(t, m)); !errors.As(err, &p) || err.Error() != "internal error: made" || !strings.Contains(p.Stack(), "Samples") {
+			t.Errorf("%s: %v", where, err)
+		}
 	}
 }
 

@@ -49,6 +49,9 @@ type Options struct {
 	// Fresh: no connection is used twice. On one that was, net/http sends a cut-off GET
 	// again by itself.
 	Fresh bool
+	// ResetMillis: X-Ratelimit-Reset says when to ask again, in milliseconds since 1970.
+	// Many services write seconds there, or something else.
+	ResetMillis bool
 	// Said is what an error's body says, Try what a person can do about it; "" if unknown.
 	// Both may be nil.
 	Said func(body []byte) string
@@ -163,20 +166,19 @@ func (c *Client) refused(method, path string, res *http.Response, body []byte) e
 }
 
 // after reads how long to wait: Retry-After has seconds or a date, X-Ratelimit-Reset a
-// moment in milliseconds.
+// moment in milliseconds where the service means that. A moment that is past says nothing.
 func (c *Client) after(h http.Header) (time.Duration, bool) {
 	if n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31); err == nil {
 		return time.Duration(n) * time.Second, true
 	}
 	at, err := http.ParseTime(h.Get("Retry-After"))
-	if err != nil {
-		ms, err := strconv.ParseInt(h.Get("X-Ratelimit-Reset"), 10, 64)
-		if err != nil {
-			return 0, false
-		}
+	if err != nil && c.o.ResetMillis {
+		var ms int64
+		ms, err = strconv.ParseInt(h.Get("X-Ratelimit-Reset"), 10, 64)
 		at = time.UnixMilli(ms)
 	}
-	return max(at.Sub(c.o.Now()), 0), true
+	after := at.Sub(c.o.Now())
+	return after, err == nil && after > 0
 }
 
 // ErrOdd is an answer that does not say what was asked for.

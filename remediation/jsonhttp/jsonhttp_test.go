@@ -98,16 +98,25 @@ func TestAServiceIsWaitedForAsItAsks(t *testing.T) {
 		"a date":          {map[string]string{"Retry-After": now.Add(9 * time.Second).Format(http.TimeFormat)}, 9 * time.Second},
 		"milliseconds":    {map[string]string{"X-Ratelimit-Reset": "1795316403000"}, 3 * time.Second},
 		"nothing said":    {nil, restWithout},
-		"a moment passed": {map[string]string{"X-Ratelimit-Reset": "1"}, 100 * time.Millisecond},
+		"a moment passed": {map[string]string{"X-Ratelimit-Reset": "1"}, restWithout},
+		"a date passed":   {map[string]string{"Retry-After": now.Add(-9 * time.Second).Format(http.TimeFormat)}, restWithout},
 		"no time":         {map[string]string{"Retry-After": "soon"}, restWithout},
 		"a time before":   {map[string]string{"Retry-After": "-5"}, restWithout},
 		"too large":       {map[string]string{"Retry-After": "99999999999999999999"}, restWithout},
 		"a day":           {map[string]string{"Retry-After": "86400"}, maxRest},
 	} {
 		client, s := client(t, answer{code: 429, header: c.header}, answer{code: 200, body: "{}"})
+		client.o.ResetMillis = true
 		if err := client.Get(t.Context(), "/a", &struct{}{}); err != nil || !slices.Equal(s.waited, []time.Duration{c.want}) {
 			t.Errorf("%s: %v after waits of %v, want %s", name, err, s.waited, c.want)
 		}
+	}
+}
+
+func TestAResetInAnUnknownUnitIsNotBelieved(t *testing.T) {
+	client, s := client(t, answer{code: 429, header: map[string]string{"X-Ratelimit-Reset": "1795316403000"}}, answer{code: 200, body: "{}"})
+	if err := client.Get(t.Context(), "/a", &struct{}{}); err != nil || !slices.Equal(s.waited, []time.Duration{restWithout}) {
+		t.Errorf("%v after waits of %v", err, s.waited)
 	}
 }
 

@@ -31,6 +31,8 @@ type fake struct {
 	waited   []time.Duration
 	envs     map[string]*fakeEnv
 	archived bool
+	// own is what the token may see of itself, nil for nothing.
+	own map[string]any
 	// approvals: changes need an approval.
 	approvals bool
 	requests  []string // method, path and query
@@ -211,7 +213,12 @@ func (f *fake) answer(r *http.Request, body []byte) (int, any) {
 	if v := r.Header.Get("LD-API-Version"); v != "20220603" {
 		f.t.Errorf("LD-API-Version is %q", v)
 	}
-	if r.URL.Path != "/api/v2/flags/shop/recommendations" {
+	switch {
+	case r.URL.Path == "/api/v2/caller-identity":
+		return 200, map[string]any{"tokenId": "61095542", "authKind": "token"}
+	case r.URL.Path == "/api/v2/tokens/61095542" && f.own != nil:
+		return 200, f.own
+	case r.URL.Path != "/api/v2/flags/shop/recommendations":
 		return refusal(404, "not_found", "Unknown flag key or project key")
 	}
 	switch r.Method {

@@ -56,7 +56,7 @@ func New(o Options) (*Client, error) {
 	api, err := jsonhttp.New(jsonhttp.Options{
 		Name: "launchdarkly", URL: o.URL, Example: "https://app.launchdarkly.com", Secret: o.Token, SecretName: "access token",
 		Header: map[string]string{"LD-API-Version": apiVersion, "Content-Type": "application/json; domain-model=launchdarkly.semanticpatch"},
-		Said:   said, Try: try, Transport: o.Transport, Now: o.Now, Wait: o.Wait,
+		Said:   said, Try: try, ResetMillis: true, Transport: o.Transport, Now: o.Now, Wait: o.Wait,
 	})
 	if err != nil {
 		return nil, err

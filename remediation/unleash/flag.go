@@ -15,7 +15,6 @@ import (
 // flag is what matters of a flag as the API answers it.
 type flag struct {
 	Name      string `json:"name"`
-	Project   string `json:"project"`
 	CreatedAt string `json:"createdAt"`
 	Archived  bool   `json:"archived"`
 	// Dependencies are the flags that this one is off without.

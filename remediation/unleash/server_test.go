@@ -79,15 +79,26 @@ func startServer() (*server, error) {
 	}
 	u.Path = "/" + database
 	s.dsn = u.String()
+	for range 5 { // another program may take the port before it
+		if err = s.serve(program); err == nil || !strings.Contains(err.Error(), "EADDRINUSE") {
+			break
+		}
+	}
+	return s, err
+}
+
+// serve starts the program on a free port and waits until it answers.
+func (s *server) serve(program string) error {
+	s.log.Reset()
 	// Port 0 means 4242 to Unleash: a free one is found before.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return s, err
+		return err
 	}
 	s.url = "http://" + l.Addr().String()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	if err := l.Close(); err != nil {
-		return s, err
+		return err
 	}
 	s.cmd = exec.Command(program)
 	s.cmd.Env = append(os.Environ(), "DATABASE_URL="+s.dsn, "DATABASE_SSL=false", "HTTP_HOST=127.0.0.1", "HTTP_PORT="+port,
@@ -97,7 +108,7 @@ func startServer() (*server, error) {
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
-		return s, err
+		return err
 	}
 	s.end = make(chan struct{})
 	go func() {
@@ -108,18 +119,19 @@ func startServer() (*server, error) {
 	for deadline := time.Now().Add(5 * time.Minute); ; {
 		res, err := http.Get(s.url + "/health")
 		if err == nil {
+			text, _ := io.ReadAll(res.Body)
 			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return s, nil
+			if res.StatusCode == http.StatusOK && strings.Contains(string(text), `"health":"GOOD"`) {
+				return nil
 			}
 		}
 		select {
 		case <-s.end:
-			return s, fmt.Errorf("unleash-server ended:\n%s", s.log.String())
+			return fmt.Errorf("unleash-server ended:\n%s", s.log.String())
 		case <-time.After(50 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return s, errors.New("unleash-server does not answer")
+			return errors.New("unleash-server does not answer")
 		}
 	}
 }

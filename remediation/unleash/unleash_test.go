@@ -371,6 +371,47 @@ func TestAnEditorsTokenIsEnough(t *testing.T) {
 	f.gets("10%")
 }
 
+// A look needs no permission: preflight asks for it.
+func TestATokenThatOnlyReadsDoesNotPass(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		secret    func(f *one) string
+		transport http.RoundTripper
+		status    remediation.Status
+		says      string
+	}{
+		"an admin token":  {func(*one) string { return token }, http.DefaultTransport, remediation.Pass, "; the token may turn it on and off"},
+		"an editor":       {func(f *one) string { return f.editor() }, http.DefaultTransport, remediation.Pass, "; the token may turn it on and off"},
+		"a reader":        {func(f *one) string { return f.user(3) }, http.DefaultTransport, remediation.Fail, "it lacks UPDATE_FEATURE_ENVIRONMENT"},
+		"another server":  {func(*one) string { return token }, untold{}, remediation.CannotTell, "does not say what the token may do"},
+		"a token of SDKs": {func(*one) string { return sdkToken }, http.DefaultTransport, remediation.Fail, "403"},
+	} {
+		f := newFlag(t)
+		a, err := f.client(c.secret(f), c.transport).FlagOff(alerts.Target{}, f.flag())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := remediation.LookCheck(t.Context(), a); r.Status != c.status || !strings.Contains(r.Evidence, c.says) || (r.Next == "") != (c.status == remediation.Pass) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	p := permission{mayTurn, "shop", "production"}
+	if !p.turns("shop", "production") || p.turns("shop", "development") || p.turns("other", "production") || !(permission{mayTurn, "*", ""}).turns("shop", "production") {
+		t.Error("a permission counts elsewhere, or not where it is of")
+	}
+}
+
+// untold is a server without the address that tells a user's permissions.
+type untold struct{}
+
+func (untold) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Path == "/api/admin/user" {
+		req = req.Clone(req.Context())
+		req.URL.Path = "/api/admin/none"
+	}
+	return http.DefaultTransport.RoundTrip(req)
+}
+
 func TestUndoNeedsTheSnapshotOfThisFlagAsItWasCreated(t *testing.T) {
 	t.Parallel()
 	f := newFlag(t).gradual(5).turn(on)
@@ -393,7 +434,7 @@ func TestVerifyWaitsUntilTheTimeIsUp(t *testing.T) {
 	f := newFlag(t).gradual(5).turn(on)
 	for what, a := range map[string]remediation.Action{"is still on": f.off(http.DefaultTransport), "does not serve 25% of the traffic": f.share(http.DefaultTransport, "0.25")} {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		if err := a.Verify(ctx, op); err == nil || !errors.Is(err, context.DeadlineExceeded) {
+		if err := a.Verify(ctx, op); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
 		cancel()

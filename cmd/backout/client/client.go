@@ -14,7 +14,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -62,12 +61,6 @@ func unreachable(try, format string, args ...any) error {
 	return &Error{error: fmt.Errorf(format, args...), Unreachable: true, Try: try}
 }
 
-// IsLoopback takes a host without its port.
-func IsLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
-}
-
 // Client calls the API of one server.
 type Client struct {
 	base  *url.URL
@@ -100,7 +93,7 @@ func New(address, tokenFile string, insecure bool) (*Client, error) {
 		if cl.token = strings.TrimSpace(string(b)); cl.token == "" {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s is empty", tokenFile)
 		}
-		if base.Scheme == "http" && !IsLoopback(base.Hostname()) && !insecure {
+		if base.Scheme == "http" && !trust.Loopback(base.Hostname()) && !insecure {
 			return nil, wrong("--url=https://..., or --insecure-http on a network that you trust",
 				"--url: over http anyone on the path to %s can read the token", base.Host)
 		}
