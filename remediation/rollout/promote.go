@@ -145,6 +145,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
 	target, look, lookErr := e.lookAtTraffic(ctx, b, flag.Name, stage.Traffic, op)
 	var done remediation.Rollout
+	e.begun.Delete(op) // two within one reading of the clock have the same name
 	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		old, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
