@@ -252,7 +252,7 @@ func TestTheStorageIsCopiedFromTheCommandLine(t *testing.T) {
 		t.Errorf("the copy of a running server's on PostgreSQL: %+v", r)
 	}
 	stop()
-	if r := backout(t, nil, "storage", "copy", "--from="+u.String(), "--to=sqlite:"+filepath.Join(dir, "back.db"), "--output=json"); r.status != 0 || !strings.Contains(r.stdout, `"audit": 2`) {
+	if r := backout(t, nil, "storage", "copy", "--from="+u.String(), "--to=sqlite:"+filepath.Join(dir, "back.db"), "--output=json"); r.status != 0 || !strings.Contains(r.stdout, `"audit": 4`) {
 		t.Errorf("the way back: %+v", r)
 	}
 }

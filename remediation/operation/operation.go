@@ -143,11 +143,11 @@ func Look(ctx context.Context, g *gate.Gates, op Operation) (look remediation.Lo
 func call(ctx context.Context, g *gate.Gates, what string, limit time.Duration, op Operation, do func(context.Context, remediation.Action) error) error {
 	ctx, unbind := lease.Bound(context.WithoutCancel(ctx))
 	defer unbind()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	if ctx.Err() != nil { // another replica acts here by now
 		return context.Cause(ctx)
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	return g.Safely(what, func() error {
 		a, err := op.Bind()
 		if err != nil {

@@ -20,6 +20,8 @@ type postgres struct {
 	// lease is what keeps other servers out; nil for reading, and where several write.
 	lease     *lease
 	leaseTime time.Duration
+	// shared: other stores write it too.
+	shared bool
 	// risk is what makes a commit less than durable, "" where nothing does.
 	risk string
 }
@@ -34,8 +36,13 @@ const (
 	shared         // with other stores: the head's lock orders what they write
 )
 
+// sharedIdle is how long a process that was stopped in the middle of a transaction keeps
+// the head's lock from the others: no longer than the shortest lease.
+const sharedIdle = 3 * time.Second
+
 func (p *postgres) open(steps []migration, s sharing) (*Store, error) {
 	ctx := context.Background()
+	p.shared = s == shared
 	w, err := p.dial(ctx, toWrite)
 	if err != nil {
 		return nil, err
@@ -100,6 +107,9 @@ func (p *postgres) dial(ctx context.Context, u use) (*pgConn, error) {
 		config.RuntimeParams["lock_timeout"] = limit
 		config.RuntimeParams["statement_timeout"] = limit
 		// A server that was stopped in the middle gives the head's lock back.
+		if p.shared { // the others wait for it
+			limit = fmt.Sprint(sharedIdle.Milliseconds())
+		}
 		config.RuntimeParams["idle_in_transaction_session_timeout"] = limit
 	}
 	pc, err := pgx.ConnectConfig(ctx, config)
