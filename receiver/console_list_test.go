@@ -16,15 +16,15 @@ import (
 )
 
 var (
-	listed = regexp.MustCompile(`<li class="tone-[a-z]+"><a href="/incidents/(inc-[0-9]+)">`)
-	older  = regexp.MustCompile(`rel="next" href="([^"]+)"`)
+	listedIncident = regexp.MustCompile(`<li class="tone-[a-z]+"><a href="/incidents/(inc-[0-9]+)">`)
+	older          = regexp.MustCompile(`rel="next" href="([^"]+)"`)
 )
 
 // list is what the page of incidents shows, and the address of the older ones.
 func (s *shop) list(path string) (ids []string, next string) {
 	s.t.Helper()
 	page := s.page(path, "ann")
-	for _, m := range listed.FindAllStringSubmatch(page, -1) {
+	for _, m := range listedIncident.FindAllStringSubmatch(page, -1) {
 		ids = append(ids, m[1])
 	}
 	if m := older.FindStringSubmatch(page); m != nil {
