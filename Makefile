@@ -57,7 +57,7 @@ PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
 GOTEST := go test -p $(PACKAGES) -timeout 60m
 # The tests of a release take what `make dist` built.
 DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
-WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
+WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with deploy/dev/swarm.sh with
 
 .PHONY: test
 test: tools promtool3 compose2 ## Run all tests, with crashes at a sample of the crash points
