@@ -50,7 +50,7 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
 ALONE := ./alerts/... ./rules/... ./cmd/backout ./remediation ./remediation/engine ./remediation/backtest ./remediation/scenario ./remediation/action/... ./remediation/postgres
 CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalWorld\(/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' remediation/engine/*_test.go | sort -u | paste -sd'|')
-REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|backtest|scenario|action|actiontest|postgres|docker|demo)$$' | paste -sd' ')
+REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|backtest|scenario|action|actiontest|postgres|docker|swarm|demo)$$' | paste -sd' ')
 
 # Packages tested in parallel: the tests mostly wait for real programs.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))

@@ -77,7 +77,17 @@ func promises(t *testing.T, pb *alerts.Playbook) {
 			}
 		}
 	}
-	if (pb.Target.Compose.Service == "" || pb.Target.Compose.ProjectDir == "") == (pb.Target.Kubernetes == nil || pb.Target.Kubernetes.Name() == "") || s <= 0 || pb.Limits.Breaker < 1 {
+	places := 0
+	for _, named := range []bool{
+		pb.Target.Compose.Service != "" && pb.Target.Compose.ProjectDir != "",
+		pb.Target.Kubernetes != nil && pb.Target.Kubernetes.Name() != "",
+		pb.Target.Swarm != nil && pb.Target.Swarm.Service != "",
+	} {
+		if named {
+			places++
+		}
+	}
+	if places != 1 || s <= 0 || pb.Limits.Breaker < 1 {
 		t.Errorf("%+v", pb)
 	}
 	pb.Warnings()

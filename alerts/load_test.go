@@ -214,6 +214,13 @@ sparse.yaml:7: the compose service "social-intel" in /srv/social-intel is the ta
 	if want := "kubernetes.yaml:6: the deployment web in namespace shop is the target of another playbook (kubernetes.yaml:6)"; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("one workload: %v", err)
 	}
+	service := good(t, "swarm.yaml")
+	second = *service
+	second.Service = "another"
+	err = alerts.CheckTogether([]*alerts.Playbook{smallest, workload, service, &second})
+	if want := "swarm.yaml:6: the Swarm service shop_web is the target of another playbook (swarm.yaml:6)"; err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "another playbook") != 1 {
+		t.Errorf("one service of a Swarm: %v", err)
+	}
 	for _, c := range []struct {
 		one, other string
 		refused    bool

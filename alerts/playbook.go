@@ -94,15 +94,20 @@ type Release struct {
 	Previous string `yaml:"previous"`
 }
 
-// Target is where the service runs: one of Compose and Kubernetes.
+// Target is where the service runs: one of Compose, Kubernetes and Swarm.
 type Target struct {
-	// Compose is the compose service on this machine. Write compose or kubernetes.
+	// Compose is the compose service on this machine. Write compose, kubernetes or swarm.
 	Compose ComposeTarget `yaml:"compose,omitempty"`
 	// Kubernetes is the Deployment or StatefulSet in a cluster.
 	Kubernetes *KubernetesTarget `yaml:"kubernetes,omitempty"`
+	// Swarm is the service in a Docker Swarm.
+	Swarm *SwarmTarget `yaml:"swarm,omitempty"`
 	// Probe is how backout checks that a recreated service works.
 	Probe Probe `yaml:"probe"`
 }
+
+// InCompose reports whether the target is a compose service.
+func (t Target) InCompose() bool { return t.Kubernetes == nil && t.Swarm == nil }
 
 // ComposeTarget is a service of a compose project on this machine.
 type ComposeTarget struct {
@@ -117,6 +122,20 @@ type ComposeTarget struct {
 	// a database: only one that has this host in replica.hosts acts on it. Without it any
 	// replica may.
 	Host string `yaml:"host,omitempty"`
+}
+
+// SwarmTarget is a service in the Docker Swarm that the engine of docker.host, in
+// backout's configuration, is a manager of.
+type SwarmTarget struct {
+	// Service is the service's name as docker service ls lists it, such as shop_web.
+	Service string `yaml:"service"`
+	// StackFile is the file that docker stack deploy takes, an absolute path in one of the
+	// configured project folders. Required if a stack has the service.
+	StackFile string `yaml:"stack_file,omitempty"`
+	// EnvFile has the variables of the stack file: a file that its service names under
+	// env_file, or that the shell reads before docker stack deploy. backout writes flags and
+	// image tags there. An absolute path. Write it with stack_file.
+	EnvFile string `yaml:"env_file,omitempty"`
 }
 
 // KubernetesTarget is one container of a Deployment or a StatefulSet.
@@ -193,20 +212,20 @@ type ArgoCD string
 const ArgoCDIgnore ArgoCD = "ignore"
 
 // Probe is how backout checks that a recreated service works: addresses on loopback
-// or the service's own network. In Kubernetes they are paths, and each pod is asked at
-// its own address.
+// or the service's own network. In Kubernetes and Swarm they are paths, and each pod or
+// task is asked at its own address.
 type Probe struct {
-	// Health is an address that answers 200 while the service is healthy. In Kubernetes it
-	// is a path, such as /health.
+	// Health is an address that answers 200 while the service is healthy. In Kubernetes and
+	// Swarm it is a path, such as /health.
 	Health string `yaml:"health"`
 	// Version is an address that answers with the version that runs: as text, or as JSON
-	// with the key version. In Kubernetes it is a path.
+	// with the key version. In Kubernetes and Swarm it is a path.
 	Version string `yaml:"version,omitempty"`
 	// Flags is an address that answers with the flags in effect, as a JSON object. In
-	// Kubernetes it is a path.
+	// Kubernetes and Swarm it is a path.
 	Flags string `yaml:"flags,omitempty"`
-	// Port is the container's port that answers, by number or by name. Only in Kubernetes,
-	// where it is required.
+	// Port is the container's port that answers: a number, or in Kubernetes also a name.
+	// Required in Kubernetes and Swarm, and only for them.
 	Port string `yaml:"port,omitempty"`
 	// Timeout is how long a recreated service may take until it is healthy.
 	Timeout model.Duration `yaml:"timeout"`
@@ -247,8 +266,9 @@ type UnleashFlag struct {
 	Name string `yaml:"name"`
 }
 
-// Flag is a feature flag: an environment variable in the compose project's .env or of a
-// container in Kubernetes, or one that LaunchDarkly or Unleash keeps.
+// Flag is a feature flag: an environment variable in the compose project's .env, of a
+// container in Kubernetes or of a service in Swarm, or one that LaunchDarkly or Unleash
+// keeps.
 type Flag struct {
 	// Name is the environment variable that sets the flag.
 	Name string `yaml:"name"`

@@ -3,7 +3,8 @@ package alerts
 import "fmt"
 
 // CheckTogether reports playbooks that cannot be served side by side: two of
-// one service, or two that act on one compose service or one workload. The error is Problems.
+// one service, or two that act on one compose service, one workload or one service of
+// a Swarm. The error is Problems.
 func CheckTogether(playbooks []*Playbook) error {
 	var ps Problems
 	services, targets := map[string]*Playbook{}, []*Playbook{}
@@ -25,7 +26,11 @@ func CheckTogether(playbooks []*Playbook) error {
 				add("target.kubernetes", first, fmt.Sprintf("the %s %s in namespace %s is the target of another playbook", k.Kind(), k.Name(), k.Namespace), "let one playbook act on it")
 				break
 			}
-			if t := p.Target.Compose; k == nil && other == nil && first.Target.Compose.meets(t) {
+			if s, other := p.Target.Swarm, first.Target.Swarm; s != nil && other != nil && s.Service == other.Service {
+				add("target.swarm", first, fmt.Sprintf("the Swarm service %s is the target of another playbook", s.Service), "let one playbook act on it")
+				break
+			}
+			if t := p.Target.Compose; p.Target.InCompose() && first.Target.InCompose() && first.Target.Compose.meets(t) {
 				add("target.compose", first, fmt.Sprintf("the compose service %q in %s is the target of another playbook", t.Service, t.ProjectDir), "let one playbook act on it, or set project in each")
 				break
 			}

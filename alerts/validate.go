@@ -43,6 +43,7 @@ var (
 	contextName = form{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$`), "the context as kubectl config get-contexts lists it"}
 	objectName  = form{regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`), "lower-case letters, digits, - and ., beginning and ending with a letter or digit"}
 	portName    = form{regexp.MustCompile(`^([1-9][0-9]{0,4}|[a-z0-9-]*[a-z][a-z0-9-]*)$`), "a port's number or its name in the pod, such as 9000 or http"}
+	portNumber  = form{regexp.MustCompile(`^[1-9][0-9]{0,4}$`), "a port's number, such as 9000"}
 	identifier  = form{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), "letters, digits and _, not beginning with a digit"}
 	projectName = form{regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`), "lower-case letters, digits, _ and -, beginning with a letter or digit"}
 	plainName   = form{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`), "letters, digits, _ . and -, beginning with a letter or digit"}
@@ -173,19 +174,31 @@ func (v *validator) dashboardAliases() {
 }
 
 func (v *validator) target() {
-	const compose, kubernetes, probe = "target.compose", "target.kubernetes", "target.probe"
+	const compose, kubernetes, swarm, probe = "target.compose", "target.kubernetes", "target.swarm", "target.probe"
 	t := v.pb.Target
 	if !v.need("target", !v.pos.has("target"), "target: {compose: {project_dir: /srv/x, service: x}, probe: {health: http://127.0.0.1:9000/health/}}") {
 		return
 	}
+	var places []string
+	for _, place := range []string{compose, kubernetes, swarm} {
+		if v.pos.has(place) {
+			places = append(places, place)
+		}
+	}
 	switch {
-	case v.pos.has(kubernetes) && v.pos.has(compose):
-		v.at(kubernetes, "target has both compose and kubernetes: a service runs in one place", "remove one of them", compose)
+	case len(places) > 1:
+		last := places[len(places)-1]
+		names := strings.ReplaceAll(strings.Join(places, " and "), "target.", "")
+		v.at(last, "target has "+names+": a service runs in one place", "keep one of them", places[0])
+	case v.pos.has(swarm):
+		if t.Swarm != nil {
+			v.swarm(swarm, t.Swarm)
+		}
 	case v.pos.has(kubernetes):
 		if t.Kubernetes != nil {
 			v.kubernetes(kubernetes, t.Kubernetes)
 		}
-	case v.need(compose, !v.pos.has(compose), "compose: {project_dir: /srv/x, service: x}, or kubernetes: {namespace: x, deployment: x, container: x}"):
+	case v.need(compose, !v.pos.has(compose), "compose: {project_dir: /srv/x, service: x}, or kubernetes: {namespace: x, deployment: x, container: x}, or swarm: {service: x}"):
 		v.name(key(compose, "service"), t.Compose.Service, plainName, "write one compose service; without a name there is no target")
 		if t.Compose.Project != "" {
 			v.name(key(compose, "project"), t.Compose.Project, projectName, "leave it out if the folder has one project")
@@ -209,8 +222,11 @@ func (v *validator) target() {
 		case v.pos.has(kubernetes):
 			address = v.path
 			v.name(port, t.Probe.Port, portName, "write the port that the pods listen on, such as port: http")
+		case v.pos.has(swarm):
+			address = v.path
+			v.name(port, t.Probe.Port, portNumber, "write the port that the containers listen on, such as port: 9000")
 		case t.Probe.Port != "":
-			v.at(port, port+" is for kubernetes: a compose service is asked at full addresses", "remove it, and write the port into the addresses")
+			v.at(port, port+" is for kubernetes and swarm: a compose service is asked at full addresses", "remove it, and write the port into the addresses")
 		}
 		if v.need(key(probe, "health"), t.Probe.Health == "", "write the address that answers 200 while the service is well") {
 			address(key(probe, "health"), t.Probe.Health)
@@ -258,11 +274,28 @@ func (v *validator) kubernetes(at string, t *KubernetesTarget) {
 	}
 }
 
+// swarm judges a target in a Docker Swarm.
+func (v *validator) swarm(at string, t *SwarmTarget) {
+	v.name(key(at, "service"), t.Service, plainName, "write one service as docker service ls lists it, such as service: shop_web")
+	stack, env := key(at, "stack_file"), key(at, "env_file")
+	for path, value := range map[string]string{stack: t.StackFile, env: t.EnvFile} {
+		if value != "" && !filepath.IsAbs(value) {
+			v.at(path, fmt.Sprintf("%s: %q is not an absolute path", path, value), "write it like /srv/shop/"+filepath.Base(value))
+		}
+	}
+	switch {
+	case t.StackFile != "" && t.EnvFile == "":
+		v.at(stack, env+" is missing", "write the file that has the stack file's variables, such as env_file: /srv/shop/shop.env")
+	case t.StackFile == "" && t.EnvFile != "":
+		v.at(env, stack+" is missing", "write the file that docker stack deploy takes, such as stack_file: /srv/shop/stack.yml")
+	}
+}
+
 // path reports what is not the path of a web address.
 func (v *validator) path(path, value string) {
 	u, err := url.Parse(value)
 	if err != nil || !strings.HasPrefix(value, "/") || strings.HasPrefix(value, "//") || u.Fragment != "" {
-		v.at(path, fmt.Sprintf("%s: %q is not a path: in Kubernetes each pod is asked at its own address", path, value), "write it like /health, and the port under port")
+		v.at(path, fmt.Sprintf("%s: %q is not a path: each pod or task is asked at its own address", path, value), "write it like /health, and the port under port")
 	}
 }
 

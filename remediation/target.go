@@ -25,11 +25,17 @@ func ComposeTarget(t alerts.ComposeTarget, part string) string {
 // KubernetesPrefix begins the name of every target in Kubernetes.
 const KubernetesPrefix = "kubernetes:"
 
+// SwarmPrefix begins the name of every target in a Docker Swarm.
+const SwarmPrefix = "swarm:"
+
 // TargetName names a part of a playbook's service, such as a flag's variable or "image",
 // wherever the service runs.
 func TargetName(t alerts.Target, part string) string {
 	k := t.Kubernetes
-	if k == nil {
+	switch {
+	case t.Swarm != nil:
+		return SwarmPrefix + t.Swarm.Service + ":" + part
+	case k == nil:
 		return ComposeTarget(t.Compose, part)
 	}
 	name := KubernetesPrefix

@@ -515,7 +515,7 @@ func realPrometheus(t *testing.T, all []exported) string {
 
 func TestExamplePlaybooksAreGoodOnes(t *testing.T) {
 	examples, err := filepath.Glob("../../testdata/playbooks/examples/*.yaml")
-	if err != nil || len(examples) != 5 {
+	if err != nil || len(examples) != 6 {
 		t.Fatalf("%d examples: %v", len(examples), err)
 	}
 	promtool, err := exec.LookPath("promtool")

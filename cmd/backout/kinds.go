@@ -12,6 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation/kubernetes"
 	"github.com/locotoki/backout/remediation/launchdarkly"
 	"github.com/locotoki/backout/remediation/postgres"
+	"github.com/locotoki/backout/remediation/swarm"
 	"github.com/locotoki/backout/remediation/unleash"
 )
 
@@ -22,6 +23,7 @@ type kinds struct {
 	services   action.Runtimes
 	docker     *docker.Client
 	kubernetes *kubernetes.Client
+	swarm      *swarm.Client
 	// transport leads to those who keep flags elsewhere.
 	transport *http.Transport
 }
@@ -43,7 +45,11 @@ func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*ki
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	services := action.Runtimes{Compose: client, Kubernetes: clusters}
+	swarms, err := swarm.New(swarm.Options{Host: cfg.DockerHost, Projects: cfg.DockerProjects, Logger: logger})
+	if err != nil {
+		return nil, wrong("", "%w", err)
+	}
+	services := action.Runtimes{Compose: client, Kubernetes: clusters, Swarm: swarms}
 	tools := action.Tools{Flags: services, Images: services, Schemas: schemas}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute}
 	if l := cfg.LaunchDarkly; l != nil {
@@ -60,12 +66,13 @@ func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*ki
 		}
 		tools.Unleash = flags
 	}
-	return &kinds{list: action.Kinds(tools), services: services, docker: client, kubernetes: clusters, transport: transport}, nil
+	return &kinds{list: action.Kinds(tools), services: services, docker: client, kubernetes: clusters, swarm: swarms, transport: transport}, nil
 }
 
 // Close ends the connections.
 func (k *kinds) Close() error {
 	k.transport.CloseIdleConnections()
 	k.kubernetes.Close()
+	k.swarm.Close()
 	return k.docker.Close()
 }

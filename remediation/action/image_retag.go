@@ -36,8 +36,8 @@ type Pins interface {
 type imageRetag struct{ images Images }
 
 type imageRetagParams struct {
-	// Image is the repository whose latest tag is moved, without a tag. In Kubernetes the
-	// container gets image:previous. Default: the service's own.
+	// Image is the repository whose latest tag is moved, without a tag. In Kubernetes and
+	// Swarm the container gets image:previous. Default: the service's own.
 	Image string `yaml:"image"`
 	// Variable is the variable of the env file that holds the image's tag, such as TAG in
 	// image: shop:${TAG}. Only in compose projects. Default: the latest tag is moved.
@@ -63,8 +63,8 @@ func (imageRetag) CheckParams(pb *alerts.Playbook, params any) []alerts.ParamPro
 		problems = append(problems, alerts.ParamProblem{Key: "image", Problem: fmt.Sprintf("invalid image name %q (without a tag)", p.Image), Try: "image: social-intel"})
 	}
 	switch {
-	case p.Variable != "" && pb.Target.Kubernetes != nil:
-		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: "variable is for compose projects: in Kubernetes the image is set by its name", Try: "remove variable"})
+	case p.Variable != "" && !pb.Target.InCompose():
+		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: "variable is for compose projects: in Kubernetes and Swarm the image is set by its name", Try: "remove variable"})
 	case p.Variable != "" && !imageVar.MatchString(p.Variable):
 		problems = append(problems, alerts.ParamProblem{Key: "variable", Problem: fmt.Sprintf("invalid variable name %q", p.Variable), Try: "variable: TAG, where the compose file has image: shop:${TAG}"})
 	case p.Variable != "" && p.Image != "":

@@ -10,7 +10,7 @@ import (
 )
 
 // Runtime is what services run on: remediation/docker for compose projects,
-// remediation/kubernetes for clusters.
+// remediation/kubernetes for clusters, remediation/swarm for Docker Swarms.
 type Runtime interface {
 	Flags
 	Images
@@ -22,11 +22,14 @@ type Runtime interface {
 
 // Runtimes is the Runtime of any target: what the playbook's target names is chosen here,
 // and nowhere else.
-type Runtimes struct{ Compose, Kubernetes Runtime }
+type Runtimes struct{ Compose, Kubernetes, Swarm Runtime }
 
 func (r Runtimes) of(t alerts.Target) Runtime {
-	if t.Kubernetes != nil {
+	switch {
+	case t.Kubernetes != nil:
 		return r.Kubernetes
+	case t.Swarm != nil:
+		return r.Swarm
 	}
 	return r.Compose
 }

@@ -37,13 +37,22 @@ func inKubernetes() *alerts.Playbook {
 	return pb
 }
 
+func inSwarm() *alerts.Playbook {
+	pb := playbook()
+	pb.Target = alerts.Target{Swarm: &alerts.SwarmTarget{Service: "shop_web"}}
+	return pb
+}
+
 func TestThePlaybooksTargetChoosesWhatIsAsked(t *testing.T) {
-	for prefix, pb := range map[string]*alerts.Playbook{"compose:/srv/social-intel/web:": playbook(), "kubernetes:prod/shop/statefulset/web:": inKubernetes()} {
-		compose, cluster := &noRuntime{}, &noRuntime{}
-		r := Runtimes{compose, cluster}
+	for prefix, pb := range map[string]*alerts.Playbook{"compose:/srv/social-intel/web:": playbook(), "kubernetes:prod/shop/statefulset/web:": inKubernetes(), "swarm:shop_web:": inSwarm()} {
+		compose, cluster, swarm := &noRuntime{}, &noRuntime{}, &noRuntime{}
+		r := Runtimes{compose, cluster, swarm}
 		asked, idle := compose, cluster
-		if pb.Target.Kubernetes != nil {
-			asked, idle = cluster, compose
+		switch {
+		case pb.Target.Kubernetes != nil:
+			asked, idle = cluster, swarm
+		case pb.Target.Swarm != nil:
+			asked, idle = swarm, compose
 		}
 		for _, k := range Kinds(Tools{Flags: r, Images: r})[1:3] {
 			params, part := k.NewParams(), "image"
@@ -74,9 +83,9 @@ func TestThePlaybooksTargetChoosesWhatIsAsked(t *testing.T) {
 
 func TestNoVariableHoldsTheTagInKubernetes(t *testing.T) {
 	params := &imageRetagParams{Variable: "TAG"}
-	r := Runtimes{&noRuntime{}, &noRuntime{}}
+	r := Runtimes{&noRuntime{}, &noRuntime{}, &noRuntime{}}
 	problems := imageRetag{r}.CheckParams(inKubernetes(), params)
-	if len(problems) != 1 || problems[0].Key != "variable" || !strings.Contains(problems[0].Problem, "the image is set by its name") {
+	if len(problems) != 1 || problems[0].Key != "variable" || !strings.Contains(problems[0].Problem, "the image is set by its name") || len((imageRetag{r}).CheckParams(inSwarm(), params)) != 1 {
 		t.Errorf("%+v", problems)
 	}
 	if _, err := (imageRetag{r}).Bind(inKubernetes(), params); err == nil || !strings.Contains(err.Error(), "remove variable from the step") {

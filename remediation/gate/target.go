@@ -21,10 +21,13 @@ func composeService(target string) (dir, service string, ok bool) {
 
 // lockOf is what a change of a target has for itself: of a part of a compose service
 // the whole service, in the folder that it really is in; of a part of a workload in
-// Kubernetes the whole workload; of anything else the target.
+// Kubernetes the whole workload; of a part of a service in Swarm the whole service; of
+// anything else the target.
 func (e *Gates) lockOf(target string) string {
-	if end := strings.LastIndexByte(target, ':'); strings.HasPrefix(target, remediation.KubernetesPrefix) && end >= len(remediation.KubernetesPrefix) {
-		return target[:end]
+	for _, prefix := range []string{remediation.KubernetesPrefix, remediation.SwarmPrefix} {
+		if end := strings.LastIndexByte(target, ':'); strings.HasPrefix(target, prefix) && end >= len(prefix) {
+			return target[:end]
+		}
 	}
 	dir, service, ok := composeService(target)
 	if !ok {

@@ -1,0 +1,154 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation"
+)
+
+const (
+	// lookEvery is the pause between two looks at an update.
+	lookEvery = 300 * time.Millisecond
+	// defaultPatience is used where the playbook has no probe.timeout.
+	defaultPatience = 30 * time.Second
+	// defaultGrace is how long Swarm lets a task stop, defaultMonitor how long it watches a
+	// new one, where the service does not say.
+	defaultGrace   = 10 * time.Second
+	defaultMonitor = 5 * time.Second
+)
+
+// patience is how long a task may take until it is healthy.
+func patience(p alerts.Probe) time.Duration {
+	if p.Timeout > 0 {
+		return time.Duration(p.Timeout)
+	}
+	return defaultPatience
+}
+
+// between is how long an update may show no progress while a new task is fine: one task
+// stops, the next is watched, and Swarm waits.
+func (s *state) between() time.Duration {
+	d := defaultGrace
+	if g := s.container().StopGracePeriod; g != nil {
+		d = *g
+	}
+	if u := s.Spec.UpdateConfig; u != nil {
+		if d += u.Delay; u.Monitor > 0 {
+			return d + u.Monitor
+		}
+	}
+	return d + defaultMonitor
+}
+
+func (s *state) paused() bool { return strings.HasSuffix(s.UpdateStatus.State, "paused") }
+
+// rollsBack reports that Swarm undoes an update, or did.
+func (s *state) rollsBack() bool { return strings.HasPrefix(s.UpdateStatus.State, "rollback") }
+
+// rolled reports whether every task was started with a value and runs, and Swarm calls
+// the update completed; or how far it is.
+func (a *change) rolled(ctx context.Context, s *state, value *string) (bool, string, error) {
+	tasks, failed, err := a.c.tasks(ctx, s)
+	if err != nil {
+		return false, "", err
+	}
+	fresh, old, why := 0, 0, ""
+	for _, t := range tasks {
+		has, err := a.field.value(t.Spec.ContainerSpec)
+		switch {
+		case err != nil || !a.field.same(has, value):
+			old++
+		case t.running():
+			fresh++
+		default:
+			why = "; task " + t.name(s) + " is " + t.why()
+		}
+	}
+	for _, t := range failed {
+		if has, err := a.field.value(t.Spec.ContainerSpec); err == nil && a.field.same(has, value) {
+			why = "; task " + t.name(s) + " " + t.why()
+		}
+	}
+	want := s.ServiceStatus.DesiredTasks
+	switch state := s.UpdateStatus.State; {
+	case old > 0, fresh < want:
+		return false, fmt.Sprintf("%d of %d tasks updated%s", fresh, want, why), nil
+	case state == "updating", state == "rollback_started":
+		return false, "Swarm still watches the new tasks", nil
+	case s.paused():
+		return false, s.UpdateStatus.Message, nil
+	}
+	return true, "", nil
+}
+
+// roll waits until every task has the field's value, runs, and Swarm calls the update
+// completed. It ends early where Swarm pauses or undoes the update, where the next task
+// takes longer than the probe's timeout, and where somebody changes the field. lasts: what
+// docker stack deploy would do counts too.
+func (a *change) roll(ctx context.Context, value func(seen) *string, lasts bool) error {
+	var last, told string
+	var unseen error
+	progress := time.Now()
+	limit := patience(a.target.Probe)
+	for {
+		s, err := a.see(ctx, lasts)
+		switch {
+		case err == nil:
+			limit = patience(a.target.Probe) + s.between()
+			done, how, jerr := a.judge(ctx, s, value(s), lasts)
+			if done || jerr != nil && !silent(jerr) {
+				return jerr
+			}
+			if unseen = jerr; how != last {
+				last, progress = how, time.Now()
+			}
+			told = how
+		case silent(err): // it may be restarted
+			unseen, progress = err, time.Now()
+		default:
+			return err
+		}
+		if time.Since(progress) > limit {
+			return fmt.Errorf("service %s makes no progress in %s: %s", a.target.Swarm.Service, remediation.Span(limit), told)
+		}
+		if !wait(ctx, lookEvery) {
+			return remediation.InDoubt(errors.Join(fmt.Errorf("wait for the update of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen))
+		}
+	}
+}
+
+// judge judges an update once; how says how far it is.
+func (a *change) judge(ctx context.Context, s seen, value *string, lasts bool) (done bool, how string, err error) {
+	switch {
+	case !a.field.same(s.now, value) && s.rollsBack():
+		return false, "", hint.Add(fmt.Errorf("%s: Swarm undid the update (failure_action: rollback): %s is %s; %s%s", s, a.field.name(), a.field.shown(s.now), s.UpdateStatus.Message, a.whyFailed(ctx, s.state)),
+			"docker service ps --no-trunc %s", s.t.Service)
+	case !a.field.same(s.now, value):
+		return false, "", fmt.Errorf("%s: %s is %s, %w", s, a.field.name(), a.field.shown(s.now), errTaken)
+	case lasts && !s.lasts():
+		return false, "", fmt.Errorf("%s: docker stack deploy would set %s to %s, %w", s.lasting.Path, a.field.name(), a.field.shown(s.lasting.now), errTaken)
+	}
+	if err := s.refuse(); err != nil {
+		return false, "", err
+	}
+	done, how, err = a.rolled(ctx, s.state, value)
+	if err == nil && !done && s.paused() {
+		err = hint.Add(fmt.Errorf("%s: Swarm paused the update: %s: %s%s", s, s.UpdateStatus.Message, how, a.whyFailed(ctx, s.state)), "docker service ps --no-trunc %s", s.t.Service)
+	}
+	return done, how, err
+}
+
+// whyFailed is the reason of a task that failed, as an end of a sentence.
+func (a *change) whyFailed(ctx context.Context, s *state) string {
+	_, failed, err := a.c.tasks(ctx, s)
+	if err != nil || len(failed) == 0 {
+		return ""
+	}
+	return ": task " + failed[0].name(s) + " " + failed[0].why()
+}
