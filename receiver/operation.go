@@ -143,7 +143,7 @@ func (s *Server) operations() []Operation {
 			Method: http.MethodPost, Path: "/api/v1/webhook/alertmanager", Group: "api", Role: config.Alertmanager,
 			Summary: "Takes a notification of Alertmanager. It answers 200 once the alerts are committed.",
 			Body:    reflect.TypeFor[notification.Body](), Answer: reflect.TypeFor[remediation.Accepted](),
-			Refusals: []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable},
+			Refusals: []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusInternalServerError, http.StatusServiceUnavailable},
 			serve:    s.webhook,
 		},
 		s.reading("/api/v1/openapi.json", "This document.", nil, s.showOpenAPI).without(http.StatusInternalServerError),

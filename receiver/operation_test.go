@@ -203,6 +203,7 @@ func (b *bench) get(t *testing.T, o Operation, status int) *httptest.ResponseRec
 		r.Header.Set("Content-Type", "text/plain")
 	case http.StatusInternalServerError:
 		b.service.err, b.reloadErr = errors.New("the disk is full"), errors.New("the playbook is wrong")
+		b.service.accept = func(context.Context) error { panic("a fault of ours") }
 	case http.StatusServiceUnavailable:
 		b.service.err = errors.New("the disk is full")
 		b.service.accept = func(context.Context) error { return b.service.err }
@@ -215,7 +216,7 @@ func (b *bench) get(t *testing.T, o Operation, status int) *httptest.ResponseRec
 		return visit(t, public(t, b.service, time.Now), o.Method, o.Path)
 	}
 	if o.Media == "text/event-stream" && status == http.StatusOK {
-		b.Server.end.Do(func() { close(b.ending) }) // else it has no end
+		b.end.Do(func() { close(b.ending) }) // else it has no end
 	}
 	w := b.do(r)
 	if status == http.StatusBadRequest && o.Body == nil && !o.Form && w.Code == status {
@@ -271,7 +272,9 @@ func TestTheContractSeesWhatIsNotDescribed(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		e := &exchange{ResponseWriter: w}
 		e.WriteHeader(tc.status)
-		fmt.Fprint(e, tc.answer)
+		if _, err := e.Write([]byte(tc.answer)); err != nil {
+			t.Fatal(err)
+		}
 		if undescribed(t, request(tc.method, tc.path, tc.body), e) == nil {
 			t.Errorf("%s passes", name)
 		}

@@ -13,6 +13,6 @@ func (s *Server) showPlot(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	p.Points, p.Marks = listed(p.Points), listed(p.Marks)
+	p.Points, p.Marks = notNull(p.Points), notNull(p.Marks)
 	return s.answer(c, p)
 }

@@ -20,19 +20,19 @@ func (s *Server) showRolloutReport(c echo.Context, _ string) error {
 }
 
 func nonNilReport(r view.RolloutReport) view.RolloutReport {
-	r.Stages, r.Holds, r.Incidents, r.Signals = listed(r.Stages), listed(r.Holds), listed(r.Incidents), listed(r.Signals)
-	r.Success, r.Smoke, r.Tasks, r.Timeline = listed(r.Success), listed(r.Smoke), listed(r.Tasks), listed(r.Timeline)
+	r.Stages, r.Holds, r.Incidents, r.Signals = notNull(r.Stages), notNull(r.Holds), notNull(r.Incidents), notNull(r.Signals)
+	r.Success, r.Smoke, r.Tasks, r.Timeline = notNull(r.Success), notNull(r.Smoke), notNull(r.Tasks), notNull(r.Timeline)
 	for i := range r.Stages {
-		r.Stages[i].Judged, r.Stages[i].Forced = listed(r.Stages[i].Judged), listed(r.Stages[i].Forced)
+		r.Stages[i].Judged, r.Stages[i].Forced = notNull(r.Stages[i].Judged), notNull(r.Stages[i].Forced)
 	}
 	for i := range r.Incidents {
-		r.Incidents[i].Triggers, r.Incidents[i].Steps = listed(r.Incidents[i].Triggers), listed(r.Incidents[i].Steps)
+		r.Incidents[i].Triggers, r.Incidents[i].Steps = notNull(r.Incidents[i].Triggers), notNull(r.Incidents[i].Steps)
 	}
 	return r
 }
 
-// listed is a list that is not null in JSON.
-func listed[T any](list []T) []T {
+// notNull is a list that is not null in JSON.
+func notNull[T any](list []T) []T {
 	if list == nil {
 		return []T{}
 	}

@@ -67,7 +67,7 @@ func TestAPrometheusThatStaysAwayStopsPromotionsAndIsToldOnce(t *testing.T) {
 	c.hear(time.Minute)
 	c.prom.err = remediation.ErrNoAnswer
 	c.hear(20 * time.Minute)
-	c.wantBlindness("prometheus true: Prometheus has not answered since 2026-11-23T03:0")
+	c.wantBlindness("prometheus true: Prometheus has not answered since 23 Nov 2026 03:0")
 	if o, err := c.engine.Overview(c.ctx); err != nil || o.Services[0].PrometheusAway == nil {
 		t.Fatalf("%v: the now page does not know that Prometheus is away", err)
 	}

@@ -124,7 +124,7 @@ func TestARestoreIsRefused(t *testing.T) {
 			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "bob", Reason: "audit", Until: &until})
 			w.must(err)
 			return id
-		}, "freeze holds the restoring (frozen): frozen by bob: audit, until 2026-11-22T04:"},
+		}, "freeze holds the restoring (frozen): frozen by bob: audit, until 22 Nov 2026 04:"},
 		{"in observe mode", func(w *world) string {
 			id := backedOut(w)
 			w.mode = remediation.Observe
