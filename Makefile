@@ -66,7 +66,7 @@ test: tools promtool3 compose2 kubelab kustomize ## Run all tests, with crashes 
 
 .PHONY: test-long
 test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests with the race detector, with crashes at every crash point, and dist-check's
-	@$(WITH) bash -c "$(GOTEST) -race $(NORACE) $(shell go list ./... | grep -vE '/(docker|demo)$$') && \
+	@$(WITH) deploy/dev/swarm.sh with bash -c "$(GOTEST) -race $(NORACE) $(shell go list ./... | grep -vE '/(docker|demo)$$') && \
 	  $(GOTEST) -race $(NORACE) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo && $(DISTTEST)"
 
 .PHONY: bench
