@@ -121,7 +121,7 @@ func (s *Server) firstFromSlack(r *http.Request) error {
 	first, err := s.service.Once(ctx, "slack", strings.ToLower(r.Header.Get("X-Slack-Signature")), 2*slackFresh, slackSeen)
 	switch {
 	case err != nil:
-		return fmt.Errorf("cannot tell whether the request is new: %w", err)
+		return fmt.Errorf("look up whether the request is new: %w", err)
 	case !first:
 		return errors.New("the same request was sent before")
 	}

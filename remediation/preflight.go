@@ -193,7 +193,7 @@ type Preflight struct {
 }
 
 // PreflightGoing is a preflight or a rehearsal that is asked for, or runs, as far as it has
-// come. Whoever acts in the service's realm runs it.
+// come. The replica that acts in the service's realm runs it.
 type PreflightGoing struct {
 	PreflightRun
 	// Left counts the checks, or a rehearsal's steps, that are to come.

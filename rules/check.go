@@ -266,7 +266,7 @@ func (c *checker) values(s *subject) (all []float64, silent bool, err error) {
 }
 
 func (s *subject) isInside(v float64) bool { return !s.isBeyond(v) }
-func (s *subject) isBeyond(v float64) bool { return s.Bound.Beyond(v, s.Threshold) }
+func (s *subject) isBeyond(v float64) bool { return s.Beyond(v, s.Threshold) }
 
 // silence warns about a query that reads as healthy where all its series are gone.
 func (c *checker) silence(ind *alerts.Indicator, s *subject, name string) {
@@ -320,7 +320,7 @@ func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
 		return
 	}
 	v, err := r.Value(beyond)
-	if err == nil && !math.IsNaN(v) && !s.Bound.Beyond(v, recovery) {
+	if err == nil && !math.IsNaN(v) && !s.Beyond(v, recovery) {
 		c.cured(path, s.Query, t, fmt.Sprintf("a steady %s in %s is %s in %s", shown(at), t.Window, shown(v), t.Recovery.Window))
 		return
 	}
@@ -331,7 +331,7 @@ func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
 	if at, err = s.Feed.Value(inside); err != nil {
 		return
 	}
-	if v, err = r.Value(inside); err == nil && !math.IsNaN(v) && s.Bound.Beyond(v, recovery) {
+	if v, err = r.Value(inside); err == nil && !math.IsNaN(v) && s.Beyond(v, recovery) {
 		c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s can never recover: a steady %s in %s is %s in %s, which is still beyond %s", t.Name, shown(at), t.Window, shown(v), t.Recovery.Window, query.Number(recovery)), c.recoveryHint(s.Query, t)))
 	}
 }

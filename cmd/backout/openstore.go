@@ -17,7 +17,7 @@ type served interface {
 }
 
 // openForServing opens the store that a flag or, before it, a file names, and creates it if
-// it is missing: for this server alone, or, in PostgreSQL, beside others.
+// it is missing: for this server alone, or, in PostgreSQL, together with others.
 func openForServing(flag, file string) (served, error) {
 	dsn := file
 	if dsn == "" {

@@ -171,12 +171,13 @@ patches: # pods of this node share the machine's addresses
 `, map[string]string{})
 	l.Apply(manifest)
 	l.Eventually("backout is ready", func() error {
-		for _, p := range l.Pods("app.kubernetes.io/name=backout") {
-			if !p.Ready {
-				return fmt.Errorf("%+v prints %s", p, l.Node.Output(p.Name))
-			}
-			return nil
+		pods := l.Pods("app.kubernetes.io/name=backout")
+		if len(pods) != 1 {
+			return fmt.Errorf("%d pods", len(pods))
 		}
-		return fmt.Errorf("no pod")
+		if p := pods[0]; !p.Ready {
+			return fmt.Errorf("%+v prints %s", p, l.Node.Output(p.Name))
+		}
+		return nil
 	})
 }

@@ -43,6 +43,7 @@ type sender struct {
 	last  time.Time
 }
 
+// New returns a guard whose metric is in registry.
 func New(registry prometheus.Registerer, log *slog.Logger, now func() time.Time) (*Guard, error) {
 	w := &Guard{
 		total: prometheus.NewCounter(prometheus.CounterOpts{

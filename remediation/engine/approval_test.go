@@ -28,7 +28,7 @@ func TestAQuestionSaysWhatItAsksAndUntilWhen(t *testing.T) {
 		t.Fatalf("until %v at %s", v.Until, w.now)
 	}
 	if v.Next == nil || v.Next.Step != fullSchema || v.Next.At != nil ||
-		!slices.ContainsFunc(v.Next.Unless, func(u string) bool { return strings.Contains(u, v.Until.Format(time.RFC3339)) }) {
+		!slices.ContainsFunc(v.Next.Unless, func(u string) bool { return strings.Contains(u, remediation.Moment(*v.Until)) }) {
 		t.Fatalf("next is %+v", v.Next)
 	}
 	w.pass(10 * time.Minute) // polls do not push the end away

@@ -134,7 +134,7 @@ func (s *state) argoIgnores(ctx context.Context) remediation.Result {
 	}
 	switch {
 	case !ignored(kind, s.t.Name()):
-		return remediation.Failed(what+" does not ignore what backout manages of "+s.place.String(), "spec.ignoreDifferences: [{group: apps, kind: "+kind+", managedFieldsManagers: [backout]}]")
+		return remediation.Failed(what+" does not ignore what backout manages of "+s.String(), "spec.ignoreDifferences: [{group: apps, kind: "+kind+", managedFieldsManagers: [backout]}]")
 	case s.cm != nil && !ignored("ConfigMap", s.t.Flags.ConfigMap):
 		return remediation.Failed(what+" does not ignore what backout manages of "+s.configMap(), "spec.ignoreDifferences: [{kind: ConfigMap, managedFieldsManagers: [backout]}]")
 	case !slices.Contains(application.Spec.SyncPolicy.SyncOptions, "RespectIgnoreDifferences=true"):

@@ -165,7 +165,7 @@ func (a *change) Watch(ctx context.Context, report func(what string)) error {
 		s, err := a.see(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the watch ended
 		case err != nil:
 			return err
 		}

@@ -68,7 +68,7 @@ func (o *Outbox) WakeUp() {
 	}
 }
 
-// restOf is until when a channel wants to be left alone, whoever delivers.
+// restOf is until when a channel wants to be left alone, by every replica.
 func restOf(tx remediation.Tx, channel string) (until time.Time, err error) {
 	text, err := tx.Kept(restKey(channel))
 	if errors.Is(err, remediation.ErrNotFound) {

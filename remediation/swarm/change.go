@@ -61,7 +61,7 @@ type seen struct {
 	lasting *lasting
 }
 
-// see looks at the service, and, if lasts, at the files too: the way back needs no stack
+// see looks at the service, and, if lasts, at the files too: a rollback needs no stack
 // file that can be read.
 func (a *change) see(ctx context.Context, lasts bool) (seen, error) {
 	s, err := a.c.read(ctx, a.target.Swarm)

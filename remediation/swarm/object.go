@@ -147,7 +147,7 @@ func (s *state) refuse() error {
 	case s.Spec.Mode.ReplicatedJob != nil, s.Spec.Mode.GlobalJob != nil:
 		return hint.Add(fmt.Errorf("%s is a job: an update would run it again", s), "name a replicated or global service")
 	case s.ServiceStatus.DesiredTasks == 0:
-		return hint.Add(fmt.Errorf("%s is scaled to 0: nothing of it runs", s), "docker service scale %s=1", s.t.Service)
+		return hint.Add(fmt.Errorf("%s is scaled to 0: no task of it runs", s), "docker service scale %s=1", s.t.Service)
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func NextOf(inc *remediation.Incident) *Next {
 	}
 	switch {
 	case inc.State == remediation.Waiting && inc.Reason == remediation.HoldApproval && inc.Until != nil:
-		n.Unless = append(n.Unless, "nobody approves it before "+inc.Until.UTC().Format("15:04:05 UTC"))
+		n.Unless = append(n.Unless, "nobody approves it before "+remediation.Moment(*inc.Until))
 	case s.Approve > 0 || s.Risk == alerts.Lossy:
 		n.Unless = append(n.Unless, fmt.Sprintf("nobody approves it within %s of the request", remediation.Span(s.Approve)))
 	}

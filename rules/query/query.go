@@ -34,6 +34,7 @@ func Parser() parser.Parser {
 	return parser.NewParser(parser.Options{Functions: functions})
 }
 
+// Parse parses a PromQL expression.
 func Parse(text string) (parser.Expr, error) {
 	expr, err := Parser().ParseExpr(text)
 	if err != nil {
@@ -49,6 +50,7 @@ type Query struct {
 	*alerts.Indicator
 }
 
+// Of returns the query of a playbook's indicator, judged by a bound.
 func Of(pb *alerts.Playbook, indicator string, b Bound) (*Query, error) {
 	ind := pb.Indicator(indicator)
 	switch {
@@ -67,6 +69,7 @@ func (q *Query) At(window time.Duration, minVolume float64) string {
 	return strings.TrimSpace(q.Playbook.Expand(q.Query, window, minVolume))
 }
 
+// Scrape is the scrape interval of the indicator's series.
 func (q *Query) Scrape() time.Duration {
 	return time.Duration(q.Playbook.ScrapeIntervalOf(q.Indicator))
 }
@@ -319,6 +322,7 @@ func Apply(text string, edits []Edit) string {
 	return text
 }
 
+// Duration is d as PromQL writes it.
 func Duration(d time.Duration) string { return model.Duration(d).String() }
 
 // SelectorOf writes name{key="value",...}.

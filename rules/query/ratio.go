@@ -14,8 +14,8 @@ import (
 	"github.com/locotoki/backout/hint"
 )
 
-// ratio is a query that divides one count of events by another.
-type ratio struct {
+// Ratio is a query that divides one count of events by another.
+type Ratio struct {
 	// events and total are the counts' expressions, total with its volume guard.
 	events, Total string
 	// Factor is what the ratio is multiplied by: 100 for a percentage.
@@ -25,20 +25,20 @@ type ratio struct {
 var errNoRatio = errors.New("its query does not divide a count by a count, such as sum(increase(errors[$window])) / sum(increase(requests[$window]))")
 
 // RatioOf takes a query apart; the error is errNoRatio if it is not a ratio of counts.
-func RatioOf(text string) (ratio, error) {
+func RatioOf(text string) (Ratio, error) {
 	expr, err := Parse(text)
 	if err != nil {
-		return ratio{}, err
+		return Ratio{}, err
 	}
-	r := ratio{Factor: 1}
+	r := Ratio{Factor: 1}
 	div, ok := r.scaled(expr).(*parser.BinaryExpr)
 	if !ok || div.Op != parser.DIV || !plainMatching(div.VectorMatching) {
-		return ratio{}, errNoRatio
+		return Ratio{}, errNoRatio
 	}
 	var events, total counted
 	left := r.scaled(div.LHS)
 	if !events.add(left) || !total.add(div.RHS) || events.over != total.over || events.over == (counting{}) || events.births && events.over.fn != "increase" {
-		return ratio{}, errNoRatio
+		return Ratio{}, errNoRatio
 	}
 	part := func(e parser.Expr) string {
 		pos := Unwrapped(e).PositionRange()
@@ -73,7 +73,7 @@ func (q *Query) Confident(text string, window time.Duration) (string, error) {
 const tryConfidence = "sum(increase(errors[$window])) / sum(increase(requests[$window])) as its query, or a higher min_volume instead of confidence"
 
 // proportion is the error of a ratio that is not one of events among all events.
-func (r ratio) proportion(text string, q *Query) error {
+func (r Ratio) proportion(text string, q *Query) error {
 	expr, err := Parse(text)
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func (r ratio) proportion(text string, q *Query) error {
 //	(e + z²/2 ± z * sqrt(e - e²/n + z²/4)) / (n + z²)
 //
 // Extrapolation can make e a little larger than n, hence the clamp.
-func (r ratio) wilson(confidence float64, above bool, pace float64) string {
+func (r Ratio) wilson(confidence float64, above bool, pace float64) string {
 	z, side := math.Sqrt2*math.Erfinv(confidence), "+"
 	if above {
 		side = "-"
@@ -123,7 +123,7 @@ func (r ratio) wilson(confidence float64, above bool, pace float64) string {
 }
 
 // scaled takes a multiplication by a number off an expression.
-func (r *ratio) scaled(e parser.Expr) parser.Expr {
+func (r *Ratio) scaled(e parser.Expr) parser.Expr {
 	for {
 		switch x := e.(type) {
 		case *parser.ParenExpr:
@@ -237,6 +237,7 @@ func IsBirth(e parser.Expr) bool {
 	return ok && unless.Op == parser.LUNLESS && !looksBack(unless.LHS) && looksBack(unless.RHS)
 }
 
+// Unwrapped is e without the parentheses around it.
 func Unwrapped(e parser.Expr) parser.Expr {
 	for {
 		p, ok := e.(*parser.ParenExpr)

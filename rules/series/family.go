@@ -22,12 +22,12 @@ import (
 	"github.com/locotoki/backout/rules/query"
 )
 
-// shape is how a family's level becomes samples.
-type shape int
+// Shape is how a family's level becomes samples.
+type Shape int
 
 const (
 	// Counter: the level is a rate a second.
-	Counter shape = iota + 1
+	Counter Shape = iota + 1
 	// Gauge: the level is the value.
 	Gauge
 	// Fixed: a gauge whose level is not for the solver to choose.
@@ -39,7 +39,7 @@ const (
 
 // family is a series, or the buckets of one histogram.
 type family struct {
-	Shape  shape
+	Shape  Shape
 	Name   string
 	labels map[string]string
 	// Specific is how many of the query's selectors match it; 0 for a family
@@ -52,6 +52,7 @@ type family struct {
 // String is the series as promtool reads it.
 func (f *family) String() string { return Written(f.Name, f.labels) }
 
+// Written is a series as PromQL writes it.
 func Written(name string, lset map[string]string) string {
 	var pairs []string
 	for _, k := range slices.Sorted(maps.Keys(lset)) {
@@ -260,7 +261,8 @@ func example(re *syntax.Regexp) string {
 	return "" // empty matches, stars and question marks
 }
 
-func ShapeOf(metric string, selectors []query.Selector) shape {
+// ShapeOf is the shape of a metric, by its name and by what selects it.
+func ShapeOf(metric string, selectors []query.Selector) Shape {
 	if metric == "up" {
 		return Fixed
 	}

@@ -146,8 +146,8 @@ func (t Track) Input() Input {
 }
 
 // MadeUp is the series for the simulator.
-func (t Track) MadeUp() madeUp {
-	return madeUp{labels: labels.FromMap(withName(t.Labels, t.Name)), values: t.values()}
+func (t Track) MadeUp() Samples {
+	return Samples{labels: labels.FromMap(withName(t.Labels, t.Name)), values: t.values()}
 }
 
 func withLabel(lset map[string]string, name, value string) map[string]string {

@@ -30,6 +30,7 @@ type Simulator struct {
 	Coarse int
 }
 
+// NewSimulator returns a simulator for series that are scraped each scrape.
 func NewSimulator(scrape time.Duration) *Simulator {
 	return &Simulator{Scrape: scrape, Coarse: Coarsely(scrape), engine: NewEngine(scrape)}
 }
@@ -86,19 +87,20 @@ func rewritten(expr parser.Expr) (yes bool) {
 	return yes
 }
 
+// Close ends the simulator's PromQL engine.
 func (s *Simulator) Close() error { return s.engine.Close() }
 
 // Aligned is the next scrape at which a coarse test evaluates the rules.
 func (s *Simulator) Aligned(scrape int) int { return (scrape + s.Coarse - 1) / s.Coarse * s.Coarse }
 
-// madeUp is one series with a sample at each scrape; NaN is none.
-type madeUp struct {
+// Samples is one series with a sample at each scrape; NaN is none.
+type Samples struct {
 	labels labels.Labels
 	values []float64
 }
 
 // Value evaluates an expression at the given scrape, as Value does.
-func (s *Simulator) Value(series []madeUp, expr string, scrape int) (v float64, ok bool, err error) {
+func (s *Simulator) Value(series []Samples, expr string, scrape int) (v float64, ok bool, err error) {
 	at := time.Duration(scrape) * s.Scrape
 	all := make([]Series, len(series))
 	for i := range series {
@@ -160,7 +162,7 @@ func Queryable(find func(matchers []*labels.Matcher) []Series) storage.Queryable
 
 // stepped is a made-up series with a sample every step milliseconds.
 type stepped struct {
-	madeUp
+	Samples
 	step int64
 }
 

@@ -71,8 +71,9 @@ func (m *Feed) Value(levels []Level) (float64, error) {
 	return v, nil
 }
 
-func (m *Feed) MadeUp(s Script) []madeUp {
-	var out []madeUp
+// MadeUp are the series of a script, for the simulator.
+func (m *Feed) MadeUp(s Script) []Samples {
+	var out []Samples
 	for i := range m.Families {
 		for _, t := range m.Families[i].series(s, i, m.Sim.Scrape) {
 			out = append(out, t.MadeUp())
@@ -155,6 +156,7 @@ func trials(f *family, normal, pivot float64) []float64 {
 // Within is a range of values.
 type Within struct{ Low, High float64 }
 
+// Has reports whether v lies between Low and High.
 func (w Within) Has(v float64) bool { return v >= w.Low && v <= w.High } // NaN: no
 
 // Find returns levels for which the query's value lies within the range. A knob

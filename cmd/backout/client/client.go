@@ -288,6 +288,7 @@ func (cl *Client) Preflight(ctx context.Context, service string) (v remediation.
 	return v, err
 }
 
+// Rehearsal is the latest rehearsal of a service.
 func (cl *Client) Rehearsal(ctx context.Context, service string) (v remediation.RehearsalView, err error) {
 	q := url.Values{}
 	if service != "" {

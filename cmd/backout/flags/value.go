@@ -35,6 +35,7 @@ type choice struct {
 	value   string
 }
 
+// Choice adds a flag whose value is one of options.
 func Choice(clause *kingpin.CmdClause, name, help, preset string, options ...string) *string {
 	v := &choice{flag: name, options: options}
 	f := clause.Flag(name, help).HintOptions(options...)
@@ -64,6 +65,7 @@ type whole struct {
 	value    int64
 }
 
+// Whole adds a flag for a whole number from least to most.
 func Whole(clause *kingpin.CmdClause, name, help string, preset, least, most int64) *int64 {
 	v := &whole{flag: name, min: least, max: most}
 	clause.Flag(name, help).Default(strconv.FormatInt(preset, 10)).SetValue(v)
@@ -89,6 +91,7 @@ type span struct {
 	value time.Duration
 }
 
+// Span adds a flag for a duration.
 func Span(clause *kingpin.CmdClause, name, help string) *time.Duration {
 	v := &span{flag: name}
 	clause.Flag(name, help).PlaceHolder("DURATION").SetValue(v)

@@ -69,6 +69,7 @@ type FollowedHold struct {
 	Shut  bool      `json:"shut"`
 }
 
+// Watching reports whether a rollout is followed.
 func (b *Stage) Watching() bool { return b.View.Service != "" }
 
 // See records one poll.
@@ -303,6 +304,7 @@ const (
 	ResultStopped = "stopped"
 )
 
+// StageWords is a stage as people read it.
 func StageWords(stage string) string {
 	if stage == "" {
 		return "the stage"
@@ -347,6 +349,7 @@ func Passed(stage string, r view.RolloutView) bool {
 	return r.State == remediation.RolloutDone || slices.Index(r.Stages, stage) < slices.Index(r.Stages, r.Stage)
 }
 
+// Where says at which point a rollout is.
 func Where(r view.RolloutView) string {
 	if r.State == remediation.RolloutDone {
 		return "done"

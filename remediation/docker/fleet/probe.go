@@ -34,6 +34,7 @@ type Check struct {
 	also func(context.Context) error
 }
 
+// CheckOf is what a playbook's probe asks of a replica.
 func CheckOf(p alerts.Probe) Check {
 	timeout := time.Duration(p.Timeout)
 	if timeout <= 0 {

@@ -43,9 +43,16 @@ type Replica struct {
 	container.InspectResponse
 }
 
-func (r *Replica) ShortName() string      { return strings.TrimPrefix(r.Name, "/") }
-func (r *Replica) Label(k string) string  { return r.Config.Labels[k] }
-func (r *Replica) Running() bool          { return r.State.Running || r.State.Restarting }
+// ShortName is the container's name without Docker's slash.
+func (r *Replica) ShortName() string { return strings.TrimPrefix(r.Name, "/") }
+
+// Label is the value of a container's label, or "".
+func (r *Replica) Label(k string) string { return r.Config.Labels[k] }
+
+// Running reports whether the container runs or is being restarted.
+func (r *Replica) Running() bool { return r.State.Running || r.State.Restarting }
+
+// OwnedBy reports whether the operation op made the container.
 func (r *Replica) OwnedBy(op string) bool { return r.Label(LabelOperation) == op }
 
 // up reports whether it serves: it runs, was not seen unhealthy, and is neither
@@ -106,6 +113,7 @@ type Fleet struct {
 	Replicas    []*Replica
 }
 
+// ByID returns the replica with a container's id, or nil.
 func (f *Fleet) ByID(id string) *Replica {
 	for _, r := range f.Replicas {
 		if r.ID == id {
@@ -115,6 +123,7 @@ func (f *Fleet) ByID(id string) *Replica {
 	return nil
 }
 
+// ByName returns the replica with a container's name, or nil.
 func (f *Fleet) ByName(name string) *Replica {
 	for _, r := range f.Replicas {
 		if r.ShortName() == name {
@@ -333,6 +342,7 @@ func (c *Engine) absent(ctx context.Context, f *Fleet) error {
 	return hint.Add(fmt.Errorf("%w of service %s of the project in %s: %s", ErrAbsent, f.Service, f.Dir, where), "%s", try)
 }
 
+// SameDir reports whether a container's label names the folder dir.
 func SameDir(label, dir string) bool {
 	if label == "" || !filepath.IsAbs(label) {
 		return false

@@ -18,6 +18,7 @@ import (
 // added ends with overrideMark; lines with it go again when nothing is left
 // below them.
 
+// OverrideMark ends each line of an override file that backout wrote.
 const OverrideMark = " # backout"
 
 const overrideHead = "# Written by backout: keeps a flag off where .env alone cannot. Remove the flag's line to let .env decide again.\n"
@@ -115,6 +116,7 @@ func SetOverride(file []byte, service, name, value string) ([]byte, error) {
 	return out, CheckOverride(out, service, name, value)
 }
 
+// CheckOverride says why an override file cannot set a variable of a service, or returns nil.
 func CheckOverride(file []byte, service, name, value string) error {
 	p, err := findOverride(file, service, name)
 	if err != nil {

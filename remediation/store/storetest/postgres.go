@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // Postgres makes a role without any right but to connect, and a schema that is its own,
@@ -40,7 +42,7 @@ func Superuser(t testing.TB) *pgx.Conn {
 	t.Helper()
 	dsn := os.Getenv("BACKOUT_POSTGRES_DSN")
 	if dsn == "" {
-		t.Fatal("BACKOUT_POSTGRES_DSN names no PostgreSQL; try: make test, or deploy/dev/postgres.sh with go test ./remediation/store")
+		t.Fatal(hint.Text("BACKOUT_POSTGRES_DSN names no PostgreSQL", "make test, or deploy/dev/postgres.sh with go test ./remediation/store"))
 	}
 	c, err := pgx.Connect(context.Background(), dsn)
 	if err != nil {
