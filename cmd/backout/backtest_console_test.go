@@ -35,7 +35,8 @@ func TestTheConsolesBacktestTouchesOnlyItsOwnFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	cfg := &config.Config{DockerHost: "unix:///var/run/docker.sock", PrometheusURL: pastPrometheus(t)}
+	cfg := config.Default()
+	cfg.PrometheusURL = pastPrometheus(t)
 	kinds, err := actionKinds(cfg, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
