@@ -15,6 +15,7 @@ func (s *Server) showStatus(c echo.Context, _ string) error {
 		return err
 	}
 	o, err := s.service.Overview(c.Request().Context())
+	o.Replicas, o.Unheld = notNull(o.Replicas), notNull(o.Unheld)
 	if err != nil {
 		return err
 	}

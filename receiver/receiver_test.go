@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -418,5 +419,8 @@ func (f *fakeService) Once(_ context.Context, kind, key string, keep time.Durati
 	}
 	first := !f.once[key]
 	f.once[key] = true
-	return first, f.err
+	if errors.Is(f.err, remediation.ErrFull) {
+		return false, f.err
+	}
+	return first, nil
 }
