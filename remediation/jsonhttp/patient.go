@@ -108,11 +108,16 @@ func (c *Client) Change(ctx context.Context, what string, next func() (*Step, er
 // Await looks until the target is as wanted. If ctx ends first, the error says with open
 // how it is instead.
 func (c *Client) Await(ctx context.Context, look func() (wanted bool, open string, err error)) error {
+	seen := ""
 	for {
 		wanted, open, err := look()
+		if err != nil && seen != "" && ctx.Err() != nil {
+			return fmt.Errorf("%s: %w", seen, ctx.Err()) // what was seen says more than that the last look was cut off
+		}
 		if wanted || err != nil {
 			return err
 		}
+		seen = open
 		if err := c.o.Wait(ctx, pace); err != nil {
 			return fmt.Errorf("%s: %w", open, err)
 		}

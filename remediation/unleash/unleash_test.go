@@ -432,12 +432,41 @@ func TestUndoNeedsTheSnapshotOfThisFlagAsItWasCreated(t *testing.T) {
 func TestVerifyWaitsUntilTheTimeIsUp(t *testing.T) {
 	t.Parallel()
 	f := newFlag(t).gradual(5).turn(on)
-	for what, a := range map[string]remediation.Action{"is still on": f.off(http.DefaultTransport), "does not serve 25% of the traffic": f.share(http.DefaultTransport, "0.25")} {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	for _, what := range []string{"is still on", "does not serve 25% of the traffic"} {
+		// The time is up in the middle of the second look.
+		ctx, looks := expiring{t.Context(), make(chan struct{})}, 0
+		transport := roundTrip(func(r *http.Request) (*http.Response, error) {
+			if looks++; looks == 2 {
+				close(ctx.up)
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return http.DefaultTransport.RoundTrip(r)
+		})
+		a := f.off(transport)
+		if what != "is still on" {
+			a = f.share(transport, "0.25")
+		}
 		if err := a.Verify(ctx, op); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
-		cancel()
+	}
+}
+
+// expiring is a context whose deadline passes once up is closed.
+type expiring struct {
+	context.Context
+	up chan struct{}
+}
+
+func (e expiring) Done() <-chan struct{} { return e.up }
+
+func (e expiring) Err() error {
+	select {
+	case <-e.up:
+		return context.DeadlineExceeded
+	default:
+		return nil
 	}
 }
 
@@ -475,3 +504,7 @@ func leavesDoubt(err error) bool {
 	}
 	return false
 }
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
