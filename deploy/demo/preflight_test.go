@@ -401,6 +401,14 @@ func (p *proving) killedInTheMidst() {
 		}
 		return err
 	})
+	until(p.t, "the preflight that was cut off counts as running no more", func(ctx context.Context) error {
+		var v remediation.PreflightView
+		err := p.ask(ctx, "backout", "/api/v1/preflight", &v)
+		if err == nil && v.Running {
+			err = fmt.Errorf("%d checks are left", v.Left)
+		}
+		return err
+	})
 	until(p.t, "Prometheus has scraped the new process", func(ctx context.Context) error {
 		_, ok, err := p.query(ctx, `rollout_stage{service="social-intel"}`)
 		if err == nil && !ok {
