@@ -251,8 +251,16 @@ func (e *Engine) due(ctx context.Context, c *clock) (jobs []job, next time.Time,
 	}
 	var all []job
 	for _, r := range rollouts {
-		switch p := r.Promotion; {
-		case p == nil || !e.here(ctx, r.Service):
+		p := r.Promotion
+		if p == nil {
+			continue
+		}
+		here, err := e.hereFor(ctx, &remediation.Incident{ID: "rollout/" + r.Service, PlaybookHash: p.Playbook})
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		switch {
+		case !here:
 		case p.Wake.After(now):
 			next = sooner(next, p.Wake)
 		default:

@@ -134,7 +134,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	e.Promoter = rollout.New(l, gates, e.Checker, e.runs, process)
 	l.Prometheus, l.WakeUp = e.prometheusHealth, e.wakeUp
 	if o.Replica != nil {
-		e.keeper = e.newKeeper(o.Store)
+		e.keeper = e.newKeeper(l.Store)
 	} else if err := e.meetClock(ctx); err != nil {
 		return nil, err
 	}

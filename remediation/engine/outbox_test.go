@@ -138,6 +138,25 @@ func TestAChannelThatAsksForRestGetsIt(t *testing.T) {
 	}
 }
 
+func TestARestThatAnotherClockWroteHoldsNoChannel(t *testing.T) {
+	p := &page{name: "far", errs: []error{remediation.RetryAfter(10*time.Minute, errDown)}}
+	w := withPages(t, []*page{p}, announcing()...)
+	freeze(w, 24*time.Hour)
+	w.open()
+	w.pass(time.Minute)
+	err := w.store.Update(t.Context(), func(tx remediation.Tx) error {
+		return tx.PutKept("rest/far", []byte(w.now.AddDate(5, 0, 0).Format(time.RFC3339)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.pass(time.Hour)
+	if !slices.Equal(p.says(), inOrder[:1]) {
+		t.Errorf("told %v", p.says())
+	}
+}
+
 func TestWhatCanNeverBeDeliveredIsDroppedAndSaidSo(t *testing.T) {
 	p := &page{name: "far", errs: []error{fmt.Errorf("create incident: %w", remediation.Undeliverable(errors.New("401 unauthorized")))}}
 	w := withPages(t, []*page{p}, announcing()...)

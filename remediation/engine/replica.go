@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +13,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/lease"
-	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -144,9 +145,20 @@ func (e *Engine) hereNow(ctx context.Context, id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	return e.hereFor(ctx, inc)
+}
+
+// hereFor is here for what was begun under a playbook: another may be loaded since.
+func (e *Engine) hereFor(ctx context.Context, inc *remediation.Incident) (bool, error) {
+	if lease.From(ctx) == nil {
+		return true, nil
+	}
 	b, err := e.PlanFor(ctx, inc)
-	if err != nil { // the default realm's holder says that it cannot be read
-		return e.Here(ctx, (*plan.Plan)(nil)), nil //nolint:nilerr // see above
+	if errors.As(err, new(*ledger.UnreadableError)) {
+		return e.Here(ctx, nil), nil // the default realm's holder says so
+	}
+	if err != nil { // it passes: meanwhile another may be acting
+		return false, err
 	}
 	return e.Here(ctx, b), nil
 }

@@ -558,6 +558,22 @@ func TestAPreflightAskedOfOneReplicaIsRunByTheOther(t *testing.T) {
 	})
 }
 
+func TestAPromotionIsRefusedWhereAnotherReplicaActsOnItsHost(t *testing.T) {
+	replicas(t, func(w *world, name string) {
+		if name == "b" {
+			w.replica.Hosts = []string{"web-2"}
+		}
+	}, func(p *pair) {
+		p.declare("alpha")
+		promote := remediation.RolloutChange{Service: "shop", Verb: remediation.RolloutPromote, Actor: "eve", Reason: "r", Force: true}
+		if _, err := p.a.ChangeRollout(p.ctx, promote); err == nil || !strings.Contains(err.Error(), "another replica acts there") {
+			t.Errorf("on another host: %v", err)
+		}
+		_, err := p.b.ChangeRollout(p.ctx, promote)
+		p.must(err)
+	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+}
+
 func TestARealmOfAHostIsActedInByAReplicaThere(t *testing.T) {
 	replicas(t, func(w *world, name string) {
 		if name == "b" {

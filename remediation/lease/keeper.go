@@ -275,6 +275,7 @@ func (k *Keeper) settle(ctx context.Context, before time.Time, got map[string]re
 // each up.
 func (k *Keeper) stop(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
+	var failed error
 	ticker := time.NewTicker(k.every())
 	defer ticker.Stop()
 	for {
@@ -297,13 +298,15 @@ func (k *Keeper) stop(ctx context.Context) error {
 			k.mu.Lock()
 			delete(k.held, realm)
 			k.mu.Unlock()
-			err := k.Store.Update(ctx, func(tx remediation.Tx) error { return k.giveUp(tx, realm, h.Epoch, "it stops") })
-			if err != nil {
-				return fmt.Errorf("give realm %q up: %w", realm, err)
+			bounded, cancel := context.WithTimeout(ctx, k.Length)
+			err := k.Store.Update(bounded, func(tx remediation.Tx) error { return k.giveUp(tx, realm, h.Epoch, "it stops") })
+			cancel()
+			if err != nil { // the lease runs out by itself, and the others' work goes on meanwhile
+				failed = errors.Join(failed, fmt.Errorf("give realm %q up: %w", realm, err))
 			}
 		}
 	}
-	return k.leave(ctx)
+	return errors.Join(failed, k.leave(ctx))
 }
 
 // renew keeps what is still worked on.

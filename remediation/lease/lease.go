@@ -49,10 +49,10 @@ func Take(tx Rows, realm, holder string, epoch int64, length time.Duration) (l, 
 	}
 	l = remediation.Lease{Realm: realm, Holder: holder, Epoch: was.Epoch, Until: now.Add(length)}
 	switch renewed := was.Holder == holder && was.Epoch == epoch; {
-	case was.Until.After(now) && !renewed:
+	case was.Until.After(now) && was.Holder != holder:
 		return was, was, ErrLost
 	case !was.Until.After(now) || !renewed:
-		l.Epoch++ // also its own that had lapsed: what it began then may have been seen as cut off
+		l.Epoch++ // also its own that it does not hold any more: what it began then may have been seen as cut off
 	}
 	return l, was, tx.PutLease(l)
 }

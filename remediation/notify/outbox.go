@@ -145,21 +145,29 @@ func (e *Notifier) settleMessage(tx remediation.Tx, m remediation.Message, outco
 	return e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Service: m.Service, Incident: m.Incident, Step: m.Step, Detail: detail})
 }
 
-// outboxEvery is the longest a worker waits before it looks again.
-const outboxEvery = time.Minute
+// outboxEvery is the longest a worker waits before it looks again, outboxShared where
+// other replicas write messages too: they wake nobody here.
+const (
+	outboxEvery  = time.Minute
+	outboxShared = time.Second
+)
 
 // DeliverTo delivers by one channel until ctx ends.
 func (e *Notifier) DeliverTo(ctx context.Context, ch remediation.Channel, poke <-chan struct{}) error {
+	most := outboxEvery
+	if lease.From(ctx) != nil {
+		most = outboxShared
+	}
 	for ctx.Err() == nil {
 		next, err := e.deliverDue(ctx, ch)
-		wait := outboxEvery
+		wait := most
 		switch {
 		case err != nil && ctx.Err() == nil:
 			e.Log.Error("cannot read or write the outbox; retrying", "channel", ch.Name(), "err", err)
 			ledger.Pause(ctx, time.Second)
 			continue
 		case !next.IsZero():
-			wait = min(max(next.Sub(e.Now()), 0), outboxEvery)
+			wait = min(max(next.Sub(e.Now()), 0), most)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -209,7 +217,8 @@ func (e *Notifier) deliverDue(ctx context.Context, ch remediation.Channel) (next
 		if err != nil {
 			return time.Time{}, err
 		}
-		if rest.After(e.Now()) {
+		// As below: no rest is longer, so that one was written by a clock that was set since.
+		if wait := rest.Sub(e.Now()); wait > 0 && wait <= longestRest {
 			if len(heads) == 0 {
 				return time.Time{}, nil
 			}

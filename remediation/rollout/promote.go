@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -131,6 +132,24 @@ func unchanged(seen, now remediation.Rollout) error {
 	return hint.Add(remediation.Refuse(remediation.Conflict, "the rollout of %s has changed meanwhile", now.Service), "check it and repeat the command")
 }
 
+// onItsHost refuses where another replica acts on the host of a compose project: what this
+// one sees of such a target is another machine's.
+func (e *Promoter) onItsHost(tx remediation.Tx, b *plan.Plan) error {
+	host := b.Target.Compose.Host
+	if host == "" {
+		return nil
+	}
+	l, err := tx.Lease(remediation.RealmOfHost(host))
+	if errors.Is(err, remediation.ErrNotFound) || err == nil && l.Holder == e.process {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return hint.Add(remediation.Refuse(remediation.Conflict, "the traffic of %s is set on the host %s, and another replica acts there", b.Service, host),
+		"send it to that replica: backout status names it")
+}
+
 // intendPromotion commits that the traffic is about to be set for a stage, or
 // refuses. begin asks the gates in the transaction, and gives the rollout with a
 // Promotion to fill in.
@@ -156,6 +175,9 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		}
 		r, detail, err := begin(tx, old)
 		if err != nil {
+			return err
+		}
+		if err := e.onItsHost(tx, b); err != nil {
 			return err
 		}
 		if lookErr != nil {
