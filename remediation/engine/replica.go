@@ -127,12 +127,8 @@ func (e *Engine) deliverFrom(ctx context.Context, ch remediation.Channel, poke <
 	}
 }
 
-// here reports whether what concerns a service is done in the realm of ctx.
-func (e *Engine) here(ctx context.Context, service string) bool {
-	return e.Here(ctx, e.PlanOf(service))
-}
-
-// hereNow is here for an incident, whose own playbook decides once its service's is gone.
+// hereNow reports whether what concerns an incident is done in the realm of ctx: its own
+// playbook decides once its service's is gone.
 func (e *Engine) hereNow(ctx context.Context, id string) (bool, error) {
 	if lease.From(ctx) == nil {
 		return true, nil
@@ -148,7 +144,7 @@ func (e *Engine) hereNow(ctx context.Context, id string) (bool, error) {
 	return e.hereFor(ctx, inc)
 }
 
-// hereFor is here for what was begun under a playbook: another may be loaded since.
+// hereFor is hereNow for what was begun under a playbook: another may be loaded since.
 func (e *Engine) hereFor(ctx context.Context, inc *remediation.Incident) (bool, error) {
 	if lease.From(ctx) == nil {
 		return true, nil
