@@ -27,6 +27,31 @@ func Rounds(all int) int {
 	return all
 }
 
+// Draw returns all of what a test could do, or with -short one of it. A failing test
+// logs the seed, as Points does.
+func Draw[T any](t testing.TB, all []T) []T {
+	t.Helper()
+	if !testing.Short() || len(all) == 0 {
+		return all
+	}
+	i := random(t).IntN(len(all))
+	return all[i : i+1]
+}
+
+// random is drawn anew in each run; BACKOUT_SEED=N draws the same again.
+func random(t testing.TB) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("BACKOUT_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("BACKOUT_SEED: %v", err)
+		}
+	}
+	t.Logf("a sample; the same again: BACKOUT_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
 // Points yields the points of one way through the code, from 0. The caller cuts
 // off at the point that it is given, and leaves the loop when the way ended
 // before it.
@@ -37,15 +62,7 @@ func Points(t testing.TB) iter.Seq[int] {
 	t.Helper()
 	step := func() int { return 1 }
 	if testing.Short() {
-		seed := rand.Uint64()
-		if s := os.Getenv("BACKOUT_SEED"); s != "" {
-			var err error
-			if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-				t.Fatalf("BACKOUT_SEED: %v", err)
-			}
-		}
-		t.Logf("a sample of the points; the same again: BACKOUT_SEED=%d", seed)
-		r := rand.New(rand.NewPCG(seed, 0))
+		r := random(t)
 		step = func() int { return 1 + r.IntN(2*gap-1) }
 	}
 	return func(yield func(int) bool) {

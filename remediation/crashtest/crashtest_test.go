@@ -57,3 +57,25 @@ func TestTheShortRunHasTheFirstPointAndASampleThatItsSeedRepeats(t *testing.T) {
 		}
 	}
 }
+
+func TestOneIsDrawnInTheShortRunAndEachByOneOfTheSeeds(t *testing.T) {
+	was := flag.Lookup("test.short").Value.String()
+	defer func() { set(t, was) }()
+	all := []int{0, 1, 2}
+	if set(t, "false"); !slices.Equal(Draw(t, all), all) {
+		t.Errorf("the long run draws %v", Draw(t, all))
+	}
+	set(t, "true")
+	met := map[int]bool{}
+	for seed := range 100 {
+		t.Setenv("BACKOUT_SEED", strconv.Itoa(seed))
+		got := Draw(t, all)
+		if len(got) != 1 || !slices.Equal(got, Draw(t, all)) {
+			t.Fatalf("seed %d draws %v, then %v", seed, got, Draw(t, all))
+		}
+		met[got[0]] = true
+	}
+	if len(met) != len(all) {
+		t.Errorf("100 seeds draw only %v", met)
+	}
+}

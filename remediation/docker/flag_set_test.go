@@ -30,7 +30,7 @@ func offWorld(t *testing.T) *world {
 
 func TestAFlagThatIsSetToAShareConforms(t *testing.T) {
 	t.Parallel()
-	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
 		w := offWorld(t)
 		f := w.fixture()
 		f.Action = w.setTo("0.01", nil)

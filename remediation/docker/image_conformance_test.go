@@ -10,7 +10,7 @@ import (
 
 func TestImageRetagConforms(t *testing.T) {
 	t.Parallel()
-	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
 		w := imageWorld(t, versionOne)
 		w.start("1", w.noted)
 		return &actiontest.Fixture{

@@ -37,7 +37,7 @@ func (w *world) pin(f *fault) remediation.Action {
 
 func TestImagePinConforms(t *testing.T) {
 	t.Parallel()
-	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
 		w := pinWorld(t)
 		w.start("1", w.noted)
 		return &actiontest.Fixture{

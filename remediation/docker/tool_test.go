@@ -249,7 +249,7 @@ func TestAServiceThatNoInspectShowsInFullIsRecreatedByTheComposeTool(t *testing.
 
 func TestFlagOffByTheComposeToolConforms(t *testing.T) {
 	t.Parallel()
-	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
 		w := hooked(t)
 		return w.toolFixture(alerts.Reversible, w.byTool, "FLAG=0.5\n")
 	})
@@ -332,7 +332,7 @@ func TestAPinnedVersionOfWhatNoInspectShowsGoesBackByTheComposeTool(t *testing.T
 
 func TestImagePinByTheComposeToolConforms(t *testing.T) {
 	t.Parallel()
-	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
+	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
 		w := pinnedAndHooked(t)
 		return w.toolFixture(alerts.Disruptive, w.pinByTool, "FLAG=1\nTAG=3.0.0\n")
 	})
