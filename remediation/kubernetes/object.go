@@ -30,12 +30,13 @@ type (
 	workload struct {
 		Metadata meta
 		Spec     struct {
-			Replicas       *int
-			Paused         bool
-			Selector       selector
-			Template       template
-			Strategy       struct{ Type string }
-			UpdateStrategy struct {
+			Replicas        *int
+			Paused          bool
+			MinReadySeconds int
+			Selector        selector
+			Template        template
+			Strategy        struct{ Type string }
+			UpdateStrategy  struct {
 				Type          string
 				RollingUpdate struct{ Partition int }
 			}
@@ -57,7 +58,10 @@ type (
 		Metadata meta
 		Spec     podSpec
 	}
-	podSpec   struct{ Containers []container }
+	podSpec struct {
+		Containers                    []container
+		TerminationGracePeriodSeconds *int64
+	}
 	container struct {
 		Name, Image string
 		Env         []variable

@@ -17,6 +17,8 @@ const (
 	lookEvery = 300 * time.Millisecond
 	// defaultPatience is used where the playbook has no probe.timeout.
 	defaultPatience = 30 * time.Second
+	// defaultGrace is the API's, where a template has no terminationGracePeriodSeconds.
+	defaultGrace = 30 * time.Second
 )
 
 // patience is how long a rollout may take until its next pod is ready.
@@ -25,6 +27,16 @@ func (c *Client) patience(p alerts.Probe) time.Duration {
 		return time.Duration(p.Timeout)
 	}
 	return defaultPatience
+}
+
+// limit is how long the rollout of a workload may show no progress. An old pod that ignores SIGTERM takes
+// its whole grace period, and a ready pod counts after minReadySeconds only.
+func (a *change) limit(w *workload) time.Duration {
+	grace := defaultGrace
+	if g := w.Spec.Template.Spec.TerminationGracePeriodSeconds; g != nil {
+		grace = time.Duration(*g) * time.Second
+	}
+	return a.c.patience(a.target.Probe) + time.Duration(w.Spec.MinReadySeconds)*time.Second + grace
 }
 
 // rolled reports whether every pod is of the present template and available, as kubectl
@@ -80,17 +92,18 @@ func (p pod) why() string {
 }
 
 // roll waits until every pod has the field's value and is available. It ends early where
-// a new pod does not start, where the next one takes longer than the probe's timeout, and
-// where somebody changes the field. An undo goes back to what was: no pod of the
+// a new pod does not start, where the next one takes longer than the probe's timeout and the
+// workload's own waiting times together, and where somebody changes the field. An undo goes back to what was: no pod of the
 // operation is left then, and as many are ready as before.
 func (a *change) roll(ctx context.Context, was *snapshot) error {
 	var last, told string
 	var unseen error
-	progress := time.Now()
+	progress, limit := time.Now(), a.limit(&workload{})
 	for {
 		s, err := a.see(ctx)
 		switch {
 		case err == nil:
+			limit = a.limit(&s.w)
 			done, stands, rerr := a.stands(ctx, s, was)
 			if done || rerr != nil && !silent(rerr) {
 				return rerr
@@ -106,7 +119,7 @@ func (a *change) roll(ctx context.Context, was *snapshot) error {
 		default:
 			return err
 		}
-		if limit := a.c.patience(a.target.Probe); time.Since(progress) > limit {
+		if time.Since(progress) > limit {
 			if unseen != nil {
 				return unseen
 			}
