@@ -39,6 +39,10 @@ type snapshot struct {
 	To    string  `json:"to"`
 	// Template is the hash of the ConfigMap in the pods' template; absent: there was none.
 	Template *string `json:"template,omitempty"`
+	// Mark is the earlier operation that had set the field, and TemplateMark the one that had rolled the
+	// ConfigMap out; absent: there was none. An undo puts them back.
+	Mark         string `json:"mark,omitempty"`
+	TemplateMark string `json:"template_mark,omitempty"`
 	// Ready is how many pods were ready.
 	Ready int `json:"ready"`
 }
@@ -100,7 +104,7 @@ func shown(v *string) string {
 }
 
 // Look implements remediation.Action.
-func (a *change) Look(ctx context.Context, _ string) (remediation.Look, error) {
+func (a *change) Look(ctx context.Context, op string) (remediation.Look, error) {
 	s, err := a.see(ctx)
 	if err == nil {
 		err = s.refuse()
@@ -119,8 +123,21 @@ func (a *change) Look(ctx context.Context, _ string) (remediation.Look, error) {
 	if hash, ok := s.w.Spec.Template.Metadata.Annotations[hashAnnotation]; ok && s.cm != nil {
 		snap.Template = &hash
 	}
+	m, _, _ := s.holder()
+	snap.Mark = earlier(m, a.field, op)
+	if s.cm != nil {
+		snap.TemplateMark = earlier(s.w.Metadata, a.field, op)
+	}
 	raw, err := json.Marshal(snap)
 	return remediation.Look{Position: position, Snapshot: raw}, err
+}
+
+// earlier is the mark of another operation on the field; "" if there is none.
+func earlier(m meta, f field, op string) string {
+	if mark := marks(m)[f.key()]; mark != op {
+		return mark
+	}
+	return ""
 }
 
 func (a *change) parse(before json.RawMessage) (was snapshot, err error) {
@@ -381,7 +398,7 @@ func (a *change) backward(s seen, op string, was snapshot) ([]request, error) {
 		if same(s.now, &was.To) {
 			a.field.set(&list, s.state, was.Value)
 		}
-		list.mark(m, s.t.GitOps, key, "")
+		list.mark(m, s.t.GitOps, key, was.Mark)
 		return []request{{path, what, list}}, nil
 	}
 	if s.cm != nil && marks(s.w.Metadata)[key] == op {
@@ -389,7 +406,7 @@ func (a *change) backward(s seen, op string, was snapshot) ([]request, error) {
 		if was.Template != nil {
 			hash = *was.Template
 		}
-		return []request{s.rehash(a.field, s.t.GitOps, "", hash)}, nil
+		return []request{s.rehash(a.field, s.t.GitOps, was.TemplateMark, hash)}, nil
 	}
 	if same(s.now, &was.To) && !same(was.Value, &was.To) {
 		return nil, hint.Add(fmt.Errorf("%s: %s is %s, and it is unknown whether backout set it", s.place, a.field.name(), shown(s.now)), "set it to %s by kubectl edit -n %s %s, if you want that", shown(was.Value), s.t.Namespace, s.resource())

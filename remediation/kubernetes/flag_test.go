@@ -114,6 +114,40 @@ func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 	}
 }
 
+// An undo of the second operation leaves the first as it was, with its mark and Flux's pause.
+func TestOfTwoOperationsOnOneFieldEachIsUndoneAlone(t *testing.T) {
+	for name, make := range map[string]func(*testing.T) *world{
+		"env":       func(t *testing.T) *world { return newWorld(t, replicas(1)) },
+		"configmap": func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := make(t).ready()
+			w.target.Kubernetes.GitOps = &alerts.GitOps{Flux: alerts.FluxPause}
+			const firstOp = "inc-0/1-flag_off@1600000000"
+			c := w.client(nil)
+			w.flag.Off = "0.5"
+			first, none := w.flagOff(c), w.state()
+			firstSnap := w.apply(first, firstOp)
+			w.flag.Off = "0"
+			second, half := w.flagOff(c), w.state()
+			secondSnap := w.apply(second, op)
+			if err := second.Undo(t.Context(), op, secondSnap); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.state(); got != half {
+				t.Errorf("after the undo of the second it is\n%s, want\n%s", got, half)
+			}
+			if err := first.Undo(t.Context(), firstOp, firstSnap); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.state(); got != none {
+				t.Errorf("after the undo of both it is\n%s, want\n%s", got, none)
+			}
+		})
+	}
+}
+
 func TestAChangeByAnotherBetweenLookAndPatchIsSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).ready()
