@@ -20,7 +20,7 @@ type (
 		Generation                              int64
 		Labels, Annotations                     map[string]string
 		ManagedFields                           []managed
-		OwnerReferences                         []struct{ UID string }
+		OwnerReferences                         []struct{ Kind, Name, UID string }
 	}
 	// managed is what one manager owns of an object.
 	managed struct {
@@ -191,7 +191,8 @@ func (p place) get(ctx context.Context, path, what string, out any) error {
 	return nil
 }
 
-// pods returns the workload's pods that are not being deleted.
+// pods returns the workload's own pods that are not being deleted. A pod of something else, as a Job, may
+// have the same labels.
 func (s *state) pods(ctx context.Context) ([]pod, error) {
 	var list struct{ Items []pod }
 	err := s.do(ctx, http.MethodGet, s.podsPath()+"?labelSelector="+url.QueryEscape(s.w.Spec.Selector.String()), "", nil, &list)
@@ -202,9 +203,26 @@ func (s *state) pods(ctx context.Context) ([]pod, error) {
 		return nil, fmt.Errorf("look at the pods of %s: %w", s.place, err)
 	}
 	gone := func(p pod) bool {
-		return p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
+		return !s.owns(p) || p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
 	}
 	return slices.DeleteFunc(list.Items, gone), nil
+}
+
+// podHash is the label by which a Deployment tells the pods of its ReplicaSets apart; a ReplicaSet's name ends with it.
+const podHash = "pod-template-hash"
+
+// owns reports whether a pod is the workload's.
+func (s *state) owns(p pod) bool {
+	for _, o := range p.Metadata.OwnerReferences {
+		hash := p.Metadata.Labels[podHash]
+		switch {
+		case s.t.Kind() == "statefulset" && o.UID == s.w.Metadata.UID:
+			return true
+		case s.t.Kind() == "deployment" && hash != "" && o.Kind == "ReplicaSet" && o.Name == s.t.Name()+"-"+hash:
+			return true
+		}
+	}
+	return false
 }
 
 // String is the selector as the API takes it in a query.
