@@ -41,7 +41,10 @@ func TestAVolumeOfAGroupThatIsOursAloneIsOurs(t *testing.T) {
 	if err := opens(me, ofGroup(t, 0o775|os.ModeSetgid, me)); err != nil {
 		t.Error(err)
 	}
-	if err := opens(me, ofGroup(t, 0o777, me)); err == nil || !strings.Contains(err.Error(), "mode 0777") {
+	if err := opens(me, ofGroup(t, 0o775, me)); err == nil || !strings.Contains(err.Error(), "mode 0775") {
+		t.Errorf("no volume of an fsGroup, without its setgid bit: %v", err)
+	}
+	if err := opens(me, ofGroup(t, 0o777|os.ModeSetgid, me)); err == nil || !strings.Contains(err.Error(), "mode 0777") {
 		t.Errorf("a volume that all can write: %v", err)
 	}
 	dir := filepath.Dir(ofGroup(t, 0o755, me))
@@ -77,7 +80,7 @@ func TestAGroupWithAnotherMemberIsNotOursAlone(t *testing.T) {
 
 func TestAVolumeOfAnotherGroupIsNotOurs(t *testing.T) {
 	me := single()
-	if err := opens(me+1, ofGroup(t, 0o775, me)); err == nil {
+	if err := opens(me+1, ofGroup(t, 0o775|os.ModeSetgid, me)); err == nil {
 		t.Error("a volume of another group is ours")
 	}
 }

@@ -7,7 +7,8 @@
 //   - so does every folder on the way to it, from / on. A folder with the sticky
 //     bit, as /tmp, may be written by all: nobody can rename or remove there what
 //     is not theirs. One that its group can write is ours if the group is: it has
-//     our number and no other member, as the fsGroup of a volume in Kubernetes;
+//     our number and no other member, as the fsGroup of a volume in Kubernetes. The
+//     folder has the setgid bit, as each of such a volume, and no ACL;
 //   - every symbolic link on the way belongs to us or to root too.
 //
 // A secret, further, cannot be read by others, nor by its group, unless it is
@@ -190,7 +191,7 @@ func (me user) unchangeable(path string, info fs.FileInfo) error {
 		return err
 	}
 	mode := info.Mode()
-	if mode.IsDir() && mode.Perm()&0o022 == 0o020 && me.alone(info) {
+	if mode.IsDir() && mode.Perm()&0o022 == 0o020 && mode&fs.ModeSetgid != 0 && me.alone(info) && !hasACL(path) {
 		return nil
 	}
 	if mode.Perm()&0o022 != 0 {
@@ -206,9 +207,18 @@ func (me user) alone(info fs.FileInfo) bool {
 	if !ok || me == 0 || user(st.Gid) != me {
 		return false
 	}
-	groups, _ := os.ReadFile("/etc/group") // an image may have neither
-	users, _ := os.ReadFile("/etc/passwd")
-	return sole(strconv.Itoa(int(me)), string(groups), string(users))
+	groups, gerr := accounts("/etc/group")
+	users, uerr := accounts("/etc/passwd")
+	return gerr == nil && uerr == nil && sole(strconv.Itoa(int(me)), groups, users)
+}
+
+// accounts returns the text of a file of accounts; an image may have none.
+func accounts(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return string(raw), err
 }
 
 // sole reports whether no user but the one with the group's number is in a group, by the texts of /etc/group and
