@@ -116,7 +116,7 @@ func scalar(raw json.RawMessage) string {
 }
 
 // FlagIs says why a service does not serve a flag with a value, or returns nil. Different
-// spellings of off are the same: a service may parse its variable.
+// spellings of off, and of a number, are the same: a service may parse its variable.
 func (c *Client) FlagIs(ctx context.Context, address, name, value string) error {
 	flags, err := c.Flags(ctx, address)
 	if err != nil {
@@ -126,16 +126,32 @@ func (c *Client) FlagIs(ctx context.Context, address, name, value string) error 
 	if !ok {
 		return otherwise{fmt.Errorf("flags: %s does not list %s", address, name)}
 	}
-	if same := strings.EqualFold(got, value) || off(got) && off(value); !same {
+	if !same(got, value) {
 		return otherwise{fmt.Errorf("flags: %s serves %s=%s, want %s", address, name, got, value)}
 	}
 	return nil
 }
 
+// same reports whether two spellings are the same value of a flag.
+func same(a, b string) bool {
+	x, y, ok := numbers(a, b)
+	return strings.EqualFold(a, b) || ok && x == y || off(a) && off(b)
+}
+
+// numbers returns two values as numbers, if both are.
+func numbers(a, b string) (x, y float64, both bool) {
+	x, aerr := strconv.ParseFloat(a, 64)
+	y, berr := strconv.ParseFloat(b, 64)
+	return x, y, aerr == nil && berr == nil
+}
+
 // off reports the usual spellings of off.
 func off(s string) bool {
+	if n, err := strconv.ParseFloat(s, 64); err == nil {
+		return n == 0
+	}
 	switch strings.ToLower(s) {
-	case "0", "false", "off", "no", "":
+	case "false", "off", "no", "":
 		return true
 	}
 	return false
@@ -144,9 +160,7 @@ func off(s string) bool {
 // Raises reports whether going from one value to another gives a flag more of the
 // traffic.
 func Raises(from, to string) bool {
-	a, aerr := strconv.ParseFloat(from, 64)
-	b, berr := strconv.ParseFloat(to, 64)
-	if aerr == nil && berr == nil {
+	if a, b, ok := numbers(from, to); ok {
 		return b > a
 	}
 	return !off(to)

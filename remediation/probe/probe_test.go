@@ -65,3 +65,19 @@ func TestAFlagGoesUpOrDown(t *testing.T) {
 		}
 	}
 }
+
+func TestAFlagIsServedInAnySpellingOfItsValue(t *testing.T) {
+	for _, c := range []struct {
+		serves, wanted string
+		same           bool
+	}{
+		{`"0"`, "0", true}, {`0.0`, "0", true}, {`"0.00"`, "false", true}, {`1e2`, "100", true}, {`0.10`, "0.1", true}, {`true`, "TRUE", true}, {`"off"`, "0", true}, {`false`, "0.0", true},
+		{`"0.1"`, "0", false}, {`1`, "0", false}, {`1e2`, "10", false}, {`true`, "1e0", false}, {`"on"`, "0", false}, {`"v1.0"`, "v1", false}, {`"NaN"`, "0", false},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, `{"FLAG": %s}`, c.serves) }))
+		if err := New().FlagIs(t.Context(), server.URL, "FLAG", c.wanted); (err == nil) != c.same {
+			t.Errorf("%s for %s: %v", c.serves, c.wanted, err)
+		}
+		server.Close()
+	}
+}
