@@ -21,14 +21,14 @@ import (
 func TestAFlagGoesOffOnEveryPodByOneNewGeneration(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).ready()
-	w.expectSaid("1 v2.0.0", 3)
+	w.expectSaid("1 v2.0.0", 2)
 	before := w.generation()
 	snap := w.apply(w.flagOff(w.client(nil)), op)
-	w.expectSaid("0 v2.0.0", 3)
+	w.expectSaid("0 v2.0.0", 2)
 	if got := w.generation(); got != before+1 || w.patches.Load() != 1 {
 		t.Errorf("generation %d became %d by %d patches", before, got, w.patches.Load())
 	}
-	if want := `"value":"1","to":"0","ready":3`; !strings.Contains(string(snap), want) {
+	if want := `"value":"1","to":"0","ready":2`; !strings.Contains(string(snap), want) {
 		t.Errorf("the snapshot is %s, want %s in it", snap, want)
 	}
 	if got := at(w.get(), "metadata", "annotations", markAnnotation); got != `{"shop/env/`+flagName+`":"`+op+`"}` {
@@ -85,30 +85,30 @@ func TestAKillAfterThePatchIsFollowedByNoOther(t *testing.T) {
 	if n := w.patches.Load(); n != 0 {
 		t.Errorf("%d patches after the kill", n)
 	}
-	w.expectSaid("0 v2.0.0", 3)
+	w.expectSaid("0 v2.0.0", 2)
 	if err := a.Undo(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
-	w.expectSaid("1 v2.0.0", 3)
+	w.expectSaid("1 v2.0.0", 2)
 }
 
 func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t).ready()
+	w := newWorld(t, replicas(1)).ready()
 	const imageOp = "inc-1/2-image_retag@1700000001"
 	c := w.client(nil)
 	flag, img := w.flagOff(c), w.imageBack(c, "v1.0.0")
 	flagSnap := w.apply(flag, op)
 	imageSnap := w.apply(img, imageOp)
-	w.expectSaid("0 v1.0.0", 3)
+	w.expectSaid("0 v1.0.0", 1)
 	if err := flag.Undo(t.Context(), op, flagSnap); err != nil {
 		t.Fatal(err)
 	}
-	w.expectSaid("1 v1.0.0", 3)
+	w.expectSaid("1 v1.0.0", 1)
 	if err := img.Undo(t.Context(), imageOp, imageSnap); err != nil {
 		t.Fatal(err)
 	}
-	w.expectSaid("1 v2.0.0", 3)
+	w.expectSaid("1 v2.0.0", 1)
 	if got := at(w.get(), "metadata", "annotations", markAnnotation); got != nil {
 		t.Errorf("the mark %v is left", got)
 	}
@@ -118,7 +118,7 @@ func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 func TestOfTwoOperationsOnOneFieldEachIsUndoneAlone(t *testing.T) {
 	for name, make := range map[string]func(*testing.T) *world{
 		"env":       func(t *testing.T) *world { return newWorld(t, replicas(1)) },
-		"configmap": func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t)) },
+		"configmap": func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t), replicas(1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -167,7 +167,7 @@ func TestAChangeByAnotherBetweenLookAndPatchIsSeen(t *testing.T) {
 	if n := w.patches.Load(); n != 3 {
 		t.Errorf("%d patches, want two that are refused and one more", n)
 	}
-	w.expectSaid("0 v2.0.0", 3)
+	w.expectSaid("0 v2.0.0", 2)
 	// A third hand's value is left alone by the undo.
 	w.setVariable("0.7")
 	if err := a.Undo(t.Context(), op, before); err != nil {
@@ -184,14 +184,14 @@ func TestReplicasThatAnotherChangesAreKept(t *testing.T) {
 	var once sync.Once
 	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
 		once.Do(func() {
-			if err := w.Patch(t.Context(), kube.MergePatch, w.Apps("deployments", "shop")+"/scale", []byte(`{"spec":{"replicas":5}}`), nil); err != nil {
+			if err := w.Patch(t.Context(), kube.MergePatch, w.Apps("deployments", "shop")+"/scale", []byte(`{"spec":{"replicas":3}}`), nil); err != nil {
 				t.Error(err)
 			}
 		})
 		return next.RoundTrip(req)
 	})
 	w.apply(w.flagOff(c), op)
-	w.expectSaid("0 v2.0.0", 5)
+	w.expectSaid("0 v2.0.0", 3)
 }
 
 func TestAPromotionIsTheFlagsValue(t *testing.T) {
@@ -212,7 +212,7 @@ func TestAFlagInAConfigMapRollsThePodsAndOthersOfItStay(t *testing.T) {
 	w := withConfigMap(t, kubetest.New(t)).ready()
 	a := w.flagOff(w.client(nil))
 	before := w.apply(a, op)
-	w.expectSaid("0 v2.0.0", 3)
+	w.expectSaid("0 v2.0.0", 2)
 	if got := at(w.configMap(), "data", "OTHER"); got != "x" {
 		t.Errorf("OTHER is %v", got)
 	}
@@ -220,15 +220,13 @@ func TestAFlagInAConfigMapRollsThePodsAndOthersOfItStay(t *testing.T) {
 	if err := a.Restore(t.Context(), op, before); err != nil {
 		t.Fatal(err)
 	}
-	w.expectSaid("1 v2.0.0", 3)
-	if err := w.Patch(t.Context(), kube.MergePatch, w.Core("configmaps", "shop-flags"), []byte(`{"data":{"`+flagName+`":"0"}}`), nil); err != nil {
-		t.Fatal(err)
-	}
+	w.expectSaid("1 v2.0.0", 2)
+	w.setData("0")
 	snap := w.look(a, remediation.HalfWay)
 	if err := a.Apply(t.Context(), op, snap); err != nil {
 		t.Fatal(err)
 	}
-	w.expectSaid("0 v2.0.0", 3)
+	w.expectSaid("0 v2.0.0", 2)
 }
 
 // Turning a flag on again for a service that was down serves nobody.
@@ -279,6 +277,7 @@ func TestADriftIsReportedOnceAndNotFought(t *testing.T) {
 func TestAnAPIServerThatIsKilledInMidStepComesBackToTheSameStep(t *testing.T) {
 	t.Parallel()
 	w := start(t, kubetest.Own(t)).ready()
+	started := make(chan error, 1)
 	var once sync.Once
 	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
 		res, err := next.RoundTrip(req)
@@ -286,23 +285,26 @@ func TestAnAPIServerThatIsKilledInMidStepComesBackToTheSameStep(t *testing.T) {
 			if err := w.Server.Kill(); err != nil {
 				t.Error(err)
 			}
-			go func() {
-				if err := w.Server.Start(); err != nil {
-					t.Error(err)
-				}
-			}()
+			go func() { started <- w.Server.Start() }()
 		})
 		return res, err
 	})
 	a := w.flagOff(c)
 	before := w.look(a, remediation.Untouched)
-	if err := a.Apply(t.Context(), op, before); err != nil {
+	err := a.Apply(t.Context(), op, before)
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	if remediation.IsInDoubt(err) { // it starts slowly on a machine at work; the engine looks again, too
+		err = a.Apply(t.Context(), op, before)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Verify(t.Context(), op); err != nil {
 		t.Fatal(err)
 	}
-	w.expectSaid("0 v2.0.0", 3)
+	w.expectSaid("0 v2.0.0", 2)
 	if w.patches.Load() != 1 {
 		t.Errorf("%d patches", w.patches.Load())
 	}

@@ -43,7 +43,7 @@ func (f *flux) apply(ctx context.Context) {
 func underFlux(t *testing.T) (*world, *flux) {
 	t.Helper()
 	var manifest object
-	w := newWorld(t, replicas(2), func(m object) { manifest = m }).ready()
+	w := newWorld(t, func(m object) { manifest = m }).ready()
 	f := &flux{w: w, manifest: manifest}
 	f.apply(t.Context())
 	return w.ready(), f

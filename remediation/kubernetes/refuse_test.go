@@ -20,6 +20,8 @@ func (w *world) playbook() *alerts.Playbook {
 }
 
 func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
+	t.Parallel()
+	l := kubetest.New(t)
 	fromMap := func(m object) {
 		theContainer(m)["envFrom"] = []any{object{"configMapRef": object{"name": "shop-flags"}}}
 	}
@@ -63,9 +65,9 @@ func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 		"a ConfigMap that is not read":   {[]func(object){env()}, flags(nil), "takes no " + flagName + " from ConfigMap shop-flags", "envFrom: [{configMapRef: {name: shop-flags}}]", false},
 		"a ConfigMap that env overrules": {[]func(object){fromMap}, flags(nil), "sets " + flagName + " itself under env, which overrules ConfigMap shop-flags", "{flags: env}", false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, c.edit...)
+		t.Run(name, func(t *testing.T) { // one after the other, without waiting for its pod
+			w := start(t, l.For(t), append([]func(object){replicas(1)}, c.edit...)...)
+			defer w.remove(w.Apps(w.resource(), "shop"), w.Core("configmaps", "shop-flags"))
 			before := w.generation()
 			if c.set != nil {
 				c.set(w)
@@ -186,9 +188,9 @@ func (w *world) asShipped(drop ...string) {
 
 func TestTheShippedRoleSuffices(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) *world{
-		"env":         func(t *testing.T) *world { return newWorld(t, replicas(2)) },
+		"env":         func(t *testing.T) *world { return newWorld(t, replicas(1)) },
 		"statefulset": func(t *testing.T) *world { return newWorld(t, replicas(1), statefulSet) },
-		"configmap":   func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t)) },
+		"configmap":   func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t), replicas(1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -63,7 +63,7 @@ func image(env ...string) kube.Image {
 }
 
 // world is a service in a namespace of a real Kubernetes: a Deployment or StatefulSet
-// named shop, of version v2.0.0, with its flag on.
+// named shop, of two pods of version v2.0.0, with its flag on.
 type world struct {
 	*kubetest.Lab
 	t      *testing.T
@@ -71,6 +71,7 @@ type world struct {
 	flag   alerts.Flag
 	// kubeconfig is who backout is.
 	kubeconfig string
+	made       []object     // as they were created
 	patches    atomic.Int32 // that were sent, by all clients of the world
 }
 
@@ -91,7 +92,7 @@ func start(t *testing.T, l *kubetest.Lab, edit ...func(manifest object)) *world 
 		l.Node.Image("shop:"+version, image("VERSION="+version))
 	}
 	l.Node.Image("shop:crash", image("CRASH=1"))
-	manifest := kubetest.Deployment("shop", 3, "shop:v2.0.0", map[string]string{flagName: "1"})
+	manifest := kubetest.Deployment("shop", 2, "shop:v2.0.0", map[string]string{flagName: "1"})
 	vars := theContainer(manifest)["env"].([]any)
 	theContainer(manifest)["env"] = append(vars[:2:2], object{"name": "PASSWORD", "value": secret}, vars[2])
 	for _, e := range edit {
@@ -104,7 +105,34 @@ func start(t *testing.T, l *kubetest.Lab, edit ...func(manifest object)) *world 
 	if err := w.Do(t.Context(), http.MethodPost, w.Apps(w.resource(), ""), manifest, nil); err != nil {
 		t.Fatal(err)
 	}
+	w.made = append(w.made, manifest)
 	return w
+}
+
+// again makes the service what it was at first, for another part of its test.
+func (w *world) again(t *testing.T) *world {
+	t.Helper()
+	w.t, w.Lab = t, w.For(t)
+	for _, o := range w.made {
+		path := w.Apps(w.resource(), "shop")
+		if o["kind"] == "ConfigMap" {
+			path = w.Core("configmaps", "shop-flags")
+		}
+		if err := w.Do(t.Context(), http.MethodPut, path, o, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w.ready()
+}
+
+// remove deletes what there is at the paths.
+func (w *world) remove(paths ...string) {
+	w.t.Helper()
+	for _, path := range paths {
+		if err := w.Do(w.t.Context(), http.MethodDelete, path, object{"propagationPolicy": "Background"}, nil); err != nil && kube.Code(err) != http.StatusNotFound {
+			w.t.Error(err)
+		}
+	}
 }
 
 // at is a value inside of a manifest or an answer, nil if there is none.
@@ -149,13 +177,14 @@ func env(entries ...any) func(object) {
 }
 
 // withConfigMap lets the container take the flag from a ConfigMap.
-func withConfigMap(t *testing.T, l *kubetest.Lab) *world {
+func withConfigMap(t *testing.T, l *kubetest.Lab, edit ...func(manifest object)) *world {
 	t.Helper()
-	l.Put(object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "shop-flags"}, "data": object{flagName: "1", "OTHER": "x"}})
-	w := start(t, l, env(), func(m object) {
+	flags := object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "shop-flags"}, "data": object{flagName: "1", "OTHER": "x"}}
+	l.Put(flags)
+	w := start(t, l, append(edit, env(), func(m object) {
 		theContainer(m)["envFrom"] = []any{object{"configMapRef": object{"name": "shop-flags"}}}
-	})
-	w.target.Kubernetes.Flags.ConfigMap = "shop-flags"
+	})...)
+	w.target.Kubernetes.Flags.ConfigMap, w.made = "shop-flags", append(w.made, flags)
 	return w
 }
 
@@ -197,6 +226,14 @@ func (w *world) edit(patch string) {
 
 func (w *world) setVariable(value string) {
 	w.edit(`{"spec":{"template":{"spec":{"containers":[{"name":"shop","env":[{"name":"` + flagName + `","value":"` + value + `"}]}]}}}}`)
+}
+
+// setData is a change of the ConfigMap by somebody else.
+func (w *world) setData(value string) {
+	w.t.Helper()
+	if err := w.Patch(w.t.Context(), kube.MergePatch, w.Core("configmaps", "shop-flags"), []byte(`{"data":{"`+flagName+`":"`+value+`"}}`), nil); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) setImage(image string) {

@@ -74,15 +74,27 @@ func lab(t testing.TB, client *kube.Client, server *kube.Server) *Lab {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
-		var err error
-		if server == nil {
-			err = client.Do(ctx, http.MethodDelete, "/api/v1/namespaces/"+l.Namespace, nil, nil)
+		if server != nil { // which ends too
+			if err := l.Node.Close(); err != nil {
+				t.Error(err)
+			}
+			return
 		}
-		if err := errors.Join(err, l.Node.Close()); err != nil {
+		// Nobody else ends the pods of a node that is gone, and the cluster would try to empty the namespace for ever.
+		err := client.Do(ctx, http.MethodDelete, "/api/v1/namespaces/"+l.Namespace, nil, nil)
+		err = errors.Join(err, l.Node.Close(), client.Do(ctx, http.MethodDelete, l.Core("pods", ""), map[string]any{"gracePeriodSeconds": 0}, nil))
+		if err != nil {
 			t.Error(err)
 		}
 	})
 	return l
+}
+
+// For returns the lab for a part of its test.
+func (l *Lab) For(t testing.TB) *Lab {
+	part := *l
+	part.t = t
+	return &part
 }
 
 // Core returns the path of an object of the core group, or that of all if name is "".
@@ -138,7 +150,7 @@ func (l *Lab) Eventually(what string, done func() error) {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), limit)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := done()
