@@ -112,18 +112,20 @@ func (a *change) Look(ctx context.Context, op string) (remediation.Look, error) 
 	if err != nil {
 		return remediation.Look{}, err
 	}
+	m, _, _ := s.holder()
 	position := remediation.Untouched
-	if same(s.now, &s.want) {
-		position = remediation.HalfWay
-		if rolled, _ := s.rolled(); rolled && !s.stale() {
+	if rolled, _ := s.rolled(); same(s.now, &s.want) {
+		switch {
+		case rolled && !s.stale():
 			position = remediation.Wanted
+		case marks(m)[a.field.key()] != "": // else someone else set it
+			position = remediation.HalfWay
 		}
 	}
 	snap := snapshot{Object: s.String(), Field: a.field.name(), Value: s.now, To: s.want, Ready: s.w.Status.ReadyReplicas}
 	if hash, ok := s.w.Spec.Template.Metadata.Annotations[hashAnnotation]; ok && s.cm != nil {
 		snap.Template = &hash
 	}
-	m, _, _ := s.holder()
 	snap.Mark = earlier(m, a.field, op)
 	if s.cm != nil {
 		snap.TemplateMark = earlier(s.w.Metadata, a.field, op)

@@ -27,7 +27,7 @@ type flagChange struct {
 // outside.
 //
 // Wanted means: the object has the value and it is rolled out. HalfWay means: it has
-// the value, and pods are left that may have another one.
+// the value by a mark of ours, and pods are left that may have another one.
 func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Action, error) {
 	t := target.Kubernetes
 	switch {

@@ -222,11 +222,33 @@ func TestAFlagInAConfigMapRollsThePodsAndOthersOfItStay(t *testing.T) {
 	}
 	w.expectSaid("1 v2.0.0", 2)
 	w.setData("0")
-	snap := w.look(a, remediation.HalfWay)
+	snap := w.look(a, remediation.Untouched)
 	if err := a.Apply(t.Context(), op, snap); err != nil {
 		t.Fatal(err)
 	}
 	w.expectSaid("0 v2.0.0", 2)
+}
+
+func TestAConfigMapIsHalfWayByOurMarkAlone(t *testing.T) {
+	t.Parallel()
+	w := withConfigMap(t, kubetest.New(t), replicas(1)).ready()
+	ctx, cancel := context.WithCancel(t.Context())
+	a := w.flagOff(w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.Contains(req.URL.Path, "/deployments/") { // backout ends between the two patches
+			cancel()
+			return nil, errCut
+		}
+		return next.RoundTrip(req)
+	}))
+	before := w.look(a, remediation.Untouched)
+	if err := a.Apply(ctx, op, before); !remediation.IsInDoubt(err) {
+		t.Fatalf("apply says %v", err)
+	}
+	w.look(a, remediation.HalfWay)
+	if err := w.Patch(t.Context(), kube.MergePatch, w.Core("configmaps", "shop-flags"), []byte(`{"metadata":{"annotations":null}}`), nil); err != nil {
+		t.Fatal(err)
+	}
+	w.look(a, remediation.Untouched)
 }
 
 // Turning a flag on again for a service that was down serves nobody.
