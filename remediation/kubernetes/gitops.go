@@ -1,9 +1,11 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 
@@ -98,13 +100,13 @@ const (
 // argoIgnores looks into the Application that the object belongs to: it must ignore the
 // fields that backout manages, in a sync too.
 func (s *state) argoIgnores(ctx context.Context) remediation.Result {
-	m, _, _ := s.holder()
+	m, _, holder := s.holder()
 	app, _, _ := strings.Cut(m.Annotations[argoTracking], ":")
 	if app == "" {
 		app = m.Labels[argoLabel]
 	}
 	if app == "" {
-		return remediation.Unknown("no annotation of "+s.String()+" names its Argo CD Application", "check that ignoreDifferences lists the manager backout, and sign it off")
+		return remediation.Unknown("no annotation of "+holder+" names its Argo CD Application", "check that ignoreDifferences lists the manager backout, and sign it off")
 	}
 	namespace := argoNamespace
 	if ns, name, ok := strings.Cut(app, "_"); ok { // an Application outside of Argo CD's own namespace
@@ -124,18 +126,21 @@ func (s *state) argoIgnores(ctx context.Context) remediation.Result {
 		return remediation.Unknown("look at "+what+": "+err.Error(), "let backout get it, or check that ignoreDifferences lists the manager backout, and sign it off")
 	}
 	kind := map[string]string{"deployment": "Deployment", "statefulset": "StatefulSet"}[s.t.Kind()]
-	ignored := func(kind, name string) bool {
+	// As Argo CD does: group and kind are globs, name and namespace may be left out.
+	ignored := func(group, kind, name string) bool {
 		for _, d := range application.Spec.IgnoreDifferences {
-			if (d.Kind == kind || d.Kind == "*") && (d.Name == "" || d.Name == name) && slices.Contains(d.ManagedFieldsManagers, fieldManager) {
+			groups, _ := path.Match(d.Group, group)
+			kinds, _ := path.Match(d.Kind, kind)
+			if groups && kinds && cmp.Or(d.Name, name) == name && cmp.Or(d.Namespace, s.t.Namespace) == s.t.Namespace && slices.Contains(d.ManagedFieldsManagers, fieldManager) {
 				return true
 			}
 		}
 		return false
 	}
 	switch {
-	case !ignored(kind, s.t.Name()):
+	case !ignored("apps", kind, s.t.Name()):
 		return remediation.Failed(what+" does not ignore what backout manages of "+s.String(), "spec.ignoreDifferences: [{group: apps, kind: "+kind+", managedFieldsManagers: [backout]}]")
-	case s.cm != nil && !ignored("ConfigMap", s.t.Flags.ConfigMap):
+	case s.cm != nil && !ignored("", "ConfigMap", s.t.Flags.ConfigMap):
 		return remediation.Failed(what+" does not ignore what backout manages of "+s.configMap(), "spec.ignoreDifferences: [{kind: ConfigMap, managedFieldsManagers: [backout]}]")
 	case !slices.Contains(application.Spec.SyncPolicy.SyncOptions, "RespectIgnoreDifferences=true"):
 		return remediation.Failed(what+" ignores it only when it compares, not when it syncs", "spec.syncPolicy.syncOptions: [RespectIgnoreDifferences=true]")

@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -151,9 +152,12 @@ func TestAHandThatAppliesIsToldAndDoesNotFailThePreflight(t *testing.T) {
 
 func TestAnApplicationOfArgoCDMustIgnoreWhatBackoutManages(t *testing.T) {
 	t.Parallel()
-	l := kubetest.Own(t) // its kind is the whole cluster's
-	w := start(t, l, replicas(1)).ready()
+	w := withConfigMap(t, kubetest.New(t), replicas(1)).ready()
 	w.target.Kubernetes.GitOps = &alerts.GitOps{ArgoCD: alerts.ArgoCDIgnore}
+	inMap := w.flagOff(w.client(nil))
+	inEnv := *w.target.Kubernetes
+	inEnv.Flags.ConfigMap = ""
+	w.target.Kubernetes = &inEnv
 	a := w.flagOff(w.client(nil))
 	expect := func(status remediation.Status, want string) {
 		t.Helper()
@@ -162,31 +166,60 @@ func TestAnApplicationOfArgoCDMustIgnoreWhatBackoutManages(t *testing.T) {
 		}
 	}
 	expect(remediation.CannotTell, "names its Argo CD Application")
-	w.edit(`{"metadata":{"annotations":{"` + argoTracking + `":"shop:apps/Deployment:` + w.Namespace + `/shop"}}}`)
-	expect(remediation.CannotTell, "look at application argocd/shop")
-	l.Put(object{
+	tracking := `{"metadata":{"annotations":{"` + argoTracking + `":"` + w.Namespace + `_shop:apps/Deployment:` + w.Namespace + `/shop"}}}`
+	w.edit(tracking)
+	if err := w.Patch(t.Context(), kube.MergePatch, w.Core("configmaps", "shop-flags"), []byte(tracking), nil); err != nil {
+		t.Fatal(err)
+	}
+	expect(remediation.CannotTell, "look at application "+w.Namespace+"/shop")
+	w.Put(object{
 		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": object{"name": "applications.argoproj.io"},
 		"spec": object{"group": "argoproj.io", "scope": "Namespaced", "names": object{"plural": "applications", "kind": "Application"}, "versions": []any{object{
 			"name": "v1alpha1", "served": true, "storage": true, "schema": object{"openAPIV3Schema": object{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
 		}}},
 	})
-	l.Put(object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": argoNamespace}})
-	l.Eventually("the kind is served", func() error {
-		return l.Get(t.Context(), "/apis/argoproj.io/v1alpha1/namespaces/"+argoNamespace+"/applications", nil)
+	path := "/apis/argoproj.io/v1alpha1/namespaces/" + w.Namespace + "/applications"
+	w.Eventually("the kind is served", func() error {
+		return w.Do(t.Context(), http.MethodPost, path, object{"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": object{"name": "shop"}, "spec": object{}}, nil)
 	})
-	path := "/apis/argoproj.io/v1alpha1/namespaces/" + argoNamespace + "/applications"
-	if err := l.Do(t.Context(), "POST", path, object{"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": object{"name": "shop"}, "spec": object{}}, nil); err != nil {
-		t.Fatal(err)
-	}
 	set := func(spec string) {
 		t.Helper()
-		if err := l.Patch(t.Context(), kube.MergePatch, path+"/shop", []byte(`{"spec":`+spec+`}`), nil); err != nil {
+		if err := w.Patch(t.Context(), kube.MergePatch, path+"/shop", []byte(`{"spec":`+spec+`}`), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	expect(remediation.Fail, "does not ignore what backout manages")
-	set(`{"ignoreDifferences":[{"group":"apps","kind":"Deployment","managedFieldsManagers":["backout"]}]}`)
-	expect(remediation.Fail, "not when it syncs")
 	set(`{"syncPolicy":{"syncOptions":["RespectIgnoreDifferences=true"]}}`)
+	for entry, ignores := range map[string]struct{ workload, configMap bool }{
+		`"group":"apps","kind":"Deployment"`:                                                 {true, false},
+		`"group":"apps","kind":"Deployment","name":"shop"`:                                   {true, false},
+		`"group":"apps","kind":"Deployment","name":"cart"`:                                   {false, false},
+		`"group":"apps","kind":"Deployment","namespace":"` + w.Namespace + `"`:               {true, false},
+		`"group":"apps","kind":"Deployment","namespace":"elsewhere"`:                         {false, false},
+		`"group":"apps","kind":"StatefulSet"`:                                                {false, false},
+		`"kind":"Deployment"`:                                                                {false, false},
+		`"group":"argoproj.io","kind":"Deployment"`:                                          {false, false},
+		`"group":"app?","kind":"Deploy*"`:                                                    {true, false},
+		`"group":"*","kind":"*"`:                                                             {true, true},
+		`"group":"*","kind":"*","namespace":"elsewhere"`:                                     {false, false},
+		`"kind":"ConfigMap","managedFieldsManagers":["backout"]},{"group":"apps","kind":"*"`: {true, true},
+		`"group":"apps","kind":"*"`:                                                          {true, false},
+	} {
+		set(`{"ignoreDifferences":[{` + entry + `,"managedFieldsManagers":["kubectl","backout"]}]}`)
+		for _, of := range []struct {
+			a    *flagChange
+			want bool
+		}{{a, ignores.workload}, {inMap, ignores.configMap}} {
+			r := of.a.checkLasts(t.Context())
+			if (r.Status == remediation.Pass) != of.want || !of.want && !strings.Contains(r.Evidence, "does not ignore what backout manages") {
+				t.Errorf("%s of %s: %+v, want a pass: %t", entry, of.a.field.name(), r, of.want)
+			}
+		}
+	}
+	set(`{"ignoreDifferences":[{"group":"apps","kind":"Deployment","managedFieldsManagers":["kubectl"]}]}`)
+	expect(remediation.Fail, "does not ignore what backout manages")
+	set(`{"ignoreDifferences":[{"group":"apps","kind":"Deployment","managedFieldsManagers":["backout"]}]}`)
 	expect(remediation.Pass, "ignores the fields")
+	set(`{"syncPolicy":{"syncOptions":[]}}`)
+	expect(remediation.Fail, "not when it syncs")
 }
