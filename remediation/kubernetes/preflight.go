@@ -129,7 +129,7 @@ func (a *change) checkAccepted(ctx context.Context) remediation.Result {
 	if same(s.now, &s.want) && !s.stale() {
 		return remediation.Passed(a.field.name() + " is " + s.want + " already, and backout may change it")
 	}
-	for _, r := range a.forward(s, proofOf) {
+	for _, r := range a.rehearsal(s) {
 		if err := s.send(ctx, r.path, r.what, "&dryRun=All", r.list, nil); err != nil {
 			return result(fmt.Errorf("dry run: %w", err))
 		}
@@ -139,6 +139,15 @@ func (a *change) checkAccepted(ctx context.Context) remediation.Result {
 		seen += "; with strategy Recreate, no pod serves for a moment"
 	}
 	return remediation.Passed(seen)
+}
+
+// rehearsal is all that the change would patch: a ConfigMap, and then the pods' template.
+func (a *change) rehearsal(s seen) []request {
+	all := a.forward(s, proofOf)
+	if s.cm != nil && !same(s.now, &s.want) {
+		all = append(all, s.rehash(a.field, s.t.GitOps, proofOf, proofOf))
+	}
+	return all
 }
 
 // may asks whether backout is allowed something.

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -240,5 +241,34 @@ func TestWhatThePreflightSaysOfARejectedChange(t *testing.T) {
 	}
 	if got := at(w.get(), "spec", "template", "spec", "containers", 0, "image"); got != "shop:v2.0.0" {
 		t.Errorf("a dry run changed the image to %v", got)
+	}
+}
+
+// A policy against what rolls the ConfigMap out shows before an incident, not in it.
+func TestThePreflightTriesBothPatchesOfAConfigMap(t *testing.T) {
+	t.Parallel()
+	w := withConfigMap(t, kubetest.New(t), replicas(1)).ready()
+	a := w.flagOff(w.client(nil))
+	if r := a.Rehearse(t.Context()); r.Status != remediation.Pass {
+		t.Errorf("without a policy: %+v", r)
+	}
+	const group = "admissionregistration.k8s.io/v1"
+	defer w.remove("/apis/"+group+"/validatingadmissionpolicybindings/"+w.Namespace, "/apis/"+group+"/validatingadmissionpolicies/"+w.Namespace)
+	w.Put(object{"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": object{"name": w.Namespace}, "spec": object{
+		"matchConstraints": object{"resourceRules": []any{object{"apiGroups": []any{"apps"}, "apiVersions": []any{"v1"}, "operations": []any{"UPDATE"}, "resources": []any{"deployments"}}}},
+		"validations":      []any{object{"expression": "!has(object.spec.template.metadata.annotations)", "message": "pods have no annotations here"}},
+	}})
+	w.Put(object{"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": object{"name": w.Namespace}, "spec": object{
+		"policyName": w.Namespace, "validationActions": []any{"Deny"},
+		"matchResources": object{"namespaceSelector": object{"matchLabels": object{"kubernetes.io/metadata.name": w.Namespace}}},
+	}})
+	w.Eventually("the policy fails the rehearsal", func() error {
+		if r := a.Rehearse(t.Context()); r.Status != remediation.Fail || !strings.Contains(r.Evidence, "pods have no annotations here") {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	if w.patches.Load() != 0 {
+		t.Errorf("%d patches", w.patches.Load())
 	}
 }
