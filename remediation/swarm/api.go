@@ -50,7 +50,18 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return err
 	}
-	raw, _, err := c.request(ctx, method, "/v"+version+path, in)
+	raw, header, err := c.request(ctx, method, "/v"+version+path, in)
+	if now := header.Get("Api-Version"); now != "" && now != version {
+		c.mu.Lock()
+		c.version = now
+		c.mu.Unlock()
+		switch {
+		case method == http.MethodGet:
+			raw, _, err = c.request(ctx, method, "/v"+now+path, in)
+		case err != nil: // the caller looks again, and changes what it sees by then
+			err = fmt.Errorf("the Docker engine's API is %s by now, not %s: %w", now, version, noAnswer{err})
+		}
+	}
 	if err == nil && out != nil {
 		// As it is written: a number of nanoseconds has more digits than a float.
 		d := json.NewDecoder(bytes.NewReader(raw))
@@ -61,7 +72,8 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 }
 
 // apiVersion is the newest one that the engine speaks: of an older one, the answer lacks
-// newer fields of a spec, which would then be lost.
+// newer fields of a spec, which would then be lost. Every answer names it, since the engine
+// may be upgraded, or put back, meanwhile.
 func (c *Client) apiVersion(ctx context.Context) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,7 +121,7 @@ func (c *Client) request(ctx context.Context, method, path string, in any) (answ
 		if err := json.Unmarshal(answer, &said); err != nil || said.Message == "" {
 			said.Message = fmt.Sprintf("the Docker engine answers %d %s", res.StatusCode, http.StatusText(res.StatusCode))
 		}
-		return nil, nil, &statusError{res.StatusCode, said.Message}
+		return nil, res.Header, &statusError{res.StatusCode, said.Message}
 	}
 	return answer, res.Header, nil
 }

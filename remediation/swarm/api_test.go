@@ -1,0 +1,63 @@
+package swarm
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// The answers are those of an engine: Api-Version is the newest that it speaks, and a request of a newer one is refused.
+func TestAnotherVersionOfTheEngineIsNoticed(t *testing.T) {
+	var newest atomic.Value
+	var posted atomic.Int32
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := newest.Load().(string)
+		w.Header().Set("Api-Version", now)
+		asked, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v"), "/")
+		switch {
+		case r.URL.Path == "/_ping":
+		case asked > now: // of the same length
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprintf(w, `{"message": "client version %s is too new. Maximum supported API version is %s"}`, asked, now)
+		default:
+			if r.Method == http.MethodPost {
+				posted.Add(1)
+			}
+			_, _ = fmt.Fprintf(w, `{"Asked": %q}`, asked)
+		}
+	}))
+	defer engine.Close()
+	c, err := New(Options{Host: strings.Replace(engine.URL, "http", "tcp", 1), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, version := range []string{"1.41", "1.45", "1.43"} { // first, upgraded, put back
+		newest.Store(version)
+		var got struct{ Asked string }
+		if err := c.do(t.Context(), http.MethodGet, "/services/shop", nil, &got); err != nil || got.Asked != version {
+			t.Errorf("an engine of %s is asked for %s: %v", version, got.Asked, err)
+		}
+	}
+	newest.Store("1.42")
+	if err := c.do(t.Context(), http.MethodPost, "/services/shop/update", nil, nil); !silent(err) || posted.Load() != 0 {
+		t.Errorf("an update for another version: %v, and %d arrived", err, posted.Load())
+	}
+	if err := c.do(t.Context(), http.MethodPost, "/services/shop/update", nil, nil); err != nil || posted.Load() != 1 {
+		t.Errorf("once more: %v, and %d arrived", err, posted.Load())
+	}
+	newest.Store("1.44") // an update that was done is not sent again
+	if err := c.do(t.Context(), http.MethodPost, "/services/shop/update", nil, nil); err != nil || posted.Load() != 2 {
+		t.Errorf("an upgrade: %v, and %d arrived", err, posted.Load())
+	}
+	var none *statusError
+	engine.Close()
+	if err := c.do(t.Context(), http.MethodGet, "/info", nil, nil); err == nil || errors.As(err, &none) {
+		t.Errorf("no engine: %v", err)
+	}
+}
