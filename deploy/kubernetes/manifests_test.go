@@ -1,7 +1,9 @@
 package kubernetes_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -10,9 +12,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/locotoki/backout/deploy/kube"
 	"github.com/locotoki/backout/deploy/kube/kubetest"
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 func TestMain(m *testing.M) { kubetest.Main(m) }
@@ -143,41 +147,94 @@ func TestTheRoleGrantsWhatItSaysAndNoMore(t *testing.T) {
 	}
 }
 
-// The pod runs as it is shipped: the API server holds it to the restricted profile, and the node runs the program in a
-// root folder of its own, as the pod's user, with the pod's volumes.
-func TestTheShippedPodRunsWithNoRightOfRoots(t *testing.T) {
+// shipped applies the base, with more lines of a kustomization, to a lab of its own. Its pods run the program as backout.
+func shipped(t *testing.T, program, more string, listen int) *kubetest.Lab {
+	t.Helper()
 	l := kubetest.New(t)
-	program := filepath.Join(t.TempDir(), "backout")
-	build := exec.Command("go", "build", "-o", program, "github.com/locotoki/backout/cmd/backout")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
 	l.Node.Image("registry.example.com/backout:v1", kube.Image{Program: "/usr/local/bin/backout", Root: map[string]string{"/usr/local/bin/backout": program}})
 	l.Apply(`
 {apiVersion: v1, kind: Secret, metadata: {name: backout-alertmanager}, stringData: {am.token: am-token-of-16-characters}}
 ---
 {apiVersion: v1, kind: Secret, metadata: {name: backout-tokens}, stringData: {oncall.token: oncall-token-of-16-characters}}
 `)
-	manifest := overlay(t, `
+	l.Apply(overlay(t, more+`
 resources: [HERE]
 namespace: `+l.Namespace+`
 images: [{name: backout, newName: registry.example.com/backout, newTag: v1}]
 patches: # pods of this node share the machine's addresses
   - target: {kind: Deployment, name: backout}
     patch: |-
-      - {op: replace, path: /spec/template/spec/containers/0/args/4, value: --web.listen-address=$(POD_IP):9099}
+      - {op: replace, path: /spec/template/spec/containers/0/args/`+fmt.Sprint(listen)+`, value: --web.listen-address=$(POD_IP):9099}
       - {op: add, path: /spec/template/spec/containers/0/env, value: [{name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}
-`, map[string]string{})
-	l.Apply(manifest)
+`, map[string]string{}))
+	return l
+}
+
+// ready waits for so many pods of backout.
+func ready(l *kubetest.Lab, n int) (pods []kubetest.Pod) {
 	l.Eventually("backout is ready", func() error {
-		pods := l.Pods("app.kubernetes.io/name=backout")
-		if len(pods) != 1 {
+		pods = slices.DeleteFunc(l.Pods("app.kubernetes.io/name=backout"), func(p kubetest.Pod) bool { return p.Deleting })
+		for _, p := range pods {
+			if !p.Ready {
+				return fmt.Errorf("%+v prints %s", p, l.Node.Output(p.Name))
+			}
+		}
+		if len(pods) != n {
 			return fmt.Errorf("%d pods", len(pods))
 		}
-		if p := pods[0]; !p.Ready {
-			return fmt.Errorf("%+v prints %s", p, l.Node.Output(p.Name))
+		return nil
+	})
+	return pods
+}
+
+// acting waits until one of the pods acts in the default realm, by their own metrics.
+func acting(l *kubetest.Lab, pods []kubetest.Pod) (one kubetest.Pod) {
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	l.Eventually("one pod acts", func() error {
+		var names []string
+		for _, p := range pods {
+			resp, err := client.Get("http://" + p.IP + ":9099/metrics")
+			if err != nil {
+				return err
+			}
+			body, err := io.ReadAll(resp.Body)
+			if err = errors.Join(err, resp.Body.Close()); err != nil {
+				return err
+			}
+			if strings.Contains(string(body), `backout_acts{realm=""} 1`) {
+				one, names = p, append(names, p.Name)
+			}
+		}
+		if len(names) != 1 {
+			return fmt.Errorf("%q act", names)
 		}
 		return nil
+	})
+	return one
+}
+
+// The pods run as they are shipped: the API server holds them to the restricted profile, and the node runs the program in a
+// root folder of its own, as the pod's user, with the pod's volumes.
+func TestTheShippedPodsRunWithNoRightOfRoots(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "backout")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/locotoki/backout/cmd/backout") // as make build does
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	t.Run("one on SQLite", func(t *testing.T) { ready(shipped(t, program, "", 4), 1) })
+	t.Run("two on PostgreSQL", func(t *testing.T) {
+		dsn := storetest.Postgres(t) // ends after the pods
+		l := shipped(t, program, "components: [HERE/replicas]", 3)
+		l.Put(object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "backout-database"}, "stringData": object{"dsn": dsn}})
+		pods := ready(l, 2)
+		first := acting(l, pods)
+		if err := l.Do(t.Context(), http.MethodDelete, l.Core("pods", first.Name), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		second := acting(l, slices.DeleteFunc(pods, func(p kubetest.Pod) bool { return p.Name == first.Name }))
+		if acting(l, ready(l, 2)).Name != second.Name {
+			t.Error("the pod that took over did not keep the realm")
+		}
 	})
 }
