@@ -147,7 +147,7 @@ func TestEachChangeFollowsALook(t *testing.T) {
 		}
 		return next()
 	}
-	if err := c.Change(t.Context(), "set it", stop); err != nil || !slices.Equal(s.waited, []time.Duration{pause(1), pause(2)}) {
+	if err := c.Change(t.Context(), "set it", stop); err != nil || !slices.Equal(s.waited, []time.Duration{Pause(1), Pause(2)}) {
 		t.Errorf("%v after waits of %v", err, s.waited)
 	}
 }

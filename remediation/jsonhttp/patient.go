@@ -21,8 +21,8 @@ const (
 	maxRest     = 10 * time.Minute
 )
 
-// pause is the time before the n-th next try.
-func pause(n int) time.Duration { return 250 * time.Millisecond << (n - 1) }
+// Pause is the time before the n-th next try.
+func Pause(n int) time.Duration { return 250 * time.Millisecond << (n - 1) }
 
 // again reports whether the same request may succeed a little later.
 func (e *Error) again() bool {
@@ -34,7 +34,7 @@ func (c *Client) Get(ctx context.Context, path string, out any) error {
 	var last error
 	for n := range Tries {
 		if n > 0 {
-			if err := c.o.Wait(ctx, pause(n)); err != nil {
+			if err := c.o.Wait(ctx, Pause(n)); err != nil {
 				return fmt.Errorf("%w: %w", last, err)
 			}
 		}
@@ -97,7 +97,7 @@ func (c *Client) Change(ctx context.Context, what string, next func() (*Step, er
 		if !errors.As(err, &e) || !e.again() || n == Tries-1 {
 			break
 		}
-		if werr := c.o.Wait(ctx, pause(n+1)); werr != nil {
+		if werr := c.o.Wait(ctx, Pause(n+1)); werr != nil {
 			last = fmt.Errorf("%w: %w", last, werr)
 			break
 		}

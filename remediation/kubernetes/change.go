@@ -11,7 +11,9 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 	"github.com/locotoki/backout/remediation/probe"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 // change is the action that gives one field of a target a value and rolls that out.
@@ -94,8 +96,6 @@ func (s *state) stale() bool {
 	return s.cm != nil && s.w.Spec.Template.Metadata.Annotations[hashAnnotation] != s.cm.hash()
 }
 
-func same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
-
 func shown(v *string) string {
 	if v == nil {
 		return "not set"
@@ -114,7 +114,7 @@ func (a *change) Look(ctx context.Context, op string) (remediation.Look, error) 
 	}
 	m, _, _ := s.holder()
 	position := remediation.Untouched
-	if rolled, _ := s.rolled(); same(s.now, &s.want) {
+	if rolled, _ := s.rolled(); replicas.Same(s.now, &s.want) {
 		switch {
 		case rolled && !s.stale():
 			position = remediation.Wanted
@@ -167,7 +167,7 @@ func (a *change) Apply(ctx context.Context, op string, before json.RawMessage) e
 		was = &parsed
 	}
 	var err error
-	for range tries {
+	for range jsonhttp.Tries {
 		if err = a.write(ctx, op, was); err != nil {
 			return err
 		}
@@ -185,7 +185,7 @@ func (a *change) write(ctx context.Context, op string, was *snapshot) error {
 		if err := s.refuse(); err != nil {
 			return nil, err
 		}
-		if was != nil && !same(s.now, was.Value) && !same(s.now, &s.want) {
+		if was != nil && !replicas.Same(s.now, was.Value) && !replicas.Same(s.now, &s.want) {
 			return nil, hint.Add(fmt.Errorf("%s: %s was %s and is now %s; nothing was changed", s.place, a.field.name(), shown(was.Value), shown(s.now)), "check its present state")
 		}
 		return a.forward(s, op), nil
@@ -208,7 +208,7 @@ func (r request) String() string {
 func (a *change) forward(s seen, op string) []request {
 	var list patch
 	switch m, path, what := s.holder(); {
-	case !same(s.now, &s.want):
+	case !replicas.Same(s.now, &s.want):
 		a.field.set(&list, s.state, &s.want)
 		list.mark(m, s.t.GitOps, a.field.key(), op)
 		return []request{{path, what, list}}
@@ -235,14 +235,14 @@ func (s *state) rehash(f field, gitops *alerts.GitOps, op, hash string) request 
 func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) error {
 	var last error
 	var refused string // the patch that was refused
-	for n, quiet := 0, 0; n < 2*tries; n++ {
+	for n, quiet := 0, 0; n < 2*jsonhttp.Tries; n++ {
 		if n > 0 && last != nil {
-			if quiet++; quiet >= tries || !wait(ctx, pause(quiet)) {
+			if quiet++; quiet >= jsonhttp.Tries || !jsonhttp.Wait(ctx, jsonhttp.Pause(quiet)) {
 				break
 			}
 		}
 		s, err := a.see(ctx)
-		if err != nil && silent(err) {
+		if err != nil && jsonhttp.Silent(err) {
 			last = err
 			continue
 		}
@@ -262,7 +262,7 @@ func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) 
 				return err
 			}
 			refused, last = list[0].String(), nil
-		case !silent(err):
+		case !jsonhttp.Silent(err):
 			return err
 		default: // it can be sent again: its tests fail if it has arrived
 			last = err
@@ -274,7 +274,7 @@ func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) 
 	if ctx.Err() != nil {
 		last = errors.Join(last, ctx.Err())
 	}
-	return doubtful(last)
+	return jsonhttp.InDoubt(last)
 }
 
 // Verify implements remediation.Action: all is rolled out, and each pod has the value and
@@ -283,7 +283,7 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 	if err := a.roll(ctx, nil); err != nil {
 		return err
 	}
-	err := a.insist(ctx, func(ctx context.Context) error {
+	err := replicas.Insist(ctx, a.target.Probe, func(ctx context.Context) error {
 		s, err := a.see(ctx)
 		if err != nil {
 			return err
@@ -299,60 +299,14 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 			if a.field.inPod(s.state, p) != s.started(&s.want) {
 				return fmt.Errorf("pod %s was started with another value than %s for %s", p.Metadata.Name, s.want, a.field.name())
 			}
-			if err := a.ask(ctx, p); err != nil {
+			if err := a.c.service(a.target).Ask(ctx, a.c.replica(a.target, s.state, p), a.answers); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil && a.also != nil {
-		err = a.insist(ctx, a.also)
-	}
-	return err
-}
-
-// ask asks one pod.
-func (a *change) ask(ctx context.Context, p pod) error {
-	if !p.ready() {
-		return fmt.Errorf("pod %s is not ready", p.Metadata.Name)
-	}
-	address, err := a.c.address(a.target, p)
-	if err != nil {
-		return err
-	}
-	if _, err := a.c.probe.Get(ctx, address+a.target.Probe.Health); err != nil {
-		return fmt.Errorf("pod %s: health: %w", p.Metadata.Name, err)
-	}
-	if err := a.answers(ctx, address); err != nil {
-		return fmt.Errorf("pod %s: %w", p.Metadata.Name, err)
-	}
-	return nil
-}
-
-// insist asks until there is no error or the probe's timeout is over.
-func (a *change) insist(ctx context.Context, ask func(context.Context) error) error {
-	limit, cancel := context.WithTimeout(ctx, a.c.patience(a.target.Probe))
-	defer cancel()
-	for {
-		err := ask(limit)
-		if err == nil || !wait(limit, probe.Every) {
-			if err != nil && ctx.Err() != nil {
-				return remediation.InDoubt(errors.Join(err, ctx.Err()))
-			}
-			return asText(err) // the end of the probe's time leaves no doubt
-		}
-	}
-}
-
-// asText keeps an error's text and hint, and hides what it wraps.
-func asText(err error) error {
-	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	text, try := hint.Of(err)
-	err = errors.New(text)
-	if try != "" {
-		err = hint.Add(err, "%s", try)
+		err = replicas.Insist(ctx, a.target.Probe, a.also)
 	}
 	return err
 }
@@ -383,9 +337,9 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 	}
 	s, err := a.see(ctx)
 	if err != nil {
-		return doubtful(err)
+		return jsonhttp.InDoubt(err)
 	}
-	if !same(s.now, was.Value) || same(was.Value, &was.To) || was.Ready == 0 {
+	if !replicas.Same(s.now, was.Value) || replicas.Same(was.Value, &was.To) || was.Ready == 0 {
 		return nil // it is someone else's, or there is nothing to wait for
 	}
 	return a.roll(ctx, &was)
@@ -397,7 +351,7 @@ func (a *change) backward(s seen, op string, was snapshot) ([]request, error) {
 	m, path, what := s.holder()
 	if marks(m)[key] == op {
 		var list patch
-		if same(s.now, &was.To) {
+		if replicas.Same(s.now, &was.To) {
 			a.field.set(&list, s.state, was.Value)
 		}
 		list.mark(m, s.t.GitOps, key, was.Mark)
@@ -410,7 +364,7 @@ func (a *change) backward(s seen, op string, was snapshot) ([]request, error) {
 		}
 		return []request{s.rehash(a.field, s.t.GitOps, was.TemplateMark, hash)}, nil
 	}
-	if same(s.now, &was.To) && !same(was.Value, &was.To) {
+	if replicas.Same(s.now, &was.To) && !replicas.Same(was.Value, &was.To) {
 		return nil, hint.Add(fmt.Errorf("%s: %s is %s, and it is unknown whether backout set it", s.place, a.field.name(), shown(s.now)), "set it to %s by kubectl edit -n %s %s, if you want that", shown(was.Value), s.t.Namespace, s.resource())
 	}
 	return nil, nil
@@ -428,10 +382,10 @@ func (s *state) resource() string {
 func (s *state) deletePod(ctx context.Context, p pod) error {
 	err := s.do(ctx, http.MethodDelete, s.podsPath()+"/"+p.Metadata.Name, "application/json",
 		map[string]any{"preconditions": map[string]string{"uid": p.Metadata.UID}}, nil)
-	if slices.Contains([]int{http.StatusNotFound, http.StatusConflict}, answered(err)) {
+	if slices.Contains([]int{http.StatusNotFound, http.StatusConflict}, jsonhttp.Answered(err)) {
 		return nil
 	}
-	if answered(err) == http.StatusForbidden {
+	if jsonhttp.Answered(err) == http.StatusForbidden {
 		err = hint.Add(err, "kubectl delete pod -n %s %s, and bind backout's Role", s.t.Namespace, p.Metadata.Name)
 	}
 	if err != nil {

@@ -18,8 +18,8 @@ func conform(t *testing.T, w *world, risk alerts.Risk, bind func(*Client) remedi
 
 func TestFlagOffConforms(t *testing.T) {
 	for name, edit := range map[string][]func(object){
-		"deployment":  {replicas(2)},
-		"statefulset": {replicas(1), statefulSet},
+		"deployment":  {count(2)},
+		"statefulset": {count(1), statefulSet},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -32,20 +32,20 @@ func TestFlagOffConforms(t *testing.T) {
 
 func TestFlagOffOfAVariableThatIsNotSetConforms(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1), env())
+	w := newWorld(t, count(1), env())
 	conform(t, w, alerts.Reversible, func(c *Client) remediation.Action { return w.flagOff(c) }, func() { w.setVariable("maybe") })
 }
 
 func TestFlagOffInAConfigMapConforms(t *testing.T) {
 	t.Parallel()
-	w := withConfigMap(t, kubetest.New(t), replicas(1))
+	w := withConfigMap(t, kubetest.New(t), count(1))
 	w.target.Kubernetes.GitOps = &alerts.GitOps{Flux: alerts.FluxPause}
 	conform(t, w, alerts.Reversible, func(c *Client) remediation.Action { return w.flagOff(c) }, func() { w.setData("maybe") })
 }
 
 func TestImageRetagConforms(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1))
+	w := newWorld(t, count(1))
 	w.Node.Image("shop:other", image("VERSION=other"))
 	w.Node.Image("shop:third", image("VERSION=third"))
 	others := []string{"shop:other", "shop:third"}

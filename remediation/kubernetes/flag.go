@@ -1,7 +1,6 @@
 package kubernetes
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,6 +9,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 var errNoTarget = errors.New("the target is not in Kubernetes")
@@ -40,12 +40,7 @@ func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Ac
 	}
 	a := &flagChange{flag: flag, change: change{
 		c: c, target: target, want: func(*string) string { return flag.Off }, field: envField{t.Container, flag.Name},
-		answers: func(ctx context.Context, address string) error {
-			if target.Probe.Flags == "" {
-				return nil
-			}
-			return c.probe.FlagIs(ctx, address+target.Probe.Flags, flag.Name, flag.Off)
-		},
+		answers: replicas.FlagOff(c.probe, target, flag),
 	}}
 	if name := t.Flags.ConfigMap; name != "" {
 		a.field = mapField{t.Container, flag.Name, name}

@@ -94,7 +94,7 @@ func TestAKillAfterThePatchIsFollowedByNoOther(t *testing.T) {
 
 func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1)).ready()
+	w := newWorld(t, count(1)).ready()
 	const imageOp = "inc-1/2-image_retag@1700000001"
 	c := w.client(nil)
 	flag, img := w.flagOff(c), w.imageBack(c, "v1.0.0")
@@ -117,8 +117,8 @@ func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 // An undo of the second operation leaves the first as it was, with its mark and Flux's pause.
 func TestOfTwoOperationsOnOneFieldEachIsUndoneAlone(t *testing.T) {
 	for name, make := range map[string]func(*testing.T) *world{
-		"env":       func(t *testing.T) *world { return newWorld(t, replicas(1)) },
-		"configmap": func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t), replicas(1)) },
+		"env":       func(t *testing.T) *world { return newWorld(t, count(1)) },
+		"configmap": func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t), count(1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -196,7 +196,7 @@ func TestReplicasThatAnotherChangesAreKept(t *testing.T) {
 
 func TestAPromotionIsTheFlagsValue(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1)).ready()
+	w := newWorld(t, count(1)).ready()
 	w.flag.Off = "0.25"
 	a := w.flagOff(w.client(nil))
 	before := w.apply(a, op)
@@ -231,7 +231,7 @@ func TestAFlagInAConfigMapRollsThePodsAndOthersOfItStay(t *testing.T) {
 
 func TestAConfigMapIsHalfWayByOurMarkAlone(t *testing.T) {
 	t.Parallel()
-	w := withConfigMap(t, kubetest.New(t), replicas(1)).ready()
+	w := withConfigMap(t, kubetest.New(t), count(1)).ready()
 	ctx, cancel := context.WithCancel(t.Context())
 	a := w.flagOff(w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
 		if strings.Contains(req.URL.Path, "/deployments/") { // backout ends between the two patches
@@ -254,7 +254,7 @@ func TestAConfigMapIsHalfWayByOurMarkAlone(t *testing.T) {
 // Turning a flag on again for a service that was down serves nobody.
 func TestAFlagIsNotTurnedOnAgainForAServiceThatWasDownUnlessAPersonAsks(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1), func(m object) { theContainer(m)["image"] = "shop:crash" })
+	w := newWorld(t, count(1), func(m object) { theContainer(m)["image"] = "shop:crash" })
 	w.Eventually("it crashes", func() error {
 		for _, p := range w.Pods("app=shop") {
 			if p.Waiting == "CrashLoopBackOff" {
@@ -278,7 +278,7 @@ func TestAFlagIsNotTurnedOnAgainForAServiceThatWasDownUnlessAPersonAsks(t *testi
 
 func TestADriftIsReportedOnceAndNotFought(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1)).ready()
+	w := newWorld(t, count(1)).ready()
 	a := w.flagOff(w.client(nil))
 	w.apply(a, op)
 	reports := make(chan string, 100)

@@ -87,7 +87,7 @@ func TestFluxIsPausedWithTheFlagAndResumedByTheRestore(t *testing.T) {
 
 func TestAPauseThatIsNotOursStays(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1)).ready()
+	w := newWorld(t, count(1)).ready()
 	w.target.Kubernetes.GitOps = &alerts.GitOps{Flux: alerts.FluxPause}
 	w.edit(`{"metadata":{"annotations":{"` + fluxAnnotation + `":"disabled"}}}`)
 	a := w.flagOff(w.client(nil))
@@ -142,7 +142,7 @@ func TestAGitOpsToolThatThePlaybookDoesNotNameFailsThePreflight(t *testing.T) {
 
 func TestAHandThatAppliesIsToldAndDoesNotFailThePreflight(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1)).ready()
+	w := newWorld(t, count(1)).ready()
 	w.setVariable("0.5")
 	r := w.flagOff(w.client(nil)).checkLasts(t.Context())
 	if r.Status != remediation.Pass || !strings.Contains(r.Evidence, "kubectl-edit, whose next apply sets it again") {
@@ -152,7 +152,7 @@ func TestAHandThatAppliesIsToldAndDoesNotFailThePreflight(t *testing.T) {
 
 func TestAnApplicationOfArgoCDMustIgnoreWhatBackoutManages(t *testing.T) {
 	t.Parallel()
-	w := withConfigMap(t, kubetest.New(t), replicas(1)).ready()
+	w := withConfigMap(t, kubetest.New(t), count(1)).ready()
 	w.target.Kubernetes.GitOps = &alerts.GitOps{ArgoCD: alerts.ArgoCDIgnore}
 	inMap := w.flagOff(w.client(nil))
 	inEnv := *w.target.Kubernetes

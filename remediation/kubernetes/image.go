@@ -2,13 +2,13 @@ package kubernetes
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"strings"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 // imageChange is the change of an image, which also proves it.
@@ -29,30 +29,8 @@ func (c *Client) ImageRetag(target alerts.Target, image, previous string) (remed
 	}
 	return &imageChange{version: previous, change: change{
 		c: c, target: target, field: imageField{t.Container}, exact: true,
-		want: func(now *string) string { return cmp.Or(image, repository(*now)) + ":" + previous },
-		answers: func(ctx context.Context, address string) error {
-			if target.Probe.Version == "" {
-				return nil
-			}
-			return c.probe.VersionIs(ctx, address+target.Probe.Version, previous)
-		},
-		also: func(ctx context.Context) error {
-			for _, s := range target.Probe.Smoke {
-				if err := c.probe.Smoke(ctx, s); err != nil {
-					return fmt.Errorf("smoke: %s: %w", s.Name, err)
-				}
-			}
-			return nil
-		},
+		want:    func(now *string) string { return cmp.Or(image, replicas.Repository(*now)) + ":" + previous },
+		answers: replicas.Version(c.probe, target, previous),
+		also:    replicas.Smoke(c.probe, target),
 	}}, nil
-}
-
-// repository is an image's name without its tag and digest. A colon before a slash
-// belongs to a registry's port.
-func repository(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
-		return image[:i]
-	}
-	return image
 }

@@ -84,7 +84,7 @@ func TestAnUndoNeedsNoMorePodsThanWereReadyBefore(t *testing.T) {
 
 func TestAnImageThatAnotherChangesIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1)).ready()
+	w := newWorld(t, count(1)).ready()
 	w.Node.Image("shop:third", image("VERSION=third"))
 	var once sync.Once
 	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {

@@ -35,6 +35,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 	"github.com/locotoki/backout/remediation/probe"
 	"github.com/locotoki/backout/trust"
 )
@@ -72,7 +73,7 @@ func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, k := range c.clusters {
-		k.http.CloseIdleConnections()
+		k.HTTP.CloseIdleConnections()
 	}
 }
 
@@ -102,7 +103,7 @@ func (c *Client) cluster(name string) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: context %s: %w", name, err)
 	}
-	k := &cluster{base: strings.TrimSuffix(base.String(), "/"), http: client}
+	k := &cluster{jsonhttp.Server{Name: "the API server", Base: strings.TrimSuffix(base.String(), "/"), HTTP: client}}
 	c.clusters[name] = k
 	return k, nil
 }

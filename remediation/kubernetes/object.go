@@ -11,6 +11,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // What of the API's objects is read here.
@@ -179,7 +180,7 @@ func (p place) configMap() string { return "configmap " + p.t.Namespace + "/" + 
 // get reads one object; what names it for errors.
 func (p place) get(ctx context.Context, path, what string, out any) error {
 	err := p.do(ctx, http.MethodGet, path, "", nil, out)
-	switch answered(err) {
+	switch jsonhttp.Answered(err) {
 	case http.StatusNotFound:
 		err = hint.Add(fmt.Errorf("there is no %s", what), "fix target.kubernetes in the playbook")
 	case http.StatusForbidden:
@@ -196,7 +197,7 @@ func (p place) get(ctx context.Context, path, what string, out any) error {
 func (s *state) pods(ctx context.Context) ([]pod, error) {
 	var list struct{ Items []pod }
 	err := s.do(ctx, http.MethodGet, s.podsPath()+"?labelSelector="+url.QueryEscape(s.w.Spec.Selector.String()), "", nil, &list)
-	if answered(err) == http.StatusForbidden {
+	if jsonhttp.Answered(err) == http.StatusForbidden {
 		err = hint.Add(err, "kubectl auth can-i list pods -n %s, and bind backout's Role", s.t.Namespace)
 	}
 	if err != nil {

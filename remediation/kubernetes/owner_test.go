@@ -13,7 +13,7 @@ func TestAPodOfAnotherOwnerIsLeftAlone(t *testing.T) {
 	for name, edit := range map[string]func(object){"deployment": func(object) {}, "statefulset": statefulSet} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, replicas(1), edit).ready()
+			w := newWorld(t, count(1), edit).ready()
 			other := object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": "migrate", "labels": object{"app": "shop"}}, "spec": object{
 				"containers": []any{object{"name": "shop", "image": "shop:crash"}},
 			}}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 const (
@@ -121,7 +122,7 @@ func (p *patch) mark(m meta, gitops *alerts.GitOps, field, op string) {
 // send sends a patch of an object; into gets the object as it is then.
 func (p place) send(ctx context.Context, path, what, query string, list patch, into any) error {
 	err := p.do(ctx, http.MethodPatch, path+"?fieldManager="+fieldManager+query, jsonPatch, list, into)
-	if answered(err) == http.StatusForbidden {
+	if jsonhttp.Answered(err) == http.StatusForbidden {
 		err = hint.Add(err, "kubectl auth can-i patch %s -n %s, and bind backout's Role", strings.Fields(what)[0], p.t.Namespace)
 	}
 	if err != nil {
@@ -133,6 +134,6 @@ func (p place) send(ctx context.Context, path, what, query string, list patch, i
 // changedMeanwhile reports whether a patch was refused because a test failed or someone
 // else wrote at the same moment; also what validation refuses, which stays refused.
 func changedMeanwhile(err error) bool {
-	code := answered(err)
+	code := jsonhttp.Answered(err)
 	return code == http.StatusUnprocessableEntity || code == http.StatusConflict
 }

@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 var (
@@ -58,20 +59,8 @@ func (a *flagChange) Known() remediation.PreflightCheck {
 		if err != nil {
 			return result(err)
 		}
-		pods, err := s.pods(ctx)
-		if err != nil {
-			return result(err)
-		}
-		if path := a.target.Probe.Flags; path != "" && len(pods) > 0 {
-			proofs := make([]func(context.Context) remediation.Result, 0, len(pods))
-			for _, p := range pods {
-				address, err := a.c.address(a.target, p)
-				if err != nil {
-					return result(err)
-				}
-				proofs = append(proofs, func(ctx context.Context) remediation.Result { return a.c.probe.Knows(ctx, address+path, a.flag.Name) })
-			}
-			return remediation.Trial(ctx, proofs...)
+		if a.target.Probe.Flags != "" {
+			return a.c.service(a.target).Knows(ctx, a.flag.Name)
 		}
 		const try = "set probe: {flags: ...} to a path that lists flags, or sign it off"
 		if s.now == nil {
@@ -82,7 +71,7 @@ func (a *flagChange) Known() remediation.PreflightCheck {
 }
 
 // result is what an error means to a check: without an answer, nothing is known.
-func result(err error) remediation.Result { return remediation.ResultOf(doubtful(err)) }
+func result(err error) remediation.Result { return remediation.ResultOf(jsonhttp.InDoubt(err)) }
 
 func (a *change) checkLasts(ctx context.Context) remediation.Result {
 	s, err := a.see(ctx)
@@ -126,7 +115,7 @@ func (a *change) checkAccepted(ctx context.Context) remediation.Result {
 			return remediation.Failed(fmt.Sprintf("backout may not %s %s in namespace %s", n.verb, n.resource, s.t.Namespace), "bind backout's Role there")
 		}
 	}
-	if same(s.now, &s.want) && !s.stale() {
+	if replicas.Same(s.now, &s.want) && !s.stale() {
 		return remediation.Passed(a.field.name() + " is " + s.want + " already, and backout may change it")
 	}
 	for _, r := range a.rehearsal(s) {
@@ -144,7 +133,7 @@ func (a *change) checkAccepted(ctx context.Context) remediation.Result {
 // rehearsal is all that the change would patch: a ConfigMap, and then the pods' template.
 func (a *change) rehearsal(s seen) []request {
 	all := a.forward(s, proofOf)
-	if s.cm != nil && !same(s.now, &s.want) {
+	if s.cm != nil && !replicas.Same(s.now, &s.want) {
 		all = append(all, s.rehash(a.field, s.t.GitOps, proofOf, proofOf))
 	}
 	return all
@@ -169,29 +158,17 @@ const watchEvery = lookEvery * 10
 // Watch implements remediation.Watcher: it reports where the field gets another value than
 // the wanted one, and where Flux's pause is taken away.
 func (a *change) Watch(ctx context.Context, report func(what string)) error {
-	var last []string
-	for {
+	return replicas.Watch(ctx, watchEvery, func(ctx context.Context) (wrong []string, err error) {
 		s, err := a.see(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the watch ended
-		case err != nil:
-			return err
+		if err != nil {
+			return nil, err
 		}
-		var wrong []string
-		if !same(s.now, &s.want) {
+		if !replicas.Same(s.now, &s.want) {
 			wrong = append(wrong, fmt.Sprintf("%s: %s is %s%s", s.place, a.field.name(), shown(s.now), a.by(s.state)))
 		}
 		if m, _, what := s.holder(); marks(m)[fluxMark] != "" && m.Annotations[fluxAnnotation] != fluxDisabled {
 			wrong = append(wrong, what+": Flux is not paused any more")
 		}
-		for _, w := range wrong {
-			if !slices.Contains(last, w) {
-				report(w)
-			}
-		}
-		if last = wrong; !wait(ctx, watchEvery) {
-			return nil
-		}
-	}
+		return wrong, nil
+	}, report)
 }

@@ -45,7 +45,7 @@ func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 		image  bool // the image is refused too
 	}{
 		"paused":      {[]func(object){func(m object) { theSpec(m)["paused"] = true }}, nil, "is paused (spec.paused)", "kubectl rollout resume", true},
-		"scaled to 0": {[]func(object){replicas(0)}, nil, "is scaled to 0 (spec.replicas)", "kubectl scale --replicas=1", true},
+		"scaled to 0": {[]func(object){count(0)}, nil, "is scaled to 0 (spec.replicas)", "kubectl scale --replicas=1", true},
 		"OnDelete": {[]func(object){statefulSet, func(m object) { theSpec(m)["updateStrategy"] = object{"type": "OnDelete"} }}, nil,
 			"spec.updateStrategy.type OnDelete", "set it to RollingUpdate", true},
 		"partition": {[]func(object){statefulSet, func(m object) {
@@ -67,7 +67,7 @@ func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 		"a ConfigMap that env overrules": {[]func(object){fromMap}, flags(nil), "sets " + flagName + " itself under env, which overrules ConfigMap shop-flags", "{flags: env}", false},
 	} {
 		t.Run(name, func(t *testing.T) { // one after the other, without waiting for its pod
-			w := start(t, l.For(t), append([]func(object){replicas(1)}, c.edit...)...)
+			w := start(t, l.For(t), append([]func(object){count(1)}, c.edit...)...)
 			defer w.remove(w.Apps(w.resource(), "shop"), w.Core("configmaps", "shop-flags"))
 			before := w.generation()
 			if c.set != nil {
@@ -118,17 +118,6 @@ func TestWhatCanNeverBeBoundIsRefused(t *testing.T) {
 	}
 	if _, err := c.ImageRetag(alerts.Target{}, "", "v1"); err == nil {
 		t.Error("an image of a compose project was bound")
-	}
-}
-
-func TestAnImagesRepositoryIsItsNameWithoutTagAndDigest(t *testing.T) {
-	for name, want := range map[string]string{
-		"shop": "shop", "shop:v1": "shop", "registry.example.com:5000/team/shop": "registry.example.com:5000/team/shop",
-		"registry.example.com:5000/team/shop:v1@sha256:00": "registry.example.com:5000/team/shop", "shop@sha256:00": "shop",
-	} {
-		if got := repository(name); got != want {
-			t.Errorf("%s: %s, want %s", name, got, want)
-		}
 	}
 }
 
@@ -189,9 +178,9 @@ func (w *world) asShipped(drop ...string) {
 
 func TestTheShippedRoleSuffices(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) *world{
-		"env":         func(t *testing.T) *world { return newWorld(t, replicas(1)) },
-		"statefulset": func(t *testing.T) *world { return newWorld(t, replicas(1), statefulSet) },
-		"configmap":   func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t), replicas(1)) },
+		"env":         func(t *testing.T) *world { return newWorld(t, count(1)) },
+		"statefulset": func(t *testing.T) *world { return newWorld(t, count(1), statefulSet) },
+		"configmap":   func(t *testing.T) *world { return withConfigMap(t, kubetest.New(t), count(1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -221,7 +210,7 @@ func TestTheShippedRoleSuffices(t *testing.T) {
 
 func TestAMissingRightFailsThePreflightByItsName(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1)).ready()
+	w := newWorld(t, count(1)).ready()
 	w.asShipped("pods")
 	r := w.flagOff(w.client(nil)).checkAccepted(t.Context())
 	if r.Status != remediation.Fail || r.Evidence != "backout may not list pods in namespace "+w.Namespace || r.Next == "" {
@@ -231,7 +220,7 @@ func TestAMissingRightFailsThePreflightByItsName(t *testing.T) {
 
 func TestWhatThePreflightSaysOfARejectedChange(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, replicas(1), func(m object) { theSpec(m)["strategy"] = object{"type": "Recreate"} }).ready()
+	w := newWorld(t, count(1), func(m object) { theSpec(m)["strategy"] = object{"type": "Recreate"} }).ready()
 	r := w.imageBack(w.client(nil), "v1.0.0").checkAccepted(t.Context())
 	if r.Status != remediation.Pass || !strings.Contains(r.Evidence, "from shop:v2.0.0 to shop:v1.0.0 is accepted; with strategy Recreate, no pod serves for a moment") {
 		t.Errorf("%+v", r)
@@ -247,7 +236,7 @@ func TestWhatThePreflightSaysOfARejectedChange(t *testing.T) {
 // A policy against what rolls the ConfigMap out shows before an incident, not in it.
 func TestThePreflightTriesBothPatchesOfAConfigMap(t *testing.T) {
 	t.Parallel()
-	w := withConfigMap(t, kubetest.New(t), replicas(1)).ready()
+	w := withConfigMap(t, kubetest.New(t), count(1)).ready()
 	a := w.flagOff(w.client(nil))
 	if r := a.Rehearse(t.Context()); r.Status != remediation.Pass {
 		t.Errorf("without a policy: %+v", r)

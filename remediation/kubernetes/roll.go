@@ -8,26 +8,17 @@ import (
 	"slices"
 	"time"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 const (
 	// lookEvery is the pause between two looks at a rollout.
 	lookEvery = 300 * time.Millisecond
-	// defaultPatience is used where the playbook has no probe.timeout.
-	defaultPatience = 30 * time.Second
 	// defaultGrace is the API's, where a template has no terminationGracePeriodSeconds.
 	defaultGrace = 30 * time.Second
 )
-
-// patience is how long a rollout may take until its next pod is ready.
-func (c *Client) patience(p alerts.Probe) time.Duration {
-	if p.Timeout > 0 {
-		return time.Duration(p.Timeout)
-	}
-	return defaultPatience
-}
 
 // limit is how long the rollout of a workload may show no progress. An old pod that ignores SIGTERM takes
 // its whole grace period, and a ready pod counts after minReadySeconds only.
@@ -36,7 +27,7 @@ func (a *change) limit(w *workload) time.Duration {
 	if g := w.Spec.Template.Spec.TerminationGracePeriodSeconds; g != nil {
 		grace = time.Duration(*g) * time.Second
 	}
-	return a.c.patience(a.target.Probe) + time.Duration(w.Spec.MinReadySeconds)*time.Second + grace
+	return replicas.Patience(a.target.Probe) + time.Duration(w.Spec.MinReadySeconds)*time.Second + grace
 }
 
 // rolled reports whether every pod is of the present template and available, as kubectl
@@ -105,16 +96,16 @@ func (a *change) roll(ctx context.Context, was *snapshot) error {
 		case err == nil:
 			limit = a.limit(&s.w)
 			done, stands, rerr := a.stands(ctx, s, was)
-			if done || rerr != nil && !silent(rerr) {
+			if done || rerr != nil && !jsonhttp.Silent(rerr) {
 				return rerr
 			}
 			if unseen = rerr; stands != last {
 				last, progress = stands, time.Now()
 			}
 			told = stands
-		case silent(err): // it may be restarted
+		case jsonhttp.Silent(err): // it may be restarted
 			unseen, progress = err, time.Now()
-		case answered(err) == http.StatusUnauthorized || answered(err) == http.StatusForbidden: // so it says while it starts, too
+		case jsonhttp.Answered(err) == http.StatusUnauthorized || jsonhttp.Answered(err) == http.StatusForbidden: // so it says while it starts, too
 			unseen = err
 		default:
 			return err
@@ -125,7 +116,7 @@ func (a *change) roll(ctx context.Context, was *snapshot) error {
 			}
 			return fmt.Errorf("%s makes no progress in %s: %s", s.place, remediation.Span(limit), told)
 		}
-		if !wait(ctx, lookEvery) {
+		if !jsonhttp.Wait(ctx, lookEvery) {
 			return remediation.InDoubt(errors.Join(fmt.Errorf("wait for the rollout of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen))
 		}
 	}
@@ -137,7 +128,7 @@ func (a *change) stands(ctx context.Context, s seen, was *snapshot) (done bool, 
 	if was != nil {
 		value = was.Value
 	}
-	if !same(s.now, value) || was == nil && s.stale() {
+	if !replicas.Same(s.now, value) || was == nil && s.stale() {
 		return false, "", fmt.Errorf("%s: %s is %s, %w%s", s.place, a.field.name(), shown(s.now), errTaken, a.by(s.state))
 	}
 	if err := s.refuse(); err != nil {

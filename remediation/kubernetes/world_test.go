@@ -159,8 +159,8 @@ func theContainer(manifest object) object {
 	return at(manifest, "spec", "template", "spec", "containers", 0).(object)
 }
 
-// replicas sets how many pods there are.
-func replicas(n int) func(object) { return func(m object) { theSpec(m)["replicas"] = n } }
+// count sets how many pods there are.
+func count(n int) func(object) { return func(m object) { theSpec(m)["replicas"] = n } }
 
 // statefulSet makes a StatefulSet of the Deployment.
 func statefulSet(m object) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 // The answers are those of an engine: Api-Version is the newest that it speaks, and a request of a newer one is refused.
@@ -45,7 +47,7 @@ func TestAnotherVersionOfTheEngineIsNoticed(t *testing.T) {
 		}
 	}
 	newest.Store("1.42")
-	if err := c.do(t.Context(), http.MethodPost, "/services/shop/update", nil, nil); !silent(err) || posted.Load() != 0 {
+	if err := c.do(t.Context(), http.MethodPost, "/services/shop/update", nil, nil); !jsonhttp.Silent(err) || posted.Load() != 0 {
 		t.Errorf("an update for another version: %v, and %d arrived", err, posted.Load())
 	}
 	if err := c.do(t.Context(), http.MethodPost, "/services/shop/update", nil, nil); err != nil || posted.Load() != 1 {
@@ -55,7 +57,7 @@ func TestAnotherVersionOfTheEngineIsNoticed(t *testing.T) {
 	if err := c.do(t.Context(), http.MethodPost, "/services/shop/update", nil, nil); err != nil || posted.Load() != 2 {
 		t.Errorf("an upgrade: %v, and %d arrived", err, posted.Load())
 	}
-	var none *statusError
+	var none *jsonhttp.Error
 	engine.Close()
 	if err := c.do(t.Context(), http.MethodGet, "/info", nil, nil); err == nil || errors.As(err, &none) {
 		t.Errorf("no engine: %v", err)

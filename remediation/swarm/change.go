@@ -10,7 +10,8 @@ import (
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
-	"github.com/locotoki/backout/remediation/probe"
+	"github.com/locotoki/backout/remediation/jsonhttp"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 var errNoTarget = errors.New("the target is not in a Swarm")
@@ -138,7 +139,7 @@ func (a *change) Apply(ctx context.Context, op string, before json.RawMessage) e
 		was = &parsed
 	}
 	var err error
-	for range tries {
+	for range jsonhttp.Tries {
 		if err = a.write(ctx, op, was); err != nil {
 			return err
 		}
@@ -180,9 +181,9 @@ func (a *change) write(ctx context.Context, op string, was *snapshot) error {
 func (a *change) change(ctx context.Context, lasts bool, step func(seen) (changed bool, err error)) error {
 	var last error
 	var refused uint64 // the version of the service that an update was refused for
-	for n, quiet := 0, 0; n < 2*tries; n++ {
+	for n, quiet := 0, 0; n < 2*jsonhttp.Tries; n++ {
 		if last != nil {
-			if quiet++; quiet >= tries || !wait(ctx, pause(quiet)) {
+			if quiet++; quiet >= jsonhttp.Tries || !jsonhttp.Wait(ctx, jsonhttp.Pause(quiet)) {
 				break
 			}
 		}
@@ -196,12 +197,12 @@ func (a *change) change(ctx context.Context, lasts bool, step func(seen) (change
 			if err == nil && !changed {
 				return nil
 			}
-			if answered(err) >= 500 {
+			if jsonhttp.Answered(err) >= 500 {
 				refused = s.Version.Index
 			}
 		}
 		switch {
-		case err != nil && !silent(err):
+		case err != nil && !jsonhttp.Silent(err):
 			return err
 		default: // it can be sent again: it names the version that it changes
 			last = err
@@ -213,7 +214,7 @@ func (a *change) change(ctx context.Context, lasts bool, step func(seen) (change
 	if ctx.Err() != nil {
 		last = errors.Join(last, ctx.Err())
 	}
-	return doubtful(last)
+	return jsonhttp.InDoubt(last)
 }
 
 // Undo implements remediation.Action. It turns nothing on for a service of which nothing
@@ -265,7 +266,7 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 	}
 	s, err := a.see(ctx, false)
 	if err != nil {
-		return doubtful(err)
+		return jsonhttp.InDoubt(err)
 	}
 	if !a.field.same(s.now, was.Value) || !wrote && was.Ready == 0 {
 		return nil // it is somebody else's, or was never changed
@@ -279,7 +280,7 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 	if err := a.roll(ctx, func(s seen) *string { return &s.want }, true); err != nil {
 		return err
 	}
-	err := a.insist(ctx, func(ctx context.Context) error {
+	err := replicas.Insist(ctx, a.target.Probe, func(ctx context.Context) error {
 		s, err := a.see(ctx, false)
 		if err != nil {
 			return err
@@ -290,63 +291,13 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 		tasks, _, err := a.c.tasks(ctx, s.state)
 		for _, t := range tasks {
 			if err == nil {
-				err = a.ask(ctx, s.state, t)
+				err = a.c.service(a.target).Ask(ctx, a.c.replica(a.target, s.state, t), a.answers)
 			}
 		}
 		return err
 	})
 	if err == nil && a.also != nil {
-		err = a.insist(ctx, a.also)
-	}
-	return err
-}
-
-// ask asks one task.
-func (a *change) ask(ctx context.Context, s *state, t task) error {
-	address, err := a.c.address(ctx, a.target, s, t)
-	if err != nil {
-		return err
-	}
-	if _, err := a.c.probe.Get(ctx, address+a.target.Probe.Health); err != nil {
-		return fmt.Errorf("task %s: health: %w", t.name(s), err)
-	}
-	if err := a.answers(ctx, address); err != nil {
-		return fmt.Errorf("task %s: %w", t.name(s), err)
-	}
-	return nil
-}
-
-// insist asks until there is no error or the probe's timeout is over.
-func (a *change) insist(ctx context.Context, ask func(context.Context) error) error {
-	limit, cancel := context.WithTimeout(ctx, patience(a.target.Probe))
-	defer cancel()
-	var last error
-	for {
-		err := ask(limit)
-		if err == nil {
-			return nil
-		}
-		if last == nil || limit.Err() == nil { // not that the time ended in mid-question
-			last = err
-		}
-		if !wait(limit, probe.Every) {
-			if ctx.Err() != nil {
-				return remediation.InDoubt(errors.Join(last, ctx.Err()))
-			}
-			return asText(last) // the end of the probe's time leaves no doubt
-		}
-	}
-}
-
-// asText keeps an error's text and hint, and hides what it wraps.
-func asText(err error) error {
-	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	text, try := hint.Of(err)
-	err = errors.New(text)
-	if try != "" {
-		err = hint.Add(err, "%s", try)
+		err = replicas.Insist(ctx, a.target.Probe, a.also)
 	}
 	return err
 }

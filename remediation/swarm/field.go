@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 // field is one value of a service that an operation changes.
@@ -65,7 +66,7 @@ func (f envField) set(spec object, to *string) {
 	}
 }
 
-func (envField) same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
+func (envField) same(a, b *string) bool { return replicas.Same(a, b) }
 
 func (envField) shown(v *string) string {
 	if v == nil {
@@ -89,27 +90,12 @@ func (imageField) value(c containerSpec) (*string, error) { return &c.Image, nil
 func (imageField) set(spec object, to *string) {
 	containerIn(spec)["Image"] = *to
 	if labels := in(spec, "Labels"); labels[imageLabel] != nil {
-		labels[imageLabel] = undigested(*to)
+		labels[imageLabel] = replicas.Undigested(*to)
 	}
 }
 
 func (imageField) same(a, b *string) bool {
-	return a == b || a != nil && b != nil && undigested(*a) == undigested(*b)
+	return a == b || a != nil && b != nil && replicas.Undigested(*a) == replicas.Undigested(*b)
 }
 
 func (imageField) shown(v *string) string { return *v }
-
-func undigested(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-	return image
-}
-
-// repository is an image's name without its tag and digest. A colon before a slash
-// belongs to a registry's port.
-func repository(image string) string {
-	image = undigested(image)
-	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
-		return image[:i]
-	}
-	return image
-}

@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"strings"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
 	"github.com/locotoki/backout/remediation/probe"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 // flagChange is the change of a flag, which also proves it.
@@ -36,15 +36,10 @@ func (c *Client) FlagOff(target alerts.Target, flag alerts.Flag) (remediation.Ac
 	field := envField{flag.Name}
 	return &flagChange{flag: flag, change: change{
 		c: c, target: target, field: field,
-		want:   func(*string) string { return flag.Name + "=" + flag.Off },
-		values: func(string) []string { return []string{flag.Off} },
-		raises: func(from, to *string) bool { return to != nil && probe.Raises(field.shown(from), field.shown(to)) },
-		answers: func(ctx context.Context, address string) error {
-			if target.Probe.Flags == "" {
-				return nil
-			}
-			return c.probe.FlagIs(ctx, address+target.Probe.Flags, flag.Name, flag.Off)
-		},
+		want:    func(*string) string { return flag.Name + "=" + flag.Off },
+		values:  func(string) []string { return []string{flag.Off} },
+		raises:  func(from, to *string) bool { return to != nil && probe.Raises(field.shown(from), field.shown(to)) },
+		answers: replicas.FlagOff(c.probe, target, flag),
 	}}, nil
 }
 
@@ -65,21 +60,9 @@ func (c *Client) ImageRetag(target alerts.Target, image, previous string) (remed
 	}
 	return &imageChange{version: previous, change: change{
 		c: c, target: target, field: imageField{}, exact: true,
-		want:   func(now *string) string { return cmp.Or(image, repository(*now)) + ":" + previous },
-		values: func(want string) []string { return []string{previous, want} },
-		answers: func(ctx context.Context, address string) error {
-			if target.Probe.Version == "" {
-				return nil
-			}
-			return c.probe.VersionIs(ctx, address+target.Probe.Version, previous)
-		},
-		also: func(ctx context.Context) error {
-			for _, s := range target.Probe.Smoke {
-				if err := c.probe.Smoke(ctx, s); err != nil {
-					return fmt.Errorf("smoke: %s: %w", s.Name, err)
-				}
-			}
-			return nil
-		},
+		want:    func(now *string) string { return cmp.Or(image, replicas.Repository(*now)) + ":" + previous },
+		values:  func(want string) []string { return []string{previous, want} },
+		answers: replicas.Version(c.probe, target, previous),
+		also:    replicas.Smoke(c.probe, target),
 	}}, nil
 }

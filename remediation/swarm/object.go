@@ -17,6 +17,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 const (
@@ -124,7 +125,7 @@ func (c *Client) read(ctx context.Context, t *alerts.SwarmTarget) (*state, error
 	}
 	var list []service
 	err := c.do(ctx, http.MethodGet, filtered("/services?status=true&", map[string][]string{"name": {t.Service}}), nil, &list)
-	if answered(err) == http.StatusServiceUnavailable {
+	if jsonhttp.Answered(err) == http.StatusServiceUnavailable {
 		err = hint.Add(err, "docker: {host: ...} in the configuration file with the address of a manager")
 	}
 	if err != nil {
@@ -253,7 +254,7 @@ func (t task) why() string {
 
 // address is where a task is asked: at its node's address if the port is published there
 // (mode: host) or the task has the node's network, else at its own in an overlay network.
-func (c *Client) address(ctx context.Context, target alerts.Target, s *state, t task) (string, error) {
+func (c *Client) address(ctx context.Context, target alerts.Target, t task) (string, error) {
 	port, err := strconv.Atoi(target.Probe.Port)
 	if err != nil {
 		return "", fmt.Errorf("probe.port: %w", err)
@@ -280,7 +281,7 @@ func (c *Client) address(ctx context.Context, target alerts.Target, s *state, t 
 	case own != "":
 		return "http://" + net.JoinHostPort(own, target.Probe.Port), nil
 	}
-	return "", hint.Add(fmt.Errorf("task %s: port %d cannot be asked: it is not published on the task's node, and the task is in no network of its own", t.name(s), port),
+	return "", hint.Add(fmt.Errorf("port %d cannot be asked: it is not published on the task's node, and the task is in no network of its own", port),
 		"ports: [{target: %d, mode: host}] in the stack file, or a network that backout is in", port)
 }
 

@@ -3,9 +3,10 @@ package swarm
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 var (
@@ -50,28 +51,15 @@ func (a *imageChange) Rehearse(ctx context.Context) remediation.Result {
 // Known checks that the service knows the flag, by each task's own word.
 func (a *flagChange) Known() remediation.PreflightCheck {
 	return remediation.PreflightCheck{ID: "flag/" + a.flag.Name + "/known", Name: "the service knows " + a.flag.Name, Run: func(ctx context.Context) remediation.Result {
-		s, tasks, err := a.c.found(ctx, a.target)
-		if err != nil {
-			return result(err)
-		}
-		path := a.target.Probe.Flags
-		if path == "" {
+		if a.target.Probe.Flags == "" {
 			return remediation.Unknown("the service gets the variable; it is unknown whether its code reads it", "set probe: {flags: ...} to a path that lists flags, or sign it off")
 		}
-		var asks []func(context.Context) remediation.Result
-		for _, t := range tasks {
-			address, err := a.c.address(ctx, a.target, s, t)
-			if err != nil {
-				return result(err)
-			}
-			asks = append(asks, func(ctx context.Context) remediation.Result { return a.c.probe.Knows(ctx, address+path, a.flag.Name) })
-		}
-		return remediation.Trial(ctx, asks...)
+		return a.c.service(a.target).Knows(ctx, a.flag.Name)
 	}}
 }
 
 // result is what an error means to a check: without an answer, nothing is known.
-func result(err error) remediation.Result { return remediation.ResultOf(doubtful(err)) }
+func result(err error) remediation.Result { return remediation.ResultOf(jsonhttp.InDoubt(err)) }
 
 // checkLasts checks where the field lasts, and that the files agree with what runs: if
 // they do not, docker stack deploy takes its variables from elsewhere.
@@ -124,16 +112,11 @@ const watchEvery = lookEvery * 10
 // Watch implements remediation.Watcher: it reports where the service, or the files that
 // docker stack deploy takes, get another value than the wanted one.
 func (a *change) Watch(ctx context.Context, report func(what string)) error {
-	var last []string
-	for {
+	return replicas.Watch(ctx, watchEvery, func(ctx context.Context) (wrong []string, err error) {
 		s, err := a.see(ctx, true)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the watch ended
-		case err != nil:
-			return err
+		if err != nil {
+			return nil, err
 		}
-		var wrong []string
 		if !a.field.same(s.now, &s.want) {
 			by := ""
 			if s.rollsBack() {
@@ -144,13 +127,6 @@ func (a *change) Watch(ctx context.Context, report func(what string)) error {
 		if !s.lasts() {
 			wrong = append(wrong, fmt.Sprintf("%s: docker stack deploy would set %s to %s", s.lasting.Path, a.field.name(), a.field.shown(s.lasting.now)))
 		}
-		for _, w := range wrong {
-			if !slices.Contains(last, w) {
-				report(w)
-			}
-		}
-		if last = wrong; !wait(ctx, watchEvery) {
-			return nil
-		}
-	}
+		return wrong, nil
+	}, report)
 }

@@ -7,29 +7,20 @@ import (
 	"strings"
 	"time"
 
-	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
+	"github.com/locotoki/backout/remediation/replicas"
 )
 
 const (
 	// lookEvery is the pause between two looks at an update.
 	lookEvery = 300 * time.Millisecond
-	// defaultPatience is used where the playbook has no probe.timeout.
-	defaultPatience = 30 * time.Second
 	// defaultGrace is how long Swarm lets a task stop, defaultMonitor how long it watches a
 	// new one, where the service does not say.
 	defaultGrace   = 10 * time.Second
 	defaultMonitor = 5 * time.Second
 )
-
-// patience is how long a task may take until it is healthy.
-func patience(p alerts.Probe) time.Duration {
-	if p.Timeout > 0 {
-		return time.Duration(p.Timeout)
-	}
-	return defaultPatience
-}
 
 // between is how long an update may show no progress while a new task is fine: one task
 // stops, the next is watched, and Swarm waits.
@@ -95,21 +86,21 @@ func (a *change) roll(ctx context.Context, value func(seen) *string, lasts bool)
 	var last, told string
 	var unseen error
 	progress := time.Now()
-	limit := patience(a.target.Probe)
+	limit := replicas.Patience(a.target.Probe)
 	for {
 		s, err := a.see(ctx, lasts)
 		switch {
 		case err == nil:
-			limit = patience(a.target.Probe) + s.between()
+			limit = replicas.Patience(a.target.Probe) + s.between()
 			done, how, jerr := a.judge(ctx, s, value(s), lasts)
-			if done || jerr != nil && !silent(jerr) {
+			if done || jerr != nil && !jsonhttp.Silent(jerr) {
 				return jerr
 			}
 			if unseen = jerr; how != last {
 				last, progress = how, time.Now()
 			}
 			told = how
-		case silent(err): // it may be restarted
+		case jsonhttp.Silent(err): // it may be restarted
 			unseen, progress = err, time.Now()
 		default:
 			return err
@@ -117,7 +108,7 @@ func (a *change) roll(ctx context.Context, value func(seen) *string, lasts bool)
 		if time.Since(progress) > limit {
 			return fmt.Errorf("service %s makes no progress in %s: %s", a.target.Swarm.Service, remediation.Span(limit), told)
 		}
-		if !wait(ctx, lookEvery) {
+		if !jsonhttp.Wait(ctx, lookEvery) {
 			return remediation.InDoubt(errors.Join(fmt.Errorf("wait for the update of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen))
 		}
 	}

@@ -37,6 +37,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation/docker/projectfile"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 	"github.com/locotoki/backout/remediation/probe"
 )
 
@@ -52,11 +53,10 @@ type Options struct {
 
 // Client talks to the manager of a Swarm. It is safe for concurrent use.
 type Client struct {
-	base  string
-	http  *http.Client
-	files projectfile.Folders
-	probe *probe.Client
-	log   *slog.Logger
+	server jsonhttp.Server
+	files  projectfile.Folders
+	probe  *probe.Client
+	log    *slog.Logger
 
 	mu      sync.Mutex
 	version string // of the API, "" until it is known
@@ -81,21 +81,22 @@ func newClient(o Options, wrap func(http.RoundTripper) http.RoundTripper) (*Clie
 	if err != nil || u.Scheme == "" {
 		return nil, hint.Add(fmt.Errorf("docker.host %q is not an address", o.Host), "unix:///var/run/docker.sock")
 	}
-	c := &Client{base: "http://" + u.Host, files: o.Projects, probe: probe.New(), log: o.Logger}
+	c := &Client{files: o.Projects, probe: probe.New(), log: o.Logger}
+	c.server = jsonhttp.Server{Name: "the Docker engine", Base: "http://" + u.Host}
 	address := u.Host
 	if u.Scheme == "unix" {
-		c.base, address = "http://docker", u.Path
+		c.server.Base, address = "http://docker", u.Path
 	}
 	transport := &http.Transport{}
 	if err := sockets.ConfigureTransport(transport, u.Scheme, address); err != nil {
 		return nil, fmt.Errorf("docker.host %q: %w", o.Host, err)
 	}
-	c.http = &http.Client{Transport: wrap(transport)}
+	c.server.HTTP = &http.Client{Transport: wrap(transport)}
 	return c, nil
 }
 
 // Close frees the connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.server.HTTP.CloseIdleConnections() }
 
 // Smoke asks one smoke check, once.
 func (c *Client) Smoke(ctx context.Context, s alerts.SmokeCheck) error { return c.probe.Smoke(ctx, s) }

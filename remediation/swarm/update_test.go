@@ -100,8 +100,8 @@ func TestADeployAtEachHalfWayStateEndsWithTheFlagOff(t *testing.T) {
 			// The process ends: it looks no more.
 			ctx, end := context.WithCancel(t.Context())
 			c := cut(w)
-			inner := c.http.Transport
-			c.http.Transport = tripper(func(req *http.Request) (*http.Response, error) {
+			inner := c.server.HTTP.Transport
+			c.server.HTTP.Transport = tripper(func(req *http.Request) (*http.Response, error) {
 				res, err := inner.RoundTrip(req)
 				if errors.Is(err, errCut) {
 					end()

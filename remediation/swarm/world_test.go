@@ -24,6 +24,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 const (
@@ -236,7 +237,7 @@ func (w *world) eventually(what string, ask func() error) {
 		if time.Now().After(deadline) {
 			w.Fatalf("%s: %v", what, err)
 		}
-		wait(context.Background(), 50*time.Millisecond)
+		jsonhttp.Wait(context.Background(), 50*time.Millisecond)
 	}
 }
 
@@ -281,12 +282,12 @@ func (w *world) said() (all []string) {
 		w.Fatal(err)
 	}
 	c := w.client(nil)
-	s, tasks, err := c.found(w.Context(), w.target)
+	_, tasks, err := c.service(w.target).List(w.Context())
 	if err != nil || running.Total != len(tasks) {
 		w.Fatalf("%d tasks, and %d run: %v", len(tasks), running.Total, err)
 	}
 	for i, t := range tasks {
-		address, err := c.address(w.Context(), w.target, s, t)
+		address, err := t.Address(w.Context())
 		if err != nil {
 			w.Fatal(err)
 		}
