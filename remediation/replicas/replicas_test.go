@@ -131,6 +131,16 @@ func TestTheProbesTimeoutLeavesNoDoubtAndTheCallersDoes(t *testing.T) {
 	if err := Insist(ctx, alerts.Probe{}, late); !remediation.IsInDoubt(err) {
 		t.Errorf("%v", err)
 	}
+	asked := false
+	if err := Insist(t.Context(), alerts.Probe{Timeout: model.Duration(time.Second)}, func(ctx context.Context) error {
+		if !asked {
+			asked = true
+			return errors.New("not yet")
+		}
+		return late(ctx)
+	}); err == nil || err.Error() != "not yet" {
+		t.Errorf("cut off in mid-question, it says %v", err)
+	}
 	n := 0
 	if err := Insist(t.Context(), alerts.Probe{}, func(context.Context) error {
 		if n++; n < 3 {
