@@ -90,6 +90,7 @@ func granted(t *testing.T, l *kubetest.Lab, c *kube.Client, namespace string) []
 }
 
 func TestTheRoleGrantsWhatItSaysAndNoMore(t *testing.T) {
+	t.Parallel()
 	l := kubetest.New(t)
 	backout := applyRole(t, l)
 	want := []rule{
@@ -216,6 +217,7 @@ func acting(l *kubetest.Lab, pods []kubetest.Pod) (one kubetest.Pod) {
 // The pods run as they are shipped: the API server holds them to the restricted profile, and the node runs the program in a
 // root folder of its own, as the pod's user, with the pod's volumes.
 func TestTheShippedPodsRunWithNoRightOfRoots(t *testing.T) {
+	t.Parallel()
 	program := filepath.Join(t.TempDir(), "backout")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/locotoki/backout/cmd/backout") // as make build does
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -101,6 +101,7 @@ func objects(t *testing.T, namespace, webhook string) (rule, route []byte) {
 }
 
 func TestTheOperatorsKindsTakeTheGeneratedObjects(t *testing.T) {
+	t.Parallel()
 	l := kubetest.New(t)
 	applyCRDs(t, l)
 	rule, route := objects(t, l.Namespace, "")
@@ -241,6 +242,7 @@ func write(t *testing.T, content []byte) string {
 var secrets = map[string]string{"am.token": "am-token-of-16-characters", "slack.url": "https://slack.example.com/hook", "pagerduty.key": "key"}
 
 func TestEachAlertGoesThroughTheOperatorToThoseWhomThePlainFileNames(t *testing.T) {
+	t.Parallel()
 	pb := playbook(t)
 	files, err := rules.Settings{}.Deployed(pb)
 	if err != nil {
@@ -301,6 +303,7 @@ func TestEachAlertGoesThroughTheOperatorToThoseWhomThePlainFileNames(t *testing.
 }
 
 func TestAnAlertmanagerOfTheOperatorPostsATriggerToBackout(t *testing.T) {
+	t.Parallel()
 	type post struct {
 		token string
 		body  []byte

@@ -221,12 +221,12 @@ func TestANodeThatDiesInMidUpdateHoldsNothingUp(t *testing.T) {
 			return nil
 		})
 	}
-	t.Cleanup(func() {
+	t.Cleanup(func() { link("up") })
+	defer func() {
 		if t.Failed() { // while the worker is away: where Swarm wants each task, and what it waits for
 			t.Log(w.docker("node", "ls"), "\n", w.docker("service", "ps", "--no-trunc", w.target.Swarm.Service))
 		}
-		link("up")
-	})
+	}()
 	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
 		res, err := next.RoundTrip(req)
 		link("down")

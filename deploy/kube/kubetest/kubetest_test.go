@@ -17,12 +17,12 @@ func TestMain(m *testing.M) { kubetest.Main(m) }
 
 const flag = "FEATURE_ANALYTICS_ENABLED"
 
-// deploy starts three pods of shop:v1 and waits until they serve.
+// deploy starts two pods of shop:v1 and waits until they serve.
 func deploy(t *testing.T, l *kubetest.Lab) []kubetest.Pod {
 	t.Helper()
 	l.Node.Image("shop:v1", kubetest.Service("VERSION=1"))
 	l.Node.Image("shop:v2", kubetest.Service("VERSION=2"))
-	l.Put(kubetest.Deployment("shop", 3, "shop:v1", map[string]string{flag: "1"}))
+	l.Put(kubetest.Deployment("shop", 2, "shop:v1", map[string]string{flag: "1"}))
 	l.Rolled("deployments", "shop")
 	return l.Pods("app=shop")
 }
@@ -34,6 +34,7 @@ func setFlag(t *testing.T, l *kubetest.Lab, c *kube.Client, value string) error 
 }
 
 func TestADeploymentRollsAndEachPodServesItsOwnEnvironment(t *testing.T) {
+	t.Parallel()
 	l := kubetest.New(t)
 	before := deploy(t, l)
 	addresses := map[string]bool{}
@@ -43,15 +44,15 @@ func TestADeploymentRollsAndEachPodServesItsOwnEnvironment(t *testing.T) {
 			t.Errorf("pod %s has %q", p.Name, env)
 		}
 	}
-	if len(addresses) != 3 {
-		t.Errorf("%d addresses for 3 pods", len(addresses))
+	if len(addresses) != 2 {
+		t.Errorf("%d addresses for 2 pods", len(addresses))
 	}
 	if err := setFlag(t, l, l.Client, "0"); err != nil {
 		t.Fatal(err)
 	}
 	l.Rolled("deployments", "shop")
 	after := l.Pods("app=shop")
-	if len(after) != 3 {
+	if len(after) != 2 {
 		t.Errorf("%d pods", len(after))
 	}
 	for _, p := range after {
@@ -65,6 +66,7 @@ func TestADeploymentRollsAndEachPodServesItsOwnEnvironment(t *testing.T) {
 }
 
 func TestAnImageThatCrashesAndOneThatIsMissingKeepTheOldPods(t *testing.T) {
+	t.Parallel()
 	l := kubetest.New(t)
 	deploy(t, l)
 	l.Node.Image("shop:crash", kubetest.Service("CRASH=1"))
@@ -87,7 +89,7 @@ func TestAnImageThatCrashesAndOneThatIsMissingKeepTheOldPods(t *testing.T) {
 					waiting = p.Waiting
 				}
 			}
-			if old != 3 || !slices.Contains(reasons, waiting) {
+			if old != 2 || !slices.Contains(reasons, waiting) {
 				return fmt.Errorf("%d old pods are ready, the new one waits for %q", old, waiting)
 			}
 			return nil
@@ -101,6 +103,7 @@ func TestAnImageThatCrashesAndOneThatIsMissingKeepTheOldPods(t *testing.T) {
 }
 
 func TestAPodIsReadyOnlyWhileItsProbeSucceeds(t *testing.T) {
+	t.Parallel()
 	l := kubetest.New(t)
 	l.Node.Image("shop:v1", kubetest.Service())
 	l.Put(kubetest.Deployment("shop", 1, "shop:v1", map[string]string{"UNREADY": "1"}))
@@ -117,6 +120,7 @@ func TestAPodIsReadyOnlyWhileItsProbeSucceeds(t *testing.T) {
 }
 
 func TestAVariableFromAConfigMapAndASecret(t *testing.T) {
+	t.Parallel()
 	l := kubetest.New(t)
 	l.Node.Image("shop:v1", kubetest.Service())
 	l.Apply(`
@@ -145,6 +149,7 @@ stringData: {key: sesame}
 }
 
 func TestAServiceAccountMayDoWhatItsRoleSays(t *testing.T) {
+	t.Parallel()
 	l := kubetest.New(t)
 	deploy(t, l)
 	l.Apply(`
@@ -174,6 +179,7 @@ subjects: [{kind: ServiceAccount, name: reader}]
 }
 
 func TestAKilledAPIServerComesBackWithItsDataWhilePodsServeOn(t *testing.T) {
+	t.Parallel()
 	l := kubetest.Own(t)
 	before := deploy(t, l)
 	if err := l.Server.Kill(); err != nil {
