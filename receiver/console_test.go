@@ -33,14 +33,27 @@ func (s *shop) browse(path, name string) *httptest.ResponseRecorder {
 
 var csrfField = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
 
-// page is a page that is there, as that user sees it.
+// page is a page that is there, as that user sees it, without the template's line breaks.
 func (s *shop) page(path, name string) string {
 	s.t.Helper()
 	w := s.browse(path, name)
 	if w.Code != http.StatusOK {
 		s.t.Fatalf("GET %s as %s answers %d: %s", path, name, w.Code, w.Body)
 	}
-	return w.Body.String()
+	return unbroken(w.Body.String())
+}
+
+var brokenLine = regexp.MustCompile(`(?s)<pre.*?</pre>|\s*\n\s*`)
+
+// unbroken is a page without the line breaks of its template.
+func unbroken(page string) string {
+	marked := brokenLine.ReplaceAllStringFunc(page, func(found string) string {
+		if strings.HasPrefix(found, "<pre") {
+			return found
+		}
+		return "\x00"
+	})
+	return strings.NewReplacer(">\x00<", "><", "\x00", " ").Replace(marked)
 }
 
 // send posts a form as the browser does that shows path.
