@@ -1,4 +1,13 @@
-package main
+// Package completion offers what the last word of a command line may become. The shells'
+// scripts ask `backout --completion-bash WORD...` and offer the lines that it prints.
+// The command calls it.
+//
+// Its invariants:
+//
+//   - An offer is one word to every shell: a name from outside never becomes a part of a
+//     command.
+//   - A server, a database and playbooks are asked only for values that they alone know.
+package completion
 
 import (
 	"context"
@@ -7,53 +16,50 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/prometheus/common/promslog"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/cmd/backout/client"
-	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// The scripts ask `backout --completion-bash WORD...`, whose last word is the one that is
-// completed, and offer the lines that it prints.
 var (
-	//go:embed completion/backout.bash
+	//go:embed backout.bash
 	bashScript string
-	//go:embed completion/_backout
+	//go:embed _backout
 	zshScript string
-	//go:embed completion/backout.fish
+	//go:embed backout.fish
 	fishScript string
 )
 
-// completionFlag is what the scripts ask with; the parser's own scripts use it too.
-const completionFlag = "--completion-bash"
+// Flag is what the scripts ask with; the parser's own scripts use it too.
+const Flag = "--completion-bash"
 
-// completionTimeout bounds what a server or a database is asked while a person waits
-// for the shell.
-const completionTimeout = time.Second
-
-func (c *commands) addCompletion() {
-	clause := c.app.Command("completion", "Print a script with which your shell completes commands, flags and values, such as open incidents. bash: source <(backout completion bash); "+
-		"zsh, after compinit: source <(backout completion zsh); fish: backout completion fish | source.")
-	scripts := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}
-	shell := c.enumArg(clause, "shell", "bash, zsh or fish.", "bash", "zsh", "fish")
-	c.add(clause, func(context.Context) error { return c.print(scripts[*shell]) })
+// Scripts are the scripts by the name of their shell.
+func Scripts() map[string]string {
+	return map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}
 }
 
-// enumArg adds a required argument with a fixed set of words.
-func (c *commands) enumArg(clause *kingpin.CmdClause, name, help string, words ...string) *string {
-	c.words[clause.FullCommand()+" "+name] = words
-	return clause.Arg(name, help).Required().Enum(words...)
+// Commands is the command line that is completed.
+type Commands struct {
+	App *kingpin.ApplicationModel
+	// Options returns the fixed values of a command's flag, if it has such.
+	Options func(command, flag string) []string
+	// Words returns the fixed values of a command's argument, nil if it has none.
+	Words func(command, argument string) []string
+	// Known returns the values of that name that a server, a database or the playbooks
+	// on the line know. It is called for the names in asked only.
+	Known func(l Line, name string) []string
 }
 
-// complete prints what the last word may become.
-func (c *commands) complete(ctx context.Context, words []string) error {
+// asked are the flags and arguments whose values are looked up.
+var asked = []string{"incident", "step", "service", "stage", "release", "plan", "signal", "item"}
+
+// Offers returns what the last of words may become, sorted.
+func (c *Commands) Offers(words []string) []string {
 	if len(words) == 0 {
 		words = []string{""}
 	}
@@ -62,37 +68,32 @@ func (c *commands) complete(ctx context.Context, words []string) error {
 	var offers []string
 	switch name, value, isValue := strings.Cut(current, "="); {
 	case strings.HasPrefix(current, "--") && isValue && !l.argsOnly:
-		offers, current = c.values(ctx, l, name[2:], l.flags[name[2:]]), value
+		offers, current = c.values(l, name[2:], l.flags[name[2:]]), value
 	case l.pending != "":
-		offers = c.values(ctx, l, l.pending, l.flags[l.pending])
+		offers = c.values(l, l.pending, l.flags[l.pending])
 	case strings.HasPrefix(current, "-") && !l.argsOnly:
 		for _, f := range l.flags {
 			if !f.Hidden {
 				offers = append(offers, "--"+f.Name)
 			}
 		}
-	case len(l.commands) > 0 && len(l.args) == 0:
+	case len(l.commands) > 0 && len(l.Args) == 0:
 		for _, sub := range l.commands {
 			if !sub.Hidden {
 				offers = append(offers, sub.Name)
 			}
 		}
 	default:
-		offers = c.arguments(ctx, l)
+		offers = c.arguments(l)
 	}
+	offers = slices.DeleteFunc(offers, func(offer string) bool {
+		return !plainWord.MatchString(offer) || !strings.HasPrefix(offer, current)
+	})
 	slices.Sort(offers)
-	for _, offer := range slices.Compact(offers) {
-		// What a shell would not take as one word is not offered: a name from outside must
-		// not become a part of a command.
-		if plainWord.MatchString(offer) && strings.HasPrefix(offer, current) {
-			if err := c.print(offer + "\n"); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return slices.Compact(offers)
 }
 
+// plainWord is what every shell takes as one word.
 var plainWord = regexp.MustCompile(`^[\pL\pN_.:@/+-]+$`)
 
 // joinFlags undoes what bash does: it hands --flag=value over as three words.
@@ -111,33 +112,36 @@ func joinFlags(words []string) []string {
 	return out
 }
 
-// line is what precedes the word that is completed.
-type line struct {
-	command  string // its full name, "" before one
+// Line is what precedes the word that is completed.
+type Line struct {
+	Command string            // its full name, "" before one
+	Given   map[string]string // the values of flags
+	Files   []string          // the values of --playbook.file
+	Args    []string
+
 	current  string
 	flags    map[string]*kingpin.FlagModel
 	commands []*kingpin.CmdModel // those that can follow
 	argument []*kingpin.ArgModel
-	given    map[string]string // the values of flags
-	files    []string          // the values of --playbook.file
-	args     []string
 	pending  string // the flag whose value comes next
 	argsOnly bool   // after --
 }
 
+// HasFlag reports whether the command has a flag.
+func (l Line) HasFlag(name string) bool { return l.flags[name] != nil }
+
 // readLine reads words as the parser does, but of a line that is not complete.
-func (c *commands) readLine(words []string) line {
-	app := c.app.Model()
-	l := line{current: words[len(words)-1], flags: map[string]*kingpin.FlagModel{}, commands: app.Commands, given: map[string]string{}}
+func (c *Commands) readLine(words []string) Line {
+	l := Line{current: words[len(words)-1], flags: map[string]*kingpin.FlagModel{}, commands: c.App.Commands, Given: map[string]string{}}
 	add := func(g *kingpin.FlagGroupModel) {
 		for _, f := range g.Flags {
 			l.flags[f.Name] = f
 		}
 	}
-	add(app.FlagGroupModel)
+	add(c.App.FlagGroupModel)
 	give := func(name, value string) {
-		if l.given[name] = value; name == "playbook.file" && value != "" {
-			l.files = append(l.files, value)
+		if l.Given[name] = value; name == "playbook.file" && value != "" {
+			l.Files = append(l.Files, value)
 		}
 	}
 	for _, w := range words[:len(words)-1] {
@@ -156,12 +160,12 @@ func (c *commands) readLine(words []string) line {
 			}
 		default:
 			i := slices.IndexFunc(l.commands, func(m *kingpin.CmdModel) bool { return m.Name == w })
-			if i < 0 || len(l.args) > 0 {
-				l.args = append(l.args, w)
+			if i < 0 || len(l.Args) > 0 {
+				l.Args = append(l.Args, w)
 				continue
 			}
 			sub := l.commands[i]
-			l.command, l.commands, l.argument = sub.FullCommand, sub.Commands, sub.Args
+			l.Command, l.commands, l.argument = sub.FullCommand, sub.Commands, sub.Args
 			add(sub.FlagGroupModel)
 			for _, preset := range sub.Commands { // backout preflight is backout preflight run
 				if preset.Default {
@@ -174,33 +178,27 @@ func (c *commands) readLine(words []string) line {
 }
 
 // values are those that a flag may have.
-func (c *commands) values(ctx context.Context, l line, name string, f *kingpin.FlagModel) []string {
+func (c *Commands) values(l Line, name string, f *kingpin.FlagModel) []string {
 	if f == nil {
 		return nil
 	}
-	command := l.command
-	if c.clauses[command] == nil {
-		command += " run"
+	if options := c.Options(l.Command, name); len(options) > 0 {
+		return options
 	}
-	if clause := c.clauses[command]; clause != nil {
-		if options, known, _ := clause.FlagCompletion(name, ""); known && len(options) > 0 {
-			return options
-		}
-	}
-	return c.known(ctx, l, name)
+	return c.known(l, name)
 }
 
 // arguments are the values of the argument that comes next.
-func (c *commands) arguments(ctx context.Context, l line) []string {
+func (c *Commands) arguments(l Line) []string {
 	if len(l.argument) == 0 {
 		return nil
 	}
-	at := min(len(l.args), len(l.argument)-1)
-	if many, ok := l.argument[at].Value.(interface{ IsCumulative() bool }); at < len(l.args) && (!ok || !many.IsCumulative()) {
+	at := min(len(l.Args), len(l.argument)-1)
+	if many, ok := l.argument[at].Value.(interface{ IsCumulative() bool }); at < len(l.Args) && (!ok || !many.IsCumulative()) {
 		return nil
 	}
 	name := l.argument[at].Name
-	if words := c.words[l.command+" "+name]; words != nil {
+	if words := c.Words(l.Command, name); words != nil {
 		return words
 	}
 	switch name {
@@ -209,85 +207,66 @@ func (c *commands) arguments(ctx context.Context, l line) []string {
 	case "name":
 		name = "signal"
 	}
-	return c.known(ctx, l, name)
+	return c.known(l, name)
 }
 
-// known are the values that a server, a database or the playbooks on the line know.
-// Nothing is said if none answers: a shell has no place for it.
-func (c *commands) known(ctx context.Context, l line, name string) (out []string) {
+// known are the values that are not on the command line.
+func (c *Commands) known(l Line, name string) (out []string) {
 	if name == "kind" {
 		for _, k := range audit.Kinds() {
 			out = append(out, string(k))
 		}
 		return out
 	}
-	if !slices.Contains([]string{"incident", "step", "service", "stage", "release", "plan", "signal", "item"}, name) {
+	if !slices.Contains(asked, name) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
-	defer cancel()
-	if len(l.files) > 0 {
-		return l.inPlaybooks(name)
-	}
-	if l.flags["token-file"] == nil { // its --url is of something else
-		return nil
-	}
-	from := sourceFlags{serverFlags: serverFlags{url: ptr(l.given["url"]), tokenFile: ptr(l.given["token-file"]), insecure: ptr(false), env: c.env}, dsn: ptr(l.given["storage.dsn"]), now: c.now}
-	_ = from.with(ctx, func(src source) (err error) {
-		out, err = l.ask(ctx, src, name)
-		return err
-	})
-	return out
+	return c.Known(l, name)
 }
 
-func ptr[T any](v T) *T { return &v }
-
-// inPlaybooks are the values in the playbooks on the line.
-func (l line) inPlaybooks(name string) (out []string) {
-	kinds, err := actionKinds(config.Default(), nil, promslog.NewNopLogger())
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = kinds.Close() }()
-	for _, file := range l.files {
-		pb, err := alerts.Load(file, playbookKinds(kinds.list))
-		if err != nil {
-			continue
+// InPlaybook are the values of that name in a playbook.
+func InPlaybook(pb *alerts.Playbook, name string) (out []string) {
+	switch name {
+	case "service":
+		out = append(out, pb.Service)
+	case "release":
+		out = append(out, pb.Release.Version)
+	case "stage":
+		out = append(out, remediation.StageNames(pb)...)
+	case "plan":
+		for _, p := range pb.Plans {
+			out = append(out, p.Name)
 		}
-		switch name {
-		case "service":
-			out = append(out, pb.Service)
-		case "release":
-			out = append(out, pb.Release.Version)
-		case "stage":
-			out = append(out, remediation.StageNames(pb)...)
-		case "plan":
-			for _, p := range pb.Plans {
-				out = append(out, p.Name)
-			}
-		case "signal":
-			for _, t := range pb.Triggers {
-				out = append(out, t.Signal)
-			}
+	case "signal":
+		for _, t := range pb.Triggers {
+			out = append(out, t.Signal)
 		}
 	}
 	return out
 }
 
-// ask returns the values that a server or a database knows.
-func (l line) ask(ctx context.Context, src source, name string) (out []string, err error) {
-	service := l.given["service"]
+// Source is a server or a database.
+type Source interface {
+	Incidents(ctx context.Context, f remediation.IncidentFilter) ([]view.IncidentView, error)
+	Incident(ctx context.Context, id string) (view.IncidentView, error)
+	Rollouts(ctx context.Context) ([]view.RolloutView, error)
+	Rehearsals(ctx context.Context, service string) ([]remediation.Rehearsal, error)
+}
+
+// Ask returns the values of that name that a server or a database knows.
+func (l Line) Ask(ctx context.Context, src Source, name string) (out []string, err error) {
+	service := l.Given["service"]
 	cl, server := src.(*client.Client)
 	switch {
 	case name == "incident":
-		changes := !slices.Contains([]string{"incident show", "incident report", "incident restore", "audit list"}, l.command)
+		changes := !slices.Contains([]string{"incident show", "incident report", "incident restore", "audit list"}, l.Command)
 		list, err := src.Incidents(ctx, remediation.IncidentFilter{Open: changes, Limit: 100, Newest: true})
 		for _, inc := range list {
 			out = append(out, inc.ID)
 		}
 		return out, err
-	case name == "step" && len(l.args) > 0:
-		inc, err := src.Incident(ctx, l.args[0])
+	case name == "step" && len(l.Args) > 0:
+		inc, err := src.Incident(ctx, l.Args[0])
 		for _, s := range inc.Steps {
 			if s.Started == nil {
 				out = append(out, s.ID)
