@@ -164,7 +164,7 @@ func (p *provingWorld) restart() {
 // loaded are a playbook's rules as Prometheus would have them.
 func loaded(t *testing.T, pb *alerts.Playbook) (out []remediation.LoadedRule) {
 	t.Helper()
-	files, err := rules.Generate(pb)
+	files, err := rules.Settings{}.Generate(pb)
 	if err != nil {
 		t.Fatal(err)
 	}
