@@ -67,7 +67,7 @@ func TestIdleClientsTakeNeitherTheWebhookNorThePageDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newShop(t)
+	s := newTestService(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- ServePublic(ctx, public(t, s.engine, s.clock), slog.New(slog.DiscardHandler), l) }()
@@ -127,7 +127,7 @@ func TestWrongTokensAreCountedAndLoggedAndTheRightOneIsNot(t *testing.T) {
 }
 
 func TestHEADAnswersAsGETDoesWithoutTheBody(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	b := newBench(t, token(t, "ann", config.Viewer))
 	address, _ := b.serve(t, "")
 	for _, path := range []string{"/", "/audit", "/api/v1/incidents", "/metrics", "/-/healthy", "/none"} {

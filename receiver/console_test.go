@@ -19,7 +19,7 @@ import (
 )
 
 // browse asks for a page as a browser does.
-func (s *shop) browse(path, name string) *httptest.ResponseRecorder {
+func (s *testService) browse(path, name string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, path, nil)
 	r.Host = "127.0.0.1:9099"
 	r.Header.Set("Accept", "text/html,application/xhtml+xml")
@@ -34,7 +34,7 @@ func (s *shop) browse(path, name string) *httptest.ResponseRecorder {
 var csrfField = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
 
 // page is a page that is there, as that user sees it, without the template's line breaks.
-func (s *shop) page(path, name string) string {
+func (s *testService) page(path, name string) string {
 	s.t.Helper()
 	w := s.browse(path, name)
 	if w.Code != http.StatusOK {
@@ -57,7 +57,7 @@ func unbroken(page string) string {
 }
 
 // send posts a form as the browser does that shows path.
-func (s *shop) send(path, from, name string, form url.Values, edit ...func(*http.Request)) *httptest.ResponseRecorder {
+func (s *testService) send(path, from, name string, form url.Values, edit ...func(*http.Request)) *httptest.ResponseRecorder {
 	s.t.Helper()
 	if !form.Has("csrf") {
 		m := csrfField.FindStringSubmatch(s.page(from, name))
@@ -160,7 +160,7 @@ func valuesOf(text string) string {
 }
 
 func TestThePagesAreAsTheGoldenFilesSay(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	goldenPage(t, "now-empty.html", s.page("/", "eve"))
 	id := s.breach()
 	s.pass(90 * time.Second)
@@ -176,7 +176,7 @@ func TestThePagesAreAsTheGoldenFilesSay(t *testing.T) {
 }
 
 func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPage(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	at := "/incidents/" + id
 	change := func(verb string, form url.Values, words string) {
@@ -222,7 +222,7 @@ func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPa
 }
 
 func TestAnApprovalOnTheNowPageLetsTheStepRun(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	s.asks(id)
 	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"restored on staging"}, "step": {"4-schema_rollback"}, "back": {"/"}})
@@ -236,7 +236,7 @@ func TestAnApprovalOnTheNowPageLetsTheStepRun(t *testing.T) {
 }
 
 func TestAFreezeAndItsThawComeFromTheNowPage(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	w := s.send("/freeze", "/", "eve", url.Values{"service": {"shop"}, "scope": {"all"}, "for": {"1h"}, "reason": {"<b>fire</b> drill"}})
 	if w.Code != http.StatusSeeOther {
 		t.Fatal(w.Code, w.Body)
@@ -256,7 +256,7 @@ func TestAFreezeAndItsThawComeFromTheNowPage(t *testing.T) {
 }
 
 func TestAFormThatNamesNoServiceFreezesNothing(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	w := s.send("/freeze", "/", "eve", url.Values{"reason": {"r"}})
 	if w.Code != http.StatusBadRequest {
 		t.Error(w.Code, w.Body)
@@ -270,7 +270,7 @@ func TestAFormThatNamesNoServiceFreezesNothing(t *testing.T) {
 }
 
 func TestARefusedChangeSaysSoAndKeepsTheWords(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"long thoughts"}, "step": {"2-flag_off"}, "back": {"/incidents/" + id}})
 	body := w.Body.String()

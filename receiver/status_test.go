@@ -44,7 +44,7 @@ func visit(t testing.TB, h http.Handler, method, path string, header ...string) 
 }
 
 func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	p := public(t, s.engine, s.clock)
 	goldenPage(t, "status-calm.html", visit(t, p, "GET", "/status").Body.String())
 	id := s.breach()
@@ -77,7 +77,7 @@ func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testin
 }
 
 func TestThePublicListenerHasNothingOfTheConsole(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	script := ""
 	for name := range s.pages.Files {
 		if strings.HasSuffix(name, ".js") {
@@ -105,7 +105,7 @@ func TestThePublicListenerHasNothingOfTheConsole(t *testing.T) {
 }
 
 func TestThePublicPageCanBeKeptByCaches(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	p := public(t, s.engine, s.clock)
 	for _, path := range []string{"/status", "/status/api/v2/summary.json"} {
 		first := visit(t, p, "GET", path)
@@ -157,7 +157,7 @@ func TestWordsForThePublicShowAsPlainText(t *testing.T) {
 }
 
 func TestThePublicPageIsServedUntilItIsToldToEnd(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
