@@ -1,12 +1,9 @@
 package receiver
 
 import (
-	"flag"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +12,7 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/locotoki/backout/receiver/golden"
 	"github.com/locotoki/backout/remediation/audit"
 )
 
@@ -81,29 +79,6 @@ func (s *testService) send(path, from, name string, form url.Values, edit ...fun
 	return w
 }
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// golden compares with a file of testdata, or writes it with -update.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; to write it: go test ./receiver -update", err)
-	}
-	if string(want) != string(got) {
-		t.Errorf("%s is another; to see it: go test ./receiver -update && git diff\n%s", path, got)
-	}
-}
-
 // goldenPage compares a page's structure, names and values with the file of that name.
 // Wording, and what changes from run to run, is left out: other tests look for sentences.
 func goldenPage(t *testing.T, name, got string) {
@@ -113,7 +88,7 @@ func goldenPage(t *testing.T, name, got string) {
 	got = regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(got, "HASH")
 	got = regexp.MustCompile(`data-stamp="[0-9a-f]+"`).ReplaceAllString(got, `data-stamp="STAMP"`)
 	got = regexp.MustCompile(`(hash|HASH|:)( <code>|)[0-9a-f]{12}`).ReplaceAllString(got, "${1}${2}HASH")
-	golden(t, name, []byte(structureOf(got)))
+	golden.Compare(t, name, []byte(structureOf(got)))
 }
 
 var spoken = regexp.MustCompile(`\b(aria-label|title|alt|placeholder|data-confirm)="[^"]*"`)

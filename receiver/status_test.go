@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/golden"
 	"github.com/locotoki/backout/receiver/statuspage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -52,7 +53,7 @@ func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testin
 	body := visit(t, p, "GET", "/status").Body.String()
 	goldenPage(t, "status-trouble.html", body)
 	summary := visit(t, p, "GET", "/status/api/v2/summary.json").Body.String()
-	golden(t, "status-summary.json", []byte(summary))
+	golden.Compare(t, "status-summary.json", []byte(summary))
 	for _, inside := range []string{id, "error_rate", "flag_off", "fp1", "3.1%", "eve", "compose:", "inc-"} {
 		if strings.Contains(body, inside) || strings.Contains(summary, inside) {
 			t.Errorf("the public is told %q", inside)
