@@ -30,7 +30,7 @@ import (
 
 // second makes the compose of the second generation the project's tool, called through
 // a road to the engine that tests can break.
-func (w *world) second() *world {
+func (w *harness) second() *harness {
 	w.Helper()
 	path, err := exec.LookPath("docker-compose2")
 	if err != nil {
@@ -45,7 +45,7 @@ func (w *world) second() *world {
 }
 
 // up2 is a person's docker compose.
-func (w *world) up2(args ...string) {
+func (w *harness) up2(args ...string) {
 	w.Helper()
 	cmd := exec.Command("docker-compose2", append([]string{"-p", w.project}, args...)...)
 	cmd.Dir = w.dir
@@ -57,14 +57,14 @@ func (w *world) up2(args ...string) {
 // road is a proxy before the engine. It counts what changes something, and cuts one
 // such call off together with the tool that made it.
 type road struct {
-	w     *world
+	w     *harness
 	fault *fault
 	mu    sync.Mutex
 }
 
 type peerKey struct{}
 
-func (w *world) road(f *fault) string {
+func (w *harness) road(f *fault) string {
 	w.Helper()
 	dir, err := os.MkdirTemp("", "road") // a socket's path is short
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *silent) Write(b []byte) (int, error) { return len(b), nil }
 func (s *silent) WriteHeader(int)             {}
 
 // roadClient is a client whose every call goes by a road.
-func (w *world) roadClient(f *fault) *Client {
+func (w *harness) roadClient(f *fault) *Client {
 	w.Helper()
 	c, err := New(Options{Host: w.road(f), Projects: []string{w.dir}, Environ: w.environ, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -165,7 +165,7 @@ func (w *world) roadClient(f *fault) *Client {
 	return c
 }
 
-func (w *world) byTool(f *fault) remediation.Action {
+func (w *harness) byTool(f *fault) remediation.Action {
 	w.Helper()
 	a, err := w.roadClient(f).FlagOff(w.target, w.flag)
 	if err != nil {
@@ -174,7 +174,7 @@ func (w *world) byTool(f *fault) remediation.Action {
 	return a
 }
 
-func (w *world) pinByTool(f *fault) remediation.Action {
+func (w *harness) pinByTool(f *fault) remediation.Action {
 	w.Helper()
 	a, err := w.roadClient(f).ImagePin(w.target, "TAG", "v1.0.0")
 	if err != nil {
@@ -185,7 +185,7 @@ func (w *world) pinByTool(f *fault) remediation.Action {
 
 // hookedFile is a service that no inspect shows in full: a hook, and a config and a
 // secret that compose writes into the container.
-func (w *world) hookedFile() string {
+func (w *harness) hookedFile() string {
 	return fmt.Sprintf(`services:
   web:
     image: %s
@@ -200,8 +200,8 @@ secrets: {key: {environment: PASSWORD}}
 `, w.image, w.port)
 }
 
-func hooked(t *testing.T) *world {
-	w := newWorld(t).second()
+func hooked(t *testing.T) *harness {
+	w := newHarness(t).second()
 	w.write("compose.yaml", w.hookedFile())
 	w.write(".env", "# settings\nFLAG=1 # on\nPASSWORD="+secret+"\n")
 	w.up2("up", "-d")
@@ -209,7 +209,7 @@ func hooked(t *testing.T) *world {
 }
 
 // has fails unless the one container has what compose writes into it.
-func (w *world) has(paths ...string) {
+func (w *harness) has(paths ...string) {
 	w.Helper()
 	for _, path := range paths {
 		if _, err := w.api.ContainerStatPath(w.Context(), w.one().ID, path); err != nil {
@@ -218,8 +218,8 @@ func (w *world) has(paths ...string) {
 	}
 }
 
-// kept is the world's state without what compose notes of a recreation.
-func (w *world) kept() string {
+// kept is the harness's state without what compose notes of a recreation.
+func (w *harness) kept() string {
 	w.Helper()
 	lines := strings.Split(w.state(), "\n")
 	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "com.docker.compose.replace") }), "\n")
@@ -258,7 +258,7 @@ func TestFlagOffByTheComposeToolConforms(t *testing.T) {
 
 // toolFixture is what an action by the tool is put to; meddled is what someone writes
 // into .env and brings up.
-func (w *world) toolFixture(risk alerts.Risk, bind func(*fault) remediation.Action, meddled string) *actiontest.Fixture {
+func (w *harness) toolFixture(risk alerts.Risk, bind func(*fault) remediation.Action, meddled string) *actiontest.Fixture {
 	return &actiontest.Fixture{
 		Risk: risk, Action: bind(nil), Secrets: []string{secret},
 		State:   func(*testing.T) string { return w.kept() },
@@ -286,8 +286,8 @@ func (e expiring) Apply(ctx context.Context, op string, before json.RawMessage) 
 }
 
 // pinnedAndHooked is a service whose version is in .env, and in a label too.
-func pinnedAndHooked(t *testing.T) *world {
-	w := imageWorld(t, versionOne).second()
+func pinnedAndHooked(t *testing.T) *harness {
+	w := imageHarness(t, versionOne).second()
 	for tag, version := range map[string]func() (string, error){"1.0.0": versionOne, "2.0.0": versionTwo, "3.0.0": versionThree} {
 		w.tag(tag, version)
 	}
@@ -372,17 +372,17 @@ func TestAnUndoByTheToolStartsNothingOfAServiceThatWasDown(t *testing.T) {
 func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		change func(*world)
+		change func(*harness)
 		want   []string
 	}{
-		"the definition was edited since": {func(w *world) {
+		"the definition was edited since": {func(w *harness) {
 			w.write("compose.yaml", strings.Replace(w.hookedFile(), "    configs:", "    stop_signal: SIGINT\n    configs:", 1))
 		}, []string{"post_start", "settings", "config --hash", "try:"}},
-		"the image's name means another by now": {func(w *world) { w.tag("latest", versionThree) }, []string{"post_start", "another image", "try: docker tag"}},
-		"no compose tool is there":              {func(w *world) { w.environ = []string{"PATH=/nowhere"} }, []string{"post_start", "no compose tool", "try: install"}},
+		"the image's name means another by now": {func(w *harness) { w.tag("latest", versionThree) }, []string{"post_start", "another image", "try: docker tag"}},
+		"no compose tool is there":              {func(w *harness) { w.environ = []string{"PATH=/nowhere"} }, []string{"post_start", "no compose tool", "try: install"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t).second()
+			w := newHarness(t).second()
 			w.image = w.project
 			w.tag("latest", versionTwo)
 			w.write("compose.yaml", w.hookedFile())
@@ -407,7 +407,7 @@ func TestTheComposeToolIsNotRunWhereMoreThanTheFlagWouldChange(t *testing.T) {
 }
 
 func TestAPluginOfDockerIsRunItself(t *testing.T) {
-	w := newWorld(t).second()
+	w := newHarness(t).second()
 	home := w.TempDir()
 	plugin := filepath.Join(home, ".docker", "cli-plugins", "docker-compose")
 	path, err := exec.LookPath("docker-compose2")
@@ -430,7 +430,7 @@ func TestAPluginOfDockerIsRunItself(t *testing.T) {
 }
 
 func TestInlineContentThatIsNotWhatRunsIsNotLost(t *testing.T) {
-	w := newWorld(t).second()
+	w := newHarness(t).second()
 	w.write("compose.yaml", fmt.Sprintf(`services:
   web:
     image: %s
@@ -464,7 +464,7 @@ secrets: {key: {environment: KEY}}
 }
 
 func TestWhoSharesANamespaceKeepsTheToolAway(t *testing.T) {
-	w := newWorld(t).second()
+	w := newHarness(t).second()
 	w.write("compose.yaml", strings.Replace(w.hookedFile(), "configs: {settings:", "  proxy: {image: "+w.image+", network_mode: \"service:web\"}\nconfigs: {settings:", 1))
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 	w.up2("up", "-d")
@@ -502,7 +502,7 @@ func TestWhatTheToolMadeIsNotPutBackFromFilesThatCannotBeRead(t *testing.T) {
 }
 
 func TestAnUndoByTheToolAsksNothingOfAServiceThatWasDown(t *testing.T) {
-	w := newWorld(t).second()
+	w := newHarness(t).second()
 	w.write("compose.yaml", strings.Replace(w.hookedFile(), "environment: {", "environment: {BREAKS_WHEN_OFF: crash, ", 1))
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 	w.up2("up", "-d")
@@ -533,7 +533,7 @@ func TestWhatDependsOnTheServiceIsRestartedWithIt(t *testing.T) {
 	t.Parallel()
 	for _, key := range []string{"", "    post_start: [{command: [/service, check]}]\n"} {
 		t.Run("with "+strings.TrimSpace(key), func(t *testing.T) {
-			w := newWorld(t).second()
+			w := newHarness(t).second()
 			w.write("compose.yaml", fmt.Sprintf(`services:
   web:
     image: %[1]s
@@ -562,7 +562,7 @@ func TestWhatDependsOnTheServiceIsRestartedWithIt(t *testing.T) {
 }
 
 func TestTwoProjectsOfOneFolderAreToldApart(t *testing.T) {
-	w := newWorld(t).second()
+	w := newHarness(t).second()
 	w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
 	other := w.project + "staging"
 	file := fmt.Sprintf("services:\n  web:\n    image: %s\n    environment: {FLAG: \"${FLAG:-0}\"}\n", w.image)
@@ -586,14 +586,14 @@ func TestTwoProjectsOfOneFolderAreToldApart(t *testing.T) {
 	if got := w.read(".env.staging"); got != "FLAG=2\n" {
 		t.Errorf(".env.staging: %s", got)
 	}
-	left := (&world{T: t, api: w.api, project: other}).containers("web")
+	left := (&harness{T: t, api: w.api, project: other}).containers("web")
 	if len(left) != 1 || left[0].Variable("FLAG").Value != "2" || left[0].Label(fleet.LabelOperation) != "" {
 		t.Errorf("the other project was touched")
 	}
 }
 
 func TestEachShownKeySurvivesACopy(t *testing.T) {
-	w := newWorld(t).second()
+	w := newHarness(t).second()
 	raw, err := os.ReadFile("compose/testdata/shown-keys.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func (x forging) Entries(f audit.Filter) ([]audit.Entry, error) {
 }
 
 func TestTheAuditLogIsVerifiedAndItsMetricSaysSo(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.open()
 	says := func(want string) {
 		t.Helper()
