@@ -233,6 +233,20 @@ func (c *commands) print(s string) error {
 	return err
 }
 
+// answer prints a command's answer as JSON or as text. One that is not ok is negative.
+func (c *commands) answer(output string, v any, text string, ok bool) error {
+	var err error
+	if output == outputJSON {
+		err = c.printJSON(v)
+	} else {
+		err = c.print(text)
+	}
+	if err == nil && !ok {
+		err = errAnswered
+	}
+	return err
+}
+
 // failure is an error with its exit status and what to try.
 type failure struct {
 	error
