@@ -93,9 +93,12 @@ func goldenPage(t *testing.T, name, got string) {
 
 var spoken = regexp.MustCompile(`\b(aria-label|title|alt|placeholder|data-confirm)="[^"]*"`)
 
-// structureOf is a page's tags and values, one per line, however the template breaks its
-// lines. An ellipsis stands for wording. Words with a digit are values and stay, as do
-// names, code and times.
+// inline are the tags that begin no line of a golden file.
+var inline = []string{"a", "bdi", "strong", "small", "span", "code", "time", "br", "q"}
+
+// structureOf is a page's tags and values, however the template breaks its lines. An
+// ellipsis stands for wording. Words with a digit are values and stay, as do names, code
+// and times.
 func structureOf(page string) string {
 	var b strings.Builder
 	verbatim := 0
@@ -104,12 +107,14 @@ func structureOf(page string) string {
 		token := strings.Join(strings.Fields(string(z.Raw())), " ")
 		switch {
 		case kind == html.ErrorToken:
-			return b.String()
+			return b.String() + "\n"
 		case kind == html.TextToken && verbatim == 0:
 			token = valuesOf(token)
 		default:
 			token = spoken.ReplaceAllString(token, `$1="…"`)
-			switch name, _ := z.TagName(); string(name) {
+			raw, _ := z.TagName()
+			name := string(raw)
+			switch name {
 			case "bdi", "code", "time", "script", "style":
 				if kind == html.StartTagToken {
 					verbatim++
@@ -117,10 +122,11 @@ func structureOf(page string) string {
 					verbatim--
 				}
 			}
+			if (kind == html.StartTagToken || kind == html.SelfClosingTagToken) && b.Len() > 0 && !slices.Contains(inline, name) {
+				b.WriteByte('\n')
+			}
 		}
-		if token != "" {
-			b.WriteString(token + "\n")
-		}
+		b.WriteString(token)
 	}
 }
 

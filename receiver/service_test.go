@@ -136,7 +136,9 @@ func newTestService(t testing.TB) *testService {
 }
 
 // ServeHTTP answers a request as the document describes.
-func (s *testService) ServeHTTP(w http.ResponseWriter, r *http.Request) { byContract(s.t, s.Server, w, r) }
+func (s *testService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	byContract(s.t, s.Server, w, r)
+}
 
 func (s *testService) clock() time.Time {
 	s.mu.Lock()
