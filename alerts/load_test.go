@@ -192,10 +192,10 @@ func TestExpandFillsWhatAQueryNames(t *testing.T) {
 
 func TestPlaybooksThatActOnTheSameThingAreRefusedTogether(t *testing.T) {
 	smallest, shop, sparse := good(t, "smallest.yaml"), good(t, "signals-only.yaml"), good(t, "sparse.yaml")
-	if err := alerts.CheckTogether([]*alerts.Playbook{smallest, shop}); err != nil {
+	if err := alerts.CheckConflicts([]*alerts.Playbook{smallest, shop}); err != nil {
 		t.Errorf("two that differ: %v", err)
 	}
-	err := alerts.CheckTogether([]*alerts.Playbook{smallest, shop, sparse})
+	err := alerts.CheckConflicts([]*alerts.Playbook{smallest, shop, sparse})
 	want := `sparse.yaml:2: the service "social-intel" already has a playbook (smallest.yaml:1)
   try: give one playbook per service
 sparse.yaml:7: the compose service "social-intel" in /srv/social-intel is the target of another playbook (smallest.yaml:7)
@@ -206,18 +206,18 @@ sparse.yaml:7: the compose service "social-intel" in /srv/social-intel is the ta
 	workload, statefulSet := good(t, "kubernetes.yaml"), good(t, "kubernetes-statefulset.yaml")
 	second := *workload
 	second.Service, statefulSet.Service = "another", "a third"
-	err = alerts.CheckTogether([]*alerts.Playbook{smallest, workload, statefulSet})
+	err = alerts.CheckConflicts([]*alerts.Playbook{smallest, workload, statefulSet})
 	if err == nil || strings.Contains(err.Error(), "another playbook") {
 		t.Errorf("targets of different kinds: %v", err)
 	}
-	err = alerts.CheckTogether([]*alerts.Playbook{workload, &second})
+	err = alerts.CheckConflicts([]*alerts.Playbook{workload, &second})
 	if want := "kubernetes.yaml:6: the deployment web in namespace shop is the target of another playbook (kubernetes.yaml:6)"; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("one workload: %v", err)
 	}
 	service := good(t, "swarm.yaml")
 	second = *service
 	second.Service = "another"
-	err = alerts.CheckTogether([]*alerts.Playbook{smallest, workload, service, &second})
+	err = alerts.CheckConflicts([]*alerts.Playbook{smallest, workload, service, &second})
 	if want := "swarm.yaml:6: the Swarm service shop_web is the target of another playbook (swarm.yaml:6)"; err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "another playbook") != 1 {
 		t.Errorf("one service of a Swarm: %v", err)
 	}
@@ -227,7 +227,7 @@ sparse.yaml:7: the compose service "social-intel" in /srv/social-intel is the ta
 	}{{"prod", "staging", false}, {"prod", "prod", true}, {"prod", "", true}} {
 		one, other := *smallest, *smallest
 		one.Target.Compose.Project, other.Target.Compose.Project, other.Service = c.one, c.other, "another"
-		if err := alerts.CheckTogether([]*alerts.Playbook{&one, &other}); (err != nil) != c.refused {
+		if err := alerts.CheckConflicts([]*alerts.Playbook{&one, &other}); (err != nil) != c.refused {
 			t.Errorf("projects %q and %q of one folder: %v", c.one, c.other, err)
 		}
 	}

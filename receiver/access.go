@@ -124,6 +124,18 @@ func (a *access) checkOrigin(r *http.Request) error {
 	return nil
 }
 
+// changer returns who wants to change the state from a page or a program of this site.
+func (a *access) changer(c echo.Context) (string, error) {
+	actor, err := a.caller(c, changeState)
+	if err != nil {
+		return "", err
+	}
+	if err := a.checkHost(c.Request()); err != nil {
+		return "", err
+	}
+	return actor, a.checkOrigin(c.Request())
+}
+
 // handler is a handler that knows who calls.
 type handler func(c echo.Context, actor string) error
 
@@ -150,18 +162,11 @@ func (s *Server) read(h handler) echo.HandlerFunc {
 // change guards an address that changes the state.
 func (s *Server) change(h handler) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		a, r := s.access.Load(), c.Request()
-		actor, err := a.caller(c, changeState)
+		actor, err := s.access.Load().changer(c)
 		if err != nil {
 			return err
 		}
-		if err := a.checkHost(r); err != nil {
-			return err
-		}
-		if err := a.checkOrigin(r); err != nil {
-			return err
-		}
-		if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		if t, _, err := mime.ParseMediaType(c.Request().Header.Get("Content-Type")); err != nil || t != "application/json" {
 			return refuse(http.StatusUnsupportedMediaType, "Content-Type: application/json is needed for every change")
 		}
 		return h(c, actor)

@@ -75,7 +75,7 @@ func replayed(now time.Time, playbook string) *view.Backtest {
 }
 
 // begin presses the button.
-func (s *shop) begin(t testing.TB) {
+func (s *testService) begin(t testing.TB) {
 	t.Helper()
 	w := s.send("/playbook/backtest", "/playbook", "eve", url.Values{"service": {"shop"}})
 	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/playbook?service=shop#backtest" {
@@ -96,7 +96,7 @@ func says(t *testing.T, page string, want ...string) {
 }
 
 func TestABacktestRunsBehindThePlaybookPageAndShowsEachTrigger(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	says(t, s.page("/playbook", "eve"), "Replay the last 7 days</button>")
 	s.begin(t)
 	page := s.page("/playbook", "eve")
@@ -129,7 +129,7 @@ func TestABacktestRunsBehindThePlaybookPageAndShowsEachTrigger(t *testing.T) {
 	says(t, s.page("/playbook", "eve"), "The playbook has changed since")
 }
 
-func (s *shop) playbookHash(t *testing.T) string {
+func (s *testService) playbookHash(t *testing.T) string {
 	t.Helper()
 	p, err := s.engine.Playbook(t.Context(), "shop")
 	if err != nil {
@@ -139,7 +139,7 @@ func (s *shop) playbookHash(t *testing.T) string {
 }
 
 func TestABacktestThatFailsSaysWhyAndKeepsTheOneBefore(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.begin(t)
 	s.tester.answer(s.Server, replayed(s.clock(), ""), nil)
 	for _, c := range []struct {
@@ -184,7 +184,7 @@ func TestOneBacktestRunsAtATimeForAKnownService(t *testing.T) {
 	}
 	b.backtests.end()
 	b.backtests.wg.Wait()
-	s := newShop(t)
+	s := newTestService(t)
 	for name, form := range map[string]url.Values{"no service": {}, "another service": {"service": {"gone"}}, "an unknown field": {"service": {"shop"}, "days": {"90"}}} {
 		if w := s.send("/playbook/backtest", "/playbook", "eve", form); w.Code < 400 || len(s.tester.begun) > 0 {
 			t.Errorf("%s: %d", name, w.Code)

@@ -7,7 +7,7 @@ import (
 )
 
 func TestAnIncidentsPageAndTheAPIShowItsSupportBrief(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.declare()
 	s.reads(0.03, 0.03)
 	id := s.fire("fp1")

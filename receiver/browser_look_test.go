@@ -12,7 +12,7 @@ import (
 
 func TestEveryStateOfEveryPageCanBeReadNamedAndReachedOnEveryScreen(t *testing.T) {
 	all := append(looks(t), statusLooks(t)...)
-	url, browser := replay(t, all, newShop(t)), newBrowser(t)
+	url, browser := replay(t, all, newTestService(t)), newBrowser(t)
 	const tabs = 3
 	for n := range tabs {
 		t.Run(string(rune('a'+n)), func(t *testing.T) {
@@ -47,7 +47,7 @@ func (b *tab) looksAt(l look) {
 }
 
 func TestAPageThatWasLeftHoldsNoConnection(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	b := newTab(newBrowser(t), t, server.URL, "eve")

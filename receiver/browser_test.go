@@ -386,7 +386,7 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 	browser := newBrowser(t)
 	for _, on := range []screen{phone, desk} {
 		t.Run(on.name, func(t *testing.T) {
-			s := newShop(t)
+			s := newTestService(t)
 			server := httptest.NewServer(s)
 			t.Cleanup(server.Close)
 			b := newTab(browser, t, server.URL, "eve")
@@ -444,7 +444,7 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 }
 
 func TestFocusGoesThroughEveryPageInTheOrderOfItsWords(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	id := s.breach()

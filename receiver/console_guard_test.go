@@ -79,7 +79,7 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 
 func TestHostileValuesShowAsPlainTextWhereSomethingIsRefusedOrDone(t *testing.T) {
 	evil := `<script>alert(1)</script><img src=x onerror=alert(1)>"'` + "\u202e\u200f\x1b[31m" + strings.Repeat("x", 300)
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	refused := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {evil}, "step": {evil}})
 	if refused.Code < 400 {
@@ -102,7 +102,7 @@ func TestHostileValuesShowAsPlainTextWhereSomethingIsRefusedOrDone(t *testing.T)
 }
 
 func TestEveryPageHasAStrictPolicyAndIsNotKept(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	for _, path := range []string{"/", "/incidents/" + id, "/incidents", "/audit", "/rollout", "/playbook", "/incidents/none", "/nowhere"} {
 		h := s.browse(path, "eve").Header()
@@ -128,7 +128,7 @@ func TestEveryPageHasAStrictPolicyAndIsNotKept(t *testing.T) {
 }
 
 func TestThePagesAreForThoseWhoMayRead(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	for _, path := range []string{"/", "/audit", "/audit/export", "/rollout", "/playbook", "/incidents", "/incidents/inc-1", "/events"} {
 		for name, want := range map[string]int{"": http.StatusUnauthorized, "am": http.StatusForbidden, "nobody": http.StatusUnauthorized} {
 			w := s.browse(path, name)
@@ -143,7 +143,7 @@ func TestThePagesAreForThoseWhoMayRead(t *testing.T) {
 }
 
 func TestAViewerSeesNoForm(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	s.asks(id)
 	for _, path := range []string{"/", "/incidents/" + id} {
@@ -154,7 +154,7 @@ func TestAViewerSeesNoForm(t *testing.T) {
 }
 
 func TestAFormCountsOnlyFromThisSiteWithTheTokenOfWhoWasShownIt(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	fresh := func() string { return csrfField.FindStringSubmatch(s.page("/", "eve"))[1] }
 	old := fresh()
 	freeze := func(name, csrf string, edit ...func(*http.Request)) int {
@@ -210,7 +210,7 @@ func TestWithoutTokensThePagesShowAndChangeNothing(t *testing.T) {
 }
 
 func TestAChangeLeadsBackToPagesOfThisSiteOnly(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	for _, target := range []string{"//evil.example.com", "https://evil.example.com/", "/\\evil.example.com", "/audit", "/incidents/../x", "/%0d%0aX: y"} {
 		w := s.send("/freeze", "/", "eve", url.Values{"service": {"shop"}, "reason": {"r"}, "back": {target}})
 		if at := w.Header().Get("Location"); w.Code != http.StatusSeeOther || !strings.HasPrefix(at, "/?done=") {
@@ -220,7 +220,7 @@ func TestAChangeLeadsBackToPagesOfThisSiteOnly(t *testing.T) {
 }
 
 func TestAStreamTellsOfAChangeAndEndsWithTheServer(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	server := httptest.NewServer(s)
 	defer server.Close()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/events", nil)
@@ -271,7 +271,7 @@ func TestAStreamTellsOfAChangeAndEndsWithTheServer(t *testing.T) {
 }
 
 func TestAnExportIsWhatTheCommandWrites(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	entries, err := s.engine.Entries(t.Context(), audit.Filter{Incident: id})
 	if err != nil {
@@ -292,7 +292,7 @@ func TestAnExportIsWhatTheCommandWrites(t *testing.T) {
 }
 
 func TestTheAuditPageSaysWhereItsChainIsBroken(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.breach()
 	entries, err := s.engine.Entries(t.Context(), audit.Filter{})
 	if err != nil {

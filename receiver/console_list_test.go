@@ -21,7 +21,7 @@ var (
 )
 
 // list is what the page of incidents shows, and the address of the older ones.
-func (s *shop) list(path string) (ids []string, next string) {
+func (s *testService) list(path string) (ids []string, next string) {
 	s.t.Helper()
 	page := s.page(path, "ann")
 	for _, m := range listedIncident.FindAllStringSubmatch(page, -1) {
@@ -34,7 +34,7 @@ func (s *shop) list(path string) (ids []string, next string) {
 }
 
 // past stores n closed incidents, of which every tenth was of release v1.
-func (s *shop) past(n int) {
+func (s *testService) past(n int) {
 	s.t.Helper()
 	err := s.store.Update(s.t.Context(), func(tx remediation.Tx) error {
 		for i := range n {
@@ -55,7 +55,7 @@ func (s *shop) past(n int) {
 }
 
 func TestTheIncidentsPageListsTheNewestFirstPageByPage(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.past(2*incidentPageSize + 3)
 	open := s.breach()
 	var all []string
@@ -85,7 +85,7 @@ func TestTheIncidentsPageListsTheNewestFirstPageByPage(t *testing.T) {
 }
 
 func TestASearchOfIncidentsFindsWhatTheListSaysAndSaysHowFarItWent(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.past(searchedIncidents + 40)
 	ids, next := s.list("/incidents?text=RELEASE%20V1")
 	if len(ids) != 0 || next == "" {
@@ -103,7 +103,7 @@ func TestASearchOfIncidentsFindsWhatTheListSaysAndSaysHowFarItWent(t *testing.T)
 }
 
 func TestThePlaybookPageSaysBoundsInPeoplesUnitsAndHoldsTheRules(t *testing.T) {
-	page := newShop(t).page("/playbook", "ann")
+	page := newTestService(t).page("/playbook", "ann")
 	for _, want := range []string{
 		"above 1% over 15 min, with 100 requests or more", "above 1% over 2 min, with 13 requests or more", "below 0.1% over 1 h", "alpha</bdi>: 1% of traffic",
 		"needs approval within 30 min", "3 steps in 1 h", "a person raises it", "alert: RollbackErrorRate",
@@ -125,7 +125,7 @@ func TestAPreflightIsRunAndSignedAndARolloutStartedOnTheRolloutPage(t *testing.T
 	if n := strings.Count(l.body, `action="/preflight/sign"`); n != 2 {
 		t.Errorf("%d items can be signed, want the unknown one and the open one", n)
 	}
-	s := &shop{Server: b.Server, t: t}
+	s := &testService{Server: b.Server, t: t}
 	b.service.rollouts = []view.RolloutView{{Rollout: remediation.Rollout{Service: "shop", State: remediation.RolloutNone}}}
 	for path, form := range map[string]url.Values{
 		"/preflight/run":  {"service": {"shop"}, "reason": {"v2 tonight"}},
@@ -166,7 +166,7 @@ func TestAPreflightIsRunAndSignedAndARolloutStartedOnTheRolloutPage(t *testing.T
 // screen: claim, runbook, dashboard, abort; then the question, whose first button is the
 // one that loses nothing.
 func TestAnIncidentThatNeedsAPersonBeginsWithWhatAPersonDoes(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.rehearsed()
 	id := s.breach()
 	s.asks(id)

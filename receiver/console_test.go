@@ -1,12 +1,9 @@
 package receiver
 
 import (
-	"flag"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,11 +12,12 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/locotoki/backout/receiver/golden"
 	"github.com/locotoki/backout/remediation/audit"
 )
 
 // browse asks for a page as a browser does.
-func (s *shop) browse(path, name string) *httptest.ResponseRecorder {
+func (s *testService) browse(path, name string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, path, nil)
 	r.Host = "127.0.0.1:9099"
 	r.Header.Set("Accept", "text/html,application/xhtml+xml")
@@ -33,18 +31,31 @@ func (s *shop) browse(path, name string) *httptest.ResponseRecorder {
 
 var csrfField = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
 
-// page is a page that is there, as that user sees it.
-func (s *shop) page(path, name string) string {
+// page is a page that is there, as that user sees it, without the template's line breaks.
+func (s *testService) page(path, name string) string {
 	s.t.Helper()
 	w := s.browse(path, name)
 	if w.Code != http.StatusOK {
 		s.t.Fatalf("GET %s as %s answers %d: %s", path, name, w.Code, w.Body)
 	}
-	return w.Body.String()
+	return unbroken(w.Body.String())
+}
+
+var brokenLine = regexp.MustCompile(`(?s)<pre.*?</pre>|\s*\n\s*`)
+
+// unbroken is a page without the line breaks of its template.
+func unbroken(page string) string {
+	marked := brokenLine.ReplaceAllStringFunc(page, func(found string) string {
+		if strings.HasPrefix(found, "<pre") {
+			return found
+		}
+		return "\x00"
+	})
+	return strings.NewReplacer(">\x00<", "><", "\x00", " ").Replace(marked)
 }
 
 // send posts a form as the browser does that shows path.
-func (s *shop) send(path, from, name string, form url.Values, edit ...func(*http.Request)) *httptest.ResponseRecorder {
+func (s *testService) send(path, from, name string, form url.Values, edit ...func(*http.Request)) *httptest.ResponseRecorder {
 	s.t.Helper()
 	if !form.Has("csrf") {
 		m := csrfField.FindStringSubmatch(s.page(from, name))
@@ -68,29 +79,6 @@ func (s *shop) send(path, from, name string, form url.Values, edit ...func(*http
 	return w
 }
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// golden compares with a file of testdata, or writes it with -update.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; to write it: go test ./receiver -update", err)
-	}
-	if string(want) != string(got) {
-		t.Errorf("%s is another; to see it: go test ./receiver -update && git diff\n%s", path, got)
-	}
-}
-
 // goldenPage compares a page's structure, names and values with the file of that name.
 // Wording, and what changes from run to run, is left out: other tests look for sentences.
 func goldenPage(t *testing.T, name, got string) {
@@ -100,25 +88,33 @@ func goldenPage(t *testing.T, name, got string) {
 	got = regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(got, "HASH")
 	got = regexp.MustCompile(`data-stamp="[0-9a-f]+"`).ReplaceAllString(got, `data-stamp="STAMP"`)
 	got = regexp.MustCompile(`(hash|HASH|:)( <code>|)[0-9a-f]{12}`).ReplaceAllString(got, "${1}${2}HASH")
-	golden(t, name, []byte(structureOf(got)))
+	golden.Compare(t, name, []byte(structureOf(got)))
 }
 
 var spoken = regexp.MustCompile(`\b(aria-label|title|alt|placeholder|data-confirm)="[^"]*"`)
 
-// structureOf replaces the wording between tags with an ellipsis. Words with a digit are
-// values and stay, as do names, code and times.
+// inline are the tags that begin no line of a golden file.
+var inline = []string{"a", "bdi", "strong", "small", "span", "code", "time", "br", "q"}
+
+// structureOf is a page's tags and values, however the template breaks its lines. An
+// ellipsis stands for wording. Words with a digit are values and stay, as do names, code
+// and times.
 func structureOf(page string) string {
 	var b strings.Builder
 	verbatim := 0
 	for z := html.NewTokenizer(strings.NewReader(page)); ; {
-		switch kind := z.Next(); {
+		kind := z.Next()
+		token := strings.Join(strings.Fields(string(z.Raw())), " ")
+		switch {
 		case kind == html.ErrorToken:
-			return b.String()
+			return b.String() + "\n"
 		case kind == html.TextToken && verbatim == 0:
-			b.WriteString(valuesOf(string(z.Raw())))
+			token = valuesOf(token)
 		default:
-			b.WriteString(spoken.ReplaceAllString(string(z.Raw()), `$1="…"`))
-			switch name, _ := z.TagName(); string(name) {
+			token = spoken.ReplaceAllString(token, `$1="…"`)
+			raw, _ := z.TagName()
+			name := string(raw)
+			switch name {
 			case "bdi", "code", "time", "script", "style":
 				if kind == html.StartTagToken {
 					verbatim++
@@ -126,24 +122,26 @@ func structureOf(page string) string {
 					verbatim--
 				}
 			}
+			if (kind == html.StartTagToken || kind == html.SelfClosingTagToken) && b.Len() > 0 && !slices.Contains(inline, name) {
+				b.WriteByte('\n')
+			}
 		}
+		b.WriteString(token)
 	}
 }
 
 func valuesOf(text string) string {
-	trimmed := strings.TrimSpace(text)
-	lead, trail, _ := strings.Cut(text, trimmed)
-	kept := strings.Fields(trimmed)
+	kept := strings.Fields(text)
 	for i, w := range kept {
 		if !strings.ContainsAny(w, "0123456789") {
 			kept[i] = "…"
 		}
 	}
-	return lead + strings.Join(slices.Compact(kept), " ") + trail
+	return strings.Join(slices.Compact(kept), " ")
 }
 
 func TestThePagesAreAsTheGoldenFilesSay(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	goldenPage(t, "now-empty.html", s.page("/", "eve"))
 	id := s.breach()
 	s.pass(90 * time.Second)
@@ -159,7 +157,7 @@ func TestThePagesAreAsTheGoldenFilesSay(t *testing.T) {
 }
 
 func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPage(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	at := "/incidents/" + id
 	change := func(verb string, form url.Values, words string) {
@@ -205,7 +203,7 @@ func TestACommanderApprovesDeniesClaimsReleasesClosesAndRestoresOnTheIncidentsPa
 }
 
 func TestAnApprovalOnTheNowPageLetsTheStepRun(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	s.asks(id)
 	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"restored on staging"}, "step": {"4-schema_rollback"}, "back": {"/"}})
@@ -219,7 +217,7 @@ func TestAnApprovalOnTheNowPageLetsTheStepRun(t *testing.T) {
 }
 
 func TestAFreezeAndItsThawComeFromTheNowPage(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	w := s.send("/freeze", "/", "eve", url.Values{"service": {"shop"}, "scope": {"all"}, "for": {"1h"}, "reason": {"<b>fire</b> drill"}})
 	if w.Code != http.StatusSeeOther {
 		t.Fatal(w.Code, w.Body)
@@ -239,7 +237,7 @@ func TestAFreezeAndItsThawComeFromTheNowPage(t *testing.T) {
 }
 
 func TestAFormThatNamesNoServiceFreezesNothing(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	w := s.send("/freeze", "/", "eve", url.Values{"reason": {"r"}})
 	if w.Code != http.StatusBadRequest {
 		t.Error(w.Code, w.Body)
@@ -253,7 +251,7 @@ func TestAFormThatNamesNoServiceFreezesNothing(t *testing.T) {
 }
 
 func TestARefusedChangeSaysSoAndKeepsTheWords(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	w := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{"reason": {"long thoughts"}, "step": {"2-flag_off"}, "back": {"/incidents/" + id}})
 	body := w.Body.String()

@@ -39,7 +39,7 @@ func looks(t testing.TB) (all []look) {
 	t.Helper()
 	all = append(all, nowLooks(t)...)
 	for name, make := range incidentStates {
-		s := newShop(t)
+		s := newTestService(t)
 		id := make(t, s)
 		all = append(all, taken("incident-"+name, s.browse("/incidents/"+id, "eve")))
 		if name == "approval" || name == "closed" {
@@ -63,13 +63,13 @@ func must[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-func (s *shop) verb(id string, v view.Verb, step, reason string) {
+func (s *testService) verb(id string, v view.Verb, step, reason string) {
 	s.t.Helper()
 	must[view.IncidentView](s.t)(s.engine.ChangeIncident(s.t.Context(), id, v, step, "eve", reason))
 }
 
 // rehearsed notes a rehearsal of the plan, two days ago.
-func (s *shop) rehearsed() {
+func (s *testService) rehearsed() {
 	s.t.Helper()
 	at := s.clock().Add(-48 * time.Hour)
 	err := s.store.Update(s.t.Context(), func(tx remediation.Tx) error {
@@ -87,13 +87,13 @@ func (s *shop) rehearsed() {
 }
 
 // incidentStates bring an incident into each of its states.
-var incidentStates = map[string]func(t testing.TB, s *shop) string{
-	"confirming": func(t testing.TB, s *shop) string {
+var incidentStates = map[string]func(t testing.TB, s *testService) string{
+	"confirming": func(t testing.TB, s *testService) string {
 		s.beat()
 		s.declare()
 		return must[remediation.Accepted](t)(s.engine.Accept(t.Context(), firing("fp1"))).Incidents[0]
 	},
-	"unconfirmed": func(t testing.TB, s *shop) string {
+	"unconfirmed": func(t testing.TB, s *testService) string {
 		s.beat()
 		s.declare()
 		s.reads(0.002, 0.002)
@@ -101,24 +101,24 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 		s.pass(time.Minute)
 		return id
 	},
-	"settling": func(_ testing.TB, s *shop) string {
+	"settling": func(_ testing.TB, s *testService) string {
 		id := s.breach()
 		s.pass(90 * time.Second)
 		return id
 	},
-	"approval": func(_ testing.TB, s *shop) string {
+	"approval": func(_ testing.TB, s *testService) string {
 		s.rehearsed()
 		id := s.breach()
 		s.asks(id)
 		return id
 	},
-	"failed": func(_ testing.TB, s *shop) string {
-		s.targets["flag_off"] = &shopTarget{fail: hint.Add(errors.New("write /srv/shop/.env: no space left on device"), "free some, then claim and release")}
+	"failed": func(_ testing.TB, s *testService) string {
+		s.targets["flag_off"] = &serviceTarget{fail: hint.Add(errors.New("write /srv/shop/.env: no space left on device"), "free some, then claim and release")}
 		id := s.breach()
 		s.pass(time.Minute)
 		return id
 	},
-	"exhausted": func(_ testing.TB, s *shop) string {
+	"exhausted": func(_ testing.TB, s *testService) string {
 		id := s.breach()
 		s.asks(id)
 		s.verb(id, view.Deny, "4-schema_rollback", "the schema stays")
@@ -126,31 +126,31 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 		return id
 	},
 	"recovered": recovered,
-	"closed": func(t testing.TB, s *shop) string {
+	"closed": func(t testing.TB, s *testService) string {
 		id := recovered(t, s)
 		s.reads(0.0004, 0.0004)
 		s.pass(10 * time.Minute)
 		return id
 	},
-	"drill": func(_ testing.TB, s *shop) string {
+	"drill": func(_ testing.TB, s *testService) string {
 		s.beat()
 		s.declare()
 		s.reads(0.031, 0.034)
 		return s.fire("fp-drill", "drill", "true")
 	},
-	"claimed": func(_ testing.TB, s *shop) string {
+	"claimed": func(_ testing.TB, s *testService) string {
 		id := s.breach()
 		s.verb(id, view.Claim, "", "I look at the database first")
 		s.pass(7 * time.Minute)
 		return id
 	},
-	"restored": func(t testing.TB, s *shop) string {
+	"restored": func(t testing.TB, s *testService) string {
 		id := recovered(t, s)
 		must[view.IncidentView](t)(s.engine.Restore(t.Context(), id, view.RestoreRequest{Actor: "eve", Reason: "v2.0.1 is out", Force: true}))
 		s.pass(time.Minute)
 		return id
 	},
-	"frozen": func(t testing.TB, s *shop) string {
+	"frozen": func(t testing.TB, s *testService) string {
 		until := s.clock().Add(time.Hour)
 		must[remediation.Freeze](t)(s.engine.PutFreeze(t.Context(), remediation.Freeze{Service: "shop", Scope: "all", By: "eve", Reason: "a migration runs until four", Until: &until}))
 		id := s.breach()
@@ -159,7 +159,7 @@ var incidentStates = map[string]func(t testing.TB, s *shop) string{
 	},
 }
 
-func recovered(_ testing.TB, s *shop) string {
+func recovered(_ testing.TB, s *testService) string {
 	id := s.breach()
 	s.reads(0.031, 0.0004)
 	s.pass(4 * time.Minute)
@@ -174,7 +174,7 @@ func firing(fingerprint string) remediation.Notification {
 }
 
 func nowLooks(t testing.TB) (all []look) {
-	s := newShop(t)
+	s := newTestService(t)
 	all = append(all, taken("now-first", s.browse("/", "eve")))
 	s.beat()
 	all = append(all, taken("now-calm", s.browse("/", "eve")))
@@ -185,7 +185,7 @@ func nowLooks(t testing.TB) (all []look) {
 	s.beat()
 	all = append(all, taken("now-no-prometheus", s.browse("/", "eve")))
 
-	s = newShop(t)
+	s = newTestService(t)
 	id := s.breach()
 	s.pass(90 * time.Second)
 	all = append(all, taken("now-one", s.browse("/", "eve")))
@@ -246,7 +246,7 @@ func auditLooks(t testing.TB) []look {
 	r := as(request("GET", "/audit", ""), "eve")
 	r.Header.Set("Accept", "text/html")
 	none := taken("audit-empty", empty.do(r))
-	s := newShop(t)
+	s := newTestService(t)
 	s.asks(s.breach())
 	at := func(name, query string) look { return taken(name, s.browse("/audit"+query, "eve")) }
 	return []look{
@@ -262,12 +262,12 @@ func listLooks(t testing.TB) []look {
 	r := as(request("GET", "/playbook", ""), "eve")
 	r.Header.Set("Accept", "text/html")
 	none := taken("playbook-none", empty.do(r))
-	s := newShop(t)
+	s := newTestService(t)
 	incidentStates["closed"](t, s)
 	s.pass(2 * time.Hour)
 	s.asks(s.breach())
 	at := func(name, path string) look { return taken(name, s.browse(path, "eve")) }
-	p := newShop(t)
+	p := newTestService(t)
 	p.begin(t)
 	running := taken("playbook-running", p.browse("/playbook", "eve"))
 	p.tester.answer(p.Server, replayed(p.clock(), ""), nil)
@@ -306,7 +306,7 @@ func preflighted(t testing.TB) look {
 }
 
 func rolloutLooks(t testing.TB) (all []look) {
-	s := newShop(t)
+	s := newTestService(t)
 	all = append(all, taken("rollout-none", s.browse("/rollout", "eve")), preflighted(t))
 	s.beat()
 	s.declare()
@@ -318,16 +318,16 @@ func rolloutLooks(t testing.TB) (all []look) {
 	opened := taken("rollout-signal-opened", s.browse("/rollout", "eve"))
 	opened.body = strings.ReplaceAll(opened.body, `<details id="signal-`, `<details open id="signal-`)
 	all = append(all, opened)
-	s = newShop(t)
+	s = newTestService(t)
 	s.asks(s.breach())
 	all = append(all, taken("rollout-incident", s.browse("/rollout", "eve")))
-	s = newShop(t)
+	s = newTestService(t)
 	incidentStates["closed"](t, s)
 	return append(all, taken("rollout-rolled-back", s.browse("/rollout", "eve")))
 }
 
 func errorLooks(t testing.TB) []look {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	conflict := s.send("/incidents/"+id+"/approve", "/", "eve", url.Values{
 		"reason": {"the snapshot was restored on staging and is good"}, "step": {"4-schema_rollback"}, "back": {"/incidents/" + id},
@@ -346,10 +346,10 @@ func errorLooks(t testing.TB) []look {
 
 // statusLooks are those of the public page.
 func statusLooks(t testing.TB) (all []look) {
-	at := func(s *shop, name string) look {
+	at := func(s *testService, name string) look {
 		return taken("status-"+name, visit(t, public(t, s.engine, s.clock), "GET", "/status"))
 	}
-	s := newShop(t)
+	s := newTestService(t)
 	all = append(all, at(s, "calm"))
 	s.breach()
 	s.pass(time.Minute)
@@ -380,7 +380,7 @@ func TestEveryStateSaysWhatACommanderAsks(t *testing.T) {
 	}
 	for name, bring := range incidentStates {
 		t.Run(name, func(t *testing.T) {
-			s := newShop(t)
+			s := newTestService(t)
 			id := bring(t, s)
 			for _, name := range []string{"eve", "ann"} {
 				page := s.page("/incidents/"+id, name)

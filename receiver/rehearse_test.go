@@ -37,7 +37,7 @@ func TestARehearsalIsAskedForByACommanderAndReadByAViewer(t *testing.T) {
 }
 
 func TestTheIncidentsPageSaysHowLongAStepTookWhenItWasRehearsed(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	took := func(index int, action string, d time.Duration) remediation.RehearsedStep {
 		return remediation.RehearsedStep{
 			Action: action, Target: "compose:/srv/shop/shop#" + action, Index: index, Tried: true,

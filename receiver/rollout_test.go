@@ -11,7 +11,7 @@ import (
 )
 
 func TestTheRolloutsPageHasItsFormsForACommanderOnly(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.declare()
 	s.beat()
 	for verb, shown := range map[string]bool{"promote": true, "hold": true, "abort": true, "resume": false, "finish": false} {
@@ -38,7 +38,7 @@ func TestTheRolloutsPageHasItsFormsForACommanderOnly(t *testing.T) {
 }
 
 func TestAFormOfTheRolloutThatIsNotUnderstoodChangesNothing(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.declare()
 	for path, form := range map[string]url.Values{
 		"/rollout/hold":    {"service": {"shop"}},
@@ -61,7 +61,7 @@ func TestAFormOfTheRolloutThatIsNotUnderstoodChangesNothing(t *testing.T) {
 }
 
 func TestARolloutIsAbortedFromAnIncidentsPage(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	id := s.breach()
 	s.pass(time.Second)
 	const form = `action="/rollout/abort"`
@@ -84,7 +84,7 @@ func TestARolloutIsAbortedFromAnIncidentsPage(t *testing.T) {
 }
 
 func TestAnIncidentWithoutAlertsSaysWhoOrderedIt(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	s.declare()
 	w := s.send("/rollout/abort", "/rollout", "eve", url.Values{"service": {"shop"}, "reason": {"wrong build"}})
 	if w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/incidents/inc-1?done=") {

@@ -14,7 +14,7 @@ import (
 const vulnerability = "critical-security-vulnerability"
 
 func TestASignalIsRaisedAndClearedOnTheRolloutsPage(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	form := func(verb string) string { return `action="/signals/` + verb + `"` }
 	page := s.page("/rollout", "eve")
 	if strings.Count(page, form("raise")) != 2 || strings.Contains(page, form("clear")) || !strings.Contains(page, vulnerability+" is not raised.") {
@@ -57,7 +57,7 @@ func TestASignalIsRaisedAndClearedOnTheRolloutsPage(t *testing.T) {
 }
 
 func TestAViewerSeesWhoRaisedASignalAndNoForm(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	must[remediation.Signal](t)(s.engine.RaiseSignal(t.Context(), "shop", "data-integrity", "eve", "orders are doubled"))
 	page := s.page("/rollout", "ann")
 	if !strings.Contains(page, "<q>orders are doubled</q>") || !strings.Contains(page, "A commander can raise and clear them") || strings.Contains(page, "/signals/") {
@@ -66,7 +66,7 @@ func TestAViewerSeesWhoRaisedASignalAndNoForm(t *testing.T) {
 }
 
 func TestAFormOfASignalThatIsNotUnderstoodRaisesNothing(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	whole := func(edit ...string) url.Values {
 		form := url.Values{"service": {"shop"}, "signal": {vulnerability}, "reason": {"r"}}
 		for i := 0; i < len(edit); i += 2 {

@@ -151,7 +151,7 @@ func TestAnAnswerFromSlackReachesTheEngineWithWhoAndWhy(t *testing.T) {
 }
 
 func TestAnApprovalFromSlackLetsTheStepRun(t *testing.T) {
-	s, b := newShop(t), newSlackBench(t)
+	s, b := newTestService(t), newSlackBench(t)
 	s.slackTransport = b.slackTransport
 	if err := s.Reconfigure(b.cfg); err != nil {
 		t.Fatal(err)

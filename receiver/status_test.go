@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/golden"
 	"github.com/locotoki/backout/receiver/statuspage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -44,7 +45,7 @@ func visit(t testing.TB, h http.Handler, method, path string, header ...string) 
 }
 
 func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	p := public(t, s.engine, s.clock)
 	goldenPage(t, "status-calm.html", visit(t, p, "GET", "/status").Body.String())
 	id := s.breach()
@@ -52,7 +53,7 @@ func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testin
 	body := visit(t, p, "GET", "/status").Body.String()
 	goldenPage(t, "status-trouble.html", body)
 	summary := visit(t, p, "GET", "/status/api/v2/summary.json").Body.String()
-	golden(t, "status-summary.json", []byte(summary))
+	golden.Compare(t, "status-summary.json", []byte(summary))
 	for _, inside := range []string{id, "error_rate", "flag_off", "fp1", "3.1%", "eve", "compose:", "inc-"} {
 		if strings.Contains(body, inside) || strings.Contains(summary, inside) {
 			t.Errorf("the public is told %q", inside)
@@ -77,7 +78,7 @@ func TestThePublicPageTellsAnIncidentInWordsForCustomersAndNothingElse(t *testin
 }
 
 func TestThePublicListenerHasNothingOfTheConsole(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	script := ""
 	for name := range s.pages.Files {
 		if strings.HasSuffix(name, ".js") {
@@ -105,7 +106,7 @@ func TestThePublicListenerHasNothingOfTheConsole(t *testing.T) {
 }
 
 func TestThePublicPageCanBeKeptByCaches(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	p := public(t, s.engine, s.clock)
 	for _, path := range []string{"/status", "/status/api/v2/summary.json"} {
 		first := visit(t, p, "GET", path)
@@ -157,7 +158,7 @@ func TestWordsForThePublicShowAsPlainText(t *testing.T) {
 }
 
 func TestThePublicPageIsServedUntilItIsToldToEnd(t *testing.T) {
-	s := newShop(t)
+	s := newTestService(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -364,7 +364,7 @@ func TestADashboardWhoseAddressCannotBeAnUIDIsRefused(t *testing.T) {
 	} {
 		pb := smallPlaybook()
 		pb.Dashboards = map[string]string{"Service Health": address}
-		if _, err := rules.Generate(pb); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := (rules.Settings{}).Generate(pb); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

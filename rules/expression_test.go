@@ -145,7 +145,7 @@ func TestWhatCannotBeGeneratedIsRefusedInClearWords(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			pb := smallPlaybook()
 			c.change(pb)
-			_, err := rules.Generate(pb)
+			_, err := rules.Settings{}.Generate(pb)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -162,7 +162,7 @@ func TestAQueryThatNoSeriesCanBeMadeUpForIsAWarning(t *testing.T) {
 	pb := smallPlaybook()
 	pb.Triggers[1].Sustained = model.Duration(5 * time.Minute)
 	pb.Indicators[1].Query = `hour()`
-	files, err := rules.Generate(pb)
+	files, err := rules.Settings{}.Generate(pb)
 	if err != nil {
 		t.Fatal(err)
 	}

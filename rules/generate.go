@@ -52,9 +52,6 @@ const (
 
 func (s Settings) tokenFile() string { return cmp.Or(s.TokenFile, DefaultTokenFile) }
 
-// Generate returns the files of a playbook with the default settings.
-func Generate(pb *alerts.Playbook) ([]File, error) { return Settings{}.Generate(pb) }
-
 // Generate returns what is derived from a valid playbook: what Deployed returns,
 // and the rules' promtool tests. The same playbook gives the same bytes.
 func (s Settings) Generate(pb *alerts.Playbook) ([]File, error) {

@@ -24,7 +24,7 @@ func generate(t *testing.T, pb *alerts.Playbook) map[string]string {
 	t.Helper()
 	files, err := defaultFiles()
 	if pb != nil {
-		files, err = rules.Generate(pb)
+		files, err = rules.Settings{}.Generate(pb)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ var defaultFiles = sync.OnceValues(func() ([]rules.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rules.Generate(pb)
+	return rules.Settings{}.Generate(pb)
 })
 
 func TestTheCommittedFilesAreThoseOfTheDefaultPlaybook(t *testing.T) {

@@ -112,7 +112,7 @@ func TestFilesOfAnyPlaybookAreMadeOrTheirGapsNamed(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		pb := anyPlaybook(r)
 		pb.Indicators, pb.Triggers = pb.Indicators[:1], pb.Triggers[:1]
-		files, err := rules.Generate(pb)
+		files, err := rules.Settings{}.Generate(pb)
 		if err != nil {
 			r.Fatal(err)
 		}

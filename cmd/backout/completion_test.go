@@ -9,11 +9,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/locotoki/backout/cmd/backout/completion"
+	"github.com/locotoki/backout/cmd/backout/manpage"
 )
 
 func completed(t *testing.T, env map[string]string, words ...string) []string {
 	t.Helper()
-	r := backout(t, env, append([]string{completionFlag}, words...)...)
+	r := backout(t, env, append([]string{completion.Flag}, words...)...)
 	if r.status != statusFine || r.stderr != "" {
 		t.Errorf("%q: status %d, says %q", words, r.status, r.stderr)
 	}
@@ -90,7 +93,7 @@ func TestThePlaybooksOnTheLineAreCompletedFrom(t *testing.T) {
 
 // make tools fetches mandoc.
 func TestTheManualPageIsGoodRoffAndHasEveryCommand(t *testing.T) {
-	r := backout(t, map[string]string{"SOURCE_DATE_EPOCH": "1767366300"}, manFlag)
+	r := backout(t, map[string]string{"SOURCE_DATE_EPOCH": "1767366300"}, manpage.Flag)
 	if r.status != statusFine || r.stderr != "" {
 		t.Fatal(r.status, r.stderr)
 	}

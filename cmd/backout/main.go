@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,8 @@ import (
 	"github.com/prometheus/common/version"
 
 	"github.com/locotoki/backout/cmd/backout/client"
+	"github.com/locotoki/backout/cmd/backout/completion"
+	"github.com/locotoki/backout/cmd/backout/manpage"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation/audit"
 )
@@ -55,9 +58,9 @@ func run(ctx context.Context, args []string, environ []string, stdout, stderr io
 func (c *commands) exec(ctx context.Context, args []string) int {
 	var name string
 	var err error
-	if len(args) > 0 && args[0] == completionFlag {
+	if len(args) > 0 && args[0] == completion.Flag {
 		err = c.complete(ctx, args[1:])
-	} else if len(args) == 1 && args[0] == manFlag {
+	} else if len(args) == 1 && args[0] == manpage.Flag {
 		err = c.print(c.manPage())
 	} else if name, err = c.parse(args); err == nil {
 		err = c.run[name](ctx)
@@ -214,9 +217,33 @@ func (c *commands) addVersion() {
 	})
 }
 
+// manPage is the manual page of today, or of the day of the commit that a release is
+// made of.
+func (c *commands) manPage() string {
+	made := c.now()
+	if seconds, err := strconv.ParseInt(c.env("SOURCE_DATE_EPOCH"), 10, 64); err == nil {
+		made = time.Unix(seconds, 0)
+	}
+	return manpage.Page(c.app.Model(), made)
+}
+
 // print writes an answer.
 func (c *commands) print(s string) error {
 	_, err := io.WriteString(c.stdout, s)
+	return err
+}
+
+// answer prints a command's answer as JSON or as text. One that is not ok is negative.
+func (c *commands) answer(output string, v any, text string, ok bool) error {
+	var err error
+	if output == outputJSON {
+		err = c.printJSON(v)
+	} else {
+		err = c.print(text)
+	}
+	if err == nil && !ok {
+		err = errAnswered
+	}
 	return err
 }
 

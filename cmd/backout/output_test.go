@@ -38,10 +38,10 @@ func outputMistake(args []string, printed []byte) error {
 	if !slices.Contains(args, "--output=json") && !slices.Contains(args, "export") || len(printed) == 0 {
 		return nil
 	}
-	c := newCommands(nil, io.Discard, io.Discard)
-	command := c.readLine(append(slices.Clone(args), "")).command
-	if c.answers[command] == nil {
-		command += " run" // of preflight and rehearse
+	c := newCommands(os.Environ(), io.Discard, io.Discard)
+	command, err := c.parse(args)
+	if err != nil {
+		return err
 	}
 	if c.answers[command] == nil {
 		return fmt.Errorf("%s names no type", command)

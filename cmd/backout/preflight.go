@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,19 +135,6 @@ func (c *commands) runPreflight(ctx context.Context, cl *client.Client, service,
 
 // answerPreflight prints the answer; it is negative if an item failed.
 func (c *commands) answerPreflight(v remediation.PreflightView, output, text string) error {
-	var err error
-	if output == outputJSON {
-		err = c.printJSON(v)
-	} else {
-		err = c.print(text)
-	}
-	if err != nil {
-		return err
-	}
-	for _, it := range v.Items {
-		if it.Status == remediation.Fail {
-			return errAnswered
-		}
-	}
-	return nil
+	failed := slices.ContainsFunc(v.Items, func(it remediation.PreflightItem) bool { return it.Status == remediation.Fail })
+	return c.answer(output, v, text, !failed)
 }

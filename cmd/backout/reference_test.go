@@ -80,7 +80,11 @@ func commandsPage(app *kingpin.ApplicationModel, answers map[string][]reflect.Ty
 		}
 	}
 	for _, c := range commands {
-		fmt.Fprintf(&b, "\n## backout %s\n\n%s\n\n```\nbackout %s\n```\n", c.FullCommand, tableCell(c.Help), synopsis(c))
+		synopsis := strings.TrimSpace(c.FullCommand + " " + c.FlagSummary())
+		if len(c.Args) > 0 {
+			synopsis += " " + c.ArgSummary()
+		}
+		fmt.Fprintf(&b, "\n## backout %s\n\n%s\n\n```\nbackout %s\n```\n", c.FullCommand, tableCell(c.Help), synopsis)
 		var own, others []string
 		for _, f := range c.Flags {
 			if shared(f) {

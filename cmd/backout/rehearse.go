@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,19 +117,6 @@ func rehearsalsSince(all []remediation.Rehearsal, plans []string, since *time.Ti
 
 // answerRehearsal prints the answer; it is negative if a part failed.
 func (c *commands) answerRehearsal(v remediation.RehearsalView, output, text string) error {
-	var err error
-	if output == outputJSON {
-		err = c.printJSON(v)
-	} else {
-		err = c.print(text)
-	}
-	if err != nil {
-		return err
-	}
-	for _, r := range v.Rehearsals {
-		if r.Status == remediation.Fail {
-			return errAnswered
-		}
-	}
-	return nil
+	failed := slices.ContainsFunc(v.Rehearsals, func(r remediation.Rehearsal) bool { return r.Status == remediation.Fail })
+	return c.answer(output, v, text, !failed)
 }

@@ -92,7 +92,7 @@ func (f playbookFlags) loadPlaybooks(kinds []alerts.ActionKind) ([]*alerts.Playb
 		}
 		list = append(list, pb)
 	}
-	return list, errors.Join(append(errs, alerts.CheckTogether(list))...)
+	return list, errors.Join(append(errs, alerts.CheckConflicts(list))...)
 }
 
 // playbookKinds are the kinds as the playbooks' loader takes them.

@@ -22,14 +22,6 @@ func (c *commands) addStatus() {
 		if err := cl.Ask(ctx, http.MethodGet, "api/v1/status", nil, nil, &s); err != nil {
 			return err
 		}
-		if *output == outputJSON {
-			err = c.printJSON(s)
-		} else {
-			err = c.print(terminal.Status(s, c.screen()))
-		}
-		if err == nil && len(s.NeedsPerson()) > 0 {
-			err = errAnswered
-		}
-		return err
+		return c.answer(*output, s, terminal.Status(s, c.screen()), len(s.NeedsPerson()) == 0)
 	})
 }

@@ -33,15 +33,7 @@ func (c *commands) addTest() {
 			return wrong("", "%w", err)
 		}
 		answer := newTested(results)
-		if *output == outputJSON {
-			err = c.printJSON(answer)
-		} else {
-			err = c.print(terminal.Scenarios(results, *verbose, c.screen()))
-		}
-		if err == nil && !answer.OK {
-			err = errAnswered
-		}
-		return err
+		return c.answer(*output, answer, terminal.Scenarios(results, *verbose, c.screen()), answer.OK)
 	})
 }
 

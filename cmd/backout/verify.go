@@ -29,15 +29,7 @@ func (c *commands) addVerify() {
 		if err != nil {
 			return err
 		}
-		if *output == outputJSON {
-			err = c.printJSON(v)
-		} else {
-			err = c.print(v.text())
-		}
-		if err == nil && !v.OK {
-			err = errAnswered
-		}
-		return err
+		return c.answer(*output, v, v.text(), v.OK)
 	})
 }
 

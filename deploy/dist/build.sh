@@ -43,7 +43,7 @@ for ARCH in amd64 arm64; do
   cp "$dist/${name}_$ARCH" "$stage/$ARCH/backout"
   cp LICENSE CHANGELOG.md deploy/backout.service deploy/dist/{acting.conf,backout.yml,nfpm.yaml,*.sh} "$stage/$ARCH/"
   cp alerts/playbook.yaml "$stage/$ARCH/playbook.yaml"
-  cp cmd/backout/completion/* "$stage/$ARCH/"
+  cp cmd/backout/completion/{backout.bash,_backout,backout.fish} "$stage/$ARCH/"
   go run -ldflags "-X $info.Version=$VERSION" ./cmd/backout --help-man | gzip -9n >"$stage/$ARCH/backout.1.gz"
   touch -d "@$SOURCE_DATE_EPOCH" "$stage/$ARCH"/*
   for kind in deb rpm; do

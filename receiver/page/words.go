@@ -120,6 +120,13 @@ func (p *Pages) functions() template.FuncMap {
 				"Sets the traffic for the first stage and verifies it. It is refused while something is missing.", "Start", rolloutBack("start"), n,
 			}
 		},
+		"abortOf": func(service, csrf string, n int) any {
+			return rolloutForm{
+				service, "", csrf, "abort", "Abort the rollout",
+				"The rollback steps run now, in order, whatever Prometheus says. Each is verified. Steps that can lose data still need approval.",
+				"Abort the rollout", rolloutBack("abort"), n,
+			}
+		},
 		"verbOf": func(incident, csrf, verb, label, explain, button string) any {
 			return struct {
 				Incident, CSRF, Verb, Label, Explain, Button string

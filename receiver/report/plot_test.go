@@ -3,10 +3,7 @@ package report
 import (
 	"encoding/xml"
 	"errors"
-	"flag"
 	"io"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -16,33 +13,11 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/receiver/golden"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// golden compares with a file of testdata, or writes it with -update.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; to write it: go test ./receiver/report -update", err)
-	}
-	if string(want) != string(got) {
-		t.Errorf("%s is another; to see it: go test ./receiver/report -update && git diff\n%s", path, got)
-	}
-}
 
 var plotOpened = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 
@@ -87,8 +62,8 @@ func evidencePlot() view.Plot {
 }
 
 func TestPlotsAreDrawnAsTheyWere(t *testing.T) {
-	golden(t, "plot.svg", PlotFile(breachPlot()))
-	golden(t, "plot-evidence.svg", PlotFile(evidencePlot()))
+	golden.Compare(t, "plot.svg", PlotFile(breachPlot()))
+	golden.Compare(t, "plot-evidence.svg", PlotFile(evidencePlot()))
 }
 
 // elements reads an SVG file strictly, and returns its elements' names and its text.

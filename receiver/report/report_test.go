@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/receiver/golden"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -109,8 +110,8 @@ func reportOf(t *testing.T, s *told) *Report {
 
 func TestAReportTellsTheIncident(t *testing.T) {
 	r := reportOf(t, aLadder())
-	golden(t, "report.md", r.Markdown([]string{"inc (7)-error_rate.svg"}))
-	golden(t, "report-terminal.md", r.Markdown(nil))
+	golden.Compare(t, "report.md", r.Markdown([]string{"inc (7)-error_rate.svg"}))
+	golden.Compare(t, "report-terminal.md", r.Markdown(nil))
 }
 
 func TestAReportMeasuresFromBreachToPostToIntentToRecovery(t *testing.T) {

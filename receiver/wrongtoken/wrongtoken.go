@@ -19,7 +19,7 @@ import (
 const (
 	memory       = 10 * time.Minute
 	maxAddresses = 4096
-	Free         = 10 // a person's typing errors
+	free         = 10 // a person's typing errors
 	firstDelay   = 50 * time.Millisecond
 	longestDelay = time.Second
 	maxWaiting   = 64
@@ -31,8 +31,7 @@ type Guard struct {
 	total   prometheus.Counter
 	log     *slog.Logger
 	now     func() time.Time
-	After   func(time.Duration) <-chan time.Time
-	Waiting chan struct{}
+	waiting chan struct{}
 
 	mu   sync.Mutex
 	seen map[string]sender
@@ -49,7 +48,7 @@ func New(registry prometheus.Registerer, log *slog.Logger, now func() time.Time)
 		total: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "backout_wrong_tokens_total", Help: "Requests with a token, or a name and password, that is not known.",
 		}),
-		log: log, now: now, After: time.After, Waiting: make(chan struct{}, maxWaiting), seen: map[string]sender{},
+		log: log, now: now, waiting: make(chan struct{}, maxWaiting), seen: map[string]sender{},
 	}
 	return w, registry.Register(w.total)
 }
@@ -81,13 +80,13 @@ func (w *Guard) Came(r *http.Request) {
 		return
 	}
 	select {
-	case w.Waiting <- struct{}{}:
-		defer func() { <-w.Waiting }()
+	case w.waiting <- struct{}{}:
+		defer func() { <-w.waiting }()
 	default:
 		return // as many wait as may
 	}
 	select {
-	case <-w.After(delay):
+	case <-time.After(delay):
 	case <-r.Context().Done():
 	}
 }
@@ -120,12 +119,12 @@ func (w *Guard) count(address string) int {
 
 func delayOf(count int) time.Duration {
 	delay := firstDelay
-	for range count - Free - 1 {
+	for range count - free - 1 {
 		if delay *= 2; delay >= longestDelay {
 			return longestDelay
 		}
 	}
-	if count <= Free {
+	if count <= free {
 		return 0
 	}
 	return delay

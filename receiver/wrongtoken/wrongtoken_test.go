@@ -1,9 +1,14 @@
 package wrongtoken
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,11 +34,11 @@ func TestOneHomeIsOneAddressAndAFloodOfAddressesIsOne(t *testing.T) {
 }
 
 func TestWrongTokensWaitLongerAndLonger(t *testing.T) {
-	last := delayOf(Free)
+	last := delayOf(free)
 	if last != 0 {
 		t.Errorf("a typing error waits %s", last)
 	}
-	for count := Free + 1; count < 1000; count++ {
+	for count := free + 1; count < 1000; count++ {
 		d := delayOf(count)
 		if d <= 0 || d < last || d > longestDelay {
 			t.Fatalf("number %d waits %s after %s", count, d, last)
@@ -43,4 +48,35 @@ func TestWrongTokensWaitLongerAndLonger(t *testing.T) {
 	if last != longestDelay {
 		t.Errorf("the last waits %s", last)
 	}
+}
+
+func TestAWrongTokenWaitsWhileThereIsRoomAndItsClientIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, err := New(prometheus.NewRegistry(), slog.New(slog.DiscardHandler), time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		takes := func(what string, ctx context.Context, want time.Duration) {
+			t.Helper()
+			from := time.Now()
+			w.Came(httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
+			if got := time.Since(from); got != want {
+				t.Errorf("%s waits %s, want %s", what, got, want)
+			}
+		}
+		for range free {
+			takes("a typing error", t.Context(), 0)
+		}
+		takes("the next one", t.Context(), firstDelay)
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		takes("one whose client left", gone, 0)
+		var waiting sync.WaitGroup
+		for range maxWaiting {
+			waiting.Go(func() { w.Came(httptest.NewRequest(http.MethodGet, "/", nil)) })
+		}
+		synctest.Wait()
+		takes("one more than may wait", t.Context(), 0)
+		waiting.Wait()
+	})
 }

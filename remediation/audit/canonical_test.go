@@ -2,7 +2,9 @@ package audit_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"os"
 	"reflect"
@@ -288,7 +290,7 @@ func TestAnyEntryIsValidJSONThatKeepsItsSum(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(back, e) || back.Sum() != e.Hash || audit.SumOf(canonical) != e.Hash {
+		if !reflect.DeepEqual(back, e) || back.Sum() != e.Hash || fmt.Sprintf("%x", sha256.Sum256(canonical)) != e.Hash {
 			t.Fatalf("sealed %+v, read %+v", e, back)
 		}
 		var plain map[string]any

@@ -20,7 +20,7 @@ import (
 )
 
 // subnet finds a free one on the engine, for a static address.
-func (w *world) subnet() string {
+func (w *harness) subnet() string {
 	w.Helper()
 	for i := range 200 {
 		s := fmt.Sprintf("10.253.%d", (os.Getpid()+i)%250)
@@ -39,13 +39,13 @@ func (w *world) subnet() string {
 	return ""
 }
 
-func (w *world) withTools() *world {
+func (w *harness) withTools() *harness {
 	w.environ = os.Environ()
 	return w
 }
 
 // off switches the flag off as the engine does, and returns the snapshot.
-func (w *world) off(a remediation.Action, op string) []byte {
+func (w *harness) off(a remediation.Action, op string) []byte {
 	w.Helper()
 	look, err := a.Look(w.Context(), op)
 	if err != nil {
@@ -67,7 +67,7 @@ func (w *world) off(a remediation.Action, op string) []byte {
 }
 
 func TestEverythingButTheFlagSurvives(t *testing.T) {
-	w := newWorld(t).withTools()
+	w := newHarness(t).withTools()
 	net := w.subnet()
 	w.write("docker-compose.yml", fmt.Sprintf(`version: "2.4"
 services:
@@ -128,7 +128,7 @@ networks:
 }
 
 func TestWithoutTheComposeToolALaterUpLeavesTheFlagOff(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")
@@ -140,7 +140,7 @@ func TestWithoutTheComposeToolALaterUpLeavesTheFlagOff(t *testing.T) {
 }
 
 func TestAllReplicasAreSwitchedAndPutBack(t *testing.T) {
-	w := newWorld(t).withTools()
+	w := newHarness(t).withTools()
 	w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
 	w.write("docker-compose.yml", fmt.Sprintf("version: \"3.8\"\nservices:\n  web:\n    image: %s\n    environment: [FLAG]\n", runID+":latest"))
 	w.write(".env", "FLAG=1\n")
@@ -176,7 +176,7 @@ func TestAllReplicasAreSwitchedAndPutBack(t *testing.T) {
 }
 
 func TestALiteralInTheComposeFileIsOverridden(t *testing.T) {
-	w := newWorld(t).withTools()
+	w := newHarness(t).withTools()
 	w.write("docker-compose.yml", strings.Replace(w.webFile(), `"${FLAG:-0}"`, `"1"`, 1))
 	w.write(".env", "PASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")
@@ -197,7 +197,7 @@ func TestALiteralInTheComposeFileIsOverridden(t *testing.T) {
 }
 
 func TestAShellThatSetTheFlagIsOverridden(t *testing.T) {
-	w := newWorld(t).withTools()
+	w := newHarness(t).withTools()
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=0\nPASSWORD="+secret+"\n")
 	canary := []string{"FLAG=0.01"}
@@ -213,7 +213,7 @@ func TestAShellThatSetTheFlagIsOverridden(t *testing.T) {
 }
 
 func TestALiteralInFilesNamedByHandIsRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.write("production.yml", strings.Replace(w.webFile(), `"${FLAG:-0}"`, `"1"`, 1))
 	w.write(".env", "PASSWORD="+secret+"\n")
 	w.compose(nil, "-f", "production.yml", "up", "-d")
@@ -227,7 +227,7 @@ func TestALiteralInFilesNamedByHandIsRefused(t *testing.T) {
 }
 
 func TestFilesNamedByHandThatReadTheFlagFromEnvAreFine(t *testing.T) {
-	w := newWorld(t).withTools()
+	w := newHarness(t).withTools()
 	w.write("production.yml", w.webFile())
 	w.write("production.env", "FLAG=1\nPASSWORD="+secret+"\n")
 	up := []string{"--env-file", "production.env", "-f", "production.yml", "up", "-d"}
@@ -241,7 +241,7 @@ func TestFilesNamedByHandThatReadTheFlagFromEnvAreFine(t *testing.T) {
 }
 
 func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")
@@ -280,7 +280,7 @@ func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 }
 
 func TestAHumansDownInTheMiddleStaysDown(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")
@@ -313,7 +313,7 @@ func TestAHumansDownInTheMiddleStaysDown(t *testing.T) {
 }
 
 func TestOnlyAllowedProjectsAreTouched(t *testing.T) {
-	w := plainWorld(t)
+	w := plainHarness(t)
 	outside := t.TempDir()
 	link := filepath.Join(w.dir, "link")
 	if err := os.Symlink(outside, link); err != nil {
@@ -344,7 +344,7 @@ func TestOnlyAllowedProjectsAreTouched(t *testing.T) {
 }
 
 func TestALinkedEnvInsideTheProjectStaysALink(t *testing.T) {
-	w := plainWorld(t)
+	w := plainHarness(t)
 	if err := os.Rename(filepath.Join(w.dir, ".env"), filepath.Join(w.dir, "settings")); err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +370,7 @@ func TestALinkedEnvInsideTheProjectStaysALink(t *testing.T) {
 // What .env means is what the operator's tool makes of it: it reads an env_file
 // as it reads .env, and many at once.
 func TestTheEnvFormatIsDockerComposes(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	compose := "version: \"3.8\"\nservices:\n"
 	var all [][]byte
 	for _, file := range []string{

@@ -44,7 +44,7 @@ func (f *fault) roundTrip(req *http.Request, next http.RoundTripper) (*http.Resp
 	return nil, errCut
 }
 
-func (w *world) fixture() *actiontest.Fixture {
+func (w *harness) fixture() *actiontest.Fixture {
 	return &actiontest.Fixture{
 		Risk:    alerts.Reversible,
 		Action:  w.action(),
@@ -66,7 +66,7 @@ func (w *world) fixture() *actiontest.Fixture {
 func TestFlagOffConforms(t *testing.T) {
 	t.Parallel()
 	actiontest.Run(t, func(t *testing.T) *actiontest.Fixture {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.write("docker-compose.yml", w.webFile())
 		w.write(".env", "# settings\nFLAG=1 # on\nPASSWORD="+secret+"\n")
 		w.start("1")

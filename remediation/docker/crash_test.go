@@ -21,8 +21,8 @@ import (
 
 const op = "inc-7/1-flag_off@1700000000"
 
-func plainWorld(t *testing.T, change ...func(*container.Config, *container.HostConfig)) *world {
-	w := newWorld(t)
+func plainHarness(t *testing.T, change ...func(*container.Config, *container.HostConfig)) *harness {
+	w := newHarness(t)
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "# settings\nFLAG=1 # on\nPASSWORD="+secret+"\n")
 	w.start("1", change...)
@@ -48,18 +48,18 @@ func TestUndoOfACutOffApplyBringsTheSameContainerBack(t *testing.T) {
 	}
 	for _, policy := range []container.RestartPolicyMode{"", container.RestartPolicyAlways} {
 		t.Run("flag_off, restart="+string(policy), func(t *testing.T) {
-			w := plainWorld(t, restart(policy))
+			w := plainHarness(t, restart(policy))
 			undoFromEveryCall(t, w, w.actionWith)
 		})
 	}
 	t.Run("image_retag", func(t *testing.T) {
-		w := imageWorld(t, versionOne)
+		w := imageHarness(t, versionOne)
 		w.start("1", restart(container.RestartPolicyAlways))
 		undoFromEveryCall(t, w, w.retag)
 	})
 }
 
-func undoFromEveryCall(t *testing.T, w *world, bind func(*fault) remediation.Action) {
+func undoFromEveryCall(t *testing.T, w *harness, bind func(*fault) remediation.Action) {
 	id, state := w.one().ID, w.state()
 	whole := bind(nil)
 	for n := range crashtest.Points(t) {
@@ -93,7 +93,7 @@ func TestACopyThatDoesNotWorkIsUndone(t *testing.T) {
 	t.Parallel()
 	for how, want := range map[string]string{"crash": "restarted", "sick": "unhealthy", "deaf": "serves FLAG=1"} {
 		t.Run(how, func(t *testing.T) {
-			w := plainWorld(t, breaksWhenOff(how))
+			w := plainHarness(t, breaksWhenOff(how))
 			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestACopyThatDoesNotWorkIsUndone(t *testing.T) {
 }
 
 func TestAServiceWithoutAContainerIsRefusedAndSaysWhereOneIs(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	name := "web" + w.project // no other test's
 	file := strings.Replace(w.webFile(), "  web:", "  "+name+":", 1)
 	w.write("docker-compose.yml", file)
@@ -185,10 +185,12 @@ func TestAServiceWithoutAContainerIsRefusedAndSaysWhereOneIs(t *testing.T) {
 }
 
 // ended are the ways in which a replica can be there and not run.
-var ended = map[string]func(w *world, id string) error{
-	"killed":  func(w *world, id string) error { return w.api.ContainerKill(w.Context(), id, "KILL") },
-	"stopped": func(w *world, id string) error { return w.api.ContainerStop(w.Context(), id, container.StopOptions{}) },
-	"created": func(w *world, id string) error {
+var ended = map[string]func(w *harness, id string) error{
+	"killed": func(w *harness, id string) error { return w.api.ContainerKill(w.Context(), id, "KILL") },
+	"stopped": func(w *harness, id string) error {
+		return w.api.ContainerStop(w.Context(), id, container.StopOptions{})
+	},
+	"created": func(w *harness, id string) error {
 		in, err := w.api.ContainerInspect(w.Context(), id)
 		if err != nil {
 			return err
@@ -203,7 +205,7 @@ func TestAReplicaThatEndedIsReplacedAndStarted(t *testing.T) {
 	t.Parallel()
 	for how, end := range ended {
 		t.Run(how, func(t *testing.T) {
-			w := imageWorld(t, versionOne)
+			w := imageHarness(t, versionOne)
 			w.start("1")
 			was := w.one().ID
 			if err := end(w, was); err != nil {
@@ -248,7 +250,7 @@ func TestAReplicaThatEndedIsReplacedAndStarted(t *testing.T) {
 }
 
 func TestAnUndoTurnsNothingOnForAServiceThatWasDown(t *testing.T) {
-	w := plainWorld(t, breaksWhenOff("crash"))
+	w := plainHarness(t, breaksWhenOff("crash"))
 	if err := w.api.ContainerKill(t.Context(), w.one().ID, "KILL"); err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +280,7 @@ func TestAnUndoTurnsNothingOnForAServiceThatWasDown(t *testing.T) {
 }
 
 func TestAPromotionOfAServiceThatWasDownIsTakenBack(t *testing.T) {
-	w := offWorld(t)
+	w := offHarness(t)
 	if err := w.api.ContainerKill(t.Context(), w.one().ID, "KILL"); err != nil {
 		t.Fatal(err)
 	}
@@ -303,43 +305,43 @@ func TestShapesThatCannotBeCopiedAreRefusedBeforeAnythingIsChanged(t *testing.T)
 	t.Parallel()
 	for _, c := range []struct {
 		name, want string
-		change     func(*world) func(*container.Config, *container.HostConfig)
-		after      func(*testing.T, *world)
+		change     func(*harness) func(*container.Config, *container.HostConfig)
+		after      func(*testing.T, *harness)
 	}{
-		{"removes itself", "--rm", func(*world) func(*container.Config, *container.HostConfig) {
+		{"removes itself", "--rm", func(*harness) func(*container.Config, *container.HostConfig) {
 			return func(_ *container.Config, h *container.HostConfig) {
 				h.AutoRemove, h.RestartPolicy = true, container.RestartPolicy{}
 			}
 		}, nil},
-		{"swarm task", "swarm", func(*world) func(*container.Config, *container.HostConfig) {
+		{"swarm task", "swarm", func(*harness) func(*container.Config, *container.HostConfig) {
 			return func(c *container.Config, _ *container.HostConfig) { c.Labels["com.docker.swarm.task.id"] = "x" }
 		}, nil},
-		{"another's network", "another container's network", func(w *world) func(*container.Config, *container.HostConfig) {
+		{"another's network", "another container's network", func(w *harness) func(*container.Config, *container.HostConfig) {
 			return func(c *container.Config, h *container.HostConfig) {
 				h.NetworkMode, h.PortBindings = container.NetworkMode("container:"+w.bystander(nil)), nil
 			}
 		}, nil},
-		{"another's process ids", "process ids", func(w *world) func(*container.Config, *container.HostConfig) {
+		{"another's process ids", "process ids", func(w *harness) func(*container.Config, *container.HostConfig) {
 			return func(_ *container.Config, h *container.HostConfig) {
 				h.PidMode = container.PidMode("container:" + w.bystander(nil))
 			}
 		}, nil},
-		{"another in its network", "shares a namespace", nil, func(t *testing.T, w *world) {
+		{"another in its network", "shares a namespace", nil, func(t *testing.T, w *harness) {
 			w.bystander(&container.HostConfig{NetworkMode: container.NetworkMode("container:" + w.one().ID)})
 		}},
-		{"another in its IPC", "shares a namespace", func(*world) func(*container.Config, *container.HostConfig) {
+		{"another in its IPC", "shares a namespace", func(*harness) func(*container.Config, *container.HostConfig) {
 			return func(_ *container.Config, h *container.HostConfig) { h.IpcMode = "shareable" }
-		}, func(t *testing.T, w *world) {
+		}, func(t *testing.T, w *harness) {
 			w.bystander(&container.HostConfig{IpcMode: container.IpcMode("container:" + w.one().ShortName())})
 		}},
-		{"paused", "paused", nil, func(t *testing.T, w *world) {
+		{"paused", "paused", nil, func(t *testing.T, w *harness) {
 			if err := w.api.ContainerPause(t.Context(), w.one().ID); err != nil {
 				t.Fatal(err)
 			}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.write("docker-compose.yml", w.webFile())
 			w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 			if c.change != nil {
@@ -366,7 +368,7 @@ func TestShapesThatCannotBeCopiedAreRefusedBeforeAnythingIsChanged(t *testing.T)
 }
 
 // bystander starts another container of the project and returns its id.
-func (w *world) bystander(h *container.HostConfig) string {
+func (w *harness) bystander(h *container.HostConfig) string {
 	w.Helper()
 	if h == nil {
 		h = &container.HostConfig{NetworkMode: "none"}
@@ -385,7 +387,7 @@ func (w *world) bystander(h *container.HostConfig) string {
 }
 
 func TestWatchTellsOfAFlagThatComesBackOn(t *testing.T) {
-	w := plainWorld(t)
+	w := plainHarness(t)
 	a := w.action()
 	if err := a.Apply(t.Context(), op, nil); err != nil {
 		t.Fatal(err)

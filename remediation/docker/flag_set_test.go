@@ -8,7 +8,7 @@ import (
 )
 
 // setTo is the action that gives the flag a value, as a promotion does.
-func (w *world) setTo(value string, f *fault) remediation.Action {
+func (w *harness) setTo(value string, f *fault) remediation.Action {
 	w.Helper()
 	flag := w.flag
 	flag.Off = value
@@ -19,9 +19,9 @@ func (w *world) setTo(value string, f *fault) remediation.Action {
 	return a
 }
 
-// offWorld is a service whose flag is off.
-func offWorld(t *testing.T) *world {
-	w := newWorld(t)
+// offHarness is a service whose flag is off.
+func offHarness(t *testing.T) *harness {
+	w := newHarness(t)
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "# settings\nFLAG=0 # off\nPASSWORD="+secret+"\n")
 	w.start("0")
@@ -31,7 +31,7 @@ func offWorld(t *testing.T) *world {
 func TestAFlagThatIsSetToAShareConforms(t *testing.T) {
 	t.Parallel()
 	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
-		w := offWorld(t)
+		w := offHarness(t)
 		f := w.fixture()
 		f.Action = w.setTo("0.01", nil)
 		f.Cut = func(_ *testing.T, n int, kind actiontest.Fault) (remediation.Action, func() bool) {
@@ -43,7 +43,7 @@ func TestAFlagThatIsSetToAShareConforms(t *testing.T) {
 }
 
 // carryOut looks, applies and verifies.
-func (w *world) carryOut(a remediation.Action, op, want string) {
+func (w *harness) carryOut(a remediation.Action, op, want string) {
 	w.Helper()
 	look, err := a.Look(w.Context(), op)
 	if err != nil {
@@ -61,7 +61,7 @@ func (w *world) carryOut(a remediation.Action, op, want string) {
 }
 
 func TestAFlagGoesFromShareToShareAndOff(t *testing.T) {
-	w := offWorld(t)
+	w := offHarness(t)
 	for _, value := range []string{"0.01", "0.1", "0.25", "0.5", "1"} {
 		w.carryOut(w.setTo(value, nil), "rollout-web/"+value+"@1795316400000000000", value)
 		if got := w.read(".env"); got != "# settings\nFLAG="+value+" # off\nPASSWORD="+secret+"\n" {

@@ -11,7 +11,7 @@ import (
 func TestImageRetagConforms(t *testing.T) {
 	t.Parallel()
 	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
-		w := imageWorld(t, versionOne)
+		w := imageHarness(t, versionOne)
 		w.start("1", w.noted)
 		return &actiontest.Fixture{
 			Risk:    alerts.Disruptive,

@@ -40,7 +40,7 @@ func TestAPreviousImageThatDoesNotWorkIsUndoneToTheSameContainer(t *testing.T) {
 		{name: "it fails a smoke check", want: "smoke: trends are listed: ", previous: versionOne, restart: always, smoke: alerts.SmokeCheck{Name: "trends are listed"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := imageWorld(t, c.previous)
+			w := imageHarness(t, c.previous)
 			if c.smoke.Name != "" {
 				c.smoke.URL = strings.TrimSuffix(w.target.Probe.Health, "/health/") + "/trends"
 				w.target.Probe.Smoke = append(w.target.Probe.Smoke, c.smoke)
@@ -66,7 +66,7 @@ func TestAPreviousImageThatDoesNotWorkIsUndoneToTheSameContainer(t *testing.T) {
 }
 
 func TestWhatWouldNotGoBackIsRefusedBeforeAnythingIsChanged(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	plain := w.webFile()
 	names := func(image string) string { return strings.Replace(plain, "image: "+w.image, image, 1) }
@@ -122,7 +122,7 @@ func TestWhatWouldNotGoBackIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 }
 
 func TestATargetThatChangedInBetweenIsLeftAsItIs(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	a := w.retag(nil)
 	for i, c := range []struct {
@@ -173,7 +173,7 @@ func TestATargetThatChangedInBetweenIsLeftAsItIs(t *testing.T) {
 }
 
 func TestSomebodysDeploymentInTheMiddleIsNotTakenBack(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	id, whole := w.one().ID, w.retag(nil)
 	before := w.look(whole, op, remediation.Untouched)
@@ -198,7 +198,7 @@ func TestSomebodysDeploymentInTheMiddleIsNotTakenBack(t *testing.T) {
 }
 
 func TestASetAsideReplicaThatSomebodyStartsIsReplacedAsItWas(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	o, whole := w.one(), w.retag(nil)
 	before := w.look(whole, op, remediation.Untouched)
@@ -233,7 +233,7 @@ func TestASetAsideReplicaThatSomebodyStartsIsReplacedAsItWas(t *testing.T) {
 }
 
 func TestTheDisplacedImageSurvivesAPrune(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	lonely := version("lonely", "ENV VERSION=v2.0.1\n")
 	two := w.tag("latest", lonely)
 	if _, err := w.api.ImageRemove(t.Context(), runID+":lonely", image.RemoveOptions{}); err != nil {
@@ -272,7 +272,7 @@ func TestTheDisplacedImageSurvivesAPrune(t *testing.T) {
 }
 
 func TestAReplicaThatEndedIsPutBackAsItWas(t *testing.T) {
-	w := imageWorld(t, crashingOne)
+	w := imageHarness(t, crashingOne)
 	if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ func TestAReplicaThatEndedIsPutBackAsItWas(t *testing.T) {
 }
 
 func TestWatchTellsOfAnImageThatComesBack(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	a := w.retag(nil)
 	if err := a.Apply(t.Context(), op, nil); err != nil {

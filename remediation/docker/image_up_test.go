@@ -13,7 +13,7 @@ import (
 )
 
 // back goes back to the previous image as the engine does, and returns the snapshot.
-func (w *world) back(a remediation.Action, op string) []byte {
+func (w *harness) back(a remediation.Action, op string) []byte {
 	w.Helper()
 	before := w.look(a, op, remediation.Untouched)
 	if err := a.Apply(w.Context(), op, before); err != nil {
@@ -28,7 +28,7 @@ func (w *world) back(a remediation.Action, op string) []byte {
 
 // What compose itself makes of the previous image is what ours must be.
 func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
-	w := imageWorld(t, checkedOne).withTools()
+	w := imageHarness(t, checkedOne).withTools()
 	w.tag("v2.0.0", checkedTwo)
 	w.tag("latest", checkedTwo)
 	// MODE is what the displaced image has by default, and set all the same; the
@@ -73,7 +73,7 @@ func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
 }
 
 func TestReplicasOfDifferentImagesGoBackTogether(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.target.Probe = alerts.Probe{Timeout: w.target.Probe.Timeout}
 	w.write("docker-compose.yml", fmt.Sprintf("version: \"3.8\"\nservices:\n  web:\n    image: %s\n", w.image))
 	w.tag("latest", versionThree)
@@ -112,7 +112,7 @@ func TestReplicasOfDifferentImagesGoBackTogether(t *testing.T) {
 }
 
 // eachHalfWay meets an operation that was cut off after each of its calls in turn.
-func eachHalfWay(t *testing.T, w *world, meet func(t *testing.T, whole remediation.Action, op string, before []byte, n int)) {
+func eachHalfWay(t *testing.T, w *harness, meet func(t *testing.T, whole remediation.Action, op string, before []byte, n int)) {
 	whole := w.retag(nil)
 	for n := range crashtest.Points(t) {
 		op := fmt.Sprintf("inc-%d/2-image_retag@1", n)
@@ -132,7 +132,7 @@ func eachHalfWay(t *testing.T, w *world, meet func(t *testing.T, whole remediati
 }
 
 func TestAHumansUpInTheMiddleEndsWithThePreviousImage(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.compose(nil, "up", "-d")
 	eachHalfWay(t, w, func(t *testing.T, whole remediation.Action, op string, before []byte, n int) {
 		w.compose(nil, "up", "-d")
@@ -161,7 +161,7 @@ func TestAHumansUpInTheMiddleEndsWithThePreviousImage(t *testing.T) {
 }
 
 func TestAHumansDownInTheMiddleOfARetagStaysDown(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	eachHalfWay(t, w, func(t *testing.T, whole remediation.Action, op string, before []byte, n int) {
 		w.compose(nil, "down")

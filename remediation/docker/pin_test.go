@@ -12,9 +12,9 @@ import (
 	"github.com/locotoki/backout/remediation/action/actiontest"
 )
 
-// pinWorld is a service whose version is in .env, without its v.
-func pinWorld(t *testing.T) *world {
-	w := imageWorld(t, versionOne)
+// pinHarness is a service whose version is in .env, without its v.
+func pinHarness(t *testing.T) *harness {
+	w := imageHarness(t, versionOne)
 	w.tag("1.0.0", versionOne)
 	w.untag("v1.0.0")
 	w.untag("latest")
@@ -26,7 +26,7 @@ func pinWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) pin(f *fault) remediation.Action {
+func (w *harness) pin(f *fault) remediation.Action {
 	w.Helper()
 	a, err := w.client(f).ImagePin(w.target, "TAG", "v1.0.0")
 	if err != nil {
@@ -38,7 +38,7 @@ func (w *world) pin(f *fault) remediation.Action {
 func TestImagePinConforms(t *testing.T) {
 	t.Parallel()
 	actiontest.RunSample(t, func(t *testing.T) *actiontest.Fixture {
-		w := pinWorld(t)
+		w := pinHarness(t)
 		w.start("1", w.noted)
 		return &actiontest.Fixture{
 			Risk:    alerts.Disruptive,
@@ -61,7 +61,7 @@ func TestImagePinConforms(t *testing.T) {
 }
 
 func TestAPinnedVersionGoesBackByItsVariable(t *testing.T) {
-	w := pinWorld(t)
+	w := pinHarness(t)
 	w.start("1")
 	state, a := w.state(), w.pin(nil)
 	before := w.back(a, op)
@@ -91,7 +91,7 @@ func TestAPinnedVersionGoesBackByItsVariable(t *testing.T) {
 }
 
 func TestAVariableThatDoesNotDecideIsRefused(t *testing.T) {
-	w := pinWorld(t)
+	w := pinHarness(t)
 	w.start("1")
 	plain := w.read("docker-compose.yml")
 	image := fmt.Sprintf("image: \"%s:${TAG:?}\"", w.project)

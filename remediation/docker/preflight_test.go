@@ -14,8 +14,8 @@ import (
 	"github.com/locotoki/backout/remediation/docker/compose"
 )
 
-// startedAside counts the containers that proofs of this world have left.
-func (w *world) startedAside() int {
+// startedAside counts the containers that proofs of this harness have left.
+func (w *harness) startedAside() int {
 	w.Helper()
 	list, err := w.api.ContainerList(w.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelPreflight+"="+asideKey(w.target.Compose)))})
 	if err != nil {
@@ -26,7 +26,7 @@ func (w *world) startedAside() int {
 
 // prove runs the proofs of an action and returns what each came to. The service is
 // the same afterwards, and nothing is left.
-func (w *world) prove(a remediation.Action) map[string]remediation.Result {
+func (w *harness) prove(a remediation.Action) map[string]remediation.Result {
 	w.Helper()
 	before := w.state()
 	out := map[string]remediation.Result{}
@@ -48,7 +48,7 @@ func (w *world) prove(a remediation.Action) map[string]remediation.Result {
 }
 
 // wants fails the test unless a proof came to result, and said word.
-func (w *world) wants(found map[string]remediation.Result, id string, result remediation.Status, word string) {
+func (w *harness) wants(found map[string]remediation.Result, id string, result remediation.Status, word string) {
 	w.Helper()
 	f, ok := found[id]
 	if !ok || f.Status != result || !strings.Contains(f.Evidence, word) {
@@ -64,7 +64,7 @@ func with(name, value string) func(*container.Config, *container.HostConfig) {
 }
 
 func TestAServiceThatCanGoBackProvesIt(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	found := w.prove(w.retag(nil))
 	w.wants(found, "image/previous", remediation.Pass, w.project+":v1.0.0")
@@ -78,26 +78,26 @@ func TestAServiceThatCanGoBackProvesIt(t *testing.T) {
 func TestEachDefectOfAFlagIsFound(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]struct {
-		plant  func(w *world)
+		plant  func(w *harness)
 		item   string
 		result remediation.Status
 		word   string
 	}{
-		"the off value is not taken":        {func(w *world) { w.start("1", with("BREAKS_WHEN_OFF", "deaf")) }, "off", remediation.Fail, "serves FLAG=1, want 0"},
-		"the service ends without it":       {func(w *world) { w.start("1", with("BREAKS_WHEN_OFF", "crash")) }, "off", remediation.Fail, "does not stay up"},
-		"the service does not know it":      {func(w *world) { w.flag.Name = "FLAGG"; w.start("1") }, "known", remediation.Fail, "does not list FLAGG"},
-		"nothing tells whether it knows it": {func(w *world) { w.target.Probe.Flags = ""; w.start("1") }, "known", remediation.CannotTell, "it is unknown whether its code reads it"},
-		"no service is there":               {func(w *world) { w.write(".env", "FLAG=1\n") }, "off", remediation.CannotTell, "no container"},
-		"the compose file overrules .env": {func(w *world) {
+		"the off value is not taken":        {func(w *harness) { w.start("1", with("BREAKS_WHEN_OFF", "deaf")) }, "off", remediation.Fail, "serves FLAG=1, want 0"},
+		"the service ends without it":       {func(w *harness) { w.start("1", with("BREAKS_WHEN_OFF", "crash")) }, "off", remediation.Fail, "does not stay up"},
+		"the service does not know it":      {func(w *harness) { w.flag.Name = "FLAGG"; w.start("1") }, "known", remediation.Fail, "does not list FLAGG"},
+		"nothing tells whether it knows it": {func(w *harness) { w.target.Probe.Flags = ""; w.start("1") }, "known", remediation.CannotTell, "it is unknown whether its code reads it"},
+		"no service is there":               {func(w *harness) { w.write(".env", "FLAG=1\n") }, "off", remediation.CannotTell, "no container"},
+		"the compose file overrules .env": {func(w *harness) {
 			w.write("docker-compose.yml", strings.Replace(w.webFile(), "${FLAG:-0}", "1", 1))
 			w.start("1")
 		}, "lasts", remediation.Fail, "overrules .env"},
-		"the compose file does not take it from .env": {func(w *world) {
+		"the compose file does not take it from .env": {func(w *harness) {
 			w.write("docker-compose.yml", strings.Replace(w.webFile(), `FLAG: "${FLAG:-0}"`, "OTHER: x", 1))
 			w.start("1")
 		}, "lasts", remediation.Fail, "takes FLAG from .env"},
-		"a shell overruled .env": {func(w *world) { w.start("0.5") }, "lasts", remediation.Fail, "a shell's variable overrules .env"},
-		".env is elsewhere": {func(w *world) {
+		"a shell overruled .env": {func(w *harness) { w.start("0.5") }, "lasts", remediation.Fail, "a shell's variable overrules .env"},
+		".env is elsewhere": {func(w *harness) {
 			w.start("1")
 			outside := filepath.Join(w.TempDir(), "env")
 			if err := os.Rename(filepath.Join(w.dir, ".env"), outside); err != nil {
@@ -109,7 +109,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 		}, "lasts", remediation.Fail, "outside the allowed project folders"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := imageWorld(t, versionOne)
+			w := imageHarness(t, versionOne)
 			w.target.Probe.Timeout = 0
 			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
@@ -123,20 +123,20 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 func TestEachDefectOfThePreviousImageIsFound(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]struct {
-		plant  func(w *world)
+		plant  func(w *harness)
 		item   string
 		result remediation.Status
 		word   string
 	}{
-		"it is gone":                     {func(w *world) { w.untag("v1.0.0") }, "previous", remediation.Fail, "there is no image"},
-		"it is gone, and nothing starts": {func(w *world) { w.untag("v1.0.0") }, "runs", remediation.Fail, "there is no image"},
-		"it names another version":       {func(w *world) { w.tag("v1.0.0", versionThree) }, "runs", remediation.Fail, "version"},
-		"the service does not run the tag that is moved": {func(w *world) {
+		"it is gone":                     {func(w *harness) { w.untag("v1.0.0") }, "previous", remediation.Fail, "there is no image"},
+		"it is gone, and nothing starts": {func(w *harness) { w.untag("v1.0.0") }, "runs", remediation.Fail, "there is no image"},
+		"it names another version":       {func(w *harness) { w.tag("v1.0.0", versionThree) }, "runs", remediation.Fail, "version"},
+		"the service does not run the tag that is moved": {func(w *harness) {
 			w.write("docker-compose.yml", strings.Replace(w.webFile(), w.image, w.image+":v2.0.0", 1))
 		}, "previous", remediation.Fail, "moving that tag would not change"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := imageWorld(t, versionOne)
+			w := imageHarness(t, versionOne)
 			w.target.Probe.Timeout = 0
 			if err := w.target.Probe.Timeout.Set("10s"); err != nil {
 				t.Fatal(err)
@@ -150,7 +150,7 @@ func TestEachDefectOfThePreviousImageIsFound(t *testing.T) {
 
 // What is started aside has no name, label, port or right to write of the service's.
 func TestWhatIsStartedAsideTakesNothingFromTheService(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	dir := w.TempDir()
 	w.start("1", func(_ *container.Config, h *container.HostConfig) { h.Binds = append(h.Binds, dir+":/shared:rw") })
 	a := aside{c: w.client(nil), target: w.target}

@@ -8,7 +8,7 @@ import (
 )
 
 // rehearse rehearses an action, after which the service is as it was.
-func (w *world) rehearse(a remediation.Action) remediation.Result {
+func (w *harness) rehearse(a remediation.Action) remediation.Result {
 	w.Helper()
 	before := w.state()
 	f := a.(remediation.Rehearser).Rehearse(w.Context())
@@ -22,7 +22,7 @@ func (w *world) rehearse(a remediation.Action) remediation.Result {
 }
 
 func TestFlagAndImageAreRehearsedAsideAndLeaveNothing(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	if f := w.rehearse(w.action()); f.Status != remediation.Pass || !strings.Contains(f.Evidence, "serves FLAG as off") {
 		t.Errorf("the flag came to %+v", f)

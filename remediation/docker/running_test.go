@@ -10,7 +10,7 @@ import (
 )
 
 func TestWhatRunsIsTold(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("0.5")
 	pb := &alerts.Playbook{Target: w.target, Flags: []alerts.Flag{w.flag, {Name: "FLAG_NOBODY_HAS"}}}
 	said := func() string {

@@ -9,7 +9,7 @@ import (
 )
 
 func TestVerifyTellsWhatOfAServiceDoesNotHold(t *testing.T) {
-	w := imageWorld(t, versionOne)
+	w := imageHarness(t, versionOne)
 	w.start("1")
 	c := w.client(nil)
 	if err := c.Runs(t.Context(), w.target, "", "v2.0.0"); err != nil {

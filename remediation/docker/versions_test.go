@@ -68,11 +68,11 @@ func version(name, lines string) func() (string, error) {
 	})
 }
 
-// imageWorld is a project whose service runs v2.0.0 as latest of a repository of its
+// imageHarness is a project whose service runs v2.0.0 as latest of a repository of its
 // own; previous is what its v1.0.0 is.
-func imageWorld(t *testing.T, previous func() (string, error)) *world {
+func imageHarness(t *testing.T, previous func() (string, error)) *harness {
 	t.Helper()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.image = w.project
 	w.tag("v1.0.0", previous)
 	w.tag("v2.0.0", versionTwo)
@@ -88,8 +88,8 @@ func imageWorld(t *testing.T, previous func() (string, error)) *world {
 	return w
 }
 
-// tag gives an image a tag in the world's repository, and returns its id.
-func (w *world) tag(tag string, img func() (string, error)) string {
+// tag gives an image a tag in the harness's repository, and returns its id.
+func (w *harness) tag(tag string, img func() (string, error)) string {
 	w.Helper()
 	id, err := img()
 	if err == nil {
@@ -102,19 +102,19 @@ func (w *world) tag(tag string, img func() (string, error)) string {
 }
 
 // noted labels a container as compose's second generation does.
-func (w *world) noted(c *container.Config, _ *container.HostConfig) {
+func (w *harness) noted(c *container.Config, _ *container.HostConfig) {
 	c.Labels[compose.LabelImage] = w.idOf(versionTwo)
 }
 
-// untag takes a tag of the world's repository away.
-func (w *world) untag(tag string) {
+// untag takes a tag of the harness's repository away.
+func (w *harness) untag(tag string) {
 	w.Helper()
 	if _, err := w.api.ImageRemove(w.Context(), w.project+":"+tag, image.RemoveOptions{}); err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w *world) idOf(img func() (string, error)) string {
+func (w *harness) idOf(img func() (string, error)) string {
 	w.Helper()
 	id, err := img()
 	if err != nil {
@@ -124,7 +124,7 @@ func (w *world) idOf(img func() (string, error)) string {
 }
 
 // retag is the action, whose calls meet f.
-func (w *world) retag(f *fault) remediation.Action {
+func (w *harness) retag(f *fault) remediation.Action {
 	w.Helper()
 	a, err := w.client(f).ImageRetag(w.target, "", "v1.0.0")
 	if err != nil {
@@ -134,7 +134,7 @@ func (w *world) retag(f *fault) remediation.Action {
 }
 
 // look is Look, at a position.
-func (w *world) look(a remediation.Action, op string, want remediation.Position) []byte {
+func (w *harness) look(a remediation.Action, op string, want remediation.Position) []byte {
 	w.Helper()
 	look, err := a.Look(w.Context(), op)
 	if err != nil {
@@ -147,7 +147,7 @@ func (w *world) look(a remediation.Action, op string, want remediation.Position)
 }
 
 // serves fails unless the one container runs an image under its own name.
-func (w *world) serves(img func() (string, error)) *fleet.Replica {
+func (w *harness) serves(img func() (string, error)) *fleet.Replica {
 	w.Helper()
 	r := w.one()
 	if r.Image != w.idOf(img) || !r.Running() || strings.ReplaceAll(r.ShortName(), "-", "_") != w.project+"_web_1" {

@@ -51,7 +51,7 @@ func TestAnAbortRunsTheListedStepsInTheirOrderAndEndsTheRollout(t *testing.T) {
 	if opened.Kind != audit.KindOpened || opened.Actor != "eve" || opened.Detail["reason"] != "because" {
 		t.Errorf("opened by %+v", opened)
 	}
-	verify(t, c.world)
+	verify(t, c.harness)
 }
 
 func TestAnAbortWithoutAnApprovalEndsWithoutTheLossyStep(t *testing.T) {
@@ -218,7 +218,7 @@ func TestAnAbortInTheMiddleOfAStepGoesOnBehindIt(t *testing.T) {
 			} else {
 				c.is(id, remediation.Waiting, remediation.HoldApproval)
 			}
-			verify(t, c.world)
+			verify(t, c.harness)
 		})
 	}
 }
@@ -316,6 +316,6 @@ func crashAbort(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	if r := c.rollout(); r.State != remediation.RolloutAborted {
 		t.Fatalf("crash %v commit %d: the rollout is %s", when, commit, r.State)
 	}
-	verify(t, c.world)
+	verify(t, c.harness)
 	return crashed
 }

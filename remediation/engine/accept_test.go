@@ -16,7 +16,7 @@ import (
 )
 
 // held returns the reasons of what is held outside of any incident, oldest first.
-func (w *world) held() (out []string) {
+func (w *harness) held() (out []string) {
 	w.t.Helper()
 	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindHeld})
 	w.must(err)
@@ -28,14 +28,14 @@ func (w *world) held() (out []string) {
 	return out
 }
 
-func (w *world) entriesOf(kind audit.Kind) []audit.Entry {
+func (w *harness) entriesOf(kind audit.Kind) []audit.Entry {
 	w.t.Helper()
 	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: kind})
 	w.must(err)
 	return es
 }
 
-func (w *world) accept(all ...remediation.Alert) remediation.Accepted {
+func (w *harness) accept(all ...remediation.Alert) remediation.Accepted {
 	w.t.Helper()
 	acc, err := w.engine.Accept(w.ctx, remediation.Notification{Receiver: "backout", GroupKey: "g", Alerts: all})
 	w.must(err)
@@ -53,7 +53,7 @@ func firing(fingerprint string, labels ...string) remediation.Alert {
 func TestAForgedReleaseHoldsItsOwnAlertAndNoOther(t *testing.T) {
 	for _, active := range []bool{false, true} {
 		t.Run(fmt.Sprintf("rollout active %v", active), func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			if active {
 				w.declare("alpha")
 			}
@@ -89,7 +89,7 @@ func TestAForgedReleaseHoldsItsOwnAlertAndNoOther(t *testing.T) {
 }
 
 func TestAnIncidentIsAboutWhatIsBeingRolledOut(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	_, err := w.engine.DeclareRollout(w.ctx, "shop", "v3", "alpha", "eve", "canary")
 	w.must(err)
 	w.breach("error_rate")
@@ -109,7 +109,7 @@ func TestAFingerprintCountsOnlyWithTheSameServiceTriggerAndDrill(t *testing.T) {
 		"another release's alert": firing("fp1", "service", "shop", "trigger", "error_rate", "rollout", "v9"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.declare("alpha")
 			w.accept(forged)
 			w.breach("error_rate")
@@ -128,7 +128,7 @@ func TestAFingerprintCountsOnlyWithTheSameServiceTriggerAndDrill(t *testing.T) {
 }
 
 func TestWatchdogBeatsAreNotAudited(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	dog := firing("dog", "alertname", "Watchdog", "service", "shop")
 	before := len(w.entries(""))
 	for range 3 {
@@ -155,7 +155,7 @@ func TestWatchdogBeatsAreNotAudited(t *testing.T) {
 }
 
 func TestALargeNotificationIsTakenInPartByPart(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("error_rate")
 	big := strings.Repeat("x", 4000)
@@ -191,7 +191,7 @@ func TestALargeNotificationIsTakenInPartByPart(t *testing.T) {
 func TestAnIncidentThatPrometheusDeniesStopsNoPromotion(t *testing.T) {
 	for name, breaching := range map[string]bool{"denied": false, "true": true} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			freeze(w, 2*time.Minute) // nothing runs
 			w.declare("alpha")
 			w.calm("error_rate")
@@ -241,7 +241,7 @@ func (x otherTx) Playbook(hash string) ([]byte, error) {
 }
 
 // afterAnUpgrade loads another playbook, and the stored one reads as fn says.
-func (w *world) afterAnUpgrade(fn func([]byte) ([]byte, error)) {
+func (w *harness) afterAnUpgrade(fn func([]byte) ([]byte, error)) {
 	w.t.Helper()
 	var ak []alerts.ActionKind
 	for _, k := range w.kinds() {
@@ -264,7 +264,7 @@ func TestAnOpenIncidentWhosePlaybookCannotBeReadCallsAHumanAndStopsNothingElse(t
 		"gone": func([]byte) ([]byte, error) { return nil, remediation.ErrNotFound },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			id := w.open()
 			w.is(id, remediation.Settling, "")
 			w.afterAnUpgrade(fn)
@@ -309,7 +309,7 @@ func TestAnOpenIncidentWhosePlaybookCannotBeReadCallsAHumanAndStopsNothingElse(t
 }
 
 func TestAnAlertWhileAnOlderIncidentIsRestoredBelongsToIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.pass(61 * time.Minute)
 	w.post("firing", "latency", "stale")
@@ -362,7 +362,7 @@ func TestAnAlertThatCannotBeHandledIsHeldByItself(t *testing.T) {
 		held  string
 	}{"for good": {1000, "[unknown_trigger bad unknown_trigger other]"}, "once": {1, "[unknown_trigger other]"}} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.declare("alpha")
 			times := &atomic.Int32{}
 			times.Store(tc.times)
@@ -406,7 +406,7 @@ func (c *counting) Deliver(context.Context, remediation.Message) (string, error)
 
 func TestAFullDiskTellsNobodyTheSameTwice(t *testing.T) {
 	c := &counting{}
-	w := newWorld(t, func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })
+	w := newHarness(t, func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })
 	w.team = []remediation.Channel{c}
 	st := &fullDisk{Store: w.store}
 	w.engine = w.newEngine(st)

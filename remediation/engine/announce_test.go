@@ -91,9 +91,9 @@ func (p *page) says() []string {
 	return out
 }
 
-func withPages(t *testing.T, pages []*page, edit ...func(string) string) *world {
+func withPages(t *testing.T, pages []*page, edit ...func(string) string) *harness {
 	t.Helper()
-	w := newWorld(t, edit...)
+	w := newHarness(t, edit...)
 	for _, p := range pages {
 		w.pages = append(w.pages, p)
 	}
@@ -102,7 +102,7 @@ func withPages(t *testing.T, pages []*page, edit ...func(string) string) *world 
 }
 
 // public is what the public was told of an incident; nil where nothing was.
-func (w *world) public(id string) *remediation.PublicIncident {
+func (w *harness) public(id string) *remediation.PublicIncident {
 	w.t.Helper()
 	var p remediation.PublicIncident
 	err := w.store.View(w.ctx, func(tx remediation.Tx) (err error) {
@@ -116,7 +116,7 @@ func (w *world) public(id string) *remediation.PublicIncident {
 	return &p
 }
 
-func (w *world) pending() (n int) {
+func (w *harness) pending() (n int) {
 	w.t.Helper()
 	w.must(w.store.View(w.ctx, func(tx remediation.Tx) error {
 		all, err := tx.PendingMessages()
@@ -130,7 +130,7 @@ func (w *world) pending() (n int) {
 
 // tells checks the statuses that the public was told, in order, and what its
 // components are.
-func (w *world) tells(id string, component remediation.ComponentStatus, want ...remediation.PublicStatus) {
+func (w *harness) tells(id string, component remediation.ComponentStatus, want ...remediation.PublicStatus) {
 	w.t.Helper()
 	p := w.public(id)
 	if p == nil {
@@ -218,7 +218,7 @@ func TestWhatTellsChangesNothingElse(t *testing.T) {
 		if tells {
 			edit = announcing()
 		}
-		w := newWorld(t, edit...)
+		w := newHarness(t, edit...)
 		id := w.open()
 		w.pass(5 * time.Minute)
 		w.calm("error_rate")
@@ -238,7 +238,7 @@ func TestWhatTellsChangesNothingElse(t *testing.T) {
 }
 
 func TestTellingAloneIsNoChangeOfTheRelease(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	w.target("flag_off").position = remediation.Wanted
 	id := w.open()
 	w.calm("error_rate")
@@ -253,7 +253,7 @@ func TestTellingAloneIsNoChangeOfTheRelease(t *testing.T) {
 }
 
 func TestTheSecondTellingWaitsUntilThePlanComesToIt(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	id := w.open()
 	w.pass(4 * time.Minute)
 	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified)
@@ -266,7 +266,7 @@ func TestTheSecondTellingWaitsUntilThePlanComesToIt(t *testing.T) {
 }
 
 func TestAFreezeHoldsTheStepAndNotTheTelling(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	freeze(w, time.Hour)
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldFrozen)
@@ -279,18 +279,18 @@ func TestAFreezeHoldsTheStepAndNotTheTelling(t *testing.T) {
 
 func TestNothingIsToldWhereTellingWouldBeWrong(t *testing.T) {
 	for name, c := range map[string]struct {
-		before func(w *world)
+		before func(w *harness)
 		reason remediation.Reason
-		after  func(w *world, id string) // nil: it is never told
+		after  func(w *harness, id string) // nil: it is never told
 	}{
-		"observe mode": {func(w *world) { w.mode = remediation.Observe; w.start() }, remediation.HoldMode, nil},
-		"silence": {func(w *world) { w.am.silenced["fp1"] = true }, remediation.HoldSilenced,
-			func(w *world, _ string) { w.am.silenced["fp1"] = false; w.pass(15 * time.Second) }},
-		"an old notification, and no answer from Prometheus": {func(w *world) {
+		"observe mode": {func(w *harness) { w.mode = remediation.Observe; w.start() }, remediation.HoldMode, nil},
+		"silence": {func(w *harness) { w.am.silenced["fp1"] = true }, remediation.HoldSilenced,
+			func(w *harness, _ string) { w.am.silenced["fp1"] = false; w.pass(15 * time.Second) }},
+		"an old notification, and no answer from Prometheus": {func(w *harness) {
 			w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer)
 			w.post("firing", "error_rate", "fp1")
 			w.now = w.now.Add(5 * time.Minute)
-		}, remediation.HoldUnconfirmed, func(w *world, _ string) { w.prom.err = nil; w.breach("error_rate"); w.pass(time.Minute) }},
+		}, remediation.HoldUnconfirmed, func(w *harness, _ string) { w.prom.err = nil; w.breach("error_rate"); w.pass(time.Minute) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &page{name: "far"}
@@ -323,7 +323,7 @@ func TestNothingIsToldWhereTellingWouldBeWrong(t *testing.T) {
 }
 
 func TestWhatAHumanHasClaimedIsToldByTheHuman(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	id := w.open()
 	w.must(w.change(id, view.Claim, ""))
 	w.pass(6 * time.Minute)
@@ -335,7 +335,7 @@ func TestWhatAHumanHasClaimedIsToldByTheHuman(t *testing.T) {
 }
 
 func TestAFailedStepKeepsThePlanFromTellingOn(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	w.target("flag_off").verifyErr = errors.New("health answers 500")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
@@ -370,7 +370,7 @@ func TestADrillTellsNobody(t *testing.T) {
 }
 
 func TestAnOddAnnouncementHoldsNothing(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	w.announcement.Status = "on_fire"
 	id := w.open()
 	w.is(id, remediation.Settling, "")
@@ -381,7 +381,7 @@ func TestAnOddAnnouncementHoldsNothing(t *testing.T) {
 }
 
 func TestThePlaybooksWordsAreTold(t *testing.T) {
-	w := newWorld(t, announcing(func(s string) string {
+	w := newHarness(t, announcing(func(s string) string {
 		return s + `communications:
   status_page:
     components: [{name: Shop}, {name: Analytics}]
@@ -411,7 +411,7 @@ func TestThePlaybooksWordsAreTold(t *testing.T) {
 }
 
 func TestOurOwnWordsNameWhatIsConcernedAndNothingInside(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	w.announcement = remediation.Announcement{Components: []string{"Shop", "Search", "Analytics"}}
 	id := w.open()
 	w.calm("error_rate")
@@ -439,7 +439,7 @@ func TestOurOwnWordsNameWhatIsConcernedAndNothingInside(t *testing.T) {
 }
 
 func TestWhatIsDoneIsToldOnceItMayBeDone(t *testing.T) {
-	w := newWorld(t, announcing()...)
+	w := newHarness(t, announcing()...)
 	w.announcement.Words = "We go back to the version before."
 	id := w.open()
 	w.pass(4 * time.Minute)

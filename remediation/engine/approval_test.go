@@ -13,9 +13,9 @@ import (
 )
 
 // toSchema takes the full ladder to the wait for an approval of its last step.
-func toSchema(t *testing.T, edit ...func(string) string) (*world, string) {
+func toSchema(t *testing.T, edit ...func(string) string) (*harness, string) {
 	t.Helper()
-	w := newWorld(t, append([]func(string) string{fullLadder}, edit...)...)
+	w := newHarness(t, append([]func(string) string{fullLadder}, edit...)...)
 	id := w.open()
 	climbFull(w, id)
 	return w, id
@@ -130,7 +130,7 @@ func TestANoAfterAYesCountsUntilTheStepHasBegun(t *testing.T) {
 func TestADeniedStepLeadsToTheNextOneOnlyWhileTheBreachGoesOn(t *testing.T) {
 	edit := replace("image_retag, settle: 5m}", "image_retag, settle: 5m, approval: {timeout: 10m}}")
 	t.Run("it goes on", func(t *testing.T) {
-		w := newWorld(t, edit)
+		w := newHarness(t, edit)
 		id := w.open()
 		w.pass(5 * time.Minute)
 		w.is(id, remediation.Waiting, remediation.HoldApproval)
@@ -142,7 +142,7 @@ func TestADeniedStepLeadsToTheNextOneOnlyWhileTheBreachGoesOn(t *testing.T) {
 		w.steps(id, done, skipped, waits)
 	})
 	t.Run("it ends", func(t *testing.T) {
-		w := newWorld(t, edit)
+		w := newHarness(t, edit)
 		id := w.open()
 		w.pass(5 * time.Minute)
 		w.must(w.change(id, view.Deny, "2-image_retag"))
@@ -166,12 +166,12 @@ func TestAYesGivenTwiceRunsTheStepOnce(t *testing.T) {
 }
 
 func TestAYesIsVoidOnceTheWaitThatAskedIsOver(t *testing.T) {
-	cases := map[string]func(w *world, id string){
-		"a claim":        func(w *world, id string) { w.must(w.change(id, view.Claim, "")) },
-		"a freeze":       func(w *world, _ string) { freeze(w, time.Hour) },
-		"a silence":      func(w *world, _ string) { w.am.silenced["fp1"] = true },
-		"a recovery":     func(w *world, _ string) { w.cured("error_rate") },
-		"a close":        func(w *world, id string) { w.must(w.change(id, view.Close, "")) },
+	cases := map[string]func(w *harness, id string){
+		"a claim":        func(w *harness, id string) { w.must(w.change(id, view.Claim, "")) },
+		"a freeze":       func(w *harness, _ string) { freeze(w, time.Hour) },
+		"a silence":      func(w *harness, _ string) { w.am.silenced["fp1"] = true },
+		"a recovery":     func(w *harness, _ string) { w.cured("error_rate") },
+		"a close":        func(w *harness, id string) { w.must(w.change(id, view.Close, "")) },
 		"a failed retry": nil,
 	}
 	for name, leave := range cases {
@@ -239,8 +239,8 @@ func TestALossyStepThatCrashedBeforeItsEffectRunsOnItsApprovalOnce(t *testing.T)
 }
 
 func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
-	claim := func(w *world, id string) { w.t.Helper(); w.must(w.change(id, view.Claim, "")) }
-	released := func(w *world, id string) {
+	claim := func(w *harness, id string) { w.t.Helper(); w.must(w.change(id, view.Claim, "")) }
+	released := func(w *harness, id string) {
 		w.t.Helper()
 		v := w.incident(id)
 		if v.Next == nil || !strings.Contains(v.Next.What, "would come next") {
@@ -249,7 +249,7 @@ func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
 		w.must(w.change(id, view.Release, ""))
 	}
 	t.Run("settling", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		claim(w, id)
 		w.pass(30 * time.Minute)
@@ -262,7 +262,7 @@ func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
 		w.effects(1, 1, 0)
 	})
 	t.Run("acting: a step that has its intent runs to its outcome", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		w.declare("alpha")
 		w.breach("error_rate")
 		w.target("flag_off").duringApply = func() { claim(w, "inc-1") }
@@ -286,7 +286,7 @@ func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
 		w.effects(1, 1, 1)
 	})
 	t.Run("recovered: a relapse runs nothing", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		w.cured("error_rate")
 		w.pass(4 * time.Minute)
@@ -297,7 +297,7 @@ func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
 		w.effects(1, 0, 0)
 	})
 	t.Run("claimed by hand and cured by hand, it recovers and closes", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		claim(w, id)
 		w.pass(10 * time.Minute)
@@ -306,7 +306,7 @@ func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
 		w.is(id, remediation.Closed, "")
 	})
 	t.Run("and a restart does not forget it", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		claim(w, id)
 		w.start()
@@ -316,7 +316,7 @@ func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
 }
 
 func TestAPageEndsWhereTheIncidentWaitsForSomethingElse(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.prom.alive = 0
 	w.pass(10 * time.Minute)

@@ -11,9 +11,9 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// VerifyAudit reads the whole audit log and checks its chain. A
+// verifyAudit reads the whole audit log and checks its chain. A
 // *audit.BrokenChainError says where it is broken.
-func (e *Engine) VerifyAudit(ctx context.Context) (seq int64, hash string, err error) {
+func (e *Engine) verifyAudit(ctx context.Context) (seq int64, hash string, err error) {
 	seq, hash, err = audit.Verify(func(f audit.Filter) (page []audit.Entry, err error) {
 		err = e.Store.View(ctx, func(tx remediation.Tx) (err error) { // a View for each page: a long one keeps the store from reusing its log
 			page, err = tx.Entries(f)
@@ -33,7 +33,7 @@ func (e *Engine) VerifyAudit(ctx context.Context) (seq int64, hash string, err e
 // verifyAlways verifies the audit log at start and daily, until ctx ends.
 func (e *Engine) verifyAlways(ctx context.Context) error {
 	for ctx.Err() == nil {
-		seq, hash, err := e.VerifyAudit(ctx)
+		seq, hash, err := e.verifyAudit(ctx)
 		switch {
 		case err == nil:
 			e.Log.Info("audit log verified", "head", fmt.Sprintf("%d:%s", seq, hash))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/engine"
 )
 
 // forging is a transaction in which entry 2 was changed.
@@ -26,7 +27,7 @@ func (x forging) Entries(f audit.Filter) ([]audit.Entry, error) {
 }
 
 func TestTheAuditLogIsVerifiedAndItsMetricSaysSo(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.open()
 	says := func(want string) {
 		t.Helper()
@@ -35,7 +36,7 @@ func TestTheAuditLogIsVerifiedAndItsMetricSaysSo(t *testing.T) {
 		}
 	}
 	says("")
-	seq, _, err := w.engine.VerifyAudit(w.ctx)
+	seq, _, err := engine.VerifyAudit(w.engine, w.ctx)
 	if head, _, herr := w.engine.Head(w.ctx); err != nil || herr != nil || seq != head {
 		t.Fatalf("verified up to %d of %d: %v", seq, head, err)
 	}
@@ -43,7 +44,7 @@ func TestTheAuditLogIsVerifiedAndItsMetricSaysSo(t *testing.T) {
 	says(help + "1\n")
 	w.engine = w.newEngine(changing{w.store})
 	var broken *audit.BrokenChainError
-	if _, _, err := w.engine.VerifyAudit(w.ctx); !errors.As(err, &broken) || broken.Seq != 2 {
+	if _, _, err := engine.VerifyAudit(w.engine, w.ctx); !errors.As(err, &broken) || broken.Seq != 2 {
 		t.Errorf("a changed entry: %v", err)
 	}
 	says(help + "0\n")

@@ -15,7 +15,7 @@ import (
 )
 
 // blindness is what the audit log says of it, oldest first.
-func (w *world) blindness() (out []string) {
+func (w *harness) blindness() (out []string) {
 	w.t.Helper()
 	es, err := w.engine.Entries(w.ctx, audit.Filter{Kind: audit.KindBlind})
 	w.must(err)
@@ -33,7 +33,7 @@ func (c *canary) hear(d time.Duration) {
 	}
 }
 
-func (w *world) wantBlindness(want ...string) {
+func (w *harness) wantBlindness(want ...string) {
 	w.t.Helper()
 	got := w.blindness()
 	ok := len(got) == len(want)
@@ -45,7 +45,7 @@ func (w *world) wantBlindness(want ...string) {
 	}
 }
 
-func (w *world) blindMetric(prom, watchdog int) {
+func (w *harness) blindMetric(prom, watchdog int) {
 	w.t.Helper()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(w.engine)
@@ -88,7 +88,7 @@ func TestAPrometheusThatStaysAwayStopsPromotionsAndIsToldOnce(t *testing.T) {
 	c.wantBlindness("prometheus true: ", "prometheus false: Prometheus answers again, after 4")
 	c.blindMetric(0, 0)
 	c.must(c.do(remediation.RolloutPromote))
-	verify(t, c.world)
+	verify(t, c.harness)
 }
 
 func TestARefusedPromotionNamesTheWatchdogAndPrometheusWhereBothAreAway(t *testing.T) {
@@ -123,12 +123,12 @@ func TestAPrometheusThatNeverAnsweredIsToldOf(t *testing.T) {
 
 func TestBlindnessSurvivesACrashAtEveryCommit(t *testing.T) {
 	storetest.EveryCommit(t, 1, func(t *testing.T, commit int, when storetest.When) bool {
-		s := &survivor{world: newWorld(t)}
+		s := &crashHarness{harness: newHarness(t)}
 		s.crashAfter(commit, when)
 		lives := func(minutes int) {
 			for range minutes {
 				s.now = s.now.Add(time.Minute)
-				s.must(s.survive(func() error {
+				s.must(s.acrossCrashes(func() error {
 					_, err := s.engine.Tick(s.ctx)
 					return err
 				}))
@@ -139,7 +139,7 @@ func TestBlindnessSurvivesACrashAtEveryCommit(t *testing.T) {
 		s.prom.err = nil
 		lives(5)
 		s.wantBlindness("watchdog true: ", "prometheus true: ", "prometheus false: ")
-		verify(t, s.world)
+		verify(t, s.harness)
 		return s.crashes > 0
 	})
 }

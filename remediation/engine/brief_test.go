@@ -16,7 +16,7 @@ func briefed(s string) string {
 	return strings.Replace(s, "communications: {", "communications: {support_brief: {owner: Ann, points: [Be kind]}, ", 1)
 }
 
-func (w *world) brief(id string) string {
+func (w *harness) brief(id string) string {
 	w.t.Helper()
 	b, err := w.engine.Brief(w.ctx, id)
 	w.must(err)
@@ -74,7 +74,7 @@ func TestAPlaybooksOwnTemplateWritesTheBriefAndHostileWordsArePlain(t *testing.T
 }
 
 func TestABriefBeforeThePublicWasToldSaysSo(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.mode = remediation.Observe
 	w.start()
 	got := w.brief(w.open())

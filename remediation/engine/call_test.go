@@ -24,7 +24,7 @@ func TestAnIncidentAboveTheSeverityAsksForACall(t *testing.T) {
 		"where no call is wanted":         {nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, tc.edits...)
+			w := newHarness(t, tc.edits...)
 			got := w.incident(w.open()).IncidentCall
 			if (got == nil) != (tc.want == nil) || got != nil && *got != *tc.want {
 				t.Errorf("the call is %+v, want %+v", got, tc.want)
@@ -32,13 +32,13 @@ func TestAnIncidentAboveTheSeverityAsksForACall(t *testing.T) {
 		})
 	}
 	graver := func(s string) string { return strings.Replace(s, "severity: 2}", "severity: 5}", 1) }
-	w := newWorld(t, call, mild)
+	w := newHarness(t, call, mild)
 	id := w.open()
 	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(graver(string(w.pb.Source)))}, remediation.Reloaded{}))
 	if got := w.incident(id).IncidentCall; got != nil {
 		t.Errorf("the playbook of a later incident asks for a call: %+v", got)
 	}
-	w = newWorld(t, call)
+	w = newHarness(t, call)
 	w.declare("alpha")
 	w.breach("error_rate")
 	if got := w.incident(w.fire("error_rate", "fp1", "drill", "true")).IncidentCall; got != nil {

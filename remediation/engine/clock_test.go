@@ -10,9 +10,9 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// steady lets the world have a clock that nobody sets, and returns how to set the
+// steady lets the harness have a clock that nobody sets, and returns how to set the
 // other one.
-func steady(w *world) (set func(d time.Duration)) {
+func steady(w *harness) (set func(d time.Duration)) {
 	var by time.Duration
 	began := w.now
 	w.steady = func() time.Duration { return w.now.Sub(began) - by }
@@ -23,7 +23,7 @@ func steady(w *world) (set func(d time.Duration)) {
 func TestAClockThatIsSetChangesNothingOfWhatIsUnderWay(t *testing.T) {
 	for name, by := range map[string]time.Duration{"not at all": 0, "back": -time.Hour, "forward": time.Hour, "forward by a day": 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			set := steady(w)
 			id := w.open()
 			began := w.now
@@ -57,7 +57,7 @@ func TestAClockThatIsSetChangesNothingOfWhatIsUnderWay(t *testing.T) {
 }
 
 func TestAClockThatIsSetBackWhileBackoutIsDownHoldsNothingUp(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.pass(3 * time.Minute)
 	w.now = w.now.Add(-time.Hour)
@@ -69,7 +69,7 @@ func TestAClockThatIsSetBackWhileBackoutIsDownHoldsNothingUp(t *testing.T) {
 }
 
 func TestAClockThatIsSetBackLetsAWarmupAndACooldownEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	set := steady(w)
 	id := w.open()
 	w.must(w.change(id, view.Close, ""))
@@ -84,7 +84,7 @@ func TestAClockThatIsSetBackLetsAWarmupAndACooldownEnd(t *testing.T) {
 }
 
 func TestADeadlineThatWentByWithoutPollsWantsThreeOfThem(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.now = w.now.Add(time.Hour) // backout was down
 	w.start()
@@ -97,7 +97,7 @@ func TestADeadlineThatWentByWithoutPollsWantsThreeOfThem(t *testing.T) {
 }
 
 func TestAReleaseLetsTheBreakerGoAfterTheClockWasSetBack(t *testing.T) {
-	w := newWorld(t, limits("per_target: 9/1h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 2"))
+	w := newHarness(t, limits("per_target: 9/1h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 2"))
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
 	again := func() {

@@ -14,7 +14,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-func count(w *world, id, want string) (n int) {
+func count(w *harness, id, want string) (n int) {
 	for _, l := range w.log(id) {
 		if l == want {
 			n++
@@ -24,7 +24,7 @@ func count(w *world, id, want string) (n int) {
 }
 
 func TestAnInfiniteRatioIsABreachLikeAnyOther(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.prom.value["error_rate"], w.prom.recovery["error_rate"] = math.Inf(1), math.Inf(1)
 	w.post("firing", "error_rate", "fp1")
@@ -34,7 +34,7 @@ func TestAnInfiniteRatioIsABreachLikeAnyOther(t *testing.T) {
 }
 
 func TestARelapseDoesNotClimbPastAFailedStep(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
@@ -49,7 +49,7 @@ func TestARelapseDoesNotClimbPastAFailedStep(t *testing.T) {
 }
 
 func TestAReopeningDoesNotClimbPastAFailedStep(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
 	w.calm("error_rate")
@@ -66,7 +66,7 @@ func TestAReopeningDoesNotClimbPastAFailedStep(t *testing.T) {
 }
 
 func TestASecondDoubtThatLeftNoTraceIsAFailure(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	n := 0
 	w.target("flag_off").applyErr = remediation.InDoubt(errors.New("connection reset"))
 	ctx, cancel := context.WithCancel(w.ctx)
@@ -85,7 +85,7 @@ func TestASecondDoubtThatLeftNoTraceIsAFailure(t *testing.T) {
 	}
 }
 
-func toApproval(w *world) string {
+func toApproval(w *harness) string {
 	id := w.open()
 	for i := 0; i < 40 && w.incident(id).Reason != remediation.HoldApproval; i++ {
 		w.pass(time.Minute)
@@ -95,7 +95,7 @@ func toApproval(w *world) string {
 }
 
 func TestAnApprovalDoesNotOutliveAClose(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := toApproval(w)
 	w.must(w.change(id, view.Approve, "3-schema_rollback"))
 	w.must(w.change(id, view.Close, ""))
@@ -109,7 +109,7 @@ func TestAnApprovalDoesNotOutliveAClose(t *testing.T) {
 }
 
 func TestAnApprovalDoesNotOutliveAFreeze(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := toApproval(w)
 	w.must(w.change(id, view.Approve, "3-schema_rollback"))
 	freeze(w, 5*time.Hour)
@@ -120,7 +120,7 @@ func TestAnApprovalDoesNotOutliveAFreeze(t *testing.T) {
 }
 
 func TestTheTimeToApproveDoesNotRunDuringAFreeze(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := toApproval(w)
 	freeze(w, 2*time.Hour)
 	w.pass(2*time.Hour + 2*time.Minute)
@@ -128,7 +128,7 @@ func TestTheTimeToApproveDoesNotRunDuringAFreeze(t *testing.T) {
 }
 
 func TestOnlyTheStepThatWasAskedForIsDeniedBySilence(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := toApproval(w)
 	w.prom.alive = 0
 	w.pass(15 * time.Second)
@@ -142,7 +142,7 @@ func TestOnlyTheStepThatWasAskedForIsDeniedBySilence(t *testing.T) {
 }
 
 func TestANewRolloutBeginsANewLadder(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.calm("error_rate")
 	w.pass(12 * time.Minute)
@@ -161,7 +161,7 @@ func TestANewRolloutBeginsANewLadder(t *testing.T) {
 }
 
 func TestADeclarationLetsAnIncidentThatWaitsForItGoOn(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.breach("error_rate")
 	id := w.fire("error_rate", "fp1")
 	w.pass(6 * time.Minute)
@@ -173,7 +173,7 @@ func TestADeclarationLetsAnIncidentThatWaitsForItGoOn(t *testing.T) {
 }
 
 func TestAnUnconfirmedIncidentEndsWithoutAResolved(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.calm("error_rate")
 	id := w.fire("error_rate", "fp1")
 	w.pass(24 * time.Hour)
@@ -181,7 +181,7 @@ func TestAnUnconfirmedIncidentEndsWithoutAResolved(t *testing.T) {
 }
 
 func TestAHoldIsWrittenOnceForItsReason(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").lookErr = errors.New("docker is dead")
 	id := w.open()
 	w.pass(time.Hour)
@@ -191,7 +191,7 @@ func TestAHoldIsWrittenOnceForItsReason(t *testing.T) {
 }
 
 func TestLimitsCountEveryTryOfAStep(t *testing.T) {
-	w := newWorld(t, replace("breaker: 3", "breaker: 99"))
+	w := newHarness(t, replace("breaker: 3", "breaker: 99"))
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
 	n := 1
@@ -207,7 +207,7 @@ func TestLimitsCountEveryTryOfAStep(t *testing.T) {
 }
 
 func TestAResolvedAlertIsNotActedOnWithoutPrometheus(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer)
 	w.post("firing", "error_rate", "fp1")
 	w.post("resolved", "error_rate", "fp1")
@@ -218,7 +218,7 @@ func TestAResolvedAlertIsNotActedOnWithoutPrometheus(t *testing.T) {
 }
 
 func TestAnAlertThatAlertmanagerDoesNotKnowIsNotSilenced(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("error_rate")
 	w.am.silenced["fp1"] = true
@@ -231,7 +231,7 @@ func TestAnAlertThatAlertmanagerDoesNotKnowIsNotSilenced(t *testing.T) {
 }
 
 func TestAnIntentNamesTheAlertItRestsOn(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	for _, e := range w.entries(id) {
 		if e.Kind == audit.KindIntent && e.Detail["fingerprint"] == nil {
@@ -241,7 +241,7 @@ func TestAnIntentNamesTheAlertItRestsOn(t *testing.T) {
 }
 
 func TestAStopLetsARunningStepEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("error_rate")
 	w.post("firing", "error_rate", "fp1")
@@ -256,7 +256,7 @@ func TestAStopLetsARunningStepEnd(t *testing.T) {
 	}
 }
 
-func (w *world) parse(src string) *alerts.Playbook {
+func (w *harness) parse(src string) *alerts.Playbook {
 	var ak []alerts.ActionKind
 	for _, k := range w.kinds() {
 		ak = append(ak, k)
@@ -269,7 +269,7 @@ func (w *world) parse(src string) *alerts.Playbook {
 }
 
 func TestATriggerThatCameWithAReloadOpensAnIncident(t *testing.T) {
-	w := newWorld(t, replace("  - {name: latency, indicator: latency, above: 0.75, window: 5m, min_volume: 50, recovery: {window: 2m, min_volume: 20}, plan: longer}\n", ""))
+	w := newHarness(t, replace("  - {name: latency, indicator: latency, above: 0.75, window: 5m, min_volume: 50, recovery: {window: 2m, min_volume: 20}, plan: longer}\n", ""))
 	id := w.open()
 	w.calm("error_rate")
 	w.pass(12 * time.Minute)
@@ -285,7 +285,7 @@ func TestATriggerThatCameWithAReloadOpensAnIncident(t *testing.T) {
 }
 
 func TestAStepInDoubtCanBeClosedByHand(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").applyErr = remediation.InDoubt(errors.New("connection reset"))
 	w.target("flag_off").duringApply = func() { w.target("flag_off").lookErr = errors.New("no such container") }
 	id := w.open()
@@ -296,7 +296,7 @@ func TestAStepInDoubtCanBeClosedByHand(t *testing.T) {
 }
 
 func TestFiveThousandAlertsInOneNotificationAreAllAttached(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("error_rate")
 	var n remediation.Notification
@@ -316,7 +316,7 @@ func TestFiveThousandAlertsInOneNotificationAreAllAttached(t *testing.T) {
 }
 
 func TestARetryAfterAFailedUndoKeepsWhatWasThereFirst(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	tg := w.target("flag_off")
 	tg.cut, tg.applyErr, tg.undoErr = true, errors.New("cut"), errors.New("cannot undo")
 	id := w.open()
@@ -335,7 +335,7 @@ func TestARetryAfterAFailedUndoKeepsWhatWasThereFirst(t *testing.T) {
 }
 
 func TestATargetThatMayBeChangedRollsTheRolloutBack(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	tg := w.target("flag_off")
 	tg.cut, tg.applyErr, tg.undoErr = true, errors.New("cut"), errors.New("cannot undo")
 	id := w.open()
@@ -348,7 +348,7 @@ func TestATargetThatMayBeChangedRollsTheRolloutBack(t *testing.T) {
 }
 
 func TestAFailureNeverLeadsToALossyStep(t *testing.T) {
-	w := newWorld(t,
+	w := newHarness(t,
 		replace("      - {action: flag_off, settle: 5m}\n      - {action: restart, settle: 5m}", "      - {action: restart, settle: 5m, on_failure: next}\n      - {action: image_retag, settle: 5m}"),
 		replace("cooldown: 10m", "cooldown: 1s"))
 	id := w.open()
@@ -365,7 +365,7 @@ func TestAFailureNeverLeadsToALossyStep(t *testing.T) {
 }
 
 func TestAPageEndsWithItsReason(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	tg := w.target("flag_off")
 	tg.applyErr = remediation.InDoubt(errors.New("x"))
 	tg.duringApply = func() { tg.lookErr = errors.New("gone") }
@@ -381,7 +381,7 @@ func TestAPageEndsWithItsReason(t *testing.T) {
 }
 
 func TestTargetsAreLookedAtAheadWithoutAnyEffect(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	looked := make(chan string, 100)
 	w.target("flag_off").onLook = func(op string) { looked <- op }
 	for _, k := range []string{"image_retag", "schema_rollback", "restart"} {

@@ -52,7 +52,7 @@ func widerLatency(s string) string {
 }
 
 // effects checks how often each target was really changed.
-func (w *world) effects(flag, image, schema int) {
+func (w *harness) effects(flag, image, schema int) {
 	w.t.Helper()
 	f, i, s := w.target("flag_off").effects, w.target("image_retag").effects, w.target("schema_rollback").effects
 	if f != flag || i != image || s != schema {
@@ -61,7 +61,7 @@ func (w *world) effects(flag, image, schema int) {
 }
 
 // row reads an incident as the store has it.
-func (w *world) row(id string) (inc *remediation.Incident) {
+func (w *harness) row(id string) (inc *remediation.Incident) {
 	w.t.Helper()
 	w.must(w.store.View(w.ctx, func(tx remediation.Tx) (err error) {
 		inc, err = tx.Incident(id)
@@ -71,7 +71,7 @@ func (w *world) row(id string) (inc *remediation.Incident) {
 }
 
 // climbFull takes the full ladder to the question whether the schema may go back.
-func climbFull(w *world, id string) {
+func climbFull(w *harness, id string) {
 	w.t.Helper()
 	w.pass(6 * time.Minute)
 	w.steps(id, done, done, done, done, pending)
@@ -81,7 +81,7 @@ func climbFull(w *world, id string) {
 }
 
 func TestTheFullLadderIsClimbedAndTellsThePublicOnTheWay(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.steps(id, done, done, pending, pending, pending)
 	climbFull(w, id)
@@ -118,7 +118,7 @@ func TestTheFullLadderIsClimbedAndTellsThePublicOnTheWay(t *testing.T) {
 }
 
 func TestNothingIsPolledForBeforeTheWindowAndTwoScrapesHavePassed(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.prom.recovery["error_rate"] = 0
 	w.pass(W + 2*S - time.Second)
@@ -136,7 +136,7 @@ func TestNothingIsPolledForBeforeTheWindowAndTwoScrapesHavePassed(t *testing.T) 
 }
 
 func TestABreachBeforeTheSettleTimeIsOverMovesNothing(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.pass(6*time.Minute - time.Second)
 	w.is(id, remediation.Settling, "")
@@ -146,7 +146,7 @@ func TestABreachBeforeTheSettleTimeIsOverMovesNothing(t *testing.T) {
 }
 
 func TestACalmThatIsBrokenIsCountedFromTheStart(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.cured("error_rate")
 	w.pass(W + 2*S + S) // two calm polls
@@ -160,7 +160,7 @@ func TestACalmThatIsBrokenIsCountedFromTheStart(t *testing.T) {
 }
 
 func TestTheLongestWindowOfTheAttachedTriggersDecides(t *testing.T) {
-	w := newWorld(t, fullLadder, widerLatency)
+	w := newHarness(t, fullLadder, widerLatency)
 	id := w.open()
 	w.breach("latency")
 	w.pass(time.Minute)
@@ -180,7 +180,7 @@ func TestTheLongestWindowOfTheAttachedTriggersDecides(t *testing.T) {
 }
 
 func TestOneOfTwoTriggersThatGoesOnIsEnoughForTheNextStep(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.calm("latency")
 	w.fire("latency", "fp2")
@@ -198,14 +198,14 @@ func TestOneOfTwoTriggersThatGoesOnIsEnoughForTheNextStep(t *testing.T) {
 }
 
 func TestWithoutAnAnswerNoStepFollowsAndAHumanIsCalled(t *testing.T) {
-	cases := map[string]func(w *world){
-		"Prometheus does not answer": func(w *world) { w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer) },
-		"the scrapes are old":        func(w *world) { w.prom.age = 31 },
-		"the service is dead":        func(w *world) { w.prom.alive = 0 },
+	cases := map[string]func(w *harness){
+		"Prometheus does not answer": func(w *harness) { w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer) },
+		"the scrapes are old":        func(w *harness) { w.prom.age = 31 },
+		"the service is dead":        func(w *harness) { w.prom.alive = 0 },
 	}
 	for name, blind := range cases {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, fullLadder)
+			w := newHarness(t, fullLadder)
 			id := w.open()
 			w.pass(5 * time.Minute)
 			blind(w)
@@ -218,7 +218,7 @@ func TestWithoutAnAnswerNoStepFollowsAndAHumanIsCalled(t *testing.T) {
 }
 
 func TestALossyStepThatWasApprovedWaitsWhilePrometheusDoesNotAnswer(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	climbFull(w, id)
 	w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer)
@@ -235,7 +235,7 @@ func TestALossyStepThatWasApprovedWaitsWhilePrometheusDoesNotAnswer(t *testing.T
 // Three polls that see one and the same sample are one poll: what comes in
 // meanwhile makes the engine look sooner, and not surer.
 func TestPollsThatComeSoonerDoNotCountTwice(t *testing.T) {
-	pokes := func(w *world, id string) {
+	pokes := func(w *harness, id string) {
 		for i := range 6 {
 			fp := fmt.Sprint("again", i)
 			w.post("firing", "error_rate", fp, "instance", fmt.Sprint(i))
@@ -245,7 +245,7 @@ func TestPollsThatComeSoonerDoNotCountTwice(t *testing.T) {
 		}
 	}
 	t.Run("a relapse", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		w.cured("error_rate")
 		w.pass(4 * time.Minute)
@@ -256,7 +256,7 @@ func TestPollsThatComeSoonerDoNotCountTwice(t *testing.T) {
 		w.effects(1, 0, 0)
 	})
 	t.Run("a recovery", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		climbFull(w, id)
 		w.cured("error_rate")
@@ -264,7 +264,7 @@ func TestPollsThatComeSoonerDoNotCountTwice(t *testing.T) {
 		w.is(id, remediation.Waiting, remediation.HoldApproval)
 	})
 	t.Run("an end before any step", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		freeze(w, time.Hour)
 		id := w.open()
 		w.cured("error_rate")
@@ -274,7 +274,7 @@ func TestPollsThatComeSoonerDoNotCountTwice(t *testing.T) {
 }
 
 func TestARelapseRunsTheNextStepAndNotTheSameAgain(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.cured("error_rate")
 	w.pass(4 * time.Minute)
@@ -294,7 +294,7 @@ func TestARelapseRunsTheNextStepAndNotTheSameAgain(t *testing.T) {
 }
 
 func TestARelapseAfterTheLastStepGoesToAHuman(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	climbFull(w, id)
 	w.must(w.change(id, view.Approve, fullSchema))
@@ -310,7 +310,7 @@ func TestARelapseAfterTheLastStepGoesToAHuman(t *testing.T) {
 }
 
 func TestARecoveredIncidentClosesOnlyWhileTheServiceIsAlive(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.calm("error_rate")
 	w.pass(4 * time.Minute)
@@ -326,7 +326,7 @@ func TestARecoveredIncidentClosesOnlyWhileTheServiceIsAlive(t *testing.T) {
 }
 
 func TestAServiceThatDiesAfterItsRecoveryCallsAHuman(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.calm("error_rate")
 	w.pass(4 * time.Minute)
@@ -354,7 +354,7 @@ func TestAServiceThatDiesAfterItsRecoveryCallsAHuman(t *testing.T) {
 }
 
 func TestAReopenedIncidentGoesOnWhereItWas(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.pass(6 * time.Minute)
 	w.calm("error_rate")
@@ -375,7 +375,7 @@ func TestAReopenedIncidentGoesOnWhereItWas(t *testing.T) {
 }
 
 func TestAReopenedIncidentThatIsNotConfirmedRecoversWithoutAStep(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := closeRecovered(w)
 	w.post("resolved", "error_rate", "fp1")
 	w.prom.value["error_rate"] = 5 // the long window alone
@@ -390,7 +390,7 @@ func TestReopenWithinIsExact(t *testing.T) {
 		after time.Duration
 		same  bool
 	}{{time.Hour, true}, {time.Hour + time.Second, false}} {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := closeRecovered(w)
 		w.post("resolved", "error_rate", "fp1")
 		w.now = w.incident(id).Closed.Add(c.after)
@@ -403,7 +403,7 @@ func TestReopenWithinIsExact(t *testing.T) {
 }
 
 func TestAfterReopenWithinTheLadderBeginsAtItsFoot(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := closeRecovered(w)
 	w.target("flag_off").position = remediation.Untouched
 	w.pass(61 * time.Minute) // no resolved came: the alert is silenced, say
@@ -417,7 +417,7 @@ func TestAfterReopenWithinTheLadderBeginsAtItsFoot(t *testing.T) {
 }
 
 func TestAFailedStepStopsTheLadderForGood(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.target("image_retag").verifyErr = errors.New("health answers 500")
 	w.pass(6 * time.Minute)
@@ -453,7 +453,7 @@ func TestAFailedUndoStaysFailedUntilSomebodyHasClaimedAndReleased(t *testing.T) 
 	next := func(s string) string {
 		return replace("{action: flag_off, settle: 6m}", "{action: flag_off, settle: 6m, on_failure: next}")(fullLadder(s))
 	}
-	w := newWorld(t, next)
+	w := newHarness(t, next)
 	w.target("flag_off").verifyErr, w.target("flag_off").undoErr = errors.New("unhealthy"), errors.New("no such image")
 	id := w.open()
 	w.pass(time.Hour)
@@ -463,7 +463,7 @@ func TestAFailedUndoStaysFailedUntilSomebodyHasClaimedAndReleased(t *testing.T) 
 }
 
 func TestOnFailureNextNeverLeadsToTheSchema(t *testing.T) {
-	w := newWorld(t, func(s string) string {
+	w := newHarness(t, func(s string) string {
 		return replace("{action: flag_off, settle: 6m}", "{action: flag_off, settle: 6m, on_failure: next}")(fullLadder(s))
 	})
 	w.target("flag_off").applyErr = errors.New("docker is dead")

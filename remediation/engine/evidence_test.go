@@ -12,7 +12,7 @@ import (
 )
 
 func TestABreachIsSeenWhileOneOfTwoTargetsIsDown(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.prom.up, w.prom.down = 2, 1
 	id := w.open()
 	w.steps(id, done, pending, pending)
@@ -23,7 +23,7 @@ func TestABreachIsSeenWhileOneOfTwoTargetsIsDown(t *testing.T) {
 func TestCalmNeedsTheTargetsThatWereUpWhenTheIncidentOpened(t *testing.T) {
 	for name, c := range map[string]struct{ up, down float64 }{"one of two is down": {2, 1}, "two of three are down": {3, 2}} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.prom.up = c.up
 			id := w.open()
 			w.prom.down = c.down
@@ -42,7 +42,7 @@ func TestCalmNeedsTheTargetsThatWereUpWhenTheIncidentOpened(t *testing.T) {
 }
 
 func TestABreachOfAServiceWithoutTrafficIsABreach(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.prom.alive, w.prom.up = 0, 1 // it is scraped, and nobody asks it anything
 	w.pass(6 * time.Minute)
@@ -50,7 +50,7 @@ func TestABreachOfAServiceWithoutTrafficIsABreach(t *testing.T) {
 }
 
 func TestATriggerThatCannotBeReadHidesNoOthersBreach(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.fire("latency", "fp2") // its recovery has no value, and for an unknown reason
 	w.prom.unborn = true
@@ -81,7 +81,7 @@ func TestNoValueIsACureOnlyWhereThereWereNoEvents(t *testing.T) {
 			if c.edit != nil {
 				edits = append(edits, c.edit)
 			}
-			w := newWorld(t, edits...)
+			w := newHarness(t, edits...)
 			id := w.open()
 			w.prom.unborn, w.prom.events = true, c.events
 			delete(w.prom.recovery, "error_rate")
@@ -101,7 +101,7 @@ func TestNoValueIsACureOnlyWhereThereWereNoEvents(t *testing.T) {
 
 func TestATriggerOfAnotherStageIsNotConfirmed(t *testing.T) {
 	staged := replace(`- {name: alpha, traffic: "0.01", duration: 1d,`, `- {name: alpha, traffic: "0.01", duration: 1d, rollback: [error_rate],`)
-	w := newWorld(t, staged)
+	w := newHarness(t, staged)
 	w.declare("beta")
 	w.breach("error_rate")
 	id := w.fire("error_rate", "fp1")
@@ -117,14 +117,14 @@ func TestATriggerOfAnotherStageIsNotConfirmed(t *testing.T) {
 	w.pass(time.Minute)
 	w.effects(0, 0, 0)
 
-	w = newWorld(t, staged) // in its own stage it is, and its recovery knows no stage
+	w = newHarness(t, staged) // in its own stage it is, and its recovery knows no stage
 	id = w.open()
 	w.pass(6 * time.Minute)
 	w.steps(id, done, done, pending)
 }
 
 func TestARestoreIsRefusedWhereItCannotBeToldWhetherTheBreachGoesOn(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.prom.up, w.prom.down = 2, 1
 	var refusal *remediation.RefusedError
@@ -134,7 +134,7 @@ func TestARestoreIsRefusedWhereItCannotBeToldWhetherTheBreachGoesOn(t *testing.T
 }
 
 func TestAPrometheusThatForgotTheOpeningProvesNoRecovery(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.prom.up = 2
 	id := w.open()
 	w.prom.down, w.prom.forgot = 1, true // it was restarted on an empty disk, and half of the service is dead
@@ -150,7 +150,7 @@ func TestAPrometheusThatForgotTheOpeningProvesNoRecovery(t *testing.T) {
 }
 
 func TestARecoveredIncidentWhoseOpeningPrometheusForgotCallsAHuman(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.calm("error_rate")
 	w.pass(4 * time.Minute)
@@ -164,7 +164,7 @@ func TestARecoveredIncidentWhoseOpeningPrometheusForgotCallsAHuman(t *testing.T)
 }
 
 func TestAServiceThatHadNoTargetUpWhenItOpenedCanRecover(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.prom.answers = func(expr string) (float64, bool) { return 0, strings.Contains(expr, " @ ") } // it had been down
 	id := w.open()
 	w.calm("error_rate")
@@ -173,7 +173,7 @@ func TestAServiceThatHadNoTargetUpWhenItOpenedCanRecover(t *testing.T) {
 }
 
 func TestARecoveryBoundOfItsOwnDecidesAfterAStep(t *testing.T) {
-	w := newWorld(t, replace("recovery: {window: 2m, min_volume: 13}", "recovery: {window: 2m, min_volume: 13, above: 0.001}"))
+	w := newHarness(t, replace("recovery: {window: 2m, min_volume: 13}", "recovery: {window: 2m, min_volume: 13, above: 0.001}"))
 	w.declare("alpha")
 	w.prom.value["error_rate"], w.prom.recovery["error_rate"] = 0.02, 0.002 // within 0.01, beyond 0.001
 	id := w.fire("error_rate", "fp1")

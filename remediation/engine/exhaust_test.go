@@ -10,9 +10,9 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-func exhausted(t *testing.T) (*world, string) {
+func exhausted(t *testing.T) (*harness, string) {
 	t.Helper()
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	id := w.open()
 	climbFull(w, id)
 	w.must(w.change(id, view.Approve, fullSchema))
@@ -67,7 +67,7 @@ func TestAnExhaustedIncident(t *testing.T) {
 		}
 	})
 	t.Run("pages again for a trigger that brings no step", func(t *testing.T) {
-		w := newWorld(t, replace("min_volume: 20}, plan: longer", "min_volume: 20}, plan: ladder"))
+		w := newHarness(t, replace("min_volume: 20}, plan: longer", "min_volume: 20}, plan: ladder"))
 		id := w.open()
 		climb(w, id)
 		w.must(w.change(id, view.Deny, "3-schema_rollback"))
@@ -96,10 +96,10 @@ func TestAMoreUrgentTriggerMergesItsPlanWhereverTheIncidentIs(t *testing.T) {
 	ids := []string{"1-status_page", "2-flag_off", "3-status_page", "4-image_retag", "5-schema_rollback", "6-restart"}
 	cases := []struct {
 		name   string
-		arrive func(w *world) (id string)
-		after  func(w *world, id string)
+		arrive func(w *harness) (id string)
+		after  func(w *harness, id string)
 	}{
-		{"settling", func(w *world) string { return w.open() }, func(w *world, id string) {
+		{"settling", func(w *harness) string { return w.open() }, func(w *harness, id string) {
 			w.pass(6 * time.Minute)
 			w.steps(id, done, done, done, done, pending, pending) // the image was added first
 			w.pass(6 * time.Minute)
@@ -107,28 +107,28 @@ func TestAMoreUrgentTriggerMergesItsPlanWhereverTheIncidentIs(t *testing.T) {
 			w.pass(6 * time.Minute)
 			w.is(id, remediation.Waiting, remediation.HoldApproval)
 		}},
-		{"waiting for an approval", func(w *world) string {
+		{"waiting for an approval", func(w *harness) string {
 			id := w.open()
 			climbFull(w, id)
 			return id
-		}, func(w *world, id string) {
+		}, func(w *harness, id string) {
 			w.pass(S)
 			w.steps(id, done, done, done, done, waits, done)
 			refused(w.t, w.change(id, view.Approve, fullSchema), remediation.Conflict)
 			w.pass(6 * time.Minute)
 			w.is(id, remediation.Waiting, remediation.HoldApproval)
 		}},
-		{"recovered", func(w *world) string {
+		{"recovered", func(w *harness) string {
 			id := w.open()
 			w.cured("error_rate")
 			w.pass(4 * time.Minute)
 			w.is(id, remediation.Recovered, "")
 			return id
-		}, func(w *world, id string) {
+		}, func(w *harness, id string) {
 			w.pass(2 * S)
 			w.steps(id, done, done, done, done, pending, pending)
 		}},
-		{"acting", func(w *world) string {
+		{"acting", func(w *harness) string {
 			w.declare("alpha")
 			w.breach("error_rate")
 			w.target("flag_off").duringApply = func() {
@@ -136,22 +136,22 @@ func TestAMoreUrgentTriggerMergesItsPlanWhereverTheIncidentIs(t *testing.T) {
 				w.post("firing", "latency", "fp2")
 			}
 			return w.fire("error_rate", "fp1")
-		}, func(w *world, id string) {
+		}, func(w *harness, id string) {
 			w.is(id, remediation.Settling, "")
 			w.steps(id, done, done, pending, pending, pending, pending)
 		}},
-		{"closed, and reopened by it", func(w *world) string {
+		{"closed, and reopened by it", func(w *harness) string {
 			id := closeRecovered(w)
 			w.post("resolved", "error_rate", "fp1")
 			return id
-		}, func(w *world, id string) {
+		}, func(w *harness, id string) {
 			w.pass(2 * S)
 			w.steps(id, done, done, done, done, pending, pending)
 		}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, fullLadder)
+			w := newHarness(t, fullLadder)
 			id := c.arrive(w)
 			w.breach("latency")
 			if again := w.fire("latency", "fp2"); again != id {
@@ -173,7 +173,7 @@ func TestAMoreUrgentTriggerMergesItsPlanWhereverTheIncidentIs(t *testing.T) {
 }
 
 func TestAPlanThatAddsAGentlerStepRunsItBeforeWhatIsLeft(t *testing.T) {
-	w := newWorld(t, replace("      - {action: flag_off, settle: 5m}\n      - {action: image_retag, settle: 5m}\n", "      - {action: image_retag, settle: 5m}\n"))
+	w := newHarness(t, replace("      - {action: flag_off, settle: 5m}\n      - {action: image_retag, settle: 5m}\n", "      - {action: image_retag, settle: 5m}\n"))
 	id := w.open()
 	w.steps(id, done, pending)
 	w.breach("latency")

@@ -15,7 +15,7 @@ import (
 )
 
 func TestAFailedStepIsUndoneAndHandedToAHuman(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").verifyErr = errors.New("health answers 500")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
@@ -33,7 +33,7 @@ func TestAFailedStepIsUndoneAndHandedToAHuman(t *testing.T) {
 }
 
 func TestAStepThatCannotBeUndoneSaysSo(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").verifyErr = errors.New("health answers 500")
 	w.target("flag_off").undoErr = errors.New("no such image")
 	id := w.open()
@@ -44,14 +44,14 @@ func TestAStepThatCannotBeUndoneSaysSo(t *testing.T) {
 func TestOnFailureNextGoesOnOnlyWhileTheBreachDoes(t *testing.T) {
 	next := replace("{action: flag_off, settle: 5m}", "{action: flag_off, settle: 5m, on_failure: next}")
 	t.Run("breach goes on", func(t *testing.T) {
-		w := newWorld(t, next)
+		w := newHarness(t, next)
 		w.target("flag_off").applyErr = errors.New("cannot connect to the Docker daemon")
 		id := w.open()
 		w.pass(2 * time.Minute)
 		w.steps(id, remediation.StepUndone, remediation.StepDone, remediation.StepPending)
 	})
 	t.Run("breach ends", func(t *testing.T) {
-		w := newWorld(t, next)
+		w := newHarness(t, next)
 		w.target("flag_off").applyErr = errors.New("cannot connect to the Docker daemon")
 		id := w.open()
 		w.cured("error_rate")
@@ -62,7 +62,7 @@ func TestOnFailureNextGoesOnOnlyWhileTheBreachDoes(t *testing.T) {
 }
 
 func TestTheBreakerStopsAutomation(t *testing.T) {
-	w := newWorld(t, replace("cooldown: 10m, breaker: 3", "cooldown: 1s, breaker: 2"))
+	w := newHarness(t, replace("cooldown: 10m, breaker: 3", "cooldown: 1s, breaker: 2"))
 	w.target("flag_off").applyErr = errors.New("no")
 	id := w.open()
 	for range 2 {
@@ -86,7 +86,7 @@ func TestTheBreakerStopsAutomation(t *testing.T) {
 }
 
 func TestATargetThatCannotBeLookedAtHolds(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").lookErr = errors.New("compose project is outside of docker.projects")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldTarget)
@@ -98,7 +98,7 @@ func TestATargetThatCannotBeLookedAtHolds(t *testing.T) {
 func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
 	doubt := remediation.InDoubt(context.DeadlineExceeded)
 	t.Run("it happened", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		tg := w.target("flag_off")
 		tg.applyErr = doubt
 		tg.duringApply = func() { tg.position, tg.effects = remediation.Wanted, 1 }
@@ -107,7 +107,7 @@ func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
 		w.logs(id, "in_doubt 1-flag_off wanted", "outcome 1-flag_off done", "verified 1-flag_off")
 	})
 	t.Run("it did not", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		tg := w.target("flag_off")
 		tg.applyErr = doubt
 		tg.duringApply = func() {
@@ -125,7 +125,7 @@ func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
 		w.logs(id, "intent 1-flag_off", "in_doubt 1-flag_off untouched", "intent 1-flag_off", "outcome 1-flag_off done", "verified 1-flag_off")
 	})
 	t.Run("half of it did", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		tg := w.target("flag_off")
 		tg.applyErr, tg.cut = doubt, true
 		tg.duringApply = func() { tg.duringApply = func() { tg.cut, tg.applyErr = false, nil } }
@@ -145,7 +145,7 @@ func TestACrashAtEveryCommitLosesAndDoublesNothing(t *testing.T) {
 func crashAt(t *testing.T, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
 	// Few polls: every commit is a boundary, and one poll is like another.
-	w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
+	w := newHarness(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 	w.declare("alpha")
 	w.breach("error_rate")
@@ -246,7 +246,7 @@ func crashAt(t *testing.T, commit int, when storetest.When) (crashed bool) {
 }
 
 // verify checks the chain of the whole audit log.
-func verify(t *testing.T, w *world) {
+func verify(t *testing.T, w *harness) {
 	t.Helper()
 	es, err := w.engine.Entries(w.ctx, audit.Filter{})
 	w.must(err)

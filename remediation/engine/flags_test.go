@@ -14,9 +14,9 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
-// keeper keeps flags, each of which is a target of the world's.
+// keeper keeps flags, each of which is a target of the harness's.
 type keeper struct {
-	w    *world
+	w    *harness
 	name string
 }
 
@@ -24,11 +24,11 @@ func (k keeper) FlagOff(_ alerts.Target, f alerts.Flag) (remediation.Action, err
 	return k.w.target(k.name + " " + f.Name), nil
 }
 
-// newFlagWorld is a service with two flags, one of which LaunchDarkly keeps. Slow
+// newFlagHarness is a service with two flags, one of which LaunchDarkly keeps. Slow
 // inference (error_rate stands for it) turns the smaller one off first.
-func newFlagWorld(t *testing.T) *world {
+func newFlagHarness(t *testing.T) *harness {
 	t.Helper()
-	w := newWorld(t)
+	w := newHarness(t)
 	src := playbook
 	for old, new := range map[string]string{
 		`  - {name: FEATURE_A, off: "0", default: "0", fallback: none}
@@ -80,7 +80,7 @@ const (
 )
 
 func TestOneFeatureIsTurnedOffAndWaitedForBeforeTheMasterFlag(t *testing.T) {
-	w := newFlagWorld(t)
+	w := newFlagHarness(t)
 	id := w.open()
 	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
 	if w.target(smaller).effects != 1 || w.target(master).effects != 0 {
@@ -108,7 +108,7 @@ func TestOneFeatureIsTurnedOffAndWaitedForBeforeTheMasterFlag(t *testing.T) {
 }
 
 func TestTheMasterFlagStaysOnWhereTheSmallerOneHelped(t *testing.T) {
-	w := newFlagWorld(t)
+	w := newFlagHarness(t)
 	id := w.open()
 	w.cured("error_rate")
 	w.pass(10 * time.Minute)
@@ -119,7 +119,7 @@ func TestTheMasterFlagStaysOnWhereTheSmallerOneHelped(t *testing.T) {
 }
 
 func TestTheLimitsOfOneFlagAreNotThoseOfAnother(t *testing.T) {
-	w := newFlagWorld(t)
+	w := newFlagHarness(t)
 	id := w.open()
 	w.calm("error_rate")
 	w.post("resolved", "error_rate", "fp1")

@@ -11,7 +11,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-func freeze(w *world, d time.Duration) {
+func freeze(w *harness, d time.Duration) {
 	w.t.Helper()
 	until := w.now.Add(d)
 	_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: "all", Until: &until, By: "eve", Reason: "migration"})
@@ -22,20 +22,20 @@ func TestEachGateHoldsAndLetsGo(t *testing.T) {
 	cases := []struct {
 		name   string
 		reason remediation.Reason
-		close  func(w *world)
-		open   func(w *world, id string)
+		close  func(w *harness)
+		open   func(w *harness, id string)
 	}{
 		{"freeze", remediation.HoldFrozen,
-			func(w *world) { freeze(w, time.Hour) },
-			func(w *world, _ string) { _, err := w.engine.Thaw(w.ctx, "shop", "eve", "done"); w.must(err) }},
+			func(w *harness) { freeze(w, time.Hour) },
+			func(w *harness, _ string) { _, err := w.engine.Thaw(w.ctx, "shop", "eve", "done"); w.must(err) }},
 		{"a freeze that runs out", remediation.HoldFrozen,
-			func(w *world) { freeze(w, time.Minute) },
-			func(w *world, _ string) { w.now = w.now.Add(time.Minute) }},
+			func(w *harness) { freeze(w, time.Minute) },
+			func(w *harness, _ string) { w.now = w.now.Add(time.Minute) }},
 		{"silence", remediation.HoldSilenced,
-			func(w *world) { w.am.silenced["fp1"] = true },
-			func(w *world, _ string) { w.am.silenced["fp1"] = false; w.now = w.now.Add(15 * time.Second) }},
+			func(w *harness) { w.am.silenced["fp1"] = true },
+			func(w *harness, _ string) { w.am.silenced["fp1"] = false; w.now = w.now.Add(15 * time.Second) }},
 		{"another release", remediation.HoldNoRollout,
-			func(w *world) {
+			func(w *harness) {
 				_, err := w.engine.DeclareRollout(w.ctx, "shop", "v3", "alpha", "eve", "canary")
 				w.must(err)
 			},
@@ -43,7 +43,7 @@ func TestEachGateHoldsAndLetsGo(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			c.close(w)
 			w.breach("error_rate")
 			id := w.fire("error_rate", "fp1")
@@ -74,7 +74,7 @@ func TestEachGateHoldsAndLetsGo(t *testing.T) {
 }
 
 func TestObserveModeActsOnNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.mode = remediation.Observe
 	w.start()
 	id := w.open()
@@ -95,7 +95,7 @@ func TestObserveModeActsOnNothing(t *testing.T) {
 }
 
 func TestAClaimHoldsUntilItIsReleased(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	freeze(w, time.Hour)
 	w.breach("error_rate")
 	id := w.fire("error_rate", "fp1")
@@ -112,7 +112,7 @@ func TestAClaimHoldsUntilItIsReleased(t *testing.T) {
 }
 
 func TestASilenceOnOneOfTwoAlertsHoldsNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	freeze(w, time.Minute)
 	w.breach("error_rate")
 	w.breach("latency")
@@ -124,7 +124,7 @@ func TestASilenceOnOneOfTwoAlertsHoldsNothing(t *testing.T) {
 }
 
 func TestAnUnreachableAlertmanagerHoldsNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.am.err = fmt.Errorf("connection refused")
 	id := w.open()
 	w.is(id, remediation.Settling, "")
@@ -137,7 +137,7 @@ func TestAnUnreachableAlertmanagerHoldsNothing(t *testing.T) {
 }
 
 func TestWithoutARolloutOnlyReversibleStepsRun(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.breach("error_rate")
 	id := w.fire("error_rate", "fp1")
 	w.is(id, remediation.Settling, "")
@@ -159,7 +159,7 @@ func TestLimitsHoldAcrossARestart(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, replace("per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m", c.limits))
+			w := newHarness(t, replace("per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m", c.limits))
 			id := closeRecovered(w)
 			w.target("flag_off").position = remediation.Untouched // someone turned it on again
 			w.post("resolved", "error_rate", "fp1")
@@ -184,8 +184,8 @@ func TestLimitsHoldAcrossARestart(t *testing.T) {
 
 func TestApproval(t *testing.T) {
 	const step = "3-schema_rollback"
-	waiting := func(t *testing.T) (*world, string) {
-		w := newWorld(t)
+	waiting := func(t *testing.T) (*harness, string) {
+		w := newHarness(t)
 		id := w.open()
 		climb(w, id)
 		return w, id
@@ -249,7 +249,7 @@ func TestApproval(t *testing.T) {
 		refused(t, err, remediation.Invalid)
 	})
 	t.Run("without tokens a lossy step is held", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.noLossy = "no tokens"
 		w.start()
 		id := w.open()
@@ -260,7 +260,7 @@ func TestApproval(t *testing.T) {
 }
 
 func TestAWaitOverTwoMinutesConfirmsAnew(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	freeze(w, time.Hour)
 	w.breach("error_rate")
 	id := w.fire("error_rate", "fp1")
@@ -278,7 +278,7 @@ func TestAWaitOverTwoMinutesConfirmsAnew(t *testing.T) {
 func TestAWaitOverTwoMinutesAsksTwiceBeforeItActs(t *testing.T) {
 	for name, c := range map[string]struct{ waited, asked time.Duration }{"over two minutes": {10 * time.Minute, 2}, "less": {time.Minute, 1}} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			freeze(w, time.Hour)
 			w.breach("error_rate")
 			w.fire("error_rate", "fp1")

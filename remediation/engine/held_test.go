@@ -52,7 +52,7 @@ func TestARolloutThatEndedDuringAPromotionStaysEnded(t *testing.T) {
 }
 
 func TestAnIntentLooksForAPromotionOnceMore(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("error_rate")
 	begun := false
@@ -82,7 +82,7 @@ func TestAnIntentLooksForAPromotionOnceMore(t *testing.T) {
 }
 
 func TestAPrometheusThatDoesNotAnswerSaysNothingOfAClosedIncident(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.must(w.change(id, view.Close, ""))
 	w.prom.err = remediation.ErrNoAnswer
@@ -93,7 +93,7 @@ func TestAPrometheusThatDoesNotAnswerSaysNothingOfAClosedIncident(t *testing.T) 
 }
 
 func TestARestoreInDoubtIsTriedAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.target("image_retag").undoErr = remediation.InDoubt(errors.New("connection reset"))
 	w.must(w.restore(id))
@@ -110,7 +110,7 @@ func TestARestoreInDoubtIsTriedAgain(t *testing.T) {
 }
 
 func TestAnIncidentIsRestoredAfterThoseThatCameLater(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	first := backedOut(w)
 	w.pass(2 * time.Hour)
 	for _, k := range []string{"flag_off", "image_retag"} {
@@ -147,7 +147,7 @@ func TestTheWarmupOfAPromotionBeginsWithItsVerification(t *testing.T) {
 }
 
 func TestAResolvedIsLookedAtAtOnce(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.calm("error_rate")
 	id := w.fire("error_rate", "fp1")
@@ -158,7 +158,7 @@ func TestAResolvedIsLookedAtAtOnce(t *testing.T) {
 }
 
 func TestAnAbortKeepsWhatIsSaidOfAStepInDoubt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	tg := w.target("flag_off")
 	tg.applyErr = remediation.InDoubt(errors.New("connection reset"))
 	tg.duringApply = func() { tg.lookErr = errors.New("cannot connect to Docker") }
@@ -199,10 +199,10 @@ func (t *watchableTarget) Watch(ctx context.Context, report func(string)) error 
 }
 
 // watching runs fn beside an engine that watches what a kind of action changed.
-func watching(t *testing.T, name string, fn func(w *world, kind *watchable), wrap ...func(remediation.Store) remediation.Store) {
+func watching(t *testing.T, name string, fn func(w *harness, kind *watchable), wrap ...func(remediation.Store) remediation.Store) {
 	t.Helper()
 	var kind *watchable
-	running(t, func(w *world) {
+	running(t, func(w *harness) {
 		kinds := w.kinds()
 		i := slices.IndexFunc(kinds, func(k remediation.ActionKind) bool { return k.Name() == name })
 		kind = &watchable{fakeKind: fakeKind{w, name, kinds[i].Risk()}}
@@ -218,11 +218,11 @@ func watching(t *testing.T, name string, fn func(w *world, kind *watchable), wra
 			w.must(err)
 			return e
 		}
-	}, func(w *world) { fn(w, kind) })
+	}, func(w *harness) { fn(w, kind) })
 }
 
 // retagged is an incident that put the previous image back, and is closed.
-func retagged(w *world) string {
+func retagged(w *harness) string {
 	w.t.Helper()
 	w.declare("alpha")
 	w.breach("error_rate")
@@ -237,7 +237,7 @@ func retagged(w *world) string {
 }
 
 func TestWhatAnIncidentChangedIsWatchedWhateverComesAfterIt(t *testing.T) {
-	watching(t, "image_retag", func(w *world, image *watchable) {
+	watching(t, "image_retag", func(w *harness, image *watchable) {
 		id := retagged(w)
 		time.Sleep(time.Minute)
 		settles()
@@ -259,7 +259,7 @@ func TestWhatAnIncidentChangedIsWatchedWhateverComesAfterIt(t *testing.T) {
 }
 
 func TestAPlaybookThatCannotBeReadStopsNoOthersWatch(t *testing.T) {
-	watching(t, "flag_off", func(w *world, flag *watchable) {
+	watching(t, "flag_off", func(w *harness, flag *watchable) {
 		w.target("flag_off").duringApply = func() {
 			w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
 				now := time.Now()
@@ -304,7 +304,7 @@ func (t unreachableTx) Playbook(hash string) ([]byte, error) {
 func TestATargetIsWatchedOnceItsPlaybookCanBeReadAgain(t *testing.T) {
 	var away atomic.Bool
 	away.Store(true)
-	watching(t, "flag_off", func(w *world, flag *watchable) {
+	watching(t, "flag_off", func(w *harness, flag *watchable) {
 		older := w.parse(strings.Replace(playbook, "warmup: 1m", "warmup: 2m", 1))
 		w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
 			if err := tx.PutPlaybook(older.Hash, older.Source); err != nil {
@@ -331,7 +331,7 @@ func TestATargetIsWatchedOnceItsPlaybookCanBeReadAgain(t *testing.T) {
 }
 
 func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
-	watching(t, "image_retag", func(w *world, image *watchable) {
+	watching(t, "image_retag", func(w *harness, image *watchable) {
 		id := retagged(w)
 		drifts := func() (n int) {
 			for _, e := range w.entries(id) {

@@ -17,15 +17,15 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// survivor drives a world whose engine crashes: each crash is followed by a new
+// crashHarness drives a harness whose engine crashes: each crash is followed by a new
 // engine on what was committed.
-type survivor struct {
-	*world
+type crashHarness struct {
+	*harness
 	crashes int
 }
 
 // crashAfter lets the engine crash at its nth commit from now, its start not counted.
-func (s *survivor) crashAfter(n int, when storetest.When) {
+func (s *crashHarness) crashAfter(n int, when storetest.When) {
 	s.t.Helper()
 	e, err := s.tryEngine(storetest.Crashing(s.store, n+1, when))
 	if err != nil {
@@ -34,8 +34,8 @@ func (s *survivor) crashAfter(n int, when storetest.When) {
 	s.engine = e
 }
 
-// survive does something again where it was cut off by a crash.
-func (s *survivor) survive(do func() error) error {
+// acrossCrashes does something again where it was cut off by a crash.
+func (s *crashHarness) acrossCrashes(do func() error) error {
 	s.t.Helper()
 	err := do()
 	if !errors.Is(err, storetest.ErrCrash) {
@@ -46,9 +46,9 @@ func (s *survivor) survive(do func() error) error {
 	return do()
 }
 
-func (s *survivor) fires(trigger, fingerprint, status string) {
+func (s *crashHarness) fires(trigger, fingerprint, status string) {
 	s.t.Helper()
-	s.must(s.survive(func() error {
+	s.must(s.acrossCrashes(func() error {
 		_, err := s.engine.Accept(s.ctx, remediation.Notification{GroupKey: "g", Alerts: []remediation.Alert{{
 			Status: status, Fingerprint: fingerprint, Labels: map[string]string{"service": "shop", "trigger": trigger, "rollout": "v2"},
 		}}})
@@ -58,12 +58,12 @@ func (s *survivor) fires(trigger, fingerprint, status string) {
 
 // lives lets time go by, stopping at each moment at which something is due, until
 // over says so or d has passed.
-func (s *survivor) lives(d time.Duration, over func() bool) {
+func (s *crashHarness) lives(d time.Duration, over func() bool) {
 	s.t.Helper()
 	end := s.now.Add(d)
 	for !over() {
 		var next time.Time
-		s.must(s.survive(func() (err error) {
+		s.must(s.acrossCrashes(func() (err error) {
 			next, err = s.engine.Tick(s.ctx)
 			return err
 		}))
@@ -78,7 +78,7 @@ func (s *survivor) lives(d time.Duration, over func() bool) {
 func never() bool { return false }
 
 // reaches lets time go by until the incident is in a state, or fails.
-func (s *survivor) reaches(id string, state remediation.State, reason remediation.Reason) {
+func (s *crashHarness) reaches(id string, state remediation.State, reason remediation.Reason) {
 	s.t.Helper()
 	is := func() bool {
 		inc := s.row(id)
@@ -99,16 +99,16 @@ func TestTheLadderSurvivesACrashAtEveryCommit(t *testing.T) {
 func wholeLadder(t *testing.T, n int, when storetest.When) (crashed bool) {
 	t.Helper()
 	// Long scrape intervals: one poll is like another, and each is a commit.
-	w := newWorld(t, fullLadder, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 30s"),
+	w := newHarness(t, fullLadder, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 30s"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
-	s := &survivor{world: w}
+	s := &crashHarness{harness: w}
 	w.declare("alpha")
 	w.breach("error_rate")
 	s.crashAfter(n, when)
 	const id = "inc-1"
 	s.fires("error_rate", "fp1", "firing")
 	s.reaches(id, remediation.Waiting, remediation.HoldApproval)
-	err := s.survive(func() error { return w.change(id, view.Approve, fullSchema) })
+	err := s.acrossCrashes(func() error { return w.change(id, view.Approve, fullSchema) })
 	if err != nil {
 		t.Fatalf("commit %d: approve: %v", n, err)
 	}
@@ -157,10 +157,10 @@ func TestWhateverHappensTheInvariantsHold(t *testing.T) {
 
 func chaos(t *testing.T, r *rand.Rand) {
 	t.Helper()
-	w := newWorld(t, fullLadder, replace(testLimits,
+	w := newHarness(t, fullLadder, replace(testLimits,
 		"limits: {per_target: 2/1h, per_service: 5/1h, blast_radius: 3/20m, cooldown: 10m, breaker: 3, reopen_within: 1h, close_after: 5m}"),
 		replace("flag_off, settle: 6m}", "flag_off, settle: 6m, on_failure: next}"))
-	s := &survivor{world: w}
+	s := &crashHarness{harness: w}
 	kinds := []string{"flag_off", "image_retag", "restart", "schema_rollback"}
 	for _, kind := range kinds {
 		w.target(kind).duringApply = func() { w.allowed(kind) }
@@ -177,13 +177,13 @@ func chaos(t *testing.T, r *rand.Rand) {
 	}
 	human := func(verb view.Verb) { // who may be refused
 		var refusal *remediation.RefusedError
-		if err := s.survive(func() error { return w.change(newest(), verb, fullSchema) }); err != nil && !errors.As(err, &refusal) {
+		if err := s.acrossCrashes(func() error { return w.change(newest(), verb, fullSchema) }); err != nil && !errors.As(err, &refusal) {
 			t.Fatal(err)
 		}
 	}
 	thaw := func() {
 		var refusal *remediation.RefusedError
-		err := s.survive(func() error { _, err := w.engine.Thaw(w.ctx, "", "eve", "because"); return err })
+		err := s.acrossCrashes(func() error { _, err := w.engine.Thaw(w.ctx, "", "eve", "because"); return err })
 		if err != nil && !errors.As(err, &refusal) {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 	}
 	rollout := func() { // the code that was fixed is rolled out again
 		var refusal *remediation.RefusedError
-		err := s.survive(func() error {
+		err := s.acrossCrashes(func() error {
 			_, err := w.engine.DeclareRollout(w.ctx, "", "", "alpha", "eve", "canary")
 			return err
 		})
@@ -246,7 +246,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 		func() { human(view.Claim) }, func() { human(view.Release) }, func() { human(view.Release) },
 		func() { human(view.Approve) }, func() { human(view.Deny) }, func() { human(view.Close) },
 		func() {
-			s.must(s.survive(func() error {
+			s.must(s.acrossCrashes(func() error {
 				until := w.now.Add(time.Duration(1+r.IntN(30)) * time.Minute)
 				_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, Until: &until, By: "eve", Reason: "because"})
 				return err
@@ -264,7 +264,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 }
 
 // allowed looks at what stands in the store in the moment of an effect.
-func (w *world) allowed(kind string) {
+func (w *harness) allowed(kind string) {
 	w.t.Helper()
 	resumed := w.target(kind).at() == remediation.HalfWay // it had its intent before: no gate stops it now
 	var inc *remediation.Incident
@@ -338,7 +338,7 @@ func (w *world) allowed(kind string) {
 }
 
 // last returns an incident's last entry of a kind, about a step where one is named.
-func (w *world) last(id string, kind audit.Kind, step string) *audit.Entry {
+func (w *harness) last(id string, kind audit.Kind, step string) *audit.Entry {
 	w.t.Helper()
 	var all []audit.Entry
 	w.must(w.store.View(w.ctx, func(tx remediation.Tx) (err error) {
@@ -356,7 +356,7 @@ func (w *world) last(id string, kind audit.Kind, step string) *audit.Entry {
 // inOrder checks every incident's log: an outcome for each intent, no step that
 // is done intended again, and none that leads back down the ladder: only what a
 // trigger added later may be gentler than what has run.
-func (w *world) inOrder() {
+func (w *harness) inOrder() {
 	w.t.Helper()
 	risk := map[string]int{"flag_off": 0, "image_retag": 1, "restart": 1, "schema_rollback": 2}
 	all, err := w.engine.Incidents(w.ctx, remediation.IncidentFilter{})

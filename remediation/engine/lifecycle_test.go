@@ -12,7 +12,7 @@ import (
 )
 
 func TestABreachIsBackedOutAndClosed(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.is(id, remediation.Settling, "")
 	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
@@ -41,19 +41,19 @@ func TestABreachIsBackedOutAndClosed(t *testing.T) {
 func TestConfirming(t *testing.T) {
 	cases := []struct {
 		name   string
-		setup  func(w *world)
+		setup  func(w *harness)
 		state  remediation.State
 		reason remediation.Reason
 	}{
-		{"beyond the threshold acts", func(w *world) { w.breach("error_rate") }, remediation.Settling, ""},
-		{"within it while the alert is active waits", func(w *world) { w.calm("error_rate") }, remediation.Waiting, remediation.HoldUnconfirmed},
-		{"no value while the alert is active waits", func(*world) {}, remediation.Waiting, remediation.HoldNoData},
-		{"no answer lets a reversible step go on", func(w *world) { w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer) }, remediation.Acting, ""},
-		{"an answer that the query is wrong does not", func(w *world) { w.prom.err = errors.New("bad_data: parse error") }, remediation.Waiting, remediation.HoldUnconfirmed},
+		{"beyond the threshold acts", func(w *harness) { w.breach("error_rate") }, remediation.Settling, ""},
+		{"within it while the alert is active waits", func(w *harness) { w.calm("error_rate") }, remediation.Waiting, remediation.HoldUnconfirmed},
+		{"no value while the alert is active waits", func(*harness) {}, remediation.Waiting, remediation.HoldNoData},
+		{"no answer lets a reversible step go on", func(w *harness) { w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer) }, remediation.Acting, ""},
+		{"an answer that the query is wrong does not", func(w *harness) { w.prom.err = errors.New("bad_data: parse error") }, remediation.Waiting, remediation.HoldUnconfirmed},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			c.setup(w)
 			id := w.fire("error_rate", "fp1")
 			if c.state == remediation.Acting {
@@ -65,7 +65,7 @@ func TestConfirming(t *testing.T) {
 }
 
 func TestAStaleFiringOpensNothingThatLasts(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.calm("error_rate")
 	w.post("firing", "error_rate", "fp1")
 	acc := w.post("resolved", "error_rate", "fp1")
@@ -79,7 +79,7 @@ func TestAStaleFiringOpensNothingThatLasts(t *testing.T) {
 }
 
 func TestAnUnconfirmedWaitActsOnceTheConditionIsTrue(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.calm("error_rate")
 	id := w.fire("error_rate", "fp1")
 	w.pass(4 * time.Minute)
@@ -90,7 +90,7 @@ func TestAnUnconfirmedWaitActsOnceTheConditionIsTrue(t *testing.T) {
 }
 
 func TestAnOldNotificationIsNotEnoughWithoutPrometheus(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	freeze(w, 3*time.Minute)
 	w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer)
 	id := w.fire("error_rate", "fp1")
@@ -103,7 +103,7 @@ func TestAnOldNotificationIsNotEnoughWithoutPrometheus(t *testing.T) {
 }
 
 func TestWithoutPrometheusADisruptiveStepWaits(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").position = remediation.Wanted
 	w.prom.err = fmt.Errorf("timeout: %w", remediation.ErrNoAnswer)
 	id := w.fire("error_rate", "fp1")
@@ -116,7 +116,7 @@ func TestWithoutPrometheusADisruptiveStepWaits(t *testing.T) {
 }
 
 func TestConfirmingWaitsForTheWarmup(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.must(w.change(id, view.Close, ""))
 	w.post("resolved", "error_rate", "fp1")
@@ -127,7 +127,7 @@ func TestConfirmingWaitsForTheWarmup(t *testing.T) {
 }
 
 // climb drives an incident to the top of a ladder on which no step helps.
-func climb(w *world, id string) {
+func climb(w *harness, id string) {
 	w.pass(5 * time.Minute)
 	w.is(id, remediation.Settling, "")
 	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
@@ -136,7 +136,7 @@ func climb(w *world, id string) {
 }
 
 func TestTheLadderIsClimbedOnlyWhileTheBreachGoesOn(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	climb(w, id)
 	w.must(w.change(id, view.Approve, "3-schema_rollback"))
@@ -156,7 +156,7 @@ func TestTheLadderIsClimbedOnlyWhileTheBreachGoesOn(t *testing.T) {
 }
 
 func TestAServiceThatDiesIsNeitherRecoveredNorEscalated(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.prom.alive = 0
 	delete(w.prom.recovery, "error_rate")
@@ -175,7 +175,7 @@ func TestAServiceThatDiesIsNeitherRecoveredNorEscalated(t *testing.T) {
 }
 
 func TestAQuietFeatureOfALivingServiceHasRecovered(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	delete(w.prom.recovery, "error_rate")
 	w.pass(2*time.Minute + 30*time.Second + 30*time.Second)
@@ -183,7 +183,7 @@ func TestAQuietFeatureOfALivingServiceHasRecovered(t *testing.T) {
 }
 
 func TestStaleScrapesAreBlind(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.cured("error_rate")
 	w.prom.age = 31
@@ -195,7 +195,7 @@ func TestStaleScrapesAreBlind(t *testing.T) {
 }
 
 func TestARelapseRunsTheNextStep(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.cured("error_rate")
 	w.pass(4 * time.Minute)
@@ -209,7 +209,7 @@ func TestARelapseRunsTheNextStep(t *testing.T) {
 }
 
 func TestARecoveryThatItsOwnExpressionDeniesPagesAHuman(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.cured("error_rate")
 	w.pass(4 * time.Minute)
@@ -224,7 +224,7 @@ func TestARecoveryThatItsOwnExpressionDeniesPagesAHuman(t *testing.T) {
 }
 
 // closeRecovered takes a fresh incident to closed, its alert still active.
-func closeRecovered(w *world) string {
+func closeRecovered(w *harness) string {
 	id := w.open()
 	w.calm("error_rate")
 	w.pass(4*time.Minute + 6*time.Minute)
@@ -233,7 +233,7 @@ func closeRecovered(w *world) string {
 }
 
 func TestAFiringAfterTheCloseReopensAtItsPlaceInTheLadder(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := closeRecovered(w)
 	w.post("resolved", "error_rate", "fp1")
 	w.breach("error_rate")
@@ -248,7 +248,7 @@ func TestAFiringAfterTheCloseReopensAtItsPlaceInTheLadder(t *testing.T) {
 }
 
 func TestARepeatAfterTheCloseIsADuplicateWhileNothingEnded(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.cured("error_rate")
 	w.pass(4 * time.Minute)
@@ -269,7 +269,7 @@ func TestARepeatAfterTheCloseIsADuplicateWhileNothingEnded(t *testing.T) {
 }
 
 func TestALateFiringOpensANewIncident(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := closeRecovered(w)
 	w.post("resolved", "error_rate", "fp1")
 	w.pass(61 * time.Minute)
@@ -280,7 +280,7 @@ func TestALateFiringOpensANewIncident(t *testing.T) {
 }
 
 func TestATriggerThatAttachesAddsItsMissingSteps(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.breach("latency")
 	if again := w.fire("latency", "fp2"); again != id {
@@ -301,7 +301,7 @@ func TestATriggerThatAttachesAddsItsMissingSteps(t *testing.T) {
 }
 
 func TestAStatusPageHoldsNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("latency")
 	id := w.fire("latency", "fp1")
@@ -311,7 +311,7 @@ func TestAStatusPageHoldsNothing(t *testing.T) {
 }
 
 func TestNothingIsChangedWhereTheTargetIsAsWanted(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.target("flag_off").position = remediation.Wanted
 	id := w.open()
 	w.is(id, remediation.Settling, "")
@@ -328,7 +328,7 @@ func TestNothingIsChangedWhereTheTargetIsAsWanted(t *testing.T) {
 }
 
 func TestADrillChangesNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	real := w.open()
 	effects := w.target("flag_off").effects
 	id := w.fire("error_rate", "fp9", "drill", "true")
@@ -344,7 +344,7 @@ func TestADrillChangesNothing(t *testing.T) {
 }
 
 func TestTheWatchdogsLossAndReturnAreAudited(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	beat := func() {
 		w.post("firing", "", "wd", "alertname", "Watchdog", "trigger", "", "severity", "none")
 		w.tick()

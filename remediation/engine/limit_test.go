@@ -25,7 +25,7 @@ func limits(s string) func(string) string {
 }
 
 // again takes an incident through flag_off to its close, and fires anew.
-func again(w *world) string {
+func again(w *harness) string {
 	w.t.Helper()
 	closeRecovered(w)
 	w.target("flag_off").position = remediation.Untouched
@@ -36,7 +36,7 @@ func again(w *world) string {
 }
 
 // holds returns the held entries of an incident.
-func holds(w *world, id string) (out []audit.Entry) {
+func holds(w *harness, id string) (out []audit.Entry) {
 	w.t.Helper()
 	for _, e := range w.entries(id) {
 		if e.Kind == audit.KindHeld {
@@ -63,7 +63,7 @@ func TestALimitSaysWhichItIsAndHoldsExactlyUntilThen(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, limits(c.limits))
+			w := newHarness(t, limits(c.limits))
 			until := w.now.Add(c.window)
 			id := again(w)
 			w.is(id, remediation.Waiting, c.reason)
@@ -97,7 +97,7 @@ func TestALimitSaysWhichItIsAndHoldsExactlyUntilThen(t *testing.T) {
 }
 
 func TestALimitThatTakesOverFromAnotherIsWritten(t *testing.T) {
-	w := newWorld(t, limits("per_target: 1/20m, per_service: 1/40m, blast_radius: 9/10m, cooldown: 1s, breaker: 3"))
+	w := newHarness(t, limits("per_target: 1/20m, per_service: 1/40m, blast_radius: 9/10m, cooldown: 1s, breaker: 3"))
 	id := again(w)
 	w.pass(20 * time.Minute)
 	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
@@ -111,7 +111,7 @@ func TestALimitThatTakesOverFromAnotherIsWritten(t *testing.T) {
 }
 
 func TestAHoldOfALimitThatEndsAsksWhetherTheBreachIsStillThere(t *testing.T) {
-	w := newWorld(t, limits("per_target: 1/30m, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 3"))
+	w := newHarness(t, limits("per_target: 1/30m, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 3"))
 	id := again(w)
 	w.prom.value["error_rate"] = 0 // over by the trigger's own window, while the short one flickers
 	w.pass(30 * time.Minute)
@@ -122,7 +122,7 @@ func TestAHoldOfALimitThatEndsAsksWhetherTheBreachIsStillThere(t *testing.T) {
 }
 
 func TestTheLaddersLaterStepsAreWithinTheLimitsToo(t *testing.T) {
-	w := newWorld(t, fullLadder, limits("per_target: 3/1h, per_service: 1/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
+	w := newHarness(t, fullLadder, limits("per_target: 3/1h, per_service: 1/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
 	began := w.now
 	id := w.open()
 	w.pass(6 * time.Minute)
@@ -141,7 +141,7 @@ func TestTheLaddersLaterStepsAreWithinTheLimitsToo(t *testing.T) {
 func TestWhatLimitsCount(t *testing.T) {
 	const one = "per_target: 1/2h, per_service: 9/2h, blast_radius: 9/10m, cooldown: 1s, breaker: 9"
 	t.Run("a step that was undone counts", func(t *testing.T) {
-		w := newWorld(t, limits(one))
+		w := newHarness(t, limits(one))
 		w.target("flag_off").verifyErr = errors.New("unhealthy")
 		id := w.open()
 		w.is(id, remediation.Waiting, remediation.HoldStepFailed)
@@ -152,14 +152,14 @@ func TestWhatLimitsCount(t *testing.T) {
 		w.effects(1, 0, 0)
 	})
 	t.Run("a step that found its work done does not", func(t *testing.T) {
-		w := newWorld(t, limits(one))
+		w := newHarness(t, limits(one))
 		w.target("flag_off").position = remediation.Wanted
 		id := again(w)
 		w.is(id, remediation.Settling, "")
 		w.effects(1, 0, 0)
 	})
 	t.Run("a doubt that left no trace does not", func(t *testing.T) {
-		w := newWorld(t, limits(one))
+		w := newHarness(t, limits(one))
 		tg := w.target("flag_off")
 		tg.applyErr = remediation.InDoubt(context.DeadlineExceeded)
 		tg.duringApply = func() { tg.duringApply = func() { tg.applyErr = nil } }
@@ -168,20 +168,20 @@ func TestWhatLimitsCount(t *testing.T) {
 		w.effects(1, 0, 0)
 	})
 	t.Run("a drill does not", func(t *testing.T) {
-		w := newWorld(t, limits(one))
+		w := newHarness(t, limits(one))
 		w.declare("alpha")
 		w.breach("error_rate")
 		w.is(w.fire("error_rate", "fp9", "drill", "true"), remediation.Closed, "")
 		w.is(w.fire("error_rate", "fp1"), remediation.Settling, "")
 	})
 	t.Run("what is told does not", func(t *testing.T) {
-		w := newWorld(t, fullLadder, limits("per_target: 1/2h, per_service: 2/2h, blast_radius: 2/30m, cooldown: 1s, breaker: 9"))
+		w := newHarness(t, fullLadder, limits("per_target: 1/2h, per_service: 2/2h, blast_radius: 2/30m, cooldown: 1s, breaker: 9"))
 		id := w.open()
 		w.pass(6 * time.Minute)
 		w.steps(id, done, done, done, done, pending)
 	})
 	t.Run("what another service does, only the blast radius counts", func(t *testing.T) {
-		w := newWorld(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 2/10m, cooldown: 1h, breaker: 1"))
+		w := newHarness(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 2/10m, cooldown: 1h, breaker: 1"))
 		w.put(w.effect("cart", w.now, remediation.EffectFailed))
 		id := w.open()
 		w.is(id, remediation.Settling, "")
@@ -189,17 +189,17 @@ func TestWhatLimitsCount(t *testing.T) {
 }
 
 // effect is one of another incident, on the target of flag_off.
-func (w *world) effect(service string, at time.Time, o remediation.EffectOutcome) remediation.Effect {
+func (w *harness) effect(service string, at time.Time, o remediation.EffectOutcome) remediation.Effect {
 	return remediation.Effect{Time: at, Service: service, Action: "flag_off", Target: "fake:flag_off", Incident: "inc-99", Step: at.String(), Outcome: o}
 }
 
-func (w *world) put(ef remediation.Effect) {
+func (w *harness) put(ef remediation.Effect) {
 	w.t.Helper()
 	w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error { return tx.PutEffect(ef) }))
 }
 
 func TestTheBreakerHoldsUntilSomebodyReleases(t *testing.T) {
-	w := newWorld(t, limits("per_target: 99/1h, per_service: 99/1h, blast_radius: 99/10m, cooldown: 1s, breaker: 2"))
+	w := newHarness(t, limits("per_target: 99/1h, per_service: 99/1h, blast_radius: 99/10m, cooldown: 1s, breaker: 2"))
 	for i := range 2 {
 		w.put(w.effect("shop", w.now.Add(time.Duration(i-10)*time.Hour), remediation.EffectFailed))
 	}
@@ -234,7 +234,7 @@ func TestTheBreakerCountsFailuresInARow(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, limits("per_target: 99/1h, per_service: 99/1h, blast_radius: 99/10m, cooldown: 1s, breaker: 2"))
+			w := newHarness(t, limits("per_target: 99/1h, per_service: 99/1h, blast_radius: 99/10m, cooldown: 1s, breaker: 2"))
 			for i, o := range c.row {
 				w.put(w.effect("shop", w.now.Add(time.Duration(i)*time.Minute-time.Hour), o))
 			}
@@ -252,21 +252,21 @@ func TestAGateThatClosesWhileTheTargetIsLookedAtHolds(t *testing.T) {
 	cases := []struct {
 		name   string
 		reason remediation.Reason
-		close  func(w *world, id string)
+		close  func(w *harness, id string)
 	}{
-		{"a freeze", remediation.HoldFrozen, func(w *world, _ string) { freeze(w, time.Hour) }},
-		{"a claim", remediation.HoldClaimed, func(w *world, id string) { w.must(w.change(id, view.Claim, "")) }},
-		{"a rate limit", remediation.HoldRateLimit, func(w *world, _ string) {
+		{"a freeze", remediation.HoldFrozen, func(w *harness, _ string) { freeze(w, time.Hour) }},
+		{"a claim", remediation.HoldClaimed, func(w *harness, id string) { w.must(w.change(id, view.Claim, "")) }},
+		{"a rate limit", remediation.HoldRateLimit, func(w *harness, _ string) {
 			for i := range 5 {
 				w.put(w.effect("shop", w.now.Add(-time.Duration(i)*time.Second), remediation.EffectDone))
 			}
 		}},
-		{"the blast radius, by another service", remediation.HoldBlastRadius, func(w *world, _ string) {
+		{"the blast radius, by another service", remediation.HoldBlastRadius, func(w *harness, _ string) {
 			for i := range 5 {
 				w.put(w.effect("cart", w.now.Add(-time.Duration(i)*time.Second), remediation.EffectDone))
 			}
 		}},
-		{"the breaker", remediation.HoldBreaker, func(w *world, _ string) {
+		{"the breaker", remediation.HoldBreaker, func(w *harness, _ string) {
 			for i := range 3 {
 				w.put(w.effect("shop", w.now.Add(-time.Duration(i)*time.Second), remediation.EffectFailed))
 			}
@@ -274,7 +274,7 @@ func TestAGateThatClosesWhileTheTargetIsLookedAtHolds(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, fullLadder, replace("blast_radius: 6/10m", "blast_radius: 6/20m"))
+			w := newHarness(t, fullLadder, replace("blast_radius: 6/10m", "blast_radius: 6/20m"))
 			id := w.open()
 			looks := 0
 			w.target("image_retag").onLook = func(string) {
@@ -294,7 +294,7 @@ func TestAGateThatClosesWhileTheTargetIsLookedAtHolds(t *testing.T) {
 		})
 	}
 	t.Run("a rollout of another release", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		w.target("image_retag").onLook = func(string) {
 			w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
@@ -306,7 +306,7 @@ func TestAGateThatClosesWhileTheTargetIsLookedAtHolds(t *testing.T) {
 		w.effects(1, 0, 0)
 	})
 	t.Run("a denial", func(t *testing.T) {
-		w := newWorld(t, fullLadder)
+		w := newHarness(t, fullLadder)
 		id := w.open()
 		climbFull(w, id)
 		w.must(w.change(id, view.Approve, fullSchema))
@@ -333,7 +333,7 @@ func (p bothPrometheus) Query(ctx context.Context, expr string) (float64, bool, 
 }
 
 // twoServices starts an engine that has two services.
-func twoServices(w *world) {
+func twoServices(w *harness) {
 	w.t.Helper()
 	kinds := []remediation.ActionKind{
 		&serviceKind{fakeKind{w, "flag_off", alerts.Reversible}}, &serviceKind{fakeKind{w, "restart", alerts.Disruptive}},
@@ -350,7 +350,7 @@ func twoServices(w *world) {
 }
 
 func TestTheBlastRadiusIsOverAllServices(t *testing.T) {
-	w := newWorld(t, limits("per_target: 3/1h, per_service: 3/1h, blast_radius: 1/10m, cooldown: 10m, breaker: 3"))
+	w := newHarness(t, limits("per_target: 3/1h, per_service: 3/1h, blast_radius: 1/10m, cooldown: 10m, breaker: 3"))
 	twoServices(w)
 	began := w.now
 	w.breach("error_rate")
@@ -381,7 +381,7 @@ func TestTheBlastRadiusIsOverAllServices(t *testing.T) {
 }
 
 func TestServicesHaveLimitsOfTheirOwn(t *testing.T) {
-	w := newWorld(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 9/10m, cooldown: 1h, breaker: 1"))
+	w := newHarness(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 9/10m, cooldown: 1h, breaker: 1"))
 	twoServices(w)
 	w.breach("error_rate")
 	w.target("shop:flag_off").applyErr = errors.New("docker is dead")
@@ -422,7 +422,7 @@ func (t countingReadsTx) EffectsBack(service string, fn func(remediation.Effect)
 }
 
 func TestNoStepReadsTheWholeHistoryOfItsService(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error {
 		for i := range 100 {
 			err := tx.PutEffect(remediation.Effect{

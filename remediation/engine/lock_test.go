@@ -17,7 +17,7 @@ import (
 )
 
 // oneTarget gives a second service, cart, the same targets as shop.
-func oneTarget(w *world) {
+func oneTarget(w *harness) {
 	w.t.Helper()
 	e, err := engine.New(w.ctx, engine.Options{
 		Store: w.store, Playbooks: []*alerts.Playbook{w.pb, w.parse(strings.ReplaceAll(string(w.pb.Source), "shop", "cart"))}, Kinds: w.kinds(),
@@ -59,7 +59,7 @@ func TestTwoServicesOnTheSameContainersRunOneStepAtATime(t *testing.T) {
 		"two kept flags":       {"launchdarkly:shop/production/a", "launchdarkly:shop/production/b", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.names = func(_ string, pb *alerts.Playbook) string {
 				return map[string]string{"shop": c.shop, "cart": c.cart}[pb.Service]
 			}
@@ -96,7 +96,7 @@ func TestAPromotionWaitsForAnothersStepOnItsContainers(t *testing.T) {
 	c := newCanary(t)
 	at := composed(t)
 	c.names = func(string, *alerts.Playbook) string { return at("-current", "", "web", "FEATURE_A") }
-	oneTarget(c.world)
+	oneTarget(c.harness)
 	step := remediation.Step{Number: 1, Action: "image_retag", Target: at("", "", "web", "image"), Risk: alerts.Reversible, OnFailure: alerts.OnFailureWait, State: remediation.StepIntent, Started: &c.now}
 	other := &remediation.Incident{Service: "cart", State: remediation.Acting, Opened: c.now, Since: c.now, PlaybookHash: "x", Steps: []remediation.Step{step}}
 	c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error { return tx.PutIncident(other) }))
@@ -124,7 +124,7 @@ func TestAStepWaitsForAnothersPromotionOnItsContainers(t *testing.T) {
 	c := newCanary(t)
 	at := composed(t)
 	c.names = func(kind string, _ *alerts.Playbook) string { return at("", "", "web", kind) }
-	oneTarget(c.world)
+	oneTarget(c.harness)
 	var cart string
 	c.flag.duringApply = func() {
 		c.breach("error_rate")
@@ -137,7 +137,7 @@ func TestAStepWaitsForAnothersPromotionOnItsContainers(t *testing.T) {
 	_, err := c.engine.StartRollout(c.ctx, remediation.RolloutStart{Service: "shop", Actor: "eve", Reason: "canary"})
 	c.must(err)
 	c.tick()
-	if h := holds(c.world, cart); len(h) != 1 || !strings.Contains(fmt.Sprint(h[0].Detail["why"]), "start-alpha of shop") {
+	if h := holds(c.harness, cart); len(h) != 1 || !strings.Contains(fmt.Sprint(h[0].Detail["why"]), "start-alpha of shop") {
 		t.Errorf("cart was held by %+v", h)
 	}
 	c.pass(S)
@@ -225,7 +225,7 @@ func TestAVerificationThatARestartCutOffHasItsTimeOnceMore(t *testing.T) {
 func TestASilenceThatIsSetDuringTheLookHolds(t *testing.T) {
 	for _, step := range []string{"flag_off", "image_retag"} {
 		t.Run(step, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.declare("alpha")
 			w.breach("error_rate")
 			w.am.silenced["fp1"] = false
@@ -241,7 +241,7 @@ func TestASilenceThatIsSetDuringTheLookHolds(t *testing.T) {
 }
 
 func TestAShorterFreezeLeavesALongerOneInForce(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	put := func(by string, d time.Duration) remediation.Freeze {
 		t.Helper()
 		f := remediation.Freeze{Scope: remediation.ScopeAll, By: by, Reason: by + "'s"}
@@ -348,7 +348,7 @@ func TestASignatureHoldsForThePlaybookAndWhatWasSeen(t *testing.T) {
 func TestAStepTakesOverWhatALaterPlanSaysMoreStrictly(t *testing.T) {
 	const schema = "      - {action: schema_rollback, settle: 5m, approval: {timeout: 30m}}\n"
 	const first, second = "      - {action: image_retag, settle: 5m}\n", "      - {action: restart, settle: 5m}\n"
-	of := func(w *world, id string) remediation.Step {
+	of := func(w *harness, id string) remediation.Step {
 		t.Helper()
 		for _, s := range w.row(id).Steps {
 			if s.Action == "image_retag" {
@@ -371,7 +371,7 @@ func TestAStepTakesOverWhatALaterPlanSaysMoreStrictly(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, replace(second, "      - {action: image_retag, "+c.theirs+"}\n"), replace(schema, second), replace(first, "      - {action: image_retag, "+c.mine+"}\n"))
+			w := newHarness(t, replace(second, "      - {action: image_retag, "+c.theirs+"}\n"), replace(schema, second), replace(first, "      - {action: image_retag, "+c.mine+"}\n"))
 			id := w.open()
 			w.breach("latency")
 			w.fire("latency", "fp2")

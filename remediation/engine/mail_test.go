@@ -18,11 +18,11 @@ func long(s string) string {
 		"status_page: {components: [{name: Analytics}], url: https://status.example.com}}\n"
 }
 
-// withMail is a world that tells a page, writes mail and has a team.
-func withMail(t *testing.T, edit ...func(string) string) (w *world, post *page, team *chat) {
+// withMail is a harness that tells a page, writes mail and has a team.
+func withMail(t *testing.T, edit ...func(string) string) (w *harness, post *page, team *chat) {
 	t.Helper()
 	post, team = &page{name: "mail"}, &chat{}
-	w = newWorld(t, announcing(append([]func(string) string{replace("max_age: 5m", "max_age: 9h"), long}, edit...)...)...)
+	w = newHarness(t, announcing(append([]func(string) string{replace("max_age: 5m", "max_age: 9h"), long}, edit...)...)...)
 	w.pages, w.mail, w.team = []remediation.Channel{&page{name: "statuspage"}}, []remediation.Channel{post}, []remediation.Channel{team}
 	w.start()
 	return w, post, team
@@ -55,7 +55,7 @@ func titles(team *chat, word string) (out []string) {
 }
 
 // stuck opens an incident that goes on: everything was done but what needs a yes.
-func (w *world) stuck() string {
+func (w *harness) stuck() string {
 	w.t.Helper()
 	id := w.open()
 	w.pass(29 * time.Minute)
@@ -116,9 +116,9 @@ func TestAShortIncidentIsNotMailed(t *testing.T) {
 
 func TestWhatThePublicWasNotToldIsNotMailedAndTheTeamHearsOfItOnce(t *testing.T) {
 	const says = "Notified: the team: no mail to customers, although the incident lasts longer than 30 min"
-	for name, set := range map[string]func(w *world){
-		"observe mode":   func(w *world) { w.mode = remediation.Observe },
-		"no mail server": func(w *world) { w.mail = nil },
+	for name, set := range map[string]func(w *harness){
+		"observe mode":   func(w *harness) { w.mode = remediation.Observe },
+		"no mail server": func(w *harness) { w.mail = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, post, team := withMail(t)

@@ -33,7 +33,7 @@ func (f *flaky) Update(ctx context.Context, fn func(remediation.Tx) error) error
 }
 
 func TestWhatWasNotCommittedIsNotCounted(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	st := &flaky{Store: w.store, n: 1}
 	w.engine = w.newEngine(st)
 	ticks := func() {
@@ -68,7 +68,7 @@ func TestWhatWasNotCommittedIsNotCounted(t *testing.T) {
 }
 
 func TestAHumanIsNeededThoughTheServiceWasLeftOutOfAReload(t *testing.T) {
-	w := newWorld(t, fullLadder)
+	w := newHarness(t, fullLadder)
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
@@ -83,7 +83,7 @@ func TestAHumanIsNeededThoughTheServiceWasLeftOutOfAReload(t *testing.T) {
 
 func TestTheWarmupBeginsWithTheEndOfAStep(t *testing.T) {
 	t.Run("that was done", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.target("flag_off").duringApply = func() { w.now = w.now.Add(3 * time.Minute) }
 		id := w.open()
 		w.must(w.change(id, view.Close, ""))
@@ -100,7 +100,7 @@ func TestTheWarmupBeginsWithTheEndOfAStep(t *testing.T) {
 		}
 	})
 	t.Run("that was undone", func(t *testing.T) {
-		w := newWorld(t, replace("{action: flag_off, settle: 5m}", "{action: flag_off, settle: 5m, on_failure: next}"))
+		w := newHarness(t, replace("{action: flag_off, settle: 5m}", "{action: flag_off, settle: 5m, on_failure: next}"))
 		w.target("flag_off").applyErr = errors.New("unhealthy")
 		w.target("flag_off").onUndo = func() { w.now = w.now.Add(3 * time.Minute) }
 		id := w.open()
@@ -114,7 +114,7 @@ func TestTheWarmupBeginsWithTheEndOfAStep(t *testing.T) {
 		}
 	})
 	t.Run("that found nothing to do: there is none", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.target("flag_off").position = remediation.Wanted
 		id := w.open()
 		w.must(w.change(id, view.Close, ""))
@@ -127,7 +127,7 @@ func TestTheWarmupBeginsWithTheEndOfAStep(t *testing.T) {
 }
 
 func TestAReloadSaysWhoAskedAndWhatChanged(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	was := w.pb.Hash
 	other := w.parse(strings.Replace(string(w.pb.Source), "warmup: 1m", "warmup: 2m", 1))
 	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{other}, remediation.Reloaded{Actor: "eve", Changed: []string{"token bob (viewer) added"}}))

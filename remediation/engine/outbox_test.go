@@ -19,7 +19,7 @@ import (
 var errDown = errors.New("connection refused")
 
 // notified returns what became of an incident's messages, oldest first.
-func (w *world) notified(id string) []string {
+func (w *harness) notified(id string) []string {
 	w.t.Helper()
 	var out []string
 	for _, en := range w.entries(id) {
@@ -31,7 +31,7 @@ func (w *world) notified(id string) []string {
 }
 
 // life takes an incident from its first alert to its close, and tells three times.
-func life(w *world) string {
+func life(w *harness) string {
 	w.t.Helper()
 	id := w.open()
 	w.calm("error_rate")
@@ -44,7 +44,7 @@ func life(w *world) string {
 var inOrder = []string{"1 identified", "2 monitoring", "3 resolved"}
 
 func TestAChannelThatIsDownDelaysNoStepAndNoOtherChannel(t *testing.T) {
-	times := func(w *world, id string) (out []string) {
+	times := func(w *harness, id string) (out []string) {
 		for _, en := range w.entries(id) {
 			if en.Kind != audit.KindNotified {
 				out = append(out, en.Time.Format(time.TimeOnly)+" "+string(en.Kind)+" "+en.Step)
@@ -52,7 +52,7 @@ func TestAChannelThatIsDownDelaysNoStepAndNoOtherChannel(t *testing.T) {
 		}
 		return out
 	}
-	alone := newWorld(t, announcing()...)
+	alone := newHarness(t, announcing()...)
 	want := times(alone, life(alone))
 	down, up := &page{name: "down", down: errDown}, &page{name: "up"}
 	w := withPages(t, []*page{down, up}, announcing()...)
@@ -205,7 +205,7 @@ func TestThePendingMessagesAreAMetric(t *testing.T) {
 }
 
 // metric is the value of the first series of a family that has a label value.
-func (w *world) metric(family, label string) float64 {
+func (w *harness) metric(family, label string) float64 {
 	w.t.Helper()
 	r := prometheus.NewRegistry()
 	w.must(r.Register(w.engine))
@@ -263,7 +263,7 @@ func TestAMessageThatIsGoneWhenItArrivesIsRecordedOnce(t *testing.T) {
 }
 
 func TestTwoChannelsOfOneNameAreRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.pages = []remediation.Channel{&page{name: "far"}, &page{name: "far"}}
 	if _, err := w.tryEngine(w.store); err == nil || !strings.Contains(err.Error(), `"far"`) {
 		t.Fatalf("got %v", err)
@@ -280,7 +280,7 @@ func announcingCrash(t *testing.T, commit int, when storetest.When) (crashed boo
 	t.Helper()
 	name := fmt.Sprintf("crash %v commit %d", when, commit)
 	p, team := &page{name: "far"}, &chat{}
-	w := newWorld(t, announcing(replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
+	w := newHarness(t, announcing(replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") },
 		func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
 	w.pages, w.team = []remediation.Channel{p}, []remediation.Channel{team}

@@ -26,9 +26,9 @@ func (h *fakeHistory) QueryRange(_ context.Context, expr string, from, to time.T
 }
 
 // plot runs an incident through to its close and draws it.
-func plotted(t *testing.T, h *fakeHistory) (*world, string) {
+func plotted(t *testing.T, h *fakeHistory) (*harness, string) {
 	t.Helper()
-	w := newWorld(t)
+	w := newHarness(t)
 	if h != nil {
 		w.history = h
 		w.start()
@@ -76,7 +76,7 @@ func TestAPlotAsksForTheTriggersOwnExpressionAroundTheIncident(t *testing.T) {
 
 func TestAPlotOfALongIncidentHasNoMorePoints(t *testing.T) {
 	h := &fakeHistory{points: []remediation.Point{{}}}
-	w := newWorld(t)
+	w := newHarness(t)
 	w.history = h
 	w.start()
 	id := w.open()
@@ -129,7 +129,7 @@ func TestWhatHasNoExpressionHasNoPlot(t *testing.T) {
 
 func TestAServicesPlotEndsNowAndIsAskedForOnceAScrape(t *testing.T) {
 	h := &fakeHistory{points: []remediation.Point{{Value: 0.02}}}
-	w := newWorld(t)
+	w := newHarness(t)
 	w.history = h
 	w.start()
 	p, err := w.engine.ServicePlot(w.ctx, "shop", "error_rate")

@@ -115,31 +115,31 @@ func (p alwaysOne) Query(context.Context, string) (float64, bool, error) {
 	return 1, true, nil
 }
 
-// provingWorld is the shop with an engine that can ask what lies around it.
-type provingWorld struct {
-	*world
+// provingHarness is the shop with an engine that can ask what lies around it.
+type provingHarness struct {
+	*harness
 	around *around
 }
 
-func newProvingWorld(t *testing.T) *provingWorld {
+func newProvingHarness(t *testing.T) *provingHarness {
 	t.Helper()
-	p := newUnrehearsedWorld(t)
+	p := newUnrehearsedHarness(t)
 	p.rehearsed(remediation.Pass)
 	return p
 }
 
-// newUnrehearsedWorld is newProvingWorld without any rehearsal.
-func newUnrehearsedWorld(t *testing.T) *provingWorld {
+// newUnrehearsedHarness is newProvingHarness without any rehearsal.
+func newUnrehearsedHarness(t *testing.T) *provingHarness {
 	t.Helper()
-	w := newWorld(t, func(s string) string { return s + work })
-	p := &provingWorld{world: w, around: &around{rules: loaded(t, w.pb)}}
+	w := newHarness(t, func(s string) string { return s + work })
+	p := &provingHarness{harness: w, around: &around{rules: loaded(t, w.pb)}}
 	p.around.engine = func() *engine.Engine { return p.engine }
 	p.restart()
 	return p
 }
 
 // rehearsed lets both plans have been rehearsed now.
-func (p *provingWorld) rehearsed(result remediation.Status) {
+func (p *provingHarness) rehearsed(result remediation.Status) {
 	p.t.Helper()
 	for _, plan := range []string{"ladder", "longer"} {
 		p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
@@ -150,7 +150,7 @@ func (p *provingWorld) rehearsed(result remediation.Status) {
 }
 
 // restart puts a new engine on the store.
-func (p *provingWorld) restart() {
+func (p *provingHarness) restart() {
 	p.t.Helper()
 	p.start()
 	var err error
@@ -164,7 +164,7 @@ func (p *provingWorld) restart() {
 // loaded are a playbook's rules as Prometheus would have them.
 func loaded(t *testing.T, pb *alerts.Playbook) (out []remediation.LoadedRule) {
 	t.Helper()
-	files, err := rules.Generate(pb)
+	files, err := rules.Settings{}.Generate(pb)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func loaded(t *testing.T, pb *alerts.Playbook) (out []remediation.LoadedRule) {
 }
 
 // preflight runs one to its end.
-func (p *provingWorld) preflight() remediation.PreflightView {
+func (p *provingHarness) preflight() remediation.PreflightView {
 	p.t.Helper()
 	ctx, stop := context.WithCancel(p.ctx)
 	ended := make(chan error, 1)
@@ -221,13 +221,13 @@ func refusedAs(err error, r remediation.Refusal) bool {
 	return errors.As(err, &refused) && refused.Refusal == r
 }
 
-func (p *provingWorld) sign(item string) error {
+func (p *provingHarness) sign(item string) error {
 	_, err := p.engine.SignPreflight(p.ctx, remediation.SignRequest{Item: item, By: "Ada", Actor: "eve", Reason: "report 17"})
 	return err
 }
 
 // misses checks what a rollout would not start for: one word for each, in order.
-func (p *provingWorld) misses(want ...string) {
+func (p *provingHarness) misses(want ...string) {
 	p.t.Helper()
 	v, err := p.engine.Preflight(p.ctx, "")
 	p.must(err)
@@ -243,7 +243,7 @@ func (p *provingWorld) misses(want ...string) {
 var unsigned = []string{"team/rollout-lead ", "checklist/security-sign-off ", "phase/add-read-replicas ", "timeline/go-no-go-decision-meeting ", "timeline/preparation "}
 
 func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	p.misses(append([]string{"no preflight was run"}, unsigned...)...)
 	v := p.preflight()
 	for _, it := range v.Items {
@@ -279,7 +279,7 @@ func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
 }
 
 func TestAPreflightProvesItsPlaybookAndItsReleaseOnly(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	p.preflight()
 	for _, item := range unsigned {
 		p.must(p.sign(strings.TrimSpace(item)))
@@ -301,7 +301,7 @@ func TestAPreflightProvesItsPlaybookAndItsReleaseOnly(t *testing.T) {
 }
 
 func TestAPreflightStepsAsideForAnIncident(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	p.around.meanwhile = func() { p.post("firing", "error_rate", "fp1") }
 	p.preflight()
 	v, err := p.engine.Preflight(p.ctx, "shop")
@@ -322,7 +322,7 @@ func TestAPreflightStepsAsideForAnIncident(t *testing.T) {
 }
 
 func TestNoSignatureMendsWhatFailed(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	for _, item := range unsigned {
 		p.must(p.sign(strings.TrimSpace(item)))
 	}
@@ -352,7 +352,7 @@ func TestNoSignatureMendsWhatFailed(t *testing.T) {
 }
 
 func TestOneCauseIsSignedForOnce(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	for _, item := range unsigned {
 		p.must(p.sign(strings.TrimSpace(item)))
 	}
@@ -381,7 +381,7 @@ func TestOneCauseIsSignedForOnce(t *testing.T) {
 }
 
 func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	p.around.deaf = true
 	for _, it := range p.preflight().Items {
 		if it.ID == "alertmanager/routes" && (it.Status != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency")) {
@@ -394,7 +394,7 @@ func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
 }
 
 func TestADrillOfAPreflightDoesNothingButComeBack(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	p.preflight()
 	all, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{})
 	p.must(err)
@@ -414,7 +414,7 @@ func TestADrillOfAPreflightDoesNothingButComeBack(t *testing.T) {
 }
 
 func TestNoPreflightGetsInTheWayOfAnIncident(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	id := p.open()
 	_, err := p.engine.StartPreflight(p.ctx, "", "eve", "")
 	if !refusedAs(err, remediation.Conflict) || !strings.Contains(err.Error(), id) {
@@ -423,7 +423,7 @@ func TestNoPreflightGetsInTheWayOfAnIncident(t *testing.T) {
 }
 
 func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	found := func() (f remediation.Result) {
 		t.Helper()
 		for _, it := range p.preflight().Items {
@@ -458,7 +458,7 @@ func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T)
 }
 
 func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {
-	p := newProvingWorld(t)
+	p := newProvingHarness(t)
 	for _, c := range []struct {
 		intervals map[string]time.Duration
 		result    remediation.Status

@@ -69,7 +69,7 @@ func TestARolloutGoesFromStageToStageAndIsDone(t *testing.T) {
 		"intent promote-beta", "outcome promote-beta outcome=done", "verified promote-beta", "stage state=active stage=beta",
 		"intent promote-full", "outcome promote-full outcome=done", "verified promote-full", "stage state=soaking stage=full",
 		"stage state=done stage=none")
-	verify(t, c.world)
+	verify(t, c.harness)
 }
 
 func TestAPromotionSaysAllThatIsMissing(t *testing.T) {

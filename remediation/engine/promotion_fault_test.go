@@ -381,7 +381,7 @@ func crashRollout(t *testing.T, commit int, when storetest.When) (crashed bool) 
 			t.Fatalf("crash %v commit %d: an outcome without an intent: %v", when, commit, c.stageLog())
 		}
 	}
-	verify(t, c.world)
+	verify(t, c.harness)
 	return crashed
 }
 
@@ -410,5 +410,5 @@ func TestAPromotionThatNothingIsLeftToActByIsGivenUp(t *testing.T) {
 		t.Errorf("it is %+v, the flag %s", r, c.flag.value)
 	}
 	c.staged("outcome promote-beta outcome=failed", "stage state=active stage=alpha held=true promotion=failed")
-	verify(t, c.world)
+	verify(t, c.harness)
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/locotoki/backout/remediation/engine"
 )
 
-// rehearsalWorld is the shop, of whose actions image_retag and restart can be tried.
-type rehearsalWorld struct {
-	*provingWorld
+// rehearsalHarness is the shop, of whose actions image_retag and restart can be tried.
+type rehearsalHarness struct {
+	*provingHarness
 
 	mu    sync.Mutex
 	trial func(ctx context.Context, kind string) remediation.Result
@@ -55,7 +55,7 @@ func (l *lines) String() string {
 // triable is a fake action that can be tried.
 type triable struct {
 	*target
-	w    *rehearsalWorld
+	w    *rehearsalHarness
 	kind string
 }
 
@@ -75,16 +75,16 @@ func (a triable) Sweep(context.Context) error {
 
 type triableKind struct {
 	fakeKind
-	w *rehearsalWorld
+	w *rehearsalHarness
 }
 
 func (k *triableKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 	return triable{k.w.target(k.name), k.w, k.name}, nil
 }
 
-func newRehearsalWorld(t *testing.T) *rehearsalWorld {
+func newRehearsalHarness(t *testing.T) *rehearsalHarness {
 	t.Helper()
-	w := &rehearsalWorld{provingWorld: newUnrehearsedWorld(t)}
+	w := &rehearsalHarness{provingHarness: newUnrehearsedHarness(t)}
 	w.trial = func(_ context.Context, kind string) remediation.Result {
 		w.takes(12345 * time.Millisecond)
 		return remediation.Passed(kind + " was tried")
@@ -94,20 +94,20 @@ func newRehearsalWorld(t *testing.T) *rehearsalWorld {
 }
 
 // takes lets a trial take its time.
-func (w *rehearsalWorld) takes(d time.Duration) {
+func (w *rehearsalHarness) takes(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.passed += d
 }
 
 // begin puts a new engine on the store, as a restart does, and lets it run.
-func (w *rehearsalWorld) begin() {
+func (w *rehearsalHarness) begin() {
 	w.t.Helper()
 	w.start()
 	kinds := w.kinds()
 	for i, k := range kinds {
 		if k.Name() == "image_retag" || k.Name() == "restart" {
-			kinds[i] = &triableKind{fakeKind{w.world, k.Name(), k.Risk()}, w}
+			kinds[i] = &triableKind{fakeKind{w.harness, k.Name(), k.Risk()}, w}
 		}
 	}
 	began := w.now
@@ -130,7 +130,7 @@ func (w *rehearsalWorld) begin() {
 	w.t.Cleanup(w.stop)
 }
 
-func (w *rehearsalWorld) rehearse(plan string) remediation.RehearsalView {
+func (w *rehearsalHarness) rehearse(plan string) remediation.RehearsalView {
 	w.t.Helper()
 	_, err := w.engine.StartRehearsal(w.ctx, "", plan, "eve", "because")
 	w.must(err)
@@ -138,7 +138,7 @@ func (w *rehearsalWorld) rehearse(plan string) remediation.RehearsalView {
 }
 
 // over waits for the end of what runs.
-func (w *rehearsalWorld) over() (v remediation.RehearsalView) {
+func (w *rehearsalHarness) over() (v remediation.RehearsalView) {
 	w.t.Helper()
 	w.until("the rehearsal ends", func() bool {
 		var err error
@@ -149,7 +149,7 @@ func (w *rehearsalWorld) over() (v remediation.RehearsalView) {
 	return v
 }
 
-func (w *rehearsalWorld) until(what string, holds func() bool) {
+func (w *rehearsalHarness) until(what string, holds func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -159,7 +159,7 @@ func (w *rehearsalWorld) until(what string, holds func() bool) {
 }
 
 // of is one plan's rehearsal.
-func (w *rehearsalWorld) of(v remediation.RehearsalView, plan string) remediation.Rehearsal {
+func (w *rehearsalHarness) of(v remediation.RehearsalView, plan string) remediation.Rehearsal {
 	w.t.Helper()
 	for _, r := range v.Rehearsals {
 		if r.Plan == plan {
@@ -184,7 +184,7 @@ func short(r remediation.Rehearsal) []string {
 }
 
 // untouched fails the test where anything was really done.
-func (w *rehearsalWorld) untouched() {
+func (w *rehearsalHarness) untouched() {
 	w.t.Helper()
 	for kind, target := range w.targets {
 		if target.effects > 0 || target.undone > 0 {
@@ -198,7 +198,7 @@ func TestARehearsalTriesWhatItCanInTheLaddersOrderAndChecksTheRest(t *testing.T)
 	for _, mode := range []remediation.Mode{remediation.Act, remediation.Observe} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
-			w := newRehearsalWorld(t)
+			w := newRehearsalHarness(t)
 			w.stop()
 			w.mode = mode
 			w.begin()
@@ -223,7 +223,7 @@ func TestARehearsalTriesWhatItCanInTheLaddersOrderAndChecksTheRest(t *testing.T)
 
 func TestTheTrailOfARehearsalIsThatOfItsDrill(t *testing.T) {
 	t.Parallel()
-	w := newRehearsalWorld(t)
+	w := newRehearsalHarness(t)
 	r := w.of(w.rehearse("ladder"), "ladder")
 	inc := w.incident(r.Incidents[0])
 	if !inc.Drill || inc.State != remediation.Closed {
@@ -253,7 +253,7 @@ func TestTheTrailOfARehearsalIsThatOfItsDrill(t *testing.T) {
 
 func TestTheTimeOfARehearsalIsTheExpectedTimeOfALaterIncident(t *testing.T) {
 	t.Parallel()
-	w := newRehearsalWorld(t)
+	w := newRehearsalHarness(t)
 	finished := w.of(w.rehearse("ladder"), "ladder").Finished
 	w.stop()
 	w.begin() // the times outlive the process
@@ -275,7 +275,7 @@ func TestTheTimeOfARehearsalIsTheExpectedTimeOfALaterIncident(t *testing.T) {
 
 func TestOneRehearsalOrPreflightRunsAtATimeAndNoneBesideAnIncident(t *testing.T) {
 	t.Parallel()
-	w := newRehearsalWorld(t)
+	w := newRehearsalHarness(t)
 	goOn := make(chan struct{})
 	w.trial = func(context.Context, string) remediation.Result { <-goOn; return remediation.Passed("tried") }
 	if _, err := w.engine.StartRehearsal(w.ctx, "", "ladders", "eve", ""); !refusedAs(err, remediation.Missing) || !strings.Contains(err.Error(), "it has ladder, longer") {
@@ -314,14 +314,14 @@ func TestOneRehearsalOrPreflightRunsAtATimeAndNoneBesideAnIncident(t *testing.T)
 func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		plant func(w *rehearsalWorld)
+		plant func(w *rehearsalHarness)
 		part  string // the step, or drill
 		want  remediation.Status
 		word  string
 		next  string
 	}{
-		"no drill comes back": {func(w *rehearsalWorld) { w.around.deaf = true }, "drill", remediation.Fail, "no drill alert of error_rate arrived", "route trigger"},
-		"a drill does not end": {func(w *rehearsalWorld) {
+		"no drill comes back": {func(w *rehearsalHarness) { w.around.deaf = true }, "drill", remediation.Fail, "no drill alert of error_rate arrived", "route trigger"},
+		"a drill does not end": {func(w *rehearsalHarness) {
 			release := make(chan struct{})
 			w.t.Cleanup(func() { close(release) })
 			w.target("schema_rollback").onLook = func(op string) {
@@ -330,17 +330,17 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 				}
 			}
 		}, "drill", remediation.Fail, "is confirming after 1s", "the server's log"},
-		"a trial fails": {func(w *rehearsalWorld) {
+		"a trial fails": {func(w *rehearsalHarness) {
 			w.trial = func(context.Context, string) remediation.Result { return remediation.Failed("there is no image", "") }
 		}, "2-image_retag", remediation.Fail, "there is no image", "run backout rehearse again"},
-		"a trial panics": {func(w *rehearsalWorld) {
+		"a trial panics": {func(w *rehearsalHarness) {
 			w.trial = func(context.Context, string) remediation.Result { panic("boo") }
 		}, "2-image_retag", remediation.CannotTell, "internal error", "the server's log"},
-		"a target cannot be looked at": {func(w *rehearsalWorld) {
+		"a target cannot be looked at": {func(w *rehearsalHarness) {
 			w.target("schema_rollback").lookErr = hint.Add(errors.New("dirty"), "mend it")
 		},
 			"3-schema_rollback", remediation.Fail, "checked, not tried: dirty", "mend it"},
-		"an incident opens meanwhile": {func(w *rehearsalWorld) {
+		"an incident opens meanwhile": {func(w *rehearsalHarness) {
 			w.trial = func(context.Context, string) remediation.Result {
 				w.post("firing", "error_rate", "real")
 				return remediation.Passed("tried")
@@ -349,7 +349,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newRehearsalWorld(t)
+			w := newRehearsalHarness(t)
 			c.plant(w)
 			r := w.of(w.rehearse("ladder"), "ladder")
 			found := r.Drill.Result
@@ -374,7 +374,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 
 func TestARehearsalThatIsCutOffBeforeItsStepsIsNone(t *testing.T) {
 	t.Parallel()
-	w := newRehearsalWorld(t)
+	w := newRehearsalHarness(t)
 	reached := make(chan struct{})
 	w.trial = func(ctx context.Context, _ string) remediation.Result {
 		close(reached)
@@ -407,7 +407,7 @@ func TestARehearsalThatIsCutOffBeforeItsStepsIsNone(t *testing.T) {
 
 func TestWhatCannotBeCleanedUpAfterARehearsalIsInTheLog(t *testing.T) {
 	t.Parallel()
-	w := newRehearsalWorld(t)
+	w := newRehearsalHarness(t)
 	w.stop()
 	w.mu.Lock()
 	w.sweepErr = errors.New("the engine is away")

@@ -86,7 +86,7 @@ type replica struct {
 
 // pair is two replicas on one store, in a bubble of time. The first one acts.
 type pair struct {
-	*world
+	*harness
 	a, b *replica
 }
 
@@ -98,13 +98,13 @@ func (p *pair) incident(id string) view.IncidentView {
 	return v
 }
 
-// replicas runs fn with a pair; set prepares the world before each replica starts.
-func replicas(t *testing.T, set func(w *world, name string), fn func(p *pair), edit ...func(string) string) {
+// replicas runs fn with a pair; set prepares the harness before each replica starts.
+func replicas(t *testing.T, set func(w *harness, name string), fn func(p *pair), edit ...func(string) string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, edit...)
+		w := newHarness(t, edit...)
 		w.clock = time.Now
-		p := &pair{world: w}
+		p := &pair{harness: w}
 		p.a = p.begin("a", set)
 		time.Sleep(time.Second)
 		p.b = p.begin("b", set)
@@ -118,13 +118,13 @@ func replicas(t *testing.T, set func(w *world, name string), fn func(p *pair), e
 }
 
 // begin starts a replica, and lets it run.
-func (p *pair) begin(name string, set func(w *world, name string)) *replica {
+func (p *pair) begin(name string, set func(w *harness, name string)) *replica {
 	p.t.Helper()
 	p.replica = &engine.Replica{ID: name + "/" + time.Now().String(), Name: name, Lease: leaseLength}
 	prom := *p.prom
 	r := &replica{store: &pausing{Store: p.store}, prom: &prom}
 	if set != nil {
-		set(p.world, name)
+		set(p.harness, name)
 	}
 	shared := p.prom
 	p.prom = r.prom
@@ -183,8 +183,8 @@ func (p *pair) count(incident string, kind audit.Kind) (n int) {
 	return n
 }
 
-func slackTeam(c *chat) func(*world, string) {
-	return func(w *world, _ string) { w.team = []remediation.Channel{c} }
+func slackTeam(c *chat) func(*harness, string) {
+	return func(w *harness, _ string) { w.team = []remediation.Channel{c} }
 }
 
 const teamKeys = "communications: {slack_channel: \"#incidents\"}\n"
@@ -446,8 +446,8 @@ func (c *named) Name() string { return c.name }
 func TestARollingRestartWithANewChannelDropsNoMessage(t *testing.T) {
 	was, added := &chat{}, &named{name: "added"}
 	added.down = errDisk
-	with := func(channels ...remediation.Channel) func(*world, string) {
-		return func(w *world, _ string) { w.team = channels }
+	with := func(channels ...remediation.Channel) func(*harness, string) {
+		return func(w *harness, _ string) { w.team = channels }
 	}
 	dropped := func(p *pair) (n int) {
 		all, err := p.b.Entries(p.ctx, audit.Filter{Kind: audit.KindNotified, Limit: 1000})
@@ -459,7 +459,7 @@ func TestARollingRestartWithANewChannelDropsNoMessage(t *testing.T) {
 		}
 		return n
 	}
-	replicas(t, func(w *world, name string) {
+	replicas(t, func(w *harness, name string) {
 		if w.team = []remediation.Channel{was}; name == "a" {
 			w.team = append(w.team, added)
 		}
@@ -559,7 +559,7 @@ func TestAPreflightAskedOfOneReplicaIsRunByTheOther(t *testing.T) {
 }
 
 func TestAPromotionIsRefusedWhereAnotherReplicaActsOnItsHost(t *testing.T) {
-	replicas(t, func(w *world, name string) {
+	replicas(t, func(w *harness, name string) {
 		if name == "b" {
 			w.replica.Hosts = []string{"web-2"}
 		}
@@ -575,7 +575,7 @@ func TestAPromotionIsRefusedWhereAnotherReplicaActsOnItsHost(t *testing.T) {
 }
 
 func TestARealmOfAHostIsActedInByAReplicaThere(t *testing.T) {
-	replicas(t, func(w *world, name string) {
+	replicas(t, func(w *harness, name string) {
 		if name == "b" {
 			w.replica.Hosts = []string{"web-2"}
 		}
@@ -607,7 +607,7 @@ func TestARealmOfAHostIsActedInByAReplicaThere(t *testing.T) {
 }
 
 func TestUpdatesOfAHolderAreFencedAndOthersAreNot(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	fenced := lease.Fence(w.store)
 	write := func(tx remediation.Tx) error { return tx.PutKept("x", []byte("y")) }
 	if err := fenced.Update(t.Context(), write); err != nil {

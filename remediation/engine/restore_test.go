@@ -14,7 +14,7 @@ import (
 )
 
 // backedOut is an incident that took two steps, recovered and closed.
-func backedOut(w *world) string {
+func backedOut(w *harness) string {
 	w.t.Helper()
 	id := w.open()
 	w.pass(5 * time.Minute)
@@ -26,18 +26,18 @@ func backedOut(w *world) string {
 	return id
 }
 
-func (w *world) restore(id string) error {
+func (w *harness) restore(id string) error {
 	_, err := w.engine.Restore(w.ctx, id, view.RestoreRequest{Actor: "eve", Reason: "false alarm"})
 	return err
 }
 
-func (w *world) force(id string) error {
+func (w *harness) force(id string) error {
 	_, err := w.engine.Restore(w.ctx, id, view.RestoreRequest{Actor: "eve", Reason: "false alarm", Force: true})
 	return err
 }
 
 // undone checks how often each target was put back.
-func (w *world) undone(flag, image int) {
+func (w *harness) undone(flag, image int) {
 	w.t.Helper()
 	if f, i := w.target("flag_off").undone, w.target("image_retag").undone; f != flag || i != image {
 		w.t.Fatalf("the flag was put back %d times and the image %d times, want %d and %d", f, i, flag, image)
@@ -45,7 +45,7 @@ func (w *world) undone(flag, image int) {
 }
 
 // rollout checks the service's rollout.
-func (w *world) rollout(state, stage string, held bool) {
+func (w *harness) rollout(state, stage string, held bool) {
 	w.t.Helper()
 	r, err := w.engine.Rollouts(w.ctx)
 	w.must(err)
@@ -55,7 +55,7 @@ func (w *world) rollout(state, stage string, held bool) {
 }
 
 func TestARestoreTakesTheStepsBackLastFirstAndHoldsTheRollout(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.rollout("rolled_back", "none", false)
 	w.must(w.restore(id))
@@ -77,7 +77,7 @@ func TestARestoreTakesTheStepsBackLastFirstAndHoldsTheRollout(t *testing.T) {
 }
 
 func TestARestoreOfARecoveredIncidentClosesIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.cured("error_rate")
 	w.pass(4 * time.Minute)
@@ -90,7 +90,7 @@ func TestARestoreOfARecoveredIncidentClosesIt(t *testing.T) {
 }
 
 func TestARestoreAskedForTwiceHasTheEffectOfOnce(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.must(w.restore(id))
 	w.must(w.restore(id))
@@ -104,34 +104,34 @@ func TestARestoreAskedForTwiceHasTheEffectOfOnce(t *testing.T) {
 func TestARestoreIsRefused(t *testing.T) {
 	cases := []struct {
 		name  string
-		setup func(w *world) (id string)
+		setup func(w *harness) (id string)
 		words string
 	}{
-		{"while a step settles", func(w *world) string { return w.open() }, "settling: only a recovered or closed"},
-		{"while a trigger is breaching", func(w *world) string {
+		{"while a step settles", func(w *harness) string { return w.open() }, "settling: only a recovered or closed"},
+		{"while a trigger is breaching", func(w *harness) string {
 			id := backedOut(w)
 			w.breach("error_rate")
 			return id
 		}, "trigger error_rate is breaching (5, threshold 0.01)"},
-		{"while nobody can tell", func(w *world) string {
+		{"while nobody can tell", func(w *harness) string {
 			id := backedOut(w)
 			w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer)
 			return id
 		}, "unknown whether the breach continues: connection refused"},
-		{"while the service is frozen", func(w *world) string {
+		{"while the service is frozen", func(w *harness) string {
 			id := backedOut(w)
 			until := w.now.Add(time.Hour)
 			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "bob", Reason: "audit", Until: &until})
 			w.must(err)
 			return id
 		}, "freeze holds the restoring (frozen): frozen by bob: audit, until 22 Nov 2026 04:"},
-		{"in observe mode", func(w *world) string {
+		{"in observe mode", func(w *harness) string {
 			id := backedOut(w)
 			w.mode = remediation.Observe
 			w.start()
 			return id
 		}, "mode holds the restoring"},
-		{"where nothing was changed", func(w *world) string {
+		{"where nothing was changed", func(w *harness) string {
 			w.target("flag_off").position = remediation.Wanted
 			id := w.open()
 			w.calm("error_rate")
@@ -139,19 +139,19 @@ func TestARestoreIsRefused(t *testing.T) {
 			w.pass(15 * time.Minute)
 			return id
 		}, "changed nothing that can be restored"},
-		{"where another rollout has begun", func(w *world) string {
+		{"where another rollout has begun", func(w *harness) string {
 			id := backedOut(w)
 			w.declare("beta")
 			return id
 		}, "another rollout has started since: v2 is at stage beta"},
-		{"while a later incident is open", func(w *world) string {
+		{"while a later incident is open", func(w *harness) string {
 			id := backedOut(w)
 			w.pass(2 * time.Hour)
 			w.breach("latency")
 			w.fire("latency", "fp2")
 			return id
 		}, "incident inc-2 of shop is open"},
-		{"where data was lost", func(w *world) string {
+		{"where data was lost", func(w *harness) string {
 			id := w.open()
 			w.pass(12 * time.Minute)
 			w.must(w.change(id, view.Approve, "3-schema_rollback"))
@@ -164,7 +164,7 @@ func TestARestoreIsRefused(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			id := c.setup(w)
 			err := w.restore(id)
 			refused(t, err, remediation.Conflict)
@@ -178,7 +178,7 @@ func TestARestoreIsRefused(t *testing.T) {
 }
 
 func TestARestoreIsWithinTheLimits(t *testing.T) {
-	w := newWorld(t, replace("per_service: 6/1h", "per_service: 3/1h"))
+	w := newHarness(t, replace("per_service: 6/1h", "per_service: 3/1h"))
 	id := backedOut(w)
 	w.must(w.restore(id)) // the third of the hour
 	w.tick()
@@ -190,7 +190,7 @@ func TestARestoreIsWithinTheLimits(t *testing.T) {
 }
 
 func TestForceRestoresThoughTheBreachGoesOnAndDataWasLost(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.pass(12 * time.Minute)
 	w.must(w.change(id, view.Approve, "3-schema_rollback"))
@@ -210,7 +210,7 @@ func TestForceRestoresThoughTheBreachGoesOnAndDataWasLost(t *testing.T) {
 }
 
 func TestWhatSomebodyChangedSinceIsLeftAsItIs(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.target("image_retag").position = remediation.Untouched
 	w.must(w.restore(id))
@@ -222,7 +222,7 @@ func TestWhatSomebodyChangedSinceIsLeftAsItIs(t *testing.T) {
 }
 
 func TestAStepThatCannotBePutBackIsHandedToAHuman(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.target("image_retag").undoErr = errors.New("no such image")
 	w.must(w.restore(id))
@@ -239,7 +239,7 @@ func TestAStepThatCannotBePutBackIsHandedToAHuman(t *testing.T) {
 }
 
 func TestAFreezeInTheMiddleHoldsTheRestOfTheRestoring(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.must(w.restore(id))
 	w.target("image_retag").onUndo = func() {
@@ -257,7 +257,7 @@ func TestAFreezeInTheMiddleHoldsTheRestOfTheRestoring(t *testing.T) {
 }
 
 func TestATriggerAfterARestoreOpensANewIncident(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.must(w.restore(id))
 	w.tick()
@@ -270,7 +270,7 @@ func TestATriggerAfterARestoreOpensANewIncident(t *testing.T) {
 }
 
 func TestAnAlertThatComesWhileRestoringOpensANewIncidentAfterIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.must(w.restore(id))
 	w.target("flag_off").onUndo = func() {
@@ -291,7 +291,7 @@ func TestAnAlertThatComesWhileRestoringOpensANewIncidentAfterIt(t *testing.T) {
 // the next process does not bring to its end.
 func TestARestoreSurvivesACrashAtEveryCommit(t *testing.T) {
 	storetest.EveryCommit(t, 5, func(t *testing.T, n int, when storetest.When) bool {
-		w := newWorld(t)
+		w := newHarness(t)
 		id := backedOut(w)
 		e, err := w.tryEngine(storetest.Crashing(w.store, n+1, when)) // its start is one commit
 		w.must(err)

@@ -11,7 +11,7 @@ import (
 )
 
 // over lets a breach end and its incident close.
-func over(w *world, id string) {
+func over(w *harness, id string) {
 	w.t.Helper()
 	w.calm("error_rate")
 	w.pass(20 * time.Minute)
@@ -20,7 +20,7 @@ func over(w *world, id string) {
 }
 
 func TestReopenedAfterDriftTheGentlestStepRunsAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	over(w, id)
 	w.target("flag_off").position = remediation.Untouched // someone switched it on again
@@ -37,7 +37,7 @@ func TestReopenedAfterDriftTheGentlestStepRunsAgain(t *testing.T) {
 }
 
 func TestReopenedWithItsTargetsAsTheyWereLeftTheLadderClimbsOn(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	over(w, id)
 	w.breach("error_rate")
@@ -47,7 +47,7 @@ func TestReopenedWithItsTargetsAsTheyWereLeftTheLadderClimbsOn(t *testing.T) {
 }
 
 func TestATargetThatCannotBeLookedAtStaysAsTheLogHasIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	over(w, id)
 	w.target("flag_off").lookErr = errors.New("cannot connect")
@@ -58,9 +58,9 @@ func TestATargetThatCannotBeLookedAtStaysAsTheLogHasIt(t *testing.T) {
 }
 
 // inDoubt is an incident that a person closed over a step in doubt.
-func inDoubt(t *testing.T) (*world, string) {
+func inDoubt(t *testing.T) (*harness, string) {
 	t.Helper()
-	w := newWorld(t)
+	w := newHarness(t)
 	tg := w.target("flag_off")
 	tg.applyErr = remediation.InDoubt(errors.New("connection reset"))
 	tg.duringApply = func() { tg.lookErr = errors.New("cannot connect") }

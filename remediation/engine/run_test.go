@@ -16,11 +16,11 @@ import (
 )
 
 // running runs fn beside the engine's own Run, in a bubble whose time goes by
-// only while everything waits. set prepares the world before Run begins.
-func running(t *testing.T, set func(w *world), fn func(w *world), edit ...func(string) string) {
+// only while everything waits. set prepares the harness before Run begins.
+func running(t *testing.T, set func(w *harness), fn func(w *harness), edit ...func(string) string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, edit...)
+		w := newHarness(t, edit...)
 		w.clock = time.Now
 		if set != nil {
 			set(w)
@@ -42,7 +42,7 @@ func settles() { synctest.Wait() }
 
 func TestTheTeamHearsOfAStepWhileItRuns(t *testing.T) {
 	c := &chat{}
-	running(t, func(w *world) { w.team = []remediation.Channel{c} }, func(w *world) {
+	running(t, func(w *harness) { w.team = []remediation.Channel{c} }, func(w *harness) {
 		w.declare("alpha")
 		w.breach("error_rate")
 		begun, goOn := make(chan struct{}), make(chan struct{})
@@ -70,23 +70,23 @@ func TestThePanicOfAnActionIsTheStepsOwn(t *testing.T) {
 	panics := func() { panic("an answer that nobody thought of") }
 	cases := []struct {
 		name   string
-		set    func(w *world)
+		set    func(w *harness)
 		state  remediation.State
 		reason remediation.Reason
 		step   remediation.StepState
 	}{
-		{"in its look", func(w *world) {
+		{"in its look", func(w *harness) {
 			w.target("flag_off").onLook = func(op string) { panics() }
 		}, remediation.Waiting, remediation.HoldTarget, remediation.StepWaiting},
-		{"in its effect, each time", func(w *world) { w.target("flag_off").duringApply = panics }, remediation.Waiting, remediation.HoldStepFailed, remediation.StepUndone},
-		{"in its undo", func(w *world) {
+		{"in its effect, each time", func(w *harness) { w.target("flag_off").duringApply = panics }, remediation.Waiting, remediation.HoldStepFailed, remediation.StepUndone},
+		{"in its undo", func(w *harness) {
 			w.target("flag_off").applyErr = errDisk
 			w.target("flag_off").onUndo = panics
 		}, remediation.Waiting, remediation.HoldStepFailed, remediation.StepFailed},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			running(t, c.set, func(w *world) {
+			running(t, c.set, func(w *harness) {
 				w.declare("alpha")
 				w.breach("error_rate")
 				id := w.post("firing", "error_rate", "fp1").Incidents[0]
@@ -116,7 +116,7 @@ func (panicking) Silenced(context.Context, []string) (map[string]bool, error) {
 }
 
 func TestThePanicOfANeighbourIsAnAnswerThatFailed(t *testing.T) {
-	running(t, func(w *world) { w.team = []remediation.Channel{panicking{}}; w.alertmanager = panicking{} }, func(w *world) {
+	running(t, func(w *harness) { w.team = []remediation.Channel{panicking{}}; w.alertmanager = panicking{} }, func(w *harness) {
 		w.declare("alpha")
 		w.breach("error_rate")
 		id := w.post("firing", "error_rate", "fp1").Incidents[0]
@@ -154,7 +154,7 @@ func (tx *brokenTx) Append(e audit.Entry) (audit.Entry, error) {
 func TestAnIncidentThatDoesNotGetOnCallsAPersonOnce(t *testing.T) {
 	st := &broken{}
 	st.is.Store(true)
-	running(t, func(w *world) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *world) {
+	running(t, func(w *harness) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *harness) {
 		w.declare("alpha")
 		w.breach("error_rate")
 		id := w.post("firing", "error_rate", "fp1").Incidents[0]
@@ -191,7 +191,7 @@ func TestAnIncidentThatDoesNotGetOnCallsAPersonOnce(t *testing.T) {
 
 func TestAStoreThatTakesNothingCallsAPersonAllTheSame(t *testing.T) {
 	st := &full{}
-	running(t, func(w *world) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *world) {
+	running(t, func(w *harness) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *harness) {
 		w.declare("alpha")
 		w.breach("error_rate")
 		w.post("firing", "error_rate", "fp1")
@@ -220,7 +220,7 @@ func (s *full) Update(ctx context.Context, fn func(remediation.Tx) error) error 
 
 func TestRunDoesEveryDutyOfTick(t *testing.T) {
 	// Prometheus away and the watchdog silent: housekeeping and the look-out.
-	running(t, func(w *world) { w.prom.err = remediation.ErrNoAnswer }, func(w *world) {
+	running(t, func(w *harness) { w.prom.err = remediation.ErrNoAnswer }, func(w *harness) {
 		until := w.time().Add(time.Minute)
 		_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, Until: &until, By: "eve", Reason: "x"})
 		w.must(err)
@@ -238,8 +238,8 @@ func TestRunDoesEveryDutyOfTick(t *testing.T) {
 }
 
 func TestRunPromotesByItself(t *testing.T) {
-	running(t, func(w *world) { w.prom.criterion = 0.0001 }, func(w *world) {
-		c := canary{world: w, flag: w.flag}
+	running(t, func(w *harness) { w.prom.criterion = 0.0001 }, func(w *harness) {
+		c := canary{harness: w, flag: w.flag}
 		w.now = w.time()
 		c.beat()
 		c.prove()
@@ -254,7 +254,7 @@ func TestRunPromotesByItself(t *testing.T) {
 }
 
 func TestOneWorkerForAnIncident(t *testing.T) {
-	running(t, nil, func(w *world) {
+	running(t, nil, func(w *harness) {
 		w.declare("alpha")
 		w.breach("error_rate")
 		calls := 0
@@ -278,7 +278,7 @@ func TestOneWorkerForAnIncident(t *testing.T) {
 
 func TestAnAdvanceThatFailedIsTriedAgain(t *testing.T) {
 	st := &broken{}
-	running(t, func(w *world) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *world) {
+	running(t, func(w *harness) { w.wrap = func(s remediation.Store) remediation.Store { st.Store = s; return st } }, func(w *harness) {
 		w.declare("alpha")
 		w.breach("error_rate")
 		st.is.Store(true)
@@ -294,7 +294,7 @@ func TestAnAdvanceThatFailedIsTriedAgain(t *testing.T) {
 }
 
 func TestARunningStepCountsForTheBlastRadius(t *testing.T) {
-	w := newWorld(t, limits("per_target: 3/1h, per_service: 3/1h, blast_radius: 1/10m, cooldown: 10m, breaker: 3"))
+	w := newHarness(t, limits("per_target: 3/1h, per_service: 3/1h, blast_radius: 1/10m, cooldown: 10m, breaker: 3"))
 	twoServices(w)
 	w.breach("error_rate")
 	applies := 0
@@ -314,7 +314,7 @@ func TestARunningStepCountsForTheBlastRadius(t *testing.T) {
 }
 
 func TestAnOpenIncidentGrowsByItsOwnPlaybook(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.must(w.engine.Reload(w.ctx, []*alerts.Playbook{w.parse(strings.Replace(string(w.pb.Source), "      - {action: restart, settle: 5m}\n", "", 1))}, remediation.Reloaded{}))
 	w.breach("latency")
@@ -325,7 +325,7 @@ func TestAnOpenIncidentGrowsByItsOwnPlaybook(t *testing.T) {
 }
 
 func TestNothingRunsWhileTheShortWindowIsCalm(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	freeze(w, 10*time.Minute)
 	w.breach("error_rate")
@@ -339,7 +339,7 @@ func TestNothingRunsWhileTheShortWindowIsCalm(t *testing.T) {
 }
 
 func TestAnApprovedStepThatCannotRunLapses(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.pass(12 * time.Minute)
 	w.is(id, remediation.Waiting, remediation.HoldApproval)

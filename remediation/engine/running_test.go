@@ -26,7 +26,7 @@ func (s *seen) Running(ctx context.Context, _ *alerts.Playbook) (remediation.Run
 
 func TestEveryViewSaysWhatRunsAndNoneWaitsLongForIt(t *testing.T) {
 	runtime := &seen{running: remediation.Running{Up: 2, Total: 2, Version: "v1.0.0", Flags: []remediation.RunningFlag{{Name: "FEATURE_X", Value: "0", Served: true}}}}
-	w := newWorld(t)
+	w := newHarness(t)
 	w.runtime = runtime
 	w.start()
 	id := w.open()

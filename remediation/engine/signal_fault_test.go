@@ -38,7 +38,7 @@ func TestACrashAtEveryCommitOfASignalsLifeEndsTheSame(t *testing.T) {
 func signalsLife(t *testing.T, commit int, when storetest.When, verb view.Verb) (left string, crashed bool) {
 	t.Helper()
 	// Few polls: every commit is a boundary, and one poll is like another.
-	w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
+	w := newHarness(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 	w.declare("alpha")
 	restart := func() {
 		crashed = true
@@ -108,7 +108,7 @@ func signalsLife(t *testing.T, commit int, when storetest.When, verb view.Verb) 
 
 // signalsEnd is what must be the same whatever crash there was: what was done, and
 // all that the log says but for doubts, and intents, answers and alerts that came twice.
-func signalsEnd(w *world) string {
+func signalsEnd(w *harness) string {
 	w.t.Helper()
 	var b strings.Builder
 	all, err := w.engine.Incidents(w.ctx, remediation.IncidentFilter{})
@@ -145,7 +145,7 @@ func signalsEnd(w *world) string {
 
 func TestManyWhoRaiseASignalAtOnceRaiseItOnceAndSeeWhoDid(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	got := make([]remediation.Signal, 8)
 	var wg sync.WaitGroup
@@ -188,7 +188,7 @@ func TestASignalThatIsClearedWhileAStepRunsLetsThatStepEndAndCancelsTheOthers(t 
 	for name, spoil := range map[string]error{"it works": nil, "it fails": errors.New("no such container")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newHarness(t)
 			w.declare("alpha")
 			w.raise(vulnerable)
 			flag := w.target("flag_off")
@@ -222,7 +222,7 @@ func TestTwoSignalsOfOneServiceShareAnIncidentThatClosesWithTheLastOfThem(t *tes
 	for _, first := range []string{vulnerable, "data-integrity"} {
 		t.Run(first+" is cleared first", func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, second()...)
+			w := newHarness(t, second()...)
 			w.declare("alpha")
 			w.raise(vulnerable)
 			w.raise("data-integrity")
@@ -259,7 +259,7 @@ func TestTwoSignalsOfOneServiceShareAnIncidentThatClosesWithTheLastOfThem(t *tes
 
 func TestASignalAttachesToTheIncidentThatIsOpenAndSpeedsItsStepsUp(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.is(id, remediation.Settling, "") // the flag is off, and it is watched whether that helps
 	w.effects(1, 0, 0)
@@ -286,26 +286,26 @@ func TestASignalAttachesToTheIncidentThatIsOpenAndSpeedsItsStepsUp(t *testing.T)
 func TestASignalThatIsRaisedWhileNothingMayRunIsCarriedOutOnceItMay(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		stop, let func(w *world)
+		stop, let func(w *harness)
 		reason    remediation.Reason
 	}{
 		"frozen": {
-			func(w *world) {
+			func(w *harness) {
 				_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: remediation.ScopeAll, By: "ann", Reason: "a migration"})
 				w.must(err)
 			},
-			func(w *world) { _, err := w.engine.Thaw(w.ctx, "shop", "ann", "it is over"); w.must(err) },
+			func(w *harness) { _, err := w.engine.Thaw(w.ctx, "shop", "ann", "it is over"); w.must(err) },
 			remediation.HoldFrozen,
 		},
 		"observing": {
-			func(w *world) { w.mode = remediation.Observe; w.start() },
-			func(w *world) { w.mode = remediation.Act; w.start() },
+			func(w *harness) { w.mode = remediation.Observe; w.start() },
+			func(w *harness) { w.mode = remediation.Act; w.start() },
 			remediation.HoldMode,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newHarness(t)
 			w.declare("alpha")
 			tc.stop(w)
 			w.raise(vulnerable)

@@ -14,14 +14,14 @@ import (
 
 const vulnerable = "critical-security-vulnerability"
 
-func (w *world) raise(name string) {
+func (w *harness) raise(name string) {
 	w.t.Helper()
 	if _, err := w.engine.RaiseSignal(w.ctx, "", name, "ann", "CVE-2026-1"); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) clear(name string) {
+func (w *harness) clear(name string) {
 	w.t.Helper()
 	if _, err := w.engine.ClearSignal(w.ctx, "shop", name, "bob", "patched"); err != nil {
 		w.t.Fatal(err)
@@ -29,11 +29,11 @@ func (w *world) clear(name string) {
 	w.tick()
 }
 
-// raised is a world with a rollout, whose signal is raised and has come back as an
+// raised is a harness with a rollout, whose signal is raised and has come back as an
 // alert.
-func raised(t *testing.T, edit ...func(string) string) (w *world, id string) {
+func raised(t *testing.T, edit ...func(string) string) (w *harness, id string) {
 	t.Helper()
-	w = newWorld(t, edit...)
+	w = newHarness(t, edit...)
 	w.declare("alpha")
 	w.raise(vulnerable)
 	return w, w.fire("breach_of_trust", "fp1")
@@ -64,7 +64,7 @@ func TestASignalsStepsRunInTheirOrderOnAHumansWord(t *testing.T) {
 }
 
 func TestASignalNeedsNoPrometheus(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.prom.err = remediation.ErrNoAnswer
 	w.raise(vulnerable)
@@ -73,7 +73,7 @@ func TestASignalNeedsNoPrometheus(t *testing.T) {
 }
 
 func TestAnAlertOfASignalThatNobodyRaisedDoesNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	if acc := w.post("firing", "breach_of_trust", "fp1"); len(acc.Incidents) > 0 {
 		t.Fatalf("it concerned incidents %v", acc.Incidents)
@@ -156,24 +156,24 @@ func TestAnIncidentWithAnotherTriggerStaysOpenUntilItsSignalIsCleared(t *testing
 }
 
 func TestASignalIsHeldByFreezeClaimAndMode(t *testing.T) {
-	for name, hold := range map[string]func(w *world) remediation.Reason{
-		"freeze": func(w *world) remediation.Reason {
+	for name, hold := range map[string]func(w *harness) remediation.Reason{
+		"freeze": func(w *harness) remediation.Reason {
 			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "ann", Reason: "r"})
 			w.must(err)
 			return remediation.HoldFrozen
 		},
-		"mode": func(w *world) remediation.Reason {
+		"mode": func(w *harness) remediation.Reason {
 			w.mode = remediation.Observe
 			w.start()
 			return remediation.HoldMode
 		},
-		"no rollout": func(w *world) remediation.Reason {
+		"no rollout": func(w *harness) remediation.Reason {
 			w.target("flag_off").position = remediation.Wanted
 			return remediation.HoldNoRollout
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			if name != "no rollout" {
 				w.declare("alpha")
 			}
@@ -188,7 +188,7 @@ func TestASignalIsHeldByFreezeClaimAndMode(t *testing.T) {
 }
 
 func TestRaisingAndClearingAreRecordedOnceAndRefusedWhereTheyMeanNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.raise(vulnerable)
 	first, err := w.engine.RaiseSignal(w.ctx, "shop", vulnerable, "bob", "again")
 	w.must(err)
@@ -231,7 +231,7 @@ func TestRaisingAndClearingAreRecordedOnceAndRefusedWhereTheyMeanNothing(t *test
 // A target label service takes the place of backout's own: the signal's rule would
 // read nothing, and nobody would hear of it.
 func TestARaisedSignalSaysThatItsSeriesDidNotComeBack(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	for own, want := range map[string]string{
 		"":                 "",
 		"exported_service": `Prometheus has rollout_signal with exported_service="shop", which no rule reads; try: set honor_labels: true`,

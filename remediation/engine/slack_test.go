@@ -15,8 +15,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// withSlack is a world whose team is in a Slack workspace.
-func withSlack(t *testing.T) (*world, *chattest.Workspace) {
+// withSlack is a harness whose team is in a Slack workspace.
+func withSlack(t *testing.T) (*harness, *chattest.Workspace) {
 	t.Helper()
 	ws := chattest.New(t)
 	transport := &http.Transport{}
@@ -28,7 +28,7 @@ func withSlack(t *testing.T) (*world, *chattest.Workspace) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, replace("max_age: 5m", "max_age: 5h"), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })
+	w := newHarness(t, replace("max_age: 5m", "max_age: 5h"), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })
 	w.team = []remediation.Channel{chat}
 	w.start()
 	return w, ws
@@ -68,7 +68,7 @@ func incidentMessage(ws *chattest.Workspace) string {
 }
 
 // A life to the last rung: two steps that do not help, a third that waits for a yes.
-func liveThroughSlack(w *world, meanwhile func(part int)) string {
+func liveThroughSlack(w *harness, meanwhile func(part int)) string {
 	w.t.Helper()
 	id := w.open()
 	meanwhile(0)

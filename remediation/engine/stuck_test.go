@@ -13,7 +13,7 @@ import (
 )
 
 // called counts how often a person was called to an incident, for any reason.
-func called(w *world, id string) (n int) {
+func called(w *harness, id string) (n int) {
 	w.t.Helper()
 	for _, e := range w.log(id) {
 		if strings.HasPrefix(e, "notified ") {
@@ -24,7 +24,7 @@ func called(w *world, id string) (n int) {
 }
 
 func TestNoIncidentClosesWhileATriggersOwnExpressionIsTrue(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	freeze(w, 10*time.Minute)
 	w.breach("error_rate")
@@ -39,7 +39,7 @@ func TestNoIncidentClosesWhileATriggersOwnExpressionIsTrue(t *testing.T) {
 }
 
 func TestALullThatLastsEndsAnIncidentOnceTheLongWindowIsCalmToo(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	freeze(w, time.Hour)
 	w.breach("error_rate")
@@ -53,9 +53,9 @@ func TestALullThatLastsEndsAnIncidentOnceTheLongWindowIsCalmToo(t *testing.T) {
 }
 
 // closedInABreach is an incident that a person closed while it went on.
-func closedInABreach(t *testing.T) (*world, string) {
+func closedInABreach(t *testing.T) (*harness, string) {
 	t.Helper()
-	w := newWorld(t, replace("      - {action: flag_off, settle: 5m}\n", "      - {action: status_page}\n      - {action: flag_off, settle: 5m}\n"))
+	w := newHarness(t, replace("      - {action: flag_off, settle: 5m}\n", "      - {action: status_page}\n      - {action: flag_off, settle: 5m}\n"))
 	id := w.open()
 	w.must(w.change(id, view.Close, ""))
 	return w, id
@@ -95,7 +95,7 @@ func TestABreachThatGoesOnAfterAHumanClosedItCallsAHumanOnce(t *testing.T) {
 }
 
 func TestAClosedIncidentThatBreachesAgainReopensByItself(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("error_rate")
 	freeze(w, 5*time.Minute)
@@ -112,7 +112,7 @@ func TestAClosedIncidentThatBreachesAgainReopensByItself(t *testing.T) {
 }
 
 func TestAFailedRestoreStaysUntilAHumanHasMendedIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := backedOut(w)
 	w.target("image_retag").undoErr = errors.New("no such image")
 	w.must(w.restore(id))
@@ -133,7 +133,7 @@ func TestARaisedSignalHoldsARestore(t *testing.T) {
 }
 
 func TestAnAbortWhoseStepsWereAllDeniedEndsNoRollout(t *testing.T) {
-	w := newWorld(t, replace("      - {action: flag_off, settle: 5m}\n      - {action: image_retag, settle: 5m}\n", ""))
+	w := newHarness(t, replace("      - {action: flag_off, settle: 5m}\n      - {action: image_retag, settle: 5m}\n", ""))
 	w.declare("alpha")
 	abort := func() error {
 		_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Verb: remediation.RolloutAbort, Actor: "eve", Reason: "bad"})
@@ -204,18 +204,18 @@ func TestASignalThatAReloadTookAwayCanBeCleared(t *testing.T) {
 
 func TestWhereTheLadderCannotGoOnAHumanIsCalledOnce(t *testing.T) {
 	for name, c := range map[string]struct {
-		make func(*world)
+		make func(*harness)
 		want string
 	}{
-		"no rollout": {func(*world) {}, "no_rollout"},
-		"a freeze without an end": {func(w *world) {
+		"no rollout": {func(*harness) {}, "no_rollout"},
+		"a freeze without an end": {func(w *harness) {
 			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: "all", By: "eve", Reason: "migration"})
 			w.must(err)
 		}, "frozen"},
-		"tokens are missing": {func(w *world) { w.declare("alpha"); w.noLossy = "no tokens are configured"; w.start() }, "mode"},
+		"tokens are missing": {func(w *harness) { w.declare("alpha"); w.noLossy = "no tokens are configured"; w.start() }, "mode"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), // six hours of polls
+			w := newHarness(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), // six hours of polls
 				func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 			c.make(w)
 			w.breach("error_rate")
@@ -238,7 +238,7 @@ func TestAMetricsGentlerStepDoesNotWaitForASignalsApproval(t *testing.T) {
 		replace("plans:\n", "plans:\n  - name: data\n    steps:\n      - {action: schema_rollback, settle: 5m, approval: {timeout: 30m}}\n"),
 	}
 	t.Run("a metric", func(t *testing.T) {
-		w := newWorld(t, data...)
+		w := newHarness(t, data...)
 		w.declare("alpha")
 		w.raise(vulnerable)
 		id := w.fire("breach_of_trust", "fp1")
@@ -260,7 +260,7 @@ func TestAMetricsGentlerStepDoesNotWaitForASignalsApproval(t *testing.T) {
 		w.effects(1, 1, 1)
 	})
 	t.Run("another signal", func(t *testing.T) {
-		w := newWorld(t, data...)
+		w := newHarness(t, data...)
 		w.declare("alpha")
 		w.raise(vulnerable)
 		id := w.fire("breach_of_trust", "fp1")
@@ -272,7 +272,7 @@ func TestAMetricsGentlerStepDoesNotWaitForASignalsApproval(t *testing.T) {
 }
 
 func TestATimedHoldWhoseServiceThenDiesCallsAHuman(t *testing.T) {
-	w := newWorld(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
+	w := newHarness(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
 	id := w.open()
 	w.pass(6 * time.Minute)
 	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
@@ -290,20 +290,20 @@ func TestATimedHoldWhoseServiceThenDiesCallsAHuman(t *testing.T) {
 }
 
 func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
-	dies := func(w *world) {
+	dies := func(w *harness) {
 		w.prom.alive = 0
 		delete(w.prom.value, "error_rate")
 		delete(w.prom.recovery, "error_rate")
 		w.post("resolved", "error_rate", "fp1")
 	}
 	for name, c := range map[string]struct {
-		gone func(*world)
+		gone func(*harness)
 		why  string
 	}{
 		"it died":                 {dies, "no target of job shop is up"},
-		"its exporter is down":    {func(w *world) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and its exporter is down"},
-		"too few events to judge": {func(w *world) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
-		"another trigger has a value": {func(w *world) {
+		"its exporter is down":    {func(w *harness) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and its exporter is down"},
+		"too few events to judge": {func(w *harness) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
+		"another trigger has a value": {func(w *harness) {
 			w.post("firing", "latency", "fp2")
 			w.post("resolved", "latency", "fp2")
 			w.calm("latency")
@@ -311,7 +311,7 @@ func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
 		}, "no target of job shop is up"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.declare("alpha")
 			freeze(w, 10*time.Minute)
 			w.breach("error_rate")

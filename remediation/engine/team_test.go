@@ -66,11 +66,11 @@ func (c *chat) told() (titles []string) {
 	return titles
 }
 
-// withTeam is a world whose team has a chat.
-func withTeam(t *testing.T, edit ...func(string) string) (*world, *chat) {
+// withTeam is a harness whose team has a chat.
+func withTeam(t *testing.T, edit ...func(string) string) (*harness, *chat) {
 	t.Helper()
 	c := &chat{}
-	w := newWorld(t, append(edit, replace("max_age: 5m", "max_age: 1h"), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
+	w := newHarness(t, append(edit, replace("max_age: 5m", "max_age: 1h"), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
 	w.team = []remediation.Channel{c}
 	w.start()
 	return w, c
@@ -177,7 +177,7 @@ func TestAChatThatIsDownDelaysNoStepAndIsToldLater(t *testing.T) {
 
 func TestWhereThePlaybookNamesNoChannelTheTeamIsToldNothing(t *testing.T) {
 	c := &chat{}
-	w := newWorld(t)
+	w := newHarness(t)
 	w.team = []remediation.Channel{c}
 	w.start()
 	w.open()
@@ -189,7 +189,7 @@ func TestWhereThePlaybookNamesNoChannelTheTeamIsToldNothing(t *testing.T) {
 func TestAnIncidentGraverThanThePlaybooksBoundStartsACall(t *testing.T) {
 	for above, want := range map[int]bool{2: true, 3: false} {
 		c := &chat{}
-		w := newWorld(t, func(s string) string {
+		w := newHarness(t, func(s string) string {
 			return s + fmt.Sprintf("communications: {slack_channel: \"#incidents\", incident_call: {severity_above: %d, url: https://meet.example.com/shop}}\n", above)
 		})
 		w.team = []remediation.Channel{c}

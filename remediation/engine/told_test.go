@@ -40,7 +40,7 @@ func TestAHoldThatPagesIsToldOnce(t *testing.T) {
 
 func TestTheTeamHearsWhatThePublicCouldNotBeTold(t *testing.T) {
 	p, c := &page{name: "statuspage", errs: []error{remediation.Undeliverable(errors.New("422: no such component"))}}, &chat{}
-	w := newWorld(t, append(announcing(), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
+	w := newHarness(t, append(announcing(), func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })...)
 	w.pages, w.team = []remediation.Channel{p}, []remediation.Channel{c}
 	w.start()
 	id := w.open()
@@ -120,7 +120,7 @@ func TestAClaimInTheMiddleOfAStepIsNotSaidToStopIt(t *testing.T) {
 }
 
 func TestASignalRaisedAgainBeforeItsIncidentClosedHasItsStepsBack(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.raise(vulnerable)
 	w.target("flag_off").duringApply = func() { // a mistake, fixed in the middle of a step
@@ -185,7 +185,7 @@ func TestAStepThatFoundItsTargetAsWantedIsNotSaidToHaveRun(t *testing.T) {
 }
 
 func TestASignalIsNotSaidToAbortTheRollout(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.raise(vulnerable)
 	what := ""
@@ -197,7 +197,7 @@ func TestASignalIsNotSaidToAbortTheRollout(t *testing.T) {
 }
 
 func TestWhatFiredStaysKnownOnceItsAlertFiresAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	first := w.open()
 	w.calm("error_rate")
 	w.pass(12 * time.Minute)

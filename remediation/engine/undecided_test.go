@@ -12,7 +12,7 @@ import (
 )
 
 // flap lets time go by in which every other poll says that the breach is there.
-func (w *world) flap(trigger string, d time.Duration) {
+func (w *harness) flap(trigger string, d time.Duration) {
 	w.t.Helper()
 	for end := w.now.Add(d); w.now.Before(end); {
 		w.prom.recovery[trigger] = 5 - w.prom.recovery[trigger]
@@ -21,7 +21,7 @@ func (w *world) flap(trigger string, d time.Duration) {
 }
 
 // calls counts how often a person was called to an incident for a reason.
-func (w *world) calls(id string, reason remediation.Reason) (n int) {
+func (w *harness) calls(id string, reason remediation.Reason) (n int) {
 	w.t.Helper()
 	for _, e := range w.log(id) {
 		if e == "notified "+string(reason) {
@@ -31,7 +31,7 @@ func (w *world) calls(id string, reason remediation.Reason) (n int) {
 	return n
 }
 
-func (w *world) wantCalls(id string, want int) {
+func (w *harness) wantCalls(id string, want int) {
 	w.t.Helper()
 	if n := w.calls(id, remediation.HoldUnconfirmed); n != want {
 		w.t.Fatalf("a human was called %d times, want %d: %v", n, want, w.log(id))
@@ -75,7 +75,7 @@ func TestAnAlertThatFlappingPollsNeverConfirmCallsAHumanOnce(t *testing.T) {
 }
 
 func TestAReopenedIncidentWhosePollsFlapCallsAHumanOnce(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	id := w.open()
 	w.calm("error_rate")
 	w.pass(15 * time.Minute)
@@ -93,7 +93,7 @@ func TestAReopenedIncidentWhosePollsFlapCallsAHumanOnce(t *testing.T) {
 }
 
 func TestAClaimedIncidentThatStaysUndecidedCallsNobody(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.calm("error_rate")
 	id := w.fire("error_rate", "fp1")
 	w.must(w.change(id, view.Claim, ""))

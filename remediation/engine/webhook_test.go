@@ -35,7 +35,7 @@ func (h *hook) Deliver(_ context.Context, m remediation.Message) (string, error)
 }
 
 func TestAWebhookGetsEveryEntryOfItsKindsInOrder(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	all := &hook{name: "webhook:all", fails: 3, with: errDown}
 	some := &hook{name: "webhook:some"}
 	w.webhooks = []notify.Webhook{{Channel: all, Kinds: audit.Kinds()}, {Channel: some, Kinds: []audit.Kind{audit.KindIntent, audit.KindOutcome}}}
@@ -58,7 +58,7 @@ func TestAWebhookGetsEveryEntryOfItsKindsInOrder(t *testing.T) {
 }
 
 func TestWebhooksThatRefuseEverythingDoNotFeedEachOther(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	refusing := func(name string) notify.Webhook {
 		return notify.Webhook{Channel: &hook{name: name, fails: -1, with: remediation.Undeliverable(errors.New("410 gone"))}, Kinds: audit.Kinds()}
 	}

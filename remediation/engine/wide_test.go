@@ -32,15 +32,15 @@ func TestWhateverPeopleDoItEndsOrSomebodyIsCalled(t *testing.T) {
 
 func people(t *testing.T, r *rand.Rand, breachGoesOn bool) {
 	t.Helper()
-	w := newWorld(t, replace("flag_off, settle: 5m}", "flag_off, settle: 6m, on_failure: next}"))
-	s := &survivor{world: w}
+	w := newHarness(t, replace("flag_off, settle: 5m}", "flag_off, settle: 6m, on_failure: next}"))
+	s := &crashHarness{harness: w}
 	kinds := []string{"flag_off", "image_retag", "restart", "schema_rollback"}
 	for _, kind := range kinds {
 		w.target(kind).duringApply = func() { w.nothingHolds(kind) }
 	}
 	do := func(fn func() error) { // what may be refused
 		var refusal *remediation.RefusedError
-		if err := s.survive(fn); err != nil && !errors.As(err, &refusal) {
+		if err := s.acrossCrashes(fn); err != nil && !errors.As(err, &refusal) {
 			t.Fatal(err)
 		}
 	}
@@ -182,7 +182,7 @@ func people(t *testing.T, r *rand.Rand, breachGoesOn bool) {
 
 // nothingHolds checks in the moment of an effect that no freeze and no claim hold it,
 // and that no other incident is open. One that had its intent before goes to its end.
-func (w *world) nothingHolds(kind string) {
+func (w *harness) nothingHolds(kind string) {
 	w.t.Helper()
 	if w.target(kind).at() == remediation.HalfWay {
 		return

@@ -149,12 +149,8 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
-			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already in the wanted state"
-			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
-			c.Inc.Ran, c.Inc.LastHeld = true, ""
-			c.Tx.OnCommit(e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
 			c.Enter(remediation.Acting, 0)
-			return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail)
+			return c.noChange(s, detail)
 		}
 		ran = true
 		return c.intend(s, look, detail)

@@ -119,11 +119,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
-			detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already in the wanted state"
-			s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
-			c.Inc.Ran, c.Inc.LastHeld = true, ""
-			c.Tx.OnCommit(e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
-			if err := c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail); err != nil {
+			if err := c.noChange(s, detail); err != nil {
 				return err
 			}
 			c.startSettling()
@@ -136,6 +132,15 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 		return err
 	}
 	return e.runStep(ctx, b, inc.ID, s.ID())
+}
+
+// noChange ends a step whose target is in the wanted state already.
+func (c *change) noChange(s *remediation.Step, detail map[string]any) error {
+	detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already in the wanted state"
+	s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
+	c.Inc.Ran, c.Inc.LastHeld = true, ""
+	c.Tx.OnCommit(c.e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
+	return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail)
 }
 
 // begin writes what is known before the question is answered.

@@ -39,6 +39,32 @@ type Ledger struct {
 	byHash map[string]*plan.Plan
 }
 
+// BeforeCommit ends every Update with fn: what it writes is committed together with what
+// it is about. Who writes need not know of it. Only engine.New's parts call it.
+func (l *Ledger) BeforeCommit(fn func(tx remediation.Tx) error) {
+	l.Store = endingStore{l.Store, fn}
+}
+
+type endingStore struct {
+	remediation.Store
+	end func(tx remediation.Tx) error
+}
+
+// Update implements remediation.Store.
+func (s endingStore) Update(ctx context.Context, fn func(tx remediation.Tx) error) error {
+	return s.UpdateAlerts(ctx, nil, fn)
+}
+
+// UpdateAlerts implements remediation.AlertReader.
+func (s endingStore) UpdateAlerts(ctx context.Context, fingerprints []string, fn func(tx remediation.Tx) error) error {
+	return remediation.UpdateAlerts(ctx, s.Store, fingerprints, func(tx remediation.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return s.end(tx)
+	})
+}
+
 // LookTimeout bounds a look at a target, which has no effect.
 const LookTimeout = 30 * time.Second
 

@@ -49,12 +49,12 @@ func New(l *ledger.Ledger, g *gate.Gates, ch Channels) (*Notifier, error) {
 		return nil, err
 	}
 	e := &Notifier{Ledger: l, Gates: g, Outbox: out, statusPages: ch.StatusPages, team: ch.Team, mail: ch.Mail, webhooks: ch.Webhooks}
-	l.Store = notifyingStore{l.Store, func(tx remediation.Tx) error {
+	l.BeforeCommit(func(tx remediation.Tx) error {
 		if err := e.notifyTeam(tx); err != nil {
 			return err
 		}
 		return e.notifyWebhooks(tx)
-	}}
+	})
 	return e, nil
 }
 

@@ -1,7 +1,6 @@
 package notify
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,29 +24,6 @@ var (
 	// withoutIncident are sent for a service; what is in doubt then is a promotion.
 	withoutIncident = []audit.Kind{audit.KindHeld, audit.KindFrozen, audit.KindThawed, audit.KindSignal, audit.KindStage, audit.KindInDoubt, audit.KindBlind, audit.KindDrift}
 )
-
-// notifyingStore ends every Update with what the team is told of it, so that the
-// message is in the outbox together with the change. Writers through it need
-// not know of the team.
-type notifyingStore struct {
-	remediation.Store
-	notify func(tx remediation.Tx) error
-}
-
-// Update implements Store.
-func (s notifyingStore) Update(ctx context.Context, fn func(tx remediation.Tx) error) error {
-	return s.UpdateAlerts(ctx, nil, fn)
-}
-
-// UpdateAlerts implements remediation.AlertReader.
-func (s notifyingStore) UpdateAlerts(ctx context.Context, fingerprints []string, fn func(tx remediation.Tx) error) error {
-	return remediation.UpdateAlerts(ctx, s.Store, fingerprints, func(tx remediation.Tx) error {
-		if err := fn(tx); err != nil {
-			return err
-		}
-		return s.notify(tx)
-	})
-}
 
 // notifyTeam puts a message for each incident, and each service, that the entries of
 // a transaction tell something about.

@@ -13,15 +13,15 @@ import (
 )
 
 // outside has a version 2.5.0 whose undo script cannot run in a transaction.
-func outside(t *testing.T, undo string) *world {
-	w := newWorld(t)
+func outside(t *testing.T, undo string) *harness {
+	w := newHarness(t)
 	w.write("V2.5.0__index.sql", "CREATE INDEX CONCURRENTLY posts_seen ON posts (seen);")
 	w.write("U2.5.0__index.sql", undo)
 	w.index()
 	return w
 }
 
-func (w *world) index() {
+func (w *harness) index() {
 	w.exec("SET ROLE " + w.owner + "; CREATE INDEX posts_seen ON posts (seen); RESET ROLE")
 	w.row("2.5.0", "index", "SQL", "V2.5.0__index.sql", "NULL", true)
 }
@@ -80,7 +80,7 @@ func TestScriptsThatRunOneByOneAreRolledForwardFromEveryPoint(t *testing.T) {
 
 // cutInScript cuts an apply off after the first statement of the script that
 // runs alone.
-func (w *world) cutInScript(word string) error {
+func (w *harness) cutInScript(word string) error {
 	before := w.untouched().Snapshot
 	for n := 0; ; n++ {
 		f := &fault{n: n, kind: actiontest.After}
@@ -152,7 +152,7 @@ func TestAScriptThatFailedBeforeItChangedAnythingIsTakenBack(t *testing.T) {
 }
 
 func TestASettingOfFlywaysKeepsAScriptOutOfATransaction(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	conf := "# no transaction\nexecuteInTransaction=false\n"
 	if err := os.WriteFile(filepath.Join(w.dir, "U2.0.0__rollback_analytics.sql.conf"), []byte(conf), 0o644); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 )
 
 // script makes the command one of the test's own.
-func (w *world) script(text string) {
+func (w *harness) script(text string) {
 	w.t.Helper()
 	w.byCommand()
 	w.write("rollback_to_v1.sh", "#!/bin/sh\nset -eu\n"+text+"\n")
@@ -25,7 +25,7 @@ func (w *world) script(text string) {
 
 const rollBack = `psql -q -X -v ON_ERROR_STOP=1 -1 -f ` + undo2
 
-func (w *world) kept() string {
+func (w *harness) kept() string {
 	w.t.Helper()
 	s := parsed(w.t, w.look().Snapshot)
 	if s.Run == nil {
@@ -38,7 +38,7 @@ func (w *world) kept() string {
 	return string(content)
 }
 
-func (w *world) look() remediation.Look {
+func (w *harness) look() remediation.Look {
 	w.t.Helper()
 	look, err := w.action(nil).Look(w.t.Context(), op)
 	if err != nil {
@@ -48,7 +48,7 @@ func (w *world) look() remediation.Look {
 }
 
 func TestACommandRunsWithAnEnvironmentOfItsOwn(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.environ = append(os.Environ(), "OPERATORS_TOKEN=of-the-operator", "PGPASSWORD=of-the-operator")
 	w.script(`env; pwd; echo "args: $*"; echo to stderr >&2; psql -X -At -c 'SHOW lock_timeout' -c 'SHOW statement_timeout' -c 'SELECT current_user'; ` + rollBack)
 	w.spec.Command = append(w.spec.Command, "a b", "$HOME;", "--flag")
@@ -81,7 +81,7 @@ func TestACommandRunsWithAnEnvironmentOfItsOwn(t *testing.T) {
 }
 
 func TestThePlaybooksCommandKeepsFlywaysHistory(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.byCommand()
 	w.apply()
 	if got := w.text("SELECT version || ' ' || type || ' ' || script FROM flyway_schema_history ORDER BY installed_rank DESC LIMIT 1"); got != "2.0.0 UNDO_SQL "+undo2 {
@@ -93,7 +93,7 @@ func TestThePlaybooksCommandKeepsFlywaysHistory(t *testing.T) {
 }
 
 func TestTheOutputOfACommandIsBoundedAndKept(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.script(`echo first; i=0; while [ $i -lt 4000 ]; do echo "line $i of many that nobody reads"; i=$((i+1)); done; cat "$PGPASSFILE"; echo last; exit 7`)
 	before := w.untouched().Snapshot
 	err := w.action(nil).Apply(t.Context(), op, before)
@@ -117,7 +117,7 @@ func TestTheOutputOfACommandIsBoundedAndKept(t *testing.T) {
 }
 
 func TestACommandThatFailedBeforeItChangedAnythingIsTakenBack(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.script("psql -q -X -v ON_ERROR_STOP=1 -1 -c 'DROP TABLE forecasts' -c 'DROP TABLE forecast'")
 	state, before := w.state(), w.untouched().Snapshot
 	w.says(w.action(nil).Apply(t.Context(), op, before), "exit status", `table "forecast" does not exist`)
@@ -139,7 +139,7 @@ func TestACommandThatFailedHalfWayWaitsForAHuman(t *testing.T) {
 		"a function is new": {"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP TABLE forecasts"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.script(`psql -q -X -c "` + c.half + `"; exit 1`)
 			before := w.untouched().Snapshot
 			err := w.action(nil).Apply(t.Context(), op, before)
@@ -165,7 +165,7 @@ func TestACommandThatFailedHalfWayWaitsForAHuman(t *testing.T) {
 }
 
 func TestARestartableCommandIsRunAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.spec.Restartable = true
 	w.script(`psql -q -X -c "DROP TABLE IF EXISTS recommendations"; [ -e again ] || { touch again; exit 1; }; psql -q -X -c "DROP TABLE IF EXISTS forecasts"`)
 	before := w.untouched().Snapshot
@@ -182,7 +182,7 @@ func TestARestartableCommandIsRunAgain(t *testing.T) {
 }
 
 func TestACommandThatDoesNotDoItsWorkIsFoundOut(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.script("true")
 	before := w.untouched().Snapshot
 	w.says(w.action(nil).Apply(t.Context(), op, before), "exited without an error, but the query in wanted says that it has not done its work")
@@ -195,7 +195,7 @@ func TestACommandThatDoesNotDoItsWorkIsFoundOut(t *testing.T) {
 }
 
 func TestACommandThatTakesTooLongEndsWithAllThatItStarted(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.script(`trap '' TERM; setsid sh -c 'echo $$ >away; exec sleep 300' & sleep 300 & echo $! >child; psql -q -X -c "SELECT pg_sleep(300)" & wait`)
 	state, before := w.state(), w.untouched().Snapshot
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
@@ -236,7 +236,7 @@ func TestACommandThatTakesTooLongEndsWithAllThatItStarted(t *testing.T) {
 	}
 }
 
-func (w *world) pid(file string) int {
+func (w *harness) pid(file string) int {
 	content, err := os.ReadFile(filepath.Join(w.dir, file))
 	if err != nil {
 		return 0
@@ -259,7 +259,7 @@ func running(pid int) bool {
 }
 
 func TestACommandThatSurvivesBackoutIsWaitedFor(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.script(`cp "$PGPASSFILE" mine; export PGPASSFILE=mine; echo $$ >child; while [ ! -e go ]; do sleep 0.05; done; ` + rollBack + ` -c 'CREATE TABLE once ()'`)
 	before := w.untouched().Snapshot
 	// The process dies while the command runs, as far as the rest of it can tell.
@@ -319,7 +319,7 @@ func TestWhatACrashLeftOfThePasswordIsRemoved(t *testing.T) {
 		"back":    func(a remediation.Action, before []byte) error { return a.Undo(t.Context(), op, before) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			before := w.untouched().Snapshot
 			f := &fault{n: 3, kind: actiontest.After}
 			if err := w.action(f.seams()).Apply(t.Context(), op, before); err == nil {

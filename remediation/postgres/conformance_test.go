@@ -119,7 +119,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 }
 
-func (w *world) fixture(meddle func(n int)) *actiontest.Fixture {
+func (w *harness) fixture(meddle func(n int)) *actiontest.Fixture {
 	ours := &fault{n: -1}
 	meddled := 0
 	return &actiontest.Fixture{
@@ -147,7 +147,7 @@ func (w *world) fixture(meddle func(n int)) *actiontest.Fixture {
 
 func TestRollbackByUndoScriptsConforms(t *testing.T) {
 	actiontest.RunLossy(t, func(t *testing.T) *actiontest.Fixture {
-		w := newWorld(t)
+		w := newHarness(t)
 		return w.fixture(func(n int) { // someone migrates on
 			v := n + 2
 			w.write(fmt.Sprintf("U%d.0__back.sql", v), fmt.Sprintf("DROP TABLE more_%d;", v))
@@ -159,7 +159,7 @@ func TestRollbackByUndoScriptsConforms(t *testing.T) {
 
 func TestRollbackByCommandConforms(t *testing.T) {
 	actiontest.RunLossy(t, func(t *testing.T) *actiontest.Fixture {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.byCommand()
 		return w.fixture(func(n int) { // someone edits the script, and migrates again
 			script, err := os.ReadFile(filepath.Join(w.dir, "rollback_to_v1.sh"))

@@ -11,7 +11,7 @@ import (
 )
 
 func TestABlockedTableEndsByTheLockTimeout(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.spec.LockTimeout = 300 * time.Millisecond
 	state, before := w.state(), w.untouched().Snapshot
 	blocker := superuser(t, w.name)
@@ -51,7 +51,7 @@ func TestABlockedTableEndsByTheLockTimeout(t *testing.T) {
 }
 
 func TestASlowStatementEndsByTheStatementTimeout(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.spec.StatementTimeout = 300 * time.Millisecond
 	w.write(undo2, "SELECT pg_sleep(60);")
 	before := w.untouched().Snapshot
@@ -68,7 +68,7 @@ func TestWithoutASnapshotThereIsNoRollback(t *testing.T) {
 		"pg_dump writes half of it": "case $1 in --version) echo 'pg_dump (PostgreSQL) 99.1';; *) for a; do case $a in --file=*) echo PGDMP >${a#--file=};; esac; done;; esac",
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.program("pg_dump", script)
 			state, before := w.state(), w.untouched().Snapshot
 			err := w.action(nil).Apply(t.Context(), op, before)
@@ -90,7 +90,7 @@ func TestWithoutASnapshotThereIsNoRollback(t *testing.T) {
 }
 
 func TestASnapshotThatIsWholeIsNotTakenTwice(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	cut := func(op string, before json.RawMessage) {
 		t.Helper()
 		s := (&fault{n: -1}).seams()
@@ -129,7 +129,7 @@ func TestASnapshotThatIsWholeIsNotTakenTwice(t *testing.T) {
 }
 
 func TestTwoRollbacksDoNotRunAtOnce(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	before := w.untouched().Snapshot
 	other := superuser(t, w.name)
 	if _, err := other.Exec(t.Context(), "SELECT pg_advisory_lock($1)", int64(lockKey)); err != nil {

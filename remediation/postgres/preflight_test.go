@@ -10,7 +10,7 @@ import (
 
 // prove runs every proof and returns what each came to; the database is the same
 // afterwards.
-func (w *world) prove() map[string]remediation.Result {
+func (w *harness) prove() map[string]remediation.Result {
 	w.t.Helper()
 	a := w.action(nil)
 	before := w.everything()
@@ -34,14 +34,14 @@ func (w *world) prove() map[string]remediation.Result {
 
 // everything is what a proof could change: tables, triggers, rows of the history and
 // of the data, and who can log in.
-func (w *world) everything() string {
+func (w *harness) everything() string {
 	return w.text(`SELECT concat_ws(' ', (SELECT string_agg(relname::text || relkind::text, ' ' ORDER BY oid) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
 		(SELECT string_agg(tgname::text, ' ' ORDER BY tgname) FROM pg_trigger WHERE NOT tgisinternal),
 		(SELECT string_agg(version || type, ' ' ORDER BY installed_rank) FROM flyway_schema_history),
 		(SELECT count(*) FROM posts), (SELECT string_agg(rolname::text || rolcanlogin::text, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE current_database() || '%'))`)
 }
 
-func (w *world) wants(found map[string]remediation.Result, id string, result remediation.Status, word string) {
+func (w *harness) wants(found map[string]remediation.Result, id string, result remediation.Status, word string) {
 	w.t.Helper()
 	f, ok := found[id]
 	if !ok || f.Status != result || !strings.Contains(f.Evidence, word) {
@@ -50,7 +50,7 @@ func (w *world) wants(found map[string]remediation.Result, id string, result rem
 }
 
 func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	found := w.prove()
 	w.wants(found, "schema/access", remediation.Pass, w.app+" can be disconnected")
 	w.wants(found, "schema/scripts", remediation.Pass, "1 version above 1.0.0 (1 applied)")
@@ -61,7 +61,7 @@ func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
 
 // Before a release its versions are not applied yet: the way there is tried, too.
 func TestAWayBackIsTriedBeforeTheWayThereWasTaken(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.write("V3__more.sql", "CREATE TABLE more (n int); INSERT INTO more SELECT 1;")
 	w.wants(w.prove(), "schema/scripts", remediation.Fail, "version 3 has no undo script")
 	w.write("U3__rollback.sql", "DROP TABLE mor;")
@@ -74,41 +74,41 @@ func TestAWayBackIsTriedBeforeTheWayThereWasTaken(t *testing.T) {
 
 func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
 	for name, d := range map[string]struct {
-		plant  func(w *world)
+		plant  func(w *harness)
 		item   string
 		result remediation.Status
 		word   string
 	}{
-		"an undo script is missing":   {func(w *world) { w.remove(undo2) }, "scripts", remediation.Fail, "has no undo script"},
-		"an undo script fails":        {func(w *world) { w.write(undo2, "DROP TABLE forecast;") }, "tried", remediation.Fail, `"forecast" does not exist`},
-		"an undo script has a COMMIT": {func(w *world) { w.write(undo2, "DROP TABLE forecasts; COMMIT;") }, "tried", remediation.Fail, "manages its own transaction"},
-		"an undo script leaves a constraint broken": {func(w *world) {
+		"an undo script is missing":   {func(w *harness) { w.remove(undo2) }, "scripts", remediation.Fail, "has no undo script"},
+		"an undo script fails":        {func(w *harness) { w.write(undo2, "DROP TABLE forecast;") }, "tried", remediation.Fail, `"forecast" does not exist`},
+		"an undo script has a COMMIT": {func(w *harness) { w.write(undo2, "DROP TABLE forecasts; COMMIT;") }, "tried", remediation.Fail, "manages its own transaction"},
+		"an undo script leaves a constraint broken": {func(w *harness) {
 			w.exec("ALTER TABLE posts ADD COLUMN twin bigint REFERENCES posts DEFERRABLE INITIALLY DEFERRED")
 			w.write(undo2, "UPDATE posts SET twin = -1;")
 		}, "tried", remediation.Fail, "break a constraint"},
-		"an undo script cannot run in a transaction": {func(w *world) { w.write(undo2, "VACUUM posts;") }, "tried", remediation.CannotTell, "cannot run in a transaction"},
-		"an undo script sets a sequence":             {func(w *world) { w.write(undo2, "SELECT setval('posts_id_seq', 1);") }, "tried", remediation.CannotTell, "setval("},
-		"an undo script waits without limit":         {func(w *world) { w.write(undo2, "SET lock_timeout = 0; DROP TABLE forecasts;") }, "tried", remediation.CannotTell, "lock_timeout"},
-		"an undo script writes a file":               {func(w *world) { w.write(undo2, "COPY posts\nTO '/tmp/posts';") }, "tried", remediation.CannotTell, "COPY posts"},
-		"the tables are in use": {func(w *world) {
+		"an undo script cannot run in a transaction": {func(w *harness) { w.write(undo2, "VACUUM posts;") }, "tried", remediation.CannotTell, "cannot run in a transaction"},
+		"an undo script sets a sequence":             {func(w *harness) { w.write(undo2, "SELECT setval('posts_id_seq', 1);") }, "tried", remediation.CannotTell, "setval("},
+		"an undo script waits without limit":         {func(w *harness) { w.write(undo2, "SET lock_timeout = 0; DROP TABLE forecasts;") }, "tried", remediation.CannotTell, "lock_timeout"},
+		"an undo script writes a file":               {func(w *harness) { w.write(undo2, "COPY posts\nTO '/tmp/posts';") }, "tried", remediation.CannotTell, "COPY posts"},
+		"the tables are in use": {func(w *harness) {
 			w.write(undo2, "ALTER TABLE posts ADD COLUMN x int;")
 			other := superuser(w.t, w.name)
 			if _, err := other.Exec(w.t.Context(), "BEGIN; LOCK TABLE posts IN ACCESS SHARE MODE"); err != nil {
 				w.t.Fatal(err)
 			}
 		}, "tried", remediation.CannotTell, "the tables are in use"},
-		"a command cannot be tried":      {func(w *world) { w.byCommand() }, "tried", remediation.CannotTell, "cannot be tried"},
-		"the command is missing":         {func(w *world) { w.byCommand(); w.remove("rollback_to_v1.sh") }, "scripts", remediation.Fail, "rollback_to_v1.sh"},
-		"another script was applied":     {func(w *world) { w.write("V2.0.0__analytics.sql", "SELECT 1;") }, "scripts", remediation.Fail, "is not what was applied"},
-		"the application is a superuser": {func(w *world) { w.exec("ALTER ROLE " + w.app + " SUPERUSER") }, "access", remediation.Fail, "is a superuser"},
-		"the role is misspelt":           {func(w *world) { w.spec.Roles = []string{"nobody_" + w.app} }, "access", remediation.Fail, "does not exist"},
-		"there is no pg_dump":            {func(w *world) { w.environ = []string{"PATH=" + w.dir} }, "snapshot", remediation.Fail, "pg_dump is not in PATH"},
-		"a table cannot be dumped": {func(w *world) {
+		"a command cannot be tried":      {func(w *harness) { w.byCommand() }, "tried", remediation.CannotTell, "cannot be tried"},
+		"the command is missing":         {func(w *harness) { w.byCommand(); w.remove("rollback_to_v1.sh") }, "scripts", remediation.Fail, "rollback_to_v1.sh"},
+		"another script was applied":     {func(w *harness) { w.write("V2.0.0__analytics.sql", "SELECT 1;") }, "scripts", remediation.Fail, "is not what was applied"},
+		"the application is a superuser": {func(w *harness) { w.exec("ALTER ROLE " + w.app + " SUPERUSER") }, "access", remediation.Fail, "is a superuser"},
+		"the role is misspelt":           {func(w *harness) { w.spec.Roles = []string{"nobody_" + w.app} }, "access", remediation.Fail, "does not exist"},
+		"there is no pg_dump":            {func(w *harness) { w.environ = []string{"PATH=" + w.dir} }, "snapshot", remediation.Fail, "pg_dump is not in PATH"},
+		"a table cannot be dumped": {func(w *harness) {
 			w.exec("CREATE TABLE hidden (); REVOKE ALL ON hidden FROM PUBLIC; ALTER TABLE hidden OWNER TO " + strings.SplitN(w.text("SELECT current_user"), " ", 2)[0])
 		}, "snapshot", remediation.Fail, "permission denied"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			d.plant(w)
 			w.wants(w.prove(), "schema/"+d.item, d.result, d.word)
 		})
@@ -116,7 +116,7 @@ func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
 }
 
 func TestADatabaseThatIsAwayTellsNothingOrFails(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	if err := os.WriteFile(w.spec.DSNFile, []byte("postgres://x:y@127.0.0.1:1/z\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestADatabaseThatIsAwayTellsNothingOrFails(t *testing.T) {
 }
 
 func TestWhatAKilledProofLeavesIsTakenAway(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	a := w.action(nil)
 	left := &work{rollback: a.(*rollback), op: proofName, m: &manifest{}}
 	if err := os.MkdirAll(w.snapshots, 0o700); err != nil {

@@ -19,77 +19,77 @@ const undo2 = "U2.0.0__rollback_analytics.sql"
 
 func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 	for name, c := range map[string]struct {
-		with func(w *world)
+		with func(w *harness)
 		says []string
 	}{
-		"a missing undo script": {func(w *world) { w.remove(undo2) },
+		"a missing undo script": {func(w *harness) { w.remove(undo2) },
 			[]string{"version 2.0.0 has no undo script", "try: write U2.0.0__rollback.sql"}},
-		"an empty undo script": {func(w *world) { w.write(undo2, "") }, []string{undo2, "is empty"}},
-		"an undo script of comments only": {func(w *world) { w.write(undo2, "-- DROP TABLE forecasts;\n/* later /* ; */ */ ;\n") },
+		"an empty undo script": {func(w *harness) { w.write(undo2, "") }, []string{undo2, "is empty"}},
+		"an undo script of comments only": {func(w *harness) { w.write(undo2, "-- DROP TABLE forecasts;\n/* later /* ; */ */ ;\n") },
 			[]string{undo2, "is empty"}},
-		"missing and empty undo scripts, all at once": {func(w *world) {
+		"missing and empty undo scripts, all at once": {func(w *harness) {
 			w.write(undo2, "")
 			w.write("V3__more.sql", "CREATE TABLE more ()")
 			w.migrate("V3__more.sql")
 		}, []string{undo2 + " is empty", "version 3 has no undo script"}},
-		"a transaction of its own": {func(w *world) { w.write(undo2, "DROP TABLE forecasts;\nCOMMIT;") },
+		"a transaction of its own": {func(w *harness) { w.write(undo2, "DROP TABLE forecasts;\nCOMMIT;") },
 			[]string{undo2 + ", line 2", "its own transaction: COMMIT"}},
-		"a command of psql": {func(w *world) { w.write(undo2, "\\i more.sql\n") }, []string{undo2 + ", line 1", "belongs to psql"}},
-		"a placeholder":     {func(w *world) { w.write(undo2, "DROP TABLE ${schema}.forecasts;") }, []string{"placeholder"}},
-		"a version without its script": {func(w *world) { w.remove("V2.0.0__analytics.sql") },
+		"a command of psql": {func(w *harness) { w.write(undo2, "\\i more.sql\n") }, []string{undo2 + ", line 1", "belongs to psql"}},
+		"a placeholder":     {func(w *harness) { w.write(undo2, "DROP TABLE ${schema}.forecasts;") }, []string{"placeholder"}},
+		"a version without its script": {func(w *harness) { w.remove("V2.0.0__analytics.sql") },
 			[]string{"version 2.0.0 is applied", "has no script for it"}},
-		"another script than the one that was applied": {func(w *world) { w.write("V2.0.0__analytics.sql", "SELECT 1;") },
+		"another script than the one that was applied": {func(w *harness) { w.write("V2.0.0__analytics.sql", "SELECT 1;") },
 			[]string{"V2.0.0__analytics.sql is not what was applied", "flyway validate"}},
-		"two undo scripts of a version": {func(w *world) { w.write("sub/U2__again.sql", "SELECT 1;") }, []string{"are of the same version"}},
-		"an undo script that anybody can write": {func(w *world) { w.chmod(undo2, 0o666) },
+		"two undo scripts of a version": {func(w *harness) { w.write("sub/U2__again.sql", "SELECT 1;") }, []string{"are of the same version"}},
+		"an undo script that anybody can write": {func(w *harness) { w.chmod(undo2, 0o666) },
 			[]string{undo2 + " can be written by group or others", "try: chmod go-w"}},
-		"no folder of scripts": {func(w *world) { w.spec.Flyway.Dir = filepath.Join(w.dir, "none") }, []string{"no such file"}},
-		"a failed migration":   {func(w *world) { w.row("3.0.0", "x", "SQL", "V3.0.0__x.sql", "1", false) }, []string{"version 3.0.0 was being applied by V3.0.0__x.sql and failed", "flyway repair"}},
-		"a failed undo":        {func(w *world) { w.row("2.0.0", "x", "UNDO_SQL", undo2, "1", false) }, []string{"version 2.0.0 was being undone", "flyway repair"}},
-		"a target that never was": {func(w *world) { w.spec.Flyway.Version = "1.2" },
+		"no folder of scripts": {func(w *harness) { w.spec.Flyway.Dir = filepath.Join(w.dir, "none") }, []string{"no such file"}},
+		"a failed migration":   {func(w *harness) { w.row("3.0.0", "x", "SQL", "V3.0.0__x.sql", "1", false) }, []string{"version 3.0.0 was being applied by V3.0.0__x.sql and failed", "flyway repair"}},
+		"a failed undo":        {func(w *harness) { w.row("2.0.0", "x", "UNDO_SQL", undo2, "1", false) }, []string{"version 2.0.0 was being undone", "flyway repair"}},
+		"a target that never was": {func(w *harness) { w.spec.Flyway.Version = "1.2" },
 			[]string{"version 1.2 was never applied", "which is at 2.0.0"}},
-		"a target that is not applied any more": {func(w *world) {
+		"a target that is not applied any more": {func(w *harness) {
 			w.row("1.5", "x", "SQL", "V1.5__x.sql", "1", true)
 			w.row("1.5", "x", "UNDO_SQL", "U1.5__x.sql", "1", true)
 			w.spec.Flyway.Version = "1.5"
 		}, []string{"version 1.5 is not applied, though 2.0.0 is"}},
-		"an empty history": {func(w *world) { w.exec("DELETE FROM flyway_schema_history") }, []string{"no version was ever applied"}},
-		"code that does not tolerate the older schema": {func(w *world) { w.tolerates = errors.New("web-1 runs social-intel:v2.0.0") },
+		"an empty history": {func(w *harness) { w.exec("DELETE FROM flyway_schema_history") }, []string{"no version was ever applied"}},
+		"code that does not tolerate the older schema": {func(w *harness) { w.tolerates = errors.New("web-1 runs social-intel:v2.0.0") },
 			[]string{"the code that runs does not tolerate the older schema: web-1 runs social-intel:v2.0.0"}},
-		"no pg_dump": {func(w *world) { w.environ = []string{"PATH=" + w.dir} }, []string{"no snapshot, no rollback: pg_dump is not in PATH", "try: install postgresql-client"}},
-		"a pg_dump that is older than the server": {func(w *world) { w.program("pg_dump", "echo 'pg_dump (PostgreSQL) 9.6.24'") },
+		"no pg_dump": {func(w *harness) { w.environ = []string{"PATH=" + w.dir} }, []string{"no snapshot, no rollback: pg_dump is not in PATH", "try: install postgresql-client"}},
+		"a pg_dump that is older than the server": {func(w *harness) { w.program("pg_dump", "echo 'pg_dump (PostgreSQL) 9.6.24'") },
 			[]string{"no snapshot, no rollback", "has version 9", "try: install postgresql-client-"}},
-		"a snapshot folder that is a file":         {func(w *world) { w.snapshots = w.spec.DSNFile }, []string{"manifest", "not a directory"}},
-		"a snapshot folder that cannot be written": {func(w *world) { w.snapshots = "/proc/self/snapshots" }, []string{"no snapshot, no rollback"}},
-		"a role that does not exist":               {func(w *world) { w.spec.Roles = append(w.spec.Roles, "backout_test_nobody") }, []string{"application role backout_test_nobody does not exist"}},
-		"the role that backout connects as":        {func(w *world) { w.spec.Roles = []string{w.owner} }, []string{"is the role that backout connects as"}},
-		"a superuser":                              {func(w *world) { w.exec("ALTER ROLE " + w.app + " SUPERUSER") }, []string{"is a superuser"}},
-		"no right to cut":                          {func(w *world) { w.exec("ALTER ROLE " + w.owner + " NOCREATEROLE") }, []string{"cannot be altered by backout_test_"}},
-		"no right to end sessions":                 {func(w *world) { w.exec("REVOKE pg_signal_backend FROM " + w.owner) }, []string{"has sessions that", "GRANT pg_signal_backend"}},
-		"a database that is gone":                  {func(w *world) { w.address2("postgres://" + w.owner + ":" + w.secretURL() + "@127.0.0.1:1/" + w.name) }, []string{"cannot be reached"}},
-		"a wrong password":                         {func(w *world) { w.address2(strings.Replace(w.dsn(), w.secretURL(), "other", 1)) }, []string{"cannot be reached", "password authentication failed"}},
-		"an address that others can read": {func(w *world) {
+		"a snapshot folder that is a file":         {func(w *harness) { w.snapshots = w.spec.DSNFile }, []string{"manifest", "not a directory"}},
+		"a snapshot folder that cannot be written": {func(w *harness) { w.snapshots = "/proc/self/snapshots" }, []string{"no snapshot, no rollback"}},
+		"a role that does not exist":               {func(w *harness) { w.spec.Roles = append(w.spec.Roles, "backout_test_nobody") }, []string{"application role backout_test_nobody does not exist"}},
+		"the role that backout connects as":        {func(w *harness) { w.spec.Roles = []string{w.owner} }, []string{"is the role that backout connects as"}},
+		"a superuser":                              {func(w *harness) { w.exec("ALTER ROLE " + w.app + " SUPERUSER") }, []string{"is a superuser"}},
+		"no right to cut":                          {func(w *harness) { w.exec("ALTER ROLE " + w.owner + " NOCREATEROLE") }, []string{"cannot be altered by backout_test_"}},
+		"no right to end sessions":                 {func(w *harness) { w.exec("REVOKE pg_signal_backend FROM " + w.owner) }, []string{"has sessions that", "GRANT pg_signal_backend"}},
+		"a database that is gone":                  {func(w *harness) { w.address2("postgres://" + w.owner + ":" + w.secretURL() + "@127.0.0.1:1/" + w.name) }, []string{"cannot be reached"}},
+		"a wrong password":                         {func(w *harness) { w.address2(strings.Replace(w.dsn(), w.secretURL(), "other", 1)) }, []string{"cannot be reached", "password authentication failed"}},
+		"an address that others can read": {func(w *harness) {
 			if err := os.Chmod(w.spec.DSNFile, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}, []string{"has mode 0644", "try: chmod 600"}},
-		"no address":           {func(w *world) { w.spec.DSNFile += ".none" }, []string{"is missing", "try: write postgres://"}},
-		"an address of no use": {func(w *world) { w.address2("host=127.0.0.1 password=" + w.secret) }, []string{"has no PostgreSQL address", "try: postgres://"}},
-		"no Flyway": {func(w *world) {
+		"no address":           {func(w *harness) { w.spec.DSNFile += ".none" }, []string{"is missing", "try: write postgres://"}},
+		"an address of no use": {func(w *harness) { w.address2("host=127.0.0.1 password=" + w.secret) }, []string{"has no PostgreSQL address", "try: postgres://"}},
+		"no Flyway": {func(w *harness) {
 			w.exec("ALTER TABLE flyway_schema_history RENAME TO h; CREATE VIEW flyway_schema_history AS SELECT * FROM h")
 		},
 			[]string{"has no flyway_schema_history"}},
-		"a missing command":                 {func(w *world) { w.byCommand(); w.remove("rollback_to_v1.sh") }, []string{"command:", "no such file"}},
-		"a command that is not executable":  {func(w *world) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o644) }, []string{"is not executable", "try: chmod +x"}},
-		"a command that anybody can write":  {func(w *world) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o777) }, []string{"can be written by group or others"}},
-		"a script that anybody can write":   {func(w *world) { w.byShell(); w.chmod("rollback_to_v1.sh", 0o666) }, []string{"can be written by group or others", "try: chmod go-w"}},
-		"a folder that anybody can write":   {func(w *world) { w.byShell(); w.chmod(".", 0o777) }, []string{"can be written by group or others", "try: chmod go-w"}},
-		"wanted is not a boolean":           {func(w *world) { w.byCommand(); w.spec.Wanted = "SELECT 1" }, []string{"wanted: the answer is not a boolean"}},
-		"a question that changes something": {func(w *world) { w.byCommand(); w.spec.Wanted = "DELETE FROM forecasts RETURNING true" }, []string{"wanted:", "read-only"}},
-		"a question with two answers":       {func(w *world) { w.byCommand(); w.spec.Wanted = "SELECT true UNION ALL SELECT true" }, []string{"wanted:", "try: a query of one boolean"}},
+		"a missing command":                 {func(w *harness) { w.byCommand(); w.remove("rollback_to_v1.sh") }, []string{"command:", "no such file"}},
+		"a command that is not executable":  {func(w *harness) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o644) }, []string{"is not executable", "try: chmod +x"}},
+		"a command that anybody can write":  {func(w *harness) { w.byCommand(); w.chmod("rollback_to_v1.sh", 0o777) }, []string{"can be written by group or others"}},
+		"a script that anybody can write":   {func(w *harness) { w.byShell(); w.chmod("rollback_to_v1.sh", 0o666) }, []string{"can be written by group or others", "try: chmod go-w"}},
+		"a folder that anybody can write":   {func(w *harness) { w.byShell(); w.chmod(".", 0o777) }, []string{"can be written by group or others", "try: chmod go-w"}},
+		"wanted is not a boolean":           {func(w *harness) { w.byCommand(); w.spec.Wanted = "SELECT 1" }, []string{"wanted: the answer is not a boolean"}},
+		"a question that changes something": {func(w *harness) { w.byCommand(); w.spec.Wanted = "DELETE FROM forecasts RETURNING true" }, []string{"wanted:", "read-only"}},
+		"a question with two answers":       {func(w *harness) { w.byCommand(); w.spec.Wanted = "SELECT true UNION ALL SELECT true" }, []string{"wanted:", "try: a query of one boolean"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			c.with(w)
 			if strings.Contains(w.snapshots, "/proc") || w.snapshots == w.spec.DSNFile {
 				_, err := w.action(nil).Look(t.Context(), op)
@@ -101,7 +101,7 @@ func TestARollbackIsRefusedBeforeAnythingChanges(t *testing.T) {
 	}
 }
 
-func (w *world) remove(name string) {
+func (w *harness) remove(name string) {
 	w.t.Helper()
 	if err := os.Remove(filepath.Join(w.dir, name)); err != nil {
 		w.t.Fatal(err)
@@ -109,7 +109,7 @@ func (w *world) remove(name string) {
 }
 
 // program puts a program before those in PATH.
-func (w *world) program(name, script string) {
+func (w *harness) program(name, script string) {
 	w.t.Helper()
 	bin := w.t.TempDir()
 	if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
@@ -119,7 +119,7 @@ func (w *world) program(name, script string) {
 }
 
 // address2 writes another address.
-func (w *world) address2(dsn string) {
+func (w *harness) address2(dsn string) {
 	w.t.Helper()
 	if err := os.WriteFile(w.spec.DSNFile, []byte(dsn), 0o600); err != nil {
 		w.t.Fatal(err)
@@ -127,24 +127,24 @@ func (w *world) address2(dsn string) {
 }
 
 func TestALossOfRoomForTheSnapshotIsSeenBeforehand(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	err := w.client(nil).hasRoom(1 << 62)
 	w.says(err, "no snapshot, no rollback", "MiB left")
 }
 
 func TestWhatChangedSinceItWasLookedAtIsRefused(t *testing.T) {
-	for name, change := range map[string]func(w *world){
-		"another version": func(w *world) {
+	for name, change := range map[string]func(w *harness){
+		"another version": func(w *harness) {
 			w.write("V3__more.sql", "CREATE TABLE more ()")
 			w.write("U3__more.sql", "DROP TABLE more")
 			w.migrate("V3__more.sql")
 		},
-		"another undo script":      func(w *world) { w.write(undo2, "DROP TABLE posts CASCADE;") },
-		"a role that was cut off":  func(w *world) { w.exec("ALTER ROLE " + w.app + " NOLOGIN") },
-		"another undo of its text": func(w *world) { w.write(undo2, "DROP TABLE recommendations; DROP TABLE forecasts;") },
+		"another undo script":      func(w *harness) { w.write(undo2, "DROP TABLE posts CASCADE;") },
+		"a role that was cut off":  func(w *harness) { w.exec("ALTER ROLE " + w.app + " NOLOGIN") },
+		"another undo of its text": func(w *harness) { w.write(undo2, "DROP TABLE recommendations; DROP TABLE forecasts;") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			before := w.untouched().Snapshot
 			change(w)
 			state := w.state()
@@ -173,14 +173,14 @@ func isInDoubt(err error) bool {
 
 // The script of [/bin/sh, x.sh] is as much the command as the shell is.
 func TestAScriptThatIsExchangedAfterItWasLookedAtDoesNotRun(t *testing.T) {
-	swap := func(w *world) { w.write("rollback_to_v1.sh", "#!/bin/sh\ntouch ran\n") }
-	for name, prepare := range map[string]func(w *world) (before json.RawMessage){
-		"before the step": func(w *world) json.RawMessage {
+	swap := func(w *harness) { w.write("rollback_to_v1.sh", "#!/bin/sh\ntouch ran\n") }
+	for name, prepare := range map[string]func(w *harness) (before json.RawMessage){
+		"before the step": func(w *harness) json.RawMessage {
 			before := w.untouched().Snapshot
 			swap(w)
 			return before
 		},
-		"while the snapshot is taken": func(w *world) json.RawMessage {
+		"while the snapshot is taken": func(w *harness) json.RawMessage {
 			before := w.untouched().Snapshot
 			script := filepath.Join(w.dir, "rollback_to_v1.sh")
 			dump, err := exec.LookPath("pg_dump")
@@ -192,7 +192,7 @@ func TestAScriptThatIsExchangedAfterItWasLookedAtDoesNotRun(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.byShell()
 			before := prepare(w)
 			err := w.action(nil).Apply(t.Context(), op, before)
@@ -205,7 +205,7 @@ func TestAScriptThatIsExchangedAfterItWasLookedAtDoesNotRun(t *testing.T) {
 }
 
 func TestAnAddressThatItsGroupCanReadIsTaken(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	if err := os.Chmod(w.spec.DSNFile, 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestABindNamesWhatIsMissing(t *testing.T) {
 }
 
 func TestAnOperationThatLeftTheApplicationOutHoldsTheNext(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	before := w.untouched().Snapshot
 	f := &fault{n: 2, kind: "cut after the effect"}
 	if err := w.action(f.seams()).Apply(t.Context(), op, before); err == nil || w.login() == nil {
@@ -263,7 +263,7 @@ func TestAnOperationThatLeftTheApplicationOutHoldsTheNext(t *testing.T) {
 }
 
 func TestASchemaThatIsAsWantedWithTheApplicationLeftOutIsNotCalledWell(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.apply()
 	w.exec("ALTER ROLE " + w.app + " NOLOGIN")
 	_, err := w.action(nil).Look(t.Context(), "inc-8/3-schema_rollback@1")
@@ -272,7 +272,7 @@ func TestASchemaThatIsAsWantedWithTheApplicationLeftOutIsNotCalledWell(t *testin
 }
 
 func TestABrokenManifestIsRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	if err := os.MkdirAll(w.snapshots, 0o700); err != nil {
 		t.Fatal(err)
 	}

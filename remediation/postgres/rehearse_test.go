@@ -9,7 +9,7 @@ import (
 )
 
 // rehearse rehearses, after which database and folder are as they were.
-func (w *world) rehearse() remediation.Result {
+func (w *harness) rehearse() remediation.Result {
 	w.t.Helper()
 	before := w.everything()
 	f := w.action(nil).(remediation.Rehearser).Rehearse(w.t.Context())
@@ -26,7 +26,7 @@ func (w *world) rehearse() remediation.Result {
 }
 
 func TestASchemasWayBackIsRehearsedWithASnapshotAndLeavesNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.rehearse()
 	for _, word := range []string{w.app + " can be disconnected", "1 script ran", "a snapshot of ", "read back and deleted"} {
 		if f.Status != remediation.Pass || !strings.Contains(f.Evidence, word) {
@@ -36,7 +36,7 @@ func TestASchemasWayBackIsRehearsedWithASnapshotAndLeavesNothing(t *testing.T) {
 }
 
 func TestARehearsalOfASchemaThatCannotGoBackFails(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.write(undo2, "DROP TABLE forecast;")
 	if f := w.rehearse(); f.Status != remediation.Fail || !strings.Contains(f.Evidence, `"forecast" does not exist`) || f.Next == "" {
 		t.Errorf("it came to %+v", f)
@@ -44,7 +44,7 @@ func TestARehearsalOfASchemaThatCannotGoBackFails(t *testing.T) {
 }
 
 func TestARehearsalWhoseSnapshotCannotBeTakenFails(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.exec("CREATE TABLE hidden (); REVOKE ALL ON hidden FROM PUBLIC; ALTER TABLE hidden OWNER TO " + strings.SplitN(w.text("SELECT current_user"), " ", 2)[0])
 	if f := w.rehearse(); f.Status != remediation.Fail || !strings.Contains(f.Evidence, "permission denied") {
 		t.Errorf("it came to %+v", f)
@@ -52,7 +52,7 @@ func TestARehearsalWhoseSnapshotCannotBeTakenFails(t *testing.T) {
 }
 
 func TestASnapshotThatAKilledRehearsalLeavesIsTakenAway(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	a := w.action(nil)
 	left := &work{rollback: a.(*rollback), op: rehearsalOp, m: &manifest{}}
 	if err := os.MkdirAll(w.snapshots, 0o700); err != nil {

@@ -37,7 +37,7 @@ func counts(all []rows) string {
 }
 
 func TestTheSchemaGoesBackWithItsHistoryAndARecordOfWhatWasLost(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	before := w.untouched()
 	s := parsed(t, before.Snapshot)
 	if s.Version != "2.0.0" || s.Target != "1.0.0" || s.Transaction != "one" || s.Database != w.name || len(s.Scripts) != 1 || s.Dump != nil {
@@ -99,7 +99,7 @@ func TestTheSchemaGoesBackWithItsHistoryAndARecordOfWhatWasLost(t *testing.T) {
 }
 
 func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	state := w.state()
 	w.apply()
 	err := w.action(nil).Undo(t.Context(), op, nil)
@@ -126,7 +126,7 @@ func TestTheSnapshotBringsTheDataBackByHand(t *testing.T) {
 }
 
 func TestTheApplicationIsCutOffBeforeTheSnapshotAndLetBackAtTheEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	session, err := pgx.Connect(t.Context(), w.address(w.app, "app"))
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func TestTheApplicationIsCutOffBeforeTheSnapshotAndLetBackAtTheEnd(t *testing.T)
 }
 
 func TestARoleThatCouldNotLogInBeforeStaysSo(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.exec("ALTER ROLE " + w.app + " NOLOGIN")
 	s := parsed(t, w.untouched().Snapshot)
 	if len(s.Roles) != 1 || s.Roles[0] != (role{w.app, "no"}) {
@@ -184,10 +184,10 @@ func TestARoleThatCouldNotLogInBeforeStaysSo(t *testing.T) {
 	}
 }
 
-func (w *world) raw(s snapshot) (json.RawMessage, error) { return json.Marshal(s) }
+func (w *harness) raw(s snapshot) (json.RawMessage, error) { return json.Marshal(s) }
 
 func TestAScriptThatFailsLeavesNothingBehind(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.write("V3__more.sql", "CREATE TABLE more ()")
 	w.write("U3__more.sql", "DROP TABLE more;")
 	w.migrate("V3__more.sql")
@@ -213,7 +213,7 @@ func TestAScriptThatFailsLeavesNothingBehind(t *testing.T) {
 func TestACommitThatIsNotAnsweredIsResolvedByLooking(t *testing.T) {
 	for _, kind := range []actiontest.Fault{actiontest.Before, actiontest.After} {
 		t.Run(string(kind), func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			before := w.untouched().Snapshot
 			f := &fault{n: -1}
 			if err := w.action(f.seams()).Apply(t.Context(), op, before); err != nil {
@@ -253,7 +253,7 @@ func TestACommitThatIsNotAnsweredIsResolvedByLooking(t *testing.T) {
 }
 
 func TestThePasswordIsToldNowhere(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	argv := filepath.Join(t.TempDir(), "argv")
 	dump, err := exec.LookPath("pg_dump")
 	if err != nil {
@@ -287,7 +287,7 @@ func TestThePasswordIsToldNowhere(t *testing.T) {
 }
 
 func TestASchemaOfItsOwnIsFound(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.exec("ALTER SCHEMA public RENAME TO social; CREATE SCHEMA public")
 	before := w.untouched().Snapshot
 	if err := w.action(nil).Apply(t.Context(), op, before); err != nil {
@@ -300,7 +300,7 @@ func TestASchemaOfItsOwnIsFound(t *testing.T) {
 }
 
 func TestOnlyTheTablesThatAreNamedAreCounted(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.spec.Tables = []string{"posts", "public.forecasts"}
 	w.apply()
 	s := parsed(t, w.position(op, remediation.Wanted).Snapshot)

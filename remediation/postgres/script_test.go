@@ -102,7 +102,7 @@ func TestVersionsAreNumbers(t *testing.T) {
 }
 
 func TestAHistoryKeepsWhatWasUndone(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.row("2.0.0", "x", "UNDO_SQL", "U2.sql", "NULL", true)
 	w.row("1.5", "out of order", "SQL", "V1.5.sql", "1", true)
 	w.row("", "views", "SQL", "R__views.sql", "1", true)

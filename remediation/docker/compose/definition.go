@@ -217,8 +217,8 @@ func (d Definition) Pulls() error {
 	return nil
 }
 
-// Keys returns the keys that the service sets, with their values.
-func (d Definition) Keys() (map[string]any, error) {
+// keys returns the keys that the service sets, with their values.
+func (d Definition) keys() (map[string]any, error) {
 	raw, err := json.Marshal(d.Spec)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.At(), err)
@@ -246,11 +246,11 @@ func (d Definition) OthersThatDiffer(other Definition) []string {
 // DiffersElsewhere returns a key of the service, apart from image and environment, that differs
 // between two values of a variable; "" where there is none.
 func (d Definition) DiffersElsewhere(other Definition) (string, error) {
-	have, err := d.Keys()
+	have, err := d.keys()
 	if err != nil {
 		return "", err
 	}
-	has, err := other.Keys()
+	has, err := other.keys()
 	if err != nil {
 		return "", err
 	}

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// ShownKeys are the keys of a service whose whole effect on a container an inspect
-// shows, so that a copy has it too. TestEachShownKeySurvivesACopy holds each of them
-// against the real engine and the real compose. A key that is not here is the compose
+// shownKeys are the keys of a service whose whole effect on a container an inspect
+// shows, so that a copy has it too. docker's TestEachShownKeySurvivesACopy holds each of
+// them (testdata/shown-keys.yaml) against the real engine and the real compose. A key that is not here is the compose
 // tool's business.
-var ShownKeys = strings.Fields(`
+var shownKeys = strings.Fields(`
 	blkio_config cap_add cap_drop cgroup_parent command container_name cpu_period cpu_quota cpu_shares cpus cpuset
 	device_cgroup_rules devices dns dns_opt dns_search domainname entrypoint environment env_file expose extra_hosts
 	group_add healthcheck hostname image init ipc labels label_file logging mac_address mem_limit mem_reservation
@@ -24,13 +24,13 @@ var asideKeys = strings.Fields(`attach build depends_on develop extends platform
 // Hidden returns the keys of a service that a copy of its container would lack.
 func (d Definition) Hidden() []string {
 	var all []string
-	set, err := d.Keys()
+	set, err := d.keys()
 	if err != nil {
 		return []string{"a key that cannot be encoded"}
 	}
 	for key := range set {
 		switch {
-		case slices.Contains(ShownKeys, key), slices.Contains(asideKeys, key):
+		case slices.Contains(shownKeys, key), slices.Contains(asideKeys, key):
 		case key == "configs":
 			for _, c := range d.Spec.Configs {
 				if d.Configs[c.Source].File == "" {

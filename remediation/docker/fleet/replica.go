@@ -133,8 +133,8 @@ func (f *Fleet) ByName(name string) *Replica {
 	return nil
 }
 
-// CopyOf returns the operation's copy of a container, or nil.
-func (f *Fleet) CopyOf(op, id string) *Replica {
+// copyOf returns the operation's copy of a container, or nil.
+func (f *Fleet) copyOf(op, id string) *Replica {
 	for _, r := range f.Replicas {
 		if r.OwnedBy(op) && r.Label(LabelReplaces) == id {
 			return r
@@ -165,7 +165,7 @@ func (f *Fleet) Due(op string, due func(*Replica) bool) []*Replica {
 	var all []*Replica
 	for _, r := range f.Members() {
 		down := !r.Running() && !r.OwnedBy(op)
-		if (down || r.Running() && due(r)) && f.CopyOf(op, r.ID) == nil {
+		if (down || r.Running() && due(r)) && f.copyOf(op, r.ID) == nil {
 			all = append(all, r)
 		}
 	}

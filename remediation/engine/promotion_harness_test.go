@@ -116,10 +116,10 @@ func (s *setting) Undo(_ context.Context, _ string, before json.RawMessage) erro
 	return s.undoErr
 }
 
-// canary is a world with three stages, whose flag can be set, whose criterion can
+// canary is a harness with three stages, whose flag can be set, whose criterion can
 // be asked and whose watchdog is heard.
 type canary struct {
-	*world
+	*harness
 	flag *flag
 }
 
@@ -127,8 +127,8 @@ func newCanary(t *testing.T, edit ...func(string) string) *canary {
 	t.Helper()
 	edit = append([]func(string) string{replace("plans:\n", "  - {name: full, traffic: \"1\", duration: 7d, success: [{indicator: error_rate, below: 0.001, window: 1h}]}\n"+
 		"timeline:\n  - {day: T-7, activity: Preparation, owner: DevOps}\n  - {day: T, activity: Start, owner: DevOps}\n  - {day: T+8, activity: All of it, owner: QA}\nplans:\n")}, edit...)
-	w := newWorld(t, edit...)
-	c := &canary{world: w, flag: w.flag}
+	w := newHarness(t, edit...)
+	c := &canary{harness: w, flag: w.flag}
 	w.prom.criterion = 0.0001
 	c.beat()
 	c.prove()

@@ -27,9 +27,9 @@ import (
 // testFormKey signs the forms of servers in tests.
 const testFormKey = "0123456789abcdef0123456789abcdef"
 
-// shop is a real engine on a real store, with a service, a Prometheus and a clock
+// testService is a real engine on a real store, with a service, a Prometheus and a clock
 // that the test moves, behind a real server.
-type shop struct {
+type testService struct {
 	*Server
 	t      testing.TB
 	store  *store.Store
@@ -42,7 +42,7 @@ type shop struct {
 	value, recovery float64
 	away            error   // what Prometheus fails with
 	more            float64 // what history shows above its curve
-	targets         map[string]*shopTarget
+	targets         map[string]*serviceTarget
 }
 
 const shopPlaybook = `
@@ -88,9 +88,9 @@ communications:
       - {name: Search, description: Finding things}
 `
 
-func newShop(t testing.TB) *shop {
+func newTestService(t testing.TB) *testService {
 	t.Helper()
-	s := &shop{t: t, now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC), targets: map[string]*shopTarget{}, tester: newFakeBacktester()}
+	s := &testService{t: t, now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC), targets: map[string]*serviceTarget{}, tester: newFakeBacktester()}
 	st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -99,12 +99,12 @@ func newShop(t testing.TB) *shop {
 	s.store = st
 	var kinds []remediation.ActionKind
 	var alertKinds []alerts.ActionKind
-	for _, k := range []shopKind{
+	for _, k := range []serviceKind{
 		{s, "flag_off", alerts.Reversible}, {s, "image_retag", alerts.Disruptive}, {s, "schema_rollback", alerts.Lossy},
 	} {
 		kinds, alertKinds = append(kinds, &k), append(alertKinds, &k)
 	}
-	telling := &shopTelling{shopKind{s, "status_page", alerts.Reversible}}
+	telling := &serviceTelling{serviceKind{s, "status_page", alerts.Reversible}}
 	kinds, alertKinds = append(kinds, telling), append(alertKinds, telling)
 	pb, err := alerts.Parse("shop.yaml", []byte(shopPlaybook), alertKinds)
 	if err != nil {
@@ -136,16 +136,18 @@ func newShop(t testing.TB) *shop {
 }
 
 // ServeHTTP answers a request as the document describes.
-func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) { byContract(s.t, s.Server, w, r) }
+func (s *testService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	byContract(s.t, s.Server, w, r)
+}
 
-func (s *shop) clock() time.Time {
+func (s *testService) clock() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now
 }
 
 // pass lets time go by, stopping at each moment at which something is due.
-func (s *shop) pass(d time.Duration) {
+func (s *testService) pass(d time.Duration) {
 	s.t.Helper()
 	end := s.clock().Add(d)
 	for {
@@ -170,13 +172,13 @@ func (s *shop) pass(d time.Duration) {
 }
 
 // reads sets what both expressions of the trigger are seen to be.
-func (s *shop) reads(value, recovery float64) {
+func (s *testService) reads(value, recovery float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.value, s.recovery = value, recovery
 }
 
-func (s *shop) declare() {
+func (s *testService) declare() {
 	s.t.Helper()
 	if _, err := s.engine.DeclareRollout(s.t.Context(), "shop", "", "alpha", "eve", "canary of v2"); err != nil {
 		s.t.Fatal(err)
@@ -184,7 +186,7 @@ func (s *shop) declare() {
 }
 
 // fire posts a firing alert, and lets the engine act.
-func (s *shop) fire(fingerprint string, labels ...string) string {
+func (s *testService) fire(fingerprint string, labels ...string) string {
 	s.t.Helper()
 	l := map[string]string{"alertname": "Rollback", "service": "shop", "trigger": "error_rate", "rollout": "v2"}
 	for i := 0; i+1 < len(labels); i += 2 {
@@ -201,7 +203,7 @@ func (s *shop) fire(fingerprint string, labels ...string) string {
 }
 
 // beat posts the service's watchdog.
-func (s *shop) beat() {
+func (s *testService) beat() {
 	s.t.Helper()
 	_, err := s.engine.Accept(s.t.Context(), remediation.Notification{Receiver: "backout", GroupKey: "{}", Alerts: []remediation.Alert{
 		{Status: "firing", Fingerprint: "beat", Labels: map[string]string{"alertname": "Watchdog", "service": "shop"}},
@@ -212,7 +214,7 @@ func (s *shop) beat() {
 }
 
 // breach opens an incident whose flag is off immediately, and that goes on.
-func (s *shop) breach() string {
+func (s *testService) breach() string {
 	s.beat()
 	s.declare()
 	s.reads(0.031, 0.034)
@@ -220,7 +222,7 @@ func (s *shop) breach() string {
 }
 
 // asks lets the breach go on until the lossy step asks for a yes or no.
-func (s *shop) asks(id string) {
+func (s *testService) asks(id string) {
 	s.t.Helper()
 	for range 60 {
 		v, err := s.engine.Incident(s.t.Context(), id)
@@ -237,7 +239,7 @@ func (s *shop) asks(id string) {
 }
 
 // Query implements remediation.Prometheus.
-func (s *shop) Query(_ context.Context, expr string) (float64, bool, error) {
+func (s *testService) Query(_ context.Context, expr string) (float64, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away != nil {
@@ -261,7 +263,7 @@ func (s *shop) Query(_ context.Context, expr string) (float64, bool, error) {
 }
 
 // QueryRange implements remediation.History: calm, then a breach that stays.
-func (s *shop) QueryRange(_ context.Context, _ string, from, to time.Time, step time.Duration) (out []remediation.Point, err error) {
+func (s *testService) QueryRange(_ context.Context, _ string, from, to time.Time, step time.Duration) (out []remediation.Point, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for t := from; !t.After(to); t = t.Add(step) {
@@ -273,66 +275,66 @@ func (s *shop) QueryRange(_ context.Context, _ string, from, to time.Time, step 
 }
 
 // Silenced implements remediation.Alertmanager.
-func (s *shop) Silenced(context.Context, []string) (map[string]bool, error) {
+func (s *testService) Silenced(context.Context, []string) (map[string]bool, error) {
 	return map[string]bool{}, nil
 }
 
-// shopTarget is what an action of the shop changes.
-type shopTarget struct {
+// serviceTarget is what an action of the shop changes.
+type serviceTarget struct {
 	changed bool
 	// fail is what its change ends with.
 	fail error
 }
 
-func (g *shopTarget) Look(context.Context, string) (remediation.Look, error) {
+func (g *serviceTarget) Look(context.Context, string) (remediation.Look, error) {
 	if g.changed {
 		return remediation.Look{Position: remediation.Wanted, Snapshot: json.RawMessage(`{"is":"new"}`)}, nil
 	}
 	return remediation.Look{Position: remediation.Untouched, Snapshot: json.RawMessage(`{"is":"old"}`)}, nil
 }
 
-func (g *shopTarget) Apply(context.Context, string, json.RawMessage) error {
+func (g *serviceTarget) Apply(context.Context, string, json.RawMessage) error {
 	if g.fail != nil {
 		return g.fail
 	}
 	g.changed = true
 	return nil
 }
-func (g *shopTarget) Verify(context.Context, string) error { return nil }
-func (g *shopTarget) Undo(context.Context, string, json.RawMessage) error {
+func (g *serviceTarget) Verify(context.Context, string) error { return nil }
+func (g *serviceTarget) Undo(context.Context, string, json.RawMessage) error {
 	g.changed = false
 	return nil
 }
 
-type shopKind struct {
-	shop *shop
+type serviceKind struct {
+	shop *testService
 	name string
 	risk alerts.Risk
 }
 
-func (k *shopKind) Name() string                                            { return k.name }
-func (k *shopKind) Risk() alerts.Risk                                       { return k.risk }
-func (k *shopKind) NewParams() any                                          { return &struct{}{} }
-func (k *shopKind) CheckParams(*alerts.Playbook, any) []alerts.ParamProblem { return nil }
-func (k *shopKind) Target(*alerts.Playbook, any) string {
+func (k *serviceKind) Name() string                                            { return k.name }
+func (k *serviceKind) Risk() alerts.Risk                                       { return k.risk }
+func (k *serviceKind) NewParams() any                                          { return &struct{}{} }
+func (k *serviceKind) CheckParams(*alerts.Playbook, any) []alerts.ParamProblem { return nil }
+func (k *serviceKind) Target(*alerts.Playbook, any) string {
 	return fmt.Sprintf("compose:/srv/shop/shop#%s", k.name)
 }
-func (k *shopKind) Loses(*alerts.Playbook, any) string {
+func (k *serviceKind) Loses(*alerts.Playbook, any) string {
 	return "what only the schema after version 1.0.0 can hold; a snapshot of the whole database is taken first"
 }
-func (k *shopKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
+func (k *serviceKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 	if k.shop.targets[k.name] == nil {
-		k.shop.targets[k.name] = &shopTarget{}
+		k.shop.targets[k.name] = &serviceTarget{}
 	}
 	return k.shop.targets[k.name], nil
 }
 
-type shopTelling struct{ shopKind }
+type serviceTelling struct{ serviceKind }
 
-func (k *shopTelling) Communicates() {}
-func (k *shopTelling) Announce(*alerts.Playbook, any) remediation.Announcement {
+func (k *serviceTelling) Communicates() {}
+func (k *serviceTelling) Announce(*alerts.Playbook, any) remediation.Announcement {
 	return remediation.Announcement{Components: []string{"Shop"}, Status: remediation.PartialOutage}
 }
-func (k *shopTelling) Bind(*alerts.Playbook, any) (remediation.Action, error) {
+func (k *serviceTelling) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 	return nil, errors.New("status_page has no target")
 }

@@ -23,9 +23,9 @@ import (
 	"github.com/locotoki/backout/rules"
 )
 
-// world is a service, its Prometheus and its targets, with a clock of its own:
+// harness is a service, its Prometheus and its targets, with a clock of its own:
 // the whole of what the engine can see and touch.
-type world struct {
+type harness struct {
 	t      *testing.T
 	ctx    context.Context
 	dir    string
@@ -106,9 +106,9 @@ warmup: 1m
 watchdog: {max_age: 5m}
 `
 
-func newWorld(t *testing.T, edit ...func(string) string) *world {
+func newHarness(t *testing.T, edit ...func(string) string) *harness {
 	t.Helper()
-	w := &world{
+	w := &harness{
 		t: t, ctx: context.Background(), dir: t.TempDir(), now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
 		am: &fakeAlertmanager{silenced: map[string]bool{}}, targets: map[string]*target{}, mode: remediation.Act, flag: &flag{value: "0"},
 		announcement: remediation.Announcement{Components: []string{"Analytics"}, Status: remediation.PartialOutage},
@@ -140,7 +140,7 @@ func replace(old, new string) func(string) string {
 }
 
 // start opens the store and a new engine on it, as a restart does.
-func (w *world) start() {
+func (w *harness) start() {
 	w.t.Helper()
 	if w.store != nil {
 		if err := w.store.Close(); err != nil {
@@ -164,7 +164,7 @@ func (w *world) start() {
 	w.engine = w.newEngine(st)
 }
 
-func (w *world) newEngine(st remediation.Store) *engine.Engine {
+func (w *harness) newEngine(st remediation.Store) *engine.Engine {
 	w.t.Helper()
 	e, err := w.tryEngine(st)
 	if err != nil {
@@ -173,28 +173,28 @@ func (w *world) newEngine(st remediation.Store) *engine.Engine {
 	return e
 }
 
-func (w *world) tryEngine(st remediation.Store) (*engine.Engine, error) {
+func (w *harness) tryEngine(st remediation.Store) (*engine.Engine, error) {
 	return engine.New(w.ctx, engine.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.silences(), History: w.history, Runtime: w.runtime,
 		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Webhooks: w.webhooks, Now: w.time, Steady: w.steady, Replica: w.replica, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
-func (w *world) time() time.Time {
+func (w *harness) time() time.Time {
 	if w.clock != nil {
 		return w.clock()
 	}
 	return w.now
 }
 
-func (w *world) silences() remediation.Alertmanager {
+func (w *harness) silences() remediation.Alertmanager {
 	if w.alertmanager != nil {
 		return w.alertmanager
 	}
 	return w.am
 }
 
-func (w *world) kinds() []remediation.ActionKind {
+func (w *harness) kinds() []remediation.ActionKind {
 	return []remediation.ActionKind{
 		&flagKind{fakeKind{w, "flag_off", alerts.Reversible}, w.flag}, &fakeKind{w, "restart", alerts.Disruptive},
 		&fakeKind{w, "image_retag", alerts.Disruptive}, &fakeKind{w, "schema_rollback", alerts.Lossy},
@@ -202,7 +202,7 @@ func (w *world) kinds() []remediation.ActionKind {
 	}
 }
 
-func (w *world) target(kind string) *target {
+func (w *harness) target(kind string) *target {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.targets[kind] == nil {
@@ -212,14 +212,14 @@ func (w *world) target(kind string) *target {
 }
 
 // breach makes a trigger true by both of its expressions; calm ends both.
-func (w *world) breach(trigger string) { w.prom.value[trigger], w.prom.recovery[trigger] = 5, 5 }
-func (w *world) calm(trigger string)   { w.prom.value[trigger], w.prom.recovery[trigger] = 0, 0 }
+func (w *harness) breach(trigger string) { w.prom.value[trigger], w.prom.recovery[trigger] = 5, 5 }
+func (w *harness) calm(trigger string)   { w.prom.value[trigger], w.prom.recovery[trigger] = 0, 0 }
 
 // cured is what a step that helped looks like: the short window is calm immediately,
 // the long one stays beyond for a while.
-func (w *world) cured(trigger string) { w.prom.recovery[trigger] = 0 }
+func (w *harness) cured(trigger string) { w.prom.recovery[trigger] = 0 }
 
-func (w *world) post(status, trigger, fingerprint string, labels ...string) remediation.Accepted {
+func (w *harness) post(status, trigger, fingerprint string, labels ...string) remediation.Accepted {
 	w.t.Helper()
 	l := map[string]string{"alertname": "Rollback", "service": "shop", "trigger": trigger, "severity": "critical", "rollout": "v2"}
 	for i := 0; i+1 < len(labels); i += 2 {
@@ -237,7 +237,7 @@ func (w *world) post(status, trigger, fingerprint string, labels ...string) reme
 }
 
 // fire posts a firing alert, lets the engine act and returns the incident's id.
-func (w *world) fire(trigger, fingerprint string, labels ...string) string {
+func (w *harness) fire(trigger, fingerprint string, labels ...string) string {
 	w.t.Helper()
 	acc := w.post("firing", trigger, fingerprint, labels...)
 	w.tick()
@@ -248,21 +248,21 @@ func (w *world) fire(trigger, fingerprint string, labels ...string) string {
 }
 
 // open is fire with a rollout of v2 declared and error_rate breaching.
-func (w *world) open() string {
+func (w *harness) open() string {
 	w.t.Helper()
 	w.declare("alpha")
 	w.breach("error_rate")
 	return w.fire("error_rate", "fp1")
 }
 
-func (w *world) declare(stage string) {
+func (w *harness) declare(stage string) {
 	w.t.Helper()
 	if _, err := w.engine.DeclareRollout(w.ctx, "", "", stage, "eve", "canary"); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) tick() {
+func (w *harness) tick() {
 	w.t.Helper()
 	if _, err := w.engine.Tick(w.ctx); err != nil {
 		w.t.Fatal(err)
@@ -270,7 +270,7 @@ func (w *world) tick() {
 }
 
 // pass lets time go by, stopping at each moment at which something is due.
-func (w *world) pass(d time.Duration) {
+func (w *harness) pass(d time.Duration) {
 	w.t.Helper()
 	end := w.now.Add(d)
 	for {
@@ -287,7 +287,7 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-func (w *world) incident(id string) view.IncidentView {
+func (w *harness) incident(id string) view.IncidentView {
 	w.t.Helper()
 	v, err := w.engine.Incident(w.ctx, id)
 	if err != nil {
@@ -297,7 +297,7 @@ func (w *world) incident(id string) view.IncidentView {
 }
 
 // is checks an incident's state and reason.
-func (w *world) is(id string, state remediation.State, reason remediation.Reason) {
+func (w *harness) is(id string, state remediation.State, reason remediation.Reason) {
 	w.t.Helper()
 	v := w.incident(id)
 	if v.State != state || v.Reason != reason {
@@ -306,7 +306,7 @@ func (w *world) is(id string, state remediation.State, reason remediation.Reason
 }
 
 // steps checks the states of an incident's steps, in order.
-func (w *world) steps(id string, want ...remediation.StepState) {
+func (w *harness) steps(id string, want ...remediation.StepState) {
 	w.t.Helper()
 	var got []remediation.StepState
 	for _, s := range w.incident(id).Steps {
@@ -317,7 +317,7 @@ func (w *world) steps(id string, want ...remediation.StepState) {
 	}
 }
 
-func (w *world) entries(id string) []audit.Entry {
+func (w *harness) entries(id string) []audit.Entry {
 	w.t.Helper()
 	es, err := w.engine.Entries(w.ctx, audit.Filter{Incident: id})
 	if err != nil {
@@ -327,7 +327,7 @@ func (w *world) entries(id string) []audit.Entry {
 }
 
 // log is an incident's audit log in short: kind, step and reason.
-func (w *world) log(id string) []string {
+func (w *harness) log(id string) []string {
 	w.t.Helper()
 	var out []string
 	for _, e := range w.entries(id) {
@@ -352,7 +352,7 @@ func (w *world) log(id string) []string {
 }
 
 // logs checks that an incident's log ends with the given entries.
-func (w *world) logs(id string, want ...string) {
+func (w *harness) logs(id string, want ...string) {
 	w.t.Helper()
 	got := w.log(id)
 	if len(got) < len(want) || !slices.Equal(got[len(got)-len(want):], want) {
@@ -360,12 +360,12 @@ func (w *world) logs(id string, want ...string) {
 	}
 }
 
-func (w *world) change(id string, verb view.Verb, step string) error {
+func (w *harness) change(id string, verb view.Verb, step string) error {
 	_, err := w.engine.ChangeIncident(w.ctx, id, verb, step, "eve", "because")
 	return err
 }
 
-func (w *world) must(err error) {
+func (w *harness) must(err error) {
 	w.t.Helper()
 	if err != nil {
 		w.t.Fatal(err)
@@ -522,7 +522,7 @@ func (tg *target) at() remediation.Position {
 }
 
 type fakeKind struct {
-	w    *world
+	w    *harness
 	name string
 	risk alerts.Risk
 }

@@ -23,9 +23,9 @@ import (
 
 const op = "inc-7/3-schema_rollback@1700000000"
 
-// world is a database of its own with the schema of testdata/migrations, which
+// harness is a database of its own with the schema of testdata/migrations, which
 // an owner without superuser's rights takes back and an application uses.
-type world struct {
+type harness struct {
 	t          *testing.T
 	admin      *pgx.Conn // a superuser in the database
 	name       string    // of the database; the roles are named after it
@@ -41,7 +41,7 @@ type world struct {
 	log strings.Builder
 }
 
-func (w *world) Write(p []byte) (int, error) {
+func (w *harness) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.Write(p)
@@ -75,10 +75,10 @@ func random() string {
 	return hex.EncodeToString(b)
 }
 
-func newWorld(t *testing.T) *world {
+func newHarness(t *testing.T) *harness {
 	t.Helper()
 	t.Parallel() // they mostly wait for the server
-	w := &world{t: t, name: "backout_test_" + random(), secret: "s3cret:" + random() + `\%/?`, environ: os.Environ()}
+	w := &harness{t: t, name: "backout_test_" + random(), secret: "s3cret:" + random() + `\%/?`, environ: os.Environ()}
 	w.owner, w.app = w.name+"_owner", w.name+"_app"
 	cluster := superuser(t, "")
 	t.Cleanup(func() {
@@ -130,13 +130,13 @@ func newWorld(t *testing.T) *world {
 }
 
 // byCommand is for a playbook that names the script of rollout-playbook.md.
-func (w *world) byCommand() {
+func (w *harness) byCommand() {
 	w.spec.Flyway, w.spec.Command, w.spec.Dir = nil, []string{"./rollback_to_v1.sh"}, w.dir
 	w.spec.Wanted = "SELECT to_regclass('public.forecasts') IS NULL"
 }
 
 // byShell is byCommand with a shell that is given the script.
-func (w *world) byShell() {
+func (w *harness) byShell() {
 	w.byCommand()
 	w.spec.Command = []string{"/bin/sh", "rollback_to_v1.sh"}
 }
@@ -150,7 +150,7 @@ func lastly(t *testing.T) *pgx.Conn {
 	return conn
 }
 
-func (w *world) address(user, password string) string {
+func (w *harness) address(user, password string) string {
 	u, err := url.Parse(os.Getenv("BACKOUT_POSTGRES_DSN"))
 	if err != nil {
 		w.t.Fatal("BACKOUT_POSTGRES_DSN is no address of a PostgreSQL")
@@ -159,20 +159,20 @@ func (w *world) address(user, password string) string {
 	return u.String()
 }
 
-func (w *world) secretURL() string {
+func (w *harness) secretURL() string {
 	return strings.SplitN(strings.SplitN(w.dsn(), ":", 3)[2], "@", 2)[0]
 }
 
-func (w *world) dsn() string { return w.address(w.owner, w.secret) }
+func (w *harness) dsn() string { return w.address(w.owner, w.secret) }
 
-func (w *world) chmod(name string, mode os.FileMode) {
+func (w *harness) chmod(name string, mode os.FileMode) {
 	w.t.Helper()
 	if err := os.Chmod(filepath.Join(w.dir, name), mode); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) write(name, text string) {
+func (w *harness) write(name, text string) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -186,7 +186,7 @@ func (w *world) write(name, text string) {
 	}
 }
 
-func (w *world) exec(sql string) {
+func (w *harness) exec(sql string) {
 	w.t.Helper()
 	if _, err := w.admin.PgConn().Exec(context.Background(), sql).ReadAll(); err != nil {
 		w.t.Fatalf("%s: %v", sql, err)
@@ -194,7 +194,7 @@ func (w *world) exec(sql string) {
 }
 
 // text asks for one value.
-func (w *world) text(sql string) string {
+func (w *harness) text(sql string) string {
 	w.t.Helper()
 	var text *string
 	if err := w.admin.QueryRow(context.Background(), sql).Scan(&text); err != nil {
@@ -207,7 +207,7 @@ func (w *world) text(sql string) string {
 }
 
 // fill makes the schema and some rows, by the owner's hand.
-func (w *world) fill() {
+func (w *harness) fill() {
 	w.t.Helper()
 	w.exec("SET ROLE " + w.owner + `;
 		CREATE TABLE flyway_schema_history (
@@ -224,7 +224,7 @@ func (w *world) fill() {
 }
 
 // reset empties the database and fills it again.
-func (w *world) reset() {
+func (w *harness) reset() {
 	w.t.Helper()
 	w.exec("DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION " + w.owner + "; GRANT USAGE ON SCHEMA public TO " + w.app)
 	w.exec("ALTER ROLE " + w.app + " LOGIN")
@@ -232,7 +232,7 @@ func (w *world) reset() {
 }
 
 // migrate applies a script and writes its row, as flyway migrate does.
-func (w *world) migrate(name string) {
+func (w *harness) migrate(name string) {
 	w.t.Helper()
 	s, _, ok := named(filepath.Base(name))
 	if !ok {
@@ -246,7 +246,7 @@ func (w *world) migrate(name string) {
 	w.row(s.versionText, s.description, "SQL", name, fmt.Sprint(checksum(string(text))), true)
 }
 
-func (w *world) row(version, description, kind, script, checksum string, success bool) {
+func (w *harness) row(version, description, kind, script, checksum string, success bool) {
 	w.t.Helper()
 	w.exec(fmt.Sprintf(`INSERT INTO public.flyway_schema_history (installed_rank, version, description, type, script, checksum, installed_by, execution_time, success)
 		SELECT coalesce(max(installed_rank), 0) + 1, '%s', '%s', '%s', '%s', %s, 'flyway', 1, %v FROM public.flyway_schema_history`,
@@ -254,7 +254,7 @@ func (w *world) row(version, description, kind, script, checksum string, success
 }
 
 // state is all of the database that a rollback may change.
-func (w *world) state() string {
+func (w *harness) state() string {
 	w.t.Helper()
 	var b strings.Builder
 	for _, sql := range []string{
@@ -272,9 +272,9 @@ func (w *world) state() string {
 }
 
 // lost reports whether version 2 is gone.
-func (w *world) lost() bool { return w.text("SELECT to_regclass('public.forecasts')::text") == "" }
+func (w *harness) lost() bool { return w.text("SELECT to_regclass('public.forecasts')::text") == "" }
 
-func (w *world) client(s *seams) *Client {
+func (w *harness) client(s *seams) *Client {
 	w.t.Helper()
 	c, err := New(Options{SnapshotDir: w.snapshots, Environ: w.environ, Logger: slog.New(slog.NewTextHandler(w, nil))})
 	if err != nil {
@@ -286,7 +286,7 @@ func (w *world) client(s *seams) *Client {
 	return c
 }
 
-func (w *world) action(s *seams) remediation.Action {
+func (w *harness) action(s *seams) remediation.Action {
 	w.t.Helper()
 	a, err := w.client(s).Rollback(w.spec)
 	if err != nil {
@@ -296,12 +296,12 @@ func (w *world) action(s *seams) remediation.Action {
 }
 
 // untouched looks, and wants the position for that.
-func (w *world) untouched() remediation.Look {
+func (w *harness) untouched() remediation.Look {
 	w.t.Helper()
 	return w.position(op, remediation.Untouched)
 }
 
-func (w *world) position(op string, want remediation.Position) remediation.Look {
+func (w *harness) position(op string, want remediation.Position) remediation.Look {
 	w.t.Helper()
 	look, err := w.action(nil).Look(w.t.Context(), op)
 	if err != nil || look.Position != want {
@@ -311,7 +311,7 @@ func (w *world) position(op string, want remediation.Position) remediation.Look 
 }
 
 // apply does all of it.
-func (w *world) apply() {
+func (w *harness) apply() {
 	w.t.Helper()
 	a, before := w.action(nil), w.untouched().Snapshot
 	if err := a.Apply(w.t.Context(), op, before); err != nil {
@@ -323,7 +323,7 @@ func (w *world) apply() {
 }
 
 // refused wants a look to end with each of the words, and nothing to have been changed.
-func (w *world) refused(words ...string) {
+func (w *harness) refused(words ...string) {
 	w.t.Helper()
 	state := w.state()
 	_, err := w.action(nil).Look(w.t.Context(), op)
@@ -336,7 +336,7 @@ func (w *world) refused(words ...string) {
 	}
 }
 
-func (w *world) says(err error, words ...string) {
+func (w *harness) says(err error, words ...string) {
 	w.t.Helper()
 	if err == nil {
 		w.t.Fatalf("no error, want %q", words)
@@ -350,7 +350,7 @@ func (w *world) says(err error, words ...string) {
 }
 
 // tellsNothing wants no form of the password in a text.
-func (w *world) tellsNothing(text string) {
+func (w *harness) tellsNothing(text string) {
 	w.t.Helper()
 	for _, s := range w.secrets() {
 		if strings.Contains(text, s) {
@@ -359,12 +359,12 @@ func (w *world) tellsNothing(text string) {
 	}
 }
 
-func (w *world) secrets() []string {
+func (w *harness) secrets() []string {
 	return []string{w.secret, url.QueryEscape(w.secret), url.PathEscape(w.secret), w.secret[7:19]}
 }
 
 // login says why the application cannot log in.
-func (w *world) login() error {
+func (w *harness) login() error {
 	conn, err := pgx.Connect(w.t.Context(), w.address(w.app, "app"))
 	if err != nil {
 		return err
@@ -373,7 +373,7 @@ func (w *world) login() error {
 }
 
 // files are the names in the folder of the snapshots, by their extensions.
-func (w *world) files() string {
+func (w *harness) files() string {
 	w.t.Helper()
 	found := map[string]bool{}
 	entries, err := os.ReadDir(w.snapshots)

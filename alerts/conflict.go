@@ -2,10 +2,10 @@ package alerts
 
 import "fmt"
 
-// CheckTogether reports playbooks that cannot be served side by side: two of
+// CheckConflicts reports playbooks that cannot be served by one backout: two of
 // one service, or two that act on one compose service, one workload or one service of
 // a Swarm. The error is Problems.
-func CheckTogether(playbooks []*Playbook) error {
+func CheckConflicts(playbooks []*Playbook) error {
 	var ps Problems
 	services, targets := map[string]*Playbook{}, []*Playbook{}
 	for _, p := range playbooks {

@@ -149,13 +149,13 @@ func addFile(w *tar.Writer, name string, data []byte) error {
 	return err
 }
 
-var worlds atomic.Int32
+var harnesses atomic.Int32
 
 // generous is how long something may take on a machine that does much else.
 const generous = 3 * time.Minute
 
-// world is one compose project on the real engine.
-type world struct {
+// harness is one compose project on the real engine.
+type harness struct {
 	*testing.T
 	api     *client.Client
 	dir     string
@@ -170,7 +170,7 @@ type world struct {
 
 const secret = "hunter2-of-another-variable"
 
-func newWorld(t *testing.T) *world {
+func newHarness(t *testing.T) *harness {
 	t.Helper()
 	t.Parallel() // most of a test is waiting for the engine
 	api, err := engine()
@@ -184,8 +184,8 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := int(worlds.Add(1))
-	w := &world{T: t, api: api, dir: dir, project: fmt.Sprintf("%sw%d", runID, n), port: freePort(t, n), image: runID + ":latest", flag: alerts.Flag{Name: "FLAG", Off: "0"}}
+	n := int(harnesses.Add(1))
+	w := &harness{T: t, api: api, dir: dir, project: fmt.Sprintf("%sw%d", runID, n), port: freePort(t, n), image: runID + ":latest", flag: alerts.Flag{Name: "FLAG", Off: "0"}}
 	base := fmt.Sprintf("http://127.0.0.1:%d", w.port)
 	w.target = alerts.Target{
 		Compose: alerts.ComposeTarget{ProjectDir: dir, Service: "web"},
@@ -198,13 +198,13 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// freePort finds a port for the n-th world: no other's, and below those that the kernel
+// freePort finds a port for the n-th harness: no other's, and below those that the kernel
 // gives to connections, so that it stays free while no container has it.
 func freePort(t *testing.T, n int) int {
 	t.Helper()
-	const first, ports, worlds = 16000, 4000, 1000
-	for i := range ports / worlds {
-		port := first + (os.Getpid()+n+i*worlds)%ports
+	const first, ports, harnesses = 16000, 4000, 1000
+	for i := range ports / harnesses {
+		port := first + (os.Getpid()+n+i*harnesses)%ports
 		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
@@ -212,12 +212,12 @@ func freePort(t *testing.T, n int) int {
 			return port
 		}
 	}
-	t.Fatalf("no free port for world %d", n)
+	t.Fatalf("no free port for harness %d", n)
 	return 0
 }
 
 // clean takes away everything of the project.
-func (w *world) clean() {
+func (w *harness) clean() {
 	ctx := context.Background()
 	mine := filters.NewArgs(filters.Arg("label", compose.LabelProject+"="+w.project))
 	list, err := w.api.ContainerList(ctx, container.ListOptions{All: true, Filters: mine})
@@ -261,14 +261,14 @@ func (w *world) clean() {
 	}
 }
 
-func (w *world) write(name, text string) {
+func (w *harness) write(name, text string) {
 	w.Helper()
 	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600); err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w *world) read(name string) string {
+func (w *harness) read(name string) string {
 	w.Helper()
 	b, err := os.ReadFile(filepath.Join(w.dir, name))
 	if os.IsNotExist(err) {
@@ -282,7 +282,7 @@ func (w *world) read(name string) string {
 
 // compose runs Debian's docker-compose in the project, from a shell with extra
 // variables.
-func (w *world) compose(shell []string, args ...string) string {
+func (w *harness) compose(shell []string, args ...string) string {
 	w.Helper()
 	out, err := w.runCompose(shell, args...)
 	if err != nil {
@@ -292,14 +292,14 @@ func (w *world) compose(shell []string, args ...string) string {
 }
 
 // tryCompose is compose where its failure is not ours.
-func (w *world) tryCompose(args ...string) {
+func (w *harness) tryCompose(args ...string) {
 	w.Helper()
 	if out, err := w.runCompose(nil, args...); err != nil {
 		w.Logf("docker-compose %v: %v\n%s", args, err, out)
 	}
 }
 
-func (w *world) runCompose(shell []string, args ...string) (string, error) {
+func (w *harness) runCompose(shell []string, args ...string) (string, error) {
 	cmd := exec.Command("docker-compose", args...)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), append([]string{"COMPOSE_PROJECT_NAME=" + w.project}, shell...)...)
@@ -309,23 +309,23 @@ func (w *world) runCompose(shell []string, args ...string) (string, error) {
 
 // transport is the client's way to the engine, watched and broken by tests.
 type transport struct {
-	next  http.RoundTripper
-	fault *fault
-	world *world
+	next    http.RoundTripper
+	fault   *fault
+	harness *harness
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method == http.MethodGet || req.Method == http.MethodHead {
 		return t.next.RoundTrip(req)
 	}
-	t.world.changes.Add(1)
+	t.harness.changes.Add(1)
 	if t.fault == nil {
 		return t.next.RoundTrip(req)
 	}
 	return t.fault.roundTrip(req, t.next)
 }
 
-func (w *world) client(f *fault) *Client {
+func (w *harness) client(f *fault) *Client {
 	w.Helper()
 	c, err := newClient(Options{
 		Host: os.Getenv("DOCKER_HOST"), Projects: []string{w.dir}, Environ: w.environ, Logger: slog.New(slog.DiscardHandler),
@@ -342,10 +342,10 @@ func (w *world) client(f *fault) *Client {
 	return c
 }
 
-func (w *world) action() remediation.Action { return w.actionWith(nil) }
+func (w *harness) action() remediation.Action { return w.actionWith(nil) }
 
 // actionWith is the action, whose calls meet f.
-func (w *world) actionWith(f *fault) remediation.Action {
+func (w *harness) actionWith(f *fault) remediation.Action {
 	w.Helper()
 	a, err := w.client(f).FlagOff(w.target, w.flag)
 	if err != nil {
@@ -355,7 +355,7 @@ func (w *world) actionWith(f *fault) remediation.Action {
 }
 
 // containers returns the service's containers as inspected, by name.
-func (w *world) containers(service string) []*fleet.Replica {
+func (w *harness) containers(service string) []*fleet.Replica {
 	w.Helper()
 	list, err := w.api.ContainerList(w.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(
 		filters.Arg("label", compose.LabelProject+"="+w.project), filters.Arg("label", compose.LabelService+"="+service))})
@@ -374,7 +374,7 @@ func (w *world) containers(service string) []*fleet.Replica {
 	return all
 }
 
-func (w *world) one() *fleet.Replica {
+func (w *harness) one() *fleet.Replica {
 	w.Helper()
 	all := w.containers("web")
 	if len(all) != 1 {
@@ -383,10 +383,10 @@ func (w *world) one() *fleet.Replica {
 	return all[0]
 }
 
-func (w *world) flagOf(r *fleet.Replica) string { return r.Variable("FLAG").Value }
+func (w *harness) flagOf(r *fleet.Replica) string { return r.Variable("FLAG").Value }
 
 // webFile is a compose file of one service with everything that has to survive.
-func (w *world) webFile() string {
+func (w *harness) webFile() string {
 	return fmt.Sprintf(`version: "3.8"
 services:
   web:
@@ -401,7 +401,7 @@ services:
 
 // start creates the container that compose would create, through the API, which
 // is quicker.
-func (w *world) start(value string, change ...func(*container.Config, *container.HostConfig)) {
+func (w *harness) start(value string, change ...func(*container.Config, *container.HostConfig)) {
 	w.Helper()
 	config := &container.Config{
 		Image: w.image, Env: []string{"FLAG=" + value, "PASSWORD=" + secret},
@@ -445,7 +445,7 @@ func (w *world) start(value string, change ...func(*container.Config, *container
 }
 
 // takeDown removes the service's containers, as docker-compose rm -f does.
-func (w *world) takeDown() {
+func (w *harness) takeDown() {
 	w.Helper()
 	for _, r := range w.containers("web") {
 		if err := w.api.ContainerRemove(w.Context(), r.ID, container.RemoveOptions{Force: true}); err != nil {
@@ -463,7 +463,7 @@ func (w *world) takeDown() {
 
 // state is everything that must be as it was: the files, and of each container
 // all that inspect shows but what the engine assigns anew.
-func (w *world) state() string {
+func (w *harness) state() string {
 	w.Helper()
 	var b strings.Builder
 	for _, name := range []string{".env", "docker-compose.override.yml"} {
@@ -476,8 +476,8 @@ func (w *world) state() string {
 	return b.String()
 }
 
-// tags returns the names that images have in the world's own repository.
-func (w *world) tags() []string {
+// tags returns the names that images have in the harness's own repository.
+func (w *harness) tags() []string {
 	w.Helper()
 	list, err := w.api.ImageList(w.Context(), image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", w.project))})
 	if err != nil {
@@ -496,7 +496,7 @@ func (w *world) tags() []string {
 // essence is what inspect shows of a container, without what a recreation by
 // compose changes too, and with anonymous volumes written as the named ones that
 // they become.
-func (w *world) essence(r *fleet.Replica) string {
+func (w *harness) essence(r *fleet.Replica) string {
 	w.Helper()
 	config, host := *r.Config, *r.HostConfig
 	config.Hostname, config.Volumes = "", nil
@@ -548,7 +548,7 @@ func diff(got, want string) string {
 }
 
 // eventually polls a condition.
-func (w *world) eventually(what string, ok func() bool) {
+func (w *harness) eventually(what string, ok func() bool) {
 	w.Helper()
 	deadline := time.Now().Add(generous)
 	for !ok() {

@@ -1,9 +1,10 @@
-package main
+// Package manpage writes backout(1), the manual page, from the model that --help is made
+// of. The command calls it.
+package manpage
 
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -11,17 +12,12 @@ import (
 	"github.com/prometheus/common/version"
 )
 
-// manFlag prints the manual page, from the model that --help is made of.
-const manFlag = "--help-man"
+// Flag asks for the page.
+const Flag = "--help-man"
 
-// manPage is backout(1), in the macros of man(7).
-func (c *commands) manPage() string {
+// Page is the page of a day, in the macros of man(7).
+func Page(app *kingpin.ApplicationModel, made time.Time) string {
 	var b strings.Builder
-	app := c.app.Model()
-	made := c.now()
-	if seconds, err := strconv.ParseInt(c.env("SOURCE_DATE_EPOCH"), 10, 64); err == nil { // a release has its commit's
-		made = time.Unix(seconds, 0)
-	}
 	fmt.Fprintf(&b, ".TH BACKOUT 1 %q %q\n", made.UTC().Format(time.DateOnly), "backout "+version.Version)
 	section := func(name string, lines ...string) {
 		b.WriteString(".SH " + name + "\n")
@@ -39,13 +35,13 @@ func (c *commands) manPage() string {
 		if command.Hidden || command.Name == "help" {
 			continue
 		}
-		fmt.Fprintf(&b, ".SS %s\n%s\n", roffWord("backout "+synopsis(command)), roff(command.Help))
+		fmt.Fprintf(&b, ".SS %s\n%s\n", roffWord(synopsis(command)), roff(command.Help))
 		for _, a := range command.Args {
 			tagged(&b, `\fI`+roffWord(a.Name)+`\fR`, a.Help)
 		}
 		for _, f := range command.Flags {
 			if !f.Hidden {
-				tagged(&b, manFlagName(f), f.Help+preset(f))
+				tagged(&b, flagName(f), f.Help+preset(f))
 			}
 		}
 	}
@@ -84,7 +80,7 @@ func preset(f *kingpin.FlagModel) string {
 	return " Default: " + strings.TrimSuffix(strings.Join(f.Default, ", "), ".") + "."
 }
 
-func manFlagName(f *kingpin.FlagModel) string {
+func flagName(f *kingpin.FlagModel) string {
 	name := `\fB` + roffWord("--"+f.Name) + `\fR`
 	if f.Short != 0 {
 		name = `\fB` + roffWord("-"+string(f.Short)) + `\fR, ` + name
@@ -122,12 +118,9 @@ func roffWord(s string) string {
 
 // synopsis is a command with what it requires.
 func synopsis(c *kingpin.CmdModel) string {
-	parts := []string{c.FullCommand}
-	if s := c.FlagSummary(); s != "" {
-		parts = append(parts, s)
+	words := "backout " + c.FullCommand + " " + c.FlagSummary()
+	if len(c.Args) > 0 { // kingpin's ArgSummary panics without
+		words += " " + c.ArgSummary()
 	}
-	if len(c.Args) > 0 {
-		parts = append(parts, c.ArgSummary())
-	}
-	return strings.Join(parts, " ")
+	return strings.Join(strings.Fields(words), " ")
 }
