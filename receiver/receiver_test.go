@@ -419,7 +419,7 @@ func (f *fakeService) Once(_ context.Context, kind, key string, keep time.Durati
 	}
 	first := !f.once[key]
 	f.once[key] = true
-	if errors.Is(f.err, remediation.ErrFull) {
+	if errors.Is(f.err, remediation.ErrFull) || errors.Is(f.err, context.DeadlineExceeded) {
 		return false, f.err
 	}
 	return first, nil

@@ -83,11 +83,11 @@ func (s *Server) interact(c echo.Context) error {
 	if _, err = v.Write(body.data); err == nil {
 		err = v.Ensure()
 	}
-	if err == nil {
-		err = s.firstFromSlack(r)
-	}
 	if err != nil {
 		return s.notSlack(r, err)
+	}
+	if err := s.firstFromSlack(r); err != nil {
+		return err
 	}
 	form, err := url.ParseQuery(string(body.data))
 	var in slack.InteractionCallback
@@ -120,10 +120,11 @@ func (s *Server) firstFromSlack(r *http.Request) error {
 	defer cancel()
 	first, err := s.service.Once(ctx, "slack", strings.ToLower(r.Header.Get("X-Slack-Signature")), 2*slackFresh, slackSeen)
 	switch {
-	case err != nil:
-		return fmt.Errorf("look up whether the request is new: %w", err)
+	case err != nil: // it is signed: Slack tells who pressed the button that it failed
+		s.logger.Error("cannot tell whether a request from slack is new", "err", err)
+		return refuse(http.StatusServiceUnavailable, "backout cannot tell now whether the request is new: press the button again")
 	case !first:
-		return errors.New("the same request was sent before")
+		return s.notSlack(r, errors.New("the same request was sent before"))
 	}
 	return nil
 }

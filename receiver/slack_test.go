@@ -362,8 +362,11 @@ func TestARequestThatComesTwiceCountsOnce(t *testing.T) {
 
 func TestARequestThatCannotBeRememberedIsRefused(t *testing.T) {
 	b := newSlackBench(t)
-	b.service.err = remediation.ErrFull
-	wantError(t, b.do(signed(b.press("U0ANN", slackApprove), time.Now(), signingSecret)), http.StatusUnauthorized, "sent before")
+	for _, err := range []error{remediation.ErrFull, context.DeadlineExceeded} {
+		b.service.err = err
+		wantError(t, b.do(signed(b.press("U0ANN", slackApprove), time.Now(), signingSecret)), http.StatusServiceUnavailable, "press the button again")
+	}
+	b.changed()
 }
 
 func TestWithoutASecretOrTokensThereIsNoSuchAddress(t *testing.T) {
