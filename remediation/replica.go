@@ -80,7 +80,8 @@ type KeptTable interface {
 	PutKept(name string, value []byte) error
 	// Once reports whether a key comes for the first time, and remembers it until a
 	// moment of the store's clock; at most limit keys of a kind are remembered at a time,
-	// and one more is ErrFull.
+	// and one more is ErrFull. Those that lie further ahead than twice the time until then
+	// are forgotten.
 	Once(kind, key string, until time.Time, limit int) (first bool, err error)
 }
 

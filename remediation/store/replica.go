@@ -118,6 +118,11 @@ func (t *tx) Once(kind, key string, until time.Time, limit int) (first bool, err
 	if err := t.exec("DELETE FROM once WHERE kind = ? AND until <= ?", kind, now.UnixNano()); err != nil {
 		return fail(err)
 	}
+	if keep := until.Sub(now); keep > 0 { // a clock that was set since wrote what lies further ahead
+		if err := t.exec("DELETE FROM once WHERE kind = ? AND until > ?", kind, until.Add(keep).UnixNano()); err != nil {
+			return fail(err)
+		}
+	}
 	var n int
 	err = t.row("SELECT 1 FROM once WHERE kind = ? AND key = ?", []any{kind, key}, &n)
 	if err == nil || !errors.Is(err, remediation.ErrNotFound) {

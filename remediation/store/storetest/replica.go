@@ -105,5 +105,10 @@ var replicaTests = []test{
 		once("slack", "b", time.Hour, true, nil)
 		once("slack", "c", time.Hour, false, remediation.ErrFull)
 		once("slack", "b", time.Hour, false, nil)
+		once("clock", "a", 5*365*24*time.Hour, true, nil) // as a clock that was set wrong writes it
+		once("clock", "b", 5*365*24*time.Hour, true, nil)
+		once("clock", "c", time.Hour, true, nil)
+		once("clock", "a", time.Hour, true, nil)
+		once("clock", "c", time.Hour, false, nil)
 	}},
 }
