@@ -233,6 +233,7 @@ func TestARefusalOfTheEngineHasItsStatus(t *testing.T) {
 		{&remediation.RefusedError{Refusal: remediation.Conflict, Message: "closed already"}, 409, "closed already"},
 		{fmt.Errorf("wrapped: %w", &remediation.RefusedError{Refusal: remediation.Conflict, Message: "closed already"}), 409, "closed already"},
 		{errors.New("disk full at /secret"), 500, "internal error"},
+		{fmt.Errorf("wrapped: %w", remediation.StoreAway(errors.New("dial /secret"))), 503, "the database does not answer: try again in a moment"},
 		{&remediation.RefusedError{Refusal: 77, Message: "?"}, 500, ""},
 	} {
 		b := newBench(t, token(t, "oncall", config.Commander))

@@ -75,7 +75,7 @@ func Operations() []Operation {
 func (s *Server) reading(path, summary string, answer reflect.Type, h handler, query ...Parameter) Operation {
 	return Operation{
 		Method: http.MethodGet, Path: path, Summary: summary, Group: "api", Role: config.Viewer, Query: query, Answer: answer,
-		Refusals: []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusInternalServerError}, serve: s.read(h),
+		Refusals: []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusInternalServerError, http.StatusServiceUnavailable}, serve: s.read(h),
 	}
 }
 
@@ -85,7 +85,7 @@ func (s *Server) changing(method, path, summary string, body, answer reflect.Typ
 		Method: method, Path: path, Summary: summary, Group: "api", Role: config.Commander, Query: query, Body: body, Answer: answer,
 		Refusals: []int{
 			http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict,
-			http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusInternalServerError,
+			http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusInternalServerError, http.StatusServiceUnavailable,
 		},
 		serve: s.change(h),
 	}
@@ -146,7 +146,7 @@ func (s *Server) operations() []Operation {
 			Refusals: []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusInternalServerError, http.StatusServiceUnavailable},
 			serve:    s.webhook,
 		},
-		s.reading("/api/v1/openapi.json", "This document.", nil, s.showOpenAPI).without(http.StatusInternalServerError),
+		s.reading("/api/v1/openapi.json", "This document.", nil, s.showOpenAPI).without(http.StatusInternalServerError).without(http.StatusServiceUnavailable),
 		s.reading("/api/v1/status", "The current state of everything, with a line for each subject.", reflect.TypeFor[view.Status](), s.showStatus),
 		s.reading("/api/v1/incidents", "Incidents, oldest first.", reflect.TypeFor[incidentList](), s.listIncidents,
 			Parameter{Name: "status", Meaning: "Only open or closed ones.", Type: reflect.TypeFor[incidentStatus]()}, service,
@@ -234,7 +234,7 @@ func (s *Server) operations() []Operation {
 func (s *Server) consoleOperations() []Operation {
 	export := s.showing("/audit/export", "The audit log as lines of JSON.", s.exportAudit, "service", "kind", "incident")
 	export.Media = "application/x-ndjson"
-	events := s.showing("/events", "Tells an open page that what it shows has changed.", s.events).with(http.StatusServiceUnavailable)
+	events := s.showing("/events", "Tells an open page that what it shows has changed.", s.events)
 	events.Media = "text/event-stream"
 	return []Operation{
 		s.showing("/", "What is going on now.", s.nowPage, "done"),

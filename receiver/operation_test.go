@@ -205,7 +205,7 @@ func (b *bench) get(t *testing.T, o Operation, status int) *httptest.ResponseRec
 		b.service.err, b.reloadErr = errors.New("the disk is full"), errors.New("the playbook is wrong")
 		b.service.accept = func(context.Context) error { panic("a fault of ours") }
 	case http.StatusServiceUnavailable:
-		b.service.err = errors.New("the disk is full")
+		b.service.err = remediation.StoreAway(errors.New("the disk is full"))
 		b.service.accept = func(context.Context) error { return b.service.err }
 		b.streams.Store(eventsMost)
 	}

@@ -419,7 +419,7 @@ func (f *fakeService) Once(_ context.Context, kind, key string, keep time.Durati
 	}
 	first := !f.once[key]
 	f.once[key] = true
-	if errors.Is(f.err, remediation.ErrFull) || errors.Is(f.err, context.DeadlineExceeded) {
+	if errors.Is(f.err, remediation.ErrFull) || errors.As(f.err, new(*remediation.StoreAwayError)) {
 		return false, f.err
 	}
 	return first, nil

@@ -214,6 +214,13 @@ func (s *Server) fail(err error, c echo.Context) {
 	var he *echo.HTTPError
 	var re *remediation.RefusedError
 	switch {
+	case errors.As(err, new(*remediation.StoreAwayError)):
+		s.logger.Error("the database does not answer", "method", r.Method, "path", r.URL.Path, "err", err)
+		c.Response().Header().Set("Retry-After", "5")
+		status, words = http.StatusServiceUnavailable, "the database does not answer: try again in a moment; if it lasts, the server's log has the reason"
+		if r.Method != http.MethodGet {
+			words = "the database does not answer: try again in a moment, and check first whether this was done"
+		}
 	case errors.As(err, &re):
 		status, words = refusalStatus(re.Refusal), withHint(re.Message, err)
 	case errors.As(err, &he):

@@ -362,7 +362,7 @@ func TestARequestThatComesTwiceCountsOnce(t *testing.T) {
 
 func TestARequestThatCannotBeRememberedIsRefused(t *testing.T) {
 	b := newSlackBench(t)
-	for _, err := range []error{remediation.ErrFull, context.DeadlineExceeded} {
+	for _, err := range []error{remediation.ErrFull, remediation.StoreAway(context.DeadlineExceeded)} {
 		b.service.err = err
 		wantError(t, b.do(signed(b.press("U0ANN", slackApprove), time.Now(), signingSecret)), http.StatusServiceUnavailable, "press the button again")
 	}

@@ -57,6 +57,20 @@ var ErrFull = errors.New("too many are remembered")
 // ErrStale: an incident was changed since it was read; read it again.
 var ErrStale = errors.New("stale version")
 
+// StoreAway marks an error of a store whose database does not answer: nothing was read or
+// begun, and it may answer again in a moment.
+func StoreAway(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &StoreAwayError{err}
+}
+
+// StoreAwayError is what StoreAway returns.
+type StoreAwayError struct{ error }
+
+func (e *StoreAwayError) Unwrap() error { return e.error }
+
 // Tx is one transaction.
 type Tx interface {
 	IncidentTable

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation"
 )
 
 // postgres is a schema of a PostgreSQL database.
@@ -20,6 +21,8 @@ type postgres struct {
 	// lease is what keeps other servers out; nil for reading, and where several write.
 	lease     *lease
 	leaseTime time.Duration
+	// patience is answerTimeout, but for tests.
+	patience time.Duration
 	// shared: other stores write it too.
 	shared bool
 	// risk is what makes a commit less than durable, "" where nothing does.
@@ -82,7 +85,7 @@ func (p *postgres) checkSchema(c conn) error {
 func (p *postgres) connect(ctx context.Context, u use) (conn, error) {
 	c, err := p.dial(ctx, u)
 	if err != nil {
-		return nil, err
+		return nil, remediation.StoreAway(err)
 	}
 	return c, nil
 }
@@ -116,7 +119,7 @@ func (p *postgres) dial(ctx context.Context, u use) (*pgConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", p, err)
 	}
-	c := &pgConn{db: p, c: pc, unlimited: u == toRead, queries: map[string]pgStatement{}, mark: -1}
+	c := &pgConn{db: p, c: pc, reads: u == toRead, queries: map[string]pgStatement{}, mark: -1}
 	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", p, err), c.close())
 	}
@@ -128,6 +131,8 @@ func (p *postgres) dial(ctx context.Context, u use) (*pgConn, error) {
 func (c *pgConn) prepare(ctx context.Context) error {
 	var encoding string
 	var commit *string
+	ctx, cancel := c.limited(ctx)
+	defer cancel()
 	err := c.c.QueryRow(ctx, `SELECT current_setting('server_encoding'),
 		CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', false) END,
 		concat_ws(', ', CASE WHEN current_setting('fsync') = 'off' THEN 'fsync is off' END,

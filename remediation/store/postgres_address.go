@@ -43,7 +43,7 @@ func newPostgres(dsn string) (*postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &postgres{schema: cmp.Or(query.Get("search_path"), defaultSchema), leaseTime: leaseTime}
+	p := &postgres{schema: cmp.Or(query.Get("search_path"), defaultSchema), leaseTime: leaseTime, patience: answerTimeout}
 	if !schemaName.MatchString(p.schema) {
 		return nil, hint.Add(errors.New("the storage dsn's search_path is not the name of one schema"), "search_path=backout")
 	}

@@ -12,11 +12,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/locotoki/backout/remediation"
 )
 
 const (
-	// answerTimeout bounds how long an answer of the server is waited for while
-	// something is written.
+	// answerTimeout bounds how long an answer of the server is waited for; a reader waits
+	// so long for each row.
 	answerTimeout = 15 * time.Second
 	// maxQueued and maxQueuedBytes bound what is sent together.
 	maxQueued      = 256
@@ -29,9 +31,13 @@ const (
 type pgConn struct {
 	db *postgres
 	c  *pgx.Conn
-	// unlimited: an answer may take as long as it does, as a reader's, whose context ends it.
+	// unlimited: an answer may take as long as it does.
 	unlimited bool
-	queries   map[string]pgStatement
+	// reads: nothing is written, and each row of an answer may take answerTimeout. silence
+	// ends what waits for the next one.
+	reads   bool
+	silence *time.Timer
+	queries map[string]pgStatement
 	// read is what this transaction has read; nil where it only reads.
 	read  cache
 	head  head // as begin found it
@@ -50,13 +56,29 @@ type queued struct {
 
 var _ conn = (*pgConn)(nil)
 
-// limited bounds one exchange of the writer with the server: nothing else would end
-// it where the network takes everything and answers nothing.
+// limited bounds one exchange with the server: nothing else would end it where the
+// network takes everything and answers nothing, or the server's host is gone.
 func (c *pgConn) limited(ctx context.Context) (context.Context, context.CancelFunc) {
-	if c.unlimited {
+	switch {
+	case c.unlimited:
 		return ctx, func() {}
+	case !c.reads:
+		return context.WithTimeout(ctx, c.db.patience)
 	}
-	return context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithCancel(ctx)
+	c.silence = time.AfterFunc(c.db.patience, cancel)
+	return ctx, func() {
+		c.silence.Stop()
+		cancel()
+	}
+}
+
+// away marks err where the server no longer answers on this connection.
+func (c *pgConn) away(err error) error {
+	if err != nil && c.c.IsClosed() {
+		return remediation.StoreAway(err)
+	}
+	return err
 }
 
 // lockHead is where every transaction that writes starts: the one that has this row's lock
@@ -82,18 +104,17 @@ func (c *pgConn) begin() (head, error) {
 		err = lease.takeBehindLock(ctx, c.c)
 	}
 	if err != nil {
-		return head{}, errors.Join(err, c.rollback())
+		return head{}, errors.Join(c.away(err), c.rollback())
 	}
 	c.head, c.read = h, cache{}
 	return h, nil
 }
 
 func (c *pgConn) beginReading() error {
-	// A server that does not answer must not be waited for without end.
-	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	ctx, cancel := c.limited(context.Background())
 	defer cancel()
 	_, err := c.c.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-	return err
+	return c.away(err)
 }
 
 func (c *pgConn) exec(ctx context.Context, query string, args ...any) error {
@@ -143,6 +164,10 @@ func (c *pgConn) query(ctx context.Context, query string, args []any, each func(
 				if all++; asked != "" && all <= maxCached {
 					rows = append(rows, r)
 				}
+				if c.reads { // what each does is not the server's time
+					c.silence.Stop()
+					defer c.silence.Reset(c.db.patience)
+				}
 				return each(r)
 			})
 		})
@@ -165,7 +190,11 @@ func (c *pgConn) send(ctx context.Context, more func(*pgx.Batch)) error {
 		more(b)
 	}
 	c.forget()
-	return c.c.SendBatch(ctx, b).Close()
+	err := c.c.SendBatch(ctx, b).Close()
+	if c.reads {
+		return c.away(err)
+	}
+	return err // of what was written may have been committed
 }
 
 // forget empties the queue.
@@ -223,14 +252,16 @@ func (c *pgConn) rollback() error {
 	if c.c.IsClosed() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.db.patience)
 	defer cancel()
 	_, err := c.c.Exec(ctx, "ROLLBACK")
 	return err
 }
 
 func (c *pgConn) lastHead() (h head, err error) {
-	err = c.c.QueryRow(context.Background(), "SELECT seq, hash, incident, message FROM audit_head").Scan(&h.seq, &h.hash, &h.incident, &h.message)
+	ctx, cancel := c.limited(context.Background())
+	defer cancel()
+	err = c.c.QueryRow(ctx, "SELECT seq, hash, incident, message FROM audit_head").Scan(&h.seq, &h.hash, &h.incident, &h.message)
 	return h, err
 }
 

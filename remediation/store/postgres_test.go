@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +83,112 @@ func TestALongLabelIsNotLost(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// swallow is a network to a server that may be gone at any time: it takes what is sent, and
+// nothing comes back.
+type swallow struct {
+	address string
+	gone    atomic.Bool
+}
+
+func newSwallow(t *testing.T, server string) *swallow {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // the test ends it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	s := &swallow{address: l.Addr().String()}
+	pass := func(to, from net.Conn) {
+		defer to.Close()   //nolint:errcheck // either may be closed already
+		defer from.Close() //nolint:errcheck // either may be closed already
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			if s.gone.Load() {
+				continue
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", server) //nolint:noctx // the test ends it
+			if err != nil {
+				_ = c.Close()
+				continue
+			}
+			go pass(to, c)
+			go pass(c, to)
+		}
+	}()
+	return s
+}
+
+func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
+	u, err := url.Parse(storetest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := newSwallow(t, u.Host)
+	u.Host = network.address
+	db, err := newPostgres(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.patience = time.Second
+	s, err := db.open(postgresMigrations(), shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	read := func(before func()) error {
+		return s.View(t.Context(), func(tx remediation.Tx) error {
+			if before != nil {
+				before()
+			}
+			_, err := tx.Entries(audit.Filter{Limit: 10})
+			return err
+		})
+	}
+	if err := s.Update(t.Context(), whole("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := read(nil); err != nil {
+		t.Fatal(err)
+	}
+	for where, before := range map[string]func(){
+		"before it begins": nil,
+		"within it":        func() { network.gone.Store(true) },
+	} {
+		network.gone.Store(before == nil)
+		ended := make(chan error, 1)
+		go func() { ended <- read(before) }()
+		select {
+		case err := <-ended:
+			if !errors.As(err, new(*remediation.StoreAwayError)) {
+				t.Errorf("gone %s: %v", where, err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("gone %s: a reader waits without end", where)
+		}
+	}
+	network.gone.Store(false)
+	for range readers {
+		if err := read(nil); err != nil {
+			t.Errorf("it is back: %v", err)
+		}
 	}
 }
 
