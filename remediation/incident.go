@@ -219,7 +219,10 @@ type Step struct {
 	// Doubts counts tries that ended in doubt and left the target untouched.
 	Doubts int `json:"doubts,omitempty"`
 	// Epoch is that of the lease under which its last intent was written, 0 for none.
-	Epoch   int64  `json:"epoch,omitempty"`
+	Epoch int64 `json:"epoch,omitempty"`
+	// Awaits is that of the lease under which it was written that what an earlier holder
+	// sent may still arrive.
+	Awaits  int64  `json:"awaits,omitempty"`
 	Undoing bool   `json:"undoing,omitempty"`
 	Error   string `json:"error,omitempty"`
 }

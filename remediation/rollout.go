@@ -101,6 +101,9 @@ type Promotion struct {
 	Writer string `json:"writer,omitempty"`
 	Begun  bool   `json:"begun,omitempty"`
 	Epoch  int64  `json:"epoch,omitempty"`
+	// Awaits is the lease under which it was written that what an earlier holder sent may
+	// still arrive.
+	Awaits int64 `json:"awaits,omitempty"`
 	// Applied: the effect has had its outcome, and is being verified.
 	Applied bool `json:"applied,omitempty"`
 	// Undoing: it failed, with Error, and is being undone.

@@ -88,6 +88,41 @@ func TestAPromotionThatHasEndedMeanwhileUndoesNothing(t *testing.T) {
 	c.tick()
 }
 
+func TestWhatIsSetForAPromotionThatHasEndedIsSaidAndHoldsTheRollout(t *testing.T) {
+	for name, other := range map[string]bool{"ended": false, "another one": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newCanary(t)
+			c.started()
+			c.later(day)
+			c.flag.duringApply = func() {
+				c.flag.duringApply = nil
+				c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error {
+					r, err := remediation.RolloutOf(tx, "shop")
+					if err != nil {
+						return err
+					}
+					if r.Promotion.Op = "another"; !other {
+						r.Promotion = nil
+					}
+					return tx.PutRollout(r)
+				}))
+			}
+			c.must(c.do(remediation.RolloutPromote))
+			c.tick()
+			es, err := c.engine.Entries(c.ctx, audit.Filter{Kind: audit.KindLateOutcome})
+			c.must(err)
+			if len(es) == 0 || es[0].Detail["outcome"] != "done" || es[0].Step != "promote-beta" {
+				t.Errorf("the audit log has %+v", es)
+			}
+			rs, err := c.engine.Rollouts(c.ctx)
+			c.must(err)
+			if !rs[0].Held {
+				t.Error("the rollout goes on")
+			}
+		})
+	}
+}
+
 func TestPromotionsThatFailInARowTripTheBreaker(t *testing.T) {
 	c := newCanary(t)
 	c.started()

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -291,6 +292,49 @@ func TestAReplicaThatStopsInsideAStepIsReplacedAndItsOutcomeComesLate(t *testing
 			})
 		})
 	}
+}
+
+func TestThatAnEarlierRequestIsAwaitedIsSaidOnce(t *testing.T) {
+	replicas(t, nil, func(p *pair) {
+		p.declare("alpha")
+		p.breach("error_rate")
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		defer func() { p.a.store.goOn() }()
+		defer close(goOn)
+		var stopped atomic.Bool
+		p.target("flag_off").duringApply = func() {
+			if stopped.CompareAndSwap(false, true) {
+				p.a.store.stop()
+				close(begun)
+				<-goOn
+			}
+		}
+		id := p.a.alert(p, "fp1")
+		<-begun
+		for p.count(id, audit.KindInDoubt) == 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		for range 3 { // whatever wakes it
+			p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error {
+				inc, err := tx.Incident(id)
+				if err != nil {
+					return err
+				}
+				inc.Wake = time.Now()
+				return tx.PutIncident(inc)
+			}))
+			time.Sleep(2 * time.Second)
+			settles()
+		}
+		if n := p.count(id, audit.KindInDoubt); n != 1 {
+			t.Errorf("it is said %d times; log %v", n, p.log(id))
+		}
+		time.Sleep(leaseLength)
+		settles()
+		if tg := p.target("flag_off"); tg.effects != 1 {
+			t.Errorf("%d effects; log %v", tg.effects, p.log(id))
+		}
+	})
 }
 
 func TestAReplicaThatIsStoppedInOrderHandsOverAtOnce(t *testing.T) {

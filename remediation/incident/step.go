@@ -218,10 +218,15 @@ func (j *stepJournal) Doubted(ctx context.Context, cause error, look remediation
 	return way, err
 }
 
-// lookAgain keeps a step in doubt for as long as what an earlier holder sent may arrive.
+// lookAgain keeps a step in doubt for as long as what an earlier holder sent may arrive, and
+// says so once.
 func (j *stepJournal) lookAgain(ctx context.Context, cause error, early *operation.TooEarlyError) error {
 	return j.record(ctx, map[string]any{"error": cause.Error()}, func(c *change, s *remediation.Step) error {
 		c.Inc.Wake = c.Now.Add(early.After)
+		if s.Awaits == c.Epoch {
+			return nil
+		}
+		s.Awaits = c.Epoch
 		return c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{"why": early.Error(), "target": s.Target})
 	})
 }

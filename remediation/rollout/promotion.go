@@ -40,14 +40,16 @@ type promoting struct {
 	now time.Time
 }
 
-// onPromotion runs fn on a service's promotion as it is now; nothing happens
-// where it has ended meanwhile. What has happened is written even while the
-// process is being stopped.
-func (e *Promoter) onPromotion(ctx context.Context, b *plan.Plan, op string, fn func(c *promoting) error) error {
+// onPromotion runs fn on a service's promotion as it is now, or ended where it has ended
+// meanwhile. What has happened is written even while the process is being stopped.
+func (e *Promoter) onPromotion(ctx context.Context, b *plan.Plan, op string, fn func(c *promoting) error, ended func(tx remediation.Tx) error) error {
 	return e.Store.Update(context.WithoutCancel(ctx), func(tx remediation.Tx) error {
 		r, err := remediation.RolloutOf(tx, b.Service)
-		if err != nil || r.Promotion == nil || r.Promotion.Op != op {
+		if err != nil {
 			return err
+		}
+		if r.Promotion == nil || r.Promotion.Op != op {
+			return ended(tx)
 		}
 		c := &promoting{e: e, tx: tx, b: b, r: r, p: r.Promotion, now: e.Now()}
 		if err := fn(c); err != nil {

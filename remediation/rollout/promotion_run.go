@@ -47,7 +47,7 @@ func (e *Promoter) RunPromotion(ctx context.Context, service string) error {
 	case p.Applied:
 		return operation.ResumeVerify(ctx, e.Gates, op, j)
 	}
-	first, err := e.beginsFirst(ctx, p, j)
+	first, err := e.beginsFirst(ctx, b, p)
 	switch {
 	case err != nil:
 		return err
@@ -61,12 +61,12 @@ func (e *Promoter) RunPromotion(ctx context.Context, service string) error {
 // beginsFirst reports whether nobody can have begun the effect of an intent: this process
 // wrote it and has not, or a live replica did, which leaves that to the one that acts. It
 // is known once, so that a second try looks first.
-func (e *Promoter) beginsFirst(ctx context.Context, p *remediation.Promotion, j *journal) (first bool, err error) {
+func (e *Promoter) beginsFirst(ctx context.Context, b *plan.Plan, p *remediation.Promotion) (first bool, err error) {
 	if lease.From(ctx) == nil {
 		_, before := e.begun.LoadOrStore(p.Op, true)
 		return p.Writer == e.process && !before, nil
 	}
-	err = j.record(ctx, map[string]any{"error": "it was not begun"}, func(c *promoting) error {
+	err = e.onPromotion(ctx, b, p.Op, func(c *promoting) error {
 		live, err := remediation.LiveReplicas(c.tx, c.now)
 		if err != nil {
 			return err
@@ -76,7 +76,7 @@ func (e *Promoter) beginsFirst(ctx context.Context, p *remediation.Promotion, j 
 			c.p.Begun, c.p.Epoch = true, lease.EpochOf(ctx)
 		}
 		return nil
-	})
+	}, nothing)
 	return first, err
 }
 
@@ -96,8 +96,10 @@ func (e *Promoter) givePromotionUp(ctx context.Context, service string, p *remed
 			return err
 		}
 		return c.fail(remediation.StepFailed, cause.Error())
-	})
+	}, nothing)
 }
+
+func nothing(remediation.Tx) error { return nil }
 
 // forward is how long a promotion's effect and verification may still take: what
 // is left is for taking it back, before a rollback waits no longer.
@@ -122,19 +124,39 @@ func (j *journal) Limit(p operation.Phase) time.Duration {
 }
 
 // record commits what has happened; seen says it for the case that another replica has
-// the realm by now: then it is appended, and changes no row.
+// the realm by now, or the promotion was ended: then it is appended, and changes no row.
 func (j *journal) record(ctx context.Context, seen map[string]any, fn func(c *promoting) error) error {
-	err := j.e.onPromotion(ctx, j.b, j.p.Op, fn)
+	late := func(tx remediation.Tx) error { return j.late(ctx, tx, seen) }
+	err := j.e.onPromotion(ctx, j.b, j.p.Op, fn, late)
 	if !errors.Is(err, lease.ErrLost) {
 		return err
 	}
-	h := lease.From(ctx)
-	seen["replica"], seen["realm"], seen["epoch"], seen["target"] = h.Name, h.Realm, h.Epoch, j.p.Target
-	return errors.Join(err, j.e.Store.Update(lease.Outside(ctx), func(tx remediation.Tx) error {
-		return j.e.Append(tx, audit.Entry{
-			Kind: audit.KindLateOutcome, Actor: remediation.ActorEngine, Service: j.b.Service, Step: j.p.Step(), Action: remediation.ActionFlagSet, Detail: seen,
-		})
-	}))
+	return errors.Join(err, j.e.Store.Update(lease.Outside(ctx), late))
+}
+
+// late appends what is still known of a promotion that is another replica's by now, or has
+// ended. Traffic that was set after its end was written holds the rollout, for a person.
+func (j *journal) late(ctx context.Context, tx remediation.Tx, seen map[string]any) error {
+	seen["target"] = j.p.Target
+	if h := lease.From(ctx); h != nil {
+		seen["replica"], seen["realm"], seen["epoch"] = h.Name, h.Realm, h.Epoch
+	}
+	err := j.e.Append(tx, audit.Entry{
+		Kind: audit.KindLateOutcome, Actor: remediation.ActorEngine, Service: j.b.Service, Step: j.p.Step(), Action: remediation.ActionFlagSet, Detail: seen,
+	})
+	if err != nil || seen["outcome"] != string(remediation.StepDone) {
+		return err
+	}
+	r, err := remediation.RolloutOf(tx, j.b.Service)
+	if err != nil || !r.Active() || r.Held || r.Promotion != nil && r.Promotion.Op == j.p.Op || r.Stage == j.p.To {
+		return err
+	}
+	r.Held = true
+	why := fmt.Sprintf("%s had ended, and its traffic was set after that", j.p.Step())
+	if err := j.e.stageEntry(tx, r, remediation.ActorEngine, map[string]any{"why": why}); err != nil {
+		return err
+	}
+	return tx.PutRollout(r)
 }
 
 // Applied implements operation.Journal.
@@ -248,6 +270,10 @@ func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Loo
 	if errors.As(lookErr, &early) {
 		return way, j.record(ctx, map[string]any{"error": cause.Error()}, func(c *promoting) error {
 			c.p.Wake = c.now.Add(early.After)
+			if c.p.Awaits == lease.EpochOf(ctx) {
+				return nil
+			}
+			c.p.Awaits = lease.EpochOf(ctx)
 			return c.audit(audit.KindInDoubt, remediation.ActorEngine, map[string]any{"why": early.Error()})
 		})
 	}
