@@ -35,6 +35,8 @@ type Replica struct {
 	Until time.Time `json:"until"`
 	// Playbooks are the hashes of those it has loaded, by service.
 	Playbooks map[string]string `json:"playbooks"`
+	// Realms are those in which it can act.
+	Realms []string `json:"realms,omitempty"`
 	// Channels are those by which it can deliver messages.
 	Channels []string `json:"channels"`
 	// Answered is when Prometheus last answered it, zero where it never did; Why is what

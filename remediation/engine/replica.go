@@ -47,7 +47,7 @@ func (e *Engine) newKeeper(store remediation.Store) *lease.Keeper {
 // self is this replica's row.
 func (e *Engine) self() remediation.Replica {
 	answered, why := e.prometheusHealth.last()
-	r := remediation.Replica{Version: e.replica.Version, Mode: e.Mode, Playbooks: map[string]string{}, Channels: []string{}, Answered: answered, Why: why}
+	r := remediation.Replica{Version: e.replica.Version, Mode: e.Mode, Playbooks: map[string]string{}, Realms: e.realms(), Channels: []string{}, Answered: answered, Why: why}
 	for _, b := range e.Plans() {
 		r.Playbooks[b.Service] = b.Hash
 	}
@@ -70,21 +70,26 @@ func (e *Engine) realms() []string {
 	return out
 }
 
-// unfit leaves the realms to another replica that Prometheus answers, where it does not
+// unfit leaves the realms to other replicas that Prometheus answers, where it does not
 // answer this one: without it no step is confirmed.
-func (e *Engine) unfit(me remediation.Replica, others []remediation.Replica) string {
+func (e *Engine) unfit(me remediation.Replica, others []remediation.Replica) (why string, fit []remediation.Replica) {
 	patience := answerless
 	for _, b := range e.Plans() {
 		patience = max(patience, 2*time.Duration(b.ScrapeInterval))
 	}
 	answered := func(r remediation.Replica) bool { return me.Seen.Sub(r.Answered) <= patience }
 	if answered(me) || me.Seen.Sub(me.Started) <= patience {
-		return ""
+		return "", nil
 	}
-	if i := slices.IndexFunc(others, answered); i >= 0 {
-		return "Prometheus does not answer it, and answers " + others[i].Name
+	for _, o := range others {
+		if answered(o) {
+			fit = append(fit, o)
+		}
 	}
-	return ""
+	if len(fit) == 0 {
+		return "", nil
+	}
+	return "Prometheus does not answer it, and answers " + fit[0].Name, fit
 }
 
 // leaseChanged writes who acts in a realm from now on. Channels act on no target.

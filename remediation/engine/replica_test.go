@@ -444,6 +444,87 @@ func TestMonitoringIsLostOnceNoReplicaIsAnswered(t *testing.T) {
 	})
 }
 
+func TestAReplicaThatIsUnfitLeavesOnlyWhatAnotherCanDoAndEndsItsStep(t *testing.T) {
+	for name, ends := range map[string]bool{"the step ends": true, "the step does not end": false} {
+		t.Run(name, func(t *testing.T) {
+			replicas(t, func(w *world, name string) {
+				w.replica.Hosts = nil
+				if name == "a" {
+					w.replica.Hosts = []string{"web-1"}
+				}
+			}, func(p *pair) {
+				p.declare("alpha")
+				p.breach("error_rate")
+				begun, goOn := make(chan struct{}), make(chan struct{})
+				release := sync.OnceFunc(func() { close(goOn) })
+				defer release()
+				var first atomic.Bool
+				p.target("flag_off").duringApply = func() {
+					if first.CompareAndSwap(false, true) {
+						close(begun)
+						<-goOn
+					}
+				}
+				id := p.a.alert(p, "fp1")
+				<-begun
+				p.a.prom.err = remediation.ErrNoAnswer
+				time.Sleep(90 * time.Second)
+				settles()
+				if p.acts("") != "a" || p.acts("host:web-1") != "a" {
+					t.Errorf("within a step %q acts, on the host %q", p.acts(""), p.acts("host:web-1"))
+				}
+				if ends {
+					release()
+					time.Sleep(leaseLength)
+				} else {
+					time.Sleep(6 * time.Minute)
+				}
+				settles()
+				if p.acts("") != "b" || p.acts("host:web-1") != "a" {
+					t.Errorf("then %q acts, on the host %q", p.acts(""), p.acts("host:web-1"))
+				}
+				release()
+				time.Sleep(30 * time.Second)
+				settles()
+				if n := p.target("flag_off").effects; n != 1 {
+					t.Errorf("%d effects; log %v", n, p.log(id))
+				}
+				if n := p.count(id, audit.KindLateOutcome); ends != (n == 0) {
+					t.Errorf("%d late outcomes; log %v", n, p.log(id))
+				}
+				p.b.prom.err = remediation.ErrNoAnswer // nobody is better now
+				p.a.prom.err = nil
+				time.Sleep(2 * time.Minute)
+				settles()
+				if p.acts("") != "a" {
+					t.Errorf("Prometheus answers a again, and %q acts", p.acts(""))
+				}
+			})
+		})
+	}
+}
+
+func TestAnIncidentOfAnotherRealmIsNotAdvanced(t *testing.T) {
+	w := newWorld(t)
+	w.declare("alpha")
+	w.breach("error_rate")
+	w.post("firing", "error_rate", "fp1")
+	for _, realm := range []string{remediation.RealmOfHost("other"), remediation.RealmDefault} {
+		l := remediation.Lease{Realm: realm, Holder: "a", Epoch: 1, Until: time.Now().Add(time.Hour)}
+		w.must(w.store.Update(w.ctx, func(tx remediation.Tx) error { return tx.PutLease(l) }))
+		under, end := lease.With(w.ctx, lease.NewHold(l, "a", 0))
+		defer end()
+		w.must(w.engine.Advance(under, "inc-1"))
+		want := 0
+		if realm == remediation.RealmDefault {
+			want = 1
+		}
+		if n := w.target("flag_off").effects; n != want {
+			t.Errorf("realm %q: %d effects; log %v", realm, n, w.log("inc-1"))
+		}
+	}
+}
+
 func TestReplicasWithDifferentPlaybooksDoNotAct(t *testing.T) {
 	replicas(t, nil, func(p *pair) {
 		p.declare("alpha")

@@ -97,6 +97,9 @@ func (e *Responder) Advance(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
+		if !e.Here(ctx, b) { // its playbook was another when it was due
+			return nil
+		}
 		// ErrStale: someone changed it meanwhile; what was seen no longer counts.
 		if err := e.turn(ctx, b, inc); err != nil && !errors.Is(err, remediation.ErrStale) {
 			return fmt.Errorf("incident %s (%s): %w", id, inc.State, err)

@@ -24,6 +24,9 @@ const (
 	// remembered is for how long the row of a replica that is gone stays: until then what
 	// only it knew, such as a channel, is not taken for abolished.
 	remembered = time.Hour
+	// handOver is how long a replica that leaves a realm to another goes on with what runs
+	// there: as long as a step may take that loses no data, unless it says otherwise.
+	handOver = 5 * time.Minute
 )
 
 // Keeper takes and renews the leases of one replica, and has it act in the realms that it
@@ -39,9 +42,10 @@ type Keeper struct {
 	Self func() remediation.Replica
 	// Realms are those in which the replica can act, in the order in which they are taken.
 	Realms func() []string
-	// Unfit says why another replica had better act, "" where nothing speaks for that; it
-	// is asked in the transaction that renews the leases.
-	Unfit func(me remediation.Replica, others []remediation.Replica) string
+	// Unfit says why others had better act, and which; "" where nothing speaks for that. It
+	// is asked in the transaction that renews the leases. A realm in which none of them can
+	// act is kept.
+	Unfit func(me remediation.Replica, others []remediation.Replica) (why string, fit []remediation.Replica)
 	// Act acts in a realm until ctx ends, and has then brought to its end what it began.
 	Act func(ctx context.Context, realm string)
 	// Changed, where set, writes with a lease that changes hands.
@@ -57,6 +61,10 @@ type holding struct {
 	*Hold
 	timer *time.Timer
 	ended chan struct{} // closed when Act has returned
+	// quit has Act begin nothing more, and return; handed is when it was called, zero
+	// before.
+	quit   context.CancelFunc
+	handed time.Time
 }
 
 func (h *holding) winding() bool {
@@ -115,46 +123,63 @@ func (k *Keeper) Holds() []string {
 
 // epochs returns the epochs under which this replica holds realms, and forgets what is
 // over. A realm whose work is being ended is neither renewed nor taken: another may have
-// it sooner.
-func (k *Keeper) epochs() (held map[string]int64, ending map[string]bool) {
+// it sooner. One that was left to another is ready for it once nothing runs there.
+func (k *Keeper) epochs() (held map[string]int64, ending, ready map[string]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	held, ending = map[string]int64{}, map[string]bool{}
+	held, ending, ready = map[string]int64{}, map[string]bool{}, map[string]bool{}
 	for realm, h := range k.held {
 		switch {
 		case h.over():
 			h.timer.Stop()
 			delete(k.held, realm)
+			if !h.handed.IsZero() {
+				held[realm], ready[realm] = h.Epoch, true
+			}
 		case h.winding():
 			ending[realm] = true
+		case !h.handed.IsZero() && time.Since(h.handed) > handOver:
+			held[realm], ready[realm] = h.Epoch, true
 		default:
 			held[realm] = h.Epoch
 		}
 	}
-	return held, ending
+	return held, ending, ready
+}
+
+// leaveTo has the work in realms end that another replica is to act in.
+func (k *Keeper) leaveTo(realms map[string]bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for realm := range realms {
+		if h := k.held[realm]; h != nil && h.handed.IsZero() {
+			h.handed = time.Now()
+			h.quit()
+		}
+	}
 }
 
 // beat writes the replica's row, and takes or renews what it can act in.
 func (k *Keeper) beat(ctx context.Context) error {
-	held, ending := k.epochs()
+	held, ending, ready := k.epochs()
 	var got map[string]remediation.Lease
-	var taken map[string]bool
+	var taken, others map[string]bool
 	before := time.Now() // the lease is counted from before the store's clock was read
 	bounded, cancel := context.WithTimeout(ctx, k.Length)
 	defer cancel()
 	err := k.Store.Update(bounded, func(tx remediation.Tx) error {
-		got, taken = map[string]remediation.Lease{}, map[string]bool{}
+		got, taken, others = map[string]remediation.Lease{}, map[string]bool{}, map[string]bool{}
 		now, err := tx.Now()
 		if err != nil {
 			return err
 		}
-		others, err := tx.Replicas()
+		all, err := tx.Replicas()
 		if err != nil {
 			return err
 		}
 		me := k.Self()
 		me.ID, me.Name, me.Seen, me.Until = k.ID, k.Name, now, now.Add(k.Length)
-		for _, o := range others {
+		for _, o := range all {
 			if o.ID == k.ID {
 				me.Started = o.Started
 			} else if now.Sub(o.Until) > remembered {
@@ -169,18 +194,23 @@ func (k *Keeper) beat(ctx context.Context) error {
 		if err := tx.PutReplica(me); err != nil {
 			return err
 		}
-		others = slices.DeleteFunc(others, func(o remediation.Replica) bool { return o.ID == k.ID || !o.Live(now) })
-		if why := k.unfit(me, others); why != "" {
-			for realm, epoch := range held {
-				if err := k.giveUp(tx, realm, epoch, why); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
+		all = slices.DeleteFunc(all, func(o remediation.Replica) bool { return o.ID == k.ID || !o.Live(now) })
+		why, fit := k.unfit(me, all)
 		for _, realm := range k.Realms() {
 			if ending[realm] {
 				continue
+			}
+			if slices.ContainsFunc(fit, func(o remediation.Replica) bool { return slices.Contains(o.Realms, realm) }) {
+				others[realm] = true
+				if held[realm] == 0 {
+					continue
+				}
+				if ready[realm] {
+					if err := k.giveUp(tx, realm, held[realm], why); err != nil {
+						return err
+					}
+					continue
+				}
 			}
 			l, was, err := Take(tx, realm, k.ID, held[realm], k.Length)
 			if errors.Is(err, ErrLost) {
@@ -204,12 +234,13 @@ func (k *Keeper) beat(ctx context.Context) error {
 		return err
 	}
 	k.settle(ctx, before, got, taken)
+	k.leaveTo(others)
 	return nil
 }
 
-func (k *Keeper) unfit(me remediation.Replica, others []remediation.Replica) string {
+func (k *Keeper) unfit(me remediation.Replica, others []remediation.Replica) (why string, fit []remediation.Replica) {
 	if k.Unfit == nil || len(others) == 0 {
-		return ""
+		return "", nil
 	}
 	return k.Unfit(me, others)
 }
@@ -262,6 +293,7 @@ func (k *Keeper) settle(ctx context.Context, before time.Time, got map[string]re
 		h.timer = time.AfterFunc(left, h.Lose)
 		k.held[realm] = h
 		under, end := With(ctx, h.Hold)
+		h.quit = end
 		go func() {
 			defer close(h.ended)
 			defer end()
