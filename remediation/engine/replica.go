@@ -27,6 +27,8 @@ type Replica struct {
 	Hosts []string
 	// Lease is how long another replica waits after a holder's last sign of life.
 	Lease time.Duration
+	// Boot is a clock that goes on while the machine is suspended; nil: the system's.
+	Boot func() time.Duration
 }
 
 const (
@@ -38,8 +40,12 @@ const (
 )
 
 func (e *Engine) newKeeper(store remediation.Store) *lease.Keeper {
+	boot := e.replica.Boot
+	if boot == nil {
+		boot = lease.BootTime
+	}
 	return &lease.Keeper{
-		Store: store, Length: e.replica.Lease, ID: e.replica.ID, Name: e.replica.Name, Log: e.Log,
+		Boot: boot, Store: store, Length: e.replica.Lease, ID: e.replica.ID, Name: e.replica.Name, Log: e.Log,
 		Self: e.self, Realms: e.realms, Unfit: e.unfit, Act: e.actIn, Changed: e.leaseChanged,
 	}
 }

@@ -83,6 +83,8 @@ type replica struct {
 	store *pausing
 	prom  *fakePrometheus
 	end   func()
+	// suspended is how long its machine was, in nanoseconds.
+	suspended atomic.Int64
 }
 
 // pair is two replicas on one store, in a bubble of time. The first one acts.
@@ -121,9 +123,12 @@ func replicas(t *testing.T, set func(w *harness, name string), fn func(p *pair),
 // begin starts a replica, and lets it run.
 func (p *pair) begin(name string, set func(w *harness, name string)) *replica {
 	p.t.Helper()
-	p.replica = &engine.Replica{ID: name + "/" + time.Now().String(), Name: name, Lease: leaseLength}
 	prom := *p.prom
 	r := &replica{store: &pausing{Store: p.store}, prom: &prom}
+	began := time.Now()
+	p.replica = &engine.Replica{ID: name + "/" + time.Now().String(), Name: name, Lease: leaseLength, Boot: func() time.Duration {
+		return time.Since(began) + time.Duration(r.suspended.Load())
+	}}
 	if set != nil {
 		set(p.harness, name)
 	}

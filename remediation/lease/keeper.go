@@ -36,6 +36,9 @@ type Keeper struct {
 	// Length is that of a lease: another replica takes over so long after its holder's last
 	// renewal.
 	Length time.Duration
+	// Boot is a clock that nobody sets and that goes on while the machine is suspended, such
+	// as BootTime.
+	Boot func() time.Duration
 	// ID and Name are the replica's.
 	ID, Name string
 	// Self is the replica's row as it is now, but for Seen and Until.
@@ -164,7 +167,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 	held, ending, ready := k.epochs()
 	var got map[string]remediation.Lease
 	var taken, others map[string]bool
-	before := time.Now() // the lease is counted from before the store's clock was read
+	before, boot := time.Now(), k.Boot() // the lease is counted from before the store's clock was read
 	bounded, cancel := context.WithTimeout(ctx, k.Length)
 	defer cancel()
 	err := k.Store.Update(bounded, func(tx remediation.Tx) error {
@@ -233,7 +236,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.settle(ctx, before, got, taken)
+	k.settle(ctx, before, boot, got, taken)
 	k.leaveTo(others)
 	return nil
 }
@@ -269,13 +272,14 @@ func (k *Keeper) giveUp(tx remediation.Tx, realm string, epoch int64, why string
 }
 
 // settle begins to act where a lease was taken, and ends it where one was not renewed.
-func (k *Keeper) settle(ctx context.Context, before time.Time, got map[string]remediation.Lease, taken map[string]bool) {
+func (k *Keeper) settle(ctx context.Context, before time.Time, boot time.Duration, got map[string]remediation.Lease, taken map[string]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	left := time.Until(before.Add(k.Length - k.Length/margin))
+	left, until := time.Until(before.Add(k.Length-k.Length/margin)), boot+k.Length-k.Length/margin
 	for realm, h := range k.held {
 		switch l, ok := got[realm]; {
 		case ok && l.Epoch == h.Epoch:
+			h.until.Store(int64(until))
 			h.timer.Reset(left)
 		default:
 			h.Lose()
@@ -290,6 +294,8 @@ func (k *Keeper) settle(ctx context.Context, before time.Time, got map[string]re
 			wait = k.Length
 		}
 		h := &holding{Hold: NewHold(l, k.Name, wait), ended: make(chan struct{})}
+		h.boot = k.Boot
+		h.until.Store(int64(until))
 		h.timer = time.AfterFunc(left, h.Lose)
 		k.held[realm] = h
 		under, end := With(ctx, h.Hold)
@@ -343,7 +349,7 @@ func (k *Keeper) stop(ctx context.Context) error {
 
 // renew keeps what is still worked on.
 func (k *Keeper) renew(ctx context.Context, all map[string]*holding) error {
-	before := time.Now()
+	before, boot := time.Now(), k.Boot()
 	bounded, cancel := context.WithTimeout(ctx, k.Length)
 	defer cancel()
 	var renewed []*holding
@@ -366,6 +372,7 @@ func (k *Keeper) renew(ctx context.Context, all map[string]*holding) error {
 		return nil
 	})
 	for _, h := range renewed {
+		h.until.Store(int64(boot + k.Length - k.Length/margin))
 		h.timer.Reset(time.Until(before.Add(k.Length - k.Length/margin)))
 	}
 	return err

@@ -6,7 +6,9 @@
 //     transaction has ended.
 //   - A process may stop anywhere, for any time, and go on. It counts its lease from before
 //     it asked for it, so it knows it to be lost before the store's clock lets another take
-//     it: its calls to targets end then (Bound).
+//     it: its calls to targets end then (Bound). A machine may be suspended, which stops the
+//     clock of timers, so each call also asks a clock that goes on: before it begins, and
+//     every lookEvery.
 //   - A request that a target already has cannot be taken back. It has arrived within the
 //     length of one more lease: until then a new holder does not conclude from an untouched
 //     target that nothing was done (Hold.Unsettled).
@@ -20,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -98,6 +101,25 @@ type Hold struct {
 
 	lost chan struct{}
 	once sync.Once
+
+	// until is when it ends by boot, a clock that goes on while the machine is suspended;
+	// 0: it ends by its keeper's timer only.
+	until atomic.Int64
+	boot  func() time.Duration
+}
+
+// lookEvery is how often a call to a target looks whether its lease has lapsed while the
+// machine was suspended.
+const lookEvery = 200 * time.Millisecond
+
+// lapsed ends the hold where its lease is over, and reports whether it is.
+func (h *Hold) lapsed() bool {
+	until := h.until.Load()
+	if until == 0 || h.boot() < time.Duration(until) {
+		return false
+	}
+	h.Lose()
+	return true
 }
 
 // NewHold is a lease that was just taken; wait is for how long an earlier holder's
@@ -131,7 +153,7 @@ type key struct{}
 // With is ctx for what is done under a lease: it ends when the lease is lost, and Fence
 // checks its transactions.
 func With(ctx context.Context, h *Hold) (context.Context, context.CancelFunc) {
-	return Bound(context.WithValue(ctx, key{}, h))
+	return bound(context.WithValue(ctx, key{}, h), nil)
 }
 
 // From returns the hold under which ctx works, nil where it works under none.
@@ -143,6 +165,20 @@ func From(ctx context.Context) *Hold {
 // Bound is ctx that also ends with the lease it works under, even if it was detached from
 // its parent's end (context.WithoutCancel). A call to a target is made with it.
 func Bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	h := From(ctx)
+	if h == nil || h.lapsed() {
+		return bound(ctx, nil)
+	}
+	look := time.NewTicker(lookEvery)
+	ctx, cancel := bound(ctx, look.C)
+	return ctx, func() {
+		look.Stop()
+		cancel()
+	}
+}
+
+// bound is Bound, which looks at each look whether the lease has lapsed.
+func bound(ctx context.Context, look <-chan time.Time) (context.Context, context.CancelFunc) {
 	bound, cancel := context.WithCancelCause(ctx)
 	h := From(ctx)
 	if h == nil {
@@ -155,10 +191,16 @@ func Bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	default:
 	}
 	go func() {
-		select {
-		case <-h.lost:
-			cancel(ErrLost)
-		case <-bound.Done():
+		for {
+			select {
+			case <-look:
+				h.lapsed()
+			case <-h.lost:
+				cancel(ErrLost)
+				return
+			case <-bound.Done():
+				return
+			}
 		}
 	}()
 	return bound, func() { cancel(nil) }

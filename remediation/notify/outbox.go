@@ -256,14 +256,19 @@ func (e *Notifier) deliverDue(ctx context.Context, ch remediation.Channel) (next
 func (e *Notifier) deliver(ctx context.Context, ch remediation.Channel, m remediation.Message) (rests bool, err error) {
 	try, again := e.Outbox.lastTry(m.ID)
 	if !again {
-		dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+		bound, unbind := lease.Bound(ctx)
+		dctx, cancel := context.WithTimeout(bound, deliverTimeout)
 		var receipt string
 		failure := e.Safely("channel "+ch.Name(), func() (err error) {
+			if bound.Err() != nil { // another replica delivers by it now
+				return context.Cause(bound)
+			}
 			receipt, err = ch.Deliver(dctx, m)
 			return err
 		})
+		try = tried{receipt, failure, failure != nil && bound.Err() != nil}
 		cancel()
-		try = tried{receipt, failure, failure != nil && ctx.Err() != nil}
+		unbind()
 		e.Outbox.keepTry(m.ID, try)
 	}
 	err = e.recordTry(ctx, m, try, again)
