@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -139,13 +140,21 @@ func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
 // after every one of its commits, at every stage of an incident's life, and
 // lets a new engine go on: the end is always the same.
 func TestACrashAtEveryCommitLosesAndDoublesNothing(t *testing.T) {
-	storetest.EveryCommit(t, 9, crashAt)
+	storetest.EveryCommit(t, 9, func(t *testing.T, commit int, when storetest.When) bool {
+		return crashAt(t, "sqlite:"+filepath.Join(t.TempDir(), "backout.db"), commit, when)
+	})
 }
 
-func crashAt(t *testing.T, commit int, when storetest.When) (crashed bool) {
+func TestACrashAtEveryCommitLosesAndDoublesNothingOnPostgreSQL(t *testing.T) {
+	storetest.EveryCommit(t, 9, func(t *testing.T, commit int, when storetest.When) bool {
+		return crashAt(t, storetest.Postgres(t), commit, when)
+	})
+}
+
+func crashAt(t *testing.T, dsn string, commit int, when storetest.When) (crashed bool) {
 	t.Helper()
 	// Few polls: every commit is a boundary, and one poll is like another.
-	w := newHarness(t, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
+	w := newHarnessOn(t, dsn, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 1m"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 	w.declare("alpha")
 	w.breach("error_rate")

@@ -28,7 +28,7 @@ import (
 type harness struct {
 	t      *testing.T
 	ctx    context.Context
-	dir    string
+	dsn    string
 	now    time.Time
 	clock  func() time.Time // what the engine reads; w.now where nil
 	steady func() time.Duration
@@ -108,8 +108,14 @@ watchdog: {max_age: 5m}
 
 func newHarness(t *testing.T, edit ...func(string) string) *harness {
 	t.Helper()
+	return newHarnessOn(t, "sqlite:"+filepath.Join(t.TempDir(), "backout.db"), edit...)
+}
+
+// newHarnessOn is newHarness whose store a dsn names.
+func newHarnessOn(t *testing.T, dsn string, edit ...func(string) string) *harness {
+	t.Helper()
 	w := &harness{
-		t: t, ctx: context.Background(), dir: t.TempDir(), now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
+		t: t, ctx: context.Background(), dsn: dsn, now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC),
 		am: &fakeAlertmanager{silenced: map[string]bool{}}, targets: map[string]*target{}, mode: remediation.Act, flag: &flag{value: "0"},
 		announcement: remediation.Announcement{Components: []string{"Analytics"}, Status: remediation.PartialOutage},
 	}
@@ -147,7 +153,7 @@ func (w *harness) start() {
 			w.t.Fatal(err)
 		}
 	}
-	st, err := store.Open("sqlite:" + filepath.Join(w.dir, "backout.db"))
+	st, err := store.Open(w.dsn)
 	if err != nil {
 		w.t.Fatal(err)
 	}

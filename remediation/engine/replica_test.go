@@ -452,7 +452,7 @@ func TestMonitoringIsLostOnceNoReplicaIsAnswered(t *testing.T) {
 func TestAReplicaThatIsUnfitLeavesOnlyWhatAnotherCanDoAndEndsItsStep(t *testing.T) {
 	for name, ends := range map[string]bool{"the step ends": true, "the step does not end": false} {
 		t.Run(name, func(t *testing.T) {
-			replicas(t, func(w *world, name string) {
+			replicas(t, func(w *harness, name string) {
 				w.replica.Hosts = nil
 				if name == "a" {
 					w.replica.Hosts = []string{"web-1"}
@@ -510,7 +510,7 @@ func TestAReplicaThatIsUnfitLeavesOnlyWhatAnotherCanDoAndEndsItsStep(t *testing.
 }
 
 func TestAnIncidentOfAnotherRealmIsNotAdvanced(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.declare("alpha")
 	w.breach("error_rate")
 	w.post("firing", "error_rate", "fp1")
