@@ -121,7 +121,7 @@ func (s *Server) firstFromSlack(r *http.Request) error {
 	first, err := s.service.Once(ctx, "slack", strings.ToLower(r.Header.Get("X-Slack-Signature")), 2*slackFresh, slackSeen)
 	switch {
 	case err != nil: // it is signed: Slack tells who pressed the button that it failed
-		s.logger.Error("cannot tell whether a request from slack is new", "err", err)
+		s.logger.Error("cannot check if a request from slack is new", "err", err)
 		return refuse(http.StatusServiceUnavailable, "backout cannot tell now whether the request is new: press the button again")
 	case !first:
 		return s.notSlack(r, errors.New("the same request was sent before"))
