@@ -122,7 +122,7 @@ func (s *Server) firstFromSlack(r *http.Request) error {
 	switch {
 	case err != nil: // it is signed: Slack tells who pressed the button that it failed
 		s.logger.Error("cannot check if a request from slack is new", "err", err)
-		return refuse(http.StatusServiceUnavailable, "backout cannot tell now whether the request is new: press the button again")
+		return refuse(http.StatusServiceUnavailable, "backout cannot read its database now, and does not know this press: press the button again")
 	case !first:
 		return s.notSlack(r, errors.New("the same request was sent before"))
 	}

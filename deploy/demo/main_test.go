@@ -19,6 +19,7 @@ import (
 	"github.com/locotoki/backout/deploy/demo/breakage"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -72,7 +73,7 @@ func build(ctx context.Context) (*stack, error) {
 		return nil, err
 	}
 	dir := filepath.Join(source, ".cache", "e2e")
-	if testing.Short() {
+	if crashtest.Sampled() {
 		if err := laterCompose(filepath.Join(dir, "bin")); err != nil {
 			return nil, err
 		}

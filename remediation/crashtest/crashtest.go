@@ -18,10 +18,13 @@ const most = 200
 // gap is the mean distance of two points of a sample.
 const gap = 8
 
+// Sampled reports whether this is the short run, which draws samples.
+func Sampled() bool { return testing.Short() }
+
 // Rounds is how many of a test's rounds there are to be: all, or with -short about an
 // eighth.
 func Rounds(all int) int {
-	if testing.Short() {
+	if Sampled() {
 		return (all + gap - 1) / gap
 	}
 	return all
@@ -31,7 +34,7 @@ func Rounds(all int) int {
 // logs the seed, as Points does.
 func Draw[T any](t testing.TB, all []T) []T {
 	t.Helper()
-	if !testing.Short() || len(all) == 0 {
+	if !Sampled() || len(all) == 0 {
 		return all
 	}
 	i := random(t).IntN(len(all))
@@ -61,7 +64,7 @@ func random(t testing.TB) *rand.Rand {
 func Points(t testing.TB) iter.Seq[int] {
 	t.Helper()
 	step := func() int { return 1 }
-	if testing.Short() {
+	if Sampled() {
 		r := random(t)
 		step = func() int { return 1 + r.IntN(2*gap-1) }
 	}
