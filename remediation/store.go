@@ -98,6 +98,11 @@ type IncidentTable interface {
 	Incident(id string) (*Incident, error)
 	// Incidents returns those that match, oldest first.
 	Incidents(f IncidentFilter) ([]*Incident, error)
+	// Running returns the open incidents of which a step runs, oldest first.
+	Running() ([]*Incident, error)
+	// Paging returns, of each service, the newest incident that is not a drill, if a person
+	// must come for it. Oldest first.
+	Paging() ([]*Incident, error)
 	// PutIncident inserts (Version 0; it sets the ID "inc-N") or updates one,
 	// and counts Version up; ErrStale where the stored Version differs. A second
 	// open incident for the same service and drill is an error.
@@ -160,11 +165,19 @@ type ServiceTable interface {
 	DeleteFreeze(service, scope string) error
 	// Signals returns those that are raised, by service and name.
 	Signals() ([]Signal, error)
+	// Signal returns one that is raised, or ErrNotFound.
+	Signal(service, name string) (Signal, error)
 	PutSignal(s Signal) error // by Service and Name
 	DeleteSignal(service, name string) error
 	Rollouts() ([]Rollout, error)
+	// Promoting returns the rollouts that have a promotion, by service.
+	Promoting() ([]Rollout, error)
+	// Rollout returns a service's, or ErrNotFound.
+	Rollout(service string) (Rollout, error)
 	PutRollout(r Rollout) error // by Service
 	Beats() ([]Beat, error)
+	// Beat returns a service's, or ErrNotFound.
+	Beat(service string) (Beat, error)
 	PutBeat(b Beat) error // by Service
 	// Playbook returns the source of a playbook that PutPlaybook kept, or ErrNotFound.
 	Playbook(hash string) (source []byte, err error)
@@ -208,16 +221,16 @@ type PreflightTable interface {
 
 // RolloutOf returns a service's rollout; its state is none if there is none.
 func RolloutOf(tx Tx, service string) (Rollout, error) {
-	all, err := tx.Rollouts()
-	if err != nil {
-		return Rollout{}, err
+	r, err := tx.Rollout(service)
+	if errors.Is(err, ErrNotFound) {
+		return NoRollout(service), nil
 	}
-	for _, r := range all {
-		if r.Service == service {
-			return r, nil
-		}
-	}
-	return Rollout{Service: service, State: RolloutNone, Stage: StageNone}, nil
+	return r, err
+}
+
+// NoRollout is the rollout of a service that has none.
+func NoRollout(service string) Rollout {
+	return Rollout{Service: service, State: RolloutNone, Stage: StageNone}
 }
 
 // PreflightOf returns what is known about a service's preflights, an empty one if
@@ -243,16 +256,11 @@ func OpenIncident(tx Tx, service string) (*Incident, error) {
 
 // BeatOf returns when a service's watchdog alert came last.
 func BeatOf(tx Tx, service string) (Beat, error) {
-	all, err := tx.Beats()
-	if err != nil {
-		return Beat{}, err
+	b, err := tx.Beat(service)
+	if errors.Is(err, ErrNotFound) {
+		return Beat{Service: service}, nil
 	}
-	for _, b := range all {
-		if b.Service == service {
-			return b, nil
-		}
-	}
-	return Beat{Service: service}, nil
+	return b, err
 }
 
 // SignalsOf are the signals that a playbook's triggers name, in their order.
@@ -268,11 +276,12 @@ func SignalsOf(pb *alerts.Playbook) []string {
 
 // SignalOf returns a raised signal, or nil.
 func SignalOf(tx Tx, service, name string) (*Signal, error) {
-	all, err := tx.Signals()
-	for i := range all {
-		if all[i].Service == service && all[i].Name == name {
-			return &all[i], err
-		}
+	s, err := tx.Signal(service, name)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
 	}
-	return nil, err
+	if err != nil {
+		return nil, err
+	}
+	return &s, nil
 }

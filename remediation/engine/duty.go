@@ -238,23 +238,20 @@ func (e *Engine) due(ctx context.Context, c *clock) (jobs []job, next time.Time,
 	}
 	now := e.Now()
 	var ids []string
-	var rollouts []remediation.Rollout
+	var promoting []remediation.Rollout
 	err = e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		if ids, next, err = tx.Due(now); err != nil {
 			return err
 		}
-		rollouts, err = tx.Rollouts()
+		promoting, err = tx.Promoting()
 		return err
 	})
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 	var all []job
-	for _, r := range rollouts {
+	for _, r := range promoting {
 		p := r.Promotion
-		if p == nil {
-			continue
-		}
 		here, err := e.hereFor(ctx, &remediation.Incident{ID: "rollout/" + r.Service, PlaybookHash: p.Playbook})
 		if err != nil {
 			return nil, time.Time{}, err

@@ -2,15 +2,14 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/locotoki/backout/remediation/view"
 )
 
 var (
@@ -133,7 +132,12 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 	for service, n := range incidents {
 		ch <- gauge(descIncidents, float64(n), service)
 	}
-	for _, b := range e.Plans() {
+	plans := e.Plans()
+	all, err := readServices(tx, plans, e.Now())
+	if err != nil {
+		return err
+	}
+	for _, b := range plans {
 		frozen := 0.0
 		for _, f := range freezes {
 			if f.Scope == remediation.ScopeAll && (f.Service == "" || f.Service == b.Service) {
@@ -141,30 +145,19 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 			}
 		}
 		ch <- gauge(descFrozen, frozen, b.Service)
-		beat, err := remediation.BeatOf(tx, b.Service)
-		if err != nil {
-			return err
-		}
+		beat := all.beats[b.Service]
 		age := e.Now().Sub(beat.Last)
 		ch <- gauge(descWatchdog, age.Seconds(), b.Service)
 		ch <- flag(descBlind, beat.Lost || age > time.Duration(b.Watchdog.MaxAge), b.Service, remediation.BlindWatchdog)
 		ch <- flag(descBlind, !beat.Away.IsZero(), b.Service, remediation.BlindPrometheus)
-		if err := e.collectLimits(tx, b, ch); err != nil {
-			return err
+		for _, l := range limitsLeft(b, all.effects[b.Service], e.Now()) {
+			ch <- gauge(descRemaining, float64(l.Left), l.Action, b.Service)
 		}
-		if err := collectRollout(tx, b, ch); err != nil {
+		if err := collectRollout(all.rollout(b.Service), b, ch); err != nil {
 			return err
 		}
 		for _, name := range remediation.SignalsOf(b.Playbook) {
-			raised, err := remediation.SignalOf(tx, b.Service, name)
-			if err != nil {
-				return err
-			}
-			v := 0.0
-			if raised != nil {
-				v = 1
-			}
-			ch <- gauge(descSignal, v, b.Service, name)
+			ch <- flag(descSignal, all.signal(b.Service, name) != nil, b.Service, name)
 		}
 	}
 	return nil
@@ -188,34 +181,23 @@ func (e *Engine) collectReplicas(tx remediation.Tx, ch chan<- prometheus.Metric)
 	if err != nil {
 		return err
 	}
-	for _, b := range e.Plans() {
-		idle := slices.ContainsFunc(unheld, func(u view.UnheldNow) bool { return slices.Contains(u.Services, b.Service) })
-		ch <- flag(descUnheld, idle, b.Service)
-		differ, _, err := e.Disagree(tx, b.Service, e.Now())
-		if err != nil {
-			return err
+	idle := map[string]bool{}
+	for _, u := range unheld {
+		for _, service := range u.Services {
+			idle[service] = true
 		}
+	}
+	for _, b := range e.Plans() {
+		ch <- flag(descUnheld, idle[b.Service], b.Service)
+		differ, _ := gate.Differ(live, b.Service)
 		ch <- flag(descDiffer, differ != "", b.Service)
 	}
 	return nil
 }
 
-// collectLimits shows how many steps the limits still allow.
-func (e *Engine) collectLimits(tx remediation.Tx, b *plan.Plan, ch chan<- prometheus.Metric) error {
-	left, err := e.limitsLeft(tx, b)
-	for _, l := range left {
-		ch <- gauge(descRemaining, float64(l.Left), l.Action, b.Service)
-	}
-	return err
-}
-
 // collectRollout exports exactly one stage as 1, always: a gate that ended
 // because a series vanished would look like a recovery.
-func collectRollout(tx remediation.Tx, b *plan.Plan, ch chan<- prometheus.Metric) error {
-	r, err := remediation.RolloutOf(tx, b.Service)
-	if err != nil {
-		return err
-	}
+func collectRollout(r remediation.Rollout, b *plan.Plan, ch chan<- prometheus.Metric) (err error) {
 	release, stage := r.Release, r.Stage
 	if release == "" {
 		release = b.Release.Version

@@ -12,8 +12,10 @@ import (
 // backout_needs_human and the status show the same.
 func (e *Engine) needed(tx remediation.Tx, open []*remediation.Incident) (all []view.Needed, err error) {
 	all = []view.Needed{}
+	added := map[view.Needed]bool{}
 	add := func(service, reason, id string) {
-		if !slices.ContainsFunc(all, func(n view.Needed) bool { return n.Service == service && n.Reason == reason }) {
+		if once := (view.Needed{Service: service, Reason: reason}); !added[once] {
+			added[once] = true
 			all = append(all, view.Needed{Service: service, Reason: reason, Incident: id})
 		}
 	}
@@ -36,13 +38,12 @@ func (e *Engine) needed(tx remediation.Tx, open []*remediation.Incident) (all []
 			add(service, incident.Stuck, j.incident)
 		}
 	}
-	real := false
-	for _, b := range e.Plans() {
-		newest, err := tx.Incidents(remediation.IncidentFilter{Service: b.Service, Drill: &real, Newest: true, Limit: 1})
-		if err != nil {
-			return nil, err
-		}
-		for _, inc := range newest { // a closed one too, if the breach goes on
+	paging, err := tx.Paging()
+	if err != nil {
+		return nil, err
+	}
+	for _, inc := range paging { // a closed one too, if the breach goes on
+		if e.PlanOf(inc.Service) != nil {
 			ofIncident(inc)
 		}
 	}

@@ -19,13 +19,26 @@ func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
 		o, err = e.overview(tx)
 		return err
 	})
+	if err != nil {
+		return view.Overview{}, err
+	}
+	busy := map[string]bool{}
+	for _, v := range o.Incidents {
+		busy[v.Service] = true
+	}
 	var looks sync.WaitGroup
 	for i := range o.Services {
-		looks.Go(func() { o.Services[i].RunsView = e.runs(o.Services[i].Service) })
+		if s := &o.Services[i]; len(o.Services) <= manyServices || busy[s.Service] || s.Rollout.Active() {
+			looks.Go(func() { s.RunsView = e.runs(s.Service) })
+		}
 	}
 	looks.Wait()
-	return o, err
+	return o, nil
 }
+
+// manyServices is how many services are all asked what they run for one page. Of more,
+// only those are where something goes on.
+const manyServices = 50
 
 func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	o := view.Overview{Time: e.Now().UTC(), Mode: e.Mode, Services: []view.ServiceNow{}}
@@ -69,30 +82,25 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	if o.Replicas, o.Unheld, err = e.replicasNow(tx); err != nil {
 		return view.Overview{}, err
 	}
-	for _, b := range e.Plans() {
-		s, err := e.serviceNow(tx, b)
-		if err != nil {
-			return view.Overview{}, err
-		}
-		o.Services = append(o.Services, s)
+	plans := e.Plans()
+	all, err := readServices(tx, plans, o.Time)
+	if err != nil {
+		return view.Overview{}, err
+	}
+	for _, b := range plans {
+		o.Services = append(o.Services, serviceNow(all, b, o.Time))
 	}
 	slices.SortFunc(o.Services, func(a, b view.ServiceNow) int { return strings.Compare(a.Service, b.Service) })
 	return o, nil
 }
 
-func (e *Engine) serviceNow(tx remediation.Tx, b *plan.Plan) (view.ServiceNow, error) {
+func serviceNow(all *services, b *plan.Plan, now time.Time) view.ServiceNow {
 	s := view.NewServiceNow(b)
-	var err error
-	if s.Rollout, err = remediation.RolloutOf(tx, b.Service); err != nil {
-		return view.ServiceNow{}, err
-	}
+	s.Rollout = all.rollout(b.Service)
 	if stage := b.Stage(s.Rollout.Stage); stage != nil && s.Rollout.Active() {
 		s.Traffic = stage.Traffic
 	}
-	beat, err := remediation.BeatOf(tx, b.Service)
-	if err != nil {
-		return view.ServiceNow{}, err
-	}
+	beat := all.beats[b.Service]
 	if !beat.Last.IsZero() {
 		s.Watchdog, s.WatchdogHeard = view.UTC(&beat.Last), beat.Heard
 	}
@@ -100,31 +108,22 @@ func (e *Engine) serviceNow(tx remediation.Tx, b *plan.Plan) (view.ServiceNow, e
 		s.PrometheusAway = view.UTC(&beat.Away)
 	}
 	for _, name := range remediation.SignalsOf(b.Playbook) {
-		raised, err := remediation.SignalOf(tx, b.Service, name)
-		if err != nil {
-			return view.ServiceNow{}, err
-		}
-		s.Signals = append(s.Signals, view.SignalNow{Name: name, Raised: raised})
+		s.Signals = append(s.Signals, view.SignalNow{Name: name, Raised: all.signal(b.Service, name)})
 	}
-	limits, err := e.limitsLeft(tx, b)
-	for _, l := range limits {
+	for _, l := range limitsLeft(b, all.effects[b.Service], now) {
 		if !slices.Contains(s.Tells, l.Action) {
 			s.Limits = append(s.Limits, l)
 		}
 	}
-	return s, err
+	return s
 }
 
 // limitsLeft tells, for each kind of action in the playbook, how many steps
-// per_service and per_target still allow.
-func (e *Engine) limitsLeft(tx remediation.Tx, b *plan.Plan) ([]view.LimitLeft, error) {
-	effects, err := tx.Effects(b.Service, e.Now().Add(-max(b.Limits.PerService.Window, b.Limits.PerTarget.Window)))
-	if err != nil {
-		return nil, err
-	}
+// per_service and per_target still allow, after the service's effects.
+func limitsLeft(b *plan.Plan, effects []remediation.Effect, now time.Time) []view.LimitLeft {
 	within := func(w time.Duration, match func(remediation.Effect) bool) (n int) {
 		for _, ef := range effects {
-			if ef.Counts() && !ef.Forward() && match(ef) && ef.Time.After(e.Now().Add(-w)) {
+			if ef.Counts() && !ef.Forward() && match(ef) && ef.Time.After(now.Add(-w)) {
 				n++
 			}
 		}
@@ -144,7 +143,7 @@ func (e *Engine) limitsLeft(tx remediation.Tx, b *plan.Plan) ([]view.LimitLeft, 
 			out = append(out, view.LimitLeft{Action: s.Action, Left: max(min(all, here), 0), Most: min(b.Limits.PerService.Count, b.Limits.PerTarget.Count)})
 		}
 	}
-	return out, nil
+	return out
 }
 
 // PublicPage implements Service; past is how long resolved incidents are shown.

@@ -103,13 +103,13 @@ func (e *Engine) probePrometheus(ctx context.Context) error {
 
 // noteMonitoring looks whether Prometheus has come or gone for a service since that was last
 // written down, and returns the beat as it now is and the words for the audit log;
-// detail is nil where nothing has changed.
-func (e *Engine) noteMonitoring(tx remediation.Tx, beat remediation.Beat) (changed remediation.Beat, detail map[string]any, err error) {
+// detail is nil where nothing has changed. replicas returns the live ones.
+func (e *Engine) noteMonitoring(replicas func() ([]remediation.Replica, error), beat remediation.Beat) (changed remediation.Beat, detail map[string]any, err error) {
 	b := e.PlanOf(beat.Service)
 	if b == nil {
 		return beat, nil, nil
 	}
-	since, back, why, err := e.answeredByAny(tx, time.Duration(b.Watchdog.MaxAge))
+	since, back, why, err := e.answeredByAny(replicas, time.Duration(b.Watchdog.MaxAge))
 	if err != nil {
 		return beat, nil, err
 	}

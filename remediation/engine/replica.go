@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -170,14 +171,19 @@ func (e *Engine) hereFor(ctx context.Context, inc *remediation.Incident) (bool, 
 	return e.Here(ctx, b), nil
 }
 
+// liveIn reads the live replicas the first time that it is called.
+func (e *Engine) liveIn(tx remediation.Tx) func() ([]remediation.Replica, error) {
+	return sync.OnceValues(func() ([]remediation.Replica, error) { return remediation.LiveReplicas(tx, e.Now()) })
+}
+
 // answeredByAny is lost for all replicas: Prometheus is lost once it answers none.
-func (e *Engine) answeredByAny(tx remediation.Tx, patience time.Duration) (since time.Time, back bool, why, err error) {
+func (e *Engine) answeredByAny(replicas func() ([]remediation.Replica, error), patience time.Duration) (since time.Time, back bool, why, err error) {
 	since, back, why = e.prometheusHealth.lost(patience)
 	if e.replica == nil || since.IsZero() {
 		return since, back, why, nil
 	}
 	now := e.Now()
-	live, err := remediation.LiveReplicas(tx, now)
+	live, err := replicas()
 	if err != nil {
 		return time.Time{}, false, nil, fmt.Errorf("read the replicas: %w", err)
 	}

@@ -29,8 +29,9 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		live := e.liveIn(tx)
 		for _, b := range beats {
-			_, seen, err := e.noteMonitoring(tx, b)
+			_, seen, err := e.noteMonitoring(live, b)
 			if err != nil {
 				return err
 			}
@@ -50,6 +51,7 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		live := e.liveIn(tx)
 		for _, beat := range beats {
 			var found []map[string]any
 			if late(beat) {
@@ -57,7 +59,7 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 				found = append(found, map[string]any{"blind": true, "what": remediation.BlindWatchdog, "why": fmt.Sprintf(
 					"no watchdog alert for %s: Prometheus or Alertmanager may be down; nothing is promoted, and nothing is rolled back because of this", remediation.Span(now.Sub(beat.Last)))})
 			}
-			beat, seen, err := e.noteMonitoring(tx, beat)
+			beat, seen, err := e.noteMonitoring(live, beat)
 			if err != nil {
 				return err
 			}

@@ -293,22 +293,22 @@ const targetGate = "target"
 // TargetBusy says what is changing a target now, "" if nothing is; incident and service
 // are the caller's.
 func (e *Gates) TargetBusy(tx remediation.Tx, target, incident, service string) (string, error) {
-	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
+	running, err := tx.Running()
 	if err != nil {
 		return "", err
 	}
 	lock := e.lockOf(target)
-	for _, inc := range open {
-		if s := inc.Running(); s != nil && inc.ID != incident && e.lockOf(s.Target) == lock {
+	for _, inc := range running {
+		if s := inc.Running(); inc.ID != incident && e.lockOf(s.Target) == lock {
 			return fmt.Sprintf("%s of incident %s (%s)", s.ID(), inc.ID, inc.Service), nil
 		}
 	}
-	rollouts, err := tx.Rollouts()
+	promoting, err := tx.Promoting()
 	if err != nil {
 		return "", err
 	}
-	for _, r := range rollouts {
-		if r.Promotion != nil && r.Service != service && e.lockOf(r.Promotion.Target) == lock {
+	for _, r := range promoting {
+		if r.Service != service && e.lockOf(r.Promotion.Target) == lock {
 			return fmt.Sprintf("%s of %s", r.Promotion.Step(), r.Service), nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
@@ -93,17 +94,28 @@ func (e *Promoter) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []view.RolloutView{}
-	for _, b := range e.Plans() {
+	plans := e.Plans()
+	out := make([]view.RolloutView, len(plans))
+	turn := make(chan struct{}, viewsAtOnce)
+	var all sync.WaitGroup
+	for i, b := range plans {
 		r, ok := rollouts[b.Service]
 		if !ok {
 			r = remediation.Rollout{Service: b.Service, Release: b.Release.Version, Previous: b.Release.Previous, State: remediation.RolloutNone, Stage: remediation.StageNone}
 		}
-		out = append(out, e.rolloutView(ctx, ctx, b, r))
+		turn <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turn }()
+			out[i] = e.rolloutView(ctx, ctx, b, r)
+		})
 	}
+	all.Wait()
 	slices.SortFunc(out, func(a, b view.RolloutView) int { return strings.Compare(a.Service, b.Service) })
 	return out, nil
 }
+
+// viewsAtOnce is of how many rollouts Prometheus and the target are asked at a time.
+const viewsAtOnce = 16
 
 // rolloutView asks Prometheus how the stage does, for as long as ask lasts, and says
 // what is missing for the next one.

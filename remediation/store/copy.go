@@ -35,13 +35,13 @@ type table struct {
 // tables are all of them but those of PostgreSQL's own: the head, the leases, the version.
 func tables() []table {
 	return []table{
-		{"incidents", "n", "n, service, drill, open, wake, version, body"},
+		{"incidents", "n", "n, service, drill, open, running, paging, wake, version, body"},
 		{"alerts", "n", "n, fingerprint, incident, service, trigger, active, last_seen"},
 		{"alert_totals", "incident", "incident, active"},
 		{"audit", "seq", "seq, kind, service, incident, hash, entry"},
 		{"effects", "n", "n, incident, step, time, service, action, target, outcome"},
 		{"freezes", "service, scope", "service, scope, body"},
-		{"rollouts", "service", "service, body"},
+		{"rollouts", "service", "service, promoting, body"},
 		{"beats", "service", "service, last, lost, away, heard"},
 		{"playbooks", "hash", "hash, source"},
 		{"public_incidents", "n", "n, incident, resolved, body"},

@@ -76,8 +76,18 @@ func (t *tx) Incidents(f remediation.IncidentFilter) ([]*remediation.Incident, e
 		}
 		q.where(edge.cond, n)
 	}
+	text := q.text(order, f.Newest, f.Limit)
+	out, err := t.incidents(text, q.args)
+	if f.Newest {
+		slices.Reverse(out)
+	}
+	return out, err
+}
+
+// incidents returns those that a query finds.
+func (t *tx) incidents(query string, args []any) ([]*remediation.Incident, error) {
 	out := []*remediation.Incident{}
-	err := t.rows(q.text(order, f.Newest, f.Limit), q.args, func(r row) error {
+	err := t.rows(query, args, func(r row) error {
 		var n int64
 		var body []byte
 		if err := r.scan(&n, &body); err != nil {
@@ -90,10 +100,24 @@ func (t *tx) Incidents(f remediation.IncidentFilter) ([]*remediation.Incident, e
 	if err != nil {
 		return nil, fmt.Errorf("list incidents: %w", err)
 	}
-	if f.Newest {
-		slices.Reverse(out)
-	}
 	return out, nil
+}
+
+// Running implements remediation.IncidentTable.
+func (t *tx) Running() ([]*remediation.Incident, error) {
+	all, err := t.incidents("SELECT n, body FROM incidents WHERE running = 1 ORDER BY n", nil)
+	return slices.DeleteFunc(all, func(inc *remediation.Incident) bool { return !runs(inc) }), err // written before there was the column
+}
+
+func runs(inc *remediation.Incident) bool {
+	return inc.State != remediation.Closed && inc.Running() != nil
+}
+
+// Paging implements remediation.IncidentTable.
+func (t *tx) Paging() ([]*remediation.Incident, error) {
+	all, err := t.incidents(`SELECT n, body FROM incidents WHERE paging = 1 AND n = (
+		SELECT max(other.n) FROM incidents AS other WHERE other.service = incidents.service AND other.drill = 0) ORDER BY n`, nil)
+	return slices.DeleteFunc(all, func(inc *remediation.Incident) bool { return len(inc.NeedsHuman()) == 0 }), err // as above
 }
 
 // PutIncident implements remediation.IncidentTable.
@@ -149,10 +173,10 @@ func (t *tx) putIncident(inc *remediation.Incident) error {
 	if err != nil {
 		return err
 	}
-	err = t.exec(`INSERT INTO incidents (n, service, drill, open, wake, version, body) VALUES (?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (n) DO UPDATE SET service = excluded.service, drill = excluded.drill, open = excluded.open,
+	err = t.exec(`INSERT INTO incidents (n, service, drill, open, running, paging, wake, version, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (n) DO UPDATE SET service = excluded.service, drill = excluded.drill, open = excluded.open, running = excluded.running, paging = excluded.paging,
 		wake = excluded.wake, version = excluded.version, body = excluded.body`,
-		n, inc.Service, inc.Drill, open, wake, put.Version, body)
+		n, inc.Service, inc.Drill, open, runs(inc), len(inc.NeedsHuman()) > 0, wake, put.Version, body)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -104,11 +105,23 @@ func (t *tx) Rollouts() ([]remediation.Rollout, error) {
 	return bodies[remediation.Rollout](t, "rollouts", "SELECT body FROM rollouts ORDER BY service")
 }
 
+// Promoting implements remediation.ServiceTable.
+func (t *tx) Promoting() ([]remediation.Rollout, error) {
+	all, err := bodies[remediation.Rollout](t, "rollouts", "SELECT body FROM rollouts WHERE promoting = 1 ORDER BY service")
+	return slices.DeleteFunc(all, func(r remediation.Rollout) bool { return r.Promotion == nil }), err // written before there was the column
+}
+
+// Rollout implements remediation.ServiceTable.
+func (t *tx) Rollout(service string) (remediation.Rollout, error) {
+	return body[remediation.Rollout](t, "rollout of "+service, "SELECT body FROM rollouts WHERE service = ?", service)
+}
+
 // PutRollout implements remediation.ServiceTable.
 func (t *tx) PutRollout(r remediation.Rollout) error {
 	b, err := marshal(r)
 	if err == nil {
-		err = t.exec("INSERT INTO rollouts (service, body) VALUES (?, ?) ON CONFLICT (service) DO UPDATE SET body = excluded.body", r.Service, b)
+		err = t.exec("INSERT INTO rollouts (service, promoting, body) VALUES (?, ?, ?) ON CONFLICT (service) DO UPDATE SET promoting = excluded.promoting, body = excluded.body",
+			r.Service, r.Promotion != nil, b)
 	}
 	if err != nil {
 		return fmt.Errorf("put rollout of service %q: %w", r.Service, err)
@@ -126,6 +139,18 @@ func marshal(v any) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// body reads a row that is kept as JSON.
+func body[T any](t *tx, what, query string, args ...any) (v T, err error) {
+	var b []byte
+	if err = t.row(query, args, &b); err == nil {
+		err = json.Unmarshal(b, &v)
+	}
+	if err != nil {
+		return v, fmt.Errorf("%.200q: %w", what, err)
+	}
+	return v, nil
 }
 
 // bodies reads rows that are kept as JSON.
@@ -150,11 +175,8 @@ func bodies[T any](t *tx, table, query string, args ...any) ([]T, error) {
 // Beats implements remediation.ServiceTable.
 func (t *tx) Beats() ([]remediation.Beat, error) {
 	out := []remediation.Beat{}
-	err := t.rows("SELECT service, last, heard, lost, away FROM beats ORDER BY service", nil, func(r row) error {
-		var b remediation.Beat
-		var last, away sql.NullInt64
-		err := r.scan(&b.Service, &last, &b.Heard, &b.Lost, &away)
-		b.Last, b.Away = moment(last), moment(away)
+	err := t.rows(allBeats+" ORDER BY service", nil, func(r row) error {
+		b, err := beatOf(r)
 		out = append(out, b)
 		return err
 	})
@@ -162,6 +184,32 @@ func (t *tx) Beats() ([]remediation.Beat, error) {
 		return nil, fmt.Errorf("list beats: %w", err)
 	}
 	return out, nil
+}
+
+// Beat implements remediation.ServiceTable.
+func (t *tx) Beat(service string) (b remediation.Beat, err error) {
+	found := false
+	err = t.rows(allBeats+" WHERE service = ?", []any{service}, func(r row) (err error) {
+		found = true
+		b, err = beatOf(r)
+		return err
+	})
+	if err == nil && !found {
+		err = remediation.ErrNotFound
+	}
+	if err != nil {
+		return remediation.Beat{}, fmt.Errorf("beat of service %.80q: %w", service, err)
+	}
+	return b, nil
+}
+
+const allBeats = "SELECT service, last, heard, lost, away FROM beats"
+
+func beatOf(r row) (b remediation.Beat, err error) {
+	var last, away sql.NullInt64
+	err = r.scan(&b.Service, &last, &b.Heard, &b.Lost, &away)
+	b.Last, b.Away = moment(last), moment(away)
+	return b, err
 }
 
 // PutBeat implements remediation.ServiceTable.
@@ -202,6 +250,11 @@ func (t *tx) PutPlaybook(hash string, source []byte) error {
 // Signals implements remediation.ServiceTable.
 func (t *tx) Signals() ([]remediation.Signal, error) {
 	return bodies[remediation.Signal](t, "signals", "SELECT body FROM signals ORDER BY service, name")
+}
+
+// Signal implements remediation.ServiceTable.
+func (t *tx) Signal(service, name string) (remediation.Signal, error) {
+	return body[remediation.Signal](t, "signal "+name+" of "+service, "SELECT body FROM signals WHERE service = ? AND name = ?", service, name)
 }
 
 // PutSignal implements remediation.ServiceTable.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -88,6 +89,43 @@ var incidentTests = []test{
 				return fmt.Errorf("listed %v (%w)", all, err)
 			}
 			return nil
+		})
+	}},
+	{"running are the open incidents of which a step runs", func(s *suite) {
+		running := func(state remediation.StepState, verified bool) func(*remediation.Incident) {
+			return func(inc *remediation.Incident) { inc.Steps = []remediation.Step{{State: state, Verified: verified, Risk: alerts.Reversible}} }
+		}
+		s.put("waits")
+		ended := s.put("ended", running(remediation.StepIntent, false))
+		first, second := s.put("intent", running(remediation.StepIntent, false)), s.put("unverified", running(remediation.StepDone, false))
+		s.put("verified", running(remediation.StepDone, true))
+		s.put("closed", running(remediation.StepIntent, false), closed)
+		s.update(func(tx remediation.Tx) error { ended.Steps[0].State = remediation.StepFailed; return tx.PutIncident(ended) })
+		s.both(func(tx remediation.Tx) error {
+			got, err := tx.Running()
+			if want := []string{first.ID, second.ID}; !slices.Equal(incidentIDs(got), want) {
+				return fmt.Errorf("got %v, want %v (%w)", incidentIDs(got), want, err)
+			}
+			return err
+		})
+	}},
+	{"paging are the newest incidents that need a person", func(s *suite) {
+		paged := func(inc *remediation.Incident) { inc.Paged = []string{"stuck"} }
+		s.put("calm")
+		s.put("past", paged, closed)
+		s.put("past", closed)
+		last := s.put("last", paged, closed)
+		s.put("last", paged, func(inc *remediation.Incident) { inc.Drill = true })
+		waits := s.put("waits", func(inc *remediation.Incident) { inc.State, inc.Reason = remediation.Waiting, remediation.HoldApproval })
+		s.put("claimed", paged, func(inc *remediation.Incident) { inc.ClaimedBy = "eve" })
+		over := s.put("over", paged)
+		s.update(func(tx remediation.Tx) error { over.Paged = nil; return tx.PutIncident(over) })
+		s.both(func(tx remediation.Tx) error {
+			got, err := tx.Paging()
+			if want := []string{last.ID, waits.ID}; !slices.Equal(incidentIDs(got), want) {
+				return fmt.Errorf("got %v, want %v (%w)", incidentIDs(got), want, err)
+			}
+			return err
 		})
 	}},
 	{"what the caller does to an incident after putting it stays with the caller", func(s *suite) {

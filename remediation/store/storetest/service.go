@@ -104,6 +104,14 @@ var serviceTests = []test{
 			if !reflect.DeepEqual(got, all) {
 				return fmt.Errorf("got %+v, want %+v (%w)", got, all, err)
 			}
+			for _, want := range all {
+				if one, err := tx.Signal(want.Service, want.Name); err != nil || one != want {
+					return fmt.Errorf("got %+v, want %+v (%w)", one, want, err)
+				}
+			}
+			if _, oneErr := tx.Signal("gone", "a"); !errors.Is(oneErr, remediation.ErrNotFound) {
+				return fmt.Errorf("one that is gone: %w", oneErr)
+			}
 			return err
 		})
 	}},
@@ -121,6 +129,30 @@ var serviceTests = []test{
 			if !reflect.DeepEqual(got, all) {
 				return fmt.Errorf("got %+v, want %+v (%w)", got, all, err)
 			}
+			for _, want := range all {
+				if one, err := tx.Rollout(want.Service); err != nil || !reflect.DeepEqual(one, want) {
+					return fmt.Errorf("got %+v, want %+v (%w)", one, want, err)
+				}
+			}
+			if _, oneErr := tx.Rollout("a"); !errors.Is(oneErr, remediation.ErrNotFound) {
+				return fmt.Errorf("one that was never put: %w", oneErr)
+			}
+			return err
+		})
+	}},
+	{"promoting are the rollouts with a promotion", func(s *suite) {
+		moving := func(service string) remediation.Rollout {
+			return remediation.Rollout{Service: service, State: "active", Promotion: &remediation.Promotion{To: "full"}}
+		}
+		s.update(func(tx remediation.Tx) error {
+			return errors.Join(tx.PutRollout(moving("c")), tx.PutRollout(moving("b")), tx.PutRollout(moving("a")),
+				tx.PutRollout(remediation.Rollout{Service: "b", State: "active"}), tx.PutRollout(remediation.Rollout{Service: "d", State: "active"}))
+		})
+		s.both(func(tx remediation.Tx) error {
+			got, err := tx.Promoting()
+			if want := []remediation.Rollout{moving("a"), moving("c")}; !reflect.DeepEqual(got, want) {
+				return fmt.Errorf("got %+v, want %+v (%w)", got, want, err)
+			}
 			return err
 		})
 	}},
@@ -133,6 +165,14 @@ var serviceTests = []test{
 			got, err := tx.Beats()
 			if !slices.Equal(got, all) {
 				return fmt.Errorf("got %+v, want %+v (%w)", got, all, err)
+			}
+			for _, want := range all {
+				if one, err := tx.Beat(want.Service); err != nil || one != want {
+					return fmt.Errorf("got %+v, want %+v (%w)", one, want, err)
+				}
+			}
+			if _, oneErr := tx.Beat("a"); !errors.Is(oneErr, remediation.ErrNotFound) {
+				return fmt.Errorf("one that was never put: %w", oneErr)
 			}
 			return err
 		})
