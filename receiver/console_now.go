@@ -30,25 +30,41 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 		frame
 		view.Status
 		Headline, Tone string
-		Cards          []serviceCard
-		// Crowd are the open incidents where they are too many to be seen together.
-		Crowd, Recent []view.Story
+		// Person are the first lines that somebody must act on, PersonMore how many follow.
+		Person     []view.StatusLine
+		PersonMore int
+		Cards      []serviceCard
+		// Folded are the services that have no card.
+		Folded []folded
+		// Crowd are the open incidents where they are too many to be seen together,
+		// CrowdMore how many are not listed.
+		Crowd     []crowded
+		CrowdMore int
+		Recent    []view.Story
 	}{frame: f, Status: view.NewStatus(o)}
 	data.Headline, data.Tone = data.Status.Headline()
-	data.Cards = serviceCards(o)
+	data.Person = data.NeedsPerson()
+	data.PersonMore = max(len(data.Person)-shownLines, 0)
+	data.Person = data.Person[:len(data.Person)-data.PersonMore]
+	all := serviceCards(o)
+	data.Cards, data.Folded = fold(all)
 	s.measure(c.Request().Context(), data.Cards)
 	for i, card := range data.Cards {
 		if calm := len(data.Cards) == 1 && gravity(card.Tone) == gravity("over"); calm || strings.EqualFold(data.Headline, card.Service+": "+card.Headline) {
 			data.Cards[i].Headline = ""
 		}
 	}
-	for _, card := range data.Cards {
-		data.Crowd = append(data.Crowd, card.Stories...)
+	for i, card := range all {
+		for _, st := range card.Stories {
+			data.Crowd = append(data.Crowd, crowded{st, i < len(data.Cards)})
+		}
 	}
 	if len(data.Crowd) <= fewIncidents {
 		data.Crowd = nil
 	}
-	slices.SortStableFunc(data.Crowd, func(a, b view.Story) int { return gravity(a.Tone) - gravity(b.Tone) })
+	slices.SortStableFunc(data.Crowd, func(a, b crowded) int { return gravity(a.Tone) - gravity(b.Tone) })
+	data.CrowdMore = max(len(data.Crowd)-shownIncidents, 0)
+	data.Crowd = data.Crowd[:len(data.Crowd)-data.CrowdMore]
 	for _, v := range o.Recent {
 		data.Recent = append(data.Recent, storyOf(v, o))
 	}
@@ -58,6 +74,11 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 const (
 	// fewIncidents can be seen together, without a list of them.
 	fewIncidents = 2
+	// fewServices all have a card. Of more, only those where something is wrong have one,
+	// and at most as many.
+	fewServices = 25
+	// shownIncidents and shownLines bound the lists above the cards.
+	shownIncidents, shownLines = 100, 10
 	// shownPlots bounds how many services a page asks Prometheus about.
 	shownPlots = 12
 )
@@ -84,16 +105,55 @@ type indicator struct {
 	Plot template.HTML // "" where Prometheus does not tell
 }
 
+// crowded is an incident in the list of all. Shown: its service's card is on the page.
+type crowded struct {
+	view.Story
+	Shown bool
+}
+
+// folded are services that share one line, since nothing, or the same, is wrong with them.
+type folded struct {
+	Headline, Tone string
+	Services       []string
+}
+
+// fold leaves the cards of few services, or of those of many where something is wrong.
+func fold(all []serviceCard) (cards []serviceCard, rest []folded) {
+	n := len(all)
+	if n > fewServices {
+		n = min(fewServices, slices.IndexFunc(append(slices.Clone(all), serviceCard{}), func(c serviceCard) bool { return len(c.Stories) == 0 && !c.Lost }))
+	}
+	for _, c := range all[n:] {
+		headline := "no open incident"
+		switch {
+		case len(c.Stories) > 0:
+			headline = "an incident is open"
+		case c.Lost:
+			headline = "monitoring lost"
+		}
+		i := slices.IndexFunc(rest, func(f folded) bool { return f.Headline == headline })
+		if i < 0 {
+			i = len(rest)
+			rest = append(rest, folded{Headline: headline, Tone: c.Tone})
+		}
+		rest[i].Services = append(rest[i].Services, c.Service)
+	}
+	return all[:n], rest
+}
+
 // serviceCards are all services, the gravest first.
 func serviceCards(o view.Overview) []serviceCard {
 	var cards []serviceCard
-	for _, sv := range o.Services {
+	at := map[string]int{}
+	for i, sv := range o.Services {
+		at[sv.Service] = i
 		cards = append(cards, serviceCard{ServiceNow: sv, Headline: "No open incident", Tone: "over"})
 	}
 	for _, v := range o.Incidents {
-		i := slices.IndexFunc(cards, func(c serviceCard) bool { return c.Service == v.Service })
-		if i < 0 { // its playbook is no longer loaded
+		i, loaded := at[v.Service]
+		if !loaded { // its playbook was taken out
 			i = len(cards)
+			at[v.Service] = i
 			cards = append(cards, serviceCard{ServiceNow: view.ServiceNow{Service: v.Service}})
 		}
 		cards[i].Stories = append(cards[i].Stories, storyOf(v, o))

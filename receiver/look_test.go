@@ -199,7 +199,9 @@ func nowLooks(t testing.TB) (all []look) {
 	b.service.overview = crowd(12)
 	r := as(request("GET", "/", ""), "eve")
 	r.Header.Set("Accept", "text/html")
-	return append(all, taken("now-many", b.do(r)))
+	all = append(all, taken("now-many", b.do(r)))
+	b.service.overview = thousand()
+	return append(all, taken("now-thousand", b.do(r)))
 }
 
 // crowd is an overview of n services, each with an incident.
@@ -430,12 +432,77 @@ func TestAHundredOpenIncidentsShowAtOnceTheGravestFirst(t *testing.T) {
 	w := b.do(r)
 	took := time.Since(begun)
 	body := w.Body.String()
-	if took > 2*time.Second || len(body) > 2<<20 || strings.Count(body, "<article") != 100 {
+	if w.Code != http.StatusOK {
+		t.Fatalf("answered %d: %s", w.Code, b.log)
+	}
+	if took > 2*time.Second || len(body) > 2<<20 || strings.Count(body, "<article") != fewServices || !strings.Contains(body, "75 more services: an incident is open") {
 		t.Errorf("took %s for %d bytes with %d incidents", took, len(body), strings.Count(body, "<article"))
 	}
 	list := body[strings.Index(body, `<ul class="crowd"`):strings.Index(body, "<article")]
 	if strings.Count(list, "<li") != 100 || strings.LastIndex(list, "tone-bad") > strings.Index(list, "tone-good") {
 		t.Error("the list of all of them is not in the order of their gravity")
+	}
+}
+
+func TestAStepOverTheLimitOfItsRealmCanBeApprovedOnItsPage(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	o := crowd(1)
+	inc := o.Incidents[0]
+	inc.OverLimit = inc.Next.Step
+	b.service.overview, b.service.incidents = o, []view.IncidentView{inc}
+	r := as(request("GET", "/incidents/"+inc.ID, ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	body := b.do(r).Body.String()
+	if !strings.Contains(body, `action="/incidents/`+inc.ID+`/approve"`) || !strings.Contains(body, `name="step" value="`+inc.OverLimit+`"`) {
+		t.Errorf("there is no form to approve it:\n%s", body)
+	}
+}
+
+// thousand is an overview of 1,000 services: three have an open incident, two are lost.
+func thousand() view.Overview {
+	o := crowd(3)
+	beat, stale := o.Time.Add(-20*time.Second), o.Time.Add(-time.Hour)
+	for i := range 997 {
+		s := view.ServiceNow{Service: fmt.Sprintf("svc-%04d", i), Watchdog: &beat, WatchdogHeard: true, WatchdogMaxAge: 5 * time.Minute, Playbook: "0123"}
+		if i < 2 {
+			s.Watchdog = &stale
+		}
+		o.Services = append(o.Services, s)
+	}
+	return o
+}
+
+func TestAThousandServicesAreReadAtOnceWhatNeedsAPersonFirst(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	at := func(o view.Overview) string {
+		b.service.overview = o
+		r := as(request("GET", "/", ""), "eve")
+		r.Header.Set("Accept", "text/html")
+		return b.do(r).Body.String()
+	}
+	body := at(thousand())
+	if n := strings.Count(body, "<article"); n != 5 || !strings.Contains(body, "995 more services: no open incident") {
+		t.Errorf("%d cards, and the rest is not folded", n)
+	}
+	if len(body) > 400<<10 || strings.Contains(body, "svc-0500: ") || strings.Count(body, "svc-0500</bdi>") != 1 {
+		t.Errorf("%d bytes; a calm service takes more than a line", len(body))
+	}
+	head := body[:strings.Index(body, "<article")]
+	if !strings.Contains(head, "2 services: monitoring lost") || !strings.Contains(head, "Freeze all services") {
+		t.Errorf("what is wrong and the switch are not at the top:\n%s", head)
+	}
+	o := thousand()
+	stale := o.Time.Add(-time.Hour)
+	for i := range o.Services {
+		o.Services[i].Watchdog = &stale
+	}
+	body = at(o)
+	if n := strings.Count(body, "<article"); n != fewServices || !strings.Contains(body, "1000 services: monitoring lost") ||
+		!strings.Contains(body, "more services: monitoring lost") || !strings.Contains(body[:strings.Index(body, "<details")], "<bdi>995 more services</bdi>") {
+		t.Errorf("%d cards where all are lost:\n%.3000s", n, body)
+	}
+	if body = at(crowd(300)); !strings.Contains(body, "200 more open incidents") || strings.Count(body, `href="#h-`) > fewServices {
+		t.Error("300 open incidents are all listed, or lead to cards that are not there")
 	}
 }
 

@@ -209,11 +209,14 @@ type Step struct {
 	OnFailure alerts.OnFailure `json:"on_failure"`
 	// Approved is who said yes; ApprovalAsked since when the question stands,
 	// ApprovalPlan the plan it was asked of: a plan that grew asks again.
-	Approved      string          `json:"approved,omitempty"`
-	ApprovalAsked *time.Time      `json:"approval_asked,omitempty"`
-	ApprovalPlan  string          `json:"approval_plan,omitempty"`
-	Before        json.RawMessage `json:"before,omitempty"`
-	Verified      bool            `json:"verified,omitempty"`
+	Approved      string     `json:"approved,omitempty"`
+	ApprovalAsked *time.Time `json:"approval_asked,omitempty"`
+	ApprovalPlan  string     `json:"approval_plan,omitempty"`
+	// OverLimit is who let it run over the limit of its realm, until OverLimitUntil.
+	OverLimit      string          `json:"over_limit,omitempty"`
+	OverLimitUntil *time.Time      `json:"over_limit_until,omitempty"`
+	Before         json.RawMessage `json:"before,omitempty"`
+	Verified       bool            `json:"verified,omitempty"`
 	// Tells: the step only tells people something, and changes no target.
 	Tells bool `json:"tells,omitempty"`
 	// Doubts counts tries that ended in doubt and left the target untouched.
@@ -436,6 +439,13 @@ func (inc *Incident) Fired() time.Time {
 // first from the limits.
 func (s *Step) Attempt() string { return fmt.Sprintf("%s@%d", s.ID(), s.Started.UnixNano()) }
 
+// HeldByRealm reports whether a step waits because of its realm's limit: then a commander
+// can let it run.
+func (inc *Incident) HeldByRealm(step string) bool {
+	next := inc.Next()
+	return inc.State == Waiting && inc.Reason == HoldBlastRadius && inc.LastHeldGate == GateRealm && inc.Until != nil && next != nil && next.ID() == step
+}
+
 // VoidApprovals discards requests and approvals: the wait that asked is over.
 func (inc *Incident) VoidApprovals() {
 	for i := range inc.Steps {
@@ -459,6 +469,7 @@ func (inc *Incident) Shift(move func(*time.Time)) {
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
 		move(s.ApprovalAsked)
+		move(s.OverLimitUntil)
 		if s.State != StepIntent {
 			move(s.Started)
 			move(s.Finished)

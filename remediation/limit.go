@@ -2,7 +2,40 @@ package remediation
 
 import (
 	"time"
+
+	"github.com/locotoki/backout/alerts"
 )
+
+// RealmLimit is how many services of a realm may be rolled back within a time, over all
+// their playbooks, without a person.
+type RealmLimit struct {
+	// Realm is one of LimitRealm; "" is every realm without a limit of its own.
+	Realm    string
+	Services alerts.Rate
+}
+
+// The realms of limits that are no host.
+const (
+	LimitRealmDefault = "default"
+	LimitRealmCluster = "cluster"
+)
+
+// LimitRealm is where a target is, as limits count it: what can fail together. It is the
+// realm in which a replica acts, and in Kubernetes the cluster.
+func LimitRealm(t alerts.Target) string {
+	switch {
+	case t.Kubernetes != nil && t.Kubernetes.Context != "":
+		return LimitRealmCluster + ":" + t.Kubernetes.Context
+	case t.Kubernetes != nil:
+		return LimitRealmCluster
+	case t.Compose.Host != "":
+		return RealmOfHost(t.Compose.Host)
+	}
+	return LimitRealmDefault
+}
+
+// GateRealm is the gate of a RealmLimit.
+const GateRealm = "realm"
 
 // Counts reports whether limits count an effect.
 func (ef Effect) Counts() bool {

@@ -70,6 +70,7 @@ func fixedAtStart(old, changed *config.Config) []string {
 		"alertmanager":            old.AlertmanagerURL == changed.AlertmanagerURL && old.AlertmanagerHTTP.Same(changed.AlertmanagerHTTP),
 		"docker":                  old.DockerHost == changed.DockerHost && slices.Equal(old.DockerProjects, changed.DockerProjects),
 		"kubernetes":              old.Kubeconfig == changed.Kubeconfig,
+		"limits":                  slices.Equal(old.Limits, changed.Limits),
 		"storage":                 old.DSN == changed.DSN,
 		"launchdarkly":            old.LaunchDarkly.Same(changed.LaunchDarkly),
 		"unleash":                 old.Unleash.Same(changed.Unleash),

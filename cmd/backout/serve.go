@@ -124,7 +124,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	engine, err := engine.New(ctx, engine.Options{
 		Store: store, Replica: replica, Playbooks: set.playbooks, Kinds: out.kinds.list,
 		Prometheus: out.prometheus, Alertmanager: out.alertmanager, History: out.prometheus, Sources: out.sources, Runtime: out.kinds.services,
-		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: now, Logger: logger,
+		Mode: remediation.Mode(*f.mode), NoLossy: noLossy(set.config), Limits: realmLimits(set.config), StatusPages: out.pages, Team: out.team, Mail: out.mail, Webhooks: out.webhooks, Now: now, Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("start engine: %w", err)
@@ -186,6 +186,14 @@ func replicaOf(store remediation.Store, cfg *config.Config) (*engine.Replica, er
 		}
 	}
 	return &engine.Replica{ID: name + "/" + rand.Text(), Name: name, Version: version.Version, Hosts: cfg.ReplicaHosts, Lease: cfg.ReplicaLease}, nil
+}
+
+// realmLimits are the configuration's.
+func realmLimits(cfg *config.Config) (all []remediation.RealmLimit) {
+	for _, l := range cfg.Limits {
+		all = append(all, remediation.RealmLimit(l))
+	}
+	return all
 }
 
 // noLossy says why lossy steps are held whatever the playbook says; "" if they are not.

@@ -68,6 +68,9 @@ type Config struct {
 	// ReplicaLease is how long another replica waits after the last sign of life of the one
 	// that acts; at least 3s. The same for all of them.
 	ReplicaLease time.Duration `config:"replica.lease"`
+	// Limits are how many services of a realm may be rolled back without a person, over
+	// what their playbooks allow each. Default: none.
+	Limits []Limit `config:"limits"`
 	// SnapshotDir is the folder in which schema_rollback keeps snapshots of databases. A
 	// relative path begins at the working folder.
 	SnapshotDir string `config:"snapshots.dir"`
@@ -287,6 +290,7 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 				}},
 				field{"lease", func(n *yaml.Node) { r.lease(n, &cfg.ReplicaLease) }})
 		}},
+		field{"limits", func(n *yaml.Node) { cfg.Limits = r.limits(n) }},
 		field{"snapshots", func(n *yaml.Node) {
 			r.fields(n, "snapshots",
 				field{"dir", func(n *yaml.Node) { cfg.SnapshotDir = r.text(n, "snapshots.dir") }})

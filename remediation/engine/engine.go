@@ -38,6 +38,8 @@ type Options struct {
 	Mode    remediation.Mode
 	// NoLossy, where not "", is why lossy steps are held: no tokens, say.
 	NoLossy string
+	// Limits are how many services of a realm may be rolled back without a person.
+	Limits []remediation.RealmLimit
 	// StatusPages are told what the built-in page shows.
 	StatusPages []remediation.Channel
 	// Sources are what a preflight asks; nil: it cannot tell what lies around.
@@ -113,7 +115,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		channels = append(channels, w)
 	}
 	l := &ledger.Ledger{
-		Store: lease.Fence(o.Store), Kinds: o.Kinds, Alertmanager: o.Alertmanager, Mode: o.Mode, NoLossy: o.NoLossy, Now: o.Now, Log: o.Logger,
+		Store: lease.Fence(o.Store), Kinds: o.Kinds, Alertmanager: o.Alertmanager, Mode: o.Mode, NoLossy: o.NoLossy, Limits: o.Limits, Now: o.Now, Log: o.Logger,
 		Metrics: ledger.NewMetrics(channels),
 	}
 	gates := &gate.Gates{Ledger: l}

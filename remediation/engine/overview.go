@@ -28,17 +28,13 @@ func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
 	}
 	var looks sync.WaitGroup
 	for i := range o.Services {
-		if s := &o.Services[i]; len(o.Services) <= manyServices || busy[s.Service] || s.Rollout.Active() {
+		if s := &o.Services[i]; len(o.Services) <= view.ShownServices || busy[s.Service] || s.Rollout.Active() {
 			looks.Go(func() { s.RunsView = e.runs(s.Service) })
 		}
 	}
 	looks.Wait()
 	return o, nil
 }
-
-// manyServices is how many services are all asked what they run for one page. Of more,
-// only those are where something goes on.
-const manyServices = 50
 
 func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	o := view.Overview{Time: e.Now().UTC(), Mode: e.Mode, Services: []view.ServiceNow{}}

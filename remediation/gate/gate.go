@@ -1,9 +1,12 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -80,6 +83,8 @@ func (c *Change) ordered(s *remediation.Step, by string) ([]Result, error) {
 		switch {
 		case all[i].Gate == "claim" && c.Inc.ClaimedBy == by:
 			all[i] = Result{Gate: "claim"}
+		case all[i].Gate == remediation.GateRealm: // a person it is
+			all[i] = Result{Gate: remediation.GateRealm, Why: "does not apply to a commander's order"}
 		case all[i].Gate == "cooldown":
 			all[i] = Result{Gate: "cooldown", Why: "does not apply to a commander's order"}
 		}
@@ -244,7 +249,8 @@ func (c *Change) Confirmation(q Input) (Result, error) {
 // limits counts what has been done, from the store, so that a restart forgets none.
 func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 	l := c.Plan.Limits
-	longest := max(l.PerTarget.Window, l.PerService.Window, l.BlastRadius.Window, time.Duration(l.Cooldown))
+	realm := c.realmLimit()
+	longest := max(realm.Services.Window, l.PerTarget.Window, l.PerService.Window, l.BlastRadius.Window, time.Duration(l.Cooldown))
 	effects, err := c.Tx.Effects("", c.Now.Add(-longest))
 	if err != nil {
 		return nil, err
@@ -266,13 +272,71 @@ func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 				Why: fmt.Sprintf("limit cooldown %s: %s ran on this target at %s", l.Cooldown, s.Action, remediation.Moment(ef.Time))}
 		}
 	}
-	return []Result{
+	all := []Result{
 		c.rate("per_target", remediation.HoldRateLimit, l.PerTarget, effects, here),
 		c.rate("per_service", remediation.HoldRateLimit, l.PerService, effects, mine),
 		c.rate("blast_radius", remediation.HoldBlastRadius, l.BlastRadius, effects, any),
 		cooldown,
 		broken,
-	}, nil
+	}
+	if realm.Services.Count > 0 {
+		all = slices.Insert(all, 3, c.realm(s, realm, effects))
+	}
+	return all, nil
+}
+
+// realmLimit is the limit of the realm that the incident's service is in; its count is 0
+// where there is none.
+func (c *Change) realmLimit() (found remediation.RealmLimit) {
+	realm := remediation.LimitRealm(c.Plan.Target)
+	for _, l := range c.e.Limits {
+		if l.Realm == realm || l.Realm == "" && found.Services.Count == 0 {
+			found = l
+		}
+	}
+	found.Realm = realm
+	return found
+}
+
+// realm holds a step while as many other services of its realm as the limit allows were
+// rolled back within its window, unless a commander has approved the step since. A service
+// that was rolled back already is not counted again. One whose playbook was taken out
+// counts in every realm: where it was is not known.
+func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effects []remediation.Effect) Result {
+	gate := Result{Gate: remediation.GateRealm}
+	last := map[string]time.Time{}
+	for _, ef := range effects {
+		if !ef.Counts() || !ef.Time.After(c.Now.Add(-limit.Services.Window)) {
+			continue
+		}
+		if p := c.e.PlanOf(ef.Service); p == nil || remediation.LimitRealm(p.Target) == limit.Realm {
+			last[ef.Service] = ef.Time // the oldest come first
+		}
+	}
+	if _, mine := last[c.Inc.Service]; mine || len(last) < limit.Services.Count {
+		return gate
+	}
+	if s.OverLimit != "" && s.OverLimitUntil.After(c.Now) {
+		gate.Why = "approved by " + s.OverLimit + " over the limit"
+		return gate
+	}
+	services := slices.SortedFunc(maps.Keys(last), func(a, b string) int { return cmp.Or(last[a].Compare(last[b]), strings.Compare(a, b)) })
+	until := last[services[len(services)-limit.Services.Count]].Add(limit.Services.Window)
+	gate.Reason, gate.Until = remediation.HoldBlastRadius, &until
+	gate.Why = hint.Text(fmt.Sprintf("limit of %s services in realm %s: reached by %s", limit.Services, limit.Realm, few(services)),
+		fmt.Sprintf("a commander can let it run: backout approve %s %s --reason=WHY", c.Inc.ID, s.ID()))
+	return gate
+}
+
+// shownNames is how many services a reason names.
+const shownNames = 5
+
+// few names some of a list, and says how many more there are.
+func few(names []string) string {
+	if more := len(names) - shownNames; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNames], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // targetFree is the lock of a target (lockOf): while a step of another incident, or

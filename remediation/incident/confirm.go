@@ -332,7 +332,7 @@ func (c *change) hold(s *remediation.Step, g gate.Result, detail map[string]any)
 	if c.Inc.State != remediation.Waiting {
 		c.Inc.Since = c.Now
 	}
-	same := c.Inc.LastHeld == g.Reason && (g.Reason != remediation.HoldRateLimit || c.Inc.LastHeldGate == g.Gate)
+	same := c.Inc.LastHeld == g.Reason && (g.Reason != remediation.HoldRateLimit && g.Reason != remediation.HoldBlastRadius || c.Inc.LastHeldGate == g.Gate)
 	c.Inc.LastHeld, c.Inc.LastHeldGate = g.Reason, g.Gate
 	if !c.Inc.Called && (c.Inc.State != remediation.Waiting || c.Inc.Reason != g.Reason && (!undecided(c.Inc.Reason) || !undecided(g.Reason))) {
 		c.Inc.Paged = nil // what was paged for is over: something else holds now

@@ -28,6 +28,8 @@ type Ledger struct {
 	Mode         remediation.Mode
 	// NoLossy, where not "", is why steps that lose data are held.
 	NoLossy string
+	// Limits are those of realms.
+	Limits  []remediation.RealmLimit
 	Now     func() time.Time
 	Log     *slog.Logger
 	Metrics *Metrics

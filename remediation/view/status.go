@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,14 @@ const longPending = 10 * time.Minute
 
 // VerifyEvery is how often the audit log is verified while backout runs.
 const VerifyEvery = 24 * time.Hour
+
+const (
+	// ShownServices is how many services have lines of their own, whatever they do; of more,
+	// only those where something goes on.
+	ShownServices = 50
+	// shownLost is how many of those whose monitoring is lost have a line then.
+	shownLost = 5
+)
 
 // NewStatus puts an overview into lines.
 func NewStatus(o Overview) Status {
@@ -69,8 +78,19 @@ func NewStatus(o Overview) Status {
 	for _, f := range o.Freezes {
 		add(false, "freeze", "%s", freezeWords(f, o.Time))
 	}
+	calm, lostOnes := 0, 0
 	for _, sv := range o.Services {
 		lost, words := sv.Monitoring(o.Time)
+		if lost {
+			lostOnes++
+		}
+		switch many := len(o.Services) > ShownServices; {
+		case many && lostOnes > shownLost && lost:
+			continue
+		case many && !lost && !sv.Rollout.Active() && !slices.ContainsFunc(sv.Signals, func(g SignalNow) bool { return g.Raised != nil }):
+			calm++
+			continue
+		}
 		add(lost, sv.Service, "monitoring: %s", words)
 		if runs := sv.RunsWords(o.Time); runs != "" {
 			add(false, sv.Service, "runs: %s", runs)
@@ -82,6 +102,12 @@ func NewStatus(o Overview) Status {
 			}
 		}
 		add(false, sv.Service, "playbook: sha256 %.12s", sv.Playbook)
+	}
+	if more := lostOnes - shownLost; len(o.Services) > ShownServices && more > 0 {
+		add(true, remediation.Counted(more, "more service"), "monitoring: lost")
+	}
+	if calm > 0 {
+		add(false, remediation.Counted(calm, "service"), "monitoring: not lost; rollout: none; signals: none")
 	}
 	if len(o.Services) == 0 {
 		add(true, "playbooks", "none is loaded: backout handles no alert")
@@ -160,10 +186,18 @@ func (s Status) Headline() (words, tone string) {
 			}
 		}
 	}
+	var lost []string
 	for _, sv := range s.Services {
-		if lost, _ := sv.Monitoring(s.Time); lost {
-			return sv.Service + ": monitoring lost", "bad"
+		if is, _ := sv.Monitoring(s.Time); is {
+			lost = append(lost, sv.Service)
 		}
+	}
+	switch len(lost) {
+	case 0:
+	case 1:
+		return lost[0] + ": monitoring lost", "bad"
+	default:
+		return remediation.Counted(len(lost), "service") + ": monitoring lost", "bad"
 	}
 	for _, l := range s.NeedsPerson() {
 		return l.Subject + ": " + l.Text, "bad"

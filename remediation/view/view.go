@@ -55,6 +55,9 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			return IncidentView{}, err
 		}
 	}
+	if s := inc.Next(); s != nil && inc.HeldByRealm(s.ID()) {
+		v.OverLimit = s.ID()
+	}
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By
 	}

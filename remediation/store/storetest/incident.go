@@ -93,14 +93,19 @@ var incidentTests = []test{
 	}},
 	{"running are the open incidents of which a step runs", func(s *suite) {
 		running := func(state remediation.StepState, verified bool) func(*remediation.Incident) {
-			return func(inc *remediation.Incident) { inc.Steps = []remediation.Step{{State: state, Verified: verified, Risk: alerts.Reversible}} }
+			return func(inc *remediation.Incident) {
+				inc.Steps = []remediation.Step{{State: state, Verified: verified, Risk: alerts.Reversible}}
+			}
 		}
 		s.put("waits")
 		ended := s.put("ended", running(remediation.StepIntent, false))
 		first, second := s.put("intent", running(remediation.StepIntent, false)), s.put("unverified", running(remediation.StepDone, false))
 		s.put("verified", running(remediation.StepDone, true))
 		s.put("closed", running(remediation.StepIntent, false), closed)
-		s.update(func(tx remediation.Tx) error { ended.Steps[0].State = remediation.StepFailed; return tx.PutIncident(ended) })
+		s.update(func(tx remediation.Tx) error {
+			ended.Steps[0].State = remediation.StepFailed
+			return tx.PutIncident(ended)
+		})
 		s.both(func(tx remediation.Tx) error {
 			got, err := tx.Running()
 			if want := []string{first.ID, second.ID}; !slices.Equal(incidentIDs(got), want) {
