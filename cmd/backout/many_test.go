@@ -19,6 +19,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -195,14 +196,37 @@ func (c *crowd) ask(method, path, body string) (status int, answer string, err e
 	return resp.StatusCode, string(text), err
 }
 
-// get returns an answer that must be 200.
-func (c *crowd) get(path string) string {
+// do returns an answer that must be 200.
+func (c *crowd) do(method, path, body string) string {
 	c.t.Helper()
-	status, text, err := c.ask(http.MethodGet, path, "")
+	status, text, err := c.ask(method, path, body)
 	if err != nil || status != http.StatusOK {
-		c.t.Fatalf("GET %s: %d %.300s, %v", path, status, text, err)
+		c.t.Fatalf("%s %s: %d %.300s, %v", method, path, status, text, err)
 	}
 	return text
+}
+
+func (c *crowd) get(path string) string { c.t.Helper(); return c.do(http.MethodGet, path, "") }
+
+func TestManyPlaybooksAreCheckedAndTheirRulesGenerated(t *testing.T) {
+	dir, n := t.TempDir(), crashtest.Rounds(200)
+	var files []string
+	for i := range n {
+		name := filepath.Join(dir, serviceName(i)+".yaml")
+		secretFile(t, name, crowdPlaybook(serviceName(i)))
+		files = append(files, "--playbook.file="+name)
+	}
+	if r := backout(t, nil, append([]string{"check"}, files...)...); r.status != 0 || !strings.Contains(r.stdout, serviceName(n-1)+" v2") {
+		t.Fatalf("check: %+v", r)
+	}
+	made := filepath.Join(dir, "made")
+	if r := backout(t, nil, append([]string{"rules", "generate", "--no-tests", "--output=" + made}, files...)...); r.status != 0 {
+		t.Fatalf("rules generate: %+v", r)
+	}
+	rules, err := filepath.Glob(filepath.Join(made, "rules", "svc-*.rules.yml"))
+	if err != nil || len(rules) < n {
+		t.Errorf("%d files of rules, want at least %d: %v", len(rules), n, err)
+	}
 }
 
 // posters is how many connections a storm comes by.
