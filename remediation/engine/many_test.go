@@ -28,7 +28,7 @@ func (p fleetPrometheus) Query(ctx context.Context, expr string) (float64, bool,
 }
 
 // fleet starts an engine with n services svc0, svc1, ...; host names the machine of one.
-func fleet(w *world, n int, host func(i int) string, limits ...remediation.RealmLimit) {
+func fleet(w *harness, n int, host func(i int) string, limits ...remediation.RealmLimit) {
 	w.t.Helper()
 	var pbs []*alerts.Playbook
 	for i := range n {
@@ -54,7 +54,7 @@ func fleet(w *world, n int, host func(i int) string, limits ...remediation.Realm
 func anyHost(int) string { return "" }
 
 // flagsOff counts the changes of the flags of a fleet.
-func (w *world) flagsOff(n int) (services, effects int) {
+func (w *harness) flagsOff(n int) (services, effects int) {
 	for i := range n {
 		if e := w.target(fmt.Sprintf("svc%d:flag_off", i)).effects; e > 0 {
 			services++
@@ -69,7 +69,7 @@ func TestAStormIsAcceptedAndEachServiceActedOnOnceWithinTheBlastRadius(t *testin
 	n := crashtest.Rounds(200)
 	for name, c := range map[string]struct{ radius, want int }{"wide": {2 * n, n}, "narrow": {7, 7}} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, limits(fmt.Sprintf("per_target: 3/1h, per_service: 6/1h, blast_radius: %d/10m, cooldown: 10m, breaker: 3", c.radius)))
+			w := newHarness(t, limits(fmt.Sprintf("per_target: 3/1h, per_service: 6/1h, blast_radius: %d/10m, cooldown: 10m, breaker: 3", c.radius)))
 			fleet(w, n, anyHost)
 			w.breach("error_rate")
 			var posters sync.WaitGroup
@@ -111,11 +111,11 @@ func TestAStormIsAcceptedAndEachServiceActedOnOnceWithinTheBlastRadius(t *testin
 
 func TestAFreezeOfEverythingHoldsEveryServiceUntilItEnds(t *testing.T) {
 	const n = 20
-	w := newWorld(t, limits("per_target: 3/1h, per_service: 6/1h, blast_radius: 99/10m, cooldown: 10m, breaker: 3"))
+	w := newHarness(t, limits("per_target: 3/1h, per_service: 6/1h, blast_radius: 99/10m, cooldown: 10m, breaker: 3"))
 	fleet(w, n, anyHost)
 	until := w.now.Add(3 * time.Minute)
-	must := func(_ any, err error) { t.Helper(); w.must(err) }
-	must(w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "eve", Reason: "the network is down", Until: &until}))
+	_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "eve", Reason: "the network is down", Until: &until})
+	w.must(err)
 	w.breach("error_rate")
 	for i := range n {
 		w.post("firing", "error_rate", fmt.Sprint("fp", i), "service", fmt.Sprint("svc", i))
@@ -134,13 +134,13 @@ func TestAFreezeOfEverythingHoldsEveryServiceUntilItEnds(t *testing.T) {
 func TestTheLimitOfARealm(t *testing.T) {
 	two := remediation.RealmLimit{Services: alerts.Rate{Count: 2, Window: 20 * time.Minute}}
 	perHost := func(i int) string { return []string{"", "web-1"}[i%2] } // svc1, svc3, svc5 are on web-1
-	begin := func(t *testing.T, own ...remediation.RealmLimit) *world {
-		w := newWorld(t, limits("per_target: 3/1h, per_service: 6/1h, blast_radius: 99/10m, cooldown: 10m, breaker: 3"))
+	begin := func(t *testing.T, own ...remediation.RealmLimit) *harness {
+		w := newHarness(t, limits("per_target: 3/1h, per_service: 6/1h, blast_radius: 99/10m, cooldown: 10m, breaker: 3"))
 		fleet(w, 6, perHost, append(own, two)...)
 		w.breach("error_rate")
 		return w
 	}
-	fire := func(w *world, i int) string {
+	fire := func(w *harness, i int) string {
 		return w.fire("error_rate", fmt.Sprint("fp", i), "service", fmt.Sprint("svc", i))
 	}
 	t.Run("holds a further service, of that realm only, and says so", func(t *testing.T) {
