@@ -100,7 +100,7 @@ func (c *crowd) timed(do func()) (took, cpu time.Duration) {
 // command runs backout and returns how long it took.
 func (c *crowd) command(name string, args ...string) string {
 	c.t.Helper()
-	cmd := exec.CommandContext(c.t.Context(), c.program, append([]string{name}, args...)...)
+	cmd := exec.CommandContext(c.t.Context(), program(c.t), append([]string{name}, args...)...)
 	begin := time.Now()
 	out, err := cmd.CombinedOutput()
 	if err != nil {

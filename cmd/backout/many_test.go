@@ -26,15 +26,14 @@ import (
 // crowd is one serve with many services, and what is around it: a Prometheus in which a
 // service breaches while its flag is on, and the flags of all services.
 type crowd struct {
-	t       testing.TB
-	dir     string
-	program string
-	n       int
-	flags   *flagServers
-	args    []string
-	cmd     *exec.Cmd
-	url     string
-	ready   time.Duration
+	t     testing.TB
+	dir   string
+	n     int
+	flags *flagServers
+	args  []string
+	cmd   *exec.Cmd
+	url   string
+	ready time.Duration
 }
 
 // serviceName is a service of a crowd.
@@ -53,10 +52,6 @@ func crowdPlaybook(service string) string {
 func newCrowd(t testing.TB, n int, extra string) *crowd {
 	t.Helper()
 	c := &crowd{t: t, dir: t.TempDir(), n: n, flags: &flagServers{}}
-	c.program = filepath.Join(c.dir, "backout")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", c.program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build backout: %v\n%s", err, out)
-	}
 	prometheus := httptest.NewServer(c.prometheus())
 	t.Cleanup(prometheus.Close)
 	flags := httptest.NewServer(c.flags)
@@ -141,7 +136,7 @@ func (c *crowd) start(mode string) {
 	c.t.Helper()
 	log, err := os.CreateTemp(c.dir, "*.log")
 	c.must(err)
-	c.cmd = exec.Command(c.program, append([]string{"serve", "--storage.dsn=sqlite:" + filepath.Join(c.dir, "backout.db"), "--mode=" + mode,
+	c.cmd = exec.Command(program(c.t), append([]string{"serve", "--storage.dsn=sqlite:" + filepath.Join(c.dir, "backout.db"), "--mode=" + mode,
 		"--web.listen-address=127.0.0.1:0", "--web.status-listen-address="}, c.args...)...)
 	c.cmd.Stderr = log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

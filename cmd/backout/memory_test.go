@@ -121,11 +121,6 @@ type serving struct {
 func startServing(t *testing.T) *serving {
 	t.Helper()
 	dir := t.TempDir()
-	program := filepath.Join(dir, "backout")
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", program, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build backout: %v\n%s", err, out)
-	}
 	config := filepath.Join(dir, "backout.yml") // nothing listens there
 	if err := os.WriteFile(config, []byte("prometheus: {url: http://127.0.0.1:1}\nalertmanager: {url: http://127.0.0.1:1}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -135,7 +130,7 @@ func startServing(t *testing.T) *serving {
 		t.Fatal(err)
 	}
 	s := &serving{dsn: "sqlite:" + filepath.Join(dir, "backout.db")}
-	s.cmd = exec.Command(program, "serve", "--config.file="+config, "--storage.dsn="+s.dsn,
+	s.cmd = exec.Command(program(t), "serve", "--config.file="+config, "--storage.dsn="+s.dsn,
 		"--web.listen-address=127.0.0.1:0", "--web.status-listen-address=")
 	s.cmd.Stderr = log
 	if err := s.cmd.Start(); err != nil {

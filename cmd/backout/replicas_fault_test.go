@@ -44,6 +44,7 @@ func (s *site) pair() (holder, other *process) {
 }
 
 func TestAProcessThatIsKilledAtAnyCallIsReplaced(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for where, after := range map[string]bool{"before": false, "after": true} {
 		for n := range crashtest.Points(t) {
@@ -119,6 +120,7 @@ const slackSecret = "8f742231b10e8888abcd99yyyzzz85a5"
 
 // The database's clock is five minutes ahead of both processes: all times go by it.
 func TestWhatOneProcessShowedTheOtherTakesWhileBothClocksAreWrong(t *testing.T) {
+	t.Parallel()
 	slack := chattest.New(t)
 	s := newSite(t, func(s *site) {
 		s.playbook = strings.Replace(s.playbook, "settle: 5m}", "settle: 5m, approval: {timeout: 30m}}", 1)
@@ -209,6 +211,7 @@ func (p *process) posts(path, body string, header map[string]string) (status int
 }
 
 func TestMonitoringIsLostOnceNoProcessIsAnswered(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(s *site) { s.playbook = strings.Replace(s.playbook, "max_age: 5m", "max_age: 30s", 1) })
 	holder, other := s.pair()
 	blind := func() bool {

@@ -136,7 +136,6 @@ func (f *flagServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type site struct {
 	t       *testing.T
 	dir     string
-	program string
 	server  *storetest.Server
 	flag    *flagServer
 	// playbook is every replica's, extra what each has more in its configuration.
@@ -150,10 +149,6 @@ func newSite(t *testing.T, edit ...func(*site)) *site {
 	s := &site{t: t, dir: t.TempDir(), server: storetest.NewServer(t), flag: &flagServer{on: true, version: 1}, playbook: replicaPlaybook}
 	for _, e := range edit {
 		e(s)
-	}
-	s.program = filepath.Join(s.dir, "backout")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", s.program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build backout: %v\n%s", err, out)
 	}
 	kinds, err := actionKinds(config.Default(), nil, slog.New(slog.DiscardHandler))
 	s.must(err)
@@ -227,7 +222,7 @@ func (s *site) start(name string) *process {
 	log, err := os.CreateTemp(s.dir, name+"-*.log")
 	s.must(err)
 	p := &process{s: s, name: name, log: log.Name()}
-	p.cmd = exec.Command(s.program, "serve", "--config.file="+filepath.Join(s.dir, name+".yml"), "--playbook.file="+filepath.Join(s.dir, "playbook.yaml"),
+	p.cmd = exec.Command(program(s.t), "serve", "--config.file="+filepath.Join(s.dir, name+".yml"), "--playbook.file="+filepath.Join(s.dir, "playbook.yaml"),
 		"--mode=act", "--web.listen-address=127.0.0.1:0", "--web.status-listen-address=")
 	p.cmd.Stderr = log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +26,28 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"backout": byOutputSchema, "backout-parses": parses})
 }
+
+// program is backout, built once for all tests that run it as a process.
+func program(t testing.TB) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// built leaves the program where the next run finds it: what is as it was is not linked again.
+var built = sync.OnceValues(func() (string, error) {
+	path, err := filepath.Abs("../../.cache/test/backout")
+	if err != nil {
+		return "", err
+	}
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build backout: %w\n%s", err, out)
+	}
+	return path, nil
+})
 
 // TestScripts runs testdata/script: the built command, as people use it.
 func TestScripts(t *testing.T) {
