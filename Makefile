@@ -47,10 +47,11 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 
 # The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and so
 # is the engine, most of whose tests set its clock. Only the engine's tests that run goroutines use the race detector. The
-# tests against the Docker engine and of the whole stack come last, each alone: they measure what a machine at work does.
+# package that takes longest is the first of each command, so that none is left to run alone; the tests against the Docker
+# engine and of the whole stack come last, without the others: they wait for what a machine at work does.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
-ALONE := ./alerts/... ./rules/... ./cmd/backout ./remediation ./remediation/engine ./remediation/backtest ./remediation/scenario ./remediation/action/... ./remediation/postgres
-CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalWorld\(/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' remediation/engine/*_test.go | sort -u | paste -sd'|')
+PLAIN := ./cmd/backout ./remediation/engine ./remediation/postgres ./remediation/backtest ./remediation/scenario ./rules/... ./alerts ./remediation ./remediation/action/...
+CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' remediation/engine/*_test.go | sort -u | paste -sd'|')
 REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|backtest|scenario|action|actiontest|postgres|docker|swarm|demo)$$' | paste -sd' ')
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks.
@@ -62,8 +63,8 @@ WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with 
 
 .PHONY: test
 test: tools promtool3 compose2 kubelab kustomize ## Run all tests, with crashes at a sample of the crash points
-	@$(WITH) bash -c "$(GOTEST) -short $(ALONE) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine && \
-	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
+	@$(WITH) bash -c "$(GOTEST) -short $(PLAIN) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine && \
+	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./deploy/demo ./remediation/docker"
 
 .PHONY: test-long
 test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests with the race detector, with crashes at every crash point, and dist-check's
