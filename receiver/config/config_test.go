@@ -115,7 +115,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		words   string
 		try     string
 	}{
-		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, kubernetes, external_url, tokens, storage, replica, snapshots, statuspage"},
+		"unknown key":          {"\nprometheuz: {}", "2", `unknown key "prometheuz" in the configuration`, "one of prometheus, alertmanager, docker, kubernetes, external_url, tokens, storage, replica, limits, snapshots, statuspage"},
 		"unknown inner key":    {"prometheus:\n  uri: x", "2", `unknown key "uri" in prometheus`, "one of url, timeout"},
 		"unknown token key":    {"tokens:\n  - {name: a, role: viewer, secret: x}", "2", `unknown key "secret" in a token`, "one of name, role, file"},
 		"key twice":            {"docker: {}\ndocker: {}", "2", `key "docker" is given twice`, "one of them only"},
