@@ -24,9 +24,6 @@ const (
 	// remembered is for how long the row of a replica that is gone stays: until then what
 	// only it knew, such as a channel, is not taken for abolished.
 	remembered = time.Hour
-	// handOver is how long a replica that leaves a realm to another goes on with what runs
-	// there: as long as a step may take that loses no data, unless it says otherwise.
-	handOver = 5 * time.Minute
 )
 
 // Keeper takes and renews the leases of one replica, and has it act in the realms that it
@@ -126,7 +123,8 @@ func (k *Keeper) Holds() []string {
 
 // epochs returns the epochs under which this replica holds realms, and forgets what is
 // over. A realm whose work is being ended is neither renewed nor taken: another may have
-// it sooner. One that was left to another is ready for it once nothing runs there.
+// it sooner. One that was left to another is ready for it once nothing runs there: each
+// step has a limit of its own, and needs no Prometheus to reach its outcome.
 func (k *Keeper) epochs() (held map[string]int64, ending, ready map[string]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -141,8 +139,6 @@ func (k *Keeper) epochs() (held map[string]int64, ending, ready map[string]bool)
 			}
 		case h.winding():
 			ending[realm] = true
-		case !h.handed.IsZero() && time.Since(h.handed) > handOver:
-			held[realm], ready[realm] = h.Epoch, true
 		default:
 			held[realm] = h.Epoch
 		}
