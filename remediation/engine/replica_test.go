@@ -694,9 +694,36 @@ func TestAPromotionIsRefusedWhereAnotherReplicaActsOnItsHost(t *testing.T) {
 		if _, err := p.a.ChangeRollout(p.ctx, promote); err == nil || !strings.Contains(err.Error(), "another replica acts there") {
 			t.Errorf("on another host: %v", err)
 		}
+		p.b.store.stop()
+		time.Sleep(2 * leaseLength)
+		if _, err := p.a.ChangeRollout(p.ctx, promote); err == nil || !strings.Contains(err.Error(), "no replica acts there now") {
+			t.Errorf("on a host whose replica is gone: %v", err)
+		}
+		p.b.store.goOn()
+		time.Sleep(leaseLength)
 		_, err := p.b.ChangeRollout(p.ctx, promote)
 		p.must(err)
 	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+}
+
+func TestAPromotionIsRefusedWhereNoReplicaActsOnItsHost(t *testing.T) {
+	replicas(t, nil, func(p *pair) {
+		p.declare("alpha")
+		for _, r := range []*replica{p.a, p.b} {
+			_, err := r.ChangeRollout(p.ctx, remediation.RolloutChange{Service: "shop", Verb: remediation.RolloutPromote, Actor: "eve", Reason: "r", Force: true})
+			if err == nil || !strings.Contains(err.Error(), "host web-2, and no replica acts there now") {
+				t.Errorf("a host that no replica lists: %v", err)
+			}
+		}
+	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+}
+
+func TestAProcessAloneActsOnAnyHost(t *testing.T) {
+	w := newHarness(t, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+	w.start()
+	w.declare("alpha")
+	_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Service: "shop", Verb: remediation.RolloutPromote, Actor: "eve", Reason: "r", Force: true})
+	w.must(err)
 }
 
 func TestARealmOfAHostIsActedInByAReplicaThere(t *testing.T) {
