@@ -139,7 +139,9 @@ func (e *Engine) act(ctx context.Context, realm string, which func(duty) bool, m
 	defer func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		delete(e.pokes, realm)
+		if e.pokes[realm] == poke { // else it acts here again by now
+			delete(e.pokes, realm)
+		}
 	}()
 	clock, longest := &e.clock, time.Minute
 	if e.replica != nil {

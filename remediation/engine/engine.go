@@ -133,7 +133,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if o.Replica != nil {
 		process = o.Replica.ID
 	}
-	e.Promoter = rollout.New(l, gates, e.Checker, e.runs, process)
+	e.Promoter = rollout.New(l, gates, e.Checker, e.runs, process, o.Replica != nil)
 	l.Prometheus, l.WakeUp = e.prometheusHealth, e.wakeUp
 	if o.Replica != nil {
 		e.keeper = e.newKeeper(l.Store)

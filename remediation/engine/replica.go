@@ -35,6 +35,9 @@ type Replica struct {
 const (
 	// pollShared is how often a replica looks for what another has written.
 	pollShared = time.Second
+	// deliverAgain is how often a caller of deliverFrom looks whether the one before has
+	// ended.
+	deliverAgain = 100 * time.Millisecond
 	// answerless is for how long Prometheus may leave a holder without an answer, at
 	// least, before a replica that it answers takes over.
 	answerless = 30 * time.Second
@@ -129,8 +132,17 @@ func (e *Engine) actIn(ctx context.Context, realm string) {
 	e.act(ctx, realm, e.dutiesIn(realm))
 }
 
-// deliverFrom delivers by one channel until ctx ends.
+// deliverFrom delivers by one channel until ctx ends, one caller at a time: two would send
+// a message twice.
 func (e *Engine) deliverFrom(ctx context.Context, ch remediation.Channel, poke <-chan struct{}) {
+	key := "deliver from/" + ch.Name()
+	for e.busy(key) { // by what ends now
+		if ctx.Err() != nil {
+			return
+		}
+		ledger.Pause(ctx, deliverAgain)
+	}
+	defer e.free(key)
 	for ctx.Err() == nil {
 		err := e.Safely("deliver by "+ch.Name(), func() error { return e.DeliverTo(ctx, ch, poke) })
 		if err != nil && ctx.Err() == nil {

@@ -449,8 +449,8 @@ func TestMonitoringIsLostOnceNoReplicaIsAnswered(t *testing.T) {
 	})
 }
 
-func TestAReplicaThatIsUnfitLeavesOnlyWhatAnotherCanDoAndEndsItsStep(t *testing.T) {
-	for name, ends := range map[string]bool{"the step ends": true, "the step does not end": false} {
+func TestAReplicaThatIsUnfitLeavesOnlyWhatAnotherCanDoOnceItsStepHasEnded(t *testing.T) {
+	for name, within := range map[string]time.Duration{"a short step": 90 * time.Second, "a step that takes as long as a snapshot": 30 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			replicas(t, func(w *harness, name string) {
 				w.replica.Hosts = nil
@@ -473,28 +473,23 @@ func TestAReplicaThatIsUnfitLeavesOnlyWhatAnotherCanDoAndEndsItsStep(t *testing.
 				id := p.a.alert(p, "fp1")
 				<-begun
 				p.a.prom.err = remediation.ErrNoAnswer
-				time.Sleep(90 * time.Second)
+				time.Sleep(within)
 				settles()
 				if p.acts("") != "a" || p.acts("host:web-1") != "a" {
 					t.Errorf("within a step %q acts, on the host %q", p.acts(""), p.acts("host:web-1"))
 				}
-				if ends {
-					release()
-					time.Sleep(leaseLength)
-				} else {
-					time.Sleep(6 * time.Minute)
-				}
+				release()
+				time.Sleep(leaseLength)
 				settles()
 				if p.acts("") != "b" || p.acts("host:web-1") != "a" {
 					t.Errorf("then %q acts, on the host %q", p.acts(""), p.acts("host:web-1"))
 				}
-				release()
 				time.Sleep(30 * time.Second)
 				settles()
 				if n := p.target("flag_off").effects; n != 1 {
 					t.Errorf("%d effects; log %v", n, p.log(id))
 				}
-				if n := p.count(id, audit.KindLateOutcome); ends != (n == 0) {
+				if n := p.count(id, audit.KindLateOutcome); n != 0 {
 					t.Errorf("%d late outcomes; log %v", n, p.log(id))
 				}
 				p.b.prom.err = remediation.ErrNoAnswer // nobody is better now
@@ -699,9 +694,36 @@ func TestAPromotionIsRefusedWhereAnotherReplicaActsOnItsHost(t *testing.T) {
 		if _, err := p.a.ChangeRollout(p.ctx, promote); err == nil || !strings.Contains(err.Error(), "another replica acts there") {
 			t.Errorf("on another host: %v", err)
 		}
+		p.b.store.stop()
+		time.Sleep(2 * leaseLength)
+		if _, err := p.a.ChangeRollout(p.ctx, promote); err == nil || !strings.Contains(err.Error(), "no replica acts there now") {
+			t.Errorf("on a host whose replica is gone: %v", err)
+		}
+		p.b.store.goOn()
+		time.Sleep(leaseLength)
 		_, err := p.b.ChangeRollout(p.ctx, promote)
 		p.must(err)
 	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+}
+
+func TestAPromotionIsRefusedWhereNoReplicaActsOnItsHost(t *testing.T) {
+	replicas(t, nil, func(p *pair) {
+		p.declare("alpha")
+		for _, r := range []*replica{p.a, p.b} {
+			_, err := r.ChangeRollout(p.ctx, remediation.RolloutChange{Service: "shop", Verb: remediation.RolloutPromote, Actor: "eve", Reason: "r", Force: true})
+			if err == nil || !strings.Contains(err.Error(), "host web-2, and no replica acts there now") {
+				t.Errorf("a host that no replica lists: %v", err)
+			}
+		}
+	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+}
+
+func TestAProcessAloneActsOnAnyHost(t *testing.T) {
+	w := newHarness(t, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+	w.start()
+	w.declare("alpha")
+	_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Service: "shop", Verb: remediation.RolloutPromote, Actor: "eve", Reason: "r", Force: true})
+	w.must(err)
 }
 
 func TestARealmOfAHostIsActedInByAReplicaThere(t *testing.T) {

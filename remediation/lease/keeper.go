@@ -24,9 +24,6 @@ const (
 	// remembered is for how long the row of a replica that is gone stays: until then what
 	// only it knew, such as a channel, is not taken for abolished.
 	remembered = time.Hour
-	// handOver is how long a replica that leaves a realm to another goes on with what runs
-	// there: as long as a step may take that loses no data, unless it says otherwise.
-	handOver = 5 * time.Minute
 )
 
 // Keeper takes and renews the leases of one replica, and has it act in the realms that it
@@ -49,7 +46,9 @@ type Keeper struct {
 	// is asked in the transaction that renews the leases. A realm in which none of them can
 	// act is kept.
 	Unfit func(me remediation.Replica, others []remediation.Replica) (why string, fit []remediation.Replica)
-	// Act acts in a realm until ctx ends, and has then brought to its end what it began.
+	// Act acts in a realm until ctx ends, and has then brought to its end what it began. It
+	// is called again where a realm is not left to another after all, also while an earlier
+	// call still brings something to its end.
 	Act func(ctx context.Context, realm string)
 	// Changed, where set, writes with a lease that changes hands.
 	Changed func(tx remediation.Tx, l, was remediation.Lease, why string) error
@@ -63,25 +62,18 @@ type Keeper struct {
 type holding struct {
 	*Hold
 	timer *time.Timer
-	ended chan struct{} // closed when Act has returned
-	// quit has Act begin nothing more, and return; handed is when it was called, zero
-	// before.
-	quit   context.CancelFunc
-	handed time.Time
+	// acts is how many calls of Act have not returned; ended is closed once none is left.
+	acts  int
+	ended chan struct{}
+	// quit has Act begin nothing more, and return. left: it was called, since another is to
+	// act here.
+	quit context.CancelFunc
+	left bool
 }
 
 func (h *holding) winding() bool {
 	select {
 	case <-h.lost:
-		return true
-	default:
-		return false
-	}
-}
-
-func (h *holding) over() bool {
-	select {
-	case <-h.ended:
 		return true
 	default:
 		return false
@@ -110,13 +102,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 func (k *Keeper) every() time.Duration { return min(k.Length/beats, beatEvery) }
 
-// Holds returns the realms in which this replica acts now.
+// Holds returns the realms in which this replica acts now, without those that it hands
+// over.
 func (k *Keeper) Holds() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var out []string
 	for realm, h := range k.held {
-		if !h.winding() {
+		if !h.left && !h.winding() {
 			out = append(out, realm)
 		}
 	}
@@ -126,40 +119,63 @@ func (k *Keeper) Holds() []string {
 
 // epochs returns the epochs under which this replica holds realms, and forgets what is
 // over. A realm whose work is being ended is neither renewed nor taken: another may have
-// it sooner. One that was left to another is ready for it once nothing runs there.
+// it sooner. One that was left to another is ready for it once nothing runs there: each
+// step has a limit of its own, and needs no Prometheus to reach its outcome.
 func (k *Keeper) epochs() (held map[string]int64, ending, ready map[string]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	held, ending, ready = map[string]int64{}, map[string]bool{}, map[string]bool{}
 	for realm, h := range k.held {
 		switch {
-		case h.over():
+		case h.winding() && h.acts == 0:
 			h.timer.Stop()
 			delete(k.held, realm)
-			if !h.handed.IsZero() {
-				held[realm], ready[realm] = h.Epoch, true
-			}
 		case h.winding():
 			ending[realm] = true
-		case !h.handed.IsZero() && time.Since(h.handed) > handOver:
-			held[realm], ready[realm] = h.Epoch, true
 		default:
-			held[realm] = h.Epoch
+			held[realm], ready[realm] = h.Epoch, h.left && h.acts == 0
 		}
 	}
 	return held, ending, ready
 }
 
-// leaveTo has the work in realms end that another replica is to act in.
-func (k *Keeper) leaveTo(realms map[string]bool) {
+// leave has the work in those realms end that another replica is to act in, and begins it
+// again in those that are not left after all: the other one is gone, or no better.
+func (k *Keeper) leave(ctx context.Context, others map[string]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for realm := range realms {
-		if h := k.held[realm]; h != nil && h.handed.IsZero() {
-			h.handed = time.Now()
+	for realm, h := range k.held {
+		switch {
+		case h.winding() || h.left == others[realm]:
+		case h.left:
+			k.act(ctx, h)
+		default:
+			h.left = true
 			h.quit()
 		}
 	}
+}
+
+// act begins to act in a realm that is held.
+func (k *Keeper) act(ctx context.Context, h *holding) {
+	under, end := With(ctx, h.Hold)
+	h.quit, h.left = end, false
+	if h.acts++; h.acts == 1 {
+		h.ended = make(chan struct{})
+	}
+	go func() {
+		defer end()
+		k.Act(under, h.Realm)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if h.acts--; h.acts > 0 {
+			return
+		}
+		close(h.ended)
+		if !h.left {
+			h.Lose()
+		}
+	}()
 }
 
 // beat writes the replica's row, and takes or renews what it can act in.
@@ -237,7 +253,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 		return err
 	}
 	k.settle(ctx, before, boot, got, taken)
-	k.leaveTo(others)
+	k.leave(ctx, others)
 	return nil
 }
 
@@ -293,19 +309,12 @@ func (k *Keeper) settle(ctx context.Context, before time.Time, boot time.Duratio
 		if taken[realm] {
 			wait = k.Length
 		}
-		h := &holding{Hold: NewHold(l, k.Name, wait), ended: make(chan struct{})}
+		h := &holding{Hold: NewHold(l, k.Name, wait)}
 		h.boot = k.Boot
 		h.until.Store(int64(until))
 		h.timer = time.AfterFunc(left, h.Lose)
 		k.held[realm] = h
-		under, end := With(ctx, h.Hold)
-		h.quit = end
-		go func() {
-			defer close(h.ended)
-			defer end()
-			k.Act(under, realm)
-			h.Lose()
-		}()
+		k.act(ctx, h)
 	}
 }
 
@@ -344,7 +353,7 @@ func (k *Keeper) stop(ctx context.Context) error {
 			}
 		}
 	}
-	return errors.Join(failed, k.leave(ctx))
+	return errors.Join(failed, k.gone(ctx))
 }
 
 // renew keeps what is still worked on.
@@ -378,8 +387,8 @@ func (k *Keeper) renew(ctx context.Context, all map[string]*holding) error {
 	return err
 }
 
-// leave says that this replica is gone; its row stays for a while, for what it knew.
-func (k *Keeper) leave(ctx context.Context) error {
+// gone says that this replica is gone; its row stays for a while, for what it knew.
+func (k *Keeper) gone(ctx context.Context) error {
 	return k.Store.Update(ctx, func(tx remediation.Tx) error {
 		now, err := tx.Now()
 		if err != nil {

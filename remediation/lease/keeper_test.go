@@ -65,3 +65,86 @@ func TestACallEndsWhereTheMachineWasSuspendedForLongerThanTheLease(t *testing.T)
 		}
 	})
 }
+
+func TestARealmThatIsNotLeftAfterAllIsActedInAgainWithinAStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close() //nolint:errcheck // nothing is left to write
+		other := remediation.Replica{ID: "b", Name: "b", Realms: []string{""}, Until: time.Now().Add(time.Hour)}
+		if err := st.Update(t.Context(), func(tx remediation.Tx) error { return tx.PutReplica(other) }); err != nil {
+			t.Fatal(err)
+		}
+		var unfit atomic.Bool
+		acts, step := make(chan context.Context, 9), make(chan struct{})
+		k := &lease.Keeper{
+			Store: st, Length: 9 * time.Second, ID: "a", Name: "a", Log: slog.New(slog.DiscardHandler),
+			Boot:   func() time.Duration { return time.Duration(time.Now().UnixNano()) },
+			Self:   func() remediation.Replica { return remediation.Replica{Realms: []string{""}} },
+			Realms: func() []string { return []string{""} },
+			Unfit: func(_ remediation.Replica, others []remediation.Replica) (string, []remediation.Replica) {
+				if unfit.Load() {
+					return "no answer", others
+				}
+				return "", nil
+			},
+			Act: func(ctx context.Context, _ string) {
+				acts <- ctx
+				<-ctx.Done()
+				<-step
+			},
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- k.Run(ctx) }()
+		is := func(when string, fit bool, working, holds int, holder string) {
+			t.Helper()
+			unfit.Store(!fit)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if n := len(acts); n != working {
+				t.Fatalf("%s: Act was called %d times, not %d", when, n, working)
+			}
+			if held := k.Holds(); len(held) != holds {
+				t.Errorf("%s: it holds %q", when, held)
+			}
+			if err := st.View(t.Context(), func(tx remediation.Tx) error {
+				now, err := tx.Now()
+				if err != nil {
+					return err
+				}
+				l, err := tx.Lease("")
+				if l.Holder != holder && holder != "" || (holder != "") != l.Until.After(now) || l.Epoch > 2 {
+					t.Errorf("%s: the lease is %+v", when, l)
+				}
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+		is("at first", true, 1, 1, "a")
+		first := <-acts
+		is("left within a step", false, 0, 0, "a")
+		if first.Err() == nil {
+			t.Error("left within a step: it goes on to begin steps")
+		}
+		is("not left after all", true, 1, 1, "a")
+		again := <-acts
+		step <- struct{}{} // the first one's ends
+		is("the step ended", true, 0, 1, "a")
+		if again.Err() != nil {
+			t.Errorf("the step ended: nothing begins any more: %v", context.Cause(again))
+		}
+		is("left once more", false, 0, 0, "a")
+		step <- struct{}{}
+		is("left, and nothing runs", false, 0, 0, "")
+		is("fit again", true, 1, 1, "a")
+		close(step)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

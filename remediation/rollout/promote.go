@@ -132,19 +132,27 @@ func unchanged(seen, now remediation.Rollout) error {
 	return hint.Add(remediation.Refuse(remediation.Conflict, "the rollout of %s has changed meanwhile", now.Service), "check it and repeat the command")
 }
 
-// onItsHost refuses where another replica acts on the host of a compose project: what this
-// one sees of such a target is another machine's.
+// onItsHost refuses where another replica acts on the host of a compose project, or none:
+// what this one sees of such a target is another machine's.
 func (e *Promoter) onItsHost(tx remediation.Tx, b *plan.Plan) error {
 	host := b.Target.Compose.Host
-	if host == "" {
+	if host == "" || !e.shared {
 		return nil
 	}
-	l, err := tx.Lease(remediation.RealmOfHost(host))
-	if errors.Is(err, remediation.ErrNotFound) || err == nil && l.Holder == e.process {
-		return nil
-	}
+	now, err := tx.Now()
 	if err != nil {
 		return err
+	}
+	l, err := tx.Lease(remediation.RealmOfHost(host))
+	if err != nil && !errors.Is(err, remediation.ErrNotFound) {
+		return err
+	}
+	switch {
+	case !l.Until.After(now):
+		return hint.Add(remediation.Refuse(remediation.Conflict, "the traffic of %s is set on the host %s, and no replica acts there now", b.Service, host),
+			"start the replica whose configuration has %s in replica.hosts: backout status shows who acts", host)
+	case l.Holder == e.process:
+		return nil
 	}
 	return hint.Add(remediation.Refuse(remediation.Conflict, "the traffic of %s is set on the host %s, and another replica acts there", b.Service, host),
 		"send it to that replica: backout status names it")

@@ -29,9 +29,12 @@ type Promoter struct {
 	// it has begun, by their operation, where no other process writes the store.
 	process string
 	begun   sync.Map
+	// shared: other processes write the store too.
+	shared bool
 }
 
-// New returns the promoter of a ledger; process names this run of the process.
-func New(l *ledger.Ledger, g *gate.Gates, r Readiness, runs func(service string) view.RunsView, process string) *Promoter {
-	return &Promoter{Ledger: l, Gates: g, readiness: r, runs: runs, process: process}
+// New returns the promoter of a ledger; process names this run of the process, and shared
+// says that others write the store too.
+func New(l *ledger.Ledger, g *gate.Gates, r Readiness, runs func(service string) view.RunsView, process string, shared bool) *Promoter {
+	return &Promoter{Ledger: l, Gates: g, readiness: r, runs: runs, process: process, shared: shared}
 }

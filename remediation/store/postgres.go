@@ -84,8 +84,11 @@ func (p *postgres) checkSchema(c conn) error {
 // connect implements database.
 func (p *postgres) connect(ctx context.Context, u use) (conn, error) {
 	c, err := p.dial(ctx, u)
-	if err != nil {
+	if transient(err) {
 		return nil, remediation.StoreAway(err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -138,7 +141,7 @@ func (c *pgConn) prepare(ctx context.Context) error {
 		concat_ws(', ', CASE WHEN current_setting('fsync') = 'off' THEN 'fsync is off' END,
 			CASE WHEN current_setting('full_page_writes') = 'off' THEN 'full_page_writes is off' END)`).Scan(&encoding, &commit, &c.risk)
 	if err != nil {
-		return fmt.Errorf("read its settings: %w", err)
+		return fmt.Errorf("read its settings: %w", c.away(ctx, err))
 	}
 	if encoding != "UTF8" {
 		return hint.Add(fmt.Errorf("its encoding is %s", encoding), "a database of its own: CREATE DATABASE backout ENCODING 'UTF8' TEMPLATE template0")

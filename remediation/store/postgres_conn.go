@@ -6,6 +6,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,23 +66,55 @@ func (c *pgConn) limited(ctx context.Context) (context.Context, context.CancelFu
 	case c.unlimited:
 		return ctx, func() {}
 	case !c.reads:
-		return context.WithTimeout(ctx, c.db.patience)
+		return context.WithTimeoutCause(ctx, c.db.patience, errUnanswered)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	c.silence = time.AfterFunc(c.db.patience, cancel)
+	ctx, cancel := context.WithCancelCause(ctx)
+	c.silence = time.AfterFunc(c.db.patience, func() { cancel(errUnanswered) })
 	return ctx, func() {
 		c.silence.Stop()
-		cancel()
+		cancel(nil)
 	}
 }
 
-// away marks err where the server no longer answers on this connection.
-func (c *pgConn) away(err error) error {
-	if err != nil && c.c.IsClosed() {
+// errUnanswered: what limited bounds took longer.
+var errUnanswered = errors.New("the server took too long to answer")
+
+// away marks err, of an exchange that ctx bounded, where the server did not answer it or
+// answers no longer on this connection.
+func (c *pgConn) away(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errUnanswered) {
+		err = fmt.Errorf("%w: %w", errUnanswered, err) // it may be the server's own, which was asked to end it
+	}
+	if err != nil && c.c.IsClosed() || transient(err) {
 		return remediation.StoreAway(err)
 	}
 	return err
 }
+
+// transient reports whether err may be over in a moment: the network's, a limit of ours, or
+// a server that starts, stops or has no room for one more. A wrong password or a missing
+// database needs a person. Codes: PostgreSQL's appendix A.
+func transient(err error) bool {
+	var answer *pgconn.PgError
+	switch {
+	case errors.Is(err, errUnanswered):
+		return true
+	case errors.As(err, &answer):
+		return slices.ContainsFunc([]string{"08", "53", "57P"}, func(class string) bool { return strings.HasPrefix(answer.Code, class) })
+	}
+	return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// waited reports whether the server ended a statement after the limits that dial sets.
+func waited(err error) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer) && (answer.Code == lockTimeout || answer.Code == statementTimeout)
+}
+
+const (
+	lockTimeout      = "55P03"
+	statementTimeout = "57014"
+)
 
 // lockHead is where every transaction that writes starts: the one that has this row's lock
 // is the one writer.
@@ -103,8 +138,11 @@ func (c *pgConn) begin() (head, error) {
 	if err == nil && !held {
 		err = lease.takeBehindLock(ctx, c.c)
 	}
+	if waited(err) {
+		err = fmt.Errorf("%w: %w", errUnanswered, err)
+	}
 	if err != nil {
-		return head{}, errors.Join(c.away(err), c.rollback())
+		return head{}, errors.Join(c.away(ctx, err), c.rollback())
 	}
 	c.head, c.read = h, cache{}
 	return h, nil
@@ -114,7 +152,7 @@ func (c *pgConn) beginReading() error {
 	ctx, cancel := c.limited(context.Background())
 	defer cancel()
 	_, err := c.c.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-	return c.away(err)
+	return c.away(ctx, err)
 }
 
 func (c *pgConn) exec(ctx context.Context, query string, args ...any) error {
@@ -192,7 +230,7 @@ func (c *pgConn) send(ctx context.Context, more func(*pgx.Batch)) error {
 	c.forget()
 	err := c.c.SendBatch(ctx, b).Close()
 	if c.reads {
-		return c.away(err)
+		return c.away(ctx, err)
 	}
 	return err // of what was written may have been committed
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
@@ -188,6 +189,67 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 	for range readers {
 		if err := read(nil); err != nil {
 			t.Errorf("it is back: %v", err)
+		}
+	}
+}
+
+func TestAReaderSaysThatASlowServerDoesNotAnswer(t *testing.T) {
+	u, err := url.Parse(storetest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := newPostgres(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := db.open(postgresMigrations(), shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	db.patience = 200 * time.Millisecond
+	read := func(ctx context.Context, query string) error {
+		return s.View(ctx, func(t remediation.Tx) error {
+			return t.(*tx).c.query(ctx, query, nil, func(row) error { return nil })
+		})
+	}
+	away := func(err error) bool { return errors.As(err, new(*remediation.StoreAwayError)) }
+	if err := read(t.Context(), "SELECT 1 FROM pg_sleep(60)"); !away(err) {
+		t.Errorf("an answer that takes longer than the limit: %v", err)
+	}
+	if err := read(t.Context(), "SELECT 1 FROM no_such_table"); err == nil || away(err) {
+		t.Errorf("a query that is wrong: %v", err)
+	}
+	db.patience = answerTimeout
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := read(ctx, "SELECT 1 FROM pg_sleep(60)"); !errors.Is(err, context.DeadlineExceeded) || away(err) {
+		t.Errorf("a reader that wants no answer any more: %v", err)
+	}
+	for name, change := range map[string]func(){
+		"the password is wrong":     func() { db.config.Password = "other" },
+		"there is no such database": func() { db.config.Database = "no_such_database" },
+	} {
+		config := db.config.Copy()
+		change()
+		if _, err := db.connect(t.Context(), toRead); err == nil || away(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		db.config = config
+	}
+	db.config.Port = 1
+	db.config.Fallbacks = nil
+	if _, err := db.connect(t.Context(), toRead); !away(err) {
+		t.Errorf("nothing listens: %v", err)
+	}
+}
+
+func TestTheServersCodesSayWhetherItMayAnswerInAMoment(t *testing.T) {
+	for code, want := range map[string]bool{
+		"57P03": true, "57P01": true, "53300": true, "08006": true, "57014": false, "28P01": false, "3D000": false, "42501": false,
+	} {
+		if got := transient(fmt.Errorf("connect: %w", &pgconn.PgError{Code: code})); got != want {
+			t.Errorf("%s: %v", code, got)
 		}
 	}
 }
