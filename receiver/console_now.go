@@ -59,7 +59,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 			data.Crowd = append(data.Crowd, crowded{st, i < len(data.Cards)})
 		}
 	}
-	if len(data.Crowd) <= fewIncidents {
+	if len(data.Crowd) <= fewIncidents { // all of them have a card
 		data.Crowd = nil
 	}
 	slices.SortStableFunc(data.Crowd, func(a, b crowded) int { return gravity(a.Tone) - gravity(b.Tone) })
@@ -114,29 +114,43 @@ type crowded struct {
 // folded are services that share one line, since nothing, or the same, is wrong with them.
 type folded struct {
 	Headline, Tone string
-	Services       []string
+	Services       []serviceCard
 }
 
-// fold leaves the cards of few services, or of those of many where something is wrong.
+// lines are what the folded services of a rank share, what matters most first.
+var lines = []string{"an incident is open", "monitoring lost, and a rollout or a signal is active", "monitoring lost", "a rollout or a signal is active", "no open incident"}
+
+// rank is a card's place in lines.
+func (c serviceCard) rank() int {
+	switch goesOn := c.GoesOn(); {
+	case len(c.Stories) > 0:
+		return 0
+	case c.Lost && goesOn:
+		return 1
+	case c.Lost:
+		return 2
+	case goesOn:
+		return 3
+	}
+	return 4
+}
+
+// fold leaves the cards of few services, or of those of many where something goes on. It
+// orders all as they are shown.
 func fold(all []serviceCard) (cards []serviceCard, rest []folded) {
 	n := len(all)
 	if n > fewServices {
-		n = min(fewServices, slices.IndexFunc(append(slices.Clone(all), serviceCard{}), func(c serviceCard) bool { return len(c.Stories) == 0 && !c.Lost }))
+		slices.SortStableFunc(all, func(a, b serviceCard) int { return a.rank() - b.rank() })
+		for n = 0; n < fewServices && all[n].rank() < len(lines)-1; {
+			n++
+		}
 	}
 	for _, c := range all[n:] {
-		headline := "no open incident"
-		switch {
-		case len(c.Stories) > 0:
-			headline = "an incident is open"
-		case c.Lost:
-			headline = "monitoring lost"
-		}
-		i := slices.IndexFunc(rest, func(f folded) bool { return f.Headline == headline })
-		if i < 0 {
-			i = len(rest)
+		headline := lines[c.rank()]
+		if len(rest) == 0 || rest[len(rest)-1].Headline != headline {
 			rest = append(rest, folded{Headline: headline, Tone: c.Tone})
 		}
-		rest[i].Services = append(rest[i].Services, c.Service)
+		rest[len(rest)-1].Services = append(rest[len(rest)-1].Services, c)
 	}
 	return all[:n], rest
 }

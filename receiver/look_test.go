@@ -506,6 +506,54 @@ func TestAThousandServicesAreReadAtOnceWhatNeedsAPersonFirst(t *testing.T) {
 	}
 }
 
+func TestWhereAllAreLostNoIncidentRolloutOrSignalIsHiddenAmongThem(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	o := thousand()
+	stale := o.Time.Add(-time.Hour)
+	for i := range o.Services {
+		o.Services[i].Watchdog = &stale
+	}
+	o.Services[500].Rollout = remediation.Rollout{Release: "v9", State: remediation.RolloutActive, Held: true}
+	o.Services[700].Signals = []view.SignalNow{{Name: "wrong_prices", Raised: &remediation.Signal{Name: "wrong_prices", By: "ann", Since: stale}}}
+	waits := o.Incidents[0]
+	waits.ID, waits.Service, waits.State, waits.Reason = "inc-900", o.Services[900].Service, remediation.Waiting, remediation.HoldApproval
+	o.Incidents = append(o.Incidents, waits)
+	at := func() string {
+		b.service.overview = o
+		r := as(request("GET", "/", ""), "eve")
+		r.Header.Set("Accept", "text/html")
+		return b.do(r).Body.String()
+	}
+	body := at()
+	cards := body[strings.Index(body, "<article"):strings.LastIndex(body, "</article>")]
+	for _, want := range []string{`id="h-inc-900"`, "v9 active, held", "wrong_prices, raised by ann"} {
+		if !strings.Contains(cards, want) {
+			t.Errorf("no card has %q", want)
+		}
+	}
+	for _, want := range []string{o.Services[500].Service + "</bdi></strong> rollout: v9 active, held", o.Services[700].Service + "</bdi></strong> signal: wrong_prices", "<bdi>993 more services</bdi></strong> monitoring: lost"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no line says %q", want)
+		}
+	}
+	// More incidents than cards.
+	o.Incidents = nil
+	for i := range 30 {
+		inc := waits
+		inc.ID, inc.Service = fmt.Sprintf("inc-%d", 900+i), o.Services[900+i].Service
+		o.Incidents = append(o.Incidents, inc)
+	}
+	if body = at(); strings.Count(body, `href="/incidents/inc-929"`) != 2 { // in the list of all, and where it is folded
+		t.Error("nothing leads to an incident without a card")
+	}
+	for i := range o.Services {
+		o.Services[i].Watchdog, o.Services[i].Rollout = &o.Time, remediation.Rollout{Release: "v9", State: remediation.RolloutActive}
+	}
+	if body = at(); !strings.Contains(body, "more services: a rollout or a signal is active") || strings.Contains(body, "more services: no open incident") {
+		t.Error("a rollout is folded as if nothing went on")
+	}
+}
+
 // BenchmarkNowPage is what the page "now" costs with a hundred open incidents.
 func BenchmarkNowPage(b *testing.B) {
 	s := newBench(b, token(b, "eve", config.Commander))

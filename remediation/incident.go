@@ -446,8 +446,18 @@ func (inc *Incident) HeldByRealm(step string) bool {
 	return inc.State == Waiting && inc.Reason == HoldBlastRadius && inc.LastHeldGate == GateRealm && inc.Until != nil && next != nil && next.ID() == step
 }
 
-// VoidApprovals discards requests and approvals: the wait that asked is over.
+// VoidApprovals discards requests and approvals, those over a limit too: the wait that
+// asked is over.
 func (inc *Incident) VoidApprovals() {
+	inc.VoidRiskApprovals()
+	for i := range inc.Steps {
+		inc.Steps[i].OverLimit, inc.Steps[i].OverLimitUntil = "", nil
+	}
+}
+
+// VoidRiskApprovals discards requests and approvals of a step's risk, and keeps those over
+// a limit.
+func (inc *Incident) VoidRiskApprovals() {
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
 		s.Approved, s.ApprovalAsked, s.ApprovalPlan = "", nil, ""

@@ -53,6 +53,13 @@ func fleet(w *harness, n int, host func(i int) string, limits ...remediation.Rea
 
 func anyHost(int) string { return "" }
 
+// stored is an incident as the store has it.
+func (w *harness) stored(id string) (inc *remediation.Incident) {
+	w.t.Helper()
+	w.must(w.store.View(w.ctx, func(tx remediation.Tx) (err error) { inc, err = tx.Incident(id); return err }))
+	return inc
+}
+
 // flagsOff counts the changes of the flags of a fleet.
 func (w *harness) flagsOff(n int) (services, effects int) {
 	for i := range n {
@@ -190,6 +197,60 @@ func TestTheLimitOfARealm(t *testing.T) {
 		if !found {
 			t.Errorf("no entry says who approved: %v", w.log(held))
 		}
+	})
+	t.Run("asks a commander again once something else has held the step", func(t *testing.T) {
+		for name, between := range map[string]func(w *harness, held string){
+			"claimed and released": func(w *harness, held string) {
+				w.must(w.change(held, view.Claim, ""))
+				w.must(w.change(held, view.Release, ""))
+			},
+			"frozen and thawed": func(w *harness, held string) {
+				_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "eve", Reason: "wait"})
+				w.must(err)
+				w.tick()
+				w.is(held, remediation.Waiting, remediation.HoldFrozen)
+				_, err = w.engine.Thaw(w.ctx, "", "eve", "go on")
+				w.must(err)
+			},
+			"closed": func(w *harness, held string) { w.must(w.change(held, view.Close, "")) },
+		} {
+			w := begin(t)
+			fire(w, 1)
+			fire(w, 3)
+			held := fire(w, 5)
+			w.must(w.change(held, view.Approve, "1-flag_off"))
+			between(w, held)
+			w.pass(5 * S)
+			if services, _ := w.flagsOff(6); services != 2 {
+				t.Errorf("%s: the approval before still lets the step run", name)
+			}
+			if s := w.stored(held).Steps[0]; s.OverLimit != "" || s.OverLimitUntil != nil {
+				t.Errorf("%s: the approval is still stored: %q until %v", name, s.OverLimit, s.OverLimitUntil)
+			}
+		}
+	})
+	t.Run("keeps a commander's approval while another limit holds, for the limit's window", func(t *testing.T) {
+		w := newHarness(t, limits("per_target: 3/1h, per_service: 6/1h, blast_radius: 3/10m, cooldown: 10m, breaker: 3"))
+		fleet(w, 6, perHost, two)
+		w.breach("error_rate")
+		fire(w, 1)
+		fire(w, 3)
+		held := fire(w, 5)
+		w.pass(19 * time.Minute) // the hold is almost over, the approval is not
+		w.must(w.change(held, view.Approve, "1-flag_off"))
+		if until := w.stored(held).Steps[0].OverLimitUntil; until == nil || !until.Equal(w.now.Add(two.Services.Window)) {
+			t.Errorf("approved until %v at %v", until, w.now)
+		}
+		for range 3 { // in the other realm
+			w.put(w.effect("svc0", w.now.Add(-10*time.Minute+10*time.Second), remediation.EffectDone))
+			w.now = w.now.Add(time.Millisecond)
+		}
+		w.tick()
+		if inc := w.stored(held); inc.LastHeldGate != "blast_radius" {
+			t.Errorf("held by %s: %s", inc.LastHeldGate, inc.Why)
+		}
+		w.pass(30 * time.Second) // still within the realm's window
+		w.is(held, remediation.Settling, "")
 	})
 	t.Run("does not count a service twice", func(t *testing.T) {
 		w := begin(t)

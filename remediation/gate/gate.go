@@ -249,7 +249,7 @@ func (c *Change) Confirmation(q Input) (Result, error) {
 // limits counts what has been done, from the store, so that a restart forgets none.
 func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 	l := c.Plan.Limits
-	realm := c.realmLimit()
+	realm := c.RealmLimit()
 	longest := max(realm.Services.Window, l.PerTarget.Window, l.PerService.Window, l.BlastRadius.Window, time.Duration(l.Cooldown))
 	effects, err := c.Tx.Effects("", c.Now.Add(-longest))
 	if err != nil {
@@ -285,9 +285,9 @@ func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 	return all, nil
 }
 
-// realmLimit is the limit of the realm that the incident's service is in; its count is 0
+// RealmLimit is the limit of the realm that the incident's service is in; its count is 0
 // where there is none.
-func (c *Change) realmLimit() (found remediation.RealmLimit) {
+func (c *Change) RealmLimit() (found remediation.RealmLimit) {
 	realm := remediation.LimitRealm(c.Plan.Target)
 	for _, l := range c.e.Limits {
 		if l.Realm == realm || l.Realm == "" && found.Services.Count == 0 {

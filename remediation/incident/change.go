@@ -102,10 +102,12 @@ func (c *change) approveStep(step, actor, reason string) error {
 	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
 }
 
-// approveOver lets a step run over the limit of its realm, as long as that would hold it.
-// It answers no other question: a step that can lose data still needs its own approval.
+// approveOver lets a step run over the limit of its realm, for as long as the limit's
+// window. It answers no other question: a step that can lose data still needs its own
+// approval.
 func (c *change) approveOver(s *remediation.Step, actor, reason string) error {
-	s.OverLimit, s.OverLimitUntil = actor, c.Inc.Until
+	until := c.Now.Add(c.RealmLimit().Services.Window)
+	s.OverLimit, s.OverLimitUntil = actor, &until
 	c.Inc.Wake = c.Now
 	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "gate": remediation.GateRealm, "plan": c.Inc.PlanHash()})
 }

@@ -337,7 +337,11 @@ func (c *change) hold(s *remediation.Step, g gate.Result, detail map[string]any)
 	if !c.Inc.Called && (c.Inc.State != remediation.Waiting || c.Inc.Reason != g.Reason && (!undecided(c.Inc.Reason) || !undecided(g.Reason))) {
 		c.Inc.Paged = nil // what was paged for is over: something else holds now
 	}
-	if g.Reason != remediation.HoldApproval {
+	switch g.Reason {
+	case remediation.HoldApproval:
+	case remediation.HoldRateLimit, remediation.HoldBlastRadius, remediation.HoldCooldown: // the same wait: only time is missing
+		c.Inc.VoidRiskApprovals()
+	default:
 		c.Inc.VoidApprovals()
 	}
 	c.Inc.State, c.Inc.Reason, c.Inc.Why, c.Inc.Until = remediation.Waiting, g.Reason, g.Why, g.Until

@@ -34,7 +34,8 @@ const (
 	// ShownServices is how many services have lines of their own, whatever they do; of more,
 	// only those where something goes on.
 	ShownServices = 50
-	// shownLost is how many of those whose monitoring is lost have a line then.
+	// shownLost is how many of those whose monitoring is lost have a line then, besides those
+	// where something goes on.
 	shownLost = 5
 )
 
@@ -78,17 +79,18 @@ func NewStatus(o Overview) Status {
 	for _, f := range o.Freezes {
 		add(false, "freeze", "%s", freezeWords(f, o.Time))
 	}
-	calm, lostOnes := 0, 0
+	calm, lostOnes, more := 0, 0, 0
 	for _, sv := range o.Services {
 		lost, words := sv.Monitoring(o.Time)
 		if lost {
 			lostOnes++
 		}
-		switch many := len(o.Services) > ShownServices; {
-		case many && lostOnes > shownLost && lost:
-			continue
-		case many && !lost && !sv.Rollout.Active() && !slices.ContainsFunc(sv.Signals, func(g SignalNow) bool { return g.Raised != nil }):
+		switch many := len(o.Services) > ShownServices && !sv.GoesOn(); {
+		case many && !lost:
 			calm++
+			continue
+		case many && lostOnes > shownLost:
+			more++
 			continue
 		}
 		add(lost, sv.Service, "monitoring: %s", words)
@@ -103,7 +105,7 @@ func NewStatus(o Overview) Status {
 		}
 		add(false, sv.Service, "playbook: sha256 %.12s", sv.Playbook)
 	}
-	if more := lostOnes - shownLost; len(o.Services) > ShownServices && more > 0 {
+	if more > 0 {
 		add(true, remediation.Counted(more, "more service"), "monitoring: lost")
 	}
 	if calm > 0 {
@@ -231,6 +233,11 @@ func freezeWords(f remediation.Freeze, now time.Time) string {
 		words += ", by " + f.By
 	}
 	return words + ": " + f.Reason
+}
+
+// GoesOn reports whether a rollout is active, held or not, or a signal is raised.
+func (sv ServiceNow) GoesOn() bool {
+	return sv.Rollout.Active() || slices.ContainsFunc(sv.Signals, func(g SignalNow) bool { return g.Raised != nil })
 }
 
 // Monitoring reports whether backout would not hear of a breach, and says why, or how it is.
