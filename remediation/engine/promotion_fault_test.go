@@ -111,7 +111,7 @@ func TestWhatIsSetForAPromotionThatHasEndedIsSaidAndHoldsTheRollout(t *testing.T
 			c.tick()
 			es, err := c.engine.Entries(c.ctx, audit.Filter{Kind: audit.KindLateOutcome})
 			c.must(err)
-			if len(es) == 0 || es[0].Detail["outcome"] != "done" || es[0].Step != "promote-beta" {
+			if len(es) != 1 || es[0].Detail["outcome"] != "done" || es[0].Step != "promote-beta" {
 				t.Errorf("the audit log has %+v", es)
 			}
 			rs, err := c.engine.Rollouts(c.ctx)

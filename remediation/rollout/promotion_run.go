@@ -40,7 +40,7 @@ func (e *Promoter) RunPromotion(ctx context.Context, service string) error {
 		ID: p.Op, Name: p.Step(), Target: p.Target, Before: p.Before, Epoch: p.Epoch,
 		Bind: func() (remediation.Action, error) { return action, nil },
 	}
-	j := &journal{e, b, p}
+	j := &journal{e: e, b: b, p: p}
 	switch {
 	case p.Undoing:
 		return operation.Revert(ctx, e.Gates, op, j, errors.New(p.Error))
@@ -113,6 +113,8 @@ type journal struct {
 	e *Promoter
 	b *plan.Plan
 	p *remediation.Promotion // as it began, or was begun again
+	// said: what is known too late was appended, once for the operation.
+	said bool
 }
 
 // Limit implements operation.Journal.
@@ -137,6 +139,10 @@ func (j *journal) record(ctx context.Context, seen map[string]any, fn func(c *pr
 // late appends what is still known of a promotion that is another replica's by now, or has
 // ended. Traffic that was set after its end was written holds the rollout, for a person.
 func (j *journal) late(ctx context.Context, tx remediation.Tx, seen map[string]any) error {
+	if j.said {
+		return nil
+	}
+	tx.OnCommit(func() { j.said = true })
 	seen["target"] = j.p.Target
 	if h := lease.From(ctx); h != nil {
 		seen["replica"], seen["realm"], seen["epoch"] = h.Name, h.Realm, h.Epoch
