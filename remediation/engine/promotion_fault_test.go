@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 func TestAPromotionThatFailsIsUndoneAndTheRolloutHeld(t *testing.T) {
@@ -111,13 +113,63 @@ func TestWhatIsSetForAPromotionThatHasEndedIsSaidAndHoldsTheRollout(t *testing.T
 			c.tick()
 			es, err := c.engine.Entries(c.ctx, audit.Filter{Kind: audit.KindLateOutcome})
 			c.must(err)
-			if len(es) == 0 || es[0].Detail["outcome"] != "done" || es[0].Step != "promote-beta" {
+			if len(es) != 1 || es[0].Detail["outcome"] != "done" || es[0].Step != "promote-beta" {
 				t.Errorf("the audit log has %+v", es)
 			}
 			rs, err := c.engine.Rollouts(c.ctx)
 			c.must(err)
 			if !rs[0].Held {
 				t.Error("the rollout goes on")
+			}
+		})
+	}
+}
+
+func TestAPersonIsCalledForTrafficThatIsSetAfterARollback(t *testing.T) {
+	for name, incident := range map[string]remediation.State{"no incident": "", "an open incident": remediation.Settling, "a closed incident": remediation.Closed} {
+		t.Run(name, func(t *testing.T) {
+			c := newCanary(t)
+			c.started()
+			c.later(day)
+			c.flag.duringApply = func() {
+				c.flag.duringApply = nil
+				if incident != "" {
+					c.post("firing", "error_rate", "fp1")
+				}
+				c.must(c.store.Update(c.ctx, func(tx remediation.Tx) error {
+					if incident != "" {
+						inc, err := tx.Incident("inc-1")
+						if err != nil {
+							return err
+						}
+						inc.State, inc.Wake = incident, time.Time{}
+						if incident == remediation.Closed {
+							inc.Closed = &c.now
+						}
+						if err := tx.PutIncident(inc); err != nil {
+							return err
+						}
+					}
+					r, err := remediation.RolloutOf(tx, "shop")
+					if err != nil {
+						return err
+					}
+					r.Promotion, r.State = nil, remediation.RolloutRolledBack
+					return tx.PutRollout(r)
+				}))
+			}
+			c.must(c.do(remediation.RolloutPromote))
+			c.tick()
+			es, err := c.engine.Entries(c.ctx, audit.Filter{Kind: audit.KindNotified})
+			c.must(err)
+			es = slices.DeleteFunc(es, func(en audit.Entry) bool { return view.PageReason(en) != string(remediation.HoldTarget) })
+			if len(es) != 1 || es[0].Service != "shop" || !strings.Contains(fmt.Sprint(es[0].Detail["why"]), "set FEATURE_A to 0.1 on ") {
+				t.Fatalf("the audit log has %+v", es)
+			}
+			o, err := c.engine.Overview(c.ctx)
+			c.must(err)
+			if called := slices.Contains(o.Needed, view.Needed{Service: "shop", Reason: string(remediation.HoldTarget), Incident: "inc-1"}); called != (incident != "") {
+				t.Errorf("a person is called for %+v", o.Needed)
 			}
 		})
 	}

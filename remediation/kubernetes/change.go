@@ -345,24 +345,31 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 	return a.roll(ctx, &was)
 }
 
-// backward is the next patch of the undo; none where no mark of the operation is left.
+// backward is the next patch of the undo; none where no mark of the operation is left. An
+// earlier mark returns with its value alone, and pauses nothing: a person may have removed
+// the pause since.
 func (a *change) backward(s seen, op string, was snapshot) ([]request, error) {
 	key := a.field.key()
 	m, path, what := s.holder()
 	if marks(m)[key] == op {
 		var list patch
+		mark := ""
 		if replicas.Same(s.now, &was.To) {
 			a.field.set(&list, s.state, was.Value)
+			mark = was.Mark
 		}
-		list.mark(m, s.t.GitOps, key, was.Mark)
+		list.mark(m, nil, key, mark)
 		return []request{{path, what, list}}, nil
 	}
 	if s.cm != nil && marks(s.w.Metadata)[key] == op {
-		hash := ""
+		hash, mark := "", ""
 		if was.Template != nil {
 			hash = *was.Template
 		}
-		return []request{s.rehash(a.field, s.t.GitOps, was.TemplateMark, hash)}, nil
+		if replicas.Same(s.now, was.Value) {
+			mark = was.TemplateMark
+		}
+		return []request{s.rehash(a.field, nil, mark, hash)}, nil
 	}
 	if replicas.Same(s.now, &was.To) && !replicas.Same(was.Value, &was.To) {
 		return nil, hint.Add(fmt.Errorf("%s: %s is %s, and it is unknown whether backout set it", s.place, a.field.name(), shown(s.now)), "set it to %s by kubectl edit -n %s %s, if you want that", shown(was.Value), s.t.Namespace, s.resource())

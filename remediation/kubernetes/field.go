@@ -104,7 +104,7 @@ func (f envField) set(p *patch, s *state, to *string) {
 
 func (f envField) inPod(_ *state, p pod) string {
 	env := p.container(f.container).Env
-	if i := f.find(env); i >= 0 {
+	if i := f.find(env); i >= 0 && env[i].ValueFrom == nil { // what it is from elsewhere, only the pod itself knows
 		return "=" + env[i].Value
 	}
 	return ""

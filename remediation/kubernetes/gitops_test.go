@@ -100,6 +100,45 @@ func TestAPauseThatIsNotOursStays(t *testing.T) {
 	}
 }
 
+func TestAnEarlierMarkReturnsWithItsValueAloneAndPausesNothing(t *testing.T) {
+	const earlier = "inc-1/0-flag_set@1600000000"
+	half := "0.5"
+	for name, c := range map[string]struct {
+		now, mark string
+	}{
+		"the value is put back":      {"0", earlier},
+		"a person set it meanwhile":  {"0.7", ""},
+		"a person set the old value": {"0.5", ""},
+	} {
+		var w workload
+		f := envField{"shop", flagName}
+		w.Metadata.Annotations = map[string]string{markAnnotation: `{"` + f.key() + `":"` + op + `","other":"o","flux":"disabled"}`} // and no pause
+		w.Spec.Template.Spec.Containers = []container{{Name: "shop", Env: []variable{{Name: flagName, Value: c.now}}}}
+		target := alerts.KubernetesTarget{Container: "shop", Deployment: "shop", GitOps: &alerts.GitOps{Flux: alerts.FluxPause}}
+		s := seen{state: &state{place: place{t: target}, w: w}, now: &c.now, want: "0"}
+		all, err := (&change{field: f}).backward(s, op, snapshot{Value: &half, To: "0", Mark: earlier})
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%s: %v, %v", name, all, err)
+		}
+		want := `{"flux":"disabled","other":"o"}`
+		if c.mark != "" {
+			want = `{"flux":"disabled","other":"o","` + f.key() + `":"` + c.mark + `"}`
+		}
+		marked := ""
+		for _, o := range all[0].list {
+			switch {
+			case strings.HasSuffix(o.Path, "~1reconcile"):
+				t.Errorf("%s: Flux is paused again: %+v", name, o)
+			case strings.HasSuffix(o.Path, "~1operation") && o.Op == "add":
+				marked, _ = o.Value.(string)
+			}
+		}
+		if marked != want {
+			t.Errorf("%s: the marks are %s, not %s", name, marked, want)
+		}
+	}
+}
+
 func TestAGitOpsToolThatThePlaybookDoesNotNameFailsThePreflight(t *testing.T) {
 	t.Parallel()
 	w, f := underFlux(t)

@@ -90,7 +90,7 @@ func marks(m meta) map[string]string {
 	return all
 }
 
-// mark marks a field as an operation's, and pauses Flux if the playbook says so. "" as
+// mark marks a field as an operation's, and pauses Flux if gitops says so. "" as
 // the operation takes the mark away, and with the last one the pause that was ours.
 func (p *patch) mark(m meta, gitops *alerts.GitOps, field, op string) {
 	all, to := marks(m), map[string]*string{}

@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -9,6 +10,26 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 )
+
+func TestAVariableFromElsewhereIsNotShownAsEmpty(t *testing.T) {
+	target := alerts.Target{Kubernetes: &alerts.KubernetesTarget{Container: "shop"}}
+	for spec, want := range map[string]string{
+		`{"name": "FEATURE_A", "value": "1"}`: "1 true",
+		`{"name": "FEATURE_A"}`:               " true",
+		`{"name": "FEATURE_A", "valueFrom": {"configMapKeyRef": {"name": "shop-flags", "key": "FEATURE_A"}}}`: " false",
+		`{"name": "FEATURE_A", "valueFrom": {"secretKeyRef": {"name": "shop-flags", "key": "FEATURE_A"}}}`:    " false",
+		`{"name": "OTHER", "value": "1"}`: " false",
+	} {
+		var p pod
+		if err := json.Unmarshal([]byte(`{"spec": {"containers": [{"name": "shop", "env": [`+spec+`]}]}}`), &p); err != nil {
+			t.Fatal(err)
+		}
+		value, set := (&Client{}).replica(target, &state{place: place{t: *target.Kubernetes}}, p).Env("FEATURE_A")
+		if got := fmt.Sprint(value, " ", set); got != want {
+			t.Errorf("%s is shown as %q, not %q", spec, got, want)
+		}
+	}
+}
 
 // A StatefulSet, or a Deployment with strategy Recreate, starts no pod before the old one has ended.
 func TestARolloutMayTakeTheWorkloadsOwnWaitingTimes(t *testing.T) {

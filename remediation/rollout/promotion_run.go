@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -40,7 +41,7 @@ func (e *Promoter) RunPromotion(ctx context.Context, service string) error {
 		ID: p.Op, Name: p.Step(), Target: p.Target, Before: p.Before, Epoch: p.Epoch,
 		Bind: func() (remediation.Action, error) { return action, nil },
 	}
-	j := &journal{e, b, p}
+	j := &journal{e: e, b: b, p: p}
 	switch {
 	case p.Undoing:
 		return operation.Revert(ctx, e.Gates, op, j, errors.New(p.Error))
@@ -113,6 +114,8 @@ type journal struct {
 	e *Promoter
 	b *plan.Plan
 	p *remediation.Promotion // as it began, or was begun again
+	// said: what is known too late was appended, once for the operation.
+	said bool
 }
 
 // Limit implements operation.Journal.
@@ -135,8 +138,13 @@ func (j *journal) record(ctx context.Context, seen map[string]any, fn func(c *pr
 }
 
 // late appends what is still known of a promotion that is another replica's by now, or has
-// ended. Traffic that was set after its end was written holds the rollout, for a person.
+// ended. Traffic that was set after its end was written holds the rollout, for a person; a
+// person is called where the rollout has ended too: a rollback may have turned it off.
 func (j *journal) late(ctx context.Context, tx remediation.Tx, seen map[string]any) error {
+	if j.said {
+		return nil
+	}
+	tx.OnCommit(func() { j.said = true })
 	seen["target"] = j.p.Target
 	if h := lease.From(ctx); h != nil {
 		seen["replica"], seen["realm"], seen["epoch"] = h.Name, h.Realm, h.Epoch
@@ -148,8 +156,14 @@ func (j *journal) late(ctx context.Context, tx remediation.Tx, seen map[string]a
 		return err
 	}
 	r, err := remediation.RolloutOf(tx, j.b.Service)
-	if err != nil || !r.Active() || r.Held || r.Promotion != nil && r.Promotion.Op == j.p.Op || r.Stage == j.p.To {
+	over := r.State == remediation.RolloutRolledBack || r.State == remediation.RolloutAborted
+	switch {
+	case err != nil:
 		return err
+	case over:
+		return j.page(tx, r)
+	case !r.Active() || r.Held || r.Promotion != nil && r.Promotion.Op == j.p.Op || r.Stage == j.p.To:
+		return nil
 	}
 	r.Held = true
 	why := fmt.Sprintf("%s had ended, and its traffic was set after that", j.p.Step())
@@ -157,6 +171,32 @@ func (j *journal) late(ctx context.Context, tx remediation.Tx, seen map[string]a
 		return err
 	}
 	return tx.PutRollout(r)
+}
+
+// page calls a person for traffic that was set after its rollout had ended, by the incident
+// that is the service's newest; a closed one pages for as long as it could be reopened.
+func (j *journal) page(tx remediation.Tx, r remediation.Rollout) error {
+	why := fmt.Sprintf("%s set %s to %s on %s after the rollout had ended (%s): users may be on %s again; check the flag, and turn it off by hand",
+		j.p.Step(), j.p.Flag, j.p.Value, j.p.Target, strings.ReplaceAll(r.State, "_", " "), r.Release)
+	drill := false
+	newest, err := tx.Incidents(remediation.IncidentFilter{Service: r.Service, Drill: &drill, Newest: true, Limit: 1})
+	if err != nil {
+		return err
+	}
+	reason := string(remediation.HoldTarget)
+	if len(newest) == 0 {
+		return j.e.Append(tx, audit.Entry{Kind: audit.KindNotified, Actor: remediation.ActorEngine, Service: r.Service, Detail: map[string]any{
+			"metric": "backout_needs_human", "reason": reason, "why": why,
+		}})
+	}
+	inc, now := newest[0], j.e.Now()
+	if inc.State == remediation.Closed && inc.Wake.IsZero() {
+		inc.Wake = now.Add(time.Duration(j.b.Limits.ReopenWithin))
+	}
+	if err := j.e.Ledger.On(tx, j.b, inc, now).Page(reason, why); err != nil {
+		return err
+	}
+	return tx.PutIncident(inc)
 }
 
 // Applied implements operation.Journal.
