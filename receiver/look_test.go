@@ -450,11 +450,18 @@ func TestAStepOverTheLimitOfItsRealmCanBeApprovedOnItsPage(t *testing.T) {
 	inc := o.Incidents[0]
 	inc.OverLimit = inc.Next.Step
 	b.service.overview, b.service.incidents = o, []view.IncidentView{inc}
-	r := as(request("GET", "/incidents/"+inc.ID, ""), "eve")
-	r.Header.Set("Accept", "text/html")
-	body := b.do(r).Body.String()
-	if !strings.Contains(body, `action="/incidents/`+inc.ID+`/approve"`) || !strings.Contains(body, `name="step" value="`+inc.OverLimit+`"`) {
-		t.Errorf("there is no form to approve it:\n%s", body)
+	inc.State, inc.Reason, inc.ClaimedBy = remediation.Waiting, remediation.HoldBlastRadius, ""
+	b.service.overview.Incidents, b.service.incidents = []view.IncidentView{inc}, []view.IncidentView{inc}
+	for _, path := range []string{"/incidents/" + inc.ID, "/"} {
+		r := as(request("GET", path, ""), "eve")
+		r.Header.Set("Accept", "text/html")
+		body := b.do(r).Body.String()
+		if !strings.Contains(body, `action="/incidents/`+inc.ID+`/approve"`) || !strings.Contains(body, `name="step" value="`+inc.OverLimit+`"`) {
+			t.Errorf("there is no form to approve it on %s:\n%s", path, body)
+		}
+		if !strings.Contains(body, "On hold: as many other services of its realm were rolled back") || !strings.Contains(body, "or when a commander approves "+inc.OverLimit) {
+			t.Errorf("%s does not say what holds it:\n%s", path, body)
+		}
 	}
 }
 

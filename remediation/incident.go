@@ -506,6 +506,10 @@ func (inc *Incident) NeedsHuman() map[string]bool {
 		switch inc.Reason {
 		case HoldApproval, HoldTarget, HoldBreaker, HoldStepFailed, HoldNoData:
 			out[string(inc.Reason)] = true
+		case HoldBlastRadius:
+			if s := inc.Next(); s != nil && inc.HeldByRealm(s.ID()) { // an approval would help
+				out[string(inc.Reason)] = true
+			}
 		}
 	}
 	if inc.State == Exhausted {

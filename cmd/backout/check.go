@@ -131,6 +131,7 @@ func (f settingsFlags) check() (findings, error) {
 			File: *f.configFile, Line: 1, Message: "external_url is http: tokens arrive without TLS, and anyone on the network path can read them", Try: "--web.config.file with a certificate, and external_url: https://" + u.Host,
 		})
 	}
+	found.Warnings = append(found.Warnings, limitWarnings(*f.configFile, config, playbooks)...)
 	for _, pb := range playbooks {
 		found.Warnings = append(found.Warnings, pb.Warnings()...)
 		judged, err := rules.Check(pb)

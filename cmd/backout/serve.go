@@ -90,6 +90,9 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	out.channelDirectory.take(set)
+	for _, w := range limitWarnings(*f.configFile, set.config, set.playbooks) {
+		logger.Warn(w.Message, "try", w.Try)
+	}
 	if err := f.checkAddresses(set.config); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +163,11 @@ func TestTheLimitOfARealm(t *testing.T) {
 			t.Errorf("held until %v: %s", v.Until, v.Why)
 		} else if v.OverLimit != "1-flag_off" {
 			t.Errorf("a commander is offered to approve %q", v.OverLimit)
+		}
+		o, err := w.engine.Overview(w.ctx)
+		w.must(err)
+		if want := []view.Needed{{Service: "svc5", Reason: "blast_radius", Incident: held}}; !slices.Equal(o.Needed, want) {
+			t.Errorf("a person is needed for %+v, want %+v", o.Needed, want)
 		}
 		if h := holds(w, held); len(h) != 1 || !strings.HasPrefix(h[0].Detail["why"].(string), why) {
 			t.Errorf("held entries %+v", h)

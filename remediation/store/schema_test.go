@@ -5,10 +5,15 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"modernc.org/sqlite"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 // A later version of the schema, as a test imagines it.
@@ -112,4 +117,78 @@ func TestAnotherProgramsFileIsLeftAlone(t *testing.T) {
 		}
 	}
 	raw(t, path, "INSERT INTO theirs VALUES (1)")
+}
+
+// oldIncidents are rows of before there were columns for what is paging: of shop three
+// that were closed and a drill, of blog one that is open.
+const oldIncidents = `WITH old (n, service, drill, open, body) AS (VALUES
+	(1, 'shop', 0, 0, '{}'), (2, 'shop', 0, 0, '{}'), (3, 'shop', 0, 0, '{"paged":["stuck"]}'), (4, 'shop', 1, 0, '{}'), (5, 'blog', 0, 1, '{}'))
+	INSERT INTO incidents (n, service, drill, open, version, body) SELECT n, service, drill, open, 1, CAST(body AS %s) FROM old`
+
+// upgraded looks at what an upgrade made of oldIncidents.
+func upgraded(t *testing.T, s *Store) {
+	t.Helper()
+	defer closeStore(t, s)
+	err := s.View(t.Context(), func(rt remediation.Tx) error {
+		var ids []int64
+		err := rt.(*tx).rows("SELECT n FROM incidents WHERE paging = 1 ORDER BY n", nil, func(r row) error {
+			var n int64
+			err := r.scan(&n)
+			ids = append(ids, n)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if !slices.Equal(ids, []int64{3, 5}) {
+			t.Errorf("incidents %v are looked at on each scrape, want the newest of each service", ids)
+		}
+		paging, err := rt.Paging()
+		if len(paging) != 1 || len(paging[0].Paged) != 1 {
+			t.Errorf("a person is needed for %+v", paging)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnUpgradeLooksForPagingAmongTheNewestOnly(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "backout.db")
+		s, err := open("sqlite:"+path, &sqlite.Driver{}, sqliteMigrations()[:9])
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeStore(t, s)
+		raw(t, path, fmt.Sprintf(oldIncidents, "BLOB"))
+		if s, err = Open("sqlite:" + path); err != nil {
+			t.Fatal(err)
+		}
+		upgraded(t, s)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		dsn := storetest.Postgres(t)
+		db, err := newPostgres(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := db.open(postgresMigrations()[:2], shared)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeStore(t, s)
+		c, err := pgx.Connect(t.Context(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Exec(t.Context(), fmt.Sprintf(oldIncidents, "text")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		upgraded(t, openShared(t, dsn))
+	})
 }

@@ -125,7 +125,7 @@ func NewStory(v IncidentView, service ServiceNow, now time.Time) Story {
 	}
 	s.Helped = helped(v, acted)
 	if v.State != remediation.Closed && v.Reason != "" {
-		s.Why, s.WhyEnds = HoldWords(v.Reason)
+		s.Why, s.WhyEnds = v.holdWords()
 	}
 	return s
 }
@@ -178,7 +178,7 @@ func headline(v IncidentView) (words, tone string) {
 		if v.Reason == remediation.HoldApproval {
 			return "Waiting for approval", "bad"
 		}
-		means, _ := HoldWords(v.Reason)
+		means, _ := v.holdWords()
 		return "On hold: " + means, "bad"
 	case remediation.Recovered:
 		if len(v.Triggers) > 0 && !v.judged() {
@@ -276,6 +276,15 @@ func helped(v IncidentView, ran []StepView) string {
 		return "Unknown whether " + last + " helped."
 	}
 	return "Not enough: the breach continues after " + last + "."
+}
+
+// holdWords are HoldWords, and tell the limit of a realm from that of all services.
+func (v IncidentView) holdWords() (means, ends string) {
+	if v.OverLimit != "" {
+		return "as many other services of its realm were rolled back as the limit allows",
+			"It continues by itself when the limit's window has passed, or when a commander approves " + v.OverLimit + "."
+	}
+	return HoldWords(v.Reason)
 }
 
 // HoldWords says what a reason means, and what ends the hold.

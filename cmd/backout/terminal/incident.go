@@ -194,6 +194,10 @@ func handsText(inc view.IncidentView) string {
 		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, step))
 		command("deny, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
 	}
+	if inc.OverLimit != "" {
+		b.WriteString("\nA commander can let it run over the limit of its realm\n")
+		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, Clean(inc.OverLimit)))
+	}
 	b.WriteString("\nTo stop it or take over\n")
 	command("block further steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
 	if inc.ClaimedBy == "" {
