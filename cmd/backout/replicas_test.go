@@ -134,10 +134,10 @@ func (f *flagServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // site is two replicas of backout on one PostgreSQL, and all that is around them.
 type site struct {
-	t       *testing.T
-	dir     string
-	server  *storetest.Server
-	flag    *flagServer
+	t      *testing.T
+	dir    string
+	server *storetest.Server
+	flag   *flagServer
 	// playbook is every replica's, extra what each has more in its configuration.
 	playbook, extra string
 	// away is whose Prometheus does not answer, by name.
