@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -159,6 +160,17 @@ func Names(list []string, instead string) string {
 	default:
 		return strings.Join(list[:n-1], ", ") + " and " + list[n-1]
 	}
+}
+
+// shownNames is how many names Few shows.
+const shownNames = 5
+
+// Few names some of a list, and says how many more there are.
+func Few(names []string) string {
+	if more := len(names) - shownNames; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNames], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // PublicMail is what a message by mail has besides the update.

@@ -11,7 +11,7 @@ import (
 
 // Limit is how many services of a realm may be rolled back without a person.
 type Limit struct {
-	// Realm is host:NAME for the services with this target.compose.host, cluster:CONTEXT for
+	// Realm is what is counted together: host:NAME for the services with this target.compose.host, cluster:CONTEXT for
 	// those with this target.kubernetes.context, cluster for those in the cluster that backout
 	// runs in, or default for all others. Default: each realm that has no limit of its own;
 	// every realm is counted by itself.

@@ -323,20 +323,9 @@ func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effect
 	services := slices.SortedFunc(maps.Keys(last), func(a, b string) int { return cmp.Or(last[a].Compare(last[b]), strings.Compare(a, b)) })
 	until := last[services[len(services)-limit.Services.Count]].Add(limit.Services.Window)
 	gate.Reason, gate.Until = remediation.HoldBlastRadius, &until
-	gate.Why = hint.Text(fmt.Sprintf("limit of %s services in realm %s: reached by %s", limit.Services, limit.Realm, few(services)),
+	gate.Why = hint.Text(fmt.Sprintf("limit of %s services in realm %s: reached by %s", limit.Services, limit.Realm, remediation.Few(services)),
 		fmt.Sprintf("a commander can let it run: backout approve %s %s --reason=WHY", c.Inc.ID, s.ID()))
 	return gate
-}
-
-// shownNames is how many services a reason names.
-const shownNames = 5
-
-// few names some of a list, and says how many more there are.
-func few(names []string) string {
-	if more := len(names) - shownNames; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNames], ", "), more)
-	}
-	return strings.Join(names, ", ")
 }
 
 // targetFree is the lock of a target (lockOf): while a step of another incident, or

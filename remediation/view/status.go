@@ -71,7 +71,7 @@ func NewStatus(o Overview) Status {
 		add(r.Live && r.Differs != "", "replica "+r.Name, "%s", words)
 	}
 	for _, u := range o.Unheld {
-		add(true, RealmWords(u.Realm), "no replica acts here: nothing is done for %s", strings.Join(u.Services, ", "))
+		add(true, RealmWords(u.Realm), "no replica acts here: nothing is done for %s", remediation.Few(u.Services))
 	}
 	if len(o.Freezes) == 0 {
 		add(false, "freezes", "none")

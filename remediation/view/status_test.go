@@ -41,6 +41,9 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
 		"the audit log was verified long ago": {func(o *view.Overview) { o.Audited.Time = *ago(72 * time.Hour) },
 			"audit log: entry 7, hash abababababab, last verified 3 d ago, and not since: see the server's log"},
+		"no replica acts for many services": {func(o *view.Overview) {
+			o.Unheld = []view.UnheldNow{{Realm: "host:web-1", Services: strings.Split("abcdefg", "")}}
+		}, "host:web-1: no replica acts here: nothing is done for a, b, c, d, e and 2 more"},
 		"no playbook": {func(o *view.Overview) { o.Services = nil }, "playbooks: none is loaded: backout handles no alert"},
 		"an incident waits for an approval": {func(o *view.Overview) {
 			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval,
