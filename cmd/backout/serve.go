@@ -91,7 +91,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	}
 	out.channelDirectory.take(set)
 	for _, w := range limitWarnings(*f.configFile, set.config, set.playbooks) {
-		logger.Warn(w.Message, "try", w.Try)
+		logger.Warn("a limit in the configuration holds nothing", "why", w.Message, "try", w.Try)
 	}
 	if err := f.checkAddresses(set.config); err != nil {
 		return err
