@@ -504,6 +504,55 @@ func TestAReplicaThatIsUnfitLeavesOnlyWhatAnotherCanDoOnceItsStepHasEnded(t *tes
 	}
 }
 
+// slow is a chat whose first delivery takes until it is released.
+type slow struct {
+	*chat
+	begun, goOn chan struct{}
+	now, most   atomic.Int32
+}
+
+func (s *slow) Deliver(ctx context.Context, m remediation.Message) (string, error) {
+	now := s.now.Add(1)
+	defer s.now.Add(-1)
+	s.most.Store(max(s.most.Load(), now))
+	select {
+	case <-s.begun:
+	default:
+		close(s.begun)
+		<-s.goOn
+	}
+	return s.chat.Deliver(ctx, m)
+}
+
+func TestAChannelThatIsNotLeftAfterAllDeliversOneMessageAtATime(t *testing.T) {
+	s := &slow{chat: &chat{}}
+	replicas(t, func(w *harness, name string) {
+		if w.team = []remediation.Channel{s}; name == "a" { // in the bubble of time
+			s.begun, s.goOn = make(chan struct{}), make(chan struct{})
+		}
+	}, func(p *pair) {
+		release := sync.OnceFunc(func() { close(s.goOn) })
+		defer release()
+		p.declare("alpha")
+		p.breach("error_rate")
+		p.a.alert(p, "fp1")
+		<-s.begun
+		p.a.prom.err = remediation.ErrNoAnswer
+		time.Sleep(90 * time.Second)
+		p.a.prom.err = nil
+		time.Sleep(30 * time.Second)
+		release()
+		time.Sleep(time.Minute)
+		settles()
+		if n := s.most.Load(); n != 1 {
+			t.Errorf("%d deliveries at a time", n)
+		}
+		if len(s.told()) < 2 {
+			t.Errorf("after that the team was told %q", s.told())
+		}
+	}, func(s string) string { return s + teamKeys })
+}
+
 func TestAnIncidentOfAnotherRealmIsNotAdvanced(t *testing.T) {
 	w := newHarness(t)
 	w.declare("alpha")
