@@ -47,8 +47,9 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 
 # The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and so
 # are the engine, most of whose tests set its clock, and the receiver, whose tests ask one thing after the other. Of these
-# two, only the tests that run goroutines use it; make test-long uses it everywhere. The package that takes longest is the first of each command, so that none is left to run alone; the tests against the Docker
-# engine and of the whole stack come last, without the others: they wait for what a machine at work does.
+# two, only the tests that run goroutines use it; make test-long uses it everywhere. The package that takes longest is the
+# first of each command, so that none is left to run alone. The tests against the Docker engine and of the whole stack come
+# last, without the others: they wait for what a machine at work does.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
 PLAIN := ./cmd/backout ./remediation/engine ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres ./receiver ./remediation/backtest ./remediation/scenario \
   ./deploy/kube/kubetest ./rules/... ./alerts ./remediation ./remediation/action/...
