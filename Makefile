@@ -46,15 +46,14 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with $(if $(filter kubernetes,$(SCENARIO)),deploy/dev/kube.sh with) bin/demo $(DEMOFLAGS)
 
 # The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and so
-# are the engine, most of whose tests set its clock, and the receiver, whose tests ask one thing after the other. Of these
-# two, only the tests that run goroutines use it; make test-long uses it everywhere. The package that takes longest is the
-# first of each command, so that none is left to run alone. The tests against the Docker engine and of the whole stack come
-# last, without the others: they wait for what a machine at work does.
+# is the engine, most of whose tests set its clock. Only the engine's tests that run goroutines use it; make test-long uses
+# it everywhere. The package that takes longest is the first, so that none is left to run alone. The tests against the
+# Docker engine and of the whole stack come last, each alone: they wait for what a machine at work does.
 NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
-PLAIN := ./cmd/backout ./remediation/engine ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres ./receiver ./remediation/backtest ./remediation/scenario \
+PLAIN := ./cmd/backout ./remediation/engine ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres ./remediation/backtest ./remediation/scenario \
   ./deploy/kube/kubetest ./rules/... ./alerts ./remediation ./remediation/action/...
-CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' remediation/engine/*_test.go receiver/*_test.go | sort -u | paste -sd'|')
-REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|receiver|remediation|engine|backtest|scenario|action|actiontest|postgres|kubernetes|kubetest|docker|swarm|demo)$$' | paste -sd' ')
+CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' remediation/engine/*_test.go | sort -u | paste -sd'|')
+REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|backtest|scenario|action|actiontest|postgres|kubernetes|kubetest|docker|swarm|demo)$$' | paste -sd' ')
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
@@ -65,8 +64,8 @@ WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with 
 
 .PHONY: test
 test: tools promtool3 compose2 kubelab kustomize ## Run all tests, with crashes at a sample of the crash points
-	@$(WITH) bash -c "$(GOTEST) -short $(PLAIN) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine ./receiver && \
-	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./deploy/demo ./remediation/docker"
+	@$(WITH) bash -c "$(GOTEST) -short $(PLAIN) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine && \
+	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
 
 .PHONY: test-long
 test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests with the race detector, with crashes at every crash point, and dist-check's
