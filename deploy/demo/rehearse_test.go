@@ -196,11 +196,11 @@ func (s *stack) killedInARehearsal(t *testing.T, before map[string]string) {
 	until(t, "the rehearsal that was cut off counts as running no more", func(ctx context.Context) error {
 		var v remediation.RehearsalView
 		err := s.ask(ctx, "backout", "/api/v1/rehearse", &v)
-		if err == nil && len(v.Rehearsals) > 0 {
-			return fatal(fmt.Errorf("it is kept: %+v", v))
+		if err == nil && v.Running { // what it has found so far is shown until then
+			return fmt.Errorf("%d steps are left", v.Left)
 		}
-		if err == nil && v.Running {
-			err = fmt.Errorf("%d steps are left", v.Left)
+		if err == nil && len(v.Rehearsals) > 0 {
+			err = fatal(fmt.Errorf("it is kept: %+v", v))
 		}
 		return err
 	})
