@@ -68,8 +68,8 @@ type Config struct {
 	// ReplicaLease is how long another replica waits after the last sign of life of the one
 	// that acts; at least 3s. The same for all of them.
 	ReplicaLease time.Duration `config:"replica.lease"`
-	// Limits are how many services of a realm may be rolled back without a person, over
-	// what their playbooks allow each. Default: none.
+	// Limits are how many services of a realm may be rolled back without a person. The limits
+	// of their playbooks hold too. Default: none.
 	Limits []Limit `config:"limits"`
 	// SnapshotDir is the folder in which schema_rollback keeps snapshots of databases. A
 	// relative path begins at the working folder.

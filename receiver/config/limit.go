@@ -16,8 +16,8 @@ type Limit struct {
 	// runs in, or default for all others. Default: each realm that has no limit of its own;
 	// every realm is counted by itself.
 	Realm string `config:"realm"`
-	// Services is how many services may be rolled back within a time, whatever their
-	// playbooks allow. A further step is held until the time is up or a commander approves it.
+	// Services is how many services may be rolled back within a time. A step of a further one
+	// is held until the time is up or a commander approves it.
 	Services alerts.Rate `config:"services"`
 }
 

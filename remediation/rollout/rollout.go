@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -95,7 +96,7 @@ func (e *Promoter) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 		return nil, err
 	}
 	plans := e.Plans()
-	out := make([]view.RolloutView, len(plans))
+	out, failed := make([]view.RolloutView, len(plans)), make([]error, len(plans))
 	turn := make(chan struct{}, viewsAtOnce)
 	var all sync.WaitGroup
 	for i, b := range plans {
@@ -106,10 +107,16 @@ func (e *Promoter) Rollouts(ctx context.Context) ([]view.RolloutView, error) {
 		turn <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turn }()
-			out[i] = e.rolloutView(ctx, ctx, b, r)
+			failed[i] = e.Safely("show the rollout of "+b.Service, func() error {
+				out[i] = e.rolloutView(ctx, ctx, b, r)
+				return nil
+			})
 		})
 	}
 	all.Wait()
+	if err := errors.Join(failed...); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(out, func(a, b view.RolloutView) int { return strings.Compare(a.Service, b.Service) })
 	return out, nil
 }
