@@ -60,36 +60,36 @@ const (
 type part struct {
 	name string
 	run  func(*testing.T, *run)
-	// cuts: it cuts the action off, at one point after the other.
-	cuts bool
 }
+
+// whole are the parts that let the action come to its end, cuts those that cut it off, at
+// one point after the other.
+var (
+	whole = []part{
+		{"looking changes nothing", lookingChangesNothing},
+		{"applying twice changes once", applyingTwiceChangesOnce},
+		{"undo restores, and twice is as once", undoRestores},
+		{"undo before anything was done changes nothing", undoOfNothing},
+		{"a target that changed in between is looked at again", changedInBetween},
+		{"a timeout leaves doubt that looking resolves", timeout},
+	}
+	cuts = []part{
+		{"a cut-off apply is rolled forward from every point", func(t *testing.T, r *run) { cutOff(t, r, forward) }},
+		{"a cut-off apply is undone from every point", func(t *testing.T, r *run) { cutOff(t, r, back) }},
+		{"a cut-off undo is undone again", cutOffUndo},
+	}
+)
 
 // Run runs the suite over an action that undo restores; setup makes a fresh
 // target for each part of it.
 func Run(t *testing.T, setup func(t *testing.T) *Fixture) {
-	runParts(t, setup, false, parts)
+	runParts(t, setup, false, slices.Concat(whole, cuts))
 }
 
 // RunSample is Run for one of several ways to the same target, each of which takes
 // seconds: with -short, one of the parts that cut the action off is drawn.
 func RunSample(t *testing.T, setup func(t *testing.T) *Fixture) {
-	cuts := slices.DeleteFunc(slices.Clone(parts), func(p part) bool { return !p.cuts })
-	drawn := crashtest.Draw(t, cuts)
-	runParts(t, setup, false, slices.DeleteFunc(slices.Clone(parts), func(p part) bool {
-		return p.cuts && !slices.ContainsFunc(drawn, func(d part) bool { return d.name == p.name })
-	}))
-}
-
-var parts = []part{
-	{"looking changes nothing", lookingChangesNothing, false},
-	{"applying twice changes once", applyingTwiceChangesOnce, false},
-	{"undo restores, and twice is as once", undoRestores, false},
-	{"undo before anything was done changes nothing", undoOfNothing, false},
-	{"a target that changed in between is looked at again", changedInBetween, false},
-	{"a cut-off apply is rolled forward from every point", func(t *testing.T, r *run) { cutOff(t, r, forward) }, true},
-	{"a cut-off apply is undone from every point", func(t *testing.T, r *run) { cutOff(t, r, back) }, true},
-	{"a cut-off undo is undone again", cutOffUndo, true},
-	{"a timeout leaves doubt that looking resolves", timeout, false},
+	runParts(t, setup, false, slices.Concat(whole, crashtest.Draw(t, cuts)))
 }
 
 func runParts(t *testing.T, setup func(t *testing.T) *Fixture, lossy bool, parts []part) {

@@ -16,16 +16,16 @@ import (
 // until then undo restores, and after it refuses and names the snapshot.
 func RunLossy(t *testing.T, setup func(t *testing.T) *Fixture) {
 	runParts(t, setup, true, []part{
-		{"looking changes nothing", lookingChangesNothing, false},
-		{"applying twice changes once", applyingTwiceChangesOnce, false},
-		{"undo after the loss refuses and names the snapshot", undoOfLoss, false},
-		{"undo before anything was done changes nothing", undoOfNothing, false},
-		{"a target that changed in between is refused", changedInBetween, false},
-		{"a cut-off apply is rolled forward from every point", func(t *testing.T, r *run) { cutOff(t, r, forward) }, true},
-		{"a cut-off apply is undone from every point before the loss", func(t *testing.T, r *run) { cutOff(t, r, back) }, true},
-		{"a cut-off undo is undone again", cutOffUndoBeforeLoss, true},
-		{"a timeout leaves doubt that looking resolves", timeout, false},
-		{"a timeout of the loss itself is resolved by looking", timeoutOfLoss, false},
+		{"looking changes nothing", lookingChangesNothing},
+		{"applying twice changes once", applyingTwiceChangesOnce},
+		{"undo after the loss refuses and names the snapshot", undoOfLoss},
+		{"undo before anything was done changes nothing", undoOfNothing},
+		{"a target that changed in between is refused", changedInBetween},
+		{"a cut-off apply is rolled forward from every point", func(t *testing.T, r *run) { cutOff(t, r, forward) }},
+		{"a cut-off apply is undone from every point before the loss", func(t *testing.T, r *run) { cutOff(t, r, back) }},
+		{"a cut-off undo is undone again", cutOffUndoBeforeLoss},
+		{"a timeout leaves doubt that looking resolves", timeout},
+		{"a timeout of the loss itself is resolved by looking", timeoutOfLoss},
 	})
 }
 
