@@ -45,32 +45,44 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 	@CGO_ENABLED=0 go build -o bin/demo ./deploy/demo/cmd
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with $(if $(filter kubernetes,$(SCENARIO)),deploy/dev/kube.sh with) bin/demo $(DEMOFLAGS)
 
-# The race detector is for our own goroutines: SQLite, which is C translated to Go, is three times as slow with it, and so
-# is the engine, most of whose tests set its clock. Only the engine's tests that run goroutines use it; make test-long uses
-# it everywhere. The package that takes longest is the first, so that none is left to run alone. The tests against the
-# Docker engine and of the whole stack come last, each alone: they wait for what a machine at work does.
-NORACE := $(foreach p,sqlite libc memory,-gcflags='modernc.org/$(p)/...=-race=false')
-PLAIN := ./cmd/backout ./remediation/engine ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres ./remediation/backtest ./remediation/scenario \
-  ./deploy/kube/kubetest ./rules/... ./alerts ./remediation ./remediation/action/...
-CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' remediation/engine/*_test.go | sort -u | paste -sd'|')
-REST = $$(go list ./... | grep -vE '/(alerts|rules|cmd/backout|remediation|engine|backtest|scenario|action|actiontest|postgres|kubernetes|kubetest|docker|swarm|demo)$$' | paste -sd' ')
+# Tests run without the race detector, the longest package first, so that none is left to run alone. With it run the small
+# packages, and of the large ones the tests in which something runs at the same time. What is C translated to Go is three
+# times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from the others.
+# The tests of the whole stack and against the Docker engine have the machine to themselves: they wait for it.
+PLAIN := ./cmd/backout ./remediation/engine ./receiver ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
+  ./remediation/unleash ./remediation/backtest ./remediation/scenario ./deploy/kube/kubetest ./rules ./alerts ./remediation ./remediation/action \
+  ./remediation/action/actiontest
+ALONE := ./deploy/demo ./remediation/docker
+RACED := ./remediation/engine ./receiver ./remediation/store
+NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=-race=false')
+CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|storetest\.Run|onBoth/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
+SMALL = $(filter-out $(PLAIN) $(ALONE) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
 GOTEST := go test -vet=off -p $(PACKAGES) -timeout 60m
 # The tests of a release take what `make dist` built.
 DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
-WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with deploy/dev/kube.sh with
+WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
+
+# What both test targets run; $(1) is -short or nothing.
+define tests
+@$(WITH) deploy/dev/kube.sh with $(GOTEST) $(1) $(PLAIN)
+@$(WITH) $(GOTEST) $(1) -race $(NORACE) -run "^($(CONCURRENT))$$" $(RACED)
+@$(WITH) $(GOTEST) $(1) -race $(NORACE) $(SMALL)
+@$(WITH) $(GOTEST) $(1) ./remediation/docker
+@$(WITH) deploy/dev/kube.sh with $(GOTEST) $(1) ./deploy/demo
+endef
 
 .PHONY: test
-test: tools promtool3 compose2 kubelab kustomize ## Run all tests, with crashes at a sample of the crash points
-	@$(WITH) bash -c "$(GOTEST) -short $(PLAIN) && $(GOTEST) -short -race $(NORACE) -run '^($(CONCURRENT))$$' ./remediation/engine && \
-	  $(GOTEST) -short -race $(NORACE) $(REST) && $(GOTEST) -short ./remediation/docker && $(GOTEST) -short ./deploy/demo"
+test: tools promtool3 compose2 kubelab kustomize ## Run all tests but Swarm's, with crashes at a sample of the crash points
+	$(call tests,-short)
 
 .PHONY: test-long
-test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests with the race detector, with crashes at every crash point, and dist-check's
-	@$(WITH) deploy/dev/swarm.sh with bash -c "$(GOTEST) -race $(NORACE) $(shell go list ./... | grep -vE '/(docker|demo)$$') && \
-	  $(GOTEST) -race $(NORACE) ./remediation/docker && $(GOTEST) -race $(NORACE) ./deploy/demo && $(DISTTEST)"
+test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests, with crashes at every crash point, and dist-check's
+	@$(WITH) deploy/dev/swarm.sh with $(GOTEST) ./remediation/swarm
+	@$(WITH) $(DISTTEST)
+	$(call tests)
 
 .PHONY: bench
 bench: tools compose2 ## Print the benchmarks as a table (without the race detector)
