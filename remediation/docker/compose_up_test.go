@@ -176,7 +176,7 @@ func TestAllReplicasAreSwitchedAndPutBack(t *testing.T) {
 }
 
 func TestALiteralInTheComposeFileIsOverridden(t *testing.T) {
-	w := newHarness(t).withTools()
+	w := newHarness(t).withTools().first()
 	w.write("docker-compose.yml", strings.Replace(w.webFile(), `"${FLAG:-0}"`, `"1"`, 1))
 	w.write(".env", "PASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")
@@ -241,7 +241,7 @@ func TestFilesNamedByHandThatReadTheFlagFromEnvAreFine(t *testing.T) {
 }
 
 func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
-	w := newHarness(t)
+	w := newHarness(t).first()
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")
@@ -280,7 +280,7 @@ func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 }
 
 func TestAHumansDownInTheMiddleStaysDown(t *testing.T) {
-	w := newHarness(t)
+	w := newHarness(t).first()
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")
@@ -370,7 +370,7 @@ func TestALinkedEnvInsideTheProjectStaysALink(t *testing.T) {
 // What .env means is what the operator's tool makes of it: it reads an env_file
 // as it reads .env, and many at once.
 func TestTheEnvFormatIsDockerComposes(t *testing.T) {
-	w := newHarness(t)
+	w := newHarness(t).first()
 	compose := "version: \"3.8\"\nservices:\n"
 	var all [][]byte
 	for _, file := range []string{

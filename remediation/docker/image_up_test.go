@@ -28,7 +28,7 @@ func (w *harness) back(a remediation.Action, op string) []byte {
 
 // What compose itself makes of the previous image is what ours must be.
 func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
-	w := imageHarness(t, checkedOne).withTools()
+	w := imageHarness(t, checkedOne).withTools().first()
 	w.tag("v2.0.0", checkedTwo)
 	w.tag("latest", checkedTwo)
 	// MODE is what the displaced image has by default, and set all the same; the
@@ -132,7 +132,7 @@ func eachHalfWay(t *testing.T, w *harness, meet func(t *testing.T, whole remedia
 }
 
 func TestAHumansUpInTheMiddleEndsWithThePreviousImage(t *testing.T) {
-	w := imageHarness(t, versionOne)
+	w := imageHarness(t, versionOne).first()
 	w.compose(nil, "up", "-d")
 	eachHalfWay(t, w, func(t *testing.T, whole remediation.Action, op string, before []byte, n int) {
 		w.compose(nil, "up", "-d")
