@@ -55,7 +55,7 @@ PLAIN := ./cmd/backout ./remediation/engine ./receiver ./remediation/store ./rem
 ALONE := ./deploy/demo ./remediation/docker
 RACED := ./remediation/engine ./receiver ./remediation/store
 NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=-race=false')
-CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|storetest\.Run|onBoth/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
+CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|SQLiteIsAStore|TwoStores|oneFails|commitFails|connectionLost|viewCancelled/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
 SMALL = $(filter-out $(PLAIN) $(ALONE) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks.
