@@ -285,8 +285,12 @@ func (s *stack) values() map[string]any {
 	if s.pods != nil {
 		namespace, sockets = s.pods.namespace, s.cluster.socket
 	}
+	rate := 20 // requests a second
+	if s.book == "canary.yaml" {
+		rate = 60 // its triggers want more
+	}
 	return map[string]any{
-		"Project": s.project, "Image": s.image, "Flag": s.share, "Limits": s.limits, "Plan": s.plan, "MaxAge": cmp.Or(s.maxAge, "5m"),
+		"Rate": rate, "Project": s.project, "Image": s.image, "Flag": s.share, "Limits": s.limits, "Plan": s.plan, "MaxAge": cmp.Or(s.maxAge, "5m"),
 		"Service": s.service, "Members": members, "Stages": s.stages,
 		"ProjectDir": s.path("project"), "RulesDir": s.path("generated", "rules"), "DockerHost": s.engine.host,
 		"ServicePort": port, "ServiceAddress": s.address["service"], "ServiceURL": s.url("service"),

@@ -42,7 +42,7 @@ type settings struct {
 }
 
 func readSettings(environ []string) (settings, error) {
-	s := settings{listen: ":9000", version: "unknown", breakage: "/breakage/now.json", rate: 60, flags: map[string]string{}}
+	s := settings{listen: ":9000", version: "unknown", breakage: "/breakage/now.json", rate: 20, flags: map[string]string{}}
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		switch {
