@@ -19,8 +19,9 @@ type cached struct {
 	rows   []row
 }
 
-// key tells apart what was asked.
-func key(text string, values []any) string { return fmt.Sprintf("%s\x00%q", text, values) }
+// key tells apart what was asked: %#v writes every type that pgValues makes in full (%q
+// writes a number as a character, and most numbers as the same one).
+func key(text string, values []any) string { return fmt.Sprintf("%s\x00%#v", text, values) }
 
 // written drops what was read of the tables that a statement changes.
 func (c cache) written(tables []string) {
