@@ -11,7 +11,8 @@ const maxCached = 32
 
 // cache answers what was read in this transaction already. Behind the head's lock
 // nothing changes but by this transaction: Updates that share it ask for the same
-// rollouts and incidents, and a round trip costs as much as all else of one.
+// rollouts and incidents, and a round trip costs as much as all else of one. A query that
+// names no table, as of the clock, is asked each time.
 type cache map[string]cached
 
 type cached struct {
@@ -32,8 +33,9 @@ func (c cache) written(tables []string) {
 	}
 }
 
-// named finds the tables in a statement of ours.
-var named = regexp.MustCompile(`\b(?:FROM|INTO|UPDATE|JOIN) ([a-z_]+)`)
+// named finds the tables in a statement of ours, and not a function such as in extract(epoch
+// FROM clock_timestamp()).
+var named = regexp.MustCompile(`\b(?:FROM|INTO|UPDATE|JOIN) ([a-z_]+)(?:[^a-z_(]|$)`)
 
 // statement is a query with its placeholders as PostgreSQL has them, and its tables.
 type pgStatement struct {
