@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -92,6 +93,8 @@ func TestALongLabelIsNotLost(t *testing.T) {
 type swallow struct {
 	address string
 	gone    atomic.Bool
+	// sent, where set, is called with what a client sends before it is passed on.
+	sent func([]byte)
 }
 
 func newSwallow(t *testing.T, server string) *swallow {
@@ -102,7 +105,7 @@ func newSwallow(t *testing.T, server string) *swallow {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	s := &swallow{address: l.Addr().String()}
-	pass := func(to, from net.Conn) {
+	pass := func(to, from net.Conn, see func([]byte)) {
 		defer to.Close()   //nolint:errcheck // either may be closed already
 		defer from.Close() //nolint:errcheck // either may be closed already
 		buf := make([]byte, 64<<10)
@@ -110,6 +113,9 @@ func newSwallow(t *testing.T, server string) *swallow {
 			n, err := from.Read(buf)
 			if err != nil {
 				return
+			}
+			if see != nil {
+				see(buf[:n])
 			}
 			if s.gone.Load() {
 				continue
@@ -130,11 +136,51 @@ func newSwallow(t *testing.T, server string) *swallow {
 				_ = c.Close()
 				continue
 			}
-			go pass(to, c)
-			go pass(c, to)
+			go pass(to, c, s.sent)
+			go pass(c, to, nil)
 		}
 	}()
 	return s
+}
+
+func TestASharedStoreOpensOnlyWithTheDatabasesClock(t *testing.T) {
+	u, err := url.Parse(storetest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := newSwallow(t, u.Host)
+	var asked atomic.Int64
+	network.sent = func(b []byte) {
+		if !bytes.Contains(b, []byte("clock_timestamp()) * 1000000")) {
+			return
+		}
+		switch asked.Add(1) {
+		case 1: // slow
+			<-time.After(clockSlow + 100*time.Millisecond)
+		case 3: // of the second store
+			network.gone.Store(true)
+		}
+	}
+	u.Host = network.address
+	db, err := newPostgres(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.patience = 5 * time.Second
+	before := time.Now()
+	s, err := openSharedOn(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := s.Now(); now.Before(before.Add(clockSlow)) || now.After(time.Now()) {
+		t.Errorf("after a slow answer, its clock says %s; it was opened from %s to %s", now, before, time.Now())
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := openSharedOn(db); !errors.As(err, new(*remediation.StoreAwayError)) {
+		t.Errorf("opened without an answer: %v", err)
+	}
 }
 
 func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
