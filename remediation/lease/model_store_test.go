@@ -95,7 +95,7 @@ func TestAStoreDoesWhatTheModelSays(t *testing.T) {
 	t.Logf("the same again: BACKOUT_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	for i := range crashtest.Rounds(200) {
-		st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
+		st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backout.db"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ func BenchmarkAccept(b *testing.B) {
 }
 
 func benchmarkAccept(b *testing.B, dsn string) {
-	s, err := Open(dsn)
+	s, err := Open(b.Context(), dsn)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func TestATextReadsBackFromItsEscapes(t *testing.T) {
 }
 
 func TestALongLabelIsNotLost(t *testing.T) {
-	s, err := Open(storetest.Postgres(t))
+	s, err := Open(t.Context(), storetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestASharedStoreOpensOnlyWithTheDatabasesClock(t *testing.T) {
 	}
 	db.patience = 5 * time.Second
 	before := time.Now()
-	s, err := openSharedOn(db)
+	s, err := openSharedOn(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestASharedStoreOpensOnlyWithTheDatabasesClock(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := openSharedOn(db); !errors.As(err, new(*remediation.StoreAwayError)) {
+	if _, err := openSharedOn(t.Context(), db); !errors.As(err, new(*remediation.StoreAwayError)) {
 		t.Errorf("opened without an answer: %v", err)
 	}
 }
@@ -195,7 +195,7 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.patience = time.Second
-	s, err := db.open(postgresMigrations(), shared)
+	s, err := db.open(t.Context(), postgresMigrations(), shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestAReaderSaysThatASlowServerDoesNotAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := db.open(postgresMigrations(), shared)
+	s, err := db.open(t.Context(), postgresMigrations(), shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestASecondServerIsRefusedUntilTheFirstIsGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		db.leaseTime = time.Second
-		return db.open(postgresMigrations(), alone)
+		return db.open(t.Context(), postgresMigrations(), alone)
 	}
 	first, err := quick()
 	if err != nil {
@@ -318,7 +318,7 @@ func TestASecondServerIsRefusedUntilTheFirstIsGone(t *testing.T) {
 		t.Fatalf("a second server: %v", err)
 	}
 	// A reader is not refused.
-	r, err := OpenReadOnly(dsn)
+	r, err := OpenReadOnly(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,12 +359,44 @@ func TestASecondServerIsRefusedUntilTheFirstIsGone(t *testing.T) {
 	}
 }
 
+func TestTheWaitForALeaseEndsWithItsContext(t *testing.T) {
+	db, err := newPostgres(storetest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.leaseTime = time.Hour
+	s, err := db.open(t.Context(), postgresMigrations(), alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.db.(*postgres).lease
+	l.stop() // as if it was killed
+	<-l.done
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	other := *db
+	go func() {
+		_, err := other.open(ctx, postgresMigrations(), alone)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it waits on")
+	}
+	closeStore(t, s)
+}
+
 func TestALeaseThatRanOutWhileNobodyElseCameIsTakenAgain(t *testing.T) {
 	db, err := newPostgres(storetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := db.open(postgresMigrations(), alone)
+	s, err := db.open(t.Context(), postgresMigrations(), alone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,7 +430,7 @@ func hostname(t *testing.T) string {
 // what is in the audit log, and a reader.
 func TestTheLeastRightsSuffice(t *testing.T) {
 	owner := storetest.Postgres(t)
-	s, err := Open(owner)
+	s, err := Open(t.Context(), owner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +460,7 @@ func TestTheLeastRightsSuffice(t *testing.T) {
 		v.User = url.UserPassword(role, "pass:word")
 		return v.String()
 	}
-	if s, err = Open(as(server)); err != nil {
+	if s, err = Open(t.Context(), as(server)); err != nil {
 		t.Fatal(err)
 	}
 	defer closeStore(t, s)
@@ -441,7 +473,7 @@ func TestTheLeastRightsSuffice(t *testing.T) {
 		}
 	}
 	has(t, s, "x")
-	r, err := OpenReadOnly(as(reader))
+	r, err := OpenReadOnly(t.Context(), as(reader))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,8 +506,8 @@ func TestNoErrorHoldsThePassword(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(u)
-		for _, open := range []func(string) (*Store, error){Open, OpenReadOnly} {
-			if _, err := open(u.String()); err == nil || strings.Contains(strings.ToLower(err.Error()), "hush") {
+		for _, open := range []func(context.Context, string) (*Store, error){Open, OpenReadOnly} {
+			if _, err := open(t.Context(), u.String()); err == nil || strings.Contains(strings.ToLower(err.Error()), "hush") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -497,13 +529,13 @@ func TestAPasswordIsReadFromItsFile(t *testing.T) {
 	q := u.Query()
 	q.Set("passfile", file)
 	u.RawQuery = q.Encode()
-	if _, err := Open(u.String()); err == nil || !strings.Contains(err.Error(), "passfile") {
+	if _, err := Open(t.Context(), u.String()); err == nil || !strings.Contains(err.Error(), "passfile") {
 		t.Fatalf("a file that everyone can read: %v", err)
 	}
 	if err := os.Chmod(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(u.String())
+	s, err := Open(t.Context(), u.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -525,14 +557,14 @@ func TestAnotherProgramsSchemaIsLeftAlone(t *testing.T) {
 	}
 	schema := u.User.Username()
 	storetest.Exec(t, storetest.Superuser(t), "CREATE TABLE "+schema+".theirs (a int)")
-	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
-		if _, err := open(dsn); err == nil || !strings.Contains(err.Error(), "another program's") {
+	for name, open := range map[string]func(context.Context, string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+		if _, err := open(t.Context(), dsn); err == nil || !strings.Contains(err.Error(), "another program's") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// A role that may not create its schema learns what to ask for.
 	u.RawQuery = "search_path=" + schema + "_none"
-	if _, err := Open(u.String()); err == nil || !strings.Contains(err.Error(), "try: as an administrator: CREATE SCHEMA "+schema+`_none AUTHORIZATION "`+schema+`"`) {
+	if _, err := Open(t.Context(), u.String()); err == nil || !strings.Contains(err.Error(), "try: as an administrator: CREATE SCHEMA "+schema+`_none AUTHORIZATION "`+schema+`"`) {
 		t.Errorf("no schema: %v", err)
 	}
 }
@@ -545,7 +577,7 @@ func TestPostgreSQLsMigrationsRunOnceForServersThatStartTogether(t *testing.T) {
 			db, err := newPostgres(dsn)
 			if err == nil {
 				var s *Store
-				if s, err = db.open(postgresMigrations(), shared); err == nil {
+				if s, err = db.open(t.Context(), postgresMigrations(), shared); err == nil {
 					err = s.Close()
 				}
 			}
@@ -563,7 +595,7 @@ func TestPostgreSQLsMigrationsRunOnceForServersThatStartTogether(t *testing.T) {
 	}
 	next := append(postgresMigrations(), migration{"next.sql", "CREATE TABLE half (a int); DROP TABLE beats; INSERT INTO nowhere VALUES (1)"})
 	n := len(postgresMigrations())
-	if _, err := db.open(next, shared); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("from version %d to %d (next.sql)", n, n+1)) {
+	if _, err := db.open(t.Context(), next, shared); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("from version %d to %d (next.sql)", n, n+1)) {
 		t.Fatalf("got %v", err)
 	}
 	s := openShared(t, dsn) // the version before is whole
@@ -572,12 +604,12 @@ func TestPostgreSQLsMigrationsRunOnceForServersThatStartTogether(t *testing.T) {
 	}
 	closeStore(t, s)
 	next[n].sql = "CREATE TABLE half (a int)"
-	if s, err = db.open(next, shared); err != nil {
+	if s, err = db.open(t.Context(), next, shared); err != nil {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
-		if _, err := open(dsn); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this program knows %d; try: ", n+1, n)) {
+	for name, open := range map[string]func(context.Context, string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+		if _, err := open(t.Context(), dsn); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this program knows %d; try: ", n+1, n)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

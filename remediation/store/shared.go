@@ -35,8 +35,8 @@ const (
 )
 
 // OpenShared opens a PostgreSQL database that other processes may write too, and brings
-// its schema up to date. It fails where the database's clock cannot be read.
-func OpenShared(dsn string) (*Shared, error) {
+// its schema up to date; ctx bounds that. It fails where the database's clock cannot be read.
+func OpenShared(ctx context.Context, dsn string) (*Shared, error) {
 	if !isPostgres(dsn) {
 		return nil, hint.Add(wrongDSN("only a PostgreSQL database can be shared"), "postgres://USER@HOST/DATABASE")
 	}
@@ -44,16 +44,16 @@ func OpenShared(dsn string) (*Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openSharedOn(db)
+	return openSharedOn(ctx, db)
 }
 
-func openSharedOn(db *postgres) (*Shared, error) {
-	st, err := db.open(postgresMigrations(), shared)
+func openSharedOn(ctx context.Context, db *postgres) (*Shared, error) {
+	st, err := db.open(ctx, postgresMigrations(), shared)
 	if err != nil {
 		return nil, err
 	}
 	s := &Shared{Store: st, done: make(chan struct{})}
-	ctx, stop := context.WithCancel(context.Background())
+	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	err = errSlowClock
 	for try := 0; try < clockTries && errors.Is(err, errSlowClock); try++ {
@@ -63,7 +63,7 @@ func openSharedOn(db *postgres) (*Shared, error) {
 		stop()
 		return nil, errors.Join(fmt.Errorf("%s: %w", db, err), st.Close())
 	}
-	go s.follow(ctx)
+	go s.follow(follow)
 	return s, nil
 }
 
