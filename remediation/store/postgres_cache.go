@@ -16,8 +16,26 @@ const maxCached = 32
 type cache map[string]cached
 
 type cached struct {
-	tables []string
+	pgStatement
+	values []any
 	rows   []row
+	// shared: it answered more than one question.
+	shared bool
+}
+
+// maxAhead bounds what begin asks ahead.
+const maxAhead = 8
+
+// shared are the queries that answered more than one question: the calls of the next
+// transaction are likely to ask the same, so begin asks it in the round trip that it takes
+// anyway.
+func (c cache) shared() (ahead []cached) {
+	for _, known := range c {
+		if known.shared && len(ahead) < maxAhead {
+			ahead = append(ahead, cached{pgStatement: known.pgStatement, values: known.values})
+		}
+	}
+	return ahead
 }
 
 // key tells apart what was asked: %#v writes every type that pgValues makes in full (%q

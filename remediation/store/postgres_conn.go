@@ -43,7 +43,8 @@ type pgConn struct {
 	queries map[string]pgStatement
 	// read is what this transaction has read; nil where it only reads.
 	read  cache
-	head  head // as begin found it
+	ahead []cached // what the next begin asks
+	head  head     // as begin found it
 	queue []queued
 	bytes int // in the queue, about
 	// mark is where in the queue the savepoint is; -1: it was sent, or there is none.
@@ -134,6 +135,20 @@ func (c *pgConn) begin() (head, error) {
 	if lease != nil {
 		b.Queue(leaseHeld, lease.realm, lease.holder, lease.epoch.Load()).QueryRow(func(r pgx.Row) error { return r.Scan(&held) })
 	}
+	read := cache{}
+	for _, q := range c.ahead {
+		b.Queue(q.text, q.values...).Query(func(answer pgx.Rows) error {
+			err := eachRow(answer, func(r row) error {
+				q.rows = append(q.rows, r)
+				return nil
+			})
+			if len(q.rows) <= maxCached {
+				read[key(q.text, q.values)] = q
+			}
+			return err
+		})
+	}
+	c.ahead = nil
 	err := c.c.SendBatch(ctx, b).Close()
 	if err == nil && !held {
 		err = lease.takeBehindLock(ctx, c.c)
@@ -144,7 +159,7 @@ func (c *pgConn) begin() (head, error) {
 	if err != nil {
 		return head{}, errors.Join(c.away(ctx, err), c.rollback())
 	}
-	c.head, c.read = h, cache{}
+	c.head, c.read = h, read
 	return h, nil
 }
 
@@ -187,6 +202,8 @@ func (c *pgConn) query(ctx context.Context, query string, args []any, each func(
 	if c.read != nil && len(s.tables) > 0 {
 		asked = key(s.text, values)
 		if known, ok := c.read[asked]; ok {
+			known.shared = true
+			c.read[asked] = known
 			for _, r := range known.rows {
 				if err := each(r); err != nil {
 					return err
@@ -211,7 +228,7 @@ func (c *pgConn) query(ctx context.Context, query string, args []any, each func(
 		})
 	})
 	if err == nil && asked != "" && all <= maxCached {
-		c.read[asked] = cached{s.tables, rows}
+		c.read[asked] = cached{pgStatement: s, values: values, rows: rows}
 	}
 	return err
 }
@@ -269,6 +286,7 @@ func (c *pgConn) discard() error {
 
 // commit sends what is queued, the new head and the commit together.
 func (c *pgConn) commit(h head) error {
+	c.ahead = c.read.shared()
 	if h != c.head {
 		c.queue = append(c.queue, queued{query: "UPDATE audit_head SET seq = $1, hash = $2, incident = $3, message = $4", args: []any{h.seq, h.hash, h.incident, h.message}})
 	}

@@ -110,6 +110,7 @@ func (s *Store) group(c *call) {
 	for calls := b.waiting(c); len(calls) > 0; calls = b.waiting() {
 		err := b.begin()
 		if err == nil {
+			calls = b.waiting(calls...) // what came while the lock was waited for
 			err = b.readAhead(calls)
 		}
 		for _, c := range calls {
