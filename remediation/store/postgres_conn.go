@@ -238,18 +238,39 @@ func (c *pgConn) send(ctx context.Context, more func(*pgx.Batch)) error {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	b := &pgx.Batch{}
-	for _, q := range merged(c.queue) {
+	queue, err := merged(c.queue, func(query string) ([]string, error) { return c.types(ctx, query) })
+	if err != nil {
+		return c.away(ctx, err)
+	}
+	for _, q := range queue {
 		b.Queue(q.query, q.args...)
 	}
 	if more != nil {
 		more(b)
 	}
 	c.forget()
-	err := c.c.SendBatch(ctx, b).Close()
+	err = c.c.SendBatch(ctx, b).Close()
 	if c.reads {
 		return c.away(ctx, err)
 	}
 	return err // of what was written may have been committed
+}
+
+// types are those of a statement's placeholders, which the server is asked for once.
+func (c *pgConn) types(ctx context.Context, query string) ([]string, error) {
+	prepared, err := c.c.Prepare(ctx, query, query)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(prepared.ParamOIDs))
+	for i, oid := range prepared.ParamOIDs {
+		known, ok := c.c.TypeMap().TypeForOID(oid)
+		if !ok {
+			return nil, fmt.Errorf("placeholder %d has the unknown type %d", i+1, oid)
+		}
+		names[i] = known.Name
+	}
+	return names, nil
 }
 
 // forget empties the queue.
@@ -344,6 +365,7 @@ func (c *pgConn) dialect() dialect {
 		contains:  `strpos(lower(entry), lower(?::text COLLATE "C")) > 0`,
 		ofService: "left(service, 200) = left(?, 200) AND service = ?",
 		anyOf:     "fingerprint = ANY(?)",
+		linger:    time.Millisecond,
 	}
 }
 

@@ -63,6 +63,8 @@ type Store struct {
 
 	// w is the writer's connection, which the writer goroutine alone uses.
 	w conn
+	// shared is how many calls the last commit served; the writer's alone.
+	shared int
 
 	// at, where a test sets it, is called as a batch passes each point.
 	at func(point)
