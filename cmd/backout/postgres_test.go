@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -105,11 +106,19 @@ func (p *poster) post(ctx context.Context, url, name string) {
 }
 
 // TestADatabaseThatIsCutOffLosesNothingAnswered stops PostgreSQL as a machine that fails
-// would, again and again, under 16 posters.
+// would, and lets a network swallow all that is sent to it, under 16 posters: for a moment,
+// and for 30 s, in the short run for 4 s.
 func TestADatabaseThatIsCutOffLosesNothingAnswered(t *testing.T) {
-	const posters, cuts = 16, 3
+	const posters = 16
+	long := time.Duration(crashtest.Rounds(30)) * time.Second
 	server := storetest.NewServer(t)
-	address, log, stop := serveOn(t, server.DSN())
+	u, err := url.Parse(server.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := storetest.NewNetwork(t, u.Host)
+	u.Host = network.Address
+	address, log, stop := serveOn(t, u.String())
 	var accepted, refused atomic.Int64
 	all := make([]poster, posters)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: posters}}
@@ -141,11 +150,31 @@ func TestADatabaseThatIsCutOffLosesNothingAnswered(t *testing.T) {
 			}
 		}
 	}
-	for range cuts {
-		until("notifications accepted", &accepted, 200)
-		server.Stop()
-		until("notifications refused", &refused, 10*posters)
-		server.Start()
+	swallow := func() { network.Gone.Store(true) }
+	back := func() { network.Gone.Store(false) }
+	for _, c := range []struct {
+		name     string
+		cut, end func()
+		lasts    time.Duration
+	}{
+		{"the server stops", server.Stop, server.Start, 0},
+		{"the server stops for long", server.Stop, server.Start, long},
+		{"the network swallows", swallow, back, 0},
+		{"the network swallows for long", swallow, back, long},
+	} {
+		until(c.name+": notifications accepted before", &accepted, 200)
+		c.cut()
+		began := time.Now()
+		until(c.name+": notifications refused", &refused, posters)
+		cut := accepted.Load() // what was under way is answered
+		for time.Since(began) < c.lasts {
+			until(c.name+": notifications refused", &refused, 1)
+		}
+		if n := accepted.Load(); n != cut {
+			t.Errorf("%s: %d notifications were accepted meanwhile", c.name, n-cut)
+		}
+		t.Logf("%s: cut off for %.1f s", c.name, time.Since(began).Seconds())
+		c.end()
 	}
 	until("notifications accepted after the last cut", &accepted, 200)
 	cancel()

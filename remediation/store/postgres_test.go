@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -88,69 +87,14 @@ func TestALongLabelIsNotLost(t *testing.T) {
 	}
 }
 
-// swallow is a network to a server that may be gone at any time: it takes what is sent, and
-// nothing comes back.
-type swallow struct {
-	address string
-	gone    atomic.Bool
-	// sent, where set, is called with what a client sends before it is passed on.
-	sent func([]byte)
-}
-
-func newSwallow(t *testing.T, server string) *swallow {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // the test ends it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	s := &swallow{address: l.Addr().String()}
-	pass := func(to, from net.Conn, see func([]byte)) {
-		defer to.Close()   //nolint:errcheck // either may be closed already
-		defer from.Close() //nolint:errcheck // either may be closed already
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := from.Read(buf)
-			if err != nil {
-				return
-			}
-			if see != nil {
-				see(buf[:n])
-			}
-			if s.gone.Load() {
-				continue
-			}
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			to, err := net.Dial("tcp", server) //nolint:noctx // the test ends it
-			if err != nil {
-				_ = c.Close()
-				continue
-			}
-			go pass(to, c, s.sent)
-			go pass(c, to, nil)
-		}
-	}()
-	return s
-}
-
 func TestASharedStoreOpensOnlyWithTheDatabasesClock(t *testing.T) {
 	u, err := url.Parse(storetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	network := newSwallow(t, u.Host)
+	network := storetest.NewNetwork(t, u.Host)
 	var asked atomic.Int64
-	network.sent = func(b []byte) {
+	network.Sent = func(b []byte) {
 		if !bytes.Contains(b, []byte("clock_timestamp()) * 1000000")) {
 			return
 		}
@@ -158,10 +102,10 @@ func TestASharedStoreOpensOnlyWithTheDatabasesClock(t *testing.T) {
 		case 1: // slow
 			<-time.After(clockSlow + 100*time.Millisecond)
 		case 3: // of the second store
-			network.gone.Store(true)
+			network.Gone.Store(true)
 		}
 	}
-	u.Host = network.address
+	u.Host = network.Address
 	db, err := newPostgres(u.String())
 	if err != nil {
 		t.Fatal(err)
@@ -188,8 +132,8 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	network := newSwallow(t, u.Host)
-	u.Host = network.address
+	network := storetest.NewNetwork(t, u.Host)
+	u.Host = network.Address
 	db, err := newPostgres(u.String())
 	if err != nil {
 		t.Fatal(err)
@@ -217,9 +161,9 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 	}
 	for where, before := range map[string]func(){
 		"before it begins": nil,
-		"within it":        func() { network.gone.Store(true) },
+		"within it":        func() { network.Gone.Store(true) },
 	} {
-		network.gone.Store(before == nil)
+		network.Gone.Store(before == nil)
 		ended := make(chan error, 1)
 		go func() { ended <- read(before) }()
 		select {
@@ -231,7 +175,7 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 			t.Fatalf("gone %s: a reader waits without end", where)
 		}
 	}
-	network.gone.Store(false)
+	network.Gone.Store(false)
 	for range readers {
 		if err := read(nil); err != nil {
 			t.Errorf("it is back: %v", err)
