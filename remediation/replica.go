@@ -33,6 +33,8 @@ type Replica struct {
 	// Seen is when it last wrote this row, Until how long it is taken to be alive.
 	Seen  time.Time `json:"seen"`
 	Until time.Time `json:"until"`
+	// Lease is the length of its leases, 0 in a row that an older version wrote.
+	Lease time.Duration `json:"lease,omitempty"`
 	// Playbooks are the hashes of those it has loaded, by service.
 	Playbooks map[string]string `json:"playbooks"`
 	// Realms are those in which it can act.

@@ -30,7 +30,7 @@ func TestTheConsolesBacktestTouchesOnlyItsOwnFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	st, err := openForServing(dsn, "")
+	st, err := openForServing(t.Context(), dsn, "")
 	if err != nil {
 		t.Fatal(err)
 	}

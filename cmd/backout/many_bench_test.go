@@ -12,6 +12,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 // BenchmarkManyServices starts serve with 1,000 playbooks, leaves it alone for a while with
@@ -71,14 +73,22 @@ func BenchmarkManyServices(b *testing.B) {
 
 		row("check, 1,000 playbooks", c.command("check", c.args...), "")
 		row("rules generate, 1,000 playbooks", c.command("rules", append([]string{"generate", "--output=" + filepath.Join(c.dir, "made")}, c.args[1:]...)...), "under 60 s")
-		var out strings.Builder
-		w := tabwriter.NewWriter(&out, 0, 0, 3, ' ', 0)
-		for _, r := range rows {
-			fmt.Fprintf(w, "  %s\n", strings.Join(r, "\t")) //nolint:errcheck // a Builder takes all
-		}
-		c.must(w.Flush())
-		fmt.Printf("\n1,000 services in one process, SQLite\n%s\n", out.String())
+		printTable(b, "1,000 services in one process, SQLite", rows)
 	}
+}
+
+// printTable prints rows, the first of which are the columns' names.
+func printTable(b *testing.B, title string, rows [][]string) {
+	b.Helper()
+	var out strings.Builder
+	w := tabwriter.NewWriter(&out, 0, 0, 3, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintf(w, "  %s\n", strings.Join(r, "\t")) //nolint:errcheck // a Builder takes all
+	}
+	if err := w.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	fmt.Printf("\n%s\n%s\n", title, out.String())
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
@@ -111,19 +121,7 @@ func (c *crowd) command(name string, args ...string) string {
 }
 
 // cpu is what the process has used so far.
-func (c *crowd) cpu() time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
-	c.must(err)
-	_, rest, _ := strings.Cut(string(text), ") ")
-	f := strings.Fields(rest)
-	total := 0
-	for _, v := range f[11:13] { // utime and stime, in ticks of 10 ms
-		n, err := strconv.Atoi(v)
-		c.must(err)
-		total += n
-	}
-	return time.Duration(total) * 10 * time.Millisecond
-}
+func (c *crowd) cpu() time.Duration { return storetest.CPU(c.t, c.cmd.Process.Pid) }
 
 // mib is a memory figure of the process.
 func (c *crowd) mib(key string) int {

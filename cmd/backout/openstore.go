@@ -18,7 +18,7 @@ type served interface {
 
 // openForServing opens the store that a flag or, before it, a file names, and creates it if
 // it is missing: for this server alone, or, in PostgreSQL, together with others.
-func openForServing(flag, file string) (served, error) {
+func openForServing(ctx context.Context, flag, file string) (served, error) {
 	dsn := file
 	if dsn == "" {
 		dsn = flag
@@ -29,9 +29,9 @@ func openForServing(flag, file string) (served, error) {
 	var s served
 	var err error
 	if store.CanShare(dsn) {
-		s, err = store.OpenShared(dsn)
+		s, err = store.OpenShared(ctx, dsn)
 	} else {
-		s, err = store.Open(dsn)
+		s, err = store.Open(ctx, dsn)
 	}
 	if err != nil {
 		return nil, wrong("", "%w", err)
@@ -55,11 +55,11 @@ func withoutServer(ctx context.Context, s remediation.Store) error {
 }
 
 // openForReading opens an existing store; serve may be running on it.
-func openForReading(dsn string) (remediation.Store, error) {
+func openForReading(ctx context.Context, dsn string) (remediation.Store, error) {
 	if err := withoutPassword("storage.dsn", dsn); err != nil {
 		return nil, err
 	}
-	s, err := store.OpenReadOnly(dsn)
+	s, err := store.OpenReadOnly(ctx, dsn)
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
@@ -105,11 +106,19 @@ func (p *poster) post(ctx context.Context, url, name string) {
 }
 
 // TestADatabaseThatIsCutOffLosesNothingAnswered stops PostgreSQL as a machine that fails
-// would, again and again, under 16 posters.
+// would, and lets a network swallow all that is sent to it, under 16 posters: for a moment,
+// and for 30 s, in the short run for 4 s.
 func TestADatabaseThatIsCutOffLosesNothingAnswered(t *testing.T) {
-	const posters, cuts = 16, 3
+	const posters = 16
+	long := time.Duration(crashtest.Rounds(30)) * time.Second
 	server := storetest.NewServer(t)
-	address, log, stop := serveOn(t, server.DSN())
+	u, err := url.Parse(server.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := storetest.NewNetwork(t, u.Host)
+	u.Host = network.Address
+	address, log, stop := serveOn(t, u.String())
 	var accepted, refused atomic.Int64
 	all := make([]poster, posters)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: posters}}
@@ -141,11 +150,31 @@ func TestADatabaseThatIsCutOffLosesNothingAnswered(t *testing.T) {
 			}
 		}
 	}
-	for range cuts {
-		until("notifications accepted", &accepted, 200)
-		server.Stop()
-		until("notifications refused", &refused, 10*posters)
-		server.Start()
+	swallow := func() { network.Gone.Store(true) }
+	back := func() { network.Gone.Store(false) }
+	for _, c := range []struct {
+		name     string
+		cut, end func()
+		lasts    time.Duration
+	}{
+		{"the server stops", server.Stop, server.Start, 0},
+		{"the server stops for long", server.Stop, server.Start, long},
+		{"the network swallows", swallow, back, 0},
+		{"the network swallows for long", swallow, back, long},
+	} {
+		until(c.name+": notifications accepted before", &accepted, 200)
+		c.cut()
+		began := time.Now()
+		until(c.name+": notifications refused", &refused, posters)
+		cut := accepted.Load() // what was under way is answered
+		for time.Since(began) < c.lasts {
+			until(c.name+": notifications refused", &refused, 1)
+		}
+		if n := accepted.Load(); n != cut {
+			t.Errorf("%s: %d notifications were accepted meanwhile", c.name, n-cut)
+		}
+		t.Logf("%s: cut off for %.1f s", c.name, time.Since(began).Seconds())
+		c.end()
 	}
 	until("notifications accepted after the last cut", &accepted, 200)
 	cancel()
@@ -267,51 +296,4 @@ func TestNoPasswordIsTakenInAStorageFlag(t *testing.T) {
 			t.Errorf("%q: %+v", args, r)
 		}
 	}
-}
-
-// BenchmarkDurableAcceptsOnPostgreSQL posts notifications of three fresh alerts over 16
-// connections to serve, on a PostgreSQL that syncs each commit to the disk that TMPDIR
-// names.
-func BenchmarkDurableAcceptsOnPostgreSQL(b *testing.B) {
-	const posters = 16
-	address, _, _ := serveOn(b, storetest.NewServer(b).DSN())
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: posters}}
-	var n atomic.Int64
-	post := func() error {
-		var alerts []string
-		for i := range 3 {
-			alerts = append(alerts, fmt.Sprintf(`{"status":"firing","labels":{"alertname":"A","service":"social-intel","trigger":"error_rate","n":"%d-%d"}}`, n.Add(1), i))
-		}
-		req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "http://"+address+"/api/v1/webhook/alertmanager",
-			strings.NewReader(notificationOf(strings.Join(alerts, ","))))
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close() //nolint:errcheck // it was only read
-		if text, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("answered %d %s (%w)", resp.StatusCode, text, err)
-		}
-		return nil
-	}
-	var left atomic.Int64
-	left.Store(int64(b.N))
-	b.ResetTimer()
-	var wg sync.WaitGroup
-	for range posters {
-		wg.Go(func() {
-			for left.Add(-1) >= 0 {
-				if err := post(); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "accepts/s")
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/receiver/config"
+	"github.com/locotoki/backout/remediation/comms/slack/chattest"
 	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/store/storetest"
 	"github.com/locotoki/backout/remediation/view"
@@ -337,8 +338,14 @@ func (p *process) count(kind string) int {
 	return strings.Count(text, `"seq":`)
 }
 
+// The incident is watched until it is closed and every message is out.
 func TestTwoProcessesHandleOneAlertOnce(t *testing.T) {
-	s := newSite(t)
+	slack := chattest.New(t)
+	s := newSite(t, func(s *site) {
+		s.playbook += "communications: {slack_channel: \"#incidents\"}\n"
+		s.extra = fmt.Sprintf("slack: {url: %q, token_file: slack.token}\n", slack.URL())
+		secretFile(s.t, filepath.Join(s.dir, "slack.token"), chattest.Token+"\n")
+	})
 	a, b := s.start("a"), s.start("b")
 	var both sync.WaitGroup
 	for _, p := range []*process{a, b} {
@@ -364,6 +371,49 @@ func TestTwoProcessesHandleOneAlertOnce(t *testing.T) {
 	if _, text := a.ask(http.MethodGet, "/api/v1/freeze", ""); !strings.Contains(text, `"service":"shop"`) {
 		t.Errorf("a does not know the freeze: %s", text)
 	}
+	for _, p := range []*process{a, b} { // the alert comes again, and is over
+		for _, body := range []string{firing(""), strings.Replace(firing(""), `"status":"firing"`, `"status":"resolved"`, 1)} {
+			if status, text := p.ask(http.MethodPost, "/api/v1/webhook/alertmanager", body); status != http.StatusOK {
+				t.Errorf("%s answered %d %s", p.name, status, text)
+			}
+		}
+	}
+	if status, text := b.ask(http.MethodPost, "/api/v1/incidents/inc-1/close", `{"reason":"over"}`); status != http.StatusOK {
+		t.Errorf("close on b: %d %s", status, text)
+	}
+	s.until("the incident is closed and all messages are out", func() bool {
+		_, metrics := a.ask(http.MethodGet, "/metrics", "")
+		return b.count("closed") == 1 && strings.Contains(metrics, "\nbackout_outbox_pending 0\n")
+	})
+	for kind, want := range map[string]int{"opened": 1, "intent": 1, "outcome": 1, "verified": 1, "closed": 1, "reopened": 0, "in_doubt": 0} {
+		if n := a.count(kind); n != want {
+			t.Errorf("%d entries %s in the end, not %d", n, kind, want)
+		}
+	}
+	if _, n := s.flag.state(); n != 1 {
+		t.Errorf("%d effects in the end", n)
+	}
+	slack.Do(func() {
+		var mains []*chattest.Posted
+		for _, m := range slack.Incidents().Mains() {
+			if strings.Contains(m.Text, "inc-1") || strings.Contains(string(m.Blocks), "inc-1") {
+				mains = append(mains, m)
+			}
+		}
+		if len(mains) != 1 {
+			t.Fatalf("%d messages about the incident, not one", len(mains))
+		}
+		told := map[string]bool{}
+		for _, m := range slack.Incidents().Thread(mains[0].TS) {
+			if told[m.Text] {
+				t.Errorf("told twice in the thread: %s", m.Text)
+			}
+			told[m.Text] = true
+		}
+		if len(told) < 3 {
+			t.Errorf("the thread has %d messages", len(told))
+		}
+	})
 	export := exportOf(t, s.server)
 	if !strings.Contains(export, `"kind":"lease"`) {
 		t.Error("the audit log does not say who acts")

@@ -96,7 +96,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err := f.checkAddresses(set.config); err != nil {
 		return err
 	}
-	store, err := openForServing(*f.dsn, set.config.DSN)
+	store, err := openForServing(ctx, *f.dsn, set.config.DSN)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
 	if *f.url != "" {
 		return wrong("one of the two", "--url and --storage.dsn cannot be used together")
 	}
-	store, err := openForReading(*f.dsn)
+	store, err := openForReading(ctx, *f.dsn)
 	if err != nil {
 		return err
 	}

@@ -37,12 +37,12 @@ func (c *commands) addStorageCopy(parent *kingpin.CmdClause) {
 		if err := errors.Join(withoutPassword("from", *from), withoutPassword("to", *to)); err != nil {
 			return err
 		}
-		source, err := store.Open(*from)
+		source, err := store.Open(ctx, *from)
 		if err != nil {
 			return wrong("", "--from: %w", err)
 		}
 		defer func() { err = closing(source, err) }()
-		target, err := store.Open(*to)
+		target, err := store.Open(ctx, *to)
 		if err != nil {
 			return wrong("", "--to: %w", err)
 		}
@@ -83,8 +83,8 @@ func (c *commands) addStorageMigrate(parent *kingpin.CmdClause) {
 	clause := parent.Command("migrate", "Create the database's tables or bring them up to this program's schema, as serve does when it starts. "+
 		"Needed only if serve's role may not change tables.")
 	dsn := clause.Flag("storage.dsn", "The database, with a role that owns its schema.").PlaceHolder("DSN").Required().String()
-	c.add(clause, func(context.Context) error {
-		s, err := openForServing(*dsn, "")
+	c.add(clause, func(ctx context.Context) error {
+		s, err := openForServing(ctx, *dsn, "")
 		if err != nil {
 			return err
 		}

@@ -152,7 +152,7 @@ func during(times ...time.Duration) func(time.Time) float64 {
 
 func options(t testing.TB, m *made) Options {
 	t.Helper()
-	st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backtest.db"))
+	st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backtest.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -153,7 +153,7 @@ func (w *harness) start() {
 			w.t.Fatal(err)
 		}
 	}
-	st, err := store.Open(w.dsn)
+	st, err := store.Open(w.t.Context(), w.dsn)
 	if err != nil {
 		w.t.Fatal(err)
 	}

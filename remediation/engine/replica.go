@@ -286,6 +286,8 @@ func (e *Engine) replicasNow(tx remediation.Tx) (all []view.ReplicaNow, unheld [
 		switch {
 		case r.Mode != me.Mode:
 			n.Differs = fmt.Sprintf("it runs with --mode=%s", r.Mode)
+		case r.Lease > 0 && r.Lease != e.replica.Lease:
+			n.Differs = fmt.Sprintf("its replica.lease is %s, and %s here: set the same on all replicas", remediation.Span(r.Lease), remediation.Span(e.replica.Lease))
 		case !maps.Equal(r.Playbooks, me.Playbooks):
 			n.Differs = "its playbooks differ: no step runs for a service whose playbook is not the same on all replicas"
 		}

@@ -609,6 +609,22 @@ func TestReplicasWithDifferentPlaybooksDoNotAct(t *testing.T) {
 	})
 }
 
+func TestAReplicaWithAnotherLeaseIsNamed(t *testing.T) {
+	replicas(t, func(w *harness, name string) {
+		if name == "a" {
+			w.replica.Lease = time.Minute
+		}
+	}, func(p *pair) {
+		o, err := p.b.Overview(p.ctx)
+		p.must(err)
+		if s := view.NewStatus(o); !slices.ContainsFunc(s.Lines, func(l view.StatusLine) bool {
+			return l.Subject == "replica a" && l.Person && strings.Contains(l.Text, "its replica.lease is 1 min, and 9 s here")
+		}) {
+			t.Errorf("the status does not say so: %+v", s.Lines)
+		}
+	})
+}
+
 // named is a chat of another name.
 type named struct {
 	chat

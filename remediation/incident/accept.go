@@ -91,6 +91,8 @@ type accept struct {
 	changed map[string]*remediation.Incident
 	open    map[incidentKey]*remediation.Incident
 	read    map[string]*remediation.Incident
+	// rollouts are those looked up, by service.
+	rollouts map[string]remediation.Rollout
 	// unreadable are the playbooks that cannot be read, by hash; beaten the
 	// services whose watchdog was noted.
 	unreadable map[string]error
@@ -101,7 +103,7 @@ type accept struct {
 func newAccept(e *Responder, tx remediation.Tx, refused map[string]error) *accept {
 	return &accept{
 		e: e, tx: tx, now: e.Now(), refused: refused, incidents: []string{}, changed: map[string]*remediation.Incident{},
-		open: map[incidentKey]*remediation.Incident{}, read: map[string]*remediation.Incident{}, unreadable: map[string]error{}, beaten: map[string]bool{},
+		open: map[incidentKey]*remediation.Incident{}, read: map[string]*remediation.Incident{}, rollouts: map[string]remediation.Rollout{}, unreadable: map[string]error{}, beaten: map[string]bool{},
 	}
 }
 
@@ -343,7 +345,7 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 // two it means; other says why it means neither, nor the open incident's. A label is
 // what the sender says: it must not decide about a service's rollback.
 func (a *accept) releaseOf(b *plan.Plan, inc *remediation.Incident, al remediation.Alert) (release, other string, err error) {
-	r, err := remediation.RolloutOf(a.tx, b.Service)
+	r, err := a.rollout(b.Service)
 	if err != nil {
 		return "", "", err
 	}
@@ -452,6 +454,9 @@ func (a *accept) openIncident(b *plan.Plan, al remediation.Alert) (*remediation.
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
+	if id := found[0].ID; a.changed[id] == nil && a.read[id] == nil {
+		a.read[id] = found[0]
+	}
 	inc, err := a.incident(found[0].ID)
 	if err != nil {
 		return nil, err
@@ -460,7 +465,7 @@ func (a *accept) openIncident(b *plan.Plan, al remediation.Alert) (*remediation.
 		if inc.Drill || inc.Restored != "" || a.now.Sub(*inc.Closed) > time.Duration(b.Limits.ReopenWithin) {
 			return nil, nil
 		}
-		r, err := remediation.RolloutOf(a.tx, b.Service)
+		r, err := a.rollout(b.Service)
 		if err != nil {
 			return nil, err
 		}
@@ -562,7 +567,7 @@ func (a *accept) attach(b *plan.Plan, inc *remediation.Incident, al remediation.
 }
 
 func (a *accept) newIncident(b *plan.Plan, al remediation.Alert, release string) (*remediation.Incident, error) {
-	rollout, err := remediation.RolloutOf(a.tx, b.Service)
+	rollout, err := a.rollout(b.Service)
 	if err != nil {
 		return nil, err
 	}
@@ -585,6 +590,18 @@ func (a *accept) incident(id string) (*remediation.Incident, error) {
 	inc, err := a.tx.Incident(id)
 	a.read[id] = inc
 	return inc, err
+}
+
+// rollout is a service's; a notification changes none.
+func (a *accept) rollout(service string) (remediation.Rollout, error) {
+	if r, ok := a.rollouts[service]; ok {
+		return r, nil
+	}
+	r, err := remediation.RolloutOf(a.tx, service)
+	if err == nil {
+		a.rollouts[service] = r
+	}
+	return r, err
 }
 
 // poke makes the engine look at an incident immediately.

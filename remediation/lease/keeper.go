@@ -182,12 +182,13 @@ func (k *Keeper) act(ctx context.Context, h *holding) {
 func (k *Keeper) beat(ctx context.Context) error {
 	held, ending, ready := k.epochs()
 	var got map[string]remediation.Lease
-	var taken, others map[string]bool
+	var waits map[string]time.Duration
+	var others map[string]bool
 	before, boot := time.Now(), k.Boot() // the lease is counted from before the store's clock was read
 	bounded, cancel := context.WithTimeout(ctx, k.Length)
 	defer cancel()
 	err := k.Store.Update(bounded, func(tx remediation.Tx) error {
-		got, taken, others = map[string]remediation.Lease{}, map[string]bool{}, map[string]bool{}
+		got, waits, others = map[string]remediation.Lease{}, map[string]time.Duration{}, map[string]bool{}
 		now, err := tx.Now()
 		if err != nil {
 			return err
@@ -197,8 +198,10 @@ func (k *Keeper) beat(ctx context.Context) error {
 			return err
 		}
 		me := k.Self()
-		me.ID, me.Name, me.Seen, me.Until = k.ID, k.Name, now, now.Add(k.Length)
+		me.ID, me.Name, me.Seen, me.Until, me.Lease = k.ID, k.Name, now, now.Add(k.Length), k.Length
+		lengths := map[string]time.Duration{}
 		for _, o := range all {
+			lengths[o.ID] = o.Lease
 			if o.ID == k.ID {
 				me.Started = o.Started
 			} else if now.Sub(o.Until) > remembered {
@@ -242,7 +245,10 @@ func (k *Keeper) beat(ctx context.Context) error {
 			if l.Epoch == was.Epoch {
 				continue
 			}
-			taken[realm] = was.Epoch > 0 && was.Until.Add(k.Length).After(now)
+			// What the holder before sent arrives within the length of its lease, not ours.
+			if wait := max(k.Length, lengths[was.Holder]); was.Epoch > 0 && was.Until.Add(wait).After(now) {
+				waits[realm] = wait
+			}
 			if err := k.changed(tx, l, was, ""); err != nil {
 				return err
 			}
@@ -252,7 +258,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.settle(ctx, before, boot, got, taken)
+	k.settle(ctx, before, boot, got, waits)
 	k.leave(ctx, others)
 	return nil
 }
@@ -288,7 +294,8 @@ func (k *Keeper) giveUp(tx remediation.Tx, realm string, epoch int64, why string
 }
 
 // settle begins to act where a lease was taken, and ends it where one was not renewed.
-func (k *Keeper) settle(ctx context.Context, before time.Time, boot time.Duration, got map[string]remediation.Lease, taken map[string]bool) {
+// waits are for how long requests of an earlier holder may still arrive.
+func (k *Keeper) settle(ctx context.Context, before time.Time, boot time.Duration, got map[string]remediation.Lease, waits map[string]time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	left, until := time.Until(before.Add(k.Length-k.Length/margin)), boot+k.Length-k.Length/margin
@@ -305,11 +312,7 @@ func (k *Keeper) settle(ctx context.Context, before time.Time, boot time.Duratio
 		if k.held[realm] != nil {
 			continue // renewed, or lost and being ended
 		}
-		wait := time.Duration(0)
-		if taken[realm] {
-			wait = k.Length
-		}
-		h := &holding{Hold: NewHold(l, k.Name, wait)}
+		h := &holding{Hold: NewHold(l, k.Name, waits[realm])}
 		h.boot = k.Boot
 		h.until.Store(int64(until))
 		h.timer = time.AfterFunc(left, h.Lose)

@@ -17,7 +17,7 @@ import (
 
 func TestACallEndsWhereTheMachineWasSuspendedForLongerThanTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
+		st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backout.db"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestACallEndsWhereTheMachineWasSuspendedForLongerThanTheLease(t *testing.T)
 
 func TestARealmThatIsNotLeftAfterAllIsActedInAgainWithinAStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
+		st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backout.db"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,4 +147,53 @@ func TestARealmThatIsNotLeftAfterAllIsActedInAgainWithinAStep(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestTheLongestLeaseIsWaitedForWhereTwoDiffer(t *testing.T) {
+	for theirs, wait := range map[time.Duration]time.Duration{time.Minute: time.Minute, 3 * time.Second: 9 * time.Second, 0: 9 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backout.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer st.Close() //nolint:errcheck // nothing is left to write
+			acts := make(chan context.Context, 1)
+			k := &lease.Keeper{
+				Store: st, Length: 9 * time.Second, ID: "a", Name: "a", Log: slog.New(slog.DiscardHandler),
+				Boot:   func() time.Duration { return time.Duration(time.Now().UnixNano()) },
+				Self:   func() remediation.Replica { return remediation.Replica{} },
+				Realms: func() []string { return []string{""} },
+				Act: func(ctx context.Context, _ string) {
+					acts <- ctx
+					<-ctx.Done()
+				},
+			}
+			// The first one is cut off in the middle of a call, and its lease lapses.
+			if err := st.Update(t.Context(), func(tx remediation.Tx) error {
+				now := time.Now()
+				err := tx.PutReplica(remediation.Replica{ID: "b", Seen: now.Add(-theirs), Until: now, Lease: theirs})
+				return errors.Join(err, tx.PutLease(remediation.Lease{Holder: "b", Epoch: 1, Until: now.Add(-time.Nanosecond)}))
+			}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- k.Run(ctx) }()
+			if got := lease.From(<-acts).Unsettled(); got != wait {
+				t.Errorf("after a lease of %s, it waits %s for requests under way, not %s", theirs, got, wait)
+			}
+			var row remediation.Replica
+			if err := st.View(t.Context(), func(tx remediation.Tx) error {
+				all, err := tx.Replicas()
+				row = all[0]
+				return err
+			}); err != nil || row.Lease != 9*time.Second {
+				t.Errorf("its row is %+v (%v)", row, err)
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

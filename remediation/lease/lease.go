@@ -10,7 +10,7 @@
 //     clock of timers, so each call also asks a clock that goes on: before it begins, and
 //     every lookEvery.
 //   - A request that a target already has cannot be taken back. It has arrived within the
-//     length of one more lease: until then a new holder does not conclude from an untouched
+//     length of one more lease of its sender: until then a new holder does not conclude from an untouched
 //     target that nothing was done (Hold.Unsettled).
 //
 // model_test.go explores what can happen between two replicas, one target and a crash or a

@@ -14,19 +14,24 @@ import (
 	"github.com/locotoki/backout/remediation/crashtest"
 	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/store"
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
-// onStore does the model's transactions on a real store.
+// onStore does the model's transactions on a real database, by one store or, in PostgreSQL,
+// by two: each run of a replica has one of them.
 type onStore struct {
-	t     *testing.T
-	store remediation.Store
+	t      *testing.T
+	stores []remediation.Store
 }
+
+// of is the store of a replica's run.
+func (d onStore) of(id byte) remediation.Store { return d.stores[int(id)%len(d.stores)] }
 
 // name is a replica's run in the store.
 func name(id byte) string { return string(rune('a' + id)) }
 
 func (d onStore) take(holder, epoch byte) (got byte, err error) {
-	err = d.store.Update(d.t.Context(), func(tx remediation.Tx) error {
+	err = d.of(holder).Update(d.t.Context(), func(tx remediation.Tx) error {
 		l, _, err := lease.Take(tx, "", name(holder), int64(epoch), time.Hour)
 		got = byte(l.Epoch)
 		return err
@@ -36,7 +41,7 @@ func (d onStore) take(holder, epoch byte) (got byte, err error) {
 
 // lapse lets the lease end now, as time does.
 func (d onStore) lapse() {
-	err := d.store.Update(d.t.Context(), func(tx remediation.Tx) error {
+	err := d.of(0).Update(d.t.Context(), func(tx remediation.Tx) error {
 		now, err := tx.Now()
 		if err != nil {
 			return err
@@ -60,7 +65,7 @@ func (d onStore) write(holder, epoch byte, kind audit.Kind) error {
 		ctx, end = lease.With(ctx, lease.NewHold(remediation.Lease{Holder: name(holder), Epoch: int64(epoch)}, "", 0))
 		defer end()
 	}
-	return lease.Fence(d.store).Update(ctx, func(tx remediation.Tx) error {
+	return lease.Fence(d.of(holder)).Update(ctx, func(tx remediation.Tx) error {
 		_, err := tx.Append(audit.Entry{Kind: kind, Time: epoch0, Detail: map[string]any{"epoch": int64(epoch)}})
 		return err
 	})
@@ -94,21 +99,43 @@ func TestAStoreDoesWhatTheModelSays(t *testing.T) {
 	}
 	t.Logf("the same again: BACKOUT_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	for i := range crashtest.Rounds(200) {
-		st, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		way, err := walk(r, onStore{t, st})
-		if err == nil {
-			err = st.View(t.Context(), inOrder)
-		}
-		if cerr := st.Close(); cerr != nil {
-			t.Error(cerr)
-		}
-		if err != nil {
-			t.Fatalf("walk %d: %v, after %q", i, err, way)
-		}
+	for name, open := range map[string]func(t *testing.T) []remediation.Store{
+		"SQLite": func(t *testing.T) []remediation.Store {
+			st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backout.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return []remediation.Store{st}
+		},
+		"PostgreSQL": func(t *testing.T) (two []remediation.Store) {
+			dsn := storetest.Postgres(t)
+			for range 2 {
+				st, err := store.OpenShared(t.Context(), dsn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				two = append(two, st)
+			}
+			return two
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range crashtest.Rounds(200) {
+				d := onStore{t, open(t)}
+				way, err := walk(r, d)
+				if err == nil {
+					err = d.of(0).View(t.Context(), inOrder)
+				}
+				for _, st := range d.stores {
+					if cerr := st.Close(); cerr != nil {
+						t.Error(cerr)
+					}
+				}
+				if err != nil {
+					t.Fatalf("walk %d: %v, after %q", i, err, way)
+				}
+			}
+		})
 	}
 }
 

@@ -20,6 +20,23 @@ import (
 // arrives late. Each transition is one atomic thing: a transaction, a look, a request that
 // leaves, one that arrives. The leases are Take and Check themselves.
 //
+// Of the design's invariants it covers those that depend on the order of what two replicas
+// do: 3 (intent before the effect, outcome with the next state), 4 (after a crash, a look
+// before anything else) and 5 (twice has the effect of once), and in model_store_test.go the
+// leases and the fence of SQLite and PostgreSQL, the latter by two stores. The others say
+// what is right in one transaction or at one look, which the model takes for one move. Their
+// tests, in remediation/engine where no other folder is named:
+//
+//	1  answered 200 once committed      cmd/backout/postgres_test.go, store/crash_test.go, receiver/webhook_test.go
+//	2  one open incident, one step      store/storetest/incident.go, lock_test.go
+//	6  limits and approvals are kept    limit_test.go, approval_test.go, store/storetest/service.go
+//	7  nothing acts against a gate      gate_test.go, limit_test.go; action/actiontest for odd targets
+//	8  lossy steps need an approval     approval_test.go, remediation/postgres
+//	9  messages delay no step           outbox_test.go
+//	10 a lost watchdog means blind      blind_test.go, cmd/backout/replicas_fault_test.go
+//	11 a step needs a breach seen       ladder_test.go, signal_test.go
+//	12 labels stay out of arguments     alerts, remediation/action, remediation/docker
+//
 // Its bounds: two replicas, two crashes, three requests under way, and four epochs in the
 // long run, three in the short one. What it takes for granted is in the package's comment;
 // rules switches each rule off.

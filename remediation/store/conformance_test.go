@@ -14,7 +14,7 @@ import (
 func TestSQLiteIsAStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, dir string) remediation.Store {
 		t.Helper()
-		s, err := store.Open("sqlite:" + filepath.Join(dir, "backout.db"))
+		s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(dir, "backout.db"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -29,7 +29,7 @@ func TestPostgreSQLIsAStore(t *testing.T) {
 		if dsns[dir] == "" {
 			dsns[dir] = storetest.Postgres(t)
 		}
-		s, err := store.Open(dsns[dir])
+		s, err := store.Open(t.Context(), dsns[dir])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +39,7 @@ func TestPostgreSQLIsAStore(t *testing.T) {
 
 func TestACrashingStoreCrashesOnceAndStaysDown(t *testing.T) {
 	for when, want := range map[storetest.When]int64{storetest.BeforeCommit: 2, storetest.AfterCommit: 3} {
-		s, err := store.Open("sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
+		s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backout.db"))
 		if err != nil {
 			t.Fatal(err)
 		}

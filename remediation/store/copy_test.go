@@ -76,7 +76,7 @@ func sums(t *testing.T, s *Store) string {
 func TestACopyIsTheSameByteForByteThereAndBack(t *testing.T) {
 	open := func(dsn string) *Store {
 		t.Helper()
-		s, err := Open(dsn)
+		s, err := Open(t.Context(), dsn)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -296,7 +296,7 @@ func killedAtRandom(t *testing.T, dsn string) {
 // loses power: of what was not synced, any beginning may have reached the disk.
 func TestAWriteAheadLogCutOffAnywhereLeavesWholeUpdates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backout.db")
-	s, err := Open("sqlite:" + path)
+	s, err := Open(t.Context(), "sqlite:"+path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,13 +28,13 @@ func sqliteDSN(t testing.TB) string {
 // one that was killed leaves no lease that must be waited for.
 func openOn(dsn string) (*Store, error) {
 	if !isPostgres(dsn) {
-		return Open(dsn)
+		return Open(context.Background(), dsn)
 	}
 	db, err := newPostgres(dsn)
 	if err != nil {
 		return nil, err
 	}
-	return db.open(postgresMigrations(), shared)
+	return db.open(context.Background(), postgresMigrations(), shared)
 }
 
 // openBatching opens a database whose Updates that wait share one batch, however slow

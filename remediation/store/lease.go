@@ -87,9 +87,13 @@ func takeLease(ctx context.Context, p *postgres) (*lease, error) {
 			err := hint.Add(fmt.Errorf("the database is in use by the server on %s", holder), "stop it first, or use another database or search_path with --storage.dsn")
 			return nil, errors.Join(err, c.close())
 		}
-		time.Sleep(min(time.Duration(max(left, 0)*float64(time.Second))+time.Millisecond, 100*time.Millisecond))
+		select {
+		case <-time.After(min(time.Duration(max(left, 0)*float64(time.Second))+time.Millisecond, 100*time.Millisecond)):
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("wait for the lease of %s: %w", holder, context.Cause(ctx)), c.close())
+		}
 	}
-	ctx, l.stop = context.WithCancel(ctx)
+	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
 	go l.keep(ctx, c)
 	return l, nil
 }

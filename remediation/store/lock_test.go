@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,7 @@ func TestASecondProcessIsRefusedUntilTheFirstIsGone(t *testing.T) {
 	if !lines.Scan() {
 		t.Fatal("the child writes nothing")
 	}
-	s, err := Open(dsn)
+	s, err := Open(t.Context(), dsn)
 	if err == nil {
 		closeStore(t, s)
 		t.Fatal("two processes have one database")
@@ -28,7 +29,7 @@ func TestASecondProcessIsRefusedUntilTheFirstIsGone(t *testing.T) {
 			t.Errorf("the refusal %q does not say %q", err, want)
 		}
 	}
-	r, err := OpenReadOnly(dsn)
+	r, err := OpenReadOnly(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestASecondProcessIsRefusedUntilTheFirstIsGone(t *testing.T) {
 	}
 	killed(t, cmd)
 	head(&later) // a reader needs no writer
-	if s, err = Open(dsn); err != nil {
+	if s, err = Open(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
 	closeStore(t, r)
@@ -66,7 +67,7 @@ func TestASecondProcessIsRefusedUntilTheFirstIsGone(t *testing.T) {
 
 func TestTheSameProcessIsRefusedToo(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open("sqlite:" + filepath.Join(dir, "backout.db"))
+	s, err := Open(t.Context(), "sqlite:"+filepath.Join(dir, "backout.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,14 +75,14 @@ func TestTheSameProcessIsRefusedToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"backout.db", "other.db", "./backout.db"} {
-		_, err := Open("sqlite:" + dir + "/" + name)
+		_, err := Open(t.Context(), "sqlite:"+dir+"/"+name)
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("this very process (pid %d)", os.Getpid())) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	closeStore(t, s)
 	closeStore(t, s) // twice is harmless
-	if s, err = Open("sqlite:" + filepath.Join(dir, "other.db")); err != nil {
+	if s, err = Open(t.Context(), "sqlite:"+filepath.Join(dir, "other.db")); err != nil {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
@@ -89,7 +90,7 @@ func TestTheSameProcessIsRefusedToo(t *testing.T) {
 
 func TestFilesAreTheOwnersAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "data")
-	s, err := Open("sqlite:" + filepath.Join(dir, "odd ?#%25 name.db"))
+	s, err := Open(t.Context(), "sqlite:"+filepath.Join(dir, "odd ?#%25 name.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,8 +137,8 @@ func TestADSNThatNamesNoDatabaseGetsAClearWord(t *testing.T) {
 		"sqlite:data/":             "names a folder",
 		"sqlite:a\x00b":            "NUL",
 	} {
-		for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
-			_, err := open(dsn)
+		for name, open := range map[string]func(context.Context, string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+			_, err := open(t.Context(), dsn)
 			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "try: sqlite:PATH") {
 				t.Errorf("%s(%q): %v, want %q and what to try", name, dsn, err, want)
 			} else if strings.Contains(err.Error(), "secret") {
@@ -145,17 +146,17 @@ func TestADSNThatNamesNoDatabaseGetsAClearWord(t *testing.T) {
 			}
 		}
 	}
-	if _, err := OpenReadOnly("sqlite:" + filepath.Join(t.TempDir(), "none.db")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := OpenReadOnly(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "none.db")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
-	if _, err := Open("sqlite:" + t.TempDir()); err == nil {
+	if _, err := Open(t.Context(), "sqlite:"+t.TempDir()); err == nil {
 		t.Error("a folder was opened")
 	}
 }
 
 func TestAStoreOpenedForReadingDoesNotWrite(t *testing.T) {
 	dsn := "sqlite:" + filepath.Join(t.TempDir(), "backout.db")
-	s, err := Open(dsn)
+	s, err := Open(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +164,7 @@ func TestAStoreOpenedForReadingDoesNotWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, s) // the reader finds no log beside the database
-	r, err := OpenReadOnly(dsn)
+	r, err := OpenReadOnly(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func TestAStoreOpenedForReadingDoesNotWrite(t *testing.T) {
 		t.Errorf("%d Updates", n)
 	}
 	// It does not keep a writer out.
-	if s, err = Open(dsn); err != nil {
+	if s, err = Open(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Update(t.Context(), whole("y")); err != nil {

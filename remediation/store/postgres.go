@@ -43,8 +43,7 @@ const (
 // the head's lock from the others: no longer than the shortest lease.
 const sharedIdle = 3 * time.Second
 
-func (p *postgres) open(steps []migration, s sharing) (*Store, error) {
-	ctx := context.Background()
+func (p *postgres) open(ctx context.Context, steps []migration, s sharing) (*Store, error) {
 	p.shared = s == shared
 	w, err := p.dial(ctx, toWrite)
 	if err != nil {

@@ -43,7 +43,8 @@ type pgConn struct {
 	queries map[string]pgStatement
 	// read is what this transaction has read; nil where it only reads.
 	read  cache
-	head  head // as begin found it
+	ahead []cached // what the next begin asks
+	head  head     // as begin found it
 	queue []queued
 	bytes int // in the queue, about
 	// mark is where in the queue the savepoint is; -1: it was sent, or there is none.
@@ -134,6 +135,20 @@ func (c *pgConn) begin() (head, error) {
 	if lease != nil {
 		b.Queue(leaseHeld, lease.realm, lease.holder, lease.epoch.Load()).QueryRow(func(r pgx.Row) error { return r.Scan(&held) })
 	}
+	read := cache{}
+	for _, q := range c.ahead {
+		b.Queue(q.text, q.values...).Query(func(answer pgx.Rows) error {
+			err := eachRow(answer, func(r row) error {
+				q.rows = append(q.rows, r)
+				return nil
+			})
+			if len(q.rows) <= maxCached {
+				read[key(q.text, q.values)] = q
+			}
+			return err
+		})
+	}
+	c.ahead = nil
 	err := c.c.SendBatch(ctx, b).Close()
 	if err == nil && !held {
 		err = lease.takeBehindLock(ctx, c.c)
@@ -144,7 +159,7 @@ func (c *pgConn) begin() (head, error) {
 	if err != nil {
 		return head{}, errors.Join(c.away(ctx, err), c.rollback())
 	}
-	c.head, c.read = h, cache{}
+	c.head, c.read = h, read
 	return h, nil
 }
 
@@ -184,9 +199,11 @@ func (c *pgConn) query(ctx context.Context, query string, args []any, each func(
 	}
 	s := c.statement(query)
 	asked := ""
-	if c.read != nil {
+	if c.read != nil && len(s.tables) > 0 {
 		asked = key(s.text, values)
 		if known, ok := c.read[asked]; ok {
+			known.shared = true
+			c.read[asked] = known
 			for _, r := range known.rows {
 				if err := each(r); err != nil {
 					return err
@@ -211,7 +228,7 @@ func (c *pgConn) query(ctx context.Context, query string, args []any, each func(
 		})
 	})
 	if err == nil && asked != "" && all <= maxCached {
-		c.read[asked] = cached{s.tables, rows}
+		c.read[asked] = cached{pgStatement: s, values: values, rows: rows}
 	}
 	return err
 }
@@ -221,18 +238,39 @@ func (c *pgConn) send(ctx context.Context, more func(*pgx.Batch)) error {
 	ctx, cancel := c.limited(ctx)
 	defer cancel()
 	b := &pgx.Batch{}
-	for _, q := range merged(c.queue) {
+	queue, err := merged(c.queue, func(query string) ([]string, error) { return c.types(ctx, query) })
+	if err != nil {
+		return c.away(ctx, err)
+	}
+	for _, q := range queue {
 		b.Queue(q.query, q.args...)
 	}
 	if more != nil {
 		more(b)
 	}
 	c.forget()
-	err := c.c.SendBatch(ctx, b).Close()
+	err = c.c.SendBatch(ctx, b).Close()
 	if c.reads {
 		return c.away(ctx, err)
 	}
 	return err // of what was written may have been committed
+}
+
+// types are those of a statement's placeholders, which the server is asked for once.
+func (c *pgConn) types(ctx context.Context, query string) ([]string, error) {
+	prepared, err := c.c.Prepare(ctx, query, query)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(prepared.ParamOIDs))
+	for i, oid := range prepared.ParamOIDs {
+		known, ok := c.c.TypeMap().TypeForOID(oid)
+		if !ok {
+			return nil, fmt.Errorf("placeholder %d has the unknown type %d", i+1, oid)
+		}
+		names[i] = known.Name
+	}
+	return names, nil
 }
 
 // forget empties the queue.
@@ -269,6 +307,7 @@ func (c *pgConn) discard() error {
 
 // commit sends what is queued, the new head and the commit together.
 func (c *pgConn) commit(h head) error {
+	c.ahead = c.read.shared()
 	if h != c.head {
 		c.queue = append(c.queue, queued{query: "UPDATE audit_head SET seq = $1, hash = $2, incident = $3, message = $4", args: []any{h.seq, h.hash, h.incident, h.message}})
 	}
@@ -326,6 +365,7 @@ func (c *pgConn) dialect() dialect {
 		contains:  `strpos(lower(entry), lower(?::text COLLATE "C")) > 0`,
 		ofService: "left(service, 200) = left(?, 200) AND service = ?",
 		anyOf:     "fingerprint = ANY(?)",
+		linger:    time.Millisecond,
 	}
 }
 

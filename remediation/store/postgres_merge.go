@@ -1,21 +1,18 @@
 package store
 
 import (
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
-// mergeSizes are how many rows a merged INSERT has: few, so that there are few
-// statements to prepare.
-var mergeSizes = []int{32, 8, 2, 1}
-
 // merged makes one INSERT with many rows of several with one: a statement costs the
 // server more than a row. The INSERTs of a table are merged if nothing else that is
-// queued touches it, and nothing is undone in between; they keep their order.
-func merged(queue []queued) []queued {
+// queued touches it, and nothing is undone in between; they keep their order. types are those
+// of a statement's placeholders.
+func merged(queue []queued, types func(query string) ([]string, error)) ([]queued, error) {
 	if slices.ContainsFunc(queue, func(q queued) bool { return len(q.tables) == 0 && !strings.HasPrefix(q.query, "UPDATE audit_head") }) {
-		return queue // savepoints
+		return queue, nil // savepoints
 	}
 	same := map[string][]queued{} // by table; nil where its statements are not all the same INSERT
 	for _, q := range queue {
@@ -41,37 +38,30 @@ func merged(queue []queued) []queued {
 			continue // merged already
 		}
 		same[q.tables[0]] = []queued{}
-		for len(rows) > 0 {
-			size := mergeSizes[slices.IndexFunc(mergeSizes, func(n int) bool { return n <= len(rows) })]
-			out = append(out, many(rows[:size]))
-			rows = rows[size:]
+		if len(rows) == 1 {
+			out = append(out, q)
+			continue
 		}
+		columns, err := types(q.query)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, many(rows, columns))
 	}
-	return out
+	return out, nil
 }
 
-// many is one INSERT with the rows of several.
-func many(rows []queued) queued {
-	if len(rows) == 1 {
-		return rows[0]
+// many is one INSERT with the rows of several: an array for each column, so that its text,
+// which the server prepares, is the same for any number of rows.
+func many(rows []queued, columns []string) queued {
+	arrays, args := make([]string, len(columns)), make([]any, len(columns))
+	for i, column := range columns {
+		values := make([]any, len(rows))
+		for j, r := range rows {
+			values[j] = r.args[i]
+		}
+		arrays[i], args[i] = fmt.Sprintf("$%d::%s[]", i+1, column), values
 	}
 	into, _, _ := strings.Cut(rows[0].query, "VALUES ")
-	var text strings.Builder
-	text.WriteString(into + "VALUES ")
-	var args []any
-	for i, r := range rows {
-		if i > 0 {
-			text.WriteString(", ")
-		}
-		text.WriteByte('(')
-		for j, a := range r.args {
-			if j > 0 {
-				text.WriteString(", ")
-			}
-			args = append(args, a)
-			text.WriteString("$" + strconv.Itoa(len(args)))
-		}
-		text.WriteByte(')')
-	}
-	return queued{query: text.String(), args: args, tables: rows[0].tables}
+	return queued{query: into + "SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")", args: args, tables: rows[0].tables}
 }

@@ -1,10 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -56,7 +56,7 @@ func TestATextReadsBackFromItsEscapes(t *testing.T) {
 }
 
 func TestALongLabelIsNotLost(t *testing.T) {
-	s, err := Open(storetest.Postgres(t))
+	s, err := Open(t.Context(), storetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,54 +87,44 @@ func TestALongLabelIsNotLost(t *testing.T) {
 	}
 }
 
-// swallow is a network to a server that may be gone at any time: it takes what is sent, and
-// nothing comes back.
-type swallow struct {
-	address string
-	gone    atomic.Bool
-}
-
-func newSwallow(t *testing.T, server string) *swallow {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // the test ends it
+func TestASharedStoreOpensOnlyWithTheDatabasesClock(t *testing.T) {
+	u, err := url.Parse(storetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	s := &swallow{address: l.Addr().String()}
-	pass := func(to, from net.Conn) {
-		defer to.Close()   //nolint:errcheck // either may be closed already
-		defer from.Close() //nolint:errcheck // either may be closed already
-		buf := make([]byte, 64<<10)
-		for {
-			n, err := from.Read(buf)
-			if err != nil {
-				return
-			}
-			if s.gone.Load() {
-				continue
-			}
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
+	network := storetest.NewNetwork(t, u.Host)
+	var asked atomic.Int64
+	network.Sent = func(b []byte) {
+		if !bytes.Contains(b, []byte("clock_timestamp()) * 1000000")) {
+			return
+		}
+		switch asked.Add(1) {
+		case 1: // slow
+			<-time.After(clockSlow + 100*time.Millisecond)
+		case 3: // of the second store
+			network.Gone.Store(true)
 		}
 	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			to, err := net.Dial("tcp", server) //nolint:noctx // the test ends it
-			if err != nil {
-				_ = c.Close()
-				continue
-			}
-			go pass(to, c)
-			go pass(c, to)
-		}
-	}()
-	return s
+	u.Host = network.Address
+	db, err := newPostgres(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.patience = 5 * time.Second
+	before := time.Now()
+	s, err := openSharedOn(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := s.Now(); now.Before(before.Add(clockSlow)) || now.After(time.Now()) {
+		t.Errorf("after a slow answer, its clock says %s; it was opened from %s to %s", now, before, time.Now())
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := openSharedOn(t.Context(), db); !errors.As(err, new(*remediation.StoreAwayError)) {
+		t.Errorf("opened without an answer: %v", err)
+	}
 }
 
 func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
@@ -142,14 +132,14 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	network := newSwallow(t, u.Host)
-	u.Host = network.address
+	network := storetest.NewNetwork(t, u.Host)
+	u.Host = network.Address
 	db, err := newPostgres(u.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	db.patience = time.Second
-	s, err := db.open(postgresMigrations(), shared)
+	s, err := db.open(t.Context(), postgresMigrations(), shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,9 +161,9 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 	}
 	for where, before := range map[string]func(){
 		"before it begins": nil,
-		"within it":        func() { network.gone.Store(true) },
+		"within it":        func() { network.Gone.Store(true) },
 	} {
-		network.gone.Store(before == nil)
+		network.Gone.Store(before == nil)
 		ended := make(chan error, 1)
 		go func() { ended <- read(before) }()
 		select {
@@ -185,7 +175,7 @@ func TestAReaderDoesNotWaitForAServerThatIsGone(t *testing.T) {
 			t.Fatalf("gone %s: a reader waits without end", where)
 		}
 	}
-	network.gone.Store(false)
+	network.Gone.Store(false)
 	for range readers {
 		if err := read(nil); err != nil {
 			t.Errorf("it is back: %v", err)
@@ -202,7 +192,7 @@ func TestAReaderSaysThatASlowServerDoesNotAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := db.open(postgresMigrations(), shared)
+	s, err := db.open(t.Context(), postgresMigrations(), shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +252,7 @@ func TestASecondServerIsRefusedUntilTheFirstIsGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		db.leaseTime = time.Second
-		return db.open(postgresMigrations(), alone)
+		return db.open(t.Context(), postgresMigrations(), alone)
 	}
 	first, err := quick()
 	if err != nil {
@@ -272,7 +262,7 @@ func TestASecondServerIsRefusedUntilTheFirstIsGone(t *testing.T) {
 		t.Fatalf("a second server: %v", err)
 	}
 	// A reader is not refused.
-	r, err := OpenReadOnly(dsn)
+	r, err := OpenReadOnly(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,12 +303,44 @@ func TestASecondServerIsRefusedUntilTheFirstIsGone(t *testing.T) {
 	}
 }
 
+func TestTheWaitForALeaseEndsWithItsContext(t *testing.T) {
+	db, err := newPostgres(storetest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.leaseTime = time.Hour
+	s, err := db.open(t.Context(), postgresMigrations(), alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.db.(*postgres).lease
+	l.stop() // as if it was killed
+	<-l.done
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	other := *db
+	go func() {
+		_, err := other.open(ctx, postgresMigrations(), alone)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it waits on")
+	}
+	closeStore(t, s)
+}
+
 func TestALeaseThatRanOutWhileNobodyElseCameIsTakenAgain(t *testing.T) {
 	db, err := newPostgres(storetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := db.open(postgresMigrations(), alone)
+	s, err := db.open(t.Context(), postgresMigrations(), alone)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +374,7 @@ func hostname(t *testing.T) string {
 // what is in the audit log, and a reader.
 func TestTheLeastRightsSuffice(t *testing.T) {
 	owner := storetest.Postgres(t)
-	s, err := Open(owner)
+	s, err := Open(t.Context(), owner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +404,7 @@ func TestTheLeastRightsSuffice(t *testing.T) {
 		v.User = url.UserPassword(role, "pass:word")
 		return v.String()
 	}
-	if s, err = Open(as(server)); err != nil {
+	if s, err = Open(t.Context(), as(server)); err != nil {
 		t.Fatal(err)
 	}
 	defer closeStore(t, s)
@@ -395,7 +417,7 @@ func TestTheLeastRightsSuffice(t *testing.T) {
 		}
 	}
 	has(t, s, "x")
-	r, err := OpenReadOnly(as(reader))
+	r, err := OpenReadOnly(t.Context(), as(reader))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,8 +450,8 @@ func TestNoErrorHoldsThePassword(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(u)
-		for _, open := range []func(string) (*Store, error){Open, OpenReadOnly} {
-			if _, err := open(u.String()); err == nil || strings.Contains(strings.ToLower(err.Error()), "hush") {
+		for _, open := range []func(context.Context, string) (*Store, error){Open, OpenReadOnly} {
+			if _, err := open(t.Context(), u.String()); err == nil || strings.Contains(strings.ToLower(err.Error()), "hush") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -451,13 +473,13 @@ func TestAPasswordIsReadFromItsFile(t *testing.T) {
 	q := u.Query()
 	q.Set("passfile", file)
 	u.RawQuery = q.Encode()
-	if _, err := Open(u.String()); err == nil || !strings.Contains(err.Error(), "passfile") {
+	if _, err := Open(t.Context(), u.String()); err == nil || !strings.Contains(err.Error(), "passfile") {
 		t.Fatalf("a file that everyone can read: %v", err)
 	}
 	if err := os.Chmod(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(u.String())
+	s, err := Open(t.Context(), u.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -479,14 +501,14 @@ func TestAnotherProgramsSchemaIsLeftAlone(t *testing.T) {
 	}
 	schema := u.User.Username()
 	storetest.Exec(t, storetest.Superuser(t), "CREATE TABLE "+schema+".theirs (a int)")
-	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
-		if _, err := open(dsn); err == nil || !strings.Contains(err.Error(), "another program's") {
+	for name, open := range map[string]func(context.Context, string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+		if _, err := open(t.Context(), dsn); err == nil || !strings.Contains(err.Error(), "another program's") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// A role that may not create its schema learns what to ask for.
 	u.RawQuery = "search_path=" + schema + "_none"
-	if _, err := Open(u.String()); err == nil || !strings.Contains(err.Error(), "try: as an administrator: CREATE SCHEMA "+schema+`_none AUTHORIZATION "`+schema+`"`) {
+	if _, err := Open(t.Context(), u.String()); err == nil || !strings.Contains(err.Error(), "try: as an administrator: CREATE SCHEMA "+schema+`_none AUTHORIZATION "`+schema+`"`) {
 		t.Errorf("no schema: %v", err)
 	}
 }
@@ -499,7 +521,7 @@ func TestPostgreSQLsMigrationsRunOnceForServersThatStartTogether(t *testing.T) {
 			db, err := newPostgres(dsn)
 			if err == nil {
 				var s *Store
-				if s, err = db.open(postgresMigrations(), shared); err == nil {
+				if s, err = db.open(t.Context(), postgresMigrations(), shared); err == nil {
 					err = s.Close()
 				}
 			}
@@ -517,7 +539,7 @@ func TestPostgreSQLsMigrationsRunOnceForServersThatStartTogether(t *testing.T) {
 	}
 	next := append(postgresMigrations(), migration{"next.sql", "CREATE TABLE half (a int); DROP TABLE beats; INSERT INTO nowhere VALUES (1)"})
 	n := len(postgresMigrations())
-	if _, err := db.open(next, shared); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("from version %d to %d (next.sql)", n, n+1)) {
+	if _, err := db.open(t.Context(), next, shared); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("from version %d to %d (next.sql)", n, n+1)) {
 		t.Fatalf("got %v", err)
 	}
 	s := openShared(t, dsn) // the version before is whole
@@ -526,12 +548,12 @@ func TestPostgreSQLsMigrationsRunOnceForServersThatStartTogether(t *testing.T) {
 	}
 	closeStore(t, s)
 	next[n].sql = "CREATE TABLE half (a int)"
-	if s, err = db.open(next, shared); err != nil {
+	if s, err = db.open(t.Context(), next, shared); err != nil {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
-		if _, err := open(dsn); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this program knows %d; try: ", n+1, n)) {
+	for name, open := range map[string]func(context.Context, string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+		if _, err := open(t.Context(), dsn); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this program knows %d; try: ", n+1, n)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

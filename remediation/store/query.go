@@ -2,6 +2,7 @@ package store
 
 import (
 	"strings"
+	"time"
 )
 
 // dialect is what the two databases say in different words.
@@ -17,6 +18,9 @@ type dialect struct {
 	// anyOf finds alerts by a list of fingerprints; "" where a query for each costs no
 	// more.
 	anyOf string
+	// linger is how long a commit waits to be shared by as many calls as the one before; 0
+	// where it costs too little for that.
+	linger time.Duration
 }
 
 // query is a SELECT whose conditions depend on a filter. Its text holds no

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
@@ -51,7 +52,7 @@ func childMigrates(dsn string) error {
 
 func TestACrashWithinAMigrationLeavesTheVersionBefore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backout.db")
-	s, err := Open("sqlite:" + path)
+	s, err := Open(t.Context(), "sqlite:"+path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,8 +93,8 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	}
 	closeStore(t, s)
 	n := len(sqliteMigrations())
-	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
-		if _, err := open("sqlite:" + path); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this program knows %d; try: ", n+1, n)) {
+	for name, open := range map[string]func(context.Context, string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+		if _, err := open(t.Context(), "sqlite:"+path); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this program knows %d; try: ", n+1, n)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -102,7 +103,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 func TestAnOlderSchemaIsNotReadUntilItIsBroughtUpToDate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backout.db")
 	raw(t, path, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
-	if _, err := OpenReadOnly("sqlite:" + path); err == nil || !strings.Contains(err.Error(), "start backout serve on it once") {
+	if _, err := OpenReadOnly(t.Context(), "sqlite:"+path); err == nil || !strings.Contains(err.Error(), "start backout serve on it once") {
 		t.Fatalf("got %v", err)
 	}
 	reopened(t, "sqlite:"+path, nil)
@@ -111,8 +112,8 @@ func TestAnOlderSchemaIsNotReadUntilItIsBroughtUpToDate(t *testing.T) {
 func TestAnotherProgramsFileIsLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "other.db")
 	raw(t, path, "CREATE TABLE theirs (a)")
-	for name, open := range map[string]func(string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
-		if _, err := open("sqlite:" + path); err == nil || !strings.Contains(err.Error(), "another program's") {
+	for name, open := range map[string]func(context.Context, string) (*Store, error){"Open": Open, "OpenReadOnly": OpenReadOnly} {
+		if _, err := open(t.Context(), "sqlite:"+path); err == nil || !strings.Contains(err.Error(), "another program's") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -163,7 +164,7 @@ func TestAnUpgradeLooksForPagingAmongTheNewestOnly(t *testing.T) {
 		}
 		closeStore(t, s)
 		raw(t, path, fmt.Sprintf(oldIncidents, "BLOB"))
-		if s, err = Open("sqlite:" + path); err != nil {
+		if s, err = Open(t.Context(), "sqlite:"+path); err != nil {
 			t.Fatal(err)
 		}
 		upgraded(t, s)
@@ -174,7 +175,7 @@ func TestAnUpgradeLooksForPagingAmongTheNewestOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := db.open(postgresMigrations()[:2], shared)
+		s, err := db.open(t.Context(), postgresMigrations()[:2], shared)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -28,11 +30,13 @@ const (
 	// was stopped meanwhile, says nothing.
 	clockEvery = 3 * time.Second
 	clockSlow  = time.Second
+	// clockTries bounds how often a slow clock is asked before a store is opened.
+	clockTries = 5
 )
 
 // OpenShared opens a PostgreSQL database that other processes may write too, and brings
-// its schema up to date.
-func OpenShared(dsn string) (*Shared, error) {
+// its schema up to date; ctx bounds that. It fails where the database's clock cannot be read.
+func OpenShared(ctx context.Context, dsn string) (*Shared, error) {
 	if !isPostgres(dsn) {
 		return nil, hint.Add(wrongDSN("only a PostgreSQL database can be shared"), "postgres://USER@HOST/DATABASE")
 	}
@@ -40,17 +44,31 @@ func OpenShared(dsn string) (*Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := db.open(postgresMigrations(), shared)
+	return openSharedOn(ctx, db)
+}
+
+func openSharedOn(ctx context.Context, db *postgres) (*Shared, error) {
+	st, err := db.open(ctx, postgresMigrations(), shared)
 	if err != nil {
 		return nil, err
 	}
-	s := &Shared{Store: st, done: make(chan struct{}), database: time.Now(), read: time.Now()}
-	ctx, stop := context.WithCancel(context.Background())
+	s := &Shared{Store: st, done: make(chan struct{})}
+	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	s.ask(ctx)
-	go s.follow(ctx)
+	err = errSlowClock
+	for try := 0; try < clockTries && errors.Is(err, errSlowClock); try++ {
+		err = s.ask(ctx)
+	}
+	if err != nil {
+		stop()
+		return nil, errors.Join(fmt.Errorf("%s: %w", db, err), st.Close())
+	}
+	go s.follow(follow)
 	return s, nil
 }
+
+// errSlowClock: the database's answer took longer than clockSlow.
+var errSlowClock = fmt.Errorf("its clock took more than %s to answer", remediation.Span(clockSlow))
 
 // CanShare reports whether OpenShared can open what a dsn names.
 func CanShare(dsn string) bool { return isPostgres(dsn) }
@@ -65,25 +83,29 @@ func (s *Shared) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			s.ask(ctx)
+			_ = s.ask(ctx)
 		}
 	}
 }
 
-// ask reads the database's clock. An answer that does not come leaves what was known.
-func (s *Shared) ask(ctx context.Context) {
+// ask reads the database's clock. After an error, what was known stays.
+func (s *Shared) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	asked := time.Now()
-	_ = s.View(ctx, func(tx remediation.Tx) error {
+	return s.View(ctx, func(tx remediation.Tx) error {
+		asked := time.Now() // not before: to connect may take long
 		now, err := tx.Now()
 		read := time.Now()
-		if err == nil && read.Sub(asked) <= clockSlow {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.database, s.read = now, read
+		if err == nil && read.Sub(asked) > clockSlow {
+			err = errSlowClock
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.database, s.read = now, read
+		return nil
 	})
 }
 

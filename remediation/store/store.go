@@ -63,6 +63,8 @@ type Store struct {
 
 	// w is the writer's connection, which the writer goroutine alone uses.
 	w conn
+	// shared is how many calls the last commit served; the writer's alone.
+	shared int
 
 	// at, where a test sets it, is called as a batch passes each point.
 	at func(point)
@@ -140,8 +142,9 @@ type head struct {
 
 // Open opens the database that a dsn such as "sqlite:data/backout.db" or
 // "postgres://backout@db/backout" names for this server alone and brings its schema
-// up to date. It creates a SQLite file (and its folder) where it is missing.
-func Open(dsn string) (*Store, error) {
+// up to date. It creates a SQLite file (and its folder) where it is missing. ctx bounds the
+// opening, and in it the wait for the lease of a server that is gone.
+func Open(ctx context.Context, dsn string) (*Store, error) {
 	if !isPostgres(dsn) {
 		return open(dsn, &sqlite.Driver{}, sqliteMigrations())
 	}
@@ -149,12 +152,13 @@ func Open(dsn string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return db.open(postgresMigrations(), alone)
+	return db.open(ctx, postgresMigrations(), alone)
 }
 
-// OpenReadOnly opens a database for reading, whether or not a server has it open.
+// OpenReadOnly opens a database for reading, whether or not a server has it open; ctx bounds
+// the opening.
 // Update fails with ErrReadOnly.
-func OpenReadOnly(dsn string) (*Store, error) {
+func OpenReadOnly(ctx context.Context, dsn string) (*Store, error) {
 	var db database
 	var err error
 	if isPostgres(dsn) {
@@ -168,7 +172,7 @@ func OpenReadOnly(dsn string) (*Store, error) {
 	s := newStore(db)
 	s.readOnly = true
 	close(s.stopped)
-	err = s.view(context.Background(), func(t *tx) error { return db.checkSchema(t.c) })
+	err = s.view(ctx, func(t *tx) error { return db.checkSchema(t.c) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", db, err), s.Close())
 	}

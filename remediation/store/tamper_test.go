@@ -73,7 +73,7 @@ func tampered(t *testing.T, _ string) {
 			}
 			closeStore(t, s)
 			run(t, dsn, c.query)
-			r, err := OpenReadOnly(dsn)
+			r, err := OpenReadOnly(t.Context(), dsn)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -107,9 +107,11 @@ func (s *Store) writer() {
 // group runs the calls that wait, and commits them together.
 func (s *Store) group(c *call) {
 	b := batch{s: s, end: time.Now().Add(s.maxWait)}
-	for calls := b.waiting(c); len(calls) > 0; calls = b.waiting() {
+	defer func() { s.shared = len(b.calls) }()
+	for calls := b.gather(c); len(calls) > 0; calls = b.waiting() {
 		err := b.begin()
 		if err == nil {
+			calls = b.waiting(calls...) // what came while the lock was waited for
 			err = b.readAhead(calls)
 		}
 		for _, c := range calls {
@@ -166,6 +168,23 @@ func (b *batch) waiting(calls ...*call) []*call {
 		default:
 		}
 		break
+	}
+	return calls
+}
+
+// gather is waiting for the first calls of a batch: those that the last commit answered come
+// again in a moment, and one commit then serves them all.
+func (b *batch) gather(c *call) []*call {
+	linger := time.NewTimer(b.s.w.dialect().linger)
+	defer linger.Stop()
+	calls := b.waiting(c)
+	for len(calls) < b.s.shared {
+		select {
+		case c := <-b.s.queue:
+			calls = append(calls, c)
+		case <-linger.C:
+			return calls
+		}
 	}
 	return calls
 }

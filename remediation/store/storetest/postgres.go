@@ -3,11 +3,13 @@ package storetest
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -163,6 +165,42 @@ func (s *Server) Start() {
 			s.t.Fatalf("PostgreSQL does not start: %v\n%.4000s", err, text)
 		}
 	}
+}
+
+// CPU is the time that the server's processes have used so far, but for sessions that ended.
+func (s *Server) CPU() (total time.Duration) {
+	pid := s.cmd.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, child := range strings.Fields(string(children)) {
+		n, err := strconv.Atoi(child)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		total += CPU(s.t, n)
+	}
+	return total
+}
+
+// CPU is the time that a process has used so far.
+func CPU(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	total := 0
+	for _, v := range strings.Fields(rest)[11:13] { // utime and stime, in ticks of 10 ms
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += n
+	}
+	return time.Duration(total) * 10 * time.Millisecond
 }
 
 // Stop ends the server as pg_ctl stop -m immediate does: no session is finished and

@@ -63,6 +63,19 @@ var replicaTests = []test{
 			})
 		}
 	}},
+	{"the clock goes on within a transaction", func(s *suite) {
+		s.both(func(tx remediation.Tx) error {
+			first, err := tx.Now()
+			now := first
+			for limit := time.Now().Add(10 * time.Second); err == nil && !now.After(first); {
+				if time.Now().After(limit) {
+					return fmt.Errorf("it stays at %s", first)
+				}
+				now, err = tx.Now()
+			}
+			return err
+		})
+	}},
 	{"a value is kept as it was put", func(s *suite) {
 		value := []byte("a\x00\xff<&>")
 		s.update(func(tx remediation.Tx) error {

@@ -70,6 +70,23 @@ var serviceTests = []test{
 			})
 		}
 	}},
+	{"one transaction reads effects since different moments", func(s *suite) {
+		ef := func(step string, ago time.Duration) remediation.Effect {
+			return remediation.Effect{Time: noon.Add(-ago), Service: "a", Action: "flag_off", Incident: "inc-1", Step: step, Outcome: "done"}
+		}
+		old, late := ef("1-x", 30*time.Minute), ef("2-x", time.Minute)
+		s.update(func(tx remediation.Tx) error { return errors.Join(tx.PutEffect(old), tx.PutEffect(late)) })
+		s.both(func(tx remediation.Tx) error {
+			for since, want := range map[time.Duration][]remediation.Effect{10 * time.Minute: {late}, time.Hour: {old, late}, time.Second: nil} {
+				for _, service := range []string{"", "a"} {
+					if got, err := tx.Effects(service, noon.Add(-since)); err != nil || !slices.Equal(got, want) {
+						return fmt.Errorf("effects of %q in the last %s: %+v, want %+v (%w)", service, since, got, want, err)
+					}
+				}
+			}
+			return nil
+		})
+	}},
 	{"freezes are kept by service and scope", func(s *suite) {
 		until := noon.AddDate(5000, 0, 0)
 		all := []remediation.Freeze{
