@@ -67,9 +67,9 @@ func Repository(image string) string {
 // Same compares values, of which there may be none.
 func Same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// Insist asks until there is no error or the probe's timeout is over.
-func Insist(ctx context.Context, p alerts.Probe, ask func(context.Context) error) error {
-	limit, cancel := context.WithTimeout(ctx, Patience(p))
+// Insist asks until there is no error or the time given is over.
+func Insist(ctx context.Context, patience time.Duration, ask func(context.Context) error) error {
+	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var last error
 	for {
@@ -84,7 +84,7 @@ func Insist(ctx context.Context, p alerts.Probe, ask func(context.Context) error
 			if ctx.Err() != nil {
 				return remediation.InDoubt(errors.Join(last, ctx.Err()))
 			}
-			return asText(last) // the end of the probe's time leaves no doubt
+			return asText(last) // the end of our own time leaves no doubt
 		}
 	}
 }

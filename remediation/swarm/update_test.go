@@ -5,11 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
-
-	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
@@ -201,42 +198,4 @@ func TestATaskThatServesAnotherValueFailsTheVerification(t *testing.T) {
 	if err := a.Verify(t.Context(), op); err == nil || !strings.Contains(err.Error(), "serves FLAG=1, want 0") || remediation.IsInDoubt(err) {
 		t.Error(err)
 	}
-}
-
-// The worker is cut off, which other tests would notice: this one runs alone.
-func TestANodeThatDiesInMidUpdateHoldsNothingUp(t *testing.T) {
-	w := newWorld(t, options{replicas: 4})
-	w.target.Probe.Timeout = model.Duration(generous)
-	link := func(to string) {
-		name := strings.TrimSpace(readFile(t, strings.TrimSuffix(w.manager(), "1")+"2/link"))
-		if out, err := exec.CommandContext(context.Background(), "ip", "link", "set", name, to).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
-	nodes := func(want string) {
-		w.eventually("the worker is "+want, func() error {
-			if out := w.docker("node", "ls", "--format", "{{.Status}}", "--filter", "role=worker"); out != want {
-				return errors.New(out)
-			}
-			return nil
-		})
-	}
-	t.Cleanup(func() { link("up") })
-	defer func() {
-		if t.Failed() { // while the worker is away: where Swarm wants each task, and what it waits for
-			t.Log(w.docker("node", "ls"), "\n", w.docker("service", "ps", "--no-trunc", w.target.Swarm.Service))
-		}
-	}()
-	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
-		res, err := next.RoundTrip(req)
-		link("down")
-		return res, err
-	})
-	w.apply(w.flagOff(c))
-	nodes("Down")
-	w.expectSaid("0 v2.0.0", 4)
-	link("up")
-	nodes("Ready")
-	w.look(w.flagOff(w.client(nil)), remediation.Wanted)
-	w.expectSaid("0 v2.0.0", 4)
 }
