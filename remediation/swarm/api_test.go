@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
@@ -79,6 +80,14 @@ func answering(t *testing.T, version string, answers map[string]string) *Client 
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+func TestAnEngineThatCountsNoTasksIsTooOld(t *testing.T) {
+	c := answering(t, "1.40", map[string]string{"/services": `[{"ID": "a", "Spec": {"Name": "shop_web"}}]`})
+	_, err := c.read(t.Context(), &alerts.SwarmTarget{Service: "shop_web"})
+	if message, advice := hint.Of(err); !strings.Contains(message, "does not count its tasks") || !strings.Contains(advice, "Docker 20.10 or newer") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestAnUpdateFailedForTheReasonOfItsNewestTask(t *testing.T) {

@@ -42,8 +42,8 @@ type (
 		Raw          json.RawMessage `json:"Spec"`
 		Spec         spec            `json:"-"`
 		UpdateStatus struct{ State, Message string }
-		// ServiceStatus counts tasks.
-		ServiceStatus struct{ RunningTasks, DesiredTasks int }
+		// ServiceStatus counts tasks; nil of an engine older than API 1.41.
+		ServiceStatus *struct{ RunningTasks, DesiredTasks int }
 	}
 	spec struct {
 		Name         string
@@ -141,7 +141,11 @@ func (c *Client) read(ctx context.Context, t *alerts.SwarmTarget) (*state, error
 		if err := json.Unmarshal(s.Raw, &s.Spec); err != nil {
 			return nil, fmt.Errorf("look at service %s: %w", t.Service, err)
 		}
-		if s.Spec.Name == t.Service {
+		switch {
+		case s.Spec.Name != t.Service:
+		case s.ServiceStatus == nil:
+			return nil, hint.Add(fmt.Errorf("look at service %s: the Docker engine does not count its tasks", t.Service), "Docker 20.10 or newer on the managers")
+		default:
 			return &state{*t, s}, nil
 		}
 	}
