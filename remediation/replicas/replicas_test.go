@@ -87,6 +87,25 @@ func TestEachReplicaIsVerified(t *testing.T) {
 	}
 }
 
+// Right after a rollout, a replica of the old image may be ending still.
+func TestAnImageThatChangesMeanwhileIsLookedAtAgain(t *testing.T) {
+	s := served(t, "v1 0", "v1 0")
+	s.Target.Probe.Timeout = model.Duration(time.Minute)
+	now, all, _ := s.List(t.Context())
+	looks := 0
+	s.List = func(context.Context) (string, []Replica, error) {
+		seen := slices.Clone(all)
+		if looks++; looks < 4 {
+			seen[1].Image = "example.com:5000/shop:v2"
+		}
+		return now, seen, nil
+	}
+	checks, err := s.Verify(t.Context(), "", "v1")
+	if got := failed(checks); err != nil || len(got) > 0 || checks[0].Detail != "each pod runs example.com:5000/shop:v1" {
+		t.Errorf("%q, %+v, %v", got, checks, err)
+	}
+}
+
 func TestWhatReplicasSayIsOneWordWhereTheyAgree(t *testing.T) {
 	flags := []alerts.Flag{{Name: "FLAG"}, {Name: "OTHER"}}
 	for _, tc := range []struct {
