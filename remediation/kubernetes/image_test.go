@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -52,14 +51,7 @@ func TestAnUndoNeedsNoMorePodsThanWereReadyBefore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t).ready()
 	w.setImage("shop:crash") // the rollout of a bad release: its one pod crashes, two old ones serve
-	w.Eventually("a pod that crashes", func() error {
-		for _, p := range w.Pods("app=shop") {
-			if p.Waiting == "CrashLoopBackOff" {
-				return nil
-			}
-		}
-		return errCut
-	})
+	w.crashing()
 	a := w.imageBack(w.client(nil), "missing")
 	before := w.look(a, remediation.Untouched)
 	if err := a.Apply(t.Context(), op, before); err == nil || !strings.Contains(err.Error(), "ImagePull") && !strings.Contains(err.Error(), "ErrImage") {
@@ -115,14 +107,7 @@ func TestAStatefulSetHealsFromAnImageThatCrashes(t *testing.T) {
 	}
 	w.ready().expectSaid("1 v2.0.0", 2)
 	w.setImage("shop:crash")
-	w.Eventually("a pod that crashes", func() error {
-		for _, p := range w.Pods("app=shop") {
-			if p.Waiting == "CrashLoopBackOff" {
-				return nil
-			}
-		}
-		return fmt.Errorf("%+v", w.Pods("app=shop"))
-	})
+	w.crashing()
 	w.apply(w.imageBack(w.client(nil), "v1.0.0"), op)
 	w.expectSaid("1 v1.0.0", 2)
 }

@@ -240,6 +240,19 @@ func (w *world) setImage(image string) {
 	w.edit(`{"spec":{"template":{"spec":{"containers":[{"name":"shop","image":"` + image + `"}]}}}}`)
 }
 
+// crashing waits until a pod crashes.
+func (w *world) crashing() {
+	w.t.Helper()
+	w.Eventually("a pod that crashes", func() error {
+		for _, p := range w.Pods("app=shop") {
+			if p.Waiting == "CrashLoopBackOff" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", w.Pods("app=shop"))
+	})
+}
+
 // value is the flag as the object has it.
 func (w *world) value() string {
 	for _, v := range at(w.get(), "spec", "template", "spec", "containers", 0, "env").([]any) {
