@@ -83,47 +83,63 @@ func TestTheWayBackOfSwarmIsKept(t *testing.T) {
 	}
 }
 
-func TestADeployAtEachHalfWayStateEndsWithTheFlagOff(t *testing.T) {
+// dying is a connection that ends with its process, in the first change of the service; before or after it is made.
+func (w *world) dying(f actiontest.Fault) (context.Context, *Client) {
+	ctx, end := context.WithCancel(w.Context())
+	c, _ := w.cut(0, f)
+	inner := c.server.HTTP.Transport
+	c.server.HTTP.Transport = tripper(func(req *http.Request) (*http.Response, error) {
+		res, err := inner.RoundTrip(req)
+		if errors.Is(err, errCut) {
+			end()
+		}
+		return res, err
+	})
+	return ctx, c
+}
+
+func TestADeployAtEachHalfWayStateEndsAsTheStepWould(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]func(w *world) *Client{
-		"the file is written":    func(w *world) *Client { c, _ := w.cut(0, actiontest.Before); return c },
-		"the service is updated": func(w *world) *Client { c, _ := w.cut(0, actiontest.After); return c },
+	for name, bind := range map[string]func(*world, *Client) remediation.Action{
+		"flag_off":    func(w *world, c *Client) remediation.Action { return w.flagOff(c) },
+		"image_retag": func(w *world, c *Client) remediation.Action { return w.imageBack(c) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, options{})
-			a := w.flagOff(w.client(nil))
-			before := w.look(a, remediation.Untouched)
-			// The process ends: it looks no more.
-			ctx, end := context.WithCancel(t.Context())
-			c := cut(w)
-			inner := c.server.HTTP.Transport
-			c.server.HTTP.Transport = tripper(func(req *http.Request) (*http.Response, error) {
-				res, err := inner.RoundTrip(req)
-				if errors.Is(err, errCut) {
-					end()
+		done := map[string]string{"flag_off": "0 v2.0.0", "image_retag": "1 v1.0.0"}[name]
+		for state, fault := range map[string]actiontest.Fault{"the file is written": actiontest.Before, "the service is updated": actiontest.After} {
+			t.Run(name+"/"+state, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, options{})
+				a := bind(w, w.client(nil))
+				before := w.look(a, remediation.Untouched)
+				ctx, c := w.dying(fault)
+				if err := bind(w, c).Apply(ctx, op, before); !remediation.IsInDoubt(err) {
+					t.Fatalf("apply: %v", err)
 				}
-				return res, err
+				w.look(a, remediation.HalfWay)
+				w.deploy()
+				w.settled()
+				w.expectSaid(done, 2)
+				if err := a.Apply(t.Context(), op, before); err != nil {
+					t.Fatal(err)
+				}
+				if err := a.Verify(t.Context(), op); err != nil {
+					t.Error(err)
+				}
+				// The deploy took our mark away, and the value is still ours to put back.
+				ctx, c = w.dying(fault)
+				if err := bind(w, c).Undo(ctx, op, before); !remediation.IsInDoubt(err) {
+					t.Fatalf("undo: %v", err)
+				}
+				w.deploy()
+				w.settled()
+				w.expectSaid("1 v2.0.0", 2)
+				if err := a.Undo(t.Context(), op, before); err != nil {
+					t.Fatal(err)
+				}
+				w.expectSaid("1 v2.0.0", 2)
+				w.look(a, remediation.Untouched)
 			})
-			if err := w.flagOff(c).Apply(ctx, op, before); !remediation.IsInDoubt(err) {
-				t.Fatalf("apply: %v", err)
-			}
-			w.look(a, remediation.HalfWay)
-			w.deploy()
-			w.settled()
-			w.expectSaid("0 v2.0.0", 2)
-			if err := a.Apply(t.Context(), op, before); err != nil {
-				t.Fatal(err)
-			}
-			if err := a.Verify(t.Context(), op); err != nil {
-				t.Error(err)
-			}
-			// The deploy took our mark away, and the value is still ours to put back.
-			if err := a.Undo(t.Context(), op, before); err != nil {
-				t.Fatal(err)
-			}
-			w.expectSaid("1 v2.0.0", 2)
-		})
+		}
 	}
 }
 
