@@ -76,6 +76,25 @@ type flagServer struct {
 	inside func(after bool)
 	// called, where set, is called by every request, before (false) and after what it does.
 	called func(after bool)
+	// asked has the methods of each replica's requests, by the replica's name.
+	asked map[string][]string
+}
+
+// of is the flag's server as one replica reaches it.
+func (f *flagServer) of(replica string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		f.asked[replica] = append(f.asked[replica], r.Method)
+		f.mu.Unlock()
+		f.ServeHTTP(w, r)
+	}
+}
+
+// methods are those of a replica's requests, all but the first n.
+func (f *flagServer) methods(replica string, n int) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.asked[replica][n:])
 }
 
 func (f *flagServer) state() (on bool, effects int) {
@@ -146,7 +165,7 @@ type site struct {
 
 func newSite(t *testing.T, edit ...func(*site)) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), server: storetest.NewServer(t), flag: &flagServer{on: true, version: 1}, playbook: replicaPlaybook}
+	s := &site{t: t, dir: t.TempDir(), server: storetest.NewServer(t), flag: &flagServer{on: true, version: 1, asked: map[string][]string{}}, playbook: replicaPlaybook}
 	for _, e := range edit {
 		e(s)
 	}
@@ -157,8 +176,6 @@ func newSite(t *testing.T, edit ...func(*site)) *site {
 	s.must(kinds.Close())
 	expr, err := rules.ExpressionsOf(pb)
 	s.must(err)
-	flags := httptest.NewServer(s.flag)
-	t.Cleanup(flags.Close)
 	secretFile(t, filepath.Join(s.dir, "playbook.yaml"), s.playbook)
 	secretFile(t, filepath.Join(s.dir, "dsn"), s.server.DSN()+"\n")
 	secretFile(t, filepath.Join(s.dir, "ld.token"), "api-0123456789abcdef0123456789abcdef\n")
@@ -166,6 +183,8 @@ func newSite(t *testing.T, edit ...func(*site)) *site {
 	for _, name := range []string{"a", "b"} {
 		prometheus := httptest.NewServer(s.prometheus(name, expr))
 		t.Cleanup(prometheus.Close)
+		flags := httptest.NewServer(s.flag.of(name))
+		t.Cleanup(flags.Close)
 		secretFile(t, filepath.Join(s.dir, name+".yml"), fmt.Sprintf(`prometheus: {url: %q}
 alertmanager: {url: http://127.0.0.1:1}
 launchdarkly: {url: %q, token_file: ld.token}
@@ -403,7 +422,7 @@ func TestAProcessThatStopsInsideAStepIsReplaced(t *testing.T) {
 			}
 			<-inside
 			old.signal(syscall.SIGSTOP)
-			stopped := time.Now()
+			stopped, before := time.Now(), len(s.flag.methods(other.name, 0))
 			s.until("the other acts", func() bool { return other.acts() == other.name })
 			took := time.Since(stopped)
 			t.Logf("taken over after %.1f s, with a lease of %s", took.Seconds(), replicaLease)
@@ -411,6 +430,7 @@ func TestAProcessThatStopsInsideAStepIsReplaced(t *testing.T) {
 				t.Errorf("taken over after %s", took)
 			}
 			s.until("it looks", func() bool { return other.count("in_doubt") > 0 })
+			s.until("the flag is off", func() bool { on, _ := s.flag.state(); return !on })
 			close(release) // the request that was under way is answered to nobody
 			for time.Since(stopped) < replicaLease+5*time.Second {
 				time.Sleep(50 * time.Millisecond)
@@ -421,9 +441,23 @@ func TestAProcessThatStopsInsideAStepIsReplaced(t *testing.T) {
 			if on, n := s.flag.state(); on || n != 1 {
 				t.Errorf("the flag is on: %v, after %d effects", on, n)
 			}
+			sent := map[bool]int{false: 1}[after] // by the other: what has its effect already is not sent again
+			methods := s.flag.methods(other.name, before)
+			if len(methods) == 0 || methods[0] != http.MethodGet || patches(methods) != sent || patches(s.flag.methods(old.name, 0)) != 1 {
+				t.Errorf("the other asked %q, want a look first and %d changes; the old one asked %q", methods, sent, s.flag.methods(old.name, 0))
+			}
 			inOrderOf(t, exportOf(t, s.server))
 		})
 	}
+}
+
+func patches(methods []string) (n int) {
+	for _, m := range methods {
+		if m == http.MethodPatch {
+			n++
+		}
+	}
+	return n
 }
 
 // inOrderOf checks that no lease of an older epoch comes behind one of a newer.
