@@ -7,12 +7,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,6 +120,113 @@ func (s *site) killedAt(n int, after bool) (reached bool) {
 	s.flag.on, s.flag.effects, s.flag.called = true, 0, nil
 	s.flag.mu.Unlock()
 	return reached
+}
+
+// hook is a webhook's receiver, which counts what it took, by its id.
+type hook struct {
+	url  string
+	down atomic.Bool
+
+	mu   sync.Mutex
+	took map[string]string
+}
+
+func newHook(t *testing.T) *hook {
+	t.Helper()
+	h := &hook{took: map[string]string{}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || h.down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		h.mu.Lock()
+		h.took[r.Header.Get("webhook-id")] = string(body)
+		h.mu.Unlock()
+	}))
+	t.Cleanup(server.Close)
+	h.url = server.URL + "/hook"
+	return h
+}
+
+// missing are those of the notifications, by their label n, that the receiver did not take.
+func (h *hook) missing(posted []string) (names []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := slices.Collect(maps.Values(h.took))
+	for _, name := range posted {
+		if !slices.ContainsFunc(all, func(body string) bool { return strings.Contains(body, fmt.Sprintf("[\"n\",%q]", name)) }) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// A rolling restart: one process after the other gets a configuration with one more channel. What the first one has for that
+// channel waits while the other, which does not know it, is alone.
+func TestARollingRestartWithANewChannelDropsNoMessageOfAProcess(t *testing.T) {
+	t.Parallel()
+	old, added := newHook(t), newHook(t)
+	added.down.Store(true)
+	s := newSite(t, func(s *site) {
+		secretFile(s.t, filepath.Join(s.dir, "hook.secret"), slackSecret+"\n")
+		s.extra = fmt.Sprintf("webhooks: [{name: old, url: %q, secret_file: hook.secret, kinds: [received]}]\n", old.url)
+	})
+	a, b := s.pair()
+	var all, late []string // the posted notifications; those that the new channel has to get
+	post := func(p *process, knows bool) {
+		t.Helper()
+		name := fmt.Sprint("n", len(all))
+		if status := p.alert(fmt.Sprintf(`,"n":%q`, name)); status != http.StatusOK {
+			t.Fatalf("answered %d", status)
+		}
+		if all = append(all, name); knows {
+			late = append(late, name)
+		}
+	}
+	end := func(p *process) {
+		t.Helper()
+		p.signal(syscall.SIGTERM)
+		s.must(p.cmd.Wait())
+	}
+	restart := func(p *process) *process {
+		t.Helper()
+		end(p)
+		file := filepath.Join(s.dir, p.name+".yml")
+		raw, err := os.ReadFile(file)
+		s.must(err)
+		secretFile(t, file, strings.Replace(string(raw), "webhooks: [", fmt.Sprintf("webhooks: [{name: new, url: %q, secret_file: hook.secret, kinds: [received]}, ", added.url), 1))
+		return s.start(p.name)
+	}
+	post(a, false)
+	post(b, false)
+	b = restart(b)
+	post(a, false)
+	for range 3 {
+		post(b, true)
+	}
+	end(b)
+	s.until("the one that does not know the new channel acts", func() bool { return a.acts() == a.name })
+	post(a, false)
+	// It drops what nobody has a channel for: a message of such a channel shows that it went by the others.
+	s.sql(`INSERT INTO backout.outbox (n, channel, key, body)
+		SELECT n + 1000000, 'webhook:gone', key, replace(body, 'webhook:new', 'webhook:gone') FROM backout.outbox WHERE channel = 'webhook:new' ORDER BY n LIMIT 1`)
+	s.until("it drops what nobody has a channel for", func() bool {
+		_, text := a.ask(http.MethodGet, "/api/v1/audit?limit=1000&kind=notified", "")
+		return strings.Contains(text, "webhook:gone")
+	})
+	b = s.start(b.name)
+	post(b, true)
+	a = restart(a)
+	post(a, true)
+	post(b, true)
+	added.down.Store(false)
+	s.until("both channels have all", func() bool { return len(old.missing(all)) == 0 && len(added.missing(late)) == 0 })
+	export := exportOf(t, s.server)
+	if n := strings.Count(export, `"outcome":"dropped"`); n != 1 {
+		t.Errorf("%d messages were dropped, want the one of no channel", n)
+	}
+	inOrderOf(t, export)
 }
 
 const slackSecret = "8f742231b10e8888abcd99yyyzzz85a5"

@@ -87,9 +87,9 @@ ready() {
 start() {
   local token room
   [ "$(id -u)" = 0 ] || die "two Docker engines need root" "try: run this as root."
-  if [ -e "$cache/debian/engine.env" ]; then
+  if [ -e "$cache/engine.env" ]; then
     # shellcheck disable=SC1091
-    . "$cache/debian/engine.env"
+    . "$cache/engine.env"
   fi
   for program in dockerd containerd ip nsenter; do
     command -v "$program" >/dev/null || die "$program is missing" "try: deploy/dev/tools.sh (Debian)"

@@ -21,48 +21,6 @@ import (
 
 func TestMain(m *testing.M) { kubetest.Main(m) }
 
-// overlay builds a kustomization on top of the folders here, in namespaces of the test's.
-func overlay(t *testing.T, kustomization string, files map[string]string) string {
-	t.Helper()
-	here, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	relative, err := filepath.Rel(dir, here)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files["kustomization.yaml"] = strings.ReplaceAll(kustomization, "HERE", relative)
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	build := exec.Command("kustomize", "build", dir)
-	var problem strings.Builder
-	build.Stderr = &problem
-	out, err := build.Output()
-	if err != nil {
-		t.Fatalf("kustomize build: %v\n%s", err, &problem)
-	}
-	return string(out)
-}
-
-// applyRole applies target/ in the lab's namespace, for a service account there.
-func applyRole(t *testing.T, l *kubetest.Lab) *kube.Client {
-	t.Helper()
-	l.Apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: backout}}")
-	l.Apply(overlay(t, `
-resources: [HERE/target]
-namespace: `+l.Namespace+`
-patches:
-  - target: {kind: RoleBinding, name: backout}
-    patch: '- {op: replace, path: /subjects/0/namespace, value: `+l.Namespace+`}'
-`, map[string]string{}))
-	return l.ServiceAccount("backout")
-}
-
 type rule struct {
 	APIGroups, Resources, ResourceNames, Verbs []string
 }
@@ -89,21 +47,36 @@ func granted(t *testing.T, l *kubetest.Lab, c *kube.Client, namespace string) []
 	})
 }
 
-func TestTheRoleGrantsWhatItSaysAndNoMore(t *testing.T) {
-	t.Parallel()
-	l := kubetest.New(t)
-	backout := applyRole(t, l)
-	want := []rule{
-		{[]string{"apps"}, []string{"deployments", "statefulsets"}, []string{"shop"}, []string{"get", "patch"}},
-		{[]string{""}, []string{"pods"}, nil, []string{"list"}},
-		{[]string{""}, []string{"configmaps"}, []string{"shop-flags"}, []string{"get", "patch"}},
-	}
+// grants waits until a user may do what is wanted in the lab's namespace, and no more.
+func grants(t *testing.T, l *kubetest.Lab, c *kube.Client, want ...rule) {
+	t.Helper()
 	l.Eventually("the binding is seen", func() error {
-		if got := granted(t, l, backout, l.Namespace); !reflect.DeepEqual(got, want) {
+		if got := granted(t, l, c, l.Namespace); !reflect.DeepEqual(got, want) {
 			return fmt.Errorf("granted are %+v, not %+v", got, want)
 		}
 		return nil
 	})
+}
+
+func TestTheRoleForAStatefulSetGrantsWhatItSaysAndNoMore(t *testing.T) {
+	t.Parallel()
+	l := kubetest.New(t)
+	backout := l.Rights("target", "components: [HERE/statefulset]")
+	grants(t, l, backout,
+		rule{[]string{"apps"}, []string{"statefulsets"}, []string{"shop"}, []string{"get", "patch"}},
+		rule{[]string{""}, []string{"pods"}, nil, []string{"list"}},
+		rule{[]string{""}, []string{"configmaps"}, []string{"shop-flags"}, []string{"get", "patch"}},
+		rule{[]string{""}, []string{"pods"}, nil, []string{"delete"}})
+}
+
+func TestTheRoleGrantsWhatItSaysAndNoMore(t *testing.T) {
+	t.Parallel()
+	l := kubetest.New(t)
+	backout := l.Rights("target", "")
+	grants(t, l, backout,
+		rule{[]string{"apps"}, []string{"deployments"}, []string{"shop"}, []string{"get", "patch"}},
+		rule{[]string{""}, []string{"pods"}, nil, []string{"list"}},
+		rule{[]string{""}, []string{"configmaps"}, []string{"shop-flags"}, []string{"get", "patch"}})
 	if got := granted(t, l, backout, "default"); len(got) != 0 {
 		t.Errorf("in another namespace, granted are %+v", got)
 	}
@@ -158,7 +131,7 @@ func shipped(t *testing.T, program, more string, listen int) *kubetest.Lab {
 ---
 {apiVersion: v1, kind: Secret, metadata: {name: backout-tokens}, stringData: {oncall.token: oncall-token-of-16-characters}}
 `)
-	l.Apply(overlay(t, more+`
+	l.Apply(l.Overlay(".", more+`
 resources: [HERE]
 namespace: `+l.Namespace+`
 images: [{name: backout, newName: registry.example.com/backout, newTag: v1}]
@@ -167,7 +140,7 @@ patches: # pods of this node share the machine's addresses
     patch: |-
       - {op: replace, path: /spec/template/spec/containers/0/args/`+fmt.Sprint(listen)+`, value: --web.listen-address=$(POD_IP):9099}
       - {op: add, path: /spec/template/spec/containers/0/env, value: [{name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}
-`, map[string]string{}))
+`))
 	return l
 }
 

@@ -283,7 +283,7 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 	if err := a.roll(ctx, nil); err != nil {
 		return err
 	}
-	err := replicas.Insist(ctx, a.target.Probe, func(ctx context.Context) error {
+	err := replicas.Insist(ctx, replicas.Patience(a.target.Probe), func(ctx context.Context) error {
 		s, err := a.see(ctx)
 		if err != nil {
 			return err
@@ -306,7 +306,7 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 		return nil
 	})
 	if err == nil && a.also != nil {
-		err = replicas.Insist(ctx, a.target.Probe, a.also)
+		err = replicas.Insist(ctx, replicas.Patience(a.target.Probe), a.also)
 	}
 	return err
 }

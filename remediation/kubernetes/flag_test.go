@@ -20,15 +20,15 @@ import (
 
 func TestAFlagGoesOffOnEveryPodByOneNewGeneration(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t).ready()
-	w.expectSaid("1 v2.0.0", 2)
+	w := newWorld(t, count(3)).ready()
+	w.expectSaid("1 v2.0.0", 3)
 	before := w.generation()
 	snap := w.apply(w.flagOff(w.client(nil)), op)
-	w.expectSaid("0 v2.0.0", 2)
+	w.expectSaid("0 v2.0.0", 3)
 	if got := w.generation(); got != before+1 || w.patches.Load() != 1 {
 		t.Errorf("generation %d became %d by %d patches", before, got, w.patches.Load())
 	}
-	if want := `"value":"1","to":"0","ready":2`; !strings.Contains(string(snap), want) {
+	if want := `"value":"1","to":"0","ready":3`; !strings.Contains(string(snap), want) {
 		t.Errorf("the snapshot is %s, want %s in it", snap, want)
 	}
 	if got := at(w.get(), "metadata", "annotations", markAnnotation); got != `{"shop/env/`+flagName+`":"`+op+`"}` {

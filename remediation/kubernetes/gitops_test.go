@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,31 +14,43 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// flux applies the manifest again and again, as Flux's kustomize-controller does: forced
-// server-side apply, unless the object says that its reconciliation is disabled.
+// flux applies the manifest again and again by the rule of Flux's own engine, ResourceManager.ApplyAll of
+// github.com/fluxcd/pkg/ssa v0.78.0, with what kustomize-controller excludes: the object in the cluster is looked at, and
+// skipped by a label or annotation whatever its case; a forced dry run shows whether it has drifted; if so, it is applied by
+// force.
 type flux struct {
-	w                *world
-	manifest         object
-	applied, skipped atomic.Int32
+	w        *world
+	manifest object
+	// turns are those in which it was not skipped.
+	turns, skipped atomic.Int32
 }
 
+var fluxExcludes = map[string]string{fluxAnnotation: fluxDisabled, "kustomize.toolkit.fluxcd.io/ssa": "Ignore"}
+
 func (f *flux) apply(ctx context.Context) {
-	var now object
-	if err := f.w.Get(ctx, f.w.Apps("deployments", "shop"), &now); err != nil {
-		if ctx.Err() == nil && kube.Code(err) != 404 {
-			f.w.t.Error(err)
+	var now, dry object
+	path := f.w.Apps("deployments", "shop")
+	err := f.w.Get(ctx, path, &now)
+	for key, value := range fluxExcludes {
+		for _, in := range []string{"labels", "annotations"} {
+			if has, _ := at(now, "metadata", in, key).(string); strings.EqualFold(has, value) {
+				f.skipped.Add(1)
+				return
+			}
 		}
-		return
 	}
-	if at(now, "metadata", "annotations", fluxAnnotation) == fluxDisabled {
-		f.skipped.Add(1)
-		return
+	const forced = "?fieldManager=kustomize-controller&force=true"
+	if err == nil {
+		err = f.w.Patch(ctx, kube.ApplyPatch, path+forced+"&dryRun=All", f.manifest, &dry)
 	}
-	err := f.w.Patch(ctx, kube.ApplyPatch, f.w.Apps("deployments", "shop")+"?fieldManager=kustomize-controller&force=true", f.manifest, nil)
-	if err != nil && ctx.Err() == nil {
+	if err == nil && (!reflect.DeepEqual(dry["spec"], now["spec"]) || !reflect.DeepEqual(at(dry, "metadata", "labels"), at(now, "metadata", "labels")) ||
+		!reflect.DeepEqual(at(dry, "metadata", "annotations"), at(now, "metadata", "annotations"))) {
+		err = f.w.Patch(ctx, kube.ApplyPatch, path+forced, f.manifest, nil)
+	}
+	if err != nil && ctx.Err() == nil && kube.Code(err) != http.StatusNotFound {
 		f.w.t.Error(err)
 	}
-	f.applied.Add(1)
+	f.turns.Add(1)
 }
 
 // underFlux is a service that Flux applies.
@@ -45,6 +58,7 @@ func underFlux(t *testing.T) (*world, *flux) {
 	t.Helper()
 	var manifest object
 	w := newWorld(t, func(m object) { manifest = m }).ready()
+	manifest["metadata"].(object)["labels"] = object{"kustomize.toolkit.fluxcd.io/name": "shop", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
 	f := &flux{w: w, manifest: manifest}
 	f.apply(t.Context())
 	return w.ready(), f
@@ -71,9 +85,9 @@ func TestFluxIsPausedWithTheFlagAndResumedByTheRestore(t *testing.T) {
 		if err := a.Restore(t.Context(), op, before); err != nil {
 			t.Error(err)
 		}
-		applied := f.applied.Load()
-		w.Eventually("Flux applies it again", func() error {
-			if f.applied.Load() < applied+2 {
+		turns := f.turns.Load()
+		w.Eventually("Flux has its turn again", func() error {
+			if f.turns.Load() < turns+2 {
 				return errCut
 			}
 			return nil

@@ -103,7 +103,16 @@ func (c *Client) cluster(name string) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes: context %s: %w", name, err)
 	}
-	k := &cluster{jsonhttp.Server{Name: "the API server", Base: strings.TrimSuffix(base.String(), "/"), HTTP: client}}
+	k := &cluster{Server: jsonhttp.Server{Name: "the API server", Base: strings.TrimSuffix(base.String(), "/"), HTTP: client}}
+	k.renew = func() (*cluster, error) {
+		c.mu.Lock()
+		if c.clusters[name] == k {
+			delete(c.clusters, name)
+			client.CloseIdleConnections()
+		}
+		c.mu.Unlock()
+		return c.cluster(name)
+	}
 	c.clusters[name] = k
 	return k, nil
 }

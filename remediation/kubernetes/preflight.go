@@ -104,7 +104,7 @@ func (a *change) checkAccepted(ctx context.Context) remediation.Result {
 		needs = append(needs, access{"get", "", "configmaps", s.t.Flags.ConfigMap}, access{"patch", "", "configmaps", s.t.Flags.ConfigMap})
 	}
 	if s.t.Kind() == "statefulset" {
-		needs = append(needs, access{"delete", "", "pods", ""})
+		needs = append(needs, access{"delete", "", "pods", s.t.Name() + "-0"})
 	}
 	for _, n := range needs {
 		allowed, err := s.may(ctx, n)
@@ -112,7 +112,7 @@ func (a *change) checkAccepted(ctx context.Context) remediation.Result {
 			return result(err)
 		}
 		if !allowed {
-			return remediation.Failed(fmt.Sprintf("backout may not %s %s in namespace %s", n.verb, n.resource, s.t.Namespace), "bind backout's Role there")
+			return remediation.Failed(fmt.Sprintf("backout may not %s %s in namespace %s", n.verb, n.resource, s.t.Namespace), "bind backout's Role there; for a StatefulSet, with its component")
 		}
 	}
 	if replicas.Same(s.now, &s.want) && !s.stale() {

@@ -2,18 +2,18 @@ package kubernetes
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/deploy/kube"
 	"github.com/locotoki/backout/deploy/kube/kubetest"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
 func (w *world) playbook() *alerts.Playbook {
@@ -142,36 +142,17 @@ func TestWithoutAKubeconfigAContextIsRefused(t *testing.T) {
 	}
 }
 
-// asShipped makes backout a service account with the shipped Role; drop leaves rules of it
-// out.
-func (w *world) asShipped(drop ...string) {
+// asShipped makes backout a service account with the shipped Role; patch changes it.
+func (w *world) asShipped(patch string) {
 	w.t.Helper()
-	raw, err := os.ReadFile("../../deploy/kubernetes/target/role.yaml")
-	if err != nil {
-		w.t.Fatal(err)
+	more := ""
+	if w.resource() == "statefulsets" {
+		more = "components: [HERE/statefulset]\n"
 	}
-	role, _, _ := strings.Cut(string(raw), "\n---\n")
-	var o object
-	if err := yaml.Unmarshal([]byte(role), &o); err != nil {
-		w.t.Fatal(err)
+	if patch != "" {
+		more = "  - target: {kind: Role, name: backout}\n    patch: '" + patch + "'\n" + more
 	}
-	var rules []any
-	for _, r := range o["rules"].([]any) {
-		if len(drop) == 0 || at(r, "resources", 0) != drop[0] {
-			rules = append(rules, r)
-		}
-	}
-	if o["rules"] = rules; w.resource() == "statefulsets" { // as docs/actions/kubernetes.md says
-		rules[1].(object)["verbs"] = []any{"list", "delete"}
-	}
-	w.Put(o)
-	w.Put(object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": object{"name": "backout"}})
-	w.Put(object{
-		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": object{"name": "backout"},
-		"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "backout"},
-		"subjects": []any{object{"kind": "ServiceAccount", "name": "backout", "namespace": w.Namespace}},
-	})
-	account := w.ServiceAccount("backout")
+	account := w.Rights("../../deploy/kubernetes/target", more)
 	w.kubeconfig = w.Kubeconfig(account)
 	w.Eventually("the role is in force", func() error { return account.Get(w.t.Context(), w.Apps(w.resource(), "shop"), nil) })
 }
@@ -185,7 +166,7 @@ func TestTheShippedRoleSuffices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t).ready()
-			w.asShipped()
+			w.asShipped("")
 			c := w.client(nil)
 			flag, img := w.flagOff(c), w.imageBack(c, "v1.0.0")
 			for _, check := range append(flag.Checks(), img.Checks()...) {
@@ -208,10 +189,47 @@ func TestTheShippedRoleSuffices(t *testing.T) {
 	}
 }
 
+// A token that is written into the kubeconfig, or a client's certificate, is replaced there before it expires.
+func TestCredentialsThatAreReplacedInTheKubeconfigAreTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, count(1)).ready()
+	raw, err := os.ReadFile(w.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(raw)
+	w.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	write := func(content string) {
+		if err := os.WriteFile(w.kubeconfig, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.ReplaceAll(good, w.Token, "expired"))
+	a := w.flagOff(w.client(nil))
+	if _, err := a.Look(t.Context(), op); jsonhttp.Answered(err) != http.StatusUnauthorized || remediation.IsInDoubt(err) {
+		t.Errorf("with a token that expired: %v", err)
+	}
+	write(good)
+	w.apply(a, op)
+	write(strings.ReplaceAll(good, w.Token, "expired"))
+	w.look(a, remediation.Wanted) // read only once it is refused
+}
+
+// What the right to delete pods is for: the pod of an image that crashes is replaced.
+func TestTheShippedRoleHealsAStatefulSet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, count(1), statefulSet).ready()
+	w.asShipped("- {op: add, path: /rules/3/resourceNames, value: [shop-0]}") // as the component says
+	w.setImage("shop:crash")
+	w.crashing()
+	w.apply(w.imageBack(w.client(nil), "v1.0.0"), op)
+	w.expectSaid("1 v1.0.0", 1)
+}
+
 func TestAMissingRightFailsThePreflightByItsName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, count(1)).ready()
-	w.asShipped("pods")
+	w.asShipped("- {op: remove, path: /rules/1}")
 	r := w.flagOff(w.client(nil)).checkAccepted(t.Context())
 	if r.Status != remediation.Fail || r.Evidence != "backout may not list pods in namespace "+w.Namespace || r.Next == "" {
 		t.Errorf("%+v", r)

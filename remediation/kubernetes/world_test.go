@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -240,6 +241,19 @@ func (w *world) setImage(image string) {
 	w.edit(`{"spec":{"template":{"spec":{"containers":[{"name":"shop","image":"` + image + `"}]}}}}`)
 }
 
+// crashing waits until a pod crashes.
+func (w *world) crashing() {
+	w.t.Helper()
+	w.Eventually("a pod that crashes", func() error {
+		for _, p := range w.Pods("app=shop") {
+			if p.Waiting == "CrashLoopBackOff" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", w.Pods("app=shop"))
+	})
+}
+
 // value is the flag as the object has it.
 func (w *world) value() string {
 	for _, v := range at(w.get(), "spec", "template", "spec", "containers", 0, "env").([]any) {
@@ -262,21 +276,30 @@ func (w *world) state() string {
 
 func (w *world) generation() int { return int(at(w.get(), "metadata", "generation").(float64)) }
 
+// ask is what a pod serves at a path, or why it does not.
+func (w *world) ask(p kubetest.Pod, path string) string {
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get(fmt.Sprintf("http://%s:%d%s", p.IP, kubetest.ServicePort, path))
+	if err != nil {
+		return err.Error()
+	}
+	body, err := io.ReadAll(res.Body)
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(body))
+}
+
 // said is what each pod says its flag and its version are.
 func (w *world) said() (all []string) {
 	w.t.Helper()
-	ask := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, p := range w.Pods("app=shop") {
 		if p.Deleting {
 			continue
 		}
 		var flags map[string]string
-		res, err := ask.Get(fmt.Sprintf("http://%s:%d/flags", p.IP, kubetest.ServicePort))
-		if err == nil {
-			err = errors.Join(json.NewDecoder(res.Body).Decode(&flags), res.Body.Close())
-		}
-		if err != nil {
-			w.t.Fatal(err)
+		if said := w.ask(p, "/flags"); json.Unmarshal([]byte(said), &flags) != nil {
+			w.t.Fatal(said)
 		}
 		all = append(all, flags[flagName]+" "+strings.TrimPrefix(p.Image, "shop:"))
 	}

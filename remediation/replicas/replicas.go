@@ -67,9 +67,9 @@ func Repository(image string) string {
 // Same compares values, of which there may be none.
 func Same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// Insist asks until there is no error or the probe's timeout is over.
-func Insist(ctx context.Context, p alerts.Probe, ask func(context.Context) error) error {
-	limit, cancel := context.WithTimeout(ctx, Patience(p))
+// Insist asks until there is no error or the time given is over.
+func Insist(ctx context.Context, patience time.Duration, ask func(context.Context) error) error {
+	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var last error
 	for {
@@ -84,7 +84,7 @@ func Insist(ctx context.Context, p alerts.Probe, ask func(context.Context) error
 			if ctx.Err() != nil {
 				return remediation.InDoubt(errors.Join(last, ctx.Err()))
 			}
-			return asText(last) // the end of the probe's time leaves no doubt
+			return asText(last) // the end of our own time leaves no doubt
 		}
 	}
 }
@@ -208,31 +208,24 @@ func (s *Service) Runs(ctx context.Context, image, version string) error {
 	if err != nil {
 		return err
 	}
-	if check := s.runs(now, all, image, version); !check.OK {
-		return errors.New(check.Detail)
-	}
-	return nil
-}
-
-func (s *Service) runs(now string, all []Replica, image, version string) remediation.Check {
 	want := cmp.Or(image, Repository(now)) + ":" + version
 	for _, r := range all {
 		if r.Image != want {
-			return remediation.Check{Name: "image", Detail: fmt.Sprintf("%s %s runs %s, not %s", s.Kind, r.Name, r.Image, want)}
+			return fmt.Errorf("%s %s runs %s, not %s", s.Kind, r.Name, r.Image, want)
 		}
 	}
-	return remediation.Check{Name: "image", OK: true, Detail: fmt.Sprintf("%s run %s", remediation.Counted(len(all), s.Kind), want)}
+	return nil
 }
 
 // Verify checks that every replica runs image:version, names it at the probe's version path and is up and healthy, and
 // that the smoke checks pass. What does not hold yet is asked again within the probe's timeout. The error says why nothing
 // could be asked.
 func (s *Service) Verify(ctx context.Context, image, version string) ([]remediation.Check, error) {
-	now, all, err := s.List(ctx)
+	now, _, err := s.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	checks := []remediation.Check{s.runs(now, all, image, version)}
+	var checks []remediation.Check
 	deadline := time.Now().Add(Patience(s.Target.Probe))
 	add := func(name, good string, ask func(context.Context) error) {
 		check := remediation.Check{Name: name, OK: true, Detail: good}
@@ -261,6 +254,7 @@ func (s *Service) Verify(ctx context.Context, image, version string) ([]remediat
 			return err
 		}
 	}
+	add("image", "each "+s.Kind+" runs "+cmp.Or(image, Repository(now))+":"+version, func(ctx context.Context) error { return s.Runs(ctx, image, version) })
 	if path := s.Target.Probe.Version; path != "" {
 		add("version", path+" of each "+s.Kind+" names "+version, each(func(ctx context.Context, r Replica) error {
 			address, err := r.Address(ctx)

@@ -87,6 +87,25 @@ func TestEachReplicaIsVerified(t *testing.T) {
 	}
 }
 
+// Right after a rollout, a replica of the old image may be ending still.
+func TestAnImageThatChangesMeanwhileIsLookedAtAgain(t *testing.T) {
+	s := served(t, "v1 0", "v1 0")
+	s.Target.Probe.Timeout = model.Duration(time.Minute)
+	now, all, _ := s.List(t.Context())
+	looks := 0
+	s.List = func(context.Context) (string, []Replica, error) {
+		seen := slices.Clone(all)
+		if looks++; looks < 4 {
+			seen[1].Image = "example.com:5000/shop:v2"
+		}
+		return now, seen, nil
+	}
+	checks, err := s.Verify(t.Context(), "", "v1")
+	if got := failed(checks); err != nil || len(got) > 0 || checks[0].Detail != "each pod runs example.com:5000/shop:v1" {
+		t.Errorf("%q, %+v, %v", got, checks, err)
+	}
+}
+
 func TestWhatReplicasSayIsOneWordWhereTheyAgree(t *testing.T) {
 	flags := []alerts.Flag{{Name: "FLAG"}, {Name: "OTHER"}}
 	for _, tc := range []struct {
@@ -116,23 +135,22 @@ func TestWhatReplicasSayIsOneWordWhereTheyAgree(t *testing.T) {
 	}
 }
 
-func TestTheProbesTimeoutLeavesNoDoubtAndTheCallersDoes(t *testing.T) {
-	p := alerts.Probe{Timeout: model.Duration(time.Millisecond)}
+func TestTheEndOfItsOwnTimeLeavesNoDoubtAndTheCallersDoes(t *testing.T) {
 	late := func(ctx context.Context) error {
 		<-ctx.Done()
 		return hint.Add(fmt.Errorf("asked: %w", ctx.Err()), "look")
 	}
-	err := Insist(t.Context(), p, late)
+	err := Insist(t.Context(), time.Millisecond, late)
 	if text, try := hint.Of(err); remediation.IsInDoubt(err) || errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(text, "asked: ") || try != "look" {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if err := Insist(ctx, alerts.Probe{}, late); !remediation.IsInDoubt(err) {
+	if err := Insist(ctx, time.Minute, late); !remediation.IsInDoubt(err) {
 		t.Errorf("%v", err)
 	}
 	asked := false
-	if err := Insist(t.Context(), alerts.Probe{Timeout: model.Duration(time.Second)}, func(ctx context.Context) error {
+	if err := Insist(t.Context(), time.Second, func(ctx context.Context) error {
 		if !asked {
 			asked = true
 			return errors.New("not yet")
@@ -142,7 +160,7 @@ func TestTheProbesTimeoutLeavesNoDoubtAndTheCallersDoes(t *testing.T) {
 		t.Errorf("cut off in mid-question, it says %v", err)
 	}
 	n := 0
-	if err := Insist(t.Context(), alerts.Probe{}, func(context.Context) error {
+	if err := Insist(t.Context(), time.Minute, func(context.Context) error {
 		if n++; n < 3 {
 			return errors.New("not yet")
 		}

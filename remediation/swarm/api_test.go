@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation/jsonhttp"
 )
 
@@ -61,5 +63,47 @@ func TestAnotherVersionOfTheEngineIsNoticed(t *testing.T) {
 	engine.Close()
 	if err := c.do(t.Context(), http.MethodGet, "/info", nil, nil); err == nil || errors.As(err, &none) {
 		t.Errorf("no engine: %v", err)
+	}
+}
+
+// answering is a client of an engine that answers each path with a text.
+func answering(t *testing.T, version string, answers map[string]string) *Client {
+	t.Helper()
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", version)
+		_, _ = fmt.Fprint(w, answers[strings.TrimPrefix(r.URL.Path, "/v"+version)])
+	}))
+	t.Cleanup(engine.Close)
+	c, err := New(Options{Host: strings.Replace(engine.URL, "http", "tcp", 1), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestAnEngineThatCountsNoTasksIsTooOld(t *testing.T) {
+	c := answering(t, "1.40", map[string]string{"/services": `[{"ID": "a", "Spec": {"Name": "shop_web"}}]`})
+	_, err := c.read(t.Context(), &alerts.SwarmTarget{Service: "shop_web"})
+	if message, advice := hint.Of(err); !strings.Contains(message, "does not count its tasks") || !strings.Contains(advice, "Docker 20.10 or newer") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAnUpdateFailedForTheReasonOfItsNewestTask(t *testing.T) {
+	failed := func(value, at, why string) string {
+		return fmt.Sprintf(`{"Slot": 1, "DesiredState": "shutdown", "Spec": {"ContainerSpec": {"Env": ["FLAG=%s"]}}, "Status": {"State": "failed", "Timestamp": "2026-11-29T03:%s:00.5Z", "Err": %q}}`, value, at, why)
+	}
+	c := answering(t, "1.41", map[string]string{"/tasks": "[" + strings.Join([]string{
+		failed("0", "10", "an earlier incident"), failed("0", "40", "exit 3"), failed("0", "20", "an earlier incident"), failed("1", "50", "another value"),
+	}, ",") + "]"})
+	a := &change{c: c, field: envField{flagName}}
+	off, none := flagName+"=0", flagName+"=2"
+	s := &state{t: alerts.SwarmTarget{Service: "shop_web"}}
+	if got := a.whyFailed(t.Context(), s, &off); got != ": task shop_web.1 failed: exit 3" {
+		t.Errorf("it failed%s", got)
+	}
+	if got := a.whyFailed(t.Context(), s, &none); got != "" {
+		t.Errorf("no task of the value failed, and it says%s", got)
 	}
 }

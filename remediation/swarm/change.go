@@ -259,7 +259,10 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 			return false, hint.Add(fmt.Errorf("%s: %s is %s, set by another operation (%s)", s, a.field.name(), a.field.shown(s.now), by), "restore that one instead")
 		}
 		wrote = true
-		return true, a.c.update(ctx, s.state, a.field.key(), "", func(spec object) { a.field.set(spec, was.Value) })
+		return true, a.c.update(ctx, s.state, a.field.key(), "", func(spec object) {
+			a.field.set(spec, was.Value)
+			delete(in(spec, "Labels"), unstuckLabel)
+		})
 	})
 	if err != nil {
 		return err
@@ -280,7 +283,12 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 	if err := a.roll(ctx, func(s seen) *string { return &s.want }, true); err != nil {
 		return err
 	}
-	err := replicas.Insist(ctx, a.target.Probe, func(ctx context.Context) error {
+	s, err := a.see(ctx, false)
+	if err != nil {
+		return jsonhttp.InDoubt(err)
+	}
+	limit := replicas.Patience(a.target.Probe)
+	err = replicas.Insist(ctx, limit+s.replaced(), func(ctx context.Context) error {
 		s, err := a.see(ctx, false)
 		if err != nil {
 			return err
@@ -288,8 +296,8 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 		if done, how, err := a.rolled(ctx, s.state, &s.want); err != nil || !done {
 			return errors.Join(err, errors.New(how))
 		}
-		tasks, _, err := a.c.tasks(ctx, s.state)
-		for _, t := range tasks {
+		all, err := a.c.tasks(ctx, s.state)
+		for _, t := range all.wanted {
 			if err == nil {
 				err = a.c.service(a.target).Ask(ctx, a.c.replica(a.target, s.state, t), a.answers)
 			}
@@ -297,7 +305,7 @@ func (a *change) Verify(ctx context.Context, _ string) error {
 		return err
 	})
 	if err == nil && a.also != nil {
-		err = replicas.Insist(ctx, a.target.Probe, a.also)
+		err = replicas.Insist(ctx, limit, a.also)
 	}
 	return err
 }

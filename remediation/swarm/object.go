@@ -23,6 +23,8 @@ import (
 const (
 	// markLabel holds, as JSON, which operation set which field of the service.
 	markLabel = "backout.dev/operation"
+	// unstuckLabel begins a hanging update anew: it names the tasks on lost nodes that Swarm's update waited for.
+	unstuckLabel = "backout.dev/unstuck"
 	// stackLabel names the stack that has the service; imageLabel is the image as the
 	// stack file names it: docker stack deploy leaves the service's image alone while the
 	// two agree, unless it resolves images always.
@@ -40,8 +42,8 @@ type (
 		Raw          json.RawMessage `json:"Spec"`
 		Spec         spec            `json:"-"`
 		UpdateStatus struct{ State, Message string }
-		// ServiceStatus counts tasks.
-		ServiceStatus struct{ RunningTasks, DesiredTasks int }
+		// ServiceStatus counts tasks; nil of an engine older than API 1.41.
+		ServiceStatus *struct{ RunningTasks, DesiredTasks int }
 	}
 	spec struct {
 		Name         string
@@ -58,7 +60,10 @@ type (
 		Delay, Monitor       time.Duration
 		FailureAction, Order string
 	}
-	taskSpec      struct{ ContainerSpec containerSpec }
+	taskSpec struct {
+		ContainerSpec containerSpec
+		RestartPolicy *struct{ Delay *time.Duration }
+	}
 	containerSpec struct {
 		Image           string
 		Env             []string
@@ -69,6 +74,7 @@ type (
 		Slot                     int
 		Spec                     taskSpec
 		Status                   struct {
+			Timestamp           time.Time
 			State, Message, Err string
 			PortStatus          struct {
 				Ports []struct {
@@ -90,7 +96,7 @@ type (
 	}
 	node struct {
 		ID            string
-		Status        struct{ Addr string }
+		Status        struct{ Addr, State string }
 		ManagerStatus struct{ Addr string }
 	}
 )
@@ -135,7 +141,11 @@ func (c *Client) read(ctx context.Context, t *alerts.SwarmTarget) (*state, error
 		if err := json.Unmarshal(s.Raw, &s.Spec); err != nil {
 			return nil, fmt.Errorf("look at service %s: %w", t.Service, err)
 		}
-		if s.Spec.Name == t.Service {
+		switch {
+		case s.Spec.Name != t.Service:
+		case s.ServiceStatus == nil:
+			return nil, hint.Add(fmt.Errorf("look at service %s: the Docker engine does not count its tasks", t.Service), "Docker 20.10 or newer on the managers")
+		default:
 			return &state{*t, s}, nil
 		}
 	}
@@ -215,23 +225,37 @@ func (c *Client) update(ctx context.Context, s *state, field, op string, edit fu
 	return nil
 }
 
-// tasks are those of the service that are to run, and those that failed, the newest ones
-// that Swarm keeps.
-func (c *Client) tasks(ctx context.Context, s *state) (wanted, failed []task, err error) {
+// tasks are those of a service, by what became of them.
+type tasks struct {
+	// wanted are to run, by name; failed are those that Swarm keeps, the newest first.
+	wanted, failed []task
+	// lost were replaced before they ran: the node that they were given to may be down.
+	lost []task
+	// queued: one of the others has no node yet.
+	queued bool
+}
+
+// tasks looks at the service's tasks.
+func (c *Client) tasks(ctx context.Context, s *state) (all tasks, err error) {
 	var list []task
 	if err := c.do(ctx, http.MethodGet, filtered("/tasks?", map[string][]string{"service": {s.ID}}), nil, &list); err != nil {
-		return nil, nil, fmt.Errorf("look at the tasks of %s: %w", s, err)
+		return all, fmt.Errorf("look at the tasks of %s: %w", s, err)
 	}
 	for _, t := range list {
+		state := t.Status.State
+		all.queued = all.queued || t.DesiredState != "shutdown" && (state == "new" || state == "pending")
 		switch {
 		case t.DesiredState == "running":
-			wanted = append(wanted, t)
-		case t.Status.State == "failed" || t.Status.State == "rejected":
-			failed = append(failed, t)
+			all.wanted = append(all.wanted, t)
+		case state == "failed" || state == "rejected":
+			all.failed = append(all.failed, t)
+		case t.DesiredState == "shutdown" && t.NodeID != "" && slices.Contains([]string{"assigned", "accepted", "preparing", "ready", "starting"}, state):
+			all.lost = append(all.lost, t)
 		}
 	}
-	slices.SortFunc(wanted, func(a, b task) int { return strings.Compare(a.name(s), b.name(s)) })
-	return wanted, failed, nil
+	slices.SortFunc(all.wanted, func(a, b task) int { return strings.Compare(a.name(s), b.name(s)) })
+	slices.SortFunc(all.failed, func(a, b task) int { return b.Status.Timestamp.Compare(a.Status.Timestamp) })
+	return all, nil
 }
 
 // name is a task's as docker service ps has it.
@@ -276,7 +300,11 @@ func (c *Client) address(ctx context.Context, target alerts.Target, t task) (str
 	}
 	switch {
 	case at != 0:
-		host, err := c.node(ctx, t.NodeID)
+		n, err := c.node(ctx, t.NodeID)
+		if err != nil {
+			return "", err
+		}
+		host, err := n.address()
 		return "http://" + net.JoinHostPort(host, strconv.Itoa(at)), err
 	case own != "":
 		return "http://" + net.JoinHostPort(own, target.Probe.Port), nil
@@ -285,12 +313,16 @@ func (c *Client) address(ctx context.Context, target alerts.Target, t task) (str
 		"ports: [{target: %d, mode: host}] in the stack file, or a network that backout is in", port)
 }
 
-// node is the address of a node.
-func (c *Client) node(ctx context.Context, id string) (string, error) {
-	var n node
-	if err := c.do(ctx, http.MethodGet, "/nodes/"+url.PathEscape(id), nil, &n); err != nil {
-		return "", fmt.Errorf("look at node %s: %w", id, err)
+// node looks at a node.
+func (c *Client) node(ctx context.Context, id string) (n node, err error) {
+	if err = c.do(ctx, http.MethodGet, "/nodes/"+url.PathEscape(id), nil, &n); err != nil {
+		err = fmt.Errorf("look at node %s: %w", id, err)
 	}
+	return n, err
+}
+
+// address is the node's.
+func (n node) address() (string, error) {
 	if ip := net.ParseIP(n.Status.Addr); ip == nil || ip.IsUnspecified() { // a manager may not know its own
 		host, _, err := net.SplitHostPort(n.ManagerStatus.Addr)
 		return host, err

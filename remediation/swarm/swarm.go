@@ -16,6 +16,9 @@
 //     somebody changed the service since, nothing is written, and it is looked at again.
 //   - An unchanged spec is never sent: it would make the previous spec the current one.
 //   - The whole spec is sent as it was read, unknown fields too, but for what is changed.
+//   - Where an update hangs on a task of a lost node, another one changes a label alone, which
+//     ends it. Swarm's previous spec then has our value too. A task is given the time that Swarm
+//     needs to replace it, so that a lost node undoes nothing.
 //   - Undo writes the old value, and never asks Swarm for the previous spec: twice, that
 //     goes forward again, and it is whatever the last update replaced.
 //   - Success means that Swarm calls the update completed, that the value is still ours,

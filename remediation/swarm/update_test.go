@@ -5,14 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/crashtest"
 )
 
 func TestAnUpdateOutOfSequenceIsLookedAtAgain(t *testing.T) {
@@ -86,35 +84,49 @@ func TestTheWayBackOfSwarmIsKept(t *testing.T) {
 	}
 }
 
-func TestADeployAtEachHalfWayStateEndsWithTheFlagOff(t *testing.T) {
+// dying is a connection that ends with its process, in the first change of the service; before or after it is made.
+func (w *world) dying(f actiontest.Fault) (context.Context, *Client) {
+	ctx, end := context.WithCancel(w.Context())
+	c, _ := w.cut(0, f)
+	inner := c.server.HTTP.Transport
+	c.server.HTTP.Transport = tripper(func(req *http.Request) (*http.Response, error) {
+		res, err := inner.RoundTrip(req)
+		if errors.Is(err, errCut) {
+			end()
+		}
+		return res, err
+	})
+	return ctx, c
+}
+
+func TestADeployAtEachHalfWayStateEndsAsTheStepWould(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]func(w *world) *Client{
-		"the file is written":    func(w *world) *Client { c, _ := w.cut(0, actiontest.Before); return c },
-		"the service is updated": func(w *world) *Client { c, _ := w.cut(0, actiontest.After); return c },
-	} {
-		t.Run(name, func(t *testing.T) {
+	type half struct {
+		name, done string
+		bind       func(*world, *Client) remediation.Action
+		fault      actiontest.Fault
+	}
+	flag := func(w *world, c *Client) remediation.Action { return w.flagOff(c) }
+	image := func(w *world, c *Client) remediation.Action { return w.imageBack(c) }
+	for _, h := range crashtest.Draw(t, []half{
+		{"flag_off, the file is written", "0 v2.0.0", flag, actiontest.Before},
+		{"flag_off, the service is updated", "0 v2.0.0", flag, actiontest.After},
+		{"image_retag, the file is written", "1 v1.0.0", image, actiontest.Before},
+		{"image_retag, the service is updated", "1 v1.0.0", image, actiontest.After},
+	}) {
+		t.Run(h.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, options{})
-			a := w.flagOff(w.client(nil))
+			a := h.bind(w, w.client(nil))
 			before := w.look(a, remediation.Untouched)
-			// The process ends: it looks no more.
-			ctx, end := context.WithCancel(t.Context())
-			c := cut(w)
-			inner := c.server.HTTP.Transport
-			c.server.HTTP.Transport = tripper(func(req *http.Request) (*http.Response, error) {
-				res, err := inner.RoundTrip(req)
-				if errors.Is(err, errCut) {
-					end()
-				}
-				return res, err
-			})
-			if err := w.flagOff(c).Apply(ctx, op, before); !remediation.IsInDoubt(err) {
+			ctx, c := w.dying(h.fault)
+			if err := h.bind(w, c).Apply(ctx, op, before); !remediation.IsInDoubt(err) {
 				t.Fatalf("apply: %v", err)
 			}
 			w.look(a, remediation.HalfWay)
 			w.deploy()
 			w.settled()
-			w.expectSaid("0 v2.0.0", 2)
+			w.expectSaid(h.done, 2)
 			if err := a.Apply(t.Context(), op, before); err != nil {
 				t.Fatal(err)
 			}
@@ -122,10 +134,18 @@ func TestADeployAtEachHalfWayStateEndsWithTheFlagOff(t *testing.T) {
 				t.Error(err)
 			}
 			// The deploy took our mark away, and the value is still ours to put back.
+			ctx, c = w.dying(h.fault)
+			if err := h.bind(w, c).Undo(ctx, op, before); !remediation.IsInDoubt(err) {
+				t.Fatalf("undo: %v", err)
+			}
+			w.deploy()
+			w.settled()
+			w.expectSaid("1 v2.0.0", 2)
 			if err := a.Undo(t.Context(), op, before); err != nil {
 				t.Fatal(err)
 			}
 			w.expectSaid("1 v2.0.0", 2)
+			w.look(a, remediation.Untouched)
 		})
 	}
 }
@@ -201,42 +221,4 @@ func TestATaskThatServesAnotherValueFailsTheVerification(t *testing.T) {
 	if err := a.Verify(t.Context(), op); err == nil || !strings.Contains(err.Error(), "serves FLAG=1, want 0") || remediation.IsInDoubt(err) {
 		t.Error(err)
 	}
-}
-
-// The worker is cut off, which other tests would notice: this one runs alone.
-func TestANodeThatDiesInMidUpdateHoldsNothingUp(t *testing.T) {
-	w := newWorld(t, options{replicas: 4})
-	w.target.Probe.Timeout = model.Duration(generous)
-	link := func(to string) {
-		name := strings.TrimSpace(readFile(t, strings.TrimSuffix(w.manager(), "1")+"2/link"))
-		if out, err := exec.CommandContext(context.Background(), "ip", "link", "set", name, to).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
-	nodes := func(want string) {
-		w.eventually("the worker is "+want, func() error {
-			if out := w.docker("node", "ls", "--format", "{{.Status}}", "--filter", "role=worker"); out != want {
-				return errors.New(out)
-			}
-			return nil
-		})
-	}
-	t.Cleanup(func() { link("up") })
-	defer func() {
-		if t.Failed() { // while the worker is away: where Swarm wants each task, and what it waits for
-			t.Log(w.docker("node", "ls"), "\n", w.docker("service", "ps", "--no-trunc", w.target.Swarm.Service))
-		}
-	}()
-	c := w.client(func(req *http.Request, next http.RoundTripper) (*http.Response, error) {
-		res, err := next.RoundTrip(req)
-		link("down")
-		return res, err
-	})
-	w.apply(w.flagOff(c))
-	nodes("Down")
-	w.expectSaid("0 v2.0.0", 4)
-	link("up")
-	nodes("Ready")
-	w.look(w.flagOff(w.client(nil)), remediation.Wanted)
-	w.expectSaid("0 v2.0.0", 4)
 }

@@ -17,15 +17,15 @@ func (c *Client) service(target alerts.Target) *replicas.Service {
 		if err != nil {
 			return "", nil, err
 		}
-		tasks, _, err := c.tasks(ctx, s)
-		if err == nil && len(tasks) == 0 {
+		all, err := c.tasks(ctx, s)
+		if err == nil && len(all.wanted) == 0 {
 			err = fmt.Errorf("%s has no tasks", s)
 		}
-		var all []replicas.Replica
-		for _, t := range tasks {
-			all = append(all, c.replica(target, s, t))
+		var list []replicas.Replica
+		for _, t := range all.wanted {
+			list = append(list, c.replica(target, s, t))
 		}
-		return s.container().Image, all, err
+		return s.container().Image, list, err
 	}}
 }
 
