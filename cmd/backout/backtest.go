@@ -21,8 +21,10 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/receiver/report"
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/backtest"
 	"github.com/locotoki/backout/remediation/observe"
 	"github.com/locotoki/backout/remediation/store"
@@ -114,7 +116,7 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 	case err != nil && ctx.Err() != nil:
 		return wrong("the same command: it continues from its cache", "interrupted before there was anything to show")
 	case err != nil:
-		return wrong("backout help backtest", "%w", err)
+		return wrong(backtestHint(err), "%w", err)
 	}
 	switch *f.output {
 	case outputJSON:
@@ -133,6 +135,19 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 		err = errAnswered
 	}
 	return err
+}
+
+// backtestHint is what may help against an error without a hint of its own.
+func backtestHint(err error) string {
+	switch _, own := hint.Of(err); {
+	case own != "":
+		return ""
+	case errors.Is(err, remediation.ErrTooSlow):
+		return "--max-load=0.5, or a later --from"
+	case errors.Is(err, remediation.ErrNoAnswer):
+		return "--url=URL of a Prometheus that answers, or prometheus.url in --config.file; what was fetched is kept"
+	}
+	return "backout help backtest"
 }
 
 // options turns the flags into those of a backtest.

@@ -26,7 +26,7 @@ func BenchmarkThirtyDays(b *testing.B) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the command does
 	for b.Loop() {
 		report, err := backtest.Run(b.Context(), backtest.Options{
-			Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(b), Now: time.Now,
+			Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(b), Now: func() time.Time { return to },
 		})
 		if err != nil {
 			b.Fatal(err)
