@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,7 +35,7 @@ type consoleBacktests struct {
 
 // newConsoleBacktests removes what a crash left of a backtest, so dsn must be locked by this process.
 func newConsoleBacktests(e *engine.Engine, kinds []remediation.ActionKind, cfg *config.Config, dsn string, now func() time.Time) (*consoleBacktests, error) {
-	transport, err := cfg.PrometheusHTTP.Transport("prometheus", &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute})
+	transport, err := cfg.PrometheusHTTP.Transport("prometheus", pastTransport(cfg.PrometheusURL, 1))
 	if err != nil {
 		return nil, wrong("", "prometheus.http_config: %w", err)
 	}

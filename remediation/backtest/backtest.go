@@ -131,7 +131,7 @@ func (r *run) findStages(ctx context.Context) error {
 		}
 		g := r.grid
 		g.first -= int64(rules.StageCarried / r.step)
-		index := &line{func(time.Time, time.Time) (string, error) { return rules.StageIndex(r.Playbook), nil }, newSeries(g)}
+		index := lineOf(rules.StageIndex(r.Playbook), g)
 		_, err := r.fetch.fetchAll(ctx, g, []*line{index}, func(done, all int) { r.Progress("stages: %d of %d queries", done, all) })
 		if err != nil {
 			return err
@@ -175,9 +175,9 @@ func (r *run) fetchValues(ctx context.Context) error {
 		}
 		key := a.Key()
 		if known[key] == nil {
-			known[key] = &line{func(from, to time.Time) (string, error) {
+			known[key] = &line{expr: func(from, to time.Time) (string, error) {
 				return a.Value(from, to, r.stays, r.report.StagesFrom == view.StagesRecorded)
-			}, newSeries(r.grid)}
+			}, within: func(g grid) []grid { return within(a, r.stays, g) }, series: newSeries(r.grid)}
 			distinct = append(distinct, known[key])
 		}
 		r.lines[i] = known[key]
@@ -344,6 +344,7 @@ func (r *run) finish(ctx context.Context) error {
 
 // propose looks for what leaves out short firings.
 func (r *run) propose(ctx context.Context) error {
+	volumes := map[string]*line{} // by expression: alerts share them
 	for i := range r.report.Alerts {
 		a, v := &r.replayed[i], &r.report.Alerts[i]
 		below := shortAlert
@@ -358,10 +359,14 @@ func (r *run) propose(ctx context.Context) error {
 		}
 		var volume *series
 		if a.Volume != "" {
-			l := &line{func(time.Time, time.Time) (string, error) { return a.Volume, nil }, newSeries(r.grid)}
-			_, err := r.fetch.fetchAll(ctx, r.grid, []*line{l}, func(done, all int) { r.Progress("volume of %s: %d of %d queries", v.Name(), done, all) })
-			if err != nil {
-				return err
+			l := volumes[a.Volume]
+			if l == nil {
+				l = lineOf(a.Volume, r.grid)
+				volumes[a.Volume] = l
+				_, err := r.fetch.fetchAll(ctx, r.grid, []*line{l}, func(done, all int) { r.Progress("volume of %s: %d of %d queries", v.Name(), done, all) })
+				if err != nil {
+					return err
+				}
 			}
 			volume = l.series
 		}

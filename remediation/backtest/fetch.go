@@ -171,7 +171,14 @@ func safely(do func() error) (err error) {
 // for each part of it; "" is one without a value.
 type line struct {
 	expr func(from, to time.Time) (string, error)
+	// within, where set, are the parts of a grid outside of which it has no value.
+	within func(g grid) []grid
 	*series
+}
+
+// lineOf is one expression for all of the time.
+func lineOf(expr string, g grid) *line {
+	return &line{expr: func(time.Time, time.Time) (string, error) { return expr, nil }, series: newSeries(g)}
 }
 
 // chunks divides a grid at fixed moments, so that a later backtest finds them again.
@@ -213,7 +220,7 @@ func (f *fetcher) fetchChunk(ctx context.Context, g grid, lines []*line, step fu
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	work := make(chan *line)
-	one := func(l *line) error {
+	part := func(l *line, g grid) error {
 		expr, err := l.expr(g.at(g.first), g.at(g.last))
 		if err != nil {
 			return err
@@ -230,6 +237,20 @@ func (f *fetcher) fetchChunk(ctx context.Context, g grid, lines []*line, step fu
 		mu.Lock()
 		defer mu.Unlock()
 		l.copyFrom(part)
+		return nil
+	}
+	one := func(l *line) error {
+		parts := []grid{g}
+		if l.within != nil {
+			parts = l.within(g)
+		}
+		for _, g := range parts {
+			if err := part(l, g); err != nil {
+				return err
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
 		step()
 		return nil
 	}
