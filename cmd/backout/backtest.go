@@ -110,7 +110,7 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 	defer func() { err = closing(st, err) }()
 	o.Kinds, o.Store = kinds.list, st
 	work := c.progress()
-	o.Progress = work.Say
+	o.Progress = func(p backtest.Progress) { work.Count(p.Doing, p.Done, p.All, p.Unit) }
 	replayed, err := backtest.Run(ctx, o)
 	work.Done()
 	switch {

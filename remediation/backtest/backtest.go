@@ -43,9 +43,26 @@ type Options struct {
 	Store remediation.Store
 	Now   func() time.Time
 	// Progress, where set, is told what is done.
-	Progress func(format string, args ...any)
+	Progress func(p Progress)
 
 	plain bool // ask everything, with the engine's duties: see past
+}
+
+// Progress is how far one part of a backtest is: Done of All, counted in Unit.
+type Progress struct {
+	Doing     string
+	Done, All int
+	Unit      string
+}
+
+// String is such as "values: 12 of 98 queries".
+func (p Progress) String() string {
+	return fmt.Sprintf("%s: %d of %d %s", p.Doing, p.Done, p.All, p.Unit)
+}
+
+// queries tells of the queries of one part.
+func (r *run) queries(doing string) func(done, all int) {
+	return func(done, all int) { r.Progress(Progress{doing, done, all, "queries"}) }
 }
 
 // check returns what is wrong with the options. What lies in the future is left out.
@@ -91,7 +108,7 @@ func Run(ctx context.Context, o Options) (*view.Backtest, error) {
 		return nil, err
 	}
 	if o.Progress == nil {
-		o.Progress = func(string, ...any) {}
+		o.Progress = func(Progress) {}
 	}
 	r := &run{Options: o, fetch: newFetcher(&o), grid: gridOf(o.From, o.To, time.Duration(o.Playbook.ScrapeInterval))}
 	r.report = &view.Backtest{
@@ -132,7 +149,7 @@ func (r *run) findStages(ctx context.Context) error {
 		g := r.grid
 		g.first -= int64(rules.StageCarried / r.step)
 		index := lineOf(rules.StageIndex(r.Playbook), g)
-		_, err := r.fetch.fetchAll(ctx, g, []*line{index}, func(done, all int) { r.Progress("stages: %d of %d queries", done, all) })
+		_, err := r.fetch.fetchAll(ctx, g, []*line{index}, r.queries("stages"))
 		if err != nil {
 			return err
 		}
@@ -182,7 +199,7 @@ func (r *run) fetchValues(ctx context.Context) error {
 		}
 		r.lines[i] = known[key]
 	}
-	whole, err := r.fetch.fetchAll(ctx, r.grid, distinct, func(done, all int) { r.Progress("%d of %d queries", done, all) })
+	whole, err := r.fetch.fetchAll(ctx, r.grid, distinct, r.queries("values"))
 	switch {
 	case err != nil && (ctx.Err() == nil || whole > r.last):
 		return err
@@ -317,8 +334,8 @@ func (r *run) finish(ctx context.Context) error {
 			missing = fmt.Sprintf("what backout would have done was replayed until %s only", until.Format(time.RFC3339))
 		}
 		if replayed {
-			missing = "not every short firing has a proposal"
-			err = r.propose(ctx)
+			missing = "not every short firing has a proposal, nor each lack of data its reason"
+			err = r.explain(ctx)
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -342,37 +359,52 @@ func (r *run) finish(ctx context.Context) error {
 	return nil
 }
 
-// propose looks for what leaves out short firings.
-func (r *run) propose(ctx context.Context) error {
-	volumes := map[string]*line{} // by expression: alerts share them
+// explain looks for what leaves out short firings, and tells where an alert without a
+// value had too few events. The volume that this takes is read only for such alerts.
+func (r *run) explain(ctx context.Context) error {
+	volumes := map[string]*series{} // by expression: alerts share them
 	for i := range r.report.Alerts {
 		a, v := &r.replayed[i], &r.report.Alerts[i]
+		if a.Indicator == "" || r.lines[i] == nil {
+			continue
+		}
+		s := r.lines[i].series
 		below := shortAlert
 		if t := r.Playbook.Trigger(a.Trigger); t != nil {
 			below = time.Duration(t.Recovery.Window)
 		}
-		if a.Indicator == "" || r.lines[i] == nil {
-			continue
-		}
-		if brief, _ := short(r.fired[i], below, r.lines[i].series); len(brief) == 0 {
-			continue
-		}
-		var volume *series
-		if a.Volume != "" {
-			l := volumes[a.Volume]
-			if l == nil {
-				l = lineOf(a.Volume, r.grid)
-				volumes[a.Volume] = l
-				_, err := r.fetch.fetchAll(ctx, r.grid, []*line{l}, func(done, all int) { r.Progress("volume of %s: %d of %d queries", v.Name(), done, all) })
-				if err != nil {
-					return err
-				}
+		brief, _ := short(r.fired[i], below, s)
+		volume := volumes[a.Volume]
+		if volume == nil && a.Volume != "" && (len(brief) > 0 || v.NoData > v.Unanswered) {
+			l := lineOf(a.Volume, r.grid)
+			if len(brief) == 0 { // a part of it is enough
+				l.within = s.silent
 			}
-			volume = l.series
+			if _, err := r.fetch.fetchAll(ctx, r.grid, []*line{l}, r.queries("volumes")); err != nil {
+				return err
+			}
+			if volume = l.series; len(brief) > 0 {
+				volumes[a.Volume] = volume
+			}
 		}
-		v.Proposal = propose(a, r.lines[i].series, r.fired[i], below, volume)
+		if volume != nil {
+			v.BelowVolume = model.Duration(s.span(quiet(a, s, volume)))
+		}
+		if len(brief) > 0 {
+			v.Proposal = propose(a, s, r.fired[i], below, volume)
+		}
 	}
 	return nil
+}
+
+// quiet counts the evaluations without a value that had fewer events than the guard asks for.
+func quiet(a *rules.Replayed, s, volume *series) (n int) {
+	for i, v := range s.values {
+		if math.IsNaN(v) && volume.values[i] < a.MinVolume && s.failed(s.at(s.first+int64(i))) == nil {
+			n++
+		}
+	}
+	return n
 }
 
 // replay fills the incidents. Where ctx ends, they are what was replayed until the
@@ -405,7 +437,9 @@ func (r *run) replay(ctx context.Context) (until time.Time, err error) {
 	if !r.plain {
 		ahead.Go(func() { p.fail(safely(func() error { return p.prefetch(events) })) })
 	}
-	e.progress = func(at time.Time) { r.Progress("replaying incidents, %s", at.Format(time.DateTime)) }
+	e.progress = func(at time.Time) {
+		r.Progress(Progress{"replay", int(at.Sub(r.at(r.first)) / time.Hour), int(r.span(r.len()) / time.Hour), "hours"})
+	}
 	replayed := e.run(ctx, events, r.at(r.last))
 	cancel()
 	ahead.Wait()

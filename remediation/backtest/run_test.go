@@ -71,7 +71,9 @@ func twoStages(t testing.TB) *alerts.Playbook {
 type made struct {
 	// value is the error rate at a moment, by both windows; NaN is none.
 	value func(t time.Time) float64
-	stage func(t time.Time) float64 // the recorded stage's number; nil: not recorded
+	// volume, where set, is how many requests each window had.
+	volume func(t time.Time) float64
+	stage  func(t time.Time) float64 // the recorded stage's number; nil: not recorded
 	// fails, where set, is asked before each answer.
 	fails func(expr string, from, to time.Time) error
 	// panics, where set, is in the expressions that it panics at.
@@ -135,6 +137,8 @@ func (m *made) at(expr string, t time.Time) float64 {
 		return 5
 	case strings.Contains(expr, "errors_total"):
 		return m.value(t)
+	case m.volume != nil && strings.HasPrefix(expr, "sum(sum(increase(requests_total"):
+		return m.volume(t)
 	}
 	return 1 // alive, up, as many targets as before, vector(1)
 }
@@ -458,13 +462,13 @@ func TestAnInterruptedReplayGivesWhatWasReplayed(t *testing.T) {
 		missing   string
 		incidents func(n int) bool
 	}{
-		{"replaying incidents, 2026-11-02 10:", "interrupted: what backout would have done was replayed until 2026-11-02T10:", func(n int) bool { return n >= 3 && n < 6 }},
-		{"volume of ", "interrupted: not every short firing has a proposal", func(n int) bool { return n == 6 }},
+		{"replay: 10 of 24 hours", "interrupted: what backout would have done was replayed until 2026-11-02T10:", func(n int) bool { return n >= 3 && n < 6 }},
+		{"volumes: ", "interrupted: not every short firing has a proposal", func(n int) bool { return n == 6 }},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		o := options(t, &made{value: during(brief...)})
-		o.Progress = func(format string, args ...any) {
-			if strings.HasPrefix(fmt.Sprintf(format, args...), tc.at) {
+		o.Progress = func(p Progress) {
+			if strings.HasPrefix(p.String(), tc.at) {
 				cancel()
 			}
 		}
@@ -485,6 +489,62 @@ func TestAnInterruptedReplayGivesWhatWasReplayed(t *testing.T) {
 			}
 		}
 		cancel()
+	}
+}
+
+// A service without requests and one that is not scraped both have no value: the volume
+// tells them apart, and is read only for the days that lack values.
+func TestTooFewEventsAreNotMissingSeries(t *testing.T) {
+	from := func(a, b time.Duration, t time.Time) bool { return t.Sub(day) >= a && t.Sub(day) < b }
+	m := &made{volume: func(t time.Time) float64 {
+		switch {
+		case from(30*time.Hour, 33*time.Hour, t):
+			return 7
+		case from(33*time.Hour, 35*time.Hour, t):
+			return math.NaN()
+		}
+		return 1000
+	}}
+	m.value = func(t time.Time) float64 {
+		if from(30*time.Hour, 35*time.Hour, t) {
+			return math.NaN()
+		}
+		return 0.001
+	}
+	o := options(t, m)
+	o.To = day.AddDate(0, 0, 6)
+	a := alertNamed(t, mustRun(t, o), "error_rate")
+	if time.Duration(a.NoData) != 5*time.Hour || time.Duration(a.BelowVolume) != 3*time.Hour || a.NoDataWords() != "5 h (3 h of it below min_volume)" {
+		t.Errorf("no data for %s, below the volume for %s: %s", a.NoData, a.BelowVolume, a.NoDataWords())
+	}
+	for expr, n := range m.asked {
+		if strings.HasPrefix(expr, "sum(sum(increase(requests_total[15m]") && n != 1 {
+			t.Errorf("the volume is asked %d times: %s", n, expr)
+		}
+	}
+	m.value = func(time.Time) float64 { return math.NaN() }
+	m.volume = func(time.Time) float64 { return 7 }
+	if got := alertNamed(t, mustRun(t, options(t, m)), "error_rate").Verdict; got != "error_rate had less than min_volume at any time: it can protect nothing. Lower min_volume." {
+		t.Errorf("says %q", got)
+	}
+}
+
+func TestACacheInMemoryIsBounded(t *testing.T) {
+	c := NewMemoryCache()
+	m := &made{value: during()}
+	o := options(t, m)
+	o.Cache, o.Stage = c, "beta"
+	mustRun(t, o)
+	before := m.queries.Load()
+	o.Store = options(t, m).Store
+	if mustRun(t, o); m.queries.Load() != before {
+		t.Errorf("%d queries again", m.queries.Load()-before)
+	}
+	for _, key := range []string{"a", "b", "b", "c"} {
+		c.hold(key, make([]byte, maxMemory/2))
+	}
+	if len(c.memory) > 2 || c.size > maxMemory {
+		t.Errorf("it holds %d chunks, %d bytes", len(c.memory), c.size)
 	}
 }
 
@@ -536,8 +596,8 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 	m := &made{value: during(5*24*time.Hour+time.Hour, 5*24*time.Hour+2*time.Hour)}
 	o := options(t, m)
 	o.Cache, o.To, o.Stage = cache, day.AddDate(0, 0, 6), "beta"
-	o.Progress = func(format string, args ...any) {
-		if args[0] == 8 { // of 21: two chunks of three expressions are whole
+	o.Progress = func(p Progress) {
+		if p.Done == 8 { // of 21: two chunks of three expressions are whole
 			cancel()
 		}
 	}
@@ -554,8 +614,8 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 	keepsNothing := options(t, m)
 	keepsNothing.To, keepsNothing.Stage = o.To, o.Stage
 	stopped, stop := context.WithCancel(t.Context())
-	keepsNothing.Progress = func(_ string, args ...any) {
-		if args[0] == 8 {
+	keepsNothing.Progress = func(p Progress) {
+		if p.Done == 8 {
 			stop()
 		}
 	}

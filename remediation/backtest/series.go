@@ -2,6 +2,7 @@ package backtest
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -104,4 +105,12 @@ func (s *series) value(t time.Time) (v float64, ok bool) {
 		return 0, false
 	}
 	return s.values[i-s.first], true
+}
+
+// silent is a part, if it lacks a value.
+func (s *series) silent(part grid) []grid {
+	if slices.ContainsFunc(s.values[part.first-s.first:part.last+1-s.first], math.IsNaN) {
+		return []grid{part}
+	}
+	return nil
 }

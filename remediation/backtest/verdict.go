@@ -21,6 +21,8 @@ func verdict(a *view.BacktestAlert, back int, during time.Duration, from view.St
 		return fmt.Sprintf("%s was not raised.", a.Name())
 	case a.Unanswered > 0 && a.NoData == a.Judged:
 		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Correct what Prometheus could not evaluate (see Gaps).", a.Name())
+	case a.NoData == a.Judged && a.BelowVolume == a.NoData:
+		return fmt.Sprintf("%s had less than min_volume at any time: it can protect nothing. Lower min_volume.", a.Name())
 	case a.NoData == a.Judged:
 		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Check its query and its labels, or lower min_volume.", a.Name())
 	case n == 0:
@@ -99,8 +101,12 @@ func silent(a *view.BacktestAlert) string {
 	if a.Unanswered > 0 {
 		unanswered = fmt.Sprintf(" Prometheus could not evaluate it for %s (see Gaps).", remediation.Span(a.Unanswered))
 	}
+	few := ""
+	if a.BelowVolume > 0 {
+		few = fmt.Sprintf(", of which %s below min_volume", remediation.Span(a.BelowVolume))
+	}
 	if 10*a.NoData < a.Judged {
 		return unanswered
 	}
-	return fmt.Sprintf(" It had no value for %s of %s.", remediation.Span(a.NoData), remediation.Span(a.Judged)) + unanswered
+	return fmt.Sprintf(" It had no value for %s of %s%s.", remediation.Span(a.NoData), remediation.Span(a.Judged), few) + unanswered
 }

@@ -84,11 +84,14 @@ type BacktestAlert struct {
 	// rules; "" where the same moments were evaluated alike.
 	Approximate string `json:"approximate"`
 	// Judged is for how long it counted, NoData for how much of that it had no value, and
-	// Unanswered for how much of NoData Prometheus could not evaluate it.
-	Judged     model.Duration   `json:"judged"`
-	NoData     model.Duration   `json:"no_data"`
-	Unanswered model.Duration   `json:"unanswered"`
-	Firings    []BacktestFiring `json:"firings"`
+	// Unanswered for how much of NoData Prometheus could not evaluate it. BelowVolume is how
+	// much of NoData had fewer events than MinVolume; for a stage's trigger that is unknown,
+	// and 0.
+	Judged      model.Duration   `json:"judged"`
+	NoData      model.Duration   `json:"no_data"`
+	Unanswered  model.Duration   `json:"unanswered"`
+	BelowVolume model.Duration   `json:"below_volume"`
+	Firings     []BacktestFiring `json:"firings"`
 	// Nearest is the value that came nearest to the threshold without firing, nil where
 	// there was none.
 	Nearest *BacktestValue `json:"nearest"`
@@ -355,4 +358,16 @@ func (a *BacktestAlert) WorstWords(f BacktestFiring) string {
 		return "infinite"
 	}
 	return remediation.Measure(*f.Worst, a.Unit)
+}
+
+// NoDataWords says for how long it had no value and why, "" where it always had one.
+func (a *BacktestAlert) NoDataWords() string {
+	if a.NoData == 0 {
+		return ""
+	}
+	words := remediation.Span(a.NoData)
+	if a.BelowVolume > 0 {
+		words += fmt.Sprintf(" (%s of it below min_volume)", remediation.Span(a.BelowVolume))
+	}
+	return words
 }
