@@ -163,3 +163,29 @@ func TestARecordedStageIsCarriedForAnHour(t *testing.T) {
 		t.Errorf("a stage that nobody exports any more: %v", stays)
 	}
 }
+
+func TestAStagesTriggerIsAskedForWithinItsStageOnly(t *testing.T) {
+	at := func(d time.Duration) time.Time { return day.Add(d) }
+	stays := []rules.Stay{
+		{Stage: "alpha", From: at(-48 * time.Hour), To: at(-47 * time.Hour)},
+		{Stage: "alpha", From: at(time.Hour + 7*time.Second), To: at(2*time.Hour + time.Second)},
+		{Stage: "gamma", From: at(2*time.Hour + time.Second), To: at(3 * time.Hour)},
+		{Stage: "beta", From: at(3 * time.Hour), To: at(4 * time.Hour)},
+		{Stage: "alpha", From: at(23 * time.Hour), To: at(30 * time.Hour)},
+	}
+	g := gridOf(day, at(24*time.Hour-time.Second), 15*time.Second)
+	a := &rules.Replayed{Stages: []string{"alpha", "gamma"}}
+	parts := within(a, stays, g)
+	if len(parts) != 2 {
+		t.Errorf("asked for in the parts %+v", parts)
+	}
+	for i := g.first; i <= g.last; i++ {
+		asked := slices.ContainsFunc(parts, func(p grid) bool { return i >= p.first && i <= p.last })
+		if on := slices.Contains(a.Stages, stageAt(stays, g.at(i))); on != asked {
+			t.Fatalf("at %s in the stage %v, asked %v", g.at(i), on, asked)
+		}
+	}
+	if parts := within(&rules.Replayed{}, stays, g); len(parts) != 1 || parts[0] != g {
+		t.Errorf("without stages: %+v", parts)
+	}
+}
