@@ -86,7 +86,7 @@ test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests, wit
 
 .PHONY: bench
 bench: tools compose2 ## Print the benchmarks as a table (without the race detector)
-	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./deploy/demo/ ./cmd/backout/
+	@deploy/dev/engine.sh with deploy/dev/postgres.sh with go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./deploy/demo/ ./cmd/backout/ ./remediation/backtest/
 	@go test -run '^$$' -bench Accept -benchtime 1x -timeout 30m ./remediation/store/
 
 .PHONY: lint

@@ -70,6 +70,7 @@ func replayed(now time.Time, playbook string) *view.Backtest {
 		to := from.Add(4 * time.Minute)
 		r.Alerts[2].Firings = append(r.Alerts[2].Firings, view.BacktestFiring{From: from, To: &to, Lasted: model.Duration(4 * time.Minute), Worst: &worst, Incident: "inc-1"})
 	}
+	view.SortAlerts(r.Alerts)
 	r.Incidents = []view.BacktestIncident{{ID: "inc-1", Triggers: []string{"error_rate"}, Words: "would have run 2-flag_off immediately; ended by itself after 4 min"}}
 	return r
 }
@@ -116,7 +117,7 @@ func TestABacktestRunsBehindThePlaybookPageAndShowsEachTrigger(t *testing.T) {
 	page = s.page("/playbook", "eve")
 	says(t, page, "replayed <span data-at=", ">2 h ago</span>", "fired 12 times</strong>, worst 4.3%", "above 1% over 15 min", "0.61%, 61% of the bound", "and 2 earlier firings",
 		"would have run 2-flag_off immediately; ended by itself after 4 min", "would have rolled back 1 time in 7 d", "data_integrity</bdi>: not raised", "no value at any time",
-		`class="plotbox desk"`, `class="plotbox phone"`, "Replay again</button>", "Prometheus has no recorded stage")
+		`class="plotbox desk"`, `class="plotbox phone"`, "Replay again</button>", "Prometheus has no rollout_stage of this time")
 	if strings.Contains(page, "data-live") || strings.Contains(page, "has changed since") {
 		t.Error("the page waits for something, or calls the backtest outdated")
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/locotoki/backout/receiver/report"
-	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -34,8 +33,7 @@ type backtestFiring struct {
 	Words string
 }
 
-// backtestCards are the triggers of a backtest, those that fired first; what has only an
-// alert threshold follows.
+// backtestCards are the alerts of a backtest, in its order.
 func backtestCards(r *view.Backtest) []backtestCard {
 	words := map[string]string{}
 	for _, inc := range r.Incidents {
@@ -62,21 +60,8 @@ func backtestCards(r *view.Backtest) []backtestCard {
 		}
 		out = append(out, card)
 	}
-	rank := func(c backtestCard) int {
-		switch {
-		case c.Trigger == "":
-			return 2
-		case len(c.Firings) == 0:
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(out, func(a, b backtestCard) int { return rank(a) - rank(b) })
 	return out
 }
-
-// Blind: it had no value at any time, so it can protect nothing.
-func (c backtestCard) Blind() bool { return c.Indicator != "" && c.Judged > 0 && c.NoData == c.Judged }
 
 // Quiet says in few words how near it came, for an alert that did not fire.
 func (c backtestCard) Quiet() string {
@@ -91,24 +76,6 @@ func (c backtestCard) Quiet() string {
 		return "did not fire"
 	}
 	return "did not fire, reached " + view.Share(*c.Nearest.Percent) + " of its bound"
-}
-
-// Miss is the nearest miss and its share of the bound.
-func (c backtestCard) Miss() string {
-	value := remediation.Measure(c.Nearest.Value, c.Unit)
-	if p := c.Nearest.Percent; p != nil {
-		value += ", " + view.Share(*p) + " of the bound"
-	}
-	return value
-}
-
-// Bound is the threshold as people read it.
-func (c backtestCard) Bound() string {
-	side := "below "
-	if c.Above {
-		side = "above "
-	}
-	return side + remediation.Measure(c.Threshold, c.Unit)
 }
 
 // playbookPage shows a service's playbook as it is understood, with the rules that are

@@ -32,6 +32,8 @@ type Replayed struct {
 	// The alert fires where its value is above Threshold (or below it if not Above).
 	Threshold float64
 	Above     bool
+	// Buckets are the bounds between which the value is an interpolation; none: unknown.
+	Buckets []float64
 	// For is how long it must be true before it fires.
 	For time.Duration
 	// Window is how far the value looks back.
@@ -111,7 +113,7 @@ func Replay(pb *alerts.Playbook) ([]Replayed, error) {
 // alert itself, and the recordings that the first one reads.
 func replayed(q *query.Query, made []rule) (Replayed, error) {
 	r := Replayed{
-		Indicator: q.Name, Unit: q.Unit, Threshold: q.Threshold, Above: q.Above, Window: q.Span(), MinVolume: q.MinVolume,
+		Indicator: q.Name, Unit: q.Unit, Threshold: q.Threshold, Above: q.Above, Buckets: q.Buckets, Window: q.Span(), MinVolume: q.MinVolume,
 		gates: map[string]string{}, step: time.Duration(q.Playbook.ScrapeInterval),
 	}
 	for _, m := range made {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,12 +30,14 @@ type consoleBacktests struct {
 	name   string
 	// dir and prefix are where the replay's store is, in a folder of its own, which ends with it.
 	dir, prefix string
-	now         func() time.Time
+	// cache lets a backtest that took too long go on where it was.
+	cache *backtest.Cache
+	now   func() time.Time
 }
 
 // newConsoleBacktests removes what a crash left of a backtest, so dsn must be locked by this process.
 func newConsoleBacktests(e *engine.Engine, kinds []remediation.ActionKind, cfg *config.Config, dsn string, now func() time.Time) (*consoleBacktests, error) {
-	transport, err := cfg.PrometheusHTTP.Transport("prometheus", &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute})
+	transport, err := cfg.PrometheusHTTP.Transport("prometheus", pastTransport(cfg.PrometheusURL, 1))
 	if err != nil {
 		return nil, wrong("", "prometheus.http_config: %w", err)
 	}
@@ -44,7 +45,7 @@ func newConsoleBacktests(e *engine.Engine, kinds []remediation.ActionKind, cfg *
 	if err != nil {
 		return nil, wrong("", "%w", err)
 	}
-	c := &consoleBacktests{engine: e, kinds: kinds, source: source, name: cfg.PrometheusURL, dir: os.TempDir(), prefix: "backout.backtest-", now: now}
+	c := &consoleBacktests{engine: e, kinds: kinds, source: source, name: cfg.PrometheusURL, dir: os.TempDir(), prefix: "backout.backtest-", cache: backtest.NewMemoryCache(), now: now}
 	path, ok := strings.CutPrefix(dsn, "sqlite:")
 	if !ok {
 		return c, nil
@@ -84,6 +85,6 @@ func (c *consoleBacktests) Backtest(ctx context.Context, service string, span ti
 	now := c.now()
 	return backtest.Run(ctx, backtest.Options{
 		Playbook: plan.Playbook, Kinds: c.kinds, Source: c.source, SourceName: c.name, From: now.Add(-span), To: now, MaxLoad: consoleLoad, Store: st, Now: c.now,
-		Progress: func(format string, args ...any) { progress(fmt.Sprintf(format, args...)) },
+		Cache: c.cache, Progress: func(p backtest.Progress) { progress(p.String()) },
 	})
 }

@@ -2,9 +2,14 @@ package main
 
 import (
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,7 +41,18 @@ func TestTheConsolesBacktestTouchesOnlyItsOwnFolder(t *testing.T) {
 	}
 	t.Cleanup(func() { st.Close() })
 	cfg := config.Default()
-	cfg.PrometheusURL = pastPrometheus(t)
+	behind, err := url.Parse(pastPrometheus(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	proxy := httputil.NewSingleHostReverseProxy(behind)
+	counting := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(counting.Close)
+	cfg.PrometheusURL = counting.URL
 	kinds, err := actionKinds(cfg, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +77,7 @@ func TestTheConsolesBacktestTouchesOnlyItsOwnFolder(t *testing.T) {
 		t.Errorf("what a crash left is still there: %v", err)
 	}
 	during := 0
-	r, err := c.Backtest(t.Context(), pb.Service, 24*time.Hour, func(string) {
+	r, err := c.Backtest(t.Context(), pb.Service, 5*24*time.Hour, func(string) {
 		found, _ := filepath.Glob(filepath.Join(dir, "backout.db.backtest-*"))
 		during = max(during, len(found))
 	})
@@ -75,6 +91,10 @@ func TestTheConsolesBacktestTouchesOnlyItsOwnFolder(t *testing.T) {
 		if _, err := os.Stat(file); err != nil {
 			t.Errorf("it is not the backtest's: %v", err)
 		}
+	}
+	first := asked.Load()
+	if _, err := c.Backtest(t.Context(), pb.Service, 5*24*time.Hour, func(string) {}); err != nil || asked.Load() > first+first/2 {
+		t.Errorf("the next one asks %d queries after %d: %v", asked.Load()-first, first, err)
 	}
 	if _, err := c.Backtest(t.Context(), "gone", time.Hour, func(string) {}); err == nil {
 		t.Error("a service without a playbook is replayed")

@@ -107,6 +107,8 @@ func TestABacktestRefusesWhatItCannotReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := map[string]string{"HOME": dir}
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	t.Cleanup(refusing.Close)
 	for name, tc := range map[string]struct {
 		env  map[string]string
 		args []string
@@ -121,7 +123,10 @@ func TestABacktestRefusesWhatItCannotReplay(t *testing.T) {
 		"an address that is none":    {env, []string{"--url=localhost"}, "not an http or https address"},
 		"two playbooks":              {env, []string{"--playbook.file=../../docs/reference/playbook.yaml", "--playbook.file=../../testdata/playbooks/good/smoke-checks.yaml"}, "one playbook, and 2 are given"},
 		"nowhere to keep the values": {nil, nil, "neither XDG_CACHE_HOME nor HOME is set"},
-		"nobody who answers":         {env, []string{"--url=http://127.0.0.1:1"}, "no answer"},
+		"nobody who answers":         {env, []string{"--url=http://127.0.0.1:1"}, "try: --url=URL of a Prometheus that answers"},
+		"a token that is refused":    {env, []string{"--url=" + refusing.URL}, "try: http_config or headers below prometheus: in --config.file\n"},
+		"a time without evaluation":  {env, []string{"--from=2026-01-01T00:00:01Z", "--to=2026-01-01T00:00:02Z"}, "no evaluation lies between"},
+		"the future":                 {env, []string{"--from=2126-01-01T00:00:00Z"}, "is in the future"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := backout(t, tc.env, append([]string{"backtest"}, tc.args...)...)

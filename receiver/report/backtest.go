@@ -5,6 +5,9 @@ import (
 	_ "embed"
 	"fmt"
 	"html/template"
+	"time"
+
+	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -12,9 +15,6 @@ import (
 
 //go:embed backtest.html
 var backtestTemplate string
-
-// plottedFirings is how many firings a backtest's plot has marks of.
-const plottedFirings = 12
 
 // BacktestFile writes a backtest's report as one file of HTML, with its plots.
 func BacktestFile(r *view.Backtest) ([]byte, error) {
@@ -32,18 +32,27 @@ func BacktestFile(r *view.Backtest) ([]byte, error) {
 // backtestFunctions are those that a report's template needs.
 func backtestFunctions() template.FuncMap {
 	return template.FuncMap{
-		"plain":   func(s string) string { return remediation.Plain(s, 2000) },
-		"plot":    func(a view.BacktestAlert) template.HTML { return BacktestPlot(a, Wide) },
-		"bound":   func(a view.BacktestAlert) string { return bound(a.Plot) },
-		"measure": remediation.Measure,
+		"plain":  func(s string) string { return remediation.Plain(s, 2000) },
+		"plot":   func(a view.BacktestAlert) template.HTML { return BacktestPlot(a, Wide) },
+		"worst":  func(a view.BacktestAlert, f view.BacktestFiring) string { return a.WorstWords(f) },
+		"moment": func(t time.Time) string { return t.UTC().Format(time.DateTime) },
+		"span": func(d any) (string, error) {
+			switch d := d.(type) {
+			case time.Duration:
+				return remediation.Span(d), nil
+			case model.Duration:
+				return remediation.Span(d), nil
+			}
+			return "", fmt.Errorf("%T is not a duration", d)
+		},
 	}
 }
 
 // BacktestPlot draws an alert's values, and where it would have fired.
 func BacktestPlot(a view.BacktestAlert, size Size) template.HTML {
 	p := a.Plot
-	for i, f := range a.Firings {
-		if i == plottedFirings || size.numbered { // who shows a plot for a phone lists the firings
+	for _, f := range a.Firings {
+		if size.numbered { // who shows a plot for a phone lists the firings
 			break
 		}
 		p.Marks = append(p.Marks, view.Mark{Time: f.From, Label: remediation.Span(f.Lasted)})

@@ -196,43 +196,62 @@ func plotSteps() []time.Duration {
 	const day = 24 * time.Hour
 	return []time.Duration{
 		time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute,
-		15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 12 * time.Hour, day, 2 * day, 7 * day, 30 * day,
+		15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 12 * time.Hour, day, 2 * day, 7 * day, 14 * day, 30 * day, 90 * day, 365 * day,
 	}
 }
 
-// times draws the time axis.
-func (c *canvas) times(height int) {
+// plotTick is one label of the time axis, in the middle of its place.
+type plotTick struct {
+	x    float64
+	text string
+}
+
+// ticks are the labels of the time axis: six at most (on a phone four), and none runs into
+// the next one. One that would leave the picture is left out.
+func (c *canvas) ticks() []plotTick {
+	const day = 24 * time.Hour
 	span := c.p.To.Sub(c.p.From)
 	few := span / 6
 	if c.size.width < Wide.width {
 		few = span / 4
 	}
-	step := span/5 + 1
-	for _, s := range plotSteps() {
-		if s >= few {
-			step = s
-			break
+	for _, step := range append(plotSteps(), span+1) {
+		form := "15:04"
+		switch {
+		case step%day == 0:
+			form = "Jan 2"
+		case span > day:
+			form = "Jan 2 15:04"
+		case step < time.Minute:
+			form = "15:04:05"
 		}
+		width := c.size.words(form)
+		if span <= 0 || step < few || float64(c.right()-c.size.left)*float64(step)/float64(span) < width+c.size.words("  ") {
+			continue
+		}
+		var out []plotTick
+		for t := c.p.From.UTC().Truncate(step); !t.After(c.p.To); t = t.Add(step) {
+			if x := c.x(t); !t.Before(c.p.From) && x-width/2 >= 0 && x+width/2 <= float64(c.size.width) {
+				out = append(out, plotTick{x, t.Format(form)})
+			}
+		}
+		return out
 	}
-	form := "15:04"
-	switch {
-	case step < time.Minute:
-		form = "15:04:05"
-	case span > 24*time.Hour:
-		form = "Jan 2 15:04"
-	}
+	return nil
+}
+
+// words is about how wide a text is.
+func (s Size) words(text string) float64 {
+	return float64(len([]rune(text))) * plotChar * float64(s.font) / float64(Wide.font)
+}
+
+// times draws the time axis.
+func (c *canvas) times(height int) {
 	base := c.top + float64(c.size.inner)
 	c.add(`<line class="plot-axis" x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, c.size.left, c.right(), base, base)
-	from := c.p.From.UTC().Truncate(step)
-	for i := 0; i < 20; i++ {
-		t := from.Add(time.Duration(i) * step)
-		if t.After(c.p.To) {
-			break
-		}
-		if x := c.x(t); !t.Before(c.p.From) && x < float64(c.right()-14) {
-			c.add(`<line class="plot-axis" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, x, x, base, base+4)
-			c.add(`<text class="plot-text" x="%.1f" y="%.1f" text-anchor="middle" fill="#3a4149">%s</text>`, x, base+16, t.Format(form))
-		}
+	for _, t := range c.ticks() {
+		c.add(`<line class="plot-axis" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#6b747d"/>`, t.x, t.x, base, base+4)
+		c.add(`<text class="plot-text" x="%.1f" y="%.1f" text-anchor="middle" fill="#3a4149">%s</text>`, t.x, base+16, t.text)
 	}
 	c.add(`<text class="plot-text" x="%d" y="%d" fill="#3a4149">%s</text>`, c.size.left, height-5, plotText(c.p.Trigger, c.size.width/12))
 	c.add(`<text class="plot-text" x="%d" y="%d" text-anchor="end" fill="#3a4149">%s UTC</text>`, c.right(), height-5, c.p.From.UTC().Format("2006-01-02"))
@@ -331,7 +350,11 @@ func (c *canvas) line() {
 // plotWords says in words what a plot shows, for those who do not see it.
 func plotWords(p view.Plot) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", p.Trigger, p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format("15:04"), bound(p))
+	to, at := "15:04", "15:04:05" // within a day, the date was said
+	if p.To.Sub(p.From) > 24*time.Hour {
+		to, at = "2006-01-02 15:04", time.DateTime
+	}
+	fmt.Fprintf(&b, "%s from %s to %s UTC, %s.", p.Trigger, p.From.UTC().Format("2006-01-02 15:04"), p.To.UTC().Format(to), bound(p))
 	if n := len(p.Points); n > 0 {
 		worst := p.Points[0]
 		for _, pt := range p.Points {
@@ -343,14 +366,14 @@ func plotWords(p view.Plot) string {
 		if p.Above {
 			word = "Highest"
 		}
-		fmt.Fprintf(&b, " %s %s at %s, last %s.", word, remediation.Measure(worst.Value, p.Unit), worst.Time.UTC().Format("15:04:05"), remediation.Measure(p.Points[n-1].Value, p.Unit))
+		fmt.Fprintf(&b, " %s %s at %s, last %s.", word, remediation.Measure(worst.Value, p.Unit), worst.Time.UTC().Format(at), remediation.Measure(p.Points[n-1].Value, p.Unit))
 	}
 	for i, m := range p.Marks {
 		sep := ","
 		if i == 0 {
 			sep = " Marks:"
 		}
-		fmt.Fprintf(&b, "%s %s at %s", sep, m.Label, m.Time.UTC().Format("15:04:05"))
+		fmt.Fprintf(&b, "%s %s at %s", sep, m.Label, m.Time.UTC().Format(at))
 	}
 	if p.Note != "" {
 		b.WriteString(". Note: " + p.Note)

@@ -215,6 +215,48 @@ func TestALabelCrossesNeitherAnotherNorTheLineOfAMark(t *testing.T) {
 	}
 }
 
+var axisText = regexp.MustCompile(`<text class="plot-text" x="([0-9.]+)" y="([0-9.]+)" text-anchor="middle"[^>]*>([^<]*)<`)
+
+func TestTheTimeAxisIsLegibleOverAnyTime(t *testing.T) {
+	const day = 24 * time.Hour
+	spans := []time.Duration{45 * time.Second, 40 * time.Minute, 7 * time.Hour, 23 * time.Hour, 30 * time.Hour, 2 * day, 3 * day, 5 * day, 7 * day, 14 * day, 30 * day, 92 * day, 800 * day}
+	for _, size := range []Size{Wide, Narrow} {
+		for _, span := range spans {
+			for _, hour := range []time.Duration{0, 5 * time.Hour, 23*time.Hour + 50*time.Minute} {
+				p := breachPlot()
+				p.From, p.Marks = plotOpened.Truncate(day).Add(hour), nil
+				p.To = p.From.Add(span)
+				found := axisText.FindAllStringSubmatch(string(PlotSVG(p, size)), -1)
+				end := -1.0
+				for _, m := range found {
+					x, err := strconv.ParseFloat(m[1], 64)
+					half := float64(len(m[3])) * 0.56 * float64(size.font) / 2 // the width of a digit
+					if err != nil || x-half < 0 || x+half > float64(size.width) || x-half < end+4 {
+						t.Errorf("%s on %s: %q at %s is cut off, or too near to the one before", span, size.name, m[3], m[1])
+					}
+					if end = x + half; span > day && !strings.Contains(m[3], " ") {
+						t.Errorf("%s on %s: %q has no date", span, size.name, m[3])
+					}
+				}
+				if len(found) < 2 || len(found) > 7 {
+					t.Errorf("%s on %s has %d labels", span, size.name, len(found))
+				}
+			}
+		}
+	}
+}
+
+func TestTheWordsOfAPlotOverDaysHaveDates(t *testing.T) {
+	p := breachPlot()
+	p.To = p.From.Add(7 * 24 * time.Hour)
+	_, text := elements(t, string(PlotSVG(p, Wide)))
+	for _, want := range []string{"to 2026-11-29 02:45 UTC", "at 2026-11-22 03:00:15, last", "opened at 2026-11-22 03:00:00"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not said in %s", want, text)
+		}
+	}
+}
+
 func TestMeasuresHaveTheirUnits(t *testing.T) {
 	for _, tc := range []struct {
 		v    float64

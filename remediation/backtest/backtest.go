@@ -1,6 +1,7 @@
 package backtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
@@ -41,16 +43,41 @@ type Options struct {
 	Store remediation.Store
 	Now   func() time.Time
 	// Progress, where set, is told what is done.
-	Progress func(format string, args ...any)
+	Progress func(p Progress)
 
 	plain bool // ask everything, with the engine's duties: see past
 }
 
-// check returns what is wrong with the options.
+// Progress is how far one part of a backtest is: Done of All, counted in Unit.
+type Progress struct {
+	Doing     string
+	Done, All int
+	Unit      string
+}
+
+// String is such as "values: 12 of 98 queries".
+func (p Progress) String() string {
+	return fmt.Sprintf("%s: %d of %d %s", p.Doing, p.Done, p.All, p.Unit)
+}
+
+// queries tells of the queries of one part.
+func (r *run) queries(doing string) func(done, all int) {
+	return func(done, all int) { r.Progress(Progress{doing, done, all, "queries"}) }
+}
+
+// check returns what is wrong with the options. What lies in the future is left out.
 func (o *Options) check() error {
+	now, step := o.Now(), time.Duration(o.Playbook.ScrapeInterval)
+	if o.To.After(now) {
+		o.To = now
+	}
 	switch {
+	case o.From.After(now):
+		return hint.Add(fmt.Errorf("from %s is in the future", o.From.UTC().Format(time.RFC3339)), "--from=7d")
 	case !o.From.Before(o.To):
 		return fmt.Errorf("from %s is not before to %s", o.From.UTC().Format(time.RFC3339), o.To.UTC().Format(time.RFC3339))
+	case gridOf(o.From, o.To, step).len() == 0:
+		return hint.Add(fmt.Errorf("no evaluation lies between %s and %s: the rules are evaluated every %s", o.From.UTC().Format(time.RFC3339), o.To.UTC().Format(time.RFC3339), o.Playbook.ScrapeInterval), "an earlier --from")
 	case o.Stage != "" && len(o.Rollouts) > 0:
 		return errors.New("a stage and past rollouts cannot both be given")
 	case o.Stage != "" && o.Playbook.Stage(o.Stage) == nil:
@@ -81,12 +108,12 @@ func Run(ctx context.Context, o Options) (*view.Backtest, error) {
 		return nil, err
 	}
 	if o.Progress == nil {
-		o.Progress = func(string, ...any) {}
+		o.Progress = func(Progress) {}
 	}
 	r := &run{Options: o, fetch: newFetcher(&o), grid: gridOf(o.From, o.To, time.Duration(o.Playbook.ScrapeInterval))}
 	r.report = &view.Backtest{
 		Service: o.Playbook.Service, Release: o.Playbook.Release.Version, Playbook: o.Playbook.Hash, Made: o.Now().UTC(), Step: o.Playbook.ScrapeInterval,
-		Stages: []view.BacktestStage{}, Alerts: []view.BacktestAlert{}, Incidents: []view.BacktestIncident{}, Verdict: []string{},
+		Stages: []view.BacktestStage{}, Gaps: []view.BacktestGap{}, Alerts: []view.BacktestAlert{}, Incidents: []view.BacktestIncident{}, Verdict: []string{},
 	}
 	var err error
 	if r.replayed, err = rules.Replay(o.Playbook); err != nil {
@@ -121,11 +148,12 @@ func (r *run) findStages(ctx context.Context) error {
 		}
 		g := r.grid
 		g.first -= int64(rules.StageCarried / r.step)
-		index := &line{func(time.Time, time.Time) (string, error) { return rules.StageIndex(r.Playbook), nil }, newSeries(g)}
-		_, err := r.fetch.fetchAll(ctx, g, []*line{index}, func(done, all int) { r.Progress("stages: %d of %d queries", done, all) })
+		index := lineOf(rules.StageIndex(r.Playbook), g)
+		_, err := r.fetch.fetchAll(ctx, g, []*line{index}, r.queries("stages"))
 		if err != nil {
 			return err
 		}
+		r.gaps("rollout_stage", index.gaps)
 		if stays, recorded := staysOf(r.Playbook, index.series); recorded {
 			r.report.StagesFrom, r.stays = view.StagesRecorded, stays
 		}
@@ -164,14 +192,14 @@ func (r *run) fetchValues(ctx context.Context) error {
 		}
 		key := a.Key()
 		if known[key] == nil {
-			known[key] = &line{func(from, to time.Time) (string, error) {
+			known[key] = &line{expr: func(from, to time.Time) (string, error) {
 				return a.Value(from, to, r.stays, r.report.StagesFrom == view.StagesRecorded)
-			}, newSeries(r.grid)}
+			}, within: func(g grid) []grid { return within(a, r.stays, g) }, series: newSeries(r.grid)}
 			distinct = append(distinct, known[key])
 		}
 		r.lines[i] = known[key]
 	}
-	whole, err := r.fetch.fetchAll(ctx, r.grid, distinct, func(done, all int) { r.Progress("%d of %d queries", done, all) })
+	whole, err := r.fetch.fetchAll(ctx, r.grid, distinct, r.queries("values"))
 	switch {
 	case err != nil && (ctx.Err() == nil || whole > r.last):
 		return err
@@ -194,11 +222,20 @@ func (r *run) continues() string {
 	return "; the next run continues here"
 }
 
-// since is the part of a series from i on.
-func (s *series) since(i int64) *series {
-	g := s.grid
-	g.first = i
-	return &series{g, s.values[i-s.first:]}
+// gaps lists what Prometheus could not evaluate, the first one first; those that follow
+// each other are one.
+func (r *run) gaps(of string, all []gap) {
+	slices.SortFunc(all, func(a, b gap) int { return cmp.Compare(a.from, b.from) })
+	for _, g := range all {
+		v := view.BacktestGap{Of: of, From: r.at(g.from), To: r.at(g.to), Why: g.why.Error()}
+		if n := len(r.report.Gaps); n > 0 {
+			if last := &r.report.Gaps[n-1]; last.Of == of && !v.From.After(last.To) && last.Why == v.Why {
+				last.To = later(last.To, v.To)
+				continue
+			}
+		}
+		r.report.Gaps = append(r.report.Gaps, v)
+	}
 }
 
 // judge fills the alerts, but for what needs more queries.
@@ -214,6 +251,7 @@ func (r *run) judge() {
 		if l := r.lines[i]; l != nil {
 			r.fired[i] = firings(a, l.series)
 			r.measure(&v, a, l.series, r.fired[i])
+			r.gaps(v.Name(), l.gaps)
 			for _, f := range r.fired[i] {
 				v.Firings = append(v.Firings, firingView(f, r.grid))
 			}
@@ -234,7 +272,7 @@ func firingView(f firing, g grid) view.BacktestFiring {
 
 // measure counts the evaluations, and finds the nearest miss.
 func (r *run) measure(v *view.BacktestAlert, a *rules.Replayed, s *series, fired []firing) {
-	judged, silent := 0, 0
+	judged, silent, unanswered := 0, 0, 0
 	for i := s.first; i <= s.last; i++ {
 		if len(a.Stages) > 0 && !slices.Contains(a.Stages, stageAt(r.stays, s.at(i))) {
 			continue
@@ -242,9 +280,12 @@ func (r *run) measure(v *view.BacktestAlert, a *rules.Replayed, s *series, fired
 		judged++
 		if math.IsNaN(s.values[i-s.first]) {
 			silent++
+			if s.failed(s.at(i)) != nil {
+				unanswered++
+			}
 		}
 	}
-	v.Judged, v.NoData = model.Duration(s.span(judged)), model.Duration(s.span(silent))
+	v.Judged, v.NoData, v.Unanswered = model.Duration(s.span(judged)), model.Duration(s.span(silent)), model.Duration(s.span(unanswered))
 	if a.Indicator == "" {
 		v.NoData = 0 // a signal that nobody exports was not raised
 		return
@@ -284,18 +325,23 @@ func (r *run) plot(v *view.BacktestAlert, l *line) view.Plot {
 // finish replays the engine and writes the verdict. Without all values there is none of
 // the first.
 func (r *run) finish(ctx context.Context) error {
-	replayed := r.report.Missing == ""
-	if replayed {
-		err := r.replay(ctx)
-		if err == nil {
-			err = r.propose(ctx)
+	replayed := false
+	if r.report.Missing == "" {
+		until, err := r.replay(ctx)
+		replayed = err == nil
+		missing := "what backout would have done was not replayed"
+		if !until.IsZero() {
+			missing = fmt.Sprintf("what backout would have done was replayed until %s only", until.Format(time.RFC3339))
 		}
-		if err != nil && ctx.Err() == nil {
+		if replayed {
+			missing = "not every short firing has a proposal, nor each lack of data its reason"
+			err = r.explain(ctx)
+		}
+		switch {
+		case err != nil && ctx.Err() == nil:
 			return err
-		}
-		if err != nil {
-			replayed, r.report.Incidents = false, []view.BacktestIncident{}
-			r.report.Missing = "interrupted: what backout would have done was not replayed" + r.continues()
+		case err != nil:
+			r.report.Missing = "interrupted: " + missing + r.continues()
 		}
 	}
 	for i := range r.report.Alerts {
@@ -304,51 +350,75 @@ func (r *run) finish(ctx context.Context) error {
 		if replayed {
 			back = rolledBack(r.report.Incidents, a.Trigger)
 		}
-		a.Verdict = verdict(a, back, r.span(r.len()))
+		a.Verdict = verdict(a, back, r.span(r.len()), r.report.StagesFrom)
+	}
+	view.SortAlerts(r.report.Alerts)
+	for _, a := range r.report.Alerts {
 		r.report.Verdict = append(r.report.Verdict, a.Verdict)
 	}
 	return nil
 }
 
-// propose looks for what leaves out short firings.
-func (r *run) propose(ctx context.Context) error {
+// explain looks for what leaves out short firings, and tells where an alert without a
+// value had too few events. The volume that this takes is read only for such alerts.
+func (r *run) explain(ctx context.Context) error {
+	volumes := map[string]*series{} // by expression: alerts share them
 	for i := range r.report.Alerts {
 		a, v := &r.replayed[i], &r.report.Alerts[i]
+		if a.Indicator == "" || r.lines[i] == nil {
+			continue
+		}
+		s := r.lines[i].series
 		below := shortAlert
 		if t := r.Playbook.Trigger(a.Trigger); t != nil {
 			below = time.Duration(t.Recovery.Window)
 		}
-		if a.Indicator == "" || r.lines[i] == nil {
-			continue
-		}
-		if brief, _ := short(r.fired[i], below, r.lines[i].series); len(brief) == 0 {
-			continue
-		}
-		var volume *series
-		if a.Volume != "" {
-			l := &line{func(time.Time, time.Time) (string, error) { return a.Volume, nil }, newSeries(r.grid)}
-			_, err := r.fetch.fetchAll(ctx, r.grid, []*line{l}, func(done, all int) { r.Progress("volume of %s: %d of %d queries", v.Name(), done, all) })
-			if err != nil {
+		brief, _ := short(r.fired[i], below, s)
+		volume := volumes[a.Volume]
+		if volume == nil && a.Volume != "" && (len(brief) > 0 || v.NoData > v.Unanswered) {
+			l := lineOf(a.Volume, r.grid)
+			if len(brief) == 0 { // a part of it is enough
+				l.within = s.silent
+			}
+			if _, err := r.fetch.fetchAll(ctx, r.grid, []*line{l}, r.queries("volumes")); err != nil {
 				return err
 			}
-			volume = l.series
+			if volume = l.series; len(brief) > 0 {
+				volumes[a.Volume] = volume
+			}
 		}
-		v.Proposal = propose(a, r.lines[i].series, r.fired[i], below, volume)
+		if volume != nil {
+			v.BelowVolume = model.Duration(s.span(quiet(a, s, volume)))
+		}
+		if len(brief) > 0 {
+			v.Proposal = propose(a, s, r.fired[i], below, volume)
+		}
 	}
 	return nil
 }
 
-// replay fills the incidents.
-func (r *run) replay(ctx context.Context) error {
+// quiet counts the evaluations without a value that had fewer events than the guard asks for.
+func quiet(a *rules.Replayed, s, volume *series) (n int) {
+	for i, v := range s.values {
+		if math.IsNaN(v) && volume.values[i] < a.MinVolume && s.failed(s.at(s.first+int64(i))) == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// replay fills the incidents. Where ctx ends, they are what was replayed until the
+// returned moment.
+func (r *run) replay(ctx context.Context) (until time.Time, err error) {
 	x, err := rules.ExpressionsOf(r.Playbook)
 	if err != nil {
-		return err
+		return until, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	asking, cancel := context.WithCancel(ctx)
 	var ahead sync.WaitGroup
 	defer ahead.Wait()
 	defer cancel()
-	p := newPast(ctx, r.fetch, x, r.grid, r.plain)
+	p := newPast(asking, r.fetch, x, r.grid, r.plain)
 	byTrigger := map[string][]firing{}
 	for i := range r.replayed {
 		if a := &r.replayed[i]; a.Trigger != "" && a.Indicator != "" && r.lines[i] != nil {
@@ -358,27 +428,33 @@ func (r *run) replay(ctx context.Context) error {
 	}
 	events := eventsOf(byTrigger, r.grid)
 	if len(events) == 0 {
-		return nil
+		return until, nil
 	}
 	e, err := newReplay(ctx, &r.Options, p, r.stays, r.report.StagesFrom == view.StagesUnknown)
 	if err != nil {
-		return err
+		return until, err
 	}
 	if !r.plain {
 		ahead.Go(func() { p.fail(safely(func() error { return p.prefetch(events) })) })
 	}
-	e.progress = func(at time.Time) { r.Progress("replaying incidents, %s", at.Format(time.DateTime)) }
-	if err := e.run(ctx, events, r.at(r.last)); err != nil {
-		return err
+	e.progress = func(at time.Time) {
+		r.Progress(Progress{"replay", int(at.Sub(r.at(r.first)) / time.Hour), int(r.span(r.len()) / time.Hour), "hours"})
 	}
-	if r.report.Incidents, err = e.incidents(ctx); err != nil {
-		return err
+	replayed := e.run(ctx, events, r.at(r.last))
+	cancel()
+	ahead.Wait()
+	if replayed != nil && ctx.Err() == nil {
+		return until, replayed
 	}
+	if r.report.Incidents, err = e.incidents(context.WithoutCancel(ctx)); err != nil {
+		return until, err
+	}
+	r.gaps("the replay", p.gaps())
 	for i := range r.report.Alerts {
 		a := &r.report.Alerts[i]
 		for j := range a.Firings {
 			a.Firings[j].Incident = e.concerned[firingKey{a.Trigger, a.Firings[j].From.UnixMilli()}]
 		}
 	}
-	return nil
+	return p.clock(), replayed
 }

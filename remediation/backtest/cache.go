@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -21,7 +22,44 @@ const keptFor = 40 * 24 * time.Hour
 // Cache keeps chunks of values in a folder, each in a file named by what was asked, so
 // that a backtest which was interrupted goes on where it was. A file that cannot be read
 // is as good as none. The nil *Cache keeps nothing.
-type Cache struct{ dir string }
+type Cache struct {
+	dir string
+
+	// memory stands for the folder, where set; size is what it holds, in bytes.
+	mu     sync.Mutex
+	memory map[string][]byte
+	size   int
+}
+
+// maxMemory bounds a cache in memory, in bytes: more than a week of a large playbook.
+const maxMemory = 64 << 20
+
+// NewMemoryCache returns a cache that ends with the process.
+func NewMemoryCache() *Cache { return &Cache{memory: map[string][]byte{}} }
+
+// load returns what is kept under a key.
+func (c *Cache) load(key string) ([]byte, error) {
+	if c.memory == nil {
+		return os.ReadFile(c.file(key))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if content, ok := c.memory[key]; ok {
+		return content, nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+// hold keeps content in memory, alone where it would be too much.
+func (c *Cache) hold(key string, content []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.size += len(content) - len(c.memory[key]); c.size > maxMemory {
+		clear(c.memory)
+		c.size = len(content)
+	}
+	c.memory[key] = content
+}
 
 // OpenCache returns the cache in a folder, which it creates, without the chunks that
 // are too old.
@@ -42,7 +80,7 @@ func OpenCache(dir string, now time.Time) (*Cache, error) {
 			return nil, fmt.Errorf("clear the cache of chunks: %w", err)
 		}
 	}
-	return &Cache{dir}, nil
+	return &Cache{dir: dir}, nil
 }
 
 const chunkSuffix = ".chunk"
@@ -60,7 +98,7 @@ func (c *Cache) read(key string, values []float64) bool {
 	if c == nil {
 		return false
 	}
-	content, err := os.ReadFile(c.file(key))
+	content, err := c.load(key)
 	if err != nil {
 		return false
 	}
@@ -88,6 +126,10 @@ func (c *Cache) write(key string, values []float64) (err error) {
 	z := gzip.NewWriter(&b)
 	if err := errors.Join(binary.Write(z, binary.LittleEndian, values), z.Close()); err != nil {
 		return err
+	}
+	if c.memory != nil {
+		c.hold(key, b.Bytes())
+		return nil
 	}
 	f, err := os.CreateTemp(c.dir, ".chunk.*")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -16,7 +17,8 @@ import (
 type Source interface {
 	// Samples returns the values of an expression at from, from+step and so on up to to;
 	// moments without a value are left out, infinities are not. More than one series is
-	// an error.
+	// an error. One that wraps remediation.ErrExecution or ErrTooSlow is about this range
+	// only; after any other error nothing else is asked.
 	Samples(ctx context.Context, expr string, from, to time.Time, step time.Duration) ([]remediation.Point, error)
 }
 
@@ -26,7 +28,7 @@ const (
 	// chunkSpan is how much time one query covers, if that is no more than maxPoints.
 	chunkSpan = 24 * time.Hour
 	// leastChunk is the least time that a query is divided into where Prometheus cannot
-	// answer a longer one.
+	// answer a longer one. Where it cannot answer that, the series has a gap.
 	leastChunk = time.Hour
 	// settled is how old samples are once no more of them come.
 	settled = time.Hour
@@ -46,6 +48,8 @@ type fetcher struct {
 	// makes its slot rest, in multiples of what it took.
 	slots chan struct{}
 	pause float64
+	// answered: some query has had an answer.
+	answered atomic.Bool
 }
 
 func newFetcher(o *Options) *fetcher {
@@ -73,7 +77,7 @@ func (f *fetcher) fetch(ctx context.Context, expr string, g grid) (*series, erro
 	if err := f.ask(ctx, expr, out); err != nil {
 		return nil, err
 	}
-	if f.now().Sub(g.at(g.last)) >= settled {
+	if len(out.gaps) == 0 && f.now().Sub(g.at(g.last)) >= settled {
 		if err := f.cache.write(key, out.values); err != nil {
 			return nil, err
 		}
@@ -84,21 +88,41 @@ func (f *fetcher) fetch(ctx context.Context, expr string, g grid) (*series, erro
 // ask fills a series. A range that Prometheus cannot answer is asked in halves.
 func (f *fetcher) ask(ctx context.Context, expr string, out *series) error {
 	points, err := f.query(ctx, expr, out.grid)
-	if err == nil {
+	slow := errors.Is(err, remediation.ErrTooSlow)
+	switch {
+	case err == nil:
+		f.answered.Store(true)
 		out.put(points)
+		return nil
+	case ctx.Err() != nil, !slow && !errors.Is(err, remediation.ErrExecution):
+		return err
+	case out.span(out.len()) < 2*leastChunk && slow && !f.answered.Load():
+		return err // the server, and not the expression
+	case out.span(out.len()) < 2*leastChunk:
+		out.gaps = []gap{{out.first, out.last + 1, err}}
 		return nil
 	}
 	half := out.grid
 	half.last = (out.first + out.last) / 2
-	if ctx.Err() != nil || out.span(out.len()) < 2*leastChunk {
-		return err
-	}
 	for _, g := range []grid{half, {out.step, half.last + 1, out.last}} {
 		part := newSeries(g)
-		if err := f.ask(ctx, expr, part); err != nil {
+		if why := tooSlow(out); why != nil {
+			part.gaps = []gap{{g.first, g.last + 1, why}}
+		} else if err := f.ask(ctx, expr, part); err != nil {
 			return err
 		}
 		out.copyFrom(part)
+	}
+	return nil
+}
+
+// tooSlow is why the rest of a series is not asked for: each query would run into its
+// time limit.
+func tooSlow(s *series) error {
+	for _, g := range s.gaps {
+		if errors.Is(g.why, remediation.ErrTooSlow) {
+			return g.why
+		}
 	}
 	return nil
 }
@@ -147,7 +171,14 @@ func safely(do func() error) (err error) {
 // for each part of it; "" is one without a value.
 type line struct {
 	expr func(from, to time.Time) (string, error)
+	// within, where set, are the parts of a grid outside of which it has no value.
+	within func(g grid) []grid
 	*series
+}
+
+// lineOf is one expression for all of the time.
+func lineOf(expr string, g grid) *line {
+	return &line{expr: func(time.Time, time.Time) (string, error) { return expr, nil }, series: newSeries(g)}
 }
 
 // chunks divides a grid at fixed moments, so that a later backtest finds them again.
@@ -189,18 +220,37 @@ func (f *fetcher) fetchChunk(ctx context.Context, g grid, lines []*line, step fu
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	work := make(chan *line)
-	one := func(l *line) error {
+	part := func(l *line, g grid) error {
 		expr, err := l.expr(g.at(g.first), g.at(g.last))
 		if err != nil {
 			return err
 		}
-		part, err := f.fetch(ctx, expr, g)
-		if err != nil {
+		mu.Lock()
+		why := tooSlow(l.series)
+		mu.Unlock()
+		part := newSeries(g)
+		if why != nil {
+			part.gaps = []gap{{g.first, g.last + 1, why}}
+		} else if part, err = f.fetch(ctx, expr, g); err != nil {
 			return fmt.Errorf("%s to %s: %w", g.at(g.first).Format(time.RFC3339), g.at(g.last).Format(time.RFC3339), err)
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		l.copyFrom(part)
+		return nil
+	}
+	one := func(l *line) error {
+		parts := []grid{g}
+		if l.within != nil {
+			parts = l.within(g)
+		}
+		for _, g := range parts {
+			if err := part(l, g); err != nil {
+				return err
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
 		step()
 		return nil
 	}

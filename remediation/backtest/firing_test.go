@@ -6,13 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/rules"
 )
 
 var nan = math.NaN()
 
 func seriesOf(values ...float64) *series {
-	return &series{grid{15 * time.Second, 100, 100 + int64(len(values)) - 1}, values}
+	return &series{grid: grid{15 * time.Second, 100, 100 + int64(len(values)) - 1}, values: values}
 }
 
 func above(threshold float64) *rules.Replayed {
@@ -78,6 +79,9 @@ func TestAProposalLeavesOutTheShortFiringsOnly(t *testing.T) {
 	}
 	r := above(0.01)
 	r.MinVolume = 500
+	measured := func(above bool, threshold float64, unit alerts.Unit, buckets ...float64) *rules.Replayed {
+		return &rules.Replayed{Above: above, Threshold: threshold, Unit: unit, Buckets: buckets}
+	}
 	for name, tc := range map[string]struct {
 		rule              *rules.Replayed
 		values            []float64
@@ -90,6 +94,15 @@ func TestAProposalLeavesOutTheShortFiringsOnly(t *testing.T) {
 		"a bound that would be another trigger": {r, []float64{0, 0.3, 0}, nil, 0, 0},
 		"any event is a breach":                 {above(0), []float64{0, 1, 0}, nil, 0, 0},
 		"a bound that leaves a long one's end":  {r, append(slices.Clone(brief), 0, 0.012, 0.012, 0.012, 0.012, 0.012, 0.05, 0), nil, 0, 0},
+		"between two buckets":                   {measured(true, 0.75, alerts.Seconds, 0.5, 0.75, 1.2, 2), []float64{0, 0.81, 0}, nil, 1.2, 0},
+		"on a bucket":                           {measured(true, 0.75, alerts.Seconds, 0.5, 0.75, 1.2, 2), []float64{0, 1.2, 0}, nil, 1.2, 0},
+		"the last bucket":                       {measured(true, 0.75, alerts.Seconds, 0.5, 0.75, 1.2), []float64{0, 0.81, 0}, nil, 0, 0},
+		"beyond the last bucket":                {measured(true, 0.75, alerts.Seconds, 0.5, 0.75), []float64{0, 0.81, 0}, nil, 0, 0},
+		"below, between two buckets":            {measured(false, 0.75, alerts.Seconds, 0.5, 0.75, 1.2), []float64{1, 0.7, 1}, nil, 0.5, 0},
+		"below the first bucket":                {measured(false, 0.75, alerts.Seconds, 0.5, 0.75), []float64{1, 0.4, 1}, nil, 0, 0},
+		"all of it":                             {measured(true, 0.6, alerts.Ratio), []float64{0, 0.996, 0}, nil, 0, 0},
+		"100%":                                  {measured(true, 60, alerts.Percent), []float64{0, 99.8, 0}, nil, 0, 0},
+		"more than 100% of a core":              {measured(true, 150, alerts.Percent), []float64{0, 180, 0}, nil, 180, 0},
 		"below":                                 {&rules.Replayed{Threshold: 0.6}, []float64{0.7, 0.583, 0.7}, nil, 0.58, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -148,5 +161,31 @@ func TestARecordedStageIsCarriedForAnHour(t *testing.T) {
 	}
 	if stays, _ = staysOf(pb, seriesOf(long...)); len(stays) != 1 || stays[0].To.Sub(stays[0].From) != time.Hour+15*time.Second {
 		t.Errorf("a stage that nobody exports any more: %v", stays)
+	}
+}
+
+func TestAStagesTriggerIsAskedForWithinItsStageOnly(t *testing.T) {
+	at := func(d time.Duration) time.Time { return day.Add(d) }
+	stays := []rules.Stay{
+		{Stage: "alpha", From: at(-48 * time.Hour), To: at(-47 * time.Hour)},
+		{Stage: "alpha", From: at(time.Hour + 7*time.Second), To: at(2*time.Hour + time.Second)},
+		{Stage: "gamma", From: at(2*time.Hour + time.Second), To: at(3 * time.Hour)},
+		{Stage: "beta", From: at(3 * time.Hour), To: at(4 * time.Hour)},
+		{Stage: "alpha", From: at(23 * time.Hour), To: at(30 * time.Hour)},
+	}
+	g := gridOf(day, at(24*time.Hour-time.Second), 15*time.Second)
+	a := &rules.Replayed{Stages: []string{"alpha", "gamma"}}
+	parts := within(a, stays, g)
+	if len(parts) != 2 {
+		t.Errorf("asked for in the parts %+v", parts)
+	}
+	for i := g.first; i <= g.last; i++ {
+		asked := slices.ContainsFunc(parts, func(p grid) bool { return i >= p.first && i <= p.last })
+		if on := slices.Contains(a.Stages, stageAt(stays, g.at(i))); on != asked {
+			t.Fatalf("at %s in the stage %v, asked %v", g.at(i), on, asked)
+		}
+	}
+	if parts := within(&rules.Replayed{}, stays, g); len(parts) != 1 || parts[0] != g {
+		t.Errorf("without stages: %+v", parts)
 	}
 }

@@ -93,7 +93,7 @@ func (p *past) prefetch(events []event) error {
 			exprs = append(exprs, x.Recovery)
 		}
 		for _, expr := range exprs {
-			if _, _, err := p.at(expr, e.at); err != nil {
+			if _, err := p.part(expr, e.at); err != nil {
 				return err
 			}
 		}
@@ -127,7 +127,7 @@ func (p *past) Query(_ context.Context, expr string) (float64, bool, error) {
 	switch s := p.values[expr]; {
 	case s != nil:
 		v, ok := s.value(now)
-		return v, ok, nil
+		return v, ok, s.failed(now)
 	case expr == p.expr.Age && !p.plain:
 		// A poll asks only whether the newest sample is older than two scrapes, and says how
 		// old it is where it is.
@@ -148,6 +148,16 @@ func (p *past) Query(_ context.Context, expr string) (float64, bool, error) {
 
 // at returns the value of an expression at a moment.
 func (p *past) at(expr string, t time.Time) (float64, bool, error) {
+	s, err := p.part(expr, t)
+	if err != nil {
+		return 0, false, err
+	}
+	v, ok := s.value(t)
+	return v, ok, s.failed(t)
+}
+
+// part is what is fetched of an expression about a moment; an error ends the replay.
+func (p *past) part(expr string, t time.Time) (*series, error) {
 	g, span := grid{step: p.step}, pastPart
 	if p.long[expr] {
 		span = chunkSpan
@@ -172,9 +182,20 @@ func (p *past) at(expr string, t time.Time) (float64, bool, error) {
 		})
 		if err != nil {
 			p.fail(err)
-			return 0, false, err
+			return nil, err
 		}
 	}
-	v, ok := s.value(t)
-	return v, ok, nil
+	return s.series, nil
+}
+
+// gaps are what the source could not answer of the replay's own questions, which has ended.
+func (p *past) gaps() (all []gap) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.known {
+		if s.series != nil {
+			all = append(all, s.gaps...)
+		}
+	}
+	return all
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/common/model"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
 )
@@ -81,7 +82,8 @@ func propose(r *rules.Replayed, s *series, all []firing, below time.Duration, vo
 	return p
 }
 
-// threshold is the least one that no short firing is beyond.
+// threshold is the least one that no short firing is beyond and that the indicator can
+// measure and exceed: a bucket below the last one, a share below all.
 func threshold(r *rules.Replayed, brief []firing) (float64, bool) {
 	worst := brief[0].worst
 	for _, f := range brief {
@@ -90,6 +92,19 @@ func threshold(r *rules.Replayed, brief []firing) (float64, bool) {
 		}
 	}
 	t := away(worst, r.Above)
+	if n := len(r.Buckets); n > 0 {
+		i, found := slices.BinarySearch(r.Buckets, worst)
+		if !r.Above && !found {
+			i--
+		}
+		if i < 0 || i >= n-1 {
+			return 0, false
+		}
+		t = r.Buckets[i]
+	}
+	if all := map[alerts.Unit]float64{alerts.Ratio: 1, alerts.Percent: 100}[r.Unit]; r.Above && all > 0 && t >= all && r.Threshold < all {
+		return 0, false
+	}
 	far := t / r.Threshold
 	if !r.Above {
 		far = r.Threshold / t

@@ -3,6 +3,7 @@ package backtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
@@ -12,10 +13,12 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action"
 	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/remediation/view"
+	"github.com/locotoki/backout/rules"
 )
 
 // shop has one trigger for all stages and one for alpha, and two steps and a lossy one.
@@ -68,9 +71,11 @@ func twoStages(t testing.TB) *alerts.Playbook {
 type made struct {
 	// value is the error rate at a moment, by both windows; NaN is none.
 	value func(t time.Time) float64
-	stage func(t time.Time) float64 // the recorded stage's number; nil: not recorded
+	// volume, where set, is how many requests each window had.
+	volume func(t time.Time) float64
+	stage  func(t time.Time) float64 // the recorded stage's number; nil: not recorded
 	// fails, where set, is asked before each answer.
-	fails func(span time.Duration) error
+	fails func(expr string, from, to time.Time) error
 	// panics, where set, is in the expressions that it panics at.
 	panics string
 	// down is how many targets are down; all of them were up whenever an incident opened.
@@ -105,7 +110,7 @@ func (m *made) Samples(_ context.Context, expr string, from, to time.Time, step 
 		panic("made")
 	}
 	if m.fails != nil {
-		if err := m.fails(to.Sub(from)); err != nil {
+		if err := m.fails(expr, from, to); err != nil {
 			return nil, err
 		}
 	}
@@ -132,6 +137,8 @@ func (m *made) at(expr string, t time.Time) float64 {
 		return 5
 	case strings.Contains(expr, "errors_total"):
 		return m.value(t)
+	case m.volume != nil && strings.HasPrefix(expr, "sum(sum(increase(requests_total"):
+		return m.volume(t)
 	}
 	return 1 // alive, up, as many targets as before, vector(1)
 }
@@ -313,7 +320,7 @@ func TestTheLoadIsBounded(t *testing.T) {
 		t.Errorf("%d queries at a time, the longest of %d points", m.most, m.longest.Load())
 	}
 	began := time.Now()
-	m = &made{value: during(), fails: func(time.Duration) error { time.Sleep(2 * time.Millisecond); return nil }}
+	m = &made{value: during(), fails: func(string, time.Time, time.Time) error { time.Sleep(2 * time.Millisecond); return nil }}
 	o = options(t, m)
 	o.MaxLoad = 0.2
 	mustRun(t, o)
@@ -341,19 +348,242 @@ func TestChunksAreShortAtAnyStep(t *testing.T) {
 func TestWhatPrometheusCannotAnswerIsAskedInHalves(t *testing.T) {
 	m := &made{value: during(time.Hour, 2*time.Hour)}
 	whole := mustRun(t, options(t, m))
-	m.fails = func(span time.Duration) error {
-		if span > 7*time.Hour {
-			return errors.New("query processing would load too many samples into memory")
+	for _, err := range []error{remediation.ErrExecution, remediation.ErrTooSlow} {
+		m.fails = func(_ string, from, to time.Time) error {
+			if to.Sub(from) > 7*time.Hour {
+				return fmt.Errorf("%w: it would load too many samples", err)
+			}
+			return nil
+		}
+		parts := mustRun(t, options(t, m))
+		if a, b := alertNamed(t, whole, "error_rate"), alertNamed(t, parts, "error_rate"); len(b.Firings) != 1 || !a.Firings[0].From.Equal(b.Firings[0].From) || len(parts.Gaps) > 0 {
+			t.Errorf("whole %+v, in parts %+v", a.Firings, b.Firings)
+		}
+	}
+}
+
+// One alert's expression has no answer at noon; the others, and the rest of the day, have.
+func TestWhatHasNoAnswerIsAGapOfItsAlertOnly(t *testing.T) {
+	noon := day.Add(12 * time.Hour)
+	m := &made{value: during(time.Hour, 2*time.Hour)}
+	m.fails = func(expr string, from, to time.Time) error {
+		if strings.Contains(expr, "errors_total[5m]") && !from.After(noon) && !to.Before(noon) {
+			return fmt.Errorf("%w: many-to-many", remediation.ErrExecution)
 		}
 		return nil
 	}
-	parts := mustRun(t, options(t, m))
-	if a, b := alertNamed(t, whole, "error_rate"), alertNamed(t, parts, "error_rate"); len(b.Firings) != 1 || !a.Firings[0].From.Equal(b.Firings[0].From) {
-		t.Errorf("whole %+v, in parts %+v", a.Firings, b.Firings)
+	o := options(t, m)
+	cache, err := OpenCache(t.TempDir(), day)
+	if err != nil {
+		t.Fatal(err)
 	}
-	m.fails = func(time.Duration) error { return errors.New("bad query") }
-	if _, err := Run(t.Context(), options(t, m)); err == nil || !strings.Contains(err.Error(), "bad query") {
-		t.Errorf("error is %v", err)
+	o.Cache = cache
+	for _, run := range []string{"first", "with a cache"} {
+		r := mustRun(t, o)
+		a, other := alertNamed(t, r, "alert of error_rate"), alertNamed(t, r, "error_rate")
+		if len(r.Gaps) != 1 || r.Gaps[0].Of != a.Name() || r.Gaps[0].From.After(noon) || !r.Gaps[0].To.After(noon) || !strings.HasSuffix(r.Gaps[0].Why, "many-to-many") {
+			t.Fatalf("%s: gaps are %+v", run, r.Gaps)
+		}
+		if lost := time.Duration(a.Unanswered); lost != r.Gaps[0].To.Sub(r.Gaps[0].From) || a.NoData != a.Unanswered || lost > 2*time.Hour || len(a.Firings) != 1 ||
+			!strings.Contains(a.Verdict, "could not evaluate it for 1 h 30 min") {
+			t.Errorf("%s: without an answer for %s: %s", run, lost, a.Verdict)
+		}
+		if other.NoData > 0 || len(other.Firings) != 1 || len(r.Incidents) != 1 || r.Missing != "" {
+			t.Errorf("%s: the other trigger: %+v", run, other)
+		}
+		o.Store = options(t, m).Store
+	}
+}
+
+// What each poll would ask of that time has no answer either, as it had none then.
+func TestTheReplayMeetsTheSameGaps(t *testing.T) {
+	m := &made{value: during(time.Hour, 2*time.Hour)}
+	m.fails = func(expr string, _, _ time.Time) error {
+		if strings.Contains(expr, "errors_total[2m]") { // the recovery
+			return fmt.Errorf("%w: many-to-many", remediation.ErrExecution)
+		}
+		return nil
+	}
+	r := mustRun(t, options(t, m))
+	if len(r.Gaps) == 0 || r.Gaps[0].Of != "the replay" || len(r.Incidents) != 1 || r.Incidents[0].Recovered != nil {
+		t.Errorf("gaps %+v, incidents %+v", r.Gaps, r.Incidents)
+	}
+}
+
+// An expression that takes too long is given up for all of the time; a server that
+// answers nothing at all ends the run.
+func TestWhatIsTooSlowIsNotAskedAgainAndAgain(t *testing.T) {
+	slow := func(only string) *made {
+		return &made{value: during(), fails: func(expr string, _, _ time.Time) error {
+			if strings.Contains(expr, only) {
+				return remediation.ErrTooSlow
+			}
+			return nil
+		}}
+	}
+	m := slow("errors_total[5m]")
+	o := options(t, m)
+	o.To = day.AddDate(0, 0, 9)
+	r := mustRun(t, o)
+	asked := 0
+	for expr, n := range m.asked {
+		if strings.Contains(expr, "errors_total[5m]") {
+			asked += n
+		}
+	}
+	if a := alertNamed(t, r, "alert of error_rate"); asked > 6 || len(r.Gaps) != 1 || !a.Blind() || alertNamed(t, r, "error_rate").NoData > 0 {
+		t.Errorf("asked %d times, gaps %+v", asked, r.Gaps)
+	}
+	m = slow("")
+	if _, err := Run(t.Context(), options(t, m)); !errors.Is(err, remediation.ErrTooSlow) || m.queries.Load() > 6 {
+		t.Errorf("of a server that hangs: %v after %d queries", err, m.queries.Load())
+	}
+}
+
+func TestAnErrorThatIsNotTheRangesEndsTheRun(t *testing.T) {
+	for _, err := range []error{errors.New("parse error"), fmt.Errorf("%w: 401 Unauthorized", remediation.ErrNoAnswer)} {
+		m := &made{value: during(), fails: func(string, time.Time, time.Time) error { return err }}
+		o := options(t, m)
+		o.To = day.AddDate(0, 0, 9)
+		if _, got := Run(t.Context(), o); !errors.Is(got, err) || m.queries.Load() > 2 {
+			t.Errorf("%v: %v after %d queries", err, got, m.queries.Load())
+		}
+	}
+}
+
+// Whatever is interrupted, what was finished before stays.
+func TestAnInterruptedReplayGivesWhatWasReplayed(t *testing.T) {
+	brief := []time.Duration{}
+	for i := range 6 {
+		brief = append(brief, time.Duration(3*i+1)*time.Hour, time.Duration(3*i+1)*time.Hour+90*time.Second)
+	}
+	for _, tc := range []struct {
+		at        string // in the progress that it is interrupted at
+		missing   string
+		incidents func(n int) bool
+	}{
+		{"replay: 10 of 24 hours", "interrupted: what backout would have done was replayed until 2026-11-02T10:", func(n int) bool { return n >= 3 && n < 6 }},
+		{"volumes: ", "interrupted: not every short firing has a proposal", func(n int) bool { return n == 6 }},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		o := options(t, &made{value: during(brief...)})
+		o.Progress = func(p Progress) {
+			if strings.HasPrefix(p.String(), tc.at) {
+				cancel()
+			}
+		}
+		r, err := Run(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := map[string]bool{}
+		for _, inc := range r.Incidents {
+			known[inc.ID] = true
+		}
+		if !strings.HasPrefix(r.Missing, tc.missing) || !tc.incidents(len(known)) {
+			t.Errorf("%s: %q, %d incidents", tc.at, r.Missing, len(known))
+		}
+		for i, f := range alertNamed(t, r, "error_rate").Firings {
+			if f.Incident != "" && !known[f.Incident] || f.Incident == "" && i < len(known) {
+				t.Errorf("%s: firing %d names incident %q", tc.at, i+1, f.Incident)
+			}
+		}
+		cancel()
+	}
+}
+
+// A service without requests and one that is not scraped both have no value: the volume
+// tells them apart, and is read only for the days that lack values.
+func TestTooFewEventsAreNotMissingSeries(t *testing.T) {
+	from := func(a, b time.Duration, t time.Time) bool { return t.Sub(day) >= a && t.Sub(day) < b }
+	m := &made{volume: func(t time.Time) float64 {
+		switch {
+		case from(30*time.Hour, 33*time.Hour, t):
+			return 7
+		case from(33*time.Hour, 35*time.Hour, t):
+			return math.NaN()
+		}
+		return 1000
+	}}
+	m.value = func(t time.Time) float64 {
+		if from(30*time.Hour, 35*time.Hour, t) {
+			return math.NaN()
+		}
+		return 0.001
+	}
+	o := options(t, m)
+	o.To = day.AddDate(0, 0, 6)
+	a := alertNamed(t, mustRun(t, o), "error_rate")
+	if time.Duration(a.NoData) != 5*time.Hour || time.Duration(a.BelowVolume) != 3*time.Hour || a.NoDataWords() != "5 h (3 h of it below min_volume)" {
+		t.Errorf("no data for %s, below the volume for %s: %s", a.NoData, a.BelowVolume, a.NoDataWords())
+	}
+	for expr, n := range m.asked {
+		if strings.HasPrefix(expr, "sum(sum(increase(requests_total[15m]") && n != 1 {
+			t.Errorf("the volume is asked %d times: %s", n, expr)
+		}
+	}
+	m.value = func(time.Time) float64 { return math.NaN() }
+	m.volume = func(time.Time) float64 { return 7 }
+	if got := alertNamed(t, mustRun(t, options(t, m)), "error_rate").Verdict; got != "error_rate had less than min_volume at any time: it can protect nothing. Lower min_volume." {
+		t.Errorf("says %q", got)
+	}
+}
+
+func TestACacheInMemoryIsBounded(t *testing.T) {
+	c := NewMemoryCache()
+	m := &made{value: during()}
+	o := options(t, m)
+	o.Cache, o.Stage = c, "beta"
+	mustRun(t, o)
+	before := m.queries.Load()
+	o.Store = options(t, m).Store
+	if mustRun(t, o); m.queries.Load() != before {
+		t.Errorf("%d queries again", m.queries.Load()-before)
+	}
+	for _, key := range []string{"a", "b", "b", "c"} {
+		c.hold(key, make([]byte, maxMemory/2))
+	}
+	if len(c.memory) > 2 || c.size > maxMemory {
+		t.Errorf("it holds %d chunks, %d bytes", len(c.memory), c.size)
+	}
+}
+
+func TestTheTimeIsWithinThePastAndHasAnEvaluation(t *testing.T) {
+	o := options(t, &made{value: during()})
+	now := o.Now()
+	o.From, o.To = now.Add(-time.Hour), now.Add(time.Hour)
+	r := mustRun(t, o)
+	if a := alertNamed(t, r, "error_rate"); r.To.After(now) || a.NoData > 0 || time.Duration(a.Judged) > time.Hour+time.Minute {
+		t.Errorf("until %s of %s: judged %s, without data %s", r.To, now, a.Judged, a.NoData)
+	}
+	for words, span := range map[string][2]time.Time{
+		"is in the future":   {now.Add(time.Hour), now.Add(2 * time.Hour)},
+		"no evaluation lies": {now.Add(-14 * time.Second), now.Add(-10 * time.Second)},
+	} {
+		o.From, o.To = span[0], span[1]
+		_, err := Run(t.Context(), o)
+		if message, try := hint.Of(err); !strings.Contains(message, words) || !strings.Contains(try, "--from") {
+			t.Errorf("%v: %v", span, err)
+		}
+	}
+}
+
+func TestAStageThatNeverWasIsExplainedByWhereStagesComeFrom(t *testing.T) {
+	none := func(time.Time) float64 { return 0 }
+	for words, edit := range map[string]func(*Options, *made){
+		"it counts in the stage alpha only, and another one was given.": func(o *Options, _ *made) { o.Stage = "beta" },
+		"no assumed rollout was in its stage alpha at that time.": func(o *Options, _ *made) {
+			o.Rollouts = []rules.Stay{{Stage: "beta", From: day, To: day.Add(time.Hour)}}
+		},
+		"no recorded rollout was in its stage alpha at that time. Use backout backtest with --stage=alpha.":            func(_ *Options, m *made) { m.stage = none },
+		"no rollout is known to have been in its stage alpha. Use backout backtest with --stage or --assume-rollouts.": func(*Options, *made) {},
+	} {
+		m := &made{value: during()}
+		o := options(t, m)
+		edit(&o, m)
+		if got := alertNamed(t, mustRun(t, o), "alpha_errors").Verdict; got != "alpha_errors was not judged: "+words {
+			t.Errorf("says %q", got)
+		}
 	}
 }
 
@@ -366,8 +596,8 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 	m := &made{value: during(5*24*time.Hour+time.Hour, 5*24*time.Hour+2*time.Hour)}
 	o := options(t, m)
 	o.Cache, o.To, o.Stage = cache, day.AddDate(0, 0, 6), "beta"
-	o.Progress = func(format string, args ...any) {
-		if args[0] == 8 { // of 21: two chunks of three expressions are whole
+	o.Progress = func(p Progress) {
+		if p.Done == 8 { // of 21: two chunks of three expressions are whole
 			cancel()
 		}
 	}
@@ -384,8 +614,8 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 	keepsNothing := options(t, m)
 	keepsNothing.To, keepsNothing.Stage = o.To, o.Stage
 	stopped, stop := context.WithCancel(t.Context())
-	keepsNothing.Progress = func(_ string, args ...any) {
-		if args[0] == 8 {
+	keepsNothing.Progress = func(p Progress) {
+		if p.Done == 8 {
 			stop()
 		}
 	}

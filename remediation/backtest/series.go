@@ -2,6 +2,7 @@ package backtest
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -41,6 +42,24 @@ func (g grid) span(n int) time.Duration { return time.Duration(n) * g.step }
 type series struct {
 	grid
 	values []float64
+	// gaps are the evaluations that the source could not answer; they have no value.
+	gaps []gap
+}
+
+// gap is a part of a grid, to excluded, without an answer.
+type gap struct {
+	from, to int64
+	why      error
+}
+
+// failed is why the source has no answer at t, nil where it has one.
+func (s *series) failed(t time.Time) error {
+	for _, g := range s.gaps {
+		if i := s.floor(t); i >= g.from && i < g.to {
+			return g.why
+		}
+	}
+	return nil
 }
 
 func newSeries(g grid) *series {
@@ -65,6 +84,18 @@ func (s *series) copyFrom(part *series) {
 	for i := max(s.first, part.first); i <= min(s.last, part.last); i++ {
 		s.values[i-s.first] = part.values[i-part.first]
 	}
+	s.gaps = append(s.gaps, part.gaps...)
+}
+
+// since is the part of a series from i on.
+func (s *series) since(i int64) *series {
+	part := &series{grid: grid{s.step, i, s.last}, values: s.values[i-s.first:]}
+	for _, g := range s.gaps {
+		if g.from = max(g.from, i); g.from < g.to {
+			part.gaps = append(part.gaps, g)
+		}
+	}
+	return part
 }
 
 // value is that of the last evaluation at or before t; ok is false where there is none.
@@ -74,4 +105,12 @@ func (s *series) value(t time.Time) (v float64, ok bool) {
 		return 0, false
 	}
 	return s.values[i-s.first], true
+}
+
+// silent is a part, if it lacks a value.
+func (s *series) silent(part grid) []grid {
+	if slices.ContainsFunc(s.values[part.first-s.first:part.last+1-s.first], math.IsNaN) {
+		return []grid{part}
+	}
+	return nil
 }

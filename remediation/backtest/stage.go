@@ -41,6 +41,26 @@ func staysOf(pb *alerts.Playbook, index *series) (stays []rules.Stay, recorded b
 	return stays, recorded
 }
 
+// within are the parts of a grid in which an alert counts: its expression has no value
+// elsewhere, but Prometheus would work as hard to find that.
+func within(a *rules.Replayed, stays []rules.Stay, g grid) (parts []grid) {
+	if len(a.Stages) == 0 {
+		return []grid{g}
+	}
+	for _, s := range stays {
+		part := g // in whole seconds, as the expression has it
+		part.first, part.last = max(g.first, g.ceil(s.From.Truncate(time.Second))), min(g.last, g.ceil(s.To.Truncate(time.Second))-1)
+		switch n := len(parts); {
+		case part.len() == 0 || !slices.Contains(a.Stages, s.Stage):
+		case n > 0 && parts[n-1].last+1 == part.first:
+			parts[n-1].last = part.last
+		default:
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
 // stageAt is the stage at a moment, "" where none is known.
 func stageAt(stays []rules.Stay, t time.Time) string {
 	for _, s := range stays {

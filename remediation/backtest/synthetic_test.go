@@ -347,7 +347,7 @@ func serve(t testing.TB, data string) (*observe.Prometheus, string) {
 			resp.Body.Close()
 		}
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 4}
+	transport := &http.Transport{MaxIdleConnsPerHost: 4, DisableCompression: true} // as the command does on one machine
 	t.Cleanup(transport.CloseIdleConnections)
 	p, err := observe.NewPrometheus("http://"+address, 2*time.Minute, transport, slog.New(slog.DiscardHandler))
 	if err != nil {

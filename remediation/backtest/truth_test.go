@@ -47,7 +47,7 @@ func TestABacktestAgreesWithTheRulesThatWereEvaluated(t *testing.T) {
 	s.blocks(t, data, began)
 	prom, address := serve(t, data)
 	report, err := backtest.Run(t.Context(), backtest.Options{
-		Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(t), Now: time.Now,
+		Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(t), Now: func() time.Time { return to },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,13 +12,17 @@ import (
 
 // verdict says in a sentence what an alert would have done, and what to change. back is
 // in how many incidents it would have rolled back, below 0 where that was not replayed.
-func verdict(a *view.BacktestAlert, back int, during time.Duration) string {
+func verdict(a *view.BacktestAlert, back int, during time.Duration, from view.StagesFrom) string {
 	n := len(a.Firings)
 	switch {
 	case a.Judged == 0:
-		return fmt.Sprintf("%s was not judged: no rollout is known to have been in its stage %s. Use backout backtest with --stage or --assume-rollouts.", a.Name(), strings.Join(a.Stages, ", "))
+		return fmt.Sprintf("%s was not judged: %s.", a.Name(), outside(a.Stages, from))
 	case a.Indicator == "" && n == 0:
 		return fmt.Sprintf("%s was not raised.", a.Name())
+	case a.Unanswered > 0 && a.NoData == a.Judged:
+		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Correct what Prometheus could not evaluate (see Gaps).", a.Name())
+	case a.NoData == a.Judged && a.BelowVolume == a.NoData:
+		return fmt.Sprintf("%s had less than min_volume at any time: it can protect nothing. Lower min_volume.", a.Name())
 	case a.NoData == a.Judged:
 		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Check its query and its labels, or lower min_volume.", a.Name())
 	case n == 0:
@@ -38,6 +42,20 @@ func verdict(a *view.BacktestAlert, back int, during time.Duration) string {
 		return words + proposed(a, p) + silent(a)
 	}
 	return words + "." + silent(a)
+}
+
+// outside says why a stage's trigger never counted.
+func outside(stages []string, from view.StagesFrom) string {
+	stage := strings.Join(stages, " or ")
+	switch from {
+	case view.StagesGiven:
+		return fmt.Sprintf("it counts in the stage %s only, and another one was given", stage)
+	case view.StagesAssumed:
+		return fmt.Sprintf("no assumed rollout was in its stage %s at that time", stage)
+	case view.StagesRecorded:
+		return fmt.Sprintf("no recorded rollout was in its stage %s at that time. Use backout backtest with --stage=%s", stage, stages[0])
+	}
+	return fmt.Sprintf("no rollout is known to have been in its stage %s. Use backout backtest with --stage or --assume-rollouts", stage)
 }
 
 // proposed says what leaves out the short firings.
@@ -79,8 +97,16 @@ func nearMiss(a *view.BacktestAlert) string {
 
 // silent says that an alert had no value for a good part of the time.
 func silent(a *view.BacktestAlert) string {
-	if 10*a.NoData < a.Judged {
-		return ""
+	unanswered := ""
+	if a.Unanswered > 0 {
+		unanswered = fmt.Sprintf(" Prometheus could not evaluate it for %s (see Gaps).", remediation.Span(a.Unanswered))
 	}
-	return fmt.Sprintf(" It had no value for %s of %s.", remediation.Span(a.NoData), remediation.Span(a.Judged))
+	few := ""
+	if a.BelowVolume > 0 {
+		few = fmt.Sprintf(", of which %s below min_volume", remediation.Span(a.BelowVolume))
+	}
+	if 10*a.NoData < a.Judged {
+		return unanswered
+	}
+	return fmt.Sprintf(" It had no value for %s of %s%s.", remediation.Span(a.NoData), remediation.Span(a.Judged), few) + unanswered
 }

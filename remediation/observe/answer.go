@@ -10,7 +10,10 @@ import (
 	"net/url"
 	"strings"
 
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+
 	"github.com/locotoki/backout/hint"
+	"github.com/locotoki/backout/remediation"
 )
 
 // answers is a RoundTripper that lets only Prometheus's own, complete JSON
@@ -73,7 +76,11 @@ func judge(resp *http.Response, body []byte) error {
 		case http.StatusOK, http.StatusBadRequest, http.StatusUnprocessableEntity:
 			return nil
 		}
-		return withRemedy(fmt.Errorf("it answers %s: %s: %s", resp.Status, said.ErrorType, said.Error), resp)
+		err := fmt.Errorf("it answers %s: %s: %s", resp.Status, said.ErrorType, said.Error)
+		if said.ErrorType == string(promv1.ErrTimeout) {
+			return fmt.Errorf("%w: %w", remediation.ErrTooSlow, err)
+		}
+		return withRemedy(err, resp)
 	}
 	switch {
 	case resp.StatusCode/100 != 2:
@@ -89,7 +96,11 @@ func judge(resp *http.Response, body []byte) error {
 }
 
 func notPrometheus(resp *http.Response) error {
-	return withRemedy(fmt.Errorf("it answers %s, not Prometheus's JSON", resp.Status), resp)
+	err := fmt.Errorf("it answers %s, not Prometheus's JSON", resp.Status)
+	if resp.StatusCode == http.StatusGatewayTimeout {
+		return fmt.Errorf("%w: %w", remediation.ErrTooSlow, err)
+	}
+	return withRemedy(err, resp)
 }
 
 // withRemedy adds what may help against an answer of someone else.

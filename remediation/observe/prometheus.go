@@ -152,7 +152,7 @@ func line(result model.Value) ([]remediation.Point, error) {
 	case len(matrix) == 0:
 		return nil, nil
 	case len(matrix) > 1:
-		return nil, hint.Add(fmt.Errorf("%d series where one is expected", len(matrix)), "aggregate them in the expression")
+		return nil, hint.Add(fmt.Errorf("%w: %d series where one is expected", remediation.ErrExecution, len(matrix)), "aggregate them in the expression")
 	case len(matrix[0].Histograms) > 0:
 		return nil, errors.New("the samples are native histograms, not numbers")
 	}
@@ -175,7 +175,10 @@ func (p *Prometheus) failure(ctx, asking context.Context, err error) error {
 		return fmt.Errorf("%s: %w; aggregate in the expression", p.name, err)
 	}
 	if asking.Err() != nil {
-		return fmt.Errorf("%s: %w within %s", p.name, remediation.ErrNoAnswer, p.timeout)
+		return fmt.Errorf("%s: %w: it took longer than %s", p.name, remediation.ErrTooSlow, p.timeout)
+	}
+	if errors.Is(err, remediation.ErrTooSlow) {
+		return fmt.Errorf("%s: %w", p.name, cause(err))
 	}
 	var answer *promv1.Error
 	if !errors.As(err, &answer) {
@@ -184,6 +187,8 @@ func (p *Prometheus) failure(ctx, asking context.Context, err error) error {
 	switch answer.Type {
 	case promv1.ErrTimeout, promv1.ErrCanceled, promv1.ErrServer, promv1.ErrClient:
 		return fmt.Errorf("%s: %w: %w", p.name, remediation.ErrNoAnswer, err)
+	case promv1.ErrExec:
+		return fmt.Errorf("%s: %w: %w", p.name, remediation.ErrExecution, err)
 	}
 	return fmt.Errorf("%s: %w", p.name, err)
 }

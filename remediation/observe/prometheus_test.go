@@ -193,6 +193,9 @@ func TestOnlyPrometheussOwnCompleteJSONIsAnAnswer(t *testing.T) {
 				if !errors.Is(err, remediation.ErrNoAnswer) || !strings.Contains(err.Error(), tc.word) || !strings.HasPrefix(err.Error(), "prometheus at http://") {
 					t.Errorf("%s: error is %v, want no answer and %q", of, err, tc.word)
 				}
+				if slow := strings.Contains(tc.body, "timed out") || tc.status == http.StatusGatewayTimeout; errors.Is(err, remediation.ErrTooSlow) != slow {
+					t.Errorf("%s: %v is taken for slow: %v", of, err, !slow)
+				}
 			}
 		})
 	}
@@ -273,7 +276,7 @@ func TestASilentServerGivesNoAnswer(t *testing.T) {
 	t.Run("it hangs", func(t *testing.T) {
 		p := newPrometheus(t, hanging(t), 50*time.Millisecond)
 		_, _, err := p.Query(t.Context(), "up == 1")
-		if !errors.Is(err, remediation.ErrNoAnswer) || !strings.Contains(err.Error(), "no answer within 50ms") {
+		if !errors.Is(err, remediation.ErrNoAnswer) || !errors.Is(err, remediation.ErrTooSlow) || !strings.Contains(err.Error(), "longer than 50ms") {
 			t.Errorf("error is %v", err)
 		}
 	})

@@ -58,16 +58,18 @@ func TestARangeThatIsNotOneLineIsRefused(t *testing.T) {
 		body   string
 		word   string
 		silent bool
+		again  bool // another range may have an answer
 	}{
-		"two series":          {200, data("matrix", "["+series+","+series+"]"), "2 series", false},
-		"a vector":            {200, data("vector", `[]`), "vector", false},
-		"native histograms":   {200, data("matrix", `[{"metric":{},"histograms":[[1,{"count":"1","sum":"1","buckets":[]}]]}]`), "histograms", false},
-		"a wrong query":       {400, `{"status":"error","errorType":"bad_data","error":"parse error"}`, "parse error", false},
-		"a server that stops": {503, `{"status":"error","errorType":"timeout","error":"query timed out"}`, "no answer", true},
+		"two series":          {200, data("matrix", "["+series+","+series+"]"), "2 series", false, true},
+		"a vector":            {200, data("vector", `[]`), "vector", false, false},
+		"native histograms":   {200, data("matrix", `[{"metric":{},"histograms":[[1,{"count":"1","sum":"1","buckets":[]}]]}]`), "histograms", false, false},
+		"a wrong query":       {400, `{"status":"error","errorType":"bad_data","error":"parse error"}`, "parse error", false, false},
+		"a server that stops": {503, `{"status":"error","errorType":"timeout","error":"query timed out"}`, "no answer", true, false},
+		"many to many":        {422, `{"status":"error","errorType":"execution","error":"found duplicate series"}`, "duplicate series", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := askRange(t, tc.status, tc.body)
-			if err == nil || !strings.Contains(err.Error(), tc.word) || errors.Is(err, remediation.ErrNoAnswer) != tc.silent {
+			if err == nil || !strings.Contains(err.Error(), tc.word) || errors.Is(err, remediation.ErrNoAnswer) != tc.silent || errors.Is(err, remediation.ErrExecution) != tc.again {
 				t.Errorf("error is %v", err)
 			}
 		})

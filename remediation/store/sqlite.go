@@ -65,6 +65,7 @@ func OpenScratch(dsn string) (*Store, error) {
 	if err := s.w.(*sqliteConn).script("PRAGMA synchronous = OFF"); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", s.db, err), s.Close())
 	}
+	s.decoded = &decoded{rows: map[int64]decodedRow{}}
 	return s, nil
 }
 

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,11 +28,13 @@ type Backtest struct {
 	// Missing says what was asked for and is not here; "" where all of it is.
 	Missing string `json:"missing"`
 	// StagesFrom says where Stages come from.
-	StagesFrom StagesFrom         `json:"stages_from"`
-	Stages     []BacktestStage    `json:"stages"`
-	Alerts     []BacktestAlert    `json:"alerts"`
-	Incidents  []BacktestIncident `json:"incidents"`
-	// Verdict is one sentence for each alert, what to do first.
+	StagesFrom StagesFrom      `json:"stages_from"`
+	Stages     []BacktestStage `json:"stages"`
+	// Gaps are what Prometheus could not evaluate; they count as no data.
+	Gaps      []BacktestGap      `json:"gaps"`
+	Alerts    []BacktestAlert    `json:"alerts"`
+	Incidents []BacktestIncident `json:"incidents"`
+	// Verdict is one sentence for each alert, in their order: what to do first comes first.
 	Verdict []string `json:"verdict"`
 }
 
@@ -53,6 +56,16 @@ type BacktestStage struct {
 	To    time.Time `json:"to"`
 }
 
+// BacktestGap is a time at which an expression could not be evaluated.
+type BacktestGap struct {
+	// Of is the alert's name, rollout_stage, or the replay for what polls ask.
+	Of   string    `json:"of"`
+	From time.Time `json:"from"`
+	// To is the first evaluation after it.
+	To  time.Time `json:"to"`
+	Why string    `json:"why"`
+}
+
 // BacktestAlert is one trigger or alert threshold.
 type BacktestAlert struct {
 	// Alert is its rule's name; Trigger is "" for an alert threshold, Indicator for a
@@ -70,10 +83,15 @@ type BacktestAlert struct {
 	// Approximate says why its firings can lie up to one evaluation away from those of the
 	// rules; "" where the same moments were evaluated alike.
 	Approximate string `json:"approximate"`
-	// Judged is for how long it counted, NoData for how much of that it had no value.
-	Judged  model.Duration   `json:"judged"`
-	NoData  model.Duration   `json:"no_data"`
-	Firings []BacktestFiring `json:"firings"`
+	// Judged is for how long it counted, NoData for how much of that it had no value, and
+	// Unanswered for how much of NoData Prometheus could not evaluate it. BelowVolume is how
+	// much of NoData had fewer events than MinVolume; for a stage's trigger that is unknown,
+	// and 0.
+	Judged      model.Duration   `json:"judged"`
+	NoData      model.Duration   `json:"no_data"`
+	Unanswered  model.Duration   `json:"unanswered"`
+	BelowVolume model.Duration   `json:"below_volume"`
+	Firings     []BacktestFiring `json:"firings"`
 	// Nearest is the value that came nearest to the threshold without firing, nil where
 	// there was none.
 	Nearest *BacktestValue `json:"nearest"`
@@ -90,6 +108,31 @@ func (a *BacktestAlert) Name() string {
 		return a.Trigger
 	}
 	return "alert of " + a.Indicator
+}
+
+// Blind reports that it had no value at any time, so it can protect nothing.
+func (a *BacktestAlert) Blind() bool {
+	return a.Indicator != "" && a.Judged > 0 && a.NoData == a.Judged
+}
+
+// SortAlerts puts first what to look at first: triggers that fired, then those without
+// any value, then thresholds that warned; what did not fire comes last. Within these, the
+// playbook's order is kept.
+func SortAlerts(all []BacktestAlert) {
+	rank := func(a BacktestAlert) int {
+		switch {
+		case a.Trigger != "" && len(a.Firings) > 0:
+			return 0
+		case a.Trigger != "" && a.Blind():
+			return 1
+		case len(a.Firings) > 0 || a.Blind():
+			return 2
+		case a.Trigger != "":
+			return 3
+		}
+		return 4
+	}
+	slices.SortStableFunc(all, func(a, b BacktestAlert) int { return rank(a) - rank(b) })
 }
 
 // BacktestFiring is a time during which an alert would have fired.
@@ -219,7 +262,7 @@ func (i *BacktestIncident) Describe() string {
 	case i.Closed != nil:
 		said = append(said, "over after "+remediation.Span(i.Closed.Sub(i.Opened)))
 	default:
-		said = append(said, "not over at the end of the data")
+		said = append(said, "not over at the end of the replay")
 	}
 	return strings.Join(said, "; ")
 }
@@ -233,3 +276,98 @@ func afterWords(d model.Duration) string {
 
 // Share writes a share of a threshold, in per cent.
 func Share(p float64) string { return strconv.FormatFloat(math.Round(p*10)/10, 'f', -1, 64) + "%" }
+
+// Rows are a backtest's alerts as a table, its head first.
+func (b *Backtest) Rows() [][]string {
+	rows := [][]string{{"alert", "fired", "longest", "nearest", "no data", "judged"}}
+	for i := range b.Alerts {
+		a := &b.Alerts[i]
+		longest, nearest := "-", "-"
+		var most model.Duration
+		for _, f := range a.Firings {
+			most = max(most, f.Lasted)
+			longest = remediation.Span(most)
+		}
+		if a.Nearest != nil && a.Nearest.Percent != nil {
+			nearest = Share(*a.Nearest.Percent)
+		}
+		rows = append(rows, []string{a.Name(), fmt.Sprint(len(a.Firings)), longest, nearest, spanOrDash(a.NoData), spanOrDash(a.Judged)})
+	}
+	return rows
+}
+
+func spanOrDash(d model.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return remediation.Span(d)
+}
+
+// StagesWords says where the stages come from.
+func (b *Backtest) StagesWords() string {
+	words := map[StagesFrom]string{
+		StagesRecorded: "The stages are those that Prometheus has recorded",
+		StagesGiven:    "All of the time counts as the stage",
+		StagesAssumed:  "The stages are those of --assume-rollouts",
+		StagesUnknown:  "Prometheus has no rollout_stage of this time, so no trigger of a stage was judged, and a rollout counts as active",
+	}[b.StagesFrom]
+	if b.StagesFrom == StagesGiven && len(b.Stages) > 0 {
+		return words + " " + b.Stages[0].Stage + "."
+	}
+	if n := len(b.Stages); n > 0 {
+		words += fmt.Sprintf(": %s", remediation.Counted(n, "stay"))
+	}
+	return words + "."
+}
+
+// Bound is what the alert compares, in words.
+func (a *BacktestAlert) Bound() string {
+	if a.Indicator == "" {
+		return "raised by a person"
+	}
+	side := "below"
+	if a.Above {
+		side = "above"
+	}
+	return fmt.Sprintf("%s %s over %s", side, remediation.Measure(a.Threshold, a.Unit), remediation.Span(a.Window))
+}
+
+// Miss is the nearest miss and its share of the bound, "" where there was none.
+func (a *BacktestAlert) Miss() string {
+	if a.Nearest == nil {
+		return ""
+	}
+	value := remediation.Measure(a.Nearest.Value, a.Unit)
+	if p := a.Nearest.Percent; p != nil {
+		value += ", " + Share(*p) + " of the bound"
+	}
+	return value
+}
+
+// Note says how exact the firings' times are, "" where they are those of the rules.
+func (a *BacktestAlert) Note() string {
+	if a.Approximate == "" {
+		return ""
+	}
+	return "each time is exact to one evaluation: " + a.Approximate
+}
+
+// WorstWords is a firing's worst value.
+func (a *BacktestAlert) WorstWords(f BacktestFiring) string {
+	if f.Worst == nil {
+		return "infinite"
+	}
+	return remediation.Measure(*f.Worst, a.Unit)
+}
+
+// NoDataWords says for how long it had no value and why, "" where it always had one.
+func (a *BacktestAlert) NoDataWords() string {
+	if a.NoData == 0 {
+		return ""
+	}
+	words := remediation.Span(a.NoData)
+	if a.BelowVolume > 0 {
+		words += fmt.Sprintf(" (%s of it below min_volume)", remediation.Span(a.BelowVolume))
+	}
+	return words
+}

@@ -3,9 +3,6 @@ package terminal
 import (
 	"fmt"
 	"strings"
-	"time"
-
-	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -46,10 +43,16 @@ func BacktestText(r *view.Backtest, rows func([][]string) string) string {
 		w.item("%s", v)
 	}
 	w.head("Alerts")
-	w.WriteString(rows(backtestRows(r)))
-	w.WriteString("\n" + Wrap("", stagesWords(r)))
+	w.WriteString(rows(r.Rows()))
+	w.WriteString("\n" + Wrap("", r.StagesWords()))
 	for i := range r.Alerts {
 		w.firings(&r.Alerts[i])
+	}
+	if len(r.Gaps) > 0 {
+		w.head("Gaps")
+	}
+	for _, g := range r.Gaps {
+		w.item("%s, %s for %s: %s", g.Of, MomentShort(g.From), remediation.Span(g.To.Sub(g.From)), g.Why)
 	}
 	w.head("Incidents")
 	if len(r.Incidents) == 0 {
@@ -61,67 +64,13 @@ func BacktestText(r *view.Backtest, rows func([][]string) string) string {
 	return w.String()
 }
 
-func backtestRows(r *view.Backtest) [][]string {
-	rows := [][]string{{"alert", "fired", "longest", "nearest", "no data", "judged"}}
-	for i := range r.Alerts {
-		a := &r.Alerts[i]
-		longest, nearest := "-", "-"
-		var most time.Duration
-		for _, f := range a.Firings {
-			most = max(most, time.Duration(f.Lasted))
-			longest = remediation.Span(most)
-		}
-		if a.Nearest != nil && a.Nearest.Percent != nil {
-			nearest = view.Share(*a.Nearest.Percent)
-		}
-		rows = append(rows, []string{a.Name(), fmt.Sprint(len(a.Firings)), longest, nearest, spanOrDash(a.NoData), spanOrDash(a.Judged)})
-	}
-	return rows
-}
-
-func spanOrDash(d model.Duration) string {
-	if d == 0 {
-		return "-"
-	}
-	return remediation.Span(d)
-}
-
-// stagesWords says where the stages come from.
-func stagesWords(r *view.Backtest) string {
-	words := map[view.StagesFrom]string{
-		view.StagesRecorded: "The stages are those that Prometheus has recorded",
-		view.StagesGiven:    "All of the time counts as the stage",
-		view.StagesAssumed:  "The stages are those of --assume-rollouts",
-		view.StagesUnknown:  "Prometheus has no rollout_stage of this time, so no trigger of a stage was judged, and a rollout counts as active",
-	}[r.StagesFrom]
-	if r.StagesFrom == view.StagesGiven && len(r.Stages) > 0 {
-		return words + " " + r.Stages[0].Stage + "."
-	}
-	if n := len(r.Stages); n > 0 {
-		words += fmt.Sprintf(": %s", remediation.Counted(n, "stay"))
-	}
-	return words + "."
-}
-
 // firings lists when an alert would have fired.
 func (w *reportWriter) firings(a *view.BacktestAlert) {
 	if len(a.Firings) == 0 {
 		return
 	}
-	side := "below"
-	if a.Above {
-		side = "above"
-	}
-	bound := fmt.Sprintf("%s %s over %s", side, remediation.Measure(a.Threshold, a.Unit), remediation.Span(a.Window))
-	if a.Indicator == "" {
-		bound = "raised by a person"
-	}
-	w.WriteString("\n" + Wrap("", fmt.Sprintf("### %s: %s", a.Name(), bound)) + "\n")
+	w.WriteString("\n" + Wrap("", fmt.Sprintf("### %s: %s", a.Name(), a.Bound())) + "\n")
 	for _, f := range a.Firings {
-		worst := "infinite"
-		if f.Worst != nil {
-			worst = remediation.Measure(*f.Worst, a.Unit)
-		}
 		still := ""
 		if f.To == nil {
 			still = ", still firing at the end"
@@ -129,9 +78,9 @@ func (w *reportWriter) firings(a *view.BacktestAlert) {
 		if f.Incident != "" {
 			still += ", " + f.Incident
 		}
-		w.item("%s for %s%s, worst %s", MomentShort(f.From), remediation.Span(f.Lasted), still, worst)
+		w.item("%s for %s%s, worst %s", MomentShort(f.From), remediation.Span(f.Lasted), still, a.WorstWords(f))
 	}
-	if a.Approximate != "" {
-		w.item("each time is exact to one evaluation: %s", a.Approximate)
+	if note := a.Note(); note != "" {
+		w.item("%s", note)
 	}
 }

@@ -117,6 +117,14 @@ type Progress struct {
 
 	mu   sync.Mutex
 	text string
+	part counted
+}
+
+// counted is one part of some work, of which all is known.
+type counted struct {
+	doing, unit string
+	done, all   int
+	began       time.Time
 }
 
 // StartProgress starts: it prints nothing until after has passed, and nothing at all if
@@ -137,6 +145,38 @@ func (p *Progress) Say(format string, args ...any) {
 	p.text = fmt.Sprintf(format, args...)
 }
 
+// Count replaces the text by a bar: how much of a part is done, and about how long the
+// rest of it takes.
+func (p *Progress) Count(doing string, done, all int, unit string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.part.doing != doing {
+		p.part = counted{doing: doing, unit: unit, began: time.Now()}
+	}
+	p.part.done, p.part.all = done, all
+}
+
+// barWidth is how many columns a bar has.
+const barWidth = 16
+
+// bar draws a part at a moment.
+func (c counted) bar(now time.Time) string {
+	full := 0
+	if c.all > 0 {
+		full = min(barWidth*c.done/c.all, barWidth)
+	}
+	text := fmt.Sprintf("%s [%s%s] %d of %d %s", c.doing, strings.Repeat("#", full), strings.Repeat(".", barWidth-full), c.done, c.all, c.unit)
+	if c.done > 0 && c.done < c.all {
+		left := now.Sub(c.began) / time.Duration(c.done) * time.Duration(c.all-c.done)
+		exact := time.Second
+		if left > 2*time.Minute {
+			exact = time.Minute
+		}
+		text += fmt.Sprintf(", %s left", remediation.Span(left.Round(exact)))
+	}
+	return text
+}
+
 // show overwrites its previous text, and removes it at the end. A write error
 // does not stop the work.
 func (p *Progress) show(after, every time.Duration) {
@@ -154,6 +194,9 @@ func (p *Progress) show(after, every time.Duration) {
 		case <-wait.C:
 		}
 		p.mu.Lock()
+		if p.part.doing != "" {
+			p.text = p.part.bar(time.Now())
+		}
 		text := cell(fmt.Sprintf("%s (%s)", p.text, time.Since(p.began).Round(time.Second)), Columns-1)
 		p.mu.Unlock()
 		if _, err := fmt.Fprint(p.w, "\r"+text+strings.Repeat(" ", max(shown-Width(text), 0))); err != nil {

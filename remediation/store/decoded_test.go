@@ -1,0 +1,166 @@
+package store
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/locotoki/backout/remediation"
+)
+
+// copies checks that a type has only what copyOf copies.
+func copies(t *testing.T, of reflect.Type, seen map[reflect.Type]bool) {
+	if seen[of] || of == reflect.TypeFor[time.Time]() {
+		return
+	}
+	seen[of] = true
+	switch of.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		copies(t, of.Elem(), seen)
+	case reflect.Struct:
+		for i := range of.NumField() {
+			if !of.Field(i).IsExported() {
+				t.Errorf("%s.%s is not exported", of, of.Field(i).Name)
+			}
+			copies(t, of.Field(i).Type, seen)
+		}
+	case reflect.Interface, reflect.Array, reflect.Chan, reflect.Func, reflect.UnsafePointer:
+		t.Errorf("%s is not copied in depth", of)
+	}
+}
+
+// fill puts something into everything, down to a depth: types may hold themselves.
+func fill(v reflect.Value, depth int) {
+	if depth == 0 {
+		return
+	}
+	depth--
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), depth)
+	case reflect.Slice:
+		if v.Type() == reflect.TypeFor[json.RawMessage]() {
+			v.SetBytes([]byte(`{"a":1}`))
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		fill(v.Index(0), depth)
+		fill(v.Index(1), depth)
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, depth)
+		fill(value, depth)
+		v.SetMapIndex(key, value)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)))
+			return
+		}
+		for i := range v.NumField() {
+			fill(v.Field(i), depth)
+		}
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(7)
+	case reflect.Float64:
+		v.SetFloat(0.5)
+	}
+}
+
+func TestACopyOfAnIncidentIsWhatWouldBeDecodedAndSharesNothing(t *testing.T) {
+	copies(t, reflect.TypeFor[remediation.Incident](), map[reflect.Type]bool{})
+	var a, b remediation.Incident
+	fill(reflect.ValueOf(&a).Elem(), 9)
+	fill(reflect.ValueOf(&b).Elem(), 9)
+	one := copyOf(&a)
+	if !reflect.DeepEqual(*one, b) {
+		t.Errorf("the copy is %+v", one)
+	}
+	scribble(reflect.ValueOf(&a).Elem())
+	if !reflect.DeepEqual(*one, b) {
+		t.Error("the copy changes with the other")
+	}
+	if empty := copyOf(&remediation.Incident{}); !reflect.DeepEqual(*empty, remediation.Incident{}) {
+		t.Errorf("of nothing: %+v", empty)
+	}
+}
+
+// scribble changes all that is reached.
+func scribble(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			scribble(v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			scribble(v.Index(i))
+		}
+	case reflect.Map:
+		v.Clear()
+	case reflect.Struct:
+		if v.Type() != reflect.TypeFor[time.Time]() {
+			for i := range v.NumField() {
+				scribble(v.Field(i))
+			}
+			return
+		}
+		v.SetZero()
+	default:
+		v.SetZero()
+	}
+}
+
+// Whoever reads a scratch database's incident may change it.
+func TestAScratchDatabaseReadsEachIncidentAsItIsStored(t *testing.T) {
+	st, err := OpenScratch("sqlite:" + filepath.Join(t.TempDir(), "scratch.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	var id string
+	put := func(edit func(inc *remediation.Incident)) {
+		t.Helper()
+		if err := st.Update(t.Context(), func(tx remediation.Tx) error {
+			inc := &remediation.Incident{Service: "shop", State: remediation.Confirming, Opened: time.Unix(1, 0).UTC(), Triggers: []remediation.TriggerState{{Trigger: "a"}}}
+			if id != "" {
+				var err error
+				if inc, err = tx.Incident(id); err != nil {
+					return err
+				}
+			}
+			edit(inc)
+			err := tx.PutIncident(inc)
+			id = inc.ID
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func() (inc *remediation.Incident) {
+		t.Helper()
+		if err := st.View(t.Context(), func(tx remediation.Tx) (err error) {
+			inc, err = tx.Incident(id)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return inc
+	}
+	put(func(*remediation.Incident) {})
+	read().Triggers[0].Trigger = "scribbled"
+	if got := read().Triggers[0].Trigger; got != "a" {
+		t.Errorf("a reader's change is kept: %s", got)
+	}
+	put(func(inc *remediation.Incident) { inc.Why = "changed" })
+	if got := read(); got.Why != "changed" {
+		t.Errorf("what was written is not read: %+v", got)
+	}
+}
