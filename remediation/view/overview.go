@@ -27,6 +27,10 @@ type Overview struct {
 	// UndeliveredSince.
 	Undelivered      int        `json:"undelivered"`
 	UndeliveredSince *time.Time `json:"undelivered_since"`
+	// Dropped counts the messages of the last day that could never be delivered, the last
+	// of them at DroppedLast.
+	Dropped     int        `json:"dropped"`
+	DroppedLast *time.Time `json:"dropped_last"`
 	// HeadSeq and HeadHash are the audit log's last entry.
 	HeadSeq  int64  `json:"head_seq"`
 	HeadHash string `json:"head_hash"`
