@@ -197,8 +197,9 @@ func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.Publi
 	}
 	books := e.Plans()
 	slices.SortFunc(books, func(a, b *plan.Plan) int { return strings.Compare(a.Service, b.Service) })
+	example := map[string]bool{} // a service that is not here has no public
 	for _, b := range books {
-		if b.Communications == nil || b.Communications.StatusPage == nil {
+		if example[b.Service] = b.Example; b.Example || b.Communications == nil || b.Communications.StatusPage == nil {
 			continue
 		}
 		for _, c := range b.Communications.StatusPage.Components {
@@ -206,6 +207,9 @@ func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.Publi
 		}
 	}
 	for _, inc := range slices.Backward(all) {
+		if example[inc.Service] {
+			continue
+		}
 		open := inc.Resolved == nil
 		for _, c := range inc.Components {
 			part := p.Part(alerts.Component{Name: c.Name})
