@@ -107,7 +107,11 @@ func NewStatus(o Overview) Status {
 				add(false, sv.Service, "signal: %s, raised by %s %s", sig.Name, sig.Raised.By, remediation.Distance(o.Time, sig.Raised.Since))
 			}
 		}
-		add(false, sv.Service, "playbook: sha256 %.12s", sv.Playbook)
+		example := ""
+		if sv.Example {
+			example = ", the built-in example: serve got no --playbook.file"
+		}
+		add(false, sv.Service, "playbook: sha256 %.12s%s", sv.Playbook, example)
 	}
 	if more > 0 {
 		add(true, remediation.Counted(more, "more service"), "monitoring: lost")

@@ -26,6 +26,7 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		"observe mode and a freeze are decisions of people": {func(o *view.Overview) {
 			o.Mode, o.Freezes = remediation.Observe, []remediation.Freeze{{Scope: remediation.ScopeAll, By: "eve", Reason: "move"}}
 		}, ""},
+		"the built-in example": {func(o *view.Overview) { o.Services[0].Example = true }, ""},
 		"a message waits a minute": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 1, ago(time.Minute) }, ""},
 		"a message waits an hour": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 2, ago(time.Hour) },
 			"messages: 2 messages waiting, the oldest from 1 h ago"},
@@ -99,3 +100,15 @@ func TestTheHeadlineSaysTheGravestOfWhatIsWrong(t *testing.T) {
 }
 
 func hourBefore(t time.Time) *time.Time { t = t.Add(-time.Hour); return &t }
+
+func TestAStatusSaysThatThePlaybookIsTheBuiltInExample(t *testing.T) {
+	for _, example := range []bool{true, false} {
+		said := ""
+		for _, l := range view.NewStatus(view.Overview{Services: []view.ServiceNow{{Service: "shop", Playbook: "0123", Example: example}}}).Lines {
+			said += l.Text + "\n"
+		}
+		if strings.Contains(said, "0123, the built-in example: serve got no --playbook.file\n") != example {
+			t.Errorf("example %v:\n%s", example, said)
+		}
+	}
+}
