@@ -153,6 +153,9 @@ func span(d any) (string, error) {
 	return "", fmt.Errorf("%T is not a duration", d)
 }
 
+// hover is the layout of a moment's title, which the script replaces by the reader's time.
+const hover = "2 Jan 2006 15:04:05"
+
 // when is a moment: its time of day, with the date where that is not today's.
 func when(now time.Time, at any) template.HTML {
 	t, ok := moment(at)
@@ -164,7 +167,7 @@ func when(now time.Time, at any) template.HTML {
 		layout = "2 Jan 2006 15:04:05"
 	}
 	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s UTC">%s UTC</time>`, //nolint:gosec // of a time
-		t.Format(time.RFC3339), t.Format("2 Jan 2006 15:04:05"), html.EscapeString(t.Format(layout))))
+		t.Format(time.RFC3339), t.Format(hover), html.EscapeString(t.Format(layout))))
 }
 
 // since is how far a moment is from now; the script counts on.
@@ -173,7 +176,7 @@ func since(now time.Time, at any) template.HTML {
 	if !ok {
 		return "never"
 	}
-	return template.HTML(fmt.Sprintf(`<span data-at="%d">%s</span>`, t.UnixMilli(), remediation.Distance(now, t))) //nolint:gosec // of a time
+	return template.HTML(fmt.Sprintf(`<span data-at="%d" title="%s UTC">%s</span>`, t.UnixMilli(), t.Format(hover), remediation.Distance(now, t))) //nolint:gosec // of a time
 }
 
 func moment(at any) (time.Time, bool) {

@@ -21,8 +21,8 @@
   }
   // local gives each moment the reader's own time, which shows on hover.
   function local() {
-    document.querySelectorAll('time[datetime]').forEach(function (el) {
-      el.title = new Date(el.dateTime).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'long' });
+    document.querySelectorAll('time[datetime], [data-at]').forEach(function (el) {
+      el.title = new Date(el.dateTime || Number(el.dataset.at)).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'long' });
     });
   }
   function count() {
