@@ -3,6 +3,7 @@ package receiver
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
@@ -27,5 +28,21 @@ func TestTheTopOfTheNowPageShowsTheModeAndTheBuiltInExample(t *testing.T) {
 				t.Errorf("example %v: the page is\n%s", example, body)
 			}
 		}
+	}
+}
+
+func TestWhatComesNextIsNeverInThePast(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	o := crowd(3)
+	past := o.Time.Add(-7 * time.Second)
+	for i := range o.Incidents {
+		o.Incidents[i].Next.At = &past
+	}
+	b.service.overview = o
+	r := as(request("GET", "/", ""), "eve")
+	r.Header.Set("Accept", "text/html")
+	body := b.do(r).Body.String()
+	if n := strings.Count(body, `UTC">now</span>`); n < 6 || strings.Contains(body, ">7 s ago<") {
+		t.Errorf("%d times now:\n%s", n, body)
 	}
 }

@@ -40,6 +40,7 @@ func (p *Pages) functions() template.FuncMap {
 		"long":    func(s any) string { return remediation.Plain(fmt.Sprint(s), 8<<10) },
 		"when":    when,
 		"since":   since,
+		"due":     due,
 		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"measure": func(v float64, u alerts.Unit) string { return remediation.Measure(v, u) },
 		"span":    span,
@@ -177,6 +178,14 @@ func since(now time.Time, at any) template.HTML {
 		return "never"
 	}
 	return template.HTML(fmt.Sprintf(`<span data-at="%d" title="%s UTC">%s</span>`, t.UnixMilli(), t.Format(hover), remediation.Distance(now, t))) //nolint:gosec // of a time
+}
+
+// due is since of what comes next: it is now where its time has come.
+func due(now time.Time, at any) template.HTML {
+	if t, ok := moment(at); ok && t.Before(now) {
+		return template.HTML(strings.Replace(string(since(now, at)), remediation.Distance(now, t), "now", 1)) //nolint:gosec // of a time
+	}
+	return since(now, at)
 }
 
 func moment(at any) (time.Time, bool) {

@@ -28,7 +28,9 @@
   function count() {
     var now = Date.now() + skew;
     document.querySelectorAll('[data-at]').forEach(function (el) {
-      var words = distance(Number(el.dataset.at) - now);
+      var left = Number(el.dataset.at) - now;
+      if (el.closest('.countdown')) left = Math.max(left, 0); // what comes next is due, not past
+      var words = distance(left);
       if (el.textContent !== words) el.textContent = words;
     });
   }
