@@ -30,7 +30,12 @@ var defaultPlaybook []byte
 
 // Default returns the embedded playbook: social-intel, phase 2.
 func Default(kinds []ActionKind) (*Playbook, error) {
-	return Parse(DefaultName, defaultPlaybook, kinds)
+	pb, err := Parse(DefaultName, defaultPlaybook, kinds)
+	if err != nil {
+		return nil, err
+	}
+	pb.Example = true
+	return pb, nil
 }
 
 // Load reads and checks a playbook's file. It refuses one that others

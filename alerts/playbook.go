@@ -81,6 +81,8 @@ type Playbook struct {
 	// Hash is the lower-case hex SHA-256 of the file's bytes, Source the bytes.
 	Hash   string `yaml:"-"`
 	Source []byte `yaml:"-"`
+	// Example: it is the built-in one, since none was given.
+	Example bool `yaml:"-"`
 
 	// pos is the place of each value in the file.
 	pos position

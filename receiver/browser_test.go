@@ -464,14 +464,28 @@ func TestFocusGoesThroughEveryPageInTheOrderOfItsWords(t *testing.T) {
 	}
 	b.open("/incidents/" + id)
 	b.on(phone)
-	if bottom := value[float64](b, `Math.max(...['#do-claim', '.tool', '#do-abort-0'].map(s => document.querySelector(s).getBoundingClientRect().bottom))`); bottom > float64(phone.height)/2 {
-		t.Errorf("on a phone, claim, runbook and abort end at %.0f of %d", bottom, phone.height)
+	const hands = `[document.querySelector('#do-claim'), ...document.querySelectorAll('.tool'), document.querySelector('#do-abort-0')]`
+	if bottom := value[float64](b, `Math.max(...`+hands+`.map(e => e.getBoundingClientRect().bottom))`); bottom > float64(phone.height)/2 {
+		t.Errorf("on a phone, claim, runbook, dashboards and abort end at %.0f of %d", bottom, phone.height)
+	}
+	order := value[string](b, hands+`.map(e => ({e, r: e.getBoundingClientRect()}))
+		.sort((a, b) => Math.abs(a.r.top - b.r.top) > 8 ? a.r.top - b.r.top : a.r.left - b.r.left)
+		.map(({e}) => (e.querySelector('summary') || e).textContent.trim().split(':')[0]).join(', ')`)
+	if order != "Claim, Runbook, Dashboard, Abort the rollout" {
+		t.Errorf("on a phone the order is %s", order)
 	}
 	command(b, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Asia/Tokyo"})
 	b.open("/incidents/" + id)
 	if title := value[string](b, `document.querySelector('.timeline time').title`); !strings.Contains(title, "12:00:00") || !strings.Contains(title, "GMT+9") {
 		t.Errorf("the local time of 03:00 UTC in Tokyo is %q", title)
 	}
+	for _, path := range []string{"/incidents/" + id, "/", "/audit", "/incidents", "/rollout"} {
+		b.open(path)
+		if without := value[string](b, `[...document.querySelectorAll('time, [data-at]')].filter(e => !e.title.includes('GMT+9')).map(e => e.outerHTML).join(' ')`); without != "" {
+			t.Errorf("on %s no local time shows on hover of %s", path, without)
+		}
+	}
+	b.open("/incidents/" + id)
 	b.on(desk)
 	value[int](b, "document.querySelectorAll('details').forEach(d => { d.open = true }), 1")
 	b.fine("incident, all open")

@@ -320,7 +320,7 @@ func (k *serviceKind) Target(*alerts.Playbook, any) string {
 	return fmt.Sprintf("compose:/srv/shop/shop#%s", k.name)
 }
 func (k *serviceKind) Loses(*alerts.Playbook, any) string {
-	return "what only the schema after version 1.0.0 can hold; a snapshot of the whole database is taken first"
+	return "what only the schema after version 1.0.0 can hold; a snapshot of the whole database is taken first in /var/lib/backout/snapshots"
 }
 func (k *serviceKind) Bind(*alerts.Playbook, any) (remediation.Action, error) {
 	if k.shop.targets[k.name] == nil {

@@ -185,6 +185,9 @@ type TriggerState struct {
 	Confirmed bool `json:"confirmed,omitempty"`
 	// Value is the last observed value, nil where there was none.
 	Value *float64 `json:"value,omitempty"`
+	// Observed is when Value was read. Unanswered: Prometheus did not answer since.
+	Observed   time.Time `json:"observed,omitzero"`
+	Unanswered bool      `json:"unanswered,omitempty"`
 	// Verdict is the last poll's; Breaching and Calm count how many polls
 	// running were breaching, and how many were stopped or quiet.
 	Verdict   Verdict `json:"verdict,omitempty"`

@@ -61,7 +61,7 @@ func (d *document) ask(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if a.err == nil {
-			d.Asked = fmt.Sprintf("Values are from %s, the 7 days until %s UTC.", oneLine(d.Address), d.Now.UTC().Format("2006-01-02 15:04"))
+			d.Asked = fmt.Sprintf("Values are from %s, asked at %s UTC for the 7 days before.", oneLine(d.Address), d.Now.UTC().Format("2006-01-02 15:04"))
 			return nil
 		}
 		d.Asked = fmt.Sprintf("Prometheus gave no answer (%s), so metrics and bounds are guessed.", oneLine(a.err.Error()))
@@ -98,18 +98,14 @@ func (d *document) found(ctx context.Context, a *asker) {
 	scrape, ok := a.scrape(ctx, d.Own.value)
 	d.Scrape = known(scrape.String())
 	if !ok {
-		d.Scrape = guessed(scrape.String(), "the job has too few samples to count")
+		d.Scrape = guessed(scrape.String(), "the number of samples in 10 minutes does not show it")
 	}
 	a.playbook.Selectors = map[string]string{"own": d.Own.value}
-	all := detectors()
-	i := slices.IndexFunc(all, func(c detector) bool {
-		_, ok := a.value(ctx, a.playbook.Expand(c.present, 0, 0))
-		return ok
-	})
+	c, ok := a.detector(ctx, d.Own.value)
 	d.resources(ctx, a, scrape)
-	if i < 0 {
+	if !ok {
 		var known []string
-		for _, c := range all {
+		for _, c := range detectors() {
 			name, _, _ := strings.Cut(c.requests, "{")
 			known = append(known, name)
 		}
@@ -117,7 +113,6 @@ func (d *document) found(ctx context.Context, a *asker) {
 		d.Alive = missing("an expression that is 1 while the service has traffic, such as sum(increase(requests_total[2m])) > bool 0; the job has none of %s", strings.Join(slices.Compact(known), ", "))
 		return
 	}
-	c := all[i]
 	d.Program = c.program
 	d.Alive = known(c.alive(max(2*minute, 4*scrape).String()))
 	t := a.traffic(ctx, c)
@@ -131,6 +126,20 @@ func (d *document) found(ctx context.Context, a *asker) {
 	}
 }
 
+// detector finds the metrics of the series that have these matchers.
+func (a *asker) detector(ctx context.Context, own string) (detector, bool) {
+	playbook := alerts.Playbook{Selectors: map[string]string{"own": own}}
+	all := detectors()
+	i := slices.IndexFunc(all, func(c detector) bool {
+		_, ok := a.value(ctx, playbook.Expand(c.present, 0, 0))
+		return ok
+	})
+	if i < 0 {
+		return detector{}, false
+	}
+	return all[i], true
+}
+
 // target finds the job of the service, and the matchers of its series.
 func (d *document) target(ctx context.Context, a *asker) bool {
 	name := regexp.QuoteMeta(d.Service.Name)
@@ -140,7 +149,8 @@ func (d *document) target(ctx context.Context, a *asker) bool {
 	for _, label := range []string{"service", "app", "container", "container_label_com_docker_compose_service"} {
 		candidates = append(candidates, equal(label, d.Service.Name))
 	}
-	candidates = append(candidates, like("instance", name+"(:[0-9]+)?"))
+	candidates = append(candidates, like("instance", name+"(:[0-9]+)?"), like("job", ".*"+name+".*"))
+	byPort := len(candidates) // another program may have the same port: its metrics must be known
 	var ports []string
 	for _, p := range d.Service.Ports {
 		ports = append(ports, p.Published)
@@ -148,12 +158,23 @@ func (d *document) target(ctx context.Context, a *asker) bool {
 	if len(ports) > 0 {
 		candidates = append(candidates, like("instance", ".+:("+strings.Join(ports, "|")+")"))
 	}
-	candidates = append(candidates, like("job", ".*"+name+".*"))
 	if d.Options.Job != "" {
 		candidates = []string{equal("job", d.Options.Job)}
 	}
 	for i, c := range candidates {
 		jobs := a.labels(ctx, "job", "up{"+c+"}")
+		if i > 0 {
+			known := func(job string) bool {
+				_, ok := a.detector(ctx, equal("job", job)+","+c)
+				return ok
+			}
+			switch first := slices.IndexFunc(jobs, known); {
+			case first > 0:
+				jobs[0], jobs[first] = jobs[first], jobs[0]
+			case first < 0 && i >= byPort:
+				continue
+			}
+		}
 		if len(jobs) == 0 {
 			continue
 		}
@@ -189,20 +210,25 @@ func cut(names []string, none string) string {
 	return strings.Join(names, ", ")
 }
 
-// scrape measures how often targets are scraped; ok is false if it is a guess.
+// scrape measures how often targets are scraped, by the samples of the last 10 minutes
+// and of a target that was there before; ok is false if it is a guess. One sample more or
+// less may be in that time.
 func (a *asker) scrape(ctx context.Context, up string) (interval model.Duration, ok bool) {
 	const second = model.Duration(time.Second)
-	n, ok := a.value(ctx, "max(count_over_time(up{"+up+"}[10m]))")
-	if !ok || n < 5 {
+	n, ok := a.value(ctx, "max(count_over_time(up{"+up+"}[10m]) and (up{"+up+"} offset 10m))")
+	if !ok || n < 1 {
 		return 15 * second, false
 	}
-	best := 5 * second
-	for _, s := range []model.Duration{10, 15, 20, 30, 60} {
-		if measured := 600 / n; math.Abs(float64(s)-measured) < math.Abs(float64(best/second)-measured) {
-			best = s * second
+	best, measured := 0.0, 600/n
+	for _, s := range []float64{5, 10, 15, 20, 30, 60, 120, 300} {
+		if 600/(n+1) <= s && s*(n-1) <= 600 && math.Abs(s-measured) < math.Abs(best-measured) {
+			best = s
 		}
 	}
-	return best, true
+	if best == 0 {
+		return model.Duration(math.Round(measured)) * second, false
+	}
+	return model.Duration(best) * second, n >= 5
 }
 
 // latency finds the first of a detector's histograms that there is, with its buckets.

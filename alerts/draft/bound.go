@@ -30,6 +30,8 @@ const (
 type week struct {
 	p99, highest float64
 	known        bool
+	// since is how old the oldest value is, 0 if that is not known.
+	since time.Duration
 }
 
 // traffic is the number of requests in 5 minutes, during the last 7 days: 95% of the
@@ -53,7 +55,26 @@ func (a *asker) week(ctx context.Context, query string, t traffic) week {
 	if peaks.err != nil {
 		highest, _ = a.value(ctx, "max_over_time(("+expr+")"+pastStep+")")
 	}
-	return week{p99, highest, ok}
+	w := week{p99: p99, highest: highest, known: ok}
+	if ok {
+		since, _ := a.value(ctx, "time() - min_over_time((0 * ("+expr+") + time())"+pastStep+")")
+		w.since = time.Duration(since * float64(time.Second))
+	}
+	return w
+}
+
+// span is how much of the week has values, in words.
+func (w week) span() string {
+	const day = 24 * time.Hour
+	switch {
+	case w.since == 0 || w.since > 7*day-12*time.Hour:
+		return "in the last 7 days"
+	case w.since >= 2*day:
+		return fmt.Sprintf("in the last %.0f days (all there is)", w.since.Hours()/24)
+	case w.since >= 2*time.Hour:
+		return fmt.Sprintf("in the last %.0f h (all there is)", w.since.Hours())
+	}
+	return fmt.Sprintf("in the last %.0f min (all there is)", max(w.since.Minutes(), 1))
 }
 
 // peak is what bounds must be above so that the past week does not exceed them: a twentieth
@@ -204,7 +225,7 @@ func (w week) reason(show func(float64) string, bound float64) string {
 	if !w.known {
 		return "usual bounds; there are no values of the last 7 days"
 	}
-	text := fmt.Sprintf("in the last 7 days 99%% of the values were at most %s, the highest %s", show(w.p99), show(w.highest))
+	text := fmt.Sprintf("%s 99%% of the values were at most %s, the highest %s", w.span(), show(w.p99), show(w.highest))
 	if w.highest > bound {
 		text += ", which is beyond this bound"
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/common/model"
 )
@@ -59,5 +60,52 @@ func TestAPeakThatPrometheusRefusesIsAskedForMoreCoarsely(t *testing.T) {
 	a = &asker{prometheus: &limited{refuses: "[7d:"}}
 	if a.week(t.Context(), "x", traffic{}); a.err == nil {
 		t.Error("a Prometheus that answers nothing is no error")
+	}
+}
+
+// counts answers how many samples a target has.
+type counts float64
+
+func (n counts) Vector(context.Context, string) (model.Vector, error) {
+	if n < 0 {
+		return nil, nil
+	}
+	return model.Vector{{Value: model.SampleValue(n)}}, nil
+}
+
+func TestScrapeIntervalsAreKnownWhereTheSamplesShowThem(t *testing.T) {
+	for _, c := range []struct {
+		samples counts
+		want    string
+		known   bool
+	}{
+		{120, "5s", true}, {121, "5s", true}, {60, "10s", true}, {40, "15s", true}, {39, "15s", true}, {30, "20s", true}, {20, "30s", true}, {21, "30s", true},
+		{10, "1m", true}, {11, "1m", true}, {9, "1m", true}, {5, "2m", true}, {6, "2m", true},
+		{2, "5m", false}, {3, "5m", false}, {13, "46s", false}, {14, "43s", false}, {600, "1s", false}, {-1, "15s", false},
+	} {
+		a := &asker{prometheus: c.samples}
+		if got, known := a.scrape(t.Context(), "x"); got.String() != c.want || known != c.known {
+			t.Errorf("%g samples in 10 minutes: %s, known %v; want %s, %v", float64(c.samples), got, known, c.want, c.known)
+		}
+	}
+}
+
+func TestTheSchemaIsThatOfTheRelease(t *testing.T) {
+	for version, at := range map[string]string{"v1.2.3": "v1.2.3", "v1.2.3-rc.1": "v1.2.3-rc.1", "v1.2.3-5-gae07fc8": "main", "v1.2.3-dirty": "main", "ae07fc8": "main", "": "main"} {
+		if got := schemaURL(version); !strings.Contains(got, "/backout/"+at+"/docs/") {
+			t.Errorf("%q: %s", version, got)
+		}
+	}
+}
+
+func TestABoundSaysHowFarItsValuesGoBack(t *testing.T) {
+	const day = 24 * time.Hour
+	for since, want := range map[time.Duration]string{
+		0: "in the last 7 days", 7*day - 10*time.Minute: "in the last 7 days", 3 * day: "in the last 3 days (all there is)",
+		2 * time.Hour: "in the last 2 h (all there is)", 20 * time.Minute: "in the last 20 min (all there is)", time.Second: "in the last 1 min (all there is)",
+	} {
+		if got := (week{known: true, since: since}).reason(percent, 1); !strings.HasPrefix(got, want+" 99%") {
+			t.Errorf("%s: %s", since, got)
+		}
 	}
 }

@@ -101,6 +101,11 @@ func resources() []resource {
 			Query: "max(container_memory_working_set_bytes{$containers} / (container_spec_memory_limit_bytes{$containers} > 0))", Above: 0.85,
 		},
 		{
+			Program: "cAdvisor", Selector: "containers", matchers: `container_label_com_docker_compose_service="SERVICE"`, metric: "container_cpu_usage_seconds_total",
+			Name: "cpu_usage", Description: "CPU of the busiest container, as a share of its limit",
+			Query: "max(sum by (id) (rate(container_cpu_usage_seconds_total{$containers}[RANGE])) / on (id) (container_spec_cpu_quota{$containers} / container_spec_cpu_period{$containers} > 0))", Above: 0.85,
+		},
+		{
 			Program: "node_exporter", Selector: "hosts", metric: "node_cpu_seconds_total",
 			Name: "host_cpu", Description: "CPU of the busiest host",
 			Query: `max(1 - avg by (instance) (rate(node_cpu_seconds_total{$hosts,mode="idle"}[RANGE])))`, Above: 0.9,

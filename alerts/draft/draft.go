@@ -14,6 +14,7 @@ import (
 	_ "embed" // the playbook's template
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strconv"
 	"strings"
 	"text/template"
@@ -23,8 +24,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// SchemaURL is where the playbook's JSON Schema is published.
-const SchemaURL = "https://raw.githubusercontent.com/locotoki/backout/main/docs/reference/playbook.schema.json"
+// releaseTag is the tag of a release, as git names it.
+var releaseTag = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-(alpha|beta|rc)[.0-9]*)?$`)
+
+// schemaURL is where the JSON Schema of a version's playbook is published: at its tag, or
+// on main if it has none.
+func schemaURL(version string) string {
+	at := "main"
+	if releaseTag.MatchString(version) {
+		at = version
+	}
+	return "https://raw.githubusercontent.com/locotoki/backout/" + at + "/docs/reference/playbook.schema.json"
+}
 
 // Service is what a compose project's files say of one service.
 type Service struct {
@@ -67,12 +78,14 @@ type Options struct {
 	// Job, Version and Previous are what the caller knows; "" is found out or guessed.
 	Job, Version, Previous string
 	Now                    time.Time
+	// Program is the version of backout that writes.
+	Program string
 }
 
 // Write returns the playbook as YAML. The error is the context's: anything else that
 // fails becomes a remark in the playbook.
 func Write(ctx context.Context, o Options) ([]byte, error) {
-	d := &document{Options: o, Schema: SchemaURL}
+	d := &document{Options: o, Schema: schemaURL(o.Program)}
 	d.release()
 	d.probe()
 	d.flags()

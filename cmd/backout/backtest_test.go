@@ -136,3 +136,11 @@ func TestABacktestRefusesWhatItCannotReplay(t *testing.T) {
 		})
 	}
 }
+
+func TestAScenarioWithoutAPlaybookSaysThatItRunsTheExample(t *testing.T) {
+	t.Parallel()
+	r := backout(t, nil, "test", "../../testdata/scenarios/drill.yaml", "../../testdata/scenarios/observe.yaml")
+	if r.status != statusFine || !strings.Contains(r.stderr, "backout: 2 scenarios without the key playbook: this is the built-in example, the playbook of social-intel\n") {
+		t.Errorf("status %d: %s", r.status, r.stderr)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/common/version"
 
 	"github.com/locotoki/backout/alerts/draft"
 	"github.com/locotoki/backout/receiver/config"
@@ -60,12 +61,19 @@ func (c *commands) addInit() {
 			}
 			o.Address, _, _ = strings.Cut(conf.PrometheusURL, "?") // what follows may be a secret
 		}
-		o.Now = c.now()
+		o.Now, o.Program = c.now(), version.Version
 		text, err := draft.Write(ctx, o)
 		if err != nil {
 			return wrong("", "write the playbook: %w", err)
 		}
-		return c.deliver(*out, string(text))
+		next := "--url=URL"
+		switch {
+		case *prometheus != "":
+			next = "--url=" + o.Address
+		case *files != "":
+			next = "--config.file=" + *files
+		}
+		return c.deliver(*out, string(text), next)
 	})
 }
 
@@ -77,8 +85,9 @@ func past(conf *config.Config, transport *http.Transport) (*observe.Prometheus, 
 	return observe.NewPrometheus(conf.PrometheusURL, pastTimeout, rt, promslog.NewNopLogger())
 }
 
-// deliver writes a drafted playbook, and says on standard error what is left to do.
-func (c *commands) deliver(out, text string) error {
+// deliver writes a drafted playbook, and says on standard error what is left to do;
+// prometheus is the flag that names where a backtest reads.
+func (c *commands) deliver(out, text, prometheus string) error {
 	if out == "" {
 		if err := c.print(text); err != nil {
 			return err
@@ -90,8 +99,10 @@ func (c *commands) deliver(out, text string) error {
 	if out == "" {
 		name = "FILE"
 	}
-	_, err := fmt.Fprintf(c.stderr, "%s guessed, %d to fill in. Next: read it, then backout check --playbook.file=%s\n",
-		remediation.Counted(strings.Count(text, " # guessed"), "value"), strings.Count(text, " # fill in: "), name)
+	_, err := fmt.Fprintf(c.stderr, `%s guessed, %d to fill in. Next: read it, check it, then see what it would have done in the last 7 days:
+  backout check --playbook.file=%[3]s
+  backout backtest --playbook.file=%[3]s %[4]s --from=7d
+`, remediation.Counted(strings.Count(text, " # guessed"), "value"), strings.Count(text, " # fill in: "), name, prometheus)
 	return err
 }
 

@@ -384,6 +384,34 @@ func TestInitKnowsMoreMetrics(t *testing.T) {
 	}
 }
 
+// Another program that has the service's port is not the service.
+func TestInitFindsTheServicesOwnJob(t *testing.T) {
+	dir := t.TempDir()
+	secretFile(t, dir+"/compose.yaml", "services: {web: {image: \"shop:${TAG:-v1.0.0}\", ports: [\"8080:8080\"]}}")
+	const cadvisor, requests = `up{job="cadvisor",instance="host:8080"} 1`, `http_requests_total{job="JOB",instance="host:8080",code="200"} 99/s`
+	for name, c := range map[string]struct {
+		series []string
+		want   string
+	}{
+		"named like it, and another has its port": {
+			[]string{cadvisor, `up{job="shop-web",instance="10.0.0.5:9000"} 1`, `http_requests_total{job="shop-web",code="200"} 99/s`}, "job: shop-web # guessed",
+		},
+		"two have its port, one of them its metrics": {[]string{cadvisor, `up{job="front",instance="host:8080"} 1`, strings.ReplaceAll(requests, "JOB", "front")}, "job: front # guessed"},
+		"two are named like it, one has metrics": {
+			[]string{`up{job="postgres-web",instance="a:1"} 1`, `up{job="shop-web",instance="b:1"} 1`, `http_requests_total{job="shop-web",code="200"} 99/s`}, "job: shop-web # guessed",
+		},
+		"only another has its port": {[]string{cadvisor}, "job: # fill in: the Prometheus job that scrapes the service; Prometheus has cadvisor"},
+	} {
+		r := backout(t, nil, "init", "--project-dir="+dir, "--service=web", "--prometheus="+fakePrometheus(t, readExported(t, strings.Join(c.series, "\n"))))
+		if r.status != 0 || !strings.Contains(r.stdout, "\n"+c.want) {
+			t.Errorf("%s: no %q in\n%s%s", name, c.want, r.stdout, r.stderr)
+		}
+		if !strings.Contains(r.stderr, "backout backtest --playbook.file=FILE --url=http://127.0.0.1") {
+			t.Errorf("it does not name the next step: %s", r.stderr)
+		}
+	}
+}
+
 func TestInitSaysWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	secretFile(t, dir+"/compose.yaml", "services:\n  shop: {image: \"shop:${TAG:?}\"}\n  db: {image: postgres}\n")
@@ -444,7 +472,11 @@ func TestInitReadsARealPrometheus(t *testing.T) {
 		return strings.ReplaceAll(r.stdout, prometheus, "PROMETHEUS")
 	}
 	want := write(fakePrometheus(t, all))
-	if got := write(realPrometheus(t, all)); got != want {
+	got := write(realPrometheus(t, all)) // which has four hours
+	if strings.Contains(got, "in the last 7 days") || !strings.Contains(got, "in the last 4 h (all there is) 99%") {
+		t.Error("it does not say how far back the values go")
+	}
+	if got = strings.ReplaceAll(got, "in the last 4 h (all there is)", "in the last 7 days"); got != want {
 		t.Errorf("with a real Prometheus:\n%s\nwith the fake one:\n%s", got, want)
 	}
 }

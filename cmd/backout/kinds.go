@@ -50,7 +50,7 @@ func actionKinds(cfg *config.Config, environ []string, logger *slog.Logger) (*ki
 		return nil, wrong("", "%w", err)
 	}
 	services := action.Runtimes{Compose: client, Kubernetes: clusters, Swarm: swarms}
-	tools := action.Tools{Flags: services, Images: services, Schemas: schemas}
+	tools := action.Tools{Flags: services, Images: services, Schemas: schemas, SnapshotDir: schemas.SnapshotDir()}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute}
 	if l := cfg.LaunchDarkly; l != nil {
 		flags, err := launchdarkly.New(launchdarkly.Options{URL: l.URL, Token: l.Token.Reveal(), Transport: transport, Now: time.Now, Wait: wait})

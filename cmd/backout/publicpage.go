@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -32,7 +34,13 @@ func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, logge
 	if err != nil {
 		return nil, wrong("another address, or empty for none", "--web.status-listen-address: %w", err)
 	}
-	logger.Info("the public status page is served", "address", l.Addr().String())
+	if shown, err := engine.PublicPage(ctx, 0); err != nil {
+		return nil, fmt.Errorf("read what the public status page shows: %w", errors.Join(err, l.Close()))
+	} else if len(shown.Components) == 0 {
+		logger.Info("the public status page is off: it answers 404 until a playbook that you give names components", "address", l.Addr().String())
+	} else {
+		logger.Info("the public status page is served", "address", l.Addr().String())
+	}
 	return func(ctx context.Context) error { return receiver.ServePublic(ctx, page, logger, l) }, nil
 }
 

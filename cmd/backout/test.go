@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"regexp"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/receiver/notification"
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/scenario"
 )
 
@@ -26,6 +28,7 @@ func (c *commands) addTest() {
 		if err != nil {
 			return err
 		}
+		c.sayExample(list)
 		work := c.progress()
 		results, err := runScenarios(ctx, list, work)
 		work.Done()
@@ -35,6 +38,19 @@ func (c *commands) addTest() {
 		answer := newTested(results)
 		return c.answer(*output, answer, terminal.Scenarios(results, *verbose, c.screen()), answer.OK)
 	})
+}
+
+// sayExample says which scenarios have no playbook of their own.
+func (c *commands) sayExample(list []*scenario.Scenario) {
+	n, service := 0, ""
+	for _, sc := range list {
+		if sc.Playbook == "" {
+			n, service = n+1, sc.Service()
+		}
+	}
+	if n > 0 {
+		_, _ = fmt.Fprintf(c.stderr, "backout: %s without the key playbook: this is the built-in example, the playbook of %s\n", remediation.Counted(n, "scenario"), service)
+	}
 }
 
 // loadScenarios reads all files, and reports the mistakes in all of them.

@@ -40,6 +40,7 @@ func (p *Pages) functions() template.FuncMap {
 		"long":    func(s any) string { return remediation.Plain(fmt.Sprint(s), 8<<10) },
 		"when":    when,
 		"since":   since,
+		"due":     due,
 		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"measure": func(v float64, u alerts.Unit) string { return remediation.Measure(v, u) },
 		"span":    span,
@@ -153,6 +154,9 @@ func span(d any) (string, error) {
 	return "", fmt.Errorf("%T is not a duration", d)
 }
 
+// hover is the layout of a moment's title, which the script replaces by the reader's time.
+const hover = "2 Jan 2006 15:04:05"
+
 // when is a moment: its time of day, with the date where that is not today's.
 func when(now time.Time, at any) template.HTML {
 	t, ok := moment(at)
@@ -164,7 +168,7 @@ func when(now time.Time, at any) template.HTML {
 		layout = "2 Jan 2006 15:04:05"
 	}
 	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s UTC">%s UTC</time>`, //nolint:gosec // of a time
-		t.Format(time.RFC3339), t.Format("2 Jan 2006 15:04:05"), html.EscapeString(t.Format(layout))))
+		t.Format(time.RFC3339), t.Format(hover), html.EscapeString(t.Format(layout))))
 }
 
 // since is how far a moment is from now; the script counts on.
@@ -173,7 +177,15 @@ func since(now time.Time, at any) template.HTML {
 	if !ok {
 		return "never"
 	}
-	return template.HTML(fmt.Sprintf(`<span data-at="%d">%s</span>`, t.UnixMilli(), remediation.Distance(now, t))) //nolint:gosec // of a time
+	return template.HTML(fmt.Sprintf(`<span data-at="%d" title="%s UTC">%s</span>`, t.UnixMilli(), t.Format(hover), remediation.Distance(now, t))) //nolint:gosec // of a time
+}
+
+// due is since of what comes next: it is now where its time has come.
+func due(now time.Time, at any) template.HTML {
+	if t, ok := moment(at); ok && t.Before(now) {
+		return template.HTML(strings.Replace(string(since(now, at)), remediation.Distance(now, t), "now", 1)) //nolint:gosec // of a time
+	}
+	return since(now, at)
 }
 
 func moment(at any) (time.Time, bool) {

@@ -20,6 +20,8 @@ type Tools struct {
 	Unleash Flags
 	Images  Images
 	Schemas Schemas
+	// SnapshotDir is where Schemas keeps snapshots, for people to read.
+	SnapshotDir string
 }
 
 // Kinds returns all kinds.
@@ -28,7 +30,7 @@ func Kinds(t Tools) []remediation.ActionKind {
 		statusPage{},
 		flagOff{t.Flags, t.LaunchDarkly, t.Unleash},
 		imageRetag{t.Images},
-		schemaRollback{t.Schemas, t.Images},
+		schemaRollback{t.Schemas, t.Images, t.SnapshotDir},
 	}
 }
 

@@ -27,8 +27,9 @@ type Schemas interface {
 // schemaRollback undoes a database's migrations: by Flyway's undo scripts, or by
 // a command that the playbook names.
 type schemaRollback struct {
-	schemas Schemas
-	images  Images
+	schemas   Schemas
+	images    Images
+	snapshots string
 }
 
 type schemaRollbackParams struct {
@@ -140,13 +141,17 @@ func (p *schemaRollbackParams) checkCommand(bad func(key, try, problem string, a
 func (schemaRollback) Target(pb *alerts.Playbook, _ any) string { return "schema:" + pb.Service }
 
 // Loses implements remediation.Losing.
-func (schemaRollback) Loses(pb *alerts.Playbook, params any) string {
+func (k schemaRollback) Loses(pb *alerts.Playbook, params any) string {
 	p := params.(*schemaRollbackParams)
 	back := "what the command " + strings.Join(p.Command, " ") + " removes"
 	if p.Flyway != nil {
 		back = "what only the schema after version " + p.Flyway.Version + " can hold, since " + pb.Release.Version + " began"
 	}
-	return back + "; a snapshot of the whole database is taken first, and backout never restores it by itself"
+	where := ""
+	if k.snapshots != "" {
+		where = " in " + k.snapshots
+	}
+	return back + "; a snapshot of the whole database is taken first" + where + ", and backout never restores it by itself"
 }
 
 func (k schemaRollback) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {

@@ -36,7 +36,7 @@ func (r runs) Runs(_ context.Context, _ alerts.Target, image, version string) er
 
 func TestSchemaRollbackBindsWhatThePlaybookSays(t *testing.T) {
 	db := &schemas{}
-	k := schemaRollback{db, runs{version: "v1.0.0"}}
+	k := schemaRollback{db, runs{version: "v1.0.0"}, "/var/lib/backout/snapshots"}
 	pb := playbook()
 	pb.Release = alerts.Release{Version: "v2.0.0", Previous: "v1.0.0"}
 	_, err := k.Bind(pb, &schemaRollbackParams{
@@ -45,6 +45,9 @@ func TestSchemaRollbackBindsWhatThePlaybookSays(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if loses := k.Loses(pb, &schemaRollbackParams{Command: []string{"./x"}}); !strings.Contains(loses, "a snapshot of the whole database is taken first in /var/lib/backout/snapshots,") {
+		t.Errorf("it does not say where the snapshot is: %s", loses)
 	}
 	got := db.asked[0]
 	if got.Service != "social-intel" || got.Version != "v1.0.0" || got.DSNFile != "/d" || got.Roles[0] != "app" || got.Command[1] != "y" || got.Dir != "/m" ||
@@ -77,7 +80,7 @@ func TestCodeThatDoesNotTolerateTheOlderSchemaHoldsItsRollback(t *testing.T) {
 		{nil, nil, "the running version is unknown"},
 	} {
 		db := &schemas{}
-		if _, err := (schemaRollback{db, c.images}).Bind(pb, &schemaRollbackParams{RunsWith: c.with}); err != nil {
+		if _, err := (schemaRollback{db, c.images, ""}).Bind(pb, &schemaRollbackParams{RunsWith: c.with}); err != nil {
 			t.Fatal(err)
 		}
 		err := db.asked[0].Tolerated(t.Context())

@@ -92,6 +92,8 @@ type Engine struct {
 	inFlight map[string]bool
 	failing  map[string]*failing
 
+	// dropped are the messages that were given up.
+	dropped drops
 	// audited is the last verification of the audit log, nil before the first.
 	audited atomic.Pointer[view.Audited]
 	// prometheusHealth is prometheus, which remembers when it last answered.

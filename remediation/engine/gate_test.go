@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -80,8 +81,8 @@ func TestObserveModeActsOnNothing(t *testing.T) {
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldMode)
 	// It says what the whole plan would do.
-	if got := strings.Join(w.incident(id).Would, "; "); got != "1-flag_off would run; 2-image_retag would run if the breach continues; "+
-		"3-schema_rollback would wait for a commander's approval if the breach continues" {
+	if got := strings.Join(w.incident(id).Would, "; "); got != "1-flag_off would run; 2-image_retag would run, if the breach continues; "+
+		"3-schema_rollback would wait for a commander's approval, if the breach continues" {
 		t.Errorf("it would do: %s", got)
 	}
 	w.pass(time.Hour)
@@ -92,6 +93,69 @@ func TestObserveModeActsOnNothing(t *testing.T) {
 	w.pass(time.Minute)
 	w.is(id, remediation.Closed, "")
 	w.logs(id, "held 1-flag_off mode", "closed ended")
+}
+
+func TestObserveModeSaysAllThatWouldHoldEachStep(t *testing.T) {
+	const runs = "1-status_page would announce partial outage: Analytics; 2-flag_off would run; 3-restart would run, if the breach continues"
+	for name, c := range map[string]struct {
+		edit func(string) string
+		make func(w *harness)
+		want string
+	}{
+		"nothing": {nil, func(*harness) {}, runs},
+		"a limit that an earlier step uses up": {
+			replace("per_service: 6/1h", "per_service: 1/1h"), func(*harness) {},
+			"1-status_page would announce partial outage: Analytics; 2-flag_off would run; 3-restart would be held: limit per_service 1/1h: reached, with 1 in its window, if the breach continues",
+		},
+		"a target that is not as it must be": {
+			nil, func(w *harness) { w.target("flag_off").lookErr = errors.New("no container of shop") },
+			"1-status_page would announce partial outage: Analytics; 2-flag_off would be held: no container of shop; 3-restart would run",
+		},
+		"a target that is as wanted": {
+			nil, func(w *harness) { w.target("flag_off").position = remediation.Wanted },
+			"1-status_page would announce partial outage: Analytics; 2-flag_off would change nothing: its target is already in the wanted state; 3-restart would run",
+		},
+		"several gates": {
+			nil, func(w *harness) {
+				freeze(w, time.Hour)
+				w.am.silenced["fp1"] = true
+			},
+			"1-status_page would be held: alert fp1 is silenced in Alertmanager, so a person is handling it; 2-flag_off would be held: frozen by eve: migration; alert fp1 is silenced in Alertmanager, so a person is handling it; " +
+				"3-restart would be held: frozen by eve: migration; alert fp1 is silenced in Alertmanager, so a person is handling it",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			edit := []func(string) string{}
+			if c.edit != nil {
+				edit = append(edit, c.edit)
+			}
+			w := newHarness(t, edit...)
+			w.mode = remediation.Observe
+			w.start()
+			c.make(w)
+			w.declare("alpha")
+			w.breach("latency")
+			id := w.fire("latency", "fp1")
+			w.is(id, remediation.Waiting, remediation.HoldMode)
+			if got := strings.Join(w.incident(id).Would, "; "); got != c.want {
+				t.Errorf("it would do:\n%s\nwant\n%s", got, c.want)
+			}
+			if c.edit != nil {
+				return
+			}
+			// What would hold it is not what held it first.
+			_, err := w.engine.Thaw(w.ctx, "shop", "eve", "done")
+			if name == "several gates" {
+				w.must(err)
+			}
+			w.am.silenced["fp1"] = false
+			w.target("flag_off").lookErr, w.target("flag_off").position = nil, ""
+			w.pass(time.Minute)
+			if got := strings.Join(w.incident(id).Would, "; "); got != runs {
+				t.Errorf("once nothing would hold it, it would do:\n%s", got)
+			}
+		})
+	}
 }
 
 func TestAClaimHoldsUntilItIsReleased(t *testing.T) {

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,6 +61,8 @@ type harness struct {
 	replica *engine.Replica
 	// runtime says what runs, where set.
 	runtime remediation.Runtime
+	// logger, where set, gets serve's log.
+	logger slog.Handler
 	// names, where set, names the target of a kind of action ("flag_set": a promotion's).
 	names func(kind string, pb *alerts.Playbook) string
 }
@@ -182,7 +185,7 @@ func (w *harness) newEngine(st remediation.Store) *engine.Engine {
 func (w *harness) tryEngine(st remediation.Store) (*engine.Engine, error) {
 	return engine.New(w.ctx, engine.Options{
 		Store: st, Playbooks: []*alerts.Playbook{w.pb}, Kinds: w.kinds(), Prometheus: w.prom, Alertmanager: w.silences(), History: w.history, Runtime: w.runtime,
-		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Webhooks: w.webhooks, Now: w.time, Steady: w.steady, Replica: w.replica, Logger: slog.New(slog.DiscardHandler),
+		Mode: w.mode, NoLossy: w.noLossy, StatusPages: w.pages, Team: w.team, Mail: w.mail, Webhooks: w.webhooks, Now: w.time, Steady: w.steady, Replica: w.replica, Logger: slog.New(cmp.Or[slog.Handler](w.logger, slog.DiscardHandler)),
 	})
 }
 

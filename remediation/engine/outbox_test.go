@@ -14,6 +14,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 var errDown = errors.New("connection refused")
@@ -179,6 +180,32 @@ func TestWhatCanNeverBeDeliveredIsDroppedAndSaidSo(t *testing.T) {
 	}
 	if n := w.metric("backout_outbox_deliveries_total", "dropped"); n != 1 {
 		t.Errorf("the metric counts %v dropped", n)
+	}
+	line := func() (said []string) {
+		t.Helper()
+		o, err := w.engine.Overview(w.ctx)
+		w.must(err)
+		for _, l := range view.NewStatus(o).Lines {
+			if l.Subject == "messages" {
+				said = append(said, fmt.Sprintf("%s %v", strings.SplitN(l.Text, ":", 2)[0], l.Person))
+			}
+		}
+		return said
+	}
+	dropped := line()
+	if len(dropped) != 2 || dropped[0] != "none waiting false" || !strings.HasPrefix(dropped[1], "1 message dropped in the last day, the last ") || !strings.HasSuffix(dropped[1], " true") {
+		t.Errorf("the status says %q", dropped)
+	}
+	if again := line(); !slices.Equal(again, dropped) {
+		t.Errorf("asked again the status says %q", again)
+	}
+	w.start()
+	if again := line(); !slices.Equal(again, dropped) {
+		t.Errorf("after a restart the status says %q", again)
+	}
+	w.now = w.now.Add(25 * time.Hour)
+	if later := line(); !slices.Equal(later, []string{"none waiting false"}) {
+		t.Errorf("a day later the status says %q", later)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -74,6 +75,9 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 			}
 		}
 	}
+	if o.Dropped, o.DroppedLast, err = e.dropped.inLastDay(tx, o.HeadSeq, o.Time); err != nil {
+		return view.Overview{}, err
+	}
 	o.Audited = e.audited.Load()
 	if o.Replicas, o.Unheld, err = e.replicasNow(tx); err != nil {
 		return view.Overview{}, err
@@ -88,6 +92,44 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	}
 	slices.SortFunc(o.Services, func(a, b view.ServiceNow) int { return strings.Compare(a.Service, b.Service) })
 	return o, nil
+}
+
+// drops remembers when messages were dropped, so that each look reads the entries since
+// the one before only.
+type drops struct {
+	mu   sync.Mutex
+	seq  int64 // read up to here
+	each []time.Time
+}
+
+func (d *drops) inLastDay(tx remediation.Tx, head int64, now time.Time) (n int, last *time.Time, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	since := now.Add(-24 * time.Hour)
+	if d.seq == 0 {
+		first, err := audit.FirstAt(tx, since, head)
+		if err != nil {
+			return 0, nil, err
+		}
+		d.seq = first - 1
+	}
+	if d.seq < head {
+		found, err := tx.Entries(audit.Filter{Kind: audit.KindNotified, Text: `"outcome":"` + remediation.OutcomeDropped + `"`, After: d.seq})
+		if err != nil {
+			return 0, nil, err
+		}
+		for _, en := range found {
+			if view.Undelivered(en) {
+				d.each = append(d.each, en.Time)
+			}
+		}
+		d.seq = head
+	}
+	d.each = slices.DeleteFunc(d.each, func(t time.Time) bool { return t.Before(since) })
+	if n = len(d.each); n > 0 {
+		last = view.UTC(&d.each[n-1])
+	}
+	return n, last, nil
 }
 
 func serviceNow(all *services, b *plan.Plan, now time.Time) view.ServiceNow {
@@ -155,8 +197,9 @@ func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.Publi
 	}
 	books := e.Plans()
 	slices.SortFunc(books, func(a, b *plan.Plan) int { return strings.Compare(a.Service, b.Service) })
+	example := map[string]bool{} // a service that is not here has no public
 	for _, b := range books {
-		if b.Communications == nil || b.Communications.StatusPage == nil {
+		if example[b.Service] = b.Example; b.Example || b.Communications == nil || b.Communications.StatusPage == nil {
 			continue
 		}
 		for _, c := range b.Communications.StatusPage.Components {
@@ -164,6 +207,9 @@ func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.Publi
 		}
 	}
 	for _, inc := range slices.Backward(all) {
+		if example[inc.Service] {
+			continue
+		}
 		open := inc.Resolved == nil
 		for _, c := range inc.Components {
 			part := p.Part(alerts.Component{Name: c.Name})

@@ -255,6 +255,7 @@ func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	effects = append(effects, c.supposed...)
 	broken, err := Breaker(c.Tx, l.Breaker, c.Inc.Service, remediation.Effect.Back)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,8 @@ type Gates struct {
 type Change struct {
 	*ledger.Change
 	e *Gates
+	// supposed are effects that the limits count as if they had happened.
+	supposed []remediation.Effect
 }
 
 // On is a transaction on an incident that tx has read.
@@ -35,4 +37,11 @@ func (e *Gates) On(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, n
 }
 
 // With asks gates within a transaction that has begun.
-func (e *Gates) With(c *ledger.Change) *Change { return &Change{c, e} }
+func (e *Gates) With(c *ledger.Change) *Change { return &Change{Change: c, e: e} }
+
+// Suppose is the change at a later moment, as if those effects had happened.
+func (c *Change) Suppose(effects []remediation.Effect, now time.Time) *Change {
+	later := *c.Change
+	later.Now = now
+	return &Change{Change: &later, e: c.e, supposed: effects}
+}

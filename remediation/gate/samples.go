@@ -35,8 +35,8 @@ type Samples struct {
 	// Over holds the triggers that no longer count: their stage is over, and they
 	// were never confirmed in it.
 	Over map[string]string
-	// at is when the recovery expressions were asked, every how long after that
-	// an answer can be another.
+	// at is when the expressions were asked, every how long after that an answer of
+	// the recovery expressions can be another.
 	at    time.Time
 	Every time.Duration
 }
@@ -53,7 +53,7 @@ func (e *Gates) ReadValues(ctx context.Context, b *plan.Plan, inc *remediation.I
 			exprs[t.Trigger] = x.Value
 		}
 	}
-	return Samples{Values: e.Query(ctx, exprs), Over: over}, nil
+	return Samples{Values: e.Query(ctx, exprs), Over: over, at: e.Now()}, nil
 }
 
 // stageOver returns why attached triggers do not count: they belong to other stages
@@ -252,7 +252,10 @@ func (ev Samples) Note(inc *remediation.Incident) {
 	for i := range inc.Triggers {
 		t := &inc.Triggers[i]
 		if r, ok := ev.Values[t.Trigger]; ok {
-			t.Value = remediation.Finite(r.Value)
+			t.Unanswered = errors.Is(r.Err, remediation.ErrNoAnswer)
+			if t.Value = remediation.Finite(r.Value); t.Value != nil {
+				t.Observed = ev.at
+			}
 		}
 	}
 }

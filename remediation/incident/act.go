@@ -189,14 +189,20 @@ func (c *change) samples(ev gate.Samples, t *remediation.TriggerState, d map[str
 
 // holdIfClosed asks the gates before the target is looked at.
 func (e *Responder) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples, t *remediation.TriggerState, q gateInput) (held bool, err error) {
+	observed := false
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		c := e.on(tx, b, inc, e.Now())
 		_, closed, err := c.Gates(q.Input)
 		held = closed != nil
+		observed = held && closed.Reason == remediation.HoldMode
 		return err
 	})
 	if err != nil || !held {
 		return held, err
+	}
+	var looks map[string]observedLook
+	if observed {
+		looks = e.lookAtAll(ctx, b, inc)
 	}
 	return true, e.change(ctx, b, inc, func(c *change) error {
 		cq := q
@@ -217,7 +223,7 @@ func (e *Responder) holdIfClosed(ctx context.Context, b *plan.Plan, inc *remedia
 			return err
 		}
 		if c.Inc.Would = nil; closed.Reason == remediation.HoldMode {
-			if c.Inc.Would, err = c.would(cq.Input); err != nil {
+			if c.Inc.Would, err = c.would(cq.Input, looks); err != nil {
 				return err
 			}
 			detail["would"] = remediation.Anys(c.Inc.Would)

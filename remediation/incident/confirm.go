@@ -285,9 +285,25 @@ func (e *Responder) gatesOpen(ctx context.Context, b *plan.Plan, inc *remediatio
 }
 
 func (e *Responder) keepWaiting(ctx context.Context, b *plan.Plan, inc *remediation.Incident, ev gate.Samples) error {
+	var looks map[string]observedLook
+	observed := inc.Reason == remediation.HoldMode && inc.Next() != nil
+	var q gate.Input
+	if observed {
+		looks = e.lookAtAll(ctx, b, inc)
+		var err error
+		if q.SilencedBy, q.SilenceUnasked, err = e.Silenced(ctx, inc); err != nil {
+			return err
+		}
+	}
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
 		c.Inc.Wake = c.Now.Add(b.Poll())
+		if observed { // what would be held changes while it waits
+			var err error
+			if c.Inc.Would, err = c.would(q, looks); err != nil {
+				return err
+			}
+		}
 		why := c.Inc.Why
 		if unknown := ev.Unknown(c.Inc); unknown != "" {
 			why = unknown

@@ -7,7 +7,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,7 +104,10 @@ func (l *Ledger) Append(tx remediation.Tx, en audit.Entry) error {
 
 // loggedDetail are the keys of a detail that serve's log has, in their order: what
 // one needs to follow a decision. The audit log has all of it.
-var loggedDetail = []string{"trigger", "value", "threshold", "verdict", "outcome", "reason", "until", "release", "stage", "to", "why", "error"}
+var loggedDetail = []string{
+	"what", "metric", "realm", "trigger", "signal", "value", "threshold", "verdict", "state", "outcome", "reason", "until", "release", "stage", "scope",
+	"to", "target", "channel", "gate", "why", "error",
+}
 
 // logEntry writes one line of serve's log for an entry that is on disk: the same
 // facts as the audit log, under the same seq.
@@ -131,15 +136,43 @@ func (l *Ledger) logEntry(en audit.Entry) {
 	add("service", en.Service)
 	add("incident", en.Incident)
 	add("step", en.Step)
+	add("action", en.Action)
 	if en.Actor != remediation.ActorEngine {
 		add("actor", en.Actor)
 	}
+	sources := []map[string]any{en.Detail, decisive(en.Detail["triggers"], func(row map[string]any) bool { return row["verdict"] == string(remediation.Breaching) })}
+	if shut := decisive(en.Detail["gates"], func(row map[string]any) bool { return row["ok"] == false }); shut["ok"] == false {
+		sources = append(sources, shut)
+	}
 	for _, key := range loggedDetail {
-		if v, ok := en.Detail[key].(string); ok {
-			add(key, v)
+		for _, source := range sources {
+			if v, ok := source[key].(string); ok && v != "" {
+				add(key, v)
+				break
+			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(en.Detail)) {
+		if v, ok := en.Detail[key].(bool); ok {
+			attrs = append(attrs, slog.Bool(key, v))
 		}
 	}
 	l.Log.LogAttrs(context.Background(), level, "audit", attrs...)
+}
+
+// decisive returns the first row that decides, or else the first; nil without rows.
+func decisive(rows any, decides func(row map[string]any) bool) (first map[string]any) {
+	all, _ := rows.([]any)
+	for _, r := range all {
+		row, _ := r.(map[string]any)
+		if decides(row) {
+			return row
+		}
+		if first == nil {
+			first = row
+		}
+	}
+	return first
 }
 
 // Safely runs what may panic, and returns a panic as an error: its effect is in doubt.

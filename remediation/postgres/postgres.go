@@ -85,6 +85,9 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
+// SnapshotDir is where the snapshots are, an absolute path.
+func (c *Client) SnapshotDir() string { return c.dir }
+
 // rollback is one action.
 type rollback struct {
 	c      *Client

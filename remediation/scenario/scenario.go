@@ -153,6 +153,9 @@ func Load(file string) (*Scenario, error) {
 	return Parse(file, src)
 }
 
+// Service is the service of its playbook.
+func (sc *Scenario) Service() string { return sc.playbook.Service }
+
 // Parse is Load of a scenario's text; its problems name the file.
 func Parse(file string, src []byte) (*Scenario, error) {
 	sc := &Scenario{file: file}

@@ -47,6 +47,10 @@ type TriggerView struct {
 	Active      bool     `json:"active"`
 	Threshold   float64  `json:"threshold"`
 	Value       *float64 `json:"value"`
+	// Observed is when Value was read. Unanswered: Prometheus did not answer the last
+	// poll.
+	Observed   *time.Time `json:"observed,omitempty"`
+	Unanswered bool       `json:"unanswered,omitempty"`
 	// Signal is set where a person is the trigger, and no metric.
 	Signal string `json:"signal,omitempty"`
 }

@@ -27,6 +27,10 @@ type Overview struct {
 	// UndeliveredSince.
 	Undelivered      int        `json:"undelivered"`
 	UndeliveredSince *time.Time `json:"undelivered_since"`
+	// Dropped counts the messages of the last day that could never be delivered, the last
+	// of them at DroppedLast.
+	Dropped     int        `json:"dropped"`
+	DroppedLast *time.Time `json:"dropped_last"`
 	// HeadSeq and HeadHash are the audit log's last entry.
 	HeadSeq  int64  `json:"head_seq"`
 	HeadHash string `json:"head_hash"`
@@ -90,8 +94,10 @@ type Audited struct {
 type ServiceNow struct {
 	Service string `json:"service"`
 	// Playbook is the hash of its file (SHA-256, hexadecimal).
-	Playbook string              `json:"playbook"`
-	Rollout  remediation.Rollout `json:"rollout"`
+	Playbook string `json:"playbook"`
+	// Example: it is the built-in one, since serve got no --playbook.file.
+	Example bool                `json:"built_in_example"`
+	Rollout remediation.Rollout `json:"rollout"`
 	RunsView
 	// Stages are the playbook's, in their order; Traffic is the present one's share.
 	Stages  []string `json:"stages"`
@@ -162,7 +168,7 @@ const ShownRecent = 5
 // NewServiceNow is what the playbook says about reading a service's incidents.
 func NewServiceNow(b *plan.Plan) ServiceNow {
 	s := ServiceNow{
-		Service: b.Service, Playbook: b.Hash, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
+		Service: b.Service, Playbook: b.Hash, Example: b.Example, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
 		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{}, Runbook: b.RunbookURL,
 	}
 	if m := b.Communications; m != nil && m.IncidentCall != nil {

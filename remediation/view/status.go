@@ -27,6 +27,10 @@ type Status struct {
 // alert BackoutMessagesPending.
 const longPending = 10 * time.Minute
 
+// longDown is how long a replica may be away before a person should look, as in the alert
+// BackoutReplicaDown.
+const longDown = 2 * time.Minute
+
 // VerifyEvery is how often the audit log is verified while backout runs.
 const VerifyEvery = 24 * time.Hour
 
@@ -68,7 +72,7 @@ func NewStatus(o Overview) Status {
 		if r.Live && r.Differs != "" {
 			words += "; " + r.Differs
 		}
-		add(r.Live && r.Differs != "", "replica "+r.Name, "%s", words)
+		add(!r.Live && o.Time.Sub(r.Seen) > longDown || r.Live && r.Differs != "", "replica "+r.Name, "%s", words)
 	}
 	for _, u := range o.Unheld {
 		add(true, RealmWords(u.Realm), "no replica acts here: nothing is done for %s", remediation.Few(u.Services))
@@ -103,7 +107,11 @@ func NewStatus(o Overview) Status {
 				add(false, sv.Service, "signal: %s, raised by %s %s", sig.Name, sig.Raised.By, remediation.Distance(o.Time, sig.Raised.Since))
 			}
 		}
-		add(false, sv.Service, "playbook: sha256 %.12s", sv.Playbook)
+		example := ""
+		if sv.Example {
+			example = ", the built-in example: serve got no --playbook.file"
+		}
+		add(false, sv.Service, "playbook: sha256 %.12s%s", sv.Playbook, example)
 	}
 	if more > 0 {
 		add(true, remediation.Counted(more, "more service"), "monitoring: lost")
@@ -143,11 +151,15 @@ func NewStatus(o Overview) Status {
 	}
 	switch since := o.UndeliveredSince; {
 	case o.Undelivered == 0:
-		add(false, "messages", "all delivered")
+		add(false, "messages", "none waiting")
 	case since == nil:
 		add(false, "messages", "%s waiting", remediation.Counted(o.Undelivered, "message"))
 	default:
 		add(o.Time.Sub(*since) > longPending, "messages", "%s waiting, the oldest from %s", remediation.Counted(o.Undelivered, "message"), remediation.Distance(o.Time, *since))
+	}
+	if o.Dropped > 0 && o.DroppedLast != nil {
+		add(true, "messages", "%s dropped in the last day, the last %s: pass them on by hand, see backout audit list --kind=notified",
+			remediation.Counted(o.Dropped, "message"), remediation.Distance(o.Time, *o.DroppedLast))
 	}
 	head := fmt.Sprintf("entry %d, hash %.12s", o.HeadSeq, o.HeadHash)
 	switch a := o.Audited; {

@@ -26,9 +26,15 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		"observe mode and a freeze are decisions of people": {func(o *view.Overview) {
 			o.Mode, o.Freezes = remediation.Observe, []remediation.Freeze{{Scope: remediation.ScopeAll, By: "eve", Reason: "move"}}
 		}, ""},
+		"the built-in example": {func(o *view.Overview) { o.Services[0].Example = true }, ""},
 		"a message waits a minute": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 1, ago(time.Minute) }, ""},
 		"a message waits an hour": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 2, ago(time.Hour) },
 			"messages: 2 messages waiting, the oldest from 1 h ago"},
+		"a message was dropped": {func(o *view.Overview) { o.Dropped, o.DroppedLast = 2, ago(3 * time.Hour) },
+			"messages: 2 messages dropped in the last day, the last 3 h ago: pass them on by hand, see backout audit list --kind=notified"},
+		"a replica restarts": {func(o *view.Overview) { o.Replicas = []view.ReplicaNow{{Name: "b", Seen: *ago(time.Minute)}} }, ""},
+		"a replica is down": {func(o *view.Overview) { o.Replicas = []view.ReplicaNow{{Name: "b", Seen: *ago(3 * time.Minute)}} },
+			"replica b: not seen since 3 min ago"},
 		"Prometheus is away": {func(o *view.Overview) { o.Services[0].PrometheusAway = ago(6 * time.Minute) },
 			"shop: monitoring: lost: Prometheus stopped answering 6 min ago"},
 		"the watchdog is old": {func(o *view.Overview) { o.Services[0].Watchdog = ago(6 * time.Minute) },
@@ -94,3 +100,15 @@ func TestTheHeadlineSaysTheGravestOfWhatIsWrong(t *testing.T) {
 }
 
 func hourBefore(t time.Time) *time.Time { t = t.Add(-time.Hour); return &t }
+
+func TestAStatusSaysThatThePlaybookIsTheBuiltInExample(t *testing.T) {
+	for _, example := range []bool{true, false} {
+		said := ""
+		for _, l := range view.NewStatus(view.Overview{Services: []view.ServiceNow{{Service: "shop", Playbook: "0123", Example: example}}}).Lines {
+			said += l.Text + "\n"
+		}
+		if strings.Contains(said, "0123, the built-in example: serve got no --playbook.file\n") != example {
+			t.Errorf("example %v:\n%s", example, said)
+		}
+	}
+}

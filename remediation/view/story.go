@@ -43,7 +43,11 @@ type Broken struct {
 	// Dashboard is the address of its indicator's dashboard, or "".
 	Dashboard      string
 	Active, Beyond bool
-	Alerts         int
+	// Observed is when Value was read. Unanswered: Prometheus does not answer, so that
+	// nobody knows what it is now.
+	Observed   *time.Time
+	Unanswered bool
+	Alerts     int
 }
 
 // Dashboards are those of what broke, each once.
@@ -134,7 +138,7 @@ func newBroken(t TriggerView, s ServiceNow) Broken {
 	if t.Signal != "" {
 		return Broken{Trigger: t.Trigger, Value: aSignal, Bound: "raised by a person"}
 	}
-	b := Broken{Trigger: t.Trigger, Value: "no value"}
+	b := Broken{Trigger: t.Trigger, Value: "no value", Observed: t.Observed, Unanswered: t.Unanswered || s.PrometheusAway != nil}
 	var known TriggerNow
 	for _, k := range s.Triggers {
 		if k.Name == t.Trigger {

@@ -29,15 +29,15 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	for _, a := range all[max(len(all)-shownAlerts, 0):] {
 		t := TriggerView{Trigger: a.Trigger, Fingerprint: a.Fingerprint, Active: a.Active}
 		if st := inc.Trigger(a.Trigger); st != nil {
-			t.Threshold, t.Value, t.Signal = st.Threshold, st.Value, st.Signal
+			t.set(*st)
 		}
 		v.Triggers = append(v.Triggers, t)
 	}
 	for _, st := range inc.Triggers { // whose alert has moved on to a later incident
 		if !slices.ContainsFunc(all, func(a remediation.AlertState) bool { return a.Trigger == st.Trigger }) {
-			v.Triggers = append(v.Triggers, TriggerView{
-				Trigger: st.Trigger, Fingerprint: st.Fingerprint, Threshold: st.Threshold, Value: st.Value, Signal: st.Signal,
-			})
+			t := TriggerView{Trigger: st.Trigger, Fingerprint: st.Fingerprint}
+			t.set(st)
+			v.Triggers = append(v.Triggers, t)
 		}
 	}
 	for i := range inc.Steps {
@@ -65,6 +65,14 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 		v.Stuck = inc.IsStuck()
 	}
 	return v, nil
+}
+
+// set takes over what the polls have seen of a trigger.
+func (t *TriggerView) set(st remediation.TriggerState) {
+	t.Threshold, t.Value, t.Signal, t.Unanswered = st.Threshold, st.Value, st.Signal, st.Unanswered
+	if !st.Observed.IsZero() {
+		t.Observed = UTC(&st.Observed)
+	}
 }
 
 // Again says when the step that is Stuck is tried again.

@@ -21,14 +21,16 @@
   }
   // local gives each moment the reader's own time, which shows on hover.
   function local() {
-    document.querySelectorAll('time[datetime]').forEach(function (el) {
-      el.title = new Date(el.dateTime).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'long' });
+    document.querySelectorAll('time[datetime], [data-at]').forEach(function (el) {
+      el.title = new Date(el.dateTime || Number(el.dataset.at)).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'long' });
     });
   }
   function count() {
     var now = Date.now() + skew;
     document.querySelectorAll('[data-at]').forEach(function (el) {
-      var words = distance(Number(el.dataset.at) - now);
+      var left = Number(el.dataset.at) - now;
+      if (el.closest('.countdown')) left = Math.max(left, 0); // what comes next is due, not past
+      var words = distance(left);
       if (el.textContent !== words) el.textContent = words;
     });
   }

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -76,6 +77,13 @@ func checkScript(t *testing.T, secret string) (dir string) {
 }
 
 func TestTheDocumentedCheckTakesWhatIsSentAndNothingElse(t *testing.T) {
+	for _, secret := range []string{secret, "whsec_" + base64.StdEncoding.EncodeToString([]byte(secret))} {
+		t.Run(secret[:6], func(t *testing.T) { takesOnlyWhatIsSent(t, secret) })
+	}
+}
+
+func takesOnlyWhatIsSent(t *testing.T, secret string) {
+	t.Helper()
 	r := &receiver{code: http.StatusNoContent}
 	h, _ := newHook(t, r, secret)
 	if _, err := h.Deliver(t.Context(), entry); err != nil {
