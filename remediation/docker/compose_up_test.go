@@ -39,9 +39,10 @@ func (w *harness) subnet() string {
 	return ""
 }
 
+// withTools lets backout find the compose that a human runs, the first generation.
 func (w *harness) withTools() *harness {
 	w.environ = os.Environ()
-	return w
+	return w.first()
 }
 
 // off switches the flag off as the engine does, and returns the snapshot.
@@ -176,7 +177,7 @@ func TestAllReplicasAreSwitchedAndPutBack(t *testing.T) {
 }
 
 func TestALiteralInTheComposeFileIsOverridden(t *testing.T) {
-	w := newHarness(t).withTools().first()
+	w := newHarness(t).withTools()
 	w.write("docker-compose.yml", strings.Replace(w.webFile(), `"${FLAG:-0}"`, `"1"`, 1))
 	w.write(".env", "PASSWORD="+secret+"\n")
 	w.compose(nil, "up", "-d")

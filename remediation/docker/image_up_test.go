@@ -28,7 +28,7 @@ func (w *harness) back(a remediation.Action, op string) []byte {
 
 // What compose itself makes of the previous image is what ours must be.
 func TestTheCopyIsWhatComposeWouldMakeOfThePreviousImage(t *testing.T) {
-	w := imageHarness(t, checkedOne).withTools().first()
+	w := imageHarness(t, checkedOne).withTools()
 	w.tag("v2.0.0", checkedTwo)
 	w.tag("latest", checkedTwo)
 	// MODE is what the displaced image has by default, and set all the same; the
