@@ -121,7 +121,7 @@ func TestTheSummaryHasTheWorstAndTheLastOfEachCriterionAndTheHoldsSeen(t *testin
 		at("0.2", []string{"duration:d", "triggers:p95 again"}), at("0.4", nil))
 	r := backout(t, nil, "rollout", "status", "--follow", "--stage=alpha", "--url="+url)
 	for _, want := range []string{
-		"shop v2: stage alpha has lasted", "stage alpha, since 2026-01-01 15:00:00 UTC (1d5m ago)", "watched 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC",
+		"shop v2: stage alpha has lasted", "stage alpha, since 1 Jan 2026 15:00:00 UTC (1 d ago)", "watched 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC",
 		"criterion latency_p95: met; worst 0.7, last 0.4, must be below 0.5; no value in 1 of 5 polls; beyond it in 1 of 5",
 		"hold triggers, 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC, 2 times: p95 again",
 	} {

@@ -30,11 +30,7 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 		p.Note = fmt.Sprintf("Prometheus was not queried (%v): %s", err, view.OfTheLog)
 		return p, nil
 	}
-	if t := b.Trigger(p.Trigger); t != nil {
-		if ind := b.Indicator(t.Indicator); ind != nil {
-			p.Unit = ind.Unit
-		}
-	}
+	p.Unit = b.UnitOf(p.Trigger)
 	if e.history == nil {
 		return p, nil
 	}
@@ -81,10 +77,7 @@ func (e *Engine) ServicePlot(ctx context.Context, service, trigger string) (view
 		step := view.PlotStep(view.ServiceSpan, b.Poll())
 		p := view.Plot{
 			Service: service, Trigger: trigger, Threshold: x.Threshold, Above: x.Above,
-			From: to.Add(-view.ServiceSpan), To: to, Step: model.Duration(step), Marks: []view.Mark{},
-		}
-		if ind := b.Indicator(b.Trigger(trigger).Indicator); ind != nil {
-			p.Unit = ind.Unit
+			From: to.Add(-view.ServiceSpan), To: to, Step: model.Duration(step), Marks: []view.Mark{}, Unit: b.UnitOf(trigger),
 		}
 		var err error
 		p.Points, err = e.history.QueryRange(ctx, x.Value, p.From, p.To, step)

@@ -112,7 +112,7 @@ func TestARestoreIsRefused(t *testing.T) {
 			id := backedOut(w)
 			w.breach("error_rate")
 			return id
-		}, "trigger error_rate is breaching (5, threshold 0.01)"},
+		}, "trigger error_rate is breaching (500%, threshold 1%)"},
 		{"while nobody can tell", func(w *harness) string {
 			id := backedOut(w)
 			w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer)

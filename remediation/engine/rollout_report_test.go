@@ -101,7 +101,7 @@ func TestARolloutIsFinishedOnceItsSuccessIsSeenAndSignedFor(t *testing.T) {
 	c.sign("phase/run-a-load-test")
 	refusedFor("smoke test trends failed")
 	c.flag.smokeErr, c.prom.criterion = nil, 0.006
-	refusedFor("success criterion not met: few errors (it is 0.006; it must be below 0.005)")
+	refusedFor("success criterion not met: few errors (it is 0.6%; it must be below 0.5%)")
 	c.prom.criterion = -1
 	refusedFor("success criterion not measured: few errors (it has no value)")
 	c.prom.criterion = 0.0001
@@ -157,7 +157,7 @@ func TestAReportTellsAWholeRollout(t *testing.T) {
 	}
 	if b := r.Stages[1]; !slices.Equal(b.Forced, []string{"duration"}) || b.By != "eve" || b.Why != "because" ||
 		!slices.ContainsFunc(b.Judged, func(g remediation.StageGate) bool {
-			return g.OK && g.Why == "error_rate is 0.0001, which is below 0.001"
+			return g.OK && g.Why == "error_rate is 0.01%, which is below 0.1%"
 		}) {
 		t.Errorf("beta was reached with %+v", b)
 	}

@@ -19,14 +19,23 @@ func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (o
 
 // Incident implements Service.
 func (e *Engine) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
+	var inc *remediation.Incident
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
-		v, err = view.Incident(tx, id)
+		if v, err = view.Incident(tx, id); err == nil {
+			inc, err = tx.Incident(id)
+		}
 		return err
 	})
-	if err == nil {
-		v.RunsView = e.runs(v.Service)
+	if err != nil {
+		return v, err
 	}
-	return v, err
+	v.RunsView = e.runs(v.Service)
+	if b, err := e.PlanFor(ctx, inc); err == nil { // without a playbook that can be read, numbers have no unit
+		for i := range v.Triggers {
+			v.Triggers[i].Unit = b.UnitOf(v.Triggers[i].Trigger)
+		}
+	}
+	return v, nil
 }
 
 // Playbook implements Service.

@@ -35,8 +35,9 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		ev = e.PollRecovery(ctx, b, inc)
 		switch t := ev.Beyond(inc); {
 		case t != nil && ev.Blind == "":
-			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s)", t.Trigger, remediation.Decimal(*ev.Values[t.Trigger].Value), remediation.Decimal(ev.Bound(t))),
-				"force, to restore anyway")
+			unit := b.UnitOf(t.Trigger)
+			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s)",
+				t.Trigger, remediation.Measure(*ev.Values[t.Trigger].Value, unit), remediation.Measure(ev.Bound(t), unit)), "force, to restore anyway")
 		case ev.Unknown(inc) != "":
 			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "unknown whether the breach continues: %s", ev.Unknown(inc)),
 				"force, to restore anyway")

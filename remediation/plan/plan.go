@@ -36,6 +36,16 @@ func Compile(pb *alerts.Playbook, kinds []remediation.ActionKind) (*Plan, error)
 	return b, nil
 }
 
+// UnitOf is the unit of what a trigger measures, "" for a signal or an unknown one.
+func (b *Plan) UnitOf(trigger string) alerts.Unit {
+	if t := b.Trigger(trigger); t != nil {
+		if ind := b.Indicator(t.Indicator); ind != nil {
+			return ind.Unit
+		}
+	}
+	return ""
+}
+
 // Poll is S: the time between two polls.
 func (b *Plan) Poll() time.Duration { return time.Duration(b.ScrapeInterval) }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -56,9 +55,9 @@ func (e *Promoter) sampleStage(ctx context.Context, b *plan.Plan, r remediation.
 	}
 	if stage != nil {
 		for i, cr := range stage.Success {
-			v := criterion(cr, got[criterionKey(i)])
+			v := criterion(b, cr, got[criterionKey(i)])
 			if whole, ok := got[wholeKey(i)]; ok {
-				v = v.Worse(criterion(cr, whole), e.Now().Sub(*r.StageSince))
+				v = v.Worse(criterion(b, cr, whole), e.Now().Sub(*r.StageSince))
 			}
 			a.criteria = append(a.criteria, v)
 		}
@@ -70,10 +69,6 @@ func criterionKey(i int) string { return fmt.Sprintf("criterion %d", i) }
 
 // wholeKey is criterionKey for the stage as a whole.
 func wholeKey(i int) string { return fmt.Sprintf("criterion %d over the stage", i) }
-
-// rounded is a measured value for people to read; the audit log has the exact one of
-// what is done because of it.
-func rounded(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 
 // common are the gates of every step forward: what no force opens, and the breaker.
 func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageGate, error) {
@@ -130,14 +125,14 @@ func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageG
 func (a stageSample) judged(b *plan.Plan) []remediation.StageGate {
 	var all []remediation.StageGate
 	for _, cr := range a.criteria {
-		says := cr.Bound + " " + remediation.Decimal(cr.Threshold)
+		says := cr.Bound + " " + remediation.Measure(cr.Threshold, cr.Unit)
 		switch {
 		case cr.Value == nil:
 			all = append(all, remediation.GateClosed("criterion "+cr.Name, "%s has no value, and must be %s", cr.Words(), says))
 		case !cr.OK:
-			all = append(all, remediation.GateClosed("criterion "+cr.Name, "%s is %s, and must be %s", cr.Words(), rounded(*cr.Value), says))
+			all = append(all, remediation.GateClosed("criterion "+cr.Name, "%s is %s, and must be %s", cr.Words(), remediation.Measure(*cr.Value, cr.Unit), says))
 		default:
-			all = append(all, remediation.GateOpen("criterion "+cr.Name, fmt.Sprintf("%s is %s, which is %s", cr.Words(), rounded(*cr.Value), says)))
+			all = append(all, remediation.GateOpen("criterion "+cr.Name, fmt.Sprintf("%s is %s, which is %s", cr.Words(), remediation.Measure(*cr.Value, cr.Unit), says)))
 		}
 	}
 	triggers := remediation.GateOpen("triggers", "no trigger is breaching")
@@ -153,7 +148,8 @@ func (a stageSample) judged(b *plan.Plan) []remediation.StageGate {
 		case r.Err != nil && (unknown == nil || errors.Is(r.Err, remediation.ErrNoAnswer)):
 			unknown = fmt.Errorf("trigger %s: %w", t.Name, r.Err)
 		case r.Value != nil && st.Beyond(*r.Value) && triggers.OK:
-			triggers = remediation.GateClosed("triggers", "trigger %s is breaching: %s, threshold %s", t.Name, remediation.Decimal(*r.Value), remediation.Decimal(x.Threshold))
+			unit := b.UnitOf(t.Name)
+			triggers = remediation.GateClosed("triggers", "trigger %s is breaching: %s, threshold %s", t.Name, remediation.Measure(*r.Value, unit), remediation.Measure(x.Threshold, unit))
 		}
 	}
 	if triggers.OK && unknown != nil {

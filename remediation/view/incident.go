@@ -47,6 +47,8 @@ type TriggerView struct {
 	Active      bool     `json:"active"`
 	Threshold   float64  `json:"threshold"`
 	Value       *float64 `json:"value"`
+	// Unit is that of the trigger's indicator; set where one incident is asked for.
+	Unit alerts.Unit `json:"unit,omitempty"`
 	// Signal is set where a person is the trigger, and no metric.
 	Signal string `json:"signal,omitempty"`
 }

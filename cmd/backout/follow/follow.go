@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -50,6 +51,8 @@ type FollowedCriterion struct {
 	Worst     *float64 `json:"worst"`
 	Last      *float64 `json:"last"`
 	OK        bool     `json:"ok"`
+	// Unit is the indicator's, "" where Name is none's.
+	Unit alerts.Unit `json:"unit,omitempty"`
 	// Looks counts how often it was asked, Unmet how often it was not met, NoValue
 	// how often it had no value.
 	Looks   int `json:"looks"`
@@ -102,7 +105,7 @@ func (b *Stage) criterion(cr view.CriterionView) {
 	i := slices.IndexFunc(b.criteria, func(x *FollowedCriterion) bool { return x.Name == cr.Name && x.Bound == cr.Bound })
 	if i < 0 {
 		i = len(b.criteria)
-		b.criteria = append(b.criteria, &FollowedCriterion{Name: cr.Name, Bound: cr.Bound})
+		b.criteria = append(b.criteria, &FollowedCriterion{Name: cr.Name, Bound: cr.Bound, Unit: cr.Unit})
 	}
 	x := b.criteria[i]
 	x.Threshold, x.Last, x.OK = cr.Threshold, cr.Value, cr.OK
@@ -138,7 +141,7 @@ func (b *Stage) Lacking(now time.Time) string {
 	var bad, shut []string
 	for _, cr := range r.Criteria {
 		if !cr.OK {
-			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, terminal.ValueOr(cr.Value, "has no value")))
+			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, terminal.ValueOr(cr.Value, cr.Unit, "has no value")))
 		}
 	}
 	met := fmt.Sprintf("%d of %d criteria met", len(r.Criteria)-len(bad), len(r.Criteria))
@@ -152,7 +155,7 @@ func (b *Stage) Lacking(now time.Time) string {
 		case g.Gate == gateDuration:
 			complete, left = false, g.Why
 			if r.PromotableAt != nil && r.PromotableAt.After(now) {
-				left = fmt.Sprintf("%s left, until %s", strings.TrimPrefix(terminal.Distance(now, *r.PromotableAt), "in "), terminal.Moment(*r.PromotableAt))
+				left = fmt.Sprintf("%s left, until %s", strings.TrimPrefix(remediation.Distance(now, *r.PromotableAt), "in "), remediation.Moment(*r.PromotableAt))
 			}
 		case strings.HasPrefix(g.Gate, gateCriterion):
 			complete = false
@@ -237,7 +240,7 @@ func (r Summary) Text(screen terminal.Screen) string {
 	var s strings.Builder
 	s.WriteString("\n" + terminal.Wrap("", fmt.Sprintf("%s %s: %s", r.Service, r.Release, r.Why)))
 	if r.Looks > 0 && r.Entered != nil {
-		fmt.Fprintf(&s, "  stage       %s, since %s (%s)\n", screen.Cell(r.Stage, 20), terminal.Moment(*r.Entered), terminal.Distance(r.To, *r.Entered))
+		fmt.Fprintf(&s, "  stage       %s, since %s\n", screen.Cell(r.Stage, 20), remediation.MomentFrom(r.To, *r.Entered))
 	}
 	fmt.Fprintf(&s, "  watched     %s to %s UTC\n", terminal.MomentShort(r.From), terminal.MomentShort(r.To))
 	for _, x := range r.Criteria {
@@ -267,7 +270,7 @@ func (x *FollowedCriterion) text() string {
 		word = "met"
 	}
 	text := fmt.Sprintf("%s: %s; worst %s, last %s, must be %s %s", x.Name, word,
-		terminal.ValueOr(x.Worst, "none"), terminal.ValueOr(x.Last, "none"), x.Bound, terminal.Number(x.Threshold))
+		terminal.ValueOr(x.Worst, x.Unit, "none"), terminal.ValueOr(x.Last, x.Unit, "none"), x.Bound, remediation.Measure(x.Threshold, x.Unit))
 	if x.NoValue > 0 {
 		text += fmt.Sprintf("; no value in %d of %d polls", x.NoValue, x.Looks)
 	}
