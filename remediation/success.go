@@ -76,7 +76,7 @@ func (v *SuccessView) Judge(r Sample) {
 }
 
 // Gate is a success criterion as a gate for finishing the rollout.
-func (v *SuccessView) Gate() StageGate {
+func (v *SuccessView) Gate() GateResult {
 	name := "success " + v.Text
 	switch v.State {
 	case SuccessMet:

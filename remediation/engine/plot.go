@@ -11,7 +11,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Plot implements Service. The line is Prometheus's; if it cannot be queried or has no
+// Plot shows one of an incident's triggers around it. The line is Prometheus's; if it cannot be queried or has no
 // values left, the plot has the audit log's values.
 func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error) {
 	var p view.Plot
@@ -57,7 +57,7 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 // plotTimeout bounds one query for a service's plot.
 const plotTimeout = 10 * time.Second
 
-// ServicePlot implements Service; it asks Prometheus once per scrape interval.
+// ServicePlot shows one of a service's triggers up to now; it asks Prometheus once per scrape interval.
 func (e *Engine) ServicePlot(ctx context.Context, service, trigger string) (view.Plot, error) {
 	b := e.PlanOf(service)
 	if b == nil {

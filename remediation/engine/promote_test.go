@@ -133,7 +133,7 @@ func TestNothingMissingIsNothingToForce(t *testing.T) {
 	c.later(day)
 	for _, g := range c.rollout().Gates {
 		if !g.OK {
-			t.Errorf("%s is shut: %s", g.Gate, g.Why)
+			t.Errorf("%s is closed: %s", g.Gate, g.Why)
 		}
 	}
 	c.fire("error_rate", "drill", "drill", "true") // promotions ignore drills
@@ -335,7 +335,7 @@ func TestARolloutStartsAtTheFootOfItsStages(t *testing.T) {
 	c.must(c.begin(remediation.RolloutStart{Stage: "alpha"}))
 }
 
-func TestPromotionsUseUpNothingOfWhatTheWayBackMay(t *testing.T) {
+func TestPromotionsDoNotCountAgainstTheLimitsOfRollbacks(t *testing.T) {
 	c := newCanary(t, replace("per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m", "per_target: 1/1h, per_service: 1/1h, blast_radius: 1/10m"))
 	c.started()
 	c.must(c.do(remediation.RolloutPromote, true))

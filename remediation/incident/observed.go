@@ -32,8 +32,8 @@ func (c *change) would(q gate.Input) ([]string, error) {
 		if i > 0 {
 			when = " if the breach continues"
 		}
-		closed := slices.IndexFunc(all, func(g gate.Result) bool {
-			return g.Reason != "" && (g.Gate != "mode" || s.Risk == alerts.Lossy && c.e.NoLossy != "")
+		closed := slices.IndexFunc(all, func(g remediation.GateResult) bool {
+			return !g.OK && (g.Gate != "mode" || s.Risk == alerts.Lossy && c.e.NoLossy != "")
 		})
 		switch {
 		case closed < 0:

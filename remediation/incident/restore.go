@@ -229,7 +229,7 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 		case err != nil:
 			return err
 		case lookErr != nil:
-			closed = &gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}
+			closed = &remediation.GateResult{Reason: remediation.HoldTarget, Why: lookErr.Error()}
 		}
 		if closed != nil {
 			return c.hold(nil, *closed, map[string]any{"undo": true, "target": s.Target})
@@ -283,7 +283,7 @@ func (c *change) putBack(s *remediation.Step, undoErr error) error {
 	if err := c.Audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
 		return err
 	}
-	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident"}, map[string]any{}); err != nil {
 		return err
 	}
 	return c.Page(string(remediation.HoldStepFailed), why)

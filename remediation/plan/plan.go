@@ -263,7 +263,7 @@ func (b *Plan) NextStage(stage string) *alerts.Stage {
 }
 
 // Lasted says whether the stage has lasted for its least time.
-func (b *Plan) Lasted(r remediation.Rollout, now time.Time) remediation.StageGate {
+func (b *Plan) Lasted(r remediation.Rollout, now time.Time) remediation.GateResult {
 	at := b.PromotableAt(r)
 	if at == nil || !at.After(now) {
 		return remediation.GateOpen("duration", "")

@@ -140,7 +140,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 	v.Traffic, v.PromotableAt = stage.Traffic, b.PromotableAt(r)
 	a := e.sampleStage(ask, b, r)
 	v.Criteria = a.criteria
-	var proof []remediation.StageGate
+	var proof []remediation.GateResult
 	if b.NextStage(r.Stage) == nil { // what the whole rollout is judged by
 		gates, views, err := e.soaked(ask, b, r.Release)
 		if err != nil {

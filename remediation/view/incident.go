@@ -99,7 +99,7 @@ type RolloutView struct {
 	// release does not run any more as the stage says.
 	BackingOut bool `json:"backing_out,omitempty"`
 	// Gates are those of the next stage or, in the last one, of the rollout's end.
-	Gates []remediation.StageGate `json:"gates,omitempty"`
+	Gates []remediation.GateResult `json:"gates,omitempty"`
 	// Timeline is the playbook's, with its dates since the start.
 	Timeline []TimelineDay `json:"timeline,omitempty"`
 }

@@ -63,13 +63,13 @@ type FollowedCriterion struct {
 // FollowedHold is a gate that was seen closed.
 type FollowedHold struct {
 	Gate string `json:"gate"`
-	// Why is what it said last, between Since, when it was first seen shut, and
-	// Until, when it was last seen so. Times counts how often it shut.
-	Why   string    `json:"why"`
-	Since time.Time `json:"since"`
-	Until time.Time `json:"until"`
-	Times int       `json:"times"`
-	Shut  bool      `json:"shut"`
+	// Why is what it said last, between Since, when it was first seen closed, and
+	// Until, when it was last seen so. Times counts how often it closed.
+	Why    string    `json:"why"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	Times  int       `json:"times"`
+	Closed bool      `json:"shut"`
 }
 
 // Watching reports whether a rollout is followed.
@@ -90,8 +90,8 @@ func (b *Stage) See(r view.RolloutView, now time.Time) {
 		b.criterion(cr)
 	}
 	for _, h := range b.holds {
-		if !slices.ContainsFunc(r.Gates, func(g remediation.StageGate) bool { return !g.OK && g.Gate == h.Gate }) {
-			h.Shut = false
+		if !slices.ContainsFunc(r.Gates, func(g remediation.GateResult) bool { return !g.OK && g.Gate == h.Gate }) {
+			h.Closed = false
 		}
 	}
 	for _, g := range r.Gates {
@@ -121,24 +121,24 @@ func (b *Stage) criterion(cr view.CriterionView) {
 	}
 }
 
-func (b *Stage) hold(g remediation.StageGate, now time.Time) {
+func (b *Stage) hold(g remediation.GateResult, now time.Time) {
 	i := slices.IndexFunc(b.holds, func(h *FollowedHold) bool { return h.Gate == g.Gate })
 	if i < 0 {
 		i = len(b.holds)
 		b.holds = append(b.holds, &FollowedHold{Gate: g.Gate, Since: now.UTC()})
 	}
 	h := b.holds[i]
-	if !h.Shut {
+	if !h.Closed {
 		h.Times++
 	}
-	h.Shut, h.Why, h.Until = true, g.Why, now.UTC()
+	h.Closed, h.Why, h.Until = true, g.Why, now.UTC()
 }
 
 // Lacking says what the stage still lacks, "" if nothing.
 func (b *Stage) Lacking(now time.Time) string {
 	r, complete := b.View, true
 	left := "it has lasted"
-	var bad, shut []string
+	var bad, closed []string
 	for _, cr := range r.Criteria {
 		if !cr.OK {
 			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, terminal.ValueOr(cr.Value, cr.Unit, "has no value")))
@@ -161,20 +161,20 @@ func (b *Stage) Lacking(now time.Time) string {
 			complete = false
 		default:
 			complete = false
-			shut = append(shut, fmt.Sprintf("%s (%s)", g.Gate, g.Why))
+			closed = append(closed, fmt.Sprintf("%s (%s)", g.Gate, g.Why))
 		}
 	}
 	if len(r.Gates) == 0 { // the server could not ask them
 		complete = false
-		shut = append(shut, "all, since the server does not report its gates")
+		closed = append(closed, "all, since the server does not report its gates")
 	}
 	if complete {
 		b.LastText = ""
 		return ""
 	}
 	b.LastText = left + "; " + met
-	if len(shut) > 0 {
-		b.LastText += "; shut: " + strings.Join(shut, "; ")
+	if len(closed) > 0 {
+		b.LastText += "; closed: " + strings.Join(closed, "; ")
 	}
 	return b.LastText
 }
@@ -195,7 +195,7 @@ func (b *Stage) Gist() string {
 // next is what to do after a result.
 func (b *Stage) next(result string) string {
 	r := b.View
-	observes := slices.ContainsFunc(r.Gates, func(g remediation.StageGate) bool { return g.Gate == gateMode && !g.OK })
+	observes := slices.ContainsFunc(r.Gates, func(g remediation.GateResult) bool { return g.Gate == gateMode && !g.OK })
 	switch {
 	case r.Incident != "":
 		return "backout incident show " + r.Incident
@@ -285,7 +285,7 @@ func (h *FollowedHold) text() string {
 	if h.Times > 1 {
 		text += fmt.Sprintf(", %d times", h.Times)
 	}
-	if h.Shut {
+	if h.Closed {
 		text += ", still"
 	}
 	return text + ": " + h.Why
