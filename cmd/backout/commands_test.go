@@ -19,7 +19,7 @@ const settling = `{"id":"inc-7","service":"social-intel","rollout":"v2.0.0","sta
  {"id":"2-image_retag","action":"image_retag","target":"compose:/srv/social-intel/social-intel","risk":"disruptive","state":"pending","started":null,"finished":null}],
 "next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z","what":"it runs then if the breach continues","unless":["the breach ends","someone claims the incident"]},"claimed_by":"","drill":false}`
 
-func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T) {
+func TestAPersonAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T) {
 	url := server(t, "", exchange{"GET /api/v1/incidents/inc-7", "", 200, settling})
 	r := backout(t, nil, "incident", "show", "inc-7", "--url="+url)
 	if r.status != 0 || r.stderr != "" {

@@ -352,10 +352,10 @@ func (s *stack) wantStage(t *testing.T, stage, share string) {
 	wantFlag(t, s, share)
 }
 
-// untilGate waits until a gate of the next stage is shut, and every other one open.
+// untilGate waits until a gate of the next stage is closed, and every other one open.
 func (s *stack) untilGate(t *testing.T, name string) {
 	t.Helper()
-	until(t, "only gate "+name+" is shut", func(ctx context.Context) error {
+	until(t, "only gate "+name+" is closed", func(ctx context.Context) error {
 		r, err := s.rollout(ctx)
 		if err != nil {
 			return err
