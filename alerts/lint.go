@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -139,18 +140,20 @@ func (l *linter) events(t *Trigger, ind *Indicator, path string) {
 		return
 	}
 	if n := share * t.MinVolume; n < leastEvents-1e-9 {
-		l.at(key(path, "min_volume"), fmt.Sprintf("%s decides on about %s (min_volume %s, threshold %s): chance alone rolls a healthy release back", t.Name, counted(n, "event"), number(t.MinVolume), number(share)),
+		l.at(key(path, "min_volume"), fmt.Sprintf("%s decides on about %s (min_volume %s, threshold %s): chance alone rolls a healthy release back", t.Name, Counted(math.Round(10*n)/10, "event"), number(t.MinVolume), number(share)),
 			fmt.Sprintf("min_volume: %s, which is %d events; or a longer window; or confidence: 0.95", number(math.Ceil(leastEvents/share-1e-9)), leastEvents))
 	}
 }
 
-// counted is "1 event", "2.5 events".
-func counted(n float64, thing string) string {
-	n = math.Round(10*n) / 10
-	if n == 1 {
-		return "1 " + thing
+// Counted is a number with its noun: "1 entry", "2 entries", "2.5 events", "0 steps".
+func Counted[N int | int64 | float64](n N, noun string) string {
+	if n != 1 {
+		if short, y := strings.CutSuffix(noun, "y"); y {
+			noun = short + "ie"
+		}
+		noun += "s"
 	}
-	return number(n) + " " + thing + "s"
+	return number(float64(n)) + " " + noun
 }
 
 func (l *linter) trigger(t *Trigger, path string) {

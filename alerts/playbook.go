@@ -416,10 +416,10 @@ type Recovery struct {
 	// MinVolume is the number of requests that the short window must have. At most the
 	// trigger's own rate. Default: a third of the trigger's own rate.
 	MinVolume float64 `yaml:"min_volume,omitempty"`
-	// Above is the bound of the short window, if it differs from the trigger's: a count is
-	// smaller over a shorter window. Only on the trigger's own side.
+	// Above is the bound of the short window, in the indicator's unit, if it differs from the
+	// trigger's: a count is smaller over a shorter window. Only on the trigger's own side.
 	Above *float64 `yaml:"above,omitempty"`
-	// Below is the same for a trigger that has below.
+	// Below is the same in the indicator's unit, for a trigger that has below.
 	Below *float64 `yaml:"below,omitempty"`
 }
 

@@ -45,7 +45,7 @@ func (s *Server) listEntries(c echo.Context, _ string) error {
 	}
 	ctx, next, body := c.Request().Context(), f.After, []byte(`{"entries":[`)
 	err = s.auditReads.take(ctx, func() error {
-		entries, err := s.service.Entries(ctx, f)
+		entries, err := s.auditLog.Entries(ctx, f)
 		for i, e := range entries {
 			if i > 0 {
 				body = append(body, ',')
@@ -73,7 +73,7 @@ func (s *Server) showHead(c echo.Context, _ string) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	seq, hash, err := s.service.Head(c.Request().Context())
+	seq, hash, err := s.auditLog.Head(c.Request().Context())
 	if err != nil {
 		return err
 	}

@@ -170,7 +170,7 @@ func (s *Server) postBacktest(c echo.Context, _ string) error {
 	if service == "" {
 		return refuse(http.StatusBadRequest, "the form names no service")
 	}
-	if _, err := s.service.Playbook(c.Request().Context(), service); err != nil {
+	if _, err := s.incidents.Playbook(c.Request().Context(), service); err != nil {
 		return err
 	}
 	if err := s.backtests.start(service); err != nil {

@@ -15,7 +15,7 @@ func (s *Server) showBrief(c echo.Context, _ string) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	b, err := s.service.Brief(c.Request().Context(), c.Param("id"))
+	b, err := s.incidents.Brief(c.Request().Context(), c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -27,7 +27,7 @@ func (s *Server) briefOf(ctx context.Context, v view.IncidentView) string {
 	if v.Drill || v.State == remediation.Closed {
 		return ""
 	}
-	b, err := s.service.Brief(ctx, v.ID)
+	b, err := s.incidents.Brief(ctx, v.ID)
 	var refused *remediation.RefusedError
 	switch {
 	case errors.As(err, &refused): // it was closed meanwhile

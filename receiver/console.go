@@ -31,11 +31,11 @@ func (s *Server) incidentPage(c echo.Context, _ string) error {
 		return err
 	}
 	ctx, id := c.Request().Context(), c.Param("id")
-	o, err := s.service.Overview(ctx)
+	o, err := s.incidents.Overview(ctx)
 	if err != nil {
 		return err
 	}
-	v, err := s.service.Incident(ctx, id)
+	v, err := s.incidents.Incident(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func freezesOf(o view.Overview, service string) (out []remediation.Freeze) {
 func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot *view.Plot, of, note string) {
 	ctx, cancel := context.WithTimeout(ctx, plotBudget)
 	defer cancel()
-	p, err := s.service.Plot(ctx, id, trigger)
+	p, err := s.incidents.Plot(ctx, id, trigger)
 	var refused *remediation.RefusedError
 	switch {
 	case errors.As(err, &refused):
@@ -122,13 +122,13 @@ func (s *Server) plotOf(ctx context.Context, id, trigger string) (plot *view.Plo
 // timeLine is an incident's audit entries, oldest first; skipped: there are more
 // between the first and the last ones.
 func (s *Server) timeLine(ctx context.Context, id string) (events []page.Event, skipped bool, err error) {
-	newest, err := s.service.Entries(ctx, audit.Filter{Incident: id, Newest: true, Limit: lastEvents})
+	newest, err := s.auditLog.Entries(ctx, audit.Filter{Incident: id, Newest: true, Limit: lastEvents})
 	if err != nil {
 		return nil, false, err
 	}
 	var first []audit.Entry
 	if len(newest) == lastEvents {
-		if first, err = s.service.Entries(ctx, audit.Filter{Incident: id, Limit: firstEvents, Before: newest[0].Seq}); err != nil {
+		if first, err = s.auditLog.Entries(ctx, audit.Filter{Incident: id, Limit: firstEvents, Before: newest[0].Seq}); err != nil {
 			return nil, false, err
 		}
 		skipped = len(first) == firstEvents
@@ -145,11 +145,11 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		return err
 	}
 	ctx := c.Request().Context()
-	o, err := s.service.Overview(ctx)
+	o, err := s.incidents.Overview(ctx)
 	if err != nil {
 		return err
 	}
-	all, err := s.service.Rollouts(ctx)
+	all, err := s.rollouts.Rollouts(ctx)
 	if err != nil {
 		return err
 	}
@@ -161,9 +161,9 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 		Open     []view.IncidentView
 		Freezes  []remediation.Freeze
 		Met      int
-		// Active: it can be promoted, held or aborted. Missing are the gates that are shut.
+		// Active: it can be promoted, held or aborted. Missing are the gates that are closed.
 		Active    bool
-		Missing   []remediation.StageGate
+		Missing   []remediation.GateResult
 		Signals   []view.SignalNow
 		Preflight preflightNow
 	}
@@ -190,7 +190,7 @@ func (s *Server) rolloutPage(c echo.Context, _ string) error {
 			}
 		}
 		one.Freezes = freezesOf(o, r.Service)
-		p, err := s.service.Preflight(ctx, r.Service)
+		p, err := s.preflights.Preflight(ctx, r.Service)
 		if err != nil {
 			return err
 		}

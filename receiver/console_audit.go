@@ -65,7 +65,7 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 	var events []page.Event
 	var chain chainState
 	err = s.auditReads.take(ctx, func() (err error) {
-		found, err = s.service.Search(ctx, search)
+		found, err = s.auditLog.Search(ctx, search)
 		for _, e := range found.Entries {
 			events = append(events, page.NewEvent(e))
 		}
@@ -75,7 +75,7 @@ func (s *Server) auditPage(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	o, err := s.service.Overview(ctx)
+	o, err := s.incidents.Overview(ctx)
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (s *Server) exportAudit(c echo.Context, _ string) error {
 	for first := true; ; first = false {
 		var lines []byte
 		err := s.auditReads.take(c.Request().Context(), func() error {
-			entries, err := s.service.Entries(c.Request().Context(), f)
+			entries, err := s.auditLog.Entries(c.Request().Context(), f)
 			for _, e := range entries {
 				line, err := e.MarshalJSON()
 				if err != nil {

@@ -73,14 +73,14 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 		what = "closed " + id
 	case "restore":
 		r := view.RestoreRequest{Actor: actor, Reason: reason, Force: form.Get("force") == "yes"}
-		if _, err := s.service.Restore(ctx, id, r); err != nil {
+		if _, err := s.incidents.Restore(ctx, id, r); err != nil {
 			return err
 		}
 		return s.finish(c, actor, "started to restore what "+id+" changed", reason, "/incidents/"+id)
 	default:
 		return echo.ErrNotFound
 	}
-	if _, err := s.service.ChangeIncident(ctx, id, verb, step, actor, reason); err != nil {
+	if _, err := s.incidents.ChangeIncident(ctx, id, verb, step, actor, reason); err != nil {
 		return err
 	}
 	return s.finish(c, actor, what, reason, "/incidents/"+id)
@@ -114,7 +114,7 @@ func (s *Server) postFreeze(c echo.Context, actor string) error {
 		f.Until = &at
 		until = "until " + at.Format("2 Jan 15:04:05") + " UTC"
 	}
-	set, err := s.service.PutFreeze(c.Request().Context(), f)
+	set, err := s.incidents.PutFreeze(c.Request().Context(), f)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (s *Server) postThaw(c echo.Context, actor string) error {
 	if !form.Has("service") {
 		return refuse(http.StatusBadRequest, "the form names no service")
 	}
-	if _, err := s.service.Thaw(c.Request().Context(), form.Get("service"), actor, reason); err != nil {
+	if _, err := s.incidents.Thaw(c.Request().Context(), form.Get("service"), actor, reason); err != nil {
 		return err
 	}
 	return s.finish(c, actor, "thawed "+serviceWords(form.Get("service")), reason, "/")

@@ -53,7 +53,7 @@ func TestHostileValuesShowAsPlainTextOnEveryPage(t *testing.T) {
 		HeadHash: evil,
 	}
 	b.service.rollouts = []view.RolloutView{{Rollout: b.service.overview.Services[0].Rollout, Criteria: []view.CriterionView{{Name: evil, Bound: evil}},
-		Next: evil, Traffic: evil, Gates: []remediation.StageGate{{Gate: evil, Why: evil}},
+		Next: evil, Traffic: evil, Gates: []remediation.GateResult{{Gate: evil, Why: evil}},
 		Timeline: []view.TimelineDay{{Day: evil, Date: evil, Activity: evil, Owner: evil}}}}
 	b.service.entries = []audit.Entry{
 		{Seq: 2, Time: now, Kind: "held", Actor: evil, Service: evil, Incident: "inc-1", Step: evil, Hash: evil, Detail: map[string]any{

@@ -62,7 +62,7 @@ func (s *Server) incidentsPage(c echo.Context, _ string) error {
 		return refuse(http.StatusBadRequest, "the text to search for is longer than %d characters", maxSearch)
 	}
 	ctx := c.Request().Context()
-	o, err := s.service.Overview(ctx)
+	o, err := s.incidents.Overview(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Server) findIncidents(ctx context.Context, f remediation.IncidentFilter
 		f.Limit = incidentBatch
 	}
 	for looked := 0; ; {
-		list, err := s.service.Incidents(ctx, f)
+		list, err := s.incidents.Incidents(ctx, f)
 		if err != nil {
 			return nil, "", err
 		}

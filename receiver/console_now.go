@@ -18,7 +18,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 	if _, err := query(c, "done"); err != nil {
 		return err
 	}
-	o, err := s.service.Overview(c.Request().Context())
+	o, err := s.incidents.Overview(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (s *Server) measure(ctx context.Context, cards []serviceCard) {
 		if asked < shownPlots && cards[i].Playbook != "" {
 			asked++
 			go func(service string) {
-				p, err := s.service.ServicePlot(ctx, service, b.Trigger)
+				p, err := s.incidents.ServicePlot(ctx, service, b.Trigger)
 				answers <- answer{i, p, err}
 			}(cards[i].Service)
 		}

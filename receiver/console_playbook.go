@@ -85,7 +85,7 @@ func (s *Server) playbookPage(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	o, err := s.service.Overview(c.Request().Context())
+	o, err := s.incidents.Overview(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (s *Server) playbookPage(c echo.Context, _ string) error {
 		service = o.Services[0].Service
 	}
 	if service != "" {
-		p, err := s.service.Playbook(c.Request().Context(), service)
+		p, err := s.incidents.Playbook(c.Request().Context(), service)
 		if err != nil {
 			return err
 		}

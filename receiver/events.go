@@ -109,7 +109,7 @@ func (s *Server) stamp(ctx context.Context, age time.Duration) (string, error) {
 		return l.stamp, nil
 	}
 	at := time.Now()
-	o, err := s.service.Overview(ctx)
+	o, err := s.incidents.Overview(ctx)
 	if err != nil {
 		return "", err
 	}

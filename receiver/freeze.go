@@ -31,7 +31,7 @@ func (s *Server) listFreezes(c echo.Context, _ string) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	list, err := s.service.Freezes(c.Request().Context())
+	list, err := s.incidents.Freezes(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *Server) putFreeze(c echo.Context, actor string) error {
 		in.Scope = remediation.ScopeAll // the stronger of the two
 	}
 	in.By, in.Reason, in.Since = actor, reason, time.Time{}
-	done, err := s.service.PutFreeze(c.Request().Context(), in)
+	done, err := s.incidents.PutFreeze(c.Request().Context(), in)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *Server) thaw(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.service.Thaw(c.Request().Context(), q.Get("service"), actor, reason)
+	list, err := s.incidents.Thaw(c.Request().Context(), q.Get("service"), actor, reason)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (s *Server) healthy(c echo.Context) error {
 // ready tells that notifications can be committed. Everybody may ask, so the
 // cause goes to the log only.
 func (s *Server) ready(c echo.Context) error {
-	if err := s.service.Ready(c.Request().Context()); err != nil {
+	if err := s.notifications.Ready(c.Request().Context()); err != nil {
 		s.logger.Warn("not ready", "err", err)
 		return refuse(http.StatusServiceUnavailable, "not ready: see the server's log")
 	}

@@ -14,7 +14,7 @@ func (s *Server) showStatus(c echo.Context, _ string) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	o, err := s.service.Overview(c.Request().Context())
+	o, err := s.incidents.Overview(c.Request().Context())
 	o.Replicas, o.Unheld = notNull(o.Replicas), notNull(o.Unheld)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *Server) listIncidents(c echo.Context, _ string) error {
 	default:
 		return refuse(http.StatusBadRequest, "status %q is neither open nor closed", status)
 	}
-	list, err := s.service.Incidents(c.Request().Context(), f)
+	list, err := s.incidents.Incidents(c.Request().Context(), f)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *Server) showIncident(c echo.Context, _ string) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	inc, err := s.service.Incident(c.Request().Context(), c.Param("id"))
+	inc, err := s.incidents.Incident(c.Request().Context(), c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (s *Server) restoreIncident(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	inc, err := s.service.Restore(c.Request().Context(), c.Param("id"), view.RestoreRequest{Actor: actor, Reason: reason, Force: in.Force})
+	inc, err := s.incidents.Restore(c.Request().Context(), c.Param("id"), view.RestoreRequest{Actor: actor, Reason: reason, Force: in.Force})
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (s *Server) apply(c echo.Context, verb view.Verb, step, actor, reason strin
 	if err != nil {
 		return err
 	}
-	inc, err := s.service.ChangeIncident(c.Request().Context(), c.Param("id"), verb, step, actor, reason)
+	inc, err := s.incidents.ChangeIncident(c.Request().Context(), c.Param("id"), verb, step, actor, reason)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ func (s *Server) showPlot(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.service.Plot(c.Request().Context(), c.Param("id"), q.Get("trigger"))
+	p, err := s.incidents.Plot(c.Request().Context(), c.Param("id"), q.Get("trigger"))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ func (s *Server) showPreflight(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.service.Preflight(c.Request().Context(), q.Get("service"))
+	v, err := s.preflights.Preflight(c.Request().Context(), q.Get("service"))
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (s *Server) startPreflight(c echo.Context, actor string) error {
 			return err
 		}
 	}
-	v, err := s.service.StartPreflight(c.Request().Context(), in.Service, actor, reason)
+	v, err := s.preflights.StartPreflight(c.Request().Context(), in.Service, actor, reason)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (s *Server) signPreflight(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.service.SignPreflight(c.Request().Context(), remediation.SignRequest{
+	v, err := s.preflights.SignPreflight(c.Request().Context(), remediation.SignRequest{
 		Service: in.Service, Item: in.Item, By: strings.TrimSpace(in.By), Actor: actor, Reason: reason,
 	})
 	if err != nil {
@@ -123,10 +123,10 @@ func (s *Server) postPreflight(c echo.Context, actor string) error {
 	switch c.Param("verb") {
 	case "run":
 		what = "started the preflight of " + service
-		_, err = s.service.StartPreflight(ctx, service, actor, reason)
+		_, err = s.preflights.StartPreflight(ctx, service, actor, reason)
 	case "sign":
 		what = "signed off " + form.Get("item") + " of " + service
-		_, err = s.service.SignPreflight(ctx, remediation.SignRequest{Service: service, Item: form.Get("item"), Actor: actor, Reason: reason})
+		_, err = s.preflights.SignPreflight(ctx, remediation.SignRequest{Service: service, Item: form.Get("item"), Actor: actor, Reason: reason})
 	default:
 		return echo.ErrNotFound
 	}

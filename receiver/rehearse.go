@@ -13,7 +13,7 @@ func (s *Server) showRehearsal(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.service.Rehearsal(c.Request().Context(), q.Get("service"))
+	v, err := s.preflights.Rehearsal(c.Request().Context(), q.Get("service"))
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (s *Server) startRehearsal(c echo.Context, actor string) error {
 			return err
 		}
 	}
-	v, err := s.service.StartRehearsal(c.Request().Context(), in.Service, in.Plan, actor, reason)
+	v, err := s.preflights.StartRehearsal(c.Request().Context(), in.Service, in.Plan, actor, reason)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (s *Server) listRollouts(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.service.Rollouts(c.Request().Context())
+	list, err := s.rollouts.Rollouts(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (s *Server) startRollout(c echo.Context, actor string) error {
 		return err
 	}
 	if !in.Declare {
-		started, err := s.service.StartRollout(c.Request().Context(), remediation.RolloutStart{
+		started, err := s.rollouts.StartRollout(c.Request().Context(), remediation.RolloutStart{
 			Service: in.Service, Release: in.Release, Stage: in.Stage, Actor: actor, Reason: reason, Auto: in.Auto,
 		})
 		return s.answerRollout(c, started, err)
@@ -80,7 +80,7 @@ func (s *Server) startRollout(c echo.Context, actor string) error {
 	if in.Auto {
 		return refuse(http.StatusBadRequest, "auto needs a rollout that backout starts; a declared rollout is promoted by hand")
 	}
-	done, err := s.service.DeclareRollout(c.Request().Context(), in.Service, in.Release, in.Stage, actor, reason)
+	done, err := s.rollouts.DeclareRollout(c.Request().Context(), in.Service, in.Release, in.Stage, actor, reason)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (s *Server) changeRollout(verb remediation.RolloutVerb) func(echo.Context, 
 		if in.Force && verb != remediation.RolloutPromote && verb != remediation.RolloutFinish {
 			return refuse(http.StatusBadRequest, "%s cannot be forced", verb)
 		}
-		done, err := s.service.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
+		done, err := s.rollouts.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
 			Service: in.Service, Verb: verb, Actor: actor, Reason: reason, Force: in.Force,
 		})
 		if verb != remediation.RolloutPromote { // an order is not kept waiting for what is in progress
@@ -119,7 +119,7 @@ func (s *Server) answerRollout(c echo.Context, r view.RolloutView, err error) er
 	if err == nil && r.Promotion != nil {
 		ctx, cancel := context.WithTimeout(c.Request().Context(), promotionWait)
 		defer cancel()
-		r, err = s.service.WaitForPromotion(ctx, r.Service)
+		r, err = s.rollouts.WaitForPromotion(ctx, r.Service)
 	}
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 		if form.Get("release") == "" { // the playbook's may be another than the button named
 			return refuse(http.StatusBadRequest, "the form names no release")
 		}
-		started, err := s.service.StartRollout(c.Request().Context(), remediation.RolloutStart{Service: form.Get("service"), Release: form.Get("release"), Actor: actor, Reason: reason})
+		started, err := s.rollouts.StartRollout(c.Request().Context(), remediation.RolloutStart{Service: form.Get("service"), Release: form.Get("release"), Actor: actor, Reason: reason})
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (s *Server) postRollout(c echo.Context, actor string) error {
 	case form.Get("service") == "":
 		return refuse(http.StatusBadRequest, "the form names no service")
 	}
-	done, err := s.service.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
+	done, err := s.rollouts.ChangeRollout(c.Request().Context(), remediation.RolloutChange{
 		Service: form.Get("service"), Verb: verb, Actor: actor, Reason: reason, Force: form.Get("force") == "yes",
 	})
 	if err != nil {

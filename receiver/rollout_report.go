@@ -12,7 +12,7 @@ func (s *Server) showRolloutReport(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	report, err := s.service.RolloutReport(c.Request().Context(), q.Get("service"))
+	report, err := s.rollouts.RolloutReport(c.Request().Context(), q.Get("service"))
 	if err != nil {
 		return err
 	}

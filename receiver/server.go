@@ -1,6 +1,6 @@
 // Package receiver is backout's HTTP side: Alertmanager's webhook, the API, the
 // metrics and the health addresses. It authenticates, bounds, decodes and
-// answers; all else is done by the remediation.Service behind it. cmd builds a
+// answers; all else is done by the Service behind it, which engine.Engine is. cmd builds a
 // Server and serves it.
 //
 // Its invariants:
@@ -62,7 +62,14 @@ type Options struct {
 
 // Server answers backout's addresses. It is an http.Handler.
 type Server struct {
-	service Service
+	// The parts of Service: a handler's calls tell which one it takes.
+	notifications Notifications
+	incidents     Incidents
+	rollouts      Rollouts
+	preflights    Preflights
+	auditLog      AuditLog
+	remembers     Remembers
+
 	logger  *slog.Logger
 	reload  func(ctx context.Context, actor string) error
 	now     func() time.Time
@@ -112,11 +119,11 @@ func New(o Options) (*Server, error) {
 		return nil, fmt.Errorf("build receiver: %w", err)
 	}
 	s := &Server{
-		pages:       pages,
-		csrf:        csrf{o.FormKey},
-		eventsEvery: eventsEvery,
-		ending:      make(chan struct{}),
-		service:     o.Service,
+		pages:         pages,
+		csrf:          csrf{o.FormKey},
+		eventsEvery:   eventsEvery,
+		ending:        make(chan struct{}),
+		notifications: o.Service, incidents: o.Service, rollouts: o.Service, preflights: o.Service, auditLog: o.Service, remembers: o.Service,
 		backtests:   newBacktests(o.Backtester, o.Logger, o.Now),
 		logger:      o.Logger,
 		reload:      o.Reload,

@@ -10,8 +10,8 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Service is everything the receiver needs from the engine. The handlers of one file use
-// one part of it. No method holds a lock for long, and all are safe for concurrent use.
+// Service is everything the receiver needs from the engine. A handler calls the part that
+// it needs. No method holds a lock for long, and all are safe for concurrent use.
 type Service interface {
 	Notifications
 	Incidents

@@ -20,7 +20,7 @@ func (s *Server) raiseSignal(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.service.RaiseSignal(c.Request().Context(), service, c.Param("name"), actor, reason)
+	done, err := s.incidents.RaiseSignal(c.Request().Context(), service, c.Param("name"), actor, reason)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (s *Server) clearSignal(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.service.ClearSignal(c.Request().Context(), service, c.Param("name"), actor, reason)
+	done, err := s.incidents.ClearSignal(c.Request().Context(), service, c.Param("name"), actor, reason)
 	if err != nil {
 		return err
 	}
@@ -64,11 +64,11 @@ func (s *Server) postSignal(c echo.Context, actor string) error {
 	if err != nil {
 		return err
 	}
-	change := s.service.RaiseSignal
+	change := s.incidents.RaiseSignal
 	switch c.Param("verb") {
 	case "raise":
 	case "clear":
-		change = s.service.ClearSignal
+		change = s.incidents.ClearSignal
 	default:
 		return echo.ErrNotFound
 	}

@@ -49,7 +49,8 @@ func (s *site) knows(hostHeader string) bool {
 }
 
 // sameOrigin reports whether an Origin header is this site's, or that of a
-// loopback page which the request's own Host served.
+// loopback page which the request's own Host served. http.CrossOriginProtection would let
+// a page of http change what https serves, since it compares no scheme.
 func (s *site) sameOrigin(originHeader, hostHeader string) bool {
 	u, err := url.Parse(originHeader)
 	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {

@@ -118,7 +118,7 @@ func (s *Server) notSlack(r *http.Request, why error) error {
 func (s *Server) firstFromSlack(r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), slackAnswer)
 	defer cancel()
-	first, err := s.service.Once(ctx, "slack", strings.ToLower(r.Header.Get("X-Slack-Signature")), 2*slackFresh, slackSeen)
+	first, err := s.remembers.Once(ctx, "slack", strings.ToLower(r.Header.Get("X-Slack-Signature")), 2*slackFresh, slackSeen)
 	switch {
 	case err != nil: // it is signed: Slack tells who pressed the button that it failed
 		s.logger.Error("cannot check if a request from slack is new", "err", err)
@@ -174,7 +174,7 @@ func (s *Server) slackReasoned(ctx context.Context, c echo.Context, who *config.
 	}
 	reason, err := checkReason(text)
 	if err == nil {
-		_, err = s.service.ChangeIncident(ctx, d.Incident, d.Verb, d.Step, "slack:"+who.Name, reason)
+		_, err = s.incidents.ChangeIncident(ctx, d.Incident, d.Verb, d.Step, "slack:"+who.Name, reason)
 	}
 	var refused *remediation.RefusedError
 	var asked *echo.HTTPError

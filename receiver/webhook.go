@@ -95,7 +95,7 @@ func (s *Server) notification(c echo.Context, r *http.Request) (result, error) {
 	case err != nil:
 		return resultMalformed, refuse(http.StatusBadRequest, "%v", err)
 	}
-	done, err := s.service.Accept(ctx, n)
+	done, err := s.notifications.Accept(ctx, n)
 	if err != nil {
 		s.logger.Error("notification not committed", "group_key", n.GroupKey, "alerts", len(n.Alerts), "err", err)
 		c.Response().Header().Set("Retry-After", "1")

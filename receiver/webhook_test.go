@@ -123,7 +123,7 @@ func TestABodyThatIsNoNotificationIsRefusedWithTheCause(t *testing.T) {
 	}
 }
 
-func TestAnOddAlertIsRecordedAndLosesNoneBesideIt(t *testing.T) {
+func TestAnInvalidAlertIsRecordedAndTheOthersAreKept(t *testing.T) {
 	const good = `{"status":"firing","labels":{"alertname":"Good","service":"s"},"fingerprint":"00000000000000aa"}`
 	const goodPrint = "58632418bac3448d"
 	long := strings.Repeat("x", 1<<20)

@@ -17,21 +17,25 @@ func StageNames(pb *alerts.Playbook) []string {
 	return out
 }
 
-// StageGate is one gate's answer about a rollout's promotion.
-type StageGate struct {
+// GateResult is one gate's answer, about a step or about a rollout's way forward. Gates
+// are closed by default: the zero value is closed.
+type GateResult struct {
 	Gate string `json:"gate"`
 	OK   bool   `json:"ok"`
 	Why  string `json:"why"`
 	// Hard gates hold whatever force is used.
 	Hard bool `json:"firm,omitempty"`
+	// Reason and Until are those of the hold that a closed gate puts on a step.
+	Reason Reason     `json:"-"`
+	Until  *time.Time `json:"-"`
 }
 
 // GateOpen is an open gate.
-func GateOpen(gate, why string) StageGate { return StageGate{Gate: gate, OK: true, Why: why} }
+func GateOpen(gate, why string) GateResult { return GateResult{Gate: gate, OK: true, Why: why} }
 
 // GateClosed is a closed gate; force opens it.
-func GateClosed(gate, format string, args ...any) StageGate {
-	return StageGate{Gate: gate, Why: fmt.Sprintf(format, args...)}
+func GateClosed(gate, format string, args ...any) GateResult {
+	return GateResult{Gate: gate, Why: fmt.Sprintf(format, args...)}
 }
 
 // RolloutStart asks for a rollout's start.

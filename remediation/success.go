@@ -76,13 +76,13 @@ func (v *SuccessView) Judge(r Sample) {
 }
 
 // Gate is a success criterion as a gate for finishing the rollout.
-func (v *SuccessView) Gate() StageGate {
+func (v *SuccessView) Gate() GateResult {
 	name := "success " + v.Text
 	switch v.State {
 	case SuccessMet:
-		return GateOpen(name, fmt.Sprintf("%s: it is %s", v.Text, Decimal(*v.Value)))
+		return GateOpen(name, fmt.Sprintf("%s: it is %s", v.Text, Measure(*v.Value, v.Unit)))
 	case SuccessNotMet:
-		return GateClosed(name, "success criterion not met: %s (it is %s; it must be %s %s)", v.Text, Decimal(*v.Value), v.Bound, Decimal(*v.Threshold))
+		return GateClosed(name, "success criterion not met: %s (it is %s; it must be %s %s)", v.Text, Measure(*v.Value, v.Unit), v.Bound, Measure(*v.Threshold, v.Unit))
 	case SuccessSigned:
 		return GateOpen(name, fmt.Sprintf("%s: signed off by %s", v.Text, v.Signed.By))
 	case SuccessUnsigned:

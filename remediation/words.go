@@ -36,15 +36,9 @@ func Plain(s string, most int) string {
 	return b.String()
 }
 
-// Counted is a number with its noun: "1 entry", "2 entries", "0 steps".
+// Counted is alerts.Counted.
 func Counted[N int | int64](n N, noun string) string {
-	if n != 1 {
-		if short, y := strings.CutSuffix(noun, "y"); y {
-			noun = short + "ie"
-		}
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
+	return alerts.Counted(n, noun)
 }
 
 // Measure writes a value with its unit, to four digits.

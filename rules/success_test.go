@@ -29,7 +29,7 @@ tests:
         exp_samples: []
 `
 
-func TestSuccessCriteriaAreRecordedBesideTheirThresholds(t *testing.T) {
+func TestSuccessCriteriaAreRecordedWithTheirThresholds(t *testing.T) {
 	var all struct{ Groups []any }
 	if err := yaml.Unmarshal([]byte(generate(t, nil)["rules/social-intel.rules.yml"]), &all); err != nil {
 		t.Fatal(err)

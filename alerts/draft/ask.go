@@ -205,7 +205,7 @@ func cut(names []string, none string) string {
 	case len(names) == 0:
 		return none
 	case len(names) > most:
-		return strings.Join(names[:most], ", ") + " and " + counted(len(names)-most, "other")
+		return strings.Join(names[:most], ", ") + " and " + alerts.Counted(len(names)-most, "other")
 	}
 	return strings.Join(names, ", ")
 }

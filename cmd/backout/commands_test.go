@@ -13,13 +13,13 @@ import (
 
 const settling = `{"id":"inc-7","service":"social-intel","rollout":"v2.0.0","state":"settling","reason":"","why":"","until":null,
 "opened":"2026-01-02T15:04:05Z","closed":null,
-"triggers":[{"trigger":"error_rate","fingerprint":"af1","active":true,"threshold":0.01,"value":0.0314159}],
+"triggers":[{"trigger":"error_rate","fingerprint":"af1","active":true,"threshold":0.01,"unit":"ratio","value":0.0314159}],
 "steps":[
  {"id":"1-flag_off","action":"flag_off","target":"compose:/srv/social-intel/social-intel:FEATURE_ANALYTICS_ENABLED","risk":"reversible","state":"done","started":"2026-01-02T15:04:06Z","finished":"2026-01-02T15:04:08Z"},
  {"id":"2-image_retag","action":"image_retag","target":"compose:/srv/social-intel/social-intel","risk":"disruptive","state":"pending","started":null,"finished":null}],
 "next":{"step":"2-image_retag","at":"2026-01-02T15:09:08Z","what":"it runs then if the breach continues","unless":["the breach ends","someone claims the incident"]},"claimed_by":"","drill":false}`
 
-func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T) {
+func TestAPersonAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T) {
 	url := server(t, "", exchange{"GET /api/v1/incidents/inc-7", "", 200, settling})
 	r := backout(t, nil, "incident", "show", "inc-7", "--url="+url)
 	if r.status != 0 || r.stderr != "" {
@@ -28,9 +28,9 @@ func TestAHumanAtNightIsToldWhatHappenedWhatComesNextAndHowToStopIt(t *testing.T
 	for _, want := range []string{
 		"social-intel, release v2.0.0",
 		"settling: a step has run; backout is watching whether it was enough",
-		"error_rate: firing, last value 0.031416, threshold 0.01",
+		"error_rate: firing, last value 3.142%, threshold 1%",
 		"1-flag_off", "done", "15:04:06 to 15:04:08 UTC",
-		"Next: 2-image_retag, not before 2026-01-02 15:09:08 UTC (in 4m8s): it runs then if the breach continues.",
+		"Next: 2-image_retag, not before 2 Jan 2026 15:09:08 UTC (in 4 min 8 s): it runs then if the breach continues.",
 		"unless the breach ends", "or someone claims the incident",
 		"backout freeze --service=social-intel --reason=WHY",
 		"backout incident claim inc-7",
@@ -50,7 +50,7 @@ func TestAWaitForApprovalSaysHowToAnswer(t *testing.T) {
 	r := backout(t, nil, "incident", "show", "inc-7", "--url="+url)
 	for _, want := range []string{
 		"backout approve inc-7 3-schema_rollback --reason=WHY", "backout deny inc-7 3-schema_rollback --reason=WHY",
-		"approval: schema rollback loses data", "2026-01-02 15:34:05 UTC", "Next: 3-schema_rollback: it runs once a commander approves it.",
+		"approval: schema rollback loses data", "2 Jan 2026 15:34:05 UTC", "Next: 3-schema_rollback: it runs once a commander approves it.",
 	} {
 		if !said(r.stdout, want) {
 			t.Errorf("%q is not said in:\n%s", want, r.stdout)
@@ -148,7 +148,7 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 		"rollout status": {
 			[]string{"rollout", "status"},
 			exchange{"GET /api/v1/rollout", "", 200, `{"rollouts":[` + rollout + `]}`},
-			[]string{"next stage from 2026-01-03 15:04:05 UTC on"},
+			[]string{"next stage not before 3 Jan 2026 15:04:05 UTC"},
 		},
 		"list": {
 			[]string{"incident", "list", "--status=open", "--service=social-intel"},

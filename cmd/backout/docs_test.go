@@ -20,11 +20,17 @@ import (
 //	sh           is run by this test
 //	sh server    is run beside a server
 //	sh incident  is run beside a server that has one open incident
-//	sh parse     has its commands parsed: it needs Docker or Prometheus, or does not end
+//	sh parse     has its commands parsed: it needs Docker, Prometheus or PostgreSQL, or does not end
+//	console      has those of backout parsed: the others need root, a cluster or a tool that the tests do not fetch
 //	LANG FILE    is what FILE holds when the commands run
 //
 // All blocks of a page share a folder. Any other block must not hold a command.
 type docBlock struct{ lang, arg, text string }
+
+var (
+	consoleCommand = regexp.MustCompile(`(?m)(?:^|&& )(backout .*)$`)
+	anyCommand     = regexp.MustCompile(`(?m)^(backout|make|sqlite3|pg_dump|pg_restore|psql|docker|kubectl|systemctl|dpkg|rpm|install) `)
+)
 
 var fence = regexp.MustCompile("(?ms)^( *)```([a-z]*) ?(\\S*)\n(.*?)^ *```$")
 
@@ -134,15 +140,20 @@ func TestDocumentedCommandsWork(t *testing.T) {
 						beside += docIncident
 					}
 				}
-				run += regexp.MustCompile(`\bID\b`).ReplaceAllString(strings.ReplaceAll(b.text, "127.0.0.1:9099", "$ADDR"), "inc-1")
+				run += regexp.MustCompile(`\bID\b`).ReplaceAllString(strings.NewReplacer("127.0.0.1:9099", "$ADDR", "/backup/backout.db", "server/b.db").Replace(b.text), "inc-1")
 				commands++
 			case b.lang == "sh":
 				t.Errorf("%s: a block of commands is marked %q, and this test knows server, incident and parse", page, b.arg)
+			case b.lang == "console":
+				for _, m := range consoleCommand.FindAllStringSubmatch(b.text, -1) {
+					only += m[1] + "\n"
+					commands++
+				}
 			case b.arg != "":
 				archive.Files = append(archive.Files, txtar.File{Name: b.arg, Data: []byte(b.text)})
 			case b.lang != "" || !strings.HasPrefix(page, "docs/reference/"): // there, usage lines
-				if regexp.MustCompile(`(?m)^(backout|make) `).MatchString(b.text) {
-					t.Errorf("%s: a block has a command, and is not marked sh:\n%s", page, b.text)
+				if anyCommand.MatchString(b.text) {
+					t.Errorf("%s: a block has a command, and is marked neither sh nor console:\n%s", page, b.text)
 				}
 			}
 		}

@@ -126,7 +126,7 @@ func (c *commands) showChange(inc view.IncidentView, output string, again bool) 
 		return c.printJSONLine(inc)
 	}
 	if again {
-		if err := c.print("\n---- " + terminal.Moment(c.now()) + "\n\n"); err != nil {
+		if err := c.print("\n---- " + remediation.Moment(c.now()) + "\n\n"); err != nil {
 			return err
 		}
 	}

@@ -85,7 +85,8 @@ func playbookReference(t *testing.T) *keysReference {
 	fmt.Fprintf(&r.page, "# Playbook reference\n\n"+generatedNote, "the types in alerts/ and remediation/action/")
 	r.page.WriteString("One YAML file per service holds every threshold, duration, flag, plan and limit. An unknown key is an error, and\n" +
 		"`backout check` reports all errors with file, line and a hint. Keep the file writable by its owner only: it decides what runs.\n\n" +
-		"Durations are written as Prometheus writes them: `15s`, `5m`, `1h`, `7d`. Rates are a count and a time: `3/1h`. The examples are\n" +
+		"Where the default is empty, nothing is set without the key. Durations are written as Prometheus writes them: `15s`, `5m`, `1h`,\n" +
+		"`7d`. Rates are a count and a time: `3/1h`. A bound is in the unit of its indicator, a share of traffic between 0 and 1. The examples are\n" +
 		"from [playbook.yaml](playbook.yaml), which has every key but those of Kubernetes; [alerts/playbook.yaml](../../alerts/playbook.yaml) is the one to copy.\n")
 	good, err := filepath.Glob("../../testdata/playbooks/good/*.yaml")
 	if err != nil || len(good) == 0 {
@@ -124,7 +125,8 @@ func configurationReference(t *testing.T) *keysReference {
 	r.page.WriteString("The file of `--config.file` says where the other programs are and who may call backout. Every key is optional, and an unknown\n" +
 		"key is an error. Secrets are in files that only their owner may read; a relative path begins at the folder of the\n" +
 		"configuration file. backout trusts no file that others can change, itself or through a folder above it. SIGHUP or\n" +
-		"`POST /-/reload` reads the file again. The examples are from [backout.yml](backout.yml), which has every key.\n")
+		"`POST /-/reload` reads the file again. Where the default is empty, nothing is set without the key. Durations are written as\n" +
+		"Prometheus writes them: `5s`, `1h`. The examples are from [backout.yml](backout.yml), which has every key.\n")
 	small := filepath.Join(dir, "small.yml")
 	secretFile(t, small, "slack: {token_file: slack.token}\nmail: {host: mail.example.com, from: status@example.com}\n")
 	r.smaller = append(r.smaller, r.read(small))
@@ -142,7 +144,7 @@ func scenarioPage(t *testing.T) string {
 	}, "../../remediation/scenario", "../../remediation")
 	fmt.Fprintf(&r.page, "# Scenario reference\n\n"+generatedNote, "the types in remediation/scenario/")
 	r.page.WriteString("The file of `backout test`: what a playbook is given, and what backout must do ([testing a playbook](../testing.md)). An unknown\n" +
-		"key is an error. Times count from the scenario's start and are written as Prometheus writes durations: `90s`, `5m`, `1h30m`. The\n" +
+		"key is an error, and where the default is empty, nothing is set without the key. Times count from the scenario's start and are written as Prometheus writes durations: `90s`, `5m`, `1h30m`. The\n" +
 		"examples are from [scenario.yaml](scenario.yaml), which has every key.\n")
 	small := filepath.Join(t.TempDir(), "small.yaml")
 	secretFile(t, small, "events: [{at: 1m, do: thaw}]\nexpect: [{at: 5m, incident: none}, {at: 6m, firing: []}]\n")
@@ -336,7 +338,24 @@ func (r *keysReference) row(key []element, in reflect.Type, f reflect.StructFiel
 		def = found
 	}
 	r.add(key, f.Type, meaning, strings.TrimSuffix(def, "."))
-	fmt.Fprintf(&r.page, "| `%s` | %s | %s | %s | %s |\n", pathOf(key), r.typeText(f.Type, last), tableCell(strings.TrimSuffix(def, ".")), shown, tableCell(meaning))
+	fmt.Fprintf(&r.page, "| `%s` | %s | %s | %s | %s |\n", pathOf(key), r.typeText(f.Type, last)+r.unit(key, f.Type, meaning), tableCell(strings.TrimSuffix(def, ".")), shown, tableCell(meaning))
+}
+
+// unit is that of a number, from its meaning; a duration has its own in it.
+func (r *keysReference) unit(key []element, t reflect.Type, meaning string) string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Float64 {
+		return ""
+	}
+	for _, u := range []struct{ words, unit string }{{"in the indicator's unit", "in the indicator's unit"}, {"number of requests", "of requests"}, {"below 1", "from 0 to 1"}} {
+		if strings.Contains(meaning, u.words) {
+			return " " + u.unit
+		}
+	}
+	r.t.Errorf("%s: its comment names no unit: %s", pathOf(key), meaning)
+	return ""
 }
 
 // sentence is a comment without the field's name; the key replaces it.

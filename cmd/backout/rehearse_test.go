@@ -43,7 +43,7 @@ FAIL         2-image_retag: took 20 ms
              try: docker pull web:v1
 
 Plan ladder: 2 passed, 1 failed, 0 unknown; 2 of 2 steps tried, the rest
-checked. It took 14 s and ended 2026-01-02 15:04:20 UTC. Audit entries: backout
+checked. It took 14 s and ended 2 Jan 2026 15:04:20 UTC. Audit entries: backout
 audit list --incident=inc-9
 `
 	if r.status != 1 || r.stderr != "" || r.stdout != want {

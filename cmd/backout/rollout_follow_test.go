@@ -58,12 +58,12 @@ func looks(t *testing.T, all ...look) (url string, asked *atomic.Int64) {
 	return srv.URL, asked
 }
 
-// at is a rollout of v2 in stage alpha, with a latency and the gates that are shut,
+// at is a rollout of v2 in stage alpha, with a latency and the gates that are closed,
 // as "gate:why"; edits are pairs of what is replaced in it and by what.
-func at(latency string, shut []string, edits ...string) look {
+func at(latency string, closed []string, edits ...string) look {
 	ok := latency != "null" && latency < "0.5"
 	gates := []string{fmt.Sprintf(`{"gate":"criterion latency_p95","ok":%t,"why":"latency"}`, ok)}
-	for _, g := range shut {
+	for _, g := range closed {
 		name, why, _ := strings.Cut(g, ":")
 		gates = append(gates, fmt.Sprintf(`{"gate":%q,"ok":false,"why":%q}`, name, why))
 	}
@@ -87,13 +87,13 @@ var (
 func TestAFollowingEndsWellOnlyOnceNothingIsMissing(t *testing.T) {
 	t.Parallel()
 	for _, gate := range []string{"duration", "held", "freeze", "breaker", "watchdog", "triggers", "incident", "stage"} {
-		url, asked := looks(t, at("0.3", []string{gate + ":shut by the test"}), at("0.3", []string{gate + ":shut by the test"}), at("0.3", nil))
+		url, asked := looks(t, at("0.3", []string{gate + ":closed by the test"}), at("0.3", []string{gate + ":closed by the test"}), at("0.3", nil))
 		r := backout(t, nil, "rollout", "status", "--follow", "--stage=alpha", "--url="+url)
 		if r.status != 0 || asked.Load() != 3 || !said(r.stdout, "stage alpha has lasted, all its criteria are met") {
 			t.Errorf("%s: %d looks, %+v", gate, asked.Load(), r)
 		}
-		if gate != "duration" && (!said(r.stdout, "shut: "+gate+" (shut by the test)") || !said(r.stdout, "hold "+gate+", ")) {
-			t.Errorf("%s is not said to be shut: %s", gate, r.stdout)
+		if gate != "duration" && (!said(r.stdout, "closed: "+gate+" (closed by the test)") || !said(r.stdout, "hold "+gate+", ")) {
+			t.Errorf("%s is not said to be closed: %s", gate, r.stdout)
 		}
 		fits(t, r.stdout)
 	}
@@ -106,7 +106,7 @@ func TestAFollowingEndsWellOnlyOnceNothingIsMissing(t *testing.T) {
 	}
 }
 
-func TestAStageThatHumansCarryOutIsBakedThoughBackoutOnlyObserves(t *testing.T) {
+func TestAStageThatPersonsCarryOutIsBakedThoughBackoutOnlyObserves(t *testing.T) {
 	t.Parallel()
 	url, _ := looks(t, at("0.3", []string{"mode:it observes"}))
 	r := backout(t, nil, "rollout", "status", "--follow", "--url="+url)
@@ -121,7 +121,7 @@ func TestTheSummaryHasTheWorstAndTheLastOfEachCriterionAndTheHoldsSeen(t *testin
 		at("0.2", []string{"duration:d", "triggers:p95 again"}), at("0.4", nil))
 	r := backout(t, nil, "rollout", "status", "--follow", "--stage=alpha", "--url="+url)
 	for _, want := range []string{
-		"shop v2: stage alpha has lasted", "stage alpha, since 2026-01-01 15:00:00 UTC (1d5m ago)", "watched 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC",
+		"shop v2: stage alpha has lasted", "stage alpha, since 1 Jan 2026 15:00:00 UTC (1 d ago)", "watched 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC",
 		"criterion latency_p95: met; worst 0.7, last 0.4, must be below 0.5; no value in 1 of 5 polls; beyond it in 1 of 5",
 		"hold triggers, 2026-01-02 15:05:00 to 2026-01-02 15:05:00 UTC, 2 times: p95 again",
 	} {
@@ -147,7 +147,7 @@ func TestAFollowingInJSONHasALineForEachChangeAndTheResultLast(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	if last.Result != "passed" || last.Stage != "alpha" || last.Release != "v2" || last.Looks != 4 || last.Next == "" ||
-		len(last.Criteria) != 1 || *last.Criteria[0].Worst != 0.31 || len(last.Holds) != 1 || last.Holds[0].Gate != "held" || last.Holds[0].Shut {
+		len(last.Criteria) != 1 || *last.Criteria[0].Worst != 0.31 || len(last.Holds) != 1 || last.Holds[0].Gate != "held" || last.Holds[0].Closed {
 		t.Errorf("%s", lines[len(lines)-1])
 	}
 }
@@ -252,8 +252,8 @@ func TestAFollowingThatIsStoppedOrTakesTooLongSaysWhatWasLacking(t *testing.T) {
 	t.Parallel()
 	going := at("0.6", []string{"duration:d", "freeze:frozen by eve"})
 	url, _ := looks(t, going)
-	r := backoutUntil(t, "shut: freeze", nil, "rollout", "status", "--follow", "--stage=alpha", "--url="+url)
-	if r.status != 1 || !said(r.stderr, "stopped before stage alpha was over; when it was last seen,") || !said(r.stderr, "shut: freeze (frozen by eve)") || !said(r.stdout, "hold freeze,") {
+	r := backoutUntil(t, "closed: freeze", nil, "rollout", "status", "--follow", "--stage=alpha", "--url="+url)
+	if r.status != 1 || !said(r.stderr, "stopped before stage alpha was over; when it was last seen,") || !said(r.stderr, "closed: freeze (frozen by eve)") || !said(r.stdout, "hold freeze,") {
 		t.Errorf("%+v", r)
 	}
 	began := time.Now()

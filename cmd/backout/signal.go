@@ -12,13 +12,14 @@ import (
 
 	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
+	"github.com/locotoki/backout/remediation"
 )
 
 func (c *commands) addSignal() {
 	clause := c.app.Command("signal", "Report what no metric shows: a vulnerability, bad data, a P1 error. Its plan runs because you said so.")
 	c.addSignalChange(clause.Command("raise", "Raise the signal: its alert fires and its plan runs. A step that loses data still needs approval."),
 		http.MethodPost, func(s signalAnswer) string {
-			return fmt.Sprintf("Raised: %s of service %s, since %s,\n", terminal.Clean(s.Signal), terminal.Clean(s.Service), terminal.Moment(s.Since)) +
+			return fmt.Sprintf("Raised: %s of service %s, since %s,\n", terminal.Clean(s.Signal), terminal.Clean(s.Service), remediation.Moment(s.Since)) +
 				terminal.Wrap("  ", "by "+s.By+": "+s.Reason) +
 				warned(s.Warning) +
 				"It arrives through Prometheus and Alertmanager within a scrape and an\nevaluation; see backout incident list. To clear it:\n" +

@@ -13,9 +13,10 @@ import (
 
 // plainWords are the files that keep to plain words; of Go, the comments and the strings.
 var plainWords = []string{
-	"cmd/backout/*.go", "cmd/backout/*/*.go", "alerts/*.go", "alerts/draft/*", "hint/*.go", "trust/*.go", "rules/*.go", "receiver/*.go", "receiver/*/*.go", "receiver/page/templates/*",
-	"remediation/*.go", "remediation/*/*.go", "remediation/comms/*/*.go", "deploy/demo/*.go",
-	"deploy/dev/*.sh", "Makefile", "*.md", "docs/*.md", "docs/*/*.md",
+	"cmd/backout/*.go", "cmd/backout/*/*.go", "alerts/*.go", "alerts/draft/*", "hint/*.go", "trust/*.go", "rules/*.go", "rules/*/*.go", "receiver/*.go", "receiver/*/*.go", "receiver/page/templates/*",
+	"remediation/*.go", "remediation/*/*.go", "remediation/*/*/*.go", "deploy/*/*.go", "deploy/*/*/*.go",
+	"deploy/dev/*.sh", "Makefile", "*.md", "docs/*.md", "docs/*/*.md", "alerts/*.yaml", "docs/reference/*.y*ml", "deploy/demo/files/*.y*ml", "deploy/kubernetes/*.yaml",
+	"deploy/dist/*.y*ml", "rules/*.yml", "testdata/scenarios/*.yaml",
 }
 
 // oldWords are phrases that read as if translated, and what to write instead.

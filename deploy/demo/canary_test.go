@@ -62,7 +62,7 @@ func TestACanaryIsPromotedThroughItsFiveStagesAndFinished(t *testing.T) {
 		if stage.Name == "delta" { // neither a success nor a reason to roll back
 			must(t, hand.breakWith(breakage.Breakage{Memory: 0.8}))
 			hand.untilGate(t, "criterion memory_usage")
-			wantRefusal(t, hand, "memory_usage is 0.8, and must be below 0.7", hand.leading(next)...)
+			wantRefusal(t, hand, "memory_usage is 80%, and must be below 70%", hand.leading(next)...)
 			must(t, hand.breakWith(breakage.Breakage{}))
 		}
 		said, err := hand.command(t.Context(), "rollout", "status", "--service="+hand.service, "--follow", "--stage="+stage.Name)
@@ -352,10 +352,10 @@ func (s *stack) wantStage(t *testing.T, stage, share string) {
 	wantFlag(t, s, share)
 }
 
-// untilGate waits until a gate of the next stage is shut, and every other one open.
+// untilGate waits until a gate of the next stage is closed, and every other one open.
 func (s *stack) untilGate(t *testing.T, name string) {
 	t.Helper()
-	until(t, "only gate "+name+" is shut", func(ctx context.Context) error {
+	until(t, "only gate "+name+" is closed", func(ctx context.Context) error {
 		r, err := s.rollout(ctx)
 		if err != nil {
 			return err

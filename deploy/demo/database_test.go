@@ -49,7 +49,7 @@ func TestTheServiceLivesThroughALossOfItsDatabase(t *testing.T) {
 	}
 }
 
-func TestWhatTheNewSchemaBreaksOnlyTheOldOneMends(t *testing.T) {
+func TestABreachByTheNewSchemaEndsOnlyWithThePreviousSchema(t *testing.T) {
 	t.Parallel()
 	s := newTestStack(t, "viral", asUsual)
 	ctx := t.Context()

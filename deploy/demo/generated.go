@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/locotoki/backout/deploy/kube"
 )
 
 // commandWithin bounds one command; some of them wait for what they asked for.
@@ -26,7 +28,7 @@ func (s *stack) run(ctx context.Context, args ...string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.backout, args...)
 	cmd.Dir = s.dir
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = kube.ChildAttributes()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("backout %s: %w: %s", args[0], err, out)

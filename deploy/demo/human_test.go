@@ -14,10 +14,10 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// TestAHumanWhoMeddlesInTheMidstOfAStepIsDealtWith runs docker-compose by hand while a step is
+// TestAStepDuringWhichAPersonChangesTheTargetEndsOrIsHandedOver runs docker-compose by hand while a step is
 // at work, at any moment of it. A step that fails because of that is handed to the
 // human, who claims and releases the incident; in the end all is as the plan wants it.
-func TestAHumanWhoMeddlesInTheMidstOfAStepIsDealtWith(t *testing.T) {
+func TestAStepDuringWhichAPersonChangesTheTargetEndsOrIsHandedOver(t *testing.T) {
 	t.Parallel()
 	s := breachingStack(t, "meddled", steps("image_retag"))
 	ctx := t.Context()

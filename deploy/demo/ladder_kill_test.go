@@ -178,7 +178,7 @@ func (s *stack) idOf(t *testing.T, version string) string {
 	return id
 }
 
-func TestKilledAllAlongTheLadderBackoutStillClimbsIt(t *testing.T) {
+func TestKilledDuringEachStepBackoutStillRunsTheWholePlan(t *testing.T) {
 	t.Parallel()
 	s := runningStack(t, "kill-ladder", asUsual)
 	sc, err := scenarioOf("schema")

@@ -144,7 +144,7 @@ func (s *stack) wantSnapshot(t *testing.T, l *log) {
 	}
 }
 
-func TestAHumanInTheMiddleOfTheLadderIsNeitherFoughtNorUndone(t *testing.T) {
+func TestAPersonsChangeBetweenStepsIsNeitherOverwrittenNorUndone(t *testing.T) {
 	t.Parallel()
 	s := runningStack(t, "human", asUsual)
 	ctx := t.Context()

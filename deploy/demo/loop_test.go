@@ -118,7 +118,7 @@ func TestAFeatureWithoutTrafficCountsAsRecovered(t *testing.T) {
 	wantFlag(t, s, "0")
 }
 
-func TestASilencedAlertIsLeftToTheHumanWhoSilencedIt(t *testing.T) {
+func TestASilencedAlertIsLeftToThePersonWhoSilencedIt(t *testing.T) {
 	t.Parallel()
 	s := runningStack(t, "silenced", asUsual)
 	ctx := t.Context()

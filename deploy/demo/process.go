@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/locotoki/backout/deploy/kube"
 )
 
 // process is a program started by the demo and ended by it. Its output goes to
@@ -39,7 +41,7 @@ func start(dir, name, path string, args ...string) (*process, error) {
 	}
 	p.cmd = exec.Command(path, args...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
-	p.cmd.SysProcAttr = childAttributes()
+	p.cmd.SysProcAttr = kube.ChildAttributes()
 	err = p.cmd.Start()
 	if err := errors.Join(err, out.Close()); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)

@@ -357,7 +357,7 @@ func (s *stack) compose(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, s.tools.compose, args...)
 	cmd.Dir = s.path("project")
 	cmd.Env = append(withoutFlags(os.Environ()), "DOCKER_HOST="+s.engine.host)
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = kube.ChildAttributes()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("docker-compose %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(out))

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/locotoki/backout/deploy/kube"
 	"github.com/locotoki/backout/hint"
 )
 
@@ -46,7 +47,7 @@ func (s *stack) buildService(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, "./deploy/demo/social-intel")
 	cmd.Dir = s.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = kube.ChildAttributes()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build social-intel: %w\n%s", err, bytes.TrimSpace(out))
 	}

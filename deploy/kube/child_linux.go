@@ -2,8 +2,8 @@ package kube
 
 import "syscall"
 
-// childAttributes puts a child into a process group of its own, and has the
+// ChildAttributes puts a child into a process group of its own, and has the
 // kernel end it should its parent be killed.
-func childAttributes() *syscall.SysProcAttr {
+func ChildAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,5 @@ package kube
 
 import "syscall"
 
-// childAttributes puts a child into a process group of its own.
-func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// ChildAttributes puts a child into a process group of its own.
+func ChildAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -1,5 +1,5 @@
 // Package kube is a Kubernetes for the tests and the demo. A Server is a real API server with its controllers, a process
-// of its own (apiserver/, a module of its own). A Node stands in for scheduler and kubelet: it runs the pods of one
+// of its own (apiserver/, a module of its own). A Node takes the place of scheduler and kubelet: it runs the pods of one
 // namespace as processes of this machine. Everything listens on loopback addresses only.
 package kube
 

@@ -24,7 +24,7 @@ type Image struct {
 	Root map[string]string
 }
 
-// Node stands in for scheduler and kubelet. It binds each pod of its namespace to itself and runs the containers, with
+// Node takes the place of scheduler and kubelet. It binds each pod of its namespace to itself and runs the containers, with
 // HTTP and TCP probes, restarts with a back-off, and SIGTERM before SIGKILL. An image that it was not given cannot be
 // pulled. A pod has an address of its own, 127.A.B.C; its programs learn it from a variable with the fieldRef
 // status.podIP, and must listen there. There are no Services. A restart of the API server does not end pods.

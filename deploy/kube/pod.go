@@ -264,7 +264,7 @@ func (r *running) command(i int) (*exec.Cmd, error) {
 	}
 	cmd.Env = append([]string{"HOSTNAME=" + r.pod.Metadata.Name, "KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}, image.Env...)
 	cmd.Env = append(cmd.Env, env.list...)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = r.output, r.output, childAttributes()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = r.output, r.output, ChildAttributes()
 	cmd.WaitDelay = time.Second // a grandchild may hold the output open
 	if image.Root != nil {
 		root, err := r.root(i, image)

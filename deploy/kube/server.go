@@ -41,7 +41,7 @@ func (s *Server) Start() error {
 	}
 	s.stderr = &tail{}
 	s.cmd = exec.Command(path, s.dir)
-	s.cmd.Stderr, s.cmd.SysProcAttr = s.stderr, childAttributes()
+	s.cmd.Stderr, s.cmd.SysProcAttr = s.stderr, ChildAttributes()
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return err

@@ -110,8 +110,8 @@ type knower interface {
 	Known() remediation.PreflightCheck
 }
 
-// Checks implements remediation.ProvingKind: the step's own flag is proved in full,
-// the playbook's others to be known.
+// Checks implements remediation.CheckingKind: the step's own flag is checked in full,
+// the others of the playbook only for being known.
 func (k flagOff) Checks(pb *alerts.Playbook, params any) ([]remediation.PreflightCheck, error) {
 	var all []remediation.PreflightCheck
 	for _, flag := range pb.Flags {

@@ -310,6 +310,17 @@ func TestAnyEntryIsValidJSONThatKeepsItsSum(t *testing.T) {
 	})
 }
 
+// The sequence number is the first integer that a float64 does not hold.
+func TestASequenceNumberBeyondWhatAFloatHoldsIsReadAsItWasSealed(t *testing.T) {
+	e, canonical, err := audit.Entry{Detail: map[string]any{}}.Seal(1<<53, audit.ZeroHash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := audit.ParseEntry(canonical, e.Hash); err != nil || back.Seq != 1<<53+1 || back.Sum() != e.Hash {
+		t.Fatalf("sealed %+v, read %+v: %v", e, back, err)
+	}
+}
+
 func TestAnyChangeToAnEntryChangesItsSum(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, _, err := drawEntry(t).Seal(1, audit.ZeroHash)

@@ -241,7 +241,7 @@ func TestFilesNamedByHandThatReadTheFlagFromEnvAreFine(t *testing.T) {
 	}
 }
 
-func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
+func TestAPersonsUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 	w := newHarness(t).first()
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")
@@ -280,7 +280,7 @@ func TestAHumansUpInTheMiddleEndsWithTheFlagOff(t *testing.T) {
 	}
 }
 
-func TestAHumansDownInTheMiddleStaysDown(t *testing.T) {
+func TestAPersonsDownInTheMiddleStaysDown(t *testing.T) {
 	w := newHarness(t).first()
 	w.write("docker-compose.yml", w.webFile())
 	w.write(".env", "FLAG=1\nPASSWORD="+secret+"\n")

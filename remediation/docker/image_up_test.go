@@ -131,7 +131,7 @@ func eachHalfWay(t *testing.T, w *harness, meet func(t *testing.T, whole remedia
 	}
 }
 
-func TestAHumansUpInTheMiddleEndsWithThePreviousImage(t *testing.T) {
+func TestAPersonsUpInTheMiddleEndsWithThePreviousImage(t *testing.T) {
 	w := imageHarness(t, versionOne).first()
 	w.compose(nil, "up", "-d")
 	eachHalfWay(t, w, func(t *testing.T, whole remediation.Action, op string, before []byte, n int) {
@@ -160,7 +160,7 @@ func TestAHumansUpInTheMiddleEndsWithThePreviousImage(t *testing.T) {
 	})
 }
 
-func TestAHumansDownInTheMiddleOfARetagStaysDown(t *testing.T) {
+func TestAPersonsDownInTheMiddleOfARetagStaysDown(t *testing.T) {
 	w := imageHarness(t, versionOne)
 	w.start("1")
 	eachHalfWay(t, w, func(t *testing.T, whole remediation.Action, op string, before []byte, n int) {

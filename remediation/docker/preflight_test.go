@@ -63,7 +63,7 @@ func with(name, value string) func(*container.Config, *container.HostConfig) {
 	return func(c *container.Config, _ *container.HostConfig) { c.Env = append(c.Env, name+"="+value) }
 }
 
-func TestAServiceThatCanGoBackProvesIt(t *testing.T) {
+func TestAServiceThatCanBeRolledBackPassesItsChecks(t *testing.T) {
 	w := imageHarness(t, versionOne)
 	w.start("1")
 	found := w.prove(w.retag(nil))

@@ -110,7 +110,7 @@ func TestAnAbortDoesNotWaitForTheCooldown(t *testing.T) {
 	}
 }
 
-func TestAStepOfAnAbortThatFailsIsUndoneAndHandedToAHuman(t *testing.T) {
+func TestAStepOfAnAbortThatFailsIsUndoneAndHandedToAPerson(t *testing.T) {
 	c := newCanary(t)
 	c.started()
 	c.target("flag_off").verifyErr = errors.New("health answers 500")

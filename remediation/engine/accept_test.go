@@ -255,7 +255,7 @@ func (w *harness) afterAnUpgrade(fn func([]byte) ([]byte, error)) {
 	w.engine = w.newEngine(otherPlaybook{w.store, old, fn})
 }
 
-func TestAnOpenIncidentWhosePlaybookCannotBeReadCallsAHumanAndStopsNothingElse(t *testing.T) {
+func TestAnOpenIncidentWhosePlaybookCannotBeReadCallsAPersonAndStopsNothingElse(t *testing.T) {
 	for name, fn := range map[string]func([]byte) ([]byte, error){
 		"not understood": func(src []byte) ([]byte, error) { return append(src, "\na_key_of_an_older_version: 1\n"...), nil },
 		"changed": func(src []byte) ([]byte, error) {

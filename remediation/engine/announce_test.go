@@ -322,7 +322,7 @@ func TestNothingIsToldWhereTellingWouldBeWrong(t *testing.T) {
 	}
 }
 
-func TestWhatAHumanHasClaimedIsToldByTheHuman(t *testing.T) {
+func TestWhatAPersonHasClaimedIsToldByThePerson(t *testing.T) {
 	w := newHarness(t, announcing()...)
 	id := w.open()
 	w.must(w.change(id, view.Claim, ""))
@@ -334,7 +334,7 @@ func TestWhatAHumanHasClaimedIsToldByTheHuman(t *testing.T) {
 	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified, remediation.PublicIdentified)
 }
 
-func TestAFailedStepKeepsThePlanFromTellingOn(t *testing.T) {
+func TestAFailedStepEndsThePublicMessagesOfThePlan(t *testing.T) {
 	w := newHarness(t, announcing()...)
 	w.target("flag_off").verifyErr = errors.New("health answers 500")
 	id := w.open()
@@ -351,7 +351,7 @@ func TestAFailedStepKeepsThePlanFromTellingOn(t *testing.T) {
 	w.tells(id, remediation.PartialOutage, remediation.PublicIdentified, remediation.PublicMonitoring, remediation.PublicIdentified)
 }
 
-func TestADrillTellsNobody(t *testing.T) {
+func TestADrillSendsNoMessage(t *testing.T) {
 	p := &page{name: "far"}
 	w := withPages(t, []*page{p}, announcing()...)
 	w.breach("error_rate")

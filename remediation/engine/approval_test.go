@@ -238,7 +238,7 @@ func TestALossyStepThatCrashedBeforeItsEffectRunsOnItsApprovalOnce(t *testing.T)
 	}
 }
 
-func TestAClaimHoldsTheLadderWhereverItIs(t *testing.T) {
+func TestAClaimHoldsThePlanAtAnyStep(t *testing.T) {
 	claim := func(w *harness, id string) { w.t.Helper(); w.must(w.change(id, view.Claim, "")) }
 	released := func(w *harness, id string) {
 		w.t.Helper()

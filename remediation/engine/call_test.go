@@ -45,3 +45,14 @@ func TestAnIncidentAboveTheSeverityAsksForACall(t *testing.T) {
 		t.Errorf("a drill asks for a call: %+v", got)
 	}
 }
+
+// Numbers are written with the unit, which only the playbook knows.
+func TestATriggerOfAnIncidentHasTheUnitOfItsIndicator(t *testing.T) {
+	w := newHarness(t)
+	id := w.fire("latency", "fp1")
+	v, err := w.engine.Incident(w.ctx, id)
+	w.must(err)
+	if len(v.Triggers) != 1 || v.Triggers[0].Unit != alerts.Seconds {
+		t.Errorf("the triggers are %+v, want one in seconds", v.Triggers)
+	}
+}

@@ -31,14 +31,14 @@ func (e *Engine) duties(watches *incident.Watches) []duty {
 	all := []duty{
 		{name: "probe Prometheus", do: e.probePrometheus, own: true},
 		{name: "verify the audit log", do: e.verifyAlways, lasting: true, own: true},
-		{name: "keep house", do: e.housekeeping, once: true},
+		{name: "housekeeping", do: e.housekeeping, once: true},
 		{name: "drop messages of unknown channels", do: e.dropForgotten, once: true},
-		{name: "promote by itself", do: e.AutoPromote},
+		{name: "promote automatically", do: e.Promoter.AutoPromote},
 		{name: "watch targets", do: watches.Keep, lasting: true},
-		{name: "prove", do: e.RunAll, lasting: true},
+		{name: "run preflights", do: e.Checker.RunPreflights, lasting: true},
 	}
 	if e.Mode == remediation.Act {
-		all = append(all, duty{name: "look ahead", do: e.precheckTargets, lasting: true})
+		all = append(all, duty{name: "precheck targets", do: e.precheckTargets, lasting: true})
 	}
 	return all
 }
@@ -47,7 +47,7 @@ func (e *Engine) duties(watches *incident.Watches) []duty {
 func (e *Engine) deliveries() (all []duty) {
 	for i, ch := range e.Outbox.Channels {
 		all = append(all, duty{name: "deliver by " + ch.Name(), lasting: true, do: func(ctx context.Context) error {
-			return e.DeliverTo(ctx, ch, e.Outbox.Poke[i])
+			return e.Notifier.DeliverTo(ctx, ch, e.Outbox.Poke[i])
 		}})
 	}
 	return all
@@ -99,7 +99,7 @@ type round struct {
 
 func (e *Engine) newRound(name string, which func(duty) bool, more ...duty) *round {
 	r := &round{e: e, name: name, workers: &sync.WaitGroup{}}
-	all := append(e.duties(e.NewWatches(r.workers)), more...)
+	all := append(e.duties(e.Responder.NewWatches(r.workers)), more...)
 	r.duties = slices.DeleteFunc(all, func(d duty) bool { return !which(d) })
 	return r
 }
@@ -190,7 +190,7 @@ func (e *Engine) act(ctx context.Context, realm string, which func(duty) bool, m
 // due next (zero: nothing is). Run does the same by itself; Tick lets a test own
 // the clock.
 func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
-	for _, d := range e.duties(e.NewWatches(&e.wg)) {
+	for _, d := range e.duties(e.Responder.NewWatches(&e.wg)) {
 		if d.lasting {
 			continue
 		}
@@ -210,7 +210,7 @@ func (e *Engine) Proceed(ctx context.Context) (next time.Time, err error) {
 			return time.Time{}, err
 		}
 		if len(jobs) == 0 {
-			return e.DeliverEach(ctx, next)
+			return e.Notifier.DeliverEach(ctx, next)
 		}
 		for _, j := range jobs {
 			if err == nil {
@@ -263,7 +263,7 @@ func (e *Engine) due(ctx context.Context, c *clock) (jobs []job, next time.Time,
 		case p.Wake.After(now):
 			next = sooner(next, p.Wake)
 		default:
-			all = append(all, job{key: "rollout/" + r.Service, service: r.Service, do: func(ctx context.Context) error { return e.RunPromotion(ctx, r.Service) }})
+			all = append(all, job{key: "rollout/" + r.Service, service: r.Service, do: func(ctx context.Context) error { return e.Promoter.RunPromotion(ctx, r.Service) }})
 		}
 	}
 	for _, id := range ids {
@@ -272,7 +272,7 @@ func (e *Engine) due(ctx context.Context, c *clock) (jobs []job, next time.Time,
 		} else if !mine {
 			continue
 		}
-		all = append(all, job{key: id, incident: id, do: func(ctx context.Context) error { return e.Advance(ctx, id) }})
+		all = append(all, job{key: id, incident: id, do: func(ctx context.Context) error { return e.Responder.Advance(ctx, id) }})
 	}
 	for _, j := range all {
 		if again := e.offUntil(j.key); again.After(now) {

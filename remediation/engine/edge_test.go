@@ -33,7 +33,7 @@ func TestAnInfiniteRatioIsABreachLikeAnyOther(t *testing.T) {
 	}
 }
 
-func TestARelapseDoesNotClimbPastAFailedStep(t *testing.T) {
+func TestARelapseRunsNoStepAfterAFailedOne(t *testing.T) {
 	w := newHarness(t)
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
@@ -48,7 +48,7 @@ func TestARelapseDoesNotClimbPastAFailedStep(t *testing.T) {
 	}
 }
 
-func TestAReopeningDoesNotClimbPastAFailedStep(t *testing.T) {
+func TestAReopenedIncidentRunsNoStepAfterAFailedOne(t *testing.T) {
 	w := newHarness(t)
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()
@@ -141,7 +141,7 @@ func TestOnlyTheStepThatWasAskedForIsDeniedBySilence(t *testing.T) {
 	}
 }
 
-func TestANewRolloutBeginsANewLadder(t *testing.T) {
+func TestANewRolloutBeginsItsPlanAgain(t *testing.T) {
 	w := newHarness(t)
 	id := w.open()
 	w.calm("error_rate")

@@ -121,21 +121,21 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		Metrics: ledger.NewMetrics(channels),
 	}
 	gates := &gate.Gates{Ledger: l}
-	notifier, err := notify.New(l, gates, notify.Channels{StatusPages: o.StatusPages, Team: o.Team, Mail: o.Mail, Webhooks: o.Webhooks})
+	notifier, err := notify.New(gates, notify.Channels{StatusPages: o.StatusPages, Team: o.Team, Mail: o.Mail, Webhooks: o.Webhooks})
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{
 		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: o.Runtime, steady: o.Steady,
-		Checker:          preflight.New(l, gates, o.Sources, o.DrillPatience, channels, o.StatusPages),
+		Checker:          preflight.New(gates, o.Sources, o.DrillPatience, channels, o.StatusPages),
 		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, pokes: map[string]chan struct{}{}, replica: o.Replica,
 	}
-	e.Responder = incident.New(l, gates, notifier)
+	e.Responder = incident.New(gates, notifier)
 	process := rand.Text()
 	if o.Replica != nil {
 		process = o.Replica.ID
 	}
-	e.Promoter = rollout.New(l, gates, e.Checker, e.runs, process, o.Replica != nil)
+	e.Promoter = rollout.New(gates, e.Checker, e.runs, process, o.Replica != nil)
 	l.Prometheus, l.WakeUp = e.prometheusHealth, e.wakeUp
 	if o.Replica != nil {
 		e.keeper = e.newKeeper(l.Store)
@@ -238,7 +238,7 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 			}
 		}
 		if e.replica == nil {
-			if err := e.DropUnknown(tx, nil); err != nil {
+			if err := e.Notifier.DropUnknown(tx, nil); err != nil {
 				return err
 			}
 		} else {

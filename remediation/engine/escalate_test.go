@@ -80,7 +80,7 @@ func climbFull(w *harness, id string) {
 	w.steps(id, done, done, done, done, waits)
 }
 
-func TestTheFullLadderIsClimbedAndTellsThePublicOnTheWay(t *testing.T) {
+func TestEveryStepOfThePlanRunsAndThePublicIsToldMeanwhile(t *testing.T) {
 	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.steps(id, done, done, pending, pending, pending)
@@ -197,7 +197,7 @@ func TestOneOfTwoTriggersThatGoesOnIsEnoughForTheNextStep(t *testing.T) {
 	w.is(id, remediation.Recovered, "")
 }
 
-func TestWithoutAnAnswerNoStepFollowsAndAHumanIsCalled(t *testing.T) {
+func TestWithoutAnAnswerNoStepFollowsAndAPersonIsCalled(t *testing.T) {
 	cases := map[string]func(w *harness){
 		"Prometheus does not answer": func(w *harness) { w.prom.err = fmt.Errorf("x: %w", remediation.ErrNoAnswer) },
 		"the scrapes are old":        func(w *harness) { w.prom.age = 31 },
@@ -293,7 +293,7 @@ func TestARelapseRunsTheNextStepAndNotTheSameAgain(t *testing.T) {
 	w.logs(id, "outcome 3-status_page done", "escalated 4-image_retag", "intent 4-image_retag", "outcome 4-image_retag done", "verified 4-image_retag")
 }
 
-func TestARelapseAfterTheLastStepGoesToAHuman(t *testing.T) {
+func TestARelapseAfterTheLastStepGoesToAPerson(t *testing.T) {
 	w := newHarness(t, fullLadder)
 	id := w.open()
 	climbFull(w, id)
@@ -325,7 +325,7 @@ func TestARecoveredIncidentClosesOnlyWhileTheServiceIsAlive(t *testing.T) {
 	w.is(id, remediation.Closed, "")
 }
 
-func TestAServiceThatDiesAfterItsRecoveryCallsAHuman(t *testing.T) {
+func TestAServiceThatDiesAfterItsRecoveryCallsAPerson(t *testing.T) {
 	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.calm("error_rate")
@@ -416,7 +416,7 @@ func TestAfterReopenWithinTheLadderBeginsAtItsFoot(t *testing.T) {
 	w.effects(2, 0, 0)
 }
 
-func TestAFailedStepStopsTheLadderForGood(t *testing.T) {
+func TestAFailedStepStopsThePlanForGood(t *testing.T) {
 	w := newHarness(t, fullLadder)
 	id := w.open()
 	w.target("image_retag").verifyErr = errors.New("health answers 500")

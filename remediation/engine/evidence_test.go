@@ -133,7 +133,7 @@ func TestARestoreIsRefusedWhereItCannotBeToldWhetherTheBreachGoesOn(t *testing.T
 	}
 }
 
-func TestAPrometheusThatForgotTheOpeningProvesNoRecovery(t *testing.T) {
+func TestAPrometheusThatLostTheOpeningShowsNoRecovery(t *testing.T) {
 	w := newHarness(t)
 	w.prom.up = 2
 	id := w.open()
@@ -149,7 +149,7 @@ func TestAPrometheusThatForgotTheOpeningProvesNoRecovery(t *testing.T) {
 	w.must(w.change(id, view.Close, "")) // whoever was called can look, and end it
 }
 
-func TestARecoveredIncidentWhoseOpeningPrometheusForgotCallsAHuman(t *testing.T) {
+func TestARecoveredIncidentWhoseOpeningPrometheusForgotCallsAPerson(t *testing.T) {
 	w := newHarness(t)
 	id := w.open()
 	w.calm("error_rate")

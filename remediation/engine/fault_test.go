@@ -15,7 +15,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-func TestAFailedStepIsUndoneAndHandedToAHuman(t *testing.T) {
+func TestAFailedStepIsUndoneAndHandedToAPerson(t *testing.T) {
 	w := newHarness(t)
 	w.target("flag_off").verifyErr = errors.New("health answers 500")
 	id := w.open()

@@ -89,10 +89,10 @@ func (s *crashHarness) reaches(id string, state remediation.State, reason remedi
 	}
 }
 
-// TestTheLadderSurvivesACrashAtEveryCommit cuts the engine off before and after
+// TestThePlanSurvivesACrashAtEveryCommit cuts the engine off before and after
 // every commit of the whole ladder, with its approval: a new engine brings it to
 // the same end, each target changed exactly once.
-func TestTheLadderSurvivesACrashAtEveryCommit(t *testing.T) {
+func TestThePlanSurvivesACrashAtEveryCommit(t *testing.T) {
 	storetest.EveryCommit(t, 29, wholeLadder)
 }
 

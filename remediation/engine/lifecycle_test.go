@@ -135,7 +135,7 @@ func climb(w *harness, id string) {
 	w.is(id, remediation.Waiting, remediation.HoldApproval)
 }
 
-func TestTheLadderIsClimbedOnlyWhileTheBreachGoesOn(t *testing.T) {
+func TestTheNextStepRunsOnlyWhileTheBreachContinues(t *testing.T) {
 	w := newHarness(t)
 	id := w.open()
 	climb(w, id)
@@ -208,7 +208,7 @@ func TestARelapseRunsTheNextStep(t *testing.T) {
 	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
 }
 
-func TestARecoveryThatItsOwnExpressionDeniesPagesAHuman(t *testing.T) {
+func TestARecoveryThatItsOwnExpressionDeniesPagesAPerson(t *testing.T) {
 	w := newHarness(t)
 	id := w.open()
 	w.cured("error_rate")
@@ -232,7 +232,7 @@ func closeRecovered(w *harness) string {
 	return id
 }
 
-func TestAFiringAfterTheCloseReopensAtItsPlaceInTheLadder(t *testing.T) {
+func TestAFiringAfterTheCloseReopensAtItsStepOfThePlan(t *testing.T) {
 	w := newHarness(t)
 	id := closeRecovered(w)
 	w.post("resolved", "error_rate", "fp1")

@@ -121,7 +121,7 @@ func TestAHoldOfALimitThatEndsAsksWhetherTheBreachIsStillThere(t *testing.T) {
 	}
 }
 
-func TestTheLaddersLaterStepsAreWithinTheLimitsToo(t *testing.T) {
+func TestLaterStepsOfAPlanAreWithinTheLimitsToo(t *testing.T) {
 	w := newHarness(t, fullLadder, limits("per_target: 3/1h, per_service: 1/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
 	began := w.now
 	id := w.open()

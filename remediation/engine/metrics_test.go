@@ -67,7 +67,7 @@ func TestWhatWasNotCommittedIsNotCounted(t *testing.T) {
 	}
 }
 
-func TestAHumanIsNeededThoughTheServiceWasLeftOutOfAReload(t *testing.T) {
+func TestAPersonIsNeededThoughTheServiceWasLeftOutOfAReload(t *testing.T) {
 	w := newHarness(t, fullLadder)
 	w.target("flag_off").applyErr = errors.New("docker is dead")
 	id := w.open()

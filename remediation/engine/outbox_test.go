@@ -376,9 +376,9 @@ func announcingCrash(t *testing.T, commit int, when storetest.When) (crashed boo
 	return crashed
 }
 
-// TestTheRunningEngineDeliversBesideItsSteps runs the engine as serve does: a
+// TestTheRunningEngineDeliversMessagesDuringSteps runs the engine as serve does: a
 // channel that hangs keeps neither the steps nor the other channel waiting.
-func TestTheRunningEngineDeliversBesideItsSteps(t *testing.T) {
+func TestTheRunningEngineDeliversMessagesDuringSteps(t *testing.T) {
 	hangs, up := &page{name: "hangs", block: make(chan struct{})}, &page{name: "up"}
 	w := withPages(t, []*page{hangs, up}, announcing()...)
 	for _, k := range w.kinds() {

@@ -14,7 +14,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Overview implements Service.
+// Overview is all that matters now.
 func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		o, err = e.overview(tx)
@@ -184,7 +184,7 @@ func limitsLeft(b *plan.Plan, effects []remediation.Effect, now time.Time) []vie
 	return out
 }
 
-// PublicPage implements Service; past is how long resolved incidents are shown.
+// PublicPage is what customers read; past is how long resolved incidents are shown.
 func (e *Engine) PublicPage(ctx context.Context, past time.Duration) (view.PublicPage, error) {
 	p := view.PublicPage{Time: e.Now().UTC()}
 	var all []remediation.PublicIncident

@@ -11,7 +11,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Plot implements Service. The line is Prometheus's; if it cannot be queried or has no
+// Plot shows one of an incident's triggers around it. The line is Prometheus's; if it cannot be queried or has no
 // values left, the plot has the audit log's values.
 func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error) {
 	var p view.Plot
@@ -30,11 +30,7 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 		p.Note = fmt.Sprintf("Prometheus was not queried (%v): %s", err, view.OfTheLog)
 		return p, nil
 	}
-	if t := b.Trigger(p.Trigger); t != nil {
-		if ind := b.Indicator(t.Indicator); ind != nil {
-			p.Unit = ind.Unit
-		}
-	}
+	p.Unit = b.UnitOf(p.Trigger)
 	if e.history == nil {
 		return p, nil
 	}
@@ -61,7 +57,7 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 // plotTimeout bounds one query for a service's plot.
 const plotTimeout = 10 * time.Second
 
-// ServicePlot implements Service; it asks Prometheus once per scrape interval.
+// ServicePlot shows one of a service's triggers up to now; it asks Prometheus once per scrape interval.
 func (e *Engine) ServicePlot(ctx context.Context, service, trigger string) (view.Plot, error) {
 	b := e.PlanOf(service)
 	if b == nil {
@@ -81,10 +77,7 @@ func (e *Engine) ServicePlot(ctx context.Context, service, trigger string) (view
 		step := view.PlotStep(view.ServiceSpan, b.Poll())
 		p := view.Plot{
 			Service: service, Trigger: trigger, Threshold: x.Threshold, Above: x.Above,
-			From: to.Add(-view.ServiceSpan), To: to, Step: model.Duration(step), Marks: []view.Mark{},
-		}
-		if ind := b.Indicator(b.Trigger(trigger).Indicator); ind != nil {
-			p.Unit = ind.Unit
+			From: to.Add(-view.ServiceSpan), To: to, Step: model.Duration(step), Marks: []view.Mark{}, Unit: b.UnitOf(trigger),
 		}
 		var err error
 		p.Points, err = e.history.QueryRange(ctx, x.Value, p.From, p.To, step)

@@ -278,7 +278,7 @@ func TestARolloutWantsAPreflightAndEverySignatureBeforeIt(t *testing.T) {
 	}
 }
 
-func TestAPreflightProvesItsPlaybookAndItsReleaseOnly(t *testing.T) {
+func TestAPreflightCountsForItsPlaybookAndItsReleaseOnly(t *testing.T) {
 	p := newProvingHarness(t)
 	p.preflight()
 	for _, item := range unsigned {
@@ -321,7 +321,7 @@ func TestAPreflightStepsAsideForAnIncident(t *testing.T) {
 	}
 }
 
-func TestNoSignatureMendsWhatFailed(t *testing.T) {
+func TestAFailedItemCannotBeSignedOff(t *testing.T) {
 	p := newProvingHarness(t)
 	for _, item := range unsigned {
 		p.must(p.sign(strings.TrimSpace(item)))
@@ -351,7 +351,7 @@ func TestNoSignatureMendsWhatFailed(t *testing.T) {
 	}
 }
 
-func TestOneCauseIsSignedForOnce(t *testing.T) {
+func TestOneCauseIsSignedOffOnce(t *testing.T) {
 	p := newProvingHarness(t)
 	for _, item := range unsigned {
 		p.must(p.sign(strings.TrimSpace(item)))

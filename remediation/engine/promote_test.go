@@ -79,12 +79,12 @@ func TestAPromotionSaysAllThatIsMissing(t *testing.T) {
 		forced string // the gate that force opens, "" where none does
 	}{
 		"the stage has not lasted":                {func(c *canary) { c.now = c.now.Add(-time.Hour) }, "1 h more", "duration"},
-		"a criterion is not met":                  {func(c *canary) { c.prom.criterion = 0.002 }, "error_rate is 0.002, and must be below 0.001", "criterion error_rate"},
-		"a criterion was not met over the stage":  {func(c *canary) { c.prom.whole = new(float64); *c.prom.whole = 0.002 }, "error_rate over the stage (1d) is 0.002, and must be below 0.001", "criterion error_rate"},
+		"a criterion is not met":                  {func(c *canary) { c.prom.criterion = 0.002 }, "error_rate is 0.2%, and must be below 0.1%", "criterion error_rate"},
+		"a criterion was not met over the stage":  {func(c *canary) { c.prom.whole = new(float64); *c.prom.whole = 0.002 }, "error_rate over the stage (1d) is 0.2%, and must be below 0.1%", "criterion error_rate"},
 		"a criterion has no value over the stage": {func(c *canary) { c.prom.whole = new(float64); *c.prom.whole = -1 }, "error_rate over the stage (1d) has no value", "criterion error_rate"},
-		"a criterion is at its bound":             {func(c *canary) { c.prom.criterion = 0.001 }, "must be below 0.001", "criterion error_rate"},
-		"a criterion has no value":                {func(c *canary) { c.prom.criterion = -1 }, "error_rate has no value, and must be below 0.001", "criterion error_rate"},
-		"a trigger is breaching":                  {func(c *canary) { c.breach("latency") }, "trigger latency is breaching: 5, threshold 0.75", "triggers"},
+		"a criterion is at its bound":             {func(c *canary) { c.prom.criterion = 0.001 }, "must be below 0.1%", "criterion error_rate"},
+		"a criterion has no value":                {func(c *canary) { c.prom.criterion = -1 }, "error_rate has no value, and must be below 0.1%", "criterion error_rate"},
+		"a trigger is breaching":                  {func(c *canary) { c.breach("latency") }, "trigger latency is breaching: 5 s, threshold 750 ms", "triggers"},
 		"Prometheus does not answer":              {func(c *canary) { c.prom.err = remediation.ErrNoAnswer }, "cannot check whether a trigger is breaching", "criterion error_rate, triggers"},
 		"the watchdog stays away":                 {func(c *canary) { c.pass(6 * time.Minute) }, "no watchdog alert for 6 min", "watchdog"},
 		"it is held":                              {func(c *canary) { c.must(c.do(remediation.RolloutHold)) }, "the rollout is held", "held"},
@@ -133,7 +133,7 @@ func TestNothingMissingIsNothingToForce(t *testing.T) {
 	c.later(day)
 	for _, g := range c.rollout().Gates {
 		if !g.OK {
-			t.Errorf("%s is shut: %s", g.Gate, g.Why)
+			t.Errorf("%s is closed: %s", g.Gate, g.Why)
 		}
 	}
 	c.fire("error_rate", "drill", "drill", "true") // promotions ignore drills
@@ -335,7 +335,7 @@ func TestARolloutStartsAtTheFootOfItsStages(t *testing.T) {
 	c.must(c.begin(remediation.RolloutStart{Stage: "alpha"}))
 }
 
-func TestPromotionsUseUpNothingOfWhatTheWayBackMay(t *testing.T) {
+func TestPromotionsDoNotCountAgainstTheLimitsOfRollbacks(t *testing.T) {
 	c := newCanary(t, replace("per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m", "per_target: 1/1h, per_service: 1/1h, blast_radius: 1/10m"))
 	c.started()
 	c.must(c.do(remediation.RolloutPromote, true))

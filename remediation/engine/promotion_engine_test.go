@@ -8,7 +8,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-func TestTheRunningEngineSetsTheTrafficAndWhoeverAskedWaitsForIt(t *testing.T) {
+func TestTheRunningEngineSetsTheTrafficAndTheCallerWaitsForIt(t *testing.T) {
 	c := newCanary(t)
 	for _, kind := range c.kinds() {
 		c.target(kind.Name()) // the engine looks ahead at all of them, at once

@@ -256,7 +256,7 @@ func TestARestartLooksAtAPromotionUntilItCanBeSeen(t *testing.T) {
 	}
 }
 
-func TestAPromotionInDoubtThatStaysUnseenCallsAHumanOnce(t *testing.T) {
+func TestAPromotionInDoubtThatStaysUnseenCallsAPersonOnce(t *testing.T) {
 	team := &chat{}
 	c := newCanary(t, func(s string) string { return s + "communications: {slack_channel: \"#incidents\"}\n" })
 	c.team = []remediation.Channel{team}
@@ -349,7 +349,7 @@ func TestAnIncidentWaitsForAPromotionAtMostItsTimeout(t *testing.T) {
 	c.stageMetric("none", "0")
 }
 
-func TestWhatAPromotionLeftHalfWayIsMendedBeforeAnIncidentActs(t *testing.T) {
+func TestAHalfDonePromotionIsSettledBeforeAnIncidentActs(t *testing.T) {
 	c := newCanary(t)
 	c.started()
 	c.flag.cut, c.flag.applyErr = true, errors.New("cut")

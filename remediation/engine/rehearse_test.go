@@ -273,7 +273,7 @@ func TestTheTimeOfARehearsalIsTheExpectedTimeOfALaterIncident(t *testing.T) {
 	}
 }
 
-func TestOneRehearsalOrPreflightRunsAtATimeAndNoneBesideAnIncident(t *testing.T) {
+func TestOneRehearsalOrPreflightRunsAtATimeAndNoneDuringAnIncident(t *testing.T) {
 	t.Parallel()
 	w := newRehearsalHarness(t)
 	goOn := make(chan struct{})

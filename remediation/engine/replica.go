@@ -144,7 +144,7 @@ func (e *Engine) deliverFrom(ctx context.Context, ch remediation.Channel, poke <
 	}
 	defer e.free(key)
 	for ctx.Err() == nil {
-		err := e.Safely("deliver by "+ch.Name(), func() error { return e.DeliverTo(ctx, ch, poke) })
+		err := e.Safely("deliver by "+ch.Name(), func() error { return e.Notifier.DeliverTo(ctx, ch, poke) })
 		if err != nil && ctx.Err() == nil {
 			e.Log.Error("housekeeping failed; retrying", "duty", "deliver by "+ch.Name(), "err", err)
 		}
@@ -243,7 +243,7 @@ func (e *Engine) dropForgotten(ctx context.Context) error {
 		if err := read(tx); err != nil {
 			return err
 		}
-		return e.DropUnknown(tx, others)
+		return e.Notifier.DropUnknown(tx, others)
 	})
 }
 

@@ -112,7 +112,7 @@ func TestARestoreIsRefused(t *testing.T) {
 			id := backedOut(w)
 			w.breach("error_rate")
 			return id
-		}, "trigger error_rate is breaching (5, threshold 0.01)"},
+		}, "trigger error_rate is breaching (500%, threshold 1%)"},
 		{"while nobody can tell", func(w *harness) string {
 			id := backedOut(w)
 			w.prom.err = fmt.Errorf("connection refused: %w", remediation.ErrNoAnswer)
@@ -124,7 +124,7 @@ func TestARestoreIsRefused(t *testing.T) {
 			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "bob", Reason: "audit", Until: &until})
 			w.must(err)
 			return id
-		}, "freeze holds the restoring (frozen): frozen by bob: audit, until 22 Nov 2026 04:"},
+		}, "freeze holds the restoring (frozen): every service is frozen (all) by bob: audit, until 22 Nov 2026 04:"},
 		{"in observe mode", func(w *harness) string {
 			id := backedOut(w)
 			w.mode = remediation.Observe
@@ -221,7 +221,7 @@ func TestWhatSomebodyChangedSinceIsLeftAsItIs(t *testing.T) {
 		"restored", "closed restored", "stage")
 }
 
-func TestAStepThatCannotBePutBackIsHandedToAHuman(t *testing.T) {
+func TestAStepThatCannotBePutBackIsHandedToAPerson(t *testing.T) {
 	w := newHarness(t)
 	id := backedOut(w)
 	w.target("image_retag").undoErr = errors.New("no such image")

@@ -36,7 +36,7 @@ func TestReopenedAfterDriftTheGentlestStepRunsAgain(t *testing.T) {
 	w.effects(2, 1, 0)
 }
 
-func TestReopenedWithItsTargetsAsTheyWereLeftTheLadderClimbsOn(t *testing.T) {
+func TestAReopenedIncidentWithUnchangedTargetsRunsTheNextStep(t *testing.T) {
 	w := newHarness(t)
 	id := w.open()
 	over(w, id)

@@ -18,18 +18,20 @@ func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange
 	}
 	switch in.Verb {
 	case remediation.RolloutPromote:
-		return e.Promote(ctx, b, in)
+		return e.Promoter.Promote(ctx, b, in)
 	case remediation.RolloutHold:
-		return e.HoldRollout(ctx, b, in)
+		return e.Promoter.HoldRollout(ctx, b, in)
 	case remediation.RolloutResume:
-		return e.ResumeRollout(ctx, b, in)
+		return e.Promoter.ResumeRollout(ctx, b, in)
 	case remediation.RolloutFinish:
-		return e.FinishRollout(ctx, b, in)
+		return e.Promoter.FinishRollout(ctx, b, in)
 	case remediation.RolloutAbort:
 		if e.Mode != remediation.Act {
 			return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe and changes nothing; switch the release off by hand")
 		}
-		return e.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error { return e.AbortRollout(ctx, tx, b, r, in) })
+		return e.Promoter.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
+			return e.Responder.AbortRollout(ctx, tx, b, r, in)
+		})
 	}
 	return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "unknown rollout action %q", in.Verb)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// RolloutReport implements Service.
+// RolloutReport is all that is known of a service's present or last rollout.
 func (e *Engine) RolloutReport(ctx context.Context, service string) (view.RolloutReport, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {
@@ -37,7 +37,7 @@ func (e *Engine) RolloutReport(ctx context.Context, service string) (view.Rollou
 	}
 	out.AddTasks(b, kept)
 	out.AddTimeline(b, kept)
-	out.Success = e.Success(ctx, b, kept, out.Release)
+	out.Success = e.Promoter.Success(ctx, b, kept, out.Release)
 	out.Smoke = b.Smoke(ctx)
 	return out, nil
 }

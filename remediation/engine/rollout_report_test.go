@@ -81,7 +81,7 @@ func (c *canary) report() view.RolloutReport {
 	return r
 }
 
-func TestARolloutIsFinishedOnceItsSuccessIsSeenAndSignedFor(t *testing.T) {
+func TestARolloutIsFinishedOnceItsSuccessIsMeasuredAndSignedOff(t *testing.T) {
 	c := newReported(t)
 	c.soaking()
 	c.flag.smokeErr = errors.New("it answers 500, want 200")
@@ -101,7 +101,7 @@ func TestARolloutIsFinishedOnceItsSuccessIsSeenAndSignedFor(t *testing.T) {
 	c.sign("phase/run-a-load-test")
 	refusedFor("smoke test trends failed")
 	c.flag.smokeErr, c.prom.criterion = nil, 0.006
-	refusedFor("success criterion not met: few errors (it is 0.006; it must be below 0.005)")
+	refusedFor("success criterion not met: few errors (it is 0.6%; it must be below 0.5%)")
 	c.prom.criterion = -1
 	refusedFor("success criterion not measured: few errors (it has no value)")
 	c.prom.criterion = 0.0001
@@ -126,7 +126,7 @@ func TestARolloutThatSoaksShowsWhatItIsJudgedBy(t *testing.T) {
 	if n := len(r.Criteria); n != 2 || r.Criteria[1].Name != "error_rate" || r.Criteria[1].Threshold != 0.005 || !r.Criteria[1].OK {
 		t.Errorf("its criteria are %+v", r.Criteria)
 	}
-	if !slices.ContainsFunc(r.Gates, func(g remediation.StageGate) bool { return !g.OK && g.Gate == "success people like it" }) {
+	if !slices.ContainsFunc(r.Gates, func(g remediation.GateResult) bool { return !g.OK && g.Gate == "success people like it" }) {
 		t.Errorf("what its end is missing is %+v", r.Gates)
 	}
 	if len(c.flag.smoked) > 0 {
@@ -156,8 +156,8 @@ func TestAReportTellsAWholeRollout(t *testing.T) {
 		t.Fatalf("the stages are %+v", r.Stages)
 	}
 	if b := r.Stages[1]; !slices.Equal(b.Forced, []string{"duration"}) || b.By != "eve" || b.Why != "because" ||
-		!slices.ContainsFunc(b.Judged, func(g remediation.StageGate) bool {
-			return g.OK && g.Why == "error_rate is 0.0001, which is below 0.001"
+		!slices.ContainsFunc(b.Judged, func(g remediation.GateResult) bool {
+			return g.OK && g.Why == "error_rate is 0.01%, which is below 0.1%"
 		}) {
 		t.Errorf("beta was reached with %+v", b)
 	}
@@ -172,7 +172,7 @@ func TestAReportTellsAWholeRollout(t *testing.T) {
 	}
 }
 
-func TestAReportTellsHowSuccessStandsAndWhoSignedForIt(t *testing.T) {
+func TestAReportSaysWhichSuccessCriteriaAreMetAndWhoSignedThemOff(t *testing.T) {
 	c := newReported(t)
 	c.soaking()
 	c.sign("success/people-like-it")

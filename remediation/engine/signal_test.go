@@ -39,7 +39,7 @@ func raised(t *testing.T, edit ...func(string) string) (w *harness, id string) {
 	return w, w.fire("breach_of_trust", "fp1")
 }
 
-func TestASignalsStepsRunInTheirOrderOnAHumansWord(t *testing.T) {
+func TestASignalsStepsRunInTheirOrderOnAPersonsWord(t *testing.T) {
 	w, id := raised(t)
 	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepWaiting)
 	w.is(id, remediation.Waiting, remediation.HoldApproval) // what is lossy is still asked for

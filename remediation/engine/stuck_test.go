@@ -80,7 +80,7 @@ func TestClosingByHandInABreachTellsThePublicNothingUntilItIsOver(t *testing.T) 
 	w.is(id, remediation.Closed, "")
 }
 
-func TestABreachThatGoesOnAfterAHumanClosedItCallsAHumanOnce(t *testing.T) {
+func TestABreachThatGoesOnAfterAPersonClosedItCallsAPersonOnce(t *testing.T) {
 	w, id := closedInABreach(t)
 	w.pass(19 * time.Minute)
 	if n := called(w, id); n != 0 {
@@ -111,7 +111,7 @@ func TestAClosedIncidentThatBreachesAgainReopensByItself(t *testing.T) {
 	}
 }
 
-func TestAFailedRestoreStaysUntilAHumanHasMendedIt(t *testing.T) {
+func TestAFailedRestoreStaysUntilAPersonHasFixedIt(t *testing.T) {
 	w := newHarness(t)
 	id := backedOut(w)
 	w.target("image_retag").undoErr = errors.New("no such image")
@@ -202,7 +202,7 @@ func TestASignalThatAReloadTookAwayCanBeCleared(t *testing.T) {
 	w.is(id, remediation.Closed, "")
 }
 
-func TestWhereTheLadderCannotGoOnAHumanIsCalledOnce(t *testing.T) {
+func TestWhereThePlanCannotContinueAPersonIsCalledOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		make func(*harness)
 		want string
@@ -271,7 +271,7 @@ func TestAMetricsGentlerStepDoesNotWaitForASignalsApproval(t *testing.T) {
 	})
 }
 
-func TestATimedHoldWhoseServiceThenDiesCallsAHuman(t *testing.T) {
+func TestATimedHoldWhoseServiceThenDiesCallsAPerson(t *testing.T) {
 	w := newHarness(t, limits("per_target: 1/1h, per_service: 1/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
 	id := w.open()
 	w.pass(6 * time.Minute)

@@ -12,7 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-func TestTheTeamHearsThatAHumanIsNeeded(t *testing.T) {
+func TestTheTeamHearsThatAPersonIsNeeded(t *testing.T) {
 	w, c := withTeam(t)
 	id := w.open()
 	w.pass(16 * time.Minute)
@@ -137,7 +137,7 @@ func TestASignalRaisedAgainBeforeItsIncidentClosedHasItsStepsBack(t *testing.T) 
 	w.is(id, remediation.Closed, "")
 }
 
-func TestASignalWhosePlanDidNothingNeedsAHuman(t *testing.T) {
+func TestASignalWhosePlanDidNothingNeedsAPerson(t *testing.T) {
 	const only = "      - {action: flag_off, settle: 5m}\n      - {action: image_retag, settle: 5m}\n"
 	w, c := withTeam(t, replace(only, ""))
 	w.declare("alpha")
@@ -156,7 +156,7 @@ func TestASignalWhosePlanDidNothingNeedsAHuman(t *testing.T) {
 	w.is(id, remediation.Closed, "")
 }
 
-func TestASignalWhoseIncidentAHumanClosedDoesNotBeginAnewWhileItIsRaised(t *testing.T) {
+func TestASignalWhoseIncidentAPersonClosedDoesNotBeginAnewWhileItIsRaised(t *testing.T) {
 	w, id := raised(t)
 	w.must(w.change(id, view.Close, ""))
 	for range 5 { // as Alertmanager repeats it

@@ -44,7 +44,7 @@ func (w *harness) wantCalls(id string, want int) {
 	}
 }
 
-func TestAnAlertThatFlappingPollsNeverConfirmCallsAHumanOnce(t *testing.T) {
+func TestAnAlertThatFlappingPollsNeverConfirmCallsAPersonOnce(t *testing.T) {
 	w, c := withTeam(t)
 	w.calm("error_rate")
 	w.declare("alpha")
@@ -74,7 +74,7 @@ func TestAnAlertThatFlappingPollsNeverConfirmCallsAHumanOnce(t *testing.T) {
 	verify(t, w)
 }
 
-func TestAReopenedIncidentWhosePollsFlapCallsAHumanOnce(t *testing.T) {
+func TestAReopenedIncidentWhosePollsFlapCallsAPersonOnce(t *testing.T) {
 	w := newHarness(t)
 	id := w.open()
 	w.calm("error_rate")

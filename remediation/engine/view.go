@@ -8,7 +8,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// Incidents implements Service.
+// Incidents returns the incidents that f asks for.
 func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (out []view.IncidentView, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		out, err = view.Incidents(tx, f)
@@ -17,19 +17,28 @@ func (e *Engine) Incidents(ctx context.Context, f remediation.IncidentFilter) (o
 	return out, err
 }
 
-// Incident implements Service.
+// Incident returns one incident with what its service runs, and its numbers' units.
 func (e *Engine) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
+	var inc *remediation.Incident
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
-		v, err = view.Incident(tx, id)
+		if v, err = view.Incident(tx, id); err == nil {
+			inc, err = tx.Incident(id)
+		}
 		return err
 	})
-	if err == nil {
-		v.RunsView = e.runs(v.Service)
+	if err != nil {
+		return v, err
 	}
-	return v, err
+	v.RunsView = e.runs(v.Service)
+	if b, err := e.PlanFor(ctx, inc); err == nil { // without a playbook that can be read, numbers have no unit
+		for i := range v.Triggers {
+			v.Triggers[i].Unit = b.UnitOf(v.Triggers[i].Trigger)
+		}
+	}
+	return v, nil
 }
 
-// Playbook implements Service.
+// Playbook returns a service's playbook as it is understood.
 func (e *Engine) Playbook(_ context.Context, service string) (view.PlaybookView, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {
@@ -38,7 +47,7 @@ func (e *Engine) Playbook(_ context.Context, service string) (view.PlaybookView,
 	return view.NewPlaybookView(b)
 }
 
-// Entries implements Service.
+// Entries returns audit entries, at most audit.PageBytes of them where f.Limit is set.
 func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry, err error) {
 	if f.Limit > 0 && f.Bytes == 0 { // a page: who asks for it goes on after its last
 		f.Bytes = audit.PageBytes
@@ -50,7 +59,7 @@ func (e *Engine) Entries(ctx context.Context, f audit.Filter) (out []audit.Entry
 	return out, err
 }
 
-// Search implements Service.
+// Search returns a page of the audit log, the newest entries first.
 func (e *Engine) Search(ctx context.Context, q audit.Query) (p audit.Page, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		p, err = audit.Search(tx, q)
@@ -59,7 +68,7 @@ func (e *Engine) Search(ctx context.Context, q audit.Query) (p audit.Page, err e
 	return p, err
 }
 
-// Head implements Service.
+// Head returns the number and the hash of the last audit entry.
 func (e *Engine) Head(ctx context.Context) (seq int64, hash string, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		seq, hash, err = tx.Head()
@@ -68,7 +77,7 @@ func (e *Engine) Head(ctx context.Context) (seq int64, hash string, err error) {
 	return seq, hash, err
 }
 
-// Ready implements Service.
+// Ready is nil once the store answers.
 func (e *Engine) Ready(ctx context.Context) error {
 	_, _, err := e.Head(ctx)
 	return err

@@ -12,10 +12,10 @@ import (
 // housekeeping notices watchdogs that stay away, ends freezes that ran out, and writes
 // to customers of incidents that last too long.
 func (e *Engine) housekeeping(ctx context.Context) error {
-	if err := e.ReportHead(ctx); err != nil {
+	if err := e.Notifier.ReportHead(ctx); err != nil {
 		return err
 	}
-	if err := e.MailLong(ctx); err != nil {
+	if err := e.Notifier.MailLong(ctx); err != nil {
 		return err
 	}
 	now := e.Now()
@@ -86,7 +86,7 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 			if !f.RanOut(now) {
 				continue
 			}
-			if err := e.LiftFreeze(tx, f, remediation.ActorEngine, "it ran out"); err != nil {
+			if err := e.Responder.LiftFreeze(tx, f, remediation.ActorEngine, "it ran out"); err != nil {
 				return err
 			}
 		}

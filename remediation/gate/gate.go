@@ -14,15 +14,6 @@ import (
 	"github.com/locotoki/backout/remediation"
 )
 
-// Result is one gate's answer for one step. Gates are closed by default: without an
-// answer a gate stays closed, unless the playbook says otherwise.
-type Result struct {
-	Gate   string
-	Reason remediation.Reason // "" where the gate is open
-	Why    string
-	Until  *time.Time
-}
-
 // Input is the question to the gates: may this step run now?
 type Input struct {
 	Step *remediation.Step
@@ -38,7 +29,7 @@ type Input struct {
 
 // Gates checks every gate for automation, in the order in which holds are reported. It
 // returns all results and the first closed gate (nil: the step may run).
-func (c *Change) Gates(in Input) (all []Result, closed *Result, err error) {
+func (c *Change) Gates(in Input) (all []remediation.GateResult, closed *remediation.GateResult, err error) {
 	if all, err = c.always(in.Step); err != nil {
 		return nil, nil, err
 	}
@@ -58,7 +49,7 @@ func (c *Change) Gates(in Input) (all []Result, closed *Result, err error) {
 // OrderGates asks the gates that hold a commander's order too: neither confirmation
 // nor a silence, not the commander's own claim, and not the cooldown, which keeps
 // automation from repeating itself.
-func (c *Change) OrderGates(s *remediation.Step, by string) (all []Result, closed *Result, err error) {
+func (c *Change) OrderGates(s *remediation.Step, by string) (all []remediation.GateResult, closed *remediation.GateResult, err error) {
 	if all, err = c.ordered(s, by); err != nil {
 		return nil, nil, err
 	}
@@ -72,21 +63,21 @@ func (c *Change) OrderGates(s *remediation.Step, by string) (all []Result, close
 
 // RestoreGates are OrderGates for a restore: a commander and a reason also replace the
 // rollout and the approval.
-func (c *Change) RestoreGates(s *remediation.Step, by string) (closed *Result, err error) {
+func (c *Change) RestoreGates(s *remediation.Step, by string) (closed *remediation.GateResult, err error) {
 	all, err := c.ordered(s, by)
 	return firstClosed(all), err
 }
 
-func (c *Change) ordered(s *remediation.Step, by string) ([]Result, error) {
+func (c *Change) ordered(s *remediation.Step, by string) ([]remediation.GateResult, error) {
 	all, err := c.always(s)
 	for i := range all {
 		switch {
 		case all[i].Gate == "claim" && c.Inc.ClaimedBy == by:
-			all[i] = Result{Gate: "claim"}
+			all[i] = remediation.GateOpen("claim", "")
 		case all[i].Gate == remediation.GateRealm: // a person it is
-			all[i] = Result{Gate: remediation.GateRealm, Why: "does not apply to a commander's order"}
+			all[i] = remediation.GateOpen(remediation.GateRealm, "does not apply to a commander's order")
 		case all[i].Gate == "cooldown":
-			all[i] = Result{Gate: "cooldown", Why: "does not apply to a commander's order"}
+			all[i] = remediation.GateOpen("cooldown", "does not apply to a commander's order")
 		}
 	}
 	return all, err
@@ -94,12 +85,12 @@ func (c *Change) ordered(s *remediation.Step, by string) ([]Result, error) {
 
 // always asks the gates that hold every actor: mode, freeze, claim, limits, and the
 // lock of the target.
-func (c *Change) always(s *remediation.Step) ([]Result, error) {
+func (c *Change) always(s *remediation.Step) ([]remediation.GateResult, error) {
 	limits, err := c.limits(s)
 	if err != nil {
 		return nil, err
 	}
-	freeze, err := c.frozen()
+	freeze, err := c.e.Frozen(c.Tx, c.Inc.Service, remediation.ScopeAll)
 	if err != nil {
 		return nil, err
 	}
@@ -107,22 +98,14 @@ func (c *Change) always(s *remediation.Step) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := append(append([]Result{c.Mode(s), freeze, c.Claim()}, limits...), target)
-	differ, several, err := c.e.Disagree(c.Tx, c.Inc.Service, c.Now)
-	switch {
-	case err != nil:
-		return nil, err
-	case differ != "":
-		all = append(all, Result{Gate: "replicas", Reason: remediation.HoldReplicas, Why: differ})
-	case several:
-		all = append(all, Result{Gate: "replicas"})
-	}
-	return all, nil
+	all := append(append([]remediation.GateResult{c.Mode(s), freeze, c.Claim()}, limits...), target)
+	replicas, err := c.e.Agreed(c.Tx, c.Inc.Service, c.Now)
+	return append(all, replicas...), err
 }
 
-func firstClosed(all []Result) *Result {
+func firstClosed(all []remediation.GateResult) *remediation.GateResult {
 	for i := range all {
-		if all[i].Reason != "" {
+		if !all[i].OK {
 			return &all[i]
 		}
 	}
@@ -130,80 +113,63 @@ func firstClosed(all []Result) *Result {
 }
 
 // Rows returns results in the audit log's form.
-func Rows(all []Result) []any {
+func Rows(all []remediation.GateResult) []any {
 	out := make([]any, len(all))
 	for i, g := range all {
-		out[i] = map[string]any{"gate": g.Gate, "ok": g.Reason == "", "why": g.Why}
+		out[i] = map[string]any{"gate": g.Gate, "ok": g.OK, "why": g.Why}
 	}
 	return out
 }
 
 // Mode holds every step in observe mode, and a lossy step if the configuration rules it
 // out.
-func (c *Change) Mode(s *remediation.Step) Result {
-	switch {
-	case c.e.Mode != remediation.Act:
-		return Result{Gate: "mode", Reason: remediation.HoldMode, Why: "backout runs with --mode=observe and changes nothing"}
-	case s.Risk == alerts.Lossy && c.e.NoLossy != "":
-		return Result{Gate: "mode", Reason: remediation.HoldMode, Why: c.e.NoLossy}
+func (c *Change) Mode(s *remediation.Step) remediation.GateResult {
+	g := c.e.ActMode()
+	if g.OK && s.Risk == alerts.Lossy && c.e.NoLossy != "" {
+		return remediation.GateResult{Gate: g.Gate, Reason: remediation.HoldMode, Why: c.e.NoLossy}
 	}
-	return Result{Gate: "mode"}
-}
-
-// frozen holds a step while its service, or every service, is frozen for steps.
-func (c *Change) frozen() (Result, error) {
-	freezes, err := c.Tx.Freezes()
-	if err != nil {
-		return Result{}, err
-	}
-	for _, f := range freezes {
-		if f.Scope != remediation.ScopeAll || (f.Service != "" && f.Service != c.Inc.Service) || f.RanOut(c.Now) {
-			continue
-		}
-		return Result{Gate: "freeze", Reason: remediation.HoldFrozen, Why: fmt.Sprintf("frozen by %s: %s", f.By, f.Reason), Until: f.Until}, nil
-	}
-	return Result{Gate: "freeze"}, nil
+	return g
 }
 
 // Claim holds a step while someone acts by hand.
-func (c *Change) Claim() Result {
+func (c *Change) Claim() remediation.GateResult {
 	if c.Inc.ClaimedBy != "" {
-		return Result{Gate: "claim", Reason: remediation.HoldClaimed, Why: "claimed by " + c.Inc.ClaimedBy + ": no step runs until the claim is released"}
+		return remediation.GateResult{Gate: "claim", Reason: remediation.HoldClaimed, Why: "claimed by " + c.Inc.ClaimedBy + ": no step runs until the claim is released"}
 	}
-	return Result{Gate: "claim"}
+	return remediation.GateOpen("claim", "")
 }
 
 // Silence holds a step while all active alerts are silenced in Alertmanager.
-func Silence(q Input) Result {
+func Silence(q Input) remediation.GateResult {
 	if q.SilencedBy != "" {
-		return Result{Gate: "silence", Reason: remediation.HoldSilenced, Why: q.SilencedBy}
+		return remediation.GateResult{Gate: "silence", Reason: remediation.HoldSilenced, Why: q.SilencedBy}
 	}
-	return Result{Gate: "silence", Why: q.SilenceUnasked}
+	return remediation.GateOpen("silence", q.SilenceUnasked)
 }
 
 // rollout: a release that is being rolled out may be backed out; without one,
 // only what is reversible may run; while another is, nothing may.
-func (c *Change) rollout(s *remediation.Step) (Result, error) {
+func (c *Change) rollout(s *remediation.Step) (remediation.GateResult, error) {
 	r, err := remediation.RolloutOf(c.Tx, c.Inc.Service)
 	if err != nil {
-		return Result{}, err
+		return remediation.GateResult{}, err
 	}
 	switch {
 	case r.Active() && r.Release != c.Inc.Release:
-		return Result{Gate: "rollout", Reason: remediation.HoldNoRollout,
+		return remediation.GateResult{Gate: "rollout", Reason: remediation.HoldNoRollout,
 			Why: fmt.Sprintf("release %s is being rolled out, and the alert is about %s", r.Release, c.Inc.Release)}, nil
 	case r.Active(), c.Inc.RolloutActive, s.Risk == alerts.Reversible:
-		return Result{Gate: "rollout"}, nil
+		return remediation.GateOpen("rollout", ""), nil
 	}
-	return Result{Gate: "rollout", Reason: remediation.HoldNoRollout,
+	return remediation.GateResult{Gate: "rollout", Reason: remediation.HoldNoRollout,
 		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), "backout rollout start --declare")}, nil
 }
 
 // approval holds a step that needs approval until it is approved, recently and for this
 // plan.
-func (c *Change) approval(s *remediation.Step) Result {
+func (c *Change) approval(s *remediation.Step) remediation.GateResult {
 	if s.Approve == 0 && s.Risk != alerts.Lossy {
-		return Result{Gate: "approval"}
+		return remediation.GateOpen("approval", "")
 	}
 	asked := c.Now
 	if s.ApprovalAsked != nil && s.ApprovalPlan == c.Inc.PlanHash() {
@@ -211,13 +177,13 @@ func (c *Change) approval(s *remediation.Step) Result {
 	}
 	until := asked.Add(s.Approve)
 	if s.Approved != "" && s.ApprovalPlan == c.Inc.PlanHash() && until.After(c.Now) {
-		return Result{Gate: "approval", Why: "approved by " + s.Approved}
+		return remediation.GateOpen("approval", "approved by "+s.Approved)
 	}
 	risk := "is " + s.Risk.String()
 	if s.Risk == alerts.Lossy {
 		risk = "can lose data"
 	}
-	return Result{Gate: "approval", Reason: remediation.HoldApproval, Until: &until,
+	return remediation.GateResult{Gate: "approval", Reason: remediation.HoldApproval, Until: &until,
 		Why: fmt.Sprintf("%s %s. A commander must approve it; without an answer it is skipped", s.ID(), risk)}
 }
 
@@ -227,27 +193,27 @@ const confirmFresh = 2 * time.Minute
 
 // Confirmation holds a step unless the condition was just seen to be true, or a reversible one
 // may run on a young notification while Prometheus does not answer.
-func (c *Change) Confirmation(q Input) (Result, error) {
+func (c *Change) Confirmation(q Input) (remediation.GateResult, error) {
 	if q.Confirmed {
-		return Result{Gate: "confirmation"}, nil
+		return remediation.GateOpen("confirmation", ""), nil
 	}
-	closed := Result{Gate: "confirmation", Reason: remediation.HoldUnconfirmed, Why: "the breach is not confirmed"}
+	closed := remediation.GateResult{Gate: "confirmation", Reason: remediation.HoldUnconfirmed, Why: "the breach is not confirmed"}
 	if q.Unanswered == "" {
 		return closed, nil
 	}
 	closed.Why = q.Unanswered
 	active, seen, err := c.Tx.ActiveAlerts(c.Inc.ID)
 	if err != nil {
-		return Result{}, err
+		return remediation.GateResult{}, err
 	}
 	if c.Plan.Confirmation.For(q.Step.Risk) == alerts.ConfirmIfReachable && !c.Inc.Ran && active > 0 && c.Now.Sub(seen) < confirmFresh {
-		return Result{Gate: "confirmation", Why: fmt.Sprintf("not required for a %s step with a recent notification: %s", q.Step.Risk, q.Unanswered)}, nil
+		return remediation.GateOpen("confirmation", fmt.Sprintf("not required for a %s step with a recent notification: %s", q.Step.Risk, q.Unanswered)), nil
 	}
 	return closed, nil
 }
 
 // limits counts what has been done, from the store, so that a restart forgets none.
-func (c *Change) limits(s *remediation.Step) ([]Result, error) {
+func (c *Change) limits(s *remediation.Step) ([]remediation.GateResult, error) {
 	l := c.Plan.Limits
 	realm := c.RealmLimit()
 	longest := max(realm.Services.Window, l.PerTarget.Window, l.PerService.Window, l.BlastRadius.Window, time.Duration(l.Cooldown))
@@ -265,15 +231,15 @@ func (c *Change) limits(s *remediation.Step) ([]Result, error) {
 	here := func(ef remediation.Effect) bool { return mine(ef) && ef.Action == s.Action && ef.Target == s.Target }
 	any := func(remediation.Effect) bool { return true }
 
-	cooldown := Result{Gate: "cooldown"}
+	cooldown := remediation.GateOpen("cooldown", "")
 	for _, ef := range effects {
 		until := ef.Time.Add(time.Duration(l.Cooldown))
 		if ef.Counts() && here(ef) && until.After(c.Now) {
-			cooldown = Result{Gate: "cooldown", Reason: remediation.HoldCooldown, Until: &until,
+			cooldown = remediation.GateResult{Gate: "cooldown", Reason: remediation.HoldCooldown, Until: &until,
 				Why: fmt.Sprintf("limit cooldown %s: %s ran on this target at %s", l.Cooldown, s.Action, remediation.Moment(ef.Time))}
 		}
 	}
-	all := []Result{
+	all := []remediation.GateResult{
 		c.rate("per_target", remediation.HoldRateLimit, l.PerTarget, effects, here),
 		c.rate("per_service", remediation.HoldRateLimit, l.PerService, effects, mine),
 		c.rate("blast_radius", remediation.HoldBlastRadius, l.BlastRadius, effects, any),
@@ -303,8 +269,8 @@ func (c *Change) RealmLimit() (found remediation.RealmLimit) {
 // rolled back within its window, unless a commander has approved the step since. A service
 // that was rolled back already is not counted again. One whose playbook was taken out
 // counts in every realm: where it was is not known.
-func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effects []remediation.Effect) Result {
-	gate := Result{Gate: remediation.GateRealm}
+func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effects []remediation.Effect) remediation.GateResult {
+	gate := remediation.GateOpen(remediation.GateRealm, "")
 	last := map[string]time.Time{}
 	for _, ef := range effects {
 		if !ef.Counts() || !ef.Time.After(c.Now.Add(-limit.Services.Window)) {
@@ -323,7 +289,7 @@ func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effect
 	}
 	services := slices.SortedFunc(maps.Keys(last), func(a, b string) int { return cmp.Or(last[a].Compare(last[b]), strings.Compare(a, b)) })
 	until := last[services[len(services)-limit.Services.Count]].Add(limit.Services.Window)
-	gate.Reason, gate.Until = remediation.HoldBlastRadius, &until
+	gate.OK, gate.Reason, gate.Until = false, remediation.HoldBlastRadius, &until
 	gate.Why = hint.Text(fmt.Sprintf("limit of %s services in realm %s: reached by %s", limit.Services, limit.Realm, remediation.Few(services)),
 		fmt.Sprintf("a commander can let it run: backout approve %s %s --reason=WHY", c.Inc.ID, s.ID()))
 	return gate
@@ -333,12 +299,12 @@ func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effect
 // a promotion of another service, has its intent and not yet its end, nothing else
 // begins on it. The rows that say so are the lock: it is asked in the transaction
 // that writes the intent, ends with what holds it, and needs no process to live.
-func (c *Change) targetFree(s *remediation.Step) (Result, error) {
+func (c *Change) targetFree(s *remediation.Step) (remediation.GateResult, error) {
 	busy, err := c.e.TargetBusy(c.Tx, s.Target, c.Inc.ID, c.Inc.Service)
 	if err != nil || busy == "" {
-		return Result{Gate: targetGate}, err
+		return remediation.GateOpen(targetGate, ""), err
 	}
-	return Result{Gate: targetGate, Reason: remediation.HoldCooldown, Why: busy + " is changing this target now"}, nil
+	return remediation.GateResult{Gate: targetGate, Reason: remediation.HoldCooldown, Why: busy + " is changing this target now"}, nil
 }
 
 // targetGate is the gate that one step or promotion at a time passes.
@@ -369,7 +335,7 @@ func (e *Gates) TargetBusy(tx remediation.Tx, target, incident, service string) 
 	return "", nil
 }
 
-func (c *Change) rate(gate string, reason remediation.Reason, r alerts.Rate, effects []remediation.Effect, counts func(remediation.Effect) bool) Result {
+func (c *Change) rate(gate string, reason remediation.Reason, r alerts.Rate, effects []remediation.Effect, counts func(remediation.Effect) bool) remediation.GateResult {
 	var in []remediation.Effect
 	for _, ef := range effects {
 		if ef.Counts() && counts(ef) && ef.Time.After(c.Now.Add(-r.Window)) {
@@ -377,14 +343,14 @@ func (c *Change) rate(gate string, reason remediation.Reason, r alerts.Rate, eff
 		}
 	}
 	if len(in) < r.Count {
-		return Result{Gate: gate}
+		return remediation.GateOpen(gate, "")
 	}
 	until := in[len(in)-r.Count].Time.Add(r.Window)
-	return Result{Gate: gate, Reason: reason, Until: &until, Why: fmt.Sprintf("limit %s %s: reached, with %d in its window", gate, r, len(in))}
+	return remediation.GateResult{Gate: gate, Reason: reason, Until: &until, Why: fmt.Sprintf("limit %s %s: reached, with %d in its window", gate, r, len(in))}
 }
 
 // Breaker closes after limit counted effects have failed in a row.
-func Breaker(tx remediation.Tx, limit int, service string, counts func(remediation.Effect) bool) (Result, error) {
+func Breaker(tx remediation.Tx, limit int, service string, counts func(remediation.Effect) bool) (remediation.GateResult, error) {
 	row := 0
 	err := tx.EffectsBack(service, func(ef remediation.Effect) bool {
 		if counts(ef) && ef.Outcome == remediation.EffectFailed {
@@ -393,9 +359,9 @@ func Breaker(tx remediation.Tx, limit int, service string, counts func(remediati
 		return !counts(ef) || ef.Outcome != remediation.EffectDone && ef.Outcome != remediation.EffectReleased
 	})
 	if err != nil || row < limit {
-		return Result{Gate: "breaker"}, err
+		return remediation.GateOpen("breaker", ""), err
 	}
-	return Result{Gate: "breaker", Reason: remediation.HoldBreaker,
+	return remediation.GateResult{Gate: "breaker", Reason: remediation.HoldBreaker,
 		Why: fmt.Sprintf("limit breaker %d: %d steps failed in a row; automation stops until someone claims and releases an incident of this service", limit, row)}, nil
 }
 

@@ -1,6 +1,7 @@
-// Package gate decides whether something may be done now. Every gate is here, and so
-// are the limits, the lock of a target, and the samples of Prometheus that a decision
-// rests on. Gates are closed by default: what cannot be asked does not pass, except
+// Package gate decides whether something may be done now. Every gate of a rollback's step
+// is here, with those that hold a rollout's way forward too; a stage's own criteria are
+// in rollout. So are the limits, the lock of a target, and the samples of Prometheus that
+// a decision rests on. Gates are closed by default: what cannot be asked does not pass, except
 // where the playbook says so.
 //
 // Change is the transaction on an incident that asks them: what it answers, and the

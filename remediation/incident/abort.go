@@ -110,7 +110,7 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 	if f := inc.Unhandled(); f != nil {
 		return e.change(ctx, b, inc, func(c *change) error {
 			why := f.ID() + " failed: claim and release the incident to retry"
-			if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why}, map[string]any{}); err != nil {
+			if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why}, map[string]any{}); err != nil {
 				return err
 			}
 			return c.Page(string(remediation.HoldStepFailed), why)
@@ -145,7 +145,7 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 		case errors.Is(lookErr, errNotLooked):
 			return remediation.ErrStale // the gates opened meanwhile
 		case lookErr != nil:
-			return c.hold(s, gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}, detail)
+			return c.hold(s, remediation.GateResult{Reason: remediation.HoldTarget, Why: lookErr.Error()}, detail)
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
@@ -217,7 +217,7 @@ func (e *Responder) gentler(ctx context.Context, b *plan.Plan, inc *remediation.
 	return true, e.keepWaiting(ctx, b, inc, ev)
 }
 
-// errNotLooked: a gate was shut, so that the target was not looked at.
+// errNotLooked: a gate was closed, so that the target was not looked at.
 var errNotLooked = errors.New("not checked")
 
 // lookIfOpen looks at a step's target where its gates are open.

@@ -318,7 +318,7 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 	}
 	b := current
 	if inc != nil {
-		if b, err = a.bookFor(inc); err != nil && inc.State == remediation.Closed {
+		if b, err = a.planFor(inc); err != nil && inc.State == remediation.Closed {
 			inc, b = nil, current // it cannot continue: this is a new one
 		} else if err != nil {
 			return hold(remediation.HoldUnknownTrigger, "incident %s is open, and %v", inc.ID, err)
@@ -366,8 +366,8 @@ func (a *accept) releaseOf(b *plan.Plan, inc *remediation.Incident, al remediati
 	return release, other, nil
 }
 
-// bookFor is Engine.bookFor, which a notification asks once for each playbook.
-func (a *accept) bookFor(inc *remediation.Incident) (*plan.Plan, error) {
+// planFor is Ledger.PlanFor, asked once for each playbook of a notification.
+func (a *accept) planFor(inc *remediation.Incident) (*plan.Plan, error) {
 	if err := a.unreadable[inc.PlaybookHash]; err != nil {
 		return nil, err
 	}
@@ -422,7 +422,7 @@ func (a *accept) repeats(al remediation.Alert, known remediation.AlertState) (bo
 		a.duplicate(al, inc.ID, "already attached and firing")
 		return true, nil
 	}
-	b, err := a.bookFor(inc)
+	b, err := a.planFor(inc)
 	if err != nil {
 		b = a.e.PlanOf(inc.Service) // how long it may be reopened, the present one says
 	}

@@ -71,7 +71,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 				return err
 			}
 			why := f.ID() + " failed: claim and release the incident to retry"
-			if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why}, ev.Detail(b, c.Inc.Trigger(t.Name()), map[string]any{})); err != nil {
+			if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why}, ev.Detail(b, c.Inc.Trigger(t.Name()), map[string]any{})); err != nil {
 				return err
 			}
 			return c.Page(string(remediation.HoldStepFailed), why)
@@ -115,7 +115,7 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 		case closed != nil:
 			return c.hold(s, *closed, detail)
 		case lookErr != nil:
-			return c.hold(s, gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}, detail)
+			return c.hold(s, remediation.GateResult{Reason: remediation.HoldTarget, Why: lookErr.Error()}, detail)
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {

@@ -131,21 +131,21 @@ func (e *Responder) confirmValues(ctx context.Context, b *plan.Plan, inc *remedi
 		case aerr != nil:
 			return aerr
 		case err != nil:
-			return c.hold(nil, gate.Result{Reason: remediation.HoldUnconfirmed, Why: err.Error()}, ev.All(c.Inc, map[string]any{}))
+			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldUnconfirmed, Why: err.Error()}, ev.All(c.Inc, map[string]any{}))
 		case unknown != "":
-			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: unknown}, ev.All(c.Inc, map[string]any{}))
+			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: unknown}, ev.All(c.Inc, map[string]any{}))
 		case active == 0:
 			return c.close(remediation.ActorEngine, ev.All(c.Inc, map[string]any{
 				"reason": "unconfirmed", "why": "no trigger exceeds its threshold and no alert is active",
 			}))
 		case ev.Empty():
-			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: "the triggers' expressions have no value, but an alert is active"}, ev.All(c.Inc, map[string]any{}))
+			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: "the triggers' expressions have no value, but an alert is active"}, ev.All(c.Inc, map[string]any{}))
 		}
 		why := "no trigger exceeds its threshold, but an alert is active"
 		for _, over := range ev.Over {
 			why = over
 		}
-		return c.hold(nil, gate.Result{Reason: remediation.HoldUnconfirmed, Why: why}, ev.All(c.Inc, map[string]any{}))
+		return c.hold(nil, remediation.GateResult{Reason: remediation.HoldUnconfirmed, Why: why}, ev.All(c.Inc, map[string]any{}))
 	})
 }
 
@@ -161,7 +161,7 @@ func (e *Responder) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *re
 		case c.Inc.Calm() && c.Inc.FailedRestore() == nil:
 			return c.recover(ev)
 		case ev.Unknown(c.Inc) != "" && c.Inc.Breaching(1) == nil:
-			return c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: ev.Unknown(c.Inc)}, ev.All(c.Inc, map[string]any{}))
+			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: ev.Unknown(c.Inc)}, ev.All(c.Inc, map[string]any{}))
 		}
 		c.Inc.Wake = c.Now.Add(b.Poll())
 		return c.pageIfStuck("the polls show neither a breach nor its end")
@@ -344,7 +344,7 @@ func (c *change) deny(s *remediation.Step, actor, reason string) error {
 
 // hold keeps the incident waiting, polled every S. An entry is written when the
 // reason changes, not at each poll.
-func (c *change) hold(s *remediation.Step, g gate.Result, detail map[string]any) error {
+func (c *change) hold(s *remediation.Step, g remediation.GateResult, detail map[string]any) error {
 	if c.Inc.State != remediation.Waiting {
 		c.Inc.Since = c.Now
 	}

@@ -39,14 +39,13 @@ type Public interface {
 
 // Responder advances incidents.
 type Responder struct {
-	*ledger.Ledger
 	*gate.Gates
 	Public
 }
 
-// New returns the responder of a ledger.
-func New(l *ledger.Ledger, g *gate.Gates, p Public) *Responder {
-	return &Responder{Ledger: l, Gates: g, Public: p}
+// New returns the responder behind these gates.
+func New(g *gate.Gates, p Public) *Responder {
+	return &Responder{Gates: g, Public: p}
 }
 
 // change is a transaction on one incident, in which its life goes on.
@@ -57,7 +56,7 @@ type change struct {
 
 // on is a transaction on an incident that tx has read.
 func (e *Responder) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, now time.Time) *change {
-	return &change{e.Gates.On(tx, b, inc, now), e}
+	return &change{e.On(tx, b, inc, now), e}
 }
 
 // change runs fn on the incident as it was seen (ledger.Ledger.Change).

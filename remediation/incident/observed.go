@@ -89,12 +89,12 @@ func (c *change) would(q gate.Input, looks map[string]observedLook) ([]string, e
 }
 
 // wouldDo says what becomes of a step; runs: it would change its target.
-func (c *change) wouldDo(s *remediation.Step, all []gate.Result, look observedLook) (words string, runs bool) {
+func (c *change) wouldDo(s *remediation.Step, all []remediation.GateResult, look observedLook) (words string, runs bool) {
 	approval := ""
 	var held []string
 	for _, g := range all {
 		switch {
-		case g.Reason == "":
+		case g.OK:
 		case g.Reason == remediation.HoldApproval:
 			approval = "wait for a commander's approval"
 		case g.Gate == "mode" && (s.Risk != alerts.Lossy || c.e.NoLossy == ""):
@@ -128,8 +128,8 @@ func (c *change) wouldTell(s *remediation.Step, q gate.Input) (string, error) {
 		return "", err
 	}
 	var held []string
-	for _, g := range []gate.Result{c.Claim(), gate.Silence(q), confirmation} {
-		if g.Reason != "" {
+	for _, g := range []remediation.GateResult{c.Claim(), gate.Silence(q), confirmation} {
+		if !g.OK {
 			held = append(held, g.Why)
 		}
 	}

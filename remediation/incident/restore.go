@@ -35,8 +35,9 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		ev = e.PollRecovery(ctx, b, inc)
 		switch t := ev.Beyond(inc); {
 		case t != nil && ev.Blind == "":
-			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s)", t.Trigger, remediation.Decimal(*ev.Values[t.Trigger].Value), remediation.Decimal(ev.Bound(t))),
-				"force, to restore anyway")
+			unit := b.UnitOf(t.Trigger)
+			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "trigger %s is breaching (%s, threshold %s)",
+				t.Trigger, remediation.Measure(*ev.Values[t.Trigger].Value, unit), remediation.Measure(ev.Bound(t), unit)), "force, to restore anyway")
 		case ev.Unknown(inc) != "":
 			return view.IncidentView{}, hint.Add(remediation.Refuse(remediation.Conflict, "unknown whether the breach continues: %s", ev.Unknown(inc)),
 				"force, to restore anyway")
@@ -228,7 +229,7 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 		case err != nil:
 			return err
 		case lookErr != nil:
-			closed = &gate.Result{Reason: remediation.HoldTarget, Why: lookErr.Error()}
+			closed = &remediation.GateResult{Reason: remediation.HoldTarget, Why: lookErr.Error()}
 		}
 		if closed != nil {
 			return c.hold(nil, *closed, map[string]any{"undo": true, "target": s.Target})
@@ -282,7 +283,7 @@ func (c *change) putBack(s *remediation.Step, undoErr error) error {
 	if err := c.Audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
 		return err
 	}
-	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident"}, map[string]any{}); err != nil {
 		return err
 	}
 	return c.Page(string(remediation.HoldStepFailed), why)

@@ -96,7 +96,7 @@ func (e *Responder) settle(ctx context.Context, b *plan.Plan, inc *remediation.I
 			if err := c.settled(ev, last, string(remediation.HoldNoData)); err != nil {
 				return err
 			}
-			if err := c.hold(nil, gate.Result{Reason: remediation.HoldNoData, Why: why}, ev.All(c.Inc, map[string]any{})); err != nil {
+			if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: why}, ev.All(c.Inc, map[string]any{})); err != nil {
 				return err
 			}
 			return c.Page(string(remediation.HoldNoData), why)

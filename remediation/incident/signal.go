@@ -23,7 +23,7 @@ func (e *Responder) planOfSignal(service, name string) (*plan.Plan, error) {
 	return b, nil
 }
 
-// RaiseSignal implements Service. A signal that is raised already stays as it was
+// RaiseSignal raises a signal of a playbook. A signal that is raised already stays as it was
 // raised.
 func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reason string) (remediation.Signal, error) {
 	if reason == "" {
@@ -100,7 +100,7 @@ func (e *Responder) raiseAgain(ctx context.Context, tx remediation.Tx, s *remedi
 	return inc.ID, tx.PutIncident(inc)
 }
 
-// ClearSignal implements Service. It cancels the steps without an intent that
+// ClearSignal clears a signal, and returns who raised it and when. It cancels the steps without an intent that
 // were listed for the signal alone, and lets its incident close.
 func (e *Responder) ClearSignal(ctx context.Context, service, name, actor, reason string) (remediation.Signal, error) {
 	if reason == "" {

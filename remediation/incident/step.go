@@ -10,7 +10,6 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
-	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/operation"
@@ -177,7 +176,7 @@ func (c *change) afterFailure(s *remediation.Step) error {
 	if s.State == remediation.StepFailed {
 		why = fmt.Sprintf("%s failed and could not be undone: %s", s.ID(), s.Error)
 	}
-	if err := c.hold(nil, gate.Result{Reason: remediation.HoldStepFailed, Why: why + "; claim and release the incident to retry"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; claim and release the incident to retry"}, map[string]any{}); err != nil {
 		return err
 	}
 	return c.Page(string(remediation.HoldStepFailed), why)

@@ -71,7 +71,7 @@ func TestAFlagThatIsOffIsNotSwitchedAndNotSwitchedOnByUndo(t *testing.T) {
 	}
 }
 
-func TestAFlagThatAHumanChangedInBetweenIsStillSwitchedOff(t *testing.T) {
+func TestAFlagThatAPersonChangedInBetweenIsStillSwitchedOff(t *testing.T) {
 	f := newFake(t)
 	a := f.action(http.DefaultTransport)
 	before := look(t, a)

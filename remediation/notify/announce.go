@@ -52,7 +52,7 @@ func (c *change) tell(s *remediation.Step, q gate.Input) error {
 	if err != nil {
 		return err
 	}
-	for _, g := range []gate.Result{c.Mode(s), c.Claim(), gate.Silence(q), confirmation} {
+	for _, g := range []remediation.GateResult{c.Mode(s), c.Claim(), gate.Silence(q), confirmation} {
 		if g.Reason != "" {
 			return errKeptBack
 		}

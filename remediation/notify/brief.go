@@ -18,7 +18,7 @@ const (
 	mostBriefLine = 6000
 )
 
-// Brief implements Service. It says what the public knows, and nothing internal; a drill
+// Brief is what customer support is told of an open incident. It says what the public knows, and nothing internal; a drill
 // or a closed incident has none.
 func (e *Notifier) Brief(ctx context.Context, id string) (remediation.Brief, error) {
 	var inc *remediation.Incident

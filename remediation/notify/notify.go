@@ -18,7 +18,6 @@ import (
 
 // Notifier puts messages in the outbox, and delivers them.
 type Notifier struct {
-	*ledger.Ledger
 	*gate.Gates
 	Outbox *Outbox
 	// statusPages, team and mail are the outbox's channels, by what they take; so are
@@ -37,9 +36,9 @@ type Channels struct {
 	Webhooks                []Webhook
 }
 
-// New returns a notifier by these channels. What l writes from now on is reported to the
+// New returns a notifier by these channels. What is written from now on is reported to the
 // team and to the webhooks.
-func New(l *ledger.Ledger, g *gate.Gates, ch Channels) (*Notifier, error) {
+func New(g *gate.Gates, ch Channels) (*Notifier, error) {
 	all := slices.Concat(ch.StatusPages, ch.Team, ch.Mail)
 	for _, w := range ch.Webhooks {
 		all = append(all, w)
@@ -48,8 +47,8 @@ func New(l *ledger.Ledger, g *gate.Gates, ch Channels) (*Notifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Notifier{Ledger: l, Gates: g, Outbox: out, statusPages: ch.StatusPages, team: ch.Team, mail: ch.Mail, webhooks: ch.Webhooks}
-	l.BeforeCommit(func(tx remediation.Tx) error {
+	e := &Notifier{Gates: g, Outbox: out, statusPages: ch.StatusPages, team: ch.Team, mail: ch.Mail, webhooks: ch.Webhooks}
+	g.BeforeCommit(func(tx remediation.Tx) error {
 		if err := e.notifyTeam(tx); err != nil {
 			return err
 		}
@@ -71,7 +70,7 @@ type change struct {
 }
 
 func (e *Notifier) on(tx remediation.Tx, b *plan.Plan, inc *remediation.Incident, now time.Time) *change {
-	return &change{e.Gates.On(tx, b, inc, now), e}
+	return &change{e.On(tx, b, inc, now), e}
 }
 
 func (e *Notifier) change(ctx context.Context, b *plan.Plan, seen *remediation.Incident, fn func(*change) error) error {

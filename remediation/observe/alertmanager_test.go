@@ -53,7 +53,7 @@ func gettable(fingerprint, state, silencedBy, inhibitedBy, muted string) string 
 		"updatedAt":"2026-01-01T00:00:00.000Z","labels":{"alertname":"X"}}`, fingerprint, inhibitedBy, muted, silencedBy, state)
 }
 
-func TestSilencedTellsWhatAHumanSilenced(t *testing.T) {
+func TestSilencedTellsWhatAPersonSilenced(t *testing.T) {
 	list := "[" + strings.Join([]string{
 		gettable("aaaa", "active", "", "", ""),
 		gettable("bbbb", "suppressed", `"2b1e3c"`, "", `"mutedBy":[],`),

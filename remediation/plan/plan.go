@@ -36,6 +36,16 @@ func Compile(pb *alerts.Playbook, kinds []remediation.ActionKind) (*Plan, error)
 	return b, nil
 }
 
+// UnitOf is the unit of what a trigger measures, "" for a signal or an unknown one.
+func (b *Plan) UnitOf(trigger string) alerts.Unit {
+	if t := b.Trigger(trigger); t != nil {
+		if ind := b.Indicator(t.Indicator); ind != nil {
+			return ind.Unit
+		}
+	}
+	return ""
+}
+
 // Poll is S: the time between two polls.
 func (b *Plan) Poll() time.Duration { return time.Duration(b.ScrapeInterval) }
 
@@ -253,7 +263,7 @@ func (b *Plan) NextStage(stage string) *alerts.Stage {
 }
 
 // Lasted says whether the stage has lasted for its least time.
-func (b *Plan) Lasted(r remediation.Rollout, now time.Time) remediation.StageGate {
+func (b *Plan) Lasted(r remediation.Rollout, now time.Time) remediation.GateResult {
 	at := b.PromotableAt(r)
 	if at == nil || !at.After(now) {
 		return remediation.GateOpen("duration", "")

@@ -98,7 +98,7 @@ func (w *harness) cutInScript(word string) error {
 	}
 }
 
-func TestAScriptThatMayBeDoneInPartWaitsForAHuman(t *testing.T) {
+func TestAScriptThatMayBeDoneInPartWaitsForAPerson(t *testing.T) {
 	w := outside(t, "DROP INDEX CONCURRENTLY posts_seen;\nVACUUM posts;")
 	w.says(w.cutInScript("DROP INDEX"), "the snapshot is "+w.snapshots)
 	_, err := w.action(nil).Look(t.Context(), op)

@@ -130,7 +130,7 @@ func TestACommandThatFailedBeforeItChangedAnythingIsTakenBack(t *testing.T) {
 	w.position(op, remediation.Untouched)
 }
 
-func TestACommandThatFailedHalfWayWaitsForAHuman(t *testing.T) {
+func TestACommandThatFailedHalfWayWaitsForAPerson(t *testing.T) {
 	for name, c := range map[string]struct{ half, rest string }{
 		"a table is gone":   {"DROP TABLE recommendations", "DROP TABLE forecasts"},
 		"a row is gone":     {"DELETE FROM recommendations", "DROP TABLE forecasts"},

@@ -49,7 +49,7 @@ func (w *harness) wants(found map[string]remediation.Result, id string, result r
 	}
 }
 
-func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
+func TestASchemaThatCanBeRolledBackPassesItsChecks(t *testing.T) {
 	w := newHarness(t)
 	found := w.prove()
 	w.wants(found, "schema/access", remediation.Pass, w.app+" can be disconnected")
@@ -60,7 +60,7 @@ func TestASchemaThatCanGoBackProvesIt(t *testing.T) {
 }
 
 // Before a release its versions are not applied yet: the way there is tried, too.
-func TestAWayBackIsTriedBeforeTheWayThereWasTaken(t *testing.T) {
+func TestARollbackIsTriedBeforeThePromotion(t *testing.T) {
 	w := newHarness(t)
 	w.write("V3__more.sql", "CREATE TABLE more (n int); INSERT INTO more SELECT 1;")
 	w.wants(w.prove(), "schema/scripts", remediation.Fail, "version 3 has no undo script")
@@ -72,7 +72,7 @@ func TestAWayBackIsTriedBeforeTheWayThereWasTaken(t *testing.T) {
 	w.wants(found, "schema/tried", remediation.Pass, "3 scripts ran")
 }
 
-func TestEachDefectOfASchemasWayBackIsFound(t *testing.T) {
+func TestEachDefectOfASchemaRollbackIsFound(t *testing.T) {
 	for name, d := range map[string]struct {
 		plant  func(w *harness)
 		item   string
@@ -127,7 +127,7 @@ func TestADatabaseThatIsAwayTellsNothingOrFails(t *testing.T) {
 	}
 }
 
-func TestWhatAKilledProofLeavesIsTakenAway(t *testing.T) {
+func TestWhatAKilledPreflightLeavesIsRemoved(t *testing.T) {
 	w := newHarness(t)
 	a := w.action(nil)
 	left := &work{rollback: a.(*rollback), op: proofName, m: &manifest{}}

@@ -25,7 +25,7 @@ func (w *harness) rehearse() remediation.Result {
 	return f
 }
 
-func TestASchemasWayBackIsRehearsedWithASnapshotAndLeavesNothing(t *testing.T) {
+func TestASchemaRollbackIsRehearsedWithASnapshotAndLeavesNothing(t *testing.T) {
 	w := newHarness(t)
 	f := w.rehearse()
 	for _, word := range []string{w.app + " can be disconnected", "1 script ran", "a snapshot of ", "read back and deleted"} {

@@ -9,21 +9,19 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/gate"
-	"github.com/locotoki/backout/remediation/ledger"
 )
 
 // Checker runs preflights and rehearsals.
 type Checker struct {
-	*ledger.Ledger
 	*gate.Gates
 	runner *runner
 	// channels are all that messages go to, statusPages those that customers read.
 	channels, statusPages []remediation.Channel
 }
 
-// New returns the checker of a ledger. around is what lies around it, nil where
+// New returns the checker behind these gates. around is what lies around it, nil where
 // that is unknown; patience is how long a drill alert may take to come back, 0 for
 // routePatience.
-func New(l *ledger.Ledger, g *gate.Gates, around remediation.Sources, patience time.Duration, channels, statusPages []remediation.Channel) *Checker {
-	return &Checker{Ledger: l, Gates: g, runner: newRunner(around, patience), channels: channels, statusPages: statusPages}
+func New(g *gate.Gates, around remediation.Sources, patience time.Duration, channels, statusPages []remediation.Channel) *Checker {
+	return &Checker{Gates: g, runner: newRunner(around, patience), channels: channels, statusPages: statusPages}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-// StartRehearsal implements Service: it runs in the background, as preflights do.
+// StartRehearsal begins a rehearsal: it runs in the background, as preflights do.
 func (e *Checker) StartRehearsal(ctx context.Context, service, plan, actor, reason string) (remediation.RehearsalView, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {
@@ -75,7 +75,7 @@ func rehearsable(b *plan.Plan, plan string) ([]string, error) {
 	return out, nil
 }
 
-// Rehearsal implements Service.
+// Rehearsal is how a service's rehearsals stand.
 func (e *Checker) Rehearsal(ctx context.Context, service string) (remediation.RehearsalView, error) {
 	b, err := e.OnePlan(service)
 	if err != nil {

@@ -20,7 +20,7 @@ const checkTimeout = 3 * time.Minute
 type runner struct {
 	sources  remediation.Sources
 	patience time.Duration // with drill alerts
-	// asked wakes RunAll.
+	// asked wakes RunPreflights.
 	asked chan struct{}
 }
 
@@ -80,7 +80,7 @@ func (e *Checker) end(ctx context.Context, service string) error {
 	})
 }
 
-// StartPreflight implements Service: the checks run in the background, one service after
+// StartPreflight begins a preflight: the checks run in the background, one service after
 // the other.
 func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason string) (remediation.PreflightView, error) {
 	b, err := e.OnePlan(service)
@@ -105,12 +105,12 @@ func (e *Checker) StartPreflight(ctx context.Context, service, actor, reason str
 	return e.Preflight(ctx, b.Service)
 }
 
-// askedEvery is how often RunAll looks for what another replica was asked for.
+// askedEvery is how often RunPreflights looks for what another replica was asked for.
 const askedEvery = time.Second
 
-// RunAll runs what is asked for, one after the other, until ctx ends. It starts by
+// RunPreflights runs what is asked for, one after the other, until ctx ends. It starts by
 // cleaning up after an earlier process that was killed.
-func (e *Checker) RunAll(ctx context.Context) error {
+func (e *Checker) RunPreflights(ctx context.Context) error {
 	for _, b := range e.PlansHere(ctx) {
 		e.sweep(ctx, b)
 	}
@@ -253,7 +253,7 @@ func (e *Checker) runCheck(ctx context.Context, c command, service string, limit
 	return remediation.Unknown(fmt.Sprintf("the check returned the unknown status %q", f.Status), ""), began
 }
 
-// Preflight implements Service.
+// Preflight is how a service's preflight stands.
 func (e *Checker) Preflight(ctx context.Context, service string) (v remediation.PreflightView, err error) {
 	b, err := e.OnePlan(service)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // preflightAge is how long a preflight proves anything.
 const preflightAge = 24 * time.Hour
 
-// SignPreflight implements Service. A failed item cannot be signed off.
+// SignPreflight signs an item off for a release. A failed item cannot be signed off.
 func (e *Checker) SignPreflight(ctx context.Context, r remediation.SignRequest) (v remediation.PreflightView, err error) {
 	switch {
 	case strings.TrimSpace(r.Reason) == "":

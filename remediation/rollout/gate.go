@@ -1,14 +1,11 @@
 package rollout
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
@@ -17,10 +14,6 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
 )
-
-func hard(gate, format string, args ...any) remediation.StageGate {
-	return remediation.StageGate{Gate: gate, Why: fmt.Sprintf(format, args...), Hard: true}
-}
 
 // stageSample is what Prometheus said of a rollout's stage.
 type stageSample struct {
@@ -56,9 +49,9 @@ func (e *Promoter) sampleStage(ctx context.Context, b *plan.Plan, r remediation.
 	}
 	if stage != nil {
 		for i, cr := range stage.Success {
-			v := criterion(cr, got[criterionKey(i)])
+			v := criterion(b, cr, got[criterionKey(i)])
 			if whole, ok := got[wholeKey(i)]; ok {
-				v = v.Worse(criterion(cr, whole), e.Now().Sub(*r.StageSince))
+				v = v.Worse(criterion(b, cr, whole), e.Now().Sub(*r.StageSince))
 			}
 			a.criteria = append(a.criteria, v)
 		}
@@ -71,73 +64,53 @@ func criterionKey(i int) string { return fmt.Sprintf("criterion %d", i) }
 // wholeKey is criterionKey for the stage as a whole.
 func wholeKey(i int) string { return fmt.Sprintf("criterion %d over the stage", i) }
 
-// rounded is a measured value for people to read; the audit log has the exact one of
-// what is done because of it.
-func rounded(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
-
-// common are the gates of every step forward: what no force opens, and the breaker.
-func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.StageGate, error) {
+// common are the gates of every step forward: those that cannot be forced, and the breaker.
+func (e *Promoter) common(tx remediation.Tx, b *plan.Plan) ([]remediation.GateResult, error) {
 	open, err := remediation.OpenIncident(tx, b.Service)
 	if err != nil {
 		return nil, err
 	}
-	all := []remediation.StageGate{remediation.GateOpen("mode", ""), remediation.GateOpen("incident", ""), remediation.GateOpen("freeze", ""), remediation.GateOpen("breaker", "")}
-	if e.Mode != remediation.Act {
-		all[0] = hard("mode", "backout runs with --mode=observe and changes no traffic")
-	}
+	inc := remediation.GateOpen("incident", "")
 	switch {
 	case open == nil:
 	case open.AnsweredFalse():
-		all[1] = remediation.GateOpen("incident", fmt.Sprintf("incident %s is open, but Prometheus says that none of its triggers is true", open.ID))
+		inc.Why = fmt.Sprintf("incident %s is open, but Prometheus says that none of its triggers is true", open.ID)
 	default:
-		all[1] = hard("incident", "incident %s is open (%s)", open.ID, open.Describe())
+		inc = remediation.GateClosed("incident", "incident %s is open (%s)", open.ID, open.Describe())
 	}
-	freezes, err := e.FreezesIn(tx)
+	freeze, err := e.Frozen(tx, b.Service, remediation.ScopeAll, remediation.ScopePromotions)
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range freezes {
-		if f.Service != "" && f.Service != b.Service {
-			continue
-		}
-		until := ""
-		if f.Until != nil {
-			until = ", until " + remediation.Moment(*f.Until)
-		}
-		all[2] = hard("freeze", "%s is frozen (%s) by %s%s: %s", cmp.Or(f.Service, "every service"), f.Scope, f.By, until, f.Reason)
+	if freeze.Until != nil {
+		freeze.Why += ", until " + remediation.Moment(*freeze.Until)
 	}
-	switch differ, several, err := e.Disagree(tx, b.Service, e.Now()); {
-	case err != nil:
-		return nil, err
-	case differ != "":
-		all = append(all, hard("replicas", "%s", differ))
-	case several:
-		all = append(all, remediation.GateOpen("replicas", ""))
-	}
-	g, err := gate.Breaker(tx, b.Limits.Breaker, b.Service, func(remediation.Effect) bool { return true })
+	breaker, err := gate.Breaker(tx, b.Limits.Breaker, b.Service, func(remediation.Effect) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	if g.Reason != "" {
-		all[3] = hard("breaker", "%s", g.Why)
+	replicas, err := e.Agreed(tx, b.Service, e.Now())
+	all := append([]remediation.GateResult{e.ActMode(), inc, freeze, breaker}, replicas...)
+	for i := range all {
+		all[i].Hard = !all[i].OK
 	}
-	return all, nil
+	return all, err
 }
 
 // judged are the gates that Prometheus answers. What has no value does not pass
 // as a criterion; as a trigger it does, since one that counts in another stage
 // has none.
-func (a stageSample) judged(b *plan.Plan) []remediation.StageGate {
-	var all []remediation.StageGate
+func (a stageSample) judged(b *plan.Plan) []remediation.GateResult {
+	var all []remediation.GateResult
 	for _, cr := range a.criteria {
-		says := cr.Bound + " " + remediation.Decimal(cr.Threshold)
+		says := cr.Bound + " " + remediation.Measure(cr.Threshold, cr.Unit)
 		switch {
 		case cr.Value == nil:
 			all = append(all, remediation.GateClosed("criterion "+cr.Name, "%s has no value, and must be %s", cr.Words(), says))
 		case !cr.OK:
-			all = append(all, remediation.GateClosed("criterion "+cr.Name, "%s is %s, and must be %s", cr.Words(), rounded(*cr.Value), says))
+			all = append(all, remediation.GateClosed("criterion "+cr.Name, "%s is %s, and must be %s", cr.Words(), remediation.Measure(*cr.Value, cr.Unit), says))
 		default:
-			all = append(all, remediation.GateOpen("criterion "+cr.Name, fmt.Sprintf("%s is %s, which is %s", cr.Words(), rounded(*cr.Value), says)))
+			all = append(all, remediation.GateOpen("criterion "+cr.Name, fmt.Sprintf("%s is %s, which is %s", cr.Words(), remediation.Measure(*cr.Value, cr.Unit), says)))
 		}
 	}
 	triggers := remediation.GateOpen("triggers", "no trigger is breaching")
@@ -153,7 +126,8 @@ func (a stageSample) judged(b *plan.Plan) []remediation.StageGate {
 		case r.Err != nil && (unknown == nil || errors.Is(r.Err, remediation.ErrNoAnswer)):
 			unknown = fmt.Errorf("trigger %s: %w", t.Name, r.Err)
 		case r.Value != nil && st.Beyond(*r.Value) && triggers.OK:
-			triggers = remediation.GateClosed("triggers", "trigger %s is breaching: %s, threshold %s", t.Name, remediation.Decimal(*r.Value), remediation.Decimal(x.Threshold))
+			unit := b.UnitOf(t.Name)
+			triggers = remediation.GateClosed("triggers", "trigger %s is breaching: %s, threshold %s", t.Name, remediation.Measure(*r.Value, unit), remediation.Measure(x.Threshold, unit))
 		}
 	}
 	if triggers.OK && unknown != nil {
@@ -162,29 +136,8 @@ func (a stageSample) judged(b *plan.Plan) []remediation.StageGate {
 	return append(all, triggers)
 }
 
-// fresh says whether the watchdog was heard recently, and Prometheus answers: without
-// them nobody would be told of a breach.
-func (e *Promoter) fresh(tx remediation.Tx, b *plan.Plan) (remediation.StageGate, error) {
-	beat, err := remediation.BeatOf(tx, b.Service)
-	if err != nil {
-		return remediation.StageGate{}, err
-	}
-	age := e.Now().Sub(beat.Last)
-	var blind []string // for both, where both are away: mending one would not do
-	if beat.Lost || age > time.Duration(b.Watchdog.MaxAge) {
-		blind = append(blind, fmt.Sprintf("no watchdog alert for %s: alerts may not reach backout", remediation.Span(age)))
-	}
-	if !beat.Away.IsZero() {
-		blind = append(blind, fmt.Sprintf("Prometheus has not answered since %s: monitoring is lost", remediation.Moment(beat.Away)))
-	}
-	if len(blind) > 0 {
-		return remediation.GateClosed("watchdog", "%s", strings.Join(blind, "; ")), nil
-	}
-	return remediation.GateOpen("watchdog", ""), nil
-}
-
 // promotable asks every gate of a promotion.
-func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a stageSample) ([]remediation.StageGate, error) {
+func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a stageSample) ([]remediation.GateResult, error) {
 	all, err := e.common(tx, b)
 	if err != nil {
 		return nil, err
@@ -193,13 +146,13 @@ func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 	if r.Held {
 		held = remediation.GateClosed("held", "%s", hint.Text("the rollout is held", "backout rollout resume"))
 	}
-	watchdog, err := e.fresh(tx, b)
+	watchdog, err := e.Watchdog(tx, b)
 	all = append(all, held, b.Lasted(r, e.Now()))
 	return append(append(all, a.judged(b)...), watchdog), err
 }
 
 // finishable asks every gate of a rollout's end, which changes no traffic.
-func (e *Promoter) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a stageSample) ([]remediation.StageGate, error) {
+func (e *Promoter) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rollout, a stageSample) ([]remediation.GateResult, error) {
 	common, err := e.common(tx, b)
 	if err != nil {
 		return nil, err
@@ -208,19 +161,20 @@ func (e *Promoter) finishable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 	if b.NextStage(r.Stage) != nil {
 		last = remediation.GateClosed("stage", "stage %s is not the last stage", r.Stage)
 	}
-	watchdog, err := e.fresh(tx, b)
-	all := []remediation.StageGate{common[1], last, b.Lasted(r, e.Now())}
+	watchdog, err := e.Watchdog(tx, b)
+	all := []remediation.GateResult{common[1], last, b.Lasted(r, e.Now())}
 	return append(append(all, a.judged(b)...), watchdog), err
 }
 
-// startable asks every gate of a rollout that backout itself starts: nobody is
-// put on a release while nothing would be seen of it. It wants the proof that going back would work, and all that the playbook puts before the start.
-func (e *Promoter) startable(tx remediation.Tx, b *plan.Plan, a stageSample) ([]remediation.StageGate, error) {
+// startable asks every gate of a rollout that backout itself starts: no traffic is sent
+// to a release whose faults would not be seen. It needs a preflight that passed, and all
+// that the playbook requires before the start.
+func (e *Promoter) startable(tx remediation.Tx, b *plan.Plan, a stageSample) ([]remediation.GateResult, error) {
 	all, err := e.common(tx, b)
 	if err != nil {
 		return nil, err
 	}
-	watchdog, err := e.fresh(tx, b)
+	watchdog, err := e.Watchdog(tx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -238,8 +192,8 @@ func (e *Promoter) startable(tx remediation.Tx, b *plan.Plan, a stageSample) ([]
 	return all, nil
 }
 
-// missing splits the gates that are shut into those that no force opens and the others.
-func missing(all []remediation.StageGate) (firmly, others []remediation.StageGate) {
+// missing splits the closed gates into those that cannot be forced and the others.
+func missing(all []remediation.GateResult) (firmly, others []remediation.GateResult) {
 	for _, g := range all {
 		switch {
 		case g.OK:
@@ -252,19 +206,19 @@ func missing(all []remediation.StageGate) (firmly, others []remediation.StageGat
 	return firmly, others
 }
 
-// whys joins what shut gates say.
-func whys(shut []remediation.StageGate) string {
-	out := make([]string, len(shut))
-	for i, g := range shut {
+// whys joins what closed gates say.
+func whys(closed []remediation.GateResult) string {
+	out := make([]string, len(closed))
+	for i, g := range closed {
 		out[i] = g.Why
 	}
 	return strings.Join(out, "; ")
 }
 
-// gateNames are those of shut gates.
-func gateNames(shut []remediation.StageGate) []string {
+// gateNames are those of closed gates.
+func gateNames(closed []remediation.GateResult) []string {
 	var out []string
-	for _, g := range shut {
+	for _, g := range closed {
 		if !slices.Contains(out, g.Gate) {
 			out = append(out, g.Gate)
 		}
@@ -273,7 +227,7 @@ func gateNames(shut []remediation.StageGate) []string {
 }
 
 // stageRows writes answers the way the audit log holds them.
-func stageRows(all []remediation.StageGate) []any {
+func stageRows(all []remediation.GateResult) []any {
 	out := make([]any, len(all))
 	for i, g := range all {
 		out[i] = map[string]any{"gate": g.Gate, "ok": g.OK, "why": g.Why}

@@ -99,7 +99,7 @@ func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.Rol
 	})
 }
 
-// notYet is a refusal with the names of the gates that are shut.
+// notYet is a refusal with the names of the gates that are closed.
 type notYet struct {
 	error
 	gates []string
@@ -237,7 +237,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 // promotionLook is the distance of two looks at a promotion that is waited for.
 const promotionLook = 100 * time.Millisecond
 
-// WaitForPromotion implements Service: it returns the rollout once no promotion of
+// WaitForPromotion returns the rollout once no promotion of
 // it is in progress, or as it is when ctx ends.
 func (e *Promoter) WaitForPromotion(ctx context.Context, service string) (view.RolloutView, error) {
 	b, err := e.OnePlan(service)

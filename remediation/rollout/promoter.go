@@ -9,7 +9,6 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/gate"
-	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -20,7 +19,6 @@ type Readiness interface {
 
 // Promoter starts, promotes and ends rollouts.
 type Promoter struct {
-	*ledger.Ledger
 	*gate.Gates
 	readiness Readiness
 	// runs looks at what a service runs, for what is shown of its rollout.
@@ -33,8 +31,8 @@ type Promoter struct {
 	shared bool
 }
 
-// New returns the promoter of a ledger; process names this run of the process, and shared
+// New returns the promoter behind these gates; process names this run of the process, and shared
 // says that others write the store too.
-func New(l *ledger.Ledger, g *gate.Gates, r Readiness, runs func(service string) view.RunsView, process string, shared bool) *Promoter {
-	return &Promoter{Ledger: l, Gates: g, readiness: r, runs: runs, process: process, shared: shared}
+func New(g *gate.Gates, r Readiness, runs func(service string) view.RunsView, process string, shared bool) *Promoter {
+	return &Promoter{Gates: g, readiness: r, runs: runs, process: process, shared: shared}
 }

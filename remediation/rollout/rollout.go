@@ -140,7 +140,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 	v.Traffic, v.PromotableAt = stage.Traffic, b.PromotableAt(r)
 	a := e.sampleStage(ask, b, r)
 	v.Criteria = a.criteria
-	var proof []remediation.StageGate
+	var proof []remediation.GateResult
 	if b.NextStage(r.Stage) == nil { // what the whole rollout is judged by
 		gates, views, err := e.soaked(ask, b, r.Release)
 		if err != nil {
@@ -168,16 +168,14 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 	if err != nil {
 		e.Log.Warn("cannot check what is missing for a rollout's next stage", "service", b.Service, "err", err)
 	}
-	for i := range v.Criteria {
-		if ind := b.Indicator(v.Criteria[i].Name); ind != nil {
-			v.Criteria[i].Unit = ind.Unit
-		}
-	}
 	return v
 }
 
-func criterion(cr alerts.Criterion, r remediation.Sample) view.CriterionView {
+func criterion(b *plan.Plan, cr alerts.Criterion, r remediation.Sample) view.CriterionView {
 	v := view.CriterionView{Name: cr.Indicator, Value: remediation.Finite(r.Value)}
+	if ind := b.Indicator(cr.Indicator); ind != nil {
+		v.Unit = ind.Unit
+	}
 	switch {
 	case cr.Above != nil:
 		v.Threshold, v.Bound = *cr.Above, "above"

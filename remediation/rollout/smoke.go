@@ -3,8 +3,8 @@ package rollout
 import "github.com/locotoki/backout/remediation"
 
 // smokeGates are the smoke checks as gates of a rollout's end.
-func smokeGates(checks []remediation.Check) []remediation.StageGate {
-	var all []remediation.StageGate
+func smokeGates(checks []remediation.Check) []remediation.GateResult {
+	var all []remediation.GateResult
 	for _, c := range checks {
 		if c.OK {
 			all = append(all, remediation.GateOpen("smoke "+c.Name, c.Detail))

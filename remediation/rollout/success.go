@@ -51,7 +51,7 @@ func successKey(i int) string { return fmt.Sprintf("success %d", i) }
 
 // soaked is what a rollout's end asks besides its last stage, but for the smoke tests:
 // success criteria, and people's validation after the deployment.
-func (e *Promoter) soaked(ctx context.Context, b *plan.Plan, release string) ([]remediation.StageGate, []remediation.SuccessView, error) {
+func (e *Promoter) soaked(ctx context.Context, b *plan.Plan, release string) ([]remediation.GateResult, []remediation.SuccessView, error) {
 	var kept remediation.Preflight
 	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		kept, err = remediation.PreflightOf(tx, b.Service)
@@ -60,7 +60,7 @@ func (e *Promoter) soaked(ctx context.Context, b *plan.Plan, release string) ([]
 	if err != nil {
 		return nil, nil, err
 	}
-	var all []remediation.StageGate
+	var all []remediation.GateResult
 	views := e.Success(ctx, b, kept, release)
 	for _, v := range views {
 		all = append(all, v.Gate())
@@ -76,7 +76,7 @@ func (e *Promoter) soaked(ctx context.Context, b *plan.Plan, release string) ([]
 }
 
 // finishGates is what a rollout's end asks besides its last stage.
-func (e *Promoter) finishGates(ctx context.Context, b *plan.Plan, release string) ([]remediation.StageGate, error) {
+func (e *Promoter) finishGates(ctx context.Context, b *plan.Plan, release string) ([]remediation.GateResult, error) {
 	all, _, err := e.soaked(ctx, b, release)
 	return append(all, smokeGates(b.Smoke(ctx))...), err
 }

@@ -51,6 +51,8 @@ type TriggerView struct {
 	// poll.
 	Observed   *time.Time `json:"observed,omitempty"`
 	Unanswered bool       `json:"unanswered,omitempty"`
+	// Unit is that of the trigger's indicator; set where one incident is asked for.
+	Unit alerts.Unit `json:"unit,omitempty"`
 	// Signal is set where a person is the trigger, and no metric.
 	Signal string `json:"signal,omitempty"`
 }
@@ -101,7 +103,7 @@ type RolloutView struct {
 	// release does not run any more as the stage says.
 	BackingOut bool `json:"backing_out,omitempty"`
 	// Gates are those of the next stage or, in the last one, of the rollout's end.
-	Gates []remediation.StageGate `json:"gates,omitempty"`
+	Gates []remediation.GateResult `json:"gates,omitempty"`
 	// Timeline is the playbook's, with its dates since the start.
 	Timeline []TimelineDay `json:"timeline,omitempty"`
 }

@@ -146,7 +146,7 @@ type TriggerNow struct {
 	Name  string      `json:"name"`
 	Unit  alerts.Unit `json:"unit"`
 	Above bool        `json:"above"`
-	// Severity is how grave a breach of it is, 5 the gravest.
+	// Severity is how severe a breach of it is, 5 the most severe.
 	Severity int `json:"severity"`
 	// Signal: a person is the trigger, and no metric.
 	Signal bool `json:"signal,omitempty"`

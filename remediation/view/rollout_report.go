@@ -50,9 +50,9 @@ type ReportedStage struct {
 	By  string `json:"by"`
 	Why string `json:"why"`
 	// Judged is what the gates said when it was led into the stage, Forced those that
-	// were shut.
-	Judged []remediation.StageGate `json:"judged"`
-	Forced []string                `json:"forced"`
+	// were closed.
+	Judged []remediation.GateResult `json:"judged"`
+	Forced []string                 `json:"forced"`
 }
 
 // ReportedHold is a time in which a rollout was held, or a promotion that was refused or

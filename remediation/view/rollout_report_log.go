@@ -99,7 +99,7 @@ func (o *RolloutReport) stageEntry(b *plan.Plan, en audit.Entry, judged []audit.
 		return
 	}
 	o.leave(at)
-	st := ReportedStage{Stage: stage, Traffic: detailOf(en, "traffic"), From: at, By: en.Actor, Why: why, Judged: []remediation.StageGate{}, Forced: []string{}}
+	st := ReportedStage{Stage: stage, Traffic: detailOf(en, "traffic"), From: at, By: en.Actor, Why: why, Judged: []remediation.GateResult{}, Forced: []string{}}
 	if s := b.Stage(stage); s != nil && st.Traffic == "" {
 		st.Traffic = s.Traffic
 	}
@@ -142,14 +142,14 @@ func (o *RolloutReport) hold(en audit.Entry, at time.Time, why string) {
 }
 
 // gatesOf reads gates as stageRows wrote them.
-func gatesOf(v any) []remediation.StageGate {
-	out := []remediation.StageGate{}
+func gatesOf(v any) []remediation.GateResult {
+	out := []remediation.GateResult{}
 	rows, err := json.Marshal(v)
 	if err == nil {
 		err = json.Unmarshal(rows, &out)
 	}
 	if err != nil {
-		return []remediation.StageGate{}
+		return []remediation.GateResult{}
 	}
 	return out
 }

@@ -28,7 +28,7 @@ type Story struct {
 	Loses string
 	// Why says in words why no step runs; WhyEnds how that ends.
 	Why, WhyEnds string
-	// Severity is the gravest of its triggers'; StartCall: it is grave enough for
+	// Severity is the highest of its triggers'; StartCall: it is grave enough for
 	// a call, which Call is the address of, where the playbook has one.
 	Severity  int
 	StartCall bool

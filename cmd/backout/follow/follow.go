@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -50,6 +51,8 @@ type FollowedCriterion struct {
 	Worst     *float64 `json:"worst"`
 	Last      *float64 `json:"last"`
 	OK        bool     `json:"ok"`
+	// Unit is the indicator's, "" where Name is none's.
+	Unit alerts.Unit `json:"unit,omitempty"`
 	// Looks counts how often it was asked, Unmet how often it was not met, NoValue
 	// how often it had no value.
 	Looks   int `json:"looks"`
@@ -60,13 +63,13 @@ type FollowedCriterion struct {
 // FollowedHold is a gate that was seen closed.
 type FollowedHold struct {
 	Gate string `json:"gate"`
-	// Why is what it said last, between Since, when it was first seen shut, and
-	// Until, when it was last seen so. Times counts how often it shut.
-	Why   string    `json:"why"`
-	Since time.Time `json:"since"`
-	Until time.Time `json:"until"`
-	Times int       `json:"times"`
-	Shut  bool      `json:"shut"`
+	// Why is what it said last, between Since, when it was first seen closed, and
+	// Until, when it was last seen so. Times counts how often it closed.
+	Why    string    `json:"why"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	Times  int       `json:"times"`
+	Closed bool      `json:"shut"`
 }
 
 // Watching reports whether a rollout is followed.
@@ -87,8 +90,8 @@ func (b *Stage) See(r view.RolloutView, now time.Time) {
 		b.criterion(cr)
 	}
 	for _, h := range b.holds {
-		if !slices.ContainsFunc(r.Gates, func(g remediation.StageGate) bool { return !g.OK && g.Gate == h.Gate }) {
-			h.Shut = false
+		if !slices.ContainsFunc(r.Gates, func(g remediation.GateResult) bool { return !g.OK && g.Gate == h.Gate }) {
+			h.Closed = false
 		}
 	}
 	for _, g := range r.Gates {
@@ -102,7 +105,7 @@ func (b *Stage) criterion(cr view.CriterionView) {
 	i := slices.IndexFunc(b.criteria, func(x *FollowedCriterion) bool { return x.Name == cr.Name && x.Bound == cr.Bound })
 	if i < 0 {
 		i = len(b.criteria)
-		b.criteria = append(b.criteria, &FollowedCriterion{Name: cr.Name, Bound: cr.Bound})
+		b.criteria = append(b.criteria, &FollowedCriterion{Name: cr.Name, Bound: cr.Bound, Unit: cr.Unit})
 	}
 	x := b.criteria[i]
 	x.Threshold, x.Last, x.OK = cr.Threshold, cr.Value, cr.OK
@@ -118,27 +121,27 @@ func (b *Stage) criterion(cr view.CriterionView) {
 	}
 }
 
-func (b *Stage) hold(g remediation.StageGate, now time.Time) {
+func (b *Stage) hold(g remediation.GateResult, now time.Time) {
 	i := slices.IndexFunc(b.holds, func(h *FollowedHold) bool { return h.Gate == g.Gate })
 	if i < 0 {
 		i = len(b.holds)
 		b.holds = append(b.holds, &FollowedHold{Gate: g.Gate, Since: now.UTC()})
 	}
 	h := b.holds[i]
-	if !h.Shut {
+	if !h.Closed {
 		h.Times++
 	}
-	h.Shut, h.Why, h.Until = true, g.Why, now.UTC()
+	h.Closed, h.Why, h.Until = true, g.Why, now.UTC()
 }
 
 // Lacking says what the stage still lacks, "" if nothing.
 func (b *Stage) Lacking(now time.Time) string {
 	r, complete := b.View, true
 	left := "it has lasted"
-	var bad, shut []string
+	var bad, closed []string
 	for _, cr := range r.Criteria {
 		if !cr.OK {
-			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, terminal.ValueOr(cr.Value, "has no value")))
+			bad = append(bad, fmt.Sprintf("%s %s", cr.Name, terminal.ValueOr(cr.Value, cr.Unit, "has no value")))
 		}
 	}
 	met := fmt.Sprintf("%d of %d criteria met", len(r.Criteria)-len(bad), len(r.Criteria))
@@ -152,26 +155,26 @@ func (b *Stage) Lacking(now time.Time) string {
 		case g.Gate == gateDuration:
 			complete, left = false, g.Why
 			if r.PromotableAt != nil && r.PromotableAt.After(now) {
-				left = fmt.Sprintf("%s left, until %s", strings.TrimPrefix(terminal.Distance(now, *r.PromotableAt), "in "), terminal.Moment(*r.PromotableAt))
+				left = fmt.Sprintf("%s left, until %s", strings.TrimPrefix(remediation.Distance(now, *r.PromotableAt), "in "), remediation.Moment(*r.PromotableAt))
 			}
 		case strings.HasPrefix(g.Gate, gateCriterion):
 			complete = false
 		default:
 			complete = false
-			shut = append(shut, fmt.Sprintf("%s (%s)", g.Gate, g.Why))
+			closed = append(closed, fmt.Sprintf("%s (%s)", g.Gate, g.Why))
 		}
 	}
 	if len(r.Gates) == 0 { // the server could not ask them
 		complete = false
-		shut = append(shut, "all, since the server does not report its gates")
+		closed = append(closed, "all, since the server does not report its gates")
 	}
 	if complete {
 		b.LastText = ""
 		return ""
 	}
 	b.LastText = left + "; " + met
-	if len(shut) > 0 {
-		b.LastText += "; shut: " + strings.Join(shut, "; ")
+	if len(closed) > 0 {
+		b.LastText += "; closed: " + strings.Join(closed, "; ")
 	}
 	return b.LastText
 }
@@ -192,7 +195,7 @@ func (b *Stage) Gist() string {
 // next is what to do after a result.
 func (b *Stage) next(result string) string {
 	r := b.View
-	observes := slices.ContainsFunc(r.Gates, func(g remediation.StageGate) bool { return g.Gate == gateMode && !g.OK })
+	observes := slices.ContainsFunc(r.Gates, func(g remediation.GateResult) bool { return g.Gate == gateMode && !g.OK })
 	switch {
 	case r.Incident != "":
 		return "backout incident show " + r.Incident
@@ -237,7 +240,7 @@ func (r Summary) Text(screen terminal.Screen) string {
 	var s strings.Builder
 	s.WriteString("\n" + terminal.Wrap("", fmt.Sprintf("%s %s: %s", r.Service, r.Release, r.Why)))
 	if r.Looks > 0 && r.Entered != nil {
-		fmt.Fprintf(&s, "  stage       %s, since %s (%s)\n", screen.Cell(r.Stage, 20), terminal.Moment(*r.Entered), terminal.Distance(r.To, *r.Entered))
+		fmt.Fprintf(&s, "  stage       %s, since %s\n", screen.Cell(r.Stage, 20), remediation.MomentFrom(r.To, *r.Entered))
 	}
 	fmt.Fprintf(&s, "  watched     %s to %s UTC\n", terminal.MomentShort(r.From), terminal.MomentShort(r.To))
 	for _, x := range r.Criteria {
@@ -267,7 +270,7 @@ func (x *FollowedCriterion) text() string {
 		word = "met"
 	}
 	text := fmt.Sprintf("%s: %s; worst %s, last %s, must be %s %s", x.Name, word,
-		terminal.ValueOr(x.Worst, "none"), terminal.ValueOr(x.Last, "none"), x.Bound, terminal.Number(x.Threshold))
+		terminal.ValueOr(x.Worst, x.Unit, "none"), terminal.ValueOr(x.Last, x.Unit, "none"), x.Bound, remediation.Measure(x.Threshold, x.Unit))
 	if x.NoValue > 0 {
 		text += fmt.Sprintf("; no value in %d of %d polls", x.NoValue, x.Looks)
 	}
@@ -282,7 +285,7 @@ func (h *FollowedHold) text() string {
 	if h.Times > 1 {
 		text += fmt.Sprintf(", %d times", h.Times)
 	}
-	if h.Shut {
+	if h.Closed {
 		text += ", still"
 	}
 	return text + ": " + h.Why

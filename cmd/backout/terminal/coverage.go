@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -48,7 +49,7 @@ func rehearsedText(l rules.Covered) string {
 	case l.Rehearsed == nil:
 		return "never"
 	}
-	return Moment(*l.Rehearsed)
+	return remediation.Moment(*l.Rehearsed)
 }
 
 // Coverage is the coverage in Markdown.

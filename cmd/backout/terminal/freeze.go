@@ -1,7 +1,6 @@
 package terminal
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -15,7 +14,7 @@ func Freeze(f remediation.Freeze, now time.Time) string {
 	}
 	until := "until thawed"
 	if f.Until != nil {
-		until = fmt.Sprintf("until %s (%s)", Moment(*f.Until), Distance(now, *f.Until))
+		until = "until " + remediation.MomentFrom(now, *f.Until)
 	}
 	by := "because"
 	if f.By != "" {

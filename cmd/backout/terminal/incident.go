@@ -73,7 +73,7 @@ func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 		line("why", "%s", why)
 	}
 	if inc.Until != nil {
-		line("until", "%s (%s)", Moment(*inc.Until), Distance(now, *inc.Until))
+		line("until", "%s", remediation.MomentFrom(now, *inc.Until))
 	}
 	if inc.ClaimedBy != "" {
 		begun := ""
@@ -82,7 +82,7 @@ func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 		}
 		line("claimed", "by %s: no step runs%s until it is released", inc.ClaimedBy, begun)
 	}
-	line("opened", "%s (%s)", Moment(inc.Opened), Distance(now, inc.Opened))
+	line("opened", "%s", remediation.MomentFrom(now, inc.Opened))
 	if k := inc.IncidentCall; k != nil && inc.Closed == nil {
 		if k.URL != "" {
 			line("call", "severity %d: join the incident call", k.Severity)
@@ -92,7 +92,7 @@ func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 		}
 	}
 	if inc.Closed != nil {
-		line("closed", "%s (%s)", Moment(*inc.Closed), Distance(now, *inc.Closed))
+		line("closed", "%s", remediation.MomentFrom(now, *inc.Closed))
 	}
 	triggersText(&b, inc)
 	stepsText(&b, inc, now, scr)
@@ -121,7 +121,7 @@ func triggersText(b *strings.Builder, inc view.IncidentView) {
 			continue
 		}
 		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
-			t.Trigger, state, ValueOr(t.Value, "none"), Number(t.Threshold))))
+			t.Trigger, state, ValueOr(t.Value, t.Unit, "none"), remediation.Measure(t.Threshold, t.Unit))))
 	}
 	if len(inc.Triggers) == 0 {
 		b.WriteString("  unknown\n")
@@ -143,7 +143,7 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Scr
 		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.Cell(s.ID, 20), scr.paint(stepTone(s.State), state), pad, scr.Cell(s.Risk, 10), when)
 		b.WriteString(strings.TrimRight(text, " ") + "\n" + Wrap("      ", s.Target))
 		if s.Changed != nil {
-			b.WriteString(Wrap("      ", fmt.Sprintf("changed outside backout since %s (%s)", Moment(*s.Changed), Distance(now, *s.Changed))))
+			b.WriteString(Wrap("      ", "changed outside backout since "+remediation.MomentFrom(now, *s.Changed)))
 		}
 		if words := s.ExpectedWords(); words != "" {
 			b.WriteString(Wrap("      ", words))
@@ -167,8 +167,8 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Scr
 	case inc.Next == nil:
 		b.WriteString("Next: nothing. No step is left.\n")
 	case inc.Next.At != nil && inc.Next.At.After(now):
-		b.WriteString(Wrap("", fmt.Sprintf("Next: %s, not before %s (%s): %s.",
-			inc.Next.Step, Moment(*inc.Next.At), Distance(now, *inc.Next.At), inc.Next.What)))
+		b.WriteString(Wrap("", fmt.Sprintf("Next: %s, not before %s: %s.",
+			inc.Next.Step, remediation.MomentFrom(now, *inc.Next.At), inc.Next.What)))
 	default:
 		b.WriteString(Wrap("", fmt.Sprintf("Next: %s: %s.", inc.Next.Step, inc.Next.What)))
 	}

@@ -61,7 +61,7 @@ func PreflightEnd(v remediation.PreflightView) string {
 		b.WriteString("\nNo preflight has finished yet.\n")
 	} else {
 		fmt.Fprintf(&b, "\n%d passed, %d failed, %d unknown; ended %s.\n",
-			count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], Moment(*v.Finished))
+			count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], remediation.Moment(*v.Finished))
 	}
 	return b.String() + PreflightMissing(v)
 }

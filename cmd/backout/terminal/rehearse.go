@@ -77,7 +77,7 @@ func RehearsalEnd(r remediation.Rehearsal) string {
 	}
 	text := fmt.Sprintf("Plan %s: %d passed, %d failed, %d unknown; %d of %s tried, the rest checked. It took %s and ended %s.",
 		Clean(r.Plan), count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], tried, remediation.Counted(len(r.Steps), "step"),
-		remediation.Took(model.Duration(r.Finished.Sub(r.Started))), Moment(r.Finished))
+		remediation.Took(model.Duration(r.Finished.Sub(r.Started))), remediation.Moment(r.Finished))
 	if len(r.Incidents) > 0 {
 		text += " Audit entries: backout audit list --incident=" + Clean(r.Incidents[0])
 	}

@@ -17,10 +17,10 @@ func Rollout(r view.RolloutView, now time.Time, scr Screen) string {
 		b.WriteString(Hanging("  runs        ", runs))
 	}
 	if r.Started != nil {
-		fmt.Fprintf(&b, "  started     %s (%s)\n", Moment(*r.Started), Distance(now, *r.Started))
+		fmt.Fprintf(&b, "  started     %s\n", remediation.MomentFrom(now, *r.Started))
 	}
 	if r.StageSince != nil {
-		fmt.Fprintf(&b, "  this stage  since %s (%s)\n", Moment(*r.StageSince), Distance(now, *r.StageSince))
+		fmt.Fprintf(&b, "  this stage  since %s\n", remediation.MomentFrom(now, *r.StageSince))
 	}
 	if p := r.Promotion; p != nil {
 		b.WriteString(Wrap("  ", fmt.Sprintf("under way: the traffic is being set to %s, for stage %s, by %s", p.Value, p.To, p.By)))
@@ -30,7 +30,7 @@ func Rollout(r view.RolloutView, now time.Time, scr Screen) string {
 		if r.Next == "" && len(r.Gates) > 0 {
 			what = "its end    "
 		}
-		fmt.Fprintf(&b, "  %s from %s on (%s)\n", what, Moment(*r.PromotableAt), Distance(now, *r.PromotableAt))
+		fmt.Fprintf(&b, "  %s not before %s\n", what, remediation.MomentFrom(now, *r.PromotableAt))
 	}
 	if r.Auto {
 		b.WriteString("  promoted    automatically, as soon as nothing is missing\n")
@@ -65,7 +65,7 @@ func criteriaText(r view.RolloutView) string {
 		if cr.Bound != "" {
 			bound = "must be " + cr.Bound
 		}
-		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s (value %s, %s %s)", cr.Words(), word, ValueOr(cr.Value, "none"), bound, Number(cr.Threshold))))
+		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s (value %s, %s %s)", cr.Words(), word, ValueOr(cr.Value, cr.Unit, "none"), bound, remediation.Measure(cr.Threshold, cr.Unit))))
 	}
 	return b.String()
 }

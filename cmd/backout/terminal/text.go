@@ -9,7 +9,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"github.com/prometheus/common/model"
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
 )
 
 // Columns is how wide a text is laid out.
@@ -122,41 +123,14 @@ func table(rows [][]string, scr Screen, tones map[[2]int]tone) string {
 	return b.String()
 }
 
-// Moment is a time as people read it.
-func Moment(t time.Time) string {
-	return t.UTC().Format("2006-01-02 15:04:05") + " UTC"
-}
-
-// MomentShort is moment in a column whose head says UTC.
+// MomentShort is a time in a list or a column, whose head says UTC: all of the same
+// width. In a sentence a time is remediation.Moment.
 func MomentShort(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }
 
-// Distance says how far t is from now, as exactly as matters: "2m10s ago", "in 4d3h".
-func Distance(now, t time.Time) string {
-	d := t.Sub(now)
-	switch {
-	case d.Abs() > 48*time.Hour:
-		d = d.Round(time.Hour)
-	case d.Abs() > time.Hour:
-		d = d.Round(time.Minute)
-	default:
-		d = d.Round(time.Second)
-	}
-	switch {
-	case d == 0:
-		return "now"
-	case d < 0:
-		return model.Duration(-d).String() + " ago"
-	}
-	return "in " + model.Duration(d).String()
-}
-
-// Number is a measured value with five digits.
-func Number(v float64) string { return strconv.FormatFloat(v, 'g', 5, 64) }
-
-// ValueOr is number, or a word if there is no value.
-func ValueOr(v *float64, none string) string {
+// ValueOr is a measured value with its unit, or a word if there is no value.
+func ValueOr(v *float64, unit alerts.Unit, none string) string {
 	if v == nil {
 		return none
 	}
-	return Number(*v)
+	return remediation.Measure(*v, unit)
 }

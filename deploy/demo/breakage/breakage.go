@@ -1,5 +1,5 @@
 // Package breakage is how the demo and the tests make the demo's social-intel
-// fail: a file beside the compose project, which outlives any recreation of the
+// fail: a file next to the compose project, which outlives any recreation of the
 // container and takes effect within a moment, without a restart.
 package breakage
 

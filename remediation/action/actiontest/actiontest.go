@@ -34,14 +34,14 @@ type Fixture struct {
 	// that is not wanted.
 	Meddle func(t *testing.T)
 	// Cut returns the same action with its n-th outside call that changes
-	// something (from 0) meeting a fault. fired tells afterwards whether there was
-	// such a call.
+	// something (from 0) meeting a fault. fired reports afterwards
+	// whether there was such a call.
 	Cut func(t *testing.T, n int, f Fault) (a remediation.Action, fired func() bool)
 	// Secrets are texts near the target that must never be told.
 	Secrets []string
-	// Lost and Reset are a lossy action's. Lost tells whether the effect that
-	// nothing undoes has happened; Reset brings the target back to untouched, as a
-	// human would.
+	// Lost and Reset are a lossy action's. Lost reports whether the effect that
+	// cannot be undone has happened; Reset brings the target back to untouched, as a
+	// person would.
 	Lost  func(t *testing.T) bool
 	Reset func(t *testing.T)
 }

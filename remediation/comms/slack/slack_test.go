@@ -434,7 +434,7 @@ func undeliverable(err error) bool {
 	return errors.As(err, &never)
 }
 
-func TestWhatAHumanCanMendIsTriedAgainAndSaysHow(t *testing.T) {
+func TestWhatAPersonCanFixIsRetriedAndSaysHow(t *testing.T) {
 	for code, try := range map[string]string{
 		"channel_not_found": "/invite", "not_in_channel": "/invite", "is_archived": "unarchive", "invalid_auth": "slack.token_file",
 		"token_revoked": "slack.token_file", "token_expired": "slack.token_file", "account_inactive": "slack.token_file",

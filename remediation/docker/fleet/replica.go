@@ -307,7 +307,7 @@ func (c *Engine) absent(ctx context.Context, f *Fleet) error {
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	var elsewhere, beside, swarm []string
+	var elsewhere, others, swarm []string
 	try := fmt.Sprintf("docker-compose up -d %s in %s, or docker: {host: ...} in the configuration file, if another engine runs it", f.Service, f.Dir)
 	for _, s := range list {
 		service, dir := s.Labels[compose.LabelService], s.Labels[compose.LabelWorkingDir]
@@ -318,7 +318,7 @@ func (c *Engine) absent(ctx context.Context, f *Fleet) error {
 			elsewhere = append(elsewhere, fmt.Sprintf("project %s of the folder %s", s.Labels[compose.LabelProject], dir))
 			try = fmt.Sprintf("target: {compose: {project_dir: %s}} in the playbook, and that folder under docker: {projects: ...}, or docker-compose up -d %s in %s", dir, f.Service, f.Dir)
 		case service != "" && SameDir(dir, f.Dir):
-			beside = append(beside, service)
+			others = append(others, service)
 		case stack != "" && (stack == f.Service || strings.HasSuffix(stack, "_"+f.Service)):
 			swarm = append(swarm, stack)
 		}
@@ -336,8 +336,8 @@ func (c *Engine) absent(ctx context.Context, f *Fleet) error {
 		where = "a service " + f.Service + " is in " + one(elsewhere)
 	case len(swarm) > 0:
 		where, try = "it is the swarm service "+one(swarm), "docker service update; backout acts on compose projects only"
-	case len(beside) > 0:
-		where, try = "that project has containers of "+one(beside), fmt.Sprintf("target: {compose: {service: ...}} with one of them, or docker-compose up -d %s", f.Service)
+	case len(others) > 0:
+		where, try = "that project has containers of "+one(others), fmt.Sprintf("target: {compose: {service: ...}} with one of them, or docker-compose up -d %s", f.Service)
 	}
 	return hint.Add(fmt.Errorf("%w of service %s of the project in %s: %s", ErrAbsent, f.Service, f.Dir, where), "%s", try)
 }

@@ -97,7 +97,7 @@ var alertTests = []test{
 			return nil
 		})
 	}},
-	{"an incident's alerts stand in the order in which they were first put", func(s *suite) {
+	{"an incident's alerts are listed in the order in which they were first put", func(s *suite) {
 		for _, fp := range []string{"c", "a", "b", "a", "c"} {
 			s.update(func(tx remediation.Tx) error {
 				return tx.PutAlert(remediation.AlertState{Fingerprint: fp, Incident: "inc-1", LastSeen: noon.Add(-time.Hour)})

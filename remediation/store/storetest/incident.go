@@ -28,8 +28,8 @@ func full() *remediation.Incident {
 	return inc
 }
 
-// fill sets a value and all that is in it to something that is not zero; a pointer
-// to what it stands in, within, stays nil.
+// fill sets a value and all that is in it to something that is not zero; a pointer to a
+// type of within, which encloses it, stays nil.
 func fill(v reflect.Value, within ...reflect.Type) {
 	switch v.Addr().Interface().(type) {
 	case *time.Time:

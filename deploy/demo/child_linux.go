@@ -1,9 +1,0 @@
-package demo
-
-import "syscall"
-
-// childAttributes puts a child into a process group of its own, and has the
-// kernel end it should its parent be killed.
-func childAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-}

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package demo
-
-import "syscall"
-
-// childAttributes puts a child into a process group of its own.
-func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
