@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,11 +13,13 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -68,6 +71,7 @@ watchdog: {max_age: 5m}
 // flagServer is LaunchDarkly with one flag that is on, as far as flag_off asks of it. It
 // counts what really changed the flag.
 type flagServer struct {
+	key     string
 	mu      sync.Mutex
 	on      bool
 	version int
@@ -143,7 +147,7 @@ func (f *flagServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{ // who asked may be gone
-		"key": "feature-a", "variations": []any{map[string]any{"_id": "t", "value": true}, map[string]any{"_id": "f", "value": false}},
+		"key": cmp.Or(f.key, "feature-a"), "variations": []any{map[string]any{"_id": "t", "value": true}, map[string]any{"_id": "f", "value": false}},
 		"environments": map[string]any{"production": map[string]any{
 			"on": f.on, "offVariation": 1, "version": f.version, "fallthrough": map[string]any{"variation": 0},
 			"rules": []any{}, "targets": []any{}, "contextTargets": []any{}, "prerequisites": []any{},
@@ -159,31 +163,75 @@ type site struct {
 	flag   *flagServer
 	// playbook is every replica's, extra what each has more in its configuration.
 	playbook, extra string
+	// books are the playbooks: that one alone, or one for each of services, made of it.
+	books    []book
+	services int
 	// away is whose Prometheus does not answer, by name.
 	away sync.Map
 }
 
+// book is one service: its playbook, its flag, and what Prometheus is asked of it.
+type book struct {
+	service, text string
+	flag          *flagServer
+	expr          rules.Expressions
+}
+
+// made are the playbooks of the site.
+func (s *site) made() (all []book) {
+	if s.services == 0 {
+		return []book{{service: "shop", text: s.playbook, flag: s.flag}}
+	}
+	for i := range s.services {
+		name := fmt.Sprint("shop", i)
+		text := strings.NewReplacer("service: shop\n", "service: "+name+"\n", "job: shop", "job: "+name, "service: shop}", "service: "+name+"}", "key: feature-a", "key: "+name,
+			"requests_total", "requests_total_"+name, "blast_radius: 6/10m", "blast_radius: 1000/10m", "breaker: 3", "breaker: 1000").Replace(s.playbook)
+		all = append(all, book{service: name, text: text, flag: newFlagServer(name)})
+	}
+	return all
+}
+
+func newFlagServer(key string) *flagServer {
+	return &flagServer{key: key, on: true, version: 1, asked: map[string][]string{}}
+}
+
+// flags is LaunchDarkly as one replica reaches it.
+func (s *site) flags(replica string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, b := range s.books {
+			if b.flag.key == path.Base(r.URL.Path) {
+				b.flag.of(replica)(w, r)
+				return
+			}
+		}
+		http.NotFound(w, r)
+	}
+}
+
 func newSite(t *testing.T, edit ...func(*site)) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), server: storetest.NewServer(t), flag: &flagServer{on: true, version: 1, asked: map[string][]string{}}, playbook: replicaPlaybook}
+	s := &site{t: t, dir: t.TempDir(), server: storetest.NewServer(t), flag: newFlagServer("feature-a"), playbook: replicaPlaybook}
 	for _, e := range edit {
 		e(s)
 	}
 	kinds, err := actionKinds(config.Default(), nil, slog.New(slog.DiscardHandler))
 	s.must(err)
-	pb, err := alerts.Parse("shop.yaml", []byte(s.playbook), playbookKinds(kinds.list))
-	s.must(err)
+	for _, b := range s.made() {
+		pb, err := alerts.Parse(b.service+".yaml", []byte(b.text), playbookKinds(kinds.list))
+		s.must(err)
+		b.expr, err = rules.ExpressionsOf(pb)
+		s.must(err)
+		secretFile(t, filepath.Join(s.dir, b.service+".yaml"), b.text)
+		s.books = append(s.books, b)
+	}
 	s.must(kinds.Close())
-	expr, err := rules.ExpressionsOf(pb)
-	s.must(err)
-	secretFile(t, filepath.Join(s.dir, "playbook.yaml"), s.playbook)
 	secretFile(t, filepath.Join(s.dir, "dsn"), s.server.DSN()+"\n")
 	secretFile(t, filepath.Join(s.dir, "ld.token"), "api-0123456789abcdef0123456789abcdef\n")
 	secretFile(t, filepath.Join(s.dir, "oncall.token"), "0123456789abcdef0123456789abcdef\n")
 	for _, name := range []string{"a", "b"} {
-		prometheus := httptest.NewServer(s.prometheus(name, expr))
+		prometheus := httptest.NewServer(s.prometheus(name))
 		t.Cleanup(prometheus.Close)
-		flags := httptest.NewServer(s.flag.of(name))
+		flags := httptest.NewServer(s.flags(name))
 		t.Cleanup(flags.Close)
 		secretFile(t, filepath.Join(s.dir, name+".yml"), fmt.Sprintf(`prometheus: {url: %q}
 alertmanager: {url: http://127.0.0.1:1}
@@ -203,22 +251,21 @@ func (s *site) must(err error) {
 	}
 }
 
-// prometheus answers the rules' expressions: the service breaches while its flag is on.
-func (s *site) prometheus(name string, expr rules.Expressions) http.HandlerFunc {
-	x := expr.Triggers["error_rate"]
+// prometheus answers the rules' expressions: a service breaches while its flag is on.
+func (s *site) prometheus(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if _, away := s.away.Load(name); away {
 			panic(http.ErrAbortHandler) // the connection ends without an answer
 		}
-		value := "1"
-		switch q := r.FormValue("query"); q {
-		case expr.Age:
-			value = "0"
-		case x.Value, x.Recovery:
-			if on, _ := s.flag.state(); on {
-				value = "0.5"
-			} else {
+		value, q := "1", r.FormValue("query")
+		for _, b := range s.books {
+			switch x := b.expr.Triggers["error_rate"]; q {
+			case b.expr.Age:
 				value = "0"
+			case x.Value, x.Recovery:
+				if value = "0"; b.flag.isOn() {
+					value = "0.5"
+				}
 			}
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -241,8 +288,11 @@ func (s *site) start(name string) *process {
 	log, err := os.CreateTemp(s.dir, name+"-*.log")
 	s.must(err)
 	p := &process{s: s, name: name, log: log.Name()}
-	p.cmd = exec.Command(program(s.t), "serve", "--config.file="+filepath.Join(s.dir, name+".yml"), "--playbook.file="+filepath.Join(s.dir, "playbook.yaml"),
-		"--mode=act", "--web.listen-address=127.0.0.1:0", "--web.status-listen-address=")
+	args := []string{"serve", "--config.file=" + filepath.Join(s.dir, name+".yml"), "--mode=act", "--web.listen-address=127.0.0.1:0", "--web.status-listen-address="}
+	for _, b := range s.books {
+		args = append(args, "--playbook.file="+filepath.Join(s.dir, b.service+".yaml"))
+	}
+	p.cmd = exec.Command(program(s.t), args...)
 	p.cmd.Stderr = log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.must(p.cmd.Start())
@@ -344,9 +394,11 @@ func firing(labels string) string {
 	return `{"version":"4","groupKey":"g","receiver":"backout","alerts":[{"status":"firing","labels":{"alertname":"Rollback","service":"shop","trigger":"error_rate","severity":"critical","rollout":"v2"` + labels + `}}]}`
 }
 
-// alert posts a firing alert.
-func (p *process) alert(labels string) (status int) {
-	status, _ = p.ask(http.MethodPost, "/api/v1/webhook/alertmanager", firing(labels))
+// alert posts a firing alert of the service shop, alertOf one of another.
+func (p *process) alert(labels string) (status int) { return p.alertOf("shop", labels) }
+
+func (p *process) alertOf(service, labels string) (status int) {
+	status, _ = p.ask(http.MethodPost, "/api/v1/webhook/alertmanager", strings.Replace(firing(labels), `"service":"shop"`, fmt.Sprintf(`"service":%q`, service), 1))
 	return status
 }
 
@@ -486,8 +538,10 @@ func inOrderOf(t *testing.T, export string) {
 	}
 }
 
+// Each kill has a service of its own that has just breached, so that it can fall into a step.
 func TestNothingIsLostOrDoubledWhileReplicasAreKilled(t *testing.T) {
-	s := newSite(t)
+	rounds := crashtest.Rounds(crashtest.Rounds(100)) // with -short an eighth of an eighth
+	s := newSite(t, func(s *site) { s.services = rounds })
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -498,59 +552,78 @@ func TestNothingIsLostOrDoubledWhileReplicasAreKilled(t *testing.T) {
 		defer mu.Unlock()
 		return p[[]string{"a", "b"}[i%2]]
 	}
+	// post repeats, as Alertmanager does, what was not taken.
+	post := func(ctx context.Context, service, name string, first int) (taken bool) {
+		for k := first; ctx.Err() == nil; k++ {
+			if either(k).alertOf(service, fmt.Sprintf(`,"n":%q`, name)) == http.StatusOK {
+				return true
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		return false
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var posters sync.WaitGroup
-	answered := make([][]string, 4)
-	for i := range answered {
+	var begun atomic.Int32 // services that breach
+	answered := make([][]string, 5)
+	for i := range 4 {
 		posters.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				name := fmt.Sprintf("%d-%d", i, n)
-				for k := 0; ctx.Err() == nil; k++ { // as Alertmanager repeats what was not taken
-					if either(i+n+k).alert(fmt.Sprintf(`,"n":%q`, name)) == http.StatusOK {
-						answered[i] = append(answered[i], name)
-						break
-					}
-					time.Sleep(20 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond) // some 200 a second are load enough
+				name, breaching := fmt.Sprintf("%d-%d", i, n), int(begun.Load())
+				if breaching > 0 && post(ctx, s.books[n%breaching].service, name, i+n) {
+					answered[i] = append(answered[i], name)
 				}
 			}
 		})
 	}
-	for range crashtest.Rounds(crashtest.Rounds(100)) { // with -short an eighth of an eighth
-		name := []string{"a", "b"}[r.IntN(2)]
-		either(0)
+	for n, b := range s.books {
+		name := "first-" + b.service
+		if !post(ctx, b.service, name, n) {
+			t.Fatal("the test's time is over")
+		}
+		answered[4] = append(answered[4], name)
+		begun.Add(1)
+		victim := []string{"a", "b"}[r.IntN(2)]
+		time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond)
 		mu.Lock()
-		victim := p[name]
+		old := p[victim]
 		mu.Unlock()
-		time.Sleep(time.Duration(r.IntN(3000)) * time.Millisecond)
-		victim.kill()
-		fresh := s.start(name)
+		old.kill()
+		fresh := s.start(victim)
 		mu.Lock()
-		p[name] = fresh
+		p[victim] = fresh
 		mu.Unlock()
 	}
-	s.until("the flag is off", func() bool { on, _ := s.flag.state(); return !on })
+	for _, b := range s.books {
+		s.until("the flag of "+b.service+" is off", func() bool { return !b.flag.isOn() })
+	}
 	cancel()
 	posters.Wait()
-	s.until("the step is verified", func() bool { return either(0).count("verified") > 0 })
-	if _, n := s.flag.state(); n != 1 {
-		t.Errorf("%d effects", n)
+	s.until("each step is verified", func() bool { return either(0).count("verified") == rounds })
+	for _, b := range s.books {
+		if _, n := b.flag.state(); n != 1 {
+			t.Errorf("%s: %d effects", b.service, n)
+		}
 	}
 	for _, one := range p {
 		one.kill()
 	}
 	export := exportOf(t, s.server)
 	inOrderOf(t, export)
-	total := 0
+	total, kept := 0, map[string]bool{}
+	for _, m := range regexp.MustCompile(`\["n","([^"]+)"\]`).FindAllStringSubmatch(export, -1) {
+		kept[m[1]] = true
+	}
 	for _, names := range answered {
 		for _, name := range names {
-			total++
-			if !strings.Contains(export, fmt.Sprintf("[\"n\",%q]", name)) {
+			if total++; !kept[name] {
 				t.Errorf("notification %s was answered 200 and is lost", name)
 			}
 		}
 	}
-	if n := strings.Count(export, `"kind":"opened"`); n != 1 {
-		t.Errorf("%d incidents", n)
+	if n := strings.Count(export, `"kind":"opened"`); n != rounds {
+		t.Errorf("%d incidents of %d services", n, rounds)
 	}
-	t.Logf("%d notifications", total)
+	t.Logf("%d notifications; %d of %d kills fell into a step", total, strings.Count(export, `"kind":"in_doubt"`), rounds)
 }
