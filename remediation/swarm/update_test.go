@@ -10,6 +10,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action/actiontest"
+	"github.com/locotoki/backout/remediation/crashtest"
 )
 
 func TestAnUpdateOutOfSequenceIsLookedAtAgain(t *testing.T) {
@@ -100,46 +101,52 @@ func (w *world) dying(f actiontest.Fault) (context.Context, *Client) {
 
 func TestADeployAtEachHalfWayStateEndsAsTheStepWould(t *testing.T) {
 	t.Parallel()
-	for name, bind := range map[string]func(*world, *Client) remediation.Action{
-		"flag_off":    func(w *world, c *Client) remediation.Action { return w.flagOff(c) },
-		"image_retag": func(w *world, c *Client) remediation.Action { return w.imageBack(c) },
-	} {
-		done := map[string]string{"flag_off": "0 v2.0.0", "image_retag": "1 v1.0.0"}[name]
-		for state, fault := range map[string]actiontest.Fault{"the file is written": actiontest.Before, "the service is updated": actiontest.After} {
-			t.Run(name+"/"+state, func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, options{})
-				a := bind(w, w.client(nil))
-				before := w.look(a, remediation.Untouched)
-				ctx, c := w.dying(fault)
-				if err := bind(w, c).Apply(ctx, op, before); !remediation.IsInDoubt(err) {
-					t.Fatalf("apply: %v", err)
-				}
-				w.look(a, remediation.HalfWay)
-				w.deploy()
-				w.settled()
-				w.expectSaid(done, 2)
-				if err := a.Apply(t.Context(), op, before); err != nil {
-					t.Fatal(err)
-				}
-				if err := a.Verify(t.Context(), op); err != nil {
-					t.Error(err)
-				}
-				// The deploy took our mark away, and the value is still ours to put back.
-				ctx, c = w.dying(fault)
-				if err := bind(w, c).Undo(ctx, op, before); !remediation.IsInDoubt(err) {
-					t.Fatalf("undo: %v", err)
-				}
-				w.deploy()
-				w.settled()
-				w.expectSaid("1 v2.0.0", 2)
-				if err := a.Undo(t.Context(), op, before); err != nil {
-					t.Fatal(err)
-				}
-				w.expectSaid("1 v2.0.0", 2)
-				w.look(a, remediation.Untouched)
-			})
-		}
+	type half struct {
+		name, done string
+		bind       func(*world, *Client) remediation.Action
+		fault      actiontest.Fault
+	}
+	flag := func(w *world, c *Client) remediation.Action { return w.flagOff(c) }
+	image := func(w *world, c *Client) remediation.Action { return w.imageBack(c) }
+	for _, h := range crashtest.Draw(t, []half{
+		{"flag_off, the file is written", "0 v2.0.0", flag, actiontest.Before},
+		{"flag_off, the service is updated", "0 v2.0.0", flag, actiontest.After},
+		{"image_retag, the file is written", "1 v1.0.0", image, actiontest.Before},
+		{"image_retag, the service is updated", "1 v1.0.0", image, actiontest.After},
+	}) {
+		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{})
+			a := h.bind(w, w.client(nil))
+			before := w.look(a, remediation.Untouched)
+			ctx, c := w.dying(h.fault)
+			if err := h.bind(w, c).Apply(ctx, op, before); !remediation.IsInDoubt(err) {
+				t.Fatalf("apply: %v", err)
+			}
+			w.look(a, remediation.HalfWay)
+			w.deploy()
+			w.settled()
+			w.expectSaid(h.done, 2)
+			if err := a.Apply(t.Context(), op, before); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Verify(t.Context(), op); err != nil {
+				t.Error(err)
+			}
+			// The deploy took our mark away, and the value is still ours to put back.
+			ctx, c = w.dying(h.fault)
+			if err := h.bind(w, c).Undo(ctx, op, before); !remediation.IsInDoubt(err) {
+				t.Fatalf("undo: %v", err)
+			}
+			w.deploy()
+			w.settled()
+			w.expectSaid("1 v2.0.0", 2)
+			if err := a.Undo(t.Context(), op, before); err != nil {
+				t.Fatal(err)
+			}
+			w.expectSaid("1 v2.0.0", 2)
+			w.look(a, remediation.Untouched)
+		})
 	}
 }
 
