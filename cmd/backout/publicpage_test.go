@@ -42,7 +42,7 @@ func TestThePublicPageIsOffUntilAGivenPlaybookNamesComponents(t *testing.T) {
 							t.Error(err)
 							return
 						}
-						answer, err := http.DefaultClient.Do(r)
+						answer, err := new(http.Client).Do(r)
 						if err != nil {
 							t.Error(err)
 							return

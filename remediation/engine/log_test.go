@@ -40,10 +40,10 @@ func TestServesLogHasTheValuesThatDecided(t *testing.T) {
 	w.prom.value["error_rate"] = 5
 	id := w.fire("error_rate", "fp1")
 	w.breach("error_rate")
-	w.pass(12*time.Minute)
+	w.pass(12 * time.Minute)
 	w.calm("error_rate")
 	w.post("resolved", "error_rate", "fp1")
-	w.pass(20*time.Minute)
+	w.pass(20 * time.Minute)
 	w.is(id, remediation.Closed, "")
 	w.must(w.restore(id))
 	w.tick()

@@ -26,11 +26,11 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		"observe mode and a freeze are decisions of people": {func(o *view.Overview) {
 			o.Mode, o.Freezes = remediation.Observe, []remediation.Freeze{{Scope: remediation.ScopeAll, By: "eve", Reason: "move"}}
 		}, ""},
-		"the built-in example": {func(o *view.Overview) { o.Services[0].Example = true }, ""},
+		"the built-in example":     {func(o *view.Overview) { o.Services[0].Example = true }, ""},
 		"a message waits a minute": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 1, ago(time.Minute) }, ""},
 		"a message waits an hour": {func(o *view.Overview) { o.Undelivered, o.UndeliveredSince = 2, ago(time.Hour) },
 			"messages: 2 messages waiting, the oldest from 1 h ago"},
-		"a message was dropped": {func(o *view.Overview) { o.Dropped, o.DroppedLast = 2, ago(3 * time.Hour) },
+		"a message was dropped": {func(o *view.Overview) { o.Dropped, o.DroppedLast = 2, ago(3*time.Hour) },
 			"messages: 2 messages dropped in the last day, the last 3 h ago: pass them on by hand, see backout audit list --kind=notified"},
 		"a replica restarts": {func(o *view.Overview) { o.Replicas = []view.ReplicaNow{{Name: "b", Seen: *ago(time.Minute)}} }, ""},
 		"a replica is down": {func(o *view.Overview) { o.Replicas = []view.ReplicaNow{{Name: "b", Seen: *ago(3 * time.Minute)}} },
