@@ -118,7 +118,7 @@ func scribble(v reflect.Value) {
 	}
 }
 
-// Whoever reads a scratch database's incident may change it.
+// A reader may change the incident that it got from a scratch database.
 func TestAScratchDatabaseReadsEachIncidentAsItIsStored(t *testing.T) {
 	st, err := OpenScratch("sqlite:" + filepath.Join(t.TempDir(), "scratch.db"))
 	if err != nil {
@@ -155,7 +155,9 @@ func TestAScratchDatabaseReadsEachIncidentAsItIsStored(t *testing.T) {
 		return inc
 	}
 	put(func(*remediation.Incident) {})
-	read().Triggers[0].Trigger = "scribbled"
+	for range 2 { // the first is decoded, the second is a copy
+		read().Triggers[0].Trigger = "scribbled"
+	}
 	if got := read().Triggers[0].Trigger; got != "a" {
 		t.Errorf("a reader's change is kept: %s", got)
 	}
