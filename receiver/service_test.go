@@ -91,7 +91,7 @@ communications:
 func newTestService(t testing.TB) *testService {
 	t.Helper()
 	s := &testService{t: t, now: time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC), targets: map[string]*serviceTarget{}, tester: newFakeBacktester()}
-	st, err := store.Open(t.Context(), "sqlite:" + filepath.Join(t.TempDir(), "backout.db"))
+	st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backout.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
