@@ -29,7 +29,7 @@ type clients struct {
 // alertmanagerTimeout bounds the query for silences, for which a step waits.
 const alertmanagerTimeout = 5 * time.Second
 
-func (c *commands) openClients(cfg *config.Config, logger *slog.Logger) (*clients, error) {
+func (c *commands) openClients(cfg *config.Config, now func() time.Time, logger *slog.Logger) (*clients, error) {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}
 	toPrometheus, err := cfg.PrometheusHTTP.Transport("prometheus", transport)
 	if err != nil {
@@ -49,7 +49,7 @@ func (c *commands) openClients(cfg *config.Config, logger *slog.Logger) (*client
 	}
 	around, err := observe.NewSources(observe.SourcesOptions{
 		Prometheus: cfg.PrometheusURL, Alertmanager: cfg.AlertmanagerURL, Timeout: cfg.PrometheusTimeout,
-		Transport: transport, PrometheusTransport: toPrometheus, AlertmanagerTransport: toAlertmanager, Now: time.Now, Logger: logger,
+		Transport: transport, PrometheusTransport: toPrometheus, AlertmanagerTransport: toAlertmanager, Now: now, Logger: logger,
 	})
 	if err != nil {
 		return nil, wrong("", "%w", err)
@@ -67,7 +67,7 @@ func (c *commands) openClients(cfg *config.Config, logger *slog.Logger) (*client
 	if err != nil {
 		return nil, err
 	}
-	hooks, err := webhooks(cfg, transport)
+	hooks, err := webhooks(cfg, transport, now)
 	if err != nil {
 		return nil, err
 	}

@@ -16,11 +16,11 @@ import (
 // publicPage opens the listener of the public status page, and returns what serves
 // it; without an address, nothing does. If another backout uses the default address, that
 // is only a warning: the public page must never keep a remediation from starting.
-func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, logger *slog.Logger) (func(context.Context) error, error) {
+func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, now func() time.Time, logger *slog.Logger) (func(context.Context) error, error) {
 	if *f.statusListen == "" {
 		return nothing, nil
 	}
-	page, err := statuspage.New(engine, logger, time.Now)
+	page, err := statuspage.New(engine, logger, now)
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,9 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 	if err != nil {
 		return wrong("", "%w", err)
 	}
-	out, err := c.openClients(config, logger)
+	clock := time.Now // the store's, where replicas share one
+	now := func() time.Time { return clock() }
+	out, err := c.openClients(config, now, logger)
 	if err != nil {
 		return err
 	}
@@ -116,13 +118,12 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}()
 
-	now := time.Now
 	replica, err := replicaOf(store, set.config)
 	if err != nil {
 		return err
 	}
 	if shared, ok := store.(remediation.SharedStore); ok {
-		now = shared.Now
+		clock = shared.Now
 	}
 	engine, err := engine.New(ctx, engine.Options{
 		Store: store, Replica: replica, Playbooks: set.playbooks, Kinds: out.kinds.list,
@@ -157,7 +158,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		return fmt.Errorf("start receiver: %w", err)
 	}
 	re.server = server
-	public, err := f.publicPage(ctx, engine, logger)
+	public, err := f.publicPage(ctx, engine, now, logger)
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,10 @@ import (
 )
 
 // webhooks are the addresses that follow the audit log. Building them sends nothing.
-func webhooks(cfg *config.Config, transport http.RoundTripper) ([]notify.Webhook, error) {
+func webhooks(cfg *config.Config, transport http.RoundTripper, now func() time.Time) ([]notify.Webhook, error) {
 	var all []notify.Webhook
 	for _, w := range cfg.Webhooks {
-		hook, err := webhook.New(webhook.Options{Name: w.Name, URL: w.URL, Secret: w.Secret.Reveal(), Transport: transport, Now: time.Now})
+		hook, err := webhook.New(webhook.Options{Name: w.Name, URL: w.URL, Secret: w.Secret.Reveal(), Transport: transport, Now: now})
 		if err != nil {
 			return nil, wrong("", "%w", err)
 		}

@@ -86,8 +86,11 @@ func (a *around) Clocks(context.Context) []remediation.Clock {
 	return []remediation.Clock{{Of: "prometheus", Ahead: a.ahead}}
 }
 
-// RaiseAlert is an Alertmanager that routes to the engine, if it is not deaf.
-func (a *around) RaiseAlert(ctx context.Context, labels map[string]string, _ time.Time) error {
+// RaiseAlert is an Alertmanager that routes to the engine, if it is not deaf. Its clock is the engine's.
+func (a *around) RaiseAlert(ctx context.Context, labels map[string]string, until time.Time) error {
+	if lasts := until.Sub(a.engine().Now()); lasts <= 0 || lasts > 2*time.Minute {
+		return fmt.Errorf("the alert ends after %s", lasts)
+	}
 	if a.deaf {
 		return nil
 	}

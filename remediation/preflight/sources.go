@@ -128,7 +128,7 @@ func (e *Checker) raiseDrills(ctx context.Context, b *plan.Plan, mark string, wa
 			set[model.LabelName(k)] = model.LabelValue(v)
 		}
 		raised[set.Fingerprint().String()] = trigger
-		if err := e.runner.sources.RaiseAlert(ctx, l, time.Now().Add(drillLasts)); err != nil {
+		if err := e.runner.sources.RaiseAlert(ctx, l, e.Now().Add(drillLasts)); err != nil {
 			return nil, fmt.Errorf("raise a drill alert of %s: %w", trigger, err)
 		}
 	}
