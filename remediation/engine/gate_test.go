@@ -109,7 +109,7 @@ func TestObserveModeSaysAllThatWouldHoldEachStep(t *testing.T) {
 		},
 		"a target that is not as it must be": {
 			nil, func(w *harness) { w.target("flag_off").lookErr = errors.New("no container of shop") },
-			"1-status_page would announce partial outage: Analytics; 2-flag_off would be held: no container of shop; 3-restart would run",
+			"1-status_page would announce partial outage: Analytics; 2-flag_off would run, but backout cannot look at its target: no container of shop; 3-restart would run, if the breach continues",
 		},
 		"a target that is as wanted": {
 			nil, func(w *harness) { w.target("flag_off").position = remediation.Wanted },
@@ -120,8 +120,8 @@ func TestObserveModeSaysAllThatWouldHoldEachStep(t *testing.T) {
 				freeze(w, time.Hour)
 				w.am.silenced["fp1"] = true
 			},
-			"1-status_page would be held: alert fp1 is silenced in Alertmanager, so a person is handling it; 2-flag_off would be held: frozen by eve: migration; alert fp1 is silenced in Alertmanager, so a person is handling it; " +
-				"3-restart would be held: frozen by eve: migration; alert fp1 is silenced in Alertmanager, so a person is handling it",
+			"1-status_page would be held: alert fp1 is silenced in Alertmanager, so a person is handling it; 2-flag_off would be held: shop is frozen (all) by eve: migration; alert fp1 is silenced in Alertmanager, so a person is handling it; " +
+				"3-restart would be held: shop is frozen (all) by eve: migration; alert fp1 is silenced in Alertmanager, so a person is handling it",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestObserveModeSaysAllThatWouldHoldEachStep(t *testing.T) {
 			}
 			w.am.silenced["fp1"] = false
 			w.target("flag_off").lookErr, w.target("flag_off").position = nil, ""
-			w.pass(time.Minute)
+			w.pass(6 * time.Minute) // a look is good for 5
 			if got := strings.Join(w.incident(id).Would, "; "); got != runs {
 				t.Errorf("once nothing would hold it, it would do:\n%s", got)
 			}

@@ -55,6 +55,7 @@ func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Ver
 			return err
 		}
 		answer, err = view.OfIncident(tx, inc)
+		answer.SetUnits(b)
 		return err
 	})
 	if err != nil {

@@ -41,11 +41,12 @@ type Public interface {
 type Responder struct {
 	*gate.Gates
 	Public
+	observed observedLooks
 }
 
 // New returns the responder behind these gates.
 func New(g *gate.Gates, p Public) *Responder {
-	return &Responder{Gates: g, Public: p}
+	return &Responder{Gates: g, Public: p, observed: observedLooks{latest: map[string]observedLook{}}}
 }
 
 // change is a transaction on one incident, in which its life goes on.

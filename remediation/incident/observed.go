@@ -3,8 +3,11 @@ package incident
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
@@ -12,21 +15,50 @@ import (
 	"github.com/locotoki/backout/remediation/plan"
 )
 
+// lookAgain is how long a look at a target is good enough for what would be done: a look can cost the
+// service something, as a count of its tables does.
+const lookAgain = 5 * time.Minute
+
 // observedLook is what a look at a step's target saw.
 type observedLook struct {
 	remediation.Look
 	err error
+	at  time.Time
+}
+
+// observedLooks are the latest looks, by incident and step.
+type observedLooks struct {
+	mu     sync.Mutex
+	latest map[string]observedLook
 }
 
 // lookAtAll looks at the targets of all steps that are left, for would.
 func (e *Responder) lookAtAll(ctx context.Context, b *plan.Plan, inc *remediation.Incident) map[string]observedLook {
+	now, all := e.Now(), &e.observed
+	key := func(s *remediation.Step) string { return inc.ID + "/" + s.ID() }
+	all.mu.Lock()
+	maps.DeleteFunc(all.latest, func(_ string, l observedLook) bool { return now.Sub(l.at) >= lookAgain })
 	looks := map[string]observedLook{}
+	var wg sync.WaitGroup
 	for i := range inc.Steps {
-		if s := &inc.Steps[i]; s.Open() && !s.Tells {
-			look, err := e.look(ctx, b, inc, s)
-			looks[s.ID()] = observedLook{look, err}
+		s := &inc.Steps[i]
+		if !s.Open() || s.Tells {
+			continue
 		}
+		if l, seen := all.latest[key(s)]; seen {
+			looks[s.ID()] = l
+			continue
+		}
+		wg.Go(func() {
+			look, err := e.look(ctx, b, inc, s)
+			all.mu.Lock()
+			defer all.mu.Unlock()
+			l := observedLook{look, err, now}
+			looks[s.ID()], all.latest[key(s)] = l, l
+		})
 	}
+	all.mu.Unlock()
+	wg.Wait()
 	return looks
 }
 
@@ -104,14 +136,13 @@ func (c *change) wouldDo(s *remediation.Step, all []remediation.GateResult, look
 			held = append(held, g.Why)
 		}
 	}
-	if look.err != nil {
-		held = append(held, look.err.Error())
-	}
 	switch {
 	case len(held) > 0 && approval != "":
 		return "be held (" + strings.Join(held, "; ") + "), then " + approval, false
 	case len(held) > 0:
 		return "be held: " + strings.Join(held, "; "), false
+	case look.err != nil:
+		return fmt.Sprintf("run, but backout cannot look at its target: %v", look.err), true
 	case look.Position == remediation.Wanted:
 		return "change nothing: its target is already in the wanted state", false
 	case approval != "":

@@ -52,6 +52,7 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 			}
 		}
 		answer, err = view.OfIncident(c.Tx, c.Inc)
+		answer.SetUnits(c.Plan)
 		return err
 	})
 	if errors.Is(err, remediation.ErrStale) {

@@ -53,7 +53,7 @@ func (c *change) tell(s *remediation.Step, q gate.Input) error {
 		return err
 	}
 	for _, g := range []remediation.GateResult{c.Mode(s), c.Claim(), gate.Silence(q), confirmation} {
-		if g.Reason != "" {
+		if !g.OK {
 			return errKeptBack
 		}
 	}
