@@ -197,8 +197,11 @@ func TestFollowShowsEachChangeOnceOutlivesARestartAndEndsWithTheIncident(t *test
 	get := func(status int, answer string) exchange {
 		return exchange{"GET /api/v1/incidents/inc-7", "", status, answer}
 	}
+	read := func(at string) string { // at each poll, the same value is read anew
+		return strings.Replace(settling, `"value":`, `"observed":"2026-01-02T15:`+at+`Z","value":`, 1)
+	}
 	for _, output := range []string{"text", "json"} {
-		url := server(t, "", get(200, settling), get(200, settling), get(503, `{"error":"starting"}`), get(503, `{"error":"starting"}`), get(200, settling), get(200, closed))
+		url := server(t, "", get(200, read("10:00")), get(200, read("10:15")), get(503, `{"error":"starting"}`), get(503, `{"error":"starting"}`), get(200, read("10:30")), get(200, closed))
 		r := backout(t, nil, "incident", "show", "inc-7", "--follow", "--url="+url, "--output="+output)
 		if r.status != 0 || strings.Count(r.stderr, "retrying") != 1 {
 			t.Errorf("%s: status %d, stderr %q", output, r.status, r.stderr)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -86,6 +87,15 @@ func (c *commands) showIncident(inc view.IncidentView, output string) error {
 // errOver ends --follow.
 var errOver = errors.New("over")
 
+// unread is an incident without the times at which its values were read, which change with each poll.
+func unread(inc view.IncidentView) view.IncidentView {
+	inc.Triggers = slices.Clone(inc.Triggers)
+	for i := range inc.Triggers {
+		inc.Triggers[i].Observed = nil
+	}
+	return inc
+}
+
 // followIncident shows an incident whenever it changes. An unreachable server does
 // not end it: that is when people need it most.
 func (c *commands) followIncident(ctx context.Context, src source, id, output string) error {
@@ -95,7 +105,7 @@ func (c *commands) followIncident(ctx context.Context, src source, id, output st
 		if err != nil {
 			return err
 		}
-		now, err := json.Marshal(inc)
+		now, err := json.Marshal(unread(inc))
 		if err != nil {
 			return fmt.Errorf("compare incident: %w", err)
 		}
