@@ -104,6 +104,9 @@ func Replay(pb *alerts.Playbook) ([]Replayed, error) {
 			return nil, fmt.Errorf("trigger %s: %w", t.Name, err)
 		}
 		r.Trigger, r.Stages = t.Name, pb.StagesOf(t.Name)
+		if len(r.Stages) > 0 {
+			r.Volume = "" // a stage's guard counts within the stage
+		}
 		all = append(all, r)
 	}
 	return all, nil
@@ -126,7 +129,7 @@ func replayed(q *query.Query, made []rule) (Replayed, error) {
 			r.gates[m.Record] = m.Expr
 		}
 	}
-	if r.MinVolume > 0 && len(r.Stages) == 0 { // a stage's guard counts within the stage
+	if r.MinVolume > 0 {
 		var err error
 		if r.Volume, err = q.Events(time.Duration(q.Window)); err != nil {
 			return Replayed{}, err

@@ -67,11 +67,11 @@ func (c *commands) addInit() {
 			return wrong("", "write the playbook: %w", err)
 		}
 		next := "--url=URL"
-		switch {
-		case *prometheus != "":
+		if *prometheus != "" {
 			next = "--url=" + o.Address
-		case *files != "":
-			next = "--config.file=" + *files
+		}
+		if *files != "" {
+			next = strings.TrimPrefix(next+" --config.file="+*files, "--url=URL ")
 		}
 		return c.deliver(*out, string(text), next)
 	})

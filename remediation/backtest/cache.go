@@ -54,9 +54,13 @@ func (c *Cache) load(key string) ([]byte, error) {
 func (c *Cache) hold(key string, content []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.size += len(content) - len(c.memory[key]); c.size > maxMemory {
+	was := cap(c.memory[key])
+	if was == 0 {
+		c.size += len(key)
+	}
+	if c.size += cap(content) - was; c.size > maxMemory {
 		clear(c.memory)
-		c.size = len(content)
+		c.size = len(key) + cap(content)
 	}
 	c.memory[key] = content
 }

@@ -96,7 +96,7 @@ func (f *fetcher) ask(ctx context.Context, expr string, out *series) error {
 		return nil
 	case ctx.Err() != nil, !slow && !errors.Is(err, remediation.ErrExecution):
 		return err
-	case out.span(out.len()) < 2*leastChunk && slow && !f.answered.Load():
+	case out.span(out.len()) < 2*leastChunk && slow && !f.answers(ctx, out.grid):
 		return err // the server, and not the expression
 	case out.span(out.len()) < 2*leastChunk:
 		out.gaps = []gap{{out.first, out.last + 1, err}}
@@ -114,6 +114,15 @@ func (f *fetcher) ask(ctx context.Context, expr string, out *series) error {
 		out.copyFrom(part)
 	}
 	return nil
+}
+
+// answers reports whether Prometheus answers what costs it nothing.
+func (f *fetcher) answers(ctx context.Context, g grid) bool {
+	if !f.answered.Load() {
+		_, err := f.query(ctx, "vector(1)", g)
+		f.answered.Store(err == nil)
+	}
+	return f.answered.Load()
 }
 
 // tooSlow is why the rest of a series is not asked for: each query would run into its

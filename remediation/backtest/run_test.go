@@ -524,8 +524,13 @@ func TestTooFewEventsAreNotMissingSeries(t *testing.T) {
 	}
 	m.value = func(time.Time) float64 { return math.NaN() }
 	m.volume = func(time.Time) float64 { return 7 }
-	if got := alertNamed(t, mustRun(t, options(t, m)), "error_rate").Verdict; got != "error_rate had less than min_volume at any time: it can protect nothing. Lower min_volume." {
+	if got := alertNamed(t, mustRun(t, options(t, m)), "error_rate").Verdict; got != "error_rate never had min_volume events: it can protect nothing. Lower min_volume." {
 		t.Errorf("says %q", got)
+	}
+	o = options(t, m) // a stage's events are counted within the stage, which no volume of all time tells
+	o.Stage = "alpha"
+	if a := alertNamed(t, mustRun(t, o), "alpha_errors"); a.BelowVolume != 0 || a.NoData == 0 {
+		t.Errorf("a stage's trigger was below its volume for %s of %s", a.BelowVolume, a.NoData)
 	}
 }
 

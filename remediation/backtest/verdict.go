@@ -18,11 +18,11 @@ func verdict(a *view.BacktestAlert, back int, during time.Duration, from view.St
 	case a.Judged == 0:
 		return fmt.Sprintf("%s was not judged: %s.", a.Name(), outside(a.Stages, from))
 	case a.Indicator == "" && n == 0:
-		return fmt.Sprintf("%s was not raised.", a.Name())
-	case a.Unanswered > 0 && a.NoData == a.Judged:
-		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Correct what Prometheus could not evaluate (see Gaps).", a.Name())
+		return fmt.Sprintf("%s was not raised.", a.Name()) + silent(a)
+	case a.NoData == a.Judged && a.Unanswered == a.NoData:
+		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Correct what Prometheus could not evaluate.", a.Name())
 	case a.NoData == a.Judged && a.BelowVolume == a.NoData:
-		return fmt.Sprintf("%s had less than min_volume at any time: it can protect nothing. Lower min_volume.", a.Name())
+		return fmt.Sprintf("%s never had min_volume events: it can protect nothing. Lower min_volume.", a.Name())
 	case a.NoData == a.Judged:
 		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Check its query and its labels, or lower min_volume.", a.Name())
 	case n == 0:
@@ -99,7 +99,7 @@ func nearMiss(a *view.BacktestAlert) string {
 func silent(a *view.BacktestAlert) string {
 	unanswered := ""
 	if a.Unanswered > 0 {
-		unanswered = fmt.Sprintf(" Prometheus could not evaluate it for %s (see Gaps).", remediation.Span(a.Unanswered))
+		unanswered = fmt.Sprintf(" Prometheus could not evaluate it for %s.", remediation.Span(a.Unanswered))
 	}
 	few := ""
 	if a.BelowVolume > 0 {

@@ -150,7 +150,7 @@ func (p *Progress) Say(format string, args ...any) {
 func (p *Progress) Count(doing string, done, all int, unit string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.part.doing != doing {
+	if p.part.doing != doing || done < p.part.done { // the next one of its kind
 		p.part = counted{doing: doing, unit: unit, began: time.Now()}
 	}
 	p.part.done, p.part.all = done, all
@@ -197,7 +197,7 @@ func (p *Progress) show(after, every time.Duration) {
 		if p.part.doing != "" {
 			p.text = p.part.bar(time.Now())
 		}
-		text := cell(fmt.Sprintf("%s (%s)", p.text, time.Since(p.began).Round(time.Second)), Columns-1)
+		text := cell(fmt.Sprintf("%s (%s)", p.text, remediation.Span(time.Since(p.began).Round(time.Second))), Columns-1)
 		p.mu.Unlock()
 		if _, err := fmt.Fprint(p.w, "\r"+text+strings.Repeat(" ", max(shown-Width(text), 0))); err != nil {
 			return
