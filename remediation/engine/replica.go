@@ -275,7 +275,7 @@ func (e *Engine) replicasNow(tx remediation.Tx) (all []view.ReplicaNow, unheld [
 			continue // it was started again
 		}
 		n := view.ReplicaNow{
-			Name: r.Name, Version: r.Version, Mode: r.Mode, Started: r.Started, Seen: r.Seen, Live: r.Live(now), Realms: []string{},
+			Name: r.Name, Version: r.Version, Mode: r.Mode, Started: r.Started, Seen: r.Seen, Live: r.Live(now), Stopped: !r.Until.After(r.Seen), Realms: []string{},
 			Monitoring: now.Sub(r.Answered) <= time.Minute,
 		}
 		for _, l := range leases {

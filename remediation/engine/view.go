@@ -31,9 +31,7 @@ func (e *Engine) Incident(ctx context.Context, id string) (v view.IncidentView, 
 	}
 	v.RunsView = e.runs(v.Service)
 	if b, err := e.PlanFor(ctx, inc); err == nil { // without a playbook that can be read, numbers have no unit
-		for i := range v.Triggers {
-			v.Triggers[i].Unit = b.UnitOf(v.Triggers[i].Trigger)
-		}
+		v.SetUnits(b)
 	}
 	return v, nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
 )
 
 // IncidentView is an incident as the API, the commands and the pages show it.
@@ -160,4 +161,11 @@ func NonNil(inc IncidentView) IncidentView {
 		inc.Steps = []StepView{}
 	}
 	return inc
+}
+
+// SetUnits gives the triggers' numbers their units, from the plan that the incident opened with.
+func (v *IncidentView) SetUnits(b *plan.Plan) {
+	for i := range v.Triggers {
+		v.Triggers[i].Unit = b.UnitOf(v.Triggers[i].Trigger)
+	}
 }

@@ -50,7 +50,9 @@ type ReplicaNow struct {
 	Started time.Time        `json:"started"`
 	Seen    time.Time        `json:"seen"`
 	Live    bool             `json:"live"`
-	Realms  []string         `json:"realms"` // in which it acts
+	// Stopped: it was told to stop, and is not missing.
+	Stopped bool     `json:"stopped"`
+	Realms  []string `json:"realms"` // in which it acts
 	// Monitoring: Prometheus answered it within the last minute.
 	Monitoring bool `json:"monitoring"`
 	// Differs says in which way it differs from the replica that answers, "" if it does not.

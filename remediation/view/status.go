@@ -64,6 +64,8 @@ func NewStatus(o Overview) Status {
 			words = "acts in " + strings.Join(realms, ", ")
 		}
 		switch {
+		case r.Stopped:
+			words = "stopped " + remediation.Distance(o.Time, r.Seen)
 		case !r.Live:
 			words = "not seen since " + remediation.Distance(o.Time, r.Seen)
 		case !r.Monitoring:
@@ -72,7 +74,7 @@ func NewStatus(o Overview) Status {
 		if r.Live && r.Differs != "" {
 			words += "; " + r.Differs
 		}
-		add(!r.Live && o.Time.Sub(r.Seen) > longDown || r.Live && r.Differs != "", "replica "+r.Name, "%s", words)
+		add(!r.Live && !r.Stopped && o.Time.Sub(r.Seen) > longDown || r.Live && r.Differs != "", "replica "+r.Name, "%s", words)
 	}
 	for _, u := range o.Unheld {
 		add(true, RealmWords(u.Realm), "no replica acts here: nothing is done for %s", remediation.Few(u.Services))
