@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -35,7 +33,7 @@ func (f serveFlags) publicPage(ctx context.Context, engine *engine.Engine, now f
 		return nil, wrong("another address, or empty for none", "--web.status-listen-address: %w", err)
 	}
 	if shown, err := engine.PublicPage(ctx, 0); err != nil {
-		return nil, fmt.Errorf("read what the public status page shows: %w", errors.Join(err, l.Close()))
+		logger.Warn("what the public status page shows cannot be read now; it is read again for each visitor", "err", err)
 	} else if len(shown.Components) == 0 {
 		logger.Info("the public status page is off: it answers 404 until a playbook that you give names components", "address", l.Addr().String())
 	} else {

@@ -32,6 +32,9 @@ func (k *cluster) do(ctx context.Context, method, path, contentType string, in, 
 		if ferr != nil {
 			return errors.Join(err, ferr)
 		}
+		if fresh.Base != k.Base { // another API server, at which nothing was looked at
+			return err
+		}
 		raw, _, err = fresh.Call(ctx, method, path, contentType, in)
 	}
 	if err == nil && out != nil {

@@ -139,7 +139,9 @@ func (c *pgConn) begin() (head, error) {
 	for _, q := range c.ahead {
 		b.Queue(q.text, q.values...).Query(func(answer pgx.Rows) error {
 			err := eachRow(answer, func(r row) error {
-				q.rows = append(q.rows, r)
+				if len(q.rows) <= maxCached {
+					q.rows = append(q.rows, r)
+				}
 				return nil
 			})
 			if len(q.rows) <= maxCached {

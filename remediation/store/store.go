@@ -71,8 +71,9 @@ type Store struct {
 
 	// at, where a test sets it, is called as a batch passes each point.
 	at func(point)
-	// maxWait is the constant, but for tests that need one batch.
-	maxWait time.Duration
+	// maxWait is the constant, but for tests that need one batch; linger is the dialect's, but for
+	// those that need it longer.
+	maxWait, linger time.Duration
 
 	queue   chan *call
 	closing chan struct{} // closed by Close

@@ -175,7 +175,7 @@ func (b *batch) waiting(calls ...*call) []*call {
 // gather is waiting for the first calls of a batch: those that the last commit answered come
 // again in a moment, and one commit then serves them all.
 func (b *batch) gather(c *call) []*call {
-	linger := time.NewTimer(b.s.w.dialect().linger)
+	linger := time.NewTimer(max(b.s.linger, b.s.w.dialect().linger))
 	defer linger.Stop()
 	calls := b.waiting(c)
 	for len(calls) < b.s.shared {

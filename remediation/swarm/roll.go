@@ -29,7 +29,7 @@ const (
 )
 
 // replaced is how long it takes until Swarm starts a task of a lost node elsewhere. The probe's timeout begins then: a lost
-// node is no reason to turn a flag on again.
+// node must not turn a flag on again.
 func (s *state) replaced() time.Duration {
 	if r := s.Spec.TaskTemplate.RestartPolicy; r != nil && r.Delay != nil {
 		return noticed + *r.Delay
@@ -119,11 +119,11 @@ func (a *change) roll(ctx context.Context, value func(seen) *string, lasts bool)
 		case err == nil:
 			limit = replicas.Patience(a.target.Probe) + s.between() + s.replaced()
 			done, how, jerr := a.judge(ctx, s, value(s), lasts)
-			if !done && jerr == nil {
-				jerr = a.unstick(ctx, s.state, value(s))
-			}
 			if done || jerr != nil && !jsonhttp.Silent(jerr) {
 				return jerr
+			}
+			if jerr == nil {
+				jerr = a.unstick(ctx, s.state, value(s)) // without it, the limit decides
 			}
 			if unseen = jerr; how != last {
 				last, progress = how, time.Now()
@@ -135,7 +135,7 @@ func (a *change) roll(ctx context.Context, value func(seen) *string, lasts bool)
 			return err
 		}
 		if time.Since(progress) > limit {
-			return fmt.Errorf("service %s makes no progress in %s: %s", a.target.Swarm.Service, remediation.Span(limit), told)
+			return errors.Join(fmt.Errorf("service %s makes no progress in %s: %s", a.target.Swarm.Service, remediation.Span(limit), told), unseen)
 		}
 		if !jsonhttp.Wait(ctx, lookEvery) {
 			return remediation.InDoubt(errors.Join(fmt.Errorf("wait for the update of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen))
