@@ -46,16 +46,16 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with $(if $(filter kubernetes,$(SCENARIO)),deploy/dev/kube.sh with) bin/demo $(DEMOFLAGS)
 
 # Tests run without the race detector, the longest package first, so that none is left to run alone. With it run the small
-# packages, and of the large ones the tests in which something runs at the same time. What is C translated to Go is three
+# packages, and of RACED the tests in which something runs at the same time. What is C translated to Go is three
 # times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from the others.
 # The tests of the whole stack and against the Docker engine have the machine to themselves: they wait for it.
 PLAIN := ./cmd/backout ./remediation/engine ./receiver ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
   ./remediation/unleash ./remediation/backtest ./remediation/scenario ./deploy/kube/kubetest ./rules ./alerts ./remediation ./remediation/action \
   ./remediation/action/actiontest
 ALONE := ./deploy/demo ./remediation/docker
-RACED := ./remediation/engine ./receiver ./remediation/store
+RACED := ./remediation/engine ./receiver ./remediation/store ./remediation/backtest
 NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=-race=false')
-CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|SQLiteIsAStore|TwoStores|oneFails|commitFails|connectionLost|viewCancelled/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
+CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|SQLiteIsAStore|TwoStores|oneFails|commitFails|connectionLost|viewCancelled|InMemory|Interrupted/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
 SMALL = $(filter-out $(PLAIN) $(ALONE) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks.

@@ -131,7 +131,7 @@ func TestARehearsalGoesThroughTheWholeLadderAndLeavesEverythingAsItWas(t *testin
 	must(t, err)
 	covered, err := s.run(ctx, "check", "--coverage", "--storage.dsn=sqlite:"+s.path("backout.db"), "--playbook.file="+s.path("playbook.yaml"))
 	must(t, err)
-	if want := "rehearsed  " + r.Finished.UTC().Format(time.DateTime) + " UTC"; !strings.Contains(covered, want) || strings.Contains(covered, "rehearsed  never") {
+	if want := "rehearsed  " + remediation.Moment(r.Finished); !strings.Contains(covered, want) || strings.Contains(covered, "rehearsed  never") {
 		t.Errorf("check --coverage does not say %q of every trigger:\n%s", want, covered)
 	}
 
