@@ -324,11 +324,26 @@ func (f *one) user(role int) string {
 	f.Helper()
 	const password = "Passw0rd-9b2e-hush!"
 	f.call(http.MethodPost, "/api/admin/user-admin", map[string]any{"username": f.at.Name, "rootRole": role, "sendEmail": false, "password": password}, nil)
-	b, err := json.Marshal(map[string]string{"username": f.at.Name, "password": password})
+	login, err := json.Marshal(map[string]string{"username": f.at.Name, "password": password})
 	if err != nil {
 		f.Fatal(err)
 	}
-	res, err := http.Post(f.url+"/auth/simple/login", "application/json", strings.NewReader(string(b)))
+	// Unleash may answer a login before the session is stored.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		secret, status := f.token(string(login))
+		if secret != "" {
+			return secret
+		}
+		if time.Now().After(deadline) {
+			f.Fatalf("no token: %s", status)
+		}
+	}
+}
+
+// token logs in and makes a token; "" and Unleash's answer where there is none.
+func (f *one) token(login string) (secret, status string) {
+	f.Helper()
+	res, err := http.Post(f.url+"/auth/simple/login", "application/json", strings.NewReader(login))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -347,10 +362,10 @@ func (f *one) user(role int) string {
 	}
 	defer got.Body.Close()
 	var made struct{ Secret string }
-	if err := json.NewDecoder(got.Body).Decode(&made); err != nil || made.Secret == "" {
-		f.Fatalf("no token: %s %v", got.Status, err)
+	if err := json.NewDecoder(got.Body).Decode(&made); err != nil {
+		return "", fmt.Sprintf("%s: %v", got.Status, err)
 	}
-	return made.Secret
+	return made.Secret, got.Status
 }
 
 // The least that backout needs is a user's own token.
