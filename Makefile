@@ -59,7 +59,7 @@ CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(
 SMALL = $(filter-out $(PLAIN) $(ALONE) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks.
-PACKAGES ?= $(shell echo $$(( $$(nproc) + 2 )))
+PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
 GOTEST := go test -vet=off -p $(PACKAGES) -timeout 60m
 # The tests of a release take what `make dist` built.
 DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
