@@ -95,6 +95,9 @@ func (p *postgres) connect(ctx context.Context, u use) (conn, error) {
 func (p *postgres) dial(ctx context.Context, u use) (*pgConn, error) {
 	config := p.config.Copy()
 	config.RuntimeParams = map[string]string{
+		// What is asked again and again has its plan from when the tables were small, and there is an index for it: a storm
+		// of alerts would read the whole table for each commit.
+		"enable_seqscan":   "off",
 		"application_name": "backout",
 		"client_encoding":  "UTF8",
 		// pg_temp comes last: no temporary table stands for one of ours.
