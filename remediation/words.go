@@ -9,6 +9,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/locotoki/backout/alerts"
 )
 
@@ -115,6 +117,17 @@ func Share(share string) string {
 		return Plain(share, 20)
 	}
 	return Measure(v, alerts.Ratio)
+}
+
+// SpanOf is Span for a template, which knows no types.
+func SpanOf(d any) (string, error) {
+	switch d := d.(type) {
+	case time.Duration:
+		return Span(d), nil
+	case model.Duration:
+		return Span(d), nil
+	}
+	return "", fmt.Errorf("%T is not a duration", d)
 }
 
 // Span writes a duration, Go's or Prometheus's: "750 ms", "2.3 s", "3 min 45 s"; in two

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -43,7 +41,7 @@ func (p *Pages) functions() template.FuncMap {
 		"due":     due,
 		"rfc":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"measure": func(v float64, u alerts.Unit) string { return remediation.Measure(v, u) },
-		"span":    span,
+		"span":    remediation.SpanOf,
 		"words":   func(s any) string { return strings.ReplaceAll(remediation.Plain(fmt.Sprint(s), 60), "_", " ") },
 		"short": func(s string) string {
 			if s = remediation.Plain(s, 100); len(s) > 12 {
@@ -141,17 +139,6 @@ func (p *Pages) functions() template.FuncMap {
 type rolloutForm struct {
 	Service, Release, CSRF, Verb, Label, Explain, Button, Back string
 	N                                                          int
-}
-
-// span is a duration, Go's or Prometheus's.
-func span(d any) (string, error) {
-	switch d := d.(type) {
-	case time.Duration:
-		return remediation.Span(d), nil
-	case model.Duration:
-		return remediation.Span(d), nil
-	}
-	return "", fmt.Errorf("%T is not a duration", d)
 }
 
 // hover is the layout of a moment's title, which the script replaces by the reader's time.

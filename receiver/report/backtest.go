@@ -7,8 +7,6 @@ import (
 	"html/template"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -36,15 +34,7 @@ func backtestFunctions() template.FuncMap {
 		"plot":   func(a view.BacktestAlert) template.HTML { return BacktestPlot(a, Wide) },
 		"worst":  func(a view.BacktestAlert, f view.BacktestFiring) string { return a.WorstWords(f) },
 		"moment": func(t time.Time) string { return t.UTC().Format(time.DateTime) },
-		"span": func(d any) (string, error) {
-			switch d := d.(type) {
-			case time.Duration:
-				return remediation.Span(d), nil
-			case model.Duration:
-				return remediation.Span(d), nil
-			}
-			return "", fmt.Errorf("%T is not a duration", d)
-		},
+		"span":   remediation.SpanOf,
 	}
 }
 
