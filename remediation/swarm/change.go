@@ -259,10 +259,7 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 			return false, hint.Add(fmt.Errorf("%s: %s is %s, set by another operation (%s)", s, a.field.name(), a.field.shown(s.now), by), "restore that one instead")
 		}
 		wrote = true
-		return true, a.c.update(ctx, s.state, a.field.key(), "", func(spec object) {
-			a.field.set(spec, was.Value)
-			delete(in(spec, "Labels"), unstuckLabel)
-		})
+		return true, a.c.update(ctx, s.state, a.field.key(), "", func(spec object) { a.field.set(spec, was.Value) })
 	})
 	if err != nil {
 		return err

@@ -201,6 +201,7 @@ func (c *Client) update(ctx context.Context, s *state, field, op string, edit fu
 			return fmt.Errorf("update %s: %w", s, err)
 		}
 	}
+	delete(in(after, "Labels"), unstuckLabel) // of an earlier update
 	edit(after)
 	all := s.marks()
 	was := maps.Clone(all)
