@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches the programs that the tests and the demo run with backout, and links them into .cache/ of this checkout: Debian's Docker
 # engine, docker-compose, Prometheus with promtool, Alertmanager with amtool, PostgreSQL, Chromium, the mail server
-# aiosmtpd, mandoc, and the Python that checks an exported audit log. An Unleash server and its Node.js come from npm, as
+# aiosmtpd, mandoc, zsh and fish, and the Python that checks an exported audit log. An Unleash server and its Node.js come from npm, as
 # deploy/dev/unleash/package-lock.json pins them.
 #
 # Debian's packages are downloaded and unpacked, never installed: no maintainer script runs, so no service is enabled or
@@ -30,6 +30,8 @@ amtool                  prometheus-alertmanager /usr/bin/amtool
 chromium                chromium                /usr/lib/chromium/chromium
 aiosmtpd                python3-aiosmtpd        /usr/bin/aiosmtpd
 mandoc                  mandoc                  /usr/bin/mandoc
+zsh                     zsh-static              /bin/zsh-static
+fish                    fish                    /usr/bin/fish
 python3                 python3                 /usr/bin/python3'
 # PostgreSQL's are in a folder that is named after its version.
 database='initdb postgres pg_isready pg_dump pg_restore psql'
@@ -38,7 +40,7 @@ database='initdb postgres pg_isready pg_dump pg_restore psql'
 PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
-packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core python3 python3-aiosmtpd mandoc)
+packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core python3 python3-aiosmtpd mandoc zsh-static zsh-common fish)
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
@@ -77,14 +79,14 @@ on_debian() {
 # Only on Debian are tools fetched; elsewhere they must be installed.
 check_path() {
   local missing=() tool
-  for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd mandoc python3 gcc npm $database; do
+  for tool in docker docker-compose prometheus promtool amtool chromium aiosmtpd mandoc zsh fish python3 gcc npm $database; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   command -v prometheus-alertmanager >/dev/null || command -v alertmanager >/dev/null || missing+=(alertmanager)
   if [ ${#missing[@]} -gt 0 ]; then
     die "this is not Debian, and these programs are not in PATH: ${missing[*]}" \
       "try: install them (docker-compose 1.29, Prometheus 2.42 or later, Alertmanager 0.25 or later, PostgreSQL 15 or later with" \
-      "its programs in PATH, Chromium, aiosmtpd, mandoc, Python 3, npm, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
+      "its programs in PATH, Chromium, aiosmtpd, mandoc, zsh, fish, Python 3, npm, and a Docker engine that answers at DOCKER_HOST), or run this on Debian 12, where they are fetched."
   fi
   if ! command -v prometheus-alertmanager >/dev/null; then
     ln -sf "$(command -v alertmanager)" "$bin/prometheus-alertmanager"
@@ -174,8 +176,8 @@ wrap_all() {
       # What handles its mail is a class that PYTHONPATH leads to.
       wrap "$name" "$path" "env -u PYTHONHOME PYTHONPATH='$root/usr/lib/python3/dist-packages'\${PYTHONPATH:+:\$PYTHONPATH} '$python' -W ignore "
       ;;
-    prometheus-alertmanager | alertmanager)
-      # Debian's reads its default templates from /usr/share, and nowhere else: it alone sees the unpacked ones there.
+    prometheus-alertmanager | alertmanager | zsh | fish)
+      # Debian's read their templates and functions from /usr/share, and nowhere else: they alone see the unpacked ones there.
       wrap "$name" "$path" "$seen_share'$root' "
       ;;
     chromium) wrap "$name" "$path" "env FONTCONFIG_FILE='$cache/fonts.conf' " ;;
