@@ -88,7 +88,7 @@ func story(n int, state remediation.State) *view.Story {
 	value, started := 0.05, opened.Add(time.Second)
 	v := view.IncidentView{
 		ID: "inc-1", Service: "shop", Rollout: "v2", State: state, Opened: opened,
-		Triggers: []view.TriggerView{{Trigger: "error_rate", Fingerprint: "f", Active: true, Threshold: 0.01, Value: &value}},
+		Triggers: []view.TriggerView{{Trigger: "error_rate", Fingerprint: "f", Active: true, Threshold: 0.01, Value: &value, Observed: &started}},
 		Steps: []view.StepView{
 			{ID: "1-flag_off", Action: "flag_off", Target: "FEATURE_A", Risk: "reversible", State: remediation.StepDone, Started: &started, Finished: &started},
 			{ID: "2-schema_rollback", Action: "schema_rollback", Target: "postgres:shop", Risk: "lossy", State: remediation.StepPending},
@@ -207,7 +207,8 @@ func TestAQuestionHasButtonsUntilItIsAnswered(t *testing.T) {
 	x.delivers(life[1])
 	got := x.Incidents().Mains()[0].Reads()
 	value := `{"incident":"inc-1","step":"2-schema_rollback"}`
-	for _, want := range []string{"[backout_approve danger " + value + "]", "[backout_deny  " + value + "]", "*data can be lost*", "Without an answer it is *skipped* <!date^", "\nit is lossy, and asked for at 03:05:00."} {
+	for _, want := range []string{"[backout_approve danger " + value + "]", "[backout_deny  " + value + "]", "*data can be lost*", "Without an answer it is *skipped* <!date^", "\nit is lossy, and asked for at 03:05:00.",
+		"(firing, seen <!date^1795316401^"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("it does not say %q:\n%s", want, got)
 		}
@@ -215,6 +216,13 @@ func TestAQuestionHasButtonsUntilItIsAnswered(t *testing.T) {
 	x.delivers(life[2])
 	if got := x.Incidents().Mains()[0].Reads(); strings.Contains(got, "[backout_") {
 		t.Errorf("the buttons are still there:\n%s", got)
+	}
+
+	blind := story(5, remediation.Waiting)
+	blind.Broke[0].Unanswered = true
+	x.delivers(message(blind))
+	if got := x.Incidents().Mains()[0].Reads(); !strings.Contains(got, "(firing, Prometheus does not answer now)") {
+		t.Errorf("the value passes for one of now:\n%s", got)
 	}
 
 	mild := story(5, remediation.Waiting)

@@ -121,6 +121,12 @@ func broke(s *view.Story) []string {
 		if b.Alerts > 1 {
 			line += fmt.Sprintf(", %d alerts", b.Alerts)
 		}
+		switch { // who answers must know how old the value is
+		case s.Asks && b.Unanswered:
+			line += ", Prometheus does not answer now"
+		case s.Asks && b.Observed != nil:
+			line += ", seen " + at(*b.Observed)
+		}
 		lines = append(lines, line+")")
 	}
 	if s.More > 0 {
