@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -59,7 +63,11 @@ func (f sourceFlags) with(ctx context.Context, fn func(source) error) error {
 	if err != nil {
 		return err
 	}
-	return closing(store, fn(storeSource{store, f.now}))
+	kinds, err := actionKinds(config.Default(), nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return closing(store, err)
+	}
+	return closing(store, fn(storeSource{store, kinds.list, f.now}))
 }
 
 // closing closes a resource, and returns the first error.
@@ -73,6 +81,7 @@ func closing(c io.Closer, err error) error {
 // storeSource reads a store.
 type storeSource struct {
 	store remediation.Store
+	kinds []remediation.ActionKind
 	now   func() time.Time
 }
 
@@ -88,10 +97,25 @@ func (s storeSource) Incidents(ctx context.Context, f remediation.IncidentFilter
 // Incident implements source.
 func (s storeSource) Incident(ctx context.Context, id string) (v view.IncidentView, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		v, err = view.Incident(tx, id)
-		return err
+		if v, err = view.Incident(tx, id); err != nil {
+			return err
+		}
+		if b := s.plan(tx, id); b != nil {
+			v.SetUnits(b)
+		}
+		return nil
 	})
 	return v, refused(err)
+}
+
+// plan is the one that an incident opened with, which has its numbers' units; nil if it cannot be read.
+func (s storeSource) plan(tx remediation.Tx, id string) *plan.Plan {
+	inc, err := tx.Incident(id)
+	if err != nil {
+		return nil
+	}
+	b, _ := ledger.StoredPlan(tx, inc, s.kinds)
+	return b
 }
 
 // refused turns a refusal of the store into a command's error.
@@ -109,8 +133,13 @@ func refused(err error) error {
 // Plot implements source: a store holds only the values measured at decisions.
 func (s storeSource) Plot(ctx context.Context, id, trigger string) (p view.Plot, err error) {
 	err = s.store.View(ctx, func(tx remediation.Tx) error {
-		p, err = view.PlotOfLog(tx, id, trigger, s.now())
-		return err
+		if p, err = view.PlotOfLog(tx, id, trigger, s.now()); err != nil {
+			return err
+		}
+		if b := s.plan(tx, id); b != nil {
+			p.Unit = b.UnitOf(p.Trigger)
+		}
+		return nil
 	})
 	return p, err
 }

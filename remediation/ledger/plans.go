@@ -97,11 +97,22 @@ func (l *Ledger) PlanFor(ctx context.Context, inc *remediation.Incident) (*plan.
 	if b != nil {
 		return b, nil
 	}
-	var src []byte
 	err := l.Store.View(ctx, func(tx remediation.Tx) (err error) {
-		src, err = tx.Playbook(inc.PlaybookHash)
+		b, err = StoredPlan(tx, inc, l.Kinds)
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.byHash[inc.PlaybookHash] = b
+	l.mu.Unlock()
+	return b, nil
+}
+
+// StoredPlan reads the playbook that an incident was opened with. Its errors are those of PlanFor.
+func StoredPlan(tx remediation.Tx, inc *remediation.Incident, kinds []remediation.ActionKind) (*plan.Plan, error) {
+	src, err := tx.Playbook(inc.PlaybookHash)
 	if errors.Is(err, remediation.ErrNotFound) {
 		return nil, &UnreadableError{err}
 	}
@@ -111,15 +122,13 @@ func (l *Ledger) PlanFor(ctx context.Context, inc *remediation.Incident) (*plan.
 	if sum := sha256.Sum256(src); hex.EncodeToString(sum[:]) != inc.PlaybookHash {
 		return nil, &UnreadableError{fmt.Errorf("it was changed in the database: its hash is %x, and the incident was opened with %s", sum, inc.PlaybookHash)}
 	}
-	pb, err := alerts.Parse("playbook of "+inc.ID, src, plan.AlertKinds(l.Kinds))
+	pb, err := alerts.Parse("playbook of "+inc.ID, src, plan.AlertKinds(kinds))
 	if err != nil {
 		return nil, &UnreadableError{err}
 	}
-	if b, err = plan.Compile(pb, l.Kinds); err != nil {
+	b, err := plan.Compile(pb, kinds)
+	if err != nil {
 		return nil, &UnreadableError{err}
 	}
-	l.mu.Lock()
-	l.byHash[inc.PlaybookHash] = b
-	l.mu.Unlock()
 	return b, nil
 }
