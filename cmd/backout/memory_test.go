@@ -129,6 +129,7 @@ func startServing(t *testing.T) *serving {
 	s := &serving{dsn: "sqlite:" + filepath.Join(dir, "backout.db")}
 	s.cmd = exec.Command(program(t), "serve", "--config.file="+config, "--storage.dsn="+s.dsn,
 		"--web.listen-address=127.0.0.1:0", "--web.status-listen-address=")
+	s.cmd.Env = append(os.Environ(), "GOGC=100") // tests have a higher one
 	s.cmd.Stderr = log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
