@@ -77,7 +77,7 @@ make_data() {
 # launch starts the program on the data there is.
 launch() {
   local pid
-  setsid kubelab "$data" </dev/null >"$home/log" 2>&1 8>&- 9>&- &
+  env -u TMPDIR setsid kubelab "$data" </dev/null >"$home/log" 2>&1 8>&- 9>&- &
   pid=$!
   printf '%s\n' "$pid" >"$home/pid"
   for _ in $(seq 1200); do
