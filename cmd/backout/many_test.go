@@ -276,7 +276,7 @@ func (c *crowd) entries(kind string) (out []crowdEntry) {
 // until waits for something.
 func (c *crowd) until(what string, is func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.t.Fatalf("%s: not within %s", what, patience)
 		}

@@ -144,7 +144,7 @@ func TestADatabaseThatIsCutOffLosesNothingAnswered(t *testing.T) {
 	until := func(what string, counter *atomic.Int64, more int64) {
 		t.Helper()
 		want := counter.Load() + more
-		for deadline := time.Now().Add(2 * time.Minute); counter.Load() < want; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); counter.Load() < want; time.Sleep(100 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: %d of %d after two minutes; the log ends\n%.3000s", what, counter.Load(), want, tail(log.String(), 3000))
 			}

@@ -334,7 +334,7 @@ func (p *process) signal(sig syscall.Signal) {
 // until waits for something.
 func (s *site) until(what string, is func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			logs, err := filepath.Glob(filepath.Join(s.dir, "*.log"))
 			s.must(err)
@@ -492,8 +492,8 @@ func TestTwoProcessesHandleOneAlertOnce(t *testing.T) {
 }
 
 func TestAProcessThatStopsInsideAStepIsReplaced(t *testing.T) {
-	for name, after := range map[string]bool{"before the effect": false, "after the effect": true} {
-		t.Run(name, func(t *testing.T) {
+	for _, after := range crashtest.Draw(t, []bool{false, true}) {
+		t.Run(map[bool]string{false: "before the effect", true: "after the effect"}[after], func(t *testing.T) {
 			s := newSite(t)
 			p := map[string]*process{}
 			for _, n := range []string{"a", "b"} {

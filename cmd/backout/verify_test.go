@@ -60,11 +60,11 @@ func deploy(t *testing.T) *deployed {
 	write(filepath.Join(dir, "docker-compose.yml"), fmt.Sprintf("version: \"3.8\"\nservices:\n  web:\n    image: %s:latest\n    ports: [\"%s:9000\"]\n", d.project, address))
 	d.run(t, "", "env", "CGO_ENABLED=0", "go", "build", "-o", filepath.Join(dir, "service"), "../../remediation/docker/testdata/service")
 	t.Cleanup(func() {
-		d.run(t, dir, "docker-compose", "-p", d.project, "down")
+		d.run(t, dir, "docker-compose2", "-p", d.project, "down")
 		d.run(t, dir, "docker", "rmi", "--force", d.project+":v1.0.0", d.project+":latest")
 	})
 	d.run(t, dir, "docker", "build", "--quiet", "--tag", d.project+":v1.0.0", "--tag", d.project+":latest", ".")
-	d.run(t, dir, "docker-compose", "-p", d.project, "up", "-d")
+	d.run(t, dir, "docker-compose2", "-p", d.project, "up", "-d")
 	return d
 }
 
@@ -99,7 +99,7 @@ func TestVerifyAnswersWhetherAServiceRunsAVersionAndWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.run(t, d.dir, "docker", "build", "--quiet", "--tag", d.project+":latest", ".")
-	d.run(t, d.dir, "docker-compose", "-p", d.project, "up", "-d")
+	d.run(t, d.dir, "docker-compose2", "-p", d.project, "up", "-d")
 	patient, err := os.ReadFile(d.playbook)
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestVerifyAnswersWhetherAServiceRunsAVersionAndWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	d.run(t, d.dir, "docker-compose", "-p", d.project, "stop")
+	d.run(t, d.dir, "docker-compose2", "-p", d.project, "stop")
 	r = d.verify(t, "--version=v2.0.0")
 	if r.status != 1 || !strings.Contains(r.stdout, "there is no image "+d.project+":v2.0.0") || !strings.Contains(r.stdout, "no container of web is running") || time.Since(began) > time.Minute {
 		t.Errorf("after %s: %+v", time.Since(began), r)

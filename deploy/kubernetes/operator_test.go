@@ -369,7 +369,7 @@ func startAlertmanager(t *testing.T, config string) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	client := &http.Client{Timeout: 10 * time.Second}
 	for limit := time.After(time.Minute); ; {

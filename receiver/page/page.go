@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 )
 
 //go:embed templates/*.html
@@ -42,9 +43,13 @@ type File struct {
 	Body        []byte
 }
 
-// New parses what is embedded: each page with the layout and the parts that
-// all of them share.
-func New() (*Pages, error) {
+// New returns what is embedded, which a process parses once.
+func New() (*Pages, error) { return embedded() }
+
+var embedded = sync.OnceValues(parse)
+
+// parse reads each page with the layout and the parts that all of them share.
+func parse() (*Pages, error) {
 	p := &Pages{templates: map[string]*template.Template{}, Files: map[string]File{}, names: map[string]string{}}
 	kinds := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 	static, err := fs.ReadDir(staticFiles, "static")

@@ -244,13 +244,13 @@ func TestRunPromotesByItself(t *testing.T) {
 		c.beat()
 		c.prove()
 		c.must(c.begin(remediation.RolloutStart{Auto: true}))
-		for range 25 * 60 {
+		for range 3 * 60 {
 			time.Sleep(time.Minute)
 			c.beat()
 		}
 		settles()
 		c.at(remediation.RolloutActive, "beta", "0.1")
-	})
+	}, replace("duration: 1d", "duration: 2h"))
 }
 
 func TestOneWorkerForAnIncident(t *testing.T) {

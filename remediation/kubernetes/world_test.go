@@ -452,7 +452,7 @@ func during(t *testing.T, run func(), each func(ctx context.Context)) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		tick := time.NewTicker(50 * time.Millisecond)
+		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			each(ctx)

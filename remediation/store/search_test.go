@@ -8,6 +8,8 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/crashtest"
+	"github.com/locotoki/backout/remediation/store/storetest"
 )
 
 var searchStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -58,9 +60,14 @@ func search(t testing.TB, s *Store, q audit.Query) (f audit.Page) {
 	return f
 }
 
-func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) { onBoth(t, pagesBack) }
+func TestASearchPagesBackThroughAllThatFitsAndNothingElse(t *testing.T) {
+	for _, dsn := range crashtest.Draw(t, []func(testing.TB) string{sqliteDSN, storetest.Postgres}) {
+		pagesBack(t, dsn(t))
+	}
+}
 
 func pagesBack(t *testing.T, dsn string) {
+	t.Helper()
 	const all = 22_000
 	s := fillLog(t, dsn, all)
 	at := func(i int) time.Time { return searchStart.Add(time.Duration(i) * time.Second) }
