@@ -210,7 +210,7 @@ func must(t testing.TB, err error) {
 // until waits for a condition.
 func until(t testing.TB, what string, try func(ctx context.Context) error) {
 	t.Helper()
-	if err := await(t.Context(), generous, 100*time.Millisecond, try); err != nil {
+	if err := await(t.Context(), generous, 250*time.Millisecond, try); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 }
