@@ -58,9 +58,10 @@ NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=
 CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|SQLiteIsAStore|TwoStores|oneFails|commitFails|connectionLost|viewCancelled|InMemory|Interrupted/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
 SMALL = $(filter-out $(PLAIN) $(ALONE) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 
-# Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks.
+# Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks. Without what a debugger
+# needs, a test is linked in two thirds of the time.
 PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
-GOTEST := go test -vet=off -p $(PACKAGES) -timeout 60m
+GOTEST := go test -vet=off -ldflags='-s -w' -p $(PACKAGES) -timeout 60m
 # The tests of a release take what `make dist` built.
 DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
 WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
