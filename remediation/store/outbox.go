@@ -10,16 +10,7 @@ import (
 
 // PublicIncident implements remediation.PublicTable.
 func (t *tx) PublicIncident(incident string) (remediation.PublicIncident, error) {
-	var p remediation.PublicIncident
-	var body []byte
-	err := t.row("SELECT body FROM public_incidents WHERE incident = ?", []any{incident}, &body)
-	if err == nil {
-		err = json.Unmarshal(body, &p)
-	}
-	if err != nil {
-		return remediation.PublicIncident{}, fmt.Errorf("what the public was told of incident %.80q: %w", incident, err)
-	}
-	return p, nil
+	return body[remediation.PublicIncident](t, "what the public was told of "+incident, "SELECT body FROM public_incidents WHERE incident = ?", incident)
 }
 
 // PutPublicIncident implements remediation.PublicTable.
@@ -29,18 +20,11 @@ func (t *tx) PutPublicIncident(p remediation.PublicIncident) error {
 		at = *p.Resolved
 	}
 	resolved, err := nanos(at)
-	var body []byte
-	if err == nil {
-		body, err = marshal(p)
-	}
-	if err == nil {
-		err = t.exec(`INSERT INTO public_incidents (incident, resolved, body) VALUES (?, ?, ?)
-			ON CONFLICT (incident) DO UPDATE SET resolved = excluded.resolved, body = excluded.body`, p.Incident, resolved, body)
-	}
 	if err != nil {
 		return fmt.Errorf("put what the public is told of incident %.80q: %w", p.Incident, err)
 	}
-	return nil
+	return t.put("what the public is told of "+p.Incident, p, `INSERT INTO public_incidents (incident, resolved, body) VALUES (?, ?, ?)
+		ON CONFLICT (incident) DO UPDATE SET resolved = excluded.resolved, body = excluded.body`, p.Incident, resolved)
 }
 
 // PublicIncidents implements remediation.PublicTable.

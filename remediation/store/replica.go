@@ -30,23 +30,13 @@ func (t *tx) Replicas() ([]remediation.Replica, error) {
 
 // PutReplica implements remediation.ReplicaTable.
 func (t *tx) PutReplica(r remediation.Replica) error {
-	b, err := marshal(r)
-	if err == nil {
-		err = t.exec("INSERT INTO replicas (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body", r.ID, b)
-	}
-	if err != nil {
-		return fmt.Errorf("put replica %.80q: %w", r.ID, err)
-	}
-	return nil
+	return t.put("replica "+r.ID, r, "INSERT INTO replicas (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body", r.ID)
 }
 
 // DeleteReplica implements remediation.ReplicaTable; deleting what is not there is not an
 // error.
 func (t *tx) DeleteReplica(id string) error {
-	if err := t.exec("DELETE FROM replicas WHERE id = ?", id); err != nil {
-		return fmt.Errorf("delete replica %.80q: %w", id, err)
-	}
-	return nil
+	return t.remove("replica "+id, "DELETE FROM replicas WHERE id = ?", id)
 }
 
 // Lease implements remediation.ReplicaTable.

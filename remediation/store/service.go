@@ -81,23 +81,14 @@ func (t *tx) Freezes() ([]remediation.Freeze, error) {
 
 // PutFreeze implements remediation.ServiceTable.
 func (t *tx) PutFreeze(f remediation.Freeze) error {
-	b, err := marshal(f)
-	if err == nil {
-		err = t.exec("INSERT INTO freezes (service, scope, body) VALUES (?, ?, ?) ON CONFLICT (service, scope) DO UPDATE SET body = excluded.body", f.Service, f.Scope, b)
-	}
-	if err != nil {
-		return fmt.Errorf("put freeze of service %q: %w", f.Service, err)
-	}
-	return nil
+	return t.put("freeze of "+f.Service, f,
+		"INSERT INTO freezes (service, scope, body) VALUES (?, ?, ?) ON CONFLICT (service, scope) DO UPDATE SET body = excluded.body", f.Service, f.Scope)
 }
 
 // DeleteFreeze implements remediation.ServiceTable; deleting what is not there
 // is not an error.
 func (t *tx) DeleteFreeze(service, scope string) error {
-	if err := t.exec("DELETE FROM freezes WHERE service = ? AND scope = ?", service, scope); err != nil {
-		return fmt.Errorf("delete freeze of service %q: %w", service, err)
-	}
-	return nil
+	return t.remove("freeze of "+service, "DELETE FROM freezes WHERE service = ? AND scope = ?", service, scope)
 }
 
 // Rollouts implements remediation.ServiceTable.
@@ -118,15 +109,9 @@ func (t *tx) Rollout(service string) (remediation.Rollout, error) {
 
 // PutRollout implements remediation.ServiceTable.
 func (t *tx) PutRollout(r remediation.Rollout) error {
-	b, err := marshal(r)
-	if err == nil {
-		err = t.exec("INSERT INTO rollouts (service, promoting, body) VALUES (?, ?, ?) ON CONFLICT (service) DO UPDATE SET promoting = excluded.promoting, body = excluded.body",
-			r.Service, r.Promotion != nil, b)
-	}
-	if err != nil {
-		return fmt.Errorf("put rollout of service %q: %w", r.Service, err)
-	}
-	return nil
+	return t.put("rollout of "+r.Service, r,
+		"INSERT INTO rollouts (service, promoting, body) VALUES (?, ?, ?) ON CONFLICT (service) DO UPDATE SET promoting = excluded.promoting, body = excluded.body",
+		r.Service, r.Promotion != nil)
 }
 
 // marshal is json.Marshal without the escapes that it adds for HTML, which would
@@ -170,6 +155,47 @@ func bodies[T any](t *tx, table, query string, args ...any) ([]T, error) {
 		return nil, fmt.Errorf("list %s: %w", table, err)
 	}
 	return out, nil
+}
+
+// put writes a row that is kept as JSON, the last of the query's arguments.
+func (t *tx) put(what string, v any, query string, args ...any) error {
+	b, err := marshal(v)
+	if err == nil {
+		err = t.exec(query, append(args, b)...)
+	}
+	if err != nil {
+		return fmt.Errorf("put %.200q: %w", what, err)
+	}
+	return nil
+}
+
+func (t *tx) remove(what, query string, args ...any) error {
+	if err := t.exec(query, args...); err != nil {
+		return fmt.Errorf("delete %.200q: %w", what, err)
+	}
+	return nil
+}
+
+// Preflight implements remediation.PreflightTable.
+func (t *tx) Preflight(service string) (remediation.Preflight, error) {
+	return body[remediation.Preflight](t, "preflight of "+service, "SELECT body FROM preflights WHERE service = ?", service)
+}
+
+// PutPreflight implements remediation.PreflightTable.
+func (t *tx) PutPreflight(p remediation.Preflight) error {
+	return t.put("preflight of "+p.Service, p,
+		"INSERT INTO preflights (service, body) VALUES (?, ?) ON CONFLICT (service) DO UPDATE SET body = excluded.body", p.Service)
+}
+
+// Rehearsals implements remediation.RehearsalTable.
+func (t *tx) Rehearsals(service string) ([]remediation.Rehearsal, error) {
+	return bodies[remediation.Rehearsal](t, "rehearsals", "SELECT body FROM rehearsals WHERE service = ? ORDER BY plan", service)
+}
+
+// PutRehearsal implements remediation.RehearsalTable.
+func (t *tx) PutRehearsal(r remediation.Rehearsal) error {
+	return t.put("rehearsal of "+r.Service, r,
+		"INSERT INTO rehearsals (service, plan, body) VALUES (?, ?, ?) ON CONFLICT (service, plan) DO UPDATE SET body = excluded.body", r.Service, r.Plan)
 }
 
 // Beats implements remediation.ServiceTable.
@@ -259,22 +285,12 @@ func (t *tx) Signal(service, name string) (remediation.Signal, error) {
 
 // PutSignal implements remediation.ServiceTable.
 func (t *tx) PutSignal(s remediation.Signal) error {
-	body, err := marshal(s)
-	if err == nil {
-		err = t.exec(`INSERT INTO signals (service, name, body) VALUES (?, ?, ?)
-			ON CONFLICT (service, name) DO UPDATE SET body = excluded.body`, s.Service, s.Name, body)
-	}
-	if err != nil {
-		return fmt.Errorf("put signal %.80q of %.80q: %w", s.Name, s.Service, err)
-	}
-	return nil
+	return t.put("signal "+s.Name+" of "+s.Service, s,
+		"INSERT INTO signals (service, name, body) VALUES (?, ?, ?) ON CONFLICT (service, name) DO UPDATE SET body = excluded.body", s.Service, s.Name)
 }
 
 // DeleteSignal implements remediation.ServiceTable; deleting what is not there
 // is not an error.
 func (t *tx) DeleteSignal(service, name string) error {
-	if err := t.exec("DELETE FROM signals WHERE service = ? AND name = ?", service, name); err != nil {
-		return fmt.Errorf("delete signal %.80q of %.80q: %w", name, service, err)
-	}
-	return nil
+	return t.remove("signal "+name+" of "+service, "DELETE FROM signals WHERE service = ? AND name = ?", service, name)
 }
