@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -51,7 +52,9 @@ func EveryCommit(t *testing.T, least int, live func(t *testing.T, commit int, wh
 		t.Run(when.String(), func(t *testing.T) {
 			t.Parallel()
 			for n := range crashtest.Points(t) {
-				if live(t, n+1, when) {
+				crashed := false
+				t.Run("commit "+strconv.Itoa(n+1), func(t *testing.T) { crashed = live(t, n+1, when) }) // what it opened is closed before the next
+				if crashed {
 					continue
 				}
 				if n < least {
