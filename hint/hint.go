@@ -37,6 +37,12 @@ func Text(message, try string) string {
 	return message + mark + try
 }
 
+// Cut splits what Text has joined, such as the error that a server answered.
+func Cut(text string) (message, try string) {
+	message, try, _ = strings.Cut(text, mark)
+	return message, strings.ReplaceAll(try, mark, "; ")
+}
+
 // Of splits an error's text into its message and its hint, "" for none. Several hints,
 // as of joined errors, are joined in their order. A hint that the text of an
 // outer error leaves out, as one with a secret in it, is left out here too.

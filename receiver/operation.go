@@ -2,7 +2,9 @@ package receiver
 
 import (
 	"net/http"
+	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -192,7 +194,7 @@ func (s *Server) operations() []Operation {
 		s.changing(http.MethodPost, "/api/v1/signals/{name}", "Raises a signal: its alert fires and its plan runs.", reason, reflect.TypeFor[raisedSignal](), s.raiseSignal, which),
 		s.changing(http.MethodDelete, "/api/v1/signals/{name}", "Clears a signal.", reason, reflect.TypeFor[raisedSignal](), s.clearSignal, which),
 
-		s.reading("/api/v1/rollout", "The rollout of each service.", reflect.TypeFor[rolloutList](), s.listRollouts, service),
+		s.reading("/api/v1/rollout", "The rollout of each service.", reflect.TypeFor[rolloutList](), s.listRollouts, service).with(http.StatusNotFound),
 		s.reading("/api/v1/rollout/report", "All that is known of a service's present or last rollout.", reflect.TypeFor[view.RolloutReport](), s.showRolloutReport, which).
 			with(http.StatusNotFound),
 		s.changing(http.MethodPost, "/api/v1/rollout/start", "Starts a rollout, or records one that people have started.", reflect.TypeFor[startRequest](), rollout, s.startRollout),
@@ -256,9 +258,28 @@ func (s *Server) consoleOperations() []Operation {
 	}
 }
 
+// unescaped decodes the parameters of the path, which echo takes from the path as it was
+// sent where anything in it is encoded without need.
+func unescaped(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if c.Request().URL.RawPath != "" {
+			values := slices.Clone(c.ParamValues())
+			for i := range values {
+				decoded, err := url.PathUnescape(values[i])
+				if err != nil {
+					return echo.ErrNotFound
+				}
+				values[i] = decoded
+			}
+			c.SetParamValues(values...)
+		}
+		return next(c)
+	}
+}
+
 // routes makes the server answer its operations.
 func (s *Server) routes() {
 	for _, o := range s.operations() {
-		s.echo.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), o.serve)
+		s.echo.Add(o.Method, strings.NewReplacer("{", ":", "}", "").Replace(o.Path), unescaped(o.serve))
 	}
 }

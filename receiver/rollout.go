@@ -26,11 +26,15 @@ func (s *Server) listRollouts(c echo.Context, _ string) error {
 	if err != nil {
 		return err
 	}
-	rollouts := []view.RolloutView{}
+	service, known, rollouts := q.Get("service"), []string{}, []view.RolloutView{}
 	for _, r := range list {
-		if service := q.Get("service"); service == "" || service == r.Service {
+		known = append(known, r.Service)
+		if service == "" || service == r.Service {
 			rollouts = append(rollouts, nonNilRollout(r))
 		}
+	}
+	if service != "" && len(rollouts) == 0 {
+		return view.UnknownService(service, known)
 	}
 	return s.answer(c, rolloutList{rollouts})
 }

@@ -48,11 +48,14 @@ func (f *headFlag) Set(s string) error {
 // verdict is the answer of audit verify.
 type verdict struct {
 	OK bool `json:"ok"`
-	// Entries is how many were checked and are good.
+	// Entries is how many were checked and are good: none if the head that was noted is not
+	// among them.
 	Entries int64 `json:"entries"`
-	// Head is the last good entry.
-	Head   head    `json:"head"`
-	Broken *broken `json:"broken,omitempty"`
+	// Head is the last entry up to which the chain is consistent.
+	Head head `json:"head"`
+	// HeadFound says whether the head of --head is among those entries; missing without --head.
+	HeadFound *bool   `json:"head_found,omitempty"`
+	Broken    *broken `json:"broken,omitempty"`
 }
 
 // broken is the first entry that breaks the chain.
@@ -82,22 +85,25 @@ func (c *commands) addAuditVerify(parent *kingpin.CmdClause) {
 // verify checks the whole log, and that it contains the head that was noted.
 func verify(ctx context.Context, src source, noted *head, work *terminal.Progress) (verdict, error) {
 	var chain audit.Chain
-	seen := noted == nil || *noted == head{0, audit.ZeroHash}
+	found, other := noted != nil && *noted == head{0, audit.ZeroHash}, ""
 	err := eachPage(ctx, src, 0, func(entries []audit.Entry) error {
 		work.Say("checked up to entry %d", entries[0].Seq-1)
 		for _, e := range entries {
 			if err := chain.Add(e); err != nil {
 				return err
 			}
-			if noted != nil && e.Seq == noted.Seq && e.Hash == noted.Hash {
-				seen = true
+			if noted != nil && e.Seq == noted.Seq {
+				found, other = e.Hash == noted.Hash, e.Hash
 			}
 		}
 		return nil
 	})
 	v := verdict{OK: true}
 	v.Head.Seq, v.Head.Hash = chain.Head()
-	if v.Head.Seq > 0 {
+	if noted != nil {
+		v.HeadFound = &found
+	}
+	if v.Head.Seq > 0 && (noted == nil || found) {
 		v.Entries = v.Head.Seq - chain.First() + 1
 	}
 	var breaks *audit.BrokenChainError
@@ -106,11 +112,17 @@ func verify(ctx context.Context, src source, noted *head, work *terminal.Progres
 		v.OK, v.Broken = false, &broken{breaks.Seq, breaks.Why}
 	case err != nil:
 		return verdict{}, err
-	case !seen:
-		v.OK, v.Broken = false, &broken{noted.Seq, fmt.Sprintf("the log does not contain the head %s; it ends with %s", noted, v.Head)}
-		if noted.Seq < chain.First() {
-			v.Broken.Why = fmt.Sprintf("the log does not contain the head %s; it begins with entry %d, earlier ones were pruned", noted, chain.First())
+	case noted != nil && !found:
+		why := fmt.Sprintf("the log does not contain the head %s; ", noted)
+		switch {
+		case other != "":
+			why += fmt.Sprintf("its entry %d has the hash %s", noted.Seq, other)
+		case noted.Seq < chain.First():
+			why += fmt.Sprintf("it begins with entry %d, earlier ones were pruned", chain.First())
+		default:
+			why += fmt.Sprintf("it ends with %s", v.Head)
 		}
+		v.OK, v.Broken = false, &broken{noted.Seq, why}
 	}
 	return v, nil
 }
@@ -119,6 +131,9 @@ func (v verdict) text() string {
 	if v.OK {
 		return fmt.Sprintf("ok: %s, head %s\n", remediation.Counted(v.Entries, "entry"), v.Head)
 	}
-	return terminal.Wrap("", fmt.Sprintf("broken: entry %d: %s", v.Broken.Seq, v.Broken.Why)) +
-		terminal.Wrap("", fmt.Sprintf("%s up to %s can be trusted; later ones cannot.", remediation.Counted(v.Entries, "entry"), v.Head))
+	trust := fmt.Sprintf("%s up to %s can be trusted; later ones cannot.", remediation.Counted(v.Entries, "entry"), v.Head)
+	if v.HeadFound != nil && !*v.HeadFound {
+		trust = fmt.Sprintf("The chain is consistent up to %s, but does not contain the head that was noted: no entry is proven.", v.Head)
+	}
+	return terminal.Wrap("", fmt.Sprintf("broken: entry %d: %s", v.Broken.Seq, v.Broken.Why)) + terminal.Wrap("", trust)
 }

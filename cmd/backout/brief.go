@@ -9,13 +9,14 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/remediation"
 )
 
 func (c *commands) addIncidentBrief(parent *kingpin.CmdClause) {
 	clause := parent.Command("brief", "Write the brief for customer support about an open incident: plain text to copy, in the status page's words.")
-	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	id := flags.Name(clause, "id", "The incident, such as inc-1.")
 	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[remediation.Brief]())
 	c.add(clause, func(ctx context.Context) error {
 		cl, err := server.client()

@@ -137,7 +137,7 @@ func TestCommandsSpeakTheAPI(t *testing.T) {
 		},
 		"signal clear": {
 			[]string{"signal", "clear", "p1-error", "--reason=r"},
-			exchange{"DELETE /api/v1/signals/p1-error", `{"reason":"r"}`, 200, `{"service":"social-intel","signal":"p1-error","raised":false}`},
+			exchange{"DELETE /api/v1/signals/p1-error", `{"reason":"r"}`, 200, `{"service":"social-intel","signal":"p1-error","raised":false,"by":"oncall","reason":"CVE-1","since":"2026-11-22T03:00:00Z"}`},
 			[]string{"Cleared: p1-error of service social-intel."},
 		},
 		"rollout start": {
@@ -257,6 +257,8 @@ func TestARefusalIsASentenceWithAHint(t *testing.T) {
 	}{
 		"no token":        {401, `{"error":"a known token is needed"}`, 2, "backout: a known token is needed\ntry: --token-file=FILE"},
 		"the wrong role":  {403, `{"error":"the role viewer does not allow this"}`, 2, "viewer does not allow this\ntry: --token-file=FILE"},
+		"a hint for HTTP": {401, `{"error":"a known token is required; try: Authorization: Bearer TOKEN"}`, 2, "backout: a known token is required\ntry: --token-file=FILE"},
+		"a hint":          {409, `{"error":"x is breaching; try: force, to restore anyway"}`, 1, "backout: x is breaching\ntry: force, to restore anyway\n"},
 		"unknown":         {404, `{"error":"there is no incident inc-7"}`, 1, "backout: there is no incident inc-7\n"},
 		"its state":       {409, `{"error":"inc-7 is closed"}`, 1, "backout: inc-7 is closed\n"},
 		"a wrong request": {400, `{"error":"a reason is required"}`, 2, "backout: a reason is required\n"},
@@ -272,6 +274,27 @@ func TestARefusalIsASentenceWithAHint(t *testing.T) {
 				t.Errorf("status %d, want %d; stdout %q; stderr %q, want %q", r.status, tc.exit, r.stdout, r.stderr, tc.says)
 			}
 		})
+	}
+}
+
+func TestAnyOtherJSONIsNotTakenForAnAnswerOfBackout(t *testing.T) {
+	for _, answer := range []string{`{"message":"please log in"}`, `{}`, `null`} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if _, err := w.Write([]byte(answer)); err != nil {
+				t.Error(err)
+			}
+		}))
+		defer srv.Close()
+		for _, line := range []string{
+			"freeze --reason=r", "thaw --reason=r", "signal raise x --reason=r", "status", "audit verify", "audit list", "audit tail", "incident list", "incident show inc-1",
+			"incident brief inc-1", "approve inc-1 1-flag_off --reason=r", "rollout status", "rollout hold", "rollout report", "preflight", "rehearse",
+		} {
+			r := backout(t, nil, append(strings.Fields(line), "--url="+srv.URL)...)
+			if r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, "is not from backout: it has no \"") {
+				t.Errorf("%s, answered %s: %+v", line, answer, r)
+			}
+		}
 	}
 }
 

@@ -60,7 +60,7 @@ func (c *commands) addIncidentList(parent *kingpin.CmdClause) {
 
 func (c *commands) addIncidentShow(parent *kingpin.CmdClause) {
 	clause := parent.Command("show", "Show one incident: what happened, what was done, what is next, and how to stop it.")
-	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	id := flags.Name(clause, "id", "The incident, such as inc-1.")
 	follow := clause.Flag("follow", "Show it again on every change, until it closes.").Bool()
 	from, output := c.sourceFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
@@ -146,7 +146,7 @@ func (c *commands) showChange(inc view.IncidentView, output string, again bool) 
 // addIncidentVerb adds a command that changes an incident.
 func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, help string) {
 	clause := parent.Command(string(verb), help)
-	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	id := flags.Name(clause, "id", "The incident, such as inc-1.")
 	reason := flags.Reason(clause)
 	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
@@ -156,7 +156,7 @@ func (c *commands) addIncidentVerb(parent *kingpin.CmdClause, verb view.Verb, he
 
 func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 	clause := parent.Command("restore", "Undo an incident's steps, the last one first (never data). The rollout is then active again, and held.")
-	id := clause.Arg("id", "The incident, such as inc-1; it must be recovered or closed.").Required().String()
+	id := flags.Name(clause, "id", "The incident, such as inc-1; it must be recovered or closed.")
 	reason := flags.Reason(clause)
 	force := clause.Flag("force", "Restore even if a trigger is breaching or data was lost.").Bool()
 	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
@@ -172,8 +172,8 @@ func (c *commands) addApprove() {
 
 func (c *commands) addDecision(verb view.Verb, help string) {
 	clause := c.app.Command(string(verb), help)
-	id := clause.Arg("incident", "The incident, such as inc-1.").Required().String()
-	step := clause.Arg("step", "The step, such as 3-schema_rollback.").Required().String()
+	id := flags.Name(clause, "incident", "The incident, such as inc-1.")
+	step := flags.Name(clause, "step", "The step, such as 3-schema_rollback.")
 	reason := flags.RequiredReason(clause)
 	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {

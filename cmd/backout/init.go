@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
@@ -35,6 +36,7 @@ func (c *commands) addInit() {
 	clause.Flag("release", "Version to roll out. Default: guessed from the previous one.").PlaceHolder("VERSION").StringVar(&o.Version)
 	clause.Flag("previous", "Version to fall back to. Default: the image's tag in the compose file.").PlaceHolder("VERSION").StringVar(&o.Previous)
 	out := clause.Flag("out", "File to write, which must not exist. Default: standard output.").PlaceHolder("FILE").String()
+	output := c.outputFlag(clause, reflect.TypeFor[drafted]())
 	c.add(clause, func(ctx context.Context) error {
 		full, err := filepath.Abs(*dir)
 		if err != nil {
@@ -73,8 +75,18 @@ func (c *commands) addInit() {
 		if *files != "" {
 			next = strings.TrimPrefix(next+" --config.file="+*files, "--url=URL ")
 		}
-		return c.deliver(*out, string(text), next)
+		return c.deliver(*out, string(text), next, *output)
 	})
+}
+
+// drafted is the answer of init.
+type drafted struct {
+	Playbook string `json:"playbook"`
+	// File is where it was written to, "" for none.
+	File string `json:"file"`
+	// Guessed and FillIn are how many values were guessed, and how many a person must add.
+	Guessed int `json:"guessed"`
+	FillIn  int `json:"to_fill_in"`
 }
 
 func past(conf *config.Config, transport *http.Transport) (*observe.Prometheus, error) {
@@ -87,13 +99,20 @@ func past(conf *config.Config, transport *http.Transport) (*observe.Prometheus, 
 
 // deliver writes a drafted playbook, and says on standard error what is left to do;
 // prometheus is the flag that names where a backtest reads.
-func (c *commands) deliver(out, text, prometheus string) error {
-	if out == "" {
+func (c *commands) deliver(out, text, prometheus, output string) error {
+	d := drafted{Playbook: text, File: out, Guessed: strings.Count(text, " # guessed"), FillIn: strings.Count(text, " # fill in: ")}
+	if out != "" {
+		if err := createFile(out, text); err != nil {
+			return wrong("", "--out: %w", err)
+		}
+	}
+	switch {
+	case output == outputJSON:
+		return c.printJSON(d)
+	case out == "":
 		if err := c.print(text); err != nil {
 			return err
 		}
-	} else if err := createFile(out, text); err != nil {
-		return wrong("", "--out: %w", err)
 	}
 	name := out
 	if out == "" {
@@ -102,7 +121,7 @@ func (c *commands) deliver(out, text, prometheus string) error {
 	_, err := fmt.Fprintf(c.stderr, `%s guessed, %d to fill in. Next: read it, check it, then see what it would have done in the last 7 days:
   backout check --playbook.file=%[3]s
   backout backtest --playbook.file=%[3]s %[4]s --from=7d
-`, remediation.Counted(strings.Count(text, " # guessed"), "value"), strings.Count(text, " # fill in: "), name, prometheus)
+`, remediation.Counted(d.Guessed, "value"), d.FillIn, name, prometheus)
 	return err
 }
 

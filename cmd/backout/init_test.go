@@ -409,6 +409,11 @@ func TestInitFindsTheServicesOwnJob(t *testing.T) {
 		if !strings.Contains(r.stderr, "backout backtest --playbook.file=FILE --url=http://127.0.0.1") {
 			t.Errorf("it does not name the next step: %s", r.stderr)
 		}
+		var d drafted
+		r = backout(t, nil, "init", "--project-dir="+dir, "--service=web", "--output=json", "--prometheus="+fakePrometheus(t, readExported(t, strings.Join(c.series, "\n"))))
+		if err := json.Unmarshal([]byte(r.stdout), &d); err != nil || r.stderr != "" || !strings.Contains(d.Playbook, "\n"+c.want) || d.Guessed == 0 || d.FillIn != strings.Count(d.Playbook, " # fill in: ") {
+			t.Errorf("%s: as JSON: %v: %+v, %s", name, err, d, r.stderr)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/locotoki/backout/cmd/backout/flags"
 	"github.com/locotoki/backout/cmd/backout/terminal"
 	"github.com/locotoki/backout/receiver/report"
 )
@@ -34,7 +35,7 @@ func (v *reportOutput) Set(s string) error {
 
 func (c *commands) addIncidentReport(parent *kingpin.CmdClause) {
 	clause := parent.Command("report", "Write a post-incident report in Markdown: what happened, what was done or held and why, how long it took, what is open.")
-	id := clause.Arg("id", "The incident, such as inc-1.").Required().String()
+	id := flags.Name(clause, "id", "The incident, such as inc-1.")
 	var output reportOutput
 	clause.Flag("output", "A file such as inc-1.md, with its plots as SVG files in the same folder; text or - for the terminal; json.").
 		PlaceHolder("FILE.md").Default(outputText).SetValue(&output)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -155,9 +157,39 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 		return err
 	}
 	if verb == remediation.RolloutAbort && done.Incident != "" && output != outputJSON {
-		return c.print(fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", terminal.Clean(done.Incident), terminal.Clean(done.Incident)))
+		inc, err := c.begun(ctx, cl, done.Incident)
+		if err != nil {
+			return err
+		}
+		return c.print("\n" + terminal.Outlook(inc, c.now()) + fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", terminal.Clean(done.Incident), terminal.Clean(done.Incident)))
 	}
 	return nil
+}
+
+// begunTimeout bounds the wait for the first step of an abort.
+const begunTimeout = 10 * time.Second
+
+// begun returns an incident once a step of it has begun or is held, or as it is after a while.
+func (c *commands) begun(ctx context.Context, cl *client.Client, id string) (inc view.IncidentView, err error) {
+	ctx, stop := context.WithTimeout(ctx, begunTimeout)
+	defer stop()
+	look := func() error {
+		now, err := cl.Incident(ctx, id)
+		if err != nil {
+			return err
+		}
+		if inc = now; inc.State != remediation.Acting || slices.ContainsFunc(inc.Steps, func(s view.StepView) bool { return s.Started != nil }) {
+			return errOver
+		}
+		return nil
+	}
+	if err = look(); err == nil {
+		err = c.again(ctx, look)
+	}
+	if errors.Is(err, errOver) {
+		err = nil
+	}
+	return inc, err
 }
 
 // changeRollout requests a change, and waits until the traffic is set if that takes
@@ -264,7 +296,11 @@ func rolloutsOf(ctx context.Context, src source, service string) ([]view.Rollout
 		}
 	}
 	if service != "" && len(list) == 0 {
-		return nil, negative("backout rollout status", "service %q has no rollout", service)
+		known := make([]string, len(all))
+		for i, r := range all {
+			known[i] = r.Service
+		}
+		return nil, negative("backout rollout status", "service %q has no rollout; known: %s", service, terminal.Clean(strings.Join(known, ", ")))
 	}
 	return list, nil
 }

@@ -11,7 +11,7 @@ import (
 
 // wholeReport has one of each, with words that are long, and some that a terminal obeys.
 const wholeReport = `{"service":"social-intel","release":"v2.0.0","previous":"v1.0.0","state":"soaking","stage":"full","made":"2026-01-02T15:05:00Z",
- "started":"2025-12-25T15:04:05Z","ended":null,"started_by":"oncall","why":"the holidays are quiet \u001b[2J and so is the traffic of all of our larger customers","declared":false,
+ "started":"2025-12-25T15:04:05Z","ended":null,"cut":false,"ended_by":"","ended_why":"","started_by":"oncall","why":"the holidays are quiet \u001b[2J and so is the traffic of all of our larger customers","declared":false,
  "stages":[
   {"stage":"alpha","traffic":"0.01","from":"2025-12-25T15:04:05Z","to":"2025-12-26T15:04:05Z","by":"oncall","why":"canary","judged":[],"forced":[]},
   {"stage":"full","traffic":"1","from":"2025-12-26T15:04:05Z","to":null,"by":"ann","why":"in haste","judged":[
@@ -53,17 +53,17 @@ func TestARolloutsReportTellsAllOfItWithinTheTerminal(t *testing.T) {
 	}
 	flat := strings.Join(strings.Fields(said), " ")
 	for _, want := range []string{
-		"# Rollout of social-intel: release v2.0.0", "state: soaking, stage full", "started 2025-12-25 15:04:05 by oncall: the holidays are quiet",
-		"- alpha (traffic 0.01): 2025-12-25 15:04:05 to 2025-12-26 15:04:05 (1d) by oncall: canary",
-		"- full (traffic 1): since 2025-12-26 15:04:05 by ann: in haste", "before it, error_rate is 0.0001, which is below 0.001",
-		"forced with these gates closed: duration", "held: 2025-12-25 16:00:00 to 2025-12-25 17:30:00 (1h30m) by eve: waiting",
-		"promotion refused: 2025-12-25 18:00:00 by engine: error_rate has no value",
-		"inc-1: error_rate; 2025-12-27 10:00:00 to 2025-12-27 10:20:00 (20m), closed", "1-flag_off: no change", "recovered 2025-12-27 10:04:30, after 4m30s",
-		"p1-error raised 2025-12-27 09:00:00 by ann: page", "NOT MET (0.2%, must be below 0.1% over 1w)", "p95: not checked: connection refused (must be below 500 ms over 1d)",
+		"# Rollout of social-intel: release v2.0.0", "state: soaking, stage full", "started 25 Dec 2025 15:04:05 UTC by oncall: the holidays are quiet",
+		"- alpha (1% of traffic): 25 Dec 2025 15:04:05 UTC to 26 Dec 2025 15:04:05 UTC (1 d) by oncall: canary",
+		"- full (100% of traffic): since 26 Dec 2025 15:04:05 UTC by ann: in haste", "before it, error_rate is 0.0001, which is below 0.001",
+		"forced with these gates closed: duration", "held: 25 Dec 2025 16:00:00 UTC to 25 Dec 2025 17:30:00 UTC (1 h 30 min) by eve: waiting",
+		"promotion refused: 25 Dec 2025 18:00:00 UTC by engine: error_rate has no value",
+		"inc-1: error_rate; 27 Dec 2025 10:00:00 UTC to 27 Dec 2025 10:20:00 UTC (20 min), closed", "1-flag_off: no change", "recovered 27 Dec 2025 10:04:30 UTC, after 4 min 30 s",
+		"p1-error raised 27 Dec 2025 09:00:00 UTC by ann: page", "NOT MET (0.2%, must be below 0.1% over 7 d)", "p95: not checked: connection refused (must be below 500 ms over 1 d)",
 		"not signed (Rollout Lead); try: backout preflight sign success/repeat-usage-rate-60 --by=NAME --reason=WHY",
-		"NPS: signed by Ada 2026-01-01 10:00:00: survey 12", "trends: FAILED: http://127.0.0.1:9000/trends answers 500, want 200",
-		"Document lessons learned: not signed (Rollout Lead)", "T, 1% canary deployment (DevOps), planned 2025-12-25: done 2025-12-25 by oncall",
-		"T+10, Launch announcement (Marketing), planned 2026-01-04: unknown",
+		"NPS: signed by Ada 1 Jan 2026 10:00:00 UTC: survey 12", "trends: FAILED: http://127.0.0.1:9000/trends answers 500, want 200",
+		"Document lessons learned: not signed (Rollout Lead)", "T, 1% canary deployment (DevOps), planned 25 Dec 2025: done 25 Dec 2025 by oncall",
+		"T+10, Launch announcement (Marketing), planned 4 Jan 2026: unknown",
 	} {
 		if !strings.Contains(flat, want) {
 			t.Errorf("the report says nothing of %q:\n%s", want, said)

@@ -51,7 +51,7 @@ func warned(warning string) string {
 }
 
 func (c *commands) addSignalChange(clause *kingpin.CmdClause, method string, text func(signalAnswer) string) {
-	name := clause.Arg("name", "The signal's name in the playbook.").Required().String()
+	name := flags.Name(clause, "name", "The signal's name in the playbook.")
 	service := clause.Flag("service", "The service. Required if several playbooks are loaded.").String()
 	reason := flags.RequiredReason(clause)
 	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[signalAnswer]())

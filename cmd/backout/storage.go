@@ -37,7 +37,7 @@ func (c *commands) addStorageCopy(parent *kingpin.CmdClause) {
 		if err := errors.Join(withoutPassword("from", *from), withoutPassword("to", *to)); err != nil {
 			return err
 		}
-		source, err := store.Open(ctx, *from)
+		source, err := store.OpenExisting(ctx, *from)
 		if err != nil {
 			return wrong("", "--from: %w", err)
 		}
@@ -79,15 +79,21 @@ func (d copied) words(to string) string {
 	return b.String()
 }
 
+// migrated is the answer of storage migrate.
+type migrated struct {
+	UpToDate bool `json:"up_to_date"`
+}
+
 func (c *commands) addStorageMigrate(parent *kingpin.CmdClause) {
 	clause := parent.Command("migrate", "Create the database's tables or bring them up to this program's schema, as serve does when it starts. "+
 		"Needed only if serve's role may not change tables.")
 	dsn := clause.Flag("storage.dsn", "The database, with a role that owns its schema.").PlaceHolder("DSN").Required().String()
+	output := c.outputFlag(clause, reflect.TypeFor[migrated]())
 	c.add(clause, func(ctx context.Context) error {
 		s, err := openForServing(ctx, *dsn, "")
 		if err != nil {
 			return err
 		}
-		return closing(s, c.print("The schema is up to date.\n"))
+		return closing(s, c.answer(*output, migrated{true}, "The schema is up to date.\n", true))
 	})
 }

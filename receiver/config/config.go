@@ -262,7 +262,7 @@ func (r *configReader) root(n *yaml.Node, cfg *Config) {
 		}},
 		field{"alertmanager", func(n *yaml.Node) {
 			r.fields(n, "alertmanager", append([]field{
-				{"url", func(n *yaml.Node) { r.address(n, "alertmanager.url", &cfg.AlertmanagerURL) }},
+				{"url", func(n *yaml.Node) { r.address(n, "alertmanager.url", "http://127.0.0.1:9093", &cfg.AlertmanagerURL) }},
 			}, r.outgoing("alertmanager", &cfg.AlertmanagerHTTP)...)...)
 		}},
 		field{"docker", func(n *yaml.Node) {
@@ -325,8 +325,8 @@ func (r *configReader) lease(n *yaml.Node, into *time.Duration) {
 	}
 }
 
-// url reads an http or https address without credentials.
-func (r *configReader) url(n *yaml.Node, what string) *url.URL {
+// url reads an http or https address without credentials, such as usual.
+func (r *configReader) url(n *yaml.Node, what, usual string) *url.URL {
 	text := r.text(n, what)
 	if text == "" {
 		return nil
@@ -334,7 +334,7 @@ func (r *configReader) url(n *yaml.Node, what string) *url.URL {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "":
-		r.fail(n, "http://127.0.0.1:9090", "%s must be an http or https address", what)
+		r.fail(n, usual, "%s must be an http or https address", what)
 	case u.User != nil:
 		r.fail(n, "the address without USER:PASSWORD@", "%s must not contain a secret", what)
 	case u.RawQuery != "" || u.Fragment != "":
@@ -345,15 +345,15 @@ func (r *configReader) url(n *yaml.Node, what string) *url.URL {
 	return nil
 }
 
-func (r *configReader) address(n *yaml.Node, what string, into *string) {
-	if u := r.url(n, what); u != nil {
+func (r *configReader) address(n *yaml.Node, what, usual string, into *string) {
+	if u := r.url(n, what, usual); u != nil {
 		*into = strings.TrimSuffix(u.String(), "/")
 	}
 }
 
 // secretAddress reads an address that a secret is sent to: https, except on loopback.
 func (r *configReader) secretAddress(n *yaml.Node, what, usual, secret string, into *string) {
-	u := r.url(n, what)
+	u := r.url(n, what, usual)
 	if u == nil {
 		return
 	}
@@ -389,13 +389,13 @@ func (r *configReader) prometheusURL(n *yaml.Node, into *string) {
 		r.fail(n, "http://127.0.0.1:9090?partial_response=false", "prometheus.url: its query cannot be read")
 		return
 	}
-	if r.address(&plain, "prometheus.url", into); query != "" {
+	if r.address(&plain, "prometheus.url", "http://127.0.0.1:9090", into); query != "" {
 		*into += "?" + query
 	}
 }
 
 func (r *configReader) externalURL(n *yaml.Node) *url.URL {
-	u := r.url(n, "external_url")
+	u := r.url(n, "external_url", "https://backout.example.com")
 	if u != nil && strings.Trim(u.Path, "/") != "" {
 		r.fail(n, u.Scheme+"://"+u.Host, "external_url must have no path: backout is served at the root of its host")
 		return nil

@@ -125,11 +125,12 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"half a document":      {"docker: {}\n---\n[", "3", "not YAML", ""},
 		"two documents":        {"docker: {}\n---\ndocker: {}", "2", "a second YAML document", "one document"},
 		"no url":               {"prometheus: {url: localhost:9090}", "1", "prometheus.url must be an http or https address", "http://127.0.0.1:9090"},
-		"another scheme":       {"alertmanager: {url: 'ftp://x'}", "1", "alertmanager.url must be an http or https address", "http://"},
+		"another scheme":       {"alertmanager: {url: 'ftp://x'}", "1", "alertmanager.url must be an http or https address", "http://127.0.0.1:9093"},
 		"a password in a url":  {"prometheus: {url: 'http://u:hunter2@x'}", "1", "prometheus.url must not contain a secret", "without USER:PASSWORD@"},
 		"a query in a url":     {"alertmanager: {url: 'http://x/?a=b'}", "1", "no query", "up to its ?"},
 		"half a query":         {"prometheus: {url: 'http://x/?a=%zz'}", "1", "its query cannot be read", "?partial_response=false"},
 		"a short token":        {"tokens:\n  - {name: a, role: viewer, file: short.token}", "2", "short.token has 15 characters; at least 16 are needed", "openssl rand -hex 32 > "},
+		"one character":        {"tokens:\n  - {name: a, role: viewer, file: x.token}", "2", "x.token has 1 character; at least 16 are needed", ""},
 		"a url that is a list": {"prometheus: {url: [http://x]}", "1", "prometheus.url must be a non-empty text", ""},
 		"no duration":          {"prometheus: {timeout: 5}", "1", "prometheus.timeout must be a duration above zero", "5s"},
 		"no time at all":       {"prometheus: {timeout: 0s}", "1", "prometheus.timeout must be a duration above zero", "5s"},
@@ -174,7 +175,7 @@ func TestAMistakeIsReportedWithItsLineAndWhatToTry(t *testing.T) {
 		"empty dsn file":       {"storage: {dsn_file: empty.token}", "1", "does not hold one data source name", "sqlite:"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg, path, err := load(t, map[string]string{"backout.yml": tc.content, "am.token": "a-secret-a-secret", "eye.token": "e-secret-e-secret", "short.token": "fifteen-letters", "empty.token": " \n", "two.token": "a-secret\nb-secret", "huge.token": strings.Repeat("x", 5000)})
+			cfg, path, err := load(t, map[string]string{"backout.yml": tc.content, "am.token": "a-secret-a-secret", "eye.token": "e-secret-e-secret", "short.token": "fifteen-letters", "x.token": "x", "empty.token": " \n", "two.token": "a-secret\nb-secret", "huge.token": strings.Repeat("x", 5000)})
 			if err == nil || cfg != nil {
 				t.Fatalf("no mistake was found: %+v", cfg)
 			}
@@ -197,6 +198,7 @@ func TestAllMistakesAreReportedTogetherInTheirOrder(t *testing.T) {
 tokens:
   - {name: a, role: admin, file: x, what: y}
   - {name: b, role: viewer, file: none}
+  - {name: b, role: viewer, file: none}
 docker: {host: x}
 nonsense: 1
 `})
@@ -207,7 +209,7 @@ nonsense: 1
 	for _, l := range strings.Split(err.Error(), "\n") {
 		lines = append(lines, strings.TrimPrefix(strings.SplitN(l, ": ", 2)[0], path+":"))
 	}
-	if got := strings.Join(lines, " "); got != "1 3 3 4 5 6" {
+	if got := strings.Join(lines, " "); got != "1 3 3 4 5 5 6 7" {
 		t.Errorf("lines %s of:\n%v", got, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/trust"
 )
 
@@ -60,14 +61,14 @@ func (r *configReader) tokens(n *yaml.Node) []Token {
 	names, secrets := map[string]int{}, map[[sha256.Size]byte]string{}
 	r.each(n, "tokens", func(n *yaml.Node) {
 		t, ok := r.token(n)
-		if !ok {
-			return
-		}
-		if line, twice := names[t.Name]; twice {
+		if line, twice := names[t.Name]; twice && t.Name != "" {
 			r.fail(n, "a name of its own for each", "the token name %q is already in line %d", t.Name, line)
 			return
 		}
 		names[t.Name] = n.Line
+		if !ok {
+			return
+		}
 		if other, twice := secrets[t.Secret]; twice {
 			r.fail(n, "a secret of its own for each", "tokens %q and %q are the same secret: the audit log could not tell them apart", other, t.Name)
 			return
@@ -78,6 +79,7 @@ func (r *configReader) tokens(n *yaml.Node) []Token {
 	return list
 }
 
+// token reads one. If it has a mistake, the name is returned all the same, as far as there is one.
 func (r *configReader) token(n *yaml.Node) (Token, bool) {
 	before := len(r.mistakes)
 	var name, role, file string
@@ -99,29 +101,29 @@ func (r *configReader) token(n *yaml.Node) (Token, bool) {
 		}},
 		field{"file", func(n *yaml.Node) { file, fileNode = r.text(n, "a token's file"), n }})
 	if len(r.mistakes) > before {
-		return Token{}, false
+		return Token{Name: name}, false
 	}
 	if name == "" || role == "" || file == "" {
 		r.fail(n, "{name: oncall, role: commander, file: oncall.token}", "a token needs name, role and file")
-		return Token{}, false
+		return Token{Name: name}, false
 	}
 	if name == "engine" || (name == "alertmanager" && Role(role) != Alertmanager) {
 		r.fail(n, "another name", "the name %q is reserved for backout in the audit log", name)
-		return Token{}, false
+		return Token{Name: name}, false
 	}
 	secret, err := readToken(r.path(file))
 	if err != nil {
 		r.fail(fileNode, secretTry(err, "write one line into it, readable by its owner only"), "token %q: %w", name, err)
-		return Token{}, false
+		return Token{Name: name}, false
 	}
 	if len(secret) < minToken {
-		r.fail(fileNode, "openssl rand -hex 32 > "+r.path(file), "token %q: %s has %d characters; at least %d are needed", name, r.path(file), len(secret), minToken)
-		return Token{}, false
+		r.fail(fileNode, "openssl rand -hex 32 > "+r.path(file), "token %q: %s has %s; at least %d are needed", name, r.path(file), alerts.Counted(len(secret), "character"), minToken)
+		return Token{Name: name}, false
 	}
 	t, err := NewToken(name, Role(role), secret)
 	if err != nil {
 		r.fail(fileNode, "write the token into "+file, "%w", err)
-		return Token{}, false
+		return Token{Name: name}, false
 	}
 	return t, true
 }

@@ -12,10 +12,12 @@ package notification
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -32,7 +34,7 @@ const (
 	// MaxAlerts is how many alerts a notification may have: one with more is
 	// refused whole, since what was left out would not be committed.
 	MaxAlerts = 10_000
-	// maxLabels is how many labels of one alert are kept, allLabels of all alerts
+	// maxLabels is how many labels of one alert are kept, besides readLabels; allLabels of all alerts
 	// of a notification together.
 	maxLabels = 64
 	allLabels = 20 * MaxAlerts
@@ -203,6 +205,9 @@ func Fingerprint(labels map[string]string) string {
 	return set.Fingerprint().String()
 }
 
+// readLabels are those that backout acts on: they are kept whatever comes before them.
+var readLabels = []string{"alertname", "service", "trigger", "rollout", "severity", "drill"}
+
 // errManyLabels: an alert has more labels than are kept.
 var errManyLabels = fmt.Errorf("it has more than %d labels: the others are left out", maxLabels)
 
@@ -221,6 +226,7 @@ func (l *labels) UnmarshalJSON(b []byte) (err error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
+	var many error
 	for dec.PeekKind() != '}' {
 		token, terr := dec.ReadToken()
 		if terr != nil {
@@ -241,13 +247,14 @@ func (l *labels) UnmarshalJSON(b []byte) (err error) {
 		if terr != nil {
 			return terr
 		}
-		if _, again := l.sent[name]; !again && len(l.sent) == maxLabels {
-			return errManyLabels
+		if _, again := l.sent[name]; !again && len(l.sent) >= maxLabels && !slices.Contains(readLabels, name) {
+			many = errManyLabels
+			continue
 		}
 		l.sent[name] = text
 		l.kept[shortened(name, maxName)] = shortened(text, maxValue)
 	}
-	return err
+	return cmp.Or(err, many)
 }
 
 // each calls fn with every element of a JSON array that is known to be valid. An

@@ -16,17 +16,11 @@ import (
 func (r *Report) summary() {
 	inc := r.Incident
 	say := func(format string, args ...any) { r.Summary = append(r.Summary, fmt.Sprintf(format, args...)) }
-	var names []string
-	for _, t := range inc.Triggers {
-		if !slices.Contains(names, t.Trigger) {
-			names = append(names, t.Trigger)
-		}
-	}
 	kind := "incident"
 	if inc.Drill {
 		kind = "drill: nothing was applied"
 	}
-	say("%s of service %s, release %s: %s %s.", inc.ID, inc.Service, dash(inc.Rollout), kind, openedBy(names))
+	say("%s of service %s, release %s: %s %s.", inc.ID, inc.Service, dash(inc.Rollout), kind, openedBy(inc))
 	var done, back, not []string
 	for _, a := range r.Actions {
 		switch outcome := remediation.StepState(a.Outcome); {
@@ -87,11 +81,15 @@ func because(inc view.IncidentView) string {
 	return " (" + string(inc.Reason) + ")"
 }
 
-func openedBy(names []string) string {
-	if len(names) == 0 {
-		return "of a trigger that is not known any more"
+func openedBy(inc view.IncidentView) string {
+	switch cause := inc.Cause(); {
+	case cause == "":
+		return "of a trigger that is no longer known"
+	case inc.Ordered():
+		return cause
+	default:
+		return "opened by " + cause
 	}
-	return "opened by " + strings.Join(names, ", ")
 }
 
 func times(n int) string {
@@ -141,7 +139,10 @@ func (r *Report) inVain() (after []string) {
 
 // questions are what the log leaves open.
 func (r *Report) questions() {
-	r.Questions = []string{"What caused the breach? backout does not know."}
+	r.Questions = []string{}
+	if !r.Incident.Ordered() {
+		r.Questions = append(r.Questions, "What caused the breach? backout does not know.")
+	}
 	ask := func(format string, args ...any) {
 		if q := fmt.Sprintf(format, args...); !slices.Contains(r.Questions, q) {
 			r.Questions = append(r.Questions, q)
@@ -195,7 +196,7 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 		ask("Every step was tried and the breach continues. What else can be done?")
 	case inc.Closed == nil:
 		ask("The incident is not over. What is still to be done?")
-	case !worked && inc.Reason != remediation.HoldUnconfirmed && !inc.Drill:
+	case !worked && !inc.Ordered() && inc.Reason != remediation.HoldUnconfirmed && !inc.Drill:
 		ask("The breach ended, but backout changed nothing. What ended it?")
 	}
 	for _, d := range r.Durations {

@@ -192,6 +192,18 @@ func TestAReportAsksWhatTheLogLeavesOpen(t *testing.T) {
 	}
 }
 
+func TestAReportOfAnAbortNamesWhoOrderedIt(t *testing.T) {
+	s := aLadder()
+	s.incident.Triggers, s.incident.AbortedBy = nil, "oncall"
+	r := reportOf(t, s)
+	if !strings.Contains(r.Summary[0], "incident ordered by oncall.") {
+		t.Errorf("it begins %q", r.Summary[0])
+	}
+	if all := strings.Join(r.Questions, "\n"); strings.Contains(all, "What caused the breach") {
+		t.Errorf("it asks\n%s", all)
+	}
+}
+
 func TestAReportHoldsNoFreezeOfAnotherTime(t *testing.T) {
 	r := reportOf(t, aLadder())
 	has := func(kind audit.Kind) bool {

@@ -17,6 +17,26 @@ func (c *canary) effects() [3]int {
 	return [3]int{c.target("flag_off").effects, c.target("image_retag").effects, c.target("schema_rollback").effects}
 }
 
+// runsWords checks what the overview says of the rollout.
+func (c *canary) runsWords(want string) {
+	c.t.Helper()
+	o, err := c.engine.Overview(c.ctx)
+	c.must(err)
+	if got := o.Services[0].RolloutWords(); got != want {
+		c.t.Errorf("the overview says %q, want %q", got, want)
+	}
+}
+
+func TestAStepThatWaitsDoesNotWaitOnceItsIncidentIsClosed(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.must(c.do(remediation.RolloutAbort))
+	c.tick()
+	c.steps("inc-1", remediation.StepDone, remediation.StepDone, remediation.StepWaiting)
+	c.must(c.change("inc-1", view.Close, ""))
+	c.steps("inc-1", remediation.StepDone, remediation.StepDone, remediation.StepPending)
+}
+
 func TestAnAbortRunsTheListedStepsInTheirOrderAndEndsTheRollout(t *testing.T) {
 	c := newCanary(t)
 	c.started()
@@ -31,9 +51,11 @@ func TestAnAbortRunsTheListedStepsInTheirOrderAndEndsTheRollout(t *testing.T) {
 	if r := c.rollout(); r.State != remediation.RolloutActive || r.Stage != "alpha" {
 		t.Errorf("the rollout is %s at %s before the last step", r.State, r.Stage)
 	}
+	c.runsWords("v2 being rolled back by inc-1, its stage was alpha")
 	c.must(c.change("inc-1", view.Approve, "3-schema_rollback"))
 	c.tick()
 	c.is("inc-1", remediation.Closed, "")
+	c.runsWords("v2 aborted")
 	c.logs("inc-1", "intent 1-flag_off", "outcome 1-flag_off done", "verified 1-flag_off",
 		"intent 2-image_retag", "outcome 2-image_retag done", "verified 2-image_retag",
 		"held 3-schema_rollback approval", "approved 3-schema_rollback",

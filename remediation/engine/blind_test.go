@@ -113,6 +113,24 @@ func TestAPrometheusThatRefusesAQueryIsThere(t *testing.T) {
 	c.wantBlindness()
 }
 
+// Nobody could hear the watchdog while backout was stopped.
+func TestALongStopIsNotTakenForALostWatchdog(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.beat()
+	c.now = c.now.Add(time.Hour)
+	c.start()
+	c.pass(4 * time.Minute)
+	c.wantBlindness()
+	c.blindMetric(0, 1)
+	err := c.do(remediation.RolloutPromote)
+	if err == nil || !strings.Contains(err.Error(), "no watchdog alert for") {
+		t.Errorf("promoted before the watchdog was heard: %v", err)
+	}
+	c.pass(2 * time.Minute)
+	c.wantBlindness("watchdog true: no watchdog alert for 1 h 6 min")
+}
+
 func TestAPrometheusThatNeverAnsweredIsToldOf(t *testing.T) {
 	c := newCanary(t)
 	c.prom.err = remediation.ErrNoAnswer

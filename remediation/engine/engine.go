@@ -98,6 +98,8 @@ type Engine struct {
 	audited atomic.Pointer[view.Audited]
 	// prometheusHealth is prometheus, which remembers when it last answered.
 	prometheusHealth *prometheusHealth
+	// started is when this process began to listen.
+	started time.Time
 	// clock notices that the wall clock was set.
 	clock  clock
 	steady func() time.Duration
@@ -126,7 +128,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: o.Runtime, steady: o.Steady,
+		Ledger: l, Gates: gates, Notifier: notifier, history: o.History, runtime: o.Runtime, steady: o.Steady, started: o.Now(),
 		Checker:          preflight.New(gates, o.Sources, o.DrillPatience, channels, o.StatusPages),
 		prometheusHealth: newPrometheusHealth(o.Prometheus, o.Now, l.Safely), inFlight: map[string]bool{}, failing: map[string]*failing{}, pokes: map[string]chan struct{}{}, replica: o.Replica,
 	}

@@ -88,7 +88,11 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 		return view.Overview{}, err
 	}
 	for _, b := range plans {
-		o.Services = append(o.Services, serviceNow(all, b, o.Time))
+		s := serviceNow(all, b, o.Time)
+		if i := slices.IndexFunc(open, func(inc *remediation.Incident) bool { return inc.Service == b.Service && !inc.Drill }); i >= 0 {
+			s.BackOut = view.BackOutOf(open[i])
+		}
+		o.Services = append(o.Services, s)
 	}
 	slices.SortFunc(o.Services, func(a, b view.ServiceNow) int { return strings.Compare(a.Service, b.Service) })
 	return o, nil

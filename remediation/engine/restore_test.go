@@ -73,6 +73,9 @@ func TestARestoreTakesTheStepsBackLastFirstAndHoldsTheRollout(t *testing.T) {
 		if e.Kind == audit.KindRestored && (e.Actor != "eve" || e.Detail["reason"] != "false alarm") {
 			t.Errorf("entry %d names %s and %v", e.Seq, e.Actor, e.Detail["reason"])
 		}
+		if rows, _ := e.Detail["triggers"].([]any); e.Detail["state"] == "begun" && (len(rows) != 1 || rows[0].(map[string]any)["verdict"] != "stopped") {
+			t.Errorf("entry %d has the samples %v, whose verdict is not their own", e.Seq, rows)
+		}
 	}
 }
 
@@ -137,6 +140,15 @@ func TestARestoreIsRefused(t *testing.T) {
 			w.calm("error_rate")
 			w.post("resolved", "error_rate", "fp1")
 			w.pass(15 * time.Minute)
+			return id
+		}, "changed nothing that can be restored"},
+		{"where nothing was changed, though force would not help either", func(w *harness) string {
+			w.target("flag_off").position = remediation.Wanted
+			id := w.open()
+			w.calm("error_rate")
+			w.post("resolved", "error_rate", "fp1")
+			w.pass(15 * time.Minute)
+			w.breach("error_rate")
 			return id
 		}, "changed nothing that can be restored"},
 		{"where another rollout has begun", func(w *harness) string {

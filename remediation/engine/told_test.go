@@ -66,6 +66,17 @@ func TestWhatTheTeamItselfCouldNotBeToldIsNotToldAgain(t *testing.T) {
 	}
 }
 
+func TestAFreezeEndsWithinTheTimesThatCanBeWritten(t *testing.T) {
+	w := newHarness(t)
+	until, err := time.Parse(time.RFC3339, "9999-12-31T23:59:59-12:00")
+	w.must(err)
+	_, err = w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "ann", Reason: "sale", Until: &until})
+	refused(t, err, remediation.Invalid)
+	until = w.now.AddDate(1, 0, 0)
+	_, err = w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "ann", Reason: "sale", Until: &until})
+	w.must(err)
+}
+
 func TestAFreezeOfPromotionsAloneSaysSo(t *testing.T) {
 	w, c := withTeam(t)
 	_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: remediation.ScopePromotions, By: "ann", Reason: "sale"})

@@ -21,7 +21,11 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 	now := e.Now()
 	late := func(beat remediation.Beat) bool {
 		b := e.PlanOf(beat.Service)
-		return b != nil && !beat.Lost && now.Sub(beat.Last) > time.Duration(b.Watchdog.MaxAge)
+		since := beat.Last
+		if since.Before(e.started) { // nobody listened before
+			since = e.started
+		}
+		return b != nil && !beat.Lost && now.Sub(since) > time.Duration(b.Watchdog.MaxAge)
 	}
 	due := false
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {

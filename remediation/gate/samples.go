@@ -357,8 +357,8 @@ func (ev Samples) All(inc *remediation.Incident, d map[string]any) map[string]an
 			continue
 		}
 		row := map[string]any{"trigger": t.Trigger, "threshold": remediation.Decimal(ev.Bound(&t))}
-		if t.Verdict != "" {
-			row["verdict"] = string(t.Verdict)
+		if ev.recovery {
+			row["verdict"] = string(ev.Verdict(&t))
 		}
 		if r.Value != nil {
 			row["value"] = remediation.Decimal(*r.Value)

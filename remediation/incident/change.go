@@ -200,6 +200,10 @@ func (e *Responder) Freezes(ctx context.Context) (out []remediation.Freeze, err 
 	return out, err
 }
 
+// maxFreeze is the longest freeze that ends by itself. No time format of ours has a year
+// after 9999.
+const maxFreeze = 10 * 365 * 24 * time.Hour
+
 // PutFreeze blocks steps, or promotions, until it ends or is thawed. A freeze that ends
 // before another of the same scope leaves that one in force, and returns it.
 func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remediation.Freeze, error) {
@@ -210,6 +214,8 @@ func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remedi
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	case f.RanOut(e.Now()):
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", remediation.MomentFrom(e.Now(), *f.Until))
+	case f.Until != nil && f.Until.Sub(e.Now()) > maxFreeze:
+		return remediation.Freeze{}, hint.Add(remediation.Refuse(remediation.Invalid, "until is more than 10 years away"), "leave it out: the freeze then lasts until you thaw it")
 	case f.Service != "" && e.PlanOf(f.Service) == nil:
 		return remediation.Freeze{}, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
 	}

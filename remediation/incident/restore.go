@@ -26,6 +26,11 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 	if err != nil {
 		return view.IncidentView{}, err
 	}
+	if again := inc.Restore != nil || inc.Restored != ""; !again {
+		if err := nothingToRestore(inc); err != nil {
+			return view.IncidentView{}, err
+		}
+	}
 	b, err := e.PlanFor(ctx, inc)
 	if err != nil {
 		return view.IncidentView{}, err
@@ -85,16 +90,24 @@ func (e *Responder) restorable(ctx context.Context, id string) (inc *remediation
 	return nil, remediation.Refuse(remediation.Conflict, "incident %s is %s: only a recovered or closed incident can be restored", id, inc.Describe())
 }
 
-// beginRestore commits that an incident is to be restored, or refuses.
-func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
-	inc := c.Inc
-	s := inc.ToRestore()
+// nothingToRestore refuses an incident that no force can restore.
+func nothingToRestore(inc *remediation.Incident) error {
 	switch {
 	case inc.Drill:
 		return remediation.Refuse(remediation.Conflict, "incident %s is a drill: nothing was changed", inc.ID)
-	case s == nil:
+	case inc.ToRestore() == nil:
 		return remediation.Refuse(remediation.Conflict, "incident %s changed nothing that can be restored", inc.ID)
 	}
+	return nil
+}
+
+// beginRestore commits that an incident is to be restored, or refuses.
+func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
+	inc := c.Inc
+	if err := nothingToRestore(inc); err != nil {
+		return err
+	}
+	s := inc.ToRestore()
 	signals, err := c.Tx.Signals()
 	if err != nil {
 		return err

@@ -259,6 +259,11 @@ func (e *Responder) watchExhausted(ctx context.Context, b *plan.Plan, inc *remed
 func (c *change) close(actor string, detail map[string]any) error {
 	c.Enter(remediation.Closed, 0)
 	c.Inc.VoidApprovals()
+	for i := range c.Inc.Steps {
+		if s := &c.Inc.Steps[i]; s.State == remediation.StepWaiting { // nobody is asked any more
+			s.State = remediation.StepPending
+		}
+	}
 	c.Inc.LastHeld = ""
 	c.Inc.Closed, c.Inc.FalseSince, c.Inc.SettleFrom, c.Inc.ClaimedBy = &c.Now, nil, nil, ""
 	c.Inc.ResetPolls()

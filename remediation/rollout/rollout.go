@@ -153,9 +153,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 		if err != nil {
 			return err
 		}
-		if open != nil {
-			v.Incident, v.BackingOut = open.ID, open.Changed()
-		}
+		v.BackOut = view.BackOutOf(open)
 		if next := b.NextStage(r.Stage); next != nil {
 			v.Next = next.Name
 			v.Gates, err = e.promotable(tx, b, r, a)

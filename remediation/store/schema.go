@@ -2,6 +2,7 @@ package store
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -42,10 +43,21 @@ func notNewer(version int, steps []migration) error {
 	return nil
 }
 
+// errOlder: Open would bring the schema up to date.
+var errOlder = errors.New("its schema is older than this program")
+
+// errUnused is about a database that no server has run on.
+func errUnused() error {
+	return hint.Add(errors.New("backout has not written to it yet"), "the --storage.dsn that backout serve runs with")
+}
+
 // notOlder refuses a schema that reading cannot bring up to date.
 func notOlder(version int, steps []migration) error {
-	if version < len(steps) {
-		return hint.Add(fmt.Errorf("its schema has version %d, this program needs %d", version, len(steps)), "start backout serve on it once")
+	switch {
+	case version == 0:
+		return errUnused()
+	case version < len(steps):
+		return hint.Add(fmt.Errorf("%w: version %d, %d is needed", errOlder, version, len(steps)), "start backout serve on it once")
 	}
 	return nil
 }

@@ -103,6 +103,15 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 func TestAnOlderSchemaIsNotReadUntilItIsBroughtUpToDate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "backout.db")
 	raw(t, path, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+	if _, err := OpenReadOnly(t.Context(), "sqlite:"+path); err == nil || !strings.Contains(err.Error(), "backout has not written to it") {
+		t.Fatalf("without a table: %v", err)
+	}
+	steps := sqliteMigrations()
+	s, err := open("sqlite:"+path, &sqlite.Driver{}, steps[:len(steps)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
 	if _, err := OpenReadOnly(t.Context(), "sqlite:"+path); err == nil || !strings.Contains(err.Error(), "start backout serve on it once") {
 		t.Fatalf("got %v", err)
 	}

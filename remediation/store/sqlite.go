@@ -106,6 +106,12 @@ func pathOf(dsn string) (string, error) {
 		return "", wrongDSN("the storage dsn names no file")
 	case strings.HasPrefix(path, "//"):
 		return "", wrongDSN("the storage dsn's path begins with two slashes")
+	case strings.HasPrefix(path, "~"):
+		return "", wrongDSN("the storage dsn begins with ~, which only a shell replaces")
+	case strings.HasPrefix(path, "file:"):
+		return "", wrongDSN("the storage dsn names a file: address, not a path")
+	case strings.ContainsRune(path, '?'):
+		return "", wrongDSN("the storage dsn has parameters after ?, which sqlite: does not take")
 	case strings.ContainsRune(path, 0):
 		return "", wrongDSN("the storage dsn's path holds a NUL")
 	}

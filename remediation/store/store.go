@@ -159,6 +159,32 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 	return db.open(ctx, postgresMigrations(), alone)
 }
 
+// OpenExisting is Open for a database that a server has run on: it creates none.
+func OpenExisting(ctx context.Context, dsn string) (*Store, error) {
+	r, err := OpenReadOnly(ctx, dsn)
+	if err == nil {
+		err = r.Close()
+	}
+	if err != nil && !errors.Is(err, errOlder) {
+		return nil, err
+	}
+	s, err := Open(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	err = s.view(ctx, func(t *tx) error {
+		h, err := t.c.lastHead()
+		if err == nil && h.seq == 0 {
+			err = errUnused()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", s.db, err), s.Close())
+	}
+	return s, nil
+}
+
 // OpenReadOnly opens a database for reading, whether or not a server has it open; ctx bounds
 // the opening.
 // Update fails with ErrReadOnly.

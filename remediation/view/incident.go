@@ -1,6 +1,8 @@
 package view
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -39,6 +41,32 @@ type IncidentView struct {
 	Would []string `json:"would,omitempty"`
 	// IncidentCall is set where one incident is asked for that is grave enough for one.
 	IncidentCall *remediation.CallView `json:"incident_call,omitempty"`
+}
+
+// Cause is what opened the incident: its triggers, or who ordered it; "" if that is no
+// longer known.
+func (v IncidentView) Cause() string {
+	var names []string
+	for _, t := range v.Triggers {
+		names = append(names, t.Trigger)
+	}
+	return cause(names, v.AbortedBy)
+}
+
+// Ordered reports that a person is the cause, and no alert: nothing is confirmed first.
+func (v IncidentView) Ordered() bool { return len(v.Triggers) == 0 && v.AbortedBy != "" }
+
+func cause(triggers []string, abortedBy string) string {
+	if len(triggers) == 0 && abortedBy != "" {
+		return "ordered by " + abortedBy
+	}
+	var names []string
+	for _, name := range triggers {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // TriggerView is one attached alert.
@@ -92,21 +120,44 @@ type Next struct {
 type RolloutView struct {
 	remediation.Rollout
 	RunsView
+	BackOut
 	PromotableAt *time.Time      `json:"promotable_at"`
 	Criteria     []CriterionView `json:"criteria"`
-	// Traffic is the stage's share of it, Next the stage after it, Incident the open one.
+	// Traffic is the stage's share of it, Next the stage after it.
 	Traffic string `json:"traffic,omitempty"`
 	Next    string `json:"next,omitempty"`
 	// Stages are the playbook's, in their order.
-	Stages   []string `json:"stages,omitempty"`
-	Incident string   `json:"incident,omitempty"`
-	// BackingOut: a step of the open incident has changed its target, so that the
-	// release does not run any more as the stage says.
-	BackingOut bool `json:"backing_out,omitempty"`
+	Stages []string `json:"stages,omitempty"`
 	// Gates are those of the next stage or, in the last one, of the rollout's end.
 	Gates []remediation.GateResult `json:"gates,omitempty"`
 	// Timeline is the playbook's, with its dates since the start.
 	Timeline []TimelineDay `json:"timeline,omitempty"`
+}
+
+// BackOut is what an open incident does to a rollout.
+type BackOut struct {
+	// Incident is the open one.
+	Incident string `json:"incident,omitempty"`
+	// BackingOut: a step of the open incident has changed its target, so that the
+	// release does not run any more as the stage says.
+	BackingOut bool `json:"backing_out,omitempty"`
+}
+
+// BackOutOf is what an incident does, which may be nil.
+func BackOutOf(open *remediation.Incident) BackOut {
+	if open == nil {
+		return BackOut{}
+	}
+	return BackOut{open.ID, open.Changed()}
+}
+
+// StateWords are the state of a rollout that this is done to: "active", "being rolled back
+// by inc-2", "rolled back".
+func (o BackOut) StateWords(r remediation.Rollout) string {
+	if o.BackingOut {
+		return "being rolled back by " + o.Incident
+	}
+	return strings.ReplaceAll(r.State, "_", " ")
 }
 
 // TimelineDay is one day of the playbook's timeline.

@@ -101,6 +101,7 @@ type ServiceNow struct {
 	Example bool                `json:"built_in_example"`
 	Rollout remediation.Rollout `json:"rollout"`
 	RunsView
+	BackOut
 	// Stages are the playbook's, in their order; Traffic is the present one's share.
 	Stages  []string `json:"stages"`
 	Traffic string   `json:"traffic"`

@@ -67,16 +67,21 @@ type ReportedHold struct {
 
 // ReportedIncident is an incident that was opened during a rollout.
 type ReportedIncident struct {
-	ID       string            `json:"id"`
-	Triggers []string          `json:"triggers"`
-	Opened   time.Time         `json:"opened"`
-	Closed   *time.Time        `json:"closed"`
-	State    remediation.State `json:"state"`
+	ID       string   `json:"id"`
+	Triggers []string `json:"triggers"`
+	// AbortedBy is who ordered the rollout to be backed out, "" where nobody did.
+	AbortedBy string            `json:"aborted_by,omitempty"`
+	Opened    time.Time         `json:"opened"`
+	Closed    *time.Time        `json:"closed"`
+	State     remediation.State `json:"state"`
 	// Steps say what each step came to.
 	Steps []StepView `json:"steps"`
 	// Recovered is when the breach was seen to have stopped.
 	Recovered *time.Time `json:"recovered"`
 }
+
+// Cause is IncidentView's.
+func (inc ReportedIncident) Cause() string { return cause(inc.Triggers, inc.AbortedBy) }
 
 // ReportedSignal is a signal's raising or clearing.
 type ReportedSignal struct {

@@ -181,7 +181,7 @@ func (o *RolloutReport) incidents(tx remediation.Tx, since time.Time) error {
 		if err != nil {
 			return err
 		}
-		one := ReportedIncident{ID: v.ID, Triggers: []string{}, Opened: v.Opened, Closed: v.Closed, State: v.State, Steps: v.Steps}
+		one := ReportedIncident{ID: v.ID, Triggers: []string{}, AbortedBy: v.AbortedBy, Opened: v.Opened, Closed: v.Closed, State: v.State, Steps: v.Steps}
 		for _, t := range v.Triggers {
 			if !slices.Contains(one.Triggers, t.Trigger) {
 				one.Triggers = append(one.Triggers, t.Trigger)

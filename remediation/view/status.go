@@ -119,7 +119,7 @@ func NewStatus(o Overview) Status {
 		add(true, remediation.Counted(more, "more service"), "monitoring: lost")
 	}
 	if calm > 0 {
-		add(false, remediation.Counted(calm, "service"), "monitoring: not lost; rollout: none; signals: none")
+		add(false, remediation.Counted(calm, "service"), "monitoring: not lost; rollout: none active; signals: none")
 	}
 	if len(o.Services) == 0 {
 		add(true, "playbooks", "none is loaded: backout handles no alert")
@@ -278,14 +278,19 @@ func (sv ServiceNow) watchdogWords(now time.Time) string {
 	return "the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
 }
 
-// RolloutWords is one line: "v2 active, stage alpha, 1% of traffic"; "none".
+// RolloutWords is one line: "v2 active, stage alpha, 1% of traffic"; "v2 being rolled back
+// by inc-2, its stage was alpha"; "v2 rolled back"; "none".
 func (sv ServiceNow) RolloutWords() string {
 	r := sv.Rollout
-	if !r.Active() {
-		return "none"
+	if r.State == remediation.RolloutNone || r.State == "" {
+		return remediation.RolloutNone
 	}
-	words := r.Release + " " + r.State
-	if r.Stage != "none" && r.Stage != "" {
+	words := r.Release + " " + sv.StateWords(r)
+	switch {
+	case r.Stage == remediation.StageNone || r.Stage == "":
+	case sv.BackingOut:
+		return words + ", its stage was " + r.Stage
+	default:
 		words += ", stage " + r.Stage
 	}
 	if sv.Traffic != "" {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -110,5 +111,29 @@ func TestAStatusSaysThatThePlaybookIsTheBuiltInExample(t *testing.T) {
 		if strings.Contains(said, "0123, the built-in example: serve got no --playbook.file\n") != example {
 			t.Errorf("example %v:\n%s", example, said)
 		}
+	}
+}
+
+func TestARolloutThatIsOverIsSaidToBe(t *testing.T) {
+	for state, want := range map[string]string{remediation.RolloutRolledBack: "Rollout v2 rolled back", remediation.RolloutAborted: "Rollout v2 aborted"} {
+		e := audit.Entry{Kind: audit.KindStage, Detail: map[string]any{"release": "v2", "state": state, "stage": remediation.StageNone}}
+		if got := view.Describe(e).Title; got != want {
+			t.Errorf("the title is %q, want %q", got, want)
+		}
+	}
+	sv := view.ServiceNow{Rollout: remediation.Rollout{Release: "v2", State: remediation.RolloutRolledBack, Stage: remediation.StageNone}}
+	if got := sv.RolloutWords(); got != "v2 rolled back" {
+		t.Errorf("the status says %q", got)
+	}
+}
+
+func TestAnOrderedRollbackIsNotSaidToBeConfirmed(t *testing.T) {
+	v := view.IncidentView{ID: "inc-1", State: remediation.Confirming, AbortedBy: "oncall"}
+	if got := view.NewStory(v, view.ServiceNow{}, time.Time{}).Headline; got != "Rollback ordered by oncall: about to continue" {
+		t.Errorf("the headline is %q", got)
+	}
+	v.Triggers = []view.TriggerView{{Trigger: "error_rate"}, {Trigger: "p95"}, {Trigger: "error_rate"}}
+	if got := v.Cause(); got != "error_rate, p95" || v.Ordered() {
+		t.Errorf("the cause is %q", got)
 	}
 }

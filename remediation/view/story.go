@@ -170,6 +170,9 @@ func headline(v IncidentView) (words, tone string) {
 	}
 	switch v.State {
 	case remediation.Confirming:
+		if v.Ordered() {
+			return "Rollback " + v.Cause() + ": about to continue", "bad"
+		}
 		return "Checking whether the breach is real", "bad"
 	case remediation.Acting:
 		return "A step is running", "bad"

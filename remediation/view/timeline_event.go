@@ -98,7 +98,11 @@ func Describe(e audit.Entry) TimelineEvent {
 			subject += ", after " + from
 		}
 	case audit.KindStage:
-		subject = strings.TrimSpace(text("release") + " " + text("stage"))
+		where := text("stage")
+		if where == remediation.StageNone { // it is over
+			where = strings.ReplaceAll(text("state"), "_", " ")
+		}
+		subject = strings.TrimSpace(text("release") + " " + where)
 	}
 	if undo, _ := e.Detail["undo"].(bool); undo {
 		ev.Title = "Undo, " + strings.ToLower(ev.Title[:1]) + ev.Title[1:]

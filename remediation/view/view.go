@@ -257,6 +257,11 @@ func knownService(tx remediation.Tx, service string) error {
 	if slices.Contains(known, service) {
 		return nil
 	}
+	return UnknownService(service, known)
+}
+
+// UnknownService refuses a service that is none of those known.
+func UnknownService(service string, known []string) error {
 	return remediation.Refuse(remediation.Missing, "unknown service %q; known: %s", service, joined(known))
 }
 

@@ -15,12 +15,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 	"unicode"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -146,8 +148,30 @@ func (cl *Client) Ask(ctx context.Context, method, path string, query url.Values
 	}
 	dec := json.NewDecoder(bytes.NewReader(answer))
 	dec.UseNumber() // an audit entry's numbers must come out as they went in
-	if err := dec.Decode(into); err != nil {
+	if err = dec.Decode(into); err == nil {
+		err = whole(answer, reflect.TypeOf(into).Elem())
+	}
+	if err != nil {
 		return wrong("--url=ADDRESS of a backout server", "server at %s: the answer to %s %s is not from backout: %w", cl.base, method, path, err)
+	}
+	return nil
+}
+
+// whole refuses an answer without a key that every answer of its type has: any JSON object
+// decodes, such as that of a login page.
+func whole(answer []byte, t reflect.Type) error {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(answer, &object); err != nil {
+		return err
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		key, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if key == "" || key == "-" || strings.Contains(options, "omit") {
+			continue
+		}
+		if _, ok := object[key]; !ok {
+			return fmt.Errorf("it has no %q", key)
+		}
 	}
 	return nil
 }
@@ -183,19 +207,20 @@ func (cl *Client) refused(status int, answer []byte) error {
 		return wrong("--url=ADDRESS of a backout server", "the server at %s answered %d %s, which is not an answer of backout",
 			cl.base, status, http.StatusText(status))
 	}
+	message, try := hint.Cut(body.Error)
 	switch status {
 	case http.StatusUnauthorized:
-		return wrong("--token-file=FILE, with a token that the server's configuration lists", "%s", body.Error)
+		return wrong("--token-file=FILE, with a token that the server's configuration lists", "%s", message)
 	case http.StatusForbidden:
-		return wrong("--token-file=FILE, with the token of a commander", "%s", body.Error)
+		return wrong("--token-file=FILE, with the token of a commander", "%s", message)
 	case http.StatusNotFound, http.StatusConflict:
-		return &Error{error: errors.New(body.Error), Negative: true}
+		return &Error{error: errors.New(message), Negative: true, Try: try}
 	case http.StatusBadRequest:
-		return wrong("", "%s", body.Error)
+		return wrong(try, "%s", message)
 	case http.StatusServiceUnavailable:
-		return unreachable("", "the server at %s cannot answer now: %s", cl.base, body.Error)
+		return unreachable(try, "the server at %s cannot answer now: %s", cl.base, message)
 	}
-	return wrong("", "the server at %s answered %d: %s", cl.base, status, body.Error)
+	return wrong(try, "the server at %s answered %d: %s", cl.base, status, message)
 }
 
 // Incidents is for the commands that read. The API returns the oldest first, so it reads all
@@ -215,7 +240,7 @@ func (cl *Client) Incidents(ctx context.Context, f remediation.IncidentFilter) (
 	for {
 		var page struct {
 			Incidents []view.IncidentView `json:"incidents"`
-			Next      string              `json:"next"`
+			Next      string              `json:"next,omitempty"`
 		}
 		if err := cl.Ask(ctx, http.MethodGet, "api/v1/incidents", q, nil, &page); err != nil {
 			return nil, err

@@ -28,6 +28,28 @@ func RequiredReason(clause *kingpin.CmdClause) *string {
 	return clause.Flag("reason", "Why, for the audit log (required).").Required().String()
 }
 
+// name is an argument that is not empty.
+type name struct{ arg, value string }
+
+// Name adds a required argument that names something.
+func Name(clause *kingpin.CmdClause, arg, help string) *string {
+	v := &name{arg: arg}
+	clause.Arg(arg, help).Required().SetValue(v)
+	return &v.value
+}
+
+// String implements kingpin.Value.
+func (v *name) String() string { return v.value }
+
+// Set implements kingpin.Value.
+func (v *name) Set(s string) error {
+	if s == "" {
+		return fmt.Errorf("'%s' is empty", v.arg)
+	}
+	v.value = s
+	return nil
+}
+
 // choice is a flag with a fixed set of words.
 type choice struct {
 	flag    string

@@ -27,20 +27,10 @@ func Incidents(list []view.IncidentView, scr Screen) string {
 		}
 		tones[[2]int{len(rows), 2}] = stateTone(inc.State)
 		rows = append(rows, []string{
-			scr.Cell(inc.ID, 10), scr.Cell(inc.Service, 12), scr.Cell(state, 18), MomentShort(inc.Opened), scr.Cell(strings.Join(triggerNames(inc), " "), 13),
+			scr.Cell(inc.ID, 10), scr.Cell(inc.Service, 12), scr.Cell(state, 18), MomentShort(inc.Opened), scr.Cell(inc.Cause(), 13),
 		})
 	}
 	return table(rows, scr, tones) + "\nDetails: backout incident show ID\n"
-}
-
-func triggerNames(inc view.IncidentView) []string {
-	var names []string
-	for _, t := range inc.Triggers {
-		if !slices.Contains(names, t.Trigger) {
-			names = append(names, t.Trigger)
-		}
-	}
-	return names
 }
 
 // Incident is one incident for a person at night: what happened, what it
@@ -52,10 +42,7 @@ func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 		b.WriteString(" (a drill: nothing is applied)")
 	}
 	b.WriteString("\n\n")
-	line := func(name, format string, args ...any) {
-		text := Wrap(strings.Repeat(" ", 12), fmt.Sprintf(format, args...))
-		fmt.Fprintf(&b, "  %-10s%s", name, strings.TrimPrefix(text, strings.Repeat(" ", 12)))
-	}
+	line := func(name, format string, args ...any) { incidentLine(&b, name, format, args...) }
 	line("service", "%s, release %s", inc.Service, orDash(inc.Rollout))
 	line("state", "%s: %s", inc.State, meaning(inc))
 	if runs := inc.RunsWords(now); runs != "" {
@@ -65,16 +52,7 @@ func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 	b.Reset()
 	word := Clean(string(inc.State))
 	b.WriteString(strings.Replace(state, "state     "+word, "state     "+scr.paint(stateTone(inc.State), word), 1))
-	if inc.Reason != "" {
-		why := string(inc.Reason)
-		if inc.Why != "" {
-			why += ": " + inc.Why
-		}
-		line("why", "%s", why)
-	}
-	if inc.Until != nil {
-		line("until", "%s", remediation.MomentFrom(now, *inc.Until))
-	}
+	holdText(&b, inc, now)
 	if inc.ClaimedBy != "" {
 		begun := ""
 		if inc.State == remediation.Acting {
@@ -102,6 +80,35 @@ func Incident(inc view.IncidentView, now time.Time, scr Screen) string {
 	return b.String()
 }
 
+func incidentLine(b *strings.Builder, name, format string, args ...any) {
+	text := Wrap(strings.Repeat(" ", 12), fmt.Sprintf(format, args...))
+	fmt.Fprintf(b, "  %-10s%s", name, strings.TrimPrefix(text, strings.Repeat(" ", 12)))
+}
+
+// holdText says why no step runs, and until when.
+func holdText(b *strings.Builder, inc view.IncidentView, now time.Time) {
+	if inc.Reason != "" {
+		why := string(inc.Reason)
+		if inc.Why != "" {
+			why += ": " + inc.Why
+		}
+		incidentLine(b, "why", "%s", why)
+	}
+	if inc.Until != nil {
+		incidentLine(b, "until", "%s", remediation.MomentFrom(now, *inc.Until))
+	}
+}
+
+// Outlook is an incident's state, what holds it, and what comes next.
+func Outlook(inc view.IncidentView, now time.Time) string {
+	var b strings.Builder
+	incidentLine(&b, "incident", "%s", inc.ID)
+	incidentLine(&b, "state", "%s: %s", inc.State, meaning(inc))
+	holdText(&b, inc, now)
+	nextText(&b, inc, now)
+	return b.String()
+}
+
 // maxTriggers is how many alerts are listed, so that a flood does not hide the rest.
 const maxTriggers = 10
 
@@ -123,8 +130,11 @@ func triggersText(b *strings.Builder, inc view.IncidentView) {
 		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
 			t.Trigger, state, ValueOr(t.Value, t.Unit, "none"), remediation.Measure(t.Threshold, t.Unit))))
 	}
-	if len(inc.Triggers) == 0 {
-		b.WriteString("  unknown\n")
+	switch {
+	case inc.Ordered():
+		b.WriteString(Wrap("  ", "nothing: the rollback was "+inc.Cause()))
+	case len(inc.Triggers) == 0:
+		b.WriteString("  no longer known\n")
 	}
 }
 
@@ -158,6 +168,11 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Scr
 			b.WriteString(Hanging("  - ", w))
 		}
 	}
+	nextText(b, inc, now)
+}
+
+// nextText says what comes next, and what would stop it.
+func nextText(b *strings.Builder, inc view.IncidentView, now time.Time) {
 	b.WriteString("\n")
 	switch {
 	case inc.State == remediation.Closed:
@@ -215,6 +230,9 @@ func handsText(inc view.IncidentView) string {
 func meaning(inc view.IncidentView) string {
 	switch inc.State {
 	case remediation.Confirming:
+		if inc.Ordered() {
+			return "backout is about to continue the rollback, " + inc.Cause()
+		}
 		return "backout is confirming the alert with Prometheus"
 	case remediation.Acting:
 		return "a step is running"

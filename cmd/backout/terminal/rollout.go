@@ -107,7 +107,7 @@ func rolloutState(r view.RolloutView) string {
 		traffic = fmt.Sprintf(" (%s of traffic)", remediation.Share(r.Traffic))
 	}
 	if r.BackingOut {
-		return fmt.Sprintf("release %s is being rolled back by %s, to %s; its stage was %s%s", r.Release, r.Incident, orDash(r.Previous), r.Stage, traffic)
+		return fmt.Sprintf("release %s is %s, to %s; its stage was %s%s", r.Release, r.StateWords(r.Rollout), orDash(r.Previous), r.Stage, traffic)
 	}
 	switch r.State {
 	case remediation.RolloutNone:
@@ -117,5 +117,5 @@ func rolloutState(r view.RolloutView) string {
 	case remediation.RolloutSoaking:
 		return fmt.Sprintf("release %s is fully rolled out and soaking, stage %s%s%s; a rollback leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
 	}
-	return fmt.Sprintf("release %s: %s", r.Release, strings.ReplaceAll(r.State, "_", " "))
+	return fmt.Sprintf("release %s: %s", r.Release, r.StateWords(r.Rollout))
 }

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/common/model"
-
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
@@ -38,10 +36,10 @@ func RolloutReport(r *view.RolloutReport) string {
 		if r.Declared {
 			how = "declared"
 		}
-		w.item("%s %s%s", how, MomentShort(*r.Started), byWhy(r.StartedBy, r.Why))
+		w.item("%s %s%s", how, remediation.Moment(*r.Started), byWhy(r.StartedBy, r.Why))
 	}
 	if r.Ended != nil {
-		w.item("ended %s%s", MomentShort(*r.Ended), byWhy(r.EndedBy, r.EndedWhy))
+		w.item("ended %s%s", remediation.Moment(*r.Ended), byWhy(r.EndedBy, r.EndedWhy))
 	}
 	w.item("rolling back leads to %s", orDash(r.Previous))
 	if r.Cut {
@@ -81,20 +79,18 @@ func byWhy(by, why string) string {
 // lasting is how long something lasted, or that it still does.
 func lasting(from time.Time, to *time.Time) string {
 	if to == nil {
-		return "since " + MomentShort(from)
+		return "since " + remediation.Moment(from)
 	}
-	return fmt.Sprintf("%s to %s (%s)", MomentShort(from), MomentShort(*to), spanWords(to.Sub(from)))
+	return fmt.Sprintf("%s to %s (%s)", remediation.Moment(from), remediation.Moment(*to), remediation.Span(to.Sub(from)))
 }
 
-func spanWords(d time.Duration) string {
-	round := time.Millisecond
-	switch {
-	case d >= time.Hour:
-		round = time.Minute
-	case d >= time.Second:
-		round = time.Second
+// day is a date of the timeline as people read it.
+func day(date string) string {
+	t, err := time.Parse(time.DateOnly, date)
+	if err != nil {
+		return date
 	}
-	return model.Duration(d.Round(round)).String()
+	return t.Format("2 Jan 2006")
 }
 
 func (w *reportWriter) stages(r *view.RolloutReport) {
@@ -105,7 +101,7 @@ func (w *reportWriter) stages(r *view.RolloutReport) {
 	for _, s := range r.Stages {
 		traffic := ""
 		if s.Traffic != "" {
-			traffic = " (traffic " + s.Traffic + ")"
+			traffic = " (" + remediation.Share(s.Traffic) + " of traffic)"
 		}
 		w.item("%s%s: %s%s", s.Stage, traffic, lasting(s.From, s.To), byWhy(s.By, s.Why))
 		for _, g := range s.Judged {
@@ -126,7 +122,7 @@ func (w *reportWriter) holds(r *view.RolloutReport) {
 	}
 	for _, h := range r.Holds {
 		if h.To != nil && h.To.Equal(h.From) { // a moment
-			w.item("%s: %s%s", h.What, MomentShort(h.From), byWhy(h.By, h.Why))
+			w.item("%s: %s%s", h.What, remediation.Moment(h.From), byWhy(h.By, h.Why))
 			continue
 		}
 		w.item("%s: %s%s", h.What, lasting(h.From, h.To), byWhy(h.By, h.Why))
@@ -139,16 +135,12 @@ func (w *reportWriter) incidents(r *view.RolloutReport) {
 		w.item("none")
 	}
 	for _, inc := range r.Incidents {
-		of := strings.Join(inc.Triggers, ", ")
-		if of == "" {
-			of = "ordered by hand"
-		}
-		w.item("%s: %s; %s, %s", inc.ID, of, lasting(inc.Opened, inc.Closed), inc.State)
+		w.item("%s: %s; %s, %s", inc.ID, orDash(inc.Cause()), lasting(inc.Opened, inc.Closed), inc.State)
 		for _, s := range inc.Steps {
 			w.sub("%s: %s", s.ID, strings.ReplaceAll(string(s.State), "_", " "))
 		}
 		if inc.Recovered != nil {
-			w.sub("recovered %s, after %s", MomentShort(*inc.Recovered), spanWords(inc.Recovered.Sub(inc.Opened)))
+			w.sub("recovered %s, after %s", remediation.Moment(*inc.Recovered), remediation.Span(inc.Recovered.Sub(inc.Opened)))
 		} else {
 			w.sub("the audit log has no recovery")
 		}
@@ -165,14 +157,14 @@ func (w *reportWriter) signals(r *view.RolloutReport) {
 		if s.Raised {
 			what = "raised"
 		}
-		w.item("%s %s %s%s", s.Signal, what, MomentShort(s.Time), byWhy(s.By, s.Why))
+		w.item("%s %s %s%s", s.Signal, what, remediation.Moment(s.Time), byWhy(s.By, s.Why))
 	}
 }
 
 func (w *reportWriter) success(r *view.RolloutReport) {
-	w.head("Success criteria")
+	w.head("Success criteria of the whole rollout")
 	if len(r.Success) == 0 {
-		w.item("the playbook has none")
+		w.item("none beyond those of the stages")
 	}
 	for _, s := range r.Success {
 		w.item("%s: %s: %s", s.Area, s.Text, successWords(s))
@@ -183,7 +175,7 @@ func (w *reportWriter) success(r *view.RolloutReport) {
 func successWords(s remediation.SuccessView) string {
 	bound := ""
 	if s.Threshold != nil {
-		bound = fmt.Sprintf("must be %s %s over %s", s.Bound, remediation.Measure(*s.Threshold, s.Unit), s.Over)
+		bound = fmt.Sprintf("must be %s %s over %s", s.Bound, remediation.Measure(*s.Threshold, s.Unit), remediation.Span(s.Over))
 	}
 	value := "none"
 	if s.Value != nil {
@@ -205,7 +197,7 @@ func successWords(s remediation.SuccessView) string {
 // signedWords say who signed an item off, or who has to.
 func signedWords(s *remediation.Signature, owner, item string) string {
 	if s != nil {
-		return fmt.Sprintf("signed by %s %s: %s", s.By, MomentShort(s.Time), s.Reason)
+		return fmt.Sprintf("signed by %s %s: %s", s.By, remediation.Moment(s.Time), s.Reason)
 	}
 	return hint.Text(fmt.Sprintf("not signed (%s)", orDash(owner)), fmt.Sprintf("backout preflight sign %s --by=NAME --reason=WHY", item))
 }
@@ -242,11 +234,11 @@ func (w *reportWriter) timeline(r *view.RolloutReport) {
 	for _, d := range r.Timeline {
 		done := "unknown"
 		if d.Done != "" {
-			done = "done " + d.Done + byWhy(d.By, "")
+			done = "done " + day(d.Done) + byWhy(d.By, "")
 		}
 		planned := ""
 		if d.Date != "" {
-			planned = ", planned " + d.Date
+			planned = ", planned " + day(d.Date)
 		}
 		w.item("%s, %s (%s)%s: %s", d.Day, d.Activity, orDash(d.Owner), planned, done)
 	}
