@@ -344,9 +344,11 @@ type Freeze struct {
 // Rollout is a service's rollout: state none, active, soaking, done,
 // rolled_back or aborted, with Held next to it.
 type Rollout struct {
-	Service    string     `json:"service"`
-	Release    string     `json:"release"`
-	Previous   string     `json:"previous"`
+	Service  string `json:"service"`
+	Release  string `json:"release"`
+	Previous string `json:"previous"`
+	// Playbook is the hash of the playbook that the release is rolled out by.
+	Playbook   string     `json:"playbook,omitempty"`
 	State      string     `json:"state"`
 	Stage      string     `json:"stage"`
 	Held       bool       `json:"held"`

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -174,6 +175,25 @@ func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook, r remediati
 	return e.load(ctx, pbs, en)
 }
 
+// keepPlaybook notes in a service's active rollout that it goes by an edited playbook, so
+// that it still does once that of the next release is loaded.
+func (e *Engine) keepPlaybook(ctx context.Context, tx remediation.Tx, loaded *plan.Plan) error {
+	r, err := remediation.RolloutOf(tx, loaded.Service)
+	if err != nil || !r.Active() {
+		return err
+	}
+	b, err := e.RolloutPlan(ctx, loaded, r)
+	switch {
+	case errors.As(err, new(*ledger.UnreadableError)):
+		e.Log.Warn("cannot read the playbook of an active rollout", "service", r.Service, "release", r.Release, "err", err)
+		return nil
+	case err != nil, b.Hash == r.Playbook:
+		return err
+	}
+	r.Playbook = b.Hash
+	return tx.PutRollout(r)
+}
+
 // changedBy says which playbooks would change.
 func (e *Engine) changedBy(pbs []*alerts.Playbook) (changed []string) {
 	was := map[string]string{}
@@ -229,6 +249,9 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 		}
 		for _, pb := range pbs {
 			if err := tx.PutPlaybook(pb.Hash, pb.Source); err != nil {
+				return err
+			}
+			if err := e.keepPlaybook(ctx, tx, books[pb.Service]); err != nil {
 				return err
 			}
 			if has[pb.Service] {

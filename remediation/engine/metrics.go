@@ -153,7 +153,8 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 		for _, l := range limitsLeft(b, all.effects[b.Service], e.Now()) {
 			ch <- gauge(descRemaining, float64(l.Left), l.Action, b.Service)
 		}
-		if err := collectRollout(all.rollout(b.Service), b, ch); err != nil {
+		r := all.rollout(b.Service)
+		if err := collectRollout(r, e.ShownPlan(context.Background(), b, r), ch); err != nil {
 			return err
 		}
 		for _, name := range remediation.SignalsOf(b.Playbook) {

@@ -88,7 +88,7 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 		return view.Overview{}, err
 	}
 	for _, b := range plans {
-		s := serviceNow(all, b, o.Time)
+		s := serviceNow(all, b, e.ShownPlan(context.Background(), b, all.rollout(b.Service)), o.Time)
 		if i := slices.IndexFunc(open, func(inc *remediation.Incident) bool { return inc.Service == b.Service && !inc.Drill }); i >= 0 {
 			s.BackOut = view.BackOutOf(open[i])
 		}
@@ -136,10 +136,11 @@ func (d *drops) inLastDay(tx remediation.Tx, head int64, now time.Time) (n int, 
 	return n, last, nil
 }
 
-func serviceNow(all *services, b *plan.Plan, now time.Time) view.ServiceNow {
+// serviceNow is what is known of a service; its rollout goes by the plan of.
+func serviceNow(all *services, b, of *plan.Plan, now time.Time) view.ServiceNow {
 	s := view.NewServiceNow(b)
-	s.Rollout = all.rollout(b.Service)
-	if stage := b.Stage(s.Rollout.Stage); stage != nil && s.Rollout.Active() {
+	s.Rollout, s.Stages = all.rollout(b.Service), remediation.StageNames(of.Playbook)
+	if stage := of.Stage(s.Rollout.Stage); stage != nil && s.Rollout.Active() {
 		s.Traffic = stage.Traffic
 	}
 	beat := all.beats[b.Service]

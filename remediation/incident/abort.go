@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/gate"
@@ -16,6 +17,10 @@ import (
 // read it: to the incident that is open, or to a new one.
 func (e *Responder) AbortRollout(ctx context.Context, tx remediation.Tx, b *plan.Plan, r *remediation.Rollout, in remediation.RolloutChange) error {
 	now := e.Now()
+	b, err := e.PlanOfRollout(context.WithoutCancel(ctx), b, *r)
+	if err != nil {
+		return err
+	}
 	inc, err := remediation.OpenIncident(tx, b.Service)
 	if err != nil {
 		return err
@@ -50,7 +55,8 @@ func (c *change) beginAbort(r remediation.Rollout, in remediation.RolloutChange)
 	inc := c.Inc
 	switch {
 	case inc.Release != r.Release:
-		return remediation.Refuse(remediation.Conflict, "incident %s is about release %s, but %s is being rolled out", inc.ID, inc.Release, r.Release)
+		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s is about release %s, but %s is being rolled out", inc.ID, inc.Release, r.Release),
+			"close that incident, then abort")
 	case inc.Aborting() && len(inc.Abort.Signals) == 0:
 		return remediation.Refuse(remediation.Conflict, "%s has already ordered that: incident %s is %s", inc.Abort.By, inc.ID, inc.Describe())
 	case inc.Restore != nil:

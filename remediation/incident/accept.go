@@ -316,6 +316,7 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 	if inc != nil && inc.State == remediation.Closed && al.Labels["rollout"] != "" && al.Labels["rollout"] != inc.Release {
 		inc = nil // it is about the release that came after
 	}
+	current, unreadable := a.planOf(current, release)
 	b := current
 	if inc != nil {
 		if b, err = a.planFor(inc); err != nil && inc.State == remediation.Closed {
@@ -324,8 +325,11 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 			return hold(remediation.HoldUnknownTrigger, "incident %s is open, and %v", inc.ID, err)
 		}
 	}
+	if b == nil {
+		return hold(remediation.HoldUnknownTrigger, "release %s of %s is being rolled out, and %v", release, service, unreadable)
+	}
 	t := b.Trigger(name)
-	if t == nil && inc != nil && inc.State == remediation.Closed && current.Trigger(name) != nil {
+	if t == nil && inc != nil && inc.State == remediation.Closed && current != nil && current.Trigger(name) != nil {
 		inc, b, t = nil, current, current.Trigger(name) // a trigger that came with a reload after the close
 	}
 	if t == nil {
@@ -364,6 +368,24 @@ func (a *accept) releaseOf(b *plan.Plan, inc *remediation.Incident, al remediati
 		other = hint.Text(fmt.Sprintf("the alert is about release %q, and the playbook of %s about %s", label, b.Service, release), "generate and load its rules again")
 	}
 	return release, other, nil
+}
+
+// planOf is the playbook that a new incident of a release opens with: that of its rollout,
+// or the loaded one. It is asked once for each service of a notification where it cannot be read.
+func (a *accept) planOf(loaded *plan.Plan, release string) (*plan.Plan, error) {
+	r, err := a.rollout(loaded.Service)
+	if err != nil || r.Release != release {
+		return loaded, err
+	}
+	key := "rollout/" + loaded.Service
+	if err := a.unreadable[key]; err != nil {
+		return nil, err
+	}
+	b, err := a.e.RolloutPlan(context.Background(), loaded, r)
+	if err != nil {
+		a.unreadable[key] = err
+	}
+	return b, err
 }
 
 // planFor is Ledger.PlanFor, asked once for each playbook of a notification.

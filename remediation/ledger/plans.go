@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/plan"
@@ -19,12 +20,17 @@ func (l *Ledger) Load(plans map[string]*plan.Plan) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.plans = plans
+	for _, p := range plans {
+		l.keep(p.Hash, p)
+	}
+}
+
+// keep remembers a plan by its playbook's hash; mu is held.
+func (l *Ledger) keep(hash string, p *plan.Plan) {
 	if l.byHash == nil {
 		l.byHash = map[string]*plan.Plan{}
 	}
-	for _, p := range plans {
-		l.byHash[p.Hash] = p
-	}
+	l.byHash[hash] = p
 }
 
 // PlanOf returns the plan that new incidents of a service open with, or nil.
@@ -105,9 +111,45 @@ func (l *Ledger) PlanFor(ctx context.Context, inc *remediation.Incident) (*plan.
 		return nil, err
 	}
 	l.mu.Lock()
-	l.byHash[inc.PlaybookHash] = b
+	l.keep(inc.PlaybookHash, b)
 	l.mu.Unlock()
 	return b, nil
+}
+
+// RolloutPlan returns the playbook that a service's active rollout goes by: loaded, unless
+// that is about another release and no edit of the playbook that the rollout has. Without
+// an active rollout it is loaded. Its errors are those of PlanFor.
+func (l *Ledger) RolloutPlan(ctx context.Context, loaded *plan.Plan, r remediation.Rollout) (*plan.Plan, error) {
+	switch {
+	case !r.Active(), r.Release == loaded.Release.Version:
+		return loaded, nil
+	case r.Playbook == "" && r.Previous == loaded.Release.Previous: // begun before the row had the hash
+		return loaded, nil
+	}
+	kept, err := l.PlanFor(ctx, &remediation.Incident{ID: "rollout/" + r.Service, PlaybookHash: r.Playbook})
+	if err == nil && kept.Release == loaded.Release {
+		return loaded, nil
+	}
+	return kept, err
+}
+
+// PlanOfRollout is RolloutPlan for a change that a person asked for: a playbook that cannot
+// be read refuses it.
+func (l *Ledger) PlanOfRollout(ctx context.Context, loaded *plan.Plan, r remediation.Rollout) (*plan.Plan, error) {
+	b, err := l.RolloutPlan(ctx, loaded, r)
+	if errors.As(err, new(*UnreadableError)) {
+		err = hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out, and %v", r.Release, r.Service, err),
+			"load the playbook of release %s again", r.Release)
+	}
+	return b, err
+}
+
+// ShownPlan is RolloutPlan for what is shown of a rollout: loaded where that cannot be read.
+func (l *Ledger) ShownPlan(ctx context.Context, loaded *plan.Plan, r remediation.Rollout) *plan.Plan {
+	if b, err := l.RolloutPlan(ctx, loaded, r); err == nil {
+		return b
+	}
+	return loaded
 }
 
 // StoredPlan reads the playbook that an incident was opened with. Its errors are those of PlanFor.

@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -69,6 +70,9 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 	if err != nil {
 		return view.RolloutView{}, err
 	}
+	if b, err = e.PlanOfRollout(ctx, b, seen); err != nil {
+		return view.RolloutView{}, err
+	}
 	a := e.sampleStage(ctx, b, seen)
 	proof, err := e.finishGates(ctx, b, seen.Release)
 	if err != nil {
@@ -107,12 +111,20 @@ const autoReason = "every gate is open, and the rollout was started with --auto"
 // closed gates when they change.
 func (e *Promoter) AutoPromote(ctx context.Context) error {
 	var errs []error
-	for _, b := range e.PlansHere(ctx) {
-		r, err := e.rolloutNow(ctx, b)
+	for _, loaded := range e.PlansHere(ctx) {
+		r, err := e.rolloutNow(ctx, loaded)
 		if err != nil {
 			return err
 		}
-		if !r.Auto || r.Held || promotableState(b, r) != nil || !b.Lasted(r, e.Now()).OK {
+		if !r.Auto || r.Held || !r.Active() {
+			continue
+		}
+		b, err := e.RolloutPlan(ctx, loaded, r)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("release %s of %s is not promoted: %w", r.Release, r.Service, err))
+			continue
+		}
+		if promotableState(b, r) != nil || !b.Lasted(r, e.Now()).OK {
 			continue
 		}
 		_, err = e.Promote(ctx, b, remediation.RolloutChange{Service: b.Service, Actor: remediation.ActorEngine, Reason: autoReason, Verb: remediation.RolloutPromote})

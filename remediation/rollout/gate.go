@@ -147,8 +147,19 @@ func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 		held = remediation.GateClosed("held", "%s", hint.Text("the rollout is held", "backout rollout resume"))
 	}
 	watchdog, err := e.Watchdog(tx, b)
-	all = append(all, held, b.Lasted(r, e.Now()))
+	all = append(all, held, e.loaded(b, r), b.Lasted(r, e.Now()))
 	return append(append(all, a.judged(b)...), watchdog), err
+}
+
+// loaded is closed while another playbook is loaded than the rollout goes by: the rules in
+// Prometheus may be of that one, and their alerts would not roll this release back.
+func (e *Promoter) loaded(b *plan.Plan, r remediation.Rollout) remediation.GateResult {
+	now := e.PlanOf(b.Service)
+	if now == nil || now.Hash == b.Hash {
+		return remediation.GateOpen("playbook", "")
+	}
+	return remediation.GateClosed("playbook", "%s", hint.Text(fmt.Sprintf("the loaded playbook is for release %s: alerts of its rules do not roll %s back", now.Release.Version, r.Release),
+		"load the playbook of "+r.Release+" and its rules again"))
 }
 
 // finishable asks every gate of a rollout's end, which changes no traffic.

@@ -45,7 +45,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 	}
 	now := e.Now().UTC()
 	fresh := remediation.Rollout{
-		Service: b.Service, Release: release, Previous: b.Release.Previous, State: remediation.RolloutActive, Stage: remediation.StageNone,
+		Service: b.Service, Release: release, Previous: b.Release.Previous, Playbook: b.Hash, State: remediation.RolloutActive, Stage: remediation.StageNone,
 		Started: &now, StageSince: &now, Auto: in.Auto,
 	}
 	a := e.sampleStage(ctx, b, remediation.Rollout{Stage: remediation.StageNone})
@@ -71,6 +71,9 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
 	seen, err := e.rolloutNow(ctx, b)
 	if err != nil {
+		return view.RolloutView{}, err
+	}
+	if b, err = e.PlanOfRollout(ctx, b, seen); err != nil {
 		return view.RolloutView{}, err
 	}
 	if err := promotableState(b, seen); err != nil {

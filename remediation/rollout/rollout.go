@@ -27,6 +27,15 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 	if release == "" {
 		release = b.Release.Version
 	}
+	seen, err := e.rolloutNow(ctx, b)
+	if err != nil {
+		return view.RolloutView{}, err
+	}
+	if seen.Release == release { // the same rollout at another stage
+		if b, err = e.PlanOfRollout(ctx, b, seen); err != nil {
+			return view.RolloutView{}, err
+		}
+	}
 	if stage == "" && len(b.Stages) > 0 {
 		stage = b.Stages[0].Name
 	}
@@ -35,7 +44,7 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 	}
 	now := e.Now().UTC()
 	r := remediation.Rollout{
-		Service: b.Service, Release: release, Previous: b.Release.Previous,
+		Service: b.Service, Release: release, Previous: b.Release.Previous, Playbook: b.Hash,
 		State: b.StateIn(stage), Stage: stage, Started: &now, StageSince: &now,
 	}
 	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
@@ -132,6 +141,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 		p.Before, p.Was = nil, nil
 		r.Promotion = &p
 	}
+	b = e.ShownPlan(ctx, b, r)
 	v := view.RolloutView{Rollout: r, RunsView: e.runs(b.Service), Criteria: []view.CriterionView{}, Stages: remediation.StageNames(b.Playbook), Timeline: view.TimelineOf(b.Playbook, r)}
 	stage := b.Stage(r.Stage)
 	if !r.Active() || stage == nil {
