@@ -84,6 +84,29 @@ tests:
 	})
 }
 
+// A recording repeats each scrape of a slow exporter: one scrape of 95% lasts for as many
+// samples as a sustained value needs of the scraped series.
+func TestOneScrapeOfASlowExporterIsNotSustainedInAStage(t *testing.T) {
+	t.Parallel()
+	pb := slowPlaybook()
+	files := generate(t, pb)
+	text := `evaluation_interval: 15s
+tests:
+  - name: back after 12 minutes at 95%, and one scrape lost later
+    interval: 1m
+    input_series:
+      - {series: 'rollout_stage{service="SERVICE",stage="delta"}', values: 1x60}
+      - {series: 'memory_bytes{job="node",instance="a"}', values: '50x15 _x12 95x14 _ 95x15'}
+      - {series: 'memory_limit_bytes{job="node",instance="a"}', values: '100x15 _x12 100x14 _ 100x15'}
+    promql_expr_test:
+`
+	for at, n := range map[string]int{"28m": 0, "30m": 0, "31m": 0, "32m": 0, "34m": 0, "39m": 1, "43m45s": 1, "45m": 1} {
+		text += fmt.Sprintf("      - {expr: 'count(ALERTS{alertname=\"RollbackMemoryInStage\",alertstate=\"firing\"}) or vector(0)', eval_time: %s, exp_samples: [{labels: '{}', value: %d}]}\n", at, n)
+	}
+	files["rules/"+pb.Service+".test.yml"] = strings.ReplaceAll(text, "SERVICE", pb.Service)
+	promtoolAgrees(t, files, func(name string) bool { return strings.HasPrefix(name, "back after") })
+}
+
 // Prometheus 3 reads too low a rate at the one evaluation whose range begins with the
 // scrape that was lost.
 func TestALostScrapeDoesNotEndASustainedRate(t *testing.T) {

@@ -140,7 +140,8 @@ func (g *gate) sustained() (string, error) {
 	if text, err = query.Fresh(text, g.Scrape()); err != nil {
 		return "", err
 	}
-	return query.Single(g.Worst(), query.Lasting(g.Least(), g.sample(":value", query.Single(g.Worst(), text), back), time.Duration(g.Sustained), back, g.Scrape())), nil
+	recording := g.sample(":value", query.Single(g.Worst(), text), back)
+	return query.Single(g.Worst(), query.LastingOf(g.Least(), recording, time.Duration(g.Sustained), back, g.Scrape(), time.Duration(g.Playbook.ScrapeInterval))), nil
 }
 
 // sampled is for a query that compares the present with an earlier moment:

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
@@ -82,17 +84,25 @@ func judge(resp *http.Response, body []byte) error {
 		}
 		return withRemedy(err, resp)
 	}
+	warnings := slices.DeleteFunc(said.Warnings, isInfo)
 	switch {
 	case resp.StatusCode/100 != 2:
 		return notPrometheus(resp)
-	case len(said.Warnings) > 0:
-		return fmt.Errorf("its answer is incomplete: %s", strings.Join(said.Warnings, "; "))
+	case len(warnings) > 0:
+		return fmt.Errorf("its answer is incomplete: %s", strings.Join(warnings, "; "))
 	case said.IsPartial:
 		return errors.New("its answer is incomplete: isPartial is true")
 	case len(said.Data) == 0 || string(said.Data) == "null":
 		return errors.New("its answer has no data")
 	}
 	return nil
+}
+
+// isInfo reports whether a warning is only a note about the query, such as a counter
+// whose name does not end in _total. Prometheus 2.48 to 2.53, and Thanos, have them among
+// the warnings; later ones have a list of infos.
+func isInfo(warning string) bool {
+	return strings.HasPrefix(warning, annotations.PromQLInfo.Error()+":")
 }
 
 func notPrometheus(resp *http.Response) error {

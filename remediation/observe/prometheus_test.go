@@ -80,6 +80,7 @@ func TestQueryReadsOneValue(t *testing.T) {
 		"NaN counts as empty":   {data("vector", `[{"metric":{},"value":[1435781451.781,"NaN"]}]`), 0, false},
 		"NaN scalar is empty":   {data("scalar", `[1435781451.781,"NaN"]`), 0, false},
 		"infos are no warnings": {`{"status":"success","infos":["PromQL info: metric might not be a counter"],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
+		"2.48's infos are none": {`{"status":"success","warnings":["PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"errors\" (1:10)","PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name \"\" (1:25)"],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
 		"whole, says it itself": {`{"status":"success","isPartial":false,"warnings":[],"data":{"resultType":"scalar","result":[1,"3"]}}`, 3, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,6 +166,7 @@ func notAnswers() map[string]struct {
 		"shutting down":           {503, `{"status":"error","errorType":"canceled","error":"query was canceled"}`, "canceled"},
 		"proxy lost its patience": {504, `<html>`, "504"},
 		"a store did not answer":  {200, `{"status":"success","warnings":["fetch series for [store-3]: refused"],"data":{"resultType":"vector","result":[]}}`, "incomplete: fetch series for [store-3]"},
+		"a warning with an info":  {200, `{"status":"success","warnings":["PromQL info: metric might not be a counter","PromQL warning: encountered a mix of histograms and floats"],"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"1"]}]}}`, "incomplete: PromQL warning: encountered a mix"},
 		"a warning with a value":  {200, `{"status":"success","warnings":["w"],"data":{"resultType":"vector","result":[{"metric":{},"value":[1,"1"]}]}}`, "incomplete"},
 		"a part of it":            {200, `{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}`, "isPartial"},
 	}

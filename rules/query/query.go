@@ -187,18 +187,25 @@ func OverTime(fn, text string, d, _, scrape time.Duration) string {
 	return fmt.Sprintf("%s(%s)\nand count_over_time(%s) >= %s", fn, over, over, Number(LeastSamples(d, scrape)))
 }
 
-// Lasting is overTime of a series that is as old as d: the samples that may be
+// Lasting is OverTime of a series that is as old as d: the samples that may be
 // missing must not make the time shorter for a new one. A few failed scrapes at
 // that moment do no harm. A rate is too low at the one evaluation whose range begins
 // with a lost scrape, since Prometheus 3 extrapolates no further than half a scrape:
 // a dip that short in what looks back does not end it.
 func Lasting(fn, text string, d, back, scrape time.Duration) string {
+	return LastingOf(fn, text, d, back, scrape, scrape)
+}
+
+// LastingOf is Lasting of a recording, which repeats a sample every pace until the next
+// scrape: all of the time must have been recorded, and not only as many samples as there
+// would be of the scraped series.
+func LastingOf(fn, text string, d, back, scrape, pace time.Duration) string {
 	whole := text
 	if back > 0 {
 		whole = fmt.Sprintf("(%s(%s))", map[string]string{"min_over_time": "max_over_time", "max_over_time": "min_over_time"}[fn], rangeOf(text, 2*scrape, scrape))
 	}
 	return fmt.Sprintf("%s(%s)\nand count_over_time(%s) >= %s\nand present_over_time(%s offset %s)",
-		fn, rangeOf(whole, d, scrape), rangeOf(text, d, scrape), Number(LeastSamples(d, scrape)), rangeOf(text, 4*scrape, scrape), Duration(d))
+		fn, rangeOf(whole, d, scrape), rangeOf(text, d, scrape), Number(LeastSamples(d, pace)), rangeOf(text, 4*scrape, scrape), Duration(d))
 }
 
 func rangeOf(text string, d, scrape time.Duration) string {
