@@ -169,7 +169,7 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 // closeByHand ends an incident for a person, who then also answers for a step in
 // doubt whose target cannot be looked at.
 func (c *change) closeByHand(_, actor, reason string) error {
-	if s := c.Inc.Running(); s != nil && s.State == remediation.StepIntent && c.Inc.Reason == remediation.HoldTarget {
+	if s := c.Inc.Running(); s != nil && c.Inc.Reason == remediation.HoldTarget {
 		s.State, s.Finished = remediation.StepInDoubt, &c.Now
 		err := c.outcome(s, remediation.EffectFailed, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
 		if err != nil {
