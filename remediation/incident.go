@@ -523,7 +523,7 @@ func (inc *Incident) NeedsHuman() map[string]bool {
 
 // IsStuck is the step that waits for a person to claim and release the incident, or "".
 func (inc *Incident) IsStuck() string {
-	if inc.State == Closed {
+	if inc.State == Closed || inc.FailedRestore() != nil {
 		return ""
 	}
 	if s := inc.Unhandled(); s != nil {
@@ -559,10 +559,14 @@ func (inc *Incident) Aborting() bool { return inc.Abort != nil && inc.Abort.Ende
 // Lists reports whether a step runs on the order's word.
 func (a *Abort) Lists(s *Step) bool { return len(a.Signals) == 0 || slices.Contains(a.Steps, s.Number) }
 
+// NotPutBack reports a step that was done and verified, and could not be put back: only
+// another restore tries it again.
+func (s *Step) NotPutBack() bool { return s.State == StepFailed && s.Verified }
+
 // FailedRestore returns a step that could not be put back, or nil.
 func (inc *Incident) FailedRestore() *Step {
 	for i := range inc.Steps {
-		if s := &inc.Steps[i]; s.State == StepFailed && s.Verified {
+		if s := &inc.Steps[i]; s.NotPutBack() {
 			return s
 		}
 	}
