@@ -33,7 +33,8 @@ type Action interface {
 	// the snapshot that the intent recorded. An error wrapped by InDoubt means
 	// that the effect may or may not have happened.
 	Apply(ctx context.Context, op string, before json.RawMessage) error
-	// Verify waits until the target is seen to work as wanted, or says why not.
+	// Verify waits until the target is seen to work as wanted, or says why not: then it is
+	// undone. An error that IsInDoubt means that nothing was seen: it is verified again.
 	Verify(ctx context.Context, op string) error
 	// Undo puts back what before holds, from any state that Apply left.
 	Undo(ctx context.Context, op string, before json.RawMessage) error
@@ -100,8 +101,13 @@ type inDoubtError struct{ error }
 
 func (e *inDoubtError) Unwrap() error { return e.error }
 
+// MarkedInDoubt reports an error that InDoubt has marked.
+func MarkedInDoubt(err error) bool {
+	var d *inDoubtError
+	return errors.As(err, &d)
+}
+
 // IsInDoubt also counts a deadline: what it cut off may have been done.
 func IsInDoubt(err error) bool {
-	var d *inDoubtError
-	return errors.As(err, &d) || errors.Is(err, context.DeadlineExceeded)
+	return MarkedInDoubt(err) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -197,13 +198,16 @@ type TriggerState struct {
 
 // Step is one step of an incident's plan.
 type Step struct {
-	Number    int              `json:"number"`
-	Action    string           `json:"action"`
-	Target    string           `json:"target"`
-	Risk      alerts.Risk      `json:"risk"`
-	State     StepState        `json:"state"`
-	Started   *time.Time       `json:"started,omitempty"`
-	Finished  *time.Time       `json:"finished,omitempty"`
+	Number   int         `json:"number"`
+	Action   string      `json:"action"`
+	Target   string      `json:"target"`
+	Risk     alerts.Risk `json:"risk"`
+	State    StepState   `json:"state"`
+	Started  *time.Time  `json:"started,omitempty"`
+	Finished *time.Time  `json:"finished,omitempty"`
+	// Try names the present try to the limits: its start in nanoseconds since 1970, by the
+	// clock as it was then. 0: it is Started, as earlier versions had it.
+	Try       int64            `json:"try,omitempty"`
 	Plan      string           `json:"plan"`
 	PlanIndex int              `json:"plan_index"`
 	Settle    time.Duration    `json:"settle"`
@@ -442,7 +446,14 @@ func (inc *Incident) Fired() time.Time {
 
 // Attempt names one try of a step, so that a second try does not hide the
 // first from the limits.
-func (s *Step) Attempt() string { return fmt.Sprintf("%s@%d", s.ID(), s.Started.UnixNano()) }
+func (s *Step) Attempt() string {
+	return fmt.Sprintf("%s@%d", s.ID(), cmp.Or(s.Try, s.Started.UnixNano()))
+}
+
+// Begin starts a try.
+func (s *Step) Begin(now time.Time) {
+	s.State, s.Started, s.Finished, s.Error, s.Try = StepIntent, &now, nil, "", now.UnixNano()
+}
 
 // HeldByRealm reports whether a step waits because of its realm's limit: then a commander
 // can let it run.
@@ -472,10 +483,9 @@ func (inc *Incident) VoidRiskApprovals() {
 // Unstuck: the plan has gone on, or a person has come.
 func (inc *Incident) Unstuck() { inc.Stuck, inc.Called, inc.Paged = nil, false, nil }
 
-// Shift moves the incident's moments. Those that people gave stay (a freeze's end),
-// and so does the start of a step that runs, which names it to the limits.
+// Shift moves the incident's moments. Those that people gave stay (a freeze's end).
 func (inc *Incident) Shift(move func(*time.Time)) {
-	for _, t := range []*time.Time{&inc.Since, inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.BlindSince, &inc.Polled, &inc.Wake} {
+	for _, t := range []*time.Time{&inc.Since, inc.SettleFrom, inc.SettleUntil, inc.FalseSince, inc.BlindSince, inc.Stuck, &inc.Polled, &inc.Wake} {
 		move(t)
 	}
 	if inc.Reason != HoldFrozen {
@@ -485,10 +495,8 @@ func (inc *Incident) Shift(move func(*time.Time)) {
 		s := &inc.Steps[i]
 		move(s.ApprovalAsked)
 		move(s.OverLimitUntil)
-		if s.State != StepIntent {
-			move(s.Started)
-			move(s.Finished)
-		}
+		move(s.Started)
+		move(s.Finished)
 	}
 }
 
@@ -525,7 +533,7 @@ func (inc *Incident) NeedsHuman() map[string]bool {
 
 // IsStuck is the step that waits for a person to claim and release the incident, or "".
 func (inc *Incident) IsStuck() string {
-	if inc.State == Closed {
+	if inc.State == Closed || inc.FailedRestore() != nil {
 		return ""
 	}
 	if s := inc.Unhandled(); s != nil {
@@ -561,10 +569,14 @@ func (inc *Incident) Aborting() bool { return inc.Abort != nil && inc.Abort.Ende
 // Lists reports whether a step runs on the order's word.
 func (a *Abort) Lists(s *Step) bool { return len(a.Signals) == 0 || slices.Contains(a.Steps, s.Number) }
 
+// NotPutBack reports a step that was done and verified, and could not be put back: only
+// another restore tries it again.
+func (s *Step) NotPutBack() bool { return s.State == StepFailed && s.Verified }
+
 // FailedRestore returns a step that could not be put back, or nil.
 func (inc *Incident) FailedRestore() *Step {
 	for i := range inc.Steps {
-		if s := &inc.Steps[i]; s.State == StepFailed && s.Verified {
+		if s := &inc.Steps[i]; s.NotPutBack() {
 			return s
 		}
 	}

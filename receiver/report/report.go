@@ -205,6 +205,9 @@ func (r *Report) actions() {
 			r.Actions = append(r.Actions, a)
 		case audit.KindOutcome, audit.KindInDoubt:
 			a := r.begun(e.Step, undo)
+			if a == nil && e.Kind == audit.KindInDoubt && slices.ContainsFunc(r.Actions, func(a Action) bool { return a.Step == e.Step }) {
+				continue // its verification: the effect has its outcome
+			}
 			if a == nil {
 				r.Actions = append(r.Actions, Action{Step: e.Step, Undo: undo, Target: detailText(e, "target"), Before: e.Detail["before"]})
 				a = &r.Actions[len(r.Actions)-1]

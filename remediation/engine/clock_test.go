@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/engine"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -80,6 +81,74 @@ func TestAClockThatIsSetBackLetsAWarmupAndACooldownEnd(t *testing.T) {
 	w.pass(11 * time.Minute)
 	if n := w.target("flag_off").effects + w.target("image_retag").effects; n < 2 {
 		t.Errorf("%d effects eleven minutes later: %v", n, w.log(id))
+	}
+}
+
+func TestAClockThatIsSetBackAfterACloseHoldsNoStep(t *testing.T) {
+	w := newHarness(t)
+	set := steady(w)
+	backedOut(w)
+	w.pass(time.Minute)
+	if r := w.row("inc-1"); !r.Wake.IsZero() {
+		t.Fatalf("it is looked at again at %s", r.Wake)
+	}
+	set(-time.Hour)
+	w.tick()
+	w.target("flag_off").position = remediation.Untouched
+	w.declare("alpha")
+	w.breach("error_rate")
+	w.post("firing", "error_rate", "fp2")
+	w.pass(2 * time.Minute) // the cooldown is over, and so is the warmup
+	if n := w.target("flag_off").effects; n != 2 {
+		t.Errorf("%d effects two minutes after it was turned on again", n)
+	}
+}
+
+func TestAClockThatIsSetWhileAStepRunsHoldsNoRetry(t *testing.T) {
+	for name, by := range map[string]time.Duration{"back": -time.Hour, "forward": 90 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t, limits("per_target: 9/1h, per_service: 1/10m, blast_radius: 9/10m, cooldown: 1s, breaker: 9"))
+			set := steady(w)
+			tg := w.target("flag_off")
+			tg.applyErr = errors.New("docker is dead")
+			tg.duringApply = func() {
+				tg.duringApply = nil
+				set(by)
+				w.must(engine.FollowClock(w.ctx, w.engine))
+			}
+			id := w.open()
+			w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+			tg.applyErr = nil
+			w.must(w.change(id, view.Claim, ""))
+			w.must(w.change(id, view.Release, ""))
+			w.pass(9 * time.Minute)
+			w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+			w.pass(2 * time.Minute)
+			w.is(id, remediation.Settling, "")
+		})
+	}
+}
+
+func TestAClockThatIsSetChangesNothingOfWhenAPersonIsCalled(t *testing.T) {
+	for name, by := range map[string]time.Duration{"back": -3 * time.Hour, "forward": 3 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t)
+			set := steady(w)
+			_, err := w.engine.PutFreeze(w.ctx, remediation.Freeze{Scope: remediation.ScopeAll, By: "eve", Reason: "a sale"})
+			w.must(err)
+			id := w.open()
+			w.is(id, remediation.Waiting, remediation.HoldFrozen)
+			w.pass(5 * time.Minute)
+			set(by)
+			w.pass(14 * time.Minute)
+			if n := w.calls(id, remediation.HoldFrozen); n != 0 {
+				t.Errorf("called within the plan's own time")
+			}
+			w.pass(2 * time.Minute)
+			if n := w.calls(id, remediation.HoldFrozen); n != 1 {
+				t.Errorf("called %d times", n)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/store/storetest"
@@ -134,6 +136,73 @@ func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
 		w.is(id, remediation.Settling, "")
 		w.logs(id, "in_doubt 1-flag_off half_way", "outcome 1-flag_off done", "verified 1-flag_off")
 	})
+}
+
+// unverified is an incident whose first step has run, and whose target then does not answer.
+func unverified(t *testing.T) (w *harness, tg *target, id string) {
+	t.Helper()
+	w = newHarness(t)
+	tg = w.target("flag_off")
+	tg.verifyErr = remediation.InDoubt(errors.New("launchdarkly answers 503"))
+	id = w.open()
+	w.is(id, remediation.Acting, remediation.HoldTarget)
+	return w, tg, id
+}
+
+func TestAVerificationThatSawNothingDecidesNothing(t *testing.T) {
+	w, tg, id := unverified(t)
+	w.pass(time.Hour) // the breach goes on, and no other step follows
+	w.is(id, remediation.Acting, remediation.HoldTarget)
+	w.steps(id, remediation.StepDone, remediation.StepPending, remediation.StepPending)
+	w.logs(id, "outcome 1-flag_off done", "in_doubt 1-flag_off", "notified target")
+	if tg.undone != 0 || tg.effects != 1 || w.metric("backout_needs_human", "target") != 1 {
+		t.Errorf("undone %d times, changed %d times; a person is called: %v", tg.undone, tg.effects, w.metric("backout_needs_human", "target"))
+	}
+	if v := w.incident(id); !strings.Contains(v.Why, "launchdarkly answers 503") {
+		t.Errorf("it says %q", v.Why)
+	}
+	w.engine = w.newEngine(w.store) // a restart forgets nothing of it
+	tg.verifyErr = nil
+	w.pass(S)
+	w.is(id, remediation.Settling, "")
+	w.logs(id, "notified target", "verified 1-flag_off")
+	if testutil.CollectAndCount(w.engine, "backout_needs_human") != 0 {
+		t.Error("nobody needs to come any more")
+	}
+}
+
+func TestAVerificationThatFailsAfterOneThatSawNothingIsUndone(t *testing.T) {
+	w, tg, id := unverified(t)
+	tg.verifyErr = errors.New("health answers 500")
+	w.pass(S)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.steps(id, remediation.StepUndone, remediation.StepPending, remediation.StepPending)
+	if n := testutil.CollectAndCount(w.engine, "backout_needs_human"); tg.undone != 1 || w.metric("backout_needs_human", "step_failed") != 1 || n != 1 {
+		t.Errorf("undone %d times; a person is called for %d reasons", tg.undone, n)
+	}
+}
+
+func TestAnUnverifiedStepCanBeClosedByHand(t *testing.T) {
+	w, tg, id := unverified(t)
+	tg.onVerify = func() { w.must(w.change(id, view.Close, "")) } // a person does not wait for its end
+	tg.verifyErr = nil
+	w.pass(S)
+	w.is(id, remediation.Closed, "")
+	w.steps(id, remediation.StepInDoubt, remediation.StepPending, remediation.StepPending)
+}
+
+func TestARestoreWhoseEndCannotBeSeenIsInDoubt(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	tg := w.target("image_retag")
+	tg.onUndo = func() { tg.lookErr = errors.New("cannot connect to the Docker daemon") }
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Acting, "")
+	tg.lookErr, tg.onUndo = nil, nil
+	w.pass(S)
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 2)
 }
 
 // TestACrashAtEveryCommitLosesAndDoublesNothing cuts the engine off before and

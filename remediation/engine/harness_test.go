@@ -519,6 +519,8 @@ type target struct {
 	cut bool
 	// onUndo, where set, runs inside Undo after its effect.
 	onUndo func()
+	// onVerify, where set, runs inside Verify.
+	onVerify func()
 	// onLook, where set, is told of each look.
 	onLook func(op string)
 }
@@ -589,7 +591,12 @@ func (tg *target) Apply(context.Context, string, json.RawMessage) error {
 	return nil
 }
 
-func (tg *target) Verify(context.Context, string) error { return tg.verifyErr }
+func (tg *target) Verify(context.Context, string) error {
+	if tg.onVerify != nil {
+		tg.onVerify()
+	}
+	return tg.verifyErr
+}
 
 func (tg *target) Undo(context.Context, string, json.RawMessage) error {
 	if tg.undoErr != nil {

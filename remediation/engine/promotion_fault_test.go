@@ -47,6 +47,50 @@ func TestAPromotionThatFailsIsUndoneAndTheRolloutHeld(t *testing.T) {
 	}
 }
 
+func TestAPromotionWhoseVerificationSawNothingStays(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.flag.verifyErr = remediation.InDoubt(errors.New("launchdarkly answers 503"))
+	c.flag.duringVerify = func() { c.now = c.now.Add(time.Minute) } // it looks for as long as it may
+	c.must(c.do(remediation.RolloutPromote))
+	c.tick()
+	c.staged("intent promote-beta", "outcome promote-beta outcome=done", "in_doubt promote-beta")
+	var err error
+	for range 10 {
+		c.now = c.now.Add(30 * time.Second)
+		_, err = c.engine.Tick(c.ctx)
+	}
+	if err == nil || c.metric("backout_needs_human", "stuck") != 1 {
+		t.Errorf("a person is called: %v (%v)", c.metric("backout_needs_human", "stuck"), err)
+	}
+	c.flag.verifyErr, c.flag.duringVerify = nil, nil
+	c.now = c.now.Add(time.Minute)
+	c.tick()
+	c.at(remediation.RolloutActive, "beta", "0.1")
+	if n := len(c.flag.history); n != 2 {
+		t.Errorf("the flag was set %d times: %v", n, c.flag.history)
+	}
+}
+
+func TestAnIncidentTakesOverAPromotionThatNobodyCanVerify(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.flag.verifyErr = remediation.InDoubt(errors.New("launchdarkly answers 503"))
+	c.must(c.do(remediation.RolloutPromote))
+	c.tick()
+	c.breach("error_rate")
+	id := c.fire("error_rate", "fp1")
+	c.pass(2*time.Minute + 50*time.Second)
+	c.is(id, remediation.Confirming, "")
+	c.pass(time.Minute)
+	c.is(id, remediation.Settling, "")
+	if p := c.rollout().Promotion; p != nil || c.flag.value != "0.1" || c.target("flag_off").effects != 1 {
+		t.Errorf("the promotion is %+v, the flag %s", p, c.flag.value)
+	}
+}
+
 func TestAStartThatFailsIsNoRollout(t *testing.T) {
 	c := newCanary(t)
 	c.flag.verifyErr = errors.New("health answers 500")

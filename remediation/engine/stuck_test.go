@@ -124,6 +124,46 @@ func TestAFailedRestoreStaysUntilAPersonHasFixedIt(t *testing.T) {
 	w.is(id, remediation.Closed, "")
 }
 
+func TestAReleaseForgetsNothingThatCouldNotBePutBack(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	w.target("image_retag").undoErr = errors.New("no such image")
+	w.must(w.restore(id))
+	w.tick()
+	w.must(w.change(id, view.Claim, ""))
+	w.must(w.change(id, view.Release, ""))
+	w.pass(time.Hour)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	if w.metric("backout_needs_human", "step_failed") != 1 || w.incident(id).Stuck != "" {
+		t.Errorf("it is to be released again, for %q", w.incident(id).Stuck)
+	}
+	w.target("image_retag").undoErr = nil
+	w.must(w.restore(id))
+	w.pass(time.Minute)
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+	w.steps(id, remediation.StepUndone, remediation.StepUndone, remediation.StepPending)
+}
+
+func TestAFailedRestoreOfTheOnlyStepThatIsLeftCanBeRepeated(t *testing.T) {
+	w := newHarness(t)
+	id := w.open()
+	w.cured("error_rate")
+	w.calm("error_rate")
+	w.pass(5 * time.Minute)
+	w.target("flag_off").undoErr = errors.New("no such flag")
+	w.must(w.restore(id))
+	w.tick()
+	w.must(w.change(id, view.Claim, ""))
+	w.must(w.change(id, view.Release, ""))
+	w.must(w.change(id, view.Close, ""))
+	w.rollout(remediation.RolloutRolledBack, remediation.StageNone, false)
+	w.target("flag_off").undoErr = nil
+	w.must(w.restore(id))
+	w.tick()
+	w.undone(1, 0)
+}
+
 func TestARaisedSignalHoldsARestore(t *testing.T) {
 	w, id := raised(t)
 	w.must(w.change(id, view.Deny, "3-schema_rollback"))

@@ -243,7 +243,7 @@ func (c *change) intend(s *remediation.Step, look remediation.Look, detail map[s
 	} else if r.Promotion != nil && r.Promotion.Until.After(c.Now) {
 		return remediation.ErrStale // it is being fixed: wait for that first
 	}
-	s.State, s.Started, s.Finished, s.Error = remediation.StepIntent, &c.Now, nil, ""
+	s.Begin(c.Now)
 	s.Undoing, s.Verified, s.Epoch = false, false, c.Epoch
 	if look.Position != remediation.HalfWay || s.Before == nil { // what a failed undo left is nothing to go back to
 		s.Before = look.Snapshot

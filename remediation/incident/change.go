@@ -130,7 +130,7 @@ func (c *change) claimIncident(_, actor, reason string) error {
 }
 
 // releaseIncident gives a claimed incident back to automation; what failed may
-// be tried again, and a row of failures is over.
+// be tried again, and a row of failures is over. What could not be put back stays a person's.
 func (c *change) releaseIncident(_, actor, reason string) error {
 	if c.Inc.ClaimedBy == "" {
 		return remediation.Refuse(remediation.Conflict, "incident %s is not claimed", c.Inc.ID)
@@ -147,21 +147,20 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 		return err
 	}
 	for i := range c.Inc.Steps {
-		if s := &c.Inc.Steps[i]; s.State == remediation.StepFailed || s.State == remediation.StepUndone || s.State == remediation.StepInDoubt {
+		if s := &c.Inc.Steps[i]; s.State == remediation.StepFailed && !s.NotPutBack() || s.State == remediation.StepUndone || s.State == remediation.StepInDoubt {
 			s.State, s.Error, s.Verified, s.Doubts = remediation.StepPending, "", false, 0
 		}
 	}
 	c.Inc.LastHeld = ""
 	c.Inc.Unstuck()
-	switch c.Inc.State {
-	case remediation.Waiting:
+	switch {
+	case c.Inc.FailedRestore() != nil:
+	case c.Inc.State == remediation.Waiting:
 		c.Inc.ResetPolls()
 		c.Enter(remediation.Confirming, 0)
-	case remediation.Exhausted:
-		if c.Inc.Next() != nil {
-			c.Inc.ResetPolls()
-			c.Enter(remediation.Confirming, 0)
-		}
+	case c.Inc.State == remediation.Exhausted && c.Inc.Next() != nil:
+		c.Inc.ResetPolls()
+		c.Enter(remediation.Confirming, 0)
 	}
 	return nil
 }
@@ -169,7 +168,7 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 // closeByHand ends an incident for a person, who then also answers for a step in
 // doubt whose target cannot be looked at.
 func (c *change) closeByHand(_, actor, reason string) error {
-	if s := c.Inc.Running(); s != nil && s.State == remediation.StepIntent && c.Inc.Reason == remediation.HoldTarget {
+	if s := c.Inc.Running(); s != nil && c.Inc.Reason == remediation.HoldTarget {
 		s.State, s.Finished = remediation.StepInDoubt, &c.Now
 		err := c.outcome(s, remediation.EffectFailed, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
 		if err != nil {

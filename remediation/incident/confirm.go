@@ -53,7 +53,7 @@ func (e *Responder) warmUntil(ctx context.Context, b *plan.Plan, inc *remediatio
 			if !ef.Counts() {
 				continue
 			}
-			ended, err := endOf(tx, ef)
+			ended, err := endOf(tx, ef, e.Now())
 			if err != nil {
 				return err
 			}
@@ -71,8 +71,9 @@ func (e *Responder) warmUntil(ctx context.Context, b *plan.Plan, inc *remediatio
 const longestStep = 2 * time.Hour
 
 // endOf is when an effect had its outcome: until then the target was being
-// changed. A later try of the same step ends later, and is as good an answer.
-func endOf(tx remediation.Tx, ef remediation.Effect) (time.Time, error) {
+// changed. A later try of the same step ends later, and is as good an answer. Of an
+// incident that nothing is left to do about, a clock that was set moved the effect alone.
+func endOf(tx remediation.Tx, ef remediation.Effect, now time.Time) (time.Time, error) {
 	inc, err := tx.Incident(ef.Incident)
 	if errors.Is(err, remediation.ErrNotFound) {
 		return ef.Time, nil
@@ -82,10 +83,10 @@ func endOf(tx remediation.Tx, ef remediation.Effect) (time.Time, error) {
 	}
 	id, _, _ := strings.Cut(ef.Step, "@")
 	s := inc.Step(id)
-	if s == nil || s.Finished == nil || s.Finished.Before(ef.Time) {
+	if s == nil || s.Finished == nil || s.Finished.Before(ef.Time) || s.Finished.After(now) {
 		return ef.Time, nil
 	}
-	if s.Verified && inc.SettleFrom != nil && inc.SettleFrom.After(*s.Finished) {
+	if s.Verified && inc.SettleFrom != nil && inc.SettleFrom.After(*s.Finished) && !inc.SettleFrom.After(now) {
 		return *inc.SettleFrom, nil
 	}
 	return *s.Finished, nil

@@ -256,8 +256,8 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 			})
 		}
 		begun = true
-		s.State, s.Undoing, s.Started, s.Finished, s.Error, s.Doubts = remediation.StepIntent, true, &c.Now, nil, "", 0
-		s.Epoch = c.Epoch
+		s.Begin(c.Now)
+		s.Undoing, s.Doubts, s.Epoch = true, 0, c.Epoch
 		c.Enter(remediation.Acting, 0)
 		err = c.Tx.PutEffect(remediation.Effect{Time: c.Now, Service: c.Inc.Service, Action: s.Action, Target: s.Target, Incident: c.Inc.ID, Step: s.Attempt()})
 		if err != nil {

@@ -63,7 +63,13 @@ func (j *stepJournal) Limit(operation.Phase) time.Duration {
 // record commits what has happened; seen says it for the case that another replica has
 // the realm by now.
 func (j *stepJournal) record(ctx context.Context, seen map[string]any, fn func(c *change, s *remediation.Step) error) error {
-	err := j.e.record(ctx, j.b, j.inc.ID, func(c *change) error { return fn(c, c.Inc.Step(j.s.ID())) })
+	err := j.e.record(ctx, j.b, j.inc.ID, func(c *change) error {
+		s := c.Inc.Step(j.s.ID())
+		if s.State == remediation.StepInDoubt {
+			return remediation.ErrStale // a person has closed the incident, and answers for it
+		}
+		return fn(c, s)
+	})
 	if errors.Is(err, lease.ErrLost) {
 		return errors.Join(err, j.late(ctx, seen))
 	}
@@ -133,6 +139,7 @@ func (j *stepJournal) Undoing(ctx context.Context, cause error) (bool, error) {
 		return true, nil
 	}
 	return true, j.record(ctx, map[string]any{"error": cause.Error()}, func(c *change, s *remediation.Step) error {
+		c.Inc.Reason, c.Inc.Why, c.Inc.Paged = "", "", nil
 		s.Undoing, s.State, s.Error, s.Epoch = true, remediation.StepIntent, cause.Error(), c.Epoch
 		return c.Audit(audit.KindIntent, remediation.ActorEngine, s, map[string]any{"undo": true, "error": s.Error, "after": s.Before, "target": s.Target})
 	})
@@ -230,8 +237,8 @@ func (j *stepJournal) lookAgain(ctx context.Context, cause error, early *operati
 	})
 }
 
-// stayInDoubt keeps a step whose target cannot be looked at as it is, and says so
-// once; the next look comes after a poll.
+// stayInDoubt keeps a step whose target cannot be looked at as it is, before its outcome
+// or after it, and says so once; the next look comes after a poll.
 func (j *stepJournal) stayInDoubt(ctx context.Context, cause, err error) error {
 	return j.record(ctx, map[string]any{"error": errors.Join(cause, err).Error()}, func(c *change, s *remediation.Step) error {
 		again := c.Inc.Reason == remediation.HoldTarget
@@ -247,6 +254,10 @@ func (j *stepJournal) stayInDoubt(ctx context.Context, cause, err error) error {
 		if err != nil {
 			return err
 		}
-		return c.Page(string(remediation.HoldTarget), fmt.Sprintf("%s is in doubt and its target cannot be inspected", s.ID()))
+		why := fmt.Sprintf("%s is in doubt and its target cannot be inspected", s.ID())
+		if s.State == remediation.StepDone {
+			why = fmt.Sprintf("%s has changed its target, and the change cannot be verified: %s", s.ID(), c.Inc.Why)
+		}
+		return c.Page(string(remediation.HoldTarget), why)
 	})
 }

@@ -40,8 +40,11 @@ func (c *Client) Get(ctx context.Context, path string, out any) error {
 		}
 		err := c.send(ctx, http.MethodGet, path, nil, out)
 		var e *Error
-		if err == nil || ctx.Err() != nil || errors.As(err, &e) && !e.again() {
+		switch {
+		case err == nil, ctx.Err() != nil && last == nil, errors.As(err, &e) && !e.again():
 			return err
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", last, err)
 		}
 		last = err
 	}
@@ -105,21 +108,31 @@ func (c *Client) Change(ctx context.Context, what string, next func() (*Step, er
 	return Doubtful(last)
 }
 
-// Await looks until the target is as wanted. If ctx ends first, the error says with open
-// how it is instead.
-func (c *Client) Await(ctx context.Context, look func() (wanted bool, open string, err error)) error {
-	seen := ""
+// Await reads until judge says that the target is as wanted, or cannot be. If ctx ends
+// first, the error says with open how the target was seen to be instead. If it was not seen
+// in the end, the error is remediation.InDoubt.
+func Await[T any](ctx context.Context, c *Client, read func(context.Context) (T, error), judge func(T) (wanted bool, open string, err error)) error {
+	seen, unseen := "", error(nil)
 	for {
-		wanted, open, err := look()
-		if err != nil && seen != "" && ctx.Err() != nil {
-			return fmt.Errorf("%s: %w", seen, ctx.Err()) // what was seen says more than that the last look was cut off
+		now, err := read(ctx)
+		var e *Error
+		switch {
+		case err == nil:
+			var wanted bool
+			if wanted, seen, err = judge(now); wanted || err != nil {
+				return err
+			}
+		case errors.As(err, &e) && !e.again(), errors.Is(err, ErrOdd): // it will stay so
+			return remediation.InDoubt(err)
+		case seen == "" || ctx.Err() == nil || errors.As(err, &e): // not that the time ended in mid-question
+			seen, unseen = "", err
 		}
-		if wanted || err != nil {
-			return err
-		}
-		seen = open
-		if err := c.o.Wait(ctx, pace); err != nil {
-			return fmt.Errorf("%s: %w", open, err)
+		err = c.o.Wait(ctx, pace)
+		switch {
+		case err != nil && seen != "":
+			return errors.New(seen + ": " + err.Error()) // as text: it was seen, which leaves no doubt
+		case err != nil:
+			return remediation.InDoubt(fmt.Errorf("%w: %w", unseen, err))
 		}
 	}
 }

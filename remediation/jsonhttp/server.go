@@ -106,6 +106,14 @@ func InDoubt(err error) error {
 	return remediation.InDoubt(err)
 }
 
+// Unseen marks an error of a look that saw nothing: a Silent one, or one that denies access, as a server does while it starts.
+func Unseen(err error) error {
+	if code := Answered(err); code == http.StatusUnauthorized || code == http.StatusForbidden {
+		return remediation.InDoubt(err)
+	}
+	return InDoubt(err)
+}
+
 // Wait returns false if ctx ended first.
 func Wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

@@ -281,16 +281,16 @@ func (a *change) patch(ctx context.Context, plan func(seen) ([]request, error)) 
 // answers as it should.
 func (a *change) Verify(ctx context.Context, _ string) error {
 	if err := a.roll(ctx, nil); err != nil {
-		return err
+		return replicas.AsText(err)
 	}
 	err := replicas.Insist(ctx, replicas.Patience(a.target.Probe), func(ctx context.Context) error {
 		s, err := a.see(ctx)
 		if err != nil {
-			return err
+			return jsonhttp.Unseen(err)
 		}
 		pods, err := s.pods(ctx)
 		if err != nil {
-			return err
+			return jsonhttp.Unseen(err)
 		}
 		if len(pods) == 0 {
 			return fmt.Errorf("%s has no pods", s.place)

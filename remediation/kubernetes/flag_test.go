@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/deploy/kube"
@@ -293,6 +294,30 @@ func TestADriftIsReportedOnceAndNotFought(t *testing.T) {
 	cancel()
 	if err := <-over; err != nil || w.value() != "1" || len(reports) != 0 {
 		t.Errorf("the watch ended with %v; the flag is %s, and %d more were reported", err, w.value(), len(reports))
+	}
+}
+
+func TestAVerificationThatDoesNotReachTheAPIServerLeavesDoubt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t).ready()
+	w.apply(w.flagOff(w.client(nil)), op)
+	for passed := range 4 { // before the rollout was seen, and after it
+		for name, code := range map[string]int{"away": 503, "the token was revoked": 403} {
+			c, asked := w.client(nil), 0
+			c.wrap = func(next http.RoundTripper) http.RoundTripper {
+				return tripper(func(req *http.Request) (*http.Response, error) {
+					if asked++; asked <= passed {
+						return next.RoundTrip(req)
+					}
+					return &http.Response{StatusCode: code, Body: http.NoBody, Header: http.Header{}, Request: req}, nil
+				})
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := w.flagOff(c).Verify(ctx, op); asked > passed && !remediation.IsInDoubt(err) {
+				t.Errorf("%s after %d answers: %v", name, passed, err)
+			}
+			cancel()
+		}
 	}
 }
 

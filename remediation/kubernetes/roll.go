@@ -84,7 +84,8 @@ func (p pod) why() string {
 
 // roll waits until every pod has the field's value and is available. It ends early where
 // a new pod does not start, where the next one takes longer than the probe's timeout and the
-// workload's own waiting times together, and where somebody changes the field. An undo goes back to what was: no pod of the
+// workload's own waiting times together, and where somebody changes the field. Where that was not seen in the end, the error
+// is remediation.InDoubt. An undo goes back to what was: no pod of the
 // operation is left then, and as many are ready as before.
 func (a *change) roll(ctx context.Context, was *snapshot) error {
 	var last, told string
@@ -99,10 +100,14 @@ func (a *change) roll(ctx context.Context, was *snapshot) error {
 			if done || rerr != nil && !jsonhttp.Silent(rerr) {
 				return rerr
 			}
-			if unseen = rerr; stands != last {
+			if rerr == nil || ctx.Err() == nil {
+				unseen = rerr
+			}
+			if stands != last {
 				last, progress = stands, time.Now()
 			}
 			told = stands
+		case ctx.Err() != nil && told != "": // the time ended in mid-question
 		case jsonhttp.Silent(err): // it may be restarted
 			unseen, progress = err, time.Now()
 		case jsonhttp.Answered(err) == http.StatusUnauthorized || jsonhttp.Answered(err) == http.StatusForbidden: // so it says while it starts, too
@@ -112,12 +117,16 @@ func (a *change) roll(ctx context.Context, was *snapshot) error {
 		}
 		if time.Since(progress) > limit {
 			if unseen != nil {
-				return unseen
+				return remediation.InDoubt(unseen)
 			}
 			return fmt.Errorf("%s makes no progress in %s: %s", s.place, remediation.Span(limit), told)
 		}
 		if !jsonhttp.Wait(ctx, lookEvery) {
-			return remediation.InDoubt(errors.Join(fmt.Errorf("wait for the rollout of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen))
+			err := errors.Join(fmt.Errorf("wait for the rollout of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen)
+			if unseen == nil && told != "" {
+				return err // it was seen, and not finished in its time
+			}
+			return remediation.InDoubt(err)
 		}
 	}
 }

@@ -148,11 +148,7 @@ func (a *flagOff) Apply(ctx context.Context, op string, _ json.RawMessage) error
 
 // Verify implements remediation.Action: it waits until the flag is seen off.
 func (a *flagOff) Verify(ctx context.Context, _ string) error {
-	return a.c.api.Await(ctx, func() (bool, string, error) {
-		f, err := a.read(ctx)
-		if err != nil {
-			return false, "", err
-		}
+	return jsonhttp.Await(ctx, a.c.api, a.read, func(f flag) (bool, string, error) {
 		env := f.Environments[a.at.Environment]
 		if env.state() == off {
 			return true, "", a.meansOff(f)

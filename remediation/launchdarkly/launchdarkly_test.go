@@ -248,8 +248,33 @@ func TestVerifyWaitsUntilTheFlagIsSeenOffOrTheTimeIsUp(t *testing.T) {
 	f = newFake(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	f.answers[2] = answer{first: func(*fake) { cancel() }}
-	if err := f.action(http.DefaultTransport).Verify(ctx, op); !errors.Is(err, context.Canceled) {
+	if err := f.action(http.DefaultTransport).Verify(ctx, op); err == nil || !strings.Contains(err.Error(), "is still on at version 61") || remediation.IsInDoubt(err) {
 		t.Errorf("verify of a flag that stays on: %v", err)
+	}
+}
+
+func TestVerifyThatSawNothingLeavesDoubt(t *testing.T) {
+	f := newFake(t)
+	f.set(false)
+	for n := range 12 { // more than one look tries
+		f.answers[n+1] = answer{code: 503}
+	}
+	if err := f.action(http.DefaultTransport).Verify(t.Context(), op); err != nil {
+		t.Error(err)
+	}
+	for name, an := range map[string]answer{"away": {code: 503}, "cut": {}, "the token was revoked": {code: 401}, "a login page": {code: 200, text: `{"key":"login"}`}} {
+		f := newFake(t) // seen on, and then not any more
+		ctx, cancel := context.WithCancel(t.Context())
+		for n := range 40 {
+			f.answers[n+2] = an
+		}
+		last := an
+		last.first = func(*fake) { cancel() }
+		f.answers[20] = last
+		if err := f.action(http.DefaultTransport).Verify(ctx, op); !leavesDoubt(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
 	}
 }
 

@@ -217,11 +217,7 @@ func (a *flagShare) Apply(ctx context.Context, op string, _ json.RawMessage) err
 
 // Verify implements remediation.Action: it waits until the share is read back.
 func (a *flagShare) Verify(ctx context.Context, _ string) error {
-	return a.c.api.Await(ctx, func() (bool, string, error) {
-		f, err := a.read(ctx)
-		if err != nil {
-			return false, "", err
-		}
+	return jsonhttp.Await(ctx, a.c.api, a.read, func(f flag) (bool, string, error) {
 		ok, err := a.holds(f)
 		return ok, fmt.Sprintf("%s does not serve %s of the traffic at version %d", a.name(), a.percent(), f.Environments[a.at.Environment].Version), err
 	})

@@ -7,7 +7,7 @@
 //	             └──> undo, with an intent and an outcome of its own
 //
 // An intent without a known outcome is in doubt: the target is looked at, and never
-// acted on blindly. Each arrow is committed by the Journal before what follows it
+// acted on blindly. A verification that saw nothing decides nothing: it is repeated. Each arrow is committed by the Journal before what follows it
 // begins, so that a new process goes on from wherever the last one was cut off.
 package operation
 
@@ -75,7 +75,9 @@ type Journal interface {
 	// Undone writes how the undo came out.
 	Undone(ctx context.Context, undoErr error) error
 	// Doubted writes what a look at the target showed after cause, and decides. lookErr is
-	// a *TooEarlyError where an earlier holder's request may have arrived after the look.
+	// a *TooEarlyError where an earlier holder's request may have arrived after the look,
+	// and why nothing was seen where a verification saw nothing: then there is nothing to
+	// decide.
 	Doubted(ctx context.Context, cause error, look remediation.Look, lookErr error) (Way, error)
 }
 
@@ -90,8 +92,12 @@ func (e *TooEarlyError) Error() string {
 	return fmt.Sprintf("another replica began this, and what it sent may still arrive: the target is looked at again in %s", remediation.Span(e.After))
 }
 
-// errCutOff is why an intent that this process did not write itself is in doubt.
-var errCutOff = errors.New("backout was stopped between intent and outcome")
+var (
+	// errCutOff is why an intent that this process did not write itself is in doubt.
+	errCutOff = errors.New("backout was stopped between intent and outcome")
+	// errUnseen is why an effect that has happened is in doubt.
+	errUnseen = errors.New("the target was changed and cannot be verified")
+)
 
 // Run applies an operation whose intent this process has just written.
 func Run(ctx context.Context, g *gate.Gates, op Operation, j Journal) error {
@@ -184,13 +190,18 @@ func (r *run) applied(ctx context.Context, detail map[string]any) error {
 	return r.verify(ctx)
 }
 
-// verify waits until the target is seen to work. What does not work is undone.
+// verify waits until the target is seen to work. What is seen not to work is undone;
+// what is not seen at all stays, and is verified again.
 func (r *run) verify(ctx context.Context) error {
 	if err := r.j.Verifying(ctx); err != nil {
 		return err
 	}
 	err := r.act(ctx, Verify, func(ctx context.Context, a remediation.Action) error { return a.Verify(ctx, r.op.ID) })
-	if err != nil {
+	switch {
+	case remediation.IsInDoubt(err):
+		_, err = r.j.Doubted(ctx, errUnseen, remediation.Look{}, err)
+		return err
+	case err != nil:
 		return r.undo(ctx, fmt.Errorf("verify: %w", err))
 	}
 	return r.j.Verified(ctx)
@@ -208,8 +219,11 @@ func (r *run) undo(ctx context.Context, cause error) error {
 		return a.Undo(ctx, r.op.ID, r.op.Before)
 	})
 	if r.op.Restore && undoErr == nil {
-		var look remediation.Look
-		if look, undoErr = Look(ctx, r.g, r.op); undoErr == nil && look.Position == remediation.HalfWay {
+		look, err := Look(ctx, r.g, r.op)
+		switch {
+		case err != nil:
+			undoErr = remediation.InDoubt(err)
+		case look.Position == remediation.HalfWay:
 			undoErr = remediation.InDoubt(fmt.Errorf("%s: its target is still half-way", r.op.Name))
 		}
 	}

@@ -67,31 +67,34 @@ func Repository(image string) string {
 // Same compares values, of which there may be none.
 func Same(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// Insist asks until there is no error or the time given is over.
+// Insist asks until there is no error or the time given is over. What was seen in the end leaves no doubt; the server's
+// silence does, where ask has marked it (jsonhttp.Unseen).
 func Insist(ctx context.Context, patience time.Duration, ask func(context.Context) error) error {
 	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var last error
+	answered := false
 	for {
 		err := ask(limit)
 		if err == nil {
 			return nil
 		}
+		answered = answered || limit.Err() == nil
 		if last == nil || limit.Err() == nil { // not that the time ended in mid-question
 			last = err
 		}
 		if !jsonhttp.Wait(limit, probe.Every) {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil && !answered {
 				return remediation.InDoubt(errors.Join(last, ctx.Err()))
 			}
-			return asText(last) // the end of our own time leaves no doubt
+			return AsText(last)
 		}
 	}
 }
 
-// asText keeps an error's text and hint, and hides what it wraps.
-func asText(err error) error {
-	if !errors.Is(err, context.DeadlineExceeded) {
+// AsText keeps an error's text and hint, and hides a time limit that it wraps, unless it is marked as remediation.InDoubt.
+func AsText(err error) error {
+	if remediation.MarkedInDoubt(err) || !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	text, try := hint.Of(err)

@@ -149,6 +149,15 @@ func TestTheEndOfItsOwnTimeLeavesNoDoubtAndTheCallersDoes(t *testing.T) {
 	if err := Insist(ctx, time.Minute, late); !remediation.IsInDoubt(err) {
 		t.Errorf("%v", err)
 	}
+	for _, patience := range []time.Duration{time.Millisecond, time.Minute} { // of its own time, and of the caller's
+		for err, doubt := range map[error]bool{errors.New("not healthy"): false, remediation.InDoubt(errors.New("the API server answers 503")): true} {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if got := Insist(ctx, patience, func(context.Context) error { return err }); remediation.IsInDoubt(got) != doubt {
+				t.Errorf("%v ends as %v", err, got)
+			}
+		}
+	}
 	asked := false
 	if err := Insist(t.Context(), time.Second, func(ctx context.Context) error {
 		if !asked {

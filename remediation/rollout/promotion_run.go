@@ -12,6 +12,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/lease"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/operation"
 	"github.com/locotoki/backout/remediation/plan"
 )
@@ -120,8 +121,11 @@ type journal struct {
 
 // Limit implements operation.Journal.
 func (j *journal) Limit(p operation.Phase) time.Duration {
-	if p == operation.Undo {
+	switch p {
+	case operation.Undo:
 		return promotionBack
+	case operation.Verify: // what is not looked at has not failed
+		return max(j.e.forward(j.p), ledger.LookTimeout)
 	}
 	return j.e.forward(j.p)
 }
@@ -329,7 +333,8 @@ func (j *journal) Doubted(ctx context.Context, cause error, look remediation.Loo
 				return c.abandonTo(open, fmt.Errorf("%w: %w", cause, lookErr))
 			}
 			c.p.Wake = c.now.Add(j.b.Poll())
-			unseen = open == nil && !c.now.Before(c.p.Until) // an open incident calls for itself
+			// An open incident calls for itself. A verification may have its time anew.
+			unseen = open == nil && (!c.now.Before(c.p.Until) || c.p.Applied && c.p.Doubted)
 			if c.p.Doubted {
 				return nil
 			}

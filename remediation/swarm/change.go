@@ -278,22 +278,26 @@ func (a *change) undo(ctx context.Context, op string, before json.RawMessage, as
 // value and answers as it should.
 func (a *change) Verify(ctx context.Context, _ string) error {
 	if err := a.roll(ctx, func(s seen) *string { return &s.want }, true); err != nil {
-		return err
+		return replicas.AsText(err)
 	}
 	s, err := a.see(ctx, false)
 	if err != nil {
-		return jsonhttp.InDoubt(err)
+		return jsonhttp.Unseen(err)
 	}
 	limit := replicas.Patience(a.target.Probe)
 	err = replicas.Insist(ctx, limit+s.replaced(), func(ctx context.Context) error {
 		s, err := a.see(ctx, false)
 		if err != nil {
-			return err
+			return jsonhttp.Unseen(err)
 		}
-		if done, how, err := a.rolled(ctx, s.state, &s.want); err != nil || !done {
-			return errors.Join(err, errors.New(how))
+		switch done, how, err := a.rolled(ctx, s.state, &s.want); {
+		case err != nil:
+			return jsonhttp.Unseen(err)
+		case !done:
+			return errors.New(how)
 		}
 		all, err := a.c.tasks(ctx, s.state)
+		err = jsonhttp.Unseen(err)
 		for _, t := range all.wanted {
 			if err == nil {
 				err = a.c.service(a.target).Ask(ctx, a.c.replica(a.target, s.state, t), a.answers)

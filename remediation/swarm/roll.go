@@ -107,10 +107,10 @@ func (a *change) rolled(ctx context.Context, s *state, value *string) (bool, str
 // roll waits until every task has the field's value, runs, and Swarm calls the update
 // completed. It ends early where Swarm pauses or undoes the update, where the next task
 // takes longer than the probe's timeout and what Swarm itself needs, and where somebody
-// changes the field. lasts: what docker stack deploy would do counts too.
+// changes the field. Where that was not seen in the end, the error is remediation.InDoubt. lasts: what docker stack deploy would do counts too.
 func (a *change) roll(ctx context.Context, value func(seen) *string, lasts bool) error {
 	var last, told string
-	var unseen error
+	var unseen, stuck error
 	progress := time.Now()
 	limit := replicas.Patience(a.target.Probe)
 	for {
@@ -123,22 +123,34 @@ func (a *change) roll(ctx context.Context, value func(seen) *string, lasts bool)
 				return jerr
 			}
 			if jerr == nil {
-				jerr = a.unstick(ctx, s.state, value(s)) // without it, the limit decides
+				stuck = a.unstick(ctx, s.state, value(s)) // without it, the limit decides
 			}
-			if unseen = jerr; how != last {
+			if jerr == nil || ctx.Err() == nil {
+				unseen = jerr
+			}
+			if how != last {
 				last, progress = how, time.Now()
 			}
 			told = how
+		case ctx.Err() != nil && told != "": // the time ended in mid-question
 		case jsonhttp.Silent(err): // it may be restarted
 			unseen, progress = err, time.Now()
 		default:
 			return err
 		}
 		if time.Since(progress) > limit {
-			return errors.Join(fmt.Errorf("service %s makes no progress in %s: %s", a.target.Swarm.Service, remediation.Span(limit), told), unseen)
+			err := errors.Join(fmt.Errorf("service %s makes no progress in %s: %s", a.target.Swarm.Service, remediation.Span(limit), told), stuck, unseen)
+			if unseen != nil {
+				return remediation.InDoubt(err)
+			}
+			return err
 		}
 		if !jsonhttp.Wait(ctx, lookEvery) {
-			return remediation.InDoubt(errors.Join(fmt.Errorf("wait for the update of %s: %s: %w", a.field.name(), told, ctx.Err()), unseen))
+			err := errors.Join(fmt.Errorf("wait for the update of %s: %s: %w", a.field.name(), told, ctx.Err()), stuck, unseen)
+			if unseen == nil && told != "" {
+				return err // it was seen, and not finished in its time
+			}
+			return remediation.InDoubt(err)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/jsonhttp"
 	"github.com/locotoki/backout/remediation/replicas"
 )
 
@@ -32,7 +33,10 @@ func (c *Client) service(target alerts.Target) *replicas.Service {
 func (c *Client) replica(target alerts.Target, s *state, t task) replicas.Replica {
 	return replicas.Replica{
 		RunningReplica: remediation.RunningReplica{Name: t.name(s), State: t.Status.State, Up: t.running(), Image: replicas.Undigested(t.Spec.ContainerSpec.Image)}, Why: t.why(),
-		Address: func(ctx context.Context) (string, error) { return c.address(ctx, target, t) },
+		Address: func(ctx context.Context) (string, error) {
+			address, err := c.address(ctx, target, t)
+			return address, jsonhttp.Unseen(err)
+		},
 		Env: func(variable string) (value string, set bool) {
 			if entry, err := (envField{variable}).value(t.Spec.ContainerSpec); err == nil && entry != nil {
 				_, value, set = strings.Cut(*entry, "=")

@@ -196,11 +196,7 @@ func (a *flagShare) remove(s *strategy) *jsonhttp.Step {
 
 // Verify implements remediation.Action: it waits until the share is read back.
 func (a *flagShare) Verify(ctx context.Context, _ string) error {
-	return a.c.api.Await(ctx, func() (bool, string, error) {
-		f, err := a.read(ctx)
-		if err != nil {
-			return false, "", err
-		}
+	return jsonhttp.Await(ctx, a.c.api, a.read, func(f flag) (bool, string, error) {
 		s, err := a.one(f)
 		return err == nil && a.position(f, s) == remediation.Wanted, fmt.Sprintf("%s does not serve %d%% of the traffic", a.name(), a.percent), err
 	})

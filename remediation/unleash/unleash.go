@@ -171,9 +171,8 @@ func (a *flagOff) Apply(ctx context.Context, _ string, _ json.RawMessage) error 
 
 // Verify implements remediation.Action: it waits until the flag is seen off.
 func (a *flagOff) Verify(ctx context.Context, _ string) error {
-	return a.c.api.Await(ctx, func() (bool, string, error) {
-		f, err := a.read(ctx)
-		return err == nil && f.env.state() == off, a.name() + " is still on", err
+	return jsonhttp.Await(ctx, a.c.api, a.read, func(f flag) (bool, string, error) {
+		return f.env.state() == off, a.name() + " is still on", nil
 	})
 }
 

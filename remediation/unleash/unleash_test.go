@@ -463,9 +463,26 @@ func TestVerifyWaitsUntilTheTimeIsUp(t *testing.T) {
 		if what != "is still on" {
 			a = f.share(transport, "0.25")
 		}
-		if err := a.Verify(ctx, op); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), what) {
+		if err := a.Verify(ctx, op); err == nil || !strings.Contains(err.Error(), what) || remediation.IsInDoubt(err) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+func TestAVerificationThatSawNothingLeavesDoubt(t *testing.T) {
+	t.Parallel()
+	f := newFlag(t).gradual(5)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	tries := 0
+	a := f.off(roundTrip(func(r *http.Request) (*http.Response, error) {
+		if tries++; tries == 20 { // more than one look tries
+			cancel()
+		}
+		return &http.Response{StatusCode: 503, Body: http.NoBody, Header: http.Header{}, Request: r}, nil
+	}))
+	if err := a.Verify(ctx, op); !leavesDoubt(err) || tries < 20 {
+		t.Errorf("%v after %d tries", err, tries)
 	}
 }
 

@@ -272,7 +272,10 @@ func helped(v IncidentView, ran []StepView) string {
 		}
 		return "No: every step was tried and none helped. This needs a person."
 	case remediation.Acting:
-		if last != "" {
+		switch {
+		case last != "" && v.Reason == remediation.HoldTarget:
+			return "Unknown: the target of " + last + " cannot be inspected. This needs a person."
+		case last != "":
 			return "Not known yet: " + last + " is running."
 		}
 	}
