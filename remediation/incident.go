@@ -583,6 +583,17 @@ func (inc *Incident) FailedRestore() *Step {
 	return nil
 }
 
+// Broken returns a step that failed and could not be undone, or be restored: its target is
+// a person's. nil: there is none.
+func (inc *Incident) Broken() *Step {
+	for i := range inc.Steps {
+		if inc.Steps[i].State == StepFailed {
+			return &inc.Steps[i]
+		}
+	}
+	return nil
+}
+
 // ToRestore returns the step that is put back next: of those that changed their
 // target, the one that ran last. What was only told, and what loses data, is not
 // put back.
@@ -590,10 +601,7 @@ func (inc *Incident) ToRestore() *Step {
 	var last *Step
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
-		if s.Before == nil || s.Risk == alerts.Lossy || !s.Verified || s.Started == nil {
-			continue
-		}
-		if s.State != StepDone && s.State != StepFailed && (s.State != StepIntent || !s.Undoing) {
+		if !s.Restorable() {
 			continue
 		}
 		if last == nil || s.Started.After(*last.Started) || s.Started.Equal(*last.Started) && s.Number > last.Number {
@@ -601,6 +609,12 @@ func (inc *Incident) ToRestore() *Step {
 		}
 	}
 	return last
+}
+
+// Restorable reports whether a restore would put the step's target back.
+func (s *Step) Restorable() bool {
+	return s.Before != nil && s.Risk != alerts.Lossy && s.Verified && s.Started != nil &&
+		(s.State == StepDone || s.State == StepFailed || s.State == StepIntent && s.Undoing)
 }
 
 // LossyDone returns a step that lost data, which nothing brings back, or nil.

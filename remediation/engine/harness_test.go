@@ -414,6 +414,8 @@ type fakePrometheus struct {
 	hangs chan struct{}
 	// answers, where set, is asked first; ok false leaves the answer to the rest.
 	answers func(expr string) (v float64, ok bool)
+	// fails, where set, says which expressions are answered with an error.
+	fails func(expr string) error
 	// whole, where set, is the value of the stage's criteria over more than their window.
 	whole *float64
 }
@@ -435,6 +437,11 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 	}
 	if p.err != nil {
 		return 0, false, p.err
+	}
+	if p.fails != nil {
+		if err := p.fails(expr); err != nil {
+			return 0, false, err
+		}
 	}
 	if p.answers != nil {
 		if v, ok := p.answers(expr); ok {

@@ -53,6 +53,7 @@ func TestTwoServicesOnTheSameContainersRunOneStepAtATime(t *testing.T) {
 		"a folder that is not": {at("/gone/", "", "web", "FLAG_A"), at("/gone", "", "web", "image"), false},
 		"two compose services": {at("", "", "web", "FLAG_A"), at("", "", "worker", "FLAG_A"), true},
 		"a workload":           {"kubernetes:arn:aws:eks:eu-1:1:cluster/a/shop/deployment/web:FLAG_A", "kubernetes:arn:aws:eks:eu-1:1:cluster/a/shop/deployment/web:image", false},
+		"the default context":  {"kubernetes:prod/shop/deployment/web:FLAG_A", "kubernetes:shop/deployment/web:image", false},
 		"two workloads":        {"kubernetes:shop/deployment/web:FLAG_A", "kubernetes:shop/statefulset/web:FLAG_A", true},
 		"a service in Swarm":   {"swarm:shop_web:FLAG_A", "swarm:shop_web:image", false},
 		"two in Swarm":         {"swarm:shop_web:FLAG_A", "swarm:shop_api:FLAG_A", true},

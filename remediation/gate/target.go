@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func composeService(target string) (dir, service string, ok bool) {
 func (e *Gates) lockOf(target string) string {
 	for _, prefix := range []string{remediation.KubernetesPrefix, remediation.SwarmPrefix} {
 		if end := strings.LastIndexByte(target, ':'); strings.HasPrefix(target, prefix) && end >= len(prefix) {
-			return target[:end]
+			return prefix + workload(target[len(prefix):end])
 		}
 	}
 	dir, service, ok := composeService(target)
@@ -37,6 +38,33 @@ func (e *Gates) lockOf(target string) string {
 		dir = real.(string)
 	}
 	return remediation.ComposePrefix + filepath.Join(dir, service)
+}
+
+// workload is a target's name without its cluster: one context may have two names, and the
+// default one has none.
+func workload(name string) string {
+	parts := strings.Split(name, "/")
+	return strings.Join(parts[max(len(parts)-3, 0):], "/")
+}
+
+// TargetHeld says which open incident of another service needs a target as it is, which one
+// of its steps made or found so; "" if none does.
+func (e *Gates) TargetHeld(tx remediation.Tx, target, service string) (string, error) {
+	open, err := tx.Incidents(remediation.IncidentFilter{Open: true})
+	if err != nil {
+		return "", err
+	}
+	for _, inc := range open {
+		if inc.Service == service || inc.Drill {
+			continue
+		}
+		for _, s := range inc.Steps {
+			if s.Target == target && (s.State == remediation.StepDone || s.State == remediation.StepNoChange) {
+				return fmt.Sprintf("incident %s of %s is open, and needs %s as it is", inc.ID, inc.Service, target), nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // MeetTarget remembers which folder a target really is in: lockOf runs in transactions,

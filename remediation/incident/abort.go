@@ -40,7 +40,7 @@ func (e *Responder) AbortRollout(ctx context.Context, tx remediation.Tx, b *plan
 		if err != nil {
 			return err
 		}
-	} else if ib, err = e.PlanFor(context.WithoutCancel(ctx), inc); err != nil {
+	} else if ib, err = e.readablePlan(ctx, inc); err != nil {
 		return err
 	}
 	c := e.on(tx, ib, inc, now)

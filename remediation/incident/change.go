@@ -35,14 +35,11 @@ func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Ver
 			return err
 		}
 		b, err := e.PlanFor(ctx, inc)
-		if cause := (*ledger.UnreadableError)(nil); errors.As(err, &cause) {
-			if verb != view.Claim && verb != view.Close {
-				return remediation.Refuse(remediation.Conflict, "incident %s: %v; claim and close it", id, cause)
-			}
+		if errors.As(err, new(*ledger.UnreadableError)) && (verb == view.Claim || verb == view.Close) {
 			b, err = plan.Empty(inc), nil
 		}
 		if err != nil {
-			return err
+			return refuseUnreadable(inc, err)
 		}
 		if inc.State == remediation.Closed {
 			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
@@ -63,6 +60,20 @@ func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Ver
 	}
 	e.WakeUp()
 	return answer, nil
+}
+
+// readablePlan is PlanFor for a change that a person asked for.
+func (e *Responder) readablePlan(ctx context.Context, inc *remediation.Incident) (*plan.Plan, error) {
+	b, err := e.PlanFor(context.WithoutCancel(ctx), inc)
+	return b, refuseUnreadable(inc, err)
+}
+
+// refuseUnreadable makes a refusal of an open incident's playbook that cannot be read.
+func refuseUnreadable(inc *remediation.Incident, err error) error {
+	if errors.As(err, new(*ledger.UnreadableError)) {
+		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s: %v", inc.ID, err), "claim and close it")
+	}
+	return err
 }
 
 // verbs are the changes that a person can make.
@@ -215,8 +226,6 @@ func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remedi
 		return remediation.Freeze{}, remediation.Refuse(remediation.Invalid, "until %s is in the past", remediation.MomentFrom(e.Now(), *f.Until))
 	case f.Until != nil && f.Until.Sub(e.Now()) > maxFreeze:
 		return remediation.Freeze{}, hint.Add(remediation.Refuse(remediation.Invalid, "until is more than 10 years away"), "leave it out: the freeze then lasts until you thaw it")
-	case f.Service != "" && e.PlanOf(f.Service) == nil:
-		return remediation.Freeze{}, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
 	}
 	f.Since = e.Now().UTC()
 	detail := map[string]any{"scope": f.Scope, "reason": f.Reason}
@@ -228,6 +237,13 @@ func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remedi
 	inForce := f
 	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		inForce = f
+		if f.Service != "" && e.PlanOf(f.Service) == nil { // a reload may have left it out while an incident acts
+			if open, err := remediation.OpenIncident(tx, f.Service); err != nil {
+				return err
+			} else if open == nil {
+				return remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
+			}
+		}
 		all, err := e.FreezesIn(tx)
 		if err != nil {
 			return err

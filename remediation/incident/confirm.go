@@ -159,7 +159,7 @@ func (e *Responder) confirmByRecovery(ctx context.Context, b *plan.Plan, inc *re
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
 		switch {
-		case c.Inc.Calm() && c.Inc.FailedRestore() == nil:
+		case c.Inc.Calm() && c.Inc.Broken() == nil:
 			return c.recover(ev)
 		case ev.Unknown(c.Inc) != "" && c.Inc.Breaching(1) == nil:
 			return c.hold(nil, remediation.GateResult{Reason: remediation.HoldNoData, Why: ev.Unknown(c.Inc)}, ev.All(c.Inc, map[string]any{}))
@@ -248,7 +248,7 @@ func (e *Responder) waitUnconfirmed(ctx context.Context, b *plan.Plan, inc *reme
 func (e *Responder) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	ev := e.PollRecovery(ctx, b, inc)
 	ev.Count(inc)
-	if inc.Calm() && inc.FailedRestore() == nil { // what is half restored is a person's
+	if inc.Calm() && inc.Broken() == nil { // what is half done is a person's
 		return e.change(ctx, b, inc, func(c *change) error {
 			ev.Count(c.Inc)
 			return c.recover(ev)

@@ -146,14 +146,15 @@ func (e *Responder) watch(ctx context.Context, w watched, watcher remediation.Wa
 }
 
 // drift records that a target is no longer as a step left it; once for each
-// thing that is seen.
+// thing that is seen since the step ran.
 func (e *Responder) drift(ctx context.Context, w watched, what string) error {
 	return e.Store.Update(ctx, func(tx remediation.Tx) error {
 		inc, err := tx.Incident(w.incident.ID)
 		if err != nil {
 			return err
 		}
-		if s := inc.Step(w.step.ID()); s == nil || s.State != w.step.State {
+		s := inc.Step(w.step.ID())
+		if s == nil || s.State != w.step.State {
 			return nil // it is being put back: that is not drift
 		}
 		if r, err := remediation.RolloutOf(tx, inc.Service); err != nil || inc.Superseded(r) {
@@ -164,7 +165,8 @@ func (e *Responder) drift(ctx context.Context, w watched, what string) error {
 			return err
 		}
 		for _, en := range before {
-			if en.Step == w.step.ID() && fmt.Sprint(en.Detail["why"]) == what {
+			since := s.Finished == nil || en.Time.After(*s.Finished) // before that, it ran again
+			if since && en.Step == w.step.ID() && fmt.Sprint(en.Detail["why"]) == what {
 				return nil
 			}
 		}

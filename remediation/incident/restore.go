@@ -124,6 +124,15 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	if err := c.nothingSince(); err != nil {
 		return err
 	}
+	for i := range inc.Steps {
+		if s := &inc.Steps[i]; s.Restorable() && !r.Force {
+			if held, err := c.e.TargetHeld(c.Tx, s.Target, inc.Service); err != nil {
+				return err
+			} else if held != "" {
+				return hint.Add(remediation.Refuse(remediation.Conflict, "%s", held), "restore once that is closed, or force")
+			}
+		}
+	}
 	closed, err := c.RestoreGates(s, r.Actor)
 	if err != nil {
 		return err
@@ -244,6 +253,11 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 			return err
 		case lookErr != nil:
 			closed = &remediation.GateResult{Reason: remediation.HoldTarget, Why: lookErr.Error()}
+		}
+		if held, err := c.e.TargetHeld(c.Tx, s.Target, c.Inc.Service); err != nil {
+			return err
+		} else if held != "" && !c.Inc.Restore.Force { // it came since the restore began
+			closed = &remediation.GateResult{Reason: remediation.HoldTarget, Why: held}
 		}
 		if closed != nil {
 			return c.hold(nil, *closed, map[string]any{"undo": true, "target": s.Target})

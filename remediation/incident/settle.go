@@ -197,6 +197,9 @@ func (e *Responder) watchRecovered(ctx context.Context, b *plan.Plan, inc *remed
 	})
 }
 
+// stillTrue is the page for a breach that goes on though its incident is over.
+const stillTrue = "still_true"
+
 // pageIfStill calls a person where the recovery expression says calm and the
 // trigger's own still says breach, longer than its window explains.
 func (c *change) pageIfStill(t *remediation.TriggerState) error {
@@ -207,7 +210,7 @@ func (c *change) pageIfStill(t *remediation.TriggerState) error {
 	if c.Now.Sub(c.Inc.Since) < x.Window+x.RecoveryWindow {
 		return nil
 	}
-	return c.Page("still_true", fmt.Sprintf("trigger %s's own expression is still true, although its recovery expression is not", t.Trigger))
+	return c.Page(stillTrue, fmt.Sprintf("trigger %s's own expression is still true, although its recovery expression is not", t.Trigger))
 }
 
 // pageIfBlind calls a person where a recovered incident has not been watched for as
@@ -244,7 +247,7 @@ func (e *Responder) watchExhausted(ctx context.Context, b *plan.Plan, inc *remed
 	ev := e.PollRecovery(ctx, b, inc)
 	return e.change(ctx, b, inc, func(c *change) error {
 		ev.Count(c.Inc)
-		if c.Inc.Calm() && c.Inc.FailedRestore() == nil {
+		if c.Inc.Calm() && c.Inc.Broken() == nil {
 			return c.recover(ev)
 		}
 		c.Inc.Wake = c.Now.Add(b.Poll())
@@ -315,8 +318,12 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 	}
 	if !told && !follows {
 		return e.change(ctx, b, inc, func(c *change) error {
-			c.Inc.Wake = time.Time{}
-			c.Inc.Unstuck()
+			c.over()
+			until := c.Inc.Closed.Add(time.Duration(b.Limits.ReopenWithin))
+			if c.Inc.Wake = until; len(c.Inc.Paged) == 0 || !until.After(c.Now) {
+				c.Inc.Wake = time.Time{}
+				c.Inc.Unstuck()
+			}
 			return nil
 		})
 	}
@@ -334,7 +341,7 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 		}
 		still := values.Beyond(c.Inc)
 		if raised == nil && still == nil && values.Failed() == nil {
-			c.Inc.Unstuck()
+			c.over()
 			if follows && c.Inc.FalseSince == nil {
 				c.Inc.FalseSince = &c.Now
 			}
@@ -357,10 +364,17 @@ func (e *Responder) watchClosed(ctx context.Context, b *plan.Plan, inc *remediat
 			if c.Now.Sub(*c.Inc.Stuck) <= c.patience() {
 				return nil
 			}
-			return c.Page("still_true", "a person closed the incident, but the breach continues: backout does nothing about it")
+			return c.Page(stillTrue, "a person closed the incident, but the breach continues: backout does nothing about it")
 		}
 		return c.reopenBreaching(ev, c.Inc.Breaching(remediation.Certain))
 	})
+}
+
+// over ends the page of a closed incident's breach; one for its target stays until the watch
+// ends.
+func (c *change) over() {
+	c.Inc.Stuck, c.Inc.Called = nil, false
+	c.Inc.Paged = slices.DeleteFunc(c.Inc.Paged, func(p string) bool { return p == stillTrue })
 }
 
 // reopenBreaching reopens what backout closed by itself, and what is not over.

@@ -77,7 +77,7 @@ func (e *Responder) raiseAgain(ctx context.Context, tx remediation.Tx, s *remedi
 	if err != nil || inc == nil || !inc.HasSignal(s.Name) || inc.Restore != nil {
 		return "", err
 	}
-	b, err := e.PlanFor(context.WithoutCancel(ctx), inc)
+	b, err := e.readablePlan(ctx, inc)
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +131,7 @@ func (e *Responder) ClearSignal(ctx context.Context, service, name, actor, reaso
 		if inc == nil || !inc.HasSignal(name) {
 			return e.Append(tx, en)
 		}
-		ib, err := e.PlanFor(context.WithoutCancel(ctx), inc)
+		ib, err := e.readablePlan(ctx, inc)
 		if err != nil {
 			return err
 		}

@@ -199,6 +199,11 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		} else if busy != "" {
 			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s is changing %s now", busy, target)
 		}
+		if held, err := e.TargetHeld(tx, target, b.Service); err != nil {
+			return err
+		} else if held != "" {
+			return remediation.Refuse(remediation.Conflict, "the traffic cannot be set: %s", held)
+		}
 		p := r.Promotion
 		*p = remediation.Promotion{
 			From: old.Stage, To: stage.Name, Flag: flag.Name, Value: stage.Traffic, Target: target, By: actor, Reason: reason, Op: op,
