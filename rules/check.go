@@ -188,7 +188,7 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b query.Bound,
 	if err != nil {
 		return // lint has said so
 	}
-	f, err := series.NewFeed(c.sim, c.pb, text, boundsFor(ind, b.Threshold), volume)
+	f, err := series.NewFeed(c.sim, c.pb, text, boundsFor(ind, text, b.Threshold), volume)
 	if err != nil {
 		undecided(err.Error())
 		return
@@ -200,6 +200,8 @@ func (c *checker) bound(path, name string, ind *alerts.Indicator, b query.Bound,
 	switch {
 	case err != nil:
 		undecided(err.Error())
+	case len(v) == 0 && moves(expr) && c.compared(s):
+		undecided("no steady series give its query a value")
 	case len(v) == 0:
 		c.fail(c.inQuery(ind, fmt.Sprintf("%s can never fire: its query has no value, whatever its series do", name), "try the query in Prometheus: the two sides of an operator must have the same labels, and a range must hold two samples"))
 	case !slices.ContainsFunc(v, s.isBeyond) && moves(expr):
@@ -263,6 +265,33 @@ func (c *checker) values(s *subject) (all []float64, silent bool, err error) {
 		}
 	}
 	return all, silent, nil
+}
+
+// compared reports whether a query without a value has samples where its comparisons do
+// not filter, or where a series is absent: its operators match, and other series decide.
+func (c *checker) compared(s *subject) bool {
+	expr, err := query.Parse(s.Text)
+	if err != nil {
+		return false
+	}
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if b, ok := n.(*parser.BinaryExpr); ok && b.Op.IsComparisonOperator() {
+			b.ReturnBool = true
+		}
+		return nil
+	})
+	open := *s.Feed
+	open.Text = query.Single("count", expr.String()) // one that is not a number counts
+	tries := [][]series.Level{s.Normal, s.gone()}
+	for i := range s.Families {
+		one := slices.Clone(s.Normal)
+		one[i].Absent = true
+		tries = append(tries, one)
+	}
+	return slices.ContainsFunc(tries, func(levels []series.Level) bool {
+		v, err := open.Value(levels)
+		return err == nil && !math.IsNaN(v)
+	})
 }
 
 func (s *subject) isInside(v float64) bool { return !s.isBeyond(v) }
@@ -405,14 +434,16 @@ func native(expr parser.Expr) (yes bool) {
 }
 
 // moves reports whether a query looks for movement, which steady series lack, or
-// counts series, of which there is one of each kind.
+// counts or compares series, of which there is one of each kind.
 func moves(expr parser.Expr) (yes bool) {
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
 		switch n := n.(type) {
 		case *parser.VectorSelector:
 			yes = yes || n.OriginalOffset != 0 || n.Name == "up"
 		case *parser.AggregateExpr:
-			yes = yes || n.Op == parser.COUNT || n.Op == parser.COUNT_VALUES || n.Op == parser.SUM && compares(n.Expr)
+			yes = yes || slices.Contains([]parser.ItemType{parser.COUNT, parser.COUNT_VALUES, parser.STDDEV, parser.STDVAR}, n.Op) || n.Op == parser.SUM && compares(n.Expr)
+		case *parser.BinaryExpr:
+			yes = yes || !n.Op.IsSetOperator() && readsOtherwise(n.LHS, n.RHS)
 		case *parser.SubqueryExpr:
 			yes = yes || n.OriginalOffset != 0
 		case *parser.Call:
@@ -425,6 +456,53 @@ func moves(expr parser.Expr) (yes bool) {
 		return nil
 	})
 	return yes
+}
+
+// readsOtherwise reports whether two expressions read one metric in different ways: over
+// other times, as the last minutes against the last hours, or as other aggregates, as the
+// highest of the replicas against their mean.
+func readsOtherwise(a, b parser.Expr) bool {
+	ways := waysOf(a)
+	for metric, way := range waysOf(b) {
+		if other, ok := ways[metric]; ok && other != way {
+			return true
+		}
+	}
+	return false
+}
+
+// waysOf describes how an expression reads each of its metrics.
+func waysOf(expr parser.Expr) map[string]string {
+	ways := map[string]string{}
+	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+		v, ok := n.(*parser.VectorSelector)
+		if !ok {
+			return nil
+		}
+		var way []any
+		for _, p := range path {
+			switch p := p.(type) {
+			case *parser.AggregateExpr:
+				if this := fmt.Sprint(p.Op, p.Param); len(way) == 0 || way[len(way)-1] != this { // a sum of sums is a sum
+					way = append(way, this)
+				}
+			case *parser.MatrixSelector:
+				way = append(way, p.Range)
+			case *parser.SubqueryExpr:
+				way = append(way, p.Range)
+			case *parser.Call:
+				if t := p.Args[0].Type(); t == parser.ValueTypeScalar { // which quantile
+					way = append(way, p.Args[0])
+				}
+				if p.Args[len(p.Args)-1].Type() == parser.ValueTypeMatrix {
+					way = append(way, p.Func.Name)
+				}
+			}
+		}
+		ways[v.Name] = fmt.Sprint(way...)
+		return nil
+	})
+	return ways
 }
 
 // compares reports whether an expression is 1 or 0 for each series.

@@ -72,6 +72,9 @@ func TestABoundThatCannotWorkIsRefusedOnItsLine(t *testing.T) {
 		{"changes", `max(changes(x[$window]))`, window, "would look recovered"},
 		{"resets", `max(resets(x_total[$window]))`, window, "would look recovered"},
 		{"a count that must not fall", `sum(increase(x_total[$window]))`, "below: 3, window: 15m, recovery: {window: 2m}", "can never recover"},
+		{"comparisons between labels that never match", `sum by (pod) (rate(x_total[$window])) / sum(rate(x_total[1h])) > 1`, window, "can never fire: its query has no value"},
+		{"labels that never match by day", `sum(rate(x_total[$window])) / sum by (pod) (rate(y_total[$window])) and on () (hour() >= 8)`, window, "can never fire: its query has no value"},
+		{"a share as a percentage", `sum(rate(x_total{code="500"}[$window])) / sum(rate(x_total[$window])) and on () sum(increase(x_total[1h])) > 100`, window, "can never fire"},
 		{"a bound of the recovery that is too high", `sum(increase(x_total[$window]))`, "above: 3, window: 15m, recovery: {window: 2m, above: 2}", "would look recovered"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,6 +127,59 @@ func TestWhatIsSeldomMeantAndWhatCannotBeDecidedIsSaid(t *testing.T) {
 				t.Errorf("got %q\nwant %q", text, c.want)
 			}
 		})
+	}
+}
+
+// What compares a series with itself, with its replicas or with the clock has no value
+// beyond a bound, or none at all, on steady series: they do not decide.
+func TestWhatSteadySeriesDoNotShowIsNotRefused(t *testing.T) {
+	const window, sustained = "above: 3, window: 15m, recovery: {window: 2m}", "above: 3, sustained: 10m"
+	for query, trigger := range map[string]string{
+		`sum(rate(x_total[$window])) / sum(rate(x_total[6h]))`:                           window,
+		`max(x / avg_over_time(x[6h]))`:                                                  sustained,
+		`max((x - avg_over_time(x[1h])) / stddev_over_time(x[1h]))`:                      sustained,
+		`max(x > 3 * avg_over_time(x[6h]))`:                                              sustained,
+		`max(max_over_time(x[$window])) - min(min_over_time(x[$window]))`:                window,
+		`max(quantile_over_time(0.9, x[$window]) - quantile_over_time(0.1, x[$window]))`: window,
+		`max(rate(x_total[$window])) / avg(rate(x_total[$window]))`:                      window,
+		`max(x) - min(x)`:                                  sustained,
+		`quantile(0.9, x) - quantile(0.1, x)`:              sustained,
+		`stddev(rate(x_total[$window]))`:                   window,
+		`max(x / on (job) group_left () sum by (job) (x))`: "above: 0.8, sustained: 10m",
+		`histogram_quantile(0.99, sum by (le) (rate(lat_bucket[$window]))) / histogram_quantile(0.5, sum by (le) (rate(lat_bucket[$window])))`: "above: 50, window: 15m, recovery: {window: 2m}",
+		`sum(rate(x_total[$window])) and on () (hour() >= 8 < 20)`:                                                                             "below: 3, window: 15m, recovery: {window: 2m}",
+		`absent(up{job="shop",instance="a"} == 1)`:                                                                                             "above: 0, sustained: 2m",
+		`absent(x)`: "above: 0, sustained: 2m",
+		`absent_over_time(x[$window]) and on () max(up) == 1`: "above: 0, window: 15m, recovery: {window: 2m}",
+		`count(up{job="shop"} == 0)`:                          "above: 0, sustained: 2m",
+	} {
+		found := checked(t, query, trigger)
+		if len(found.Errors) > 0 || !strings.Contains(found.Warnings.Error(), "check cannot determine") && !strings.Contains(found.Warnings.Error(), "fires on all series that check simulates") {
+			t.Errorf("%s: %v\n%v", query, found.Errors, found.Warnings)
+		}
+	}
+}
+
+func TestAQuantileMayBeConvertedToItsUnit(t *testing.T) {
+	const ms = `1000 * histogram_quantile(0.95, sum by (le) (rate(lat_seconds_bucket[$window])))`
+	for query, trigger := range map[string]string{
+		ms: "above: 500, window: 15m, recovery: {window: 2m}",
+		`max(histogram_quantile(0.95, sum by (le) (rate(lat_seconds_bucket[$window]))) * (1e3))`:    "above: 500, window: 15m, recovery: {window: 2m}",
+		`histogram_quantile(0.95, sum by (le) (rate(lat_milliseconds_bucket[$window]))) / 1000`:     "above: 0.5, window: 15m, recovery: {window: 2m}",
+		`histogram_quantile(0.95, sum by (le) (rate(lat_milliseconds_bucket[$window]))) / 10 / 100`: "above: 0.5, window: 15m, recovery: {window: 2m}",
+	} {
+		for _, unit := range []string{"count", "count\n    buckets: [0.1, 0.25, 0.5, 1, 250, 500, 1000]", "count\n    buckets: [0.1, 0.5, 1]", "count\n    buckets: [100, 500, 1000]"} {
+			if found := checkedIn(t, unit, query, trigger); len(found.Errors)+len(found.Warnings) > 0 {
+				t.Errorf("%s: %v\n%v", query, found.Errors, found.Warnings)
+			}
+		}
+	}
+}
+
+func TestSecondsAgainstMillisecondsAreRefused(t *testing.T) {
+	found := checkedIn(t, "milliseconds\n    buckets: [0.05, 0.5, 2]", `histogram_quantile(0.95, sum by (le) (rate(lat_bucket[$window])))`, "above: 500, window: 15m, recovery: {window: 2m}")
+	if text := found.Errors.Error(); !strings.Contains(text, "can never fire: whatever its series do, its query stays between 0.0475 and 1.92 (threshold 500)") {
+		t.Errorf("got %q", text)
 	}
 }
 

@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -171,7 +172,7 @@ func (s *subject) solve(sim *series.Simulator, volume float64) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.Feed, err = series.NewFeed(sim, s.Playbook, text, boundsFor(s.Indicator, s.Threshold), volume); err != nil {
+	if s.Feed, err = series.NewFeed(sim, s.Playbook, text, boundsFor(s.Indicator, text, s.Threshold), volume); err != nil {
 		return err
 	}
 	if err := s.FindKnobs(); err != nil {
@@ -204,13 +205,24 @@ func (s *subject) solve(sim *series.Simulator, volume float64) (err error) {
 }
 
 // boundsFor are the indicator's buckets, or some around the threshold where it
-// does not name them.
-func boundsFor(ind *alerts.Indicator, threshold float64) []float64 {
-	if len(ind.Buckets) > 0 {
-		return ind.Buckets
-	}
+// does not name them, as the series of its query have them: in their own unit. Buckets
+// that do not include the threshold may be in that unit already.
+func boundsFor(ind *alerts.Indicator, text string, threshold float64) []float64 {
 	t := max(threshold, 1e-3)
-	return []float64{t / 4, t / 2, t, 2 * t, 4 * t}
+	bounds := []float64{t / 4, t / 2, t, 2 * t, 4 * t}
+	if len(ind.Buckets) > 0 {
+		bounds = slices.Clone(ind.Buckets)
+		if threshold < slices.Min(bounds) || threshold > slices.Max(bounds) { // the playbook's linter has said so
+			return bounds
+		}
+	}
+	if expr, err := query.Parse(text); err == nil {
+		factor := query.Conversion(expr)
+		for i := range bounds {
+			bounds[i] = query.Round(bounds[i] / factor)
+		}
+	}
+	return bounds
 }
 
 // around is a range of values, as parts of the threshold beyond it. Where the

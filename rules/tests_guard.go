@@ -147,7 +147,8 @@ func (w *watch) service() ([]testCase, error) {
 // indicator shows the guard of one indicator.
 func (w *watch) indicator(g guard) (testCase, error) {
 	q := query.Query{Playbook: w.pb, Indicator: g.subject}
-	f, err := series.NewFeed(w.sim, w.pb, q.At(query.JudgedOver(w.pb, g.subject.Name), 0), boundsFor(g.subject, 1), 0)
+	text := q.At(query.JudgedOver(w.pb, g.subject.Name), 0)
+	f, err := series.NewFeed(w.sim, w.pb, text, boundsFor(g.subject, text, 1), 0)
 	if err != nil {
 		return testCase{}, err
 	}
@@ -182,7 +183,8 @@ func (w *watch) indicator(g guard) (testCase, error) {
 // thin shows the guard of an indicator's series that have too few samples.
 func (w *watch) thin(g guard) (testCase, error) {
 	q := query.Query{Playbook: w.pb, Indicator: g.subject}
-	f, err := series.NewFeed(w.sim, w.pb, q.At(g.over, 0), boundsFor(g.subject, 1), 0)
+	text := q.At(g.over, 0)
+	f, err := series.NewFeed(w.sim, w.pb, text, boundsFor(g.subject, text, 1), 0)
 	if err != nil {
 		return testCase{}, err
 	}

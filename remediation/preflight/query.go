@@ -14,6 +14,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // alive is the playbook's query that is not an indicator's.
@@ -96,7 +97,7 @@ func (e *Checker) bucketsFit(ctx context.Context, b *plan.Plan, name string) rem
 		if err != nil {
 			return remediation.ResultOf(err)
 		}
-		if f := fits(ind, b.Thresholds(ind), values, h); f.Status != remediation.Pass {
+		if f := fits(ind, b.Thresholds(ind), values, query.Conversion(expr), h); f.Status != remediation.Pass {
 			return f
 		}
 	}
@@ -115,12 +116,13 @@ func histogramsOf(expr parser.Expr) []string {
 	return out
 }
 
-// fits judges thresholds by a histogram's bounds, which are its le values.
-func fits(ind *alerts.Indicator, thresholds []float64, le []string, selector string) remediation.Result {
+// fits judges thresholds by a histogram's bounds, which are its le values, converted to
+// the indicator's unit by the factor that its query multiplies them by.
+func fits(ind *alerts.Indicator, thresholds []float64, le []string, factor float64, selector string) remediation.Result {
 	var bounds []float64
 	for _, text := range le {
 		if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsInf(v, 0) {
-			bounds = append(bounds, v)
+			bounds = append(bounds, query.Round(v*factor))
 		}
 	}
 	slices.Sort(bounds)

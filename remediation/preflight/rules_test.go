@@ -73,11 +73,18 @@ func TestAThresholdFitsAHistogramWhereABucketEnds(t *testing.T) {
 		"no buckets":               {[]string{"+Inf"}, []float64{0.4}, nil, remediation.CannotTell, "no buckets"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := fits(&alerts.Indicator{Buckets: c.declared}, c.thresholds, c.le, "x_bucket")
+			f := fits(&alerts.Indicator{Buckets: c.declared}, c.thresholds, c.le, 1, "x_bucket")
 			if f.Status != c.result || !strings.Contains(f.Evidence, c.word) {
 				t.Errorf("it came to %+v; want %s, with %q", f, c.result, c.word)
 			}
 		})
+	}
+}
+
+func TestBucketsAreConvertedToTheIndicatorsUnit(t *testing.T) {
+	ind := &alerts.Indicator{Buckets: []float64{50, 500, 1100}}
+	if f := fits(ind, []float64{500, 1100}, []string{"0.05", "0.5", "1.1", "+Inf"}, 1000, "x_bucket"); f.Status != remediation.Pass {
+		t.Errorf("it came to %+v", f)
 	}
 }
 

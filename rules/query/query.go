@@ -314,6 +314,42 @@ func Reach(expr parser.Expr) (most time.Duration) {
 	return most
 }
 
+// Conversion is by which numbers an expression multiplies a histogram's quantile, as
+// from seconds to milliseconds: 1 without any.
+func Conversion(expr parser.Expr) float64 {
+	factor := 1.0
+	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+		if call, ok := n.(*parser.Call); !ok || call.Func.Name != "histogram_quantile" {
+			return nil
+		}
+		factor = 1
+		for _, p := range path {
+			if b, ok := p.(*parser.BinaryExpr); ok {
+				left, right := literal(b.LHS), literal(b.RHS)
+				switch {
+				case b.Op == parser.MUL:
+					factor *= left * right
+				case b.Op == parser.DIV && left == 1:
+					factor /= right
+				}
+			}
+		}
+		return nil
+	})
+	return factor
+}
+
+// literal is a number above zero that an expression is, and 1 for any other.
+func literal(expr parser.Expr) float64 {
+	if p, ok := expr.(*parser.ParenExpr); ok {
+		return literal(p.Expr)
+	}
+	if n, ok := expr.(*parser.NumberLiteral); ok && n.Val > 0 {
+		return n.Val
+	}
+	return 1
+}
+
 // Edit replaces a part of a text.
 type Edit struct {
 	Start, End int
