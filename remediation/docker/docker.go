@@ -34,7 +34,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
@@ -120,16 +119,7 @@ func doubtful(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return remediation.InDoubt(fmt.Errorf("%w: %w", err, ctx.Err()))
 	}
-	if unanswered(err) {
-		return remediation.InDoubt(err)
-	}
-	return err
-}
-
-// unanswered tells that the engine was asked and gave no answer.
-func unanswered(err error) bool {
-	var cut *url.Error
-	return client.IsErrConnectionFailed(err) || errors.As(err, &cut) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return fleet.Unseen(err)
 }
 
 // movedOn tells that something else changed the containers between our look and

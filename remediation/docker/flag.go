@@ -226,7 +226,7 @@ func (a *flagOff) writeFiles(snap snapshot, service string) error {
 func (a *flagOff) Verify(ctx context.Context, _ string) error {
 	f, err := a.c.Found(ctx, a.target.Compose)
 	if err != nil {
-		return err
+		return fleet.Unseen(err)
 	}
 	k := a.check()
 	k.Peers = f.Replicas

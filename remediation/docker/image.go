@@ -407,10 +407,10 @@ func (a *imageRetag) Verify(ctx context.Context, _ string) error {
 	return failures(a.c.Verify(ctx, a.target, a.image, a.version))
 }
 
-// failures is one error of all checks that failed.
+// failures is one error of all checks that failed: what was seen says more than that the time ended.
 func failures(checks []remediation.Check, err error) error {
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fleet.Unseen(err)
 	}
 	var failed []string
 	for _, c := range checks {
@@ -421,5 +421,5 @@ func failures(checks []remediation.Check, err error) error {
 	if len(failed) > 0 {
 		return errors.New(strings.Join(failed, "; "))
 	}
-	return nil
+	return err
 }

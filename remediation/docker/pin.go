@@ -361,7 +361,7 @@ func (c *Client) follow(ctx context.Context, f *fleet.Fleet, from, to compose.De
 func (a *imagePin) Verify(ctx context.Context, op string) error {
 	st, err := a.stand(ctx, op, a.c.Found)
 	if err != nil {
-		return err
+		return fleet.Unseen(err)
 	}
 	if !st.written {
 		return fmt.Errorf("%s in %s names %s, and not %s", a.variable, st.snap.Env.Path, st.now.Spec.Image, st.snap.Previous)

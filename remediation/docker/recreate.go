@@ -120,7 +120,7 @@ func (c *Client) setAside(ctx context.Context, r *fleet.Replica, aside string) e
 	if !r.HostConfig.RestartPolicy.IsNone() {
 		never := container.RestartPolicy{Name: container.RestartPolicyDisabled}
 		switch err := c.setRestart(ctx, r, never); {
-		case err != nil && unanswered(err):
+		case err != nil && fleet.Unanswered(err):
 			return err
 		case err != nil:
 			// One that ends and starts over and over may be between the two.

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/compose"
 	"github.com/locotoki/backout/remediation/probe"
 )
@@ -50,7 +54,7 @@ var ErrBroken = errors.New("container does not stay up")
 // healthy by its own healthcheck where that answers in time, and by the probe's
 // addresses.
 func (c *Engine) Works(ctx context.Context, id string, k Check) error {
-	deadline, cancel := context.WithTimeoutCause(ctx, k.Timeout, fmt.Errorf("within %s", k.Timeout))
+	deadline, cancel := context.WithTimeout(ctx, k.Timeout)
 	defer cancel()
 	started := time.Now()
 	var last error
@@ -59,7 +63,7 @@ func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 		in, err := c.API.ContainerInspect(deadline, id)
 		switch {
 		case err != nil && deadline.Err() == nil:
-			return fmt.Errorf("inspect container %s: %w", name, err)
+			return Unseen(fmt.Errorf("inspect container %s: %w", name, err))
 		case err == nil:
 			name = (&Replica{in}).ShortName()
 			ready, err := settled(in, started, k)
@@ -76,20 +80,35 @@ func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 			}
 		}
 		if !Wait(deadline, probe.Every) {
+			within := fmt.Sprintf("within %s", k.Timeout)
 			if ctx.Err() != nil {
-				return fmt.Errorf("wait for container %s: %w", name, ctx.Err())
+				within = "within the time of the step"
 			}
-			// As text: an address that does not answer leaves no doubt about the engine.
-			return fmt.Errorf("container %s does not work %w: %s", name, context.Cause(deadline), text(last))
+			switch {
+			case errors.Is(ctx.Err(), context.Canceled):
+				return fmt.Errorf("wait for container %s: %w", name, ctx.Err())
+			case last == nil:
+				return remediation.InDoubt(fmt.Errorf("inspect container %s: the engine did not answer %s", name, within))
+			}
+			// As text: neither an address that does not answer nor the end of the time leaves a doubt about what was seen.
+			return fmt.Errorf("container %s does not work %s: %s", name, within, last.Error())
 		}
 	}
 }
 
-func text(err error) string {
-	if err == nil {
-		return "the engine did not answer in time"
+// Unseen marks an error as remediation.InDoubt if the engine did not answer, so that
+// nothing was seen.
+func Unseen(err error) error {
+	if Unanswered(err) {
+		return remediation.InDoubt(err)
 	}
-	return err.Error()
+	return err
+}
+
+// Unanswered reports whether the engine was asked and gave no answer.
+func Unanswered(err error) bool {
+	var cut *url.Error
+	return client.IsErrConnectionFailed(err) || errors.As(err, &cut) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // settled judges a container by the engine's word on it.

@@ -45,7 +45,10 @@ func (c *Engine) Checks(ctx context.Context, f *Fleet, target alerts.Target, ima
 	patience := CheckOf(target.Probe).Timeout
 	deadline := time.Now().Add(patience)
 	// Health first: who waits for a service that ended waits for nothing.
-	health, broken := c.healthy(ctx, f, target.Probe)
+	health, broken, err := c.healthy(ctx, f, target.Probe)
+	if err != nil {
+		return nil, err
+	}
 	if broken {
 		deadline = time.Now()
 	}
@@ -151,26 +154,28 @@ func (r *Replica) IsDown() error {
 }
 
 // healthy checks that every replica is up and healthy; broken tells that waiting
-// does not cure it.
-func (c *Engine) healthy(ctx context.Context, f *Fleet, p alerts.Probe) (h remediation.Check, broken bool) {
+// does not cure it. The error is one of an engine that does not answer.
+func (c *Engine) healthy(ctx context.Context, f *Fleet, p alerts.Probe) (h remediation.Check, broken bool, err error) {
 	h.Name = checkHealth
 	if down := f.Down(); down != nil && !slices.ContainsFunc(f.Members(), (*Replica).Running) {
 		h.Detail = fmt.Sprintf("no container of %s is running: %v", f.Service, down.IsDown())
-		return h, true
+		return h, true, nil
 	}
 	k := CheckOf(p)
 	k.Flags, k.Version, k.Peers = "", "", f.Replicas
 	for _, r := range f.Members() {
-		if err := c.Works(ctx, r.ID, k); err != nil {
+		if err := c.Works(ctx, r.ID, k); remediation.MarkedInDoubt(err) {
+			return h, false, err
+		} else if err != nil {
 			h.OK, h.Detail = false, err.Error()
-			return h, errors.Is(err, ErrBroken)
+			return h, errors.Is(err, ErrBroken), nil
 		}
 		h.OK, h.Detail = true, "up without a restart and healthy"
 		if k.Health != "" {
 			h.Detail = k.Health + " answers; " + h.Detail
 		}
 	}
-	return h, false
+	return h, false, nil
 }
 
 // insist asks until the answer is good or the deadline is over, and once at least.

@@ -25,11 +25,13 @@ import (
 func Postgres(t testing.TB) (dsn string) {
 	t.Helper()
 	name := "backout_test_" + strings.ToLower(rand.Text()[:12])
-	admin := Superuser(t)
-	t.Cleanup(func() {
-		Exec(t, admin, "DROP OWNED BY "+name+" CASCADE; DROP ROLE "+name)
-	})
-	Exec(t, admin, "CREATE ROLE "+name+" LOGIN PASSWORD 'pass:word'; CREATE SCHEMA "+name+" AUTHORIZATION "+name)
+	once := func(statements string) { // a test may have hundreds of these, and a server has few connections
+		admin := Superuser(t)
+		Exec(t, admin, statements)
+		_ = admin.Close(context.Background())
+	}
+	t.Cleanup(func() { once("DROP OWNED BY " + name + " CASCADE; DROP ROLE " + name) })
+	once("CREATE ROLE "+name+" LOGIN PASSWORD 'pass:word'; CREATE SCHEMA " + name + " AUTHORIZATION " + name)
 	u, err := url.Parse(os.Getenv("BACKOUT_POSTGRES_DSN"))
 	if err != nil {
 		t.Fatal("BACKOUT_POSTGRES_DSN is not an address of PostgreSQL")
