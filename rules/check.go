@@ -350,10 +350,13 @@ func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
 	}
 	v, err := r.Value(beyond)
 	if err == nil && !math.IsNaN(v) && !s.Beyond(v, recovery) {
-		c.cured(path, s.Query, t, fmt.Sprintf("a steady %s in %s is %s in %s", shown(at), t.Window, shown(v), t.Recovery.Window))
+		c.cured(path, s.Query, t, fmt.Sprintf("a steady %s in %s is %s in %s", shown(at), t.Window, shown(v), t.Recovery.Window), v/at)
 		return
 	}
 	inside, ok, err := s.Find(s.around(-0.08, -0.03))
+	if recovery != s.Threshold { // which may be stricter: whatever recovers is enough
+		inside, ok = s.farthest()
+	}
 	if err != nil || !ok {
 		return
 	}
@@ -361,16 +364,27 @@ func (c *checker) steady(path string, s *subject, t *alerts.Trigger) {
 		return
 	}
 	if v, err = r.Value(inside); err == nil && !math.IsNaN(v) && s.Beyond(v, recovery) {
-		c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s can never recover: a steady %s in %s is %s in %s, which is still beyond %s", t.Name, shown(at), t.Window, shown(v), t.Recovery.Window, query.Number(recovery)), c.recoveryHint(s.Query, t)))
+		c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s can never recover: a steady %s in %s is %s in %s, which is still beyond %s", t.Name, shown(at), t.Window, shown(v), t.Recovery.Window, query.Number(recovery)), recoveryHint(s.Query, t, v/at)))
 	}
 }
 
 // least are the levels whose value is beyond the threshold by the least.
 func (s *subject) least() ([]series.Level, bool) {
-	best, found := math.Inf(1), []series.Level(nil)
+	return s.best(s.isBeyond, func(by float64) float64 { return -by })
+}
+
+// farthest are the levels whose value is within the threshold by the most.
+func (s *subject) farthest() ([]series.Level, bool) {
+	return s.best(s.isInside, func(by float64) float64 { return by })
+}
+
+// best are the levels of the highest score, by the distance of their value from the
+// threshold, of those whose value is wanted.
+func (s *subject) best(wanted func(float64) bool, score func(float64) float64) ([]series.Level, bool) {
+	best, found := math.Inf(-1), []series.Level(nil)
 	for _, k := range s.Knobs {
 		for i, v := range k.Values {
-			if by := math.Abs(v - s.Threshold); s.isBeyond(v) && by < best {
+			if by := score(math.Abs(v - s.Threshold)); wanted(v) && by > best {
 				best, found = by, s.With(k.Family, k.Levels[i])
 			}
 		}
@@ -378,17 +392,25 @@ func (s *subject) least() ([]series.Level, bool) {
 	return found, found != nil
 }
 
-func (c *checker) cured(path string, q *query.Query, t *alerts.Trigger, how string) {
-	c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s would look recovered while the breach continues: %s, which is within %s", t.Name, how, query.Number(t.RecoveryBound())), c.recoveryHint(q, t)))
+func (c *checker) cured(path string, q *query.Query, t *alerts.Trigger, how string, pace float64) {
+	c.fail(c.pb.Problem(path+".recovery.window", fmt.Sprintf("%s would look recovered while the breach continues: %s, which is within %s", t.Name, how, query.Number(t.RecoveryBound())), recoveryHint(q, t, pace)))
 }
 
-func (c *checker) recoveryHint(q *query.Query, t *alerts.Trigger) string {
+// recoveryHint offers a bound of the recovery. pace is how much of the value the recovery
+// window shows of steady series: 1 of a ratio, the windows' share of a count.
+func recoveryHint(q *query.Query, t *alerts.Trigger, pace float64) string {
 	side := "below"
 	if q.Above {
 		side = "above"
 	}
-	return fmt.Sprintf("recovery: {window: %s, %s: %s}, which is the same pace; or rate() instead of a count; or window: %s", t.Recovery.Window, side,
-		query.Number(query.Round(q.Threshold*float64(t.Recovery.Window)/float64(t.Window))), t.Window)
+	bound := func(v float64) string {
+		return fmt.Sprintf("recovery: {window: %s, %s: %s}", t.Recovery.Window, side, query.Number(query.Round(v)))
+	}
+	share := float64(t.Recovery.Window) / float64(t.Window)
+	if share == 1 || math.Abs(pace-1) < math.Abs(pace-share) {
+		return bound(q.Threshold) + ", which is the trigger's own bound"
+	}
+	return fmt.Sprintf("%s, which is the same pace; or rate() instead of a count; or window: %s", bound(q.Threshold*share), t.Window)
 }
 
 // scaled finds counts of changes and resets, which steady series have none of.
@@ -412,7 +434,7 @@ func (c *checker) scaled(path string, q *query.Query, t *alerts.Trigger, expr pa
 		return false
 	}
 	pace := q.Threshold * float64(t.Recovery.Window) / float64(t.Window)
-	c.cured(path, q, t, fmt.Sprintf("%s() counts, and a steady %s in %s is %s in %s", counts, query.Number(q.Threshold), t.Window, shown(pace), t.Recovery.Window))
+	c.cured(path, q, t, fmt.Sprintf("%s() counts, and a steady %s in %s is %s in %s", counts, query.Number(q.Threshold), t.Window, shown(pace), t.Recovery.Window), pace/q.Threshold)
 	return true
 }
 

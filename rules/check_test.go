@@ -104,6 +104,36 @@ func TestACountMayHaveARecoveryBoundOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestARecoveryMayBeStricterThanItsTrigger(t *testing.T) {
+	const ratio = `sum(increase(x_total{code="500"}[$window])) / (sum(increase(x_total[$window])) >= $min_volume)`
+	for _, c := range []struct{ query, trigger string }{
+		{ratio, "above: 0.05, window: 10m, min_volume: 300, recovery: {above: 0.02}"},
+		{ratio, "above: 0.05, window: 10m, min_volume: 300, recovery: {window: 2m, min_volume: 60, above: 0.01}"},
+		{`sum(rate(hits_total[$window])) / sum(rate(gets_total[$window]))`, "below: 0.6, window: 10m, recovery: {below: 0.7}"},
+		{`histogram_quantile(0.95, sum by (le) (rate(lat_bucket[$window])))`, "above: 0.75, window: 10m, recovery: {above: 0.5}"},
+		{`sum(increase(x_total[$window]))`, "above: 3, window: 15m, recovery: {above: 0, window: 5m}"},
+		{`sum(increase(x_total[$window]))`, "below: 30, window: 15m, recovery: {window: 2m, below: 6}"},
+	} {
+		if found := checked(t, c.query, c.trigger); len(found.Errors) > 0 {
+			t.Errorf("%s, %s: %v", c.query, c.trigger, found.Errors)
+		}
+	}
+}
+
+func TestTheHintForARecoveryFitsTheQuery(t *testing.T) {
+	const share = `sum(rate(hits_total[$window])) / sum(rate(gets_total[$window]))`
+	for _, c := range []struct{ query, trigger, want, hint string }{
+		{share, "below: 0.6, window: 10m, recovery: {window: 2m, below: 0.5}", "would look recovered", "try: recovery: {window: 2m, below: 0.6}, which is the trigger's own bound"},
+		{share, "above: 0.05, window: 10m, recovery: {window: 2m, above: 0.5}", "would look recovered", "try: recovery: {window: 2m, above: 0.05}, which is the trigger's own bound"},
+		{`5 + sum(rate(x_total[$window]))`, "above: 10, window: 10m, recovery: {window: 2m, above: 3}", "can never recover", "try: recovery: {window: 2m, above: 10}, which is the trigger's own bound"},
+		{`sum(increase(x_total[$window]))`, "below: 3, window: 15m, recovery: {window: 2m}", "can never recover", "try: recovery: {window: 2m, below: 0.4}, which is the same pace"},
+	} {
+		if text := checked(t, c.query, c.trigger).Errors.Error(); !strings.Contains(text, c.want) || !strings.Contains(text, c.hint) {
+			t.Errorf("%s, %s: got %q", c.query, c.trigger, text)
+		}
+	}
+}
+
 func TestWhatIsSeldomMeantAndWhatCannotBeDecidedIsSaid(t *testing.T) {
 	const window = "above: 3, window: 15m, recovery: {window: 2m}"
 	for _, c := range []struct{ name, query, trigger, want string }{

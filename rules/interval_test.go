@@ -171,3 +171,12 @@ func TestAWindowOfAStageMayBeShort(t *testing.T) {
 	pb.Stages = pb.Stages[:1]
 	promtoolAgrees(t, generate(t, pb), aboutBounds)
 }
+
+func TestTheTestsOfAStricterRecoveryHold(t *testing.T) {
+	t.Parallel()
+	stricter := 30.0
+	pb := smallPlaybook()
+	pb.Triggers, pb.Stages = pb.Triggers[1:2], nil
+	pb.Triggers[0].Recovery.Above = &stricter
+	promtoolAgrees(t, generate(t, pb), aboutBounds)
+}

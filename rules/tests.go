@@ -185,7 +185,7 @@ func (s *subject) solve(sim *series.Simulator, volume float64) (err error) {
 			}
 			var levels []series.Level
 			var ok bool
-			if levels, ok, err = s.Find(w); ok {
+			if levels, ok, err = s.Find(w); ok && (to != &s.good || s.recovers(levels)) {
 				*to = levels
 			}
 		}
@@ -195,7 +195,11 @@ func (s *subject) solve(sim *series.Simulator, volume float64) (err error) {
 	}
 	need(&s.inside, "just inside of", s.around(-0.08, -0.03))
 	need(&s.beyond, "just beyond", s.around(0.03, 0.08))
-	need(&s.good, "well inside of", s.around(-0.6, -0.4), s.around(-0.4, -0.1), s.around(-0.1, -0.03))
+	well := []series.Within{s.around(-0.6, -0.4), s.around(-0.4, -0.1), s.around(-0.1, -0.03)}
+	if s.trigger != nil {
+		well = append(well, s.beside(s.judged.RecoveryThreshold, -0.6, -0.4), s.beside(s.judged.RecoveryThreshold, -0.1, -0.03))
+	}
+	need(&s.good, "well inside of", well...)
 	need(&s.strong, "well beyond", s.around(3, 4), s.around(0.8, 1.2), s.around(0.3, 0.5), s.around(0.1, 0.2), s.around(0.03, 0.1))
 	if err != nil {
 		return err
@@ -227,8 +231,11 @@ func boundsFor(ind *alerts.Indicator, text string, threshold float64) []float64 
 
 // around is a range of values, as parts of the threshold beyond it. Where the
 // threshold is zero, inside is zero itself, and beyond one event or several.
-func (s *subject) around(from, to float64) series.Within {
-	t := s.Threshold
+func (s *subject) around(from, to float64) series.Within { return s.beside(s.Threshold, from, to) }
+
+// beside is around of another bound on the same side.
+func (s *subject) beside(bound, from, to float64) series.Within {
+	t := bound
 	if t == 0 {
 		if to < 0 {
 			return series.Within{Low: 0, High: 0}
@@ -240,7 +247,19 @@ func (s *subject) around(from, to float64) series.Within {
 	if !s.Above {
 		from, to = -to, -from
 	}
-	return series.Within{Low: s.Threshold + from*t, High: s.Threshold + to*t}
+	return series.Within{Low: bound + from*t, High: bound + to*t}
+}
+
+// recovers reports whether a trigger's recovery, whose bound may be stricter, is not
+// beyond it at steady levels.
+func (s *subject) recovers(levels []series.Level) bool {
+	if s.trigger == nil {
+		return true
+	}
+	r := *s.Feed
+	r.Text, r.Back = s.judged.Recovery, s.judged.RecoveryWindow
+	v, err := r.Value(levels)
+	return err != nil || !s.Beyond(v, s.judged.RecoveryThreshold)
 }
 
 // over is how far the alert's value looks back, in scrapes, and some more.
