@@ -86,4 +86,3 @@ func bothWindows(pb *alerts.Playbook, window model.Duration) *alerts.Playbook {
 	pb.Triggers = append(pb.Triggers, other)
 	return pb
 }
-
