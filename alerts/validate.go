@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 )
 
 // validator judges a decoded playbook. It says nothing about a value that the
@@ -129,8 +130,12 @@ func (v *validator) service() {
 	}
 	v.positive("scrape_interval", p.ScrapeInterval)
 	if m := p.UpMatchers(); v.pos.has("up") {
-		if _, err := promql().ParseMetricSelector("up{" + m + "}"); err != nil || m == "" {
+		matchers, err := promql().ParseMetricSelector("up{" + m + "}")
+		if err != nil || m == "" {
 			v.at("up", "up is not a list of label matchers", `write those of the service's own targets, such as up: service="shop"`)
+		}
+		if slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return m.Name == "job" && !m.Matches(p.Job) }) {
+			v.at("up", fmt.Sprintf("up selects no target of the job %s: the service would never count as alive", p.Job), "leave job out of up, and write the job that scrapes the service as job", "job")
 		}
 	}
 	if v.need("alive", p.Alive == "", "write an expression that is 1 while the service has traffic") {

@@ -42,7 +42,7 @@ func Check(pb *alerts.Playbook) (found Findings, err error) {
 	if err := refusedAlive(pb); err != nil {
 		return Findings{}, err
 	}
-	c.sim = series.NewSimulator(time.Duration(pb.ScrapeInterval))
+	c.sim = series.NewSimulator(time.Duration(pb.ScrapeInterval), series.MostSamples)
 	defer func() { err = errors.Join(err, c.sim.Close()) }()
 	c.alive()
 	for i := range pb.Indicators {
@@ -128,26 +128,61 @@ func (c *checker) alive() {
 	if err != nil {
 		return
 	}
-	idle, counts := slices.Clone(f.Normal), false
+	busy, err := busyLevels(f)
+	if err != nil {
+		return
+	}
+	levels := busy
+	if busy == nil {
+		levels = f.Normal
+	}
+	levels = f.Thinned(levels, 1e3) // without a comparison it may be 1 by chance
+	value, err := f.Value(levels)
+	if err != nil {
+		return
+	}
+	idle, counts := slices.Clone(levels), false
 	for i, fam := range f.Families {
 		if fam.Shape == series.Counter {
 			idle[i], counts = series.Level{}, true
 		}
 	}
-	busy, err := f.Value(f.Normal)
-	if err != nil {
-		return
-	}
 	quiet, err := f.Value(idle)
+	expr, bad := query.Parse(c.pb.Expand(c.pb.Alive, 0, 0))
 	switch {
-	case err != nil:
-	case busy != 1:
-		c.fail(c.pb.InQuery("alive", 0, fmt.Sprintf("alive is %s, not 1, while the service gets requests: nothing would ever count as recovered", shown(busy)), "compare with a number, such as sum(increase(requests_total[2m])) > bool 0"))
+	case err != nil || bad != nil:
+	case busy == nil && moves(expr) && value <= 1:
+		c.warn(c.pb.InQuery("alive", 0, "check cannot determine whether alive can be 1: it is 0 on all series that check simulates", "try it in Prometheus, while the service gets requests"))
+	case busy == nil || value > 1:
+		c.fail(c.pb.InQuery("alive", 0, fmt.Sprintf("alive is %s, not 1, while the service gets requests: nothing would ever count as recovered", shown(value)), "compare with a number, such as sum(increase(requests_total[2m])) > bool 0"))
 	case counts && quiet == 1:
-		c.warn(c.pb.InQuery("alive", 0, "alive stays 1 when the service gets no requests: a service that hangs would look alive", "compare the requests with > bool 0"))
+		c.warn(c.pb.InQuery("alive", 0, "alive stays 1 when the service gets no requests: a service that hangs would look alive", "compare the requests with > bool 0, or with > 0 on the right of and"))
 	case !counts && len(f.Families) <= 1:
 		c.warn(c.pb.InQuery("alive", 0, "alive does not count requests: a service that hangs would look alive", "write sum(increase(requests_total[2m])) > bool 0"))
 	}
+}
+
+// busyLevels are levels at which alive is 1, of any traffic from one request a second
+// on; without what its gauges say, such as maintenance, if need be. None: nil.
+func busyLevels(f *series.Feed) ([]series.Level, error) {
+	for _, scale := range []float64{1, 1e3, 1e6} {
+		for _, gauge := range []float64{scale, 0} {
+			levels := slices.Clone(f.Normal)
+			for i, fam := range f.Families {
+				switch fam.Shape {
+				case series.Counter:
+					levels[i].At *= scale
+				case series.Gauge:
+					levels[i].At = gauge
+				case series.Buckets, series.Fixed:
+				}
+			}
+			if v, err := f.Value(levels); err != nil || v == 1 {
+				return levels, err
+			}
+		}
+	}
+	return nil, nil
 }
 
 // scales are the levels at which all series of a query are tried.
@@ -439,7 +474,7 @@ func (c *checker) scaled(path string, q *query.Query, t *alerts.Trigger, expr pa
 }
 
 // mostScrapes is how many scrapes a query may look back to be evaluated: promtool
-// loads no more samples than that.
+// loads no more than 10,000 samples at a time.
 const mostScrapes = 9_000
 
 // native reports whether a query reads histograms that are not made up here.

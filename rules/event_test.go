@@ -35,11 +35,14 @@ func TestEventsAreWhatTheVolumeGuardCounts(t *testing.T) {
 func TestAliveAnswersYesInEveryWayOfAsking(t *testing.T) {
 	const up = `(max(up{job="social-intel"}) == bool 1) * `
 	for alive, want := range map[string]string{
-		`sum(rate(x[2m])) > bool 0`:              `max(sum(rate(x[2m])) > bool 0)`,
-		`sum(rate(x[2m])) > 0`:                   `(count(sum(rate(x[2m])) > 0) > bool 0)`,
-		`(lag == 0)`:                             `(count((lag == 0)) > bool 0)`,
-		`sum(rate(x[2m])) > 0 and on () lag < 9`: `(count(sum(rate(x[2m])) > 0 and on () lag < 9) > bool 0)`,
-		`vector(1)`:                              `max(vector(1))`,
+		`sum(rate(x[2m])) > bool 0`:                         `max(sum(rate(x[2m])) > bool 0)`,
+		`sum(rate(x[2m])) > 0`:                              `(count(sum(rate(x[2m])) > 0) > bool 0)`,
+		`(lag == 0)`:                                        `(count((lag == 0)) > bool 0)`,
+		`sum(rate(x[2m])) > 0 and on () lag < 9`:            `(count(sum(rate(x[2m])) > 0 and on () lag < 9) > bool 0)`,
+		`sum(rate(x[2m])) > bool 0 and on () lag < 9`:       `max(sum(rate(x[2m])) > bool 0 and on () lag < 9)`,
+		`sum(rate(x[2m])) > bool 0 unless on () (off == 1)`: `max(sum(rate(x[2m])) > bool 0 unless on () (off == 1))`,
+		`sum(rate(x[2m])) > bool 0 or lag < 9`:              `(count(sum(rate(x[2m])) > bool 0 or lag < 9) > bool 0)`,
+		`vector(1)`:                                         `max(vector(1))`,
 	} {
 		pb := smallPlaybook()
 		pb.Alive = alive

@@ -179,7 +179,8 @@ func filters(expr parser.Expr) bool {
 		if e.Op.IsComparisonOperator() {
 			return !e.ReturnBool
 		}
-		return e.Op.IsSetOperator() && (filters(e.LHS) || filters(e.RHS))
+		// and, unless keep values of their left side; or has those of both.
+		return e.Op.IsSetOperator() && filters(e.LHS) || e.Op == parser.LOR && filters(e.RHS)
 	}
 	return false
 }

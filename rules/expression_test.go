@@ -104,13 +104,14 @@ func TestSelectorsOfAStageAreRecordedSeriesBySeries(t *testing.T) {
 	const name = "backout:stage:social_intel:gamma_error_rate:"
 	const of = `{backout_service="social-intel"}`
 	const stage = ` and on () backout:stage{service="social-intel",stage=~"gamma|delta"}`
+	const shares = `rollout_stage{service="social-intel",stage=~"gamma|delta"}[5m]`
 	for record, expr := range map[string]string{
 		name + "lat_bucket":  `lat_bucket{path="a]b"}` + stage,
 		name + "lat_count":   `lat_count{path!="x"}` + stage,
 		name + "2:lat_count": `lat_count` + stage,
 		"backout:trigger_valuegamma_error_rate": "max(\n  histogram_quantile(0.95, sum by (le) (rate(" + name + "lat_bucket" + of + "[5m])))\n" +
 			"    and on () (sum(increase(" + name + "lat_count" + of + "[5m] offset 1m)) + sum(increase(" + name + "2:lat_count" + of + "[5m])) >= 100)\n)\n" +
-			`and on () sum(max by (stage) (avg_over_time(rollout_stage{service="social-intel",stage=~"gamma|delta"}[5m]))) >= 0.99` + "\n" + strings.TrimSpace(stage),
+			`and on () sum(sum by (stage) (sum_over_time(` + shares + `)) / sum by (stage) (count_over_time(` + shares + `))) >= 0.99` + "\n" + strings.TrimSpace(stage),
 	} {
 		same(t, record, got[record], expr)
 	}

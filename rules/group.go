@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/rules/query"
 )
 
@@ -150,7 +151,9 @@ func (s Settings) split(whole group, units [][]rule) ([]group, error) {
 			continue
 		}
 		if len(unit) > s.MaxRulesPerGroup {
-			return nil, fmt.Errorf("the %d rules about %s belong into one group, which may have %d", len(unit), unit[len(unit)-1].about(), s.MaxRulesPerGroup)
+			most := len(slices.MaxFunc(units, func(a, b []rule) int { return len(a) - len(b) }))
+			return nil, hint.Add(fmt.Errorf("the %d rules about %s belong into one group, which may have %d", len(unit), unit[len(unit)-1].about(), s.MaxRulesPerGroup),
+				"--max-rules-per-group=%d, or more", most)
 		}
 		if n := len(parts); n == 0 || len(parts[n-1].Rules)+len(unit) > s.MaxRulesPerGroup {
 			part := group{Name: whole.Name, Interval: whole.Interval}

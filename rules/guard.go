@@ -149,11 +149,27 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 			return nil, err
 		}
 	}
-	if _, err := query.Parse(text); err != nil {
+	parsed, err := query.Parse(text)
+	if err != nil {
 		return nil, err
 	}
 	expr := fmt.Sprintf("absent(%s)", query.Single("max", text))
+	compared := func(n parser.Node) bool {
+		e, ok := n.(*parser.BinaryExpr)
+		return ok && e.Op.IsComparisonOperator() && !e.ReturnBool
+	}
+	parser.Inspect(parsed, func(n parser.Node, above []parser.Node) error {
+		// Without series it is NaN, which is not absent; but a comparison with it is.
+		if call, ok := n.(*parser.Call); ok && call.Func.Name == "scalar" && !slices.ContainsFunc(above, compared) {
+			pos := call.Args[0].PositionRange()
+			expr += fmt.Sprintf("\nor absent(%s)", query.Single("max", text[pos.Start:pos.End]))
+		}
+		return nil
+	})
 	if len(pb.Stages) > 0 {
+		if strings.Contains(expr, "\nor absent(") {
+			expr = fmt.Sprintf("(%s)", expr)
+		}
 		expr += fmt.Sprintf("\nunless on () max(rollout_stage{service=%s,stage=\"none\"}) == 1", strconv.Quote(pb.Service))
 	}
 	note := notes(pb, ind)

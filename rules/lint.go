@@ -40,11 +40,16 @@ func (c *checker) lint() {
 		}
 	}
 	c.expression("alive", c.pb.Alive, time.Duration(c.pb.ScrapeInterval))
+	parsed := !c.unusable
 	for i := range c.pb.Triggers {
 		if t := &c.pb.Triggers[i]; t.Signal == "" {
 			path := fmt.Sprintf("triggers[%d]", i)
 			c.spans(path, c.pb.Indicator(t.Indicator), query.OfTrigger(t))
+			failed := len(c.found.Errors)
 			c.confidence(path+".confidence", t)
+			if parsed && failed == len(c.found.Errors) && !c.broken[c.queryPath(c.pb.Indicator(t.Indicator))] {
+				c.judged(t)
+			}
 		}
 	}
 }
@@ -251,9 +256,13 @@ func (l linter) reach(s query.Selector) {
 	}
 }
 
+// counter matches the names of counters. The count of a histogram or summary follows
+// what was measured: pg_stat_activity_count is a gauge.
+var counter = regexp.MustCompile(`_(total|bucket|sum|(seconds|milliseconds|ms|duration|latency|time|bytes|size)_count)$`)
+
 // raw warns about a counter that is read as a raw value.
 func (l linter) raw(n *parser.VectorSelector, above []parser.Node) {
-	if !slices.ContainsFunc([]string{"_total", "_bucket", "_count", "_sum"}, func(suffix string) bool { return strings.HasSuffix(n.Name, suffix) }) {
+	if !counter.MatchString(n.Name) {
 		return
 	}
 	for _, p := range above {
@@ -321,6 +330,15 @@ func (c *checker) confidence(path string, t *alerts.Trigger) {
 		c.unusable = true
 		message, try := hint.Of(err)
 		c.fail(c.pb.Problem(path, fmt.Sprintf("the trigger %s has a %s", t.Name, message), "write "+try))
+	}
+}
+
+// judged refuses a trigger of which no rule can be made.
+func (c *checker) judged(t *alerts.Trigger) {
+	if _, err := judge(c.pb, t); err != nil {
+		c.unusable = true
+		message, try := hint.Of(err)
+		c.fail(c.inQuery(c.pb.Indicator(t.Indicator), message, try))
 	}
 }
 

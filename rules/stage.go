@@ -108,8 +108,10 @@ func (g *gate) begun(text string) (string, error) {
 		return "", err
 	}
 	value := query.Single(g.Worst(), judged)
-	// Scrapes that failed count for neither side.
-	share := fmt.Sprintf("sum(max by (stage) (avg_over_time(%s[%s])))", g.exported, query.Duration(time.Duration(g.Window)))
+	// Scrapes that failed count for neither side. A backout that restarted within the
+	// window may have a new instance, whose series alone would be 1 for all of it.
+	over := fmt.Sprintf("(%s[%s])", g.exported, query.Duration(time.Duration(g.Window)))
+	share := fmt.Sprintf("sum(sum by (stage) (sum_over_time%[1]s) / sum by (stage) (count_over_time%[1]s))", over)
 	_, err = query.RatioOf(text)
 	switch {
 	case g.Above && query.IsCount(expr):

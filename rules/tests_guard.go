@@ -103,10 +103,18 @@ func replicaUp(instance string, runs ...series.Stretch) series.Input {
 
 // service shows the guards of the service itself.
 func (w *watch) service() ([]testCase, error) {
-	alive := w.pb.Expand(w.pb.Alive, 0, 0)
+	alive, err := aliveOf(w.pb)
+	if err != nil {
+		return nil, err
+	}
 	f, err := series.NewFeed(w.sim, w.pb, alive, nil, 0)
 	if err != nil {
 		return nil, err
+	}
+	if busy, err := busyLevels(f); err != nil {
+		return nil, err
+	} else if busy != nil {
+		f.Normal = busy
 	}
 	idle := append([]series.Level(nil), f.Normal...)
 	down := append([]series.Level(nil), f.Normal...)
@@ -187,6 +195,9 @@ func (w *watch) thin(g guard) (testCase, error) {
 	f, err := series.NewFeed(w.sim, w.pb, text, boundsFor(g.subject, text, 1), 0)
 	if err != nil {
 		return testCase{}, err
+	}
+	if g.samples > mostScrapes {
+		return testCase{}, series.ErrTooManySamples
 	}
 	// So far apart that the range holds one sample too few, however it lies.
 	apart := (g.over/time.Duration(g.samples-2) + w.every - 1) / w.every * w.every

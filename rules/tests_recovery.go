@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -30,7 +31,11 @@ func (s *subject) triggerTests() ([]testCase, error) {
 		cases = append(cases, s.paced(stage)...)
 	}
 	if s.Threshold == 0 && s.countsBirths() {
-		cases = append(cases, s.paced(s.birthTests())...)
+		births := s.birthTests()
+		for i := range births {
+			births[i].pace = everyScrape // at a coarse one the last event may have one sample
+		}
+		cases = append(cases, births...)
 	}
 	return cases, nil
 }
@@ -55,7 +60,15 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 	then := func(levels []series.Level, restart bool) series.Script {
 		return series.Script{{Scrapes: step, Levels: s.strong}, {Scrapes: end - step, Levels: levels, Restart: restart}}
 	}
-	aliveIs := func(v float64) exprCheck {
+	expr, err := aliveOf(s.Playbook)
+	if err != nil {
+		return nil, err
+	}
+	// Where alive reads the query's own series, or no requests, it may say either.
+	var failed error
+	aliveIn := func(sc series.Script) exprCheck {
+		v, _, err := s.Sim.Value(s.MadeUp(sc), expr, verdict)
+		failed = errors.Join(failed, err)
 		return exprCheck{Expr: alive, At: scrapeTime(verdict, s.Scrape()), Samples: []sample{{Labels: alive, Value: v}}}
 	}
 	before := []exprCheck{s.recoveryIs(true, step-1)}
@@ -68,7 +81,7 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 	if err != nil {
 		return nil, err
 	}
-	checks := seen(s.recoveryIs(false, verdict), aliveIs(1))
+	checks := seen(s.recoveryIs(false, verdict), aliveIn(then(cured, true)))
 	if trap, err := s.stillTrue(then(cured, true), verdict); err != nil {
 		return nil, err
 	} else if trap {
@@ -78,20 +91,20 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 		s.testCase("recovered: the recovery value says so after W + 2S, the trigger's own may not yet", then(cured, true), stages(),
 			append(checks, s.silent(end-1))...),
 		s.testCase("not recovered: the breach continues after the step", then(s.strong, true), stages(),
-			seen(s.recoveryIs(true, verdict), aliveIs(1))...),
+			seen(s.recoveryIs(true, verdict), aliveIn(then(s.strong, true)))...),
 	}
 	gone, err := s.judgedBlind(then(s.gone(), false), verdict)
 	if err != nil {
 		return nil, err
 	}
-	vanished := seen(aliveIs(0), s.silent(end-1))
+	vanished := seen(aliveIn(then(s.gone(), false)), s.silent(end-1))
 	if gone {
 		vanished = append(vanished, hasNoValue(recovery, verdict, s.Scrape()))
 	}
 	cases = append(cases, s.testCase("vanished: the service died after the step, the alert ends, but nothing recovered", then(s.gone(), false), stages(), vanished...))
 	if s.guardsVolume() {
 		cases = append(cases, s.testCase("no traffic: up, but without requests", then(s.still(false), false), stages(),
-			seen(hasNoValue(recovery, verdict, s.Scrape()), aliveIs(0))...))
+			seen(hasNoValue(recovery, verdict, s.Scrape()), aliveIn(then(s.still(false), false)))...))
 		few, ok, err := s.tooFew()
 		if err != nil {
 			return nil, err
@@ -102,13 +115,13 @@ func (s *subject) recoveryTests() ([]testCase, error) {
 		}
 		if s.aliveElsewhere() {
 			cases = append(cases, s.testCase("quiet: the feature's own traffic is gone, the service is healthy", then(s.still(true), false), stages(),
-				seen(hasNoValue(recovery, verdict, s.Scrape()), aliveIs(1))...))
+				seen(hasNoValue(recovery, verdict, s.Scrape()), aliveIn(then(s.still(true), false)))...))
 		}
 	}
 	if s.Instant() {
 		cases = append(cases, s.dipTest(recovery))
 	}
-	return cases, nil
+	return cases, failed
 }
 
 // dipTest shows that one good sample is not a recovery.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/rules/query"
@@ -29,10 +30,24 @@ func (s *subject) thresholdTests() ([]testCase, error) {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	cases = slices.Concat(cases, volume, sure)
-	if time.Duration(s.Window) <= time.Duration(s.Sim.Coarse)*s.Scrape() {
-		cases = s.paced(cases) // a stage's recordings would have one sample in the window
+	if s.shortest() <= time.Duration(s.Sim.Coarse)*s.Scrape() {
+		cases = s.paced(cases) // a stage's recordings would have one sample in the range
 	}
 	return cases, nil
+}
+
+// shortest is the shortest range that the value takes of a stage's recordings; the
+// window for another value.
+func (s *subject) shortest() time.Duration {
+	least := time.Duration(s.Window)
+	if expr, err := query.Parse(s.judged.Value); err == nil {
+		for _, sel := range query.SelectorsOf(expr) {
+			if sel.Matrix != nil && strings.HasPrefix(sel.Vector.Name, stageRecording+":") {
+				least = min(least, sel.Matrix.Range)
+			}
+		}
+	}
+	return least
 }
 
 // paced has the rules evaluated at each scrape, which is when a stage's

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/locotoki/backout/alerts"
@@ -40,6 +41,16 @@ func Parse(text string) (parser.Expr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("expression for Prometheus 2.42 and later: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if v, ok := n.(*parser.VectorSelector); ok && v.Name == "" { // {__name__="x"} names it as x{} does
+			for _, m := range v.LabelMatchers {
+				if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual && model.LegacyValidation.IsValidMetricName(m.Value) {
+					v.Name = m.Value
+				}
+			}
+		}
+		return nil
+	})
 	return expr, nil
 }
 

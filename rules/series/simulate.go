@@ -30,16 +30,25 @@ type Simulator struct {
 	Coarse int
 }
 
-// NewSimulator returns a simulator for series that are scraped each scrape.
-func NewSimulator(scrape time.Duration) *Simulator {
-	return &Simulator{Scrape: scrape, Coarse: Coarsely(scrape), engine: NewEngine(scrape)}
+// NewSimulator returns a simulator for series that are scraped each scrape. A query
+// that loads more than so many samples at a time is ErrTooManySamples.
+func NewSimulator(scrape time.Duration, samples int) *Simulator {
+	return &Simulator{Scrape: scrape, Coarse: Coarsely(scrape), engine: newEngine(scrape, samples)}
 }
+
+// MostSamples is how many samples Prometheus loads at a time for a query, at most.
+const MostSamples = 10_000_000
+
+// ErrTooManySamples is the error of a query that loads too many samples.
+var ErrTooManySamples = errors.New("its ranges hold more samples than a test can load")
 
 // NewEngine returns Prometheus's query engine, evaluating subqueries without a step
 // every interval. It remembers expressions, so one query runs at a time.
-func NewEngine(interval time.Duration) *promql.Engine {
+func NewEngine(interval time.Duration) *promql.Engine { return newEngine(interval, MostSamples) }
+
+func newEngine(interval time.Duration, samples int) *promql.Engine {
 	return promql.NewEngine(promql.EngineOpts{
-		MaxSamples: 10_000_000, Timeout: 20 * time.Second, Parser: remembering{query.Parser(), map[string]parser.Expr{}}, EnableAtModifier: true, EnableNegativeOffset: true,
+		MaxSamples: samples, Timeout: 20 * time.Second, Parser: remembering{query.Parser(), map[string]parser.Expr{}}, EnableAtModifier: true, EnableNegativeOffset: true,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return interval.Milliseconds() },
 	})
 }
@@ -134,7 +143,11 @@ func Vector(engine *promql.Engine, over storage.Queryable, expr string, at time.
 		return nil, fmt.Errorf("evaluate %q: %w", expr, err)
 	}
 	defer q.Close()
-	switch r := q.Exec(context.Background()); v := r.Value.(type) {
+	r := q.Exec(context.Background())
+	if tooMany := promql.ErrTooManySamples(""); errors.As(r.Err, &tooMany) {
+		return nil, ErrTooManySamples
+	}
+	switch v := r.Value.(type) {
 	case promql.Vector:
 		return slices.Clone(v), nil // Close takes it back
 	case promql.Scalar:

@@ -31,7 +31,7 @@ func Postgres(t testing.TB) (dsn string) {
 		_ = admin.Close(context.Background())
 	}
 	t.Cleanup(func() { once("DROP OWNED BY " + name + " CASCADE; DROP ROLE " + name) })
-	once("CREATE ROLE "+name+" LOGIN PASSWORD 'pass:word'; CREATE SCHEMA " + name + " AUTHORIZATION " + name)
+	once("CREATE ROLE " + name + " LOGIN PASSWORD 'pass:word'; CREATE SCHEMA " + name + " AUTHORIZATION " + name)
 	u, err := url.Parse(os.Getenv("BACKOUT_POSTGRES_DSN"))
 	if err != nil {
 		t.Fatal("BACKOUT_POSTGRES_DSN is not an address of PostgreSQL")
