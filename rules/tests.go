@@ -207,7 +207,7 @@ func (s *subject) solve(sim *series.Simulator, volume float64) (err error) {
 	need(&s.beyond, "just beyond", s.around(0.03, 0.08))
 	well := []series.Within{s.around(-0.6, -0.4), s.around(-0.4, -0.1), s.around(-0.1, -0.03)}
 	if s.trigger != nil {
-		well = append(well, s.beside(s.judged.RecoveryThreshold, -0.6, -0.4), s.beside(s.judged.RecoveryThreshold, -0.1, -0.03))
+		well = append(well, s.aroundOf(s.judged.RecoveryThreshold, -0.6, -0.4), s.aroundOf(s.judged.RecoveryThreshold, -0.1, -0.03))
 	}
 	need(&s.good, "well inside of", well...)
 	need(&s.strong, "well beyond", s.around(3, 4), s.around(0.8, 1.2), s.around(0.3, 0.5), s.around(0.1, 0.2), s.around(0.03, 0.1))
@@ -262,10 +262,10 @@ func boundsFor(ind *alerts.Indicator, text string, threshold float64) []float64 
 
 // around is a range of values, as parts of the threshold beyond it. Where the
 // threshold is zero, inside is zero itself, and beyond one event or several.
-func (s *subject) around(from, to float64) series.Within { return s.beside(s.Threshold, from, to) }
+func (s *subject) around(from, to float64) series.Within { return s.aroundOf(s.Threshold, from, to) }
 
-// beside is around of another bound on the same side.
-func (s *subject) beside(bound, from, to float64) series.Within {
+// aroundOf is around for another bound on the same side.
+func (s *subject) aroundOf(bound, from, to float64) series.Within {
 	t := bound
 	if t == 0 {
 		if to < 0 {

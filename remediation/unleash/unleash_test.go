@@ -479,7 +479,7 @@ func TestAVerificationThatSawNothingLeavesDoubt(t *testing.T) {
 		if tries++; tries == 20 { // more than one look tries
 			cancel()
 		}
-		return &http.Response{StatusCode: 503, Body: http.NoBody, Header: http.Header{}, Request: r}, nil
+		return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody, Header: http.Header{}, Request: r}, nil
 	}))
 	if err := a.Verify(ctx, op); !leavesDoubt(err) || tries < 20 {
 		t.Errorf("%v after %d tries", err, tries)
