@@ -90,7 +90,7 @@ func TestTheSameProcessIsRefusedToo(t *testing.T) {
 
 func TestFilesAreTheOwnersAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "data")
-	s, err := Open(t.Context(), "sqlite:"+filepath.Join(dir, "odd ?#%25 name.db"))
+	s, err := Open(t.Context(), "sqlite:"+filepath.Join(dir, "odd #%25 name.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
