@@ -116,7 +116,7 @@ func (a *change) Look(ctx context.Context, op string) (remediation.Look, error) 
 	position := remediation.Untouched
 	if rolled, _ := s.rolled(); replicas.Same(s.now, &s.want) {
 		switch {
-		case rolled && !s.stale():
+		case rolled && !s.stale() && a.c.service(a.target).Denies(ctx, a.answers) == nil:
 			position = remediation.Wanted
 		case marks(m)[a.field.key()] != "": // else someone else set it
 			position = remediation.HalfWay

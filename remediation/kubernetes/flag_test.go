@@ -93,6 +93,16 @@ func TestAKillAfterThePatchIsFollowedByNoOther(t *testing.T) {
 	w.expectSaid("1 v2.0.0", 2)
 }
 
+func TestAFlagThatThePodsStillServeIsNotOff(t *testing.T) {
+	for stuck, want := range map[string]remediation.Position{"": remediation.Wanted, "1": remediation.Untouched} {
+		t.Run("serves "+stuck, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, count(1), env(object{"name": flagName, "value": "0"}, object{"name": "STUCK", "value": stuck})).ready()
+			w.look(w.flagOff(w.client(nil)), want)
+		})
+	}
+}
+
 func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, count(1)).ready()

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,7 +53,7 @@ func serve() {
 	mux.HandleFunc("GET /health/", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, os.Getenv("VERSION")) })
 	mux.HandleFunc("GET /flags", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(map[string]string{flagName: os.Getenv(flagName)})
+		_ = json.NewEncoder(w).Encode(map[string]string{flagName: cmp.Or(os.Getenv("STUCK"), os.Getenv(flagName))})
 	})
 	server := &http.Server{Addr: os.Getenv("LISTEN"), Handler: mux, ReadHeaderTimeout: time.Minute}
 	fmt.Println(server.ListenAndServe())

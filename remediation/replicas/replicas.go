@@ -174,6 +174,28 @@ func (s *Service) Ask(ctx context.Context, r Replica, answers func(ctx context.C
 	return nil
 }
 
+// Denies asks each replica that is up once for what was changed, and returns the answer
+// that is not as wanted. No answer denies nothing.
+func (s *Service) Denies(ctx context.Context, answers func(ctx context.Context, address string) error) error {
+	_, all, err := s.List(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // as above
+	}
+	for _, r := range all {
+		if !r.Up {
+			continue
+		}
+		address, err := r.Address(ctx)
+		if err == nil {
+			err = answers(ctx, address)
+		}
+		if errors.Is(err, probe.ErrOtherwise) {
+			return fmt.Errorf("%s %s: %w", s.Kind, r.Name, err)
+		}
+	}
+	return nil
+}
+
 func (s *Service) healthy(ctx context.Context, r Replica) error {
 	if !r.Up {
 		return errors.New(r.Why)

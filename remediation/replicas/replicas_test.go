@@ -206,3 +206,31 @@ func TestAnImagesRepositoryIsItsNameWithoutTagAndDigest(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyAnAnswerDenies(t *testing.T) {
+	at := func(address string, up bool) Replica {
+		return Replica{RunningReplica: remediation.RunningReplica{Name: address, Up: up}, Address: func(context.Context) (string, error) {
+			if address == "" {
+				return "", errors.New("it has no address yet")
+			}
+			return address, nil
+		}}
+	}
+	answers := func(_ context.Context, address string) error {
+		return map[string]error{"off": nil, "on": fmt.Errorf("it serves 1: %w", probe.ErrOtherwise), "silent": context.DeadlineExceeded}[address]
+	}
+	for name, c := range map[string]struct {
+		all  []Replica
+		err  error
+		want string
+	}{
+		"as wanted":       {[]Replica{at("off", true), at("silent", true), at("", true), at("on", false)}, nil, "<nil>"},
+		"one serves it":   {[]Replica{at("off", true), at("on", true)}, nil, "pod on: it serves 1: the service reports another state"},
+		"none is visible": {nil, errors.New("no pods"), "<nil>"},
+	} {
+		s := &Service{Kind: "pod", List: func(context.Context) (string, []Replica, error) { return "", c.all, c.err }}
+		if got := fmt.Sprint(s.Denies(t.Context(), answers)); got != c.want {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}

@@ -100,7 +100,7 @@ func (a *change) Look(ctx context.Context, _ string) (remediation.Look, error) {
 		if err != nil {
 			return remediation.Look{}, err
 		}
-		if done {
+		if done && a.c.service(a.target).Denies(ctx, a.answers) == nil {
 			position = remediation.Wanted
 		}
 	case given, s.lasting != nil && s.lasting.deployed:
