@@ -20,7 +20,12 @@ func checked(t *testing.T, query, trigger string) rules.Findings {
 // checkedIn is checked, with the indicator in the given unit.
 func checkedIn(t *testing.T, unit, query, trigger string) rules.Findings {
 	t.Helper()
-	text := fmt.Sprintf(`service: shop
+	return checkedText(t, checkText(unit, query, trigger))
+}
+
+// checkText is the playbook whose query checked is about.
+func checkText(unit, query, trigger string) string {
+	return fmt.Sprintf(`service: shop
 release: {version: v2.0.0, previous: v1.0.0}
 job: shop
 alive: sum(increase(requests_total[2m])) > bool 0
@@ -40,6 +45,10 @@ plans:
   - name: ladder
     steps: [{action: flag_off, flag: FEATURE_X, settle: 1h}]
 `, strings.ReplaceAll(query, "\n", "\n      "), unit, trigger)
+}
+
+func checkedText(t *testing.T, text string) rules.Findings {
+	t.Helper()
 	pb, err := alerts.Parse("p.yaml", []byte(text), kinds)
 	if err != nil {
 		t.Fatal(err)

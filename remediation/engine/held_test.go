@@ -330,22 +330,24 @@ func TestATargetIsWatchedOnceItsPlaybookCanBeReadAgain(t *testing.T) {
 	}, func(st remediation.Store) remediation.Store { return unreachable{st, &away} })
 }
 
+// drifts is how many drifts an incident's log has.
+func (w *harness) drifts(id string) (n int) {
+	for _, e := range w.entries(id) {
+		if e.Kind == audit.KindDrift {
+			n++
+		}
+	}
+	return n
+}
+
 func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
 	watching(t, "image_retag", func(w *harness, image *watchable) {
 		id := retagged(w)
-		drifts := func() (n int) {
-			for _, e := range w.entries(id) {
-				if e.Kind == audit.KindDrift {
-					n++
-				}
-			}
-			return n
-		}
 		if image.report == nil {
 			t.Fatal("nobody watches the target")
 		}
 		image.report("somebody pulled v2")
-		if n := drifts(); n != 1 {
+		if n := w.drifts(id); n != 1 {
 			t.Errorf("%d drifts were recorded, want 1", n)
 		}
 		if s := w.incident(id).Steps[1]; s.State != remediation.StepDone || s.Changed == nil {
@@ -355,7 +357,7 @@ func TestWhatARestorePutsBackIsNoDrift(t *testing.T) {
 		w.must(w.restore(id))
 		time.Sleep(time.Minute)
 		settles()
-		if n := drifts(); n != 1 {
+		if n := w.drifts(id); n != 1 {
 			t.Errorf("what the restore did was taken for drift: %d", n)
 		}
 	})

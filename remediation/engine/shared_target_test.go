@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -109,17 +108,9 @@ func TestAPromotionSetsNoFlagThatAnotherServicesIncidentNeeds(t *testing.T) {
 func TestTheSameDriftIsReportedAgainOnceItsStepRanAgain(t *testing.T) {
 	watching(t, "image_retag", func(w *harness, image *watchable) {
 		id := retagged(w)
-		drifts := func() (n int) {
-			for _, e := range w.entries(id) {
-				if e.Kind == audit.KindDrift {
-					n++
-				}
-			}
-			return n
-		}
 		image.report("image is shop:v2")
 		image.report("image is shop:v2")
-		if n := drifts(); n != 1 {
+		if n := w.drifts(id); n != 1 {
 			t.Errorf("%d drifts, want 1", n)
 		}
 		time.Sleep(time.Minute)
@@ -130,7 +121,7 @@ func TestTheSameDriftIsReportedAgainOnceItsStepRanAgain(t *testing.T) {
 		}
 		image.report("image is shop:v2")
 		image.report("image is shop:v2")
-		if n := drifts(); n != 2 {
+		if n := w.drifts(id); n != 2 {
 			t.Errorf("%d drifts, want 2", n)
 		}
 		if s := w.incident(id).Steps[1]; s.Changed == nil {
