@@ -177,12 +177,12 @@ func (e *Engine) Reload(ctx context.Context, pbs []*alerts.Playbook, r remediati
 
 // keepPlaybook notes in a service's active rollout that it goes by an edited playbook, so
 // that it still does once that of the next release is loaded.
-func (e *Engine) keepPlaybook(ctx context.Context, tx remediation.Tx, loaded *plan.Plan) error {
+func (e *Engine) keepPlaybook(tx remediation.Tx, loaded *plan.Plan) error {
 	r, err := remediation.RolloutOf(tx, loaded.Service)
 	if err != nil || !r.Active() {
 		return err
 	}
-	b, err := e.RolloutPlan(ctx, loaded, r)
+	b, err := e.RolloutPlan(tx, loaded, r)
 	switch {
 	case errors.As(err, new(*ledger.UnreadableError)):
 		e.Log.Warn("cannot read the playbook of an active rollout", "service", r.Service, "release", r.Release, "err", err)
@@ -251,7 +251,7 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 			if err := tx.PutPlaybook(pb.Hash, pb.Source); err != nil {
 				return err
 			}
-			if err := e.keepPlaybook(ctx, tx, books[pb.Service]); err != nil {
+			if err := e.keepPlaybook(tx, books[pb.Service]); err != nil {
 				return err
 			}
 			if has[pb.Service] {

@@ -154,7 +154,7 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 			ch <- gauge(descRemaining, float64(l.Left), l.Action, b.Service)
 		}
 		r := all.rollout(b.Service)
-		if err := collectRollout(r, e.ShownPlan(context.Background(), b, r), ch); err != nil {
+		if err := collectRollout(r, e.ShownPlan(tx, b, r), ch); err != nil {
 			return err
 		}
 		for _, name := range remediation.SignalsOf(b.Playbook) {

@@ -1,11 +1,16 @@
 package engine_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
@@ -64,6 +69,10 @@ func TestARolloutGoesByItsOwnPlaybookOnceTheNextReleasesIsLoaded(t *testing.T) {
 			c.editRollout(func(r *remediation.Rollout) { r.Playbook = "" })
 			c.start() // which meets the playbook that it was begun with
 		},
+	}
+	begun["from before an upgrade, whose first start is with the next release's"] = func(c *canary) {
+		c.declare("alpha")
+		c.editRollout(func(r *remediation.Rollout) { r.Playbook = "" })
 	}
 	loaded := map[string]func(c *canary){
 		"reload":  func(c *canary) { c.load(nextRelease) },
@@ -220,5 +229,36 @@ func TestAnIncidentOfTheNextReleaseInTheWayOfAnAbortIsNamed(t *testing.T) {
 	refused(t, err, remediation.Conflict)
 	if _, try := hint.Of(err); try != "close that incident, then abort" {
 		t.Errorf("%v", err)
+	}
+}
+
+// oneReader has one connection for reading: a read inside of another would wait for ever.
+type oneReader struct {
+	remediation.Store
+	t       *testing.T
+	reading atomic.Bool
+}
+
+func (s *oneReader) View(ctx context.Context, fn func(remediation.Tx) error) error {
+	if !s.reading.CompareAndSwap(false, true) {
+		s.t.Error("a read waits for another one inside of it")
+		return errors.New("no reader is free")
+	}
+	defer s.reading.Store(false)
+	return s.Store.View(ctx, fn)
+}
+
+func TestWhatIsShownOfARolloutNeedsOneReader(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.wrap = func(s remediation.Store) remediation.Store { return &oneReader{Store: s, t: t} }
+	c.restarted()
+	c.editRollout(func(r *remediation.Rollout) { r.Playbook = "gone" }) // so that it is read each time
+	_, err := c.engine.Overview(c.ctx)
+	c.must(err)
+	_, err = c.engine.RolloutReport(c.ctx, "")
+	c.must(err)
+	if n := testutil.CollectAndCount(c.engine, "rollout_stage"); n == 0 {
+		t.Error("the metrics do not show the stage")
 	}
 }

@@ -88,7 +88,7 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 		return view.Overview{}, err
 	}
 	for _, b := range plans {
-		s := serviceNow(all, b, e.ShownPlan(context.Background(), b, all.rollout(b.Service)), o.Time)
+		s := serviceNow(all, b, e.ShownPlan(tx, b, all.rollout(b.Service)), o.Time)
 		if i := slices.IndexFunc(open, func(inc *remediation.Incident) bool { return inc.Service == b.Service && !inc.Drill }); i >= 0 {
 			s.BackOut = view.BackOutOf(open[i])
 		}

@@ -30,7 +30,7 @@ func (e *Engine) ChangeRollout(ctx context.Context, in remediation.RolloutChange
 			return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "backout runs with --mode=observe and changes nothing; switch the release off by hand")
 		}
 		return e.Promoter.OnRollout(ctx, b, func(tx remediation.Tx, r *remediation.Rollout) error {
-			return e.Responder.AbortRollout(ctx, tx, b, r, in)
+			return e.Responder.AbortRollout(tx, b, r, in)
 		})
 	}
 	return view.RolloutView{}, remediation.Refuse(remediation.Invalid, "unknown rollout action %q", in.Verb)

@@ -27,7 +27,7 @@ func (e *Engine) RolloutReport(ctx context.Context, service string) (view.Rollou
 		if r.Started == nil {
 			return hint.Add(remediation.Refuse(remediation.Missing, "there was no rollout of %s yet", b.Service), "backout rollout start")
 		}
-		b = e.ShownPlan(ctx, b, r)
+		b = e.ShownPlan(tx, b, r)
 		if kept, err = remediation.PreflightOf(tx, b.Service); err != nil {
 			return err
 		}

@@ -15,9 +15,9 @@ import (
 
 // AbortRollout gives the order to roll a release back, in the transaction that has
 // read it: to the incident that is open, or to a new one.
-func (e *Responder) AbortRollout(ctx context.Context, tx remediation.Tx, b *plan.Plan, r *remediation.Rollout, in remediation.RolloutChange) error {
+func (e *Responder) AbortRollout(tx remediation.Tx, b *plan.Plan, r *remediation.Rollout, in remediation.RolloutChange) error {
 	now := e.Now()
-	b, err := e.PlanOfRollout(context.WithoutCancel(ctx), b, *r)
+	b, err := e.PlanOfRollout(tx, b, *r)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (e *Responder) AbortRollout(ctx context.Context, tx remediation.Tx, b *plan
 		if err != nil {
 			return err
 		}
-	} else if ib, err = e.readablePlan(ctx, inc); err != nil {
+	} else if ib, err = e.readablePlan(tx, inc); err != nil {
 		return err
 	}
 	c := e.on(tx, ib, inc, now)

@@ -377,25 +377,22 @@ func (a *accept) planOf(loaded *plan.Plan, release string) (*plan.Plan, error) {
 	if err != nil || r.Release != release {
 		return loaded, err
 	}
-	key := "rollout/" + loaded.Service
+	return a.once("rollout/"+loaded.Service, func() (*plan.Plan, error) { return a.e.RolloutPlan(a.tx, loaded, r) })
+}
+
+// planFor is Ledger.PlanIn, asked once for each playbook of a notification.
+func (a *accept) planFor(inc *remediation.Incident) (*plan.Plan, error) {
+	return a.once(inc.PlaybookHash, func() (*plan.Plan, error) { return a.e.PlanIn(a.tx, inc) })
+}
+
+// once keeps that a playbook cannot be read.
+func (a *accept) once(key string, read func() (*plan.Plan, error)) (*plan.Plan, error) {
 	if err := a.unreadable[key]; err != nil {
 		return nil, err
 	}
-	b, err := a.e.RolloutPlan(context.Background(), loaded, r)
+	b, err := read()
 	if err != nil {
 		a.unreadable[key] = err
-	}
-	return b, err
-}
-
-// planFor is Ledger.PlanFor, asked once for each playbook of a notification.
-func (a *accept) planFor(inc *remediation.Incident) (*plan.Plan, error) {
-	if err := a.unreadable[inc.PlaybookHash]; err != nil {
-		return nil, err
-	}
-	b, err := a.e.PlanFor(context.Background(), inc)
-	if err != nil {
-		a.unreadable[inc.PlaybookHash] = err
 	}
 	return b, err
 }

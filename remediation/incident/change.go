@@ -34,8 +34,8 @@ func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Ver
 		if err != nil {
 			return err
 		}
-		b, err := e.PlanFor(ctx, inc)
-		if errors.As(err, new(*ledger.UnreadableError)) && (verb == view.Claim || verb == view.Close) {
+		b, err := e.PlanIn(tx, inc)
+		if isUnreadable(err) && (verb == view.Claim || verb == view.Close) {
 			b, err = plan.Empty(inc), nil
 		}
 		if err != nil {
@@ -62,15 +62,17 @@ func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Ver
 	return answer, nil
 }
 
-// readablePlan is PlanFor for a change that a person asked for.
-func (e *Responder) readablePlan(ctx context.Context, inc *remediation.Incident) (*plan.Plan, error) {
-	b, err := e.PlanFor(context.WithoutCancel(ctx), inc)
+// readablePlan is PlanIn for a change that a person asked for.
+func (e *Responder) readablePlan(tx remediation.Tx, inc *remediation.Incident) (*plan.Plan, error) {
+	b, err := e.PlanIn(tx, inc)
 	return b, refuseUnreadable(inc, err)
 }
 
+func isUnreadable(err error) bool { return errors.As(err, new(*ledger.UnreadableError)) }
+
 // refuseUnreadable makes a refusal of an open incident's playbook that cannot be read.
 func refuseUnreadable(inc *remediation.Incident, err error) error {
-	if errors.As(err, new(*ledger.UnreadableError)) {
+	if isUnreadable(err) {
 		return hint.Add(remediation.Refuse(remediation.Conflict, "incident %s: %v", inc.ID, err), "claim and close it")
 	}
 	return err
@@ -166,6 +168,7 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 	c.Inc.Unstuck()
 	switch {
 	case c.Inc.FailedRestore() != nil:
+		c.Inc.Review = true // a breach is acted on again, behind a look at what the restore left
 	case c.Inc.State == remediation.Waiting:
 		c.Inc.ResetPolls()
 		c.Enter(remediation.Confirming, 0)
@@ -180,8 +183,12 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 // doubt whose target cannot be looked at.
 func (c *change) closeByHand(_, actor, reason string) error {
 	if s := c.Inc.Running(); s != nil && c.Inc.Reason == remediation.HoldTarget {
+		effect := remediation.EffectFailed
+		if s.State == remediation.StepDone { // it had its effect, which nobody could verify
+			effect = remediation.EffectDone
+		}
 		s.State, s.Finished = remediation.StepInDoubt, &c.Now
-		err := c.outcome(s, remediation.EffectFailed, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
+		err := c.outcome(s, effect, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
 		if err != nil {
 			return err
 		}

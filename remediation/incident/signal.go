@@ -50,7 +50,7 @@ func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reaso
 		en := audit.Entry{Kind: audit.KindSignal, Actor: actor, Service: b.Service, Detail: map[string]any{
 			"signal": name, "raised": true, "reason": reason,
 		}}
-		if en.Incident, err = e.raiseAgain(ctx, tx, &s); err != nil {
+		if en.Incident, err = e.raiseAgain(tx, &s); err != nil {
 			return err
 		}
 		return e.Append(tx, en)
@@ -72,12 +72,12 @@ func (e *Responder) RaiseSignal(ctx context.Context, service, name, actor, reaso
 // raiseAgain gives an open incident back the order that was taken from it when its
 // signal was cleared, and returns its id: its alert fires since before, so that no
 // notification would say that anything is new. "": there is none, and an alert opens one.
-func (e *Responder) raiseAgain(ctx context.Context, tx remediation.Tx, s *remediation.Signal) (string, error) {
+func (e *Responder) raiseAgain(tx remediation.Tx, s *remediation.Signal) (string, error) {
 	inc, err := remediation.OpenIncident(tx, s.Service)
 	if err != nil || inc == nil || !inc.HasSignal(s.Name) || inc.Restore != nil {
 		return "", err
 	}
-	b, err := e.readablePlan(ctx, inc)
+	b, err := e.readablePlan(tx, inc)
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +131,7 @@ func (e *Responder) ClearSignal(ctx context.Context, service, name, actor, reaso
 		if inc == nil || !inc.HasSignal(name) {
 			return e.Append(tx, en)
 		}
-		ib, err := e.readablePlan(ctx, inc)
+		ib, err := e.readablePlan(tx, inc)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/lease"
 	"github.com/locotoki/backout/remediation/plan"
 )
@@ -96,47 +97,87 @@ func (e *UnreadableError) Unwrap() error { return e.cause }
 // PlanFor returns the playbook that an incident was opened with. It is an
 // *UnreadableError if that is missing, does not match its hash, or can no longer be
 // read, as after an upgrade.
-func (l *Ledger) PlanFor(ctx context.Context, inc *remediation.Incident) (*plan.Plan, error) {
-	l.mu.Lock()
-	b := l.byHash[inc.PlaybookHash]
-	l.mu.Unlock()
-	if b != nil {
+func (l *Ledger) PlanFor(ctx context.Context, inc *remediation.Incident) (b *plan.Plan, err error) {
+	if b = l.known(inc.PlaybookHash); b != nil {
 		return b, nil
 	}
-	err := l.Store.View(ctx, func(tx remediation.Tx) (err error) {
-		b, err = StoredPlan(tx, inc, l.Kinds)
+	err = l.Store.View(ctx, func(tx remediation.Tx) error {
+		b, err = l.PlanIn(tx, inc)
 		return err
 	})
+	return b, err
+}
+
+// PlanIn is PlanFor in a transaction, where another one might wait for this one's end.
+func (l *Ledger) PlanIn(tx remediation.Tx, inc *remediation.Incident) (*plan.Plan, error) {
+	if b := l.known(inc.PlaybookHash); b != nil {
+		return b, nil
+	}
+	b, err := StoredPlan(tx, inc, l.Kinds)
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.keep(inc.PlaybookHash, b)
-	l.mu.Unlock()
 	return b, nil
+}
+
+func (l *Ledger) known(hash string) *plan.Plan {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.byHash[hash]
 }
 
 // RolloutPlan returns the playbook that a service's active rollout goes by: loaded, unless
 // that is about another release and no edit of the playbook that the rollout has. Without
 // an active rollout it is loaded. Its errors are those of PlanFor.
-func (l *Ledger) RolloutPlan(ctx context.Context, loaded *plan.Plan, r remediation.Rollout) (*plan.Plan, error) {
-	switch {
-	case !r.Active(), r.Release == loaded.Release.Version:
-		return loaded, nil
-	case r.Playbook == "" && r.Previous == loaded.Release.Previous: // begun before the row had the hash
+func (l *Ledger) RolloutPlan(tx remediation.Tx, loaded *plan.Plan, r remediation.Rollout) (*plan.Plan, error) {
+	if !r.Active() || r.Release == loaded.Release.Version {
 		return loaded, nil
 	}
-	kept, err := l.PlanFor(ctx, &remediation.Incident{ID: "rollout/" + r.Service, PlaybookHash: r.Playbook})
+	hash := r.Playbook
+	if hash == "" { // begun before the row had it
+		var err error
+		if hash, err = lastLoaded(tx, r); err != nil {
+			return nil, err
+		}
+		if hash == "" && r.Previous == loaded.Release.Previous {
+			return loaded, nil
+		}
+	}
+	kept, err := l.PlanIn(tx, &remediation.Incident{ID: "rollout/" + r.Service, PlaybookHash: hash})
 	if err == nil && kept.Release == loaded.Release {
 		return loaded, nil
 	}
 	return kept, err
 }
 
+// startsRead is how many starts and reloads lastLoaded looks back.
+const startsRead = 1000
+
+// lastLoaded is the hash of the playbook that was loaded last for a rollout's release, by
+// the audit log; "" if there is none.
+func lastLoaded(tx remediation.Tx, r remediation.Rollout) (string, error) {
+	starts, err := tx.Entries(audit.Filter{Kind: audit.KindStarted, Newest: true, Limit: startsRead})
+	if err != nil {
+		return "", fmt.Errorf("look for the playbook of release %s of %s: %w", r.Release, r.Service, err)
+	}
+	for _, start := range slices.Backward(starts) {
+		loaded, _ := start.Detail["playbooks"].([]any)
+		for _, one := range loaded {
+			if one, _ := one.(map[string]any); one["service"] == r.Service && one["release"] == r.Release {
+				return fmt.Sprint(one["hash"]), nil
+			}
+		}
+	}
+	return "", nil
+}
+
 // PlanOfRollout is RolloutPlan for a change that a person asked for: a playbook that cannot
 // be read refuses it.
-func (l *Ledger) PlanOfRollout(ctx context.Context, loaded *plan.Plan, r remediation.Rollout) (*plan.Plan, error) {
-	b, err := l.RolloutPlan(ctx, loaded, r)
+func (l *Ledger) PlanOfRollout(tx remediation.Tx, loaded *plan.Plan, r remediation.Rollout) (*plan.Plan, error) {
+	b, err := l.RolloutPlan(tx, loaded, r)
 	if errors.As(err, new(*UnreadableError)) {
 		err = hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is being rolled out, and %v", r.Release, r.Service, err),
 			"load the playbook of release %s again", r.Release)
@@ -145,8 +186,8 @@ func (l *Ledger) PlanOfRollout(ctx context.Context, loaded *plan.Plan, r remedia
 }
 
 // ShownPlan is RolloutPlan for what is shown of a rollout: loaded where that cannot be read.
-func (l *Ledger) ShownPlan(ctx context.Context, loaded *plan.Plan, r remediation.Rollout) *plan.Plan {
-	if b, err := l.RolloutPlan(ctx, loaded, r); err == nil {
+func (l *Ledger) ShownPlan(tx remediation.Tx, loaded *plan.Plan, r remediation.Rollout) *plan.Plan {
+	if b, err := l.RolloutPlan(tx, loaded, r); err == nil {
 		return b
 	}
 	return loaded

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -66,11 +67,8 @@ func (e *Promoter) ResumeRollout(ctx context.Context, b *plan.Plan, in remediati
 
 // FinishRollout ends a rollout that has soaked: the release stays.
 func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
-	seen, err := e.rolloutNow(ctx, b)
+	seen, b, err := e.rolloutPlan(ctx, b)
 	if err != nil {
-		return view.RolloutView{}, err
-	}
-	if b, err = e.PlanOfRollout(ctx, b, seen); err != nil {
 		return view.RolloutView{}, err
 	}
 	a := e.sampleStage(ctx, b, seen)
@@ -96,7 +94,7 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 		}
 		from, now := r.Stage, e.Now().UTC()
 		r.State, r.Stage, r.StageSince, r.Held, r.Missing = remediation.RolloutDone, remediation.StageNone, &now, false, ""
-		detail := map[string]any{"reason": in.Reason, "from": from, "gates": stageRows(gates)}
+		detail := map[string]any{"reason": in.Reason, "from": from, "gates": gate.Rows(gates)}
 		if len(others) > 0 {
 			detail["forced"] = remediation.Anys(gateNames(others))
 		}
@@ -119,7 +117,7 @@ func (e *Promoter) AutoPromote(ctx context.Context) error {
 		if !r.Auto || r.Held || !r.Active() {
 			continue
 		}
-		b, err := e.RolloutPlan(ctx, loaded, r)
+		r, b, err := e.rolloutPlan(ctx, loaded)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("release %s of %s is not promoted: %w", r.Release, r.Service, err))
 			continue

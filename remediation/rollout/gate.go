@@ -236,12 +236,3 @@ func gateNames(closed []remediation.GateResult) []string {
 	}
 	return out
 }
-
-// stageRows writes answers the way the audit log holds them.
-func stageRows(all []remediation.GateResult) []any {
-	out := make([]any, len(all))
-	for i, g := range all {
-		out[i] = map[string]any{"gate": g.Gate, "ok": g.OK, "why": g.Why}
-	}
-	return out
-}

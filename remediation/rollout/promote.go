@@ -10,6 +10,7 @@ import (
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
@@ -63,17 +64,14 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 		r := fresh
 		old.Promotion = nil
 		r.Promotion = &remediation.Promotion{Was: &old}
-		return r, map[string]any{"gates": stageRows(gates)}, nil
+		return r, map[string]any{"gates": gate.Rows(gates)}, nil
 	})
 }
 
 // Promote starts a rollout's promotion to its next stage.
 func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.RolloutChange) (view.RolloutView, error) {
-	seen, err := e.rolloutNow(ctx, b)
+	seen, b, err := e.rolloutPlan(ctx, b)
 	if err != nil {
-		return view.RolloutView{}, err
-	}
-	if b, err = e.PlanOfRollout(ctx, b, seen); err != nil {
 		return view.RolloutView{}, err
 	}
 	if err := promotableState(b, seen); err != nil {
@@ -93,7 +91,7 @@ func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.Rol
 		if len(firmly) > 0 || len(others) > 0 && !in.Force {
 			return remediation.Rollout{}, nil, &notYet{remediation.Refuse(remediation.Conflict, "release %s of %s is not promoted to %s: %s", r.Release, r.Service, stage.Name, whys(append(firmly, others...))), gateNames(append(firmly, others...))}
 		}
-		detail := map[string]any{"gates": stageRows(gates)}
+		detail := map[string]any{"gates": gate.Rows(gates)}
 		if len(others) > 0 {
 			detail["forced"] = remediation.Anys(gateNames(others))
 		}
@@ -271,6 +269,17 @@ func (e *Promoter) WaitForPromotion(ctx context.Context, service string) (view.R
 }
 
 // rolloutNow reads a service's rollout.
+// rolloutPlan reads a rollout, and the plan that it goes by.
+func (e *Promoter) rolloutPlan(ctx context.Context, loaded *plan.Plan) (r remediation.Rollout, b *plan.Plan, err error) {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		if r, err = remediation.RolloutOf(tx, loaded.Service); err == nil {
+			b, err = e.PlanOfRollout(tx, loaded, r)
+		}
+		return err
+	})
+	return r, b, err
+}
+
 func (e *Promoter) rolloutNow(ctx context.Context, b *plan.Plan) (r remediation.Rollout, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		r, err = remediation.RolloutOf(tx, b.Service)

@@ -27,14 +27,15 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 	if release == "" {
 		release = b.Release.Version
 	}
-	seen, err := e.rolloutNow(ctx, b)
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
+		seen, err := remediation.RolloutOf(tx, b.Service)
+		if err == nil && seen.Release == release { // the same rollout at another stage
+			b, err = e.PlanOfRollout(tx, b, seen)
+		}
+		return err
+	})
 	if err != nil {
 		return view.RolloutView{}, err
-	}
-	if seen.Release == release { // the same rollout at another stage
-		if b, err = e.PlanOfRollout(ctx, b, seen); err != nil {
-			return view.RolloutView{}, err
-		}
 	}
 	if stage == "" && len(b.Stages) > 0 {
 		stage = b.Stages[0].Name
@@ -141,7 +142,13 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 		p.Before, p.Was = nil, nil
 		r.Promotion = &p
 	}
-	b = e.ShownPlan(ctx, b, r)
+	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+		b = e.ShownPlan(tx, b, r)
+		return nil
+	})
+	if err != nil {
+		e.Log.Warn("cannot read the playbook of a rollout", "service", b.Service, "err", err)
+	}
 	v := view.RolloutView{Rollout: r, RunsView: e.runs(b.Service), Criteria: []view.CriterionView{}, Stages: remediation.StageNames(b.Playbook), Timeline: view.TimelineOf(b.Playbook, r)}
 	stage := b.Stage(r.Stage)
 	if !r.Active() || stage == nil {
@@ -158,7 +165,7 @@ func (e *Promoter) rolloutView(ctx, ask context.Context, b *plan.Plan, r remedia
 		}
 		proof, v.Criteria = gates, measuredBeside(v.Criteria, views)
 	}
-	err := e.Store.View(ctx, func(tx remediation.Tx) error {
+	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		open, err := remediation.OpenIncident(tx, b.Service)
 		if err != nil {
 			return err
