@@ -613,8 +613,8 @@ func (inc *Incident) ToRestore() *Step {
 
 // Restorable reports whether a restore would put the step's target back.
 func (s *Step) Restorable() bool {
-	return s.Before != nil && s.Risk != alerts.Lossy && s.Verified && s.Started != nil &&
-		(s.State == StepDone || s.State == StepFailed || s.State == StepIntent && s.Undoing)
+	return s.Before != nil && s.Risk != alerts.Lossy && s.Started != nil &&
+		(s.State == StepInDoubt || s.Verified && (s.State == StepDone || s.State == StepFailed) || s.State == StepIntent && s.Undoing)
 }
 
 // LossyDone returns a step that lost data, which nothing brings back, or nil.

@@ -131,6 +131,18 @@ func TestALongStopIsNotTakenForALostWatchdog(t *testing.T) {
 	c.wantBlindness("watchdog true: no watchdog alert for 1 h 6 min")
 }
 
+func TestALostWatchdogIsNoticedThoughTheClockWasSetBackBeyondTheStart(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.beat()
+	c.now = c.now.Add(-time.Hour)
+	c.tick()
+	c.pass(4 * time.Minute)
+	c.wantBlindness()
+	c.pass(2 * time.Minute)
+	c.wantBlindness("watchdog true: no watchdog alert for 6 min")
+}
+
 func TestAPrometheusThatNeverAnsweredIsToldOf(t *testing.T) {
 	c := newCanary(t)
 	c.prom.err = remediation.ErrNoAnswer

@@ -191,6 +191,29 @@ func TestAnUnverifiedStepCanBeClosedByHand(t *testing.T) {
 	w.steps(id, remediation.StepInDoubt, remediation.StepPending, remediation.StepPending)
 }
 
+func TestAnUnverifiedStepCallsAPersonAgainAfterItsClaimIsReleased(t *testing.T) {
+	w, _, id := unverified(t)
+	w.must(w.change(id, view.Claim, ""))
+	w.must(w.change(id, view.Release, ""))
+	w.pass(S)
+	w.is(id, remediation.Acting, remediation.HoldTarget)
+	if w.metric("backout_needs_human", "target") != 1 {
+		t.Error("nobody is called any more")
+	}
+}
+
+func TestAStepThatWasClosedUnverifiedCanBeRestored(t *testing.T) {
+	w, tg, id := unverified(t)
+	w.must(w.change(id, view.Close, ""))
+	w.calm("error_rate")
+	w.post("resolved", "error_rate", "fp1")
+	tg.verifyErr = nil
+	w.must(w.force(id))
+	w.pass(time.Minute)
+	w.undone(1, 0)
+	w.steps(id, remediation.StepUndone, remediation.StepPending, remediation.StepPending)
+}
+
 func TestARestoreWhoseEndCannotBeSeenIsInDoubt(t *testing.T) {
 	w := newHarness(t)
 	id := backedOut(w)

@@ -164,6 +164,50 @@ func TestAFailedRestoreOfTheOnlyStepThatIsLeftCanBeRepeated(t *testing.T) {
 	w.undone(1, 0)
 }
 
+func TestABreachAfterAFailedRestoreIsActedOnOnceItsClaimIsReleased(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	w.target("flag_off").undoErr = errors.New("no such flag")
+	w.must(w.restore(id))
+	w.tick()
+	w.undone(0, 1)
+	w.breach("error_rate") // the image is the new one again
+	w.pass(10 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldStepFailed)
+	w.must(w.change(id, view.Claim, ""))
+	w.must(w.change(id, view.Release, ""))
+	w.pass(5 * time.Minute)
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+	if f, i := w.target("flag_off").effects, w.target("image_retag").effects; f != 1 || i != 2 {
+		t.Errorf("the flag was turned off %d times and the image set %d times, want 1 and 2: the flag was never put back", f, i)
+	}
+	w.calm("error_rate")
+	w.pass(30 * time.Minute)
+	w.is(id, remediation.Closed, "")
+	w.target("flag_off").undoErr = nil
+	w.must(w.restore(id))
+	w.pass(time.Minute)
+	w.undone(1, 2)
+}
+
+func TestAnIncidentThatReopensAfterAFailedRestoreIsRolledBackAgain(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	w.target("flag_off").undoErr = errors.New("no such flag")
+	w.must(w.restore(id))
+	w.tick()
+	w.must(w.change(id, view.Close, ""))
+	w.breach("error_rate")
+	if again := w.fire("error_rate", "fp2"); again != id {
+		t.Fatalf("it is %s", again)
+	}
+	w.pass(10 * time.Minute)
+	w.steps(id, remediation.StepDone, remediation.StepDone, remediation.StepPending)
+	if f, i := w.target("flag_off").effects, w.target("image_retag").effects; f != 1 || i != 2 {
+		t.Errorf("the flag was turned off %d times and the image set %d times, want 1 and 2: the flag was never put back", f, i)
+	}
+}
+
 func TestARaisedSignalHoldsARestore(t *testing.T) {
 	w, id := raised(t)
 	w.must(w.change(id, view.Deny, "3-schema_rollback"))

@@ -21,11 +21,13 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 	now := e.Now()
 	late := func(beat remediation.Beat) bool {
 		b := e.PlanOf(beat.Service)
-		since := beat.Last
-		if since.Before(e.started) { // nobody listened before
-			since = e.started
+		if b == nil || beat.Lost {
+			return false
 		}
-		return b != nil && !beat.Lost && now.Sub(since) > time.Duration(b.Watchdog.MaxAge)
+		age := time.Duration(b.Watchdog.MaxAge)
+		// Nobody listened before the start, which a clock that was set back puts ahead.
+		listened := now.Sub(e.started)
+		return now.Sub(beat.Last) > age && (listened > age || listened < 0)
 	}
 	due := false
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {

@@ -258,7 +258,7 @@ func (e *Responder) waitAfterStep(ctx context.Context, b *plan.Plan, inc *remedi
 		return err
 	}
 	t := inc.Breaching(remediation.Certain)
-	if t == nil || inc.Reason == remediation.HoldStepFailed {
+	if t == nil || inc.Reason == remediation.HoldStepFailed && (!inc.Review || inc.FailedRestore() == nil) {
 		return e.keepWaiting(ctx, b, inc, ev)
 	}
 	// Three breaching polls are a confirmation, however long the wait was.

@@ -291,6 +291,7 @@ func (c *change) putBack(s *remediation.Step, undoErr error) error {
 	effect := remediation.EffectDone
 	if s.State = remediation.StepUndone; undoErr != nil {
 		s.State, s.Error, effect = remediation.StepFailed, undoErr.Error(), remediation.EffectFailed
+		s.Verified = true // it counts as done until another restore: NotPutBack
 		delete(detail, "after")
 		detail["error"] = s.Error
 	} else {
@@ -311,7 +312,7 @@ func (c *change) putBack(s *remediation.Step, undoErr error) error {
 	if err := c.Audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
 		return err
 	}
-	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident"}, map[string]any{}); err != nil {
+	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident. Claim and release it to let backout act on a breach again"}, map[string]any{}); err != nil {
 		return err
 	}
 	return c.Page(string(remediation.HoldStepFailed), why)

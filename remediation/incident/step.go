@@ -244,15 +244,14 @@ func (j *stepJournal) stayInDoubt(ctx context.Context, cause, err error) error {
 		again := c.Inc.Reason == remediation.HoldTarget
 		c.Inc.State, c.Inc.Reason, c.Inc.Why = remediation.Acting, remediation.HoldTarget, err.Error()
 		c.Inc.Wake = c.Now.Add(c.Plan.Poll())
-		if again {
-			return nil
-		}
-		c.Tx.OnCommit(j.e.Metrics.Holds.WithLabelValues(string(remediation.HoldTarget)).Inc)
-		err := c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{
-			"why": cause.Error(), "reason": string(remediation.HoldTarget), "error": err.Error(), "target": s.Target,
-		})
-		if err != nil {
-			return err
+		if !again {
+			c.Tx.OnCommit(j.e.Metrics.Holds.WithLabelValues(string(remediation.HoldTarget)).Inc)
+			err := c.Audit(audit.KindInDoubt, remediation.ActorEngine, s, map[string]any{
+				"why": cause.Error(), "reason": string(remediation.HoldTarget), "error": err.Error(), "target": s.Target,
+			})
+			if err != nil {
+				return err
+			}
 		}
 		why := fmt.Sprintf("%s is in doubt and its target cannot be inspected", s.ID())
 		if s.State == remediation.StepDone {
