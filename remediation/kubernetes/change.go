@@ -115,8 +115,16 @@ func (a *change) Look(ctx context.Context, op string) (remediation.Look, error) 
 	m, _, _ := s.holder()
 	position := remediation.Untouched
 	if rolled, _ := s.rolled(); replicas.Same(s.now, &s.want) {
+		served := rolled && !s.stale()
+		if served {
+			denied, err := a.c.service(a.target).Denied(ctx, a.answers)
+			if err != nil {
+				return remediation.Look{}, err
+			}
+			served = !denied
+		}
 		switch {
-		case rolled && !s.stale() && a.c.service(a.target).Denies(ctx, a.answers) == nil:
+		case served:
 			position = remediation.Wanted
 		case marks(m)[a.field.key()] != "": // else someone else set it
 			position = remediation.HalfWay

@@ -103,6 +103,15 @@ func TestAFlagThatThePodsStillServeIsNotOff(t *testing.T) {
 	}
 }
 
+func TestAnImageIsBackOnceThePodsNameItsVersion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, count(1)).ready()
+	w.Node.Image("shop:v1.0.0", image("VERSION=v2.0.0"))
+	w.setImage("shop:v1.0.0")
+	w.ready()
+	w.look(w.imageBack(w.client(nil), "v1.0.0"), remediation.Untouched)
+}
+
 func TestAFlagStaysOffWhenTheImageGoesBackAndEachIsUndoneAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, count(1)).ready()

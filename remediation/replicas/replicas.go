@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -174,26 +175,31 @@ func (s *Service) Ask(ctx context.Context, r Replica, answers func(ctx context.C
 	return nil
 }
 
-// Denies asks each replica that is up once for what was changed, and returns the answer
-// that is not as wanted. No answer denies nothing.
-func (s *Service) Denies(ctx context.Context, answers func(ctx context.Context, address string) error) error {
+// Denied asks all replicas that are up once and together for what was changed, and reports
+// whether one answers otherwise. No answer denies nothing; the error is one of the platform.
+func (s *Service) Denied(ctx context.Context, answers func(ctx context.Context, address string) error) (bool, error) {
 	_, all, err := s.List(ctx)
 	if err != nil {
-		return nil //nolint:nilerr // as above
+		return false, err
 	}
+	var denied atomic.Bool
+	var asking sync.WaitGroup
 	for _, r := range all {
 		if !r.Up {
 			continue
 		}
-		address, err := r.Address(ctx)
-		if err == nil {
-			err = answers(ctx, address)
-		}
-		if errors.Is(err, probe.ErrOtherwise) {
-			return fmt.Errorf("%s %s: %w", s.Kind, r.Name, err)
-		}
+		asking.Go(func() {
+			address, err := r.Address(ctx)
+			if err == nil {
+				err = answers(ctx, address)
+			}
+			if errors.Is(err, probe.ErrOtherwise) {
+				denied.Store(true)
+			}
+		})
 	}
-	return nil
+	asking.Wait()
+	return denied.Load(), nil
 }
 
 func (s *Service) healthy(ctx context.Context, r Replica) error {

@@ -100,7 +100,13 @@ func (a *change) Look(ctx context.Context, _ string) (remediation.Look, error) {
 		if err != nil {
 			return remediation.Look{}, err
 		}
-		if done && a.c.service(a.target).Denies(ctx, a.answers) == nil {
+		denied := false
+		if done {
+			if denied, err = a.c.service(a.target).Denied(ctx, a.answers); err != nil {
+				return remediation.Look{}, err
+			}
+		}
+		if done && !denied {
 			position = remediation.Wanted
 		}
 	case given, s.lasting != nil && s.lasting.deployed:

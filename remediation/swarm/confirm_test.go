@@ -1,0 +1,75 @@
+package swarm
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+
+	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/remediation"
+)
+
+// A task may serve another value than the one that it was started with.
+func TestAFlagIsOffOnceTheTasksConfirmIt(t *testing.T) {
+	for _, tc := range []struct {
+		name, path, says, mark string
+		want                   remediation.Position
+	}{
+		{"confirmed", "/said", `{"FLAG": "0"}`, "", remediation.Wanted},
+		{"denied", "/said", `{"FLAG": "1"}`, "", remediation.HalfWay},
+		{"denied, and set by backout", "/said", `{"FLAG": "1"}`, op, remediation.HalfWay},
+		{"silent", "/missing", "", "", remediation.Wanted},
+		{"silent, and set by backout", "/missing", "", op, remediation.Wanted},
+		{"not asked", "", `{"FLAG": "1"}`, "", remediation.Wanted},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			spec := object{"ContainerSpec": object{"Image": shop + ":v2.0.0", "Env": []string{"FLAG=0"}}}
+			labels := object{}
+			if tc.mark != "" {
+				labels[markLabel] = fmt.Sprintf(`{"env/FLAG": %q}`, tc.mark)
+			}
+			answer := func(what any) http.HandlerFunc {
+				return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(what) }
+			}
+			mux := http.NewServeMux()
+			mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
+			mux.HandleFunc("/v1.41/services", answer([]object{{
+				"ID": "s1", "Spec": object{"Name": "web", "Labels": labels, "TaskTemplate": spec}, "ServiceStatus": object{"RunningTasks": 1, "DesiredTasks": 1},
+			}}))
+			mux.HandleFunc("/v1.41/tasks", answer([]object{{
+				"ID": "t1", "Slot": 1, "DesiredState": "running", "Spec": spec, "Status": object{"State": "running"},
+				"NetworksAttachments": []object{{"Addresses": []string{"127.0.0.1/8"}}},
+			}}))
+			mux.HandleFunc("/said", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, tc.says) })
+			server := httptest.NewServer(mux) // the engine, and the task
+			defer server.Close()
+			at, err := url.Parse(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, port, err := net.SplitHostPort(at.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := New(Options{Host: "tcp://" + at.Host, Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			target := alerts.Target{Swarm: &alerts.SwarmTarget{Service: "web"}, Probe: alerts.Probe{Port: port, Flags: tc.path}}
+			a, err := c.FlagOff(target, alerts.Flag{Name: flagName, Off: "0"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			look, err := a.Look(t.Context(), op)
+			if look.Position != tc.want || err != nil {
+				t.Errorf("it is %q, %v; want %q", look.Position, err, tc.want)
+			}
+		})
+	}
+}
