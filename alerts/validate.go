@@ -134,7 +134,7 @@ func (v *validator) service() {
 		if err != nil || m == "" {
 			v.at("up", "up is not a list of label matchers", `write those of the service's own targets, such as up: service="shop"`)
 		}
-		if slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return m.Name == "job" && !m.Matches(p.Job) }) {
+		if p.Job != "" && slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return m.Name == "job" && !m.Matches(p.Job) }) {
 			v.at("up", fmt.Sprintf("up selects no target of the job %s: the service would never count as alive", p.Job), "leave job out of up, and write the job that scrapes the service as job", "job")
 		}
 	}

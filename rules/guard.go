@@ -161,8 +161,10 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 	parser.Inspect(parsed, func(n parser.Node, above []parser.Node) error {
 		// Without series it is NaN, which is not absent; but a comparison with it is.
 		if call, ok := n.(*parser.Call); ok && call.Func.Name == "scalar" && !slices.ContainsFunc(above, compared) {
-			pos := call.Args[0].PositionRange()
-			expr += fmt.Sprintf("\nor absent(%s)", query.Single("max", text[pos.Start:pos.End]))
+			for _, part := range mustHaveValue(call.Args[0], compared) {
+				pos := part.PositionRange()
+				expr += fmt.Sprintf("\nor absent(%s)", query.Single("max", text[pos.Start:pos.End]))
+			}
 		}
 		return nil
 	})
@@ -180,6 +182,24 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 		Labels:      map[string]string{"service": pb.Service, "indicator": ind.Name, "severity": warning},
 		Annotations: note,
 	}}, nil
+}
+
+// mustHaveValue is what of an expression has a value on a healthy service: all of it or,
+// where a comparison in it filters, its selectors.
+func mustHaveValue(expr parser.Expr, compared func(parser.Node) bool) (parts []parser.Node) {
+	filters := false
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if filters = filters || compared(n); n != nil {
+			if selector, ok := n.(*parser.VectorSelector); ok {
+				parts = append(parts, selector)
+			}
+		}
+		return nil
+	})
+	if !filters {
+		return []parser.Node{expr}
+	}
+	return parts
 }
 
 // thinGuard watches that an indicator's series have the samples by which it is

@@ -37,6 +37,7 @@ func TestUnusualQueriesAreTestedToo(t *testing.T) {
 	for name, pb := range map[string]*alerts.Playbook{
 		"a short range inside a stage's window": unusual(`max_over_time((sum(rate(errors_total[1m])))[$window:15s])`, "gamma", none),
 		"a scalar":                              unusual(`scalar(sum(rate(errors_total[$window])))`, "", none),
+		"a scalar of a comparison":              unusual(`max(rate(errors_total[$window])) / scalar(count(replicas > 0))`, "", none),
 		"a scalar in an operation, staged":      unusual(`max(rate(errors_total[$window])) / scalar(sum(replicas))`, "gamma", none),
 		"births before a count": unusual(`sum(increase(errors_total[$window])) + sum((errors_total unless errors_total offset $window) and on (instance) (up offset $window == 1)) or sum(increase(errors_total[$window]))`, "",
 			func(tr *alerts.Trigger) { tr.Above, tr.Window = &zero, short }),
@@ -85,4 +86,19 @@ func bothWindows(pb *alerts.Playbook, window model.Duration) *alerts.Playbook {
 	other.Name, other.Window = "longer", window
 	pb.Triggers = append(pb.Triggers, other)
 	return pb
+}
+
+// What a comparison leaves out is no series that is missing.
+func TestAFilterInAScalarIsNotTakenForMissingSeries(t *testing.T) {
+	t.Parallel()
+	files, err := rules.Settings{}.Generate(unusual(`scalar(count(replicas == 0)) / scalar(count(replicas))`, "", func(tr *alerts.Trigger) { tr.Window, tr.Sustained = 0, model.Duration(5*time.Minute) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if text := string(f.Content); strings.HasSuffix(f.Name, ".rules.yml") &&
+			(strings.Contains(text, "absent(max(count(replicas == 0)))") || !strings.Contains(text, "absent(max(replicas))")) {
+			t.Errorf("%s:\n%s", f.Name, text)
+		}
+	}
 }

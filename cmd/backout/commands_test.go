@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 const settling = `{"id":"inc-7","service":"social-intel","rollout":"v2.0.0","state":"settling","reason":"","why":"","until":null,
@@ -256,6 +259,7 @@ func TestARefusalIsASentenceWithAHint(t *testing.T) {
 		says   string
 	}{
 		"no token":        {401, `{"error":"a known token is needed"}`, 2, "backout: a known token is needed\ntry: --token-file=FILE"},
+		"no tokens":       {403, `{"error":"no tokens are configured; try: add a token to tokens: in --config.file"}`, 2, "no tokens are configured\ntry: add a token to tokens:"},
 		"the wrong role":  {403, `{"error":"the role viewer does not allow this"}`, 2, "viewer does not allow this\ntry: --token-file=FILE"},
 		"a hint for HTTP": {401, `{"error":"a known token is required; try: Authorization: Bearer TOKEN"}`, 2, "backout: a known token is required\ntry: --token-file=FILE"},
 		"a hint":          {409, `{"error":"x is breaching; try: force, to restore anyway"}`, 1, "backout: x is breaching\ntry: force, to restore anyway\n"},
@@ -295,6 +299,32 @@ func TestAnyOtherJSONIsNotTakenForAnAnswerOfBackout(t *testing.T) {
 				t.Errorf("%s, answered %s: %+v", line, answer, r)
 			}
 		}
+	}
+}
+
+// The abort is done: that its first step cannot be seen is no failure of it.
+func TestAnAbortWhoseIncidentCannotBeReadHasBeenOrdered(t *testing.T) {
+	aborted, err := json.Marshal(view.RolloutView{
+		Rollout: remediation.Rollout{Service: "shop", Release: "v2", State: remediation.RolloutActive}, BackOut: view.BackOut{Incident: "inc-1"},
+		Criteria: []view.CriterionView{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Method != http.MethodPost {
+			w.WriteHeader(http.StatusNotFound)
+			aborted = []byte(`{"error":"there is no incident inc-1"}`)
+		}
+		if _, err := w.Write(aborted); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer srv.Close()
+	r := backout(t, nil, "rollout", "abort", "--reason=bad", "--url="+srv.URL)
+	if r.status != 0 || !strings.Contains(r.stdout, "Follow incident inc-1: backout incident show inc-1 --follow") {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -157,11 +157,11 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 		return err
 	}
 	if verb == remediation.RolloutAbort && done.Incident != "" && output != outputJSON {
-		inc, err := c.begun(ctx, cl, done.Incident)
-		if err != nil {
-			return err
+		outlook := "" // the abort is done, whether or not its first step can be seen
+		if inc, err := c.begun(ctx, cl, done.Incident); err == nil {
+			outlook = "\n" + terminal.Outlook(inc, c.now())
 		}
-		return c.print("\n" + terminal.Outlook(inc, c.now()) + fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", terminal.Clean(done.Incident), terminal.Clean(done.Incident)))
+		return c.print(outlook + fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", terminal.Clean(done.Incident), terminal.Clean(done.Incident)))
 	}
 	return nil
 }
@@ -299,6 +299,9 @@ func rolloutsOf(ctx context.Context, src source, service string) ([]view.Rollout
 		known := make([]string, len(all))
 		for i, r := range all {
 			known[i] = r.Service
+		}
+		if len(known) == 0 {
+			return nil, negative("backout rollout start", "there is no rollout of any service yet")
 		}
 		return nil, negative("backout rollout status", "service %q has no rollout; known: %s", service, terminal.Clean(strings.Join(known, ", ")))
 	}

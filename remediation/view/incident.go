@@ -138,7 +138,7 @@ type RolloutView struct {
 type BackOut struct {
 	// Incident is the open one.
 	Incident string `json:"incident,omitempty"`
-	// BackingOut: a step of the open incident has changed its target, so that the
+	// BackingOut says that a step of the open incident has changed its target, so that the
 	// release does not run any more as the stage says.
 	BackingOut bool `json:"backing_out,omitempty"`
 }

@@ -262,6 +262,9 @@ func knownService(tx remediation.Tx, service string) error {
 
 // UnknownService refuses a service that is none of those known.
 func UnknownService(service string, known []string) error {
+	if len(known) == 0 {
+		return remediation.Refuse(remediation.Missing, "unknown service %q; no service is known yet", service)
+	}
 	return remediation.Refuse(remediation.Missing, "unknown service %q; known: %s", service, joined(known))
 }
 

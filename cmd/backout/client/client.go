@@ -7,6 +7,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -212,7 +213,7 @@ func (cl *Client) refused(status int, answer []byte) error {
 	case http.StatusUnauthorized:
 		return wrong("--token-file=FILE, with a token that the server's configuration lists", "%s", message)
 	case http.StatusForbidden:
-		return wrong("--token-file=FILE, with the token of a commander", "%s", message)
+		return wrong(cmp.Or(try, "--token-file=FILE, with the token of a commander"), "%s", message)
 	case http.StatusNotFound, http.StatusConflict:
 		return &Error{error: errors.New(message), Negative: true, Try: try}
 	case http.StatusBadRequest:
