@@ -569,8 +569,8 @@ func (inc *Incident) Aborting() bool { return inc.Abort != nil && inc.Abort.Ende
 // Lists reports whether a step runs on the order's word.
 func (a *Abort) Lists(s *Step) bool { return len(a.Signals) == 0 || slices.Contains(a.Steps, s.Number) }
 
-// NotPutBack reports a step that was done and verified, and could not be put back: only
-// another restore tries it again.
+// NotPutBack reports a step that was done, and could not be put back: another restore tries
+// it again, or a breach acts on it anew.
 func (s *Step) NotPutBack() bool { return s.State == StepFailed && s.Verified }
 
 // FailedRestore returns a step that could not be put back, or nil.

@@ -268,8 +268,7 @@ func (e *Promoter) WaitForPromotion(ctx context.Context, service string) (view.R
 	}
 }
 
-// rolloutNow reads a service's rollout.
-// rolloutPlan reads a rollout, and the plan that it goes by.
+// rolloutPlan reads a service's rollout, and the plan that it goes by.
 func (e *Promoter) rolloutPlan(ctx context.Context, loaded *plan.Plan) (r remediation.Rollout, b *plan.Plan, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		if r, err = remediation.RolloutOf(tx, loaded.Service); err == nil {
@@ -280,6 +279,7 @@ func (e *Promoter) rolloutPlan(ctx context.Context, loaded *plan.Plan) (r remedi
 	return r, b, err
 }
 
+// rolloutNow reads a service's rollout.
 func (e *Promoter) rolloutNow(ctx context.Context, b *plan.Plan) (r remediation.Rollout, err error) {
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		r, err = remediation.RolloutOf(tx, b.Service)
