@@ -143,7 +143,7 @@ func (c *change) claimIncident(_, actor, reason string) error {
 }
 
 // releaseIncident gives a claimed incident back to automation; what failed may
-// be tried again, and a row of failures is over. What could not be put back stays a person's.
+// be tried again, and a row of failures is over. What could not be put back waits for a restore, or a breach.
 func (c *change) releaseIncident(_, actor, reason string) error {
 	if c.Inc.ClaimedBy == "" {
 		return remediation.Refuse(remediation.Conflict, "incident %s is not claimed", c.Inc.ID)
