@@ -301,7 +301,7 @@ func rolloutsOf(ctx context.Context, src source, service string) ([]view.Rollout
 			known[i] = r.Service
 		}
 		if len(known) == 0 {
-			return nil, negative("backout rollout start", "there is no rollout of any service yet")
+			return nil, negative("backout rollout start", "service %q has no rollout, nor has any other", service)
 		}
 		return nil, negative("backout rollout status", "service %q has no rollout; known: %s", service, terminal.Clean(strings.Join(known, ", ")))
 	}
