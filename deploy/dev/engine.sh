@@ -16,10 +16,10 @@
 # Calls may run side by side: start and stop take .cache/engine.lock, `with` holds .cache/engine.users shared.
 set -euo pipefail
 
-project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-cache=$project/.cache
+name=engine what=engine
+# shellcheck source=deploy/dev/private.sh
+. "$(dirname "${BASH_SOURCE[0]}")/private.sh"
 home=$cache/engine
-id=$(printf '%s' "$project" | cksum | cut -d' ' -f1)
 bridge=backout$((id % 100000000)) # at most 15 characters
 
 # The longest socket below the run folder is exec/containerd/containerd-debug.sock, and a socket's path ends at 107 bytes.
@@ -29,68 +29,34 @@ socket=$run/docker.sock
 pidfile=$home/dockerd.pid
 system=unix:///var/run/docker.sock
 
-say() { printf 'engine: %s\n' "$*" >&2; }
-die() {
-  printf 'engine: %s\n' "$1" >&2
-  shift
-  for line in "$@"; do printf '  %s\n' "$line" >&2; done
-  exit 1
-}
+answers() { timeout 10 docker -H "$1" version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+ours() { running "$pidfile" "--pidfile=$pidfile"; }
 
-# A client on PATH that is newer or older than the engine negotiates; the tools' own is preferred.
-client() { PATH=$cache/bin:$PATH command docker "$@"; }
-answers() { timeout 10 env PATH="$cache/bin:$PATH" docker -H "$1" version --format '{{.Server.Version}}' >/dev/null 2>&1; }
-
-# ours prints the pid of this checkout's dockerd: the pid file alone proves nothing, a pid may have been used again.
-ours() {
-  local pid
-  pid=$(cat "$pidfile" 2>/dev/null) || return 1
-  [ -n "$pid" ] && [ -r "/proc/$pid/cmdline" ] || return 1
-  tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "--pidfile=$pidfile" || return 1
-  printf '%s' "$pid"
-}
-
-# find prints the address of an engine that answers.
-find_engine() {
+find_server() {
   if [ -n "${DOCKER_HOST:-}" ] && answers "$DOCKER_HOST"; then
-    printf '%s\n' "$DOCKER_HOST"
+    address=$DOCKER_HOST
   elif ours >/dev/null && answers "unix://$socket"; then
-    printf 'unix://%s\n' "$socket"
+    address=unix://$socket
   elif [ -S /var/run/docker.sock ] && answers "$system"; then
-    printf '%s\n' "$system"
+    address=$system
   else
     return 1
   fi
-}
-
-# free_network prints the first two numbers of a /16 that no route of the machine lies in.
-free_network() {
-  local n routes
-  routes=$(ip -4 route show table all)
-  for n in $(seq 0 49); do
-    n=$((200 + (id + n) % 50))
-    if ! grep -qE "(^|[^0-9.])10\.$n\." <<<"$routes"; then
-      printf '10.%d' "$n"
-      return
-    fi
-  done
-  die "no free address range between 10.200.0.0 and 10.249.0.0 for the private engine" "try: ip -4 route"
+  if [ "$address" = "unix://$socket" ]; then private=yes; fi
+  settings=("DOCKER_HOST=$address")
 }
 
 start_private() {
   local network pid
   [ "$(id -u)" = 0 ] || die "no Docker engine answers, and starting a private one needs root" \
     "try: run this as root, or start an engine and set DOCKER_HOST."
-  if [ -e "$cache/engine.env" ]; then
-    # shellcheck disable=SC1091
-    . "$cache/engine.env"
-  fi
+  docker_path
   for program in dockerd containerd ip; do
     command -v "$program" >/dev/null || die "no Docker engine answers, and $program, needed to start a private one, is missing" \
       "try: deploy/dev/tools.sh (Debian), or start an engine and set DOCKER_HOST."
   done
   clean_up
-  network=$(free_network)
+  network=$(free_network 200)
   mkdir -p "$home" "$run"
   chmod 700 "$run"
   echo '{}' >"$home/daemon.json" # so that the machine's own /etc/docker/daemon.json is not read
@@ -110,6 +76,7 @@ start_private() {
     if ! kill -0 "$pid" 2>/dev/null; then break; fi
     if answers "unix://$socket"; then
       say "ready, pid $pid"
+      find_server
       return
     fi
     sleep 0.2
@@ -123,40 +90,29 @@ start_private() {
 
 # clean_up removes what a stopped dockerd leaves in the kernel: mounts below our folders, and our bridges.
 clean_up() {
-  local path name
+  local each
   ! ours >/dev/null || return 0
-  while read -r path; do umount "$path" 2>/dev/null || umount -l "$path" || true; done < <(
-    cut -d' ' -f5 /proc/self/mountinfo | grep -F -e "$home/" -e "$run/" | sort -r)
+  unmount "$home/" "$run/"
   if [ -e "$home/bridges" ]; then
-    while read -r name; do ip link del "$name" 2>/dev/null || true; done <"$home/bridges"
+    while read -r each; do ip link del "$each" 2>/dev/null || true; done <"$home/bridges"
     rm -f "$home/bridges"
   fi
   if [ -e "/sys/class/net/$bridge" ]; then ip link del "$bridge"; fi
   rm -rf "$run" "$pidfile"
-  # dockerd and its shims make these whatever the exec-root is; another engine's are not empty.
-  rmdir /run/containerd/s /run/containerd 2>/dev/null || true
-  if [ ! -e /run/docker.sock ]; then rmdir /run/docker/plugins /run/docker 2>/dev/null || true; fi
+  forget_docker
 }
 
 stop_private() {
   local pid
-  if [ -e "$cache/engine.env" ]; then
-    # shellcheck disable=SC1091
-    . "$cache/engine.env"
-  fi
-  rm -f "$home/keep"
   if ! pid=$(ours); then
     [ ! -e "$home" ] || [ "$(id -u)" != 0 ] || clean_up
     return 0
   fi
+  docker_path
   # The engine leaves the bridges of its networks behind when it ends.
-  client -H "unix://$socket" network ls --quiet --filter driver=bridge 2>/dev/null | sed 's/^/br-/' >"$home/bridges" || true
+  docker -H "unix://$socket" network ls --quiet --filter driver=bridge 2>/dev/null | sed 's/^/br-/' >"$home/bridges" || true
   kill "$pid"
-  for _ in $(seq 300); do
-    if ! kill -0 "$pid" 2>/dev/null; then break; fi
-    sleep 0.1
-  done
-  if kill -0 "$pid" 2>/dev/null; then
+  if ! ended "$pid" 30; then
     say "dockerd ($pid) did not stop within 30s, killing it"
     kill -KILL "$pid"
   fi
@@ -164,76 +120,4 @@ stop_private() {
   say "private engine stopped"
 }
 
-# locked runs one of the functions above exclusively.
-locked() {
-  mkdir -p "$cache"
-  exec 9>"$cache/engine.lock"
-  flock 9
-  "$@"
-  exec 9>&-
-}
-
-start() {
-  host=$(find_engine) && return
-  start_private
-  host=unix://$socket
-}
-
-keep() {
-  start
-  if [ "$host" = "unix://$socket" ]; then : >"$home/keep"; fi
-}
-
-# leave is the end of `with`: the engine stays if somebody asked it to, or if another `with` is running.
-leave() {
-  exec 8>&-
-  exec 8>"$cache/engine.users"
-  if [ ! -e "$home/keep" ] && flock --nonblock --exclusive 8; then stop_private 2>/dev/null; fi
-}
-
-# The command runs in a process group of its own, so that a signal reaches all of it, and no part of it is left behind.
-with() {
-  local status=0 child
-  locked enter
-  trap 'locked leave' EXIT
-  set -m
-  DOCKER_HOST=$host PATH=$cache/bin:$PATH "$@" <&0 8>&- 9>&- &
-  child=$!
-  set +m
-  trap 'kill -INT -- "-$child" 2>/dev/null' INT
-  trap 'kill -TERM -- "-$child" 2>/dev/null' TERM HUP
-  while :; do
-    status=0
-    wait "$child" || status=$?
-    kill -0 "$child" 2>/dev/null || break # a signal that came in between ends the wait, not the command
-  done
-  kill -TERM -- "-$child" 2>/dev/null || true
-  exit "$status"
-}
-
-enter() {
-  exec 8>"$cache/engine.users"
-  flock --shared 8
-  start
-}
-
-host=
-case "${1:-}" in
-start)
-  locked keep
-  printf '%s\n' "$host"
-  ;;
-stop) locked stop_private ;;
-status) find_engine || { say "no engine answers" && exit 1; } ;;
-env)
-  host=$(find_engine) || die "no engine answers" "try: deploy/dev/engine.sh start"
-  # shellcheck disable=SC2016
-  printf 'export DOCKER_HOST=%q\nexport PATH=%q:"$PATH"\n' "$host" "$cache/bin"
-  ;;
-with)
-  shift
-  [ $# -gt 0 ] || die "with needs a command"
-  with "$@"
-  ;;
-*) die "usage: deploy/dev/engine.sh start | stop | status | env | with COMMAND..." ;;
-esac
+shared "$@"

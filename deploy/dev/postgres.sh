@@ -18,25 +18,16 @@
 # Calls may run side by side: start and stop take .cache/postgres.lock, `with` holds .cache/postgres.users shared.
 set -euo pipefail
 
-project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-cache=$project/.cache
+name=postgres what=server
+# shellcheck source=deploy/dev/private.sh
+. "$(dirname "${BASH_SOURCE[0]}")/private.sh"
 home=$cache/postgres
 data=$home/data
-id=$(printf '%s' "$project" | cksum | cut -d' ' -f1)
 ram=/dev/shm/backout-postgres-$id
-PATH=$cache/bin:$PATH
 
 # The socket in the folder is called .s.PGSQL.PORT, and a socket's path ends at 107 bytes.
 socket=$home/run
 if [ ${#socket} -gt 90 ]; then socket=${TMPDIR:-/tmp}/backout-postgres-$id; fi
-
-say() { printf 'postgres: %s\n' "$*" >&2; }
-die() {
-  printf 'postgres: %s\n' "$1" >&2
-  shift
-  for line in "$@"; do printf '  %s\n' "$line" >&2; done
-  exit 1
-}
 
 # as_server runs a program as the user that the server runs as. That user may read below folders that only root can
 # enter, so that the checkout may lie anywhere.
@@ -49,14 +40,7 @@ as_server() {
   fi
 }
 
-# ours prints the pid of this checkout's server: the pid file alone proves nothing, a pid may have been used again.
-ours() {
-  local pid
-  pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
-  [ -n "$pid" ] && [ -r "/proc/$pid/cmdline" ] || return 1
-  tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$data" || return 1
-  printf '%s' "$pid"
-}
+ours() { running "$data/postmaster.pid" "$data"; }
 
 # given reports whether a server listens at the address in the environment, which may be ours.
 given() {
@@ -65,18 +49,17 @@ given() {
   (exec 3<>"/dev/tcp/${BASH_REMATCH[1]}/${BASH_REMATCH[2]}") 2>/dev/null
 }
 
-# find_server sets dsn and folder to those of a server that answers.
 find_server() {
-  local port
+  local port folder
   if given; then
-    dsn=$BACKOUT_POSTGRES_DSN
-    folder=${BACKOUT_POSTGRES_SOCKET:-}
+    address=$BACKOUT_POSTGRES_DSN folder=${BACKOUT_POSTGRES_SOCKET:-}
   elif ours >/dev/null && port=$(cat "$home/port" 2>/dev/null) && pg_isready -q -t 10 -h "$socket" -p "$port"; then
-    dsn=postgres://postgres:$(cat "$home/password")@127.0.0.1:$port/postgres
-    folder=$socket
+    address=postgres://postgres:$(cat "$home/password")@127.0.0.1:$port/postgres folder=$socket
   else
     return 1
   fi
+  if [ "$folder" = "$socket" ]; then private=yes; fi
+  settings=("BACKOUT_POSTGRES_DSN=$address" "BACKOUT_POSTGRES_SOCKET=$folder")
 }
 
 # configure writes what differs from the defaults. Nothing here outlives its tests, so nothing waits for the disk.
@@ -95,18 +78,6 @@ log_line_prefix = '%m [%p] %q%u@%d '
 END
 }
 
-# make_data makes the folder of the cluster. A database is 300 files, which a disk's file system makes and removes slowly.
-make_data() {
-  local room
-  room=$(df --output=avail --block-size=1G /dev/shm 2>/dev/null | tail -n 1 | tr -d ' ')
-  if [ "${room:-0}" -ge 1 ] && [ -w /dev/shm ]; then
-    mkdir -m 700 "$ram"
-    ln -s "$ram" "$data"
-  else
-    mkdir -m 700 "$data"
-  fi
-}
-
 start_private() {
   local program password
   for program in initdb postgres pg_isready psql; do
@@ -119,7 +90,7 @@ start_private() {
   chmod 755 "$home" "$socket"
   password=$(head -c 18 /dev/urandom | base64 | tr -d '+/=')
   (umask 077 && printf '%s\n' "$password" >"$home/password" && : >"$home/server.log")
-  make_data
+  make_folder "$data" "$ram" # a database is 300 files, which a disk's file system makes and removes slowly
   if [ "$(id -u)" = 0 ]; then chown 65534:65534 "$data" "$socket"; fi
   # Root opens the password file and the log; the server's user inherits them.
   if ! (cd "$data" && as_server initdb --pgdata="$data" --username=postgres --auth=scram-sha-256 --pwfile=/dev/stdin \
@@ -164,97 +135,18 @@ clean_up() {
 
 stop_private() {
   local pid
-  rm -f "$home/keep"
   if ! pid=$(ours); then
     clean_up
     return 0
   fi
   kill -INT "$pid" # fast shutdown: sessions are ended
-  for _ in $(seq 300); do
-    if ! kill -0 "$pid" 2>/dev/null; then break; fi
-    sleep 0.1
-  done
-  if kill -0 "$pid" 2>/dev/null; then
+  if ! ended "$pid" 30; then
     say "the server ($pid) did not stop within 30s, stopping it immediately"
     kill -QUIT "$pid"
-    for _ in $(seq 100); do
-      if ! kill -0 "$pid" 2>/dev/null; then break; fi
-      sleep 0.1
-    done
+    ended "$pid" 10 || true
   fi
   clean_up
   say "server stopped"
 }
 
-# locked runs one of the functions above exclusively.
-locked() {
-  mkdir -p "$cache"
-  exec 9>"$cache/postgres.lock"
-  flock 9
-  "$@"
-  exec 9>&-
-}
-
-start() { find_server || start_private; }
-
-keep() {
-  start
-  if [ "$folder" = "$socket" ]; then : >"$home/keep"; fi
-}
-
-# leave is the end of `with`: the server stays if somebody asked it to, or if another `with` is running.
-leave() {
-  exec 8>&-
-  exec 8>"$cache/postgres.users"
-  if [ ! -e "$home/keep" ] && flock --nonblock --exclusive 8; then stop_private 2>/dev/null; fi
-}
-
-# The command runs in a process group of its own, so that a signal reaches all of it, and no part of it is left behind.
-with() {
-  local status=0 child
-  locked enter
-  trap 'locked leave' EXIT
-  set -m
-  BACKOUT_POSTGRES_DSN=$dsn BACKOUT_POSTGRES_SOCKET=$folder "$@" <&0 8>&- 9>&- &
-  child=$!
-  set +m
-  trap 'kill -INT -- "-$child" 2>/dev/null' INT
-  trap 'kill -TERM -- "-$child" 2>/dev/null' TERM HUP
-  while :; do
-    status=0
-    wait "$child" || status=$?
-    kill -0 "$child" 2>/dev/null || break # a signal that came in between ends the wait, not the command
-  done
-  kill -TERM -- "-$child" 2>/dev/null || true
-  exit "$status"
-}
-
-enter() {
-  exec 8>"$cache/postgres.users"
-  flock --shared 8
-  start
-}
-
-dsn=
-folder=
-case "${1:-}" in
-start)
-  locked keep
-  printf '%s\n' "$dsn"
-  ;;
-stop) locked stop_private ;;
-status)
-  find_server || { say "no server answers" && exit 1; }
-  printf '%s\n' "$dsn"
-  ;;
-env)
-  find_server || die "no server answers" "try: deploy/dev/postgres.sh start"
-  printf 'export BACKOUT_POSTGRES_DSN=%q\nexport BACKOUT_POSTGRES_SOCKET=%q\n' "$dsn" "$folder"
-  ;;
-with)
-  shift
-  [ $# -gt 0 ] || die "with needs a command"
-  with "$@"
-  ;;
-*) die "usage: deploy/dev/postgres.sh start | stop | status | env | with COMMAND..." ;;
-esac
+shared "$@"

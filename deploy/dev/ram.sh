@@ -4,8 +4,8 @@
 # they prove the same there. Files that the command leaves are removed.
 set -euo pipefail
 
-room=$(df --output=avail --block-size=1G /dev/shm 2>/dev/null | tail -n 1 | tr -d ' ')
-if [ "${room:-0}" -lt 4 ] || [ ! -w /dev/shm ]; then exec "$@"; fi
+. "$(dirname "${BASH_SOURCE[0]}")/private.sh"
+has_ram 4 || exec "$@"
 dir=$(mktemp -d /dev/shm/b.XXXXXX) # short: a socket's path ends at 107 bytes
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 129' HUP
