@@ -299,6 +299,45 @@ func TestAReplicaThatStopsInsideAStepIsReplacedAndItsOutcomeComesLate(t *testing
 	}
 }
 
+func TestAChangeThatComesAfterItsStepWasUndoneElsewhereCallsAPerson(t *testing.T) {
+	replicas(t, nil, func(p *pair) {
+		p.declare("alpha")
+		p.breach("error_rate")
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		tg := p.target("flag_off")
+		var stopped atomic.Bool
+		tg.duringApply = func() {
+			if !stopped.CompareAndSwap(false, true) {
+				tg.applyErr = errDisk // on the replica that took over
+				return
+			}
+			p.a.store.stop()
+			close(begun)
+			<-goOn
+			tg.applyErr = nil
+		}
+		id := p.a.alert(p, "fp1")
+		<-begun
+		for p.incident(id).Steps[0].State != remediation.StepUndone {
+			time.Sleep(time.Second)
+		}
+		settles()
+		close(goOn)
+		p.a.store.goOn()
+		time.Sleep(time.Second)
+		settles()
+		called := 0
+		for _, en := range p.entries(id) {
+			if en.Kind == audit.KindNotified && strings.Contains(fmt.Sprint(en.Detail["why"]), "after its realm was taken over, and 1-flag_off is undone") {
+				called++
+			}
+		}
+		if n := p.count(id, audit.KindLateOutcome); n != 1 || called != 1 {
+			t.Errorf("%d late outcomes, a person called %d times for it; log %v", n, called, p.log(id))
+		}
+	})
+}
+
 func TestThatAnEarlierRequestIsAwaitedIsSaidOnce(t *testing.T) {
 	replicas(t, nil, func(p *pair) {
 		p.declare("alpha")
