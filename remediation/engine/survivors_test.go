@@ -179,3 +179,37 @@ func TestAQuestionAboutAnotherPlanIsAskedAnewAndDoesNotLapse(t *testing.T) {
 		t.Errorf("asked %d times: %v", n, w.log(id))
 	}
 }
+
+func TestARestoreThatIsHeldEndsWhereAPersonClosesTheIncident(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	w.target("image_retag").lookErr = errors.New("cannot connect")
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldTarget)
+	w.must(w.change(id, view.Claim, ""))
+	w.must(w.change(id, view.Close, ""))
+	w.target("image_retag").lookErr = nil
+	w.pass(time.Minute)
+	w.is(id, remediation.Closed, "")
+	w.undone(0, 0)
+	w.breach("error_rate")
+	if again := w.fire("error_rate", "fp2"); w.row(again).Restore != nil {
+		t.Errorf("the alert after it belongs to a restore: %v", w.log(again))
+	}
+	w.pass(time.Minute)
+	w.undone(0, 0)
+}
+
+func TestNobodyIsCalledForASilencedIncidentThatDoesNotGetOn(t *testing.T) {
+	w := newHarness(t)
+	w.declare("alpha")
+	w.am.silenced["fp1"] = true
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.pass(2 * time.Hour)
+	w.is(id, remediation.Waiting, remediation.HoldSilenced)
+	if p := w.row(id).Paged; len(p) != 0 {
+		t.Errorf("paged for %v; log %v", p, w.log(id))
+	}
+}
