@@ -224,6 +224,8 @@ type Step struct {
 	OverLimitUntil *time.Time      `json:"over_limit_until,omitempty"`
 	Before         json.RawMessage `json:"before,omitempty"`
 	Verified       bool            `json:"verified,omitempty"`
+	// Left: the step is to run again, and its target may be as an earlier try left it.
+	Left bool `json:"left,omitempty"`
 	// Tells: the step only tells people something, and changes no target.
 	Tells bool `json:"tells,omitempty"`
 	// Doubts counts tries that ended in doubt and left the target untouched.
@@ -450,9 +452,14 @@ func (s *Step) Attempt() string {
 	return fmt.Sprintf("%s@%d", s.ID(), cmp.Or(s.Try, s.Started.UnixNano()))
 }
 
+// Again makes a step pending that ran; left tells that its target may be as it left it.
+func (s *Step) Again(left bool) {
+	s.State, s.Error, s.Verified, s.Undoing, s.Doubts, s.Left = StepPending, "", false, false, 0, left
+}
+
 // Begin starts a try.
 func (s *Step) Begin(now time.Time) {
-	s.State, s.Started, s.Finished, s.Error, s.Try = StepIntent, &now, nil, "", now.UnixNano()
+	s.State, s.Started, s.Finished, s.Error, s.Try, s.Left = StepIntent, &now, nil, "", now.UnixNano(), false
 }
 
 // HeldByRealm reports whether a step waits because of its realm's limit: then a commander
@@ -614,7 +621,7 @@ func (inc *Incident) ToRestore() *Step {
 // Restorable reports whether a restore would put the step's target back.
 func (s *Step) Restorable() bool {
 	return s.Before != nil && s.Risk != alerts.Lossy && s.Started != nil &&
-		(s.State == StepInDoubt || s.Verified && (s.State == StepDone || s.State == StepFailed) || s.State == StepIntent && s.Undoing)
+		(s.State == StepInDoubt || s.Left || s.Verified && (s.State == StepDone || s.State == StepFailed) || s.State == StepIntent && s.Undoing)
 }
 
 // LossyDone returns a step that lost data, which nothing brings back, or nil.

@@ -124,7 +124,7 @@ func (inc *Incident) Step(id string) *Step {
 // Changed reports whether a step of this incident changed its target, or may have.
 func (inc *Incident) Changed() bool {
 	return slices.ContainsFunc(inc.Steps, func(s Step) bool {
-		return !s.Tells && (s.State == StepDone || s.State == StepFailed || s.State == StepInDoubt)
+		return !s.Tells && (s.State == StepDone || s.State == StepFailed || s.State == StepInDoubt || s.Left)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -435,4 +436,28 @@ func TestAFullDiskTellsNobodyTheSameTwice(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+func TestAPlaybookThatCannotBeReadForAMomentIsReadAgain(t *testing.T) {
+	for name, state := range map[string]remediation.State{"open": remediation.Settling, "closed": remediation.Closed} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t)
+			id := w.open()
+			if state == remediation.Closed {
+				over(w, id)
+			}
+			w.is(id, state, "")
+			reads := 0
+			w.afterAnUpgrade(func(src []byte) ([]byte, error) {
+				if reads++; reads == 1 {
+					return nil, errDisk
+				}
+				return src, nil
+			})
+			acc := w.accept(firing("fp7", "service", "shop", "trigger", "latency", "rollout", "v2"))
+			if !slices.Equal(acc.Incidents, []string{id}) || reads < 2 || len(w.held()) != 0 {
+				t.Errorf("after %d reads it concerns %v; held %v", reads, acc.Incidents, w.held())
+			}
+		})
+	}
 }

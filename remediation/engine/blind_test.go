@@ -122,7 +122,7 @@ func TestALongStopIsNotTakenForALostWatchdog(t *testing.T) {
 	c.start()
 	c.pass(4 * time.Minute)
 	c.wantBlindness()
-	c.blindMetric(0, 1)
+	c.blindMetric(0, 0)
 	err := c.do(remediation.RolloutPromote)
 	if err == nil || !strings.Contains(err.Error(), "no watchdog alert for") {
 		t.Errorf("promoted before the watchdog was heard: %v", err)

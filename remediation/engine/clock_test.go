@@ -184,3 +184,14 @@ func TestAReleaseLetsTheBreakerGoAfterTheClockWasSetBack(t *testing.T) {
 		t.Errorf("a human released, and the breaker holds: %s", v.Why)
 	}
 }
+
+func TestAClockThatIsSetForwardMakesNoWatchdogLate(t *testing.T) {
+	c := newCanary(t)
+	set := steady(c.harness)
+	c.beat()
+	c.hear(10 * time.Minute)
+	set(time.Hour)
+	c.tick()
+	c.wantBlindness()
+	c.blindMetric(0, 0)
+}

@@ -149,7 +149,14 @@ func (e *Engine) act(ctx context.Context, realm string, which func(duty) bool, m
 	}
 	keep := time.NewTicker(ledger.Housekeeping)
 	defer keep.Stop()
-	r.begin(ctx)
+	begin := func() {
+		if err := e.followClock(ctx, clock); err != nil { // before somebody looks how old a beat is
+			e.Log.Error("cannot follow the clock; retrying", "err", err)
+			return
+		}
+		r.begin(ctx)
+	}
+	begin()
 	for {
 		jobs, next, err := e.due(ctx, clock)
 		if err != nil && ctx.Err() == nil {
@@ -179,7 +186,7 @@ func (e *Engine) act(ctx context.Context, realm string, which func(duty) bool, m
 		case <-poke:
 		case <-timer.C:
 		case <-keep.C:
-			r.begin(ctx)
+			begin()
 		}
 		timer.Stop()
 	}
@@ -190,6 +197,9 @@ func (e *Engine) act(ctx context.Context, realm string, which func(duty) bool, m
 // due next (zero: nothing is). Run does the same by itself; Tick lets a test own
 // the clock.
 func (e *Engine) Tick(ctx context.Context) (next time.Time, err error) {
+	if err := e.followClock(ctx, &e.clock); err != nil {
+		return time.Time{}, err
+	}
 	for _, d := range e.duties(e.Responder.NewWatches(&e.wg)) {
 		if d.lasting {
 			continue

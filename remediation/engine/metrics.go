@@ -146,9 +146,8 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 		}
 		ch <- gauge(descFrozen, frozen, b.Service)
 		beat := all.beats[b.Service]
-		age := e.Now().Sub(beat.Last)
-		ch <- gauge(descWatchdog, age.Seconds(), b.Service)
-		ch <- flag(descBlind, beat.Lost || age > time.Duration(b.Watchdog.MaxAge), b.Service, remediation.BlindWatchdog)
+		ch <- gauge(descWatchdog, e.Now().Sub(beat.Last).Seconds(), b.Service)
+		ch <- flag(descBlind, beat.Lost || e.late(b, beat, e.Now()), b.Service, remediation.BlindWatchdog)
 		ch <- flag(descBlind, !beat.Away.IsZero(), b.Service, remediation.BlindPrometheus)
 		for _, l := range limitsLeft(b, all.effects[b.Service], e.Now()) {
 			ch <- gauge(descRemaining, float64(l.Left), l.Action, b.Service)

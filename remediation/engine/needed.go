@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/incident"
+	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -36,6 +38,21 @@ func (e *Engine) needed(tx remediation.Tx, open []*remediation.Incident) (all []
 		}
 		if service != "" {
 			add(service, incident.Stuck, j.incident)
+		}
+	}
+	rollouts, err := tx.Rollouts()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rollouts { // without its playbook nothing rolls it back
+		b := e.PlanOf(r.Service)
+		if b == nil {
+			continue
+		}
+		if _, err := e.RolloutPlan(tx, b, r); errors.As(err, new(*ledger.UnreadableError)) {
+			add(r.Service, incident.Stuck, "")
+		} else if err != nil {
+			return nil, err
 		}
 	}
 	paging, err := tx.Paging()

@@ -212,8 +212,14 @@ func TestARolloutWhosePlaybookCannotBeReadIsNotRolledBackByAnother(t *testing.T)
 	if len(es) != 1 || !strings.Contains(fmt.Sprint(es[0].Detail["why"]), "release v2 of shop is being rolled out, and its playbook cannot be read") {
 		t.Errorf("held %+v", es)
 	}
+	if c.needed("stuck") != 1 {
+		t.Error("nobody knows that nothing rolls the release back")
+	}
 	c.must(c.do(remediation.RolloutHold)) // which needs no playbook
 	c.load()
+	if c.needed("stuck") != 0 {
+		t.Error("its playbook is loaded, and a person is still called")
+	}
 	c.must(c.do(remediation.RolloutAbort))
 }
 
@@ -260,5 +266,21 @@ func TestWhatIsShownOfARolloutNeedsOneReader(t *testing.T) {
 	c.must(err)
 	if n := testutil.CollectAndCount(c.engine, "rollout_stage"); n == 0 {
 		t.Error("the metrics do not show the stage")
+	}
+}
+
+func TestARolloutByItselfWhosePlaybookCannotBeReadSaysWhatIsMissing(t *testing.T) {
+	c := newCanary(t)
+	c.must(c.begin(remediation.RolloutStart{Auto: true}))
+	c.tick()
+	c.editRollout(func(r *remediation.Rollout) { r.Playbook = "gone" })
+	c.load(nextRelease)
+	for range 3 {
+		c.later(S)
+	}
+	es, err := c.engine.Entries(c.ctx, audit.Filter{Kind: audit.KindStage, Newest: true, Limit: 1})
+	c.must(err)
+	if es[0].Detail["promotion"] != "refused" || !strings.Contains(fmt.Sprint(es[0].Detail["why"]), "its playbook cannot be read") {
+		t.Errorf("the last entry is %+v", es[0].Detail)
 	}
 }

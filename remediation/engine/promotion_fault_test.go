@@ -543,3 +543,27 @@ func TestAPromotionThatNothingIsLeftToActByIsGivenUp(t *testing.T) {
 	c.staged("outcome promote-beta outcome=failed", "stage state=active stage=alpha held=true promotion=failed")
 	verify(t, c.harness)
 }
+
+func TestABreachThatComesDuringAPromotionIsActedOnOnceThatHasEnded(t *testing.T) {
+	c := newCanary(t)
+	c.started()
+	c.later(day)
+	c.calm("error_rate")
+	id := c.fire("error_rate", "fp1")
+	c.is(id, remediation.Waiting, remediation.HoldUnconfirmed)
+	c.flag.duringVerify = func() {
+		c.flag.duringVerify = nil
+		c.breach("error_rate")
+		c.now = c.now.Add(S)
+		c.tick() // another worker looks meanwhile
+	}
+	c.must(c.do(remediation.RolloutPromote))
+	c.tick()
+	if c.rollout().Promotion != nil || c.row(id).Wake.After(c.now) && c.target("flag_off").effects == 0 {
+		t.Errorf("the promotion has ended, and the incident rests until %s (it is %s): %v", c.row(id).Wake, c.now, c.log(id))
+	}
+	c.pass(S)
+	if c.target("flag_off").effects != 1 {
+		t.Errorf("the flag is still on: %v", c.log(id))
+	}
+}

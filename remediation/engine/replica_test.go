@@ -338,6 +338,50 @@ func TestAChangeThatComesAfterItsStepWasUndoneElsewhereCallsAPerson(t *testing.T
 	})
 }
 
+func TestTheCallForALateChangeOfAClosedIncidentEnds(t *testing.T) {
+	replicas(t, nil, func(p *pair) {
+		p.declare("alpha")
+		p.breach("error_rate")
+		begun, goOn := make(chan struct{}), make(chan struct{})
+		var stopped atomic.Bool
+		p.target("flag_off").duringApply = func() {
+			if stopped.CompareAndSwap(false, true) {
+				p.a.store.stop()
+				close(begun)
+				<-goOn
+			}
+		}
+		id := p.a.alert(p, "fp1")
+		<-begun
+		p.calm("error_rate")
+		for p.incident(id).State != remediation.Closed {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Hour)
+		settles()
+		paged := func() (n []string) {
+			p.must(p.store.View(p.ctx, func(tx remediation.Tx) error {
+				inc, err := tx.Incident(id)
+				n = inc.Paged
+				return err
+			}))
+			return n
+		}
+		close(goOn)
+		p.a.store.goOn()
+		time.Sleep(time.Minute)
+		settles()
+		if n := paged(); !slices.Equal(n, []string{"target"}) {
+			t.Errorf("the late change pages for %v; log %v", n, p.log(id))
+		}
+		time.Sleep(2 * time.Hour)
+		settles()
+		if n := paged(); len(n) != 0 {
+			t.Errorf("hours later nothing has taken the page for %v back", n)
+		}
+	})
+}
+
 func TestThatAnEarlierRequestIsAwaitedIsSaidOnce(t *testing.T) {
 	replicas(t, nil, func(p *pair) {
 		p.declare("alpha")

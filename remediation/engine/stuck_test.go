@@ -416,3 +416,15 @@ func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
 		})
 	}
 }
+
+func TestTheCallToAClosedIncidentEndsWhereItsPlaybookCannotBeReadAnyMore(t *testing.T) {
+	w, id := closedInABreach(t)
+	for called(w, id) == 0 {
+		w.pass(time.Minute)
+	}
+	w.afterAnUpgrade(func([]byte) ([]byte, error) { return nil, remediation.ErrNotFound })
+	w.pass(time.Hour)
+	if p := w.row(id).Paged; len(p) != 0 {
+		t.Errorf("it is closed, nobody looks at it, and it still calls a person for %v", p)
+	}
+}

@@ -7,7 +7,16 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/plan"
 )
+
+// late reports whether a watchdog has stayed away for longer than its playbook lets it.
+func (e *Engine) late(b *plan.Plan, beat remediation.Beat, now time.Time) bool {
+	age := time.Duration(b.Watchdog.MaxAge)
+	// Nobody listened before the start, which a clock that was set back puts ahead.
+	listened := now.Sub(e.started)
+	return now.Sub(beat.Last) > age && (listened > age || listened < 0)
+}
 
 // housekeeping notices watchdogs that stay away, ends freezes that ran out, and writes
 // to customers of incidents that last too long.
@@ -21,13 +30,7 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 	now := e.Now()
 	late := func(beat remediation.Beat) bool {
 		b := e.PlanOf(beat.Service)
-		if b == nil || beat.Lost {
-			return false
-		}
-		age := time.Duration(b.Watchdog.MaxAge)
-		// Nobody listened before the start, which a clock that was set back puts ahead.
-		listened := now.Sub(e.started)
-		return now.Sub(beat.Last) > age && (listened > age || listened < 0)
+		return b != nil && !beat.Lost && e.late(b, beat, now)
 	}
 	due := false
 	err := e.Store.View(ctx, func(tx remediation.Tx) error {

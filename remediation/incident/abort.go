@@ -155,7 +155,6 @@ func (e *Responder) abort(ctx context.Context, b *plan.Plan, inc *remediation.In
 		}
 		detail["before"], detail["target"] = look.Snapshot, s.Target
 		if look.Position == remediation.Wanted {
-			c.Enter(remediation.Acting, 0)
 			return c.noChange(s, detail)
 		}
 		ran = true

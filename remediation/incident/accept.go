@@ -317,11 +317,18 @@ func (a *accept) firing(al remediation.Alert, known remediation.AlertState, seen
 		inc = nil // it is about the release that came after
 	}
 	current, unreadable := a.planOf(current, release)
+	if unreadable != nil && !isUnreadable(unreadable) {
+		return unreadable
+	}
 	b := current
 	if inc != nil {
-		if b, err = a.planFor(inc); err != nil && inc.State == remediation.Closed {
+		switch b, err = a.planFor(inc); {
+		case err == nil:
+		case !isUnreadable(err):
+			return err
+		case inc.State == remediation.Closed:
 			inc, b = nil, current // it cannot continue: this is a new one
-		} else if err != nil {
+		default:
 			return hold(remediation.HoldUnknownTrigger, "incident %s is open, and %v", inc.ID, err)
 		}
 	}
@@ -391,7 +398,7 @@ func (a *accept) once(key string, read func() (*plan.Plan, error)) (*plan.Plan, 
 		return nil, err
 	}
 	b, err := read()
-	if err != nil {
+	if isUnreadable(err) { // else it passes, and is not the alert's
 		a.unreadable[key] = err
 	}
 	return b, err
@@ -442,8 +449,11 @@ func (a *accept) repeats(al remediation.Alert, known remediation.AlertState) (bo
 		return true, nil
 	}
 	b, err := a.planFor(inc)
-	if err != nil {
+	switch {
+	case isUnreadable(err):
 		b = a.e.PlanOf(inc.Service) // how long it may be reopened, the present one says
+	case err != nil:
+		return false, err
 	}
 	if b == nil {
 		return false, nil

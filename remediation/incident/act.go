@@ -122,7 +122,9 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 			if err := c.noChange(s, detail); err != nil {
 				return err
 			}
-			c.startSettling()
+			if s.Verified {
+				c.startSettling()
+			}
 			return nil
 		}
 		ran = true
@@ -134,12 +136,19 @@ func (e *Responder) tryStep(ctx context.Context, b *plan.Plan, inc *remediation.
 	return e.runStep(ctx, b, inc.ID, s.ID())
 }
 
-// noChange ends a step whose target is in the wanted state already.
+// noChange ends a step whose target is in the wanted state already. Where an earlier try
+// of it may have made it so, it is done, and verified next.
 func (c *change) noChange(s *remediation.Step, detail map[string]any) error {
-	detail["outcome"], detail["why"] = string(remediation.StepNoChange), "the target is already in the wanted state"
-	s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
+	detail["why"] = "the target is already in the wanted state"
+	if s.Left {
+		s.State, s.Finished, s.Left = remediation.StepDone, &c.Now, false
+	} else {
+		s.State, s.Started, s.Finished, s.Verified = remediation.StepNoChange, &c.Now, &c.Now, true
+	}
+	detail["outcome"] = string(s.State)
 	c.Inc.Ran, c.Inc.LastHeld = true, ""
-	c.Tx.OnCommit(c.e.Metrics.Steps.WithLabelValues(s.Action, string(remediation.StepNoChange)).Inc)
+	c.Enter(remediation.Acting, 0)
+	c.Tx.OnCommit(c.e.Metrics.Steps.WithLabelValues(s.Action, string(s.State)).Inc)
 	return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, detail)
 }
 

@@ -161,7 +161,7 @@ func (c *change) releaseIncident(_, actor, reason string) error {
 	}
 	for i := range c.Inc.Steps {
 		if s := &c.Inc.Steps[i]; s.State == remediation.StepFailed && !s.NotPutBack() || s.State == remediation.StepUndone || s.State == remediation.StepInDoubt {
-			s.State, s.Error, s.Verified, s.Doubts = remediation.StepPending, "", false, 0
+			s.Again(s.State != remediation.StepUndone)
 		}
 	}
 	c.Inc.LastHeld = ""
@@ -187,7 +187,7 @@ func (c *change) closeByHand(_, actor, reason string) error {
 		if s.State == remediation.StepDone { // it had its effect, which nobody could verify
 			effect = remediation.EffectDone
 		}
-		s.State, s.Finished = remediation.StepInDoubt, &c.Now
+		s.State, s.Finished, s.Undoing = remediation.StepInDoubt, &c.Now, false
 		err := c.outcome(s, effect, map[string]any{"outcome": string(remediation.StepInDoubt), "why": "closed by " + actor + " while in doubt", "target": s.Target})
 		if err != nil {
 			return err

@@ -263,7 +263,7 @@ func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error
 			return c.hold(nil, *closed, map[string]any{"undo": true, "target": s.Target})
 		}
 		if look.Position == remediation.Untouched {
-			s.State, s.Finished, s.Verified = remediation.StepUndone, &c.Now, false
+			s.State, s.Finished, s.Verified, s.Left = remediation.StepUndone, &c.Now, false, false
 			return c.Audit(audit.KindOutcome, remediation.ActorEngine, s, map[string]any{
 				"undo": true, "outcome": string(remediation.StepNoChange), "target": s.Target, "after": look.Snapshot,
 				"why": "someone has changed the target since: it stays as it is",
@@ -308,14 +308,10 @@ func (c *change) putBack(s *remediation.Step, undoErr error) error {
 	by := c.Inc.Restore.By
 	c.Inc.Restore = nil
 	c.Inc.ResetPolls()
-	why := fmt.Sprintf("%s could not be restored: %s", s.ID(), s.Error)
 	if err := c.Audit(audit.KindRestored, by, s, map[string]any{"state": "failed", "error": s.Error}); err != nil {
 		return err
 	}
-	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; fix it and restore again, or close the incident. Claim and release it to let backout act on a breach again"}, map[string]any{}); err != nil {
-		return err
-	}
-	return c.Page(string(remediation.HoldStepFailed), why)
+	return c.holdFailed(s)
 }
 
 // endRestore closes the incident, and sets the rollout where it was, held: going

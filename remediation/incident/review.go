@@ -24,7 +24,7 @@ func (e *Responder) review(ctx context.Context, b *plan.Plan, inc *remediation.I
 			again[s.ID()] = remediation.Look{}
 		case s.NotPutBack():
 			look, err := e.look(ctx, b, inc, s)
-			if holds[s.ID()] = err == nil && look.Position == remediation.Wanted; !holds[s.ID()] {
+			if holds[s.ID()] = err != nil || look.Position == remediation.Wanted; !holds[s.ID()] {
 				again[s.ID()] = look
 			}
 		case s.State == remediation.StepDone && s.Verified, s.State == remediation.StepNoChange:
@@ -50,14 +50,15 @@ func (e *Responder) review(ctx context.Context, b *plan.Plan, inc *remediation.I
 			if !ok {
 				continue
 			}
+			left := look.Position == remediation.HalfWay
 			kind, why := audit.KindDrift, "the target is not in the state that this step left: the step is pending again"
 			switch s.State {
 			case remediation.StepInDoubt:
-				kind, why = audit.KindInDoubt, "it was in doubt: the step is pending again"
+				kind, why, left = audit.KindInDoubt, "it was in doubt: the step is pending again", true
 			case remediation.StepFailed, remediation.StepUndone:
 				why = "a restore put it back, or failed to: the step is pending again"
 			}
-			s.State, s.Verified, s.Error, s.Doubts = remediation.StepPending, false, "", 0
+			s.Again(left)
 			detail := map[string]any{"target": s.Target, "why": why}
 			if look.Snapshot != nil {
 				detail["after"] = look.Snapshot

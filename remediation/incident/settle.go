@@ -263,7 +263,11 @@ func (c *change) close(actor string, detail map[string]any) error {
 	c.Enter(remediation.Closed, 0)
 	c.Inc.VoidApprovals()
 	for i := range c.Inc.Steps {
-		if s := &c.Inc.Steps[i]; s.State == remediation.StepWaiting { // nobody is asked any more
+		switch s := &c.Inc.Steps[i]; {
+		case !s.Open():
+		case s.Left:
+			s.State = remediation.StepInDoubt
+		default: // nobody is asked any more
 			s.State = remediation.StepPending
 		}
 	}

@@ -282,13 +282,16 @@ func (c *change) recoverSignals() error {
 	return nil
 }
 
-// watchSignals closes an incident of nothing but signals once all are cleared.
+// watchSignals closes an incident of nothing but signals once all are cleared. What is half
+// done is a person's.
 func (e *Responder) watchSignals(ctx context.Context, b *plan.Plan, inc *remediation.Incident) error {
 	return e.change(ctx, b, inc, func(c *change) error {
 		raised, err := c.raised()
 		switch {
 		case err != nil:
 			return err
+		case c.Inc.Broken() != nil:
+			return c.holdFailed(c.Inc.Broken())
 		case raised == nil:
 			return c.close(remediation.ActorEngine, map[string]any{"reason": "cleared", "why": "its signals are cleared"})
 		case c.Inc.AllSkipped() && (c.Inc.State != remediation.Exhausted || len(c.Inc.Paged) == 0): // for a trigger that attached too

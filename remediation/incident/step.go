@@ -179,11 +179,20 @@ func (c *change) afterFailure(s *remediation.Step) error {
 		c.Enter(remediation.Confirming, c.Plan.Poll())
 		return nil
 	}
-	why := fmt.Sprintf("%s failed and was undone: %s", s.ID(), s.Error)
-	if s.State == remediation.StepFailed {
-		why = fmt.Sprintf("%s failed and could not be undone: %s", s.ID(), s.Error)
+	return c.holdFailed(s)
+}
+
+// holdFailed hands a step that failed to a person.
+func (c *change) holdFailed(s *remediation.Step) error {
+	why, next := "failed and was undone", "claim and release the incident to retry"
+	switch {
+	case s.NotPutBack():
+		why, next = "could not be restored", "fix it and restore again, or close the incident. Claim and release it to let backout act on a breach again"
+	case s.State == remediation.StepFailed:
+		why = "failed and could not be undone"
 	}
-	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; claim and release the incident to retry"}, map[string]any{}); err != nil {
+	why = fmt.Sprintf("%s %s: %s", s.ID(), why, s.Error)
+	if err := c.hold(nil, remediation.GateResult{Reason: remediation.HoldStepFailed, Why: why + "; " + next}, map[string]any{}); err != nil {
 		return err
 	}
 	return c.Page(string(remediation.HoldStepFailed), why)

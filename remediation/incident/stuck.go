@@ -18,6 +18,7 @@ func (e *Responder) unreadable(ctx context.Context, inc *remediation.Incident, c
 	err := e.change(ctx, plan.Empty(inc), inc, func(c *change) error {
 		if c.Inc.State == remediation.Closed {
 			c.Inc.Wake = time.Time{} // nothing is left to do
+			c.Inc.Unstuck()
 			return nil
 		}
 		c.Inc.Wake = c.Now.Add(unreadableAgain)

@@ -94,6 +94,9 @@ func (c *Change) Page(reason, why string) error {
 		}
 	}
 	c.Inc.Paged = append(c.Inc.Paged, reason)
+	if c.Inc.State == remediation.Closed && c.Inc.Wake.IsZero() { // its watch takes the page back
+		c.Inc.Wake = c.Now.Add(time.Duration(c.Plan.Limits.ReopenWithin))
+	}
 	return c.Audit(audit.KindNotified, remediation.ActorEngine, nil, map[string]any{
 		"metric": "backout_needs_human", "reason": reason, "why": why,
 	})

@@ -3,7 +3,6 @@ package rollout
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -118,17 +117,14 @@ func (e *Promoter) AutoPromote(ctx context.Context) error {
 			continue
 		}
 		r, b, err := e.rolloutPlan(ctx, loaded)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("release %s of %s is not promoted: %w", r.Release, r.Service, err))
-			continue
+		if err == nil {
+			if promotableState(b, r) != nil || !b.Lasted(r, e.Now()).OK {
+				continue
+			}
+			_, err = e.Promote(ctx, b, remediation.RolloutChange{Service: b.Service, Actor: remediation.ActorEngine, Reason: autoReason, Verb: remediation.RolloutPromote})
 		}
-		if promotableState(b, r) != nil || !b.Lasted(r, e.Now()).OK {
-			continue
-		}
-		_, err = e.Promote(ctx, b, remediation.RolloutChange{Service: b.Service, Actor: remediation.ActorEngine, Reason: autoReason, Verb: remediation.RolloutPromote})
-		var refused *remediation.RefusedError
-		if errors.As(err, &refused) {
-			err = e.noteMissing(ctx, b, r, err)
+		if errors.As(err, new(*remediation.RefusedError)) {
+			err = e.noteMissing(ctx, loaded, r, err)
 		}
 		errs = append(errs, err)
 	}

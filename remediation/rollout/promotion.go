@@ -133,7 +133,7 @@ func (c *promoting) wakeIncidents() error {
 		return err
 	}
 	for _, inc := range open {
-		if inc.State != remediation.Confirming && !inc.Aborting() {
+		if inc.State != remediation.Confirming && !inc.Aborting() && !inc.Wake.Equal(c.p.Until) {
 			continue
 		}
 		inc.Wake = c.now

@@ -193,11 +193,8 @@ func (j *journal) page(tx remediation.Tx, r remediation.Rollout) error {
 			"metric": "backout_needs_human", "reason": reason, "why": why,
 		}})
 	}
-	inc, now := newest[0], j.e.Now()
-	if inc.State == remediation.Closed && inc.Wake.IsZero() {
-		inc.Wake = now.Add(time.Duration(j.b.Limits.ReopenWithin))
-	}
-	if err := j.e.Ledger.On(tx, j.b, inc, now).Page(reason, why); err != nil {
+	inc := newest[0]
+	if err := j.e.Ledger.On(tx, j.b, inc, j.e.Now()).Page(reason, why); err != nil {
 		return err
 	}
 	return tx.PutIncident(inc)
