@@ -450,7 +450,7 @@ func TestAStepOverTheLimitOfItsRealmCanBeApprovedOnItsPage(t *testing.T) {
 	inc := o.Incidents[0]
 	inc.OverLimit = inc.Next.Step
 	b.service.overview, b.service.incidents = o, []view.IncidentView{inc}
-	inc.State, inc.Reason, inc.ClaimedBy = remediation.Waiting, remediation.HoldBlastRadius, ""
+	inc.State, inc.Reason, inc.ClaimedBy, inc.OverGate = remediation.Waiting, remediation.HoldBlastRadius, "", remediation.GateRealm
 	b.service.overview.Incidents, b.service.incidents = []view.IncidentView{inc}, []view.IncidentView{inc}
 	for _, path := range []string{"/incidents/" + inc.ID, "/"} {
 		r := as(request("GET", path, ""), "eve")

@@ -219,9 +219,11 @@ type Step struct {
 	Approved      string     `json:"approved,omitempty"`
 	ApprovalAsked *time.Time `json:"approval_asked,omitempty"`
 	ApprovalPlan  string     `json:"approval_plan,omitempty"`
-	// OverLimit is who let it run over the limit of its realm, until OverLimitUntil.
+	// OverLimit is who let it run over the limits of OverGates, until OverLimitUntil; no
+	// gates stand for that of its realm.
 	OverLimit      string          `json:"over_limit,omitempty"`
 	OverLimitUntil *time.Time      `json:"over_limit_until,omitempty"`
+	OverGates      []string        `json:"over_gates,omitempty"`
 	Before         json.RawMessage `json:"before,omitempty"`
 	Verified       bool            `json:"verified,omitempty"`
 	// Left: the step is to run again, and its target may be as an earlier try left it.
@@ -462,11 +464,22 @@ func (s *Step) Begin(now time.Time) {
 	s.State, s.Started, s.Finished, s.Error, s.Try, s.Left = StepIntent, &now, nil, "", now.UnixNano(), false
 }
 
-// HeldByRealm reports whether a step waits because of its realm's limit: then a commander
-// can let it run.
-func (inc *Incident) HeldByRealm(step string) bool {
-	next := inc.Next()
-	return inc.State == Waiting && inc.Reason == HoldBlastRadius && inc.LastHeldGate == GateRealm && inc.Until != nil && next != nil && next.ID() == step
+// OverLimit returns the step that waits because of a limit alone, and that limit's gate: a
+// commander can let it run. nil: there is none.
+func (inc *Incident) OverLimit() (s *Step, gate string) {
+	if s = inc.Next(); inc.Restore != nil {
+		s = inc.ToRestore()
+	}
+	limit := inc.Reason == HoldRateLimit || inc.Reason == HoldBlastRadius || inc.Reason == HoldCooldown
+	if s == nil || inc.State != Waiting || !limit || inc.Until == nil {
+		return nil, ""
+	}
+	return s, inc.LastHeldGate
+}
+
+// MayPass reports whether a commander let the step run over a limit.
+func (s *Step) MayPass(gate string, now time.Time) bool {
+	return s.OverLimit != "" && s.OverLimitUntil.After(now) && (slices.Contains(s.OverGates, gate) || len(s.OverGates) == 0 && gate == GateRealm)
 }
 
 // VoidApprovals discards requests and approvals, those over a limit too: the wait that
@@ -474,7 +487,7 @@ func (inc *Incident) HeldByRealm(step string) bool {
 func (inc *Incident) VoidApprovals() {
 	inc.VoidRiskApprovals()
 	for i := range inc.Steps {
-		inc.Steps[i].OverLimit, inc.Steps[i].OverLimitUntil = "", nil
+		inc.Steps[i].OverLimit, inc.Steps[i].OverLimitUntil, inc.Steps[i].OverGates = "", nil, nil
 	}
 }
 
@@ -526,8 +539,9 @@ func (inc *Incident) NeedsHuman() map[string]bool {
 		switch inc.Reason {
 		case HoldApproval, HoldTarget, HoldBreaker, HoldStepFailed, HoldNoData:
 			out[string(inc.Reason)] = true
-		case HoldBlastRadius:
-			if s := inc.Next(); s != nil && inc.HeldByRealm(s.ID()) { // an approval would help
+		case HoldRateLimit, HoldBlastRadius:
+			// An approval would help, and automation is not what it is about.
+			if s, gate := inc.OverLimit(); s != nil && (gate == GateRealm || inc.Restore != nil || inc.Aborting()) {
 				out[string(inc.Reason)] = true
 			}
 		}

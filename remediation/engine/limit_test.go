@@ -447,3 +447,77 @@ func TestNoStepReadsTheWholeHistoryOfItsService(t *testing.T) {
 		t.Errorf("the breaker read %d effects", reads.back)
 	}
 }
+
+func TestACommanderLetsAnOrderRunOverTheLimitsThatHoldIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		limits string
+		reason remediation.Reason
+		gate   string
+	}{
+		"of the target":          {"per_target: 1/1h, per_service: 9/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 3", remediation.HoldRateLimit, "per_target"},
+		"of the service":         {"per_target: 9/1h, per_service: 3/1h, blast_radius: 9/10m, cooldown: 1s, breaker: 3", remediation.HoldRateLimit, "per_service"},
+		"of all services":        {"per_target: 9/1h, per_service: 9/1h, blast_radius: 1/2h, cooldown: 1s, breaker: 3", remediation.HoldBlastRadius, "blast_radius"},
+		"of all that is its own": {"per_target: 1/1h, per_service: 2/1h, blast_radius: 1/2h, cooldown: 1s, breaker: 3", remediation.HoldRateLimit, "per_target"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t, limits(tc.limits))
+			w.declare("alpha")
+			for i := range 3 { // what ran before
+				w.put(w.effect("shop", w.now.Add(time.Duration(-1-i)*time.Minute), remediation.EffectDone))
+			}
+			_, err := w.engine.ChangeRollout(w.ctx, remediation.RolloutChange{Verb: remediation.RolloutAbort, Actor: "eve", Reason: "back"})
+			w.must(err)
+			w.tick()
+			const id = "inc-1"
+			w.is(id, remediation.Waiting, tc.reason)
+			if w.needed(string(tc.reason)) != 1 {
+				t.Error("nobody hears that the order is held")
+			}
+			for range 4 { // each step of it, as often as a limit holds it
+				v := w.incident(id)
+				if v.OverLimit == "" {
+					break
+				}
+				if v.OverLimit == "1-flag_off" && v.OverGate != tc.gate {
+					t.Errorf("held by %q", v.OverGate)
+				}
+				w.must(w.change(id, view.Approve, v.OverLimit))
+				w.tick()
+			}
+			w.effects(1, 1, 0)
+		})
+	}
+}
+
+func TestACommanderLetsARestoreRunOverTheLimitThatHoldsItHalfWay(t *testing.T) {
+	w := newHarness(t, replace("per_service: 6/1h", "per_service: 3/1h"))
+	id := backedOut(w)
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+	if w.needed("rate_limit") != 1 {
+		t.Error("nobody hears that the restoring is held")
+	}
+	if v := w.incident(id); v.OverLimit != "1-flag_off" || v.OverGate != "per_service" {
+		t.Errorf("a commander is offered to approve %q over %q", v.OverLimit, v.OverGate)
+	}
+	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.tick()
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
+}
+
+func TestALimitThatHoldsAPlanCallsNobodyUntilItsEndAndCanBePassed(t *testing.T) {
+	w := newHarness(t, limits("per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
+	w.put(w.effect("shop", w.now.Add(-2*time.Minute), remediation.EffectDone))
+	id := w.open()
+	w.pass(2 * time.Minute) // the warmup
+	w.is(id, remediation.Waiting, remediation.HoldCooldown)
+	if w.needed("cooldown") != 0 {
+		t.Error("a person is called for a cooldown")
+	}
+	w.must(w.change(id, view.Approve, w.incident(id).OverLimit))
+	w.tick()
+	w.is(id, remediation.Settling, "")
+	w.effects(1, 0, 0)
+}

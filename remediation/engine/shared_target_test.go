@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -216,5 +217,36 @@ func TestAPageForATargetStaysWhileItsIncidentIsWatched(t *testing.T) {
 	w.pass(time.Hour)
 	if called() || !w.row(id).Wake.IsZero() {
 		t.Error("the page never ends")
+	}
+}
+
+func TestTwoNamesOfOneTargetAreOneTarget(t *testing.T) {
+	for name, of := range map[string]map[string]string{
+		"in a cluster that has two":  {"shop": "kubernetes:prod/shop/deployment/api:FEATURE_A", "cart": "kubernetes:shop/deployment/api:FEATURE_A"},
+		"of a project that is named": {"shop": "compose:/srv/shop/api@shop:FEATURE_A", "cart": "compose:/srv/shop/api:FEATURE_A"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t)
+			w.names = func(kind string, pb *alerts.Playbook) string {
+				if kind == "flag_off" {
+					return of[pb.Service]
+				}
+				return "fake:" + kind
+			}
+			oneTarget(w)
+			_, err := w.engine.DeclareRollout(w.ctx, "shop", "", "alpha", "eve", "canary")
+			w.must(err)
+			w.breach("error_rate")
+			shop := w.fire("error_rate", "fp1")
+			w.calm("error_rate")
+			w.pass(20 * time.Minute)
+			w.is(shop, remediation.Closed, "")
+			cart := cartFires(w)
+			err = w.restore(shop)
+			refused(t, err, remediation.Conflict)
+			if !strings.Contains(err.Error(), "incident "+cart+" of cart is open") {
+				t.Errorf("refused with %v", err)
+			}
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -426,5 +427,16 @@ func TestTheCallToAClosedIncidentEndsWhereItsPlaybookCannotBeReadAnyMore(t *test
 	w.pass(time.Hour)
 	if p := w.row(id).Paged; len(p) != 0 {
 		t.Errorf("it is closed, nobody looks at it, and it still calls a person for %v", p)
+	}
+}
+
+func TestARestoreWhosePlaybookCannotBeReadIsRefusedWithWhatIsLeftToDo(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	w.afterAnUpgrade(func([]byte) ([]byte, error) { return nil, remediation.ErrNotFound })
+	err := w.restore(id)
+	refused(t, err, remediation.Conflict)
+	if _, try := hint.Of(err); try != "put its targets back by hand" {
+		t.Errorf("%v; try: %s", err, try)
 	}
 }

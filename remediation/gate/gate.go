@@ -236,7 +236,7 @@ func (c *Change) limits(s *remediation.Step) ([]remediation.GateResult, error) {
 		until := ef.Time.Add(time.Duration(l.Cooldown))
 		if ef.Counts() && here(ef) && until.After(c.Now) {
 			cooldown = remediation.GateResult{Gate: "cooldown", Reason: remediation.HoldCooldown, Until: &until,
-				Why: fmt.Sprintf("limit cooldown %s: %s ran on this target at %s", l.Cooldown, s.Action, remediation.Moment(ef.Time))}
+				Why: fmt.Sprintf("limit cooldown %s: %s changed this target, or tried to, at %s", l.Cooldown, s.Action, remediation.Moment(ef.Time))}
 		}
 	}
 	all := []remediation.GateResult{
@@ -249,8 +249,16 @@ func (c *Change) limits(s *remediation.Step) ([]remediation.GateResult, error) {
 	if realm.Services.Count > 0 {
 		all = slices.Insert(all, 3, c.realm(s, realm, effects))
 	}
+	for i, g := range all {
+		if !g.OK && s.MayPass(g.Gate, c.Now) {
+			all[i] = remediation.GateOpen(g.Gate, "approved by "+s.OverLimit+" over the limit")
+		}
+	}
 	return all, nil
 }
+
+// OwnLimits are the gates of a playbook's limits that time opens.
+var OwnLimits = []string{"per_target", "per_service", "blast_radius", "cooldown"}
 
 // RealmLimit is the limit of the realm that the incident's service is in; its count is 0
 // where there is none.
@@ -266,8 +274,7 @@ func (c *Change) RealmLimit() (found remediation.RealmLimit) {
 }
 
 // realm holds a step while as many other services of its realm as the limit allows were
-// rolled back within its window, unless a commander has approved the step since. A service
-// that was rolled back already is not counted again. One whose playbook was taken out
+// rolled back within its window. A service that was rolled back already is not counted again. One whose playbook was taken out
 // counts in every realm: where it was is not known.
 func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effects []remediation.Effect) remediation.GateResult {
 	gate := remediation.GateOpen(remediation.GateRealm, "")
@@ -281,10 +288,6 @@ func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effect
 		}
 	}
 	if _, mine := last[c.Inc.Service]; mine || len(last) < limit.Services.Count {
-		return gate
-	}
-	if s.OverLimit != "" && s.OverLimitUntil.After(c.Now) {
-		gate.Why = "approved by " + s.OverLimit + " over the limit"
 		return gate
 	}
 	services := slices.SortedFunc(maps.Keys(last), func(a, b string) int { return cmp.Or(last[a].Compare(last[b]), strings.Compare(a, b)) })

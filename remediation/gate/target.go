@@ -40,6 +40,13 @@ func (e *Gates) lockOf(target string) string {
 	return remediation.ComposePrefix + filepath.Join(dir, service)
 }
 
+// sameTarget reports whether two names are of one part of one target: a folder and a cluster
+// may have several names.
+func (e *Gates) sameTarget(a, b string) bool {
+	part := func(target string) string { return target[strings.LastIndexByte(target, ':')+1:] }
+	return e.lockOf(a) == e.lockOf(b) && part(a) == part(b)
+}
+
 // workload is a target's name without its cluster: one context may have two names, and the
 // default one has none.
 func workload(name string) string {
@@ -59,7 +66,7 @@ func (e *Gates) TargetHeld(tx remediation.Tx, target, service string) (string, e
 			continue
 		}
 		for _, s := range inc.Steps {
-			if s.Target == target && (s.State == remediation.StepDone || s.State == remediation.StepNoChange) {
+			if e.sameTarget(s.Target, target) && (s.State == remediation.StepDone || s.State == remediation.StepNoChange) {
 				return fmt.Sprintf("incident %s of %s is open, and needs %s as it is", inc.ID, inc.Service, target), nil
 			}
 		}

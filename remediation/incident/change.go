@@ -10,6 +10,7 @@ import (
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
@@ -101,8 +102,8 @@ func (c *change) awaiting(step string) (*remediation.Step, error) {
 }
 
 func (c *change) approveStep(step, actor, reason string) error {
-	if c.Inc.HeldByRealm(step) {
-		return c.approveOver(c.Inc.Step(step), actor, reason)
+	if s, limit := c.Inc.OverLimit(); s != nil && s.ID() == step {
+		return c.approveOver(s, limit, actor, reason)
 	}
 	s, err := c.awaiting(step)
 	if err != nil {
@@ -116,14 +117,20 @@ func (c *change) approveStep(step, actor, reason string) error {
 	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
 }
 
-// approveOver lets a step run over the limit of its realm, for as long as the limit's
-// window. It answers no other question: a step that can lose data still needs its own
-// approval.
-func (c *change) approveOver(s *remediation.Step, actor, reason string) error {
-	until := c.Now.Add(c.RealmLimit().Services.Window)
-	s.OverLimit, s.OverLimitUntil = actor, &until
+// approveOver lets a step run over the limit that holds it: that of its realm for as long
+// as the limit's window, those of its playbook until time would. It answers no other
+// question: a step that can lose data still needs its own approval.
+func (c *change) approveOver(s *remediation.Step, limit, actor, reason string) error {
+	until, gates := *c.Inc.Until, gate.OwnLimits
+	if limit == remediation.GateRealm {
+		until, gates = c.Now.Add(c.RealmLimit().Services.Window), []string{limit}
+	}
+	if s.OverLimitUntil != nil && s.OverLimitUntil.After(until) {
+		until = *s.OverLimitUntil
+	}
+	s.OverLimit, s.OverLimitUntil, s.OverGates = actor, &until, slices.Concat(s.OverGates, gates)
 	c.Inc.Wake = c.Now
-	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "gate": remediation.GateRealm, "plan": c.Inc.PlanHash()})
+	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "gate": limit, "plan": c.Inc.PlanHash()})
 }
 
 func (c *change) denyStep(step, actor, reason string) error {

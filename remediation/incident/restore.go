@@ -32,6 +32,9 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 		}
 	}
 	b, err := e.PlanFor(ctx, inc)
+	if isUnreadable(err) {
+		err = hint.Add(remediation.Refuse(remediation.Conflict, "incident %s: %v", id, err), "put its targets back by hand")
+	}
 	if err != nil {
 		return view.IncidentView{}, err
 	}

@@ -1,11 +1,13 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/plan"
@@ -21,7 +23,7 @@ func (e *Promoter) OnRollout(ctx context.Context, b *plan.Plan, fn func(tx remed
 			return err
 		}
 		if !r.Active() {
-			return remediation.Refuse(remediation.Conflict, "no rollout of %s is active", b.Service)
+			return e.noneActive(tx, b.Service)
 		}
 		if err := fn(tx, &r); err != nil {
 			return err
@@ -103,6 +105,16 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 
 // autoReason is the reason of a promotion that backout made by itself.
 const autoReason = "every gate is open, and the rollout was started with --auto"
+
+// noneActive refuses what needs an active rollout, and names the incident that is in its way.
+func (e *Promoter) noneActive(tx remediation.Tx, service string) error {
+	refused := remediation.Refuse(remediation.Conflict, "no rollout of %s is active", service)
+	inc, err := remediation.OpenIncident(tx, service)
+	if err != nil || inc == nil {
+		return cmp.Or(err, refused)
+	}
+	return hint.Add(refused, "incident %s is %s: backout incident show %s", inc.ID, inc.Describe(), inc.ID)
+}
 
 // AutoPromote promotes rollouts started with --auto once every gate is open. It records
 // closed gates when they change.

@@ -28,8 +28,10 @@ type IncidentView struct {
 	// incident and released it; until then nothing comes next.
 	Stuck     string `json:"stuck,omitempty"`
 	ClaimedBy string `json:"claimed_by"`
-	// OverLimit is the step that the limit of its realm holds, which a commander can approve.
+	// OverLimit is the step that a limit holds, which a commander can approve, OverGate the
+	// limit: realm, per_target, per_service, blast_radius or cooldown.
 	OverLimit string `json:"over_limit,omitempty"`
+	OverGate  string `json:"over_gate,omitempty"`
 	// AbortedBy is who ordered the rollout to be backed out, "" where nobody did.
 	AbortedBy string `json:"aborted_by,omitempty"`
 	// RestoredBy is who had put back what the incident's steps did, "" where nobody has.

@@ -3,6 +3,7 @@ package view
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -290,11 +291,14 @@ func helped(v IncidentView, ran []StepView) string {
 
 // holdWords are HoldWords, and tell the limit of a realm from that of all services.
 func (v IncidentView) holdWords() (means, ends string) {
-	if v.OverLimit != "" {
-		return "as many other services of its realm were rolled back as the limit allows",
-			"It continues by itself when the limit's window has passed, or when a commander approves " + v.OverLimit + "."
+	means, ends = HoldWords(v.Reason)
+	if v.OverLimit == "" {
+		return means, ends
 	}
-	return HoldWords(v.Reason)
+	if v.OverGate == remediation.GateRealm {
+		means = "as many other services of its realm were rolled back as the limit allows"
+	}
+	return means, strings.TrimSuffix(ends, ".") + ", or when a commander approves " + v.OverLimit + "."
 }
 
 // HoldWords says what a reason means, and what ends the hold.

@@ -55,8 +55,8 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			return IncidentView{}, err
 		}
 	}
-	if s := inc.Next(); s != nil && inc.HeldByRealm(s.ID()) {
-		v.OverLimit = s.ID()
+	if s, gate := inc.OverLimit(); s != nil {
+		v.OverLimit, v.OverGate = s.ID(), gate
 	}
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By

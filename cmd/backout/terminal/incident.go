@@ -210,7 +210,7 @@ func handsText(inc view.IncidentView) string {
 		command("deny, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
 	}
 	if inc.OverLimit != "" {
-		b.WriteString("\nA commander can let it run over the limit of its realm\n")
+		b.WriteString("\nA commander can let it run over the limit\n")
 		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, Clean(inc.OverLimit)))
 	}
 	b.WriteString("\nTo stop it or take over\n")
