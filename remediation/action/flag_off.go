@@ -98,11 +98,20 @@ func (k flagOff) Bind(pb *alerts.Playbook, params any) (remediation.Action, erro
 	if err != nil {
 		return nil, fmt.Errorf("flag_off: %w", err)
 	}
-	a, err := flags.FlagOff(pb.Target, *flag)
+	a, err := k.off(flags, pb.Target, *flag)
 	if err != nil {
 		return nil, fmt.Errorf("flag_off: %w", err)
 	}
 	return a, nil
+}
+
+// off is the action that gives a flag its off value where it is kept.
+func (k flagOff) off(keeper Flags, target alerts.Target, flag alerts.Flag) (remediation.Action, error) {
+	a, err := keeper.FlagOff(target, flag)
+	if services, asks := k.flags.(Services); err == nil && asks && flag.Elsewhere() {
+		return &elsewhere{a, services, target, flag}, nil
+	}
+	return a, err
 }
 
 // knower is an action that can check that the service knows its flag.

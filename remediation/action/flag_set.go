@@ -36,7 +36,7 @@ func (k flagOff) SetFlag(pb *alerts.Playbook, name, value string) (target string
 		set.Off = value
 		a, err = flags.FlagOff(pb.Target, set)
 	case value == flag.Off:
-		a, err = flags.FlagOff(pb.Target, set)
+		a, err = k.off(flags, pb.Target, set)
 	case shares:
 		a, err = sharer.FlagShare(pb.Target, set, value)
 	default:

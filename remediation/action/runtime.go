@@ -12,7 +12,7 @@ import (
 // Runtime is what services run on: remediation/docker for compose projects,
 // remediation/kubernetes for clusters, remediation/swarm for Docker Swarms.
 type Runtime interface {
-	Flags
+	Services
 	Images
 	remediation.Runtime
 	// Verify checks that every replica of a service runs image:version and works; image ""
@@ -37,6 +37,11 @@ func (r Runtimes) of(t alerts.Target) Runtime {
 // FlagOff implements Flags.
 func (r Runtimes) FlagOff(t alerts.Target, flag alerts.Flag) (remediation.Action, error) {
 	return r.of(t).FlagOff(t, flag)
+}
+
+// Serves implements Services.
+func (r Runtimes) Serves(ctx context.Context, t alerts.Target, flag alerts.Flag) error {
+	return r.of(t).Serves(ctx, t, flag)
 }
 
 // ImageRetag implements Images.

@@ -26,6 +26,11 @@ func (n *noRuntime) Running(context.Context, *alerts.Playbook) (remediation.Runn
 	return remediation.Running{}, nil
 }
 
+func (n *noRuntime) Serves(context.Context, alerts.Target, alerts.Flag) error {
+	n.other++
+	return nil
+}
+
 func (n *noRuntime) Runs(context.Context, alerts.Target, string, string) error {
 	n.other++
 	return nil

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -8,7 +9,30 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/probe"
 )
+
+// A flag that is kept elsewhere is not in the container's environment: its own word says what it serves.
+func TestAServiceIsAskedForAFlagThatIsKeptElsewhere(t *testing.T) {
+	w := newHarness(t)
+	w.start("0.5")
+	serves := func(name, off string) error {
+		return w.client(nil).Serves(t.Context(), w.target, alerts.Flag{Name: name, Off: off})
+	}
+	w.eventually("it answers", func() bool { return serves("FLAG", "0.5") == nil })
+	if err := serves("FLAG", "0"); !probe.Denied(err) {
+		t.Errorf("another value: %v", err)
+	}
+	if err := serves("FLAG_NOBODY_HAS", "0"); !errors.Is(err, probe.ErrUnlisted) || probe.Denied(err) {
+		t.Errorf("a flag that it does not list: %v", err)
+	}
+	if err := w.api.ContainerStop(t.Context(), w.one().ID, container.StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := serves("FLAG", "0"); err == nil || probe.Denied(err) {
+		t.Errorf("stopped: %v", err)
+	}
+}
 
 func TestWhatRunsIsTold(t *testing.T) {
 	w := imageHarness(t, versionOne)

@@ -30,13 +30,36 @@ const (
 	maxVersion = 128
 )
 
-// ErrOtherwise marks a service's own word that it is not as wanted.
-var ErrOtherwise = errors.New("the service reports another state")
+var (
+	// ErrOtherwise marks a service's own word that it is not as wanted.
+	ErrOtherwise = errors.New("the service reports another state")
+	// ErrUnlisted marks such a word where the service does not list the flag at all.
+	ErrUnlisted = errors.New("does not list")
+)
 
 // otherwise words an answer that is not as wanted.
 type otherwise struct{ error }
 
 func (otherwise) Is(target error) bool { return target == ErrOtherwise }
+
+func (o otherwise) Unwrap() error { return o.error }
+
+// Denied reports a service's word that it serves another value than the wanted one.
+func Denied(err error) bool { return errors.Is(err, ErrOtherwise) && !errors.Is(err, ErrUnlisted) }
+
+// Together is what the answers of several replicas come to: the first that is Denied,
+// otherwise the first error.
+func Together(answers []error) (first error) {
+	for _, err := range answers {
+		if Denied(err) {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
 
 // Client asks addresses. It is safe for concurrent use.
 type Client struct{ http *http.Client }
@@ -124,7 +147,7 @@ func (c *Client) FlagIs(ctx context.Context, address, name, value string) error 
 	}
 	got, ok := flags[name]
 	if !ok {
-		return otherwise{fmt.Errorf("flags: %s does not list %s", address, name)}
+		return otherwise{fmt.Errorf("flags: %s %w %s", address, ErrUnlisted, name)}
 	}
 	if !same(got, value) {
 		return otherwise{fmt.Errorf("flags: %s serves %s=%s, want %s", address, name, got, value)}

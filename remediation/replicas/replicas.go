@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -178,28 +177,45 @@ func (s *Service) Ask(ctx context.Context, r Replica, answers func(ctx context.C
 // Denied asks all replicas that are up once and together for what was changed, and reports
 // whether one answers otherwise. No answer denies nothing; the error is one of the platform.
 func (s *Service) Denied(ctx context.Context, answers func(ctx context.Context, address string) error) (bool, error) {
+	said, err := s.together(ctx, answers)
+	return slices.ContainsFunc(said, func(err error) bool { return errors.Is(err, probe.ErrOtherwise) }), err
+}
+
+// Serves asks all replicas that are up once and together for what was changed. The error is one
+// that probe.Denied reports where a replica answers otherwise; any other says why this was not seen.
+func (s *Service) Serves(ctx context.Context, answers func(ctx context.Context, address string) error) error {
+	said, err := s.together(ctx, answers)
+	if err == nil && len(said) == 0 {
+		err = fmt.Errorf("no %s is up", s.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	return probe.Together(said)
+}
+
+// together asks all replicas that are up, and returns the answer of each.
+func (s *Service) together(ctx context.Context, answers func(ctx context.Context, address string) error) ([]error, error) {
 	_, all, err := s.List(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	var denied atomic.Bool
+	all = slices.DeleteFunc(slices.Clone(all), func(r Replica) bool { return !r.Up })
+	said := make([]error, len(all))
 	var asking sync.WaitGroup
-	for _, r := range all {
-		if !r.Up {
-			continue
-		}
+	for i, r := range all {
 		asking.Go(func() {
 			address, err := r.Address(ctx)
 			if err == nil {
 				err = answers(ctx, address)
 			}
-			if errors.Is(err, probe.ErrOtherwise) {
-				denied.Store(true)
+			if err != nil {
+				said[i] = fmt.Errorf("%s %s: %w", s.Kind, r.Name, err)
 			}
 		})
 	}
 	asking.Wait()
-	return denied.Load(), nil
+	return said, nil
 }
 
 func (s *Service) healthy(ctx context.Context, r Replica) error {

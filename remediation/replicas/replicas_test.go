@@ -224,16 +224,24 @@ func TestOnlyAnAnswerDenies(t *testing.T) {
 		denied bool
 	}{
 		"as wanted":     {[]Replica{at("off", true), at("silent", true), at("", true), at("on", false)}, false},
+		"all confirm":   {[]Replica{at("off", true), at("on", false)}, false},
+		"none is up":    {[]Replica{at("on", false)}, false},
 		"one serves it": {[]Replica{at("off", true), at("silent", true), at("on", true)}, true},
 	} {
 		s := &Service{Kind: "pod", List: func(context.Context) (string, []Replica, error) { return "", c.all, nil }}
 		if denied, err := s.Denied(t.Context(), answers); denied != c.denied || err != nil {
 			t.Errorf("%s: denied %t, %v", name, denied, err)
 		}
+		if err := s.Serves(t.Context(), answers); probe.Denied(err) != c.denied || (err == nil) != (name == "all confirm") {
+			t.Errorf("%s: serves: %v", name, err)
+		}
 	}
 	away := errors.New("no answer")
 	s := &Service{Kind: "pod", List: func(context.Context) (string, []Replica, error) { return "", nil, away }}
 	if denied, err := s.Denied(t.Context(), answers); denied || !errors.Is(err, away) {
 		t.Errorf("the platform is away: denied %t, %v", denied, err)
+	}
+	if err := s.Serves(t.Context(), answers); !errors.Is(err, away) {
+		t.Errorf("the platform is away: %v", err)
 	}
 }

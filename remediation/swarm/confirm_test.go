@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/probe"
 )
 
 // A task may serve another value than the one that it was started with.
@@ -62,6 +64,11 @@ func TestAFlagIsOffOnceTheTasksConfirmIt(t *testing.T) {
 			}
 			defer c.Close()
 			target := alerts.Target{Swarm: &alerts.SwarmTarget{Service: "web"}, Probe: alerts.Probe{Port: port, Flags: tc.path}}
+			if tc.path != "" { // a flag that is kept elsewhere is asked for too
+				if err := c.Serves(t.Context(), target, alerts.Flag{Name: flagName, Off: "0"}); probe.Denied(err) != strings.HasPrefix(tc.name, "denied") || (err == nil) != (tc.name == "confirmed") {
+					t.Errorf("serves: %v", err)
+				}
+			}
 			a, err := c.FlagOff(target, alerts.Flag{Name: flagName, Off: "0"})
 			if err != nil {
 				t.Fatal(err)

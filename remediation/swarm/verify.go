@@ -57,6 +57,12 @@ func (c *Client) Verify(ctx context.Context, target alerts.Target, image, versio
 	return c.service(target).Verify(ctx, image, version)
 }
 
+// Serves asks each task that is up once which value it serves of a flag, as
+// replicas.Service does.
+func (c *Client) Serves(ctx context.Context, target alerts.Target, flag alerts.Flag) error {
+	return c.service(target).Serves(ctx, replicas.FlagOff(c.probe, target, flag))
+}
+
 // Running implements remediation.Runtime: each task is asked for its version and its flags.
 func (c *Client) Running(ctx context.Context, pb *alerts.Playbook) (remediation.Running, error) {
 	return c.service(pb.Target).Running(ctx, pb.Flags)

@@ -174,6 +174,30 @@ func (c *Engine) Denies(ctx context.Context, f *Fleet, k Check) error {
 	return nil
 }
 
+// Serves asks each replica that runs once which value it serves of a flag. The error is one
+// that probe.Denied reports where a replica serves another; any other says why this was not seen.
+func (c *Engine) Serves(ctx context.Context, target alerts.Target, flag alerts.Flag) error {
+	f, err := c.Found(ctx, target.Compose)
+	if err != nil {
+		return err
+	}
+	var said []error
+	for _, r := range f.Members() {
+		if !r.Running() {
+			continue
+		}
+		err := c.Probe.FlagIs(ctx, c.ownAddress(ctx, target.Probe.Flags, r, f.Replicas), flag.Name, flag.Off)
+		if err != nil {
+			err = fmt.Errorf("container %s: %w", r.ShortName(), err)
+		}
+		said = append(said, err)
+	}
+	if len(said) == 0 {
+		return fmt.Errorf("no container of %s runs", target.Compose.Service)
+	}
+	return probe.Together(said)
+}
+
 // of returns the check with the addresses of one replica.
 func (c *Engine) of(ctx context.Context, k Check, r *Replica) Check {
 	for _, address := range []*string{&k.Health, &k.Flags, &k.Version} {
