@@ -41,7 +41,7 @@ for ARCH in amd64 arm64; do
   say "$ARCH: packages"
   mkdir "$stage/$ARCH"
   cp "$dist/${name}_$ARCH" "$stage/$ARCH/backout"
-  cp LICENSE CHANGELOG.md deploy/backout.service deploy/dist/{acting.conf,backout.yml,nfpm.yaml,*.sh} "$stage/$ARCH/"
+  cp LICENSE CHANGELOG.md deploy/backout.service deploy/dist/{acting.conf,replica.conf,backout.yml,nfpm.yaml,*.sh} "$stage/$ARCH/"
   cp alerts/playbook.yaml "$stage/$ARCH/playbook.yaml"
   cp cmd/backout/completion/{backout.bash,_backout,backout.fish} "$stage/$ARCH/"
   go run -ldflags "-X $info.Version=$VERSION" ./cmd/backout --help-man | gzip -9n >"$stage/$ARCH/backout.1.gz"

@@ -130,7 +130,7 @@ func (s *server) send(method, path, body string) (status int, answer string) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer 0123456789abcdef0123456789abcdef")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: generous}).Do(req)
 	if err != nil {
 		s.Fatal(err)
 	}

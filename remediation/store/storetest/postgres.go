@@ -93,7 +93,7 @@ func NewServer(t testing.TB, settings ...string) *Server {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	settings = append(settings, "listen_addresses = '127.0.0.1'", "unix_socket_directories = ''", "shared_buffers = 32MB", "jit = off")
+	settings = append([]string{"listen_addresses = '127.0.0.1'", "unix_socket_directories = ''", "shared_buffers = 32MB", "jit = off"}, settings...)
 	f, err := os.OpenFile(filepath.Join(s.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
