@@ -28,7 +28,8 @@ const watchEvery = 30 * time.Second
 // elsewhere turns off a flag that LaunchDarkly or Unleash keeps. What its provider shows is
 // not yet what the service does: the service is asked too, where the playbook has
 // target.probe.flags. A service that serves another value is seen not to work. One that does
-// not answer, or does not list the flag, decides nothing.
+// not answer, or does not list the flag, decides nothing. It hides the optional interfaces of
+// the provider's action: Known asks for Permitted.
 type elsewhere struct {
 	remediation.Action
 	services Services
