@@ -80,21 +80,21 @@ func newHarness(t *testing.T) *harness {
 	t.Parallel() // they mostly wait for the server
 	w := &harness{t: t, name: "backout_test_" + random(), secret: "s3cret:" + random() + `\%/?`, environ: os.Environ()}
 	w.owner, w.app = w.name+"_owner", w.name+"_app"
+	template.Do(func() { makeTemplate(t) })
+	if template.name == "" {
+		t.Fatal("there is no template: an earlier test says why")
+	}
 	cluster := superuser(t, "")
 	t.Cleanup(func() {
-		cluster := lastly(t)
-		for _, sql := range []string{"DROP DATABASE IF EXISTS " + w.name + " WITH (FORCE)", "DROP ROLE IF EXISTS " + w.app, "DROP ROLE IF EXISTS " + w.owner} {
-			if _, err := cluster.Exec(context.Background(), sql); err != nil {
-				t.Error(err)
-			}
+		if err := drop(w.name, w.app, w.owner); err != nil {
+			t.Error(err)
 		}
-		cluster.Close(context.Background())
 	})
 	for _, sql := range []string{
 		"CREATE ROLE " + w.owner + " LOGIN CREATEROLE PASSWORD '" + w.secret + "'",
 		"GRANT pg_signal_backend TO " + w.owner,
 		"CREATE ROLE " + w.app + " LOGIN PASSWORD 'app'",
-		"CREATE DATABASE " + w.name + " OWNER " + w.owner,
+		"CREATE DATABASE " + w.name + " OWNER " + w.owner + " TEMPLATE " + template.name,
 	} {
 		if _, err := cluster.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
@@ -125,7 +125,8 @@ func newHarness(t *testing.T) *harness {
 		Flyway:    &remediation.Flyway{Dir: w.dir, Version: "1.0.0"},
 		Tolerated: func(context.Context) error { return w.tolerates },
 	}
-	w.fill()
+	w.exec("REASSIGN OWNED BY " + template.owner + " TO " + w.owner)
+	w.grant()
 	return w
 }
 
@@ -141,13 +142,54 @@ func (w *harness) byShell() {
 	w.spec.Command = []string{"/bin/sh", "rollback_to_v1.sh"}
 }
 
-// lastly connects for a cleanup, when the test's context is over.
-func lastly(t *testing.T) *pgx.Conn {
-	conn, err := pgx.Connect(context.Background(), os.Getenv("BACKOUT_POSTGRES_DSN"))
+// drop removes a database and roles, when no test's context is left.
+func drop(database string, roles ...string) error {
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, os.Getenv("BACKOUT_POSTGRES_DSN"))
 	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+database+" WITH (FORCE)")
+	for _, role := range roles {
+		_, rerr := conn.Exec(ctx, "DROP ROLE IF EXISTS "+role)
+		err = errors.Join(err, rerr)
+	}
+	return errors.Join(err, conn.Close(ctx))
+}
+
+// template is the filled database that each harness's is a copy of. The first test makes it, TestMain drops it.
+var template struct {
+	sync.Once
+	name, owner string
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if template.name != "" {
+		if err := drop(template.name, template.owner); err != nil {
+			fmt.Fprintln(os.Stderr, "cleaning up:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func makeTemplate(t *testing.T) {
+	t.Helper()
+	w := &harness{t: t, name: "backout_test_template_" + random(), dir: "../../testdata/migrations"}
+	w.owner = w.name + "_owner"
+	w.admin = superuser(t, "")
+	w.exec("CREATE ROLE " + w.owner)
+	w.exec("CREATE DATABASE " + w.name)
+	w.admin = superuser(t, w.name)
+	// The database's owner may create in it, but is a superuser: REASSIGN OWNED takes databases too.
+	w.exec("GRANT CREATE ON SCHEMA public TO " + w.owner)
+	w.load()
+	w.exec("REVOKE CREATE ON SCHEMA public FROM " + w.owner)
+	if err := w.admin.Close(t.Context()); err != nil { // nobody may be connected to what is copied
 		t.Fatal(err)
 	}
-	return conn
+	template.name, template.owner = w.name, w.owner
 }
 
 func (w *harness) address(user, password string) string {
@@ -206,8 +248,20 @@ func (w *harness) text(sql string) string {
 	return *text
 }
 
-// fill makes the schema and some rows, by the owner's hand.
+// fill makes the schema and some rows, which the application may use.
 func (w *harness) fill() {
+	w.t.Helper()
+	w.load()
+	w.grant()
+}
+
+func (w *harness) grant() {
+	w.t.Helper()
+	w.exec("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + w.app)
+}
+
+// load makes the schema and some rows, by the owner's hand.
+func (w *harness) load() {
 	w.t.Helper()
 	w.exec("SET ROLE " + w.owner + `;
 		CREATE TABLE flyway_schema_history (
@@ -220,7 +274,7 @@ func (w *harness) fill() {
 	w.migrate("V2.0.0__analytics.sql")
 	w.exec(`INSERT INTO forecasts SELECT 1, date '2026-01-01' + n, n FROM generate_series(1, 5) n;
 		INSERT INTO recommendations (channel, text) VALUES (1, 'more');
-		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ` + w.app + `; RESET ROLE`)
+		RESET ROLE`)
 }
 
 // reset empties the database and fills it again.
