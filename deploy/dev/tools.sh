@@ -27,7 +27,7 @@ promtool                prometheus              /usr/bin/promtool
 prometheus-alertmanager prometheus-alertmanager /usr/bin/prometheus-alertmanager
 alertmanager            prometheus-alertmanager /usr/bin/prometheus-alertmanager
 amtool                  prometheus-alertmanager /usr/bin/amtool
-chromium                chromium                /usr/lib/chromium/chromium
+chromium                chromium-headless-shell /usr/lib/chromium/chromium-headless-shell
 aiosmtpd                python3-aiosmtpd        /usr/bin/aiosmtpd
 mandoc                  mandoc                  /usr/bin/mandoc
 zsh                     zsh-static              /bin/zsh-static
@@ -40,7 +40,7 @@ database='initdb postgres pg_isready pg_dump pg_restore psql'
 PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep -vxF "$bin" | paste -sd:)
 
 # iptables and iproute2 are the engine's: container DNS and the engine's own bridge.
-packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium fonts-dejavu-core python3 python3-aiosmtpd mandoc zsh-static zsh-common fish)
+packages=(docker.io docker-compose prometheus prometheus-alertmanager postgresql iptables iproute2 chromium-headless-shell fonts-dejavu-core python3 python3-aiosmtpd mandoc zsh-static zsh-common fish)
 # The race detector needs a C compiler, the Go module proxy the certificates of the authorities.
 command -v "${CC:-gcc}" >/dev/null || packages+=(gcc libc6-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
