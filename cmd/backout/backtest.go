@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"reflect"
 	"runtime/debug"
@@ -28,7 +27,6 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/backtest"
 	"github.com/locotoki/backout/remediation/observe"
-	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
 	"github.com/locotoki/backout/trust"
@@ -98,17 +96,7 @@ func (c *commands) backtest(ctx context.Context, f backtestFlags) (err error) {
 	if c.env("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(400))
 	}
-	dir, err := os.MkdirTemp("", "backout-backtest-*")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	st, err := store.OpenScratch("sqlite:" + filepath.Join(dir, "backtest.db"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = closing(st, err) }()
-	o.Kinds, o.Store = kinds.list, st
+	o.Kinds = kinds.list
 	work := c.progress()
 	o.Progress = func(p backtest.Progress) { work.Count(p.Doing, p.Done, p.All, p.Unit) }
 	replayed, err := backtest.Run(ctx, o)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -143,7 +142,7 @@ func (c *commands) serve(ctx context.Context, f serveFlags) (err error) {
 		}
 	}
 	re := &reloader{flags: f.settingsFlags, kinds: playbookKinds(out.kinds.list), engine: engine, started: set.config, config: set.config, places: out.channelDirectory, log: logger}
-	backtests, err := newConsoleBacktests(engine, out.kinds.list, set.config, cmp.Or(set.config.DSN, *f.dsn), time.Now)
+	backtests, err := newConsoleBacktests(engine, out.kinds.list, set.config, time.Now)
 	if err != nil {
 		return err
 	}

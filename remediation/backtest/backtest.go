@@ -39,9 +39,7 @@ type Options struct {
 	// MaxLoad.
 	MaxLoad float64
 	Cache   *Cache
-	// Store is an empty one, for the replayed engine; it is not closed.
-	Store remediation.Store
-	Now   func() time.Time
+	Now     func() time.Time
 	// Progress, where set, is told what is done.
 	Progress func(p Progress)
 

@@ -32,7 +32,7 @@ func BenchmarkThirtyDays(b *testing.B) {
 	for b.Loop() {
 		own, theirs := cpuSeconds(b, ""), cpuSeconds(b, address)
 		report, err := backtest.Run(b.Context(), backtest.Options{
-			Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(b), Now: func() time.Time { return to },
+			Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Now: func() time.Time { return to },
 		})
 		if err != nil {
 			b.Fatal(err)

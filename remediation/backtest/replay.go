@@ -13,6 +13,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/engine"
+	"github.com/locotoki/backout/remediation/store/memory"
 	"github.com/locotoki/backout/rules"
 )
 
@@ -49,13 +50,13 @@ type firingKey struct {
 
 // newReplay begins with an engine that has never seen an alert.
 func newReplay(ctx context.Context, o *Options, p *past, stays []rules.Stay, unknown bool) (*replay, error) {
-	r := &replay{pb: o.Playbook, store: o.Store, past: p, stays: stays, unknown: unknown, targets: &targets{wanted: map[string]bool{}}, concerned: map[firingKey]string{}}
+	r := &replay{pb: o.Playbook, store: memory.New(), past: p, stays: stays, unknown: unknown, targets: &targets{wanted: map[string]bool{}}, concerned: map[firingKey]string{}}
 	if n := len(o.Playbook.Stages); n > 0 {
 		r.assume = o.Playbook.Stages[n-1].Name
 	}
 	var err error
 	r.engine, err = engine.New(ctx, engine.Options{
-		Store: o.Store, Playbooks: []*alerts.Playbook{o.Playbook}, Kinds: r.targets.kinds(o.Kinds), Prometheus: p, Alertmanager: nobodySilences{},
+		Store: r.store, Playbooks: []*alerts.Playbook{o.Playbook}, Kinds: r.targets.kinds(o.Kinds), Prometheus: p, Alertmanager: nobodySilences{},
 		Mode: remediation.Act, Now: p.clock, Steady: p.steady, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +15,6 @@ import (
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/action"
-	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
 )
@@ -159,13 +157,8 @@ func during(times ...time.Duration) func(time.Time) float64 {
 
 func options(t testing.TB, m *made) Options {
 	t.Helper()
-	st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "backtest.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { st.Close() })
 	return Options{
-		Playbook: twoStages(t), Kinds: action.Kinds(action.Tools{}), Source: m, SourceName: "made", From: day, To: day.Add(24 * time.Hour), Store: st,
+		Playbook: twoStages(t), Kinds: action.Kinds(action.Tools{}), Source: m, SourceName: "made", From: day, To: day.Add(24 * time.Hour),
 		Now: func() time.Time { return day.AddDate(0, 0, 10) },
 	}
 }
@@ -391,7 +384,6 @@ func TestWhatHasNoAnswerIsAGapOfItsAlertOnly(t *testing.T) {
 		if other.NoData > 0 || len(other.Firings) != 1 || len(r.Incidents) != 1 || r.Missing != "" {
 			t.Errorf("%s: the other trigger: %+v", run, other)
 		}
-		o.Store = options(t, m).Store
 	}
 }
 
@@ -541,7 +533,6 @@ func TestACacheInMemoryIsBounded(t *testing.T) {
 	o.Cache, o.Stage = c, "beta"
 	mustRun(t, o)
 	before := m.queries.Load()
-	o.Store = options(t, m).Store
 	if mustRun(t, o); m.queries.Load() != before {
 		t.Errorf("%d queries again", m.queries.Load()-before)
 	}

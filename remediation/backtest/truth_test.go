@@ -17,22 +17,11 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation/backtest"
 	"github.com/locotoki/backout/remediation/crashtest"
-	"github.com/locotoki/backout/remediation/store"
 	"github.com/locotoki/backout/remediation/view"
 	"github.com/locotoki/backout/rules"
 )
 
 var began = time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
-
-func openStore(t testing.TB) *store.Store {
-	t.Helper()
-	st, err := store.OpenScratch("sqlite:" + filepath.Join(t.TempDir(), "backtest.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { st.Close() })
-	return st
-}
 
 // A playbook's rules are evaluated by promtool for a week (an eighth of it with -short), at every evaluation, with all
 // of their recordings and ALERTS. A backtest of the same samples in a real Prometheus,
@@ -47,7 +36,7 @@ func TestABacktestAgreesWithTheRulesThatWereEvaluated(t *testing.T) {
 	s.blocks(t, data, began)
 	prom, address := serve(t, data)
 	report, err := backtest.Run(t.Context(), backtest.Options{
-		Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(t), Now: func() time.Time { return to },
+		Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Now: func() time.Time { return to },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -77,12 +66,11 @@ func TestAReplayThatAsksLessTellsTheSame(t *testing.T) {
 	data := t.TempDir()
 	s.blocks(t, data, began)
 	prom, address := serve(t, data)
-	o := backtest.Options{Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Store: openStore(t), Now: func() time.Time { return to }}
+	o := backtest.Options{Playbook: pb, Kinds: kinds(), Source: prom, SourceName: address, From: began, To: to.Add(-s.every), Now: func() time.Time { return to }}
 	less, err := backtest.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Store = openStore(t)
 	all, err := backtest.Run(t.Context(), backtest.Plain(o))
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +18,7 @@ import (
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/engine"
-	"github.com/locotoki/backout/remediation/store"
+	"github.com/locotoki/backout/remediation/store/memory"
 	"github.com/locotoki/backout/remediation/view"
 )
 
@@ -141,13 +140,9 @@ func (r *run) start(ctx context.Context, decode Decode) (err error) {
 		_, err = r.engine.Accept(ctx, n)
 		return err
 	}}
-	st, err := store.OpenScratch("sqlite:" + filepath.Join(r.targets.dir, "backout.db"))
-	if err != nil {
-		return err
-	}
-	r.store = st
+	r.store = memory.New()
 	r.engine, err = engine.New(ctx, engine.Options{
-		Store: st, Playbooks: []*alerts.Playbook{pb}, Kinds: r.targets.kinds(), Prometheus: r.prometheus, Alertmanager: r.alertmanager, Mode: r.sc.Mode,
+		Store: r.store, Playbooks: []*alerts.Playbook{pb}, Kinds: r.targets.kinds(), Prometheus: r.prometheus, Alertmanager: r.alertmanager, Mode: r.sc.Mode,
 		Now: func() time.Time { return r.now }, Steady: func() time.Duration { return r.now.Sub(began) }, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {
@@ -159,7 +154,7 @@ func (r *run) start(ctx context.Context, decode Decode) (err error) {
 		_, err = r.engine.DeclareRollout(ctx, pb.Service, "", r.sc.Rollout, "commander", "scenario")
 	}
 	if err != nil {
-		return errors.Join(err, st.Close())
+		return errors.Join(err, r.store.Close())
 	}
 	return nil
 }

@@ -35,14 +35,7 @@ func (t *tx) Incident(id string) (*remediation.Incident, error) {
 	if err := t.row("SELECT body FROM incidents WHERE n = ?", []any{n}, &body); err != nil {
 		return nil, fmt.Errorf("incident %s: %w", id, err)
 	}
-	if inc := t.decoded.incident(n, body); inc != nil {
-		return inc, nil
-	}
-	inc, err := incidentOf(n, body)
-	if err == nil {
-		t.decoded.keep(n, body, inc)
-	}
-	return inc, err
+	return incidentOf(n, body)
 }
 
 func incidentOf(n int64, body []byte) (*remediation.Incident, error) {

@@ -55,20 +55,6 @@ func open(dsn string, driver *sqlite.Driver, steps []migration) (_ *Store, err e
 	return s, nil
 }
 
-// OpenScratch is Open for a SQLite database that nobody misses after a crash: what Update
-// answered nil for is not synced to disk.
-func OpenScratch(dsn string) (*Store, error) {
-	s, err := open(dsn, &sqlite.Driver{}, sqliteMigrations())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.w.(*sqliteConn).script("PRAGMA synchronous = OFF"); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", s.db, err), s.Close())
-	}
-	s.decoded = &decoded{rows: map[int64]decodedRow{}}
-	return s, nil
-}
-
 // findSQLite finds the file that a dsn names, for reading.
 func findSQLite(dsn string) (*sqliteFile, error) {
 	path, err := pathOf(dsn)

@@ -61,9 +61,6 @@ type Store struct {
 
 	reading chan conn // free readers; nil stands for one not connected yet
 
-	// decoded is set for a scratch database.
-	decoded *decoded
-
 	// w is the writer's connection, which the writer goroutine alone uses.
 	w conn
 	// shared is how many calls the last commit served; the writer's alone.

@@ -16,9 +16,7 @@ type tx struct {
 	ctx   context.Context
 	c     conn
 	write bool
-	// decoded is the store's.
-	decoded *decoded
-	head    *head // nil where write is false
+	head  *head // nil where write is false
 	// appended are this part's audit entries.
 	appended []audit.Entry
 	// places are alerts read or put; totals this part's changes to the numbers

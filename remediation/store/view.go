@@ -33,7 +33,7 @@ func (s *Store) view(ctx context.Context, fn func(*tx) error) error {
 	if err != nil {
 		return fmt.Errorf("begin reading: %w", err)
 	}
-	t := &tx{ctx: ctx, c: c, decoded: s.decoded}
+	t := &tx{ctx: ctx, c: c}
 	defer func() {
 		t.over = true
 		if err := c.rollback(); err != nil {

@@ -245,7 +245,7 @@ func (b *batch) take(c *call) {
 	// it fails. Later ones get a savepoint with their first write.
 	head := b.head
 	t := &tx{
-		ctx: context.Background(), c: b.s.w, write: true, decoded: b.s.decoded, head: &b.head, batchTotals: b.totals, ahead: b.ahead, alone: len(b.calls) == 0,
+		ctx: context.Background(), c: b.s.w, write: true, head: &b.head, batchTotals: b.totals, ahead: b.ahead, alone: len(b.calls) == 0,
 	}
 	c.turn <- t
 	err := <-c.ran
