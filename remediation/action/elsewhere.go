@@ -27,9 +27,10 @@ const watchEvery = 30 * time.Second
 
 // elsewhere turns off a flag that LaunchDarkly or Unleash keeps. What its provider shows is
 // not yet what the service does: the service is asked too, where the playbook has
-// target.probe.flags. A service that serves another value is seen not to work. One that does
-// not answer, or does not list the flag, decides nothing. It hides the optional interfaces of
-// the provider's action: Known asks for Permitted.
+// target.probe.flags. One that serves another value leaves doubt: the flag stays off, since on
+// again is worse. One that does not answer, or does not list the flag, leaves it at what the
+// provider shows: a service that is down must not hold the plan. It hides the optional
+// interfaces of the provider's action: Known asks for Permitted.
 type elsewhere struct {
 	remediation.Action
 	services Services
@@ -39,22 +40,21 @@ type elsewhere struct {
 
 var _ remediation.Watcher = (*elsewhere)(nil)
 
-// served asks the service once.
-func (a *elsewhere) served(ctx context.Context) error {
+// denied asks the service once; the error says which replica serves another value.
+func (a *elsewhere) denied(ctx context.Context) error {
 	if a.target.Probe.Flags == "" {
 		return nil
 	}
-	err := a.services.Serves(ctx, a.target, a.flag)
-	if err == nil || probe.Denied(err) {
+	if err := a.services.Serves(ctx, a.target, a.flag); probe.Denied(err) {
 		return err
 	}
-	return remediation.InDoubt(err)
+	return nil
 }
 
 // Look implements remediation.Action.
 func (a *elsewhere) Look(ctx context.Context, op string) (remediation.Look, error) {
 	look, err := a.Action.Look(ctx, op)
-	if err == nil && look.Position == remediation.Wanted && probe.Denied(a.served(ctx)) {
+	if err == nil && look.Position == remediation.Wanted && a.denied(ctx) != nil {
 		look.Position = remediation.HalfWay
 	}
 	return look, err
@@ -65,7 +65,16 @@ func (a *elsewhere) Verify(ctx context.Context, op string) error {
 	if err := a.Action.Verify(ctx, op); err != nil {
 		return err
 	}
-	return replicas.Insist(ctx, replicas.Patience(a.target.Probe), a.served)
+	if a.denied(ctx) == nil {
+		return nil
+	}
+	err := replicas.Insist(ctx, replicas.Patience(a.target.Probe), func(ctx context.Context) error {
+		return a.services.Serves(ctx, a.target, a.flag) // now only its own word ends the doubt
+	})
+	if err != nil {
+		return remediation.InDoubt(err)
+	}
+	return nil
 }
 
 // Watch implements remediation.Watcher: it reports where the flag is on again.
@@ -78,7 +87,7 @@ func (a *elsewhere) Watch(ctx context.Context, report func(what string)) error {
 		case look.Position != remediation.Wanted:
 			wrong = append(wrong, a.flag.Name+" is on again in "+a.provider())
 		default:
-			if err := a.served(ctx); probe.Denied(err) {
+			if err := a.denied(ctx); err != nil {
 				wrong = append(wrong, err.Error())
 			}
 		}

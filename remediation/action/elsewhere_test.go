@@ -58,8 +58,8 @@ func TestAFlagThatIsKeptElsewhereIsOffOnceTheServiceConfirmsIt(t *testing.T) {
 		name string
 		word error
 		want remediation.Position
-		// undone: the verification fails; otherwise an error of it leaves doubt.
-		undone bool
+		// doubt: the verification leaves it.
+		doubt bool
 	}{
 		{"confirmed", nil, remediation.Wanted, false},
 		{"denied", errServesOn, remediation.HalfWay, true},
@@ -80,7 +80,7 @@ func TestAFlagThatIsKeptElsewhereIsOffOnceTheServiceConfirmsIt(t *testing.T) {
 					t.Errorf("it is %q, %v; want %q", look.Position, err, c.want)
 				}
 				err := a.Verify(t.Context(), "op")
-				if (err == nil) != (c.word == nil) || err != nil && (remediation.IsInDoubt(err) == c.undone || !strings.Contains(err.Error(), c.word.Error())) {
+				if (err != nil) != c.doubt || err != nil && (!remediation.IsInDoubt(err) || !strings.Contains(err.Error(), c.word.Error())) {
 					t.Errorf("verify: %v", err)
 				}
 			})
@@ -103,7 +103,7 @@ func TestAServiceHasTheProbesTimeoutToHearOfAFlag(t *testing.T) {
 		if err := bound(t, board, word(29*time.Second)).Verify(t.Context(), "op"); err != nil {
 			t.Error(err)
 		}
-		if err := bound(t, board, word(61*time.Second)).Verify(t.Context(), "op"); err == nil || remediation.IsInDoubt(err) {
+		if err := bound(t, board, word(61*time.Second)).Verify(t.Context(), "op"); !remediation.IsInDoubt(err) {
 			t.Error(err)
 		}
 		// What the provider shows comes first.
