@@ -82,10 +82,10 @@ endef
 test: tools promtool3 compose2 kubelab kustomize ## Run all tests but Swarm's, with crashes at a sample of the crash points
 	$(call tests,-short)
 
-# TestAProcessWhoseClockIsOff (tag long) builds a standard library of its own, and all that uses it.
+# TestAProcessWhoseClockIsOff (tag dist) builds a standard library of its own, and all that uses it.
 .PHONY: test-long
 test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests, with crashes at every crash point, and dist-check's
-	@$(WITH) $(GOTEST) -tags=long ./cmd/backout -run TestAProcessWhoseClockIsOff
+	@$(WITH) $(GOTEST) -tags=dist ./cmd/backout -run TestAProcessWhoseClockIsOff
 	@$(WITH) deploy/dev/swarm.sh with $(GOTEST) ./remediation/swarm
 	@$(WITH) $(DISTTEST)
 	$(call tests)

@@ -1,4 +1,4 @@
-//go:build long
+//go:build dist
 
 package main
 
@@ -92,7 +92,14 @@ func TestAProcessWhoseClockIsOffChangesNothing(t *testing.T) {
 			s := newSite(t, func(s *site) {
 				s.services = 3
 				s.playbook = strings.Replace(s.playbook, "settle: 5m}", fmt.Sprintf("settle: 5m, approval: {timeout: %s}}", answer), 1)
-				s.off = map[string]time.Duration{"a": off}
+				s.program = func(name string, args []string) *exec.Cmd {
+					if name != "a" {
+						return exec.Command(program(s.t), args...)
+					}
+					cmd := exec.Command(offClock(s.t), args...)
+					cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%.0f", clockOff, off.Seconds()))
+					return cmd
+				}
 			})
 			begun := time.Now()
 			a := s.start("a")

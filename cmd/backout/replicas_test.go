@@ -169,8 +169,8 @@ type site struct {
 	services int
 	// away is whose Prometheus does not answer, by name.
 	away sync.Map
-	// off is how far a replica's clock is off, by its name.
-	off map[string]time.Duration
+	// program, where set, makes a replica's command.
+	program func(name string, args []string) *exec.Cmd
 }
 
 // book is one service: its playbook, its flag, and what Prometheus is asked of it.
@@ -295,11 +295,9 @@ func (s *site) start(name string) *process {
 	for _, b := range s.books {
 		args = append(args, "--playbook.file="+filepath.Join(s.dir, b.service+".yaml"))
 	}
-	if off := s.off[name]; off == 0 {
-		p.cmd = exec.Command(program(s.t), args...)
-	} else {
-		p.cmd = exec.Command(offClock(s.t), args...)
-		p.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%.0f", clockOff, off.Seconds()))
+	p.cmd = exec.Command(program(s.t), args...)
+	if s.program != nil {
+		p.cmd = s.program(name, args)
 	}
 	p.cmd.Stderr = log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
