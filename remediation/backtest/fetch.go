@@ -207,29 +207,72 @@ func chunks(g grid) []grid {
 // on they are whole. Where ctx ends or a query fails that is later than asked for: the
 // error says why.
 func (f *fetcher) fetchAll(ctx context.Context, g grid, lines []*line, progress func(done, all int)) (whole int64, err error) {
+	type job struct {
+		chunk int
+		line  *line
+	}
 	parts := chunks(g)
-	done, all := 0, len(parts)*len(lines)
-	for i := len(parts) - 1; i >= 0; i-- {
-		err := f.fetchChunk(ctx, parts[i], lines, func() {
-			done++
-			progress(done, all)
+	var mu sync.Mutex // guards the lines and what follows
+	var errs []error
+	done, left := 0, make([]int, len(parts)) // lines that a chunk lacks
+	for i := range left {
+		left[i] = len(lines)
+	}
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	work := make(chan job)
+	var wg sync.WaitGroup
+	for range cap(f.slots) {
+		wg.Go(func() {
+			for j := range work {
+				err := safely(func() error { return f.fetchChunk(asking, parts[j.chunk], j.line, &mu) })
+				mu.Lock()
+				if err != nil {
+					errs = append(errs, err)
+					cancel()
+				} else {
+					left[j.chunk]--
+					done++
+					progress(done, len(parts)*len(lines))
+				}
+				mu.Unlock()
+			}
 		})
-		if err != nil {
-			return parts[i].last + 1, err
+	}
+send:
+	for i := len(parts) - 1; i >= 0; i-- {
+		for _, l := range lines {
+			select {
+			case work <- job{i, l}:
+			case <-asking.Done():
+				break send
+			}
 		}
 	}
-	return g.first, nil
+	close(work)
+	wg.Wait()
+	whole = g.last + 1
+	for i := len(parts) - 1; i >= 0 && left[i] == 0; i-- {
+		whole = parts[i].first
+	}
+	for _, err := range errs { // the first one that is not of our own cancelling
+		if !errors.Is(err, context.Canceled) {
+			return whole, err
+		}
+	}
+	if len(errs) > 0 {
+		return whole, errs[0]
+	}
+	return whole, ctx.Err()
 }
 
-// fetchChunk fetches one chunk of all lines.
-func (f *fetcher) fetchChunk(ctx context.Context, g grid, lines []*line, step func()) error {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	var errs []error
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	work := make(chan *line)
-	part := func(l *line, g grid) error {
+// fetchChunk fetches one chunk of a line, which mu guards.
+func (f *fetcher) fetchChunk(ctx context.Context, g grid, l *line, mu *sync.Mutex) error {
+	parts := []grid{g}
+	if l.within != nil {
+		parts = l.within(g)
+	}
+	for _, g := range parts {
 		expr, err := l.expr(g.at(g.first), g.at(g.last))
 		if err != nil {
 			return err
@@ -244,54 +287,8 @@ func (f *fetcher) fetchChunk(ctx context.Context, g grid, lines []*line, step fu
 			return fmt.Errorf("%s to %s: %w", g.at(g.first).Format(time.RFC3339), g.at(g.last).Format(time.RFC3339), err)
 		}
 		mu.Lock()
-		defer mu.Unlock()
 		l.copyFrom(part)
-		return nil
+		mu.Unlock()
 	}
-	one := func(l *line) error {
-		parts := []grid{g}
-		if l.within != nil {
-			parts = l.within(g)
-		}
-		for _, g := range parts {
-			if err := part(l, g); err != nil {
-				return err
-			}
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		step()
-		return nil
-	}
-	for range cap(f.slots) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for l := range work {
-				if err := safely(func() error { return one(l) }); err != nil {
-					mu.Lock()
-					errs = append(errs, err)
-					mu.Unlock()
-					cancel()
-				}
-			}
-		}()
-	}
-	for _, l := range lines {
-		select {
-		case work <- l:
-		case <-ctx.Done():
-		}
-	}
-	close(work)
-	wg.Wait()
-	for _, err := range errs { // the first one that is not of our own cancelling
-		if !errors.Is(err, context.Canceled) {
-			return err
-		}
-	}
-	if len(errs) > 0 {
-		return errs[0]
-	}
-	return ctx.Err()
+	return nil
 }

@@ -45,8 +45,9 @@ type pastSeries struct {
 	*series
 }
 
-// pastPart is how much of an expression is fetched at a time: polls follow each other.
-const pastPart = 2 * time.Hour
+// pastPart is how much of an expression is fetched at a time: polls follow each other for
+// about as long.
+const pastPart = 30 * time.Minute
 
 func newPast(ctx context.Context, f *fetcher, x rules.Expressions, g grid, plain bool) *past {
 	p := &past{
