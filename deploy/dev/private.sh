@@ -49,11 +49,12 @@ make_folder() {
   fi
 }
 
-# docker_path puts Docker's programs on PATH, as tools.sh has found or fetched them.
+# docker_path puts Docker's programs on PATH, as tools.sh has found or fetched them, behind the wrappers in .cache/bin.
 docker_path() {
   if [ -e "$cache/engine.env" ]; then
     # shellcheck disable=SC1091
     . "$cache/engine.env"
+    PATH=$cache/bin:$PATH
   fi
 }
 
