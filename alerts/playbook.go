@@ -229,7 +229,8 @@ type Probe struct {
 	// Port is the container's port that answers: a number, or in Kubernetes also a name.
 	// Required in Kubernetes and Swarm, and only for them.
 	Port string `yaml:"port,omitempty"`
-	// Timeout is how long a recreated service may take until it is healthy.
+	// Timeout is how long a recreated service may take until it is healthy. A healthcheck whose
+	// interval and start_period together are not shorter is not waited for: health decides.
 	Timeout model.Duration `yaml:"timeout"`
 	// Smoke are checks of what the service is for. Each must pass after an image
 	// change, in backout verify, and before a rollout is finished.

@@ -71,6 +71,7 @@ type (
 			Name          string
 			ContainerPort int
 		}
+		StartupProbe, ReadinessProbe *struct{ InitialDelaySeconds int }
 	}
 	variable struct {
 		Name, Value string

@@ -27,7 +27,23 @@ func (a *change) limit(w *workload) time.Duration {
 	if g := w.Spec.Template.Spec.TerminationGracePeriodSeconds; g != nil {
 		grace = time.Duration(*g) * time.Second
 	}
-	return replicas.Patience(a.target.Probe) + time.Duration(w.Spec.MinReadySeconds)*time.Second + grace
+	return replicas.Patience(a.target.Probe) + time.Duration(w.Spec.MinReadySeconds+w.Spec.Template.Spec.unprobed())*time.Second + grace
+}
+
+// unprobed is for how many seconds no probe asks a new pod whether it is ready.
+func (p podSpec) unprobed() int {
+	longest := 0
+	for _, c := range p.Containers {
+		delay := 0
+		if c.StartupProbe != nil {
+			delay = c.StartupProbe.InitialDelaySeconds
+		}
+		if c.ReadinessProbe != nil { // its delay begins with the container's start too
+			delay = max(delay, c.ReadinessProbe.InitialDelaySeconds)
+		}
+		longest = max(longest, delay)
+	}
+	return longest
 }
 
 // rolled reports whether every pod is of the present template and available, as kubectl

@@ -36,8 +36,9 @@ func TestARolloutMayTakeTheWorkloadsOwnWaitingTimes(t *testing.T) {
 	for spec, want := range map[string]time.Duration{
 		`{}`:                      30 * time.Second,
 		`{"minReadySeconds": 15}`: 45 * time.Second,
-		`{"template": {"spec": {"terminationGracePeriodSeconds": 0}}}`:                        0,
-		`{"minReadySeconds": 5, "template": {"spec": {"terminationGracePeriodSeconds": 90}}}`: 95 * time.Second,
+		`{"template": {"spec": {"terminationGracePeriodSeconds": 0}}}`:                                                                             0,
+		`{"template": {"spec": {"containers": [{"readinessProbe": {"initialDelaySeconds": 90}}, {"startupProbe": {"initialDelaySeconds": 20}}]}}}`: 120 * time.Second,
+		`{"minReadySeconds": 5, "template": {"spec": {"terminationGracePeriodSeconds": 90}}}`:                                                      95 * time.Second,
 	} {
 		var w workload
 		if err := json.Unmarshal([]byte(`{"spec":`+spec+`}`), &w); err != nil {

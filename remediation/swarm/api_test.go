@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
@@ -87,6 +89,24 @@ func TestAnEngineThatCountsNoTasksIsTooOld(t *testing.T) {
 	_, err := c.read(t.Context(), &alerts.SwarmTarget{Service: "shop_web"})
 	if message, advice := hint.Of(err); !strings.Contains(message, "does not count its tasks") || !strings.Contains(advice, "Docker 20.10 or newer") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A task counts as running once its healthcheck has passed.
+func TestAnUpdateMayTakeUntilTheHealthcheckAnswers(t *testing.T) {
+	for spec, want := range map[string]time.Duration{
+		`{}`:                                  15 * time.Second,
+		`{"Healthcheck": {"Test": ["NONE"]}}`: 15 * time.Second,
+		`{"Healthcheck": {"Test": ["CMD", "true"]}}`: 45 * time.Second,
+		`{"StopGracePeriod": 0, "Healthcheck": {"Test": ["CMD"], "Interval": 120000000000, "StartPeriod": 60000000000}}`: 185 * time.Second,
+	} {
+		s := &state{}
+		if err := json.Unmarshal([]byte(spec), &s.Spec.TaskTemplate.ContainerSpec); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.between(); got != want {
+			t.Errorf("%s: %s, want %s", spec, got, want)
+		}
 	}
 }
 

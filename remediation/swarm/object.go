@@ -68,6 +68,10 @@ type (
 		Image           string
 		Env             []string
 		StopGracePeriod *time.Duration
+		Healthcheck     *struct {
+			Test                  []string
+			Interval, StartPeriod time.Duration
+		}
 	}
 	task struct {
 		ID, NodeID, DesiredState string

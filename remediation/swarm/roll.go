@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ const (
 	// new one, where the service does not say.
 	defaultGrace   = 10 * time.Second
 	defaultMonitor = 5 * time.Second
+	// defaultInterval is how long after its start a task's healthcheck runs first, where the service does not say.
+	defaultInterval = 30 * time.Second
 	// noticed is how long Swarm takes to notice that a node is down, by default: three heartbeats of 5 s, and 0.5 s.
 	// defaultRestart is how long it then waits before it starts the task elsewhere, where the service does not say.
 	noticed        = 15500 * time.Millisecond
@@ -38,11 +41,14 @@ func (s *state) replaced() time.Duration {
 }
 
 // between is how long an update may show no progress while a new task is fine: one task
-// stops, the next is watched, and Swarm waits.
+// stops, the next answers its healthcheck and is watched, and Swarm waits.
 func (s *state) between() time.Duration {
 	d := defaultGrace
 	if g := s.container().StopGracePeriod; g != nil {
 		d = *g
+	}
+	if h := s.container().Healthcheck; h != nil && !slices.Equal(h.Test, []string{"NONE"}) {
+		d += cmp.Or(h.Interval, defaultInterval) + h.StartPeriod
 	}
 	if u := s.Spec.UpdateConfig; u != nil {
 		if d += u.Delay; u.Monitor > 0 {

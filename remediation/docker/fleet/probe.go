@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/docker/compose"
 	"github.com/locotoki/backout/remediation/probe"
@@ -23,6 +25,11 @@ const (
 	probeTimeout = 30 * time.Second
 	// AloneTimeout is how long a container must stay up that nothing can ask.
 	AloneTimeout = 2 * time.Second
+	// unsetInterval and unsetTimeout are what the engine uses where a healthcheck has none
+	// (moby, daemon/health.go).
+	unsetInterval, unsetTimeout = 30 * time.Second, 30 * time.Second
+	// slack is how much later than planned a healthcheck's first answer may come.
+	slack = 5 * time.Second
 )
 
 // Check is what a replica must show before it counts as working. Its addresses
@@ -50,13 +57,33 @@ func CheckOf(p alerts.Probe) Check {
 // ErrBroken marks what waiting does not cure.
 var ErrBroken = errors.New("container does not stay up")
 
+// noAnswerError is a healthcheck that has not answered since its container started. It decides
+// nothing.
+type noAnswerError struct {
+	name            string
+	interval, start time.Duration
+	within          time.Duration // until when its first answer comes at the latest
+}
+
+func (e *noAnswerError) Error() string {
+	text := fmt.Sprintf("the healthcheck of %s has not answered yet (interval %s", e.name, remediation.Span(e.interval))
+	if e.start > 0 {
+		text += ", start_period " + remediation.Span(e.start)
+	}
+	return text + ")"
+}
+
 // Works waits until a started container is seen to work: up without a restart,
 // healthy by its own healthcheck where that answers in time, and by the probe's
-// addresses.
+// addresses. A healthcheck that must decide is waited for until its first answer, for longer
+// than the check's time if need be. If ctx ends before that answer, the error is remediation.InDoubt.
 func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 	deadline, cancel := context.WithTimeout(ctx, k.Timeout)
-	defer cancel()
-	started := time.Now()
+	defer func() { cancel() }()
+	started, limit, extended := time.Now(), k.Timeout, false
+	if end, ok := deadline.Deadline(); ok {
+		k.Timeout = time.Until(end) // the step may have less
+	}
 	var last error
 	name := id
 	for {
@@ -80,7 +107,16 @@ func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 			}
 		}
 		if !Wait(deadline, probe.Every) {
-			within := fmt.Sprintf("within %s", k.Timeout)
+			var silent *noAnswerError
+			unanswered := errors.As(last, &silent)
+			if unanswered && !extended && ctx.Err() == nil {
+				cancel()
+				extended = true
+				limit = max(limit, silent.within)
+				deadline, cancel = context.WithDeadline(ctx, started.Add(limit))
+				continue
+			}
+			within := "within " + remediation.Span(limit)
 			if ctx.Err() != nil {
 				within = "within the time of the step"
 			}
@@ -89,6 +125,9 @@ func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 				return fmt.Errorf("wait for container %s: %w", name, ctx.Err())
 			case last == nil:
 				return remediation.InDoubt(fmt.Errorf("inspect container %s: the engine did not answer %s", name, within))
+			case unanswered:
+				return remediation.InDoubt(hint.Add(fmt.Errorf("container %s was not seen to work %s: %w", name, within, last),
+					"make the healthcheck's interval and start_period in the compose file shorter than target.probe.timeout, and that shorter than the step's timeout"))
 			}
 			// As text: neither an address that does not answer nor the end of the time leaves a doubt about what was seen.
 			return fmt.Errorf("container %s does not work %s: %s", name, within, last.Error())
@@ -128,12 +167,27 @@ func settled(in container.InspectResponse, since time.Time, k Check) (ready bool
 	case s.Health.Status == container.Starting:
 		// A first verdict that cannot come in time is not waited for, if the
 		// service can be asked otherwise.
-		if h := in.Config.Healthcheck; k.Health != "" && h != nil && h.Interval+h.StartPeriod >= k.Timeout {
+		e := firstAnswer(name, in.Config.Healthcheck)
+		switch n := len(s.Health.Log); {
+		case k.Health != "" && e.interval+e.start >= k.Timeout:
 			return true, nil
+		case n > 0 && time.Since(since) >= e.start: // before, no failure counts
+			return false, fmt.Errorf("the healthcheck of %s has not passed yet (last exit status %d)", name, s.Health.Log[n-1].ExitCode)
 		}
-		return false, fmt.Errorf("the healthcheck of %s has not answered", name)
+		return false, e
 	}
 	return true, nil
+}
+
+// firstAnswer returns when a container's healthcheck answers first.
+func firstAnswer(name string, h *container.HealthConfig) *noAnswerError {
+	e := &noAnswerError{name: name, interval: unsetInterval}
+	timeout := unsetTimeout
+	if h != nil {
+		e.interval, e.start, timeout = cmp.Or(h.Interval, e.interval), h.StartPeriod, cmp.Or(h.Timeout, timeout)
+	}
+	e.within = e.start + e.interval + timeout + slack
+	return e
 }
 
 // answers asks the probe's addresses once.
