@@ -153,7 +153,7 @@ func (d *document) target(ctx context.Context, a *asker) bool {
 	byPort := len(candidates) // another program may have the same port: its metrics must be known
 	var ports []string
 	for _, p := range d.Service.Ports {
-		ports = append(ports, p.Published)
+		ports = append(ports, p.all()...)
 	}
 	if len(ports) > 0 {
 		candidates = append(candidates, like("instance", ".+:("+strings.Join(ports, "|")+")"))

@@ -2,6 +2,7 @@ package draft
 
 import (
 	"cmp"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net"
@@ -12,6 +13,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
 )
 
 // release answers which version is rolled out, and which is before it.
@@ -59,9 +63,16 @@ func nextVersion(version string) string {
 
 var healthURL = regexp.MustCompile(`https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\])(?::([0-9]+))?(/[^\s"'|;&)?#]*)?(\?)?`)
 
+// longestProbe leaves a step, which has 5 minutes, time to change the service.
+const longestProbe = 4 * time.Minute
+
 // probe answers where the service says that it is healthy.
 func (d *document) probe() {
 	s := d.Service
+	d.Timeout = known("30s")
+	if takes := min((s.HealthcheckTakes + 10*time.Second - 1).Truncate(10*time.Second), longestProbe); takes > 30*time.Second {
+		d.Timeout = guessed(model.Duration(takes).String(), "the first answer of the service's healthcheck may take %s", model.Duration(s.HealthcheckTakes))
+	}
 	m := healthURL.FindStringSubmatch(strings.Join(s.Healthcheck, " "))
 	if m == nil {
 		switch {
@@ -70,7 +81,7 @@ func (d *document) probe() {
 		case len(s.Healthcheck) > 0:
 			d.Health = missing("an address that answers 200 while the service is healthy; its healthcheck requests none")
 		default:
-			d.Health = guessed(s.Ports[0].address("/health"), "the compose file has no healthcheck; write the path that the service has")
+			d.Health = s.Ports[0].answer("/health", "the compose file has no healthcheck; write the path that the service has")
 		}
 		return
 	}
@@ -80,14 +91,39 @@ func (d *document) probe() {
 	}
 	for _, p := range s.Ports {
 		if p.Target == port {
-			d.Health = known(p.address(cmp.Or(m[2], "/")))
+			d.Health = p.answer(cmp.Or(m[2], "/"))
 			if m[3] != "" {
-				d.Health = guessed(p.address(cmp.Or(m[2], "/")), "the healthcheck's query is left out, since it may hold a secret")
+				d.Health = p.answer(cmp.Or(m[2], "/"), "the healthcheck's query is left out, since it may hold a secret")
 			}
 			return
 		}
 	}
 	d.Health = missing("the healthcheck requests port %d, which the compose file does not publish; publish it on 127.0.0.1", port)
+}
+
+// answer is a path of the port; why are the reasons why it is guessed.
+func (p Port) answer(path string, why ...string) answer {
+	if p.Last != "" {
+		why = append(why, fmt.Sprintf("%s is the first of the ports %s-%s; after a change, each container is asked by its own", p.Published, p.Published, p.Last))
+	}
+	if len(why) == 0 {
+		return known(p.address(path))
+	}
+	return guessed(p.address(path), "%s", strings.Join(why, "; "))
+}
+
+// all are the port, or those of its range.
+func (p Port) all() []string {
+	first, err := strconv.ParseUint(p.Published, 10, 16)
+	last, lerr := strconv.ParseUint(p.Last, 10, 16)
+	if err != nil || lerr != nil {
+		return []string{p.Published}
+	}
+	var all []string
+	for n := first; n <= last; n++ {
+		all = append(all, strconv.FormatUint(n, 10))
+	}
+	return all
 }
 
 // address is a path of the port, as this machine reaches it.

@@ -51,6 +51,9 @@ type Service struct {
 	Ports             []Port
 	// Healthcheck is the command of the service's health check.
 	Healthcheck []string
+	// HealthcheckTakes is its interval, start_period and timeout together: how long after a
+	// start its first answer comes at the latest. 0 if there is none.
+	HealthcheckTakes time.Duration
 	// Migrations is the project's folder, where Flyway's scripts are looked for.
 	Migrations fs.FS
 }
@@ -60,7 +63,10 @@ type Port struct {
 	// Host is the address that it listens on, "" for all.
 	Host      string
 	Published string
-	Target    uint32
+	// Last is the end of a range of which each container gets one, Published its begin; "" for
+	// a single port.
+	Last   string
+	Target uint32
 }
 
 // Prometheus answers instant queries.
@@ -115,7 +121,7 @@ type document struct {
 	Schema string
 
 	Version, Previous answer
-	Health            answer
+	Health, Timeout   answer
 	Flags             []flag
 	Share             bool     // the first flag's value is a share of the traffic
 	Switches          []string // variables that are on or off, and not named like a flag

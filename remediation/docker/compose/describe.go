@@ -8,7 +8,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/sirupsen/logrus"
 
 	"github.com/locotoki/backout/alerts/draft"
@@ -43,18 +45,30 @@ func Describe(dir, service string) (draft.Service, error) {
 		}
 	}
 	for _, p := range d.Spec.Ports {
-		if p.Published != "" && !strings.Contains(p.Published, "-") && p.Protocol != "udp" {
-			s.Ports = append(s.Ports, draft.Port{Host: p.HostIP, Published: p.Published, Target: p.Target})
+		if first, last, _ := strings.Cut(p.Published, "-"); first != "" && p.Protocol != "udp" {
+			s.Ports = append(s.Ports, draft.Port{Host: p.HostIP, Published: first, Last: last, Target: p.Target})
 		}
 	}
 	if h := d.Spec.HealthCheck; h != nil && !h.Disable {
-		s.Healthcheck = h.Test
+		s.Healthcheck, s.HealthcheckTakes = h.Test, takes(h)
 	}
 	if d.Spec.Image != "" {
 		s.Tag = ParseReference(d.Spec.Image).Tag
 	}
 	s.TagVariable, err = d.tagVariable()
 	return s, err
+}
+
+// takes is how long after a start a healthcheck's first answer comes at the latest. What it
+// leaves out is the engine's default (moby, daemon/health.go).
+func takes(h *types.HealthCheckConfig) time.Duration {
+	interval, timeout, start := types.Duration(30*time.Second), types.Duration(30*time.Second), types.Duration(0)
+	for into, set := range map[*types.Duration]*types.Duration{&interval: h.Interval, &timeout: h.Timeout, &start: h.StartPeriod} {
+		if set != nil && *set > 0 {
+			*into = *set
+		}
+	}
+	return time.Duration(interval + timeout + start)
 }
 
 var (
