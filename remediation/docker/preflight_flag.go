@@ -93,7 +93,11 @@ func (a *flagOff) checkOff(ctx context.Context) remediation.Result {
 		return f
 	}
 	if a.target.Probe.Flags == "" {
-		return remediation.Unknown(seen+" with "+a.flag.Name+"="+a.flag.Off+"; the fallback behaviour cannot be observed (expected: "+a.flag.Fallback+")",
+		expected := ""
+		if a.flag.Fallback != "" {
+			expected = " (expected: " + a.flag.Fallback + ")"
+		}
+		return remediation.Unknown(seen+" with "+a.flag.Name+"="+a.flag.Off+"; the fallback behaviour cannot be observed"+expected,
 			"set probe: {flags: ...} to an address that lists flags, or sign it off")
 	}
 	return remediation.Passed(seen + ", serves " + a.flag.Name + " as off, and was removed")

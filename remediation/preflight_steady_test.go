@@ -1,0 +1,38 @@
+package remediation
+
+import (
+	"testing"
+
+	"github.com/locotoki/backout/alerts"
+)
+
+// A sign-off is for what was seen, and the same may take longer the next time.
+func TestASignOffCountsForAsLongAsTheSameIsSeen(t *testing.T) {
+	const works = "a test container of image 3adce6b6e27b works after 5.2 s with F=0; the fallback behaviour cannot be observed"
+	for _, c := range []struct {
+		signed, now string
+		counts      bool
+	}{
+		{works, works, true},
+		{works, "a test container of image 3adce6b6e27b works after 1 min 3 s with F=0; the fallback behaviour cannot be observed", true},
+		{works, "a test container of image eb765f6b8d9e works after 5.2 s with F=0; the fallback behaviour cannot be observed", false},
+		{works, "a test container of image 3adce6b6e27b works after 5.2 s with F=1; the fallback behaviour cannot be observed", false},
+		{"no answer within 980ms (waited 1m2.5s)", "no answer within 1.2s (waited 59s)", true},
+		{"read tcp 127.0.0.1:40112->127.0.0.1:9093: i/o timeout", "read tcp 127.0.0.1:51998->127.0.0.1:9093: i/o timeout", true},
+		{"read tcp 127.0.0.1:40112->127.0.0.1:9093: i/o timeout", "read tcp 127.0.0.1:40112->127.0.0.1:9094: i/o timeout", false},
+		{"this Prometheus does not scrape the jobs api-5m itself", "this Prometheus does not scrape the jobs api-1h itself", false},
+		{"the buckets are 0.1 0.5", "the buckets are 0.1 0.7", false},
+	} {
+		b := &alerts.Playbook{Hash: "h", Release: alerts.Release{Version: "2.0"}}
+		item := PreflightItem{ID: "flag/F/off", Result: Unknown(c.now, "")}
+		p := Preflight{Signatures: []Signature{{Item: item.ID, Release: "2.0", Playbook: "h", Evidence: c.signed}}}
+		if got := p.Signed(b, item, "2.0") != nil; got != c.counts {
+			t.Errorf("signed: %s\nnow: %s\nit counts: %t", c.signed, c.now, got)
+		}
+		item.Result, item.ID = item.Because(c.now), "another"
+		p.Signatures[0].Cause = c.signed
+		if got := p.Signed(b, item, "2.0") != nil; got != c.counts {
+			t.Errorf("signed cause: %s\nnow: %s\nit counts: %t", c.signed, c.now, got)
+		}
+	}
+}
