@@ -11,6 +11,12 @@ import (
 	"github.com/prometheus/common/model"
 )
 
+// ProblemAt is a problem of the value at a path, such as target.compose.project_dir, with
+// the file and the line that it has there.
+func (p *Playbook) ProblemAt(path, message, try string) Problem {
+	return Problem{File: p.pos.file, Line: p.pos.line(path), Message: message, Try: try}
+}
+
 // Warnings returns what is allowed but rarely intended, sorted by line. A
 // Playbook that Load returned may have any number of them.
 func (p *Playbook) Warnings() []Problem {

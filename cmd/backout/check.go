@@ -132,6 +132,9 @@ func (f settingsFlags) check() (findings, error) {
 		})
 	}
 	found.Warnings = append(found.Warnings, limitWarnings(*f.configFile, config, playbooks)...)
+	if errs[0] == nil && *f.configFile != "" && len(*f.playbookFiles) > 0 {
+		found.Errors = append(found.Errors, outsideProjects(config.DockerProjects, playbooks)...)
+	}
 	for _, pb := range playbooks {
 		found.Warnings = append(found.Warnings, pb.Warnings()...)
 		judged, err := rules.Check(pb)

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -395,5 +398,37 @@ func TestTargetsAreLookedAtAheadWithoutAnyEffect(t *testing.T) {
 	w.must(<-ended)
 	if op != "ahead" || w.target("flag_off").effects != 0 {
 		t.Fatalf("looked for %q, with %d effects", op, w.target("flag_off").effects)
+	}
+}
+
+func TestStatusShowsATargetThatNoStepCouldActOn(t *testing.T) {
+	w := newHarness(t)
+	for _, k := range []string{"flag_off", "image_retag", "schema_rollback", "restart"} {
+		w.target(k)
+	}
+	w.target("flag_off").lookErr = hint.Add(errors.New("/srv/shop is outside the allowed project folders"), "docker: {projects: [/srv/shop]}")
+	ctx, stop := context.WithCancel(w.ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- w.engine.Run(ctx) }()
+	shown := func() (lines []string) {
+		o, err := w.engine.Overview(w.ctx)
+		w.must(err)
+		for _, l := range view.NewStatus(o).NeedsPerson() {
+			if strings.Contains(l.Text, "target not ready") {
+				lines = append(lines, l.Text)
+			}
+		}
+		return lines
+	}
+	for deadline := time.Now().Add(time.Minute); len(shown()) == 0 && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
+	if got := shown(); len(got) != 1 || !strings.Contains(got[0], "outside the allowed project folders") || !strings.Contains(got[0], "(try: docker: {projects: [/srv/shop]})") {
+		t.Errorf("status shows %q", got)
+	}
+	stop()
+	w.must(<-ended)
+	if got := shown(); got != nil {
+		t.Errorf("it shows what nobody looks at any more: %q", got)
 	}
 }

@@ -92,6 +92,7 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 		if i := slices.IndexFunc(open, func(inc *remediation.Incident) bool { return inc.Service == b.Service && !inc.Drill }); i >= 0 {
 			s.BackOut = view.BackOutOf(open[i])
 		}
+		s.NotReady = e.notReadyOf(b.Service)
 		o.Services = append(o.Services, s)
 	}
 	slices.SortFunc(o.Services, func(a, b view.ServiceNow) int { return strings.Compare(a.Service, b.Service) })

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -16,7 +18,9 @@ const precheckEvery = time.Minute
 // that matters, and lets an action have ready what takes it long to find out.
 func (e *Engine) precheckTargets(ctx context.Context) error {
 	said := map[string]string{} // by target, what was logged last
+	defer e.setNotReady(nil)
 	for ctx.Err() == nil {
+		notReady := map[string]map[string]string{}
 		for _, b := range e.PlansHere(ctx) {
 			for _, p := range b.Plans {
 				for i, s := range p.Steps {
@@ -36,6 +40,12 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 					}
 					cancel()
 					target := b.Kinds[s.Action].Target(b.Playbook, s.Params)
+					if problem != "" {
+						if notReady[b.Service] == nil {
+							notReady[b.Service] = map[string]string{}
+						}
+						notReady[b.Service][target] = problem
+					}
 					if said[target] == problem || ctx.Err() != nil {
 						continue
 					}
@@ -47,7 +57,28 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 				}
 			}
 		}
+		if ctx.Err() == nil {
+			e.setNotReady(notReady)
+		}
 		ledger.Pause(ctx, precheckEvery)
 	}
 	return nil
+}
+
+// setNotReady notes the targets that cannot be acted on, by service and target.
+func (e *Engine) setNotReady(all map[string]map[string]string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.notReady = all
+}
+
+// notReadyOf lists those of a service, each with the reason.
+func (e *Engine) notReadyOf(service string) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := []string{}
+	for _, target := range slices.Sorted(maps.Keys(e.notReady[service])) {
+		all = append(all, target+": "+e.notReady[service][target])
+	}
+	return all
 }

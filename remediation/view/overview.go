@@ -113,9 +113,12 @@ type ServiceNow struct {
 	WatchdogMaxAge time.Duration `json:"watchdog_max_age"`
 	// PrometheusAway is since when Prometheus does not answer, nil where it does or
 	// that is not longer than WatchdogMaxAge.
-	PrometheusAway *time.Time   `json:"prometheus_away"`
-	Limits         []LimitLeft  `json:"limits"`
-	Triggers       []TriggerNow `json:"triggers"`
+	PrometheusAway *time.Time `json:"prometheus_away"`
+	// NotReady says which targets a step could not act on now, and why, as this process last
+	// looked; empty where another replica acts.
+	NotReady []string     `json:"not_ready"`
+	Limits   []LimitLeft  `json:"limits"`
+	Triggers []TriggerNow `json:"triggers"`
 	// Signals are those that the playbook's triggers name, and who raised which.
 	Signals []SignalNow `json:"signals"`
 	// Tells are the actions that only tell people something, and change no target.

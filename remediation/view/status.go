@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -85,13 +86,16 @@ func NewStatus(o Overview) Status {
 	for _, f := range o.Freezes {
 		add(false, "freeze", "%s", freezeWords(f, o.Time))
 	}
-	calm, lostOnes, more := 0, 0, 0
+	calm, lostOnes, more, notReady := 0, 0, 0, 0
 	for _, sv := range o.Services {
 		lost, words := sv.Monitoring(o.Time)
 		if lost {
 			lostOnes++
 		}
 		switch many := len(o.Services) > ShownServices && !sv.GoesOn(); {
+		case many && !lost && len(sv.NotReady) > 0:
+			notReady++
+			continue
 		case many && !lost:
 			calm++
 			continue
@@ -100,6 +104,13 @@ func NewStatus(o Overview) Status {
 			continue
 		}
 		add(lost, sv.Service, "monitoring: %s", words)
+		for _, why := range sv.NotReady {
+			message, try := hint.Cut(why)
+			if try != "" {
+				message += " (try: " + try + ")"
+			}
+			add(true, sv.Service, "target not ready, a step could not run now: %s", message)
+		}
 		if runs := sv.RunsWords(o.Time); runs != "" {
 			add(false, sv.Service, "runs: %s", runs)
 		}
@@ -117,6 +128,9 @@ func NewStatus(o Overview) Status {
 	}
 	if more > 0 {
 		add(true, remediation.Counted(more, "more service"), "monitoring: lost")
+	}
+	if notReady > 0 {
+		add(true, remediation.Counted(notReady, "more service"), "target not ready: see the server's log")
 	}
 	if calm > 0 {
 		add(false, remediation.Counted(calm, "service"), "monitoring: not lost; rollout: none active; signals: none")

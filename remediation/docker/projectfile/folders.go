@@ -46,7 +46,31 @@ func (in Folders) resolve(path string) (folder, name string, err error) {
 			return root, name, nil
 		}
 	}
-	return "", "", hint.Add(fmt.Errorf("%s is outside the allowed project folders", path), "docker: {projects: [%s]} in the configuration file", filepath.Dir(path))
+	folder = filepath.Dir(path)
+	if info, err := os.Stat(real); err == nil && info.IsDir() {
+		folder = path
+	}
+	return "", "", outside(path, folder)
+}
+
+func outside(path, folder string) error {
+	return hint.Add(fmt.Errorf("%s is outside the allowed project folders", path), "docker: {projects: [%s]} in the configuration file", folder)
+}
+
+// Names says why the folders do not name the one that a path lies in, or returns nil. On a
+// machine without that folder, the names alone decide. folder is what should be named.
+func (in Folders) Names(path, folder string) error {
+	if _, err := in.Allowed(path); err == nil {
+		return nil
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		for _, p := range in {
+			if name, err := filepath.Rel(p, path); err == nil && filepath.IsLocal(name) {
+				return nil
+			}
+		}
+	}
+	return outside(path, folder)
 }
 
 // rooted is a path below one of the allowed project folders. All access goes through
