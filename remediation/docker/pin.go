@@ -112,6 +112,9 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 	for _, r := range f.Replicas {
 		has := compose.ParseReference(r.Config.Image)
 		if !st.written && r.Running() && !compose.IsImageID(r.Config.Image) && has != compose.ParseReference(st.now.Spec.Image) && has != compose.ParseReference(st.then.Spec.Image) {
+			if st.unset() {
+				return pinned{}, a.notSet(st, r, has)
+			}
 			return pinned{}, hint.Add(fmt.Errorf("container %s was made from %s, and %s with %s names %s: a shell's %s overrules the file, or it was not recreated since", r.ShortName(), has, st.then.At(), path, cmp.Or(st.now.Spec.Image, "no image"), a.variable),
 				"unset %s in that shell, and docker-compose up -d %s", a.variable, f.Service)
 		}
@@ -120,6 +123,23 @@ func (a *imagePin) stand(ctx context.Context, op string, survey func(context.Con
 		st.denied = a.c.deniesVersion(ctx, f, a.target, a.version)
 	}
 	return st, nil
+}
+
+// unset reports whether the files give the service no image, since the env file lacks the
+// variable.
+func (st pinned) unset() bool {
+	image := st.now.Spec.Image
+	tag := image[strings.LastIndexByte(image, ':')+1:]
+	return st.snap.Env.Entry.Raw == "" && (tag == "" || tag[0] == '-' || tag[0] == '.')
+}
+
+func (a *imagePin) notSet(st pinned, r *fleet.Replica, made compose.Reference) error {
+	missing := ""
+	if st.snap.Env.Missing != "" {
+		missing = ", a file that is missing"
+	}
+	return hint.Add(fmt.Errorf("%s: %s is not set anywhere: not in %s%s; container %s was made from %s", st.then.At(), a.variable, st.snap.Env.Path, missing, r.ShortName(), made),
+		"%s=VALUE in %s, with the value for the image that runs now", a.variable, st.snap.Env.Path)
 }
 
 // choose finds the value that names the previous image, and refuses where the variable
@@ -143,6 +163,13 @@ func (a *imagePin) choose(ctx context.Context, st *pinned, p compose.Project, en
 	}
 	at := d.At()
 	if !strings.Contains(d.Spec.Image, compose.UnlikelyTag) {
+		decides, err := d.TagVariable()
+		if err != nil {
+			return err
+		}
+		if decides != "" {
+			return hint.Add(fmt.Errorf("%s: %s does not decide which image it runs: %s does", at, a.variable, decides), "variable: %s for image_retag in the playbook", decides)
+		}
 		return hint.Add(fmt.Errorf("%s: %s in %s does not decide which image it runs: it names %s", at, a.variable, st.snap.Env.Path, d.Spec.Image),
 			"image: %s:${%s} there, and docker-compose up -d %s", ref.Repo, a.variable, st.Service)
 	}

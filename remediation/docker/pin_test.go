@@ -2,6 +2,8 @@ package docker
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,6 +107,29 @@ func TestAVariableThatDoesNotDecideIsRefused(t *testing.T) {
 		w.write("docker-compose.yml", c.file)
 		if _, err := w.pin(nil).Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "try: ") {
 			t.Errorf("%s: %v, want word of %q", name, err, c.want)
+		}
+	}
+	// Another variable decides: it is named.
+	w.write("docker-compose.yml", strings.Replace(plain, "${TAG:?}", "${SHOP_VERSION:-2.0.0}", 1))
+	if _, err := w.pin(nil).Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "TAG does not decide which image it runs: SHOP_VERSION does") || !strings.Contains(err.Error(), "try: variable: SHOP_VERSION for image_retag in the playbook") {
+		t.Errorf("another variable: %v", err)
+	}
+	// Nothing sets it, whether the compose file asks for it or not.
+	for _, image := range []string{"${TAG}", "${TAG:?}"} {
+		w.write("docker-compose.yml", strings.Replace(plain, "${TAG:?}", image, 1))
+		for missing, write := range map[string]func(){
+			"a file that is missing": func() {
+				if err := os.Remove(filepath.Join(w.dir, ".env")); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"not in ": func() { w.write(".env", "PASSWORD="+secret+"\n") },
+		} {
+			write()
+			if _, err := w.pin(nil).Look(t.Context(), op); err == nil || !strings.Contains(err.Error(), "TAG is not set anywhere: ") || !strings.Contains(err.Error(), missing) || !strings.Contains(err.Error(), "try: TAG=VALUE in ") {
+				t.Errorf("%s, %s: %v", image, missing, err)
+			}
+			w.write(".env", "PASSWORD="+secret+"\n")
 		}
 	}
 	// A shell's value: what runs is not what the file names.

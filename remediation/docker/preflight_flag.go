@@ -74,6 +74,9 @@ func (a *flagOff) checkLasts(ctx context.Context) remediation.Result {
 		return remediation.Failed(fmt.Sprintf("no environment: in %s takes %s from .env", files, name), fmt.Sprintf("%s: ${%s:-%s} there", name, name, a.flag.Off))
 	case l.literal:
 		return remediation.Failed(fmt.Sprintf("%s is set in %s itself, which overrules .env", name, files), fmt.Sprintf("%s: ${%s:-%s} there", name, name, a.flag.Off))
+	case l.shell && l.env.Entry.Raw == "":
+		return remediation.Failed(fmt.Sprintf("%s is not set in %s, and a container runs with another value than the files give without it", name, l.env.Path),
+			fmt.Sprintf("write %s=VALUE into %s, with the value that runs now", name, l.env.Path))
 	case l.shell:
 		return remediation.Failed(fmt.Sprintf("a container runs with another %s than the files give: a shell's variable overrules .env", name),
 			fmt.Sprintf("unset %s in that shell, write it into .env, and docker-compose up -d %s", name, f.Service))

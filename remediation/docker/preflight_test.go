@@ -97,6 +97,7 @@ func TestEachDefectOfAFlagIsFound(t *testing.T) {
 			w.start("1")
 		}, "lasts", remediation.Fail, "takes FLAG from .env"},
 		"a shell overruled .env": {func(w *harness) { w.start("0.5") }, "lasts", remediation.Fail, "a shell's variable overrules .env"},
+		"nothing sets it":        {func(w *harness) { w.start("0.5"); w.write(".env", "TAG=1\n") }, "lasts", remediation.Fail, "FLAG is not set in "},
 		".env is elsewhere": {func(w *harness) {
 			w.start("1")
 			outside := filepath.Join(w.TempDir(), "env")

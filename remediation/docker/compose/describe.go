@@ -55,7 +55,7 @@ func Describe(dir, service string) (draft.Service, error) {
 	if d.Spec.Image != "" {
 		s.Tag = ParseReference(d.Spec.Image).Tag
 	}
-	s.TagVariable, err = d.tagVariable()
+	s.TagVariable, err = d.TagVariable()
 	return s, err
 }
 
@@ -76,9 +76,9 @@ var (
 	imageVariable = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)`)
 )
 
-// tagVariable finds the variable that sets the tag of a service's image, by giving each
+// TagVariable finds the variable that sets the tag of a service's image, by giving each
 // one that an image's name has an unlikely value; "" if there is none.
-func (d Definition) tagVariable() (string, error) {
+func (d Definition) TagVariable() (string, error) {
 	for _, file := range d.Files {
 		data, err := d.in.Read(file)
 		if err != nil {

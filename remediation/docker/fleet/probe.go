@@ -79,7 +79,7 @@ func (e *noAnswerError) Error() string {
 // than the check's time if need be. If ctx ends before that answer, the error is remediation.InDoubt.
 func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 	deadline, cancel := context.WithTimeout(ctx, k.Timeout)
-	defer func() { cancel() }()
+	defer cancel()
 	started, limit, extended := time.Now(), k.Timeout, false
 	if end, ok := deadline.Deadline(); ok {
 		k.Timeout = time.Until(end) // the step may have less
@@ -110,10 +110,10 @@ func (c *Engine) Works(ctx context.Context, id string, k Check) error {
 			var silent *noAnswerError
 			unanswered := errors.As(last, &silent)
 			if unanswered && !extended && ctx.Err() == nil {
-				cancel()
-				extended = true
-				limit = max(limit, silent.within)
-				deadline, cancel = context.WithDeadline(ctx, started.Add(limit))
+				extended, limit = true, max(limit, silent.within)
+				longer, stop := context.WithDeadline(ctx, started.Add(limit))
+				defer stop() // once
+				deadline = longer
 				continue
 			}
 			within := "within " + remediation.Span(limit)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // projectFolder is a folder that may be written, and the folder next to it that may not.
@@ -161,6 +163,23 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 	for _, path := range []string{fifo, filepath.Join(dir, "sub")} {
 		if _, err := in.Read(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestTheHintNamesTheFolderOfTheProject(t *testing.T) {
+	shop := filepath.Join(t.TempDir(), "shop")
+	if err := os.Mkdir(shop, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	env := filepath.Join(shop, ".env")
+	if err := os.WriteFile(env, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{shop, env} {
+		_, err := Folders{t.TempDir()}.Allowed(path)
+		if _, try := hint.Of(err); !strings.Contains(try, "{projects: ["+shop+"]}") {
+			t.Errorf("%s: %q", path, try)
 		}
 	}
 }
