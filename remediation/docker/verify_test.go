@@ -57,3 +57,17 @@ func TestVerifyTellsWhatOfAServiceDoesNotHold(t *testing.T) {
 		t.Error("verifying changed something")
 	}
 }
+
+// The engine runs such a healthcheck after 30 s for the first time.
+func TestAHealthcheckWithoutAnIntervalUndoesNoFlagOff(t *testing.T) {
+	w := plainHarness(t, func(c *container.Config, _ *container.HostConfig) {
+		c.Healthcheck = &container.HealthConfig{Test: []string{"CMD", "/service", "check"}}
+	})
+	if err := w.target.Probe.Timeout.Set("20s"); err != nil {
+		t.Fatal(err)
+	}
+	w.off(w.actionWith(nil), op)
+	if r := w.one(); r.State.Health == nil || r.State.Health.Status != container.Starting {
+		t.Errorf("the healthcheck has answered: %+v", r.State.Health)
+	}
+}

@@ -175,7 +175,7 @@ const ShownRecent = 5
 func NewServiceNow(b *plan.Plan) ServiceNow {
 	s := ServiceNow{
 		Service: b.Service, Playbook: b.Hash, Example: b.Example, Limits: []LimitLeft{}, Stages: remediation.StageNames(b.Playbook), WatchdogMaxAge: time.Duration(b.Watchdog.MaxAge),
-		Triggers: []TriggerNow{}, Signals: []SignalNow{}, Tells: []string{}, Runbook: b.RunbookURL,
+		Triggers: []TriggerNow{}, Signals: []SignalNow{}, NotReady: []string{}, Tells: []string{}, Runbook: b.RunbookURL,
 	}
 	if m := b.Communications; m != nil && m.IncidentCall != nil {
 		s.Call, s.CallAbove = m.IncidentCall.URL, &m.IncidentCall.SeverityAbove
