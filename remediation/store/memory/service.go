@@ -18,7 +18,7 @@ func (t *tx) Freezes() ([]remediation.Freeze, error) {
 
 // PutFreeze implements remediation.ServiceTable.
 func (t *tx) PutFreeze(f remediation.Freeze) error {
-	return put(t, &t.freezes, isFreeze(f.Service, string(f.Scope)), f)
+	return put(t, &t.freezes, isFreeze(f.Service, f.Scope), f)
 }
 
 // DeleteFreeze implements remediation.ServiceTable.
@@ -27,7 +27,7 @@ func (t *tx) DeleteFreeze(service, scope string) error {
 }
 
 func isFreeze(service, scope string) func(*remediation.Freeze) bool {
-	return func(f *remediation.Freeze) bool { return f.Service == service && string(f.Scope) == scope }
+	return func(f *remediation.Freeze) bool { return f.Service == service && f.Scope == scope }
 }
 
 // Signals implements remediation.ServiceTable.
