@@ -15,6 +15,7 @@ import (
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // Samples is what the engine knows about an incident's triggers when it decides.
@@ -100,7 +101,7 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 	case u.Err != nil:
 		ev.Blind = u.Err.Error()
 	case a.Value == nil:
-		ev.Blind = fmt.Sprintf("Prometheus has no up series for job %s", b.Job)
+		ev.Blind = "Prometheus has no series " + query.Targets(b.Playbook)
 	case *a.Value > 2*b.Poll().Seconds():
 		ev.Blind = fmt.Sprintf("the newest scrape of job %s is %.0f s old", b.Job, *a.Value)
 	case u.Value == nil || *u.Value < 1:
