@@ -208,8 +208,8 @@ func TestAStageWithAllOfTheTrafficWritesWhatTurnsTheFlagOn(t *testing.T) {
 
 func TestAFlagIsNotGivenAShareThatItCannotHave(t *testing.T) {
 	for name, edit := range map[string]func(string) string{
-		"is not known: its off is": onlyFull(`off: "false"`),
-		"no value gives it the traffic of stage alpha":        replace(`off: "0", default: "0"`, `off: "no"`),
+		"is not known: its off is":                     onlyFull(`off: "false"`),
+		"no value gives it the traffic of stage alpha": replace(`off: "0", default: "0"`, `off: "no"`),
 	} {
 		c := newCanary(t, edit)
 		err := c.begin(remediation.RolloutStart{})
