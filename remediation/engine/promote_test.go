@@ -166,7 +166,7 @@ func TestAStartIsRefusedWhereItCannotBegin(t *testing.T) {
 		"the proof is old": {func(c *canary) { c.now = c.now.Add(25 * time.Hour) }, remediation.RolloutStart{}, remediation.Conflict, "over 24 h ago"},
 		"another release":  {func(*canary) {}, remediation.RolloutStart{Release: "v3"}, remediation.Conflict, "is for release v2, not v3"},
 		"no such stage":    {func(*canary) {}, remediation.RolloutStart{Stage: "omega"}, remediation.Invalid, `no stage "omega"`},
-		"no such service":  {func(*canary) {}, remediation.RolloutStart{Service: "x"}, remediation.Missing, `no playbook for service "x"`},
+		"no such service":  {func(*canary) {}, remediation.RolloutStart{Service: "x"}, remediation.Missing, `no playbook for service "x" is loaded; try: one of shop`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCanary(t)
@@ -284,6 +284,9 @@ func TestARolloutIsNotFinishedBeforeItHasSoaked(t *testing.T) {
 	c := newCanary(t)
 	c.started()
 	err := c.do(remediation.RolloutFinish)
+	if _, try := hint.Of(err); try == "" {
+		t.Errorf("refused without a hint: %v", err)
+	}
 	refused(t, err, remediation.Conflict)
 	for _, why := range []string{"stage alpha is not the last stage", "1 d more"} {
 		if !strings.Contains(err.Error(), why) {

@@ -59,7 +59,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 			return remediation.Rollout{}, nil, err
 		}
 		if firmly, others := missing(gates); len(firmly)+len(others) > 0 {
-			return remediation.Rollout{}, nil, remediation.Refuse(remediation.Conflict, "release %s of %s is not started: %s", release, b.Service, whys(append(firmly, others...)))
+			return remediation.Rollout{}, nil, refuse(append(firmly, others...), "backout preflight show, and repeat the command once nothing is missing", "release %s of %s is not started", release, b.Service)
 		}
 		r := fresh
 		old.Promotion = nil
@@ -89,7 +89,7 @@ func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.Rol
 		}
 		firmly, others := missing(gates)
 		if len(firmly) > 0 || len(others) > 0 && !in.Force {
-			return remediation.Rollout{}, nil, &notYet{remediation.Refuse(remediation.Conflict, "release %s of %s is not promoted to %s: %s", r.Release, r.Service, stage.Name, whys(append(firmly, others...))), gateNames(append(firmly, others...))}
+			return remediation.Rollout{}, nil, &notYet{refuse(append(firmly, others...), "", "release %s of %s is not promoted to %s", r.Release, r.Service, stage.Name), gateNames(append(firmly, others...))}
 		}
 		detail := map[string]any{"gates": gate.Rows(gates)}
 		if len(others) > 0 {

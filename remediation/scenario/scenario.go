@@ -18,8 +18,8 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
-	"github.com/locotoki/backout/rules/query"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/rules/query"
 )
 
 // Scenario is a file: what a playbook is given, and what backout must do.
