@@ -15,7 +15,6 @@ import (
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/plan"
-	"github.com/locotoki/backout/rules/query"
 )
 
 // Samples is what the engine knows about an incident's triggers when it decides.
@@ -101,7 +100,7 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 	case u.Err != nil:
 		ev.Blind = u.Err.Error()
 	case a.Value == nil:
-		ev.Blind = "Prometheus has no series " + query.Targets(b.Playbook)
+		ev.Blind = "Prometheus has no series " + b.Expr.Targets
 	case *a.Value > 2*b.Poll().Seconds():
 		ev.Blind = fmt.Sprintf("the newest scrape of job %s is %.0f s old", b.Job, *a.Value)
 	case u.Value == nil || *u.Value < 1:

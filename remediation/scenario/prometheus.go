@@ -25,7 +25,6 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/rules"
-	"github.com/locotoki/backout/rules/query"
 	"github.com/locotoki/backout/rules/series"
 )
 
@@ -98,7 +97,11 @@ func newPrometheus(pb *alerts.Playbook, sc *Scenario, now func() time.Time) (*pr
 	if p.groups, err = heard(pb, groups.Groups); err != nil {
 		return nil, err
 	}
-	own, err := parser.NewParser(parser.Options{}).ParseMetricSelector(query.Targets(pb))
+	x, err := rules.ExpressionsOf(pb)
+	if err != nil {
+		return nil, err
+	}
+	own, err := parser.NewParser(parser.Options{}).ParseMetricSelector(x.Targets)
 	if err != nil {
 		return nil, fmt.Errorf("read the playbook's up: %w", err)
 	}

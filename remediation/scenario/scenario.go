@@ -19,7 +19,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
-	"github.com/locotoki/backout/rules/query"
+	"github.com/locotoki/backout/rules"
 )
 
 // Scenario is a file: what a playbook is given, and what backout must do.
@@ -207,9 +207,9 @@ func (sc *Scenario) check() {
 	for i := range sc.Series {
 		sc.checkSeries(&sc.Series[i], fmt.Sprintf("series[%d]", i))
 	}
-	if len(sc.Series) > 0 && !sc.isRead() {
+	if x, err := rules.ExpressionsOf(sc.playbook); err == nil && len(sc.Series) > 0 && !sc.isRead(x.Targets) {
 		sc.doc.Bad("series", "no query of the playbook selects any of the series, so nothing can fire",
-			"give them the names and labels of its queries; its targets are "+query.Targets(sc.playbook))
+			"give them the names and labels of its queries; its targets are "+x.Targets)
 	}
 	for i := range sc.Events {
 		sc.checkEvent(&sc.Events[i], fmt.Sprintf("events[%d]", i))
@@ -247,8 +247,8 @@ func (sc *Scenario) checkSeries(s *Series, path string) {
 
 // isRead reports whether a query of the playbook selects one of the series. It says
 // nothing about series that checkSeries has refused.
-func (sc *Scenario) isRead() bool {
-	exprs := []string{query.Targets(sc.playbook), sc.playbook.Expand(sc.playbook.Alive, 0, 0)}
+func (sc *Scenario) isRead(targets string) bool {
+	exprs := []string{targets, sc.playbook.Expand(sc.playbook.Alive, 0, 0)}
 	for _, ind := range sc.playbook.Indicators {
 		exprs = append(exprs, sc.playbook.Expand(ind.Query, time.Minute, 0))
 	}
