@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // ProblemAt is a problem of the value at a path, such as target.compose.project_dir, with
@@ -205,6 +207,13 @@ func (l *linter) stages() {
 		l.at("triggers", "every measured trigger counts only in its stage: outside these stages nothing rolls back automatically", "add a trigger that no stage lists under rollback")
 	}
 	for i, s := range l.pb.Stages {
+		if m := l.pb.Master(); m != nil {
+			if _, err := m.ValueIn(&s); err != nil {
+				at := key(item("stages", i), "traffic")
+				problem, try := hint.Of(err)
+				l.at(at, fmt.Sprintf("%s: %s", at, problem), try)
+			}
+		}
 		for j, c := range s.Success {
 			l.criterion(c, item(key(item("stages", i), "success"), j))
 		}

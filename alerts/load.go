@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -111,7 +112,7 @@ func (d *decoder) document(src []byte) *yaml.Node {
 		return fail(0, d.what+" is empty", d.begin)
 	case err != nil:
 		line, message := syntax(err)
-		return fail(line, message, "check indentation, quotes and brackets there and just above")
+		return fail(max(line, lineOf(src, err)), message, "check indentation, quotes and brackets there and just above")
 	}
 	switch err := dec.Decode(&more); {
 	case err == nil:
@@ -124,6 +125,22 @@ func (d *decoder) document(src []byte) *yaml.Node {
 		return fail(0, d.what+" is empty", d.begin)
 	}
 	return doc.Content[0]
+}
+
+// lineOf is the first line with which the text above it has this error: the decoder itself
+// names the line on which the block around the mistake begins.
+func lineOf(src []byte, is error) int {
+	lines := bytes.SplitAfter(src, []byte("\n"))
+	ends := make([]int, len(lines))
+	end := 0
+	for i, l := range lines {
+		end += len(l)
+		ends[i] = end
+	}
+	return 1 + sort.Search(len(ends)-1, func(i int) bool {
+		err := yaml.NewDecoder(bytes.NewReader(src[:ends[i]])).Decode(new(yaml.Node))
+		return err != nil && err.Error() == is.Error()
+	})
 }
 
 var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // Playbook is one service's playbook, decoded and valid.
@@ -279,6 +281,10 @@ type Flag struct {
 	Description string `yaml:"description,omitempty"`
 	// Off is the value that turns the feature off.
 	Off string `yaml:"off"`
+	// On is the value that turns the feature on. A stage with traffic "1" writes it to the
+	// master flag. Required for a master flag of the target whose off or default is not a
+	// number, such as "true". Default: the stage's traffic.
+	On string `yaml:"on,omitempty"`
 	// Default is the flag's value outside a rollout. Default: the value of off.
 	Default string `yaml:"default"`
 	// Fallback says what customers get while the feature is off.
@@ -296,6 +302,36 @@ type Flag struct {
 
 // Elsewhere reports whether another service keeps the flag than the target.
 func (f *Flag) Elsewhere() bool { return f.LaunchDarkly != nil || f.Unleash != nil }
+
+// takesShares reports whether the flag's value can be a share of the traffic.
+func (f *Flag) takesShares() bool {
+	number := func(value string) bool {
+		_, err := strconv.ParseFloat(value, 64)
+		return err == nil
+	}
+	if f.On != "" {
+		full, err := strconv.ParseFloat(f.On, 64)
+		return err == nil && full == 1 && (f.Off == "" || number(f.Off)) && (f.Default == "" || number(f.Default))
+	}
+	return f.Elsewhere() || number(f.Off) && number(f.Default)
+}
+
+// ValueIn is what a stage writes to the flag: its share of the traffic, or on. The error
+// of a flag that has no such value has a hint.
+func (f *Flag) ValueIn(s *Stage) (string, error) {
+	share, _ := s.Share()
+	switch {
+	case share >= 1 && f.On != "":
+		return f.On, nil
+	case f.takesShares():
+		return s.Traffic, nil
+	case share < 1:
+		return "", hint.Add(fmt.Errorf("the flag %s is on or off: no value gives it the traffic of stage %s, %s", f.Name, s.Name, s.Traffic),
+			`one stage, with traffic: "1"; or set the traffic yourself and declare each stage: backout rollout start --declare`)
+	}
+	return "", hint.Add(fmt.Errorf("the value that turns the flag %s on is not known: its off is %q and its default %q, and a number is not sure to turn it on", f.Name, f.Off, f.Default),
+		`on: "true" at the flag in the playbook; or turn it on yourself, then: backout rollout start --declare`)
+}
 
 // Indicator is a measured quantity.
 type Indicator struct {
@@ -431,7 +467,7 @@ type Stage struct {
 	// Description says what the stage must show.
 	Description string `yaml:"description,omitempty"`
 	// Traffic is the share of the traffic, above 0 and at most 1, as the master flag takes
-	// it.
+	// it. Where that flag has on, a stage with "1" writes the value of on.
 	Traffic string `yaml:"traffic"`
 	// Duration is how long the stage lasts at least; the full rollout soaks that long.
 	// Default: 7d for a last stage with all of the traffic; otherwise required.

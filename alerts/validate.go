@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // validator judges a decoded playbook. It says nothing about a value that the
@@ -341,10 +343,13 @@ func (v *validator) flags() {
 		}
 		v.name(key(path, "name"), f.Name, environment, "write "+environment.says)
 		v.need(key(path, "off"), !v.pos.has(key(path, "off")), `write the value that turns the feature off, such as off: "0"`)
-		for name, value := range map[string]string{"off": f.Off, "default": f.Default} {
+		for name, value := range map[string]string{"off": f.Off, "on": f.On, "default": f.Default} {
 			if strings.ContainsAny(value, "\n\r\x00") {
 				v.at(key(path, name), fmt.Sprintf("%s holds a line break or a NUL", key(path, name)), "write a value that fits on a line of .env")
 			}
+		}
+		if at := key(path, "on"); v.pos.has(at) {
+			v.on(at, &f)
 		}
 		if at := key(path, "launchdarkly"); f.LaunchDarkly != nil {
 			v.name(key(at, "project"), f.LaunchDarkly.Project, plainName, "write the key of the flag's project, such as social-intel")
@@ -353,6 +358,28 @@ func (v *validator) flags() {
 		}
 		if at := key(path, "unleash"); f.Unleash != nil {
 			v.unleash(path, at, f)
+		}
+	}
+}
+
+// on judges a value that turns a flag on.
+func (v *validator) on(at string, f *Flag) {
+	switch m := v.pb.Master(); {
+	case f.On == "" || f.On == f.Off:
+		v.at(at, fmt.Sprintf("%s is %q, which does not differ from off", at, f.On), `write the value that turns the feature on, such as on: "true"`)
+	case f.Elsewhere():
+		v.at(at, fmt.Sprintf("%s: the provider of %s has the value that turns it on", at, f.Name), "leave it out")
+	case m.Name == f.Name:
+		for i := range v.pb.Stages {
+			s := &v.pb.Stages[i]
+			if share, ok := s.Share(); !ok || share <= 0 || share > 1 {
+				continue
+			}
+			if _, err := f.ValueIn(s); err != nil {
+				traffic := key(item("stages", i), "traffic")
+				problem, try := hint.Of(err)
+				v.at(traffic, fmt.Sprintf("%s: %s", traffic, problem), try, at)
+			}
 		}
 	}
 }

@@ -19,7 +19,11 @@ func (v *validator) stages() {
 			share, ok := s.Share()
 			switch {
 			case !ok || !(share > 0 && share <= 1):
-				v.at(at, fmt.Sprintf("%s: %q is not a share above 0 and at most 1", at, s.Traffic), `write 1% as "0.01"`)
+				try := `write 1% as "0.01"`
+				if !ok {
+					try += `, and 100% as "1"; the value that turns the flag on belongs to the flag, as on`
+				}
+				v.at(at, fmt.Sprintf("%s: %q is not a share above 0 and at most 1", at, s.Traffic), try)
 			case share <= before:
 				v.at(at, fmt.Sprintf("%s: %s is not more than the traffic of the stage before", at, s.Traffic), "write the stages in order, with rising traffic")
 			}

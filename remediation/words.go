@@ -43,8 +43,12 @@ func Counted[N int | int64](n N, noun string) string {
 	return alerts.Counted(n, noun)
 }
 
-// Measure writes a value with its unit, to four digits.
+// Measure writes a value with its unit, to four digits. A share below 0.000001% is 0%:
+// what is left of a sum of samples, and no count of requests.
 func Measure(v float64, u alerts.Unit) string {
+	if least := map[alerts.Unit]float64{alerts.Ratio: 1e-8, alerts.Percent: 1e-6}[u]; math.Abs(v) < least {
+		v = 0
+	}
 	short := func(v float64) string { return strconv.FormatFloat(roundTo(v, 4), 'f', -1, 64) }
 	switch u {
 	case alerts.Ratio:

@@ -27,13 +27,16 @@ type Covered struct {
 	Route []string `json:"route"`
 	// Plan is "" if an alert threshold only warns.
 	Plan string `json:"plan,omitempty"`
-	// Rehearsed is when the plan was last rehearsed; nil is never.
+	// Rehearsed is when the plan was last rehearsed; nil is never, or not known.
 	Rehearsed *time.Time `json:"rehearsed,omitempty"`
+	// RehearsalUnknown: nothing was asked for rehearsals.
+	RehearsalUnknown bool `json:"rehearsal_unknown,omitempty"`
 	// Missing names what is missing.
 	Missing []string `json:"missing,omitempty"`
 }
 
-// Rehearsals are the times at which plans were rehearsed, by the plan's name.
+// Rehearsals are the times at which plans were rehearsed, by the plan's name; nil is not
+// known.
 type Rehearsals map[string]time.Time
 
 // Coverage lists a valid playbook's bounds: each needs a rule, a test that fires and
@@ -83,7 +86,7 @@ func coverageOf(pb *alerts.Playbook, made []rule, cases []testCase, root amRoute
 	}
 	for i := range pb.Triggers {
 		t := &pb.Triggers[i]
-		c := Covered{Kind: "trigger", Name: t.Name, Line: lineOf(pb, t), Plan: t.Plan}
+		c := Covered{Kind: "trigger", Name: t.Name, Line: lineOf(pb, t), Plan: t.Plan, RehearsalUnknown: rehearsed == nil}
 		if t.Signal != "" {
 			c.Kind = "signal"
 		}

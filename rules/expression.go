@@ -32,8 +32,8 @@ type Expressions struct {
 	Age string
 	// Up is how many targets of the service are up; 0 if there is none.
 	Up string
-	// targets selects the service's up series.
-	targets string
+	// Targets selects the up series of the service's targets.
+	Targets string
 	// Triggers holds one entry for every trigger that has an indicator.
 	Triggers map[string]TriggerExpressions
 }
@@ -71,7 +71,7 @@ func ExpressionsOf(pb *alerts.Playbook) (Expressions, error) {
 		Alive:    alive,
 		Age:      fmt.Sprintf("time() - max(timestamp(%s))", targets),
 		Up:       fmt.Sprintf("count(%s == 1) or vector(0)", targets),
-		targets:  targets,
+		Targets:  targets,
 		Triggers: map[string]TriggerExpressions{},
 	}
 	for i := range pb.Triggers {
@@ -128,28 +128,28 @@ func judge(pb *alerts.Playbook, t *alerts.Trigger) (judgement, error) {
 // UpAt is how many targets of the service were up at a moment: 0 if there were
 // some and none was up, no value if Prometheus has no samples of that moment.
 func (x Expressions) UpAt(at time.Time) string {
-	return fmt.Sprintf("count(%[1]s @ %[2]d == 1) or 0 * count(%[1]s @ %[2]d)", x.targets, at.Unix())
+	return fmt.Sprintf("count(%[1]s @ %[2]d == 1) or 0 * count(%[1]s @ %[2]d)", x.Targets, at.Unix())
 }
 
 // UpNow is UpAt the moment at which it is evaluated.
 func (x Expressions) UpNow() string {
-	return fmt.Sprintf("count(%[1]s == 1) or 0 * count(%[1]s)", x.targets)
+	return fmt.Sprintf("count(%[1]s == 1) or 0 * count(%[1]s)", x.Targets)
 }
 
 // DownNow is how many of the service's targets are down: while none is, KeptSince is UpAt,
 // or 0 where that has no value.
-func (x Expressions) DownNow() string { return fmt.Sprintf("count(%s == 0) or vector(0)", x.targets) }
+func (x Expressions) DownNow() string { return fmt.Sprintf("count(%s == 0) or vector(0)", x.Targets) }
 
 // Fresh has a value while Age is at most d: a range query answers it ten times as fast.
 // 3.x has none at exactly d.
 func (x Expressions) Fresh(d time.Duration) string {
-	return fmt.Sprintf("count(%[1]s and count_over_time(%[1]s[%[2]s]))", x.targets, query.Duration(d))
+	return fmt.Sprintf("count(%[1]s and count_over_time(%[1]s[%[2]s]))", x.Targets, query.Duration(d))
 }
 
 // KeptSince is how many of the targets of the service that were up at a moment are not
 // down now.
 func (x Expressions) KeptSince(at time.Time) string {
-	return fmt.Sprintf("count((%s @ %d == 1) unless (%s == 0)) or vector(0)", x.targets, at.Unix(), x.targets)
+	return fmt.Sprintf("count((%s @ %d == 1) unless (%s == 0)) or vector(0)", x.Targets, at.Unix(), x.Targets)
 }
 
 // aliveOf is the playbook's alive expression as 1 or 0: 0 while no target of the

@@ -53,23 +53,24 @@ func (a *asker) labels(ctx context.Context, label, expr string) []string {
 }
 
 // ask fills in what Prometheus knows, or guesses it.
-func (d *document) ask(ctx context.Context) error {
+func (d *document) ask(ctx context.Context) (noAnswer, err error) {
 	if d.Prometheus != nil {
 		a := &asker{prometheus: d.Prometheus}
 		d.found(ctx, a)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 		if a.err == nil {
 			d.Asked = fmt.Sprintf("Values are from %s, asked at %s UTC for the 7 days before.", oneLine(d.Address), d.Now.UTC().Format("2006-01-02 15:04"))
-			return nil
+			return nil, nil
 		}
+		noAnswer = a.err
 		d.Asked = fmt.Sprintf("Prometheus gave no answer (%s), so metrics and bounds are guessed.", oneLine(a.err.Error()))
 	} else {
 		d.Asked = "Prometheus was not asked (--prometheus), so metrics and bounds are guessed."
 	}
 	d.guess()
-	return nil
+	return noAnswer, nil
 }
 
 // guess is what holds without Prometheus: the commonest metrics.

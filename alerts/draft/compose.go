@@ -137,13 +137,14 @@ func (p Port) address(path string) string {
 
 // flag is a variable that looks like a feature flag.
 type flag struct {
-	Name     string
-	Off, Now string
+	Name         string
+	Off, On, Now string // On is "" where the values are numbers
 }
 
 var (
 	flagName     = regexp.MustCompile(`^(FEATURE|FF|FLAG|ENABLE|EXPERIMENT)_|_(ENABLED|FLAG|FEATURE)$`)
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	onOf         = map[string]string{"false": "true", "off": "on", "no": "yes"}
 	offOf        = map[string]string{"0": "0", "1": "0", "true": "false", "false": "false", "on": "off", "off": "off", "yes": "no", "no": "no"}
 )
 
@@ -154,10 +155,14 @@ func flagOf(name, value string) (f flag, share, ok bool) {
 	if n, err := strconv.ParseFloat(value, 64); err == nil && n > 0 && n < 1 {
 		off, share = "0", true
 	}
+	on := onOf[off]
 	if value == strings.ToUpper(value) {
-		off = strings.ToUpper(off)
+		off, on = strings.ToUpper(off), strings.ToUpper(on)
 	}
-	return flag{name, off, value}, share, off != "" && flagName.MatchString(name) && variableName.MatchString(name)
+	if on != "" && value != off {
+		on = value
+	}
+	return flag{name, off, on, value}, share, off != "" && flagName.MatchString(name) && variableName.MatchString(name)
 }
 
 // mostSteps is how many flags the drafted plan turns off: with the image and the schema,

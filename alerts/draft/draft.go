@@ -88,20 +88,21 @@ type Options struct {
 	Program string
 }
 
-// Write returns the playbook as YAML. The error is the context's: anything else that
-// fails becomes a remark in the playbook.
-func Write(ctx context.Context, o Options) ([]byte, error) {
+// Write returns the playbook as YAML. noAnswer is why Prometheus did not answer, nil if it
+// did or was not asked; the playbook then has guesses. err is the context's: anything else
+// that fails becomes a remark in the playbook.
+func Write(ctx context.Context, o Options) (text []byte, noAnswer, err error) {
 	d := &document{Options: o, Schema: schemaURL(o.Program)}
 	d.release()
 	d.probe()
 	d.flags()
 	d.migrations()
-	if err := d.ask(ctx); err != nil {
-		return nil, err
+	if noAnswer, err = d.ask(ctx); err != nil {
+		return nil, nil, err
 	}
 	var b bytes.Buffer
-	err := playbook.Execute(&b, d)
-	return b.Bytes(), err
+	err = playbook.Execute(&b, d)
+	return b.Bytes(), noAnswer, err
 }
 
 //go:embed playbook.tmpl

@@ -73,7 +73,7 @@ func (c *commands) printFindings(f findings) error {
 	case !f.OK:
 		fmt.Fprintf(&b, "%s, %s\n", remediation.Counted(len(f.Errors), "error"), remediation.Counted(len(f.Warnings), "warning"))
 	case len(f.Warnings) > 0:
-		fmt.Fprintf(&b, "ok: %s; %s, none of which blocks a start\n", strings.Join(f.Checked, ", "), remediation.Counted(len(f.Warnings), "warning"))
+		fmt.Fprintf(&b, "ok: %s, with %s\n", strings.Join(f.Checked, ", "), remediation.Counted(len(f.Warnings), "warning"))
 	default:
 		fmt.Fprintf(&b, "ok: %s\n", strings.Join(f.Checked, ", "))
 	}

@@ -251,6 +251,13 @@ func TestAListReadsEveryPage(t *testing.T) {
 	}
 }
 
+func TestReadingNeedsTheTokenOfAViewerOnly(t *testing.T) {
+	url := server(t, "", exchange{"GET /api/v1/incidents?limit=1000", "", 403, `{"error":"the role alertmanager does not allow this"}`})
+	if r := backout(t, nil, "incident", "list", "--url="+url); r.status != statusWrong || !strings.Contains(r.stderr, "with the token of a viewer or a commander") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestARefusalIsASentenceWithAHint(t *testing.T) {
 	for name, tc := range map[string]struct {
 		status int
@@ -260,7 +267,7 @@ func TestARefusalIsASentenceWithAHint(t *testing.T) {
 	}{
 		"no token":        {401, `{"error":"a known token is needed"}`, 2, "backout: a known token is needed\ntry: --token-file=FILE"},
 		"no tokens":       {403, `{"error":"no tokens are configured; try: add a token to tokens: in --config.file"}`, 2, "no tokens are configured\ntry: add a token to tokens:"},
-		"the wrong role":  {403, `{"error":"the role viewer does not allow this"}`, 2, "viewer does not allow this\ntry: --token-file=FILE"},
+		"the wrong role":  {403, `{"error":"the role viewer does not allow this"}`, 2, "viewer does not allow this\ntry: --token-file=FILE, with the token of a commander"},
 		"a hint for HTTP": {401, `{"error":"a known token is required; try: Authorization: Bearer TOKEN"}`, 2, "backout: a known token is required\ntry: --token-file=FILE"},
 		"a hint":          {409, `{"error":"x is breaching; try: force, to restore anyway"}`, 1, "backout: x is breaching\ntry: force, to restore anyway\n"},
 		"unknown":         {404, `{"error":"there is no incident inc-7"}`, 1, "backout: there is no incident inc-7\n"},

@@ -64,18 +64,22 @@ func (c *commands) addInit() {
 			o.Address, _, _ = strings.Cut(conf.PrometheusURL, "?") // what follows may be a secret
 		}
 		o.Now, o.Program = c.now(), version.Version
-		text, err := draft.Write(ctx, o)
+		text, noAnswer, err := draft.Write(ctx, o)
 		if err != nil {
 			return wrong("", "write the playbook: %w", err)
 		}
 		next := "--url=URL"
-		if *prometheus != "" {
+		if *prometheus != "" && noAnswer == nil {
 			next = "--url=" + o.Address
 		}
 		if *files != "" {
 			next = strings.TrimPrefix(next+" --config.file="+*files, "--url=URL ")
 		}
-		return c.deliver(*out, string(text), next, *output)
+		if err := c.deliver(*out, string(text), next, *output); err != nil || noAnswer == nil {
+			return err
+		}
+		return negative("check --prometheus, or prometheus.url in --config.file; then run init again, with another --out",
+			"Prometheus at %s gave no answer, so metrics and bounds are guessed: %w", o.Address, noAnswer)
 	})
 }
 

@@ -444,9 +444,9 @@ func TestInitSaysWhatIsWrong(t *testing.T) {
 	if r := backout(t, nil, "init", "--project-dir="+asking, "--service=shop"); r.status != 0 || strings.Contains(r.stdout+r.stderr, "hush-hush") || !strings.Contains(r.stdout, "/ready # guessed: the healthcheck's query") {
 		t.Errorf("a healthcheck with a query: %d %s%s", r.status, r.stdout, r.stderr)
 	}
-	// A Prometheus that does not answer costs guesses only.
+	// Without an answer the playbook is written all the same, with guesses; the command fails.
 	r := backout(t, nil, "init", "--project-dir="+dir, "--service=shop", "--prometheus=http://127.0.0.1:1?token=secret-of-thanos")
-	if r.status != 0 || !strings.Contains(r.stdout, "Prometheus gave no answer (") || strings.Contains(r.stdout+r.stderr, "secret-of-thanos") || !strings.Contains(r.stdout, "http_requests_total") {
+	if r.status != statusNegative || !strings.Contains(r.stderr, "Prometheus at http://127.0.0.1:1 gave no answer") || !strings.Contains(r.stderr, "try: check --prometheus") || !strings.Contains(r.stderr, "--url=URL") || !strings.Contains(r.stdout, "Prometheus gave no answer (") || strings.Contains(r.stdout+r.stderr, "secret-of-thanos") || !strings.Contains(r.stdout, "http_requests_total") {
 		t.Errorf("without an answer: %d %s%s", r.status, r.stdout, r.stderr)
 	}
 }

@@ -189,7 +189,7 @@ func (c *commands) reportStale(stale []staleFile, all int) error {
 	for _, f := range stale {
 		fmt.Fprintf(&b, "%s: %s\n", f.State, f.Name)
 	}
-	b.WriteString("To write them: backout rules generate, with the same playbooks and --output.\n")
+	b.WriteString("To write them: backout rules generate, with the same flags except --check. Check with the flags that wrote them, --webhook.url too.\n")
 	if err := c.print(b.String()); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -151,6 +152,13 @@ func (r *Report) writeActions(w *markdown) {
 func (w *markdown) block(name string, v any) {
 	if v == nil {
 		return
+	}
+	if m, ok := v.(map[string]any); ok {
+		m = maps.Clone(m)
+		maps.DeleteFunc(m, func(_ string, v any) bool { list, ok := v.([]any); return v == nil || ok && len(list) == 0 })
+		if v = m; len(m) == 0 {
+			return
+		}
 	}
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

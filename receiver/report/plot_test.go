@@ -264,6 +264,10 @@ func TestMeasuresHaveTheirUnits(t *testing.T) {
 		want string
 	}{
 		{0.0123456, "ratio", "1.235%"},
+		{2.401e-10, "ratio", "0%"},
+		{-2.401e-8, "percent", "0%"},
+		{1e-7, "ratio", "0.00001%"},
+		{2e-10, "seconds", "0.0000002 ms"},
 		{85, "percent", "85%"},
 		{0.75, "seconds", "750 ms"},
 		{1.5, "seconds", "1.5 s"},

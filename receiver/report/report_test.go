@@ -224,6 +224,19 @@ func TestAReportReadsALongLogToItsEnd(t *testing.T) {
 	}
 }
 
+func TestAReportLeavesOutEmptyListsOfATargetsState(t *testing.T) {
+	s := aLadder()
+	for i := range s.entries {
+		if e := &s.entries[i]; e.Detail["before"] != nil {
+			e.Detail["before"] = map[string]any{"image": "kept-state", "replicas": []any{}, "note": nil}
+		}
+	}
+	text := string(reportOf(t, s).Markdown(nil))
+	if !strings.Contains(text, "kept-state") || strings.Contains(text, `"replicas"`) || strings.Contains(text, `"note"`) {
+		t.Errorf("the report is\n%s", text)
+	}
+}
+
 func TestNothingFromOutsideIsMarkdown(t *testing.T) {
 	hostile := "a|b `c` ``` **d** [e](http://f) <img src=x onerror=alert(1)> ![g](h) @everyone #1 &lt; :boom: \n# i\n\n---\n```\n\x1b[2J\u202e\x00" + strings.Repeat("x", 10_000)
 	s := aLadder()

@@ -64,6 +64,16 @@ func TestTheBriefSaysWhatCustomersSeeAndWhatTheyGetInstead(t *testing.T) {
 	refused(t, err, remediation.Missing)
 }
 
+func TestABriefSaysThatThePlaybookHasNoFallback(t *testing.T) {
+	w := newHarness(t, replace("fallback: none", `fallback: ""`))
+	w.declare("alpha")
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1")
+	if got := w.brief(id); !strings.Contains(got, "- FEATURE_A: the playbook does not say what customers get instead\n") {
+		t.Errorf("the brief is\n%s", got)
+	}
+}
+
 func TestAPlaybooksOwnTemplateWritesTheBriefAndHostileWordsArePlain(t *testing.T) {
 	w, _, _ := withMail(t, briefed, replace("support_brief: {", `support_brief: {template: "{{.Title}}|{{range .Components}}{{.Name}}{{end}}|{{.Owner}}", `))
 	w.announcement = remediation.Announcement{Components: []string{"<b>A\u202e\x1b[2J\nB" + strings.Repeat("x", 10_000)}, Status: remediation.MajorOutage}

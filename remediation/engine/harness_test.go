@@ -407,7 +407,9 @@ type fakePrometheus struct {
 	// known where they are not given here.
 	events map[string]float64
 	unborn bool
-	err    error
+	// unscraped: there is no series up of the service.
+	unscraped bool
+	err       error
 	// criterion is the value of every stage's criteria; below 0: none.
 	criterion float64
 	// hangs, where set, is waited for, or the context's end.
@@ -454,7 +456,7 @@ func (p *fakePrometheus) Query(ctx context.Context, expr string) (float64, bool,
 	case p.expr.Alive:
 		return p.alive, true, nil
 	case p.expr.Age:
-		return p.age, true, nil
+		return p.age, !p.unscraped, nil
 	case p.expr.Up:
 		return p.targets() - p.down, true, nil
 	}

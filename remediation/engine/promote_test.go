@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -165,7 +166,7 @@ func TestAStartIsRefusedWhereItCannotBegin(t *testing.T) {
 		"the proof is old": {func(c *canary) { c.now = c.now.Add(25 * time.Hour) }, remediation.RolloutStart{}, remediation.Conflict, "over 24 h ago"},
 		"another release":  {func(*canary) {}, remediation.RolloutStart{Release: "v3"}, remediation.Conflict, "is for release v2, not v3"},
 		"no such stage":    {func(*canary) {}, remediation.RolloutStart{Stage: "omega"}, remediation.Invalid, `no stage "omega"`},
-		"no such service":  {func(*canary) {}, remediation.RolloutStart{Service: "x"}, remediation.Missing, `no playbook for service "x"`},
+		"no such service":  {func(*canary) {}, remediation.RolloutStart{Service: "x"}, remediation.Missing, `no playbook for service "x" is loaded; try: one of shop`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCanary(t)
@@ -177,6 +178,51 @@ func TestAStartIsRefusedWhereItCannotBegin(t *testing.T) {
 				t.Errorf("refused with %q, want %q; %v", err, tc.why, c.stageLog())
 			}
 		})
+	}
+}
+
+// onlyFull leaves out the stages before full, and writes the flag's values anew.
+func onlyFull(values string) func(string) string {
+	return func(src string) string {
+		from, to := strings.Index(src, "  - {name: alpha"), strings.Index(src, "  - {name: full")
+		return strings.Replace(src[:from]+src[to:], `off: "0", default: "0"`, values, 1)
+	}
+}
+
+func TestAStageWithAllOfTheTrafficWritesWhatTurnsTheFlagOn(t *testing.T) {
+	c := newCanary(t, onlyFull(`off: "false", on: "true"`))
+	c.must(c.begin(remediation.RolloutStart{}))
+	c.tick()
+	c.at(remediation.RolloutSoaking, "full", "true")
+	if r := c.rollout(); r.Traffic != "1" {
+		t.Errorf("the rollout has the traffic %s", r.Traffic)
+	}
+	all, err := c.engine.Entries(c.ctx, audit.Filter{Service: "shop"})
+	c.must(err)
+	for _, e := range all {
+		if e.Kind == audit.KindStage && e.Detail["traffic"] != nil && e.Detail["traffic"] != "1" {
+			t.Errorf("the audit log has the traffic %v", e.Detail["traffic"])
+		}
+	}
+}
+
+func TestAFlagIsNotGivenAShareThatItCannotHave(t *testing.T) {
+	for name, edit := range map[string]func(string) string{
+		"is not known: its off is":                     onlyFull(`off: "false"`),
+		"no value gives it the traffic of stage alpha": replace(`off: "0", default: "0"`, `off: "no"`),
+	} {
+		c := newCanary(t, edit)
+		err := c.begin(remediation.RolloutStart{})
+		refused(t, err, remediation.Conflict)
+		if why, try := hint.Of(err); !strings.Contains(why, name) || !strings.Contains(try, "--declare") {
+			t.Errorf("%s: refused with %q, try %q", name, why, try)
+		}
+		c.tick()
+		if len(c.flag.history) > 0 {
+			t.Errorf("%s: the flag was set to %v", name, c.flag.history)
+		}
+		_, err = c.engine.DeclareRollout(c.ctx, "shop", "", "", "eve", "turned on by hand")
+		c.must(err)
 	}
 }
 
@@ -238,6 +284,9 @@ func TestARolloutIsNotFinishedBeforeItHasSoaked(t *testing.T) {
 	c := newCanary(t)
 	c.started()
 	err := c.do(remediation.RolloutFinish)
+	if _, try := hint.Of(err); try == "" {
+		t.Errorf("refused without a hint: %v", err)
+	}
 	refused(t, err, remediation.Conflict)
 	for _, why := range []string{"stage alpha is not the last stage", "1 d more"} {
 		if !strings.Contains(err.Error(), why) {

@@ -385,9 +385,10 @@ func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
 		gone func(*harness)
 		why  string
 	}{
-		"it died":                 {dies, "no target of job shop is up"},
-		"its exporter is down":    {func(w *harness) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and its exporter is down"},
-		"too few events to judge": {func(w *harness) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
+		"it died":                        {dies, "no target of job shop is up"},
+		"its job has other targets only": {func(w *harness) { dies(w); w.prom.unscraped = true }, `Prometheus has no series up{job="shop"}`},
+		"its exporter is down":           {func(w *harness) { dies(w); w.prom.alive, w.prom.unborn = 1, true }, "has no value, and its exporter is down"},
+		"too few events to judge":        {func(w *harness) { dies(w); w.prom.alive, w.prom.events = 1, map[string]float64{"error_rate": 3} }, "too few events"},
 		"another trigger has a value": {func(w *harness) {
 			w.post("firing", "latency", "fp2")
 			w.post("resolved", "latency", "fp2")
@@ -411,7 +412,7 @@ func TestAServiceThatVanishedIsNoAnswerThatNothingIsWrong(t *testing.T) {
 			if w.metric("backout_needs_human", "no_data") != 1 {
 				t.Errorf("nobody is called: %v", w.log(id))
 			}
-			w.prom.alive, w.prom.unborn, w.prom.events = 1, false, nil // it is back, and has nothing to do
+			w.prom.alive, w.prom.unborn, w.prom.unscraped, w.prom.events = 1, false, false, nil // it is back, and has nothing to do
 			w.pass(time.Minute)
 			w.is(id, remediation.Closed, "")
 		})

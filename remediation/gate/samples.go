@@ -100,7 +100,7 @@ func (e *Gates) PollRecovery(ctx context.Context, b *plan.Plan, inc *remediation
 	case u.Err != nil:
 		ev.Blind = u.Err.Error()
 	case a.Value == nil:
-		ev.Blind = fmt.Sprintf("Prometheus has no up series for job %s", b.Job)
+		ev.Blind = "Prometheus has no series " + b.Expr.Targets
 	case *a.Value > 2*b.Poll().Seconds():
 		ev.Blind = fmt.Sprintf("the newest scrape of job %s is %.0f s old", b.Job, *a.Value)
 	case u.Value == nil || *u.Value < 1:

@@ -1,8 +1,10 @@
 package incident
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
@@ -18,7 +20,7 @@ func (e *Responder) planOfSignal(service, name string) (*plan.Plan, error) {
 		return nil, err
 	}
 	if known := remediation.SignalsOf(b.Playbook); !slices.Contains(known, name) {
-		return nil, remediation.Refuse(remediation.Missing, "the playbook of %s has no signal %q: its signals are %v", b.Service, name, known)
+		return nil, remediation.Refuse(remediation.Missing, "the playbook of %s has no signal %q: it has %s", b.Service, name, cmp.Or(strings.Join(known, ", "), "none"))
 	}
 	return b, nil
 }

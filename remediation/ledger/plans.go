@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/hint"
@@ -77,13 +78,23 @@ func (l *Ledger) OnePlan(service string) (*plan.Plan, error) {
 		if b := l.PlanOf(service); b != nil {
 			return b, nil
 		}
-		return nil, remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", service)
+		return nil, l.NoPlan(service)
 	}
 	all := l.Plans()
 	if len(all) != 1 {
-		return nil, remediation.Refuse(remediation.Invalid, "name the service: %d playbooks are loaded", len(all))
+		return nil, hint.Add(remediation.Refuse(remediation.Invalid, "name the service: %d playbooks are loaded", len(all)), "--service=NAME")
 	}
 	return all[0], nil
+}
+
+// NoPlan refuses a service that has no playbook, and names those that have one.
+func (l *Ledger) NoPlan(service string) error {
+	var names []string
+	for _, b := range l.Plans() {
+		names = append(names, b.Service)
+	}
+	slices.Sort(names)
+	return hint.Add(remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", service), "one of %s", strings.Join(names, ", "))
 }
 
 // UnreadableError: a stored playbook cannot be carried out any more.

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -98,7 +99,7 @@ func briefOf(b *plan.Plan, inc *remediation.Incident, v view.IncidentView, publi
 				feature = flag.Name
 			}
 			f.Fallbacks = append(f.Fallbacks, alerts.BriefFallback{
-				Feature: remediation.Plain(feature, mostFact), Flag: flag.Name, Instead: remediation.Plain(flag.Fallback, mostFact),
+				Feature: remediation.Plain(feature, mostFact), Flag: flag.Name, Instead: remediation.Plain(cmp.Or(flag.Fallback, "the playbook does not say what customers get instead"), mostFact),
 			})
 		}
 	}

@@ -91,7 +91,11 @@ func (e *Promoter) FinishRollout(ctx context.Context, b *plan.Plan, in remediati
 		gates = append(gates, proof...)
 		firmly, others := missing(gates)
 		if len(firmly) > 0 || len(others) > 0 && !in.Force {
-			return remediation.Refuse(remediation.Conflict, "the rollout of %s is not finished: %s", b.Service, whys(append(firmly, others...)))
+			try := "backout rollout status shows each part; repeat the command once they are met"
+			if len(firmly) == 0 {
+				try += ", or finish with --force"
+			}
+			return refuse(append(firmly, others...), try, "the rollout of %s is not finished", b.Service)
 		}
 		from, now := r.Stage, e.Now().UTC()
 		r.State, r.Stage, r.StageSince, r.Held, r.Missing = remediation.RolloutDone, remediation.StageNone, &now, false, ""

@@ -217,13 +217,21 @@ func missing(all []remediation.GateResult) (firmly, others []remediation.GateRes
 	return firmly, others
 }
 
-// whys joins what closed gates say.
-func whys(closed []remediation.GateResult) string {
-	out := make([]string, len(closed))
-	for i, g := range closed {
-		out[i] = g.Why
+// refuse is a refusal by the gates that are closed, with what each of them asks for, or
+// else try.
+func refuse(closed []remediation.GateResult, try, format string, args ...any) error {
+	var why, tries []string
+	for _, g := range closed {
+		message, try := hint.Cut(g.Why)
+		why = append(why, message)
+		if try != "" && !slices.Contains(tries, try) {
+			tries = append(tries, try)
+		}
 	}
-	return strings.Join(out, "; ")
+	if len(tries) == 0 {
+		tries = []string{try}
+	}
+	return hint.Add(remediation.Refuse(remediation.Conflict, "%s: %s", fmt.Sprintf(format, args...), strings.Join(why, "; ")), "%s", strings.Join(tries, "; "))
 }
 
 // gateNames are those of closed gates.

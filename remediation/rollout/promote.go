@@ -59,7 +59,7 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 			return remediation.Rollout{}, nil, err
 		}
 		if firmly, others := missing(gates); len(firmly)+len(others) > 0 {
-			return remediation.Rollout{}, nil, remediation.Refuse(remediation.Conflict, "release %s of %s is not started: %s", release, b.Service, whys(append(firmly, others...)))
+			return remediation.Rollout{}, nil, refuse(append(firmly, others...), "backout preflight show, and repeat the command once nothing is missing", "release %s of %s is not started", release, b.Service)
 		}
 		r := fresh
 		old.Promotion = nil
@@ -89,7 +89,7 @@ func (e *Promoter) Promote(ctx context.Context, b *plan.Plan, in remediation.Rol
 		}
 		firmly, others := missing(gates)
 		if len(firmly) > 0 || len(others) > 0 && !in.Force {
-			return remediation.Rollout{}, nil, &notYet{remediation.Refuse(remediation.Conflict, "release %s of %s is not promoted to %s: %s", r.Release, r.Service, stage.Name, whys(append(firmly, others...))), gateNames(append(firmly, others...))}
+			return remediation.Rollout{}, nil, &notYet{refuse(append(firmly, others...), "", "release %s of %s is not promoted to %s", r.Release, r.Service, stage.Name), gateNames(append(firmly, others...))}
 		}
 		detail := map[string]any{"gates": gate.Rows(gates)}
 		if len(others) > 0 {
@@ -169,12 +169,17 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 	if flag == nil {
 		return view.RolloutView{}, remediation.Refuse(remediation.Conflict, "the playbook of %s has no flag that controls the traffic", b.Service)
 	}
+	value, err := flag.ValueIn(stage)
+	if err != nil {
+		why, try := hint.Of(err)
+		return view.RolloutView{}, hint.Add(remediation.Refuse(remediation.Conflict, "the traffic of %s cannot be set: %s", b.Service, why), "%s", try)
+	}
 	now := e.Now().UTC()
 	op := fmt.Sprintf("rollout-%s/%s@%d", b.Service, stage.Name, now.UnixNano())
-	target, look, lookErr := e.lookAtTraffic(ctx, b, flag.Name, stage.Traffic, op)
+	target, look, lookErr := e.lookAtTraffic(ctx, b, flag.Name, value, op)
 	var done remediation.Rollout
 	e.begun.Delete(op) // two within one reading of the clock have the same name
-	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
+	err = e.Store.Update(ctx, func(tx remediation.Tx) error {
 		old, err := remediation.RolloutOf(tx, b.Service)
 		if err != nil {
 			return err
@@ -204,7 +209,7 @@ func (e *Promoter) intendPromotion(ctx context.Context, b *plan.Plan, stage *ale
 		}
 		p := r.Promotion
 		*p = remediation.Promotion{
-			From: old.Stage, To: stage.Name, Flag: flag.Name, Value: stage.Traffic, Target: target, By: actor, Reason: reason, Op: op,
+			From: old.Stage, To: stage.Name, Flag: flag.Name, Value: value, Target: target, By: actor, Reason: reason, Op: op,
 			Started: now, Until: now.Add(promotionForward + promotionBack), Wake: now, Playbook: b.Hash, Before: look.Snapshot, Was: p.Was,
 			Writer: e.process,
 		}

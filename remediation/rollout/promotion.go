@@ -95,7 +95,11 @@ func (c *promoting) complete() error {
 	}
 	c.r.Stage, c.r.StageSince = c.p.To, &c.now
 	c.r.State = c.b.StateIn(c.p.To)
-	return c.e.stageEntry(c.tx, c.r, c.p.By, map[string]any{"reason": c.p.Reason, "from": c.p.From, "traffic": c.p.Value})
+	traffic := c.p.Value
+	if s := c.b.Stage(c.p.To); s != nil {
+		traffic = s.Traffic
+	}
+	return c.e.stageEntry(c.tx, c.r, c.p.By, map[string]any{"reason": c.p.Reason, "from": c.p.From, "traffic": traffic})
 }
 
 // fail ends a promotion that did not come about. The rollout is held until a

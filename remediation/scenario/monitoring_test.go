@@ -19,7 +19,7 @@ import (
 
 func TestATargetWithoutASampleIsDownAndItsSeriesEnd(t *testing.T) {
 	sc, err := Parse("s.yaml", []byte(`
-series: [{series: 'requests_total{job="shop",instance="a"}', values: 0+1x1 _ 3}]
+series: [{series: 'si_requests_total{job="social-intel",instance="a"}', values: 0+1x1 _ 3}]
 expect: [{at: 45s, incident: none}]
 `))
 	if err != nil {
@@ -36,7 +36,7 @@ expect: [{at: 45s, incident: none}]
 		if err := p.scrape(n); err != nil {
 			t.Fatal(err)
 		}
-		got := ask(t, p, `up{job="shop",instance="a"}`) + " " + ask(t, p, "requests_total")
+		got := ask(t, p, `up{job="social-intel",instance="a"}`) + " " + ask(t, p, "si_requests_total")
 		if got != want {
 			t.Errorf("scrape %d: up and the series are %s, want %s", n, got, want)
 		}
@@ -47,6 +47,35 @@ expect: [{at: 45s, incident: none}]
 	p.away = true
 	if _, _, err := p.Query(t.Context(), "up"); err == nil {
 		t.Error("it answers while it is away")
+	}
+}
+
+func TestUpHasTheLabelsThatThePlaybooksMatchersAskFor(t *testing.T) {
+	sc, err := Parse("s.yaml", []byte(`
+series:
+  - {series: 'si_requests_total{job="social-intel",instance="a"}', values: 0+1x3}
+  - {series: 'si_requests_total{job="social-intel",instance="a",app="other"}', values: 0+1x3}
+  - {series: 'si_requests_total{job="else"}', values: 0+1x3}
+expect: [{at: 45s, incident: none}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc.playbook.Up = `app="social-intel"`
+	p, err := newPrometheus(sc.playbook, sc, func() time.Time { return began })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.own = client.NewRegistry()
+	if err := p.scrape(0); err != nil {
+		t.Fatal(err)
+	}
+	for expr, want := range map[string]string{
+		`count(up{job="social-intel",app="social-intel"})`: "1", `count(up{job="social-intel",app="other"})`: "1", `count(up{job="else",app=""})`: "1",
+	} {
+		if got := ask(t, p, expr); got != want {
+			t.Errorf("%s is %s, want %s", expr, got, want)
+		}
 	}
 }
 

@@ -97,13 +97,22 @@ func newPrometheus(pb *alerts.Playbook, sc *Scenario, now func() time.Time) (*pr
 	if p.groups, err = heard(pb, groups.Groups); err != nil {
 		return nil, err
 	}
-	p.addTargets(sc)
+	x, err := rules.ExpressionsOf(pb)
+	if err != nil {
+		return nil, err
+	}
+	own, err := parser.NewParser(parser.Options{}).ParseMetricSelector(x.Targets)
+	if err != nil {
+		return nil, fmt.Errorf("read the playbook's up: %w", err)
+	}
+	p.addTargets(sc, own)
 	return p, nil
 }
 
-// addTargets groups the series by the target that exports them.
-func (p *prometheus) addTargets(sc *Scenario) {
-	byInstance := map[[2]string]*target{}
+// addTargets groups the series by the target that exports them. own are the matchers of
+// the service's targets.
+func (p *prometheus) addTargets(sc *Scenario, matchers []*labels.Matcher) {
+	byInstance := map[uint64]*target{}
 	own := map[string]bool{} // jobs whose up the scenario has
 	for _, s := range sc.Series {
 		if s.labels.Get(model.MetricNameLabel) == "up" {
@@ -111,19 +120,39 @@ func (p *prometheus) addTargets(sc *Scenario) {
 		}
 	}
 	for _, s := range sc.Series {
-		job, instance := s.labels.Get(model.JobLabel), s.labels.Get(model.InstanceLabel)
-		t := byInstance[[2]string{job, instance}]
+		job, up := s.labels.Get(model.JobLabel), upOf(s.labels, matchers)
+		t := byInstance[up.Hash()]
 		if t == nil {
 			t = &target{}
 			if job != "" && !own[job] {
-				b := labels.NewBuilder(labels.FromStrings(model.MetricNameLabel, "up", model.JobLabel, job))
-				t.up = p.seriesOf(b.Set(model.InstanceLabel, instance).Labels())
+				t.up = p.seriesOf(up)
 			}
-			byInstance[[2]string{job, instance}] = t
+			byInstance[up.Hash()] = t
 			p.scraped = append(p.scraped, t)
 		}
 		t.series = append(t.series, &scrapedSeries{recorded: p.seriesOf(s.labels), values: s.values})
 	}
+}
+
+// upOf are the labels of up of the target that exports a series. Prometheus gives a
+// target's labels to up and to all that it exports, so what the service's matchers ask for
+// is the series' own value; one that leaves it out is the service's.
+func upOf(s labels.Labels, own []*labels.Matcher) labels.Labels {
+	b := labels.NewBuilder(labels.FromStrings(model.MetricNameLabel, "up", model.JobLabel, s.Get(model.JobLabel)))
+	b.Set(model.InstanceLabel, s.Get(model.InstanceLabel))
+	for _, m := range own {
+		if m.Name == model.JobLabel && !m.Matches(s.Get(model.JobLabel)) {
+			return b.Labels() // another job's
+		}
+		switch value := s.Get(m.Name); {
+		case m.Name == model.MetricNameLabel || m.Name == model.JobLabel || m.Name == model.InstanceLabel && value != "":
+		case value != "":
+			b.Set(m.Name, value)
+		case m.Type == labels.MatchEqual:
+			b.Set(m.Name, m.Value)
+		}
+	}
+	return b.Labels()
 }
 
 // seriesOf returns the series with these labels.

@@ -19,6 +19,7 @@ import (
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
+	"github.com/locotoki/backout/rules"
 )
 
 // Scenario is a file: what a playbook is given, and what backout must do.
@@ -206,6 +207,10 @@ func (sc *Scenario) check() {
 	for i := range sc.Series {
 		sc.checkSeries(&sc.Series[i], fmt.Sprintf("series[%d]", i))
 	}
+	if x, err := rules.ExpressionsOf(sc.playbook); err == nil && len(sc.Series) > 0 && !sc.isRead(x.Targets) {
+		sc.doc.Bad("series", "no query of the playbook selects any of the series, so nothing can fire",
+			"give them the names and labels of its queries; its targets are "+x.Targets)
+	}
 	for i := range sc.Events {
 		sc.checkEvent(&sc.Events[i], fmt.Sprintf("events[%d]", i))
 	}
@@ -238,6 +243,28 @@ func (sc *Scenario) checkSeries(s *Series, path string) {
 	case s.labels.Get(model.JobLabel) == "":
 		sc.doc.Bad(path, fmt.Sprintf("series %s has no label job", s.Series), "give it the job and instance that Prometheus would")
 	}
+}
+
+// isRead reports whether a query of the playbook selects one of the series. It says
+// nothing about series that checkSeries has refused.
+func (sc *Scenario) isRead(targets string) bool {
+	exprs := []string{targets, sc.playbook.Expand(sc.playbook.Alive, 0, 0)}
+	for _, ind := range sc.playbook.Indicators {
+		exprs = append(exprs, sc.playbook.Expand(ind.Query, time.Minute, 0))
+	}
+	read := false
+	for _, text := range exprs {
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(text)
+		if err != nil {
+			return true // of a playbook with options that this parser lacks
+		}
+		for _, matchers := range parser.ExtractSelectors(expr) {
+			read = read || slices.ContainsFunc(sc.Series, func(s Series) bool {
+				return s.labels.Get(model.JobLabel) == "" || !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(s.labels.Get(m.Name)) })
+			})
+		}
+	}
+	return read
 }
 
 // checkLength reports series that end before the scenario does: what looks like a

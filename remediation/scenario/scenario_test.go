@@ -173,6 +173,15 @@ func TestAScenarioGoesTheSameWayEachTime(t *testing.T) {
 	}
 }
 
+func TestSeriesThatNoQueryReadsAreAMistake(t *testing.T) {
+	const series = "series: [{series: 'other_total{job=\"shop\"}', values: 0+1x20}]\nexpect: [{at: 1m, firing: [error_rate]}]\n"
+	_, err := scenario.Parse("s.yaml", []byte(series))
+	var list alerts.Problems
+	if !errors.As(err, &list) || len(list) != 1 || list[0].Line != 1 || !strings.Contains(list[0].Message, "no query of the playbook selects any of the series") || !strings.Contains(list[0].Try, `up{job="social-intel"`) {
+		t.Errorf("it is refused with %v", err)
+	}
+}
+
 func TestAllMistakesInAScenarioAreReportedWithTheirLines(t *testing.T) {
 	_, err := scenario.Parse("s.yaml", []byte(`name: wrong
 mode: dry

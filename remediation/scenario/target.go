@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +51,7 @@ func newTargets(dir string) *targets { return &targets{dir: dir, cells: map[stri
 // traffic.
 func (t *targets) runs(pb *alerts.Playbook, share string) {
 	for _, f := range pb.Flags {
-		t.cells[f.Name] = &cell{value: share}
+		t.cells[f.Name] = &cell{value: cmp.Or(f.On, share)}
 	}
 	t.cells[imageTarget] = &cell{value: pb.Release.Version}
 	t.cells[schemaTarget] = &cell{value: pb.Release.Version}

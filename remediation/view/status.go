@@ -287,7 +287,8 @@ func (sv ServiceNow) watchdogWords(now time.Time) string {
 	case sv.Watchdog == nil:
 		return "no watchdog alert yet"
 	case !sv.WatchdogHeard:
-		return "no watchdog alert since the first start " + remediation.Distance(now, *sv.Watchdog)
+		return "no watchdog alert since the first start " + remediation.Distance(now, *sv.Watchdog) +
+			": Alertmanager needs the second route of generated/deploy/alertmanager.yml"
 	}
 	return "the last watchdog alert came " + remediation.Distance(now, *sv.Watchdog)
 }

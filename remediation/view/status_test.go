@@ -43,7 +43,7 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		"no watchdog alert came since the first start": {func(o *view.Overview) {
 			o.Services[0].Watchdog, o.Services[0].WatchdogHeard = ago(6*time.Minute), false
 		},
-			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago"},
+			"shop: monitoring: lost: no watchdog alert since the first start 6 min ago: Alertmanager needs the second route of generated/deploy/alertmanager.yml"},
 		"the audit log is broken": {func(o *view.Overview) { o.Audited.OK = false },
 			"audit log: entry 7, hash abababababab, broken when verified 1 h ago: run backout audit verify"},
 		"the audit log was verified long ago": {func(o *view.Overview) { o.Audited.Time = *ago(72 * time.Hour) },

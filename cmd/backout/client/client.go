@@ -145,7 +145,7 @@ func (cl *Client) Ask(ctx context.Context, method, path string, query url.Values
 	case len(answer) > maxAnswer:
 		return fmt.Errorf("server at %s: the answer is larger than %d bytes", cl.base, maxAnswer)
 	case resp.StatusCode != http.StatusOK:
-		return cl.refused(resp.StatusCode, answer)
+		return cl.refused(method, resp.StatusCode, answer)
 	}
 	dec := json.NewDecoder(bytes.NewReader(answer))
 	dec.UseNumber() // an audit entry's numbers must come out as they went in
@@ -197,7 +197,7 @@ func (cl *Client) silent(err error) error {
 }
 
 // refused turns an answer other than 200 into a sentence.
-func (cl *Client) refused(status int, answer []byte) error {
+func (cl *Client) refused(method string, status int, answer []byte) error {
 	var body struct {
 		Error string `json:"error"`
 	}
@@ -213,7 +213,11 @@ func (cl *Client) refused(status int, answer []byte) error {
 	case http.StatusUnauthorized:
 		return wrong("--token-file=FILE, with a token that the server's configuration lists", "%s", message)
 	case http.StatusForbidden:
-		return wrong(cmp.Or(try, "--token-file=FILE, with the token of a commander"), "%s", message)
+		role := "commander"
+		if method == http.MethodGet {
+			role = "viewer or a commander"
+		}
+		return wrong(cmp.Or(try, "--token-file=FILE, with the token of a "+role), "%s", message)
 	case http.StatusNotFound, http.StatusConflict:
 		return &Error{error: errors.New(message), Negative: true, Try: try}
 	case http.StatusBadRequest:

@@ -46,6 +46,8 @@ func rehearsedText(l rules.Covered) string {
 	switch {
 	case l.Kind == "alert":
 		return ""
+	case l.RehearsalUnknown:
+		return "not asked: --url or --storage.dsn reads it"
 	case l.Rehearsed == nil:
 		return "never"
 	}
