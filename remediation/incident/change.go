@@ -255,7 +255,7 @@ func (e *Responder) PutFreeze(ctx context.Context, f remediation.Freeze) (remedi
 			if open, err := remediation.OpenIncident(tx, f.Service); err != nil {
 				return err
 			} else if open == nil {
-				return remediation.Refuse(remediation.Missing, "no playbook for service %q is loaded", f.Service)
+				return e.NoPlan(f.Service)
 			}
 		}
 		all, err := e.FreezesIn(tx)
