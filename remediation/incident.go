@@ -219,11 +219,11 @@ type Step struct {
 	Approved      string     `json:"approved,omitempty"`
 	ApprovalAsked *time.Time `json:"approval_asked,omitempty"`
 	ApprovalPlan  string     `json:"approval_plan,omitempty"`
-	// OverLimit is who let it run over the limits of OverGates, until OverLimitUntil; no
-	// gates stand for that of its realm.
+	// OverLimit is who let it run over the limit of its realm, until OverLimitUntil. Over are
+	// those who let it run over limits of its playbook, by gate.
 	OverLimit      string          `json:"over_limit,omitempty"`
 	OverLimitUntil *time.Time      `json:"over_limit_until,omitempty"`
-	OverGates      []string        `json:"over_gates,omitempty"`
+	Over           map[string]Over `json:"over,omitempty"`
 	Before         json.RawMessage `json:"before,omitempty"`
 	Verified       bool            `json:"verified,omitempty"`
 	// Left: the step is to run again, and its target may be as an earlier try left it.
@@ -467,8 +467,10 @@ func (s *Step) Begin(now time.Time) {
 // OverLimit returns the step that waits because of a limit alone, and that limit's gate: a
 // commander can let it run. nil: there is none.
 func (inc *Incident) OverLimit() (s *Step, gate string) {
-	if s = inc.Next(); inc.Restore != nil {
+	if s = inc.Step(inc.LastHeldStep); inc.Restore != nil {
 		s = inc.ToRestore()
+	} else if s == nil || !s.Open() {
+		s = inc.Next()
 	}
 	limit := inc.Reason == HoldRateLimit || inc.Reason == HoldBlastRadius || inc.Reason == HoldCooldown
 	if s == nil || inc.State != Waiting || !limit || inc.Until == nil {
@@ -477,9 +479,22 @@ func (inc *Incident) OverLimit() (s *Step, gate string) {
 	return s, inc.LastHeldGate
 }
 
-// MayPass reports whether a commander let the step run over a limit.
-func (s *Step) MayPass(gate string, now time.Time) bool {
-	return s.OverLimit != "" && s.OverLimitUntil.After(now) && (slices.Contains(s.OverGates, gate) || len(s.OverGates) == 0 && gate == GateRealm)
+// Over is a commander's word that lets a step run over one limit.
+type Over struct {
+	By    string    `json:"by"`
+	Until time.Time `json:"until"`
+}
+
+// MayPass returns who let the step run over a limit, "" for nobody.
+func (s *Step) MayPass(gate string, now time.Time) string {
+	over := s.Over[gate]
+	if gate == GateRealm && s.OverLimit != "" {
+		over = Over{s.OverLimit, *s.OverLimitUntil}
+	}
+	if !over.Until.After(now) {
+		return ""
+	}
+	return over.By
 }
 
 // VoidApprovals discards requests and approvals, those over a limit too: the wait that
@@ -487,7 +502,7 @@ func (s *Step) MayPass(gate string, now time.Time) bool {
 func (inc *Incident) VoidApprovals() {
 	inc.VoidRiskApprovals()
 	for i := range inc.Steps {
-		inc.Steps[i].OverLimit, inc.Steps[i].OverLimitUntil, inc.Steps[i].OverGates = "", nil, nil
+		inc.Steps[i].OverLimit, inc.Steps[i].OverLimitUntil, inc.Steps[i].Over = "", nil, nil
 	}
 }
 
@@ -515,6 +530,10 @@ func (inc *Incident) Shift(move func(*time.Time)) {
 		s := &inc.Steps[i]
 		move(s.ApprovalAsked)
 		move(s.OverLimitUntil)
+		for gate, over := range s.Over {
+			move(&over.Until)
+			s.Over[gate] = over
+		}
 		move(s.Started)
 		move(s.Finished)
 	}

@@ -111,10 +111,10 @@ stop_private() {
   docker_path
   # The engine leaves the bridges of its networks behind when it ends.
   docker -H "unix://$socket" network ls --quiet --filter driver=bridge 2>/dev/null | sed 's/^/br-/' >"$home/bridges" || true
-  kill "$pid"
+  kill "$pid" || true
   if ! ended "$pid" 30; then
     say "dockerd ($pid) did not stop within 30s, killing it"
-    kill -KILL "$pid"
+    kill -KILL "$pid" || true
   fi
   clean_up
   say "private engine stopped"

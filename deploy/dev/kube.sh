@@ -85,13 +85,13 @@ clean_up() {
 end_private() {
   local pid
   pid=$(ours) || return 0
-  kill -"$1" "$pid"
+  kill -"$1" "$pid" || true
   if ended "$pid" 10; then
     say "API server stopped"
     return
   fi
   say "the API server ($pid) did not stop within 10s, killing it"
-  kill -KILL "$pid"
+  kill -KILL "$pid" || true
 }
 
 stop_private() {

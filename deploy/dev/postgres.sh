@@ -139,10 +139,10 @@ stop_private() {
     clean_up
     return 0
   fi
-  kill -INT "$pid" # fast shutdown: sessions are ended
+  kill -INT "$pid" || true # fast shutdown: sessions are ended
   if ! ended "$pid" 30; then
     say "the server ($pid) did not stop within 30s, stopping it immediately"
-    kill -QUIT "$pid"
+    kill -QUIT "$pid" || true
     ended "$pid" 10 || true
   fi
   clean_up

@@ -85,12 +85,12 @@ start() {
 stop() {
   local n pid
   for n in 2 1; do
-    if pid=$(pid_of "$n"); then kill "$pid"; fi
+    if pid=$(pid_of "$n"); then kill "$pid" || true; fi
   done
   for n in 2 1; do
     if pid=$(pid_of "$n") && ! ended "$pid" 20; then
       say "dockerd ($pid) did not stop within 20s, killing it"
-      kill -KILL "$pid"
+      kill -KILL "$pid" || true
     fi
   done
   unmount "$home/" "/dev/shm/backout-swarm-$id/" "$cache/swarm/"

@@ -220,22 +220,28 @@ func (f *fetcher) fetchAll(ctx context.Context, g grid, lines []*line, progress 
 	}
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
+	one := func(j job) error {
+		if err := f.fetchChunk(asking, parts[j.chunk], j.line, &mu); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		left[j.chunk]--
+		done++
+		progress(done, len(parts)*len(lines))
+		return nil
+	}
 	work := make(chan job)
 	var wg sync.WaitGroup
 	for range cap(f.slots) {
 		wg.Go(func() {
 			for j := range work {
-				err := safely(func() error { return f.fetchChunk(asking, parts[j.chunk], j.line, &mu) })
-				mu.Lock()
-				if err != nil {
+				if err := safely(func() error { return one(j) }); err != nil {
+					mu.Lock()
 					errs = append(errs, err)
+					mu.Unlock()
 					cancel()
-				} else {
-					left[j.chunk]--
-					done++
-					progress(done, len(parts)*len(lines))
 				}
-				mu.Unlock()
 			}
 		})
 	}
@@ -286,9 +292,11 @@ func (f *fetcher) fetchChunk(ctx context.Context, g grid, l *line, mu *sync.Mute
 		} else if part, err = f.fetch(ctx, expr, g); err != nil {
 			return fmt.Errorf("%s to %s: %w", g.at(g.first).Format(time.RFC3339), g.at(g.last).Format(time.RFC3339), err)
 		}
-		mu.Lock()
-		l.copyFrom(part)
-		mu.Unlock()
+		func() {
+			mu.Lock()
+			defer mu.Unlock() // though it panics
+			l.copyFrom(part)
+		}()
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/incident"
 	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
 )
 
 // duty is something that the engine does again and again, apart from what is due.
@@ -409,7 +410,10 @@ func (e *Engine) pageStuck(ctx context.Context, j job, cause error) error {
 		if err != nil {
 			return err
 		}
-		c := e.Ledger.On(tx, nil, inc, e.Now())
+		if inc.State == remediation.Closed && inc.Wake.IsZero() { // its last turn was not in vain
+			return nil
+		}
+		c := e.Ledger.On(tx, plan.Empty(inc), inc, e.Now())
 		if err := c.Page(incident.Stuck, why); err != nil {
 			return err
 		}

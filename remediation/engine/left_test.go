@@ -231,3 +231,19 @@ func TestASignalsIncidentStaysOpenOverWhatCouldNotBePutBack(t *testing.T) {
 		needed(w, 0)
 	})
 }
+
+func TestAStepThatFoundItsTargetAsWantedLeftNothing(t *testing.T) {
+	w := newHarness(t)
+	w.target("flag_off").position = remediation.Wanted
+	id := w.open()
+	w.steps(id, remediation.StepNoChange, pending, pending)
+	over(w, id)
+	freeze(w, time.Hour)
+	w.target("flag_off").position = remediation.HalfWay // someone else's doing
+	w.breach("error_rate")
+	w.post("firing", "error_rate", "fp1")
+	w.pass(time.Minute)
+	over(w, id)
+	w.effects(0, 0, 0)
+	w.rollout("active", "alpha", false)
+}

@@ -473,12 +473,12 @@ func TestACommanderLetsAnOrderRunOverTheLimitsThatHoldIt(t *testing.T) {
 			if w.needed(string(tc.reason)) != 1 {
 				t.Error("nobody hears that the order is held")
 			}
-			for range 4 { // each step of it, as often as a limit holds it
+			for i := range 9 { // each step of it, as often as a limit holds it
 				v := w.incident(id)
 				if v.OverLimit == "" {
 					break
 				}
-				if v.OverLimit == "1-flag_off" && v.OverGate != tc.gate {
+				if i == 0 && v.OverGate != tc.gate {
 					t.Errorf("held by %q", v.OverGate)
 				}
 				w.must(w.change(id, view.Approve, v.OverLimit))
@@ -519,5 +519,19 @@ func TestALimitThatHoldsAPlanCallsNobodyUntilItsEndAndCanBePassed(t *testing.T) 
 	w.must(w.change(id, view.Approve, w.incident(id).OverLimit))
 	w.tick()
 	w.is(id, remediation.Settling, "")
+	w.effects(1, 0, 0)
+}
+
+func TestAnApprovalOverOneLimitOpensNoOther(t *testing.T) {
+	w := newHarness(t, limits("per_target: 1/1h, per_service: 9/1h, blast_radius: 1/2h, cooldown: 1s, breaker: 3"))
+	w.put(w.effect("shop", w.now.Add(-time.Minute), remediation.EffectDone))
+	id := w.open()
+	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldBlastRadius)
+	w.effects(0, 0, 0)
+	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.tick()
 	w.effects(1, 0, 0)
 }

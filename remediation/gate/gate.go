@@ -250,15 +250,12 @@ func (c *Change) limits(s *remediation.Step) ([]remediation.GateResult, error) {
 		all = slices.Insert(all, 3, c.realm(s, realm, effects))
 	}
 	for i, g := range all {
-		if !g.OK && s.MayPass(g.Gate, c.Now) {
-			all[i] = remediation.GateOpen(g.Gate, "approved by "+s.OverLimit+" over the limit")
+		if by := s.MayPass(g.Gate, c.Now); !g.OK && by != "" {
+			all[i] = remediation.GateOpen(g.Gate, "approved by "+by+" over the limit")
 		}
 	}
 	return all, nil
 }
-
-// OwnLimits are the gates of a playbook's limits that time opens.
-var OwnLimits = []string{"per_target", "per_service", "blast_radius", "cooldown"}
 
 // RealmLimit is the limit of the realm that the incident's service is in; its count is 0
 // where there is none.

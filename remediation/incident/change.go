@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
-	"github.com/locotoki/backout/remediation/gate"
 	"github.com/locotoki/backout/remediation/ledger"
 	"github.com/locotoki/backout/remediation/plan"
 	"github.com/locotoki/backout/remediation/view"
@@ -118,17 +118,19 @@ func (c *change) approveStep(step, actor, reason string) error {
 }
 
 // approveOver lets a step run over the limit that holds it: that of its realm for as long
-// as the limit's window, those of its playbook until time would. It answers no other
+// as the limit's window, one of its playbook until time would. It answers no other
 // question: a step that can lose data still needs its own approval.
 func (c *change) approveOver(s *remediation.Step, limit, actor, reason string) error {
-	until, gates := *c.Inc.Until, gate.OwnLimits
 	if limit == remediation.GateRealm {
-		until, gates = c.Now.Add(c.RealmLimit().Services.Window), []string{limit}
+		until := c.Now.Add(c.RealmLimit().Services.Window)
+		s.OverLimit, s.OverLimitUntil = actor, &until
+	} else {
+		s.Over = maps.Clone(s.Over) // a row that was read stays as it is
+		if s.Over == nil {
+			s.Over = map[string]remediation.Over{}
+		}
+		s.Over[limit] = remediation.Over{By: actor, Until: *c.Inc.Until}
 	}
-	if s.OverLimitUntil != nil && s.OverLimitUntil.After(until) {
-		until = *s.OverLimitUntil
-	}
-	s.OverLimit, s.OverLimitUntil, s.OverGates = actor, &until, slices.Concat(s.OverGates, gates)
 	c.Inc.Wake = c.Now
 	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "gate": limit, "plan": c.Inc.PlanHash()})
 }

@@ -243,7 +243,7 @@ func (j *restoring) Undone(ctx context.Context, undoErr error) error {
 // Undoing implements operation.Journal: it asks the gates, and leaves a target as it is
 // that someone has changed since.
 func (j *restoring) Undoing(ctx context.Context, _ error) (begun bool, err error) {
-	if j.s.Undoing {
+	if j.s.Undoing && j.s.State == remediation.StepIntent {
 		return true, nil
 	}
 	look, lookErr := j.e.look(ctx, j.b, j.inc, j.s)

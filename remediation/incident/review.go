@@ -50,7 +50,7 @@ func (e *Responder) review(ctx context.Context, b *plan.Plan, inc *remediation.I
 			if !ok {
 				continue
 			}
-			left := look.Position == remediation.HalfWay
+			left := look.Position == remediation.HalfWay && s.State != remediation.StepNoChange // which changed nothing
 			kind, why := audit.KindDrift, "the target is not in the state that this step left: the step is pending again"
 			switch s.State {
 			case remediation.StepInDoubt:

@@ -186,6 +186,8 @@ func (c *change) afterFailure(s *remediation.Step) error {
 func (c *change) holdFailed(s *remediation.Step) error {
 	why, next := "failed and was undone", "claim and release the incident to retry"
 	switch {
+	case s.NotPutBack() && c.Inc.OnlySignals():
+		why, next = "could not be restored", "fix it and restore again, or close the incident"
 	case s.NotPutBack():
 		why, next = "could not be restored", "fix it and restore again, or close the incident. Claim and release it to let backout act on a breach again"
 	case s.State == remediation.StepFailed:

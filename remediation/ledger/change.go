@@ -88,15 +88,15 @@ func (c *Change) Enter(s remediation.State, d time.Duration) {
 // Page raises a reason for which a person must come, once until it is cleared:
 // the metric backout_needs_human carries it, and a generated alert pages on that.
 func (c *Change) Page(reason, why string) error {
+	if c.Inc.State == remediation.Closed && c.Inc.Wake.IsZero() { // its watch takes the page back
+		c.Inc.Wake = c.Now.Add(time.Duration(c.Plan.Limits.ReopenWithin))
+	}
 	for _, p := range c.Inc.Paged {
 		if p == reason {
 			return nil
 		}
 	}
 	c.Inc.Paged = append(c.Inc.Paged, reason)
-	if c.Inc.State == remediation.Closed && c.Inc.Wake.IsZero() { // its watch takes the page back
-		c.Inc.Wake = c.Now.Add(time.Duration(c.Plan.Limits.ReopenWithin))
-	}
 	return c.Audit(audit.KindNotified, remediation.ActorEngine, nil, map[string]any{
 		"metric": "backout_needs_human", "reason": reason, "why": why,
 	})
