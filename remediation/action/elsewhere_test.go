@@ -81,7 +81,7 @@ func TestAFlagThatIsKeptElsewhereIsOffOnceTheServiceConfirmsIt(t *testing.T) {
 				if err := a.Verify(t.Context(), "op"); err != nil {
 					t.Errorf("verify: %v", err)
 				}
-				if waited := time.Since(from) >= 30*time.Second; waited != (c.word == errServesOn) {
+				if waited := time.Since(from) >= 30*time.Second; waited != (errors.Is(c.word, errServesOn)) {
 					t.Errorf("it was waited for: %v", waited)
 				}
 			})
