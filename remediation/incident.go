@@ -220,10 +220,10 @@ type Step struct {
 	ApprovalAsked *time.Time `json:"approval_asked,omitempty"`
 	ApprovalPlan  string     `json:"approval_plan,omitempty"`
 	// OverLimit is who let it run over the limit of its realm, until OverLimitUntil. Over are
-	// those who let it run over limits of its playbook, by gate.
+	// those who let it run over limits of its playbook.
 	OverLimit      string          `json:"over_limit,omitempty"`
 	OverLimitUntil *time.Time      `json:"over_limit_until,omitempty"`
-	Over           map[string]Over `json:"over,omitempty"`
+	Over           []Over          `json:"over,omitempty"`
 	Before         json.RawMessage `json:"before,omitempty"`
 	Verified       bool            `json:"verified,omitempty"`
 	// Left: the step is to run again, and its target may be as an earlier try left it.
@@ -481,20 +481,22 @@ func (inc *Incident) OverLimit() (s *Step, gate string) {
 
 // Over is a commander's word that lets a step run over one limit.
 type Over struct {
+	Gate  string    `json:"gate"`
 	By    string    `json:"by"`
 	Until time.Time `json:"until"`
 }
 
 // MayPass returns who let the step run over a limit, "" for nobody.
 func (s *Step) MayPass(gate string, now time.Time) string {
-	over := s.Over[gate]
-	if gate == GateRealm && s.OverLimit != "" {
-		over = Over{s.OverLimit, *s.OverLimitUntil}
+	if gate == GateRealm && s.OverLimit != "" && s.OverLimitUntil.After(now) {
+		return s.OverLimit
 	}
-	if !over.Until.After(now) {
-		return ""
+	for _, over := range s.Over {
+		if over.Gate == gate && over.Until.After(now) {
+			return over.By
+		}
 	}
-	return over.By
+	return ""
 }
 
 // VoidApprovals discards requests and approvals, those over a limit too: the wait that
@@ -530,9 +532,8 @@ func (inc *Incident) Shift(move func(*time.Time)) {
 		s := &inc.Steps[i]
 		move(s.ApprovalAsked)
 		move(s.OverLimitUntil)
-		for gate, over := range s.Over {
-			move(&over.Until)
-			s.Over[gate] = over
+		for i := range s.Over {
+			move(&s.Over[i].Until)
 		}
 		move(s.Started)
 		move(s.Finished)

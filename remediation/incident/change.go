@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -125,11 +124,7 @@ func (c *change) approveOver(s *remediation.Step, limit, actor, reason string) e
 		until := c.Now.Add(c.RealmLimit().Services.Window)
 		s.OverLimit, s.OverLimitUntil = actor, &until
 	} else {
-		s.Over = maps.Clone(s.Over) // a row that was read stays as it is
-		if s.Over == nil {
-			s.Over = map[string]remediation.Over{}
-		}
-		s.Over[limit] = remediation.Over{By: actor, Until: *c.Inc.Until}
+		s.Over = append(s.Over, remediation.Over{Gate: limit, By: actor, Until: *c.Inc.Until})
 	}
 	c.Inc.Wake = c.Now
 	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "gate": limit, "plan": c.Inc.PlanHash()})
