@@ -194,12 +194,9 @@ func loaded(t *testing.T, pb *alerts.Playbook) (out []remediation.LoadedRule) {
 	return out
 }
 
-// preflight runs one to its end; the watchdog is heard, unless Alertmanager is deaf.
+// preflight runs one to its end.
 func (p *provingHarness) preflight() remediation.PreflightView {
 	p.t.Helper()
-	if !p.around.deaf {
-		p.beat()
-	}
 	ctx, stop := context.WithCancel(p.ctx)
 	ended := make(chan error, 1)
 	_, err := p.engine.StartPreflight(ctx, "", "eve", "because")
@@ -393,26 +390,10 @@ func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
 		if it.ID == "alertmanager/routes" && (it.Status != remediation.Fail || !strings.Contains(it.Evidence, "breach_of_trust, error_rate, latency")) {
 			t.Errorf("it came to %s: %s", it.Status, it.Evidence)
 		}
-		if it.ID == "alertmanager/watchdog" && (it.Status != remediation.Fail || it.Evidence != "no watchdog alert has ever arrived" || !strings.Contains(it.Next, "second route of generated/deploy/alertmanager.yml")) {
-			t.Errorf("without a watchdog it came to %s: %s", it.Status, it.Evidence)
-		}
 	}
 	if open, err := p.engine.Incidents(p.ctx, remediation.IncidentFilter{Open: true}); err != nil || len(open) > 0 {
 		t.Errorf("open are %v (%v)", open, err)
 	}
-}
-
-func TestAWatchdogThatStaysAwayFails(t *testing.T) {
-	p := newProvingHarness(t)
-	for _, item := range unsigned {
-		p.must(p.sign(strings.TrimSpace(item)))
-	}
-	p.preflight()
-	p.misses()
-	p.now = p.now.Add(6 * time.Minute)
-	p.around.deaf = true
-	p.preflight()
-	p.misses("alertmanager/routes failed", "alertmanager/watchdog failed: no watchdog alert for 6 min")
 }
 
 func TestADrillOfAPreflightDoesNothingButComeBack(t *testing.T) {

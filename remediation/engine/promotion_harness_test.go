@@ -149,12 +149,12 @@ func (c *canary) prove() {
 }
 
 // beat lets the watchdog be heard.
-func (w *harness) beat() {
-	w.t.Helper()
-	_, err := w.engine.Accept(w.ctx, remediation.Notification{GroupKey: "{}", Alerts: []remediation.Alert{
+func (c *canary) beat() {
+	c.t.Helper()
+	_, err := c.engine.Accept(c.ctx, remediation.Notification{GroupKey: "{}", Alerts: []remediation.Alert{
 		{Status: "firing", Fingerprint: "beat", Labels: map[string]string{"alertname": "Watchdog", "service": "shop"}},
 	}})
-	w.must(err)
+	c.must(err)
 }
 
 // later lets time go by and the watchdog be heard.

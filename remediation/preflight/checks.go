@@ -52,7 +52,6 @@ var checks = []check{
 	{"dashboard/*", "the dashboard * is there", sources, dashboards, (*Checker).dashboardThere, nil},
 	{"ACTION/*", "what an action checks of its own target", targets, nil, nil, actionChecks},
 	{"alertmanager/routes", "Alertmanager delivers each trigger here", sources, routed, (*Checker).sendDrills, nil},
-	{"alertmanager/watchdog", "Alertmanager delivers the watchdog of * here", records, theService, (*Checker).watchdogHeard, nil},
 }
 
 // checksOf are the checks of a playbook. Of two with the same id, the first counts: the

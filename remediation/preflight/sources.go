@@ -135,37 +135,6 @@ func (e *Checker) raiseDrills(ctx context.Context, b *plan.Plan, mark string, wa
 	return raised, nil
 }
 
-// watchdogHeard waits for a watchdog alert that is not older than the playbook allows:
-// without one, monitoring counts as lost soon after the start.
-func (e *Checker) watchdogHeard(ctx context.Context, b *plan.Plan, _ string) remediation.Result {
-	deadline, cancel := context.WithTimeout(ctx, e.runner.patience)
-	defer cancel()
-	for {
-		var beat remediation.Beat
-		err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
-			beat, err = remediation.BeatOf(tx, b.Service)
-			return err
-		})
-		age := e.Now().Sub(beat.Last)
-		switch {
-		case err != nil:
-			return remediation.ResultOf(err)
-		case beat.Heard && age <= time.Duration(b.Watchdog.MaxAge):
-			return remediation.Passed("the last one came " + remediation.Span(age) + " ago")
-		}
-		if ledger.Pause(deadline, routeEvery); deadline.Err() != nil {
-			if ctx.Err() != nil {
-				return remediation.ResultOf(ctx.Err())
-			}
-			said := "no watchdog alert has ever arrived"
-			if beat.Heard {
-				said = "no watchdog alert for " + remediation.Span(age)
-			}
-			return remediation.Failed(said, "add the second route of generated/deploy/alertmanager.yml to Alertmanager, and check that no silence matches the watchdog")
-		}
-	}
-}
-
 // awaitDrills takes out of missing what has come back as a drill.
 func (e *Checker) awaitDrills(ctx context.Context, missing map[string]string) (incidents []string, err error) {
 	deadline, cancel := context.WithTimeout(ctx, e.runner.patience)
