@@ -184,19 +184,30 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 	}}, nil
 }
 
-// mustHaveValue is what of an expression has a value on a healthy service: all of it or,
-// where a comparison in it filters, its selectors.
+// mustHaveValue is what of an expression has a value on a healthy service: all of it or, where
+// a part of it may be without series, its selectors but those of that part.
 func mustHaveValue(expr parser.Expr, compared func(parser.Node) bool) (parts []parser.Node) {
-	filters := false
-	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-		if filters = filters || compared(n); n != nil {
-			if selector, ok := n.(*parser.VectorSelector); ok {
-				parts = append(parts, selector)
+	whole := true
+	parser.Inspect(expr, func(n parser.Node, above []parser.Node) error {
+		whole = whole && !compared(n)
+		optional := false
+		for i, a := range above {
+			if e, ok := a.(*parser.BinaryExpr); ok {
+				below := n
+				if i+1 < len(above) {
+					below = above[i+1]
+				}
+				optional = optional || e.Op == parser.LOR || e.Op == parser.LUNLESS && below == e.RHS
 			}
+		}
+		if optional {
+			whole = false
+		} else if selector, ok := n.(*parser.VectorSelector); ok {
+			parts = append(parts, selector)
 		}
 		return nil
 	})
-	if !filters {
+	if whole {
 		return []parser.Node{expr}
 	}
 	return parts

@@ -88,17 +88,32 @@ func bothWindows(pb *alerts.Playbook, window model.Duration) *alerts.Playbook {
 	return pb
 }
 
-// What a comparison leaves out is no series that is missing.
-func TestAFilterInAScalarIsNotTakenForMissingSeries(t *testing.T) {
+// What a healthy service may be without is not taken for missing series.
+func TestOnlyWhatAScalarNeedsIsTakenForMissingSeries(t *testing.T) {
 	t.Parallel()
-	files, err := rules.Settings{}.Generate(unusual(`scalar(count(replicas == 0)) / scalar(count(replicas))`, "", func(tr *alerts.Trigger) { tr.Window, tr.Sustained = 0, model.Duration(5*time.Minute) }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		if text := string(f.Content); strings.HasSuffix(f.Name, ".rules.yml") &&
-			(strings.Contains(text, "absent(max(count(replicas == 0)))") || !strings.Contains(text, "absent(max(replicas))")) {
-			t.Errorf("%s:\n%s", f.Name, text)
+	for text, want := range map[string]struct{ needs, not []string }{
+		`scalar(count(replicas == 0)) / scalar(count(replicas))`:                      {[]string{"replicas"}, []string{"count(replicas == 0)"}},
+		`max(errors) / scalar(sum(rate(births_total[5m])) > 0 or vector(1))`:          {nil, []string{"births_total"}},
+		`max(errors) / scalar(count(replicas unless on (instance) maintenance == 1))`: {[]string{"replicas"}, []string{"maintenance"}},
+	} {
+		files, err := rules.Settings{}.Generate(unusual(text, "", func(tr *alerts.Trigger) { tr.Window, tr.Sustained = 0, model.Duration(5*time.Minute) }))
+		if err != nil {
+			t.Fatal(text, err)
+		}
+		for _, f := range files {
+			if !strings.HasSuffix(f.Name, ".rules.yml") {
+				continue
+			}
+			for _, series := range want.needs {
+				if !strings.Contains(string(f.Content), "or absent(max("+series) {
+					t.Errorf("%s: nobody misses %s:\n%s", text, series, f.Content)
+				}
+			}
+			for _, series := range want.not {
+				if strings.Contains(string(f.Content), "or absent(max("+series) {
+					t.Errorf("%s: a healthy service without %s is reported:\n%s", text, series, f.Content)
+				}
+			}
 		}
 	}
 }
