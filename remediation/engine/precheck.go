@@ -17,11 +17,15 @@ const precheckEvery = time.Minute
 // run. It has no effect: it tells of a target that could not be acted on before
 // that matters, and lets an action have ready what takes it long to find out.
 func (e *Engine) precheckTargets(ctx context.Context) error {
-	said := map[string]string{} // by target, what was logged last
-	defer e.setNotReady(nil)
+	looked := map[string]bool{} // services
+	defer func() {
+		for service := range looked {
+			e.setNotReady(service, nil)
+		}
+	}()
 	for ctx.Err() == nil {
-		notReady := map[string]map[string]string{}
 		for _, b := range e.PlansHere(ctx) {
+			problems := map[string]string{}
 			for _, p := range b.Plans {
 				for i, s := range p.Steps {
 					step := remediation.Step{Number: i + 1, Action: s.Action, Plan: p.Name, PlanIndex: i}
@@ -29,47 +33,56 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 					if err != nil {
 						continue // not built: the incident that comes to it says so
 					}
-					problem := ""
 					lctx, cancel := context.WithTimeout(ctx, ledger.LookTimeout)
 					err = e.Safely("the inspection of the target of "+s.Action, func() error {
 						_, err := action.Look(lctx, "ahead")
 						return err
 					})
 					if err != nil {
-						problem = err.Error()
+						problems[b.Kinds[s.Action].Target(b.Playbook, s.Params)] = err.Error()
 					}
 					cancel()
-					target := b.Kinds[s.Action].Target(b.Playbook, s.Params)
-					if problem != "" {
-						if notReady[b.Service] == nil {
-							notReady[b.Service] = map[string]string{}
-						}
-						notReady[b.Service][target] = problem
-					}
-					if said[target] == problem || ctx.Err() != nil {
-						continue
-					}
-					if said[target] = problem; problem == "" {
-						e.Log.Info("target ready again", "service", b.Service, "target", target)
-						continue
-					}
+				}
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			looked[b.Service] = true
+			for target, problem := range e.setNotReady(b.Service, problems) {
+				if problem == "" {
+					e.Log.Info("target ready again", "service", b.Service, "target", target)
+				} else {
 					e.Log.Warn("target not ready: a step could not run now", "service", b.Service, "target", target, "err", problem)
 				}
 			}
-		}
-		if ctx.Err() == nil {
-			e.setNotReady(notReady)
 		}
 		ledger.Pause(ctx, precheckEvery)
 	}
 	return nil
 }
 
-// setNotReady notes the targets that cannot be acted on, by service and target.
-func (e *Engine) setNotReady(all map[string]map[string]string) {
+// setNotReady notes the targets of a service that cannot be acted on, each with the reason,
+// and returns what is new; "" stands for one that can be acted on again.
+func (e *Engine) setNotReady(service string, now map[string]string) (changed map[string]string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.notReady = all
+	before := e.notReady[service]
+	changed = map[string]string{}
+	for target := range before {
+		if now[target] == "" {
+			changed[target] = ""
+		}
+	}
+	for target, problem := range now {
+		if before[target] != problem {
+			changed[target] = problem
+		}
+	}
+	if e.notReady == nil {
+		e.notReady = map[string]map[string]string{}
+	}
+	e.notReady[service] = now
+	return changed
 }
 
 // notReadyOf lists those of a service, each with the reason.
