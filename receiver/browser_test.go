@@ -316,9 +316,10 @@ func (b *tab) tabs(what string) {
 // accessibility lists what is wrong with a page, as computed by the browser.
 const accessibility = `(() => {
   const wrong = [];
-  if (document.documentElement.scrollWidth > innerWidth) {
-    const wide = Array.from(document.querySelectorAll('main *')).filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.plotbox'));
-    wrong.push('wider than the screen: ' + document.documentElement.scrollWidth + ' > ' + innerWidth + ' ' + wide.slice(0, 3).map(e => e.outerHTML.slice(0, 80)).join(' | '));
+  const screen = document.documentElement.clientWidth; // innerWidth grows with the page
+  if (document.documentElement.scrollWidth > screen) {
+    const wide = Array.from(document.querySelectorAll('main *')).filter(e => e.getBoundingClientRect().right > screen + 1 && !e.closest('.plotbox'));
+    wrong.push('wider than the screen: ' + document.documentElement.scrollWidth + ' > ' + screen + ' ' + wide.slice(0, 3).map(e => e.outerHTML.slice(0, 80)).join(' | '));
   }
   const parse = c => { const m = c.match(/[\d.]+/g).map(Number); return {r: m[0], g: m[1], b: m[2], a: m.length > 3 ? m[3] : 1}; };
   const light = c => [c.r, c.g, c.b].map(v => { v /= 255; return v <= 0.03928 ? v / 12.92 : Math.pow((v + 0.055) / 1.055, 2.4); });
