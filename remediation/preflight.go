@@ -245,7 +245,7 @@ type PreflightView struct {
 
 // Signed returns who signed an item for a release, or nil. Under the playbook of
 // that release the signature counts only as long as the playbook, and what was seen
-// of the item, are what they were, durations aside. One cause of several items is signed off once.
+// of the item, are what they were. One cause of several items is signed off once.
 func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) *Signature {
 	for i := range p.Signatures {
 		s := &p.Signatures[i]
@@ -259,16 +259,11 @@ func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) 
 	return nil
 }
 
-var (
-	aDuration  = regexp.MustCompile(`(^|[\s(])(?:[0-9]+(?:\.[0-9]+)? ?(?:ns|µs|ms|s|min|m|h|d) ?)+\b`)
-	aLocalPort = regexp.MustCompile(`\S+->`) // of a connection, in the errors of package net
-)
+// localPort is that of a connection, in the errors of package net.
+var localPort = regexp.MustCompile(`\S+->`)
 
-// steady is a text without what differs from run to run though the same was seen: how long
-// it took, and the local port of a connection.
-func steady(text string) string {
-	return aLocalPort.ReplaceAllString(aDuration.ReplaceAllString(text, "$1…"), "")
-}
+// steady is a text without what differs from run to run though the same was seen.
+func steady(text string) string { return localPort.ReplaceAllString(text, "") }
 
 // SignedBefore reports whether an item was signed off for a release, under any playbook.
 func (p Preflight) SignedBefore(item, release string) bool {

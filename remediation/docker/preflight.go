@@ -260,11 +260,10 @@ func (a aside) watch(ctx context.Context, id string, like *fleet.Replica, image 
 	if k.Version = ""; a.check.Wants != "" {
 		k.Version = fleet.Translate(a.check.Version, like, in, &own)
 	}
-	began := time.Now()
 	if err := a.c.Works(ctx, id, k); err != nil {
 		return "", a.judge(ctx, id, err, []string{k.Health, k.Flags, k.Version}, like)
 	}
-	seen = fmt.Sprintf("a test container of image %s works after %s", compose.ShortImage(image), remediation.Span(time.Since(began)))
+	seen = fmt.Sprintf("a test container of image %s works", compose.ShortImage(image)) // not how soon: a sign-off counts for as long as the text is the same
 	if len(own) > 0 {
 		return seen, remediation.Unknown(seen+", but "+strings.Join(own, " and ")+" is not the container's own address, so it was not checked",
 			"name the published port under probe:, or try it by hand")

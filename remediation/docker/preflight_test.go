@@ -68,7 +68,7 @@ func TestAServiceThatCanBeRolledBackPassesItsChecks(t *testing.T) {
 	w.start("1")
 	found := w.prove(w.retag(nil))
 	w.wants(found, "image/previous", remediation.Pass, w.project+":v1.0.0")
-	w.wants(found, "image/runs", remediation.Pass, "works after")
+	w.wants(found, "image/runs", remediation.Pass, "works, and was removed")
 	found = w.prove(w.action())
 	w.wants(found, "flag/FLAG/known", remediation.Pass, "lists it as 1")
 	w.wants(found, "flag/FLAG/lasts", remediation.Pass, ".env")

@@ -27,7 +27,7 @@ func TestFlagAndImageAreRehearsedAsideAndLeaveNothing(t *testing.T) {
 	if f := w.rehearse(w.action()); f.Status != remediation.Pass || !strings.Contains(f.Evidence, "serves FLAG as off") {
 		t.Errorf("the flag came to %+v", f)
 	}
-	if f := w.rehearse(w.retag(nil)); f.Status != remediation.Pass || !strings.Contains(f.Evidence, "works after") {
+	if f := w.rehearse(w.retag(nil)); f.Status != remediation.Pass || !strings.Contains(f.Evidence, "works, and was removed") {
 		t.Errorf("the image came to %+v", f)
 	}
 	w.untag("v1.0.0")
