@@ -46,8 +46,9 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with $(if $(filter kubernetes,$(SCENARIO)),deploy/dev/kube.sh with) bin/demo $(DEMOFLAGS)
 
 # Tests run without the race detector, the longest package first, so that none is left to run alone. With it run the other
-# packages that have goroutines, and of RACED the tests in which something runs at the same time. What is C translated to Go is three
-# times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from the others.
+# packages that have goroutines, and of RACED the tests in which something runs at the same time. What is C translated to Go
+# is three times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from
+# the others.
 # The tests of the whole stack and against the Docker engine have the machine to themselves: they wait for it.
 PLAIN := ./cmd/backout ./remediation/engine ./receiver ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
   ./remediation/unleash ./remediation/backtest ./remediation/scenario ./deploy/kube/kubetest ./rules ./alerts ./remediation ./remediation/action \

@@ -219,13 +219,10 @@ type Step struct {
 	Approved      string     `json:"approved,omitempty"`
 	ApprovalAsked *time.Time `json:"approval_asked,omitempty"`
 	ApprovalPlan  string     `json:"approval_plan,omitempty"`
-	// OverLimit is who let it run over the limit of its realm, until OverLimitUntil. Over are
-	// those who let it run over limits of its playbook.
-	OverLimit      string          `json:"over_limit,omitempty"`
-	OverLimitUntil *time.Time      `json:"over_limit_until,omitempty"`
-	Over           []Over          `json:"over,omitempty"`
-	Before         json.RawMessage `json:"before,omitempty"`
-	Verified       bool            `json:"verified,omitempty"`
+	// Over are those who let it run over a limit.
+	Over     []Over          `json:"over,omitempty"`
+	Before   json.RawMessage `json:"before,omitempty"`
+	Verified bool            `json:"verified,omitempty"`
 	// Left: the step is to run again, and its target may be as an earlier try left it.
 	Left bool `json:"left,omitempty"`
 	// Tells: the step only tells people something, and changes no target.
@@ -464,47 +461,12 @@ func (s *Step) Begin(now time.Time) {
 	s.State, s.Started, s.Finished, s.Error, s.Try, s.Left = StepIntent, &now, nil, "", now.UnixNano(), false
 }
 
-// OverLimit returns the step that waits because of a limit alone, and that limit's gate: a
-// commander can let it run. nil: there is none.
-func (inc *Incident) OverLimit() (s *Step, gate string) {
-	if s = inc.Step(inc.LastHeldStep); inc.Restore != nil {
-		s = inc.ToRestore()
-	} else if s == nil || !s.Open() {
-		s = inc.Next()
-	}
-	limit := inc.Reason == HoldRateLimit || inc.Reason == HoldBlastRadius || inc.Reason == HoldCooldown
-	if s == nil || inc.State != Waiting || !limit || inc.Until == nil {
-		return nil, ""
-	}
-	return s, inc.LastHeldGate
-}
-
-// Over is a commander's word that lets a step run over one limit.
-type Over struct {
-	Gate  string    `json:"gate"`
-	By    string    `json:"by"`
-	Until time.Time `json:"until"`
-}
-
-// MayPass returns who let the step run over a limit, "" for nobody.
-func (s *Step) MayPass(gate string, now time.Time) string {
-	if gate == GateRealm && s.OverLimit != "" && s.OverLimitUntil.After(now) {
-		return s.OverLimit
-	}
-	for _, over := range s.Over {
-		if over.Gate == gate && over.Until.After(now) {
-			return over.By
-		}
-	}
-	return ""
-}
-
 // VoidApprovals discards requests and approvals, those over a limit too: the wait that
 // asked is over.
 func (inc *Incident) VoidApprovals() {
 	inc.VoidRiskApprovals()
 	for i := range inc.Steps {
-		inc.Steps[i].OverLimit, inc.Steps[i].OverLimitUntil, inc.Steps[i].Over = "", nil, nil
+		inc.Steps[i].Over = nil
 	}
 }
 
@@ -531,7 +493,6 @@ func (inc *Incident) Shift(move func(*time.Time)) {
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
 		move(s.ApprovalAsked)
-		move(s.OverLimitUntil)
 		for i := range s.Over {
 			move(&s.Over[i].Until)
 		}

@@ -62,3 +62,35 @@ func (f Freeze) Outlasts(other Freeze) bool {
 
 // RanOut reports whether a freeze is over.
 func (f Freeze) RanOut(now time.Time) bool { return f.Until != nil && !f.Until.After(now) }
+
+// OverLimit returns the step that waits because of a limit alone, and that limit's gate: a
+// commander can let it run. nil: there is none.
+func (inc *Incident) OverLimit() (s *Step, gate string) {
+	if s = inc.Step(inc.LastHeldStep); inc.Restore != nil {
+		s = inc.ToRestore()
+	} else if s == nil || !s.Open() {
+		s = inc.Next()
+	}
+	limit := inc.Reason == HoldRateLimit || inc.Reason == HoldBlastRadius || inc.Reason == HoldCooldown
+	if s == nil || inc.State != Waiting || !limit || inc.Until == nil {
+		return nil, ""
+	}
+	return s, inc.LastHeldGate
+}
+
+// Over is a commander's word that lets a step run over one limit.
+type Over struct {
+	Gate  string    `json:"gate"`
+	By    string    `json:"by"`
+	Until time.Time `json:"until"`
+}
+
+// MayPass returns who let the step run over a limit, "" for nobody.
+func (s *Step) MayPass(gate string, now time.Time) string {
+	for _, over := range s.Over {
+		if over.Gate == gate && over.Until.After(now) {
+			return over.By
+		}
+	}
+	return ""
+}

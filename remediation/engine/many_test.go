@@ -230,8 +230,8 @@ func TestTheLimitOfARealm(t *testing.T) {
 			if services, _ := w.flagsOff(6); services != 2 {
 				t.Errorf("%s: the approval before still lets the step run", name)
 			}
-			if s := w.stored(held).Steps[0]; s.OverLimit != "" || s.OverLimitUntil != nil {
-				t.Errorf("%s: the approval is still stored: %q until %v", name, s.OverLimit, s.OverLimitUntil)
+			if s := w.stored(held).Steps[0]; len(s.Over) != 0 {
+				t.Errorf("%s: the approval is still stored: %+v", name, s.Over)
 			}
 		}
 	})
@@ -244,8 +244,8 @@ func TestTheLimitOfARealm(t *testing.T) {
 		held := fire(w, 5)
 		w.pass(19 * time.Minute) // the hold is almost over, the approval is not
 		w.must(w.change(held, view.Approve, "1-flag_off"))
-		if until := w.stored(held).Steps[0].OverLimitUntil; until == nil || !until.Equal(w.now.Add(two.Services.Window)) {
-			t.Errorf("approved until %v at %v", until, w.now)
+		if over := w.stored(held).Steps[0].Over; len(over) != 1 || !over[0].Until.Equal(w.now.Add(two.Services.Window)) {
+			t.Errorf("approved %+v at %v", over, w.now)
 		}
 		for range 3 { // in the other realm
 			w.put(w.effect("svc0", w.now.Add(-10*time.Minute+10*time.Second), remediation.EffectDone))

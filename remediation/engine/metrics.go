@@ -122,7 +122,12 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 			incidents[inc.Service]++
 		}
 	}
-	needed, err := e.needed(tx, open)
+	plans := e.Plans()
+	all, err := readServices(tx, plans, e.Now())
+	if err != nil {
+		return err
+	}
+	needed, err := e.needed(tx, all, open)
 	if err != nil {
 		return err
 	}
@@ -131,11 +136,6 @@ func (e *Engine) collect(tx remediation.Tx, ch chan<- prometheus.Metric) error {
 	}
 	for service, n := range incidents {
 		ch <- gauge(descIncidents, float64(n), service)
-	}
-	plans := e.Plans()
-	all, err := readServices(tx, plans, e.Now())
-	if err != nil {
-		return err
 	}
 	for _, b := range plans {
 		frozen := 0.0

@@ -12,7 +12,7 @@ import (
 
 // needed lists what waits for a person: each service and reason once. The metric
 // backout_needs_human and the status show the same.
-func (e *Engine) needed(tx remediation.Tx, open []*remediation.Incident) (all []view.Needed, err error) {
+func (e *Engine) needed(tx remediation.Tx, now *services, open []*remediation.Incident) (all []view.Needed, err error) {
 	all = []view.Needed{}
 	added := map[view.Needed]bool{}
 	add := func(service, reason, id string) {
@@ -40,17 +40,9 @@ func (e *Engine) needed(tx remediation.Tx, open []*remediation.Incident) (all []
 			add(service, incident.Stuck, j.incident)
 		}
 	}
-	rollouts, err := tx.Rollouts()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rollouts { // without its playbook nothing rolls it back
-		b := e.PlanOf(r.Service)
-		if b == nil {
-			continue
-		}
-		if _, err := e.RolloutPlan(tx, b, r); errors.As(err, new(*ledger.UnreadableError)) {
-			add(r.Service, incident.Stuck, "")
+	for _, b := range e.Plans() { // without its playbook nothing rolls a release back
+		if _, err := e.RolloutPlan(tx, b, now.rollout(b.Service)); errors.As(err, new(*ledger.UnreadableError)) {
+			add(b.Service, incident.Stuck, "")
 		} else if err != nil {
 			return nil, err
 		}

@@ -46,7 +46,12 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	if o.Incidents, err = view.OfIncidents(tx, open); err != nil {
 		return view.Overview{}, err
 	}
-	if o.Needed, err = e.needed(tx, open); err != nil {
+	plans := e.Plans()
+	all, err := readServices(tx, plans, o.Time)
+	if err != nil {
+		return view.Overview{}, err
+	}
+	if o.Needed, err = e.needed(tx, all, open); err != nil {
 		return view.Overview{}, err
 	}
 	if o.Recent, err = view.Incidents(tx, remediation.IncidentFilter{Closed: true, Newest: true, Limit: view.ShownRecent}); err != nil {
@@ -80,11 +85,6 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	}
 	o.Audited = e.audited.Load()
 	if o.Replicas, o.Unheld, err = e.replicasNow(tx); err != nil {
-		return view.Overview{}, err
-	}
-	plans := e.Plans()
-	all, err := readServices(tx, plans, o.Time)
-	if err != nil {
 		return view.Overview{}, err
 	}
 	for _, b := range plans {

@@ -299,31 +299,46 @@ func TestAReplicaThatStopsInsideAStepIsReplacedAndItsOutcomeComesLate(t *testing
 	}
 }
 
-func TestAChangeThatComesAfterItsStepWasUndoneElsewhereCallsAPerson(t *testing.T) {
-	replicas(t, nil, func(p *pair) {
-		p.declare("alpha")
-		p.breach("error_rate")
-		begun, goOn := make(chan struct{}), make(chan struct{})
-		tg := p.target("flag_off")
-		var stopped atomic.Bool
-		tg.duringApply = func() {
-			if !stopped.CompareAndSwap(false, true) {
-				tg.applyErr = errDisk // on the replica that took over
-				return
-			}
+// stopsInside lets the first replica stop inside flag_off, whose alert it got: the effect
+// comes once goOn is called. again runs before each effect.
+func (p *pair) stopsInside(again func()) (id string, goOn func()) {
+	p.t.Helper()
+	p.declare("alpha")
+	p.breach("error_rate")
+	begun, wait := make(chan struct{}), make(chan struct{})
+	var stopped atomic.Bool
+	p.target("flag_off").duringApply = func() {
+		if stopped.CompareAndSwap(false, true) {
 			p.a.store.stop()
 			close(begun)
-			<-goOn
-			tg.applyErr = nil
+			<-wait
 		}
-		id := p.a.alert(p, "fp1")
-		<-begun
+		again()
+	}
+	id = p.a.alert(p, "fp1")
+	<-begun
+	return id, sync.OnceFunc(func() {
+		close(wait)
+		p.a.store.goOn()
+	})
+}
+
+func TestAChangeThatComesAfterItsStepWasUndoneElsewhereCallsAPerson(t *testing.T) {
+	replicas(t, nil, func(p *pair) {
+		tg := p.target("flag_off")
+		calls := 0
+		id, goOn := p.stopsInside(func() {
+			calls++
+			tg.applyErr = errDisk // on the replica that took over, which calls first
+			if calls > 1 {
+				tg.applyErr = nil
+			}
+		})
 		for p.incident(id).Steps[0].State != remediation.StepUndone {
 			time.Sleep(time.Second)
 		}
 		settles()
-		close(goOn)
-		p.a.store.goOn()
+		goOn()
 		time.Sleep(time.Second)
 		settles()
 		called := 0
@@ -340,19 +355,7 @@ func TestAChangeThatComesAfterItsStepWasUndoneElsewhereCallsAPerson(t *testing.T
 
 func TestTheCallForALateChangeOfAClosedIncidentEnds(t *testing.T) {
 	replicas(t, nil, func(p *pair) {
-		p.declare("alpha")
-		p.breach("error_rate")
-		begun, goOn := make(chan struct{}), make(chan struct{})
-		var stopped atomic.Bool
-		p.target("flag_off").duringApply = func() {
-			if stopped.CompareAndSwap(false, true) {
-				p.a.store.stop()
-				close(begun)
-				<-goOn
-			}
-		}
-		id := p.a.alert(p, "fp1")
-		<-begun
+		id, goOn := p.stopsInside(func() {})
 		p.calm("error_rate")
 		for p.incident(id).State != remediation.Closed {
 			time.Sleep(time.Second)
@@ -367,8 +370,7 @@ func TestTheCallForALateChangeOfAClosedIncidentEnds(t *testing.T) {
 			}))
 			return n
 		}
-		close(goOn)
-		p.a.store.goOn()
+		goOn()
 		time.Sleep(time.Minute)
 		settles()
 		if n := paged(); !slices.Equal(n, []string{"target"}) {
@@ -384,21 +386,8 @@ func TestTheCallForALateChangeOfAClosedIncidentEnds(t *testing.T) {
 
 func TestThatAnEarlierRequestIsAwaitedIsSaidOnce(t *testing.T) {
 	replicas(t, nil, func(p *pair) {
-		p.declare("alpha")
-		p.breach("error_rate")
-		begun, goOn := make(chan struct{}), make(chan struct{})
-		defer func() { p.a.store.goOn() }()
-		defer close(goOn)
-		var stopped atomic.Bool
-		p.target("flag_off").duringApply = func() {
-			if stopped.CompareAndSwap(false, true) {
-				p.a.store.stop()
-				close(begun)
-				<-goOn
-			}
-		}
-		id := p.a.alert(p, "fp1")
-		<-begun
+		id, goOn := p.stopsInside(func() {})
+		defer goOn()
 		for p.count(id, audit.KindInDoubt) == 0 {
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -921,4 +910,25 @@ func TestUpdatesOfAHolderAreFencedAndOthersAreNot(t *testing.T) {
 	if err := fenced.Update(lease.Outside(under), write); err != nil {
 		t.Errorf("outside of it: %v", err)
 	}
+}
+
+func TestWhatIsNotReadyInOneRealmStaysShownWhileAnotherIsLookedAt(t *testing.T) {
+	replicas(t, func(w *harness, name string) {
+		w.replica.Hosts = nil
+		if name == "a" {
+			w.replica.Hosts = []string{"web-2"} // and no playbook is in the default realm, which it holds too
+		}
+		w.target("flag_off").lookErr = errDisk
+		w.target("flag_off").onLook = func(string) { time.Sleep(10 * time.Second) }
+	}, func(p *pair) {
+		time.Sleep(30 * time.Second)
+		for range 12 {
+			o, err := p.a.Overview(p.ctx)
+			p.must(err)
+			if n := o.Services[0].NotReady; len(n) != 1 || !strings.Contains(n[0], errDisk.Error()) {
+				t.Fatalf("at %s it is shown as %q", time.Now(), n)
+			}
+			time.Sleep(10 * time.Second)
+		}
+	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
 }

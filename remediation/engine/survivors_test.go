@@ -10,13 +10,20 @@ import (
 	"github.com/locotoki/backout/remediation/view"
 )
 
-func TestARestoreLeavesATargetThatNobodySees(t *testing.T) {
-	w := newHarness(t)
-	id := backedOut(w)
+// heldRestore is a restore that waits for the engine of its targets.
+func heldRestore(t *testing.T) (w *harness, id string) {
+	t.Helper()
+	w = newHarness(t)
+	id = backedOut(w)
 	w.target("image_retag").lookErr = errors.New("cannot connect")
 	w.must(w.restore(id))
 	w.tick()
 	w.is(id, remediation.Waiting, remediation.HoldTarget)
+	return w, id
+}
+
+func TestARestoreLeavesATargetThatNobodySees(t *testing.T) {
+	w, _ := heldRestore(t)
 	w.undone(0, 0)
 	w.target("image_retag").lookErr = nil
 	w.pass(time.Minute)
@@ -181,12 +188,7 @@ func TestAQuestionAboutAnotherPlanIsAskedAnewAndDoesNotLapse(t *testing.T) {
 }
 
 func TestARestoreThatIsHeldEndsWhereAPersonClosesTheIncident(t *testing.T) {
-	w := newHarness(t)
-	id := backedOut(w)
-	w.target("image_retag").lookErr = errors.New("cannot connect")
-	w.must(w.restore(id))
-	w.tick()
-	w.is(id, remediation.Waiting, remediation.HoldTarget)
+	w, id := heldRestore(t)
 	w.must(w.change(id, view.Claim, ""))
 	w.must(w.change(id, view.Close, ""))
 	w.target("image_retag").lookErr = nil

@@ -271,8 +271,8 @@ func (c *Change) RealmLimit() (found remediation.RealmLimit) {
 }
 
 // realm holds a step while as many other services of its realm as the limit allows were
-// rolled back within its window. A service that was rolled back already is not counted again. One whose playbook was taken out
-// counts in every realm: where it was is not known.
+// rolled back within its window. A service that was rolled back already is not counted
+// again. One whose playbook was taken out counts in every realm: where it was is not known.
 func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effects []remediation.Effect) remediation.GateResult {
 	gate := remediation.GateOpen(remediation.GateRealm, "")
 	last := map[string]time.Time{}

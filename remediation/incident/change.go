@@ -120,12 +120,11 @@ func (c *change) approveStep(step, actor, reason string) error {
 // as the limit's window, one of its playbook until time would. It answers no other
 // question: a step that can lose data still needs its own approval.
 func (c *change) approveOver(s *remediation.Step, limit, actor, reason string) error {
+	until := *c.Inc.Until
 	if limit == remediation.GateRealm {
-		until := c.Now.Add(c.RealmLimit().Services.Window)
-		s.OverLimit, s.OverLimitUntil = actor, &until
-	} else {
-		s.Over = append(s.Over, remediation.Over{Gate: limit, By: actor, Until: *c.Inc.Until})
+		until = c.Now.Add(c.RealmLimit().Services.Window)
 	}
+	s.Over = append(s.Over, remediation.Over{Gate: limit, By: actor, Until: until})
 	c.Inc.Wake = c.Now
 	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "gate": limit, "plan": c.Inc.PlanHash()})
 }
@@ -147,7 +146,8 @@ func (c *change) claimIncident(_, actor, reason string) error {
 }
 
 // releaseIncident gives a claimed incident back to automation; what failed may
-// be tried again, and a row of failures is over. What could not be put back waits for a restore, or a breach.
+// be tried again, and a row of failures is over. What could not be put back waits for a
+// restore, or a breach.
 func (c *change) releaseIncident(_, actor, reason string) error {
 	if c.Inc.ClaimedBy == "" {
 		return remediation.Refuse(remediation.Conflict, "incident %s is not claimed", c.Inc.ID)
