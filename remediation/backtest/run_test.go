@@ -591,7 +591,8 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	m := &made{value: during(5*24*time.Hour+time.Hour, 5*24*time.Hour+2*time.Hour)}
 	o := options(t, m)
-	o.Cache, o.To, o.Stage = cache, day.AddDate(0, 0, 6), "beta"
+	// One query at a time, or a slow first one could leave no chunk whole.
+	o.Cache, o.To, o.Stage, o.MaxLoad = cache, day.AddDate(0, 0, 6), "beta", 1
 	o.Progress = func(p Progress) {
 		if p.Done == 8 { // of 21: two chunks of three expressions are whole
 			cancel()
@@ -608,7 +609,7 @@ func TestAnInterruptedBacktestGivesWhatThereIsAndGoesOn(t *testing.T) {
 		t.Errorf("with a cache: %q", r.Missing)
 	}
 	keepsNothing := options(t, m)
-	keepsNothing.To, keepsNothing.Stage = o.To, o.Stage
+	keepsNothing.To, keepsNothing.Stage, keepsNothing.MaxLoad = o.To, o.Stage, o.MaxLoad
 	stopped, stop := context.WithCancel(t.Context())
 	keepsNothing.Progress = func(p Progress) {
 		if p.Done == 8 {
