@@ -228,15 +228,21 @@ func (b *tab) whole(s screen) {
 	b.on(s)
 }
 
-// fine checks what must hold of every page: nothing is wider than the screen, all can
-// be read, named and reached by keyboard, and the browser complains of nothing.
+// fine checks what must hold of every page: what shows says, and axe-core's rules.
 func (b *tab) fine(what string) {
+	b.t.Helper()
+	b.shows(what)
+	for _, p := range b.axe() {
+		b.t.Errorf("%s: axe-core: %s", what, p)
+	}
+}
+
+// shows checks that nothing is wider than the screen, all can be read, named and reached
+// by keyboard, and the browser complains of nothing.
+func (b *tab) shows(what string) {
 	b.t.Helper()
 	for _, p := range value[[]string](b, accessibility) {
 		b.t.Errorf("%s: %s", what, p)
-	}
-	for _, p := range b.axe() {
-		b.t.Errorf("%s: axe-core: %s", what, p)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
