@@ -49,7 +49,7 @@ func (s *Server) finish(c echo.Context, actor, what, reason, fallback string) er
 
 // postIncident changes an incident as the API's address of the same name does.
 func (s *Server) postIncident(c echo.Context, actor string) error {
-	form, err := fields(c, "reason", "step", "force")
+	form, err := fields(c, "reason", "step", "over", "force")
 	if err != nil {
 		return err
 	}
@@ -58,13 +58,16 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 		return err
 	}
 	ctx, id, verb := c.Request().Context(), c.Param("id"), view.Verb(c.Param("verb"))
-	step, what := "", ""
+	step, over, what := "", "", ""
 	switch verb {
 	case view.Approve, view.Deny:
 		if step = form.Get("step"); step == "" {
 			return refuse(http.StatusBadRequest, "the form names no step")
 		}
 		what = map[view.Verb]string{view.Approve: "approved", view.Deny: "denied"}[verb] + " " + step + " of " + id
+		if over = form.Get("over"); over != "" && verb == view.Deny {
+			return refuse(http.StatusBadRequest, "only an approval is over a limit")
+		}
 	case view.Claim:
 		what = "claimed " + id + ": no step runs until it is released"
 	case view.Release:
@@ -80,7 +83,7 @@ func (s *Server) postIncident(c echo.Context, actor string) error {
 	default:
 		return echo.ErrNotFound
 	}
-	if _, err := s.incidents.ChangeIncident(ctx, id, verb, step, actor, reason); err != nil {
+	if _, err := s.decide(c, verb, step, over, actor, reason); err != nil {
 		return err
 	}
 	return s.finish(c, actor, what, reason, "/incidents/"+id)

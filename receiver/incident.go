@@ -75,11 +75,21 @@ func (s *Server) showIncident(c echo.Context, _ string) error {
 	return s.answer(c, view.NonNil(inc))
 }
 
-// decisionRequest approves or denies a step.
-type decisionRequest struct {
+// denyRequest denies a step.
+type denyRequest struct {
 	// Step is its id, such as 3-schema_rollback.
 	Step   string `json:"step"`
 	Reason string `json:"reason"`
+}
+
+// approveRequest approves a step.
+type approveRequest struct {
+	// Step is its id, such as 3-schema_rollback.
+	Step   string `json:"step"`
+	Reason string `json:"reason"`
+	// Over lets the step run over the limit that holds it: over_gate of the incident. It
+	// answers nothing else: a step that can lose data still asks for its own approval.
+	Over string `json:"over,omitempty"`
 }
 
 // reasonRequest is a change that needs nothing but a reason.
@@ -95,18 +105,27 @@ type restoreRequest struct {
 	Force bool `json:"force,omitempty"`
 }
 
-// decideStep answers approve and deny.
-func (s *Server) decideStep(verb view.Verb) handler {
-	return func(c echo.Context, actor string) error {
-		var in decisionRequest
-		if err := decodeChange(c, &in); err != nil {
-			return err
-		}
-		if in.Step == "" {
-			return refuse(http.StatusBadRequest, `step is required, such as "1-flag_off"`)
-		}
-		return s.apply(c, verb, in.Step, actor, in.Reason)
+func (s *Server) approveStep(c echo.Context, actor string) error {
+	var in approveRequest
+	if err := decodeChange(c, &in); err != nil {
+		return err
 	}
+	return s.decideStep(c, view.Approve, in.Step, in.Over, actor, in.Reason)
+}
+
+func (s *Server) denyStep(c echo.Context, actor string) error {
+	var in denyRequest
+	if err := decodeChange(c, &in); err != nil {
+		return err
+	}
+	return s.decideStep(c, view.Deny, in.Step, "", actor, in.Reason)
+}
+
+func (s *Server) decideStep(c echo.Context, verb view.Verb, step, over, actor, reason string) error {
+	if step == "" {
+		return refuse(http.StatusBadRequest, `step is required, such as "1-flag_off"`)
+	}
+	return s.apply(c, verb, step, over, actor, reason)
 }
 
 // changeIncident answers the changes that concern an incident as a whole.
@@ -116,7 +135,7 @@ func (s *Server) changeIncident(verb view.Verb) handler {
 		if err := decodeChange(c, &in); err != nil {
 			return err
 		}
-		return s.apply(c, verb, "", actor, in.Reason)
+		return s.apply(c, verb, "", "", actor, in.Reason)
 	}
 }
 
@@ -137,14 +156,24 @@ func (s *Server) restoreIncident(c echo.Context, actor string) error {
 	return s.answer(c, view.NonNil(inc))
 }
 
-func (s *Server) apply(c echo.Context, verb view.Verb, step, actor, reason string) error {
+func (s *Server) apply(c echo.Context, verb view.Verb, step, over, actor, reason string) error {
 	reason, err := checkReason(reason)
 	if err != nil {
 		return err
 	}
-	inc, err := s.incidents.ChangeIncident(c.Request().Context(), c.Param("id"), verb, step, actor, reason)
+	inc, err := s.decide(c, verb, step, over, actor, reason)
 	if err != nil {
 		return err
 	}
 	return s.answer(c, view.NonNil(inc))
+}
+
+// decide makes a person's change of an incident; with over, it lets a step run over that
+// limit.
+func (s *Server) decide(c echo.Context, verb view.Verb, step, over, actor, reason string) (view.IncidentView, error) {
+	ctx, id := c.Request().Context(), c.Param("id")
+	if over != "" {
+		return s.incidents.ApproveOver(ctx, id, step, over, actor, reason)
+	}
+	return s.incidents.ChangeIncident(ctx, id, verb, step, actor, reason)
 }

@@ -456,7 +456,7 @@ func TestAStepOverTheLimitOfItsRealmCanBeApprovedOnItsPage(t *testing.T) {
 		r := as(request("GET", path, ""), "eve")
 		r.Header.Set("Accept", "text/html")
 		body := b.do(r).Body.String()
-		if !strings.Contains(body, `action="/incidents/`+inc.ID+`/approve"`) || !strings.Contains(body, `name="step" value="`+inc.OverLimit+`"`) {
+		if !strings.Contains(body, `action="/incidents/`+inc.ID+`/approve"`) || !strings.Contains(body, `name="step" value="`+inc.OverLimit+`"`) || !strings.Contains(body, `name="over" value="`+inc.OverGate+`"`) {
 			t.Errorf("there is no form to approve it on %s:\n%s", path, body)
 		}
 		if !strings.Contains(body, "On hold: as many other services of its realm were rolled back") || !strings.Contains(body, "or when a commander approves "+inc.OverLimit) {

@@ -160,12 +160,9 @@ func (s *Server) operations() []Operation {
 			with(http.StatusNotFound, http.StatusConflict),
 		s.changing(http.MethodPost, "/api/v1/incidents/{id}/restore", "Undoes an incident's steps, the last one first. Data is never restored.",
 			reflect.TypeFor[restoreRequest](), incident, s.restoreIncident),
-	}
-	for _, v := range []struct {
-		verb    view.Verb
-		summary string
-	}{{view.Approve, "Approves a step."}, {view.Deny, "Denies a step, which is then skipped."}} {
-		all = append(all, s.changing(http.MethodPost, "/api/v1/incidents/{id}/"+string(v.verb), v.summary, reflect.TypeFor[decisionRequest](), incident, s.decideStep(v.verb)))
+		s.changing(http.MethodPost, "/api/v1/incidents/{id}/approve", "Approves a step, or lets it run over the limit that holds it.",
+			reflect.TypeFor[approveRequest](), incident, s.approveStep),
+		s.changing(http.MethodPost, "/api/v1/incidents/{id}/deny", "Denies a step, which is then skipped.", reflect.TypeFor[denyRequest](), incident, s.denyStep),
 	}
 	for _, v := range []struct {
 		verb    view.Verb

@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/locotoki/backout/alerts"
@@ -63,6 +64,12 @@ func (f Freeze) Outlasts(other Freeze) bool {
 // RanOut reports whether a freeze is over.
 func (f Freeze) RanOut(now time.Time) bool { return f.Until != nil && !f.Until.After(now) }
 
+// IsLimit reports whether a hold is one of a limit, unless it has no end: that is the lock
+// of a target.
+func (r Reason) IsLimit() bool {
+	return r == HoldRateLimit || r == HoldBlastRadius || r == HoldCooldown
+}
+
 // OverLimit returns the step that waits because of a limit alone, and that limit's gate: a
 // commander can let it run. nil: there is none.
 func (inc *Incident) OverLimit() (s *Step, gate string) {
@@ -71,11 +78,15 @@ func (inc *Incident) OverLimit() (s *Step, gate string) {
 	} else if s == nil || !s.Open() {
 		s = inc.Next()
 	}
-	limit := inc.Reason == HoldRateLimit || inc.Reason == HoldBlastRadius || inc.Reason == HoldCooldown
-	if s == nil || inc.State != Waiting || !limit || inc.Until == nil {
+	if s == nil || inc.State != Waiting || !inc.Reason.IsLimit() || inc.Until == nil {
 		return nil, ""
 	}
 	return s, inc.LastHeldGate
+}
+
+// OverCommand is the command that lets a step run over a limit.
+func OverCommand(incident, step, gate string) string {
+	return fmt.Sprintf("backout approve %s %s --over=%s --reason=WHY", incident, step, gate)
 }
 
 // Over is a commander's word that lets a step run over one limit.

@@ -166,7 +166,7 @@ func (c *commands) addIncidentRestore(parent *kingpin.CmdClause) {
 }
 
 func (c *commands) addApprove() {
-	c.addDecision(view.Approve, "Approve a step.")
+	c.addDecision(view.Approve, "Approve a step, or let it run over the limit that holds it.")
 	c.addDecision(view.Deny, "Deny a step. It is skipped.")
 }
 
@@ -175,9 +175,18 @@ func (c *commands) addDecision(verb view.Verb, help string) {
 	id := flags.Name(clause, "incident", "The incident, such as inc-1.")
 	step := flags.Name(clause, "step", "The step, such as 3-schema_rollback.")
 	reason := flags.RequiredReason(clause)
+	over := ""
+	if verb == view.Approve {
+		clause.Flag("over", "Let the step run over this limit, which holds it now: backout incident show names it. A step that can lose data still asks for its own approval.").
+			PlaceHolder("LIMIT").StringVar(&over)
+	}
 	server, output := c.serverFlags(clause), c.outputFlag(clause, reflect.TypeFor[view.IncidentView]())
 	c.add(clause, func(ctx context.Context) error {
-		return c.changeIncident(ctx, server, verb, *id, map[string]any{"step": *step, "reason": *reason}, *output)
+		body := map[string]any{"step": *step, "reason": *reason}
+		if over != "" {
+			body["over"] = over
+		}
+		return c.changeIncident(ctx, server, verb, *id, body, *output)
 	})
 }
 

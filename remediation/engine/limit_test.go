@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/locotoki/backout/alerts"
+	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/engine"
@@ -481,7 +482,7 @@ func TestACommanderLetsAnOrderRunOverTheLimitsThatHoldIt(t *testing.T) {
 				if i == 0 && v.OverGate != tc.gate {
 					t.Errorf("held by %q", v.OverGate)
 				}
-				w.must(w.change(id, view.Approve, v.OverLimit))
+				w.must(w.approveOver(id))
 				w.tick()
 			}
 			w.effects(1, 1, 0)
@@ -501,7 +502,7 @@ func TestACommanderLetsARestoreRunOverTheLimitThatHoldsItHalfWay(t *testing.T) {
 	if v := w.incident(id); v.OverLimit != "1-flag_off" || v.OverGate != "per_service" {
 		t.Errorf("a commander is offered to approve %q over %q", v.OverLimit, v.OverGate)
 	}
-	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.must(w.approveOver(id))
 	w.tick()
 	w.is(id, remediation.Closed, "")
 	w.undone(1, 1)
@@ -516,7 +517,7 @@ func TestALimitThatHoldsAPlanCallsNobodyUntilItsEndAndCanBePassed(t *testing.T) 
 	if w.needed("cooldown") != 0 {
 		t.Error("a person is called for a cooldown")
 	}
-	w.must(w.change(id, view.Approve, w.incident(id).OverLimit))
+	w.must(w.approveOver(id))
 	w.tick()
 	w.is(id, remediation.Settling, "")
 	w.effects(1, 0, 0)
@@ -527,11 +528,81 @@ func TestAnApprovalOverOneLimitOpensNoOther(t *testing.T) {
 	w.put(w.effect("shop", w.now.Add(-time.Minute), remediation.EffectDone))
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
-	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.must(w.approveOver(id))
 	w.tick()
 	w.is(id, remediation.Waiting, remediation.HoldBlastRadius)
 	w.effects(0, 0, 0)
-	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.must(w.approveOver(id))
 	w.tick()
 	w.effects(1, 0, 0)
+}
+
+func TestAnApprovalOverALimitNeverAnswersForTheDataThatAStepLoses(t *testing.T) {
+	held := func() (w *harness, v view.IncidentView) {
+		w = newHarness(t, limits("per_target: 9/1h, per_service: 2/1h, blast_radius: 9/2h, cooldown: 1s, breaker: 3"))
+		w.open()
+		for range 40 {
+			if v = w.incident("inc-1"); v.Reason == remediation.HoldRateLimit {
+				return w, v
+			}
+			w.pass(time.Minute)
+		}
+		t.Fatal(w.log("inc-1"))
+		return nil, v
+	}
+	same := func(w *harness, v view.IncidentView) error {
+		_, err := w.engine.ApproveOver(w.ctx, v.ID, v.OverLimit, v.OverGate, "eve", "because")
+		return err
+	}
+	t.Run("sent twice", func(t *testing.T) {
+		w, v := held()
+		w.must(same(w, v))
+		w.tick()
+		w.is(v.ID, remediation.Waiting, remediation.HoldApproval)
+		refused(t, same(w, v), remediation.Conflict)
+		w.tick()
+		w.effects(1, 1, 0)
+	})
+	t.Run("sent once the limit's time is over", func(t *testing.T) {
+		w, v := held()
+		w.pass(v.Until.Sub(w.now) + 30*time.Second)
+		w.is(v.ID, remediation.Waiting, remediation.HoldApproval)
+		refused(t, same(w, v), remediation.Conflict)
+		w.effects(1, 1, 0)
+	})
+	t.Run("for a limit that does not hold it", func(t *testing.T) {
+		w, v := held()
+		v.OverGate = "per_target"
+		err := same(w, v)
+		refused(t, err, remediation.Conflict)
+		if _, try := hint.Of(err); !strings.Contains(try, "backout approve inc-1 3-schema_rollback --over=per_service") {
+			t.Errorf("the hint is %q", try)
+		}
+	})
+	t.Run("as the answer to a question that is not asked", func(t *testing.T) {
+		w, v := held()
+		err := w.change(v.ID, view.Approve, v.OverLimit)
+		refused(t, err, remediation.Conflict)
+		if _, try := hint.Of(err); !strings.Contains(try, "--over=per_service") {
+			t.Errorf("the hint is %q", try)
+		}
+	})
+}
+
+func TestARestoreThatALimitHoldsAtItsBeginWaitsForACommander(t *testing.T) {
+	w := newHarness(t, replace("per_service: 6/1h", "per_service: 2/1h"))
+	id := backedOut(w)
+	w.must(w.restore(id))
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+	v := w.incident(id)
+	if v.Next == nil || v.Next.At == nil || !v.Next.At.Equal(*v.Until) || !strings.Contains(v.Next.What, "once nothing holds it") {
+		t.Errorf("until %v, next %+v", v.Until, v.Next)
+	}
+	for range 2 {
+		w.must(w.approveOver(id))
+		w.tick()
+	}
+	w.is(id, remediation.Closed, "")
+	w.undone(1, 1)
 }

@@ -193,7 +193,7 @@ func TestTheLimitOfARealm(t *testing.T) {
 		if err := w.change(held, view.Deny, "1-flag_off"); err == nil {
 			t.Error("there is nothing to deny")
 		}
-		w.must(w.change(held, view.Approve, "1-flag_off"))
+		w.must(w.approveOver(held))
 		w.tick()
 		w.is(held, remediation.Settling, "")
 		found := false
@@ -224,7 +224,7 @@ func TestTheLimitOfARealm(t *testing.T) {
 			fire(w, 1)
 			fire(w, 3)
 			held := fire(w, 5)
-			w.must(w.change(held, view.Approve, "1-flag_off"))
+			w.must(w.approveOver(held))
 			between(w, held)
 			w.pass(5 * S)
 			if services, _ := w.flagsOff(6); services != 2 {
@@ -243,7 +243,7 @@ func TestTheLimitOfARealm(t *testing.T) {
 		fire(w, 3)
 		held := fire(w, 5)
 		w.pass(19 * time.Minute) // the hold is almost over, the approval is not
-		w.must(w.change(held, view.Approve, "1-flag_off"))
+		w.must(w.approveOver(held))
 		if over := w.stored(held).Steps[0].Over; len(over) != 1 || !over[0].Until.Equal(w.now.Add(two.Services.Window)) {
 			t.Errorf("approved %+v at %v", over, w.now)
 		}

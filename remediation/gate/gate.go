@@ -291,7 +291,7 @@ func (c *Change) realm(s *remediation.Step, limit remediation.RealmLimit, effect
 	until := last[services[len(services)-limit.Services.Count]].Add(limit.Services.Window)
 	gate.OK, gate.Reason, gate.Until = false, remediation.HoldBlastRadius, &until
 	gate.Why = hint.Text(fmt.Sprintf("limit of %s services in realm %s: reached by %s", limit.Services, limit.Realm, remediation.Few(services)),
-		fmt.Sprintf("a commander can let it run: backout approve %s %s --reason=WHY", c.Inc.ID, s.ID()))
+		"a commander can let it run: "+remediation.OverCommand(c.Inc.ID, s.ID(), remediation.GateRealm))
 	return gate
 }
 

@@ -18,12 +18,24 @@ import (
 // ChangeIncident carries out a person's decision. Every change needs a reason, and is
 // one audit entry with the person's name.
 func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Verb, step, actor, reason string) (view.IncidentView, error) {
-	if reason == "" {
-		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
-	}
 	do, ok := verbs[verb]
 	if !ok {
 		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "unknown incident action %q", verb)
+	}
+	return e.decide(ctx, id, verb, reason, func(c *change) error { return do(c, step, actor, reason) })
+}
+
+// ApproveOver lets a step run over the limit that holds it, that of the named gate: of its
+// realm for as long as the limit's window, of its playbook until time would. It answers no
+// other question: a step that can lose data still needs its own approval.
+func (e *Responder) ApproveOver(ctx context.Context, id, step, gate, actor, reason string) (view.IncidentView, error) {
+	return e.decide(ctx, id, view.Approve, reason, func(c *change) error { return c.approveOver(step, gate, actor, reason) })
+}
+
+// decide commits one change of an incident.
+func (e *Responder) decide(ctx context.Context, id string, verb view.Verb, reason string, do func(c *change) error) (view.IncidentView, error) {
+	if reason == "" {
+		return view.IncidentView{}, remediation.Refuse(remediation.Invalid, "a reason is required")
 	}
 	var answer view.IncidentView
 	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
@@ -45,7 +57,7 @@ func (e *Responder) ChangeIncident(ctx context.Context, id string, verb view.Ver
 			return remediation.Refuse(remediation.Conflict, "incident %s is closed", id)
 		}
 		c := e.on(tx, b, inc, e.Now())
-		if err := do(c, step, actor, reason); err != nil {
+		if err := do(c); err != nil {
 			return err
 		}
 		if err := tx.PutIncident(inc); err != nil {
@@ -95,15 +107,20 @@ func (c *change) awaiting(step string) (*remediation.Step, error) {
 		return nil, remediation.Refuse(remediation.Missing, "incident %s has no step %q", c.Inc.ID, step)
 	}
 	if c.Inc.State != remediation.Waiting || c.Inc.Reason != remediation.HoldApproval || c.Inc.Next() != s || s.ApprovalPlan != c.Inc.PlanHash() {
-		return nil, remediation.Refuse(remediation.Conflict, "incident %s is not waiting for approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe())
+		return nil, c.overHint(remediation.Refuse(remediation.Conflict, "incident %s is not waiting for approval of %s: it is %s", c.Inc.ID, step, c.Inc.Describe()))
 	}
 	return s, nil
 }
 
-func (c *change) approveStep(step, actor, reason string) error {
-	if s, limit := c.Inc.OverLimit(); s != nil && s.ID() == step {
-		return c.approveOver(s, limit, actor, reason)
+// overHint adds how the step runs that a limit holds now.
+func (c *change) overHint(err error) error {
+	if s, limit := c.Inc.OverLimit(); s != nil {
+		return hint.Add(err, "to let it run over the limit: %s", remediation.OverCommand(c.Inc.ID, s.ID(), limit))
 	}
+	return err
+}
+
+func (c *change) approveStep(step, actor, reason string) error {
 	s, err := c.awaiting(step)
 	if err != nil {
 		return err
@@ -116,10 +133,11 @@ func (c *change) approveStep(step, actor, reason string) error {
 	return c.Audit(audit.KindApproved, actor, s, map[string]any{"reason": reason, "plan": s.ApprovalPlan})
 }
 
-// approveOver lets a step run over the limit that holds it: that of its realm for as long
-// as the limit's window, one of its playbook until time would. It answers no other
-// question: a step that can lose data still needs its own approval.
-func (c *change) approveOver(s *remediation.Step, limit, actor, reason string) error {
+func (c *change) approveOver(step, gate, actor, reason string) error {
+	s, limit := c.Inc.OverLimit()
+	if s == nil || s.ID() != step || limit != gate {
+		return c.overHint(remediation.Refuse(remediation.Conflict, "the limit %s does not hold %s of %s: the incident is %s", gate, step, c.Inc.ID, c.Inc.Describe()))
+	}
 	until := *c.Inc.Until
 	if limit == remediation.GateRealm {
 		until = c.Now.Add(c.RealmLimit().Services.Window)

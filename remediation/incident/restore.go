@@ -140,7 +140,7 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	if err != nil {
 		return err
 	}
-	if closed != nil {
+	if closed != nil && (!closed.Reason.IsLimit() || closed.Until == nil) { // a limit holds it below, where a commander can let it run
 		until := ""
 		if closed.Until != nil {
 			until = ", until " + remediation.MomentFrom(c.Now, *closed.Until)

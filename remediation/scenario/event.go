@@ -55,7 +55,7 @@ var verbs = map[Verb]verb{
 	Claim:   {do: onIncident(view.Claim)},
 	Release: {do: onIncident(view.Release)},
 	Close:   {do: onIncident(view.Close)},
-	Approve: {takes: []string{"step"}, do: onIncident(view.Approve)},
+	Approve: {takes: []string{"step", "over"}, do: onIncident(view.Approve)},
 	Deny:    {takes: []string{"step"}, do: onIncident(view.Deny)},
 	Restore: {takes: []string{"force"}, do: (*run).restore},
 	Raise:   {needs: []string{"signal"}, do: (*run).raise},
@@ -113,7 +113,11 @@ func onIncident(v view.Verb) func(r *run, ctx context.Context, e *Event) error {
 		if step == "" && inc.Next != nil {
 			step = inc.Next.Step
 		}
-		_, err = r.engine.ChangeIncident(ctx, inc.ID, v, step, e.By, e.Reason)
+		if e.Over != "" {
+			_, err = r.engine.ApproveOver(ctx, inc.ID, step, e.Over, e.By, e.Reason)
+		} else {
+			_, err = r.engine.ChangeIncident(ctx, inc.ID, v, step, e.By, e.Reason)
+		}
 		return err
 	}
 }

@@ -76,6 +76,9 @@ type Event struct {
 	For model.Duration `yaml:"for"`
 	// Step is the step to approve or deny. Default: the one that waits for approval.
 	Step string `yaml:"step"`
+	// Over is the limit that the approved step runs over: per_target, per_service,
+	// blast_radius or cooldown. Default: none, the step's own question is answered.
+	Over string `yaml:"over"`
 	// Signal is the signal to raise or clear.
 	Signal string `yaml:"signal"`
 	// Trigger is the trigger of a drill.
@@ -306,7 +309,7 @@ func (sc *Scenario) checkEvent(e *Event, path string) {
 	if !sc.doc.Has(path + ".at") {
 		sc.doc.Bad(path, fmt.Sprintf("the event %s has no time", e.Do), "at: 5m")
 	}
-	for _, key := range []string{"for", "step", "signal", "trigger", "target", "value", "error", "force"} {
+	for _, key := range []string{"for", "step", "over", "signal", "trigger", "target", "value", "error", "force"} {
 		has := sc.doc.Has(path + "." + key)
 		if has && !slices.Contains(do.needs, key) && !slices.Contains(do.takes, key) {
 			sc.doc.Bad(path+"."+key, fmt.Sprintf("the event %s has no %s", e.Do, key), "leave it out")

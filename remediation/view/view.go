@@ -150,7 +150,11 @@ func NextOf(inc *remediation.Incident) *Next {
 	} else {
 		n.Unless = append(n.Unless, "someone claims the incident")
 	}
-	n.Unless = append(n.Unless, "someone freezes the service or silences its alerts")
+	stops := "someone freezes the service"
+	if !inc.Aborting() { // an order needs no alert
+		stops += " or silences its alerts"
+	}
+	n.Unless = append(n.Unless, stops)
 	return n
 }
 
@@ -160,10 +164,14 @@ func nextRestored(inc *remediation.Incident) *Next {
 	if s == nil {
 		return nil
 	}
-	return &Next{
+	n := &Next{
 		Step: s.ID(), What: "it is being restored for " + inc.Restore.By,
 		Unless: []string{"someone has changed its target since", "someone freezes the service"},
 	}
+	if inc.State == remediation.Waiting {
+		n.What, n.At = "it is restored for "+inc.Restore.By+" once nothing holds it", UTC(inc.Until)
+	}
+	return n
 }
 
 // UTC returns a moment in UTC, nil for none.

@@ -211,7 +211,7 @@ func handsText(inc view.IncidentView) string {
 	}
 	if inc.OverLimit != "" {
 		b.WriteString("\nA commander can let it run over the limit\n")
-		command("yes", fmt.Sprintf("backout approve %s %s --reason=WHY", id, Clean(inc.OverLimit)))
+		command("yes", remediation.OverCommand(id, Clean(inc.OverLimit), Clean(inc.OverGate)))
 	}
 	b.WriteString("\nTo stop it or take over\n")
 	command("block further steps for this service", fmt.Sprintf("backout freeze --service=%s --reason=WHY", service))
