@@ -154,8 +154,16 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 		return nil, err
 	}
 	expr := fmt.Sprintf("absent(%s)", query.Single("max", text))
-	also := unseen(parsed, text, false, "")
-	expr += also
+	whole := !asksForNone(parsed)
+	also := unseen(parsed, text, !whole, "")
+	switch {
+	case whole:
+		expr += also
+	case also == "":
+		return nil, nil
+	default:
+		expr = strings.TrimPrefix(also, "\nor ")
+	}
 	if len(pb.Stages) > 0 {
 		if also != "" {
 			expr = fmt.Sprintf("(%s)", expr)
@@ -226,6 +234,28 @@ func mayBeEmpty(n parser.Node) bool {
 		}
 	}
 	return slices.ContainsFunc(parser.Children(n), mayBeEmpty)
+}
+
+// asksForNone reports whether an expression has a value only where series are absent, which they
+// are not on a healthy service.
+func asksForNone(n parser.Node) bool {
+	switch e := n.(type) {
+	case *parser.BinaryExpr:
+		switch e.Op {
+		case parser.LOR:
+			return asksForNone(e.LHS) && asksForNone(e.RHS)
+		case parser.LUNLESS:
+			return asksForNone(e.LHS)
+		}
+	case *parser.Call:
+		switch e.Func.Name {
+		case "absent", "absent_over_time":
+			return true
+		case "scalar":
+			return false
+		}
+	}
+	return slices.ContainsFunc(parser.Children(n), asksForNone)
 }
 
 // keepsSome reports whether an operator leaves out what differs.
