@@ -154,22 +154,18 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 		return nil, err
 	}
 	expr := fmt.Sprintf("absent(%s)", query.Single("max", text))
-	compared := func(n parser.Node) bool {
-		e, ok := n.(*parser.BinaryExpr)
-		return ok && e.Op.IsComparisonOperator() && !e.ReturnBool
+	whole := !asksForNone(parsed)
+	also := unseen(parsed, text, !whole, "")
+	switch {
+	case whole:
+		expr += also
+	case also == "":
+		return nil, nil
+	default:
+		expr = strings.TrimPrefix(also, "\nor ")
 	}
-	parser.Inspect(parsed, func(n parser.Node, above []parser.Node) error {
-		// Without series it is NaN, which is not absent; but a comparison with it is.
-		if call, ok := n.(*parser.Call); ok && call.Func.Name == "scalar" && !slices.ContainsFunc(above, compared) {
-			for _, part := range mustHaveValue(call.Args[0], compared) {
-				pos := part.PositionRange()
-				expr += fmt.Sprintf("\nor absent(%s)", query.Single("max", text[pos.Start:pos.End]))
-			}
-		}
-		return nil
-	})
 	if len(pb.Stages) > 0 {
-		if strings.Contains(expr, "\nor absent(") {
+		if also != "" {
 			expr = fmt.Sprintf("(%s)", expr)
 		}
 		expr += fmt.Sprintf("\nunless on () max(rollout_stage{service=%s,stage=\"none\"}) == 1", strconv.Quote(pb.Service))
@@ -184,34 +180,86 @@ func absentGuard(pb *alerts.Playbook, ind *alerts.Indicator) (*guard, error) {
 	}}, nil
 }
 
-// mustHaveValue is what of an expression has a value on a healthy service: all of it or, where
-// a part of it may be without series, its selectors but those of that part.
-func mustHaveValue(expr parser.Expr, compared func(parser.Node) bool) (parts []parser.Node) {
-	whole := true
-	parser.Inspect(expr, func(n parser.Node, above []parser.Node) error {
-		whole = whole && !compared(n)
-		optional := false
-		for i, a := range above {
-			if e, ok := a.(*parser.BinaryExpr); ok {
-				below := n
-				if i+1 < len(above) {
-					below = above[i+1]
-				}
-				optional = optional || e.Op == parser.LOR || e.Op == parser.LUNLESS && below == e.RHS
-			}
-		}
-		if optional {
-			whole = false
-		} else if selector, ok := n.(*parser.VectorSelector); ok {
-			parts = append(parts, selector)
-		}
-		return nil
-	})
-	if whole {
-		return []parser.Node{expr}
+// unseen is what the absence of an expression leaves out, as alternatives of it: scalar() without
+// series is NaN, which is not absent. Each part of its argument that a healthy service has counts,
+// in the largest pieces that nothing filters. n is a node of text, in scalar() or not, and when is
+// what must have a value too: a side of or counts only where its value is taken.
+func unseen(n parser.Node, text string, inScalar bool, when string) (found string) {
+	single := func(n parser.Node) string {
+		pos := n.PositionRange()
+		return query.Single("max", text[pos.Start:pos.End])
 	}
-	return parts
+	if e, ok := n.(parser.Expr); ok && inScalar && e.Type() == parser.ValueTypeVector && !mayBeEmpty(n) {
+		found, inScalar = fmt.Sprintf("\nor %sabsent(%s)", when, single(n)), false
+	}
+	switch e := n.(type) {
+	case *parser.BinaryExpr:
+		switch {
+		case e.Op == parser.LOR:
+			left, right := single(e.LHS), single(e.RHS)
+			return found + unseen(e.LHS, text, false, fmt.Sprintf("%s%s and on () ", when, left)) +
+				unseen(e.RHS, text, false, fmt.Sprintf("%s%s unless on () %s and on () ", when, right, left))
+		case e.Op == parser.LUNLESS:
+			return found + unseen(e.LHS, text, inScalar, when)
+		case keepsSome(e) && e.Op != parser.NEQ && !inScalar: // no value is more or less than NaN, or equal to it
+			return found
+		}
+	case *parser.Call:
+		switch e.Func.Name {
+		case "absent", "absent_over_time":
+			return found
+		case "scalar":
+			inScalar = true
+		}
+	}
+	for child := range parser.ChildrenIter(n) {
+		found += unseen(child, text, inScalar, when)
+	}
+	return found
 }
+
+// mayBeEmpty reports whether something in an expression leaves out series of a healthy service.
+func mayBeEmpty(n parser.Node) bool {
+	switch e := n.(type) {
+	case *parser.BinaryExpr:
+		if e.Op == parser.LUNLESS || keepsSome(e) {
+			return true
+		}
+	case *parser.Call:
+		switch e.Func.Name {
+		case "absent", "absent_over_time":
+			return true
+		case "scalar": // always has a value
+			return false
+		}
+	}
+	return slices.ContainsFunc(parser.Children(n), mayBeEmpty)
+}
+
+// asksForNone reports whether an expression has a value only where series are absent, which they
+// are not on a healthy service.
+func asksForNone(n parser.Node) bool {
+	switch e := n.(type) {
+	case *parser.BinaryExpr:
+		switch e.Op {
+		case parser.LOR:
+			return asksForNone(e.LHS) && asksForNone(e.RHS)
+		case parser.LUNLESS:
+			return asksForNone(e.LHS)
+		}
+	case *parser.Call:
+		switch e.Func.Name {
+		case "absent", "absent_over_time":
+			return true
+		case "scalar":
+			return false
+		}
+	}
+	return slices.ContainsFunc(parser.Children(n), asksForNone)
+}
+
+// keepsSome reports whether an operator leaves out what differs.
+func keepsSome(e *parser.BinaryExpr) bool { return e.Op.IsComparisonOperator() && !e.ReturnBool }
 
 // thinGuard watches that an indicator's series have the samples by which it is
 // judged: of data that is scraped too rarely, a sustained value never is one, and a
