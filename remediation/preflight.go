@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ type Result struct {
 	Status   Status `json:"result"`
 	Evidence string `json:"evidence"`
 	Next     string `json:"next,omitempty"`
-	// Cause is what kept this and other checks from telling anything: it is signed off
-	// once. "" where the evidence concerns this proof alone.
+	// Cause is what kept this check, and others with the same cause, from telling anything:
+	// it is signed off once, whatever else the evidence says. "": all of the evidence is.
 	Cause string `json:"cause,omitempty"`
 }
 
@@ -40,6 +41,9 @@ func (f Result) Because(cause string) Result {
 	f.Cause = cause
 	return f
 }
+
+// because is what a Result that tells nothing is signed off for.
+func (f Result) because() string { return cmp.Or(f.Cause, f.Evidence) }
 
 // PreflightCheck is one check before a rollout starts. Run leaves nothing behind, however it
 // ends.

@@ -460,6 +460,52 @@ func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T)
 	p.must(p.sign("rehearsal/ladder"))
 }
 
+func TestARehearsalStaysSignedOffWhileTheSameIsUnknown(t *testing.T) {
+	p := newProvingHarness(t)
+	const read, tried = "the fallback cannot be observed", "the tables are in use"
+	rehearsed := func(unknown ...remediation.Result) *remediation.PreflightItem {
+		t.Helper()
+		p.now = p.now.Add(24 * time.Hour)
+		r := remediation.Rehearsal{Service: "shop", Plan: "ladder", Playbook: p.pb.Hash, Finished: p.now}
+		r.Drill.Result = remediation.Passed("the drill alert took " + p.now.String())
+		for i, u := range unknown {
+			r.Steps = append(r.Steps, remediation.RehearsedStep{ID: fmt.Sprintf("%d-step", i+1), RehearsedPart: remediation.RehearsedPart{Result: u}})
+		}
+		r.Judge()
+		p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error { return tx.PutRehearsal(r) }))
+		for _, it := range p.preflight().Items {
+			if it.ID == "rehearsal/ladder" {
+				return &it
+			}
+		}
+		t.Fatal("no item")
+		return nil
+	}
+	took := func(unknown string) remediation.Result {
+		return remediation.Trial(p.ctx, func(context.Context) remediation.Result { return remediation.Passed("took " + p.now.String()) },
+			func(context.Context) remediation.Result { return remediation.Unknown(unknown, "") })
+	}
+	it := rehearsed(took(read))
+	if day := p.now.Format("2 Jan 2006 15:04 UTC"); !strings.Contains(it.Evidence, day) || !strings.Contains(it.Evidence, "1-step: took") {
+		t.Errorf("it says %q", it.Evidence)
+	}
+	p.must(p.sign(it.ID))
+	for _, c := range []struct {
+		unknown []remediation.Result
+		counts  bool
+	}{
+		{[]remediation.Result{took(read)}, true},
+		{[]remediation.Result{took(tried)}, false},
+		{[]remediation.Result{took(read), took(tried)}, false},
+		{[]remediation.Result{took(read), remediation.Passed("x")}, true},
+		{[]remediation.Result{remediation.Passed("x"), took(read)}, false},
+	} {
+		if it := rehearsed(c.unknown...); (it.Signed != nil) != c.counts || it.Status != remediation.CannotTell {
+			t.Errorf("signed off: %t, want %t: %s", it.Signed != nil, c.counts, it.Evidence)
+		}
+	}
+}
+
 func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {
 	p := newProvingHarness(t)
 	for _, c := range []struct {
