@@ -38,7 +38,7 @@ type Result struct {
 
 // Because is a Result that shares its evidence's cause with others.
 func (f Result) Because(cause string) Result {
-	f.Cause = cause
+	f.Cause = steady(cause)
 	return f
 }
 
@@ -142,7 +142,7 @@ func ResultOf(err error) Result {
 	}
 	f.Evidence, f.Next = hint.Of(err)
 	if f.Status == CannotTell {
-		f.Cause = f.Evidence
+		f = f.Because(f.Evidence)
 	}
 	return f
 }
@@ -263,11 +263,13 @@ func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) 
 	return nil
 }
 
-// localPort is that of a connection, in the errors of package net.
-var localPort = regexp.MustCompile(`\S+->`)
+// unsteady is what differs from run to run though the same was seen: a connection's local
+// port, in the errors of package net, and the time at which crypto/x509 found a certificate
+// expired, or not valid yet.
+var unsteady = regexp.MustCompile(`\S+->|current time \S+ is `)
 
-// steady is a text without what differs from run to run though the same was seen.
-func steady(text string) string { return localPort.ReplaceAllString(text, "") }
+// steady is a text without that.
+func steady(text string) string { return unsteady.ReplaceAllString(text, "") }
 
 // SignedBefore reports whether an item was signed off for a release, under any playbook.
 func (p Preflight) SignedBefore(item, release string) bool {

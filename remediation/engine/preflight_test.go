@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,6 +45,8 @@ type around struct {
 	ahead time.Duration
 	away  bool
 	mute  bool
+	// unreachable, where set, is why nothing answers.
+	unreachable func() error
 	// intervals, where set, are how often Prometheus scrapes its jobs.
 	intervals map[string]time.Duration
 	deaf      bool
@@ -58,6 +61,9 @@ func (a *around) Rules(context.Context) ([]remediation.LoadedRule, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.unreachable != nil {
+		return nil, a.unreachable()
+	}
 	if a.away {
 		return nil, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
 	}
@@ -104,7 +110,14 @@ func (a *around) RaiseAlert(ctx context.Context, labels map[string]string, until
 	return err
 }
 
-func (a *around) Page(context.Context, string) (int, error) { return 200, nil }
+func (a *around) Page(context.Context, string) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.unreachable != nil {
+		return 0, a.unreachable()
+	}
+	return 200, nil
+}
 
 // alwaysOne is a Prometheus in which every expression has a value, unless it is mute.
 type alwaysOne struct{ around *around }
@@ -112,6 +125,9 @@ type alwaysOne struct{ around *around }
 func (p alwaysOne) Query(context.Context, string) (float64, bool, error) {
 	p.around.mu.Lock()
 	defer p.around.mu.Unlock()
+	if p.around.unreachable != nil {
+		return 0, false, p.around.unreachable()
+	}
 	if p.around.mute {
 		return 0, false, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
 	}
@@ -381,6 +397,29 @@ func TestOneCauseIsSignedOffOnce(t *testing.T) {
 	p.must(p.engine.Reload(p.ctx, []*alerts.Playbook{p.parse(playbook + work + "# another\n")}, remediation.Reloaded{}))
 	p.preflight()
 	p.misses(append([]string{"prometheus/own, query/alive, query/error_rate, query/latency could not be checked", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
+}
+
+func TestOneExpiredCertificateIsSignedOffOnceWheneverItIsSeen(t *testing.T) {
+	p := newProvingHarness(t)
+	p.pb = p.parse(playbook + work + "dashboards: {slo: 'https://grafana.example/d/slo'}\n")
+	p.restart()
+	p.rehearsed(remediation.Pass)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	seen := 0
+	p.around.unreachable = func() error {
+		seen++
+		return fmt.Errorf("%w: %w", remediation.ErrNoAnswer, x509.CertificateInvalidError{Reason: x509.Expired, Detail: fmt.Sprintf("current time %s is after 2026-11-21T00:00:00Z",
+			p.now.Add(time.Duration(seen)*time.Second).Format(time.RFC3339))})
+	}
+	p.preflight()
+	p.misses("dashboard/slo")
+	p.must(p.sign("dashboard/slo"))
+	p.misses()
+	p.now = p.now.Add(24 * time.Hour)
+	p.preflight()
+	p.misses()
 }
 
 func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
