@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,16 +31,19 @@ type Result struct {
 	Status   Status `json:"result"`
 	Evidence string `json:"evidence"`
 	Next     string `json:"next,omitempty"`
-	// Cause is what kept this and other checks from telling anything: it is signed off
-	// once. "" where the evidence concerns this proof alone.
+	// Cause is what kept this check, and others with the same cause, from telling anything:
+	// it is signed off once, whatever else the evidence says. "": all of the evidence is.
 	Cause string `json:"cause,omitempty"`
 }
 
 // Because is a Result that shares its evidence's cause with others.
 func (f Result) Because(cause string) Result {
-	f.Cause = cause
+	f.Cause = steady(cause)
 	return f
 }
+
+// because is what a Result that tells nothing is signed off for.
+func (f Result) because() string { return cmp.Or(f.Cause, f.Evidence) }
 
 // PreflightCheck is one check before a rollout starts. Run leaves nothing behind, however it
 // ends.
@@ -138,7 +142,7 @@ func ResultOf(err error) Result {
 	}
 	f.Evidence, f.Next = hint.Of(err)
 	if f.Status == CannotTell {
-		f.Cause = f.Evidence
+		f = f.Because(f.Evidence)
 	}
 	return f
 }
@@ -259,11 +263,13 @@ func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) 
 	return nil
 }
 
-// localPort is that of a connection, in the errors of package net.
-var localPort = regexp.MustCompile(`\S+->`)
+// unsteady is what differs from run to run though the same was seen: a connection's local
+// port, in the errors of package net, and the time at which crypto/x509 found a certificate
+// expired, or not valid yet.
+var unsteady = regexp.MustCompile(`\S+->|current time \S+ is `)
 
-// steady is a text without what differs from run to run though the same was seen.
-func steady(text string) string { return localPort.ReplaceAllString(text, "") }
+// steady is a text without that.
+func steady(text string) string { return unsteady.ReplaceAllString(text, "") }
 
 // SignedBefore reports whether an item was signed off for a release, under any playbook.
 func (p Preflight) SignedBefore(item, release string) bool {

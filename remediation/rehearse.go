@@ -86,22 +86,26 @@ type RehearsalTable interface {
 }
 
 // Trial runs checks one after the other as one: the first that fails ends it, and if one
-// is unknown, the whole is.
+// is unknown, the whole is, because of that one.
 func Trial(ctx context.Context, proofs ...func(context.Context) Result) Result {
 	whole := Result{Status: Pass}
-	var seen []string
+	var seen, causes []string
 	for _, prove := range proofs {
 		f := prove(ctx)
 		if f.Status == Fail {
 			return f
 		}
 		seen = append(seen, f.Evidence)
-		if f.Status != Pass && whole.Status == Pass {
+		if f.Status == Pass {
+			continue
+		}
+		causes = append(causes, f.because())
+		if whole.Status == Pass {
 			whole.Status, whole.Next = f.Status, f.Next
 		}
 	}
 	whole.Evidence = strings.Join(seen, "; ")
-	return whole
+	return whole.Because(strings.Join(causes, "; "))
 }
 
 // worst is what several results come to.
@@ -134,7 +138,12 @@ func (r Rehearsal) ResultFor(b *alerts.Playbook, now time.Time) Result {
 	next := "backout rehearse --plan=" + r.Plan + ", and then backout preflight again"
 	on := r.Finished.UTC().Format("2 Jan 2006 15:04 UTC")
 	parts := append([]RehearsedStep{{ID: "the drill alert", RehearsedPart: r.Drill}}, r.Steps...)
-	i := slices.IndexFunc(parts, func(s RehearsedStep) bool { return s.Status == r.Status })
+	var seen, causes []string // of every part that is as bad as the whole
+	for _, s := range parts {
+		if s.Status == r.Status {
+			seen, causes = append(seen, s.ID+": "+s.Evidence), append(causes, s.ID+": "+s.because())
+		}
+	}
 	switch {
 	case r.Playbook != b.Hash:
 		return Unknown("the playbook has changed since the rehearsal of "+on, next)
@@ -143,9 +152,11 @@ func (r Rehearsal) ResultFor(b *alerts.Playbook, now time.Time) Result {
 	case r.Status == Pass:
 		return Passed("rehearsed on " + on)
 	case r.Status == Fail:
-		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s: %s", on, parts[i].ID, parts[i].Evidence), "fix that; "+next)
+		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s", on, strings.Join(seen, "; ")), "fix that; "+next)
 	}
-	return Unknown(fmt.Sprintf("the rehearsal of %s left something unknown: %s: %s", on, parts[i].ID, parts[i].Evidence), "fix that; "+next+", or sign it off")
+	// A sign-off is for what stayed unknown, whichever rehearsal of the plan showed it.
+	return Unknown(fmt.Sprintf("the rehearsal of %s left something unknown: %s", on, strings.Join(seen, "; ")), "fix that; "+next+", or sign it off").
+		Because("plan " + r.Plan + ": " + strings.Join(causes, "; "))
 }
 
 // RehearsedOf returns when each plan was rehearsed; a failed rehearsal, or one of

@@ -295,7 +295,7 @@ func (a aside) judge(ctx context.Context, id string, err error, addresses []stri
 	f := remediation.ResultOf(fmt.Errorf("started aside: %w", err))
 	f.Evidence, f.Next = a.nameless(f.Evidence, id, addresses), "docker run it, and check its log"
 	if f.Cause != "" {
-		f.Cause = f.Evidence
+		f = f.Because(f.Evidence)
 	}
 	if !errors.Is(err, fleet.ErrBroken) {
 		for _, address := range addresses {

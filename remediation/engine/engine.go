@@ -92,8 +92,8 @@ type Engine struct {
 	// inFlight is what someone works on, by key; failing the jobs whose last turns failed.
 	inFlight map[string]bool
 	failing  map[string]*failing
-	// notReady are the targets that cannot be acted on, by service and target, and why.
-	notReady map[string]map[string]string
+	// notReady is what the prechecks that run have found, one for each realm.
+	notReady []*notReady
 
 	// dropped are the messages that were given up.
 	dropped drops

@@ -8,6 +8,7 @@ import (
 
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/ledger"
+	"github.com/locotoki/backout/remediation/plan"
 )
 
 // precheckEvery is the distance of two looks at targets that no incident asks for.
@@ -17,14 +18,19 @@ const precheckEvery = time.Minute
 // run. It has no effect: it tells of a target that could not be acted on before
 // that matters, and lets an action have ready what takes it long to find out.
 func (e *Engine) precheckTargets(ctx context.Context) error {
-	looked := map[string]bool{} // services
+	mine := &notReady{map[string]map[string]string{}}
+	e.mu.Lock()
+	e.notReady = append(e.notReady, mine)
+	e.mu.Unlock()
 	defer func() {
-		for service := range looked {
-			e.setNotReady(service, nil)
-		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.notReady = slices.DeleteFunc(e.notReady, func(n *notReady) bool { return n == mine })
 	}()
 	for ctx.Err() == nil {
-		for _, b := range e.PlansHere(ctx) {
+		here := e.PlansHere(ctx)
+		e.forgetNotReady(mine, here)
+		for _, b := range here {
 			problems := map[string]string{}
 			for _, p := range b.Plans {
 				for i, s := range p.Steps {
@@ -47,8 +53,7 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			looked[b.Service] = true
-			for target, problem := range e.setNotReady(b.Service, problems) {
+			for target, problem := range e.setNotReady(mine, b.Service, problems) {
 				if problem == "" {
 					e.Log.Info("target ready again", "service", b.Service, "target", target)
 				} else {
@@ -61,12 +66,28 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 	return nil
 }
 
-// setNotReady notes the targets of a service that cannot be acted on, each with the reason,
-// and returns what is new; "" stands for one that can be acted on again.
-func (e *Engine) setNotReady(service string, now map[string]string) (changed map[string]string) {
+// notReady are the targets that one realm's precheck found that cannot be acted on, by
+// service and target, and why. Each precheck has its own: one that ends, or whose service
+// moves to another realm, takes nothing away from what another one found.
+type notReady struct {
+	services map[string]map[string]string
+}
+
+// forgetNotReady drops what was found of services that are not here any more.
+func (e *Engine) forgetNotReady(n *notReady, here []*plan.Plan) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	before := e.notReady[service]
+	maps.DeleteFunc(n.services, func(service string, _ map[string]string) bool {
+		return !slices.ContainsFunc(here, func(b *plan.Plan) bool { return b.Service == service })
+	})
+}
+
+// setNotReady notes the targets of a service that cannot be acted on, each with the reason,
+// and returns what is new; "" stands for one that can be acted on again.
+func (e *Engine) setNotReady(n *notReady, service string, now map[string]string) (changed map[string]string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := n.services[service]
 	changed = map[string]string{}
 	for target := range before {
 		if now[target] == "" {
@@ -78,20 +99,21 @@ func (e *Engine) setNotReady(service string, now map[string]string) (changed map
 			changed[target] = problem
 		}
 	}
-	if e.notReady == nil {
-		e.notReady = map[string]map[string]string{}
-	}
-	e.notReady[service] = now
+	n.services[service] = now
 	return changed
 }
 
-// notReadyOf lists those of a service, each with the reason.
+// notReadyOf lists those of a service, each with the reason, of all realms.
 func (e *Engine) notReadyOf(service string) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	why := map[string]string{}
+	for _, n := range e.notReady {
+		maps.Copy(why, n.services[service])
+	}
 	all := []string{}
-	for _, target := range slices.Sorted(maps.Keys(e.notReady[service])) {
-		all = append(all, target+": "+e.notReady[service][target])
+	for _, target := range slices.Sorted(maps.Keys(why)) {
+		all = append(all, target+": "+why[target])
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,6 +45,8 @@ type around struct {
 	ahead time.Duration
 	away  bool
 	mute  bool
+	// unreachable, where set, is why nothing answers.
+	unreachable func() error
 	// intervals, where set, are how often Prometheus scrapes its jobs.
 	intervals map[string]time.Duration
 	deaf      bool
@@ -58,6 +61,9 @@ func (a *around) Rules(context.Context) ([]remediation.LoadedRule, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.unreachable != nil {
+		return nil, a.unreachable()
+	}
 	if a.away {
 		return nil, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
 	}
@@ -104,7 +110,14 @@ func (a *around) RaiseAlert(ctx context.Context, labels map[string]string, until
 	return err
 }
 
-func (a *around) Page(context.Context, string) (int, error) { return 200, nil }
+func (a *around) Page(context.Context, string) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.unreachable != nil {
+		return 0, a.unreachable()
+	}
+	return 200, nil
+}
 
 // alwaysOne is a Prometheus in which every expression has a value, unless it is mute.
 type alwaysOne struct{ around *around }
@@ -112,6 +125,9 @@ type alwaysOne struct{ around *around }
 func (p alwaysOne) Query(context.Context, string) (float64, bool, error) {
 	p.around.mu.Lock()
 	defer p.around.mu.Unlock()
+	if p.around.unreachable != nil {
+		return 0, false, p.around.unreachable()
+	}
 	if p.around.mute {
 		return 0, false, fmt.Errorf("prometheus: %w", remediation.ErrNoAnswer)
 	}
@@ -383,6 +399,29 @@ func TestOneCauseIsSignedOffOnce(t *testing.T) {
 	p.misses(append([]string{"prometheus/own, query/alive, query/error_rate, query/latency could not be checked", "rehearsal/ladder", "rehearsal/longer"}, unsigned...)...)
 }
 
+func TestOneExpiredCertificateIsSignedOffOnceWheneverItIsSeen(t *testing.T) {
+	p := newProvingHarness(t)
+	p.pb = p.parse(playbook + work + "dashboards: {slo: 'https://grafana.example/d/slo'}\n")
+	p.restart()
+	p.rehearsed(remediation.Pass)
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	seen := 0
+	p.around.unreachable = func() error {
+		seen++
+		return fmt.Errorf("%w: %w", remediation.ErrNoAnswer, x509.CertificateInvalidError{Reason: x509.Expired, Detail: fmt.Sprintf("current time %s is after 2026-11-21T00:00:00Z",
+			p.now.Add(time.Duration(seen)*time.Second).Format(time.RFC3339))})
+	}
+	p.preflight()
+	p.misses("dashboard/slo")
+	p.must(p.sign("dashboard/slo"))
+	p.misses()
+	p.now = p.now.Add(24 * time.Hour)
+	p.preflight()
+	p.misses()
+}
+
 func TestADrillAlertThatDoesNotComeBackFails(t *testing.T) {
 	p := newProvingHarness(t)
 	p.around.deaf = true
@@ -458,6 +497,52 @@ func TestAPreflightWantsEachPlanRehearsedByItsPlaybookWithin30Days(t *testing.T)
 	}))
 	wants(remediation.CannotTell, "the playbook has changed")
 	p.must(p.sign("rehearsal/ladder"))
+}
+
+func TestARehearsalStaysSignedOffWhileTheSameIsUnknown(t *testing.T) {
+	p := newProvingHarness(t)
+	const read, tried = "the fallback cannot be observed", "the tables are in use"
+	rehearsed := func(unknown ...remediation.Result) *remediation.PreflightItem {
+		t.Helper()
+		p.now = p.now.Add(24 * time.Hour)
+		r := remediation.Rehearsal{Service: "shop", Plan: "ladder", Playbook: p.pb.Hash, Finished: p.now}
+		r.Drill.Result = remediation.Passed("the drill alert took " + p.now.String())
+		for i, u := range unknown {
+			r.Steps = append(r.Steps, remediation.RehearsedStep{ID: fmt.Sprintf("%d-step", i+1), RehearsedPart: remediation.RehearsedPart{Result: u}})
+		}
+		r.Judge()
+		p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error { return tx.PutRehearsal(r) }))
+		for _, it := range p.preflight().Items {
+			if it.ID == "rehearsal/ladder" {
+				return &it
+			}
+		}
+		t.Fatal("no item")
+		return nil
+	}
+	took := func(unknown string) remediation.Result {
+		return remediation.Trial(p.ctx, func(context.Context) remediation.Result { return remediation.Passed("took " + p.now.String()) },
+			func(context.Context) remediation.Result { return remediation.Unknown(unknown, "") })
+	}
+	it := rehearsed(took(read))
+	if day := p.now.Format("2 Jan 2006 15:04 UTC"); !strings.Contains(it.Evidence, day) || !strings.Contains(it.Evidence, "1-step: took") {
+		t.Errorf("it says %q", it.Evidence)
+	}
+	p.must(p.sign(it.ID))
+	for _, c := range []struct {
+		unknown []remediation.Result
+		counts  bool
+	}{
+		{[]remediation.Result{took(read)}, true},
+		{[]remediation.Result{took(tried)}, false},
+		{[]remediation.Result{took(read), took(tried)}, false},
+		{[]remediation.Result{took(read), remediation.Passed("x")}, true},
+		{[]remediation.Result{remediation.Passed("x"), took(read)}, false},
+	} {
+		if it := rehearsed(c.unknown...); (it.Signed != nil) != c.counts || it.Status != remediation.CannotTell {
+			t.Errorf("signed off: %t, want %t: %s", it.Signed != nil, c.counts, it.Evidence)
+		}
+	}
 }
 
 func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {

@@ -932,3 +932,71 @@ func TestWhatIsNotReadyInOneRealmStaysShownWhileAnotherIsLookedAt(t *testing.T) 
 		}
 	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
 }
+
+// showNotReady waits until every precheck has looked again, and checks how many targets
+// that are not ready each replica shows.
+func (p *pair) showNotReady(a, b int) {
+	p.t.Helper()
+	time.Sleep(2 * time.Minute)
+	for _, c := range []struct {
+		name string
+		*replica
+		want int
+	}{{"a", p.a, a}, {"b", p.b, b}} {
+		o, err := c.Overview(p.ctx)
+		p.must(err)
+		if n := o.Services[0].NotReady; len(n) != c.want {
+			p.t.Errorf("replica %s shows %q, want %d", c.name, n, c.want)
+		}
+	}
+}
+
+func TestWhatIsNotReadyIsForgottenWithTheRealmThatAnotherReplicaTakes(t *testing.T) {
+	replicas(t, func(w *harness, _ string) { w.target("flag_off").lookErr = errDisk }, func(p *pair) {
+		p.showNotReady(1, 0)
+		p.a.prom.err = remediation.ErrNoAnswer
+		p.showNotReady(0, 1)
+	})
+}
+
+func TestWhatIsNotReadyIsForgottenWithTheServiceThatMovedToAnotherRealm(t *testing.T) {
+	replicas(t, func(w *harness, name string) {
+		w.replica.Hosts = map[string][]string{"a": {"web-2"}, "b": {"web-3"}}[name]
+		w.target("flag_off").lookErr = errDisk
+	}, func(p *pair) {
+		p.showNotReady(1, 0)
+		p.target("flag_off").lookErr = nil
+		p.moves()
+		p.showNotReady(0, 0)
+	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+}
+
+func TestWhatIsNotReadyStaysShownWhenTheRealmItMovedFromIsLeft(t *testing.T) {
+	replicas(t, func(w *harness, name string) {
+		w.replica.Hosts = map[string][]string{"a": {"web-2", "web-3"}, "b": {"web-2"}}[name]
+		w.target("flag_off").lookErr = errDisk
+	}, func(p *pair) {
+		time.Sleep(90 * time.Second)
+		p.moves()
+		time.Sleep(90 * time.Second)
+		p.a.prom.err = remediation.ErrNoAnswer
+		for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
+			o, err := p.a.Overview(p.ctx)
+			p.must(err)
+			if n := o.Services[0].NotReady; len(n) != 1 {
+				t.Fatalf("at %s it is shown as %q", time.Now(), n)
+			}
+		}
+		if left, kept := p.acts("host:web-2"), p.acts("host:web-3"); left != "b" || kept != "a" {
+			t.Errorf("web-2 is %q's, web-3 %q's", left, kept)
+		}
+	}, replace("project_dir: /srv/shop,", "host: web-2, project_dir: /srv/shop,"))
+}
+
+// moves loads the playbook with its service on web-3 in place of web-2.
+func (p *pair) moves() {
+	p.t.Helper()
+	moved := p.parse(replace("host: web-2", "host: web-3")(string(p.pb.Source)))
+	p.must(p.a.Reload(p.ctx, []*alerts.Playbook{moved}, remediation.Reloaded{}))
+	p.must(p.b.Reload(p.ctx, []*alerts.Playbook{moved}, remediation.Reloaded{}))
+}

@@ -256,3 +256,28 @@ func TestARaisedSignalSaysThatItsSeriesDidNotComeBack(t *testing.T) {
 		return err
 	}))
 }
+
+func TestASignalAsksAnewWhatAnotherWaitHadAsked(t *testing.T) {
+	w, id := toSchema(t)
+	w.pass(29 * time.Minute)
+	w.raise(vulnerable)
+	if again := w.fire("breach_of_trust", "fp9"); again != id {
+		t.Fatal(again)
+	}
+	w.is(id, remediation.Waiting, remediation.HoldApproval)
+	if v := w.incident(id); v.Until == nil || !v.Until.Equal(w.now.Add(30*time.Minute)) {
+		t.Errorf("asked until %v at %s", v.Until, w.now)
+	}
+}
+
+func TestAnApprovalOverALimitEndsWithASignal(t *testing.T) {
+	w := newHarness(t, limits("per_target: 1/1h, per_service: 9/1h, blast_radius: 1/2h, cooldown: 1s, breaker: 3"))
+	w.put(w.effect("shop", w.now.Add(-time.Minute), remediation.EffectDone))
+	id := w.open()
+	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.tick()
+	w.is(id, remediation.Waiting, remediation.HoldBlastRadius)
+	w.raise(vulnerable)
+	w.fire("breach_of_trust", "fp9")
+	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+}
