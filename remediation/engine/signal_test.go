@@ -274,7 +274,7 @@ func TestAnApprovalOverALimitEndsWithASignal(t *testing.T) {
 	w := newHarness(t, limits("per_target: 1/1h, per_service: 9/1h, blast_radius: 1/2h, cooldown: 1s, breaker: 3"))
 	w.put(w.effect("shop", w.now.Add(-time.Minute), remediation.EffectDone))
 	id := w.open()
-	w.must(w.change(id, view.Approve, "1-flag_off"))
+	w.must(w.approveOver(id))
 	w.tick()
 	w.is(id, remediation.Waiting, remediation.HoldBlastRadius)
 	w.raise(vulnerable)
