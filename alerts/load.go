@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -45,6 +47,9 @@ func Default(kinds []ActionKind) (*Playbook, error) {
 func Load(path string, kinds []ActionKind) (*Playbook, error) {
 	// Before the file is read, for a better message.
 	before, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint.Add(fmt.Errorf("read playbook: %w", err), "the path of a playbook, or begin one with backout init")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read playbook: %w", err)
 	}
@@ -81,6 +86,9 @@ func Parse(name string, src []byte, kinds []ActionKind) (*Playbook, error) {
 	root := d.whole(src, pb)
 	if root == nil {
 		return nil, d.list.sorted()
+	}
+	if root.Kind == yaml.MappingNode && pb.Service == "" && slices.ContainsFunc(root.Content, func(n *yaml.Node) bool { return n.Value == "prometheus" || n.Value == "tokens" }) {
+		return nil, Problems{{File: name, Line: 1, Message: "this is a configuration of backout, not a playbook", Try: "--config.file=" + name}}
 	}
 	pb.fillDefaults(d.pos)
 	v := &validator{report: d.report, pb: pb, kinds: kinds}

@@ -2,6 +2,8 @@ package remediation
 
 import (
 	"fmt"
+
+	"github.com/locotoki/backout/hint"
 )
 
 // RefusedError is a request that cannot be fulfilled. Refusal decides the API's status.
@@ -27,6 +29,11 @@ const (
 // Refuse returns a RefusedError.
 func Refuse(r Refusal, format string, args ...any) error {
 	return &RefusedError{Refusal: r, Message: fmt.Sprintf(format, args...)}
+}
+
+// NoIncident refuses an id that no incident has.
+func NoIncident(id string) error {
+	return hint.Add(Refuse(Missing, "there is no incident %s", id), "an id that backout incident list shows, such as inc-1")
 }
 
 // Describe says an incident's state in a few words.

@@ -59,6 +59,19 @@ func TestWhateverIsMistypedIsOneSentenceAndRunsNothing(t *testing.T) {
 	}
 }
 
+func TestAFileOfTheOtherKindIsCalledByItsName(t *testing.T) {
+	for _, c := range []struct{ arg, says, try string }{
+		{"--playbook.file=../../docs/reference/backout.yml", "this is a configuration of backout, not a playbook", "--config.file=../../docs/reference/backout.yml"},
+		{"--config.file=../../docs/reference/playbook.yaml", "this is a playbook, not a configuration of backout", "--playbook.file=../../docs/reference/playbook.yaml"},
+		{"--playbook.file=nope.yaml", "read playbook: stat nope.yaml: no such file or directory", "backout init"},
+	} {
+		r := backout(t, nil, "check", c.arg)
+		if r.status != 2 || strings.Count(r.stderr, "error: ") != 1 || !strings.Contains(r.stderr, c.says) || !strings.Contains(r.stderr, c.try) {
+			t.Errorf("check %s: %d\n%s", c.arg, r.status, r.stderr)
+		}
+	}
+}
+
 func TestTheHelpOfEveryCommandFitsATerminal(t *testing.T) {
 	for _, m := range every(t) {
 		r := backout(t, nil, append([]string{"help"}, strings.Fields(m.FullCommand)...)...)

@@ -253,6 +253,10 @@ func target(n *yaml.Node) *yaml.Node {
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
 func (r *configReader) root(n *yaml.Node, cfg *Config) {
+	if n.Kind == yaml.MappingNode && slices.ContainsFunc(n.Content, func(n *yaml.Node) bool { return n.Value == "triggers" || n.Value == "indicators" }) {
+		r.fail(n, "--playbook.file="+r.file, "this is a playbook, not a configuration of backout")
+		return
+	}
 	r.fields(n, "the configuration",
 		field{"prometheus", func(n *yaml.Node) {
 			r.fields(n, "prometheus", append([]field{

@@ -484,6 +484,19 @@ func TestAnInterruptedReplayGivesWhatWasReplayed(t *testing.T) {
 	}
 }
 
+func TestAnHourOfValuesInADayIsTooLittleToConclude(t *testing.T) {
+	m := &made{value: func(t time.Time) float64 {
+		if t.Sub(day) < time.Hour {
+			return 0.001
+		}
+		return math.NaN()
+	}}
+	const want = "error_rate would not have fired in the 1 h in which it had a value; its nearest value was 0.1%, 10% of its bound: too little to conclude."
+	if got := alertNamed(t, mustRun(t, options(t, m)), "error_rate").Verdict; !strings.HasPrefix(got, want) {
+		t.Errorf("says %q", got)
+	}
+}
+
 // A service without requests and one that is not scraped both have no value: the volume
 // tells them apart, and is read only for the days that lack values.
 func TestTooFewEventsAreNotMissingSeries(t *testing.T) {

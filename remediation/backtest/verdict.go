@@ -25,6 +25,9 @@ func verdict(a *view.BacktestAlert, back int, during time.Duration, from view.St
 		return fmt.Sprintf("%s never had min_volume events: it can protect nothing. Lower min_volume.", a.Name())
 	case a.NoData == a.Judged:
 		return fmt.Sprintf("%s had no value at any time: it can protect nothing. Check its query and its labels, or lower min_volume.", a.Name())
+	case n == 0 && 10*(a.Judged-a.NoData) < a.Judged:
+		return fmt.Sprintf("%s would not have fired in the %s in which it had a value%s: too little to conclude.%s",
+			a.Name(), remediation.Span(a.Judged-a.NoData), nearMiss(a), silent(a))
 	case n == 0:
 		return fmt.Sprintf("%s would not have fired%s.%s", a.Name(), nearMiss(a), silent(a))
 	}

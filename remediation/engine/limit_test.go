@@ -606,3 +606,19 @@ func TestARestoreThatALimitHoldsAtItsBeginWaitsForACommander(t *testing.T) {
 	w.is(id, remediation.Closed, "")
 	w.undone(1, 1)
 }
+
+func TestAThawOfWhatIsNotFrozenSaysWhatIs(t *testing.T) {
+	w := newHarness(t)
+	_, err := w.engine.Thaw(w.ctx, "", "eve", "done")
+	refused(t, err, remediation.Missing)
+	if _, try := hint.Of(err); try != "" {
+		t.Errorf("nothing is frozen: %s", try)
+	}
+	_, err = w.engine.PutFreeze(w.ctx, remediation.Freeze{Service: "shop", Scope: remediation.ScopeAll, By: "eve", Reason: "wait"})
+	w.must(err)
+	_, err = w.engine.Thaw(w.ctx, "", "eve", "done")
+	refused(t, err, remediation.Missing)
+	if _, try := hint.Of(err); try != "backout thaw --service=shop --reason=WHY" {
+		t.Errorf("the hint is %q", try)
+	}
+}

@@ -41,7 +41,7 @@ func (e *Responder) decide(ctx context.Context, id string, verb view.Verb, reaso
 	err := e.Store.Update(ctx, func(tx remediation.Tx) error {
 		inc, err := tx.Incident(id)
 		if errors.Is(err, remediation.ErrNotFound) {
-			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+			return remediation.NoIncident(id)
 		}
 		if err != nil {
 			return err
@@ -318,9 +318,15 @@ func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (le
 		}
 		switch {
 		case !found && service == "":
-			return remediation.Refuse(remediation.Missing, "there is no global freeze")
+			err = remediation.Refuse(remediation.Missing, "there is no global freeze")
 		case !found:
-			return remediation.Refuse(remediation.Missing, "%s is not frozen", service)
+			err = remediation.Refuse(remediation.Missing, "%s is not frozen", service)
+		}
+		if !found && len(all) > 0 {
+			return hint.Add(err, "%s", thawCommand(all[0]))
+		}
+		if err != nil {
+			return err
 		}
 		left, err = e.FreezesIn(tx)
 		return err
@@ -330,6 +336,14 @@ func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (le
 	}
 	e.WakeUp()
 	return left, nil
+}
+
+// thawCommand ends a freeze that there is.
+func thawCommand(f remediation.Freeze) string {
+	if f.Service == "" {
+		return "backout thaw --reason=WHY, for every service"
+	}
+	return "backout thaw --service=" + f.Service + " --reason=WHY"
 }
 
 // LiftFreeze ends one freeze and wakes what it held.

@@ -78,7 +78,7 @@ func (e *Responder) restorable(ctx context.Context, id string) (inc *remediation
 	err = e.Store.View(ctx, func(tx remediation.Tx) error {
 		inc, err = tx.Incident(id)
 		if errors.Is(err, remediation.ErrNotFound) {
-			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+			return remediation.NoIncident(id)
 		}
 		return err
 	})

@@ -28,7 +28,7 @@ func (e *Notifier) Brief(ctx context.Context, id string) (remediation.Brief, err
 	err := e.Store.View(ctx, func(tx remediation.Tx) (err error) {
 		inc, err = tx.Incident(id)
 		if errors.Is(err, remediation.ErrNotFound) {
-			return remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+			return remediation.NoIncident(id)
 		}
 		if err != nil {
 			return err

@@ -70,7 +70,7 @@ func PlotStep(d, poll time.Duration) time.Duration {
 func PlotOfLog(tx remediation.Tx, id, trigger string, now time.Time) (Plot, error) {
 	inc, err := tx.Incident(id)
 	if errors.Is(err, remediation.ErrNotFound) {
-		return Plot{}, remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+		return Plot{}, remediation.NoIncident(id)
 	}
 	if err != nil {
 		return Plot{}, err

@@ -216,7 +216,7 @@ func OfIncidents(tx remediation.Tx, all []*remediation.Incident) ([]IncidentView
 func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 	inc, err := tx.Incident(id)
 	if errors.Is(err, remediation.ErrNotFound) {
-		return IncidentView{}, remediation.Refuse(remediation.Missing, "there is no incident %s", id)
+		return IncidentView{}, remediation.NoIncident(id)
 	}
 	if err != nil {
 		return IncidentView{}, err
@@ -241,7 +241,7 @@ func Entries(tx remediation.Tx, f audit.Filter) ([]audit.Entry, error) {
 	}
 	if f.Incident != "" {
 		if _, err := tx.Incident(f.Incident); errors.Is(err, remediation.ErrNotFound) {
-			return nil, remediation.Refuse(remediation.Missing, "there is no incident %s", f.Incident)
+			return nil, remediation.NoIncident(f.Incident)
 		} else if err != nil {
 			return nil, err
 		}

@@ -91,7 +91,7 @@ func New(address, tokenFile string, insecure bool) (*Client, error) {
 	if tokenFile != "" {
 		b, err := trust.ReadShared(tokenFile, maxTokenFile)
 		if err != nil {
-			return nil, wrong("", "--token-file: %w", err)
+			return nil, wrong("the path of a file that holds a token of the server's configuration", "--token-file: %w", err)
 		}
 		if cl.token = strings.TrimSpace(string(b)); cl.token == "" {
 			return nil, wrong("write the token into it, on one line", "--token-file: %s is empty", tokenFile)
