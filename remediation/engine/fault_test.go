@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -233,7 +232,7 @@ func TestARestoreWhoseEndCannotBeSeenIsInDoubt(t *testing.T) {
 // lets a new engine go on: the end is always the same.
 func TestACrashAtEveryCommitLosesAndDoublesNothing(t *testing.T) {
 	storetest.EveryCommit(t, 9, func(t *testing.T, commit int, when storetest.When) bool {
-		return crashAt(t, "sqlite:"+filepath.Join(t.TempDir(), "backout.db"), commit, when)
+		return crashAt(t, onDisk(t), commit, when)
 	})
 }
 

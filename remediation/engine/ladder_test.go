@@ -99,7 +99,7 @@ func TestThePlanSurvivesACrashAtEveryCommit(t *testing.T) {
 func wholeLadder(t *testing.T, n int, when storetest.When) (crashed bool) {
 	t.Helper()
 	// Long scrape intervals: one poll is like another, and each is a commit.
-	w := newHarness(t, fullLadder, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 30s"),
+	w := newHarnessOn(t, onDisk(t), fullLadder, replace("scrape_interval: 15s", "scrape_interval: 30s"), replace("close_after: 5m", "close_after: 30s"),
 		func(s string) string { return strings.ReplaceAll(s, "settle: 5m", "settle: 6m") })
 	s := &crashHarness{harness: w}
 	w.declare("alpha")
