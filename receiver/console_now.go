@@ -50,6 +50,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 	data.Cards, data.Folded = fold(all)
 	s.measure(c.Request().Context(), data.Cards)
 	for i, card := range data.Cards {
+		card.shownOnce()
 		if calm := len(data.Cards) == 1 && gravity(card.Tone) == gravity("over"); calm || strings.EqualFold(data.Headline, card.Service+": "+card.Headline) {
 			data.Cards[i].Headline = ""
 		}
@@ -223,6 +224,21 @@ func (s *Server) measure(ctx context.Context, cards []serviceCard) {
 				continue
 			}
 			cards[a.card].Indicator.show(a.plot)
+		}
+	}
+}
+
+// shownOnce leaves the value that the card shows out of its incidents' lists of what broke, where
+// it is older. The question of an approval keeps it, with its age.
+func (c serviceCard) shownOnce() {
+	if c.Indicator == nil || !c.Indicator.Seen || c.Indicator.Value == "no value" {
+		return
+	}
+	for _, st := range c.Stories {
+		for i := range st.Broke {
+			if b := &st.Broke[i]; b.Trigger == c.Indicator.Trigger && b.Measured() {
+				b.Shown = true
+			}
 		}
 	}
 }

@@ -612,3 +612,58 @@ func replay(t testing.TB, all []look, files http.Handler) string {
 	t.Cleanup(func() { cancel(); server.Close() })
 	return server.URL
 }
+
+func TestAHeldRestoreIsShownAsAnUndoFirstAndNothingOfItAsAFailure(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	o := crowd(1)
+	inc := o.Incidents[0]
+	inc.State, inc.Reason, inc.ClaimedBy, inc.RestoringFor, inc.OverLimit, inc.OverGate = remediation.Waiting, remediation.HoldRateLimit, "", "oncall", "1-flag_off", "per_service"
+	inc.Next = &view.Next{Step: "1-flag_off", What: "oncall ordered the restore"}
+	inc.Steps[1].State, inc.Steps[1].PutBack = remediation.StepUndone, true
+	b.service.overview.Incidents, b.service.incidents = []view.IncidentView{inc}, []view.IncidentView{inc}
+	b.service.overview.Services = o.Services
+	for _, path := range []string{"/incidents/" + inc.ID, "/"} {
+		r := as(request("GET", path, ""), "eve")
+		r.Header.Set("Accept", "text/html")
+		body := b.do(r).Body.String()
+		for _, want := range []string{"Approve over the limit: undo of 1-flag_off</summary>", "<strong>undo of 1-flag_off</strong>", "step-back", `class="first"`} {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s does not have %q", path, want)
+			}
+		}
+		if strings.Contains(body, "step-undone") {
+			t.Errorf("%s shows the ordered undo as a failure", path)
+		}
+		if over, claim := strings.Index(body, "Approve over the limit"), strings.Index(body, `id="do-claim"`); claim >= 0 && over > claim {
+			t.Errorf("%s has the needed button behind the claim", path)
+		}
+	}
+}
+
+func TestAnOrderedIncidentThatIsOverReadsAsASentenceInTheList(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	o := crowd(1)
+	inc := o.Incidents[0]
+	inc.State, inc.Triggers, inc.AbortedBy, inc.RestoredBy, inc.Next = remediation.Closed, nil, "oncall", "oncall", nil
+	inc.Closed = &inc.Opened
+	inc.Steps[1].Risk, inc.Steps[0].LostData = "lossy", true
+	inc.Steps[0].Snapshot = &view.Snapshot{Path: "/var/lib/backout/shop.dump", SHA256: "cafe"}
+	b.service.overview, b.service.incidents = o, []view.IncidentView{inc}
+	at := func(path string) string {
+		r := as(request("GET", path, ""), "eve")
+		r.Header.Set("Accept", "text/html")
+		return b.do(r).Body.String()
+	}
+	if body := at("/incidents"); !strings.Contains(body, "It is over, and oncall") || strings.Contains(body, "<br>. ") {
+		t.Errorf("the list is\n%s", body)
+	}
+	page := at("/incidents/" + inc.ID)
+	for _, want := range []string{"lost data: snapshot /var/lib/backout/shop.dump, SHA-256 cafe; to restore it: pg_restore", "never run"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if strings.Contains(page, `class="risk">lossy`) {
+		t.Error("a step that never ran is shown as a risk")
+	}
+}

@@ -200,5 +200,12 @@ func (c *commands) changeIncident(ctx context.Context, server serverFlags, verb 
 	if err := cl.Ask(ctx, http.MethodPost, path, nil, body, &inc); err != nil {
 		return err
 	}
+	if verb == view.Approve && output != outputJSON {
+		step, _ := body["step"].(string)
+		over, _ := body["over"].(string)
+		if err := c.print(terminal.Approved(inc, step, over)); err != nil {
+			return err
+		}
+	}
 	return c.showIncident(inc, output)
 }

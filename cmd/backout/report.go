@@ -1,8 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -62,6 +66,9 @@ func (c *commands) addIncidentReport(parent *kingpin.CmdClause) {
 // picture that is embedded in the text.
 func (c *commands) writeReport(made *report.Report, name string) error {
 	dir, base := filepath.Split(name)
+	if _, err := os.Stat(cmp.Or(dir, ".")); errors.Is(err, fs.ErrNotExist) {
+		return wrong("mkdir -p "+terminal.Clean(dir), "--output: the folder %s does not exist", terminal.Clean(dir))
+	}
 	var files []string
 	for _, p := range made.Plots {
 		file := strings.TrimSuffix(base, ".md") + "-" + fileWord(p.Trigger) + ".svg"

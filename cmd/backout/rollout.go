@@ -153,17 +153,20 @@ func (c *commands) rolloutVerb(ctx context.Context, server serverFlags, verb rem
 	if err != nil {
 		return err
 	}
+	if verb != remediation.RolloutAbort || done.Incident == "" || output == outputJSON {
+		return c.showRollout(done, output)
+	}
+	held, outlook := "", "" // the abort is done, whether or not its first step can be seen
+	if inc, err := c.begun(ctx, cl, done.Incident); err == nil {
+		held, outlook = terminal.AbortHeld(inc, c.now()), "\n"+terminal.Outlook(inc, c.now())
+	}
+	if err := c.print(held); err != nil {
+		return err
+	}
 	if err := c.showRollout(done, output); err != nil {
 		return err
 	}
-	if verb == remediation.RolloutAbort && done.Incident != "" && output != outputJSON {
-		outlook := "" // the abort is done, whether or not its first step can be seen
-		if inc, err := c.begun(ctx, cl, done.Incident); err == nil {
-			outlook = "\n" + terminal.Outlook(inc, c.now())
-		}
-		return c.print(outlook + fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", terminal.Clean(done.Incident), terminal.Clean(done.Incident)))
-	}
-	return nil
+	return c.print(outlook + fmt.Sprintf("\nFollow incident %s: backout incident show %s --follow\n", terminal.Clean(done.Incident), terminal.Clean(done.Incident)))
 }
 
 // begunTimeout bounds the wait for the first step of an abort.

@@ -208,7 +208,11 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 			continue
 		}
 		written++
-		if err := writeFile(filepath.Join(dir, filepath.FromSlash(f.Name)), f.Content); err != nil {
+		name := filepath.Join(dir, filepath.FromSlash(f.Name))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return wrong("", "--output: %w", err)
+		}
+		if err := writeFile(name, f.Content); err != nil {
 			return wrong("", "--output: %w", err)
 		}
 		fmt.Fprintf(&b, "wrote %s\n", f.Name)
@@ -220,11 +224,9 @@ func (c *commands) writeFiles(dir string, stale []staleFile, all int) error {
 	return c.print(b.String())
 }
 
-// writeFile writes a file atomically: Prometheus may read it at any time.
+// writeFile writes a file atomically, into a folder that exists: Prometheus may read it at any
+// time.
 func writeFile(name string, content []byte) (err error) {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return err

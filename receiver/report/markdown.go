@@ -142,6 +142,9 @@ func (r *Report) writeActions(w *markdown) {
 				w.item("%s: %s", line.name, prose(line.text))
 			}
 		}
+		if lost := r.lost(a); lost != "" {
+			w.item("%s", code(lost))
+		}
 		w.end()
 		w.block("Before", a.Before)
 		w.block("After", a.After)

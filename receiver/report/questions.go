@@ -49,6 +49,11 @@ func (r *Report) summary() {
 	if after := r.inVain(); len(after) > 0 {
 		say("The breach continued after %s.", strings.Join(after, ", "))
 	}
+	for _, s := range inc.Steps {
+		if lost := s.LostWords(); lost != "" {
+			say("%s %s.", s.ID, lost)
+		}
+	}
 	recovered := r.last(audit.KindRecovered)
 	switch {
 	case recovered != nil && inc.Closed != nil:
@@ -198,6 +203,15 @@ func (r *Report) questionsOfTheEnd(ask func(string, ...any)) {
 		ask("The incident is not over. What is still to be done?")
 	case !worked && !inc.Ordered() && inc.Reason != remediation.HoldUnconfirmed && !inc.Drill:
 		ask("The breach ended, but backout changed nothing. What ended it?")
+	}
+	for _, s := range inc.Steps {
+		switch {
+		case !s.LostData:
+		case s.Snapshot == nil:
+			ask("%s lost data, and the log names no snapshot. What of it is needed?", s.ID)
+		default:
+			ask("%s lost data. What of it is needed again from the snapshot %s?", s.ID, s.Snapshot.Path)
+		}
 	}
 	for _, d := range r.Durations {
 		if d.Name == "breach to post" && d.Took != nil && *d.Took > model.Duration(alertsLate) {

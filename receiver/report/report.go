@@ -229,6 +229,19 @@ func (r *Report) actions() {
 	}
 }
 
+// lost is what an action lost, "" if it lost nothing.
+func (r *Report) lost(a Action) string {
+	if a.Undo || a.Outcome != string(remediation.StepDone) {
+		return ""
+	}
+	for _, s := range r.Incident.Steps {
+		if s.ID == a.Step {
+			return s.LostWords()
+		}
+	}
+	return ""
+}
+
 // failed ends the step that an undoing undoes because it failed; one that was
 // done is undone for having failed its verification.
 func (r *Report) failed(undo audit.Entry) {
@@ -332,7 +345,9 @@ func (r *Report) durations() {
 		}
 		r.Durations = append(r.Durations, d)
 	}
-	add("breach to post", breach, opened, exact, exact)
+	if measured := slices.ContainsFunc(r.Incident.Triggers, func(t view.TriggerView) bool { return t.Signal == "" }); measured || !r.Incident.Ordered() && len(r.Incident.Triggers) == 0 {
+		add("breach to post", breach, opened, exact, exact)
+	}
 	add("post to intent", opened, intent, "", "no step started")
 	note := ""
 	if n := r.count(audit.KindRecovered); n > 1 {
@@ -381,14 +396,21 @@ func (r *Report) breach(opened *time.Time) (*time.Time, string) {
 		if p.Step == 0 {
 			continue
 		}
-		var began *time.Time
+		var began, within, after *time.Time
 		before := false
 		for _, pt := range p.Points {
+			beyond := pt.Value != p.Threshold && (pt.Value > p.Threshold) == p.Above
 			if pt.Time.After(*opened) {
+				if beyond {
+					after = &pt.Time
+				}
 				break
 			}
+			if !beyond {
+				within = &pt.Time
+			}
 			switch {
-			case pt.Value == p.Threshold || (pt.Value > p.Threshold) != p.Above:
+			case !beyond:
 				began, before = nil, true
 			case began == nil:
 				at := pt.Time
@@ -400,6 +422,12 @@ func (r *Report) breach(opened *time.Time) (*time.Time, string) {
 		}
 		if began != nil && began.Sub(p.From) > time.Duration(p.Step) {
 			return began, fmt.Sprintf("%s, whose first value is beyond its threshold, by Prometheus every %s", p.Trigger, remediation.Span(p.Step))
+		}
+		if began == nil && within != nil && after != nil { // it crossed between two points
+			return within, fmt.Sprintf("at most: %s, by Prometheus every %s", p.Trigger, remediation.Span(p.Step))
+		}
+		if began == nil && within != nil {
+			return nil, fmt.Sprintf("%s was within its threshold until then, by Prometheus every %s", p.Trigger, remediation.Span(p.Step))
 		}
 		if began != nil {
 			return nil, p.Trigger + " was beyond its threshold before the plot begins"

@@ -340,3 +340,50 @@ func TestAReportSaysThatAGraveIncidentAsksForACall(t *testing.T) {
 		t.Errorf("the report does not say where the call is:\n%.1500s", text)
 	}
 }
+
+func TestABreachThatBeganBetweenTwoPointsTookAtMostUntilTheLastGoodOne(t *testing.T) {
+	s := aLadder()
+	p := breachPlot()
+	for i := range p.Points {
+		if !p.Points[i].Time.After(plotOpened) {
+			p.Points[i].Value = 0.0035
+		}
+	}
+	p.Points = slices.DeleteFunc(p.Points, func(pt remediation.Point) bool { return pt.Time.Equal(plotOpened) })
+	s.plot = func(string) (view.Plot, error) { return p, nil }
+	if d := reportOf(t, s).Durations[0]; d.Name != "breach to post" || d.Took == nil || d.Took.String() != "15s" || d.Note != "at most: error_rate, by Prometheus every 15 s" {
+		t.Errorf("it says %+v", d)
+	}
+	for i := range p.Points {
+		p.Points[i].Value = 0.0035
+	}
+	if d := reportOf(t, s).Durations[0]; d.Took != nil || !strings.Contains(d.Note, "error_rate was within its threshold") {
+		t.Errorf("it says %+v", d)
+	}
+}
+
+func TestAReportOfAnOrderOrASignalHasNoBreach(t *testing.T) {
+	for name, triggers := range map[string][]view.TriggerView{"order": nil, "signal": {{Trigger: "security", Signal: "critical"}}} {
+		s := aLadder()
+		s.incident.Triggers, s.incident.AbortedBy = triggers, "oncall"
+		if d := reportOf(t, s).Durations[0]; d.Name == "breach to post" {
+			t.Errorf("%s: it says %+v", name, d)
+		}
+	}
+}
+
+func TestAReportSaysWhatWasLostAndWhereTheSnapshotIs(t *testing.T) {
+	s := aLadder()
+	s.incident.Steps = []view.StepView{{ID: "2-image_retag", Risk: "lossy", State: remediation.StepDone, LostData: true, Snapshot: &view.Snapshot{Path: "/var/lib/backout/shop.dump", Size: 2048, SHA256: "cafe"}}}
+	r := reportOf(t, s)
+	text := string(r.Markdown(nil))
+	if n := strings.Count(text, "lost data: snapshot /var/lib/backout/shop.dump, 2 KiB, SHA-256 cafe; to restore it: pg_restore"); n != 1 {
+		t.Errorf("what was done says it %d times:\n%s", n, text)
+	}
+	if q := strings.Join(r.Questions, "\n"); !strings.Contains(q, "2-image_retag lost data. What of it is needed again from the snapshot /var/lib/backout/shop.dump?") {
+		t.Errorf("it asks\n%s", q)
+	}
+	if sum := strings.Join(r.Summary, "\n"); !strings.Contains(sum, "2-image_retag lost data: snapshot") {
+		t.Errorf("the summary is\n%s", sum)
+	}
+}

@@ -499,7 +499,15 @@ func TestACommanderLetsARestoreRunOverTheLimitThatHoldsItHalfWay(t *testing.T) {
 	if w.needed("rate_limit") != 1 {
 		t.Error("nobody hears that the restoring is held")
 	}
-	if v := w.incident(id); v.OverLimit != "1-flag_off" || v.OverGate != "per_service" {
+	v := w.incident(id)
+	if s := view.NewStory(v, view.ServiceNow{}, w.now); s.Headline != "Restore on hold: rate limit reached" || s.StepName(s.Next.Step) != "undo of 1-flag_off" ||
+		!strings.HasSuffix(s.WhyEnds, "or when a commander approves the undo of 1-flag_off.") || !strings.Contains(s.Helped, "being put back, as eve ordered") {
+		t.Errorf("the held restore reads %q, %q, %q", s.Headline, s.WhyEnds, s.Helped)
+	}
+	if s := v.Steps[1]; !s.PutBack || v.StateOf(s) != "put back" || v.Steps[0].PutBack {
+		t.Errorf("the undo that was ordered is %q", v.StateOf(s))
+	}
+	if v.OverLimit != "1-flag_off" || v.OverGate != "per_service" {
 		t.Errorf("a commander is offered to approve %q over %q", v.OverLimit, v.OverGate)
 	}
 	w.must(w.approveOver(id))
@@ -538,6 +546,21 @@ func TestAnApprovalOverOneLimitOpensNoOther(t *testing.T) {
 }
 
 func TestAnApprovalOverALimitNeverAnswersForTheDataThatAStepLoses(t *testing.T) {
+	t.Run("and its hold says so", func(t *testing.T) {
+		w := newHarness(t, limits("per_target: 9/1h, per_service: 2/1h, blast_radius: 9/2h, cooldown: 1s, breaker: 3"))
+		w.open()
+		v := w.incident("inc-1")
+		for range 40 {
+			if v = w.incident("inc-1"); v.Reason == remediation.HoldRateLimit {
+				break
+			}
+			w.pass(time.Minute)
+		}
+		s := view.NewStory(v, view.ServiceNow{}, w.now)
+		if !strings.HasPrefix(s.WhyEnds, "When the limit's window has passed, it asks for its approval, or when a commander") || !strings.HasPrefix(v.Next.What, "it asks for its approval") {
+			t.Errorf("the hold ends %q, next %+v", s.WhyEnds, v.Next)
+		}
+	})
 	held := func() (w *harness, v view.IncidentView) {
 		w = newHarness(t, limits("per_target: 9/1h, per_service: 2/1h, blast_radius: 9/2h, cooldown: 1s, breaker: 3"))
 		w.open()

@@ -229,6 +229,9 @@ func TestWhatSomebodyChangedSinceIsLeftAsItIs(t *testing.T) {
 	w.tick()
 	w.is(id, remediation.Closed, "")
 	w.undone(1, 0)
+	if v := w.incident(id); v.StateOf(v.Steps[2]) != "never run" || v.Triggers[0].Worst == nil || *v.Triggers[0].Worst != 5 {
+		t.Errorf("over, its last step is %q, its triggers %+v", v.StateOf(v.Steps[2]), v.Triggers)
+	}
 	w.logs(id, "restored", "outcome 2-image_retag undo no_change", "intent 1-flag_off undo", "outcome 1-flag_off undo undone",
 		"restored", "closed restored", "stage")
 }

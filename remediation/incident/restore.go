@@ -195,18 +195,11 @@ func (c *change) nothingSince() error {
 
 // snapshotOf says where the snapshot is that a lossy step took.
 func snapshotOf(tx remediation.Tx, inc *remediation.Incident, s *remediation.Step) string {
-	entries, err := tx.Entries(audit.Filter{Incident: inc.ID, Kind: audit.KindOutcome})
-	if err != nil {
+	kept, err := view.SnapshotOf(tx, inc.ID, s.ID())
+	if err != nil || kept == nil {
 		return ""
 	}
-	for _, en := range slices.Backward(entries) {
-		after, _ := en.Detail["after"].(map[string]any)
-		dump, _ := after["dump"].(map[string]any)
-		if path, _ := dump["path"].(string); en.Step == s.ID() && path != "" {
-			return fmt.Sprintf(" (the snapshot taken before it is %s, SHA-256 %v)", path, dump["sha256"])
-		}
-	}
-	return ""
+	return fmt.Sprintf(" (the snapshot taken before it is %s, SHA-256 %s)", kept.Path, kept.SHA256)
 }
 
 // restoreTries is how often putting one step back is tried while it is not

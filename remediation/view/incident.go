@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/plan"
 )
 
@@ -36,7 +37,10 @@ type IncidentView struct {
 	AbortedBy string `json:"aborted_by,omitempty"`
 	// RestoredBy is who had put back what the incident's steps did, "" where nobody has.
 	RestoredBy string `json:"restored_by,omitempty"`
-	Drill      bool   `json:"drill"`
+	// RestoringFor is who ordered what the incident's steps did to be put back, while that is
+	// not over: the next step is then undone, not run.
+	RestoringFor string `json:"restoring_for,omitempty"`
+	Drill        bool   `json:"drill"`
 	// RunsView is set where one incident is asked for.
 	RunsView
 	// Would is what each step that is left would do if backout did not only observe.
@@ -53,6 +57,32 @@ func (v IncidentView) Cause() string {
 		names = append(names, t.Trigger)
 	}
 	return cause(names, v.AbortedBy)
+}
+
+// StepName is what comes of a step when it is next: its id, or "undo of" it during a restore.
+func (v IncidentView) StepName(id string) string {
+	if v.RestoringFor != "" {
+		return "undo of " + id
+	}
+	return id
+}
+
+// StateOf is the state of one of the incident's steps in words.
+func (v IncidentView) StateOf(s StepView) string {
+	switch {
+	case s.PutBack:
+		return "put back"
+	case s.Undoing:
+		return "undoing"
+	case v.NeverRun(s):
+		return "never run"
+	}
+	return strings.ReplaceAll(string(s.State), "_", " ")
+}
+
+// NeverRun reports that a step of an incident that is over did not run.
+func (v IncidentView) NeverRun(s StepView) bool {
+	return v.State == remediation.Closed && (s.State == remediation.StepPending || s.State == remediation.StepWaiting)
 }
 
 // Ordered reports that a person is the cause, and no alert: nothing is confirmed first.
@@ -82,6 +112,9 @@ type TriggerView struct {
 	// poll.
 	Observed   *time.Time `json:"observed,omitempty"`
 	Unanswered bool       `json:"unanswered,omitempty"`
+	// Worst is the worst value that the audit log has, set where one incident is asked for
+	// that is over.
+	Worst *float64 `json:"worst,omitempty"`
 	// Unit is that of the trigger's indicator; set where one incident is asked for.
 	Unit alerts.Unit `json:"unit,omitempty"`
 	// Signal is set where a person is the trigger, and no metric.
@@ -97,6 +130,18 @@ type StepView struct {
 	State    remediation.StepState `json:"state"`
 	Started  *time.Time            `json:"started"`
 	Finished *time.Time            `json:"finished"`
+	// Undoing says that the step is being undone; PutBack, that a person had it put back,
+	// so that "undone" is no failure.
+	Undoing bool `json:"undoing,omitempty"`
+	PutBack bool `json:"put_back,omitempty"`
+	// NeedsApproval says that the step asks for an approval before it runs, and has none yet.
+	NeedsApproval bool `json:"needs_approval,omitempty"`
+	// Tells says that the step only tells people something, and changes no target.
+	Tells bool `json:"tells,omitempty"`
+	// LostData says that the step has run and could lose data; Snapshot was taken before,
+	// nil where none is known.
+	LostData bool      `json:"lost_data,omitempty"`
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
 	// Changed is when the step's target was first seen to be no longer as the step left
 	// it, by a hand outside backout; nil where it never was.
 	Changed *time.Time `json:"changed,omitempty"`
@@ -107,6 +152,61 @@ type StepView struct {
 	Rehearsed *time.Time `json:"rehearsed,omitempty"`
 	// Evidence is what was seen then, such as the snapshot's size and place.
 	Evidence string `json:"evidence,omitempty"`
+}
+
+// Snapshot is what was kept of the data that a step could lose.
+type Snapshot struct {
+	Path     string `json:"path"`
+	Size     int64  `json:"size"` // in bytes
+	SHA256   string `json:"sha256"`
+	Database string `json:"database,omitempty"`
+}
+
+// SnapshotOf returns the snapshot that a step took before it lost data, by the last outcome
+// that has one; nil if none does.
+func SnapshotOf(tx remediation.Tx, incident, step string) (*Snapshot, error) {
+	entries, err := tx.Entries(audit.Filter{Incident: incident, Kind: audit.KindOutcome})
+	if err != nil {
+		return nil, err
+	}
+	for _, en := range slices.Backward(entries) {
+		after, _ := en.Detail["after"].(map[string]any)
+		dump, _ := after["dump"].(map[string]any)
+		path, _ := dump["path"].(string)
+		if en.Step != step || path == "" {
+			continue
+		}
+		s := &Snapshot{Path: path}
+		s.SHA256, _ = dump["sha256"].(string)
+		s.Database, _ = after["database"].(string)
+		if size, ok := decimalOf(dump["size"]); ok {
+			s.Size = int64(size)
+		}
+		return s, nil
+	}
+	return nil, nil
+}
+
+// LostWords say what a step has lost, and how to bring it back; "" for a step that lost nothing.
+func (s StepView) LostWords() string {
+	switch {
+	case !s.LostData:
+		return ""
+	case s.Snapshot == nil:
+		return "lost data: the audit log names no snapshot"
+	}
+	words := "lost data: snapshot " + s.Snapshot.Path
+	if s.Snapshot.Size > 0 {
+		words += ", " + remediation.Measure(float64(s.Snapshot.Size), alerts.Bytes)
+	}
+	if s.Snapshot.SHA256 != "" {
+		words += ", SHA-256 " + s.Snapshot.SHA256
+	}
+	database := s.Snapshot.Database
+	if database == "" {
+		database = "DATABASE"
+	}
+	return words + "; to restore it: pg_restore --clean --if-exists --dbname=" + database + " " + s.Snapshot.Path
 }
 
 // Next is what comes next, and when at the earliest.

@@ -77,6 +77,8 @@ func PlotOfLog(tx remediation.Tx, id, trigger string, now time.Time) (Plot, erro
 	}
 	t := inc.Plotted(trigger)
 	switch {
+	case t == nil && trigger == "" && len(inc.Triggers) == 0 && inc.Abort != nil:
+		return Plot{}, remediation.Refuse(remediation.Missing, "incident %s is an order of %s: there is no trigger to plot", id, inc.Abort.By)
 	case t == nil && trigger == "":
 		return Plot{}, remediation.Refuse(remediation.Missing, "incident %s has no trigger with an expression", id)
 	case t == nil:

@@ -308,6 +308,7 @@ func (sv ServiceNow) RolloutWords() string {
 	default:
 		words += ", stage " + r.Stage
 	}
+	words += sv.StillRuns(r)
 	if sv.Traffic != "" {
 		words += ", " + remediation.Share(sv.Traffic) + " of traffic"
 	}
@@ -321,9 +322,12 @@ func (sv ServiceNow) RolloutWords() string {
 func waitsFor(v IncidentView, now time.Time) string {
 	words, _ := headline(v)
 	if n := v.Next; n != nil && n.Step != "" {
-		words += "; next " + n.Step
+		words += "; next " + v.StepName(n.Step)
 		if n.At != nil {
 			words += " " + remediation.Distance(now, *n.At)
+		}
+		if strings.HasSuffix(n.What, "if the breach continues") {
+			words += ", only if the breach continues"
 		}
 	}
 	return words

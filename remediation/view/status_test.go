@@ -137,3 +137,51 @@ func TestAnOrderedRollbackIsNotSaidToBeConfirmed(t *testing.T) {
 		t.Errorf("the cause is %q", got)
 	}
 }
+
+func TestAStatusNamesTheUndoThatComesNext(t *testing.T) {
+	at := time.Date(2026, 11, 22, 3, 10, 0, 0, time.UTC)
+	line := func(v view.IncidentView) string {
+		v.ID, v.Service = "inc-1", "shop"
+		for _, l := range view.NewStatus(view.Overview{Time: at, Incidents: []view.IncidentView{v}}).Lines {
+			if l.Subject == v.ID {
+				return l.Text
+			}
+		}
+		return ""
+	}
+	for want, v := range map[string]view.IncidentView{
+		"shop: Restore on hold: rate limit reached; next undo of 1-flag_off": {
+			State: remediation.Waiting, Reason: remediation.HoldRateLimit, RestoringFor: "oncall", Next: &view.Next{Step: "1-flag_off", What: "oncall ordered the restore"},
+		},
+		"shop: A step has run: watching whether it helped; next 2-image_retag in 2 min, only if the breach continues": {
+			State: remediation.Settling, Steps: []view.StepView{{State: remediation.StepDone}},
+			Next: &view.Next{Step: "2-image_retag", What: "it runs then if the breach continues", At: hourBefore(at.Add(62 * time.Minute))},
+		},
+	} {
+		if got := line(v); got != want {
+			t.Errorf("the status says %q, want %q", got, want)
+		}
+	}
+}
+
+func TestAnOrderedUndoIsNoFailureInTheTimeline(t *testing.T) {
+	e := audit.Entry{Kind: audit.KindOutcome, Step: "2-image_retag", Detail: map[string]any{"undo": true, "outcome": "undone"}}
+	if got := view.Describe(e).Tone; got != "human" {
+		t.Errorf("an ordered undo has the tone %q", got)
+	}
+	e.Detail["error"] = "health is 503"
+	if got := view.Describe(e).Tone; got != "bad" {
+		t.Errorf("the undo of a failed step has the tone %q", got)
+	}
+}
+
+func TestAnImageThatStillRunsAfterARollbackIsSaid(t *testing.T) {
+	sv := view.ServiceNow{Rollout: remediation.Rollout{Release: "2.4.0", State: remediation.RolloutRolledBack, Stage: remediation.StageNone}}
+	sv.Runs = &remediation.Running{Version: "2.4.0"}
+	if got := sv.RolloutWords(); got != "2.4.0 rolled back; its image still runs" {
+		t.Errorf("the status says %q", got)
+	}
+	if sv.Runs.Version = "2.3.0"; sv.RolloutWords() != "2.4.0 rolled back" {
+		t.Errorf("the status says %q", sv.RolloutWords())
+	}
+}

@@ -44,11 +44,23 @@ type Broken struct {
 	// Dashboard is the address of its indicator's dashboard, or "".
 	Dashboard      string
 	Active, Beyond bool
+	// Worst is the worst value of an incident that is over, "" where it is not known.
+	Worst string
+	// Shown: the same value is shown above.
+	Shown bool
 	// Observed is when Value was read. Unanswered: Prometheus does not answer, so that
 	// nobody knows what it is now.
 	Observed   *time.Time
 	Unanswered bool
 	Alerts     int
+}
+
+// OverAsks reports that the step which a limit holds can lose data, or asks for an approval
+// of its own.
+func (s Story) OverAsks() bool {
+	return slices.ContainsFunc(s.Steps, func(st StepView) bool {
+		return st.ID == s.OverLimit && (st.NeedsApproval || st.Risk == alerts.Lossy.String())
+	})
 }
 
 // Dashboards are those of what broke, each once.
@@ -153,6 +165,9 @@ func newBroken(t TriggerView, s ServiceNow) Broken {
 	b.Bound += remediation.Measure(t.Threshold, known.Unit)
 	if t.Value != nil {
 		b.Value = remediation.Measure(*t.Value, known.Unit)
+		if t.Worst != nil {
+			b.Worst = remediation.Measure(*t.Worst, known.Unit)
+		}
 		b.Beyond = known.Name != "" && (*t.Value > t.Threshold) == known.Above && *t.Value != t.Threshold
 	}
 	return b
@@ -176,6 +191,9 @@ func headline(v IncidentView) (words, tone string) {
 		}
 		return "Checking whether the breach is real", "bad"
 	case remediation.Acting:
+		if v.RestoringFor != "" {
+			return "Restoring what was changed, for " + v.RestoringFor, "wait"
+		}
 		return "A step is running", "bad"
 	case remediation.Settling:
 		if !slices.ContainsFunc(v.Steps, func(s StepView) bool { return s.State == remediation.StepDone }) {
@@ -187,6 +205,9 @@ func headline(v IncidentView) (words, tone string) {
 			return "Waiting for approval", "bad"
 		}
 		means, _ := v.holdWords()
+		if v.RestoringFor != "" {
+			return "Restore on hold: " + means, "bad"
+		}
 		return "On hold: " + means, "bad"
 	case remediation.Recovered:
 		if len(v.Triggers) > 0 && !v.judged() {
@@ -226,6 +247,9 @@ func helped(v IncidentView, ran []StepView) string {
 		case remediation.StepFailed:
 			failed = st.ID + " failed."
 		case remediation.StepUndone:
+			if st.PutBack {
+				continue
+			}
 			failed = st.ID + " failed and was undone."
 		case remediation.StepInDoubt:
 			failed = st.ID + " was interrupted: checking whether it was done."
@@ -233,6 +257,9 @@ func helped(v IncidentView, ran []StepView) string {
 	}
 	if v.Drill {
 		return "This is a drill: nothing is applied and nobody is notified."
+	}
+	if v.RestoringFor != "" {
+		return "The incident's changes are being put back, as " + v.RestoringFor + " ordered."
 	}
 	if v.State == remediation.Waiting && v.Reason == remediation.HoldStepFailed && failed != "" {
 		if last != "" && v.judged() {
@@ -289,16 +316,24 @@ func helped(v IncidentView, ran []StepView) string {
 	return "Not enough: the breach continues after " + last + "."
 }
 
-// holdWords are HoldWords, and tell the limit of a realm from that of all services.
+// holdWords are HoldWords, and tell the limit of a realm from that of all services, and that
+// the step which a limit holds asks for an approval next.
 func (v IncidentView) holdWords() (means, ends string) {
 	means, ends = HoldWords(v.Reason)
+	if v.Reason.IsLimit() && slices.ContainsFunc(v.Steps, func(s StepView) bool {
+		return s.NeedsApproval && (s.ID == v.OverLimit || v.OverLimit == "" && v.Next != nil && s.ID == v.Next.Step)
+	}) {
+		ends = strings.Replace(ends, "It continues by itself when", "When", 1)
+		ends = strings.Replace(ends, "It continues by itself after", "After", 1)
+		ends = strings.TrimSuffix(ends, ".") + ", it asks for its approval."
+	}
 	if v.OverLimit == "" {
 		return means, ends
 	}
 	if v.OverGate == remediation.GateRealm {
 		means = "as many other services of its realm were rolled back as the limit allows"
 	}
-	return means, strings.TrimSuffix(ends, ".") + ", or when a commander approves " + v.OverLimit + "."
+	return means, strings.TrimSuffix(ends, ".") + ", or when a commander approves " + strings.Replace(v.StepName(v.OverLimit), "undo", "the undo", 1) + "."
 }
 
 // HoldWords says what a reason means, and what ends the hold.

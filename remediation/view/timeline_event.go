@@ -42,6 +42,9 @@ func Describe(e audit.Entry) TimelineEvent {
 		case remediation.StepFailed, remediation.StepUndone, remediation.StepInDoubt:
 			ev.Tone = "bad"
 		}
+		if e.Detail["undo"] == true && text("outcome") == string(remediation.StepUndone) && text("error") == "" {
+			ev.Tone = "human" // ordered: nothing failed
+		}
 	case audit.KindSettled:
 		subject = strings.ReplaceAll(text("verdict"), "_", " ")
 	case audit.KindNotified:

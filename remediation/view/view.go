@@ -42,9 +42,20 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	}
 	for i := range inc.Steps {
 		s := &inc.Steps[i]
+		lost := s.Risk == alerts.Lossy && s.State == remediation.StepDone && !inc.Drill
+		var kept *Snapshot
+		if lost {
+			if kept, err = SnapshotOf(tx, inc.ID, s.ID()); err != nil {
+				return IncidentView{}, err
+			}
+		}
 		v.Steps = append(v.Steps, StepView{
+			Tells: s.Tells, LostData: lost, Snapshot: kept,
 			ID: s.ID(), Action: s.Action, Target: s.Target, Risk: s.Risk.String(), State: s.State,
 			Started: UTC(s.Started), Finished: UTC(s.Finished),
+			Undoing:       s.Undoing && s.State == remediation.StepIntent,
+			PutBack:       s.State == remediation.StepUndone && s.Error == "", // what failed keeps its error
+			NeedsApproval: s.Open() && (s.Approve > 0 || s.Risk == alerts.Lossy) && s.Approved == "",
 		})
 	}
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {
@@ -58,6 +69,9 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 	if s, gate := inc.OverLimit(); s != nil {
 		v.OverLimit, v.OverGate = s.ID(), gate
 	}
+	if inc.Restore != nil {
+		v.RestoringFor = inc.Restore.By
+	}
 	if inc.Abort != nil {
 		v.AbortedBy = inc.Abort.By
 	}
@@ -65,6 +79,27 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 		v.Stuck = inc.IsStuck()
 	}
 	return v, nil
+}
+
+// setWorst gives the triggers of an incident that is over the worst value that the audit log has.
+func (v *IncidentView) setWorst(tx remediation.Tx, inc *remediation.Incident) error {
+	entries, err := tx.Entries(audit.Filter{Incident: inc.ID})
+	if err != nil {
+		return err
+	}
+	for i := range v.Triggers {
+		t := &v.Triggers[i]
+		st := inc.Trigger(t.Trigger)
+		if st == nil || t.Signal != "" {
+			continue
+		}
+		for _, en := range entries {
+			if value, ok := observed(en, t.Trigger); ok && (t.Worst == nil || value != *t.Worst && (value > *t.Worst) == st.Above) {
+				t.Worst = &value
+			}
+		}
+	}
+	return nil
 }
 
 // set takes over what the polls have seen of a trigger.
@@ -111,6 +146,7 @@ func NextOf(inc *remediation.Incident) *Next {
 	if s == nil || inc.State == remediation.Closed || inc.Unhandled() != nil {
 		return nil
 	}
+	asks := (s.Approve > 0 || s.Risk == alerts.Lossy) && s.Approved == ""
 	n := &Next{Step: s.ID(), What: "it runs once nothing holds it, if the breach continues"}
 	switch inc.State {
 	case remediation.Confirming:
@@ -128,6 +164,9 @@ func NextOf(inc *remediation.Incident) *Next {
 			break
 		}
 		n.At = UTC(inc.Until)
+		if inc.Reason.IsLimit() && asks {
+			n.What = "it asks for its approval once nothing holds it, if the breach continues"
+		}
 	}
 	if inc.Aborting() && (inc.State != remediation.Waiting || inc.Reason != remediation.HoldApproval) {
 		n.What = "it runs as listed, since " + inc.Abort.By + " aborts the rollout"
@@ -165,11 +204,11 @@ func nextRestored(inc *remediation.Incident) *Next {
 		return nil
 	}
 	n := &Next{
-		Step: s.ID(), What: "it is being restored for " + inc.Restore.By,
+		Step: s.ID(), What: inc.Restore.By + " ordered the restore",
 		Unless: []string{"someone has changed its target since", "someone freezes the service"},
 	}
 	if inc.State == remediation.Waiting {
-		n.What, n.At = "it is restored for "+inc.Restore.By+" once nothing holds it", UTC(inc.Until)
+		n.What, n.At = "it runs once nothing holds it, since "+n.What, UTC(inc.Until)
 	}
 	return n
 }
@@ -225,6 +264,9 @@ func Incident(tx remediation.Tx, id string) (IncidentView, error) {
 	if err == nil {
 		v.IncidentCall = inc.Call
 		err = v.expect(tx, inc)
+	}
+	if err == nil && inc.State == remediation.Closed {
+		err = v.setWorst(tx, inc)
 	}
 	return v, err
 }
@@ -298,6 +340,15 @@ func (v RunsView) RunsWords(now time.Time) string {
 		return fmt.Sprintf("%s, checked %s", v.Runs, remediation.Distance(now, v.Runs.Seen))
 	case v.RunsUnknown != "":
 		return "unknown: " + v.RunsUnknown
+	}
+	return ""
+}
+
+// StillRuns says that the image of a rollout that was rolled back still runs, as when only its
+// flag was turned off; "" where it does not, or nobody knows.
+func (v RunsView) StillRuns(r remediation.Rollout) string {
+	if r.State == remediation.RolloutRolledBack && v.Runs != nil && v.Runs.Version == r.Release {
+		return "; its image still runs"
 	}
 	return ""
 }

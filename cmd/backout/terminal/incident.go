@@ -1,11 +1,13 @@
 package terminal
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/view"
 )
@@ -99,6 +101,45 @@ func holdText(b *strings.Builder, inc view.IncidentView, now time.Time) {
 	}
 }
 
+// Approved says what an approval does, over a limit if over is not "": the incident in the
+// answer is as it was before the step could run.
+func Approved(inc view.IncidentView, step, over string) string {
+	asks, lossy := false, false
+	for _, s := range inc.Steps {
+		if s.ID == step {
+			asks, lossy = s.NeedsApproval, s.Risk == alerts.Lossy.String()
+		}
+	}
+	text := fmt.Sprintf("Approved %s of %s", inc.StepName(step), inc.ID)
+	switch {
+	case over != "":
+		text += " over " + over
+	case lossy:
+		text += ", which can lose data"
+	}
+	if over != "" && asks {
+		return Wrap("", text+". If nothing else holds it, it then asks for its own approval.") + "\n"
+	}
+	return Wrap("", text+". If nothing else holds it, it runs within seconds.") + "\n"
+}
+
+// AbortHeld says that an abort's order has rolled nothing back yet, since something holds it;
+// "" if a step has run or nothing holds it.
+func AbortHeld(inc view.IncidentView, now time.Time) string {
+	if inc.State != remediation.Waiting || slices.ContainsFunc(inc.Steps, func(s view.StepView) bool { return s.Started != nil && !s.Tells }) {
+		return ""
+	}
+	text := "The abort is on hold: nothing was rolled back yet: " + cmp.Or(inc.Why, string(inc.Reason))
+	if inc.Until != nil {
+		text += ", until " + remediation.MomentFrom(now, *inc.Until)
+	}
+	if inc.OverLimit == "" {
+		return Wrap("", text) + "\n"
+	}
+	return Wrap("", text+". To let it run over the limit:") +
+		"  " + remediation.OverCommand(Clean(inc.ID), Clean(inc.OverLimit), Clean(inc.OverGate)) + "\n\n"
+}
+
 // Outlook is an incident's state, what holds it, and what comes next.
 func Outlook(inc view.IncidentView, now time.Time) string {
 	var b strings.Builder
@@ -127,6 +168,9 @@ func triggersText(b *strings.Builder, inc view.IncidentView) {
 			b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, raised by a person: signal %s", t.Trigger, state, t.Signal)))
 			continue
 		}
+		if t.Worst != nil {
+			state += ", worst value " + remediation.Measure(*t.Worst, t.Unit)
+		}
 		b.WriteString(Wrap("  ", fmt.Sprintf("%s: %s, last value %s, threshold %s",
 			t.Trigger, state, ValueOr(t.Value, t.Unit, "none"), remediation.Measure(t.Threshold, t.Unit))))
 	}
@@ -148,12 +192,15 @@ func stepsText(b *strings.Builder, inc view.IncidentView, now time.Time, scr Scr
 		case s.Started != nil:
 			when = "since " + s.Started.UTC().Format("15:04:05") + " UTC"
 		}
-		state := scr.Cell(string(s.State), 10)
+		state := scr.Cell(inc.StateOf(s), 10)
 		pad := strings.Repeat(" ", max(10-Width(state), 0))
-		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.Cell(s.ID, 20), scr.paint(stepTone(s.State), state), pad, scr.Cell(s.Risk, 10), when)
+		text := fmt.Sprintf("  %-20s  %s%s  %-10s  %s", scr.Cell(s.ID, 20), scr.paint(stepTone(s), state), pad, scr.Cell(s.Risk, 10), when)
 		b.WriteString(strings.TrimRight(text, " ") + "\n" + Wrap("      ", s.Target))
 		if s.Changed != nil {
 			b.WriteString(Wrap("      ", "changed outside backout since "+remediation.MomentFrom(now, *s.Changed)))
+		}
+		if words := s.LostWords(); words != "" {
+			b.WriteString(Wrap("      ", words))
 		}
 		if words := s.ExpectedWords(); words != "" {
 			b.WriteString(Wrap("      ", words))
@@ -183,9 +230,9 @@ func nextText(b *strings.Builder, inc view.IncidentView, now time.Time) {
 		b.WriteString("Next: nothing. No step is left.\n")
 	case inc.Next.At != nil && inc.Next.At.After(now):
 		b.WriteString(Wrap("", fmt.Sprintf("Next: %s, not before %s: %s.",
-			inc.Next.Step, remediation.MomentFrom(now, *inc.Next.At), inc.Next.What)))
+			inc.StepName(inc.Next.Step), remediation.MomentFrom(now, *inc.Next.At), inc.Next.What)))
 	default:
-		b.WriteString(Wrap("", fmt.Sprintf("Next: %s: %s.", inc.Next.Step, inc.Next.What)))
+		b.WriteString(Wrap("", fmt.Sprintf("Next: %s: %s.", inc.StepName(inc.Next.Step), inc.Next.What)))
 	}
 	if inc.Next != nil {
 		for i, u := range inc.Next.Unless {
@@ -210,7 +257,7 @@ func handsText(inc view.IncidentView) string {
 		command("deny, skip this step", fmt.Sprintf("backout deny %s %s --reason=WHY", id, step))
 	}
 	if inc.OverLimit != "" {
-		b.WriteString("\nA commander can let it run over the limit\n")
+		b.WriteString("\n" + Wrap("", "A commander can let it run over the limit: "+inc.StepName(inc.OverLimit)))
 		command("yes", remediation.OverCommand(id, Clean(inc.OverLimit), Clean(inc.OverGate)))
 	}
 	b.WriteString("\nTo stop it or take over\n")
@@ -235,6 +282,9 @@ func meaning(inc view.IncidentView) string {
 		}
 		return "backout is confirming the alert with Prometheus"
 	case remediation.Acting:
+		if inc.RestoringFor != "" {
+			return "what was changed is being restored, for " + inc.RestoringFor
+		}
 		return "a step is running"
 	case remediation.Settling:
 		return "a step has run; backout is watching whether it was enough"

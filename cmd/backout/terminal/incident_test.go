@@ -31,3 +31,73 @@ func TestAClaimDoesNotSayThatARunningStepIsStopped(t *testing.T) {
 		t.Errorf("a claim of a running step:\n%s", text)
 	}
 }
+
+func TestAStepThatIsToBeUndoneIsNotNamedAsOneThatRuns(t *testing.T) {
+	until := time.Date(2026, 11, 22, 4, 0, 0, 0, time.UTC)
+	inc := view.IncidentView{
+		ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldRateLimit, Until: &until, RestoringFor: "oncall",
+		OverLimit: "1-flag_off", OverGate: "per_service", Next: &view.Next{Step: "1-flag_off", What: "oncall ordered the restore"},
+		Steps: []view.StepView{{ID: "1-flag_off", State: remediation.StepDone}, {ID: "2-image_retag", State: remediation.StepUndone, PutBack: true}},
+	}
+	text := Incident(inc, until, Screen{})
+	for _, want := range []string{"Next: undo of 1-flag_off: oncall ordered", "over the limit: undo of 1-flag_off\n", "put back", "backout approve inc-1 1-flag_off --over=per_service"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if got := stepTone(inc.Steps[1]); got != plain {
+		t.Errorf("what was ordered has tone %v", got)
+	}
+	if got := Approved(inc, "1-flag_off", "per_service"); !strings.HasPrefix(got, "Approved undo of 1-flag_off of inc-1 over per_service. ") {
+		t.Errorf("the approval reads %q", got)
+	}
+}
+
+func TestWhatWasLostIsShownWithItsSnapshot(t *testing.T) {
+	inc := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Closed, Steps: []view.StepView{
+		{ID: "3-schema_rollback", Risk: "lossy", State: remediation.StepDone, LostData: true, Snapshot: &view.Snapshot{
+			Path: "/var/lib/backout/shop.dump", Size: 3 << 20, SHA256: strings.Repeat("ab", 32), Database: "shop",
+		}},
+		{ID: "4-status_page", State: remediation.StepPending},
+	}}
+	text := strings.Join(strings.Fields(Incident(inc, time.Time{}, Screen{})), " ")
+	for _, want := range []string{
+		"lost data: snapshot /var/lib/backout/shop.dump, 3 MiB, SHA-256 " + strings.Repeat("ab", 32),
+		"to restore it: pg_restore --clean --if-exists --dbname=shop /var/lib/backout/shop.dump", "4-status_page never run",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+}
+
+func TestAnApprovalSaysWhatItDoes(t *testing.T) {
+	inc := view.IncidentView{ID: "inc-8", Steps: []view.StepView{{ID: "3-schema_rollback", Risk: "lossy", NeedsApproval: true}}}
+	got := strings.Join(strings.Fields(Approved(inc, "3-schema_rollback", "blast_radius")), " ")
+	if got != "Approved 3-schema_rollback of inc-8 over blast_radius. If nothing else holds it, it then asks for its own approval." {
+		t.Error(got)
+	}
+	inc.Steps[0].NeedsApproval = false
+	got = strings.Join(strings.Fields(Approved(inc, "3-schema_rollback", "")), " ")
+	if got != "Approved 3-schema_rollback of inc-8, which can lose data. If nothing else holds it, it runs within seconds." {
+		t.Error(got)
+	}
+}
+
+func TestAnAbortThatIsHeldSaysThatNothingWasRolledBack(t *testing.T) {
+	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	until := now.Add(time.Hour)
+	inc := view.IncidentView{
+		ID: "inc-8", State: remediation.Waiting, Reason: remediation.HoldRateLimit, Why: "6 steps on shop within 1h, 6 are allowed", Until: &until,
+		OverLimit: "1-flag_off", OverGate: "per_service", Steps: []view.StepView{{ID: "1-flag_off"}, {ID: "2-status_page", Tells: true, Started: &now}},
+	}
+	text := AbortHeld(inc, now)
+	if !strings.HasPrefix(text, "The abort is on hold: nothing was rolled back yet: 6 steps") || !strings.Contains(text, "22 Nov 2026 04:00:00 UTC") ||
+		!strings.Contains(text, "\n  backout approve inc-8 1-flag_off --over=per_service --reason=WHY\n") {
+		t.Errorf("it says\n%s", text)
+	}
+	inc.Steps[0].Started = &now
+	if text := AbortHeld(inc, now); text != "" {
+		t.Errorf("a step has run, and it says\n%s", text)
+	}
+}

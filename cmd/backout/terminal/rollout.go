@@ -19,7 +19,7 @@ func Rollout(r view.RolloutView, now time.Time, scr Screen) string {
 	if r.Started != nil {
 		fmt.Fprintf(&b, "  started     %s\n", remediation.MomentFrom(now, *r.Started))
 	}
-	if r.StageSince != nil {
+	if r.StageSince != nil && r.Active() {
 		fmt.Fprintf(&b, "  this stage  since %s\n", remediation.MomentFrom(now, *r.StageSince))
 	}
 	if p := r.Promotion; p != nil {
@@ -117,5 +117,5 @@ func rolloutState(r view.RolloutView) string {
 	case remediation.RolloutSoaking:
 		return fmt.Sprintf("release %s is fully rolled out and soaking, stage %s%s%s; a rollback leads to %s", r.Release, r.Stage, traffic, held, orDash(r.Previous))
 	}
-	return fmt.Sprintf("release %s: %s", r.Release, r.StateWords(r.Rollout))
+	return fmt.Sprintf("release %s: %s%s", r.Release, r.StateWords(r.Rollout), r.StillRuns(r.Rollout))
 }

@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 // terminal is a writer that knows whether it is a terminal.
@@ -80,8 +81,11 @@ func stateTone(s remediation.State) tone {
 }
 
 // stepTone is what a step's state means.
-func stepTone(s remediation.StepState) tone {
-	switch s {
+func stepTone(s view.StepView) tone {
+	if s.PutBack {
+		return plain
+	}
+	switch s.State {
 	case remediation.StepFailed, remediation.StepInDoubt:
 		return bad
 	case remediation.StepIntent, remediation.StepWaiting, remediation.StepUndone:

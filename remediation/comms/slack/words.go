@@ -138,8 +138,8 @@ func broke(s *view.Story) []string {
 func done(s *view.Story) []string {
 	var lines []string
 	for _, st := range s.Done {
-		line := code(st.ID) + " " + strings.ReplaceAll(words(string(st.State)), "_", " ")
-		if st.State == remediation.StepIntent {
+		line := code(st.ID) + " " + words(s.StateOf(st))
+		if st.State == remediation.StepIntent && !st.Undoing {
 			line = code(st.ID) + " is running"
 		}
 		switch {
@@ -183,7 +183,7 @@ func next(s *view.Story) []string {
 	case s.Next == nil:
 		line = "*What comes next* no steps are left; backout keeps watching"
 	default:
-		line = "*What comes next* " + code(s.Next.Step)
+		line = "*What comes next* " + strings.TrimSuffix(s.StepName(s.Next.Step), s.Next.Step) + code(s.Next.Step)
 		if s.Next.At != nil {
 			line += ", " + at(*s.Next.At) + " at the earliest"
 		}
