@@ -59,7 +59,7 @@ func (v IncidentView) Cause() string {
 	return cause(names, v.AbortedBy)
 }
 
-// StepName is what comes of a step when it is next: its id, or "undo of" it during a restore.
+// StepName names what is done next with a step: its id, or "undo of" it during a restore.
 func (v IncidentView) StepName(id string) string {
 	if v.RestoringFor != "" {
 		return "undo of " + id
@@ -131,7 +131,7 @@ type StepView struct {
 	Started  *time.Time            `json:"started"`
 	Finished *time.Time            `json:"finished"`
 	// Undoing says that the step is being undone; PutBack, that a person had it put back,
-	// so that "undone" is no failure.
+	// so that "undone" does not mean that it failed.
 	Undoing bool `json:"undoing,omitempty"`
 	PutBack bool `json:"put_back,omitempty"`
 	// NeedsApproval says that the step asks for an approval before it runs, and has none yet.
