@@ -33,7 +33,9 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 		// Person are the first lines that somebody must act on, PersonMore how many follow.
 		Person     []view.StatusLine
 		PersonMore int
-		Cards      []serviceCard
+		// Listed: the headline does not say what Person says.
+		Listed bool
+		Cards  []serviceCard
 		// Folded are the services that have no card.
 		Folded []folded
 		// Crowd are the open incidents where they are too many to be seen together,
@@ -46,6 +48,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 	data.Person = data.NeedsPerson()
 	data.PersonMore = max(len(data.Person)-shownLines, 0)
 	data.Person = data.Person[:len(data.Person)-data.PersonMore]
+	data.Listed = len(data.Person) > 1 || len(data.Person) == 1 && data.Person[0].Short != ""
 	all := serviceCards(o)
 	data.Cards, data.Folded = fold(all)
 	s.measure(c.Request().Context(), data.Cards)

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ type StatusLine struct {
 	Subject string `json:"subject"`
 	Text    string `json:"text"`
 	Person  bool   `json:"needs_person"`
+	// Short is what a headline says instead of a long Text, "" where Text is short.
+	Short string `json:"-"`
 }
 
 // Status is the overview with a line for each subject: what the command status prints,
@@ -48,7 +51,7 @@ const (
 func NewStatus(o Overview) Status {
 	s := Status{Overview: o, Lines: []StatusLine{}}
 	add := func(person bool, subject, format string, args ...any) {
-		s.Lines = append(s.Lines, StatusLine{subject, fmt.Sprintf(format, args...), person})
+		s.Lines = append(s.Lines, StatusLine{Subject: subject, Text: fmt.Sprintf(format, args...), Person: person})
 	}
 	if o.Mode == remediation.Act {
 		add(false, "mode", "act: steps run")
@@ -110,6 +113,7 @@ func NewStatus(o Overview) Status {
 				message += " (try: " + try + ")"
 			}
 			add(true, sv.Service, "target not ready, a step could not run now: %s", message)
+			s.Lines[len(s.Lines)-1].Short = "a target is not ready"
 		}
 		if runs := sv.RunsWords(o.Time); runs != "" {
 			add(false, sv.Service, "runs: %s", runs)
@@ -154,7 +158,11 @@ func NewStatus(o Overview) Status {
 		if len(why) > 0 {
 			words += " (needs a person: " + strings.Join(why, ", ") + ")"
 		}
-		add(len(why) > 0, v.ID, "%s: %s", v.Service, words)
+		watched := o.onlyWatched(v)
+		if watched {
+			words += " (needs a person: " + onlyObserves + ")"
+		}
+		add(watched || len(why) > 0, v.ID, "%s: %s", v.Service, words)
 	}
 	for _, n := range o.Needed {
 		switch {
@@ -216,6 +224,11 @@ func (s Status) Headline() (words, tone string) {
 			}
 		}
 	}
+	for _, v := range s.Incidents {
+		if s.onlyWatched(v) {
+			return v.Service + ": " + onlyObserves, "bad"
+		}
+	}
 	var lost []string
 	for _, sv := range s.Services {
 		if is, _ := sv.Monitoring(s.Time); is {
@@ -229,10 +242,12 @@ func (s Status) Headline() (words, tone string) {
 	default:
 		return remediation.Counted(len(lost), "service") + ": monitoring lost", "bad"
 	}
-	for _, l := range s.NeedsPerson() {
-		return l.Subject + ": " + l.Text, "bad"
-	}
-	for _, want := range []string{"bad", "wait", "good"} {
+	for _, want := range []string{"bad", "wait", "", "good"} {
+		for _, l := range s.NeedsPerson() {
+			if want == "" { // an open incident comes first
+				return l.Subject + ": " + cmp.Or(l.Short, l.Text), "bad"
+			}
+		}
 		for _, v := range s.Incidents {
 			if words, tone := headline(v); tone == want {
 				return v.Service + ": " + lower(words), tone
@@ -240,6 +255,16 @@ func (s Status) Headline() (words, tone string) {
 		}
 	}
 	return "Nothing needs a person", "good"
+}
+
+// onlyObserves is what a person has to know of a breach that only observe mode leaves alone.
+// Nobody is paged for it.
+const onlyObserves = "a breach, and backout only observes"
+
+// onlyWatched reports whether an incident's breach goes on because backout only observes,
+// and nobody has claimed it.
+func (o Overview) onlyWatched(v IncidentView) bool {
+	return o.Mode == remediation.Observe && v.State == remediation.Waiting && v.Reason == remediation.HoldMode && v.ClaimedBy == "" && !v.Drill
 }
 
 // lower begins a sentence in the middle of another.
