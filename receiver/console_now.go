@@ -184,6 +184,9 @@ func serviceCards(o view.Overview) []serviceCard {
 		if c.Lost, _ = c.Monitoring(o.Time); c.Lost && len(c.Stories) == 0 {
 			c.Headline, c.Tone = "Monitoring lost", "bad"
 		}
+		if len(c.Unheard) > 0 && len(c.Stories) == 0 {
+			c.Headline, c.Tone = "Beyond its bound, and no incident is open", "bad"
+		}
 	}
 	slices.SortStableFunc(cards, func(a, b serviceCard) int { return gravity(a.Tone) - gravity(b.Tone) })
 	return cards

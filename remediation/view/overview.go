@@ -2,6 +2,7 @@ package view
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -116,7 +117,10 @@ type ServiceNow struct {
 	PrometheusAway *time.Time `json:"prometheus_away"`
 	// NotReady says which targets a step could not act on now, and why, as this process last
 	// looked; empty where another replica acts.
-	NotReady []string     `json:"not_ready"`
+	NotReady []string `json:"not_ready"`
+	// Unheard are the triggers that are beyond their bounds without an open incident, for
+	// longer than an alert needs to arrive.
+	Unheard  []Unheard    `json:"unheard,omitempty"`
 	Limits   []LimitLeft  `json:"limits"`
 	Triggers []TriggerNow `json:"triggers"`
 	// Signals are those that the playbook's triggers name, and who raised which.
@@ -132,6 +136,25 @@ type ServiceNow struct {
 	// Runbook is the address of what people do in an incident, "" where the playbook has
 	// none.
 	Runbook string `json:"runbook,omitempty"`
+}
+
+// Unheard is a trigger whose value is beyond its bound, and no incident is open.
+type Unheard struct {
+	Trigger   string      `json:"trigger"`
+	Value     float64     `json:"value"`
+	Threshold float64     `json:"threshold"`
+	Above     bool        `json:"above"`
+	Unit      alerts.Unit `json:"unit"`
+	// Since is when it went beyond, or when the time that was looked at began.
+	Since time.Time `json:"since"`
+}
+
+func (u Unheard) words() string {
+	side := "under"
+	if u.Above {
+		side = "over"
+	}
+	return fmt.Sprintf("%s is at %s, %s its bound of %s, and no incident is open", u.Trigger, remediation.Measure(u.Value, u.Unit), side, remediation.Measure(u.Threshold, u.Unit))
 }
 
 // SignalNow is one signal; Raised is nil where it is not.

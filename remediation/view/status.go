@@ -107,6 +107,9 @@ func NewStatus(o Overview) Status {
 			continue
 		}
 		add(lost, sv.Service, "monitoring: %s", words)
+		for _, u := range sv.Unheard {
+			add(true, sv.Service, "%s", u.words())
+		}
 		for _, why := range sv.NotReady {
 			message, try := hint.Cut(why)
 			if try != "" {
@@ -227,6 +230,11 @@ func (s Status) Headline() (words, tone string) {
 	for _, v := range s.Incidents {
 		if s.onlyWatched(v) {
 			return v.Service + ": " + onlyObserves, "bad"
+		}
+	}
+	for _, sv := range s.Services { // also where monitoring is lost
+		for _, u := range sv.Unheard {
+			return sv.Service + ": " + u.words(), "bad"
 		}
 	}
 	var lost []string

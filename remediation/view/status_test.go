@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -64,6 +65,9 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 				{ID: "inc-2", Service: "blog", State: remediation.Waiting, Reason: remediation.HoldMode, ClaimedBy: "eve"},
 				{ID: "inc-3", Service: "blog", State: remediation.Waiting, Reason: remediation.HoldMode, Drill: true}}
 		}, "inc-1: shop: On hold: backout only observes (needs a person: a breach, and backout only observes)"},
+		"a breach of which no alert came": {func(o *view.Overview) {
+			o.Services[0].Unheard = []view.Unheard{{Trigger: "hits", Value: 0.5, Threshold: 0.6, Unit: alerts.Ratio}}
+		}, "shop: hits is at 50%, under its bound of 60%, and no incident is open"},
 		"an incident that somebody claimed": {func(o *view.Overview) {
 			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval, ClaimedBy: "eve"}}
 		}, ""},
@@ -99,6 +103,8 @@ func TestTheHeadlineSaysTheGravestOfWhatIsWrong(t *testing.T) {
 		"wait blog: a step has run: watching whether it helped": {Incidents: []view.IncidentView{settles}, Services: []view.ServiceNow{{Service: "blog"}}},
 		"bad shop: a breach, and backout only observes": {Mode: remediation.Observe, Incidents: []view.IncidentView{settles,
 			{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldMode}}, Services: []view.ServiceNow{{Service: "blog"}, {Service: "shop"}}},
+		"bad shop: error_rate is at 9.2%, over its bound of 1%, and no incident is open": {Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away},
+			{Service: "shop", Unheard: []view.Unheard{{Trigger: "error_rate", Value: 0.092, Threshold: 0.01, Above: true, Unit: alerts.Ratio}}}}},
 		"bad shop: a target is not ready":                          {Services: []view.ServiceNow{{Service: "shop", NotReady: []string{"image: a long story"}}}},
 		"bad mail: a step is running":                              {Incidents: []view.IncidentView{{ID: "inc-4", Service: "mail", State: remediation.Acting}}, Services: []view.ServiceNow{{Service: "shop", NotReady: []string{"image: a long story"}}}},
 		"bad playbooks: none is loaded: backout handles no alert":  {},
