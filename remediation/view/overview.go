@@ -37,6 +37,8 @@ type Overview struct {
 	HeadHash string `json:"head_hash"`
 	// Audited is nil before the log was first verified.
 	Audited *Audited `json:"audited"`
+	// NotReloaded is the last reload if it failed, nil if not.
+	NotReloaded *NotReloaded `json:"not_reloaded,omitempty"`
 	// Replicas share the database, by name; empty where only one process can. Unheld are
 	// the realms of playbooks in which none of them acts.
 	Replicas []ReplicaNow `json:"replicas"`
@@ -91,6 +93,14 @@ func (n Needed) Compare(m Needed) int {
 type Audited struct {
 	OK   bool      `json:"ok"`
 	Time time.Time `json:"time"`
+}
+
+// NotReloaded is a reload of the configuration and the playbooks that failed. Those that
+// were loaded at Runs stay in force.
+type NotReloaded struct {
+	Error string     `json:"error"`
+	Time  time.Time  `json:"time"`
+	Runs  *time.Time `json:"runs"`
 }
 
 // ServiceNow is the state of one service.

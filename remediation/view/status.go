@@ -58,6 +58,16 @@ func NewStatus(o Overview) Status {
 	} else {
 		add(false, "mode", "%s: decides and records, runs no step", o.Mode)
 	}
+	if r := o.NotReloaded; r != nil {
+		message, _ := hint.Cut(r.Error)
+		message, _, _ = strings.Cut(message, "\n")
+		words := "the configuration could not be reloaded: " + message
+		if r.Runs != nil {
+			words += "; backout runs with that of " + remediation.MomentFrom(o.Time, *r.Runs)
+		}
+		add(true, "configuration", "%s", words)
+		s.Lines[len(s.Lines)-1].Short = "could not be reloaded"
+	}
 	for _, r := range o.Replicas {
 		words := "acts in no realm"
 		if len(r.Realms) > 0 {
