@@ -33,7 +33,9 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 		// Person are the first lines that somebody must act on, PersonMore how many follow.
 		Person     []view.StatusLine
 		PersonMore int
-		Cards      []serviceCard
+		// Listed: the headline does not say what Person says.
+		Listed bool
+		Cards  []serviceCard
 		// Folded are the services that have no card.
 		Folded []folded
 		// Crowd are the open incidents where they are too many to be seen together,
@@ -46,6 +48,7 @@ func (s *Server) nowPage(c echo.Context, _ string) error {
 	data.Person = data.NeedsPerson()
 	data.PersonMore = max(len(data.Person)-shownLines, 0)
 	data.Person = data.Person[:len(data.Person)-data.PersonMore]
+	data.Listed = len(data.Person) > 1 || len(data.Person) == 1 && data.Person[0].Short != ""
 	all := serviceCards(o)
 	data.Cards, data.Folded = fold(all)
 	s.measure(c.Request().Context(), data.Cards)
@@ -181,6 +184,9 @@ func serviceCards(o view.Overview) []serviceCard {
 		}
 		if c.Lost, _ = c.Monitoring(o.Time); c.Lost && len(c.Stories) == 0 {
 			c.Headline, c.Tone = "Monitoring lost", "bad"
+		}
+		if len(c.Unheard) > 0 && len(c.Stories) == 0 {
+			c.Headline, c.Tone = "Beyond its bound, and no incident is open", "bad"
 		}
 	}
 	slices.SortStableFunc(cards, func(a, b serviceCard) int { return gravity(a.Tone) - gravity(b.Tone) })

@@ -7,6 +7,7 @@ import (
 
 	"github.com/locotoki/backout/receiver/config"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/view"
 )
 
 func TestTheTopOfTheNowPageShowsTheModeAndTheBuiltInExample(t *testing.T) {
@@ -44,5 +45,30 @@ func TestWhatComesNextIsNeverInThePast(t *testing.T) {
 	body := b.do(r).Body.String()
 	if n := strings.Count(body, `UTC">now</span>`); n < 6 || strings.Contains(body, ">7 s ago<") {
 		t.Errorf("%d times now:\n%s", n, body)
+	}
+}
+
+func TestTheHeadlineIsShortAndWhatItLeavesOutIsBelow(t *testing.T) {
+	b := newBench(t, token(t, "eve", config.Commander))
+	page := func(o view.Overview) (headline, rest string) {
+		b.service.overview = o
+		r := as(request("GET", "/", ""), "eve")
+		r.Header.Set("Accept", "text/html")
+		_, after, _ := strings.Cut(b.do(r).Body.String(), `<h1 id="headline"`)
+		headline, rest, _ = strings.Cut(after, "</h1>")
+		return headline, rest
+	}
+	o := crowd(1)
+	o.Incidents, o.Needed, o.Services[0].NotReady = nil, nil, []string{"image:shop: a long story"}
+	name := o.Services[0].Service
+	headline, rest := page(o)
+	lines, _, _ := strings.Cut(rest, `<details id="status">`)
+	if !strings.HasSuffix(headline, name+": a target is not ready") || !strings.Contains(lines, "a long story") {
+		t.Errorf("the headline is %q, and below it\n%s", headline, lines)
+	}
+	o.Services[0].NotReady, o.Services[0].Unheard = nil, []view.Unheard{{Trigger: "error_rate", Value: 2, Threshold: 1, Above: true}}
+	headline, rest = page(o)
+	if !strings.Contains(headline, `class="wrong tone-bad"`) || !strings.Contains(headline, "error_rate is at 2, over its bound of 1") || !strings.Contains(rest, "Beyond its bound, and no incident is open") {
+		t.Errorf("the headline is %q", headline)
 	}
 }

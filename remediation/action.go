@@ -85,6 +85,25 @@ type Losing interface {
 	Loses(pb *alerts.Playbook, params any) string
 }
 
+// VersionSetter is a kind whose steps leave a version of the service running.
+type VersionSetter interface {
+	ActionKind
+	// Version is the one that one step of one playbook leaves running.
+	Version(pb *alerts.Playbook, params any) string
+}
+
+// VersionError is why a look refuses while none of Versions runs. A step that comes before
+// and leaves one of them running takes it away.
+type VersionError struct {
+	Versions []string
+	Err      error
+}
+
+func (e *VersionError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error that says what runs.
+func (e *VersionError) Unwrap() error { return e.Err }
+
 // Watcher is an Action whose target is watched once it is in the wanted state.
 type Watcher interface {
 	Action

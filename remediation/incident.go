@@ -521,8 +521,8 @@ func (inc *Incident) NeedsHuman() map[string]bool {
 		case HoldApproval, HoldTarget, HoldBreaker, HoldStepFailed, HoldNoData:
 			out[string(inc.Reason)] = true
 		case HoldRateLimit, HoldBlastRadius:
-			// An approval would help, and automation is not what it is about.
-			if s, gate := inc.OverLimit(); s != nil && (gate == GateRealm || inc.Restore != nil || inc.Aborting()) {
+			// The breach goes on until the limit's window ends; a commander can let the step run.
+			if s, _ := inc.OverLimit(); s != nil {
 				out[string(inc.Reason)] = true
 			}
 		}

@@ -121,7 +121,7 @@ func guardsOf(pb *alerts.Playbook) ([]guard, error) {
 	own(auditBroken, critical, fmt.Sprintf("min(min_over_time(backout_audit_ok[%s])) == 0", query.Duration(pb.Bridge())), 0,
 		"the audit log of backout is broken", "An entry was changed, or entries are missing: from there on the log proves nothing. backout audit verify says which entry. Keep the database as it is, and compare it with the heads in Slack.")
 	add(remediationHeld, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason!=\"step_failed\"}[%s])) == 1", service, query.Duration(pb.Bridge())), 0,
-		"a rollback waits for a person ({{ $labels.reason }})", "An open incident cannot continue on its own. See backout incident list, then approve, claim or close it.")
+		"a rollback waits for a person ({{ $labels.reason }})", "An open incident waits, and its breach may continue. See backout incident list, then approve, claim or close it.")
 	add(remediationFailed, critical, fmt.Sprintf("max by (service, reason) (max_over_time(backout_needs_human{service=%s,reason=\"step_failed\"}[%s])) == 1", service, query.Duration(pb.Bridge())), 0,
 		"a step of a rollback failed", "backout undid the step if it could. See backout incident list. To retry the step, claim and release the incident.")
 	// The first looks at a whole day, the second bridges an hour in which backout was not scraped a day ago.

@@ -34,9 +34,10 @@ type reloader struct {
 }
 
 // reload is what SIGHUP (without an actor) and /-/reload do; both log the result.
-func (r *reloader) reload(ctx context.Context, actor string) error {
+func (r *reloader) reload(ctx context.Context, actor string) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer func() { r.engine.NoteReload(err) }()
 	set, err := r.flags.load(r.kinds)
 	if err != nil {
 		return err

@@ -85,9 +85,14 @@ func (imageRetag) Target(pb *alerts.Playbook, _ any) string {
 	return remediation.TargetName(pb.Target, "image")
 }
 
+// Version implements remediation.VersionSetter.
+func (imageRetag) Version(pb *alerts.Playbook, params any) string {
+	return cmp.Or(params.(*imageRetagParams).Previous, pb.Release.Previous)
+}
+
 func (k imageRetag) Bind(pb *alerts.Playbook, params any) (remediation.Action, error) {
 	p := params.(*imageRetagParams)
-	previous := cmp.Or(p.Previous, pb.Release.Previous)
+	previous := k.Version(pb, params)
 	var a remediation.Action
 	var err error
 	if p.Variable == "" {

@@ -191,5 +191,8 @@ func (k schemaRollback) tolerated(ctx context.Context, target alerts.Target, ver
 		message, _ := hint.Of(err)
 		why = append(why, message)
 	}
-	return hint.Add(errors.New(strings.Join(why, "; ")), "image_retag before schema_rollback, or runs_with: with the version that runs")
+	return &remediation.VersionError{
+		Versions: versions,
+		Err:      hint.Add(errors.New(strings.Join(why, "; ")), "image_retag before schema_rollback, or runs_with: with the version that runs"),
+	}
 }

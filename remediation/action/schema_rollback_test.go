@@ -3,6 +3,7 @@ package action
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
+	"github.com/locotoki/backout/remediation/plan"
 )
 
 // schemas notes what it is asked for.
@@ -86,6 +88,12 @@ func TestCodeThatDoesNotTolerateTheOlderSchemaHoldsItsRollback(t *testing.T) {
 		err := db.asked[0].Tolerated(t.Context())
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%+v: %v", c, err)
+		}
+		// What image_retag would leave running is the previous version, whatever runs now.
+		b := &plan.Plan{Playbook: pb, Kinds: map[string]remediation.ActionKind{"image_retag": imageRetag{c.images}}}
+		p := &alerts.Plan{Steps: []alerts.Step{{Action: "image_retag", Params: &imageRetagParams{}}, {Action: "schema_rollback"}}}
+		if err = b.Ahead(p, 1, err); (err == nil) == (c.images == nil || slices.Equal(c.with, []string{"v1.1.0"})) {
+			t.Errorf("%+v: ahead of image_retag: %v", c, err)
 		}
 	}
 }

@@ -407,6 +407,8 @@ func TestStatusShowsATargetThatNoStepCouldActOn(t *testing.T) {
 		w.target(k)
 	}
 	w.target("flag_off").lookErr = hint.Add(errors.New("/srv/shop is outside the allowed project folders"), "docker: {projects: [/srv/shop]}")
+	// The step before it runs that version: nothing is wrong with the plan.
+	w.target("schema_rollback").lookErr = fmt.Errorf("the code that runs: %w", &remediation.VersionError{Versions: []string{w.pb.Release.Previous}, Err: errors.New("web-1 runs v2")})
 	ctx, stop := context.WithCancel(w.ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- w.engine.Run(ctx) }()
@@ -428,6 +430,9 @@ func TestStatusShowsATargetThatNoStepCouldActOn(t *testing.T) {
 	}
 	stop()
 	w.must(<-ended)
+	if b := w.engine.PlanOf("shop"); b.Ahead(b.Plan("ladder"), 2, w.target("schema_rollback").lookErr) != nil || b.Ahead(b.Plan("ladder"), 1, w.target("schema_rollback").lookErr) == nil {
+		t.Error("it goes by other steps than those that come before")
+	}
 	if got := shown(); got != nil {
 		t.Errorf("it shows what nobody looks at any more: %q", got)
 	}

@@ -99,6 +99,10 @@ type Engine struct {
 	dropped drops
 	// audited is the last verification of the audit log, nil before the first.
 	audited atomic.Pointer[view.Audited]
+	// loaded is when the present playbooks were loaded, notReloaded the last reload if it
+	// failed.
+	loaded      atomic.Pointer[time.Time]
+	notReloaded atomic.Pointer[view.NotReloaded]
 	// prometheusHealth is prometheus, which remembers when it last answered.
 	prometheusHealth *prometheusHealth
 	// started is when this process began to listen.
@@ -278,5 +282,16 @@ func (e *Engine) load(ctx context.Context, pbs []*alerts.Playbook, en audit.Entr
 		return fmt.Errorf("record the playbooks: %w", err)
 	}
 	e.Load(books)
+	now := e.Now().UTC()
+	e.loaded.Store(&now)
 	return nil
+}
+
+// NoteReload notes how a reload of the configuration and the playbooks ended, for the status.
+func (e *Engine) NoteReload(err error) {
+	if err == nil {
+		e.notReloaded.Store(nil)
+		return
+	}
+	e.notReloaded.Store(&view.NotReloaded{Error: err.Error(), Time: e.Now().UTC(), Runs: e.loaded.Load()})
 }

@@ -594,6 +594,14 @@ func (k *fakeKind) Target(pb *alerts.Playbook, _ any) string {
 	return "fake:" + k.name
 }
 
+// Version: image_retag leaves the previous version running.
+func (k *fakeKind) Version(pb *alerts.Playbook, _ any) string {
+	if k.name != "image_retag" {
+		return ""
+	}
+	return pb.Release.Previous
+}
+
 type tellingKind struct{ fakeKind }
 
 func (k *tellingKind) Communicates() {}

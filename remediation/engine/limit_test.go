@@ -516,7 +516,7 @@ func TestACommanderLetsARestoreRunOverTheLimitThatHoldsItHalfWay(t *testing.T) {
 	w.undone(1, 1)
 }
 
-func TestALimitThatHoldsAPlanCallsNobodyUntilItsEndAndCanBePassed(t *testing.T) {
+func TestACooldownThatHoldsAPlanCallsNobodyAndCanBePassed(t *testing.T) {
 	w := newHarness(t, limits("per_target: 3/1h, per_service: 6/1h, blast_radius: 6/10m, cooldown: 10m, breaker: 3"))
 	w.put(w.effect("shop", w.now.Add(-2*time.Minute), remediation.EffectDone))
 	id := w.open()
@@ -536,9 +536,15 @@ func TestAnApprovalOverOneLimitOpensNoOther(t *testing.T) {
 	w.put(w.effect("shop", w.now.Add(-time.Minute), remediation.EffectDone))
 	id := w.open()
 	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+	if w.needed("rate_limit") != 1 {
+		t.Error("nobody hears that the limit holds the plan")
+	}
 	w.must(w.approveOver(id))
 	w.tick()
 	w.is(id, remediation.Waiting, remediation.HoldBlastRadius)
+	if w.needed("blast_radius") != 1 || w.needed("rate_limit") != 0 {
+		t.Error("nobody hears that the next limit holds the plan, or the first is still said to")
+	}
 	w.effects(0, 0, 0)
 	w.must(w.approveOver(id))
 	w.tick()

@@ -25,12 +25,15 @@ func (e *Engine) Overview(ctx context.Context) (o view.Overview, err error) {
 	}
 	busy := map[string]bool{}
 	for _, v := range o.Incidents {
-		busy[v.Service] = true
+		busy[v.Service] = busy[v.Service] || !v.Drill
 	}
 	var looks sync.WaitGroup
 	for i := range o.Services {
 		if s := &o.Services[i]; len(o.Services) <= view.ShownServices || busy[s.Service] || s.Rollout.Active() {
 			looks.Go(func() { s.RunsView = e.runs(s.Service) })
+			if !busy[s.Service] {
+				looks.Go(func() { s.Unheard = e.unheard(s.Service) })
+			}
 		}
 	}
 	looks.Wait()
@@ -83,7 +86,7 @@ func (e *Engine) overview(tx remediation.Tx) (view.Overview, error) {
 	if o.Dropped, o.DroppedLast, err = e.dropped.inLastDay(tx, o.HeadSeq, o.Time); err != nil {
 		return view.Overview{}, err
 	}
-	o.Audited = e.audited.Load()
+	o.Audited, o.NotReloaded = e.audited.Load(), e.notReloaded.Load()
 	if o.Replicas, o.Unheld, err = e.replicasNow(tx); err != nil {
 		return view.Overview{}, err
 	}

@@ -54,6 +54,42 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 	return line, nil
 }
 
+// heardWithin is how long an alert may take to arrive, next to two evaluations of its rule.
+const heardWithin = time.Minute
+
+// unheard lists the triggers of a service that have been beyond their bounds for longer
+// than an alert needs to arrive, as far as Prometheus answers soon enough.
+func (e *Engine) unheard(service string) []view.Unheard {
+	b := e.PlanOf(service)
+	if b == nil || e.history == nil {
+		return nil
+	}
+	seen := make(chan []view.Unheard, 1)
+	go func() {
+		var all []view.Unheard
+		for _, t := range b.Triggers {
+			if t.Signal != "" {
+				continue
+			}
+			p, err := e.ServicePlot(context.Background(), service, t.Name)
+			if err != nil {
+				e.Log.Debug("cannot compare a trigger's value with its bound", "service", service, "trigger", t.Name, "err", err)
+				continue
+			}
+			if since := p.BeyondSince(); !since.IsZero() && p.To.Sub(since) > heardWithin+2*b.Poll() {
+				all = append(all, view.Unheard{Trigger: p.Trigger, Value: p.Points[len(p.Points)-1].Value, Threshold: p.Threshold, Above: p.Above, Unit: p.Unit, Since: since.UTC()})
+			}
+		}
+		seen <- all
+	}()
+	select {
+	case all := <-seen:
+		return all
+	case <-time.After(runsPatience):
+		return nil
+	}
+}
+
 // plotTimeout bounds one query for a service's plot.
 const plotTimeout = 10 * time.Second
 

@@ -152,3 +152,46 @@ func TestAServicesPlotEndsNowAndIsAskedForOnceAScrape(t *testing.T) {
 		}
 	}
 }
+
+func TestTheOverviewSaysThatATriggerIsBeyondItsBoundAndNoIncidentIsOpen(t *testing.T) {
+	h := &fakeHistory{}
+	w := newHarness(t)
+	w.history = h
+	w.start()
+	beyond := func(values ...float64) (n int) {
+		w.pass(20 * time.Second) // the last plot is too old
+		h.points = nil
+		for i, v := range values {
+			h.points = append(h.points, remediation.Point{Time: w.now.Add(time.Duration(i+1-len(values)) * 15 * time.Second), Value: v})
+		}
+		o, err := w.engine.Overview(w.ctx)
+		w.must(err)
+		for _, u := range o.Services[0].Unheard {
+			if u.Trigger == "error_rate" {
+				n++
+			}
+		}
+		return n
+	}
+	for name, tc := range map[string]struct {
+		values []float64
+		want   int
+	}{
+		"for two minutes":              {[]float64{0, 5, 5, 5, 5, 5, 5, 5, 5, 5}, 1},
+		"for less than an alert needs": {[]float64{5, 5, 5, 5, 0, 5, 5, 5, 5}, 0},
+		"until a moment ago":           {[]float64{5, 5, 5, 5, 5, 5, 5, 5, 5, 0}, 0},
+		"unknown":                      {nil, 0},
+	} {
+		if got := beyond(tc.values...); got != tc.want {
+			t.Errorf("%s: shown %d times", name, got)
+		}
+	}
+	id := w.open()
+	if beyond(5, 5, 5, 5, 5, 5, 5, 5, 5, 5) != 0 {
+		t.Errorf("it is shown though %s is open", id)
+	}
+	w.must(w.change(id, view.Close, ""))
+	if beyond(5, 5, 5, 5, 5, 5, 5, 5, 5, 5) != 1 {
+		t.Error("a breach whose incident was closed by hand is hidden")
+	}
+}

@@ -44,7 +44,7 @@ func (e *Engine) precheckTargets(ctx context.Context) error {
 						_, err := action.Look(lctx, "ahead")
 						return err
 					})
-					if err != nil {
+					if err = b.Ahead(&p, i, err); err != nil {
 						problems[b.Kinds[s.Action].Target(b.Playbook, s.Params)] = err.Error()
 					}
 					cancel()

@@ -90,6 +90,22 @@ func (b *Plan) Bind(s *remediation.Step) (remediation.Action, error) {
 	return kind.Bind(b.Playbook, step.Params)
 }
 
+// Ahead returns what is left of the error of a look ahead at step i of a plan once the
+// steps before it have run: nil where one of them leaves the version running that it
+// refuses to go without.
+func (b *Plan) Ahead(p *alerts.Plan, i int, err error) error {
+	var wants *remediation.VersionError
+	if !errors.As(err, &wants) {
+		return err
+	}
+	for _, s := range p.Steps[:i] {
+		if k, ok := b.Kinds[s.Action].(remediation.VersionSetter); ok && slices.Contains(wants.Versions, k.Version(b.Playbook, s.Params)) {
+			return nil
+		}
+	}
+	return err
+}
+
 // AddPlan adds the steps of the named plan that the incident does not have
 // yet, and returns the ids of those added. Steps are the same if action,
 // target and parameters are; one that the incident has takes the stricter settings of

@@ -2,6 +2,7 @@ package view
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +37,8 @@ type Overview struct {
 	HeadHash string `json:"head_hash"`
 	// Audited is nil before the log was first verified.
 	Audited *Audited `json:"audited"`
+	// NotReloaded is the last reload if it failed, nil if not.
+	NotReloaded *NotReloaded `json:"not_reloaded,omitempty"`
 	// Replicas share the database, by name; empty where only one process can. Unheld are
 	// the realms of playbooks in which none of them acts.
 	Replicas []ReplicaNow `json:"replicas"`
@@ -92,6 +95,14 @@ type Audited struct {
 	Time time.Time `json:"time"`
 }
 
+// NotReloaded is a reload of the configuration and the playbooks that failed. Those that
+// were loaded at Runs stay in force.
+type NotReloaded struct {
+	Error string     `json:"error"`
+	Time  time.Time  `json:"time"`
+	Runs  *time.Time `json:"runs"`
+}
+
 // ServiceNow is the state of one service.
 type ServiceNow struct {
 	Service string `json:"service"`
@@ -116,7 +127,10 @@ type ServiceNow struct {
 	PrometheusAway *time.Time `json:"prometheus_away"`
 	// NotReady says which targets a step could not act on now, and why, as this process last
 	// looked; empty where another replica acts.
-	NotReady []string     `json:"not_ready"`
+	NotReady []string `json:"not_ready"`
+	// Unheard are the triggers that are beyond their bounds without an open incident, for
+	// longer than an alert needs to arrive.
+	Unheard  []Unheard    `json:"unheard,omitempty"`
 	Limits   []LimitLeft  `json:"limits"`
 	Triggers []TriggerNow `json:"triggers"`
 	// Signals are those that the playbook's triggers name, and who raised which.
@@ -132,6 +146,25 @@ type ServiceNow struct {
 	// Runbook is the address of what people do in an incident, "" where the playbook has
 	// none.
 	Runbook string `json:"runbook,omitempty"`
+}
+
+// Unheard is a trigger whose value is beyond its bound, and no incident is open.
+type Unheard struct {
+	Trigger   string      `json:"trigger"`
+	Value     float64     `json:"value"`
+	Threshold float64     `json:"threshold"`
+	Above     bool        `json:"above"`
+	Unit      alerts.Unit `json:"unit"`
+	// Since is when it went beyond, or when the time that was looked at began.
+	Since time.Time `json:"since"`
+}
+
+func (u Unheard) words() string {
+	side := "under"
+	if u.Above {
+		side = "over"
+	}
+	return fmt.Sprintf("%s is at %s, %s its bound of %s, and no incident is open", u.Trigger, remediation.Measure(u.Value, u.Unit), side, remediation.Measure(u.Threshold, u.Unit))
 }
 
 // SignalNow is one signal; Raised is nil where it is not.

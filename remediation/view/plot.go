@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,6 +63,19 @@ const (
 func PlotStep(d, poll time.Duration) time.Duration {
 	n := math.Ceil(float64(d) / float64(plotPoints) / float64(poll))
 	return time.Duration(max(n, 1)) * poll
+}
+
+// BeyondSince is since when every value up to now is beyond the threshold, as far as the plot
+// goes back; zero where the last one is not, or nothing is known of the last two steps.
+func (p Plot) BeyondSince() (since time.Time) {
+	next := p.To
+	for _, pt := range slices.Backward(p.Points) {
+		if next.Sub(pt.Time) > 2*time.Duration(p.Step) || pt.Value == p.Threshold || pt.Value > p.Threshold != p.Above {
+			break
+		}
+		since, next = pt.Time, pt.Time
+	}
+	return since
 }
 
 // PlotOfLog is a plot of the values that the audit log's evidence holds; trigger

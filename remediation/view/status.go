@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,6 +16,8 @@ type StatusLine struct {
 	Subject string `json:"subject"`
 	Text    string `json:"text"`
 	Person  bool   `json:"needs_person"`
+	// Short is what a headline says instead of a long Text, "" where Text is short.
+	Short string `json:"-"`
 }
 
 // Status is the overview with a line for each subject: what the command status prints,
@@ -48,12 +51,22 @@ const (
 func NewStatus(o Overview) Status {
 	s := Status{Overview: o, Lines: []StatusLine{}}
 	add := func(person bool, subject, format string, args ...any) {
-		s.Lines = append(s.Lines, StatusLine{subject, fmt.Sprintf(format, args...), person})
+		s.Lines = append(s.Lines, StatusLine{Subject: subject, Text: fmt.Sprintf(format, args...), Person: person})
 	}
 	if o.Mode == remediation.Act {
 		add(false, "mode", "act: steps run")
 	} else {
 		add(false, "mode", "%s: decides and records, runs no step", o.Mode)
+	}
+	if r := o.NotReloaded; r != nil {
+		message, _ := hint.Cut(r.Error)
+		message, _, _ = strings.Cut(message, "\n")
+		words := "the configuration could not be reloaded: " + message
+		if r.Runs != nil {
+			words += "; backout runs with that of " + remediation.MomentFrom(o.Time, *r.Runs)
+		}
+		add(true, "configuration", "%s", words)
+		s.Lines[len(s.Lines)-1].Short = "could not be reloaded"
 	}
 	for _, r := range o.Replicas {
 		words := "acts in no realm"
@@ -104,12 +117,16 @@ func NewStatus(o Overview) Status {
 			continue
 		}
 		add(lost, sv.Service, "monitoring: %s", words)
+		for _, u := range sv.Unheard {
+			add(true, sv.Service, "%s", u.words())
+		}
 		for _, why := range sv.NotReady {
 			message, try := hint.Cut(why)
 			if try != "" {
 				message += " (try: " + try + ")"
 			}
 			add(true, sv.Service, "target not ready, a step could not run now: %s", message)
+			s.Lines[len(s.Lines)-1].Short = "a target is not ready"
 		}
 		if runs := sv.RunsWords(o.Time); runs != "" {
 			add(false, sv.Service, "runs: %s", runs)
@@ -154,7 +171,11 @@ func NewStatus(o Overview) Status {
 		if len(why) > 0 {
 			words += " (needs a person: " + strings.Join(why, ", ") + ")"
 		}
-		add(len(why) > 0, v.ID, "%s: %s", v.Service, words)
+		watched := o.onlyWatched(v)
+		if watched {
+			words += " (needs a person: " + onlyObserves + ")"
+		}
+		add(watched || len(why) > 0, v.ID, "%s: %s", v.Service, words)
 	}
 	for _, n := range o.Needed {
 		switch {
@@ -216,6 +237,16 @@ func (s Status) Headline() (words, tone string) {
 			}
 		}
 	}
+	for _, v := range s.Incidents {
+		if s.onlyWatched(v) {
+			return v.Service + ": " + onlyObserves, "bad"
+		}
+	}
+	for _, sv := range s.Services { // also where monitoring is lost
+		for _, u := range sv.Unheard {
+			return sv.Service + ": " + u.words(), "bad"
+		}
+	}
 	var lost []string
 	for _, sv := range s.Services {
 		if is, _ := sv.Monitoring(s.Time); is {
@@ -229,10 +260,12 @@ func (s Status) Headline() (words, tone string) {
 	default:
 		return remediation.Counted(len(lost), "service") + ": monitoring lost", "bad"
 	}
-	for _, l := range s.NeedsPerson() {
-		return l.Subject + ": " + l.Text, "bad"
-	}
-	for _, want := range []string{"bad", "wait", "good"} {
+	for _, want := range []string{"bad", "wait", "", "good"} {
+		for _, l := range s.NeedsPerson() {
+			if want == "" { // an open incident comes first
+				return l.Subject + ": " + cmp.Or(l.Short, l.Text), "bad"
+			}
+		}
 		for _, v := range s.Incidents {
 			if words, tone := headline(v); tone == want {
 				return v.Service + ": " + lower(words), tone
@@ -240,6 +273,16 @@ func (s Status) Headline() (words, tone string) {
 		}
 	}
 	return "Nothing needs a person", "good"
+}
+
+// onlyObserves is what a person has to know of a breach that only observe mode leaves alone.
+// Nobody is paged for it.
+const onlyObserves = "a breach, and backout only observes"
+
+// onlyWatched reports whether an incident's breach goes on because backout only observes,
+// and nobody has claimed it.
+func (o Overview) onlyWatched(v IncidentView) bool {
+	return o.Mode == remediation.Observe && v.State == remediation.Waiting && v.Reason == remediation.HoldMode && v.ClaimedBy == "" && !v.Drill
 }
 
 // lower begins a sentence in the middle of another.

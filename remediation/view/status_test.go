@@ -1,11 +1,13 @@
 package view_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/locotoki/backout/alerts"
 	"github.com/locotoki/backout/remediation"
 	"github.com/locotoki/backout/remediation/audit"
 	"github.com/locotoki/backout/remediation/view"
@@ -58,6 +60,18 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 				Next: &view.Next{Step: "4-schema_rollback", At: ago(-30 * time.Minute)}}}
 			o.Needed = []view.Needed{{Service: "shop", Reason: "approval", Incident: "inc-1"}}
 		}, "inc-1: shop: Waiting for approval; next 4-schema_rollback in 30 min (needs a person: approval)"},
+		"a breach that observe mode leaves alone": {func(o *view.Overview) {
+			o.Mode = remediation.Observe
+			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldMode},
+				{ID: "inc-2", Service: "blog", State: remediation.Waiting, Reason: remediation.HoldMode, ClaimedBy: "eve"},
+				{ID: "inc-3", Service: "blog", State: remediation.Waiting, Reason: remediation.HoldMode, Drill: true}}
+		}, "inc-1: shop: On hold: backout only observes (needs a person: a breach, and backout only observes)"},
+		"a breach of which no alert came": {func(o *view.Overview) {
+			o.Services[0].Unheard = []view.Unheard{{Trigger: "hits", Value: 0.5, Threshold: 0.6, Unit: alerts.Ratio}}
+		}, "shop: hits is at 50%, under its bound of 60%, and no incident is open"},
+		"a reload that failed": {func(o *view.Overview) {
+			o.NotReloaded = &view.NotReloaded{Error: "shop.yaml:3: unknown key\nshop.yaml:9: another", Time: now, Runs: ago(time.Hour)}
+		}, "configuration: the configuration could not be reloaded: shop.yaml:3: unknown key; backout runs with that of 22 Nov 2026 02:10:00 UTC (1 h ago)"},
 		"an incident that somebody claimed": {func(o *view.Overview) {
 			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval, ClaimedBy: "eve"}}
 		}, ""},
@@ -87,14 +101,20 @@ func TestTheHeadlineSaysTheGravestOfWhatIsWrong(t *testing.T) {
 	asks := view.IncidentView{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval}
 	settles := view.IncidentView{ID: "inc-2", Service: "blog", State: remediation.Settling, Steps: []view.StepView{{State: remediation.StepDone}}}
 	for want, o := range map[string]view.Overview{
-		"good Nothing needs a person":                              {Services: []view.ServiceNow{{Service: "shop"}}},
-		"bad shop: waiting for approval":                           {Incidents: []view.IncidentView{settles, asks}, Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away}}, Needed: []view.Needed{{Service: "shop", Reason: "approval", Incident: "inc-1"}}},
-		"bad blog: monitoring lost":                                {Incidents: []view.IncidentView{settles}, Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away}}},
-		"wait blog: a step has run: watching whether it helped":    {Incidents: []view.IncidentView{settles}, Services: []view.ServiceNow{{Service: "blog"}}},
+		"good Nothing needs a person":                           {Services: []view.ServiceNow{{Service: "shop"}}},
+		"bad shop: waiting for approval":                        {Incidents: []view.IncidentView{settles, asks}, Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away}}, Needed: []view.Needed{{Service: "shop", Reason: "approval", Incident: "inc-1"}}},
+		"bad blog: monitoring lost":                             {Incidents: []view.IncidentView{settles}, Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away}}},
+		"wait blog: a step has run: watching whether it helped": {Incidents: []view.IncidentView{settles}, Services: []view.ServiceNow{{Service: "blog"}}},
+		"bad shop: a breach, and backout only observes": {Mode: remediation.Observe, Incidents: []view.IncidentView{settles,
+			{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldMode}}, Services: []view.ServiceNow{{Service: "blog"}, {Service: "shop"}}},
+		"bad shop: error_rate is at 9.2%, over its bound of 1%, and no incident is open": {Services: []view.ServiceNow{{Service: "blog", PrometheusAway: &away},
+			{Service: "shop", Unheard: []view.Unheard{{Trigger: "error_rate", Value: 0.092, Threshold: 0.01, Above: true, Unit: alerts.Ratio}}}}},
+		"bad shop: a target is not ready":                          {Services: []view.ServiceNow{{Service: "shop", NotReady: []string{"image: a long story"}}}},
+		"bad mail: a step is running":                              {Incidents: []view.IncidentView{{ID: "inc-4", Service: "mail", State: remediation.Acting}}, Services: []view.ServiceNow{{Service: "shop", NotReady: []string{"image: a long story"}}}},
 		"bad playbooks: none is loaded: backout handles no alert":  {},
 		"bad messages: 1 message waiting, the oldest from 1 h ago": {Services: []view.ServiceNow{{Service: "shop"}}, Undelivered: 1, UndeliveredSince: hourBefore(now)},
 	} {
-		o.Time, o.Mode = now, remediation.Act
+		o.Time, o.Mode = now, cmp.Or(o.Mode, remediation.Act)
 		if words, tone := view.NewStatus(o).Headline(); tone+" "+words != want {
 			t.Errorf("the headline is %s %q, want %q", tone, words, want)
 		}

@@ -13,7 +13,11 @@ func Status(s view.Status, scr Screen) string {
 	var b strings.Builder
 	switch n := len(s.NeedsPerson()); n {
 	case 0:
-		b.WriteString("Nothing needs a person.\n\n")
+		words, tone := s.Headline()
+		if tone != "good" { // something is wrong, or on its way
+			words += ". No line below needs a person"
+		}
+		b.WriteString(Clean(words) + ".\n\n")
 	default:
 		fmt.Fprintf(&b, "%s:\n\n", scr.paint(bad, remediation.Counted(n, "subject")+" marked ! below: a person is needed"))
 	}
