@@ -286,7 +286,7 @@ func explain(err error) (status int, words string) {
 		return statusWrong, ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "backout: %s\n", terminal.CleanLines(err.Error()))
+	fmt.Fprintf(&b, "backout: %s\n", terminal.List(err.Error()))
 	var f *failure
 	var breaks *audit.BrokenChainError
 	var refused *client.Error
