@@ -36,6 +36,9 @@ type decoder struct {
 	values int
 }
 
+// isEmpty ends the message about a key without a value.
+const isEmpty = " is empty"
+
 // value fills v, which is addressable, from n.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	if d.values++; d.values >= maxValues {
@@ -46,7 +49,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	if n.ShortTag() == "!!null" {
-		d.spoil(path, n.Line, fmt.Sprintf("%s is empty", path), "write a value, or leave the key out")
+		d.spoil(path, n.Line, path+isEmpty, "write a value, or leave the key out")
 		return
 	}
 	if v.Kind() == reflect.Pointer {

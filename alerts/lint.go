@@ -35,6 +35,7 @@ func (p *Playbook) Warnings() []Problem {
 		l.plan(&p.Plans[i], item("plans", i))
 	}
 	l.dashboards()
+	l.people()
 	return l.list.sorted()
 }
 
@@ -255,6 +256,14 @@ func (l *linter) plan(plan *Plan, path string) {
 	}
 	if r := l.pb.Limits.PerService; effects > r.Count {
 		l.at(path, fmt.Sprintf("the plan %s has %d steps that change something, and limits.per_service (%s) lets %d run", plan.Name, effects, r, r.Count), "raise the limit, or shorten the plan")
+	}
+}
+
+// people warns where the generated Alertmanager configuration calls no person.
+func (l *linter) people() {
+	if c := l.pb.Communications; c == nil || c.SlackChannel == "" && c.Page == PageNever {
+		l.at("communications.slack_channel", "nobody is called when a rollback is held or fails, or when backout is down: the generated Alertmanager configuration sends these alerts to the receiver nobody",
+			`communications: {slack_channel: "#NAME", page: always}, or another receiver in your own configuration of Alertmanager`)
 	}
 }
 

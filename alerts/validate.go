@@ -59,8 +59,13 @@ type form struct {
 	says string
 }
 
-// need reports a required value that is missing.
+// need reports a required value that is missing. One that is empty is reported already: its
+// hint becomes that of a required value, which cannot be left out.
 func (v *validator) need(path string, missing bool, try string) bool {
+	if i := slices.IndexFunc(v.list, func(p Problem) bool { return p.Message == path+isEmpty }); i >= 0 {
+		v.list[i].Try = try
+		return false
+	}
 	if missing {
 		v.at(path, path+" is missing", try)
 	}

@@ -298,7 +298,7 @@ func preflighted(t testing.TB) look {
 			{ID: "target/health", Name: "the service answers its health check", Before: true, Result: remediation.Passed("200 in 12 ms")},
 			{ID: "image_retag/previous_image", Name: "the previous image is there", Before: true, Result: remediation.Failed("no image shop:v1", "docker pull shop:v1")},
 			{ID: "clock/prometheus", Name: "Prometheus's clock agrees", Before: true, Result: remediation.Unknown("Prometheus does not answer", "start it")},
-			{ID: "people/load-test", Name: "the load test passed", Owner: "QA", Before: true, Result: remediation.Unknown("", "")},
+			{ID: "people/load-test", Name: "the load test passed", Owner: "QA", Before: true, Result: remediation.Unknown("", ""), Lapsed: "the sign-off by eve lapsed with the rollback of v2"},
 			{ID: "people/on-call", Name: "someone is on call", Owner: "SRE", Before: true, Result: remediation.Unknown("", ""), Signed: &remediation.Signature{By: "eve", Reason: "eve until Monday"}},
 		},
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/promql/parser"
@@ -169,6 +170,8 @@ type PreflightItem struct {
 	BeforeFinish bool `json:"-"`
 	Result
 	Signed *Signature `json:"signed"`
+	// Lapsed says that a sign-off no longer counts, and since when.
+	Lapsed string `json:"lapsed,omitempty"`
 }
 
 // Signature is a person's sign-off of an item, for one release of one playbook, and for
@@ -247,20 +250,61 @@ type PreflightView struct {
 	Missing []string `json:"missing"`
 }
 
-// Signed returns who signed an item for a release, or nil. Under the playbook of
-// that release the signature counts only as long as the playbook, and what was seen
-// of the item, are what they were. One cause of several items is signed off once.
+// Signed returns who signed an item for a release, or nil, whatever became of the release
+// since. Under the playbook of that release the signature counts only as long as the
+// playbook, and what was seen of the item, are what they were. One cause of several items
+// is signed off once.
 func (p Preflight) Signed(b *alerts.Playbook, it PreflightItem, release string) *Signature {
+	return p.signed(b, it, release, func(*Signature) bool { return true })
+}
+
+func (p Preflight) signed(b *alerts.Playbook, it PreflightItem, release string, counts func(s *Signature) bool) *Signature {
 	for i := range p.Signatures {
 		s := &p.Signatures[i]
 		switch {
 		case s.Release != release:
 		case it.Status == CannotTell && it.Cause != "" && steady(it.Cause) == steady(s.Cause) && s.Playbook == b.Hash,
 			s.Item == it.ID && (release != b.Release.Version || s.Playbook == "" || s.Playbook == b.Hash && steady(s.Evidence) == steady(it.Evidence)):
-			return s
+			if counts(s) {
+				return s
+			}
 		}
 	}
 	return nil
+}
+
+// SignOff notes on an item who signed it off for a release. A sign-off from before the
+// rollback in r no longer counts: the item is open again, and says why.
+func (p Preflight) SignOff(b *alerts.Playbook, r Rollout, it *PreflightItem, release string) {
+	seen := *it
+	it.Take(p.signed(b, seen, release, func(s *Signature) bool { return !r.Lapsed(*s) }))
+	if it.Signed != nil || it.Status != CannotTell {
+		return
+	}
+	if s := p.Signed(b, seen, release); s != nil {
+		it.Evidence = strings.TrimSuffix(it.Evidence, unsigned)
+		it.Lapsed = fmt.Sprintf("the sign-off by %s lapsed with the rollback of %s", s.By, s.Release)
+	}
+	if it.Owner == "" {
+		it.Next = signNext(it.Next, SignCommand(b.Service, it.ID))
+	}
+}
+
+// signNext adds to what may be done about an unknown item the command that signs it off.
+func signNext(next, command string) string {
+	const sign = "sign it off"
+	switch {
+	case next == "":
+		return command
+	case strings.HasSuffix(next, sign):
+		return next + ": " + command
+	}
+	return next + ", or " + sign + ": " + command
+}
+
+// SignCommand is the command that signs an item off.
+func SignCommand(service, item string) string {
+	return fmt.Sprintf("backout preflight sign %s --service=%s --by=NAME --reason=WHY", item, service)
 }
 
 // unsteady is what differs from run to run though the same was seen: a connection's local
@@ -362,12 +406,20 @@ type SignRequest struct {
 	Actor, Reason string
 }
 
-// SignedSince reports whether a signature counts: one from before the release was
-// backed out was for something that has proved wrong.
-func (r Rollout) SignedSince(s *Signature) bool {
-	if s == nil {
-		return false
-	}
+// Lapsed reports whether a signature is from before the release was rolled back: what
+// was signed off then has proved wrong.
+func (r Rollout) Lapsed(s Signature) bool {
 	ended := r.State == RolloutRolledBack || r.State == RolloutAborted
-	return !ended || r.Release != s.Release || r.StageSince == nil || s.Time.After(*r.StageSince)
+	return ended && r.Release == s.Release && r.StageSince != nil && !s.Time.After(*r.StageSince)
+}
+
+// DropLapsed deletes the signatures that lapsed with a rollback, as another rollout of the
+// same release starts: they do not count for that one either.
+func DropLapsed(tx Tx, r Rollout) error {
+	kept, err := PreflightOf(tx, r.Service)
+	if err != nil || !slices.ContainsFunc(kept.Signatures, r.Lapsed) {
+		return err
+	}
+	kept.Signatures = slices.DeleteFunc(slices.Clone(kept.Signatures), r.Lapsed)
+	return tx.PutPreflight(kept)
 }

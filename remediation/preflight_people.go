@@ -11,7 +11,7 @@ import (
 // PeoplesItems are the parts of a playbook's work that no machine can check, in the
 // playbook's order: a person signs off each.
 func PeoplesItems(pb *alerts.Playbook) []PreflightItem {
-	l := &workList{lead: "Rollout Lead"}
+	l := &workList{service: pb.Service, lead: "Rollout Lead"}
 	if len(pb.Team) > 0 {
 		l.lead = owns(pb.Team[0].Role, pb.Team[0].Name)
 	}
@@ -66,9 +66,12 @@ func PeoplesItems(pb *alerts.Playbook) []PreflightItem {
 
 // workList gathers pieces of work, each under an id of its own.
 type workList struct {
-	lead  string
-	items []PreflightItem
+	service, lead string
+	items         []PreflightItem
 }
+
+// unsigned ends what is seen of a piece of work that nobody has signed off.
+const unsigned = "; nobody has signed it off"
 
 func (l *workList) add(list, name, owner string, blocks alerts.Blocks, seen string) {
 	id := list + "/" + Slug(name)
@@ -80,7 +83,7 @@ func (l *workList) add(list, name, owner string, blocks alerts.Blocks, seen stri
 	}
 	l.items = append(l.items, PreflightItem{
 		ID: id, Name: name, Owner: owner, Before: blocks == alerts.BlocksStart, BeforeFinish: blocks == alerts.BlocksFinish,
-		Result: Unknown(seen+"; nobody has signed it off", "backout preflight sign "+id+" --by=NAME --reason=WHY"),
+		Result: Unknown(seen+unsigned, SignCommand(l.service, id)),
 	})
 }
 

@@ -135,7 +135,7 @@ const rehearsedAge = 30 * 24 * time.Hour
 
 // ResultFor says what a rehearsal shows about a playbook's plan at a time.
 func (r Rehearsal) ResultFor(b *alerts.Playbook, now time.Time) Result {
-	next := "backout rehearse --plan=" + r.Plan + ", and then backout preflight again"
+	next := RehearseCommand(r.Service, r.Plan)
 	on := r.Finished.UTC().Format("2 Jan 2006 15:04 UTC")
 	parts := append([]RehearsedStep{{ID: "the drill alert", RehearsedPart: r.Drill}}, r.Steps...)
 	var seen, causes []string // of every part that is as bad as the whole
@@ -155,8 +155,13 @@ func (r Rehearsal) ResultFor(b *alerts.Playbook, now time.Time) Result {
 		return Failed(fmt.Sprintf("the rehearsal of %s failed: %s", on, strings.Join(seen, "; ")), "fix that; "+next)
 	}
 	// A sign-off is for what stayed unknown, whichever rehearsal of the plan showed it.
-	return Unknown(fmt.Sprintf("the rehearsal of %s left something unknown: %s", on, strings.Join(seen, "; ")), "fix that; "+next+", or sign it off").
+	return Unknown(fmt.Sprintf("the rehearsal of %s left something unknown: %s", on, strings.Join(seen, "; ")), "fix that; "+next).
 		Because("plan " + r.Plan + ": " + strings.Join(causes, "; "))
+}
+
+// RehearseCommand is the command that rehearses a plan.
+func RehearseCommand(service, plan string) string {
+	return fmt.Sprintf("backout rehearse --plan=%s --service=%s", plan, service)
 }
 
 // RehearsedOf returns when each plan was rehearsed; a failed rehearsal, or one of

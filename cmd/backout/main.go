@@ -266,6 +266,21 @@ func negative(try string, format string, args ...any) error {
 	return &failure{error: fmt.Errorf(format, args...), status: statusNegative, try: try}
 }
 
+// continues is the error of a command that was interrupted while the server worked for it,
+// or, if that had not answered yet, may have begun to. show is the command that shows it.
+func continues(err error, answered bool, show, service string) error {
+	if !errors.Is(err, context.Canceled) {
+		return err
+	}
+	if service != "" {
+		show += " --service=" + terminal.Clean(service)
+	}
+	if !answered {
+		return wrong(show, "stopped waiting; the server had not answered, and may have begun")
+	}
+	return wrong(show, "stopped waiting; the server continues")
+}
+
 // errAnswered ends a command whose printed answer is negative.
 var errAnswered = errors.New("answered")
 
@@ -284,9 +299,11 @@ func explain(err error) (status int, words string) {
 		return statusNegative, ""
 	case errors.Is(err, errAnsweredWrong):
 		return statusWrong, ""
+	case errors.Is(err, context.Canceled):
+		return statusWrong, "backout: interrupted\n"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "backout: %s\n", terminal.CleanLines(err.Error()))
+	fmt.Fprintf(&b, "backout: %s\n", terminal.List(err.Error()))
 	var f *failure
 	var breaks *audit.BrokenChainError
 	var refused *client.Error

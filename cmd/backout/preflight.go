@@ -98,11 +98,13 @@ func (c *commands) addPreflightSign(parent *kingpin.CmdClause) {
 // runPreflight starts one and waits for its end. ctx ends only the waiting.
 func (c *commands) runPreflight(ctx context.Context, cl *client.Client, service, reason, output string) (v remediation.PreflightView, err error) {
 	body := map[string]any{"service": service, "reason": reason}
+	var started *time.Time
+	defer func() { err = continues(err, started != nil, "backout preflight show", service) }()
 	if err := cl.Ask(ctx, http.MethodPost, "api/v1/preflight", nil, body, &v); err != nil {
 		return v, err
 	}
 	service = v.Service
-	started := v.Started
+	started = v.Started
 	shown := 0
 	for {
 		proofs := v.Items[:0:0]
@@ -117,7 +119,7 @@ func (c *commands) runPreflight(ctx context.Context, cl *client.Client, service,
 			}
 		}
 		if v.Started == nil || started == nil || !v.Started.Equal(*started) {
-			return v, negative("backout preflight", "the server stopped during the preflight")
+			return v, negative("backout preflight --service="+terminal.Clean(service), "the server stopped during the preflight")
 		}
 		if !v.Running {
 			return v, nil

@@ -66,10 +66,15 @@ func (c *commands) addRehearseShow(parent *kingpin.CmdClause) {
 // runRehearsal starts one and waits for its end. ctx ends only the waiting. The
 // answer holds only the plans that were rehearsed.
 func (c *commands) runRehearsal(ctx context.Context, cl *client.Client, body map[string]any, output string) (v remediation.RehearsalView, err error) {
+	service, _ := body["service"].(string)
+	var started *time.Time
+	defer func() { err = continues(err, started != nil, "backout rehearse show", service) }()
 	if err := cl.Ask(ctx, http.MethodPost, "api/v1/rehearse", nil, body, &v); err != nil {
 		return v, err
 	}
-	service, plans, by, started := v.Service, v.Plans, v.By, v.Started
+	service = v.Service
+	plans, by := v.Plans, v.By
+	started = v.Started
 	shown := 0
 	for {
 		ours := v.Running && started != nil && v.Started != nil && v.Started.Equal(*started)
@@ -95,7 +100,7 @@ func (c *commands) runRehearsal(ctx context.Context, cl *client.Client, body map
 		}
 	}
 	if len(v.Rehearsals) < len(plans) {
-		return v, negative("backout rehearse", "the server stopped during the rehearsal, or its playbook changed")
+		return v, negative("backout rehearse --service="+terminal.Clean(service), "the server stopped during the rehearsal, or its playbook changed")
 	}
 	v.Running, v.Plans, v.By, v.Started = false, plans, by, started
 	return v, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -198,14 +199,19 @@ func (c *commands) begun(ctx context.Context, cl *client.Client, id string) (inc
 // changeRollout requests a change, and waits until the traffic is set if that takes
 // longer than one request.
 func (c *commands) changeRollout(ctx context.Context, cl *client.Client, verb remediation.RolloutVerb, body map[string]any) (done view.RolloutView, err error) {
+	service, _ := body["service"].(string)
+	defer func() {
+		err = continues(err, done.Service != "", "backout rollout status", cmp.Or(done.Service, service))
+	}()
+	say := c.progress()
+	defer say.Done()
+	say.Say("waiting for the server, which checks the service, Prometheus and the gates")
 	if err := cl.Ask(ctx, http.MethodPost, "api/v1/rollout/"+string(verb), nil, body, &done); err != nil {
 		return done, err
 	}
 	if done.Promotion == nil {
 		return done, nil
 	}
-	say := c.progress()
-	defer say.Done()
 	say.Say("setting the traffic of %s to %s", terminal.Clean(done.Service), terminal.Clean(done.Promotion.Value))
 	err = c.again(ctx, func() error {
 		all, err := cl.Rollouts(ctx)
@@ -224,6 +230,8 @@ func (c *commands) changeRollout(ctx context.Context, cl *client.Client, verb re
 	})
 	if errors.Is(err, errOver) {
 		err = nil
+	} else if err == nil {
+		err = ctx.Err() // what ends the loop otherwise
 	}
 	return done, err
 }

@@ -60,7 +60,7 @@ func TestARolloutsReportTellsAllOfItWithinTheTerminal(t *testing.T) {
 		"promotion refused: 25 Dec 2025 18:00:00 UTC by engine: error_rate has no value",
 		"inc-1: error_rate; 27 Dec 2025 10:00:00 UTC to 27 Dec 2025 10:20:00 UTC (20 min), closed", "1-flag_off: no change", "recovered 27 Dec 2025 10:04:30 UTC, after 4 min 30 s",
 		"p1-error raised 27 Dec 2025 09:00:00 UTC by ann: page", "NOT MET (0.2%, must be below 0.1% over 7 d)", "p95: not checked: connection refused (must be below 500 ms over 1 d)",
-		"not signed (Rollout Lead); try: backout preflight sign success/repeat-usage-rate-60 --by=NAME --reason=WHY",
+		"not signed (Rollout Lead); try: backout preflight sign success/repeat-usage-rate-60 --service=social-intel --by=NAME --reason=WHY",
 		"NPS: signed by Ada 1 Jan 2026 10:00:00 UTC: survey 12", "trends: FAILED: http://127.0.0.1:9000/trends answers 500, want 200",
 		"Document lessons learned: not signed (Rollout Lead)", "T, 1% canary deployment (DevOps), planned 25 Dec 2025: done 25 Dec 2025 by oncall",
 		"T+10, Launch announcement (Marketing), planned 4 Jan 2026: unknown",

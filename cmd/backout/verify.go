@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -60,8 +61,11 @@ func (c *commands) verify(ctx context.Context, files settingsFlags, release stri
 	}
 	pb := set.playbooks[0]
 	v = verification{OK: true, Service: pb.Service, Version: release}
+	say := c.progress()
+	say.Say("checking the image, the version, the health and the smoke checks of %s", terminal.Clean(pb.Service))
 	v.Checks, err = kinds.services.Verify(ctx, pb.Target, "", release)
-	if err != nil {
+	say.Done()
+	if err = cmp.Or(ctx.Err(), err); err != nil {
 		return v, fmt.Errorf("verify %s: %w", pb.Service, err)
 	}
 	for _, check := range v.Checks {

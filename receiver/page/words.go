@@ -35,6 +35,7 @@ func (p *Pages) functions() template.FuncMap {
 			return p.names[name], nil
 		},
 		"plain":   func(s any) string { return remediation.Plain(fmt.Sprint(s), shownText) },
+		"lines":   func(s string) []string { return strings.Split(s, "\n") },
 		"long":    func(s any) string { return remediation.Plain(fmt.Sprint(s), 8<<10) },
 		"when":    when,
 		"since":   since,

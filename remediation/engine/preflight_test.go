@@ -574,3 +574,87 @@ func TestAPreflightComparesHowOftenPrometheusScrapes(t *testing.T) {
 		}
 	}
 }
+
+func TestASignOffLapsesWithARollbackAndIsOpenAgain(t *testing.T) {
+	p := newProvingHarness(t)
+	p.around.mute, p.around.away = true, true
+	p.preflight()
+	all := append([]string{"query/error_rate"}, unsigned...)
+	for _, item := range all {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.must(p.sign("after/document-lessons-learned"))
+	p.misses()
+	rolledBack := remediation.Rollout{Service: "shop", Release: "v2", State: remediation.RolloutRolledBack, StageSince: &p.now}
+	p.must(p.store.Update(p.ctx, func(tx remediation.Tx) error { return tx.PutRollout(rolledBack) }))
+
+	const why = "the sign-off by Ada lapsed with the rollback of v2"
+	open := func() map[string]remediation.PreflightItem {
+		t.Helper()
+		v, err := p.engine.Preflight(p.ctx, "shop")
+		p.must(err)
+		out := map[string]remediation.PreflightItem{}
+		for _, it := range v.Items {
+			if it.Signed == nil && it.Status != remediation.Pass {
+				out[it.ID] = it
+			}
+			if it.Lapsed != "" && it.Signed != nil {
+				t.Errorf("%s is signed off and lapsed", it.ID)
+			}
+		}
+		return out
+	}
+	v, err := p.engine.Preflight(p.ctx, "shop")
+	p.must(err)
+	for _, m := range v.Missing {
+		if !strings.Contains(m, why) {
+			t.Errorf("missing, without why: %s", m)
+		}
+	}
+	now := open()
+	for _, item := range append(all, "after/document-lessons-learned") {
+		id := strings.TrimSpace(item)
+		command := "backout preflight sign " + id + " --service=shop --by=NAME --reason=WHY"
+		if it, ok := now[id]; !ok || it.Lapsed != why || !strings.HasSuffix(it.Next, command) || strings.Contains(it.Evidence, "nobody") {
+			t.Errorf("%s is open: %t: %+v", id, ok, it)
+		}
+	}
+	if len(v.Missing) != len(all) {
+		t.Errorf("missing: %q", v.Missing)
+	}
+	// Another item of the cause that was signed off before is enough now.
+	p.now = p.now.Add(time.Second)
+	p.must(p.sign("query/latency"))
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.misses()
+	if left := open(); len(left) != 3 { // those that a start does not ask for
+		t.Errorf("open are %v", left)
+	}
+	// What has lapsed stays so in the next rollout of the release.
+	_, err = p.engine.DeclareRollout(p.ctx, "shop", "", "", "eve", "because")
+	p.must(err)
+	if _, still := open()["after/document-lessons-learned"]; !still {
+		t.Error("a sign-off from before the rollback counts for the next rollout")
+	}
+	p.misses()
+}
+
+func TestARehearsalCountsWithoutAnotherPreflight(t *testing.T) {
+	p := newUnrehearsedHarness(t)
+	p.preflight()
+	for _, item := range unsigned {
+		p.must(p.sign(strings.TrimSpace(item)))
+	}
+	p.misses("rehearsal/ladder could not be checked: never rehearsed", "rehearsal/longer")
+	p.now = p.now.Add(time.Minute)
+	p.rehearsed(remediation.Pass)
+	p.misses()
+	if err := p.sign("rehearsal/ladder"); !refusedAs(err, remediation.Conflict) {
+		t.Errorf("a rehearsal that passed is signed off: %v", err)
+	}
+	p.now = p.now.Add(time.Minute)
+	p.rehearsed(remediation.Fail)
+	p.misses("rehearsal/ladder failed", "rehearsal/longer failed")
+}

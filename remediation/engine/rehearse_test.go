@@ -332,7 +332,7 @@ func TestWhatFailsInARehearsalFailsItAndSaysWhatToDo(t *testing.T) {
 		}, "drill", remediation.Fail, "is confirming after 1s", "the server's log"},
 		"a trial fails": {func(w *rehearsalHarness) {
 			w.trial = func(context.Context, string) remediation.Result { return remediation.Failed("there is no image", "") }
-		}, "2-image_retag", remediation.Fail, "there is no image", "run backout rehearse again"},
+		}, "2-image_retag", remediation.Fail, "there is no image", "fix that, then backout rehearse --service=shop"},
 		"a trial panics": {func(w *rehearsalHarness) {
 			w.trial = func(context.Context, string) remediation.Result { panic("boo") }
 		}, "2-image_retag", remediation.CannotTell, "internal error", "the server's log"},

@@ -47,7 +47,7 @@ var checks = []check{
 	{"buckets/*", "the buckets of * fit its thresholds", sources, quantiles, (*Checker).bucketsFit, nil},
 	{"replication/lag", "replicas lag less than *", prometheus, lagLimit, (*Checker).replicasFollow, nil},
 	{"clock/skew", "clocks agree", sources, once, (*Checker).clocksAgree, nil},
-	{"rehearsal/*", "plan * was rehearsed", records, usedPlans, (*Checker).wasRehearsed, nil},
+	{rehearsalItem("*"), "plan * was rehearsed", records, usedPlans, (*Checker).wasRehearsed, nil},
 	{"channel/*", "* accepts messages", channels, usedChannels, (*Checker).channelAccepts, nil},
 	{"dashboard/*", "the dashboard * is there", sources, dashboards, (*Checker).dashboardThere, nil},
 	{"ACTION/*", "what an action checks of its own target", targets, nil, nil, actionChecks},
@@ -148,6 +148,9 @@ func usedChannels(e *Checker, b *plan.Plan) []subject {
 	}
 	return slugged(names)
 }
+
+// rehearsalItem is the id of a plan's rehearsal, whose slug the plan's name is.
+func rehearsalItem(slug string) string { return "rehearsal/" + slug }
 
 func dashboards(_ *Checker, b *plan.Plan) []subject {
 	return slugged(slices.Sorted(maps.Keys(b.Dashboards)))

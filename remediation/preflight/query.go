@@ -148,7 +148,7 @@ func fits(ind *alerts.Indicator, thresholds []float64, le []string, factor float
 		}
 	}
 	if len(between) > 0 {
-		return remediation.Unknown("whether a quantile is beyond "+strings.Join(between, ", ")+" is a guess; "+has, "buckets at the thresholds in the service, or sign off the estimate")
+		return remediation.Unknown("whether a quantile is beyond "+strings.Join(between, ", ")+" is a guess; "+has, "buckets at the thresholds in the service, or sign it off")
 	}
 	return remediation.Passed("")
 }

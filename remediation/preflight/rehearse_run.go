@@ -212,7 +212,7 @@ func (e *Checker) wasRehearsed(ctx context.Context, b *plan.Plan, plan string) r
 	}
 	i := slices.IndexFunc(all, func(r remediation.Rehearsal) bool { return r.Plan == plan })
 	if i < 0 {
-		return remediation.Unknown("never rehearsed", "backout rehearse --plan="+plan+", and then backout preflight again")
+		return remediation.Unknown("never rehearsed", remediation.RehearseCommand(b.Service, plan))
 	}
 	return all[i].ResultFor(b.Playbook, e.Now())
 }

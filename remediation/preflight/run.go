@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/locotoki/backout/remediation"
@@ -210,11 +211,11 @@ func (e *Checker) runPreflight(ctx context.Context, service string, run remediat
 
 // command is what runs checks: a preflight, or a rehearsal, whose checks may also try a
 // step and undo it.
-type command struct{ name, again string }
+type command string
 
-var (
-	preflight = command{"preflight", "fix that and run backout preflight again"}
-	rehearse  = command{"rehearse", "fix that and run backout rehearse again"}
+const (
+	preflight command = "backout preflight"
+	rehearse  command = "backout rehearse"
 )
 
 // runCheck gives a check a time, and adds what to do where it does not say so itself; one
@@ -223,6 +224,7 @@ var (
 func (e *Checker) runCheck(ctx context.Context, c command, service string, limit time.Duration, p remediation.PreflightCheck) (f remediation.Result, began bool) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	again := fmt.Sprintf("%s --service=%s", c, service)
 	defer func() {
 		if r := recover(); r != nil {
 			e.Log.Error("a check panicked", "check", p.ID, "panic", fmt.Sprint(r))
@@ -238,13 +240,13 @@ func (e *Checker) runCheck(ctx context.Context, c command, service string, limit
 	case err != nil:
 		f = remediation.ResultOf(err)
 	case open != nil:
-		f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile and comes first", open.ID), "run backout "+c.name+" again once it is closed").Because(open.ID)
+		f = remediation.Unknown(fmt.Sprintf("incident %s was opened meanwhile and comes first", open.ID), again+" once it is closed").Because(open.ID)
 	default:
 		began = true
 		f = p.Run(ctx)
 	}
 	if f.Next == "" && f.Status != remediation.Pass {
-		f.Next = c.again
+		f.Next = "fix that, then " + again
 	}
 	switch f.Status {
 	case remediation.Pass, remediation.Fail, remediation.CannotTell:
@@ -271,21 +273,54 @@ func (e *Checker) preflightView(tx remediation.Tx, b *plan.Plan) (remediation.Pr
 	if err != nil {
 		return remediation.PreflightView{}, err
 	}
-	v := remediation.PreflightView{Service: b.Service, Release: b.Release.Version, Items: []remediation.PreflightItem{}}
+	v := remediation.PreflightView{Service: b.Service, Release: b.Release.Version}
 	run := kept.Run
 	if now := kept.Going; now != nil && len(now.Plans) == 0 {
 		v.Running, v.Left, run = true, now.Left, &now.PreflightRun
 	}
 	if run != nil {
-		v.Release, v.By, v.Started, v.Items = run.Release, run.By, view.UTC(&run.Started), append(v.Items, run.Items...)
+		v.Release, v.By, v.Started = run.Release, run.By, view.UTC(&run.Started)
 		if !v.Running {
 			v.Finished = view.UTC(&run.Finished)
 		}
 	}
-	v.Items = append(v.Items, remediation.PeoplesItems(b.Playbook)...)
-	for i := range v.Items {
-		v.Items[i].Take(kept.Signed(b.Playbook, v.Items[i], b.Release.Version))
+	if v.Items, err = e.items(tx, b, kept, run); err != nil {
+		return v, err
 	}
 	v.Missing, err = e.Missing(tx, b.Service, b.Release.Version)
 	return v, err
+}
+
+// items are those of a run, then people's, with who signed each off where that counts now.
+// The gate of a start, the API, the commands and the pages all go by them.
+func (e *Checker) items(tx remediation.Tx, b *plan.Plan, kept remediation.Preflight, run *remediation.PreflightRun) ([]remediation.PreflightItem, error) {
+	items, err := e.itemsSeen(tx, b, run)
+	if err != nil {
+		return nil, err
+	}
+	r, err := remediation.RolloutOf(tx, b.Service)
+	for i := range items {
+		kept.SignOff(b.Playbook, r, &items[i], b.Release.Version)
+	}
+	return items, err
+}
+
+// itemsSeen are those of a run, then people's, as they are signed off: a plan that was
+// rehearsed since the run has the result of that.
+func (e *Checker) itemsSeen(tx remediation.Tx, b *plan.Plan, run *remediation.PreflightRun) ([]remediation.PreflightItem, error) {
+	items := []remediation.PreflightItem{}
+	if run != nil {
+		items = append(items, run.Items...)
+		all, err := tx.Rehearsals(b.Service)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range all {
+			i := slices.IndexFunc(items, func(it remediation.PreflightItem) bool { return it.ID == rehearsalItem(remediation.Slug(r.Plan)) })
+			if i >= 0 && r.Finished.After(run.Started) {
+				items[i].Result = r.ResultFor(b.Playbook, e.Now())
+			}
+		}
+	}
+	return append(items, remediation.PeoplesItems(b.Playbook)...), nil
 }

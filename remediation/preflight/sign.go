@@ -35,7 +35,11 @@ func (e *Checker) SignPreflight(ctx context.Context, r remediation.SignRequest) 
 		if err != nil {
 			return err
 		}
-		item, err := signable(kept, b, r.Item)
+		all, err := e.itemsSeen(tx, b, runOf(kept.Run, b.Release.Version))
+		if err != nil {
+			return err
+		}
+		item, err := signable(all, b, r.Item)
 		if err != nil {
 			return err
 		}
@@ -58,11 +62,7 @@ func (e *Checker) SignPreflight(ctx context.Context, r remediation.SignRequest) 
 
 // signable finds the item that a person means, and refuses where a signature would
 // say nothing.
-func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediation.PreflightItem, error) {
-	all := remediation.PeoplesItems(b.Playbook)
-	if kept.Run != nil && kept.Run.Release == b.Release.Version {
-		all = append(all, kept.Run.Items...)
-	}
+func signable(all []remediation.PreflightItem, b *plan.Plan, name string) (remediation.PreflightItem, error) {
 	var found []remediation.PreflightItem
 	for _, it := range all {
 		_, short, _ := strings.Cut(it.ID, "/")
@@ -77,7 +77,7 @@ func signable(kept remediation.Preflight, b *plan.Plan, name string) (remediatio
 	switch {
 	case len(found) == 0:
 		return remediation.PreflightItem{}, hint.Add(remediation.Refuse(remediation.Missing, "the preflight of %s has no item %q", b.Service, name),
-			"backout preflight show")
+			"backout preflight show --service=%s", b.Service)
 	case len(found) > 1:
 		var ids []string
 		for _, it := range found {
@@ -104,7 +104,7 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 		return nil, err
 	}
 	missing := []string{}
-	again := func(why string) { missing = append(missing, hint.Text(why, "backout preflight")) }
+	again := func(why string) { missing = append(missing, hint.Text(why, "backout preflight --service="+service)) }
 	run := kept.Run
 	switch {
 	case run == nil:
@@ -116,11 +116,7 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 	case e.Now().Sub(run.Finished) > preflightAge:
 		again(fmt.Sprintf("the last preflight ended at %s, over 24 h ago", remediation.Moment(run.Finished)))
 	}
-	items := remediation.PeoplesItems(b.Playbook)
-	if run != nil && run.Release == release {
-		items = append(run.Items[:len(run.Items):len(run.Items)], items...)
-	}
-	r, err := remediation.RolloutOf(tx, service)
+	items, err := e.items(tx, b, kept, runOf(run, release))
 	if err != nil {
 		return nil, err
 	}
@@ -133,15 +129,23 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 			missing = append(missing, it.ID+" failed: "+it.Evidence)
 		case run != nil && run.Release == release && run.Playbook != b.Hash && kept.SignedBefore(it.ID, release):
 			// Said above: once the preflight was run again, it is to be signed again.
-		case !r.SignedSince(kept.Signed(b.Playbook, it, release)):
+		case it.Signed == nil:
 			if it.Owner != "" {
-				missing = append(missing, fmt.Sprintf("%s (%s) is not signed off; its owner is %s", it.ID, it.Name, it.Owner))
+				why := ""
+				if it.Lapsed != "" {
+					why = ": " + it.Lapsed
+				}
+				missing = append(missing, fmt.Sprintf("%s (%s) is not signed off%s; its owner is %s", it.ID, it.Name, why, it.Owner))
 				continue
 			}
 			i, known := at[it.Cause]
 			if !known || it.Cause == "" {
 				at[it.Cause] = len(missing)
-				missing = append(missing, it.ID+unknown+it.Evidence)
+				why := it.Evidence
+				if it.Lapsed != "" {
+					why += "; " + it.Lapsed
+				}
+				missing = append(missing, it.ID+unknown+why)
 				continue
 			}
 			ids, why, _ := strings.Cut(missing[i], unknown)
@@ -149,4 +153,12 @@ func (e *Checker) Missing(tx remediation.Tx, service, release string) ([]string,
 		}
 	}
 	return missing, nil
+}
+
+// runOf is a run that was of release, or nil.
+func runOf(run *remediation.PreflightRun, release string) *remediation.PreflightRun {
+	if run == nil || run.Release != release {
+		return nil
+	}
+	return run
 }

@@ -60,7 +60,7 @@ func (e *Checker) replicasFollow(ctx context.Context, b *plan.Plan, _ string) re
 		return remediation.ResultOf(err)
 	}
 	if !ok {
-		return remediation.Unknown("the query of preflight.replication_lag has no value", "fix it, or sign off the replicas")
+		return remediation.Unknown("the query of preflight.replication_lag has no value", "fix it, or sign it off")
 	}
 	return remediation.LagResult(time.Duration(value*float64(time.Second)), mostLag(b))
 }

@@ -144,7 +144,7 @@ func (e *Promoter) promotable(tx remediation.Tx, b *plan.Plan, r remediation.Rol
 	}
 	held := remediation.GateOpen("held", "")
 	if r.Held {
-		held = remediation.GateClosed("held", "%s", hint.Text("the rollout is held", "backout rollout resume"))
+		held = remediation.GateClosed("held", "%s", hint.Text("the rollout is held", "backout rollout resume --service="+r.Service))
 	}
 	watchdog, err := e.Watchdog(tx, b)
 	all = append(all, held, e.loaded(b, r), b.Lasted(r, e.Now()))
@@ -217,8 +217,8 @@ func missing(all []remediation.GateResult) (firmly, others []remediation.GateRes
 	return firmly, others
 }
 
-// refuse is a refusal by the gates that are closed, with what each of them asks for, or
-// else try.
+// refuse is a refusal by the gates that are closed, one per line where there are several,
+// with what each of them asks for, or else try.
 func refuse(closed []remediation.GateResult, try, format string, args ...any) error {
 	var why, tries []string
 	for _, g := range closed {
@@ -231,7 +231,11 @@ func refuse(closed []remediation.GateResult, try, format string, args ...any) er
 	if len(tries) == 0 {
 		tries = []string{try}
 	}
-	return hint.Add(remediation.Refuse(remediation.Conflict, "%s: %s", fmt.Sprintf(format, args...), strings.Join(why, "; ")), "%s", strings.Join(tries, "; "))
+	list := " " + strings.Join(why, "")
+	if len(why) > 1 {
+		list = "\n- " + strings.Join(why, "\n- ")
+	}
+	return hint.Add(remediation.Refuse(remediation.Conflict, "%s:%s", fmt.Sprintf(format, args...), list), "%s", strings.Join(tries, "; "))
 }
 
 // gateNames are those of closed gates.

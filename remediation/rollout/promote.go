@@ -59,7 +59,10 @@ func (e *Promoter) StartRollout(ctx context.Context, in remediation.RolloutStart
 			return remediation.Rollout{}, nil, err
 		}
 		if firmly, others := missing(gates); len(firmly)+len(others) > 0 {
-			return remediation.Rollout{}, nil, refuse(append(firmly, others...), "backout preflight show, and repeat the command once nothing is missing", "release %s of %s is not started", release, b.Service)
+			return remediation.Rollout{}, nil, refuse(append(firmly, others...), "backout preflight show --service="+b.Service+", and repeat the command once nothing is missing", "release %s of %s is not started", release, b.Service)
+		}
+		if err := remediation.DropLapsed(tx, old); err != nil {
+			return remediation.Rollout{}, nil, err
 		}
 		r := fresh
 		old.Promotion = nil
@@ -116,7 +119,7 @@ func promotableState(b *plan.Plan, r remediation.Rollout) error {
 	case r.Promotion != nil:
 		return remediation.Refuse(remediation.Conflict, "%s of %s is in progress", r.Promotion.Step(), b.Service)
 	case b.NextStage(r.Stage) == nil && b.Stage(r.Stage) != nil:
-		return hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s", r.Release, b.Service, r.Stage), "backout rollout finish")
+		return hint.Add(remediation.Refuse(remediation.Conflict, "release %s of %s is in its last stage, %s", r.Release, b.Service, r.Stage), "backout rollout finish --service=%s", b.Service)
 	case b.NextStage(r.Stage) == nil:
 		return remediation.Refuse(remediation.Conflict, "the playbook of %s no longer has stage %q; its stages are %v", b.Service, r.Stage, remediation.StageNames(b.Playbook))
 	}

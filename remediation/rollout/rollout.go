@@ -75,6 +75,9 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 				return remediation.Refuse(remediation.Conflict, "incident %s of %s is open (%s)", inc.ID, b.Service, inc.Describe())
 			}
 		}
+		if err := remediation.DropLapsed(tx, old); err != nil {
+			return err
+		}
 		if old.Active() {
 			r.Started, r.Held, r.Auto = old.Started, old.Held, old.Auto // the same rollout, declared to be at another stage
 		}

@@ -186,7 +186,7 @@ func (cl *Client) silent(err error) error {
 	var timeout net.Error
 	switch {
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("stopped while asking the server at %s", cl.base)
+		return fmt.Errorf("no answer from the server at %s: %w", cl.base, context.Canceled)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return unreachable("start `backout serve`, or name another server with --url",
 			"connection refused by %s; is `backout serve` running?", cl.base)

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/locotoki/backout/hint"
 	"github.com/locotoki/backout/remediation"
 )
 
@@ -22,10 +21,18 @@ func PreflightItem(it remediation.PreflightItem) string {
 	b.WriteString(Wrap(indent, Clean(it.Evidence)))
 	if s := it.Signed; s != nil && it.Owner == "" {
 		b.WriteString(Wrap(indent, fmt.Sprintf("signed by %s: %s", Clean(s.By), Clean(s.Reason))))
-	} else if it.Next != "" && it.Status != remediation.Pass {
+	} else if b.WriteString(lapsed(indent, it)); it.Next != "" && it.Status != remediation.Pass {
 		b.WriteString(Wrap(indent, "try: "+Clean(it.Next)))
 	}
 	return b.String()
+}
+
+// lapsed says why an item that was signed off is open again.
+func lapsed(indent string, it remediation.PreflightItem) string {
+	if it.Lapsed == "" {
+		return ""
+	}
+	return Wrap(indent, Clean(it.Lapsed))
 }
 
 // PreflightEnd lists the sign-offs and the result.
@@ -49,7 +56,7 @@ func PreflightEnd(v remediation.PreflightView) string {
 		if it.Signed != nil {
 			line += ", by " + Clean(it.Signed.By)
 		}
-		b.WriteString(Wrap("  ", line))
+		b.WriteString(Wrap("  ", line) + lapsed("    ", it))
 	}
 	count := map[remediation.Status]int{}
 	for _, it := range v.Items {
@@ -82,9 +89,20 @@ func PreflightMissing(v remediation.PreflightView) string {
 		b.WriteString(Wrap("  ", Clean(m)))
 	}
 	if unsigned > 0 {
-		b.WriteString(Wrap("  ", hint.Text(remediation.Counted(unsigned, "sign-off")+" missing", "backout preflight sign ITEM --by=NAME --reason=WHY")))
+		b.WriteString(Wrap("  ", remediation.Counted(unsigned, "sign-off")+" missing"))
 	}
+	b.WriteString(signNext(v))
 	return b.String()
+}
+
+// signNext is the command that signs off the next item that waits for that.
+func signNext(v remediation.PreflightView) string {
+	for _, it := range v.Items {
+		if it.Before && it.Status == remediation.CannotTell && it.Signed == nil {
+			return "To sign off the next item:\n    " + Clean(remediation.SignCommand(v.Service, it.ID)) + "\n"
+		}
+	}
+	return ""
 }
 
 // preflightOfPeople reports whether a sign-off is missing, which is listed

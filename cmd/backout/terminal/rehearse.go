@@ -26,11 +26,11 @@ func Rehearsal(v remediation.RehearsalView) string {
 		}
 		b.WriteString("\n" + RehearsalEnd(r))
 		if r.Playbook != v.Playbook {
-			b.WriteString(hint.Text("The playbook has changed since", "backout rehearse") + "\n")
+			b.WriteString(hint.Text("The playbook has changed since", Clean(remediation.RehearseCommand(r.Service, r.Plan))) + "\n")
 		}
 	}
 	if len(v.Rehearsals) == 0 && !v.Running {
-		b.WriteString(Wrap("", hint.Text(fmt.Sprintf("No plan of %s has been rehearsed yet", Clean(v.Service)), "backout rehearse")))
+		b.WriteString(Wrap("", hint.Text(fmt.Sprintf("No plan of %s has been rehearsed yet", Clean(v.Service)), "backout rehearse --service="+Clean(v.Service))))
 	}
 	return b.String()
 }

@@ -167,12 +167,12 @@ func (w *reportWriter) success(r *view.RolloutReport) {
 		w.item("none beyond those of the stages")
 	}
 	for _, s := range r.Success {
-		w.item("%s: %s: %s", s.Area, s.Text, successWords(s))
+		w.item("%s: %s: %s", s.Area, s.Text, successWords(s, r.Service))
 	}
 }
 
 // successWords are the states of a success criterion.
-func successWords(s remediation.SuccessView) string {
+func successWords(s remediation.SuccessView, service string) string {
 	bound := ""
 	if s.Threshold != nil {
 		bound = fmt.Sprintf("must be %s %s over %s", s.Bound, remediation.Measure(*s.Threshold, s.Unit), remediation.Span(s.Over))
@@ -191,15 +191,15 @@ func successWords(s remediation.SuccessView) string {
 	case remediation.SuccessNotAsked:
 		return fmt.Sprintf("not checked: %s (%s)", s.Why, bound)
 	}
-	return signedWords(s.Signed, s.Owner, s.Item)
+	return signedWords(s.Signed, s.Owner, remediation.SignCommand(service, s.Item))
 }
 
 // signedWords say who signed an item off, or who has to.
-func signedWords(s *remediation.Signature, owner, item string) string {
+func signedWords(s *remediation.Signature, owner, command string) string {
 	if s != nil {
 		return fmt.Sprintf("signed by %s %s: %s", s.By, remediation.Moment(s.Time), s.Reason)
 	}
-	return hint.Text(fmt.Sprintf("not signed (%s)", orDash(owner)), fmt.Sprintf("backout preflight sign %s --by=NAME --reason=WHY", item))
+	return hint.Text(fmt.Sprintf("not signed (%s)", orDash(owner)), command)
 }
 
 func (w *reportWriter) smoke(r *view.RolloutReport) {
@@ -222,7 +222,7 @@ func (w *reportWriter) tasks(r *view.RolloutReport) {
 		w.item("the playbook has none")
 	}
 	for _, t := range r.Tasks {
-		w.item("%s: %s", t.Name, signedWords(t.Signed, t.Owner, t.ID))
+		w.item("%s: %s", t.Name, signedWords(t.Signed, t.Owner, remediation.SignCommand(r.Service, t.ID)))
 	}
 }
 

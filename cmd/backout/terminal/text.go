@@ -58,6 +58,17 @@ func CleanLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
+// List is CleanLines, with what is listed, each on a line of its own after "- ", wrapped.
+func List(s string) string {
+	lines := strings.Split(CleanLines(s), "\n")
+	for i, line := range lines {
+		if item, ok := strings.CutPrefix(line, "- "); ok {
+			lines[i] = "- " + strings.TrimSpace(Wrap("  ", item))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 // cell is clean, cut to at most n columns.
