@@ -49,15 +49,17 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 # packages that have goroutines, and of RACED the tests in which something runs at the same time. What is C translated to Go
 # is three times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from
 # the others.
-PLAIN := ./deploy/demo ./remediation/docker ./cmd/backout ./remediation/engine ./receiver ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
+PLAIN := ./deploy/demo ./remediation/docker ./cmd/backout ./remediation/engine ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
   ./remediation/unleash ./remediation/backtest ./remediation/scenario ./deploy/kube/kubetest ./rules ./alerts ./remediation ./remediation/action \
   ./remediation/action/actiontest
 RACED := ./remediation/engine ./receiver ./remediation/store ./remediation/backtest
 NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=-race=false')
 CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|SQLiteIsAStore|TwoStores|oneFails|commitFails|connectionLost|viewCancelled|InMemory|Interrupted/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
-OTHERS = $(filter-out $(PLAIN) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
+OTHERS = $(filter-out $(PLAIN) ./receiver ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 # The folders of what may run at the same time as something else.
 BUSY = $(shell grep -rlE --include='*.go' --exclude-dir=.cache '\bgo func|^\s*go [a-z]|\.Go\b|sync|http\.' . | xargs -n1 dirname | sort -u)
+
+# A browser gives up a page while Docker makes or removes networks: receiver's tests follow those.
 
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks. Without what a debugger
 # needs, a test is linked in two thirds of the time.
@@ -75,6 +77,7 @@ test test-long lint: export CGO_ENABLED := 0
 # What both test targets run; $(1) is -short or nothing.
 define tests
 @$(WITH) deploy/dev/kube.sh with $(GOTEST) $(1) $(PLAIN) $(filter-out $(BUSY),$(OTHERS))
+@deploy/dev/ram.sh $(GOTEST) $(1) ./receiver
 @$(WITH) env CGO_ENABLED=1 $(GOTEST) $(1) -race $(NORACE) -run "^($(CONCURRENT))$$" $(RACED)
 @$(WITH) env CGO_ENABLED=1 $(GOTEST) $(1) -race $(NORACE) $(filter $(BUSY),$(OTHERS))
 endef
