@@ -401,11 +401,9 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			b := newTab(browser, t, server.URL, "eve")
 			b.on(on)
 			b.open("/")
-			b.waits("Nothing needs a person")
+			b.waits("over its bound of 1%, and no incident is open")
 			b.waits(", live")
-			s.mu.Lock()
-			s.more = 0.5 // nothing is recorded of it
-			s.mu.Unlock()
+			s.shows(0.5) // nothing is recorded of it
 			s.pass(20 * time.Second)
 			b.waits("53.")
 			id := s.breach()
@@ -442,6 +440,7 @@ func TestACommanderSeesStopsAndApprovesALiveIncidentOnAPhoneAndAtADesk(t *testin
 			s.pass(15 * time.Second)
 			b.waits("4-schema_rollback has run. Watching the indicator")
 			s.reads(0, 0)
+			s.shows(-0.03)
 			s.pass(10 * time.Minute)
 			b.waits("shop: monitoring lost") // which nothing told for ten minutes
 			s.beat()

@@ -178,6 +178,13 @@ func (s *testService) reads(value, recovery float64) {
 	s.value, s.recovery = value, recovery
 }
 
+// shows sets what history has above its curve.
+func (s *testService) shows(more float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.more = more
+}
+
 func (s *testService) declare() {
 	s.t.Helper()
 	if _, err := s.engine.DeclareRollout(s.t.Context(), "shop", "", "alpha", "eve", "canary of v2"); err != nil {
