@@ -45,25 +45,25 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 	@CGO_ENABLED=0 go build -o bin/demo ./deploy/demo/cmd
 	@deploy/dev/engine.sh with deploy/dev/postgres.sh with $(if $(filter kubernetes,$(SCENARIO)),deploy/dev/kube.sh with) bin/demo $(DEMOFLAGS)
 
-# Tests run without the race detector, the packages that wait longest first, so that none is left to run alone. With it run the other
+# Tests run without the race detector, the longest package first, so that none is left to run alone. With it run the other
 # packages that have goroutines, and of RACED the tests in which something runs at the same time. What is C translated to Go
 # is three times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from
 # the others.
-PLAIN := ./deploy/demo ./remediation/docker ./cmd/backout ./remediation/engine ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
+# The tests of the whole stack and against the Docker engine have the machine to themselves: they wait for it.
+PLAIN := ./cmd/backout ./remediation/engine ./receiver ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
   ./remediation/unleash ./remediation/backtest ./remediation/scenario ./deploy/kube/kubetest ./rules ./alerts ./remediation ./remediation/action \
   ./remediation/action/actiontest
+ALONE := ./deploy/demo ./remediation/docker
 RACED := ./remediation/engine ./receiver ./remediation/store ./remediation/backtest
 NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=-race=false')
 CONCURRENT = $$(awk '/^func / {name = $$2} /go func|\.Go\(|running\(t|watching\(t|\.preflight\(\)|newRehearsalHarness\(|SQLiteIsAStore|TwoStores|oneFails|commitFails|connectionLost|viewCancelled|InMemory|Interrupted/ && name ~ /^Test/ {print substr(name, 1, index(name, "(") - 1)}' $(RACED:=/*_test.go) | sort -u | paste -sd'|')
-OTHERS = $(filter-out $(PLAIN) ./receiver ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
+OTHERS = $(filter-out $(PLAIN) $(ALONE) ./remediation/swarm,$(patsubst github.com/locotoki/backout/%,./%,$(shell go list ./...)))
 # The folders of what may run at the same time as something else.
 BUSY = $(shell grep -rlE --include='*.go' --exclude-dir=.cache '\bgo func|^\s*go [a-z]|\.Go\b|sync|http\.' . | xargs -n1 dirname | sort -u)
 
-# A browser gives up a page while Docker makes or removes networks: receiver's tests follow those.
-
 # Packages tested in parallel: the tests mostly wait for real programs. make lint has vet's checks. Without what a debugger
 # needs, a test is linked in two thirds of the time.
-PACKAGES ?= $(shell echo $$(( $$(nproc) + 2 )))
+PACKAGES ?= $(shell echo $$(( $$(nproc) + 1 )))
 GOTEST := go test -vet=off -ldflags='-s -w' -p $(PACKAGES) -timeout 60m
 # The tests of a release take what `make dist` built.
 DISTTEST := go test -count=1 -tags=dist -timeout 60m ./deploy/dist
@@ -77,9 +77,10 @@ test test-long lint: export CGO_ENABLED := 0
 # What both test targets run; $(1) is -short or nothing.
 define tests
 @$(WITH) deploy/dev/kube.sh with $(GOTEST) $(1) $(PLAIN) $(filter-out $(BUSY),$(OTHERS))
-@deploy/dev/ram.sh $(GOTEST) $(1) ./receiver
 @$(WITH) env CGO_ENABLED=1 $(GOTEST) $(1) -race $(NORACE) -run "^($(CONCURRENT))$$" $(RACED)
 @$(WITH) env CGO_ENABLED=1 $(GOTEST) $(1) -race $(NORACE) $(filter $(BUSY),$(OTHERS))
+@$(WITH) $(GOTEST) $(1) ./remediation/docker
+@$(WITH) deploy/dev/kube.sh with $(GOTEST) $(1) ./deploy/demo
 endef
 
 .PHONY: test

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,6 +127,10 @@ func (s *Server) stampOf(o view.Overview) (string, error) {
 	for i := range services {
 		if w := services[i].Watchdog; w != nil && o.Time.Sub(*w) <= services[i].WatchdogMaxAge {
 			services[i].Watchdog = &time.Time{} // in time: its age moves on by itself
+		}
+		services[i].Unheard = slices.Clone(services[i].Unheard)
+		for j := range services[i].Unheard { // its value comes with each refresh
+			services[i].Unheard[j].Value, services[i].Unheard[j].Since = 0, time.Time{}
 		}
 	}
 	o.Services, o.Time = services, time.Time{}

@@ -521,8 +521,9 @@ func (inc *Incident) NeedsHuman() map[string]bool {
 		case HoldApproval, HoldTarget, HoldBreaker, HoldStepFailed, HoldNoData:
 			out[string(inc.Reason)] = true
 		case HoldRateLimit, HoldBlastRadius:
-			// The breach goes on until the limit's window ends; a commander can let the step run.
-			if s, _ := inc.OverLimit(); s != nil {
+			// The breach goes on until the limit's window ends, unless that is soon; a commander can
+			// let the step run.
+			if s, gate := inc.OverLimit(); s != nil && (gate == GateRealm || inc.Restore != nil || inc.Aborting() || inc.Until.Sub(inc.Since) > time.Minute) {
 				out[string(inc.Reason)] = true
 			}
 		}

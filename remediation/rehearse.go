@@ -90,6 +90,7 @@ type RehearsalTable interface {
 func Trial(ctx context.Context, proofs ...func(context.Context) Result) Result {
 	whole := Result{Status: Pass}
 	var seen, causes []string
+	shared := true
 	for _, prove := range proofs {
 		f := prove(ctx)
 		if f.Status == Fail {
@@ -99,13 +100,16 @@ func Trial(ctx context.Context, proofs ...func(context.Context) Result) Result {
 		if f.Status == Pass {
 			continue
 		}
-		causes = append(causes, f.because())
+		causes, shared = append(causes, f.because()), shared && f.Cause != ""
 		if whole.Status == Pass {
 			whole.Status, whole.Next = f.Status, f.Next
 		}
 	}
 	whole.Evidence = strings.Join(seen, "; ")
-	return whole.Because(strings.Join(causes, "; "))
+	if whole.unknown = steady(strings.Join(causes, "; ")); shared {
+		whole.Cause = whole.unknown
+	}
+	return whole
 }
 
 // worst is what several results come to.

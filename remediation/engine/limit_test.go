@@ -618,20 +618,17 @@ func TestAnApprovalOverALimitNeverAnswersForTheDataThatAStepLoses(t *testing.T) 
 	})
 }
 
-func TestARestoreThatALimitHoldsAtItsBeginWaitsForACommander(t *testing.T) {
+func TestARestoreThatALimitHoldsAtItsBeginIsRefusedUntilThen(t *testing.T) {
 	w := newHarness(t, replace("per_service: 6/1h", "per_service: 2/1h"))
 	id := backedOut(w)
+	err := w.restore(id)
+	refused(t, err, remediation.Conflict)
+	if _, try := hint.Of(err); !strings.Contains(err.Error(), "until ") || try != "the same command after that" {
+		t.Error(err)
+	}
+	w.pass(time.Hour)
 	w.must(w.restore(id))
 	w.tick()
-	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
-	v := w.incident(id)
-	if v.Next == nil || v.Next.At == nil || !v.Next.At.Equal(*v.Until) || !strings.Contains(v.Next.What, "once nothing holds it") {
-		t.Errorf("until %v, next %+v", v.Until, v.Next)
-	}
-	for range 2 {
-		w.must(w.approveOver(id))
-		w.tick()
-	}
 	w.is(id, remediation.Closed, "")
 	w.undone(1, 1)
 }

@@ -3,6 +3,9 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -58,36 +61,57 @@ func (e *Engine) Plot(ctx context.Context, id, trigger string) (view.Plot, error
 const heardWithin = time.Minute
 
 // unheard lists the triggers of a service that have been beyond their bounds for longer
-// than an alert needs to arrive, as far as Prometheus answers soon enough.
+// than an alert needs to arrive, of those for which Prometheus answers soon enough.
 func (e *Engine) unheard(service string) []view.Unheard {
 	b := e.PlanOf(service)
 	if b == nil || e.history == nil {
 		return nil
 	}
-	seen := make(chan []view.Unheard, 1)
-	go func() {
-		var all []view.Unheard
-		for _, t := range b.Triggers {
-			if t.Signal != "" {
-				continue
-			}
+	var mu sync.Mutex // guards all
+	var all []view.Unheard
+	var looks sync.WaitGroup
+	for _, t := range b.Triggers {
+		if t.Signal != "" {
+			continue
+		}
+		looks.Go(func() {
 			p, err := e.ServicePlot(context.Background(), service, t.Name)
 			if err != nil {
 				e.Log.Debug("cannot compare a trigger's value with its bound", "service", service, "trigger", t.Name, "err", err)
-				continue
+				return
 			}
-			if since := p.BeyondSince(); !since.IsZero() && p.To.Sub(since) > heardWithin+2*b.Poll() {
-				all = append(all, view.Unheard{Trigger: p.Trigger, Value: p.Points[len(p.Points)-1].Value, Threshold: p.Threshold, Above: p.Above, Unit: p.Unit, Since: since.UTC()})
+			since := p.BeyondSince()
+			if since.IsZero() || p.To.Sub(since) <= heardWithin+2*b.Poll() || e.wasHeard(service, t.Name, p.To.Add(-time.Duration(t.Window+t.Recovery.Window))) {
+				return
 			}
-		}
-		seen <- all
-	}()
-	select {
-	case all := <-seen:
-		return all
-	case <-time.After(runsPatience):
-		return nil
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, view.Unheard{Trigger: p.Trigger, Value: p.Points[len(p.Points)-1].Value, Threshold: p.Threshold, Above: p.Above, Unit: p.Unit, Since: since.UTC()})
+		})
 	}
+	done := make(chan struct{})
+	go func() { looks.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(runsPatience):
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	slices.SortFunc(all, func(a, b view.Unheard) int { return strings.Compare(a.Trigger, b.Trigger) })
+	return slices.Clone(all)
+}
+
+// wasHeard reports whether an incident of the trigger was closed as over since a moment: the
+// trigger's long window shows what was before.
+func (e *Engine) wasHeard(service, trigger string, since time.Time) (heard bool) {
+	err := e.Store.View(context.Background(), func(tx remediation.Tx) error {
+		last, err := tx.Incidents(remediation.IncidentFilter{Service: service, Closed: true, Newest: true, Limit: view.ShownRecent})
+		for _, inc := range last {
+			heard = heard || !inc.Drill && !inc.ByHand && inc.Closed.After(since) && inc.Trigger(trigger) != nil
+		}
+		return err
+	})
+	return heard || err != nil
 }
 
 // plotTimeout bounds one query for a service's plot.

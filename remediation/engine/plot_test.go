@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,5 +194,40 @@ func TestTheOverviewSaysThatATriggerIsBeyondItsBoundAndNoIncidentIsOpen(t *testi
 	w.must(w.change(id, view.Close, ""))
 	if beyond(5, 5, 5, 5, 5, 5, 5, 5, 5, 5) != 1 {
 		t.Error("a breach whose incident was closed by hand is hidden")
+	}
+}
+
+// The long window shows a breach that is over for as long as it looks back.
+func TestAnOverviewKnowsABreachThatWasHeardByItsIncident(t *testing.T) {
+	h := &fakeHistory{}
+	w := newHarness(t)
+	w.history = h
+	w.start()
+	shown := func() bool {
+		h.points = nil
+		for i := range 12 {
+			h.points = append(h.points, remediation.Point{Time: w.now.Add(time.Duration(i-11) * 15 * time.Second), Value: 5})
+		}
+		o, err := w.engine.Overview(w.ctx)
+		w.must(err)
+		return slices.ContainsFunc(o.Services[0].Unheard, func(u view.Unheard) bool { return u.Trigger == "error_rate" })
+	}
+	id := w.open()
+	w.cured("error_rate")
+	for range 60 {
+		if w.incident(id).State == remediation.Recovered {
+			break
+		}
+		w.pass(30 * time.Second)
+	}
+	w.is(id, remediation.Recovered, "")
+	w.must(w.change(id, view.Close, ""))
+	w.pass(20 * time.Second)
+	if shown() {
+		t.Error("what was closed as over is shown as never heard of")
+	}
+	w.pass(20 * time.Minute)
+	if !shown() {
+		t.Error("what is beyond its bound after that is hidden")
 	}
 }

@@ -341,7 +341,7 @@ func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (le
 // thawCommand ends a freeze that there is.
 func thawCommand(f remediation.Freeze) string {
 	if f.Service == "" {
-		return "backout thaw --reason=WHY, for every service"
+		return "backout thaw --reason=WHY"
 	}
 	return "backout thaw --service=" + f.Service + " --reason=WHY"
 }

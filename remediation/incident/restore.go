@@ -140,12 +140,16 @@ func (c *change) beginRestore(r view.RestoreRequest, ev gate.Samples) error {
 	if err != nil {
 		return err
 	}
-	if closed != nil && (!closed.Reason.IsLimit() || closed.Until == nil) { // a limit holds it below, where a commander can let it run
+	if closed != nil {
 		until := ""
 		if closed.Until != nil {
 			until = ", until " + remediation.MomentFrom(c.Now, *closed.Until)
 		}
-		return remediation.Refuse(remediation.Conflict, "%s holds the restoring (%s): %s%s", closed.Gate, closed.Reason, closed.Why, until)
+		err := remediation.Refuse(remediation.Conflict, "%s holds the restoring (%s): %s%s", closed.Gate, closed.Reason, closed.Why, until)
+		if closed.Reason.IsLimit() { // begun and held, it would keep the incident from acting on a new breach
+			return hint.Add(err, "the same command after that")
+		}
+		return err
 	}
 	inc.Restore = &remediation.Restore{By: r.Actor, Reason: r.Reason, Began: c.Now, Force: r.Force}
 	all, err := c.Tx.Alerts(inc.ID)

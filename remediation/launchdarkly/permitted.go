@@ -40,5 +40,5 @@ func (a *flagOff) Permitted(ctx context.Context) remediation.Result {
 		}
 	}
 	return remediation.Unknown("LaunchDarkly does not say whether the token may turn the flag off",
-		"check that the token's role has updateOn in environment "+a.at.Environment+", and sign this off")
+		"check that the token's role has updateOn in environment "+a.at.Environment+", or sign it off")
 }

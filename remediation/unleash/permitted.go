@@ -42,7 +42,7 @@ func (a *flagOff) Permitted(ctx context.Context) remediation.Result {
 	switch {
 	case errors.As(err, &e) && (e.Code == http.StatusForbidden || e.Code == http.StatusNotFound), err == nil && me.Permissions == nil:
 		return remediation.Unknown("Unleash does not say what the token may do",
-			"turn another flag of that environment off and on with the token, and sign this off")
+			"turn another flag of that environment off and on with the token, or sign it off")
 	case err != nil:
 		return remediation.ResultOf(fmt.Errorf("ask for the token's permissions: %w", err))
 	case slices.ContainsFunc(me.Permissions, func(p permission) bool { return p.turns(a.at.Project, a.at.Environment) }):

@@ -279,7 +279,7 @@ func Share(p float64) string { return strconv.FormatFloat(math.Round(p*10)/10, '
 
 // Rows are a backtest's alerts as a table, its head first.
 func (b *Backtest) Rows() [][]string {
-	rows := [][]string{{"alert", "fired", "longest", "nearest", "no data", "of"}}
+	rows := [][]string{{"alert", "fired", "longest", "nearest", "no data", "counted"}}
 	for i := range b.Alerts {
 		a := &b.Alerts[i]
 		longest, nearest := "-", "-"

@@ -63,7 +63,7 @@ func NewStatus(o Overview) Status {
 		message, _, _ = strings.Cut(message, "\n")
 		words := "the configuration could not be reloaded: " + message
 		if r.Runs != nil {
-			words += "; backout runs with that of " + remediation.MomentFrom(o.Time, *r.Runs)
+			words += "; backout runs with what was loaded at " + remediation.Moment(*r.Runs)
 		}
 		add(true, "configuration", "%s", words)
 		s.Lines[len(s.Lines)-1].Short = "could not be reloaded"
@@ -118,7 +118,7 @@ func NewStatus(o Overview) Status {
 		}
 		add(lost, sv.Service, "monitoring: %s", words)
 		for _, u := range sv.Unheard {
-			add(true, sv.Service, "%s", u.words())
+			add(true, sv.Service, "%s: its alert did not arrive, or is silenced", u.words())
 		}
 		for _, why := range sv.NotReady {
 			message, try := hint.Cut(why)

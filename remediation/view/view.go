@@ -55,7 +55,7 @@ func OfIncident(tx remediation.Tx, inc *remediation.Incident) (IncidentView, err
 			Started: UTC(s.Started), Finished: UTC(s.Finished),
 			Undoing:       s.Undoing && s.State == remediation.StepIntent,
 			PutBack:       s.State == remediation.StepUndone && s.Error == "", // what failed keeps its error
-			NeedsApproval: s.Open() && (s.Approve > 0 || s.Risk == alerts.Lossy) && s.Approved == "",
+			NeedsApproval: s.Open() && asks(inc, s),
 		})
 	}
 	if inc.State == remediation.Waiting && inc.Reason == remediation.HoldMode {
@@ -146,7 +146,6 @@ func NextOf(inc *remediation.Incident) *Next {
 	if s == nil || inc.State == remediation.Closed || inc.Unhandled() != nil {
 		return nil
 	}
-	asks := (s.Approve > 0 || s.Risk == alerts.Lossy) && s.Approved == ""
 	n := &Next{Step: s.ID(), What: "it runs once nothing holds it, if the breach continues"}
 	switch inc.State {
 	case remediation.Confirming:
@@ -164,7 +163,7 @@ func NextOf(inc *remediation.Incident) *Next {
 			break
 		}
 		n.At = UTC(inc.Until)
-		if inc.Reason.IsLimit() && asks {
+		if inc.Reason.IsLimit() && asks(inc, s) {
 			n.What = "it asks for its approval once nothing holds it, if the breach continues"
 		}
 	}
@@ -211,6 +210,12 @@ func nextRestored(inc *remediation.Incident) *Next {
 		n.What, n.At = "it runs once nothing holds it, since "+n.What, UTC(inc.Until)
 	}
 	return n
+}
+
+// asks reports whether a step asks for an approval before it runs, and has none yet of the
+// present plan.
+func asks(inc *remediation.Incident, s *remediation.Step) bool {
+	return (s.Approve > 0 || s.Risk == alerts.Lossy) && (s.Approved == "" || s.ApprovalPlan != inc.PlanHash())
 }
 
 // UTC returns a moment in UTC, nil for none.
