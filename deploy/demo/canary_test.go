@@ -296,7 +296,8 @@ func (s *stack) readyForACanary(t *testing.T) {
 // wantRefusal fails the test unless a command is refused, with a word on what is missing.
 func wantRefusal(t *testing.T, s *stack, why string, args ...string) {
 	t.Helper()
-	if said, err := s.command(t.Context(), args...); err == nil || !strings.Contains(err.Error(), why) {
+	// A refusal is wrapped to the width of a terminal.
+	if said, err := s.command(t.Context(), args...); err == nil || !strings.Contains(strings.Join(strings.Fields(err.Error()), " "), why) {
 		t.Fatalf("%q gave %v, and should be refused with %q; it says\n%s", args, err, why, said)
 	}
 }

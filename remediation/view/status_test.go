@@ -68,10 +68,10 @@ func TestAStatusMarksExactlyWhatNeedsAPerson(t *testing.T) {
 		}, "inc-1: shop: On hold: backout only observes (needs a person: a breach, and backout only observes)"},
 		"a breach of which no alert came": {func(o *view.Overview) {
 			o.Services[0].Unheard = []view.Unheard{{Trigger: "hits", Value: 0.5, Threshold: 0.6, Unit: alerts.Ratio}}
-		}, "shop: hits is at 50%, under its bound of 60%, and no incident is open"},
+		}, "shop: hits is at 50%, under its bound of 60%, and no incident is open: its alert did not arrive, or is silenced"},
 		"a reload that failed": {func(o *view.Overview) {
 			o.NotReloaded = &view.NotReloaded{Error: "shop.yaml:3: unknown key\nshop.yaml:9: another", Time: now, Runs: ago(time.Hour)}
-		}, "configuration: the configuration could not be reloaded: shop.yaml:3: unknown key; backout runs with that of 22 Nov 2026 02:10:00 UTC (1 h ago)"},
+		}, "configuration: the configuration could not be reloaded: shop.yaml:3: unknown key; backout runs with what was loaded at 22 Nov 2026 02:10:00 UTC"},
 		"an incident that somebody claimed": {func(o *view.Overview) {
 			o.Incidents = []view.IncidentView{{ID: "inc-1", Service: "shop", State: remediation.Waiting, Reason: remediation.HoldApproval, ClaimedBy: "eve"}}
 		}, ""},
