@@ -43,7 +43,7 @@ func TestStatusShowsAReloadThatFailedUntilOneSucceeds(t *testing.T) {
 	if r.reload(t.Context(), "") == nil {
 		t.Fatal("a broken playbook was taken over")
 	}
-	if got := shown(); !strings.Contains(got, broken) || !strings.Contains(got, "; backout runs with that of ") {
+	if got := shown(); !strings.Contains(got, broken) || !strings.Contains(got, "; backout runs with what was loaded at ") {
 		t.Errorf("it shows %q", got)
 	}
 	if e.NoteReload(nil); shown() != "" {

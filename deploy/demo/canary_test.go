@@ -144,7 +144,10 @@ func TestABreachInEachStageIsBackedOutForThatStagesReasonOnly(t *testing.T) {
 		_, err := m.command(t.Context(), "rollout", "start", "--declare", "--service="+m.service, "--stage="+way[max(i-1, 0)].Name)
 		if err == nil && i > 0 {
 			err = await(t.Context(), generous, time.Second, func(ctx context.Context) error {
-				if r, err := m.rollout(ctx); err == nil && r.Stage == m.service {
+				switch r, err := m.rollout(ctx); {
+				case err != nil:
+					return err // another promotion would lead past the stage
+				case r.Stage == m.service:
 					return nil // an answer that came too late was a yes
 				}
 				return m.lead(ctx, "promote")
