@@ -113,7 +113,7 @@ watchdog: {max_age: 5m}
 
 func newHarness(t *testing.T, edit ...func(string) string) *harness {
 	t.Helper()
-	if crashtest.Sampled() {
+	if crashtest.Sampled() && !raced {
 		return newHarnessOn(t, inMemory, edit...)
 	}
 	return newHarnessOn(t, onDisk(t), edit...)
