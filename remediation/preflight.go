@@ -35,9 +35,9 @@ type Result struct {
 	// Cause is what kept this check, and others with the same cause, from telling anything:
 	// it is signed off once, whatever else the evidence says. "": all of the evidence is.
 	Cause string `json:"cause,omitempty"`
-	// unknown, where set, is what a trial of several checks could not tell, without the rest
+	// Unknown, where set, is what a trial of several checks could not tell, without the rest
 	// of its evidence.
-	unknown string
+	Unknown string `json:"unknown,omitempty"`
 }
 
 // Because is a Result that shares its evidence's cause with others.
@@ -47,7 +47,7 @@ func (f Result) Because(cause string) Result {
 }
 
 // because is what a Result that tells nothing is signed off for.
-func (f Result) because() string { return cmp.Or(f.Cause, f.unknown, f.Evidence) }
+func (f Result) because() string { return cmp.Or(f.Cause, f.Unknown, f.Evidence) }
 
 // PreflightCheck is one check before a rollout starts. Run leaves nothing behind, however it
 // ends.

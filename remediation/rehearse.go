@@ -106,8 +106,8 @@ func Trial(ctx context.Context, proofs ...func(context.Context) Result) Result {
 		}
 	}
 	whole.Evidence = strings.Join(seen, "; ")
-	if whole.unknown = steady(strings.Join(causes, "; ")); shared {
-		whole.Cause = whole.unknown
+	if whole.Unknown = steady(strings.Join(causes, "; ")); shared {
+		whole.Cause = whole.Unknown
 	}
 	return whole
 }
