@@ -64,8 +64,8 @@ func (f Freeze) Outlasts(other Freeze) bool {
 // RanOut reports whether a freeze is over.
 func (f Freeze) RanOut(now time.Time) bool { return f.Until != nil && !f.Until.After(now) }
 
-// IsLimit reports whether a hold is one of a limit, unless it has no end: that is the lock
-// of a target.
+// IsLimit reports whether a hold is one of a limit. Without an end it is the lock of a
+// target.
 func (r Reason) IsLimit() bool {
 	return r == HoldRateLimit || r == HoldBlastRadius || r == HoldCooldown
 }

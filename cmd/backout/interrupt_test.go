@@ -28,6 +28,8 @@ func TestAnInterruptedCommandSaysWhatGoesOn(t *testing.T) {
 			"backout: stopped waiting; the server had not answered, and may have begun\ntry: backout rehearse show\n"},
 		"a rollout that is asked for": {[]string{"rollout", "start", "--service=shop", "--reason=r"}, "/api/v1/rollout/start", "",
 			"backout: stopped waiting; the server had not answered, and may have begun\ntry: backout rollout status --service=shop\n"},
+		"an approval": {[]string{"approve", "inc-1", "1-flag_off", "--reason=r"}, "/api/v1/incidents/inc-1/approve", "",
+			"backout: interrupted before the answer came; the server may have made the change\ntry: backout audit tail\n"},
 		"a list": {[]string{"incident", "list"}, "/api/v1/incidents", "", "backout: interrupted\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -299,6 +299,8 @@ func explain(err error) (status int, words string) {
 		return statusNegative, ""
 	case errors.Is(err, errAnsweredWrong):
 		return statusWrong, ""
+	case errors.Is(err, client.ErrMayHaveChanged):
+		return statusWrong, "backout: interrupted before the answer came; " + client.ErrMayHaveChanged.Error() + "\ntry: backout audit tail\n"
 	case errors.Is(err, context.Canceled):
 		return statusWrong, "backout: interrupted\n"
 	}

@@ -66,8 +66,10 @@ func (a *elsewhere) Verify(ctx context.Context, op string) error {
 	if err := a.Action.Verify(ctx, op); err != nil {
 		return err
 	}
-	_ = replicas.Insist(ctx, replicas.Patience(a.target.Probe), a.denied) // a denial that lasts is Watch's
-	return nil
+	if replicas.Insist(ctx, replicas.Patience(a.target.Probe), a.denied) != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	return nil // a denial that lasts is Watch's
 }
 
 // Watch implements remediation.Watcher: it reports where the flag is on again.

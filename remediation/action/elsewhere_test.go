@@ -107,6 +107,12 @@ func TestAServiceHasTheProbesTimeoutToHearOfAFlag(t *testing.T) {
 		if took := time.Since(from); took < 29*time.Second || took > 31*time.Second {
 			t.Errorf("it follows after 29 s, and was asked for %s", took)
 		}
+		// A server that stops has verified nothing yet.
+		ctx, stop := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, stop)
+		if err := bound(t, board, word(time.Hour)).Verify(ctx, "op"); !errors.Is(err, context.Canceled) {
+			t.Errorf("stopped while it waits: %v", err)
+		}
 		// What the provider shows comes first.
 		board.Broken = errors.New("still on")
 		if err := bound(t, board, word(0)).Verify(t.Context(), "op"); !errors.Is(err, board.Broken) {

@@ -316,17 +316,8 @@ func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (le
 				return err
 			}
 		}
-		switch {
-		case !found && service == "":
-			err = remediation.Refuse(remediation.Missing, "there is no global freeze")
-		case !found:
-			err = remediation.Refuse(remediation.Missing, "%s is not frozen", service)
-		}
-		if !found && len(all) > 0 {
-			return hint.Add(err, "%s", thawCommand(all[0]))
-		}
-		if err != nil {
-			return err
+		if !found {
+			return notFrozen(service, all)
 		}
 		left, err = e.FreezesIn(tx)
 		return err
@@ -338,12 +329,19 @@ func (e *Responder) Thaw(ctx context.Context, service, actor, reason string) (le
 	return left, nil
 }
 
-// thawCommand ends a freeze that there is.
-func thawCommand(f remediation.Freeze) string {
-	if f.Service == "" {
-		return "backout thaw --reason=WHY"
+// notFrozen refuses to end a freeze that there is not, and says how one ends that there is.
+func notFrozen(service string, all []remediation.Freeze) error {
+	err := remediation.Refuse(remediation.Missing, "%s is not frozen", service)
+	if service == "" {
+		err = remediation.Refuse(remediation.Missing, "there is no global freeze")
 	}
-	return "backout thaw --service=" + f.Service + " --reason=WHY"
+	switch {
+	case len(all) == 0:
+		return err
+	case all[0].Service == "":
+		return hint.Add(err, "backout thaw --reason=WHY")
+	}
+	return hint.Add(err, "backout thaw --service=%s --reason=WHY", all[0].Service)
 }
 
 // LiftFreeze ends one freeze and wakes what it held.

@@ -148,6 +148,7 @@ func (w *work) look(ctx context.Context) (remediation.Look, error) {
 		return remediation.Look{}, w.kept(err)
 	}
 	var s snapshot
+	var notYet error // said last: a step before this one may take it away, and nothing else
 	position := remediation.Untouched
 	switch {
 	case w.m.open():
@@ -162,14 +163,15 @@ func (w *work) look(ctx context.Context) (remediation.Look, error) {
 		}
 		s = w.describe(st)
 	default:
-		if s, _, err = w.prepare(ctx, st); err == nil {
-			err = w.tolerated(ctx)
-		}
-		if err != nil {
+		if s, _, err = w.prepare(ctx, st); err != nil {
 			return remediation.Look{}, err
 		}
+		notYet = w.tolerated(ctx)
 	}
-	if s.Rows, err = w.glance(ctx); err != nil {
+	if s.Rows, err = w.glance(ctx); err == nil {
+		err = notYet
+	}
+	if err != nil {
 		return remediation.Look{}, err
 	}
 	if w.m != nil && w.m.Phase != undone {

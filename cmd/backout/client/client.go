@@ -131,7 +131,7 @@ func (cl *Client) Ask(ctx context.Context, method, path string, query url.Values
 	}
 	resp, err := cl.http.Do(req)
 	if err != nil {
-		return cl.silent(err)
+		return cl.silent(method, err)
 	}
 	defer func() {
 		if cerr := resp.Body.Close(); cerr != nil && err == nil {
@@ -141,7 +141,7 @@ func (cl *Client) Ask(ctx context.Context, method, path string, query url.Values
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return cl.silent(err)
+		return cl.silent(method, err)
 	case len(answer) > maxAnswer:
 		return fmt.Errorf("server at %s: the answer is larger than %d bytes", cl.base, maxAnswer)
 	case resp.StatusCode != http.StatusOK:
@@ -177,16 +177,21 @@ func whole(answer []byte, t reflect.Type) error {
 	return nil
 }
 
+// ErrMayHaveChanged is in the error of a change that was interrupted before its answer came.
+var ErrMayHaveChanged = errors.New("the server may have made the change")
+
 // silent explains why there is no answer.
-func (cl *Client) silent(err error) error {
+func (cl *Client) silent(method string, err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
 	}
 	var timeout net.Error
 	switch {
+	case errors.Is(err, context.Canceled) && method != http.MethodGet:
+		return fmt.Errorf("%w: %w", ErrMayHaveChanged, context.Canceled)
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("no answer from the server at %s: %w", cl.base, context.Canceled)
+		return context.Canceled
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return unreachable("start `backout serve`, or name another server with --url",
 			"connection refused by %s; is `backout serve` running?", cl.base)
