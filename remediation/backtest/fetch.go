@@ -96,7 +96,7 @@ func (f *fetcher) ask(ctx context.Context, expr string, out *series) error {
 		return nil
 	case ctx.Err() != nil, !slow && !errors.Is(err, remediation.ErrExecution):
 		return err
-	case out.span(out.len()) < 2*leastChunk && slow && !f.answers(ctx, out.grid):
+	case slow && !f.answers(ctx, out.grid):
 		return err // the server, and not the expression
 	case out.span(out.len()) < 2*leastChunk:
 		out.gaps = []gap{{out.first, out.last + 1, err}}
@@ -144,6 +144,9 @@ func (f *fetcher) query(ctx context.Context, expr string, g grid) ([]remediation
 		return nil, ctx.Err()
 	}
 	defer func() { <-f.slots }()
+	if ctx.Err() != nil { // which select may have passed over
+		return nil, ctx.Err()
+	}
 	began := time.Now()
 	points, err := f.source.Samples(ctx, expr, g.at(g.first), g.at(g.last), g.step)
 	if rest := time.Duration(f.pause * float64(time.Since(began))); rest > 0 {

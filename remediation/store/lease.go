@@ -66,6 +66,8 @@ func takeLease(ctx context.Context, p *postgres) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A connection whose context ended says that it is closed, and not why.
+	failed := func(err error) (*lease, error) { return nil, errors.Join(err, context.Cause(ctx), c.close()) }
 	var first string
 	for {
 		err := l.take(ctx, c.c)
@@ -73,12 +75,12 @@ func takeLease(ctx context.Context, p *postgres) (*lease, error) {
 			break
 		}
 		if !errors.Is(err, ErrTakenOver) {
-			return nil, errors.Join(err, c.close())
+			return failed(err)
 		}
 		var holder, until string
 		var left float64
 		if err := c.c.QueryRow(ctx, leaseLeft, l.realm).Scan(&holder, &until, &left); err != nil {
-			return nil, errors.Join(fmt.Errorf("read the lease: %w", err), c.close())
+			return failed(fmt.Errorf("read the lease: %w", err))
 		}
 		if first == "" {
 			first = until
