@@ -317,6 +317,16 @@ func TestAPreflightCountsForItsPlaybookAndItsReleaseOnly(t *testing.T) {
 	p.misses("the playbook has changed")
 	again(replace("version: v2", "version: v3"))
 	p.misses(append([]string{"the last preflight was of release v2, not of v3"}, unsigned...)...)
+	v, err := p.engine.Preflight(p.ctx, "shop")
+	p.must(err)
+	for _, it := range v.Items {
+		if it.Owner == "" {
+			t.Errorf("%s is shown for %s, which it was not checked for", it.ID, v.Release)
+		}
+	}
+	if v.Release != "v3" || v.Finished != nil {
+		t.Errorf("shown: release %s, finished %v", v.Release, v.Finished)
+	}
 }
 
 func TestAPreflightStepsAsideForAnIncident(t *testing.T) {

@@ -274,7 +274,7 @@ func (e *Checker) preflightView(tx remediation.Tx, b *plan.Plan) (remediation.Pr
 		return remediation.PreflightView{}, err
 	}
 	v := remediation.PreflightView{Service: b.Service, Release: b.Release.Version}
-	run := kept.Run
+	run := runOf(kept.Run, b.Release.Version)
 	if now := kept.Going; now != nil && len(now.Plans) == 0 {
 		v.Running, v.Left, run = true, now.Left, &now.PreflightRun
 	}

@@ -65,7 +65,7 @@ func PreflightEnd(v remediation.PreflightView) string {
 		}
 	}
 	if v.Finished == nil {
-		b.WriteString("\nNo preflight has finished yet.\n")
+		fmt.Fprintf(&b, "\nNo preflight of %s has finished yet.\n", Clean(v.Release))
 	} else {
 		fmt.Fprintf(&b, "\n%d passed, %d failed, %d unknown; ended %s.\n",
 			count[remediation.Pass], count[remediation.Fail], count[remediation.CannotTell], remediation.Moment(*v.Finished))
