@@ -135,6 +135,40 @@ func TestAnEffectInDoubtIsResolvedByLooking(t *testing.T) {
 		w.is(id, remediation.Settling, "")
 		w.logs(id, "in_doubt 1-flag_off half_way", "outcome 1-flag_off done", "verified 1-flag_off")
 	})
+	t.Run("half of it did, and then nothing answers", func(t *testing.T) {
+		w := newHarness(t)
+		tg := w.target("flag_off")
+		tg.applyErr, tg.cut = doubt, true
+		tg.duringApply = func() { tg.duringApply = func() { tg.lookErr = errors.New("the API server does not answer") } }
+		id := w.open()
+		w.is(id, remediation.Acting, remediation.HoldTarget)
+		w.steps(id, remediation.StepIntent, remediation.StepPending, remediation.StepPending)
+		if tg.duringApply, tg.lookErr, tg.cut, tg.applyErr = nil, nil, false, nil; tg.undone > 0 {
+			t.Error("the flag was turned on again by what nobody saw")
+		}
+		w.pass(15 * time.Second)
+		w.is(id, remediation.Settling, "")
+	})
+	t.Run("half of it did, twice", func(t *testing.T) {
+		w := newHarness(t)
+		tg := w.target("flag_off")
+		tg.applyErr, tg.cut = doubt, true
+		id := w.open()
+		if tg.undone != 1 || w.row(id).Step("1-flag_off").State != remediation.StepUndone {
+			t.Errorf("undone %d times", tg.undone)
+		}
+	})
+	t.Run("the second half happened unheard", func(t *testing.T) {
+		w := newHarness(t)
+		tg := w.target("flag_off")
+		tg.applyErr, tg.cut = doubt, true
+		tg.duringApply = func() {
+			tg.duringApply = func() { tg.cut, tg.position, tg.effects = false, remediation.Wanted, 1 }
+		}
+		id := w.open()
+		w.is(id, remediation.Settling, "")
+		w.logs(id, "in_doubt 1-flag_off half_way", "outcome 1-flag_off done", "verified 1-flag_off")
+	})
 }
 
 // unverified is an incident whose first step has run, and whose target then does not answer.

@@ -246,7 +246,18 @@ func (r *run) doubt(ctx context.Context, cause error) error {
 	case way == Back:
 		return r.undo(ctx, cause)
 	case look.Position == remediation.HalfWay:
-		if err := r.apply(ctx); err != nil {
+		err := r.apply(ctx)
+		if err != nil && remediation.IsInDoubt(err) {
+			again, unseen := Look(ctx, r.g, r.op)
+			if unseen != nil { // nor is it undone blindly
+				_, err = r.j.Doubted(ctx, err, remediation.Look{}, unseen)
+				return err
+			}
+			if again.Position == remediation.Wanted {
+				err = nil
+			}
+		}
+		if err != nil {
 			return r.undo(ctx, err)
 		}
 		return r.applied(ctx, map[string]any{"why": "found half-way and rolled forward"})
