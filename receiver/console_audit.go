@@ -182,7 +182,7 @@ func checkChain(entries []audit.Entry) chainState {
 		newer := entries[i-1]
 		if newer.Seq != e.Seq+1 {
 			st.Linked = false
-		} else if newer.Prev != e.Hash && !newer.Omitted() {
+		} else if newer.Prev != e.Hash {
 			st.Broken = newer.Seq
 			return st
 		}

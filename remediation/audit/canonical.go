@@ -65,7 +65,7 @@ func (e Entry) Canonical() []byte {
 // Canonical. It is "", which no Hash is, for an entry that has no such form.
 func (e Entry) Sum() string {
 	if e.Omitted() {
-		return e.Hash // its content is not there to be summed
+		return e.sum
 	}
 	b := e.Canonical()
 	if b == nil {

@@ -54,7 +54,7 @@ func (c *Chain) Add(e Entry) error {
 		return broken(want, "it is missing, entry %d follows", e.Seq)
 	case e.Seq < want:
 		return broken(e.Seq, "it stands where entry %d belongs", want)
-	case e.Prev != prev && !e.Omitted():
+	case e.Prev != prev:
 		return broken(e.Seq, "its prev is %.80q, the hash before it is %q", e.Prev, prev)
 	}
 	switch sum := e.Sum(); sum {

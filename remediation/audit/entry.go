@@ -45,7 +45,13 @@
 // or with a checkpoint. Pruning changes no hash.
 package audit
 
-import "time"
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
 
 // Entry is one entry of the audit log. All keys are always present; a key
 // that does not apply is "" (detail: {}).
@@ -63,8 +69,10 @@ type Entry struct {
 	Detail map[string]any `json:"detail"`
 	Prev   string         `json:"prev"`
 	Hash   string         `json:"hash"`
-	// omitted is how many bytes the entry has, where it is too large to be read.
+	// omitted is how many bytes the entry has, where it is too large to be read, and sum
+	// what they hash to.
 	omitted int64
+	sum     string
 }
 
 // MaxEntry is how many bytes of an entry are read. Versions before this one wrote
@@ -74,12 +82,31 @@ const MaxEntry = 4 << 20
 // PageBytes bounds how many bytes of entries are read at once, for a list or an export.
 const PageBytes = 4 << 20
 
-// OmittedEntry stands for a stored entry of more than MaxEntry bytes: all that is
-// known of it is what a store keeps next to it. Its content is not checked.
-func OmittedEntry(seq int64, kind Kind, service, incident, hash string, size int64) Entry {
-	return Entry{Seq: seq, Kind: kind, Service: service, Incident: incident, Hash: hash, omitted: size, Detail: map[string]any{
-		"omitted_bytes": size, "why": "this entry is too large to be read, so its content is left out and not checked",
-	}}
+// Piece is how many bytes of an entry of more than MaxEntry bytes are read at a time.
+const Piece = 1 << 20
+
+// OmittedEntry stands for a stored entry of more than MaxEntry bytes, which was read a
+// piece at a time: tail is its end, at least a Piece, sum the lower-case hexadecimal SHA-256
+// of all of them. Who acted, and its detail, are left out.
+func OmittedEntry(tail []byte, size int64, sum, hash string) (Entry, error) {
+	// The keys are in order, and no string has a quotation mark of its own.
+	i := bytes.LastIndex(tail, []byte(`,"incident":"`))
+	if i < 0 {
+		return Entry{}, errors.New("its end is not that of an entry")
+	}
+	tail[i] = '{'
+	var o object
+	if err := json.Unmarshal(tail[i:], &o); err != nil {
+		return Entry{}, fmt.Errorf("its end is not that of an entry: %w", err)
+	}
+	e := Entry(o.fields)
+	var err error
+	if e.Time, err = time.Parse(timeFormat, o.Time); err != nil {
+		return Entry{}, fmt.Errorf("its end is not that of an entry: %w", err)
+	}
+	e.Hash, e.omitted, e.sum = hash, size, sum
+	e.Detail = map[string]any{"omitted_bytes": size, "why": "this entry is too large to be read, so its content is left out"}
+	return e, nil
 }
 
 // Omitted reports whether the entry's content was left out.

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -59,25 +61,31 @@ func (t *tx) Appended() []audit.Entry { return slices.Clone(t.appended) }
 // columns are not those of its bytes.
 func (t *tx) Entries(f audit.Filter) ([]audit.Entry, error) {
 	out := []audit.Entry{}
-	err := t.eachEntry(f, func(e audit.Entry) error {
+	large := map[int]stored{} // by the place in out
+	err := t.eachEntry(f, func(s stored) error {
+		if s.size > audit.MaxEntry {
+			large[len(out)] = s
+			out = append(out, audit.Entry{})
+			return nil
+		}
+		e, err := s.entry(audit.ParseEntry(s.canonical, s.hash))
 		out = append(out, e)
-		return nil
+		return err
 	})
-	if err != nil {
-		return nil, err
-	}
 	for i := range out {
-		if !out[i].Omitted() || out[i].Seq <= 1 {
+		s, ok := large[i]
+		if !ok {
 			continue
 		}
-		// Its time is not known: it is that of the entry before it, or later.
-		err := t.eachEntry(audit.Filter{After: out[i].Seq - 2, Limit: 1}, func(e audit.Entry) error {
-			out[i].Time = e.Time
-			return nil
-		})
-		if err != nil {
-			return nil, err
+		e, broken := t.readLarge(s)
+		if broken != nil { // before what err is about
+			err = broken
+			break
 		}
+		out[i] = e
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the audit log: %w", err)
 	}
 	if f.Newest {
 		slices.Reverse(out)
@@ -89,7 +97,7 @@ func (t *tx) Entries(f audit.Filter) ([]audit.Entry, error) {
 var columns = fmt.Sprintf("SELECT seq, kind, service, incident, hash, octet_length(entry), CASE WHEN octet_length(entry) <= %d THEN entry ELSE '' END FROM audit", audit.MaxEntry)
 
 // eachEntry calls each for the entries that match, newest first where f says so.
-func (t *tx) eachEntry(f audit.Filter, each func(audit.Entry) error) error {
+func (t *tx) eachEntry(f audit.Filter, each func(stored) error) error {
 	q := query{from: columns, words: t.c.dialect()}
 	q.byIndex(f, func(column, value string) { q.where("'' || "+column+" = ?", value) })
 	if f.After > 0 {
@@ -103,20 +111,17 @@ func (t *tx) eachEntry(f audit.Filter, each func(audit.Entry) error) error {
 		q.where(fmt.Sprintf("CASE WHEN octet_length(entry) <= %d THEN %s ELSE 1 = 0 END", audit.MaxEntry, q.words.contains), []byte(f.Text))
 	}
 	size := 0
-	err := t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(r row) error {
-		e, n, err := scanEntry(r)
+	return t.rows(q.text("seq", f.Newest, f.Limit), q.args, func(r row) error {
+		var s stored
+		err := r.scan(&s.seq, &s.kind, &s.service, &s.incident, &s.hash, &s.size, &s.canonical)
 		if err == nil {
-			err = each(e)
+			err = each(s)
 		}
-		if size += n; err == nil && f.Bytes > 0 && size >= f.Bytes {
+		if size += len(s.canonical); err == nil && f.Bytes > 0 && size >= f.Bytes {
 			return errEnough
 		}
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("read the audit log: %w", err)
-	}
-	return nil
 }
 
 // byIndex adds the condition of f that finds the fewest entries: its index answers
@@ -165,26 +170,38 @@ func (t *tx) Reach(f audit.Filter, n int) (seq int64, err error) {
 	return seq, nil
 }
 
-// scanEntry reads an entry from its bytes and compares the columns with them.
-// n is how many bytes were read.
-func scanEntry(r row) (_ audit.Entry, n int, err error) {
-	var seq, size int64
-	var kind, service, incident, hash string
-	var canonical []byte
-	if err := r.scan(&seq, &kind, &service, &incident, &hash, &size, &canonical); err != nil {
-		return audit.Entry{}, 0, err
-	}
-	if size > audit.MaxEntry {
-		return audit.OmittedEntry(seq, audit.Kind(kind), service, incident, hash, size), 0, nil
-	}
-	e, err := audit.ParseEntry(canonical, hash)
-	if err != nil {
-		return audit.Entry{}, 0, &audit.BrokenChainError{Seq: seq, Why: err.Error()}
-	}
-	if e.Seq != seq || string(e.Kind) != kind || e.Service != service || e.Incident != incident {
-		return audit.Entry{}, 0, &audit.BrokenChainError{
-			Seq: seq, Why: "the columns it is found by were changed: they are not those of its bytes",
+// stored is a row of the audit log. The bytes of an entry that is too large are not read
+// with it.
+type stored struct {
+	seq, size                     int64
+	kind, service, incident, hash string
+	canonical                     []byte
+}
+
+// entry is what was read of the entry's bytes, unless its columns are not those of them.
+func (s stored) entry(e audit.Entry, err error) (audit.Entry, error) {
+	switch {
+	case err != nil:
+		return audit.Entry{}, &audit.BrokenChainError{Seq: s.seq, Why: err.Error()}
+	case e.Seq != s.seq || string(e.Kind) != s.kind || e.Service != s.service || e.Incident != s.incident:
+		return audit.Entry{}, &audit.BrokenChainError{
+			Seq: s.seq, Why: "the columns it is found by were changed: they are not those of its bytes",
 		}
 	}
-	return e, len(canonical), nil
+	return e, nil
+}
+
+// readLarge reads an entry that is too large for memory, a piece at a time.
+func (t *tx) readLarge(s stored) (audit.Entry, error) {
+	sum := sha256.New()
+	var tail []byte
+	for at := int64(0); at < s.size; at += audit.Piece {
+		var piece []byte
+		if err := t.row("SELECT substr(entry, ?, ?) FROM audit WHERE seq = ?", []any{at + 1, audit.Piece, s.seq}, &piece); err != nil {
+			return audit.Entry{}, fmt.Errorf("entry %d: %w", s.seq, err)
+		}
+		sum.Write(piece)
+		tail = append(tail[max(0, len(tail)-audit.Piece):], piece...)
+	}
+	return s.entry(audit.OmittedEntry(tail, s.size, hex.EncodeToString(sum.Sum(nil)), s.hash))
 }

@@ -73,7 +73,7 @@ func TestAnEntryTooLargeToReadIsLeftOut(t *testing.T) { onBoth(t, tooLarge) }
 func tooLarge(t *testing.T, dsn string) {
 	s := openBatching(t, dsn)
 	appended(t, s, 10)
-	appended(t, s, audit.MaxEntry)
+	appended(t, s, audit.MaxEntry+audit.Piece/2)
 	appended(t, s, 10)
 	err := s.View(t.Context(), func(tx remediation.Tx) error {
 		all, err := tx.Entries(audit.Filter{})

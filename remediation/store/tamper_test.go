@@ -26,9 +26,9 @@ func verify(t *testing.T, s *Store) (seq int64, hash string, err error) {
 func TestATamperedAuditLogIsNoticed(t *testing.T) { onBoth(t, tampered) }
 
 func tampered(t *testing.T, _ string) {
-	fresh := sqliteDSN
+	fresh, large := sqliteDSN, "hex(zeroblob(3000000))"
 	if strings.HasSuffix(t.Name(), "PostgreSQL") {
-		fresh = storetest.Postgres
+		fresh, large = storetest.Postgres, "repeat('0', 6000000)"
 	}
 	changed := func(to string) string {
 		if !strings.HasSuffix(t.Name(), "PostgreSQL") {
@@ -42,6 +42,9 @@ func tampered(t *testing.T, _ string) {
 		why   string
 	}{
 		"text":              {changed("replace(CAST(entry AS TEXT), '\"actor\":\"7\"', '\"actor\":\"8\"')"), 8, "hash"},
+		"text, a lot":       {changed(`replace(CAST(entry AS TEXT), '"actor":"7"', '"actor":"' || ` + large + ` || '"')`), 8, "its content has"},
+		"a lot of nothing":  {changed(large), 8, "its end is not"},
+		"a lot of another":  {changed(`replace(CAST(entry AS TEXT), '"step":""', '"step":"' || ` + large + ` || '"')`), 8, "its end is not"},
 		"spaces":            {changed("CAST(entry AS TEXT) || ' '"), 8, "canonical form"},
 		"no JSON":           {changed("'\x01'"), 8, "invalid"},
 		"hash":              {"UPDATE audit SET hash = (SELECT hash FROM audit WHERE seq = 7) WHERE seq = 8", 8, "hash"},
