@@ -175,6 +175,35 @@ func TestADeclarationLetsAnIncidentThatWaitsForItGoOn(t *testing.T) {
 	}
 }
 
+// A limit and a freeze are asked too, but the declaration is what a person can do about it.
+func TestADeclarationIsTakenWhateverElseHoldsTheIncident(t *testing.T) {
+	w := newHarness(t, replace("per_service: 6/1h", "per_service: 1/1h"))
+	w.breach("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.pass(6 * time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldNoRollout) // and not a limit, which would be approved in vain
+	if v := w.incident(id); !strings.Contains(v.Why, "backout rollout start --declare --service=shop --stage=") || v.Next == nil || !strings.Contains(fmt.Sprint(v.Next.Unless), "no rollout of shop") {
+		t.Errorf("why: %s; next: %+v", v.Why, v.Next)
+	}
+	freeze(w, time.Hour)
+	w.pass(time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	w.declare("alpha")
+	_, err := w.engine.Thaw(w.ctx, "shop", "eve", "seen")
+	w.must(err)
+	w.pass(time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldRateLimit)
+}
+
+func TestAnAlertAloneStopsNoDeclaration(t *testing.T) {
+	w := newHarness(t)
+	w.calm("error_rate")
+	id := w.fire("error_rate", "fp1")
+	w.pass(time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldUnconfirmed)
+	w.declare("alpha")
+}
+
 func TestAnUnconfirmedIncidentEndsWithoutAResolved(t *testing.T) {
 	w := newHarness(t)
 	w.calm("error_rate")

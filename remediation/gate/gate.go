@@ -41,8 +41,8 @@ func (c *Change) Gates(in Input) (all []remediation.GateResult, closed *remediat
 	if err != nil {
 		return nil, nil, err
 	}
-	all = slices.Insert(all, 3, Silence(in)) // behind the claim: a person has it
-	all = append(all, rollout, c.approval(in.Step), confirmation)
+	all = slices.Insert(all, 3, Silence(in), rollout) // behind the claim, where a person has it, and before limits that could be approved in vain
+	all = append(all, c.approval(in.Step), confirmation)
 	return all, firstClosed(all), nil
 }
 
@@ -57,7 +57,7 @@ func (c *Change) OrderGates(s *remediation.Step, by string) (all []remediation.G
 	if err != nil {
 		return nil, nil, err
 	}
-	all = append(all, rollout, c.approval(s))
+	all = append(slices.Insert(all, 3, rollout), c.approval(s))
 	return all, firstClosed(all), nil
 }
 
@@ -161,8 +161,12 @@ func (c *Change) rollout(s *remediation.Step) (remediation.GateResult, error) {
 	case r.Active(), c.Inc.RolloutActive, s.Risk == alerts.Reversible:
 		return remediation.GateOpen("rollout", ""), nil
 	}
+	declare := "backout rollout start --declare --service=" + c.Inc.Service
+	if names := remediation.StageNames(c.Plan.Playbook); len(names) > 0 {
+		declare += " --stage=" + names[len(names)-1]
+	}
 	return remediation.GateResult{Gate: "rollout", Reason: remediation.HoldNoRollout,
-		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), "backout rollout start --declare")}, nil
+		Why: hint.Text(fmt.Sprintf("no rollout of %s is active, so only reversible steps may run", c.Inc.Service), declare)}, nil
 }
 
 // approval holds a step that needs approval until it is approved, recently and for this

@@ -64,8 +64,11 @@ func (e *Promoter) DeclareRollout(ctx context.Context, service, release, stage, 
 			return err
 		}
 		for _, inc := range open {
-			if inc.State == remediation.Waiting && inc.Reason == remediation.HoldNoRollout && inc.Release == release {
-				inc.Wake = now // this is what it waits for
+			if inc.AnsweredFalse() {
+				continue // an alert alone stops no rollout
+			}
+			if inc.State == remediation.Waiting && !old.Active() && inc.Release == release {
+				inc.Wake = now // this is what its steps wait for, whatever else holds them
 				if err := tx.PutIncident(inc); err != nil {
 					return err
 				}

@@ -182,6 +182,9 @@ func NextOf(inc *remediation.Incident) *Next {
 	case s.Approve > 0 || s.Risk == alerts.Lossy:
 		n.Unless = append(n.Unless, fmt.Sprintf("nobody approves it within %s of the request", remediation.Span(s.Approve)))
 	}
+	if !inc.RolloutActive && s.Risk != alerts.Reversible {
+		n.Unless = append(n.Unless, "no rollout of "+inc.Service+" is active by then")
+	}
 	if inc.ClaimedBy != "" {
 		n.What = "it would come next, if the incident were not claimed"
 		n.Unless = append(n.Unless, inc.ClaimedBy+" keeps the claim")
