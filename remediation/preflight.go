@@ -323,10 +323,16 @@ func (p Preflight) SignedBefore(item, release string) bool {
 	return slices.ContainsFunc(p.Signatures, func(s Signature) bool { return s.Item == item && s.Release == release })
 }
 
-// Sign adds a signature, replacing an earlier one of the same item; those of other
-// releases are dropped.
-func (p *Preflight) Sign(s Signature) {
-	p.Signatures = slices.DeleteFunc(p.Signatures, func(old Signature) bool { return old.Item == s.Item || old.Release != s.Release })
+// Sign adds a signature, replacing an earlier one of the same item and release; those of
+// other releases are dropped, but for the one that is being rolled out, whose end may still
+// wait for them.
+func (p *Preflight) Sign(s Signature, out Rollout) {
+	p.Signatures = slices.DeleteFunc(p.Signatures, func(old Signature) bool {
+		if old.Release == s.Release {
+			return old.Item == s.Item
+		}
+		return !out.Active() || old.Release != out.Release
+	})
 	p.Signatures = append(p.Signatures, s)
 }
 

@@ -331,3 +331,30 @@ func TestARestoreSurvivesACrashAtEveryCommit(t *testing.T) {
 		return true
 	})
 }
+
+// What came after a restore had begun may hold it, and is forced like what came before.
+func TestARestoreThatIsHeldCanBeForced(t *testing.T) {
+	w := newHarness(t)
+	id := backedOut(w)
+	w.must(w.restore(id))
+	freeze(w, time.Hour)
+	w.pass(time.Minute)
+	w.is(id, remediation.Waiting, remediation.HoldFrozen)
+	for range 2 { // the second says nothing new
+		w.must(w.force(id))
+	}
+	if r := w.row(id).Restore; r == nil || !r.Force {
+		t.Errorf("the restore is %+v", r)
+	}
+	forced := 0
+	es, err := w.engine.Entries(w.ctx, audit.Filter{Incident: id, Kind: audit.KindRestored})
+	w.must(err)
+	for _, e := range es {
+		if e.Detail["state"] == "forced" && e.Actor == "eve" {
+			forced++
+		}
+	}
+	if forced != 1 {
+		t.Errorf("the audit log tells %d times that it was forced", forced)
+	}
+}

@@ -109,6 +109,18 @@ func TestARolloutIsFinishedOnceItsSuccessIsMeasuredAndSignedOff(t *testing.T) {
 	c.at(remediation.RolloutDone, "none", "1")
 }
 
+// The next release's sign-offs leave those of the one that soaks.
+func TestASignOffOfTheNextReleaseLeavesThoseOfTheOneThatSoaks(t *testing.T) {
+	c := newReported(t)
+	c.soaking()
+	c.sign("success/people-like-it")
+	c.sign("phase/run-a-load-test")
+	c.load(nextRelease)
+	c.sign("phase/add-replicas")
+	c.must(c.do(remediation.RolloutFinish))
+	c.at(remediation.RolloutDone, "none", "1")
+}
+
 func TestARolloutThatFailsItsSmokeTestsIsFinishedByForceAndTheLogSaysSo(t *testing.T) {
 	c := newReported(t)
 	c.soaking()

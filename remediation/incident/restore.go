@@ -54,7 +54,13 @@ func (e *Responder) Restore(ctx context.Context, id string, r view.RestoreReques
 	var answer view.IncidentView
 	err = e.change(ctx, b, inc, func(c *change) error {
 		// Asked for again, it has the effect of once.
-		if c.Inc.Restore == nil && (c.Inc.Restored == "" || c.Inc.ToRestore() != nil) {
+		switch {
+		case c.Inc.Restore != nil && r.Force && !c.Inc.Restore.Force: // what holds it may be forced only now
+			c.Inc.Restore.Force, c.Inc.Wake = true, c.Now
+			if err := c.Audit(audit.KindRestored, r.Actor, nil, map[string]any{"reason": r.Reason, "state": "forced", "force": true}); err != nil {
+				return err
+			}
+		case c.Inc.Restore == nil && (c.Inc.Restored == "" || c.Inc.ToRestore() != nil):
 			if err := c.beginRestore(r, ev); err != nil {
 				return err
 			}

@@ -7,8 +7,9 @@
 //	             └──> undo, with an intent and an outcome of its own
 //
 // An intent without a known outcome is in doubt: the target is looked at, and never
-// acted on blindly. A verification that saw nothing decides nothing: it is repeated. Each arrow is committed by the Journal before what follows it
-// begins, so that a new process goes on from wherever the last one was cut off.
+// acted on blindly. A verification that saw nothing decides nothing: it is repeated. Each
+// arrow is committed by the Journal before what follows it begins, so that a new process
+// goes on from wherever the last one was cut off.
 package operation
 
 import (

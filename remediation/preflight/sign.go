@@ -43,7 +43,14 @@ func (e *Checker) SignPreflight(ctx context.Context, r remediation.SignRequest) 
 		if err != nil {
 			return err
 		}
-		kept.Sign(remediation.Signature{Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, Cause: item.Cause, By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.Now().UTC()})
+		out, err := remediation.RolloutOf(tx, b.Service)
+		if err != nil {
+			return err
+		}
+		kept.Sign(remediation.Signature{
+			Item: item.ID, Release: b.Release.Version, Playbook: b.Hash, Evidence: item.Evidence, Cause: item.Cause,
+			By: r.By, Actor: r.Actor, Reason: r.Reason, Time: e.Now().UTC(),
+		}, out)
 		if err := tx.PutPreflight(kept); err != nil {
 			return err
 		}
