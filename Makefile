@@ -50,9 +50,9 @@ demo: tools build $(if $(filter kubernetes,$(SCENARIO)),kubelab) ## Show the who
 # is three times as slow with it; SQLite's driver, which is Go, has it: a package without it hides what sync.Map does from
 # the others.
 # The tests of the whole stack and against the Docker engine have the machine to themselves: they wait for it.
-PLAIN := ./cmd/backout ./remediation/engine ./receiver ./remediation/store ./remediation/kubernetes ./deploy/kubernetes ./remediation/postgres \
-  ./remediation/unleash ./remediation/backtest ./remediation/scenario ./deploy/kube/kubetest ./rules ./alerts ./remediation ./remediation/action \
-  ./remediation/action/actiontest
+PLAIN := ./cmd/backout ./remediation/kubernetes ./receiver ./remediation/postgres ./rules ./remediation/engine ./remediation/store \
+  ./remediation/unleash ./remediation/backtest ./deploy/kubernetes ./remediation/scenario ./deploy/kube/kubetest ./alerts ./remediation \
+  ./remediation/action ./remediation/action/actiontest
 ALONE := ./deploy/demo ./remediation/docker
 RACED := ./remediation/engine ./receiver ./remediation/store ./remediation/backtest
 NORACE := $(foreach p,sqlite/lib libc/... memory/...,-gcflags='modernc.org/$(p)=-race=false')
@@ -72,20 +72,20 @@ WITH := deploy/dev/ram.sh deploy/dev/engine.sh with deploy/dev/postgres.sh with
 # Otherwise a sixth of the CPU time of tests and linter would go into collecting garbage.
 test test-long lint: export GOGC := 400
 # As make build has it, whose packages serve the tests then. The race detector needs the other.
-test test-long lint: export CGO_ENABLED := 0
+test test-long lint generate check-generated: export CGO_ENABLED := 0
 
-# What both test targets run; $(1) is -short or nothing.
-define tests
-@$(WITH) deploy/dev/kube.sh with $(GOTEST) $(1) $(PLAIN) $(filter-out $(BUSY),$(OTHERS))
-@$(WITH) env CGO_ENABLED=1 $(GOTEST) $(1) -race $(NORACE) -run "^($(CONCURRENT))$$" $(RACED)
-@$(WITH) env CGO_ENABLED=1 $(GOTEST) $(1) -race $(NORACE) $(filter $(BUSY),$(OTHERS))
-@$(WITH) $(GOTEST) $(1) ./remediation/docker
-@$(WITH) deploy/dev/kube.sh with $(GOTEST) $(1) ./deploy/demo
-endef
+# What both test targets run, with one engine, database and API server; SHORT is -short or nothing.
+.PHONY: tests
+tests:
+	@$(GOTEST) $(SHORT) $(PLAIN) $(filter-out $(BUSY),$(OTHERS))
+	@CGO_ENABLED=1 $(GOTEST) $(SHORT) -race $(NORACE) -run "^($(CONCURRENT))$$" $(RACED)
+	@CGO_ENABLED=1 $(GOTEST) $(SHORT) -race $(NORACE) ./remediation/lease $(filter-out ./remediation/lease,$(filter $(BUSY),$(OTHERS)))
+	@$(GOTEST) $(SHORT) ./remediation/docker
+	@$(GOTEST) $(SHORT) ./deploy/demo
 
 .PHONY: test
 test: tools promtool3 compose2 kubelab kustomize ## Run all tests but Swarm's, with crashes at a sample of the crash points
-	$(call tests,-short)
+	@$(WITH) deploy/dev/kube.sh with $(MAKE) --no-print-directory tests SHORT=-short
 
 # TestAProcessWhoseClockIsOff (tag dist) builds a standard library of its own, and all that uses it.
 .PHONY: test-long
@@ -93,7 +93,7 @@ test-long: tools promtool3 compose2 kubelab kustomize dist ## Run all tests, wit
 	@$(WITH) $(GOTEST) -tags=dist ./cmd/backout -run TestAProcessWhoseClockIsOff
 	@$(WITH) deploy/dev/swarm.sh with $(GOTEST) ./remediation/swarm
 	@$(WITH) $(DISTTEST)
-	$(call tests)
+	@$(WITH) deploy/dev/kube.sh with $(MAKE) --no-print-directory tests
 
 .PHONY: bench
 bench: tools compose2 ## Print the benchmarks as a table (without the race detector)
@@ -105,7 +105,7 @@ lint: go golangci-lint ## Run the linter (.golangci.yml), which runs go vet's ch
 	@golangci-lint run ./...
 
 # The reference pages are golden files of this test, which has the command line's model and the types.
-REFERENCE := go test -count=1 ./cmd/backout -run '^TestReferencePagesMatchTheCode$$'
+REFERENCE = $(GOTEST) -count=1 ./cmd/backout -run '^TestReferencePagesMatchTheCode$$'
 
 .PHONY: generate
 generate: build ## Write the generated files: rules, dashboards, and docs/reference
