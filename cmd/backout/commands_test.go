@@ -205,8 +205,9 @@ func TestFollowShowsEachChangeOnceOutlivesARestartAndEndsWithTheIncident(t *test
 	get := func(status int, answer string) exchange {
 		return exchange{"GET /api/v1/incidents/inc-7", "", status, answer}
 	}
-	read := func(at string) string { // at each poll, the same value is read anew
-		return strings.Replace(settling, `"value":`, `"observed":"2026-01-02T15:`+at+`Z","value":`, 1)
+	read := func(at string) string { // at each poll, the same values are read anew
+		at = `"2026-01-02T15:` + at + `Z"`
+		return strings.NewReplacer(`"value":`, `"observed":`+at+`,"value":`, `{"id":"inc-7"`, `{"runs":{"seen":`+at+`,"up":2,"total":2},"id":"inc-7"`).Replace(settling)
 	}
 	for _, output := range []string{"text", "json"} {
 		url := server(t, "", get(200, read("10:00")), get(200, read("10:15")), get(503, `{"error":"starting"}`), get(503, `{"error":"starting"}`), get(200, read("10:30")), get(200, closed))

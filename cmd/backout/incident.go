@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -87,8 +88,13 @@ func (c *commands) showIncident(inc view.IncidentView, output string) error {
 // errOver ends --follow.
 var errOver = errors.New("over")
 
-// unread is an incident without the times at which its values were read, which change with each poll.
+// unread is an incident without the times at which its values and its target were read, which change with each poll.
 func unread(inc view.IncidentView) view.IncidentView {
+	if inc.Runs != nil {
+		runs := *inc.Runs
+		runs.Seen = time.Time{}
+		inc.Runs = &runs
+	}
 	inc.Triggers = slices.Clone(inc.Triggers)
 	for i := range inc.Triggers {
 		inc.Triggers[i].Observed = nil
