@@ -129,8 +129,8 @@ func (p place) workloadPath() string {
 	return "/apis/apps/v1/namespaces/" + p.t.Namespace + "/" + p.t.Kind() + "s/" + p.t.Name()
 }
 
-func (p place) configMapPath() string {
-	return "/api/v1/namespaces/" + p.t.Namespace + "/configmaps/" + p.t.Flags.ConfigMap
+func (p place) configMapPath(name string) string {
+	return "/api/v1/namespaces/" + p.t.Namespace + "/configmaps/" + name
 }
 
 func (p place) podsPath() string { return "/api/v1/namespaces/" + p.t.Namespace + "/pods" }
@@ -169,7 +169,7 @@ func (p place) read(ctx context.Context, withConfigMap bool) (*state, error) {
 	}
 	if withConfigMap {
 		s.cm = &configMap{}
-		if err := p.get(ctx, p.configMapPath(), p.configMap(), s.cm); err != nil {
+		if err := p.get(ctx, p.configMapPath(p.t.Flags.ConfigMap), p.configMap(), s.cm); err != nil {
 			return nil, err
 		}
 	}
