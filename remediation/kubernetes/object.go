@@ -37,7 +37,10 @@ type (
 			Selector        selector
 			Template        template
 			Strategy        struct{ Type string }
-			UpdateStrategy  struct {
+			// Of a StatefulSet.
+			PodManagementPolicy string
+			Ordinals            struct{ Start int }
+			UpdateStrategy      struct {
 				Type          string
 				RollingUpdate struct{ Partition int }
 			}
@@ -193,9 +196,19 @@ func (p place) get(ctx context.Context, path, what string, out any) error {
 	return nil
 }
 
-// pods returns the workload's own pods that are not being deleted. A pod of something else, as a Job, may
-// have the same labels.
+// pods returns the workload's own pods that are not being deleted.
 func (s *state) pods(ctx context.Context) ([]pod, error) {
+	all, err := s.allPods(ctx)
+	return slices.DeleteFunc(all, pod.gone), err
+}
+
+// gone reports whether a pod is being deleted or has ended.
+func (p pod) gone() bool {
+	return p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
+}
+
+// allPods returns the workload's own pods. A pod of something else, as a Job, may have the same labels.
+func (s *state) allPods(ctx context.Context) ([]pod, error) {
 	var list struct{ Items []pod }
 	err := s.do(ctx, http.MethodGet, s.podsPath()+"?labelSelector="+url.QueryEscape(s.w.Spec.Selector.String()), "", nil, &list)
 	if jsonhttp.Answered(err) == http.StatusForbidden {
@@ -204,10 +217,7 @@ func (s *state) pods(ctx context.Context) ([]pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the pods of %s: %w", s.place, err)
 	}
-	gone := func(p pod) bool {
-		return !s.owns(p) || p.Metadata.DeletionTimestamp != "" || p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
-	}
-	return slices.DeleteFunc(list.Items, gone), nil
+	return slices.DeleteFunc(list.Items, func(p pod) bool { return !s.owns(p) }), nil
 }
 
 // podHash is the label by which a Deployment tells the pods of its ReplicaSets apart; a ReplicaSet's name ends with it.

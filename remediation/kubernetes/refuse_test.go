@@ -70,9 +70,9 @@ func TestWhatCannotBeChangedIsRefusedBeforeAnythingIsChanged(t *testing.T) {
 			"takes its value from a ConfigMap (valueFrom)", "{flags: {configmap: shop-flags}}", false},
 		"twice under env": {[]func(object){env(object{"name": flagName, "value": "1"}, object{"name": flagName, "value": "2"})}, nil,
 			"is listed twice under env", "keep the last one", false},
-		"an immutable ConfigMap":         {[]func(object){env(), fromMap}, flags(object{"immutable": true}), "configmap NAMESPACE/shop-flags is immutable", "remove immutable: true", false},
-		"a missing ConfigMap":            {[]func(object){env(), fromMap}, configMap, "there is no configmap NAMESPACE/shop-flags", "fix target.kubernetes", false},
-		"a ConfigMap that is not read":   {[]func(object){env()}, flags(nil), "takes no " + flagName + " from ConfigMap shop-flags", "envFrom: [{configMapRef: {name: shop-flags}}]", false},
+		"an immutable ConfigMap":       {[]func(object){env(), fromMap}, flags(object{"immutable": true}), "configmap NAMESPACE/shop-flags is immutable", "remove immutable: true", false},
+		"a missing ConfigMap":          {[]func(object){env(), fromMap}, configMap, "there is no configmap NAMESPACE/shop-flags", "fix target.kubernetes", false},
+		"a ConfigMap that is not read": {[]func(object){env()}, flags(nil), "takes no " + flagName + " from ConfigMap shop-flags", "envFrom: [{configMapRef: {name: shop-flags}}]", false},
 		"a ConfigMap that a later one overrules": {[]func(object){env(), from("shop-flags", "shop-overrides")}, func(w *world) {
 			flags(nil)(w)
 			w.Put(object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "shop-overrides"}, "data": object{flagName: "1"}})
