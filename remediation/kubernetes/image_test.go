@@ -250,3 +250,29 @@ func TestAServiceIsVerifiedPodByPod(t *testing.T) {
 		t.Errorf("it runs %s: %v", running, err)
 	}
 }
+
+// A StatefulSet makes no further pod before the one below is available; a quota leaves out pods of a Deployment likewise.
+func TestPodsThatAreMissingFailTheVerification(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, count(3), statefulSet, func(m object) { theSpec(m)["minReadySeconds"] = 3600 })
+	w.target.Probe.Timeout = 1
+	c := w.client(nil)
+	w.Eventually("the first pod is ready", func() error {
+		if pods := w.Pods("app=shop"); len(pods) != 1 || !pods[0].Ready {
+			return fmt.Errorf("%+v", pods)
+		}
+		return nil
+	})
+	checks, err := c.Verify(t.Context(), w.target, "", "v2.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, check := range checks {
+		if missing := check.Detail == "1 of 3 pods exist"; check.OK == (check.Name == "health") || missing != (check.Name == "health") {
+			t.Errorf("%+v", check)
+		}
+	}
+	if running, err := c.Running(t.Context(), w.playbook()); err != nil || running.Up != 1 || running.Total != 3 {
+		t.Errorf("%s, %v", running, err)
+	}
+}
