@@ -21,7 +21,11 @@ type (
 		Generation                              int64
 		Labels, Annotations                     map[string]string
 		ManagedFields                           []managed
-		OwnerReferences                         []struct{ Kind, Name, UID string }
+		OwnerReferences                         []owner
+	}
+	owner struct {
+		Kind, Name, UID string
+		Controller      bool
 	}
 	// managed is what one manager owns of an object.
 	managed struct {
